@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What differs between two flat views.
+
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use crate::{FlatRange, FlatView};
+
+/// What a listener has to do to follow from one view to the next.
+///
+/// A run whose bytes and addresses stay, and that only answers differently, is
+/// `changed`: nothing has to be unmapped for it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Diff<H> {
+    /// Runs that the new view no longer has, by address.
+    pub removed: Vec<FlatRange<H>>,
+    /// Runs that the old view did not have, by address.
+    pub added: Vec<FlatRange<H>>,
+    /// Runs that answer differently: as they were, and as they are.
+    pub changed: Vec<(FlatRange<H>, FlatRange<H>)>,
+}
+
+impl<H> Diff<H> {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.added.is_empty() && self.changed.is_empty()
+    }
+
+    /// What leads from `old` to `new`.
+    pub fn between(old: &FlatView<H>, new: &FlatView<H>) -> Self {
+        let mut diff = Self {
+            removed: Vec::new(),
+            added: Vec::new(),
+            changed: Vec::new(),
+        };
+        let (mut old, mut new) = (old.ranges().iter(), new.ranges().iter());
+        let (mut gone, mut come) = (old.next(), new.next());
+        loop {
+            let order = match (gone, come) {
+                (None, None) => return diff,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(a), Some(b)) => a.range().start().cmp(&b.range().start()),
+            };
+            match (order, gone, come) {
+                (Ordering::Equal, Some(a), Some(b)) => diff.compare(a, b),
+                (Ordering::Less, Some(a), _) => diff.removed.push(a.clone()),
+                (Ordering::Greater, _, Some(b)) => diff.added.push(b.clone()),
+                _ => {}
+            }
+            if order != Ordering::Greater {
+                gone = old.next();
+            }
+            if order != Ordering::Less {
+                come = new.next();
+            }
+        }
+    }
+
+    /// Two runs with the same start.
+    fn compare(&mut self, old: &FlatRange<H>, new: &FlatRange<H>) {
+        if old == new {
+            return;
+        }
+        if old.same_bytes(new) {
+            self.changed.push((old.clone(), new.clone()));
+        } else {
+            self.removed.push(old.clone());
+            self.added.push(new.clone());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What can go wrong, each with the region and range that it concerns.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::{AddrRange, RegionId};
+
+/// Why a change of the region tree was refused. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// The id names no region of this model, or one that was removed.
+    #[error("{0:?} is not part of this model")]
+    NoSuchRegion(RegionId),
+    /// A size of zero, or above 2^64.
+    #[error("'{name}' is {size:#x} bytes large; a region has 1 to 2^64 bytes")]
+    BadSize {
+        /// The region's name.
+        name: String,
+        /// The refused size, in bytes.
+        size: u128,
+    },
+    /// The region lies in a container already.
+    #[error("'{name}' is placed already; take it out first")]
+    AlreadyPlaced {
+        /// The region's name.
+        name: String,
+    },
+    /// The region lies in no container.
+    #[error("'{name}' is not placed anywhere")]
+    NotPlaced {
+        /// The region's name.
+        name: String,
+    },
+    /// The region would contain itself, directly or through aliases.
+    #[error("'{child}' in '{parent}' would make it contain itself")]
+    Cycle {
+        /// The region to be placed.
+        child: String,
+        /// Where it was to be placed.
+        parent: String,
+    },
+    /// The region is needed by others.
+    #[error("'{name}' is in use: {by}")]
+    InUse {
+        /// The region's name.
+        name: String,
+        /// By what.
+        by: Use,
+    },
+    /// Direct reads can be switched on a ROM device only.
+    #[error("'{name}' is no ROM device: its reads cannot be switched")]
+    NotRomDevice {
+        /// The region's name.
+        name: String,
+    },
+}
+
+/// What keeps a region from being removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Use {
+    /// It lies in a container.
+    #[error("it lies in a container")]
+    Placed,
+    /// Regions lie in it.
+    #[error("regions lie in it")]
+    HasChildren,
+    /// An alias shows it.
+    #[error("an alias shows it")]
+    AliasTarget,
+    /// It is the root of an address space.
+    #[error("it is the root of an address space")]
+    Root,
+}
+
+/// Why a transaction was not committed. The tree, every view and every
+/// listener are as they were before it began.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The transaction would touch bytes of private MMIO that the guest has
+    /// accepted: only the guest, or a revocation, can give them up.
+    #[error("{range} of '{region}' was accepted by the guest and cannot change")]
+    Accepted {
+        /// The accepted addresses that would change.
+        range: AddrRange,
+        /// The private MMIO region's name.
+        region: String,
+    },
+    /// Aliases of aliases multiply until rendering would not end.
+    #[error("rendering '{space}' took more than {limit} steps")]
+    TooComplex {
+        /// The address space.
+        space: String,
+        /// The number of regions visited before giving up.
+        limit: u64,
+    },
+    /// A listener could not follow the change.
+    #[error("listener '{listener}' refused the change")]
+    Refused {
+        /// The listener's name.
+        listener: String,
+        /// What it said.
+        source: ListenerError,
+        /// Listeners before it that could not go back; empty when all did.
+        not_undone: Vec<NotUndone>,
+    },
+}
+
+/// A listener that prepared for a change and then could not undo it.
+#[derive(Debug, thiserror::Error)]
+#[error("listener '{listener}' could not undo the change")]
+pub struct NotUndone {
+    /// The listener's name.
+    pub listener: String,
+    /// What it said.
+    pub source: ListenerError,
+}
+
+/// What a listener's `prepare` may fail with. Downcast it for the typed error.
+pub type ListenerError = Box<dyn core::error::Error + Send + Sync>;
+
+/// Why a range could not be accepted, released or converted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Some byte of the range is not what the operation needs.
+    #[error("{range}: at {at:#x} there is {found}, not {needed}")]
+    WrongKind {
+        /// The whole range asked for.
+        range: AddrRange,
+        /// The first address that does not fit.
+        at: u64,
+        /// What is there, in words.
+        found: String,
+        /// What would have been needed, in words.
+        needed: &'static str,
+    },
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest's memory: a tree of regions, the flat view that it renders to, and
+//! who may touch what.
+//!
+//! Whether the *host* has a pointer to some memory and whether the *guest*
+//! reaches it directly are two separate things here. Ordinary RAM has both; a
+//! trapped device register has neither; and the **private MMIO** of a
+//! confidential VM's device has only the second.
+//!
+//! | [`Kind`] | host address | guest access |
+//! | --- | --- | --- |
+//! | RAM | always | direct, or direct read-only |
+//! | ROM | always | direct read-only: writes are dropped |
+//! | ROM device | always | direct read and trapped write, or trapped |
+//! | device RAM | always | direct, or direct read-only |
+//! | private MMIO | **never** | direct, or direct read-only |
+//! | MMIO, reservation | never | trapped |
+//!
+//! # How data flows
+//!
+//! A [`Transaction`] changes the [`Tree`]. Its commit renders each address
+//! space to a new [`FlatView`], takes the [`Diff`] to the old one, lets every
+//! [`Listener`] prepare for it, and publishes it. Readers on other threads look
+//! addresses up through a [`ViewReader`], without a lock. If a listener
+//! refuses, nothing has happened.
+//!
+//! # Example
+//!
+//! A small machine: RAM, a serial port's registers on top of it, and a window
+//! of a device that only the guest may touch.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use memory_model::{
+//!     AddrRange, Backing, CommitError, FileSlice, GuestAccess, HostMemory, Memory, MemoryModel,
+//!     PrivateMmio, Region,
+//! };
+//!
+//! #[derive(Debug)]
+//! enum Device { None, Serial, Accelerator }
+//!
+//! // The host memory: here a vector, in a VMM an mmap. It lives as long as any
+//! // view that shows it.
+//! let pages = Arc::new(vec![0_u8; 0x10_0000]);
+//! let host = HostMemory::new(pages.as_ptr() as u64, 0x10_0000, pages.clone()).unwrap();
+//! // The registers: in a VMM a dma-buf that VFIO exported, here any file.
+//! let file = Arc::new(std::fs::File::open("/dev/null")?);
+//! let fd = std::os::fd::AsRawFd::as_raw_fd(&*file);
+//! let registers = PrivateMmio::new(FileSlice::new(fd, 0, 0x4000, file).unwrap());
+//!
+//! let mut model = MemoryModel::new();
+//! let mut t = model.transaction();
+//! let memory = t.add(Region::container("memory", 1 << 64).with_handle(Device::None))?;
+//! let ram = t.add(Region::ram("ram", Memory::host_only(host)).with_handle(Device::None))?;
+//! let serial = t.add(Region::mmio("serial", 8).with_handle(Device::Serial))?;
+//! let bar = t.add(Region::private_mmio("bar0", registers).with_handle(Device::Accelerator))?;
+//! t.place(ram, memory, 0, 0)?;
+//! t.place(serial, memory, 0x3f8, 1)?;
+//! t.place(bar, memory, 0xe000_0000, 0)?;
+//! t.commit()?;
+//! let space = model.add_space("memory", memory)?;
+//!
+//! // A vCPU thread resolves an exit.
+//! let reader = model.reader(space);
+//! let view = reader.view();
+//! let hit = view.find(0x3f9).unwrap();
+//! assert!(matches!(hit.region().handle(), Device::Serial));
+//! assert_eq!(hit.access(), GuestAccess::Trap);
+//!
+//! // The BAR is reached directly, and there is no host address to ask for.
+//! let bar_range = view.find(0xe000_1000).unwrap();
+//! assert_eq!(bar_range.access(), GuestAccess::ReadWrite);
+//! assert!(matches!(bar_range.backing(), Backing::PrivateMmio(_)));
+//!
+//! // Once the guest has accepted it, it stays where it is.
+//! model.accept(space, AddrRange::new(0xe000_0000, 0x4000).unwrap())?;
+//! let mut t = model.transaction();
+//! t.move_to(bar, 0xf000_0000)?;
+//! assert!(matches!(t.commit(), Err(CommitError::Accepted { .. })));
+//! assert!(model.view(space).find(0xe000_0000).is_some());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What this crate does not do
+//!
+//! It knows neither KVM nor VFIO, opens nothing, maps nothing and never reads
+//! through an address. It contains no `unsafe`.
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod backing;
+mod diff;
+mod error;
+mod listener;
+mod model;
+mod range;
+mod range_set;
+mod reader;
+mod region;
+mod render;
+mod state;
+mod transaction;
+mod tree;
+mod view;
+
+pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, PrivateMmio};
+pub use diff::Diff;
+pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Use};
+pub use listener::{Listener, Update};
+pub use model::{AddSpaceError, MemoryModel, SpaceId};
+pub use range::AddrRange;
+pub use range_set::RangeSet;
+pub use reader::{ViewGuard, ViewReader};
+pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
+pub use state::PageState;
+pub use transaction::Transaction;
+pub use tree::{Place, Tree};
+pub use view::{Attributes, Backing, FlatRange, FlatView};

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The model: one region tree, and the address spaces that show parts of it.
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::range_set::RangeSet;
+use crate::render::{MAX_VISITS, render};
+use crate::tree::Tree;
+use crate::{
+    CommitError, Diff, FlatView, Listener, ListenerError, RegionId, Transaction, TreeError, Update,
+    ViewReader,
+};
+
+/// Names an address space of one [`MemoryModel`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpaceId(pub(crate) usize);
+
+/// A region tree, and address spaces rooted in it. `H` is the caller's own
+/// handle, which rides on every region and comes back from every lookup.
+///
+/// Changes go through a [`Transaction`]; readers on other threads use a
+/// [`ViewReader`].
+#[derive(Debug)]
+pub struct MemoryModel<H = ()> {
+    pub(crate) tree: Tree<H>,
+    pub(crate) spaces: Vec<Space<H>>,
+}
+
+/// One address space: a root, its current view, who follows it, and the state
+/// of its pages.
+pub(crate) struct Space<H> {
+    pub(crate) name: String,
+    pub(crate) root: RegionId,
+    pub(crate) reader: ViewReader<H>,
+    /// By priority, the lowest first; among equals, the earliest first.
+    pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
+    pub(crate) accepted: RangeSet,
+    pub(crate) private: RangeSet,
+}
+
+impl<H> fmt::Debug for Space<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({:?}, root {:?})", self.name, self.root)
+    }
+}
+
+impl<H> Space<H> {
+    pub(crate) fn render(&self, tree: &Tree<H>) -> Result<FlatView<H>, CommitError> {
+        render(tree, self.root).map_err(|_| CommitError::TooComplex {
+            space: self.name.clone(),
+            limit: MAX_VISITS,
+        })
+    }
+}
+
+impl<H> Default for MemoryModel<H> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<H> MemoryModel<H> {
+    /// A model without regions and without address spaces.
+    pub fn new() -> Self {
+        Self {
+            tree: Tree::new(),
+            spaces: Vec::new(),
+        }
+    }
+
+    /// The region tree, to look at.
+    pub fn tree(&self) -> &Tree<H> {
+        &self.tree
+    }
+
+    /// Begins a change. Nothing of it shows before it is committed; dropped
+    /// without that, it never happened.
+    pub fn transaction(&mut self) -> Transaction<'_, H> {
+        Transaction::begin(self)
+    }
+
+    /// Adds an address space that shows `root` from address 0 on.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
+    pub fn add_space(&mut self, name: &str, root: RegionId) -> Result<SpaceId, AddSpaceError> {
+        let mut space = Space {
+            name: name.to_string(),
+            root,
+            reader: ViewReader::new(FlatView::empty()),
+            listeners: Vec::new(),
+            accepted: RangeSet::new(),
+            private: RangeSet::new(),
+        };
+        self.tree.node(root)?;
+        space.reader = ViewReader::new(space.render(&self.tree)?);
+        self.tree.hold_root(root)?;
+        self.spaces.push(space);
+        Ok(SpaceId(self.spaces.len() - 1))
+    }
+
+    /// All address spaces: id, name and root, in the order they were added.
+    pub fn spaces(&self) -> impl Iterator<Item = (SpaceId, &str, RegionId)> {
+        let spaces = self.spaces.iter().enumerate();
+        spaces.map(|(i, space)| (SpaceId(i), space.name.as_str(), space.root))
+    }
+
+    /// A reader of the space's view.
+    pub fn reader(&self, space: SpaceId) -> ViewReader<H> {
+        self.spaces[space.0].reader.clone()
+    }
+
+    /// The space's view as it is now.
+    pub fn view(&self, space: SpaceId) -> Arc<FlatView<H>> {
+        self.spaces[space.0].reader.snapshot()
+    }
+
+    /// Has `listener` follow `space`, starting with a change from nothing to
+    /// the view as it is.
+    ///
+    /// # Errors
+    /// What its `prepare` said of that first change; it follows nothing then.
+    pub fn add_listener(
+        &mut self,
+        space: SpaceId,
+        priority: i32,
+        listener: Arc<dyn Listener<H>>,
+    ) -> Result<(), ListenerError> {
+        let (nothing, now) = (FlatView::empty(), self.view(space));
+        let diff = Diff::between(&nothing, &now);
+        if !diff.is_empty() {
+            let update = Update {
+                space,
+                old: &nothing,
+                new: &now,
+                diff: &diff,
+            };
+            listener.prepare(&update)?;
+            listener.commit(&update);
+        }
+        let listeners = &mut self.spaces[space.0].listeners;
+        let position = listeners.partition_point(|(p, _)| *p <= priority);
+        listeners.insert(position, (priority, listener));
+        Ok(())
+    }
+}
+
+/// Why an address space could not be added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddSpaceError {
+    /// Its root is not part of the model.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Its view cannot be rendered.
+    #[error(transparent)]
+    Render(#[from] CommitError),
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A range of addresses that cannot be empty and cannot wrap.
+
+use core::fmt;
+
+/// A non-empty range of addresses in one address space.
+///
+/// Both ends are inclusive, so that the range of every byte of a 64-bit space
+/// (2^64 bytes) has a value. Sizes are `u128` for the same reason.
+///
+/// ```
+/// use memory_model::AddrRange;
+///
+/// let vga = AddrRange::new(0xa_0000, 0x2_0000).unwrap();
+/// assert_eq!(vga.last(), 0xb_ffff);
+/// assert_eq!(AddrRange::new(u64::MAX, 2), None); // would wrap
+/// assert_eq!(AddrRange::new(0x1000, 0), None); // would be empty
+/// assert_eq!(AddrRange::ALL.size(), 1 << 64);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddrRange {
+    start: u64,
+    last: u64,
+}
+
+impl AddrRange {
+    /// Every address of a 64-bit space.
+    pub const ALL: Self = Self {
+        start: 0,
+        last: u64::MAX,
+    };
+
+    /// The `size` bytes from `start` on; `None` if that is no byte at all or
+    /// ends past 2^64.
+    pub fn new(start: u64, size: u128) -> Option<Self> {
+        let last = u128::from(start).checked_add(size.checked_sub(1)?)?;
+        Some(Self {
+            start,
+            last: u64::try_from(last).ok()?,
+        })
+    }
+
+    /// The bytes from `start` to `last`, both included; `None` if `last` lies
+    /// before `start`.
+    pub fn from_bounds(start: u64, last: u64) -> Option<Self> {
+        (start <= last).then_some(Self { start, last })
+    }
+
+    /// The part of a range on the unbounded number line that falls into the
+    /// 64-bit space. Rendering needs it: an alias may put its target's start
+    /// below zero or its end above 2^64.
+    pub(crate) fn clamp(start: i128, size: u128) -> Option<Self> {
+        let last = start.checked_add(i128::try_from(size).ok()?.checked_sub(1)?)?;
+        let start = start.max(0);
+        let last = last.min(i128::from(u64::MAX));
+        Self::from_bounds(u64::try_from(start).ok()?, u64::try_from(last).ok()?)
+    }
+
+    /// The first address.
+    pub fn start(self) -> u64 {
+        self.start
+    }
+
+    /// The last address: it belongs to the range.
+    pub fn last(self) -> u64 {
+        self.last
+    }
+
+    /// The number of bytes: 1 to 2^64.
+    pub fn size(self) -> u128 {
+        u128::from(self.last - self.start) + 1
+    }
+
+    /// Whether `address` lies in the range.
+    pub fn contains(self, address: u64) -> bool {
+        self.start <= address && address <= self.last
+    }
+
+    /// Whether every byte of `other` lies in the range.
+    pub fn covers(self, other: Self) -> bool {
+        self.start <= other.start && other.last <= self.last
+    }
+
+    /// The bytes that both ranges have, if any.
+    pub fn intersect(self, other: Self) -> Option<Self> {
+        Self::from_bounds(self.start.max(other.start), self.last.min(other.last))
+    }
+}
+
+impl fmt::Display for AddrRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..={:#x}", self.start, self.last)
+    }
+}
+
+impl fmt::Debug for AddrRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_never_empty_and_never_wraps() {
+        assert_eq!(AddrRange::new(0, 0), None);
+        assert_eq!(AddrRange::new(u64::MAX, 0), None);
+        assert_eq!(AddrRange::new(1, 1 << 64), None);
+        assert_eq!(AddrRange::new(0, u128::MAX), None);
+        assert_eq!(AddrRange::from_bounds(2, 1), None);
+        assert_eq!(AddrRange::new(u64::MAX, 1).unwrap().size(), 1);
+    }
+
+    #[test]
+    fn the_whole_space_has_two_to_the_64_bytes() {
+        assert_eq!(AddrRange::new(0, 1 << 64), Some(AddrRange::ALL));
+        assert_eq!(AddrRange::ALL.size(), 1 << 64);
+    }
+
+    #[test]
+    fn clamping_keeps_what_lies_inside_the_space() {
+        let clamp = AddrRange::clamp;
+        assert_eq!(clamp(-0x1000, 0x1000), None);
+        assert_eq!(clamp(-0x1000, 0x1001), AddrRange::new(0, 1));
+        assert_eq!(clamp(1 << 64, 1), None);
+        assert_eq!(clamp((1 << 64) - 1, 1 << 64), AddrRange::new(u64::MAX, 1));
+        assert_eq!(clamp(0, 0), None);
+        assert_eq!(clamp(0, u128::MAX), None);
+    }
+
+    #[test]
+    fn intersections_are_exact_at_both_ends() {
+        let a = AddrRange::new(0x1000, 0x1000).unwrap();
+        assert_eq!(a.intersect(AddrRange::new(0x2000, 1).unwrap()), None);
+        assert_eq!(
+            a.intersect(AddrRange::new(0x1fff, 2).unwrap()),
+            AddrRange::new(0x1fff, 1)
+        );
+        assert!(a.covers(a) && AddrRange::ALL.covers(a) && !a.covers(AddrRange::ALL));
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A set of addresses, held as few ranges.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::AddrRange;
+
+/// Which addresses have some property. Neighbouring ranges are joined, so that
+/// the set is as small as its description can be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeSet {
+    /// Start to last: disjoint, and never adjacent.
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl RangeSet {
+    /// The set of no address.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All addresses of the set, as the fewest ranges.
+    pub fn iter(&self) -> impl Iterator<Item = AddrRange> + '_ {
+        let range = |(&start, &last): (&u64, &u64)| AddrRange::from_bounds(start, last);
+        self.ranges.iter().filter_map(range)
+    }
+
+    /// The parts of `range` that are in the set, by address.
+    pub fn within(&self, range: AddrRange) -> Vec<AddrRange> {
+        let before = self.ranges.range(..range.start()).next_back();
+        let inside = self.ranges.range(range.start()..=range.last());
+        let cut =
+            |(&start, &last): (&u64, &u64)| AddrRange::from_bounds(start, last)?.intersect(range);
+        before.into_iter().chain(inside).filter_map(cut).collect()
+    }
+
+    /// Whether every address of `range` is in the set.
+    pub fn covers(&self, range: AddrRange) -> bool {
+        self.within(range) == [range]
+    }
+
+    /// Puts every address of `range` into the set.
+    pub fn insert(&mut self, range: AddrRange) {
+        // Reach one address further on both sides, to join what is adjacent.
+        let reach = AddrRange::from_bounds(
+            range.start().saturating_sub(1),
+            range.last().saturating_add(1),
+        );
+        let (mut start, mut last) = (range.start(), range.last());
+        for touched in self.starts_touching(reach.unwrap_or(range)) {
+            start = start.min(touched);
+            last = last.max(self.ranges.remove(&touched).unwrap_or(last));
+        }
+        self.ranges.insert(start, last);
+    }
+
+    /// Takes every address of `range` out of the set.
+    pub fn remove(&mut self, range: AddrRange) {
+        for start in self.starts_touching(range) {
+            let Some(last) = self.ranges.remove(&start) else {
+                continue;
+            };
+            if start < range.start() {
+                self.ranges.insert(start, range.start() - 1);
+            }
+            if last > range.last() {
+                self.ranges.insert(range.last() + 1, last);
+            }
+        }
+    }
+
+    /// The starts of the held ranges that share an address with `range`.
+    fn starts_touching(&self, range: AddrRange) -> Vec<u64> {
+        let touches = |&(_, &last): &(&u64, &u64)| last >= range.start();
+        let before = self.ranges.range(..range.start()).next_back();
+        let before = before.filter(touches).map(|(&start, _)| start);
+        let inside = self.ranges.range(range.start()..=range.last());
+        before
+            .into_iter()
+            .chain(inside.map(|(&start, _)| start))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn edge() -> impl Strategy<Value = u64> {
+        prop_oneof![0_u64..40, (u64::MAX - 40)..=u64::MAX]
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_set_agrees_with_painting_every_address(
+            steps in prop::collection::vec((any::<bool>(), edge(), 0_u64..12), 0..40)
+        ) {
+            let mut set = RangeSet::new();
+            let mut painted = alloc::collections::BTreeSet::new();
+            for (insert, start, more) in steps {
+                let range = AddrRange::from_bounds(start, start.saturating_add(more)).unwrap();
+                for address in range.start()..=range.last() {
+                    if insert { painted.insert(address); } else { painted.remove(&address); }
+                }
+                if insert { set.insert(range) } else { set.remove(range) }
+                prop_assert_eq!(set.covers(range), insert);
+            }
+            let listed: Vec<u64> = set.iter().flat_map(|r| r.start()..=r.last()).collect();
+            prop_assert_eq!(listed, painted.into_iter().collect::<Vec<_>>());
+            let ranges: Vec<_> = set.iter().collect();
+            for pair in ranges.windows(2) {
+                prop_assert!(pair[0].last() + 1 < pair[1].start(), "not joined: {:?}", ranges);
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How vCPU and device threads read a view while others change it.
+
+use alloc::sync::Arc;
+use core::ops::Deref;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::FlatView;
+
+/// Reads the current view of one address space, from any thread, without a
+/// lock: a reader never waits, and never sees half of a change.
+#[derive(Debug)]
+pub struct ViewReader<H> {
+    current: Arc<ArcSwap<FlatView<H>>>,
+}
+
+impl<H> ViewReader<H> {
+    pub(crate) fn new(view: FlatView<H>) -> Self {
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(view)),
+        }
+    }
+
+    /// The view as it is now. What is returned stays as it is, whatever is
+    /// committed meanwhile; hold it for one access, not for long.
+    pub fn view(&self) -> ViewGuard<H> {
+        ViewGuard(self.current.load())
+    }
+
+    /// The view as it is now, to keep for as long as one likes.
+    pub fn snapshot(&self) -> Arc<FlatView<H>> {
+        self.current.load_full()
+    }
+
+    pub(crate) fn publish(&self, view: Arc<FlatView<H>>) {
+        self.current.store(view);
+    }
+}
+
+impl<H> Clone for ViewReader<H> {
+    fn clone(&self) -> Self {
+        Self {
+            current: self.current.clone(),
+        }
+    }
+}
+
+/// A view that is being read.
+#[derive(Debug)]
+pub struct ViewGuard<H>(Guard<Arc<FlatView<H>>>);
+
+impl<H> Deref for ViewGuard<H> {
+    type Target = FlatView<H>;
+
+    fn deref(&self) -> &FlatView<H> {
+        &self.0
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The state of a space's pages: private or shared, and accepted by the guest.
+
+use alloc::vec::Vec;
+
+use crate::range_set::RangeSet;
+use crate::{AddrRange, Backing, FlatRange, GuestMemfdSides, MemoryModel, SpaceId, StateError};
+
+/// Who may touch a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageState {
+    /// The guest and the host.
+    Shared,
+    /// Only the guest.
+    Private,
+}
+
+impl<H> MemoryModel<H> {
+    /// The guest accepts `range`, all of it private MMIO, as it is mapped now.
+    /// From here on no transaction can change what lies there: only
+    /// [`give_back`](Self::give_back) or [`revoke`](Self::revoke) ends it.
+    ///
+    /// # Errors
+    /// [`StateError::WrongKind`] if some byte is not private MMIO.
+    pub fn accept(&mut self, space: SpaceId, range: AddrRange) -> Result<(), StateError> {
+        let is_private_mmio = |run: &FlatRange<H>| matches!(run.backing(), Backing::PrivateMmio(_));
+        self.require(space, range, "private MMIO", is_private_mmio)?;
+        self.spaces[space.0].accepted.insert(range);
+        Ok(())
+    }
+
+    /// The guest itself gives up what it accepted of `range`.
+    pub fn give_back(&mut self, space: SpaceId, range: AddrRange) {
+        self.spaces[space.0].accepted.remove(range);
+    }
+
+    /// The host takes back what was accepted of `range`: the device was reset
+    /// or unplugged, or stopped decoding. Listeners are told, and so must the
+    /// guest be. Returns the accepted ranges that were lost.
+    pub fn revoke(&mut self, space: SpaceId, range: AddrRange) -> Vec<AddrRange> {
+        let lost = self.spaces[space.0].accepted.within(range);
+        self.give_back(space, range);
+        if !lost.is_empty() {
+            for (_, listener) in &self.spaces[space.0].listeners {
+                listener.revoked(space, &lost);
+            }
+        }
+        lost
+    }
+
+    /// The addresses that the guest has accepted.
+    pub fn accepted(&self, space: SpaceId) -> &RangeSet {
+        &self.spaces[space.0].accepted
+    }
+
+    /// Records that every page of `range` is now in `state`. What the guest has
+    /// accepted and makes shared, it gives back.
+    ///
+    /// # Errors
+    /// [`StateError::WrongKind`] if some byte is to be private and cannot: it
+    /// is neither RAM on a guest_memfd with private pages, nor private MMIO.
+    pub fn set_page_state(
+        &mut self,
+        space: SpaceId,
+        range: AddrRange,
+        state: PageState,
+    ) -> Result<(), StateError> {
+        match state {
+            PageState::Private => {
+                let needed = "memory with a private side";
+                self.require(space, range, needed, |run| has_private_side(&run.backing()))?;
+                self.spaces[space.0].private.insert(range);
+            }
+            PageState::Shared => {
+                self.spaces[space.0].private.remove(range);
+                self.give_back(space, range);
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses whose pages are private.
+    pub fn private(&self, space: SpaceId) -> &RangeSet {
+        &self.spaces[space.0].private
+    }
+
+    /// Checks that every byte of `range` lies in a run for which `fits`.
+    fn require(
+        &self,
+        space: SpaceId,
+        range: AddrRange,
+        needed: &'static str,
+        fits: impl Fn(&FlatRange<H>) -> bool,
+    ) -> Result<(), StateError> {
+        let view = self.view(space);
+        let mut at = Some(range.start());
+        while let Some(address) = at.filter(|&a| a <= range.last()) {
+            let run = view.find(address);
+            match run {
+                Some(run) if fits(run) => at = run.range().last().checked_add(1),
+                _ => {
+                    return Err(StateError::WrongKind {
+                        range,
+                        at: address,
+                        found: run.map_or("nothing", |r| r.region().kind().word()).into(),
+                        needed,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_private_side(backing: &Backing) -> bool {
+    match backing {
+        Backing::Memory(memory) => memory
+            .guest_memfd()
+            .is_some_and(|(_, sides)| sides != GuestMemfdSides::Shared),
+        Backing::PrivateMmio(_) => true,
+        Backing::DeviceRam(_) | Backing::Nothing => false,
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Changes of the region tree that take effect together or not at all.
+
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::model::{MemoryModel, Space, SpaceId};
+use crate::tree::{Node, Place, Tree};
+use crate::{
+    CommitError, Diff, FlatView, Kind, NotUndone, Region, RegionId, Switches, TreeError, Update,
+};
+
+/// A change of the region tree in the making.
+///
+/// Each method changes the tree at once, or refuses and leaves it as it was;
+/// views and listeners follow at [`commit`](Self::commit). A transaction that
+/// is dropped, or whose commit fails, is undone.
+#[derive(Debug)]
+pub struct Transaction<'m, H> {
+    model: &'m mut MemoryModel<H>,
+    /// How to go back, the latest step last.
+    undo: Vec<Undo<H>>,
+}
+
+#[derive(Debug)]
+enum Undo<H> {
+    Add(RegionId),
+    Remove(RegionId, Node<H>),
+    Place(RegionId),
+    Unplace(RegionId, Place, usize),
+    Switch(RegionId, Switches),
+}
+
+impl<'m, H> Transaction<'m, H> {
+    pub(crate) fn begin(model: &'m mut MemoryModel<H>) -> Self {
+        Self {
+            model,
+            undo: Vec::new(),
+        }
+    }
+
+    /// The region tree as it is at this point of the transaction.
+    pub fn tree(&self) -> &Tree<H> {
+        &self.model.tree
+    }
+
+    /// Adds a region, which lies nowhere yet.
+    ///
+    /// # Errors
+    /// [`TreeError::BadSize`]; [`TreeError::NoSuchRegion`] for an alias of
+    /// nothing.
+    pub fn add(&mut self, region: Region<H>) -> Result<RegionId, TreeError> {
+        let id = self.model.tree.add(region)?;
+        self.undo.push(Undo::Add(id));
+        Ok(id)
+    }
+
+    /// Removes a region. Views and snapshots that still show it keep what it
+    /// is made of alive.
+    ///
+    /// # Errors
+    /// [`TreeError::InUse`] while it is placed, has children, is shown by an
+    /// alias or is the root of an address space.
+    pub fn remove(&mut self, id: RegionId) -> Result<(), TreeError> {
+        let node = self.model.tree.remove(id)?;
+        self.undo.push(Undo::Remove(id, node));
+        Ok(())
+    }
+
+    /// Puts `child` into `parent` at offset `address`, in bytes. Among
+    /// siblings the higher priority wins, and among equals the latest placed.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::AlreadyPlaced`];
+    /// [`TreeError::Cycle`] if it would come to contain itself.
+    pub fn place(
+        &mut self,
+        child: RegionId,
+        parent: RegionId,
+        address: u64,
+        priority: i32,
+    ) -> Result<(), TreeError> {
+        let place = Place {
+            parent,
+            address,
+            priority,
+        };
+        self.model.tree.place_at(child, place)?;
+        self.undo.push(Undo::Place(child));
+        Ok(())
+    }
+
+    /// Takes `child` out of the region it lies in.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotPlaced`].
+    pub fn unplace(&mut self, child: RegionId) -> Result<(), TreeError> {
+        let (place, position) = self.model.tree.unplace(child)?;
+        self.undo.push(Undo::Unplace(child, place, position));
+        Ok(())
+    }
+
+    /// Moves `child` to another offset in the region it lies in. That makes it
+    /// the latest placed among equals.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotPlaced`].
+    pub fn move_to(&mut self, child: RegionId, address: u64) -> Result<(), TreeError> {
+        let place = self.model.tree.place(child)?;
+        self.unplace(child)?;
+        match place {
+            Some(p) => self.place(child, p.parent, address, p.priority),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows or hides a region with all that is in it.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
+    pub fn set_enabled(&mut self, id: RegionId, enabled: bool) -> Result<(), TreeError> {
+        self.switch(id, |s| Switches { enabled, ..s })
+    }
+
+    /// Forbids or allows guest writes to the memory in a region.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
+    pub fn set_readonly(&mut self, id: RegionId, readonly: bool) -> Result<(), TreeError> {
+        self.switch(id, |s| Switches { readonly, ..s })
+    }
+
+    /// Has a ROM device answer reads directly, or trap them.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotRomDevice`].
+    pub fn set_direct_reads(&mut self, id: RegionId, direct: bool) -> Result<(), TreeError> {
+        let region = self.model.tree.region(id)?;
+        if !matches!(region.kind(), Kind::RomDevice(_)) {
+            let name = region.name().to_string();
+            return Err(TreeError::NotRomDevice { name });
+        }
+        self.switch(id, |s| Switches {
+            direct_reads: direct,
+            ..s
+        })
+    }
+
+    fn switch(
+        &mut self,
+        id: RegionId,
+        change: impl FnOnce(Switches) -> Switches,
+    ) -> Result<(), TreeError> {
+        let to = change(self.model.tree.switches(id)?);
+        let before = self.model.tree.switch(id, to)?;
+        self.undo.push(Undo::Switch(id, before));
+        Ok(())
+    }
+
+    /// Makes the change: every listener of every space whose view differs
+    /// prepares for it, then the new views are published, then the listeners
+    /// learn that it is done. A space whose view does not differ is left alone.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed then.
+    pub fn commit(mut self) -> Result<(), CommitError> {
+        if self.undo.is_empty() {
+            return Ok(());
+        }
+        let changes = self.plan()?;
+        self.prepare(&changes)?;
+        for change in &changes {
+            let space = &self.model.spaces[change.space.0];
+            space.reader.publish(change.new.clone());
+        }
+        for change in &changes {
+            for (_, listener) in &self.model.spaces[change.space.0].listeners {
+                listener.commit(&change.update());
+            }
+        }
+        self.undo.clear();
+        Ok(())
+    }
+
+    /// Renders every space anew and keeps those that differ.
+    fn plan(&self) -> Result<Vec<Change<H>>, CommitError> {
+        let mut changes = Vec::new();
+        for (index, space) in self.model.spaces.iter().enumerate() {
+            let old = space.reader.snapshot();
+            let new = space.render(&self.model.tree)?;
+            let diff = Diff::between(&old, &new);
+            if diff.is_empty() {
+                continue;
+            }
+            accepted_stays(space, &diff)?;
+            changes.push(Change {
+                space: SpaceId(index),
+                old,
+                new: Arc::new(new),
+                diff,
+            });
+        }
+        Ok(changes)
+    }
+
+    /// Has every listener prepare; if one refuses, those before it go back.
+    fn prepare(&self, changes: &[Change<H>]) -> Result<(), CommitError> {
+        let listeners = changes.iter().flat_map(|change| {
+            let listeners = &self.model.spaces[change.space.0].listeners;
+            listeners
+                .iter()
+                .map(move |(_, listener)| (listener, change))
+        });
+        let mut prepared = Vec::new();
+        for (listener, change) in listeners {
+            let Err(source) = listener.prepare(&change.update()) else {
+                prepared.push((listener, change));
+                continue;
+            };
+            let mut not_undone = Vec::new();
+            for (earlier, change) in prepared.into_iter().rev() {
+                not_undone.extend(
+                    earlier
+                        .abort(&change.update())
+                        .err()
+                        .map(|source| NotUndone {
+                            listener: earlier.name().to_string(),
+                            source,
+                        }),
+                );
+            }
+            return Err(CommitError::Refused {
+                listener: listener.name().to_string(),
+                source,
+                not_undone,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<H> Drop for Transaction<'_, H> {
+    fn drop(&mut self) {
+        let tree = &mut self.model.tree;
+        while let Some(step) = self.undo.pop() {
+            match step {
+                Undo::Add(id) => tree.undo_add(id),
+                Undo::Remove(id, node) => tree.restore(id, node),
+                // These undo what succeeded on this very tree.
+                Undo::Place(id) => drop(tree.unplace(id)),
+                Undo::Unplace(id, place, position) => tree.insert_child(id, place, position),
+                Undo::Switch(id, before) => drop(tree.switch(id, before)),
+            }
+        }
+    }
+}
+
+/// The planned change of one space's view.
+struct Change<H> {
+    space: SpaceId,
+    old: Arc<FlatView<H>>,
+    new: Arc<FlatView<H>>,
+    diff: Diff<H>,
+}
+
+impl<H> Change<H> {
+    fn update(&self) -> Update<'_, H> {
+        Update {
+            space: self.space,
+            old: &self.old,
+            new: &self.new,
+            diff: &self.diff,
+        }
+    }
+}
+
+/// Invariant 3: what the guest has accepted is not touched. A run is mapped as
+/// a whole, so the whole run stays that holds an accepted byte: whoever cut it,
+/// or joined something to it, would have to unmap the accepted byte meanwhile.
+fn accepted_stays<H>(space: &Space<H>, diff: &Diff<H>) -> Result<(), CommitError> {
+    let changed = diff.changed.iter().map(|(old, _)| old);
+    for run in diff.removed.iter().chain(changed) {
+        if let Some(&range) = space.accepted.within(run.range()).first() {
+            let region = run.region().name().to_string();
+            return Err(CommitError::Accepted { range, region });
+        }
+    }
+    Ok(())
+}

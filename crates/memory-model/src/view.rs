@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The flat view: which region answers at each address.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::{AddrRange, GuestAccess, HostMemory, Kind, Memory, PrivateMmio, Region, RegionId};
+
+/// A run of addresses that one region answers, in one way.
+#[derive(Debug)]
+pub struct FlatRange<H> {
+    pub(crate) range: AddrRange,
+    pub(crate) id: RegionId,
+    pub(crate) region: Arc<Region<H>>,
+    pub(crate) offset: u64,
+    pub(crate) attributes: Attributes,
+}
+
+/// How a run of addresses answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// What the guest's loads and stores do.
+    pub access: GuestAccess,
+    /// Whether the region or one around it is read-only.
+    pub readonly: bool,
+    /// Whether the contents survive a power cycle.
+    pub nonvolatile: bool,
+    /// Whether the run stays apart from its neighbours.
+    pub unmergeable: bool,
+}
+
+/// The bytes behind a run of addresses, cut to exactly those bytes.
+///
+/// Mapping is one axis and [`GuestAccess`] the other: RAM that traps still has
+/// its host memory, private MMIO that the guest reaches directly has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// RAM, ROM or a ROM device: always has a host address.
+    Memory(Memory),
+    /// A device's memory, mapped in the host.
+    DeviceRam(HostMemory),
+    /// A device's registers that no host address reaches.
+    PrivateMmio(PrivateMmio),
+    /// Nothing: the VMM answers every access.
+    Nothing,
+}
+
+impl<H> Clone for FlatRange<H> {
+    fn clone(&self) -> Self {
+        Self {
+            region: self.region.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<H> FlatRange<H> {
+    /// The addresses.
+    pub fn range(&self) -> AddrRange {
+        self.range
+    }
+
+    /// The region that answers.
+    pub fn id(&self) -> RegionId {
+        self.id
+    }
+
+    /// The description of the region that answers, with the caller's handle.
+    pub fn region(&self) -> &Region<H> {
+        &self.region
+    }
+
+    /// The offset in the region of the first address, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What the guest's loads and stores do here.
+    pub fn access(&self) -> GuestAccess {
+        self.attributes.access
+    }
+
+    /// Everything about how the run answers.
+    pub fn attributes(&self) -> Attributes {
+        self.attributes
+    }
+
+    /// The bytes behind exactly this run.
+    pub fn backing(&self) -> Backing {
+        self.backing_of(self.range).unwrap_or(Backing::Nothing)
+    }
+
+    /// The bytes behind `range`; `None` if it is not wholly inside this run.
+    pub fn backing_of(&self, range: AddrRange) -> Option<Backing> {
+        if !self.range.covers(range) {
+            return None;
+        }
+        let offset = self.offset + (range.start() - self.range.start());
+        // Only trapped regions can be 2^64 bytes large, and they have no bytes.
+        let size = u64::try_from(range.size()).unwrap_or(u64::MAX);
+        Some(match self.region.kind() {
+            Kind::Ram(memory) | Kind::Rom(memory) | Kind::RomDevice(memory) => {
+                Backing::Memory(memory.slice(offset, size)?)
+            }
+            Kind::DeviceRam(mapping) => Backing::DeviceRam(mapping.slice(offset, size)?),
+            Kind::PrivateMmio(mmio) => Backing::PrivateMmio(mmio.slice(offset, size)?),
+            Kind::Container | Kind::Reservation | Kind::Mmio | Kind::Alias { .. } => {
+                Backing::Nothing
+            }
+        })
+    }
+
+    /// The same run cut to `range`; `None` if no address is in both.
+    pub fn clipped(&self, range: AddrRange) -> Option<Self> {
+        let range = self.range.intersect(range)?;
+        Some(Self {
+            offset: self.offset + (range.start() - self.range.start()),
+            range,
+            ..self.clone()
+        })
+    }
+
+    /// Whether both are the same bytes at the same addresses, however they
+    /// answer.
+    pub fn same_bytes(&self, other: &Self) -> bool {
+        (self.range, self.id, self.offset) == (other.range, other.id, other.offset)
+    }
+
+    /// Whether `next` continues this run, so that one run can stand for both.
+    fn continues_into(&self, next: &Self) -> bool {
+        self.range.last().checked_add(1) == Some(next.range.start())
+            && self.id == next.id
+            && self.attributes == next.attributes
+            && !self.attributes.unmergeable
+            && u128::from(self.offset) + self.range.size() == u128::from(next.offset)
+    }
+}
+
+/// Two runs are equal when nobody could tell one from the other.
+impl<H> PartialEq for FlatRange<H> {
+    fn eq(&self, other: &Self) -> bool {
+        self.same_bytes(other) && self.attributes == other.attributes
+    }
+}
+impl<H> Eq for FlatRange<H> {}
+
+/// Every address of a space that some region answers: sorted runs that do not
+/// overlap. It never changes once made.
+#[derive(Debug)]
+pub struct FlatView<H> {
+    ranges: Vec<FlatRange<H>>,
+}
+
+impl<H> FlatView<H> {
+    pub(crate) fn empty() -> Self {
+        Self { ranges: Vec::new() }
+    }
+
+    /// From sorted runs that do not overlap; joins what can be joined.
+    pub(crate) fn from_sorted(pieces: impl IntoIterator<Item = FlatRange<H>>) -> Self {
+        let mut ranges: Vec<FlatRange<H>> = Vec::new();
+        for piece in pieces {
+            match ranges.last_mut() {
+                Some(run) if run.continues_into(&piece) => run.range = join(run.range, piece.range),
+                _ => ranges.push(piece),
+            }
+        }
+        Self { ranges }
+    }
+
+    /// All runs, by address.
+    pub fn ranges(&self) -> &[FlatRange<H>] {
+        &self.ranges
+    }
+
+    /// The run that `address` lies in; `None` where no region answers.
+    pub fn find(&self, address: u64) -> Option<&FlatRange<H>> {
+        let after = self.ranges.partition_point(|r| r.range.start() <= address);
+        let run = &self.ranges[after.checked_sub(1)?];
+        run.range.contains(address).then_some(run)
+    }
+
+    /// The runs that share an address with `range`, by address, uncut.
+    pub fn intersecting(&self, range: AddrRange) -> &[FlatRange<H>] {
+        let from = self
+            .ranges
+            .partition_point(|r| r.range.last() < range.start());
+        let to = self
+            .ranges
+            .partition_point(|r| r.range.start() <= range.last());
+        &self.ranges[from..to]
+    }
+}
+
+fn join(a: AddrRange, b: AddrRange) -> AddrRange {
+    // `a` ends where `b` starts, so the bounds are in order.
+    AddrRange::from_bounds(a.start(), b.last()).unwrap_or(a)
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One operation, done in both models.
+
+use std::sync::Arc;
+
+use memory_model::{FileSlice, HostMemory, Memory, PrivateMmio, Region, Transaction, TreeError};
+
+use crate::ops::{New, Op, Pick};
+use crate::painted::{Node, Painted, What};
+
+/// Does one thing in both models; they agree on whether it is allowed.
+pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
+    let count = painted.nodes.len();
+    let pick = |pick: Pick| usize::from(pick) % count;
+    match op {
+        Op::Add(new) => {
+            add(t, painted, new);
+        }
+        Op::AddIn(new, parent, address, priority) => {
+            if let Some(child) = add(t, painted, new) {
+                place(t, painted, child, pick(parent), address, priority);
+            }
+        }
+        Op::AddTwo([first, mut second], parent, address, [gap, skip]) => {
+            let size = u64::try_from(first.size).expect("it is small");
+            second.offset += size + skip;
+            for (new, address) in [(first, address), (second, address + size + gap)] {
+                if let Some(child) = add(t, painted, new) {
+                    place(t, painted, child, pick(parent), address, 0);
+                }
+            }
+        }
+        Op::Place(child, parent, address, priority) => {
+            let (child, parent) = (pick(child), pick(parent));
+            place(t, painted, child, parent, address, priority);
+        }
+        Op::Move(child, address) => {
+            let child = pick(child);
+            let (id, spot) = (painted.nodes[child].id, painted.nodes[child].spot);
+            assert_eq!(t.move_to(id, address).is_ok(), spot.is_some());
+            if let Some(spot) = spot {
+                painted.place(child, spot.parent, address, spot.priority);
+            }
+        }
+        Op::Unplace(child) => {
+            let child = &mut painted.nodes[pick(child)];
+            assert_eq!(t.unplace(child.id).is_ok(), child.spot.is_some());
+            child.spot = None;
+        }
+        Op::Enable(node, enabled) => {
+            let node = &mut painted.nodes[pick(node)];
+            assert_eq!(t.set_enabled(node.id, enabled).is_ok(), !node.removed);
+            node.switches.enabled = enabled;
+        }
+        Op::Readonly(node, readonly) => {
+            let node = &mut painted.nodes[pick(node)];
+            assert_eq!(t.set_readonly(node.id, readonly).is_ok(), !node.removed);
+            node.switches.readonly = readonly;
+        }
+        Op::DirectReads(node, direct) => {
+            let node = &mut painted.nodes[pick(node)];
+            if node.what == What::RomDevice || node.switches.direct_reads != direct {
+                let allowed = node.what == What::RomDevice && !node.removed;
+                assert_eq!(t.set_direct_reads(node.id, direct).is_ok(), allowed);
+                if allowed {
+                    node.switches.direct_reads = direct;
+                }
+            }
+        }
+        Op::Remove(node) => {
+            let index = pick(node);
+            let free = !painted.in_use(index);
+            let node = &mut painted.nodes[index];
+            assert_eq!(t.remove(node.id).is_ok(), free && !node.removed);
+            node.removed |= free;
+        }
+    }
+}
+
+fn place(
+    t: &mut Transaction<'_, usize>,
+    painted: &mut Painted,
+    child: usize,
+    parent: usize,
+    address: u64,
+    priority: i32,
+) {
+    let (c, p) = (&painted.nodes[child], &painted.nodes[parent]);
+    let result = t.place(c.id, p.id, address, priority);
+    if c.removed || p.removed {
+        assert!(matches!(result, Err(TreeError::NoSuchRegion(_))));
+    } else if c.spot.is_some() {
+        assert!(matches!(result, Err(TreeError::AlreadyPlaced { .. })));
+    } else if painted.reaches(child, parent) {
+        assert!(matches!(result, Err(TreeError::Cycle { .. })));
+    } else {
+        result.expect("nothing forbids it");
+        painted.place(child, parent, address, priority);
+    }
+}
+
+/// Adds a region; says its number.
+pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> Option<usize> {
+    let New {
+        kind,
+        size,
+        switches,
+        target,
+        offset,
+    } = new;
+    let index = painted.nodes.len();
+    let target = usize::from(target) % index.max(1);
+    let bytes = u64::try_from(size).unwrap_or(u64::MAX);
+    let host = HostMemory::new(0, bytes, Arc::new(())).unwrap();
+    let memory = Memory::host_only(host.clone());
+    let file = FileSlice::new(3, 0, bytes, Arc::new(())).unwrap();
+    let (what, region) = match kind {
+        0..=2 => (What::Container, Region::container("c", size)),
+        3 => (What::Reservation, Region::reservation("reservation", size)),
+        4 | 5 => (What::Mmio, Region::mmio("mmio", size)),
+        6 => (What::Ram, Region::ram("ram", memory)),
+        7 => (What::Rom, Region::rom("rom", memory)),
+        8 => (What::RomDevice, Region::rom_device("flash", memory)),
+        9 => (What::DeviceRam, Region::device_ram("device", host)),
+        10..=12 => (
+            What::PrivateMmio,
+            Region::private_mmio("bar", PrivateMmio::new(file)),
+        ),
+        _ => (
+            What::Alias { target, offset },
+            Region::alias("alias", painted.nodes[target].id, offset, size),
+        ),
+    };
+    let size = region.size();
+    let added = t.add(region.with_switches(switches).with_handle(index));
+    let target_removed = matches!(what, What::Alias { .. }) && painted.nodes[target].removed;
+    let Ok(id) = added else {
+        assert!(target_removed, "{added:?}");
+        return None;
+    };
+    assert!(!target_removed);
+    painted.nodes.push(Node {
+        id,
+        what,
+        size,
+        switches,
+        spot: None,
+        removed: false,
+    });
+    Some(index)
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Random changes of a model, and random acceptances.
+
+use memory_model::{AddrRange, Switches};
+use proptest::prelude::*;
+
+/// So many addresses at either end of the space are looked at one by one, and
+/// beyond them the edges of all runs.
+pub const WINDOW: u64 = 96;
+
+/// Picks a region: its number, modulo how many there are.
+pub type Pick = u16;
+
+/// What to add: its kind as a number, and what an alias would show.
+#[derive(Clone, Debug)]
+pub struct New {
+    pub kind: u8,
+    pub size: u128,
+    pub switches: Switches,
+    pub target: Pick,
+    pub offset: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    Add(New),
+    AddIn(New, Pick, u64, i32),
+    /// Two aliases of the same target, side by side or nearly so.
+    AddTwo([New; 2], Pick, u64, [u64; 2]),
+    Place(Pick, Pick, u64, i32),
+    Move(Pick, u64),
+    Unplace(Pick),
+    Enable(Pick, bool),
+    Readonly(Pick, bool),
+    DirectReads(Pick, bool),
+    Remove(Pick),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    Commit,
+    Drop,
+    Refuse,
+}
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    Change(Vec<Op>, End),
+    /// Some of a run of private MMIO: which run, how much less at its start,
+    /// and how many bytes.
+    AcceptRun(usize, Pick, u64, u64),
+    /// Any addresses.
+    Accept(usize, AddrRange),
+    GiveBack(usize, AddrRange),
+    Revoke(usize, AddrRange),
+}
+
+/// Mostly low, sometimes at the very end of the space.
+fn address() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0..WINDOW, 1 => (0..WINDOW).prop_map(|a| u64::MAX - a)]
+}
+
+fn size() -> impl Strategy<Value = u128> {
+    prop_oneof![
+        8 => 1..u128::from(WINDOW),
+        1 => (0..u128::from(WINDOW)).prop_map(|less| (1 << 64) - less),
+        1 => Just(1_u128 << 64),
+    ]
+}
+
+fn switches() -> impl Strategy<Value = Switches> {
+    let mostly = prop::bool::weighted;
+    let flags = (
+        mostly(0.9),
+        mostly(0.1),
+        mostly(0.1),
+        mostly(0.1),
+        mostly(0.7),
+    );
+    flags.prop_map(
+        |(enabled, readonly, nonvolatile, unmergeable, direct_reads)| Switches {
+            enabled,
+            readonly,
+            nonvolatile,
+            unmergeable,
+            direct_reads,
+        },
+    )
+}
+
+fn new() -> impl Strategy<Value = New> {
+    (0..16_u8, size(), switches(), some(), address()).prop_map(
+        |(kind, size, switches, target, offset)| New {
+            kind,
+            size,
+            switches,
+            target,
+            offset,
+        },
+    )
+}
+
+fn some() -> impl Strategy<Value = Pick> {
+    any::<Pick>()
+}
+
+/// A region to place others in: often one of those that the spaces show.
+fn parent() -> impl Strategy<Value = Pick> {
+    prop_oneof![3 => Just(0), 1 => Just(1), 3 => some()]
+}
+
+/// Nothing, mostly.
+fn near() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => Just(0), 1 => 0..3_u64]
+}
+
+/// Two small aliases of the same target, with the same offset for now; half of
+/// them have the same switches.
+fn pair(mut first: New, other: Switches) -> [New; 2] {
+    const AN_ALIAS: u8 = 15;
+    first.kind = AN_ALIAS;
+    first.size = first.size % 8 + 1;
+    first.offset %= 8;
+    let mut second = first.clone();
+    if first.target % 2 == 0 {
+        second.switches = other;
+    }
+    [first, second]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let priority = || -1..2_i32;
+    prop_oneof![
+        1 => new().prop_map(Op::Add),
+        8 => (new(), parent(), address(), priority())
+            .prop_map(|(n, p, a, r)| Op::AddIn(n, p, a, r)),
+        2 => (new(), switches(), parent(), 0..WINDOW, [near(), near()])
+            .prop_map(|(n, s, p, a, gaps)| Op::AddTwo(pair(n, s), p, a, gaps)),
+        3 => (some(), parent(), address(), priority())
+            .prop_map(|(c, p, a, r)| Op::Place(c, p, a, r)),
+        2 => (some(), address()).prop_map(|(c, a)| Op::Move(c, a)),
+        1 => some().prop_map(Op::Unplace),
+        1 => (some(), prop::bool::weighted(0.7)).prop_map(|(c, on)| Op::Enable(c, on)),
+        1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::Readonly(c, on)),
+        1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::DirectReads(c, on)),
+        1 => some().prop_map(Op::Remove),
+    ]
+}
+
+pub fn step() -> impl Strategy<Value = Step> {
+    let end = prop_oneof![6 => Just(End::Commit), 1 => Just(End::Drop), 2 => Just(End::Refuse)];
+    let range = || {
+        (0..2_usize, address(), 0..WINDOW / 4).prop_map(|(space, start, more)| {
+            let last = start.saturating_add(more);
+            (space, AddrRange::from_bounds(start, last).unwrap())
+        })
+    };
+    prop_oneof![
+        8 => (prop::collection::vec(op(), 1..10), end).prop_map(|(ops, end)| Step::Change(ops, end)),
+        2 => (0..2_usize, some(), 0..4_u64, 1..WINDOW)
+            .prop_map(|(s, run, skip, n)| Step::AcceptRun(s, run, skip, n)),
+        1 => range().prop_map(|(s, r)| Step::Accept(s, r)),
+        1 => range().prop_map(|(s, r)| Step::GiveBack(s, r)),
+        1 => (0..2_usize).prop_map(|s| Step::Revoke(s, AddrRange::ALL)),
+        1 => range().prop_map(|(s, r)| Step::Revoke(s, r)),
+    ]
+}

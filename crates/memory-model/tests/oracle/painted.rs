@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A deliberately dumb model of a region tree. It asks, one address at a time,
+//! who answers there; it knows no ranges, no clipping and no merging.
+
+use memory_model::{GuestAccess, RegionId, Switches};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Container,
+    Reservation,
+    Mmio,
+    Ram,
+    Rom,
+    RomDevice,
+    DeviceRam,
+    PrivateMmio,
+    Alias { target: usize, offset: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    pub parent: usize,
+    pub address: u64,
+    pub priority: i32,
+    /// Grows with every placement.
+    pub when: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub id: RegionId,
+    pub what: What,
+    pub size: u128,
+    pub switches: Switches,
+    pub spot: Option<Spot>,
+    pub removed: bool,
+}
+
+/// Who answers an access, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub node: usize,
+    pub offset: u64,
+    pub access: GuestAccess,
+    pub readonly: bool,
+    pub nonvolatile: bool,
+    pub unmergeable: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Painted {
+    pub nodes: Vec<Node>,
+    pub roots: Vec<usize>,
+    clock: u64,
+}
+
+impl Painted {
+    pub fn place(&mut self, child: usize, parent: usize, address: u64, priority: i32) {
+        self.clock += 1;
+        self.nodes[child].spot = Some(Spot {
+            parent,
+            address,
+            priority,
+            when: self.clock,
+        });
+    }
+
+    /// The regions in each region, the winner first.
+    pub fn children(&self) -> Vec<Vec<usize>> {
+        let mut children = vec![Vec::new(); self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            if let (Some(spot), false) = (node.spot, node.removed) {
+                children[spot.parent].push((spot.priority, spot.when, index));
+            }
+        }
+        let winner_first = |mut siblings: Vec<(i32, u64, usize)>| {
+            siblings.sort_unstable();
+            siblings.iter().rev().map(|&(_, _, child)| child).collect()
+        };
+        children.into_iter().map(winner_first).collect()
+    }
+
+    /// Whether `to` is `from`, or is in it in some way.
+    pub fn reaches(&self, from: usize, to: usize) -> bool {
+        let below = |n: usize| {
+            let in_it =
+                move |node: &Node| !node.removed && node.spot.is_some_and(|s| s.parent == n);
+            let children = self.nodes.iter().enumerate().filter(move |(_, c)| in_it(c));
+            children.map(|(index, _)| index)
+        };
+        let through = match self.nodes[from].what {
+            What::Alias { target, .. } => Some(target),
+            _ => None,
+        };
+        from == to || below(from).chain(through).any(|n| self.reaches(n, to))
+    }
+
+    /// Whether something needs the region.
+    pub fn in_use(&self, index: usize) -> bool {
+        let needs = |node: &Node| {
+            let shows = matches!(node.what, What::Alias { target, .. } if target == index);
+            !node.removed && (shows || node.spot.is_some_and(|s| s.parent == index))
+        };
+        self.nodes[index].spot.is_some()
+            || self.roots.contains(&index)
+            || self.nodes.iter().any(needs)
+    }
+}
+
+/// Asks a [`Painted`] model, with the children of each region sorted once.
+pub struct Asking<'a> {
+    painted: &'a Painted,
+    children: Vec<Vec<usize>>,
+}
+
+impl<'a> Asking<'a> {
+    pub fn of(painted: &'a Painted) -> Self {
+        let children = painted.children();
+        Self { painted, children }
+    }
+
+    /// Who answers at `address` of the space with this root.
+    pub fn who(&self, root: usize, address: u64) -> Option<Answer> {
+        self.who_in(root, address.into(), [false; 3])
+    }
+
+    /// Who answers at `at` bytes into `node`, under the `readonly`,
+    /// `nonvolatile` and `unmergeable` of all around it.
+    fn who_in(&self, index: usize, at: i128, outer: [bool; 3]) -> Option<Answer> {
+        let node = &self.painted.nodes[index];
+        let s = node.switches;
+        if !s.enabled || u128::try_from(at).map_or(true, |at| at >= node.size) {
+            return None;
+        }
+        let own = [s.readonly, s.nonvolatile, s.unmergeable];
+        let flags = [0, 1, 2].map(|i| outer[i] || own[i]);
+        if let What::Alias { target, offset } = node.what {
+            return self.who_in(target, at + i128::from(offset), flags);
+        }
+        for &child in &self.children[index] {
+            let address = self.painted.nodes[child].spot.map_or(0, |s| s.address);
+            let answer = self.who_in(child, at - i128::from(address), flags);
+            if answer.is_some() {
+                return answer;
+            }
+        }
+        let access = match node.what {
+            What::Container | What::Alias { .. } => return None,
+            What::Reservation | What::Mmio => GuestAccess::Trap,
+            What::RomDevice if !s.direct_reads => GuestAccess::Trap,
+            What::RomDevice => GuestAccess::ReadTrapWrite,
+            What::Rom => GuestAccess::ReadOnly,
+            _ if flags[0] => GuestAccess::ReadOnly,
+            What::Ram | What::DeviceRam | What::PrivateMmio => GuestAccess::ReadWrite,
+        };
+        Some(Answer {
+            node: index,
+            offset: u64::try_from(at).ok()?,
+            access,
+            readonly: flags[0],
+            nonvolatile: flags[1],
+            unmergeable: flags[2],
+        })
+    }
+}

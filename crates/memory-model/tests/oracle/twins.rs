@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The model and its twin, kept in step and compared after each.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use memory_model::{
+    AddrRange, CommitError, FlatRange, Kind, MemoryModel, RegionId, SpaceId, StateError, Switches,
+};
+
+use crate::both::{add, apply};
+use crate::check_view;
+use crate::follower::Follower;
+use crate::ops::{End, New, Op, Step, WINDOW};
+use crate::painted::{Asking, Painted, What};
+
+/// The model and its dumb twin.
+pub struct Twins {
+    model: MemoryModel<usize>,
+    painted: Painted,
+    spaces: [SpaceId; 2],
+    accepted: [BTreeSet<u64>; 2],
+    followers: Vec<(SpaceId, Arc<Follower>)>,
+    refuses: Arc<AtomicBool>,
+    /// Ids from transactions that were undone.
+    undone: Vec<RegionId>,
+}
+
+impl Twins {
+    pub fn new() -> Self {
+        let mut model = MemoryModel::new();
+        let mut painted = Painted::default();
+        let mut t = model.transaction();
+        for size in [1 << 64, u128::from(WINDOW)] {
+            let (kind, switches) = (0, Switches::default());
+            let (target, offset) = (0, 0);
+            let container = New {
+                kind,
+                size,
+                switches,
+                target,
+                offset,
+            };
+            add(&mut t, &mut painted, container);
+        }
+        t.commit().unwrap();
+        painted.roots = vec![0, 1];
+        let spaces = [0, 1].map(|i| model.add_space("s", painted.nodes[i].id).unwrap());
+        let refuses = Arc::new(AtomicBool::new(false));
+        let mut followers = Vec::new();
+        for (space, priority) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let follower = Arc::new(Follower {
+                runs: Mutex::default(),
+                // The second of each space is the one to refuse.
+                refuses: if priority == 1 {
+                    refuses.clone()
+                } else {
+                    Arc::default()
+                },
+            });
+            let listener = follower.clone();
+            model
+                .add_listener(spaces[space], priority, listener)
+                .unwrap();
+            followers.push((spaces[space], follower));
+        }
+        Self {
+            model,
+            painted,
+            spaces,
+            accepted: Default::default(),
+            followers,
+            refuses,
+            undone: Vec::new(),
+        }
+    }
+
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Change(ops, end) => self.change(ops, end),
+            Step::AcceptRun(s, pick, skip, count) => {
+                let view = self.model.view(self.spaces[s]);
+                let is_private =
+                    |run: &&FlatRange<usize>| matches!(run.region().kind(), Kind::PrivateMmio(_));
+                let runs: Vec<_> = view.ranges().iter().filter(is_private).collect();
+                if !runs.is_empty() {
+                    let run = runs[usize::from(pick) % runs.len()].range();
+                    let start = run.start().saturating_add(skip).min(run.last());
+                    let last = start.saturating_add(count).min(run.last());
+                    self.accept(s, AddrRange::from_bounds(start, last).unwrap());
+                }
+            }
+            Step::Accept(s, range) => self.accept(s, range),
+            Step::GiveBack(s, range) => {
+                self.model.give_back(self.spaces[s], range);
+                self.accepted[s].retain(|&a| !range.contains(a));
+            }
+            Step::Revoke(s, range) => {
+                let lost = self.model.revoke(self.spaces[s], range);
+                let lost: Vec<u64> = lost.iter().flat_map(|r| r.start()..=r.last()).collect();
+                assert!(
+                    lost.iter()
+                        .eq(self.accepted[s].iter().filter(|&&a| range.contains(a)))
+                );
+                self.accepted[s].retain(|&a| !range.contains(a));
+            }
+        }
+        self.check();
+    }
+
+    fn accept(&mut self, s: usize, range: AddrRange) {
+        let asking = Asking::of(&self.painted);
+        let bad = (range.start()..=range.last()).find(|&a| {
+            let who = asking.who(s, a);
+            who.map(|who| self.painted.nodes[who.node].what) != Some(What::PrivateMmio)
+        });
+        let result = self.model.accept(self.spaces[s], range);
+        let at = result.err().map(|StateError::WrongKind { at, .. }| at);
+        assert_eq!(at, bad);
+        if bad.is_none() {
+            self.accepted[s].extend(range.start()..=range.last());
+        }
+    }
+
+    fn change(&mut self, ops: Vec<Op>, end: End) {
+        let before = self.painted.clone();
+        let views = self.spaces.map(|s| self.model.view(s));
+        let mut t = self.model.transaction();
+        for op in ops {
+            apply(&mut t, &mut self.painted, op);
+        }
+        let (was, is) = (Asking::of(&before), Asking::of(&self.painted));
+        let differs = |s: usize, a: u64| was.who(s, a) != is.who(s, a);
+        // What was accepted is fixed with the whole run that it lies in, and
+        // with the addresses on both sides, which could join the run.
+        let touched = |s: usize, a: u64| {
+            let run = views[s].find(a).expect("accepted").range();
+            let mut near = run.start().saturating_sub(1)..=run.last().saturating_add(1);
+            // Too many addresses to ask about are not asked about.
+            run.size() > 4096 || near.any(|a| differs(s, a))
+        };
+        self.refuses
+            .store(matches!(end, End::Refuse), Ordering::Relaxed);
+        let result = match end {
+            End::Drop => {
+                drop(t);
+                None
+            }
+            End::Commit | End::Refuse => Some(t.commit()),
+        };
+        self.refuses.store(false, Ordering::Relaxed);
+
+        let same = |s: usize| Arc::ptr_eq(&self.model.view(self.spaces[s]), &views[s]);
+        match (&result, end) {
+            (Some(Ok(())), _) => {
+                for (s, accepted) in self.accepted.iter().enumerate() {
+                    let now = self.model.view(self.spaces[s]);
+                    for &a in accepted {
+                        assert_eq!(views[s].find(a), now.find(a), "accepted: {a:#x}");
+                    }
+                }
+                assert!(matches!(end, End::Commit) || (same(0) && same(1)));
+                return;
+            }
+            (Some(Err(CommitError::Accepted { range, .. })), _) => {
+                let mut accepted = self.accepted.iter().enumerate();
+                let is_why = |(s, set): (usize, &BTreeSet<u64>)| {
+                    let whole = (range.start()..=range.last()).all(|a| set.contains(&a));
+                    whole && touched(s, range.start())
+                };
+                assert!(accepted.any(is_why), "nothing accepted is touched");
+            }
+            (Some(Err(CommitError::Refused { .. })), End::Refuse) => {}
+            (None, _) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(same(0) && same(1), "nothing happened");
+        let added = self.painted.nodes.drain(..).skip(before.nodes.len());
+        self.undone.extend(added.map(|node| node.id));
+        self.painted = before;
+    }
+
+    fn check(&self) {
+        let asking = Asking::of(&self.painted);
+        for (s, &space) in self.spaces.iter().enumerate() {
+            let view = self.model.view(space);
+            check_view(&view, |a| asking.who(s, a), &self.painted);
+            let accepted = self.model.accepted(space).iter();
+            let accepted = accepted.flat_map(|r| r.start()..=r.last());
+            assert!(accepted.eq(self.accepted[s].iter().copied()));
+        }
+        for (space, follower) in &self.followers {
+            let runs = follower.runs.lock().unwrap();
+            assert_eq!(*runs, self.model.view(*space).ranges());
+        }
+        self.check_tree();
+    }
+
+    fn check_tree(&self) {
+        let (tree, nodes) = (self.model.tree(), &self.painted.nodes);
+        for (node, children) in nodes.iter().zip(self.painted.children()) {
+            if node.removed {
+                assert!(tree.region(node.id).is_err());
+                continue;
+            }
+            let children: Vec<_> = children.into_iter().map(|c| nodes[c].id).collect();
+            assert_eq!(tree.children(node.id).unwrap(), children);
+            assert_eq!(tree.switches(node.id).unwrap(), node.switches);
+            let place = tree.place(node.id).unwrap();
+            let place = place.map(|p| (p.parent, p.address, p.priority));
+            let spot = node
+                .spot
+                .map(|s| (nodes[s.parent].id, s.address, s.priority));
+            assert_eq!(place, spot);
+        }
+        for &id in &self.undone {
+            assert!(tree.region(id).is_err(), "{id:?} was never committed");
+        }
+    }
+}
