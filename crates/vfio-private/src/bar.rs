@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What is known about one BAR: the classifier's input.
+
+use core::fmt;
+
+use crate::error::InputError;
+use crate::span::Span;
+
+/// The number of a BAR in a type 0 configuration header: 0 to 5.
+///
+/// VFIO numbers the regions of the BARs the same way, and MSI-X names them by it (the BIR).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BarIndex(u8);
+
+impl BarIndex {
+    /// How many BARs a device can have.
+    pub const COUNT: u8 = 6;
+
+    /// The BAR with number `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`InputError::NoSuchBar`] from 6 on; an MSI-X BIR of 6 or 7 is reserved.
+    pub const fn new(index: u8) -> Result<Self, InputError> {
+        if index < Self::COUNT {
+            Ok(Self(index))
+        } else {
+            Err(InputError::NoSuchBar { index })
+        }
+    }
+
+    /// The number, 0 to 5.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// For example `BAR 0`.
+impl fmt::Display for BarIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BAR {}", self.0)
+    }
+}
+
+/// The address space a BAR decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BarKind {
+    /// Memory, 32-bit or 64-bit, prefetchable or not.
+    Memory,
+    /// I/O ports.
+    Io,
+}
+
+/// An implemented BAR: number, size and address space.
+///
+/// The size is a power of two, as the PCI specification has it: a BAR is sized by the address bits
+/// it leaves to software.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bar {
+    index: BarIndex,
+    // Starts at 0, so its end is the size.
+    extent: Span,
+    kind: BarKind,
+}
+
+impl Bar {
+    /// A BAR of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`InputError::BarSize`] if `size` is not a power of two. An unimplemented BAR, of size 0,
+    /// is no BAR.
+    pub const fn new(index: BarIndex, kind: BarKind, size: u64) -> Result<Self, InputError> {
+        if !size.is_power_of_two() {
+            return Err(InputError::BarSize { bar: index, size });
+        }
+        match Span::new(0, size) {
+            Ok(extent) => Ok(Self {
+                index,
+                extent,
+                kind,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The number of the BAR.
+    pub const fn index(self) -> BarIndex {
+        self.index
+    }
+
+    /// The size in bytes, a power of two.
+    pub const fn size(self) -> u64 {
+        self.extent.end()
+    }
+
+    /// Memory or I/O.
+    pub const fn kind(self) -> BarKind {
+        self.kind
+    }
+
+    /// All bytes of the BAR, from offset 0 on.
+    pub const fn extent(self) -> Span {
+        self.extent
+    }
+}
+
+/// One area of VFIO's sparse-mmap capability, as the kernel reports it.
+///
+/// Unlike a [`Span`] it may be empty, since drivers do report such areas, and may lie anywhere.
+/// [`classify`](crate::classify) ignores the empty ones and rejects the rest if they leave the BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SparseArea {
+    /// Bytes from the start of the region.
+    pub offset: u64,
+    /// Size in bytes; 0 means nothing.
+    pub size: u64,
+}
+
+/// What VFIO says about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// The region's mmap flag. Without it no part can be mapped, whatever else is said.
+    pub mmap: bool,
+    /// The sparse-mmap capability: only bytes inside an area can be mapped. `None` means that there
+    /// is no such capability and the mmap flag speaks for the whole region; an empty list means
+    /// that nothing can be mapped. The order is free, and areas may touch or overlap.
+    pub sparse: Option<Vec<SparseArea>>,
+    /// The MSI-X-mappable capability: VFIO does not refuse to map the pages of the MSI-X table.
+    /// The table is trapped all the same; see [`Reason::MsixNotMappable`](crate::Reason).
+    pub msix_mappable: bool,
+}
+
+impl Region {
+    /// A region that VFIO lets userspace map as a whole, the MSI-X table included.
+    pub const fn mappable() -> Self {
+        Self {
+            mmap: true,
+            sparse: None,
+            msix_mappable: true,
+        }
+    }
+}
+
+/// A span in a named BAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BarSpan {
+    /// The BAR.
+    pub bar: BarIndex,
+    /// The bytes in it.
+    pub span: Span,
+}
+
+/// Where the device's MSI-X structures are (PCI capability 0x11).
+///
+/// Both may be in any memory BAR, not necessarily the same one, at any offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Msix {
+    /// The vector table, 16 bytes a vector.
+    pub table: BarSpan,
+    /// The pending bit array, one bit a vector in units of 8 bytes.
+    pub pba: BarSpan,
+}
+
+/// What a TDISP interface report says of a range: the inverse of its `IS_NON_TEE_MEM` attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TeeKind {
+    /// Only the confidential guest may reach the range: `IS_NON_TEE_MEM` clear.
+    Tee,
+    /// Anyone may reach the range: `IS_NON_TEE_MEM` set.
+    NonTee,
+}
+
+/// One MMIO range of a TDISP interface report, already taken back to an offset in its BAR.
+///
+/// The report itself counts in units of 4 KiB and adds a reporting offset to every address; undoing
+/// that is the caller's part. Ranges of the same kind may overlap, ranges of different kinds may
+/// not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReportedRange {
+    /// The bytes, from the start of the BAR.
+    pub span: Span,
+    /// Whether they belong to the guest's trusted environment.
+    pub kind: TeeKind,
+}
+
+/// Everything [`classify`](crate::classify) is told about one BAR.
+#[derive(Clone, Copy, Debug)]
+pub struct BarInput<'a> {
+    /// The BAR.
+    pub bar: Bar,
+    /// What VFIO says about its region.
+    pub region: &'a Region,
+    /// The device's MSI-X structures, in this BAR or another; `None` without the capability.
+    pub msix: Option<Msix>,
+    /// The ranges of the device's TDISP report that concern this BAR. `None` means that there is
+    /// no report and nothing is private. An empty list is a report that is silent on this BAR: a
+    /// memory BAR is then blocked, but for trapped MSI-X pages. For an I/O BAR, which a report
+    /// never lists, the two are the same.
+    pub report: Option<&'a [ReportedRange]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_six_bars() {
+        assert_eq!(BarIndex::new(5).map(BarIndex::get), Ok(5));
+        for index in [6, 7, u8::MAX] {
+            assert_eq!(BarIndex::new(index), Err(InputError::NoSuchBar { index }));
+        }
+    }
+
+    #[test]
+    fn a_bar_has_the_size_of_a_power_of_two() {
+        let bar = BarIndex::new(0).unwrap();
+        for size in [0, 3, 0x3000, u64::MAX] {
+            let error = Err(InputError::BarSize { bar, size });
+            assert_eq!(Bar::new(bar, BarKind::Memory, size), error);
+        }
+        let largest = Bar::new(bar, BarKind::Memory, 1 << 63).unwrap();
+        assert_eq!(largest.size(), 1 << 63);
+    }
+}

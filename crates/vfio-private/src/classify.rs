@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The classifier: from the facts about a BAR to its pieces.
+
+use crate::bar::{BarInput, BarKind, Region};
+use crate::error::{ClassifyError, MsixPart};
+use crate::layers::Layers;
+use crate::page::PageSize;
+use crate::piece::{Access, Piece};
+use crate::policy::{Policy, SubPagePolicy};
+use crate::reason::{Reason, Reasons};
+use crate::separate;
+
+/// Says which bytes of a BAR are private, shared, trapped or blocked, and why.
+///
+/// The pieces tile the BAR: they start at offset 0, each begins where the one before ends, and the
+/// last ends with the BAR. Neighbours differ in access or reasons. The [crate] page has the rules.
+///
+/// Time and memory follow the number of sparse-mmap areas and reported ranges; the size of the BAR
+/// does not matter. With `a` areas and `r` ranges there are at most `5 + 2 * a + 6 * r` pieces.
+///
+/// # Errors
+///
+/// [`ClassifyError`] if the facts leave the BAR or contradict each other, or if a private range
+/// would have to share a host page with something that is not private.
+pub fn classify(
+    input: &BarInput<'_>,
+    page: PageSize,
+    policy: Policy,
+) -> Result<Vec<Piece>, ClassifyError> {
+    let layers = Layers::new(input, page, policy)?;
+    separate::check(&layers, input.report.unwrap_or_default())?;
+
+    let rules = Rules {
+        layers: &layers,
+        region: input.region,
+        sub_page: policy.sub_page(),
+    };
+    let mut pieces: Vec<Piece> = Vec::new();
+    for span in layers.uniform_spans() {
+        let (access, reasons) = rules.at(span.offset());
+        let piece = Piece::new(span, access, reasons);
+        match pieces.last_mut().and_then(|last| last.joined(piece)) {
+            Some(joined) => {
+                pieces.pop();
+                pieces.push(joined);
+            }
+            None => pieces.push(piece),
+        }
+    }
+    Ok(pieces)
+}
+
+/// How the report lists a byte.
+#[derive(Clone, Copy)]
+enum Listing {
+    NoReport,
+    Tee,
+    NonTee,
+    Unreported,
+}
+
+/// The rules, which look at one byte at a time.
+struct Rules<'a> {
+    layers: &'a Layers,
+    region: &'a Region,
+    sub_page: SubPagePolicy,
+}
+
+impl Rules<'_> {
+    /// The access of the byte at `offset`, and the reasons.
+    fn at(&self, offset: u64) -> (Access, Reasons) {
+        if self.layers.bar.kind() == BarKind::Io {
+            return (Access::Trap, Reason::IoBar.into());
+        }
+        let listing = self.listing(offset);
+        let msix = self.msix_obstacles(offset);
+        match listing {
+            // Goes by dma-buf, so it does not matter what VFIO lets userspace map. That nothing
+            // else is in the page has been checked.
+            Listing::Tee => return (Access::Private, Reason::ReportedTee.into()),
+            // What the device does not vouch for is out of reach, with one exception: without its
+            // MSI-X structures the guest gets no interrupts.
+            Listing::Unreported if msix.is_empty() => {
+                return (Access::Blocked, Reason::Unreported.into());
+            }
+            _ => {}
+        }
+        let obstacles = msix
+            | self.vfio_obstacles(offset)
+            | self.report_obstacles(offset, listing)
+            | self.sub_page_obstacles();
+        if obstacles.is_empty() {
+            (Access::Shared, self.reasons_to_share(listing))
+        } else {
+            (Access::Trap, obstacles)
+        }
+    }
+
+    fn listing(&self, offset: u64) -> Listing {
+        match &self.layers.report {
+            None => Listing::NoReport,
+            Some(report) if report.tee.contains(offset) => Listing::Tee,
+            Some(report) if report.non_tee.contains(offset) => Listing::NonTee,
+            Some(_) => Listing::Unreported,
+        }
+    }
+
+    /// What the VMM must intercept for the sake of interrupts.
+    fn msix_obstacles(&self, offset: u64) -> Reasons {
+        let mut obstacles = Reasons::default();
+        for trap in &self.layers.traps {
+            let reason = match trap.part {
+                MsixPart::Table => Reason::MsixTable,
+                MsixPart::Pba => Reason::MsixPba,
+            };
+            obstacles = obstacles | Reasons::when(trap.pages.contains(offset), reason);
+        }
+        obstacles
+    }
+
+    /// What VFIO does not let userspace map.
+    fn vfio_obstacles(&self, offset: u64) -> Reasons {
+        if !self.region.mmap {
+            return Reason::RegionNotMappable.into();
+        }
+        let outside = !self.layers.mappable_pages.contains(offset);
+        let refused =
+            !self.region.msix_mappable && self.msix_obstacles(offset).contains(Reason::MsixTable);
+        Reasons::when(outside, Reason::OutsideSparseAreas)
+            | Reasons::when(refused, Reason::MsixNotMappable)
+    }
+
+    /// What the guest must not be able to reach beside what it may.
+    fn report_obstacles(&self, offset: u64, listing: Listing) -> Reasons {
+        let report = self.layers.report.as_ref();
+        let mixed = report.is_some_and(|report| report.mixed_pages.contains(offset));
+        match listing {
+            Listing::NonTee => Reasons::when(mixed, Reason::PageHasUnreported),
+            Listing::Unreported => Reason::Unreported.into(),
+            Listing::NoReport | Listing::Tee => Reasons::default(),
+        }
+    }
+
+    fn sub_page_obstacles(&self) -> Reasons {
+        let trapped = self.layers.is_sub_page() && self.sub_page == SubPagePolicy::Trap;
+        Reasons::when(trapped, Reason::SubPageBar)
+    }
+
+    fn reasons_to_share(&self, listing: Listing) -> Reasons {
+        let why = match listing {
+            Listing::NoReport => Reason::NoReport,
+            _ => Reason::ReportedNonTee,
+        };
+        Reasons::from(why) | Reasons::when(self.layers.is_sub_page(), Reason::ExpandedBar)
+    }
+}

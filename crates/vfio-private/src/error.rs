@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What can be wrong with the input, each error with the numbers that show it.
+
+use core::fmt;
+
+use thiserror::Error;
+
+use crate::bar::{BarIndex, ReportedRange};
+use crate::span::Span;
+
+/// A number that cannot be what it is given as. Raised when an input type is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// A range without bytes.
+    #[error("range at {offset:#x} is empty")]
+    EmptySpan {
+        /// Where the range would start, in bytes.
+        offset: u64,
+    },
+    /// A range whose end does not fit 64 bits.
+    #[error("range of {size:#x} bytes at {offset:#x} wraps around")]
+    SpanWraps {
+        /// Where the range would start, in bytes.
+        offset: u64,
+        /// How many bytes it would hold.
+        size: u64,
+    },
+    /// A BAR number above 5.
+    #[error("there is no BAR {index}, only 0 to 5")]
+    NoSuchBar {
+        /// The number.
+        index: u8,
+    },
+    /// A BAR size that is not a power of two.
+    #[error("{bar} has {size:#x} bytes, which is not a power of two")]
+    BarSize {
+        /// The BAR.
+        bar: BarIndex,
+        /// The size in bytes.
+        size: u64,
+    },
+    /// A host page size that no kernel has.
+    #[error("host page size {bytes:#x} is none of 4 KiB, 16 KiB and 64 KiB")]
+    PageSize {
+        /// The size in bytes.
+        bytes: u64,
+    },
+}
+
+/// One of the two MSI-X structures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MsixPart {
+    /// The vector table.
+    Table,
+    /// The pending bit array.
+    Pba,
+}
+
+impl fmt::Display for MsixPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Table => "MSI-X table",
+            Self::Pba => "MSI-X PBA",
+        })
+    }
+}
+
+/// What a private range would have to share a host page with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Neighbour {
+    /// An MSI-X structure whose host pages are trapped.
+    Msix(MsixPart, Span),
+    /// A NON_TEE range of the report.
+    NonTee(Span),
+    /// Bytes that no range of the report has.
+    Unreported(Span),
+    /// What comes behind a BAR that is smaller than a host page.
+    BehindBar(Span),
+}
+
+impl fmt::Display for Neighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Msix(part, span) => write!(f, "the {part} {span}"),
+            Self::NonTee(span) => write!(f, "the non-TEE range {span}"),
+            Self::Unreported(span) => write!(f, "the unreported bytes {span}"),
+            Self::BehindBar(span) => write!(f, "what follows the BAR, {span}"),
+        }
+    }
+}
+
+/// Facts about a BAR that do not fit it, or each other. Raised by [`classify`](crate::classify).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClassifyError {
+    /// A sparse-mmap area that leaves the BAR or wraps around.
+    #[error("{bar}: sparse area of {size:#x} bytes at {offset:#x} leaves the BAR of {bar_size:#x}")]
+    SparseAreaOutsideBar {
+        /// The BAR.
+        bar: BarIndex,
+        /// Size of the BAR in bytes.
+        bar_size: u64,
+        /// Where the area starts, in bytes.
+        offset: u64,
+        /// Size of the area in bytes.
+        size: u64,
+    },
+    /// An MSI-X structure that leaves the BAR its capability names.
+    #[error("{bar}: {part} {span} leaves the {bar_size:#x} bytes of the BAR")]
+    MsixOutsideBar {
+        /// The BAR.
+        bar: BarIndex,
+        /// Size of the BAR in bytes.
+        bar_size: u64,
+        /// Table or PBA.
+        part: MsixPart,
+        /// Where the structure would be.
+        span: Span,
+    },
+    /// An MSI-X structure in an I/O BAR; the PCI specification wants a memory BAR.
+    #[error("{bar}: {part} {span} is in an I/O BAR")]
+    MsixInIoBar {
+        /// The BAR.
+        bar: BarIndex,
+        /// Table or PBA.
+        part: MsixPart,
+        /// Where the structure would be.
+        span: Span,
+    },
+    /// A range of the TDISP report that leaves the BAR.
+    #[error("{bar}: reported range {} leaves the {bar_size:#x} bytes of the BAR", range.span)]
+    ReportOutsideBar {
+        /// The BAR.
+        bar: BarIndex,
+        /// Size of the BAR in bytes.
+        bar_size: u64,
+        /// The range.
+        range: ReportedRange,
+    },
+    /// A range of the TDISP report in an I/O BAR; a report is about memory only.
+    #[error("{bar}: reported range {} is in an I/O BAR", range.span)]
+    ReportInIoBar {
+        /// The BAR.
+        bar: BarIndex,
+        /// The range.
+        range: ReportedRange,
+    },
+    /// Bytes that the TDISP report lists both as TEE and as NON_TEE.
+    #[error("{bar}: report lists {tee} as TEE and {non_tee} as non-TEE, which overlap")]
+    ReportContradicts {
+        /// The BAR.
+        bar: BarIndex,
+        /// A TEE range.
+        tee: Span,
+        /// A NON_TEE range with a byte in common.
+        non_tee: Span,
+    },
+    /// A private range that host pages cannot keep apart from something that is not private.
+    ///
+    /// The lowest such page is named. A smaller host page size may help; trapping or sharing the
+    /// page would break what the device has attested.
+    #[error("{bar}: private range {private} shares the host page {page} with {neighbour}")]
+    PrivateNotSeparable {
+        /// The BAR.
+        bar: BarIndex,
+        /// The TEE range, as reported.
+        private: Span,
+        /// What else is in the page.
+        neighbour: Neighbour,
+        /// The host page, as offsets in the BAR.
+        page: Span,
+    },
+}

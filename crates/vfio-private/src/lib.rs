@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Which bytes of a VFIO device's BARs are private, shared, trapped or blocked, and why.
+//!
+//! A VMM that assigns a PCI device to a guest must decide for every byte of every BAR how the
+//! guest reaches it. Most may be mapped; the MSI-X table may not, nor what VFIO refuses to map; and
+//! in a confidential guest the device's TDISP interface report sets apart what only the guest may
+//! reach. All of it happens in host pages, which rarely fall where the device's registers do.
+//!
+//! [`classify`] makes this decision as a pure function. It opens no file, makes no system call and
+//! keeps no state.
+//!
+//! # Example
+//!
+//! An NVMe-like device: a BAR of 16 KiB with the MSI-X structures in the middle.
+//!
+//! ```
+//! use vfio_private::{
+//!     Access, Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, PageSize, Policy, Region,
+//!     ReportedRange, Span, TeeKind, classify,
+//! };
+//!
+//! let index = BarIndex::new(0)?;
+//! let input = BarInput {
+//!     bar: Bar::new(index, BarKind::Memory, 0x4000)?,
+//!     region: &Region::mappable(),
+//!     msix: Some(Msix {
+//!         // 33 vectors of 16 bytes, and their pending bits.
+//!         table: BarSpan { bar: index, span: Span::new(0x2000, 33 * 16)? },
+//!         pba: BarSpan { bar: index, span: Span::new(0x2800, 8)? },
+//!     }),
+//!     report: None,
+//! };
+//! let pieces = classify(&input, PageSize::Size4K, Policy::new())?;
+//! assert_eq!(pieces.len(), 3);
+//! assert_eq!(pieces[1].access(), Access::Trap);
+//! assert!(pieces[0].kvm_mappable() && !pieces[1].kvm_mappable());
+//! assert_eq!(
+//!     pieces[1].to_string(),
+//!     "0x2000-0x2fff trap: host page holds the MSI-X table; \
+//!      host page holds the MSI-X pending bit array (PBA)",
+//! );
+//!
+//! // The registers below become private once the device has attested them. What the report does
+//! // not list, the guest cannot reach.
+//! let registers = ReportedRange { span: Span::new(0, 0x2000)?, kind: TeeKind::Tee };
+//! let attested = BarInput { report: Some(&[registers]), ..input };
+//! let access: Vec<Access> = classify(&attested, PageSize::Size4K, Policy::new())?
+//!     .iter()
+//!     .map(|piece| piece.access())
+//!     .collect();
+//! assert_eq!(access, [Access::Private, Access::Trap, Access::Blocked]);
+//!
+//! // A host with pages of 16 KiB cannot tell the registers from the table.
+//! let error = classify(&attested, PageSize::Size16K, Policy::new()).unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "BAR 0: private range 0x0-0x1fff shares the host page 0x0-0x3fff \
+//!      with the MSI-X table 0x2000-0x220f",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Rules
+//!
+//! The report says what is wished for:
+//!
+//! | the byte is | access |
+//! | --- | --- |
+//! | in no report, as there is none | shared |
+//! | in a TEE range | private |
+//! | in a NON_TEE range | shared |
+//! | in a report's gap | blocked |
+//!
+//! Host pages say what can be had:
+//!
+//! - A page with a byte of the MSI-X table is trapped, unreported bytes in it included. So is a
+//!   page with a byte of the pending bit array, unless the [`Policy`] is to map it.
+//! - What would be shared is trapped instead if VFIO does not let userspace map its page, or if
+//!   the page also has unreported bytes, or if the BAR is smaller than a page (but see
+//!   [`SubPagePolicy`]). Unreported bytes stay blocked.
+//! - What would be private needs no permission to be mapped by userspace: it is never mapped there,
+//!   but exported as a dma-buf, whose ranges must be whole host pages. A page with private bytes
+//!   must have no others. If it does, the answer is an error: to share the page would expose it,
+//!   to trap it would hand the guest's data to the VMM.
+//! - I/O BARs are trapped.
+//!
+//! # What this does not do
+//!
+//! It does not relocate the MSI-X structures, and it does not choose guest addresses: pieces are
+//! offsets in the BAR. A BAR that moves has the same pieces as before.
+
+#![forbid(unsafe_code)]
+
+mod bar;
+mod classify;
+mod coverage;
+mod error;
+mod layers;
+mod page;
+mod piece;
+mod policy;
+mod reason;
+mod separate;
+mod span;
+
+pub use bar::{
+    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, Region, ReportedRange, SparseArea, TeeKind,
+};
+pub use classify::classify;
+pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
+pub use page::PageSize;
+pub use piece::{Access, Piece};
+pub use policy::{PbaPolicy, Policy, SubPagePolicy};
+pub use reason::{Reason, Reasons};
+pub use span::Span;
+
+/// Runs the code of the README as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

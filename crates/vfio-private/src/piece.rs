@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A piece of a BAR: the classifier's output.
+
+use core::fmt;
+
+use crate::reason::Reasons;
+use crate::span::Span;
+
+/// How a guest reaches the bytes of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Directly, and only the confidential guest: through its secure second-stage table. There is
+    /// no host address for it; it is reached by the dma-buf that VFIO exports.
+    Private,
+    /// Directly, through a mapping the VMM has as well.
+    Shared,
+    /// Every access exits to the VMM, which carries it out.
+    Trap,
+    /// Not at all: neither mapped nor emulated.
+    Blocked,
+}
+
+/// For example `private`.
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Private => "private",
+            Self::Shared => "shared",
+            Self::Trap => "trap",
+            Self::Blocked => "blocked",
+        })
+    }
+}
+
+/// A run of bytes of a BAR with one access for the same reasons.
+///
+/// A private or shared piece starts and ends on a host page, but for one case: the piece of a BAR
+/// that [`SubPagePolicy::Expand`](crate::SubPagePolicy) makes shared. Trapped and blocked pieces
+/// may start and end anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Piece {
+    span: Span,
+    access: Access,
+    reasons: Reasons,
+}
+
+impl Piece {
+    pub(crate) const fn new(span: Span, access: Access, reasons: Reasons) -> Self {
+        Self {
+            span,
+            access,
+            reasons,
+        }
+    }
+
+    /// The same piece up to and with the bytes of `next`, if nothing tells the two apart.
+    pub(crate) fn joined(self, next: Self) -> Option<Self> {
+        let alike = self.access == next.access && self.reasons == next.reasons;
+        if !alike || self.span.end() != next.span.offset() {
+            return None;
+        }
+        let span = Span::between(self.span.offset(), next.span.end())?;
+        Some(Self { span, ..self })
+    }
+
+    /// The bytes, from the start of the BAR.
+    pub const fn span(self) -> Span {
+        self.span
+    }
+
+    /// Where the piece starts, in bytes from the start of the BAR.
+    pub const fn offset(self) -> u64 {
+        self.span.offset()
+    }
+
+    /// Size in bytes.
+    pub const fn size(self) -> u64 {
+        self.span.size()
+    }
+
+    /// How the guest reaches the bytes.
+    pub const fn access(self) -> Access {
+        self.access
+    }
+
+    /// Why. A shared, private or blocked piece has the reasons that made it so; a trapped piece
+    /// has everything that on its own would have kept it from being mapped.
+    pub const fn reasons(self) -> Reasons {
+        self.reasons
+    }
+
+    /// Whether the piece gets a KVM memory slot: private and shared pieces do.
+    ///
+    /// The slot of a shared piece has the address of the VMM's mapping; the slot of a private piece
+    /// has the dma-buf instead. An expanded BAR is mapped with the rest of its host page.
+    pub const fn kvm_mappable(self) -> bool {
+        matches!(self.access, Access::Private | Access::Shared)
+    }
+
+    /// Whether other devices' DMA may be given the piece by its host address: only shared pieces.
+    ///
+    /// A private piece has no host address. It can be a target of DMA only through its dma-buf
+    /// (`IOMMU_IOAS_MAP_FILE`), and only for a device that the guest trusts; that is not a matter
+    /// of the BAR, so the answer here is no.
+    pub const fn dma_mappable(self) -> bool {
+        matches!(self.access, Access::Shared)
+    }
+}
+
+/// For example `0x2000-0x2fff trap: host page holds the MSI-X table`.
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.span, self.access, self.reasons)
+    }
+}

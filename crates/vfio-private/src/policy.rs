@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Questions that have more than one right answer, put to the caller.
+
+/// What happens to the host pages of the MSI-X pending bit array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PbaPolicy {
+    /// They are trapped, so the VMM can show pending bits of the interrupts it emulates.
+    #[default]
+    Trap,
+    /// They are like any other page. Reading pending bits is the only thing lost, and drivers
+    /// seldom do; a register that shares the page becomes fast.
+    Map,
+}
+
+/// What happens to a memory BAR that is smaller than a host page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SubPagePolicy {
+    /// It is trapped: always correct, as nothing but the BAR is in reach of the guest.
+    #[default]
+    Trap,
+    /// It may be mapped. The caller undertakes to give the BAR a whole host page of guest physical
+    /// address space, page aligned, and to map the page. VFIO sets the mmap flag of such a BAR
+    /// only if the BAR starts on a page and nothing else lives in the rest of it.
+    Expand,
+}
+
+/// The caller's choices. The default is the careful one: trap.
+///
+/// ```
+/// use vfio_private::{PbaPolicy, Policy, SubPagePolicy};
+///
+/// let policy = Policy::new().with_pba(PbaPolicy::Map);
+/// assert_eq!(policy.pba(), PbaPolicy::Map);
+/// assert_eq!(policy.sub_page(), SubPagePolicy::Trap);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Policy {
+    pba: PbaPolicy,
+    sub_page: SubPagePolicy,
+}
+
+impl Policy {
+    /// The default policy.
+    pub const fn new() -> Self {
+        Self {
+            pba: PbaPolicy::Trap,
+            sub_page: SubPagePolicy::Trap,
+        }
+    }
+
+    /// The same policy with another choice for the MSI-X pending bit array.
+    #[must_use]
+    pub const fn with_pba(self, pba: PbaPolicy) -> Self {
+        Self { pba, ..self }
+    }
+
+    /// The same policy with another choice for BARs smaller than a host page.
+    #[must_use]
+    pub const fn with_sub_page(self, sub_page: SubPagePolicy) -> Self {
+        Self { sub_page, ..self }
+    }
+
+    /// What happens to the pending bit array.
+    pub const fn pba(self) -> PbaPolicy {
+        self.pba
+    }
+
+    /// What happens to BARs smaller than a host page.
+    pub const fn sub_page(self) -> SubPagePolicy {
+        self.sub_page
+    }
+}

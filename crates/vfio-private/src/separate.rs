@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Private bytes must have their host pages to themselves.
+
+use crate::bar::{ReportedRange, TeeKind};
+use crate::error::{ClassifyError, Neighbour};
+use crate::layers::{Layers, ReportLayers};
+use crate::span::Span;
+
+/// Finds the lowest host page that a private range shares with something that is not private.
+///
+/// `ranges` is the report that `layers` was made from; the error names the range as it is there.
+pub(crate) fn check(layers: &Layers, ranges: &[ReportedRange]) -> Result<(), ClassifyError> {
+    match conflict(layers, ranges) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn conflict(layers: &Layers, ranges: &[ReportedRange]) -> Option<ClassifyError> {
+    let report = layers.report.as_ref()?;
+    let page = lowest_shared_page(layers, report)?;
+    Some(ClassifyError::PrivateNotSeparable {
+        bar: layers.bar.index(),
+        private: lowest_in(page, ranges, TeeKind::Tee)?,
+        neighbour: neighbour(layers, report, ranges, page)?,
+        page,
+    })
+}
+
+/// A page is shared if private bytes fill it only in part, in which case one of their edges is off
+/// the page boundaries, or if the page is to be trapped.
+fn lowest_shared_page(layers: &Layers, report: &ReportLayers) -> Option<Span> {
+    let partly = report
+        .tee
+        .edges()
+        .find(|&edge| !layers.page.is_aligned(edge));
+    let trapped = layers.traps.iter().filter_map(|trap| {
+        let tee = report.tee.first_overlapping(trap.pages)?;
+        Some(tee.intersection(trap.pages)?.offset())
+    });
+    let offset = partly.into_iter().chain(trapped).min()?;
+    layers.page.page_of(offset)
+}
+
+/// What private bytes in `page` share it with. What no other report could mend comes first: the
+/// end of the BAR, then the MSI-X structures.
+fn neighbour(
+    layers: &Layers,
+    report: &ReportLayers,
+    ranges: &[ReportedRange],
+    page: Span,
+) -> Option<Neighbour> {
+    if let Some(behind) = Span::between(layers.bar.size(), page.end()) {
+        return Some(Neighbour::BehindBar(behind));
+    }
+    if let Some(trap) = layers.traps.iter().find(|trap| trap.bytes.overlaps(page)) {
+        return Some(Neighbour::Msix(trap.part, trap.bytes));
+    }
+    if let Some(non_tee) = lowest_in(page, ranges, TeeKind::NonTee) {
+        return Some(Neighbour::NonTee(non_tee));
+    }
+    let unreported = report.unreported.first_overlapping(page)?;
+    Some(Neighbour::Unreported(unreported))
+}
+
+/// The lowest reported range of `kind` with a byte in `page`, whole.
+fn lowest_in(page: Span, ranges: &[ReportedRange], kind: TeeKind) -> Option<Span> {
+    let alike = ranges.iter().filter(|range| range.kind == kind);
+    let spans = alike.map(|range| range.span);
+    spans.filter(|span| span.overlaps(page)).min()
+}
