@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a VM's kernel can do with memory.
+
+use kvm_bindings::{
+    KVM_CAP_GUEST_MEMFD, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO, KVM_CAP_NR_MEMSLOTS,
+    KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
+};
+
+use crate::{GuestMemfdFlags, Vm};
+
+/// `KVM_CAP_GUEST_MEMFD_FLAGS` (Linux 6.18), which kvm-bindings 0.14 lacks.
+pub const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
+
+/// What a VM of one type on one kernel can do. Asked of the VM and not of
+/// `/dev/kvm`, because the answers differ by type of VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The host's page size in bytes: the granularity of memslots.
+    pub page_size: u64,
+    /// How many memslots userspace may have (`KVM_CAP_NR_MEMSLOTS`).
+    pub nr_memslots: u32,
+    /// `KVM_SET_USER_MEMORY_REGION2` exists (Linux 6.8).
+    pub user_memory2: bool,
+    /// Read-only slots exist.
+    pub readonly_mem: bool,
+    /// A VM of this type can have a guest_memfd.
+    pub guest_memfd: bool,
+    /// The flags that a guest_memfd can be made with.
+    pub guest_memfd_flags: GuestMemfdFlags,
+    /// The attributes that pages can have; 0 if none.
+    pub memory_attributes: u64,
+    /// Faults that the VMM is to resolve come with their address.
+    pub memory_fault_info: bool,
+}
+
+impl Capabilities {
+    /// Asks `vm`.
+    pub fn probe(vm: &impl Vm) -> Self {
+        // Negative answers are errors of the question itself: no such thing.
+        let ask = |capability| u32::try_from(vm.check_extension(capability)).unwrap_or(0);
+        Self {
+            page_size: host_page_size(),
+            // The API documentation: 32 where the extension is not reported.
+            nr_memslots: match ask(KVM_CAP_NR_MEMSLOTS) {
+                0 => 32,
+                n => n,
+            },
+            user_memory2: ask(KVM_CAP_USER_MEMORY2) > 0,
+            readonly_mem: ask(KVM_CAP_READONLY_MEM) > 0,
+            guest_memfd: ask(KVM_CAP_GUEST_MEMFD) > 0,
+            guest_memfd_flags: GuestMemfdFlags::from_bits_truncate(
+                ask(KVM_CAP_GUEST_MEMFD_FLAGS).into(),
+            ),
+            memory_attributes: ask(KVM_CAP_MEMORY_ATTRIBUTES).into(),
+            memory_fault_info: ask(KVM_CAP_MEMORY_FAULT_INFO) > 0,
+        }
+    }
+}
+
+fn host_page_size() -> u64 {
+    // SAFETY: `sysconf` only reads a constant of the system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}

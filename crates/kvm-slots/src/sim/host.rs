@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the simulation asks of the host: copies that fail as the kernel's do,
+//! files to stand for guest_memfds, and which file a number names.
+
+use std::fs::{self, File};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use crate::Errno;
+
+/// Copies from this process's memory at `address`.
+///
+/// # Errors
+/// EFAULT where nothing is mapped, as for a copy in the kernel.
+///
+/// # Safety
+/// As for [`store`]; memory that is not there is no fault here.
+pub(super) unsafe fn load(address: u64, data: &mut [u8]) -> Result<(), Errno> {
+    let local = libc::iovec {
+        iov_base: data.as_mut_ptr().cast(),
+        iov_len: data.len(),
+    };
+    let remote = remote(address, data.len())?;
+    // SAFETY: `local` is `data`, which is ours to write. The kernel does the
+    // copy and checks both sides, so that a bad `remote` is EFAULT.
+    let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    complete(copied, data.len())
+}
+
+/// Copies to this process's memory at `address`.
+///
+/// # Errors
+/// EFAULT where nothing is mapped writably, as for a copy in the kernel.
+///
+/// # Safety
+/// The addresses must be memory that a guest may write: no reference to it.
+pub(super) unsafe fn store(address: u64, data: &[u8]) -> Result<(), Errno> {
+    let local = libc::iovec {
+        iov_base: data.as_ptr().cast_mut().cast(),
+        iov_len: data.len(),
+    };
+    let remote = remote(address, data.len())?;
+    // SAFETY: the kernel only reads `local`, which is `data`. That `remote` may
+    // be written is the caller's promise; what is not mapped is EFAULT.
+    let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+    complete(copied, data.len())
+}
+
+fn remote(address: u64, len: usize) -> Result<libc::iovec, Errno> {
+    let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    Ok(libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(address),
+        iov_len: len,
+    })
+}
+
+fn complete(copied: isize, wanted: usize) -> Result<(), Errno> {
+    match usize::try_from(copied) {
+        Ok(copied) if copied == wanted => Ok(()),
+        Ok(_) => Err(Errno::EFAULT),
+        Err(_) => Err(Errno::last()),
+    }
+}
+
+/// An anonymous file of `size` zero bytes.
+pub(super) fn anonymous_file(size: u64) -> Result<OwnedFd, Errno> {
+    // SAFETY: the name is a string with its terminator; nothing else is passed.
+    let fd = unsafe { libc::memfd_create(c"simulated".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let file = File::from(fd);
+    file.set_len(size)?;
+    Ok(file.into())
+}
+
+/// What tells one file from another, whatever descriptors name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileId(u64, u64);
+
+/// Which file the descriptor `fd` names.
+///
+/// # Errors
+/// EBADF if there is no such descriptor.
+pub(super) fn file_of(fd: i32) -> Result<FileId, Errno> {
+    let metadata = fs::metadata(format!("/proc/self/fd/{fd}")).map_err(|_| Errno::EBADF)?;
+    Ok(FileId(metadata.dev(), metadata.ino()))
+}

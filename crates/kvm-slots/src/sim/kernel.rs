@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which kernel is simulated, and so what it can do.
+
+use std::fmt;
+
+use kvm_bindings::{
+    KVM_CAP_GUEST_MEMFD, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO,
+    KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS, KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
+};
+
+use crate::{AbiProfile, GuestMemfdFlags, KVM_CAP_GUEST_MEMFD_FLAGS, MEMORY_ATTRIBUTE_PRIVATE};
+
+/// The newest releases of the long-term kernels whose checks were read or run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KernelVersion {
+    /// No `KVM_SET_USER_MEMORY_REGION2`, no guest_memfd.
+    V6_1,
+    /// guest_memfd for private memory only.
+    V6_12,
+    /// guest_memfd on plain VMs too, and mappable.
+    V6_18,
+    /// As 6.18; a file range bound twice is EEXIST.
+    V7_3,
+}
+
+impl fmt::Display for KernelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+            Self::V6_18 => "6.18",
+            Self::V7_3 => "7.3",
+        })
+    }
+}
+
+/// The type of VM, as `KVM_CREATE_VM` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmType {
+    /// `KVM_X86_DEFAULT_VM`.
+    Plain,
+    /// `KVM_X86_SW_PROTECTED_VM`: private pages without hardware for it.
+    SwProtected,
+}
+
+/// A kernel and a VM on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimConfig {
+    /// The kernel.
+    pub kernel: KernelVersion,
+    /// Whether that kernel was built with memory attributes
+    /// (`CONFIG_KVM_SW_PROTECTED_VM`). Distributions' kernels are not.
+    pub private_pages: bool,
+    /// The type of VM.
+    pub vm_type: VmType,
+    /// A patch that gives the kernel slots without a host address, or none.
+    pub abi: AbiProfile,
+    /// The width of the guest's physical addresses, in bits.
+    pub physical_bits: u32,
+    /// `KVM_CAP_NR_MEMSLOTS`.
+    pub nr_memslots: u16,
+}
+
+impl SimConfig {
+    /// A plain VM on a released kernel as distributions build it.
+    pub fn released(kernel: KernelVersion) -> Self {
+        Self {
+            kernel,
+            private_pages: false,
+            vm_type: VmType::Plain,
+            abi: AbiProfile::None,
+            physical_bits: 46,
+            nr_memslots: 32764,
+        }
+    }
+
+    pub(crate) fn has_region2(&self) -> bool {
+        self.kernel >= KernelVersion::V6_12
+    }
+
+    /// `kvm_arch_has_private_mem` for this VM.
+    pub(crate) fn has_private_memory(&self) -> bool {
+        self.vm_type == VmType::SwProtected
+    }
+
+    pub(crate) fn has_guest_memfd(&self) -> bool {
+        match self.kernel {
+            KernelVersion::V6_1 => false,
+            KernelVersion::V6_12 => self.has_private_memory(),
+            KernelVersion::V6_18 | KernelVersion::V7_3 => true,
+        }
+    }
+
+    pub(crate) fn guest_memfd_flags(&self) -> GuestMemfdFlags {
+        match self.has_guest_memfd() && self.kernel >= KernelVersion::V6_18 {
+            false => GuestMemfdFlags::empty(),
+            true if self.has_private_memory() => GuestMemfdFlags::MMAP,
+            true => GuestMemfdFlags::all(),
+        }
+    }
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES` came with the newer memslot ioctl.
+    pub(crate) fn has_attributes(&self) -> bool {
+        self.private_pages && self.has_region2()
+    }
+
+    pub(crate) fn attributes(&self) -> u64 {
+        match self.has_attributes() && self.has_private_memory() {
+            true => MEMORY_ATTRIBUTE_PRIVATE,
+            false => 0,
+        }
+    }
+
+    /// How many address spaces a slot number can name: with SMM two, but
+    /// private VMs have no SMM.
+    pub(crate) fn address_spaces(&self) -> u32 {
+        if self.has_private_memory() { 1 } else { 2 }
+    }
+
+    /// `KVM_CHECK_EXTENSION`.
+    pub(crate) fn check_extension(&self, capability: u32) -> i32 {
+        let number = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+        match capability {
+            KVM_CAP_NR_MEMSLOTS => self.nr_memslots.into(),
+            KVM_CAP_MULTI_ADDRESS_SPACE => number(self.address_spaces().into()),
+            KVM_CAP_READONLY_MEM => 1,
+            KVM_CAP_USER_MEMORY2 => self.has_region2().into(),
+            KVM_CAP_MEMORY_FAULT_INFO => self.has_region2().into(),
+            KVM_CAP_GUEST_MEMFD => self.has_guest_memfd().into(),
+            KVM_CAP_GUEST_MEMFD_FLAGS => number(self.guest_memfd_flags().bits()),
+            KVM_CAP_MEMORY_ATTRIBUTES => number(self.attributes()),
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for SimConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated {}", self.kernel)?;
+        if self.has_private_memory() {
+            write!(f, ", private pages")?;
+        }
+        match self.abi {
+            AbiProfile::None => Ok(()),
+            abi => write!(f, ", slots by {abi}"),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The memslots of a simulated VM: the kernel's checks, in the kernel's order.
+//!
+//! Compare `kvm_vm_ioctl_set_memory_region`, `check_memory_region_flags`,
+//! `kvm_set_memory_region` and `kvm_gmem_bind` (virt/kvm/, Linux 7.3). Where a
+//! version differs, the check says so.
+
+use std::collections::BTreeMap;
+
+use kvm_bindings::{
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
+};
+
+use super::files::{FileKind, Files, SimFile};
+use super::host::FileId;
+use super::kernel::{KernelVersion, SimConfig};
+use crate::{AbiProfile, Errno};
+
+pub(super) const PAGE: u64 = 4096;
+/// `KVM_MEM_MAX_NR_PAGES`.
+const MAX_PAGES: u64 = (1 << 31) - 1;
+/// The end of the user half of a 47-bit address space (`access_ok`, x86).
+const USER_END: u64 = (1 << 47) - PAGE;
+
+/// A slot as the simulated kernel holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SimSlot {
+    pub(super) gpa: u64,
+    pub(super) size: u64,
+    pub(super) userspace_addr: u64,
+    pub(super) flags: u32,
+    pub(super) file: Option<SlotFile>,
+}
+
+/// The file behind a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SlotFile {
+    pub(super) id: FileId,
+    pub(super) offset: u64,
+}
+
+impl SimSlot {
+    pub(super) fn last(&self) -> u64 {
+        self.gpa + (self.size - 1)
+    }
+
+    pub(super) fn is_readonly(&self) -> bool {
+        self.flags & KVM_MEM_READONLY != 0
+    }
+}
+
+/// All slots: per address space by number.
+#[derive(Debug, Default)]
+pub(super) struct Memslots {
+    slots: BTreeMap<(u16, u16), SimSlot>,
+}
+
+impl Memslots {
+    /// The slot of address space 0 that holds `gpa`.
+    pub(super) fn find(&self, gpa: u64) -> Option<&SimSlot> {
+        let slots = self.slots.range(..=(0, u16::MAX)).map(|(_, slot)| slot);
+        slots
+            .into_iter()
+            .find(|slot| slot.gpa <= gpa && gpa <= slot.last())
+    }
+
+    /// `KVM_SET_USER_MEMORY_REGION2`, and with `old_ioctl` the one before it.
+    pub(super) fn set(
+        &mut self,
+        config: &SimConfig,
+        files: &Files,
+        region: &kvm_userspace_memory_region2,
+        old_ioctl: bool,
+    ) -> Result<(), Errno> {
+        if old_ioctl && region.flags & !(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let [low, high] = [region.slot & 0xffff, region.slot >> 16];
+        let id = u16::try_from(low).map_err(|_| Errno::EINVAL)?;
+        if id >= config.nr_memslots {
+            return Err(Errno::EINVAL);
+        }
+        check_flags(config, region.flags)?;
+        check_numbers(config, region)?;
+        if high >= config.address_spaces() {
+            return Err(Errno::EINVAL);
+        }
+        let key = (u16::try_from(high).map_err(|_| Errno::EINVAL)?, id);
+
+        let old = self.slots.get(&key).copied();
+        if region.memory_size == 0 {
+            return match self.slots.remove(&key) {
+                Some(_) => Ok(()),
+                None => Err(Errno::EINVAL),
+            };
+        }
+        let new = match old {
+            Some(old) => match changed(config, &old, region)? {
+                Some(new) => new,
+                None => return Ok(()),
+            },
+            None => SimSlot {
+                gpa: region.guest_phys_addr,
+                size: region.memory_size,
+                userspace_addr: region.userspace_addr,
+                flags: region.flags,
+                file: None,
+            },
+        };
+        if self.overlaps(key, &new) {
+            return Err(Errno::EEXIST);
+        }
+        let file = match old {
+            Some(old) => old.file,
+            None => self.bind(config, files, region)?,
+        };
+        let beyond = new.last().checked_shr(config.physical_bits);
+        if beyond.is_some_and(|beyond| beyond != 0) {
+            return Err(Errno::EINVAL);
+        }
+        self.slots.insert(key, SimSlot { file, ..new });
+        Ok(())
+    }
+
+    /// Whether another slot of the address space holds one of these addresses.
+    fn overlaps(&self, key: (u16, u16), new: &SimSlot) -> bool {
+        let others = self.slots.range((key.0, 0)..=(key.0, u16::MAX));
+        let mut others = others.filter(|(other, _)| **other != key);
+        others.any(|(_, slot)| slot.gpa <= new.last() && new.gpa <= slot.last())
+    }
+
+    /// Finds the file that a new slot names, and checks its range.
+    fn bind(
+        &self,
+        config: &SimConfig,
+        files: &Files,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<Option<SlotFile>, Errno> {
+        let by_patch = patch_flag(config) & region.flags != 0;
+        let (fd, offset) = match region.flags & KVM_MEM_GUEST_MEMFD != 0 {
+            true => (region.guest_memfd, region.guest_memfd_offset),
+            false if by_patch => (region.pad1, region.pad2[0]),
+            false => return Ok(None),
+        };
+        let id = files.by_descriptor(fd)?;
+        let file = files.get(id).ok_or(Errno::EINVAL)?;
+        let fits = match file.kind {
+            FileKind::GuestMemfd(_) => !by_patch,
+            FileKind::DmaBuf { .. } => by_patch,
+        };
+        if !fits || !is_inside(config, offset, region.memory_size, file) {
+            return Err(Errno::EINVAL);
+        }
+        let slot_file = SlotFile { id, offset };
+        if !by_patch && self.is_bound(slot_file, region.memory_size) {
+            return Err(match config.kernel {
+                KernelVersion::V7_3 => Errno::EEXIST,
+                _ => Errno::EINVAL,
+            });
+        }
+        Ok(Some(slot_file))
+    }
+
+    /// Whether another slot has some of these bytes of a guest_memfd.
+    fn is_bound(&self, file: SlotFile, size: u64) -> bool {
+        self.slots.values().any(|slot| {
+            let bound = slot.file.filter(|bound| bound.id == file.id);
+            bound.is_some_and(|b| {
+                b.offset < file.offset + size && file.offset < b.offset + slot.size
+            })
+        })
+    }
+}
+
+/// Whether a slice ends before the file does, as `kvm_gmem_bind` finds out.
+fn is_inside(config: &SimConfig, offset: u64, size: u64, file: &SimFile) -> bool {
+    let Ok(start) = i64::try_from(offset) else {
+        return false;
+    };
+    // Up to 6.18 the kernel adds signed numbers and lets the sum wrap.
+    let wraps = start.checked_add_unsigned(size).is_none();
+    let end = offset.checked_add(size);
+    let guest_memfd = matches!(file.kind, FileKind::GuestMemfd(_));
+    end.is_some_and(|end| end <= file.size)
+        || (wraps && guest_memfd && config.kernel <= KernelVersion::V6_18)
+}
+
+/// The flag bit by which a patched kernel takes slots without a host address.
+fn patch_flag(config: &SimConfig) -> u32 {
+    match config.abi {
+        AbiProfile::FdOffset { flag } => flag,
+        AbiProfile::None => 0,
+    }
+}
+
+/// Which flags exist, and which exclude each other.
+fn check_flags(config: &SimConfig, flags: u32) -> Result<(), Errno> {
+    let on_file = KVM_MEM_GUEST_MEMFD | patch_flag(config);
+    let mut valid = patch_flag(config);
+    // From 6.18 on the flag is known wherever guest_memfd is built in.
+    if config.has_guest_memfd() {
+        valid |= KVM_MEM_GUEST_MEMFD;
+    }
+    if flags & on_file == 0 {
+        valid |= KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY;
+    }
+    let both = flags & KVM_MEM_GUEST_MEMFD != 0 && flags & patch_flag(config) != 0;
+    match flags & !valid == 0 && !both {
+        true => Ok(()),
+        false => Err(Errno::EINVAL),
+    }
+}
+
+/// Alignment and bounds of everything that the caller gave.
+fn check_numbers(config: &SimConfig, region: &kvm_userspace_memory_region2) -> Result<(), Errno> {
+    let aligned = |n: u64| n % PAGE == 0;
+    let (size, host) = (region.memory_size, region.userspace_addr);
+    let host_end = host.checked_add(size);
+    let mut good = aligned(size)
+        && aligned(region.guest_phys_addr)
+        && aligned(host)
+        && host_end.is_some_and(|end| end <= USER_END)
+        && region.guest_phys_addr.checked_add(size).is_some()
+        && size / PAGE <= MAX_PAGES;
+    if region.flags & KVM_MEM_GUEST_MEMFD != 0 {
+        good &= aligned(region.guest_memfd_offset)
+            && region.guest_memfd_offset.checked_add(size).is_some();
+    }
+    if region.flags & patch_flag(config) != 0 {
+        good &= host == 0 && aligned(region.pad2[0]) && region.pad2[0].checked_add(size).is_some();
+    }
+    if good { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// What a slot becomes; `None` if nothing changes.
+fn changed(
+    config: &SimConfig,
+    old: &SimSlot,
+    region: &kvm_userspace_memory_region2,
+) -> Result<Option<SimSlot>, Errno> {
+    // Slots on files are immutable: naming the file again is refused even
+    // where nothing would change.
+    if region.flags & (KVM_MEM_GUEST_MEMFD | patch_flag(config)) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let other_kind = (region.flags ^ old.flags) & !KVM_MEM_LOG_DIRTY_PAGES != 0;
+    let other_memory =
+        (region.userspace_addr, region.memory_size) != (old.userspace_addr, old.size);
+    if other_kind || other_memory {
+        return Err(Errno::EINVAL);
+    }
+    let new = SimSlot {
+        gpa: region.guest_phys_addr,
+        flags: region.flags,
+        ..*old
+    };
+    Ok((new != *old).then_some(new))
+}

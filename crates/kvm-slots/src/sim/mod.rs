@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A simulated KVM: [`SimVm`] answers memory ioctls as a kernel of a chosen
+//! version would, and resolves a guest's loads and stores as KVM does.
+//!
+//! It is for developing and testing a VMM where there is no `/dev/kvm`, or not
+//! the one that one would like to have. Host memory in its slots is the real
+//! memory of the process; guest_memfds and the dma-bufs of devices are
+//! anonymous files.
+//!
+//! ```
+//! use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
+//! use kvm_slots::{Capabilities, GuestMemfdFlags, Vm};
+//!
+//! struct Ones;
+//! impl MmioHandler for Ones {
+//!     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) { data.fill(0xff) }
+//!     fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
+//! }
+//!
+//! let vm = SimVm::new(SimConfig::released(KernelVersion::V6_18));
+//! assert!(Capabilities::probe(&vm).guest_memfd);
+//! let mut byte = [0];
+//! vm.guest_load(0x1000, &mut byte, &mut Ones)?; // no slot: an MMIO exit
+//! assert_eq!(byte, [0xff]);
+//! # Ok::<(), kvm_slots::sim::GuestFault>(())
+//! ```
+//!
+//! Not simulated yet: the dirty log and ring, pre-fault, hole punching, that
+//! `mmap` of a guest_memfd without [`GuestMemfdFlags::MMAP`] fails, and that a
+//! guest_memfd's bytes go with the last descriptor of it.
+
+mod access;
+mod files;
+mod host;
+mod kernel;
+mod memslots;
+mod page_set;
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+
+pub use access::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+pub use kernel::{KernelVersion, SimConfig, VmType};
+
+use crate::{Errno, GuestMemfdFlags, Vm};
+use files::{FileKind, Files};
+use memslots::{Memslots, PAGE};
+use page_set::PageSet;
+
+/// A simulated VM. Clones are the same VM.
+#[derive(Clone, Debug)]
+pub struct SimVm {
+    config: SimConfig,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    memslots: Memslots,
+    files: Files,
+    /// The pages with the attribute PRIVATE.
+    private: PageSet,
+}
+
+impl SimVm {
+    /// A VM of this type on this kernel.
+    pub fn new(config: SimConfig) -> Self {
+        Self {
+            config,
+            state: Arc::default(),
+        }
+    }
+
+    /// What is simulated.
+    pub fn config(&self) -> &SimConfig {
+        &self.config
+    }
+
+    /// A dma-buf of `size` zero bytes, as VFIO exports one for a BAR.
+    ///
+    /// # Errors
+    /// What the host says where no file can be made.
+    pub fn create_dma_buf(&self, size: u64) -> Result<OwnedFd, Errno> {
+        if size == 0 || size % PAGE != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.state()
+            .files
+            .create(FileKind::DmaBuf { revoked: false }, size)
+    }
+
+    /// The device behind a dma-buf stops, or starts again, to answer: memory
+    /// decoding off, reset, D3.
+    ///
+    /// # Errors
+    /// EBADF or EINVAL for a descriptor that is no dma-buf of this VM.
+    pub fn set_revoked(&self, dma_buf: BorrowedFd<'_>, revoked: bool) -> Result<(), Errno> {
+        let mut state = self.state();
+        let id = host::file_of(dma_buf.as_raw_fd())?;
+        let file = state.files.get_mut(id).ok_or(Errno::EINVAL)?;
+        match &mut file.kind {
+            FileKind::DmaBuf { revoked: now } => *now = revoked,
+            FileKind::GuestMemfd(_) => return Err(Errno::EINVAL),
+        }
+        Ok(())
+    }
+
+    /// Every change is one assignment, so a panic leaves nothing half done.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_region(
+        &self,
+        region: &kvm_userspace_memory_region2,
+        old_ioctl: bool,
+    ) -> Result<(), Errno> {
+        let state = &mut *self.state();
+        state
+            .memslots
+            .set(&self.config, &state.files, region, old_ioctl)
+    }
+}
+
+impl Vm for SimVm {
+    fn check_extension(&self, capability: u32) -> i32 {
+        self.config.check_extension(capability)
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        match self.config.has_region2() {
+            true => self.set_region(region, false),
+            false => Err(Errno::ENOTTY),
+        }
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        let region = kvm_userspace_memory_region2 {
+            slot: region.slot,
+            flags: region.flags,
+            guest_phys_addr: region.guest_phys_addr,
+            memory_size: region.memory_size,
+            userspace_addr: region.userspace_addr,
+            ..Default::default()
+        };
+        self.set_region(&region, true)
+    }
+
+    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        if !self.config.has_region2() {
+            return Err(Errno::ENOTTY);
+        }
+        let known =
+            self.config.has_guest_memfd() && self.config.guest_memfd_flags().contains(flags);
+        if !known || size == 0 || size % PAGE != 0 || i64::try_from(size).is_err() {
+            return Err(Errno::EINVAL);
+        }
+        self.state().files.create(FileKind::GuestMemfd(flags), size)
+    }
+
+    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
+        if !self.config.has_attributes() {
+            return Err(Errno::ENOTTY);
+        }
+        let unknown = attributes & !self.config.attributes() != 0;
+        let end = gpa.checked_add(size).ok_or(Errno::EINVAL)?;
+        if unknown || size == 0 || gpa % PAGE != 0 || size % PAGE != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let private = &mut self.state().private;
+        match attributes {
+            0 => private.remove(gpa, end),
+            _ => private.insert(gpa, end),
+        }
+        Ok(())
+    }
+}

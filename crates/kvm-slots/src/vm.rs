@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The few things that this crate asks of a VM, real or simulated.
+
+use std::os::fd::OwnedFd;
+
+use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+
+use crate::Errno;
+
+bitflags::bitflags! {
+    /// Flags of `KVM_CREATE_GUEST_MEMFD` (include/uapi/linux/kvm.h, 6.18).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct GuestMemfdFlags: u64 {
+        /// The host may map the file; all guest faults then go to the file.
+        const MMAP = 1 << 0;
+        /// The file's pages are shared to begin with.
+        const INIT_SHARED = 1 << 1;
+    }
+}
+
+/// `KVM_MEMORY_ATTRIBUTE_PRIVATE`: the guest's page is private.
+pub const MEMORY_ATTRIBUTE_PRIVATE: u64 = 1 << 3;
+
+/// A KVM virtual machine, as far as its memory goes.
+///
+/// [`KvmVm`](crate::KvmVm) is the real one. With the feature `sim`, `SimVm`
+/// answers as the kernel would.
+pub trait Vm {
+    /// `KVM_CHECK_EXTENSION` on the VM: what a capability's value is for this
+    /// type of VM.
+    fn check_extension(&self, capability: u32) -> i32;
+
+    /// `KVM_SET_USER_MEMORY_REGION2`.
+    ///
+    /// # Errors
+    /// What the kernel returns; the slot is then as it was.
+    ///
+    /// # Safety
+    /// If the region names a host address, the whole range from there on must
+    /// be memory that the guest may read (and, unless the slot is read-only,
+    /// write) at any time, until the slot is deleted: no reference to it, and
+    /// no other use of those addresses.
+    unsafe fn set_user_memory_region2(
+        &self,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno>;
+
+    /// `KVM_SET_USER_MEMORY_REGION`, for kernels that have no other.
+    ///
+    /// # Errors
+    /// What the kernel returns; the slot is then as it was.
+    ///
+    /// # Safety
+    /// As for [`set_user_memory_region2`](Self::set_user_memory_region2).
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno>;
+
+    /// `KVM_CREATE_GUEST_MEMFD`: a guest_memfd of `size` bytes.
+    ///
+    /// # Errors
+    /// What the kernel returns.
+    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno>;
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES` of the pages of `size` bytes from `gpa` on.
+    ///
+    /// # Errors
+    /// What the kernel returns; no attribute has changed then.
+    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
+}

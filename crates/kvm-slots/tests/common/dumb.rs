@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! KVM's rules for memslots in the dumbest way: a list, looked through from
+//! end to end each time. It panics where KVM would refuse.
+
+use std::collections::BTreeSet;
+
+use kvm_slots::{Backing, Op, Slot, SlotRange};
+
+use super::PAGE;
+
+#[derive(Clone, Debug, Default)]
+pub struct DumbSlots {
+    slots: Vec<Slot>,
+}
+
+impl DumbSlots {
+    pub fn step(&mut self, op: &Op) {
+        match op {
+            Op::Delete(slot) => drop(self.take(slot)),
+            Op::Create(slot) => self.put(slot),
+            Op::Move { from, to } => {
+                assert_ne!(from.gpa, to.gpa, "{op}: it does not move");
+                self.change(from, to, |slot| {
+                    (slot.gpa, slot.log_dirty) = (to.gpa, to.log_dirty)
+                });
+            }
+            Op::SetFlags { from, to } => {
+                assert_ne!(from.log_dirty, to.log_dirty, "{op}: nothing changes");
+                self.change(from, to, |slot| slot.log_dirty = to.log_dirty);
+            }
+        }
+    }
+
+    /// Changes a slot in the only ways in which a plain one can change.
+    fn change(&mut self, from: &Slot, to: &Slot, change: impl FnOnce(&mut Slot)) {
+        assert!(
+            matches!(from.backing, Backing::Host(_)),
+            "{from:?} is immutable"
+        );
+        let mut slot = self.take(from);
+        change(&mut slot);
+        assert_eq!(&slot, to, "more changes than can");
+        self.put(&slot);
+    }
+
+    fn take(&mut self, slot: &Slot) -> Slot {
+        let at = self.slots.iter().position(|had| had == slot);
+        self.slots
+            .remove(at.unwrap_or_else(|| panic!("{slot:?} is not there")))
+    }
+
+    fn put(&mut self, slot: &Slot) {
+        assert!(slot.size > 0 && slot.size % PAGE == 0 && slot.gpa % PAGE == 0);
+        for other in &self.slots {
+            assert_ne!(other.id, slot.id, "number in use");
+            let apart = other.last() < slot.gpa || slot.last() < other.gpa;
+            assert!(apart, "{slot:?} overlaps {other:?}");
+        }
+        self.slots.push(slot.clone());
+    }
+
+    /// All slots by address, as the ranges that would ask for them.
+    pub fn ranges(&self) -> Vec<SlotRange> {
+        let mut ranges: Vec<SlotRange> = self.slots.iter().map(as_range).collect();
+        ranges.sort_by_key(|range| range.gpa);
+        ranges
+    }
+
+    /// The pages that some slot holds.
+    pub fn pages(&self) -> BTreeSet<u64> {
+        pages(&self.ranges())
+    }
+}
+
+pub fn as_range(slot: &Slot) -> SlotRange {
+    SlotRange {
+        gpa: slot.gpa,
+        size: slot.size,
+        access: slot.access,
+        backing: slot.backing.clone(),
+        log_dirty: slot.log_dirty,
+    }
+}
+
+/// The numbers of the pages of whole-page ranges.
+pub fn pages(ranges: &[SlotRange]) -> BTreeSet<u64> {
+    let pages = ranges.iter().map(|r| r.gpa / PAGE..(r.gpa + r.size) / PAGE);
+    pages.flatten().collect()
+}

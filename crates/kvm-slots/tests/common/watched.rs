@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! VMs to test with: one that only exists on paper, and one that passes ioctls
+//! on, fails some of them, and notes what came of each.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard};
+
+use kvm_bindings::{
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
+    kvm_userspace_memory_region2,
+};
+use kvm_slots::{Backing, Errno, GuestMemfdFlags, Slot, SlotAccess, SlotTable, Vm};
+
+/// Says yes to every memslot, and has none.
+#[derive(Debug)]
+pub struct Paper;
+
+impl Vm for Paper {
+    fn check_extension(&self, _capability: u32) -> i32 {
+        0
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        _region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        _region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn create_guest_memfd(&self, _size: u64, _flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        Err(Errno::ENOTTY)
+    }
+
+    fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {
+        Err(Errno::ENOTTY)
+    }
+}
+
+/// A memslot as the ioctl told of it: address, size, flags, host address, and
+/// descriptor and offset of the file.
+pub type Told = (u64, u64, u32, u64, u32, u64);
+
+/// Passes memslot ioctls on to `vm`.
+#[derive(Debug)]
+pub struct Watched<V> {
+    pub vm: V,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    calls: Vec<Result<(), Errno>>,
+    fail: BTreeMap<usize, Errno>,
+    slots: BTreeMap<u32, Told>,
+}
+
+impl<V: Vm> Watched<V> {
+    pub fn new(vm: V) -> Self {
+        Self {
+            vm,
+            notes: Mutex::default(),
+        }
+    }
+
+    /// Counts calls from zero again, and fails those that `fail` numbers.
+    pub fn start(&self, fail: impl IntoIterator<Item = (usize, Errno)>) {
+        let mut notes = self.notes();
+        notes.calls.clear();
+        notes.fail = fail.into_iter().collect();
+    }
+
+    /// What came of each call since the start.
+    pub fn calls(&self) -> Vec<Result<(), Errno>> {
+        self.notes().calls.clone()
+    }
+
+    /// What the VM has, going by what it said.
+    pub fn slots(&self) -> BTreeMap<u32, Told> {
+        self.notes().slots.clone()
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().expect("no test panics with the lock")
+    }
+
+    fn call(
+        &self,
+        region: &kvm_userspace_memory_region2,
+        pass_on: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let mut notes = self.notes();
+        let number = notes.calls.len();
+        let result = match notes.fail.get(&number) {
+            Some(&errno) => Err(errno),
+            None => pass_on(),
+        };
+        notes.calls.push(result);
+        if result.is_ok() {
+            match region.memory_size {
+                0 => notes.slots.remove(&region.slot),
+                _ => notes.slots.insert(region.slot, told(region)),
+            };
+        }
+        result
+    }
+}
+
+impl<V: Vm> Vm for Watched<V> {
+    fn check_extension(&self, capability: u32) -> i32 {
+        self.vm.check_extension(capability)
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        self.call(region, || unsafe {
+            self.vm.set_user_memory_region2(region)
+        })
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        let same = kvm_userspace_memory_region2 {
+            slot: region.slot,
+            flags: region.flags,
+            guest_phys_addr: region.guest_phys_addr,
+            memory_size: region.memory_size,
+            userspace_addr: region.userspace_addr,
+            ..Default::default()
+        };
+        // SAFETY: passed on from the caller.
+        self.call(&same, || unsafe { self.vm.set_user_memory_region(region) })
+    }
+
+    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
+        self.vm.set_memory_attributes(gpa, size, attributes)
+    }
+}
+
+fn told(region: &kvm_userspace_memory_region2) -> Told {
+    let (fd, offset) = match region.flags & KVM_MEM_GUEST_MEMFD {
+        0 => (region.pad1, region.pad2[0]),
+        _ => (region.guest_memfd, region.guest_memfd_offset),
+    };
+    (
+        region.guest_phys_addr,
+        region.memory_size,
+        region.flags,
+        region.userspace_addr,
+        fd,
+        offset,
+    )
+}
+
+/// What the kernel should have been told for the slots of a table, if the
+/// profile is FD_OFFSET_BIT_4.
+pub fn as_told(table: &SlotTable) -> BTreeMap<u32, Told> {
+    let told = table.slots().map(|slot| (slot.id.into(), of_slot(slot)));
+    told.collect()
+}
+
+fn of_slot(slot: &Slot) -> Told {
+    let mut flags = match &slot.backing {
+        Backing::Host(_) => 0,
+        Backing::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
+        Backing::FdOffset(_) => 1 << 4,
+    };
+    if slot.log_dirty {
+        flags |= KVM_MEM_LOG_DIRTY_PAGES;
+    }
+    if slot.access == SlotAccess::ReadOnly {
+        flags |= KVM_MEM_READONLY;
+    }
+    let address = slot.backing.host().map_or(0, |host| host.address());
+    let file = slot.backing.file();
+    let fd = file.map_or(0, |file| u32::try_from(file.fd()).expect("an open file"));
+    let offset = file.map_or(0, |file| file.offset());
+    (slot.gpa, slot.size, flags, address, fd, offset)
+}
