@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the VMM does while the guest runs.
+
+use kvm_slots::{FollowError, MEMORY_ATTRIBUTE_PRIVATE, PlanError, Unsupported, Vm};
+use memory_model::{
+    AddrRange, CommitError, PageState, RegionId, StateError, Transaction, TreeError,
+};
+
+use crate::board::{Board, follow_error};
+use crate::handle::Handle;
+use crate::machine::{ActionKind, Span};
+
+/// Why an action was not carried out. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// This kernel could not be given the region that is meant.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The region tree does not allow it.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The view could not change.
+    #[error("{}", with_sources(.0))]
+    Commit(#[from] CommitError),
+    /// The pages are of another kind.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// KVM did not change the pages' attributes.
+    #[error("KVM_SET_MEMORY_ATTRIBUTES: {0}")]
+    Attributes(kvm_slots::Errno),
+    /// There is no host address to reach the bytes through.
+    #[error("there is no host address at {gpa:#x}")]
+    NoHostAddress {
+        /// The guest-physical address.
+        gpa: u64,
+    },
+}
+
+fn with_sources(error: &CommitError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
+impl ActError {
+    /// The code by which machine files and reports name the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unsupported(_) => "unsupported",
+            Self::Tree(_) => "tree",
+            Self::Commit(CommitError::Accepted { .. }) => "accepted",
+            Self::Commit(CommitError::TooComplex { .. }) => "too-complex",
+            Self::Commit(CommitError::Refused { source, .. }) => match follow_error(source) {
+                Some(FollowError::Plan(PlanError::Unsupported(_))) => "unsupported",
+                Some(FollowError::Plan(PlanError::TooManySlots { .. })) => "too-many-slots",
+                _ => "kvm",
+            },
+            Self::State(StateError::WrongKind { .. }) => "wrong-kind",
+            Self::Attributes(_) => "kvm",
+            Self::NoHostAddress { .. } => "no-host-address",
+        }
+    }
+}
+
+impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
+    /// Carries an action out. Returns the value that a host read gave.
+    ///
+    /// # Errors
+    /// [`ActError`]; nothing has changed then.
+    pub fn act(&mut self, what: &ActionKind) -> Result<Option<u64>, ActError> {
+        match *what {
+            ActionKind::Move { region, to } => {
+                self.change(region, |t, id| t.move_to(id, to))?;
+            }
+            ActionKind::Enable { region, on } => {
+                self.change(region, |t, id| t.set_enabled(id, on))?;
+            }
+            ActionKind::ReadOnly { region, on } => {
+                self.change(region, |t, id| t.set_readonly(id, on))?;
+            }
+            ActionKind::DirectReads { region, on } => {
+                self.change(region, |t, id| t.set_direct_reads(id, on))?;
+            }
+            ActionKind::Accept(span) => {
+                let range = self.supported(span)?;
+                self.model.accept(self.space, range)?;
+            }
+            ActionKind::GiveBack(span) => {
+                let range = self.supported(span)?;
+                self.model.give_back(self.space, range);
+            }
+            ActionKind::Revoke(span) => {
+                let range = self.supported(span)?;
+                self.model.revoke(self.space, range);
+            }
+            ActionKind::Convert { span, private } => self.convert(span, private)?,
+            ActionKind::HostRead { gpa, size, .. } => {
+                let mut bytes = [0; 8];
+                self.host(gpa, size, |host, offset, len| {
+                    host.read(offset, &mut bytes[..len])
+                })?;
+                return Ok(Some(u64::from_le_bytes(bytes)));
+            }
+            ActionKind::HostWrite { gpa, size, value } => {
+                let bytes = value.to_le_bytes();
+                self.host(gpa, size, |host, offset, len| {
+                    host.write(offset, &bytes[..len])
+                })?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// One change of one region as a transaction. A region that this kernel
+    /// could not be given has a reservation in its place, which changes for it.
+    fn change(
+        &mut self,
+        region: usize,
+        change: impl FnOnce(&mut Transaction<'_, Handle>, RegionId) -> Result<(), TreeError>,
+    ) -> Result<(), ActError> {
+        let id = self.regions[region];
+        let mut transaction = self.model.transaction();
+        change(&mut transaction, id)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Pages become private or shared: first for KVM, then in the model. What
+    /// the model refuses, KVM is not asked.
+    fn convert(&mut self, span: Span, private: bool) -> Result<(), ActError> {
+        let range = self.supported(span)?;
+        let was_private = self.model.private(self.space).within(range);
+        let was_accepted = self.model.accepted(self.space).within(range);
+        let (state, attributes) = match private {
+            true => (PageState::Private, MEMORY_ATTRIBUTE_PRIVATE),
+            false => (PageState::Shared, 0),
+        };
+        self.model.set_page_state(self.space, range, state)?;
+        let set = self
+            .slots
+            .vm()
+            .set_memory_attributes(span.gpa, span.size, attributes);
+        set.map_err(|errno| {
+            // Back to what KVM still has.
+            let back = |state| move |range| (range, state);
+            let shared = [range].into_iter().map(back(PageState::Shared));
+            for (range, state) in
+                shared.chain(was_private.into_iter().map(back(PageState::Private)))
+            {
+                // The range was of the right kind a moment ago.
+                let _ = self.model.set_page_state(self.space, range, state);
+            }
+            for range in was_accepted {
+                let _ = self.model.accept(self.space, range);
+            }
+            ActError::Attributes(errno)
+        })
+    }
+
+    /// The addresses, unless this kernel could not be given what is there.
+    fn supported(&self, span: Span) -> Result<AddrRange, ActError> {
+        let range = AddrRange::new(span.gpa, span.size.into());
+        let range = range.ok_or(ActError::NoHostAddress { gpa: span.gpa })?;
+        let view = self.model.view(self.space);
+        let mut runs = view.intersecting(range).iter();
+        match runs.find_map(|run| run.region().handle().refused) {
+            Some(why) => Err(why.into()),
+            None => Ok(range),
+        }
+    }
+
+    /// Reaches memory through its host address, if it has one.
+    fn host(
+        &self,
+        gpa: u64,
+        size: usize,
+        access: impl FnOnce(&crate::host_mapping::HostMapping, u64, usize) -> std::io::Result<()>,
+    ) -> Result<(), ActError> {
+        let range = self.supported(Span {
+            gpa,
+            size: size as u64,
+        })?;
+        let view = self.model.view(self.space);
+        let run = view.find(gpa).filter(|run| run.range().covers(range));
+        let found = run.and_then(|run| {
+            let offset = run.offset() + (gpa - run.range().start());
+            Some((run.region().handle().host.clone()?, offset))
+        });
+        let nowhere = ActError::NoHostAddress { gpa };
+        let Some((host, offset)) = found else {
+            return Err(nowhere);
+        };
+        access(&host, offset, size).map_err(|_| nowhere)
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Running on the kernel's KVM.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kvm_bindings::KVM_CAP_VM_TYPES;
+use kvm_ioctls::{Kvm as KvmDevice, VmFd};
+use kvm_slots::{AbiProfile, Errno, KvmVm};
+
+use super::Platform;
+use crate::guest::stub::Stub;
+use crate::guest::{GuestError, Processor, ProcessorError, VcpuGuest};
+use crate::machine::Machine;
+
+/// `KVM_X86_SW_PROTECTED_VM` (arch/x86/include/uapi/asm/kvm.h).
+const SW_PROTECTED_VM: u64 = 1;
+
+/// The kernel's KVM with one VM.
+#[derive(Debug)]
+pub struct Kvm {
+    vm: KvmVm,
+    processor: Processor,
+    abi: AbiProfile,
+}
+
+/// Why KVM cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// The device cannot be opened.
+    #[error("{} cannot be opened: {}", .0.display(), .1)]
+    Open(PathBuf, std::io::Error),
+    /// The device is not KVM's.
+    #[error("{} is not KVM: it does not answer KVM_GET_API_VERSION with 12", .0.display())]
+    NotKvm(PathBuf),
+    /// KVM is there, but a VM cannot be made.
+    #[error("KVM cannot {0}: {1}")]
+    Vm(&'static str, Errno),
+    /// No guest can run on this processor.
+    #[error(transparent)]
+    Processor(#[from] ProcessorError),
+}
+
+impl Kvm {
+    /// A VM of the type that `machine` needs, or a plain one where the kernel
+    /// has no other.
+    ///
+    /// # Errors
+    /// [`KvmError`] in words for people.
+    pub fn new(machine: &Machine, device: &Path, abi: AbiProfile) -> Result<Self, KvmError> {
+        let kvm = open(device)?;
+        let say = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
+        let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
+        let has_private = u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM != 0;
+        let vm: VmFd = match machine.has_private_pages() && has_private {
+            true => kvm.create_vm_with_type(SW_PROTECTED_VM),
+            false => kvm.create_vm(),
+        }
+        .map_err(say("create a VM"))?;
+        Ok(Self {
+            vm: KvmVm::new(Arc::new(vm)),
+            processor: Processor::probe(&kvm)?,
+            abi,
+        })
+    }
+}
+
+fn open(path: &Path) -> Result<KvmDevice, KvmError> {
+    let unopened = |error| KvmError::Open(path.to_path_buf(), error);
+    // Opened here too, because the error of the call below has no words.
+    File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(unopened)?;
+    let name = CString::new(path.as_os_str().as_bytes());
+    let name = name.map_err(|e| unopened(e.into()))?;
+    let kvm = KvmDevice::new_with_path(&*name);
+    let kvm = kvm.map_err(|e| unopened(std::io::Error::from_raw_os_error(e.errno())))?;
+    match kvm.get_api_version() {
+        12 => Ok(kvm),
+        _ => Err(KvmError::NotKvm(path.to_path_buf())),
+    }
+}
+
+impl Platform for Kvm {
+    type Vm = KvmVm;
+    type Guest = VcpuGuest;
+
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn kernel(&self) -> String {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+        release.map_or_else(|_| "unknown".into(), |release| release.trim().to_string())
+    }
+
+    fn vm(&self) -> &KvmVm {
+        &self.vm
+    }
+
+    fn abi(&self) -> AbiProfile {
+        self.abi
+    }
+
+    fn physical_bits(&self) -> u32 {
+        self.processor.physical_bits()
+    }
+
+    /// No device is assigned here, so an anonymous file stands for one.
+    fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {
+        // SAFETY: the name is a string with its terminator; nothing else is
+        // passed.
+        let fd = unsafe { libc::memfd_create(c"device".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(Errno::last());
+        }
+        // SAFETY: the kernel has just made this descriptor for us alone.
+        let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        file.set_len(size)?;
+        Ok(file.into())
+    }
+
+    fn start(&self, stub: &Stub) -> Result<VcpuGuest, GuestError> {
+        let guest = VcpuGuest::new(self.vm.fd(), &self.processor, stub);
+        guest.map_err(|errno| GuestError::Stopped(format!("it cannot be set up: {errno}")))
+    }
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Running on the simulated KVM.
+
+use std::os::fd::OwnedFd;
+
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
+use kvm_slots::{AbiProfile, Errno};
+
+use super::Platform;
+use crate::guest::stub::Stub;
+use crate::guest::{GuestError, Interpreter};
+use crate::machine::Machine;
+
+/// A simulated kernel with one VM.
+#[derive(Debug)]
+pub struct Sim {
+    vm: SimVm,
+    kernel: String,
+}
+
+impl Sim {
+    /// A VM of the type that `machine` needs, on a kernel of this version with
+    /// this way to make slots without a host address.
+    pub fn new(machine: &Machine, kernel: KernelVersion, abi: AbiProfile) -> Self {
+        let private = machine.has_private_pages() && kernel >= KernelVersion::V6_12;
+        Self::of(SimConfig {
+            private_pages: private,
+            vm_type: if private {
+                VmType::SwProtected
+            } else {
+                VmType::Plain
+            },
+            abi,
+            ..SimConfig::released(kernel)
+        })
+    }
+
+    /// A VM of exactly this description.
+    pub fn of(config: SimConfig) -> Self {
+        Self {
+            vm: SimVm::new(config),
+            kernel: config.to_string(),
+        }
+    }
+}
+
+impl Platform for Sim {
+    type Vm = SimVm;
+    type Guest = Interpreter;
+
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn kernel(&self) -> String {
+        self.kernel.clone()
+    }
+
+    fn vm(&self) -> &SimVm {
+        &self.vm
+    }
+
+    fn abi(&self) -> AbiProfile {
+        self.vm.config().abi
+    }
+
+    fn physical_bits(&self) -> u32 {
+        self.vm.config().physical_bits
+    }
+
+    fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {
+        self.vm.create_dma_buf(size)
+    }
+
+    fn start(&self, _stub: &Stub) -> Result<Interpreter, GuestError> {
+        Ok(Interpreter::new(self.vm.clone()))
+    }
+}

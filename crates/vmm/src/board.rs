@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A machine put together: model, memslots and devices, ready to run.
+
+use std::sync::Arc;
+
+use kvm_slots::{Capabilities, FollowError, SlotListener, Unsupported};
+use memory_model::{
+    AddSpaceError, AddrRange, CommitError, FlatView, HostMemory, ListenerError, Memory,
+    MemoryModel, Region, RegionId, SpaceId, TreeError,
+};
+
+use crate::backend::Platform;
+use crate::device::Device;
+use crate::exit::Exit;
+use crate::guest::stub::{self, Stub};
+use crate::handle::Handle;
+use crate::host_mapping::HostMapping;
+use crate::machine::{Access, Machine};
+use crate::parts::{self, PartError};
+
+/// A machine that can run.
+#[derive(Debug)]
+pub struct Board<V> {
+    /// The region tree and its view.
+    pub model: MemoryModel<Handle>,
+    /// The guest's memory.
+    pub space: SpaceId,
+    /// The memslots, which follow the view.
+    pub slots: Arc<SlotListener<V>>,
+    /// The model's region for each of the machine's.
+    pub regions: Vec<RegionId>,
+    /// Which of the machine's regions this kernel cannot give to the guest.
+    pub refused: Vec<Option<Unsupported>>,
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// The exits that were answered since somebody last looked.
+    pub exits: Vec<Exit>,
+    /// The guest's code.
+    pub stub: Option<Stub>,
+}
+
+/// Why a machine could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// A region's memory cannot be had.
+    #[error("region '{region}'")]
+    Part {
+        /// The region's name.
+        region: String,
+        /// Why.
+        source: PartError,
+    },
+    /// The regions do not fit together.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The regions cannot be rendered.
+    #[error(transparent)]
+    Space(#[from] AddSpaceError),
+    /// The regions cannot change.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// KVM did not take the memslots.
+    #[error("the memslots cannot be set up")]
+    Slots(#[source] ListenerError),
+    /// An access is out of the processor's reach.
+    #[error(
+        "the access to {gpa:#x} is out of reach: guest-physical addresses have {bits} bits here"
+    )]
+    OutOfReach {
+        /// The address.
+        gpa: u64,
+        /// The width of addresses.
+        bits: u32,
+    },
+    /// There is no free place for the guest's code.
+    #[error("no {size:#x} free bytes are left for the guest's code")]
+    NoRoom {
+        /// How many bytes it needs.
+        size: u64,
+    },
+}
+
+impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
+    /// Puts `machine` together on `platform`. With a script, the guest's own
+    /// code gets a place in its memory.
+    ///
+    /// # Errors
+    /// [`BoardError`].
+    pub fn new<P: Platform<Vm = V>>(
+        machine: &Machine,
+        platform: &P,
+        script: Option<&[Access]>,
+    ) -> Result<Self, BoardError> {
+        let capabilities = Capabilities::probe(platform.vm());
+        let mut model = MemoryModel::new();
+        let parts = build(&mut model, machine, platform, &capabilities)?;
+        let space = model.add_space("memory", parts.regions[0])?;
+        let stub = match script {
+            Some(accesses) => {
+                let bits = platform.physical_bits();
+                Some(add_stub(
+                    &mut model,
+                    space,
+                    parts.regions[0],
+                    accesses,
+                    bits,
+                )?)
+            }
+            None => None,
+        };
+        // SAFETY: every host address in the model comes from a `HostMapping`
+        // (see `parts` and `add_stub`), which is the owner that travels with
+        // it, is mapped readable and writable until dropped, and allows this
+        // process none but volatile access.
+        let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi()) };
+        let slots = Arc::new(slots);
+        model
+            .add_listener(space, 0, slots.clone())
+            .map_err(BoardError::Slots)?;
+        Ok(Self {
+            model,
+            space,
+            slots,
+            regions: parts.regions,
+            refused: parts.refused,
+            devices: parts.devices,
+            exits: Vec::new(),
+            stub,
+        })
+    }
+}
+
+/// The machine's regions as part of a model.
+#[derive(Debug, Default)]
+struct Parts {
+    regions: Vec<RegionId>,
+    refused: Vec<Option<Unsupported>>,
+    devices: Vec<Device>,
+}
+
+/// Adds all regions, then puts each where it belongs.
+fn build<P: Platform>(
+    model: &mut MemoryModel<Handle>,
+    machine: &Machine,
+    platform: &P,
+    capabilities: &Capabilities,
+) -> Result<Parts, BoardError> {
+    let mut parts = Parts::default();
+    let mut transaction = model.transaction();
+    for region in &machine.regions {
+        let maker = parts::Maker {
+            platform,
+            capabilities,
+            regions: &parts.regions,
+            devices: &mut parts.devices,
+        };
+        let made = maker.make(region).map_err(|source| BoardError::Part {
+            region: region.name.clone(),
+            source,
+        })?;
+        let id = transaction.add(made.region)?;
+        let mut refused = transaction.tree().region(id)?.handle().refused;
+        for (offset, piece) in made.pieces {
+            refused = refused.or(piece.handle().refused);
+            let piece = transaction.add(piece)?;
+            transaction.place(piece, id, offset, 0)?;
+        }
+        if let Some(place) = region.place {
+            transaction.place(id, parts.regions[place.parent], place.at, place.priority)?;
+        }
+        transaction.set_enabled(id, region.enabled)?;
+        transaction.set_readonly(id, region.readonly)?;
+        parts.regions.push(id);
+        parts.refused.push(refused);
+    }
+    transaction.commit()?;
+    Ok(parts)
+}
+
+/// Gives the guest's code memory of its own, where nothing else is.
+fn add_stub(
+    model: &mut MemoryModel<Handle>,
+    space: SpaceId,
+    root: RegionId,
+    accesses: &[Access],
+    bits: u32,
+) -> Result<Stub, BoardError> {
+    let limit = 1_u64.checked_shl(bits).map_or(u64::MAX, |end| end - 1);
+    let last = |access: &Access| access.gpa.saturating_add(access.size as u64 - 1);
+    if let Some(access) = accesses.iter().find(|access| last(access) > limit) {
+        let gpa = access.gpa;
+        return Err(BoardError::OutOfReach { gpa, bits });
+    }
+    let size = stub::size(accesses);
+    let base = free_place(&model.view(space), accesses, size, limit);
+    let base = base.ok_or(BoardError::NoRoom { size })?;
+    let stub = stub::compile(accesses, base);
+
+    let part = |source: std::io::Error| BoardError::Part {
+        region: "guest code".into(),
+        source: source.into(),
+    };
+    let mapping = Arc::new(HostMapping::anonymous(size).map_err(part)?);
+    mapping.write(0, &stub.image).map_err(part)?;
+    let memory = HostMemory::new(mapping.address(), size, mapping.clone());
+    let memory = Memory::host_only(memory.ok_or(BoardError::NoRoom { size })?);
+    let handle = Handle {
+        host: Some(mapping),
+        note: "the script as machine code, and its page tables".into(),
+        ..Handle::default()
+    };
+    let mut transaction = model.transaction();
+    let region = transaction.add(Region::ram("guest code", memory).with_handle(handle))?;
+    // Above everything, so that no step of the script can hide it.
+    transaction.place(region, root, base, i32::MAX)?;
+    transaction.commit()?;
+    Ok(stub)
+}
+
+/// The highest free place for `size` bytes that no access goes to.
+fn free_place(view: &FlatView<Handle>, accesses: &[Access], size: u64, limit: u64) -> Option<u64> {
+    const ALIGN: u64 = 2 << 20;
+    let busy = view.ranges().iter().map(|run| run.range());
+    let touched = accesses
+        .iter()
+        .filter_map(|a| AddrRange::new(a.gpa, a.size as u128));
+    let mut busy: Vec<AddrRange> = busy.chain(touched).collect();
+    busy.sort();
+    // What lies between them, by address.
+    let mut gaps = Vec::new();
+    let mut free_from = Some(0);
+    for range in busy {
+        let Some(from) = free_from else { break };
+        if from < range.start() {
+            gaps.push((from, range.start() - 1));
+        }
+        free_from = range.last().checked_add(1).map(|next| next.max(from));
+    }
+    gaps.extend(free_from.map(|from| (from, u64::MAX)));
+    gaps.into_iter().rev().find_map(|(from, last)| {
+        let start = from.checked_next_multiple_of(ALIGN)?;
+        let place = AddrRange::new(start, size.into())?;
+        (place.last() <= last.min(limit)).then_some(start)
+    })
+}
+
+/// The typed error behind a listener's refusal, if it came from the memslots.
+pub fn follow_error(error: &ListenerError) -> Option<&FollowError> {
+    error.downcast_ref()
+}

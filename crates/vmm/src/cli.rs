@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line: what is asked for, what is printed, how it exits.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvm_slots::AbiProfile;
+use kvm_slots::sim::KernelVersion;
+
+use crate::backend::Platform;
+use crate::backend::kvm::{Kvm, KvmError};
+use crate::backend::sim::Sim;
+use crate::board::Board;
+use crate::machine::Machine;
+use crate::map::{Map, svg, text};
+use crate::report::Report;
+use crate::run::Run;
+
+/// Runs guests whose memory has no host pointer where it must not have one.
+///
+/// Without a command, the built-in machine is run.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vmm",
+    version,
+    after_help = EXAMPLES,
+    // `vmm --json run` would otherwise run without `--json`.
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vmm                                     the built-in machine, on /dev/kvm if there is one
+  vmm run examples/pc.toml --backend sim  a PC's memory map, on the simulated KVM
+  vmm run --json | jq .ok                 for scripts
+  vmm map examples/pc.toml --as svg > pc.svg
+
+Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing could be run.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a machine's script and check every access of its guest.
+    Run(RunArgs),
+    /// Show a machine's memory without running it.
+    Map(MapArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The machine; the built-in one if none is given.
+    machine: Option<PathBuf>,
+    /// What to run on.
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    backend: Backend,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// How the kernel takes memslots without a host address. Released kernels
+    /// do not; simulated ones do by `fd-offset` unless told otherwise.
+    #[arg(long, value_enum)]
+    abi: Option<Abi>,
+    /// The kernel to simulate.
+    #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
+    sim_kernel: SimKernel,
+    /// Where KVM is.
+    #[arg(long, default_value = "/dev/kvm", value_name = "PATH")]
+    kvm_device: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct MapArgs {
+    /// The machine; the built-in one if none is given.
+    machine: Option<PathBuf>,
+    /// What to show it as; without it: tree, flat view and memslots.
+    #[arg(long = "as", value_enum)]
+    form: Option<Form>,
+    /// How the kernel takes memslots without a host address.
+    #[arg(long, value_enum, default_value_t = Abi::FdOffset)]
+    abi: Abi,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    /// The real KVM if there is one, else the simulated one.
+    Auto,
+    /// The real KVM.
+    Kvm,
+    /// The simulated KVM.
+    Sim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Abi {
+    /// Not at all: all released kernels.
+    None,
+    /// A file and an offset in the region's padding, flag bit 4.
+    FdOffset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SimKernel {
+    /// Linux 6.1.
+    #[value(name = "6.1")]
+    V6_1,
+    /// Linux 6.12.
+    #[value(name = "6.12")]
+    V6_12,
+    /// Linux 6.18.
+    #[value(name = "6.18")]
+    V6_18,
+    /// Linux 7.3.
+    #[value(name = "7.3")]
+    V7_3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// The region tree.
+    Tree,
+    /// The flat view.
+    Flat,
+    /// The memslots.
+    Slots,
+    /// All three for scripts.
+    Json,
+    /// A picture.
+    Svg,
+}
+
+impl From<Abi> for AbiProfile {
+    fn from(abi: Abi) -> Self {
+        match abi {
+            Abi::None => Self::None,
+            Abi::FdOffset => Self::FD_OFFSET_BIT_4,
+        }
+    }
+}
+
+impl From<SimKernel> for KernelVersion {
+    fn from(kernel: SimKernel) -> Self {
+        match kernel {
+            SimKernel::V6_1 => Self::V6_1,
+            SimKernel::V6_12 => Self::V6_12,
+            SimKernel::V6_18 => Self::V6_18,
+            SimKernel::V7_3 => Self::V7_3,
+        }
+    }
+}
+
+/// Runs the command line; returns its exit status.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => run(&cli.run),
+        Some(Command::Run(args)) => run(&args),
+        Some(Command::Map(args)) => map(&args).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        // Who reads our output has seen enough.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("vmm: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprint!(": {error}");
+                source = error.source();
+            }
+            eprintln!();
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn read(machine: Option<&Path>) -> Result<Machine, Box<dyn Error>> {
+    Ok(match machine {
+        Some(path) => Machine::read(path)?,
+        None => Machine::built_in()?,
+    })
+}
+
+fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
+    let machine = read(args.machine.as_deref())?;
+    let kvm = || {
+        Kvm::new(
+            &machine,
+            &args.kvm_device,
+            args.abi.unwrap_or(Abi::None).into(),
+        )
+    };
+    let sim = || {
+        let abi = args.abi.unwrap_or(Abi::FdOffset);
+        Sim::new(&machine, args.sim_kernel.into(), abi.into())
+    };
+    match args.backend {
+        Backend::Kvm => run_on(&machine, &kvm()?, "asked for", args.json),
+        Backend::Sim => run_on(&machine, &sim(), "asked for", args.json),
+        Backend::Auto => match kvm() {
+            Ok(kvm) => {
+                let why = format!("{} is there", args.kvm_device.display());
+                run_on(&machine, &kvm, &why, args.json)
+            }
+            // Something that is not KVM in its place is a mistake to be told.
+            Err(error @ KvmError::NotKvm(_)) => Err(error.into()),
+            Err(error) => run_on(&machine, &sim(), &error.to_string(), args.json),
+        },
+    }
+}
+
+fn run_on<P: Platform>(
+    machine: &Machine,
+    platform: &P,
+    why: &str,
+    json: bool,
+) -> Result<bool, Box<dyn Error>> {
+    let mut out = io::stdout().lock();
+    let mut run = Run::new(machine, platform)?;
+    let before = Map::of(machine, &run.board);
+    let unsupported = machine.regions.iter().zip(&run.board.refused);
+    let unsupported =
+        unsupported.filter_map(|(region, why)| Some((region.name.clone(), (*why)?.to_string())));
+    let mut report = Report {
+        machine: machine.name.clone(),
+        backend: platform.name(),
+        why_backend: why.to_string(),
+        kernel: platform.kernel(),
+        unsupported: unsupported.collect(),
+        steps: Vec::new(),
+        slots: before.slots.clone(),
+        slots_after: Vec::new(),
+    };
+    if !json {
+        write!(out, "{}", heading(&report))?;
+        write!(
+            out,
+            "{}\n{}\n{}\n",
+            text::tree(&before),
+            text::flat(&before),
+            text::slots(&before)
+        )?;
+        writeln!(
+            out,
+            "Steps\n    n  step         gpa                  size  how          value                       where"
+        )?;
+    }
+    for (index, step) in machine.steps.iter().enumerate() {
+        let step = run.step(machine, index + 1, step);
+        if !json {
+            writeln!(out, "{}", step.text())?;
+        }
+        report.steps.push(step);
+    }
+    report.slots_after = Map::of(machine, &run.board).slots;
+    match json {
+        true => writeln!(out, "{:#}", report.json())?,
+        false => writeln!(out, "\n{}", summary(&report))?,
+    }
+    Ok(report.ok())
+}
+
+fn heading(report: &Report) -> String {
+    let mut text = format!("Machine  {}\n", report.machine);
+    text += &format!("Backend  {}: {}\n", report.backend, report.why_backend);
+    text += &format!("Kernel   {}\n", report.kernel);
+    for (region, why) in &report.unsupported {
+        text += &format!("Without  {region}: {why}\n");
+    }
+    text + "\n"
+}
+
+fn summary(report: &Report) -> String {
+    let wrong = report.steps.iter().filter(|step| !step.ok()).count();
+    let steps = report.steps.len();
+    match wrong {
+        0 => format!("All {steps} steps as expected."),
+        _ => format!("{wrong} of {steps} steps NOT as expected."),
+    }
+}
+
+fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
+    let machine = read(args.machine.as_deref())?;
+    let platform = Sim::new(&machine, KernelVersion::V7_3, args.abi.into());
+    let map = Map::of(&machine, &Board::new(&machine, &platform, None)?);
+    let mut out = io::stdout().lock();
+    match args.form {
+        None => write!(
+            out,
+            "{}\n{}\n{}",
+            text::tree(&map),
+            text::flat(&map),
+            text::slots(&map)
+        )?,
+        Some(Form::Tree) => write!(out, "{}", text::tree(&map))?,
+        Some(Form::Flat) => write!(out, "{}", text::flat(&map))?,
+        Some(Form::Slots) => write!(out, "{}", text::slots(&map))?,
+        Some(Form::Json) => writeln!(out, "{}", serde_json::to_string_pretty(&map)?)?,
+        Some(Form::Svg) => write!(out, "{}", svg::svg(&map))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Where there is no guest code for the architecture: the types are there, and
+//! no value of them.
+
+use kvm_ioctls::{Kvm, VmFd};
+use kvm_slots::Errno;
+use kvm_slots::sim::MmioHandler;
+
+use super::stub::Stub;
+use super::{Guest, GuestError, ProcessorError};
+use crate::machine::Access;
+
+/// What the processor can do.
+#[derive(Debug)]
+pub enum Processor {}
+
+impl Processor {
+    /// There is none that a guest could be run on.
+    ///
+    /// # Errors
+    /// Always [`ProcessorError::NoGuestCode`].
+    pub fn probe(_kvm: &Kvm) -> Result<Self, ProcessorError> {
+        Err(ProcessorError::NoGuestCode)
+    }
+
+    /// The width of guest-physical addresses, in bits.
+    pub fn physical_bits(&self) -> u32 {
+        match *self {}
+    }
+}
+
+/// Runs a stub on a vCPU.
+#[derive(Debug)]
+pub enum VcpuGuest {}
+
+impl VcpuGuest {
+    /// Never called: there is no [`Processor`].
+    ///
+    /// # Errors
+    /// None.
+    pub fn new(_vm: &VmFd, processor: &Processor, _stub: &Stub) -> Result<Self, Errno> {
+        match *processor {}
+    }
+}
+
+impl Guest for VcpuGuest {
+    fn access(&mut self, _access: &Access, _vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
+        match *self {}
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The guest: it makes the script's accesses, one after the other.
+
+#[cfg(not(target_arch = "x86_64"))]
+mod elsewhere;
+mod interpret;
+pub mod stub;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use kvm_slots::sim::{GuestFault, MmioHandler};
+
+#[cfg(not(target_arch = "x86_64"))]
+pub use elsewhere::{Processor, VcpuGuest};
+pub use interpret::Interpreter;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{Processor, VcpuGuest};
+
+use crate::machine::Access;
+
+/// A guest that a script drives.
+pub trait Guest {
+    /// Makes the next access of the script. Accesses that exit are answered by
+    /// `vmm`. Returns the value loaded, or 0 for a store.
+    ///
+    /// # Errors
+    /// [`GuestError`]; the guest goes on behind the access.
+    fn access(&mut self, access: &Access, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError>;
+}
+
+/// Why an access did not complete.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GuestError {
+    /// KVM could not resolve it.
+    #[error(transparent)]
+    Fault(#[from] GuestFault),
+    /// The vCPU stopped for another reason.
+    #[error("the vCPU stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why no guest can run on this processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProcessorError {
+    /// KVM does not tell what the processor can do.
+    #[error("KVM cannot tell what the processor can do: {0}")]
+    Cpuid(kvm_slots::Errno),
+    /// The script cannot be compiled for this architecture.
+    #[error("there is no guest code for this architecture")]
+    NoGuestCode,
+}

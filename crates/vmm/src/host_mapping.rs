@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory of this process that a guest may touch at any time.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use memmap2::{MmapOptions, MmapRaw};
+use vm_memory::{Bytes, VolatileSlice};
+
+/// A mapping that is there until it is dropped, read and written only in ways
+/// that take into account that a guest may do so too.
+#[derive(Debug)]
+pub struct HostMapping {
+    map: MmapRaw,
+}
+
+impl HostMapping {
+    /// Zero bytes that take up host memory only as they are touched.
+    ///
+    /// # Errors
+    /// What the host says where it cannot be mapped.
+    pub fn anonymous(size: u64) -> io::Result<Self> {
+        let map = options(size)?.no_reserve_swap().map_anon()?;
+        Ok(Self { map: map.into() })
+    }
+
+    /// `size` bytes of a file from `offset` on, shared with all who have it.
+    ///
+    /// # Errors
+    /// What the host says where it cannot be mapped.
+    pub fn of_file(file: &OwnedFd, offset: u64, size: u64) -> io::Result<Self> {
+        let map = options(size)?.offset(offset).map_raw(file)?;
+        Ok(Self { map })
+    }
+
+    /// The host virtual address of the first byte.
+    pub fn address(&self) -> u64 {
+        self.map.as_mut_ptr().expose_provenance() as u64
+    }
+
+    /// Copies the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// If they are not all in the mapping.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        let offset = position(offset)?;
+        self.bytes()
+            .read_slice(data, offset)
+            .map_err(io::Error::other)
+    }
+
+    /// Overwrites the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// If they are not all in the mapping.
+    pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let offset = position(offset)?;
+        self.bytes()
+            .write_slice(data, offset)
+            .map_err(io::Error::other)
+    }
+
+    fn bytes(&self) -> VolatileSlice<'_> {
+        // SAFETY: the mapping has exactly this address and length, readable and
+        // writable, for as long as `self`, which the slice borrows. Nobody has
+        // a reference to its bytes: this type only gives out volatile access.
+        unsafe { VolatileSlice::new(self.map.as_mut_ptr(), self.map.len()) }
+    }
+}
+
+fn options(size: u64) -> io::Result<MmapOptions> {
+    let mut options = MmapOptions::new();
+    options.len(position(size)?);
+    Ok(options)
+}
+
+fn position(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A thin VMM that composes `memory-model`, `kvm-slots` and `vfio-private`.
+//!
+//! It reads a [`machine`], puts it together on a [`backend`] as a [`board`],
+//! has a [`guest`] run its script, and compares what was seen with what was
+//! expected ([`run`], [`report`]). [`map`] shows a machine without running it.
+
+mod act;
+pub mod backend;
+pub mod board;
+pub mod cli;
+pub mod device;
+mod dispatch;
+pub mod exit;
+pub mod guest;
+pub mod handle;
+mod host_mapping;
+pub mod machine;
+pub mod map;
+mod parts;
+pub mod report;
+pub mod run;
+
+pub use act::ActError;
+pub use host_mapping::HostMapping;

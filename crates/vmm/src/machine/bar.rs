@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A BAR of the machine file, cut by `vfio-private`.
+
+use vfio_private::{
+    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, PageSize, Piece, Policy, Region,
+    ReportedRange, Span, TeeKind, classify,
+};
+
+use super::spec;
+
+/// Cuts a BAR of `size` bytes into private, shared, trapped and blocked
+/// pieces. Ranges that are said to be private or shared stand for a TDISP
+/// report; without any, there is no report.
+///
+/// # Errors
+/// In words, why it cannot be cut.
+pub fn pieces(bar: &spec::Bar, size: u128) -> Result<Vec<Piece>, String> {
+    let size = u64::try_from(size).map_err(|_| "a BAR is smaller than 2^64 bytes".to_string())?;
+    let say = |error: &dyn std::error::Error| error.to_string();
+    let index = BarIndex::new(0).map_err(|e| say(&e))?;
+    let span = |&(offset, size): &(u64, u64)| Span::new(offset, size).map_err(|e| say(&e));
+    let in_bar = |part| {
+        Ok::<_, String>(BarSpan {
+            bar: index,
+            span: span(part)?,
+        })
+    };
+
+    let msix = match (&bar.msix_table, &bar.msix_pba) {
+        (None, None) => None,
+        // Where the pending bits are not given they share the page of the table.
+        (Some(table), pba) => Some(Msix {
+            table: in_bar(table)?,
+            pba: in_bar(pba.as_ref().unwrap_or(table))?,
+        }),
+        (None, Some(_)) => return Err("'msix-pba' without 'msix-table'".into()),
+    };
+    let mut report = Vec::new();
+    for (ranges, kind) in [(&bar.private, TeeKind::Tee), (&bar.shared, TeeKind::NonTee)] {
+        for range in ranges {
+            report.push(ReportedRange {
+                span: span(range)?,
+                kind,
+            });
+        }
+    }
+    let region = Region::mappable();
+    let input = BarInput {
+        bar: Bar::new(index, BarKind::Memory, size).map_err(|e| say(&e))?,
+        region: &region,
+        msix,
+        report: (!report.is_empty()).then_some(&report),
+    };
+    let page = PageSize::new(4096).map_err(|e| say(&e))?;
+    classify(&input, page, Policy::default()).map_err(|e| say(&e))
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is wrong with a machine file, and where.
+
+use std::fmt;
+
+/// A mistake in a machine file: file, line, what it concerns, and which field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineError {
+    /// The file.
+    pub file: String,
+    /// The line, from 1 on, where it is one line's mistake.
+    pub line: Option<usize>,
+    /// The region or step, in words; empty where it is neither.
+    pub subject: String,
+    /// The field.
+    pub field: Option<String>,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl MachineError {
+    /// The file as a whole cannot be read.
+    pub(super) fn unreadable(file: &str, problem: String) -> Self {
+        Self {
+            file: file.to_string(),
+            line: None,
+            subject: String::new(),
+            field: None,
+            problem,
+        }
+    }
+}
+
+impl fmt::Display for MachineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        f.write_str(": ")?;
+        if !self.subject.is_empty() {
+            write!(f, "{}: ", self.subject)?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, "field '{field}': ")?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for MachineError {}
+
+/// A machine file's text: knows on which line an offset is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    pub(super) file: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl Source<'_> {
+    /// The line of a byte offset, from 1 on.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().iter().take(offset);
+        before.filter(|&&byte| byte == b'\n').count() + 1
+    }
+
+    /// What the TOML reader itself objects to. It tells the place but not
+    /// always the field, which is then the key to the left of the place.
+    pub(super) fn toml_error(&self, error: &toml::de::Error) -> MachineError {
+        let offset = error.span().map(|span| span.start);
+        MachineError {
+            file: self.file.to_string(),
+            line: offset.map(|offset| self.line(offset)),
+            subject: String::new(),
+            field: offset.and_then(|offset| self.key_before(offset)),
+            problem: error.message().trim_end().replace('\n', " "),
+        }
+    }
+
+    fn key_before(&self, offset: usize) -> Option<String> {
+        let line = self.text.get(..offset)?.rsplit('\n').next()?;
+        let before_value = line.trim_end().strip_suffix('=')?.trim_end();
+        let is_key = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let key = before_value.rsplit(|c| !is_key(c)).next()?;
+        (!key.is_empty()).then(|| key.to_string())
+    }
+}

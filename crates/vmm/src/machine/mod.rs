@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A machine: its regions, and a script of what its guest does. Plain data
+//! ([`Machine`]), checked when it is read from a file.
+
+mod bar;
+mod error;
+mod fields;
+mod number;
+mod raw;
+mod regions;
+mod spec;
+mod steps;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use error::Source;
+use raw::RawMachine;
+
+pub use bar::pieces;
+pub use error::MachineError;
+pub use spec::{
+    Access, AccessKind, Action, ActionKind, Backing, Bar, DeviceKind, How, Init, Kind, Machine,
+    Place, Region, Span, Step,
+};
+
+/// The machine that `vmm` runs when it is given none.
+const BUILT_IN: &str = include_str!("../built-in.toml");
+
+/// How large a machine file may be, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+impl Machine {
+    /// The built-in machine.
+    ///
+    /// # Errors
+    /// None that a user could cause: the tests read it too.
+    pub fn built_in() -> Result<Self, MachineError> {
+        parse("built-in machine", BUILT_IN)
+    }
+
+    /// Reads a machine file.
+    ///
+    /// # Errors
+    /// [`MachineError`] with the file, the line and the field.
+    pub fn read(path: &Path) -> Result<Self, MachineError> {
+        let file = path.display().to_string();
+        let unreadable = |why: String| MachineError::unreadable(&file, why);
+        let opened = File::open(path).map_err(|e| unreadable(e.to_string()))?;
+        // Pipes and devices do not tell their size beforehand.
+        let mut text = Vec::new();
+        let read = opened.take(MAX_FILE + 1).read_to_end(&mut text);
+        read.map_err(|e| unreadable(e.to_string()))?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(unreadable(format!("it is larger than {MAX_FILE} bytes")));
+        }
+        let text = String::from_utf8(text).map_err(|e| unreadable(e.utf8_error().to_string()))?;
+        parse(&file, &text)
+    }
+
+    /// Reads a machine from text; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// [`MachineError`] with the name, the line and the field.
+    pub fn from_text(name: &str, text: &str) -> Result<Self, MachineError> {
+        parse(name, text)
+    }
+}
+
+/// From text to a checked machine.
+fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
+    let source = Source { file, text };
+    let raw: RawMachine = toml::from_str(text).map_err(|e| source.toml_error(&e))?;
+    let regions = regions::check(&source, &raw.region)?;
+    let steps = steps::check(&source, &regions, &raw.step)?;
+    Ok(Machine {
+        name: raw.name.unwrap_or_else(|| file.to_string()),
+        regions,
+        steps,
+    })
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Checking the regions of a machine file.
+
+use std::collections::HashMap;
+
+use toml::Spanned;
+
+use super::bar;
+use super::error::{MachineError, Source};
+use super::fields::Subject;
+use super::number::Number;
+use super::raw::{RawRegion, RawSpan};
+use super::spec::{Backing, Bar, DeviceKind, Init, Kind, Place, Region};
+
+/// How many regions a machine may have, repetitions included.
+const MAX_REGIONS: usize = 20_000;
+
+/// How large a region of the VMM's own memory may be, in bytes.
+const MAX_MEMORY: u128 = 1 << 44;
+
+const PAGE: u128 = 4096;
+
+/// From the file's regions to checked ones, the root before them.
+pub(super) fn check(
+    source: &Source<'_>,
+    raws: &[Spanned<RawRegion>],
+) -> Result<Vec<Region>, MachineError> {
+    let mut regions = vec![Region {
+        name: "system".into(),
+        place: None,
+        size: 1 << 64,
+        kind: Kind::Container,
+        enabled: true,
+        readonly: false,
+        init: Vec::new(),
+    }];
+    let mut by_name = HashMap::from([("system".to_string(), 0)]);
+    for spanned in raws {
+        let raw = spanned.as_ref();
+        let repeat = raw.repeat.as_ref().map(|repeat| repeat.as_ref().clone());
+        for index in 0..repeat.as_ref().map_or(1, |repeat| repeat.count) {
+            let mut subject = Subject {
+                source,
+                name: String::new(),
+                span: spanned.span(),
+                index: index.into(),
+                repeat: repeat.clone(),
+            };
+            let name = subject.numbered(raw.name.as_ref());
+            subject.name = format!("region '{name}'");
+            if by_name.insert(name.clone(), regions.len()).is_some() {
+                let problem = "another region has this name; {} stands for the repetition".into();
+                return Err(subject.wrong("name", raw.name.span(), problem));
+            }
+            if regions.len() >= MAX_REGIONS {
+                let problem = format!("there are more than {MAX_REGIONS} regions");
+                return Err(subject.wrong("name", raw.name.span(), problem));
+            }
+            let names = Names {
+                by_name: &by_name,
+                regions: &regions,
+            };
+            regions.push(region(&subject, &names, name, raw)?);
+        }
+    }
+    Ok(regions)
+}
+
+/// The regions so far.
+struct Names<'a> {
+    by_name: &'a HashMap<String, usize>,
+    regions: &'a [Region],
+}
+
+impl Names<'_> {
+    fn find(
+        &self,
+        subject: &Subject<'_>,
+        field: &str,
+        name: &Spanned<String>,
+    ) -> Result<usize, MachineError> {
+        let wanted = subject.numbered(name.as_ref());
+        let index = self
+            .by_name
+            .get(&wanted)
+            .filter(|&&index| index < self.regions.len());
+        index.copied().ok_or_else(|| {
+            let problem = format!("there is no region '{wanted}' above this one");
+            subject.wrong(field, name.span(), problem)
+        })
+    }
+}
+
+fn region(
+    subject: &Subject<'_>,
+    names: &Names<'_>,
+    name: String,
+    raw: &RawRegion,
+) -> Result<Region, MachineError> {
+    let kind = kind(subject, names, raw)?;
+    let size = size(subject, &kind, raw)?;
+    if let Kind::Bar(bar) = &kind {
+        bar_fits(subject, raw, bar, size)?;
+    }
+    let init = init(subject, &kind, size, raw)?;
+    Ok(Region {
+        place: place(subject, names, raw)?,
+        name,
+        size,
+        kind,
+        enabled: raw.enabled.unwrap_or(true),
+        readonly: raw.readonly.unwrap_or(false),
+        init,
+    })
+}
+
+fn place(
+    subject: &Subject<'_>,
+    names: &Names<'_>,
+    raw: &RawRegion,
+) -> Result<Option<Place>, MachineError> {
+    let Some(at) = &raw.at else {
+        subject.refuse(
+            ("in", &raw.r#in),
+            "a region that lies nowhere (it has no 'at')",
+        )?;
+        return Ok(None);
+    };
+    let parent = match &raw.r#in {
+        Some(parent) => names.find(subject, "in", parent)?,
+        None => 0,
+    };
+    Ok(Some(Place {
+        parent,
+        at: subject.number("at", at, |repeat| repeat.stride)?,
+        priority: priority(subject, raw)?,
+    }))
+}
+
+fn priority(subject: &Subject<'_>, raw: &RawRegion) -> Result<i32, MachineError> {
+    match &raw.priority {
+        Some(field) if *field.as_ref() == i32::MAX => {
+            let problem = format!("{} is kept for the guest's own code", i32::MAX);
+            Err(subject.wrong("priority", field.span(), problem))
+        }
+        field => Ok(field.as_ref().map_or(0, |field| *field.as_ref())),
+    }
+}
+
+fn kind(subject: &Subject<'_>, names: &Names<'_>, raw: &RawRegion) -> Result<Kind, MachineError> {
+    let kind = match raw.kind.as_ref().as_str() {
+        "container" => Kind::Container,
+        "reserved" => Kind::Reserved,
+        "mmio" => Kind::Mmio(device(subject, raw)?),
+        "ram" => Kind::Ram(backing(subject, raw)?),
+        "rom" => Kind::Rom,
+        "rom-device" => Kind::RomDevice,
+        "device-ram" => Kind::DeviceRam,
+        "private-mmio" => Kind::PrivateMmio,
+        "alias" => alias(subject, names, raw)?,
+        "bar" => Kind::Bar(bar(subject, raw)?),
+        other => {
+            let problem = format!(
+                "'{other}' is none of: container, reserved, mmio, ram, rom, rom-device, \
+                 device-ram, private-mmio, alias, bar"
+            );
+            return Err(subject.wrong("kind", raw.kind.span(), problem));
+        }
+    };
+    let word = format!("kind '{}'", raw.kind.as_ref());
+    if !matches!(kind, Kind::Mmio(_)) {
+        subject.refuse(("device", &raw.device), &word)?;
+    }
+    if !matches!(kind, Kind::Ram(_)) {
+        subject.refuse(("backing", &raw.backing), &word)?;
+    }
+    if !matches!(kind, Kind::Alias { .. }) {
+        subject.refuse(("target", &raw.target), &word)?;
+        subject.refuse(("offset", &raw.offset), &word)?;
+    }
+    if !matches!(kind, Kind::Bar(_)) {
+        subject.refuse(("msix-table", &raw.msix_table), &word)?;
+        subject.refuse(("msix-pba", &raw.msix_pba), &word)?;
+        subject.refuse(("private", &raw.private), &word)?;
+        subject.refuse(("shared", &raw.shared), &word)?;
+    }
+    Ok(kind)
+}
+
+fn device(subject: &Subject<'_>, raw: &RawRegion) -> Result<DeviceKind, MachineError> {
+    let words = [
+        ("edu", DeviceKind::Edu),
+        ("registers", DeviceKind::Registers),
+        ("counter", DeviceKind::Counter),
+    ];
+    let device = subject.need(("device", &raw.device), "who answers?")?;
+    subject.word("device", device, &words)
+}
+
+fn backing(subject: &Subject<'_>, raw: &RawRegion) -> Result<Backing, MachineError> {
+    let words = [
+        ("host", Backing::Host),
+        ("guest-memfd", Backing::GuestMemfd),
+        ("private", Backing::Private),
+    ];
+    match &raw.backing {
+        Some(backing) => subject.word("backing", backing, &words),
+        None => Ok(Backing::Host),
+    }
+}
+
+fn alias(subject: &Subject<'_>, names: &Names<'_>, raw: &RawRegion) -> Result<Kind, MachineError> {
+    let target = subject.need(("target", &raw.target), "a window onto which region?")?;
+    let offset = match &raw.offset {
+        Some(offset) => subject.number("offset", offset, |repeat| repeat.stride)?,
+        None => 0,
+    };
+    Ok(Kind::Alias {
+        target: names.find(subject, "target", target)?,
+        offset,
+    })
+}
+
+fn bar(subject: &Subject<'_>, raw: &RawRegion) -> Result<Bar, MachineError> {
+    let one = |name, part: &Option<Spanned<RawSpan>>| match part {
+        Some(part) => subject.part(name, part.as_ref()).map(Some),
+        None => Ok(None),
+    };
+    let many = |name, parts: &Option<Spanned<Vec<RawSpan>>>| {
+        let parts = parts.iter().flat_map(|parts| parts.as_ref());
+        parts
+            .map(|part| subject.part(name, part))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Bar {
+        msix_table: one("msix-table", &raw.msix_table)?,
+        msix_pba: one("msix-pba", &raw.msix_pba)?,
+        private: many("private", &raw.private)?,
+        shared: many("shared", &raw.shared)?,
+    })
+}
+
+/// That vfio-private can cut the BAR, so that assembling it cannot fail.
+fn bar_fits(
+    subject: &Subject<'_>,
+    raw: &RawRegion,
+    bar: &Bar,
+    size: u128,
+) -> Result<(), MachineError> {
+    match bar::pieces(bar, size) {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(subject.wrong("kind", raw.kind.span(), problem)),
+    }
+}
+
+fn size(subject: &Subject<'_>, kind: &Kind, raw: &RawRegion) -> Result<u128, MachineError> {
+    let field = subject.need(("size", &raw.size), "how many bytes?")?;
+    let Number(size) = *field.as_ref();
+    let wrong = |problem: &str| Err(subject.wrong("size", field.span(), problem.to_string()));
+    let has_bytes = !matches!(
+        kind,
+        Kind::Container | Kind::Reserved | Kind::Mmio(_) | Kind::Alias { .. }
+    );
+    match size {
+        0 => wrong("a region has at least one byte"),
+        n if has_bytes && n > MAX_MEMORY => wrong("memory is at most 16 TiB large"),
+        n if has_bytes && n % PAGE != 0 => wrong("memory is a multiple of 4096 bytes large"),
+        n => Ok(n),
+    }
+}
+
+fn init(
+    subject: &Subject<'_>,
+    kind: &Kind,
+    size: u128,
+    raw: &RawRegion,
+) -> Result<Vec<Init>, MachineError> {
+    if matches!(
+        kind,
+        Kind::Container | Kind::Reserved | Kind::Mmio(_) | Kind::Alias { .. }
+    ) {
+        subject.refuse(("init", &raw.init), "a region that has no memory")?;
+    }
+    let inits = raw.init.iter().flat_map(|inits| inits.as_ref());
+    let checked = inits.map(|init| {
+        let width = subject.width(&init.size, 8)?;
+        let at = subject.fixed("init", &init.at)?;
+        if u128::from(at) + width as u128 > size {
+            let problem = format!("offset {at:#x} is not inside the region");
+            return Err(subject.wrong("init", init.at.span(), problem));
+        }
+        Ok(Init {
+            at,
+            size: width,
+            value: subject.value("init", &init.value, width)?,
+        })
+    });
+    checked.collect()
+}

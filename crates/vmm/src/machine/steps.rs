@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Checking the steps of a machine file.
+
+use std::collections::HashMap;
+
+use toml::Spanned;
+
+use super::error::{MachineError, Source};
+use super::fields::Subject;
+use super::number::Number;
+use super::raw::RawStep;
+use super::spec::{Access, AccessKind, Action, ActionKind, How, Kind, Region, Span, Step};
+
+/// How many steps a machine may have, repetitions included.
+const MAX_STEPS: usize = 100_000;
+
+/// From the file's steps to checked ones.
+pub(super) fn check(
+    source: &Source<'_>,
+    regions: &[Region],
+    raws: &[Spanned<RawStep>],
+) -> Result<Vec<Step>, MachineError> {
+    let names = regions.iter().enumerate();
+    let by_name: HashMap<&str, usize> = names.map(|(i, r)| (r.name.as_str(), i)).collect();
+    let mut steps = Vec::new();
+    for (number, spanned) in raws.iter().enumerate() {
+        let raw = spanned.as_ref();
+        let repeat = raw.repeat.as_ref().map(|repeat| repeat.as_ref().clone());
+        for index in 0..repeat.as_ref().map_or(1, |repeat| repeat.count) {
+            let subject = Subject {
+                source,
+                name: format!("step {} ({})", number + 1, raw.r#do.as_ref()),
+                span: spanned.span(),
+                index: index.into(),
+                repeat: repeat.clone(),
+            };
+            if steps.len() >= MAX_STEPS {
+                let problem = format!("there are more than {MAX_STEPS} steps");
+                return Err(subject.wrong("do", raw.r#do.span(), problem));
+            }
+            let reader = Reader {
+                subject,
+                regions,
+                by_name: &by_name,
+                raw,
+            };
+            steps.push(reader.step()?);
+        }
+    }
+    Ok(steps)
+}
+
+/// Reads one step.
+struct Reader<'a> {
+    subject: Subject<'a>,
+    regions: &'a [Region],
+    by_name: &'a HashMap<&'a str, usize>,
+    raw: &'a RawStep,
+}
+
+impl Reader<'_> {
+    fn step(&self) -> Result<Step, MachineError> {
+        let what = match self.raw.r#do.as_ref().as_str() {
+            "read" | "write" => return Ok(Step::Guest(self.access()?)),
+            "move" => ActionKind::Move {
+                region: self.region()?,
+                to: self.address("to", &self.raw.to)?,
+            },
+            "enable" | "disable" => ActionKind::Enable {
+                region: self.region()?,
+                on: self.raw.r#do.as_ref() == "enable",
+            },
+            "readonly" => ActionKind::ReadOnly {
+                region: self.region()?,
+                on: self.on()?,
+            },
+            "direct-reads" => ActionKind::DirectReads {
+                region: self.rom_device()?,
+                on: self.on()?,
+            },
+            "accept" => ActionKind::Accept(self.span()?),
+            "give-back" => ActionKind::GiveBack(self.span()?),
+            "revoke" => ActionKind::Revoke(self.span()?),
+            "convert" => ActionKind::Convert {
+                span: self.span()?,
+                private: self.private()?,
+            },
+            "host-read" => {
+                let size = self.subject.width(&self.raw.size, 4)?;
+                ActionKind::HostRead {
+                    gpa: self.address("at", &self.raw.at)?,
+                    size,
+                    expect: self.expectation(size, self.raw.fails.is_some())?,
+                }
+            }
+            "host-write" => {
+                let size = self.subject.width(&self.raw.size, 4)?;
+                ActionKind::HostWrite {
+                    gpa: self.address("at", &self.raw.at)?,
+                    size,
+                    value: self.value(size)?,
+                }
+            }
+            other => {
+                let problem = format!(
+                    "'{other}' is none of: read, write, move, enable, disable, readonly, \
+                     direct-reads, accept, give-back, revoke, convert, host-read, host-write"
+                );
+                return Err(self.subject.wrong("do", self.raw.r#do.span(), problem));
+            }
+        };
+        self.nothing_else(&what)?;
+        let fails = self.raw.fails.as_ref().map(|code| code.as_ref().clone());
+        Ok(Step::Vmm(Action { what, fails }))
+    }
+
+    fn access(&self) -> Result<Access, MachineError> {
+        let why = "how is the access expected to be resolved?";
+        let how = self.subject.need(("how", &self.raw.how), why)?;
+        let words = [
+            How::Direct,
+            How::Mmio,
+            How::RomWrite,
+            How::MemoryFault,
+            How::Error,
+        ];
+        let how = self
+            .subject
+            .word("how", how, &words.map(|how| (how.word(), how)))?;
+
+        let subject = &self.subject;
+        let size = subject.width(&self.raw.size, 4)?;
+        let gpa = self.address("at", &self.raw.at)?;
+        if let (None, Some(at)) = (gpa.checked_add(size as u64 - 1), &self.raw.at) {
+            let problem = "the access would end past 2^64".into();
+            return Err(subject.wrong("at", at.span(), problem));
+        }
+        let kind = if self.raw.r#do.as_ref() == "read" {
+            if let (How::RomWrite, Some(field)) = (how, &self.raw.how) {
+                let problem = "a read is no write to ROM".into();
+                return Err(subject.wrong("how", field.span(), problem));
+            }
+            let completes = matches!(how, How::Direct | How::Mmio);
+            subject.refuse(("value", &self.raw.value), "a read; it has 'expect'")?;
+            if !completes {
+                let why = "a read that does not complete";
+                subject.refuse(("expect", &self.raw.expect), why)?;
+            }
+            AccessKind::Read(self.expectation(size, !completes)?)
+        } else {
+            subject.refuse(("expect", &self.raw.expect), "a write; read it back")?;
+            AccessKind::Write(self.value(size)?)
+        };
+        let word = "an access";
+        subject.refuse(("region", &self.raw.region), word)?;
+        subject.refuse(("to", &self.raw.to), word)?;
+        subject.refuse(("on", &self.raw.on), word)?;
+        subject.refuse(("state", &self.raw.state), word)?;
+        subject.refuse(("fails", &self.raw.fails), "an access; say 'how'")?;
+        Ok(Access {
+            gpa,
+            size,
+            kind,
+            how,
+        })
+    }
+
+    /// What a read is expected to give, unless it is expected to fail.
+    fn expectation(&self, size: usize, may_fail: bool) -> Result<Option<u64>, MachineError> {
+        match &self.raw.expect {
+            Some(expect) => self.subject.value("expect", expect, size).map(Some),
+            None if may_fail => Ok(None),
+            None => Err(self.subject.missing("expect", "which value is expected?")),
+        }
+    }
+
+    fn value(&self, size: usize) -> Result<u64, MachineError> {
+        let value = self
+            .subject
+            .need(("value", &self.raw.value), "which value?")?;
+        self.subject.value("value", value, size)
+    }
+
+    fn address(
+        &self,
+        name: &'static str,
+        field: &Option<Spanned<Number>>,
+    ) -> Result<u64, MachineError> {
+        let field = self.subject.need((name, field), "at which address?")?;
+        self.subject.number(name, field, |repeat| repeat.stride)
+    }
+
+    fn region(&self) -> Result<usize, MachineError> {
+        let field = self
+            .subject
+            .need(("region", &self.raw.region), "which region?")?;
+        let name = self.subject.numbered(field.as_ref());
+        let index = self.by_name.get(name.as_str()).copied();
+        let wrong = |problem| Err(self.subject.wrong("region", field.span(), problem));
+        match index {
+            // The guest's own code lies in it.
+            Some(0) => wrong(format!(
+                "'{name}' is all memory there is: it stays as it is"
+            )),
+            Some(index) => Ok(index),
+            None => wrong(format!("there is no region '{name}'")),
+        }
+    }
+
+    fn rom_device(&self) -> Result<usize, MachineError> {
+        let index = self.region()?;
+        match (&self.regions[index].kind, &self.raw.region) {
+            (Kind::RomDevice, _) | (_, None) => Ok(index),
+            (_, Some(field)) => {
+                let problem = "only a rom-device has direct reads to switch".into();
+                Err(self.subject.wrong("region", field.span(), problem))
+            }
+        }
+    }
+
+    fn span(&self) -> Result<Span, MachineError> {
+        let gpa = self.address("at", &self.raw.at)?;
+        let size = self
+            .subject
+            .need(("size", &self.raw.size), "how many bytes?")?;
+        let bytes = self.subject.fixed("size", size)?;
+        match bytes.checked_sub(1).and_then(|more| gpa.checked_add(more)) {
+            Some(_) => Ok(Span { gpa, size: bytes }),
+            None => {
+                let problem = "is empty, or ends past 2^64".into();
+                Err(self.subject.wrong("size", size.span(), problem))
+            }
+        }
+    }
+
+    fn on(&self) -> Result<bool, MachineError> {
+        Ok(*self
+            .subject
+            .need(("on", &self.raw.on), "on or off?")?
+            .as_ref())
+    }
+
+    fn private(&self) -> Result<bool, MachineError> {
+        let state = self
+            .subject
+            .need(("state", &self.raw.state), "private or shared?")?;
+        self.subject
+            .word("state", state, &[("private", true), ("shared", false)])
+    }
+
+    /// Fields that mean nothing for an action are mistakes.
+    fn nothing_else(&self, what: &ActionKind) -> Result<(), MachineError> {
+        use ActionKind::{Convert, DirectReads, Enable, HostRead, HostWrite, Move, ReadOnly};
+        let (subject, raw) = (&self.subject, self.raw);
+        let word = format!("'{}'", raw.r#do.as_ref());
+        subject.refuse(("how", &raw.how), &word)?;
+        if !matches!(what, HostWrite { .. }) {
+            subject.refuse(("value", &raw.value), &word)?;
+        }
+        if !matches!(what, HostRead { .. }) {
+            subject.refuse(("expect", &raw.expect), &word)?;
+        }
+        if matches!(
+            what,
+            Move { .. } | Enable { .. } | ReadOnly { .. } | DirectReads { .. }
+        ) {
+            subject.refuse(("at", &raw.at), &word)?;
+            subject.refuse(("size", &raw.size), &word)?;
+        } else {
+            subject.refuse(("region", &raw.region), &word)?;
+        }
+        if !matches!(what, Move { .. }) {
+            subject.refuse(("to", &raw.to), &word)?;
+        }
+        if !matches!(what, ReadOnly { .. } | DirectReads { .. }) {
+            subject.refuse(("on", &raw.on), &word)?;
+        }
+        if !matches!(what, Convert { .. }) {
+            subject.refuse(("state", &raw.state), &word)?;
+        }
+        Ok(())
+    }
+}

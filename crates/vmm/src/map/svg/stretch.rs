@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The address space cut at every border of the map, and series of similar
+//! stretches folded, so that a picture of thousands of regions ends.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::ops::Range;
+
+use super::row::Row;
+use crate::map::Map;
+
+/// How often something must repeat to be folded.
+const REPEATS: usize = 5;
+
+/// How many stretches one repetition may have.
+const LONGEST_PERIOD: usize = 12;
+
+/// How many stretches are drawn before and behind a fold that has no better
+/// reason than that there are too many.
+const DRAWN: (usize, usize) = (84, 36);
+
+/// Addresses with no border inside, or a fold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The first address.
+    pub start: u128,
+    /// The address behind the last one.
+    pub end: u128,
+    /// Whether borders inside are not drawn.
+    pub folded: bool,
+    /// Whether nobody answers here.
+    pub empty: bool,
+}
+
+/// All of them, by address and without gaps.
+#[derive(Debug)]
+pub struct Stretches(pub Vec<Stretch>);
+
+impl Stretches {
+    /// Cuts and folds.
+    pub fn of(map: &Map) -> Self {
+        let mut items: Vec<Item> = Vec::new();
+        items.extend(map.placed().iter().map(|row| Item::of(row, true)));
+        items.extend(map.flat.iter().map(|row| Item::of(row, false)));
+        items.extend(map.slots.iter().map(|row| Item::of(row, true)));
+        let (cells, patterns) = cells(&items);
+        Self(limited(folded(&cells, &patterns)))
+    }
+
+    /// The stretches that `start..end` covers; `None` if they are all inside
+    /// one fold. What begins or ends inside a fold is drawn outside it only.
+    pub fn span(&self, start: u128, end: u128) -> Option<Range<usize>> {
+        let all = &self.0;
+        let mut first = all.partition_point(|stretch| stretch.end <= start);
+        if all
+            .get(first)
+            .is_some_and(|fold| fold.folded && fold.start < start)
+        {
+            first += 1;
+        }
+        let mut behind = all.partition_point(|stretch| stretch.start < end);
+        if behind > 0 && all[behind - 1].folded && all[behind - 1].end > end {
+            behind -= 1;
+        }
+        (first < behind).then_some(first..behind)
+    }
+
+    /// The rows with what they cover; those inside a fold become one.
+    pub fn place<'a, T: Row>(&self, rows: &'a [T]) -> Vec<Placed<'a, T>> {
+        let mut placed = Vec::new();
+        let mut in_folds: BTreeMap<usize, Vec<&T>> = BTreeMap::new();
+        for row in rows {
+            match self.span(row.start(), row.end()) {
+                Some(span) => placed.push(Placed {
+                    span,
+                    rows: vec![row],
+                }),
+                None => {
+                    let fold = self.0.partition_point(|stretch| stretch.end <= row.start());
+                    in_folds.entry(fold).or_default().push(row);
+                }
+            }
+        }
+        placed.extend(in_folds.into_iter().map(|(fold, rows)| Placed {
+            span: fold..fold + 1,
+            rows,
+        }));
+        placed.sort_by_key(|placed| placed.span.start);
+        placed
+    }
+}
+
+/// A row, or those that a fold hides, and the stretches they cover.
+#[derive(Debug)]
+pub struct Placed<'a, T> {
+    /// Which stretches.
+    pub span: Range<usize>,
+    /// One row, or several in a fold.
+    pub rows: Vec<&'a T>,
+}
+
+struct Item {
+    start: u128,
+    end: u128,
+    class: String,
+    /// Only the flat view says that somebody answers.
+    silent: bool,
+}
+
+impl Item {
+    fn of<T: Row>(row: &T, silent: bool) -> Self {
+        Self {
+            start: row.start(),
+            end: row.end(),
+            class: row.class(),
+            silent,
+        }
+    }
+}
+
+/// The stretches between borders, and for each a number that is the same for
+/// those that look the same.
+fn cells(items: &[Item]) -> (Vec<Stretch>, Vec<usize>) {
+    let borders: BTreeSet<u128> = items
+        .iter()
+        .flat_map(|item| [item.start, item.end])
+        .collect();
+    let borders: Vec<u128> = borders.into_iter().collect();
+    let mut events: BTreeMap<u128, Vec<(usize, bool, bool)>> = BTreeMap::new();
+    let mut classes = Numbers::default();
+    for item in items {
+        let class = classes.number(item.class.clone());
+        events
+            .entry(item.start)
+            .or_default()
+            .push((class, true, item.silent));
+        events
+            .entry(item.end)
+            .or_default()
+            .push((class, false, item.silent));
+    }
+
+    let mut patterns = Numbers::default();
+    let mut here: BTreeMap<usize, i64> = BTreeMap::new();
+    let mut answering = 0;
+    let mut cells = Vec::new();
+    let mut numbers = Vec::new();
+    for border in borders.windows(2) {
+        for &(class, begins, silent) in events.get(&border[0]).into_iter().flatten() {
+            let count = here.entry(class).or_default();
+            let step = if begins { 1 } else { -1 };
+            *count += step;
+            answering += if silent { 0 } else { step };
+        }
+        here.retain(|_, count| *count > 0);
+        cells.push(Stretch {
+            start: border[0],
+            end: border[1],
+            folded: false,
+            empty: answering == 0,
+        });
+        numbers.push(patterns.number((border[1] - border[0], here.clone())));
+    }
+    (cells, numbers)
+}
+
+/// Numbers for things, the same for equal ones.
+struct Numbers<T>(HashMap<T, usize>);
+
+impl<T> Default for Numbers<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Hash + Eq> Numbers<T> {
+    fn number(&mut self, thing: T) -> usize {
+        let next = self.0.len();
+        *self.0.entry(thing).or_insert(next)
+    }
+}
+
+/// Folds what repeats, except for its beginning and its end.
+fn folded(cells: &[Stretch], patterns: &[usize]) -> Vec<Stretch> {
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < cells.len() {
+        let series = (1..=LONGEST_PERIOD).map(|period| (period, repeats(&patterns[at..], period)));
+        let series = series.filter(|(_, repeats)| *repeats >= REPEATS);
+        // The longest series; among equals the one with the shortest period.
+        let longest = series.max_by_key(|&(period, repeats)| (period * repeats, repeats));
+        let Some((period, repeats)) = longest else {
+            out.push(cells[at]);
+            at += 1;
+            continue;
+        };
+        let before = match period {
+            1 => 2,
+            _ => period,
+        };
+        let end = at + period * repeats;
+        out.extend(&cells[at..at + before]);
+        out.push(joined(&cells[at + before..end - period]));
+        out.extend(&cells[end - period..end]);
+        at = end;
+    }
+    out
+}
+
+/// How often the first `period` patterns come in a row.
+fn repeats(patterns: &[usize], period: usize) -> usize {
+    let shifted = patterns.iter().skip(period);
+    let same = patterns
+        .iter()
+        .zip(shifted)
+        .take_while(|(a, b)| a == b)
+        .count();
+    match patterns.len() < period {
+        true => 0,
+        false => same / period + 1,
+    }
+}
+
+/// Not more than can be looked at.
+fn limited(stretches: Vec<Stretch>) -> Vec<Stretch> {
+    let (before, behind) = DRAWN;
+    if stretches.len() <= before + behind + 1 {
+        return stretches;
+    }
+    let end = stretches.len() - behind;
+    let mut out = stretches[..before].to_vec();
+    out.push(joined(&stretches[before..end]));
+    out.extend(&stretches[end..]);
+    out
+}
+
+fn joined(stretches: &[Stretch]) -> Stretch {
+    Stretch {
+        start: stretches.first().map_or(0, |first| first.start),
+        end: stretches.last().map_or(0, |last| last.end),
+        folded: true,
+        empty: stretches.iter().all(|stretch| stretch.empty),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(count: u32) -> Vec<Stretch> {
+        let stretch = |n| Stretch {
+            start: u128::from(n) * 16,
+            end: u128::from(n + 1) * 16,
+            folded: false,
+            empty: false,
+        };
+        (0..count).map(stretch).collect()
+    }
+
+    #[test]
+    fn a_series_keeps_its_beginning_and_its_end() {
+        let out = folded(&plain(12), &[7, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 8]);
+        let folds: Vec<_> = out
+            .iter()
+            .filter(|s| s.folded)
+            .map(|s| (s.start, s.end))
+            .collect();
+        assert_eq!(folds, [(3 * 16, 10 * 16)]);
+        assert_eq!(out.len(), 6);
+    }
+
+    #[test]
+    fn a_pattern_of_several_stretches_is_a_series_too() {
+        let patterns: Vec<usize> = (0..31).map(|n| n % 3).collect();
+        let out = folded(&plain(31), &patterns);
+        let folds: Vec<_> = out
+            .iter()
+            .filter(|s| s.folded)
+            .map(|s| (s.start, s.end))
+            .collect();
+        assert_eq!(folds, [(3 * 16, 27 * 16)]);
+    }
+
+    #[test]
+    fn what_does_not_repeat_is_drawn_up_to_a_limit() {
+        let patterns: Vec<usize> = (0..1000).collect();
+        let out = limited(folded(&plain(1000), &patterns));
+        assert_eq!(out.len(), DRAWN.0 + DRAWN.1 + 1);
+        assert_eq!((out[0].start, out[out.len() - 1].end), (0, 16_000));
+        assert!(out.windows(2).all(|pair| pair[0].end == pair[1].start));
+    }
+
+    #[test]
+    fn what_begins_inside_a_fold_is_drawn_outside_it() {
+        let mut all = plain(5);
+        all[2].folded = true;
+        let all = Stretches(all);
+        assert_eq!(all.span(16, 64), Some(1..4));
+        assert_eq!(all.span(40, 64), Some(3..4));
+        assert_eq!(all.span(16, 40), Some(1..2));
+        assert_eq!(all.span(36, 40), None);
+        assert_eq!(all.span(32, 40), None);
+    }
+}

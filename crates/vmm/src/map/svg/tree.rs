@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The column of the region tree.
+
+use std::ops::Range;
+
+use super::canvas::{Area, Canvas, Style};
+use super::label::{Label, Sign};
+use super::look::{self, Look};
+use super::row::{Row, summary};
+use super::scale::{Need, Scale};
+use super::stack::{Reach, Sheet, Stack};
+use super::words::{self, Face};
+
+/// How much of a container's name has room even if it is small.
+const UPRIGHT: i32 = 124;
+
+/// What the boxes need to be readable.
+pub fn needs(stack: &Stack<'_>) -> Vec<Need> {
+    let need = |sheet: &Sheet<'_>| match sheet.is_container() {
+        true => {
+            let name = words::width(&container_name(sheet), Face::SmallMono);
+            Need {
+                span: sheet.span.clone(),
+                height: name.min(UPRIGHT) + 10,
+                breaks: true,
+            }
+        }
+        false => {
+            let (span, _) = labelled(sheet);
+            let plain =
+                sheet.enabled && sheet.rows[0].note.is_empty() && sheet.rows[0].priority == 0;
+            let lines = if plain { 1 } else { 2 };
+            Need {
+                span,
+                height: Label::height(lines),
+                breaks: false,
+            }
+        }
+    };
+    stack.sheets.iter().map(need).collect()
+}
+
+/// Draws the column from `left` on; `looks` are those of the flat view, per
+/// stretch.
+pub fn draw(
+    canvas: &mut Canvas,
+    stack: &Stack<'_>,
+    scale: &Scale,
+    looks: &[Option<Look>],
+    left: i32,
+) {
+    for sheet in &stack.sheets {
+        canvas.group(&title(sheet), |canvas| match sheet.is_container() {
+            true => container(canvas, sheet, scale, left),
+            false => boxes(canvas, sheet, scale, looks, left),
+        });
+    }
+}
+
+/// Where a container's inside begins in a stretch: no break mark is drawn
+/// left of it, where the names stand upright.
+pub fn inside(stack: &Stack<'_>, stretch: usize) -> i32 {
+    let around = stack.sheets.iter().filter(|sheet| sheet.is_container());
+    let around = around.filter(|sheet| sheet.span.contains(&stretch));
+    around
+        .map(|sheet| sheet.left + sheet.edge)
+        .max()
+        .unwrap_or(0)
+}
+
+fn container(canvas: &mut Canvas, sheet: &Sheet<'_>, scale: &Scale, left: i32) {
+    let right = sheet
+        .reach
+        .iter()
+        .map(|reach| reach.right)
+        .max()
+        .unwrap_or(0);
+    let (top, bottom) = scale.range(&sheet.span);
+    let area = Area {
+        x: left + sheet.left,
+        y: top,
+        w: right.max(sheet.left + sheet.edge) - sheet.left,
+        h: bottom - top,
+    };
+    let edge = Area {
+        w: sheet.edge,
+        ..area
+    };
+    let dash = if sheet.enabled {
+        ""
+    } else {
+        r#" stroke-dasharray="4 3""#
+    };
+    canvas.rect(edge, &format!(r#"fill="{}""#, look::NEUTRAL));
+    canvas.rect(
+        area,
+        &format!(
+            r#"fill="none" stroke="{}" stroke-width="0.75"{dash}"#,
+            look::EDGE
+        ),
+    );
+
+    let long = container_name(sheet);
+    let room = edge.h - 10;
+    let text = match words::width(&long, Face::SmallMono) <= room {
+        true => long,
+        false => words::cut(&sheet.rows[0].name, Face::SmallMono, room),
+    };
+    // An edge narrower than a letter can have no name.
+    if sheet.edge >= 14 {
+        canvas.upright(
+            (edge.x + sheet.edge / 2 + 4, top + 6),
+            Style::new(Face::SmallMono, look::INK),
+            &text,
+        );
+    }
+}
+
+fn container_name(sheet: &Sheet<'_>) -> String {
+    let row = sheet.rows[0];
+    format!("{}, {}", row.name, words::size(row.size()))
+}
+
+fn boxes(canvas: &mut Canvas, sheet: &Sheet<'_>, scale: &Scale, looks: &[Option<Look>], left: i32) {
+    let (label_at, _) = labelled(sheet);
+    for (run, reach) in sheet.runs() {
+        let area = |span: &Range<usize>| {
+            let (top, bottom) = scale.range(span);
+            // A gap of a pixel keeps an edge apart from what covers it.
+            let right = if reach.seen {
+                reach.right
+            } else {
+                reach.right - 1
+            };
+            Area {
+                x: left + sheet.left,
+                y: top,
+                w: (right - sheet.left).max(1),
+                h: bottom - top,
+            }
+        };
+        match reach.seen && sheet.rows.len() == 1 {
+            true => same_looks(&run, looks)
+                .iter()
+                .for_each(|(span, look)| canvas.filled(area(span), *look)),
+            false => canvas.rect(area(&run), unseen(sheet)),
+        }
+        // What covers it without being seen must not hide its name.
+        let room = reach.clear.min(reach.right) - sheet.left;
+        let area = Area {
+            h: scale.clear(&run),
+            w: room,
+            ..area(&run)
+        };
+        if run == label_at {
+            label(sheet).draw(canvas, area);
+        } else if reach.seen {
+            let lines = Vec::new();
+            let again = Label {
+                lines,
+                size: String::new(),
+                ink: look::SOFT,
+                ..label(sheet)
+            };
+            again.draw(canvas, area);
+        }
+    }
+}
+
+fn unseen(sheet: &Sheet<'_>) -> &'static str {
+    match (sheet.enabled, sheet.rows.len()) {
+        (_, 2..) => look::FOLD_BOX,
+        (true, _) => look::HIDDEN_BOX,
+        (false, _) => look::DISABLED_BOX,
+    }
+}
+
+/// Neighbouring stretches of a run that look the same.
+fn same_looks(run: &Range<usize>, looks: &[Option<Look>]) -> Vec<(Range<usize>, Look)> {
+    let mut out: Vec<(Range<usize>, Look)> = Vec::new();
+    for stretch in run.clone() {
+        let Some(look) = looks[stretch] else { continue };
+        match out.last_mut() {
+            Some((span, same)) if *same == look && span.end == stretch => span.end = stretch + 1,
+            _ => out.push((stretch..stretch + 1, look)),
+        }
+    }
+    out
+}
+
+/// The first run of those with the most room to write.
+fn labelled(sheet: &Sheet<'_>) -> (Range<usize>, Reach) {
+    let runs = sheet.runs().into_iter().rev();
+    let widest = runs.max_by_key(|(_, reach)| reach.clear.min(reach.right));
+    widest.unwrap_or((
+        sheet.span.clone(),
+        Reach {
+            right: 0,
+            clear: 0,
+            seen: false,
+        },
+    ))
+}
+
+fn label(sheet: &Sheet<'_>) -> Label {
+    let ink = if sheet.enabled { look::INK } else { look::SOFT };
+    if sheet.rows.len() > 1 {
+        let summary = summary(&sheet.rows);
+        return Label {
+            name: summary.head,
+            size: String::new(),
+            lines: vec![(Sign::None, summary.detail)],
+            ink,
+        };
+    }
+    let row = sheet.rows[0];
+    let sign = match row.kind == "reserved" && !row.note.is_empty() {
+        true => Sign::Warning,
+        false => Sign::None,
+    };
+    let words = match sign {
+        // Its pattern says what it is; there is hardly room for the reason.
+        Sign::Warning if sheet.enabled => row.note.clone(),
+        _ => words_on(sheet).join(" · "),
+    };
+    Label {
+        name: row.name.clone(),
+        size: words::size(row.size()),
+        lines: vec![(sign, words)],
+        ink,
+    }
+}
+
+/// What there is to say about a region besides its name and size.
+fn words_on(sheet: &Sheet<'_>) -> Vec<String> {
+    let row = sheet.rows[0];
+    let mut words = Vec::new();
+    if !sheet.enabled {
+        words.push("disabled".to_string());
+    }
+    words.push(row.kind.to_string());
+    if row.readonly {
+        words.push("read-only".into());
+    }
+    if !row.note.is_empty() {
+        words.push(row.note.clone());
+    }
+    match row.priority {
+        0 => {}
+        i32::MAX => words.push("above all".into()),
+        priority => words.push(format!("priority {priority}")),
+    }
+    words
+}
+
+fn title(sheet: &Sheet<'_>) -> String {
+    if sheet.rows.len() > 1 {
+        let summary = summary(&sheet.rows);
+        return format!("{}\n{}", summary.head, summary.detail);
+    }
+    let row = sheet.rows[0];
+    let seen = sheet.reach.iter().filter(|reach| reach.seen).count();
+    let seen = match seen {
+        _ if sheet.is_container() || !sheet.enabled => "",
+        0 => "\nhidden",
+        seen if seen < sheet.reach.len() => "\nhidden in part",
+        _ => "",
+    };
+    let (start, last, size) = (row.start, row.last, row.size());
+    format!(
+        "{}\n{start:#x} to {last:#x}, {size:#x} bytes\n{}{seen}",
+        row.name,
+        words_on(sheet).join("\n")
+    )
+}

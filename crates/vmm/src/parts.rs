@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! From a region of the machine to one of the model: its memory is made, its
+//! device is plugged in, and if this kernel cannot give it to the guest, a
+//! reservation with the reason takes its place.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use kvm_slots::{
+    self as slots, Capabilities, Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, PlanError,
+    SlotAccess, SlotRange, SlotTable, Unsupported, Vm, plan,
+};
+use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, PrivateMmio, Region, RegionId};
+use vfio_private::Access as PieceAccess;
+
+use crate::backend::Platform;
+use crate::device::Device;
+use crate::handle::Handle;
+use crate::host_mapping::HostMapping;
+use crate::machine::{self, Backing, DeviceKind, Init, Kind};
+
+/// Makes regions.
+pub struct Maker<'a, P> {
+    /// What the machine will run on.
+    pub platform: &'a P,
+    /// What that can do.
+    pub capabilities: &'a Capabilities,
+    /// The model's region for each of the machine's so far.
+    pub regions: &'a [RegionId],
+    /// The devices so far.
+    pub devices: &'a mut Vec<Device>,
+}
+
+/// A region, and the pieces that lie in it at their offsets.
+pub struct Made {
+    /// The region.
+    pub region: Region<Handle>,
+    /// The pieces of a BAR; empty for everything else.
+    pub pieces: Vec<(u64, Region<Handle>)>,
+}
+
+/// Why a region could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// Host memory or a file cannot be had.
+    #[error("its memory cannot be had: {0}")]
+    Host(#[from] io::Error),
+    /// The kernel refused a file.
+    #[error("its file cannot be had: {0}")]
+    File(Errno),
+    /// The BAR cannot be cut.
+    #[error("{0}")]
+    Bar(String),
+}
+
+impl<P: Platform> Maker<'_, P> {
+    /// Makes one region.
+    pub fn make(mut self, region: &machine::Region) -> Result<Made, PartError> {
+        let (name, size) = (region.name.as_str(), region.size);
+        let plain = match &region.kind {
+            Kind::Container => Region::container(name, size),
+            Kind::Reserved => Region::reservation(name, size),
+            Kind::Mmio(kind) => return Ok(alone(self.mmio(name, size, *kind, String::new()))),
+            Kind::Alias { target, offset } => {
+                Region::alias(name, self.regions[*target], *offset, size)
+            }
+            Kind::Ram(backing) => return Ok(alone(self.ram(region, *backing)?)),
+            Kind::Rom => return Ok(alone(self.rom(region, false)?)),
+            Kind::RomDevice => return Ok(alone(self.rom(region, true)?)),
+            Kind::DeviceRam => return Ok(alone(self.device_ram(region)?)),
+            Kind::PrivateMmio => return Ok(alone(self.private_mmio(region)?)),
+            Kind::Bar(bar) => return self.bar(region, bar),
+        };
+        Ok(alone(plain.with_handle(Handle::default())))
+    }
+
+    fn mmio(&mut self, name: &str, size: u128, kind: DeviceKind, note: String) -> Region<Handle> {
+        let device = Some(self.plug(Device::new(kind)));
+        Region::mmio(name, size).with_handle(Handle {
+            device,
+            note,
+            ..Handle::default()
+        })
+    }
+
+    fn plug(&mut self, device: Device) -> usize {
+        self.devices.push(device);
+        self.devices.len() - 1
+    }
+
+    fn ram(&self, region: &machine::Region, backing: Backing) -> Result<Region<Handle>, PartError> {
+        let size = bytes(region.size);
+        let needed = match backing {
+            Backing::Host => None,
+            Backing::GuestMemfd => Some(GuestMemfdFlags::MMAP | GuestMemfdFlags::INIT_SHARED),
+            Backing::Private => Some(GuestMemfdFlags::empty()),
+        };
+        let Some(flags) = needed else {
+            let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
+            let memory = Memory::host_only(host_memory(&mapping, size)?);
+            return Ok(Region::ram(&region.name, memory).with_handle(host_handle(mapping)));
+        };
+        if let Err(why) = self.guest_memfd_exists(backing, flags) {
+            return Ok(refused(region, why));
+        }
+        if region.readonly {
+            return Ok(refused(region, Unsupported::ReadOnlyFile));
+        }
+        let file = self
+            .platform
+            .vm()
+            .create_guest_memfd(size, flags)
+            .map_err(PartError::File)?;
+        let (mapping, sides) = match backing {
+            Backing::Private => (HostMapping::anonymous(size)?, GuestMemfdSides::Private),
+            _ => (
+                HostMapping::of_file(&file, 0, size)?,
+                GuestMemfdSides::Shared,
+            ),
+        };
+        let mapping = filled(mapping, &region.init)?;
+        let slice = file_slice(Arc::new(file), 0, size)?;
+        let memory = Memory::with_guest_memfd(host_memory(&mapping, size)?, slice, sides);
+        let memory = memory
+            .ok_or(io::ErrorKind::InvalidInput)
+            .map_err(io::Error::from)?;
+        Ok(Region::ram(&region.name, memory).with_handle(host_handle(mapping)))
+    }
+
+    /// Whether the kernel has a guest_memfd that can be made in this way.
+    fn guest_memfd_exists(
+        &self,
+        backing: Backing,
+        needed: GuestMemfdFlags,
+    ) -> Result<(), Unsupported> {
+        let can = self.capabilities;
+        if backing == Backing::Private && can.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE == 0 {
+            return Err(Unsupported::NoPrivatePages);
+        }
+        if !can.guest_memfd {
+            return Err(Unsupported::NoGuestMemfd);
+        }
+        let offered = can.guest_memfd_flags;
+        match offered.contains(needed) {
+            true => Ok(()),
+            false => Err(Unsupported::NoGuestMemfdFlags { needed, offered }),
+        }
+    }
+
+    fn rom(&mut self, region: &machine::Region, device: bool) -> Result<Region<Handle>, PartError> {
+        let size = bytes(region.size);
+        let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
+        let host = slots::HostMemory::new(mapping.address(), mapping.clone());
+        let backing = slots::Backing::Host(host);
+        if let Some(why) = self.refusal(SlotAccess::ReadOnly, size, backing) {
+            return Ok(refused(region, why));
+        }
+        let memory = Memory::host_only(host_memory(&mapping, size)?);
+        let handle = host_handle(mapping);
+        if !device {
+            return Ok(Region::rom(&region.name, memory).with_handle(handle));
+        }
+        let device = Some(self.plug(Device::flash()));
+        let handle = Handle { device, ..handle };
+        Ok(Region::rom_device(&region.name, memory).with_handle(handle))
+    }
+
+    fn device_ram(&self, region: &machine::Region) -> Result<Region<Handle>, PartError> {
+        let size = bytes(region.size);
+        let file = self.device_file(size, &region.init)?;
+        let mapping = Arc::new(HostMapping::of_file(&file, 0, size)?);
+        let memory = host_memory(&mapping, size)?;
+        Ok(Region::device_ram(&region.name, memory).with_handle(host_handle(mapping)))
+    }
+
+    fn private_mmio(&self, region: &machine::Region) -> Result<Region<Handle>, PartError> {
+        let size = bytes(region.size);
+        let file = Arc::new(self.device_file(size, &region.init)?);
+        let registers = PrivateMmio::new(file_slice(file, 0, size)?);
+        Ok(self.private_region(&region.name, region.readonly, registers, String::new()))
+    }
+
+    /// A region of private MMIO, or why this kernel has no slot for it.
+    fn private_region(
+        &self,
+        name: &str,
+        readonly: bool,
+        registers: PrivateMmio,
+        note: String,
+    ) -> Region<Handle> {
+        let size = registers.size();
+        let file = registers.file();
+        let start = slots::FileStart::new(file.fd(), file.offset(), file.owner().clone());
+        let backing = slots::Backing::FdOffset(start);
+        let access = match readonly {
+            true => SlotAccess::ReadOnly,
+            false => SlotAccess::ReadWrite,
+        };
+        let refused = self.refusal(access, size, backing);
+        let region = match refused {
+            Some(_) => Region::reservation(name, size.into()),
+            None => Region::private_mmio(name, registers),
+        };
+        region.with_handle(Handle {
+            refused,
+            note,
+            ..Handle::default()
+        })
+    }
+
+    fn bar(mut self, region: &machine::Region, bar: &machine::Bar) -> Result<Made, PartError> {
+        let pieces = machine::pieces(bar, region.size).map_err(PartError::Bar)?;
+        let file = Arc::new(self.device_file(bytes(region.size), &region.init)?);
+        let mut made = Made {
+            region: Region::container(&region.name, region.size).with_handle(Handle::default()),
+            pieces: Vec::new(),
+        };
+        for piece in pieces {
+            let (offset, size) = (piece.offset(), piece.size());
+            let name = format!("{}.{}@{offset:#x}", region.name, piece.access());
+            let note = piece.reasons().to_string();
+            let part = match piece.access() {
+                PieceAccess::Private => {
+                    let slice = file_slice(file.clone(), offset, size)?;
+                    self.private_region(&name, region.readonly, PrivateMmio::new(slice), note)
+                }
+                PieceAccess::Shared => {
+                    // Only this piece is mapped: the host has no pointer to
+                    // the private ones beside it.
+                    let mapping = Arc::new(HostMapping::of_file(&file, offset, size)?);
+                    let memory = host_memory(&mapping, size)?;
+                    let handle = Handle {
+                        note,
+                        ..host_handle(mapping)
+                    };
+                    Region::device_ram(&name, memory).with_handle(handle)
+                }
+                PieceAccess::Trap => self.mmio(&name, size.into(), DeviceKind::Registers, note),
+                PieceAccess::Blocked => {
+                    Region::reservation(&name, size.into()).with_handle(Handle {
+                        note,
+                        ..Handle::default()
+                    })
+                }
+            };
+            made.pieces.push((offset, part));
+        }
+        Ok(made)
+    }
+
+    /// The file of a device's registers, with what they hold to begin with.
+    fn device_file(&self, size: u64, init: &[Init]) -> Result<OwnedFd, PartError> {
+        let file = File::from(self.platform.device_file(size).map_err(PartError::File)?);
+        for init in init {
+            file.write_all_at(&init.value.to_le_bytes()[..init.size], init.at)?;
+        }
+        Ok(file.into())
+    }
+
+    /// Why this kernel has no slot of this kind. The planner itself is asked.
+    fn refusal(
+        &self,
+        access: SlotAccess,
+        size: u64,
+        backing: slots::Backing,
+    ) -> Option<Unsupported> {
+        let range = SlotRange {
+            gpa: 0,
+            size,
+            access,
+            backing,
+            log_dirty: false,
+        };
+        let abi = self.platform.abi();
+        match plan(&SlotTable::new(), &[range], self.capabilities, abi) {
+            Err(PlanError::Unsupported(ranges)) => ranges.first().map(|range| range.why),
+            _ => None,
+        }
+    }
+}
+
+fn alone(region: Region<Handle>) -> Made {
+    Made {
+        region,
+        pieces: Vec::new(),
+    }
+}
+
+fn refused(region: &machine::Region, why: Unsupported) -> Region<Handle> {
+    Region::reservation(&region.name, region.size).with_handle(Handle {
+        refused: Some(why),
+        ..Handle::default()
+    })
+}
+
+fn host_handle(mapping: Arc<HostMapping>) -> Handle {
+    Handle {
+        host: Some(mapping),
+        ..Handle::default()
+    }
+}
+
+/// Sizes of memory were checked to be far below 2^64.
+fn bytes(size: u128) -> u64 {
+    u64::try_from(size).unwrap_or(u64::MAX)
+}
+
+fn filled(mapping: HostMapping, init: &[Init]) -> io::Result<Arc<HostMapping>> {
+    for init in init {
+        mapping.write(init.at, &init.value.to_le_bytes()[..init.size])?;
+    }
+    Ok(Arc::new(mapping))
+}
+
+fn host_memory(mapping: &Arc<HostMapping>, size: u64) -> io::Result<HostMemory> {
+    let memory = HostMemory::new(mapping.address(), size, mapping.clone());
+    memory.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+fn file_slice(file: Arc<OwnedFd>, offset: u64, size: u64) -> io::Result<FileSlice> {
+    let slice = FileSlice::new(file.as_raw_fd(), offset, size, file);
+    slice.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
