@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The hardware tests themselves.
+
+use std::path::Path;
+
+use kvm_slots::sim::KernelVersion;
+use kvm_slots::{AbiProfile, Capabilities};
+use vmm::backend::Platform;
+use vmm::backend::kvm::Kvm;
+use vmm::backend::sim::Sim;
+use vmm::machine::How;
+
+use crate::needs::{DEVICE, Need, kvm};
+use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
+
+/// A test, what it needs, and what it does.
+#[derive(Clone, Debug)]
+pub struct HwTest {
+    /// A sentence with underscores.
+    pub name: String,
+    /// What must be there.
+    pub needs: &'static [Need],
+    run: Body,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Body {
+    Plain(fn() -> Result<(), String>),
+    OfMachine(fn(&str) -> Result<(), String>, &'static str),
+}
+
+impl HwTest {
+    /// Runs the test.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub fn run(&self) -> Result<(), String> {
+        match self.run {
+            Body::Plain(run) => run(),
+            Body::OfMachine(run, machine) => run(machine),
+        }
+    }
+}
+
+/// All hardware tests.
+pub fn all() -> Vec<HwTest> {
+    let mut tests = Vec::new();
+    for (name, _) in MACHINES {
+        tests.push(HwTest {
+            name: format!("machine_{name}_runs_on_the_real_kvm_as_it_says"),
+            needs: &[Need::Kvm],
+            run: Body::OfMachine(runs_as_it_says, name),
+        });
+        tests.push(HwTest {
+            name: format!("machine_{name}_is_seen_alike_on_the_real_and_the_simulated_kvm"),
+            needs: &[Need::Kvm],
+            run: Body::OfMachine(is_seen_alike, name),
+        });
+    }
+    let mut plain = |name: &str, needs, run| {
+        tests.push(HwTest {
+            name: name.to_string(),
+            needs,
+            run: Body::Plain(run),
+        });
+    };
+    plain(
+        "guest_memfd_ram_is_direct_and_shared_with_its_mapping",
+        &[Need::Kvm, Need::MappableGuestMemfd],
+        guest_memfd_ram_is_direct,
+    );
+    plain(
+        "a_released_kernel_refuses_a_slot_without_a_host_address",
+        &[Need::Kvm, Need::NoHostlessSlots],
+        a_released_kernel_refuses,
+    );
+    tests
+}
+
+fn runs_as_it_says(name: &str) -> Result<(), String> {
+    let machine = machine(name)?;
+    all_ok(&run(&machine, &kvm(&machine)?)?)
+}
+
+/// The simulated kernel is given what the real one can do, so that also what
+/// cannot be done is seen alike.
+fn is_seen_alike(name: &str) -> Result<(), String> {
+    let machine = machine(name)?;
+    let real = kvm(&machine)?;
+    let capabilities = Capabilities::probe(real.vm());
+    let simulated = Sim::of(simulated_like(&capabilities, real.physical_bits()));
+    same(&run(&machine, &real)?, &run(&machine, &simulated)?)
+}
+
+fn guest_memfd_ram_is_direct() -> Result<(), String> {
+    let machine = machine("built_in")?;
+    let steps = run(&machine, &kvm(&machine)?)?;
+    let mut on_it = steps
+        .iter()
+        .filter(|step| step.region.starts_with("memfd-ram"));
+    let direct = on_it.clone().count() > 0 && on_it.all(|step| step.seen.how == How::Direct);
+    match direct {
+        true => all_ok(&steps),
+        false => Err("no step on memfd-ram, or one that was not direct".into()),
+    }
+}
+
+/// What the profile asks for is a flag that no released kernel knows: the
+/// machine is not put together, and the kernel's own answer is the reason.
+fn a_released_kernel_refuses() -> Result<(), String> {
+    let machine = machine("built_in")?;
+    let profile = AbiProfile::FD_OFFSET_BIT_4;
+    let real = Kvm::new(&machine, Path::new(DEVICE), profile).map_err(|e| e.to_string())?;
+    let of_kvm = match run(&machine, &real) {
+        Ok(_) => return Err("the kernel took a slot without a host address".into()),
+        Err(error) => error,
+    };
+    let simulated = Sim::new(&machine, KernelVersion::V7_3, profile);
+    let of_sim = run(&machine, &simulated).and_then(|steps| all_ok(&steps));
+    match (of_kvm.contains("EINVAL"), of_sim) {
+        (true, Ok(())) => Ok(()),
+        (false, _) => Err(format!("not refused with EINVAL but: {of_kvm}")),
+        (_, Err(error)) => Err(format!("the simulated kernel, which has it: {error}")),
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The hardware tests: what they need, and what they do with it.
+//!
+//! A test states its needs. Where one is missing the test is skipped, and says
+//! which; it is never silently green. `cargo test` runs them by way of
+//! `hardware.rs`, and `cargo xtask hw-test` by way of the program `hw-tests`,
+//! a single binary that can also be carried into another machine.
+
+pub mod hw;
+pub mod needs;
+pub mod peers;
