@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a change must pass.
+
+use crate::shell::{Step, cargo, run_all, succeeds};
+use crate::{test_steps, tidy};
+
+/// The crates that others use.
+const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
+
+/// The oldest toolchain that the libraries build with.
+const OLDEST: &str = "1.85.0";
+
+/// Checks everything.
+pub fn run() -> Result<(), String> {
+    install()?;
+    tidy::check()?;
+    let mut steps = vec![
+        Step::cargo("format", &["fmt", "--all", "--check"]),
+        clippy(&[
+            "--workspace",
+            "--all-targets",
+            "--features",
+            "kvm-slots/sim",
+        ]),
+        clippy(&["-p", "kvm-slots", "--all-targets", "--no-default-features"]),
+        clippy(&[
+            "-p",
+            "kvm-slots",
+            "--no-default-features",
+            "--features",
+            "sim",
+        ]),
+        Step::cargo(
+            "docs",
+            &["doc", "--workspace", "--no-deps", "--all-features"],
+        )
+        .env("RUSTDOCFLAGS", "-D warnings"),
+    ];
+    steps.extend(oldest());
+    steps.extend(test_steps());
+    steps.push(package());
+    run_all(&steps)
+}
+
+/// Puts the tools in place that a fresh toolchain may lack.
+fn install() -> Result<(), String> {
+    for (component, command) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        let is_there = || succeeds(&cargo(), &[command, "--version"]);
+        if !is_there() {
+            succeeds("rustup", &["component", "add", component]);
+        }
+        if !is_there() {
+            return Err(format!(
+                "`cargo {command}` is missing: rustup component add {component}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Lints, with every warning an error, and every `unsafe` without an argument.
+fn clippy(selection: &[&str]) -> Step {
+    let lints = [
+        "--",
+        "-D",
+        "warnings",
+        "-D",
+        "clippy::undocumented_unsafe_blocks",
+    ];
+    Step::cargo("lints", &["clippy"])
+        .with(selection)
+        .with(&lints)
+}
+
+/// The libraries with the oldest toolchain that they promise to build with.
+/// Where it cannot be had, this is said and passed over.
+fn oldest() -> Option<Step> {
+    let toolchain = format!("+{OLDEST}");
+    let is_there = || succeeds("rustup", &["run", OLDEST, "rustc", "--version"]);
+    if !is_there() {
+        succeeds(
+            "rustup",
+            &["toolchain", "install", OLDEST, "--profile", "minimal"],
+        );
+    }
+    if !is_there() {
+        eprintln!("xtask: oldest toolchain: SKIPPED: Rust {OLDEST} cannot be installed");
+        return None;
+    }
+    let step = Step::rustup_cargo("oldest toolchain", &[&toolchain, "check", "--all-features"]);
+    // A folder of its own, so that the toolchains do not undo each other's work.
+    Some(libraries(step).with(&["--target-dir", "target/oldest"]))
+}
+
+/// The libraries as they would be published.
+fn package() -> Step {
+    libraries(Step::cargo("packages", &["package", "--allow-dirty"]))
+}
+
+fn libraries(step: Step) -> Step {
+    LIBRARIES
+        .iter()
+        .fold(step, |step, library| step.with(&["-p", library]))
+}

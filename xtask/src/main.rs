@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Developer commands: `cargo xtask --help`.
+
+mod ci;
+mod hw_test;
+mod shell;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use shell::{Step, run_all};
+
+/// Developer commands of this workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every test that needs no special hardware, and those that this
+    /// machine's /dev/kvm allows; the others are listed with what they lack.
+    Test,
+    /// Run what a change must pass: house rules, format, lints, docs, tests,
+    /// features, oldest toolchain, packages.
+    Ci,
+    /// Run the hardware tests and show a table of tests and environments.
+    HwTest {
+        /// Run in this environment, and fail if it is not there. May be given
+        /// more than once. Without it: in every environment that is there.
+        #[arg(long, value_name = "NAME")]
+        env: Vec<String>,
+        /// Write the results to this file as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Check the house rules: file length, licence lines, left-overs.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Test => run_all(&test_steps()),
+        Command::Ci => ci::run(),
+        Command::HwTest { env, json } => hw_test::run(&env, json.as_deref()),
+        Command::Tidy => tidy::check(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The tests, with every feature that only tests need switched on.
+fn test_steps() -> Vec<Step> {
+    let features = ["--features", "kvm-slots/sim"];
+    vec![Step::cargo("tests", &["test", "--workspace"]).with(&features)]
+}
