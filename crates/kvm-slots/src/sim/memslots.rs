@@ -53,15 +53,27 @@ impl SimSlot {
 #[derive(Debug, Default)]
 pub(super) struct Memslots {
     slots: BTreeMap<(u16, u16), SimSlot>,
+    /// The numbers by address space and guest-physical address.
+    by_gpa: BTreeMap<(u16, u64), u16>,
 }
 
 impl Memslots {
     /// The slot of address space 0 that holds `gpa`.
     pub(super) fn find(&self, gpa: u64) -> Option<&SimSlot> {
-        let slots = self.slots.range(..=(0, u16::MAX)).map(|(_, slot)| slot);
-        slots
-            .into_iter()
-            .find(|slot| slot.gpa <= gpa && gpa <= slot.last())
+        let (_, id) = self.by_gpa.range((0, 0)..=(0, gpa)).next_back()?;
+        self.slots.get(&(0, *id)).filter(|slot| gpa <= slot.last())
+    }
+
+    fn insert(&mut self, key: (u16, u16), slot: SimSlot) {
+        self.remove(key);
+        self.by_gpa.insert((key.0, slot.gpa), key.1);
+        self.slots.insert(key, slot);
+    }
+
+    fn remove(&mut self, key: (u16, u16)) -> Option<SimSlot> {
+        let old = self.slots.remove(&key)?;
+        self.by_gpa.remove(&(key.0, old.gpa));
+        Some(old)
     }
 
     /// `KVM_SET_USER_MEMORY_REGION2`, and with `old_ioctl` the one before it.
@@ -89,7 +101,7 @@ impl Memslots {
 
         let old = self.slots.get(&key).copied();
         if region.memory_size == 0 {
-            return match self.slots.remove(&key) {
+            return match self.remove(key) {
                 Some(_) => Ok(()),
                 None => Err(Errno::EINVAL),
             };
@@ -118,15 +130,20 @@ impl Memslots {
         if beyond.is_some_and(|beyond| beyond != 0) {
             return Err(Errno::EINVAL);
         }
-        self.slots.insert(key, SimSlot { file, ..new });
+        self.insert(key, SimSlot { file, ..new });
         Ok(())
     }
 
     /// Whether another slot of the address space holds one of these addresses.
     fn overlaps(&self, key: (u16, u16), new: &SimSlot) -> bool {
-        let others = self.slots.range((key.0, 0)..=(key.0, u16::MAX));
-        let mut others = others.filter(|(other, _)| **other != key);
-        others.any(|(_, slot)| slot.gpa <= new.last() && new.gpa <= slot.last())
+        // Slots do not overlap, so from the last address downwards they also
+        // end ever lower.
+        let below = self.by_gpa.range((key.0, 0)..=(key.0, new.last())).rev();
+        let mut others = below.filter(|(_, id)| **id != key.1);
+        let nearest = others
+            .next()
+            .and_then(|(_, id)| self.slots.get(&(key.0, *id)));
+        nearest.is_some_and(|slot| new.gpa <= slot.last())
     }
 
     /// Finds the file that a new slot names, and checks its range.
