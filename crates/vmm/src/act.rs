@@ -8,7 +8,7 @@ use memory_model::{
 
 use crate::board::{Board, follow_error};
 use crate::handle::Handle;
-use crate::machine::{ActionKind, Span};
+use crate::machine::{ActionKind, ErrorCode, Span};
 
 /// Why an action was not carried out. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -47,21 +47,21 @@ fn with_sources(error: &CommitError) -> String {
 }
 
 impl ActError {
-    /// The code by which machine files and reports name the error.
-    pub fn code(&self) -> &'static str {
+    /// What machine files and reports call the error.
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Unsupported(_) => "unsupported",
-            Self::Tree(_) => "tree",
-            Self::Commit(CommitError::Accepted { .. }) => "accepted",
-            Self::Commit(CommitError::TooComplex { .. }) => "too-complex",
+            Self::Unsupported(_) => ErrorCode::Unsupported,
+            Self::Tree(_) => ErrorCode::Tree,
+            Self::Commit(CommitError::Accepted { .. }) => ErrorCode::Accepted,
+            Self::Commit(CommitError::TooComplex { .. }) => ErrorCode::TooComplex,
             Self::Commit(CommitError::Refused { source, .. }) => match follow_error(source) {
-                Some(FollowError::Plan(PlanError::Unsupported(_))) => "unsupported",
-                Some(FollowError::Plan(PlanError::TooManySlots { .. })) => "too-many-slots",
-                _ => "kvm",
+                Some(FollowError::Plan(PlanError::Unsupported(_))) => ErrorCode::Unsupported,
+                Some(FollowError::Plan(PlanError::TooManySlots { .. })) => ErrorCode::TooManySlots,
+                _ => ErrorCode::Kvm,
             },
-            Self::State(StateError::WrongKind { .. }) => "wrong-kind",
-            Self::Attributes(_) => "kvm",
-            Self::NoHostAddress { .. } => "no-host-address",
+            Self::State(StateError::WrongKind { .. }) => ErrorCode::WrongKind,
+            Self::Attributes(_) => ErrorCode::Kvm,
+            Self::NoHostAddress { .. } => ErrorCode::NoHostAddress,
         }
     }
 }

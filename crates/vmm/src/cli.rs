@@ -16,7 +16,7 @@ use crate::backend::sim::Sim;
 use crate::board::Board;
 use crate::machine::Machine;
 use crate::map::{Map, svg, text};
-use crate::report::Report;
+use crate::report::{Report, StepReport};
 use crate::run::Run;
 
 /// Runs guests whose memory has no host pointer where it must not have one.
@@ -167,16 +167,18 @@ pub fn main() -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        // Who reads our output has seen enough.
-        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        // Who reads our output has seen enough. It ends as it would by SIGPIPE:
+        // not every step was taken.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::from(141),
         Err(error) => {
-            eprint!("vmm: {error}");
+            let mut text = format!("vmm: {error}");
             let mut source = error.source();
             while let Some(error) = source {
-                eprint!(": {error}");
+                text += &format!(": {error}");
                 source = error.source();
             }
-            eprintln!();
+            // There is nowhere left to say that it could not be said.
+            let _ = writeln!(io::stderr(), "{text}");
             ExitCode::from(2)
         }
     }
@@ -284,12 +286,17 @@ fn heading(report: &Report) -> String {
 }
 
 fn summary(report: &Report) -> String {
-    let wrong = report.steps.iter().filter(|step| !step.ok()).count();
-    let steps = report.steps.len();
-    match wrong {
-        0 => format!("All {steps} steps as expected."),
-        _ => format!("{wrong} of {steps} steps NOT as expected."),
+    let count = |of: fn(&StepReport) -> bool| report.steps.iter().filter(|step| of(step)).count();
+    let (steps, wrong) = (report.steps.len(), count(|step| !step.ok()));
+    let mut text = match wrong {
+        0 => format!("All {steps} steps as expected"),
+        _ => format!("{wrong} of {steps} steps NOT as expected"),
+    };
+    match count(|step| step.unsupported) {
+        0 => {}
+        n => text += &format!("; {n} of them are unsupported by this kernel"),
     }
+    text + "."
 }
 
 fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {

@@ -44,7 +44,7 @@ pub struct StepReport {
     pub n: usize,
     /// The word of the step, as machine files have it.
     pub op: &'static str,
-    /// The guest-physical address, or for a region its offset.
+    /// The guest-physical address; for a region, where it lies or goes to.
     pub gpa: u64,
     /// How many bytes.
     pub size: u64,
@@ -54,6 +54,9 @@ pub struct StepReport {
     pub seen: Observation,
     /// What was expected.
     pub expected: Observation,
+    /// Whether this kernel cannot do it at all, so that being refused is what
+    /// is expected.
+    pub unsupported: bool,
     /// The memslot operations that the step led to.
     pub slot_ops: Vec<String>,
 }
@@ -76,7 +79,15 @@ impl StepReport {
             region,
             seen,
             expected,
+            unsupported: false,
             slot_ops: Vec::new(),
+        }
+    }
+
+    pub(crate) fn unsupported_if(self, unsupported: bool) -> Self {
+        Self {
+            unsupported,
+            ..self
         }
     }
 
@@ -132,6 +143,7 @@ impl StepReport {
             "expected": self.expected.value,
             "ok": self.ok(),
             "expected_how": self.expected.how.word(),
+            "unsupported": self.unsupported,
             "region": self.region,
             "note": self.seen.note,
             "slot_ops": self.slot_ops,

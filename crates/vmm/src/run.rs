@@ -4,7 +4,7 @@
 
 use kvm_slots::sim::GuestFault;
 use kvm_slots::{Slot, Unsupported, Vm};
-use memory_model::AddrRange;
+use memory_model::{AddrRange, RegionId};
 
 use crate::act::ActError;
 use crate::backend::Platform;
@@ -90,15 +90,9 @@ impl<P: Platform> Run<P> {
             AccessKind::Read(_) => "read",
             AccessKind::Write(_) => "write",
         };
-        StepReport::new(
-            n,
-            op,
-            access.gpa,
-            access.size as u64,
-            region,
-            seen,
-            expected,
-        )
+        let size = access.size as u64;
+        let report = StepReport::new(n, op, access.gpa, size, region, seen, expected);
+        report.unsupported_if(unsupported.is_some())
     }
 
     /// Why an action makes no sense, because this kernel cannot give the guest
@@ -128,10 +122,11 @@ impl<P: Platform> Run<P> {
             ActionKind::HostRead { expect, .. } => expect.map(hex),
             _ => None,
         };
+        let unsupported = matches!(result, Err(ActError::Unsupported(_)));
         let expected = match (&result, &action.fails) {
             // Whatever was expected, this kernel cannot do it.
             (Err(ActError::Unsupported(why)), _) => Observation::error(why.to_string()),
-            (_, Some(code)) => Observation::error(code.clone()),
+            (_, Some(code)) => Observation::error(code.word().to_string()),
             (_, None) => Observation::done(host_read),
         };
         let seen = match result {
@@ -139,10 +134,11 @@ impl<P: Platform> Run<P> {
             Err(ActError::Unsupported(why)) => Observation::error(why.to_string()),
             Err(error) => Observation {
                 note: error.to_string(),
-                ..Observation::error(error.code().to_string())
+                ..Observation::error(error.code().word().to_string())
             },
         };
-        StepReport::new(n, op, gpa, size, region, seen, expected)
+        let report = StepReport::new(n, op, gpa, size, region, seen, expected);
+        report.unsupported_if(unsupported)
     }
 }
 
@@ -197,6 +193,16 @@ impl<V: Vm> Board<V> {
         runs.find_map(|run| run.region().handle().refused)
     }
 
+    /// Where the region around this one starts in the address space, and at
+    /// which offset in it this one lies.
+    fn place(&self, id: RegionId) -> (u64, u64) {
+        let place = |id| self.model.tree().place(id).ok().flatten();
+        let Some(own) = place(id) else { return (0, 0) };
+        let around = std::iter::successors(place(own.parent), |around| place(around.parent));
+        let start = around.fold(0_u64, |start, around| start.saturating_add(around.address));
+        (start, own.address)
+    }
+
     /// Which region is at an address, and how far into it, for people.
     fn region_name(&self, gpa: u64) -> String {
         let view = self.model.view(self.space);
@@ -216,13 +222,8 @@ fn describe<V: Vm>(
 ) -> (&'static str, u64, u64, String) {
     let of_region = |op, index: usize, to: Option<u64>, more: &str| {
         let region = &machine.regions[index];
-        let at = board
-            .model
-            .tree()
-            .place(board.regions[index])
-            .ok()
-            .flatten();
-        let gpa = to.or(at.map(|place| place.address)).unwrap_or(0);
+        let (parent, at) = board.place(board.regions[index]);
+        let gpa = parent.saturating_add(to.unwrap_or(at));
         let size = u64::try_from(region.size).unwrap_or(u64::MAX);
         (op, gpa, size, format!("{}{more}", region.name))
     };

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The program as a user starts it: what it prints where, and how it exits.
 
+mod common;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use common::{example, failure, json, stderr, stdout, vmm};
 use serde_json::Value;
 
 const KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "7.3"];
@@ -18,39 +21,6 @@ const WRONG: &str = r#"
 region = [{ name = "ram", kind = "ram", at = 0, size = "4K" }]
 step = [{ do = "read", at = 0x10, expect = 5, how = "direct" }]
 "#;
-
-fn vmm(args: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_vmm");
-    Command::new(program).args(args).output().unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    str::from_utf8(&output.stderr).unwrap()
-}
-
-/// What a run prints with `--json`, which must exit with `status`.
-fn json(args: &[&str], status: i32) -> Value {
-    let output = vmm(args);
-    assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
-    assert_eq!(stderr(&output), "");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// That nothing could be run, and what is said about it.
-fn failure(args: &[&str]) -> String {
-    let output = vmm(args);
-    assert_eq!(output.status.code(), Some(2), "{args:?}");
-    assert_eq!(stdout(&output), "", "{args:?}");
-    stderr(&output).to_string()
-}
-
-fn example(name: &str) -> String {
-    format!("{}/../../examples/{name}.toml", env!("CARGO_MANIFEST_DIR"))
-}
 
 /// A machine file that is there while the folder is.
 fn file(folder: &Path, text: &str) -> String {
@@ -116,7 +86,7 @@ fn the_keys_of_the_json_are_the_designs_and_the_documented_ones_more() {
 
     let step = &report["steps"][0];
     let design = ["n", "op", "gpa", "size", "how", "value", "expected", "ok"];
-    let more = ["expected_how", "region", "note", "slot_ops"];
+    let more = ["expected_how", "unsupported", "region", "note", "slot_ops"];
     assert_eq!(keys(step).len(), design.len() + more.len());
     assert!(
         design
@@ -157,6 +127,19 @@ fn private_mmio_is_direct_with_the_abi_and_unsupported_without_it() {
 }
 
 #[test]
+fn the_summary_says_how_many_steps_the_kernel_cannot_do() {
+    let last = |arguments: &[&str]| {
+        let output = vmm(arguments);
+        stdout(&output).lines().last().unwrap().to_string()
+    };
+    let with = last(&["run", "--backend", "sim"]);
+    assert_eq!(with, "All 45 steps as expected.");
+    let without = last(&["run", "--backend", "sim", "--abi", "none"]);
+    let said = "All 45 steps as expected; 7 of them are unsupported by this kernel.";
+    assert_eq!(without, said);
+}
+
+#[test]
 fn every_example_runs_on_every_simulated_kernel() {
     for name in ["assigned-device", "confidential", "large", "pc"] {
         for kernel in KERNELS {
@@ -164,7 +147,11 @@ fn every_example_runs_on_every_simulated_kernel() {
             let output = vmm(&["run", &path, "--backend", "sim", "--sim-kernel", kernel]);
             assert_eq!(output.status.code(), Some(0), "{name} on {kernel}");
             let text = stdout(&output);
-            assert!(text.ends_with(" steps as expected.\n"), "{name}: {text}");
+            let last = text.lines().last().unwrap();
+            assert!(
+                last.starts_with("All ") && last.contains(" as expected"),
+                "{name}: {last}"
+            );
             assert!(!text.contains("WRONG"));
             assert_eq!(stderr(&output), "");
         }
@@ -288,40 +275,6 @@ fn a_kvm_that_may_not_be_opened_is_told_apart_from_one_that_is_missing() {
     let refused = format!("vmm: {path} cannot be opened: Permission denied (os error 13)\n");
     let no_kvm = format!("vmm: {path} is not KVM: ");
     assert!(said == refused || said.starts_with(&no_kvm), "{said}");
-}
-
-#[test]
-fn the_map_shows_tree_flat_view_and_slots_together_or_each() {
-    let all = vmm(&["map"]);
-    let parts = ["tree", "flat", "slots"].map(|form| vmm(&["map", "--as", form]));
-    let heads = parts
-        .each_ref()
-        .map(|part| stdout(part).lines().next().unwrap());
-    assert_eq!(heads, ["Region tree", "Flat view", "Memslots"]);
-    // Host addresses differ from run to run, so heads must do.
-    let lines: Vec<&str> = stdout(&all).lines().collect();
-    assert!(heads.iter().all(|head| lines.contains(head)));
-    assert!(parts.iter().all(|part| part.status.success()));
-    assert!(stdout(&parts[0]).contains("private mmio private-registers"));
-    assert!(stdout(&parts[1]).contains("direct ro         rom          slot"));
-    assert!(stdout(&parts[2]).contains("no host address"));
-}
-
-#[test]
-fn the_map_as_json_parses_and_as_svg_is_a_picture() {
-    for name in ["assigned-device", "confidential", "large", "pc"] {
-        let map = json(&["map", &example(name), "--as", "json"], 0);
-        for key in ["tree", "flat", "slots"] {
-            assert!(!map[key].as_array().unwrap().is_empty(), "{name}: {key}");
-        }
-        let output = vmm(&["map", &example(name), "--as", "svg"]);
-        let text = stdout(&output);
-        assert!(
-            text.starts_with("<svg") || text.starts_with("<?xml"),
-            "{name}"
-        );
-        assert!(text.trim_end().ends_with("</svg>"), "{name}");
-    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn sizes_are_what_memory_can_have() {
     ] {
         let said = "4: region 'r': field 'size': memory is a multiple of 4096 bytes large";
         region(kind, "size = 6000", said);
-        let said = "4: region 'r': field 'size': memory is at most 16 TiB large";
+        let said = "4: region 'r': field 'size': memory is at most 4 TiB large";
         region(kind, "size = \"16E\"", said);
     }
 }

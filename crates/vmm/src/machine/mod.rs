@@ -21,8 +21,8 @@ use raw::RawMachine;
 pub use bar::pieces;
 pub use error::MachineError;
 pub use spec::{
-    Access, AccessKind, Action, ActionKind, Backing, Bar, DeviceKind, How, Init, Kind, Machine,
-    Place, Region, Span, Step,
+    Access, AccessKind, Action, ActionKind, Backing, Bar, DeviceKind, ErrorCode, How, Init, Kind,
+    Machine, Place, Region, Span, Step,
 };
 
 /// The machine that `vmm` runs when it is given none.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Machine files as TOML has them, every field with its place in the file.
 
+use std::num::NonZeroU16;
+
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -81,7 +83,7 @@ pub(super) struct RawSpan {
 #[serde(deny_unknown_fields)]
 pub(super) struct Repeat {
     /// How often.
-    pub(super) count: u16,
+    pub(super) count: NonZeroU16,
     /// How far `at` goes on each time.
     #[serde(default = "nothing")]
     pub(super) stride: Number,

@@ -15,8 +15,9 @@ use super::spec::{Backing, Bar, DeviceKind, Init, Kind, Place, Region};
 /// How many regions a machine may have, repetitions included.
 const MAX_REGIONS: usize = 20_000;
 
-/// How large a region of the VMM's own memory may be, in bytes.
-const MAX_MEMORY: u128 = 1 << 44;
+/// How large a region with memory may be, in bytes: KVM takes no slot of 8 TiB
+/// or more.
+const MAX_MEMORY: u128 = 1 << 42;
 
 const PAGE: u128 = 4096;
 
@@ -38,7 +39,7 @@ pub(super) fn check(
     for spanned in raws {
         let raw = spanned.as_ref();
         let repeat = raw.repeat.as_ref().map(|repeat| repeat.as_ref().clone());
-        for index in 0..repeat.as_ref().map_or(1, |repeat| repeat.count) {
+        for index in 0..repeat.as_ref().map_or(1, |repeat| repeat.count.get()) {
             let mut subject = Subject {
                 source,
                 name: String::new(),
@@ -47,7 +48,11 @@ pub(super) fn check(
                 repeat: repeat.clone(),
             };
             let name = subject.numbered(raw.name.as_ref());
-            subject.name = format!("region '{name}'");
+            subject.name = format!("region '{}'", name.escape_debug());
+            if name.is_empty() || name.contains(char::is_control) {
+                let problem = "a name is not empty and has no control characters".into();
+                return Err(subject.wrong("name", raw.name.span(), problem));
+            }
             if by_name.insert(name.clone(), regions.len()).is_some() {
                 let problem = "another region has this name; {} stands for the repetition".into();
                 return Err(subject.wrong("name", raw.name.span(), problem));
@@ -263,7 +268,7 @@ fn size(subject: &Subject<'_>, kind: &Kind, raw: &RawRegion) -> Result<u128, Mac
     );
     match size {
         0 => wrong("a region has at least one byte"),
-        n if has_bytes && n > MAX_MEMORY => wrong("memory is at most 16 TiB large"),
+        n if has_bytes && n > MAX_MEMORY => wrong("memory is at most 4 TiB large"),
         n if has_bytes && n % PAGE != 0 => wrong("memory is a multiple of 4096 bytes large"),
         n => Ok(n),
     }

@@ -189,8 +189,57 @@ impl How {
 pub struct Action {
     /// What it does.
     pub what: ActionKind,
-    /// The code of the expected error.
-    pub fails: Option<String>,
+    /// The expected error.
+    pub fails: Option<ErrorCode>,
+}
+
+/// Why an action can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// It concerns private MMIO that the guest has accepted.
+    Accepted,
+    /// The pages are of another kind than it needs.
+    WrongKind,
+    /// There is no host address to reach the bytes through.
+    NoHostAddress,
+    /// This kernel cannot do it.
+    Unsupported,
+    /// There would be more memslots than the kernel has.
+    TooManySlots,
+    /// Rendering the regions would not end.
+    TooComplex,
+    /// The region tree does not allow it.
+    Tree,
+    /// KVM refused.
+    Kvm,
+}
+
+impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Accepted,
+        Self::WrongKind,
+        Self::NoHostAddress,
+        Self::Unsupported,
+        Self::TooManySlots,
+        Self::TooComplex,
+        Self::Tree,
+        Self::Kvm,
+    ];
+
+    /// The word that machine files and reports use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::WrongKind => "wrong-kind",
+            Self::NoHostAddress => "no-host-address",
+            Self::Unsupported => "unsupported",
+            Self::TooManySlots => "too-many-slots",
+            Self::TooComplex => "too-complex",
+            Self::Tree => "tree",
+            Self::Kvm => "kvm",
+        }
+    }
 }
 
 /// What a VMM does while its guest runs.

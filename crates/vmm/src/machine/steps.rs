@@ -9,7 +9,9 @@ use super::error::{MachineError, Source};
 use super::fields::Subject;
 use super::number::Number;
 use super::raw::RawStep;
-use super::spec::{Access, AccessKind, Action, ActionKind, How, Kind, Region, Span, Step};
+use super::spec::{
+    Access, AccessKind, Action, ActionKind, ErrorCode, How, Kind, Region, Span, Step,
+};
 
 /// How many steps a machine may have, repetitions included.
 const MAX_STEPS: usize = 100_000;
@@ -26,7 +28,7 @@ pub(super) fn check(
     for (number, spanned) in raws.iter().enumerate() {
         let raw = spanned.as_ref();
         let repeat = raw.repeat.as_ref().map(|repeat| repeat.as_ref().clone());
-        for index in 0..repeat.as_ref().map_or(1, |repeat| repeat.count) {
+        for index in 0..repeat.as_ref().map_or(1, |repeat| repeat.count.get()) {
             let subject = Subject {
                 source,
                 name: format!("step {} ({})", number + 1, raw.r#do.as_ref()),
@@ -110,7 +112,11 @@ impl Reader<'_> {
             }
         };
         self.nothing_else(&what)?;
-        let fails = self.raw.fails.as_ref().map(|code| code.as_ref().clone());
+        let codes = ErrorCode::ALL.map(|code| (code.word(), code));
+        let fails = match &self.raw.fails {
+            Some(code) => Some(self.subject.word("fails", code, &codes)?),
+            None => None,
+        };
         Ok(Step::Vmm(Action { what, fails }))
     }
 
