@@ -62,5 +62,5 @@ fn main() -> ExitCode {
 /// The tests, with every feature that only tests need switched on.
 fn test_steps() -> Vec<Step> {
     let features = ["--features", "kvm-slots/sim"];
-    vec![Step::cargo("tests", &["test", "--workspace"]).with(&features)]
+    vec![Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).with(&features)]
 }
