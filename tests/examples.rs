@@ -80,7 +80,7 @@ fn no_step_of_a_machine_leaves_a_slot_behind_or_makes_one_too_many() {
             let view = run.board.model.view(run.board.space);
             let slots = run.slots();
             // Every direct page is in a slot, and every slot shows direct bytes.
-            let direct = view.ranges().iter().filter(|r| r.access().reads_directly());
+            let direct = view.ranges().filter(|r| r.access().reads_directly());
             let pages = direct.map(|r| {
                 let (start, last) = (u128::from(r.range().start()), u128::from(r.range().last()));
                 ((last + 1) / 4096).saturating_sub(start.div_ceil(4096))

@@ -17,7 +17,7 @@ use crate::{
 /// What of `view` the guest is to reach directly: everything that is not
 /// trapped.
 pub fn slot_ranges<H>(view: &FlatView<H>) -> Vec<SlotRange> {
-    let ranges = view.ranges().iter().filter_map(|run| {
+    let ranges = view.ranges().filter_map(|run| {
         let access = match run.access() {
             GuestAccess::ReadWrite => SlotAccess::ReadWrite,
             GuestAccess::ReadOnly | GuestAccess::ReadTrapWrite => SlotAccess::ReadOnly,

@@ -66,9 +66,9 @@ impl Listener<()> for Never {
     }
 
     fn prepare(&self, update: &Update<'_, ()>) -> Result<(), ListenerError> {
-        match update.old.ranges() {
-            [] => Ok(()),
-            _ => Err("never".into()),
+        match update.old.is_empty() {
+            true => Ok(()),
+            false => Err("never".into()),
         }
     }
 }

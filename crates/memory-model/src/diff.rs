@@ -20,32 +20,50 @@ pub struct Diff<H> {
     pub changed: Vec<(FlatRange<H>, FlatRange<H>)>,
 }
 
+impl<H> Default for Diff<H> {
+    fn default() -> Self {
+        Self {
+            removed: Vec::new(),
+            added: Vec::new(),
+            changed: Vec::new(),
+        }
+    }
+}
+
 impl<H> Diff<H> {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.removed.is_empty() && self.added.is_empty() && self.changed.is_empty()
     }
 
-    /// What leads from `old` to `new`.
+    /// What leads from `old` to `new`. It looks at every run of both.
     pub fn between(old: &FlatView<H>, new: &FlatView<H>) -> Self {
-        let mut diff = Self {
-            removed: Vec::new(),
-            added: Vec::new(),
-            changed: Vec::new(),
-        };
-        let (mut old, mut new) = (old.ranges().iter(), new.ranges().iter());
+        let mut diff = Self::default();
+        diff.extend(old.ranges(), new.ranges());
+        diff
+    }
+
+    /// Adds what leads from `old` to `new`, both behind all that was added
+    /// before.
+    pub(crate) fn extend<'a>(
+        &mut self,
+        mut old: impl Iterator<Item = &'a FlatRange<H>>,
+        mut new: impl Iterator<Item = &'a FlatRange<H>>,
+    ) where
+        H: 'a,
+    {
         let (mut gone, mut come) = (old.next(), new.next());
         loop {
             let order = match (gone, come) {
-                (None, None) => return diff,
+                (None, None) => return,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some(a), Some(b)) => a.range().start().cmp(&b.range().start()),
             };
             match (order, gone, come) {
-                (Ordering::Equal, Some(a), Some(b)) => diff.compare(a, b),
-                (Ordering::Less, Some(a), _) => diff.removed.push(a.clone()),
-                (Ordering::Greater, _, Some(b)) => diff.added.push(b.clone()),
+                (Ordering::Equal, Some(a), Some(b)) => self.compare(a, b),
+                (Ordering::Less, Some(a), _) => self.removed.push(a.clone()),
+                (Ordering::Greater, _, Some(b)) => self.added.push(b.clone()),
                 _ => {}
             }
             if order != Ordering::Greater {

@@ -90,8 +90,10 @@
 extern crate alloc;
 
 mod backing;
+mod children;
 mod diff;
 mod error;
+mod follow;
 mod listener;
 mod model;
 mod range;
@@ -99,10 +101,12 @@ mod range_set;
 mod reader;
 mod region;
 mod render;
+mod runs;
 mod state;
 mod transaction;
 mod tree;
 mod view;
+mod windows;
 
 pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, PrivateMmio};
 pub use diff::Diff;
@@ -111,8 +115,9 @@ pub use listener::{Listener, Update};
 pub use model::{AddSpaceError, MemoryModel, SpaceId};
 pub use range::AddrRange;
 pub use range_set::RangeSet;
-pub use reader::{ViewGuard, ViewReader};
+pub use reader::{ThreadReader, ViewGuard, ViewReader};
 pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
+pub use runs::Ranges;
 pub use state::PageState;
 pub use transaction::Transaction;
 pub use tree::{Place, Tree};

@@ -6,12 +6,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::follow::follow;
 use crate::range_set::RangeSet;
-use crate::render::{MAX_VISITS, render};
+use crate::render::{MAX_VISITS, TooComplex};
 use crate::tree::Tree;
 use crate::{
-    CommitError, Diff, FlatView, Listener, ListenerError, RegionId, Transaction, TreeError, Update,
-    ViewReader,
+    AddrRange, CommitError, Diff, FlatView, Listener, ListenerError, RegionId, Transaction,
+    TreeError, Update, ViewReader,
 };
 
 /// Names an address space of one [`MemoryModel`].
@@ -48,8 +49,15 @@ impl<H> fmt::Debug for Space<H> {
 }
 
 impl<H> Space<H> {
-    pub(crate) fn render(&self, tree: &Tree<H>) -> Result<FlatView<H>, CommitError> {
-        render(tree, self.root).map_err(|_| CommitError::TooComplex {
+    /// The view that takes the place of `old`, which is right everywhere but
+    /// in `windows`, and what differs.
+    pub(crate) fn follow(
+        &self,
+        tree: &Tree<H>,
+        old: &FlatView<H>,
+        windows: &RangeSet,
+    ) -> Result<(FlatView<H>, Diff<H>), CommitError> {
+        follow(tree, self.root, old, windows).map_err(|TooComplex| CommitError::TooComplex {
             space: self.name.clone(),
             limit: MAX_VISITS,
         })
@@ -96,10 +104,14 @@ impl<H> MemoryModel<H> {
             private: RangeSet::new(),
         };
         self.tree.node(root)?;
-        space.reader = ViewReader::new(space.render(&self.tree)?);
-        self.tree.hold_root(root)?;
+        let mut everywhere = RangeSet::new();
+        everywhere.insert(AddrRange::ALL);
+        let (view, _) = space.follow(&self.tree, &FlatView::empty(), &everywhere)?;
+        space.reader = ViewReader::new(view);
+        let id = SpaceId(self.spaces.len());
+        self.tree.add_space(root, id)?;
         self.spaces.push(space);
-        Ok(SpaceId(self.spaces.len() - 1))
+        Ok(id)
     }
 
     /// All address spaces: id, name and root, in the order they were added.

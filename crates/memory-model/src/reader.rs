@@ -2,9 +2,10 @@
 //! How vCPU and device threads read a view while others change it.
 
 use alloc::sync::Arc;
+use core::fmt;
 use core::ops::Deref;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, Cache, Guard};
 
 use crate::FlatView;
 
@@ -33,6 +34,13 @@ impl<H> ViewReader<H> {
         self.current.load_full()
     }
 
+    /// A reader for one thread that looks addresses up all the time.
+    pub fn for_thread(&self) -> ThreadReader<H> {
+        ThreadReader {
+            cache: Cache::new(self.current.clone()),
+        }
+    }
+
     pub(crate) fn publish(&self, view: Arc<FlatView<H>>) {
         self.current.store(view);
     }
@@ -55,5 +63,28 @@ impl<H> Deref for ViewGuard<H> {
 
     fn deref(&self) -> &FlatView<H> {
         &self.0
+    }
+}
+
+/// Reads the current view for one thread: it looks whether there is a newer
+/// view, and that is all that it costs as long as there is none.
+///
+/// It keeps the latest view that it has seen alive, and all that this shows,
+/// until it is asked again or dropped.
+pub struct ThreadReader<H> {
+    cache: Cache<Arc<ArcSwap<FlatView<H>>>, Arc<FlatView<H>>>,
+}
+
+impl<H> ThreadReader<H> {
+    /// The view as it is now.
+    #[inline]
+    pub fn view(&mut self) -> &FlatView<H> {
+        self.cache.load()
+    }
+}
+
+impl<H> fmt::Debug for ThreadReader<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ThreadReader")
     }
 }

@@ -11,12 +11,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::tree::{Node, Tree};
-use crate::view::{Attributes, FlatRange, FlatView};
+use crate::view::{Attributes, FlatRange};
 use crate::{AddrRange, GuestAccess, Kind, RegionId, Switches};
 
 /// How many regions one rendering visits before it gives up. Only aliases of
 /// aliases, each showing the next one twice, come near it.
-pub(crate) const MAX_VISITS: u64 = 1 << 24;
+pub(crate) const MAX_VISITS: u64 = 1 << 22;
 
 /// Rendering took more than [`MAX_VISITS`] steps.
 #[derive(Debug)]
@@ -39,14 +39,19 @@ enum Step {
     },
 }
 
-/// The flat view of the tree below `root`, which lies at address 0.
-pub(crate) fn render<H>(tree: &Tree<H>, root: RegionId) -> Result<FlatView<H>, TooComplex> {
+/// What of the tree below `root`, which lies at address 0, shows in `window`.
+/// Neighbours are not joined yet.
+pub(crate) fn render<H>(
+    tree: &Tree<H>,
+    root: RegionId,
+    window: AddrRange,
+) -> Result<impl Iterator<Item = FlatRange<H>> + use<H>, TooComplex> {
     let mut taken = BTreeMap::new();
     let mut visits = 0;
     let mut stack = vec![Step::Visit {
         id: root,
         base: -place_of(tree, root),
-        clip: AddrRange::ALL,
+        clip: window,
         inherited: Switches::default(),
     }];
     while let Some(step) = stack.pop() {
@@ -75,7 +80,7 @@ pub(crate) fn render<H>(tree: &Tree<H>, root: RegionId) -> Result<FlatView<H>, T
             }
         }
     }
-    Ok(FlatView::from_sorted(taken.into_values()))
+    Ok(taken.into_values())
 }
 
 /// Where a region lies in its parent; 0 if it lies nowhere.
@@ -123,8 +128,13 @@ fn visit<H>(
         clip,
         effective,
     });
-    stack.extend(node.children.iter().rev().map(|&id| Step::Visit {
-        id,
+    // Only those children are looked at that reach into what is asked for.
+    let Some(seen) = AddrRange::clamp(i128::from(clip.start()) - base, clip.size()) else {
+        return;
+    };
+    let children = node.children.reaching_into(seen).into_iter().rev();
+    stack.extend(children.map(|child| Step::Visit {
+        id: child.id,
         base,
         clip,
         inherited: effective,

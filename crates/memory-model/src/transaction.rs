@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::model::{MemoryModel, Space, SpaceId};
 use crate::tree::{Node, Place, Tree};
+use crate::windows::Windows;
 use crate::{
     CommitError, Diff, FlatView, Kind, NotUndone, Region, RegionId, Switches, TreeError, Update,
 };
@@ -21,6 +22,8 @@ pub struct Transaction<'m, H> {
     model: &'m mut MemoryModel<H>,
     /// How to go back, the latest step last.
     undo: Vec<Undo<H>>,
+    /// Where views can differ.
+    windows: Windows,
 }
 
 #[derive(Debug)]
@@ -28,7 +31,7 @@ enum Undo<H> {
     Add(RegionId),
     Remove(RegionId, Node<H>),
     Place(RegionId),
-    Unplace(RegionId, Place, usize),
+    Unplace(RegionId, Place, u64),
     Switch(RegionId, Switches),
 }
 
@@ -37,6 +40,7 @@ impl<'m, H> Transaction<'m, H> {
         Self {
             model,
             undo: Vec::new(),
+            windows: Windows::default(),
         }
     }
 
@@ -88,6 +92,7 @@ impl<'m, H> Transaction<'m, H> {
         };
         self.model.tree.place_at(child, place)?;
         self.undo.push(Undo::Place(child));
+        self.windows.add_placed(&self.model.tree, child);
         Ok(())
     }
 
@@ -96,8 +101,9 @@ impl<'m, H> Transaction<'m, H> {
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotPlaced`].
     pub fn unplace(&mut self, child: RegionId) -> Result<(), TreeError> {
-        let (place, position) = self.model.tree.unplace(child)?;
-        self.undo.push(Undo::Unplace(child, place, position));
+        self.windows.add_placed(&self.model.tree, child);
+        let (place, placing) = self.model.tree.unplace(child)?;
+        self.undo.push(Undo::Unplace(child, place, placing));
         Ok(())
     }
 
@@ -152,8 +158,15 @@ impl<'m, H> Transaction<'m, H> {
         id: RegionId,
         change: impl FnOnce(Switches) -> Switches,
     ) -> Result<(), TreeError> {
-        let to = change(self.model.tree.switches(id)?);
+        let from = self.model.tree.switches(id)?;
+        let to = change(from);
+        if to == from {
+            return Ok(());
+        }
+        // It shows while it is enabled, be that before or after.
+        self.windows.add_region(&self.model.tree, id);
         let before = self.model.tree.switch(id, to)?;
+        self.windows.add_region(&self.model.tree, id);
         self.undo.push(Undo::Switch(id, before));
         Ok(())
     }
@@ -183,19 +196,20 @@ impl<'m, H> Transaction<'m, H> {
         Ok(())
     }
 
-    /// Renders every space anew and keeps those that differ.
-    fn plan(&self) -> Result<Vec<Change<H>>, CommitError> {
+    /// Renders anew what can differ, and keeps the spaces that do differ.
+    fn plan(&mut self) -> Result<Vec<Change<H>>, CommitError> {
+        let windows = core::mem::take(&mut self.windows);
         let mut changes = Vec::new();
-        for (index, space) in self.model.spaces.iter().enumerate() {
+        for (id, windows) in windows.into_spaces(self.model.spaces.len()) {
+            let space = &self.model.spaces[id.0];
             let old = space.reader.snapshot();
-            let new = space.render(&self.model.tree)?;
-            let diff = Diff::between(&old, &new);
+            let (new, diff) = space.follow(&self.model.tree, &old, &windows)?;
             if diff.is_empty() {
                 continue;
             }
             accepted_stays(space, &diff)?;
             changes.push(Change {
-                space: SpaceId(index),
+                space: id,
                 old,
                 new: Arc::new(new),
                 diff,
@@ -249,7 +263,7 @@ impl<H> Drop for Transaction<'_, H> {
                 Undo::Remove(id, node) => tree.restore(id, node),
                 // These undo what succeeded on this very tree.
                 Undo::Place(id) => drop(tree.unplace(id)),
-                Undo::Unplace(id, place, position) => tree.insert_child(id, place, position),
+                Undo::Unplace(id, place, placing) => tree.put(id, place, placing),
                 Undo::Switch(id, before) => drop(tree.switch(id, before)),
             }
         }

@@ -7,7 +7,8 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::{Kind, Region, RegionId, Switches, TreeError, Use};
+use crate::children::{Child, Children};
+use crate::{AddrRange, Kind, Region, RegionId, SpaceId, Switches, TreeError, Use};
 
 /// Where a region lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +27,28 @@ pub(crate) struct Node<H> {
     pub(crate) region: Arc<Region<H>>,
     pub(crate) switches: Switches,
     pub(crate) place: Option<Place>,
-    /// The winner first: priority downwards, the latest first among equals.
-    pub(crate) children: Vec<RegionId>,
-    /// How many aliases and address spaces name this region.
-    aliases: u32,
-    roots: u32,
+    /// The number of its placing, if it is placed.
+    placing: u64,
+    pub(crate) children: Children,
+    /// The aliases that show this region.
+    pub(crate) aliases: BTreeSet<RegionId>,
+    /// The address spaces that show it from their first address on.
+    pub(crate) spaces: Vec<SpaceId>,
+}
+
+impl<H> Node<H> {
+    /// The region as a child of the one that it lies in. `None` if it lies
+    /// nowhere.
+    fn as_child(&self, id: RegionId) -> Option<Child> {
+        let place = self.place?;
+        let range = AddrRange::clamp(place.address.into(), self.region.size())?;
+        Some(Child {
+            id,
+            range,
+            priority: place.priority,
+            placing: self.placing,
+        })
+    }
 }
 
 /// All regions of a model, placed or not. It is read through
@@ -41,6 +59,8 @@ pub struct Tree<H> {
     seats: Vec<Seat<H>>,
     /// The seats that nobody has, to be used again.
     free: Vec<u32>,
+    /// How many placings there were.
+    placings: u64,
 }
 
 /// A place in the table of regions. It serves one region after the other, each
@@ -56,6 +76,7 @@ impl<H> Tree<H> {
         Self {
             seats: Vec::new(),
             free: Vec::new(),
+            placings: 0,
         }
     }
 
@@ -100,8 +121,10 @@ impl<H> Tree<H> {
     }
 
     /// The regions in this one, the winner first.
-    pub fn children(&self, id: RegionId) -> Result<&[RegionId], TreeError> {
-        Ok(&self.node(id)?.children)
+    pub fn children(&self, id: RegionId) -> Result<Vec<RegionId>, TreeError> {
+        let mut children: Vec<&Child> = self.node(id)?.children.iter().collect();
+        children.sort_unstable_by_key(|child| child.rank());
+        Ok(children.into_iter().map(|child| child.id).collect())
     }
 
     /// Every region below and including `root` with its depth, parents before
@@ -112,10 +135,10 @@ impl<H> Tree<H> {
         while let Some((depth, id)) = stack.pop() {
             let Ok(node) = self.node(id) else { continue };
             out.push((depth, id));
-            let address = |id: &RegionId| self.node(*id).ok()?.place.map(|p| p.address);
-            let mut children = node.children.clone();
-            children.sort_by_key(address);
-            stack.extend(children.into_iter().rev().map(|id| (depth + 1, id)));
+            let mut children: Vec<&Child> = node.children.iter().collect();
+            children.sort_unstable_by_key(|child| (child.range.start(), child.rank()));
+            let children = children.into_iter().rev();
+            stack.extend(children.map(|child| (depth + 1, child.id)));
         }
         out
     }
@@ -128,18 +151,26 @@ impl<H> Tree<H> {
                 size: region.size(),
             });
         }
-        if let Kind::Alias { target, .. } = region.kind() {
-            self.node_mut(*target)?.aliases += 1;
+        let target = match *region.kind() {
+            Kind::Alias { target, .. } => Some(target),
+            _ => None,
+        };
+        if let Some(target) = target {
+            self.node(target)?;
         }
-        let node = Node {
+        let id = self.sit(Node {
             switches: region.switches,
             region: Arc::new(region),
             place: None,
-            children: Vec::new(),
-            aliases: 0,
-            roots: 0,
-        };
-        Ok(self.sit(node))
+            placing: 0,
+            children: Children::default(),
+            aliases: BTreeSet::new(),
+            spaces: Vec::new(),
+        });
+        if let Some(target) = target {
+            self.node_mut(target)?.aliases.insert(id);
+        }
+        Ok(id)
     }
 
     /// Gives a region a seat, and with it its id.
@@ -167,7 +198,7 @@ impl<H> Tree<H> {
         if seat.next_generation != u32::MAX {
             self.free.push(id.index);
         }
-        self.release_target(&node);
+        self.release_target(id, &node);
         Ok(node)
     }
 
@@ -182,8 +213,8 @@ impl<H> Tree<H> {
         let node = self.node(id)?;
         let by = match node {
             Node { place: Some(_), .. } => Some(Use::Placed),
-            Node { aliases: 1.., .. } => Some(Use::AliasTarget),
-            Node { roots: 1.., .. } => Some(Use::Root),
+            _ if !node.aliases.is_empty() => Some(Use::AliasTarget),
+            _ if !node.spaces.is_empty() => Some(Use::Root),
             _ if !node.children.is_empty() => Some(Use::HasChildren),
             _ => None,
         };
@@ -194,10 +225,10 @@ impl<H> Tree<H> {
         self.stand_up(id)
     }
 
-    fn release_target(&mut self, node: &Node<H>) {
+    fn release_target(&mut self, id: RegionId, node: &Node<H>) {
         if let Kind::Alias { target, .. } = *node.region.kind() {
             if let Ok(target) = self.node_mut(target) {
-                target.aliases -= 1;
+                target.aliases.remove(&id);
             }
         }
     }
@@ -206,7 +237,7 @@ impl<H> Tree<H> {
     pub(crate) fn restore(&mut self, id: RegionId, node: Node<H>) {
         if let Kind::Alias { target, .. } = *node.region.kind() {
             if let Ok(target) = self.node_mut(target) {
-                target.aliases += 1;
+                target.aliases.insert(id);
             }
         }
         self.free.retain(|&index| index != id.index);
@@ -226,39 +257,37 @@ impl<H> Tree<H> {
                 parent: self.name(place.parent),
             });
         }
-        let siblings = &self.node(place.parent)?.children;
-        let wins_over_child = |id: &RegionId| {
-            let sibling = self.node(*id).ok().and_then(|n| n.place);
-            sibling.is_some_and(|p| p.priority > place.priority)
-        };
-        let position = siblings.partition_point(wins_over_child);
-        self.insert_child(child, place, position);
+        self.placings += 1;
+        self.put(child, place, self.placings);
         Ok(())
     }
 
-    /// Takes a region out of the one it lies in; says where among its siblings
-    /// it was.
-    pub(crate) fn unplace(&mut self, child: RegionId) -> Result<(Place, usize), TreeError> {
-        let Some(place) = self.node(child)?.place else {
-            let name = self.name(child);
+    /// Takes a region out of the one it lies in; says what its place was, and
+    /// the number of its placing.
+    pub(crate) fn unplace(&mut self, child: RegionId) -> Result<(Place, u64), TreeError> {
+        let node = self.node_mut(child)?;
+        let as_child = node.as_child(child);
+        let Some(place) = node.place.take() else {
+            let name = node.region.name().to_string();
             return Err(TreeError::NotPlaced { name });
         };
-        let siblings = &mut self.node_mut(place.parent)?.children;
-        let position = siblings.iter().position(|&id| id == child);
-        let position = position.ok_or(TreeError::NoSuchRegion(child))?;
-        siblings.remove(position);
-        self.node_mut(child)?.place = None;
-        Ok((place, position))
+        let placing = node.placing;
+        if let Some(as_child) = as_child {
+            self.node_mut(place.parent)?.children.remove(as_child);
+        }
+        Ok((place, placing))
     }
 
     /// Undoes [`unplace`](Self::unplace), and is the last step of
     /// [`place_at`](Self::place_at).
-    pub(crate) fn insert_child(&mut self, child: RegionId, place: Place, position: usize) {
-        if let Ok(parent) = self.node_mut(place.parent) {
-            parent.children.insert(position, child);
-        }
-        if let Ok(child) = self.node_mut(child) {
-            child.place = Some(place);
+    pub(crate) fn put(&mut self, child: RegionId, place: Place, placing: u64) {
+        let Ok(node) = self.node_mut(child) else {
+            return;
+        };
+        (node.place, node.placing) = (Some(place), placing);
+        let as_child = node.as_child(child);
+        if let (Ok(parent), Some(as_child)) = (self.node_mut(place.parent), as_child) {
+            parent.children.insert(as_child);
         }
     }
 
@@ -273,9 +302,9 @@ impl<H> Tree<H> {
         Ok(core::mem::replace(&mut node.switches, to))
     }
 
-    /// Marks a region as the root of one address space more.
-    pub(crate) fn hold_root(&mut self, id: RegionId) -> Result<(), TreeError> {
-        self.node_mut(id)?.roots += 1;
+    /// Marks a region as the root of an address space.
+    pub(crate) fn add_space(&mut self, root: RegionId, space: SpaceId) -> Result<(), TreeError> {
+        self.node_mut(root)?.spaces.push(space);
         Ok(())
     }
 
@@ -291,7 +320,7 @@ impl<H> Tree<H> {
             if !seen.insert(id) {
                 continue;
             }
-            stack.extend(&node.children);
+            stack.extend(node.children.iter().map(|child| child.id));
             if let Kind::Alias { target, .. } = *node.region.kind() {
                 stack.push(target);
             }

@@ -4,6 +4,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::runs::{Ranges, Runs};
 use crate::{AddrRange, GuestAccess, HostMemory, Kind, Memory, PrivateMmio, Region, RegionId};
 
 /// A run of addresses that one region answers, in one way.
@@ -145,51 +146,69 @@ impl<H> PartialEq for FlatRange<H> {
 impl<H> Eq for FlatRange<H> {}
 
 /// Every address of a space that some region answers: sorted runs that do not
-/// overlap. It never changes once made.
+/// overlap. It never changes once made, and shares with other views of the
+/// space what they have in common.
 #[derive(Debug)]
 pub struct FlatView<H> {
-    ranges: Vec<FlatRange<H>>,
+    runs: Runs<H>,
 }
 
 impl<H> FlatView<H> {
     pub(crate) fn empty() -> Self {
-        Self { ranges: Vec::new() }
+        Self::of(Runs::new())
     }
 
-    /// From sorted runs that do not overlap; joins what can be joined.
-    pub(crate) fn from_sorted(pieces: impl IntoIterator<Item = FlatRange<H>>) -> Self {
-        let mut ranges: Vec<FlatRange<H>> = Vec::new();
-        for piece in pieces {
-            match ranges.last_mut() {
-                Some(run) if run.continues_into(&piece) => run.range = join(run.range, piece.range),
-                _ => ranges.push(piece),
-            }
-        }
-        Self { ranges }
+    pub(crate) fn of(runs: Runs<H>) -> Self {
+        Self { runs }
+    }
+
+    pub(crate) fn runs(&self) -> &Runs<H> {
+        &self.runs
+    }
+
+    /// How many runs there are.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether no region answers anywhere.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// All runs, by address.
-    pub fn ranges(&self) -> &[FlatRange<H>] {
-        &self.ranges
+    pub fn ranges(&self) -> Ranges<'_, H> {
+        self.runs.from(0)
     }
 
     /// The run that `address` lies in; `None` where no region answers.
+    #[inline]
     pub fn find(&self, address: u64) -> Option<&FlatRange<H>> {
-        let after = self.ranges.partition_point(|r| r.range.start() <= address);
-        let run = &self.ranges[after.checked_sub(1)?];
+        let run = self.runs.at_or_below(address)?;
         run.range.contains(address).then_some(run)
     }
 
-    /// The runs that share an address with `range`, by address, uncut.
-    pub fn intersecting(&self, range: AddrRange) -> &[FlatRange<H>] {
-        let from = self
-            .ranges
-            .partition_point(|r| r.range.last() < range.start());
-        let to = self
-            .ranges
-            .partition_point(|r| r.range.start() <= range.last());
-        &self.ranges[from..to]
+    /// The runs that share an address with `range`, by address, uncut. The
+    /// first of them is the lowest.
+    pub fn intersecting(
+        &self,
+        range: AddrRange,
+    ) -> impl Iterator<Item = &FlatRange<H>> + Clone + use<'_, H> {
+        let from = self.runs.from(range.start());
+        from.take_while(move |run| run.range.start() <= range.last())
     }
+}
+
+/// Joins runs that can be joined. They are sorted and do not overlap.
+pub(crate) fn merged<H>(pieces: impl IntoIterator<Item = FlatRange<H>>) -> Vec<FlatRange<H>> {
+    let mut runs: Vec<FlatRange<H>> = Vec::new();
+    for piece in pieces {
+        match runs.last_mut() {
+            Some(run) if run.continues_into(&piece) => run.range = join(run.range, piece.range),
+            _ => runs.push(piece),
+        }
+    }
+    runs
 }
 
 fn join(a: AddrRange, b: AddrRange) -> AddrRange {

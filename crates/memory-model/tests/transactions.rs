@@ -276,7 +276,7 @@ fn a_tree_is_walked_parents_first_and_by_address() {
     let bus = m.put(Region::container("bus", 0x100), 0x100);
     let low = m.put_in(bus, ram("low", 0x10), 0x10);
     let high = m.put_in(bus, ram("high", 0x10), 0x20);
-    assert_eq!(m.model.tree().children(bus), Ok(&[high, low][..]));
+    assert_eq!(m.model.tree().children(bus), Ok(vec![high, low]));
     let first = m.put(ram("first", 0x10), 0);
     let walk = m.model.tree().walk(m.root);
     assert_eq!(

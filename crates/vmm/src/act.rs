@@ -165,7 +165,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         let range = AddrRange::new(span.gpa, span.size.into());
         let range = range.ok_or(ActError::NoHostAddress { gpa: span.gpa })?;
         let view = self.model.view(self.space);
-        let mut runs = view.intersecting(range).iter();
+        let mut runs = view.intersecting(range);
         match runs.find_map(|run| run.region().handle().refused) {
             Some(why) => Err(why.into()),
             None => Ok(range),

@@ -220,7 +220,7 @@ fn add_stub(
 /// The highest free place for `size` bytes that no access goes to.
 fn free_place(view: &FlatView<Handle>, accesses: &[Access], size: u64, limit: u64) -> Option<u64> {
     const ALIGN: u64 = 2 << 20;
-    let busy = view.ranges().iter().map(|run| run.range());
+    let busy = view.ranges().map(|run| run.range());
     let touched = accesses
         .iter()
         .filter_map(|a| AddrRange::new(a.gpa, a.size as u128));

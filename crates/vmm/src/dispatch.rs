@@ -49,7 +49,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             Some(run) => run.range().last(),
             None => {
                 let above = AddrRange::from_bounds(gpa, u64::MAX);
-                let next = above.and_then(|above| view.intersecting(above).first());
+                let next = above.and_then(|above| view.intersecting(above).next());
                 next.map_or(u64::MAX, |next| next.range().start() - 1)
             }
         };

@@ -189,7 +189,7 @@ impl<V: Vm> Board<V> {
     fn refusal(&self, gpa: u64, size: usize) -> Option<Unsupported> {
         let range = AddrRange::new(gpa, size as u128)?;
         let view = self.model.view(self.space);
-        let mut runs = view.intersecting(range).iter();
+        let mut runs = view.intersecting(range);
         runs.find_map(|run| run.region().handle().refused)
     }
 

@@ -132,7 +132,7 @@ fn aliases_of_aliases_that_double_30_times_are_too_complex() {
         .unwrap();
     }
     let error = run(&text).unwrap_err();
-    assert_eq!(error, "rendering 'memory' took more than 16777216 steps");
+    assert_eq!(error, "rendering 'memory' took more than 4194304 steps");
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Machine {
 /// A view as text: `start-last name[ @offset] access[ nv][ apart]` for each run, in
 /// hexadecimal.
 pub fn show(view: &FlatView<()>) -> Vec<String> {
-    view.ranges().iter().map(show_run).collect()
+    view.ranges().map(show_run).collect()
 }
 
 fn show_run(run: &FlatRange<()>) -> String {

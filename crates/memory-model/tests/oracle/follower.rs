@@ -22,7 +22,7 @@ impl Listener<usize> for Follower {
             return Err("refused".into());
         }
         let mut runs = self.runs.lock().unwrap();
-        assert_eq!(*runs, update.old.ranges(), "the view it had");
+        assert!(runs.iter().eq(update.old.ranges()), "the view it had");
         let mut take = |run: &FlatRange<usize>| {
             let position = runs.iter().position(|r| r == run).expect("it was there");
             runs.remove(position)
@@ -39,12 +39,12 @@ impl Listener<usize> for Follower {
         let changed = diff.changed.iter().map(|(_, new)| new);
         runs.extend(diff.added.iter().chain(changed).cloned());
         runs.sort_by_key(|run| run.range());
-        assert_eq!(*runs, update.new.ranges(), "the view it gets");
+        assert!(runs.iter().eq(update.new.ranges()), "the view it gets");
         Ok(())
     }
 
     fn abort(&self, update: &Update<'_, usize>) -> Result<(), ListenerError> {
-        *self.runs.lock().unwrap() = update.old.ranges().to_vec();
+        *self.runs.lock().unwrap() = update.old.ranges().cloned().collect();
         Ok(())
     }
 }

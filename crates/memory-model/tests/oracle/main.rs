@@ -36,7 +36,7 @@ fn check_view(view: &FlatView<usize>, who: impl Fn(u64) -> Option<Answer>, paint
             }
         });
         assert_eq!(answer, who(address), "at {address:#x}");
-        let linear = view.ranges().iter().find(|r| r.range().contains(address));
+        let linear = view.ranges().find(|r| r.range().contains(address));
         assert_eq!(found, linear, "find({address:#x})");
     }
     check_order(view);
@@ -46,7 +46,7 @@ fn check_view(view: &FlatView<usize>, who: impl Fn(u64) -> Option<Answer>, paint
 /// The first and last addresses of all runs, and those next to them, sorted.
 fn edges(view: &FlatView<usize>) -> Vec<u64> {
     let around = |a: u64| [a.saturating_sub(1), a, a.saturating_add(1)];
-    let runs = view.ranges().iter().map(|run| run.range());
+    let runs = view.ranges().map(|run| run.range());
     let edges = runs.flat_map(|r| [around(r.start()), around(r.last())]);
     let mut edges: Vec<u64> = edges.flatten().collect();
     edges.sort_unstable();
@@ -56,8 +56,8 @@ fn edges(view: &FlatView<usize>) -> Vec<u64> {
 
 /// Runs are sorted, do not overlap, and could not be fewer.
 fn check_order(view: &FlatView<usize>) {
-    for pair in view.ranges().windows(2) {
-        let (a, b) = (&pair[0], &pair[1]);
+    assert_eq!(view.ranges().count(), view.len());
+    for (a, b) in view.ranges().zip(view.ranges().skip(1)) {
         assert!(a.range().last() < b.range().start(), "{a:?} {b:?}");
         let adjacent = a.range().last() + 1 == b.range().start();
         let next_bytes = a
@@ -77,9 +77,8 @@ fn check_intersecting(view: &FlatView<usize>, edges: &[u64]) {
             let range = AddrRange::from_bounds(start, last).unwrap();
             let meets = view
                 .ranges()
-                .iter()
                 .filter(|r| r.range().intersect(range).is_some());
-            assert!(view.intersecting(range).iter().eq(meets), "{range}");
+            assert!(view.intersecting(range).eq(meets), "{range}");
         }
     }
 }

@@ -188,7 +188,7 @@ fn tree_row<V: Vm>(board: &Board<V>, id: RegionId, depth: usize, start: u128) ->
 
 fn flat_rows<V: Vm>(board: &Board<V>, slots: &[Slot]) -> Vec<FlatRow> {
     let view = board.model.view(board.space);
-    let rows = view.ranges().iter().map(|run| {
+    let rows = view.ranges().map(|run| {
         let range = run.range();
         let direct = run.access().reads_directly();
         // A slot has whole pages only, so it may start behind the run's start.

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The runs of a flat view in a tree of shared nodes: a new view shares with
+//! the old one all that did not change, so that it costs what changed.
+//!
+//! It is a B+ tree that is never modified. Every node has the first addresses
+//! of what is in it side by side; replacing some runs makes new nodes from
+//! there up to the root, and all others belong to both trees.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::{AddrRange, FlatRange};
+
+/// The most entries of a node.
+const MAX: usize = 32;
+/// A node with fewer is joined with a neighbour.
+const MIN: usize = MAX / 4;
+
+/// Sorted runs that do not overlap. Clones share everything.
+#[derive(Debug)]
+pub(crate) struct Runs<H> {
+    root: Arc<Node<H>>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Node<H> {
+    /// The first address of each entry.
+    starts: Vec<u64>,
+    entries: Entries<H>,
+}
+
+#[derive(Debug)]
+enum Entries<H> {
+    Runs(Vec<FlatRange<H>>),
+    /// None of them is empty.
+    Nodes(Vec<Arc<Node<H>>>),
+}
+
+impl<H> Clone for Runs<H> {
+    fn clone(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            len: self.len,
+        }
+    }
+}
+
+impl<H> Runs<H> {
+    pub(crate) fn new() -> Self {
+        Self {
+            root: Arc::new(Node::of_runs(Vec::new())),
+            len: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The run that starts at `address` or, of those below, the nearest.
+    #[inline]
+    pub(crate) fn at_or_below(&self, address: u64) -> Option<&FlatRange<H>> {
+        let mut node = &*self.root;
+        loop {
+            let after = node.starts.partition_point(|&start| start <= address);
+            let index = after.checked_sub(1)?;
+            match &node.entries {
+                Entries::Runs(runs) => return runs.get(index),
+                Entries::Nodes(nodes) => node = nodes.get(index)?,
+            }
+        }
+    }
+
+    /// The runs from the one that holds `address`, or else the first behind it.
+    pub(crate) fn from(&self, address: u64) -> Ranges<'_, H> {
+        let mut iter = Ranges {
+            path: Vec::new(),
+            leaf: [].iter(),
+        };
+        let mut node = &*self.root;
+        loop {
+            let after = node.starts.partition_point(|&start| start <= address);
+            let index = after.saturating_sub(1);
+            match &node.entries {
+                Entries::Nodes(nodes) => {
+                    iter.path.push(nodes.get(index + 1..).unwrap_or(&[]).iter());
+                    match nodes.get(index) {
+                        Some(child) => node = child,
+                        None => return iter,
+                    }
+                }
+                Entries::Runs(runs) => {
+                    let ends_before = runs.get(index).is_some_and(|r| r.range().last() < address);
+                    let index = index + usize::from(ends_before);
+                    iter.leaf = runs.get(index..).unwrap_or(&[]).iter();
+                    return iter;
+                }
+            }
+        }
+    }
+
+    /// The same runs, but those that start in `range` replaced by `new`, which
+    /// are sorted and lie in it.
+    pub(crate) fn replaced(&self, range: AddrRange, new: Vec<FlatRange<H>>) -> Self {
+        let mut count = Count {
+            removed: 0,
+            added: new.len(),
+        };
+        let mut level = replace(&self.root, range, new, &mut count);
+        while level.len() > 1 {
+            level = Node::split_nodes(level);
+        }
+        let mut root = level
+            .pop()
+            .unwrap_or_else(|| Arc::new(Node::of_runs(Vec::new())));
+        while let Entries::Nodes(nodes) = &root.entries {
+            match &nodes[..] {
+                [only] => root = only.clone(),
+                _ => break,
+            }
+        }
+        Self {
+            root,
+            len: self.len + count.added - count.removed,
+        }
+    }
+}
+
+struct Count {
+    removed: usize,
+    added: usize,
+}
+
+impl<H> Node<H> {
+    fn of_runs(runs: Vec<FlatRange<H>>) -> Self {
+        Self {
+            starts: runs.iter().map(|run| run.range().start()).collect(),
+            entries: Entries::Runs(runs),
+        }
+    }
+
+    fn of_nodes(nodes: Vec<Arc<Self>>) -> Self {
+        Self {
+            // Nodes that are entries are not empty.
+            starts: nodes
+                .iter()
+                .filter_map(|node| node.starts.first().copied())
+                .collect(),
+            entries: Entries::Nodes(nodes),
+        }
+    }
+
+    /// As few nodes as hold these runs, evenly filled; none for no runs.
+    fn split_runs(runs: Vec<FlatRange<H>>) -> Vec<Arc<Self>> {
+        split(runs)
+            .into_iter()
+            .map(|runs| Arc::new(Self::of_runs(runs)))
+            .collect()
+    }
+
+    /// As few nodes as hold these nodes, evenly filled.
+    fn split_nodes(nodes: Vec<Arc<Self>>) -> Vec<Arc<Self>> {
+        split(nodes)
+            .into_iter()
+            .map(|nodes| Arc::new(Self::of_nodes(nodes)))
+            .collect()
+    }
+
+    fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Two neighbours of the same level as one, or two if one is too small.
+    fn joined(left: &Self, right: &Self) -> Vec<Arc<Self>> {
+        match (&left.entries, &right.entries) {
+            (Entries::Runs(a), Entries::Runs(b)) => Self::split_runs(chain(a, b)),
+            (Entries::Nodes(a), Entries::Nodes(b)) => Self::split_nodes(chain(a, b)),
+            // All leaves of a tree are on one level.
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn chain<T: Clone>(a: &[T], b: &[T]) -> Vec<T> {
+    a.iter().chain(b).cloned().collect()
+}
+
+/// Cuts a list into as few parts of at most [`MAX`] as possible, of like size.
+fn split<T>(mut all: Vec<T>) -> Vec<Vec<T>> {
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let parts = all.len().div_ceil(MAX);
+    let size = all.len().div_ceil(parts);
+    let mut out = Vec::with_capacity(parts);
+    while all.len() > size {
+        let rest = all.split_off(size);
+        out.push(core::mem::replace(&mut all, rest));
+    }
+    out.push(all);
+    out
+}
+
+/// What takes the place of `node`: nodes of the same level, none if nothing is
+/// left of it.
+fn replace<H>(
+    node: &Node<H>,
+    range: AddrRange,
+    new: Vec<FlatRange<H>>,
+    count: &mut Count,
+) -> Vec<Arc<Node<H>>> {
+    let nodes = match &node.entries {
+        Entries::Nodes(nodes) => nodes,
+        Entries::Runs(runs) => {
+            let from = node.starts.partition_point(|&start| start < range.start());
+            let to = node.starts.partition_point(|&start| start <= range.last());
+            count.removed += to - from;
+            let mut all = Vec::with_capacity(from + new.len() + runs.len() - to);
+            all.extend_from_slice(&runs[..from]);
+            all.extend(new);
+            all.extend_from_slice(&runs[to..]);
+            return Node::split_runs(all);
+        }
+    };
+    // The children that hold some of the range; new runs go into the first.
+    let first = node
+        .starts
+        .partition_point(|&start| start <= range.start())
+        .saturating_sub(1);
+    let behind = node
+        .starts
+        .partition_point(|&start| start <= range.last())
+        .max(first + 1);
+    let mut middle = replace(&nodes[first], range, new, count);
+    for child in &nodes[first + 1..behind] {
+        middle.extend(replace(child, range, Vec::new(), count));
+    }
+    let mut all = Vec::with_capacity(nodes.len() + middle.len());
+    all.extend_from_slice(&nodes[..first]);
+    all.extend(middle);
+    let touched = all.len().saturating_sub(1).min(first);
+    all.extend_from_slice(&nodes[behind..]);
+    join_small(&mut all, touched);
+    Node::split_nodes(all)
+}
+
+/// Joins nodes that became too small with a neighbour, from `at` on.
+fn join_small<H>(nodes: &mut Vec<Arc<Node<H>>>, at: usize) {
+    let mut index = at;
+    while nodes.len() > 1 && index < nodes.len() {
+        if nodes[index].len() >= MIN {
+            // Only what was rebuilt can be small, and it is contiguous.
+            index += 1;
+            continue;
+        }
+        let left = index.min(nodes.len() - 2);
+        let joined = Node::joined(&nodes[left], &nodes[left + 1]);
+        let count = joined.len();
+        nodes.splice(left..left + 2, joined);
+        index = left + count;
+    }
+}
+
+/// Goes through the runs of a [`FlatView`](crate::FlatView) by address.
+#[derive(Debug)]
+pub struct Ranges<'a, H> {
+    /// What is left on each level above the leaf.
+    path: Vec<core::slice::Iter<'a, Arc<Node<H>>>>,
+    leaf: core::slice::Iter<'a, FlatRange<H>>,
+}
+
+impl<H> Clone for Ranges<'_, H> {
+    fn clone(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            leaf: self.leaf.clone(),
+        }
+    }
+}
+
+impl<'a, H> Iterator for Ranges<'a, H> {
+    type Item = &'a FlatRange<H>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(run) = self.leaf.next() {
+                return Some(run);
+            }
+            // Up to where something is left, and down again to its first leaf.
+            let level = self.path.last_mut()?;
+            let Some(node) = level.next() else {
+                self.path.pop();
+                continue;
+            };
+            match &node.entries {
+                Entries::Nodes(nodes) => self.path.push(nodes.iter()),
+                Entries::Runs(runs) => self.leaf = runs.iter(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{Attributes, FlatView};
+    use crate::{GuestAccess, Region, RegionId};
+    use alloc::collections::BTreeMap;
+    use proptest::prelude::*;
+
+    fn run(start: u64, size: u128) -> FlatRange<()> {
+        FlatRange {
+            range: AddrRange::new(start, size).unwrap(),
+            id: RegionId {
+                index: 0,
+                generation: 0,
+            },
+            region: Arc::new(Region::mmio("mmio", 1)),
+            offset: start,
+            attributes: Attributes {
+                access: GuestAccess::Trap,
+                readonly: false,
+                nonvolatile: false,
+                unmergeable: true,
+            },
+        }
+    }
+
+    /// All leaves on one level, every start right, no node too large, and none
+    /// but the root without entries.
+    fn check(node: &Node<()>, is_root: bool) -> usize {
+        assert!(node.len() <= MAX && (is_root || node.len() > 0));
+        match &node.entries {
+            Entries::Runs(runs) => {
+                assert!(
+                    runs.iter()
+                        .map(|r| r.range().start())
+                        .eq(node.starts.iter().copied())
+                );
+                1
+            }
+            Entries::Nodes(nodes) => {
+                assert!(
+                    nodes
+                        .iter()
+                        .map(|n| n.starts[0])
+                        .eq(node.starts.iter().copied())
+                );
+                let heights: Vec<usize> = nodes.iter().map(|n| check(n, false)).collect();
+                assert!(heights.windows(2).all(|pair| pair[0] == pair[1]));
+                heights[0] + 1
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn replacing_runs_agrees_with_a_sorted_map(
+            steps in prop::collection::vec((0_u64..4000, 0_u64..300, 1_usize..40, any::<bool>()), 1..120),
+            probes in prop::collection::vec(0_u64..4200, 1..60),
+        ) {
+            let mut runs = Runs::new();
+            let mut map = BTreeMap::new();
+            for (start, len, stride, fill) in steps {
+                let range = AddrRange::new(start, u128::from(len) + 1).unwrap();
+                let new: Vec<_> = (start..=range.last())
+                    .step_by(stride)
+                    .filter(|_| fill)
+                    .map(|at| run(at, 1))
+                    .collect();
+                map.retain(|at, _| !range.contains(*at));
+                map.extend(new.iter().map(|r| (r.range().start(), r.clone())));
+                let before = runs.clone();
+                let listed: Vec<_> = before.from(0).cloned().collect();
+                runs = runs.replaced(range, new);
+                prop_assert!(before.from(0).eq(listed.iter()), "the old tree changed");
+                check(&runs.root, true);
+                prop_assert_eq!(runs.len(), map.len());
+                prop_assert!(runs.from(0).eq(map.values()));
+            }
+            for at in probes {
+                prop_assert_eq!(runs.at_or_below(at), map.range(..=at).next_back().map(|e| e.1));
+                prop_assert!(runs.from(at).eq(map.range(at..).map(|e| e.1)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_runs_lie_in_few_levels() {
+        let many: Vec<_> = (0..100_000).map(|n| run(n * 16, 16)).collect();
+        let runs = Runs::new().replaced(AddrRange::ALL, many);
+        assert_eq!(check(&runs.root, true), 4);
+        let view = FlatView::of(runs);
+        assert_eq!(
+            view.find(16 * 77_777 + 3).unwrap().range().start(),
+            16 * 77_777
+        );
+    }
+}
