@@ -355,11 +355,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn replacing_runs_agrees_with_a_sorted_map(
-            steps in prop::collection::vec((0_u64..4000, 0_u64..300, 1_usize..40, any::<bool>()), 1..120),
-            probes in prop::collection::vec(0_u64..4200, 1..60),
+            steps in prop::collection::vec((0_u64..2000, 0_u64..300, 1_usize..40, any::<bool>()), 1..60),
+            probes in prop::collection::vec(0_u64..2200, 1..60),
         ) {
             let mut runs = Runs::new();
             let mut map = BTreeMap::new();
