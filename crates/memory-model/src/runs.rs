@@ -7,6 +7,7 @@
 //! there up to the root, and all others belong to both trees.
 
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::{AddrRange, FlatRange};
@@ -187,19 +188,21 @@ fn chain<T: Clone>(a: &[T], b: &[T]) -> Vec<T> {
 }
 
 /// Cuts a list into as few parts of at most [`MAX`] as possible, of like size.
-fn split<T>(mut all: Vec<T>) -> Vec<Vec<T>> {
-    if all.is_empty() {
-        return Vec::new();
+fn split<T>(all: Vec<T>) -> Vec<Vec<T>> {
+    if all.len() <= MAX {
+        return if all.is_empty() {
+            Vec::new()
+        } else {
+            vec![all]
+        };
     }
-    let parts = all.len().div_ceil(MAX);
-    let size = all.len().div_ceil(parts);
-    let mut out = Vec::with_capacity(parts);
-    while all.len() > size {
-        let rest = all.split_off(size);
-        out.push(core::mem::replace(&mut all, rest));
-    }
-    out.push(all);
-    out
+    let size = all.len().div_ceil(all.len().div_ceil(MAX));
+    let mut rest = all.into_iter();
+    let parts = core::iter::from_fn(|| {
+        let part: Vec<T> = rest.by_ref().take(size).collect();
+        (!part.is_empty()).then_some(part)
+    });
+    parts.collect()
 }
 
 /// What takes the place of `node`: nodes of the same level, none if nothing is
