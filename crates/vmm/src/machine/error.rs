@@ -33,18 +33,27 @@ impl MachineError {
 
 impl fmt::Display for MachineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
+        let mut text = self.file.clone();
         if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+            text += &format!(":{line}");
         }
-        f.write_str(": ")?;
+        text += ": ";
         if !self.subject.is_empty() {
-            write!(f, "{}: ", self.subject)?;
+            text += &format!("{}: ", self.subject);
         }
         if let Some(field) = &self.field {
-            write!(f, "field '{field}': ")?;
+            text += &format!("field '{field}': ");
         }
-        f.write_str(&self.problem)
+        text += &self.problem;
+        // Words of the file are quoted: they may be anything, also what would
+        // break the line or drive the terminal.
+        for c in text.chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn check(
                 repeat: repeat.clone(),
             };
             let name = subject.numbered(raw.name.as_ref());
-            subject.name = format!("region '{}'", name.escape_debug());
+            subject.name = format!("region '{name}'");
             if name.is_empty() || name.contains(char::is_control) {
                 let problem = "a name is not empty and has no control characters".into();
                 return Err(subject.wrong("name", raw.name.span(), problem));
