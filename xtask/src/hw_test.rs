@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::shell::{cargo, root};
+use crate::shell::build_program;
 
 /// The environments there are. Kernels of a lab would be others.
 const ENVIRONMENTS: [&str; 1] = ["host"];
@@ -49,7 +49,7 @@ pub fn run(names: &[String], json: Option<&Path>) -> Result<(), String> {
             "there is no environment '{name}'; there is: {known}"
         ));
     }
-    let program = build()?;
+    let program = build_program("tests", "hw-tests")?;
     let environments = [on_host(&program)?];
     print_table(&environments);
     if let Some(path) = json {
@@ -64,22 +64,6 @@ pub fn run(names: &[String], json: Option<&Path>) -> Result<(), String> {
         0 => Ok(()),
         n => Err(format!("{n} hardware tests failed")),
     }
-}
-
-/// Builds the program that has the tests in it; returns where it is.
-fn build() -> Result<PathBuf, String> {
-    eprintln!("xtask: building the hardware tests");
-    let mut command = Command::new(cargo());
-    command.args(["build", "--release", "-p", "tests", "--bin", "hw-tests"]);
-    command.args(["--message-format", "json-render-diagnostics"]);
-    let command = command.current_dir(root()).stderr(Stdio::inherit());
-    let output = command.output().map_err(|e| format!("cargo: {e}"))?;
-    let lines = output.stdout.split(|&byte| byte == b'\n');
-    let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let mut programs =
-        messages.filter_map(|message| Some(message.get("executable")?.as_str()?.into()));
-    let program = programs.next_back().filter(|_| output.status.success());
-    program.ok_or_else(|| "the hardware tests do not build".into())
 }
 
 /// Runs the program here, following it test by test.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Developer commands: `cargo xtask --help`.
 
+mod bench;
 mod ci;
 mod hw_test;
 mod shell;
@@ -39,6 +40,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Measure what things cost; print tables and write them to
+    /// target/bench.md.
+    Bench,
     /// Check the house rules: file length, licence lines, left-overs.
     Tidy,
 }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test => run_all(&test_steps()),
         Command::Ci => ci::run(),
         Command::HwTest { env, json } => hw_test::run(&env, json.as_deref()),
+        Command::Bench => bench::run(),
         Command::Tidy => tidy::check(),
     };
     match result {

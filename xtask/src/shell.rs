@@ -2,8 +2,10 @@
 //! Running commands, and saying what and for how long.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use serde_json::Value;
 
 /// A command that must succeed.
 #[derive(Clone, Debug)]
@@ -98,4 +100,20 @@ pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
         .current_dir(root())
         .output();
     output.is_ok_and(|output| output.status.success())
+}
+
+/// Builds a program of the workspace for release; returns where it is.
+pub fn build_program(package: &str, name: &str) -> Result<PathBuf, String> {
+    eprintln!("xtask: building {name}");
+    let mut command = Command::new(cargo());
+    command.args(["build", "--release", "-p", package, "--bin", name]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    let command = command.current_dir(root()).stderr(Stdio::inherit());
+    let output = command.output().map_err(|e| format!("cargo: {e}"))?;
+    let lines = output.stdout.split(|&byte| byte == b'\n');
+    let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let mut programs =
+        messages.filter_map(|message| Some(message.get("executable")?.as_str()?.into()));
+    let program = programs.next_back().filter(|_| output.status.success());
+    program.ok_or_else(|| format!("{name} does not build"))
 }

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use crate::{AddrRange, FlatRange};
 
 /// The most entries of a node.
-const MAX: usize = 32;
+const MAX: usize = 64;
 /// A node with fewer is joined with a neighbour.
 const MIN: usize = MAX / 4;
 
@@ -26,9 +26,56 @@ pub(crate) struct Runs<H> {
 
 #[derive(Debug)]
 struct Node<H> {
-    /// The first address of each entry.
-    starts: Vec<u64>,
+    starts: Starts,
     entries: Entries<H>,
+}
+
+/// The first address of each entry of a node. They are inside the node, and
+/// searched in as many steps whatever is looked for, so that a processor need
+/// neither wait for a pointer nor guess.
+#[derive(Debug)]
+struct Starts {
+    /// Behind the last, all are the highest address there is.
+    starts: [u64; MAX],
+    len: usize,
+    /// The power of two that is not below the number of entries.
+    padded: usize,
+}
+
+impl Starts {
+    fn new(all: impl Iterator<Item = u64>) -> Self {
+        let mut starts = [u64::MAX; MAX];
+        let mut len = 0;
+        for (to, start) in starts.iter_mut().zip(all) {
+            *to = start;
+            len += 1;
+        }
+        Self {
+            starts,
+            len,
+            padded: len.next_power_of_two(),
+        }
+    }
+
+    #[cfg(test)]
+    fn as_slice(&self) -> &[u64] {
+        &self.starts[..self.len]
+    }
+
+    /// How many start at `address` or below.
+    #[inline]
+    fn up_to(&self, address: u64) -> usize {
+        // As many steps for every node of about this size.
+        let padded = self.starts.get(..self.padded).unwrap_or(&self.starts);
+        padded
+            .partition_point(|&start| start <= address)
+            .min(self.len)
+    }
+
+    /// How many start below `address`.
+    fn below(&self, address: u64) -> usize {
+        address.checked_sub(1).map_or(0, |last| self.up_to(last))
+    }
 }
 
 #[derive(Debug)]
@@ -64,8 +111,7 @@ impl<H> Runs<H> {
     pub(crate) fn at_or_below(&self, address: u64) -> Option<&FlatRange<H>> {
         let mut node = &*self.root;
         loop {
-            let after = node.starts.partition_point(|&start| start <= address);
-            let index = after.checked_sub(1)?;
+            let index = node.starts.up_to(address).checked_sub(1)?;
             match &node.entries {
                 Entries::Runs(runs) => return runs.get(index),
                 Entries::Nodes(nodes) => node = nodes.get(index)?,
@@ -81,8 +127,7 @@ impl<H> Runs<H> {
         };
         let mut node = &*self.root;
         loop {
-            let after = node.starts.partition_point(|&start| start <= address);
-            let index = after.saturating_sub(1);
+            let index = node.starts.up_to(address).saturating_sub(1);
             match &node.entries {
                 Entries::Nodes(nodes) => {
                     iter.path.push(nodes.get(index + 1..).unwrap_or(&[]).iter());
@@ -136,7 +181,7 @@ struct Count {
 impl<H> Node<H> {
     fn of_runs(runs: Vec<FlatRange<H>>) -> Self {
         Self {
-            starts: runs.iter().map(|run| run.range().start()).collect(),
+            starts: Starts::new(runs.iter().map(|run| run.range().start())),
             entries: Entries::Runs(runs),
         }
     }
@@ -144,10 +189,7 @@ impl<H> Node<H> {
     fn of_nodes(nodes: Vec<Arc<Self>>) -> Self {
         Self {
             // Nodes that are entries are not empty.
-            starts: nodes
-                .iter()
-                .filter_map(|node| node.starts.first().copied())
-                .collect(),
+            starts: Starts::new(nodes.iter().map(|node| node.starts.starts[0])),
             entries: Entries::Nodes(nodes),
         }
     }
@@ -169,7 +211,7 @@ impl<H> Node<H> {
     }
 
     fn len(&self) -> usize {
-        self.starts.len()
+        self.starts.len
     }
 
     /// Two neighbours of the same level as one, or two if one is too small.
@@ -216,8 +258,8 @@ fn replace<H>(
     let nodes = match &node.entries {
         Entries::Nodes(nodes) => nodes,
         Entries::Runs(runs) => {
-            let from = node.starts.partition_point(|&start| start < range.start());
-            let to = node.starts.partition_point(|&start| start <= range.last());
+            let from = node.starts.below(range.start());
+            let to = node.starts.up_to(range.last());
             count.removed += to - from;
             let mut all = Vec::with_capacity(from + new.len() + runs.len() - to);
             all.extend_from_slice(&runs[..from]);
@@ -227,14 +269,8 @@ fn replace<H>(
         }
     };
     // The children that hold some of the range; new runs go into the first.
-    let first = node
-        .starts
-        .partition_point(|&start| start <= range.start())
-        .saturating_sub(1);
-    let behind = node
-        .starts
-        .partition_point(|&start| start <= range.last())
-        .max(first + 1);
+    let first = node.starts.up_to(range.start()).saturating_sub(1);
+    let behind = node.starts.up_to(range.last()).max(first + 1);
     let mut middle = replace(&nodes[first], range, new, count);
     for child in &nodes[first + 1..behind] {
         middle.extend(replace(child, range, Vec::new(), count));

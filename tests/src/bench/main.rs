@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What things cost. `cargo xtask bench` runs this and makes tables of it.
+//!
+//! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
+//! among N, for somebody who counts instructions to watch.
+
+mod lookups;
+mod machine;
+mod moves;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["lookups"] => lookups::run(),
+        ["moves", bars, times] => match (bars.parse(), times.parse()) {
+            (Ok(bars), Ok(times)) => moves::run(bars, times),
+            _ => return usage(),
+        },
+        _ => return usage(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: bench lookups | bench moves BARS TIMES");
+    ExitCode::from(2)
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Moving one BAR among many, as a transaction with a listener.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use memory_model::{Listener, ListenerError, MemoryModel, RegionId, Update};
+
+use crate::machine::{Bars, STRIDE};
+
+/// Looks at what differs, as a listener would that has nothing to do.
+struct Idle;
+
+impl Listener<()> for Idle {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn prepare(&self, update: &Update<'_, ()>) -> Result<(), ListenerError> {
+        black_box((update.diff.removed.len(), update.diff.added.len()));
+        Ok(())
+    }
+}
+
+/// Moves the BAR in the middle to and fro, `times` times.
+pub fn run(bars: u64, times: u64) {
+    let mut machine = Bars::new(bars);
+    let idle = Arc::new(Idle);
+    let following = machine.model.add_listener(machine.space, 0, idle);
+    following.expect("an idle listener refuses nothing");
+    let bar = machine.bars[machine.bars.len() / 2];
+    let here = bars / 2 * STRIDE;
+    let there = bars * STRIDE + STRIDE;
+    for time in 0..times {
+        let to = if time % 2 == 0 { there } else { here };
+        move_one_bar(&mut machine.model, bar, to);
+    }
+}
+
+/// The whole of what is counted.
+#[inline(never)]
+pub fn move_one_bar(model: &mut MemoryModel, bar: RegionId, to: u64) {
+    let mut transaction = model.transaction();
+    transaction.move_to(bar, to).expect("it is placed");
+    transaction.commit().expect("nobody refuses");
+}

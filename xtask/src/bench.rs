@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What things cost, as tables: on the terminal and in a file.
+//!
+//! Instructions are counted by callgrind, because clocks are noisy; where it is
+//! not installed that table is left out, and the reason is in its place.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::shell::{build_program, root};
+
+/// How many BARs are mapped while one moves.
+const BARS: [u64; 5] = [1, 240, 1024, 10_000, 100_000];
+/// How often it moves.
+const MOVES: u64 = 200;
+
+/// Runs all benchmarks and writes the tables to `target/bench.md`.
+pub fn run() -> Result<(), String> {
+    let program = build_program("tests", "bench")?;
+    let tables = format!("{}\n{}", moves(&program)?, lookups(&program)?);
+    print!("{tables}");
+    let file = root().join("target").join("bench.md");
+    std::fs::write(&file, &tables).map_err(|e| format!("{}: {e}", file.display()))?;
+    eprintln!("xtask: written to {}", file.display());
+    Ok(())
+}
+
+/// Instructions for moving one BAR among many.
+fn moves(program: &Path) -> Result<String, String> {
+    let mut table = String::from(
+        "Moving one BAR among N mapped ones: a whole transaction with one listener\n\n\
+         | N | instructions a move |\n| ---: | ---: |\n",
+    );
+    for bars in BARS {
+        eprintln!("xtask: counting instructions at N = {bars}");
+        match count(program, bars) {
+            Ok(instructions) => line(&mut table, &format!("| {bars} | {instructions} |")),
+            Err(Missing) => {
+                return Ok("Instructions were not counted: valgrind is not installed.\n".into());
+            }
+        }
+    }
+    Ok(table)
+}
+
+/// There is no valgrind to count with.
+struct Missing;
+
+fn count(program: &Path, bars: u64) -> Result<u64, Missing> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    command.arg("--toggle-collect=*move_one_bar*").arg(program);
+    command.args(["moves", &bars.to_string(), &MOVES.to_string()]);
+    let output = command.output().map_err(|_| Missing)?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let collected = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
+    let collected = collected.and_then(|(_, number)| number.trim().parse::<u64>().ok());
+    collected.map(|total| total / MOVES).ok_or(Missing)
+}
+
+/// Nanoseconds for looking one address up, by what and how many ranges.
+fn lookups(program: &Path) -> Result<String, String> {
+    eprintln!("xtask: timing lookups");
+    let output = Command::new(program).arg("lookups").output();
+    let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
+    let lines = output.stdout.split(|&byte| byte == b'\n');
+    let mut counts: Vec<u64> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut times: BTreeMap<(String, u64), f64> = BTreeMap::new();
+    for row in lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok()) {
+        let (Some(what), Some(ranges), Some(ns)) = (
+            row["what"].as_str(),
+            row["ranges"].as_u64(),
+            row["ns"].as_f64(),
+        ) else {
+            continue;
+        };
+        if !counts.contains(&ranges) {
+            counts.push(ranges);
+        }
+        if !names.iter().any(|name| name == what) {
+            names.push(what.into());
+        }
+        times.insert((what.into(), ranges), ns);
+    }
+    if times.is_empty() {
+        return Err("the lookups said nothing".into());
+    }
+    Ok(lookup_table(&counts, &names, &times))
+}
+
+fn lookup_table(counts: &[u64], names: &[String], times: &BTreeMap<(String, u64), f64>) -> String {
+    let mut table = String::from(
+        "Looking a random address up, nanoseconds, the best of 25 rounds of 65536\n\n| ranges |",
+    );
+    let head: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    line(&mut table, &format!(" {} |", head.join(" | ")));
+    line(
+        &mut table,
+        &format!("| --- |{}", " ---: |".repeat(counts.len())),
+    );
+    for name in names {
+        let cells = counts.iter().map(|&count| {
+            let ns = times.get(&(name.clone(), count));
+            ns.map_or("-".to_string(), |ns| format!("{ns:.1}"))
+        });
+        line(
+            &mut table,
+            &format!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | ")),
+        );
+    }
+    table
+}
+
+/// Writing to a string cannot fail.
+fn line(table: &mut String, text: &str) {
+    let _ = writeln!(table, "{text}");
+}
