@@ -16,6 +16,9 @@ use crate::{AddrRange, FlatRange};
 const MAX: usize = 64;
 /// A node with fewer is joined with a neighbour.
 const MIN: usize = MAX / 4;
+/// More levels than any tree has that fits in memory: each has [`MIN`] times
+/// as many nodes as the one above it.
+const LEVELS: usize = 12;
 
 /// Sorted runs that do not overlap. Clones share everything.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ struct Node<H> {
 /// The first address of each entry of a node. They are inside the node, and
 /// searched in as many steps whatever is looked for, so that a processor need
 /// neither wait for a pointer nor guess.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Starts {
     /// Behind the last, all are the highest address there is.
     starts: [u64; MAX],
@@ -122,7 +125,8 @@ impl<H> Runs<H> {
     /// The runs from the one that holds `address`, or else the first behind it.
     pub(crate) fn from(&self, address: u64) -> Ranges<'_, H> {
         let mut iter = Ranges {
-            path: Vec::new(),
+            path: core::array::from_fn(|_| [].iter()),
+            depth: 0,
             leaf: [].iter(),
         };
         let mut node = &*self.root;
@@ -130,7 +134,7 @@ impl<H> Runs<H> {
             let index = node.starts.up_to(address).saturating_sub(1);
             match &node.entries {
                 Entries::Nodes(nodes) => {
-                    iter.path.push(nodes.get(index + 1..).unwrap_or(&[]).iter());
+                    iter.push(nodes.get(index + 1..).unwrap_or(&[]));
                     match nodes.get(index) {
                         Some(child) => node = child,
                         None => return iter,
@@ -196,18 +200,12 @@ impl<H> Node<H> {
 
     /// As few nodes as hold these runs, evenly filled; none for no runs.
     fn split_runs(runs: Vec<FlatRange<H>>) -> Vec<Arc<Self>> {
-        split(runs)
-            .into_iter()
-            .map(|runs| Arc::new(Self::of_runs(runs)))
-            .collect()
+        split(runs, Self::of_runs)
     }
 
-    /// As few nodes as hold these nodes, evenly filled.
+    /// As few nodes as hold these nodes, evenly filled; none for no nodes.
     fn split_nodes(nodes: Vec<Arc<Self>>) -> Vec<Arc<Self>> {
-        split(nodes)
-            .into_iter()
-            .map(|nodes| Arc::new(Self::of_nodes(nodes)))
-            .collect()
+        split(nodes, Self::of_nodes)
     }
 
     fn len(&self) -> usize {
@@ -229,22 +227,22 @@ fn chain<T: Clone>(a: &[T], b: &[T]) -> Vec<T> {
     a.iter().chain(b).cloned().collect()
 }
 
-/// Cuts a list into as few parts of at most [`MAX`] as possible, of like size.
-fn split<T>(all: Vec<T>) -> Vec<Vec<T>> {
+/// Cuts a list into as few nodes of at most [`MAX`] entries as possible, of
+/// like size.
+fn split<T, H>(all: Vec<T>, node: fn(Vec<T>) -> Node<H>) -> Vec<Arc<Node<H>>> {
     if all.len() <= MAX {
-        return if all.is_empty() {
-            Vec::new()
-        } else {
-            vec![all]
+        return match all.is_empty() {
+            true => Vec::new(),
+            false => vec![Arc::new(node(all))],
         };
     }
     let size = all.len().div_ceil(all.len().div_ceil(MAX));
     let mut rest = all.into_iter();
-    let parts = core::iter::from_fn(|| {
+    let nodes = core::iter::from_fn(|| {
         let part: Vec<T> = rest.by_ref().take(size).collect();
-        (!part.is_empty()).then_some(part)
+        (!part.is_empty()).then(|| Arc::new(node(part)))
     });
-    parts.collect()
+    nodes.collect()
 }
 
 /// What takes the place of `node`: nodes of the same level, none if nothing is
@@ -275,29 +273,50 @@ fn replace<H>(
     for child in &nodes[first + 1..behind] {
         middle.extend(replace(child, range, Vec::new(), count));
     }
+    if let ([only], true) = (&middle[..], behind == first + 1) {
+        if only.len() >= MIN {
+            return vec![Arc::new(with_entry(node, nodes, first, only))];
+        }
+    }
     let mut all = Vec::with_capacity(nodes.len() + middle.len());
     all.extend_from_slice(&nodes[..first]);
+    let rebuilt = middle.len();
     all.extend(middle);
-    let touched = all.len().saturating_sub(1).min(first);
     all.extend_from_slice(&nodes[behind..]);
-    join_small(&mut all, touched);
+    join_small(&mut all, first, rebuilt);
     Node::split_nodes(all)
 }
 
-/// Joins nodes that became too small with a neighbour, from `at` on.
-fn join_small<H>(nodes: &mut Vec<Arc<Node<H>>>, at: usize) {
-    let mut index = at;
-    while nodes.len() > 1 && index < nodes.len() {
-        if nodes[index].len() >= MIN {
-            // Only what was rebuilt can be small, and it is contiguous.
-            index += 1;
+/// The same node with another child in one place: what is usual, and what need
+/// not look at the other children.
+fn with_entry<H>(
+    node: &Node<H>,
+    nodes: &[Arc<Node<H>>],
+    index: usize,
+    child: &Arc<Node<H>>,
+) -> Node<H> {
+    let (mut starts, mut nodes) = (node.starts, nodes.to_vec());
+    starts.starts[index] = child.starts.starts[0];
+    nodes[index] = child.clone();
+    Node {
+        starts,
+        entries: Entries::Nodes(nodes),
+    }
+}
+
+/// Joins nodes that became too small with a neighbour: of the `rebuilt` ones
+/// from `first` on, and the one behind them.
+fn join_small<H>(nodes: &mut Vec<Arc<Node<H>>>, first: usize, rebuilt: usize) {
+    // From the last to the first, so that what is joined moves nobody who is
+    // still to be looked at.
+    for index in (first..=first + rebuilt).rev() {
+        let is_small = nodes.get(index).is_some_and(|node| node.len() < MIN);
+        if !is_small || nodes.len() < 2 {
             continue;
         }
         let left = index.min(nodes.len() - 2);
         let joined = Node::joined(&nodes[left], &nodes[left + 1]);
-        let count = joined.len();
         nodes.splice(left..left + 2, joined);
-        index = left + count;
     }
 }
 
@@ -305,14 +324,25 @@ fn join_small<H>(nodes: &mut Vec<Arc<Node<H>>>, at: usize) {
 #[derive(Debug)]
 pub struct Ranges<'a, H> {
     /// What is left on each level above the leaf.
-    path: Vec<core::slice::Iter<'a, Arc<Node<H>>>>,
+    path: [core::slice::Iter<'a, Arc<Node<H>>>; LEVELS],
+    depth: usize,
     leaf: core::slice::Iter<'a, FlatRange<H>>,
+}
+
+impl<'a, H> Ranges<'a, H> {
+    fn push(&mut self, nodes: &'a [Arc<Node<H>>]) {
+        if let Some(level) = self.path.get_mut(self.depth) {
+            *level = nodes.iter();
+            self.depth += 1;
+        }
+    }
 }
 
 impl<H> Clone for Ranges<'_, H> {
     fn clone(&self) -> Self {
         Self {
             path: self.path.clone(),
+            depth: self.depth,
             leaf: self.leaf.clone(),
         }
     }
@@ -327,13 +357,13 @@ impl<'a, H> Iterator for Ranges<'a, H> {
                 return Some(run);
             }
             // Up to where something is left, and down again to its first leaf.
-            let level = self.path.last_mut()?;
-            let Some(node) = level.next() else {
-                self.path.pop();
+            let top = self.depth.checked_sub(1)?;
+            let Some(node) = self.path.get_mut(top)?.next() else {
+                self.depth = top;
                 continue;
             };
             match &node.entries {
-                Entries::Nodes(nodes) => self.path.push(nodes.iter()),
+                Entries::Nodes(nodes) => self.push(nodes),
                 Entries::Runs(runs) => self.leaf = runs.iter(),
             }
         }
