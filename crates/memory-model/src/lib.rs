@@ -81,6 +81,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! More are in [`examples`]: a PC's memory map, shadowing, a BAR that moves,
+//! conversions, acceptance and revocation.
+//!
 //! # What this crate does not do
 //!
 //! It knows neither KVM nor VFIO, opens nothing, maps nothing and never reads
@@ -97,6 +100,7 @@ mod backing;
 mod children;
 mod diff;
 mod error;
+pub mod examples;
 mod follow;
 mod listener;
 mod model;
