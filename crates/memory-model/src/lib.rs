@@ -81,18 +81,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! More are in [`examples`]: a PC's memory map, shadowing, a BAR that moves,
+//! conversions, acceptance and revocation.
+//!
 //! # What this crate does not do
 //!
 //! It knows neither KVM nor VFIO, opens nothing, maps nothing and never reads
-//! through an address. It contains no `unsafe`.
+//! through an address. It contains no `unsafe`. It calls no device either:
+//! [`AccessRules`] say which device accesses carry out one of the guest's, and
+//! the caller makes them.
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod access_plan;
+mod access_rules;
 mod backing;
 mod children;
 mod diff;
 mod error;
+pub mod examples;
 mod follow;
 mod listener;
 mod model;
@@ -108,6 +116,8 @@ mod tree;
 mod view;
 mod windows;
 
+pub use access_plan::{AccessPlan, Piece};
+pub use access_rules::{AccessError, AccessRule, AccessRules, Endianness, Sizes};
 pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, PrivateMmio};
 pub use diff::Diff;
 pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Use};
