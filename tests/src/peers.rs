@@ -44,22 +44,11 @@ pub fn machine(name: &str) -> Result<Machine, String> {
 /// # Errors
 /// Why it could not begin.
 pub fn run<P: Platform>(machine: &Machine, platform: &P) -> Result<Vec<StepReport>, String> {
-    let mut run = Run::new(machine, platform).map_err(|error| full(&error))?;
+    let mut run = Run::new(machine, platform).map_err(|error| vmm::with_causes(&error))?;
     let steps = machine.steps.iter().enumerate();
     Ok(steps
         .map(|(index, step)| run.step(machine, index + 1, step))
         .collect())
-}
-
-/// An error with everything that led to it.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// That every step went as the machine says.
