@@ -7,6 +7,7 @@ use memory_model::{
 };
 
 use crate::board::{Board, follow_error};
+use crate::causes::with_causes;
 use crate::handle::Handle;
 use crate::machine::{ActionKind, ErrorCode, Span};
 
@@ -20,7 +21,7 @@ pub enum ActError {
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// The view could not change.
-    #[error("{}", with_sources(.0))]
+    #[error("{}", with_causes(.0))]
     Commit(#[from] CommitError),
     /// The pages are of another kind.
     #[error(transparent)]
@@ -34,16 +35,6 @@ pub enum ActError {
         /// The guest-physical address.
         gpa: u64,
     },
-}
-
-fn with_sources(error: &CommitError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }
 
 impl ActError {

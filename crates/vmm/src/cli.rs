@@ -14,8 +14,10 @@ use crate::backend::Platform;
 use crate::backend::kvm::{Kvm, KvmError};
 use crate::backend::sim::Sim;
 use crate::board::Board;
+use crate::causes::with_causes;
 use crate::machine::Machine;
 use crate::map::{Map, svg, text};
+use crate::mtree::flat_of_file;
 use crate::report::{Report, StepReport};
 use crate::run::Run;
 
@@ -43,6 +45,7 @@ Examples:
   vmm run examples/pc.toml --backend sim  a PC's memory map, on the simulated KVM
   vmm run --json | jq .ok                 for scripts
   vmm map examples/pc.toml --as svg > pc.svg
+  vmm mtree dump.txt                      what QEMU's `info mtree -f` prints, from `info mtree -D`
 
 Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing could be run.";
 
@@ -52,6 +55,8 @@ enum Command {
     Run(RunArgs),
     /// Show a machine's memory without running it.
     Map(MapArgs),
+    /// Print a QEMU machine's flat views from its region tree.
+    Mtree(MtreeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +91,12 @@ struct MapArgs {
     /// How the kernel takes memslots without a host address.
     #[arg(long, value_enum, default_value_t = Abi::FdOffset)]
     abi: Abi,
+}
+
+#[derive(Debug, Args)]
+struct MtreeArgs {
+    /// What QEMU's `info mtree -D` printed.
+    file: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -163,6 +174,7 @@ pub fn main() -> ExitCode {
         None => run(&cli.run),
         Some(Command::Run(args)) => run(&args),
         Some(Command::Map(args)) => map(&args).map(|()| true),
+        Some(Command::Mtree(args)) => mtree(&args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -171,14 +183,8 @@ pub fn main() -> ExitCode {
         // not every step was taken.
         Err(error) if is_broken_pipe(&*error) => ExitCode::from(141),
         Err(error) => {
-            let mut text = format!("vmm: {error}");
-            let mut source = error.source();
-            while let Some(error) = source {
-                text += &format!(": {error}");
-                source = error.source();
-            }
             // There is nowhere left to say that it could not be said.
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "vmm: {}", with_causes(&*error));
             ExitCode::from(2)
         }
     }
@@ -257,7 +263,7 @@ fn run_on<P: Platform>(
         )?;
         writeln!(
             out,
-            "Steps\n    n  step         gpa                  size  how          value                       where"
+            "Steps\n    n  step         gpa                  size  how          value              expected                  where"
         )?;
     }
     for (index, step) in machine.steps.iter().enumerate() {
@@ -318,5 +324,11 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
         Some(Form::Json) => writeln!(out, "{}", serde_json::to_string_pretty(&map)?)?,
         Some(Form::Svg) => write!(out, "{}", svg::svg(&map))?,
     }
+    Ok(())
+}
+
+fn mtree(args: &MtreeArgs) -> Result<(), Box<dyn Error>> {
+    let flat = flat_of_file(&args.file)?;
+    write!(io::stdout().lock(), "{flat}")?;
     Ok(())
 }

@@ -8,6 +8,7 @@
 mod act;
 pub mod backend;
 pub mod board;
+mod causes;
 pub mod cli;
 pub mod device;
 mod dispatch;
@@ -17,9 +18,11 @@ pub mod handle;
 mod host_mapping;
 pub mod machine;
 pub mod map;
+pub mod mtree;
 mod parts;
 pub mod report;
 pub mod run;
 
 pub use act::ActError;
+pub use causes::with_causes;
 pub use host_mapping::HostMapping;

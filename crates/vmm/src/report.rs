@@ -37,6 +37,9 @@ impl Observation {
     }
 }
 
+/// How wide a value can be that is shown in a column.
+const COLUMN: usize = 18;
+
 /// One step, as it was seen and as it was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepReport {
@@ -97,39 +100,53 @@ impl StepReport {
         self.seen.how == self.expected.how && (any_value || self.seen.value == self.expected.value)
     }
 
-    /// The step as a line of text, with a line more for each memslot operation
-    /// and for what went wrong.
+    /// The step as a line of text, with a line more for each memslot operation.
     pub fn text(&self) -> String {
-        // Values have a column, reasons go behind everything.
-        let value = self.seen.value.as_deref().unwrap_or("-");
-        let (value, reason) = if value.len() <= 20 {
-            (value, "")
-        } else {
-            ("-", value)
-        };
         let verdict = if self.ok() { "ok" } else { "WRONG" };
         let mut text = format!(
-            "{:>5}  {:<12} {:016x} {:>8}  {:<12} {value:<20} {verdict:<5}  {}",
+            "{:>5}  {:<12} {:016x} {:>8}  {:<12} {:<18} {:<18} {verdict:<5}  {}",
             self.n,
             self.op,
             self.gpa,
             format!("{:#x}", self.size),
             self.seen.how.word(),
+            self.in_column(&self.seen),
+            self.expected_in_column(),
             self.region,
         );
-        for more in [reason, &self.seen.note] {
+        // Values have a column, reasons go behind everything.
+        let reason = self
+            .seen
+            .value
+            .as_deref()
+            .filter(|value| value.len() > COLUMN);
+        for more in [reason.unwrap_or(""), &self.seen.note] {
             if !more.is_empty() {
                 text += &format!(" ({more})");
             }
-        }
-        if !self.ok() {
-            let (how, value) = (self.expected.how.word(), self.expected.value.as_deref());
-            text += &format!("\n{:>22}expected: {how} {}", "", value.unwrap_or("-"));
         }
         for op in &self.slot_ops {
             text += &format!("\n{:>22}{op}", "");
         }
         text
+    }
+
+    /// The value, if it is short enough for a column.
+    fn in_column<'a>(&self, observation: &'a Observation) -> &'a str {
+        match observation.value.as_deref() {
+            Some(value) if value.len() <= COLUMN => value,
+            _ if self.unsupported => "unsupported",
+            _ => "-",
+        }
+    }
+
+    /// The expected value, and how it was to come about if it came otherwise.
+    fn expected_in_column(&self) -> String {
+        let value = self.in_column(&self.expected);
+        match self.expected.how == self.seen.how {
+            true => value.to_string(),
+            false => format!("{} {value}", self.expected.how.word()),
+        }
     }
 
     fn json(&self) -> Value {
