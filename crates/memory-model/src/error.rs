@@ -143,3 +143,14 @@ pub enum StateError {
         needed: &'static str,
     },
 }
+
+/// Why a view could not be had as guest memory.
+#[cfg(feature = "vm-memory")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the host memory of '{region}' at {range} is not in the mapping that was given for it")]
+pub struct MappingError {
+    /// The guest's addresses.
+    pub range: AddrRange,
+    /// The region's name.
+    pub region: String,
+}

@@ -127,7 +127,7 @@ impl<H> MemoryModel<H> {
 }
 
 /// A page is accepted, private or shared as a whole.
-fn require_pages(range: AddrRange) -> Result<(), StateError> {
+pub(crate) fn require_pages(range: AddrRange) -> Result<(), StateError> {
     match whole_pages(range) == range {
         true => Ok(()),
         false => Err(StateError::Unaligned { range }),

@@ -4,6 +4,9 @@
 // Each test file uses only some of it.
 #![allow(dead_code)]
 
+#[cfg(feature = "vm-memory")]
+pub mod mapped;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
