@@ -20,7 +20,7 @@ pub fn run() -> Result<(), String> {
             "--workspace",
             "--all-targets",
             "--features",
-            "kvm-slots/sim",
+            "kvm-slots/sim,memory-model/vm-memory",
         ]),
         clippy(&["-p", "kvm-slots", "--all-targets", "--no-default-features"]),
         clippy(&[

@@ -66,6 +66,6 @@ fn main() -> ExitCode {
 
 /// The tests, with every feature that only tests need switched on.
 fn test_steps() -> Vec<Step> {
-    let features = ["--features", "kvm-slots/sim"];
+    let features = ["--features", "kvm-slots/sim,memory-model/vm-memory"];
     vec![Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).with(&features)]
 }

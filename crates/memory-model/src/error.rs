@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{AddrRange, RegionId};
+use crate::{AddrRange, PAGE_SIZE, RegionId};
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,9 +120,16 @@ pub struct NotUndone {
 /// What a listener's `prepare` may fail with. Downcast it for the typed error.
 pub type ListenerError = Box<dyn core::error::Error + Send + Sync>;
 
-/// Why a range could not be accepted, released or converted.
+/// Why a range could not be accepted, given back or converted. Nothing has
+/// changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
+    /// Only whole pages have a state.
+    #[error("{range} does not consist of whole pages of {PAGE_SIZE} bytes")]
+    Unaligned {
+        /// The whole range asked for.
+        range: AddrRange,
+    },
     /// Some byte of the range is not what the operation needs.
     #[error("{range}: at {at:#x} there is {found}, not {needed}")]
     WrongKind {
@@ -135,4 +142,15 @@ pub enum StateError {
         /// What would have been needed, in words.
         needed: &'static str,
     },
+}
+
+/// Why a view could not be had as guest memory.
+#[cfg(feature = "vm-memory")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the host memory of '{region}' at {range} is not in the mapping that was given for it")]
+pub struct MappingError {
+    /// The guest's addresses.
+    pub range: AddrRange,
+    /// The region's name.
+    pub region: String,
 }

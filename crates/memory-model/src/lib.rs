@@ -90,6 +90,19 @@
 //! through an address. It contains no `unsafe`. It calls no device either:
 //! [`AccessRules`] say which device accesses carry out one of the guest's, and
 //! the caller makes them.
+//!
+//! It needs the standard library, though most of it would do with `alloc`:
+//! readers that never wait rest on `arc-swap`, and that on thread-local
+//! storage.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `vm-memory`: `SharedMemory`, the part of a view that devices emulated in
+//!   the VMM may reach, as guest memory of the crate `vm-memory`, which
+//!   `virtio-queue` and others run on. Private MMIO, private pages and devices'
+//!   own memory are not in it.
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -102,8 +115,12 @@ mod diff;
 mod error;
 pub mod examples;
 mod follow;
+#[cfg(feature = "vm-memory")]
+mod guest_memory;
 mod listener;
 mod model;
+mod page_chunk;
+mod page_set;
 mod range;
 mod range_set;
 mod reader;
@@ -120,11 +137,15 @@ pub use access_plan::{AccessPlan, Piece};
 pub use access_rules::{AccessError, AccessRule, AccessRules, Endianness, Sizes};
 pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, PrivateMmio};
 pub use diff::Diff;
+#[cfg(feature = "vm-memory")]
+pub use error::MappingError;
 pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Use};
+#[cfg(feature = "vm-memory")]
+pub use guest_memory::{NoRegion, SharedMemory};
 pub use listener::{Listener, Update};
 pub use model::{AddSpaceError, MemoryModel, SpaceId};
+pub use page_set::{PAGE_SIZE, PageSet};
 pub use range::AddrRange;
-pub use range_set::RangeSet;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};
 pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
 pub use runs::Ranges;

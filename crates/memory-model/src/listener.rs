@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who follows a view: a KVM memslot table, a DMA mapper, an ioeventfd bus.
 
-use crate::{AddrRange, Diff, FlatView, ListenerError, SpaceId};
+use crate::{Diff, FlatView, ListenerError, PageSet, SpaceId};
 
 /// A change of one address space's view, as listeners see it.
 #[derive(Debug)]
@@ -44,6 +44,6 @@ pub trait Listener<H>: Send + Sync {
         Ok(())
     }
 
-    /// The guest lost private MMIO that it had accepted.
-    fn revoked(&self, _space: SpaceId, _ranges: &[AddrRange]) {}
+    /// The guest lost these pages of private MMIO, which it had accepted.
+    fn revoked(&self, _space: SpaceId, _lost: &PageSet) {}
 }

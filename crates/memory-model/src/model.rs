@@ -11,8 +11,8 @@ use crate::range_set::RangeSet;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::tree::Tree;
 use crate::{
-    AddrRange, CommitError, Diff, FlatView, Listener, ListenerError, RegionId, Transaction,
-    TreeError, Update, ViewReader,
+    AddrRange, CommitError, Diff, FlatView, Listener, ListenerError, PageSet, RegionId,
+    Transaction, TreeError, Update, ViewReader,
 };
 
 /// Names an address space of one [`MemoryModel`].
@@ -38,8 +38,8 @@ pub(crate) struct Space<H> {
     pub(crate) reader: ViewReader<H>,
     /// By priority, the lowest first; among equals, the earliest first.
     pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
-    pub(crate) accepted: RangeSet,
-    pub(crate) private: RangeSet,
+    pub(crate) accepted: PageSet,
+    pub(crate) private: PageSet,
 }
 
 impl<H> fmt::Debug for Space<H> {
@@ -100,8 +100,8 @@ impl<H> MemoryModel<H> {
             root,
             reader: ViewReader::new(FlatView::empty()),
             listeners: Vec::new(),
-            accepted: RangeSet::new(),
-            private: RangeSet::new(),
+            accepted: PageSet::new(),
+            private: PageSet::new(),
         };
         self.tree.node(root)?;
         let mut everywhere = RangeSet::new();

@@ -26,18 +26,24 @@ impl RangeSet {
         self.ranges.iter().filter_map(range)
     }
 
+    /// How many ranges that takes.
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The parts of `range` that are in the set, by address.
-    pub fn within(&self, range: AddrRange) -> Vec<AddrRange> {
+    pub fn parts(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
         let before = self.ranges.range(..range.start()).next_back();
         let inside = self.ranges.range(range.start()..=range.last());
-        let cut =
-            |(&start, &last): (&u64, &u64)| AddrRange::from_bounds(start, last)?.intersect(range);
-        before.into_iter().chain(inside).filter_map(cut).collect()
+        let cut = move |(&start, &last): (&u64, &u64)| {
+            AddrRange::from_bounds(start, last)?.intersect(range)
+        };
+        before.into_iter().chain(inside).filter_map(cut)
     }
 
     /// Whether every address of `range` is in the set.
     pub fn covers(&self, range: AddrRange) -> bool {
-        self.within(range) == [range]
+        self.parts(range).next() == Some(range)
     }
 
     /// Puts every address of `range` into the set.

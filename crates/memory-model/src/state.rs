@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state of a space's pages: private or shared, and accepted by the guest.
 
-use alloc::vec::Vec;
-
-use crate::range_set::RangeSet;
-use crate::{AddrRange, Backing, FlatRange, GuestMemfdSides, MemoryModel, SpaceId, StateError};
+use crate::page_set::whole_pages;
+use crate::{
+    AddrRange, Backing, FlatRange, GuestMemfdSides, MemoryModel, PageSet, SpaceId, StateError,
+};
 
 /// Who may touch a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,10 @@ impl<H> MemoryModel<H> {
     /// [`give_back`](Self::give_back) or [`revoke`](Self::revoke) ends it.
     ///
     /// # Errors
-    /// [`StateError::WrongKind`] if some byte is not private MMIO.
+    /// [`StateError::Unaligned`], or [`StateError::WrongKind`] if some byte is
+    /// not private MMIO.
     pub fn accept(&mut self, space: SpaceId, range: AddrRange) -> Result<(), StateError> {
+        require_pages(range)?;
         let is_private_mmio = |run: &FlatRange<H>| matches!(run.backing(), Backing::PrivateMmio(_));
         self.require(space, range, "private MMIO", is_private_mmio)?;
         self.spaces[space.0].accepted.insert(range);
@@ -30,16 +32,23 @@ impl<H> MemoryModel<H> {
     }
 
     /// The guest itself gives up what it accepted of `range`.
-    pub fn give_back(&mut self, space: SpaceId, range: AddrRange) {
+    ///
+    /// # Errors
+    /// [`StateError::Unaligned`].
+    pub fn give_back(&mut self, space: SpaceId, range: AddrRange) -> Result<(), StateError> {
+        require_pages(range)?;
         self.spaces[space.0].accepted.remove(range);
+        Ok(())
     }
 
     /// The host takes back what was accepted of `range`: the device was reset
     /// or unplugged, or stopped decoding. Listeners are told, and so must the
-    /// guest be. Returns the accepted ranges that were lost.
-    pub fn revoke(&mut self, space: SpaceId, range: AddrRange) -> Vec<AddrRange> {
-        let lost = self.spaces[space.0].accepted.within(range);
-        self.give_back(space, range);
+    /// guest be. Returns the accepted pages that were lost: all that the range
+    /// touches, since half a page cannot stay accepted.
+    pub fn revoke(&mut self, space: SpaceId, range: AddrRange) -> PageSet {
+        let accepted = &mut self.spaces[space.0].accepted;
+        let lost = accepted.clipped(range);
+        accepted.remove(range);
         if !lost.is_empty() {
             for (_, listener) in &self.spaces[space.0].listeners {
                 listener.revoked(space, &lost);
@@ -48,8 +57,8 @@ impl<H> MemoryModel<H> {
         lost
     }
 
-    /// The addresses that the guest has accepted.
-    pub fn accepted(&self, space: SpaceId) -> &RangeSet {
+    /// The pages that the guest has accepted.
+    pub fn accepted(&self, space: SpaceId) -> &PageSet {
         &self.spaces[space.0].accepted
     }
 
@@ -57,14 +66,16 @@ impl<H> MemoryModel<H> {
     /// accepted and makes shared, it gives back.
     ///
     /// # Errors
-    /// [`StateError::WrongKind`] if some byte is to be private and cannot: it
-    /// is neither RAM on a guest_memfd with private pages, nor private MMIO.
+    /// [`StateError::Unaligned`], or [`StateError::WrongKind`] if some byte is
+    /// to be private and cannot: it is neither RAM on a guest_memfd with
+    /// private pages, nor private MMIO.
     pub fn set_page_state(
         &mut self,
         space: SpaceId,
         range: AddrRange,
         state: PageState,
     ) -> Result<(), StateError> {
+        require_pages(range)?;
         match state {
             PageState::Private => {
                 let needed = "memory with a private side";
@@ -73,14 +84,17 @@ impl<H> MemoryModel<H> {
             }
             PageState::Shared => {
                 self.spaces[space.0].private.remove(range);
-                self.give_back(space, range);
+                self.spaces[space.0].accepted.remove(range);
             }
         }
         Ok(())
     }
 
-    /// The addresses whose pages are private.
-    pub fn private(&self, space: SpaceId) -> &RangeSet {
+    /// The pages that are private.
+    ///
+    /// A page stays in the set while nothing has a place there, as it does for
+    /// KVM: what comes there next is private from the start.
+    pub fn private(&self, space: SpaceId) -> &PageSet {
         &self.spaces[space.0].private
     }
 
@@ -109,6 +123,14 @@ impl<H> MemoryModel<H> {
             }
         }
         Ok(())
+    }
+}
+
+/// A page is accepted, private or shared as a whole.
+pub(crate) fn require_pages(range: AddrRange) -> Result<(), StateError> {
+    match whole_pages(range) == range {
+        true => Ok(()),
+        false => Err(StateError::Unaligned { range }),
     }
 }
 

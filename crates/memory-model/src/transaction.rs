@@ -295,7 +295,7 @@ impl<H> Change<H> {
 fn accepted_stays<H>(space: &Space<H>, diff: &Diff<H>) -> Result<(), CommitError> {
     let changed = diff.changed.iter().map(|(old, _)| old);
     for run in diff.removed.iter().chain(changed) {
-        if let Some(&range) = space.accepted.within(run.range()).first() {
+        if let Some(range) = space.accepted.within(run.range()).next() {
             let region = run.region().name().to_string();
             return Err(CommitError::Accepted { range, region });
         }

@@ -51,6 +51,7 @@ impl ActError {
                 _ => ErrorCode::Kvm,
             },
             Self::State(StateError::WrongKind { .. }) => ErrorCode::WrongKind,
+            Self::State(StateError::Unaligned { .. }) => ErrorCode::Unaligned,
             Self::Attributes(_) => ErrorCode::Kvm,
             Self::NoHostAddress { .. } => ErrorCode::NoHostAddress,
         }
@@ -82,7 +83,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             }
             ActionKind::GiveBack(span) => {
                 let range = self.supported(span)?;
-                self.model.give_back(self.space, range);
+                self.model.give_back(self.space, range)?;
             }
             ActionKind::Revoke(span) => {
                 let range = self.supported(span)?;
@@ -123,8 +124,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// the model refuses, KVM is not asked.
     fn convert(&mut self, span: Span, private: bool) -> Result<(), ActError> {
         let range = self.supported(span)?;
-        let was_private = self.model.private(self.space).within(range);
-        let was_accepted = self.model.accepted(self.space).within(range);
+        let was_private = self.model.private(self.space).clipped(range);
+        let was_accepted = self.model.accepted(self.space).clipped(range);
         let (state, attributes) = match private {
             true => (PageState::Private, MEMORY_ATTRIBUTE_PRIVATE),
             false => (PageState::Shared, 0),
@@ -138,13 +139,11 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             // Back to what KVM still has.
             let back = |state| move |range| (range, state);
             let shared = [range].into_iter().map(back(PageState::Shared));
-            for (range, state) in
-                shared.chain(was_private.into_iter().map(back(PageState::Private)))
-            {
+            for (range, state) in shared.chain(was_private.iter().map(back(PageState::Private))) {
                 // The range was of the right kind a moment ago.
                 let _ = self.model.set_page_state(self.space, range, state);
             }
-            for range in was_accepted {
+            for range in was_accepted.iter() {
                 let _ = self.model.accept(self.space, range);
             }
             ActError::Attributes(errno)

@@ -4,13 +4,16 @@
 // Each test file uses only some of it.
 #![allow(dead_code)]
 
+#[cfg(feature = "vm-memory")]
+pub mod mapped;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
     AddrRange, CommitError, Diff, FileSlice, FlatRange, FlatView, GuestAccess, GuestMemfdSides,
-    HostMemory, Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region, RegionId,
-    SpaceId, Switches, Transaction, TreeError, Update,
+    HostMemory, Listener, ListenerError, Memory, MemoryModel, PageSet, PrivateMmio, Region,
+    RegionId, SpaceId, Switches, Transaction, TreeError, Update,
 };
 
 /// 2^64 bytes: everything.
@@ -230,7 +233,7 @@ impl Listener<()> for Recorder {
         self.fails(&self.cannot_undo, "abort")
     }
 
-    fn revoked(&self, _space: SpaceId, ranges: &[AddrRange]) {
-        self.say(&format!("revoked {ranges:?}"));
+    fn revoked(&self, _space: SpaceId, lost: &PageSet) {
+        self.say(&format!("revoked {lost:?}"));
     }
 }

@@ -6,20 +6,27 @@ mod both;
 mod follower;
 mod ops;
 mod painted;
+mod scale;
 mod twins;
 
 use memory_model::{AddrRange, FlatView};
 use proptest::prelude::*;
 
-use crate::ops::{WINDOW, step};
+use crate::ops::{WINDOW, steps};
 use crate::painted::{Answer, Painted};
 use crate::twins::Twins;
 
 /// Compares a view with who answers at each address; looks closely at both
 /// ends of the space, and at the edges of every run wherever they are.
-fn check_view(view: &FlatView<usize>, who: impl Fn(u64) -> Option<Answer>, painted: &Painted) {
+fn check_view(
+    view: &FlatView<usize>,
+    who: impl Fn(u64) -> Option<Answer>,
+    painted: &Painted,
+    unit: u64,
+) {
     let edges = edges(view);
-    let windows = (0..2 * WINDOW).chain(u64::MAX - WINDOW..=u64::MAX);
+    let low = (0..2 * WINDOW).map(|n| n * unit);
+    let windows = low.chain((0..=WINDOW).map(|n| u64::MAX - n * unit));
     for address in windows.chain(edges.iter().copied()) {
         let found = view.find(address);
         let answer = found.map(|run| {
@@ -84,13 +91,13 @@ fn check_intersecting(view: &FlatView<usize>, edges: &[u64]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(320))]
 
     #[test]
     fn after_every_transaction_both_models_agree_on_every_address(
-        steps in prop::collection::vec(step(), 1..48)
+        (unit, steps) in steps()
     ) {
-        let mut twins = Twins::new();
+        let mut twins = Twins::new(unit);
         for step in steps {
             twins.step(step);
         }

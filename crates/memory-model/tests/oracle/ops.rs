@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random changes of a model, and random acceptances.
 
-use memory_model::{AddrRange, Switches};
+use memory_model::{AddrRange, PAGE_SIZE, Switches};
 use proptest::prelude::*;
 
 /// So many addresses at either end of the space are looked at one by one, and
@@ -147,7 +147,17 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub fn step() -> impl Strategy<Value = Step> {
+/// Steps as numbers of units, which are so many bytes: bytes themselves, to have
+/// regions start and end anywhere, or pages, which have a state.
+pub fn steps() -> impl Strategy<Value = (u64, Vec<Step>)> {
+    let units = prop_oneof![Just(1_u64), Just(PAGE_SIZE)];
+    (units, prop::collection::vec(step(), 1..48)).prop_map(|(unit, mut steps)| {
+        steps.iter_mut().for_each(|step| step.scale(unit));
+        (unit, steps)
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![6 => Just(End::Commit), 1 => Just(End::Drop), 2 => Just(End::Refuse)];
     let range = || {
         (0..2_usize, address(), 0..WINDOW / 4).prop_map(|(space, start, more)| {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
-    AddrRange, CommitError, FlatRange, Kind, MemoryModel, RegionId, SpaceId, StateError, Switches,
+    AddrRange, CommitError, FlatRange, Kind, MemoryModel, PAGE_SIZE, RegionId, SpaceId, StateError,
+    Switches,
 };
 
 use crate::both::{add, apply};
@@ -17,9 +18,12 @@ use crate::painted::{Asking, Painted, What};
 
 /// The model and its dumb twin.
 pub struct Twins {
+    /// All regions and ranges are multiples of so many bytes.
+    unit: u64,
     model: MemoryModel<usize>,
     painted: Painted,
     spaces: [SpaceId; 2],
+    /// Where accepted pages start.
     accepted: [BTreeSet<u64>; 2],
     followers: Vec<(SpaceId, Arc<Follower>)>,
     refuses: Arc<AtomicBool>,
@@ -28,11 +32,11 @@ pub struct Twins {
 }
 
 impl Twins {
-    pub fn new() -> Self {
+    pub fn new(unit: u64) -> Self {
         let mut model = MemoryModel::new();
         let mut painted = Painted::default();
         let mut t = model.transaction();
-        for size in [1 << 64, u128::from(WINDOW)] {
+        for size in [1 << 64, u128::from(WINDOW * unit)] {
             let (kind, switches) = (0, Switches::default());
             let (target, offset) = (0, 0);
             let container = New {
@@ -66,6 +70,7 @@ impl Twins {
             followers.push((spaces[space], follower));
         }
         Self {
+            unit,
             model,
             painted,
             spaces,
@@ -86,23 +91,22 @@ impl Twins {
                 let runs: Vec<_> = view.ranges().filter(is_private).collect();
                 if !runs.is_empty() {
                     let run = runs[usize::from(pick) % runs.len()].range();
-                    let start = run.start().saturating_add(skip).min(run.last());
+                    let start = run.start().checked_add(skip);
+                    let start = start.filter(|&a| run.contains(a)).unwrap_or(run.start());
                     let last = start.saturating_add(count).min(run.last());
                     self.accept(s, AddrRange::from_bounds(start, last).unwrap());
                 }
             }
             Step::Accept(s, range) => self.accept(s, range),
             Step::GiveBack(s, range) => {
-                self.model.give_back(self.spaces[s], range);
+                let result = self.model.give_back(self.spaces[s], range);
+                assert_eq!(result.is_ok(), self.unit == PAGE_SIZE);
                 self.accepted[s].retain(|&a| !range.contains(a));
             }
             Step::Revoke(s, range) => {
                 let lost = self.model.revoke(self.spaces[s], range);
-                let lost: Vec<u64> = lost.iter().flat_map(|r| r.start()..=r.last()).collect();
-                assert!(
-                    lost.iter()
-                        .eq(self.accepted[s].iter().filter(|&&a| range.contains(a)))
-                );
+                let held = self.accepted[s].iter().filter(|&&a| range.contains(a));
+                assert!(lost.iter().flat_map(pages).eq(held.copied()));
                 self.accepted[s].retain(|&a| !range.contains(a));
             }
         }
@@ -111,15 +115,19 @@ impl Twins {
 
     fn accept(&mut self, s: usize, range: AddrRange) {
         let asking = Asking::of(&self.painted);
-        let bad = (range.start()..=range.last()).find(|&a| {
+        if self.unit != PAGE_SIZE {
+            let result = self.model.accept(self.spaces[s], range);
+            return assert_eq!(result, Err(StateError::Unaligned { range }));
+        }
+        let bad = pages(range).find(|&a| {
             let who = asking.who(s, a);
             who.map(|who| self.painted.nodes[who.node].what) != Some(What::PrivateMmio)
         });
         let result = self.model.accept(self.spaces[s], range);
-        let at = result.err().map(|StateError::WrongKind { at, .. }| at);
-        assert_eq!(at, bad);
-        if bad.is_none() {
-            self.accepted[s].extend(range.start()..=range.last());
+        match (result, bad) {
+            (Ok(()), None) => self.accepted[s].extend(pages(range)),
+            (Err(StateError::WrongKind { at, .. }), Some(bad)) => assert_eq!(at, bad),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -136,9 +144,10 @@ impl Twins {
         // with the addresses on both sides, which could join the run.
         let touched = |s: usize, a: u64| {
             let run = views[s].find(a).expect("accepted").range();
-            let mut near = run.start().saturating_sub(1)..=run.last().saturating_add(1);
+            let beside = [run.start().saturating_sub(1), run.last().saturating_add(1)];
             // Too many addresses to ask about are not asked about.
-            run.size() > 4096 || near.any(|a| differs(s, a))
+            run.size() > 4096 * u128::from(PAGE_SIZE)
+                || beside.into_iter().chain(pages(run)).any(|a| differs(s, a))
         };
         self.refuses
             .store(matches!(end, End::Refuse), Ordering::Relaxed);
@@ -166,7 +175,7 @@ impl Twins {
             (Some(Err(CommitError::Accepted { range, .. })), _) => {
                 let mut accepted = self.accepted.iter().enumerate();
                 let is_why = |(s, set): (usize, &BTreeSet<u64>)| {
-                    let whole = (range.start()..=range.last()).all(|a| set.contains(&a));
+                    let whole = pages(*range).all(|a| set.contains(&a));
                     whole && touched(s, range.start())
                 };
                 assert!(accepted.any(is_why), "nothing accepted is touched");
@@ -185,9 +194,8 @@ impl Twins {
         let asking = Asking::of(&self.painted);
         for (s, &space) in self.spaces.iter().enumerate() {
             let view = self.model.view(space);
-            check_view(&view, |a| asking.who(s, a), &self.painted);
-            let accepted = self.model.accepted(space).iter();
-            let accepted = accepted.flat_map(|r| r.start()..=r.last());
+            check_view(&view, |a| asking.who(s, a), &self.painted, self.unit);
+            let accepted = self.model.accepted(space).iter().flat_map(pages);
             assert!(accepted.eq(self.accepted[s].iter().copied()));
         }
         for (space, follower) in &self.followers {
@@ -218,4 +226,10 @@ impl Twins {
             assert!(tree.region(id).is_err(), "{id:?} was never committed");
         }
     }
+}
+
+/// Where the pages of `range` start.
+fn pages(range: AddrRange) -> impl Iterator<Item = u64> {
+    let size = usize::try_from(PAGE_SIZE).unwrap();
+    (range.start()..=range.last()).step_by(size)
 }

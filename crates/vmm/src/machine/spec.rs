@@ -200,6 +200,8 @@ pub enum ErrorCode {
     Accepted,
     /// The pages are of another kind than it needs.
     WrongKind,
+    /// It concerns parts of pages.
+    Unaligned,
     /// There is no host address to reach the bytes through.
     NoHostAddress,
     /// This kernel cannot do it.
@@ -216,9 +218,10 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Accepted,
         Self::WrongKind,
+        Self::Unaligned,
         Self::NoHostAddress,
         Self::Unsupported,
         Self::TooManySlots,
@@ -232,6 +235,7 @@ impl ErrorCode {
         match self {
             Self::Accepted => "accepted",
             Self::WrongKind => "wrong-kind",
+            Self::Unaligned => "unaligned",
             Self::NoHostAddress => "no-host-address",
             Self::Unsupported => "unsupported",
             Self::TooManySlots => "too-many-slots",

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What devices may reach of a view, as the crate `vm-memory` has it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::fmt;
+use core::iter::FusedIterator;
+use core::slice;
+use std::io;
+
+use vm_memory::bitmap::BS;
+use vm_memory::guest_memory::GuestMemorySliceIterator;
+use vm_memory::{
+    GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes,
+    GuestMemoryResult, GuestRegionCollection, GuestUsize, Permissions, VolatileMemory,
+    VolatileSlice,
+};
+
+use crate::state::require_pages;
+use crate::{
+    AddrRange, Backing, FlatRange, FlatView, HostMemory, MappingError, PageSet, PageState,
+    StateError,
+};
+
+/// The memory of a view that a device emulated in the VMM may reach: what has a
+/// host address, and is shared.
+///
+/// It implements [`GuestMemory`], and through it [`Bytes`](vm_memory::Bytes),
+/// which virtio queues and devices run on. `M` is the type of the mappings
+/// behind it, such as `vm_memory::MmapRegion`. So it is `vm-memory` that reads
+/// and writes, through slices that the mappings give; this crate makes none.
+///
+/// | what lies there | reads | writes |
+/// | --- | --- | --- |
+/// | RAM | yes | yes |
+/// | RAM that is read-only for the guest, ROM | yes | refused |
+/// | ROM device with direct reads | yes | refused |
+/// | ROM device without | refused | refused |
+/// | private pages of any of them | refused | refused |
+/// | device RAM: a device is no RAM | refused | refused |
+/// | private MMIO, trapped MMIO, nothing | refused | refused |
+///
+/// # Whole or not at all
+///
+/// An access that touches one byte that is refused is an error, *before*
+/// anything is read or written: `read`, `write` and their volatile variants
+/// never stop short at a border, as they do with the regions of `vm-memory`.
+/// Accesses of zero bytes succeed anywhere. The error is
+/// [`GuestMemoryError::InvalidGuestAddress`] with an address that cannot be
+/// reached, or [`GuestMemoryError::IOError`] of the kind `PermissionDenied` for
+/// a write to what can only be read.
+///
+/// There is no list of regions to go around this:
+/// [`physical_memory`](GuestMemory::physical_memory) is `None`.
+///
+/// # A snapshot
+///
+/// It shows the view and the private pages that it was made of. After a commit,
+/// make another; after a conversion,
+/// [`set_page_state`](Self::set_page_state) brings it up to date. Either must
+/// happen before the guest is told, as must the end of what devices still do
+/// with slices that they got before: who holds a slice can reach its bytes.
+///
+/// # Example
+///
+/// ```
+/// use std::sync::Arc;
+/// use memory_model::{HostMemory, Memory, MemoryModel, Region, SharedMemory};
+/// use vm_memory::{Bytes, GuestAddress, MmapRegion};
+///
+/// // The mapping is the owner of the host memory.
+/// let mapping = Arc::new(MmapRegion::<()>::new(0x4000)?);
+/// let host = HostMemory::new(mapping.as_ptr() as u64, 0x4000, mapping).unwrap();
+///
+/// let mut model = MemoryModel::new();
+/// let mut t = model.transaction();
+/// let memory = t.add(Region::container("memory", 1 << 64))?;
+/// let ram = t.add(Region::ram("ram", Memory::host_only(host)))?;
+/// t.place(ram, memory, 0x1000, 0)?;
+/// t.commit()?;
+/// let space = model.add_space("memory", memory)?;
+///
+/// let view = model.view(space);
+/// let shared = SharedMemory::<MmapRegion>::of_owners(&view, model.private(space))?;
+/// shared.write_obj(7_u32, GuestAddress(0x4ffc))?;
+/// assert_eq!(shared.read_obj::<u32>(GuestAddress(0x4ffc))?, 7);
+/// // Two of these bytes are memory and two are not: an error, not a short read.
+/// assert!(shared.read(&mut [0; 4], GuestAddress(0x4ffe)).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SharedMemory<M> {
+    /// By address; they do not overlap.
+    pieces: Vec<Piece<M>>,
+    private: PageSet,
+}
+
+/// A run of addresses, and where they are in a mapping.
+struct Piece<M> {
+    range: AddrRange,
+    writable: bool,
+    mapping: Arc<M>,
+    offset: usize,
+}
+
+impl<M: VolatileMemory> SharedMemory<M> {
+    /// What `view` shows, without the pages in `private`. For each run of it
+    /// that has host memory and is read directly, `mapping_of` gives the
+    /// mapping that this memory lies in; what it gives none for is left out.
+    ///
+    /// # Errors
+    /// [`MappingError`] if the memory does not lie in the mapping.
+    pub fn new<H>(
+        view: &FlatView<H>,
+        private: &PageSet,
+        mut mapping_of: impl FnMut(&FlatRange<H>) -> Option<Arc<M>>,
+    ) -> Result<Self, MappingError> {
+        Self::build(view, private, |run, _| Ok(mapping_of(run)))
+    }
+
+    /// As [`new`](Self::new), for a model in which the owner of every
+    /// [`HostMemory`] is the mapping itself.
+    ///
+    /// # Errors
+    /// [`MappingError`] if an owner is not of type `M`, or the memory does not
+    /// lie in it.
+    pub fn of_owners<H>(view: &FlatView<H>, private: &PageSet) -> Result<Self, MappingError>
+    where
+        M: Any + Send + Sync,
+    {
+        Self::build(view, private, |run, host| {
+            let owner = host.owner().clone().downcast();
+            owner.map(Some).map_err(|_| not_in_mapping(run))
+        })
+    }
+
+    fn build<H>(
+        view: &FlatView<H>,
+        private: &PageSet,
+        mut mapping_of: impl FnMut(&FlatRange<H>, &HostMemory) -> Result<Option<Arc<M>>, MappingError>,
+    ) -> Result<Self, MappingError> {
+        let mut pieces = Vec::new();
+        for run in view.ranges().filter(|run| run.access().reads_directly()) {
+            let Backing::Memory(memory) = run.backing() else {
+                continue;
+            };
+            if let Some(mapping) = mapping_of(run, memory.host())? {
+                let offset = offset_in(&*mapping, memory.host());
+                pieces.push(Piece {
+                    range: run.range(),
+                    writable: run.access().writes_directly(),
+                    mapping,
+                    offset: offset.ok_or_else(|| not_in_mapping(run))?,
+                });
+            }
+        }
+        let private = private.clone();
+        Ok(Self { pieces, private })
+    }
+}
+
+impl<M> SharedMemory<M> {
+    /// Pages became private, and so unreachable, or shared, and so reachable if
+    /// they are of the right kind.
+    ///
+    /// # Errors
+    /// [`StateError::Unaligned`].
+    pub fn set_page_state(&mut self, range: AddrRange, state: PageState) -> Result<(), StateError> {
+        require_pages(range)?;
+        match state {
+            PageState::Private => self.private.insert(range),
+            PageState::Shared => self.private.remove(range),
+        }
+        Ok(())
+    }
+
+    /// The slices of these bytes, if every one of them can be accessed so.
+    fn reach(
+        &self,
+        address: GuestAddress,
+        count: usize,
+        access: Permissions,
+    ) -> GuestMemoryResult<Slices<'_, M>> {
+        if count == 0 {
+            let (left, pieces) = (None, [].iter());
+            return Ok(Slices { left, pieces });
+        }
+        let range = AddrRange::new(address.0, count as u128);
+        let range = range.ok_or(GuestMemoryError::GuestAddressOverflow)?;
+        let unreachable = |at| GuestMemoryError::InvalidGuestAddress(GuestAddress(at));
+        if let Some(private) = self.private.within(range).next() {
+            return Err(unreachable(private.start()));
+        }
+        let below = |piece: &Piece<M>| piece.range.last() < range.start();
+        let pieces = &self.pieces[self.pieces.partition_point(below)..];
+        let mut at = range.start();
+        for piece in pieces {
+            if !piece.range.contains(at) {
+                break;
+            }
+            if access.has_write() && !piece.writable {
+                let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+                return Err(GuestMemoryError::IOError(refused));
+            }
+            match piece.range.last().checked_add(1) {
+                Some(next) if next <= range.last() => at = next,
+                _ => {
+                    let (left, pieces) = (Some(range), pieces.iter());
+                    return Ok(Slices { left, pieces });
+                }
+            }
+        }
+        Err(unreachable(at))
+    }
+}
+
+impl<M: VolatileMemory> GuestMemory for SharedMemory<M> {
+    type PhysicalMemory = GuestRegionCollection<NoRegion>;
+    type Bitmap = M::B;
+
+    fn check_range(&self, addr: GuestAddress, count: usize, access: Permissions) -> bool {
+        self.reach(addr, count, access).is_ok()
+    }
+
+    fn get_slices<'a>(
+        &'a self,
+        addr: GuestAddress,
+        count: usize,
+        access: Permissions,
+    ) -> GuestMemoryResult<impl GuestMemorySliceIterator<'a, BS<'a, Self::Bitmap>>> {
+        self.reach(addr, count, access)
+    }
+}
+
+/// The slices of an access that was found to be allowed as a whole.
+struct Slices<'a, M> {
+    left: Option<AddrRange>,
+    pieces: slice::Iter<'a, Piece<M>>,
+}
+
+impl<'a, M: VolatileMemory> Iterator for Slices<'a, M> {
+    type Item = GuestMemoryResult<VolatileSlice<'a, BS<'a, M::B>>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let left = self.left.take()?;
+        let piece = self.pieces.next()?;
+        let part = piece.range.intersect(left)?;
+        let slice = piece.slice(part);
+        if slice.is_ok() {
+            let next = part.last().checked_add(1);
+            self.left = next.and_then(|next| AddrRange::from_bounds(next, left.last()));
+        }
+        Some(slice)
+    }
+}
+
+impl<M: VolatileMemory> FusedIterator for Slices<'_, M> {}
+
+impl<'a, M: VolatileMemory> GuestMemorySliceIterator<'a, BS<'a, M::B>> for Slices<'a, M> {}
+
+impl<M: VolatileMemory> Piece<M> {
+    /// The bytes at `part`, which lies inside.
+    fn slice(&self, part: AddrRange) -> GuestMemoryResult<VolatileSlice<'_, BS<'_, M::B>>> {
+        let skip = usize::try_from(part.start() - self.range.start());
+        let offset = skip.ok().and_then(|skip| self.offset.checked_add(skip));
+        let size = usize::try_from(part.size()).ok();
+        let (Some(offset), Some(size)) = (offset, size) else {
+            return Err(GuestMemoryError::InvalidBackendAddress);
+        };
+        Ok(self.mapping.get_slice(offset, size)?)
+    }
+}
+
+/// Where in the mapping the memory is, if all of it is.
+fn offset_in(mapping: &impl VolatileMemory, host: &HostMemory) -> Option<usize> {
+    let all = mapping.get_slice(0, mapping.len()).ok()?;
+    let address = usize::try_from(host.address()).ok()?;
+    let offset = address.checked_sub(all.ptr_guard().as_ptr().addr())?;
+    let end = offset.checked_add(usize::try_from(host.size()).ok()?)?;
+    (end <= all.len()).then_some(offset)
+}
+
+fn not_in_mapping<H>(run: &FlatRange<H>) -> MappingError {
+    MappingError {
+        range: run.range(),
+        region: run.region().name().into(),
+    }
+}
+
+impl<M> Clone for Piece<M> {
+    fn clone(&self) -> Self {
+        let mapping = self.mapping.clone();
+        Self { mapping, ..*self }
+    }
+}
+
+impl<M> Clone for SharedMemory<M> {
+    fn clone(&self) -> Self {
+        Self {
+            pieces: self.pieces.clone(),
+            private: self.private.clone(),
+        }
+    }
+}
+
+impl<M> fmt::Debug for SharedMemory<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<_> = self.pieces.iter().map(|piece| piece.range).collect();
+        f.debug_struct("SharedMemory")
+            .field("ranges", &ranges)
+            .field("private", &self.private)
+            .finish()
+    }
+}
+
+/// The regions that [`SharedMemory`] does not have: there is no value of this.
+#[derive(Debug)]
+pub enum NoRegion {}
+
+impl GuestMemoryRegion for NoRegion {
+    type B = ();
+
+    fn len(&self) -> GuestUsize {
+        match *self {}
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        match *self {}
+    }
+
+    fn bitmap(&self) {}
+}
+
+impl GuestMemoryRegionBytes for NoRegion {}

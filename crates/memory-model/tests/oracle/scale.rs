@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The same steps with larger units than bytes.
+
+use memory_model::AddrRange;
+
+use crate::ops::{New, Op, Step};
+
+impl Step {
+    /// What was so many bytes is so many units.
+    pub fn scale(&mut self, unit: u64) {
+        match self {
+            Self::Change(ops, _) => ops.iter_mut().for_each(|op| op.scale(unit)),
+            Self::AcceptRun(_, _, skip, count) => {
+                *skip *= unit;
+                *count = *count * unit - 1;
+            }
+            Self::Accept(_, range) | Self::GiveBack(_, range) | Self::Revoke(_, range) => {
+                let last = address(range.last(), unit) + (unit - 1);
+                *range = AddrRange::from_bounds(address(range.start(), unit), last).unwrap();
+            }
+        }
+    }
+}
+
+impl Op {
+    fn scale(&mut self, unit: u64) {
+        match self {
+            Self::Add(new) => new.scale(unit),
+            Self::AddIn(new, _, at, _) => {
+                new.scale(unit);
+                *at = address(*at, unit);
+            }
+            Self::AddTwo(two, _, at, gaps) => {
+                two.iter_mut().for_each(|new| new.scale(unit));
+                gaps.iter_mut().for_each(|gap| *gap *= unit);
+                *at = address(*at, unit);
+            }
+            Self::Place(_, _, at, _) | Self::Move(_, at) => *at = address(*at, unit),
+            Self::Unplace(_)
+            | Self::Enable(..)
+            | Self::Readonly(..)
+            | Self::DirectReads(..)
+            | Self::Remove(_) => {}
+        }
+    }
+}
+
+impl New {
+    fn scale(&mut self, unit: u64) {
+        self.offset = address(self.offset, unit);
+        self.size = match (1_u128 << 64).checked_sub(self.size) {
+            Some(less) if less < 1 << 32 => (1 << 64) - less * u128::from(unit),
+            _ => self.size * u128::from(unit),
+        };
+    }
+}
+
+/// Counted from the nearer end of the space.
+fn address(address: u64, unit: u64) -> u64 {
+    match u64::MAX - address {
+        from_end if from_end < 1 << 32 => u64::MAX - from_end * unit - (unit - 1),
+        _ => address * unit,
+    }
+}
