@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{AddrRange, RegionId};
+use crate::{AddrRange, RegionId, Unloggable};
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,14 @@ pub enum TreeError {
     NotRomDevice {
         /// The region's name.
         name: String,
+    },
+    /// What is written to the region cannot be logged.
+    #[error("writes to '{name}' cannot be logged: {why}")]
+    NotLoggable {
+        /// The region's name.
+        name: String,
+        /// Why not.
+        why: Unloggable,
     },
 }
 

@@ -103,6 +103,7 @@ mod error;
 pub mod examples;
 mod follow;
 mod listener;
+mod logging;
 mod model;
 mod range;
 mod range_set;
@@ -113,6 +114,7 @@ mod runs;
 mod state;
 mod transaction;
 mod tree;
+mod undo;
 mod view;
 mod windows;
 
@@ -122,6 +124,7 @@ pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, Private
 pub use diff::Diff;
 pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Use};
 pub use listener::{Listener, Update};
+pub use logging::{DirtyClients, GlobalLogging, Unloggable};
 pub use model::{AddSpaceError, MemoryModel, SpaceId};
 pub use range::AddrRange;
 pub use range_set::RangeSet;

@@ -11,8 +11,8 @@ use crate::range_set::RangeSet;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::tree::Tree;
 use crate::{
-    AddrRange, CommitError, Diff, FlatView, Listener, ListenerError, RegionId, Transaction,
-    TreeError, Update, ViewReader,
+    AddrRange, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Listener, ListenerError,
+    RegionId, Transaction, TreeError, Update, ViewReader,
 };
 
 /// Names an address space of one [`MemoryModel`].
@@ -143,12 +143,17 @@ impl<H> MemoryModel<H> {
     ) -> Result<(), ListenerError> {
         let (nothing, now) = (FlatView::empty(), self.view(space));
         let diff = Diff::between(&nothing, &now);
-        if !diff.is_empty() {
+        let global_logging = GlobalLogging {
+            before: DirtyClients::NONE,
+            after: self.tree.global_logging(),
+        };
+        if !diff.is_empty() || global_logging.changes() {
             let update = Update {
                 space,
                 old: &nothing,
                 new: &now,
                 diff: &diff,
+                global_logging,
             };
             listener.prepare(&update)?;
             listener.commit(&update);

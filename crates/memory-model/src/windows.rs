@@ -30,7 +30,7 @@ impl Windows {
         while let Some((id, part)) = stack.pop() {
             visits += 1;
             if visits > MAX_VISITS {
-                self.everything = true;
+                self.add_everything();
                 return;
             }
             let Ok(node) = tree.node(id) else { continue };
@@ -73,6 +73,11 @@ impl Windows {
                 .into_iter()
                 .for_each(|range| self.add(tree, place.parent, range));
         }
+    }
+
+    /// Adds all addresses of all spaces.
+    pub(crate) fn add_everything(&mut self) {
+        self.everything = true;
     }
 
     /// The spaces that have changed, and where. `spaces` is how many there are.

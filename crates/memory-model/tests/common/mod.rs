@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
-    AddrRange, CommitError, Diff, FileSlice, FlatRange, FlatView, GuestAccess, GuestMemfdSides,
-    HostMemory, Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region, RegionId,
-    SpaceId, Switches, Transaction, TreeError, Update,
+    AddrRange, CommitError, Diff, DirtyClients, FileSlice, FlatRange, FlatView, GuestAccess,
+    GuestMemfdSides, HostMemory, Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region,
+    RegionId, SpaceId, Switches, Transaction, TreeError, Update,
 };
 
 /// 2^64 bytes: everything.
@@ -132,8 +132,8 @@ impl Machine {
     }
 }
 
-/// A view as text: `start-last name[ @offset] access[ nv][ apart]` for each run, in
-/// hexadecimal.
+/// A view as text: `start-last name[ @offset] access[ nv][ apart][ log CLIENTS]`
+/// for each run, in hexadecimal.
 pub fn show(view: &FlatView<()>) -> Vec<String> {
     view.ranges().map(show_run).collect()
 }
@@ -153,9 +153,13 @@ fn show_run(run: &FlatRange<()>) -> String {
     let attributes = run.attributes();
     let nonvolatile = ["", " nv"][usize::from(attributes.nonvolatile)];
     let apart = ["", " apart"][usize::from(attributes.unmergeable)];
+    let logged = match attributes.logged {
+        DirtyClients::NONE => String::new(),
+        clients => format!(" log {clients:?}"),
+    };
     let name = run.region().name();
     format!(
-        "{:x}-{:x} {name}{offset} {access}{nonvolatile}{apart}",
+        "{:x}-{:x} {name}{offset} {access}{nonvolatile}{apart}{logged}",
         range.start(),
         range.last()
     )
