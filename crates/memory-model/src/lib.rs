@@ -105,6 +105,7 @@ mod follow;
 mod listener;
 mod logging;
 mod model;
+mod nested;
 mod range;
 mod range_set;
 mod reader;
@@ -126,6 +127,7 @@ pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Us
 pub use listener::{Listener, Update};
 pub use logging::{DirtyClients, GlobalLogging, Unloggable};
 pub use model::{AddSpaceError, MemoryModel, SpaceId};
+pub use nested::Nested;
 pub use range::AddrRange;
 pub use range_set::RangeSet;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};

@@ -80,6 +80,15 @@ impl Windows {
         self.everything = true;
     }
 
+    /// Adds the addresses that another has.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.everything |= other.everything;
+        for (space, ranges) in &other.by_space {
+            let own = self.by_space.entry(*space).or_default();
+            ranges.iter().for_each(|range| own.insert(range));
+        }
+    }
+
     /// The spaces that have changed, and where. `spaces` is how many there are.
     pub(crate) fn into_spaces(mut self, spaces: usize) -> BTreeMap<SpaceId, RangeSet> {
         if self.everything {
