@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use memory_model::{FileSlice, HostMemory, Memory, PrivateMmio, Region, Transaction, TreeError};
+use memory_model::{
+    DirtyClients, FileSlice, HostMemory, Memory, PrivateMmio, Region, Transaction, TreeError,
+};
 
 use crate::ops::{New, Op, Pick};
 use crate::painted::{Node, Painted, What};
@@ -73,6 +75,31 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
             let node = &mut painted.nodes[index];
             assert_eq!(t.remove(node.id).is_ok(), free && !node.removed);
             node.removed |= free;
+        }
+        Op::Log(node, clients) => {
+            let node = &mut painted.nodes[pick(node)];
+            let allowed = node.what.loggable() && !node.removed;
+            assert_eq!(t.set_dirty_logging(node.id, clients).is_ok(), allowed);
+            if allowed {
+                node.logging = clients;
+            }
+        }
+        Op::LogAll(clients) => {
+            t.set_global_dirty_logging(clients);
+            painted.logging = clients;
+        }
+        Op::Nested(ops, kept) => {
+            let before = painted.clone();
+            let mut part = t.nested();
+            for op in ops {
+                apply(&mut part, painted, op);
+            }
+            if kept {
+                part.commit();
+            } else {
+                drop(part);
+                painted.go_back_to(before);
+            }
         }
     }
 }
@@ -144,6 +171,7 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
         what,
         size,
         switches,
+        logging: DirtyClients::NONE,
         spot: None,
         removed: false,
     });

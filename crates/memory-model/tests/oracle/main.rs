@@ -33,6 +33,7 @@ fn check_view(view: &FlatView<usize>, who: impl Fn(u64) -> Option<Answer>, paint
                 readonly: attributes.readonly,
                 nonvolatile: attributes.nonvolatile,
                 unmergeable: attributes.unmergeable,
+                logged: attributes.logged,
             }
         });
         assert_eq!(answer, who(address), "at {address:#x}");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random changes of a model, and random acceptances.
 
-use memory_model::{AddrRange, Switches};
+use memory_model::{AddrRange, DirtyClients, Switches};
 use proptest::prelude::*;
 
 /// So many addresses at either end of the space are looked at one by one, and
@@ -34,6 +34,10 @@ pub enum Op {
     Readonly(Pick, bool),
     DirectReads(Pick, bool),
     Remove(Pick),
+    Log(Pick, DirtyClients),
+    LogAll(DirtyClients),
+    /// A part, and whether it is kept.
+    Nested(Vec<Op>, bool),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +132,24 @@ fn pair(mut first: New, other: Switches) -> [New; 2] {
     [first, second]
 }
 
+fn clients() -> impl Strategy<Value = DirtyClients> {
+    const SOME: [DirtyClients; 3] = [
+        DirtyClients::NONE,
+        DirtyClients::VGA,
+        DirtyClients::MIGRATION,
+    ];
+    prop::sample::select(&SOME[..])
+}
+
+/// Steps, some of which are parts with steps and parts of their own.
 fn op() -> impl Strategy<Value = Op> {
+    simple_op().prop_recursive(2, 12, 6, |op| {
+        (prop::collection::vec(op, 1..6), any::<bool>())
+            .prop_map(|(ops, kept)| Op::Nested(ops, kept))
+    })
+}
+
+fn simple_op() -> impl Strategy<Value = Op> {
     let priority = || -1..2_i32;
     prop_oneof![
         1 => new().prop_map(Op::Add),
@@ -144,6 +165,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::Readonly(c, on)),
         1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::DirectReads(c, on)),
         1 => some().prop_map(Op::Remove),
+        2 => (some(), clients()).prop_map(|(c, who)| Op::Log(c, who)),
+        1 => clients().prop_map(Op::LogAll),
     ]
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
-    AddrRange, CommitError, FlatRange, Kind, MemoryModel, RegionId, SpaceId, StateError, Switches,
+    AddrRange, CommitError, FlatRange, Kind, MemoryModel, SpaceId, StateError, Switches,
 };
 
 use crate::both::{add, apply};
@@ -23,8 +23,6 @@ pub struct Twins {
     accepted: [BTreeSet<u64>; 2],
     followers: Vec<(SpaceId, Arc<Follower>)>,
     refuses: Arc<AtomicBool>,
-    /// Ids from transactions that were undone.
-    undone: Vec<RegionId>,
 }
 
 impl Twins {
@@ -52,6 +50,7 @@ impl Twins {
         for (space, priority) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let follower = Arc::new(Follower {
                 runs: Mutex::default(),
+                logging: Mutex::default(),
                 // The second of each space is the one to refuse.
                 refuses: if priority == 1 {
                     refuses.clone()
@@ -72,7 +71,6 @@ impl Twins {
             accepted: Default::default(),
             followers,
             refuses,
-            undone: Vec::new(),
         }
     }
 
@@ -176,9 +174,7 @@ impl Twins {
             other => panic!("{other:?}"),
         }
         assert!(same(0) && same(1), "nothing happened");
-        let added = self.painted.nodes.drain(..).skip(before.nodes.len());
-        self.undone.extend(added.map(|node| node.id));
-        self.painted = before;
+        self.painted.go_back_to(before);
     }
 
     fn check(&self) {
@@ -193,6 +189,7 @@ impl Twins {
         for (space, follower) in &self.followers {
             let runs = follower.runs.lock().unwrap();
             assert!(runs.iter().eq(self.model.view(*space).ranges()));
+            assert_eq!(*follower.logging.lock().unwrap(), self.painted.logging);
         }
         self.check_tree();
     }
@@ -207,6 +204,7 @@ impl Twins {
             let children: Vec<_> = children.into_iter().map(|c| nodes[c].id).collect();
             assert_eq!(tree.children(node.id).unwrap(), children);
             assert_eq!(tree.switches(node.id).unwrap(), node.switches);
+            assert_eq!(tree.dirty_logging(node.id).unwrap(), node.logging);
             let place = tree.place(node.id).unwrap();
             let place = place.map(|p| (p.parent, p.address, p.priority));
             let spot = node
@@ -214,7 +212,8 @@ impl Twins {
                 .map(|s| (nodes[s.parent].id, s.address, s.priority));
             assert_eq!(place, spot);
         }
-        for &id in &self.undone {
+        assert_eq!(self.model.global_dirty_logging(), self.painted.logging);
+        for &id in &self.painted.undone {
             assert!(tree.region(id).is_err(), "{id:?} was never committed");
         }
     }
