@@ -96,6 +96,9 @@ extern crate alloc;
 
 mod access_plan;
 mod access_rules;
+mod active;
+mod attach;
+mod attachments;
 mod backing;
 mod children;
 mod diff;
@@ -121,6 +124,8 @@ mod windows;
 
 pub use access_plan::{AccessPlan, Piece};
 pub use access_rules::{AccessError, AccessRule, AccessRules, Endianness, Sizes};
+pub use active::AttachmentDiff;
+pub use attachments::{EventFd, IoEventFd, Trigger};
 pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, PrivateMmio};
 pub use diff::Diff;
 pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Use};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who follows a view: a KVM memslot table, a DMA mapper, an ioeventfd bus.
 
-use crate::{AddrRange, Diff, FlatView, GlobalLogging, ListenerError, SpaceId};
+use crate::{AddrRange, AttachmentDiff, Diff, FlatView, GlobalLogging, ListenerError, SpaceId};
 
 /// A change of one address space, as listeners see it. Something differs, not
 /// always the view.
@@ -19,6 +19,8 @@ pub struct Update<'a, H> {
     /// For whom all memory is logged. The diff has the runs for which that
     /// makes a difference, [`FlatView::unloggable`] those for which it cannot.
     pub global_logging: GlobalLogging,
+    /// The ioeventfds and coalesced ranges that differ.
+    pub attachments: &'a AttachmentDiff,
 }
 
 /// Follows an address space.

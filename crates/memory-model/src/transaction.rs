@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
+use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::active::Touched;
 use crate::model::{MemoryModel, Space, SpaceId};
 use crate::tree::{Place, Tree};
 use crate::undo::Undo;
 use crate::windows::Windows;
 use crate::{
-    CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Kind, NotUndone, Region, RegionId,
-    Switches, TreeError, Update,
+    AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Kind, NotUndone,
+    Region, RegionId, Switches, TreeError, Update,
 };
 
 /// A change of the region tree in the making.
@@ -26,6 +28,8 @@ pub struct Transaction<'m, H> {
     pub(crate) undo: Vec<Undo<H>>,
     /// Where views can differ.
     pub(crate) windows: Windows,
+    /// What was attached or detached.
+    pub(crate) touched: Touched,
     /// For whom all memory was logged when it began.
     logging_before: DirtyClients,
 }
@@ -37,6 +41,7 @@ impl<'m, H> Transaction<'m, H> {
             model,
             undo: Vec::new(),
             windows: Windows::default(),
+            touched: Touched::default(),
         }
     }
 
@@ -213,12 +218,29 @@ impl<'m, H> Transaction<'m, H> {
         if global_logging.changes() {
             windows.add_everything();
         }
+        let (tree, spaces) = (&self.model.tree, self.model.spaces.len());
+        let mut windows = windows.into_spaces(spaces);
+        let mut marked = BTreeMap::new();
+        if !self.touched.is_empty() {
+            marked = self.touched.windows(tree).into_spaces(spaces);
+            for space in marked.keys() {
+                windows.entry(*space).or_default();
+            }
+        }
+        let attached = tree.has_attachments() || !self.touched.is_empty();
         let mut changes = Vec::new();
-        for (id, windows) in windows.into_spaces(self.model.spaces.len()) {
+        for (id, windows) in windows {
             let space = &self.model.spaces[id.0];
             let old = space.reader.snapshot();
-            let (new, diff) = space.follow(&self.model.tree, &old, &windows)?;
-            if diff.is_empty() && !global_logging.changes() {
+            let (new, diff) = space.follow(tree, &old, &windows)?;
+            let attachments = match attached {
+                true => {
+                    let (views, marked) = ([&*old, &new], marked.get(&id));
+                    AttachmentDiff::between(tree, &self.touched, views, &diff, marked)
+                }
+                false => AttachmentDiff::default(),
+            };
+            if diff.is_empty() && attachments.is_empty() && !global_logging.changes() {
                 continue;
             }
             accepted_stays(space, &diff)?;
@@ -228,6 +250,7 @@ impl<'m, H> Transaction<'m, H> {
                 new: Arc::new(new),
                 diff,
                 global_logging,
+                attachments,
             });
         }
         Ok(changes)
@@ -282,6 +305,7 @@ struct Change<H> {
     new: Arc<FlatView<H>>,
     diff: Diff<H>,
     global_logging: GlobalLogging,
+    attachments: AttachmentDiff,
 }
 
 impl<H> Change<H> {
@@ -292,6 +316,7 @@ impl<H> Change<H> {
             new: &self.new,
             diff: &self.diff,
             global_logging: self.global_logging,
+            attachments: &self.attachments,
         }
     }
 }

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::attachments::Attachments;
 use crate::children::{Child, Children};
 use crate::{
     AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,
@@ -30,6 +31,7 @@ pub(crate) struct Node<H> {
     pub(crate) switches: Switches,
     /// For whom the writes to this very region are logged.
     logging: DirtyClients,
+    pub(crate) attachments: Attachments,
     pub(crate) place: Option<Place>,
     /// The number of its placing, if it is placed.
     placing: u64,
@@ -76,6 +78,8 @@ pub struct Tree<H> {
     placings: u64,
     /// For whom the writes to all memory are logged.
     global_logging: DirtyClients,
+    /// How many attachments all regions have.
+    pub(crate) attachments: usize,
 }
 
 /// A place in the table of regions. It serves one region after the other, each
@@ -93,6 +97,7 @@ impl<H> Tree<H> {
             free: Vec::new(),
             placings: 0,
             global_logging: DirtyClients::NONE,
+            attachments: 0,
         }
     }
 
@@ -106,7 +111,7 @@ impl<H> Tree<H> {
         }
     }
 
-    fn node_mut(&mut self, id: RegionId) -> Result<&mut Node<H>, TreeError> {
+    pub(crate) fn node_mut(&mut self, id: RegionId) -> Result<&mut Node<H>, TreeError> {
         match self.seats.get_mut(id.index as usize) {
             Some(Seat {
                 node: Some((generation, node)),
@@ -183,6 +188,7 @@ impl<H> Tree<H> {
         let id = self.sit(Node {
             switches: region.switches,
             logging: DirtyClients::NONE,
+            attachments: Attachments::default(),
             region: Arc::new(region),
             place: None,
             placing: 0,
@@ -239,6 +245,7 @@ impl<H> Tree<H> {
             _ if !node.aliases.is_empty() => Some(Use::AliasTarget),
             _ if !node.spaces.is_empty() => Some(Use::Root),
             _ if !node.children.is_empty() => Some(Use::HasChildren),
+            _ if !node.attachments.is_empty() => Some(Use::HasAttachments),
             _ => None,
         };
         if let Some(by) = by {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How to go back by one step of a transaction.
 
+use crate::attachments::IoEventKey;
 use crate::tree::{Node, Place, Tree};
-use crate::{DirtyClients, RegionId, Switches};
+use crate::{AddrRange, DirtyClients, EventFd, RegionId, Switches};
 
 /// What undoes a step, on the tree as the step left it.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) enum Undo<H> {
     Switch(RegionId, Switches),
     Logging(RegionId, DirtyClients),
     GlobalLogging(DirtyClients),
+    IoEventFd(RegionId, IoEventKey, Option<EventFd>),
+    Coalesced(RegionId, AddrRange, bool),
 }
 
 impl<H> Undo<H> {
@@ -27,6 +30,8 @@ impl<H> Undo<H> {
             Self::Switch(id, before) => drop(tree.switch(id, before)),
             Self::Logging(id, before) => drop(tree.set_logging(id, before)),
             Self::GlobalLogging(before) => drop(tree.set_global_logging(before)),
+            Self::IoEventFd(id, key, before) => drop(tree.set_ioeventfd(id, key, before)),
+            Self::Coalesced(id, range, before) => drop(tree.set_coalesced(id, range, before)),
         }
     }
 }

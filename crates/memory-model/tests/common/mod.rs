@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
-    AddrRange, CommitError, Diff, DirtyClients, FileSlice, FlatRange, FlatView, GuestAccess,
-    GuestMemfdSides, HostMemory, Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region,
-    RegionId, SpaceId, Switches, Transaction, TreeError, Update,
+    AddrRange, CommitError, Diff, DirtyClients, EventFd, FileSlice, FlatRange, FlatView,
+    GuestAccess, GuestMemfdSides, HostMemory, IoEventFd, Listener, ListenerError, Memory,
+    MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Switches, Transaction, TreeError, Trigger,
+    Update,
 };
 
 /// 2^64 bytes: everything.
@@ -52,6 +53,16 @@ pub fn switches(change: impl FnOnce(&mut Switches)) -> Switches {
 
 pub fn bytes(start: u64, size: u128) -> AddrRange {
     AddrRange::new(start, size).unwrap()
+}
+
+/// An ioeventfd for writes of 4 bytes.
+pub fn bell(at: u64, fd: i32) -> IoEventFd {
+    triggered(at, Trigger::U32(None), fd)
+}
+
+pub fn triggered(at: u64, trigger: Trigger, fd: i32) -> IoEventFd {
+    let event = EventFd::new(fd, Arc::new(()));
+    IoEventFd { at, trigger, event }
 }
 
 /// A model with a root of 2^64 bytes and one address space that shows it.
