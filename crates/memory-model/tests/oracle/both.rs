@@ -7,6 +7,7 @@ use memory_model::{
     DirtyClients, FileSlice, HostMemory, Memory, PrivateMmio, Region, Transaction, TreeError,
 };
 
+use crate::attached::{self, Attached};
 use crate::ops::{New, Op, Pick};
 use crate::painted::{Node, Painted, What};
 
@@ -87,6 +88,18 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
         Op::LogAll(clients) => {
             t.set_global_dirty_logging(clients);
             painted.logging = clients;
+        }
+        Op::Attach(node, op) => {
+            // Most regions take nothing: rather one that does.
+            let takes = |n: &Node| matches!(n.what, What::Mmio | What::RomDevice);
+            let takers = (0..count).filter(|&n| takes(&painted.nodes[n]));
+            let takers: Vec<usize> = takers.collect();
+            let index = match takers[..] {
+                [] => pick(node),
+                _ if node % 8 == 0 => pick(node),
+                _ => takers[usize::from(node) % takers.len()],
+            };
+            attached::apply(t, &mut painted.nodes[index], op);
         }
         Op::Nested(ops, kept) => {
             let before = painted.clone();
@@ -172,6 +185,7 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
         size,
         switches,
         logging: DirtyClients::NONE,
+        attached: Attached::default(),
         spot: None,
         removed: false,
     });

@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use memory_model::{DirtyClients, FlatRange, Listener, ListenerError, Update};
 
+use crate::attached::Attached;
+
 /// Follows a view by nothing but the diffs, and goes back on an abort.
 pub struct Follower {
     pub runs: Mutex<Vec<FlatRange<usize>>>,
     pub logging: Mutex<DirtyClients>,
+    pub attached: Mutex<Attached>,
     pub refuses: Arc<AtomicBool>,
 }
 
@@ -32,7 +35,9 @@ impl Listener<usize> for Follower {
         let logging = update.global_logging;
         let had = core::mem::replace(&mut *self.logging.lock().unwrap(), logging.after);
         assert_eq!(had, logging.before);
-        assert!(logging.changes() || !diff.is_empty(), "nothing differs");
+        let differs = !diff.is_empty() || !update.attachments.is_empty();
+        assert!(logging.changes() || differs, "nothing differs");
+        self.attached.lock().unwrap().follow(update, false);
         let removed: Vec<_> = diff.removed.iter().map(&mut take).collect();
         for (old, new) in &diff.changed {
             take(old);
@@ -50,6 +55,7 @@ impl Listener<usize> for Follower {
 
     fn abort(&self, update: &Update<'_, usize>) -> Result<(), ListenerError> {
         *self.logging.lock().unwrap() = update.global_logging.before;
+        self.attached.lock().unwrap().follow(update, true);
         *self.runs.lock().unwrap() = update.old.ranges().cloned().collect();
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! Random transactions, compared address by address with a model that is too
 //! dumb to be wrong in the same way.
 
+mod attached;
 mod both;
 mod follower;
 mod ops;

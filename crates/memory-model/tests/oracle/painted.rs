@@ -4,6 +4,8 @@
 
 use memory_model::{DirtyClients, GuestAccess, RegionId, Switches};
 
+use crate::attached::Attached;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Container,
@@ -33,6 +35,7 @@ pub struct Node {
     pub size: u128,
     pub switches: Switches,
     pub logging: DirtyClients,
+    pub attached: Attached,
     pub spot: Option<Spot>,
     pub removed: bool,
 }
@@ -125,6 +128,7 @@ impl Painted {
         };
         self.nodes[index].spot.is_some()
             || self.roots.contains(&index)
+            || !self.nodes[index].attached.is_empty()
             || self.nodes.iter().any(needs)
     }
 }

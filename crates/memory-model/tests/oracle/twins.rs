@@ -9,6 +9,7 @@ use memory_model::{
     AddrRange, CommitError, FlatRange, Kind, MemoryModel, SpaceId, StateError, Switches,
 };
 
+use crate::attached::Attached;
 use crate::both::{add, apply};
 use crate::check_view;
 use crate::follower::Follower;
@@ -51,6 +52,7 @@ impl Twins {
             let follower = Arc::new(Follower {
                 runs: Mutex::default(),
                 logging: Mutex::default(),
+                attached: Mutex::default(),
                 // The second of each space is the one to refuse.
                 refuses: if priority == 1 {
                     refuses.clone()
@@ -188,7 +190,12 @@ impl Twins {
         }
         for (space, follower) in &self.followers {
             let runs = follower.runs.lock().unwrap();
-            assert!(runs.iter().eq(self.model.view(*space).ranges()));
+            let view = self.model.view(*space);
+            assert!(runs.iter().eq(view.ranges()));
+            let active = Attached::active(&self.painted, &view);
+            assert_eq!(*follower.attached.lock().unwrap(), active);
+            assert_eq!(self.model.ioeventfds(*space), active.events);
+            assert_eq!(self.model.coalesced(*space), active.ranges);
             assert_eq!(*follower.logging.lock().unwrap(), self.painted.logging);
         }
         self.check_tree();
