@@ -23,13 +23,16 @@ pub fn slot_ranges<H>(view: &FlatView<H>) -> Vec<SlotRange> {
             GuestAccess::ReadOnly | GuestAccess::ReadTrapWrite => SlotAccess::ReadOnly,
             GuestAccess::Trap => return None,
         };
+        let backing = backing(run.backing())?;
+        // KVM has a log for memory at a host address and for no other.
+        let plain = matches!(backing, Backing::Host(_));
         Some(SlotRange {
             gpa: run.range().start(),
             // What has bytes behind it has fewer than 2^64 of them.
             size: u64::try_from(run.range().size()).ok()?,
             access,
-            backing: backing(run.backing())?,
-            log_dirty: false,
+            backing,
+            log_dirty: plain && !run.attributes().logged.is_empty(),
         })
     });
     ranges.collect()
@@ -177,6 +180,9 @@ impl<H, V: Vm + Send + Sync> Listener<H> for SlotListener<V> {
     }
 
     fn prepare(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
+        if update.diff.is_empty() {
+            return Ok(());
+        }
         Ok(self.follow(update.new)?)
     }
 

@@ -11,8 +11,8 @@ use kvm_slots::{
     AbiProfile, Backing, FollowError, PlanError, SlotListener, Unsupported, slot_ranges,
 };
 use memory_model::{
-    CommitError, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError, Memory,
-    MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Switches, Update,
+    CommitError, DirtyClients, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError,
+    Memory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Switches, Update,
 };
 
 /// Slots on files need a descriptor; these tests only plan with it.
@@ -156,4 +156,51 @@ fn what_the_kernel_cannot_do_refuses_the_commit_and_changes_nothing() {
     };
     assert_eq!(ranges[0].why, Unsupported::NoHostAddress);
     assert_eq!(slots.table(), before);
+}
+
+#[test]
+fn what_is_logged_has_a_slot_with_a_log_where_kvm_has_one() {
+    let mixed = Memory::with_guest_memfd(host(HOST + 0x4000), file(0), GuestMemfdSides::Private);
+    let registers = PrivateMmio::new(file(0x8000));
+    let (mut model, space, ids) = model(vec![
+        (0x0000, Region::ram("ram", memory(HOST))),
+        (0x2000, Region::rom("rom", memory(HOST + 0x1000))),
+        (0xa000, Region::device_ram("bar", host(HOST + 0x3000))),
+        (0xc000, Region::ram("mixed", mixed.unwrap())),
+        (0xe000, Region::private_mmio("private", registers)),
+    ]);
+    let logged = |model: &MemoryModel| -> Vec<u64> {
+        let ranges = slot_ranges(&model.view(space)).into_iter();
+        ranges.filter(|r| r.log_dirty).map(|r| r.gpa).collect()
+    };
+    assert_eq!(logged(&model), []);
+    let mut t = model.transaction();
+    t.set_dirty_logging(ids[1], DirtyClients::VGA).unwrap();
+    t.commit().unwrap();
+    assert_eq!(logged(&model), [0]);
+    let mut t = model.transaction();
+    t.set_global_dirty_logging(DirtyClients::MIGRATION);
+    t.commit().unwrap();
+    assert_eq!(logged(&model), [0, 0x2000]);
+}
+
+#[test]
+fn a_log_starts_and_stops_without_any_slot_going() {
+    let ram = Region::ram("ram", memory(HOST));
+    let (mut model, space, ids) = model(vec![(0x1000, ram)]);
+    let slots = listener(ABI);
+    model.add_listener(space, 0, slots.clone()).unwrap();
+    slots.take_latest_plan();
+    for (clients, flag) in [(DirtyClients::VGA, "starts"), (DirtyClients::NONE, "stops")] {
+        let mut t = model.transaction();
+        t.set_dirty_logging(ids[1], clients).unwrap();
+        t.commit().unwrap();
+        let plan = texts(&slots.take_latest_plan().unwrap());
+        assert!(plan.len() == 1 && plan[0].contains(flag), "{plan:?}");
+    }
+    // Who logs makes no difference to the slots, only whether anybody does.
+    let mut t = model.transaction();
+    t.set_global_dirty_logging(DirtyClients::NONE);
+    t.commit().unwrap();
+    assert!(slots.take_latest_plan().is_none());
 }

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{AddrRange, PAGE_SIZE, RegionId};
+use crate::{AddrRange, PAGE_SIZE, RegionId, Unloggable};
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +55,45 @@ pub enum TreeError {
         /// The region's name.
         name: String,
     },
+    /// Ioeventfds and coalesced ranges can be attached to MMIO and to ROM
+    /// devices only.
+    #[error("'{name}' does not trap: nothing can be attached to it")]
+    NotTrapped {
+        /// The region's name.
+        name: String,
+    },
+    /// It would be attached to bytes that the region does not have.
+    #[error("what is attached at offset {at:#x} ends outside of '{name}'")]
+    OutsideRegion {
+        /// The region's name.
+        name: String,
+        /// The first offset, in bytes.
+        at: u64,
+    },
+    /// Something is attached there already, and a write could mean both.
+    #[error("something is attached to '{name}' at offset {at:#x} already")]
+    AlreadyAttached {
+        /// The region's name.
+        name: String,
+        /// The first offset that both have, in bytes.
+        at: u64,
+    },
+    /// Not exactly this is attached.
+    #[error("this is not attached to '{name}' at offset {at:#x}")]
+    NotAttached {
+        /// The region's name.
+        name: String,
+        /// The first offset, in bytes.
+        at: u64,
+    },
+    /// What is written to the region cannot be logged.
+    #[error("writes to '{name}' cannot be logged: {why}")]
+    NotLoggable {
+        /// The region's name.
+        name: String,
+        /// Why not.
+        why: Unloggable,
+    },
 }
 
 /// What keeps a region from being removed.
@@ -69,6 +108,9 @@ pub enum Use {
     /// An alias shows it.
     #[error("an alias shows it")]
     AliasTarget,
+    /// Ioeventfds or coalesced ranges are attached to it.
+    #[error("something is attached to it")]
+    HasAttachments,
     /// It is the root of an address space.
     #[error("it is the root of an address space")]
     Root,

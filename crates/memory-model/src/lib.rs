@@ -109,6 +109,9 @@ extern crate alloc;
 
 mod access_plan;
 mod access_rules;
+mod active;
+mod attach;
+mod attachments;
 mod backing;
 mod children;
 mod diff;
@@ -118,7 +121,9 @@ mod follow;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
 mod listener;
+mod logging;
 mod model;
+mod nested;
 mod page_chunk;
 mod page_set;
 mod range;
@@ -130,11 +135,14 @@ mod runs;
 mod state;
 mod transaction;
 mod tree;
+mod undo;
 mod view;
 mod windows;
 
 pub use access_plan::{AccessPlan, Piece};
 pub use access_rules::{AccessError, AccessRule, AccessRules, Endianness, Sizes};
+pub use active::AttachmentDiff;
+pub use attachments::{EventFd, IoEventFd, Trigger};
 pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, PrivateMmio};
 pub use diff::Diff;
 #[cfg(feature = "vm-memory")]
@@ -143,7 +151,9 @@ pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Us
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::{NoRegion, SharedMemory};
 pub use listener::{Listener, Update};
+pub use logging::{DirtyClients, GlobalLogging, Unloggable};
 pub use model::{AddSpaceError, MemoryModel, SpaceId};
+pub use nested::Nested;
 pub use page_set::{PAGE_SIZE, PageSet};
 pub use range::AddrRange;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};

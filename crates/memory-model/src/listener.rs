@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who follows a view: a KVM memslot table, a DMA mapper, an ioeventfd bus.
 
-use crate::{Diff, FlatView, ListenerError, PageSet, SpaceId};
+use crate::{AttachmentDiff, Diff, FlatView, GlobalLogging, ListenerError, PageSet, SpaceId};
 
-/// A change of one address space's view, as listeners see it.
+/// A change of one address space, as listeners see it. Something differs, not
+/// always the view.
 #[derive(Debug)]
 pub struct Update<'a, H> {
     /// The address space.
@@ -13,8 +14,13 @@ pub struct Update<'a, H> {
     /// The view after. Readers do not see it before every listener has
     /// prepared for it.
     pub new: &'a FlatView<H>,
-    /// What differs; never empty.
+    /// What differs between the views.
     pub diff: &'a Diff<H>,
+    /// For whom all memory is logged. The diff has the runs for which that
+    /// makes a difference, [`FlatView::unloggable`] those for which it cannot.
+    pub global_logging: GlobalLogging,
+    /// The ioeventfds and coalesced ranges that differ.
+    pub attachments: &'a AttachmentDiff,
 }
 
 /// Follows an address space.

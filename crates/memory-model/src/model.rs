@@ -11,8 +11,8 @@ use crate::range_set::RangeSet;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::tree::Tree;
 use crate::{
-    AddrRange, CommitError, Diff, FlatView, Listener, ListenerError, PageSet, RegionId,
-    Transaction, TreeError, Update, ViewReader,
+    AddrRange, AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, IoEventFd,
+    Listener, ListenerError, PageSet, RegionId, Transaction, TreeError, Update, ViewReader,
 };
 
 /// Names an address space of one [`MemoryModel`].
@@ -130,6 +130,18 @@ impl<H> MemoryModel<H> {
         self.spaces[space.0].reader.snapshot()
     }
 
+    /// The ioeventfds that are active in the space, by address. It looks at
+    /// every run.
+    pub fn ioeventfds(&self, space: SpaceId) -> Vec<IoEventFd> {
+        AttachmentDiff::to_all_of(&self.tree, &self.view(space)).ioeventfds_added
+    }
+
+    /// The addresses of the space that are coalesced, as ranges of which each
+    /// lies in one run. It looks at every run.
+    pub fn coalesced(&self, space: SpaceId) -> Vec<AddrRange> {
+        AttachmentDiff::to_all_of(&self.tree, &self.view(space)).coalesced_added
+    }
+
     /// Has `listener` follow `space`, starting with a change from nothing to
     /// the view as it is.
     ///
@@ -143,12 +155,20 @@ impl<H> MemoryModel<H> {
     ) -> Result<(), ListenerError> {
         let (nothing, now) = (FlatView::empty(), self.view(space));
         let diff = Diff::between(&nothing, &now);
-        if !diff.is_empty() {
+        let global_logging = GlobalLogging {
+            before: DirtyClients::NONE,
+            after: self.tree.global_logging(),
+        };
+        let attachments = AttachmentDiff::to_all_of(&self.tree, &now);
+        // What is attached shows in some run.
+        if !diff.is_empty() || global_logging.changes() {
             let update = Update {
                 space,
                 old: &nothing,
                 new: &now,
                 diff: &diff,
+                global_logging,
+                attachments: &attachments,
             };
             listener.prepare(&update)?;
             listener.commit(&update);

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use crate::tree::{Node, Tree};
 use crate::view::{Attributes, FlatRange};
-use crate::{AddrRange, GuestAccess, Kind, RegionId, Switches};
+use crate::{AddrRange, DirtyClients, GuestAccess, Kind, RegionId, Switches};
 
 /// How many regions one rendering visits before it gives up. Only aliases of
 /// aliases, each showing the next one twice, come near it.
@@ -75,7 +75,8 @@ pub(crate) fn render<H>(
                 effective,
             } => {
                 if let Ok(node) = tree.node(id) {
-                    fill(&mut taken, node, id, base, clip, effective);
+                    let logging = tree.global_logging();
+                    fill(&mut taken, node, id, base, clip, effective, logging);
                 }
             }
         }
@@ -159,10 +160,12 @@ fn fill<H>(
     base: i128,
     clip: AddrRange,
     effective: Switches,
+    logging: DirtyClients,
 ) {
     let Some(access) = GuestAccess::of(node.region.kind(), effective) else {
         return;
     };
+    let attributes = Attributes::of(access, effective, node.logged(logging));
     for range in gaps(taken, clip) {
         // `clip` lies inside the region, so this is below its size.
         let Ok(offset) = u64::try_from(i128::from(range.start()) - base) else {
@@ -173,12 +176,7 @@ fn fill<H>(
             id,
             region: node.region.clone(),
             offset,
-            attributes: Attributes {
-                access,
-                readonly: effective.readonly,
-                nonvolatile: effective.nonvolatile,
-                unmergeable: effective.unmergeable,
-            },
+            attributes,
         };
         taken.insert(range.start(), piece);
     }

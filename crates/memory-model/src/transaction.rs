@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
+use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::active::Touched;
 use crate::model::{MemoryModel, Space, SpaceId};
-use crate::tree::{Node, Place, Tree};
+use crate::tree::{Place, Tree};
+use crate::undo::Undo;
 use crate::windows::Windows;
 use crate::{
-    CommitError, Diff, FlatView, Kind, NotUndone, Region, RegionId, Switches, TreeError, Update,
+    AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Kind, NotUndone,
+    Region, RegionId, Switches, TreeError, Update,
 };
 
 /// A change of the region tree in the making.
@@ -19,28 +23,25 @@ use crate::{
 /// is dropped, or whose commit fails, is undone.
 #[derive(Debug)]
 pub struct Transaction<'m, H> {
-    model: &'m mut MemoryModel<H>,
+    pub(crate) model: &'m mut MemoryModel<H>,
     /// How to go back, the latest step last.
-    undo: Vec<Undo<H>>,
+    pub(crate) undo: Vec<Undo<H>>,
     /// Where views can differ.
-    windows: Windows,
-}
-
-#[derive(Debug)]
-enum Undo<H> {
-    Add(RegionId),
-    Remove(RegionId, Node<H>),
-    Place(RegionId),
-    Unplace(RegionId, Place, u64),
-    Switch(RegionId, Switches),
+    pub(crate) windows: Windows,
+    /// What was attached or detached.
+    pub(crate) touched: Touched,
+    /// For whom all memory was logged when it began.
+    logging_before: DirtyClients,
 }
 
 impl<'m, H> Transaction<'m, H> {
     pub(crate) fn begin(model: &'m mut MemoryModel<H>) -> Self {
         Self {
+            logging_before: model.tree.global_logging(),
             model,
             undo: Vec::new(),
             windows: Windows::default(),
+            touched: Touched::default(),
         }
     }
 
@@ -171,9 +172,18 @@ impl<'m, H> Transaction<'m, H> {
         Ok(())
     }
 
+    /// Undoes the latest steps, all but the first `steps`.
+    pub(crate) fn go_back_to(&mut self, steps: usize) {
+        while self.undo.len() > steps {
+            if let Some(step) = self.undo.pop() {
+                step.undo(&mut self.model.tree);
+            }
+        }
+    }
+
     /// Makes the change: every listener of every space whose view differs
     /// prepares for it, then the new views are published, then the listeners
-    /// learn that it is done. A space whose view does not differ is left alone.
+    /// learn that it is done. A space for which nothing differs is left alone.
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed then.
@@ -184,8 +194,10 @@ impl<'m, H> Transaction<'m, H> {
         let changes = self.plan()?;
         self.prepare(&changes)?;
         for change in &changes {
-            let space = &self.model.spaces[change.space.0];
-            space.reader.publish(change.new.clone());
+            if !change.diff.is_empty() {
+                let space = &self.model.spaces[change.space.0];
+                space.reader.publish(change.new.clone());
+            }
         }
         for change in &changes {
             for (_, listener) in &self.model.spaces[change.space.0].listeners {
@@ -198,13 +210,37 @@ impl<'m, H> Transaction<'m, H> {
 
     /// Renders anew what can differ, and keeps the spaces that do differ.
     fn plan(&mut self) -> Result<Vec<Change<H>>, CommitError> {
-        let windows = core::mem::take(&mut self.windows);
+        let global_logging = GlobalLogging {
+            before: self.logging_before,
+            after: self.model.tree.global_logging(),
+        };
+        let mut windows = core::mem::take(&mut self.windows);
+        if global_logging.changes() {
+            windows.add_everything();
+        }
+        let (tree, spaces) = (&self.model.tree, self.model.spaces.len());
+        let mut windows = windows.into_spaces(spaces);
+        let mut marked = BTreeMap::new();
+        if !self.touched.is_empty() {
+            marked = self.touched.windows(tree).into_spaces(spaces);
+            for space in marked.keys() {
+                windows.entry(*space).or_default();
+            }
+        }
+        let attached = tree.has_attachments() || !self.touched.is_empty();
         let mut changes = Vec::new();
-        for (id, windows) in windows.into_spaces(self.model.spaces.len()) {
+        for (id, windows) in windows {
             let space = &self.model.spaces[id.0];
             let old = space.reader.snapshot();
-            let (new, diff) = space.follow(&self.model.tree, &old, &windows)?;
-            if diff.is_empty() {
+            let (new, diff) = space.follow(tree, &old, &windows)?;
+            let attachments = match attached {
+                true => {
+                    let (views, marked) = ([&*old, &new], marked.get(&id));
+                    AttachmentDiff::between(tree, &self.touched, views, &diff, marked)
+                }
+                false => AttachmentDiff::default(),
+            };
+            if diff.is_empty() && attachments.is_empty() && !global_logging.changes() {
                 continue;
             }
             accepted_stays(space, &diff)?;
@@ -213,6 +249,8 @@ impl<'m, H> Transaction<'m, H> {
                 old,
                 new: Arc::new(new),
                 diff,
+                global_logging,
+                attachments,
             });
         }
         Ok(changes)
@@ -256,17 +294,7 @@ impl<'m, H> Transaction<'m, H> {
 
 impl<H> Drop for Transaction<'_, H> {
     fn drop(&mut self) {
-        let tree = &mut self.model.tree;
-        while let Some(step) = self.undo.pop() {
-            match step {
-                Undo::Add(id) => tree.undo_add(id),
-                Undo::Remove(id, node) => tree.restore(id, node),
-                // These undo what succeeded on this very tree.
-                Undo::Place(id) => drop(tree.unplace(id)),
-                Undo::Unplace(id, place, placing) => tree.put(id, place, placing),
-                Undo::Switch(id, before) => drop(tree.switch(id, before)),
-            }
-        }
+        self.go_back_to(0);
     }
 }
 
@@ -276,6 +304,8 @@ struct Change<H> {
     old: Arc<FlatView<H>>,
     new: Arc<FlatView<H>>,
     diff: Diff<H>,
+    global_logging: GlobalLogging,
+    attachments: AttachmentDiff,
 }
 
 impl<H> Change<H> {
@@ -285,6 +315,8 @@ impl<H> Change<H> {
             old: &self.old,
             new: &self.new,
             diff: &self.diff,
+            global_logging: self.global_logging,
+            attachments: &self.attachments,
         }
     }
 }

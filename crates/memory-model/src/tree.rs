@@ -7,8 +7,11 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::attachments::Attachments;
 use crate::children::{Child, Children};
-use crate::{AddrRange, Kind, Region, RegionId, SpaceId, Switches, TreeError, Use};
+use crate::{
+    AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,
+};
 
 /// Where a region lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,9 @@ pub struct Place {
 pub(crate) struct Node<H> {
     pub(crate) region: Arc<Region<H>>,
     pub(crate) switches: Switches,
+    /// For whom the writes to this very region are logged.
+    logging: DirtyClients,
+    pub(crate) attachments: Attachments,
     pub(crate) place: Option<Place>,
     /// The number of its placing, if it is placed.
     placing: u64,
@@ -37,6 +43,15 @@ pub(crate) struct Node<H> {
 }
 
 impl<H> Node<H> {
+    /// For whom the writes to the region are logged: for those who asked for
+    /// it and for those who have all logged, if it can be.
+    pub(crate) fn logged(&self, global: DirtyClients) -> DirtyClients {
+        match Unloggable::of(self.region.kind()) {
+            None => self.logging | global,
+            Some(_) => DirtyClients::NONE,
+        }
+    }
+
     /// The region as a child of the one that it lies in. `None` if it lies
     /// nowhere.
     fn as_child(&self, id: RegionId) -> Option<Child> {
@@ -61,6 +76,10 @@ pub struct Tree<H> {
     free: Vec<u32>,
     /// How many placings there were.
     placings: u64,
+    /// For whom the writes to all memory are logged.
+    global_logging: DirtyClients,
+    /// How many attachments all regions have.
+    pub(crate) attachments: usize,
 }
 
 /// A place in the table of regions. It serves one region after the other, each
@@ -77,6 +96,8 @@ impl<H> Tree<H> {
             seats: Vec::new(),
             free: Vec::new(),
             placings: 0,
+            global_logging: DirtyClients::NONE,
+            attachments: 0,
         }
     }
 
@@ -90,7 +111,7 @@ impl<H> Tree<H> {
         }
     }
 
-    fn node_mut(&mut self, id: RegionId) -> Result<&mut Node<H>, TreeError> {
+    pub(crate) fn node_mut(&mut self, id: RegionId) -> Result<&mut Node<H>, TreeError> {
         match self.seats.get_mut(id.index as usize) {
             Some(Seat {
                 node: Some((generation, node)),
@@ -113,6 +134,12 @@ impl<H> Tree<H> {
     /// The region's switches, without what it inherits.
     pub fn switches(&self, id: RegionId) -> Result<Switches, TreeError> {
         Ok(self.node(id)?.switches)
+    }
+
+    /// For whom the writes to the region are logged, without those who have
+    /// all logged.
+    pub fn dirty_logging(&self, id: RegionId) -> Result<DirtyClients, TreeError> {
+        Ok(self.node(id)?.logging)
     }
 
     /// Where the region lies, if it lies anywhere.
@@ -160,6 +187,8 @@ impl<H> Tree<H> {
         }
         let id = self.sit(Node {
             switches: region.switches,
+            logging: DirtyClients::NONE,
+            attachments: Attachments::default(),
             region: Arc::new(region),
             place: None,
             placing: 0,
@@ -216,6 +245,7 @@ impl<H> Tree<H> {
             _ if !node.aliases.is_empty() => Some(Use::AliasTarget),
             _ if !node.spaces.is_empty() => Some(Use::Root),
             _ if !node.children.is_empty() => Some(Use::HasChildren),
+            _ if !node.attachments.is_empty() => Some(Use::HasAttachments),
             _ => None,
         };
         if let Some(by) = by {
@@ -300,6 +330,30 @@ impl<H> Tree<H> {
             return Err(TreeError::NotRomDevice { name });
         }
         Ok(core::mem::replace(&mut node.switches, to))
+    }
+
+    /// Sets for whom the writes to a region are logged; says for whom they were.
+    pub(crate) fn set_logging(
+        &mut self,
+        id: RegionId,
+        to: DirtyClients,
+    ) -> Result<DirtyClients, TreeError> {
+        let node = self.node_mut(id)?;
+        if let Some(why) = Unloggable::of(node.region.kind()) {
+            let name = node.region.name().to_string();
+            return Err(TreeError::NotLoggable { name, why });
+        }
+        Ok(core::mem::replace(&mut node.logging, to))
+    }
+
+    pub(crate) fn global_logging(&self) -> DirtyClients {
+        self.global_logging
+    }
+
+    /// Sets for whom the writes to all memory are logged; says for whom they
+    /// were.
+    pub(crate) fn set_global_logging(&mut self, to: DirtyClients) -> DirtyClients {
+        core::mem::replace(&mut self.global_logging, to)
     }
 
     /// Marks a region as the root of an address space.

@@ -5,7 +5,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::runs::{Ranges, Runs};
-use crate::{AddrRange, GuestAccess, HostMemory, Kind, Memory, PrivateMmio, Region, RegionId};
+use crate::{
+    AddrRange, DirtyClients, GuestAccess, HostMemory, Kind, Memory, PrivateMmio, Region, RegionId,
+    Switches,
+};
 
 /// A run of addresses that one region answers, in one way.
 #[derive(Debug)]
@@ -28,6 +31,22 @@ pub struct Attributes {
     pub nonvolatile: bool,
     /// Whether the run stays apart from its neighbours.
     pub unmergeable: bool,
+    /// Who has the writes logged, to this region or to all. Nobody where they
+    /// cannot be: see [`FlatRange::unloggable`].
+    pub logged: DirtyClients,
+}
+
+impl Attributes {
+    /// Those of a region with these `switches`, which include what it inherits.
+    pub(crate) fn of(access: GuestAccess, switches: Switches, logged: DirtyClients) -> Self {
+        Self {
+            access,
+            readonly: switches.readonly,
+            nonvolatile: switches.nonvolatile,
+            unmergeable: switches.unmergeable,
+            logged,
+        }
+    }
 }
 
 /// The bytes behind a run of addresses, cut to exactly those bytes.

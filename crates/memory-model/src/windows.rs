@@ -30,7 +30,7 @@ impl Windows {
         while let Some((id, part)) = stack.pop() {
             visits += 1;
             if visits > MAX_VISITS {
-                self.everything = true;
+                self.add_everything();
                 return;
             }
             let Ok(node) = tree.node(id) else { continue };
@@ -72,6 +72,20 @@ impl Windows {
             range
                 .into_iter()
                 .for_each(|range| self.add(tree, place.parent, range));
+        }
+    }
+
+    /// Adds all addresses of all spaces.
+    pub(crate) fn add_everything(&mut self) {
+        self.everything = true;
+    }
+
+    /// Adds the addresses that another has.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.everything |= other.everything;
+        for (space, ranges) in &other.by_space {
+            let own = self.by_space.entry(*space).or_default();
+            ranges.iter().for_each(|range| own.insert(range));
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::view::{Attributes, FlatView};
-use crate::{GuestAccess, Region, RegionId};
+use crate::{DirtyClients, GuestAccess, Region, RegionId};
 use alloc::collections::BTreeMap;
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ fn run(start: u64, size: u128) -> FlatRange<()> {
             readonly: false,
             nonvolatile: false,
             unmergeable: true,
+            logged: DirtyClients::NONE,
         },
     }
 }

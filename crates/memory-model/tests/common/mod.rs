@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
-    AddrRange, CommitError, Diff, FileSlice, FlatRange, FlatView, GuestAccess, GuestMemfdSides,
-    HostMemory, Listener, ListenerError, Memory, MemoryModel, PageSet, PrivateMmio, Region,
-    RegionId, SpaceId, Switches, Transaction, TreeError, Update,
+    AddrRange, CommitError, Diff, DirtyClients, EventFd, FileSlice, FlatRange, FlatView,
+    GuestAccess, GuestMemfdSides, HostMemory, IoEventFd, Listener, ListenerError, Memory,
+    MemoryModel, PageSet, PrivateMmio, Region, RegionId, SpaceId, Switches, Transaction, TreeError,
+    Trigger, Update,
 };
 
 /// 2^64 bytes: everything.
@@ -55,6 +56,16 @@ pub fn switches(change: impl FnOnce(&mut Switches)) -> Switches {
 
 pub fn bytes(start: u64, size: u128) -> AddrRange {
     AddrRange::new(start, size).unwrap()
+}
+
+/// An ioeventfd for writes of 4 bytes.
+pub fn bell(at: u64, fd: i32) -> IoEventFd {
+    triggered(at, Trigger::U32(None), fd)
+}
+
+pub fn triggered(at: u64, trigger: Trigger, fd: i32) -> IoEventFd {
+    let event = EventFd::new(fd, Arc::new(()));
+    IoEventFd { at, trigger, event }
 }
 
 /// A model with a root of 2^64 bytes and one address space that shows it.
@@ -135,8 +146,8 @@ impl Machine {
     }
 }
 
-/// A view as text: `start-last name[ @offset] access[ nv][ apart]` for each run, in
-/// hexadecimal.
+/// A view as text: `start-last name[ @offset] access[ nv][ apart][ log CLIENTS]`
+/// for each run, in hexadecimal.
 pub fn show(view: &FlatView<()>) -> Vec<String> {
     view.ranges().map(show_run).collect()
 }
@@ -156,9 +167,13 @@ fn show_run(run: &FlatRange<()>) -> String {
     let attributes = run.attributes();
     let nonvolatile = ["", " nv"][usize::from(attributes.nonvolatile)];
     let apart = ["", " apart"][usize::from(attributes.unmergeable)];
+    let logged = match attributes.logged {
+        DirtyClients::NONE => String::new(),
+        clients => format!(" log {clients:?}"),
+    };
     let name = run.region().name();
     format!(
-        "{:x}-{:x} {name}{offset} {access}{nonvolatile}{apart}",
+        "{:x}-{:x} {name}{offset} {access}{nonvolatile}{apart}{logged}",
         range.start(),
         range.last()
     )

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use memory_model::{FileSlice, HostMemory, Memory, PrivateMmio, Region, Transaction, TreeError};
+use memory_model::{
+    DirtyClients, FileSlice, HostMemory, Memory, PrivateMmio, Region, Transaction, TreeError,
+};
 
+use crate::attached::{self, Attached};
 use crate::ops::{New, Op, Pick};
 use crate::painted::{Node, Painted, What};
 
@@ -74,6 +77,43 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
             assert_eq!(t.remove(node.id).is_ok(), free && !node.removed);
             node.removed |= free;
         }
+        Op::Log(node, clients) => {
+            let node = &mut painted.nodes[pick(node)];
+            let allowed = node.what.loggable() && !node.removed;
+            assert_eq!(t.set_dirty_logging(node.id, clients).is_ok(), allowed);
+            if allowed {
+                node.logging = clients;
+            }
+        }
+        Op::LogAll(clients) => {
+            t.set_global_dirty_logging(clients);
+            painted.logging = clients;
+        }
+        Op::Attach(node, op) => {
+            // Most regions take nothing: rather one that does.
+            let takes = |n: &Node| matches!(n.what, What::Mmio | What::RomDevice);
+            let takers = (0..count).filter(|&n| takes(&painted.nodes[n]));
+            let takers: Vec<usize> = takers.collect();
+            let index = match takers[..] {
+                [] => pick(node),
+                _ if node % 8 == 0 => pick(node),
+                _ => takers[usize::from(node) % takers.len()],
+            };
+            attached::apply(t, &mut painted.nodes[index], op);
+        }
+        Op::Nested(ops, kept) => {
+            let before = painted.clone();
+            let mut part = t.nested();
+            for op in ops {
+                apply(&mut part, painted, op);
+            }
+            if kept {
+                part.commit();
+            } else {
+                drop(part);
+                painted.go_back_to(before);
+            }
+        }
     }
 }
 
@@ -110,7 +150,7 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
     } = new;
     let index = painted.nodes.len();
     let target = usize::from(target) % index.max(1);
-    let bytes = u64::try_from(size).unwrap_or(u64::MAX);
+    let bytes = u64::try_from(size).unwrap_or(u64::MAX - 4095);
     let host = HostMemory::new(0, bytes, Arc::new(())).unwrap();
     let memory = Memory::host_only(host.clone());
     let file = FileSlice::new(3, 0, bytes, Arc::new(())).unwrap();
@@ -144,6 +184,8 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
         what,
         size,
         switches,
+        logging: DirtyClients::NONE,
+        attached: Attached::default(),
         spot: None,
         removed: false,
     });

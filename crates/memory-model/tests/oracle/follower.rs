@@ -4,11 +4,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use memory_model::{FlatRange, Listener, ListenerError, Update};
+use memory_model::{DirtyClients, FlatRange, Listener, ListenerError, Update};
+
+use crate::attached::Attached;
 
 /// Follows a view by nothing but the diffs, and goes back on an abort.
 pub struct Follower {
     pub runs: Mutex<Vec<FlatRange<usize>>>,
+    pub logging: Mutex<DirtyClients>,
+    pub attached: Mutex<Attached>,
     pub refuses: Arc<AtomicBool>,
 }
 
@@ -28,6 +32,12 @@ impl Listener<usize> for Follower {
             runs.remove(position)
         };
         let diff = update.diff;
+        let logging = update.global_logging;
+        let had = core::mem::replace(&mut *self.logging.lock().unwrap(), logging.after);
+        assert_eq!(had, logging.before);
+        let differs = !diff.is_empty() || !update.attachments.is_empty();
+        assert!(logging.changes() || differs, "nothing differs");
+        self.attached.lock().unwrap().follow(update, false);
         let removed: Vec<_> = diff.removed.iter().map(&mut take).collect();
         for (old, new) in &diff.changed {
             take(old);
@@ -44,6 +54,8 @@ impl Listener<usize> for Follower {
     }
 
     fn abort(&self, update: &Update<'_, usize>) -> Result<(), ListenerError> {
+        *self.logging.lock().unwrap() = update.global_logging.before;
+        self.attached.lock().unwrap().follow(update, true);
         *self.runs.lock().unwrap() = update.old.ranges().cloned().collect();
         Ok(())
     }

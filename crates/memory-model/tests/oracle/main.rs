@@ -2,6 +2,7 @@
 //! Random transactions, compared address by address with a model that is too
 //! dumb to be wrong in the same way.
 
+mod attached;
 mod both;
 mod follower;
 mod ops;
@@ -40,6 +41,7 @@ fn check_view(
                 readonly: attributes.readonly,
                 nonvolatile: attributes.nonvolatile,
                 unmergeable: attributes.unmergeable,
+                logged: attributes.logged,
             }
         });
         assert_eq!(answer, who(address), "at {address:#x}");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random changes of a model, and random acceptances.
 
-use memory_model::{AddrRange, PAGE_SIZE, Switches};
+use memory_model::{AddrRange, DirtyClients, PAGE_SIZE, Switches, Trigger};
 use proptest::prelude::*;
 
 /// So many addresses at either end of the space are looked at one by one, and
@@ -34,6 +34,20 @@ pub enum Op {
     Readonly(Pick, bool),
     DirectReads(Pick, bool),
     Remove(Pick),
+    Log(Pick, DirtyClients),
+    LogAll(DirtyClients),
+    Attach(Pick, AttachOp),
+    /// A part, and whether it is kept.
+    Nested(Vec<Op>, bool),
+}
+
+/// What is attached to a region, or which of what is attached is not any more.
+#[derive(Clone, Copy, Debug)]
+pub enum AttachOp {
+    Event(u64, Trigger, i32),
+    Coalesced(AddrRange),
+    NoEvent(Pick),
+    NoCoalesced(Pick),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +142,50 @@ fn pair(mut first: New, other: Switches) -> [New; 2] {
     [first, second]
 }
 
+fn clients() -> impl Strategy<Value = DirtyClients> {
+    const SOME: [DirtyClients; 3] = [
+        DirtyClients::NONE,
+        DirtyClients::VGA,
+        DirtyClients::MIGRATION,
+    ];
+    prop::sample::select(&SOME[..])
+}
+
+fn trigger() -> impl Strategy<Value = Trigger> {
+    let value = || prop::option::of(0..2_u8);
+    prop_oneof![
+        Just(Trigger::AnyWrite),
+        value().prop_map(Trigger::U8),
+        value().prop_map(|v| Trigger::U16(v.map(u16::from))),
+        value().prop_map(|v| Trigger::U32(v.map(u32::from))),
+        value().prop_map(|v| Trigger::U64(v.map(u64::from))),
+    ]
+}
+
+/// Mostly few different places, so that they meet.
+fn attach() -> impl Strategy<Value = AttachOp> {
+    let at = || prop_oneof![6 => 0..24_u64, 1 => address()];
+    let range = |(start, more): (u64, u64)| {
+        let last = start.saturating_add(more);
+        AttachOp::Coalesced(AddrRange::from_bounds(start, last).unwrap())
+    };
+    prop_oneof![
+        4 => (at(), trigger(), 0..2_i32).prop_map(|(at, t, fd)| AttachOp::Event(at, t, fd)),
+        3 => (at(), 0..16_u64).prop_map(range),
+        2 => some().prop_map(AttachOp::NoEvent),
+        2 => some().prop_map(AttachOp::NoCoalesced),
+    ]
+}
+
+/// Steps, some of which are parts with steps and parts of their own.
 fn op() -> impl Strategy<Value = Op> {
+    simple_op().prop_recursive(2, 12, 6, |op| {
+        (prop::collection::vec(op, 1..6), any::<bool>())
+            .prop_map(|(ops, kept)| Op::Nested(ops, kept))
+    })
+}
+
+fn simple_op() -> impl Strategy<Value = Op> {
     let priority = || -1..2_i32;
     prop_oneof![
         1 => new().prop_map(Op::Add),
@@ -144,6 +201,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::Readonly(c, on)),
         1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::DirectReads(c, on)),
         1 => some().prop_map(Op::Remove),
+        2 => (some(), clients()).prop_map(|(c, who)| Op::Log(c, who)),
+        1 => clients().prop_map(Op::LogAll),
+        8 => (some(), attach()).prop_map(|(node, op)| Op::Attach(node, op)),
     ]
 }
 

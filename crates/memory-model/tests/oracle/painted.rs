@@ -2,7 +2,9 @@
 //! A deliberately dumb model of a region tree. It asks, one address at a time,
 //! who answers there; it knows no ranges, no clipping and no merging.
 
-use memory_model::{GuestAccess, RegionId, Switches};
+use memory_model::{DirtyClients, GuestAccess, RegionId, Switches};
+
+use crate::attached::Attached;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -32,6 +34,8 @@ pub struct Node {
     pub what: What,
     pub size: u128,
     pub switches: Switches,
+    pub logging: DirtyClients,
+    pub attached: Attached,
     pub spot: Option<Spot>,
     pub removed: bool,
 }
@@ -45,16 +49,37 @@ pub struct Answer {
     pub readonly: bool,
     pub nonvolatile: bool,
     pub unmergeable: bool,
+    pub logged: DirtyClients,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Painted {
     pub nodes: Vec<Node>,
     pub roots: Vec<usize>,
+    /// For whom all memory is logged.
+    pub logging: DirtyClients,
+    /// Ids from transactions that were undone.
+    pub undone: Vec<RegionId>,
     clock: u64,
 }
 
+impl What {
+    /// Whether there is memory that the host has, and only the VMM and the
+    /// guest write to.
+    pub fn loggable(self) -> bool {
+        matches!(self, What::Ram | What::Rom | What::RomDevice)
+    }
+}
+
 impl Painted {
+    /// Becomes what it was before; only what was undone is not forgotten.
+    pub fn go_back_to(&mut self, before: Painted) {
+        let mut undone = core::mem::take(&mut self.undone);
+        let added = self.nodes.drain(..).skip(before.nodes.len());
+        undone.extend(added.map(|node| node.id));
+        *self = Painted { undone, ..before };
+    }
+
     pub fn place(&mut self, child: usize, parent: usize, address: u64, priority: i32) {
         self.clock += 1;
         self.nodes[child].spot = Some(Spot {
@@ -103,6 +128,7 @@ impl Painted {
         };
         self.nodes[index].spot.is_some()
             || self.roots.contains(&index)
+            || !self.nodes[index].attached.is_empty()
             || self.nodes.iter().any(needs)
     }
 }
@@ -160,6 +186,10 @@ impl<'a> Asking<'a> {
             readonly: flags[0],
             nonvolatile: flags[1],
             unmergeable: flags[2],
+            logged: match node.what.loggable() {
+                true => node.logging | self.painted.logging,
+                false => DirtyClients::NONE,
+            },
         })
     }
 }

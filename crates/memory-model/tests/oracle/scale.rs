@@ -3,7 +3,7 @@
 
 use memory_model::AddrRange;
 
-use crate::ops::{New, Op, Step};
+use crate::ops::{AttachOp, New, Op, Step};
 
 impl Step {
     /// What was so many bytes is so many units.
@@ -15,8 +15,7 @@ impl Step {
                 *count = *count * unit - 1;
             }
             Self::Accept(_, range) | Self::GiveBack(_, range) | Self::Revoke(_, range) => {
-                let last = address(range.last(), unit) + (unit - 1);
-                *range = AddrRange::from_bounds(address(range.start(), unit), last).unwrap();
+                *range = scaled(*range, unit);
             }
         }
     }
@@ -36,7 +35,13 @@ impl Op {
                 *at = address(*at, unit);
             }
             Self::Place(_, _, at, _) | Self::Move(_, at) => *at = address(*at, unit),
-            Self::Unplace(_)
+            Self::Attach(_, AttachOp::Event(at, ..)) => *at = address(*at, unit),
+            Self::Attach(_, AttachOp::Coalesced(range)) => *range = scaled(*range, unit),
+            Self::Nested(ops, _) => ops.iter_mut().for_each(|op| op.scale(unit)),
+            Self::Attach(_, AttachOp::NoEvent(_) | AttachOp::NoCoalesced(_))
+            | Self::Log(..)
+            | Self::LogAll(_)
+            | Self::Unplace(_)
             | Self::Enable(..)
             | Self::Readonly(..)
             | Self::DirectReads(..)
@@ -53,6 +58,11 @@ impl New {
             _ => self.size * u128::from(unit),
         };
     }
+}
+
+fn scaled(range: AddrRange, unit: u64) -> AddrRange {
+    let last = address(range.last(), unit) + (unit - 1);
+    AddrRange::from_bounds(address(range.start(), unit), last).unwrap()
 }
 
 /// Counted from the nearer end of the space.

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
-    AddrRange, CommitError, FlatRange, Kind, MemoryModel, PAGE_SIZE, RegionId, SpaceId, StateError,
-    Switches,
+    AddrRange, CommitError, FlatRange, Kind, MemoryModel, PAGE_SIZE, SpaceId, StateError, Switches,
 };
 
+use crate::attached::Attached;
 use crate::both::{add, apply};
 use crate::check_view;
 use crate::follower::Follower;
@@ -27,8 +27,6 @@ pub struct Twins {
     accepted: [BTreeSet<u64>; 2],
     followers: Vec<(SpaceId, Arc<Follower>)>,
     refuses: Arc<AtomicBool>,
-    /// Ids from transactions that were undone.
-    undone: Vec<RegionId>,
 }
 
 impl Twins {
@@ -56,6 +54,8 @@ impl Twins {
         for (space, priority) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let follower = Arc::new(Follower {
                 runs: Mutex::default(),
+                logging: Mutex::default(),
+                attached: Mutex::default(),
                 // The second of each space is the one to refuse.
                 refuses: if priority == 1 {
                     refuses.clone()
@@ -77,7 +77,6 @@ impl Twins {
             accepted: Default::default(),
             followers,
             refuses,
-            undone: Vec::new(),
         }
     }
 
@@ -185,9 +184,7 @@ impl Twins {
             other => panic!("{other:?}"),
         }
         assert!(same(0) && same(1), "nothing happened");
-        let added = self.painted.nodes.drain(..).skip(before.nodes.len());
-        self.undone.extend(added.map(|node| node.id));
-        self.painted = before;
+        self.painted.go_back_to(before);
     }
 
     fn check(&self) {
@@ -200,7 +197,13 @@ impl Twins {
         }
         for (space, follower) in &self.followers {
             let runs = follower.runs.lock().unwrap();
-            assert!(runs.iter().eq(self.model.view(*space).ranges()));
+            let view = self.model.view(*space);
+            assert!(runs.iter().eq(view.ranges()));
+            let active = Attached::active(&self.painted, &view);
+            assert_eq!(*follower.attached.lock().unwrap(), active);
+            assert_eq!(self.model.ioeventfds(*space), active.events);
+            assert_eq!(self.model.coalesced(*space), active.ranges);
+            assert_eq!(*follower.logging.lock().unwrap(), self.painted.logging);
         }
         self.check_tree();
     }
@@ -215,6 +218,7 @@ impl Twins {
             let children: Vec<_> = children.into_iter().map(|c| nodes[c].id).collect();
             assert_eq!(tree.children(node.id).unwrap(), children);
             assert_eq!(tree.switches(node.id).unwrap(), node.switches);
+            assert_eq!(tree.dirty_logging(node.id).unwrap(), node.logging);
             let place = tree.place(node.id).unwrap();
             let place = place.map(|p| (p.parent, p.address, p.priority));
             let spot = node
@@ -222,7 +226,8 @@ impl Twins {
                 .map(|s| (nodes[s.parent].id, s.address, s.priority));
             assert_eq!(place, spot);
         }
-        for &id in &self.undone {
+        assert_eq!(self.model.global_dirty_logging(), self.painted.logging);
+        for &id in &self.painted.undone {
             assert!(tree.region(id).is_err(), "{id:?} was never committed");
         }
     }

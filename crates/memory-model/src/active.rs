@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which attachments are active in a view, and what differs between two. Pure
+//! functions.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::attachments::IoEventKey;
+use crate::range_set::RangeSet;
+use crate::tree::Tree;
+use crate::windows::Windows;
+use crate::{
+    AddrRange, Diff, EventFd, FlatRange, FlatView, GuestAccess, IoEventFd, RegionId, Trigger,
+};
+
+/// The ioeventfds and coalesced ranges that a listener has to take away, and
+/// then those that it has to add: at the guest's addresses, and by address.
+///
+/// An ioeventfd is active where all bytes of its writes lie in one trapped
+/// run; a coalesced range is cut to the trapped runs that show some of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AttachmentDiff {
+    /// Ioeventfds that are not active any more.
+    pub ioeventfds_removed: Vec<IoEventFd>,
+    /// Ioeventfds that were not active before.
+    pub ioeventfds_added: Vec<IoEventFd>,
+    /// Coalesced ranges that are none any more.
+    pub coalesced_removed: Vec<AddrRange>,
+    /// Coalesced ranges that were none before.
+    pub coalesced_added: Vec<AddrRange>,
+}
+
+impl AttachmentDiff {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.ioeventfds_removed.is_empty()
+            && self.ioeventfds_added.is_empty()
+            && self.coalesced_removed.is_empty()
+            && self.coalesced_added.is_empty()
+    }
+
+    /// From nothing to all that is active in `view`. It looks at every run.
+    pub(crate) fn to_all_of<H>(tree: &Tree<H>, view: &FlatView<H>) -> Self {
+        let mut come = Active::default();
+        if tree.has_attachments() {
+            view.ranges().for_each(|run| come.add(tree, run));
+        }
+        Active::default().until(come)
+    }
+
+    /// From one view to the next. `diff` is what differs between their runs,
+    /// and `marked` has all addresses at which the new view shows what was
+    /// `touched`.
+    pub(crate) fn between<H>(
+        tree: &Tree<H>,
+        touched: &Touched,
+        [old, new]: [&FlatView<H>; 2],
+        diff: &Diff<H>,
+        marked: Option<&RangeSet>,
+    ) -> Self {
+        let (mut gone, mut come) = (Active::default(), Active::default());
+        let changed = diff.changed.iter();
+        for run in diff.removed.iter().chain(changed.clone().map(|c| &c.0)) {
+            gone.add_as_before(tree, touched, run);
+        }
+        for run in diff.added.iter().chain(changed.map(|c| &c.1)) {
+            come.add(tree, run);
+        }
+        let marked = marked.into_iter().flat_map(RangeSet::iter);
+        let mut latest = None;
+        for run in marked.flat_map(|window| new.intersecting(window)) {
+            let start = run.range().start();
+            // A run that two windows reach into counts once, and one that
+            // differs is in the diff.
+            if latest.replace(start) != Some(start) && old.find(start) == Some(run) {
+                gone.add_touched_before(touched, run);
+                come.add_touched_now(tree, touched, run);
+            }
+        }
+        gone.until(come)
+    }
+}
+
+/// What is active, at the guest's addresses.
+#[derive(Default)]
+struct Active {
+    ioeventfds: Vec<IoEventFd>,
+    coalesced: Vec<AddrRange>,
+}
+
+impl Active {
+    /// Adds what is active in a run.
+    fn add<H>(&mut self, tree: &Tree<H>, run: &FlatRange<H>) {
+        if let (Some(offsets), Some(now)) = (trapped(run), tree.attachments(run.id())) {
+            self.add_ioeventfds(run, now.ioeventfds(offsets));
+            self.add_coalesced(run, now.coalesced(offsets));
+        }
+    }
+
+    /// Adds what was active in a run before something was touched.
+    fn add_as_before<H>(&mut self, tree: &Tree<H>, touched: &Touched, run: &FlatRange<H>) {
+        let id = run.id();
+        if let (Some(offsets), Some(now)) = (trapped(run), tree.attachments(id)) {
+            let same = |e: &IoEventFd| !touched.ioeventfds.contains_key(&(id, e.key()));
+            self.add_ioeventfds(run, now.ioeventfds(offsets).filter(same));
+            let same = |range: &AddrRange| !touched.coalesced.contains_key(&(id, *range));
+            self.add_coalesced(run, now.coalesced(offsets).filter(same));
+        }
+        self.add_touched_before(touched, run);
+    }
+
+    /// Adds what was active in a run of that which was touched.
+    fn add_touched_before<H>(&mut self, touched: &Touched, run: &FlatRange<H>) {
+        let Some(offsets) = trapped(run) else { return };
+        let ioeventfds = touched.ioeventfds_of(run.id(), offsets);
+        let before = ioeventfds.filter_map(|((at, trigger), before)| {
+            Some(IoEventFd {
+                at,
+                trigger,
+                event: before.clone()?,
+            })
+        });
+        self.add_ioeventfds(run, before);
+        let coalesced = touched.coalesced_of(run.id());
+        let before = coalesced.filter_map(|(range, before)| before.then_some(range));
+        self.add_coalesced(run, before);
+    }
+
+    /// Adds what is active in a run of that which was touched.
+    fn add_touched_now<H>(&mut self, tree: &Tree<H>, touched: &Touched, run: &FlatRange<H>) {
+        let id = run.id();
+        if let (Some(offsets), Some(now)) = (trapped(run), tree.attachments(id)) {
+            let ioeventfds = touched.ioeventfds_of(id, offsets);
+            let ioeventfds = ioeventfds.filter_map(|(key, _)| now.ioeventfd(key));
+            self.add_ioeventfds(run, ioeventfds);
+            let coalesced = touched.coalesced_of(id).map(|(range, _)| range);
+            self.add_coalesced(run, coalesced.filter(|range| now.has_coalesced(*range)));
+        }
+    }
+
+    fn add_ioeventfds<H>(
+        &mut self,
+        run: &FlatRange<H>,
+        ioeventfds: impl Iterator<Item = IoEventFd>,
+    ) {
+        let shown = trapped(run);
+        let whole = |e: &IoEventFd| {
+            let both = shown.zip(e.range());
+            both.is_some_and(|(shown, writes)| shown.covers(writes))
+        };
+        let address = |e: IoEventFd| IoEventFd {
+            at: run.range().start() + (e.at - run.offset()),
+            ..e
+        };
+        self.ioeventfds
+            .extend(ioeventfds.filter(whole).map(address));
+    }
+
+    fn add_coalesced<H>(&mut self, run: &FlatRange<H>, ranges: impl Iterator<Item = AddrRange>) {
+        let address = |range: AddrRange| {
+            let seen = trapped(run)?.intersect(range)?;
+            let start = run.range().start() + (seen.start() - run.offset());
+            AddrRange::new(start, seen.size())
+        };
+        self.coalesced.extend(ranges.filter_map(address));
+    }
+
+    /// What leads from this to what is active `then`.
+    fn until(mut self, mut then: Self) -> AttachmentDiff {
+        keep_differences(&mut self.ioeventfds, &mut then.ioeventfds);
+        keep_differences(&mut self.coalesced, &mut then.coalesced);
+        AttachmentDiff {
+            ioeventfds_removed: self.ioeventfds,
+            ioeventfds_added: then.ioeventfds,
+            coalesced_removed: self.coalesced,
+            coalesced_added: then.coalesced,
+        }
+    }
+}
+
+/// The offsets in its region that a run shows, if it traps.
+fn trapped<H>(run: &FlatRange<H>) -> Option<AddrRange> {
+    match run.access() {
+        GuestAccess::Trap => AddrRange::new(run.offset(), run.range().size()),
+        _ => None,
+    }
+}
+
+/// Sorts both, and takes out what both have. Neither has anything twice.
+fn keep_differences<T: Ord + Clone>(a: &mut Vec<T>, b: &mut Vec<T>) {
+    a.sort_unstable();
+    b.sort_unstable();
+    let before = a.clone();
+    a.retain(|item| b.binary_search(item).is_err());
+    b.retain(|item| before.binary_search(item).is_err());
+}
+
+/// What a transaction has attached or detached, as it was before.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    ioeventfds: BTreeMap<(RegionId, IoEventKey), Option<EventFd>>,
+    coalesced: BTreeMap<(RegionId, AddrRange), bool>,
+}
+
+impl Touched {
+    /// Whether nothing was touched.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ioeventfds.is_empty() && self.coalesced.is_empty()
+    }
+
+    /// An ioeventfd is touched; if it was before, that stays as it is.
+    pub(crate) fn ioeventfd(&mut self, id: RegionId, key: IoEventKey, before: Option<EventFd>) {
+        self.ioeventfds.entry((id, key)).or_insert(before);
+    }
+
+    /// A coalesced range is touched; if it was before, that stays as it is.
+    pub(crate) fn coalesced(&mut self, id: RegionId, range: AddrRange, before: bool) {
+        self.coalesced.entry((id, range)).or_insert(before);
+    }
+
+    /// The addresses at which what was touched shows now.
+    pub(crate) fn windows<H>(&self, tree: &Tree<H>) -> Windows {
+        let mut windows = Windows::default();
+        for &(id, (at, _)) in self.ioeventfds.keys() {
+            let first = AddrRange::from_bounds(at, at);
+            first.into_iter().for_each(|at| windows.add(tree, id, at));
+        }
+        for &(id, range) in self.coalesced.keys() {
+            windows.add(tree, id, range);
+        }
+        windows
+    }
+
+    fn ioeventfds_of(
+        &self,
+        id: RegionId,
+        offsets: AddrRange,
+    ) -> impl Iterator<Item = (IoEventKey, &Option<EventFd>)> {
+        let from = (id, (offsets.start(), Trigger::FIRST));
+        let to = (id, (offsets.last(), Trigger::LAST));
+        let touched = self.ioeventfds.range(from..=to);
+        touched.map(|(&(_, key), before)| (key, before))
+    }
+
+    fn coalesced_of(&self, id: RegionId) -> impl Iterator<Item = (AddrRange, bool)> + '_ {
+        // No range sorts before the first byte alone.
+        let from = AddrRange::clamp(0, 1).map(|first| (id, first));
+        let touched = from
+            .into_iter()
+            .flat_map(|from| self.coalesced.range(from..));
+        let own = touched.take_while(move |((other, _), _)| *other == id);
+        own.map(|(&(_, range), &before)| (range, before))
+    }
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is attached to a trapped region, so that some writes to it do not stop
+//! the vCPU: ioeventfds and coalesced ranges.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::cmp::Ordering;
+use core::fmt;
+
+use crate::tree::Tree;
+use crate::{AddrRange, Kind, Owner, RegionId};
+
+/// An eventfd: its descriptor's number, and an owner that keeps it open.
+#[derive(Clone)]
+pub struct EventFd {
+    fd: i32,
+    owner: Owner,
+}
+
+impl EventFd {
+    /// The eventfd that `fd` names, which stays open while `owner` lives.
+    pub fn new<O: Any + Send + Sync>(fd: i32, owner: Arc<O>) -> Self {
+        Self { fd, owner }
+    }
+
+    /// The file descriptor's number.
+    pub fn fd(&self) -> i32 {
+        self.fd
+    }
+
+    /// What keeps the descriptor open.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+}
+
+/// Two are equal when they are the same descriptor.
+impl PartialEq for EventFd {
+    fn eq(&self, other: &Self) -> bool {
+        self.fd == other.fd
+    }
+}
+impl Eq for EventFd {}
+
+impl PartialOrd for EventFd {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for EventFd {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.fd.cmp(&other.fd)
+    }
+}
+
+impl fmt::Debug for EventFd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "eventfd {}", self.fd)
+    }
+}
+
+/// Which writes signal an [`IoEventFd`]: those of one size, and then possibly
+/// of one value, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trigger {
+    /// Any write that starts there.
+    AnyWrite,
+    /// Writes of 1 byte, of this value if there is one.
+    U8(Option<u8>),
+    /// Writes of 2 bytes.
+    U16(Option<u16>),
+    /// Writes of 4 bytes.
+    U32(Option<u32>),
+    /// Writes of 8 bytes.
+    U64(Option<u64>),
+}
+
+impl Trigger {
+    pub(crate) const FIRST: Self = Self::AnyWrite;
+    pub(crate) const LAST: Self = Self::U64(Some(u64::MAX));
+
+    /// How many bytes are written: 1, 2, 4 or 8; 0 if that does not matter.
+    pub fn size(self) -> u64 {
+        match self {
+            Self::AnyWrite => 0,
+            Self::U8(_) => 1,
+            Self::U16(_) => 2,
+            Self::U32(_) => 4,
+            Self::U64(_) => 8,
+        }
+    }
+
+    /// The value that is written, if it matters.
+    pub fn value(self) -> Option<u64> {
+        match self {
+            Self::AnyWrite => None,
+            Self::U8(value) => value.map(u64::from),
+            Self::U16(value) => value.map(u64::from),
+            Self::U32(value) => value.map(u64::from),
+            Self::U64(value) => value,
+        }
+    }
+
+    /// Whether one write could be both.
+    pub fn meets(self, other: Self) -> bool {
+        let (a, b) = (self.value(), other.value());
+        let any = self == Self::AnyWrite || other == Self::AnyWrite;
+        any || self.size() == other.size() && (a.is_none() || b.is_none() || a == b)
+    }
+}
+
+/// An eventfd that some writes to an address signal, without the VMM.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IoEventFd {
+    /// Where the writes start. What is attached to a region has its offset in
+    /// that region, in bytes; what listeners see, the guest's address.
+    pub at: u64,
+    /// Which writes.
+    pub trigger: Trigger,
+    /// What they signal.
+    pub event: EventFd,
+}
+
+impl IoEventFd {
+    /// What its writes cover, at least the first byte; `None` if that wraps.
+    pub fn range(&self) -> Option<AddrRange> {
+        AddrRange::new(self.at, self.trigger.size().max(1).into())
+    }
+
+    pub(crate) fn key(&self) -> IoEventKey {
+        (self.at, self.trigger)
+    }
+}
+
+/// An ioeventfd but for what it signals.
+pub(crate) type IoEventKey = (u64, Trigger);
+
+/// What is attached to one region, by offset.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments {
+    ioeventfds: BTreeMap<IoEventKey, EventFd>,
+    /// By their first offset. They do not overlap.
+    coalesced: BTreeMap<u64, AddrRange>,
+}
+
+impl Attachments {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ioeventfds.is_empty() && self.coalesced.is_empty()
+    }
+
+    /// The ioeventfds that start in `offsets`.
+    pub(crate) fn ioeventfds(&self, offsets: AddrRange) -> impl Iterator<Item = IoEventFd> + '_ {
+        let range = (offsets.start(), Trigger::FIRST)..=(offsets.last(), Trigger::LAST);
+        let ioeventfds = self.ioeventfds.range(range);
+        ioeventfds.map(|(&(at, trigger), event)| IoEventFd {
+            at,
+            trigger,
+            event: event.clone(),
+        })
+    }
+
+    /// The coalesced ranges that share an offset with `offsets`.
+    pub(crate) fn coalesced(&self, offsets: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
+        let before = self.coalesced.range(..offsets.start()).next_back();
+        let inside = self.coalesced.range(offsets.start()..=offsets.last());
+        let ranges = before.into_iter().chain(inside).map(|(_, &range)| range);
+        ranges.filter(move |range| range.intersect(offsets).is_some())
+    }
+
+    pub(crate) fn ioeventfd(&self, key: IoEventKey) -> Option<IoEventFd> {
+        let event = self.ioeventfds.get(&key)?.clone();
+        let (at, trigger) = key;
+        Some(IoEventFd { at, trigger, event })
+    }
+
+    /// Whether exactly this is attached.
+    pub(crate) fn has_ioeventfd(&self, ioeventfd: &IoEventFd) -> bool {
+        self.ioeventfds.get(&ioeventfd.key()) == Some(&ioeventfd.event)
+    }
+
+    pub(crate) fn has_coalesced(&self, range: AddrRange) -> bool {
+        self.coalesced.get(&range.start()) == Some(&range)
+    }
+}
+
+impl Kind {
+    /// Whether writes can trap and mean something: where nothing else does,
+    /// an attachment would never be met.
+    pub(crate) fn takes_attachments(&self) -> bool {
+        matches!(self, Kind::Mmio | Kind::RomDevice(_))
+    }
+}
+
+impl<H> Tree<H> {
+    /// What is attached to a region, if there is such a region.
+    pub(crate) fn attachments(&self, id: RegionId) -> Option<&Attachments> {
+        self.node(id).ok().map(|node| &node.attachments)
+    }
+
+    /// Attaches an ioeventfd or takes it away; says what was there.
+    pub(crate) fn set_ioeventfd(
+        &mut self,
+        id: RegionId,
+        key: IoEventKey,
+        to: Option<EventFd>,
+    ) -> Option<EventFd> {
+        let attached = to.is_some();
+        let ioeventfds = &mut self.node_mut(id).ok()?.attachments.ioeventfds;
+        let before = match to {
+            Some(event) => ioeventfds.insert(key, event),
+            None => ioeventfds.remove(&key),
+        };
+        self.count_attachments(before.is_some(), attached);
+        before
+    }
+
+    /// Attaches a coalesced range or takes it away; says whether it was there.
+    pub(crate) fn set_coalesced(&mut self, id: RegionId, range: AddrRange, to: bool) -> bool {
+        let Ok(node) = self.node_mut(id) else {
+            return false;
+        };
+        let coalesced = &mut node.attachments.coalesced;
+        let before = match to {
+            true => coalesced.insert(range.start(), range),
+            false => coalesced.remove(&range.start()),
+        };
+        self.count_attachments(before.is_some(), to);
+        before.is_some()
+    }
+
+    /// Whether anything is attached to any region.
+    pub(crate) fn has_attachments(&self) -> bool {
+        self.attachments != 0
+    }
+
+    fn count_attachments(&mut self, before: bool, after: bool) {
+        self.attachments = self.attachments - usize::from(before) + usize::from(after);
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A part of a transaction that can be undone on its own.
+
+use core::ops::{Deref, DerefMut};
+
+use crate::Transaction;
+use crate::windows::Windows;
+
+/// A part of a [`Transaction`]: it takes the same steps, on the same tree.
+///
+/// [Committed](Self::commit), its steps become steps of the transaction
+/// around it, and nobody is told before the outermost one is committed.
+/// Dropped, it undoes its own steps and none else.
+///
+/// ```
+/// use memory_model::{MemoryModel, Region, Transaction, TreeError};
+///
+/// /// Makes a place for two BARs, or for none.
+/// fn plug(t: &mut Transaction<'_, ()>, sizes: [u128; 2]) -> Result<(), TreeError> {
+///     let mut both = t.nested();
+///     for size in sizes {
+///         both.add(Region::mmio("bar", size))?;
+///     }
+///     both.commit();
+///     Ok(())
+/// }
+///
+/// let mut model = MemoryModel::new();
+/// let mut t = model.transaction();
+/// assert!(plug(&mut t, [0x1000, 0]).is_err(), "the first is gone, too");
+/// plug(&mut t, [0x1000, 0x2000])?;
+/// t.commit()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Meanwhile, the transaction around it can be neither used nor committed:
+///
+/// ```compile_fail,E0505
+/// # let mut model = memory_model::MemoryModel::<()>::new();
+/// let mut outer = model.transaction();
+/// let inner = outer.nested();
+/// outer.commit();
+/// inner.commit();
+/// ```
+#[derive(Debug)]
+pub struct Nested<'t, 'm, H> {
+    outer: &'t mut Transaction<'m, H>,
+    /// How many steps there were before.
+    steps: usize,
+    /// Where views could differ before; the transaction has what was added
+    /// since then.
+    windows: Windows,
+}
+
+impl<'m, H> Transaction<'m, H> {
+    /// Begins a part of this transaction that can be undone on its own.
+    pub fn nested(&mut self) -> Nested<'_, 'm, H> {
+        Nested {
+            steps: self.undo.len(),
+            windows: core::mem::take(&mut self.windows),
+            outer: self,
+        }
+    }
+}
+
+impl<H> Nested<'_, '_, H> {
+    /// Makes its steps part of the transaction around it.
+    pub fn commit(mut self) {
+        // What is not behind the last step is not undone.
+        self.steps = self.outer.undo.len();
+        self.windows.extend(&self.outer.windows);
+    }
+}
+
+impl<H> Drop for Nested<'_, '_, H> {
+    fn drop(&mut self) {
+        self.outer.go_back_to(self.steps);
+        self.outer.windows = core::mem::take(&mut self.windows);
+    }
+}
+
+impl<'m, H> Deref for Nested<'_, 'm, H> {
+    type Target = Transaction<'m, H>;
+
+    fn deref(&self) -> &Self::Target {
+        self.outer
+    }
+}
+
+impl<H> DerefMut for Nested<'_, '_, H> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.outer
+    }
+}
