@@ -108,10 +108,10 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             }
             None => None,
         };
-        // SAFETY: every host address in the model comes from a `HostMapping`
-        // (see `parts` and `add_stub`), which is the owner that travels with
-        // it, is mapped readable and writable until dropped, and allows this
-        // process none but volatile access.
+        // Every host address in the model comes from a `HostMapping`, in `parts`
+        // or in `add_stub`, and that mapping is the owner that travels with it.
+        // SAFETY: a `HostMapping` is readable and writable until it is dropped,
+        // and allows this process none but volatile access.
         let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi()) };
         let slots = Arc::new(slots);
         model
