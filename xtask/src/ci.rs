@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a change must pass.
 
-use crate::shell::{Step, cargo, run_all, succeeds};
-use crate::{test_steps, tidy};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::shell::{Step, cargo, root, run_all, succeeds};
+use crate::test_steps;
+use crate::tidy::{self, rust_files};
 
 /// The crates that others use.
 const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
@@ -93,8 +97,24 @@ fn oldest() -> Option<Step> {
 }
 
 /// The libraries as they would be published.
+///
+/// Cargo unpacks one library for the next from a registry of its own, which it
+/// caches by where the build is, not by what is in it: a second run would build
+/// against what the first one had. So the place is named after the content.
 fn package() -> Step {
-    libraries(Step::cargo("packages", &["package", "--allow-dirty"]))
+    let mut hasher = DefaultHasher::new();
+    for file in rust_files(&["crates"]) {
+        (&file, fs::read(&file).unwrap_or_default()).hash(&mut hasher);
+    }
+    let folder = root().join("target").join("packages");
+    let place = folder.join(format!("{:016x}", hasher.finish()));
+    if !place.exists() {
+        // What earlier content left there serves nobody any more.
+        let _ = fs::remove_dir_all(&folder);
+    }
+    let place = place.to_string_lossy();
+    let package = Step::cargo("packages", &["package", "--allow-dirty"]);
+    libraries(package).with(&["--target-dir", &place])
 }
 
 fn libraries(step: Step) -> Step {

@@ -16,10 +16,7 @@ const LEFT_OVERS: [&str; 4] = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore]"
 
 /// Checks every Rust file of the workspace.
 pub fn check() -> Result<(), String> {
-    let mut files = Vec::new();
-    for folder in ["crates", "tests", "xtask"] {
-        collect(&root().join(folder), &mut files);
-    }
+    let files = rust_files(&["crates", "tests", "xtask"]);
     let faults: Vec<String> = files.iter().flat_map(|file| faults(file)).collect();
     match faults.is_empty() {
         true => {
@@ -28,6 +25,15 @@ pub fn check() -> Result<(), String> {
         }
         false => Err(format!("tidy:\n  {}", faults.join("\n  "))),
     }
+}
+
+/// All Rust files below some of the workspace's folders, sorted.
+pub fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in folders {
+        collect(&root().join(folder), &mut files);
+    }
+    files
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
