@@ -74,7 +74,9 @@ impl Children {
                 .map(|(_, child)| child);
             found.extend(near.filter(|child| child.range.last() >= range.start()));
         }
-        found.sort_unstable_by_key(Child::rank);
+        if found.len() > 1 {
+            found.sort_unstable_by_key(Child::rank);
+        }
         found
     }
 }

@@ -48,12 +48,14 @@ pub(crate) fn render<H>(
 ) -> Result<impl Iterator<Item = FlatRange<H>> + use<H>, TooComplex> {
     let mut taken = BTreeMap::new();
     let mut visits = 0;
-    let mut stack = vec![Step::Visit {
+    // Enough for a window of a usual machine.
+    let mut stack = Vec::with_capacity(16);
+    stack.push(Step::Visit {
         id: root,
         base: -place_of(tree, root),
         clip: window,
         inherited: Switches::default(),
-    }];
+    });
     while let Some(step) = stack.pop() {
         match step {
             Step::Visit {
@@ -123,12 +125,14 @@ fn visit<H>(
         return;
     }
 
-    stack.push(Step::Fill {
-        id,
-        base,
-        clip,
-        effective,
-    });
+    if node.region.kind().terminates() {
+        stack.push(Step::Fill {
+            id,
+            base,
+            clip,
+            effective,
+        });
+    }
     // Only those children are looked at that reach into what is asked for.
     let Some(seen) = AddrRange::clamp(i128::from(clip.start()) - base, clip.size()) else {
         return;
@@ -184,6 +188,9 @@ fn fill<H>(
 
 /// The addresses of `clip` that no taken run covers.
 fn gaps<H>(taken: &BTreeMap<u64, FlatRange<H>>, clip: AddrRange) -> Vec<AddrRange> {
+    if taken.is_empty() {
+        return vec![clip];
+    }
     let mut gaps = Vec::new();
     let before = taken.range(..clip.start()).next_back();
     let mut from = match before {
