@@ -5,8 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{
-    kvm_create_guest_memfd, kvm_memory_attributes, kvm_userspace_memory_region,
-    kvm_userspace_memory_region2,
+    kvm_create_guest_memfd, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
 use kvm_ioctls::VmFd;
 
@@ -66,16 +65,17 @@ impl Vm for KvmVm {
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        return Ok(self.vm.set_memory_attributes(kvm_memory_attributes {
-            address: gpa,
-            size,
-            attributes,
-            flags: 0,
-        })?);
+        return Ok(self
+            .vm
+            .set_memory_attributes(kvm_bindings::kvm_memory_attributes {
+                address: gpa,
+                size,
+                attributes,
+                flags: 0,
+            })?);
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             // The ioctl is generic, but kvm-ioctls has it for these only.
-            let _: Option<kvm_memory_attributes> = None;
             let _ = (gpa, size, attributes);
             Err(Errno::ENOTTY)
         }

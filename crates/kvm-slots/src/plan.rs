@@ -45,18 +45,17 @@ pub enum Op {
 impl Op {
     /// The operation that takes this one back.
     pub fn inverse(&self) -> Self {
-        let swap = |from: &Slot, to: &Slot| (to.clone(), from.clone());
         match self {
             Self::Delete(slot) => Self::Create(slot.clone()),
             Self::Create(slot) => Self::Delete(slot.clone()),
-            Self::Move { from, to } => {
-                let (from, to) = swap(from, to);
-                Self::Move { from, to }
-            }
-            Self::SetFlags { from, to } => {
-                let (from, to) = swap(from, to);
-                Self::SetFlags { from, to }
-            }
+            Self::Move { from, to } => Self::Move {
+                from: to.clone(),
+                to: from.clone(),
+            },
+            Self::SetFlags { from, to } => Self::SetFlags {
+                from: to.clone(),
+                to: from.clone(),
+            },
         }
     }
 }

@@ -4,9 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use memory_model::{
-    self as model, FlatView, GuestAccess, GuestMemfdSides, Listener, ListenerError, Update,
-};
+use memory_model::{self as model, FlatView, GuestAccess, Listener, ListenerError, Update};
 
 use crate::range::{Backing, FileStart, HostMemory, SlotAccess, SlotRange};
 use crate::{
@@ -42,15 +40,11 @@ fn backing(backing: model::Backing) -> Option<Backing> {
     Some(match backing {
         model::Backing::Memory(memory) => match memory.guest_memfd() {
             None => Backing::Host(host(memory.host())),
-            Some((slice, sides)) => Backing::GuestMemfd {
+            // Whichever pages the file holds, the host address is where the
+            // shared ones are, or a view of them: KVM takes it in either case.
+            Some((slice, _)) => Backing::GuestMemfd {
                 file: file(slice),
-                host: match sides {
-                    // The host address is where the shared pages are, or a
-                    // view of them: KVM takes it in either case.
-                    GuestMemfdSides::Private | GuestMemfdSides::Shared | GuestMemfdSides::Both => {
-                        Some(host(memory.host()))
-                    }
-                },
+                host: Some(host(memory.host())),
             },
         },
         model::Backing::DeviceRam(mapping) => Backing::Host(host(&mapping)),

@@ -324,11 +324,6 @@ impl<H> Tree<H> {
     /// Sets a region's switches; says what they were.
     pub(crate) fn switch(&mut self, id: RegionId, to: Switches) -> Result<Switches, TreeError> {
         let node = self.node_mut(id)?;
-        let rom_device = matches!(node.region.kind(), Kind::RomDevice(_));
-        if !rom_device && to.direct_reads != node.switches.direct_reads {
-            let name = node.region.name().to_string();
-            return Err(TreeError::NotRomDevice { name });
-        }
         Ok(core::mem::replace(&mut node.switches, to))
     }
 

@@ -95,6 +95,12 @@ impl<H> FlatRange<H> {
         self.offset
     }
 
+    /// The offset in the region of an address; `None` if it is not in the run.
+    pub fn offset_of(&self, address: u64) -> Option<u64> {
+        let is_in_run = self.range.contains(address);
+        is_in_run.then(|| self.offset + (address - self.range.start()))
+    }
+
     /// What the guest's loads and stores do here.
     pub fn access(&self) -> GuestAccess {
         self.attributes.access
@@ -115,7 +121,7 @@ impl<H> FlatRange<H> {
         if !self.range.covers(range) {
             return None;
         }
-        let offset = self.offset + (range.start() - self.range.start());
+        let offset = self.offset_of(range.start())?;
         // Only trapped regions can be 2^64 bytes large, and they have no bytes.
         let size = u64::try_from(range.size()).unwrap_or(u64::MAX);
         Some(match self.region.kind() {
@@ -134,7 +140,7 @@ impl<H> FlatRange<H> {
     pub fn clipped(&self, range: AddrRange) -> Option<Self> {
         let range = self.range.intersect(range)?;
         Some(Self {
-            offset: self.offset + (range.start() - self.range.start()),
+            offset: self.offset_of(range.start())?,
             range,
             ..self.clone()
         })
