@@ -6,7 +6,7 @@ use memory_model::{
     AddrRange, CommitError, PageState, RegionId, StateError, Transaction, TreeError,
 };
 
-use crate::board::{Board, follow_error};
+use crate::board::Board;
 use crate::causes::with_causes;
 use crate::handle::Handle;
 use crate::machine::{ActionKind, ErrorCode, Span};
@@ -45,7 +45,7 @@ impl ActError {
             Self::Tree(_) => ErrorCode::Tree,
             Self::Commit(CommitError::Accepted { .. }) => ErrorCode::Accepted,
             Self::Commit(CommitError::TooComplex { .. }) => ErrorCode::TooComplex,
-            Self::Commit(CommitError::Refused { source, .. }) => match follow_error(source) {
+            Self::Commit(CommitError::Refused { source, .. }) => match source.downcast_ref() {
                 Some(FollowError::Plan(PlanError::Unsupported(_))) => ErrorCode::Unsupported,
                 Some(FollowError::Plan(PlanError::TooManySlots { .. })) => ErrorCode::TooManySlots,
                 _ => ErrorCode::Kvm,
@@ -120,8 +120,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         Ok(transaction.commit()?)
     }
 
-    /// Pages become private or shared: first for KVM, then in the model. What
-    /// the model refuses, KVM is not asked.
+    /// Pages become private or shared: first in the model, which refuses what
+    /// has no private side, then for KVM. What KVM refuses is taken back.
     fn convert(&mut self, span: Span, private: bool) -> Result<(), ActError> {
         let range = self.supported(span)?;
         let was_private = self.model.private(self.space).clipped(range);
@@ -135,19 +135,21 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             .slots
             .vm()
             .set_memory_attributes(span.gpa, span.size, attributes);
-        set.map_err(|errno| {
-            // Back to what KVM still has.
-            let back = |state| move |range| (range, state);
-            let shared = [range].into_iter().map(back(PageState::Shared));
-            for (range, state) in shared.chain(was_private.iter().map(back(PageState::Private))) {
-                // The range was of the right kind a moment ago.
-                let _ = self.model.set_page_state(self.space, range, state);
-            }
-            for range in was_accepted.iter() {
-                let _ = self.model.accept(self.space, range);
-            }
-            ActError::Attributes(errno)
-        })
+        let Err(errno) = set else { return Ok(()) };
+        // Back to what KVM still has: all of it was of the right kind a moment
+        // ago.
+        let _ = self
+            .model
+            .set_page_state(self.space, range, PageState::Shared);
+        for range in was_private.iter() {
+            let _ = self
+                .model
+                .set_page_state(self.space, range, PageState::Private);
+        }
+        for range in was_accepted.iter() {
+            let _ = self.model.accept(self.space, range);
+        }
+        Err(ActError::Attributes(errno))
     }
 
     /// The addresses, unless this kernel could not be given what is there.
@@ -175,10 +177,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         })?;
         let view = self.model.view(self.space);
         let run = view.find(gpa).filter(|run| run.range().covers(range));
-        let found = run.and_then(|run| {
-            let offset = run.offset() + (gpa - run.range().start());
-            Some((run.region().handle().host.clone()?, offset))
-        });
+        let found =
+            run.and_then(|run| Some((run.region().handle().host.clone()?, run.offset_of(gpa)?)));
         let nowhere = ActError::NoHostAddress { gpa };
         let Some((host, offset)) = found else {
             return Err(nowhere);

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{Capabilities, FollowError, SlotListener, Unsupported};
+use kvm_slots::{Capabilities, SlotListener, Unsupported};
 use memory_model::{
-    AddSpaceError, AddrRange, CommitError, FlatView, HostMemory, ListenerError, Memory,
-    MemoryModel, Region, RegionId, SpaceId, TreeError,
+    AddSpaceError, AddrRange, CommitError, FlatView, ListenerError, Memory, MemoryModel, Region,
+    RegionId, SpaceId, TreeError,
 };
 
 use crate::backend::Platform;
@@ -35,8 +35,6 @@ pub struct Board<V> {
     pub devices: Vec<Device>,
     /// The exits that were answered since somebody last looked.
     pub exits: Vec<Exit>,
-    /// The guest's code.
-    pub stub: Option<Stub>,
 }
 
 /// Why a machine could not be put together.
@@ -81,33 +79,38 @@ pub enum BoardError {
 }
 
 impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
-    /// Puts `machine` together on `platform`. With a script, the guest's own
-    /// code gets a place in its memory.
+    /// Puts `machine` together on `platform`, to be looked at.
     ///
     /// # Errors
     /// [`BoardError`].
-    pub fn new<P: Platform<Vm = V>>(
+    pub fn new<P: Platform<Vm = V>>(machine: &Machine, platform: &P) -> Result<Self, BoardError> {
+        let (model, space, parts) = assemble(machine, platform)?;
+        Self::follow(platform, model, space, parts)
+    }
+
+    /// Puts `machine` together on `platform`, with a place in its memory for
+    /// the guest's own code.
+    ///
+    /// # Errors
+    /// [`BoardError`].
+    pub fn with_guest<P: Platform<Vm = V>>(
         machine: &Machine,
         platform: &P,
-        script: Option<&[Access]>,
+        script: &[Access],
+    ) -> Result<(Self, Stub), BoardError> {
+        let (mut model, space, parts) = assemble(machine, platform)?;
+        let bits = platform.physical_bits();
+        let stub = add_stub(&mut model, space, parts.regions[0], script, bits)?;
+        Ok((Self::follow(platform, model, space, parts)?, stub))
+    }
+
+    /// Has memslots follow the model.
+    fn follow<P: Platform<Vm = V>>(
+        platform: &P,
+        mut model: MemoryModel<Handle>,
+        space: SpaceId,
+        parts: Parts,
     ) -> Result<Self, BoardError> {
-        let capabilities = Capabilities::probe(platform.vm());
-        let mut model = MemoryModel::new();
-        let parts = build(&mut model, machine, platform, &capabilities)?;
-        let space = model.add_space("memory", parts.regions[0])?;
-        let stub = match script {
-            Some(accesses) => {
-                let bits = platform.physical_bits();
-                Some(add_stub(
-                    &mut model,
-                    space,
-                    parts.regions[0],
-                    accesses,
-                    bits,
-                )?)
-            }
-            None => None,
-        };
         // Every host address in the model comes from a `HostMapping`, in `parts`
         // or in `add_stub`, and that mapping is the owner that travels with it.
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
@@ -125,7 +128,6 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             refused: parts.refused,
             devices: parts.devices,
             exits: Vec::new(),
-            stub,
         })
     }
 }
@@ -136,6 +138,18 @@ struct Parts {
     regions: Vec<RegionId>,
     refused: Vec<Option<Unsupported>>,
     devices: Vec<Device>,
+}
+
+/// A model of the machine, and the address space that shows all of it.
+fn assemble<P: Platform>(
+    machine: &Machine,
+    platform: &P,
+) -> Result<(MemoryModel<Handle>, SpaceId, Parts), BoardError> {
+    let capabilities = Capabilities::probe(platform.vm());
+    let mut model = MemoryModel::new();
+    let parts = build(&mut model, machine, platform, &capabilities)?;
+    let space = model.add_space("memory", parts.regions[0])?;
+    Ok((model, space, parts))
 }
 
 /// Adds all regions, then puts each where it belongs.
@@ -202,12 +216,10 @@ fn add_stub(
     };
     let mapping = Arc::new(HostMapping::anonymous(size).map_err(part)?);
     mapping.write(0, &stub.image).map_err(part)?;
-    let memory = HostMemory::new(mapping.address(), size, mapping.clone());
-    let memory = Memory::host_only(memory.ok_or(BoardError::NoRoom { size })?);
+    let memory = Memory::host_only(parts::host_memory(&mapping, size).map_err(part)?);
     let handle = Handle {
-        host: Some(mapping),
         note: "the script as machine code, and its page tables".into(),
-        ..Handle::default()
+        ..parts::host_handle(mapping)
     };
     let mut transaction = model.transaction();
     let region = transaction.add(Region::ram("guest code", memory).with_handle(handle))?;
@@ -242,9 +254,4 @@ fn free_place(view: &FlatView<Handle>, accesses: &[Access], size: u64, limit: u6
         let place = AddrRange::new(start, size.into())?;
         (place.last() <= last.min(limit)).then_some(start)
     })
-}
-
-/// The typed error behind a listener's refusal, if it came from the memslots.
-pub fn follow_error(error: &ListenerError) -> Option<&FollowError> {
-    error.downcast_ref()
 }

@@ -308,7 +308,7 @@ fn summary(report: &Report) -> String {
 fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
     let machine = read(args.machine.as_deref())?;
     let platform = Sim::new(&machine, KernelVersion::V7_3, args.abi.into());
-    let map = Map::of(&machine, &Board::new(&machine, &platform, None)?);
+    let map = Map::of(&machine, &Board::new(&machine, &platform)?);
     let mut out = io::stdout().lock();
     match args.form {
         None => write!(

@@ -76,10 +76,9 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     ) -> Answer {
         // What nobody drives reads as ones, as on a bus.
         data.fill(0xff);
-        let Some(run) = run else {
+        let Some((run, offset)) = run.and_then(|run| Some((run, run.offset_of(gpa)?))) else {
             return Answer::Unassigned;
         };
-        let offset = run.offset() + (gpa - run.range().start());
         let handle = run.region().handle();
         if let Some(why) = handle.refused {
             return Answer::Refused(why);
@@ -95,10 +94,9 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     fn answer_write(&mut self, run: Option<&FlatRange<Handle>>, gpa: u64, data: &[u8]) -> Answer {
-        let Some(run) = run else {
+        let Some((run, offset)) = run.and_then(|run| Some((run, run.offset_of(gpa)?))) else {
             return Answer::Unassigned;
         };
-        let offset = run.offset() + (gpa - run.range().start());
         let handle = run.region().handle();
         if let Some(why) = handle.refused {
             return Answer::Refused(why);

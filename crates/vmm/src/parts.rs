@@ -296,7 +296,8 @@ fn refused(region: &machine::Region, why: Unsupported) -> Region<Handle> {
     })
 }
 
-fn host_handle(mapping: Arc<HostMapping>) -> Handle {
+/// The handle of a region whose memory the VMM may touch.
+pub fn host_handle(mapping: Arc<HostMapping>) -> Handle {
     Handle {
         host: Some(mapping),
         ..Handle::default()
@@ -315,7 +316,8 @@ fn filled(mapping: HostMapping, init: &[Init]) -> io::Result<Arc<HostMapping>> {
     Ok(Arc::new(mapping))
 }
 
-fn host_memory(mapping: &Arc<HostMapping>, size: u64) -> io::Result<HostMemory> {
+/// A mapping as the model's host memory, which keeps it alive.
+pub fn host_memory(mapping: &Arc<HostMapping>, size: u64) -> io::Result<HostMemory> {
     let memory = HostMemory::new(mapping.address(), size, mapping.clone());
     memory.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

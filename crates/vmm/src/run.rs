@@ -10,6 +10,7 @@ use crate::act::ActError;
 use crate::backend::Platform;
 use crate::board::{Board, BoardError};
 use crate::exit::{Answer, Exit};
+use crate::guest::stub::Stub;
 use crate::guest::{Guest, GuestError};
 use crate::machine::{Access, AccessKind, Action, ActionKind, How, Machine, Span, Step};
 use crate::report::{Observation, StepReport};
@@ -19,6 +20,8 @@ use crate::report::{Observation, StepReport};
 pub struct Run<P: Platform> {
     /// The machine as it is now.
     pub board: Board<P::Vm>,
+    /// The guest's code.
+    pub stub: Stub,
     guest: P::Guest,
 }
 
@@ -40,12 +43,11 @@ impl<P: Platform> Run<P> {
     /// [`RunError`].
     pub fn new(machine: &Machine, platform: &P) -> Result<Self, RunError> {
         let accesses: Vec<Access> = machine.accesses().copied().collect();
-        let board = Board::new(machine, platform, Some(&accesses))?;
-        let stub = board.stub.as_ref().ok_or(BoardError::NoRoom { size: 0 })?;
-        let guest = platform.start(stub)?;
+        let (board, stub) = Board::with_guest(machine, platform, &accesses)?;
+        let guest = platform.start(&stub)?;
         // The slots that are there to begin with are no step's doing.
         board.slots.take_latest_plan();
-        Ok(Self { board, guest })
+        Ok(Self { board, stub, guest })
     }
 
     /// Takes one step of the machine's script, the next one.
@@ -206,11 +208,13 @@ impl<V: Vm> Board<V> {
     /// Which region is at an address, and how far into it, for people.
     fn region_name(&self, gpa: u64) -> String {
         let view = self.model.view(self.space);
-        let Some(run) = view.find(gpa) else {
-            return "nothing".into();
-        };
-        let offset = run.offset() + (gpa - run.range().start());
-        format!("{} + {offset:#x}", run.region().name())
+        let found = view
+            .find(gpa)
+            .and_then(|run| Some((run, run.offset_of(gpa)?)));
+        match found {
+            Some((run, offset)) => format!("{} + {offset:#x}", run.region().name()),
+            None => "nothing".into(),
+        }
     }
 }
 

@@ -175,7 +175,7 @@ fn a_region_that_moves_over_the_guests_code_does_not_hide_it() {
     let mut run = Run::new(&parsed, &sim).unwrap();
     assert!(run.step(&parsed, 1, &parsed.steps[0]).ok());
     let view = run.board.model.view(run.board.space);
-    let code = run.board.stub.as_ref().unwrap().page_tables;
+    let code = run.stub.page_tables;
     assert_eq!(view.find(code).unwrap().region().name(), "guest code");
 }
 
