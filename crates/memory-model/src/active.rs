@@ -6,7 +6,6 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::attachments::IoEventKey;
-use crate::range_set::RangeSet;
 use crate::tree::Tree;
 use crate::windows::Windows;
 use crate::{
@@ -56,7 +55,7 @@ impl AttachmentDiff {
         touched: &Touched,
         [old, new]: [&FlatView<H>; 2],
         diff: &Diff<H>,
-        marked: Option<&RangeSet>,
+        marked: &[AddrRange],
     ) -> Self {
         let (mut gone, mut come) = (Active::default(), Active::default());
         let changed = diff.changed.iter();
@@ -66,9 +65,8 @@ impl AttachmentDiff {
         for run in diff.added.iter().chain(changed.map(|c| &c.1)) {
             come.add(tree, run);
         }
-        let marked = marked.into_iter().flat_map(RangeSet::iter);
         let mut latest = None;
-        for run in marked.flat_map(|window| new.intersecting(window)) {
+        for run in marked.iter().flat_map(|window| new.intersecting(*window)) {
             let start = run.range().start();
             // A run that two windows reach into counts once, and one that
             // differs is in the diff.
@@ -244,7 +242,7 @@ impl Touched {
 
     fn coalesced_of(&self, id: RegionId) -> impl Iterator<Item = (AddrRange, bool)> + '_ {
         // No range sorts before the first byte alone.
-        let from = AddrRange::clamp(0, 1).map(|first| (id, first));
+        let from = AddrRange::from_bounds(0, 0).map(|first| (id, first));
         let touched = from
             .into_iter()
             .flat_map(|from| self.coalesced.range(from..));

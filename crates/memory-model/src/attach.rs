@@ -4,7 +4,7 @@
 use alloc::string::ToString;
 
 use crate::attachments::IoEventKey;
-use crate::tree::Node;
+use crate::node::Node;
 use crate::undo::Undo;
 use crate::{AddrRange, EventFd, IoEventFd, RegionId, Transaction, TreeError};
 

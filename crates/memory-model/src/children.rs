@@ -7,7 +7,10 @@
 //! what is found, however many there are.
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
+
+use smallvec::SmallVec;
 
 use crate::{AddrRange, RegionId};
 
@@ -34,45 +37,74 @@ impl Child {
 /// All regions in a region.
 #[derive(Debug, Default)]
 pub(crate) struct Children {
-    /// By magnitude of size, then by start and placing.
-    by_size: BTreeMap<u32, BTreeMap<(u64, u64), Child>>,
+    by_size: Vec<SameSize>,
+}
+
+/// Those of like size.
+#[derive(Debug)]
+struct SameSize {
+    magnitude: u32,
+    by_start: BTreeMap<u64, SmallVec<[Child; 1]>>,
 }
 
 impl Children {
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_size.is_empty()
+        self.iter().next().is_none()
     }
 
     pub(crate) fn insert(&mut self, child: Child) {
-        let same_size = self.by_size.entry(magnitude(child.range)).or_default();
-        same_size.insert((child.range.start(), child.placing), child);
+        let magnitude = magnitude(child.range);
+        let known = self.by_size.iter().position(|s| s.magnitude == magnitude);
+        let index = known.unwrap_or_else(|| {
+            self.by_size.push(SameSize {
+                magnitude,
+                by_start: BTreeMap::new(),
+            });
+            self.by_size.len() - 1
+        });
+        let by_start = &mut self.by_size[index].by_start;
+        by_start.entry(child.range.start()).or_default().push(child);
     }
 
     pub(crate) fn remove(&mut self, child: Child) {
         let magnitude = magnitude(child.range);
-        if let Some(same_size) = self.by_size.get_mut(&magnitude) {
-            same_size.remove(&(child.range.start(), child.placing));
-            if same_size.is_empty() {
-                self.by_size.remove(&magnitude);
+        let same_size = self.by_size.iter_mut().find(|s| s.magnitude == magnitude);
+        let Some(SameSize { by_start, .. }) = same_size else {
+            return;
+        };
+        if let Entry::Occupied(mut there) = by_start.entry(child.range.start()) {
+            there
+                .get_mut()
+                .retain(|other| other.placing != child.placing);
+            if there.get().is_empty() {
+                there.remove();
             }
         }
     }
 
     /// All of them, in no order that means anything.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Child> {
-        self.by_size.values().flat_map(BTreeMap::values)
+        let by_start = self.by_size.iter().flat_map(|s| s.by_start.values());
+        by_start.flatten()
     }
 
     /// Those that reach into `range`, the winner first.
-    pub(crate) fn reaching_into(&self, range: AddrRange) -> Vec<Child> {
-        let mut found = Vec::new();
-        for (&magnitude, same_size) in &self.by_size {
+    pub(crate) fn reaching_into(&self, range: AddrRange) -> SmallVec<[Child; 2]> {
+        let mut found = SmallVec::new();
+        for SameSize {
+            magnitude,
+            by_start,
+        } in &self.by_size
+        {
             let reach = u64::MAX.checked_shr(64 - magnitude).unwrap_or(0);
             let from = range.start().saturating_sub(reach);
-            let near = same_size
-                .range((from, 0)..=(range.last(), u64::MAX))
-                .map(|(_, child)| child);
-            found.extend(near.filter(|child| child.range.last() >= range.start()));
+            for (start, children) in by_start.range(from..) {
+                if *start > range.last() {
+                    break;
+                }
+                let reach_in = children.iter().filter(|c| c.range.last() >= range.start());
+                reach_in.for_each(|child| found.push(*child));
+            }
         }
         if found.len() > 1 {
             found.sort_unstable_by_key(Child::rank);
@@ -124,7 +156,7 @@ mod tests {
                 let mut expected: Vec<_> =
                     all.iter().copied().filter(|c| c.range.intersect(range).is_some()).collect();
                 expected.sort_by_key(Child::rank);
-                prop_assert_eq!(children.reaching_into(range), expected);
+                prop_assert_eq!(children.reaching_into(range).into_vec(), expected);
             }
         }
     }

@@ -33,7 +33,11 @@ impl<H> Default for Diff<H> {
 impl<H> Diff<H> {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.added.is_empty() && self.changed.is_empty()
+        self.len() == 0
+    }
+
+    fn len(&self) -> usize {
+        self.removed.len() + self.added.len() + self.changed.len()
     }
 
     /// What leads from `old` to `new`. It looks at every run of both.
@@ -44,18 +48,20 @@ impl<H> Diff<H> {
     }
 
     /// Adds what leads from `old` to `new`, both behind all that was added
-    /// before.
+    /// before. Says whether that is anything.
     pub(crate) fn extend<'a>(
         &mut self,
         mut old: impl Iterator<Item = &'a FlatRange<H>>,
         mut new: impl Iterator<Item = &'a FlatRange<H>>,
-    ) where
+    ) -> bool
+    where
         H: 'a,
     {
+        let before = self.len();
         let (mut gone, mut come) = (old.next(), new.next());
         loop {
             let order = match (gone, come) {
-                (None, None) => return,
+                (None, None) => return self.len() > before,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some(a), Some(b)) => a.range().start().cmp(&b.range().start()),

@@ -2,127 +2,137 @@
 //! From one view to the next: only what can have changed is rendered, compared
 //! and replaced. Pure functions.
 
-use alloc::vec::Vec;
+use smallvec::SmallVec;
 
-use crate::range_set::RangeSet;
 use crate::render::{TooComplex, render};
+use crate::runs::Edit;
 use crate::tree::Tree;
-use crate::view::merged;
+use crate::view::push;
 use crate::{AddrRange, Diff, FlatRange, FlatView, RegionId};
 
 /// The view of `root` that takes the place of `old`, which is right everywhere
-/// but in `windows`, and what differs.
+/// but in `windows`, and what differs. Windows are sorted and do not overlap.
 pub(crate) fn follow<H>(
     tree: &Tree<H>,
     root: RegionId,
     old: &FlatView<H>,
-    windows: &RangeSet,
+    mut windows: &[AddrRange],
 ) -> Result<(FlatView<H>, Diff<H>), TooComplex> {
-    let mut runs = old.runs().clone();
+    let mut edits: SmallVec<[Edit<H>; 2]> = SmallVec::new();
     let mut diff = Diff::default();
-    for stretch in stretches(old, windows) {
-        let was: Vec<FlatRange<H>> = old.intersecting(stretch.range).cloned().collect();
-        let is = rendered(tree, root, old, &stretch)?;
-        if was != is {
-            diff.extend(was.iter(), is.iter());
-            runs = runs.replaced(stretch.range, is);
+    while let Some(stretch) = Stretch::first(old, windows) {
+        let runs = stretch.rendered(tree, root)?;
+        if diff.extend(stretch.was.iter().copied(), runs.iter()) {
+            let range = stretch.range;
+            edits.push(Edit { range, runs });
         }
+        windows = &windows[stretch.windows.len()..];
     }
-    Ok((FlatView::of(runs), diff))
+    Ok((FlatView::of(old.runs().edited(&edits)), diff))
 }
 
 /// Windows, and all of the old runs that they touch: a run that ends where a
-/// window starts may have to be joined with what comes into the window.
-struct Stretch {
+/// window starts may have to be joined with what comes into the window, and
+/// windows that touch the same old run belong together.
+struct Stretch<'a, H> {
     range: AddrRange,
-    windows: Vec<AddrRange>,
+    windows: &'a [AddrRange],
+    /// The old runs in the range.
+    was: SmallVec<[&'a FlatRange<H>; 4]>,
 }
 
-/// Windows that touch the same old run belong to one stretch.
-fn stretches<H>(old: &FlatView<H>, windows: &RangeSet) -> Vec<Stretch> {
-    let mut stretches: Vec<Stretch> = Vec::new();
-    for window in windows.iter() {
-        let range = extended(old, window);
-        match stretches.last_mut() {
-            Some(stretch) if range.start() <= stretch.range.last() => {
-                stretch.windows.push(window);
-                let last = stretch.range.last().max(range.last());
-                let joined = AddrRange::from_bounds(stretch.range.start(), last);
-                stretch.range = joined.unwrap_or(stretch.range);
+impl<'a, H> Stretch<'a, H> {
+    /// The first of some windows, and those that belong to it.
+    fn first(old: &'a FlatView<H>, windows: &'a [AddrRange]) -> Option<Self> {
+        let mut stretch = Self {
+            range: *windows.first()?,
+            windows: &[],
+            was: SmallVec::new(),
+        };
+        for (count, window) in windows.iter().enumerate() {
+            if count > 0 && window.start() > stretch.range.last().saturating_add(1) {
+                break;
             }
-            _ => stretches.push(Stretch {
-                range,
-                windows: [window].into(),
-            }),
+            stretch.reach_over(*window);
+            stretch.windows = &windows[..=count];
+            let known = stretch.was.last().map(|run| run.range().last());
+            let from = window.start().saturating_sub(1);
+            let from = known.map_or(from, |last| from.max(last.saturating_add(1)));
+            let last = window.last().saturating_add(1);
+            for run in old.runs().from(from) {
+                if run.range().start() > last || known == Some(run.range().last()) {
+                    break;
+                }
+                stretch.reach_over(run.range());
+                stretch.was.push(run);
+            }
+        }
+        Some(stretch)
+    }
+
+    fn reach_over(&mut self, range: AddrRange) {
+        let start = self.range.start().min(range.start());
+        let last = self.range.last().max(range.last());
+        self.range = AddrRange::from_bounds(start, last).unwrap_or(range);
+    }
+
+    /// The stretch as it is now: what shows in its windows, and the old runs
+    /// around them.
+    fn rendered(
+        &self,
+        tree: &Tree<H>,
+        root: RegionId,
+    ) -> Result<SmallVec<[FlatRange<H>; 2]>, TooComplex> {
+        let mut runs = SmallVec::new();
+        let mut from = Some(self.range.start());
+        for window in self.windows {
+            if !self.take_over(from, window.start().checked_sub(1), &mut runs) {
+                return self.whole(tree, root);
+            }
+            render(tree, root, *window, |run| push(&mut runs, run))?;
+            from = window.last().checked_add(1);
+        }
+        match self.take_over(from, Some(self.range.last()), &mut runs) {
+            true => Ok(runs),
+            false => self.whole(tree, root),
         }
     }
-    stretches
-}
 
-fn extended<H>(old: &FlatView<H>, window: AddrRange) -> AddrRange {
-    let before = window
-        .start()
-        .checked_sub(1)
-        .and_then(|address| old.find(address));
-    let behind = window
-        .last()
-        .checked_add(1)
-        .and_then(|address| old.find(address));
-    let start = before.map_or(window.start(), |run| run.range().start());
-    let last = behind.map_or(window.last(), |run| run.range().last());
-    AddrRange::from_bounds(start, last).unwrap_or(window)
-}
-
-/// A stretch as it is now.
-fn rendered<H>(
-    tree: &Tree<H>,
-    root: RegionId,
-    old: &FlatView<H>,
-    stretch: &Stretch,
-) -> Result<Vec<FlatRange<H>>, TooComplex> {
-    // What must not be joined with neighbours cannot be put together from
-    // parts: nobody could tell a cut at a window's edge from one that was
-    // there. Then all is rendered.
-    let mut outside = outside_windows(stretch).flat_map(|(from, last)| taken_over(old, from, last));
-    if outside.any(|run| run.attributes().unmergeable) {
-        return Ok(merged(render(tree, root, stretch.range)?));
+    /// The stretch without anything of the old view.
+    fn whole(
+        &self,
+        tree: &Tree<H>,
+        root: RegionId,
+    ) -> Result<SmallVec<[FlatRange<H>; 2]>, TooComplex> {
+        let mut runs = SmallVec::new();
+        render(tree, root, self.range, |run| push(&mut runs, run))?;
+        Ok(runs)
     }
-    let mut pieces = Vec::new();
-    for &window in &stretch.windows {
-        pieces.extend(render(tree, root, window)?);
+
+    /// Takes over the old runs between two addresses, cut to that; nothing if
+    /// there is nothing between the two. What must not be joined with
+    /// neighbours cannot be put together from parts, since nobody could tell a
+    /// cut at a window's edge from one that was there: then it says no.
+    fn take_over(
+        &self,
+        from: Option<u64>,
+        last: Option<u64>,
+        runs: &mut SmallVec<[FlatRange<H>; 2]>,
+    ) -> bool {
+        let range = from
+            .zip(last)
+            .and_then(|(from, last)| AddrRange::from_bounds(from, last));
+        let Some(range) = range else { return true };
+        let first = self
+            .was
+            .partition_point(|run| run.range().last() < range.start());
+        for run in &self.was[first..] {
+            match run.clipped(range) {
+                None => break,
+                Some(_) if run.attributes().unmergeable => return false,
+                Some(run) => push(runs, run),
+            }
+        }
+        true
     }
-    let outside = outside_windows(stretch).flat_map(|(from, last)| taken_over(old, from, last));
-    pieces.extend(outside);
-    pieces.sort_unstable_by_key(|piece| piece.range().start());
-    Ok(merged(pieces))
-}
-
-/// The first and last addresses of what lies between a stretch's windows, and
-/// on both sides of them. Where nothing does, the last is not behind the first.
-fn outside_windows(stretch: &Stretch) -> impl Iterator<Item = (u64, u64)> + use<'_> {
-    let windows = stretch.windows.iter();
-    let starts = windows
-        .clone()
-        .filter_map(|window| window.last().checked_add(1));
-    let starts = core::iter::once(stretch.range.start()).chain(starts);
-    let lasts = windows.map(|window| window.start().checked_sub(1));
-    let lasts = lasts.chain([Some(stretch.range.last())]);
-    starts
-        .zip(lasts)
-        .filter_map(|(start, last)| Some((start, last?)))
-}
-
-/// The old runs from `from` to `last`, cut to that; none if there is nothing
-/// between the two.
-fn taken_over<H>(
-    old: &FlatView<H>,
-    from: u64,
-    last: u64,
-) -> impl Iterator<Item = FlatRange<H>> + use<'_, H> {
-    let range = AddrRange::from_bounds(from, last);
-    let runs = range.map(|range| {
-        old.intersecting(range)
-            .filter_map(move |run| run.clipped(range))
-    });
-    runs.into_iter().flatten()
 }

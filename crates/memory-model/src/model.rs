@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::follow::follow;
-use crate::range_set::RangeSet;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::tree::Tree;
 use crate::{
@@ -55,7 +54,7 @@ impl<H> Space<H> {
         &self,
         tree: &Tree<H>,
         old: &FlatView<H>,
-        windows: &RangeSet,
+        windows: &[AddrRange],
     ) -> Result<(FlatView<H>, Diff<H>), CommitError> {
         follow(tree, self.root, old, windows).map_err(|TooComplex| CommitError::TooComplex {
             space: self.name.clone(),
@@ -104,9 +103,7 @@ impl<H> MemoryModel<H> {
             private: PageSet::new(),
         };
         self.tree.node(root)?;
-        let mut everywhere = RangeSet::new();
-        everywhere.insert(AddrRange::ALL);
-        let (view, _) = space.follow(&self.tree, &FlatView::empty(), &everywhere)?;
+        let (view, _) = space.follow(&self.tree, &FlatView::empty(), &[AddrRange::ALL])?;
         space.reader = ViewReader::new(view);
         let id = SpaceId(self.spaces.len());
         self.tree.add_space(root, id)?;

@@ -46,14 +46,16 @@ impl AddrRange {
         (start <= last).then_some(Self { start, last })
     }
 
-    /// The part of a range on the unbounded number line that falls into the
-    /// 64-bit space. Rendering needs it: an alias may put its target's start
-    /// below zero or its end above 2^64.
-    pub(crate) fn clamp(start: i128, size: u128) -> Option<Self> {
-        let last = start.checked_add(i128::try_from(size).ok()?.checked_sub(1)?)?;
-        let start = start.max(0);
-        let last = last.min(i128::from(u64::MAX));
-        Self::from_bounds(u64::try_from(start).ok()?, u64::try_from(last).ok()?)
+    /// The range that lies `by` bytes higher, without what ends up past 2^64.
+    pub(crate) fn moved_up(self, by: u64) -> Option<Self> {
+        let start = self.start.checked_add(by)?;
+        Self::from_bounds(start, self.last.saturating_add(by))
+    }
+
+    /// The range that lies `by` bytes lower, without what ends up below 0.
+    pub(crate) fn moved_down(self, by: u64) -> Option<Self> {
+        let last = self.last.checked_sub(by)?;
+        Self::from_bounds(self.start.saturating_sub(by), last)
     }
 
     /// The first address.
@@ -120,14 +122,23 @@ mod tests {
     }
 
     #[test]
-    fn clamping_keeps_what_lies_inside_the_space() {
-        let clamp = AddrRange::clamp;
-        assert_eq!(clamp(-0x1000, 0x1000), None);
-        assert_eq!(clamp(-0x1000, 0x1001), AddrRange::new(0, 1));
-        assert_eq!(clamp(1 << 64, 1), None);
-        assert_eq!(clamp((1 << 64) - 1, 1 << 64), AddrRange::new(u64::MAX, 1));
-        assert_eq!(clamp(0, 0), None);
-        assert_eq!(clamp(0, u128::MAX), None);
+    fn moving_keeps_what_stays_inside_the_space() {
+        let range = |start, size| AddrRange::new(start, size);
+        let page = range(0x1000, 0x1000).unwrap();
+        assert_eq!(page.moved_up(0x1000), range(0x2000, 0x1000));
+        assert_eq!(page.moved_up(u64::MAX - 0x1000), range(u64::MAX, 1));
+        assert_eq!(page.moved_up(u64::MAX - 0xfff), None);
+        assert_eq!(page.moved_down(0x1000), range(0, 0x1000));
+        assert_eq!(page.moved_down(0x1fff), range(0, 1));
+        assert_eq!(page.moved_down(0x2000), None);
+        assert_eq!(
+            AddrRange::ALL.moved_up(1).unwrap().size(),
+            u128::from(u64::MAX)
+        );
+        assert_eq!(
+            AddrRange::ALL.moved_down(1).unwrap().size(),
+            u128::from(u64::MAX)
+        );
     }
 
     #[test]

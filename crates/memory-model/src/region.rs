@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::{HostMemory, Memory, PrivateMmio};
+use crate::{AddrRange, HostMemory, Memory, PrivateMmio};
 
 /// Names a region of one [`MemoryModel`](crate::MemoryModel).
 ///
@@ -213,6 +213,11 @@ impl<H> Region<H> {
     /// The number of bytes: 1 to 2^64 for a region that is part of a model.
     pub fn size(&self) -> u128 {
         self.size
+    }
+
+    /// All offsets in it.
+    pub(crate) fn offsets(&self) -> Option<AddrRange> {
+        AddrRange::new(0, self.size)
     }
 
     /// The caller's handle.

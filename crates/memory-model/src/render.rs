@@ -6,11 +6,11 @@
 //! their parent, higher priorities cover lower ones, and whatever lies outside
 //! its parent is cut off.
 
-use alloc::collections::BTreeMap;
-use alloc::vec;
-use alloc::vec::Vec;
+use smallvec::SmallVec;
 
-use crate::tree::{Node, Tree};
+use crate::node::Node;
+use crate::taken::Taken;
+use crate::tree::Tree;
 use crate::view::{Attributes, FlatRange};
 use crate::{AddrRange, DirtyClients, GuestAccess, Kind, RegionId, Switches};
 
@@ -22,38 +22,45 @@ pub(crate) const MAX_VISITS: u64 = 1 << 22;
 #[derive(Debug)]
 pub(crate) struct TooComplex;
 
+/// `seen` are the offsets in the region that can show, and `base` is what has
+/// to be added to them for addresses: modulo 2^64, since an alias can have its
+/// target begin below the first address.
 enum Step {
-    /// Look at a region whose parent starts at `base`, seen through `clip`.
+    /// Look at a region.
     Visit {
         id: RegionId,
-        base: i128,
-        clip: AddrRange,
+        base: u64,
+        seen: AddrRange,
         inherited: Switches,
     },
     /// All children of the region are rendered: it takes what is left.
     Fill {
         id: RegionId,
-        base: i128,
-        clip: AddrRange,
+        base: u64,
+        seen: AddrRange,
         effective: Switches,
     },
 }
 
-/// What of the tree below `root`, which lies at address 0, shows in `window`.
-/// Neighbours are not joined yet.
+/// What is still to be done, the next at the end: enough for a window of a
+/// usual machine.
+type Steps = SmallVec<[Step; 8]>;
+
+/// Tells what of the tree below `root`, which lies at address 0, shows in
+/// `window`, by address. Neighbours are not joined yet.
 pub(crate) fn render<H>(
     tree: &Tree<H>,
     root: RegionId,
     window: AddrRange,
-) -> Result<impl Iterator<Item = FlatRange<H>> + use<H>, TooComplex> {
-    let mut taken = BTreeMap::new();
+    tell: impl FnMut(FlatRange<H>),
+) -> Result<(), TooComplex> {
+    let mut taken = Taken::new();
     let mut visits = 0;
-    // Enough for a window of a usual machine.
-    let mut stack = Vec::with_capacity(16);
+    let mut stack = Steps::new();
     stack.push(Step::Visit {
         id: root,
-        base: -place_of(tree, root),
-        clip: window,
+        base: 0,
+        seen: window,
         inherited: Switches::default(),
     });
     while let Some(step) = stack.pop() {
@@ -61,53 +68,47 @@ pub(crate) fn render<H>(
             Step::Visit {
                 id,
                 base,
-                clip,
+                seen,
                 inherited,
             } => {
                 visits += 1;
                 if visits > MAX_VISITS {
                     return Err(TooComplex);
                 }
-                visit(tree, id, base, clip, inherited, &mut stack);
+                visit(tree, id, base, seen, inherited, &mut stack);
             }
             Step::Fill {
                 id,
                 base,
-                clip,
+                seen,
                 effective,
             } => {
                 if let Ok(node) = tree.node(id) {
                     let logging = tree.global_logging();
-                    fill(&mut taken, node, id, base, clip, effective, logging);
+                    fill(&mut taken, node, id, base, seen, effective, logging);
                 }
             }
         }
     }
-    Ok(taken.into_values())
-}
-
-/// Where a region lies in its parent; 0 if it lies nowhere.
-fn place_of<H>(tree: &Tree<H>, id: RegionId) -> i128 {
-    let place = tree.node(id).ok().and_then(|n| n.place);
-    place.map_or(0, |p| p.address.into())
+    taken.for_each(tell);
+    Ok(())
 }
 
 /// Plans what to do for a region: first what lies in it, then itself.
 fn visit<H>(
     tree: &Tree<H>,
     id: RegionId,
-    parent_base: i128,
-    clip: AddrRange,
+    base: u64,
+    seen: AddrRange,
     inherited: Switches,
-    stack: &mut Vec<Step>,
+    stack: &mut Steps,
 ) {
     let Ok(node) = tree.node(id) else { return };
     if !node.switches.enabled {
         return;
     }
-    let base = parent_base + place_of(tree, id);
-    let own = AddrRange::clamp(base, node.region.size());
-    let Some(clip) = own.and_then(|own| own.intersect(clip)) else {
+    let own = node.region.offsets();
+    let Some(seen) = own.and_then(|own| own.intersect(seen)) else {
         return;
     };
     let effective = inherit(inherited, node.switches);
@@ -115,13 +116,14 @@ fn visit<H>(
     if let Kind::Alias { target, offset } = *node.region.kind() {
         // The target is shown as if it started `offset` bytes before the
         // alias, wherever it lies itself.
-        let base = base - i128::from(offset) - place_of(tree, target);
-        stack.push(Step::Visit {
-            id: target,
-            base,
-            clip,
-            inherited: effective,
-        });
+        if let Some(seen) = seen.moved_up(offset) {
+            stack.push(Step::Visit {
+                id: target,
+                base: base.wrapping_sub(offset),
+                seen,
+                inherited: effective,
+            });
+        }
         return;
     }
 
@@ -129,21 +131,23 @@ fn visit<H>(
         stack.push(Step::Fill {
             id,
             base,
-            clip,
+            seen,
             effective,
         });
     }
     // Only those children are looked at that reach into what is asked for.
-    let Some(seen) = AddrRange::clamp(i128::from(clip.start()) - base, clip.size()) else {
-        return;
-    };
-    let children = node.children.reaching_into(seen).into_iter().rev();
-    stack.extend(children.map(|child| Step::Visit {
-        id: child.id,
-        base,
-        clip,
-        inherited: effective,
-    }));
+    for child in node.children.reaching_into(seen).iter().rev() {
+        let at = child.range.start();
+        let seen = child.range.intersect(seen);
+        if let Some(seen) = seen.and_then(|seen| seen.moved_down(at)) {
+            stack.push(Step::Visit {
+                id: child.id,
+                base: base.wrapping_add(at),
+                seen,
+                inherited: effective,
+            });
+        }
+    }
 }
 
 /// A region's switches together with those around it.
@@ -156,13 +160,13 @@ fn inherit(outer: Switches, own: Switches) -> Switches {
     }
 }
 
-/// Gives a region every address of `clip` that nobody has taken yet.
+/// Gives a region every address where it can show and that nobody has taken.
 fn fill<H>(
-    taken: &mut BTreeMap<u64, FlatRange<H>>,
+    taken: &mut Taken<H>,
     node: &Node<H>,
     id: RegionId,
-    base: i128,
-    clip: AddrRange,
+    base: u64,
+    seen: AddrRange,
     effective: Switches,
     logging: DirtyClients,
 ) {
@@ -170,43 +174,20 @@ fn fill<H>(
         return;
     };
     let attributes = Attributes::of(access, effective, node.logged(logging));
-    for range in gaps(taken, clip) {
-        // `clip` lies inside the region, so this is below its size.
-        let Ok(offset) = u64::try_from(i128::from(range.start()) - base) else {
-            continue;
-        };
-        let piece = FlatRange {
+    let (start, last) = (
+        seen.start().wrapping_add(base),
+        seen.last().wrapping_add(base),
+    );
+    let Some(clip) = AddrRange::from_bounds(start, last) else {
+        return;
+    };
+    for range in taken.gaps(clip) {
+        taken.insert(FlatRange {
             range,
             id,
             region: node.region.clone(),
-            offset,
+            offset: range.start().wrapping_sub(base),
             attributes,
-        };
-        taken.insert(range.start(), piece);
+        });
     }
-}
-
-/// The addresses of `clip` that no taken run covers.
-fn gaps<H>(taken: &BTreeMap<u64, FlatRange<H>>, clip: AddrRange) -> Vec<AddrRange> {
-    if taken.is_empty() {
-        return vec![clip];
-    }
-    let mut gaps = Vec::new();
-    let before = taken.range(..clip.start()).next_back();
-    let mut from = match before {
-        Some((_, run)) if run.range.contains(clip.start()) => run.range.last().checked_add(1),
-        _ => Some(clip.start()),
-    };
-    for (&start, run) in taken.range(clip.start()..=clip.last()) {
-        let Some(at) = from else { break };
-        if let Some(gap) = start
-            .checked_sub(1)
-            .and_then(|l| AddrRange::from_bounds(at, l))
-        {
-            gaps.push(gap);
-        }
-        from = run.range.last().checked_add(1);
-    }
-    gaps.extend(from.and_then(|at| AddrRange::from_bounds(at, clip.last())));
-    gaps
 }

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use crate::active::Touched;
 use crate::model::{MemoryModel, Space, SpaceId};
-use crate::tree::{Place, Tree};
+use crate::node::Place;
+use crate::tree::Tree;
 use crate::undo::Undo;
-use crate::windows::Windows;
+use crate::windows::{Ranges, Windows};
 use crate::{
-    AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Kind, NotUndone,
-    Region, RegionId, Switches, TreeError, Update,
+    AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Kind, Listener,
+    NotUndone, Region, RegionId, Switches, TreeError, Update,
 };
 
 /// A change of the region tree in the making.
@@ -69,7 +72,7 @@ impl<'m, H> Transaction<'m, H> {
     /// alias or is the root of an address space.
     pub fn remove(&mut self, id: RegionId) -> Result<(), TreeError> {
         let node = self.model.tree.remove(id)?;
-        self.undo.push(Undo::Remove(id, node));
+        self.undo.push(Undo::Remove(id, Box::new(node)));
         Ok(())
     }
 
@@ -114,12 +117,11 @@ impl<'m, H> Transaction<'m, H> {
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotPlaced`].
     pub fn move_to(&mut self, child: RegionId, address: u64) -> Result<(), TreeError> {
-        let place = self.model.tree.place(child)?;
-        self.unplace(child)?;
-        match place {
-            Some(p) => self.place(child, p.parent, address, p.priority),
-            None => Ok(()),
-        }
+        self.windows.add_placed(&self.model.tree, child);
+        let (place, placing) = self.model.tree.move_to(child, address)?;
+        self.undo.push(Undo::Move(child, place, placing));
+        self.windows.add_placed(&self.model.tree, child);
+        Ok(())
     }
 
     /// Shows or hides a region with all that is in it.
@@ -199,10 +201,8 @@ impl<'m, H> Transaction<'m, H> {
                 space.reader.publish(change.new.clone());
             }
         }
-        for change in &changes {
-            for (_, listener) in &self.model.spaces[change.space.0].listeners {
-                listener.commit(&change.update());
-            }
+        for (change, listener) in self.listeners(&changes) {
+            listener.commit(&change.update());
         }
         self.undo.clear();
         Ok(())
@@ -220,11 +220,13 @@ impl<'m, H> Transaction<'m, H> {
         }
         let (tree, spaces) = (&self.model.tree, self.model.spaces.len());
         let mut windows = windows.into_spaces(spaces);
-        let mut marked = BTreeMap::new();
+        let mut marked = SmallVec::new();
         if !self.touched.is_empty() {
             marked = self.touched.windows(tree).into_spaces(spaces);
-            for space in marked.keys() {
-                windows.entry(*space).or_default();
+            for (space, _) in &marked {
+                if let Err(at) = windows.binary_search_by_key(space, |w| w.0) {
+                    windows.insert(at, (*space, Ranges::new()));
+                }
             }
         }
         let attached = tree.has_attachments() || !self.touched.is_empty();
@@ -235,8 +237,15 @@ impl<'m, H> Transaction<'m, H> {
             let (new, diff) = space.follow(tree, &old, &windows)?;
             let attachments = match attached {
                 true => {
-                    let (views, marked) = ([&*old, &new], marked.get(&id));
-                    AttachmentDiff::between(tree, &self.touched, views, &diff, marked)
+                    let views = [&*old, &new];
+                    let marked = marked.iter().find(|w| w.0 == id).map(|w| &w.1[..]);
+                    AttachmentDiff::between(
+                        tree,
+                        &self.touched,
+                        views,
+                        &diff,
+                        marked.unwrap_or(&[]),
+                    )
                 }
                 false => AttachmentDiff::default(),
             };
@@ -258,38 +267,39 @@ impl<'m, H> Transaction<'m, H> {
 
     /// Has every listener prepare; if one refuses, those before it go back.
     fn prepare(&self, changes: &[Change<H>]) -> Result<(), CommitError> {
-        let listeners = changes.iter().flat_map(|change| {
-            let listeners = &self.model.spaces[change.space.0].listeners;
-            listeners
-                .iter()
-                .map(move |(_, listener)| (listener, change))
-        });
-        let mut prepared = Vec::new();
-        for (listener, change) in listeners {
-            let Err(source) = listener.prepare(&change.update()) else {
-                prepared.push((listener, change));
-                continue;
-            };
-            let mut not_undone = Vec::new();
-            for (earlier, change) in prepared.into_iter().rev() {
-                not_undone.extend(
-                    earlier
-                        .abort(&change.update())
-                        .err()
-                        .map(|source| NotUndone {
-                            listener: earlier.name().to_string(),
-                            source,
-                        }),
-                );
+        for (prepared, (change, listener)) in self.listeners(changes).enumerate() {
+            if let Err(source) = listener.prepare(&change.update()) {
+                let earlier = self.listeners(changes).take(prepared);
+                return Err(CommitError::Refused {
+                    listener: listener.name().to_string(),
+                    source,
+                    not_undone: go_back(earlier.collect()),
+                });
             }
-            return Err(CommitError::Refused {
-                listener: listener.name().to_string(),
-                source,
-                not_undone,
-            });
         }
         Ok(())
     }
+
+    /// Who learns of which change, in order.
+    fn listeners<'a>(
+        &'a self,
+        changes: &'a [Change<H>],
+    ) -> impl Iterator<Item = (&'a Change<H>, &'a dyn Listener<H>)> {
+        changes.iter().flat_map(|change| {
+            let listeners = &self.model.spaces[change.space.0].listeners;
+            listeners.iter().map(move |(_, one)| (change, &**one))
+        })
+    }
+}
+
+/// Has listeners go back, the last to prepare first; says who could not.
+fn go_back<H>(prepared: Vec<(&Change<H>, &dyn Listener<H>)>) -> Vec<NotUndone> {
+    let aborted = prepared.into_iter().rev().filter_map(|(change, listener)| {
+        let source = listener.abort(&change.update()).err()?;
+        let listener = listener.name().to_string();
+        Some(NotUndone { listener, source })
+    });
+    aborted.collect()
 }
 
 impl<H> Drop for Transaction<'_, H> {

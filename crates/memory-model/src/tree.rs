@@ -9,62 +9,9 @@ use alloc::vec::Vec;
 
 use crate::attachments::Attachments;
 use crate::children::{Child, Children};
-use crate::{
-    AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,
-};
+use crate::node::{Node, Place};
 
-/// Where a region lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// In which region.
-    pub parent: RegionId,
-    /// At which offset in it, in bytes. It may lie past the parent's end.
-    pub address: u64,
-    /// Among its siblings the higher priority wins; among equals, the latest.
-    pub priority: i32,
-}
-
-/// A region as part of a tree.
-#[derive(Debug)]
-pub(crate) struct Node<H> {
-    pub(crate) region: Arc<Region<H>>,
-    pub(crate) switches: Switches,
-    /// For whom the writes to this very region are logged.
-    logging: DirtyClients,
-    pub(crate) attachments: Attachments,
-    pub(crate) place: Option<Place>,
-    /// The number of its placing, if it is placed.
-    placing: u64,
-    pub(crate) children: Children,
-    /// The aliases that show this region.
-    pub(crate) aliases: BTreeSet<RegionId>,
-    /// The address spaces that show it from their first address on.
-    pub(crate) spaces: Vec<SpaceId>,
-}
-
-impl<H> Node<H> {
-    /// For whom the writes to the region are logged: for those who asked for
-    /// it and for those who have all logged, if it can be.
-    pub(crate) fn logged(&self, global: DirtyClients) -> DirtyClients {
-        match Unloggable::of(self.region.kind()) {
-            None => self.logging | global,
-            Some(_) => DirtyClients::NONE,
-        }
-    }
-
-    /// The region as a child of the one that it lies in. `None` if it lies
-    /// nowhere.
-    fn as_child(&self, id: RegionId) -> Option<Child> {
-        let place = self.place?;
-        let range = AddrRange::clamp(place.address.into(), self.region.size())?;
-        Some(Child {
-            id,
-            range,
-            priority: place.priority,
-            placing: self.placing,
-        })
-    }
-}
+use crate::{DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use};
 
 /// All regions of a model, placed or not. It is read through
 /// [`MemoryModel::tree`](crate::MemoryModel::tree) and changed by a
@@ -319,6 +266,35 @@ impl<H> Tree<H> {
         if let (Ok(parent), Some(as_child)) = (self.node_mut(place.parent), as_child) {
             parent.children.insert(as_child);
         }
+    }
+
+    /// Moves a region in the one it lies in, as the latest placed; says what
+    /// its place was, and the number of its placing.
+    pub(crate) fn move_to(
+        &mut self,
+        child: RegionId,
+        address: u64,
+    ) -> Result<(Place, u64), TreeError> {
+        let node = self.node(child)?;
+        let Some(place) = node.place else {
+            let name = node.region.name().to_string();
+            return Err(TreeError::NotPlaced { name });
+        };
+        self.placings += 1;
+        self.put_again(child, Place { address, ..place }, self.placings)
+    }
+
+    /// Gives a region another place in the region that it lies in; says what
+    /// its place was. Undoes [`move_to`](Self::move_to).
+    pub(crate) fn put_again(
+        &mut self,
+        child: RegionId,
+        place: Place,
+        placing: u64,
+    ) -> Result<(Place, u64), TreeError> {
+        let before = self.unplace(child)?;
+        self.put(child, place, placing);
+        Ok(before)
     }
 
     /// Sets a region's switches; says what they were.

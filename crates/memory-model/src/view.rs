@@ -2,7 +2,8 @@
 //! The flat view: which region answers at each address.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+
+use smallvec::SmallVec;
 
 use crate::runs::{Ranges, Runs};
 use crate::{
@@ -209,7 +210,7 @@ impl<H> FlatView<H> {
     /// The run that `address` lies in; `None` where no region answers.
     #[inline]
     pub fn find(&self, address: u64) -> Option<&FlatRange<H>> {
-        let run = self.runs.at_or_below(address)?;
+        let run = self.runs.near(address)?;
         run.range.contains(address).then_some(run)
     }
 
@@ -224,16 +225,12 @@ impl<H> FlatView<H> {
     }
 }
 
-/// Joins runs that can be joined. They are sorted and do not overlap.
-pub(crate) fn merged<H>(pieces: impl IntoIterator<Item = FlatRange<H>>) -> Vec<FlatRange<H>> {
-    let mut runs: Vec<FlatRange<H>> = Vec::new();
-    for piece in pieces {
-        match runs.last_mut() {
-            Some(run) if run.continues_into(&piece) => run.range = join(run.range, piece.range),
-            _ => runs.push(piece),
-        }
+/// Puts a run behind others that it may continue.
+pub(crate) fn push<H>(runs: &mut SmallVec<[FlatRange<H>; 2]>, run: FlatRange<H>) {
+    match runs.last_mut() {
+        Some(last) if last.continues_into(&run) => last.range = join(last.range, run.range),
+        _ => runs.push(run),
     }
-    runs
 }
 
 fn join(a: AddrRange, b: AddrRange) -> AddrRange {

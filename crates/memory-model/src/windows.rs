@@ -2,10 +2,8 @@
 //! Where in the address spaces a change of the tree can show: the addresses
 //! that have to be rendered anew.
 
-use alloc::collections::BTreeMap;
-use alloc::vec;
+use smallvec::SmallVec;
 
-use crate::range_set::RangeSet;
 use crate::tree::Tree;
 use crate::{AddrRange, Kind, RegionId, SpaceId};
 
@@ -16,17 +14,27 @@ const MAX_VISITS: u32 = 1 << 16;
 /// Addresses by address space.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
-    by_space: BTreeMap<SpaceId, RangeSet>,
+    /// In no order, and with overlaps.
+    all: SmallVec<[Window; 4]>,
+    /// How many they were when they were last put in order.
+    in_order: usize,
     /// It is not known which: all of all spaces.
     everything: bool,
 }
+
+/// An address space, and some of its addresses.
+pub(crate) type Window = (SpaceId, AddrRange);
+
+/// Addresses as few ranges, by address.
+pub(crate) type Ranges = SmallVec<[AddrRange; 4]>;
 
 impl Windows {
     /// Adds the addresses at which `part` of a region shows, if the region and
     /// all around it are enabled.
     pub(crate) fn add<H>(&mut self, tree: &Tree<H>, id: RegionId, part: AddrRange) {
         let mut visits = 0;
-        let mut stack = vec![(id, part)];
+        let mut stack: SmallVec<[(RegionId, AddrRange); 4]> = SmallVec::new();
+        stack.push((id, part));
         while let Some((id, part)) = stack.pop() {
             visits += 1;
             if visits > MAX_VISITS {
@@ -34,7 +42,7 @@ impl Windows {
                 return;
             }
             let Ok(node) = tree.node(id) else { continue };
-            let own = AddrRange::clamp(0, node.region.size());
+            let own = node.region.offsets();
             let Some(part) = own.and_then(|own| own.intersect(part)) else {
                 continue;
             };
@@ -42,16 +50,15 @@ impl Windows {
                 continue;
             }
             for space in &node.spaces {
-                self.by_space.entry(*space).or_default().insert(part);
+                self.push((*space, part));
             }
-            let start = i128::from(part.start());
             if let Some(place) = node.place {
-                let around = AddrRange::clamp(start + i128::from(place.address), part.size());
+                let around = part.moved_up(place.address);
                 stack.extend(around.map(|part| (place.parent, part)));
             }
             for &alias in &node.aliases {
                 if let Ok(Kind::Alias { offset, .. }) = tree.region(alias).map(|r| r.kind()) {
-                    let window = AddrRange::clamp(start - i128::from(*offset), part.size());
+                    let window = part.moved_down(*offset);
                     stack.extend(window.map(|part| (alias, part)));
                 }
             }
@@ -68,10 +75,10 @@ impl Windows {
         let Ok(node) = tree.node(id) else { return };
         let Some(place) = node.place else { return };
         if node.switches.enabled {
-            let range = AddrRange::clamp(place.address.into(), node.region.size());
-            range
-                .into_iter()
-                .for_each(|range| self.add(tree, place.parent, range));
+            let own = node.region.offsets();
+            if let Some(range) = own.and_then(|own| own.moved_up(place.address)) {
+                self.add(tree, place.parent, range);
+            }
         }
     }
 
@@ -83,22 +90,43 @@ impl Windows {
     /// Adds the addresses that another has.
     pub(crate) fn extend(&mut self, other: &Self) {
         self.everything |= other.everything;
-        for (space, ranges) in &other.by_space {
-            let own = self.by_space.entry(*space).or_default();
-            ranges.iter().for_each(|range| own.insert(range));
+        other.all.iter().for_each(|window| self.push(*window));
+    }
+
+    fn push(&mut self, window: Window) {
+        // However often the same is changed, it takes no more room.
+        if self.all.len() > 64 && self.all.len() > 2 * self.in_order {
+            put_in_order(&mut self.all);
+            self.in_order = self.all.len();
         }
+        self.all.push(window);
     }
 
     /// The spaces that have changed, and where. `spaces` is how many there are.
-    pub(crate) fn into_spaces(mut self, spaces: usize) -> BTreeMap<SpaceId, RangeSet> {
+    pub(crate) fn into_spaces(mut self, spaces: usize) -> SmallVec<[(SpaceId, Ranges); 1]> {
         if self.everything {
-            for space in (0..spaces).map(SpaceId) {
-                self.by_space
-                    .entry(space)
-                    .or_default()
-                    .insert(AddrRange::ALL);
-            }
+            self.all = (0..spaces).map(|n| (SpaceId(n), AddrRange::ALL)).collect();
         }
-        self.by_space
+        put_in_order(&mut self.all);
+        let by_space = self.all.chunk_by(|a, b| a.0 == b.0);
+        let ranges = by_space.filter_map(|windows| {
+            let ranges = windows.iter().map(|(_, range)| *range);
+            Some((windows.first()?.0, ranges.collect()))
+        });
+        ranges.collect()
     }
+}
+
+/// Sorts windows and joins those that overlap or are adjacent.
+fn put_in_order(all: &mut SmallVec<[Window; 4]>) {
+    all.sort_unstable();
+    all.dedup_by(|next, before| {
+        let adjacent = before.1.last().saturating_add(1);
+        let joins = before.0 == next.0 && next.1.start() <= adjacent;
+        if joins {
+            let last = before.1.last().max(next.1.last());
+            before.1 = AddrRange::from_bounds(before.1.start(), last).unwrap_or(before.1);
+        }
+        joins
+    });
 }

@@ -34,6 +34,18 @@ pub fn run() {
                 after as u64
             }),
         );
+        let view = machine.model.view(machine.space);
+        let ranges: Vec<_> = view.ranges().cloned().collect();
+        say(
+            "sorted array, partition_point, and the range found",
+            count,
+            time(&addresses, |a| {
+                let after = starts.partition_point(|&start| start <= a);
+                let found = after.checked_sub(1).and_then(|at| ranges.get(at));
+                let found = found.filter(|run| run.range().contains(a));
+                found.map_or(0, |run| run.range().start())
+            }),
+        );
         let mut reader = machine.model.reader(machine.space).for_thread();
         say(
             "memory-model, ThreadReader",
