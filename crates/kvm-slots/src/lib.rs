@@ -134,25 +134,30 @@ mod abi;
 mod apply;
 mod caps;
 mod errno;
+mod file_size;
 mod kvm;
 mod plan;
+mod push;
 mod range;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod step;
 mod table;
 #[cfg(feature = "memory-model")]
 mod view;
 mod vm;
 
 pub use abi::{AbiProfile, Unsupported};
-pub use apply::{Applied, ApplyError, apply, undo};
+pub use apply::{Applied, ApplyError, NotUndone, apply, undo};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
 pub use errno::Errno;
 pub use kvm::KvmVm;
 pub use plan::{Op, Plan, PlanError, Remainder, UnsupportedRange, plan};
+pub use push::{PushMap, PushedRange};
 pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
 pub use slot::{Slot, SlotId};
+pub use step::StepError;
 pub use table::SlotTable;
 #[cfg(feature = "memory-model")]
 pub use view::{FollowError, SlotListener, slot_ranges};

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod dumb;
+pub mod faults;
 #[cfg(feature = "sim")]
 pub mod guest;
 #[cfg(feature = "sim")]
@@ -39,6 +40,7 @@ pub fn able() -> Capabilities {
         guest_memfd_flags: GuestMemfdFlags::all(),
         memory_attributes: 0,
         memory_fault_info: true,
+        push_map: false,
     }
 }
 
