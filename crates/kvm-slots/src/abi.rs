@@ -12,7 +12,7 @@ use crate::{Capabilities, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE};
 /// The way in which this kernel takes memory without a host address. No
 /// released kernel takes any, the proposals differ, and no capability number
 /// tells them apart: so the user says which it is, and
-/// a probe finds out whether that is so.
+/// [`probe_abi`](crate::probe_abi()) finds out whether that is so.
 ///
 /// | profile | descriptor | offset, size | flag |
 /// | --- | --- | --- | --- |

@@ -137,6 +137,7 @@ mod errno;
 mod file_size;
 mod kvm;
 mod plan;
+mod probe;
 mod push;
 mod range;
 #[cfg(feature = "sim")]
@@ -148,12 +149,13 @@ mod table;
 mod view;
 mod vm;
 
-pub use abi::{AbiProfile, Unsupported};
+pub use abi::{AbiProfile, ParseAbiError, Unsupported};
 pub use apply::{Applied, ApplyError, NotUndone, apply, undo};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
 pub use errno::Errno;
 pub use kvm::KvmVm;
 pub use plan::{Op, Plan, PlanError, Remainder, UnsupportedRange, plan};
+pub use probe::{Check, ProbeError, Proof, probe_abi};
 pub use push::{PushMap, PushedRange};
 pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
 pub use slot::{Slot, SlotId};

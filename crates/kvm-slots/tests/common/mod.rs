@@ -3,6 +3,8 @@
 // Each test file uses only some of it.
 #![allow(dead_code)]
 
+#[cfg(feature = "sim")]
+pub mod contested;
 pub mod dumb;
 pub mod faults;
 #[cfg(feature = "sim")]
