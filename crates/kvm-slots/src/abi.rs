@@ -69,6 +69,11 @@ impl AbiProfile {
         matches!(self, Self::RfcDmaBuf { .. })
     }
 
+    /// Whether only VMs with private memory have it.
+    pub fn needs_private_memory(self) -> bool {
+        matches!(self, Self::RfcDmaBuf { .. })
+    }
+
     /// `region` with a device's file in it; `None` where no memslot is made.
     pub(crate) fn on_file(
         self,

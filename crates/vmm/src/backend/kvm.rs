@@ -56,7 +56,8 @@ impl Kvm {
         let say = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
         let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
         let has_private = u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM != 0;
-        let vm: VmFd = match machine.has_private_pages() && has_private {
+        let wanted = machine.has_private_pages() || abi.needs_private_memory();
+        let vm: VmFd = match wanted && has_private {
             true => kvm.create_vm_with_type(SW_PROTECTED_VM),
             false => kvm.create_vm(),
         }
