@@ -13,12 +13,8 @@ use common::random::{Pick, picks, ranges};
 use kvm_slots::{AbiProfile, Errno, NotUndone, Op, Plan, StepError};
 use proptest::prelude::*;
 
-/// How many random transactions there are of each kind.
+/// How many random transactions there are of the first two kinds.
 const TRANSACTIONS: u32 = 2000;
-
-fn many() -> ProptestConfig {
-    ProptestConfig::with_cases(TRANSACTIONS)
-}
 
 /// Every profile that has operations of its own.
 fn abis() -> impl Strategy<Value = AbiProfile> {
@@ -65,7 +61,7 @@ fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>])
 }
 
 proptest! {
-    #![proptest_config(many())]
+    #![proptest_config(ProptestConfig::with_cases(TRANSACTIONS))]
 
     #[test]
     fn a_refused_step_leaves_everything_as_it_was(
@@ -115,6 +111,9 @@ proptest! {
         machine.check();
     }
 
+}
+
+proptest! {
     #[test]
     fn a_single_refusal_of_each_step_of_the_way_back_is_named(
         abi in abis(),
