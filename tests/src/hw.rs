@@ -111,28 +111,28 @@ fn guest_memfd_ram_is_direct() -> Result<(), String> {
     }
 }
 
-/// What the profile asks for is a flag that no released kernel knows: the
-/// machine is not put together, and the kernel's own answer is the reason.
+/// What the profile asks for is a flag that no released kernel knows: there is
+/// no backend for it, and the probe's finding is the reason.
 fn a_released_kernel_refuses() -> Result<(), String> {
     let machine = machine("built_in")?;
     let profile = AbiProfile::FD_OFFSET_BIT_4;
-    let real = Kvm::new(&machine, Path::new(DEVICE), profile).map_err(|e| e.to_string())?;
-    let of_kvm = match run(&machine, &real) {
+    let of_kvm = match Kvm::new(&machine, Path::new(DEVICE), profile) {
         Ok(_) => return Err("the kernel took a slot without a host address".into()),
-        Err(error) => error,
+        Err(error) => error.to_string(),
     };
     let simulated = Sim::new(&machine, KernelVersion::V7_3, profile);
     let of_sim = run(&machine, &simulated).and_then(|steps| all_ok(&steps));
-    match (of_kvm.contains("EINVAL"), of_sim) {
+    match (of_kvm.contains("does not know the flag 0x10"), of_sim) {
         (true, Ok(())) => Ok(()),
-        (false, _) => Err(format!("not refused with EINVAL but: {of_kvm}")),
+        (false, _) => Err(format!("not refused for its flag but: {of_kvm}")),
         (_, Err(error)) => Err(format!("the simulated kernel, which has it: {error}")),
     }
 }
 
 /// Every bit that a profile could name, with a file to probe with and without.
 fn no_abi_is_found() -> Result<(), String> {
-    let machine = machine("built_in")?;
+    // Private where this kernel can: the RFCs' slots are for such VMs only.
+    let machine = machine("confidential")?;
     let flags = (3..16).map(|bit| 1 << bit);
     let profiles = flags.flat_map(|flag| {
         [
@@ -141,7 +141,7 @@ fn no_abi_is_found() -> Result<(), String> {
         ]
     });
     for abi in profiles.chain([AbiProfile::None, AbiProfile::Push]) {
-        let real = Kvm::new(&machine, Path::new(DEVICE), abi).map_err(|e| e.to_string())?;
+        let real = kvm(&machine)?;
         // There is no device to have a dma-buf of; its stand-in has a size too.
         let file = real.device_file(0x4000).map_err(|e| e.to_string())?;
         for file in [None, Some(file.as_fd())] {

@@ -46,7 +46,7 @@ fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>])
             None => assert_eq!(calls.next(), Some(&Ok(()))),
             Some(StepError::Refused(errno)) => assert_eq!(calls.next(), Some(&Err(errno))),
             Some(StepError::Stale(id)) => {
-                let blocks = |op: &&Op| match op {
+                let blocks = |op: &Op| match op {
                     Op::Create(slot) | Op::Delete(slot) => slot.id == id,
                     Op::Move { to, .. } | Op::SetFlags { to, .. } => to.id == id,
                 };

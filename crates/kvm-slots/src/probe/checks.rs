@@ -95,11 +95,12 @@ impl<V: Vm> Checks<'_, V> {
             },
         };
         let flag = self.flag;
+        let bad = Err(Errno::EBADF);
         // SAFETY: no vCPU runs, by the caller's promise.
         match unsafe { self.vm.set_user_memory_region2(&decoyed) } {
-            Err(Errno::EBADF) => return Ok(()),
             Ok(()) => return Err(ProbeError::OtherMeaning { flag }),
-            Err(_) => {}
+            Err(Errno::EINVAL) => {}
+            seen => return same(Check::BadDescriptor, bad, seen),
         }
         // Does it not know the flag, or look elsewhere?
         let both = Region {
