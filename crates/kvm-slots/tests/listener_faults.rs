@@ -240,4 +240,31 @@ proptest! {
         rig.commit(&steps, []).unwrap();
         rig.check();
     }
+    #[test]
+    fn what_a_refused_commit_could_not_undo_is_named_and_mended_by_the_next_change(
+        first in steps(),
+        steps in steps(),
+        at in any::<prop::sample::Index>(),
+        back in any::<prop::sample::Index>(),
+    ) {
+        let mut rig = Rig::new();
+        rig.commit(&first, []).unwrap();
+        let before = rig.slots.table();
+        rig.refuses.0.store(true, Ordering::Relaxed);
+        let _ = rig.commit(&steps, []);
+        rig.refuses.0.store(false, Ordering::Relaxed);
+        let calls = rig.slots.vm().calls().len() / 2;
+        prop_assume!(calls > 1);
+        // One call fails, and then one of those that undo the ones before it.
+        let call = 1 + at.index(calls - 1);
+        let undo = call + 1 + back.index(call);
+        let fail = [(call, Errno::ENOMEM), (undo, Errno::EIO)];
+        let error = rig.commit(&steps, fail).unwrap_err();
+        let left = &refused(&error).not_undone;
+        prop_assert_eq!(left[0].why, StepError::Refused(Errno::EIO));
+        prop_assert_ne!(rig.slots.table(), before);
+        rig.check_slots();
+        rig.commit(&steps, []).unwrap();
+        rig.check();
+    }
 }
