@@ -168,7 +168,7 @@ pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
 pub use errno::Errno;
 pub use kvm::KvmVm;
 pub use plan::{Op, Plan, PlanError, Remainder, UnsupportedRange, plan};
-pub use probe::{Check, ProbeError, Proof, probe_abi};
+pub use probe::{ProbeCheck, ProbeError, Probed, probe_abi};
 pub use push::{PushMap, PushedRange};
 pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
 pub use slot::{Slot, SlotId};

@@ -16,7 +16,7 @@ use checks::Checks;
 
 /// How much a successful probe has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum Probed {
     /// Slots were made on the file that was given, and all that must be refused
     /// was.
     Made,
@@ -28,7 +28,7 @@ pub enum Proof {
 /// What a check does that a probe is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Check {
+pub enum ProbeCheck {
     /// A slot on a descriptor that does not exist, where other ABIs would find
     /// a good one.
     BadDescriptor,
@@ -102,7 +102,7 @@ pub enum ProbeError {
     #[error("{check:?}: {} where the profile has {}", said(*.seen), said(*.expected))]
     Differs {
         /// What was tried.
-        check: Check,
+        check: ProbeCheck,
         /// What the ABI comes to.
         expected: Result<(), Errno>,
         /// What this kernel does.
@@ -129,7 +129,7 @@ fn said(result: Result<(), Errno>) -> String {
 /// the way that `abi` says, by doing so at `gpa`, where `table` has no slot.
 ///
 /// `file` is one of the kind that the ABI is for: a dma-buf of a device. What
-/// can be shown without one is less: see [`Proof`]. A slot of one page is
+/// can be shown without one is less: see [`Probed`]. A slot of one page is
 /// made on it, or of the whole file where the profile wants that; the page
 /// behind it must be free as well.
 ///
@@ -152,7 +152,7 @@ pub unsafe fn probe_abi(
     abi: AbiProfile,
     gpa: u64,
     file: Option<BorrowedFd<'_>>,
-) -> Result<Proof, ProbeError> {
+) -> Result<Probed, ProbeError> {
     abi::check_flag(abi)?;
     let capabilities = Capabilities::probe(vm);
     let page = capabilities.page_size;
@@ -244,7 +244,7 @@ fn pushed(
     size: u64,
     sample: Option<Sample>,
     stranger: BorrowedFd<'_>,
-) -> Result<Proof, ProbeError> {
+) -> Result<Probed, ProbeError> {
     let range = |fd: i32, offset| PushedRange {
         gpa,
         size,
@@ -272,25 +272,25 @@ fn pushed(
             seen,
         }),
     };
-    refused(Check::BadDescriptor, range(-1, 0))?;
-    refused(Check::WrongKind, range(stranger.as_raw_fd(), 0))?;
+    refused(ProbeCheck::BadDescriptor, range(-1, 0))?;
+    refused(ProbeCheck::WrongKind, range(stranger.as_raw_fd(), 0))?;
     let Some(sample) = sample else {
-        return Ok(Proof::Refusals);
+        return Ok(Probed::Refusals);
     };
     let fd = i32::from_ne_bytes(sample.fd.to_ne_bytes());
-    refused(Check::UnalignedOffset, range(fd, 1))?;
-    refused(Check::WrongBytes, range(fd, sample.size))?;
+    refused(ProbeCheck::UnalignedOffset, range(fd, 1))?;
+    refused(ProbeCheck::WrongBytes, range(fd, sample.size))?;
     let right = range(fd, 0);
-    done(Check::Create, push.map(&right))?;
+    done(ProbeCheck::Create, push.map(&right))?;
     // The place is taken; if it is not refused, it is there twice.
-    let again = refused(Check::SamePlace, right.clone());
+    let again = refused(ProbeCheck::SamePlace, right.clone());
     let gone = push.unmap(&right);
     again?;
     gone.map_err(|errno| ProbeError::LeftBehind { slot: 0, errno })?;
     match push.unmap(&right) {
-        Err(_) => Ok(Proof::Made),
+        Err(_) => Ok(Probed::Made),
         Ok(()) => Err(ProbeError::Differs {
-            check: Check::DeleteAgain,
+            check: ProbeCheck::DeleteAgain,
             expected: Err(Errno::ENOENT),
             seen: Ok(()),
         }),

@@ -13,7 +13,7 @@ use common::{ABI, PAGE};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region2};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Check, Errno, GuestMemfdFlags, ProbeError, Proof, SlotTable, Unsupported, Vm,
+    AbiProfile, Errno, GuestMemfdFlags, ProbeCheck, ProbeError, Probed, SlotTable, Unsupported, Vm,
     probe_abi,
 };
 
@@ -38,7 +38,7 @@ fn dma_buf(vm: &SimVm, pages: u64) -> OwnedFd {
     vm.create_dma_buf(pages * PAGE).unwrap()
 }
 
-fn probe(vm: &impl Vm, abi: AbiProfile, file: Option<&OwnedFd>) -> Result<Proof, ProbeError> {
+fn probe(vm: &impl Vm, abi: AbiProfile, file: Option<&OwnedFd>) -> Result<Probed, ProbeError> {
     let file = file.map(|file| file.as_fd());
     // SAFETY: no vCPU ever runs on a VM of these tests, and it has no slots.
     unsafe { probe_abi(vm, &SlotTable::new(), abi, 0, file) }
@@ -50,9 +50,9 @@ fn a_kernel_with_the_abi_is_told_with_a_file_and_without_one() {
         let vm = kernel(abi);
         for pages in [1, 2, 5] {
             let file = dma_buf(&vm, pages);
-            assert_eq!(probe(&vm, abi, Some(&file)), Ok(Proof::Made), "{abi}");
+            assert_eq!(probe(&vm, abi, Some(&file)), Ok(Probed::Made), "{abi}");
         }
-        assert_eq!(probe(&vm, abi, None), Ok(Proof::Refusals), "{abi}");
+        assert_eq!(probe(&vm, abi, None), Ok(Probed::Refusals), "{abi}");
         assert_eq!(vm.memslots(), []);
     }
 }
@@ -139,16 +139,19 @@ fn an_abi_with_a_mistake_is_not_the_abi() {
             Quirk::IgnoresFile,
             ProbeError::OtherMeaning { flag: 1 << 4 },
         ),
-        (Quirk::TakesAnyFile, accepted(Check::WrongKind)),
-        (Quirk::TakesAnyOffset, accepted(Check::WrongBytes)),
-        (Quirk::WholeOnly, differs(Check::Slice, success, invalid)),
-        (Quirk::Mutable, accepted(Check::CreateAgain)),
+        (Quirk::TakesAnyFile, accepted(ProbeCheck::WrongKind)),
+        (Quirk::TakesAnyOffset, accepted(ProbeCheck::WrongBytes)),
+        (
+            Quirk::WholeOnly,
+            differs(ProbeCheck::Slice, success, invalid),
+        ),
+        (Quirk::Mutable, accepted(ProbeCheck::CreateAgain)),
         (
             Quirk::DropsOthers,
-            accepted(Check::FlagBeside(KVM_MEM_LOG_DIRTY_PAGES)),
+            accepted(ProbeCheck::FlagBeside(KVM_MEM_LOG_DIRTY_PAGES)),
         ),
-        (Quirk::DropsAddress, accepted(Check::HostAddress)),
-        (Quirk::DeletesNothing, accepted(Check::DeleteAgain)),
+        (Quirk::DropsAddress, accepted(ProbeCheck::HostAddress)),
+        (Quirk::DeletesNothing, accepted(ProbeCheck::DeleteAgain)),
     ] {
         let vm = Contested::new(kernel(ABI), 1 << 4, quirk);
         let file = dma_buf(&vm.vm, 2);
@@ -160,8 +163,8 @@ fn an_abi_with_a_mistake_is_not_the_abi() {
 #[test]
 fn a_push_map_that_takes_too_much_is_none() {
     for (quirk, check) in [
-        (Quirk::PushesAnything, Check::BadDescriptor),
-        (Quirk::PushesTwice, Check::SamePlace),
+        (Quirk::PushesAnything, ProbeCheck::BadDescriptor),
+        (Quirk::PushesTwice, ProbeCheck::SamePlace),
     ] {
         let vm = Contested::new(kernel(AbiProfile::Push), 0, quirk);
         let file = dma_buf(&vm.vm, 2);
@@ -198,7 +201,7 @@ fn a_file_of_the_wrong_kind_makes_no_slot() {
             // Those without a size are not even tried.
             ProbeError::File(Errno::EINVAL)
                 | ProbeError::Differs {
-                    check: Check::Create,
+                    check: ProbeCheck::Create,
                     seen: Err(Errno::EINVAL),
                     ..
                 }
@@ -212,7 +215,7 @@ fn a_file_of_the_wrong_kind_makes_no_slot() {
         let vm = kernel(abi);
         let why = probe(&vm, abi, Some(&guest_memfd)).unwrap_err();
         let expected = ProbeError::Differs {
-            check: Check::Create,
+            check: ProbeCheck::Create,
             expected: Ok(()),
             seen: Err(Errno::EINVAL),
         };
@@ -236,7 +239,7 @@ fn slots_that_are_there_stay_and_are_not_probed_over() {
     assert!(matches!(over, Err(ProbeError::NoRoom { .. })), "{over:?}");
     // SAFETY: as above.
     let beside = unsafe { probe_abi(&vm, &table, ABI, PAGE, Some(file.as_fd())) };
-    assert_eq!(beside, Ok(Proof::Made));
+    assert_eq!(beside, Ok(Probed::Made));
     assert_eq!(vm.memslots(), before);
 
     for gpa in [1, u64::MAX - PAGE + 1, u64::MAX] {

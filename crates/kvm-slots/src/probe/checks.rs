@@ -6,7 +6,7 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 
-use super::{Check, ProbeError, Proof, Sample};
+use super::{ProbeCheck, ProbeError, Probed, Sample};
 use crate::{AbiProfile, Errno, SlotId, Vm};
 
 type Region = kvm_userspace_memory_region2;
@@ -35,7 +35,7 @@ impl<V: Vm> Checks<'_, V> {
     /// # Safety
     /// No vCPU runs meanwhile, nor after [`ProbeError::LeftBehind`]; the slots'
     /// numbers are not in use.
-    pub(super) unsafe fn run(&self) -> Result<Proof, ProbeError> {
+    pub(super) unsafe fn run(&self) -> Result<Probed, ProbeError> {
         // SAFETY: passed on from the caller.
         unsafe { self.plain_slots_are_taken() }?;
         // SAFETY: passed on from the caller.
@@ -59,13 +59,13 @@ impl<V: Vm> Checks<'_, V> {
         unsafe { self.delete(self.slots[0]) }.map_err(|errno| self.left_behind(0, errno))
     }
 
-    unsafe fn all(&self) -> Result<Proof, ProbeError> {
+    unsafe fn all(&self) -> Result<Probed, ProbeError> {
         // SAFETY: passed on from the caller, here and below.
         unsafe { self.the_flag_announces_a_descriptor() }?;
         // SAFETY: as above.
         unsafe { self.refusals() }?;
         let Some(sample) = self.sample else {
-            return Ok(Proof::Refusals);
+            return Ok(Probed::Refusals);
         };
         // SAFETY: as above.
         unsafe { self.wrong_bytes(sample) }?;
@@ -75,9 +75,9 @@ impl<V: Vm> Checks<'_, V> {
         if slices && sample.size >= 2 * self.page {
             let slice = self.on(sample.fd, self.page);
             // SAFETY: as above.
-            unsafe { self.expect(Check::Slice, slice, Ok(())) }?;
+            unsafe { self.expect(ProbeCheck::Slice, slice, Ok(())) }?;
         }
-        Ok(Proof::Made)
+        Ok(Probed::Made)
     }
 
     /// Only a kernel that looks for a descriptor exactly where the profile has
@@ -100,7 +100,7 @@ impl<V: Vm> Checks<'_, V> {
         match unsafe { self.vm.set_user_memory_region2(&decoyed) } {
             Ok(()) => return Err(ProbeError::OtherMeaning { flag }),
             Err(Errno::EINVAL) => {}
-            seen => return same(Check::BadDescriptor, bad, seen),
+            seen => return same(ProbeCheck::BadDescriptor, bad, seen),
         }
         // Does it not know the flag, or look elsewhere?
         let both = Region {
@@ -120,8 +120,8 @@ impl<V: Vm> Checks<'_, V> {
         let file = self.sample.map_or(self.stranger, |sample| sample.fd);
         let (right, invalid) = (self.on(file, 0), Err(Errno::EINVAL));
         let mut tries = vec![
-            (Check::WrongKind, self.on(self.stranger, 0)),
-            (Check::UnalignedOffset, self.on(file, 1)),
+            (ProbeCheck::WrongKind, self.on(self.stranger, 0)),
+            (ProbeCheck::UnalignedOffset, self.on(file, 1)),
         ];
         for other in [
             KVM_MEM_LOG_DIRTY_PAGES,
@@ -129,7 +129,7 @@ impl<V: Vm> Checks<'_, V> {
             KVM_MEM_GUEST_MEMFD,
         ] {
             let flags = right.flags | other;
-            tries.push((Check::FlagBeside(other), Region { flags, ..right }));
+            tries.push((ProbeCheck::FlagBeside(other), Region { flags, ..right }));
         }
         // What the RFCs' kernels do with a host address is not laid down.
         if matches!(self.abi, AbiProfile::FdOffset { .. }) {
@@ -138,7 +138,7 @@ impl<V: Vm> Checks<'_, V> {
                 userspace_addr,
                 ..right
             };
-            tries.push((Check::HostAddress, addressed));
+            tries.push((ProbeCheck::HostAddress, addressed));
         }
         for (check, region) in tries {
             // SAFETY: no vCPU runs, by the caller's promise.
@@ -153,7 +153,7 @@ impl<V: Vm> Checks<'_, V> {
         };
         // SAFETY: as above.
         let seen = unsafe { self.vm.set_user_memory_region(&old) };
-        same(Check::OldIoctl, invalid, seen)
+        same(ProbeCheck::OldIoctl, invalid, seen)
     }
 
     /// Bytes of the file that the profile has no slot for.
@@ -174,7 +174,7 @@ impl<V: Vm> Checks<'_, V> {
         }
         for region in tries {
             // SAFETY: no vCPU runs, by the caller's promise.
-            unsafe { self.expect(Check::WrongBytes, region, Err(Errno::EINVAL)) }?;
+            unsafe { self.expect(ProbeCheck::WrongBytes, region, Err(Errno::EINVAL)) }?;
         }
         Ok(())
     }
@@ -195,13 +195,13 @@ impl<V: Vm> Checks<'_, V> {
         };
         let invalid = Err(Errno::EINVAL);
         for (check, region, expected) in [
-            (Check::Create, slot, Ok(())),
-            (Check::CreateAgain, slot, invalid),
-            (Check::Move, elsewhere, invalid),
-            (Check::OtherKind, self.plain(), invalid),
-            (Check::SamePlace, beside, Err(Errno::EEXIST)),
-            (Check::Delete, gone, Ok(())),
-            (Check::DeleteAgain, gone, invalid),
+            (ProbeCheck::Create, slot, Ok(())),
+            (ProbeCheck::CreateAgain, slot, invalid),
+            (ProbeCheck::Move, elsewhere, invalid),
+            (ProbeCheck::OtherKind, self.plain(), invalid),
+            (ProbeCheck::SamePlace, beside, Err(Errno::EEXIST)),
+            (ProbeCheck::Delete, gone, Ok(())),
+            (ProbeCheck::DeleteAgain, gone, invalid),
         ] {
             // SAFETY: no vCPU runs, by the caller's promise.
             unsafe { self.expect(check, region, expected) }?;
@@ -211,7 +211,7 @@ impl<V: Vm> Checks<'_, V> {
 
     unsafe fn expect(
         &self,
-        check: Check,
+        check: ProbeCheck,
         region: Region,
         expected: Result<(), Errno>,
     ) -> Result<(), ProbeError> {
@@ -272,7 +272,7 @@ impl<V: Vm> Checks<'_, V> {
 }
 
 fn same(
-    check: Check,
+    check: ProbeCheck,
     expected: Result<(), Errno>,
     seen: Result<(), Errno>,
 ) -> Result<(), ProbeError> {

@@ -5,7 +5,7 @@
 //! It is for developing and testing a VMM where there is no `/dev/kvm`, or not
 //! the one that one would like to have. Host memory in its slots is the real
 //! memory of the process; guest_memfds and the dma-bufs of devices are
-//! anonymous files.
+//! anonymous files. [`SimVm::memslots`] shows what the kernel has.
 //!
 //! ```
 //! use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
