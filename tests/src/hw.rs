@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The hardware tests themselves.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use kvm_slots::sim::KernelVersion;
-use kvm_slots::{AbiProfile, Capabilities};
+use kvm_slots::{AbiProfile, Capabilities, ProbeError, SlotTable, probe_abi};
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
@@ -74,6 +75,11 @@ pub fn all() -> Vec<HwTest> {
         &[Need::Kvm, Need::NoHostlessSlots],
         a_released_kernel_refuses,
     );
+    plain(
+        "a_released_kernel_has_no_abi_whatever_the_profile",
+        &[Need::Kvm, Need::NoHostlessSlots],
+        no_abi_is_found,
+    );
     tests
 }
 
@@ -105,21 +111,52 @@ fn guest_memfd_ram_is_direct() -> Result<(), String> {
     }
 }
 
-/// What the profile asks for is a flag that no released kernel knows: the
-/// machine is not put together, and the kernel's own answer is the reason.
+/// What the profile asks for is a flag that no released kernel knows: there is
+/// no backend for it, and the probe's finding is the reason.
 fn a_released_kernel_refuses() -> Result<(), String> {
     let machine = machine("built_in")?;
     let profile = AbiProfile::FD_OFFSET_BIT_4;
-    let real = Kvm::new(&machine, Path::new(DEVICE), profile).map_err(|e| e.to_string())?;
-    let of_kvm = match run(&machine, &real) {
+    let of_kvm = match Kvm::new(&machine, Path::new(DEVICE), profile) {
         Ok(_) => return Err("the kernel took a slot without a host address".into()),
-        Err(error) => error,
+        Err(error) => error.to_string(),
     };
     let simulated = Sim::new(&machine, KernelVersion::V7_3, profile);
     let of_sim = run(&machine, &simulated).and_then(|steps| all_ok(&steps));
-    match (of_kvm.contains("EINVAL"), of_sim) {
+    match (of_kvm.contains("does not know the flag 0x10"), of_sim) {
         (true, Ok(())) => Ok(()),
-        (false, _) => Err(format!("not refused with EINVAL but: {of_kvm}")),
+        (false, _) => Err(format!("not refused for its flag but: {of_kvm}")),
         (_, Err(error)) => Err(format!("the simulated kernel, which has it: {error}")),
     }
+}
+
+/// Every bit that a profile could name, with a file to probe with and without.
+fn no_abi_is_found() -> Result<(), String> {
+    // Private where this kernel can: the RFCs' slots are for such VMs only.
+    let machine = machine("confidential")?;
+    let flags = (3..16).map(|bit| 1 << bit);
+    let profiles = flags.flat_map(|flag| {
+        [
+            AbiProfile::FdOffset { flag },
+            AbiProfile::RfcDmaBuf { flag },
+        ]
+    });
+    for abi in profiles.chain([AbiProfile::None, AbiProfile::Push]) {
+        let real = kvm(&machine)?;
+        // There is no device to have a dma-buf of; its stand-in has a size too.
+        let file = real.device_file(0x4000).map_err(|e| e.to_string())?;
+        for file in [None, Some(file.as_fd())] {
+            // SAFETY: the VM has no vCPU, and no slot.
+            let found = unsafe { probe_abi(real.vm(), &SlotTable::new(), abi, 0x10_0000, file) };
+            let as_due = match abi {
+                AbiProfile::FdOffset { flag } | AbiProfile::RfcDmaBuf { flag } => {
+                    found == Err(ProbeError::UnknownFlag { flag })
+                }
+                _ => matches!(found, Err(ProbeError::Profile(_))),
+            };
+            if !as_due {
+                return Err(format!("{abi}, {file:?}: {found:?}"));
+            }
+        }
+    }
+    Ok(())
 }

@@ -19,8 +19,8 @@ pub enum Need {
     Kvm,
     /// A guest_memfd on a plain VM that the host can map.
     MappableGuestMemfd,
-    /// A released kernel: no memslots without a host address. There is no way
-    /// to ask; a kernel that has them is one that somebody has patched.
+    /// A released kernel: no memslots without a host address. A patched one
+    /// is told by its name, because what would find out is itself under test.
     NoHostlessSlots,
 }
 

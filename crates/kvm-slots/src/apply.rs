@@ -2,8 +2,8 @@
 //! Carrying a plan out, and going back when the kernel refuses a step.
 
 use crate::plan::{Op, Plan};
-use crate::slot::Slot;
-use crate::{AbiProfile, Capabilities, Errno, SlotTable, Vm};
+use crate::step::{StepError, finds_room, step};
+use crate::{AbiProfile, Capabilities, SlotTable, Vm};
 
 /// The operations of a plan that was carried out: what it takes to undo it.
 #[derive(Debug)]
@@ -19,31 +19,42 @@ impl Applied {
     }
 }
 
-/// Which step the kernel refused.
+/// Which step failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{op}: {errno}{}", rest(.not_undone))]
+#[error("{op}: {why}{}", rest(.not_undone))]
 pub struct ApplyError {
     /// The operation.
     pub op: Op,
-    /// What the kernel said.
-    pub errno: Errno,
+    /// What the kernel said, or why it was not asked.
+    pub why: StepError,
     /// What could not be undone of the steps before it: empty, and then
-    /// nothing has changed, unless the kernel refused that too.
-    pub not_undone: Vec<(Op, Errno)>,
+    /// nothing has changed, unless something stood against that too.
+    pub not_undone: Vec<NotUndone>,
 }
 
-fn rest(not_undone: &[(Op, Errno)]) -> String {
+/// A step that should have taken another one back, and did not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{op} ({why})")]
+pub struct NotUndone {
+    /// The operation that would have led back.
+    pub op: Op,
+    /// What the kernel said, or why it was not asked.
+    pub why: StepError,
+}
+
+fn rest(not_undone: &[NotUndone]) -> String {
     let texts = not_undone
         .iter()
-        .map(|(op, errno)| format!("; not undone: {op} ({errno})"));
+        .map(|step| format!("; not undone: {step}"));
     texts.collect()
 }
 
 /// Carries `plan` out on `vm`. `table` follows every step that succeeds; after
-/// a refusal the steps before it are undone.
+/// a failure the steps before it are undone.
 ///
 /// # Errors
-/// [`ApplyError`] with the refused step.
+/// [`ApplyError`] with the step that failed. A plan that was made from another
+/// table is one: no step is tried that does not find its slot as planned.
 ///
 /// # Safety
 /// Every host range that the plan's slots name must be memory that the guest
@@ -66,24 +77,27 @@ pub unsafe fn apply(
     let mut ops = Vec::new();
     for op in &plan.ops {
         // SAFETY: the caller vouches for the host ranges of all slots of the
-        // plan while their owners live, and the table, which follows below,
-        // holds the owner of every slot that KVM has.
-        if let Err(errno) = unsafe { perform(vm, capabilities, abi, op) } {
+        // plan while their owners live, and the table, which follows, holds
+        // the owner of every slot that KVM has.
+        if let Err(why) = unsafe { step(vm, capabilities, abi, op, table) } {
             // SAFETY: as above; these slots were in the table before.
             let not_undone = unsafe { undo(vm, capabilities, abi, Applied { ops }, table) };
             return Err(ApplyError {
                 op: op.clone(),
-                errno,
+                why,
                 not_undone,
             });
         }
-        table.follow(op);
         ops.push(op.clone());
     }
     Ok(Applied { ops })
 }
 
 /// Takes a plan back that was carried out; returns what could not be undone.
+///
+/// A step whose way back is blocked, by one that could not be undone or by
+/// something that happened since, is not tried: KVM could take it for another
+/// operation. It is among what is returned, with the slot that blocks it.
 ///
 /// # Safety
 /// As for [`apply`], for the slots as they were before it.
@@ -93,58 +107,21 @@ pub unsafe fn undo(
     abi: AbiProfile,
     applied: Applied,
     table: &mut SlotTable,
-) -> Vec<(Op, Errno)> {
-    let mut not_undone = Vec::new();
+) -> Vec<NotUndone> {
+    let mut not_undone: Vec<NotUndone> = Vec::new();
     for op in applied.ops.iter().rev().map(Op::inverse) {
+        // While all goes well there is room: the place was left by the step
+        // that is being undone.
+        let room = match not_undone.is_empty() {
+            true => Ok(()),
+            false => finds_room(table, &op),
+        };
         // SAFETY: the caller vouches for these slots' host ranges; `Applied`
         // held their owners from before `apply` until now.
-        match unsafe { perform(vm, capabilities, abi, &op) } {
-            Ok(()) => table.follow(&op),
-            Err(errno) => not_undone.push((op, errno)),
+        let done = room.and_then(|()| unsafe { step(vm, capabilities, abi, &op, table) });
+        if let Err(why) = done {
+            not_undone.push(NotUndone { op, why });
         }
     }
     not_undone
-}
-
-/// One operation, one ioctl.
-///
-/// # Safety
-/// The operation's slots must keep the contract of
-/// [`Vm::set_user_memory_region2`].
-unsafe fn perform(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-    op: &Op,
-) -> Result<(), Errno> {
-    let (slot, size) = match op {
-        Op::Delete(slot) => (slot, 0),
-        Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
-            (slot, slot.size)
-        }
-    };
-    // SAFETY: the caller's promise is the very one that `set` asks for.
-    unsafe { set(vm, capabilities, abi, slot, size) }
-}
-
-/// # Safety
-/// As for [`perform`].
-unsafe fn set(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-    slot: &Slot,
-    memory_size: u64,
-) -> Result<(), Errno> {
-    if capabilities.user_memory2 {
-        let mut region = slot.region2(abi).ok_or(Errno::EOPNOTSUPP)?;
-        region.memory_size = memory_size;
-        // SAFETY: passed on from the caller.
-        unsafe { vm.set_user_memory_region2(&region) }
-    } else {
-        let mut region = slot.region1().ok_or(Errno::EOPNOTSUPP)?;
-        region.memory_size = memory_size;
-        // SAFETY: passed on from the caller.
-        unsafe { vm.set_user_memory_region(&region) }
-    }
 }

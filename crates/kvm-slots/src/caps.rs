@@ -31,6 +31,8 @@ pub struct Capabilities {
     pub memory_attributes: u64,
     /// Faults that the VMM is to resolve come with their address.
     pub memory_fault_info: bool,
+    /// Memory can be mapped without a memslot ([`Vm::push_map`]).
+    pub push_map: bool,
 }
 
 impl Capabilities {
@@ -53,6 +55,7 @@ impl Capabilities {
             ),
             memory_attributes: ask(KVM_CAP_MEMORY_ATTRIBUTES).into(),
             memory_fault_info: ask(KVM_CAP_MEMORY_FAULT_INFO) > 0,
+            push_map: vm.push_map().is_some(),
         }
     }
 }

@@ -9,19 +9,29 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VmFd;
 
-use crate::{Errno, GuestMemfdFlags, Vm};
+use crate::{Errno, GuestMemfdFlags, PushMap, Vm};
 
 /// A VM of the kernel's KVM.
 #[derive(Clone, Debug)]
 pub struct KvmVm {
     vm: Arc<VmFd>,
+    push_map: Option<Arc<dyn PushMap>>,
 }
 
 impl KvmVm {
     /// Uses the VM behind `vm`. All memslots of that VM must be left to this
     /// crate: it keeps its own table of them.
     pub fn new(vm: Arc<VmFd>) -> Self {
-        Self { vm }
+        Self { vm, push_map: None }
+    }
+
+    /// With the platform's call that maps a device's memory without a memslot.
+    #[must_use]
+    pub fn with_push_map(self, push_map: Arc<dyn PushMap>) -> Self {
+        Self {
+            push_map: Some(push_map),
+            ..self
+        }
     }
 
     /// The VM's descriptor, for everything that is not memory.
@@ -79,5 +89,8 @@ impl Vm for KvmVm {
             let _ = (gpa, size, attributes);
             Err(Errno::ENOTTY)
         }
+    }
+    fn push_map(&self) -> Option<&dyn PushMap> {
+        self.push_map.as_deref()
     }
 }

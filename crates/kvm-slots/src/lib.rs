@@ -21,8 +21,10 @@
 //! cannot be done. [`apply()`] makes one ioctl for each [`Op`]; the
 //! [`SlotTable`] follows each that succeeds, so that it is true after a failure
 //! too. After a failure the steps before it are undone; what the kernel does
-//! not take back is named in the [`ApplyError`]. The [`Applied`] of a success
-//! is the way back for later: [`undo()`].
+//! not take back is named in the [`ApplyError`], and so is what that blocks:
+//! no step is tried that does not find its slot as planned, because KVM could
+//! take it for another one. The [`Applied`] of a success is the way back for
+//! later: [`undo()`].
 //!
 //! With the feature `memory-model`, `slot_ranges` makes ranges of a flat view
 //! of that crate, and `SlotListener` keeps a VM in step with one, transaction
@@ -45,6 +47,18 @@
 //! | there is no operation on two slots at once | says when vCPUs must be held: [`Plan::holds_vcpus`] |
 //!
 //! A slot that stays as it is costs nothing: there is no operation for it.
+//!
+//! # Memory without a host address
+//!
+//! A device's registers that only the guest may touch have a file and no host
+//! address ([`Backing::FdOffset`]). No released kernel takes that; the
+//! proposals differ, and an [`AbiProfile`] says which one it is: by a descriptor
+//! and an offset in the padding, by the KVM RFCs' whole dma-buf, or push-style
+//! by a call of the platform's ([`PushMap`]). What a profile cannot express is
+//! [`Unsupported`], with its reason. [`probe_abi()`] finds out whether a kernel
+//! has the ABI: it makes slots, and sees to it that what must be refused is
+//! refused, with the error that is due. A kernel that has given the profile's
+//! flag bit another meaning is told apart.
 //!
 //! # Example
 //!
@@ -104,11 +118,12 @@
 //! ask for the same: host ranges are mapped, meant for the guest, and not
 //! otherwise used, for as long as their owner lives; and the table, which holds
 //! the owners, is kept until the VM is gone. In return no slot outlives its
-//! owner. Planning, and all else that decides, is safe code.
+//! owner. [`probe_abi()`] asks that no vCPU runs meanwhile. Planning, and all
+//! else that decides, is safe code.
 //!
-//! The remaining `unsafe` blocks make single system calls: `sysconf`, taking
-//! ownership of descriptors just made, and in the simulation copies from and to
-//! host memory, in which a bad address is an error and no fault.
+//! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
+//! taking ownership of descriptors just made, and in the simulation copies from
+//! and to host memory, in which a bad address is an error and no fault.
 //!
 //! # Features
 //!
@@ -123,8 +138,6 @@
 //!   ring is read.
 //! - Convert pages: there is the ioctl ([`Vm::set_memory_attributes`]), but no
 //!   engine that splits ranges, discards the stale side and tells listeners.
-//! - Other ABIs for memory without a host address than [`AbiProfile`] has: the
-//!   overloaded guest_memfd field, and push-style mapping.
 //! - Split ranges: one of 2^31 pages or more is one slot, which KVM refuses.
 //! - Follow single changes: a plan looks at all ranges and all slots.
 //! - Use address spaces other than 0 (SMM).
@@ -134,25 +147,32 @@ mod abi;
 mod apply;
 mod caps;
 mod errno;
+mod file_size;
 mod kvm;
 mod plan;
+mod probe;
+mod push;
 mod range;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod step;
 mod table;
 #[cfg(feature = "memory-model")]
 mod view;
 mod vm;
 
-pub use abi::{AbiProfile, Unsupported};
-pub use apply::{Applied, ApplyError, apply, undo};
+pub use abi::{AbiProfile, ParseAbiError, Unsupported};
+pub use apply::{Applied, ApplyError, NotUndone, apply, undo};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
 pub use errno::Errno;
 pub use kvm::KvmVm;
 pub use plan::{Op, Plan, PlanError, Remainder, UnsupportedRange, plan};
+pub use probe::{ProbeCheck, ProbeError, Probed, probe_abi};
+pub use push::{PushMap, PushedRange};
 pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
 pub use slot::{Slot, SlotId};
+pub use step::StepError;
 pub use table::SlotTable;
 #[cfg(feature = "memory-model")]
 pub use view::{FollowError, SlotListener, slot_ranges};

@@ -297,7 +297,7 @@ fn supported(
     abi: AbiProfile,
 ) -> Result<(), PlanError> {
     let refused = wanted.iter().filter_map(|w| {
-        let why = abi::check(w.access, w.log_dirty, &w.backing, capabilities, abi).err()?;
+        let why = abi::check(w.size, w.access, w.log_dirty, &w.backing, capabilities, abi).err()?;
         Some(UnsupportedRange {
             gpa: w.gpa,
             size: w.size,

@@ -5,6 +5,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::file_size::file_size;
+
 /// Whatever keeps a host address or a descriptor valid. The slot table holds
 /// on to it for as long as KVM has the slot.
 pub type Owner = Arc<dyn Any + Send + Sync>;
@@ -149,6 +151,7 @@ impl fmt::Debug for HostMemory {
 pub struct FileStart {
     fd: i32,
     offset: u64,
+    file_size: Option<u64>,
     owner: Owner,
 }
 
@@ -156,7 +159,31 @@ impl FileStart {
     /// The bytes from `offset` on of the file that `fd` names, which stays
     /// open while `owner` lives.
     pub fn new(fd: i32, offset: u64, owner: Owner) -> Self {
-        Self { fd, offset, owner }
+        Self {
+            fd,
+            offset,
+            file_size: None,
+            owner,
+        }
+    }
+
+    /// With the size of the whole file in bytes. A profile that cannot take
+    /// part of a file needs it ([`AbiProfile::RfcDmaBuf`](crate::AbiProfile)).
+    #[must_use]
+    pub fn with_file_size(self, bytes: u64) -> Self {
+        Self {
+            file_size: Some(bytes),
+            ..self
+        }
+    }
+
+    /// With the size of the whole file as the kernel tells it, if it does.
+    #[must_use]
+    pub fn measured(self) -> Self {
+        Self {
+            file_size: file_size(self.fd).or(self.file_size),
+            ..self
+        }
     }
 
     /// The descriptor's number.
@@ -164,15 +191,26 @@ impl FileStart {
         self.fd
     }
 
+    /// The kernel's structs carry descriptors as unsigned numbers.
+    pub(crate) fn raw_fd(&self) -> u32 {
+        u32::from_ne_bytes(self.fd.to_ne_bytes())
+    }
+
     /// The offset in the file, in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The size of the whole file in bytes, where it is known.
+    pub fn file_size(&self) -> Option<u64> {
+        self.file_size
     }
 
     fn advanced(&self, bytes: u64) -> Option<Self> {
         Some(Self {
             fd: self.fd,
             offset: self.offset.checked_add(bytes)?,
+            file_size: self.file_size,
             owner: self.owner.clone(),
         })
     }

@@ -6,13 +6,16 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 
-use crate::AbiProfile;
-use crate::range::{Backing, FileStart, SlotAccess};
+use crate::range::{Backing, SlotAccess};
+use crate::{AbiProfile, Capabilities, PushedRange};
 
 /// A memslot's number in address space 0.
 pub type SlotId = u16;
 
 /// A memslot: page aligned, with a number.
+///
+/// What is mapped push-style ([`AbiProfile::Push`]) has a number here too, by
+/// which it is told from the rest. KVM has no slot of that number then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// The number.
@@ -29,6 +32,14 @@ pub struct Slot {
     pub log_dirty: bool,
 }
 
+/// How a kernel is told of a slot.
+#[derive(Debug)]
+pub(crate) enum Encoding {
+    Region2(kvm_userspace_memory_region2),
+    Region1(kvm_userspace_memory_region),
+    Pushed(PushedRange),
+}
+
 impl Slot {
     /// The last guest-physical address.
     pub fn last(&self) -> u64 {
@@ -42,7 +53,7 @@ impl Slot {
     }
 
     /// The flags by the names of the kernel's header, without their prefix.
-    /// The one of an ABI profile has the profile's name.
+    /// What an ABI profile has in their place is called `FD_OFFSET`.
     pub fn flag_names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
         if self.log_dirty {
@@ -59,11 +70,30 @@ impl Slot {
         names
     }
 
+    /// How this kernel is told of the slot. `None` for a backing that it has no
+    /// way for; the planner has refused those.
+    pub(crate) fn encoding(
+        &self,
+        capabilities: &Capabilities,
+        abi: AbiProfile,
+    ) -> Option<Encoding> {
+        match &self.backing {
+            Backing::FdOffset(file) if abi == AbiProfile::Push => {
+                Some(Encoding::Pushed(PushedRange {
+                    gpa: self.gpa,
+                    size: self.size,
+                    file: file.clone(),
+                }))
+            }
+            _ if capabilities.user_memory2 => self.region2(abi).map(Encoding::Region2),
+            _ => self.region1().map(Encoding::Region1),
+        }
+    }
+
     /// What `KVM_SET_USER_MEMORY_REGION2` takes to create the slot, or to move
-    /// it or change its flags. `None` for a backing that the profile has no
-    /// slot for; the planner has refused those.
-    pub(crate) fn region2(&self, abi: AbiProfile) -> Option<kvm_userspace_memory_region2> {
-        let mut region = kvm_userspace_memory_region2 {
+    /// it or change its flags.
+    fn region2(&self, abi: AbiProfile) -> Option<kvm_userspace_memory_region2> {
+        let region = kvm_userspace_memory_region2 {
             slot: self.id.into(),
             flags: self.plain_flags(),
             guest_phys_addr: self.gpa,
@@ -71,25 +101,20 @@ impl Slot {
             userspace_addr: self.backing.host().map_or(0, |host| host.address()),
             ..Default::default()
         };
-        match (&self.backing, abi) {
-            (Backing::Host(_), _) => {}
-            (Backing::GuestMemfd { file, .. }, _) => {
-                region.flags |= KVM_MEM_GUEST_MEMFD;
-                region.guest_memfd = descriptor(file);
-                region.guest_memfd_offset = file.offset();
-            }
-            (Backing::FdOffset(file), AbiProfile::FdOffset { flag }) => {
-                region.flags |= flag;
-                region.pad1 = descriptor(file);
-                region.pad2[0] = file.offset();
-            }
-            (Backing::FdOffset(_), AbiProfile::None) => return None,
+        match &self.backing {
+            Backing::Host(_) => Some(region),
+            Backing::GuestMemfd { file, .. } => Some(kvm_userspace_memory_region2 {
+                flags: region.flags | KVM_MEM_GUEST_MEMFD,
+                guest_memfd: file.raw_fd(),
+                guest_memfd_offset: file.offset(),
+                ..region
+            }),
+            Backing::FdOffset(file) => abi.on_file(region, file.raw_fd(), file.offset()),
         }
-        Some(region)
     }
 
     /// What the older ioctl takes; `None` for a backing that it cannot name.
-    pub(crate) fn region1(&self) -> Option<kvm_userspace_memory_region> {
+    fn region1(&self) -> Option<kvm_userspace_memory_region> {
         let Backing::Host(host) = &self.backing else {
             return None;
         };
@@ -114,9 +139,4 @@ impl Slot {
         };
         log | readonly
     }
-}
-
-/// The kernel's structs carry descriptors as unsigned numbers.
-fn descriptor(file: &FileStart) -> u32 {
-    u32::from_ne_bytes(file.fd().to_ne_bytes())
 }

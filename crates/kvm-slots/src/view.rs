@@ -8,7 +8,7 @@ use memory_model::{self as model, FlatView, GuestAccess, Listener, ListenerError
 
 use crate::range::{Backing, FileStart, HostMemory, SlotAccess, SlotRange};
 use crate::{
-    AbiProfile, Applied, ApplyError, Capabilities, Errno, Op, Plan, PlanError, SlotTable, Vm,
+    AbiProfile, Applied, ApplyError, Capabilities, NotUndone, Plan, PlanError, SlotTable, Vm,
     apply, plan, undo,
 };
 
@@ -87,10 +87,23 @@ pub enum FollowError {
     Plan(#[from] PlanError),
     /// KVM refused a step.
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Apply(#[from] Box<ApplyError>),
     /// The transaction was aborted and these steps could not be undone.
-    #[error("could not be undone: {0:?}")]
-    NotUndone(Vec<(Op, Errno)>),
+    #[error("could not be undone: {}", list(.0))]
+    NotUndone(Vec<NotUndone>),
+}
+
+fn measure(ranges: &mut [SlotRange]) {
+    for range in ranges {
+        if let Backing::FdOffset(file) = &mut range.backing {
+            *file = file.clone().measured();
+        }
+    }
+}
+
+fn list(steps: &[NotUndone]) -> String {
+    let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 impl<V: Vm> SlotListener<V> {
@@ -143,13 +156,12 @@ impl<V: Vm> SlotListener<V> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(
-        clippy::result_large_err,
-        reason = "the error names whole slots, and its only caller boxes it"
-    )]
     fn follow<H>(&self, view: &FlatView<H>) -> Result<(), FollowError> {
         let mut state = self.state();
-        let wanted = slot_ranges(view);
+        let mut wanted = slot_ranges(view);
+        if self.abi.needs_file_sizes() {
+            measure(&mut wanted);
+        }
         let plan = plan(&state.table, &wanted, &self.capabilities, self.abi)?;
         // SAFETY: the host ranges come from the views, for which the creator
         // of this listener has vouched in `new`.
@@ -161,7 +173,8 @@ impl<V: Vm> SlotListener<V> {
                 &plan,
                 &mut state.table,
             )
-        }?;
+        }
+        .map_err(Box::new)?;
         state.applied = Some(applied);
         state.latest = Some(plan);
         Ok(())

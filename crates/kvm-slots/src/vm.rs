@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
-use crate::Errno;
+use crate::{Errno, PushMap};
 
 bitflags::bitflags! {
     /// Flags of `KVM_CREATE_GUEST_MEMFD` (include/uapi/linux/kvm.h, 6.18).
@@ -68,4 +68,10 @@ pub trait Vm {
     /// # Errors
     /// What the kernel returns; no attribute has changed then.
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
+
+    /// The call that maps a device's memory without a memslot, if the platform
+    /// has one ([`AbiProfile::Push`](crate::AbiProfile::Push)).
+    fn push_map(&self) -> Option<&dyn PushMap> {
+        None
+    }
 }

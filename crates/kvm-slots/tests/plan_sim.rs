@@ -28,7 +28,7 @@ proptest! {
             let before = machine.table.clone();
             let plan = machine.plan(&ranges(set, machine.fds()));
             let applied = machine.apply(&plan, []).unwrap();
-            prop_assert_eq!(machine.undo(applied), []);
+            prop_assert_eq!(machine.undo(applied, []), []);
             prop_assert_eq!(&machine.table, &before);
             machine.check();
             let _ = machine.apply(&plan, []).unwrap();

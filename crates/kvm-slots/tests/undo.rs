@@ -1,42 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is left after the kernel refuses a step, whichever step it is.
+//! What is left after the kernel refuses a step, whichever step it is, and
+//! whatever it says.
 
 mod common;
 
 use std::collections::BTreeMap;
 
-use common::machine::Machine;
+use common::ABI;
+use common::faults::possible;
+use common::machine::{Machine, ranges_of};
 use common::random::{Pick, picks, ranges};
-use common::{HOST, PAGE, device, ram};
-use kvm_slots::{Errno, Op, Plan};
+use kvm_slots::{AbiProfile, Errno, NotUndone, Op, Plan, StepError};
 use proptest::prelude::*;
 
-const ERRNOS: [Errno; 3] = [Errno::EINVAL, Errno::ENOMEM, Errno::EEXIST];
+/// How many random transactions there are of the first two kinds.
+const TRANSACTIONS: u32 = 2000;
+
+/// Every profile that has operations of its own.
+fn abis() -> impl Strategy<Value = AbiProfile> {
+    prop_oneof![
+        Just(ABI),
+        Just(AbiProfile::RFC_DMA_BUF_BIT_3),
+        Just(AbiProfile::Push),
+    ]
+}
 
 /// A VM that has the ranges `old`, and the plan to the ranges `new`.
-fn transaction(old: &[Pick], new: &[Pick]) -> (Machine, Plan) {
-    let mut machine = Machine::new();
+fn transaction(abi: AbiProfile, old: &[Pick], new: &[Pick]) -> (Machine, Plan) {
+    let mut machine = Machine::with(abi);
     let old = ranges(old, machine.fds());
     let _ = machine.apply(&machine.plan(&old), []).unwrap();
     let plan = machine.plan(&ranges(new, machine.fds()));
     (machine, plan)
 }
 
+/// What undoing `ops` came to, going by what each call did: a step is refused,
+/// or not even tried when one that was not undone is in its way.
+fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>]) {
+    let mut calls = calls.iter();
+    let mut left = not_undone.iter().peekable();
+    let mut untaken: Vec<&Op> = Vec::new();
+    for back in ops.iter().rev().map(Op::inverse) {
+        let failed = left.next_if(|step| step.op == back);
+        match failed.map(|step| step.why) {
+            None => assert_eq!(calls.next(), Some(&Ok(()))),
+            Some(StepError::Refused(errno)) => assert_eq!(calls.next(), Some(&Err(errno))),
+            Some(StepError::Stale(id)) => {
+                let blocks = |op: &Op| match op {
+                    Op::Create(slot) | Op::Delete(slot) => slot.id == id,
+                    Op::Move { to, .. } | Op::SetFlags { to, .. } => to.id == id,
+                };
+                assert!(untaken.iter().any(|op| blocks(op)), "{back}: slot {id}");
+            }
+        }
+        if let Some(step) = failed {
+            untaken.push(&step.op);
+        }
+    }
+    assert_eq!((left.next(), calls.next()), (None, None));
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(TRANSACTIONS))]
+
     #[test]
-    fn a_refused_step_leaves_everything_as_it_was(old in picks(), new in picks()) {
-        let (mut machine, plan) = transaction(&old, &new);
-        let (before, told) = (machine.table.clone(), machine.vm.slots());
+    fn a_refused_step_leaves_everything_as_it_was(
+        abi in abis(),
+        old in picks(),
+        new in picks(),
+    ) {
+        let (mut machine, plan) = transaction(abi, &old, &new);
+        let before = machine.table.clone();
         for (step, op) in plan.ops.iter().enumerate() {
-            for errno in ERRNOS {
+            for errno in possible(op) {
                 let error = machine.apply(&plan, [(step, errno)]).unwrap_err();
                 prop_assert_eq!(&error.op, op);
-                prop_assert_eq!(error.errno, errno);
+                prop_assert_eq!(error.why, StepError::Refused(errno));
                 prop_assert_eq!(error.not_undone, []);
                 prop_assert_eq!(&machine.table, &before);
-                prop_assert_eq!(machine.vm.slots(), told.clone());
+                machine.check();
             }
-            machine.check();
         }
         // And it still works.
         prop_assert!(machine.apply(&plan, []).is_ok());
@@ -45,13 +88,15 @@ proptest! {
 
     #[test]
     fn what_cannot_be_undone_is_named_and_the_table_stays_true(
+        abi in abis(),
         old in picks(),
         new in picks(),
         step in any::<prop::sample::Index>(),
-        refused in prop::collection::vec(any::<bool>(), 32),
+        refused in prop::collection::vec(prop::bool::weighted(0.3), 32),
     ) {
-        let (mut machine, plan) = transaction(&old, &new);
+        let (mut machine, plan) = transaction(abi, &old, &new);
         prop_assume!(!plan.ops.is_empty());
+        let before = machine.table.clone();
         let step = step.index(plan.ops.len());
         let undoing = refused.iter().enumerate().filter(|(_, refused)| **refused);
         let mut fail: BTreeMap<usize, Errno> =
@@ -59,55 +104,57 @@ proptest! {
         fail.insert(step, Errno::ENOMEM);
 
         let error = machine.apply(&plan, fail).unwrap_err();
+        prop_assert_eq!(error.why, StepError::Refused(Errno::ENOMEM));
         let calls = machine.vm.calls();
-        prop_assert_eq!(error.errno, Errno::ENOMEM);
-        prop_assert_eq!(calls.len(), 2 * step + 1, "each step is undone, or tried to be");
-        let undone = plan.ops[..step].iter().rev().map(Op::inverse);
-        let outcomes = undone.zip(&calls[step + 1..]);
-        let refused: Vec<(Op, Errno)> =
-            outcomes.filter_map(|(op, result)| Some((op, result.err()?))).collect();
-        prop_assert_eq!(error.not_undone, refused);
+        told_apart(&plan.ops[..step], &error.not_undone, &calls[step + 1..]);
+        prop_assert_eq!(error.not_undone.is_empty(), machine.table == before);
         machine.check();
     }
+
 }
 
-#[test]
-fn the_errors_text_says_what_failed_and_what_is_left() {
-    let mut machine = Machine::new();
-    let plan = machine.plan(&[ram(0, PAGE, HOST), ram(0x8000, PAGE, HOST + PAGE)]);
-    let error = machine
-        .apply(&plan, [(1, Errno::ENOMEM), (2, Errno::EIO)])
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "CREATE slot 1 at 0x8000, 0x1000 bytes: ENOMEM; not undone: DELETE slot 0 at 0x0 (EIO)"
-    );
-    assert_eq!(machine.table.len(), 1);
-    machine.check();
-}
+proptest! {
+    #[test]
+    fn a_single_refusal_of_each_step_of_the_way_back_is_named(
+        abi in abis(),
+        old in picks(),
+        new in picks(),
+    ) {
+        let steps = transaction(abi, &old, &new).1.ops.len();
+        for step in 0..steps {
+            let (mut machine, plan) = transaction(abi, &old, &new);
+            let applied = machine.apply(&plan, []).unwrap();
+            let not_undone = machine.undo(applied, [(step, Errno::EFAULT)]);
+            let back = plan.ops[plan.ops.len() - 1 - step].inverse();
+            let why = StepError::Refused(Errno::EFAULT);
+            prop_assert_eq!(&not_undone[0], &NotUndone { op: back, why });
+            told_apart(&plan.ops, &not_undone, &machine.vm.calls());
+            machine.check();
+            // Planning from the table as it is leads back all the same.
+            let wanted = ranges(&old, machine.fds());
+            let _ = machine.apply(&machine.plan(&wanted), []).unwrap();
+            prop_assert_eq!(ranges_of(&machine.table), wanted);
+            machine.check();
+        }
+    }
 
-#[test]
-fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
-    let mut machine = Machine::new();
-    let (ram_at, bar_at) = (
-        ram(0, PAGE, HOST),
-        device(PAGE, PAGE, machine.fds().dma_buf, 0),
-    );
-    let _ = machine.apply(&machine.plan(&[ram_at, bar_at]), []).unwrap();
-    // The BAR goes, RAM moves onto its place, and something new is refused.
-    let plan = machine.plan(&[ram(PAGE, PAGE, HOST), ram(0, PAGE, HOST + PAGE)]);
-    let [Op::Delete(bar), back @ Op::Move { .. }, Op::Create(_)] = &plan.ops[..] else {
-        panic!("{plan:?}");
-    };
-    let error = machine
-        .apply(&plan, [(2, Errno::ENOMEM), (3, Errno::EIO)])
-        .unwrap_err();
-    assert_eq!(
-        error.not_undone,
-        [
-            (back.inverse(), Errno::EIO),
-            (Op::Create(bar.clone()), Errno::EEXIST),
-        ]
-    );
-    machine.check();
+    #[test]
+    fn a_plan_from_another_table_does_nothing_or_what_it_says(
+        older in picks(),
+        old in picks(),
+        new in picks(),
+    ) {
+        let (mut machine, stale) = transaction(ABI, &older, &new);
+        let now = machine.plan(&ranges(&old, machine.fds()));
+        let _ = machine.apply(&now, []).unwrap();
+        let before = machine.table.clone();
+        match machine.apply(&stale, []) {
+            Ok(applied) => prop_assert_eq!(applied.ops(), &stale.ops[..]),
+            Err(error) => {
+                prop_assert_eq!(error.not_undone, []);
+                prop_assert_eq!(&machine.table, &before);
+            }
+        }
+        machine.check();
+    }
 }

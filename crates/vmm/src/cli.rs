@@ -69,10 +69,12 @@ struct RunArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// How the kernel takes memslots without a host address. Released kernels
-    /// do not; simulated ones do by `fd-offset` unless told otherwise.
-    #[arg(long, value_enum)]
-    abi: Option<Abi>,
+    /// How the kernel takes memory without a host address: `none`,
+    /// `fd-offset[=BIT]`, `rfc-dmabuf[=BIT]` or `push`, where BIT is that of
+    /// the slot's flag. Released kernels do not; simulated ones do by
+    /// `fd-offset` unless told otherwise.
+    #[arg(long)]
+    abi: Option<AbiProfile>,
     /// The kernel to simulate.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
@@ -88,9 +90,9 @@ struct MapArgs {
     /// What to show it as; without it: tree, flat view and memslots.
     #[arg(long = "as", value_enum)]
     form: Option<Form>,
-    /// How the kernel takes memslots without a host address.
-    #[arg(long, value_enum, default_value_t = Abi::FdOffset)]
-    abi: Abi,
+    /// How the kernel takes memory without a host address, as for `run`.
+    #[arg(long, default_value = "fd-offset")]
+    abi: AbiProfile,
 }
 
 #[derive(Debug, Args)]
@@ -107,14 +109,6 @@ enum Backend {
     Kvm,
     /// The simulated KVM.
     Sim,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Abi {
-    /// Not at all: all released kernels.
-    None,
-    /// A file and an offset in the region's padding, flag bit 4.
-    FdOffset,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -145,15 +139,6 @@ enum Form {
     Json,
     /// A picture.
     Svg,
-}
-
-impl From<Abi> for AbiProfile {
-    fn from(abi: Abi) -> Self {
-        match abi {
-            Abi::None => Self::None,
-            Abi::FdOffset => Self::FD_OFFSET_BIT_4,
-        }
-    }
 }
 
 impl From<SimKernel> for KernelVersion {
@@ -204,16 +189,10 @@ fn read(machine: Option<&Path>) -> Result<Machine, Box<dyn Error>> {
 
 fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
     let machine = read(args.machine.as_deref())?;
-    let kvm = || {
-        Kvm::new(
-            &machine,
-            &args.kvm_device,
-            args.abi.unwrap_or(Abi::None).into(),
-        )
-    };
+    let kvm = || Kvm::new(&machine, &args.kvm_device, args.abi.unwrap_or_default());
     let sim = || {
-        let abi = args.abi.unwrap_or(Abi::FdOffset);
-        Sim::new(&machine, args.sim_kernel.into(), abi.into())
+        let abi = args.abi.unwrap_or(AbiProfile::FD_OFFSET_BIT_4);
+        Sim::new(&machine, args.sim_kernel.into(), abi)
     };
     match args.backend {
         Backend::Kvm => run_on(&machine, &kvm()?, "asked for", args.json),
@@ -307,7 +286,7 @@ fn summary(report: &Report) -> String {
 
 fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
     let machine = read(args.machine.as_deref())?;
-    let platform = Sim::new(&machine, KernelVersion::V7_3, args.abi.into());
+    let platform = Sim::new(&machine, KernelVersion::V7_3, args.abi);
     let map = Map::of(&machine, &Board::new(&machine, &platform)?);
     let mut out = io::stdout().lock();
     match args.form {

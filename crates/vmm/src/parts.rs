@@ -194,7 +194,7 @@ impl<P: Platform> Maker<'_, P> {
         let size = registers.size();
         let file = registers.file();
         let start = slots::FileStart::new(file.fd(), file.offset(), file.owner().clone());
-        let backing = slots::Backing::FdOffset(start);
+        let backing = slots::Backing::FdOffset(start.measured());
         let access = match readonly {
             true => SlotAccess::ReadOnly,
             false => SlotAccess::ReadWrite,

@@ -127,6 +127,40 @@ fn private_mmio_is_direct_with_the_abi_and_unsupported_without_it() {
 }
 
 #[test]
+fn every_abi_has_a_name_and_its_bit_can_be_chosen() {
+    for abi in [
+        "fd-offset",
+        "fd-offset=9",
+        "rfc-dmabuf",
+        "rfc-dmabuf=5",
+        "push",
+    ] {
+        let report = json(&["run", "--backend", "sim", "--abi", abi, "--json"], 0);
+        let missing = report["unsupported"].as_array().unwrap();
+        let private = |entry: &&Value| entry["region"] == "private-registers";
+        assert!(!missing.iter().any(|entry| private(&entry)), "{abi}");
+    }
+    // The RFCs' slots have a device's dma-buf as a whole, and this is a part.
+    let path = example("assigned-device");
+    let arguments = [
+        "run",
+        &path,
+        "--backend",
+        "sim",
+        "--abi",
+        "rfc-dmabuf",
+        "--json",
+    ];
+    let why = json(&arguments, 0)["unsupported"][0]["why"].to_string();
+    assert!(why.contains("only as a whole"), "{why}");
+    for wrong in ["dmabuf", "push=3", "fd-offset=2"] {
+        let output = vmm(&["run", "--backend", "sim", "--abi", wrong]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+        assert!(stderr(&output).contains(wrong));
+    }
+}
+
+#[test]
 fn the_summary_says_how_many_steps_the_kernel_cannot_do() {
     let last = |arguments: &[&str]| {
         let output = vmm(arguments);

@@ -135,7 +135,7 @@ impl State {
             gpa: page,
             size: PAGE,
         };
-        let Some(slot) = self.memslots.find(gpa) else {
+        let Some(slot) = self.pushed.find(gpa).or(self.memslots.find(gpa)) else {
             // A private page without a slot is no MMIO.
             return if private {
                 Err(memory_fault)

@@ -64,6 +64,12 @@ impl Memslots {
         self.slots.get(&(0, *id)).filter(|slot| gpa <= slot.last())
     }
 
+    /// The slots of address space 0 by guest-physical address.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &SimSlot)> {
+        let ids = self.by_gpa.range((0, 0)..=(0, u64::MAX));
+        ids.filter_map(|(_, id)| Some((*id, self.slots.get(&(0, *id))?)))
+    }
+
     fn insert(&mut self, key: (u16, u16), slot: SimSlot) {
         self.remove(key);
         self.by_gpa.insert((key.0, slot.gpa), key.1);
@@ -146,6 +152,13 @@ impl Memslots {
         nearest.is_some_and(|slot| new.gpa <= slot.last())
     }
 
+    /// Whether a slot of address space 0 holds one of these addresses.
+    pub(super) fn overlaps_any(&self, new: &SimSlot) -> bool {
+        let nearest = self.by_gpa.range((0, 0)..=(0, new.last())).next_back();
+        let nearest = nearest.and_then(|(_, id)| self.slots.get(&(0, *id)));
+        nearest.is_some_and(|slot| new.gpa <= slot.last())
+    }
+
     /// Finds the file that a new slot names, and checks its range.
     fn bind(
         &self,
@@ -154,10 +167,12 @@ impl Memslots {
         region: &kvm_userspace_memory_region2,
     ) -> Result<Option<SlotFile>, Errno> {
         let by_patch = patch_flag(config) & region.flags != 0;
-        let (fd, offset) = match region.flags & KVM_MEM_GUEST_MEMFD != 0 {
-            true => (region.guest_memfd, region.guest_memfd_offset),
-            false if by_patch => (region.pad1, region.pad2[0]),
-            false => return Ok(None),
+        if !by_patch && region.flags & KVM_MEM_GUEST_MEMFD == 0 {
+            return Ok(None);
+        }
+        let (fd, offset) = match config.abi {
+            AbiProfile::FdOffset { .. } if by_patch => (region.pad1, region.pad2[0]),
+            _ => (region.guest_memfd, region.guest_memfd_offset),
         };
         let id = files.by_descriptor(fd)?;
         let file = files.get(id).ok_or(Errno::EINVAL)?;
@@ -165,7 +180,10 @@ impl Memslots {
             FileKind::GuestMemfd(_) => !by_patch,
             FileKind::DmaBuf { .. } => by_patch,
         };
-        if !fits || !is_inside(config, offset, region.memory_size, file) {
+        // The RFCs' slot has the dma-buf as a whole.
+        let whole = (offset, region.memory_size) == (0, file.size);
+        let sliced = !by_patch || !matches!(config.abi, AbiProfile::RfcDmaBuf { .. });
+        if !fits || !is_inside(config, offset, region.memory_size, file) || !(whole || sliced) {
             return Err(Errno::EINVAL);
         }
         let slot_file = SlotFile { id, offset };
@@ -206,7 +224,9 @@ fn is_inside(config: &SimConfig, offset: u64, size: u64, file: &SimFile) -> bool
 fn patch_flag(config: &SimConfig) -> u32 {
     match config.abi {
         AbiProfile::FdOffset { flag } => flag,
-        AbiProfile::None => 0,
+        // The RFCs know the flag only where there is private memory.
+        AbiProfile::RfcDmaBuf { flag } if config.has_private_memory() => flag,
+        AbiProfile::None | AbiProfile::RfcDmaBuf { .. } | AbiProfile::Push => 0,
     }
 }
 
@@ -239,11 +259,13 @@ fn check_numbers(config: &SimConfig, region: &kvm_userspace_memory_region2) -> R
         && host_end.is_some_and(|end| end <= USER_END)
         && region.guest_phys_addr.checked_add(size).is_some()
         && size / PAGE <= MAX_PAGES;
-    if region.flags & KVM_MEM_GUEST_MEMFD != 0 {
+    let by_patch = region.flags & patch_flag(config) != 0;
+    let in_padding = by_patch && matches!(config.abi, AbiProfile::FdOffset { .. });
+    if region.flags & KVM_MEM_GUEST_MEMFD != 0 || (by_patch && !in_padding) {
         good &= aligned(region.guest_memfd_offset)
             && region.guest_memfd_offset.checked_add(size).is_some();
     }
-    if region.flags & patch_flag(config) != 0 {
+    if in_padding {
         good &= host == 0 && aligned(region.pad2[0]) && region.pad2[0].checked_add(size).is_some();
     }
     if good { Ok(()) } else { Err(Errno::EINVAL) }

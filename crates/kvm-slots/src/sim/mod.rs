@@ -5,7 +5,7 @@
 //! It is for developing and testing a VMM where there is no `/dev/kvm`, or not
 //! the one that one would like to have. Host memory in its slots is the real
 //! memory of the process; guest_memfds and the dma-bufs of devices are
-//! anonymous files.
+//! anonymous files. [`SimVm::memslots`] shows what the kernel has.
 //!
 //! ```
 //! use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
@@ -32,9 +32,11 @@
 mod access;
 mod files;
 mod host;
+mod inspect;
 mod kernel;
 mod memslots;
 mod page_set;
+mod pushed;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,12 +44,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 pub use access::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+pub use inspect::SimMemslot;
 pub use kernel::{KernelVersion, SimConfig, VmType};
 
-use crate::{Errno, GuestMemfdFlags, Vm};
+use crate::{AbiProfile, Errno, GuestMemfdFlags, PushMap, Vm};
 use files::{FileKind, Files};
 use memslots::{Memslots, PAGE};
 use page_set::PageSet;
+use pushed::Pushed;
 
 /// A simulated VM. Clones are the same VM.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ pub struct SimVm {
 #[derive(Debug, Default)]
 struct State {
     memslots: Memslots,
+    /// What the VMM has mapped without a memslot.
+    pushed: Pushed,
     files: Files,
     /// The pages with the attribute PRIVATE.
     private: PageSet,
@@ -181,5 +187,11 @@ impl Vm for SimVm {
             _ => private.insert(gpa, end),
         }
         Ok(())
+    }
+    fn push_map(&self) -> Option<&dyn PushMap> {
+        match self.config.abi {
+            AbiProfile::Push => Some(self),
+            _ => None,
+        }
     }
 }

@@ -1,59 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A simulated VM with a table of its slots, for random transactions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm};
 use kvm_slots::{
-    Applied, ApplyError, Capabilities, Errno, GuestMemfdFlags, Op, Plan, SlotRange, SlotTable, Vm,
-    apply, plan, undo,
+    AbiProfile, Applied, ApplyError, Backing, Capabilities, Errno, GuestMemfdFlags, NotUndone,
+    Plan, PushedRange, Slot, SlotRange, SlotTable, Vm, apply, plan, undo,
 };
 
-use super::random::{FILE_SIZE, Fds, SPACE};
-use super::watched::{Watched, as_told};
-use super::{ABI, HOST, PAGE};
-
-/// A number that no table of these tests reaches.
-const UNUSED_SLOT: u32 = 1000;
+use super::random::{FILE_SIZE, Fds};
+use super::region::private_vm;
+use super::watched::{Told, Watched, of_slot};
+use super::{ABI, PAGE};
 
 pub struct Machine {
     pub vm: Watched<SimVm>,
     pub table: SlotTable,
+    pub abi: AbiProfile,
     capabilities: Capabilities,
+    files: Option<Files>,
+}
+
+/// A guest_memfd, and dma-bufs of one and of two pages and of four.
+struct Files {
     guest_memfd: OwnedFd,
-    dma_buf: OwnedFd,
+    whole: [OwnedFd; 2],
+    sliced: OwnedFd,
 }
 
 impl Machine {
     pub fn new() -> Self {
-        let vm = SimVm::new(SimConfig {
-            abi: ABI,
-            ..SimConfig::released(KernelVersion::V7_3)
-        });
+        Self::with(ABI)
+    }
+
+    /// A VM whose kernel takes slots without a host address by this profile.
+    pub fn with(abi: AbiProfile) -> Self {
+        let released = match abi {
+            AbiProfile::RfcDmaBuf { .. } => private_vm(KernelVersion::V7_3),
+            _ => SimConfig::released(KernelVersion::V7_3),
+        };
+        let mut machine = Self::on(SimConfig { abi, ..released });
+        let vm = &machine.vm.vm;
         let none = GuestMemfdFlags::empty();
+        let dma_buf = |pages| vm.create_dma_buf(pages * PAGE).expect("a file");
+        machine.files = Some(Files {
+            guest_memfd: vm.create_guest_memfd(FILE_SIZE, none).expect("a file"),
+            whole: [1, 2].map(dma_buf),
+            sliced: dma_buf(4),
+        });
+        machine
+    }
+
+    /// A VM of exactly this description, and no files.
+    pub fn on(config: SimConfig) -> Self {
+        let vm = SimVm::new(config);
         Self {
             capabilities: Capabilities::probe(&vm),
-            guest_memfd: vm.create_guest_memfd(FILE_SIZE, none).expect("a file"),
-            dma_buf: vm.create_dma_buf(FILE_SIZE).expect("a file"),
+            abi: config.abi,
             vm: Watched::new(vm),
             table: SlotTable::new(),
+            files: None,
         }
     }
 
     pub fn fds(&self) -> Fds {
+        let files = self.files.as_ref().expect("a machine with files");
+        let sliced = files.sliced.as_raw_fd();
         Fds {
-            guest_memfd: self.guest_memfd.as_raw_fd(),
-            dma_buf: self.dma_buf.as_raw_fd(),
+            guest_memfd: files.guest_memfd.as_raw_fd(),
+            registers: match self.abi {
+                AbiProfile::RfcDmaBuf { .. } => {
+                    files.whole.each_ref().map(|file| (file.as_raw_fd(), 0))
+                }
+                _ => [(sliced, 0), (sliced, 2 * PAGE)],
+            },
         }
     }
 
     pub fn plan(&self, wanted: &[SlotRange]) -> Plan {
-        plan(&self.table, wanted, &self.capabilities, ABI).expect("a plan")
+        plan(&self.table, wanted, &self.capabilities, self.abi).expect("a plan")
     }
 
-    /// Carries `plan` out while the ioctls that `fail` numbers fail.
+    /// Carries `plan` out while the calls that `fail` numbers fail.
     pub fn apply(
         &mut self,
         plan: &Plan,
@@ -63,48 +93,70 @@ impl Machine {
         let (capabilities, table) = (&self.capabilities, &mut self.table);
         // SAFETY: no test loads or stores through the slots, so nothing is
         // ever touched at the host addresses. The table is this VM's own.
-        unsafe { apply(&self.vm, capabilities, ABI, plan, table) }.map_err(Box::new)
+        unsafe { apply(&self.vm, capabilities, self.abi, plan, table) }.map_err(Box::new)
     }
 
-    pub fn undo(&mut self, applied: Applied) -> Vec<(Op, Errno)> {
-        self.vm.start([]);
+    /// Takes a plan back while the calls that `fail` numbers fail.
+    pub fn undo(
+        &mut self,
+        applied: Applied,
+        fail: impl IntoIterator<Item = (usize, Errno)>,
+    ) -> Vec<NotUndone> {
+        self.vm.start(fail);
         let (capabilities, table) = (&self.capabilities, &mut self.table);
         // SAFETY: as above.
-        unsafe { undo(&self.vm, capabilities, ABI, applied, table) }
+        unsafe { undo(&self.vm, capabilities, self.abi, applied, table) }
     }
 
-    /// Whether the VM has exactly the slots of the table: by what it was told,
-    /// and by which pages it takes no further slot for.
+    /// Whether the VM has exactly the slots of the table.
     pub fn check(&self) {
-        assert_eq!(self.vm.slots(), as_told(&self.table));
-        let slots = self.table.slots();
-        let pages = slots.map(|slot| slot.gpa / PAGE..=slot.last() / PAGE);
-        let held: BTreeSet<u64> = pages.flatten().collect();
-        let occupied = (0..SPACE).filter(|page| self.is_occupied(*page));
-        assert_eq!(occupied.collect::<BTreeSet<_>>(), held);
+        check(&self.vm, &self.table, self.abi);
     }
+}
 
-    fn is_occupied(&self, page: u64) -> bool {
-        let mut probe = kvm_userspace_memory_region2 {
-            slot: UNUSED_SLOT,
-            guest_phys_addr: page * PAGE,
-            memory_size: PAGE,
-            userspace_addr: HOST,
-            ..Default::default()
-        };
-        let sim = &self.vm.vm;
-        // SAFETY: as above; the probe is gone before anything else happens.
-        match unsafe { sim.set_user_memory_region2(&probe) } {
-            Ok(()) => {}
-            Err(errno) => {
-                assert_eq!(errno, Errno::EEXIST);
-                return true;
-            }
-        }
-        probe.memory_size = 0;
-        // SAFETY: a deletion.
-        unsafe { sim.set_user_memory_region2(&probe) }.expect("it was made just now");
-        false
+/// Whether a VM has exactly the slots of a table: by what it was told, and by
+/// what the simulated kernel has.
+pub fn check(vm: &Watched<SimVm>, table: &SlotTable, abi: AbiProfile) {
+    let by_push =
+        |slot: &&Slot| abi == AbiProfile::Push && matches!(slot.backing, Backing::FdOffset(_));
+    let flag = abi.flag().unwrap_or(0);
+    let slots = table.slots().filter(|slot| !by_push(slot));
+    let told: BTreeMap<u32, Told> = slots
+        .map(|slot| (slot.id.into(), of_slot(slot, flag)))
+        .collect();
+    assert_eq!(vm.slots(), told);
+    let pushed: BTreeMap<u64, PushedRange> = table
+        .slots()
+        .filter(by_push)
+        .map(|slot| (slot.gpa, as_pushed(slot)))
+        .collect();
+    assert_eq!(vm.pushed(), pushed);
+
+    let mut held: Vec<SimMemslot> = table
+        .slots()
+        .map(|slot| in_kernel(slot, by_push(&slot), flag))
+        .collect();
+    held.sort_by_key(|slot| (slot.id.is_none(), slot.gpa));
+    assert_eq!(vm.vm.memslots(), held);
+}
+
+fn as_pushed(slot: &Slot) -> PushedRange {
+    PushedRange {
+        gpa: slot.gpa,
+        size: slot.size,
+        file: slot.backing.file().expect("a file").clone(),
+    }
+}
+
+fn in_kernel(slot: &Slot, pushed: bool, flag: u32) -> SimMemslot {
+    let (gpa, size, flags, userspace_addr, _, offset) = of_slot(slot, flag);
+    SimMemslot {
+        id: (!pushed).then_some(slot.id),
+        gpa,
+        size,
+        userspace_addr,
+        flags,
+        file_offset: slot.backing.file().map(|_| offset),
     }
 }
 

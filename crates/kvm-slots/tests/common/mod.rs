@@ -3,7 +3,10 @@
 // Each test file uses only some of it.
 #![allow(dead_code)]
 
+#[cfg(feature = "sim")]
+pub mod contested;
 pub mod dumb;
+pub mod faults;
 #[cfg(feature = "sim")]
 pub mod guest;
 #[cfg(feature = "sim")]
@@ -39,6 +42,7 @@ pub fn able() -> Capabilities {
         guest_memfd_flags: GuestMemfdFlags::all(),
         memory_attributes: 0,
         memory_fault_info: true,
+        push_map: false,
     }
 }
 

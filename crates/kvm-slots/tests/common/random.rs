@@ -19,11 +19,12 @@ pub struct Pick {
     readonly: bool,
 }
 
-/// The descriptors of a guest_memfd and of a dma-buf of [`FILE_SIZE`] bytes.
+/// The descriptor of a guest_memfd of [`FILE_SIZE`] bytes; descriptors of
+/// dma-bufs, and where in them there are one and two pages to be had.
 #[derive(Clone, Copy, Debug)]
 pub struct Fds {
     pub guest_memfd: i32,
-    pub dma_buf: i32,
+    pub registers: [(i32, u64); 2],
 }
 
 pub const FILE_SIZE: u64 = 4 * PAGE;
@@ -31,7 +32,7 @@ pub const FILE_SIZE: u64 = 4 * PAGE;
 /// Descriptors for tests in which nobody looks at them.
 pub const NO_FDS: Fds = Fds {
     guest_memfd: 1000,
-    dma_buf: 1001,
+    registers: [(1001, 0), (1001, 2 * PAGE)],
 };
 
 /// The sizes in pages of the pieces of memory: plain ones, then slices of the
@@ -104,8 +105,10 @@ impl Pick {
             ..PLAIN => Backing::Host(host(address)),
             6 => guest_memfd(0, None),
             7 => guest_memfd(PAGE, Some(host(address))),
-            8 => Backing::FdOffset(file(fds.dma_buf, 0)),
-            _ => Backing::FdOffset(file(fds.dma_buf, 2 * PAGE)),
+            more => {
+                let (fd, offset) = fds.registers[more - 8];
+                Backing::FdOffset(file(fd, offset).measured())
+            }
         };
         let plain = self.memory < PLAIN;
         SlotRange {

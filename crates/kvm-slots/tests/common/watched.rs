@@ -3,6 +3,7 @@
 //! on, fails some of them, and notes what came of each.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard};
 
@@ -10,7 +11,7 @@ use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::{Backing, Errno, GuestMemfdFlags, Slot, SlotAccess, SlotTable, Vm};
+use kvm_slots::{Backing, Errno, GuestMemfdFlags, PushMap, PushedRange, Slot, SlotAccess, Vm};
 
 /// Says yes to every memslot, and has none.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ struct Notes {
     calls: Vec<Result<(), Errno>>,
     fail: BTreeMap<usize, Errno>,
     slots: BTreeMap<u32, Told>,
+    pushed: BTreeMap<u64, PushedRange>,
+    old_ioctls: usize,
 }
 
 impl<V: Vm> Watched<V> {
@@ -87,15 +90,21 @@ impl<V: Vm> Watched<V> {
         self.notes().slots.clone()
     }
 
+    /// What was mapped without a memslot, by guest-physical address.
+    pub fn pushed(&self) -> BTreeMap<u64, PushedRange> {
+        self.notes().pushed.clone()
+    }
+
+    /// How many memslot ioctls there were of the older kind, ever.
+    pub fn old_ioctls(&self) -> usize {
+        self.notes().old_ioctls
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().expect("no test panics with the lock")
     }
 
-    fn call(
-        &self,
-        region: &kvm_userspace_memory_region2,
-        pass_on: impl FnOnce() -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
+    fn try_call(&self, pass_on: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
         let mut notes = self.notes();
         let number = notes.calls.len();
         let result = match notes.fail.get(&number) {
@@ -103,6 +112,16 @@ impl<V: Vm> Watched<V> {
             None => pass_on(),
         };
         notes.calls.push(result);
+        result
+    }
+
+    fn call(
+        &self,
+        region: &kvm_userspace_memory_region2,
+        pass_on: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let result = self.try_call(pass_on);
+        let mut notes = self.notes();
         if result.is_ok() {
             match region.memory_size {
                 0 => notes.slots.remove(&region.slot),
@@ -113,7 +132,23 @@ impl<V: Vm> Watched<V> {
     }
 }
 
-impl<V: Vm> Vm for Watched<V> {
+impl<V: Vm + Debug + Send + Sync> PushMap for Watched<V> {
+    fn map(&self, range: &PushedRange) -> Result<(), Errno> {
+        let push = self.vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
+        self.try_call(|| push.map(range))?;
+        self.notes().pushed.insert(range.gpa, range.clone());
+        Ok(())
+    }
+
+    fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
+        let push = self.vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
+        self.try_call(|| push.unmap(range))?;
+        self.notes().pushed.remove(&range.gpa);
+        Ok(())
+    }
+}
+
+impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
     fn check_extension(&self, capability: u32) -> i32 {
         self.vm.check_extension(capability)
     }
@@ -140,6 +175,7 @@ impl<V: Vm> Vm for Watched<V> {
             userspace_addr: region.userspace_addr,
             ..Default::default()
         };
+        self.notes().old_ioctls += 1;
         // SAFETY: passed on from the caller.
         self.call(&same, || unsafe { self.vm.set_user_memory_region(region) })
     }
@@ -151,12 +187,15 @@ impl<V: Vm> Vm for Watched<V> {
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         self.vm.set_memory_attributes(gpa, size, attributes)
     }
+    fn push_map(&self) -> Option<&dyn PushMap> {
+        self.vm.push_map().is_some().then_some(self)
+    }
 }
 
 fn told(region: &kvm_userspace_memory_region2) -> Told {
-    let (fd, offset) = match region.flags & KVM_MEM_GUEST_MEMFD {
-        0 => (region.pad1, region.pad2[0]),
-        _ => (region.guest_memfd, region.guest_memfd_offset),
+    let (fd, offset) = match region.pad1 {
+        0 => (region.guest_memfd, region.guest_memfd_offset),
+        fd => (fd, region.pad2[0]),
     };
     (
         region.guest_phys_addr,
@@ -168,18 +207,13 @@ fn told(region: &kvm_userspace_memory_region2) -> Told {
     )
 }
 
-/// What the kernel should have been told for the slots of a table, if the
-/// profile is FD_OFFSET_BIT_4.
-pub fn as_told(table: &SlotTable) -> BTreeMap<u32, Told> {
-    let told = table.slots().map(|slot| (slot.id.into(), of_slot(slot)));
-    told.collect()
-}
-
-fn of_slot(slot: &Slot) -> Told {
+/// What the kernel should have been told for a slot under a profile that has
+/// this flag.
+pub fn of_slot(slot: &Slot, flag: u32) -> Told {
     let mut flags = match &slot.backing {
         Backing::Host(_) => 0,
         Backing::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
-        Backing::FdOffset(_) => 1 << 4,
+        Backing::FdOffset(_) => flag,
     };
     if slot.log_dirty {
         flags |= KVM_MEM_LOG_DIRTY_PAGES;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kvm_bindings::KVM_CAP_VM_TYPES;
 use kvm_ioctls::{Kvm as KvmDevice, VmFd};
-use kvm_slots::{AbiProfile, Errno, KvmVm};
+use kvm_slots::{AbiProfile, Errno, KvmVm, ProbeError, SlotTable, probe_abi};
 
 use super::Platform;
 use crate::guest::stub::Stub;
@@ -40,6 +40,9 @@ pub enum KvmError {
     /// KVM is there, but a VM cannot be made.
     #[error("KVM cannot {0}: {1}")]
     Vm(&'static str, Errno),
+    /// The kernel has not the ABI that was asked for.
+    #[error("KVM takes no memory without a host address by {0}: {1}")]
+    Abi(AbiProfile, ProbeError),
     /// No guest can run on this processor.
     #[error(transparent)]
     Processor(#[from] ProcessorError),
@@ -47,7 +50,7 @@ pub enum KvmError {
 
 impl Kvm {
     /// A VM of the type that `machine` needs, or a plain one where the kernel
-    /// has no other.
+    /// has no other. That the kernel has the ABI is probed.
     ///
     /// # Errors
     /// [`KvmError`] in words for people.
@@ -56,13 +59,21 @@ impl Kvm {
         let say = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
         let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
         let has_private = u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM != 0;
-        let vm: VmFd = match machine.has_private_pages() && has_private {
+        let wanted = machine.has_private_pages() || abi.needs_private_memory();
+        let vm: VmFd = match wanted && has_private {
             true => kvm.create_vm_with_type(SW_PROTECTED_VM),
             false => kvm.create_vm(),
         }
         .map_err(say("create a VM"))?;
+        let vm = KvmVm::new(Arc::new(vm));
+        if abi != AbiProfile::None {
+            // SAFETY: the VM was made just now: it has no vCPU and no slot,
+            // and is dropped if the probe fails.
+            unsafe { probe_abi(&vm, &SlotTable::new(), abi, 0, None) }
+                .map_err(|why| KvmError::Abi(abi, why))?;
+        }
         Ok(Self {
-            vm: KvmVm::new(Arc::new(vm)),
+            vm,
             processor: Processor::probe(&kvm)?,
             abi,
         })

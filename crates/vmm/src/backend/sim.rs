@@ -22,7 +22,8 @@ impl Sim {
     /// A VM of the type that `machine` needs, on a kernel of this version with
     /// this way to make slots without a host address.
     pub fn new(machine: &Machine, kernel: KernelVersion, abi: AbiProfile) -> Self {
-        let private = machine.has_private_pages() && kernel >= KernelVersion::V6_12;
+        let wanted = machine.has_private_pages() || abi.needs_private_memory();
+        let private = wanted && kernel >= KernelVersion::V6_12;
         Self::of(SimConfig {
             private_pages: private,
             vm_type: if private {

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The slots that a probe makes, and what must become of each.
+
+use kvm_bindings::{
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
+    kvm_userspace_memory_region2,
+};
+
+use super::{ProbeCheck, ProbeError, Probed, Sample};
+use crate::{AbiProfile, Errno, SlotId, Vm};
+
+type Region = kvm_userspace_memory_region2;
+
+/// A descriptor that no process has.
+const BAD: u32 = u32::MAX;
+
+/// What a probe of memslots works with.
+pub(super) struct Checks<'a, V> {
+    pub(super) vm: &'a V,
+    pub(super) abi: AbiProfile,
+    pub(super) flag: u32,
+    pub(super) page: u64,
+    /// Numbers that no slot has.
+    pub(super) slots: [SlotId; 2],
+    pub(super) gpa: u64,
+    pub(super) size: u64,
+    pub(super) sample: Option<Sample>,
+    /// A descriptor of a file that is no device's.
+    pub(super) stranger: u32,
+}
+
+impl<V: Vm> Checks<'_, V> {
+    /// Makes the checks, and takes away whatever a kernel has made of them.
+    ///
+    /// # Safety
+    /// No vCPU runs meanwhile, nor after [`ProbeError::LeftBehind`]; the slots'
+    /// numbers are not in use.
+    pub(super) unsafe fn run(&self) -> Result<Probed, ProbeError> {
+        // SAFETY: passed on from the caller.
+        unsafe { self.plain_slots_are_taken() }?;
+        // SAFETY: passed on from the caller.
+        let found = unsafe { self.all() };
+        // SAFETY: passed on from the caller.
+        unsafe { self.restore() }?;
+        // SAFETY: passed on from the caller. That there is no slot any more
+        // was the kernel's word; this shows it.
+        match unsafe { self.plain_slots_are_taken() } {
+            Err(ProbeError::Plain(errno)) => Err(self.left_behind(0, errno)),
+            other => other.and(found),
+        }
+    }
+
+    /// The place is good, so that what is refused later is the profile's.
+    unsafe fn plain_slots_are_taken(&self) -> Result<(), ProbeError> {
+        // SAFETY: the slot is at host address 0, which nobody uses through
+        // it: no vCPU runs, by the caller's promise.
+        unsafe { self.vm.set_user_memory_region2(&self.plain()) }.map_err(ProbeError::Plain)?;
+        // SAFETY: as above.
+        unsafe { self.delete(self.slots[0]) }.map_err(|errno| self.left_behind(0, errno))
+    }
+
+    unsafe fn all(&self) -> Result<Probed, ProbeError> {
+        // SAFETY: passed on from the caller, here and below.
+        unsafe { self.the_flag_announces_a_descriptor() }?;
+        // SAFETY: as above.
+        unsafe { self.refusals() }?;
+        let Some(sample) = self.sample else {
+            return Ok(Probed::Refusals);
+        };
+        // SAFETY: as above.
+        unsafe { self.wrong_bytes(sample) }?;
+        // SAFETY: as above.
+        unsafe { self.life_of(self.on(sample.fd, 0)) }?;
+        let slices = matches!(self.abi, AbiProfile::FdOffset { .. });
+        if slices && sample.size >= 2 * self.page {
+            let slice = self.on(sample.fd, self.page);
+            // SAFETY: as above.
+            unsafe { self.expect(ProbeCheck::Slice, slice, Ok(())) }?;
+        }
+        Ok(Probed::Made)
+    }
+
+    /// Only a kernel that looks for a descriptor exactly where the profile has
+    /// it says EBADF: any other place has a good one.
+    unsafe fn the_flag_announces_a_descriptor(&self) -> Result<(), ProbeError> {
+        let decoy = self.sample.map_or(self.stranger, |sample| sample.fd);
+        let decoyed = match self.abi {
+            AbiProfile::RfcDmaBuf { .. } => Region {
+                pad1: decoy,
+                ..self.on(BAD, 0)
+            },
+            _ => Region {
+                guest_memfd: decoy,
+                ..self.on(BAD, 0)
+            },
+        };
+        let flag = self.flag;
+        let bad = Err(Errno::EBADF);
+        // SAFETY: no vCPU runs, by the caller's promise.
+        match unsafe { self.vm.set_user_memory_region2(&decoyed) } {
+            Ok(()) => return Err(ProbeError::OtherMeaning { flag }),
+            Err(Errno::EINVAL) => {}
+            seen => return same(ProbeCheck::BadDescriptor, bad, seen),
+        }
+        // Does it not know the flag, or look elsewhere?
+        let both = Region {
+            guest_memfd: BAD,
+            pad1: BAD,
+            ..decoyed
+        };
+        // SAFETY: as above.
+        match unsafe { self.vm.set_user_memory_region2(&both) } {
+            Err(Errno::EBADF) | Ok(()) => Err(ProbeError::OtherMeaning { flag }),
+            Err(_) => Err(ProbeError::UnknownFlag { flag }),
+        }
+    }
+
+    /// What is refused whatever the file.
+    unsafe fn refusals(&self) -> Result<(), ProbeError> {
+        let file = self.sample.map_or(self.stranger, |sample| sample.fd);
+        let (right, invalid) = (self.on(file, 0), Err(Errno::EINVAL));
+        let mut tries = vec![
+            (ProbeCheck::WrongKind, self.on(self.stranger, 0)),
+            (ProbeCheck::UnalignedOffset, self.on(file, 1)),
+        ];
+        for other in [
+            KVM_MEM_LOG_DIRTY_PAGES,
+            KVM_MEM_READONLY,
+            KVM_MEM_GUEST_MEMFD,
+        ] {
+            let flags = right.flags | other;
+            tries.push((ProbeCheck::FlagBeside(other), Region { flags, ..right }));
+        }
+        // What the RFCs' kernels do with a host address is not laid down.
+        if matches!(self.abi, AbiProfile::FdOffset { .. }) {
+            let userspace_addr = self.page;
+            let addressed = Region {
+                userspace_addr,
+                ..right
+            };
+            tries.push((ProbeCheck::HostAddress, addressed));
+        }
+        for (check, region) in tries {
+            // SAFETY: no vCPU runs, by the caller's promise.
+            unsafe { self.expect(check, region, invalid) }?;
+        }
+        let old = kvm_userspace_memory_region {
+            slot: right.slot,
+            flags: right.flags,
+            guest_phys_addr: right.guest_phys_addr,
+            memory_size: right.memory_size,
+            userspace_addr: 0,
+        };
+        // SAFETY: as above.
+        let seen = unsafe { self.vm.set_user_memory_region(&old) };
+        same(ProbeCheck::OldIoctl, invalid, seen)
+    }
+
+    /// Bytes of the file that the profile has no slot for.
+    unsafe fn wrong_bytes(&self, sample: Sample) -> Result<(), ProbeError> {
+        let mut tries = vec![self.on(sample.fd, sample.size)];
+        if self.abi.needs_file_sizes() {
+            tries.push(self.on(sample.fd, self.page));
+            let larger = sample.size + self.page;
+            tries.push(self.sized(sample.fd, larger));
+            if sample.size > self.page {
+                tries.push(self.sized(sample.fd, self.page));
+            }
+        } else {
+            // From the last page on, but a page too many.
+            let mut too_many = self.sized(sample.fd, 2 * self.page);
+            too_many.pad2[0] = sample.size - self.page;
+            tries.push(too_many);
+        }
+        for region in tries {
+            // SAFETY: no vCPU runs, by the caller's promise.
+            unsafe { self.expect(ProbeCheck::WrongBytes, region, Err(Errno::EINVAL)) }?;
+        }
+        Ok(())
+    }
+
+    /// From its making to its end, with nothing but the end possible between.
+    unsafe fn life_of(&self, slot: Region) -> Result<(), ProbeError> {
+        let elsewhere = Region {
+            guest_phys_addr: slot.guest_phys_addr ^ self.page,
+            ..slot
+        };
+        let beside = Region {
+            slot: self.slots[1].into(),
+            ..slot
+        };
+        let gone = Region {
+            memory_size: 0,
+            ..slot
+        };
+        let invalid = Err(Errno::EINVAL);
+        for (check, region, expected) in [
+            (ProbeCheck::Create, slot, Ok(())),
+            (ProbeCheck::CreateAgain, slot, invalid),
+            (ProbeCheck::Move, elsewhere, invalid),
+            (ProbeCheck::OtherKind, self.plain(), invalid),
+            (ProbeCheck::SamePlace, beside, Err(Errno::EEXIST)),
+            (ProbeCheck::Delete, gone, Ok(())),
+            (ProbeCheck::DeleteAgain, gone, invalid),
+        ] {
+            // SAFETY: no vCPU runs, by the caller's promise.
+            unsafe { self.expect(check, region, expected) }?;
+        }
+        Ok(())
+    }
+
+    unsafe fn expect(
+        &self,
+        check: ProbeCheck,
+        region: Region,
+        expected: Result<(), Errno>,
+    ) -> Result<(), ProbeError> {
+        // SAFETY: no vCPU runs, by the caller's promise.
+        let seen = unsafe { self.vm.set_user_memory_region2(&region) };
+        same(check, expected, seen)
+    }
+
+    /// Deletes what there is of the probe's slots.
+    unsafe fn restore(&self) -> Result<(), ProbeError> {
+        for n in [0, 1] {
+            // SAFETY: a deletion of a slot of the probe.
+            match unsafe { self.delete(self.slots[n]) } {
+                // EINVAL: there is none.
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(errno) => return Err(self.left_behind(n, errno)),
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn delete(&self, slot: SlotId) -> Result<(), Errno> {
+        let none = Region {
+            slot: slot.into(),
+            ..Default::default()
+        };
+        // SAFETY: it names no memory.
+        unsafe { self.vm.set_user_memory_region2(&none) }
+    }
+
+    fn left_behind(&self, n: usize, errno: Errno) -> ProbeError {
+        let slot = self.slots[n];
+        ProbeError::LeftBehind { slot, errno }
+    }
+
+    fn plain(&self) -> Region {
+        Region {
+            slot: self.slots[0].into(),
+            guest_phys_addr: self.gpa,
+            memory_size: self.size,
+            ..Default::default()
+        }
+    }
+
+    /// The slot as the profile has it.
+    fn on(&self, fd: u32, offset: u64) -> Region {
+        let plain = self.plain();
+        // Only profiles without memslots have none; those are not probed here.
+        self.abi.on_file(plain, fd, offset).unwrap_or(plain)
+    }
+
+    fn sized(&self, fd: u32, memory_size: u64) -> Region {
+        Region {
+            memory_size,
+            ..self.on(fd, 0)
+        }
+    }
+}
+
+fn same(
+    check: ProbeCheck,
+    expected: Result<(), Errno>,
+    seen: Result<(), Errno>,
+) -> Result<(), ProbeError> {
+    match seen == expected {
+        true => Ok(()),
+        false => Err(ProbeError::Differs {
+            check,
+            expected,
+            seen,
+        }),
+    }
+}

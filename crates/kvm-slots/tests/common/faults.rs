@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the kernel can refuse an operation with, however right it is.
+
+use kvm_slots::{Backing, Errno, Op};
+
+/// The errors of the call that carries `op` out, by the order of the kernel's
+/// checks (`kvm_vm_ioctl`, `kvm_set_memory_region` and what it calls, 7.3).
+///
+/// | where | error | for |
+/// | --- | --- | --- |
+/// | the ioctl's entry: a VM of another process, or a dead one | EIO | all |
+/// | copy from user | EFAULT | all |
+/// | flags, numbers, kinds of slots; addresses beyond the guest's | EINVAL | all |
+/// | the copy of a slot that is about to go or to move; the new slot and what the architecture keeps of it; the dirty bitmap | ENOMEM | all |
+/// | another slot has one of the addresses | EEXIST | CREATE, MOVE |
+/// | another slot has the same part of the guest_memfd (7.3) | EEXIST | CREATE on a guest_memfd |
+/// | no such descriptor | EBADF | CREATE on a file |
+/// | the device has gone, or its exporter takes no importer | ENODEV, EOPNOTSUPP | CREATE on a device's file |
+///
+/// A platform that maps push-style is taken to refuse with any of them.
+pub fn possible(op: &Op) -> Vec<Errno> {
+    let mut errnos = vec![Errno::EIO, Errno::EFAULT, Errno::EINVAL, Errno::ENOMEM];
+    match op {
+        Op::Delete(_) | Op::SetFlags { .. } => {}
+        Op::Move { .. } => errnos.push(Errno::EEXIST),
+        Op::Create(slot) => {
+            errnos.push(Errno::EEXIST);
+            match slot.backing {
+                Backing::Host(_) => {}
+                Backing::GuestMemfd { .. } => errnos.push(Errno::EBADF),
+                Backing::FdOffset(_) => {
+                    errnos.extend([Errno::EBADF, Errno::ENODEV, Errno::EOPNOTSUPP]);
+                }
+            }
+        }
+    }
+    errnos
+}
