@@ -3,7 +3,7 @@
 
 use crate::plan::{Op, Plan};
 use crate::slot::Slot;
-use crate::{AbiProfile, Capabilities, Errno, SlotTable, Vm};
+use crate::{AbiProfile, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, SlotTable, Vm};
 
 /// The operations of a plan that was carried out: what it takes to undo it.
 #[derive(Debug)]
@@ -121,6 +121,14 @@ unsafe fn perform(
         Op::Delete(slot) => (slot, 0),
         Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
             (slot, slot.size)
+        }
+        Op::SetPrivate { pages, private } => {
+            let attributes = if *private {
+                MEMORY_ATTRIBUTE_PRIVATE
+            } else {
+                0
+            };
+            return vm.set_memory_attributes(pages.gpa, pages.size, attributes);
         }
     };
     // SAFETY: the caller's promise is the very one that `set` asks for.
