@@ -27,7 +27,8 @@
 //!
 //! With the feature `memory-model`, `slot_ranges` makes ranges of a flat view
 //! of that crate, and `SlotListener` keeps a VM in step with one, transaction
-//! by transaction.
+//! by transaction: it plans from what a transaction changes, and holds vCPUs
+//! where a plan says so, through the trait [`HoldVcpus`] of the VMM.
 //!
 //! # KVM's rules
 //!
@@ -142,8 +143,11 @@ mod abi;
 mod apply;
 mod caps;
 mod errno;
+mod hold;
 mod ids;
 mod kvm;
+#[cfg(feature = "memory-model")]
+mod listener;
 mod plan;
 mod range;
 mod rules;
@@ -159,7 +163,10 @@ pub use abi::{AbiProfile, Unsupported};
 pub use apply::{Applied, ApplyError, apply, undo};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
 pub use errno::Errno;
+pub use hold::{HoldVcpus, NoneRuns};
 pub use kvm::KvmVm;
+#[cfg(feature = "memory-model")]
+pub use listener::{FollowError, SlotListener};
 pub use plan::{
     Change, Op, PageRun, Plan, PlanError, Remainder, UnsupportedRange, plan, plan_change,
 };
@@ -168,7 +175,7 @@ pub use rules::SlotRules;
 pub use slot::{Slot, SlotId};
 pub use table::SlotTable;
 #[cfg(feature = "memory-model")]
-pub use view::{FollowError, SlotListener, slot_ranges};
+pub use view::slot_ranges;
 pub use vm::{GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
 
 /// The examples of the README.
