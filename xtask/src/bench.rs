@@ -15,13 +15,27 @@ use crate::shell::{build_program, root};
 
 /// How many BARs are mapped while one moves.
 const BARS: [u64; 5] = [1, 240, 1024, 10_000, 100_000];
+/// And how many that have a memslot each, of which KVM has 32 764.
+const SLOTS: [u64; 4] = [1, 240, 1024, 10_000];
 /// How often it moves.
 const MOVES: u64 = 200;
 
 /// Runs all benchmarks and writes the tables to `target/bench.md`.
 pub fn run() -> Result<(), String> {
     let program = build_program("tests", "bench")?;
-    let tables = format!("{}\n{}", moves(&program)?, lookups(&program)?);
+    let bars = moves(
+        &program,
+        "moves",
+        &BARS,
+        "Moving one BAR among N mapped ones: a whole transaction with one listener",
+    )?;
+    let slots = moves(
+        &program,
+        "slots",
+        &SLOTS,
+        "Moving one BAR of memory among N: the same, with memslots that follow on a VM that does nothing",
+    )?;
+    let tables = format!("{bars}\n{slots}\n{}", lookups(&program)?);
     print!("{tables}");
     let file = root().join("target").join("bench.md");
     std::fs::write(&file, &tables).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -30,14 +44,11 @@ pub fn run() -> Result<(), String> {
 }
 
 /// Instructions for moving one BAR among many.
-fn moves(program: &Path) -> Result<String, String> {
-    let mut table = String::from(
-        "Moving one BAR among N mapped ones: a whole transaction with one listener\n\n\
-         | N | instructions a move |\n| ---: | ---: |\n",
-    );
-    for bars in BARS {
-        eprintln!("xtask: counting instructions at N = {bars}");
-        match count(program, bars) {
+fn moves(program: &Path, what: &str, bars: &[u64], title: &str) -> Result<String, String> {
+    let mut table = format!("{title}\n\n| N | instructions a move |\n| ---: | ---: |\n");
+    for bars in bars {
+        eprintln!("xtask: counting instructions of {what} at N = {bars}");
+        match count(program, what, *bars) {
             Ok(instructions) => line(&mut table, &format!("| {bars} | {instructions} |")),
             Err(Missing) => {
                 return Ok("Instructions were not counted: valgrind is not installed.\n".into());
@@ -50,11 +61,11 @@ fn moves(program: &Path) -> Result<String, String> {
 /// There is no valgrind to count with.
 struct Missing;
 
-fn count(program: &Path, bars: u64) -> Result<u64, Missing> {
+fn count(program: &Path, what: &str, bars: u64) -> Result<u64, Missing> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
     command.arg("--toggle-collect=*move_one_bar*").arg(program);
-    command.args(["moves", &bars.to_string(), &MOVES.to_string()]);
+    command.args([what, &bars.to_string(), &MOVES.to_string()]);
     let output = command.output().map_err(|_| Missing)?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let collected = text

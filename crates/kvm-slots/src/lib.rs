@@ -2,10 +2,10 @@
 //! From the memory that a guest is to reach directly to KVM memslots: plan,
 //! apply, undo.
 //!
-//! A VMM says what it wants, all of it, each time: a list of [`SlotRange`]s.
-//! This crate finds the memslot operations that lead there from what the VM
-//! has, by KVM's rules and with none to spare, carries them out, and takes them
-//! back if one is refused. Memory need not have a host address: a slot can be on a
+//! A VMM says what it wants, all of it or what changes: lists of
+//! [`SlotRange`]s. This crate finds the memslot operations that lead there from
+//! what the VM has, by KVM's rules and with none to spare, carries them out, and
+//! takes them back if one is refused. Memory need not have a host address: a slot can be on a
 //! guest_memfd alone, or, on kernels with a patch for it, on a device's file.
 //!
 //! # How data flows
@@ -18,7 +18,8 @@
 //! ```
 //!
 //! [`plan()`] is a pure function: it decides, touches nothing, and refuses what
-//! cannot be done. [`apply()`] makes one ioctl for each [`Op`]; the
+//! cannot be done. [`plan_change()`] comes to the same from the ranges that go
+//! and those that come, and costs what they are, however many slots there are. [`apply()`] makes one ioctl for each [`Op`]; the
 //! [`SlotTable`] follows each that succeeds, so that it is true after a failure
 //! too. After a failure the steps before it are undone; what the kernel does
 //! not take back is named in the [`ApplyError`], and so is what that blocks:
@@ -28,7 +29,8 @@
 //!
 //! With the feature `memory-model`, `slot_ranges` makes ranges of a flat view
 //! of that crate, and `SlotListener` keeps a VM in step with one, transaction
-//! by transaction.
+//! by transaction: it plans from what a transaction changes, and holds vCPUs
+//! where a plan says so, through the trait [`HoldVcpus`] of the VMM.
 //!
 //! # KVM's rules
 //!
@@ -39,14 +41,20 @@
 //! | it cannot change size, host address or access | deletes it and makes a new one |
 //! | a slot on a file can only be deleted | deletes it and makes a new one, whatever changed |
 //! | slots never overlap, not even for a moment | deletes first, creates last, and orders moves so that each finds its place free |
-//! | that leaves circles of moves | deletes one slot of each circle and makes it anew |
+//! | that leaves circles of moves | deletes as few slots as break all circles, and makes them anew |
+//! | a slot has at most 2^31 - 1 pages | cuts what is larger into slots, always in the same way, so that they move one by one: [`SlotRules`] |
 //! | a slot is made of whole pages | cuts ranges to pages and lists the rest as [`Plan::trapped`] |
 //! | guest and host address agree within a page | refuses what does not: [`Unsupported::Misaligned`] |
 //! | a slot on a file is neither read-only nor logged | refuses that: [`PlanError::Unsupported`], with every such range |
-//! | numbers are limited | gives out the lowest first, and refuses what does not fit: [`PlanError::TooManySlots`] |
+//! | numbers are limited | gives out the lowest first, but none that the VMM reserves ([`SlotRules`]), and refuses what does not fit: [`PlanError::TooManySlots`] |
+//! | private pages are kept by guest-physical address, with or without a slot | leaves them alone, or has them follow what moves: [`Change`], [`Op::SetPrivate`] |
 //! | there is no operation on two slots at once | says when vCPUs must be held: [`Plan::holds_vcpus`] |
 //!
-//! A slot that stays as it is costs nothing: there is no operation for it.
+//! A slot that stays as it is costs nothing: there is no operation for it. No
+//! plan is longer than the shortest that works. The tests make sure of that for
+//! every change from anything to anything in some small worlds; a change so
+//! tangled that the search for the shortest would take more than some
+//! milliseconds gets a plan that works and may be longer.
 //!
 //! # Memory without a host address
 //!
@@ -138,8 +146,9 @@
 //!   ring is read.
 //! - Convert pages: there is the ioctl ([`Vm::set_memory_attributes`]), but no
 //!   engine that splits ranges, discards the stale side and tells listeners.
-//! - Split ranges: one of 2^31 pages or more is one slot, which KVM refuses.
-//! - Follow single changes: a plan looks at all ranges and all slots.
+//! - Have private pages follow memory that a transaction of `memory-model` moves:
+//!   that model keeps them by address, and so does `SlotListener`. Whoever plans
+//!   without it can: [`Change`].
 //! - Use address spaces other than 0 (SMM).
 #![deny(missing_docs)]
 
@@ -148,11 +157,16 @@ mod apply;
 mod caps;
 mod errno;
 mod file_size;
+mod hold;
+mod ids;
 mod kvm;
+#[cfg(feature = "memory-model")]
+mod listener;
 mod plan;
 mod probe;
 mod push;
 mod range;
+mod rules;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
@@ -166,16 +180,22 @@ pub use abi::{AbiProfile, ParseAbiError, Unsupported};
 pub use apply::{Applied, ApplyError, NotUndone, apply, undo};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
 pub use errno::Errno;
+pub use hold::{HoldVcpus, NoneRuns};
 pub use kvm::KvmVm;
-pub use plan::{Op, Plan, PlanError, Remainder, UnsupportedRange, plan};
+#[cfg(feature = "memory-model")]
+pub use listener::{FollowError, SlotListener};
+pub use plan::{
+    Change, Op, PageRun, Plan, PlanError, Remainder, UnsupportedRange, plan, plan_change,
+};
 pub use probe::{ProbeCheck, ProbeError, Probed, probe_abi};
 pub use push::{PushMap, PushedRange};
 pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
+pub use rules::SlotRules;
 pub use slot::{Slot, SlotId};
 pub use step::StepError;
 pub use table::SlotTable;
 #[cfg(feature = "memory-model")]
-pub use view::{FollowError, SlotListener, slot_ranges};
+pub use view::slot_ranges;
 pub use vm::{GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
 
 /// The examples of the README.

@@ -3,7 +3,7 @@
 
 use crate::plan::Op;
 use crate::slot::{Encoding, Slot, SlotId};
-use crate::{AbiProfile, Capabilities, Errno, SlotTable, Vm};
+use crate::{AbiProfile, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, SlotTable, Vm};
 
 /// Why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +52,8 @@ fn starts_from(table: &SlotTable, op: &Op) -> Result<(), StepError> {
         Op::Delete(from) | Op::Move { from, .. } | Op::SetFlags { from, .. } => {
             (from.id, Some(from))
         }
+        // Pages have attributes with or without a slot.
+        Op::SetPrivate { .. } => return Ok(()),
     };
     match table.get(id) == from {
         true => Ok(()),
@@ -90,6 +92,13 @@ unsafe fn perform(
         Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
             (slot, slot.size)
         }
+        Op::SetPrivate { pages, private } => {
+            let attributes = match private {
+                true => MEMORY_ATTRIBUTE_PRIVATE,
+                false => 0,
+            };
+            return vm.set_memory_attributes(pages.gpa, pages.size, attributes);
+        }
     };
     match slot.encoding(capabilities, abi) {
         Some(Encoding::Region2(mut region)) => {
@@ -108,7 +117,7 @@ unsafe fn perform(
                 Op::Create(_) => push.map(&range),
                 Op::Delete(_) => push.unmap(&range),
                 // What is pushed is immutable: the planner makes it anew.
-                Op::Move { .. } | Op::SetFlags { .. } => Err(Errno::EOPNOTSUPP),
+                _ => Err(Errno::EOPNOTSUPP),
             }
         }
         // The planner has refused those.

@@ -1,32 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which memslots a VM has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use crate::ids::FreeIds;
 use crate::plan::Op;
+use crate::rules::SlotRules;
 use crate::slot::{Slot, SlotId};
 
-/// The memslots that KVM has, by number. It changes only as operations succeed,
-/// so that it is true also after a failure.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The memslots that KVM has, by number and by address. It changes only as
+/// operations succeed, so that it is true also after a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotTable {
+    rules: SlotRules,
     slots: BTreeMap<SlotId, Slot>,
+    /// The number of each slot by its first address.
+    by_gpa: BTreeMap<u64, SlotId>,
+    /// The numbers that are neither in use nor reserved.
+    free: FreeIds,
+}
+
+impl Default for SlotTable {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl SlotTable {
     /// The table of a VM that has no memslots yet.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_rules(SlotRules::new())
+    }
+
+    /// The table of a VM that has no memslots yet, or only ones with reserved
+    /// numbers, which are not in the table.
+    pub fn with_rules(rules: SlotRules) -> Self {
+        let mut free = FreeIds::all();
+        for ids in rules.reserved() {
+            free.take(ids);
+        }
+        Self {
+            rules,
+            slots: BTreeMap::new(),
+            by_gpa: BTreeMap::new(),
+            free,
+        }
+    }
+
+    /// What the VMM decided about its slots.
+    pub fn rules(&self) -> &SlotRules {
+        &self.rules
     }
 
     /// All slots, by number.
     pub fn slots(&self) -> impl ExactSizeIterator<Item = &Slot> {
         self.slots.values()
-    }
-
-    /// The slot of this number.
-    pub fn get(&self, id: SlotId) -> Option<&Slot> {
-        self.slots.get(&id)
     }
 
     /// How many slots there are.
@@ -39,22 +67,57 @@ impl SlotTable {
         self.slots.is_empty()
     }
 
-    /// The numbers that no slot has once those in `gone` are gone, the lowest
-    /// first.
-    pub(crate) fn free_ids(&self, gone: &BTreeSet<SlotId>) -> impl Iterator<Item = SlotId> {
-        let used = |id: &SlotId| self.slots.contains_key(id) && !gone.contains(id);
-        (0..=SlotId::MAX).filter(move |id| !used(id))
+    /// The slot with this number.
+    pub fn get(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(&id)
+    }
+
+    /// The slot that holds the guest-physical address `gpa`.
+    pub fn find(&self, gpa: u64) -> Option<&Slot> {
+        self.intersecting(gpa, gpa).next()
+    }
+
+    /// The slots that hold some address from `first` to `last`, both included,
+    /// the highest first. It costs what it finds, and a search.
+    pub fn intersecting(&self, first: u64, last: u64) -> impl Iterator<Item = &Slot> {
+        let below = self.by_gpa.range(..=last).rev();
+        let slots = below.filter_map(|(_, id)| self.slots.get(id));
+        // Slots do not overlap, so downwards they also end ever lower.
+        slots.take_while(move |slot| first <= slot.last())
+    }
+
+    /// The slot that starts at `gpa`.
+    pub(crate) fn starting_at(&self, gpa: u64) -> Option<&Slot> {
+        self.slots.get(self.by_gpa.get(&gpa)?)
+    }
+
+    /// The numbers that are neither in use nor reserved.
+    pub(crate) fn free_ids(&self) -> &FreeIds {
+        &self.free
     }
 
     /// Follows an operation that KVM has carried out.
     pub(crate) fn follow(&mut self, op: &Op) {
         match op {
-            Op::Delete(slot) => {
-                self.slots.remove(&slot.id);
-            }
+            Op::Delete(slot) => self.remove(slot.id),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
-                self.slots.insert(slot.id, slot.clone());
+                match self.slots.insert(slot.id, slot.clone()) {
+                    Some(old) => drop(self.by_gpa.remove(&old.gpa)),
+                    None => self.free.take(slot.id..=slot.id),
+                }
+                self.by_gpa.insert(slot.gpa, slot.id);
             }
+            Op::SetPrivate { .. } => {}
+        }
+    }
+
+    fn remove(&mut self, id: SlotId) {
+        let Some(slot) = self.slots.remove(&id) else {
+            return;
+        };
+        self.by_gpa.remove(&slot.gpa);
+        if !self.rules.is_reserved(id) {
+            self.free.put_back(id);
         }
     }
 }

@@ -94,6 +94,7 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
     let refused = PlanError::TooManySlots {
         needed: 5,
         limit: 4,
+        reserved: 0,
     };
     assert_eq!(plan(&had, &bars(5), &four, ABI), Err(refused));
 

@@ -12,8 +12,8 @@ use common::region::private_vm;
 use common::{ABI, PAGE, able, device, file, logged, range, readonly};
 use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, PlanError, SlotListener,
-    SlotRange, SlotTable, StepError, Unsupported, Vm, apply, plan,
+    AbiProfile, Backing, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, PlanError,
+    SlotListener, SlotRange, SlotTable, StepError, Unsupported, Vm, apply, plan,
 };
 use memory_model::{CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, TreeError};
 
@@ -69,7 +69,7 @@ fn shown(vm: &SimVm, file: &Arc<OwnedFd>, offset: u64, size: u64) -> (MemoryMode
     t.commit().unwrap();
     let space = model.add_space("memory", root).unwrap();
     // SAFETY: there is no host address in the model.
-    let slots = unsafe { SlotListener::new(vm.clone(), vm.config().abi) };
+    let slots = unsafe { SlotListener::new(vm.clone(), vm.config().abi, NoneRuns) };
     model.add_listener(space, 0, Arc::new(slots)).unwrap();
     place(&mut model, root, bar).unwrap();
     (model, bar)

@@ -49,6 +49,7 @@ fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>])
                 let blocks = |op: &Op| match op {
                     Op::Create(slot) | Op::Delete(slot) => slot.id == id,
                     Op::Move { to, .. } | Op::SetFlags { to, .. } => to.id == id,
+                    Op::SetPrivate { .. } => false,
                 };
                 assert!(untaken.iter().any(|op| blocks(op)), "{back}: slot {id}");
             }

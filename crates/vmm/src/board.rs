@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{Capabilities, SlotListener, Unsupported};
+use kvm_slots::{Capabilities, NoneRuns, SlotListener, Unsupported};
 use memory_model::{
     AddSpaceError, AddrRange, CommitError, FlatView, ListenerError, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
@@ -114,8 +114,9 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // Every host address in the model comes from a `HostMapping`, in `parts`
         // or in `add_stub`, and that mapping is the owner that travels with it.
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
-        // and allows this process none but volatile access.
-        let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi()) };
+        // and allows this process none but volatile access. The one vCPU runs on
+        // the thread that commits, so that none runs meanwhile.
+        let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi(), NoneRuns) };
         let slots = Arc::new(slots);
         model
             .add_listener(space, 0, slots.clone())

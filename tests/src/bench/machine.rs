@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A machine with as many mapped BARs as one likes.
 
-use memory_model::{MemoryModel, Region, RegionId, SpaceId};
+use std::sync::Arc;
+
+use memory_model::{HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
 
 /// Each BAR has 4 KiB, and as much free behind it.
 pub const STRIDE: u64 = 0x2000;
-const SIZE: u128 = 0x1000;
+const SIZE: u64 = 0x1000;
+/// An address that a process could have. Nobody looks.
+const HOST: u64 = 0x7e00_0000_0000;
 
 /// A model in which the BARs lie side by side in a container.
 pub struct Bars {
@@ -15,12 +19,26 @@ pub struct Bars {
 }
 
 impl Bars {
+    /// BARs of registers, every access to which traps.
     pub fn new(count: u64) -> Self {
-        build(count).expect("the machine is valid")
+        let bar = |_| Some(Region::mmio("bar", SIZE.into()));
+        build(count, bar).expect("the machine is valid")
+    }
+
+    /// BARs of memory at host addresses where there is nothing: a memslot each.
+    pub fn of_memory(count: u64) -> Self {
+        let bar = |number| {
+            let host = HostMemory::new(HOST + number * SIZE, SIZE, Arc::new(()))?;
+            Some(Region::ram("bar", Memory::host_only(host)))
+        };
+        build(count, bar).expect("the machine is valid")
     }
 }
 
-fn build(count: u64) -> Result<Bars, Box<dyn std::error::Error>> {
+fn build(
+    count: u64,
+    bar: impl Fn(u64) -> Option<Region>,
+) -> Result<Bars, Box<dyn std::error::Error>> {
     let mut model = MemoryModel::new();
     let mut t = model.transaction();
     let memory = t.add(Region::container("memory", 1 << 64))?;
@@ -28,7 +46,7 @@ fn build(count: u64) -> Result<Bars, Box<dyn std::error::Error>> {
     t.place(window, memory, 0, 0)?;
     let mut bars = Vec::new();
     for number in 0..count {
-        let bar = t.add(Region::mmio("bar", SIZE))?;
+        let bar = t.add(bar(number).ok_or("a BAR that wraps")?)?;
         t.place(bar, window, number * STRIDE, 0)?;
         bars.push(bar);
     }

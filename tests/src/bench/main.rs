@@ -2,11 +2,13 @@
 //! What things cost. `cargo xtask bench` runs this and makes tables of it.
 //!
 //! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
-//! among N, for somebody who counts instructions to watch.
+//! among N, for somebody who counts instructions to watch; `bench slots N
+//! TIMES` moves one that is memory, with memslots that follow.
 
 mod lookups;
 mod machine;
 mod moves;
+mod slots;
 
 use std::process::ExitCode;
 
@@ -19,12 +21,16 @@ fn main() -> ExitCode {
             (Ok(bars), Ok(times)) => moves::run(bars, times),
             _ => return usage(),
         },
+        ["slots", bars, times] => match (bars.parse(), times.parse()) {
+            (Ok(bars), Ok(times)) => slots::run(bars, times),
+            _ => return usage(),
+        },
         _ => return usage(),
     }
     ExitCode::SUCCESS
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: bench lookups | bench moves BARS TIMES");
+    eprintln!("usage: bench lookups | bench moves BARS TIMES | bench slots BARS TIMES");
     ExitCode::from(2)
 }

@@ -28,6 +28,11 @@ pub fn run(bars: u64, times: u64) {
     let idle = Arc::new(Idle);
     let following = machine.model.add_listener(machine.space, 0, idle);
     following.expect("an idle listener refuses nothing");
+    to_and_fro(&mut machine, bars, times);
+}
+
+/// Moves the BAR in the middle behind all others, and back.
+pub fn to_and_fro(machine: &mut Bars, bars: u64, times: u64) {
     let bar = machine.bars[machine.bars.len() / 2];
     let here = bars / 2 * STRIDE;
     let there = bars * STRIDE + STRIDE;

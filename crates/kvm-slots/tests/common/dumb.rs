@@ -11,6 +11,8 @@ use super::PAGE;
 #[derive(Clone, Debug, Default)]
 pub struct DumbSlots {
     slots: Vec<Slot>,
+    /// The numbers of the private pages.
+    pub private: BTreeSet<u64>,
 }
 
 impl DumbSlots {
@@ -27,6 +29,15 @@ impl DumbSlots {
             Op::SetFlags { from, to } => {
                 assert_ne!(from.log_dirty, to.log_dirty, "{op}: nothing changes");
                 self.change(from, to, |slot| slot.log_dirty = to.log_dirty);
+            }
+            Op::SetPrivate { pages, private } => {
+                for page in pages.gpa / PAGE..(pages.gpa + pages.size) / PAGE {
+                    let changes = match private {
+                        true => self.private.insert(page),
+                        false => self.private.remove(&page),
+                    };
+                    assert!(changes, "{op}: nothing changes at page {page:#x}");
+                }
             }
         }
     }

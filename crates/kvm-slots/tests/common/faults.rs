@@ -21,7 +21,7 @@ use kvm_slots::{Backing, Errno, Op};
 pub fn possible(op: &Op) -> Vec<Errno> {
     let mut errnos = vec![Errno::EIO, Errno::EFAULT, Errno::EINVAL, Errno::ENOMEM];
     match op {
-        Op::Delete(_) | Op::SetFlags { .. } => {}
+        Op::Delete(_) | Op::SetFlags { .. } | Op::SetPrivate { .. } => {}
         Op::Move { .. } => errnos.push(Errno::EEXIST),
         Op::Create(slot) => {
             errnos.push(Errno::EEXIST);

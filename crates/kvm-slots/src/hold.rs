@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Keeping vCPUs out of the guest while memory that they use has a gap.
+
+use std::sync::Arc;
+
+/// Stops a VM's vCPUs for a moment. A VMM implements it.
+///
+/// KVM has no operation on two memslots at once: where one slot becomes two,
+/// the memory is out of the guest's reach in between, and a vCPU that runs
+/// would see an MMIO exit in the middle of its RAM.
+pub trait HoldVcpus {
+    /// Lets the vCPUs run again when it is dropped.
+    type Held<'a>
+    where
+        Self: 'a;
+
+    /// Returns once no vCPU is in the guest, and none will enter it before the
+    /// result is dropped. A vCPU thread that is handling an exit is not in the
+    /// guest, whatever it waits for: it may be the caller itself.
+    fn hold(&self) -> Self::Held<'_>;
+}
+
+/// For a VM none of whose vCPUs is ever in the guest while its memory changes:
+/// it has not started yet, or its only vCPU's thread makes the changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoneRuns;
+
+impl HoldVcpus for NoneRuns {
+    type Held<'a> = ();
+
+    fn hold(&self) {}
+}
+
+impl<H: HoldVcpus> HoldVcpus for Arc<H> {
+    type Held<'a>
+        = H::Held<'a>
+    where
+        Self: 'a;
+
+    fn hold(&self) -> Self::Held<'_> {
+        (**self).hold()
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Why there is no plan.
+
+use super::PageRun;
+use crate::Unsupported;
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The kernel has no slots for some of the ranges.
+    #[error("{}", list(.0))]
+    Unsupported(Vec<UnsupportedRange>),
+    /// More slots than the kernel has, less those that the VMM reserved.
+    #[error("{needed} memslots are needed, the kernel has {limit} and {reserved} are reserved")]
+    TooManySlots {
+        /// How many slots there would be.
+        needed: usize,
+        /// How many there can be (`KVM_CAP_NR_MEMSLOTS`).
+        limit: u32,
+        /// How many of these [`SlotRules`](crate::SlotRules) reserve.
+        reserved: u32,
+    },
+    /// A range is empty or wraps, or overlaps another one.
+    #[error("the range of {size:#x} bytes at {gpa:#x} is empty, wraps, or overlaps another")]
+    BadRange {
+        /// The first guest-physical address.
+        gpa: u64,
+        /// The number of bytes.
+        size: u64,
+    },
+    /// A range that is said to go has not the slots that it should have: the
+    /// table is out of step with whoever says so. [`plan()`](crate::plan())
+    /// puts them in step again.
+    #[error("the range of {size:#x} bytes at {gpa:#x} is to go, and its memslots are not there")]
+    NotThere {
+        /// The first guest-physical address.
+        gpa: u64,
+        /// The number of bytes.
+        size: u64,
+    },
+    /// Private pages that are no whole pages, or wrap, or overlap others.
+    #[error("private pages of {:#x} bytes at {:#x} are empty, unaligned, wrap, or overlap", .0.size, .0.gpa)]
+    BadPages(PageRun),
+    /// The largest slot that [`SlotRules`](crate::SlotRules) allow is not made
+    /// of whole pages, or is larger than any that KVM takes.
+    #[error("slots of at most {size:#x} bytes: not whole pages, none, or more than 2^31 - 1")]
+    BadMaximum {
+        /// The number of bytes.
+        size: u64,
+    },
+}
+
+/// A range that the kernel has no slot for, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{size:#x} bytes at {gpa:#x}: {why}")]
+pub struct UnsupportedRange {
+    /// The first guest-physical address.
+    pub gpa: u64,
+    /// The number of bytes.
+    pub size: u64,
+    /// The reason.
+    pub why: Unsupported,
+}
+
+fn list(ranges: &[UnsupportedRange]) -> String {
+    let texts: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}

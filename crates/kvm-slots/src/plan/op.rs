@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One step of a plan: one ioctl.
+
+use std::fmt;
+
+use crate::slot::Slot;
+
+/// One operation on memslots or page attributes. The slot of `Delete` and each
+/// `from` are slots as they were, so that an operation can be undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// The slot goes.
+    Delete(Slot),
+    /// The slot moves to another guest-physical address; logging may change.
+    Move {
+        /// As it was.
+        from: Slot,
+        /// As it shall be.
+        to: Slot,
+    },
+    /// Dirty logging starts or stops.
+    SetFlags {
+        /// As it was.
+        from: Slot,
+        /// As it shall be.
+        to: Slot,
+    },
+    /// A new slot.
+    Create(Slot),
+    /// Pages, all of which are the one, become the other: private or shared
+    /// (`KVM_SET_MEMORY_ATTRIBUTES`). No slot changes.
+    SetPrivate {
+        /// The pages.
+        pages: PageRun,
+        /// Whether they become private.
+        private: bool,
+    },
+}
+
+/// A run of whole guest pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageRun {
+    /// The first guest-physical address, page aligned.
+    pub gpa: u64,
+    /// The number of bytes, page aligned and not zero.
+    pub size: u64,
+}
+
+impl Op {
+    /// The operation that takes this one back.
+    pub fn inverse(&self) -> Self {
+        match self {
+            Self::Delete(slot) => Self::Create(slot.clone()),
+            Self::Create(slot) => Self::Delete(slot.clone()),
+            Self::Move { from, to } => Self::Move {
+                from: to.clone(),
+                to: from.clone(),
+            },
+            Self::SetFlags { from, to } => Self::SetFlags {
+                from: to.clone(),
+                to: from.clone(),
+            },
+            Self::SetPrivate { pages, private } => Self::SetPrivate {
+                pages: *pages,
+                private: !private,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delete(s) => write!(f, "DELETE slot {} at {:#x}", s.id, s.gpa),
+            Self::Move { from, to } => {
+                write!(
+                    f,
+                    "MOVE slot {} from {:#x} to {:#x}",
+                    to.id, from.gpa, to.gpa
+                )
+            }
+            Self::SetFlags { to, .. } => {
+                let logging = if to.log_dirty { "starts" } else { "stops" };
+                write!(
+                    f,
+                    "FLAGS slot {} at {:#x}: dirty log {logging}",
+                    to.id, to.gpa
+                )
+            }
+            Self::Create(s) => write!(
+                f,
+                "CREATE slot {} at {:#x}, {:#x} bytes",
+                s.id, s.gpa, s.size
+            ),
+            Self::SetPrivate { pages, private } => {
+                let state = if *private { "private" } else { "shared" };
+                write!(
+                    f,
+                    "ATTRIBUTES at {:#x}, {:#x} bytes: {state}",
+                    pages.gpa, pages.size
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a VMM decides about its slots once and for all.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use crate::plan::PlanError;
+use crate::slot::SlotId;
+
+/// `KVM_MEM_MAX_NR_PAGES`: a slot of more pages is refused
+/// (include/linux/kvm_host.h).
+const MAX_PAGES: u64 = (1 << 31) - 1;
+
+/// Which numbers a VMM keeps for itself, and how large a slot may become.
+///
+/// They belong to a [`SlotTable`](crate::SlotTable) and stay the same for its
+/// life, so that a range is always cut in the same way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotRules {
+    reserved: BTreeSet<(SlotId, SlotId)>,
+    max_size: Option<u64>,
+}
+
+impl SlotRules {
+    /// No reserved number, and slots as large as KVM takes them.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps these numbers for slots that the VMM makes on its own: no plan
+    /// ever uses them. Such slots must keep away from the ranges of the plans.
+    #[must_use]
+    pub fn reserving(mut self, ids: RangeInclusive<SlotId>) -> Self {
+        if !ids.is_empty() {
+            self.reserved.insert(ids.into_inner());
+        }
+        self
+    }
+
+    /// Cuts ranges of more than `size` bytes into several slots. It must be a
+    /// multiple of the page size, and at most 2^31 - 1 pages: if not, there is
+    /// no plan ([`PlanError::BadMaximum`]).
+    ///
+    /// Without this the limit is 2^30 pages, 4 TiB for pages of 4 KiB: the
+    /// largest power of two that KVM takes. A limit that is not a multiple of
+    /// the processor's large pages would cost one of these at every cut, since
+    /// KVM maps none that two slots share.
+    #[must_use]
+    pub fn with_max_slot_size(mut self, size: u64) -> Self {
+        self.max_size = Some(size);
+        self
+    }
+
+    /// The numbers that are reserved; the ranges may overlap.
+    pub fn reserved(&self) -> impl Iterator<Item = RangeInclusive<SlotId>> + '_ {
+        self.reserved.iter().map(|&(first, last)| first..=last)
+    }
+
+    /// How many numbers below `limit` are reserved.
+    pub(crate) fn reserved_below(&self, limit: u32) -> u32 {
+        // By their first number, so that what overlaps is counted once.
+        let mut counted = 0;
+        let counts = self.reserved.iter().map(|&(first, last)| {
+            let end = (u32::from(last) + 1).min(limit);
+            let new = end.saturating_sub(counted.max(first.into()));
+            counted = counted.max(end);
+            new
+        });
+        counts.sum()
+    }
+
+    pub(crate) fn is_reserved(&self, id: SlotId) -> bool {
+        self.reserved().any(|ids| ids.contains(&id))
+    }
+
+    /// The largest slot in bytes.
+    pub(crate) fn max_slot_size(&self, page: u64) -> Result<u64, PlanError> {
+        let Some(size) = self.max_size else {
+            return Ok(page.saturating_mul(1 << 30));
+        };
+        match size > 0 && size % page == 0 && size / page <= MAX_PAGES {
+            true => Ok(size),
+            false => Err(PlanError::BadMaximum { size }),
+        }
+    }
+}
