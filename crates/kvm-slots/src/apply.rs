@@ -3,7 +3,7 @@
 
 use crate::plan::{Op, Plan};
 use crate::slot::Slot;
-use crate::{AbiProfile, Capabilities, Errno, SlotTable, Vm};
+use crate::{AbiProfile, BeforeOp, Capabilities, Errno, SlotTable, Vm};
 
 /// The operations of a plan that was carried out: what it takes to undo it.
 #[derive(Debug)]
@@ -63,14 +63,42 @@ pub unsafe fn apply(
     plan: &Plan,
     table: &mut SlotTable,
 ) -> Result<Applied, ApplyError> {
+    // SAFETY: passed on from the caller.
+    unsafe { apply_with(vm, capabilities, abi, plan, table, &()) }
+}
+
+/// As [`apply`], and `watcher` is asked before each operation, also before
+/// those that undo others. That is where a dirty log is read that an operation
+/// would take away: see [`DirtyCollector`](crate::DirtyCollector).
+///
+/// # Errors
+/// [`ApplyError`] with the step that the kernel or `watcher` refused.
+///
+/// # Safety
+/// As for [`apply`].
+#[expect(
+    clippy::result_large_err,
+    reason = "the error names whole slots, and a failed ioctl dwarfs its copying"
+)]
+pub unsafe fn apply_with(
+    vm: &impl Vm,
+    capabilities: &Capabilities,
+    abi: AbiProfile,
+    plan: &Plan,
+    table: &mut SlotTable,
+    watcher: &dyn BeforeOp,
+) -> Result<Applied, ApplyError> {
     let mut ops = Vec::new();
     for op in &plan.ops {
+        let allowed = watcher.before(op, table);
         // SAFETY: the caller vouches for the host ranges of all slots of the
         // plan while their owners live, and the table, which follows below,
         // holds the owner of every slot that KVM has.
-        if let Err(errno) = unsafe { perform(vm, capabilities, abi, op) } {
+        let done = allowed.and_then(|()| unsafe { perform(vm, capabilities, abi, op) });
+        if let Err(errno) = done {
+            let applied = Applied { ops };
             // SAFETY: as above; these slots were in the table before.
-            let not_undone = unsafe { undo(vm, capabilities, abi, Applied { ops }, table) };
+            let not_undone = unsafe { undo_with(vm, capabilities, abi, applied, table, watcher) };
             return Err(ApplyError {
                 op: op.clone(),
                 errno,
@@ -94,11 +122,29 @@ pub unsafe fn undo(
     applied: Applied,
     table: &mut SlotTable,
 ) -> Vec<(Op, Errno)> {
+    // SAFETY: passed on from the caller.
+    unsafe { undo_with(vm, capabilities, abi, applied, table, &()) }
+}
+
+/// As [`undo`], and `watcher` is asked before each operation.
+///
+/// # Safety
+/// As for [`undo`].
+pub unsafe fn undo_with(
+    vm: &impl Vm,
+    capabilities: &Capabilities,
+    abi: AbiProfile,
+    applied: Applied,
+    table: &mut SlotTable,
+    watcher: &dyn BeforeOp,
+) -> Vec<(Op, Errno)> {
     let mut not_undone = Vec::new();
     for op in applied.ops.iter().rev().map(Op::inverse) {
+        let allowed = watcher.before(&op, table);
         // SAFETY: the caller vouches for these slots' host ranges; `Applied`
         // held their owners from before `apply` until now.
-        match unsafe { perform(vm, capabilities, abi, &op) } {
+        let done = allowed.and_then(|()| unsafe { perform(vm, capabilities, abi, &op) });
+        match done {
             Ok(()) => table.follow(&op),
             Err(errno) => not_undone.push((op, errno)),
         }

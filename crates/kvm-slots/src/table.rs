@@ -24,6 +24,11 @@ impl SlotTable {
         self.slots.values()
     }
 
+    /// The slot of that number.
+    pub fn get(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(&id)
+    }
+
     /// How many slots there are.
     pub fn len(&self) -> usize {
         self.slots.len()

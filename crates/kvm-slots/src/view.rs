@@ -2,14 +2,14 @@
 //! Flat views of the crate `memory-model` as input, and a listener that keeps
 //! a VM's memslots in step with one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memory_model::{self as model, FlatView, GuestAccess, Listener, ListenerError, Update};
 
 use crate::range::{Backing, FileStart, HostMemory, SlotAccess, SlotRange};
 use crate::{
-    AbiProfile, Applied, ApplyError, Capabilities, Errno, Op, Plan, PlanError, SlotTable, Vm,
-    apply, plan, undo,
+    AbiProfile, Applied, ApplyError, BeforeOp, Capabilities, Errno, Op, Plan, PlanError, SlotTable,
+    Vm, apply_with, plan, undo_with,
 };
 
 /// What of `view` the guest is to reach directly: everything that is not
@@ -69,6 +69,7 @@ pub struct SlotListener<V> {
     vm: V,
     capabilities: Capabilities,
     abi: AbiProfile,
+    watcher: Arc<dyn BeforeOp + Send + Sync>,
     state: Mutex<State>,
 }
 
@@ -107,8 +108,22 @@ impl<V: Vm> SlotListener<V> {
             capabilities: Capabilities::probe(&vm),
             vm,
             abi,
+            watcher: Arc::new(()),
             state: Mutex::default(),
         }
+    }
+
+    /// Has `watcher` asked before each operation: a
+    /// [`DirtyCollector`](crate::DirtyCollector), so that no log is lost.
+    #[must_use]
+    pub fn with_watcher(self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
+        Self { watcher, ..self }
+    }
+
+    /// Calls `look` with the memslots as they are, and keeps them so meanwhile:
+    /// for [`DirtyCollector::collect`](crate::DirtyCollector::collect).
+    pub fn with_table<R>(&self, look: impl FnOnce(&SlotTable) -> R) -> R {
+        look(&self.state().table)
     }
 
     /// The VM.
@@ -154,12 +169,13 @@ impl<V: Vm> SlotListener<V> {
         // SAFETY: the host ranges come from the views, for which the creator
         // of this listener has vouched in `new`.
         let applied = unsafe {
-            apply(
+            apply_with(
                 &self.vm,
                 &self.capabilities,
                 self.abi,
                 &plan,
                 &mut state.table,
+                &*self.watcher,
             )
         }?;
         state.applied = Some(applied);
@@ -193,12 +209,13 @@ impl<H, V: Vm + Send + Sync> Listener<H> for SlotListener<V> {
         // SAFETY: these slots were made from earlier views, whose host ranges
         // the creator of this listener has vouched for in `new`.
         let not_undone = unsafe {
-            undo(
+            undo_with(
                 &self.vm,
                 &self.capabilities,
                 self.abi,
                 applied,
                 &mut state.table,
+                &*self.watcher,
             )
         };
         match not_undone.is_empty() {

@@ -25,16 +25,19 @@
 //! # Ok::<(), kvm_slots::sim::GuestFault>(())
 //! ```
 //!
-//! Not simulated yet: the dirty log and ring, pre-fault, hole punching, that
+//! A guest has one vCPU, and one dirty ring if there are any.
+//!
+//! Not simulated yet: pre-fault, hole punching, that
 //! `mmap` of a guest_memfd without [`GuestMemfdFlags::MMAP`] fails, and that a
 //! guest_memfd's bytes go with the last descriptor of it.
 
 mod access;
+mod dirty;
+mod dirty_ring;
 mod files;
 mod host;
 mod kernel;
 mod memslots;
-mod page_set;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,12 +45,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 pub use access::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+pub use dirty_ring::SimDirtyRing;
 pub use kernel::{KernelVersion, SimConfig, VmType};
 
+use crate::page_set::PageSet;
 use crate::{Errno, GuestMemfdFlags, Vm};
+use dirty::Dirty;
 use files::{FileKind, Files};
 use memslots::{Memslots, PAGE};
-use page_set::PageSet;
 
 /// A simulated VM. Clones are the same VM.
 #[derive(Clone, Debug)]
@@ -62,6 +67,7 @@ struct State {
     files: Files,
     /// The pages with the attribute PRIVATE.
     private: PageSet,
+    dirty: Dirty,
 }
 
 impl SimVm {
@@ -118,9 +124,13 @@ impl SimVm {
         old_ioctl: bool,
     ) -> Result<(), Errno> {
         let state = &mut *self.state();
+        let old = state.memslots.get(region.slot);
         state
             .memslots
-            .set(&self.config, &state.files, region, old_ioctl)
+            .set(&self.config, &state.files, region, old_ioctl)?;
+        let new = state.memslots.get(region.slot);
+        state.dirty.follow(region.slot, old, new);
+        Ok(())
     }
 }
 

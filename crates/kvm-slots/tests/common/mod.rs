@@ -8,6 +8,8 @@ pub mod dumb;
 pub mod guest;
 #[cfg(feature = "sim")]
 pub mod machine;
+#[cfg(feature = "sim")]
+pub mod migration;
 pub mod pages;
 pub mod random;
 #[cfg(feature = "sim")]
