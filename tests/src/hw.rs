@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use kvm_slots::sim::KernelVersion;
-use kvm_slots::{AbiProfile, Capabilities, ProbeError, SlotTable, probe_abi};
+use kvm_slots::{AbiProfile, Capabilities, DirtyMode, ProbeError, SlotTable, probe_abi};
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
@@ -13,6 +13,7 @@ use vmm::machine::How;
 
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
+use crate::{dirty, pre_fault};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct HwTest {
 enum Body {
     Plain(fn() -> Result<(), String>),
     OfMachine(fn(&str) -> Result<(), String>, &'static str),
+    OfMode(fn(DirtyMode) -> Result<(), String>, DirtyMode),
 }
 
 impl HwTest {
@@ -39,6 +41,7 @@ impl HwTest {
         match self.run {
             Body::Plain(run) => run(),
             Body::OfMachine(run, machine) => run(machine),
+            Body::OfMode(run, mode) => run(mode),
         }
     }
 }
@@ -57,6 +60,15 @@ pub fn all() -> Vec<HwTest> {
             needs: &[Need::Kvm],
             run: Body::OfMachine(is_seen_alike, name),
         });
+    }
+    for (mode_name, mode, needs) in dirty::MODES {
+        for (name, run) in dirty::TESTS {
+            tests.push(HwTest {
+                name: format!("{mode_name}_{name}"),
+                needs,
+                run: Body::OfMode(run, mode),
+            });
+        }
     }
     let mut plain = |name: &str, needs, run| {
         tests.push(HwTest {
@@ -79,6 +91,21 @@ pub fn all() -> Vec<HwTest> {
         "a_released_kernel_has_no_abi_whatever_the_profile",
         &[Need::Kvm, Need::NoHostlessSlots],
         no_abi_is_found,
+    );
+    plain(
+        "clearing_a_dirty_log_is_refused_alike_on_the_real_and_the_simulated_kvm",
+        &[Need::Kvm, Need::ManualProtect, Need::DirtyRing],
+        dirty::refused_alike,
+    );
+    plain(
+        "pre_faulting_goes_as_far_as_there_is_memory",
+        &[Need::Kvm, Need::PreFault],
+        pre_fault::goes_as_far_as_there_is_memory,
+    );
+    plain(
+        "pre_faulting_is_refused_where_the_kernel_has_none",
+        &[Need::Kvm, Need::NoPreFault],
+        pre_fault::is_refused_where_it_is_missing,
     );
     tests
 }

@@ -6,6 +6,8 @@
 //! `hardware.rs`, and `cargo xtask hw-test` by way of the program `hw-tests`,
 //! a single binary that can also be carried into another machine.
 
+mod dirty;
 pub mod hw;
 pub mod needs;
 pub mod peers;
+mod pre_fault;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags};
+use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
+use kvm_slots::{AbiProfile, Capabilities, DirtyCapabilities, GuestMemfdFlags, ManualProtect, Vm};
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::Machine;
@@ -22,15 +23,34 @@ pub enum Need {
     /// A released kernel: no memslots without a host address. A patched one
     /// is told by its name, because what would find out is itself under test.
     NoHostlessSlots,
+    /// Dirty logs that are cleared by calls of their own.
+    ManualProtect,
+    /// Dirty rings that need no log beside them.
+    DirtyRing,
+    /// Guest memory can be mapped before the guest touches it.
+    PreFault,
+    /// It cannot.
+    NoPreFault,
 }
 
 /// The machine that the tests run on, probed once.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// What a plain VM can do, or why there is none.
-    pub plain: Result<Capabilities, String>,
+    pub plain: Result<Plain, String>,
     /// The kernel's release.
     pub kernel: String,
+}
+
+/// What a plain VM can do.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// In general.
+    pub capabilities: Capabilities,
+    /// To track writes.
+    pub dirty: DirtyCapabilities,
+    /// `KVM_CAP_PRE_FAULT_MEMORY`.
+    pub pre_fault: bool,
 }
 
 impl Host {
@@ -39,15 +59,22 @@ impl Host {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
         let kvm = kvm(&empty());
         Self {
-            plain: kvm.map(|kvm| Capabilities::probe(kvm.vm())),
+            plain: kvm.map(|kvm| {
+                let vm = kvm.vm();
+                Plain {
+                    capabilities: Capabilities::probe(vm),
+                    dirty: DirtyCapabilities::probe(vm),
+                    pre_fault: vm.check_extension(KVM_CAP_PRE_FAULT_MEMORY) > 0,
+                }
+            }),
             kernel: release.map_or_else(|_| "unknown".into(), |text| text.trim().into()),
         }
     }
 
     /// Why `need` is not met, or nothing if it is.
     pub fn lacks(&self, need: Need) -> Option<String> {
-        let plain = match &self.plain {
-            Ok(plain) => plain,
+        let (plain, dirty, pre_fault) = match &self.plain {
+            Ok(can) => (&can.capabilities, &can.dirty, can.pre_fault),
             Err(why) => return Some(why.clone()),
         };
         let wanted = GuestMemfdFlags::all();
@@ -64,14 +91,27 @@ impl Host {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,
             },
+            Need::ManualProtect if dirty.manual_protect == ManualProtect::all() => None,
+            Need::ManualProtect => Some(format!(
+                "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is {:?}",
+                dirty.manual_protect
+            )),
+            Need::DirtyRing if dirty.ring_bytes == 0 => Some("no dirty rings".into()),
+            Need::DirtyRing if dirty.ring_needs_log => Some("dirty rings need a log".into()),
+            Need::DirtyRing => None,
+            Need::PreFault if pre_fault => None,
+            Need::PreFault => Some("KVM_CAP_PRE_FAULT_MEMORY is 0".into()),
+            Need::NoPreFault if pre_fault => Some("KVM_CAP_PRE_FAULT_MEMORY is 1".into()),
+            Need::NoPreFault => None,
         }
     }
 
     /// The capabilities by name, for reports.
     pub fn capabilities(&self) -> BTreeMap<&'static str, u64> {
-        let Ok(plain) = &self.plain else {
+        let Ok(can) = &self.plain else {
             return BTreeMap::new();
         };
+        let (plain, dirty) = (&can.capabilities, &can.dirty);
         BTreeMap::from([
             ("NR_MEMSLOTS", plain.nr_memslots.into()),
             ("USER_MEMORY2", plain.user_memory2.into()),
@@ -80,6 +120,9 @@ impl Host {
             ("GUEST_MEMFD_FLAGS", plain.guest_memfd_flags.bits()),
             ("MEMORY_ATTRIBUTES", plain.memory_attributes),
             ("MEMORY_FAULT_INFO", plain.memory_fault_info.into()),
+            ("MANUAL_DIRTY_LOG_PROTECT2", dirty.manual_protect.bits()),
+            ("DIRTY_LOG_RING", dirty.ring_bytes.into()),
+            ("PRE_FAULT_MEMORY", can.pre_fault.into()),
         ])
     }
 }
@@ -93,7 +136,7 @@ pub fn kvm(machine: &Machine) -> Result<Kvm, String> {
 }
 
 /// A machine without anything.
-fn empty() -> Machine {
+pub fn empty() -> Machine {
     Machine {
         name: "empty".into(),
         regions: Vec::new(),

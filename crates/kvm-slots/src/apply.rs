@@ -3,7 +3,7 @@
 
 use crate::plan::{Op, Plan};
 use crate::step::{StepError, finds_room, step};
-use crate::{AbiProfile, Capabilities, SlotTable, Vm};
+use crate::{AbiProfile, BeforeOp, Capabilities, SlotTable, Vm};
 
 /// The operations of a plan that was carried out: what it takes to undo it.
 #[derive(Debug)]
@@ -74,14 +74,44 @@ pub unsafe fn apply(
     plan: &Plan,
     table: &mut SlotTable,
 ) -> Result<Applied, ApplyError> {
+    // SAFETY: passed on from the caller.
+    unsafe { apply_with(vm, capabilities, abi, plan, table, &()) }
+}
+
+/// As [`apply`], and `watcher` is asked before each operation, also before
+/// those that undo others. That is where a dirty log is read that an operation
+/// would take away: see [`DirtyCollector`](crate::DirtyCollector).
+///
+/// # Errors
+/// [`ApplyError`] with the step that the kernel or `watcher` refused.
+///
+/// # Safety
+/// As for [`apply`].
+#[expect(
+    clippy::result_large_err,
+    reason = "the error names whole slots, and a failed ioctl dwarfs its copying"
+)]
+pub unsafe fn apply_with(
+    vm: &impl Vm,
+    capabilities: &Capabilities,
+    abi: AbiProfile,
+    plan: &Plan,
+    table: &mut SlotTable,
+    watcher: &dyn BeforeOp,
+) -> Result<Applied, ApplyError> {
     let mut ops = Vec::new();
     for op in &plan.ops {
+        let allowed = watcher.before(op, table);
         // SAFETY: the caller vouches for the host ranges of all slots of the
         // plan while their owners live, and the table, which follows, holds
         // the owner of every slot that KVM has.
-        if let Err(why) = unsafe { step(vm, capabilities, abi, op, table) } {
+        let done = allowed
+            .map_err(StepError::from)
+            .and_then(|()| unsafe { step(vm, capabilities, abi, op, table) });
+        if let Err(why) = done {
+            let applied = Applied { ops };
             // SAFETY: as above; these slots were in the table before.
-            let not_undone = unsafe { undo(vm, capabilities, abi, Applied { ops }, table) };
+            let not_undone = unsafe { undo_with(vm, capabilities, abi, applied, table, watcher) };
             return Err(ApplyError {
                 op: op.clone(),
                 why,
@@ -108,6 +138,22 @@ pub unsafe fn undo(
     applied: Applied,
     table: &mut SlotTable,
 ) -> Vec<NotUndone> {
+    // SAFETY: passed on from the caller.
+    unsafe { undo_with(vm, capabilities, abi, applied, table, &()) }
+}
+
+/// As [`undo`], and `watcher` is asked before each operation.
+///
+/// # Safety
+/// As for [`undo`].
+pub unsafe fn undo_with(
+    vm: &impl Vm,
+    capabilities: &Capabilities,
+    abi: AbiProfile,
+    applied: Applied,
+    table: &mut SlotTable,
+    watcher: &dyn BeforeOp,
+) -> Vec<NotUndone> {
     let mut not_undone: Vec<NotUndone> = Vec::new();
     for op in applied.ops.iter().rev().map(Op::inverse) {
         // While all goes well there is room: the place was left by the step
@@ -116,9 +162,10 @@ pub unsafe fn undo(
             true => Ok(()),
             false => finds_room(table, &op),
         };
+        let allowed = room.and_then(|()| Ok(watcher.before(&op, table)?));
         // SAFETY: the caller vouches for these slots' host ranges; `Applied`
         // held their owners from before `apply` until now.
-        let done = room.and_then(|()| unsafe { step(vm, capabilities, abi, &op, table) });
+        let done = allowed.and_then(|()| unsafe { step(vm, capabilities, abi, &op, table) });
         if let Err(why) = done {
             not_undone.push(NotUndone { op, why });
         }

@@ -1,28 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The real KVM.
 
+use std::collections::BTreeMap;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
-    kvm_create_guest_memfd, kvm_userspace_memory_region, kvm_userspace_memory_region2,
+    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+    kvm_create_guest_memfd, kvm_enable_cap, kvm_userspace_memory_region,
+    kvm_userspace_memory_region2,
 };
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 
-use crate::{Errno, GuestMemfdFlags, PushMap, Vm};
+use crate::caps::host_page_size;
+use crate::{Errno, GuestMemfdFlags, LoggingVm, ManualProtect, PushMap, VcpuDirtyRing, Vm, ioctl};
 
-/// A VM of the kernel's KVM.
+/// A VM of the kernel's KVM. Clones are the same VM.
 #[derive(Clone, Debug)]
 pub struct KvmVm {
     vm: Arc<VmFd>,
     push_map: Option<Arc<dyn PushMap>>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What the kernel was told, as far as the sizes of buffers hang on it.
+#[derive(Debug, Default)]
+struct Told {
+    /// Slots by number, with their size in bytes.
+    slots: BTreeMap<u32, u64>,
+    ring_bytes: Option<u32>,
 }
 
 impl KvmVm {
-    /// Uses the VM behind `vm`. All memslots of that VM must be left to this
-    /// crate: it keeps its own table of them.
+    /// Uses the VM behind `vm`, which has no memslots yet. All memslots of that
+    /// VM must be left to this value and its clones: it knows by them how long
+    /// a dirty log is.
     pub fn new(vm: Arc<VmFd>) -> Self {
-        Self { vm, push_map: None }
+        Self {
+            vm,
+            push_map: None,
+            told: Arc::default(),
+        }
     }
 
     /// With the platform's call that maps a device's memory without a memslot.
@@ -38,6 +56,41 @@ impl KvmVm {
     pub fn fd(&self) -> &VmFd {
         &self.vm
     }
+
+    /// Maps the dirty ring of `vcpu`, a vCPU of this VM. Another VM's may have
+    /// no ring there, or a smaller one; harvesting it ends in SIGBUS then.
+    ///
+    /// Each ring only once: two harvesters of one ring each miss what the
+    /// other takes.
+    ///
+    /// # Errors
+    /// ENXIO before [`LoggingVm::enable_dirty_ring`], else what `mmap` says.
+    pub fn map_dirty_ring(&self, vcpu: &VcpuFd) -> Result<VcpuDirtyRing, Errno> {
+        let bytes = self.told().ring_bytes.ok_or(Errno::ENXIO)?;
+        VcpuDirtyRing::map(vcpu, host_page_size(), bytes)
+    }
+
+    /// Whole entries change at once, so a panic leaves nothing half done.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enable(&self, cap: u32, arg: u64) -> Result<(), Errno> {
+        Ok(self.vm.enable_cap(&kvm_enable_cap {
+            cap,
+            args: [arg, 0, 0, 0],
+            ..Default::default()
+        })?)
+    }
+}
+
+impl Told {
+    fn follow(&mut self, slot: u32, size: u64) {
+        match size {
+            0 => self.slots.remove(&slot),
+            _ => self.slots.insert(slot, size),
+        };
+    }
 }
 
 impl Vm for KvmVm {
@@ -49,17 +102,23 @@ impl Vm for KvmVm {
         &self,
         region: &kvm_userspace_memory_region2,
     ) -> Result<(), Errno> {
+        let mut told = self.told();
         // SAFETY: the caller promises about the host address exactly what
         // kvm-ioctls asks for; the struct itself is passed by value.
-        Ok(unsafe { self.vm.set_user_memory_region2(*region) }?)
+        unsafe { self.vm.set_user_memory_region2(*region) }?;
+        told.follow(region.slot, region.memory_size);
+        Ok(())
     }
 
     unsafe fn set_user_memory_region(
         &self,
         region: &kvm_userspace_memory_region,
     ) -> Result<(), Errno> {
+        let mut told = self.told();
         // SAFETY: as above.
-        Ok(unsafe { self.vm.set_user_memory_region(*region) }?)
+        unsafe { self.vm.set_user_memory_region(*region) }?;
+        told.follow(region.slot, region.memory_size);
+        Ok(())
     }
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
@@ -92,5 +151,48 @@ impl Vm for KvmVm {
     }
     fn push_map(&self) -> Option<&dyn PushMap> {
         self.push_map.as_deref()
+    }
+}
+
+impl LoggingVm for KvmVm {
+    fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno> {
+        self.enable(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, options.bits())
+    }
+
+    fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
+        // Both are the same ring. Where the newer name is not known, the
+        // kernel is an older one on x86, whose stores are ordered.
+        let cap = match self.check_extension(KVM_CAP_DIRTY_LOG_RING_ACQ_REL) {
+            1.. => KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
+            _ => KVM_CAP_DIRTY_LOG_RING,
+        };
+        let mut told = self.told();
+        self.enable(cap, bytes.into())?;
+        told.ring_bytes = Some(bytes);
+        Ok(())
+    }
+
+    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
+        // The kernel writes as many bits as the slot has pages. That is as many
+        // as it was told, and that cannot change while the lock is held: who
+        // makes slots has promised to do so here only.
+        let told = self.told();
+        let size = *told.slots.get(&slot).ok_or(Errno::ENOENT)?;
+        let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
+        Ok(self.vm.get_dirty_log(slot, size)?)
+    }
+
+    fn clear_dirty_log(
+        &self,
+        slot: u32,
+        first_page: u64,
+        num_pages: u32,
+        bitmap: &[u64],
+    ) -> Result<(), Errno> {
+        ioctl::clear_dirty_log(&self.vm, slot, first_page, num_pages, bitmap)
+    }
+
+    fn reset_dirty_rings(&self) -> Result<u32, Errno> {
+        ioctl::reset_dirty_rings(&self.vm)
     }
 }

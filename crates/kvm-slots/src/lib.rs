@@ -68,6 +68,39 @@
 //! refused, with the error that is due. A kernel that has given the profile's
 //! flag bit another meaning is told apart.
 //!
+//! # Dirty pages
+//!
+//! ```text
+//! guest ── KVM's logs or rings ── DirtyCollector ─┐
+//!               ^ read before an Op that          ├─ DirtyTracker ─ DirtyClient ─> DirtyPages
+//!               │ would take the log away         │
+//! VMM and its devices ─── mark ───────────────────┘
+//! ```
+//!
+//! A [`DirtyCollector`] brings what KVM logged to a [`DirtyTracker`], by one of
+//! three [`DirtyMode`]s; the VMM adds what it wrote itself
+//! ([`DirtyTracker::mark`]). Each [`DirtyClient`], a display or a migration,
+//! takes every page once for each time that it was written since.
+//!
+//! Pages are known by their **host address**, because it is the memory that was
+//! written, wherever it shows. So nothing is lost or told under a wrong address
+//! when a slot moves, is split, or goes; [`DirtyPages::in_slot`] says where a
+//! page is now.
+//!
+//! | KVM | so the collector |
+//! | --- | --- |
+//! | a log goes with its slot or its flag: [`Op::ends_log`] | reads it first; if it cannot, the operation is refused |
+//! | what is written between that and the operation is lost | cannot help: hold vCPUs for such a plan, [`Plan::ends_log`] |
+//! | a slot that moves takes its log along | leaves it |
+//! | ring entries name slots by number, and numbers are given out again | empties the rings before a slot is deleted |
+//! | a page that was read but not yet protected again is written without a trace | protects first, and only then lets clients take the page |
+//! | clearing wants multiples of 64 pages, or the end of the slot, and holds the MMU lock | clears what is dirty in calls of at most 2^18 pages |
+//! | rings exclude logs, and must be there before the first vCPU | has one mode for the life of a VM |
+//! | guest_memfd and private MMIO have no log | lists such slots with the reason: [`SlotTable::unlogged`] |
+//!
+//! The collector is the [`BeforeOp`] of [`apply_with()`] and of
+//! `SlotListener::with_watcher`.
+//!
 //! # Example
 //!
 //! A guest moves a BAR that is memory. `Paper` stands for [`KvmVm`] here.
@@ -130,8 +163,11 @@
 //! else that decides, is safe code.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
-//! taking ownership of descriptors just made, and in the simulation copies from
-//! and to host memory, in which a bad address is an error and no fault.
+//! ioctls
+//! that kvm-ioctls lacks, taking ownership of descriptors just made, and in the
+//! simulation copies from and to host memory, in which a bad address is an error
+//! and no fault. One more reads a dirty ring, which the kernel writes meanwhile,
+//! by atomics. [`KvmVm`] knows how long a slot's log is because it made the slot.
 //!
 //! # Features
 //!
@@ -142,8 +178,11 @@
 //!
 //! # What this crate does not do yet
 //!
-//! - Collect dirty pages: slots can be made to log, but neither the log nor the
-//!   ring is read.
+//! - Track writes by rings where the kernel needs a log beside them (Arm):
+//!   [`DirtyCapabilities::ring_needs_log`] says so. Track what devices write by
+//!   themselves (VFIO).
+//! - Protect pages again only when a client takes them: a collection does it for
+//!   all pages that it finds dirty.
 //! - Convert pages: there is the ioctl ([`Vm::set_memory_attributes`]), but no
 //!   engine that splits ranges, discards the stale side and tells listeners.
 //! - Have private pages follow memory that a transaction of `memory-model` moves:
@@ -155,13 +194,16 @@
 mod abi;
 mod apply;
 mod caps;
+mod dirty;
 mod errno;
 mod file_size;
 mod hold;
 mod ids;
+mod ioctl;
 mod kvm;
 #[cfg(feature = "memory-model")]
 mod listener;
+mod page_set;
 mod plan;
 mod probe;
 mod push;
@@ -177,10 +219,16 @@ mod view;
 mod vm;
 
 pub use abi::{AbiProfile, ParseAbiError, Unsupported};
-pub use apply::{Applied, ApplyError, NotUndone, apply, undo};
+pub use apply::{Applied, ApplyError, NotUndone, apply, apply_with, undo, undo_with};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
+pub use dirty::{
+    BeforeOp, DirtyCapabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
+    DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, Unlogged,
+    UnloggedSlot,
+};
 pub use errno::Errno;
 pub use hold::{HoldVcpus, NoneRuns};
+pub use ioctl::{PreFaultError, VcpuDirtyRing, pre_fault_memory};
 pub use kvm::KvmVm;
 #[cfg(feature = "memory-model")]
 pub use listener::{FollowError, SlotListener};

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A listener that keeps a VM's memslots in step with a flat view.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memory_model::{Listener, ListenerError, Update};
 
 use crate::view::{changed_ranges, slot_ranges};
 use crate::{
-    AbiProfile, Applied, ApplyError, Backing, Capabilities, Change, HoldVcpus, NoneRuns, NotUndone,
-    Plan, PlanError, SlotRange, SlotRules, SlotTable, Vm, apply, plan, plan_change, undo,
+    AbiProfile, Applied, ApplyError, Backing, BeforeOp, Capabilities, Change, HoldVcpus, NoneRuns,
+    NotUndone, Op, Plan, PlanError, SlotRange, SlotRules, SlotTable, Vm, apply_with, plan,
+    plan_change, undo_with,
 };
 
 /// Keeps the memslots of a VM in step with the view of one address space: it
@@ -28,6 +29,7 @@ pub struct SlotListener<V, H = NoneRuns> {
     capabilities: Capabilities,
     abi: AbiProfile,
     vcpus: H,
+    watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
     state: Mutex<State>,
 }
 
@@ -96,6 +98,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             vm,
             abi,
             vcpus,
+            watcher: None,
             state: Mutex::new(State {
                 table: SlotTable::with_rules(rules),
                 latest: None,
@@ -103,6 +106,23 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
                 out_of_step: false,
             }),
         }
+    }
+
+    /// Has `watcher` asked before each operation: a
+    /// [`DirtyCollector`](crate::DirtyCollector), so that no log is lost. vCPUs
+    /// are then held also while a log ends ([`Plan::ends_log`]).
+    #[must_use]
+    pub fn with_watcher(self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
+        Self {
+            watcher: Some(watcher),
+            ..self
+        }
+    }
+
+    /// Calls `look` with the memslots as they are, and keeps them so meanwhile:
+    /// for [`DirtyCollector::collect`](crate::DirtyCollector::collect).
+    pub fn with_table<R>(&self, look: impl FnOnce(&SlotTable) -> R) -> R {
+        look(&self.state().table)
     }
 
     /// The VM.
@@ -140,16 +160,18 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     fn follow<T>(&self, update: &Update<'_, T>) -> Result<(), FollowError> {
         let state = &mut *self.state();
         let plan = self.plan(state, update)?;
-        let held = plan.holds_vcpus.then(|| self.vcpus.hold());
+        let log_ends = self.watcher.is_some() && plan.ends_log();
+        let held = (plan.holds_vcpus || log_ends).then(|| self.vcpus.hold());
         // SAFETY: the host ranges come from the views, for which the creator
         // of this listener has vouched in `new`.
         let applied = unsafe {
-            apply(
+            apply_with(
                 &self.vm,
                 &self.capabilities,
                 self.abi,
                 &plan,
                 &mut state.table,
+                self.watcher(),
             )
         };
         drop(held);
@@ -187,6 +209,13 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         plan_change(&state.table, &change, &self.capabilities, self.abi)
     }
 
+    fn watcher(&self) -> &dyn BeforeOp {
+        match &self.watcher {
+            Some(watcher) => &**watcher,
+            None => &(),
+        }
+    }
+
     /// Finds out how large the files are, for a profile that asks.
     fn measure(&self, ranges: &mut [SlotRange]) {
         if !self.abi.needs_file_sizes() {
@@ -200,16 +229,19 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     }
 
     fn go_back(&self, state: &mut State, back: Undoable) -> Vec<NotUndone> {
-        let _held = back.holds_vcpus.then(|| self.vcpus.hold());
+        let mut ops = back.applied.ops().iter().map(Op::inverse);
+        let log_ends = self.watcher.is_some() && ops.any(|op| op.ends_log().is_some());
+        let _held = (back.holds_vcpus || log_ends).then(|| self.vcpus.hold());
         // SAFETY: these slots were made from earlier views, whose host ranges
         // the creator of this listener has vouched for in `new`.
         unsafe {
-            undo(
+            undo_with(
                 &self.vm,
                 &self.capabilities,
                 self.abi,
                 back.applied,
                 &mut state.table,
+                self.watcher(),
             )
         }
     }

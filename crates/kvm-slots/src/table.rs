@@ -56,7 +56,6 @@ impl SlotTable {
     pub fn slots(&self) -> impl ExactSizeIterator<Item = &Slot> {
         self.slots.values()
     }
-
     /// How many slots there are.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -40,6 +40,10 @@ pub trait Vm {
     /// be memory that the guest may read (and, unless the slot is read-only,
     /// write) at any time, until the slot is deleted: no reference to it, and
     /// no other use of those addresses.
+    ///
+    /// All slots of the VM must be made and changed by this value or its
+    /// clones, and by these two calls: the length of a slot's dirty log is
+    /// known by them.
     unsafe fn set_user_memory_region2(
         &self,
         region: &kvm_userspace_memory_region2,

@@ -31,6 +31,10 @@ pub enum GuestFault {
         /// The page's size in bytes.
         size: u64,
     },
+    /// `KVM_EXIT_DIRTY_RING_FULL`: nothing was accessed, and the guest goes on
+    /// only after the ring was harvested and reset.
+    #[error("the vCPU's dirty ring is full")]
+    DirtyRingFull,
     /// `KVM_RUN` fails and says no more than this.
     #[error("KVM_RUN failed with {0}")]
     Failed(Errno),
@@ -62,6 +66,7 @@ impl SimVm {
         data: &mut [u8],
         vmm: &mut dyn MmioHandler,
     ) -> Result<(), GuestFault> {
+        self.state().enter_guest()?;
         let mut at = gpa;
         for piece in pages(gpa, data.len()).scan(data, split_front_mut) {
             let state = self.state();
@@ -99,9 +104,10 @@ impl SimVm {
         data: &[u8],
         vmm: &mut dyn MmioHandler,
     ) -> Result<(), GuestFault> {
+        self.state().enter_guest()?;
         let mut at = gpa;
         for piece in pages(gpa, data.len()).scan(data, split_front) {
-            let state = self.state();
+            let mut state = self.state();
             match state.resolve(at, true)? {
                 Target::Mmio => {
                     drop(state);
@@ -113,6 +119,7 @@ impl SimVm {
                     // SAFETY: who made the slot promised that the guest may
                     // write this memory for as long as the slot is there.
                     unsafe { host::store(address, piece) }.map_err(GuestFault::Failed)?;
+                    state.mark_dirty(at);
                 }
                 Target::File(id, offset) => {
                     let file = state.files.get(id).ok_or(GuestFault::Failed(Errno::EIO))?;
@@ -127,6 +134,20 @@ impl SimVm {
 }
 
 impl State {
+    fn enter_guest(&mut self) -> Result<(), GuestFault> {
+        self.dirty.has_vcpu = true;
+        match &self.dirty.ring {
+            Some(ring) if ring.is_full() => Err(GuestFault::DirtyRingFull),
+            _ => Ok(()),
+        }
+    }
+
+    fn mark_dirty(&mut self, gpa: u64) {
+        if let Some((key, page)) = self.memslots.page_at(gpa) {
+            self.dirty.mark(key, page);
+        }
+    }
+
     fn resolve(&self, gpa: u64, write: bool) -> Result<Target, GuestFault> {
         let page = gpa & !(PAGE - 1);
         let private = self.private.contains(&page);

@@ -4,11 +4,15 @@
 use std::fmt;
 
 use kvm_bindings::{
-    KVM_CAP_GUEST_MEMFD, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO,
+    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_GUEST_MEMFD,
+    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO,
     KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS, KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
 };
 
-use crate::{AbiProfile, GuestMemfdFlags, KVM_CAP_GUEST_MEMFD_FLAGS, MEMORY_ATTRIBUTE_PRIVATE};
+use super::dirty_ring::MAX_BYTES;
+use crate::{
+    AbiProfile, GuestMemfdFlags, KVM_CAP_GUEST_MEMFD_FLAGS, MEMORY_ATTRIBUTE_PRIVATE, ManualProtect,
+};
 
 /// The newest releases of the long-term kernels whose checks were read or run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +128,9 @@ impl SimConfig {
             KVM_CAP_NR_MEMSLOTS => self.nr_memslots.into(),
             KVM_CAP_MULTI_ADDRESS_SPACE => number(self.address_spaces().into()),
             KVM_CAP_READONLY_MEM => 1,
+            KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => number(ManualProtect::all().bits()),
+            // x86 has the ring by both names, and needs no log beside it.
+            KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => number(MAX_BYTES.into()),
             KVM_CAP_USER_MEMORY2 => self.has_region2().into(),
             KVM_CAP_MEMORY_FAULT_INFO => self.has_region2().into(),
             KVM_CAP_GUEST_MEMFD => self.has_guest_memfd().into(),

@@ -49,6 +49,16 @@ impl SimSlot {
     }
 }
 
+/// A slot's number, after that of its address space.
+pub(super) type Key = (u16, u16);
+
+/// The slot that an ioctl names.
+pub(super) fn key(slot: u32) -> Key {
+    let [high, low] = [slot >> 16, slot & 0xffff];
+    let short = |half: u32| u16::try_from(half).unwrap_or(u16::MAX);
+    (short(high), short(low))
+}
+
 /// All slots: per address space by number.
 #[derive(Debug, Default)]
 pub(super) struct Memslots {
@@ -68,6 +78,18 @@ impl Memslots {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &SimSlot)> {
         let ids = self.by_gpa.range((0, 0)..=(0, u64::MAX));
         ids.filter_map(|(_, id)| Some((*id, self.slots.get(&(0, *id))?)))
+    }
+
+    /// The slot of a number, as ioctls name it.
+    pub(super) fn get(&self, slot: u32) -> Option<SimSlot> {
+        self.slots.get(&key(slot)).copied()
+    }
+
+    /// Which slot of address space 0 holds `gpa`, and which of its pages.
+    pub(super) fn page_at(&self, gpa: u64) -> Option<(Key, u64)> {
+        let slot = self.find(gpa)?;
+        let id = self.by_gpa.get(&(0, slot.gpa))?;
+        Some(((0, *id), (gpa - slot.gpa) / PAGE))
     }
 
     fn insert(&mut self, key: (u16, u16), slot: SimSlot) {

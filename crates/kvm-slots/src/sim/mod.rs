@@ -25,17 +25,20 @@
 //! # Ok::<(), kvm_slots::sim::GuestFault>(())
 //! ```
 //!
-//! Not simulated yet: the dirty log and ring, pre-fault, hole punching, that
+//! A guest has one vCPU, and one dirty ring if there are any.
+//!
+//! Not simulated yet: pre-fault, hole punching, that
 //! `mmap` of a guest_memfd without [`GuestMemfdFlags::MMAP`] fails, and that a
 //! guest_memfd's bytes go with the last descriptor of it.
 
 mod access;
+mod dirty;
+mod dirty_ring;
 mod files;
 mod host;
 mod inspect;
 mod kernel;
 mod memslots;
-mod page_set;
 mod pushed;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -44,13 +47,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 pub use access::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+pub use dirty_ring::SimDirtyRing;
 pub use inspect::SimMemslot;
 pub use kernel::{KernelVersion, SimConfig, VmType};
 
+use crate::page_set::PageSet;
 use crate::{AbiProfile, Errno, GuestMemfdFlags, PushMap, Vm};
+use dirty::Dirty;
 use files::{FileKind, Files};
 use memslots::{Memslots, PAGE};
-use page_set::PageSet;
 use pushed::Pushed;
 
 /// A simulated VM. Clones are the same VM.
@@ -68,6 +73,7 @@ struct State {
     files: Files,
     /// The pages with the attribute PRIVATE.
     private: PageSet,
+    dirty: Dirty,
 }
 
 impl SimVm {
@@ -124,9 +130,13 @@ impl SimVm {
         old_ioctl: bool,
     ) -> Result<(), Errno> {
         let state = &mut *self.state();
+        let old = state.memslots.get(region.slot);
         state
             .memslots
-            .set(&self.config, &state.files, region, old_ioctl)
+            .set(&self.config, &state.files, region, old_ioctl)?;
+        let new = state.memslots.get(region.slot);
+        state.dirty.follow(region.slot, old, new);
+        Ok(())
     }
 }
 

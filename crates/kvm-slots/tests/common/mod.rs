@@ -11,6 +11,8 @@ pub mod faults;
 pub mod guest;
 #[cfg(feature = "sim")]
 pub mod machine;
+#[cfg(feature = "sim")]
+pub mod migration;
 pub mod pages;
 pub mod random;
 #[cfg(feature = "sim")]

@@ -2,7 +2,7 @@
 //! Where there is no guest code for the architecture: the types are there, and
 //! no value of them.
 
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use kvm_slots::Errno;
 use kvm_slots::sim::MmioHandler;
 
@@ -40,6 +40,11 @@ impl VcpuGuest {
     /// None.
     pub fn new(_vm: &VmFd, processor: &Processor, _stub: &Stub) -> Result<Self, Errno> {
         match *processor {}
+    }
+
+    /// The vCPU's descriptor.
+    pub fn vcpu(&self) -> &VcpuFd {
+        match *self {}
     }
 }
 

@@ -24,7 +24,8 @@ pub trait Guest {
     /// `vmm`. Returns the value loaded, or 0 for a store.
     ///
     /// # Errors
-    /// [`GuestError`]; the guest goes on behind the access.
+    /// [`GuestError`]; the guest goes on behind the access. Only where its dirty
+    /// ring is full it stands before it, and can make it again.
     fn access(&mut self, access: &Access, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError>;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest of the real KVM: a vCPU that runs the stub in 64-bit mode.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
+use kvm_bindings::{CpuId, KVM_EXIT_DIRTY_RING_FULL, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use kvm_slots::Errno;
 use kvm_slots::sim::{GuestFault, MmioHandler};
@@ -84,6 +84,11 @@ impl VcpuGuest {
         Ok(guest)
     }
 
+    /// The vCPU's descriptor, for its dirty ring.
+    pub fn vcpu(&self) -> &VcpuFd {
+        &self.vcpu
+    }
+
     /// Puts the vCPU before the access of that number.
     fn go_to(&mut self, number: usize) -> Result<(), Errno> {
         let rip = *self.entries.get(number).ok_or(Errno::EINVAL)?;
@@ -115,6 +120,9 @@ impl VcpuGuest {
                 VcpuExit::MemoryFault { flags, gpa, size } => {
                     return Err(GuestFault::Memory { flags, gpa, size }.into());
                 }
+                VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL) => {
+                    return Err(GuestFault::DirtyRingFull.into());
+                }
                 other => return Err(stopped(&other)),
             }
         }
@@ -124,6 +132,11 @@ impl VcpuGuest {
 impl Guest for VcpuGuest {
     fn access(&mut self, access: &Access, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
         let result = self.run(vmm);
+        if result == Err(GuestFault::DirtyRingFull.into()) {
+            // The vCPU stands where it stood, and the same access may be made
+            // again.
+            return result;
+        }
         self.next += 1;
         match result {
             // A store leaves in the register what it stored.

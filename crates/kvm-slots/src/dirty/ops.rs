@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which memslot operations take a log away, and the place to read it before.
+
+use std::fmt;
+
+use crate::{Errno, Op, Plan, Slot, SlotTable};
+
+/// Is asked before each memslot operation.
+pub trait BeforeOp: fmt::Debug {
+    /// `op` is about to be carried out on the VM that has the slots of `table`.
+    ///
+    /// # Errors
+    /// The operation is then not carried out, as if the kernel had refused it.
+    fn before(&self, op: &Op, table: &SlotTable) -> Result<(), Errno>;
+}
+
+/// Nobody wants to know.
+impl BeforeOp for () {
+    fn before(&self, _op: &Op, _table: &SlotTable) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+impl Op {
+    /// The slot whose dirty log the kernel throws away with this operation.
+    ///
+    /// The log goes with the slot, and with its flag
+    /// (`kvm_prepare_memory_region` and `kvm_commit_memory_region`,
+    /// virt/kvm/kvm_main.c). A slot that moves and goes on logging takes its
+    /// log along: a page that was written before is reported at the same place
+    /// within the slot, which is then at another address.
+    pub fn ends_log(&self) -> Option<&Slot> {
+        let (from, goes_on) = match self {
+            Self::Delete(slot) => (slot, false),
+            Self::Move { from, to } | Self::SetFlags { from, to } => (from, to.log_dirty),
+            Self::Create(_) | Self::SetPrivate { .. } => return None,
+        };
+        (from.log_dirty && !goes_on).then_some(from)
+    }
+
+    /// The slot that logs once this operation is done.
+    pub(crate) fn logs_after(&self) -> Option<&Slot> {
+        match self {
+            Self::Delete(_) | Self::SetPrivate { .. } => None,
+            Self::Create(slot) | Self::Move { to: slot, .. } | Self::SetFlags { to: slot, .. } => {
+                Some(slot).filter(|slot| slot.log_dirty)
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Whether some log ends with this plan. What a guest writes between the
+    /// reading of the log and its end is in no log: who needs every write must
+    /// hold the vCPUs while the plan is applied, also where
+    /// [`Plan::holds_vcpus`] does not say so.
+    pub fn ends_log(&self) -> bool {
+        self.ops.iter().any(|op| op.ends_log().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backing, HostMemory, SlotAccess};
+    use std::sync::Arc;
+
+    fn slot(gpa: u64, log_dirty: bool) -> Slot {
+        Slot {
+            id: 3,
+            gpa,
+            size: 0x1000,
+            access: SlotAccess::ReadWrite,
+            backing: Backing::Host(HostMemory::new(0x7f00_0000_0000, Arc::new(()))),
+            log_dirty,
+        }
+    }
+
+    #[test]
+    fn a_log_ends_with_its_slot_or_its_flag_and_not_with_its_address() {
+        let (on, off) = (slot(0, true), slot(0, false));
+        let flags = |from: &Slot, to: &Slot| Op::SetFlags {
+            from: from.clone(),
+            to: to.clone(),
+        };
+        let moved = |from: &Slot, log_dirty| Op::Move {
+            from: from.clone(),
+            to: slot(0x1000, log_dirty),
+        };
+        for (op, ends) in [
+            (Op::Create(on.clone()), false),
+            (Op::Delete(on.clone()), true),
+            (Op::Delete(off.clone()), false),
+            (flags(&on, &off), true),
+            (flags(&off, &on), false),
+            (moved(&on, true), false),
+            (moved(&on, false), true),
+            (moved(&off, true), false),
+            (moved(&off, false), false),
+        ] {
+            assert_eq!(op.ends_log(), ends.then_some(&on), "{op}");
+            let plan = Plan {
+                ops: vec![op],
+                ..Plan::default()
+            };
+            assert_eq!(plan.ends_log(), ends);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The ioctls on memory that kvm-ioctls 0.25 lacks, each behind a call that is
+//! safe: whatever the arguments, the kernel touches no memory but that of this
+//! crate, and every descriptor has an owner.
+
+mod dirty_log;
+mod dirty_ring;
+mod numbers;
+mod pre_fault;
+
+pub(crate) use dirty_log::{clear_dirty_log, reset_dirty_rings};
+pub use dirty_ring::VcpuDirtyRing;
+pub use pre_fault::{PreFaultError, pre_fault_memory};

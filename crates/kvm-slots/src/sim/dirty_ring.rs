@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The dirty ring of the one vCPU that a simulated guest has.
+//!
+//! Compare virt/kvm/dirty_ring.c and `kvm_vm_ioctl_enable_dirty_log_ring`
+//! (virt/kvm/kvm_main.c, Linux 6.18).
+
+use super::SimVm;
+use super::memslots::PAGE;
+use crate::{DirtyEntry, DirtyRing, Errno};
+
+/// The size of an entry in bytes.
+const ENTRY: u32 = 16;
+/// `KVM_DIRTY_RING_MAX_ENTRIES`, in bytes.
+pub(super) const MAX_BYTES: u32 = 65536 * ENTRY;
+/// Entries kept free for what one run of a vCPU may still write
+/// (`KVM_DIRTY_RING_RSVD_ENTRIES`). Processors that log in batches add to it.
+const RESERVED: u32 = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flag {
+    Free,
+    Dirty,
+    Harvested,
+}
+
+/// A ring: the entries in it are those from `reset` to `pushed`, which only
+/// ever grow.
+#[derive(Debug)]
+pub(super) struct Ring {
+    entries: Vec<(Flag, DirtyEntry)>,
+    pushed: usize,
+    reset: usize,
+}
+
+impl Ring {
+    /// A ring of `bytes` bytes, if the kernel takes that size.
+    pub(super) fn new(bytes: u32) -> Result<Self, Errno> {
+        let too_small = bytes < RESERVED * ENTRY || u64::from(bytes) < PAGE;
+        if !bytes.is_power_of_two() || too_small {
+            return Err(Errno::EINVAL);
+        }
+        if bytes > MAX_BYTES {
+            return Err(Errno::E2BIG);
+        }
+        let none = (Flag::Free, DirtyEntry { slot: 0, page: 0 });
+        Ok(Self {
+            entries: vec![none; (bytes / ENTRY) as usize],
+            pushed: 0,
+            reset: 0,
+        })
+    }
+
+    /// Whether a vCPU exits instead of running.
+    pub(super) fn is_full(&self) -> bool {
+        self.pushed - self.reset >= self.entries.len() - RESERVED as usize
+    }
+
+    pub(super) fn push(&mut self, entry: DirtyEntry) {
+        let at = self.pushed % self.entries.len();
+        self.entries[at] = (Flag::Dirty, entry);
+        self.pushed += 1;
+    }
+
+    /// Frees entries up to the first that is not harvested.
+    pub(super) fn reset(&mut self) -> Vec<DirtyEntry> {
+        let mut freed = Vec::new();
+        loop {
+            let at = self.reset % self.entries.len();
+            let (flag, entry) = &mut self.entries[at];
+            if *flag != Flag::Harvested {
+                return freed;
+            }
+            *flag = Flag::Free;
+            freed.push(*entry);
+            self.reset += 1;
+        }
+    }
+}
+
+/// The dirty ring of the simulated vCPU.
+#[derive(Debug)]
+pub struct SimDirtyRing {
+    vm: SimVm,
+    next: usize,
+}
+
+impl SimVm {
+    /// The ring of the guest's vCPU. Only once: two harvesters of one ring each
+    /// miss what the other takes.
+    ///
+    /// # Errors
+    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::LoggingVm).
+    pub fn dirty_ring(&self) -> Result<SimDirtyRing, Errno> {
+        match self.state().dirty.ring {
+            Some(_) => Ok(SimDirtyRing {
+                vm: self.clone(),
+                next: 0,
+            }),
+            None => Err(Errno::ENXIO),
+        }
+    }
+}
+
+impl DirtyRing for SimDirtyRing {
+    fn harvest(&mut self) -> Option<DirtyEntry> {
+        let mut state = self.vm.state();
+        let ring = state.dirty.ring.as_mut()?;
+        let at = self.next % ring.entries.len();
+        let (flag, entry) = &mut ring.entries[at];
+        if *flag != Flag::Dirty {
+            return None;
+        }
+        *flag = Flag::Harvested;
+        self.next += 1;
+        Some(*entry)
+    }
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest that stores to tracked memory, one store after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use kvm_slots::sim::{GuestFault, MmioHandler};
+use kvm_slots::{
+    AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, HostMemory, KvmVm,
+    SlotAccess, SlotRange, SlotTable, apply_with, plan,
+};
+use vmm::HostMapping;
+use vmm::backend::Platform;
+use vmm::guest::{Guest, GuestError, VcpuGuest, stub};
+use vmm::machine::{Access, AccessKind, How};
+
+use crate::needs::{empty, kvm};
+
+/// How many pages the tracked memory has: no multiple of 64.
+pub const PAGES: u64 = 1100;
+/// Where it lies, or can be moved to.
+pub const LOW: u64 = 0x4000_0000;
+/// See [`LOW`].
+pub const HIGH: u64 = 0x8000_0000;
+
+const PAGE: u64 = 0x1000;
+/// Where the guest's code lies.
+const CODE: u64 = 0x1_0000_0000;
+
+/// A VM of the real KVM with tracked memory.
+pub struct Tracked {
+    vm: KvmVm,
+    capabilities: Capabilities,
+    table: SlotTable,
+    collector: DirtyCollector<KvmVm>,
+    client: DirtyClient,
+    memory: Arc<HostMapping>,
+    code: Arc<HostMapping>,
+    guest: Option<VcpuGuest>,
+    script: Arc<[Access]>,
+    next: usize,
+    ring_was_full: usize,
+}
+
+impl Tracked {
+    /// A guest that stores 8 bytes at each of these addresses, in turn: the
+    /// number of the store, from 1 on.
+    pub fn new(mode: DirtyMode, stores: &[u64]) -> Result<Self, String> {
+        let kvm = kvm(&empty())?;
+        let vm = kvm.vm().clone();
+        let capabilities = Capabilities::probe(&vm);
+        let collector = DirtyCollector::new(vm.clone(), &capabilities, mode).map_err(text)?;
+        let script: Arc<[Access]> = (1..).zip(stores).map(|(n, gpa)| store(n, *gpa)).collect();
+        let code = HostMapping::anonymous(stub::size(&script)).map_err(text)?;
+        let stub = stub::compile(&script, CODE);
+        code.write(0, &stub.image).map_err(text)?;
+        let guest = kvm.start(&stub).map_err(text)?;
+        if let DirtyMode::Ring { .. } = mode {
+            let ring = vm.map_dirty_ring(guest.vcpu()).map_err(text)?;
+            collector.add_ring(Box::new(ring));
+        }
+        Ok(Self {
+            vm,
+            capabilities,
+            table: SlotTable::new(),
+            client: collector.tracker().client(),
+            collector,
+            memory: Arc::new(HostMapping::anonymous(PAGES * PAGE).map_err(text)?),
+            code: Arc::new(code),
+            guest: Some(guest),
+            script,
+            next: 0,
+            ring_was_full: 0,
+        })
+    }
+
+    /// Puts the tracked memory there. Returns the last operation as text.
+    pub fn has(&mut self, gpa: u64, log_dirty: bool) -> Result<String, String> {
+        let memory = SlotRange {
+            log_dirty,
+            ..ram(gpa, PAGES * PAGE, &self.memory)
+        };
+        self.follow(&[memory])
+    }
+
+    /// Takes the tracked memory away.
+    pub fn has_none(&mut self) -> Result<String, String> {
+        self.follow(&[])
+    }
+
+    fn follow(&mut self, memory: &[SlotRange]) -> Result<String, String> {
+        let mut wanted = memory.to_vec();
+        let size = stub::size(&self.script);
+        wanted.push(ram(CODE, size, &self.code));
+        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
+        let plan = plan(&self.table, &wanted, capabilities, abi).map_err(text)?;
+        let table = &mut self.table;
+        // SAFETY: both ranges are mappings that allow volatile access only, and
+        // the slots hold them as their owners. The table is kept as long as the
+        // VM: both are in `self`. The guest does not run: it is started by
+        // `store` and `while_running`, which return once it stands.
+        let done =
+            unsafe { apply_with(&self.vm, capabilities, abi, &plan, table, &self.collector) };
+        let applied = done.map_err(text)?;
+        Ok(applied
+            .ops()
+            .last()
+            .map_or_else(String::new, ToString::to_string))
+    }
+
+    /// The guest makes its next `count` stores.
+    pub fn store(&mut self, count: usize) -> Result<(), String> {
+        let mut guest = self.guest.take().ok_or("the guest is elsewhere")?;
+        for _ in 0..count {
+            let access = self.script[self.next];
+            while let Err(error) = guest.access(&access, &mut Unanswered) {
+                self.make_room(error)?;
+            }
+            self.next += 1;
+        }
+        self.guest = Some(guest);
+        Ok(())
+    }
+
+    fn make_room(&mut self, error: GuestError) -> Result<(), String> {
+        match error {
+            GuestError::Fault(GuestFault::DirtyRingFull) => {
+                self.ring_was_full += 1;
+                self.collector.collect(&self.table).map_err(text)
+            }
+            error => Err(text(error)),
+        }
+    }
+
+    /// The guest makes all its stores, on a thread of its own, while another
+    /// collects and this one calls `watch` again and again. Returns how many
+    /// stores it made.
+    pub fn while_running(
+        &mut self,
+        mut watch: impl FnMut(&DirtyClient, &HostMapping) -> Result<(), String>,
+    ) -> Result<usize, String> {
+        let mut guest = self.guest.take().ok_or("the guest is elsewhere")?;
+        let (script, collector, table) = (&self.script, &self.collector, &self.table);
+        std::thread::scope(|scope| {
+            let vcpu = scope.spawn(move || run_all(&mut guest, script));
+            let vmm = scope.spawn(move || {
+                let mut collected = Ok(());
+                while !vcpu.is_finished() {
+                    // Also after a failure: the guest waits for room.
+                    collected = collector.collect(table).and(collected);
+                }
+                let ran = vcpu.join().map_err(|_| "the vCPU's thread panicked")?;
+                collected.map_err(text).and(ran)
+            });
+            let mut watched = Ok(());
+            while !vmm.is_finished() {
+                watched = watched.and_then(|()| watch(&self.client, &self.memory));
+            }
+            let ran = vmm.join().map_err(|_| "the collecting thread panicked")?;
+            watched.and(ran)
+        })
+    }
+
+    /// The VMM writes, by guest-physical address.
+    pub fn mark(&self, gpa: u64, size: u64) -> Result<(), String> {
+        let tracker = self.collector.tracker();
+        match tracker.mark_guest(&self.table, gpa, size) {
+            true => Ok(()),
+            false => Err(format!("{size} bytes at {gpa:#x} are not tracked")),
+        }
+    }
+
+    /// Collects and takes: the guest-physical addresses of the pages.
+    pub fn collected(&self) -> Result<Vec<u64>, String> {
+        self.collector.collect(&self.table).map_err(text)?;
+        let mut pages = Vec::new();
+        for slot in self.table.slots().filter(|slot| slot.gpa != CODE) {
+            for (gpa, size) in self.client.take_slot(slot).in_slot(slot) {
+                pages.extend((gpa..gpa + size).step_by(4096));
+            }
+        }
+        match self.client.take_all().is_empty() {
+            true => Ok(pages),
+            false => Err("pages outside of the tracked memory".into()),
+        }
+    }
+
+    /// Collects and takes: the numbers of the pages in the tracked memory,
+    /// whether it is in a slot or not.
+    pub fn all_taken(&self) -> Result<Vec<u64>, String> {
+        self.collector.collect(&self.table).map_err(text)?;
+        let taken = self.client.take_all();
+        let first = self.memory.address();
+        let page = |host: u64| (host - first) / PAGE;
+        let runs = taken.runs();
+        Ok(runs
+            .flat_map(|run| page(run.host)..page(run.host + run.size))
+            .collect())
+    }
+
+    /// Copies the pages that were written: the first 8 bytes of each, by number.
+    pub fn copy_last(&self, copy: &mut BTreeMap<u64, u64>) -> Result<(), String> {
+        self.collector.collect(&self.table).map_err(text)?;
+        copy_pages(&self.client, &self.memory, copy)
+    }
+
+    /// What a page holds, by its number.
+    pub fn read(&self, page: u64) -> Result<u64, String> {
+        read(&self.memory, page)
+    }
+
+    /// How often the guest exited because its ring was full.
+    pub fn ring_was_full(&self) -> usize {
+        self.ring_was_full
+    }
+}
+
+fn run_all(guest: &mut VcpuGuest, script: &[Access]) -> Result<usize, String> {
+    for (done, access) in script.iter().enumerate() {
+        loop {
+            match guest.access(access, &mut Unanswered) {
+                Ok(_) => break,
+                // Another thread makes room.
+                Err(GuestError::Fault(GuestFault::DirtyRingFull)) => std::thread::yield_now(),
+                Err(error) => return Err(format!("store {done}: {error}")),
+            }
+        }
+    }
+    Ok(script.len())
+}
+
+/// Compares pages.
+pub fn expect(
+    what: &str,
+    seen: Vec<u64>,
+    expected: impl IntoIterator<Item = u64>,
+) -> Result<(), String> {
+    let expected: BTreeSet<u64> = expected.into_iter().collect();
+    match expected.iter().copied().eq(seen.iter().copied()) {
+        true => Ok(()),
+        false => Err(format!("{what}: seen {seen:x?}, expected {expected:x?}")),
+    }
+}
+
+/// Takes pages and copies them, by number.
+pub fn copy_pages(
+    client: &DirtyClient,
+    memory: &HostMapping,
+    copy: &mut BTreeMap<u64, u64>,
+) -> Result<(), String> {
+    for run in client.take_all().runs() {
+        let first = (run.host - memory.address()) / PAGE;
+        for page in first..first + run.size / PAGE {
+            copy.insert(page, read(memory, page)?);
+        }
+    }
+    Ok(())
+}
+
+fn read(memory: &HostMapping, page: u64) -> Result<u64, String> {
+    let mut data = [0; 8];
+    memory.read(page * PAGE, &mut data).map_err(text)?;
+    Ok(u64::from_le_bytes(data))
+}
+
+/// No store of these tests is to exit.
+struct Unanswered;
+
+impl MmioHandler for Unanswered {
+    fn mmio_read(&mut self, gpa: u64, _data: &mut [u8]) {
+        panic!("a load at {gpa:#x} exits");
+    }
+
+    fn mmio_write(&mut self, gpa: u64, _data: &[u8]) {
+        panic!("a store at {gpa:#x} exits");
+    }
+}
+
+fn store(number: u64, gpa: u64) -> Access {
+    Access {
+        gpa,
+        size: 8,
+        kind: AccessKind::Write(number),
+        how: How::Direct,
+    }
+}
+
+fn ram(gpa: u64, size: u64, memory: &Arc<HostMapping>) -> SlotRange {
+    SlotRange {
+        gpa,
+        size,
+        access: SlotAccess::ReadWrite,
+        backing: Backing::Host(HostMemory::new(memory.address(), memory.clone())),
+        log_dirty: false,
+    }
+}
+
+fn text(error: impl fmt::Display) -> String {
+    error.to_string()
+}
