@@ -78,7 +78,7 @@ impl Rules<'_> {
         match listing {
             // Goes by dma-buf, so it does not matter what VFIO lets userspace map. That nothing
             // else is in the page has been checked.
-            Listing::Tee => return (Access::Private, Reason::ReportedTee.into()),
+            Listing::Tee => return (Access::Private, self.reasons_for_privacy(offset)),
             // What the device does not vouch for is out of reach, with one exception: without its
             // MSI-X structures the guest gets no interrupts.
             Listing::Unreported if msix.is_empty() => {
@@ -145,6 +145,12 @@ impl Rules<'_> {
     fn sub_page_obstacles(&self) -> Reasons {
         let trapped = self.layers.is_sub_page() && self.sub_page == SubPagePolicy::Trap;
         Reasons::when(trapped, Reason::SubPageBar)
+    }
+
+    fn reasons_for_privacy(&self, offset: u64) -> Reasons {
+        let report = self.layers.report.as_ref();
+        let msix = report.is_some_and(|report| report.guest_msix.contains(offset));
+        Reasons::from(Reason::ReportedTee) | Reasons::when(msix, Reason::MsixLeftToGuest)
     }
 
     fn reasons_to_share(&self, listing: Listing) -> Reasons {

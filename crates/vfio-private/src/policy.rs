@@ -25,7 +25,27 @@ pub enum SubPagePolicy {
     Expand,
 }
 
-/// The caller's choices. The default is the careful one: trap.
+/// What happens to MSI-X structures that the TDISP report puts in TEE memory.
+///
+/// A device reports the ranges of its MSI-X table and PBA if the host had it lock them together
+/// with the interface. In TEE memory only the guest can write them from then on. A VMM that traps
+/// such a table catches the guest's writes and has no way to carry them out: the device refuses the
+/// host, and no interrupt ever arrives. So there is no choice to trap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TeeMsixPolicy {
+    /// It is an error, like anything else that private bytes would share a host page with. Right
+    /// for a VMM that sets the device's vectors up itself, as all do that use VFIO's interrupts: it
+    /// must not let the device lock MSI-X.
+    #[default]
+    Refuse,
+    /// They are private: the guest writes the vectors, and the VMM sees none of it. Right only if
+    /// the platform lets the guest choose vectors safely, by an interrupt remapping that confines
+    /// them. Only what the report marks as the structure becomes private so; a TEE range that holds
+    /// the table without a mark is still an error.
+    Private,
+}
+
+/// The caller's choices. The default is the careful one: trap, or refuse.
 ///
 /// ```
 /// use vfio_private::{PbaPolicy, Policy, SubPagePolicy};
@@ -38,6 +58,7 @@ pub enum SubPagePolicy {
 pub struct Policy {
     pba: PbaPolicy,
     sub_page: SubPagePolicy,
+    tee_msix: TeeMsixPolicy,
 }
 
 impl Policy {
@@ -46,6 +67,7 @@ impl Policy {
         Self {
             pba: PbaPolicy::Trap,
             sub_page: SubPagePolicy::Trap,
+            tee_msix: TeeMsixPolicy::Refuse,
         }
     }
 
@@ -61,6 +83,12 @@ impl Policy {
         Self { sub_page, ..self }
     }
 
+    /// The same policy with another choice for MSI-X structures in TEE memory.
+    #[must_use]
+    pub const fn with_tee_msix(self, tee_msix: TeeMsixPolicy) -> Self {
+        Self { tee_msix, ..self }
+    }
+
     /// What happens to the pending bit array.
     pub const fn pba(self) -> PbaPolicy {
         self.pba
@@ -69,5 +97,10 @@ impl Policy {
     /// What happens to BARs smaller than a host page.
     pub const fn sub_page(self) -> SubPagePolicy {
         self.sub_page
+    }
+
+    /// What happens to MSI-X structures in TEE memory.
+    pub const fn tee_msix(self) -> TeeMsixPolicy {
+        self.tee_msix
     }
 }
