@@ -40,7 +40,7 @@ fn a_region_that_was_not_understood_is_named_by_its_line() {
     for (to, what) in [
         (
             "Region 0: Memory at f7c00000",
-            "8: BAR 0 has no size: `[size=…]` is missing",
+            "8: the size of BAR 0 is not known: `[size=…]` is missing",
         ),
         (
             "Region 0: at f7c00000 [size=16K]",

@@ -156,6 +156,11 @@ fn regions_win_over_the_text_and_say_what_may_be_mapped() {
         {"index":7,"size":"0x1000","flags":["read","write"]}
     ]"#;
     let found = answer(sparse);
+    // `lspci -F` reads a dump and has no sizes.
+    let without = files.put("nvme-F.txt", NVME.replace(" [size=16K]", ""));
+    let regions = files.put("regions.json", sparse);
+    let again = bars(&["--config", &without, "--regions", &regions]);
+    assert_eq!(found, again);
     let error = failure(&[
         "bars",
         "--config",

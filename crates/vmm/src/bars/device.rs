@@ -20,7 +20,7 @@ pub(super) struct Facts {
 }
 
 /// What is known of a BAR without VFIO.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct BarFact {
     pub(super) index: BarIndex,
     pub(super) kind: BarKind,
@@ -30,6 +30,16 @@ pub(super) struct BarFact {
     pub(super) is_64bit: bool,
     /// Width and such, in words.
     pub(super) note: String,
+    /// The line of the text that says so.
+    pub(super) line: Option<usize>,
+}
+
+impl BarFact {
+    /// Whether two lines say the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let said = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
+        said(self) == said(other)
+    }
 }
 
 /// A BAR with its size, and with what VFIO lets userspace map of it.
@@ -48,6 +58,7 @@ pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
         size: None,
         is_64bit: register.is_64bit,
         note: note(register.kind, register.is_64bit, register.prefetchable),
+        line: None,
     };
     registers.iter().map(fact).collect()
 }
@@ -94,7 +105,7 @@ impl Facts {
                         unsized_io_bars.push(number);
                         continue;
                     }
-                    None => return Err(self.unknown_size(number, regions.is_some())),
+                    None => return Err(self.unknown_size(fact, regions.is_some())),
                 },
             };
             if self.is_upper_half(number) {
@@ -126,15 +137,20 @@ impl Facts {
             })
     }
 
-    fn unknown_size(&self, number: u8, has_regions: bool) -> BarsError {
-        let what = match has_regions {
-            true => format!("the size of BAR {number} is not known: --regions does not list it"),
-            false => format!(
-                "the size of BAR {number} is not known, as configuration space does not have it: \
-                 give --regions FILE.json, or the text of `lspci -vv` as --config"
-            ),
+    fn unknown_size(&self, fact: &BarFact, has_regions: bool) -> BarsError {
+        let why = match (has_regions, fact.line) {
+            (true, _) => "--regions does not list it",
+            (false, Some(_)) => {
+                "`[size=…]` is missing, as when lspci reads a dump: give --regions FILE.json"
+            }
+            (false, None) => {
+                "configuration space does not have it: give --regions FILE.json, \
+                 or the text of `lspci -vv` as --config"
+            }
         };
-        Fault::whole(what).in_file(&self.source)
+        let what = format!("the size of {} is not known: {why}", fact.index);
+        let line = fact.line;
+        Fault { line, what }.in_file(&self.source)
     }
 
     /// That the MSI-X structures are in BARs that there are.

@@ -20,7 +20,7 @@ pub(super) type MsixText = Option<(Msix, usize)>;
 /// What the lines say. Lines of no interest are passed over.
 #[derive(Debug, Default)]
 pub(super) struct Device {
-    pub(super) regions: Vec<RegionLine>,
+    pub(super) regions: Vec<BarFact>,
     pub(super) msix: MsixText,
     /// Whether `msix` is to be believed when it is none.
     pub(super) shows_capabilities: bool,
@@ -31,13 +31,6 @@ pub(super) struct Device {
     /// The first capability has been seen: what follows belongs to capabilities.
     in_capabilities: bool,
     open_msix: Option<OpenMsix>,
-}
-
-/// A BAR and the line that names it.
-#[derive(Debug)]
-pub(super) struct RegionLine {
-    pub(super) bar: BarFact,
-    pub(super) line: usize,
 }
 
 /// An MSI-X capability whose places are in the lines that follow.
@@ -177,15 +170,16 @@ impl Device {
 
     fn region(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         let bar = region(line, text)?;
-        let same = |known: &&RegionLine| known.bar.index == bar.index;
+        let same = |known: &&BarFact| known.index == bar.index;
         match self.regions.iter().find(same) {
-            Some(known) if known.bar != bar => {
-                let what = format!("{} is not what it is in line {}", bar.index, known.line);
+            Some(known) if !known.is_like(&bar) => {
+                let other = known.line.unwrap_or_default();
+                let what = format!("{} is not what it is in line {other}", bar.index);
                 Err(Fault::at(line, what))
             }
             Some(_) => Ok(()),
             None => {
-                self.regions.push(RegionLine { bar, line });
+                self.regions.push(bar);
                 Ok(())
             }
         }
@@ -205,15 +199,16 @@ fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         (false, true) => BarKind::Io,
         _ => return Err(fault()),
     };
-    let Some((_, size)) = rest.split_once("[size=") else {
-        let what = format!("{index} has no size: `[size=…]` is missing");
-        return Err(Fault::at(line, what));
-    };
-    let size = size.split_once(']').and_then(|(size, _)| bytes(size));
-    let size = size.ok_or_else(|| not_understood(line, text, "a size as in `[size=16K]`"))?;
-    if let Err(error) = vfio_private::Bar::new(index, kind, size) {
-        return Err(Fault::at(line, error.to_string()));
-    }
+    // It is missing where lspci read a dump rather than a device.
+    let size = rest.split_once("[size=").map(|(_, size)| {
+        let size = size.split_once(']').and_then(|(size, _)| bytes(size));
+        let size = size.ok_or_else(|| not_understood(line, text, "a size as in `[size=16K]`"))?;
+        match vfio_private::Bar::new(index, kind, size) {
+            Ok(_) => Ok(size),
+            Err(error) => Err(Fault::at(line, error.to_string())),
+        }
+    });
+    let size = size.transpose()?;
     let words = rest
         .split_once('(')
         .and_then(|(_, words)| words.split_once(')'));
@@ -221,9 +216,10 @@ fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
     Ok(BarFact {
         index,
         kind,
-        size: Some(size),
+        size,
         is_64bit: note.contains("64-bit"),
         note: note.to_string(),
+        line: Some(line),
     })
 }
 

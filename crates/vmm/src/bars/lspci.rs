@@ -50,15 +50,16 @@ pub(super) fn facts(path: &Path, text: &str, wanted: Option<Bdf>) -> Result<Fact
         msix: msix(&device, dumped).map_err(fail)?,
     };
     for region in &device.regions {
-        let index = region.bar.index;
+        let index = region.index;
         let register = facts.bars.iter_mut().find(|fact| fact.index == index);
         match register {
-            Some(register) if register.kind != region.bar.kind => {
+            Some(register) if register.kind != region.kind => {
                 let what = format!("{index} is not what it is in the hex dump");
-                return Err(fail(Fault::at(region.line, what)));
+                let line = region.line;
+                return Err(fail(Fault { line, what }));
             }
-            Some(register) => *register = region.bar.clone(),
-            None => facts.bars.push(region.bar.clone()),
+            Some(register) => *register = region.clone(),
+            None => facts.bars.push(region.clone()),
         }
     }
     Ok(facts)

@@ -91,6 +91,7 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
             size: Some(size),
             is_64bit: has(flag::MEM_64),
             note: device::note(kind, has(flag::MEM_64), has(flag::PREFETCH)),
+            line: None,
         });
     }
     Ok(bars)
