@@ -4,7 +4,7 @@
 
 use crate::bar::{BarInput, BarKind, Region};
 use crate::error::{ClassifyError, MsixPart};
-use crate::layers::Layers;
+use crate::layers::{Layers, MsixTrap};
 use crate::page::PageSize;
 use crate::piece::{Access, Piece};
 use crate::policy::{Policy, SubPagePolicy};
@@ -109,7 +109,7 @@ impl Rules<'_> {
     /// What the VMM must intercept for the sake of interrupts.
     fn msix_obstacles(&self, offset: u64) -> Reasons {
         let mut obstacles = Reasons::default();
-        for trap in &self.layers.traps {
+        for trap in self.layers.traps.iter().filter(|trap| trap.is_carved) {
             let reason = match trap.part {
                 MsixPart::Table => Reason::MsixTable,
                 MsixPart::Pba => Reason::MsixPba,
@@ -125,8 +125,9 @@ impl Rules<'_> {
             return Reason::RegionNotMappable.into();
         }
         let outside = !self.layers.mappable_pages.contains(offset);
-        let refused =
-            !self.region.msix_mappable && self.msix_obstacles(offset).contains(Reason::MsixTable);
+        let has_table =
+            |trap: &MsixTrap| trap.part == MsixPart::Table && trap.pages.contains(offset);
+        let refused = !self.region.msix_mappable && self.layers.traps.iter().any(has_table);
         Reasons::when(outside, Reason::OutsideSparseAreas)
             | Reasons::when(refused, Reason::MsixNotMappable)
     }

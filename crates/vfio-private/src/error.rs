@@ -155,6 +155,14 @@ pub enum ClassifyError {
         /// Where the structure would be.
         span: Span,
     },
+    /// A BAR that is too large for MSI-X structures behind its end.
+    #[error("{bar}: MSI-X behind {bar_size:#x} bytes is out of reach of a 32-bit offset")]
+    NoRoomForMsix {
+        /// The BAR.
+        bar: BarIndex,
+        /// Size of the BAR in bytes.
+        bar_size: u64,
+    },
     /// A range of the TDISP report that leaves the BAR.
     #[error("{bar}: reported range {} leaves the {bar_size:#x} bytes of the BAR", range.span)]
     ReportOutsideBar {

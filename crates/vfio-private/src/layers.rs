@@ -9,7 +9,7 @@ use crate::bar::{Bar, BarInput, BarKind, Msix, Region, ReportedRange, TeeKind};
 use crate::coverage::Coverage;
 use crate::error::{ClassifyError, MsixPart};
 use crate::page::PageSize;
-use crate::policy::{PbaPolicy, Policy, TeeMsixPolicy};
+use crate::policy::{MsixPlacement, PbaPolicy, Policy, TeeMsixPolicy};
 use crate::span::Span;
 
 /// The facts about one BAR that decide the access of its bytes.
@@ -17,14 +17,14 @@ use crate::span::Span;
 pub(crate) struct Layers {
     pub(crate) bar: Bar,
     pub(crate) page: PageSize,
-    /// The MSI-X structures that are in this BAR and to be trapped.
+    /// The MSI-X structures that are in this BAR and the host's.
     pub(crate) traps: Vec<MsixTrap>,
     /// The host pages that VFIO's sparse-mmap areas hold as a whole; all of the BAR without areas.
     pub(crate) mappable_pages: Coverage,
     pub(crate) report: Option<ReportLayers>,
 }
 
-/// An MSI-X structure to be trapped.
+/// An MSI-X structure that is the host's: no page of it can be private.
 #[derive(Debug)]
 pub(crate) struct MsixTrap {
     pub(crate) part: MsixPart,
@@ -32,6 +32,8 @@ pub(crate) struct MsixTrap {
     pub(crate) bytes: Span,
     /// The host pages it is in.
     pub(crate) pages: Span,
+    /// The guest is shown it here, so that the pages trap, and not elsewhere.
+    pub(crate) is_carved: bool,
 }
 
 /// What the TDISP report says of the BAR.
@@ -129,6 +131,7 @@ fn msix_traps(
             part,
             bytes: place.span,
             pages,
+            is_carved: policy.msix() == MsixPlacement::Carve,
         }));
     }
     Ok(traps)

@@ -75,7 +75,8 @@
 //! Host pages say what can be had:
 //!
 //! - A page with a byte of the MSI-X table is trapped, unreported bytes in it included. So is a
-//!   page with a byte of the pending bit array, unless the [`Policy`] is to map it.
+//!   page with a byte of the pending bit array, unless the [`Policy`] is to map it. By the policy to
+//!   relocate, both are mapped like anything else, and the guest is shown others: see [`Relocation`].
 //! - What would be shared is trapped instead if VFIO does not let userspace map its page, or if
 //!   the page also has unreported bytes, or if the BAR is smaller than a page (but see
 //!   [`SubPagePolicy`]). Unreported bytes stay blocked.
@@ -104,8 +105,8 @@
 //!
 //! # What this does not do
 //!
-//! It does not relocate the MSI-X structures, and it does not choose guest addresses: pieces are
-//! offsets in the BAR. A BAR that moves has the same pieces as before.
+//! It emulates no MSI-X structure, and it does not choose guest addresses: pieces are offsets in the
+//! BAR. A BAR that moves has the same pieces as before.
 
 #![forbid(unsafe_code)]
 
@@ -122,6 +123,7 @@ mod place;
 mod policy;
 mod reason;
 pub mod region_info;
+mod relocate;
 pub mod report;
 mod separate;
 mod span;
@@ -135,8 +137,9 @@ pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
 pub use page::PageSize;
 pub use piece::{Access, Piece};
 pub use place::{OffsetRule, PlaceError, PlacedReport};
-pub use policy::{PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
+pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
 pub use reason::{Reason, Reasons};
+pub use relocate::Relocation;
 pub use report::InterfaceReport;
 pub use span::Span;
 

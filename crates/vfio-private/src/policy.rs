@@ -2,6 +2,21 @@
 
 //! Questions that have more than one right answer, put to the caller.
 
+/// Where the guest finds the MSI-X table and pending bit array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MsixPlacement {
+    /// Where the device has them: their host pages are carved out of the BAR and trapped, and
+    /// registers that share the pages are trapped along.
+    #[default]
+    Carve,
+    /// Elsewhere, as [`Relocation`](crate::Relocation) has it: the VMM emulates both behind the end of
+    /// an enlarged BAR, and the device's own ones are mapped like anything else. For devices with
+    /// registers in these pages that must be fast. The guest can then write the device's table, so
+    /// the host needs interrupt remapping, and VFIO must offer to map it: where the region lacks the
+    /// MSI-X-mappable capability, the pages are trapped still.
+    Relocate,
+}
+
 /// What happens to the host pages of the MSI-X pending bit array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PbaPolicy {
@@ -59,6 +74,7 @@ pub struct Policy {
     pba: PbaPolicy,
     sub_page: SubPagePolicy,
     tee_msix: TeeMsixPolicy,
+    placement: MsixPlacement,
 }
 
 impl Policy {
@@ -68,6 +84,7 @@ impl Policy {
             pba: PbaPolicy::Trap,
             sub_page: SubPagePolicy::Trap,
             tee_msix: TeeMsixPolicy::Refuse,
+            placement: MsixPlacement::Carve,
         }
     }
 
@@ -87,6 +104,17 @@ impl Policy {
     #[must_use]
     pub const fn with_tee_msix(self, tee_msix: TeeMsixPolicy) -> Self {
         Self { tee_msix, ..self }
+    }
+
+    /// The same policy with another place for the MSI-X structures.
+    #[must_use]
+    pub const fn with_msix(self, placement: MsixPlacement) -> Self {
+        Self { placement, ..self }
+    }
+
+    /// Where the guest finds the MSI-X structures.
+    pub const fn msix(self) -> MsixPlacement {
+        self.placement
     }
 
     /// What happens to the pending bit array.

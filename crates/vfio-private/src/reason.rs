@@ -27,8 +27,8 @@ pub enum Reason {
     /// Trapped: a host page with at least one byte of the MSI-X pending bit array.
     MsixPba,
     /// Trapped: VFIO refuses to map the host pages of the MSI-X table, as its region lacks the
-    /// MSI-X-mappable capability. Always beside [`MsixTable`](Self::MsixTable), which traps these
-    /// pages even where VFIO would map them.
+    /// MSI-X-mappable capability. Beside [`MsixTable`](Self::MsixTable), which traps these pages even
+    /// where VFIO would map them, unless the policy is to relocate the table.
     MsixNotMappable,
     /// Trapped: the region lacks VFIO's mmap flag.
     RegionNotMappable,

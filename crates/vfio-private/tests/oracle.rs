@@ -8,8 +8,8 @@ mod common;
 use common::{Device, assert_tiles, in_bar, span};
 use proptest::prelude::*;
 use vfio_private::{
-    Access, ClassifyError, MsixPart, MsixParts, PageSize, PbaPolicy, Reason, ReportedRange, Span,
-    SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
+    Access, ClassifyError, MsixPart, MsixParts, MsixPlacement, PageSize, PbaPolicy, Reason,
+    ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
 };
 
 /// All that is known of one byte.
@@ -128,7 +128,8 @@ fn oracle(device: &Device) -> Result<Answer, Refusal> {
                 answer.push((Access::Private, why));
                 continue;
             }
-            if unreported && !table && !pba {
+            let carve = device.policy.msix() == MsixPlacement::Carve;
+            if unreported && !(carve && (table || pba)) {
                 answer.push((Access::Blocked, vec![Reason::Unreported]));
                 continue;
             }
@@ -136,8 +137,8 @@ fn oracle(device: &Device) -> Result<Answer, Refusal> {
             let expand = device.policy.sub_page() == SubPagePolicy::Expand;
             let mut why = vec![
                 (unreported, Reason::Unreported),
-                (table, Reason::MsixTable),
-                (pba, Reason::MsixPba),
+                (carve && table, Reason::MsixTable),
+                (carve && pba, Reason::MsixPba),
                 (
                     mapped && table && !device.region.msix_mappable,
                     Reason::MsixNotMappable,
@@ -239,7 +240,7 @@ fn device() -> impl Strategy<Value = Device> {
         let place = || (0..4_u8, structure_in(size));
         let sparse = prop::option::weighted(0.4, prop::collection::vec(range_in(size), 0..4));
         let flags = (prop::bool::weighted(0.9), any::<bool>());
-        let policy = (any::<bool>(), any::<bool>(), any::<bool>());
+        let policy = prop::array::uniform4(any::<bool>());
         // No marks, marks that are true, or marks wherever.
         let marks = prop::sample::select(vec![0_u8, 1, 1, 1, 1, 1, 2]);
         (
@@ -262,14 +263,17 @@ fn device() -> impl Strategy<Value = Device> {
                         device = device.sparse(&areas);
                     }
                     (device.region.mmap, device.region.msix_mappable) = flags;
-                    if policy.0 {
+                    if policy[0] {
                         device.policy = device.policy.with_pba(PbaPolicy::Map);
                     }
-                    if policy.1 {
+                    if policy[1] {
                         device.policy = device.policy.with_sub_page(SubPagePolicy::Expand);
                     }
-                    if policy.2 {
+                    if policy[2] {
                         device.policy = device.policy.with_tee_msix(TeeMsixPolicy::Private);
+                    }
+                    if policy[3] {
+                        device.policy = device.policy.with_msix(MsixPlacement::Relocate);
                     }
                     device.report = report;
                     mark(&mut device, marks);
