@@ -114,10 +114,11 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
         page,
         sysfs: args.sysfs,
     })?;
-    let mut out = io::stdout().lock();
-    match args.json {
-        true => writeln!(out, "{:#}", bars::json(&answer))?,
-        false => write!(out, "{}", bars::text(&answer))?,
-    }
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&bars::json(&answer))? + "\n",
+        false => bars::text(&answer),
+    };
+    // At once: standard output would be written line by line, and there may be many.
+    io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
 }
