@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use crate::error::InputError;
+use crate::error::{InputError, MsixPart};
 use crate::span::Span;
 
 /// The number of a BAR in a type 0 configuration header: 0 to 5.
@@ -163,6 +163,69 @@ pub struct Msix {
     pub pba: BarSpan,
 }
 
+impl Msix {
+    /// The structures for `vectors` vectors, 1 to 2048, each structure at a BAR and an offset in it.
+    ///
+    /// # Errors
+    ///
+    /// [`InputError::MsixVectors`] for a number that no device has, [`InputError::MsixOffset`] for
+    /// an offset that is no multiple of 8, which the capability cannot express, and
+    /// [`InputError::SpanWraps`].
+    pub fn with_vectors(
+        vectors: u16,
+        table: (BarIndex, u64),
+        pba: (BarIndex, u64),
+    ) -> Result<Self, InputError> {
+        if !(1..=2048).contains(&vectors) {
+            return Err(InputError::MsixVectors { vectors });
+        }
+        let place = |(bar, offset): (BarIndex, u64), size| {
+            if offset % 8 != 0 {
+                return Err(InputError::MsixOffset { bar, offset });
+            }
+            let span = Span::new(offset, size)?;
+            Ok(BarSpan { bar, span })
+        };
+        Ok(Self {
+            table: place(table, u64::from(vectors) * 16)?,
+            pba: place(pba, u64::from(vectors).div_ceil(64) * 8)?,
+        })
+    }
+
+    /// Where one of the two is.
+    pub const fn place(&self, part: MsixPart) -> BarSpan {
+        match part {
+            MsixPart::Table => self.table,
+            MsixPart::Pba => self.pba,
+        }
+    }
+}
+
+/// None, one or both of the MSI-X structures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MsixParts {
+    /// The vector table.
+    pub table: bool,
+    /// The pending bit array.
+    pub pba: bool,
+}
+
+impl MsixParts {
+    /// Neither.
+    pub const NONE: Self = Self {
+        table: false,
+        pba: false,
+    };
+
+    /// Whether `part` is one of them.
+    pub const fn contains(self, part: MsixPart) -> bool {
+        match part {
+            MsixPart::Table => self.table,
+            MsixPart::Pba => self.pba,
+        }
+    }
+}
+
 /// What a TDISP interface report says of a range: the inverse of its `IS_NON_TEE_MEM` attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TeeKind {
@@ -174,15 +237,18 @@ pub enum TeeKind {
 
 /// One MMIO range of a TDISP interface report, already taken back to an offset in its BAR.
 ///
-/// The report itself counts in units of 4 KiB and adds a reporting offset to every address; undoing
-/// that is the caller's part. Ranges of the same kind may overlap, ranges of different kinds may
-/// not.
+/// The report itself counts in units of 4 KiB and adds a reporting offset to every address;
+/// [`InterfaceReport::place`](crate::InterfaceReport::place) undoes that. Ranges of the same kind may
+/// overlap, ranges of different kinds may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReportedRange {
     /// The bytes, from the start of the BAR.
     pub span: Span,
     /// Whether they belong to the guest's trusted environment.
     pub kind: TeeKind,
+    /// Which MSI-X structures the device says are in the range. A range that is marked must hold at
+    /// least a byte of what it is marked for.
+    pub msix: MsixParts,
 }
 
 /// Everything [`classify`](crate::classify) is told about one BAR.

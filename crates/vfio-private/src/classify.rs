@@ -4,7 +4,7 @@
 
 use crate::bar::{BarInput, BarKind, Region};
 use crate::error::{ClassifyError, MsixPart};
-use crate::layers::Layers;
+use crate::layers::{Layers, MsixTrap};
 use crate::page::PageSize;
 use crate::piece::{Access, Piece};
 use crate::policy::{Policy, SubPagePolicy};
@@ -78,7 +78,7 @@ impl Rules<'_> {
         match listing {
             // Goes by dma-buf, so it does not matter what VFIO lets userspace map. That nothing
             // else is in the page has been checked.
-            Listing::Tee => return (Access::Private, Reason::ReportedTee.into()),
+            Listing::Tee => return (Access::Private, self.reasons_for_privacy(offset)),
             // What the device does not vouch for is out of reach, with one exception: without its
             // MSI-X structures the guest gets no interrupts.
             Listing::Unreported if msix.is_empty() => {
@@ -109,7 +109,7 @@ impl Rules<'_> {
     /// What the VMM must intercept for the sake of interrupts.
     fn msix_obstacles(&self, offset: u64) -> Reasons {
         let mut obstacles = Reasons::default();
-        for trap in &self.layers.traps {
+        for trap in self.layers.traps.iter().filter(|trap| trap.is_carved) {
             let reason = match trap.part {
                 MsixPart::Table => Reason::MsixTable,
                 MsixPart::Pba => Reason::MsixPba,
@@ -125,8 +125,9 @@ impl Rules<'_> {
             return Reason::RegionNotMappable.into();
         }
         let outside = !self.layers.mappable_pages.contains(offset);
-        let refused =
-            !self.region.msix_mappable && self.msix_obstacles(offset).contains(Reason::MsixTable);
+        let has_table =
+            |trap: &MsixTrap| trap.part == MsixPart::Table && trap.pages.contains(offset);
+        let refused = !self.region.msix_mappable && self.layers.traps.iter().any(has_table);
         Reasons::when(outside, Reason::OutsideSparseAreas)
             | Reasons::when(refused, Reason::MsixNotMappable)
     }
@@ -145,6 +146,12 @@ impl Rules<'_> {
     fn sub_page_obstacles(&self) -> Reasons {
         let trapped = self.layers.is_sub_page() && self.sub_page == SubPagePolicy::Trap;
         Reasons::when(trapped, Reason::SubPageBar)
+    }
+
+    fn reasons_for_privacy(&self, offset: u64) -> Reasons {
+        let report = self.layers.report.as_ref();
+        let msix = report.is_some_and(|report| report.guest_msix.contains(offset));
+        Reasons::from(Reason::ReportedTee) | Reasons::when(msix, Reason::MsixLeftToGuest)
     }
 
     fn reasons_to_share(&self, listing: Listing) -> Reasons {

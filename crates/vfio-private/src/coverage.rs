@@ -45,6 +45,13 @@ impl Coverage {
         self.0.get(next).is_some_and(|span| span.contains(offset))
     }
 
+    /// Whether every byte of `window` is in the set.
+    pub(crate) fn holds(&self, window: Span) -> bool {
+        // Spans do not touch, so one of them must have all.
+        self.first_overlapping(window)
+            .is_some_and(|span| span.intersection(window) == Some(window))
+    }
+
     /// The lowest span of the set that has a byte in `window`, whole.
     pub(crate) fn first_overlapping(&self, window: Span) -> Option<Span> {
         let next = self.0.partition_point(|span| span.end() <= window.offset());

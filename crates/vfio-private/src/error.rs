@@ -6,7 +6,7 @@ use core::fmt;
 
 use thiserror::Error;
 
-use crate::bar::{BarIndex, ReportedRange};
+use crate::bar::{BarIndex, BarSpan, ReportedRange};
 use crate::span::Span;
 
 /// A number that cannot be what it is given as. Raised when an input type is made.
@@ -40,6 +40,20 @@ pub enum InputError {
         bar: BarIndex,
         /// The size in bytes.
         size: u64,
+    },
+    /// A number of MSI-X vectors that no device has.
+    #[error("{vectors} MSI-X vectors are not between 1 and 2048")]
+    MsixVectors {
+        /// The number.
+        vectors: u16,
+    },
+    /// An MSI-X structure off the grid of 8 bytes.
+    #[error("MSI-X structure at {offset:#x} of {bar} is not at a multiple of 8 bytes")]
+    MsixOffset {
+        /// The BAR.
+        bar: BarIndex,
+        /// Where the structure would be, in bytes.
+        offset: u64,
     },
     /// A host page size that no kernel has.
     #[error("host page size {bytes:#x} is none of 4 KiB, 16 KiB and 64 KiB")]
@@ -91,6 +105,18 @@ impl fmt::Display for Neighbour {
     }
 }
 
+/// Where an MSI-X structure is, in words.
+struct Place(Option<BarSpan>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(place) => write!(f, "at {} of {}", place.span, place.bar),
+            None => f.write_str("nowhere: the device has no MSI-X capability"),
+        }
+    }
+}
+
 /// Facts about a BAR that do not fit it, or each other. Raised by [`classify`](crate::classify).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -129,6 +155,14 @@ pub enum ClassifyError {
         /// Where the structure would be.
         span: Span,
     },
+    /// A BAR that is too large for MSI-X structures behind its end.
+    #[error("{bar}: MSI-X behind {bar_size:#x} bytes is out of reach of a 32-bit offset")]
+    NoRoomForMsix {
+        /// The BAR.
+        bar: BarIndex,
+        /// Size of the BAR in bytes.
+        bar_size: u64,
+    },
     /// A range of the TDISP report that leaves the BAR.
     #[error("{bar}: reported range {} leaves the {bar_size:#x} bytes of the BAR", range.span)]
     ReportOutsideBar {
@@ -156,6 +190,19 @@ pub enum ClassifyError {
         tee: Span,
         /// A NON_TEE range with a byte in common.
         non_tee: Span,
+    },
+    /// A range that the TDISP report marks to hold an MSI-X structure, and that does not. Either
+    /// the report is of another device, or the wrong rule took it back to offsets in the BAR.
+    #[error("{bar}: report marks {range} to hold the {part}, which is {}", Place(*at))]
+    ReportMisplacesMsix {
+        /// The BAR.
+        bar: BarIndex,
+        /// Table or PBA.
+        part: MsixPart,
+        /// The range, as reported.
+        range: Span,
+        /// Where the capability says the structure is; `None` without the capability.
+        at: Option<BarSpan>,
     },
     /// A private range that host pages cannot keep apart from something that is not private.
     ///

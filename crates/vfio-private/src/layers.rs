@@ -9,7 +9,7 @@ use crate::bar::{Bar, BarInput, BarKind, Msix, Region, ReportedRange, TeeKind};
 use crate::coverage::Coverage;
 use crate::error::{ClassifyError, MsixPart};
 use crate::page::PageSize;
-use crate::policy::{PbaPolicy, Policy};
+use crate::policy::{MsixPlacement, PbaPolicy, Policy, TeeMsixPolicy};
 use crate::span::Span;
 
 /// The facts about one BAR that decide the access of its bytes.
@@ -17,14 +17,14 @@ use crate::span::Span;
 pub(crate) struct Layers {
     pub(crate) bar: Bar,
     pub(crate) page: PageSize,
-    /// The MSI-X structures that are in this BAR and to be trapped.
+    /// The MSI-X structures that are in this BAR and the host's.
     pub(crate) traps: Vec<MsixTrap>,
     /// The host pages that VFIO's sparse-mmap areas hold as a whole; all of the BAR without areas.
     pub(crate) mappable_pages: Coverage,
     pub(crate) report: Option<ReportLayers>,
 }
 
-/// An MSI-X structure to be trapped.
+/// An MSI-X structure that is the host's: no page of it can be private.
 #[derive(Debug)]
 pub(crate) struct MsixTrap {
     pub(crate) part: MsixPart,
@@ -32,6 +32,8 @@ pub(crate) struct MsixTrap {
     pub(crate) bytes: Span,
     /// The host pages it is in.
     pub(crate) pages: Span,
+    /// The guest is shown it here, so that the pages trap, and not elsewhere.
+    pub(crate) is_carved: bool,
 }
 
 /// What the TDISP report says of the BAR.
@@ -40,6 +42,8 @@ pub(crate) struct ReportLayers {
     pub(crate) tee: Coverage,
     pub(crate) non_tee: Coverage,
     pub(crate) unreported: Coverage,
+    /// Marked TEE ranges that hold MSI-X structures left to the guest.
+    pub(crate) guest_msix: Coverage,
     /// Host pages with NON_TEE as well as unreported bytes.
     pub(crate) mixed_pages: Coverage,
 }
@@ -52,15 +56,23 @@ impl Layers {
         policy: Policy,
     ) -> Result<Self, ClassifyError> {
         let bar = input.bar;
+        let mut traps = msix_traps(bar, input.msix, page, policy)?;
+        let mappable_pages = mappable_pages(bar, input.region, page)?;
+        let mut report = None;
+        if let Some(ranges) = input.report {
+            let mut layers = ReportLayers::new(bar, ranges, page)?;
+            check_marks(bar, input.msix, ranges)?;
+            if policy.tee_msix() == TeeMsixPolicy::Private {
+                layers.leave_msix_to_guest(&mut traps, ranges);
+            }
+            report = Some(layers);
+        }
         Ok(Self {
             bar,
             page,
-            traps: msix_traps(bar, input.msix, page, policy)?,
-            mappable_pages: mappable_pages(bar, input.region, page)?,
-            report: match input.report {
-                None => None,
-                Some(ranges) => Some(ReportLayers::new(bar, ranges, page)?),
-            },
+            traps,
+            mappable_pages,
+            report,
         })
     }
 
@@ -81,6 +93,7 @@ impl Layers {
         if let Some(report) = &self.report {
             cuts.extend(report.tee.edges());
             cuts.extend(report.non_tee.edges());
+            cuts.extend(report.guest_msix.edges());
             cuts.extend(report.mixed_pages.edges());
         }
         // A page reaches past the end of a BAR that is smaller.
@@ -118,6 +131,7 @@ fn msix_traps(
             part,
             bytes: place.span,
             pages,
+            is_carved: policy.msix() == MsixPlacement::Carve,
         }));
     }
     Ok(traps)
@@ -190,8 +204,51 @@ impl ReportLayers {
             mixed_pages: mixed_pages(&non_tee, &unreported, page),
             non_tee,
             unreported,
+            guest_msix: Coverage::default(),
         })
     }
+
+    /// Drops the traps of the structures that lie in TEE ranges marked for them, as a whole.
+    fn leave_msix_to_guest(&mut self, traps: &mut Vec<MsixTrap>, ranges: &[ReportedRange]) {
+        let mut left = Vec::new();
+        traps.retain(|trap| {
+            let is_marked = |range: &&ReportedRange| {
+                range.kind == TeeKind::Tee && range.msix.contains(trap.part)
+            };
+            let marked = Coverage::of(ranges.iter().filter(is_marked).map(|range| range.span));
+            let holds_all = marked.holds(trap.bytes);
+            if holds_all {
+                left.extend(marked.spans());
+            }
+            !holds_all
+        });
+        self.guest_msix = Coverage::of(left);
+    }
+}
+
+/// A range that is marked for a structure must hold some of it. This is what shows that a report
+/// was taken back to the wrong offsets.
+fn check_marks(
+    bar: Bar,
+    msix: Option<Msix>,
+    ranges: &[ReportedRange],
+) -> Result<(), ClassifyError> {
+    for range in ranges {
+        for part in [MsixPart::Table, MsixPart::Pba] {
+            let at = msix.map(|msix| msix.place(part));
+            let is_there =
+                at.is_some_and(|at| at.bar == bar.index() && at.span.overlaps(range.span));
+            if range.msix.contains(part) && !is_there {
+                return Err(ClassifyError::ReportMisplacesMsix {
+                    bar: bar.index(),
+                    part,
+                    range: range.span,
+                    at,
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_reported(bar: Bar, range: ReportedRange) -> Result<(), ClassifyError> {
@@ -218,7 +275,7 @@ fn check_contradictions(bar: Bar, ranges: &[ReportedRange]) -> Result<(), Classi
     sorted.sort_unstable_by_key(|range| range.span);
     let mut furthest_tee: Option<Span> = None;
     let mut furthest_non_tee: Option<Span> = None;
-    for ReportedRange { span, kind } in sorted {
+    for ReportedRange { span, kind, .. } in sorted {
         let (same, other) = match kind {
             TeeKind::Tee => (&mut furthest_tee, furthest_non_tee),
             TeeKind::NonTee => (&mut furthest_non_tee, furthest_tee),

@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use vfio_private::{
-//!     Access, Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, PageSize, Policy, Region,
+//!     Access, Bar, BarIndex, BarInput, BarKind, Msix, MsixParts, PageSize, Policy, Region,
 //!     ReportedRange, Span, TeeKind, classify,
 //! };
 //!
@@ -24,11 +24,7 @@
 //! let input = BarInput {
 //!     bar: Bar::new(index, BarKind::Memory, 0x4000)?,
 //!     region: &Region::mappable(),
-//!     msix: Some(Msix {
-//!         // 33 vectors of 16 bytes, and their pending bits.
-//!         table: BarSpan { bar: index, span: Span::new(0x2000, 33 * 16)? },
-//!         pba: BarSpan { bar: index, span: Span::new(0x2800, 8)? },
-//!     }),
+//!     msix: Some(Msix::with_vectors(33, (index, 0x2000), (index, 0x2800))?),
 //!     report: None,
 //! };
 //! let pieces = classify(&input, PageSize::Size4K, Policy::new())?;
@@ -43,7 +39,11 @@
 //!
 //! // The registers below become private once the device has attested them. What the report does
 //! // not list, the guest cannot reach.
-//! let registers = ReportedRange { span: Span::new(0, 0x2000)?, kind: TeeKind::Tee };
+//! let registers = ReportedRange {
+//!     span: Span::new(0, 0x2000)?,
+//!     kind: TeeKind::Tee,
+//!     msix: MsixParts::NONE,
+//! };
 //! let attested = BarInput { report: Some(&[registers]), ..input };
 //! let access: Vec<Access> = classify(&attested, PageSize::Size4K, Policy::new())?
 //!     .iter()
@@ -75,7 +75,8 @@
 //! Host pages say what can be had:
 //!
 //! - A page with a byte of the MSI-X table is trapped, unreported bytes in it included. So is a
-//!   page with a byte of the pending bit array, unless the [`Policy`] is to map it.
+//!   page with a byte of the pending bit array, unless the [`Policy`] is to map it. By the policy to
+//!   relocate, both are mapped like anything else, and the guest is shown others: see [`Relocation`].
 //! - What would be shared is trapped instead if VFIO does not let userspace map its page, or if
 //!   the page also has unreported bytes, or if the BAR is smaller than a page (but see
 //!   [`SubPagePolicy`]). Unreported bytes stay blocked.
@@ -83,36 +84,63 @@
 //!   but exported as a dma-buf, whose ranges must be whole host pages. A page with private bytes
 //!   must have no others. If it does, the answer is an error: to share the page would expose it,
 //!   to trap it would hand the guest's data to the VMM.
+//! - A TEE range that the report marks to hold the MSI-X table or PBA is such an error too, unless
+//!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A range that is
+//!   marked and holds no byte of the structure is refused; it was taken back to a wrong offset.
 //! - I/O BARs are trapped.
+//!
+//! # Where the facts come from
+//!
+//! Three parsers turn bytes from outside into the input of [`classify`]. They take any bytes: what
+//! they cannot follow is an error that names the offset, and never a shorter answer.
+//!
+//! | bytes | parser | gives |
+//! | --- | --- | --- |
+//! | PCI configuration space | [`ConfigSpace`](config::ConfigSpace) | kinds of BARs, [`Msix`] |
+//! | VFIO region info | [`RegionInfo`](region_info::RegionInfo) | sizes, [`Region`] |
+//! | TDISP interface report | [`InterfaceReport`], then [`place`](InterfaceReport::place) | [`ReportedRange`]s of each BAR |
+//!
+//! A report does not say at which offset of a BAR a page is. The rule for that is a parameter, see
+//! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
 //!
 //! # What this does not do
 //!
-//! It does not relocate the MSI-X structures, and it does not choose guest addresses: pieces are
-//! offsets in the BAR. A BAR that moves has the same pieces as before.
+//! It emulates no MSI-X structure, and it does not choose guest addresses: pieces are offsets in the
+//! BAR. A BAR that moves has the same pieces as before.
 
 #![forbid(unsafe_code)]
 
 mod bar;
+mod bytes;
 mod classify;
+pub mod config;
 mod coverage;
 mod error;
 mod layers;
 mod page;
 mod piece;
+mod place;
 mod policy;
 mod reason;
+pub mod region_info;
+mod relocate;
+pub mod report;
 mod separate;
 mod span;
 
 pub use bar::{
-    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, Region, ReportedRange, SparseArea, TeeKind,
+    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, MsixParts, Region, ReportedRange, SparseArea,
+    TeeKind,
 };
 pub use classify::classify;
 pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
 pub use page::PageSize;
 pub use piece::{Access, Piece};
-pub use policy::{PbaPolicy, Policy, SubPagePolicy};
+pub use place::{OffsetRule, PlaceError, PlacedReport};
+pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
 pub use reason::{Reason, Reasons};
+pub use relocate::Relocation;
+pub use report::InterfaceReport;
 pub use span::Span;
 
 /// Runs the code of the README as a test.

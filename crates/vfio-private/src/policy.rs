@@ -2,6 +2,21 @@
 
 //! Questions that have more than one right answer, put to the caller.
 
+/// Where the guest finds the MSI-X table and pending bit array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MsixPlacement {
+    /// Where the device has them: their host pages are carved out of the BAR and trapped, and
+    /// registers that share the pages are trapped along.
+    #[default]
+    Carve,
+    /// Elsewhere, as [`Relocation`](crate::Relocation) has it: the VMM emulates both behind the end of
+    /// an enlarged BAR, and the device's own ones are mapped like anything else. For devices with
+    /// registers in these pages that must be fast. The guest can then write the device's table, so
+    /// the host needs interrupt remapping, and VFIO must offer to map it: where the region lacks the
+    /// MSI-X-mappable capability, the pages are trapped still.
+    Relocate,
+}
+
 /// What happens to the host pages of the MSI-X pending bit array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PbaPolicy {
@@ -25,7 +40,27 @@ pub enum SubPagePolicy {
     Expand,
 }
 
-/// The caller's choices. The default is the careful one: trap.
+/// What happens to MSI-X structures that the TDISP report puts in TEE memory.
+///
+/// A device reports the ranges of its MSI-X table and PBA if the host had it lock them together
+/// with the interface. In TEE memory only the guest can write them from then on. A VMM that traps
+/// such a table catches the guest's writes and has no way to carry them out: the device refuses the
+/// host, and no interrupt ever arrives. So there is no choice to trap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TeeMsixPolicy {
+    /// It is an error, like anything else that private bytes would share a host page with. Right
+    /// for a VMM that sets the device's vectors up itself, as all do that use VFIO's interrupts: it
+    /// must not let the device lock MSI-X.
+    #[default]
+    Refuse,
+    /// They are private: the guest writes the vectors, and the VMM sees none of it. Right only if
+    /// the platform lets the guest choose vectors safely, by an interrupt remapping that confines
+    /// them. Only what the report marks as the structure becomes private so; a TEE range that holds
+    /// the table without a mark is still an error.
+    Private,
+}
+
+/// The caller's choices. The default is the careful one: trap, or refuse.
 ///
 /// ```
 /// use vfio_private::{PbaPolicy, Policy, SubPagePolicy};
@@ -38,6 +73,8 @@ pub enum SubPagePolicy {
 pub struct Policy {
     pba: PbaPolicy,
     sub_page: SubPagePolicy,
+    tee_msix: TeeMsixPolicy,
+    placement: MsixPlacement,
 }
 
 impl Policy {
@@ -46,6 +83,8 @@ impl Policy {
         Self {
             pba: PbaPolicy::Trap,
             sub_page: SubPagePolicy::Trap,
+            tee_msix: TeeMsixPolicy::Refuse,
+            placement: MsixPlacement::Carve,
         }
     }
 
@@ -61,6 +100,23 @@ impl Policy {
         Self { sub_page, ..self }
     }
 
+    /// The same policy with another choice for MSI-X structures in TEE memory.
+    #[must_use]
+    pub const fn with_tee_msix(self, tee_msix: TeeMsixPolicy) -> Self {
+        Self { tee_msix, ..self }
+    }
+
+    /// The same policy with another place for the MSI-X structures.
+    #[must_use]
+    pub const fn with_msix(self, placement: MsixPlacement) -> Self {
+        Self { placement, ..self }
+    }
+
+    /// Where the guest finds the MSI-X structures.
+    pub const fn msix(self) -> MsixPlacement {
+        self.placement
+    }
+
     /// What happens to the pending bit array.
     pub const fn pba(self) -> PbaPolicy {
         self.pba
@@ -69,5 +125,10 @@ impl Policy {
     /// What happens to BARs smaller than a host page.
     pub const fn sub_page(self) -> SubPagePolicy {
         self.sub_page
+    }
+
+    /// What happens to MSI-X structures in TEE memory.
+    pub const fn tee_msix(self) -> TeeMsixPolicy {
+        self.tee_msix
     }
 }

@@ -14,6 +14,9 @@ pub enum Reason {
     NoReport,
     /// Private: a TEE range of the report.
     ReportedTee,
+    /// Private: a TEE range that the report marks to hold an MSI-X structure, and the policy is to
+    /// leave those to the guest. Always beside [`ReportedTee`](Self::ReportedTee).
+    MsixLeftToGuest,
     /// Shared: a NON_TEE range of the report.
     ReportedNonTee,
     /// Blocked, or trapped in a host page of the MSI-X structures: no range of the report has it.
@@ -24,8 +27,8 @@ pub enum Reason {
     /// Trapped: a host page with at least one byte of the MSI-X pending bit array.
     MsixPba,
     /// Trapped: VFIO refuses to map the host pages of the MSI-X table, as its region lacks the
-    /// MSI-X-mappable capability. Always beside [`MsixTable`](Self::MsixTable), which traps these
-    /// pages even where VFIO would map them.
+    /// MSI-X-mappable capability. Beside [`MsixTable`](Self::MsixTable), which traps these pages even
+    /// where VFIO would map them, unless the policy is to relocate the table.
     MsixNotMappable,
     /// Trapped: the region lacks VFIO's mmap flag.
     RegionNotMappable,
@@ -44,9 +47,10 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order in which [`Reasons`] lists them.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::NoReport,
         Self::ReportedTee,
+        Self::MsixLeftToGuest,
         Self::ReportedNonTee,
         Self::Unreported,
         Self::MsixTable,
@@ -70,6 +74,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::NoReport => "no TDISP report makes it private",
             Self::ReportedTee => "TDISP report lists it as TEE memory",
+            Self::MsixLeftToGuest => "holds MSI-X structures, which are left to the guest",
             Self::ReportedNonTee => "TDISP report lists it as non-TEE memory",
             Self::Unreported => "TDISP report does not list it",
             Self::MsixTable => "host page holds the MSI-X table",

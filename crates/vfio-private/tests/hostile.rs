@@ -7,8 +7,8 @@ mod common;
 use common::{Device, assert_tiles, in_bar, index, non_tee, span, tee};
 use proptest::prelude::*;
 use vfio_private::{
-    Bar, BarKind, BarSpan, ClassifyError, Msix, MsixPart, PageSize, PbaPolicy, Policy, Region,
-    ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind,
+    Bar, BarKind, BarSpan, ClassifyError, Msix, MsixPart, MsixParts, PageSize, PbaPolicy, Policy,
+    Region, ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
 };
 
 fn io_bar() -> Device {
@@ -171,10 +171,13 @@ fn any_device() -> impl Strategy<Value = Device> {
             msix_mappable,
         });
     let msix = (any_place(), any_place()).prop_map(|(table, pba)| Msix { table, pba });
-    let range = (any_span(), any::<bool>()).prop_map(|(span, tee)| ReportedRange {
-        span,
-        kind: if tee { TeeKind::Tee } else { TeeKind::NonTee },
-    });
+    let mark = prop::bool::weighted(0.1);
+    let range =
+        (any_span(), any::<bool>(), mark, mark).prop_map(|(span, tee, table, pba)| ReportedRange {
+            span,
+            kind: if tee { TeeKind::Tee } else { TeeKind::NonTee },
+            msix: MsixParts { table, pba },
+        });
     let report = prop::option::of(prop::collection::vec(range, 0..4));
     let page = prop::sample::select(vec![PageSize::Size4K, PageSize::Size16K, PageSize::Size64K]);
     let policy = prop::sample::select(vec![
@@ -182,6 +185,7 @@ fn any_device() -> impl Strategy<Value = Device> {
         Policy::new()
             .with_pba(PbaPolicy::Map)
             .with_sub_page(SubPagePolicy::Expand),
+        Policy::new().with_tee_msix(TeeMsixPolicy::Private),
     ]);
     (bar, region, prop::option::of(msix), report, page, policy).prop_map(
         |(bar, region, msix, report, page, policy)| Device {

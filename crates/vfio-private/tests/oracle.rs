@@ -8,8 +8,8 @@ mod common;
 use common::{Device, assert_tiles, in_bar, span};
 use proptest::prelude::*;
 use vfio_private::{
-    Access, ClassifyError, PageSize, PbaPolicy, Reason, ReportedRange, Span, SparseArea,
-    SubPagePolicy, TeeKind,
+    Access, ClassifyError, MsixPart, MsixParts, MsixPlacement, PageSize, PbaPolicy, Reason,
+    ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
 };
 
 /// All that is known of one byte.
@@ -20,6 +20,9 @@ struct Byte {
     offered: bool,
     tee: bool,
     non_tee: bool,
+    /// In a TEE range that is marked for the table, or for the PBA.
+    tee_table: bool,
+    tee_pba: bool,
 }
 
 fn paint(bytes: &mut [Byte], offset: u64, size: u64, with: impl Fn(&mut Byte)) {
@@ -58,7 +61,11 @@ fn bytes_of(device: &Device) -> Vec<Byte> {
             range.span.offset(),
             range.span.size(),
             |byte| match range.kind {
-                TeeKind::Tee => byte.tee = true,
+                TeeKind::Tee => {
+                    byte.tee = true;
+                    byte.tee_table |= range.msix.table;
+                    byte.tee_pba |= range.msix.pba;
+                }
                 TeeKind::NonTee => byte.non_tee = true,
             },
         );
@@ -69,6 +76,7 @@ fn bytes_of(device: &Device) -> Vec<Byte> {
 #[derive(Debug, PartialEq)]
 enum Refusal {
     Contradiction,
+    Misplaced,
     NotSeparable { page: u64 },
 }
 
@@ -80,12 +88,25 @@ fn oracle(device: &Device) -> Result<Answer, Refusal> {
     if bytes.iter().any(|byte| byte.tee && byte.non_tee) {
         return Err(Refusal::Contradiction);
     }
+    for range in device.report.iter().flatten() {
+        let start = usize::try_from(range.span.offset()).unwrap();
+        let end = usize::try_from(range.span.end()).unwrap();
+        let table = bytes[start..end].iter().any(|byte| byte.table);
+        let pba = bytes[start..end].iter().any(|byte| byte.pba);
+        if (range.msix.table && !table) || (range.msix.pba && !pba) {
+            return Err(Refusal::Misplaced);
+        }
+    }
+    let is_left = device.policy.tee_msix() == TeeMsixPolicy::Private;
+    let guest_table = is_left && bytes.iter().all(|byte| !byte.table || byte.tee_table);
+    let guest_pba = is_left && bytes.iter().all(|byte| !byte.pba || byte.tee_pba);
+    let trap_pba = device.policy.pba() == PbaPolicy::Trap;
     let page_size = usize::try_from(device.page.bytes()).unwrap();
     let mut answer = Answer::new();
     for (n, page) in bytes.chunks(page_size).enumerate() {
         let sub_page = page.len() < page_size;
-        let table = page.iter().any(|byte| byte.table);
-        let pba = page.iter().any(|byte| byte.pba) && device.policy.pba() == PbaPolicy::Trap;
+        let table = page.iter().any(|byte| byte.table) && !guest_table;
+        let pba = page.iter().any(|byte| byte.pba) && trap_pba && !guest_pba;
         let offered = page.iter().all(|byte| byte.offered);
         let all_tee = page.iter().all(|byte| byte.tee) && !sub_page;
         let any_unreported = page.iter().any(|byte| !byte.tee && !byte.non_tee);
@@ -98,10 +119,17 @@ fn oracle(device: &Device) -> Result<Answer, Refusal> {
             let reported = byte.tee || byte.non_tee;
             let unreported = device.report.is_some() && !reported;
             if byte.tee {
-                answer.push((Access::Private, vec![Reason::ReportedTee]));
+                let table = guest_table && byte.tee_table;
+                let pba = guest_pba && byte.tee_pba && trap_pba;
+                let mut why = vec![Reason::ReportedTee];
+                if table || pba {
+                    why.push(Reason::MsixLeftToGuest);
+                }
+                answer.push((Access::Private, why));
                 continue;
             }
-            if unreported && !table && !pba {
+            let carve = device.policy.msix() == MsixPlacement::Carve;
+            if unreported && !(carve && (table || pba)) {
                 answer.push((Access::Blocked, vec![Reason::Unreported]));
                 continue;
             }
@@ -109,8 +137,8 @@ fn oracle(device: &Device) -> Result<Answer, Refusal> {
             let expand = device.policy.sub_page() == SubPagePolicy::Expand;
             let mut why = vec![
                 (unreported, Reason::Unreported),
-                (table, Reason::MsixTable),
-                (pba, Reason::MsixPba),
+                (carve && table, Reason::MsixTable),
+                (carve && pba, Reason::MsixPba),
                 (
                     mapped && table && !device.region.msix_mappable,
                     Reason::MsixNotMappable,
@@ -163,7 +191,11 @@ fn structure_in(size: u64) -> impl Strategy<Value = Span> {
 /// One kind per 16 KiB slot, so that many reports agree with themselves; or no rule at all.
 fn report_in(size: u64) -> impl Strategy<Value = Vec<ReportedRange>> {
     let kind = prop::sample::select(vec![TeeKind::Tee, TeeKind::NonTee, TeeKind::NonTee]);
-    let free = (range_in(size), kind.clone()).prop_map(|(span, kind)| ReportedRange { span, kind });
+    let free = (range_in(size), kind.clone()).prop_map(|(span, kind)| ReportedRange {
+        span,
+        kind,
+        msix: MsixParts::NONE,
+    });
     let slot = 0x4000.min(size);
     let slots = usize::try_from(size / slot).unwrap();
     let part = prop::option::of((kind, prop::option::of(range_in(slot))));
@@ -180,11 +212,26 @@ fn report_in(size: u64) -> impl Strategy<Value = Vec<ReportedRange>> {
                 Some(ReportedRange {
                     span: span(start + within.offset(), within.size()),
                     kind,
+                    msix: MsixParts::NONE,
                 })
             })
             .collect()
     });
     prop_oneof![3 => slotted, 1 => prop::collection::vec(free, 0..3)]
+}
+
+fn mark(device: &mut Device, how: u8) {
+    let (index, msix) = (device.bar.index(), device.msix);
+    for (n, range) in device.report.iter_mut().flatten().enumerate() {
+        let holds = |part| {
+            let place = msix.map(|msix| msix.place(part));
+            place.is_some_and(|place| place.bar == index && place.span.overlaps(range.span))
+        };
+        range.msix = MsixParts {
+            table: (how == 1 && holds(MsixPart::Table)) || (how == 2 && n == 0),
+            pba: how == 1 && holds(MsixPart::Pba),
+        };
+    }
 }
 
 fn device() -> impl Strategy<Value = Device> {
@@ -193,17 +240,19 @@ fn device() -> impl Strategy<Value = Device> {
         let place = || (0..4_u8, structure_in(size));
         let sparse = prop::option::weighted(0.4, prop::collection::vec(range_in(size), 0..4));
         let flags = (prop::bool::weighted(0.9), any::<bool>());
-        let policy = (any::<bool>(), any::<bool>());
+        let policy = prop::array::uniform4(any::<bool>());
+        // No marks, marks that are true, or marks wherever.
+        let marks = prop::sample::select(vec![0_u8, 1, 1, 1, 1, 1, 2]);
         (
             Just(Device::with_bar(size)),
             prop::option::of((place(), place())),
             (sparse, flags),
             prop::option::weighted(0.7, report_in(size)),
             prop::sample::select(vec![PageSize::Size4K, PageSize::Size16K]),
-            policy,
+            (policy, marks),
         )
             .prop_map(
-                |(mut device, msix, (sparse, flags), report, page, policy)| {
+                |(mut device, msix, (sparse, flags), report, page, (policy, marks))| {
                     if let Some(((table_bar, table), (pba_bar, pba))) = msix {
                         let table = in_bar(table_bar / 2, table.offset(), table.size());
                         let pba = in_bar(pba_bar / 2, pba.offset(), pba.size());
@@ -214,13 +263,20 @@ fn device() -> impl Strategy<Value = Device> {
                         device = device.sparse(&areas);
                     }
                     (device.region.mmap, device.region.msix_mappable) = flags;
-                    if policy.0 {
+                    if policy[0] {
                         device.policy = device.policy.with_pba(PbaPolicy::Map);
                     }
-                    if policy.1 {
+                    if policy[1] {
                         device.policy = device.policy.with_sub_page(SubPagePolicy::Expand);
                     }
+                    if policy[2] {
+                        device.policy = device.policy.with_tee_msix(TeeMsixPolicy::Private);
+                    }
+                    if policy[3] {
+                        device.policy = device.policy.with_msix(MsixPlacement::Relocate);
+                    }
                     device.report = report;
+                    mark(&mut device, marks);
                     device.page(page)
                 },
             )
@@ -253,6 +309,11 @@ fn assert_agreement(device: &Device) {
         Err(ClassifyError::ReportContradicts { tee, non_tee, .. }) => {
             assert_eq!(expected, Err(Refusal::Contradiction));
             assert!(tee.overlaps(non_tee));
+        }
+        Err(ClassifyError::ReportMisplacesMsix { range, .. }) => {
+            assert_eq!(expected, Err(Refusal::Misplaced));
+            let ranges = device.report.as_deref().unwrap_or_default();
+            assert!(ranges.iter().any(|reported| reported.span == range));
         }
         Err(ClassifyError::PrivateNotSeparable { private, page, .. }) => {
             assert_eq!(
@@ -315,5 +376,5 @@ fn the_generated_devices_have_every_outcome() {
     }
     assert!((25..250).contains(&refused), "{refused} of 500 refused");
     // All but that of an I/O BAR.
-    assert_eq!(seen.len(), 12, "{seen:?}");
+    assert_eq!(seen.len(), 13, "{seen:?}");
 }

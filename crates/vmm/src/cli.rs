@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line: what is asked for, what is printed, how it exits.
 
+mod bars;
+
 use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -46,6 +48,7 @@ Examples:
   vmm run --json | jq .ok                 for scripts
   vmm map examples/pc.toml --as svg > pc.svg
   vmm mtree dump.txt                      what QEMU's `info mtree -f` prints, from `info mtree -D`
+  vmm bars 0000:01:00.0                   which bytes of a device's BARs the guest may reach
 
 Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing could be run.";
 
@@ -57,6 +60,8 @@ enum Command {
     Map(MapArgs),
     /// Print a QEMU machine's flat views from its region tree.
     Mtree(MtreeArgs),
+    /// Say which bytes of which BAR are private, shared, trapped or blocked.
+    Bars(bars::BarsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +165,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run(&args),
         Some(Command::Map(args)) => map(&args).map(|()| true),
         Some(Command::Mtree(args)) => mtree(&args).map(|()| true),
+        Some(Command::Bars(args)) => bars::run(args).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

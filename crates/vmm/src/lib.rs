@@ -3,10 +3,12 @@
 //!
 //! It reads a [`machine`], puts it together on a [`backend`] as a [`board`],
 //! has a [`guest`] run its script, and compares what was seen with what was
-//! expected ([`run`], [`report`]). [`map`] shows a machine without running it.
+//! expected ([`run`], [`report`]). [`map`] shows a machine without running it,
+//! and [`bars`] how a device's BARs would be cut.
 
 mod act;
 pub mod backend;
+pub mod bars;
 pub mod board;
 mod causes;
 pub mod cli;

@@ -5,9 +5,11 @@
 // Each test binary uses its own part.
 #![allow(dead_code)]
 
+pub mod bytes;
+
 use vfio_private::{
-    Access, Bar, BarIndex, BarInput, BarKind, BarSpan, ClassifyError, Msix, PageSize, Piece,
-    Policy, Region, ReportedRange, Span, SparseArea, TeeKind, classify,
+    Access, Bar, BarIndex, BarInput, BarKind, BarSpan, ClassifyError, Msix, MsixParts, PageSize,
+    Piece, Policy, Region, ReportedRange, Span, SparseArea, TeeKind, classify,
 };
 
 /// One BAR and everything the classifier is told about it.
@@ -40,6 +42,7 @@ pub fn tee(offset: u64, size: u64) -> ReportedRange {
     ReportedRange {
         span: span(offset, size),
         kind: TeeKind::Tee,
+        msix: MsixParts::NONE,
     }
 }
 
@@ -47,6 +50,7 @@ pub fn non_tee(offset: u64, size: u64) -> ReportedRange {
     ReportedRange {
         span: span(offset, size),
         kind: TeeKind::NonTee,
+        msix: MsixParts::NONE,
     }
 }
 

@@ -2,7 +2,7 @@
 //! A BAR of the machine file, cut by `vfio-private`.
 
 use vfio_private::{
-    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, PageSize, Piece, Policy, Region,
+    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, MsixParts, PageSize, Piece, Policy, Region,
     ReportedRange, Span, TeeKind, classify,
 };
 
@@ -41,6 +41,7 @@ pub fn pieces(bar: &spec::Bar, size: u128) -> Result<Vec<Piece>, String> {
             report.push(ReportedRange {
                 span: span(range)?,
                 kind,
+                msix: MsixParts::NONE,
             });
         }
     }

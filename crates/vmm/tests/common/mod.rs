@@ -3,6 +3,8 @@
 // Each test file uses only some of it.
 #![allow(dead_code)]
 
+pub mod bars;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;

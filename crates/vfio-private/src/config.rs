@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! PCI configuration space, as read from sysfs, from VFIO's config region or from a hex dump.
+//!
+//! It says which BARs there are, of which kind and at which address, and where the MSI-X structures
+//! are. **It does not say how large a BAR is**: that shows only when all ones are written to it. The
+//! size comes from VFIO's region info, from sysfs or from what `lspci` prints.
+
+use thiserror::Error;
+
+use crate::bar::{BarIndex, BarKind, Msix};
+use crate::bytes::{le16, le32};
+use crate::error::InputError;
+
+/// Offsets in the header, and bits in its registers (PCI Express Base Specification, section 7.5).
+mod header {
+    pub(super) const SIZE: usize = 0x40;
+    pub(super) const STATUS: usize = 0x06;
+    pub(super) const STATUS_CAPABILITIES: u16 = 1 << 4;
+    pub(super) const TYPE: usize = 0x0e;
+    pub(super) const TYPE_MASK: u8 = 0x7f;
+    pub(super) const BARS: usize = 0x10;
+    pub(super) const CAPABILITIES: usize = 0x34;
+}
+
+/// Where the capabilities that the header points to can be; what follows is extended space.
+const CAPABILITIES_END: usize = 0x100;
+
+/// The capability ID of MSI-X.
+const MSIX: u8 = 0x11;
+
+/// What configuration space says that cannot be so. Offsets are from its start, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A length that configuration space does not have.
+    #[error("{len} bytes are no configuration space: it has 64, 256 or 4096")]
+    Length {
+        /// How many bytes there were.
+        len: usize,
+    },
+    /// Every byte of the header is `0xff`: nobody answered the reads.
+    #[error("all ones from offset 0x0 to 0x3f: no device answers, or it is powered down")]
+    NoDevice,
+    /// A header of another type than 0: a bridge has other BARs, and nobody assigns it to a guest.
+    #[error("header type {kind:#x} at offset 0xe is not that of a device with BARs (type 0)")]
+    HeaderType {
+        /// The type, without the multi-function bit.
+        kind: u8,
+    },
+    /// A memory BAR of the reserved type 3.
+    #[error("{bar} at offset {offset:#x} has the reserved type 3")]
+    BarType {
+        /// The BAR.
+        bar: BarIndex,
+        /// Where its register is.
+        offset: usize,
+    },
+    /// A 64-bit BAR without a register for the upper half.
+    #[error("{bar} at offset {offset:#x} is 64 bits wide, and there is no register behind it")]
+    NoUpperHalf {
+        /// The BAR, always the last.
+        bar: BarIndex,
+        /// Where its register is.
+        offset: usize,
+    },
+    /// A capability pointer into the header.
+    #[error("capability pointer {pointer:#x} at offset {offset:#x} is inside the header")]
+    PointerIntoHeader {
+        /// Where the pointer is.
+        offset: usize,
+        /// What it points to.
+        pointer: usize,
+    },
+    /// A capability past the bytes that are there. Without privilege Linux shows the header alone.
+    #[error(
+        "capability at offset {offset:#x} ends past the {len} bytes that are there \
+         (only root can read more than 64)"
+    )]
+    Truncated {
+        /// Where the capability starts.
+        offset: usize,
+        /// How many bytes of its kind of space there are.
+        len: usize,
+    },
+    /// A chain of capabilities that comes back to one of its own.
+    #[error("capability at offset {offset:#x} points back to the one at {pointer:#x}")]
+    Cycle {
+        /// The last capability before it.
+        offset: usize,
+        /// The one that the chain came by before.
+        pointer: usize,
+    },
+    /// A capability that reads as all ones, so that nobody knows what it is or what follows.
+    #[error("capability at offset {offset:#x} reads as all ones")]
+    NoCapability {
+        /// Where it should be.
+        offset: usize,
+    },
+    /// An MSI-X register with a number that cannot be.
+    #[error("MSI-X capability at offset {offset:#x}")]
+    Msix {
+        /// Where the capability starts.
+        offset: usize,
+        /// Why it cannot be.
+        source: InputError,
+    },
+}
+
+/// A BAR as its register describes it: all but the size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BarRegister {
+    /// The number of the BAR. The upper half of a 64-bit BAR is not counted as one, but takes the
+    /// next number.
+    pub index: BarIndex,
+    /// Memory or I/O.
+    pub kind: BarKind,
+    /// A memory BAR of 64 bits, which takes two registers.
+    pub is_64bit: bool,
+    /// Reads have no side effects.
+    pub prefetchable: bool,
+    /// Where the BAR is in the address space of its bus; 0 if it was not given a place.
+    pub address: u64,
+}
+
+/// A capability of the chain in the first 256 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Capability {
+    /// The capability ID, for example 0x11 for MSI-X.
+    pub id: u8,
+    /// Where it starts, in bytes from the start of configuration space.
+    pub offset: u8,
+}
+
+/// The configuration space of a device with a type 0 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigSpace<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> ConfigSpace<'a> {
+    /// Takes the bytes of configuration space.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Length`] unless there are 64 bytes (the header), 256 or 4096;
+    /// [`ConfigError::NoDevice`] and [`ConfigError::HeaderType`] for what is no device with BARs.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, ConfigError> {
+        if !matches!(bytes.len(), 64 | 256 | 4096) {
+            return Err(ConfigError::Length { len: bytes.len() });
+        }
+        // A virtual function has no vendor ID of its own; only a whole header tells it from nothing.
+        if bytes.iter().take(header::SIZE).all(|&byte| byte == 0xff) {
+            return Err(ConfigError::NoDevice);
+        }
+        let kind = bytes.get(header::TYPE).map(|byte| byte & header::TYPE_MASK);
+        match kind {
+            Some(0) => Ok(Self { bytes }),
+            kind => Err(ConfigError::HeaderType {
+                kind: kind.unwrap_or_default(),
+            }),
+        }
+    }
+
+    /// The BARs whose registers are not zero, in ascending order.
+    ///
+    /// A zero is an unimplemented BAR, or a 32-bit memory BAR that was given no place, or any BAR
+    /// of a virtual function: its sizes then say which.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::BarType`] and [`ConfigError::NoUpperHalf`].
+    pub fn bars(self) -> Result<Vec<BarRegister>, ConfigError> {
+        let mut bars = Vec::new();
+        let mut numbers = 0..BarIndex::COUNT;
+        while let Some(number) = numbers.next() {
+            let Ok(index) = BarIndex::new(number) else {
+                continue;
+            };
+            let (offset, low) = self.bar_register(number);
+            if low == 0 {
+                continue;
+            }
+            if low & 1 != 0 {
+                bars.push(BarRegister {
+                    index,
+                    kind: BarKind::Io,
+                    is_64bit: false,
+                    prefetchable: false,
+                    address: u64::from(low & !0x3),
+                });
+                continue;
+            }
+            let is_64bit = match low >> 1 & 3 {
+                2 => true,
+                3 => return Err(ConfigError::BarType { bar: index, offset }),
+                // 1 is an address below 1 MiB, which only old devices ask for.
+                _ => false,
+            };
+            let mut address = u64::from(low & !0xf);
+            if is_64bit {
+                let Some(upper) = numbers.next() else {
+                    return Err(ConfigError::NoUpperHalf { bar: index, offset });
+                };
+                address |= u64::from(self.bar_register(upper).1) << 32;
+            }
+            bars.push(BarRegister {
+                index,
+                kind: BarKind::Memory,
+                is_64bit,
+                prefetchable: low & 8 != 0,
+                address,
+            });
+        }
+        Ok(bars)
+    }
+
+    /// Where the register of a BAR is, and what it holds.
+    fn bar_register(self, number: u8) -> (usize, u32) {
+        let offset = header::BARS + 4 * usize::from(number);
+        (offset, le32(self.bytes, offset).unwrap_or_default())
+    }
+
+    /// The chain of capabilities, in its own order.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if the chain enters the header, leaves the bytes, comes back to itself, or
+    /// reads as all ones. A chain that cannot be followed to its end is never taken for a shorter
+    /// one: an MSI-X table that is overlooked would be handed to the guest.
+    pub fn capabilities(self) -> Result<Vec<Capability>, ConfigError> {
+        let mut chain: Vec<Capability> = Vec::new();
+        if le16(self.bytes, header::STATUS).unwrap_or_default() & header::STATUS_CAPABILITIES == 0 {
+            return Ok(chain);
+        }
+        let mut from = header::CAPABILITIES;
+        // The two low bits of a pointer are reserved.
+        while let Some(start @ 4..) = self.bytes.get(from).map(|pointer| pointer & !3) {
+            let offset = usize::from(start);
+            if offset < header::SIZE {
+                return Err(ConfigError::PointerIntoHeader {
+                    offset: from,
+                    pointer: offset,
+                });
+            }
+            if chain.iter().any(|seen| seen.offset == start) {
+                return Err(ConfigError::Cycle {
+                    offset: from - 1,
+                    pointer: offset,
+                });
+            }
+            let [id, _] = self.capability_bytes(offset)?;
+            if id == 0xff {
+                return Err(ConfigError::NoCapability { offset });
+            }
+            chain.push(Capability { id, offset: start });
+            from = offset + 1;
+        }
+        Ok(chain)
+    }
+
+    /// Where the MSI-X structures are; `None` for a device without MSI-X. Of several MSI-X
+    /// capabilities the first counts, as it does for Linux.
+    ///
+    /// Whether they fit their BARs is for [`classify`](crate::classify) to check.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`capabilities`](Self::capabilities), and [`ConfigError::Msix`] for a reserved BAR
+    /// number.
+    pub fn msix(self) -> Result<Option<Msix>, ConfigError> {
+        let chain = self.capabilities()?;
+        let Some(found) = chain.into_iter().find(|capability| capability.id == MSIX) else {
+            return Ok(None);
+        };
+        let offset = usize::from(found.offset);
+        let [_, _, c0, c1, table @ .., p0, p1, p2, p3] = self.capability_bytes::<12>(offset)?;
+        // The control register has the number of vectors less one.
+        let vectors = (u16::from_le_bytes([c0, c1]) & 0x7ff) + 1;
+        let place = |register: [u8; 4]| -> Result<(BarIndex, u64), InputError> {
+            let [low, ..] = register;
+            let at = u64::from(u32::from_le_bytes(register) & !7);
+            Ok((BarIndex::new(low & 7)?, at))
+        };
+        let msix = || Msix::with_vectors(vectors, place(table)?, place([p0, p1, p2, p3])?);
+        match msix() {
+            Ok(msix) => Ok(Some(msix)),
+            Err(source) => Err(ConfigError::Msix { offset, source }),
+        }
+    }
+
+    /// The first `N` bytes of a capability, which must be in the first 256.
+    fn capability_bytes<const N: usize>(self, offset: usize) -> Result<[u8; N], ConfigError> {
+        let len = self.bytes.len().min(CAPABILITIES_END);
+        let space = self.bytes.get(..len).unwrap_or_default();
+        crate::bytes::array(space, offset).ok_or(ConfigError::Truncated { offset, len })
+    }
+}

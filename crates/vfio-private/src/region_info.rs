@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What `VFIO_DEVICE_GET_REGION_INFO` returns: a fixed part and a chain of capabilities.
+//!
+//! The bytes are in the host's order, as the kernel wrote them.
+
+use thiserror::Error;
+use vfio_bindings::bindings::vfio as uapi;
+
+use crate::bar::{Region, SparseArea};
+use crate::bytes::{ne16, ne32, ne64};
+
+/// Offsets in `struct vfio_region_info`, and its size.
+mod fixed {
+    pub(super) const ARGSZ: usize = 0;
+    pub(super) const FLAGS: usize = 4;
+    pub(super) const INDEX: usize = 8;
+    pub(super) const CAP_OFFSET: usize = 12;
+    pub(super) const SIZE: usize = 16;
+    pub(super) const OFFSET: usize = 24;
+    pub(super) const LEN: usize = 32;
+}
+
+/// The size of `struct vfio_info_cap_header`: ID, version, where the next one is.
+const CAP_HEADER: usize = 8;
+/// The size of `struct vfio_region_sparse_mmap_area`.
+const SPARSE_AREA: usize = 16;
+/// The version of all three capabilities that are understood here.
+const CAP_VERSION: u16 = 1;
+
+/// What is wrong with the bytes. Offsets are from the start of the region info.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RegionInfoError {
+    /// Fewer bytes than the fixed part has.
+    #[error("{len} bytes are less than the 32 of a region info")]
+    Short {
+        /// How many bytes there were.
+        len: usize,
+    },
+    /// The kernel has more to say than there was room for. Call it again with `argsz` bytes.
+    #[error("the kernel has {argsz} bytes of region info, and there are {len}")]
+    Incomplete {
+        /// How many bytes the kernel asks for.
+        argsz: u32,
+        /// How many bytes there were.
+        len: usize,
+    },
+    /// A capability that starts inside the fixed part.
+    #[error("capability at offset {offset:#x} is inside the fixed part of 0x20 bytes")]
+    InsideFixedPart {
+        /// Where the capability starts.
+        offset: usize,
+    },
+    /// A capability that ends past the bytes.
+    #[error("capability at offset {offset:#x} leaves the {len:#x} bytes of the region info")]
+    Truncated {
+        /// Where the capability starts.
+        offset: usize,
+        /// How many bytes belong to the region info.
+        len: usize,
+    },
+    /// More capabilities than there is room for: the chain comes back to itself.
+    #[error("the chain of capabilities has no end; it came by offset {offset:#x} again")]
+    Cycle {
+        /// Where it was when that was certain.
+        offset: usize,
+    },
+    /// A capability of a kind that there can be only one of.
+    #[error("a second capability with ID {id} at offset {offset:#x}")]
+    Twice {
+        /// Where the second one starts.
+        offset: usize,
+        /// Its ID.
+        id: u16,
+    },
+    /// A capability that matters here in a version that is not known.
+    #[error("capability with ID {id} at offset {offset:#x} has version {version}, not 1")]
+    Version {
+        /// Where the capability starts.
+        offset: usize,
+        /// Its ID.
+        id: u16,
+        /// Its version.
+        version: u16,
+    },
+}
+
+/// The type capability: what a device-specific region is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RegionType {
+    /// Global, or of the vendor in the low 16 bits if bit 31 is set.
+    pub kind: u32,
+    /// What it is among those of its type.
+    pub subtype: u32,
+}
+
+/// The region info of one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// The number of the region: 0 to 5 are the BARs, 6 is the ROM, 7 configuration space, 8 VGA;
+    /// device-specific regions follow.
+    pub index: u32,
+    /// Size in bytes; 0 for a BAR that there is not, or that the kernel could not claim.
+    pub size: u64,
+    /// Where the region starts in the device's file.
+    pub offset: u64,
+    /// The device's file can be read there.
+    pub readable: bool,
+    /// The device's file can be written there.
+    pub writable: bool,
+    /// What may be mapped: the classifier's input.
+    pub region: Region,
+    /// The type capability.
+    pub kind: Option<RegionType>,
+}
+
+impl RegionInfo {
+    /// Reads the bytes that the ioctl returned.
+    ///
+    /// Capabilities of unknown ID are passed over, as the kernel's interface wants it. Memory
+    /// follows the number of bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionInfoError`]. A chain that cannot be followed to its end is never taken for a shorter
+    /// one, and a sparse-mmap capability of an unknown version is not passed over: without it the
+    /// whole region would count as mappable.
+    pub fn parse(bytes: &[u8]) -> Result<Self, RegionInfoError> {
+        let short = RegionInfoError::Short { len: bytes.len() };
+        let u32_at = |offset| ne32(bytes, offset).ok_or(short);
+        let u64_at = |offset| ne64(bytes, offset).ok_or(short);
+        let (argsz, flags) = (u32_at(fixed::ARGSZ)?, u32_at(fixed::FLAGS)?);
+        let has = |flag: u32| flags & flag != 0;
+        let mut info = Self {
+            index: u32_at(fixed::INDEX)?,
+            size: u64_at(fixed::SIZE)?,
+            offset: u64_at(fixed::OFFSET)?,
+            readable: has(uapi::VFIO_REGION_INFO_FLAG_READ),
+            writable: has(uapi::VFIO_REGION_INFO_FLAG_WRITE),
+            region: Region {
+                mmap: has(uapi::VFIO_REGION_INFO_FLAG_MMAP),
+                ..Region::default()
+            },
+            kind: None,
+        };
+        if has(uapi::VFIO_REGION_INFO_FLAG_CAPS) {
+            // The buffer may be longer than what the kernel filled, but not shorter.
+            let filled = usize::try_from(argsz).ok().and_then(|len| bytes.get(..len));
+            let len = bytes.len();
+            let filled = filled.ok_or(RegionInfoError::Incomplete { argsz, len })?;
+            info.read_capabilities(filled, u32_at(fixed::CAP_OFFSET)?)?;
+        }
+        Ok(info)
+    }
+
+    fn read_capabilities(&mut self, bytes: &[u8], first: u32) -> Result<(), RegionInfoError> {
+        let mut next = usize::try_from(first).unwrap_or(usize::MAX);
+        // Each capability has a header of its own, unless the chain comes back to one.
+        let mut room = bytes.len() / CAP_HEADER;
+        while next != 0 {
+            let offset = next;
+            if offset < fixed::LEN {
+                return Err(RegionInfoError::InsideFixedPart { offset });
+            }
+            room = match room.checked_sub(1) {
+                Some(room) => room,
+                None => return Err(RegionInfoError::Cycle { offset }),
+            };
+            let capability = Capability::at(bytes, offset)?;
+            self.read_capability(&capability)?;
+            next = capability.next;
+        }
+        Ok(())
+    }
+
+    fn read_capability(&mut self, capability: &Capability<'_>) -> Result<(), RegionInfoError> {
+        let is_first = match u32::from(capability.id) {
+            uapi::VFIO_REGION_INFO_CAP_SPARSE_MMAP => {
+                let areas = capability.sparse_areas()?;
+                self.region.sparse.replace(areas).is_none()
+            }
+            uapi::VFIO_REGION_INFO_CAP_TYPE => {
+                let kind = capability.region_type()?;
+                self.kind.replace(kind).is_none()
+            }
+            uapi::VFIO_REGION_INFO_CAP_MSIX_MAPPABLE => {
+                capability.check_version()?;
+                !core::mem::replace(&mut self.region.msix_mappable, true)
+            }
+            _ => true,
+        };
+        if is_first {
+            return Ok(());
+        }
+        // Besides, this bounds the work: many headers over the same areas would multiply them.
+        Err(RegionInfoError::Twice {
+            offset: capability.offset,
+            id: capability.id,
+        })
+    }
+}
+
+/// One capability of the chain.
+struct Capability<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    id: u16,
+    version: u16,
+    next: usize,
+}
+
+impl<'a> Capability<'a> {
+    fn at(bytes: &'a [u8], offset: usize) -> Result<Self, RegionInfoError> {
+        let header = || {
+            let id = ne16(bytes, offset)?;
+            let version = ne16(bytes, offset.checked_add(2)?)?;
+            let next = ne32(bytes, offset.checked_add(4)?)?;
+            Some(Self {
+                bytes,
+                offset,
+                id,
+                version,
+                next: usize::try_from(next).unwrap_or(usize::MAX),
+            })
+        };
+        let len = bytes.len();
+        header().ok_or(RegionInfoError::Truncated { offset, len })
+    }
+
+    /// `struct vfio_region_info_cap_sparse_mmap`: count, four bytes of nothing, the areas.
+    fn sparse_areas(&self) -> Result<Vec<SparseArea>, RegionInfoError> {
+        self.check_version()?;
+        let count = self.u32_at(CAP_HEADER)?;
+        let areas = self.bytes.get(self.offset + CAP_HEADER + 8..);
+        let size = usize::try_from(count)
+            .ok()
+            .and_then(|count| count.checked_mul(SPARSE_AREA));
+        // The count is checked against the bytes before anything is reserved for it.
+        let areas = areas.zip(size).and_then(|(areas, size)| areas.get(..size));
+        let areas = areas.ok_or(self.truncated())?;
+        let area = |chunk| {
+            Some(SparseArea {
+                offset: ne64(chunk, 0)?,
+                size: ne64(chunk, 8)?,
+            })
+        };
+        Ok(areas.chunks_exact(SPARSE_AREA).filter_map(area).collect())
+    }
+
+    /// `struct vfio_region_info_cap_type`.
+    fn region_type(&self) -> Result<RegionType, RegionInfoError> {
+        self.check_version()?;
+        Ok(RegionType {
+            kind: self.u32_at(CAP_HEADER)?,
+            subtype: self.u32_at(CAP_HEADER + 4)?,
+        })
+    }
+
+    fn check_version(&self) -> Result<(), RegionInfoError> {
+        if self.version == CAP_VERSION {
+            return Ok(());
+        }
+        Err(RegionInfoError::Version {
+            offset: self.offset,
+            id: self.id,
+            version: self.version,
+        })
+    }
+
+    fn u32_at(&self, within: usize) -> Result<u32, RegionInfoError> {
+        ne32(self.bytes, self.offset + within).ok_or(self.truncated())
+    }
+
+    fn truncated(&self) -> RegionInfoError {
+        RegionInfoError::Truncated {
+            offset: self.offset,
+            len: self.bytes.len(),
+        }
+    }
+}

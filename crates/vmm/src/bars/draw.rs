@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A BAR as a bar: to scale, but with no piece too small to be seen.
+
+use vfio_private::{Access, Piece};
+
+/// Cells in a bar.
+const WIDTH: u64 = 64;
+
+/// What stands for an access, and for several in one cell.
+pub(super) const fn glyph(access: Access) -> char {
+    match access {
+        Access::Private => '█',
+        Access::Shared => '░',
+        Access::Trap => '╳',
+        Access::Blocked => '·',
+    }
+}
+
+/// Several pieces that do not agree, in one cell.
+pub(super) const MIXED: char = '?';
+
+/// A drawn BAR.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Drawing {
+    /// The cells.
+    pub(super) cells: String,
+    /// Below them, the offsets at which pieces begin, where there is room.
+    pub(super) scale: String,
+    /// Whether small pieces were drawn larger than they are.
+    pub(super) is_to_scale: bool,
+}
+
+/// Draws the pieces of a BAR of `size` bytes.
+pub(super) fn draw(pieces: &[Piece], size: u64) -> Drawing {
+    if pieces.len() as u64 > WIDTH {
+        return crowded(pieces, size);
+    }
+    let widths = widths(pieces);
+    let mut drawing = Drawing {
+        cells: String::new(),
+        scale: String::new(),
+        is_to_scale: true,
+    };
+    let mut at = 0_u64;
+    for (piece, &width) in pieces.iter().zip(&widths) {
+        label(&mut drawing.scale, at, piece.offset());
+        for _ in 0..width {
+            drawing.cells.push(glyph(piece.access()));
+        }
+        at += width;
+        drawing.is_to_scale &= u128::from(piece.size()) * u128::from(WIDTH) >= u128::from(size);
+    }
+    label(&mut drawing.scale, at, size);
+    drawing
+}
+
+/// One cell for each piece, and the others one by one to the piece whose cells
+/// stand for the most bytes.
+fn widths(pieces: &[Piece]) -> Vec<u64> {
+    let mut cells: Vec<(u64, u64)> = pieces.iter().map(|piece| (piece.size(), 1)).collect();
+    let bytes_a_cell = |&(size, width): &(u64, u64)| (u128::from(size) << 32) / u128::from(width);
+    for _ in pieces.len() as u64..WIDTH {
+        if let Some((_, width)) = cells.iter_mut().max_by_key(|cell| bytes_a_cell(cell)) {
+            *width += 1;
+        }
+    }
+    cells.into_iter().map(|(_, width)| width).collect()
+}
+
+/// More pieces than cells: each cell shows what is in it.
+fn crowded(pieces: &[Piece], size: u64) -> Drawing {
+    let mut cells = String::new();
+    let edge = |n: u64| {
+        let edge = u128::from(size) * u128::from(n) / u128::from(WIDTH);
+        u64::try_from(edge).unwrap_or(u64::MAX)
+    };
+    let mut next = 0;
+    for cell in 0..WIDTH {
+        let (start, end) = (edge(cell), edge(cell + 1));
+        while pieces
+            .get(next)
+            .is_some_and(|piece| piece.span().end() <= start)
+        {
+            next += 1;
+        }
+        let inside = pieces
+            .iter()
+            .skip(next)
+            .take_while(|piece| piece.offset() < end);
+        let mut glyphs = inside.map(|piece| glyph(piece.access()));
+        let first = glyphs.next().unwrap_or(MIXED);
+        let is_alike = glyphs.all(|glyph| glyph == first);
+        cells.push(if is_alike { first } else { MIXED });
+    }
+    let mut scale = String::new();
+    label(&mut scale, 0, 0);
+    label(&mut scale, WIDTH, size);
+    Drawing {
+        cells,
+        scale,
+        is_to_scale: true,
+    }
+}
+
+/// Puts an offset below cell `at`, unless the one before is in the way.
+fn label(scale: &mut String, at: u64, offset: u64) {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    let len = scale.chars().count();
+    if len == 0 || len < at {
+        scale.extend(std::iter::repeat_n(' ', at.saturating_sub(len)));
+        *scale += &format!("{offset:#x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vfio_private::{
+        Bar, BarIndex, BarInput, BarKind, Msix, PageSize, Policy, Region, SparseArea, classify,
+    };
+
+    use super::*;
+
+    fn index() -> BarIndex {
+        BarIndex::new(0).unwrap()
+    }
+
+    fn pieces(size: u64, table: u64, sparse: Option<Vec<SparseArea>>) -> Vec<Piece> {
+        let region = Region {
+            sparse,
+            ..Region::mappable()
+        };
+        let input = BarInput {
+            bar: Bar::new(index(), BarKind::Memory, size).unwrap(),
+            region: &region,
+            msix: Some(Msix::with_vectors(8, (index(), table), (index(), table + 0x800)).unwrap()),
+            report: None,
+        };
+        classify(&input, PageSize::Size4K, Policy::new()).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_drawn_to_scale() {
+        let drawing = draw(&pieces(0x4000, 0x2000, None), 0x4000);
+        let cells = ["░".repeat(32), "╳".repeat(16), "░".repeat(16)].concat();
+        assert_eq!(drawing.cells, cells);
+        let offsets: Vec<_> = drawing.scale.split_whitespace().collect();
+        assert_eq!(offsets, ["0x0", "0x2000", "0x3000", "0x4000"]);
+        assert_eq!(drawing.scale.find("0x2000"), Some(32));
+        assert!(drawing.is_to_scale);
+    }
+
+    #[test]
+    fn a_page_in_a_bar_of_any_size_is_still_seen() {
+        for bit in [20, 40, 63] {
+            let size = 1 << bit;
+            let drawing = draw(&pieces(size, size / 2, None), size);
+            assert_eq!(drawing.cells.chars().count(), 64);
+            assert_eq!(drawing.cells.matches('╳').count(), 1);
+            assert!(!drawing.is_to_scale);
+        }
+    }
+
+    #[test]
+    fn more_pieces_than_cells_are_drawn_as_what_is_mixed() {
+        // Every other page, but for the upper half.
+        let area = |page: u64| SparseArea {
+            offset: page * 0x2000,
+            size: 0x1000,
+        };
+        let size = 0x40_0000;
+        let pieces = pieces(size, 0x20_0000, Some((0..256).map(area).collect()));
+        assert!(pieces.len() > 64);
+        let drawing = draw(&pieces, size);
+        let cells = ["?".repeat(32), "╳".repeat(32)].concat();
+        assert_eq!(drawing.cells, cells);
+    }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The answer for scripts.
+
+use serde_json::{Value, json};
+use vfio_private::Piece;
+
+use super::Answer;
+
+/// The BARs with their pieces. Numbers of bytes are text in hexadecimal, as
+/// JSON's own numbers are not good for 64 bits everywhere.
+pub fn json(answer: &Answer) -> Value {
+    let bars = answer.bars.iter().map(|answer| {
+        json!({
+            "bar": answer.bar.index().get(),
+            "size": hex(answer.bar.size()),
+            "pieces": answer.pieces.iter().map(piece).collect::<Vec<_>>(),
+        })
+    });
+    bars.collect()
+}
+
+fn piece(piece: &Piece) -> Value {
+    let reasons = piece.reasons();
+    let reasons: Vec<String> = reasons.iter().map(|reason| reason.to_string()).collect();
+    json!({
+        "offset": hex(piece.offset()),
+        "size": hex(piece.size()),
+        "access": piece.access().to_string(),
+        "kvm": piece.kvm_mappable(),
+        "dma": piece.dma_mappable(),
+        "reasons": reasons,
+    })
+}
+
+fn hex(number: u64) -> String {
+    format!("{number:#x}")
+}

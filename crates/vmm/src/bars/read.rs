@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Files of any size, read up to a limit.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::error::BarsError;
+
+/// All bytes of a file, which may be a pipe, if they are no more than `limit`.
+pub(super) fn whole(path: &Path, limit: u64) -> Result<Vec<u8>, BarsError> {
+    let file = || path.display().to_string();
+    let mut bytes = Vec::new();
+    // A file may grow, and a device has no length: only reading tells.
+    let read = File::open(path).and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes));
+    match read {
+        Err(source) => Err(BarsError::Io {
+            file: file(),
+            source,
+        }),
+        Ok(_) if bytes.len() as u64 > limit => Err(BarsError::File {
+            file: file(),
+            what: format!("it is larger than {} MiB", limit >> 20),
+        }),
+        Ok(_) => Ok(bytes),
+    }
+}
+
+/// Whether the bytes are what `lspci` prints rather than configuration space.
+///
+/// Text has no NUL, and the configuration space of a device that answers has
+/// some: reserved bytes of the header are 0. All ones are no text either. Names
+/// of devices may be in any encoding, so UTF-8 is not asked for.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    let is_control = |byte: &u8| *byte < b' ' && !b"\t\n\r\x0c\x1b".contains(byte);
+    let is_blank = bytes.iter().all(|&byte| byte == 0xff);
+    !is_blank && !bytes.iter().any(is_control)
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A live device, as sysfs shows it.
+
+use std::path::Path;
+
+use vfio_private::config::ConfigSpace;
+use vfio_private::{BarIndex, BarKind};
+
+use super::bdf::Bdf;
+use super::device::{self, BarFact, Facts};
+use super::error::{BarsError, Fault, shown};
+use super::read;
+
+/// No more than all of configuration space, and a page of text.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Bits of a resource's flags (`include/linux/ioport.h`).
+mod flag {
+    pub(super) const IO: u64 = 0x100;
+    pub(super) const PREFETCH: u64 = 0x2000;
+    pub(super) const MEM_64: u64 = 0x10_0000;
+}
+
+/// What sysfs says of the device at `bdf`.
+pub(super) fn facts(sysfs: &Path, bdf: Bdf) -> Result<Facts, BarsError> {
+    let folder = sysfs.join("bus/pci/devices").join(bdf.to_string());
+    if !folder.exists() {
+        let what = format!("there is no device {bdf}; `lspci -D` lists those there are");
+        return Err(Fault::whole(what).in_file(&folder.display().to_string()));
+    }
+    let resource = folder.join("resource");
+    let text = read::whole(&resource, MAX_FILE)?;
+    let bars = bars(&String::from_utf8_lossy(&text));
+    let bars = bars.map_err(|fault| fault.in_file(&resource.display().to_string()))?;
+
+    let config = folder.join("config");
+    let bytes = read::whole(&config, MAX_FILE)?;
+    let msix = ConfigSpace::new(&bytes).and_then(ConfigSpace::msix);
+    let msix = msix.map_err(|source| BarsError::Config {
+        file: config.display().to_string(),
+        source,
+    })?;
+    Ok(Facts {
+        name: format!("{bdf} {}", device::ids(&bytes)),
+        source: folder.display().to_string(),
+        bars,
+        msix,
+    })
+}
+
+/// The first six lines are the BARs: first address, last address, flags. The
+/// sizes of a virtual function are here too, which has no registers for them.
+fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
+    let found = text.lines().count();
+    if found < usize::from(BarIndex::COUNT) {
+        let what = format!(
+            "{found} lines, and a device has at least {}",
+            BarIndex::COUNT
+        );
+        return Err(Fault::whole(what));
+    }
+    let mut bars = Vec::new();
+    for (number, line) in (0..BarIndex::COUNT).zip(text.lines()) {
+        let fault = |what: &str| {
+            let what = format!(
+                "{what} in '{}': first and last address and flags",
+                shown(line)
+            );
+            Fault::at(usize::from(number) + 1, what)
+        };
+        let numbers: Option<Vec<u64>> = line.split_whitespace().map(hex).collect();
+        let Some([first, last, flags]) = numbers.as_deref() else {
+            return Err(fault("expected three hexadecimal numbers"));
+        };
+        // Linux itself takes this for a resource without bytes, whatever the flags.
+        if [*first, *last] == [0, 0] {
+            continue;
+        }
+        let size = last
+            .checked_sub(*first)
+            .and_then(|size| size.checked_add(1));
+        let size = size.ok_or_else(|| fault("the last address is below the first"))?;
+        let has = |flag: u64| flags & flag != 0;
+        let kind = match has(flag::IO) {
+            true => BarKind::Io,
+            false => BarKind::Memory,
+        };
+        bars.push(BarFact {
+            index: BarIndex::new(number).map_err(|error| fault(&error.to_string()))?,
+            kind,
+            size: Some(size),
+            is_64bit: has(flag::MEM_64),
+            note: device::note(kind, has(flag::MEM_64), has(flag::PREFETCH)),
+            line: None,
+        });
+    }
+    Ok(bars)
+}
+
+fn hex(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vmm bars` on the command line.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use vfio_private::{OffsetRule, PageSize};
+
+use crate::bars::{self, Bdf};
+
+const USAGE: &str = "\
+vmm bars [OPTIONS] BDF
+       vmm bars [OPTIONS] --config FILE [BDF]";
+
+const EXAMPLES: &str = "\
+Examples:
+  vmm bars 0000:01:00.0                   a device of this machine, from sysfs
+  lspci -vv -s 01:00.0 > nvme.txt
+  vmm bars --config nvme.txt              the same from what was printed, also elsewhere
+  vmm bars 01:00.0 --config all.txt --page-size 64K
+                                          one of several devices, on another host
+  vmm bars --config config.bin --regions regions.json
+                                          raw configuration space, and what VFIO says:
+    [{\"index\": 0, \"size\": \"0x4000\", \"flags\": [\"read\", \"write\", \"mmap\"],
+      \"msix_mappable\": true, \"sparse\": [{\"offset\": \"0x0\", \"size\": \"0x2000\"}]}]
+  vmm bars --config nvme.txt --report report.bin --report-offset masked
+                                          with what the device attested by TDISP
+
+Without a report nothing is private. Pages that hold a byte of the MSI-X table
+or of the pending bits trap, as do BARs that are smaller than a host page.
+
+Exit status: 0 if every BAR was classified, 2 if not; then nothing is printed but why.";
+
+#[derive(Debug, Args)]
+#[command(override_usage = USAGE, after_help = EXAMPLES)]
+pub struct BarsArgs {
+    /// The device, as in 0000:01:00.0: in this machine, or among several in the
+    /// text of --config.
+    bdf: Option<Bdf>,
+    /// Configuration space as raw bytes, or what `lspci -vv` printed, with or
+    /// without the dump that -xxxx adds.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What VFIO says of the regions, as JSON: sizes, and what may be mapped.
+    /// Without it each memory BAR counts as mappable as a whole.
+    #[arg(long, value_name = "FILE")]
+    regions: Option<PathBuf>,
+    /// The bytes of a TDISP DEVICE_INTERFACE_REPORT; a range's ID is the number
+    /// of its BAR.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// How the report's pages become offsets in a BAR.
+    #[arg(long, value_enum, default_value_t = ReportOffset::Relative)]
+    report_offset: ReportOffset,
+    /// The page size of the host: 4K, 16K or 64K; this host's without it.
+    #[arg(long, value_name = "N", value_parser = page_size)]
+    page_size: Option<PageSize>,
+    /// Print one JSON array instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Where sysfs is.
+    #[arg(long, value_name = "FOLDER", default_value = "/sys", hide = true)]
+    sysfs: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReportOffset {
+    /// From the lowest page of the same BAR: right if the BAR is reported from
+    /// its first page on.
+    Relative,
+    /// The address modulo the BAR's size: right if the reporting offset is a
+    /// multiple of it.
+    Masked,
+}
+
+impl From<ReportOffset> for OffsetRule {
+    fn from(rule: ReportOffset) -> Self {
+        match rule {
+            ReportOffset::Relative => Self::Relative,
+            ReportOffset::Masked => Self::Masked,
+        }
+    }
+}
+
+/// A page size in bytes, decimal or hexadecimal, or in units of `K`.
+fn page_size(text: &str) -> Result<PageSize, String> {
+    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(digits) => (digits, 1024),
+        None => (text, 1),
+    };
+    let number = match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => digits.parse(),
+    };
+    let bytes = number.ok().and_then(|number| number.checked_mul(unit));
+    let bytes = bytes.ok_or("it is none of 4K, 16K and 64K")?;
+    PageSize::new(bytes).map_err(|error| error.to_string())
+}
+
+/// Classifies the BARs and prints the answer, as a whole or not at all.
+pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
+    let page = match args.page_size {
+        Some(page) => page,
+        None => PageSize::new(rustix::param::page_size() as u64)?,
+    };
+    let answer = bars::answer(&bars::Request {
+        device: args.bdf,
+        config: args.config,
+        regions: args.regions,
+        report: args.report,
+        rule: args.report_offset.into(),
+        page,
+        sysfs: args.sysfs,
+    })?;
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&bars::json(&answer))? + "\n",
+        false => bars::text(&answer),
+    };
+    // At once: standard output would be written line by line, and there may be many.
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
