@@ -133,6 +133,7 @@
 mod abi;
 mod apply;
 mod caps;
+pub mod convert;
 mod errno;
 mod kvm;
 mod plan;
@@ -148,6 +149,14 @@ mod vm;
 pub use abi::{AbiProfile, Unsupported};
 pub use apply::{Applied, ApplyError, apply, undo};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
+#[cfg(feature = "memory-model")]
+pub use convert::ModelPages;
+pub use convert::{
+    Change, ConversionFailure, ConversionListener, ConversionListenerError, ConversionPlan,
+    ConvertError, Converted, Converter, ConvertibleMemory, ConvertibleRange, Discard, Engine,
+    FailedStep, Failures, FileHolds, GuestPages, MemoryError, NotUndone, PageRange, PageState,
+    Refusal, Request, RequestError, Revoked, Sides, Stretch, plan_conversion,
+};
 pub use errno::Errno;
 pub use kvm::KvmVm;
 pub use plan::{Op, Plan, PlanError, Remainder, UnsupportedRange, plan};

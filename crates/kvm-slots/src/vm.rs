@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 use crate::Errno;
+use crate::convert::{Discard, discard};
 
 bitflags::bitflags! {
     /// Flags of `KVM_CREATE_GUEST_MEMFD` (include/uapi/linux/kvm.h, 6.18).
@@ -68,4 +69,19 @@ pub trait Vm {
     /// # Errors
     /// What the kernel returns; no attribute has changed then.
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
+
+    /// Frees bytes that have become stale: whoever looks finds zeros. The
+    /// system calls are the same for every VM, so there is no need to write
+    /// this one.
+    ///
+    /// # Errors
+    /// What the kernel returns. Some of the bytes may be gone.
+    ///
+    /// # Safety
+    /// Host memory must be memory that the guest may write at any time, and
+    /// not otherwise used; a file must be one of this VM's guest_memfds.
+    unsafe fn discard(&self, what: Discard) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        unsafe { discard::perform(what) }
+    }
 }

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest's convertible memory, for VMMs without a memory model.
+
+use std::collections::BTreeMap;
+
+use super::page_bits::PageBits;
+use super::pages::GuestPages;
+use super::range::PageRange;
+use super::request::PageState;
+use super::sides::{ConvertibleRange, Sides, Stretch};
+
+/// Memory with a private side, and which of its pages are private or accepted.
+///
+/// Memory without a private side need not be told: it is the same as none.
+///
+/// The state takes at most 36 MiB for each TiB of addresses that was ever
+/// private, and as much for what is accepted, however a guest alternates it.
+#[derive(Debug, Default)]
+pub struct ConvertibleMemory {
+    /// By address; no two overlap.
+    ranges: BTreeMap<u64, ConvertibleRange>,
+    private: PageBits,
+    accepted: PageBits,
+}
+
+/// Why a guest's memory cannot become another. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// Two of the ranges have these pages.
+    #[error("two ranges have {pages}")]
+    Overlap {
+        /// The pages.
+        pages: PageRange,
+    },
+    /// The guest has accepted these pages of private MMIO, and the range they
+    /// are in is not among the new ones just as it was: only the guest or a
+    /// revocation ends that.
+    #[error("{pages} were accepted by the guest and cannot change")]
+    Accepted {
+        /// The first of them.
+        pages: PageRange,
+    },
+}
+
+impl ConvertibleMemory {
+    /// No memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The guest's memory is all of these ranges, in any order, and no other.
+    ///
+    /// Pages that were private stay so, whatever is there now, as they do for
+    /// KVM.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn set_ranges(
+        &mut self,
+        ranges: impl IntoIterator<Item = ConvertibleRange>,
+    ) -> Result<(), MemoryError> {
+        let mut ranges: Vec<ConvertibleRange> = ranges.into_iter().collect();
+        ranges.sort_by_key(|range| range.stretch.range);
+        for pair in ranges.windows(2) {
+            let (one, other) = (pair[0].stretch.range, pair[1].stretch.range);
+            if let Some(pages) = one.intersect(other) {
+                return Err(MemoryError::Overlap { pages });
+            }
+        }
+        let by_address = ranges.into_iter().map(|r| (r.stretch.range.start(), r));
+        let ranges: BTreeMap<u64, ConvertibleRange> = by_address.collect();
+        for old in self.ranges.values() {
+            let range = old.stretch.range;
+            let new = ranges.get(&range.start());
+            let stays = |n: &ConvertibleRange| n.stretch == old.stretch && n.backing == old.backing;
+            if let (false, Some(pages)) =
+                (new.is_some_and(stays), self.accepted.within(range).next())
+            {
+                return Err(MemoryError::Accepted { pages });
+            }
+        }
+        self.ranges = ranges;
+        Ok(())
+    }
+
+    /// The bytes that the state of the pages takes on the heap, at most.
+    pub fn heap_bytes(&self) -> usize {
+        self.private.heap_bytes() + self.accepted.heap_bytes()
+    }
+}
+
+impl GuestPages for ConvertibleMemory {
+    fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
+        let before = self.ranges.range(..range.start()).next_back();
+        let inside = self.ranges.range(range.start()..range.end());
+        let touched = before.into_iter().chain(inside);
+        touched.filter_map(move |(_, memory)| memory.stretch.within(range))
+    }
+
+    fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        self.private.within(range)
+    }
+
+    fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        self.accepted.within(range)
+    }
+
+    fn record(&mut self, range: PageRange, state: PageState) {
+        match state {
+            PageState::Private => {
+                self.private.insert(range);
+                let registers = |stretch: &Stretch| stretch.sides == Sides::PrivateMmio;
+                let registers: Vec<Stretch> = self.memory(range).filter(registers).collect();
+                for stretch in registers {
+                    self.accepted.insert(stretch.range);
+                }
+            }
+            PageState::Shared => {
+                self.private.remove(range);
+                self.accepted.remove(range);
+            }
+        }
+    }
+
+    fn revoke(&mut self, range: PageRange) {
+        self.accepted.remove(range);
+    }
+}
