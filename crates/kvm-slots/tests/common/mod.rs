@@ -7,7 +7,11 @@ pub mod dumb;
 #[cfg(feature = "sim")]
 pub mod guest;
 #[cfg(feature = "sim")]
+pub mod layout;
+#[cfg(feature = "sim")]
 pub mod machine;
+#[cfg(feature = "sim")]
+pub mod oracle;
 pub mod pages;
 pub mod random;
 #[cfg(feature = "sim")]
