@@ -191,6 +191,9 @@ fn check(layout: &Layout, oracle: &mut Oracle) {
 }
 
 proptest! {
+    // Each looks at all pages after each step.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn every_page_is_what_the_oracle_says_after_each_step(ops in ops()) {
         let (layout, mut oracle) = (Layout::new(), Oracle::new());

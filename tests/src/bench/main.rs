@@ -2,8 +2,11 @@
 //! What things cost. `cargo xtask bench` runs this and makes tables of it.
 //!
 //! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
-//! among N, for somebody who counts instructions to watch.
+//! among N, for somebody who counts instructions to watch. `bench conversions`
+//! and `bench conversion KIND TIMES` are the same for pages that a guest makes
+//! private or shared.
 
+mod conversions;
 mod lookups;
 mod machine;
 mod moves;
@@ -14,6 +17,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
+        ["conversions"] => conversions::run(),
+        ["conversion", kind, times] => match (kind.parse(), times.parse()) {
+            (Ok(kind), Ok(times)) => conversions::count(kind, times),
+            _ => return usage(),
+        },
         ["lookups"] => lookups::run(),
         ["moves", bars, times] => match (bars.parse(), times.parse()) {
             (Ok(bars), Ok(times)) => moves::run(bars, times),
@@ -25,6 +33,9 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: bench lookups | bench moves BARS TIMES");
+    eprintln!(
+        "usage: bench lookups | bench moves BARS TIMES | bench conversions \
+         | bench conversion KIND TIMES"
+    );
     ExitCode::from(2)
 }

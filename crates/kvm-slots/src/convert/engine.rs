@@ -89,24 +89,22 @@ impl<V: Vm> Engine<V> {
         self.require_private_pages(pages, request)?;
         check(pages, request)?;
 
-        let mut rest = Some(range);
+        let first = part(pages, range, request.to());
+        let mut rest = self.switch_or_undo(pages, &first, range, range.start())?;
         while let Some(from) = rest {
             let plan = part(pages, from, request.to());
-            if let Err(failed) = self.switch(&plan) {
-                let mut not_undone = NotUndone::default();
-                self.take_back(pages, &plan, failed.got, &mut not_undone);
-                if let Some(done) = PageRange::between(range.start(), from.start()) {
-                    self.undo(pages, done, request.to(), &mut not_undone);
-                }
-                return Err(ConvertError::Failed(Box::new(ConversionFailure {
-                    range,
-                    cause: failed.cause,
-                    not_undone,
-                })));
-            }
+            rest = self.switch_or_undo(pages, &plan, range, from.start())?;
+        }
+        // The state is as it was, so that later parts are found again.
+        let mut converted = Converted::default();
+        self.settle(pages, &first, &mut converted);
+        let mut rest = first.rest;
+        while let Some(from) = rest {
+            let plan = part(pages, from, request.to());
+            self.settle(pages, &plan, &mut converted);
             rest = plan.rest;
         }
-        Ok(self.settle(pages, range, request.to()))
+        Ok(converted)
     }
 
     /// The host takes back what the guest has accepted of `range`: the device
@@ -159,6 +157,30 @@ impl<V: Vm> Engine<V> {
         }
     }
 
+    /// Carries one part of a request for `range` out; if a step fails, takes
+    /// back everything up to there. Returns what is left of the request.
+    fn switch_or_undo(
+        &self,
+        pages: &mut impl GuestPages,
+        plan: &ConversionPlan,
+        range: PageRange,
+        reached: u64,
+    ) -> Result<Option<PageRange>, ConvertError> {
+        let Err(failed) = self.switch(plan) else {
+            return Ok(plan.rest);
+        };
+        let mut not_undone = NotUndone::default();
+        self.take_back(pages, plan, failed.got, &mut not_undone);
+        if let Some(done) = PageRange::between(range.start(), reached) {
+            self.undo(pages, done, plan.to, &mut not_undone);
+        }
+        Err(ConvertError::Failed(Box::new(ConversionFailure {
+            range,
+            cause: failed.cause,
+            not_undone,
+        })))
+    }
+
     /// The guest changes sides, and the listeners with it. Pages are mapped for
     /// devices only while the guest has them as shared: listeners come first
     /// on the way to private, and last on the way to shared.
@@ -209,29 +231,30 @@ impl<V: Vm> Engine<V> {
 
     /// Nothing can go wrong any more that would have to be undone: stale bytes
     /// go, the state is written down, listeners are told.
-    fn settle(&self, pages: &mut impl GuestPages, range: PageRange, to: PageState) -> Converted {
-        let mut converted = Converted::default();
-        let mut rest = Some(range);
-        while let Some(from) = rest {
-            let plan = part(pages, from, to);
-            for (range, discard) in plan.discards() {
-                // SAFETY: the bytes are of memory that was given to this engine
-                // (`new`). They are stale: the guest has the other side of
-                // these pages now, and no device is left on this one.
-                if let Err(errno) = unsafe { self.vm.discard(discard) } {
-                    converted.not_discarded.add(range, errno);
-                }
+    fn settle(
+        &self,
+        pages: &mut impl GuestPages,
+        plan: &ConversionPlan,
+        converted: &mut Converted,
+    ) {
+        for (range, discard) in plan.discards() {
+            // SAFETY: the bytes are of memory that was given to this engine
+            // (`new`). They are stale: the guest has the other side of these
+            // pages now, and no device is left on this one.
+            if let Err(errno) = unsafe { self.vm.discard(discard) } {
+                converted.not_discarded.add(range, errno);
             }
-            for range in plan.changes() {
-                pages.record(range, to);
-                converted.bytes += range.size();
-            }
-            if let Some(change) = change(to, &plan.stretches) {
-                self.commit(&change);
-            }
-            rest = plan.rest;
         }
-        converted
+        for range in plan.changes() {
+            pages.record(range, plan.to);
+            converted.bytes += range.size();
+        }
+        let Some(change) = change(plan.to, &plan.stretches) else {
+            return;
+        };
+        for listener in &self.listeners {
+            listener.commit(&change);
+        }
     }
 
     /// Takes back what was done to `range`, all of it.
@@ -326,12 +349,6 @@ impl<V: Vm> Engine<V> {
                 .vm
                 .set_memory_attributes(range.start(), range.size(), attributes),
             false => Ok(()),
-        }
-    }
-
-    fn commit(&self, change: &Change<'_>) {
-        for listener in &self.listeners {
-            listener.commit(change);
         }
     }
 }

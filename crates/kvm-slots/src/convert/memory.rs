@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest's convertible memory, for VMMs without a memory model.
 
-use std::collections::BTreeMap;
-
 use super::page_bits::PageBits;
 use super::pages::GuestPages;
 use super::range::PageRange;
@@ -18,7 +16,7 @@ use super::sides::{ConvertibleRange, Sides, Stretch};
 #[derive(Debug, Default)]
 pub struct ConvertibleMemory {
     /// By address; no two overlap.
-    ranges: BTreeMap<u64, ConvertibleRange>,
+    ranges: Vec<ConvertibleRange>,
     private: PageBits,
     accepted: PageBits,
 }
@@ -68,15 +66,12 @@ impl ConvertibleMemory {
                 return Err(MemoryError::Overlap { pages });
             }
         }
-        let by_address = ranges.into_iter().map(|r| (r.stretch.range.start(), r));
-        let ranges: BTreeMap<u64, ConvertibleRange> = by_address.collect();
-        for old in self.ranges.values() {
-            let range = old.stretch.range;
-            let new = ranges.get(&range.start());
-            let stays = |n: &ConvertibleRange| n.stretch == old.stretch && n.backing == old.backing;
-            if let (false, Some(pages)) =
-                (new.is_some_and(stays), self.accepted.within(range).next())
-            {
+        for old in &self.ranges {
+            let stays =
+                |new: &&ConvertibleRange| new.stretch == old.stretch && new.backing == old.backing;
+            let before = ranges.partition_point(|r| r.stretch.range < old.stretch.range);
+            let stays = ranges.get(before).filter(stays).is_some();
+            if let (false, Some(pages)) = (stays, self.accepted.within(old.stretch.range).next()) {
                 return Err(MemoryError::Accepted { pages });
             }
         }
@@ -92,10 +87,10 @@ impl ConvertibleMemory {
 
 impl GuestPages for ConvertibleMemory {
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
-        let before = self.ranges.range(..range.start()).next_back();
-        let inside = self.ranges.range(range.start()..range.end());
-        let touched = before.into_iter().chain(inside);
-        touched.filter_map(move |(_, memory)| memory.stretch.within(range))
+        let below = |memory: &ConvertibleRange| memory.stretch.range.end() <= range.start();
+        let from = self.ranges.partition_point(below);
+        let touched = self.ranges[from..].iter();
+        touched.map_while(move |memory| memory.stretch.within(range))
     }
 
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {

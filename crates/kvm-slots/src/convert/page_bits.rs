@@ -46,29 +46,44 @@ impl PageBits {
     }
 
     pub(super) fn remove(&mut self, range: PageRange) {
-        let held = self.chunks.range(first_chunk(range)..=last_chunk(range));
+        let (first, last) = (first_chunk(range), last_chunk(range));
+        if first == last {
+            return self.remove_from(first, range);
+        }
+        let held = self.chunks.range(first..=last);
         let held: Vec<u64> = held.map(|(&number, _)| number).collect();
         for number in held {
-            let pages = part(range, number);
-            let Some(chunk) = self.chunks.get_mut(&number) else {
-                continue;
-            };
-            if let Chunk::All = chunk {
-                *chunk = Chunk::Part(Box::new([!0; 64]));
-            }
-            let Chunk::Part(bits) = chunk else { continue };
-            change(bits, pages, |word, mask| word & !mask);
-            if bits.iter().all(|&word| word == 0) {
-                self.chunks.remove(&number);
-            }
+            self.remove_from(number, range);
+        }
+    }
+
+    fn remove_from(&mut self, number: u64, range: PageRange) {
+        let Some(chunk) = self.chunks.get_mut(&number) else {
+            return;
+        };
+        if let Chunk::All = chunk {
+            *chunk = Chunk::Part(Box::new([!0; 64]));
+        }
+        let Chunk::Part(bits) = chunk else { return };
+        change(bits, part(range, number), |word, mask| word & !mask);
+        if bits.iter().all(|&word| word == 0) {
+            self.chunks.remove(&number);
         }
     }
 
     /// The parts of `range` that are in the set, by address. Parts of
     /// different chunks are not joined.
     pub(super) fn within(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        let held = self.chunks.range(first_chunk(range)..=last_chunk(range));
-        held.flat_map(move |(&number, chunk)| runs(number, chunk, part(range, number)))
+        let (first, last) = (first_chunk(range), last_chunk(range));
+        // Most requests are about one page, and so about one chunk.
+        let only = match first == last {
+            true => self.chunks.get(&first).map(|chunk| (first, chunk)),
+            false => None,
+        };
+        let several = (first != last).then(|| self.chunks.range(first..=last));
+        let several = several.into_iter().flatten().map(|(&n, chunk)| (n, chunk));
+        let held = only.into_iter().chain(several);
+        held.flat_map(move |(number, chunk)| runs(number, chunk, part(range, number)))
     }
 
     /// The bytes that the set takes on the heap, at most: entries in a tree
@@ -104,14 +119,17 @@ fn part(range: PageRange, number: u64) -> (u64, u64) {
 
 /// Changes the bits of the pages from `first` to `last`, word by word.
 fn change(bits: &mut Bits, (first, last): (u64, u64), change: impl Fn(u64, u64) -> u64) {
-    for (word, n) in bits.iter_mut().zip(0_u64..) {
-        if n < first / BITS || last / BITS < n {
-            continue;
-        }
+    let words = index(first / BITS)..index(last / BITS) + 1;
+    for (word, n) in bits[words].iter_mut().zip(first / BITS..) {
         let from = first.saturating_sub(n * BITS);
         let to = (last - n * BITS).min(BITS - 1);
         *word = change(*word, (!0 << from) & (!0 >> (BITS - 1 - to)));
     }
+}
+
+/// The index of a word, of which there are 64.
+fn index(word: u64) -> usize {
+    usize::try_from(word % BITS).unwrap_or(0)
 }
 
 /// The addresses of the pages from `first` to `last` of a chunk that are in
@@ -135,15 +153,12 @@ fn next(chunk: &Chunk, from: u64, last: u64, is_in: bool) -> Option<u64> {
         Chunk::Part(bits) => bits,
     };
     let mut mask = !0 << (from % BITS);
-    let words = bits.iter().zip(0_u64..);
-    for (&word, n) in words.skip(usize::try_from(from / BITS).ok()?) {
+    for n in from / BITS..=last / BITS {
+        let word = bits[index(n)];
         let found = mask & if is_in { word } else { !word };
         if found != 0 {
             let page = n * BITS + u64::from(found.trailing_zeros());
             return (page <= last).then_some(page);
-        }
-        if n >= last / BITS {
-            return None;
         }
         mask = !0;
     }
