@@ -241,9 +241,16 @@ fn say(what: &str, how: &str, requests: f64, pages: f64, bytes: Option<usize>) {
 }
 
 /// Makes `times` requests of a kind, for somebody who counts instructions.
-pub fn count(kind: usize, times: u64) {
-    let converter = plain();
+pub fn count(kind: usize, with_model: bool, times: u64) {
+    let kind = kind % KINDS.len();
+    match with_model {
+        true => count_on(&model(), kind, times),
+        false => count_on(&plain(), kind, times),
+    }
+}
+
+fn count_on<P: GuestPages>(converter: &Converter<Paper, P>, kind: usize, times: u64) {
     for n in 0..times {
-        black_box(convert_once(&converter, request(kind % KINDS.len(), n)));
+        black_box(convert_once(converter, request(kind, n)));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
 //! among N, for somebody who counts instructions to watch. `bench conversions`
-//! and `bench conversion KIND TIMES` are the same for pages that a guest makes
+//! and `bench conversion alone|model KIND TIMES` are the same for pages that a guest makes
 //! private or shared.
 
 mod conversions;
@@ -18,10 +18,12 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["conversions"] => conversions::run(),
-        ["conversion", kind, times] => match (kind.parse(), times.parse()) {
-            (Ok(kind), Ok(times)) => conversions::count(kind, times),
-            _ => return usage(),
-        },
+        ["conversion", on @ ("alone" | "model"), kind, times] => {
+            match (kind.parse(), times.parse()) {
+                (Ok(kind), Ok(times)) => conversions::count(kind, on == "model", times),
+                _ => return usage(),
+            }
+        }
         ["lookups"] => lookups::run(),
         ["moves", bars, times] => match (bars.parse(), times.parse()) {
             (Ok(bars), Ok(times)) => moves::run(bars, times),
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!(
         "usage: bench lookups | bench moves BARS TIMES | bench conversions \
-         | bench conversion KIND TIMES"
+         | bench conversion alone|model KIND TIMES"
     );
     ExitCode::from(2)
 }
