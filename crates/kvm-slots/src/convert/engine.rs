@@ -249,6 +249,7 @@ impl<V: Vm> Engine<V> {
             pages.record(range, plan.to);
             converted.bytes += range.size();
         }
+        accept(pages, plan.to, &plan.stretches);
         let Some(change) = change(plan.to, &plan.stretches) else {
             return;
         };
@@ -304,6 +305,7 @@ impl<V: Vm> Engine<V> {
         if plan.to == PageState::Private {
             abort(prepared, plan.to, &back, not_undone);
         }
+        accept(pages, plan.to, &kept);
         let Some(change) = change(plan.to, &kept) else {
             return;
         };
@@ -350,6 +352,14 @@ impl<V: Vm> Engine<V> {
                 .set_memory_attributes(range.start(), range.size(), attributes),
             false => Ok(()),
         }
+    }
+}
+
+/// Private MMIO that has become private is accepted.
+fn accept(pages: &mut impl GuestPages, to: PageState, stretches: &[Stretch]) {
+    let registers = stretches.iter().filter(|s| s.sides == Sides::PrivateMmio);
+    for stretch in registers.filter(|_| to == PageState::Private) {
+        pages.accept(stretch.range);
     }
 }
 

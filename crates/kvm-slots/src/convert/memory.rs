@@ -5,7 +5,7 @@ use super::page_bits::PageBits;
 use super::pages::GuestPages;
 use super::range::PageRange;
 use super::request::PageState;
-use super::sides::{ConvertibleRange, Sides, Stretch};
+use super::sides::{ConvertibleRange, Stretch};
 
 /// Memory with a private side, and which of its pages are private or accepted.
 ///
@@ -103,19 +103,16 @@ impl GuestPages for ConvertibleMemory {
 
     fn record(&mut self, range: PageRange, state: PageState) {
         match state {
-            PageState::Private => {
-                self.private.insert(range);
-                let registers = |stretch: &Stretch| stretch.sides == Sides::PrivateMmio;
-                let registers: Vec<Stretch> = self.memory(range).filter(registers).collect();
-                for stretch in registers {
-                    self.accepted.insert(stretch.range);
-                }
-            }
+            PageState::Private => self.private.insert(range),
             PageState::Shared => {
                 self.private.remove(range);
                 self.accepted.remove(range);
             }
         }
+    }
+
+    fn accept(&mut self, range: PageRange) {
+        self.accepted.insert(range);
     }
 
     fn revoke(&mut self, range: PageRange) {

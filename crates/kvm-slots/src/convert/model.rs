@@ -59,27 +59,21 @@ impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
     }
 
     fn record(&mut self, range: PageRange, state: PageState) {
-        let space = self.space;
         let to = match state {
             PageState::Private => ModelState::Private,
             PageState::Shared => ModelState::Shared,
         };
-        let registers = match state {
-            PageState::Private => {
-                let memory = self.memory(range);
-                let registers = memory.filter(|s| s.sides == Sides::PrivateMmio);
-                registers.map(|s| addresses(s.range)).collect()
-            }
-            PageState::Shared => Vec::new(),
-        };
         let model = self.model.borrow_mut();
+        let set = model.set_page_state(self.space, addresses(range), to);
         // Planning has asked the same view, and nobody changes it meanwhile.
-        let set = model.set_page_state(space, addresses(range), to);
         debug_assert_eq!(set, Ok(()));
-        for range in registers {
-            let accepted = model.accept(space, range);
-            debug_assert_eq!(accepted, Ok(()));
-        }
+    }
+
+    fn accept(&mut self, range: PageRange) {
+        let model = self.model.borrow_mut();
+        let accepted = model.accept(self.space, addresses(range));
+        // As above.
+        debug_assert_eq!(accepted, Ok(()));
     }
 
     fn revoke(&mut self, range: PageRange) {

@@ -26,9 +26,11 @@ pub trait GuestPages {
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
 
     /// From here on these pages are in this state. A plan has found that they
-    /// can be. Private MMIO that becomes private is accepted; what becomes
-    /// shared is not accepted any more.
+    /// can be. What becomes shared is not accepted any more.
     fn record(&mut self, range: PageRange, state: PageState);
+
+    /// The guest has accepted these pages. They are private MMIO, and private.
+    fn accept(&mut self, range: PageRange);
 
     /// The host takes back what was accepted of `range`. The pages stay
     /// private until [`record`](Self::record) says otherwise.
