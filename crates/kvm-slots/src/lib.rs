@@ -28,6 +28,14 @@
 //! of that crate, and `SlotListener` keeps a VM in step with one, transaction
 //! by transaction.
 //!
+//! # Private pages
+//!
+//! Which pages are private is none of the slots' business: [`convert`] is the
+//! engine for that. It takes a guest's wish, by hypercall, memory fault or
+//! acceptance of private MMIO; finds the pages that really change; has
+//! listeners, KVM's attributes and the stale bytes follow; and takes everything
+//! back if a step fails.
+//!
 //! # KVM's rules
 //!
 //! | KVM | so the planner |
@@ -100,7 +108,9 @@
 //! A memslot lets a guest read and write memory of the process behind the
 //! compiler's back. Whether it may is known to the caller alone, so the calls
 //! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and its
-//! elder, [`apply()`], [`undo()`], and the making of a `SlotListener`. They all
+//! elder, [`apply()`], [`undo()`], and the making of a `SlotListener`. Pages that
+//! change hands leave stale bytes, which are discarded: so [`Vm::discard`] and the
+//! making of an [`Engine`] or a [`Converter`] are `unsafe` too. They all
 //! ask for the same: host ranges are mapped, meant for the guest, and not
 //! otherwise used, for as long as their owner lives; and the table, which holds
 //! the owners, is kept until the VM is gone. In return no slot outlives its
@@ -121,8 +131,10 @@
 //!
 //! - Collect dirty pages: slots can be made to log, but neither the log nor the
 //!   ring is read.
-//! - Convert pages: there is the ioctl ([`Vm::set_memory_attributes`]), but no
-//!   engine that splits ranges, discards the stale side and tells listeners.
+//! - Convert where KVM is not told by attributes: a guest_memfd that is
+//!   converted by ioctls of its own, as proposed for in-place conversion, and
+//!   Arm CCA's and TDX's own calls.
+//! - Discard again what the kernel did not give up.
 //! - Other ABIs for memory without a host address than [`AbiProfile`] has: the
 //!   overloaded guest_memfd field, and push-style mapping.
 //! - Split ranges: one of 2^31 pages or more is one slot, which KVM refuses.

@@ -25,7 +25,8 @@
 //! # Ok::<(), kvm_slots::sim::GuestFault>(())
 //! ```
 //!
-//! Not simulated yet: the dirty log and ring, pre-fault, hole punching, that
+//! Not simulated yet: the dirty log and ring, pre-fault, the checks of hole
+//! punching (it works, as in any anonymous file), that
 //! `mmap` of a guest_memfd without [`GuestMemfdFlags::MMAP`] fails, and that a
 //! guest_memfd's bytes go with the last descriptor of it.
 
