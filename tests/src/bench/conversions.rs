@@ -27,8 +27,8 @@ const SLOT: u64 = TIB / SLOTS;
 const HOST: u64 = 0x5000_0000_0000;
 /// How many requests are timed.
 const REQUESTS: u64 = 1 << 21;
-/// How many at a time.
-const ROUND: u64 = 1 << 11;
+/// How many at a time: shorter than what a scheduler gives a thread.
+const ROUND: u64 = 1 << 8;
 
 /// A VM that takes everything at once.
 #[derive(Debug)]
