@@ -4,6 +4,8 @@
 //! Instructions are counted by callgrind, because clocks are noisy; where it is
 //! not installed that table is left out, and the reason is in its place.
 
+mod conversions;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -35,7 +37,11 @@ pub fn run() -> Result<(), String> {
         &SLOTS,
         "Moving one BAR of memory among N: the same, with memslots that follow on a VM that does nothing",
     )?;
-    let tables = format!("{bars}\n{slots}\n{}", lookups(&program)?);
+    let tables = format!(
+        "{bars}\n{slots}\n{}\n{}",
+        lookups(&program)?,
+        conversions::table(&program)?
+    );
     print!("{tables}");
     let file = root().join("target").join("bench.md");
     std::fs::write(&file, &tables).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -48,7 +54,8 @@ fn moves(program: &Path, what: &str, bars: &[u64], title: &str) -> Result<String
     let mut table = format!("{title}\n\n| N | instructions a move |\n| ---: | ---: |\n");
     for bars in bars {
         eprintln!("xtask: counting instructions of {what} at N = {bars}");
-        match count(program, what, *bars) {
+        let arguments = [what, &bars.to_string(), &MOVES.to_string()];
+        match count(program, "move_one_bar", &arguments, MOVES) {
             Ok(instructions) => line(&mut table, &format!("| {bars} | {instructions} |")),
             Err(Missing) => {
                 return Ok("Instructions were not counted: valgrind is not installed.\n".into());
@@ -61,18 +68,20 @@ fn moves(program: &Path, what: &str, bars: &[u64], title: &str) -> Result<String
 /// There is no valgrind to count with.
 struct Missing;
 
-fn count(program: &Path, what: &str, bars: u64) -> Result<u64, Missing> {
+/// Instructions of one call of `function`, of which the program with these
+/// arguments makes `times`.
+fn count(program: &Path, function: &str, arguments: &[&str], times: u64) -> Result<u64, Missing> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    command.arg("--toggle-collect=*move_one_bar*").arg(program);
-    command.args([what, &bars.to_string(), &MOVES.to_string()]);
-    let output = command.output().map_err(|_| Missing)?;
+    command.arg(format!("--toggle-collect=*{function}*"));
+    let output = command.arg(program).args(arguments).output();
+    let output = output.map_err(|_| Missing)?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let collected = text
         .lines()
         .find_map(|line| line.split_once("Collected : "));
     let collected = collected.and_then(|(_, number)| number.trim().parse::<u64>().ok());
-    collected.map(|total| total / MOVES).ok_or(Missing)
+    collected.map(|total| total / times).ok_or(Missing)
 }
 
 /// Nanoseconds for looking one address up, by what and how many ranges.

@@ -32,6 +32,14 @@
 //! by transaction: it plans from what a transaction changes, and holds vCPUs
 //! where a plan says so, through the trait [`HoldVcpus`] of the VMM.
 //!
+//! # Private pages
+//!
+//! Which pages are private is none of the slots' business: [`convert`] is the
+//! engine for that. It takes a guest's wish, by hypercall, memory fault or
+//! acceptance of private MMIO; finds the pages that really change; has
+//! listeners, KVM's attributes and the stale bytes follow; and takes everything
+//! back if a step fails.
+//!
 //! # KVM's rules
 //!
 //! | KVM | so the planner |
@@ -155,7 +163,9 @@
 //! A memslot lets a guest read and write memory of the process behind the
 //! compiler's back. Whether it may is known to the caller alone, so the calls
 //! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and its
-//! elder, [`apply()`], [`undo()`], and the making of a `SlotListener`. They all
+//! elder, [`apply()`], [`undo()`], and the making of a `SlotListener`. Pages that
+//! change hands leave stale bytes, which are discarded: so [`Vm::discard`] and the
+//! making of an [`Engine`] or a [`Converter`] are `unsafe` too. They all
 //! ask for the same: host ranges are mapped, meant for the guest, and not
 //! otherwise used, for as long as their owner lives; and the table, which holds
 //! the owners, is kept until the VM is gone. In return no slot outlives its
@@ -183,8 +193,10 @@
 //!   themselves (VFIO).
 //! - Protect pages again only when a client takes them: a collection does it for
 //!   all pages that it finds dirty.
-//! - Convert pages: there is the ioctl ([`Vm::set_memory_attributes`]), but no
-//!   engine that splits ranges, discards the stale side and tells listeners.
+//! - Convert where KVM is not told by attributes: a guest_memfd that is
+//!   converted by ioctls of its own, as proposed for in-place conversion, and
+//!   Arm CCA's and TDX's own calls.
+//! - Discard again what the kernel did not give up.
 //! - Have private pages follow memory that a transaction of `memory-model` moves:
 //!   that model keeps them by address, and so does `SlotListener`. Whoever plans
 //!   without it can: [`Change`].
@@ -194,6 +206,7 @@
 mod abi;
 mod apply;
 mod caps;
+pub mod convert;
 mod dirty;
 mod errno;
 mod file_size;
@@ -221,6 +234,14 @@ mod vm;
 pub use abi::{AbiProfile, ParseAbiError, Unsupported};
 pub use apply::{Applied, ApplyError, NotUndone, apply, apply_with, undo, undo_with};
 pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
+#[cfg(feature = "memory-model")]
+pub use convert::ModelPages;
+pub use convert::{
+    Conversion, ConversionFailure, ConversionListener, ConversionListenerError, ConversionPlan,
+    ConvertError, Converted, Converter, ConvertibleMemory, ConvertibleRange, Discard, Engine,
+    FailedStep, Failures, FileHolds, GuestPages, MemoryError, NotConvertedBack, PageRange,
+    PageState, Refusal, Request, RequestError, Revoked, Sides, Stretch, plan_conversion,
+};
 pub use dirty::{
     BeforeOp, DirtyCapabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
     DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, Unlogged,

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
+use crate::convert::{Discard, discard};
 use crate::{Errno, PushMap};
 
 bitflags::bitflags! {
@@ -77,5 +78,20 @@ pub trait Vm {
     /// has one ([`AbiProfile::Push`](crate::AbiProfile::Push)).
     fn push_map(&self) -> Option<&dyn PushMap> {
         None
+    }
+
+    /// Frees bytes that have become stale: whoever looks finds zeros. The
+    /// system calls are the same for every VM, so there is no need to write
+    /// this one.
+    ///
+    /// # Errors
+    /// What the kernel returns. Some of the bytes may be gone.
+    ///
+    /// # Safety
+    /// Host memory must be memory that the guest may write at any time, and
+    /// not otherwise used; a file must be one of this VM's guest_memfds.
+    unsafe fn discard(&self, what: Discard) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        unsafe { discard::perform(what) }
     }
 }

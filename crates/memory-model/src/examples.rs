@@ -147,7 +147,8 @@
 //!
 //! A confidential guest asks for a range to become private. The range may
 //! cross runs; each has its own guest_memfd, or none. The VMM converts run by
-//! run and then records it: the model calls no kernel.
+//! run and then records it: the model calls no kernel. The crate `kvm-slots`
+//! does both (`Engine`, with `ModelPages`).
 //!
 //! ```
 //! use std::sync::Arc;

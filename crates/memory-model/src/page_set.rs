@@ -80,7 +80,12 @@ impl PageSet {
         let chunks = chunks_of(range);
         let whole = self.whole.parts(chunks).filter_map(addresses_of_chunks);
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
-        let mixed = mixed.flat_map(|(&number, chunk)| runs(number, chunk));
+        let mixed = mixed.flat_map(move |(&number, chunk)| {
+            // A search for one page looks at one page, and not at its chunk.
+            let from = (number == chunks.start()).then(|| page_in_chunk(range.start()));
+            let to = (number == chunks.last()).then(|| page_in_chunk(range.last()));
+            runs(number, chunk, from.unwrap_or(0), to.unwrap_or(PAGES - 1))
+        });
         let parts = ByAddress {
             one: whole.peekable(),
             other: mixed.peekable(),
@@ -224,12 +229,20 @@ fn page_in_chunk(address: u64) -> usize {
     usize::try_from(page).unwrap_or(PAGES - 1)
 }
 
-/// The addresses that chunk `number` has in the set.
-fn runs(number: u64, chunk: &Chunk) -> impl Iterator<Item = AddrRange> + '_ {
-    let mut from = 0;
+/// The addresses that chunk `number` has in the set, from page `from` on and
+/// up to the end of the run that page `to` is in.
+fn runs(
+    number: u64,
+    chunk: &Chunk,
+    mut from: usize,
+    to: usize,
+) -> impl Iterator<Item = AddrRange> + '_ {
     core::iter::from_fn(move || {
-        let first = chunk.next(from, true);
-        if first == PAGES {
+        let first = match from <= to {
+            true => chunk.next(from, true),
+            false => return None,
+        };
+        if first > to {
             return None;
         }
         from = chunk.next(first, false);

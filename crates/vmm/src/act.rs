@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the VMM does while the guest runs.
 
-use kvm_slots::{FollowError, MEMORY_ATTRIBUTE_PRIVATE, PlanError, Unsupported, Vm};
-use memory_model::{
-    AddrRange, CommitError, PageState, RegionId, StateError, Transaction, TreeError,
+use kvm_slots::{
+    ConvertError, FollowError, ModelPages, PageRange, PageState, PlanError, Request, RequestError,
+    Unsupported, Vm,
 };
+use memory_model::{AddrRange, CommitError, PAGE_SIZE, RegionId, Transaction, TreeError};
 
 use crate::board::Board;
 use crate::causes::with_causes;
@@ -23,12 +24,9 @@ pub enum ActError {
     /// The view could not change.
     #[error("{}", with_causes(.0))]
     Commit(#[from] CommitError),
-    /// The pages are of another kind.
+    /// The pages could not change hands.
     #[error(transparent)]
-    State(#[from] StateError),
-    /// KVM did not change the pages' attributes.
-    #[error("KVM_SET_MEMORY_ATTRIBUTES: {0}")]
-    Attributes(kvm_slots::Errno),
+    Convert(ConvertError),
     /// There is no host address to reach the bytes through.
     #[error("there is no host address at {gpa:#x}")]
     NoHostAddress {
@@ -50,11 +48,28 @@ impl ActError {
                 Some(FollowError::Plan(PlanError::TooManySlots { .. })) => ErrorCode::TooManySlots,
                 _ => ErrorCode::Kvm,
             },
-            Self::State(StateError::WrongKind { .. }) => ErrorCode::WrongKind,
-            Self::State(StateError::Unaligned { .. }) => ErrorCode::Unaligned,
-            Self::Attributes(_) => ErrorCode::Kvm,
+            Self::Convert(ConvertError::Refused(_)) => ErrorCode::WrongKind,
+            Self::Convert(ConvertError::Request(RequestError::Unaligned { .. })) => {
+                ErrorCode::Unaligned
+            }
+            Self::Convert(_) => ErrorCode::Kvm,
             Self::NoHostAddress { .. } => ErrorCode::NoHostAddress,
         }
+    }
+}
+
+impl From<ConvertError> for ActError {
+    fn from(error: ConvertError) -> Self {
+        match error {
+            ConvertError::Unsupported(why) => Self::Unsupported(why),
+            error => Self::Convert(error),
+        }
+    }
+}
+
+impl From<RequestError> for ActError {
+    fn from(error: RequestError) -> Self {
+        Self::Convert(error.into())
     }
 }
 
@@ -78,18 +93,27 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
                 self.change(region, |t, id| t.set_direct_reads(id, on))?;
             }
             ActionKind::Accept(span) => {
-                let range = self.supported(span)?;
-                self.model.accept(self.space, range)?;
+                self.supported(span)?;
+                self.convert(Request::accept(span.gpa, span.size)?)?;
             }
-            ActionKind::GiveBack(span) => {
-                let range = self.supported(span)?;
-                self.model.give_back(self.space, range)?;
-            }
+            ActionKind::GiveBack(span) => self.give_back(span)?,
             ActionKind::Revoke(span) => {
                 let range = self.supported(span)?;
-                self.model.revoke(self.space, range);
+                if let Some(range) = touched_pages(range) {
+                    let mut pages = ModelPages::new(&mut self.model, self.space);
+                    // Whether the pages are shared for KVM matters no more than
+                    // the device behind them, which is gone.
+                    let _ = self.engine.revoke(&mut pages, range);
+                }
             }
-            ActionKind::Convert { span, private } => self.convert(span, private)?,
+            ActionKind::Convert { span, private } => {
+                let to = match private {
+                    true => PageState::Private,
+                    false => PageState::Shared,
+                };
+                self.supported(span)?;
+                self.convert(Request::new(span.gpa, span.size, to)?)?;
+            }
             ActionKind::HostRead { gpa, size, .. } => {
                 let mut bytes = [0; 8];
                 self.host(gpa, size, |host, offset, len| {
@@ -120,36 +144,25 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         Ok(transaction.commit()?)
     }
 
-    /// Pages become private or shared: first in the model, which refuses what
-    /// has no private side, then for KVM. What KVM refuses is taken back.
-    fn convert(&mut self, span: Span, private: bool) -> Result<(), ActError> {
+    /// Pages change hands: in the model, for KVM, and their stale side goes.
+    fn convert(&mut self, request: Request) -> Result<(), ActError> {
+        let mut pages = ModelPages::new(&mut self.model, self.space);
+        // Stale bytes that the host would not give up would show as such in
+        // the next step of the script.
+        let _ = self.engine.convert(&mut pages, request)?;
+        Ok(())
+    }
+
+    /// The guest makes shared what it has accepted of these pages, and nothing
+    /// else.
+    fn give_back(&mut self, span: Span) -> Result<(), ActError> {
         let range = self.supported(span)?;
-        let was_private = self.model.private(self.space).clipped(range);
-        let was_accepted = self.model.accepted(self.space).clipped(range);
-        let (state, attributes) = match private {
-            true => (PageState::Private, MEMORY_ATTRIBUTE_PRIVATE),
-            false => (PageState::Shared, 0),
-        };
-        self.model.set_page_state(self.space, range, state)?;
-        let set = self
-            .slots
-            .vm()
-            .set_memory_attributes(span.gpa, span.size, attributes);
-        let Err(errno) = set else { return Ok(()) };
-        // Back to what KVM still has: all of it was of the right kind a moment
-        // ago.
-        let _ = self
-            .model
-            .set_page_state(self.space, range, PageState::Shared);
-        for range in was_private.iter() {
-            let _ = self
-                .model
-                .set_page_state(self.space, range, PageState::Private);
+        PageRange::new(span.gpa, span.size)?;
+        for part in self.model.accepted(self.space).clipped(range).iter() {
+            let size = part.last() - part.start() + 1;
+            self.convert(Request::new(part.start(), size, PageState::Shared)?)?;
         }
-        for range in was_accepted.iter() {
-            let _ = self.model.accept(self.space, range);
-        }
-        Err(ActError::Attributes(errno))
+        Ok(())
     }
 
     /// The addresses, unless this kernel could not be given what is there.
@@ -185,4 +198,13 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         };
         access(&host, offset, size).map_err(|_| nowhere)
     }
+}
+
+/// All pages that a range touches but the very last one of the 64-bit space,
+/// which no conversion reaches.
+fn touched_pages(range: AddrRange) -> Option<PageRange> {
+    let start = range.start() / PAGE_SIZE * PAGE_SIZE;
+    let end = (range.last() / PAGE_SIZE).saturating_add(1);
+    let end = end.saturating_mul(PAGE_SIZE) / PAGE_SIZE * PAGE_SIZE;
+    PageRange::new(start, end.checked_sub(start)?).ok()
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{Capabilities, NoneRuns, SlotListener, Unsupported};
+use kvm_slots::{Capabilities, Engine, NoneRuns, SlotListener, Unsupported};
 use memory_model::{
     AddSpaceError, AddrRange, CommitError, FlatView, ListenerError, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
@@ -27,6 +27,8 @@ pub struct Board<V> {
     pub space: SpaceId,
     /// The memslots, which follow the view.
     pub slots: Arc<SlotListener<V>>,
+    /// What converts pages between private and shared.
+    pub engine: Engine<V>,
     /// The model's region for each of the machine's.
     pub regions: Vec<RegionId>,
     /// Which of the machine's regions this kernel cannot give to the guest.
@@ -118,6 +120,10 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // the thread that commits, so that none runs meanwhile.
         let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi(), NoneRuns) };
         let slots = Arc::new(slots);
+        // SAFETY: as above; stale bytes go by `madvise`, which is no access
+        // through a reference either. Descriptors in the model are of files
+        // that `parts` has made, and ride on their regions as owners.
+        let engine = unsafe { Engine::new(platform.vm().clone()) };
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;
@@ -125,6 +131,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             model,
             space,
             slots,
+            engine,
             regions: parts.regions,
             refused: parts.refused,
             devices: parts.devices,

@@ -207,13 +207,16 @@ fn accesses_that_cannot_complete_can_be_expected() {
 }
 
 #[test]
-fn a_conversion_that_kvm_refuses_leaves_acceptance_as_it_was() {
+fn private_mmio_that_the_guest_makes_shared_is_given_back() {
     let private = r#"name = "p", kind = "private-mmio", at = 0, size = "64K""#;
     let steps = [
         r#"do = "accept", at = 0, size = "4K""#,
-        r#"do = "convert", at = 0, size = "4K", state = "shared", fails = "kvm""#,
-        r#"do = "move", region = "p", to = "64K", fails = "accepted""#,
+        r#"do = "accept", at = 1, size = "4K", fails = "unaligned""#,
+        r#"do = "accept", at = "60K", size = "8K", fails = "wrong-kind""#,
+        r#"do = "convert", at = "4K", size = "4K", state = "private""#,
         r#"do = "give-back", at = 0, size = "4K""#,
+        r#"do = "move", region = "p", to = "64K", fails = "accepted""#,
+        r#"do = "convert", at = 0, size = "64K", state = "shared""#,
         r#"do = "move", region = "p", to = "64K""#,
     ];
     all_ok(&machine(&[private], &steps));

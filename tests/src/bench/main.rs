@@ -4,7 +4,11 @@
 //! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
 //! among N, for somebody who counts instructions to watch; `bench slots N
 //! TIMES` moves one that is memory, with memslots that follow.
+//! `bench conversions`
+//! and `bench conversion alone|model KIND TIMES` are the same for pages that a guest makes
+//! private or shared.
 
+mod conversions;
 mod lookups;
 mod machine;
 mod moves;
@@ -16,6 +20,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
+        ["conversions"] => conversions::run(),
+        ["conversion", on @ ("alone" | "model"), kind, times] => {
+            match (kind.parse(), times.parse()) {
+                (Ok(kind), Ok(times)) => conversions::count(kind, on == "model", times),
+                _ => return usage(),
+            }
+        }
         ["lookups"] => lookups::run(),
         ["moves", bars, times] => match (bars.parse(), times.parse()) {
             (Ok(bars), Ok(times)) => moves::run(bars, times),
@@ -31,6 +42,9 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: bench lookups | bench moves BARS TIMES | bench slots BARS TIMES");
+    eprintln!(
+        "usage: bench lookups | bench moves BARS TIMES | bench slots BARS TIMES \
+         | bench conversions | bench conversion alone|model KIND TIMES"
+    );
     ExitCode::from(2)
 }

@@ -27,7 +27,8 @@
 //!
 //! A guest has one vCPU, and one dirty ring if there are any.
 //!
-//! Not simulated yet: pre-fault, hole punching, that
+//! Not simulated yet: pre-fault, the checks of hole
+//! punching (it works, as in any anonymous file), that
 //! `mmap` of a guest_memfd without [`GuestMemfdFlags::MMAP`] fails, and that a
 //! guest_memfd's bytes go with the last descriptor of it.
 

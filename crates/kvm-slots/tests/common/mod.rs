@@ -10,9 +10,13 @@ pub mod faults;
 #[cfg(feature = "sim")]
 pub mod guest;
 #[cfg(feature = "sim")]
+pub mod layout;
+#[cfg(feature = "sim")]
 pub mod machine;
 #[cfg(feature = "sim")]
 pub mod migration;
+#[cfg(feature = "sim")]
+pub mod oracle;
 pub mod pages;
 pub mod random;
 #[cfg(feature = "sim")]

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest's convertible memory, for VMMs without a memory model.
+
+use super::page_bits::PageBits;
+use super::pages::GuestPages;
+use super::range::PageRange;
+use super::request::PageState;
+use super::sides::{ConvertibleRange, Stretch};
+
+/// Memory with a private side, and which of its pages are private or accepted.
+///
+/// Memory without a private side need not be told: it is the same as none.
+///
+/// The state takes at most 36 MiB for each TiB of addresses that was ever
+/// private, and as much for what is accepted, however a guest alternates it.
+#[derive(Debug, Default)]
+pub struct ConvertibleMemory {
+    /// By address; no two overlap.
+    ranges: Vec<ConvertibleRange>,
+    private: PageBits,
+    accepted: PageBits,
+}
+
+/// Why a guest's memory cannot become another. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// Two of the ranges have these pages.
+    #[error("two ranges have {pages}")]
+    Overlap {
+        /// The pages.
+        pages: PageRange,
+    },
+    /// The guest has accepted these pages of private MMIO, and the range they
+    /// are in is not among the new ones just as it was: only the guest or a
+    /// revocation ends that.
+    #[error("{pages} were accepted by the guest and cannot change")]
+    Accepted {
+        /// The first of them.
+        pages: PageRange,
+    },
+}
+
+impl ConvertibleMemory {
+    /// No memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The guest's memory is all of these ranges, in any order, and no other.
+    ///
+    /// Pages that were private stay so, whatever is there now, as they do for
+    /// KVM.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn set_ranges(
+        &mut self,
+        ranges: impl IntoIterator<Item = ConvertibleRange>,
+    ) -> Result<(), MemoryError> {
+        let mut ranges: Vec<ConvertibleRange> = ranges.into_iter().collect();
+        ranges.sort_by_key(|range| range.stretch.range);
+        for pair in ranges.windows(2) {
+            let (one, other) = (pair[0].stretch.range, pair[1].stretch.range);
+            if let Some(pages) = one.intersect(other) {
+                return Err(MemoryError::Overlap { pages });
+            }
+        }
+        for old in &self.ranges {
+            let stays =
+                |new: &&ConvertibleRange| new.stretch == old.stretch && new.backing == old.backing;
+            let before = ranges.partition_point(|r| r.stretch.range < old.stretch.range);
+            let stays = ranges.get(before).filter(stays).is_some();
+            if let (false, Some(pages)) = (stays, self.accepted.within(old.stretch.range).next()) {
+                return Err(MemoryError::Accepted { pages });
+            }
+        }
+        self.ranges = ranges;
+        Ok(())
+    }
+
+    /// The bytes that the state of the pages takes on the heap, at most.
+    pub fn heap_bytes(&self) -> usize {
+        self.private.heap_bytes() + self.accepted.heap_bytes()
+    }
+}
+
+impl GuestPages for ConvertibleMemory {
+    fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
+        let below = |memory: &ConvertibleRange| memory.stretch.range.end() <= range.start();
+        let from = self.ranges.partition_point(below);
+        let touched = self.ranges[from..].iter();
+        touched.map_while(move |memory| memory.stretch.within(range))
+    }
+
+    fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        self.private.within(range)
+    }
+
+    fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        self.accepted.within(range)
+    }
+
+    fn record(&mut self, range: PageRange, state: PageState) {
+        match state {
+            PageState::Private => self.private.insert(range),
+            PageState::Shared => {
+                self.private.remove(range);
+                self.accepted.remove(range);
+            }
+        }
+    }
+
+    fn accept(&mut self, range: PageRange) {
+        self.accepted.insert(range);
+    }
+
+    fn revoke(&mut self, range: PageRange) {
+        self.accepted.remove(range);
+    }
+}

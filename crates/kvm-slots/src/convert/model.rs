@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The state of pages where a memory model has it.
+
+use memory_model::{
+    AddrRange, Backing, FlatView, GuestMemfdSides, MemoryModel, PageSet, PageState as ModelState,
+    SpaceId,
+};
+
+use super::pages::GuestPages;
+use super::range::PageRange;
+use super::request::PageState;
+use super::sides::{Sides, Stretch};
+use std::borrow::BorrowMut;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// The pages of one address space of a memory model. What is private and what
+/// is accepted is what the model says, and nothing is written down twice.
+///
+/// `M` is the model itself, for a [`Converter`](crate::Converter) that owns it,
+/// or a `&mut` to it, for an [`Engine`](crate::Engine) that is lent it.
+#[derive(Debug)]
+pub struct ModelPages<M, H> {
+    model: M,
+    space: SpaceId,
+    handle: PhantomData<fn(H)>,
+}
+
+impl<H, M: BorrowMut<MemoryModel<H>>> ModelPages<M, H> {
+    /// The pages of `space`.
+    pub fn new(model: M, space: SpaceId) -> Self {
+        Self {
+            model,
+            space,
+            handle: PhantomData,
+        }
+    }
+
+    /// The model, for transactions.
+    pub fn model(&mut self) -> &mut MemoryModel<H> {
+        self.model.borrow_mut()
+    }
+}
+
+impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
+    fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
+        Memory {
+            view: self.model.borrow().view(self.space),
+            rest: Some(range),
+        }
+    }
+
+    fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        parts(self.model.borrow().private(self.space), range)
+    }
+
+    fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+        parts(self.model.borrow().accepted(self.space), range)
+    }
+
+    fn record(&mut self, range: PageRange, state: PageState) {
+        let to = match state {
+            PageState::Private => ModelState::Private,
+            PageState::Shared => ModelState::Shared,
+        };
+        let model = self.model.borrow_mut();
+        let set = model.set_page_state(self.space, addresses(range), to);
+        // Planning has asked the same view, and nobody changes it meanwhile.
+        debug_assert_eq!(set, Ok(()));
+    }
+
+    fn accept(&mut self, range: PageRange) {
+        let model = self.model.borrow_mut();
+        let accepted = model.accept(self.space, addresses(range));
+        // As above.
+        debug_assert_eq!(accepted, Ok(()));
+    }
+
+    fn revoke(&mut self, range: PageRange) {
+        let space = self.space;
+        self.model.borrow_mut().revoke(space, addresses(range));
+    }
+}
+
+/// The runs of a view that have a private side, from the start of a range on.
+struct Memory<H> {
+    view: Arc<FlatView<H>>,
+    rest: Option<PageRange>,
+}
+
+impl<H> Iterator for Memory<H> {
+    type Item = Stretch;
+
+    fn next(&mut self) -> Option<Stretch> {
+        loop {
+            let rest = self.rest?;
+            let run = self.view.intersecting(addresses(rest)).next();
+            let Some(run) = run else {
+                self.rest = None;
+                return None;
+            };
+            let end = run.range().last().saturating_add(1);
+            // Half a page at the end of a run is looked at, and passed over,
+            // with the next one.
+            self.rest = end
+                .checked_next_multiple_of(4096)
+                .and_then(|end| PageRange::between(end, rest.end()));
+            let size = u64::try_from(run.range().size()).unwrap_or(u64::MAX);
+            let pages = PageRange::inside(run.range().start(), size);
+            let found = pages.and_then(|pages| {
+                let skipped = pages.start() - run.range().start();
+                let sides = sides(&run.backing())?.advanced(skipped);
+                Stretch {
+                    range: pages,
+                    sides,
+                }
+                .within(rest)
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+}
+
+/// Where the two sides are; `None` if there is no private one.
+fn sides(backing: &Backing) -> Option<Sides> {
+    match backing {
+        Backing::Memory(memory) => {
+            let (file, holds) = memory.guest_memfd()?;
+            let host = memory.host().address();
+            match holds {
+                GuestMemfdSides::Shared => None,
+                GuestMemfdSides::Both => Some(Sides::InPlace { host: Some(host) }),
+                GuestMemfdSides::Private => Some(Sides::Apart {
+                    fd: file.fd(),
+                    offset: file.offset(),
+                    host,
+                }),
+            }
+        }
+        Backing::PrivateMmio(_) => Some(Sides::PrivateMmio),
+        Backing::DeviceRam(_) | Backing::Nothing => None,
+    }
+}
+
+fn parts(set: &PageSet, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+    let parts = set.within(addresses(range));
+    // Whole pages of a range that ends below 2^64.
+    parts.filter_map(|part| PageRange::between(part.start(), part.last() + 1))
+}
+
+fn addresses(range: PageRange) -> AddrRange {
+    let (start, last) = (range.start(), range.end() - 1);
+    // A range of pages is not empty.
+    AddrRange::from_bounds(start, last).unwrap_or(AddrRange::ALL)
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the engine asks of whoever knows a guest's memory.
+
+use super::range::PageRange;
+use super::request::PageState;
+use super::sides::Stretch;
+
+/// A guest's memory: what has a private side, and which pages are private now.
+///
+/// It is the one place where that is written down.
+/// [`ConvertibleMemory`](crate::ConvertibleMemory) is for VMMs that have no
+/// other; `ModelPages` (feature `memory-model`) is the state of a memory model.
+///
+/// No answer may change between two calls that take `&self`.
+pub trait GuestPages {
+    /// The memory with a private side that `range` touches, by address and
+    /// without overlaps. What is left out cannot be private.
+    fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_;
+
+    /// The pages of `range` that are private, by address and without overlaps.
+    /// They need not be joined.
+    fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
+
+    /// The pages of `range` that the guest has accepted: of private MMIO, and
+    /// not given back since.
+    fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
+
+    /// From here on these pages are in this state. A plan has found that they
+    /// can be. What becomes shared is not accepted any more.
+    fn record(&mut self, range: PageRange, state: PageState);
+
+    /// The guest has accepted these pages. They are private MMIO, and private.
+    fn accept(&mut self, range: PageRange);
+
+    /// The host takes back what was accepted of `range`. The pages stay
+    /// private until [`record`](Self::record) says otherwise.
+    fn revoke(&mut self, range: PageRange);
+}

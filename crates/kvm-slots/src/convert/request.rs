@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a guest asks for, however it asks.
+
+use super::range::{PAGE, PageRange};
+
+/// Who may touch a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PageState {
+    /// The guest and the host.
+    Shared,
+    /// Only the guest.
+    Private,
+}
+
+impl PageState {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Shared => Self::Private,
+            Self::Private => Self::Shared,
+        }
+    }
+}
+
+/// A wish for pages to be private, or shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub(super) range: PageRange,
+    pub(super) to: PageState,
+    /// Whether anything but private MMIO is a mistake.
+    pub(super) mmio_only: bool,
+}
+
+/// Bit 4 of the third argument of `KVM_HC_MAP_GPA_RANGE`: encrypted.
+const HYPERCALL_ENCRYPTED: u64 = 1 << 4;
+/// Bits 0 to 3: the size of page that the guest would like.
+const HYPERCALL_PAGE_SIZE: u64 = 0xf;
+/// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
+const EXIT_PRIVATE: u64 = 1 << 3;
+
+impl Request {
+    /// These pages shall be in this state.
+    ///
+    /// # Errors
+    /// [`RequestError`] for what is no range of pages.
+    pub fn new(gpa: u64, size: u64, to: PageState) -> Result<Self, RequestError> {
+        Ok(Self {
+            range: PageRange::new(gpa, size)?,
+            to,
+            mmio_only: false,
+        })
+    }
+
+    /// The hypercall `KVM_HC_MAP_GPA_RANGE` (12), by its three arguments: an
+    /// address, a number of pages of 4 KiB, and attributes
+    /// (Documentation/virt/kvm/x86/hypercalls.rst). The size of page in the
+    /// attributes is a preference, and not followed.
+    ///
+    /// # Errors
+    /// [`RequestError`], also for reserved bits of the attributes.
+    pub fn hypercall(gpa: u64, pages: u64, attributes: u64) -> Result<Self, RequestError> {
+        if attributes & !(HYPERCALL_ENCRYPTED | HYPERCALL_PAGE_SIZE) != 0 {
+            return Err(RequestError::Attributes { attributes });
+        }
+        let to = match attributes & HYPERCALL_ENCRYPTED {
+            0 => PageState::Shared,
+            _ => PageState::Private,
+        };
+        let wraps = RequestError::Wraps {
+            gpa,
+            size: u64::MAX,
+        };
+        Self::new(gpa, pages.checked_mul(PAGE).ok_or(wraps)?, to)
+    }
+
+    /// The exit `KVM_EXIT_MEMORY_FAULT` (39), by its three fields: the guest
+    /// touched pages as private that are shared, or the other way round.
+    ///
+    /// # Errors
+    /// [`RequestError`], also for flags other than
+    /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
+    pub fn memory_fault(flags: u64, gpa: u64, size: u64) -> Result<Self, RequestError> {
+        let to = match flags {
+            0 => PageState::Shared,
+            EXIT_PRIVATE => PageState::Private,
+            flags => return Err(RequestError::Flags { flags }),
+        };
+        Self::new(gpa, size, to)
+    }
+
+    /// The guest accepts private MMIO: these pages shall be private, and must
+    /// all be private MMIO.
+    ///
+    /// # Errors
+    /// [`RequestError`] for what is no range of pages.
+    pub fn accept(gpa: u64, size: u64) -> Result<Self, RequestError> {
+        Ok(Self {
+            mmio_only: true,
+            ..Self::new(gpa, size, PageState::Private)?
+        })
+    }
+
+    /// The pages.
+    pub fn range(self) -> PageRange {
+        self.range
+    }
+
+    /// What they shall be.
+    pub fn to(self) -> PageState {
+        self.to
+    }
+}
+
+/// Why something is no request. A guest chooses these numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// There is no byte in it.
+    #[error("no pages at {gpa:#x}")]
+    Empty {
+        /// The first address.
+        gpa: u64,
+    },
+    /// It does not consist of whole pages of 4 KiB, or of the host's pages
+    /// where those are larger.
+    #[error("{size:#x} bytes at {gpa:#x} are not whole pages")]
+    Unaligned {
+        /// The first address.
+        gpa: u64,
+        /// The number of bytes.
+        size: u64,
+    },
+    /// It does not end below 2^64.
+    #[error("{size:#x} bytes at {gpa:#x} do not end below 2^64")]
+    Wraps {
+        /// The first address.
+        gpa: u64,
+        /// The number of bytes; 2^64 - 1 stands for all larger ones.
+        size: u64,
+    },
+    /// The hypercall's attributes have reserved bits.
+    #[error("attributes {attributes:#x} of the hypercall have reserved bits")]
+    Attributes {
+        /// The attributes.
+        attributes: u64,
+    },
+    /// The exit has flags of unknown meaning.
+    #[error("flags {flags:#x} of the memory fault are unknown")]
+    Flags {
+        /// The flags.
+        flags: u64,
+    },
+}

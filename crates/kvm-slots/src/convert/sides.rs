@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory with a private side: where its two sides are, and how the bytes of
+//! one of them go.
+
+use std::fmt;
+
+use super::range::PageRange;
+use super::request::PageState;
+use crate::range::{Backing, SlotRange};
+
+/// Where the private and the shared bytes of a stretch of memory are.
+///
+/// Plain numbers. Whoever holds the stretch keeps addresses and descriptors
+/// valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sides {
+    /// Private pages are in a guest_memfd, shared ones in host memory beside
+    /// it: what changes sides leaves stale bytes behind.
+    Apart {
+        /// The guest_memfd.
+        fd: i32,
+        /// Where in the file the stretch starts.
+        offset: u64,
+        /// The host address where it starts.
+        host: u64,
+    },
+    /// There is a guest_memfd and nothing beside it: no page can be shared.
+    PrivateOnly {
+        /// The guest_memfd.
+        fd: i32,
+        /// Where in the file the stretch starts.
+        offset: u64,
+    },
+    /// One guest_memfd holds both, in place: a page changes hands and keeps
+    /// its bytes, so nothing is stale.
+    InPlace {
+        /// The host's mapping of the file.
+        host: Option<u64>,
+    },
+    /// Private MMIO: registers of a device, of which the host has nothing.
+    /// Private means accepted.
+    PrivateMmio,
+}
+
+impl Sides {
+    /// The same memory, `bytes` further on.
+    pub(super) fn advanced(self, bytes: u64) -> Self {
+        // Wrapping cannot happen in a stretch: its ends were checked.
+        match self {
+            Self::Apart { fd, offset, host } => Self::Apart {
+                fd,
+                offset: offset.wrapping_add(bytes),
+                host: host.wrapping_add(bytes),
+            },
+            Self::PrivateOnly { fd, offset } => Self::PrivateOnly {
+                fd,
+                offset: offset.wrapping_add(bytes),
+            },
+            Self::InPlace { host } => Self::InPlace {
+                host: host.map(|host| host.wrapping_add(bytes)),
+            },
+            Self::PrivateMmio => self,
+        }
+    }
+}
+
+/// Pages that lie next to each other on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The guest-physical addresses.
+    pub range: PageRange,
+    /// What is there.
+    pub sides: Sides,
+}
+
+impl Stretch {
+    /// The part of the stretch that lies in `range`.
+    pub(super) fn within(&self, range: PageRange) -> Option<Self> {
+        let part = self.range.intersect(range)?;
+        Some(Self {
+            range: part,
+            sides: self.sides.advanced(part.start() - self.range.start()),
+        })
+    }
+
+    /// Where the host reaches these pages while they are shared. Private MMIO
+    /// has no such place.
+    pub fn host(&self) -> Option<u64> {
+        match self.sides {
+            Sides::Apart { host, .. } => Some(host),
+            Sides::InPlace { host } => host,
+            Sides::PrivateOnly { .. } | Sides::PrivateMmio => None,
+        }
+    }
+
+    /// What becomes stale when the pages change to this state.
+    pub(super) fn stale(&self, to: PageState) -> Option<Discard> {
+        let size = self.range.size();
+        match (self.sides, to) {
+            (Sides::Apart { host, .. }, PageState::Private) => Some(Discard::Host {
+                address: host,
+                size,
+            }),
+            (Sides::Apart { fd, offset, .. }, PageState::Shared)
+            | (Sides::PrivateOnly { fd, offset }, PageState::Shared) => {
+                Some(Discard::File { fd, offset, size })
+            }
+            (Sides::PrivateOnly { .. }, PageState::Private)
+            | (Sides::InPlace { .. } | Sides::PrivateMmio, _) => None,
+        }
+    }
+}
+
+/// Bytes that nobody shall see again. Where they were, zeros are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// A hole is punched into a file: the private side.
+    File {
+        /// The guest_memfd.
+        fd: i32,
+        /// Where in the file.
+        offset: u64,
+        /// How many bytes.
+        size: u64,
+    },
+    /// Host memory is given back: the shared side.
+    Host {
+        /// Where in the process.
+        address: u64,
+        /// How many bytes.
+        size: u64,
+    },
+}
+
+impl fmt::Display for Discard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { fd, offset, size } => {
+                write!(f, "{size:#x} bytes of fd {fd} + {offset:#x}")
+            }
+            Self::Host { address, size } => write!(f, "{size:#x} bytes at host {address:#x}"),
+        }
+    }
+}
+
+/// Which pages of a slot its guest_memfd holds. A slot does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileHolds {
+    /// The private ones.
+    Private,
+    /// Both, in place: the host memory is a mapping of the file.
+    Both,
+}
+
+/// Memory with a private side, and what keeps it valid.
+#[derive(Clone, Debug)]
+pub struct ConvertibleRange {
+    pub(super) stretch: Stretch,
+    /// What is there, with its owners.
+    pub(super) backing: Backing,
+}
+
+impl ConvertibleRange {
+    /// What of a slot's range can be converted; `None` for memory without a
+    /// private side, and for less than a page. `holds` is about guest_memfds.
+    pub fn new(range: &SlotRange, holds: FileHolds) -> Option<Self> {
+        let pages = PageRange::inside(range.gpa, range.size)?;
+        let skipped = pages.start() - range.gpa;
+        // The stretch must not wrap on any side, whatever was given.
+        range.backing.advanced(range.size)?;
+        let backing = range.backing.advanced(skipped)?;
+        let host = backing.host().map(|host| host.address());
+        let sides = match (&backing, holds, host) {
+            (Backing::Host(_), ..) => return None,
+            (Backing::FdOffset(_), ..) => Sides::PrivateMmio,
+            (Backing::GuestMemfd { .. }, FileHolds::Both, host) => Sides::InPlace { host },
+            (Backing::GuestMemfd { file, .. }, FileHolds::Private, host) => {
+                let (fd, offset) = (file.fd(), file.offset());
+                match host {
+                    Some(host) => Sides::Apart { fd, offset, host },
+                    None => Sides::PrivateOnly { fd, offset },
+                }
+            }
+        };
+        Some(Self {
+            stretch: Stretch {
+                range: pages,
+                sides,
+            },
+            backing,
+        })
+    }
+
+    /// The pages and where they are.
+    pub fn stretch(&self) -> Stretch {
+        self.stretch
+    }
+}
