@@ -108,14 +108,16 @@
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, taking
 //! ownership of descriptors just made, and in the simulation copies from and to
-//! host memory, in which a bad address is an error and no fault.
+//! host memory, in which a bad address is an error and no fault, and calls on
+//! the files that stand for guest_memfds.
 //!
 //! # Features
 //!
 //! - `memory-model` (default): flat views of the crate `memory-model` as input.
 //! - `sim`: `sim::SimVm`, a simulated KVM of a chosen version that answers the
 //!   memory ioctls with the kernel's checks in the kernel's order, and resolves
-//!   guest accesses.
+//!   guest accesses. guest_memfds are punched, mapped, closed and pre-faulted
+//!   by the kernel's rules, too.
 //!
 //! # What this crate does not do yet
 //!
