@@ -2,10 +2,11 @@
 //! Where there is no guest code for the architecture: the types are there, and
 //! no value of them.
 
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use kvm_slots::Errno;
 use kvm_slots::sim::MmioHandler;
 
+use super::poke::Order;
 use super::stub::Stub;
 use super::{Guest, GuestError, ProcessorError};
 use crate::machine::Access;
@@ -40,6 +41,19 @@ impl VcpuGuest {
     /// None.
     pub fn new(_vm: &VmFd, processor: &Processor, _stub: &Stub) -> Result<Self, Errno> {
         match *processor {}
+    }
+
+    /// Never called: there is no value to call it on.
+    pub fn vcpu(&self) -> &VcpuFd {
+        match *self {}
+    }
+
+    /// Never called, either.
+    ///
+    /// # Errors
+    /// None.
+    pub fn poke(&mut self, _order: Order, _vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
+        match *self {}
     }
 }
 
