@@ -6,6 +6,9 @@
 //! `hardware.rs`, and `cargo xtask hw-test` by way of the program `hw-tests`,
 //! a single binary that can also be carried into another machine.
 
+pub mod conformance;
+pub mod differential;
 pub mod hw;
 pub mod needs;
 pub mod peers;
+pub mod subject;

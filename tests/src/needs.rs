@@ -4,10 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags};
-use vmm::backend::Platform;
+use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
+use kvm_slots::sim::VmType;
+use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags, Vm};
 use vmm::backend::kvm::Kvm;
 use vmm::machine::Machine;
+
+use crate::peers::emulates_guest;
+use crate::subject::{Real, Subject};
 
 /// Where KVM is.
 pub const DEVICE: &str = "/dev/kvm";
@@ -19,6 +23,17 @@ pub enum Need {
     Kvm,
     /// A guest_memfd on a plain VM that the host can map.
     MappableGuestMemfd,
+    /// A guest_memfd on a plain VM.
+    GuestMemfd,
+    /// The second version of the ioctl that sets memslots: without it there is
+    /// no field to ask for a slot without a host address with.
+    UserMemory2,
+    /// Private pages: the type of VM that has them without hardware for it.
+    PrivatePages,
+    /// `KVM_PRE_FAULT_MEMORY`.
+    PreFault,
+    /// A processor that runs the guest, and no emulator.
+    DirectGuest,
     /// A released kernel: no memslots without a host address. There is no way
     /// to ask; a kernel that has them is one that somebody has patched.
     NoHostlessSlots,
@@ -29,6 +44,12 @@ pub enum Need {
 pub struct Host {
     /// What a plain VM can do, or why there is none.
     pub plain: Result<Capabilities, String>,
+    /// What a VM with private pages can do, or why there is none.
+    pub private: Result<Capabilities, String>,
+    /// Whether plain VMs can pre-fault memory.
+    pub pre_fault: bool,
+    /// Whether KVM emulates the guest, or why nobody knows.
+    pub emulates: Result<bool, String>,
     /// The kernel's release.
     pub kernel: String,
 }
@@ -37,9 +58,13 @@ impl Host {
     /// Probes this machine.
     pub fn probe() -> Self {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
-        let kvm = kvm(&empty());
+        let plain = Real::new(VmType::Plain, false);
+        let private = Real::new(VmType::SwProtected, false);
         Self {
-            plain: kvm.map(|kvm| Capabilities::probe(kvm.vm())),
+            pre_fault: plain.as_ref().is_ok_and(can_pre_fault),
+            plain: plain.map(|vm| vm.capabilities()),
+            private: private.map(|vm| vm.capabilities()),
+            emulates: emulates_guest(),
             kernel: release.map_or_else(|_| "unknown".into(), |text| text.trim().into()),
         }
     }
@@ -60,6 +85,22 @@ impl Host {
                     "guest_memfd flags {wanted:?} are needed, the kernel has {flags:?}"
                 ))
             }
+            Need::GuestMemfd if plain.guest_memfd => None,
+            Need::GuestMemfd => Some("the kernel has no guest_memfd for plain VMs".into()),
+            Need::UserMemory2 if plain.user_memory2 => None,
+            Need::UserMemory2 => Some("the kernel has no KVM_SET_USER_MEMORY_REGION2".into()),
+            Need::PrivatePages => match &self.private {
+                Ok(private) if private.memory_attributes != 0 => None,
+                Ok(_) => Some("VMs of type 1 have no memory attributes".into()),
+                Err(why) => Some(format!("there are no private pages: {why}")),
+            },
+            Need::PreFault if self.pre_fault => None,
+            Need::PreFault => Some("the kernel has no KVM_CAP_PRE_FAULT_MEMORY".into()),
+            Need::DirectGuest => match &self.emulates {
+                Ok(false) => None,
+                Ok(true) => Some("this KVM emulates every instruction of the guest".into()),
+                Err(why) => Some(why.clone()),
+            },
             Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,
@@ -92,11 +133,6 @@ pub fn kvm(machine: &Machine) -> Result<Kvm, String> {
     Kvm::new(machine, Path::new(DEVICE), AbiProfile::None).map_err(|error| error.to_string())
 }
 
-/// A machine without anything.
-fn empty() -> Machine {
-    Machine {
-        name: "empty".into(),
-        regions: Vec::new(),
-        steps: Vec::new(),
-    }
+fn can_pre_fault(vm: &Real) -> bool {
+    vm.vm().check_extension(KVM_CAP_PRE_FAULT_MEMORY) > 0
 }
