@@ -11,7 +11,7 @@ fn main() {
     let host = Host::probe();
     let trials = hw::all().into_iter().map(|test| {
         let missing = test.needs.iter().find_map(|need| host.lacks(*need));
-        let trial = Trial::test(test.name.clone(), move || Ok(test.run()?));
+        let trial = Trial::test(test.name.clone(), move || Ok(test.run(&|_| {})?));
         match missing {
             Some(why) => trial
                 .with_kind(format!("skipped: {why}"))

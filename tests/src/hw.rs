@@ -4,13 +4,15 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use kvm_slots::sim::KernelVersion;
-use kvm_slots::{AbiProfile, Capabilities, DirtyMode, ProbeError, SlotTable, probe_abi};
+use kvm_slots::sim::{KernelVersion, VmType};
+use kvm_slots::{AbiProfile, DirtyMode, ProbeError, SlotTable, probe_abi};
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
 use vmm::machine::How;
 
+use crate::conformance::{self, Statement};
+use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::{dirty, pre_fault};
@@ -25,23 +27,29 @@ pub struct HwTest {
     run: Body,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Body {
     Plain(fn() -> Result<(), String>),
     OfMachine(fn(&str) -> Result<(), String>, &'static str),
     OfMode(fn(DirtyMode) -> Result<(), String>, DirtyMode),
+    Statement(Statement),
+    Found(Found),
+    Random(VmType),
 }
 
 impl HwTest {
-    /// Runs the test.
+    /// Runs the test. If it takes long, it tells how far it is.
     ///
     /// # Errors
     /// What went wrong.
-    pub fn run(&self) -> Result<(), String> {
-        match self.run {
+    pub fn run(&self, progress: &dyn Fn(String)) -> Result<(), String> {
+        match &self.run {
             Body::Plain(run) => run(),
             Body::OfMachine(run, machine) => run(machine),
-            Body::OfMode(run, mode) => run(mode),
+            Body::OfMode(run, mode) => run(*mode),
+            Body::Statement(statement) => statement.on_real(),
+            Body::Found(found) => found.run(),
+            Body::Random(vm_type) => differential::random(*vm_type, progress),
         }
     }
 }
@@ -84,12 +92,12 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "a_released_kernel_refuses_a_slot_without_a_host_address",
-        &[Need::Kvm, Need::NoHostlessSlots],
+        &[Need::Kvm, Need::UserMemory2, Need::NoHostlessSlots],
         a_released_kernel_refuses,
     );
     plain(
         "a_released_kernel_has_no_abi_whatever_the_profile",
-        &[Need::Kvm, Need::NoHostlessSlots],
+        &[Need::Kvm, Need::UserMemory2, Need::NoHostlessSlots],
         no_abi_is_found,
     );
     plain(
@@ -107,7 +115,32 @@ pub fn all() -> Vec<HwTest> {
         &[Need::Kvm, Need::NoPreFault],
         pre_fault::is_refused_where_it_is_missing,
     );
+    tests.extend(conformance::all().into_iter().map(|statement| HwTest {
+        name: format!("{}::{}", statement.of, statement.name),
+        needs: statement.needs,
+        run: Body::Statement(statement),
+    }));
+    tests.extend(against_the_simulation());
     tests
+}
+
+/// The same on the real and on the simulated KVM.
+fn against_the_simulation() -> Vec<HwTest> {
+    let found = differential::found().into_iter().map(|found| HwTest {
+        name: format!("differential::{}", found.name),
+        needs: found.needs,
+        run: Body::Found(found),
+    });
+    let random = [
+        ("plain_vms", &[Need::Kvm][..], VmType::Plain),
+        ("private_vms", &[Need::PrivatePages], VmType::SwProtected),
+    ];
+    let random = random.into_iter().map(|(which, needs, vm_type)| HwTest {
+        name: format!("differential::random_operations_on_{which}_are_answered_alike"),
+        needs,
+        run: Body::Random(vm_type),
+    });
+    found.chain(random).collect()
 }
 
 fn runs_as_it_says(name: &str) -> Result<(), String> {
@@ -120,8 +153,7 @@ fn runs_as_it_says(name: &str) -> Result<(), String> {
 fn is_seen_alike(name: &str) -> Result<(), String> {
     let machine = machine(name)?;
     let real = kvm(&machine)?;
-    let capabilities = Capabilities::probe(real.vm());
-    let simulated = Sim::of(simulated_like(&capabilities, real.physical_bits()));
+    let simulated = Sim::of(simulated_like(real.vm(), real.physical_bits())?);
     same(&run(&machine, &real)?, &run(&machine, &simulated)?)
 }
 

@@ -6,8 +6,11 @@
 //! `hardware.rs`, and `cargo xtask hw-test` by way of the program `hw-tests`,
 //! a single binary that can also be carried into another machine.
 
+pub mod conformance;
+pub mod differential;
 mod dirty;
 pub mod hw;
 pub mod needs;
 pub mod peers;
 mod pre_fault;
+pub mod subject;

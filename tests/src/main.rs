@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Runs the hardware tests; prints one JSON object a line: first the host,
 //! then each test as it starts and as it ends. So whoever reads knows which
-//! test it was that never came back.
+//! test it was that never came back. `--differential-ops N` makes the
+//! differential tests longer or shorter.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,10 +10,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tests::hw;
 use tests::needs::Host;
+use tests::{differential, hw};
 
 fn main() -> ExitCode {
+    if let Err(usage) = arguments(std::env::args().skip(1)) {
+        eprintln!("hw-tests: {usage}");
+        return ExitCode::FAILURE;
+    }
     let host = Host::probe();
     let tests = hw::all();
     say(&json!({"kernel": host.kernel, "caps": host.capabilities(), "tests": tests.len()}));
@@ -23,7 +28,7 @@ fn main() -> ExitCode {
         let missing = test.needs.iter().find_map(|need| host.lacks(*need));
         let (status, reason) = match missing {
             Some(why) => ("skip", Some(why)),
-            None => match catch_unwind(AssertUnwindSafe(|| test.run())) {
+            None => match catch_unwind(AssertUnwindSafe(|| test.run(&progress))) {
                 Ok(Ok(())) => ("pass", None),
                 Ok(Err(why)) => ("fail", Some(why)),
                 Err(_) => ("fail", Some("it panicked".into())),
@@ -38,6 +43,26 @@ fn main() -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// The one option: how many operations the differential tests make.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--differential-ops" => {
+                let number = arguments.next().and_then(|text| text.parse().ok());
+                let number = number.ok_or("--differential-ops takes a number")?;
+                differential::set_operations(number);
+            }
+            other => return Err(format!("there is no option '{other}'")),
+        }
+    }
+    Ok(())
+}
+
+/// Whoever waits for a long test sees that it lives.
+fn progress(text: String) {
+    say(&json!({"progress": text}));
 }
 
 /// Who no longer listens need not be told.

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
+use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, Capabilities, DirtyCapabilities, GuestMemfdFlags, ManualProtect, Vm};
-use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::Machine;
+
+use crate::peers::emulates_guest;
+use crate::subject::{Real, Subject};
 
 /// Where KVM is.
 pub const DEVICE: &str = "/dev/kvm";
@@ -20,6 +23,15 @@ pub enum Need {
     Kvm,
     /// A guest_memfd on a plain VM that the host can map.
     MappableGuestMemfd,
+    /// A guest_memfd on a plain VM.
+    GuestMemfd,
+    /// The second version of the ioctl that sets memslots: without it there is
+    /// no field to ask for a slot without a host address with.
+    UserMemory2,
+    /// Private pages: the type of VM that has them without hardware for it.
+    PrivatePages,
+    /// A processor that runs the guest, and no emulator.
+    DirectGuest,
     /// A released kernel: no memslots without a host address. A patched one
     /// is told by its name, because what would find out is itself under test.
     NoHostlessSlots,
@@ -38,6 +50,10 @@ pub enum Need {
 pub struct Host {
     /// What a plain VM can do, or why there is none.
     pub plain: Result<Plain, String>,
+    /// What a VM with private pages can do, or why there is none.
+    pub private: Result<Capabilities, String>,
+    /// Whether KVM emulates the guest, or why nobody knows.
+    pub emulates: Result<bool, String>,
     /// The kernel's release.
     pub kernel: String,
 }
@@ -57,16 +73,19 @@ impl Host {
     /// Probes this machine.
     pub fn probe() -> Self {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
-        let kvm = kvm(&empty());
+        let plain = Real::new(VmType::Plain, false);
+        let private = Real::new(VmType::SwProtected, false);
         Self {
-            plain: kvm.map(|kvm| {
-                let vm = kvm.vm();
+            plain: plain.map(|plain| {
+                let vm = plain.vm();
                 Plain {
-                    capabilities: Capabilities::probe(vm),
+                    capabilities: plain.capabilities(),
                     dirty: DirtyCapabilities::probe(vm),
                     pre_fault: vm.check_extension(KVM_CAP_PRE_FAULT_MEMORY) > 0,
                 }
             }),
+            private: private.map(|vm| vm.capabilities()),
+            emulates: emulates_guest(),
             kernel: release.map_or_else(|_| "unknown".into(), |text| text.trim().into()),
         }
     }
@@ -87,6 +106,20 @@ impl Host {
                     "guest_memfd flags {wanted:?} are needed, the kernel has {flags:?}"
                 ))
             }
+            Need::GuestMemfd if plain.guest_memfd => None,
+            Need::GuestMemfd => Some("the kernel has no guest_memfd for plain VMs".into()),
+            Need::UserMemory2 if plain.user_memory2 => None,
+            Need::UserMemory2 => Some("the kernel has no KVM_SET_USER_MEMORY_REGION2".into()),
+            Need::PrivatePages => match &self.private {
+                Ok(private) if private.memory_attributes != 0 => None,
+                Ok(_) => Some("VMs of type 1 have no memory attributes".into()),
+                Err(why) => Some(format!("there are no private pages: {why}")),
+            },
+            Need::DirectGuest => match &self.emulates {
+                Ok(false) => None,
+                Ok(true) => Some("this KVM emulates every instruction of the guest".into()),
+                Err(why) => Some(why.clone()),
+            },
             Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,

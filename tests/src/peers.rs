@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The same machine on several backends, and what was seen on each.
 
-use kvm_slots::sim::{KernelVersion, SimConfig, VmType};
-use kvm_slots::{AbiProfile, Capabilities};
+use std::sync::OnceLock;
+
+use kvm_bindings::{
+    KVM_CAP_MULTI_ADDRESS_SPACE, kvm_userspace_memory_region, kvm_userspace_memory_region2,
+};
+use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, VmType};
+use kvm_slots::{AbiProfile, Capabilities, Errno, KvmVm, Vm};
 use vmm::backend::Platform;
 use vmm::machine::Machine;
 use vmm::report::StepReport;
 use vmm::run::Run;
+
+use crate::subject::{Arena, HostChange, Real, Subject};
 
 /// The machines that users get: the built-in one and the examples, by name.
 pub const MACHINES: [(&str, &str); 5] = [
@@ -77,29 +84,94 @@ pub fn same(one: &[StepReport], other: &[StepReport]) -> Result<(), String> {
     }
 }
 
-/// A simulated kernel that can do what the real one can.
-pub fn simulated_like(host: &Capabilities, physical_bits: u32) -> SimConfig {
-    let kernel = match host {
-        Capabilities {
-            user_memory2: false,
-            ..
-        } => KernelVersion::V6_1,
-        Capabilities {
-            guest_memfd_flags, ..
-        } if guest_memfd_flags.is_empty() => KernelVersion::V6_12,
-        _ => KernelVersion::V6_18,
-    };
-    let private_pages = host.memory_attributes != 0;
-    SimConfig {
-        private_pages,
-        vm_type: if private_pages {
-            VmType::SwProtected
-        } else {
-            VmType::Plain
+/// A simulated kernel that can do what the real one can. `vm` is one of the real
+/// one's and has no slots yet.
+///
+/// # Errors
+/// Why no guest can be run to find out, in words.
+pub fn simulated_like(vm: &KvmVm, physical_bits: u32) -> Result<SimConfig, String> {
+    let capabilities = Capabilities::probe(vm);
+    let private = capabilities.memory_attributes != 0;
+    Ok(SimConfig {
+        // With no attribute at all there is nothing else that it could say.
+        private_pages: vm.set_memory_attributes(0, 4096, 0) != Err(Errno::ENOTTY),
+        vm_type: match private {
+            true => VmType::SwProtected,
+            false => VmType::Plain,
         },
+        smm: !private && vm.check_extension(KVM_CAP_MULTI_ADDRESS_SPACE) > 1,
+        two_dimensional_paging: !takes_slots_up_to_2_to_52(vm),
+        emulates_guest: emulates_guest()?,
         abi: AbiProfile::None,
         physical_bits,
-        nr_memslots: u16::try_from(host.nr_memslots).unwrap_or(u16::MAX),
-        ..SimConfig::released(kernel)
+        nr_memslots: u16::try_from(capabilities.nr_memslots).unwrap_or(u16::MAX),
+        ..SimConfig::released(version(&capabilities))
+    })
+}
+
+/// The version whose checks a kernel has.
+fn version(capabilities: &Capabilities) -> KernelVersion {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    match (number(), number()) {
+        _ if !capabilities.user_memory2 => KernelVersion::V6_1,
+        // Distributions take features back into older kernels.
+        (..=5, _) | (6, ..=17) if capabilities.guest_memfd_flags.is_empty() => KernelVersion::V6_12,
+        (..=6, _) | (7, ..=2) => KernelVersion::V6_18,
+        _ => KernelVersion::V7_3,
     }
+}
+
+/// As KVM does without two-dimensional paging, whatever the processor's width.
+fn takes_slots_up_to_2_to_52(vm: &KvmVm) -> bool {
+    let mut region = kvm_userspace_memory_region {
+        guest_phys_addr: (1 << 52) - 4096,
+        memory_size: 4096,
+        userspace_addr: 4096,
+        ..Default::default()
+    };
+    // SAFETY: no guest runs while the slot is there.
+    let taken = unsafe { vm.set_user_memory_region(&region) }.is_ok();
+    region.memory_size = 0;
+    // SAFETY: a deletion, which is refused where there is nothing to delete.
+    let _ = unsafe { vm.set_user_memory_region(&region) };
+    taken
+}
+
+/// Whether KVM emulates the guest: a load where the host has no memory is then
+/// an exit to the VMM.
+///
+/// # Errors
+/// Why no guest can be run to find out, in words.
+pub fn emulates_guest() -> Result<bool, String> {
+    static KNOWN: OnceLock<Result<bool, String>> = OnceLock::new();
+    let probe = || {
+        let mut real = Real::new(VmType::Plain, true)?;
+        let memory = Arena::new(1);
+        memory.change(0, HostChange::Unmap);
+        let region = kvm_userspace_memory_region2 {
+            memory_size: 4096,
+            userspace_addr: memory.address(0),
+            ..Default::default()
+        };
+        // SAFETY: there is nothing at the address, which is the arena's and
+        // stays so until `real` is gone.
+        unsafe { real.set(&region, true) }.map_err(|e| e.to_string())?;
+        let emulates = real.access(0, 1, None, &mut Zeros).is_ok();
+        drop(real);
+        Ok(emulates)
+    };
+    KNOWN.get_or_init(probe).clone()
+}
+
+/// Answers every exit, with zeros.
+struct Zeros;
+
+impl MmioHandler for Zeros {
+    fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
 }

@@ -39,7 +39,11 @@ struct Outcome {
 }
 
 /// Runs the tests in the named environments, or in all.
-pub fn run(names: &[String], json: Option<&Path>) -> Result<(), String> {
+pub fn run(
+    names: &[String],
+    json: Option<&Path>,
+    differential_ops: Option<u64>,
+) -> Result<(), String> {
     if let Some(name) = names
         .iter()
         .find(|name| !ENVIRONMENTS.contains(&name.as_str()))
@@ -50,7 +54,7 @@ pub fn run(names: &[String], json: Option<&Path>) -> Result<(), String> {
         ));
     }
     let program = build_program("tests", "hw-tests")?;
-    let environments = [on_host(&program)?];
+    let environments = [on_host(&program, differential_ops)?];
     print_table(&environments);
     if let Some(path) = json {
         let text = format!("{:#}\n", json!({"environments": environments}));
@@ -67,9 +71,11 @@ pub fn run(names: &[String], json: Option<&Path>) -> Result<(), String> {
 }
 
 /// Runs the program here, following it test by test.
-fn on_host(program: &Path) -> Result<Environment, String> {
+fn on_host(program: &Path, differential_ops: Option<u64>) -> Result<Environment, String> {
     eprintln!("xtask: environment host");
+    let operations = differential_ops.map(|n| ["--differential-ops".into(), n.to_string()]);
     let mut child = Command::new(program)
+        .args(operations.into_iter().flatten())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| format!("{}: {e}", program.display()))?;
@@ -131,6 +137,8 @@ fn follow(
         environment.caps = line.get("caps").cloned().unwrap_or_else(|| json!({}));
     } else if let Some(name) = text("start") {
         progress.running = Some(name);
+    } else if let Some(how_far) = text("progress") {
+        eprintln!("        {how_far}");
     } else {
         let outcome: Outcome = serde_json::from_value(line).map_err(|e| e.to_string())?;
         eprintln!(

@@ -39,6 +39,10 @@ enum Command {
         /// Write the results to this file as JSON.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// How many random operations each differential test makes on the
+        /// real and on the simulated KVM. Without it: 200 000.
+        #[arg(long, value_name = "N")]
+        differential_ops: Option<u64>,
     },
     /// Measure what things cost; print tables and write them to
     /// target/bench.md.
@@ -51,7 +55,11 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test => run_all(&test_steps()),
         Command::Ci => ci::run(),
-        Command::HwTest { env, json } => hw_test::run(&env, json.as_deref()),
+        Command::HwTest {
+            env,
+            json,
+            differential_ops,
+        } => hw_test::run(&env, json.as_deref(), differential_ops),
         Command::Bench => bench::run(),
         Command::Tidy => tidy::check(),
     };

@@ -173,10 +173,9 @@
 //! else that decides, is safe code.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
-//! ioctls
-//! that kvm-ioctls lacks, taking ownership of descriptors just made, and in the
+//! ioctls that kvm-ioctls lacks, taking ownership of descriptors just made, and in the
 //! simulation copies from and to host memory, in which a bad address is an error
-//! and no fault. One more reads a dirty ring, which the kernel writes meanwhile,
+//! and no fault, and calls on the files that stand for guest_memfds. One more reads a dirty ring, which the kernel writes meanwhile,
 //! by atomics. [`KvmVm`] knows how long a slot's log is because it made the slot.
 //!
 //! # Features
@@ -184,7 +183,8 @@
 //! - `memory-model` (default): flat views of the crate `memory-model` as input.
 //! - `sim`: `sim::SimVm`, a simulated KVM of a chosen version that answers the
 //!   memory ioctls with the kernel's checks in the kernel's order, and resolves
-//!   guest accesses.
+//!   guest accesses. guest_memfds are punched, mapped, closed and pre-faulted
+//!   by the kernel's rules, too.
 //!
 //! # What this crate does not do yet
 //!

@@ -118,7 +118,7 @@ fn a_private_access_without_a_guest_memfd_is_a_fault_with_its_page() {
     assert_eq!(guest.store(0x3010, &[1]), Err(private_fault(0x3000)));
     // The pages beside it are as before, also in one access.
     assert_eq!(guest.store(0x2ffe, &[1; 4]), Err(private_fault(0x3000)));
-    assert_eq!(ram.read(0x1ffc), [0, 0, 1, 1, 0, 0]);
+    assert_eq!(ram.read(0x1ffc), [0; 6]);
     assert_eq!(guest.load(0x4000), Ok([0; 4]));
     guest.convert(0x3000, false);
     assert_eq!(guest.load(0x3000), Ok([0; 4]));

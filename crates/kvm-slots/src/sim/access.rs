@@ -2,15 +2,15 @@
 //! What a guest's loads and stores come to.
 //!
 //! Compare `kvm_mmu_faultin_pfn` (arch/x86/kvm/mmu/mmu.c) and
-//! `emulator_read_write` (arch/x86/kvm/x86.c): an access is resolved page by
-//! page; where no slot answers, or a read-only one is written, it exits.
+//! `emulator_read_write` (arch/x86/kvm/x86.c). The processor needs every page
+//! of an access before any byte moves. Where no slot answers, or a read-only
+//! one is written, KVM emulates the whole instruction: by way of host
+//! addresses alone, and page by page; what it cannot reach so is an exit.
 
-use std::os::unix::fs::FileExt;
-
-use super::files::FileKind;
-use super::memslots::{PAGE, SimSlot};
-use super::{SimVm, State, host};
-use crate::{Errno, GuestMemfdFlags};
+use super::memslots::{PAGE, Serves, SimSlot};
+use super::reach::Bytes;
+use super::{SimVm, State};
+use crate::Errno;
 
 /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
 pub const MEMORY_EXIT_FLAG_PRIVATE: u64 = 1 << 3;
@@ -48,11 +48,17 @@ pub trait MmioHandler {
     fn mmio_write(&mut self, gpa: u64, data: &[u8]);
 }
 
-/// Where the bytes of one access to one page are.
-enum Target {
-    Mmio,
-    Host(u64),
-    File(super::host::FileId, u64),
+/// What the processor finds when it walks to a page.
+pub(super) enum Reached {
+    Mapped(Bytes),
+    /// Nothing that it could use: KVM emulates the instruction.
+    Emulated,
+}
+
+/// One way, or the other.
+enum Data<'a> {
+    Load(&'a mut [u8]),
+    Store(&'a [u8]),
 }
 
 impl SimVm {
@@ -66,68 +72,49 @@ impl SimVm {
         data: &mut [u8],
         vmm: &mut dyn MmioHandler,
     ) -> Result<(), GuestFault> {
-        self.state().enter_guest()?;
-        let mut at = gpa;
-        for piece in pages(gpa, data.len()).scan(data, split_front_mut) {
-            let state = self.state();
-            match state.resolve(at, false)? {
-                Target::Mmio => {
-                    // The VMM may change the slots while it answers.
-                    drop(state);
-                    for (n, part) in piece.chunks_mut(MMIO_MAX).enumerate() {
-                        vmm.mmio_read(at + (n * MMIO_MAX) as u64, part);
-                    }
-                }
-                Target::Host(address) => {
-                    // SAFETY: who made the slot promised that the guest may
-                    // read this memory for as long as the slot is there.
-                    unsafe { host::load(address, piece) }.map_err(GuestFault::Failed)?;
-                }
-                Target::File(id, offset) => {
-                    let file = state.files.get(id).ok_or(GuestFault::Failed(Errno::EIO))?;
-                    let read = file.file.read_exact_at(piece, offset);
-                    read.map_err(|e| GuestFault::Failed(e.into()))?;
-                }
-            }
-            at = at.wrapping_add(piece.len() as u64);
-        }
-        Ok(())
+        self.access(gpa, Data::Load(data), vmm)
     }
 
     /// The guest stores `data` at `gpa`.
     ///
     /// # Errors
-    /// [`GuestFault`] at the first page that cannot be stored to.
+    /// [`GuestFault`] at the first page that cannot be stored to. Nothing was
+    /// stored then.
     pub fn guest_store(
         &self,
         gpa: u64,
         data: &[u8],
         vmm: &mut dyn MmioHandler,
     ) -> Result<(), GuestFault> {
-        self.state().enter_guest()?;
-        let mut at = gpa;
-        for piece in pages(gpa, data.len()).scan(data, split_front) {
-            let mut state = self.state();
-            match state.resolve(at, true)? {
-                Target::Mmio => {
-                    drop(state);
-                    for (n, part) in piece.chunks(MMIO_MAX).enumerate() {
-                        vmm.mmio_write(at + (n * MMIO_MAX) as u64, part);
-                    }
-                }
-                Target::Host(address) => {
-                    // SAFETY: who made the slot promised that the guest may
-                    // write this memory for as long as the slot is there.
-                    unsafe { host::store(address, piece) }.map_err(GuestFault::Failed)?;
-                    state.mark_dirty(at);
-                }
-                Target::File(id, offset) => {
-                    let file = state.files.get(id).ok_or(GuestFault::Failed(Errno::EIO))?;
-                    let written = file.file.write_all_at(piece, offset);
-                    written.map_err(|e| GuestFault::Failed(e.into()))?;
-                }
+        self.access(gpa, Data::Store(data), vmm)
+    }
+
+    fn access(
+        &self,
+        gpa: u64,
+        mut data: Data<'_>,
+        vmm: &mut dyn MmioHandler,
+    ) -> Result<(), GuestFault> {
+        let mut state = self.state();
+        state.enter_guest()?;
+        let pieces = pieces(gpa, data.len());
+        let pages = match self.config().emulates_guest {
+            true => None,
+            false => state.walk(&pieces, data.is_store())?,
+        };
+        let exits = match pages {
+            Some(pages) => {
+                let mut moved = pages.iter().zip(&pieces);
+                return moved
+                    .try_for_each(|(page, piece)| state.transfer(*page, &mut data, piece))
+                    .map_err(GuestFault::Failed);
             }
-            at = at.wrapping_add(piece.len() as u64);
+            None => state.emulate(&pieces, &mut data),
+        };
+        // The VMM may change the slots while it answers.
+        drop(state);
+        for piece in exits {
+            exit(&piece, &mut data, vmm);
         }
         Ok(())
     }
@@ -142,13 +129,25 @@ impl State {
         }
     }
 
-    fn mark_dirty(&mut self, gpa: u64) {
-        if let Some((key, page)) = self.memslots.page_at(gpa) {
-            self.dirty.mark(key, page);
+    /// The bytes of each page, or `None` if KVM emulates the access.
+    fn walk(&self, pieces: &[Piece], store: bool) -> Result<Option<Vec<Bytes>>, GuestFault> {
+        let mut pages = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            match self.reach(piece.gpa, store)? {
+                Reached::Mapped(page) => pages.push(page),
+                Reached::Emulated => return Ok(None),
+            }
+            // A later page must not fail when an earlier one was written.
+            if let (Some(page), true) = (pages.last(), pieces.len() > 1) {
+                let there = page.touch(&self.files, store);
+                there.map_err(GuestFault::Failed)?;
+            }
         }
+        Ok(Some(pages))
     }
 
-    fn resolve(&self, gpa: u64, write: bool) -> Result<Target, GuestFault> {
+    /// What the processor finds at `gpa`.
+    pub(super) fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let page = gpa & !(PAGE - 1);
         let private = self.private.contains(&page);
         let memory_fault = GuestFault::Memory {
@@ -161,54 +160,114 @@ impl State {
             return if private {
                 Err(memory_fault)
             } else {
-                Ok(Target::Mmio)
+                Ok(Reached::Emulated)
             };
         };
         // A private access faults before anyone asks whether it is a store.
-        if write && slot.is_readonly() && !private {
-            return Ok(Target::Mmio);
+        if store && slot.is_readonly() && !private {
+            return Ok(Reached::Emulated);
         }
         let in_slot = gpa - slot.gpa;
-        match self.file_kind(slot) {
-            Some((FileKind::DmaBuf { revoked: true }, ..)) => Err(GuestFault::Failed(Errno::EIO)),
-            Some((FileKind::DmaBuf { .. }, id, offset)) => Ok(Target::File(id, offset + in_slot)),
-            Some((FileKind::GuestMemfd(flags), id, offset))
-                if private || flags.contains(GuestMemfdFlags::MMAP) =>
-            {
-                Ok(Target::File(id, offset + in_slot))
+        let file = slot.file.filter(|file| match file.serves {
+            Serves::Private => private,
+            Serves::PrivateAndShared | Serves::Device => true,
+        });
+        match file {
+            Some(file) if self.files.get(file.id).is_some() => {
+                let bytes = Bytes::File(file.id, file.offset + in_slot);
+                Ok(Reached::Mapped(bytes))
             }
-            _ if private => Err(memory_fault),
-            _ => Ok(Target::Host(slot.userspace_addr + in_slot)),
+            // Its last descriptor was closed.
+            Some(_) => Err(memory_fault),
+            None if private => Err(memory_fault),
+            None => Ok(Reached::Mapped(Bytes::Host(slot.userspace_addr + in_slot))),
         }
     }
 
-    fn file_kind(&self, slot: &SimSlot) -> Option<(FileKind, super::host::FileId, u64)> {
-        let file = slot.file?;
-        Some((self.files.get(file.id)?.kind, file.id, file.offset))
+    /// Moves the pieces that the emulator can reach; returns the others.
+    fn emulate(&mut self, pieces: &[Piece], data: &mut Data<'_>) -> Vec<Piece> {
+        let mut exits = Vec::new();
+        for piece in pieces {
+            let slot = self.memslots.find(piece.gpa);
+            let slot = slot.filter(|slot| !(data.is_store() && slot.is_readonly()));
+            let host = slot.map(|slot| host_bytes(slot, piece.gpa));
+            let moved = host.is_some_and(|host| self.transfer(host, data, piece).is_ok());
+            if !moved {
+                exits.push(piece.clone());
+            }
+        }
+        exits
+    }
+
+    fn transfer(&mut self, page: Bytes, data: &mut Data<'_>, piece: &Piece) -> Result<(), Errno> {
+        match data {
+            Data::Load(data) => page.load(&self.files, &mut data[piece.bytes.clone()]),
+            Data::Store(data) => {
+                page.store(&self.files, &data[piece.bytes.clone()])?;
+                if let (Bytes::Host(_), Some((key, page))) =
+                    (page, self.memslots.page_at(piece.gpa))
+                {
+                    self.dirty.mark(key, page);
+                }
+                Ok(())
+            }
+        }
     }
 }
 
-/// The lengths into which page borders cut an access.
-fn pages(gpa: u64, len: usize) -> impl Iterator<Item = usize> {
-    let to_border = usize::try_from(PAGE - gpa % PAGE).unwrap_or(usize::MAX);
-    let first = to_border.min(len);
-    let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
-    let rest = len - first;
-    let whole = std::iter::repeat_n(page, rest / page);
-    let lengths = std::iter::once(first)
-        .chain(whole)
-        .chain(std::iter::once(rest % page));
-    lengths.filter(|&length| length > 0)
+/// What the emulator takes for a slot's memory, whatever is behind the slot.
+fn host_bytes(slot: &SimSlot, gpa: u64) -> Bytes {
+    Bytes::Host(slot.userspace_addr + (gpa - slot.gpa))
 }
 
-fn split_front<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (front, back) = rest.split_at_checked(length)?;
-    *rest = back;
-    Some(front)
+/// Exits for a piece, a few bytes at a time.
+fn exit(piece: &Piece, data: &mut Data<'_>, vmm: &mut dyn MmioHandler) {
+    let gpas = (piece.gpa..).step_by(MMIO_MAX);
+    match data {
+        Data::Load(data) => {
+            let parts = data[piece.bytes.clone()].chunks_mut(MMIO_MAX);
+            gpas.zip(parts)
+                .for_each(|(gpa, part)| vmm.mmio_read(gpa, part));
+        }
+        Data::Store(data) => {
+            let parts = data[piece.bytes.clone()].chunks(MMIO_MAX);
+            gpas.zip(parts)
+                .for_each(|(gpa, part)| vmm.mmio_write(gpa, part));
+        }
+    }
 }
 
-fn split_front_mut<'a>(rest: &mut &'a mut [u8], length: usize) -> Option<&'a mut [u8]> {
-    let (front, back) = std::mem::take(rest).split_at_mut_checked(length)?;
-    *rest = back;
-    Some(front)
+impl Data<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Data::Load(data) => data.len(),
+            Data::Store(data) => data.len(),
+        }
+    }
+
+    fn is_store(&self) -> bool {
+        matches!(self, Data::Store(_))
+    }
+}
+
+/// The part of an access in one page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Piece {
+    gpa: u64,
+    /// Which bytes of the access.
+    bytes: std::ops::Range<usize>,
+}
+
+/// Cuts an access at page borders.
+fn pieces(gpa: u64, len: usize) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(2);
+    let mut done = 0;
+    while done < len {
+        let gpa = gpa.wrapping_add(done as u64);
+        let to_border = usize::try_from(PAGE - gpa % PAGE).unwrap_or(usize::MAX);
+        let bytes = done..len.min(done.saturating_add(to_border));
+        done = bytes.end;
+        pieces.push(Piece { gpa, bytes });
+    }
+    pieces
 }

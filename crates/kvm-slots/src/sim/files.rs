@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use super::host::{self, FileId};
+use super::host::{self, HostFile};
 use crate::{Errno, GuestMemfdFlags};
 
 /// What a file is, beyond its bytes.
@@ -17,42 +17,79 @@ pub(super) enum FileKind {
     DmaBuf { revoked: bool },
 }
 
+/// The number of a file, never given out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileId(u64);
+
 #[derive(Debug)]
 pub(super) struct SimFile {
     pub(super) kind: FileKind,
     pub(super) size: u64,
-    /// The simulation's own descriptor of the file.
+    /// The simulation's own opening of the file.
     pub(super) file: File,
+    host: HostFile,
+}
+
+impl SimFile {
+    /// Whether the last descriptor and the last mapping of a guest_memfd are
+    /// gone. Its slots then have no backing (`kvm_gmem_release`).
+    fn is_released(&self) -> bool {
+        matches!(self.kind, FileKind::GuestMemfd(_)) && host::is_let_go(self.file.as_fd())
+    }
 }
 
 /// All files that the simulated kernel knows.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     files: BTreeMap<FileId, SimFile>,
+    by_host: BTreeMap<HostFile, FileId>,
+    next: u64,
 }
 
 impl Files {
-    /// Makes a file; the caller gets a descriptor of its own.
+    /// Makes a file; the caller gets the descriptor, and the simulation none
+    /// that would keep the file open for it.
     pub(super) fn create(&mut self, kind: FileKind, size: u64) -> Result<OwnedFd, Errno> {
+        self.forget_released();
         let fd = host::anonymous_file(size)?;
-        let file = File::from(fd.try_clone()?);
-        let id = host::file_of(fd.as_raw_fd())?;
-        self.files.insert(id, SimFile { kind, size, file });
+        let file = host::open_again(fd.as_fd())?;
+        host::hold(fd.as_fd())?;
+        let host = host::file_of(&fd)?;
+        let id = FileId(self.next);
+        self.next += 1;
+        self.by_host.insert(host, id);
+        let file = SimFile {
+            kind,
+            size,
+            file,
+            host,
+        };
+        self.files.insert(id, file);
         Ok(fd)
+    }
+
+    /// The bytes of a released file are nobody's.
+    fn forget_released(&mut self) {
+        let released = self.files.iter().filter(|(_, file)| file.is_released());
+        let released: Vec<FileId> = released.map(|(id, _)| *id).collect();
+        for id in released {
+            if let Some(file) = self.files.remove(&id) {
+                self.by_host.remove(&file.host);
+            }
+        }
     }
 
     /// The file that a descriptor names: EBADF if it names none, EINVAL if it
     /// names one that this kernel's KVM cannot put into a slot.
     pub(super) fn by_descriptor(&self, fd: u32) -> Result<FileId, Errno> {
-        let id = host::file_of(i32::from_ne_bytes(fd.to_ne_bytes()))?;
-        match self.files.contains_key(&id) {
-            true => Ok(id),
-            false => Err(Errno::EINVAL),
-        }
+        let fd = i32::from_ne_bytes(fd.to_ne_bytes());
+        let host = host::file_of(&fd)?;
+        self.by_host.get(&host).copied().ok_or(Errno::EINVAL)
     }
 
+    /// The file, unless it was released.
     pub(super) fn get(&self, id: FileId) -> Option<&SimFile> {
-        self.files.get(&id)
+        self.files.get(&id).filter(|file| !file.is_released())
     }
 
     pub(super) fn get_mut(&mut self, id: FileId) -> Option<&mut SimFile> {

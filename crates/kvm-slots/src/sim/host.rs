@@ -3,7 +3,7 @@
 //! files to stand for guest_memfds, and which file a number names.
 
 use std::fs::{self, File};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use crate::Errno;
@@ -76,15 +76,50 @@ pub(super) fn anonymous_file(size: u64) -> Result<OwnedFd, Errno> {
     Ok(file.into())
 }
 
+/// Opens the file behind `fd` once more. Unlike a duplicate, the result does
+/// not keep open what `fd` is a descriptor of.
+pub(super) fn open_again(fd: BorrowedFd<'_>) -> Result<File, Errno> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let file = File::options().read(true).write(true).open(path)?;
+    Ok(file)
+}
+
+/// Takes a lock that lasts until the last duplicate of `fd`, and the last
+/// mapping made through one, is gone.
+pub(super) fn hold(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: `fd` is open; nothing else is passed.
+    match unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(Errno::last()),
+    }
+}
+
+/// Whether nobody holds the file any more, as another opening of it sees. That
+/// opening then has the lock, and so sees the same from then on.
+pub(super) fn is_let_go(own: BorrowedFd<'_>) -> bool {
+    hold(own).is_ok()
+}
+
+/// Takes the bytes out of the file: they read as zeros, and take no memory.
+pub(super) fn punch(file: &File, offset: i64, len: i64) -> Result<(), Errno> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the file is open; only numbers are passed.
+    match unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } {
+        0 => Ok(()),
+        _ => Err(Errno::last()),
+    }
+}
+
 /// What tells one file from another, whatever descriptors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileId(u64, u64);
+pub(super) struct HostFile(u64, u64);
 
 /// Which file the descriptor `fd` names.
 ///
 /// # Errors
 /// EBADF if there is no such descriptor.
-pub(super) fn file_of(fd: i32) -> Result<FileId, Errno> {
-    let metadata = fs::metadata(format!("/proc/self/fd/{fd}")).map_err(|_| Errno::EBADF)?;
-    Ok(FileId(metadata.dev(), metadata.ino()))
+pub(super) fn file_of(fd: &impl AsRawFd) -> Result<HostFile, Errno> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let metadata = fs::metadata(link).map_err(|_| Errno::EBADF)?;
+    Ok(HostFile(metadata.dev(), metadata.ino()))
 }

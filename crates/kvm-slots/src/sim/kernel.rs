@@ -6,7 +6,8 @@ use std::fmt;
 use kvm_bindings::{
     KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_GUEST_MEMFD,
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO,
-    KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS, KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
+    KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS, KVM_CAP_PRE_FAULT_MEMORY,
+    KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2, KVM_CAP_VM_TYPES,
 };
 
 use super::dirty_ring::MAX_BYTES;
@@ -53,8 +54,20 @@ pub struct SimConfig {
     /// The kernel.
     pub kernel: KernelVersion,
     /// Whether that kernel was built with memory attributes
-    /// (`CONFIG_KVM_SW_PROTECTED_VM`). Distributions' kernels are not.
+    /// (`CONFIG_KVM_SW_PROTECTED_VM`). Distributions' kernels are not. On 6.12
+    /// guest_memfd comes with the same option.
     pub private_pages: bool,
+    /// Whether that kernel was built with system management mode
+    /// (`CONFIG_KVM_SMM`): plain VMs then have a second address space.
+    pub smm: bool,
+    /// Whether the processor walks a second page table for the guest (EPT,
+    /// NPT). Without it there is no pre-faulting, and slots may lie anywhere
+    /// below 2^52.
+    pub two_dimensional_paging: bool,
+    /// Whether KVM emulates every instruction of the guest, as backends
+    /// without hardware virtualization may: all accesses then go by way of
+    /// host addresses, and where there is no memory at one, they are exits.
+    pub emulates_guest: bool,
     /// The type of VM.
     pub vm_type: VmType,
     /// A patch that gives the kernel slots without a host address, or none.
@@ -71,6 +84,9 @@ impl SimConfig {
         Self {
             kernel,
             private_pages: false,
+            smm: true,
+            two_dimensional_paging: true,
+            emulates_guest: false,
             vm_type: VmType::Plain,
             abi: AbiProfile::None,
             physical_bits: 46,
@@ -90,7 +106,7 @@ impl SimConfig {
     pub(crate) fn has_guest_memfd(&self) -> bool {
         match self.kernel {
             KernelVersion::V6_1 => false,
-            KernelVersion::V6_12 => self.has_private_memory(),
+            KernelVersion::V6_12 => self.private_pages && self.has_private_memory(),
             KernelVersion::V6_18 | KernelVersion::V7_3 => true,
         }
     }
@@ -115,10 +131,44 @@ impl SimConfig {
         }
     }
 
+    /// Whether `KVM_CREATE_GUEST_MEMFD` is built in.
+    pub(crate) fn knows_guest_memfd(&self) -> bool {
+        match self.kernel {
+            KernelVersion::V6_1 => false,
+            KernelVersion::V6_12 => self.private_pages,
+            KernelVersion::V6_18 | KernelVersion::V7_3 => true,
+        }
+    }
+
+    /// `KVM_PRE_FAULT_MEMORY` came with 6.11.
+    pub(crate) fn knows_pre_fault(&self) -> bool {
+        self.kernel >= KernelVersion::V6_12
+    }
+
     /// How many address spaces a slot number can name: with SMM two, but
     /// private VMs have no SMM.
     pub(crate) fn address_spaces(&self) -> u32 {
-        if self.has_private_memory() { 1 } else { 2 }
+        match self.smm && !self.has_private_memory() {
+            true => 2,
+            false => 1,
+        }
+    }
+
+    /// Slots end below 2 to the power of this (`kvm_mmu_max_gfn`).
+    pub(crate) fn slot_bits(&self) -> u32 {
+        match self.two_dimensional_paging {
+            true => self.physical_bits,
+            false => 52,
+        }
+    }
+
+    /// The types of VM that this kernel makes, one bit each.
+    fn vm_types(&self) -> i32 {
+        let private = self.has_attributes() && self.two_dimensional_paging;
+        match self.kernel {
+            KernelVersion::V6_1 => 0,
+            _ => 1 | i32::from(private) << 1,
+        }
     }
 
     /// `KVM_CHECK_EXTENSION`.
@@ -136,6 +186,10 @@ impl SimConfig {
             KVM_CAP_GUEST_MEMFD => self.has_guest_memfd().into(),
             KVM_CAP_GUEST_MEMFD_FLAGS => number(self.guest_memfd_flags().bits()),
             KVM_CAP_MEMORY_ATTRIBUTES => number(self.attributes()),
+            KVM_CAP_PRE_FAULT_MEMORY => {
+                (self.knows_pre_fault() && self.two_dimensional_paging).into()
+            }
+            KVM_CAP_VM_TYPES => self.vm_types(),
             _ => 0,
         }
     }

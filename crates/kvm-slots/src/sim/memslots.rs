@@ -11,10 +11,9 @@ use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
 
-use super::files::{FileKind, Files, SimFile};
-use super::host::FileId;
+use super::files::{FileId, FileKind, Files, SimFile};
 use super::kernel::{KernelVersion, SimConfig};
-use crate::{AbiProfile, Errno};
+use crate::{AbiProfile, Errno, GuestMemfdFlags};
 
 pub(super) const PAGE: u64 = 4096;
 /// `KVM_MEM_MAX_NR_PAGES`.
@@ -37,6 +36,19 @@ pub(super) struct SimSlot {
 pub(super) struct SlotFile {
     pub(super) id: FileId,
     pub(super) offset: u64,
+    pub(super) serves: Serves,
+}
+
+/// Which of a guest's accesses go to the file behind a slot, and not to the
+/// host address beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// Private ones: a guest_memfd.
+    Private,
+    /// All: a guest_memfd that the host can map (`KVM_MEMSLOT_GMEM_ONLY`).
+    PrivateAndShared,
+    /// All: a device's file, in kernels that are patched for it.
+    Device,
 }
 
 impl SimSlot {
@@ -154,7 +166,7 @@ impl Memslots {
             Some(old) => old.file,
             None => self.bind(config, files, region)?,
         };
-        let beyond = new.last().checked_shr(config.physical_bits);
+        let beyond = new.last().checked_shr(config.slot_bits());
         if beyond.is_some_and(|beyond| beyond != 0) {
             return Err(Errno::EINVAL);
         }
@@ -198,17 +210,21 @@ impl Memslots {
         };
         let id = files.by_descriptor(fd)?;
         let file = files.get(id).ok_or(Errno::EINVAL)?;
-        let fits = match file.kind {
-            FileKind::GuestMemfd(_) => !by_patch,
-            FileKind::DmaBuf { .. } => by_patch,
+        let serves = match file.kind {
+            FileKind::DmaBuf { .. } => Serves::Device,
+            FileKind::GuestMemfd(flags) if flags.contains(GuestMemfdFlags::MMAP) => {
+                Serves::PrivateAndShared
+            }
+            FileKind::GuestMemfd(_) => Serves::Private,
         };
+        let fits = by_patch == (serves == Serves::Device);
         // The RFCs' slot has the dma-buf as a whole.
         let whole = (offset, region.memory_size) == (0, file.size);
         let sliced = !by_patch || !matches!(config.abi, AbiProfile::RfcDmaBuf { .. });
         if !fits || !is_inside(config, offset, region.memory_size, file) || !(whole || sliced) {
             return Err(Errno::EINVAL);
         }
-        let slot_file = SlotFile { id, offset };
+        let slot_file = SlotFile { id, offset, serves };
         if !by_patch && self.is_bound(slot_file, region.memory_size) {
             return Err(match config.kernel {
                 KernelVersion::V7_3 => Errno::EEXIST,

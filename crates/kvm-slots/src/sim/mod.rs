@@ -25,22 +25,29 @@
 //! # Ok::<(), kvm_slots::sim::GuestFault>(())
 //! ```
 //!
-//! A guest has one vCPU, and one dirty ring if there are any.
+//! # Files
 //!
-//! Not simulated yet: pre-fault, the checks of hole
-//! punching (it works, as in any anonymous file), that
-//! `mmap` of a guest_memfd without [`GuestMemfdFlags::MMAP`] fails, and that a
-//! guest_memfd's bytes go with the last descriptor of it.
+//! The descriptor of a simulated guest_memfd is one of an ordinary anonymous
+//! file, which takes system calls that a guest_memfd does not. A VMM that is to
+//! be told so goes by [`SimVm::file_call`] and [`SimVm::map_file`]. Closing is
+//! noticed by itself: when the last descriptor and the last mapping are gone,
+//! the slots of a guest_memfd stay and have no backing, as in the kernel.
+//!
+//! A guest has one vCPU, and one dirty ring if there are any.
 
 mod access;
 mod dirty;
 mod dirty_ring;
 mod files;
+mod guest_memfd;
 mod host;
 mod inspect;
 mod kernel;
+mod mapping;
 mod memslots;
+mod pre_fault;
 mod pushed;
+mod reach;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,8 +56,11 @@ use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 pub use access::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
 pub use dirty_ring::SimDirtyRing;
+pub use guest_memfd::{FileCall, Sharing};
 pub use inspect::SimMemslot;
 pub use kernel::{KernelVersion, SimConfig, VmType};
+pub use mapping::GuestMemfdMapping;
+pub use pre_fault::PreFault;
 
 use crate::page_set::PageSet;
 use crate::{AbiProfile, Errno, GuestMemfdFlags, PushMap, Vm};
@@ -111,7 +121,8 @@ impl SimVm {
     /// EBADF or EINVAL for a descriptor that is no dma-buf of this VM.
     pub fn set_revoked(&self, dma_buf: BorrowedFd<'_>, revoked: bool) -> Result<(), Errno> {
         let mut state = self.state();
-        let id = host::file_of(dma_buf.as_raw_fd())?;
+        let fd = u32::from_ne_bytes(dma_buf.as_raw_fd().to_ne_bytes());
+        let id = state.files.by_descriptor(fd)?;
         let file = state.files.get_mut(id).ok_or(Errno::EINVAL)?;
         match &mut file.kind {
             FileKind::DmaBuf { revoked: now } => *now = revoked,
@@ -172,7 +183,7 @@ impl Vm for SimVm {
     }
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
-        if !self.config.has_region2() {
+        if !self.config.knows_guest_memfd() {
             return Err(Errno::ENOTTY);
         }
         let known =

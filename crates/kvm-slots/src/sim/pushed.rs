@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::SimVm;
 use super::files::{FileKind, Files};
-use super::memslots::{PAGE, SimSlot, SlotFile};
+use super::memslots::{PAGE, Serves, SimSlot, SlotFile};
 use crate::{Errno, PushMap, PushedRange};
 
 /// All mapped ranges, by guest-physical address.
@@ -82,6 +82,10 @@ fn checked(range: &PushedRange, physical_bits: u32, files: &Files) -> Result<Sim
         size,
         userspace_addr: 0,
         flags: 0,
-        file: Some(SlotFile { id, offset }),
+        file: Some(SlotFile {
+            id,
+            offset,
+            serves: Serves::Device,
+        }),
     })
 }

@@ -6,6 +6,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use kvm_slots::Errno;
 use kvm_slots::sim::MmioHandler;
 
+use super::poke::Order;
 use super::stub::Stub;
 use super::{Guest, GuestError, ProcessorError};
 use crate::machine::Access;
@@ -42,8 +43,16 @@ impl VcpuGuest {
         match *processor {}
     }
 
-    /// The vCPU's descriptor.
+    /// Never called: there is no value to call it on.
     pub fn vcpu(&self) -> &VcpuFd {
+        match *self {}
+    }
+
+    /// Never called, either.
+    ///
+    /// # Errors
+    /// None.
+    pub fn poke(&mut self, _order: Order, _vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
         match *self {}
     }
 }

@@ -4,6 +4,7 @@
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere;
 mod interpret;
+pub mod poke;
 pub mod stub;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -64,9 +64,7 @@ pub fn compile(accesses: &[Access], base: u64) -> Stub {
     let own = base & !(WINDOW - 1)..base + size(accesses);
     let mut shown = windows(accesses.iter());
     shown.extend(own.step_by(2 << 20));
-    let map = WindowMap {
-        windows: shown.into_iter().collect(),
-    };
+    let map = WindowMap::showing(shown);
 
     let mut image = page_tables(&map, base);
     let mut entries = Vec::new();
@@ -90,21 +88,31 @@ fn windows<'a>(accesses: impl Iterator<Item = &'a Access>) -> BTreeSet<u64> {
 }
 
 /// Which virtual address shows a guest-physical one.
-struct WindowMap {
+#[derive(Clone, Debug)]
+pub(super) struct WindowMap {
     /// The 2 MiB pages by virtual address. They are sorted, so that an access
     /// across two neighbours finds them side by side.
     windows: Vec<u64>,
 }
 
 impl WindowMap {
-    fn address(&self, gpa: u64) -> u64 {
+    /// Shows the 2 MiB pages that hold these addresses.
+    pub(super) fn showing(gpas: impl IntoIterator<Item = u64>) -> Self {
+        let windows: BTreeSet<u64> = gpas.into_iter().map(|gpa| gpa & !(WINDOW - 1)).collect();
+        Self {
+            windows: windows.into_iter().collect(),
+        }
+    }
+
+    /// The virtual address that shows `gpa`, which is in one of the pages.
+    pub(super) fn address(&self, gpa: u64) -> u64 {
         let index = self.windows.partition_point(|&window| window <= gpa) as u64 - 1;
         index * WINDOW + gpa % WINDOW
     }
 }
 
 /// The level 4 table, the level 3 table, and as many of level 2 as there are.
-fn page_tables(map: &WindowMap, base: u64) -> Vec<u8> {
+pub(super) fn page_tables(map: &WindowMap, base: u64) -> Vec<u8> {
     let directories = map.windows.chunks(ENTRIES);
     let addresses = (2..)
         .map(|number| base + number * TABLE)
@@ -141,7 +149,8 @@ fn code(image: &mut Vec<u8>, access: &Access, address: u64) {
     image.extend([0xe6, DONE_PORT]); // out DONE_PORT, al
 }
 
-fn load(size: usize) -> &'static [u8] {
+/// `mov {al,ax,eax,rax}, [rdi]`.
+pub(super) fn load(size: usize) -> &'static [u8] {
     match size {
         1 => &[0x8a, 0x07],
         2 => &[0x66, 0x8b, 0x07],
@@ -150,7 +159,8 @@ fn load(size: usize) -> &'static [u8] {
     }
 }
 
-fn store(size: usize) -> &'static [u8] {
+/// `mov [rdi], {al,ax,eax,rax}`.
+pub(super) fn store(size: usize) -> &'static [u8] {
     match size {
         1 => &[0x88, 0x07],
         2 => &[0x66, 0x89, 0x07],

@@ -6,6 +6,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use kvm_slots::Errno;
 use kvm_slots::sim::{GuestFault, MmioHandler};
 
+use super::poke::Order;
 use super::stub::{DONE_PORT, Stub};
 use super::{Guest, GuestError, ProcessorError};
 use crate::machine::Access;
@@ -92,12 +93,29 @@ impl VcpuGuest {
     /// Puts the vCPU before the access of that number.
     fn go_to(&mut self, number: usize) -> Result<(), Errno> {
         let rip = *self.entries.get(number).ok_or(Errno::EINVAL)?;
+        let (rdi, rax) = (0, 0);
+        self.tell(Order { rip, rdi, rax })
+    }
+
+    fn tell(&mut self, order: Order) -> Result<(), Errno> {
         self.vcpu.set_regs(&kvm_regs {
-            rip,
+            rip: order.rip,
+            rdi: order.rdi,
+            rax: order.rax,
             rflags: RFLAGS,
             ..Default::default()
         })?;
         Ok(())
+    }
+
+    /// Makes an access of a [`Poke`](super::poke::Poke), whose stub this vCPU
+    /// was made with. Returns what is in RAX behind it.
+    ///
+    /// # Errors
+    /// [`GuestError`]; the next access can be made all the same.
+    pub fn poke(&mut self, order: Order, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
+        self.tell(order).map_err(|e| stopped(&e))?;
+        self.run(vmm)
     }
 
     /// Runs until the access is done.

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! System calls on a guest_memfd. The file that stands for one here is an
+//! ordinary one and would take more than a guest_memfd does; these methods take
+//! as much, by the checks of `vfs_fallocate` (fs/open.c) and of
+//! virt/kvm/guest_memfd.c.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::files::{FileKind, SimFile};
+use super::mapping::GuestMemfdMapping;
+use super::memslots::PAGE;
+use super::{SimVm, State, host};
+use crate::{Errno, GuestMemfdFlags};
+
+/// A system call on a guest_memfd's descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileCall {
+    /// `read`. `pread` is ESPIPE instead: the file has no positions.
+    Read,
+    /// `write`; `pwrite` is ESPIPE.
+    Write,
+    /// `ftruncate` to a size in bytes.
+    Truncate(i64),
+    /// `fallocate`.
+    Allocate {
+        /// `FALLOC_FL_*`: KEEP_SIZE alone allocates, and with PUNCH_HOLE
+        /// discards.
+        mode: i32,
+        /// The first byte.
+        offset: i64,
+        /// The number of bytes.
+        len: i64,
+    },
+}
+
+/// How a mapping is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// `MAP_SHARED`.
+    Shared,
+    /// `MAP_PRIVATE`: copied on write.
+    Private,
+}
+
+impl SimVm {
+    /// Makes a system call on a guest_memfd of this VM.
+    ///
+    /// # Errors
+    /// What the kernel returns; the file is then as it was. EINVAL also for a
+    /// file that is no guest_memfd of this VM.
+    pub fn file_call(&self, file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
+        let state = self.state();
+        let (file, _) = state.guest_memfd(file)?;
+        match call {
+            // There are no such file operations, whatever is asked.
+            FileCall::Read | FileCall::Write | FileCall::Truncate(_) => Err(Errno::EINVAL),
+            FileCall::Allocate { mode, offset, len } => allocate(file, mode, offset, len),
+        }
+    }
+
+    /// Maps `size` bytes of a guest_memfd, from the byte `offset` on.
+    ///
+    /// # Errors
+    /// ENODEV for a file without [`GuestMemfdFlags::MMAP`], EINVAL for a
+    /// mapping that is not shared, and what `mmap` says to the numbers.
+    pub fn map_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        sharing: Sharing,
+    ) -> Result<GuestMemfdMapping, Errno> {
+        let flags = self.state().guest_memfd(file)?.1;
+        // `mmap` looks at the numbers before it asks the file.
+        if size == 0 || offset % PAGE != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if !flags.contains(GuestMemfdFlags::MMAP) {
+            return Err(Errno::ENODEV);
+        }
+        if sharing == Sharing::Private {
+            return Err(Errno::EINVAL);
+        }
+        // Pages that do not begin as shared are private: no touch gets through.
+        let touchable = flags.contains(GuestMemfdFlags::INIT_SHARED);
+        GuestMemfdMapping::new(file, offset, size, touchable)
+    }
+}
+
+impl State {
+    fn guest_memfd(&self, file: BorrowedFd<'_>) -> Result<(&SimFile, GuestMemfdFlags), Errno> {
+        let fd = u32::from_ne_bytes(file.as_raw_fd().to_ne_bytes());
+        let id = self.files.by_descriptor(fd)?;
+        let file = self.files.get(id).ok_or(Errno::EINVAL)?;
+        match file.kind {
+            FileKind::GuestMemfd(flags) => Ok((file, flags)),
+            FileKind::DmaBuf { .. } => Err(Errno::EINVAL),
+        }
+    }
+}
+
+fn allocate(file: &SimFile, mode: i32, offset: i64, len: i64) -> Result<(), Errno> {
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE;
+    const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+    if offset < 0 || len <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    // Modes that the kernel knows and guest_memfd does not end the same way,
+    // but for those that the sum is looked at before.
+    if mode & KEEP == 0 && mode & PUNCH != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if mode & !(KEEP | PUNCH) & !KNOWN_MODES != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let Some(end) = offset.checked_add(len) else {
+        return Err(Errno(libc::EFBIG));
+    };
+    if mode & KEEP == 0 || mode & !(KEEP | PUNCH) != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let aligned = |n: i64| n.unsigned_abs() % PAGE == 0;
+    if !aligned(offset) || !aligned(len) {
+        return Err(Errno::EINVAL);
+    }
+    match mode & PUNCH != 0 {
+        // Past the end there is nothing to discard, and nobody minds.
+        true => host::punch(&file.file, offset, len),
+        // Pages are there when they are touched, so there is nothing to do.
+        false if end.unsigned_abs() <= file.size => Ok(()),
+        false => Err(Errno::EINVAL),
+    }
+}
+
+/// `FALLOC_FL_ZERO_RANGE` and `FALLOC_FL_UNSHARE_RANGE`: known to every
+/// filesystem call, with and without KEEP_SIZE.
+const KNOWN_MODES: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_UNSHARE_RANGE;

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A mapping of the file that stands for a guest_memfd.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+
+use crate::Errno;
+
+/// A shared mapping of a simulated guest_memfd, there until it is dropped. It
+/// keeps the file open, as every mapping does.
+#[derive(Debug)]
+pub struct GuestMemfdMapping {
+    start: NonNull<libc::c_void>,
+    size: usize,
+}
+
+// SAFETY: a mapping belongs to no thread, and this type touches none of its
+// bytes.
+unsafe impl Send for GuestMemfdMapping {}
+// SAFETY: as above.
+unsafe impl Sync for GuestMemfdMapping {}
+
+impl GuestMemfdMapping {
+    pub(super) fn new(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        touchable: bool,
+    ) -> Result<Self, Errno> {
+        let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let protection = match touchable {
+            true => libc::PROT_READ | libc::PROT_WRITE,
+            false => libc::PROT_NONE,
+        };
+        let (fd, shared) = (file.as_raw_fd(), libc::MAP_SHARED);
+        // SAFETY: a new mapping, at an address of the kernel's choice, takes
+        // nothing away from anyone.
+        let start = unsafe { libc::mmap(ptr::null_mut(), size, protection, shared, fd, offset) };
+        match NonNull::new(start) {
+            Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(Self { start, size }),
+            _ => Err(Errno::last()),
+        }
+    }
+
+    /// The host virtual address of the first byte. Where the host must not
+    /// touch the pages, a touch is a fault (SIGSEGV; a real one is SIGBUS).
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr().expose_provenance() as u64
+    }
+
+    /// The number of bytes.
+    pub fn size(&self) -> u64 {
+        self.size as u64
+    }
+}
+
+impl Drop for GuestMemfdMapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours. Whoever made a memslot of its address
+        // promised to keep it for as long as the slot is there.
+        unsafe { libc::munmap(self.start.as_ptr(), self.size) };
+    }
+}

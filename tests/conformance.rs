@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every statement of `src/conformance` on every simulated KVM that has what
+//! it needs. The same statements on the real one are hardware tests.
+
+use kvm_slots::sim::{KernelVersion, SimConfig, VmType};
+use libtest_mimic::{Arguments, Trial};
+use tests::conformance::{Statement, all};
+use tests::needs::Need;
+use tests::subject::{Simulated, Subject};
+
+const KERNELS: [KernelVersion; 4] = [
+    KernelVersion::V6_1,
+    KernelVersion::V6_12,
+    KernelVersion::V6_18,
+    KernelVersion::V7_3,
+];
+
+fn main() {
+    let mut trials = Vec::new();
+    for statement in all() {
+        for kernel in KERNELS {
+            let config = SimConfig {
+                // Only the kernels that are built so have such VMs.
+                private_pages: statement.vm_type == VmType::SwProtected,
+                vm_type: statement.vm_type,
+                ..SimConfig::released(kernel)
+            };
+            let name = format!("{}::{}_on_{config}", statement.of, statement.name);
+            let missing = missing(&statement, config);
+            let trial = Trial::test(name, move || {
+                let mut vm = Simulated::new(config, true)?;
+                Ok(statement.on_simulated(&mut vm)?)
+            });
+            trials.push(match missing {
+                Some(need) => trial
+                    .with_kind(format!("skipped: {kernel} has no {need:?}"))
+                    .with_ignored_flag(true),
+                None => trial,
+            });
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// What the simulated kernel lacks.
+fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
+    let capabilities = Simulated::new(config, false).map(|vm| vm.capabilities());
+    let has = |need: Need| match need {
+        Need::UserMemory2 | Need::PreFault => config.kernel >= KernelVersion::V6_12,
+        Need::GuestMemfd => capabilities.as_ref().is_ok_and(|c| c.guest_memfd),
+        Need::MappableGuestMemfd => config.kernel >= KernelVersion::V6_18,
+        Need::PrivatePages => capabilities
+            .as_ref()
+            .is_ok_and(|c| c.memory_attributes != 0),
+        Need::Kvm | Need::DirectGuest | Need::NoHostlessSlots => true,
+        Need::ManualProtect | Need::DirtyRing => true,
+        Need::NoPreFault => config.kernel < KernelVersion::V6_12,
+    };
+    statement.needs.iter().copied().find(|need| !has(*need))
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the kernel's own selftests assert of KVM's memory, restated. Each
+//! statement has one body, which runs on the real KVM (`src/hw.rs`) and on
+//! every simulated one (`conformance.rs`).
+
+mod files;
+mod pre_fault;
+mod private;
+mod slots;
+
+use std::fmt::Debug;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use kvm_bindings::{KVM_MEM_GUEST_MEMFD, kvm_userspace_memory_region2};
+use kvm_slots::sim::{MmioHandler, VmType};
+use kvm_slots::{Errno, GuestMemfdFlags, Vm};
+use vmm::guest::GuestError;
+
+use crate::needs::Need;
+use crate::subject::{Arena, PAGE, Real, Simulated, Subject};
+
+/// A statement about KVM.
+#[derive(Clone, Copy, Debug)]
+pub struct Statement {
+    /// The selftest of the kernel that asserts it.
+    pub of: &'static str,
+    /// A sentence with underscores.
+    pub name: &'static str,
+    /// What must be there for it to mean anything.
+    pub needs: &'static [Need],
+    /// The type of VM that it is about.
+    pub vm_type: VmType,
+    real: fn(&mut Real) -> Result<(), String>,
+    simulated: fn(&mut Simulated) -> Result<(), String>,
+}
+
+impl Statement {
+    /// Whether it holds on the real KVM.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn on_real(&self) -> Result<(), String> {
+        (self.real)(&mut Real::new(self.vm_type, true)?)
+    }
+
+    /// Whether it holds on a simulated one, of a VM with a guest.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn on_simulated(&self, vm: &mut Simulated) -> Result<(), String> {
+        (self.simulated)(vm)
+    }
+}
+
+/// Statements of one selftest, each by its needs and its function.
+macro_rules! statements {
+    ($of:literal, $vm_type:ident, $($needs:expr => $module:ident::$name:ident,)*) => {
+        [$(Statement {
+            of: $of,
+            name: stringify!($name),
+            needs: &$needs,
+            vm_type: VmType::$vm_type,
+            real: $module::$name,
+            simulated: $module::$name,
+        }),*]
+    };
+}
+
+/// All of them.
+pub fn all() -> Vec<Statement> {
+    use Need::{
+        DirectGuest, GuestMemfd, Kvm, MappableGuestMemfd, PreFault, PrivatePages, UserMemory2,
+    };
+    let slots = statements!("set_memory_region_test", Plain,
+        [Kvm] => slots::every_bad_flag_is_refused_by_the_older_ioctl,
+        [UserMemory2] => slots::every_bad_flag_is_refused_by_the_newer_ioctl,
+        [Kvm] => slots::as_many_slots_as_advertised_fit_and_no_more,
+        [Kvm] => slots::a_slot_in_use_moves_and_goes,
+        [GuestMemfd] => slots::logging_and_read_only_exclude_guest_memfd,
+        [GuestMemfd] => slots::a_file_of_the_wrong_kind_is_refused,
+        [GuestMemfd] => slots::every_unaligned_offset_is_refused,
+        [GuestMemfd] => slots::neither_files_nor_addresses_overlap,
+    );
+    let files = statements!("guest_memfd_test", Plain,
+        [GuestMemfd] => files::flags_are_accepted_if_and_only_if_they_are_advertised,
+        [GuestMemfd] => files::every_file_is_an_inode_of_its_own,
+        [GuestMemfd] => files::bad_sizes_are_refused,
+        [GuestMemfd] => files::a_file_is_neither_read_nor_written_nor_resized,
+        [GuestMemfd] => files::holes_and_allocations_have_rules,
+        [GuestMemfd] => files::an_offset_near_the_end_of_signed_numbers_is_refused,
+        [MappableGuestMemfd] => files::a_file_is_mapped_if_and_only_if_it_was_made_for_that,
+        [MappableGuestMemfd] => files::there_is_no_copy_on_write,
+        [MappableGuestMemfd] => files::the_host_faults_behind_the_end_and_on_private_pages,
+        [MappableGuestMemfd] => files::guest_and_host_share_a_mapped_file_until_a_hole_is_punched,
+        [MappableGuestMemfd, DirectGuest] => files::a_closed_file_leaves_a_slot_without_backing,
+    );
+    let exits = statements!("private_mem_kvm_exits", SwProtected,
+        [PrivatePages] => private::a_private_access_faults_when_its_slot_is_deleted,
+        [PrivatePages] => private::a_private_access_faults_where_the_slot_is_not_private,
+    );
+    let conversions = statements!("private_mem_conversions", SwProtected,
+        [PrivatePages] => private::conversions_never_leak_and_keep_what_is_not_discarded,
+        [PrivatePages] => private::conversions_with_discards_leave_zeros,
+    );
+    let pre_fault = statements!("pre_fault_memory_test", Plain,
+        [PreFault] => pre_fault::a_slot_is_pre_faulted_as_far_as_it_goes,
+        [PreFault] => pre_fault::malformed_ranges_are_refused,
+    );
+    let pre_fault_private = statements!("pre_fault_memory_test", SwProtected,
+        [PreFault, PrivatePages] => pre_fault::private_pages_are_pre_faulted_too,
+    );
+    let all: [&[Statement]; 6] = [
+        &slots,
+        &files,
+        &exits,
+        &conversions,
+        &pre_fault,
+        &pre_fault_private,
+    ];
+    all.concat()
+}
+
+/// That it is as it should be.
+fn same<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<(), String> {
+    match is == should {
+        true => Ok(()),
+        false => Err(format!("{what}: {is:x?} and not {should:x?}")),
+    }
+}
+
+/// One page of the arena's first.
+fn page(arena: &Arena, slot: u32, gpa: u64) -> kvm_userspace_memory_region2 {
+    kvm_userspace_memory_region2 {
+        slot,
+        guest_phys_addr: gpa,
+        memory_size: PAGE,
+        userspace_addr: arena.address(0),
+        ..Default::default()
+    }
+}
+
+/// The same on a guest_memfd, beside the host's memory.
+fn on_file(
+    region: kvm_userspace_memory_region2,
+    file: &impl AsRawFd,
+) -> kvm_userspace_memory_region2 {
+    kvm_userspace_memory_region2 {
+        flags: KVM_MEM_GUEST_MEMFD,
+        guest_memfd: u32::from_ne_bytes(file.as_raw_fd().to_ne_bytes()),
+        ..region
+    }
+}
+
+/// The newer ioctl.
+fn set(subject: &impl Subject, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
+    // SAFETY: bodies name arenas and mappings of files only, whose bytes nobody
+    // refers to, and let no guest run when these are gone.
+    unsafe { subject.set(&region, false) }
+}
+
+/// The older ioctl.
+fn set_v1(subject: &impl Subject, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
+    // SAFETY: as above.
+    unsafe { subject.set(&region, true) }
+}
+
+fn delete(subject: &impl Subject, slot: u32) -> Result<(), Errno> {
+    let gone = kvm_userspace_memory_region2 {
+        slot,
+        ..Default::default()
+    };
+    set_v1(subject, gone)
+}
+
+fn create(subject: &impl Subject, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, String> {
+    let file = subject.vm().create_guest_memfd(size, flags);
+    file.map_err(|errno| format!("a guest_memfd of {size:#x} bytes: {errno}"))
+}
+
+/// What a guest's access is: the value, or how it ended.
+fn load(subject: &mut impl Subject, gpa: u64) -> Result<u64, GuestError> {
+    subject.access(gpa, 8, None, &mut Ones)
+}
+
+fn store(subject: &mut impl Subject, gpa: u64, value: u64) -> Result<u64, GuestError> {
+    subject.access(gpa, 8, Some(value), &mut Ones)
+}
+
+/// What every MMIO load returns.
+const EXIT: u64 = u64::MAX;
+
+/// Answers all exits, loads with ones.
+struct Ones;
+
+impl MmioHandler for Ones {
+    fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
+}

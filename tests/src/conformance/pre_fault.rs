@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! pre_fault_memory_test: mapping pages before the guest touches them.
+
+use kvm_bindings::kvm_userspace_memory_region2;
+use kvm_slots::sim::PreFault;
+use kvm_slots::{Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
+
+use super::{create, on_file, page, same, set, set_v1};
+use crate::subject::{Arena, PAGE, Subject};
+
+/// Where the slot is, and how many pages it has.
+const BASE: u64 = 0x4000_0000;
+const PAGES: u64 = 4;
+
+/// Pre-faults until nothing is left or nothing goes; returns how many pages are
+/// left, and why.
+fn pre_fault(subject: &mut impl Subject, gpa: u64, pages: u64) -> (u64, Result<(), Errno>) {
+    let mut range = PreFault {
+        gpa,
+        size: pages * PAGE,
+        flags: 0,
+    };
+    loop {
+        let before = range.size;
+        match subject.pre_fault(&mut range) {
+            Ok(()) if range.size == 0 => return (0, Ok(())),
+            Ok(()) if range.size < before => {}
+            Ok(()) => return (range.size / PAGE, Err(Errno::EIO)),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(errno) => return (range.size / PAGE, Err(errno)),
+        }
+    }
+}
+
+pub(super) fn a_slot_is_pre_faulted_as_far_as_it_goes(
+    subject: &mut impl Subject,
+) -> Result<(), String> {
+    let arena = Arena::new(usize::try_from(PAGES).unwrap_or(0));
+    let region = kvm_userspace_memory_region2 {
+        memory_size: PAGES * PAGE,
+        ..page(&arena, 0, BASE)
+    };
+    same("a slot", set_v1(subject, region), Ok(()))?;
+    all_of_it(subject)
+}
+
+/// Full, straddling the end, and past it.
+fn all_of_it(subject: &mut impl Subject) -> Result<(), String> {
+    let end = BASE + PAGES * PAGE;
+    same("all", pre_fault(subject, BASE, PAGES), (0, Ok(())))?;
+    same("again", pre_fault(subject, BASE, PAGES), (0, Ok(())))?;
+    let behind = Err(Errno::ENOENT);
+    let last = end - PAGE;
+    same("across the end", pre_fault(subject, last, 2), (1, behind))?;
+    same("past the end", pre_fault(subject, end, 2), (2, behind))
+}
+
+pub(super) fn malformed_ranges_are_refused(subject: &mut impl Subject) -> Result<(), String> {
+    for (gpa, size, flags) in [
+        (1, PAGE, 0),
+        (0, 1, 0),
+        (0, 0, 0),
+        (0, PAGE, 1),
+        (0_u64.wrapping_sub(PAGE), PAGE, 0),
+        (0_u64.wrapping_sub(PAGE), 2 * PAGE, 0),
+    ] {
+        let mut range = PreFault { gpa, size, flags };
+        let result = subject.pre_fault(&mut range);
+        same(&format!("{range:x?}"), result, Err(Errno::EINVAL))?;
+    }
+    Ok(())
+}
+
+pub(super) fn private_pages_are_pre_faulted_too(subject: &mut impl Subject) -> Result<(), String> {
+    let arena = Arena::new(usize::try_from(PAGES).unwrap_or(0));
+    let file = create(subject, PAGES * PAGE, GuestMemfdFlags::empty())?;
+    let region = kvm_userspace_memory_region2 {
+        memory_size: PAGES * PAGE,
+        ..on_file(page(&arena, 0, BASE), &file)
+    };
+    same("a slot", set(subject, region), Ok(()))?;
+    let (size, private) = (PAGES * PAGE, MEMORY_ATTRIBUTE_PRIVATE);
+    let converted = subject.vm().set_memory_attributes(BASE, size, private);
+    same("to private", converted, Ok(()))?;
+    all_of_it(subject)
+}

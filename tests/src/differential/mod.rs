@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The simulated KVM against the real one: the same random operations on both,
+//! and every error and everything that a guest can observe compared.
+
+mod found;
+mod op;
+mod random;
+mod shrink;
+mod side;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kvm_slots::sim::VmType;
+
+pub use found::{Found, all as found};
+
+use crate::peers::simulated_like;
+use crate::subject::{Real, Simulated, Subject};
+use op::{Answer, Op};
+use random::Random;
+use side::Side;
+
+/// How many operations one pair of VMs sees.
+const PER_VM: u64 = 2000;
+
+/// How many operations a run makes in all.
+static OPERATIONS: AtomicU64 = AtomicU64::new(if cfg!(debug_assertions) {
+    20_000
+} else {
+    200_000
+});
+
+/// Makes later runs of so many operations.
+pub fn set_operations(operations: u64) {
+    OPERATIONS.store(operations, Ordering::Relaxed);
+}
+
+/// Where the two did not agree.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mismatch {
+    /// The number of the operation.
+    pub index: usize,
+    /// What the real KVM answered.
+    pub real: Answer,
+    /// What the simulated one answered.
+    pub simulated: Answer,
+}
+
+/// Random operations on VMs of that type, with word of how far it is.
+///
+/// # Errors
+/// The first mismatch, as short as it could be made, with its seed.
+pub fn random(vm_type: VmType, progress: &dyn Fn(String)) -> Result<(), String> {
+    let operations = OPERATIONS.load(Ordering::Relaxed);
+    let rounds = operations.div_ceil(PER_VM);
+    for seed in 0..rounds {
+        let count = PER_VM.min(operations - seed * PER_VM);
+        round(vm_type, seed, count)?;
+        if seed % 50 == 49 {
+            progress(format!(
+                "{} of {operations} operations",
+                (seed + 1) * PER_VM
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn round(vm_type: VmType, seed: u64, count: u64) -> Result<(), String> {
+    let mut random = Random::new(seed);
+    let slots = Real::new(vm_type, false)?.own_slot();
+    let ops: Vec<Op> = (0..count).map(|_| random::op(&mut random, slots)).collect();
+    let Some(first) = compare(vm_type, &ops)? else {
+        return Ok(());
+    };
+    let (ops, mismatch) = shrink::shrink(ops, first, |ops| compare(vm_type, ops))?;
+    let ops: Vec<String> = ops.iter().map(|op| format!("  {op:?}")).collect();
+    Err(format!(
+        "seed {seed}, {vm_type:?}:\n{}\nreal:      {:?}\nsimulated: {:?}",
+        ops.join("\n"),
+        mismatch.real,
+        mismatch.simulated
+    ))
+}
+
+/// Does these operations to two new VMs; returns where they first disagree.
+///
+/// # Errors
+/// Why there are no two VMs.
+pub(crate) fn compare(vm_type: VmType, ops: &[Op]) -> Result<Option<Mismatch>, String> {
+    let real = Real::new(vm_type, true)?;
+    let probe = Real::new(vm_type, false)?;
+    let config = simulated_like(probe.vm(), probe.physical_bits())?;
+    let simulated = Simulated::new(config, true)?;
+    let (mut real, mut simulated) = (Side::new(real)?, Side::new(simulated)?);
+    for (index, op) in ops.iter().enumerate() {
+        let (real, simulated) = (real.run(op), simulated.run(op));
+        if real != simulated {
+            return Ok(Some(Mismatch {
+                index,
+                real,
+                simulated,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+impl Found {
+    /// Does the sequence to two VMs.
+    ///
+    /// # Errors
+    /// Where they do not agree.
+    pub fn run(&self) -> Result<(), String> {
+        match compare(self.vm_type, &self.ops)? {
+            Some(mismatch) => Err(format!("{mismatch:x?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kvm_slots::sim::{KernelVersion, SimConfig};
+
+    use super::*;
+
+    /// What kind of answer it is.
+    fn kind(op: &Op, answer: &Answer) -> String {
+        let op = format!("{op:?}");
+        let op = op.split(['(', ' ']).next().unwrap_or_default();
+        let how = match answer {
+            Answer::Done(result) => result.map_or_else(|e| e.to_string(), |()| "done".into()),
+            Answer::Value(result) => result.map_or_else(|e| e.to_string(), |_| "done".into()),
+            Answer::PreFault(result, _) => {
+                result.map_or_else(|e| e.to_string(), |()| "done".into())
+            }
+            Answer::Access(Ok(_), exits) if exits.is_empty() => "direct".into(),
+            Answer::Access(Ok(_), _) => "exit".into(),
+            Answer::Access(Err(error), _) => format!("{error:?}")[..12].into(),
+        };
+        format!("{op} {how}")
+    }
+
+    #[test]
+    fn random_operations_meet_every_kind_of_answer_often() {
+        let mut counts = BTreeMap::<String, u32>::new();
+        for vm_type in [VmType::Plain, VmType::SwProtected] {
+            for seed in 0..10 {
+                let config = SimConfig {
+                    vm_type,
+                    private_pages: true,
+                    ..SimConfig::released(KernelVersion::V7_3)
+                };
+                let mut side = Side::new(Simulated::new(config, true).unwrap()).unwrap();
+                let mut random = Random::new(seed);
+                for _ in 0..PER_VM {
+                    let op = random::op(&mut random, 32763);
+                    *counts.entry(kind(&op, &side.run(&op))).or_default() += 1;
+                }
+            }
+        }
+        for kind in [
+            "Set done",
+            "Set EINVAL",
+            "Set EEXIST",
+            "Set EBADF",
+            "Create done",
+            "Create EINVAL",
+            "Call done",
+            "Call EINVAL",
+            "Call EOPNOTSUPP",
+            "Map done",
+            "Map EFAULT",
+            "Map ENODEV",
+            "HostLoad done",
+            "HostLoad EFAULT",
+            "HostStore EFAULT",
+            "Attributes done",
+            "Attributes EINVAL",
+            "PreFault done",
+            "PreFault ENOENT",
+            "PreFault EFAULT",
+            "Access direct",
+            "Access exit",
+            "Access Fault(Memory",
+            "Access Fault(Failed",
+        ] {
+            let count = counts.get(kind).copied().unwrap_or(0);
+            assert!(count >= 40, "{kind}: {count} of 40 000\n{counts:#?}");
+        }
+        // Direct accesses are what a guest observes most of.
+        assert!(counts["Access direct"] > 2000, "{counts:#?}");
+    }
+}

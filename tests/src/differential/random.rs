@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Random operations: mostly ones that do something, at few places so that they
+//! meet, and now and then each thing that is refused.
+
+use kvm_slots::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::sim::{FileCall, PreFault, Sharing};
+
+use super::op::{File, Host, Op, Region};
+use super::side::{ARENA_PAGES, FILES};
+use crate::subject::{HostChange, PAGE, REACHABLE};
+
+/// A deterministic stream of numbers (SplitMix64, Steele et al. 2014).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The same seed, the same stream.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap_or(0)
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.index(choices.len())]
+    }
+}
+
+/// One operation. `slots` is the number of slots that tests may use.
+pub fn op(random: &mut Random, slots: u32) -> Op {
+    match random.below(100) {
+        0..34 => Op::Set(region(random, slots)),
+        34..37 => Op::Create {
+            at: random.index(FILES),
+            size: file_size(random),
+            flags: random.of(&[0, 0, 1, 3, 3, 3, 2, 4, 1 << 63]),
+        },
+        37..38 => Op::Close(random.index(FILES)),
+        38..43 => Op::Call(random.index(FILES), call(random)),
+        43..47 => Op::Map {
+            at: random.index(FILES),
+            offset: random.below(24) * PAGE + if random.one_in(20) { 8 } else { 0 },
+            size: random.of(&[PAGE, PAGE, 4 * PAGE, 100, 0]),
+            sharing: random.of(&[Sharing::Shared, Sharing::Shared, Sharing::Private]),
+            store: random.one_in(2).then(|| random.next()),
+        },
+        47..52 => Op::Host(
+            random.index(ARENA_PAGES),
+            random.of(&[
+                HostChange::Unmap,
+                HostChange::Renew,
+                HostChange::Renew,
+                HostChange::Discard,
+                HostChange::Protect,
+            ]),
+        ),
+        52..56 => Op::HostLoad(host_offset(random)),
+        56..62 => Op::HostStore(host_offset(random), random.next()),
+        62..67 => Op::Attributes {
+            gpa: gpa(random),
+            // Rarely all of memory.
+            size: match size(random) {
+                large if large > 1 << 40 && !random.one_in(8) => PAGE,
+                size => size,
+            },
+            attributes: random.of(&[0, 0, 0, PRIVATE, PRIVATE, PRIVATE, 1, 1 << 4]),
+        },
+        67..69 => Op::PreFault(PreFault {
+            gpa: gpa(random),
+            size: size(random).min(64 * PAGE),
+            flags: u64::from(random.one_in(20)),
+        }),
+        _ => Op::Access {
+            gpa: page(random) + random.of(&[0, 8, 0x123, 0x7fc, 0xff0, 0xff8, 0xffc, 0xfff]),
+            size: random.of(&[1, 2, 4, 8]),
+            store: random.one_in(2).then(|| random.next()),
+        },
+    }
+}
+
+const PRIVATE: u64 = MEMORY_ATTRIBUTE_PRIVATE;
+
+fn region(random: &mut Random, slots: u32) -> Region {
+    let slot = match random.below(20) {
+        0 => random.of(&[slots + 1, slots + 2, 0xffff, 1 << 16 | 1, 2 << 16, 1 << 31]),
+        _ => u32::try_from(random.below(14)).unwrap_or(0),
+    };
+    Region {
+        v1: random.one_in(8),
+        slot,
+        flags: match random.below(20) {
+            0 => 1 << random.below(32),
+            1 => 4 | 1 << random.below(32),
+            2..6 => 1,
+            6..9 => 2,
+            9 => 3,
+            10..14 => 4,
+            _ => 0,
+        },
+        gpa: gpa(random),
+        size: size(random),
+        host: host(random),
+        file: match random.below(12) {
+            0 => File::Closed,
+            1 => File::Wrong(random.index(2)),
+            _ => File::At(random.index(FILES)),
+        },
+        offset: match random.below(30) {
+            0 => random.of(&[1, 8, PAGE - 1, PAGE + 1]),
+            1 => random.of(&[1 << 63, (1 << 63) - PAGE, (1 << 63) - 4 * PAGE]),
+            2 => random.of(&[0_u64.wrapping_sub(PAGE), 1 << 40]),
+            _ => random.below(20) * PAGE,
+        },
+        padding: if random.one_in(4) { random.next() } else { 0 },
+    }
+}
+
+fn host(random: &mut Random) -> Host {
+    match random.below(24) {
+        0 => Host::Raw(random.of(&[0, 1, 1 << 63, (1 << 47) - PAGE, 1 << 47, 1 << 56])),
+        1 => Host::Arena(random.of(&[1, 8, PAGE - 1])),
+        // At least in part behind the memory.
+        2 => Host::Arena((ARENA_PAGES as u64 - 2 + random.below(8)) * PAGE),
+        // Few, so that slots are asked for again at other addresses: moves.
+        _ => Host::Arena(random.below(6) * 8 * PAGE),
+    }
+}
+
+/// A place for a slot.
+fn gpa(random: &mut Random) -> u64 {
+    match random.below(30) {
+        0 => page(random) + random.of(&[1, 8, PAGE - 1]),
+        1 => 0_u64.wrapping_sub(random.below(4) * PAGE),
+        // Around the widths that processors have.
+        2 => (1 << random.of(&[32, 36, 39, 40, 43, 46, 48, 51, 52, 53, 63])) - PAGE,
+        _ => page(random),
+    }
+}
+
+/// A page that the guest can reach.
+fn page(random: &mut Random) -> u64 {
+    let page = random.below(14) * PAGE;
+    match random.below(6) {
+        // On both sides of the border of two large pages.
+        0..3 => 0x4020_0000 - 7 * PAGE + page,
+        3 => 0x1_0000_0000 - 7 * PAGE + page,
+        4 => page,
+        _ => REACHABLE[5] + page,
+    }
+}
+
+fn size(random: &mut Random) -> u64 {
+    match random.below(40) {
+        0..9 => 0,
+        9 => random.of(&[1, PAGE - 1, PAGE + 8]),
+        // 2^31 pages are one too many; one less would be a slot that takes
+        // a minute to make.
+        10 => random.of(&[1 << 43, 1 << 52, 0_u64.wrapping_sub(PAGE)]),
+        11 => (256 + random.below(512)) * PAGE,
+        _ => random.of(&[1, 2, 4, 4, 8, 8]) * PAGE,
+    }
+}
+
+fn file_size(random: &mut Random) -> u64 {
+    match random.below(10) {
+        0 => random.of(&[0, 1, PAGE + 1, 1 << 63, 0_u64.wrapping_sub(PAGE)]),
+        1 | 2 => 1 << 40,
+        _ => (1 + random.below(20)) * PAGE,
+    }
+}
+
+fn host_offset(random: &mut Random) -> u64 {
+    random.below(ARENA_PAGES as u64) * PAGE + random.of(&[0, 8, 0x123, 0x7fc, 0xff0, 0xff8])
+}
+
+fn call(random: &mut Random) -> FileCall {
+    const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+    const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
+    match random.below(10) {
+        0 => FileCall::Read,
+        1 => FileCall::Write,
+        2 => FileCall::Truncate(random.of(&[0, 4096, 1 << 40])),
+        _ => FileCall::Allocate {
+            mode: random.of(&[
+                PUNCH,
+                PUNCH,
+                PUNCH,
+                KEEP,
+                KEEP,
+                0,
+                2,
+                0x10,
+                0x11,
+                8,
+                1 << 12,
+            ]),
+            offset: random.of(&[0, 1, 2, 3, 5, 8, 13, 21]) * 4096 + random.of(&[0, 0, 0, 0, 8, -1]),
+            len: random.of(&[1, 1, 2, 4, 9, 0]) * 4096 + random.of(&[0, 0, 0, 0, 0, 1]),
+        },
+    }
+}

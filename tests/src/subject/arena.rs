@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory that a guest under test may touch, and that the host takes away from
+//! it and gives back, page by page.
+
+use std::ptr::{self, NonNull};
+
+use kvm_slots::Errno;
+
+/// The size of a page.
+pub const PAGE: u64 = 4096;
+
+/// How many pages there are behind the arena at which nothing ever is: room for
+/// slots that are longer than their memory.
+const GUARD: usize = 4096;
+
+/// Pages of anonymous memory. The addresses stay this arena's for as long as it
+/// is there, also where there is no memory at them.
+#[derive(Debug)]
+pub struct Arena {
+    start: NonNull<u8>,
+    pages: usize,
+}
+
+/// What the host does to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostChange {
+    /// No memory is at the address any more.
+    Unmap,
+    /// Zeros, and writable.
+    Renew,
+    /// What was written is forgotten (`MADV_DONTNEED`).
+    Discard,
+    /// Not to be written.
+    Protect,
+}
+
+impl Arena {
+    /// Zeros.
+    ///
+    /// # Panics
+    /// If the host has no memory.
+    pub fn new(pages: usize) -> Self {
+        let len = (pages + GUARD) * 0x1000;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, at an address of the kernel's choice, takes
+        // nothing away from anyone.
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED, "no memory for an arena");
+        let start = NonNull::new(start.cast()).expect("mmap does not return null");
+        let arena = Self { start, pages };
+        for page in 0..pages {
+            arena.change(page, HostChange::Renew);
+        }
+        arena
+    }
+
+    /// The host address of a page, which may also be one behind the last.
+    pub fn address(&self, page: usize) -> u64 {
+        assert!(page < self.pages + GUARD);
+        self.start.as_ptr().expose_provenance() as u64 + page as u64 * PAGE
+    }
+
+    /// The number of pages.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Copies from the memory, by way of the kernel.
+    ///
+    /// # Errors
+    /// EFAULT where there is none.
+    pub fn read<const N: usize>(&self, offset: u64) -> Result<[u8; N], Errno> {
+        peek(self.address(0) + offset)
+    }
+
+    /// Copies to the memory, by way of the kernel.
+    ///
+    /// # Errors
+    /// EFAULT where there is none that could be written.
+    ///
+    /// # Panics
+    /// If the bytes are not all in the arena.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        assert!(offset + data.len() as u64 <= self.pages as u64 * PAGE);
+        // SAFETY: the bytes are in the arena, to which there are no references.
+        unsafe { poke(self.address(0) + offset, data) }
+    }
+
+    /// Changes one page.
+    ///
+    /// # Panics
+    /// If it is not one of the arena.
+    pub fn change(&self, page: usize, change: HostChange) {
+        assert!(page < self.pages);
+        let fixed = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let none = fixed | libc::MAP_NORESERVE;
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let at: *mut libc::c_void =
+            ptr::with_exposed_provenance_mut(usize::try_from(self.address(page)).expect("64 bits"));
+        // SAFETY: the page is in the arena, whose addresses are ours and to
+        // which there are no references: all access is by copies of the
+        // kernel's, and by guests, to which a missing page is a fault of theirs.
+        let done = unsafe {
+            match change {
+                HostChange::Unmap => libc::mmap(at, 0x1000, libc::PROT_NONE, none, -1, 0) == at,
+                HostChange::Renew => libc::mmap(at, 0x1000, both, fixed, -1, 0) == at,
+                HostChange::Discard => libc::madvise(at, 0x1000, libc::MADV_DONTNEED) == 0,
+                HostChange::Protect => libc::mprotect(at, 0x1000, libc::PROT_READ) == 0,
+            }
+        };
+        assert!(done, "{change:?}: {}", Errno::last());
+    }
+}
+
+// SAFETY: the mapping belongs to no thread; all access to it is by copies of
+// the kernel's.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let len = (self.pages + GUARD) * 0x1000;
+        // SAFETY: the mapping is ours, and the VMs whose slots name it go
+        // before it does, or have no guest that runs any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), len) };
+    }
+}
+
+/// Copies from this process's memory, by way of the kernel.
+///
+/// # Errors
+/// EFAULT where there is none.
+pub fn peek<const N: usize>(address: u64) -> Result<[u8; N], Errno> {
+    let mut data = [0; N];
+    let local = vector(data.as_mut_ptr() as u64, N)?;
+    let remote = vector(address, N)?;
+    // SAFETY: `local` is `data`, which is ours to write. The kernel does the
+    // copy and checks both sides; what it reads is bytes, whoever writes them.
+    let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    complete(copied, N).map(|()| data)
+}
+
+/// Copies to this process's memory, by way of the kernel.
+///
+/// # Errors
+/// EFAULT where there is none that could be written.
+///
+/// # Safety
+/// There is no reference to the bytes.
+pub unsafe fn poke(address: u64, data: &[u8]) -> Result<(), Errno> {
+    let local = vector(data.as_ptr() as u64, data.len())?;
+    let remote = vector(address, data.len())?;
+    // SAFETY: the kernel only reads `local`, which is `data`. That `remote` may
+    // be written is the caller's promise.
+    let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+    complete(copied, data.len())
+}
+
+fn vector(address: u64, len: usize) -> Result<libc::iovec, Errno> {
+    let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    Ok(libc::iovec {
+        iov_base: ptr::with_exposed_provenance_mut(address),
+        iov_len: len,
+    })
+}
+
+fn complete(copied: isize, wanted: usize) -> Result<(), Errno> {
+    match usize::try_from(copied) {
+        Ok(copied) if copied == wanted => Ok(()),
+        Ok(_) => Err(Errno::EFAULT),
+        Err(_) => Err(Errno::last()),
+    }
+}

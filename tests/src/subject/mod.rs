@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One VM with one guest, real or simulated, behind one face: so that the same
+//! test body runs on both.
+
+mod arena;
+mod calls;
+mod real;
+mod simulated;
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, VmType};
+use kvm_slots::{Capabilities, Errno, Vm};
+use vmm::guest::GuestError;
+
+pub use arena::{Arena, HostChange, PAGE, peek, poke};
+pub use calls::FileMapping;
+pub use real::Real;
+pub use simulated::Simulated;
+
+/// The guest-physical address of the guest's own code and page tables.
+pub const STUB: u64 = 0x0800_0000;
+
+/// The 2 MiB pages that the guest can reach beside its own: at the bottom, two
+/// in the middle, two around 4 GiB, and one further up.
+pub const REACHABLE: [u64; 6] = [
+    0,
+    0x4000_0000,
+    0x4020_0000,
+    0xffe0_0000,
+    0x1_0000_0000,
+    0x4_0000_0000,
+];
+
+/// A VM under test. It has one guest, unless it was made without.
+pub trait Subject: Sized {
+    /// The VM.
+    type Vm: Vm;
+
+    /// Another VM like this one, with a guest or without.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    fn another(&self, guest: bool) -> Result<Self, String>;
+
+    /// The VM.
+    fn vm(&self) -> &Self::Vm;
+
+    /// The type of the VM.
+    fn vm_type(&self) -> VmType;
+
+    /// The descriptor of the VM itself, where it has one.
+    fn descriptor(&self) -> Option<RawFd>;
+
+    /// A system call on a guest_memfd.
+    ///
+    /// # Errors
+    /// What the kernel returns.
+    fn file_call(&self, file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno>;
+
+    /// Maps a guest_memfd.
+    ///
+    /// # Errors
+    /// What the kernel returns.
+    fn map_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        sharing: Sharing,
+    ) -> Result<FileMapping, Errno>;
+
+    /// `KVM_PRE_FAULT_MEMORY`, once.
+    ///
+    /// # Errors
+    /// What the kernel returns.
+    fn pre_fault(&mut self, range: &mut PreFault) -> Result<(), Errno>;
+
+    /// The guest loads (`value` is `None`) or stores 1, 2, 4 or 8 bytes at an
+    /// address in [`REACHABLE`]. Returns what it loaded.
+    ///
+    /// # Errors
+    /// What `KVM_RUN` fails with; the guest goes on behind the access.
+    fn access(
+        &mut self,
+        gpa: u64,
+        size: usize,
+        value: Option<u64>,
+        vmm: &mut dyn MmioHandler,
+    ) -> Result<u64, GuestError>;
+
+    /// What a VM of this type can do.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::probe(self.vm())
+    }
+
+    /// The numbers of slots that tests may use end before this one: the
+    /// guest's own is the last that there is.
+    fn own_slot(&self) -> u32 {
+        self.capabilities().nr_memslots - 1
+    }
+
+    /// A memslot ioctl: the newer one, or the older with what it has of
+    /// `region`.
+    ///
+    /// # Errors
+    /// What the kernel returns.
+    ///
+    /// # Safety
+    /// As for [`Vm::set_user_memory_region2`].
+    unsafe fn set(&self, region: &kvm_userspace_memory_region2, v1: bool) -> Result<(), Errno> {
+        if !v1 {
+            // SAFETY: the caller's promise is the same.
+            return unsafe { self.vm().set_user_memory_region2(region) };
+        }
+        let region = kvm_userspace_memory_region {
+            slot: region.slot,
+            flags: region.flags,
+            guest_phys_addr: region.guest_phys_addr,
+            memory_size: region.memory_size,
+            userspace_addr: region.userspace_addr,
+        };
+        // SAFETY: as above.
+        unsafe { self.vm().set_user_memory_region(&region) }
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A VM of the kernel's KVM.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use kvm_bindings::{kvm_pre_fault_memory, kvm_userspace_memory_region2};
+use kvm_ioctls::Kvm;
+use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, VmType};
+use kvm_slots::{Errno, KvmVm};
+use vmm::guest::poke::Poke;
+use vmm::guest::{GuestError, Processor, VcpuGuest};
+
+use super::{Arena, FileMapping, REACHABLE, STUB, Subject, calls};
+
+/// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`: kvm-ioctls 0.25 lacks it.
+const KVM_PRE_FAULT_MEMORY: libc::Ioctl = 0xc040_aed5u32 as libc::Ioctl;
+
+/// A VM of the real KVM.
+#[derive(Debug)]
+pub struct Real {
+    vm: KvmVm,
+    vm_type: VmType,
+    physical_bits: u32,
+    guest: Option<Guest>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    vcpu: VcpuGuest,
+    poke: Poke,
+    /// The guest's code; behind `vcpu`, so that it goes last.
+    _memory: Arena,
+}
+
+impl Real {
+    /// A VM of this type, with a guest or without.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub fn new(vm_type: VmType, guest: bool) -> Result<Self, String> {
+        let say = |what: &'static str| {
+            move |error: kvm_ioctls::Error| format!("{what}: {}", Errno::from(error))
+        };
+        let kvm = Kvm::new().map_err(say("/dev/kvm"))?;
+        let vm = match vm_type {
+            VmType::Plain => kvm.create_vm(),
+            VmType::SwProtected => kvm.create_vm_with_type(1),
+        };
+        let vm = KvmVm::new(Arc::new(vm.map_err(say("a VM"))?));
+        let processor = Processor::probe(&kvm).map_err(|e| e.to_string())?;
+        let mut real = Self {
+            vm,
+            vm_type,
+            physical_bits: processor.physical_bits(),
+            guest: None,
+        };
+        if guest {
+            let guest = real.start(&processor);
+            real.guest = Some(guest.map_err(|e| format!("a guest: {e}"))?);
+        }
+        Ok(real)
+    }
+
+    /// The width of guest-physical addresses, in bits.
+    pub fn physical_bits(&self) -> u32 {
+        self.physical_bits
+    }
+
+    fn start(&self, processor: &Processor) -> Result<Guest, Errno> {
+        let poke = Poke::new(STUB, REACHABLE);
+        let memory = Arena::new(usize::try_from(Poke::SIZE / super::PAGE).expect("a few"));
+        memory.write(0, &poke.stub.image)?;
+        let region = kvm_userspace_memory_region2 {
+            slot: self.own_slot(),
+            guest_phys_addr: STUB,
+            memory_size: Poke::SIZE,
+            userspace_addr: memory.address(0),
+            ..Default::default()
+        };
+        // SAFETY: the memory is the guest's own, and goes behind the vCPU.
+        unsafe { self.set(&region, true) }?;
+        let vcpu = VcpuGuest::new(self.vm.fd(), processor, &poke.stub)?;
+        Ok(Guest {
+            vcpu,
+            poke,
+            _memory: memory,
+        })
+    }
+}
+
+impl Subject for Real {
+    type Vm = KvmVm;
+
+    fn another(&self, guest: bool) -> Result<Self, String> {
+        Self::new(self.vm_type, guest)
+    }
+
+    fn vm(&self) -> &KvmVm {
+        &self.vm
+    }
+
+    fn vm_type(&self) -> VmType {
+        self.vm_type
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.vm.fd().as_raw_fd())
+    }
+
+    fn file_call(&self, file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
+        calls::call(file, call)
+    }
+
+    fn map_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        sharing: Sharing,
+    ) -> Result<FileMapping, Errno> {
+        calls::map(file, offset, size, sharing)
+    }
+
+    /// The vCPU runs once before: where a slot went since it last did, Linux 6.12
+    /// would stay in this ioctl forever, waiting for what only `KVM_RUN` does.
+    fn pre_fault(&mut self, range: &mut PreFault) -> Result<(), Errno> {
+        let own = self.access(STUB, 1, None, &mut Unexpected);
+        own.expect("the guest reaches its own memory");
+        let guest = self.guest.as_ref().expect("a VM with a guest");
+        let mut left = kvm_pre_fault_memory {
+            gpa: range.gpa,
+            size: range.size,
+            flags: range.flags,
+            ..Default::default()
+        };
+        let fd = guest.vcpu.vcpu().as_raw_fd();
+        // SAFETY: the vCPU is open, and `left` is what this ioctl reads and
+        // writes back.
+        let result = unsafe { libc::ioctl(fd, KVM_PRE_FAULT_MEMORY, &raw mut left) };
+        (range.gpa, range.size) = (left.gpa, left.size);
+        if result < 0 {
+            Err(Errno::last())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn access(
+        &mut self,
+        gpa: u64,
+        size: usize,
+        value: Option<u64>,
+        vmm: &mut dyn MmioHandler,
+    ) -> Result<u64, GuestError> {
+        let guest = self.guest.as_mut().expect("a VM with a guest");
+        let order = match value {
+            None => guest.poke.load(gpa, size),
+            Some(value) => guest.poke.store(gpa, size, value),
+        };
+        let in_register = guest.vcpu.poke(order, vmm)?;
+        Ok(match value {
+            // The upper bytes are what was in the register before.
+            None => in_register & (u64::MAX >> (64 - 8 * size)),
+            Some(_) => 0,
+        })
+    }
+}
+
+/// Answers exits that the guest's own memory does not cause.
+struct Unexpected;
+
+impl MmioHandler for Unexpected {
+    fn mmio_read(&mut self, gpa: u64, _data: &mut [u8]) {
+        panic!("an exit at {gpa:#x}");
+    }
+
+    fn mmio_write(&mut self, gpa: u64, _data: &[u8]) {
+        panic!("an exit at {gpa:#x}");
+    }
+}

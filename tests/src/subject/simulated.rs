@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A VM of the simulated KVM.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use kvm_bindings::kvm_userspace_memory_region2;
+use kvm_slots::Errno;
+use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, SimConfig, SimVm, VmType};
+use vmm::guest::GuestError;
+use vmm::guest::poke::Poke;
+
+use super::{Arena, FileMapping, STUB, Subject};
+
+/// A VM of the simulated KVM.
+#[derive(Debug)]
+pub struct Simulated {
+    vm: SimVm,
+    /// What stands for the guest's code: it has a slot, as the real one.
+    _memory: Option<Arena>,
+}
+
+impl Simulated {
+    /// A VM of this kernel, with a guest or without.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub fn new(config: SimConfig, guest: bool) -> Result<Self, String> {
+        let mut simulated = Self {
+            vm: SimVm::new(config),
+            _memory: None,
+        };
+        if guest {
+            let memory = Arena::new(usize::try_from(Poke::SIZE / super::PAGE).expect("a few"));
+            let region = kvm_userspace_memory_region2 {
+                slot: simulated.own_slot(),
+                guest_phys_addr: STUB,
+                memory_size: Poke::SIZE,
+                userspace_addr: memory.address(0),
+                ..Default::default()
+            };
+            // SAFETY: the memory is the guest's own, and goes behind the VM.
+            let set = unsafe { simulated.set(&region, true) };
+            set.map_err(|e| format!("a guest: {e}"))?;
+            simulated._memory = Some(memory);
+        }
+        Ok(simulated)
+    }
+}
+
+impl Subject for Simulated {
+    type Vm = SimVm;
+
+    fn another(&self, guest: bool) -> Result<Self, String> {
+        Self::new(*self.vm.config(), guest)
+    }
+
+    fn vm(&self) -> &SimVm {
+        &self.vm
+    }
+
+    fn vm_type(&self) -> VmType {
+        self.vm.config().vm_type
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn file_call(&self, file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
+        self.vm.file_call(file, call)
+    }
+
+    fn map_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        sharing: Sharing,
+    ) -> Result<FileMapping, Errno> {
+        let mapping = self.vm.map_file(file, offset, size, sharing)?;
+        Ok(mapping.into())
+    }
+
+    fn pre_fault(&mut self, range: &mut PreFault) -> Result<(), Errno> {
+        self.vm.pre_fault(range)
+    }
+
+    fn access(
+        &mut self,
+        gpa: u64,
+        size: usize,
+        value: Option<u64>,
+        vmm: &mut dyn MmioHandler,
+    ) -> Result<u64, GuestError> {
+        let mut bytes = value.unwrap_or(0).to_le_bytes();
+        match value {
+            None => self.vm.guest_load(gpa, &mut bytes[..size], vmm)?,
+            Some(_) => {
+                self.vm.guest_store(gpa, &bytes[..size], vmm)?;
+                return Ok(0);
+            }
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
