@@ -4,6 +4,7 @@
 mod bench;
 mod ci;
 mod hw_test;
+mod miri;
 mod shell;
 mod tidy;
 
@@ -43,6 +44,9 @@ enum Command {
     /// Measure what things cost; print tables and write them to
     /// target/bench.md.
     Bench,
+    /// Run tests under Miri, those with threads in many schedules. Takes
+    /// minutes, and a nightly toolchain.
+    Miri,
     /// Check the house rules: file length, licence lines, left-overs.
     Tidy,
 }
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::HwTest { env, json } => hw_test::run(&env, json.as_deref()),
         Command::Bench => bench::run(),
+        Command::Miri => miri::run(),
         Command::Tidy => tidy::check(),
     };
     match result {
