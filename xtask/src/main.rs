@@ -4,6 +4,7 @@
 mod bench;
 mod ci;
 mod hw_test;
+mod miri;
 mod shell;
 mod tidy;
 
@@ -47,6 +48,9 @@ enum Command {
     /// Measure what things cost; print tables and write them to
     /// target/bench.md.
     Bench,
+    /// Run tests under Miri, those with threads in many schedules. Takes
+    /// minutes, and a nightly toolchain.
+    Miri,
     /// Check the house rules: file length, licence lines, left-overs.
     Tidy,
 }
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
             differential_ops,
         } => hw_test::run(&env, json.as_deref(), differential_ops),
         Command::Bench => bench::run(),
+        Command::Miri => miri::run(),
         Command::Tidy => tidy::check(),
     };
     match result {
