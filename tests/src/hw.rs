@@ -72,7 +72,7 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "a_released_kernel_refuses_a_slot_without_a_host_address",
-        &[Need::Kvm, Need::NoHostlessSlots],
+        &[Need::Kvm, Need::UserMemory2, Need::NoHostlessSlots],
         a_released_kernel_refuses,
     );
     plain(

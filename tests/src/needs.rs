@@ -19,6 +19,9 @@ pub enum Need {
     Kvm,
     /// A guest_memfd on a plain VM that the host can map.
     MappableGuestMemfd,
+    /// The second version of the ioctl that sets memslots: without it there is
+    /// no field to ask for a slot without a host address with.
+    UserMemory2,
     /// A released kernel: no memslots without a host address. A patched one
     /// is told by its name, because what would find out is itself under test.
     NoHostlessSlots,
@@ -60,6 +63,8 @@ impl Host {
                     "guest_memfd flags {wanted:?} are needed, the kernel has {flags:?}"
                 ))
             }
+            Need::UserMemory2 if plain.user_memory2 => None,
+            Need::UserMemory2 => Some("the kernel has no KVM_SET_USER_MEMORY_REGION2".into()),
             Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,
