@@ -77,7 +77,7 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "a_released_kernel_has_no_abi_whatever_the_profile",
-        &[Need::Kvm, Need::NoHostlessSlots],
+        &[Need::Kvm, Need::UserMemory2, Need::NoHostlessSlots],
         no_abi_is_found,
     );
     tests
