@@ -37,6 +37,19 @@ pub(super) type Place = (usize, usize);
 /// highest address there is.
 pub(super) type Starts = [u64; MAX];
 
+/// The blocks are shared.
+impl<H> Clone for Node<H> {
+    fn clone(&self) -> Self {
+        Self {
+            index: self.index,
+            entries: match &self.entries {
+                Entries::Runs(blocks) => Entries::Runs(blocks.clone()),
+                Entries::Nodes(blocks) => Entries::Nodes(blocks.clone()),
+            },
+        }
+    }
+}
+
 impl<H> Node<H> {
     pub(super) fn empty() -> Self {
         Self {
@@ -62,7 +75,7 @@ impl<H> Node<H> {
 /// The first addresses of all entries of a node: inside the node, so that
 /// nothing has to be waited for, and searched without branches, so that
 /// nothing has to be guessed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Index {
     /// The first of each block.
     heads: Starts,
