@@ -3,6 +3,7 @@
 //! statement has one body, which runs on the real KVM (`src/hw.rs`) and on
 //! every simulated one (`conformance.rs`).
 
+mod engine;
 mod files;
 mod pre_fault;
 mod private;
@@ -22,7 +23,8 @@ use crate::subject::{Arena, PAGE, Real, Simulated, Subject};
 /// A statement about KVM.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
-    /// The selftest of the kernel that asserts it.
+    /// The selftest of the kernel that asserts it, or what of this project
+    /// does the same.
     pub of: &'static str,
     /// A sentence with underscores.
     pub name: &'static str,
@@ -109,11 +111,15 @@ pub fn all() -> Vec<Statement> {
     let pre_fault_private = statements!("pre_fault_memory_test", SwProtected,
         [PreFault, PrivatePages] => pre_fault::private_pages_are_pre_faulted_too,
     );
-    let all: [&[Statement]; 6] = [
+    let engine = statements!("conversion_engine", SwProtected,
+        [PrivatePages] => engine::what_a_guest_converts_never_leaks_and_no_stale_byte_is_left,
+    );
+    let all: [&[Statement]; 7] = [
         &slots,
         &files,
         &exits,
         &conversions,
+        &engine,
         &pre_fault,
         &pre_fault_private,
     ];

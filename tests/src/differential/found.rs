@@ -143,6 +143,25 @@ pub fn all() -> Vec<Found> {
                 })
                 .collect(),
         ),
+        Found {
+            vm_type: VmType::SwProtected,
+            ..plain(
+                "a_page_that_was_seen_to_be_mmio_stays_so_until_slots_change",
+                &[Need::PrivatePages],
+                vec![
+                    access(PAGE, 8, None),
+                    Op::Attributes {
+                        gpa: PAGE,
+                        size: 2 * PAGE,
+                        attributes: 8,
+                    },
+                    access(PAGE, 8, Some(1)),
+                    access(2 * PAGE, 8, None),
+                    set(Region::default()),
+                    access(PAGE, 8, Some(1)),
+                ],
+            )
+        },
     ]
 }
 

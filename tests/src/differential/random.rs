@@ -73,15 +73,7 @@ pub fn op(random: &mut Random, slots: u32) -> Op {
         ),
         52..56 => Op::HostLoad(host_offset(random)),
         56..62 => Op::HostStore(host_offset(random), random.next()),
-        62..67 => Op::Attributes {
-            gpa: gpa(random),
-            // Rarely all of memory.
-            size: match size(random) {
-                large if large > 1 << 40 && !random.one_in(8) => PAGE,
-                size => size,
-            },
-            attributes: random.of(&[0, 0, 0, PRIVATE, PRIVATE, PRIVATE, 1, 1 << 4]),
-        },
+        62..67 => attributes(random),
         67..69 => Op::PreFault(PreFault {
             gpa: gpa(random),
             size: size(random).min(64 * PAGE),
@@ -144,6 +136,19 @@ fn host(random: &mut Random) -> Host {
 }
 
 /// A place for a slot.
+/// The kernel writes attributes down page by page: of a range that it takes
+/// and that is large, it would be busy for minutes, and out of memory.
+fn attributes(random: &mut Random) -> Op {
+    let (gpa, size) = (gpa(random), size(random));
+    let attributes = random.of(&[0, 0, 0, PRIVATE, PRIVATE, PRIVATE, 1, 1 << 4]);
+    let is_taken = gpa.checked_add(size).is_some() && matches!(attributes, 0 | PRIVATE);
+    Op::Attributes {
+        gpa,
+        size: if is_taken { size.min(1 << 26) } else { size },
+        attributes,
+    }
+}
+
 fn gpa(random: &mut Random) -> u64 {
     match random.below(30) {
         0 => page(random) + random.of(&[1, 8, PAGE - 1]),

@@ -8,6 +8,7 @@
 //! addresses alone, and page by page; what it cannot reach so is an exit.
 
 use super::memslots::{PAGE, Serves, SimSlot};
+use super::mmio_entries::Entry;
 use super::reach::Bytes;
 use super::{SimVm, State};
 use crate::Errno;
@@ -130,10 +131,10 @@ impl State {
     }
 
     /// The bytes of each page, or `None` if KVM emulates the access.
-    fn walk(&self, pieces: &[Piece], store: bool) -> Result<Option<Vec<Bytes>>, GuestFault> {
+    fn walk(&mut self, pieces: &[Piece], store: bool) -> Result<Option<Vec<Bytes>>, GuestFault> {
         let mut pages = Vec::with_capacity(pieces.len());
         for piece in pieces {
-            match self.reach(piece.gpa, store)? {
+            match self.enter(piece.gpa, store)? {
                 Reached::Mapped(page) => pages.push(page),
                 Reached::Emulated => return Ok(None),
             }
@@ -146,8 +147,42 @@ impl State {
         Ok(Some(pages))
     }
 
+    /// What an access comes to, by the entry that it meets or else by KVM.
+    fn enter(&mut self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
+        let page = gpa & !(PAGE - 1);
+        match self.mmio_entries.at(page) {
+            Entry::Valid => Ok(Reached::Emulated),
+            // To the processor it is a shared access.
+            Entry::Stale if self.private.contains(&page) => Err(GuestFault::Memory {
+                flags: 0,
+                gpa: page,
+                size: PAGE,
+            }),
+            Entry::Stale | Entry::None => self.fault(gpa, store),
+        }
+    }
+
+    /// KVM is asked, and writes down what it finds.
+    pub(super) fn fault(&mut self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
+        let reached = self.reach(gpa, store)?;
+        let page = gpa & !(PAGE - 1);
+        let slot = self.pushed.find(gpa).or(self.memslots.find(gpa));
+        match (&reached, slot) {
+            (Reached::Mapped(bytes), _) => {
+                // What cannot be mapped leaves the entry as it is.
+                let is_known = self.mmio_entries.at(page) != Entry::None;
+                if is_known && bytes.touch(&self.files, store).is_ok() {
+                    self.mmio_entries.remove(page);
+                }
+            }
+            (Reached::Emulated, None) => self.mmio_entries.insert(page),
+            (Reached::Emulated, Some(_)) => {}
+        }
+        Ok(reached)
+    }
+
     /// What the processor finds at `gpa`.
-    pub(super) fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
+    fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let page = gpa & !(PAGE - 1);
         let private = self.private.contains(&page);
         let memory_fault = GuestFault::Memory {
@@ -157,10 +192,9 @@ impl State {
         };
         let Some(slot) = self.pushed.find(gpa).or(self.memslots.find(gpa)) else {
             // A private page without a slot is no MMIO.
-            return if private {
-                Err(memory_fault)
-            } else {
-                Ok(Reached::Emulated)
+            return match private {
+                true => Err(memory_fault),
+                false => Ok(Reached::Emulated),
             };
         };
         // A private access faults before anyone asks whether it is a store.

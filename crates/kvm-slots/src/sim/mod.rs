@@ -45,6 +45,7 @@ mod inspect;
 mod kernel;
 mod mapping;
 mod memslots;
+mod mmio_entries;
 mod pre_fault;
 mod pushed;
 mod reach;
@@ -67,6 +68,7 @@ use crate::{AbiProfile, Errno, GuestMemfdFlags, PushMap, Vm};
 use dirty::Dirty;
 use files::{FileKind, Files};
 use memslots::{Memslots, PAGE};
+use mmio_entries::MmioEntries;
 use pushed::Pushed;
 
 /// A simulated VM. Clones are the same VM.
@@ -85,6 +87,7 @@ struct State {
     /// The pages with the attribute PRIVATE.
     private: PageSet,
     dirty: Dirty,
+    mmio_entries: MmioEntries,
 }
 
 impl SimVm {
@@ -148,6 +151,9 @@ impl SimVm {
             .set(&self.config, &state.files, region, old_ioctl)?;
         let new = state.memslots.get(region.slot);
         state.dirty.follow(region.slot, old, new);
+        if old != new {
+            state.mmio_entries.slots_changed();
+        }
         Ok(())
     }
 }

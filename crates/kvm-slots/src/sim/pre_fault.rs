@@ -43,7 +43,7 @@ impl SimVm {
         if !config.two_dimensional_paging {
             return Err(Errno::EOPNOTSUPP);
         }
-        let (state, start) = (self.state(), range.gpa);
+        let (mut state, start) = (self.state(), range.gpa);
         while range.gpa < end {
             match state.pre_fault_page(range.gpa) {
                 Ok(()) => {}
@@ -59,8 +59,8 @@ impl SimVm {
 }
 
 impl State {
-    fn pre_fault_page(&self, gpa: u64) -> Result<(), Errno> {
-        match self.reach(gpa, false) {
+    fn pre_fault_page(&mut self, gpa: u64) -> Result<(), Errno> {
+        match self.fault(gpa, false) {
             Ok(Reached::Mapped(bytes)) => bytes.load(&self.files, &mut [0]),
             Ok(Reached::Emulated) => Err(Errno::ENOENT),
             Err(GuestFault::Memory { .. }) => Err(Errno::EFAULT),
