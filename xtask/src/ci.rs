@@ -4,6 +4,7 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::alone;
 use crate::shell::{Step, cargo, root, run_all, succeeds};
 use crate::test_steps;
 use crate::tidy::{self, rust_files};
@@ -18,6 +19,7 @@ const OLDEST: &str = "1.85.0";
 pub fn run() -> Result<(), String> {
     install()?;
     tidy::check()?;
+    alone::check()?;
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
         clippy(&[
@@ -42,6 +44,7 @@ pub fn run() -> Result<(), String> {
     ];
     steps.extend(oldest());
     steps.extend(test_steps());
+    steps.extend(alone::steps());
     steps.push(package());
     run_all(&steps)
 }
