@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Runs the hardware tests; prints one JSON object a line: first the host,
-//! then each test as it starts and as it ends. So whoever reads knows which
-//! test it was that never came back. `--differential-ops N` makes the
-//! differential tests longer or shorter.
+//! Runs the hardware tests; prints one JSON object a line: first the host and
+//! the names of all tests, then each test as it starts and as it ends, last
+//! how many that were. So whoever reads knows which test it was that never
+//! came back, and whether this was all. `--differential-ops N`
+//! makes the differential tests longer or shorter.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +21,9 @@ fn main() -> ExitCode {
     }
     let host = Host::probe();
     let tests = hw::all();
-    say(&json!({"kernel": host.kernel, "caps": host.capabilities(), "tests": tests.len()}));
+    let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
+    say(&json!({"kernel": host.kernel, "caps": host.capabilities(), "tests": names}));
+    let count = tests.len();
     let mut failed = false;
     for test in tests {
         say(&json!({"start": test.name}));
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         say(&json!({"name": test.name, "status": status, "reason": reason, "ms": ms}));
     }
+    say(&json!({"end": count}));
     if failed {
         ExitCode::FAILURE
     } else {

@@ -3,17 +3,22 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use crate::alone;
 use crate::shell::{Step, cargo, root, run_all, succeeds};
 use crate::test_steps;
 use crate::tidy::{self, rust_files};
+use crate::{hw_test, lab};
 
 /// The crates that others use.
 const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
 
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
+
+/// How long building a kernel may take.
+const KERNEL_BUILD: Duration = Duration::from_secs(25 * 60);
 
 /// Checks everything.
 pub fn run() -> Result<(), String> {
@@ -46,7 +51,18 @@ pub fn run() -> Result<(), String> {
     steps.extend(test_steps());
     steps.extend(alone::steps());
     steps.push(package());
-    run_all(&steps)
+    run_all(&steps)?;
+    hardware_tests()
+}
+
+/// The hardware tests, here and on the lab kernel that has everything. A fresh
+/// machine may lack the tools, and have no archive to get them or the kernel
+/// from: that is said, and no failure. A test that fails is one.
+fn hardware_tests() -> Result<(), String> {
+    if let Err(error) = lab::doctor::install() {
+        eprintln!("xtask: lab: its tools cannot be installed: {error}");
+    }
+    hw_test::run_where_possible(&["host", "lab-7.3"], KERNEL_BUILD)
 }
 
 /// Puts the tools in place that a fresh toolchain may lack.

@@ -5,6 +5,7 @@ mod alone;
 mod bench;
 mod ci;
 mod hw_test;
+mod lab;
 mod miri;
 mod shell;
 mod tidy;
@@ -33,9 +34,12 @@ enum Command {
     /// features, oldest toolchain, kvm-slots without memory-model, packages.
     Ci,
     /// Run the hardware tests and show a table of tests and environments.
+    ///
+    /// Environments are this machine (`host`) and the lab's kernels: `cargo
+    /// xtask lab list`. What the lab lacks is downloaded and built first.
     HwTest {
-        /// Run in this environment, and fail if it is not there. May be given
-        /// more than once. Without it: in every environment that is there.
+        /// Run in this environment, and fail if it cannot be had. May be given
+        /// more than once. Without it: in every environment that can be had.
         #[arg(long, value_name = "NAME")]
         env: Vec<String>,
         /// Write the results to this file as JSON.
@@ -45,6 +49,21 @@ enum Command {
         /// real and on the simulated KVM. Without it: 200 000.
         #[arg(long, value_name = "N")]
         differential_ops: Option<u64>,
+        /// Write the report to this file, not to target/hw-test/report.html.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// Download nothing: use the kernels that are in the cache.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Kernels with a real KVM and VFIO, on any machine: under an emulator.
+    ///
+    /// Begin with `doctor`, which says what to install; then `build`, which
+    /// downloads and builds the kernels, once; then `cargo xtask hw-test` runs
+    /// the hardware tests in all of them, and `run ENV` in one.
+    Lab {
+        #[command(subcommand)]
+        command: lab::LabCommand,
     },
     /// Measure what things cost; print tables and write them to
     /// target/bench.md.
@@ -64,7 +83,16 @@ fn main() -> ExitCode {
             env,
             json,
             differential_ops,
-        } => hw_test::run(&env, json.as_deref(), differential_ops),
+            html,
+            offline,
+        } => hw_test::run(&hw_test::Wish {
+            names: env,
+            json,
+            html,
+            offline,
+            differential_ops,
+        }),
+        Command::Lab { command } => lab::run(&command),
         Command::Bench => bench::run(),
         Command::Miri => miri::run(),
         Command::Tidy => tidy::check(),

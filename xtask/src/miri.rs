@@ -14,14 +14,15 @@ const SEEDS: &str = "-Zmiri-many-seeds=0..12";
 /// They look at the host: page size, environment, where regressions are kept.
 const NO_ISOLATION: &str = "-Zmiri-disable-isolation";
 
-/// Tests that take minutes there, and have neither threads nor `unsafe`.
+/// Tests that take minutes there, and have no threads.
 const SLOW: [&str; 3] = [
     "a_hundred_thousand_runs",
     "replacing_runs_agrees",
     "ten_thousand_bars",
 ];
 
-/// Runs what is worth it: readers beside a writer, unit tests, the planner.
+/// Runs what is worth it: readers beside a writer, what a commit is made of,
+/// the planner.
 pub fn run() -> Result<(), String> {
     // This builds its standard library too, once.
     if !succeeds("cargo", &["+nightly", "miri", "setup"]) {
@@ -33,7 +34,18 @@ pub fn run() -> Result<(), String> {
             &["-p", "memory-model", "--test", "readers"],
         )
         .env("MIRIFLAGS", &format!("{NO_ISOLATION} {SEEDS}")),
-        miri("unit tests under Miri", &["-p", "memory-model", "--lib"]),
+        miri(
+            "memory-model under Miri",
+            &[
+                "-p",
+                "memory-model",
+                "--lib",
+                "--test",
+                "transactions",
+                "--test",
+                "listeners",
+            ],
+        ),
         miri(
             "planner under Miri",
             &["-p", "kvm-slots", "--test", "planner"],

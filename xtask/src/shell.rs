@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Running commands, and saying what and for how long.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -104,8 +105,25 @@ pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
 
 /// Builds a program of the workspace for release; returns where it is.
 pub fn build_program(package: &str, name: &str) -> Result<PathBuf, String> {
-    eprintln!("xtask: building {name}");
+    build(package, name, &mut Command::new(cargo()))
+}
+
+/// The same for a target, with nothing to be linked when it starts: it runs
+/// where there is no library.
+pub fn build_static_program(package: &str, name: &str, target: &str) -> Result<PathBuf, String> {
     let mut command = Command::new(cargo());
+    // Stated target: the flags are not for build scripts and macros.
+    command.env("CARGO_BUILD_TARGET", target);
+    command.env(
+        "RUSTFLAGS",
+        "-C target-feature=+crt-static -C strip=debuginfo",
+    );
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    build(package, name, &mut command)
+}
+
+fn build(package: &str, name: &str, command: &mut Command) -> Result<PathBuf, String> {
+    eprintln!("xtask: building {name}");
     command.args(["build", "--release", "-p", package, "--bin", name]);
     command.args(["--message-format", "json-render-diagnostics"]);
     let command = command.current_dir(root()).stderr(Stdio::inherit());
@@ -116,4 +134,37 @@ pub fn build_program(package: &str, name: &str) -> Result<PathBuf, String> {
         messages.filter_map(|message| Some(message.get("executable")?.as_str()?.into()));
     let program = programs.next_back().filter(|_| output.status.success());
     program.ok_or_else(|| format!("{name} does not build"))
+}
+
+/// Runs a command and returns what it prints.
+///
+/// # Errors
+/// It cannot be run or fails; says what it complained of last.
+pub fn capture(command: &mut Command) -> Result<String, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = complaint.lines().filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(4)..].join("; ");
+    Err(format!("{program}: {}: {last}", output.status))
+}
+
+/// Runs a command whose output is progress: it goes to standard error.
+///
+/// # Errors
+/// It cannot be run or fails.
+pub fn must(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let progress = std::io::stderr().as_fd().try_clone_to_owned();
+    let progress = progress.map_err(|e| format!("{program}: {e}"))?;
+    let status = command.stdin(Stdio::null()).stdout(progress).status();
+    let status = status.map_err(|e| format!("{program}: {e}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("{program}: {status}")),
+    }
 }

@@ -59,7 +59,7 @@ fn check_blocks<E>(node: &Node<()>, blocks: &Blocks<E>, start: fn(&E) -> u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 32 }))]
     #[test]
     fn replacing_runs_agrees_with_a_sorted_map(
         steps in prop::collection::vec((0_u64..=2000, 0_u64..=300, 1_usize..40, any::<bool>()), 1..60),

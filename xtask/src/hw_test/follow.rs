@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Follows the test program by what it prints, and decides what came of it.
+//! What is not seen to pass has not passed: a line that is missing, a program
+//! that ends early, a kernel that panics each make a failure.
+
+use serde_json::{Value, json};
+
+use super::report::{Environment, Outcome, Status};
+
+/// How the lines came to an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Whoever wrote them is gone.
+    Closed,
+    /// Nothing came for this many seconds.
+    Silent(u64),
+    /// The whole took longer than this many seconds.
+    TooLong(u64),
+}
+
+/// What a line tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A kernel runs its first program; its release.
+    Up(String),
+    /// The test program runs, with so many tests.
+    Begun(usize),
+    /// A test ended.
+    Ended(Outcome),
+    /// Something to be known.
+    Note(String),
+}
+
+/// The test program's run as far as it is known.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    name: String,
+    kernel: String,
+    caps: Value,
+    announced: Option<Vec<String>>,
+    tests: Vec<Outcome>,
+    running: Option<String>,
+    notes: Vec<String>,
+    end: Option<u64>,
+    exit: Option<i64>,
+}
+
+impl Follower {
+    /// Nothing was printed yet.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            kernel: String::new(),
+            caps: json!({}),
+            announced: None,
+            tests: Vec::new(),
+            running: None,
+            notes: Vec::new(),
+            end: None,
+            exit: None,
+        }
+    }
+
+    /// Takes in a line. One that is none of ours is passed over; if it was
+    /// ours and got garbled, what it said will be missed.
+    pub fn line(&mut self, line: &str) -> Option<Event> {
+        let line: Value = serde_json::from_str(line.trim()).ok()?;
+        let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_string);
+        if let Some(release) = text("init") {
+            self.kernel.clone_from(&release);
+            return Some(Event::Up(release));
+        }
+        if let Some(note) = text("note") {
+            self.notes.push(note.clone());
+            return Some(Event::Note(note));
+        }
+        if let Some(tests) = line.get("tests").and_then(Value::as_array) {
+            self.kernel = text("kernel").unwrap_or_default();
+            self.caps = line.get("caps").cloned().unwrap_or_else(|| json!({}));
+            let names = tests.iter().filter_map(Value::as_str).map(String::from);
+            let names: Vec<String> = names.collect();
+            let event = Event::Begun(names.len());
+            self.announced = Some(names);
+            return Some(event);
+        }
+        if let Some(name) = text("start") {
+            self.running = Some(name);
+            return None;
+        }
+        if let Some(count) = line.get("end").and_then(Value::as_u64) {
+            self.end = Some(count);
+            return None;
+        }
+        if let Some(status) = line.get("exit").and_then(Value::as_i64) {
+            self.exit = Some(status);
+            return None;
+        }
+        let outcome: Outcome = serde_json::from_value(line).ok()?;
+        if self.running.as_ref() == Some(&outcome.name) {
+            self.running = None;
+        }
+        self.tests.push(outcome.clone());
+        Some(Event::Ended(outcome))
+    }
+
+    /// Whether the program has begun with its tests.
+    pub fn has_begun(&self) -> bool {
+        self.announced.is_some()
+    }
+
+    /// Whether the program has said that this is all.
+    pub fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// What came of it, given how the lines ended and, where there is one, the
+    /// line of the console that tells of a kernel's end.
+    pub fn finish(mut self, ending: &Ending, last_words: Option<&str>) -> Environment {
+        let mut failure = last_words.map(|words| format!("the kernel ended: {words}"));
+        let cause = failure.clone().unwrap_or_else(|| self.cause(ending));
+        let announced = self.announced.take().unwrap_or_default();
+        if announced.is_empty() {
+            failure = Some(format!("no test began: {cause}"));
+        }
+        let mut reached_end = self.end.is_some();
+        for name in announced {
+            if self.tests.iter().any(|outcome| outcome.name == name) {
+                continue;
+            }
+            reached_end = false;
+            let reason = match self.running.as_ref() == Some(&name) {
+                true => format!("it did not end: {cause}"),
+                false => format!("it did not run: {cause}"),
+            };
+            self.tests.push(Outcome {
+                name,
+                status: Status::Fail,
+                reason: Some(reason),
+                ms: 0,
+            });
+        }
+        if !reached_end && failure.is_none() {
+            failure = Some(format!("the tests did not come to their end: {cause}"));
+        }
+        Environment {
+            name: self.name,
+            kernel: self.kernel,
+            caps: self.caps,
+            tests: self.tests,
+            failure,
+            notes: self.notes,
+            console: None,
+        }
+    }
+
+    /// Why nothing more came, as far as the lines tell.
+    fn cause(&self, ending: &Ending) -> String {
+        match (self.exit, ending) {
+            (Some(status), _) if self.end.is_none() => {
+                format!("the test program ended early, with status {status}")
+            }
+            (_, Ending::Closed) => "it ended in the middle of it".into(),
+            (_, Ending::Silent(seconds)) => format!("nothing was heard for {seconds} s: hung"),
+            (_, Ending::TooLong(seconds)) => format!("the whole took longer than {seconds} s"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UP: &str = r#"{"init": "7.3.4-lab"}"#;
+    const BEGIN: &str = r#"{"kernel":"7.3.4-lab","caps":{"GUEST_MEMFD":1},"tests":["a","b"]}"#;
+    const A_STARTS: &str = r#"{"start":"a"}"#;
+    const A_PASSES: &str = r#"{"name":"a","status":"pass","reason":null,"ms":3}"#;
+    const B_STARTS: &str = r#"{"start":"b"}"#;
+    const B_SKIPS: &str = r#"{"name":"b","status":"skip","reason":"no KVM","ms":0}"#;
+    const END: &str = r#"{"end":2}"#;
+
+    const ALL: [&str; 7] = [UP, BEGIN, A_STARTS, A_PASSES, B_STARTS, B_SKIPS, END];
+
+    fn follow(lines: &[&str]) -> Follower {
+        let mut follower = Follower::new("lab");
+        for line in lines {
+            follower.line(line);
+        }
+        follower
+    }
+
+    fn reason(environment: &Environment, test: &str) -> String {
+        let outcome = environment.outcome(test).expect("it is listed");
+        assert_eq!(outcome.status, Status::Fail, "{test}");
+        outcome.reason.clone().expect("a failure has a reason")
+    }
+
+    #[test]
+    fn a_whole_run_is_good() {
+        let follower = follow(&ALL);
+        assert!(follower.has_begun() && follower.has_ended());
+        let environment = follower.finish(&Ending::Closed, None);
+        assert!(environment.is_good(), "{environment:?}");
+        assert_eq!(environment.kernel, "7.3.4-lab");
+        assert_eq!(environment.caps["GUEST_MEMFD"], 1);
+        assert_eq!(environment.count(Status::Pass), 1);
+        assert_eq!(environment.count(Status::Skip), 1);
+    }
+
+    #[test]
+    fn a_run_that_lacks_any_line_of_weight_is_not_good() {
+        // The first and the starts only help to find reasons.
+        for missing in [BEGIN, A_PASSES, B_SKIPS, END] {
+            let lines: Vec<&str> = ALL.into_iter().filter(|line| *line != missing).collect();
+            let environment = follow(&lines).finish(&Ending::Closed, None);
+            assert!(!environment.is_good(), "without {missing}");
+            assert!(environment.failure.is_some(), "without {missing}");
+        }
+    }
+
+    #[test]
+    fn a_run_cut_anywhere_is_not_good() {
+        let text = ALL.join("\n");
+        // Without the end of the last line it is still the last line.
+        for cut in 0..text.len() {
+            let lines: Vec<&str> = text[..cut].lines().collect();
+            let environment = follow(&lines).finish(&Ending::Closed, None);
+            assert!(!environment.is_good(), "cut after {cut}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_never_starts_its_first_program_fails() {
+        let panic = "[0.9] Kernel panic - not syncing: No working init found.";
+        let environment = follow(&[]).finish(&Ending::Closed, Some(panic));
+        assert!(!environment.is_good());
+        let failure = environment.failure.expect("it failed");
+        assert!(failure.contains("No working init found"), "{failure}");
+    }
+
+    #[test]
+    fn a_hang_is_told_of_the_test_that_ran_and_of_those_that_never_did() {
+        let environment = follow(&ALL[..3]).finish(&Ending::Silent(120), None);
+        assert!(reason(&environment, "a").contains("did not end: nothing was heard for 120 s"));
+        assert!(reason(&environment, "b").contains("did not run"));
+        assert!(environment.failure.is_some());
+    }
+
+    #[test]
+    fn a_panic_in_a_test_is_told_of_that_test() {
+        let panic = "[9.9] Kernel panic - not syncing: Fatal exception";
+        let environment = follow(&ALL[..5]).finish(&Ending::Closed, Some(panic));
+        assert!(reason(&environment, "b").contains("did not end: the kernel ended"));
+        assert_eq!(
+            environment.outcome("a").map(|a| a.status),
+            Some(Status::Pass)
+        );
+    }
+
+    #[test]
+    fn a_panic_after_the_last_test_is_a_failure_all_the_same() {
+        let environment = follow(&ALL).finish(&Ending::Closed, Some("Kernel panic"));
+        assert!(!environment.is_good());
+        assert_eq!(environment.count(Status::Fail), 0);
+    }
+
+    #[test]
+    fn a_program_that_dies_is_told_with_its_status() {
+        let lines = [&ALL[..3], &[r#"{"exit": 139}"#]].concat();
+        let environment = follow(&lines).finish(&Ending::Closed, None);
+        assert!(reason(&environment, "a").contains("ended early, with status 139"));
+    }
+
+    #[test]
+    fn no_test_at_all_is_a_failure() {
+        let empty = r#"{"kernel":"7.3.4","caps":{},"tests":[]}"#;
+        let environment = follow(&[empty, r#"{"end":0}"#]).finish(&Ending::Closed, None);
+        assert!(!environment.is_good());
+    }
+
+    #[test]
+    fn noise_between_the_lines_is_passed_over() {
+        let mut follower = Follower::new("lab");
+        for line in ALL {
+            assert_eq!(follower.line("random: crng init done"), None);
+            assert_eq!(follower.line("{\"half\":"), None);
+            assert_eq!(follower.line("[1,2]"), None);
+            follower.line(&format!("{line}\r"));
+        }
+        assert!(follower.finish(&Ending::Closed, None).is_good());
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs the test program, here or in an emulator, and watches the clock.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::follow::{Ending, Event, Follower};
+use super::report::Environment;
+use crate::lab::{boot, cache};
+
+/// How long is waited, for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the tests to begin: for a kernel to boot.
+    pub begin: Duration,
+    /// For a test to end.
+    pub test: Duration,
+    /// For all.
+    pub whole: Duration,
+    /// For the program to go away when it has said that it is done.
+    pub leave: Duration,
+}
+
+impl Patience {
+    /// What is enough on a machine with much else to do.
+    pub const USUAL: Self = Self {
+        begin: Duration::from_secs(90),
+        test: Duration::from_secs(120),
+        whole: Duration::from_secs(900),
+        leave: Duration::from_secs(15),
+    };
+}
+
+/// Runs the program on this machine.
+///
+/// # Errors
+/// It cannot be started.
+pub fn on_host(
+    name: &str,
+    mut command: Command,
+    patience: Patience,
+) -> Result<Environment, String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let (follower, ending) = run(name, &mut command, patience)?;
+    Ok(follower.finish(&ending, None))
+}
+
+/// Boots a machine whose console is written to a file. What the emulator
+/// itself complains of is added there.
+///
+/// # Errors
+/// The emulator cannot be started.
+pub fn booted(
+    name: &str,
+    command: &mut Command,
+    console: &Path,
+    patience: Patience,
+) -> Result<Environment, String> {
+    let complaints = console.with_extension("emulator");
+    let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
+    command.stderr(file);
+    let (follower, ending) = run(name, command, patience)?;
+    let said = fs::read(&complaints).unwrap_or_default();
+    let mut log = File::options().create(true).append(true).open(console);
+    let added = log.as_mut().map(|log| log.write_all(&said));
+    added
+        .map_err(|e| cache::at(console, e))?
+        .map_err(|e| cache::at(console, &e))?;
+    cache::remove(&complaints)?;
+    let text = boot::console(console);
+    let mut environment = follower.finish(&ending, boot::last_words(&text));
+    environment.console = Some(console.to_path_buf());
+    Ok(environment)
+}
+
+/// Follows a command to its end, or to the end of one's patience.
+fn run(
+    name: &str,
+    command: &mut Command,
+    patience: Patience,
+) -> Result<(Follower, Ending), String> {
+    let start = Instant::now();
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().map_err(|e| format!("{program}: {e}"))?;
+    let lines = lines_of(&mut child);
+    let mut follower = Follower::new(name);
+    let ending = loop {
+        let now = match (follower.has_begun(), follower.has_ended()) {
+            (_, true) => patience.leave,
+            (false, _) => patience.begin,
+            (true, _) => patience.test,
+        };
+        let left = patience.whole.saturating_sub(start.elapsed());
+        match lines.recv_timeout(now.min(left)) {
+            Ok(line) => {
+                if let Some(event) = follower.line(&line) {
+                    show(name, start, &event);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break Ending::Closed,
+            Err(RecvTimeoutError::Timeout) if now < left => break Ending::Silent(now.as_secs()),
+            Err(RecvTimeoutError::Timeout) => break Ending::TooLong(patience.whole.as_secs()),
+        }
+    };
+    // Whatever it does now, nobody waits for it.
+    let _ = child.kill();
+    let _ = child.wait();
+    Ok((follower, ending))
+}
+
+fn show(name: &str, start: Instant, event: &Event) {
+    let seconds = start.elapsed().as_secs_f32();
+    match event {
+        Event::Up(release) => eprintln!("  {name}: Linux {release} is up after {seconds:.1} s"),
+        Event::Begun(count) => eprintln!("  {name}: {count} tests"),
+        Event::Note(note) => eprintln!("  {name}: note: {note}"),
+        Event::Ended(test) => {
+            let word = test.status.word();
+            eprintln!("  {name}: {word}  {} ({} ms)", test.name, test.ms);
+        }
+    }
+}
+
+/// The lines that a program prints, as they come.
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let (to, from) = channel();
+    if let Some(out) = child.stdout.take() {
+        thread::spawn(move || {
+            let mut out = BufReader::new(out);
+            let mut line = Vec::new();
+            // Lines may be garbled; what is no text is not the end of it.
+            while matches!(out.read_until(b'\n', &mut line), Ok(1..)) {
+                if to
+                    .send(String::from_utf8_lossy(&line).into_owned())
+                    .is_err()
+                {
+                    break;
+                }
+                line.clear();
+            }
+        });
+    }
+    from
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hw_test::report::Status;
+
+    const SHORT: Patience = Patience {
+        begin: Duration::from_secs(5),
+        test: Duration::from_millis(300),
+        whole: Duration::from_secs(20),
+        leave: Duration::from_millis(300),
+    };
+
+    const BEGIN: &str = r#"echo '{"kernel":"k","caps":{},"tests":["a"]}'; echo '{"start":"a"}';"#;
+    const PASS: &str = r#"echo '{"name":"a","status":"pass","reason":null,"ms":1}';"#;
+    const END: &str = r#"echo '{"end":1}';"#;
+
+    fn shell(script: &str, patience: Patience) -> Environment {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        let (follower, ending) = run("it", &mut command, patience).expect("sh starts");
+        follower.finish(&ending, None)
+    }
+
+    #[test]
+    fn a_program_that_says_all_is_good_even_if_it_lingers() {
+        assert!(shell(&format!("{BEGIN}{PASS}{END}"), SHORT).is_good());
+        let start = Instant::now();
+        assert!(shell(&format!("{BEGIN}{PASS}{END} exec sleep 60"), SHORT).is_good());
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_and_fails() {
+        let environment = shell(&format!("{BEGIN} exec sleep 60"), SHORT);
+        let outcome = environment.outcome("a").expect("it is listed");
+        assert_eq!(outcome.status, Status::Fail);
+        assert!(environment.failure.is_some());
+    }
+
+    #[test]
+    fn a_program_that_talks_forever_is_ended_and_fails() {
+        let patience = Patience {
+            whole: Duration::from_secs(1),
+            ..SHORT
+        };
+        let environment = shell(&format!("{BEGIN} while sleep 0.1; do echo; done"), patience);
+        let failure = environment.failure.expect("it failed");
+        assert!(failure.contains("longer than 1 s"), "{failure}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_not_end_the_following() {
+        let noise = r"printf '\377\376\n';";
+        assert!(shell(&format!("{BEGIN}{noise}{PASS}{END}"), SHORT).is_good());
+    }
+
+    #[test]
+    fn a_machine_that_panics_fails_though_all_tests_passed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let console = folder.path().join("console.log");
+        let panic = format!(
+            "echo 'Kernel panic - not syncing: it' >{};",
+            console.display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{panic}{BEGIN}{PASS}{END}")]);
+        command.stdout(Stdio::piped());
+        let environment = booted("it", &mut command, &console, SHORT).expect("sh starts");
+        assert!(!environment.is_good());
+        assert_eq!(environment.console.as_deref(), Some(console.as_path()));
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Boots an environment in the emulator.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::environment::Architecture;
+use super::kernel::Ready;
+
+/// The devices that tests find, all in IOMMU groups of their own: a network
+/// card with an MSI-X BAR and an I/O BAR, one BAR of 1 MiB, a BAR that is plain
+/// memory beside one smaller than a page, and a disk controller with its MSI-X
+/// table in the middle of its registers.
+const DEVICES: [&str; 10] = [
+    "-device",
+    "e1000e,romfile=",
+    "-device",
+    "edu",
+    "-object",
+    "memory-backend-ram,id=shared,size=1M,share=on",
+    "-device",
+    "ivshmem-plain,memdev=shared",
+    "-device",
+    "nvme,serial=lab",
+];
+
+/// How much memory the lab's machine has, in MiB.
+const MEMORY: &str = "1024";
+
+/// Where the first serial port goes, and what is run.
+#[derive(Clone, Copy, Debug)]
+pub enum Console<'a> {
+    /// The tests run; the console goes to this file, and the second port, with
+    /// the results, to standard output. Differential tests make so many random
+    /// operations.
+    File(&'a Path, u64),
+    /// A shell runs, here.
+    Shell,
+}
+
+/// The command that boots an environment. The machine never starts anew: a
+/// panic ends it.
+pub fn command(
+    architecture: &Architecture,
+    ready: &Ready,
+    initramfs: &Path,
+    console: Console<'_>,
+) -> Command {
+    let mut command = Command::new(architecture.qemu);
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
+    command.args(["-display", "none", "-smp", "1", "-m", MEMORY]);
+    command.args(architecture.machine).args(DEVICES);
+    command.arg("-kernel").arg(&ready.image);
+    command.arg("-initrd").arg(initramfs);
+    let mut parameters = format!(
+        "console={} panic=-1 oops=panic {}",
+        architecture.serial[0], architecture.parameters
+    );
+    match console {
+        Console::File(path, operations) => {
+            parameters += &format!(" lab.operations={operations}");
+            let mut file = OsString::from("file:");
+            file.push(path);
+            command.arg("-serial").arg(file);
+            command.args(["-serial", "stdio"]);
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+        }
+        Console::Shell => {
+            parameters += " quiet lab.shell";
+            command.args(["-serial", "mon:stdio", "-serial", "null"]);
+        }
+    }
+    command.arg("-append").arg(parameters);
+    command
+}
+
+/// The line of a console that says why a kernel ended, if there is one.
+pub fn last_words(console: &str) -> Option<&str> {
+    const MARKS: [&str; 2] = ["Kernel panic - not syncing", "BUG: "];
+    let is_one = |line: &&str| MARKS.iter().any(|mark| line.contains(mark));
+    console.lines().map(str::trim).find(is_one)
+}
+
+/// What the console said, its end if it is long.
+pub fn console(path: &Path) -> String {
+    const MOST: usize = 512 * 1024;
+    let bytes = fs::read(path).unwrap_or_default();
+    let end = &bytes[bytes.len().saturating_sub(MOST)..];
+    String::from_utf8_lossy(end).replace('\r', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::environment::X86_64;
+
+    #[test]
+    fn the_console_goes_to_a_file_and_the_results_to_standard_output() {
+        let ready = Ready {
+            environment: "it",
+            origin: String::new(),
+            image: "image".into(),
+            modules: Vec::new(),
+            busybox: "busybox".into(),
+        };
+        let place = Path::new("console.log");
+        let command = command(&X86_64, &ready, Path::new("ramfs"), Console::File(place, 7));
+        let words: Vec<String> = command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        let serial = words
+            .iter()
+            .position(|word| word == "-serial")
+            .expect("a port");
+        assert_eq!(
+            words[serial..serial + 4].join(" "),
+            "-serial file:console.log -serial stdio"
+        );
+        let last = words.last().expect("parameters");
+        assert!(last.contains("panic=-1") && last.contains("lab.operations=7"));
+    }
+
+    #[test]
+    fn the_first_line_that_tells_of_the_end_is_found() {
+        let console = "[1.0] Linux\r\n[1.2] Kernel panic - not syncing: No init found.\r\n---[ end";
+        let words = last_words(console).expect("a panic");
+        assert_eq!(words, "[1.2] Kernel panic - not syncing: No init found.");
+        assert_eq!(last_words("[1.0] all is well\n"), None);
+    }
+}

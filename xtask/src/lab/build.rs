@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Builds a kernel from Debian's source: unpack, patch, configure, make. An
+//! interrupted build goes on where it was.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::cache::{self, Cache};
+use super::environment::{Architecture, Recipe};
+use super::kernel::files;
+use crate::shell::{self, root};
+
+/// How often progress is shown.
+const BEAT: Duration = Duration::from_secs(10);
+
+/// How kernels are built on this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Builder {
+    /// How many jobs at a time.
+    pub jobs: usize,
+    /// How long a build may take, if that is limited.
+    pub limit: Option<Duration>,
+}
+
+/// The recipe's files: what the kernel is, beside its source.
+///
+/// # Errors
+/// One cannot be read.
+pub fn inputs(recipe: Recipe) -> Result<Vec<Vec<u8>>, String> {
+    let mut inputs = vec![configuration(recipe)?.into_bytes()];
+    for patch in patches(recipe) {
+        inputs.push(fs::read(&patch).map_err(|e| cache::at(&patch, &e))?);
+    }
+    Ok(inputs)
+}
+
+impl Builder {
+    /// Builds the source of a package into a folder.
+    ///
+    /// # Errors
+    /// A step fails, or the build takes longer than it may; it can be gone on
+    /// with then.
+    pub fn build(
+        &self,
+        cache: &Cache,
+        architecture: &Architecture,
+        recipe: Recipe,
+        debs: &[PathBuf],
+        to: &Path,
+    ) -> Result<(), String> {
+        let name = format!("Linux {}{}", recipe.line, recipe.suffix);
+        let folder = cache
+            .folder("builds")?
+            .join(to.file_name().unwrap_or_default());
+        let tree = folder.join("tree");
+        if !tree.exists() {
+            eprintln!("xtask: lab: {name}: unpacking the source");
+            let new = folder.join("tree.new");
+            cache::remove(&new)?;
+            unpack(debs, &folder.join("package"), &new)?;
+            patch(recipe, &new)?;
+            configure(recipe, &new)?;
+            fs::rename(&new, &tree).map_err(|e| cache::at(&tree, &e))?;
+        }
+        self.make(&name, architecture.image.0, &tree, &folder.join("make.log"))?;
+        let image = tree.join(architecture.image.1);
+        fs::copy(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
+        cache::remove(&folder)
+    }
+
+    /// Runs make, showing how far it is.
+    fn make(&self, name: &str, target: &str, tree: &Path, log: &Path) -> Result<(), String> {
+        let start = Instant::now();
+        eprintln!("xtask: lab: {name}: building, with {} jobs", self.jobs);
+        let mut log_file = File::create(log).map_err(|e| cache::at(log, &e))?;
+        let errors = log_file.try_clone().map_err(|e| cache::at(log, &e))?;
+        let mut command = Command::new("nice");
+        command.args(["-n", "10", "make", target]).current_dir(tree);
+        command.arg(format!("-j{}", self.jobs));
+        // The same source makes the same kernel.
+        command.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970");
+        command.envs([("KBUILD_BUILD_USER", "lab"), ("KBUILD_BUILD_HOST", "lab")]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors);
+        let mut child = command.spawn().map_err(|e| format!("nice make: {e}"))?;
+        let (to, lines) = channel();
+        if let Some(out) = child.stdout.take() {
+            thread::spawn(move || for_each_line(out, |line| to.send(line).is_ok()));
+        }
+        let (mut steps, mut shown) = (0, Instant::now());
+        loop {
+            match lines.recv_timeout(BEAT) {
+                Ok(line) => {
+                    steps += usize::from(line.starts_with("  "));
+                    let _ = writeln!(log_file, "{line}");
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if shown.elapsed() >= BEAT {
+                let seconds = start.elapsed().as_secs();
+                eprintln!("xtask: lab: {name}: {steps} files built in {seconds} s");
+                shown = Instant::now();
+            }
+            if self.limit.is_some_and(|limit| start.elapsed() > limit) {
+                stop(&mut child);
+                let minutes = start.elapsed().as_secs() / 60;
+                return Err(format!(
+                    "building {name} took longer than {minutes} minutes; the next run goes on with it"
+                ));
+            }
+        }
+        let status = child.wait().map_err(|e| format!("make: {e}"))?;
+        match status.success() {
+            true => {
+                let seconds = start.elapsed().as_secs();
+                eprintln!("xtask: lab: {name}: built, {steps} files in {seconds} s");
+                Ok(())
+            }
+            false => Err(format!(
+                "{name} does not build; {} ends with:\n{}",
+                log.display(),
+                last_lines(&fs::read_to_string(log).unwrap_or_default(), 15)
+            )),
+        }
+    }
+}
+
+fn for_each_line(out: ChildStdout, mut take: impl FnMut(String) -> bool) {
+    let lines = BufReader::new(out).lines().map_while(Result::ok);
+    for line in lines {
+        if !take(line) {
+            break;
+        }
+    }
+}
+
+/// Ends make in the way that lets it end its own children.
+fn stop(child: &mut Child) {
+    shell::succeeds("kill", &["-TERM", &child.id().to_string()]);
+    let _ = child.wait();
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The source's archive out of its package, and the source out of its archive.
+fn unpack(debs: &[PathBuf], package: &Path, tree: &Path) -> Result<(), String> {
+    cache::remove(package)?;
+    cache::make_folder(package)?;
+    cache::make_folder(tree)?;
+    for deb in debs {
+        shell::capture(Command::new("dpkg-deb").arg("-x").arg(deb).arg(package))?;
+    }
+    let is_archive = |path: &PathBuf| path.to_string_lossy().contains(".tar.");
+    let archive = files(&package.join("usr/src")).into_iter().find(is_archive);
+    let archive = archive.ok_or("the source package has no archive in it")?;
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(archive).arg("-C").arg(tree);
+    shell::capture(tar.arg("--strip-components=1"))?;
+    cache::remove(package)
+}
+
+/// Applies the recipe's patches; each must fit as it is.
+fn patch(recipe: Recipe, tree: &Path) -> Result<(), String> {
+    for patch in patches(recipe) {
+        let mut command = Command::new("patch");
+        command.args(["-p1", "--batch", "--forward", "--fuzz=0", "-i"]);
+        let applied = shell::capture(command.arg(&patch).current_dir(tree));
+        applied.map_err(|error| {
+            let version = version(&fs::read_to_string(tree.join("Makefile")).unwrap_or_default());
+            let name = patch.file_name().unwrap_or_default().to_string_lossy();
+            let known = patch.with_file_name("versions");
+            let known = fs::read_to_string(known).unwrap_or_else(|_| "not noted".into());
+            let known = known.split_whitespace().collect::<Vec<_>>().join(", ");
+            format!("{name} does not apply to Linux {version}; versions it is known to apply to: {known} ({error})")
+        })?;
+    }
+    Ok(())
+}
+
+/// The version that a kernel's Makefile states.
+fn version(makefile: &str) -> String {
+    let field = |name: &str| {
+        let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(" = ")?.to_string());
+        makefile
+            .lines()
+            .find_map(value)
+            .unwrap_or_else(|| "?".into())
+    };
+    let parts = ["VERSION", "PATCHLEVEL", "SUBLEVEL"].map(field);
+    parts.join(".")
+}
+
+/// Configures the source, and sees that nothing that was asked for got lost:
+/// an option may be renamed or have new conditions from one version to the
+/// next.
+fn configure(recipe: Recipe, tree: &Path) -> Result<(), String> {
+    let make = |target: &str| shell::capture(Command::new("make").arg(target).current_dir(tree));
+    make("tinyconfig")?;
+    let path = tree.join(".config");
+    let read = || fs::read_to_string(&path).map_err(|e| cache::at(&path, &e));
+    let wanted = configuration(recipe)?;
+    let start = format!("{}\n{wanted}", read()?);
+    fs::write(&path, start).map_err(|e| cache::at(&path, &e))?;
+    make("olddefconfig")?;
+    let lost = lost(&wanted, &read()?);
+    match lost.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "this version's configuration does not take: {}",
+            lost.join(", ")
+        )),
+    }
+}
+
+/// The recipe's options, the suffix among them.
+fn configuration(recipe: Recipe) -> Result<String, String> {
+    let path = folder().join(recipe.config);
+    let text = fs::read_to_string(&path).map_err(|e| cache::at(&path, &e))?;
+    Ok(format!(
+        "{text}\nCONFIG_LOCALVERSION=\"{}\"\n",
+        recipe.suffix
+    ))
+}
+
+/// The recipe's patches, in the order of their names.
+fn patches(recipe: Recipe) -> Vec<PathBuf> {
+    let all = recipe.patches.map(|name| files(&folder().join(name)));
+    let is_patch = |path: &PathBuf| path.extension().is_some_and(|end| end == "patch");
+    all.into_iter().flatten().filter(is_patch).collect()
+}
+
+fn folder() -> PathBuf {
+    root().join("xtask").join("lab")
+}
+
+/// The wanted options that a configuration does not have.
+fn lost(wanted: &str, got: &str) -> Vec<String> {
+    let is_there = |option: &str| match option.strip_suffix("=n") {
+        Some(name) => !got
+            .lines()
+            .any(|line| line.starts_with(&format!("{name}="))),
+        None => got.lines().any(|line| line == option),
+    };
+    let options = wanted.lines().filter(|line| line.starts_with("CONFIG_"));
+    options
+        .filter(|option| !is_there(option))
+        .map(String::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::environment::{ENVIRONMENTS, Kernel};
+
+    #[test]
+    fn an_option_that_got_lost_is_named() {
+        let wanted = "# words\nCONFIG_KVM=y\nCONFIG_NEW=y\nCONFIG_DEBUG=n\nCONFIG_OLD=n\n";
+        let got = "CONFIG_KVM=y\n# CONFIG_NEW is not set\nCONFIG_OLD=y\n";
+        assert_eq!(lost(wanted, got), ["CONFIG_NEW=y", "CONFIG_OLD=n"]);
+    }
+
+    #[test]
+    fn the_version_is_the_makefiles() {
+        let makefile = "# SPDX\nVERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n";
+        assert_eq!(version(makefile), "7.3.4");
+        assert_eq!(version(""), "?.?.?");
+    }
+
+    #[test]
+    fn every_recipe_of_an_environment_has_its_files() {
+        for environment in ENVIRONMENTS {
+            if let Kernel::Built(recipe) = environment.kernel {
+                let inputs = inputs(recipe).expect("they are there");
+                let folder_is_filled = recipe.patches.is_none() || inputs.len() > 1;
+                assert!(folder_is_filled, "{}", environment.name);
+                assert!(
+                    configuration(recipe)
+                        .expect("it is there")
+                        .contains(recipe.suffix)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_build_that_takes_too_long_is_stopped_and_its_tree_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("Makefile"), "slow:\n\tsleep 60\n").expect("written");
+        let builder = Builder {
+            jobs: 1,
+            limit: Some(Duration::ZERO),
+        };
+        let log = folder.path().join("make.log");
+        let error = builder
+            .make("it", "slow", folder.path(), &log)
+            .expect_err("too long");
+        assert!(error.contains("took longer"), "{error}");
+        assert!(folder.path().join("Makefile").exists());
+    }
+
+    #[test]
+    fn a_build_that_fails_shows_the_end_of_its_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(
+            folder.path().join("Makefile"),
+            "it:\n\t@echo nothing works; false\n",
+        )
+        .expect("written");
+        let builder = Builder {
+            jobs: 1,
+            limit: None,
+        };
+        let log = folder.path().join("make.log");
+        let error = builder
+            .make("it", "it", folder.path(), &log)
+            .expect_err("it fails");
+        assert!(error.contains("nothing works"), "{error}");
+    }
+}

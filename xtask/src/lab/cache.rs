@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What was downloaded and built, by content: a name says what is inside, so
+//! what is there is right, and needs no network.
+//!
+//! Everything is made under a name of its own and renamed when it is whole.
+//! What an interrupted run leaves behind is under `unfinished/`.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// What the cache's folder is called.
+const NAME: &str = "private-mmio-lab";
+
+/// The cache's folder, and a lock on it for as long as this lives.
+#[derive(Debug)]
+pub struct Cache {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Cache {
+    /// Opens the cache, and waits until nobody else uses it.
+    ///
+    /// # Errors
+    /// It cannot be made, or there is no place for it.
+    pub fn open() -> Result<Self, String> {
+        Self::at(&place()?)
+    }
+
+    /// Opens the cache in this folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn at(root: &Path) -> Result<Self, String> {
+        make_folder(root)?;
+        let path = root.join("lock");
+        let lock = File::create(&path).map_err(|e| at(&path, &e))?;
+        if lock.try_lock().is_err() {
+            eprintln!(
+                "xtask: waiting for another run that uses {}",
+                root.display()
+            );
+            lock.lock().map_err(|e| at(&path, &e))?;
+        }
+        Ok(Self {
+            root: root.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    /// A folder of the cache; it is made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, String> {
+        let folder = self.root.join(name);
+        make_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// A fresh folder to make something in, of which `finish` is told.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&self, name: &str) -> Result<PathBuf, String> {
+        let folder = self.folder("unfinished")?.join(name);
+        remove(&folder)?;
+        make_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// Renames what is whole to its place. What is there already stays: it is
+    /// the same.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn finish(&self, made: &Path, place: &Path) -> Result<(), String> {
+        if place.exists() {
+            return remove(made);
+        }
+        fs::rename(made, place).map_err(|e| at(place, &e))
+    }
+
+    /// Where the cache is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+/// Where the cache belongs.
+///
+/// # Errors
+/// Neither `XDG_CACHE_HOME` nor `HOME` says where.
+pub fn place() -> Result<PathBuf, String> {
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let home = || absolute("HOME").map(|home| home.join(".cache"));
+    let caches = absolute("XDG_CACHE_HOME").or_else(home);
+    let caches = caches.ok_or("no place for a cache: neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(caches.join(NAME))
+}
+
+/// Writes a file so that it is there wholly or not at all.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), String> {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    fs::write(&new, content).map_err(|e| at(&new, &e))?;
+    fs::rename(&new, path).map_err(|e| at(path, &e))
+}
+
+/// Removes a file or a folder that may not be there.
+///
+/// # Errors
+/// It is there and stays.
+pub fn remove(path: &Path) -> Result<(), String> {
+    let removed = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder and those above it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_folder(path: &Path) -> Result<(), String> {
+    fs::create_dir_all(path).map_err(|e| at(path, &e))
+}
+
+/// How many bytes the files below a path have.
+pub fn size(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return 0;
+    };
+    if !meta.is_dir() {
+        return meta.len();
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| size(&entry.path())).sum()
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+pub fn hash_of_file(path: &Path) -> Result<String, String> {
+    let mut file = File::open(path).map_err(|e| at(path, &e))?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut block).map_err(|e| at(path, &e))? {
+            0 => return Ok(hex(hasher)),
+            read => hasher.update(&block[..read]),
+        }
+    }
+}
+
+/// The SHA-256 of some parts and their lengths, in hexadecimal: the name of
+/// what is made of them.
+pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.len().to_le_bytes());
+        hasher.update(part);
+    }
+    hex(hasher)
+}
+
+fn hex(hasher: Sha256) -> String {
+    let bytes = hasher.finalize();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An error and where it was.
+pub fn at(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unfinished_is_not_there_and_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path()).expect("a cache");
+        let scratch = cache.scratch("kernel").expect("a scratch folder");
+        fs::write(scratch.join("half"), "ha").expect("written");
+        // The run ends here; the next one begins again, with nothing of it.
+        let scratch = cache.scratch("kernel").expect("a scratch folder");
+        assert!(!scratch.join("half").exists());
+        fs::write(scratch.join("whole"), "whole").expect("written");
+        let place = cache.folder("kernels").expect("a folder").join("k");
+        assert!(!place.exists());
+        cache.finish(&scratch, &place).expect("renamed");
+        assert_eq!(
+            fs::read_to_string(place.join("whole")).ok().as_deref(),
+            Some("whole")
+        );
+        assert_eq!(size(&place), 5);
+    }
+
+    #[test]
+    fn a_key_tells_parts_from_their_concatenation() {
+        let one: [&[u8]; 2] = [b"ab", b"c"];
+        let other: [&[u8]; 2] = [b"a", b"bc"];
+        assert_ne!(key(one), key(other));
+        assert_eq!(key(one), key(one));
+    }
+
+    #[test]
+    fn the_hash_of_a_file_is_its_sha256() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("abc");
+        write(&file, b"abc").expect("written");
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hash_of_file(&file).as_deref(), Ok(known));
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a lab kernel finds in its memory: busybox, the modules, the tests, and
+//! the script that starts them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::cache::{self, Cache};
+use super::kernel::Ready;
+
+/// The first program that a lab kernel starts.
+const INIT: &str = include_str!("../../lab/init");
+
+/// Puts an environment's initramfs together; returns where it is. It is named
+/// after what is in it, and the environment's earlier ones are removed.
+///
+/// # Errors
+/// A part cannot be read, or the whole cannot be written.
+pub fn assemble(
+    cache: &Cache,
+    ready: &Ready,
+    program: &Path,
+    results_port: &str,
+) -> Result<PathBuf, String> {
+    let mut archive = Archive::default();
+    for folder in ["bin", "dev", "etc", "modules"] {
+        archive.folder(folder);
+    }
+    // The kernel opens it for init before init can mount anything.
+    archive.device("dev/console", 5, 1);
+    let read = |path: &Path| fs::read(path).map_err(|e| cache::at(path, &e));
+    archive.file("init", 0o755, INIT.as_bytes())?;
+    archive.file("bin/busybox", 0o755, &read(&ready.busybox)?)?;
+    archive.file("hw-tests", 0o755, &read(program)?)?;
+    archive.file("etc/results", 0o644, results_port.as_bytes())?;
+    for module in &ready.modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("modules/{name}"), 0o644, &read(module)?)?;
+    }
+    let bytes = archive.end();
+    let folder = cache.folder("initramfs")?.join(ready.environment);
+    let place = folder.join(format!("{}.cpio", cache::key([bytes.as_slice()])));
+    if !place.exists() {
+        cache::remove(&folder)?;
+        cache::make_folder(&folder)?;
+        cache::write(&place, &bytes)?;
+    }
+    Ok(place)
+}
+
+/// A cpio archive in the format that Linux documents for its initramfs
+/// (`buffer-format.rst`): a header of hexadecimal fields, the name, the
+/// content, each padded to four bytes.
+#[derive(Debug, Default)]
+pub struct Archive {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Archive {
+    /// Adds a folder.
+    pub fn folder(&mut self, name: &str) {
+        self.entry(name, 0o040_755, 0, (0, 0));
+    }
+
+    /// Adds a character device.
+    pub fn device(&mut self, name: &str, major: u32, minor: u32) {
+        self.entry(name, 0o020_600, 0, (major, minor));
+    }
+
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// It is 4 GiB or larger: the format has no room for its size.
+    pub fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<(), String> {
+        let size = u32::try_from(content.len()).map_err(|_| format!("{name} is too large"))?;
+        self.entry(name, 0o100_000 | mode, size, (0, 0));
+        self.bytes.extend_from_slice(content);
+        self.pad();
+        Ok(())
+    }
+
+    /// The whole archive.
+    pub fn end(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, 0, (0, 0));
+        self.bytes
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, size: u32, device: (u32, u32)) {
+        self.entries += 1;
+        let name_size = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
+        let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
+        let fields = [
+            self.entries,
+            mode,
+            0, // owner
+            0, // group
+            links,
+            0, // time: the same content makes the same archive
+            size,
+            0, // device of the file system
+            0,
+            device.0,
+            device.1,
+            name_size,
+            0, // checksum: not in this format
+        ];
+        let mut header = String::from("070701");
+        for field in fields {
+            // Writing to a string cannot fail.
+            let _ = write!(header, "{field:08X}");
+        }
+        self.bytes.extend_from_slice(header.as_bytes());
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader that shares nothing with the writer: name, mode and content.
+    fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
+        let mut entries = Vec::new();
+        loop {
+            assert_eq!(&bytes[..6], b"070701");
+            let field = |number: usize| {
+                let at = 6 + number * 8;
+                let text = std::str::from_utf8(&bytes[at..at + 8]).expect("text");
+                usize::from_str_radix(text, 16).expect("hexadecimal")
+            };
+            let (mode, size, name_size) = (field(1), field(6), field(11));
+            let name = std::str::from_utf8(&bytes[110..110 + name_size - 1]).expect("text");
+            let content_at = (110 + name_size).div_ceil(4) * 4;
+            let content = &bytes[content_at..content_at + size];
+            if name == "TRAILER!!!" {
+                return entries;
+            }
+            let mode = u32::try_from(mode).expect("small");
+            entries.push((name.to_string(), mode, content.to_vec()));
+            bytes = &bytes[(content_at + size).div_ceil(4) * 4..];
+        }
+    }
+
+    #[test]
+    fn an_archive_has_what_was_put_in_whatever_the_lengths() {
+        let mut archive = Archive::default();
+        archive.folder("bin");
+        archive.device("dev/console", 5, 1);
+        for length in 0..9 {
+            let (name, content) = ("n".repeat(length + 1), vec![b'c'; length]);
+            archive.file(&name, 0o644, &content).expect("small");
+        }
+        let entries = read(&archive.end());
+        assert_eq!(entries[0], ("bin".to_string(), 0o040_755, Vec::new()));
+        assert_eq!(
+            entries[1],
+            ("dev/console".to_string(), 0o020_600, Vec::new())
+        );
+        for (length, entry) in entries[2..].iter().enumerate() {
+            let expected = ("n".repeat(length + 1), 0o100_644, vec![b'c'; length]);
+            assert_eq!(*entry, expected);
+        }
+        assert_eq!(entries.len(), 11);
+    }
+
+    #[test]
+    fn the_same_content_makes_the_same_archive() {
+        let make = || {
+            let mut archive = Archive::default();
+            archive.file("init", 0o755, b"#!/bin/sh").expect("small");
+            archive.end()
+        };
+        assert_eq!(make(), make());
+    }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An environment's kernel and busybox, made ready: from the cache, or
+//! downloaded, or built.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::apt::Apt;
+use super::build::Builder;
+use super::cache::{self, Cache};
+use super::doctor;
+use super::environment::{Architecture, Environment, Kernel};
+use super::manifest::Manifest;
+use super::modules;
+use super::packages::{self, Package};
+use crate::shell;
+
+/// The package with a busybox that stands on nothing.
+const BUSYBOX: &str = "busybox-static";
+
+/// All that is needed to boot an environment.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Its name.
+    pub environment: &'static str,
+    /// The packages that it is made of, for people.
+    pub origin: String,
+    /// The kernel.
+    pub image: PathBuf,
+    /// Its modules in the order of loading; none where all is built in.
+    pub modules: Vec<PathBuf>,
+    /// A static busybox.
+    pub busybox: PathBuf,
+}
+
+/// Why an environment cannot be had.
+#[derive(Debug)]
+enum Obstacle {
+    /// What it takes cannot be had here; what it was made of last time may do.
+    Parts(String),
+    /// It is there, and nothing can be made of it.
+    Making(String),
+}
+
+/// Makes environments ready.
+#[derive(Debug)]
+pub struct Lab<'a> {
+    /// Where everything is kept.
+    pub cache: &'a Cache,
+    /// Where packages come from.
+    pub apt: &'a Apt<'a>,
+    /// For which processors.
+    pub architecture: &'a Architecture,
+    /// Builds what no package has.
+    pub builder: Builder,
+}
+
+impl Lab<'_> {
+    /// Makes an environment ready. The newest packages are preferred; where
+    /// they cannot be had, those of last time serve.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn ready(&self, environment: Environment) -> Result<Ready, String> {
+        let newest = self.apt.pick(|known| self.choose(environment, known));
+        let newest = newest.map_err(Obstacle::Parts);
+        match newest.and_then(|manifest| self.make(environment, &manifest)) {
+            Ok(ready) => Ok(ready),
+            Err(Obstacle::Making(error)) => Err(error),
+            Err(Obstacle::Parts(error)) => {
+                let Some(manifest) = Manifest::load(self.cache.root(), environment) else {
+                    return Err(error);
+                };
+                eprintln!("xtask: lab: {}: {error}", environment.name);
+                eprintln!("xtask: lab: the packages of last time are used");
+                let ready = self.make(environment, &manifest);
+                ready.map_err(|(Obstacle::Parts(error) | Obstacle::Making(error))| error)
+            }
+        }
+    }
+
+    /// The newest packages for an environment.
+    fn choose(&self, environment: Environment, known: &[Package]) -> Result<Manifest, String> {
+        let kernel = match environment.kernel {
+            Kernel::Host => return Err("the host is there without packages".into()),
+            Kernel::Packaged(line) => packages::kernel(known, line, self.architecture.flavour)?,
+            Kernel::Built(recipe) => {
+                let name = format!("linux-source-{}", recipe.line);
+                vec![packages::newest(known, &name)?]
+            }
+        };
+        Ok(Manifest {
+            busybox: packages::newest(known, BUSYBOX)?,
+            kernel,
+        })
+    }
+
+    fn make(&self, environment: Environment, manifest: &Manifest) -> Result<Ready, Obstacle> {
+        let (root, architecture) = (self.cache.root(), self.architecture);
+        let busybox = manifest.busybox_place(root, architecture);
+        let package = std::slice::from_ref(&manifest.busybox);
+        self.fill(environment, &busybox, package, unpack_busybox)?;
+        let kernel = manifest.kernel_place(root, architecture, environment);
+        let kernel = kernel.map_err(Obstacle::Making)?;
+        self.fill(
+            environment,
+            &kernel,
+            &manifest.kernel,
+            |debs, to| match environment.kernel {
+                Kernel::Host => Err("the host needs no kernel".into()),
+                Kernel::Packaged(_) => unpack_kernel(debs, architecture.modules, to),
+                Kernel::Built(recipe) => {
+                    self.builder
+                        .build(self.cache, architecture, recipe, debs, to)
+                }
+            },
+        )?;
+        manifest
+            .store(root, environment)
+            .map_err(Obstacle::Making)?;
+        Ok(Ready {
+            environment: environment.name,
+            origin: manifest.origin(),
+            image: kernel.join("image"),
+            modules: files(&kernel.join("modules")),
+            busybox: busybox.join("busybox"),
+        })
+    }
+
+    /// Fills a place of the cache with what is made of packages, unless that
+    /// is there.
+    fn fill(
+        &self,
+        environment: Environment,
+        place: &Path,
+        packages: &[Package],
+        make: impl FnOnce(&[PathBuf], &Path) -> Result<(), String>,
+    ) -> Result<(), Obstacle> {
+        if place.exists() {
+            return Ok(());
+        }
+        doctor::can_make(environment).map_err(Obstacle::Parts)?;
+        let debs = packages.iter().map(|package| self.apt.fetch(package));
+        let debs: Vec<PathBuf> = debs.collect::<Result<_, _>>().map_err(Obstacle::Parts)?;
+        let made = || {
+            cache::make_folder(place.parent().unwrap_or(place))?;
+            let name = place.file_name().unwrap_or_default().to_string_lossy();
+            let scratch = self.cache.scratch(&name)?;
+            make(&debs, &scratch)?;
+            self.cache.finish(&scratch, place)
+        };
+        made().map_err(Obstacle::Making)
+    }
+}
+
+fn unpack_busybox(debs: &[PathBuf], to: &Path) -> Result<(), String> {
+    let tree = to.join("tree");
+    unpack(debs, &tree)?;
+    let places = [tree.join("usr/bin/busybox"), tree.join("bin/busybox")];
+    let file = places.iter().find(|place| place.exists());
+    let file = file.ok_or("its package has no busybox")?;
+    fs::rename(file, to.join("busybox")).map_err(|e| cache::at(file, &e))?;
+    cache::remove(&tree)
+}
+
+/// The image and the wanted modules out of Debian's packages.
+fn unpack_kernel(debs: &[PathBuf], wanted: &[&str], to: &Path) -> Result<(), String> {
+    let tree = to.join("tree");
+    unpack(debs, &tree)?;
+    let roots = [tree.join("usr/lib/modules"), tree.join("lib/modules")];
+    let root = roots.iter().find(|root| root.exists());
+    let root = root.ok_or("the kernel's packages have no modules")?;
+    // Newer packages have the image beside the modules.
+    let images = files(&tree.join("boot"));
+    let beside = files(root).into_iter().map(|folder| folder.join("vmlinuz"));
+    let is_image = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("vmlinuz") && path.exists()
+    };
+    let image = images.into_iter().chain(beside).find(is_image);
+    let image = image.ok_or("the kernel's packages have no image")?;
+    fs::rename(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
+    modules::collect(root, wanted, &to.join("modules"))?;
+    cache::remove(&tree)
+}
+
+/// Unpacks packages without running anything of theirs.
+fn unpack(debs: &[PathBuf], to: &Path) -> Result<(), String> {
+    cache::make_folder(to)?;
+    for deb in debs {
+        shell::capture(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to))?;
+    }
+    Ok(())
+}
+
+/// What is in a folder, sorted by name; nothing where there is none.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}

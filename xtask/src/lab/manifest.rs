@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What each environment was made of last time, so that it can be had again
+//! without a network, and what of the cache belongs to it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::build;
+use super::cache;
+use super::environment::{Architecture, Environment, Kernel};
+use super::packages::Package;
+
+/// Changes when what is made of the same packages would be something else.
+const EDITION: &[u8] = b"1";
+
+/// The packages of an environment.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Manifest {
+    /// That with busybox.
+    pub busybox: Package,
+    /// Those with the kernel, or with its source.
+    pub kernel: Vec<Package>,
+}
+
+impl Manifest {
+    /// What the environment was made of last time, if it ever was.
+    pub fn load(root: &Path, environment: Environment) -> Option<Self> {
+        let text = fs::read_to_string(place(root, environment)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Keeps it for the next time.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn store(&self, root: &Path, environment: Environment) -> Result<(), String> {
+        let place = place(root, environment);
+        cache::make_folder(place.parent().unwrap_or(root))?;
+        let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
+        cache::write(&place, text.as_bytes())
+    }
+
+    /// The kernel's packages for people.
+    pub fn origin(&self) -> String {
+        let words = self
+            .kernel
+            .iter()
+            .map(|p| format!("{} {}", p.name, p.version));
+        words.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Where busybox is, if it is there.
+    pub fn busybox_place(&self, root: &Path, architecture: &Architecture) -> PathBuf {
+        let key = key(architecture, std::slice::from_ref(&self.busybox), &[]);
+        root.join("busybox").join(key)
+    }
+
+    /// Where the kernel is, if it is there: what it is made of is the packages
+    /// and, where it is built, the recipe's files.
+    ///
+    /// # Errors
+    /// One of those files cannot be read.
+    pub fn kernel_place(
+        &self,
+        root: &Path,
+        architecture: &Architecture,
+        environment: Environment,
+    ) -> Result<PathBuf, String> {
+        let inputs = match environment.kernel {
+            Kernel::Built(recipe) => build::inputs(recipe)?,
+            Kernel::Host | Kernel::Packaged(_) => Vec::new(),
+        };
+        let key = key(architecture, &self.kernel, &inputs);
+        Ok(root.join("kernels").join(key))
+    }
+
+    /// All of the cache that the environment uses.
+    pub fn uses(
+        &self,
+        root: &Path,
+        architecture: &Architecture,
+        environment: Environment,
+    ) -> Vec<PathBuf> {
+        let mut uses = vec![self.busybox_place(root, architecture)];
+        uses.extend(self.kernel_place(root, architecture, environment));
+        for package in self.kernel.iter().chain([&self.busybox]) {
+            uses.push(root.join("packages").join(package.file()));
+        }
+        uses
+    }
+}
+
+/// The name of what is made of packages and further inputs.
+fn key(architecture: &Architecture, packages: &[Package], inputs: &[Vec<u8>]) -> String {
+    let sums = packages.iter().map(|package| package.sha256.as_bytes());
+    let parts = [EDITION, architecture.debian.as_bytes()];
+    let parts = parts.into_iter().chain(sums);
+    cache::key(parts.chain(inputs.iter().map(Vec::as_slice)))
+}
+
+fn place(root: &Path, environment: Environment) -> PathBuf {
+    let name = format!("{}.json", environment.name);
+    root.join("environments").join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::environment::{X86_64, find};
+
+    fn manifest(sum: &str) -> Manifest {
+        let package = |name: &str| Package {
+            name: name.into(),
+            version: "1".into(),
+            sha256: sum.repeat(64),
+        };
+        Manifest {
+            busybox: package("busybox-static"),
+            kernel: vec![package("linux-source-7.3")],
+        }
+    }
+
+    #[test]
+    fn what_was_stored_is_what_is_loaded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let environment = find("debian-6.1").expect("it is known");
+        assert_eq!(Manifest::load(folder.path(), environment), None);
+        manifest("a")
+            .store(folder.path(), environment)
+            .expect("written");
+        assert_eq!(
+            Manifest::load(folder.path(), environment),
+            Some(manifest("a"))
+        );
+    }
+
+    #[test]
+    fn another_package_or_another_recipe_is_another_kernel() {
+        let root = Path::new("/root");
+        let place = |sum: &str, name: &str| {
+            let environment = find(name).expect("it is known");
+            let place = manifest(sum).kernel_place(root, &X86_64, environment);
+            place.expect("the recipe is there")
+        };
+        assert_eq!(place("a", "lab-7.3"), place("a", "lab-7.3"));
+        assert_ne!(place("a", "lab-7.3"), place("b", "lab-7.3"));
+        assert_ne!(place("a", "lab-7.3"), place("a", "debian-7.3"));
+    }
+}

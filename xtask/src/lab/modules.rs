@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which of a kernel's modules are needed, and in which order they load: each
+//! says itself which others it stands on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::cache;
+use crate::shell;
+
+/// Copies the wanted modules, and those they stand on, from a package's tree
+/// to a folder, uncompressed, with names that sort in the order of loading.
+/// A module that is not there is taken to be built in.
+///
+/// # Errors
+/// A file cannot be read or written, or modules stand on each other.
+pub fn collect(tree: &Path, wanted: &[&str], to: &Path) -> Result<(), String> {
+    let mut files = BTreeMap::new();
+    find(tree, &mut files)?;
+    let mut contents = BTreeMap::new();
+    let mut open: Vec<String> = wanted.iter().map(|name| plain(name)).collect();
+    while let Some(name) = open.pop() {
+        if let (Some(file), false) = (files.get(&name), contents.contains_key(&name)) {
+            let content = read(file)?;
+            open.extend(depends(&content));
+            contents.insert(name, content);
+        }
+    }
+    let needs: BTreeMap<String, Vec<String>> = contents
+        .iter()
+        .map(|(name, content)| (name.clone(), depends(content)))
+        .collect();
+    cache::make_folder(to)?;
+    for (number, name) in order(&needs)?.iter().enumerate() {
+        let path = to.join(format!("{number:02}-{name}.ko"));
+        fs::write(&path, &contents[name]).map_err(|e| cache::at(&path, &e))?;
+    }
+    Ok(())
+}
+
+/// All modules below a folder by their name, links not followed.
+fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), String> {
+    let entries = fs::read_dir(folder).map_err(|e| cache::at(folder, &e))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().map_err(|e| cache::at(&path, &e))?;
+        if kind.is_dir() {
+            find(&path, files)?;
+        } else if let Some((name, "ko" | "ko.xz")) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.split_once('.'))
+        {
+            files.insert(plain(name), path);
+        }
+    }
+    Ok(())
+}
+
+/// The content of a module, uncompressed.
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    if file.extension().is_some_and(|end| end == "xz") {
+        shell::capture(Command::new("xz").arg("-dkf").arg(file))?;
+        return read(&file.with_extension(""));
+    }
+    fs::read(file).map_err(|e| cache::at(file, &e))
+}
+
+/// The kernel takes both signs for one.
+fn plain(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// The modules that a module says it stands on: `depends=a,b` in its text
+/// section, ended by a zero byte.
+fn depends(module: &[u8]) -> Vec<String> {
+    const MARK: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(MARK.len()).position(|bytes| bytes == MARK) else {
+        return Vec::new();
+    };
+    let list = &module[at + MARK.len()..];
+    let end = list.iter().position(|&byte| byte == 0);
+    let list = String::from_utf8_lossy(&list[..end.unwrap_or(list.len())]);
+    let names = list.split(',').filter(|name| !name.is_empty());
+    names.map(plain).collect()
+}
+
+/// An order in which each comes after those it needs.
+fn order(needs: &BTreeMap<String, Vec<String>>) -> Result<Vec<String>, String> {
+    let mut order: Vec<String> = Vec::new();
+    while order.len() < needs.len() {
+        let is_there = |name: &String| order.contains(name) || !needs.contains_key(name);
+        let next = needs
+            .iter()
+            .find(|(name, needed)| !order.contains(name) && needed.iter().all(is_there));
+        let (next, _) = next.ok_or("kernel modules that stand on each other in a circle")?;
+        order.push(next.clone());
+    }
+    Ok(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(depends: &str) -> Vec<u8> {
+        format!("\x7fELF\0license=GPL\0depends={depends}\0name=it\0").into_bytes()
+    }
+
+    #[test]
+    fn what_is_needed_is_collected_in_the_order_of_loading() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (tree, to) = (folder.path().join("lib"), folder.path().join("to"));
+        cache::make_folder(&tree.join("kvm")).expect("a folder");
+        for (name, depends) in [
+            ("kvm/kvm-amd.ko", "kvm,ccp"),
+            ("kvm/kvm.ko", "irqbypass"),
+            ("irqbypass.ko", ""),
+            ("e1000.ko", ""),
+        ] {
+            fs::write(tree.join(name), module(depends)).expect("written");
+        }
+        collect(&tree, &["kvm_amd", "vfio_pci"], &to).expect("collected");
+        let entries = fs::read_dir(&to).expect("a folder").flatten();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["00-irqbypass.ko", "01-kvm.ko", "02-kvm_amd.ko"]);
+    }
+
+    #[test]
+    fn a_module_that_says_nothing_stands_on_nothing() {
+        assert_eq!(depends(b"\x7fELF"), Vec::<String>::new());
+        assert_eq!(depends(&module("")), Vec::<String>::new());
+        assert_eq!(
+            depends(b"\0depends=vfio-pci-core,vfio"),
+            ["vfio_pci_core", "vfio"]
+        );
+    }
+
+    #[test]
+    fn a_circle_is_an_error() {
+        let needs = |name: &str, on: &str| (name.to_string(), vec![on.to_string()]);
+        let circle = BTreeMap::from([needs("a", "b"), needs("b", "a")]);
+        assert!(order(&circle).is_err());
+    }
+}
