@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pages that change hands.
 
-use kvm_slots::{ConvertError, GuestPages, PageRange, PageRun, Refusal};
+use kvm_slots::{ConvertError, Converted, GuestPages, PageRange, PageRun, Refusal};
 use own_model::{PAGE, Refused, Region, What};
 
 use crate::hosts::{Host, Machine, region, stamped};
@@ -10,6 +10,15 @@ const AT: u64 = 0x30_0000;
 /// The third argument of the hypercall, and the flags of the exit.
 const ENCRYPTED: u64 = 1 << 4;
 const PRIVATE: u64 = 1 << 3;
+
+/// How many bytes changed hands; none of what is stale may be left.
+#[track_caller]
+fn bytes(converted: Result<Converted, ConvertError>) -> u64 {
+    let converted = converted.expect("a conversion");
+    let left = converted.not_discarded;
+    assert!(left.is_empty(), "not discarded: {left}");
+    converted.bytes
+}
 
 pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Machine<V>) {
     let (what, shared) = machine.confidential(4);
@@ -21,7 +30,7 @@ pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Mac
         .vmm
         .converter()
         .memory_fault(PRIVATE, AT + PAGE, PAGE);
-    assert_eq!(converted.expect("a conversion").bytes, PAGE);
+    assert_eq!(bytes(converted), PAGE);
     assert_eq!(shared.get(PAGE), Some(0));
     machine.loads(AT + PAGE, 0);
     machine.stores(AT + PAGE, 6);
@@ -31,13 +40,13 @@ pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Mac
         .vmm
         .converter()
         .memory_fault(PRIVATE, AT + PAGE, PAGE);
-    assert_eq!(again.expect("nothing to do").bytes, 0);
+    assert_eq!(bytes(again), 0);
 
     let back = machine.vmm.converter().memory_fault(0, AT + PAGE, PAGE);
-    assert_eq!(back.expect("a conversion").bytes, PAGE);
+    assert_eq!(bytes(back), PAGE);
     machine.loads(AT + PAGE, 0);
     let once_more = machine.vmm.converter().hypercall(AT + PAGE, 1, ENCRYPTED);
-    assert_eq!(once_more.expect("a conversion").bytes, PAGE);
+    assert_eq!(bytes(once_more), PAGE);
     machine.loads(AT + PAGE, 0);
 }
 
@@ -64,7 +73,7 @@ pub fn private_pages_follow_memory_that_moves<V: Host>(mut machine: Machine<V>) 
     let (what, shared) = machine.confidential(4);
     machine.change(|model| model.add(region(1, AT, 4, what)));
     let converted = machine.vmm.converter().hypercall(AT + PAGE, 2, ENCRYPTED);
-    assert_eq!(converted.expect("a conversion").bytes, 2 * PAGE);
+    assert_eq!(bytes(converted), 2 * PAGE);
     for page in 0..4 {
         machine.stores(AT + u64::from(page) * PAGE, page + 1);
     }
@@ -93,7 +102,7 @@ pub fn private_pages_are_never_hidden<V: Host>(mut machine: Machine<V>) {
     let (what, _shared) = machine.confidential(4);
     machine.change(|model| model.add(region(1, AT, 4, what)));
     let converted = machine.vmm.converter().hypercall(AT + PAGE, 1, ENCRYPTED);
-    assert_eq!(converted.expect("a conversion").bytes, PAGE);
+    assert_eq!(bytes(converted), PAGE);
     machine.stores(AT + PAGE, 7);
     let over = |gpa| Region {
         priority: 1,
