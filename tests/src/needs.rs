@@ -8,7 +8,7 @@ use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
 use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, Capabilities, DirtyCapabilities, GuestMemfdFlags, ManualProtect, Vm};
 use vmm::backend::kvm::Kvm;
-use vmm::machine::Machine;
+use vmm::machine::{Machine, OnMemoryFault};
 
 use crate::peers::emulates_guest;
 use crate::subject::{Real, Subject};
@@ -174,5 +174,6 @@ pub fn empty() -> Machine {
         name: "empty".into(),
         regions: Vec::new(),
         steps: Vec::new(),
+        on_memory_fault: OnMemoryFault::Report,
     }
 }

@@ -16,7 +16,7 @@ use vmm::run::Run;
 use crate::subject::{Arena, HostChange, Real, Subject};
 
 /// The machines that users get: the built-in one and the examples, by name.
-pub const MACHINES: [(&str, &str); 5] = [
+pub const MACHINES: [(&str, &str); 6] = [
     (
         "built_in",
         include_str!("../../crates/vmm/src/built-in.toml"),
@@ -30,6 +30,10 @@ pub const MACHINES: [(&str, &str); 5] = [
         include_str!("../../examples/confidential.toml"),
     ),
     ("large", include_str!("../../examples/large.toml")),
+    (
+        "memory_faults",
+        include_str!("../../examples/memory-faults.toml"),
+    ),
     ("pc", include_str!("../../examples/pc.toml")),
 ];
 

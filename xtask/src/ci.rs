@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use crate::alone;
 use crate::shell::{Step, cargo, root, run_all, succeeds};
 use crate::test_steps;
 use crate::tidy::{self, rust_files};
@@ -23,6 +24,7 @@ const KERNEL_BUILD: Duration = Duration::from_secs(25 * 60);
 pub fn run() -> Result<(), String> {
     install()?;
     tidy::check()?;
+    alone::check()?;
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
         clippy(&[
@@ -47,6 +49,7 @@ pub fn run() -> Result<(), String> {
     ];
     steps.extend(oldest());
     steps.extend(test_steps());
+    steps.extend(alone::steps());
     steps.push(package());
     run_all(&steps)?;
     hardware_tests()

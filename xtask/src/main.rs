@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Developer commands: `cargo xtask --help`.
 
+mod alone;
 mod bench;
 mod ci;
 mod hw_test;
@@ -30,7 +31,7 @@ enum Command {
     /// machine's /dev/kvm allows; the others are listed with what they lack.
     Test,
     /// Run what a change must pass: house rules, format, lints, docs, tests,
-    /// features, oldest toolchain, packages.
+    /// features, oldest toolchain, kvm-slots without memory-model, packages.
     Ci,
     /// Run the hardware tests and show a table of tests and environments.
     ///

@@ -145,12 +145,12 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// Pages change hands: in the model, for KVM, and their stale side goes.
-    fn convert(&mut self, request: Request) -> Result<(), ActError> {
+    /// Returns how many bytes did.
+    pub(crate) fn convert(&mut self, request: Request) -> Result<u64, ActError> {
         let mut pages = ModelPages::new(&mut self.model, self.space);
         // Stale bytes that the host would not give up would show as such in
         // the next step of the script.
-        let _ = self.engine.convert(&mut pages, request)?;
-        Ok(())
+        Ok(self.engine.convert(&mut pages, request)?.bytes)
     }
 
     /// The guest makes shared what it has accepted of these pages, and nothing

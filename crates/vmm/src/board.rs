@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{Capabilities, Engine, NoneRuns, SlotListener, Unsupported};
+use kvm_slots::{
+    Capabilities, Engine, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, SlotListener, Unsupported,
+};
 use memory_model::{
     AddSpaceError, AddrRange, CommitError, FlatView, ListenerError, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
@@ -29,6 +31,8 @@ pub struct Board<V> {
     pub slots: Arc<SlotListener<V>>,
     /// What converts pages between private and shared.
     pub engine: Engine<V>,
+    /// Whether pages of this VM can be private.
+    pub private_pages: bool,
     /// The model's region for each of the machine's.
     pub regions: Vec<RegionId>,
     /// Which of the machine's regions this kernel cannot give to the guest.
@@ -127,11 +131,13 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;
+        let attributes = Capabilities::probe(platform.vm()).memory_attributes;
         Ok(Self {
             model,
             space,
             slots,
             engine,
+            private_pages: attributes & MEMORY_ATTRIBUTE_PRIVATE != 0,
             regions: parts.regions,
             refused: parts.refused,
             devices: parts.devices,

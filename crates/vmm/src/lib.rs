@@ -15,6 +15,7 @@ pub mod cli;
 pub mod device;
 mod dispatch;
 pub mod exit;
+mod fault;
 pub mod guest;
 pub mod handle;
 mod host_mapping;

@@ -27,6 +27,17 @@ impl Observation {
         }
     }
 
+    /// With more to tell people.
+    pub(crate) fn with_notes(mut self, more: Vec<String>) -> Self {
+        for note in more {
+            if !self.note.is_empty() {
+                self.note += "; ";
+            }
+            self.note += &note;
+        }
+        self
+    }
+
     /// It failed.
     pub fn error(what: String) -> Self {
         Self {

@@ -22,7 +22,7 @@ pub struct Run<P: Platform> {
     pub board: Board<P::Vm>,
     /// The guest's code.
     pub stub: Stub,
-    guest: P::Guest,
+    pub(crate) guest: P::Guest,
 }
 
 /// Why a run could not begin.
@@ -53,7 +53,7 @@ impl<P: Platform> Run<P> {
     /// Takes one step of the machine's script, the next one.
     pub fn step(&mut self, machine: &Machine, n: usize, step: &Step) -> StepReport {
         let mut report = match step {
-            Step::Guest(access) => self.access(n, access),
+            Step::Guest(access) => self.access(machine, n, access),
             Step::Vmm(action) => self.action(machine, n, action),
         };
         let plan = self.board.slots.take_latest_plan();
@@ -70,11 +70,28 @@ impl<P: Platform> Run<P> {
         self.board.slots.table().slots().cloned().collect()
     }
 
-    fn access(&mut self, n: usize, access: &Access) -> StepReport {
+    fn access(&mut self, machine: &Machine, n: usize, access: &Access) -> StepReport {
         let unsupported = self.board.refusal(access.gpa, access.size);
-        let region = self.board.region_name(access.gpa);
-        let result = self.guest.access(access, &mut self.board);
-        let seen = observe(access, result, &std::mem::take(&mut self.board.exits));
+        let takes_for = access.private.filter(|_| !self.board.private_pages);
+        let unsupported = unsupported.or(takes_for.map(|_| Unsupported::NoPrivatePages));
+        let mut region = self.board.region_name(access.gpa);
+        match access.private {
+            Some(true) => region += " as private",
+            Some(false) => region += " as shared",
+            None => {}
+        }
+        let seen = match access.private.and(unsupported) {
+            // No guest of this VM could make such an access there.
+            Some(why) => match self.guest.skip() {
+                Ok(()) => Observation::error(why.to_string()),
+                Err(error) => Observation::error(error.to_string()),
+            },
+            None => {
+                let (result, notes) = self.access_at_last(access, machine.on_memory_fault);
+                let exits = std::mem::take(&mut self.board.exits);
+                observe(access, result, &exits).with_notes(notes)
+            }
+        };
         let expected = match unsupported {
             Some(why) => Observation::error(why.to_string()),
             None => Observation {

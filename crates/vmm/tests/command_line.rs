@@ -175,7 +175,13 @@ fn the_summary_says_how_many_steps_the_kernel_cannot_do() {
 
 #[test]
 fn every_example_runs_on_every_simulated_kernel() {
-    for name in ["assigned-device", "confidential", "large", "pc"] {
+    for name in [
+        "assigned-device",
+        "confidential",
+        "large",
+        "memory-faults",
+        "pc",
+    ] {
         for kernel in KERNELS {
             let path = example(name);
             let output = vmm(&["run", &path, "--backend", "sim", "--sim-kernel", kernel]);

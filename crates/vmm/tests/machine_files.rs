@@ -41,7 +41,7 @@ fn a_file_that_is_not_there_is_named() {
 fn an_unknown_field_is_told_with_the_known_ones() {
     mistake(
         "machine = 1\n",
-        "1: unknown field `machine`, expected one of `name`, `region`, `step`",
+        "1: unknown field `machine`, expected one of `name`, `on-memory-fault`, `region`, `step`",
     );
     let fields = "`name`, `kind`, `in`, `at`, `size`, `priority`, `enabled`, `readonly`, \
                   `backing`, `device`, `target`, `offset`, `init`, `msix-table`, `msix-pba`, \
@@ -120,6 +120,14 @@ fn a_missing_field_is_named() {
 
 #[test]
 fn an_unknown_word_is_told_with_the_known_ones() {
+    mistake(
+        "name = \"m\"\non-memory-fault = \"panic\"\n",
+        "2: field 'on-memory-fault': 'panic' is none of: report, convert",
+    );
+    mistake(
+        "on-memory-fault = true\n",
+        "1: field 'on-memory-fault': invalid type: boolean `true`, expected a string",
+    );
     region(
         "lamp",
         "",

@@ -135,7 +135,6 @@ fn fields_that_mean_nothing_for_a_step_are_refused() {
         ("region = \"r\"", "region", "an access"),
         ("to = 1", "to", "an access"),
         ("on = true", "on", "an access"),
-        ("state = \"private\"", "state", "an access"),
         ("fails = \"kvm\"", "fails", "an access; say 'how'"),
     ];
     for (more, field, with) in cases {

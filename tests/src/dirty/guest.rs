@@ -282,6 +282,7 @@ fn store(number: u64, gpa: u64) -> Access {
         gpa,
         size: 8,
         kind: AccessKind::Write(number),
+        private: None,
         how: How::Direct,
     }
 }

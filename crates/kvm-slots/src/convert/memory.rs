@@ -50,7 +50,12 @@ impl ConvertibleMemory {
     /// The guest's memory is all of these ranges, in any order, and no other.
     ///
     /// Pages that were private stay so, whatever is there now, as they do for
-    /// KVM.
+    /// KVM. Where they are to follow memory that moves,
+    /// [`record`](GuestPages::record) it, and tell [`Change`](crate::Change).
+    ///
+    /// Call it between planning the memslots and applying the plan: what the
+    /// guest has accepted refuses the change here. If then KVM refuses it, set
+    /// the old ranges again; those are never refused.
     ///
     /// # Errors
     /// [`MemoryError`].

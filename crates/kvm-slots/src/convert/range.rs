@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::request::RequestError;
+use crate::PageRun;
 
 /// The smallest page of any host: the unit of hypercalls, and of what is
 /// private.
@@ -80,6 +81,25 @@ impl PageRange {
     /// The pages that both ranges have, if any.
     pub fn intersect(self, other: Self) -> Option<Self> {
         Self::between(self.start.max(other.start), self.end.min(other.end))
+    }
+}
+
+/// As [`Change`](crate::Change) names private pages.
+impl From<PageRange> for PageRun {
+    fn from(range: PageRange) -> Self {
+        Self {
+            gpa: range.start(),
+            size: range.size(),
+        }
+    }
+}
+
+/// As for [`PageRange::new`].
+impl TryFrom<PageRun> for PageRange {
+    type Error = RequestError;
+
+    fn try_from(run: PageRun) -> Result<Self, RequestError> {
+        Self::new(run.gpa, run.size)
     }
 }
 

@@ -61,4 +61,8 @@ impl Guest for VcpuGuest {
     fn access(&mut self, _access: &Access, _vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
         match *self {}
     }
+
+    fn skip(&mut self) -> Result<(), GuestError> {
+        match *self {}
+    }
 }

@@ -25,9 +25,16 @@ pub trait Guest {
     /// `vmm`. Returns the value loaded, or 0 for a store.
     ///
     /// # Errors
-    /// [`GuestError`]; the guest goes on behind the access. Only where its dirty
-    /// ring is full it stands before it, and can make it again.
+    /// [`GuestError`]; the guest goes on behind the access. Only at a memory
+    /// fault, and where its dirty ring is full, it stands before it, and can
+    /// make it again.
     fn access(&mut self, access: &Access, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError>;
+
+    /// Leaves the next access of the script out.
+    ///
+    /// # Errors
+    /// [`GuestError::Stopped`].
+    fn skip(&mut self) -> Result<(), GuestError>;
 }
 
 /// Why an access did not complete.

@@ -180,6 +180,7 @@ mod tests {
             gpa,
             size,
             kind,
+            private: None,
             how,
         }
     }

@@ -150,23 +150,32 @@ impl VcpuGuest {
 impl Guest for VcpuGuest {
     fn access(&mut self, access: &Access, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
         let result = self.run(vmm);
-        if result == Err(GuestFault::DirtyRingFull.into()) {
+        if let Err(GuestError::Fault(GuestFault::DirtyRingFull | GuestFault::Memory { .. })) =
+            result
+        {
             // The vCPU stands where it stood, and the same access may be made
             // again.
             return result;
         }
-        self.next += 1;
         match result {
             // A store leaves in the register what it stored.
-            Ok(value) => Ok(match access.kind {
-                crate::machine::AccessKind::Read(_) => value,
-                crate::machine::AccessKind::Write(_) => 0,
-            }),
+            Ok(value) => {
+                self.next += 1;
+                Ok(match access.kind {
+                    crate::machine::AccessKind::Read(_) => value,
+                    crate::machine::AccessKind::Write(_) => 0,
+                })
+            }
             Err(error) => {
-                self.go_to(self.next).map_err(|e| stopped(&e))?;
+                self.skip()?;
                 Err(error)
             }
         }
+    }
+
+    fn skip(&mut self) -> Result<(), GuestError> {
+        self.next += 1;
+        self.go_to(self.next).map_err(|e| stopped(&e))
     }
 }
 

@@ -24,6 +24,19 @@ pub(super) struct Subject<'a> {
 /// An optional field with its name in the file.
 pub(super) type Field<'a, T> = (&'static str, &'a Option<Spanned<T>>);
 
+impl<'a> Subject<'a> {
+    /// The machine as a whole.
+    pub(super) fn of_file(source: &'a Source<'a>) -> Self {
+        Self {
+            source,
+            name: String::new(),
+            span: 0..0,
+            index: 0,
+            repeat: None,
+        }
+    }
+}
+
 impl Subject<'_> {
     /// An error of the field at `span`.
     pub(super) fn wrong(&self, field: &str, span: Range<usize>, problem: String) -> MachineError {

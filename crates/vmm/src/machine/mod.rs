@@ -16,13 +16,14 @@ use std::io::Read;
 use std::path::Path;
 
 use error::Source;
+use fields::Subject;
 use raw::RawMachine;
 
 pub use bar::pieces;
 pub use error::MachineError;
 pub use spec::{
     Access, AccessKind, Action, ActionKind, Backing, Bar, DeviceKind, ErrorCode, How, Init, Kind,
-    Machine, Place, Region, Span, Step,
+    Machine, OnMemoryFault, Place, Region, Span, Step,
 };
 
 /// The machine that `vmm` runs when it is given none.
@@ -74,9 +75,22 @@ fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
     let raw: RawMachine = toml::from_str(text).map_err(|e| source.toml_error(&e))?;
     let regions = regions::check(&source, &raw.region)?;
     let steps = steps::check(&source, &regions, &raw.step)?;
+    let on_memory_fault = on_memory_fault(&source, &raw)?;
     Ok(Machine {
         name: raw.name.unwrap_or_else(|| file.to_string()),
         regions,
         steps,
+        on_memory_fault,
     })
+}
+
+fn on_memory_fault(source: &Source<'_>, raw: &RawMachine) -> Result<OnMemoryFault, MachineError> {
+    let Some(word) = &raw.on_memory_fault else {
+        return Ok(OnMemoryFault::default());
+    };
+    let words = [
+        ("report", OnMemoryFault::Report),
+        ("convert", OnMemoryFault::Convert),
+    ];
+    Subject::of_file(source).word("on-memory-fault", word, &words)
 }

@@ -13,6 +13,7 @@ use super::number::Number;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawMachine {
     pub(super) name: Option<String>,
+    pub(super) on_memory_fault: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) region: Vec<Spanned<RawRegion>>,
     #[serde(default)]

@@ -11,6 +11,19 @@ pub struct Machine {
     pub regions: Vec<Region>,
     /// What happens, in order.
     pub steps: Vec<Step>,
+    /// What the VMM does where the guest takes a page for what it is not.
+    pub on_memory_fault: OnMemoryFault,
+}
+
+/// What the VMM does at a memory fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnMemoryFault {
+    /// The access ends there, and that is what is seen of it.
+    #[default]
+    Report,
+    /// The pages become what the guest takes them for, if they can, and the
+    /// guest tries again: what it then comes to is what is seen.
+    Convert,
 }
 
 /// A region of the machine. Others name it by its index in
@@ -141,6 +154,9 @@ pub struct Access {
     pub size: usize,
     /// What it does.
     pub kind: AccessKind,
+    /// Whether the guest's page table says that its pages are private. `None`
+    /// for an access that takes every page for what it is.
+    pub private: Option<bool>,
     /// How it is expected to be resolved.
     pub how: How,
 }
@@ -165,7 +181,7 @@ pub enum How {
     /// By an exit on a store to ROM, which the VMM dropped.
     RomWrite,
     /// By a memory fault: the page is private and the memory is not, or the
-    /// other way round.
+    /// other way round; or the page is not what the guest takes it for.
     MemoryFault,
     /// Not at all.
     Error,

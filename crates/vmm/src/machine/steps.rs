@@ -161,12 +161,16 @@ impl Reader<'_> {
         subject.refuse(("region", &self.raw.region), word)?;
         subject.refuse(("to", &self.raw.to), word)?;
         subject.refuse(("on", &self.raw.on), word)?;
-        subject.refuse(("state", &self.raw.state), word)?;
+        let private = match self.raw.state {
+            Some(_) => Some(self.private()?),
+            None => None,
+        };
         subject.refuse(("fails", &self.raw.fails), "an access; say 'how'")?;
         Ok(Access {
             gpa,
             size,
             kind,
+            private,
             how,
         })
     }

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest that loads and stores single bytes: of the simulated KVM, or of the
+//! real one.
+
+#[cfg(target_arch = "x86_64")]
+mod vcpu;
+
+use kvm_slots::sim::{GuestFault, MmioHandler, SimVm};
+
+#[cfg(target_arch = "x86_64")]
+pub use vcpu::{CODE, Vcpu};
+
+/// What an access came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The guest reached the byte, which is or was this.
+    Direct(u8),
+    /// An exit to the VMM, which nobody answers here.
+    Exit,
+    /// Neither: a memory fault, or an error.
+    Fault(String),
+}
+
+/// A guest.
+pub trait Guest: Send {
+    /// Loads a byte.
+    fn load(&mut self, gpa: u64) -> Seen;
+    /// Stores a byte.
+    fn store(&mut self, gpa: u64, byte: u8) -> Seen;
+}
+
+/// The guest of a simulated VM.
+impl Guest for SimVm {
+    fn load(&mut self, gpa: u64) -> Seen {
+        let (mut data, mut exits) = ([0], Exits(0));
+        let result = self.guest_load(gpa, &mut data, &mut exits);
+        seen(result, &exits, data[0])
+    }
+
+    fn store(&mut self, gpa: u64, byte: u8) -> Seen {
+        let mut exits = Exits(0);
+        let result = self.guest_store(gpa, &[byte], &mut exits);
+        seen(result, &exits, byte)
+    }
+}
+
+/// How many exits there were.
+struct Exits(usize);
+
+impl MmioHandler for Exits {
+    fn mmio_read(&mut self, _gpa: u64, _data: &mut [u8]) {
+        self.0 += 1;
+    }
+
+    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {
+        self.0 += 1;
+    }
+}
+
+fn seen(result: Result<(), GuestFault>, exits: &Exits, byte: u8) -> Seen {
+    match result {
+        Ok(()) if exits.0 == 0 => Seen::Direct(byte),
+        Ok(()) => Seen::Exit,
+        Err(fault) => Seen::Fault(fault.to_string()),
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Host memory for guests.
+
+use std::io;
+use std::sync::Arc;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// Memory of this process that a guest may touch at any time: a mapping of its
+/// own, and nobody has a reference to its bytes.
+#[derive(Debug)]
+pub struct Bytes(MmapRaw);
+
+impl Bytes {
+    /// `size` zero bytes.
+    ///
+    /// # Errors
+    /// What the host says where there is no memory.
+    pub fn zeros(size: u64) -> io::Result<Arc<Self>> {
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        let map = MmapOptions::new().len(size).map_anon()?;
+        Ok(Arc::new(Self(map.into())))
+    }
+
+    /// The host virtual address of the first byte.
+    pub fn address(&self) -> u64 {
+        self.0.as_mut_ptr().expose_provenance() as u64
+    }
+
+    /// The byte at `offset`, or `None` behind the end.
+    pub fn get(&self, offset: u64) -> Option<u8> {
+        let at = self.at(offset)?;
+        // SAFETY: the address is in the mapping, which is readable for as long
+        // as `self`; the guest may write it meanwhile, so it is volatile.
+        Some(unsafe { at.read_volatile() })
+    }
+
+    /// Overwrites the byte at `offset`; `None` behind the end.
+    pub fn set(&self, offset: u64, byte: u8) -> Option<()> {
+        let at = self.at(offset)?;
+        // SAFETY: as above, and writable; there are no references to it.
+        unsafe { at.write_volatile(byte) };
+        Some(())
+    }
+
+    fn at(&self, offset: u64) -> Option<*mut u8> {
+        let offset = usize::try_from(offset).ok()?;
+        let inside = offset < self.0.len();
+        inside.then(|| self.0.as_mut_ptr().wrapping_add(offset))
+    }
+}

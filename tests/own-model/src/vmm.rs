@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The hypervisor: one change of its model after the other.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kvm_slots::{
+    AbiProfile, ApplyError, Capabilities, ConvertError, Converter, ConvertibleMemory,
+    ConvertibleRange, DirtyCollector, DirtyError, DirtyMode, FileHolds, GuestPages, HoldVcpus,
+    LoggingVm, MemoryError, NotUndone, Op, PageRange, PageState, PlanError, SlotRange, SlotTable,
+    apply_with, plan_change, undo_with,
+};
+
+use crate::Model;
+use crate::moved::private_pages;
+
+/// A VM, its memory, and everything that follows it.
+#[derive(Debug)]
+pub struct Vmm<V> {
+    vm: V,
+    capabilities: Capabilities,
+    abi: AbiProfile,
+    table: SlotTable,
+    collector: DirtyCollector<V>,
+    converter: Arc<Converter<V, ConvertibleMemory>>,
+    gate: Arc<Gate>,
+    model: Model,
+    /// What of the model shows: the ranges that the table was made of.
+    shown: Vec<SlotRange>,
+}
+
+/// What a change came to.
+#[derive(Debug)]
+pub struct Change {
+    /// The operations.
+    pub ops: Vec<Op>,
+    /// Whether vCPUs were held.
+    pub held: bool,
+}
+
+/// Why the memory did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// KVM refused a step.
+    #[error(transparent)]
+    Apply(Box<ApplyError>),
+    /// The guest has accepted what would change.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Pages that are private would be nowhere.
+    #[error("private pages would be hidden")]
+    HidesPrivate,
+    /// Nobody knows which pages are private.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    /// Someone else in the hypervisor did not agree; this could not be undone.
+    #[error("it was taken back, but for {} steps", .0.len())]
+    TakenBack(Vec<NotUndone>),
+}
+
+impl<V: LoggingVm + Clone> Vmm<V> {
+    /// A hypervisor for a VM that has no memory yet.
+    ///
+    /// # Errors
+    /// [`DirtyError`] where the kernel has no dirty log of that mode.
+    pub fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
+        let capabilities = Capabilities::probe(&vm);
+        // SAFETY: host addresses come from `Bytes`, whose bytes nobody has a
+        // reference to, and descriptors from the VM itself or a device; both
+        // are owned by the ranges that the converter is given.
+        let converter = unsafe { Converter::new(vm.clone(), ConvertibleMemory::new()) };
+        Ok(Self {
+            collector: DirtyCollector::new(vm.clone(), &capabilities, mode)?,
+            vm,
+            capabilities,
+            abi,
+            table: SlotTable::new(),
+            converter: Arc::new(converter),
+            gate: Arc::default(),
+            model: Model::default(),
+            shown: Vec::new(),
+        })
+    }
+
+    /// Changes the model, and the VM with it: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn change(&mut self, edit: impl FnOnce(&mut Model)) -> Result<Change, Refused> {
+        self.change_if(edit, || true)
+    }
+
+    /// As [`change`](Self::change); once KVM has followed, `agrees` says whether
+    /// the rest of the hypervisor does too. If not, everything is taken back.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn change_if(
+        &mut self,
+        edit: impl FnOnce(&mut Model),
+        agrees: impl FnOnce() -> bool,
+    ) -> Result<Change, Refused> {
+        let mut model = self.model.clone();
+        edit(&mut model);
+        let shown = model.shows();
+        let gone = without(&self.shown, &shown);
+        let come = without(&shown, &self.shown);
+        let converter = self.converter.clone();
+        let change = converter.with_pages(|pages| {
+            let moved = private_pages(pages, &gone, &come);
+            let (was_private, is_private) = moved.ok_or(Refused::HidesPrivate)?;
+            let wanted = kvm_slots::Change {
+                gone: &gone,
+                come: &come,
+                was_private: &was_private,
+                is_private: &is_private,
+            };
+            let plan = plan_change(&self.table, &wanted, &self.capabilities, self.abi)?;
+            pages.set_ranges(convertible(&shown))?;
+            let held = plan.holds_vcpus || plan.ends_log();
+            let gate = held.then(|| self.gate.hold());
+            let (capabilities, table) = (&self.capabilities, &mut self.table);
+            // SAFETY: host addresses come from `Bytes`, a mapping that lives as
+            // long as the owner that rides on the range, and to whose bytes
+            // there are no references. The table is dropped with the VM only.
+            let applied = unsafe {
+                apply_with(
+                    &self.vm,
+                    capabilities,
+                    self.abi,
+                    &plan,
+                    table,
+                    &self.collector,
+                )
+            };
+            let applied = match applied {
+                Ok(applied) => applied,
+                Err(error) => {
+                    pages.set_ranges(convertible(&self.shown))?;
+                    return Err(Refused::Apply(Box::new(error)));
+                }
+            };
+            if !agrees() {
+                // SAFETY: as above, and for the slots as they were, too.
+                let left = unsafe {
+                    undo_with(
+                        &self.vm,
+                        capabilities,
+                        self.abi,
+                        applied,
+                        table,
+                        &self.collector,
+                    )
+                };
+                pages.set_ranges(convertible(&self.shown))?;
+                return Err(Refused::TakenBack(left));
+            }
+            drop(gate);
+            for page in was_private {
+                pages.record(
+                    PageRange::try_from(page).map_err(ConvertError::from)?,
+                    PageState::Shared,
+                );
+            }
+            for page in is_private {
+                pages.record(
+                    PageRange::try_from(page).map_err(ConvertError::from)?,
+                    PageState::Private,
+                );
+            }
+            Ok(Change {
+                ops: plan.ops,
+                held,
+            })
+        })??;
+        (self.model, self.shown) = (model, shown);
+        Ok(change)
+    }
+
+    /// The guest's memory.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &V {
+        &self.vm
+    }
+
+    /// The slots.
+    pub fn table(&self) -> &SlotTable {
+        &self.table
+    }
+
+    /// How memory without a host address is told of.
+    pub fn abi(&self) -> AbiProfile {
+        self.abi
+    }
+
+    /// What the kernel can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Who tracks writes.
+    pub fn collector(&self) -> &DirtyCollector<V> {
+        &self.collector
+    }
+
+    /// Collects what the guest has written.
+    ///
+    /// # Errors
+    /// [`DirtyError`].
+    pub fn collect(&self) -> Result<(), DirtyError> {
+        self.collector.collect(&self.table)
+    }
+
+    /// Who converts pages.
+    pub fn converter(&self) -> &Converter<V, ConvertibleMemory> {
+        &self.converter
+    }
+
+    /// What vCPU threads pass to enter the guest.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+}
+
+/// The ranges of `all` that `others` does not have, both by address.
+fn without(all: &[SlotRange], others: &[SlotRange]) -> Vec<SlotRange> {
+    let other = |range: &SlotRange| {
+        let found = others.binary_search_by_key(&range.gpa, |other| other.gpa);
+        found.is_ok_and(|at| others[at] == *range)
+    };
+    all.iter().filter(|range| !other(range)).cloned().collect()
+}
+
+fn convertible(shown: &[SlotRange]) -> impl Iterator<Item = ConvertibleRange> + '_ {
+    shown
+        .iter()
+        .filter_map(|range| ConvertibleRange::new(range, FileHolds::Private))
+}
+
+/// Keeps vCPUs out of the guest. A vCPU thread enters for one access at a time,
+/// so that none need be kicked out.
+#[derive(Debug, Default)]
+pub struct Gate(RwLock<()>);
+
+impl Gate {
+    /// The calling vCPU is in the guest until this is dropped.
+    pub fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HoldVcpus for Gate {
+    type Held<'a> = RwLockWriteGuard<'a, ()>;
+
+    fn hold(&self) -> Self::Held<'_> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Changes of the model, and the memslots that follow.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use kvm_slots::{Op, plan};
+use own_model::guest::Seen;
+use own_model::{PAGE, Refused, Region, What};
+
+use crate::hosts::{Host, Machine, region, stamped};
+
+const RAM: u64 = 0x10_0000;
+
+/// A device in the middle of RAM.
+fn hole(gpa: u64) -> Region {
+    Region {
+        priority: 1,
+        ..region(9, gpa, 1, What::Trapped)
+    }
+}
+
+pub fn what_shows_is_what_the_guest_reaches<V: Host>(mut machine: Machine<V>) {
+    let (ram, rom) = (stamped(4), stamped(2));
+    machine.change(|model| {
+        model.add(region(1, RAM, 4, What::Ram(ram.clone())));
+        model.add(Region {
+            priority: 2,
+            ..region(2, RAM + 3 * PAGE, 2, What::Rom(rom.clone()))
+        });
+    });
+    machine.loads(RAM + 2 * PAGE, 3);
+    machine.loads(RAM + 3 * PAGE, 1);
+    machine.loads(RAM + 4 * PAGE, 2);
+    machine.exits(RAM + 5 * PAGE);
+    machine.stores(RAM + 2 * PAGE, 77);
+    assert_eq!(ram.get(2 * PAGE), Some(77));
+    assert_eq!(machine.guest.store(RAM + 3 * PAGE, 78), Seen::Exit);
+    assert_eq!(rom.get(0), Some(1));
+
+    let split = machine.change(|model| model.add(hole(RAM + PAGE)));
+    assert!(split.held);
+    machine.exits(RAM + PAGE);
+    machine.loads(RAM, 1);
+    machine.loads(RAM + 2 * PAGE, 77);
+    machine.change(|model| {
+        model.remove(9);
+        model.remove(2);
+    });
+    machine.loads(RAM + PAGE, 2);
+    machine.loads(RAM + 3 * PAGE, 4);
+    machine.exits(RAM + 4 * PAGE);
+    assert_eq!(machine.vmm.table().len(), 1 + machine.code.len());
+}
+
+pub fn memory_that_moves_is_one_operation_and_holds_nobody<V: Host>(mut machine: Machine<V>) {
+    machine.change(|model| model.add(region(1, RAM, 2, What::Ram(stamped(2)))));
+    let moved = machine.change(|model| model.move_to(1, 4 * RAM));
+    assert!(
+        matches!(moved.ops[..], [Op::Move { .. }]),
+        "{:?}",
+        moved.ops
+    );
+    assert!(!moved.held);
+    machine.loads(4 * RAM + PAGE, 2);
+    machine.exits(RAM);
+    let nothing = machine.change(|_| {});
+    assert_eq!(nothing.ops, []);
+}
+
+pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V>) {
+    machine.change(|model| model.add(region(1, RAM, 2, What::Ram(stamped(2)))));
+    let before = machine.vmm.table().clone();
+    let refused = machine.vmm.change(|model| {
+        model.add(hole(RAM + PAGE));
+        // No processor has addresses as wide.
+        model.add(region(3, 1 << 60, 1, What::Ram(stamped(1))));
+    });
+    let Err(Refused::Apply(error)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(matches!(&error.op, Op::Create(slot) if slot.gpa == 1 << 60));
+    assert_eq!(error.not_undone, []);
+    assert_eq!(machine.vmm.table(), &before);
+    machine.loads(RAM + PAGE, 2);
+    // And the next change starts from there.
+    machine.change(|model| model.add(hole(RAM)));
+    machine.exits(RAM);
+    machine.loads(RAM + PAGE, 2);
+}
+
+pub fn a_change_that_the_hypervisor_refuses_is_taken_back<V: Host>(mut machine: Machine<V>) {
+    machine.change(|model| {
+        model.add(region(1, RAM, 2, What::Ram(stamped(2))));
+        model.add(region(2, 2 * RAM, 3, What::Rom(stamped(3))));
+    });
+    let before = machine.vmm.table().clone();
+    let refused = machine.vmm.change_if(
+        |model| {
+            model.move_to(1, 2 * RAM + PAGE);
+            model.remove(2);
+        },
+        || false,
+    );
+    assert!(matches!(&refused, Err(Refused::TakenBack(left)) if left.is_empty()));
+    assert_eq!(machine.vmm.table(), &before);
+    assert_eq!(machine.vmm.model().regions.len(), 2 + machine.code.len());
+    machine.loads(RAM + PAGE, 2);
+    machine.loads(2 * RAM + 2 * PAGE, 3);
+    let (table, can) = (machine.vmm.table(), machine.vmm.capabilities());
+    let again = plan(table, &machine.vmm.model().shows(), can, machine.vmm.abi());
+    assert_eq!(again.expect("a plan").ops, []);
+}
+
+pub fn a_vcpu_never_sees_a_gap_in_its_ram<V: Host>(mut machine: Machine<V>) {
+    machine.change(|model| model.add(region(1, RAM, 8, What::Ram(stamped(8)))));
+    let (gate, stop, loads) = (
+        machine.vmm.gate(),
+        AtomicBool::new(false),
+        AtomicU64::new(0),
+    );
+    let (guest, vmm) = (&mut machine.guest, &mut machine.vmm);
+    let saw = thread::scope(|scope| {
+        let vcpu = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let entered = gate.enter();
+                let seen = guest.load(RAM + 6 * PAGE);
+                drop(entered);
+                if seen != Seen::Direct(7) {
+                    return Some(seen);
+                }
+                loads.fetch_add(1, Ordering::Relaxed);
+                // Or the lock would be the vCPU's for ever.
+                thread::yield_now();
+            }
+            None
+        });
+        let mut round = 0;
+        // Both sides must get their turn.
+        while (loads.load(Ordering::Relaxed) < 5000 || round < 300) && !vcpu.is_finished() {
+            let change = match round % 2 {
+                0 => vmm.change(|model| model.add(hole(RAM + 3 * PAGE))),
+                _ => vmm.change(|model| model.remove(9)),
+            };
+            if !change.is_ok_and(|change| change.held) {
+                break;
+            }
+            round += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(round >= 300 || vcpu.is_finished(), "round {round}");
+        vcpu.join().expect("the vCPU's thread")
+    });
+    assert_eq!(saw, None);
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Pages that change hands.
+
+use kvm_slots::{ConvertError, Converted, GuestPages, PageRange, PageRun, Refusal};
+use own_model::{PAGE, Refused, Region, What};
+
+use crate::hosts::{Host, Machine, region, stamped};
+
+const AT: u64 = 0x30_0000;
+/// The third argument of the hypercall, and the flags of the exit.
+const ENCRYPTED: u64 = 1 << 4;
+const PRIVATE: u64 = 1 << 3;
+
+/// How many bytes changed hands; none of what is stale may be left.
+#[track_caller]
+fn bytes(converted: Result<Converted, ConvertError>) -> u64 {
+    let converted = converted.expect("a conversion");
+    let left = converted.not_discarded;
+    assert!(left.is_empty(), "not discarded: {left}");
+    converted.bytes
+}
+
+pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Machine<V>) {
+    let (what, shared) = machine.confidential(4);
+    machine.change(|model| model.add(region(1, AT, 4, what)));
+    machine.stores(AT + PAGE, 5);
+    assert_eq!(shared.get(PAGE), Some(5));
+
+    let converted = machine
+        .vmm
+        .converter()
+        .memory_fault(PRIVATE, AT + PAGE, PAGE);
+    assert_eq!(bytes(converted), PAGE);
+    assert_eq!(shared.get(PAGE), Some(0));
+    machine.loads(AT + PAGE, 0);
+    machine.stores(AT + PAGE, 6);
+    assert_eq!(shared.get(PAGE), Some(0));
+    // Another vCPU asks for the same.
+    let again = machine
+        .vmm
+        .converter()
+        .memory_fault(PRIVATE, AT + PAGE, PAGE);
+    assert_eq!(bytes(again), 0);
+
+    let back = machine.vmm.converter().memory_fault(0, AT + PAGE, PAGE);
+    assert_eq!(bytes(back), PAGE);
+    machine.loads(AT + PAGE, 0);
+    let once_more = machine.vmm.converter().hypercall(AT + PAGE, 1, ENCRYPTED);
+    assert_eq!(bytes(once_more), PAGE);
+    machine.loads(AT + PAGE, 0);
+}
+
+pub fn a_hypercall_is_met_as_a_whole_or_not_at_all<V: Host>(mut machine: Machine<V>) {
+    let (what, shared) = machine.confidential(2);
+    machine.change(|model| {
+        model.add(region(1, AT, 2, what));
+        model.add(region(2, AT + 2 * PAGE, 1, What::Ram(stamped(1))));
+    });
+    machine.stores(AT, 5);
+    let refused = machine.vmm.converter().hypercall(AT, 3, ENCRYPTED);
+    let refused = refused.expect_err("plain RAM has no private side");
+    assert_eq!(refused.hypercall_return(), -22);
+    let at = AT + 2 * PAGE;
+    assert!(matches!(
+        refused,
+        ConvertError::Refused(Refusal::NoPrivateSide { at: first, .. }) if first == at
+    ));
+    machine.loads(AT, 5);
+    assert_eq!(shared.get(0), Some(5));
+}
+
+pub fn private_pages_follow_memory_that_moves<V: Host>(mut machine: Machine<V>) {
+    let (what, shared) = machine.confidential(4);
+    machine.change(|model| model.add(region(1, AT, 4, what)));
+    let converted = machine.vmm.converter().hypercall(AT + PAGE, 2, ENCRYPTED);
+    assert_eq!(bytes(converted), 2 * PAGE);
+    for page in 0..4 {
+        machine.stores(AT + u64::from(page) * PAGE, page + 1);
+    }
+    // By one page, so that old and new places overlap.
+    machine.change(|model| model.move_to(1, AT + PAGE));
+    for page in 0..4 {
+        machine.loads(AT + PAGE + u64::from(page) * PAGE, page + 1);
+    }
+    machine.exits(AT);
+    // Of the memory's own pages the first is shared, the next two are private.
+    assert_eq!(shared.get(0), Some(1));
+    assert_eq!(shared.get(PAGE), Some(0));
+    let all = PageRange::new(AT, 8 * PAGE).expect("pages");
+    let private = machine.vmm.converter().with_pages(|pages| {
+        let runs = pages.private(all).map(PageRun::from);
+        runs.collect::<Vec<_>>()
+    });
+    let both = PageRun {
+        gpa: AT + 2 * PAGE,
+        size: 2 * PAGE,
+    };
+    assert_eq!(private.expect("no panic"), [both]);
+}
+
+pub fn private_pages_are_never_hidden<V: Host>(mut machine: Machine<V>) {
+    let (what, _shared) = machine.confidential(4);
+    machine.change(|model| model.add(region(1, AT, 4, what)));
+    let converted = machine.vmm.converter().hypercall(AT + PAGE, 1, ENCRYPTED);
+    assert_eq!(bytes(converted), PAGE);
+    machine.stores(AT + PAGE, 7);
+    let over = |gpa| Region {
+        priority: 1,
+        ..region(2, gpa, 1, What::Trapped)
+    };
+    let hidden = machine.vmm.change(|model| model.add(over(AT + PAGE)));
+    assert!(matches!(hidden, Err(Refused::HidesPrivate)));
+    machine.loads(AT + PAGE, 7);
+    // Beside it the memory is cut, and the page is what it was.
+    machine.change(|model| model.add(over(AT + 2 * PAGE)));
+    machine.loads(AT + PAGE, 7);
+    machine.exits(AT + 2 * PAGE);
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What was written.
+
+use std::collections::BTreeSet;
+
+use kvm_slots::DirtyPages;
+use own_model::{Bytes, PAGE, Region, What};
+
+use crate::hosts::{Host, Machine, region, stamped};
+
+const SCREEN: u64 = 0x20_0000;
+
+/// The pages of `memory` that are among these.
+fn pages(dirty: &DirtyPages, memory: &Bytes, count: u64) -> BTreeSet<u64> {
+    let is_dirty = |page: &u64| dirty.contains(memory.address() + page * PAGE);
+    (0..count).filter(is_dirty).collect()
+}
+
+pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machine: Machine<V>) {
+    let memory = stamped(8);
+    machine.change(|model| {
+        model.add(Region {
+            logged: true,
+            ..region(1, SCREEN, 8, What::Ram(memory.clone()))
+        });
+    });
+    let display = machine.vmm.collector().tracker().client();
+    machine.stores(SCREEN + 2 * PAGE, 50);
+    machine.stores(SCREEN + 7 * PAGE, 51);
+    // The slot goes, and its log with it.
+    let split = machine.change(|model| {
+        model.add(Region {
+            priority: 1,
+            ..region(2, SCREEN + 4 * PAGE, 1, What::Trapped)
+        });
+    });
+    assert!(split.held);
+    machine.stores(SCREEN + 3 * PAGE, 52);
+    machine.change(|model| model.move_to(1, 2 * SCREEN));
+    machine.stores(2 * SCREEN + PAGE, 53);
+    machine.vmm.collect().expect("the logs");
+    let written = display.take_all();
+    assert_eq!(pages(&written, &memory, 8), BTreeSet::from([1, 2, 3, 7]));
+    // Where they are now.
+    let slot = machine.vmm.table().find(2 * SCREEN).expect("a slot");
+    let now: Vec<_> = written.in_slot(slot).collect();
+    assert_eq!(
+        now,
+        [(2 * SCREEN + PAGE, 3 * PAGE), (2 * SCREEN + 7 * PAGE, PAGE)]
+    );
+    machine.vmm.collect().expect("the logs");
+    assert!(display.take_all().is_empty());
+    machine.stores(2 * SCREEN + 2 * PAGE, 54);
+    machine.change(|model| model.remove(1));
+    assert_eq!(pages(&display.take_all(), &memory, 8), BTreeSet::from([2]));
+}
+
+pub fn what_the_vmm_writes_is_told_to_each_client_once<V: Host>(mut machine: Machine<V>) {
+    let memory = stamped(4);
+    machine.change(|model| {
+        model.add(Region {
+            logged: true,
+            ..region(1, SCREEN, 4, What::Ram(memory.clone()))
+        });
+    });
+    let tracker = machine.vmm.collector().tracker();
+    let (display, migration) = (tracker.client(), tracker.client());
+    memory.set(PAGE, 9).expect("in it");
+    assert!(tracker.mark_guest(machine.vmm.table(), SCREEN + PAGE, 1));
+    assert!(!tracker.mark_guest(machine.vmm.table(), SCREEN + 4 * PAGE, 1));
+    for client in [display, migration] {
+        assert_eq!(pages(&client.take_all(), &memory, 4), BTreeSet::from([1]));
+        assert!(client.take_all().is_empty());
+    }
+    machine.loads(SCREEN + PAGE, 9);
+}

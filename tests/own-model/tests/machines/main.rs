@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The hypervisor at work, on the simulated KVM and on the real one. What the
+//! machine lacks is listed as ignored, with the reason.
+
+mod changes;
+mod confidential;
+mod dirty;
+mod hosts;
+mod random;
+mod registers;
+
+use libtest_mimic::{Arguments, Trial};
+
+use hosts::{Machine, Need};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    // Each test on both, generic over the VM.
+    macro_rules! both {
+        ($need:expr, $($module:ident::$test:ident),* $(,)?) => {$(
+            let name = stringify!($test);
+            trials.push(Trial::test(format!("sim::{name}"), || {
+                $module::$test(hosts::simulated($need));
+                Ok(())
+            }));
+            trials.push(on_real(name, $need, || {
+                $module::$test(hosts::real($need)?);
+                Ok(())
+            }));
+        )*};
+    }
+    both!(
+        Need::Plain,
+        changes::what_shows_is_what_the_guest_reaches,
+        changes::memory_that_moves_is_one_operation_and_holds_nobody,
+        changes::a_change_that_kvm_refuses_changes_nothing,
+        changes::a_change_that_the_hypervisor_refuses_is_taken_back,
+        changes::a_vcpu_never_sees_a_gap_in_its_ram,
+        dirty::writes_are_found_after_their_slot_was_split_and_moved,
+        dirty::what_the_vmm_writes_is_told_to_each_client_once,
+        random::random_changes_come_to_what_a_dumb_paint_says,
+    );
+    both!(
+        Need::PrivatePages,
+        confidential::a_page_that_changes_sides_leaves_nothing_behind,
+        confidential::a_hypercall_is_met_as_a_whole_or_not_at_all,
+        confidential::private_pages_follow_memory_that_moves,
+        confidential::private_pages_are_never_hidden,
+    );
+    // No released kernel has these.
+    for (name, test) in registers::ALL {
+        trials.push(Trial::test(format!("sim::{name}"), move || {
+            test(hosts::simulated(Need::PrivatePages));
+            Ok(())
+        }));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// A test on the real KVM, if there is one that can do what it needs.
+fn on_real(
+    name: &str,
+    need: Need,
+    test: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Trial {
+    let name = format!("kvm::{name}");
+    let lacks = hosts::real(need).map(|_: Machine<_>| ()).err();
+    let trial = Trial::test(name, || Ok(test()?));
+    match lacks {
+        Some(why) => trial
+            .with_kind(format!("skipped: {why}"))
+            .with_ignored_flag(true),
+        None => trial,
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Private MMIO: a device's registers that only the guest touches.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use kvm_slots::sim::SimVm;
+use kvm_slots::{MemoryError, PageRange};
+use own_model::{PAGE, Refused, What};
+
+use crate::hosts::{Host, Machine, region};
+
+const AT: u64 = 0xe000_0000;
+
+type Test = (&'static str, fn(Machine<SimVm>));
+
+pub const ALL: [Test; 2] = [
+    (
+        "registers_without_a_host_address_are_reached_directly",
+        registers_without_a_host_address_are_reached_directly,
+    ),
+    (
+        "accepted_registers_stay_until_they_are_revoked",
+        accepted_registers_stay_until_they_are_revoked,
+    ),
+];
+
+fn with_registers(machine: &mut Machine<SimVm>) -> File {
+    let file = Arc::new(machine.vmm.vm().registers(4 * PAGE).expect("a dma-buf"));
+    machine.change(|model| model.add(region(1, AT, 4, What::PrivateRegisters(file.clone()))));
+    File::from(file.try_clone().expect("a descriptor"))
+}
+
+fn registers_without_a_host_address_are_reached_directly(mut machine: Machine<SimVm>) {
+    let device = with_registers(&mut machine);
+    device.write_all_at(&[0x5a], 2 * PAGE).expect("in it");
+    machine.loads(AT + 2 * PAGE, 0x5a);
+    machine.stores(AT + PAGE, 0x77);
+    let mut byte = [0];
+    device.read_exact_at(&mut byte, PAGE).expect("in it");
+    assert_eq!(byte, [0x77]);
+    let slots = machine.vmm.vm().memslots();
+    assert_eq!(slots.len(), 1);
+    assert_eq!(
+        (slots[0].userspace_addr, slots[0].file_offset),
+        (0, Some(0))
+    );
+}
+
+fn accepted_registers_stay_until_they_are_revoked(mut machine: Machine<SimVm>) {
+    let _device = with_registers(&mut machine);
+    let accept = kvm_slots::Request::accept(AT, 2 * PAGE).expect("pages");
+    let accepted = machine.vmm.converter().convert(accept);
+    assert_eq!(accepted.expect("an acceptance").bytes, 2 * PAGE);
+    for page in 0..4 {
+        machine.stores(AT + u64::from(page) * PAGE, page + 1);
+    }
+    let moved = machine.vmm.change(|model| model.move_to(1, AT + 16 * PAGE));
+    assert!(matches!(
+        moved,
+        Err(Refused::Memory(MemoryError::Accepted { .. }))
+    ));
+    machine.loads(AT + PAGE, 2);
+    let all = PageRange::new(AT, 4 * PAGE).expect("pages");
+    let revoked = machine.vmm.converter().revoke(all).expect("no panic");
+    assert_eq!(revoked.bytes, 2 * PAGE);
+    machine.change(|model| model.move_to(1, AT + 16 * PAGE));
+    machine.loads(AT + 17 * PAGE, 2);
+    machine.exits(AT);
+}
