@@ -101,13 +101,11 @@ pub unsafe fn apply_with(
 ) -> Result<Applied, ApplyError> {
     let mut ops = Vec::new();
     for op in &plan.ops {
-        let allowed = watcher.before(op, table);
+        let allowed = watcher.before(op, table).map_err(StepError::from);
         // SAFETY: the caller vouches for the host ranges of all slots of the
         // plan while their owners live, and the table, which follows, holds
         // the owner of every slot that KVM has.
-        let done = allowed
-            .map_err(StepError::from)
-            .and_then(|()| unsafe { step(vm, capabilities, abi, op, table) });
+        let done = allowed.and_then(|()| unsafe { step(vm, capabilities, abi, op, table) });
         if let Err(why) = done {
             let applied = Applied { ops };
             // SAFETY: as above; these slots were in the table before.
