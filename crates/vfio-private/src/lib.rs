@@ -103,18 +103,29 @@
 //! A report does not say at which offset of a BAR a page is. The rule for that is a parameter, see
 //! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
 //!
+//! # Real devices
+//!
+//! All that is said above needs no device. With the feature `device` there is a module of that name which
+//! opens one through VFIO, asks the kernel for these facts, and does with each piece what its access
+//! calls for. It alone has unsafe code.
+//!
 //! # What this does not do
 //!
 //! It emulates no MSI-X structure, and it does not choose guest addresses: pieces are offsets in the
 //! BAR. A BAR that moves has the same pieces as before.
 
-#![forbid(unsafe_code)]
+// System calls need it, and only they: `device` alone may.
+#![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 
 mod bar;
 mod bytes;
 mod classify;
 pub mod config;
 mod coverage;
+#[cfg(feature = "device")]
+#[allow(unsafe_code)]
+pub mod device;
 mod error;
 mod layers;
 mod page;
