@@ -103,6 +103,12 @@
 //! A report does not say at which offset of a BAR a page is. The rule for that is a parameter, see
 //! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
 //!
+//! # When it is out of reach
+//!
+//! While memory decoding is off or the device sleeps, nothing of a BAR can be had, shared or private.
+//! [`Reach`] says of a write to configuration space, before it is made, whether it comes to that. A reset
+//! does so too, for as long as it takes.
+//!
 //! # Real devices
 //!
 //! All that is said above needs no device. With the feature `device` there is a module of that name which
@@ -132,6 +138,7 @@ mod page;
 mod piece;
 mod place;
 mod policy;
+mod reach;
 mod reason;
 pub mod region_info;
 mod relocate;
@@ -149,6 +156,7 @@ pub use page::PageSize;
 pub use piece::{Access, Piece};
 pub use place::{OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
+pub use reach::{Cause, Reach, ReachEvent};
 pub use reason::{Reason, Reasons};
 pub use relocate::Relocation;
 pub use report::InterfaceReport;

@@ -6,6 +6,7 @@ use vfio_bindings::bindings::vfio as uapi;
 
 use super::Device;
 use super::error::DeviceError;
+use crate::reach::Reach;
 
 /// The command register, and its bit for memory decoding (PCI Express Base Specification, 7.5.1.1).
 const COMMAND: u64 = 4;
@@ -44,7 +45,20 @@ impl Device {
         self.write(&self.config, offset, data)
     }
 
-    /// Whether the device answers at its memory BARs.
+    /// Whether the device answers at its memory BARs, and which write would change that: to be
+    /// asked before [`write_config`](Self::write_config) carries out what a guest wrote.
+    ///
+    /// # Errors
+    ///
+    /// As for [`config_space`](Self::config_space), and [`DeviceError::Config`].
+    pub fn reach(&self) -> Result<Reach, DeviceError> {
+        Reach::of(&self.config_space()?).map_err(|source| DeviceError::Config {
+            address: self.address,
+            source,
+        })
+    }
+
+    /// Whether memory decoding is on.
     ///
     /// # Errors
     ///

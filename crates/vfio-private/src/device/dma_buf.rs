@@ -75,6 +75,11 @@ impl Device {
         Ok(exported)
     }
 
+    /// Whether the kernel exports dma-bufs of this device at all.
+    pub fn can_export(&self) -> bool {
+        ioctl::has_dma_buf(&self.file)
+    }
+
     /// Exports ranges of a region, one behind the other, as one dma-buf
     /// (`VFIO_DEVICE_FEATURE_DMA_BUF`, Linux 6.19 and newer).
     ///

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::address::PciAddress;
+use crate::config::ConfigError;
 use crate::piece::Access;
 use crate::region_info::RegionInfoError;
 use crate::span::Span;
@@ -79,6 +80,14 @@ pub enum DeviceError {
         region: u32,
         /// What is wrong with it.
         source: RegionInfoError,
+    },
+    /// The device's configuration space makes no sense.
+    #[error("{address}: configuration space")]
+    Config {
+        /// The device.
+        address: PciAddress,
+        /// What is wrong with it.
+        source: ConfigError,
     },
     /// An access that leaves its region or mapping.
     #[error("{len:#x} bytes at offset {offset:#x} leave the {size:#x} bytes there are")]

@@ -163,6 +163,14 @@ pub(super) fn reset(device: &File, on: &str) -> Result<(), DeviceError> {
     done(result, on, "VFIO_DEVICE_RESET")
 }
 
+/// Whether there is a `VFIO_DEVICE_FEATURE_DMA_BUF` for this device.
+pub(super) fn has_dma_buf(device: &File) -> bool {
+    let get = uapi::VFIO_DEVICE_FEATURE_GET | uapi::VFIO_DEVICE_FEATURE_PROBE;
+    let mut header = pair(8, get | uapi::VFIO_DEVICE_FEATURE_DMA_BUF);
+    // SAFETY: the ioctl reads the header alone, whose size of 8 bytes it is told.
+    unsafe { ioctl_with_mut_ref(device, VFIO_DEVICE_FEATURE(), &mut header) == 0 }
+}
+
 /// `VFIO_DEVICE_FEATURE_DMA_BUF`: the request in 8-byte words, the first of which is left free for
 /// the header.
 pub(super) fn dma_buf(device: &File, words: &mut [u64], on: &str) -> Result<OwnedFd, DeviceError> {

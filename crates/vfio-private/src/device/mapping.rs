@@ -12,7 +12,11 @@ use super::error::DeviceError;
 /// access is volatile, of one width, and aligned to it.
 ///
 /// **Where memory decoding is off, or the device is reset or powered down, an access is a SIGBUS**,
-/// which ends the process. A guest that has the address by a memslot sees a failure of its own.
+/// which ends the process. Where a guest has the address by a memslot, `KVM_RUN` fails instead.
+///
+/// Hold a VM's vCPUs while the memslot of registers comes, or moves. A vCPU that has just left the
+/// guest for want of that slot is served by KVM through this mapping, and not in the width that the
+/// guest asked for: some devices answer such a read with zero.
 #[derive(Debug)]
 pub struct Mapping {
     map: MmapRaw,

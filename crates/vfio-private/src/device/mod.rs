@@ -68,13 +68,13 @@ const MAX_REGION_INFO: usize = 1 << 20;
 /// An open device.
 #[derive(Debug)]
 pub struct Device {
-    /// Before `_iommu`, so that it is closed first.
+    /// Before `iommu`, so that it is closed first.
     file: File,
     address: PciAddress,
     regions: u32,
     can_reset: bool,
     config: RegionInfo,
-    _iommu: Iommu,
+    iommu: Iommu,
 }
 
 impl Device {
@@ -94,13 +94,18 @@ impl Device {
             regions: info.num_regions,
             can_reset: info.flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0,
             config,
-            _iommu: iommu.clone(),
+            iommu: iommu.clone(),
         })
     }
 
     /// Where it is.
     pub fn address(&self) -> PciAddress {
         self.address
+    }
+
+    /// What it was opened through: for another device in the same address space.
+    pub fn iommu(&self) -> &Iommu {
+        &self.iommu
     }
 
     /// How many regions there are: the BARs 0 to 5, the ROM, configuration space, VGA, and those of
