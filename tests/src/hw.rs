@@ -15,7 +15,8 @@ use crate::conformance::{self, Statement};
 use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
-use crate::{dirty, pre_fault};
+use crate::vfio::OnDevice;
+use crate::{dirty, pre_fault, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ enum Body {
     Statement(Statement),
     Found(Found),
     Random(VmType),
+    OnDevice(OnDevice),
 }
 
 impl HwTest {
@@ -50,6 +52,7 @@ impl HwTest {
             Body::Statement(statement) => statement.on_real(),
             Body::Found(found) => found.run(),
             Body::Random(vm_type) => differential::random(*vm_type, progress),
+            Body::OnDevice(test) => test.run(),
         }
     }
 }
@@ -121,6 +124,11 @@ pub fn all() -> Vec<HwTest> {
         run: Body::Statement(statement),
     }));
     tests.extend(against_the_simulation());
+    tests.extend(vfio::all().into_iter().map(|test| HwTest {
+        name: test.name(),
+        needs: test.needs,
+        run: Body::OnDevice(test),
+    }));
     tests
 }
 
