@@ -6,6 +6,7 @@ use std::path::Path;
 
 use kvm_slots::sim::{KernelVersion, VmType};
 use kvm_slots::{AbiProfile, DirtyMode, ProbeError, SlotTable, probe_abi};
+use vfio_private::device::Way;
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
@@ -15,7 +16,8 @@ use crate::conformance::{self, Statement};
 use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
-use crate::{dirty, pre_fault};
+use crate::vfio::{Model, OnDevice};
+use crate::{dirty, pre_fault, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -35,6 +37,7 @@ enum Body {
     Statement(Statement),
     Found(Found),
     Random(VmType),
+    OnDevice(OnDevice),
 }
 
 impl HwTest {
@@ -50,6 +53,7 @@ impl HwTest {
             Body::Statement(statement) => statement.on_real(),
             Body::Found(found) => found.run(),
             Body::Random(vm_type) => differential::random(*vm_type, progress),
+            Body::OnDevice(test) => test.run(),
         }
     }
 }
@@ -115,12 +119,22 @@ pub fn all() -> Vec<HwTest> {
         &[Need::Kvm, Need::NoPreFault],
         pre_fault::is_refused_where_it_is_missing,
     );
+    plain(
+        "vmm_bars_asks_vfio_of_a_device_that_nobody_has_open",
+        &[Need::VfioWay(Way::Group), Need::Vfio(Model::Nvme)],
+        vfio::bars::asks_vfio,
+    );
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),
         needs: statement.needs,
         run: Body::Statement(statement),
     }));
     tests.extend(against_the_simulation());
+    tests.extend(vfio::all().into_iter().map(|test| HwTest {
+        name: test.name(),
+        needs: test.needs,
+        run: Body::OnDevice(test),
+    }));
     tests
 }
 

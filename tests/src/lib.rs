@@ -14,3 +14,4 @@ pub mod needs;
 pub mod peers;
 mod pre_fault;
 pub mod subject;
+pub mod vfio;

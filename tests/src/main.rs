@@ -3,7 +3,8 @@
 //! the names of all tests, then each test as it starts and as it ends, last
 //! how many that were. So whoever reads knows which test it was that never
 //! came back, and whether this was all. `--differential-ops N`
-//! makes the differential tests longer or shorter.
+//! makes the differential tests longer or shorter; `--only TEXT` leaves out
+//! tests without that text in their names.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,12 +16,16 @@ use tests::needs::Host;
 use tests::{differential, hw};
 
 fn main() -> ExitCode {
-    if let Err(usage) = arguments(std::env::args().skip(1)) {
-        eprintln!("hw-tests: {usage}");
-        return ExitCode::FAILURE;
-    }
+    let only = match arguments(std::env::args().skip(1)) {
+        Ok(only) => only,
+        Err(usage) => {
+            eprintln!("hw-tests: {usage}");
+            return ExitCode::FAILURE;
+        }
+    };
     let host = Host::probe();
-    let tests = hw::all();
+    let mut tests = hw::all();
+    tests.retain(|test| test.name.contains(&only));
     let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
     say(&json!({"kernel": host.kernel, "caps": host.capabilities(), "tests": names}));
     let count = tests.len();
@@ -49,8 +54,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// The one option: how many operations the differential tests make.
-fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
+/// How many operations the differential tests make is set; what the names of
+/// tests have to have in them is returned.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<String, String> {
+    let mut only = String::new();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--differential-ops" => {
@@ -58,10 +65,11 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<(), String> 
                 let number = number.ok_or("--differential-ops takes a number")?;
                 differential::set_operations(number);
             }
+            "--only" => only = arguments.next().ok_or("--only takes a text")?,
             other => return Err(format!("there is no option '{other}'")),
         }
     }
-    Ok(())
+    Ok(only)
 }
 
 /// Whoever waits for a long test sees that it lives.

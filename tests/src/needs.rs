@@ -7,11 +7,13 @@ use std::path::Path;
 use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
 use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, Capabilities, DirtyCapabilities, GuestMemfdFlags, ManualProtect, Vm};
+use vfio_private::device::Way;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};
 
 use crate::peers::emulates_guest;
 use crate::subject::{Real, Subject};
+use crate::vfio::Model;
 
 /// Where KVM is.
 pub const DEVICE: &str = "/dev/kvm";
@@ -43,6 +45,10 @@ pub enum Need {
     PreFault,
     /// It cannot.
     NoPreFault,
+    /// A way by which VFIO hands out devices.
+    VfioWay(Way),
+    /// A device that VFIO has.
+    Vfio(Model),
 }
 
 /// The machine that the tests run on, probed once.
@@ -92,6 +98,11 @@ impl Host {
 
     /// Why `need` is not met, or nothing if it is.
     pub fn lacks(&self, need: Need) -> Option<String> {
+        match need {
+            Need::VfioWay(way) => return crate::vfio::lacks_way(way),
+            Need::Vfio(model) => return model.bound().err(),
+            _ => {}
+        }
         let (plain, dirty, pre_fault) = match &self.plain {
             Ok(can) => (&can.capabilities, &can.dirty, can.pre_fault),
             Err(why) => return Some(why.clone()),
@@ -135,7 +146,7 @@ impl Host {
             Need::PreFault if pre_fault => None,
             Need::PreFault => Some("KVM_CAP_PRE_FAULT_MEMORY is 0".into()),
             Need::NoPreFault if pre_fault => Some("KVM_CAP_PRE_FAULT_MEMORY is 1".into()),
-            Need::NoPreFault => None,
+            Need::NoPreFault | Need::VfioWay(_) | Need::Vfio(_) => None,
         }
     }
 

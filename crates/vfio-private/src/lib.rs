@@ -103,24 +103,42 @@
 //! A report does not say at which offset of a BAR a page is. The rule for that is a parameter, see
 //! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
 //!
+//! # When it is out of reach
+//!
+//! While memory decoding is off or the device sleeps, nothing of a BAR can be had, shared or private.
+//! [`Reach`] says of a write to configuration space, before it is made, whether it comes to that. A reset
+//! does so too, for as long as it takes.
+//!
+//! # Real devices
+//!
+//! All that is said above needs no device. With the feature `device` there is a module of that name which
+//! opens one through VFIO, asks the kernel for these facts, and does with each piece what its access
+//! calls for. It alone has unsafe code.
+//!
 //! # What this does not do
 //!
 //! It emulates no MSI-X structure, and it does not choose guest addresses: pieces are offsets in the
 //! BAR. A BAR that moves has the same pieces as before.
 
-#![forbid(unsafe_code)]
+// System calls need it, and only they: `device` alone may.
+#![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 
 mod bar;
 mod bytes;
 mod classify;
 pub mod config;
 mod coverage;
+#[cfg(feature = "device")]
+#[allow(unsafe_code)]
+pub mod device;
 mod error;
 mod layers;
 mod page;
 mod piece;
 mod place;
 mod policy;
+mod reach;
 mod reason;
 pub mod region_info;
 mod relocate;
@@ -138,6 +156,7 @@ pub use page::PageSize;
 pub use piece::{Access, Piece};
 pub use place::{OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
+pub use reach::{Cause, Reach, ReachEvent};
 pub use reason::{Reason, Reasons};
 pub use relocate::Relocation;
 pub use report::InterfaceReport;

@@ -11,9 +11,10 @@ use super::kernel::Ready;
 
 /// The devices that tests find, all in IOMMU groups of their own: a network
 /// card with an MSI-X BAR and an I/O BAR, one BAR of 1 MiB, a BAR that is plain
-/// memory beside one smaller than a page, and a disk controller with its MSI-X
-/// table in the middle of its registers.
-const DEVICES: [&str; 10] = [
+/// memory beside one smaller than a page, a disk controller with its MSI-X
+/// table in the middle of its registers, and a device for tests with a small
+/// memory BAR beside an I/O BAR.
+const DEVICES: [&str; 12] = [
     "-device",
     "e1000e,romfile=",
     "-device",
@@ -24,6 +25,8 @@ const DEVICES: [&str; 10] = [
     "ivshmem-plain,memdev=shared",
     "-device",
     "nvme,serial=lab",
+    "-device",
+    "pci-testdev",
 ];
 
 /// How much memory the lab's machine has, in MiB.

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Private pieces as files: what KVM is told instead of a host address.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::error::DeviceError;
+use super::{Device, ioctl};
+use crate::bar::Bar;
+use crate::piece::{Access, Piece};
+use crate::span::Span;
+
+/// How many dma-bufs there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Grain {
+    /// One for each piece: for a KVM that takes a dma-buf as a whole only.
+    Piece,
+    /// One for the BAR, of which each piece is a slice: for a KVM that takes an offset.
+    Bar,
+}
+
+/// A private piece as a slice of a dma-buf.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    /// The piece.
+    pub piece: Piece,
+    /// The dma-buf. It cannot be mapped, and is not there any more for whoever uses it while memory
+    /// decoding is off or the device is reset or powered down.
+    pub file: Arc<OwnedFd>,
+    /// Where in the file the piece starts, in bytes.
+    pub offset: u64,
+}
+
+/// The ranges of each dma-buf, each with the pieces that lie in it.
+fn plan(bar: Bar, pieces: &[Piece], grain: Grain) -> Vec<(Span, Vec<Piece>)> {
+    let private = pieces
+        .iter()
+        .copied()
+        .filter(|piece| piece.access() == Access::Private);
+    match grain {
+        Grain::Piece => private.map(|piece| (piece.span(), vec![piece])).collect(),
+        Grain::Bar => {
+            let all: Vec<Piece> = private.collect();
+            match all.is_empty() {
+                true => Vec::new(),
+                false => vec![(bar.extent(), all)],
+            }
+        }
+    }
+}
+
+impl Device {
+    /// Exports the private ones of a BAR's pieces as dma-bufs (Linux 6.19 and newer).
+    ///
+    /// # Errors
+    ///
+    /// As for [`export_dma_buf`](Self::export_dma_buf).
+    pub fn export_private(
+        &self,
+        bar: Bar,
+        pieces: &[Piece],
+        grain: Grain,
+    ) -> Result<Vec<Exported>, DeviceError> {
+        let mut exported = Vec::new();
+        for (span, pieces) in plan(bar, pieces, grain) {
+            let region = u32::from(bar.index().get());
+            let file = Arc::new(self.export_dma_buf(region, &[span])?);
+            exported.extend(pieces.into_iter().map(|piece| Exported {
+                piece,
+                file: Arc::clone(&file),
+                offset: piece.offset() - span.offset(),
+            }));
+        }
+        Ok(exported)
+    }
+
+    /// Whether the kernel exports dma-bufs of this device at all.
+    pub fn can_export(&self) -> bool {
+        ioctl::has_dma_buf(&self.file)
+    }
+
+    /// Exports ranges of a region, one behind the other, as one dma-buf
+    /// (`VFIO_DEVICE_FEATURE_DMA_BUF`, Linux 6.19 and newer).
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Ioctl`]. ENOTTY: the kernel has no such feature. EINVAL: a range that is not of
+    /// whole host pages or leaves the region, none at all, or a region that no other device could
+    /// reach: I/O ports, or less than a page. ENODEV: a region that is no BAR, or that is not there.
+    pub fn export_dma_buf(&self, region: u32, ranges: &[Span]) -> Result<OwnedFd, DeviceError> {
+        let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
+        let open_flags = (libc::O_RDWR | libc::O_CLOEXEC).unsigned_abs();
+        // `struct vfio_device_feature`, then `struct vfio_device_feature_dma_buf` with its ranges.
+        let mut words = vec![0, ioctl::pair(region, open_flags), ioctl::pair(0, count)];
+        words.extend(
+            ranges
+                .iter()
+                .flat_map(|range| [range.offset(), range.size()]),
+        );
+        ioctl::dma_buf(&self.file, &mut words, &self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BarIndex, BarInput, BarKind, MsixParts, PageSize, Policy, Region, ReportedRange};
+    use crate::{TeeKind, classify};
+
+    #[test]
+    fn there_is_a_file_for_each_private_piece_or_one_for_the_bar() {
+        let index = BarIndex::new(0).unwrap();
+        let bar = Bar::new(index, BarKind::Memory, 0x8000).unwrap();
+        let tee = |offset| ReportedRange {
+            span: Span::new(offset, 0x2000).unwrap(),
+            kind: TeeKind::Tee,
+            msix: MsixParts::NONE,
+        };
+        let input = BarInput {
+            bar,
+            region: &Region::mappable(),
+            msix: None,
+            report: Some(&[tee(0x1000), tee(0x6000)]),
+        };
+        let pieces = classify(&input, PageSize::Size4K, Policy::new()).unwrap();
+        let spans: Vec<Span> = plan(bar, &pieces, Grain::Piece)
+            .iter()
+            .map(|(span, pieces)| {
+                assert_eq!(pieces.len(), 1);
+                *span
+            })
+            .collect();
+        assert_eq!(spans, [tee(0x1000).span, tee(0x6000).span]);
+        let whole = plan(bar, &pieces, Grain::Bar);
+        assert_eq!(whole.len(), 1);
+        assert_eq!((whole[0].0, whole[0].1.len()), (bar.extent(), 2));
+
+        let shared = BarInput {
+            report: None,
+            ..input
+        };
+        let pieces = classify(&shared, PageSize::Size4K, Policy::new()).unwrap();
+        for grain in [Grain::Piece, Grain::Bar] {
+            assert_eq!(plan(bar, &pieces, grain), []);
+        }
+    }
+}

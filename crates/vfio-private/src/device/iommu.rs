@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What devices are opened through: a container with groups, or an iommufd.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vfio_bindings::bindings::vfio as uapi;
+
+use super::address::PciAddress;
+use super::error::DeviceError;
+use super::ioctl;
+
+const SYSFS: &str = "/sys";
+const CONTAINER: &str = "/dev/vfio/vfio";
+const IOMMUFD: &str = "/dev/iommu";
+
+/// How VFIO hands out a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// By its IOMMU group, in a container with the IOMMU model type1 v2: every kernel that has
+    /// VFIO for PCI.
+    Group,
+    /// By its own file, bound to an iommufd: Linux 6.6 and newer, as a build option.
+    Cdev,
+}
+
+impl Way {
+    /// Both, the older first.
+    pub const ALL: [Self; 2] = [Self::Group, Self::Cdev];
+}
+
+/// For example `group`.
+impl core::fmt::Display for Way {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Group => "group",
+            Self::Cdev => "cdev",
+        })
+    }
+}
+
+/// The DMA address space that devices are put into: one for a VM, as a rule. It is empty: what
+/// devices may reach by DMA is not this crate's matter.
+///
+/// Clones are the same one. It is there as long as one of them, or a device that was opened through
+/// it.
+#[derive(Clone, Debug)]
+pub struct Iommu {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Container {
+        container: File,
+        /// The groups that are in it, by number: a group can be opened only once.
+        groups: Mutex<BTreeMap<u32, File>>,
+    },
+    Iommufd {
+        iommufd: File,
+        ioas: u32,
+    },
+}
+
+impl Iommu {
+    /// An empty address space.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] if the kernel does not have this way, or does not let us.
+    pub fn new(way: Way) -> Result<Self, DeviceError> {
+        let inner = match way {
+            Way::Group => {
+                let container = open(Path::new(CONTAINER))?;
+                let version = ioctl::api_version(&container);
+                if i64::from(version) != i64::from(uapi::VFIO_API_VERSION) {
+                    return Err(DeviceError::ApiVersion { version });
+                }
+                if !ioctl::has_extension(&container, uapi::VFIO_TYPE1v2_IOMMU) {
+                    return Err(DeviceError::NoType1);
+                }
+                Inner::Container {
+                    container,
+                    groups: Mutex::default(),
+                }
+            }
+            Way::Cdev => {
+                let iommufd = open(Path::new(IOMMUFD))?;
+                let ioas = ioctl::ioas(&iommufd)?;
+                Inner::Iommufd { iommufd, ioas }
+            }
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The way it was made for.
+    pub fn way(&self) -> Way {
+        match *self.inner {
+            Inner::Container { .. } => Way::Group,
+            Inner::Iommufd { .. } => Way::Cdev,
+        }
+    }
+
+    /// Opens a device's file and puts the device into this address space.
+    pub(super) fn open(&self, address: PciAddress) -> Result<File, DeviceError> {
+        let name = address.to_string();
+        match &*self.inner {
+            Inner::Container { container, groups } => {
+                let number = address.group(Path::new(SYSFS))?;
+                let c_name = CString::new(name.as_str()).unwrap_or_default();
+                let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(group) = groups.get(&number) {
+                    return ioctl::device_of_group(group, &c_name, &name);
+                }
+                let group = join(container, address, number, groups.is_empty())?;
+                // Should this fail, the group leaves the container as its file is closed.
+                let device = ioctl::device_of_group(&group, &c_name, &name)?;
+                groups.insert(number, group);
+                Ok(device)
+            }
+            Inner::Iommufd { iommufd, ioas } => {
+                let file = address.cdev(Path::new(SYSFS))?;
+                let device = open(&Path::new("/dev/vfio/devices").join(file))?;
+                ioctl::bind_iommufd(&device, iommufd, &name)?;
+                ioctl::attach_ioas(&device, *ioas, &name)?;
+                Ok(device)
+            }
+        }
+    }
+}
+
+/// Opens a group and puts it into the container, which gets its model with the first.
+fn join(
+    container: &File,
+    address: PciAddress,
+    group: u32,
+    is_first: bool,
+) -> Result<File, DeviceError> {
+    let name = address.to_string();
+    let file = open(&Path::new("/dev/vfio").join(group.to_string()))?;
+    if !ioctl::group_is_viable(&file, &name)? {
+        return Err(DeviceError::NotViable { address, group });
+    }
+    ioctl::set_container(&file, container, &name)?;
+    if is_first {
+        ioctl::set_iommu(container, uapi::VFIO_TYPE1v2_IOMMU)?;
+    }
+    Ok(file)
+}
+
+fn open(path: &Path) -> Result<File, DeviceError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    file.map_err(|error| DeviceError::open(path, &error))
+}

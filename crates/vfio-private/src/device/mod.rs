@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Real devices, by VFIO's system calls (feature `device`).
+//!
+//! A device is opened by its address through an [`Iommu`], in one of two [`Way`]s. What it says of
+//! its regions goes to [`classify`](crate::classify); of the pieces that come back, shared ones are
+//! mapped ([`Device::map_piece`]), trapped ones are read and written ([`Device::read`],
+//! [`Device::write`]), private ones become dma-bufs ([`Device::export_private`]).
+//!
+//! ```no_run
+//! use vfio_private::config::ConfigSpace;
+//! use vfio_private::device::{Device, Iommu, Way};
+//! use vfio_private::{Access, Bar, BarIndex, BarInput, BarKind, PageSize, Policy, classify};
+//!
+//! let device = Device::open(&Iommu::new(Way::Group)?, "0000:01:00.0".parse()?)?;
+//! device.set_memory_decode(true)?;
+//! let index = BarIndex::new(0)?;
+//! let info = device.region(index.get().into())?;
+//! let input = BarInput {
+//!     bar: Bar::new(index, BarKind::Memory, info.size)?,
+//!     region: &info.region,
+//!     msix: ConfigSpace::new(&device.config_space()?)?.msix()?,
+//!     report: None,
+//! };
+//! for piece in classify(&input, PageSize::Size4K, Policy::new())? {
+//!     if piece.access() == Access::Shared {
+//!         let mapping = device.map_piece(index, piece)?;
+//!         println!("{piece}: at {:#x}", mapping.address());
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What this does not do
+//!
+//! It maps nothing for DMA, sets up no interrupt, and binds no TDISP interface: no released kernel
+//! can do the last. Only PCI devices are opened.
+
+mod address;
+mod config;
+mod dma_buf;
+mod error;
+mod ioctl;
+mod iommu;
+mod mapping;
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+
+use memmap2::MmapOptions;
+use vfio_bindings::bindings::vfio as uapi;
+
+pub use address::{ParseAddressError, PciAddress};
+pub use dma_buf::{Exported, Grain};
+pub use error::DeviceError;
+pub use iommu::{Iommu, Way};
+pub use mapping::{Mapping, Register};
+
+use crate::bar::BarIndex;
+use crate::piece::{Access, Piece};
+use crate::region_info::RegionInfo;
+use crate::span::Span;
+
+/// The most that is taken for the description of a region: thousands of sparse areas.
+const MAX_REGION_INFO: usize = 1 << 20;
+
+/// An open device.
+#[derive(Debug)]
+pub struct Device {
+    /// Before `iommu`, so that it is closed first.
+    file: File,
+    address: PciAddress,
+    regions: u32,
+    can_reset: bool,
+    config: RegionInfo,
+    iommu: Iommu,
+}
+
+impl Device {
+    /// Opens the device at `address`, which is bound to vfio-pci or a driver like it.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`]: which file is missing, or which ioctl failed.
+    pub fn open(iommu: &Iommu, address: PciAddress) -> Result<Self, DeviceError> {
+        let file = iommu.open(address)?;
+        let name = address.to_string();
+        let info = ioctl::device_info(&file, &name)?;
+        let config = region_info(&file, address, uapi::VFIO_PCI_CONFIG_REGION_INDEX)?;
+        Ok(Self {
+            file,
+            address,
+            regions: info.num_regions,
+            can_reset: info.flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0,
+            config,
+            iommu: iommu.clone(),
+        })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> PciAddress {
+        self.address
+    }
+
+    /// What it was opened through: for another device in the same address space.
+    pub fn iommu(&self) -> &Iommu {
+        &self.iommu
+    }
+
+    /// How many regions there are: the BARs 0 to 5, the ROM, configuration space, VGA, and those of
+    /// its own.
+    pub fn regions(&self) -> u32 {
+        self.regions
+    }
+
+    /// Whether it can be reset on its own.
+    pub fn can_reset(&self) -> bool {
+        self.can_reset
+    }
+
+    /// What the kernel says of a region, with its whole chain of capabilities.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Ioctl`]: EINVAL for a region that there cannot be.
+    /// [`DeviceError::RegionInfo`].
+    pub fn region(&self, region: u32) -> Result<RegionInfo, DeviceError> {
+        region_info(&self.file, self.address, region)
+    }
+
+    /// Reads bytes of a region by a system call: what a trapped access comes to.
+    ///
+    /// The kernel makes aligned accesses to the device, of 4, 2 and 1 bytes, since Linux 6.10 also
+    /// of 8 where the host is 64-bit. So what is aligned and has one of these sizes is one access.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Outside`] if the bytes leave the region. [`DeviceError::Access`]: EIO where
+    /// memory decoding is off.
+    pub fn read(
+        &self,
+        region: &RegionInfo,
+        offset: u64,
+        data: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        let at = self.place(region, offset, data.len())?;
+        let len = data.len();
+        let result = self.file.read_exact_at(data, at);
+        result.map_err(|error| self.failed(region, offset, len, &error))
+    }
+
+    /// Writes bytes of a region by a system call, as [`read`](Self::read) reads them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read). Of a write that is more than one access, the first ones may
+    /// have been made.
+    pub fn write(&self, region: &RegionInfo, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
+        let at = self.place(region, offset, data.len())?;
+        let result = self.file.write_all_at(data, at);
+        result.map_err(|error| self.failed(region, offset, data.len(), &error))
+    }
+
+    /// Maps a shared piece of a BAR.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::WrongAccess`] for any other piece. [`DeviceError::Map`].
+    pub fn map_piece(&self, bar: BarIndex, piece: Piece) -> Result<Mapping, DeviceError> {
+        if piece.access() != Access::Shared {
+            return Err(DeviceError::WrongAccess {
+                span: piece.span(),
+                access: piece.access(),
+            });
+        }
+        self.map(&self.region(bar.get().into())?, piece.span())
+    }
+
+    /// Maps bytes of a region, readable and writable, whatever they are classified as.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Outside`] if the bytes leave the region. [`DeviceError::Map`]: EINVAL where
+    /// the kernel does not allow it, or `span` does not start on a host page.
+    pub fn map(&self, region: &RegionInfo, span: Span) -> Result<Mapping, DeviceError> {
+        let failed = |errno| DeviceError::Map {
+            address: self.address,
+            region: region.index,
+            span,
+            errno,
+        };
+        let len = usize::try_from(span.size()).map_err(|_| failed(libc::ENOMEM))?;
+        let at = self.place(region, span.offset(), len)?;
+        // memmap2 would round it down, and hand the rest to the kernel.
+        if at % rounding() != 0 {
+            return Err(failed(libc::EINVAL));
+        }
+        let map = MmapOptions::new().len(len).offset(at).map_raw(&self.file);
+        match map {
+            Ok(map) => Ok(Mapping::new(map)),
+            Err(error) => Err(failed(error::errno(&error))),
+        }
+    }
+
+    /// Resets the device (`VFIO_DEVICE_RESET`). Mappings and dma-bufs are dead meanwhile; those of
+    /// them that the IOMMU has stay so.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Ioctl`]: EINVAL if it [cannot](Self::can_reset).
+    pub fn reset(&self) -> Result<(), DeviceError> {
+        ioctl::reset(&self.file, &self.name())
+    }
+
+    /// How errors call it.
+    fn name(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Where in the device's file the bytes of a region are.
+    fn place(&self, region: &RegionInfo, offset: u64, len: usize) -> Result<u64, DeviceError> {
+        let (len, size) = (len as u64, region.size);
+        let is_inside = offset.checked_add(len).is_some_and(|end| end <= size);
+        let at = region.offset.checked_add(offset).filter(|_| is_inside);
+        at.ok_or(DeviceError::Outside { offset, len, size })
+    }
+
+    fn failed(
+        &self,
+        region: &RegionInfo,
+        offset: u64,
+        len: usize,
+        error: &std::io::Error,
+    ) -> DeviceError {
+        DeviceError::Access {
+            address: self.address,
+            region: region.index,
+            offset,
+            len,
+            errno: error::errno(error),
+        }
+    }
+}
+
+/// The device's file, for what is not here: interrupts, other features.
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// The kernel is asked again with more room until it has said all.
+fn region_info(file: &File, address: PciAddress, region: u32) -> Result<RegionInfo, DeviceError> {
+    use crate::region_info::RegionInfoError;
+
+    let mut words = vec![0_u64; 4];
+    loop {
+        ioctl::region_info(file, &mut words, region, &address.to_string())?;
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        match RegionInfo::parse(&bytes) {
+            Ok(info) => return Ok(info),
+            Err(RegionInfoError::Incomplete { argsz, .. })
+                if usize::try_from(argsz).is_ok_and(|size| size <= MAX_REGION_INFO) =>
+            {
+                words = vec![0; argsz.div_ceil(8) as usize];
+            }
+            Err(source) => {
+                return Err(DeviceError::RegionInfo {
+                    address,
+                    region,
+                    source,
+                });
+            }
+        }
+    }
+}
+
+/// The size of a host page.
+fn rounding() -> u64 {
+    // SAFETY: the call has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(0x1000)
+}

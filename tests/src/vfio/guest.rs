@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Devices in a guest's memory: the mapping of a BAR is device RAM of a model,
+//! and memslots follow that.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use kvm_slots::sim::{MmioHandler, VmType};
+use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, Op, SlotId, SlotListener, SlotRules};
+use memory_model::{HostMemory, MemoryModel, Region, RegionId, SpaceId};
+use vfio_private::device::{Device, Mapping};
+use vfio_private::{Cause, ReachEvent};
+use vmm::guest::GuestError;
+
+use super::registers::{EDU_ID, FACTORIAL, STATUS, computed, mapping};
+use super::{Model, at, same};
+use crate::subject::{Real, Subject};
+
+/// Places for BARs of 1 MiB that the guest reaches.
+const A: u64 = 0x4000_0000;
+const B: u64 = 0x4010_0000;
+const C: u64 = 0x4020_0000;
+
+/// What the VMM answers.
+const TRAPPED: u32 = u32::MAX;
+
+/// What ivshmem's memory starts with.
+const PATTERN: u32 = 0x5a5a_0001;
+
+/// How often BARs are moved, and swapped.
+const ROUNDS: usize = 100;
+
+/// A vCPU takes it for each access, and the listener while there is a gap.
+#[derive(Debug, Default)]
+struct Gate(Mutex<()>);
+
+impl HoldVcpus for Gate {
+    type Held<'a> = MutexGuard<'a, ()>;
+
+    fn hold(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers exits and counts them.
+#[derive(Debug, Default)]
+struct Exits(usize);
+
+impl MmioHandler for Exits {
+    fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
+        self.0 += 1;
+        data.fill(0xff);
+    }
+
+    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {
+        self.0 += 1;
+    }
+}
+
+/// A guest, apart from its memory, so that it can run meanwhile.
+#[derive(Debug)]
+struct Guest {
+    real: Real,
+    gate: Arc<Gate>,
+    exits: Exits,
+}
+
+impl Guest {
+    fn access(&mut self, gpa: u64, value: Option<u64>) -> Result<u32, GuestError> {
+        let _in_guest = self.gate.hold();
+        let seen = self.real.access(gpa, 4, value, &mut self.exits)?;
+        Ok(u32::try_from(seen).unwrap_or(TRAPPED))
+    }
+
+    fn load(&mut self, gpa: u64) -> Result<u32, String> {
+        self.access(gpa, None).map_err(at(format!("{gpa:#x}")))
+    }
+
+    fn store(&mut self, gpa: u64, value: u64) -> Result<(), String> {
+        let stored = self.access(gpa, Some(value));
+        stored.map(drop).map_err(at(format!("{gpa:#x}")))
+    }
+}
+
+/// The guest's memory.
+#[derive(Debug)]
+struct Board {
+    model: MemoryModel<()>,
+    root: RegionId,
+    slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
+    _space: SpaceId,
+}
+
+impl Board {
+    fn new() -> Result<(Guest, Self), String> {
+        let real = Real::new(VmType::Plain, true)?;
+        let gate = Arc::new(Gate::default());
+        let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
+        let rules = SlotRules::new().reserving(own..=own);
+        let (vm, abi) = (real.vm().clone(), AbiProfile::None);
+        // SAFETY: all memory in the model is a `Mapping`, which is there for as long as the region
+        // that owns it, and allows this process none but volatile access.
+        let slots = unsafe { SlotListener::with_rules(vm, abi, Arc::clone(&gate), rules) };
+        let slots = Arc::new(slots);
+        let mut model = MemoryModel::new();
+        let mut change = model.transaction();
+        let root = change
+            .add(Region::container("memory", 1 << 40))
+            .map_err(at("memory"))?;
+        change.commit().map_err(at("memory"))?;
+        let space = model.add_space("memory", root).map_err(at("memory"))?;
+        let added = model.add_listener(space, 0, slots.clone());
+        added.map_err(at("a listener"))?;
+        let guest = Guest {
+            real,
+            gate,
+            exits: Exits::default(),
+        };
+        let board = Self {
+            model,
+            root,
+            slots,
+            _space: space,
+        };
+        Ok((guest, board))
+    }
+
+    /// Shows a BAR to the guest.
+    fn show(&mut self, name: &str, bar: &Arc<Mapping>, gpa: u64) -> Result<RegionId, String> {
+        let memory = HostMemory::new(bar.address(), bar.size(), Arc::clone(bar));
+        let memory = memory.ok_or("a BAR without bytes")?;
+        let mut change = self.model.transaction();
+        let region = change.add(Region::device_ram(name, memory));
+        let region = region.map_err(at(name))?;
+        change.place(region, self.root, gpa, 0).map_err(at(name))?;
+        change.commit().map_err(at(name))?;
+        Ok(region)
+    }
+
+    /// Moves BARs in one transaction; returns what that was for KVM.
+    fn put(&mut self, places: &[(RegionId, u64)]) -> Result<Vec<Op>, String> {
+        let mut change = self.model.transaction();
+        for (region, gpa) in places {
+            change.move_to(*region, *gpa).map_err(at("a move"))?;
+        }
+        change.commit().map_err(at("moves"))?;
+        let plan = self.slots.take_latest_plan();
+        Ok(plan.ok_or("nothing was planned")?.ops)
+    }
+
+    fn enable(&mut self, region: RegionId, on: bool) -> Result<(), String> {
+        let mut change = self.model.transaction();
+        change.set_enabled(region, on).map_err(at("a switch"))?;
+        change.commit().map_err(at("a switch"))
+    }
+}
+
+/// edu's registers, by loads and stores of the guest that nobody sees.
+pub(super) fn reaches_registers(device: &Device) -> Result<(), String> {
+    let (_, bar) = mapping(device, 0)?;
+    let (mut guest, mut board) = Board::new()?;
+    board.show("edu", &Arc::new(bar), A)?;
+    same("identification", guest.load(A)?, EDU_ID)?;
+    guest.store(A + FACTORIAL, 7)?;
+    computed(|| guest.load(A + STATUS))?;
+    same("7!", guest.load(A + FACTORIAL)?, 5040)?;
+    same("exits", guest.exits.0, 0)
+}
+
+/// ivshmem's memory, which the VMM sees too.
+pub(super) fn reaches_memory(device: &Device) -> Result<(), String> {
+    let (_, bar) = mapping(device, 2)?;
+    let bar = Arc::new(bar);
+    let (mut guest, mut board) = Board::new()?;
+    board.show("ivshmem", &bar, C)?;
+    for offset in [0, 0x1234, 0x7_fffc, bar.size() - 4] {
+        bar.write(offset, PATTERN).map_err(at("a store"))?;
+        same("what the VMM stored", guest.load(C + offset)?, PATTERN)?;
+        guest.store(C + offset, offset)?;
+        let seen = bar.read::<u32>(offset).map_err(at("a load"))?;
+        same("what the guest stored", seen.into(), offset)?;
+    }
+    same("exits", guest.exits.0, 0)
+}
+
+/// A guest that looks all the while sees a BAR where it was or where it is, and
+/// of two that change places always one.
+///
+/// The one that moves is ivshmem. Where a vCPU has left the guest for want of a
+/// slot that has come meanwhile, KVM reads by the host address, a byte at a
+/// time: memory does not mind, but edu's registers answer zero to that. While
+/// the two change places no vCPU is in the guest, and so this cannot be.
+pub(super) fn moves_and_swaps(device: &Device) -> Result<(), String> {
+    let other = Device::open(device.iommu(), Model::Ivshmem.bound()?);
+    let other = other.map_err(at("ivshmem"))?;
+    let ((_, edu), (_, ivshmem)) = (mapping(device, 0)?, mapping(&other, 2)?);
+    ivshmem.write(0, PATTERN).map_err(at("a store"))?;
+    let (mut guest, mut board) = Board::new()?;
+    let edu = board.show("edu", &Arc::new(edu), A)?;
+    let ivshmem = board.show("ivshmem", &Arc::new(ivshmem), C)?;
+
+    let (seen, _) = while_it_looks(&mut guest, &[B, C], || {
+        for round in 0..ROUNDS {
+            let ops = board.put(&[(ivshmem, if round % 2 == 0 { B } else { C })])?;
+            if !matches!(ops[..], [Op::Move { .. }]) {
+                return Err(format!("not one move: {ops:?}"));
+            }
+        }
+        Ok(())
+    })?;
+    only(&seen, &[PATTERN, TRAPPED])?;
+
+    let (seen, exits) = while_it_looks(&mut guest, &[A, C], || {
+        for round in 0..ROUNDS {
+            let (here, there) = if round % 2 == 0 { (C, A) } else { (A, C) };
+            board.put(&[(edu, here), (ivshmem, there)])?;
+        }
+        Ok(())
+    })?;
+    only(&seen, &[EDU_ID, PATTERN])?;
+    same("exits while BARs were swapped", exits, 0)?;
+    same("edu at last", guest.load(A)?, EDU_ID)?;
+    same("ivshmem at last", guest.load(C)?, PATTERN)
+}
+
+/// What the guest loads at these addresses, one after the other, until `change`
+/// is done; and how often it exited.
+fn while_it_looks(
+    guest: &mut Guest,
+    at: &[u64],
+    change: impl FnOnce() -> Result<(), String>,
+) -> Result<(Vec<u32>, usize), String> {
+    let done = AtomicBool::new(false);
+    let before = guest.exits.0;
+    let looked = thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let mut seen = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                for gpa in at {
+                    seen.push(guest.load(*gpa)?);
+                }
+                // Whoever waits for the gate gets it.
+                thread::yield_now();
+            }
+            Ok::<_, String>(seen)
+        });
+        let changed = change();
+        done.store(true, Ordering::Relaxed);
+        let seen = looks.join().map_err(|_| "the guest's thread panicked")?;
+        changed.and(seen)
+    })?;
+    Ok((looked, guest.exits.0 - before))
+}
+
+/// That all of `due` was seen and nothing else.
+fn only(seen: &[u32], due: &[u32]) -> Result<(), String> {
+    match seen.iter().find(|value| !due.contains(value)) {
+        Some(value) => return Err(format!("the guest saw {value:#x}")),
+        None if seen.is_empty() => return Err("the guest never looked".into()),
+        None => {}
+    }
+    match due.iter().find(|value| !seen.contains(value)) {
+        Some(value) => Err(format!("in {} looks it never saw {value:#x}", seen.len())),
+        None => Ok(()),
+    }
+}
+
+/// Where decoding ends under the guest, its accesses fail. Where the model hears
+/// of it before, they are trapped, and come back with it.
+pub(super) fn decode_off_is_an_event(device: &Device) -> Result<(), String> {
+    let (_, bar) = mapping(device, 0)?;
+    let (mut guest, mut board) = Board::new()?;
+    let edu = board.show("edu", &Arc::new(bar), A)?;
+    let decode = |on| device.set_memory_decode(on).map_err(at("decode"));
+    same("identification", guest.load(A)?, EDU_ID)?;
+
+    decode(false)?;
+    match guest.access(A, None) {
+        Err(GuestError::Fault(_)) => {}
+        other => return Err(format!("without decoding: {other:?}")),
+    }
+    decode(true)?;
+    same("identification", guest.load(A)?, EDU_ID)?;
+    same("exits", guest.exits.0, 0)?;
+
+    let on = device.reach().map_err(at("reach"))?;
+    let off = on.after_write(4, &[0, 0]);
+    let revoked = ReachEvent::Revoked(Cause::DecodeOff);
+    same("the event", on.event(off), Some(revoked))?;
+    board.enable(edu, false)?;
+    device.write_config(4, &[0, 0]).map_err(at("a write"))?;
+    same(
+        "reach",
+        device.reach().map(|r| r.missing()),
+        Ok(off.missing()),
+    )?;
+    same("hidden", guest.load(A)?, TRAPPED)?;
+    same("exits", guest.exits.0, 1)?;
+
+    same(
+        "the event",
+        off.event(off.after_write(4, &[2])),
+        Some(ReachEvent::Restored),
+    )?;
+    device.write_config(4, &[2, 0]).map_err(at("a write"))?;
+    board.enable(edu, true)?;
+    same("identification", guest.load(A)?, EDU_ID)?;
+    same("exits", guest.exits.0, 1)
+}

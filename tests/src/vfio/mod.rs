@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Real devices, opened through VFIO: those of QEMU that the lab has. Whoever
+//! has them elsewhere, bound to vfio-pci, can run the tests there.
+
+pub mod bars;
+mod guest;
+mod regions;
+mod registers;
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use vfio_private::device::{Device, Iommu, PciAddress, Way};
+
+use crate::needs::Need;
+
+/// A device that the tests know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// A network card: MSI-X in a BAR of its own, and an I/O BAR.
+    E1000e,
+    /// A device for teaching: some registers in 1 MiB.
+    Edu,
+    /// Memory as a BAR, beside one of 256 bytes.
+    Ivshmem,
+    /// A disk controller: MSI-X among its registers.
+    Nvme,
+    /// A device for tests: a page of memory, and an I/O BAR.
+    TestDev,
+}
+
+impl Model {
+    const ALL: [Self; 5] = [
+        Self::E1000e,
+        Self::Edu,
+        Self::Ivshmem,
+        Self::Nvme,
+        Self::TestDev,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::E1000e => "e1000e",
+            Self::Edu => "edu",
+            Self::Ivshmem => "ivshmem",
+            Self::Nvme => "nvme",
+            Self::TestDev => "testdev",
+        }
+    }
+
+    /// Vendor and device.
+    const fn ids(self) -> (u16, u16) {
+        match self {
+            Self::E1000e => (0x8086, 0x10d3),
+            Self::Edu => (0x1234, 0x11e8),
+            Self::Ivshmem => (0x1af4, 0x1110),
+            Self::Nvme => (0x1b36, 0x0010),
+            Self::TestDev => (0x1b36, 0x0005),
+        }
+    }
+
+    /// The first such device that vfio-pci has.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    pub fn bound(self) -> Result<PciAddress, String> {
+        let folder = Path::new("/sys/bus/pci/drivers/vfio-pci");
+        let entries = fs::read_dir(folder).map_err(|_| "there is no driver vfio-pci")?;
+        let (vendor, device) = self.ids();
+        let is_one = |path: &Path| {
+            let has = |file: &str, id: u16| {
+                let text = fs::read_to_string(path.join(file));
+                text.is_ok_and(|text| text.trim() == format!("{id:#06x}"))
+            };
+            has("vendor", vendor) && has("device", device)
+        };
+        let mut names = entries
+            .flatten()
+            .filter(|entry| is_one(&entry.path()))
+            .map(|entry| entry.file_name());
+        let address = names.find_map(|name| name.to_str()?.parse().ok());
+        address.ok_or(format!(
+            "no {self} ({vendor:04x}:{device:04x}) is bound to vfio-pci"
+        ))
+    }
+
+    fn open(self, way: Way) -> Result<Device, String> {
+        let iommu = Iommu::new(way).map_err(|e| e.to_string())?;
+        Device::open(&iommu, self.bound()?).map_err(|e| e.to_string())
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is missing to open devices this way, if something is.
+pub fn lacks_way(way: Way) -> Option<String> {
+    match way {
+        Way::Group => lacks("/dev/vfio/vfio"),
+        Way::Cdev => lacks("/dev/iommu").or(lacks("/dev/vfio/devices")),
+    }
+}
+
+fn lacks(path: &str) -> Option<String> {
+    match Path::new(path).exists() {
+        true => None,
+        false => Some(format!("the kernel has no {path}")),
+    }
+}
+
+/// A test on an open device.
+#[derive(Clone, Debug)]
+pub struct OnDevice {
+    name: &'static str,
+    model: Model,
+    way: Way,
+    /// What must be there.
+    pub needs: &'static [Need],
+    run: fn(&Device) -> Result<(), String>,
+}
+
+impl OnDevice {
+    /// A sentence with underscores, behind the device and how it is opened.
+    pub fn name(&self) -> String {
+        format!("vfio::{}::{}::{}", self.way, self.model, self.name)
+    }
+
+    /// Opens the device and runs the test.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub fn run(&self) -> Result<(), String> {
+        (self.run)(&self.model.open(self.way)?)
+    }
+}
+
+type Body = fn(&Device) -> Result<(), String>;
+
+/// On every device.
+const ON_ALL: [(&str, Body); 2] = [
+    (
+        "its_pieces_agree_with_what_can_be_mapped",
+        regions::pieces_agree_with_mmap,
+    ),
+    (
+        "dma_bufs_are_of_whole_pages_of_memory_bars",
+        regions::dma_bufs,
+    ),
+];
+
+/// On one.
+const ON_ONE: [(Model, &str, Body); 6] = [
+    (
+        Model::Edu,
+        "registers_are_the_same_trapped_and_mapped",
+        registers::edu_answers,
+    ),
+    (
+        Model::Edu,
+        "no_access_gets_through_while_decoding_is_off",
+        registers::decode_off,
+    ),
+    (
+        Model::Edu,
+        "a_reset_leaves_it_reachable",
+        registers::reset_leaves_it_reachable,
+    ),
+    (
+        Model::Ivshmem,
+        "memory_is_the_same_trapped_and_mapped",
+        registers::ivshmem_remembers,
+    ),
+    (
+        Model::Nvme,
+        "only_shared_pieces_are_mapped",
+        regions::only_shared_pieces_are_mapped,
+    ),
+    (
+        Model::E1000e,
+        "what_leaves_a_region_is_refused",
+        regions::outside_is_refused,
+    ),
+];
+
+/// On one, with a guest.
+const IN_GUEST: [(Model, &str, Body); 4] = [
+    (
+        Model::Edu,
+        "a_guest_reaches_its_registers",
+        guest::reaches_registers,
+    ),
+    (
+        Model::Ivshmem,
+        "a_guest_reaches_its_memory",
+        guest::reaches_memory,
+    ),
+    (
+        Model::Edu,
+        "it_moves_and_changes_places_with_ivshmem_while_a_guest_looks",
+        guest::moves_and_swaps,
+    ),
+    (
+        Model::Edu,
+        "a_guest_loses_it_with_decoding_and_gets_it_back",
+        guest::decode_off_is_an_event,
+    ),
+];
+
+/// For each device and way: the way, the device; for tests with a guest also a
+/// KVM, and the device that others change places with.
+static NEEDS: [[Need; 4]; Model::ALL.len() * Way::ALL.len()] = {
+    let mut needs = [[Need::Kvm; 4]; Model::ALL.len() * Way::ALL.len()];
+    let mut at = 0;
+    while at < needs.len() {
+        needs[at][0] = Need::VfioWay(Way::ALL[at % Way::ALL.len()]);
+        needs[at][1] = Need::Vfio(Model::ALL[at / Way::ALL.len()]);
+        needs[at][3] = Need::Vfio(Model::Ivshmem);
+        at += 1;
+    }
+    needs
+};
+
+/// All of them, each device in each way.
+pub fn all() -> Vec<OnDevice> {
+    let mut tests = Vec::new();
+    for needs in &NEEDS {
+        let [Need::VfioWay(way), Need::Vfio(model), ..] = *needs else {
+            continue;
+        };
+        let without_kvm = &needs[..2];
+        let mut add = |name, needs, run| {
+            tests.push(OnDevice {
+                name,
+                model,
+                way,
+                needs,
+                run,
+            });
+        };
+        for (name, run) in ON_ALL {
+            add(name, without_kvm, run);
+        }
+        let ones = ON_ONE.map(|test| (without_kvm, test));
+        let in_guest = IN_GUEST.map(|test| (&needs[..], test));
+        for (needs, (of, name, run)) in ones.into_iter().chain(in_guest) {
+            if of == model {
+                add(name, needs, run);
+            }
+        }
+    }
+    tests
+}
+
+/// Says where something went wrong.
+fn at<E: fmt::Display>(what: impl fmt::Display) -> impl Fn(E) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+/// That two things are the same.
+fn same<T: PartialEq + fmt::Debug>(what: &str, found: T, due: T) -> Result<(), String> {
+    match found == due {
+        true => Ok(()),
+        false => Err(format!("{what}: {found:x?}, not {due:x?}")),
+    }
+}

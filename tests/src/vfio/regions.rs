@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What there is of a device, and what the kernel lets us have of it.
+
+use std::sync::Arc;
+
+use memmap2::MmapOptions;
+use vfio_private::config::ConfigSpace;
+use vfio_private::device::{Device, DeviceError, Grain};
+use vfio_private::region_info::RegionInfo;
+use vfio_private::{
+    Access, Bar, BarIndex, BarInput, BarKind, MsixParts, PageSize, Piece, Policy, Reason,
+    ReportedRange, Span, TeeKind, classify,
+};
+
+use super::{at, same};
+use crate::subject::PAGE;
+
+/// A BAR with all that is known of it.
+#[derive(Debug)]
+pub(super) struct OpenBar {
+    pub(super) bar: Bar,
+    pub(super) info: RegionInfo,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// The BARs of a device, classified, with memory decoding on.
+pub(super) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
+    device.set_memory_decode(true).map_err(at("decode on"))?;
+    let config = device.config_space().map_err(at("configuration space"))?;
+    let config = ConfigSpace::new(&config).map_err(at("configuration space"))?;
+    let msix = config.msix().map_err(at("MSI-X"))?;
+    let mut bars = Vec::new();
+    for register in config.bars().map_err(at("BARs"))? {
+        let index = register.index;
+        let info = device.region(index.get().into()).map_err(at(index))?;
+        let bar = Bar::new(index, register.kind, info.size).map_err(at(index))?;
+        let input = BarInput {
+            bar,
+            region: &info.region,
+            msix,
+            report: None,
+        };
+        let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(index))?;
+        bars.push(OpenBar { bar, info, pieces });
+    }
+    match bars.is_empty() {
+        true => Err("it has no BAR".into()),
+        false => Ok(bars),
+    }
+}
+
+/// The reasons that are the kernel's; the others are ours.
+const KERNELS: [Reason; 4] = [
+    Reason::MsixNotMappable,
+    Reason::RegionNotMappable,
+    Reason::OutsideSparseAreas,
+    Reason::IoBar,
+];
+
+/// The kernel maps every page but those that are trapped because it would not.
+pub(super) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
+    for OpenBar { bar, info, pieces } in bars(device)? {
+        let end = pieces.last().map_or(0, |piece| piece.span().end());
+        same("the pieces' end", end, bar.size())?;
+        for piece in pieces {
+            let refused = KERNELS
+                .iter()
+                .any(|reason| piece.reasons().contains(*reason));
+            let mut offset = piece.offset();
+            while offset < piece.span().end() {
+                // The rest of a page of a smaller BAR comes along.
+                let size = PAGE.min(piece.span().end() - offset);
+                let page = Span::new(offset, size).map_err(at(offset))?;
+                let mapped = device.map(&info, page);
+                if mapped.is_ok() == refused {
+                    return Err(format!("{} {page} of {piece}: {mapped:?}", bar.index()));
+                }
+                offset += PAGE;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Also those that the kernel would map: the MSI-X table's page here.
+pub(super) fn only_shared_pieces_are_mapped(device: &Device) -> Result<(), String> {
+    let (mut shared, mut others) = (0, 0);
+    for OpenBar { bar, pieces, .. } in bars(device)? {
+        for piece in pieces {
+            match (piece.access(), device.map_piece(bar.index(), piece)) {
+                (Access::Shared, Ok(mapping)) if mapping.size() == piece.size() => shared += 1,
+                (Access::Trap, Err(DeviceError::WrongAccess { .. })) => others += 1,
+                (_, result) => return Err(format!("{piece}: {result:?}")),
+            }
+        }
+    }
+    match shared > 0 && others > 0 {
+        true => Ok(()),
+        false => Err(format!("{shared} shared pieces and {others} others")),
+    }
+}
+
+/// Refused before the kernel is asked.
+pub(super) fn outside_is_refused(device: &Device) -> Result<(), String> {
+    for OpenBar { bar, info, .. } in bars(device)? {
+        let size = bar.size();
+        let outside = |offset, len| DeviceError::Outside { offset, len, size };
+        let due = Err(outside(size - 2, 4));
+        same(
+            "a read",
+            device.read(&info, size - 2, &mut [0; 4]),
+            due.clone(),
+        )?;
+        same("a write", device.write(&info, size - 2, &[0; 4]), due)?;
+        let span = Span::new(0, size + PAGE).map_err(at("a span"))?;
+        let mapped = device.map(&info, span).map(|_| ());
+        same("a mapping", mapped, Err(outside(0, size + PAGE)))?;
+    }
+    let none = device.region(device.regions() + 100);
+    match none {
+        Err(DeviceError::Ioctl {
+            errno: libc::EINVAL,
+            ..
+        }) => Ok(()),
+        other => Err(format!("a region that is not there: {other:?}")),
+    }
+}
+
+/// Whole pages of a memory BAR become files, and nothing else does.
+pub(super) fn dma_bufs(device: &Device) -> Result<(), String> {
+    let has = device.can_export();
+    for OpenBar { bar, .. } in bars(device)? {
+        let region = u32::from(bar.index().get());
+        let is_whole = bar.kind() == BarKind::Memory && bar.size() % PAGE == 0;
+        let export = |ranges: &[Span]| match device.export_dma_buf(region, ranges) {
+            Ok(_) => None,
+            Err(error) => error.errno(),
+        };
+        let due = |if_whole| match (has, is_whole) {
+            (false, _) => Some(libc::ENOTTY),
+            (true, false) => Some(libc::EINVAL),
+            (true, true) => if_whole,
+        };
+        let name = |what: &str| format!("{}, {what}", bar.index());
+        let last = Span::new(bar.size().saturating_sub(PAGE), PAGE).map_err(at("a span"))?;
+        let past = Span::new(bar.size(), PAGE).map_err(at("a span"))?;
+        let odd = Span::new(0, 0x10).map_err(at("a span"))?;
+        let invalid = Some(libc::EINVAL);
+        same(&name("all"), export(&[bar.extent()]), due(None))?;
+        same(&name("its last page"), export(&[last]), due(None))?;
+        same(&name("a page past it"), export(&[past]), due(invalid))?;
+        same(&name("16 bytes"), export(&[odd]), due(invalid))?;
+        same(&name("nothing"), export(&[]), due(invalid))?;
+        if has && is_whole {
+            private_pieces(device, bar)?;
+        }
+    }
+    let rom = device.export_dma_buf(6, &[Span::new(0, PAGE).map_err(at("a span"))?]);
+    let due = if has { libc::ENODEV } else { libc::ENOTTY };
+    same(
+        "the ROM",
+        rom.err().and_then(|error| error.errno()),
+        Some(due),
+    )
+}
+
+/// Were the first and the last page private, they would be files of their own,
+/// or slices of one; and no file can be mapped.
+fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
+    let page = |offset| {
+        Span::new(offset, PAGE).map(|span| ReportedRange {
+            span,
+            kind: TeeKind::Tee,
+            msix: MsixParts::NONE,
+        })
+    };
+    let mut tee = vec![page(0).map_err(at("a page"))?];
+    // Apart from the first.
+    if bar.size() > 2 * PAGE {
+        tee.push(page(bar.size() - PAGE).map_err(at("a page"))?);
+    }
+    let info = device
+        .region(bar.index().get().into())
+        .map_err(at(bar.index()))?;
+    let input = BarInput {
+        bar,
+        region: &info.region,
+        msix: None,
+        report: Some(&tee),
+    };
+    let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(bar.index()))?;
+    for grain in [Grain::Piece, Grain::Bar] {
+        let exported = device.export_private(bar, &pieces, grain);
+        let exported = exported.map_err(at(format!("{}, {grain:?}", bar.index())))?;
+        same("the number of slices", exported.len(), tee.len())?;
+        for slice in &exported {
+            let offset = match grain {
+                Grain::Piece => 0,
+                Grain::Bar => slice.piece.offset(),
+            };
+            same("the slice's offset", slice.offset, offset)?;
+            let is_alone = !Arc::ptr_eq(&slice.file, &exported[0].file);
+            let is_first = slice.piece == exported[0].piece;
+            same(
+                "a file of its own",
+                is_alone,
+                grain == Grain::Piece && !is_first,
+            )?;
+            let mapped = MmapOptions::new().len(0x1000).map_raw(&*slice.file);
+            if mapped.is_ok() {
+                return Err(format!("the file of {} can be mapped", slice.piece));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A BAR of an open device, by its number.
+pub(super) fn bar(device: &Device, number: u8) -> Result<OpenBar, String> {
+    let index = BarIndex::new(number).map_err(at(number))?;
+    let mut all = bars(device)?.into_iter();
+    all.find(|open| open.bar.index() == index)
+        .ok_or_else(|| format!("there is no {index}"))
+}
