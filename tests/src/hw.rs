@@ -6,6 +6,7 @@ use std::path::Path;
 
 use kvm_slots::sim::{KernelVersion, VmType};
 use kvm_slots::{AbiProfile, DirtyMode, ProbeError, SlotTable, probe_abi};
+use vfio_private::device::Way;
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
@@ -15,7 +16,7 @@ use crate::conformance::{self, Statement};
 use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
-use crate::vfio::OnDevice;
+use crate::vfio::{Model, OnDevice};
 use crate::{dirty, pre_fault, vfio};
 
 /// A test, what it needs, and what it does.
@@ -117,6 +118,11 @@ pub fn all() -> Vec<HwTest> {
         "pre_faulting_is_refused_where_the_kernel_has_none",
         &[Need::Kvm, Need::NoPreFault],
         pre_fault::is_refused_where_it_is_missing,
+    );
+    plain(
+        "vmm_bars_asks_vfio_of_a_device_that_nobody_has_open",
+        &[Need::VfioWay(Way::Group), Need::Vfio(Model::Nvme)],
+        vfio::bars::asks_vfio,
     );
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),

@@ -2,6 +2,7 @@
 //! Real devices, opened through VFIO: those of QEMU that the lab has. Whoever
 //! has them elsewhere, bound to vfio-pci, can run the tests there.
 
+pub mod bars;
 mod guest;
 mod regions;
 mod registers;

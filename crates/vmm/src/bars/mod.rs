@@ -3,7 +3,7 @@
 //!
 //! The facts about a device come from sysfs (`sysfs`), from raw configuration
 //! space, or from what `lspci` printed (`lspci`, `lines`, `hexdump`); what VFIO
-//! would say from a file (`regions`). `device` puts them together, and
+//! would say from VFIO itself (`live`) or from a file (`regions`). `device` puts them together, and
 //! [`vfio_private::classify`] decides. `text`, `draw` and `json` show it.
 //!
 //! Nothing is guessed: what the sources do not say is an error that names the
@@ -16,6 +16,7 @@ mod error;
 mod hexdump;
 mod json;
 mod lines;
+mod live;
 mod lspci;
 mod read;
 mod regions;
@@ -33,6 +34,7 @@ pub use bdf::Bdf;
 use device::{Facts, MappedBar};
 pub use error::BarsError;
 pub use json::json;
+use regions::RegionFact;
 pub use text::text;
 
 /// The largest text of `lspci` that is read: the output for some thousand
@@ -71,14 +73,27 @@ pub struct Answer {
     pub rule: Option<OffsetRule>,
     /// The other rule would have placed the report as well, elsewhere.
     pub is_ambiguous: bool,
-    /// Whether it was said what VFIO lets userspace map.
-    pub knows_regions: bool,
+    /// Who said what VFIO lets userspace map.
+    pub regions: RegionSource,
     /// The MSI-X structures.
     pub msix: Option<Msix>,
     /// The BARs in ascending order.
     pub bars: Vec<BarAnswer>,
     /// I/O BARs that the list of regions leaves out.
     pub unsized_io_bars: Vec<u8>,
+}
+
+/// Who said what VFIO lets userspace map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegionSource {
+    /// Nobody: each memory BAR counts as mappable.
+    Nobody,
+    /// VFIO could be asked, and did not answer. Likewise.
+    Refused(String),
+    /// A list in a file.
+    File,
+    /// VFIO.
+    Vfio,
 }
 
 /// The answer for one BAR.
@@ -98,10 +113,7 @@ pub struct BarAnswer {
 /// [`BarsError`]: what is wrong with which source, or why a BAR cannot be cut.
 pub fn answer(request: &Request) -> Result<Answer, BarsError> {
     let facts = facts(request)?;
-    let regions = match &request.regions {
-        None => None,
-        Some(path) => Some(regions::read(path, &read::whole(path, MAX_OTHER)?)?),
-    };
+    let (source, regions) = regions(request)?;
     let (bars, unsized_io_bars) = facts.mapped(regions.as_deref())?;
     let report = match &request.report {
         None => None,
@@ -112,7 +124,7 @@ pub fn answer(request: &Request) -> Result<Answer, BarsError> {
         page: request.page,
         rule: report.is_some().then_some(request.rule),
         is_ambiguous: report.as_ref().is_some_and(|report| report.is_ambiguous),
-        knows_regions: regions.is_some(),
+        regions: source,
         msix: facts.msix,
         bars: Vec::new(),
         unsized_io_bars,
@@ -128,6 +140,23 @@ pub fn answer(request: &Request) -> Result<Answer, BarsError> {
         answer.bars.push(BarAnswer { bar, note, pieces });
     }
     Ok(answer)
+}
+
+/// The file wins over VFIO, which is asked of a device of this machine only.
+fn regions(request: &Request) -> Result<(RegionSource, Option<Vec<RegionFact>>), BarsError> {
+    if let Some(path) = &request.regions {
+        let regions = regions::read(path, &read::whole(path, MAX_OTHER)?)?;
+        return Ok((RegionSource::File, Some(regions)));
+    }
+    let live = match (&request.config, request.device) {
+        (None, Some(device)) => live::regions(&request.sysfs, device),
+        _ => None,
+    };
+    Ok(match live {
+        None => (RegionSource::Nobody, None),
+        Some(Err(why)) => (RegionSource::Refused(why), None),
+        Some(Ok(regions)) => (RegionSource::Vfio, Some(regions)),
+    })
 }
 
 fn facts(request: &Request) -> Result<Facts, BarsError> {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use vfio_private::{Access, Bar, BarKind, Msix, MsixPart, OffsetRule, Piece, Span};
 
 use super::draw::{MIXED, draw, glyph};
-use super::{Answer, BarAnswer};
+use super::{Answer, BarAnswer, RegionSource};
 
 const ACCESSES: [Access; 4] = [
     Access::Private,
@@ -56,9 +56,12 @@ pub fn text(answer: &Answer) -> String {
 /// What the answer rests on, a line each.
 fn basis(answer: &Answer) -> Vec<String> {
     let mut lines = vec![format!("Host pages   {}", answer.page)];
-    lines.push(match answer.knows_regions {
-        true => "VFIO maps    what --regions says".to_string(),
-        false => "VFIO maps    not known (--regions): each memory BAR is taken as mappable".into(),
+    let taken = "each memory BAR is taken as mappable";
+    lines.push(match &answer.regions {
+        RegionSource::File => "VFIO maps    what --regions says".to_string(),
+        RegionSource::Vfio => "VFIO maps    what it says itself".to_string(),
+        RegionSource::Nobody => format!("VFIO maps    not known (--regions): {taken}"),
+        RegionSource::Refused(why) => format!("VFIO maps    not known ({why}): {taken}"),
     });
     lines.push(match answer.msix {
         None => "MSI-X        none".to_string(),

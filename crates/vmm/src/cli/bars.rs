@@ -44,7 +44,8 @@ pub struct BarsArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What VFIO says of the regions, as JSON: sizes, and what may be mapped.
-    /// Without it each memory BAR counts as mappable as a whole.
+    /// Without it a device of this machine that is bound to vfio-pci is opened,
+    /// which resets it, and VFIO asked; any other memory BAR counts as mappable.
     #[arg(long, value_name = "FILE")]
     regions: Option<PathBuf>,
     /// The bytes of a TDISP DEVICE_INTERFACE_REPORT; a range's ID is the number

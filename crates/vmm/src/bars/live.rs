@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What VFIO says of a device that it has.
+
+use std::fs;
+use std::path::Path;
+
+use vfio_private::BarIndex;
+use vfio_private::device::{Device, DeviceError, Iommu, PciAddress, Way};
+
+use super::bdf::Bdf;
+use super::regions::RegionFact;
+use crate::causes::with_causes;
+
+/// The regions of the device, or why VFIO does not say; `None` if VFIO does not
+/// have it. `sysfs` says who has it; the device itself is this machine's.
+pub(super) fn regions(sysfs: &Path, bdf: Bdf) -> Option<Result<Vec<RegionFact>, String>> {
+    let driver = sysfs.join(format!("bus/pci/devices/{bdf}/driver"));
+    let driver = fs::read_link(driver).ok()?;
+    if !driver.ends_with("vfio-pci") {
+        return None;
+    }
+    let address = bdf.to_string().parse().ok()?;
+    let [first, second] = Way::ALL.map(|way| move || ask(way, address));
+    // Where neither works, the older way's error is the one that more users know.
+    let facts = first().or_else(|error| second().map_err(|_| error));
+    Some(facts.map_err(|error| with_causes(&error)))
+}
+
+/// The device is closed again: nothing is left of it but the facts.
+fn ask(way: Way, address: PciAddress) -> Result<Vec<RegionFact>, DeviceError> {
+    let device = Device::open(&Iommu::new(way)?, address)?;
+    let fact = |index| {
+        let info = device.region(index)?;
+        Ok(RegionFact {
+            index,
+            size: info.size,
+            region: info.region,
+        })
+    };
+    (0..BarIndex::COUNT.into()).map(fact).collect()
+}

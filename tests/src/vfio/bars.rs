@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vmm bars` on a device that VFIO has.
+
+use vfio_private::device::Way;
+use vfio_private::{OffsetRule, PageSize};
+use vmm::bars::{Answer, RegionSource, Request, answer};
+
+use super::regions::bars;
+use super::{Model, at, same};
+
+/// It says what VFIO does. While somebody has the device it cannot ask, and says so.
+pub fn asks_vfio() -> Result<(), String> {
+    let asked = ask()?;
+    same("the source", &asked.regions, &RegionSource::Vfio)?;
+    let device = Model::Nvme.open(Way::Group)?;
+    let due = bars(&device)?;
+    same("the number of BARs", asked.bars.len(), due.len())?;
+    for (asked, due) in asked.bars.iter().zip(&due) {
+        same("a BAR", asked.bar, due.bar)?;
+        same("its pieces", &asked.pieces, &due.pieces)?;
+    }
+    match ask()?.regions {
+        RegionSource::Refused(why) if why.contains("/dev/vfio/") => Ok(()),
+        other => Err(format!("of an open device: {other:?}")),
+    }
+}
+
+fn ask() -> Result<Answer, String> {
+    let device = Model::Nvme.bound()?.to_string();
+    let request = Request {
+        device: Some(device.parse()?),
+        config: None,
+        regions: None,
+        report: None,
+        rule: OffsetRule::Relative,
+        page: PageSize::Size4K,
+        sysfs: "/sys".into(),
+    };
+    answer(&request).map_err(at("vmm bars"))
+}
