@@ -55,6 +55,7 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::Kvm | Need::DirectGuest | Need::NoHostlessSlots => true,
         Need::ManualProtect | Need::DirtyRing => true,
         Need::NoPreFault => config.kernel < KernelVersion::V6_12,
+        Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
         // No device is simulated.
         Need::VfioWay(_) | Need::Vfio(_) => false,
     };

@@ -45,6 +45,9 @@ pub enum Need {
     PreFault,
     /// It cannot.
     NoPreFault,
+    /// Pre-faulting ends when its slot goes. Linux 6.12 was seen to go on for
+    /// ever, and nobody can end that; 7.3 is the first that was seen to end.
+    PreFaultEnds,
     /// A way by which VFIO hands out devices.
     VfioWay(Way),
     /// A device that VFIO has.
@@ -146,6 +149,10 @@ impl Host {
             Need::PreFault if pre_fault => None,
             Need::PreFault => Some("KVM_CAP_PRE_FAULT_MEMORY is 0".into()),
             Need::NoPreFault if pre_fault => Some("KVM_CAP_PRE_FAULT_MEMORY is 1".into()),
+            Need::PreFaultEnds => match version(&self.kernel) {
+                Some(version) if version >= (7, 3) => None,
+                _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
+            },
             Need::NoPreFault | Need::VfioWay(_) | Need::Vfio(_) => None,
         }
     }
@@ -169,6 +176,12 @@ impl Host {
             ("PRE_FAULT_MEMORY", can.pre_fault.into()),
         ])
     }
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split('.').map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
 }
 
 /// A VM of the real KVM for `machine`.

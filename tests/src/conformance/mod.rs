@@ -71,7 +71,8 @@ macro_rules! statements {
 /// All of them.
 pub fn all() -> Vec<Statement> {
     use Need::{
-        DirectGuest, GuestMemfd, Kvm, MappableGuestMemfd, PreFault, PrivatePages, UserMemory2,
+        DirectGuest, GuestMemfd, Kvm, MappableGuestMemfd, PreFault, PreFaultEnds, PrivatePages,
+        UserMemory2,
     };
     let slots = statements!("set_memory_region_test", Plain,
         [Kvm] => slots::every_bad_flag_is_refused_by_the_older_ioctl,
@@ -107,6 +108,7 @@ pub fn all() -> Vec<Statement> {
     let pre_fault = statements!("pre_fault_memory_test", Plain,
         [PreFault] => pre_fault::a_slot_is_pre_faulted_as_far_as_it_goes,
         [PreFault] => pre_fault::malformed_ranges_are_refused,
+        [PreFault, PreFaultEnds] => pre_fault::a_slot_that_is_deleted_meanwhile_ends_it,
     );
     let pre_fault_private = statements!("pre_fault_memory_test", SwProtected,
         [PreFault, PrivatePages] => pre_fault::private_pages_are_pre_faulted_too,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! pre_fault_memory_test: mapping pages before the guest touches them.
 
-use kvm_bindings::kvm_userspace_memory_region2;
+use std::thread;
+
+use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::sim::PreFault;
 use kvm_slots::{Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
 
@@ -53,6 +55,38 @@ fn all_of_it(subject: &mut impl Subject) -> Result<(), String> {
     let last = end - PAGE;
     same("across the end", pre_fault(subject, last, 2), (1, behind))?;
     same("past the end", pre_fault(subject, end, 2), (2, behind))
+}
+
+/// The kernel returns with what it has come to, and never goes on for ever.
+pub(super) fn a_slot_that_is_deleted_meanwhile_ends_it(
+    subject: &mut impl Subject,
+) -> Result<(), String> {
+    const MANY: u64 = 256;
+    let arena = Arena::new(usize::try_from(MANY).unwrap_or(0));
+    let region = kvm_userspace_memory_region2 {
+        memory_size: MANY * PAGE,
+        ..page(&arena, 0, BASE)
+    };
+    for _ in 0..20 {
+        same("a slot", set_v1(subject, region), Ok(()))?;
+        let vm = subject.vm().clone();
+        let (came_to, deleted) = thread::scope(|scope| {
+            let deleter = scope.spawn(move || {
+                let gone = kvm_userspace_memory_region::default();
+                // SAFETY: a slot that goes needs no memory.
+                unsafe { vm.set_user_memory_region(&gone) }
+            });
+            (pre_fault(subject, BASE, MANY), deleter.join())
+        });
+        same("deletion", deleted.map_err(|_| "a panic")?, Ok(()))?;
+        match came_to {
+            (0, Ok(())) | (1..=MANY, Err(Errno::ENOENT)) => {}
+            other => return Err(format!("pre-faulting came to {other:x?}")),
+        }
+        let behind = (MANY, Err(Errno::ENOENT));
+        same("behind it", pre_fault(subject, BASE, MANY), behind)?;
+    }
+    Ok(())
 }
 
 pub(super) fn malformed_ranges_are_refused(subject: &mut impl Subject) -> Result<(), String> {

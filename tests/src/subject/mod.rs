@@ -36,7 +36,7 @@ pub const REACHABLE: [u64; 6] = [
 /// A VM under test. It has one guest, unless it was made without.
 pub trait Subject: Sized {
     /// The VM.
-    type Vm: Vm + Clone;
+    type Vm: Vm + Clone + Send;
 
     /// Another VM like this one, with a guest or without.
     ///

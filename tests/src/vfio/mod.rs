@@ -153,7 +153,7 @@ const ON_ALL: [(&str, Body); 2] = [
 ];
 
 /// On one.
-const ON_ONE: [(Model, &str, Body); 6] = [
+const ON_ONE: [(Model, &str, Body); 7] = [
     (
         Model::Edu,
         "registers_are_the_same_trapped_and_mapped",
@@ -178,6 +178,11 @@ const ON_ONE: [(Model, &str, Body); 6] = [
         Model::Nvme,
         "only_shared_pieces_are_mapped",
         regions::only_shared_pieces_are_mapped,
+    ),
+    (
+        Model::E1000e,
+        "asleep_it_is_out_of_reach_until_it_wakes",
+        registers::asleep,
     ),
     (
         Model::E1000e,

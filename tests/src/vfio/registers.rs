@@ -6,7 +6,9 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use vfio_private::config::ConfigSpace;
 use vfio_private::device::{Device, DeviceError, Mapping};
+use vfio_private::{Cause, ReachEvent};
 
 use super::regions::{self, OpenBar};
 use super::{at, same};
@@ -125,4 +127,33 @@ pub(super) fn reset_leaves_it_reachable(device: &Device) -> Result<(), String> {
     same("decode", decodes, true)?;
     same("trapped", read(device, &open, 0), Ok(EDU_ID))?;
     same("mapped", mapping.read(0), Ok(EDU_ID))
+}
+
+/// The write that sends a device to sleep is foreseen, and takes it away.
+pub(super) fn asleep(device: &Device) -> Result<(), String> {
+    let open = regions::bar(device, 0)?;
+    let config = device.config_space().map_err(at("configuration space"))?;
+    let chain = ConfigSpace::new(&config).and_then(ConfigSpace::capabilities);
+    let chain = chain.map_err(at("configuration space"))?;
+    let power = chain.iter().find(|capability| capability.id == 1);
+    let control = u64::from(power.ok_or("no power management")?.offset) + 4;
+    let reach = || device.reach().map_err(at("reach"));
+    let (d3_hot, d0) = ([3, 0], [0, 0]);
+
+    let awake = reach()?;
+    let revoked = Some(ReachEvent::Revoked(Cause::Asleep));
+    let foreseen = awake.event(awake.after_write(control, &d3_hot));
+    same("the event", foreseen, revoked)?;
+    let slept = device.write_config(control, &d3_hot);
+    slept.map_err(at("sleep"))?;
+    same("reach", reach()?.missing(), Some(Cause::Asleep))?;
+    let refused = read(device, &open, 8).map_err(|error| error.errno());
+    same("a read", refused, Err(Some(libc::EIO)))?;
+
+    let restored = reach()?.event(reach()?.after_write(control, &d0));
+    same("the event", restored, Some(ReachEvent::Restored))?;
+    let woken = device.write_config(control, &d0);
+    woken.map_err(at("waking"))?;
+    same("reach", reach()?.missing(), None)?;
+    read(device, &open, 8).map(drop).map_err(at("a read"))
 }
