@@ -2,7 +2,7 @@
 //! VMs to test with: one that only exists on paper, and one that passes ioctls
 //! on, fails some of them, and notes what came of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard};
@@ -62,6 +62,7 @@ struct Notes {
     fail: BTreeMap<usize, Errno>,
     slots: BTreeMap<u32, Told>,
     pushed: BTreeMap<u64, PushedRange>,
+    private: BTreeSet<u64>,
     old_ioctls: usize,
 }
 
@@ -93,6 +94,11 @@ impl<V: Vm> Watched<V> {
     /// What was mapped without a memslot, by guest-physical address.
     pub fn pushed(&self) -> BTreeMap<u64, PushedRange> {
         self.notes().pushed.clone()
+    }
+
+    /// The private pages.
+    pub fn private(&self) -> BTreeSet<u64> {
+        self.notes().private.clone()
     }
 
     /// How many memslot ioctls there were of the older kind, ever.
@@ -185,8 +191,17 @@ impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
-        self.vm.set_memory_attributes(gpa, size, attributes)
+        self.try_call(|| self.vm.set_memory_attributes(gpa, size, attributes))?;
+        for page in (gpa..gpa + size).step_by(0x1000) {
+            let private = &mut self.notes().private;
+            match attributes {
+                0 => private.remove(&page),
+                _ => private.insert(page),
+            };
+        }
+        Ok(())
     }
+
     fn push_map(&self) -> Option<&dyn PushMap> {
         self.vm.push_map().is_some().then_some(self)
     }
