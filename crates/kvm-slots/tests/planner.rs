@@ -260,3 +260,18 @@ fn vcpus_are_held_while_ram_is_split_and_not_for_what_is_added_elsewhere() {
     assert!(!planned(&more, &whole).holds_vcpus);
     assert!(!planned(&whole, &[]).holds_vcpus);
 }
+
+#[test]
+fn slots_move_in_the_order_of_their_addresses_wherever_the_host_has_them() {
+    for [low, high] in [[HOST, HOST + 16 * PAGE], [HOST + 16 * PAGE, HOST]] {
+        let both = |gpa| [ram(gpa, PAGE, low), ram(gpa + 2 * PAGE, PAGE, high)];
+        let plan = plan(&table(&[&both(0)]), &both(8 * PAGE), &able(), ABI).unwrap();
+        assert_eq!(
+            texts(&plan),
+            [
+                "MOVE slot 0 from 0x0 to 0x8000",
+                "MOVE slot 1 from 0x2000 to 0xa000"
+            ]
+        );
+    }
+}

@@ -143,6 +143,9 @@ impl<'a> Lists<'a> {
                 }
             }
         }
+        // By guest-physical address, which the VMM chooses: host addresses
+        // differ from one run to the next, and plans must not.
+        groups.sort_by_key(|group| self.had[group.had.start].1.map(|slot| slot.gpa));
         groups
     }
 
