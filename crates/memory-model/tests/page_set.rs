@@ -80,7 +80,15 @@ fn page_number() -> impl Strategy<Value = u64> {
 
 /// Two pages that both lie low or both high, the lower first.
 fn two_pages() -> impl Strategy<Value = (u64, u64)> {
-    let one = (page_number(), 0_u64..4).prop_map(|(p, more)| (p, p.saturating_add(more).min(LAST)));
+    let one = (page_number(), 0_u64..4).prop_map(|(p, more)| {
+        // No page is painted between the low and the high ones.
+        let end = if p < LAST / 2 {
+            Painted::PAGES - 1
+        } else {
+            LAST
+        };
+        (p, p.saturating_add(more).min(end))
+    });
     let far = (page_number(), page_number()).prop_map(|(a, b)| {
         let b = if (a < LAST / 2) == (b < LAST / 2) {
             b
