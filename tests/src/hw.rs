@@ -15,7 +15,7 @@ use vmm::machine::How;
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
-use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
+use crate::peers::{MACHINES, WITH_DEVICES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
 use crate::{dirty, pre_fault, vfio};
 
@@ -71,6 +71,19 @@ pub fn all() -> Vec<HwTest> {
             name: format!("machine_{name}_is_seen_alike_on_the_real_and_the_simulated_kvm"),
             needs: &[Need::Kvm],
             run: Body::OfMachine(is_seen_alike, name),
+        });
+    }
+    for (name, _) in WITH_DEVICES {
+        tests.push(HwTest {
+            name: format!("machine_{name}_runs_on_the_real_kvm_as_it_says"),
+            needs: &[
+                Need::Kvm,
+                Need::VfioWay(Way::Group),
+                Need::Vfio(Model::Edu),
+                Need::Vfio(Model::Ivshmem),
+                Need::Vfio(Model::Nvme),
+            ],
+            run: Body::OfMachine(runs_as_it_says, name),
         });
     }
     for (mode_name, mode, needs) in dirty::MODES {

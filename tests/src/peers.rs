@@ -37,13 +37,20 @@ pub const MACHINES: [(&str, &str); 6] = [
     ("pc", include_str!("../../examples/pc.toml")),
 ];
 
-/// One of [`MACHINES`].
+/// Those with real devices, which only a kernel that has them runs.
+pub const WITH_DEVICES: [(&str, &str); 1] = [(
+    "real_devices",
+    include_str!("../../examples/real-devices.toml"),
+)];
+
+/// One of [`MACHINES`] or [`WITH_DEVICES`].
 ///
 /// # Errors
 /// What is wrong with it, or that there is none of that name.
 pub fn machine(name: &str) -> Result<Machine, String> {
     let text = MACHINES
         .iter()
+        .chain(&WITH_DEVICES)
         .find(|(other, _)| *other == name)
         .map(|(_, text)| *text);
     let text = text.ok_or_else(|| format!("there is no machine '{name}'"))?;
