@@ -17,7 +17,7 @@ use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, WITH_DEVICES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
-use crate::{dirty, pre_fault, vfio};
+use crate::{dirty, end_to_end, pre_fault, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -143,6 +143,11 @@ pub fn all() -> Vec<HwTest> {
         run: Body::Statement(statement),
     }));
     tests.extend(against_the_simulation());
+    tests.extend(end_to_end::TESTS.map(|(name, needs, run)| HwTest {
+        name: format!("end_to_end::{name}"),
+        needs,
+        run: Body::Plain(run),
+    }));
     tests.extend(vfio::all().into_iter().map(|test| HwTest {
         name: test.name(),
         needs: test.needs,

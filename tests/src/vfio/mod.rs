@@ -4,8 +4,8 @@
 
 pub mod bars;
 mod guest;
-mod regions;
-mod registers;
+pub(crate) mod regions;
+pub(crate) mod registers;
 
 use std::fmt;
 use std::path::Path;
