@@ -15,7 +15,7 @@ use vmm::machine::How;
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
-use crate::peers::{MACHINES, WITH_DEVICES, all_ok, machine, run, same, simulated_like};
+use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
 use crate::{dirty, end_to_end, pre_fault, vfio};
 
@@ -73,19 +73,6 @@ pub fn all() -> Vec<HwTest> {
             run: Body::OfMachine(is_seen_alike, name),
         });
     }
-    for (name, _) in WITH_DEVICES {
-        tests.push(HwTest {
-            name: format!("machine_{name}_runs_on_the_real_kvm_as_it_says"),
-            needs: &[
-                Need::Kvm,
-                Need::VfioWay(Way::Group),
-                Need::Vfio(Model::Edu),
-                Need::Vfio(Model::Ivshmem),
-                Need::Vfio(Model::Nvme),
-            ],
-            run: Body::OfMachine(runs_as_it_says, name),
-        });
-    }
     for (mode_name, mode, needs) in dirty::MODES {
         for (name, run) in dirty::TESTS {
             tests.push(HwTest {
@@ -116,6 +103,28 @@ pub fn all() -> Vec<HwTest> {
         "a_released_kernel_has_no_abi_whatever_the_profile",
         &[Need::Kvm, Need::UserMemory2, Need::NoHostlessSlots],
         no_abi_is_found,
+    );
+    plain(
+        "machine_real_devices_runs_on_the_real_kvm_as_it_says",
+        &[
+            Need::Kvm,
+            Need::VfioWay(Way::Group),
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::Ivshmem),
+            Need::Vfio(Model::Nvme),
+        ],
+        || runs_as_it_says("real_devices"),
+    );
+    plain(
+        "machine_private_mmio_runs_on_the_real_kvm_as_it_says",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::Ivshmem),
+            Need::Vfio(Model::Nvme),
+        ],
+        private_mmio_runs_as_it_says,
     );
     plain(
         "clearing_a_dirty_log_is_refused_alike_on_the_real_and_the_simulated_kvm",
@@ -178,6 +187,13 @@ fn against_the_simulation() -> Vec<HwTest> {
 fn runs_as_it_says(name: &str) -> Result<(), String> {
     let machine = machine(name)?;
     all_ok(&run(&machine, &kvm(&machine)?)?)
+}
+
+/// By the way that the kernel patch of this project brings, which is probed.
+fn private_mmio_runs_as_it_says() -> Result<(), String> {
+    let machine = machine("private_mmio")?;
+    let kvm = Kvm::new(&machine, Path::new(DEVICE), AbiProfile::FD_OFFSET_BIT_4);
+    all_ok(&run(&machine, &kvm.map_err(|e| vmm::with_causes(&e))?)?)
 }
 
 /// The simulated kernel is given what the real one can do, so that also what

@@ -38,10 +38,16 @@ pub const MACHINES: [(&str, &str); 6] = [
 ];
 
 /// Those with real devices, which only a kernel that has them runs.
-pub const WITH_DEVICES: [(&str, &str); 1] = [(
-    "real_devices",
-    include_str!("../../examples/real-devices.toml"),
-)];
+pub const WITH_DEVICES: [(&str, &str); 2] = [
+    (
+        "real_devices",
+        include_str!("../../examples/real-devices.toml"),
+    ),
+    (
+        "private_mmio",
+        include_str!("../../examples/private-mmio.toml"),
+    ),
+];
 
 /// One of [`MACHINES`] or [`WITH_DEVICES`].
 ///

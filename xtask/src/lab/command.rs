@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -14,18 +15,40 @@ use super::{Errand, doctor, make_bootable};
 use crate::hw_test;
 use crate::shell::{build_static_program, root};
 
-/// Boots an environment, runs a command in it, and prints what it prints.
+/// Boots an environment, runs a command in it, and prints what it prints. It
+/// finds `vmm` there.
 ///
 /// # Errors
 /// The environment cannot be had, the command fails, or its machine ends first.
 pub fn run(name: &str, words: &[String]) -> Result<(), String> {
+    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
+    boot(name, &[("vmm", &vmm)], words, &mut std::io::stdout())
+}
+
+/// What a command prints in an environment.
+///
+/// # Errors
+/// As for [`run`].
+pub fn output(name: &str, program: (&str, &Path), words: &[&str]) -> Result<Vec<u8>, String> {
+    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+    let mut printed = Vec::new();
+    boot(name, &[program], &words, &mut printed)?;
+    Ok(printed)
+}
+
+fn boot(
+    name: &str,
+    programs: &[(&str, &Path)],
+    words: &[String],
+    to: &mut impl Write,
+) -> Result<(), String> {
     let environment = find(name)?;
     if environment.kernel == Kernel::Host {
         return Err("the host is where you are: run it here".into());
     }
     doctor::can_boot(&X86_64)?;
     let errand = Errand::Command {
-        program: &build_static_program("vmm", "vmm", X86_64.target)?,
+        programs,
         examples: &root().join("examples"),
         words,
     };
@@ -41,7 +64,7 @@ pub fn run(name: &str, words: &[String]) -> Result<(), String> {
         .spawn()
         .map_err(|e| format!("{}: {e}", X86_64.qemu))?;
     let out = child.stdout.take().ok_or("the emulator has no output")?;
-    let exit = show(BufReader::new(out), &mut std::io::stdout());
+    let exit = show(BufReader::new(out), to);
     // It has switched itself off, or its port is closed: it ends by itself.
     let status = child.wait().map_err(|e| format!("{}: {e}", X86_64.qemu))?;
     match exit {

@@ -20,10 +20,10 @@ pub enum Errand<'a> {
         /// Their program.
         program: &'a Path,
     },
-    /// To run a command with the project's own program and its examples.
+    /// To run a command with programs of the project and its examples.
     Command {
-        /// `vmm`.
-        program: &'a Path,
+        /// The programs by name.
+        programs: &'a [(&'a str, &'a Path)],
         /// The folder of machine files.
         examples: &'a Path,
         /// The words of the command.
@@ -57,11 +57,13 @@ pub fn assemble(
             "tests"
         }
         Errand::Command {
-            program,
+            programs,
             examples,
             words,
         } => {
-            archive.file("bin/vmm", 0o755, &read(program)?)?;
+            for (name, program) in *programs {
+                archive.file(&format!("bin/{name}"), 0o755, &read(program)?)?;
+            }
             for path in kernel::files(examples) {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 archive.file(&format!("examples/{name}"), 0o644, &read(&path)?)?;

@@ -7,7 +7,7 @@ pub mod apt;
 pub mod boot;
 mod build;
 pub mod cache;
-mod command;
+pub mod command;
 pub mod doctor;
 pub mod environment;
 mod initramfs;
