@@ -32,6 +32,8 @@ pub fn run(min: Option<f64>) -> Result<(), String> {
         Step::cargo(name, &["llvm-cov", "report"]).with(&["--ignore-filename-regex", others])
     };
     run_all(&[
+        // What an earlier run counted, of programs that may be gone.
+        Step::cargo("a clean start", &["llvm-cov", "clean", "--workspace"]),
         Step::cargo("tests", &["llvm-cov", "--no-report", "--workspace"]).with(&TEST_FEATURES),
         report("summary")
             .with(&["--json", "--summary-only", "--output-path"])
