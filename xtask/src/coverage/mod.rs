@@ -27,7 +27,7 @@ pub fn run(min: Option<f64>) -> Result<(), String> {
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let json = folder.join("summary.json");
     // A table is of the crates' own sources: not of tests, nor of this program.
-    let others = r"/(tests|xtask)/";
+    let others = r"/(tests|xtask)/|/tests\.rs$";
     let report = |name: &str| {
         Step::cargo(name, &["llvm-cov", "report"]).with(&["--ignore-filename-regex", others])
     };
