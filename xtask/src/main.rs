@@ -87,6 +87,9 @@ enum Command {
     },
     /// Run the tests and show which lines of the crates they reach: a table,
     /// and every line in target/coverage/html. Needs cargo-llvm-cov.
+    ///
+    /// What only runs in the lab, as all that opens real devices, is not
+    /// counted.
     Coverage {
         /// Fail if less than this share of a crate's lines is reached.
         #[arg(long, value_name = "PERCENT")]
