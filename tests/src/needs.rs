@@ -37,6 +37,8 @@ pub enum Need {
     /// A released kernel: no memslots without a host address. A patched one
     /// is told by its name, because what would find out is itself under test.
     NoHostlessSlots,
+    /// A kernel patched to have memslots without a host address.
+    HostlessSlots,
     /// Dirty logs that are cleared by calls of their own.
     ManualProtect,
     /// Dirty rings that need no log beside them.
@@ -137,6 +139,10 @@ impl Host {
             Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,
+            },
+            Need::HostlessSlots => match self.kernel.contains("private-mmio") {
+                true => None,
+                false => Some(format!("{} is not patched to have them", self.kernel)),
             },
             Need::ManualProtect if dirty.manual_protect == ManualProtect::all() => None,
             Need::ManualProtect => Some(format!(
