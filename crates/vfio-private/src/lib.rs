@@ -132,6 +132,7 @@ mod coverage;
 #[cfg(feature = "device")]
 #[allow(unsafe_code)]
 pub mod device;
+pub mod dma;
 mod error;
 mod layers;
 mod page;
