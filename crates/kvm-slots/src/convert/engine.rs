@@ -390,9 +390,7 @@ fn abort(
     change: Option<Conversion<'_>>,
     not_undone: &mut NotConvertedBack,
 ) {
-    let Some(change) = change else {
-        return;
-    };
+    let Some(change) = change else { return };
     for listener in prepared.iter().rev() {
         if let Err(error) = listener.abort(&change) {
             not_undone.add_listener(listener.name(), error);
