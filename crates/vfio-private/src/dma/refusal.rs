@@ -25,13 +25,13 @@ pub enum DmaUnsupported {
     /// A container has no way to map a file; an iommufd does.
     #[error("a container maps no files: open the device by its own file, with an iommufd")]
     FileInContainer,
-    /// The kernel's iommufd maps no files: they came with Linux 6.14.
+    /// The kernel's iommufd maps no files: they came with Linux 6.13.
     #[error("the kernel's iommufd maps no files")]
     Files,
-    /// The kernel's iommufd does not map this kind of file. It takes memfds, and, since Linux 7.0,
-    /// dma-bufs that VFIO exported.
-    #[error("the kernel's iommufd does not map this kind of file")]
-    KindOfFile,
+    /// The kernel's iommufd does not map this dma-buf: it takes those that VFIO exported, as Linux
+    /// 7.3 was seen to; older kernels take none.
+    #[error("the kernel's iommufd does not map this dma-buf")]
+    DmaBuf,
 }
 
 /// What an address space said.
@@ -61,8 +61,8 @@ pub enum DmaObstacle {
     NoMemory,
     /// The memory is read-only, and devices were to write (EPERM).
     ReadOnlyMemory,
-    /// The IOVAs are not to be had, or not whole pages, or nothing is mapped as a whole there
-    /// (EINVAL).
+    /// The IOVAs are not to be had, or not whole pages, or a mapping would have to be split (EINVAL).
+    /// Of a file also: it is no memfd.
     Iova,
     /// The dma-buf is revoked: the device's memory decoding is off, or it sleeps (ENODEV).
     Revoked,
@@ -84,7 +84,8 @@ impl DmaRefusal {
         obstacle(self.errno()?)
     }
 
-    pub(super) fn is_nothing_there(self) -> bool {
+    /// Whether nothing was mapped there.
+    pub fn is_nothing_there(self) -> bool {
         self.obstacle() == Some(DmaObstacle::NothingThere)
     }
 }

@@ -179,3 +179,92 @@ impl AddressSpace for SimIommu {
         Ok(self.limits.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const PAGE: u64 = 0x1000;
+    const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
+
+    fn span(page: u64, pages: u64) -> Span {
+        Span::new(page * PAGE, pages * PAGE).unwrap()
+    }
+
+    /// Room for two mappings below page 16, but not in page 8.
+    fn iommu(kind: SimIommuKind) -> SimIommu {
+        let allowed = [span(0, 8), span(9, 7)];
+        SimIommu::new(kind, DmaLimits::new(PAGE, allowed, Some(2)).unwrap())
+    }
+
+    fn host(iova: Span) -> DmaRange {
+        let address = 0x7000_0000 + iova.offset();
+        DmaRange::host(iova, DmaAccess::ReadWrite, address, Arc::new(())).unwrap()
+    }
+
+    fn errno<T>(result: Result<T, DmaRefusal>) -> Option<i32> {
+        result.err().and_then(DmaRefusal::errno)
+    }
+
+    #[test]
+    fn mappings_are_not_split_and_an_iommufd_stumbles_over_the_second() {
+        for kind in KINDS {
+            let iommu = iommu(kind);
+            iommu.map(&host(span(0, 2))).unwrap();
+            iommu.map(&host(span(2, 2))).unwrap();
+            let (refused, left) = match kind {
+                SimIommuKind::Type1 => (EINVAL, 2),
+                SimIommuKind::Iommufd => (ENOENT, 1),
+            };
+            assert_eq!(errno(iommu.unmap(span(1, 1))), Some(refused));
+            assert_eq!(iommu.mappings(), 2);
+            assert_eq!(errno(iommu.unmap(span(0, 3))), Some(refused));
+            assert_eq!(iommu.mappings(), left);
+            assert_eq!(iommu.unmap(span(0, 16)), Ok(left as u64 * 2 * PAGE));
+            let nothing = iommu.unmap(span(0, 16));
+            assert_eq!(
+                errno(nothing),
+                (kind == SimIommuKind::Iommufd).then_some(ENOENT)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_mapped_or_out_of_reach_is_refused_and_a_container_counts() {
+        for kind in KINDS {
+            let iommu = iommu(kind);
+            iommu.map(&host(span(0, 2))).unwrap();
+            assert_eq!(errno(iommu.map(&host(span(1, 2)))), Some(EEXIST));
+            assert_eq!(errno(iommu.map(&host(span(7, 2)))), Some(EINVAL));
+            assert_eq!(errno(iommu.map(&host(span(16, 1)))), Some(EINVAL));
+            let half = Span::new(0x800, PAGE).unwrap();
+            assert_eq!(errno(iommu.map(&host(half))), Some(EINVAL));
+            iommu.map(&host(span(4, 1))).unwrap();
+            let third = iommu.map(&host(span(5, 1)));
+            assert_eq!(
+                errno(third),
+                (kind == SimIommuKind::Type1).then_some(ENOSPC)
+            );
+        }
+    }
+
+    #[test]
+    fn devices_reach_what_is_mapped_as_it_is_mapped() {
+        let iommu = iommu(SimIommuKind::Iommufd);
+        let owner = Arc::new(());
+        let read_only = DmaRange::file(span(1, 2), DmaAccess::Read, (3, 0x5000), owner);
+        iommu.map(&read_only.unwrap()).unwrap();
+        let place = DmaPlace::File {
+            fd: 3,
+            offset: 0x6004,
+        };
+        assert_eq!(iommu.reach(0x2004, false), Some(place));
+        assert_eq!(iommu.reach(0x2004, true), None);
+        assert_eq!(iommu.reach(0x3000, false), None);
+        iommu.fail(1, 5);
+        iommu.unmap(span(1, 2)).unwrap();
+        assert_eq!(errno(iommu.map(&host(span(1, 1)))), Some(5));
+        assert_eq!((iommu.calls(), iommu.mappings()), (3, 0));
+    }
+}
