@@ -3,6 +3,10 @@
 //! has them elsewhere, bound to vfio-pci, can run the tests there.
 
 pub mod bars;
+mod dma;
+mod dma_convert;
+mod dma_peer;
+mod edu;
 mod guest;
 pub(crate) mod regions;
 pub(crate) mod registers;
@@ -241,6 +245,7 @@ pub fn all() -> Vec<OnDevice> {
             }
         }
     }
+    tests.extend(dma::all());
     tests
 }
 
