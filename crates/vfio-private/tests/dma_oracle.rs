@@ -187,7 +187,11 @@ fn repaint(cells: &Cells, step: &Step) -> Cells {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig {
+        cases: 1500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn plans_do_what_the_picture_says_and_no_more(steps in steps()) {

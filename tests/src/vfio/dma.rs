@@ -8,10 +8,11 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use vfio_private::Span;
-use vfio_private::device::{Device, DmaFileError, Way};
+use vfio_private::device::{Device, DmaFileError, Iommu, Way};
 use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal, DmaUnsupported};
 
 use super::edu::{Edu, map, range, unmap};
+use super::registers::mapping;
 use super::{Model, OnDevice, at, dma_convert, dma_peer, same};
 use crate::needs::Need;
 use crate::subject::{Arena, PAGE};
@@ -32,7 +33,7 @@ static NEEDS: [[Need; 4]; 2] = {
 /// All of them, in each way: how many of the needs each has, and itself.
 pub(super) fn all() -> Vec<OnDevice> {
     type Test = (&'static str, usize, fn(&Device) -> Result<(), String>);
-    const TESTS: [Test; 6] = [
+    const TESTS: [Test; 7] = [
         (
             "dma_reaches_what_is_mapped_and_nothing_else",
             2,
@@ -45,6 +46,11 @@ pub(super) fn all() -> Vec<OnDevice> {
             "dma_reaches_another_device_until_it_is_revoked",
             3,
             dma_peer::reaches_a_peer,
+        ),
+        (
+            "memory_is_let_go_when_nothing_can_map_or_unmap_any_more",
+            3,
+            lets_go,
         ),
         (
             "dma_follows_conversions_of_a_guest",
@@ -159,6 +165,24 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     }
     same("all four", unmap(device, A, 4 * PAGE), Ok(4 * PAGE))?;
     drop(all);
+    same("owners", Arc::strong_count(&arena), 1)
+}
+
+/// Though the device stays open for as long as somebody has it mapped, and with
+/// it what it is in.
+fn lets_go(device: &Device) -> Result<(), String> {
+    let iommu = Iommu::new(device.iommu().way()).map_err(at("an address space"))?;
+    let other = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(at("ivshmem"))?;
+    let (_, bar) = mapping(&other, 2)?;
+    let arena = Arc::new(Arena::new(1));
+    let memory = range(A, &arena, 0, DmaAccess::ReadWrite)?;
+    map(&other, &memory).map_err(at("mapping"))?;
+    drop(memory);
+    same("owners", Arc::strong_count(&arena), 2)?;
+    drop(iommu);
+    same("owners", Arc::strong_count(&arena), 2)?;
+    drop(other);
+    bar.read::<u32>(0).map_err(at("a load"))?;
     same("owners", Arc::strong_count(&arena), 1)
 }
 

@@ -109,6 +109,7 @@ fn meant(errno: i32) -> &'static str {
     match obstacle(errno) {
         Some(DmaObstacle::TooManyMappings) => ": as many mappings as dma_entry_limit allows",
         Some(DmaObstacle::LockedMemory) => ": or more locked memory than RLIMIT_MEMLOCK allows",
+        Some(DmaObstacle::NoMemory) => ": no memory there that can be pinned",
         Some(DmaObstacle::Revoked) => ": is the device's memory decoding on?",
         _ => "",
     }

@@ -28,4 +28,4 @@ mod listener;
 mod wanted;
 
 pub use listener::{DmaFollowError, DmaListener};
-pub use wanted::{DmaPolicy, Peers};
+pub use wanted::{DmaPolicy, FindFile, Peers};

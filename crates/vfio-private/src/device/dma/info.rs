@@ -69,7 +69,7 @@ impl Type1Info {
             if at == 0 {
                 return Ok(info);
             }
-            if at < fixed::LEN {
+            if at < fixed::LEN || at > bytes.len() {
                 return Err(malformed);
             }
             at = info.capability(bytes, at)?;
