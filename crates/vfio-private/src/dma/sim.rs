@@ -109,7 +109,10 @@ impl State {
     }
 
     fn in_span(&self, span: Span) -> Vec<Span> {
-        let all = self.mappings.values().map(DmaRange::iova);
+        let below = self.mappings.range(..span.offset()).next_back();
+        let inside = self.mappings.range(span.offset()..span.end());
+        let all = below.into_iter().chain(inside);
+        let all = all.map(|(_, mapping)| mapping.iova());
         all.filter(|iova| iova.overlaps(span)).collect()
     }
 }
