@@ -17,57 +17,69 @@ use super::{Model, OnDevice, at, dma_convert, dma_peer, same};
 use crate::needs::Need;
 use crate::subject::{Arena, PAGE};
 
-/// The way, edu, another device, and a VM with private pages.
-static NEEDS: [[Need; 4]; 2] = {
-    let mut needs = [[Need::PrivatePages; 4]; 2];
+/// A guest_memfd that can be mapped, the way, edu, another device, and a VM with
+/// private pages.
+static NEEDS: [[Need; 5]; 2] = {
+    let mut needs = [[Need::PrivatePages; 5]; 2];
     let mut at = 0;
     while at < needs.len() {
-        needs[at][0] = Need::VfioWay(Way::ALL[at]);
-        needs[at][1] = Need::Vfio(Model::Edu);
-        needs[at][2] = Need::Vfio(Model::Ivshmem);
+        needs[at][0] = Need::MappableGuestMemfd;
+        needs[at][1] = Need::VfioWay(Way::ALL[at]);
+        needs[at][2] = Need::Vfio(Model::Edu);
+        needs[at][3] = Need::Vfio(Model::Ivshmem);
         at += 1;
     }
     needs
 };
 
-/// All of them, in each way: how many of the needs each has, and itself.
+/// All of them, in each way: from which of the needs to which each has, and
+/// itself.
 pub(super) fn all() -> Vec<OnDevice> {
-    type Test = (&'static str, usize, fn(&Device) -> Result<(), String>);
-    const TESTS: [Test; 7] = [
+    type Test = (&'static str, [usize; 2], fn(&Device) -> Result<(), String>);
+    const TESTS: [Test; 8] = [
         (
             "dma_reaches_what_is_mapped_and_nothing_else",
-            2,
+            [1, 3],
             reaches_what_is_mapped,
         ),
-        ("dma_mappings_go_as_a_whole", 2, go_as_a_whole),
-        ("dma_limits_are_as_the_kernel_refuses", 2, limits_hold),
-        ("dma_reaches_a_memfd_through_an_iommufd", 2, reaches_a_memfd),
+        (
+            "dma_reaches_a_guest_memfd_through_its_mapping",
+            [0, 3],
+            dma_convert::reaches_a_guest_memfd,
+        ),
+        ("dma_mappings_go_as_a_whole", [1, 3], go_as_a_whole),
+        ("dma_limits_are_as_the_kernel_refuses", [1, 3], limits_hold),
+        (
+            "dma_reaches_a_memfd_through_an_iommufd",
+            [1, 3],
+            reaches_a_memfd,
+        ),
         (
             "dma_reaches_another_device_until_it_is_revoked",
-            3,
+            [1, 4],
             dma_peer::reaches_a_peer,
         ),
         (
             "memory_is_let_go_when_nothing_can_map_or_unmap_any_more",
-            3,
+            [1, 4],
             lets_go,
         ),
         (
             "dma_follows_conversions_of_a_guest",
-            4,
+            [1, 5],
             dma_convert::follows_conversions,
         ),
     ];
-    let of_way = |needs: &'static [Need; 4]| {
-        TESTS.iter().filter_map(move |(name, count, run)| {
-            let Need::VfioWay(way) = needs[0] else {
+    let of_way = |needs: &'static [Need; 5]| {
+        TESTS.iter().filter_map(move |(name, [from, to], run)| {
+            let Need::VfioWay(way) = needs[1] else {
                 return None;
             };
             Some(OnDevice {
                 name,
                 model: Model::Edu,
                 way,
-                needs: &needs[..*count],
+                needs: &needs[*from..*to],
                 run: *run,
             })
         })

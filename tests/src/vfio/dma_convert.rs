@@ -1,22 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A device's DMA while a guest converts its pages.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use kvm_slots::sim::VmType;
+use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::{
     AbiProfile, Engine, GuestMemfdFlags, ModelPages, NoneRuns, Request, SlotId, SlotListener,
     SlotRules, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region};
-use vfio_private::device::{Device, DmaSpace};
+use vfio_private::Span;
+use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};
+use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange};
 use vmm::dma::{DmaListener, DmaPolicy};
 
-use super::edu::Edu;
+use super::edu::{Edu, map, unmap};
 use super::guest::Exits;
 use super::{at, same};
-use crate::subject::{Arena, PAGE, Real, Subject};
+use crate::subject::{Arena, PAGE, Real, Subject, peek, poke};
+
+/// The host's mapping of a guest_memfd is memory that can be pinned. As a file
+/// it is no memfd, which an iommufd would take.
+pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
+    let edu = Edu::new(device)?;
+    let real = Real::new(VmType::Plain, false)?;
+    let file = real.vm().create_guest_memfd(PAGE, GuestMemfdFlags::all());
+    let file = Arc::new(file.map_err(at("a guest_memfd"))?);
+    let mapping = real.map_file(file.as_fd(), 0, PAGE, Sharing::Shared);
+    let mapping = Arc::new(mapping.map_err(at("its mapping"))?);
+    let address = mapping.address();
+    // SAFETY: the bytes are in the mapping, to which there are no references.
+    unsafe { poke(address, b"in file.") }.map_err(at("memory"))?;
+
+    let span = Span::new(RAM, PAGE).map_err(at("a span"))?;
+    let range = DmaRange::host(span, DmaAccess::ReadWrite, address, mapping);
+    map(device, &range.map_err(at("a range"))?).map_err(at("mapping"))?;
+    edu.carry(RAM, RAM + 8)?;
+    same("copied", peek(address + 8), Ok(*b"in file."))?;
+    same("unmapped", unmap(device, RAM, PAGE), Ok(PAGE))?;
+
+    if device.iommu().way() == Way::Group {
+        return Ok(());
+    }
+    let access = DmaAccess::ReadWrite;
+    match device.iommu().map_dma_file(span, access, file, 0) {
+        Err(DmaFileError::Refused(refusal)) => {
+            same("as a file", refusal.obstacle(), Some(DmaObstacle::Iova))
+        }
+        other => Err(format!("as a file: {other:?}")),
+    }
+}
 
 /// Where the guest's memory is: the guest and edu both reach that far.
 const RAM: u64 = 0x1_0000;
