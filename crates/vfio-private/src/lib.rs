@@ -109,11 +109,16 @@
 //! [`Reach`] says of a write to configuration space, before it is made, whether it comes to that. A reset
 //! does so too, for as long as it takes.
 //!
+//! # DMA
+//!
+//! The module [`dma`] plans which memory devices reach: shared pages of a guest's RAM, while conversions
+//! and changes of the memory map go on. It is pure, too.
+//!
 //! # Real devices
 //!
 //! All that is said above needs no device. With the feature `device` there is a module of that name which
 //! opens one through VFIO, asks the kernel for these facts, and does with each piece what its access
-//! calls for. It alone has unsafe code.
+//! calls for, and maps memory for DMA. It alone has unsafe code. The feature `sim` has an IOMMU without hardware.
 //!
 //! # What this does not do
 //!
@@ -132,6 +137,7 @@ mod coverage;
 #[cfg(feature = "device")]
 #[allow(unsafe_code)]
 pub mod device;
+pub mod dma;
 mod error;
 mod layers;
 mod page;

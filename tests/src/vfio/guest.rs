@@ -45,7 +45,7 @@ impl HoldVcpus for Gate {
 
 /// Answers exits and counts them.
 #[derive(Debug, Default)]
-struct Exits(usize);
+pub(super) struct Exits(usize);
 
 impl MmioHandler for Exits {
     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {

@@ -3,6 +3,10 @@
 //! has them elsewhere, bound to vfio-pci, can run the tests there.
 
 pub mod bars;
+mod dma;
+mod dma_convert;
+mod dma_peer;
+mod edu;
 mod guest;
 mod hostless;
 pub(crate) mod regions;
@@ -266,6 +270,7 @@ pub fn all() -> Vec<OnDevice> {
             }
         }
     }
+    tests.extend(dma::all());
     tests
 }
 
