@@ -57,14 +57,14 @@ pub fn run() -> Result<(), String> {
     hardware_tests()
 }
 
-/// The hardware tests, here and on the lab kernel that has everything. A fresh
+/// The hardware tests, here and on the lab kernels that have everything. A fresh
 /// machine may lack the tools, and have no archive to get them or the kernel
 /// from: that is said, and no failure. A test that fails is one.
 fn hardware_tests() -> Result<(), String> {
     if let Err(error) = lab::doctor::install() {
         eprintln!("xtask: lab: its tools cannot be installed: {error}");
     }
-    hw_test::run_where_possible(&["host", "lab-7.3"], KERNEL_BUILD)
+    hw_test::run_where_possible(&["host", "lab-7.3", "lab-7.3-private-mmio"], KERNEL_BUILD)
 }
 
 /// Puts the tools in place that a fresh toolchain may lack.
