@@ -107,18 +107,24 @@
 //!
 //! While memory decoding is off or the device sleeps, nothing of a BAR can be had, shared or private.
 //! [`Reach`] says of a write to configuration space, before it is made, whether it comes to that. A reset
-//! does so too, for as long as it takes.
+//! does so too, for as long as it takes: one that the guest starts by such a write, and one by the VMM.
+//!
+//! # What the guest sees
+//!
+//! The module [`emulate`] has configuration space as the guest has it, where it finds the sizes of BARs
+//! and gives them their places, and the MSI-X table. It is state without a device: a guest's write
+//! returns the effects that the VMM has to follow.
 //!
 //! # Real devices
 //!
 //! All that is said above needs no device. With the feature `device` there is a module of that name which
-//! opens one through VFIO, asks the kernel for these facts, and does with each piece what its access
-//! calls for. It alone has unsafe code.
+//! opens one through VFIO, asks the kernel for these facts, does with each piece what its access
+//! calls for, and turns the device's interrupts into eventfds. It alone has unsafe code.
 //!
 //! # What this does not do
 //!
-//! It emulates no MSI-X structure, and it does not choose guest addresses: pieces are offsets in the
-//! BAR. A BAR that moves has the same pieces as before.
+//! It does not choose guest addresses: pieces are offsets in the BAR. A BAR that moves has the same
+//! pieces as before. It delivers no interrupt to a guest: it says as which message.
 
 // System calls need it, and only they: `device` alone may.
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
@@ -132,6 +138,7 @@ mod coverage;
 #[cfg(feature = "device")]
 #[allow(unsafe_code)]
 pub mod device;
+pub mod emulate;
 mod error;
 mod layers;
 mod page;
@@ -156,7 +163,7 @@ pub use page::PageSize;
 pub use piece::{Access, Piece};
 pub use place::{OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
-pub use reach::{Cause, Reach, ReachEvent};
+pub use reach::{Cause, Reach, ReachChange, ReachEvent};
 pub use reason::{Reason, Reasons};
 pub use relocate::Relocation;
 pub use report::InterfaceReport;
