@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Configuration space as a guest of these devices would have it.
+
+use vfio_private::device::Device;
+use vfio_private::emulate::{ConfigEffect, GuestConfig};
+use vfio_private::{Bar, BarKind};
+
+use super::{at, regions, same};
+
+/// Where the registers of BARs are.
+const BARS: [u64; 6] = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24];
+
+fn guest(device: &Device) -> Result<(GuestConfig, Vec<Bar>), String> {
+    let open = regions::bars(device)?;
+    let bars: Vec<Bar> = open.iter().map(|open| open.bar).collect();
+    let config = device.config_space().map_err(at("configuration space"))?;
+    let guest = GuestConfig::new(&config, &bars).map_err(at("a guest"))?;
+    Ok((guest, bars))
+}
+
+/// The kernel emulates BARs as well: both answer the same to all ones.
+pub(super) fn sizes_are_the_kernels(device: &Device) -> Result<(), String> {
+    let (mut guest, bars) = guest(device)?;
+    let mut before = [0; 24];
+    device.read_config(0x10, &mut before).map_err(at("BARs"))?;
+    for register in BARS {
+        let effects = guest.write(register, &[0xff; 4]);
+        let is_forwarded = |effect: &ConfigEffect| matches!(effect, ConfigEffect::Forward { .. });
+        same("what is forwarded", effects.iter().any(is_forwarded), false)?;
+        device
+            .write_config(register, &[0xff; 4])
+            .map_err(at("all ones"))?;
+    }
+    for register in BARS {
+        let (mut ours, mut theirs) = ([0; 4], [0; 4]);
+        guest.read(register, &mut ours);
+        device
+            .read_config(register, &mut theirs)
+            .map_err(at("BARs"))?;
+        same(&format!("the register at {register:#x}"), ours, theirs)?;
+    }
+    device.write_config(0x10, &before).map_err(at("BARs"))?;
+    let mut command = [0; 2];
+    device.read_config(4, &mut command).map_err(at("command"))?;
+    same("memory decoding", command[0] & 2, 2)?;
+    for (number, bar) in (1_u64..).zip(&bars) {
+        let place = number << 40 | number << 28;
+        let register = BARS[usize::from(bar.index().get())];
+        let _ = guest.write(register, &place.to_le_bytes()[..4]);
+        // The next one, if this is not 64 bits wide.
+        if guest.bars().all(|(_, place)| place != Some(number << 28)) {
+            let _ = guest.write(register + 4, &place.to_le_bytes()[4..]);
+        }
+        let shown = guest.shown(bar.index()).is_some();
+        let answers = match bar.kind() {
+            BarKind::Memory => command[0] & 2 != 0,
+            BarKind::Io => command[0] & 1 != 0,
+        };
+        same("shown", shown, answers)?;
+    }
+    Ok(())
+}
+
+/// What a reset leaves is what was foreseen.
+pub(super) fn resets_are_foreseen(device: &Device) -> Result<(), String> {
+    regions::bars(device)?;
+    let reach = || device.reach().map_err(at("reach"));
+    let change = reach()?.on_reset();
+    same(
+        "events",
+        change.before.is_some() && change.after.is_some(),
+        true,
+    )?;
+    if !device.can_reset() {
+        let refused = device.reset().map_err(|error| error.errno());
+        return same("a reset", refused, Err(Some(libc::EINVAL)));
+    }
+    device.reset().map_err(at("a reset"))?;
+    same("reach", reach()?, change.next)?;
+    let (mut guest, _) = guest(device)?;
+    let config = device.config_space().map_err(at("configuration space"))?;
+    same("effects", guest.observe(&config), Ok(Vec::new()))
+}
