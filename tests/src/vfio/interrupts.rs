@@ -303,9 +303,16 @@ pub(super) fn e1000e_sends_vectors(device: &Device) -> Result<(), String> {
         let others = listeners.iter().map(arrived).sum();
         same("other vectors", others, 0)?;
     }
+    // The card holds back what follows an interrupt too soon, by a timer. QEMU 7.2 gives up if MSI-X
+    // is switched off before that has run out.
+    let quiet = |what: &'static str| {
+        let mut all = listeners.iter();
+        all.try_for_each(|listener| stays_quiet(what, listener))
+    };
+    quiet("a vector that has arrived")?;
     drop(vectors);
     card.write(ICS, 1 << CAUSES)?;
-    listeners
-        .iter()
-        .try_for_each(|listener| stays_quiet("a vector that is switched off", listener))
+    quiet("a vector that is switched off")?;
+    card.write(IMC, u32::MAX)?;
+    card.write(ICR, u32::MAX)
 }
