@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Configuration space as a guest of these devices would have it.
 
+use vfio_private::config::ConfigSpace;
 use vfio_private::device::Device;
 use vfio_private::emulate::{ConfigEffect, GuestConfig};
-use vfio_private::{Bar, BarKind};
+use vfio_private::{Bar, BarKind, Cause, ReachEvent};
 
 use super::{at, regions, same};
 
 /// Where the registers of BARs are.
 const BARS: [u64; 6] = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24];
+
+/// A register of NVMe (NVM Express Base Specification, 3.1.3.5).
+const NVME_CONFIGURATION: u64 = 0x14;
 
 fn guest(device: &Device) -> Result<(GuestConfig, Vec<Bar>), String> {
     let open = regions::bars(device)?;
@@ -80,4 +84,45 @@ pub(super) fn resets_are_foreseen(device: &Device) -> Result<(), String> {
     let (mut guest, _) = guest(device)?;
     let config = device.config_space().map_err(at("configuration space"))?;
     same("effects", guest.observe(&config), Ok(Vec::new()))
+}
+
+/// A guest starts a function level reset. What the VMM hears before and after is
+/// what happens to the device: a register is as after power-on, and all else as
+/// it was.
+pub(super) fn guests_reset_is_foreseen(device: &Device) -> Result<(), String> {
+    let (mut guest, _) = guest(device)?;
+    let open = regions::bar(device, 0)?;
+    let first = open.pieces.first().ok_or("no piece")?;
+    let mapping = device
+        .map_piece(open.bar.index(), *first)
+        .map_err(at("mapping"))?;
+    // Sizes of queues, of a controller that is not switched on.
+    mapping
+        .write(NVME_CONFIGURATION, 0x46_0000_u32)
+        .map_err(at("a store"))?;
+    let set = mapping.read::<u32>(NVME_CONFIGURATION);
+    same("the register", set, Ok(0x46_0000))?;
+
+    let config = device.config_space().map_err(at("configuration space"))?;
+    let chain = ConfigSpace::new(&config).and_then(ConfigSpace::capabilities);
+    let chain = chain.map_err(at("configuration space"))?;
+    let express = chain.iter().find(|capability| capability.id == 0x10);
+    let control = u64::from(express.ok_or("no PCI Express")?.offset) + 8;
+    let effects = guest.write(control, &[0x10, 0xa8]);
+    let [
+        ConfigEffect::Reach(ReachEvent::Revoked(Cause::Reset)),
+        ConfigEffect::Forward { offset, data },
+        ConfigEffect::Reach(ReachEvent::Restored),
+    ] = &effects[..]
+    else {
+        return Err(format!("the effects are {effects:?}"));
+    };
+    device
+        .write_config(*offset, data)
+        .map_err(at("the reset"))?;
+    let after = device.config_space().map_err(at("configuration space"))?;
+    same("what is left", guest.observe(&after), Ok(Vec::new()))?;
+    same("reach", device.reach(), Ok(guest.reach()))?;
+    let reset = mapping.read::<u32>(NVME_CONFIGURATION);
+    same("the register", reset, Ok(0))
 }

@@ -7,6 +7,7 @@ mod config;
 pub mod data_sheets;
 mod guest;
 mod interrupts;
+mod messages;
 mod regions;
 mod registers;
 mod toggles;
@@ -169,7 +170,22 @@ const ON_ALL: [(&str, Body); 5] = [
 ];
 
 /// On one.
-const ON_ONE: [(Model, &str, Body); 10] = [
+const ON_ONE: [(Model, &str, Body); 13] = [
+    (
+        Model::Nvme,
+        "a_reset_by_the_guest_is_foreseen_and_happens",
+        config::guests_reset_is_foreseen,
+    ),
+    (
+        Model::E1000e,
+        "a_guest_sets_up_its_vectors_and_no_message_is_lost",
+        messages::guest_sets_up_its_vectors,
+    ),
+    (
+        Model::Nvme,
+        "a_guest_sets_up_its_vectors_and_no_message_is_lost",
+        messages::guest_sets_up_its_vectors,
+    ),
     (
         Model::Edu,
         "it_interrupts_by_message_when_it_is_told_to",
