@@ -57,7 +57,7 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::NoPreFault => config.kernel < KernelVersion::V6_12,
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
         // No device is simulated.
-        Need::VfioWay(_) | Need::Vfio(_) => false,
+        Need::VfioWay(_) | Need::Vfio(_) | Need::HostlessSlots => false,
     };
     statement.needs.iter().copied().find(|need| !has(*need))
 }

@@ -17,7 +17,7 @@ use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
-use crate::{dirty, pre_fault, vfio};
+use crate::{dirty, end_to_end, pre_fault, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -107,6 +107,28 @@ pub fn all() -> Vec<HwTest> {
         no_abi_is_found,
     );
     plain(
+        "machine_real_devices_runs_on_the_real_kvm_as_it_says",
+        &[
+            Need::Kvm,
+            Need::VfioWay(Way::Group),
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::Ivshmem),
+            Need::Vfio(Model::Nvme),
+        ],
+        || runs_as_it_says("real_devices"),
+    );
+    plain(
+        "machine_private_mmio_runs_on_the_real_kvm_as_it_says",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::Ivshmem),
+            Need::Vfio(Model::Nvme),
+        ],
+        private_mmio_runs_as_it_says,
+    );
+    plain(
         "clearing_a_dirty_log_is_refused_alike_on_the_real_and_the_simulated_kvm",
         &[Need::Kvm, Need::ManualProtect, Need::DirtyRing],
         dirty::refused_alike,
@@ -138,6 +160,11 @@ pub fn all() -> Vec<HwTest> {
         needs,
         run: Body::DataSheet(model),
     }));
+    tests.extend(end_to_end::TESTS.map(|(name, needs, run)| HwTest {
+        name: format!("end_to_end::{name}"),
+        needs,
+        run: Body::Plain(run),
+    }));
     tests.extend(vfio::all().into_iter().map(|test| HwTest {
         name: test.name(),
         needs: test.needs,
@@ -168,6 +195,13 @@ fn against_the_simulation() -> Vec<HwTest> {
 fn runs_as_it_says(name: &str) -> Result<(), String> {
     let machine = machine(name)?;
     all_ok(&run(&machine, &kvm(&machine)?)?)
+}
+
+/// By the way that the kernel patch of this project brings, which is probed.
+fn private_mmio_runs_as_it_says() -> Result<(), String> {
+    let machine = machine("private_mmio")?;
+    let kvm = Kvm::new(&machine, Path::new(DEVICE), AbiProfile::FD_OFFSET_BIT_4);
+    all_ok(&run(&machine, &kvm.map_err(|e| vmm::with_causes(&e))?)?)
 }
 
 /// The simulated kernel is given what the real one can do, so that also what

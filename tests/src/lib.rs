@@ -9,6 +9,7 @@
 pub mod conformance;
 pub mod differential;
 mod dirty;
+pub mod end_to_end;
 pub mod hw;
 pub mod needs;
 pub mod peers;

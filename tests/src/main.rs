@@ -4,7 +4,8 @@
 //! how many that were. So whoever reads knows which test it was that never
 //! came back, and whether this was all. `--differential-ops N`
 //! makes the differential tests longer or shorter; `--only TEXT` leaves out
-//! tests without that text in their names.
+//! tests without that text in their names. `--access-costs` runs no test, and
+//! says what accesses to a device cost.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,11 +14,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tests::needs::Host;
-use tests::{differential, hw};
+use tests::{differential, end_to_end, hw};
 
 fn main() -> ExitCode {
     let only = match arguments(std::env::args().skip(1)) {
-        Ok(only) => only,
+        Ok(Wish::Tests(only)) => only,
+        Ok(Wish::AccessCosts) => return access_costs(),
         Err(usage) => {
             eprintln!("hw-tests: {usage}");
             return ExitCode::FAILURE;
@@ -54,9 +56,32 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many operations the differential tests make is set; what the names of
-/// tests have to have in them is returned.
-fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<String, String> {
+/// What is asked for.
+enum Wish {
+    /// The tests that have this in their names.
+    Tests(String),
+    /// What accesses to devices cost.
+    AccessCosts,
+}
+
+fn access_costs() -> ExitCode {
+    match end_to_end::costs::costs() {
+        Ok(costs) => {
+            for cost in costs {
+                say(&json!({"what": cost.what, "by": cost.by, "ns": cost.ns}));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("hw-tests: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many operations the differential tests make is set; the rest is
+/// returned.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
     let mut only = String::new();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -65,11 +90,12 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<String, Stri
                 let number = number.ok_or("--differential-ops takes a number")?;
                 differential::set_operations(number);
             }
+            "--access-costs" => return Ok(Wish::AccessCosts),
             "--only" => only = arguments.next().ok_or("--only takes a text")?,
             other => return Err(format!("there is no option '{other}'")),
         }
     }
-    Ok(only)
+    Ok(Wish::Tests(only))
 }
 
 /// Whoever waits for a long test sees that it lives.

@@ -37,6 +37,8 @@ pub enum Need {
     /// A released kernel: no memslots without a host address. A patched one
     /// is told by its name, because what would find out is itself under test.
     NoHostlessSlots,
+    /// The kernel has memslots without a host address.
+    HostlessSlots,
     /// Dirty logs that are cleared by calls of their own.
     ManualProtect,
     /// Dirty rings that need no log beside them.
@@ -133,6 +135,13 @@ impl Host {
                 Ok(false) => None,
                 Ok(true) => Some("this KVM emulates every instruction of the guest".into()),
                 Err(why) => Some(why.clone()),
+            },
+            Need::HostlessSlots => match self.kernel.contains("private-mmio") {
+                true => None,
+                false => Some(format!(
+                    "{} has no memslots without a host address",
+                    self.kernel
+                )),
             },
             Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),

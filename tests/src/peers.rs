@@ -37,13 +37,26 @@ pub const MACHINES: [(&str, &str); 6] = [
     ("pc", include_str!("../../examples/pc.toml")),
 ];
 
-/// One of [`MACHINES`].
+/// Those with real devices, which only a kernel that has them runs.
+pub const WITH_DEVICES: [(&str, &str); 2] = [
+    (
+        "real_devices",
+        include_str!("../../examples/real-devices.toml"),
+    ),
+    (
+        "private_mmio",
+        include_str!("../../examples/private-mmio.toml"),
+    ),
+];
+
+/// One of [`MACHINES`] or [`WITH_DEVICES`].
 ///
 /// # Errors
 /// What is wrong with it, or that there is none of that name.
 pub fn machine(name: &str) -> Result<Machine, String> {
     let text = MACHINES
         .iter()
+        .chain(&WITH_DEVICES)
         .find(|(other, _)| *other == name)
         .map(|(_, text)| *text);
     let text = text.ok_or_else(|| format!("there is no machine '{name}'"))?;

@@ -4,6 +4,7 @@
 //! Instructions are counted by callgrind, because clocks are noisy; where it is
 //! not installed that table is left out, and the reason is in its place.
 
+mod accesses;
 mod conversions;
 
 use std::collections::BTreeMap;
@@ -38,9 +39,10 @@ pub fn run() -> Result<(), String> {
         "Moving one BAR of memory among N: the same, with memslots that follow on a VM that does nothing",
     )?;
     let tables = format!(
-        "{bars}\n{slots}\n{}\n{}",
+        "{bars}\n{slots}\n{}\n{}\n{}",
         lookups(&program)?,
-        conversions::table(&program)?
+        conversions::table(&program)?,
+        accesses::table()
     );
     print!("{tables}");
     let file = root().join("target").join("bench.md");

@@ -4,6 +4,8 @@
 mod alone;
 mod bench;
 mod ci;
+mod coverage;
+mod fuzz;
 mod hw_test;
 mod lab;
 mod miri;
@@ -71,6 +73,28 @@ enum Command {
     /// Run tests under Miri, those with threads in many schedules. Takes
     /// minutes, and a nightly toolchain.
     Miri,
+    /// Run the fuzzers, one after the other, and say what they found. Needs a
+    /// nightly toolchain and cargo-fuzz.
+    ///
+    /// What they learn is kept under ~/.cache/private-mmio-fuzz, for the next
+    /// run to begin with.
+    Fuzz {
+        /// Only this one; without it: all.
+        target: Option<String>,
+        /// How long each of them runs.
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Run the tests and show which lines of the crates they reach: a table,
+    /// and every line in target/coverage/html. Needs cargo-llvm-cov.
+    ///
+    /// What only runs in the lab, as all that opens real devices, is not
+    /// counted.
+    Coverage {
+        /// Fail if less than this share of a crate's lines is reached.
+        #[arg(long, value_name = "PERCENT")]
+        min: Option<f64>,
+    },
     /// Check the house rules: file length, licence lines, left-overs.
     Tidy,
 }
@@ -95,6 +119,8 @@ fn main() -> ExitCode {
         Command::Lab { command } => lab::run(&command),
         Command::Bench => bench::run(),
         Command::Miri => miri::run(),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Command::Coverage { min } => coverage::run(min),
         Command::Tidy => tidy::check(),
     };
     match result {
@@ -106,8 +132,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Features that only tests need.
+const TEST_FEATURES: [&str; 2] = ["--features", "kvm-slots/sim,memory-model/vm-memory"];
+
 /// The tests, with every feature that only tests need switched on.
 fn test_steps() -> Vec<Step> {
-    let features = ["--features", "kvm-slots/sim,memory-model/vm-memory"];
-    vec![Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]).with(&features)]
+    let tests = Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
+    vec![tests.with(&TEST_FEATURES)]
 }

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the VMM does while the guest runs.
 
+use std::sync::Arc;
+
 use kvm_slots::{
     ConvertError, FollowError, ModelPages, PageRange, PageState, PlanError, Request, RequestError,
     Unsupported, Vm,
 };
 use memory_model::{AddrRange, CommitError, PAGE_SIZE, RegionId, Transaction, TreeError};
+use vfio_private::device::DeviceError;
 
+use crate::assigned::AssignedDevice;
 use crate::board::Board;
 use crate::causes::with_causes;
 use crate::handle::Handle;
@@ -27,6 +31,9 @@ pub enum ActError {
     /// The pages could not change hands.
     #[error(transparent)]
     Convert(ConvertError),
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// There is no host address to reach the bytes through.
     #[error("there is no host address at {gpa:#x}")]
     NoHostAddress {
@@ -53,6 +60,7 @@ impl ActError {
                 ErrorCode::Unaligned
             }
             Self::Convert(_) => ErrorCode::Kvm,
+            Self::Device(_) => ErrorCode::Device,
             Self::NoHostAddress { .. } => ErrorCode::NoHostAddress,
         }
     }
@@ -99,13 +107,10 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             ActionKind::GiveBack(span) => self.give_back(span)?,
             ActionKind::Revoke(span) => {
                 let range = self.supported(span)?;
-                if let Some(range) = touched_pages(range) {
-                    let mut pages = ModelPages::new(&mut self.model, self.space);
-                    // Whether the pages are shared for KVM matters no more than
-                    // the device behind them, which is gone.
-                    let _ = self.engine.revoke(&mut pages, range);
-                }
+                self.revoke(range);
             }
+            ActionKind::Decode { region, on } => self.decode(region, on)?,
+            ActionKind::Reset { region } => self.reset(region)?,
             ActionKind::Convert { span, private } => {
                 let to = match private {
                     true => PageState::Private,
@@ -177,12 +182,72 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         }
     }
 
+    /// The guest loses what it has accepted of these pages.
+    fn revoke(&mut self, range: AddrRange) {
+        if let Some(range) = touched_pages(range) {
+            let mut pages = ModelPages::new(&mut self.model, self.space);
+            // Whether the pages are shared for KVM matters no more than
+            // the device behind them, which is gone.
+            let _ = self.engine.revoke(&mut pages, range);
+        }
+    }
+
+    /// A device stops answering at its BARs, or answers again. What was accepted
+    /// is revoked first, so that the guest reaches nothing stale.
+    fn decode(&mut self, region: usize, on: bool) -> Result<(), ActError> {
+        if !on {
+            self.revoke_device(region);
+        }
+        if let Some(assigned) = self.assigned(self.regions[region]) {
+            assigned.device().set_memory_decode(on)?;
+        }
+        Ok(())
+    }
+
+    /// A device starts anew, and answers then: what a guest does next.
+    fn reset(&mut self, region: usize) -> Result<(), ActError> {
+        self.revoke_device(region);
+        if let Some(assigned) = self.assigned(self.regions[region]) {
+            assigned.device().reset()?;
+            assigned.device().set_memory_decode(true)?;
+        }
+        Ok(())
+    }
+
+    fn assigned(&self, region: RegionId) -> Option<Arc<AssignedDevice>> {
+        let region = self.model.tree().region(region).ok()?;
+        region.handle().assigned.clone()
+    }
+
+    /// All BARs of the device whose BAR the region is.
+    fn revoke_device(&mut self, region: usize) {
+        let region = self.regions[region];
+        let device = self.assigned(region);
+        let is_of_it = |other: RegionId| match (&device, self.assigned(other)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, &other),
+            _ => other == region,
+        };
+        let bars: Vec<RegionId> = self
+            .regions
+            .iter()
+            .copied()
+            .filter(|&id| is_of_it(id))
+            .collect();
+        for bar in bars {
+            let (parent, at) = self.place(bar);
+            let size = self.model.tree().region(bar).map_or(0, |bar| bar.size());
+            if let Some(range) = AddrRange::new(parent.saturating_add(at), size) {
+                self.revoke(range);
+            }
+        }
+    }
+
     /// Reaches memory through its host address, if it has one.
     fn host(
         &self,
         gpa: u64,
         size: usize,
-        access: impl FnOnce(&crate::host_mapping::HostMapping, u64, usize) -> std::io::Result<()>,
+        access: impl FnOnce(&crate::handle::Host, u64, usize) -> std::io::Result<()>,
     ) -> Result<(), ActError> {
         let range = self.supported(Span {
             gpa,

@@ -52,6 +52,10 @@ Examples:
 
 Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing could be run.";
 
+/// Memory can stand for a device's registers, not for what the device does.
+const NO_DEVICES: &str =
+    "the machine has real devices, and those only the real KVM can give to a guest";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a machine's script and check every access of its guest.
@@ -200,7 +204,9 @@ fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
         let abi = args.abi.unwrap_or(AbiProfile::FD_OFFSET_BIT_4);
         Sim::new(&machine, args.sim_kernel.into(), abi)
     };
+    let has_devices = machine.assigned().next().is_some();
     match args.backend {
+        Backend::Sim if has_devices => Err(NO_DEVICES.into()),
         Backend::Kvm => run_on(&machine, &kvm()?, "asked for", args.json),
         Backend::Sim => run_on(&machine, &sim(), "asked for", args.json),
         Backend::Auto => match kvm() {
@@ -210,6 +216,7 @@ fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
             }
             // Something that is not KVM in its place is a mistake to be told.
             Err(error @ KvmError::NotKvm(_)) => Err(error.into()),
+            Err(error) if has_devices => Err(error.into()),
             Err(error) => run_on(&machine, &sim(), &error.to_string(), args.json),
         },
     }

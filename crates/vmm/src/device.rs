@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::assigned::BarWindow;
 use crate::machine::DeviceKind;
 
 /// A device.
@@ -23,6 +24,9 @@ pub enum Device {
     Counter(u64),
     /// A flash chip's command state.
     Flash(FlashMode),
+    /// A part of a real device, but for its MSI-X structures: the second are
+    /// their bytes.
+    Assigned(BarWindow, BTreeMap<u64, u8>),
 }
 
 /// What a flash chip does with the next access.
@@ -89,13 +93,16 @@ impl Device {
                 8 => u64::from(*factorial),
                 _ => 0,
             },
-            Self::Registers(bytes) => {
-                for (n, byte) in (0..).zip(data) {
-                    let at = offset.wrapping_add(n);
-                    *byte = bytes.get(&at).copied().unwrap_or(0);
+            Self::Assigned(window, bytes) => {
+                if window.is_msix(offset, data.len()) {
+                    load(bytes, offset, data);
+                } else if window.read(offset, data).is_err() {
+                    // What does not answer reads as ones, as on a bus.
+                    data.fill(0xff);
                 }
                 return;
             }
+            Self::Registers(bytes) => return load(bytes, offset, data),
             Self::Counter(reads) => {
                 *reads = reads.wrapping_add(1);
                 *reads
@@ -123,19 +130,34 @@ impl Device {
                 8 => *factorial = (1..=low.min(34)).fold(1, u32::wrapping_mul),
                 _ => {}
             },
-            Self::Registers(bytes) => {
-                for (n, &byte) in (0..).zip(data) {
-                    let at = offset.wrapping_add(n);
-                    match byte {
-                        0 => bytes.remove(&at),
-                        _ => bytes.insert(at, byte),
-                    };
-                }
-            }
+            Self::Assigned(window, bytes) => match window.is_msix(offset, data.len()) {
+                true => store(bytes, offset, data),
+                // A store that nobody answers is lost, as on a bus.
+                false => drop(window.write(offset, data)),
+            },
+            Self::Registers(bytes) => store(bytes, offset, data),
             Self::Counter(reads) => *reads = u64::from_le_bytes(value),
             Self::Flash(mode) => return flash_command(mode, value[0]),
         }
         Effect::None
+    }
+}
+
+/// Loads from registers, of which those that are not zero are kept.
+fn load(bytes: &BTreeMap<u64, u8>, offset: u64, data: &mut [u8]) {
+    for (n, byte) in (0..).zip(data) {
+        let at = offset.wrapping_add(n);
+        *byte = bytes.get(&at).copied().unwrap_or(0);
+    }
+}
+
+fn store(bytes: &mut BTreeMap<u64, u8>, offset: u64, data: &[u8]) {
+    for (n, &byte) in (0..).zip(data) {
+        let at = offset.wrapping_add(n);
+        match byte {
+            0 => bytes.remove(&at),
+            _ => bytes.insert(at, byte),
+        };
     }
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the VMM hangs on each region of the model.
 
+use std::io;
 use std::sync::Arc;
 
 use kvm_slots::Unsupported;
 
+use crate::assigned::{AssignedDevice, BarWindow};
 use crate::host_mapping::HostMapping;
 
 /// What rides on each region and comes back from lookups.
@@ -13,10 +15,46 @@ pub struct Handle {
     /// The number of the device that answers trapped accesses.
     pub device: Option<usize>,
     /// The memory, where the VMM may touch it.
-    pub host: Option<Arc<HostMapping>>,
+    pub host: Option<Host>,
+    /// The device whose BAR the region is.
+    pub assigned: Option<Arc<AssignedDevice>>,
     /// Why this kernel cannot give the region to the guest. A reservation
     /// stands in its place.
     pub refused: Option<Unsupported>,
     /// More for people: why a piece of a BAR is what it is.
     pub note: String,
+}
+
+/// How the VMM reaches the bytes of a region that it may touch.
+#[derive(Clone, Debug)]
+pub enum Host {
+    /// By its own mapping.
+    Memory(Arc<HostMapping>),
+    /// By system calls, though there is a mapping: of a device that may stop
+    /// answering at any time.
+    Bar(BarWindow),
+}
+
+impl Host {
+    /// Copies the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// If they are not all there, or the device does not answer.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Memory(mapping) => mapping.read(offset, data),
+            Self::Bar(window) => window.read(offset, data),
+        }
+    }
+
+    /// Overwrites the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Memory(mapping) => mapping.write(offset, data),
+            Self::Bar(window) => window.write(offset, data),
+        }
+    }
 }

@@ -7,7 +7,9 @@
 //! and [`bars`] how a device's BARs would be cut.
 
 mod act;
+pub mod assigned;
 pub mod backend;
+mod bar_parts;
 pub mod bars;
 pub mod board;
 mod causes;

@@ -14,11 +14,12 @@ use kvm_slots::{
     SlotAccess, SlotRange, SlotTable, Unsupported, Vm, plan,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, PrivateMmio, Region, RegionId};
-use vfio_private::Access as PieceAccess;
+use vfio_private::device::DeviceError;
 
+use crate::assigned::AssignError;
 use crate::backend::Platform;
 use crate::device::Device;
-use crate::handle::Handle;
+use crate::handle::{Handle, Host};
 use crate::host_mapping::HostMapping;
 use crate::machine::{self, Backing, DeviceKind, Init, Kind};
 
@@ -54,6 +55,12 @@ pub enum PartError {
     /// The BAR cannot be cut.
     #[error("{0}")]
     Bar(String),
+    /// The device cannot be had.
+    #[error(transparent)]
+    Assign(#[from] AssignError),
+    /// The device does not give a part of its BAR away.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 impl<P: Platform> Maker<'_, P> {
@@ -77,8 +84,25 @@ impl<P: Platform> Maker<'_, P> {
         Ok(alone(plain.with_handle(Handle::default())))
     }
 
-    fn mmio(&mut self, name: &str, size: u128, kind: DeviceKind, note: String) -> Region<Handle> {
-        let device = Some(self.plug(Device::new(kind)));
+    pub(crate) fn mmio(
+        &mut self,
+        name: &str,
+        size: u128,
+        kind: DeviceKind,
+        note: String,
+    ) -> Region<Handle> {
+        self.trapped(name, size, Device::new(kind), note)
+    }
+
+    /// A region that a device answers for.
+    pub(crate) fn trapped(
+        &mut self,
+        name: &str,
+        size: u128,
+        device: Device,
+        note: String,
+    ) -> Region<Handle> {
+        let device = Some(self.plug(device));
         Region::mmio(name, size).with_handle(Handle {
             device,
             note,
@@ -184,7 +208,7 @@ impl<P: Platform> Maker<'_, P> {
     }
 
     /// A region of private MMIO, or why this kernel has no slot for it.
-    fn private_region(
+    pub(crate) fn private_region(
         &self,
         name: &str,
         readonly: bool,
@@ -211,48 +235,8 @@ impl<P: Platform> Maker<'_, P> {
         })
     }
 
-    fn bar(mut self, region: &machine::Region, bar: &machine::Bar) -> Result<Made, PartError> {
-        let pieces = machine::pieces(bar, region.size).map_err(PartError::Bar)?;
-        let file = Arc::new(self.device_file(bytes(region.size), &region.init)?);
-        let mut made = Made {
-            region: Region::container(&region.name, region.size).with_handle(Handle::default()),
-            pieces: Vec::new(),
-        };
-        for piece in pieces {
-            let (offset, size) = (piece.offset(), piece.size());
-            let name = format!("{}.{}@{offset:#x}", region.name, piece.access());
-            let note = piece.reasons().to_string();
-            let part = match piece.access() {
-                PieceAccess::Private => {
-                    let slice = file_slice(file.clone(), offset, size)?;
-                    self.private_region(&name, region.readonly, PrivateMmio::new(slice), note)
-                }
-                PieceAccess::Shared => {
-                    // Only this piece is mapped: the host has no pointer to
-                    // the private ones beside it.
-                    let mapping = Arc::new(HostMapping::of_file(&file, offset, size)?);
-                    let memory = host_memory(&mapping, size)?;
-                    let handle = Handle {
-                        note,
-                        ..host_handle(mapping)
-                    };
-                    Region::device_ram(&name, memory).with_handle(handle)
-                }
-                PieceAccess::Trap => self.mmio(&name, size.into(), DeviceKind::Registers, note),
-                PieceAccess::Blocked => {
-                    Region::reservation(&name, size.into()).with_handle(Handle {
-                        note,
-                        ..Handle::default()
-                    })
-                }
-            };
-            made.pieces.push((offset, part));
-        }
-        Ok(made)
-    }
-
     /// The file of a device's registers, with what they hold to begin with.
-    fn device_file(&self, size: u64, init: &[Init]) -> Result<OwnedFd, PartError> {
+    pub(crate) fn device_file(&self, size: u64, init: &[Init]) -> Result<OwnedFd, PartError> {
         let file = File::from(self.platform.device_file(size).map_err(PartError::File)?);
         for init in init {
             file.write_all_at(&init.value.to_le_bytes()[..init.size], init.at)?;
@@ -299,13 +283,13 @@ fn refused(region: &machine::Region, why: Unsupported) -> Region<Handle> {
 /// The handle of a region whose memory the VMM may touch.
 pub fn host_handle(mapping: Arc<HostMapping>) -> Handle {
     Handle {
-        host: Some(mapping),
+        host: Some(Host::Memory(mapping)),
         ..Handle::default()
     }
 }
 
 /// Sizes of memory were checked to be far below 2^64.
-fn bytes(size: u128) -> u64 {
+pub(crate) fn bytes(size: u128) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
@@ -322,7 +306,7 @@ pub fn host_memory(mapping: &Arc<HostMapping>, size: u64) -> io::Result<HostMemo
     memory.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-fn file_slice(file: Arc<OwnedFd>, offset: u64, size: u64) -> io::Result<FileSlice> {
+pub(crate) fn file_slice(file: Arc<OwnedFd>, offset: u64, size: u64) -> io::Result<FileSlice> {
     let slice = FileSlice::new(file.as_raw_fd(), offset, size, file);
     slice.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

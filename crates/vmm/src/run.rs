@@ -214,7 +214,7 @@ impl<V: Vm> Board<V> {
 
     /// Where the region around this one starts in the address space, and at
     /// which offset in it this one lies.
-    fn place(&self, id: RegionId) -> (u64, u64) {
+    pub(crate) fn place(&self, id: RegionId) -> (u64, u64) {
         let place = |id| self.model.tree().place(id).ok().flatten();
         let Some(own) = place(id) else { return (0, 0) };
         let around = std::iter::successors(place(own.parent), |around| place(around.parent));
@@ -265,6 +265,8 @@ fn describe<V: Vm>(
         ActionKind::DirectReads { region, on } => {
             of_region("direct-reads", region, None, switched(on))
         }
+        ActionKind::Decode { region, on } => of_region("decode", region, None, switched(on)),
+        ActionKind::Reset { region } => of_region("reset", region, None, ""),
         ActionKind::Accept(span) => of_span("accept", span, ""),
         ActionKind::GiveBack(span) => of_span("give-back", span, ""),
         ActionKind::Revoke(span) => of_span("revoke", span, ""),

@@ -157,6 +157,24 @@ fn a_region_list_that_makes_no_sense_is_an_error_that_says_where() {
 }
 
 #[test]
+fn an_error_quotes_little_of_a_region_list_and_nothing_that_a_terminal_acts_upon() {
+    let files = Files::new();
+    let nvme = files.put("nvme.txt", NVME);
+    let field = |name: &str| format!(r#"[{{"{name}": 0}}]"#);
+    for list in [
+        field("\\u001b[2J"),
+        field("\u{7f}"),
+        field(&"x".repeat(1 << 19)),
+    ] {
+        let regions = files.put("regions.json", list);
+        is_sound(&request(Path::new(&nvme), Some(Path::new(&regions)), None)).unwrap();
+        let error = failure(&["bars", "--config", &nvme, "--regions", &regions]);
+        assert!(error.contains("unknown field"), "{error}");
+        assert!(error.contains("at line 1 column"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_damaged_below_is_good() {
     let files = Files::new();
     let whole = format!("{NVME}{}", dump(&nvme_config(256)));

@@ -277,3 +277,15 @@ fn a_live_device_is_read_from_sysfs() {
         assert!(error.contains(what), "{error}");
     }
 }
+
+#[test]
+fn a_line_that_a_mail_has_broken_and_encoded_is_read() {
+    let mailed = NVME.replace(" [size=16K]", "\n[size=3D16K]");
+    assert_ne!(mailed, NVME);
+    let files = Files::new();
+    let [whole, mailed] = [("whole", NVME), ("mailed", &mailed)].map(|(name, text)| {
+        let path = files.put(name, text);
+        lines(&bars(&["--config", &path]))
+    });
+    assert_eq!(mailed, whole);
+}

@@ -375,3 +375,13 @@ fn options_before_a_command_are_refused_rather_than_ignored() {
         failure(&["--json", command, &example("pc")]);
     }
 }
+
+#[test]
+fn a_machine_with_real_devices_is_shown_without_them_but_not_simulated() {
+    let machine = example("real-devices");
+    let output = vmm(&["map", &machine, "--as", "flat"]);
+    let said = "trap              mmio                   nvme.bar0.trap@0x2000";
+    assert!(stdout(&output).contains(said), "{}", stdout(&output));
+    let why = failure(&["run", &machine, "--backend", "sim"]);
+    assert!(why.contains("the machine has real devices"), "{why}");
+}

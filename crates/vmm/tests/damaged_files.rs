@@ -9,12 +9,14 @@ use vmm::machine::Machine;
 use vmm::map::{Map, text};
 use vmm::run::Run;
 
-const EXAMPLES: [&str; 5] = [
+const EXAMPLES: [&str; 7] = [
     include_str!("../src/built-in.toml"),
     include_str!("../../../examples/assigned-device.toml"),
     include_str!("../../../examples/confidential.toml"),
     include_str!("../../../examples/large.toml"),
     include_str!("../../../examples/pc.toml"),
+    include_str!("../../../examples/private-mmio.toml"),
+    include_str!("../../../examples/real-devices.toml"),
 ];
 
 /// What can happen to a file.

@@ -44,7 +44,7 @@ fn an_unknown_field_is_told_with_the_known_ones() {
         "1: unknown field `machine`, expected one of `name`, `on-memory-fault`, `region`, `step`",
     );
     let fields = "`name`, `kind`, `in`, `at`, `size`, `priority`, `enabled`, `readonly`, \
-                  `backing`, `device`, `target`, `offset`, `init`, `msix-table`, `msix-pba`, \
+                  `backing`, `device`, `bar`, `mmap`, `target`, `offset`, `init`, `msix-table`, `msix-pba`, \
                   `private`, `shared`, `repeat`";
     region(
         "ram",
@@ -273,6 +273,32 @@ fn a_bar_that_cannot_be_cut_is_told_why() {
 }
 
 #[test]
+fn a_real_devices_bar_says_which_it_is() {
+    let bar = |more: &str, said: &str| region("bar", &format!("size = \"4K\"\n{more}"), said);
+    bar(
+        "device = \"edu\"\nbar = 0",
+        "5: region 'r': field 'device': 'edu' is neither an address, such as 0000:01:00.0, nor \
+         vendor and device, such as 8086:10d3",
+    );
+    bar(
+        "device = \"1234:11e8\"",
+        "1: region 'r': field 'bar': is missing: which BAR of the device?",
+    );
+    bar(
+        "device = \"1234:11e8\"\nbar = 6",
+        "6: region 'r': field 'bar': there is no BAR 6, only 0 to 5",
+    );
+    bar(
+        "bar = 0",
+        "5: region 'r': field 'bar': does not go with a bar of no 'device'",
+    );
+    bar(
+        "device = \"1234:11e8\"\nbar = 0\ninit = [{ at = 0, value = 1 }]",
+        "7: region 'r': field 'init': does not go with a real device's bar",
+    );
+}
+
+#[test]
 fn fields_that_mean_nothing_for_a_kind_are_refused() {
     let cases = [
         ("ram", "device = \"edu\"", "device"),
@@ -283,6 +309,8 @@ fn fields_that_mean_nothing_for_a_kind_are_refused() {
         ("ram", "msix-pba = { at = 0, size = 16 }", "msix-pba"),
         ("ram", "private = []", "private"),
         ("ram", "shared = []", "shared"),
+        ("ram", "bar = 0", "bar"),
+        ("ram", "mmap = true", "mmap"),
     ];
     for (kind, more, field) in cases {
         let said = format!("4: region 'r': field '{field}': does not go with kind '{kind}'");

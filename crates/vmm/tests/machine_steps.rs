@@ -33,7 +33,7 @@ fn an_unknown_word_is_told_with_the_known_ones() {
     step(
         "do = \"jump\"",
         "2: step 1 (jump): field 'do': 'jump' is none of: read, write, move, enable, disable, \
-         readonly, direct-reads, accept, give-back, revoke, convert, host-read, host-write",
+         readonly, direct-reads, decode, reset, accept, give-back, revoke, convert, host-read, host-write",
     );
     step(
         "do = \"read\"\nhow = \"slowly\"",
@@ -102,6 +102,11 @@ fn a_step_is_about_a_region_that_it_can_be_about() {
         "ram",
         "do = \"direct-reads\"\nregion = \"r\"\non = true",
         "7: step 1 (direct-reads): field 'region': only a rom-device has direct reads to switch",
+    );
+    step_with(
+        "ram",
+        "do = \"reset\"\nregion = \"r\"",
+        "7: step 1 (reset): field 'region': only a bar is of a device that can do so",
     );
     step(
         "do = \"move\"\nregion = \"r\"\nto = 0",

@@ -132,6 +132,13 @@ fn each_error_names_its_line_and_what_was_expected() {
 }
 
 #[test]
+fn what_a_terminal_would_act_upon_is_not_quoted() {
+    let clears = "address-space: a\n  0000000000000000-0000000000000001 (prio \u{1b}[2J, ram): a\n";
+    let said = wrong(clears);
+    assert!(said.starts_with("2: priority '\u{fffd}[2J'"), "{said}");
+}
+
+#[test]
 fn a_target_of_another_type_is_none() {
     let text = system(&[
         "0000000000000000-0000000000000fff (prio 0, ram): alias a @b 0000000000000000-0000000000000fff",

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use kvm_bindings::{kvm_pre_fault_memory, kvm_userspace_memory_region2};
-use kvm_ioctls::Kvm;
+use kvm_ioctls::{Kvm, VcpuFd};
 use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, VmType};
 use kvm_slots::{Errno, KvmVm};
 use vmm::guest::poke::{Order, Poke};
@@ -78,13 +78,41 @@ impl Real {
         let guest = self.guest.as_mut().expect("a VM with a guest");
         let rdi = guest.poke.load(gpa, 8).rdi;
         let rip = guest.poke.load(code, 8).rdi;
-        match guest.vcpu.poke(Order { rip, rdi, rax }, vmm) {
+        let order = Order {
+            rip,
+            rdi,
+            rax,
+            rcx: 0,
+        };
+        match guest.vcpu.poke(order, vmm) {
             Ok(rax) => (rax, Ok(())),
             Err(error) => {
                 let regs = guest.vcpu.vcpu().get_regs().expect("registers");
                 (regs.rax, Err(error))
             }
         }
+    }
+
+    /// The guest loads 4 bytes so many times, with nothing between. Returns
+    /// what it loaded last.
+    ///
+    /// # Errors
+    /// What `KVM_RUN` fails with; the guest goes on behind the loads.
+    pub fn loads(
+        &mut self,
+        gpa: u64,
+        count: u32,
+        vmm: &mut dyn MmioHandler,
+    ) -> Result<u32, GuestError> {
+        let guest = self.guest.as_mut().expect("a VM with a guest");
+        let order = guest.poke.loads(gpa, count);
+        let in_register = guest.vcpu.poke(order, vmm)?;
+        Ok(u32::try_from(in_register & u64::from(u32::MAX)).expect("four bytes"))
+    }
+
+    /// The guest's vCPU.
+    pub fn vcpu(&self) -> &VcpuFd {
+        self.guest.as_ref().expect("a VM with a guest").vcpu.vcpu()
     }
 
     fn start(&self, processor: &Processor) -> Result<Guest, Errno> {

@@ -8,15 +8,15 @@ pub mod data_sheets;
 mod guest;
 mod interrupts;
 mod messages;
-mod regions;
-mod registers;
+pub(crate) mod regions;
+pub(crate) mod registers;
 mod toggles;
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
 use vfio_private::device::{Device, Iommu, PciAddress, Way};
+use vmm::machine::DeviceName;
 
 use crate::needs::Need;
 
@@ -70,24 +70,8 @@ impl Model {
     /// # Errors
     /// What is missing, in words.
     pub fn bound(self) -> Result<PciAddress, String> {
-        let folder = Path::new("/sys/bus/pci/drivers/vfio-pci");
-        let entries = fs::read_dir(folder).map_err(|_| "there is no driver vfio-pci")?;
         let (vendor, device) = self.ids();
-        let is_one = |path: &Path| {
-            let has = |file: &str, id: u16| {
-                let text = fs::read_to_string(path.join(file));
-                text.is_ok_and(|text| text.trim() == format!("{id:#06x}"))
-            };
-            has("vendor", vendor) && has("device", device)
-        };
-        let mut names = entries
-            .flatten()
-            .filter(|entry| is_one(&entry.path()))
-            .map(|entry| entry.file_name());
-        let address = names.find_map(|name| name.to_str()?.parse().ok());
-        address.ok_or(format!(
-            "no {self} ({vendor:04x}:{device:04x}) is bound to vfio-pci"
-        ))
+        DeviceName::Model { vendor, device }.find()
     }
 
     fn open(self, way: Way) -> Result<Device, String> {

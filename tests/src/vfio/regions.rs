@@ -17,14 +17,14 @@ use crate::subject::PAGE;
 
 /// A BAR with all that is known of it.
 #[derive(Debug)]
-pub(super) struct OpenBar {
-    pub(super) bar: Bar,
-    pub(super) info: RegionInfo,
-    pub(super) pieces: Vec<Piece>,
+pub(crate) struct OpenBar {
+    pub(crate) bar: Bar,
+    pub(crate) info: RegionInfo,
+    pub(crate) pieces: Vec<Piece>,
 }
 
 /// The BARs of a device, classified, with memory decoding on.
-pub(super) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
+pub(crate) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
     device.set_memory_decode(true).map_err(at("decode on"))?;
     let config = device.config_space().map_err(at("configuration space"))?;
     let config = ConfigSpace::new(&config).map_err(at("configuration space"))?;
@@ -58,7 +58,7 @@ const KERNELS: [Reason; 4] = [
 ];
 
 /// The kernel maps every page but those that are trapped because it would not.
-pub(super) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
+pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
     for OpenBar { bar, info, pieces } in bars(device)? {
         let end = pieces.last().map_or(0, |piece| piece.span().end());
         same("the pieces' end", end, bar.size())?;
@@ -83,7 +83,7 @@ pub(super) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
 }
 
 /// Also those that the kernel would map: the MSI-X table's page here.
-pub(super) fn only_shared_pieces_are_mapped(device: &Device) -> Result<(), String> {
+pub(crate) fn only_shared_pieces_are_mapped(device: &Device) -> Result<(), String> {
     let (mut shared, mut others) = (0, 0);
     for OpenBar { bar, pieces, .. } in bars(device)? {
         for piece in pieces {
@@ -101,7 +101,7 @@ pub(super) fn only_shared_pieces_are_mapped(device: &Device) -> Result<(), Strin
 }
 
 /// Refused before the kernel is asked.
-pub(super) fn outside_is_refused(device: &Device) -> Result<(), String> {
+pub(crate) fn outside_is_refused(device: &Device) -> Result<(), String> {
     for OpenBar { bar, info, .. } in bars(device)? {
         let size = bar.size();
         let outside = |offset, len| DeviceError::Outside { offset, len, size };
@@ -127,7 +127,7 @@ pub(super) fn outside_is_refused(device: &Device) -> Result<(), String> {
 }
 
 /// Whole pages of a memory BAR become files, and nothing else does.
-pub(super) fn dma_bufs(device: &Device) -> Result<(), String> {
+pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
     let has = device.can_export();
     for OpenBar { bar, .. } in bars(device)? {
         let region = u32::from(bar.index().get());
@@ -216,7 +216,7 @@ fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
 }
 
 /// A BAR of an open device, by its number.
-pub(super) fn bar(device: &Device, number: u8) -> Result<OpenBar, String> {
+pub(crate) fn bar(device: &Device, number: u8) -> Result<OpenBar, String> {
     let index = BarIndex::new(number).map_err(at(number))?;
     let mut all = bars(device)?.into_iter();
     all.find(|open| open.bar.index() == index)

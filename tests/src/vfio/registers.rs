@@ -14,14 +14,14 @@ use super::regions::{self, OpenBar};
 use super::{at, same};
 
 /// edu's identification, at 0: its version and a fixed end.
-pub(super) const EDU_ID: u32 = 0x0100_00ed;
+pub(crate) const EDU_ID: u32 = 0x0100_00ed;
 /// edu's factorial: a number goes in, its factorial comes out.
-pub(super) const FACTORIAL: u64 = 8;
+pub(crate) const FACTORIAL: u64 = 8;
 /// edu's status; bit 0 is set while it computes.
-pub(super) const STATUS: u64 = 0x20;
+pub(crate) const STATUS: u64 = 0x20;
 
 /// The one piece of a BAR that is shared as a whole.
-pub(super) fn mapping(device: &Device, number: u8) -> Result<(OpenBar, Mapping), String> {
+pub(crate) fn mapping(device: &Device, number: u8) -> Result<(OpenBar, Mapping), String> {
     let open = regions::bar(device, number)?;
     let [piece] = open.pieces[..] else {
         return Err(format!("not one piece: {:?}", open.pieces));
@@ -38,7 +38,7 @@ fn read(device: &Device, open: &OpenBar, offset: u64) -> Result<u32, DeviceError
 }
 
 /// Waits until edu has computed, which it does on a thread of its own.
-pub(super) fn computed(mut status: impl FnMut() -> Result<u32, String>) -> Result<(), String> {
+pub(crate) fn computed(mut status: impl FnMut() -> Result<u32, String>) -> Result<(), String> {
     let start = Instant::now();
     while status()? & 1 != 0 {
         if start.elapsed() > Duration::from_secs(10) {
@@ -48,7 +48,7 @@ pub(super) fn computed(mut status: impl FnMut() -> Result<u32, String>) -> Resul
     Ok(())
 }
 
-pub(super) fn edu_answers(device: &Device) -> Result<(), String> {
+pub(crate) fn edu_answers(device: &Device) -> Result<(), String> {
     let (open, mapping) = mapping(device, 0)?;
     let trapped = |offset| read(device, &open, offset).map_err(at("a read"));
     let mapped = |offset| mapping.read::<u32>(offset).map_err(at("a load"));
@@ -63,7 +63,7 @@ pub(super) fn edu_answers(device: &Device) -> Result<(), String> {
     same("6!, trapped", trapped(FACTORIAL)?, 720)
 }
 
-pub(super) fn ivshmem_remembers(device: &Device) -> Result<(), String> {
+pub(crate) fn ivshmem_remembers(device: &Device) -> Result<(), String> {
     let (open, mapping) = mapping(device, 2)?;
     for (number, offset) in (0..open.bar.size()).step_by(0x1_1008).enumerate() {
         let value = 0x0123_4567_89ab_cde0 + number as u64;
@@ -81,7 +81,7 @@ pub(super) fn ivshmem_remembers(device: &Device) -> Result<(), String> {
 
 /// Trapped accesses fail, and so do system calls on the mapping; a load would
 /// end this process.
-pub(super) fn decode_off(device: &Device) -> Result<(), String> {
+pub(crate) fn decode_off(device: &Device) -> Result<(), String> {
     let (open, mapping) = mapping(device, 0)?;
     let decode = |on| device.set_memory_decode(on).map_err(at("decode"));
     same("through the mapping", sent(&mapping), Ok(()))?;
@@ -115,7 +115,7 @@ fn sent(mapping: &Mapping) -> Result<(), i32> {
     }
 }
 
-pub(super) fn reset_leaves_it_reachable(device: &Device) -> Result<(), String> {
+pub(crate) fn reset_leaves_it_reachable(device: &Device) -> Result<(), String> {
     let (open, mapping) = mapping(device, 0)?;
     let reset = device.reset();
     if !device.can_reset() {
@@ -130,7 +130,7 @@ pub(super) fn reset_leaves_it_reachable(device: &Device) -> Result<(), String> {
 }
 
 /// The write that sends a device to sleep is foreseen, and takes it away.
-pub(super) fn asleep(device: &Device) -> Result<(), String> {
+pub(crate) fn asleep(device: &Device) -> Result<(), String> {
     let open = regions::bar(device, 0)?;
     let config = device.config_space().map_err(at("configuration space"))?;
     let chain = ConfigSpace::new(&config).and_then(ConfigSpace::capabilities);

@@ -125,7 +125,10 @@ fn jobs(
         jobs.push(Job::Host("host".into(), program));
     }
     let made = match &carried {
-        Ok(program) => lab::make_bootable(&booted, program, network, limit),
+        Ok(program) => {
+            let errand = lab::Errand::Tests { program };
+            lab::make_bootable(&booted, &errand, network, limit)
+        }
         Err(error) => booted.iter().map(|_| Err(error.clone())).collect(),
     };
     for (environment, made) in booted.iter().zip(made) {

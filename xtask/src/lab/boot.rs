@@ -39,6 +39,9 @@ pub enum Console<'a> {
     /// the results, to standard output. Differential tests make so many random
     /// operations.
     File(&'a Path, u64),
+    /// A command runs; the console goes to this file, what the command prints
+    /// to standard output.
+    Command(&'a Path),
     /// A shell runs, here.
     Shell,
 }
@@ -64,12 +67,9 @@ pub fn command(
     match console {
         Console::File(path, operations) => {
             parameters += &format!(" lab.operations={operations}");
-            let mut file = OsString::from("file:");
-            file.push(path);
-            command.arg("-serial").arg(file);
-            command.args(["-serial", "stdio"]);
-            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            to_file(&mut command, path);
         }
+        Console::Command(path) => to_file(&mut command, path),
         Console::Shell => {
             parameters += " quiet lab.shell";
             command.args(["-serial", "mon:stdio", "-serial", "null"]);
@@ -77,6 +77,15 @@ pub fn command(
     }
     command.arg("-append").arg(parameters);
     command
+}
+
+/// The first port to a file, the second to who starts the emulator.
+fn to_file(command: &mut Command, path: &Path) {
+    let mut file = OsString::from("file:");
+    file.push(path);
+    command.arg("-serial").arg(file);
+    command.args(["-serial", "stdio"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
 /// The line of a console that says why a kernel ended, if there is one.

@@ -95,14 +95,21 @@ impl Cache {
 /// # Errors
 /// Neither `XDG_CACHE_HOME` nor `HOME` says where.
 pub fn place() -> Result<PathBuf, String> {
+    Ok(caches()?.join(NAME))
+}
+
+/// Where all programs' caches belong.
+///
+/// # Errors
+/// As for [`place`].
+pub fn caches() -> Result<PathBuf, String> {
     let absolute = |name: &str| {
         let path = PathBuf::from(std::env::var_os(name)?);
         path.is_absolute().then_some(path)
     };
     let home = || absolute("HOME").map(|home| home.join(".cache"));
     let caches = absolute("XDG_CACHE_HOME").or_else(home);
-    let caches = caches.ok_or("no place for a cache: neither XDG_CACHE_HOME nor HOME is set")?;
-    Ok(caches.join(NAME))
+    caches.ok_or("no place for a cache: neither XDG_CACHE_HOME nor HOME is set".into())
 }
 
 /// Writes a file so that it is there wholly or not at all.

@@ -7,10 +7,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cache::{self, Cache};
-use super::kernel::Ready;
+use super::kernel::{self, Ready};
 
 /// The first program that a lab kernel starts.
 const INIT: &str = include_str!("../../lab/init");
+
+/// What a lab kernel is booted for.
+#[derive(Clone, Debug)]
+pub enum Errand<'a> {
+    /// To run the hardware tests, or for a shell beside them.
+    Tests {
+        /// Their program.
+        program: &'a Path,
+    },
+    /// To run a command with programs of the project and its examples.
+    Command {
+        /// The programs by name.
+        programs: &'a [(&'a str, &'a Path)],
+        /// The folder of machine files.
+        examples: &'a Path,
+        /// The words of the command.
+        words: &'a [String],
+    },
+}
 
 /// Puts an environment's initramfs together; returns where it is. It is named
 /// after what is in it, and the environment's earlier ones are removed.
@@ -20,11 +39,11 @@ const INIT: &str = include_str!("../../lab/init");
 pub fn assemble(
     cache: &Cache,
     ready: &Ready,
-    program: &Path,
+    errand: &Errand<'_>,
     results_port: &str,
 ) -> Result<PathBuf, String> {
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "etc", "modules"] {
+    for folder in ["bin", "dev", "etc", "examples", "modules"] {
         archive.folder(folder);
     }
     // The kernel opens it for init before init can mount anything.
@@ -32,14 +51,35 @@ pub fn assemble(
     let read = |path: &Path| fs::read(path).map_err(|e| cache::at(path, &e));
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("bin/busybox", 0o755, &read(&ready.busybox)?)?;
-    archive.file("hw-tests", 0o755, &read(program)?)?;
+    let purpose = match errand {
+        Errand::Tests { program } => {
+            archive.file("hw-tests", 0o755, &read(program)?)?;
+            "tests"
+        }
+        Errand::Command {
+            programs,
+            examples,
+            words,
+        } => {
+            for (name, program) in *programs {
+                archive.file(&format!("bin/{name}"), 0o755, &read(program)?)?;
+            }
+            for path in kernel::files(examples) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                archive.file(&format!("examples/{name}"), 0o644, &read(&path)?)?;
+            }
+            archive.file("etc/command", 0o644, shell_line(words).as_bytes())?;
+            "command"
+        }
+    };
     archive.file("etc/results", 0o644, results_port.as_bytes())?;
     for module in &ready.modules {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         archive.file(&format!("modules/{name}"), 0o644, &read(module)?)?;
     }
     let bytes = archive.end();
-    let folder = cache.folder("initramfs")?.join(ready.environment);
+    let name = format!("{}.{purpose}", ready.environment);
+    let folder = cache.folder("initramfs")?.join(name);
     let place = folder.join(format!("{}.cpio", cache::key([bytes.as_slice()])));
     if !place.exists() {
         cache::remove(&folder)?;
@@ -47,6 +87,13 @@ pub fn assemble(
         cache::write(&place, &bytes)?;
     }
     Ok(place)
+}
+
+/// A command as a shell reads it: each word is taken as it is.
+fn shell_line(words: &[String]) -> String {
+    let quoted = words.iter().map(|word| word.replace('\'', r"'\''"));
+    let quoted: Vec<String> = quoted.map(|word| format!("'{word}'")).collect();
+    quoted.join(" ") + "\n"
 }
 
 /// A cpio archive in the format that Linux documents for its initramfs
@@ -169,6 +216,16 @@ mod tests {
             assert_eq!(*entry, expected);
         }
         assert_eq!(entries.len(), 11);
+    }
+
+    #[test]
+    fn a_shell_takes_each_word_of_a_command_as_it_is() {
+        let words = ["printf", "%s|", "it's", "a b", "$HOME", ""].map(String::from);
+        let shell = std::process::Command::new("sh")
+            .args(["-c", &shell_line(&words)])
+            .output()
+            .expect("a shell");
+        assert_eq!(String::from_utf8_lossy(&shell.stdout), "it's|a b|$HOME||");
     }
 
     #[test]

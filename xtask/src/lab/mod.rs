@@ -7,6 +7,7 @@ pub mod apt;
 pub mod boot;
 mod build;
 pub mod cache;
+pub mod command;
 pub mod doctor;
 pub mod environment;
 mod initramfs;
@@ -29,6 +30,7 @@ use boot::Console;
 use build::Builder;
 use cache::Cache;
 use environment::{ENVIRONMENTS, Environment, Kernel, X86_64, find, select};
+pub use initramfs::Errand;
 use kernel::{Lab, Ready};
 use manifest::Manifest;
 
@@ -50,7 +52,11 @@ pub enum LabCommand {
         #[arg(value_name = "ENV")]
         names: Vec<String>,
     },
-    /// Boot an environment and run the hardware tests in it.
+    /// Boot an environment and run the hardware tests in it, or a command.
+    ///
+    /// A command finds `vmm` and the folder `examples` there, as here:
+    /// `cargo xtask lab run lab-7.3 -- vmm run examples/confidential.toml`.
+    /// Its output is what is printed, its exit status is this command's.
     Run {
         /// Which.
         #[arg(value_name = "ENV")]
@@ -62,6 +68,9 @@ pub enum LabCommand {
         /// Show the whole console afterwards.
         #[arg(long, conflicts_with = "shell")]
         console: bool,
+        /// What to run there instead of the tests.
+        #[arg(last = true, conflicts_with_all = ["shell", "console"])]
+        command: Vec<String>,
     },
     /// Remove the cache, or what no environment uses any more.
     Clean {
@@ -83,6 +92,7 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
         LabCommand::Run {
             name, shell: true, ..
         } => shell(name),
+        LabCommand::Run { name, command, .. } if !command.is_empty() => command::run(name, command),
         LabCommand::Run { name, console, .. } => run_tests(name, *console),
         LabCommand::Clean { stale } => clean(*stale),
     }
@@ -107,11 +117,11 @@ impl Bootable {
     }
 }
 
-/// Makes environments ready to run a program, each of them or the reason why
+/// Makes environments ready for an errand, each of them or the reason why
 /// not. A kernel that must be built may take as long as `limit`.
 pub fn make_bootable(
     environments: &[Environment],
-    program: &Path,
+    errand: &Errand<'_>,
     network: Network,
     limit: Option<Duration>,
 ) -> Vec<Result<Bootable, String>> {
@@ -124,7 +134,7 @@ pub fn make_bootable(
     let lab = lab(&cache, &apt, limit);
     let bootable = |environment: &Environment| {
         let ready = lab.ready(*environment)?;
-        let initramfs = initramfs::assemble(&cache, &ready, program, X86_64.serial[1])?;
+        let initramfs = initramfs::assemble(&cache, &ready, errand, X86_64.serial[1])?;
         Ok(Bootable { ready, initramfs })
     };
     environments.iter().map(bootable).collect()
@@ -210,7 +220,8 @@ fn shell(name: &str) -> Result<(), String> {
     }
     doctor::can_boot(&X86_64)?;
     let program = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let made = make_bootable(&[environment], &program, Network::Daily, None);
+    let errand = Errand::Tests { program: &program };
+    let made = make_bootable(&[environment], &errand, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
     let mut command = bootable.command(Console::Shell);
     let status = command

@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 #[cfg(feature = "sim")]
+pub mod beside;
+#[cfg(feature = "sim")]
 pub mod contested;
 pub mod dumb;
 pub mod faults;

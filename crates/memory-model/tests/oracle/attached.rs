@@ -8,8 +8,8 @@ use memory_model::{
     AddrRange, EventFd, FlatView, GuestAccess, IoEventFd, Transaction, Trigger, Update,
 };
 
-use crate::ops::AttachOp;
-use crate::painted::{Node, Painted, What};
+use super::ops::AttachOp;
+use super::painted::{Node, Painted, What};
 
 /// What is attached to a region, or active in a space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use memory_model::{
     DirtyClients, FileSlice, HostMemory, Memory, PrivateMmio, Region, Transaction, TreeError,
 };
 
-use crate::attached::{self, Attached};
-use crate::ops::{New, Op, Pick};
-use crate::painted::{Node, Painted, What};
+use super::attached::{self, Attached};
+use super::ops::{New, Op, Pick};
+use super::painted::{Node, Painted, What};
 
 /// Does one thing in both models; they agree on whether it is allowed.
 pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use memory_model::{DirtyClients, FlatRange, Listener, ListenerError, Update};
 
-use crate::attached::Attached;
+use super::attached::Attached;
 
 /// Follows a view by nothing but the diffs, and goes back on an abort.
 pub struct Follower {

@@ -4,7 +4,7 @@
 
 use memory_model::{DirtyClients, GuestAccess, RegionId, Switches};
 
-use crate::attached::Attached;
+use super::attached::Attached;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {

@@ -3,7 +3,7 @@
 
 use memory_model::AddrRange;
 
-use crate::ops::{AttachOp, New, Op, Step};
+use super::ops::{AttachOp, New, Op, Step};
 
 impl Step {
     /// What was so many bytes is so many units.

@@ -9,12 +9,12 @@ use memory_model::{
     AddrRange, CommitError, FlatRange, Kind, MemoryModel, PAGE_SIZE, SpaceId, StateError, Switches,
 };
 
-use crate::attached::Attached;
-use crate::both::{add, apply};
-use crate::check_view;
-use crate::follower::Follower;
-use crate::ops::{End, New, Op, Step, WINDOW};
-use crate::painted::{Asking, Painted, What};
+use super::attached::Attached;
+use super::both::{add, apply};
+use super::check::check_view;
+use super::follower::Follower;
+use super::ops::{End, New, Op, Step, WINDOW};
+use super::painted::{Asking, Painted, What};
 
 /// The model and its dumb twin.
 pub struct Twins {

@@ -13,9 +13,10 @@ use kvm_ioctls::{Kvm as KvmDevice, VmFd};
 use kvm_slots::{AbiProfile, Errno, KvmVm, ProbeError, SlotTable, probe_abi};
 
 use super::Platform;
+use crate::assigned::{AssignError, AssignedDevices, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{GuestError, Processor, ProcessorError, VcpuGuest};
-use crate::machine::Machine;
+use crate::machine::{AssignedBar, Machine};
 
 /// `KVM_X86_SW_PROTECTED_VM` (arch/x86/include/uapi/asm/kvm.h).
 const SW_PROTECTED_VM: u64 = 1;
@@ -26,6 +27,7 @@ pub struct Kvm {
     vm: KvmVm,
     processor: Processor,
     abi: AbiProfile,
+    devices: AssignedDevices,
 }
 
 /// Why KVM cannot be used.
@@ -76,6 +78,7 @@ impl Kvm {
             vm,
             processor: Processor::probe(&kvm)?,
             abi,
+            devices: AssignedDevices::default(),
         })
     }
 }
@@ -123,7 +126,7 @@ impl Platform for Kvm {
         self.processor.physical_bits()
     }
 
-    /// No device is assigned here, so an anonymous file stands for one.
+    /// An anonymous file.
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {
         // SAFETY: the name is a string with its terminator; nothing else is
         // passed.
@@ -135,6 +138,10 @@ impl Platform for Kvm {
         let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         file.set_len(size)?;
         Ok(file.into())
+    }
+
+    fn assigned(&self, bar: AssignedBar) -> Result<Option<BarWindow>, AssignError> {
+        self.devices.bar(bar).map(Some)
     }
 
     fn start(&self, stub: &Stub) -> Result<VcpuGuest, GuestError> {

@@ -9,8 +9,10 @@ use std::os::fd::OwnedFd;
 
 use kvm_slots::{AbiProfile, Errno, Vm};
 
+use crate::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{Guest, GuestError};
+use crate::machine::AssignedBar;
 
 /// A place to run a machine on.
 pub trait Platform {
@@ -39,6 +41,13 @@ pub trait Platform {
     /// # Errors
     /// What the host says where it cannot be made.
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno>;
+
+    /// A BAR of a real device, assigned to this VM; `None` where there are no
+    /// real devices, and [`device_file`](Self::device_file) stands for it.
+    ///
+    /// # Errors
+    /// [`AssignError`].
+    fn assigned(&self, bar: AssignedBar) -> Result<Option<BarWindow>, AssignError>;
 
     /// A guest that is about to run the stub, which lies in its memory.
     ///

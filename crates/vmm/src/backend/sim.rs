@@ -7,9 +7,10 @@ use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{AbiProfile, Errno};
 
 use super::Platform;
+use crate::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{GuestError, Interpreter};
-use crate::machine::Machine;
+use crate::machine::{AssignedBar, Machine};
 
 /// A simulated kernel with one VM.
 #[derive(Debug)]
@@ -71,6 +72,10 @@ impl Platform for Sim {
 
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {
         self.vm.create_dma_buf(size)
+    }
+
+    fn assigned(&self, _bar: AssignedBar) -> Result<Option<BarWindow>, AssignError> {
+        Ok(None)
     }
 
     fn start(&self, _stub: &Stub) -> Result<Interpreter, GuestError> {

@@ -90,7 +90,7 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
             Some((_, region @ Cow::Borrowed(_)))
                 if line.starts_with('[') && region.starts_with("Region ") =>
             {
-                *region = Cow::Owned(format!("{region} {line}"));
+                *region = Cow::Owned(format!("{region} {}", decoded(line)));
             }
             _ => block.lines.push((n + 1, decoded(line))),
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use vfio_private::{Region, SparseArea};
 
-use super::error::{BarsError, Fault};
+use super::error::{BarsError, Fault, said};
 
 /// What VFIO says of one region.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<RegionFact>, BarsErr
 fn parse(bytes: &[u8]) -> Result<Vec<RegionFact>, Fault> {
     let entries: Vec<Entry> = serde_json::from_slice(bytes).map_err(|error| {
         // It says the line itself, at the end.
-        Fault::whole(error.to_string())
+        Fault::whole(said(&error.to_string()))
     })?;
     let mut regions: Vec<RegionFact> = Vec::with_capacity(entries.len());
     for entry in entries {

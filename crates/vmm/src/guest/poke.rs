@@ -7,6 +7,9 @@ use super::stub::{DONE_PORT, Stub, WindowMap, load, page_tables, store};
 /// The sizes of accesses, in bytes.
 const SIZES: [usize; 4] = [1, 2, 4, 8];
 
+/// `mov eax, [rdi]`, `dec rcx`, and back while that is not zero.
+const LOADS: &[u8] = &[0x8b, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf9];
+
 /// Code that makes any access to some 2 MiB pages of guest-physical memory.
 #[derive(Clone, Debug)]
 pub struct Poke {
@@ -24,6 +27,8 @@ pub struct Order {
     pub rdi: u64,
     /// What it stores, if it does.
     pub rax: u64,
+    /// How often it loads, where it loads more than once.
+    pub rcx: u64,
 }
 
 impl Poke {
@@ -37,7 +42,8 @@ impl Poke {
         let shown = WindowMap::showing(gpas.into_iter().chain([base]));
         let mut image = page_tables(&shown, base);
         let mut entries = Vec::new();
-        for code in SIZES.map(load).into_iter().chain(SIZES.map(store)) {
+        let accesses = SIZES.map(load).into_iter().chain(SIZES.map(store));
+        for code in accesses.chain([LOADS]) {
             entries.push(shown.address(base + image.len() as u64));
             image.extend(code);
             image.extend([0xe6, DONE_PORT]); // out DONE_PORT, al
@@ -61,11 +67,21 @@ impl Poke {
         self.order(SIZES.len() + number(size), gpa, value)
     }
 
+    /// So many loads of 4 bytes, one after the other, with nothing between
+    /// them: at least one.
+    pub fn loads(&self, gpa: u64, count: u32) -> Order {
+        Order {
+            rcx: count.max(1).into(),
+            ..self.order(2 * SIZES.len(), gpa, 0)
+        }
+    }
+
     fn order(&self, entry: usize, gpa: u64, value: u64) -> Order {
         Order {
             rip: self.stub.entries[entry],
             rdi: self.shown.address(gpa),
             rax: value,
+            rcx: 0,
         }
     }
 }

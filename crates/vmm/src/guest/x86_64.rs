@@ -93,8 +93,8 @@ impl VcpuGuest {
     /// Puts the vCPU before the access of that number.
     fn go_to(&mut self, number: usize) -> Result<(), Errno> {
         let rip = *self.entries.get(number).ok_or(Errno::EINVAL)?;
-        let (rdi, rax) = (0, 0);
-        self.tell(Order { rip, rdi, rax })
+        let (rdi, rax, rcx) = (0, 0, 0);
+        self.tell(Order { rip, rdi, rax, rcx })
     }
 
     fn tell(&mut self, order: Order) -> Result<(), Errno> {
@@ -102,6 +102,7 @@ impl VcpuGuest {
             rip: order.rip,
             rdi: order.rdi,
             rax: order.rax,
+            rcx: order.rcx,
             rflags: RFLAGS,
             ..Default::default()
         })?;

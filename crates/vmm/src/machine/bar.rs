@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A BAR of the machine file, cut by `vfio-private`.
 
+use vfio_private::region_info::RegionInfo;
 use vfio_private::{
     Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, MsixParts, PageSize, Piece, Policy, Region,
     ReportedRange, Span, TeeKind, classify,
@@ -8,16 +9,31 @@ use vfio_private::{
 
 use super::spec;
 
+/// What a real device says of its BAR.
+#[derive(Debug)]
+pub struct RealBar<'a> {
+    /// What VFIO lets userspace map of it, and how large it is.
+    pub region: &'a RegionInfo,
+    /// Where MSI-X is, if the device has it.
+    pub msix: Option<Msix>,
+}
+
 /// Cuts a BAR of `size` bytes into private, shared, trapped and blocked
 /// pieces. Ranges that are said to be private or shared stand for a TDISP
-/// report; without any, there is no report.
+/// report; without any, there is no report. A real BAR must be what the machine
+/// file says of it.
 ///
 /// # Errors
 /// In words, why it cannot be cut.
-pub fn pieces(bar: &spec::Bar, size: u128) -> Result<Vec<Piece>, String> {
+pub fn pieces(
+    bar: &spec::Bar,
+    size: u128,
+    real: Option<&RealBar<'_>>,
+) -> Result<Vec<Piece>, String> {
     let size = u64::try_from(size).map_err(|_| "a BAR is smaller than 2^64 bytes".to_string())?;
     let say = |error: &dyn std::error::Error| error.to_string();
-    let index = BarIndex::new(0).map_err(|e| say(&e))?;
+    let index = bar.assigned.map_or(BarIndex::new(0), |real| Ok(real.bar));
+    let index = index.map_err(|e| say(&e))?;
     let span = |&(offset, size): &(u64, u64)| Span::new(offset, size).map_err(|e| say(&e));
     let in_bar = |part| {
         Ok::<_, String>(BarSpan {
@@ -45,7 +61,25 @@ pub fn pieces(bar: &spec::Bar, size: u128) -> Result<Vec<Piece>, String> {
             });
         }
     }
-    let region = Region::mappable();
+    let mut region = Region::mappable();
+    let mut msix = msix;
+    if let Some(real) = real {
+        if real.region.size != size {
+            let real = real.region.size;
+            return Err(format!(
+                "the device's {index} has {real:#x} bytes, not {size:#x}"
+            ));
+        }
+        if msix.is_some() && msix != real.msix {
+            let real = real.msix;
+            return Err(format!(
+                "the device has its MSI-X at {real:?}, not at {msix:?}"
+            ));
+        }
+        msix = real.msix;
+        region = real.region.region.clone();
+    }
+    region.mmap &= !bar.unmapped;
     let input = BarInput {
         bar: Bar::new(index, BarKind::Memory, size).map_err(|e| say(&e))?,
         region: &region,

@@ -2,7 +2,9 @@
 //! A machine: its regions, and a script of what its guest does. Plain data
 //! ([`Machine`]), checked when it is read from a file.
 
+mod action;
 mod bar;
+mod device_name;
 mod error;
 mod fields;
 mod number;
@@ -19,11 +21,13 @@ use error::Source;
 use fields::Subject;
 use raw::RawMachine;
 
-pub use bar::pieces;
+pub use action::{Action, ActionKind, ErrorCode, Span};
+pub use bar::{RealBar, pieces};
+pub use device_name::ParseDeviceNameError;
 pub use error::MachineError;
 pub use spec::{
-    Access, AccessKind, Action, ActionKind, Backing, Bar, DeviceKind, ErrorCode, How, Init, Kind,
-    Machine, OnMemoryFault, Place, Region, Span, Step,
+    Access, AccessKind, AssignedBar, Backing, Bar, DeviceKind, DeviceName, How, Init, Kind,
+    Machine, OnMemoryFault, Place, Region, Step,
 };
 
 /// The machine that `vmm` runs when it is given none.

@@ -34,6 +34,8 @@ pub(super) struct RawRegion {
     pub(super) readonly: Option<bool>,
     pub(super) backing: Option<Spanned<String>>,
     pub(super) device: Option<Spanned<String>>,
+    pub(super) bar: Option<Spanned<u8>>,
+    pub(super) mmap: Option<Spanned<bool>>,
     pub(super) target: Option<Spanned<String>>,
     pub(super) offset: Option<Spanned<Number>>,
     pub(super) init: Option<Spanned<Vec<RawInit>>>,

@@ -2,15 +2,17 @@
 //! Checking the regions of a machine file.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use toml::Spanned;
+use vfio_private::BarIndex;
 
 use super::bar;
 use super::error::{MachineError, Source};
 use super::fields::Subject;
 use super::number::Number;
 use super::raw::{RawRegion, RawSpan};
-use super::spec::{Backing, Bar, DeviceKind, Init, Kind, Place, Region};
+use super::spec::{AssignedBar, Backing, Bar, DeviceKind, DeviceName, Init, Kind, Place, Region};
 
 /// How many regions a machine may have, repetitions included.
 const MAX_REGIONS: usize = 20_000;
@@ -173,7 +175,7 @@ fn kind(subject: &Subject<'_>, names: &Names<'_>, raw: &RawRegion) -> Result<Kin
         }
     };
     let word = format!("kind '{}'", raw.kind.as_ref());
-    if !matches!(kind, Kind::Mmio(_)) {
+    if !matches!(kind, Kind::Mmio(_) | Kind::Bar(_)) {
         subject.refuse(("device", &raw.device), &word)?;
     }
     if !matches!(kind, Kind::Ram(_)) {
@@ -188,6 +190,8 @@ fn kind(subject: &Subject<'_>, names: &Names<'_>, raw: &RawRegion) -> Result<Kin
         subject.refuse(("msix-pba", &raw.msix_pba), &word)?;
         subject.refuse(("private", &raw.private), &word)?;
         subject.refuse(("shared", &raw.shared), &word)?;
+        subject.refuse(("bar", &raw.bar), &word)?;
+        subject.refuse(("mmap", &raw.mmap), &word)?;
     }
     Ok(kind)
 }
@@ -238,11 +242,30 @@ fn bar(subject: &Subject<'_>, raw: &RawRegion) -> Result<Bar, MachineError> {
             .collect::<Result<Vec<_>, _>>()
     };
     Ok(Bar {
+        assigned: assigned(subject, raw)?,
+        unmapped: raw.mmap.as_ref().is_some_and(|mmap| !mmap.as_ref()),
         msix_table: one("msix-table", &raw.msix_table)?,
         msix_pba: one("msix-pba", &raw.msix_pba)?,
         private: many("private", &raw.private)?,
         shared: many("shared", &raw.shared)?,
     })
+}
+
+/// Which device's BAR it is, if it is a real one's.
+fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar>, MachineError> {
+    let Some(device) = &raw.device else {
+        subject.refuse(("bar", &raw.bar), "a bar of no 'device'")?;
+        return Ok(None);
+    };
+    subject.refuse(("init", &raw.init), "a real device's bar")?;
+    let number = subject.need(("bar", &raw.bar), "which BAR of the device?")?;
+    let wrong_bar =
+        |e: vfio_private::InputError| subject.wrong("bar", number.span(), e.to_string());
+    Ok(Some(AssignedBar {
+        device: DeviceName::from_str(&subject.numbered(device.as_ref()))
+            .map_err(|e| subject.wrong("device", device.span(), e.to_string()))?,
+        bar: BarIndex::new(*number.as_ref()).map_err(wrong_bar)?,
+    }))
 }
 
 /// That vfio-private can cut the BAR, so that assembling it cannot fail.
@@ -252,7 +275,7 @@ fn bar_fits(
     bar: &Bar,
     size: u128,
 ) -> Result<(), MachineError> {
-    match bar::pieces(bar, size) {
+    match bar::pieces(bar, size, None) {
         Ok(_) => Ok(()),
         Err(problem) => Err(subject.wrong("kind", raw.kind.span(), problem)),
     }

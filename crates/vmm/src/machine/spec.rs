@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a machine is: plain data.
 
+use vfio_private::BarIndex;
+use vfio_private::device::PciAddress;
+
+use super::action::Action;
+
 /// A machine and its guest's script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -115,6 +120,10 @@ pub enum DeviceKind {
 /// What is known of a BAR.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bar {
+    /// Which device's BAR it is; `None` for one that memory stands for.
+    pub assigned: Option<AssignedBar>,
+    /// Whether the VMM maps nothing of it, as if VFIO allowed no mapping.
+    pub unmapped: bool,
     /// Offset and size of the MSI-X table.
     pub msix_table: Option<(u64, u64)>,
     /// Offset and size of the MSI-X pending bits.
@@ -123,6 +132,29 @@ pub struct Bar {
     pub private: Vec<(u64, u64)>,
     /// The ranges that the host may touch too (offset, size).
     pub shared: Vec<(u64, u64)>,
+}
+
+/// A BAR of a real device, which VFIO has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AssignedBar {
+    /// The device.
+    pub device: DeviceName,
+    /// The number of the BAR.
+    pub bar: BarIndex,
+}
+
+/// How a machine file calls a real device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// By its address: `0000:01:00.0`.
+    At(PciAddress),
+    /// The first of this vendor and type that vfio-pci has: `1234:11e8`.
+    Model {
+        /// The vendor's ID.
+        vendor: u16,
+        /// The device's ID.
+        device: u16,
+    },
 }
 
 /// A value in memory to begin with.
@@ -200,141 +232,6 @@ impl How {
     }
 }
 
-/// Something that the VMM does, and the error it is to fail with, if any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Action {
-    /// What it does.
-    pub what: ActionKind,
-    /// The expected error.
-    pub fails: Option<ErrorCode>,
-}
-
-/// Why an action can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorCode {
-    /// It concerns private MMIO that the guest has accepted.
-    Accepted,
-    /// The pages are of another kind than it needs.
-    WrongKind,
-    /// It concerns parts of pages.
-    Unaligned,
-    /// There is no host address to reach the bytes through.
-    NoHostAddress,
-    /// This kernel cannot do it.
-    Unsupported,
-    /// There would be more memslots than the kernel has.
-    TooManySlots,
-    /// Rendering the regions would not end.
-    TooComplex,
-    /// The region tree does not allow it.
-    Tree,
-    /// KVM refused.
-    Kvm,
-}
-
-impl ErrorCode {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Accepted,
-        Self::WrongKind,
-        Self::Unaligned,
-        Self::NoHostAddress,
-        Self::Unsupported,
-        Self::TooManySlots,
-        Self::TooComplex,
-        Self::Tree,
-        Self::Kvm,
-    ];
-
-    /// The word that machine files and reports use.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::WrongKind => "wrong-kind",
-            Self::Unaligned => "unaligned",
-            Self::NoHostAddress => "no-host-address",
-            Self::Unsupported => "unsupported",
-            Self::TooManySlots => "too-many-slots",
-            Self::TooComplex => "too-complex",
-            Self::Tree => "tree",
-            Self::Kvm => "kvm",
-        }
-    }
-}
-
-/// What a VMM does while its guest runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ActionKind {
-    /// A region goes to another offset in its parent.
-    Move {
-        /// The region.
-        region: usize,
-        /// The new offset.
-        to: u64,
-    },
-    /// A region comes or goes.
-    Enable {
-        /// The region.
-        region: usize,
-        /// Whether it comes.
-        on: bool,
-    },
-    /// Guest writes to a region's memory are forbidden or allowed.
-    ReadOnly {
-        /// The region.
-        region: usize,
-        /// Whether they are forbidden.
-        on: bool,
-    },
-    /// A flash chip's reads are direct or trap.
-    DirectReads {
-        /// The region.
-        region: usize,
-        /// Whether they are direct.
-        on: bool,
-    },
-    /// The guest accepts private MMIO.
-    Accept(Span),
-    /// The guest gives accepted private MMIO back.
-    GiveBack(Span),
-    /// The device takes accepted private MMIO back.
-    Revoke(Span),
-    /// Pages become private or shared.
-    Convert {
-        /// The pages.
-        span: Span,
-        /// Whether they become private.
-        private: bool,
-    },
-    /// The VMM reads memory through its host address, and expects a value.
-    HostRead {
-        /// The guest-physical address.
-        gpa: u64,
-        /// Bytes: 1, 2, 4 or 8.
-        size: usize,
-        /// The expected value.
-        expect: Option<u64>,
-    },
-    /// The VMM writes memory through its host address.
-    HostWrite {
-        /// The guest-physical address.
-        gpa: u64,
-        /// Bytes: 1, 2, 4 or 8.
-        size: usize,
-        /// The value.
-        value: u64,
-    },
-}
-
-/// A run of guest-physical addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The first.
-    pub gpa: u64,
-    /// How many, at least one and not past 2^64.
-    pub size: u64,
-}
-
 impl Machine {
     /// The guest's own accesses, in order.
     pub fn accesses(&self) -> impl Iterator<Item = &Access> {
@@ -344,9 +241,21 @@ impl Machine {
         })
     }
 
+    /// The real devices' BARs that the machine has.
+    pub fn assigned(&self) -> impl Iterator<Item = AssignedBar> {
+        self.regions.iter().filter_map(|region| match &region.kind {
+            Kind::Bar(bar) => bar.assigned,
+            _ => None,
+        })
+    }
+
     /// Whether some page can be private, which takes a VM of another type.
     pub fn has_private_pages(&self) -> bool {
         let mut kinds = self.regions.iter().map(|region| &region.kind);
-        kinds.any(|kind| *kind == Kind::Ram(Backing::Private))
+        kinds.any(|kind| match kind {
+            Kind::Ram(backing) => *backing == Backing::Private,
+            Kind::Bar(bar) => bar.assigned.is_some() && !bar.private.is_empty(),
+            _ => false,
+        })
     }
 }

@@ -5,13 +5,12 @@ use std::collections::HashMap;
 
 use toml::Spanned;
 
+use super::action::{Action, ActionKind, ErrorCode, Span};
 use super::error::{MachineError, Source};
 use super::fields::Subject;
 use super::number::Number;
 use super::raw::RawStep;
-use super::spec::{
-    Access, AccessKind, Action, ActionKind, ErrorCode, How, Kind, Region, Span, Step,
-};
+use super::spec::{Access, AccessKind, How, Kind, Region, Step};
 
 /// How many steps a machine may have, repetitions included.
 const MAX_STEPS: usize = 100_000;
@@ -80,6 +79,13 @@ impl Reader<'_> {
                 region: self.rom_device()?,
                 on: self.on()?,
             },
+            "decode" => ActionKind::Decode {
+                region: self.bar()?,
+                on: self.on()?,
+            },
+            "reset" => ActionKind::Reset {
+                region: self.bar()?,
+            },
             "accept" => ActionKind::Accept(self.span()?),
             "give-back" => ActionKind::GiveBack(self.span()?),
             "revoke" => ActionKind::Revoke(self.span()?),
@@ -106,7 +112,7 @@ impl Reader<'_> {
             other => {
                 let problem = format!(
                     "'{other}' is none of: read, write, move, enable, disable, readonly, \
-                     direct-reads, accept, give-back, revoke, convert, host-read, host-write"
+                     direct-reads, decode, reset, accept, give-back, revoke, convert, host-read, host-write"
                 );
                 return Err(self.subject.wrong("do", self.raw.r#do.span(), problem));
             }
@@ -228,6 +234,17 @@ impl Reader<'_> {
         }
     }
 
+    fn bar(&self) -> Result<usize, MachineError> {
+        let index = self.region()?;
+        match (&self.regions[index].kind, &self.raw.region) {
+            (Kind::Bar(_), _) | (_, None) => Ok(index),
+            (_, Some(field)) => {
+                let problem = "only a bar is of a device that can do so".into();
+                Err(self.subject.wrong("region", field.span(), problem))
+            }
+        }
+    }
+
     fn span(&self) -> Result<Span, MachineError> {
         let gpa = self.address("at", &self.raw.at)?;
         let size = self
@@ -260,7 +277,9 @@ impl Reader<'_> {
 
     /// Fields that mean nothing for an action are mistakes.
     fn nothing_else(&self, what: &ActionKind) -> Result<(), MachineError> {
-        use ActionKind::{Convert, DirectReads, Enable, HostRead, HostWrite, Move, ReadOnly};
+        use ActionKind::{
+            Convert, Decode, DirectReads, Enable, HostRead, HostWrite, Move, ReadOnly, Reset,
+        };
         let (subject, raw) = (&self.subject, self.raw);
         let word = format!("'{}'", raw.r#do.as_ref());
         subject.refuse(("how", &raw.how), &word)?;
@@ -272,7 +291,12 @@ impl Reader<'_> {
         }
         if matches!(
             what,
-            Move { .. } | Enable { .. } | ReadOnly { .. } | DirectReads { .. }
+            Move { .. }
+                | Enable { .. }
+                | ReadOnly { .. }
+                | DirectReads { .. }
+                | Decode { .. }
+                | Reset { .. }
         ) {
             subject.refuse(("at", &raw.at), &word)?;
             subject.refuse(("size", &raw.size), &word)?;
@@ -282,7 +306,7 @@ impl Reader<'_> {
         if !matches!(what, Move { .. }) {
             subject.refuse(("to", &raw.to), &word)?;
         }
-        if !matches!(what, ReadOnly { .. } | DirectReads { .. }) {
+        if !matches!(what, ReadOnly { .. } | DirectReads { .. } | Decode { .. }) {
             subject.refuse(("on", &raw.on), &word)?;
         }
         if !matches!(what, Convert { .. }) {

@@ -32,7 +32,10 @@ impl Fault {
         MtreeError {
             file: file.to_string(),
             line: self.line,
-            what: self.what,
+            what: self.what.replace(char::is_control, HARMLESS),
         }
     }
 }
+
+/// Stands for what a terminal would act upon, in what is quoted of a dump.
+const HARMLESS: &str = "\u{fffd}";

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a device and a kernel say of BARs, up to the pieces that a guest gets.
+
+use vfio_private::config::ConfigSpace;
+use vfio_private::region_info::RegionInfo;
+use vfio_private::{
+    Access, Bar, BarIndex, BarInput, BarKind, InterfaceReport, Msix, MsixPlacement, OffsetRule,
+    PageSize, PbaPolicy, Piece, Policy, Region, ReportedRange, Span, SubPagePolicy, TeeKind,
+    TeeMsixPolicy, classify,
+};
+
+use crate::input::Input;
+
+/// PCI configuration space, behind four bytes that choose sizes of BARs, the
+/// host's pages and a policy.
+pub fn config_space(data: &[u8]) -> bool {
+    let (choices, space) = data.split_at_checked(4).unwrap_or((data, &[]));
+    let mut input = Input::new(choices);
+    let (page, policy) = (page_size(&mut input), policy(&mut input));
+    let bits = input.byte();
+    let Ok(config) = ConfigSpace::new(space) else {
+        return false;
+    };
+    let chain = config.capabilities();
+    let msix = match (config.msix(), chain) {
+        (Ok(msix), Ok(chain)) => {
+            // Every fourth byte behind the header.
+            assert!(chain.len() <= 48);
+            assert_eq!(chain.iter().any(|c| c.id == 0x11), msix.is_some());
+            msix
+        }
+        (msix, Err(error)) => {
+            assert_eq!(msix, Err(error));
+            return false;
+        }
+        (Err(_), Ok(_)) => return false,
+    };
+    let Ok(registers) = config.bars() else {
+        return false;
+    };
+    assert!(registers.len() <= 6 && registers.is_sorted_by_key(|bar| bar.index));
+    for register in registers {
+        let index = register.index;
+        let bar = bar(index, register.kind, bits.wrapping_add(index.get() * 37));
+        assert_bar(&Told {
+            bar,
+            region: &Region::mappable(),
+            msix,
+            report: None,
+            page,
+            policy,
+        });
+    }
+    true
+}
+
+/// A VFIO region info with its capabilities, behind eight bytes that choose an
+/// MSI-X table, a size, the host's pages and a policy.
+pub fn region_info(data: &[u8]) -> bool {
+    let (choices, bytes) = data.split_at_checked(8).unwrap_or((data, &[]));
+    let mut input = Input::new(choices);
+    let (page, policy) = (page_size(&mut input), policy(&mut input));
+    let (bits, msix) = (input.byte(), msix(&mut input));
+    let Ok(info) = RegionInfo::parse(bytes) else {
+        return false;
+    };
+    let areas = info.region.sparse.as_ref().map_or(0, Vec::len);
+    assert!(areas * 16 <= bytes.len());
+    let Ok(index) = BarIndex::new(info.index.to_le_bytes()[0] % 6) else {
+        return false;
+    };
+    // The size that it says, if a BAR can have it.
+    let said = Bar::new(index, BarKind::Memory, info.size);
+    assert_bar(&Told {
+        bar: said.unwrap_or_else(|_| bar(index, BarKind::Memory, bits)),
+        region: &info.region,
+        msix,
+        report: None,
+        page,
+        policy,
+    });
+    true
+}
+
+/// A TDISP interface report, behind twelve bytes that choose the device it is
+/// of, the host's pages and a policy.
+pub fn report(data: &[u8]) -> bool {
+    let (choices, bytes) = data.split_at_checked(12).unwrap_or((data, &[]));
+    let mut input = Input::new(choices);
+    let (page, policy) = (page_size(&mut input), policy(&mut input));
+    let rule = input.pick(&[OffsetRule::Relative, OffsetRule::Masked]);
+    let msix = msix(&mut input);
+    let kind = |io: bool| if io { BarKind::Io } else { BarKind::Memory };
+    let indices = [0, 2, 4, 5].map(BarIndex::new).into_iter().flatten();
+    let bars: Vec<Bar> = indices
+        .map(|index| bar(index, kind(input.one_in(8)), input.byte()))
+        .collect();
+    let Ok(report) = InterfaceReport::parse(bytes) else {
+        return false;
+    };
+    let size = 16 + 16 * report.ranges.len() + 4 + report.device_specific.len();
+    assert!((size..=size + 3).contains(&bytes.len()));
+    let Ok(placed) = report.place(&bars, rule) else {
+        return false;
+    };
+    let count: usize = bars.iter().map(|bar| placed.of(bar.index()).len()).sum();
+    assert_eq!(count, report.ranges.len(), "each range is in some BAR");
+    for &bar in &bars {
+        assert_bar(&Told {
+            bar,
+            region: &Region::mappable(),
+            msix,
+            report: Some(placed.of(bar.index())),
+            page,
+            policy,
+        });
+    }
+    true
+}
+
+/// All that `classify` is told.
+struct Told<'a> {
+    bar: Bar,
+    region: &'a Region,
+    msix: Option<Msix>,
+    report: Option<&'a [ReportedRange]>,
+    page: PageSize,
+    policy: Policy,
+}
+
+/// Classifies, by the policy and by the default, and looks at the pieces.
+fn assert_bar(told: &Told<'_>) {
+    for policy in [told.policy, Policy::new()] {
+        let input = BarInput {
+            bar: told.bar,
+            region: told.region,
+            msix: told.msix,
+            report: told.report,
+        };
+        if let Ok(pieces) = classify(&input, told.page, policy) {
+            assert_tiles(told.bar, &pieces);
+            let areas = told.region.sparse.as_ref().map_or(0, Vec::len);
+            let ranges = told.report.map_or(0, <[_]>::len);
+            assert!(pieces.len() <= 5 + 2 * areas + 6 * ranges);
+            assert_private_is_reported(told, &pieces);
+            assert_shared_is_offered(told, &pieces);
+            if policy == Policy::new() {
+                assert_table_is_not_shared(told, &pieces);
+            }
+        }
+    }
+}
+
+/// The pieces lie side by side, from the first byte to the last.
+fn assert_tiles(bar: Bar, pieces: &[Piece]) {
+    let mut end = 0;
+    for piece in pieces {
+        assert_eq!(piece.offset(), end);
+        assert!(!piece.reasons().is_empty() && !piece.to_string().is_empty());
+        end = piece.span().end();
+    }
+    assert_eq!(end, bar.size());
+    let alike = |piece: &Piece| (piece.access(), piece.reasons());
+    let two = pieces
+        .windows(2)
+        .find(|two| alike(&two[0]) == alike(&two[1]));
+    assert_eq!(two, None, "two pieces are one");
+}
+
+/// Nothing is private but what a report lists so, and all of that is.
+fn assert_private_is_reported(told: &Told<'_>, pieces: &[Piece]) {
+    let of_kind = |kind: TeeKind, span: Span| {
+        let ranges = told.report.into_iter().flatten();
+        ranges
+            .filter(move |range| range.kind == kind)
+            .filter_map(move |range| range.span.intersection(span))
+            .collect::<Vec<_>>()
+    };
+    for piece in pieces {
+        let tee = covered(of_kind(TeeKind::Tee, piece.span()));
+        match piece.access() {
+            Access::Private => {
+                assert_eq!(tee, piece.size(), "{piece}");
+                let whole = |offset| told.page.is_aligned(offset);
+                assert!(
+                    whole(piece.offset()) && whole(piece.span().end()),
+                    "{piece}"
+                );
+            }
+            _ => assert_eq!(tee, 0, "{piece}"),
+        }
+        if piece.access() == Access::Shared && told.report.is_some() {
+            let non_tee = covered(of_kind(TeeKind::NonTee, piece.span()));
+            assert_eq!(non_tee, piece.size(), "{piece}");
+        }
+    }
+}
+
+/// How many bytes the spans have together.
+fn covered(mut spans: Vec<Span>) -> u64 {
+    spans.sort();
+    let (mut end, mut bytes) = (0, 0);
+    for span in spans {
+        bytes += span.end().saturating_sub(span.offset().max(end));
+        end = span.end().max(end);
+    }
+    bytes
+}
+
+/// What is shared is what VFIO lets userspace map.
+fn assert_shared_is_offered(told: &Told<'_>, pieces: &[Piece]) {
+    for piece in pieces.iter().filter(|p| p.access() == Access::Shared) {
+        assert!(
+            told.region.mmap && told.bar.kind() == BarKind::Memory,
+            "{piece}"
+        );
+        let Some(areas) = &told.region.sparse else {
+            continue;
+        };
+        let spans = areas
+            .iter()
+            .filter_map(|area| Span::new(area.offset, area.size).ok());
+        let offered = spans.filter_map(|area| area.intersection(piece.span()));
+        assert_eq!(covered(offered.collect()), piece.size(), "{piece}");
+    }
+}
+
+/// No page with a byte of the table is mapped, privately or shared.
+fn assert_table_is_not_shared(told: &Told<'_>, pieces: &[Piece]) {
+    let Some(msix) = told.msix.filter(|m| m.table.bar == told.bar.index()) else {
+        return;
+    };
+    let page = told.page.bytes();
+    let start = msix.table.span.offset() / page * page;
+    let end = msix
+        .table
+        .span
+        .end()
+        .next_multiple_of(page)
+        .min(told.bar.size());
+    for piece in pieces.iter().filter(|piece| piece.kvm_mappable()) {
+        let apart = piece.span().end() <= start || end <= piece.offset();
+        assert!(apart, "{piece} and the table {}", msix.table.span);
+    }
+}
+
+/// Any size that a BAR can have.
+fn bar(index: BarIndex, kind: BarKind, bits: u8) -> Bar {
+    let size = 1_u64 << (bits % 64);
+    Bar::new(index, kind, size).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn msix(input: &mut Input<'_>) -> Option<Msix> {
+    let vectors = 1 + u16::from(input.byte());
+    let [table, pba] = [input.byte(), input.byte()];
+    if vectors == 1 {
+        return None;
+    }
+    // The low bits choose a BAR, the others a place on a grid that most pages are finer than.
+    let place = |byte: u8| {
+        let index = BarIndex::new(byte & 3).ok()?;
+        Some((index, u64::from(byte >> 2) * 0x808))
+    };
+    Msix::with_vectors(vectors, place(table)?, place(pba)?).ok()
+}
+
+fn page_size(input: &mut Input<'_>) -> PageSize {
+    input.pick(&[PageSize::Size4K, PageSize::Size16K, PageSize::Size64K])
+}
+
+fn policy(input: &mut Input<'_>) -> Policy {
+    let bits = input.byte();
+    let mut policy = Policy::new();
+    if bits & 1 != 0 {
+        policy = policy.with_pba(PbaPolicy::Map);
+    }
+    if bits & 2 != 0 {
+        policy = policy.with_sub_page(SubPagePolicy::Expand);
+    }
+    if bits & 4 != 0 {
+        policy = policy.with_tee_msix(TeeMsixPolicy::Private);
+    }
+    if bits & 8 != 0 {
+        policy = policy.with_msix(MsixPlacement::Relocate);
+    }
+    policy
+}

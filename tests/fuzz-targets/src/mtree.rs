@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What QEMU prints for `info mtree -D`.
+
+/// The text of a dump.
+pub fn mtree(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    match vmm::mtree::read("dump", text) {
+        Ok(machine) => {
+            for view in vmm::mtree::flat(&machine).split("FlatView #").skip(1) {
+                assert_order(view);
+            }
+            true
+        }
+        Err(error) => {
+            let lines = text.lines().count() + 1;
+            assert!((1..=lines).contains(&error.line), "{error}");
+            let said = error.to_string();
+            assert!(said.starts_with("dump:") && said.len() < 1000, "{said}");
+            assert!(!said.contains(|c: char| c.is_control()), "{said:?}");
+            false
+        }
+    }
+}
+
+/// The ranges of a view, which are its lines with two spaces in front, go up
+/// and do not overlap.
+fn assert_order(view: &str) {
+    let mut free = Some(0);
+    for line in view.lines().filter_map(range) {
+        let bounds = line.split_once('-').map(|(a, b)| [a, b].map(hex));
+        let Some([Some(start), Some(last)]) = bounds else {
+            panic!("no range: {line}");
+        };
+        assert!(
+            free.is_some_and(|free| free <= start) && start <= last,
+            "{line}"
+        );
+        free = last.checked_add(1);
+    }
+}
+
+fn range(line: &str) -> Option<&str> {
+    let bounds = line.strip_prefix("  ")?.get(..33)?;
+    // Of an address space with a strange name, or of a view without ranges.
+    bounds
+        .starts_with(|c: char| c.is_ascii_hexdigit())
+        .then_some(bounds)
+}
+
+fn hex(digits: &str) -> Option<u64> {
+    u64::from_str_radix(digits, 16).ok()
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Sets of ranges, one after the other, planned and carried out on a simulated
+//! KVM while some calls fail.
+
+#[path = "../../../crates/kvm-slots/tests/common/mod.rs"]
+pub(crate) mod common;
+
+use common::machine::Machine;
+use common::{ABI, HOST, PAGE, file, host, range};
+use kvm_slots::{
+    AbiProfile, Backing, Capabilities, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError,
+    plan,
+};
+
+use crate::input::Input;
+
+const MAX_SETS: usize = 12;
+const MAX_RANGES: u64 = 12;
+
+/// A script of sets of ranges that a VM shall have.
+pub fn slots(data: &[u8]) -> bool {
+    let mut input = Input::new(data);
+    let mut machine = Machine::with(input.pick(&[ABI, AbiProfile::Push]));
+    for _ in 0..MAX_SETS {
+        if input.is_empty() {
+            break;
+        }
+        let wanted: Vec<SlotRange> = (0..input.below(MAX_RANGES))
+            .map(|_| one_range(&mut input, &machine))
+            .collect();
+        change(&mut input, &mut machine, &wanted);
+        machine.check();
+    }
+    true
+}
+
+/// Plans, and carries the plan out, wholly or not at all.
+fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
+    let Some(plan) = planned(machine, wanted) else {
+        return;
+    };
+    let before = machine.table.clone();
+    let fail = input.one_in(4).then(|| failure(input));
+    match machine.apply(&plan, fail) {
+        Ok(applied) => {
+            assert_eq!(applied.ops(), plan.ops);
+            machine.check();
+            let slots: u128 = machine
+                .table
+                .slots()
+                .map(|slot| u128::from(slot.size))
+                .sum();
+            let trapped: u128 = plan.trapped.iter().map(|part| u128::from(part.size)).sum();
+            let asked: u128 = wanted.iter().map(|range| u128::from(range.size)).sum();
+            assert_eq!(slots + trapped, asked, "each byte has a slot or is trapped");
+            let again = planned(machine, wanted).expect("it is there already");
+            assert_eq!(again.ops, []);
+            if input.one_in(4) {
+                assert_eq!(machine.undo(applied, []), []);
+                assert_eq!(machine.table, before);
+            }
+        }
+        Err(error) => {
+            // The kernel has refused a step, as it does with strange files. The
+            // way back is free, unless that is where a call was to fail.
+            match (&error.not_undone[..], fail) {
+                ([], _) => assert_eq!(machine.table, before),
+                ([first, ..], Some((_, errno))) => {
+                    assert_eq!(first.why, StepError::Refused(errno));
+                }
+                (some, None) => panic!("{some:?}"),
+            }
+        }
+    }
+}
+
+/// A plan, unless there can be none.
+fn planned(machine: &Machine, wanted: &[SlotRange]) -> Option<Plan> {
+    let capabilities = Capabilities::probe(&machine.vm);
+    match plan(&machine.table, wanted, &capabilities, machine.abi) {
+        Ok(plan) => {
+            assert!(are_apart(wanted));
+            assert!(plan.ops.len() <= 2 * (machine.table.len() + plan.ops.len()));
+            Some(plan)
+        }
+        Err(error) => {
+            if matches!(error, PlanError::BadRange { .. }) {
+                assert!(!are_apart(wanted), "{error}");
+            }
+            assert!(!error.to_string().is_empty());
+            None
+        }
+    }
+}
+
+/// None is empty, none wraps, and no two overlap.
+fn are_apart(ranges: &[SlotRange]) -> bool {
+    let end = |r: &SlotRange| u128::from(r.gpa) + u128::from(r.size);
+    let alone = |r: &SlotRange| r.size > 0 && end(r) <= 1 << 64;
+    let apart = |a: &SlotRange, b: &SlotRange| end(a) <= b.gpa.into() || end(b) <= a.gpa.into();
+    let two = |(n, a): (usize, &SlotRange)| ranges[..n].iter().all(|b| apart(a, b));
+    ranges.iter().all(alone) && ranges.iter().enumerate().all(two)
+}
+
+fn one_range(input: &mut Input<'_>, machine: &Machine) -> SlotRange {
+    let (gpa, size) = (address(input), size(input));
+    // One piece of memory is found again at another place, so that it moves.
+    let address = HOST + input.below(8) * 0x10_0000 + odd(input, gpa);
+    let fds = machine.fds();
+    let offset = input.below(5) * PAGE + odd(input, gpa);
+    let backing = match input.below(12) {
+        0..7 => Backing::Host(host(address)),
+        7 => guest_memfd(fds.guest_memfd, offset, None),
+        8 => guest_memfd(fds.guest_memfd, offset, Some(address)),
+        9 => Backing::FdOffset(file(fds.registers[0].0, offset).measured()),
+        10 => Backing::FdOffset(file(fds.registers[1].0, offset)),
+        // Of another kind than it is used as, or none at all.
+        _ => guest_memfd(input.pick(&[fds.registers[0].0, -1, 0]), offset, None),
+    };
+    let plain = matches!(backing, Backing::Host(_)) || input.one_in(16);
+    SlotRange {
+        access: match plain && input.one_in(4) {
+            true => SlotAccess::ReadOnly,
+            false => SlotAccess::ReadWrite,
+        },
+        log_dirty: plain && input.one_in(4),
+        ..range(gpa, size, backing)
+    }
+}
+
+fn guest_memfd(fd: i32, offset: u64, address: Option<u64>) -> Backing {
+    let file = file(fd, offset);
+    Backing::GuestMemfd {
+        file,
+        host: address.map(host),
+    }
+}
+
+/// Mostly a page among few.
+fn address(input: &mut Input<'_>) -> u64 {
+    let page = input.below(40) * PAGE;
+    match input.below(16) {
+        0 => page + 1 + input.below(PAGE - 1),
+        1 => u64::MAX - page,
+        2 => input.number(),
+        _ => page,
+    }
+}
+
+/// Mostly few pages.
+fn size(input: &mut Input<'_>) -> u64 {
+    let pages = (1 + input.below(4)) * PAGE;
+    match input.below(16) {
+        0 => input.below(3 * PAGE),
+        1 => input.number(),
+        // More than one slot can have.
+        2 => 1 << (40 + input.below(12)),
+        _ => pages,
+    }
+}
+
+/// Mostly as far into a page as the guest's address, which KVM asks for.
+fn odd(input: &mut Input<'_>, gpa: u64) -> u64 {
+    match input.one_in(16) {
+        true => input.below(PAGE),
+        false => gpa % PAGE,
+    }
+}
+
+/// Which call fails, and how.
+fn failure(input: &mut Input<'_>) -> (usize, Errno) {
+    let errnos = [Errno::EIO, Errno::EINVAL, Errno::ENOMEM, Errno::EEXIST];
+    (input.index(12), input.pick(&errnos))
+}

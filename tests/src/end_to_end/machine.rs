@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The VMM of these tests: a confidential VM whose memory a model describes,
+//! and memslots and attributes that follow it.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_slots::sim::{GuestFault, MmioHandler, VmType};
+use kvm_slots::{
+    AbiProfile, ConvertError, Engine, Errno, HoldVcpus, KvmVm, ModelPages, PageRange, Request,
+    SlotId, SlotListener, SlotRules,
+};
+use memory_model::{
+    CommitError, FileSlice, HostMemory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId,
+    Transaction, TreeError,
+};
+use vfio_private::device::{Device, Mapping};
+use vfio_private::region_info::RegionInfo;
+use vmm::guest::GuestError;
+
+use super::at;
+use crate::subject::{PAGE, Real, Subject};
+
+/// Places for BARs of 1 MiB that the guest reaches.
+pub(super) const A: u64 = 0x4000_0000;
+pub(super) const B: u64 = 0x4010_0000;
+pub(super) const C: u64 = 0x4020_0000;
+
+/// A vCPU takes it for each access, and the listener while there is a gap.
+#[derive(Debug, Default)]
+pub(super) struct Gate(Mutex<()>);
+
+impl HoldVcpus for Gate {
+    type Held<'a> = MutexGuard<'a, ()>;
+
+    fn hold(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an access of the guest came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It went through.
+    Value(u32),
+    /// A private access to what is not private: flags and address of the exit.
+    Fault(u64, u64),
+    /// `KVM_RUN` failed.
+    Failed(Errno),
+}
+
+/// A part of a BAR that traps, and the VMM's own MSI-X table in it.
+#[derive(Debug)]
+pub(super) struct Trapped {
+    pub(super) device: Arc<Device>,
+    pub(super) info: RegionInfo,
+    /// Where in the BAR it starts.
+    pub(super) offset: u64,
+    /// Whether its bytes are the VMM's, as those of an MSI-X table are.
+    pub(super) emulated: bool,
+}
+
+/// Answers exits, and counts them.
+#[derive(Debug, Default)]
+pub(super) struct Exits {
+    pub(super) count: usize,
+    /// By the address they start at.
+    pub(super) trapped: BTreeMap<u64, Trapped>,
+    table: BTreeMap<u64, u8>,
+}
+
+impl Exits {
+    /// The part that holds an address, and how far into its BAR that is.
+    fn find(&self, gpa: u64) -> Option<(&Trapped, u64)> {
+        let (start, part) = self.trapped.range(..=gpa).next_back()?;
+        Some((part, part.offset + (gpa - start)))
+    }
+}
+
+impl MmioHandler for Exits {
+    fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
+        self.count += 1;
+        data.fill(0xff);
+        match self.find(gpa) {
+            Some((part, _)) if part.emulated => {
+                for (n, byte) in (gpa..).zip(data) {
+                    *byte = self.table.get(&n).copied().unwrap_or(0);
+                }
+            }
+            // What does not answer reads as ones, as on a bus.
+            Some((part, offset)) => drop(part.device.read(&part.info, offset, data)),
+            None => {}
+        }
+    }
+
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
+        self.count += 1;
+        match self.find(gpa) {
+            Some((part, _)) if part.emulated => self.table.extend((gpa..).zip(data.to_vec())),
+            Some((part, offset)) => drop(part.device.write(&part.info, offset, data)),
+            None => {}
+        }
+    }
+}
+
+/// The guest, apart from its memory, so that it can run meanwhile.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) real: Real,
+    gate: Arc<Gate>,
+    pub(super) exits: Exits,
+}
+
+impl Guest {
+    /// A load (`value` is `None`) or store of 4 bytes.
+    pub(super) fn access(&mut self, gpa: u64, value: Option<u32>) -> Result<Seen, String> {
+        let _in_guest = self.gate.hold();
+        let value = value.map(u64::from);
+        seen(self.real.access(gpa, 4, value, &mut self.exits), gpa)
+    }
+
+    /// So many loads of 4 bytes, of which the last is seen. Nobody can hold the
+    /// vCPU meanwhile.
+    pub(super) fn loads(&mut self, gpa: u64, count: u32) -> Result<Seen, String> {
+        let loaded = self.real.loads(gpa, count, &mut self.exits);
+        seen(loaded.map(u64::from), gpa)
+    }
+
+    pub(super) fn load(&mut self, gpa: u64) -> Result<u32, String> {
+        match self.access(gpa, None)? {
+            Seen::Value(value) => Ok(value),
+            other => Err(format!("a load at {gpa:#x}: {other:x?}")),
+        }
+    }
+
+    pub(super) fn store(&mut self, gpa: u64, value: u32) -> Result<(), String> {
+        match self.access(gpa, Some(value))? {
+            Seen::Value(_) => Ok(()),
+            other => Err(format!("a store at {gpa:#x}: {other:x?}")),
+        }
+    }
+}
+
+fn seen(result: Result<u64, GuestError>, gpa: u64) -> Result<Seen, String> {
+    match result {
+        Ok(value) => Ok(Seen::Value(u32::try_from(value).map_err(at("a value"))?)),
+        Err(GuestError::Fault(GuestFault::Memory { flags, gpa, .. })) => {
+            Ok(Seen::Fault(flags, gpa))
+        }
+        Err(GuestError::Fault(GuestFault::Failed(errno))) => Ok(Seen::Failed(errno)),
+        Err(error) => Err(format!("{gpa:#x}: {error}")),
+    }
+}
+
+/// The guest's memory.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) model: MemoryModel<()>,
+    pub(super) space: SpaceId,
+    pub(super) slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
+    root: RegionId,
+    engine: Engine<KvmVm>,
+}
+
+/// A confidential VM with nothing but its guest in it.
+pub(super) fn machine() -> Result<(Guest, Memory), String> {
+    let real = Real::new(VmType::SwProtected, true)?;
+    let gate = Arc::new(Gate::default());
+    let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
+    let rules = SlotRules::new().reserving(own..=own);
+    let (vm, abi) = (real.vm().clone(), AbiProfile::FD_OFFSET_BIT_4);
+    // SAFETY: all memory in the model is a `Mapping` or an arena, which are there for as long as
+    // the regions that own them, and allow this process none but volatile access.
+    let slots = unsafe { SlotListener::with_rules(vm.clone(), abi, Arc::clone(&gate), rules) };
+    let slots = Arc::new(slots);
+    // SAFETY: as above. The files in the model are dma-bufs, of which nothing is discarded.
+    let engine = unsafe { Engine::new(vm) };
+    let mut model = MemoryModel::new();
+    let mut change = model.transaction();
+    let root = change.add(Region::container("memory", 1 << 40));
+    let root = root.map_err(at("memory"))?;
+    change.commit().map_err(at("memory"))?;
+    let space = model.add_space("memory", root).map_err(at("memory"))?;
+    let added = model.add_listener(space, 0, slots.clone());
+    added.map_err(at("a listener"))?;
+    let guest = Guest {
+        real,
+        gate,
+        exits: Exits::default(),
+    };
+    let memory = Memory {
+        model,
+        space,
+        slots,
+        root,
+        engine,
+    };
+    Ok((guest, memory))
+}
+
+impl Memory {
+    /// Shows a region to the guest; of those in one place, the one with the
+    /// highest priority.
+    pub(super) fn show(
+        &mut self,
+        region: Region<()>,
+        gpa: u64,
+        priority: i32,
+    ) -> Result<RegionId, String> {
+        let root = self.root;
+        let mut shown = None;
+        self.change(|change| {
+            let id = change.add(region)?;
+            shown = Some(id);
+            change.place(id, root, gpa, priority)
+        })
+        .map_err(at("a region"))?;
+        shown.ok_or_else(|| "it was not added".into())
+    }
+
+    /// Shows bytes of a dma-buf, of which the host has no address.
+    pub(super) fn show_private(
+        &mut self,
+        file: &Arc<OwnedFd>,
+        offset: u64,
+        size: u64,
+        gpa: u64,
+    ) -> Result<RegionId, String> {
+        self.show(private_region(file, offset, size)?, gpa, 0)
+    }
+
+    /// Shows a mapping of a BAR.
+    pub(super) fn show_mapped(&mut self, bar: &Arc<Mapping>, gpa: u64) -> Result<RegionId, String> {
+        let memory = HostMemory::new(bar.address(), bar.size(), Arc::clone(bar));
+        let memory = memory.ok_or("a BAR without bytes")?;
+        self.show(Region::device_ram("mapped", memory), gpa, 0)
+    }
+
+    /// What all regions lie in.
+    pub(super) fn root(&self) -> RegionId {
+        self.root
+    }
+
+    /// A change as a transaction.
+    pub(super) fn change(
+        &mut self,
+        change: impl FnOnce(&mut Transaction<'_, ()>) -> Result<(), TreeError>,
+    ) -> Result<(), CommitError> {
+        let mut transaction = self.model.transaction();
+        // A tree that does not allow it is a mistake of the test.
+        change(&mut transaction).expect("the tree allows it");
+        transaction.commit()
+    }
+
+    /// The guest accepts pages.
+    pub(super) fn accept(&mut self, gpa: u64, size: u64) -> Result<(), String> {
+        let request = Request::accept(gpa, size).map_err(at("a request"))?;
+        let converted = self.convert(request).map_err(at("acceptance"))?;
+        match converted {
+            bytes if bytes == size => Ok(()),
+            bytes => Err(format!("{bytes:#x} bytes of {size:#x} were accepted")),
+        }
+    }
+
+    /// What a memory fault asks for.
+    pub(super) fn resolve(&mut self, flags: u64, gpa: u64) -> Result<u64, String> {
+        let request = Request::memory_fault(flags, gpa, PAGE).map_err(at("a request"))?;
+        self.convert(request).map_err(at("a memory fault"))
+    }
+
+    fn convert(&mut self, request: Request) -> Result<u64, ConvertError> {
+        let mut pages = ModelPages::new(&mut self.model, self.space);
+        Ok(self.engine.convert(&mut pages, request)?.bytes)
+    }
+
+    /// The device takes pages back; returns how many bytes were accepted.
+    pub(super) fn revoke(&mut self, gpa: u64, size: u64) -> Result<u64, String> {
+        let range = PageRange::new(gpa, size).map_err(at("a range"))?;
+        let mut pages = ModelPages::new(&mut self.model, self.space);
+        let revoked = self.engine.revoke(&mut pages, range);
+        match revoked.not_shared.is_empty() {
+            true => Ok(revoked.bytes),
+            false => Err(format!("{:?}", revoked.not_shared)),
+        }
+    }
+}
+
+/// Registers that only the guest reaches.
+pub(super) fn private_region(
+    file: &Arc<OwnedFd>,
+    offset: u64,
+    size: u64,
+) -> Result<Region<()>, String> {
+    let slice = FileSlice::new(file.as_raw_fd(), offset, size, Arc::clone(file));
+    let slice = slice.ok_or("a slice without bytes")?;
+    Ok(Region::private_mmio("private", PrivateMmio::new(slice)))
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The point of it all: a confidential guest drives a real device that the host
+//! cannot map, by memslots that have no host address.
+
+mod accepted;
+mod alike;
+pub mod costs;
+mod gone;
+mod host;
+mod machine;
+mod registers;
+mod slices;
+mod stats;
+mod unplug;
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vfio_private::device::{Device, Iommu, Way};
+use vfio_private::{Access, MsixParts, ReportedRange, Span, TeeKind};
+
+use crate::needs::Need;
+use crate::vfio::Model;
+use crate::vfio::regions::{self, OpenBar};
+
+/// A test, what it needs, and what it does.
+pub type Test = (&'static str, &'static [Need], fn() -> Result<(), String>);
+
+/// All of them.
+pub const TESTS: [Test; 11] = [
+    (
+        "a_guest_computes_on_a_device_that_the_host_cannot_map",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Edu),
+        ],
+        registers::edu_computes,
+    ),
+    (
+        "a_guest_fills_and_checks_memory_that_the_host_cannot_map",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Ivshmem),
+        ],
+        registers::ivshmem_remembers,
+    ),
+    (
+        "an_access_before_acceptance_is_a_memory_fault_that_asks_for_it",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Edu),
+        ],
+        accepted::a_fault_asks_for_it,
+    ),
+    (
+        "what_is_accepted_cannot_be_moved_hidden_shrunk_or_replaced",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Edu),
+        ],
+        accepted::it_is_fixed,
+    ),
+    (
+        "a_bar_around_an_msix_table_is_slices_of_one_dma_buf",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Nvme),
+        ],
+        slices::around_a_table,
+    ),
+    (
+        "slices_in_any_order_show_their_own_bytes",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Ivshmem),
+        ],
+        slices::in_any_order,
+    ),
+    (
+        "no_change_of_a_host_mapping_reaches_private_mappings",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::DirectGuest,
+            Need::Vfio(Model::Edu),
+        ],
+        host::changes_do_not_reach_it,
+    ),
+    (
+        "a_device_that_stops_answering_is_seen_to_and_comes_back_with_acceptance",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Edu),
+        ],
+        gone::decode_off,
+    ),
+    (
+        "a_reset_takes_acceptance_away",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Nvme),
+        ],
+        gone::reset,
+    ),
+    (
+        "private_mapped_and_trapped_registers_answer_alike",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::E1000e),
+            Need::Vfio(Model::Ivshmem),
+        ],
+        alike::three_ways,
+    ),
+    // The last, because others need the device.
+    (
+        "a_device_that_is_unplugged_leaves_nothing_to_reach",
+        &[
+            Need::HostlessSlots,
+            Need::PrivatePages,
+            Need::Vfio(Model::TestDev),
+        ],
+        unplug::leaves_nothing,
+    ),
+];
+
+/// A device in an address space of its own, with memory decoding on.
+fn open(model: Model) -> Result<Device, String> {
+    let iommu = Iommu::new(Way::Group).map_err(at("VFIO"))?;
+    let device = Device::open(&iommu, model.bound()?).map_err(at(model))?;
+    device.set_memory_decode(true).map_err(at("decode on"))?;
+    Ok(device)
+}
+
+/// A whole BAR as a dma-buf.
+fn dma_buf(device: &Device, bar: u8) -> Result<(OpenBar, Arc<OwnedFd>), String> {
+    let open = regions::bar(device, bar)?;
+    let all = [Span::new(0, open.bar.size()).map_err(at("a BAR"))?];
+    let file = device.export_dma_buf(bar.into(), &all);
+    Ok((open, Arc::new(file.map_err(at("a dma-buf"))?)))
+}
+
+/// What a TDISP report would say of a range that only the guest may reach.
+fn tee(offset: u64, size: u64) -> Result<ReportedRange, String> {
+    Ok(ReportedRange {
+        span: Span::new(offset, size).map_err(at("a range"))?,
+        kind: TeeKind::Tee,
+        msix: MsixParts::NONE,
+    })
+}
+
+/// How the parts of this process's address space that show a device are called.
+fn shown_in_the_host() -> Result<Vec<String>, String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").map_err(at("maps"))?;
+    let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
+    Ok(maps.lines().filter(is_device).map(String::from).collect())
+}
+
+/// That nothing of a device is mapped in this process.
+fn nothing_is_mapped() -> Result<(), String> {
+    match shown_in_the_host()?.first() {
+        Some(line) => Err(format!("the host has a mapping: {line}")),
+        None => Ok(()),
+    }
+}
+
+/// That it would be seen if something were.
+fn a_mapping_is_seen(device: &Device, open: &OpenBar) -> Result<(), String> {
+    let shared = open
+        .pieces
+        .iter()
+        .find(|piece| piece.access() == Access::Shared);
+    let piece = *shared.ok_or("nothing of the BAR can be mapped")?;
+    let mapping = device.map_piece(open.bar.index(), piece);
+    let mapping = mapping.map_err(at("a mapping"))?;
+    let address = format!("{:x}-", mapping.address());
+    let lines = shown_in_the_host()?;
+    match lines.iter().any(|line| line.starts_with(&address)) {
+        true => Ok(()),
+        false => Err(format!("the mapping at {address} is not in {lines:?}")),
+    }
+}
+
+fn at<E: fmt::Display>(what: impl fmt::Display) -> impl Fn(E) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+/// That two things are the same.
+fn same<T: PartialEq + fmt::Debug>(what: &str, found: T, due: T) -> Result<(), String> {
+    match found == due {
+        true => Ok(()),
+        false => Err(format!("{what}: {found:x?}, not {due:x?}")),
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Registers and memory, by slots without a host address.
+
+use super::machine::{A, C, Guest, machine};
+use super::{a_mapping_is_seen, at, dma_buf, nothing_is_mapped, open, same};
+use crate::subject::PAGE;
+use crate::vfio::Model;
+use crate::vfio::registers::{EDU_ID, FACTORIAL, STATUS, computed};
+
+/// edu identifies itself and computes, and nobody but the guest sees it.
+pub(super) fn edu_computes() -> Result<(), String> {
+    let device = open(Model::Edu)?;
+    let (bar, file) = dma_buf(&device, 0)?;
+    a_mapping_is_seen(&device, &bar)?;
+    let (mut guest, mut memory) = machine()?;
+    memory.show_private(&file, 0, bar.bar.size(), A)?;
+    memory.accept(A, bar.bar.size())?;
+    same("identification", guest.load(A)?, EDU_ID)?;
+    let mut due = 1;
+    for n in 1..=12 {
+        due *= n;
+        same("a factorial", factorial(&mut guest, A, n)?, due)?;
+        nothing_is_mapped()?;
+    }
+    same("exits", guest.exits.count, 0)
+}
+
+/// A factorial, computed by the guest on the edu at `gpa`.
+pub(super) fn factorial(guest: &mut Guest, gpa: u64, n: u32) -> Result<u32, String> {
+    guest.store(gpa + FACTORIAL, n)?;
+    computed(|| guest.load(gpa + STATUS))?;
+    guest.load(gpa + FACTORIAL)
+}
+
+/// ivshmem's memory has what the guest stored, all of it, and the device agrees.
+pub(super) fn ivshmem_remembers() -> Result<(), String> {
+    let device = open(Model::Ivshmem)?;
+    let (bar, file) = dma_buf(&device, 2)?;
+    a_mapping_is_seen(&device, &bar)?;
+    let (mut guest, mut memory) = machine()?;
+    let size = bar.bar.size();
+    memory.show_private(&file, 0, size, C)?;
+    memory.accept(C, size)?;
+    // Two words of each page, and the very last one.
+    let places = || (0..size / PAGE).flat_map(|page| [page * PAGE, page * PAGE + 0xffc]);
+    let value = |offset: u64| u32::try_from(offset).unwrap_or(0) ^ 0x5a5a_a5a5;
+    for offset in places() {
+        guest.store(C + offset, value(offset))?;
+    }
+    nothing_is_mapped()?;
+    for offset in places() {
+        same("memory", guest.load(C + offset)?, value(offset))?;
+        let mut bytes = [0; 4];
+        let read = device.read(&bar.info, offset, &mut bytes);
+        read.map_err(at("a read"))?;
+        same("the device's", u32::from_le_bytes(bytes), value(offset))?;
+    }
+    nothing_is_mapped()?;
+    same("exits", guest.exits.count, 0)
+}

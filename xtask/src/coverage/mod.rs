@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Which lines of the crates the tests reach.
+
+mod table;
+
+use std::fs;
+use std::path::Path;
+
+use crate::TEST_FEATURES;
+use crate::shell::{Step, cargo, root, run_all, succeeds};
+use table::Table;
+
+const INSTALL: &str = "cargo install cargo-llvm-cov";
+const COMPONENT: &str = "llvm-tools";
+
+/// Runs the tests, prints a table and writes `target/coverage/html`.
+///
+/// # Errors
+/// A tool is missing, a test fails, or a crate has less than `min` percent.
+pub fn run(min: Option<f64>) -> Result<(), String> {
+    if !succeeds(&cargo(), &["llvm-cov", "--version"]) {
+        return Err(format!("no cargo-llvm-cov: {INSTALL}"));
+    }
+    // It is there already, mostly; what it lacks cargo-llvm-cov says itself.
+    succeeds("rustup", &["component", "add", COMPONENT]);
+    let folder = root().join("target").join("coverage");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let json = folder.join("summary.json");
+    // A table is of the crates' own sources: not of tests, nor of this program.
+    let others = r"/(tests|xtask)/|/tests\.rs$";
+    let report = |name: &str| {
+        Step::cargo(name, &["llvm-cov", "report"]).with(&["--ignore-filename-regex", others])
+    };
+    run_all(&[
+        // What an earlier run counted, of programs that may be gone.
+        Step::cargo("a clean start", &["llvm-cov", "clean", "--workspace"]),
+        Step::cargo("tests", &["llvm-cov", "--no-report", "--workspace"]).with(&TEST_FEATURES),
+        report("summary")
+            .with(&["--json", "--summary-only", "--output-path"])
+            .with(&[&path(&json)]),
+        report("page").with(&["--html", "--output-dir", &path(&folder)]),
+    ])?;
+    let summary = fs::read(&json).map_err(|e| format!("{}: {e}", json.display()))?;
+    let table = Table::read(&summary, &root())?;
+    print!("{table}");
+    let page = folder.join("html").join("index.html");
+    eprintln!("xtask: every line: {}", page.display());
+    table.require(min.unwrap_or(0.0))
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

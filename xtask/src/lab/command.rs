@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A command in an environment: what it prints appears here.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::apt::Network;
+use super::boot::{self, Console};
+use super::cache;
+use super::environment::{Kernel, X86_64, find};
+use super::{Errand, doctor, make_bootable};
+use crate::hw_test;
+use crate::shell::{build_static_program, root};
+
+/// Boots an environment, runs a command in it, and prints what it prints. It
+/// finds `vmm` there.
+///
+/// # Errors
+/// The environment cannot be had, the command fails, or its machine ends first.
+pub fn run(name: &str, words: &[String]) -> Result<(), String> {
+    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
+    boot(name, &[("vmm", &vmm)], words, &mut std::io::stdout())
+}
+
+/// What a command prints in an environment.
+///
+/// # Errors
+/// As for [`run`].
+pub fn output(name: &str, program: (&str, &Path), words: &[&str]) -> Result<Vec<u8>, String> {
+    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+    let mut printed = Vec::new();
+    boot(name, &[program], &words, &mut printed)?;
+    Ok(printed)
+}
+
+fn boot(
+    name: &str,
+    programs: &[(&str, &Path)],
+    words: &[String],
+    to: &mut impl Write,
+) -> Result<(), String> {
+    let environment = find(name)?;
+    if environment.kernel == Kernel::Host {
+        return Err("the host is where you are: run it here".into());
+    }
+    doctor::can_boot(&X86_64)?;
+    let errand = Errand::Command {
+        programs,
+        examples: &root().join("examples"),
+        words,
+    };
+    let made = make_bootable(&[environment], &errand, Network::Daily, None);
+    let bootable = made.into_iter().next().ok_or("no environment")??;
+    let console = hw_test::results_folder()?.join(format!("{name}.command.log"));
+    let mut command = bootable.command(Console::Command(&console));
+    // What the emulator cannot emulate is of interest only when it ends early.
+    let complaints = console.with_extension("emulator");
+    let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
+    command.stderr(file);
+    let mut child = command
+        .spawn()
+        .map_err(|e| format!("{}: {e}", X86_64.qemu))?;
+    let out = child.stdout.take().ok_or("the emulator has no output")?;
+    let exit = show(BufReader::new(out), to);
+    // It has switched itself off, or its port is closed: it ends by itself.
+    let status = child.wait().map_err(|e| format!("{}: {e}", X86_64.qemu))?;
+    match exit {
+        Some(0) => Ok(()),
+        Some(exit) => Err(format!("the command ended with {exit}")),
+        None => {
+            let text = boot::console(&console);
+            let words = boot::last_words(&text).unwrap_or("it says nothing of it");
+            let (console, complaints) = (console.display(), complaints.display());
+            Err(format!(
+                "the machine ended before the command ({status}): {words}; \
+                 see {console} and {complaints}"
+            ))
+        }
+    }
+}
+
+/// Passes on what a command prints; returns its exit status, which the script
+/// that started it adds as the last line.
+fn show(out: impl BufRead, to: &mut impl Write) -> Option<i64> {
+    let mut exit = None;
+    for line in out.split(b'\n') {
+        let line = line.ok()?;
+        let said: Option<Value> = serde_json::from_slice(&line).ok();
+        let number = |name| said.as_ref()?.get(name)?.as_i64();
+        let text = |name| said.as_ref()?.get(name)?.as_str();
+        if let Some(release) = text("init") {
+            eprintln!("  Linux {release} is up");
+        } else if let Some(note) = text("note") {
+            eprintln!("  note: {note}");
+        } else if let Some(status) = number("exit") {
+            exit = Some(status);
+        } else {
+            // Whoever does not read on does not keep the command from ending.
+            let _ = to.write_all(&line).and_then(|()| to.write_all(b"\n"));
+        }
+    }
+    exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_prints_is_passed_on_and_its_status_is_the_last_line() {
+        let said = b"{\"init\": \"7.3\"}\none\n{\"two\": 2}\n{\"exit\": 3}\n";
+        let mut shown = Vec::new();
+        assert_eq!(show(&said[..], &mut shown), Some(3));
+        assert_eq!(shown, b"one\n{\"two\": 2}\n");
+    }
+
+    #[test]
+    fn a_command_whose_machine_ends_has_no_status() {
+        assert_eq!(show(&b"one\n"[..], &mut Vec::new()), None);
+    }
+}
