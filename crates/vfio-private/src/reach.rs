@@ -30,9 +30,10 @@ const EXPRESS_CAPABILITIES: usize = 4;
 const EXPRESS_HAS_RESET: (usize, u8) = (3, 1 << 4);
 const EXPRESS_RESET: (usize, u8) = (9, 1 << 7);
 
-/// The same in the capability of advanced features, which devices without PCI Express have.
+/// The same in the capability of advanced features, which devices without PCI Express have. Linux
+/// wants the bit for pending transactions beside the one for resets.
 const ADVANCED: u8 = 0x13;
-const ADVANCED_HAS_RESET: (usize, u8) = (3, 1 << 1);
+const ADVANCED_HAS_RESET: (usize, u8) = (3, 1 << 1 | 1);
 const ADVANCED_RESET: (usize, u8) = (4, 1);
 
 /// Why a device does not answer.
@@ -92,7 +93,7 @@ impl Reach {
         let power = find(POWER).map(|at| at + POWER_CONTROL);
         let reset = |id, within: usize, has: (usize, u8), starts: (usize, u8)| {
             let at = find(id)?;
-            let able = config.get(at + within + has.0)? & has.1 != 0;
+            let able = config.get(at + within + has.0)? & has.1 == has.1;
             able.then_some((at + starts.0, starts.1))
         };
         let register = |offset| le16(config, offset).unwrap_or_default();
@@ -147,8 +148,8 @@ impl Reach {
         }
     }
 
-    /// Whether a write starts a function level reset. Linux carries it out within the write, and
-    /// restores configuration space.
+    /// Whether a write starts a function level reset. Linux carries it out within the write: it wakes
+    /// the device, and restores configuration space.
     pub fn is_reset(self, offset: u64, data: &[u8]) -> bool {
         let starts = |(at, bit): &(usize, u8)| {
             written(*at as u64, offset, data).is_some_and(|byte| byte & bit != 0)
@@ -177,12 +178,17 @@ impl Reach {
     }
 
     /// What a reset by the VMM comes to (`VFIO_DEVICE_RESET`), which Linux carries out like one by
-    /// the guest: it restores configuration space.
+    /// the guest: it wakes the device, and restores configuration space.
     pub fn on_reset(self) -> ReachChange {
         self.through_reset(self)
     }
 
     fn through_reset(self, next: Self) -> ReachChange {
+        let awake = |(register, control): (usize, u16)| (register, control & !POWER_STATE);
+        let next = Self {
+            power: next.power.map(awake),
+            ..next
+        };
         let when = |has: Option<Cause>, event| has.is_none().then_some(event);
         ReachChange {
             before: when(self.missing(), ReachEvent::Revoked(Cause::Reset)),

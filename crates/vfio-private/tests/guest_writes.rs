@@ -48,7 +48,7 @@ fn config(msi: u16, resets: u8) -> Vec<u8> {
         .put(MSI + 2, &msi.to_le_bytes())
         .msix(MSIX, 5, 3, 0x803)
         .put(EXPRESS + 7, &[resets & 0x10])
-        .put(ADVANCED + 3, &[resets & 2])
+        .put(ADVANCED + 3, &[resets & 3])
         .0
 }
 
@@ -136,6 +136,7 @@ proptest! {
         writes in writes(),
     ) {
         let config = config(msi, resets);
+        let has_resets = (resets & 0x10 != 0, resets & 3 == 3);
         let mut guest = GuestConfig::new(&config, &bars()).unwrap();
         let mut vmm = Vmm::default();
         let (mut raw, mut device) = (vec![0; 256], config);
@@ -162,12 +163,21 @@ proptest! {
                 .filter(|(at, _)| !matches!(at.wrapping_sub(MSIX as u64), 2 | 3) && !is_msi(*at))
                 .collect();
             prop_assert_eq!(&forwarded, &due);
+            let is_reset = |at: usize, bit: u8| {
+                let mut written = forwarded.iter().filter(|(to, _)| *to == at as u64);
+                written.any(|(_, byte)| byte & bit != 0)
+            };
+            let wakes = has_resets.0 && is_reset(EXPRESS + 9, 0x80)
+                || has_resets.1 && is_reset(ADVANCED + 4, 1);
             for (at, byte) in forwarded {
                 if let Some(register) = device.get_mut(usize::try_from(at).unwrap()) {
                     *register = byte;
                 }
             }
 
+            if wakes {
+                device[POWER + 4] &= !3;
+            }
             let asleep = device[POWER + 4] & 3 == 3;
             let in_reach = device[4] & 2 != 0 && !asleep;
             prop_assert_eq!(vmm.in_reach, in_reach);

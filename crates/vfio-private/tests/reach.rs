@@ -107,7 +107,7 @@ proptest! {
 fn with_resets(id: u8, capable: usize) -> Reach {
     let mut config = config();
     (config[POWER + 1], config[0x40]) = (0x40, id);
-    config[0x40 + capable] = 0x12;
+    config[0x40 + capable] = 0x13;
     Reach::of(&config).unwrap()
 }
 
@@ -131,6 +131,11 @@ fn a_reset_revokes_before_and_restores_after() {
         assert_eq!((change.before, change.after), (None, None));
         let on = off.next.on_write(4, &[2]);
         assert_eq!((on.before, on.after), (None, restored));
+        // One that sleeps wakes.
+        let asleep = reach.on_write(POWER as u64 + 4, &[3]).next;
+        let change = asleep.on_reset();
+        assert_eq!((change.before, change.after), (None, restored));
+        assert_eq!(change.next, reach);
         // A device that cannot be reset is not.
         let unable = with_resets(id, 0x20);
         assert!(!unable.is_reset(offset, &[bit]));

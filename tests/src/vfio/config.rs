@@ -22,6 +22,15 @@ fn guest(device: &Device) -> Result<(GuestConfig, Vec<Bar>), String> {
     Ok((guest, bars))
 }
 
+/// Where a capability is.
+fn capability(device: &Device, id: u8) -> Result<Option<u64>, String> {
+    let config = device.config_space().map_err(at("configuration space"))?;
+    let chain = ConfigSpace::new(&config).and_then(ConfigSpace::capabilities);
+    let chain = chain.map_err(at("configuration space"))?;
+    let found = chain.iter().find(|capability| capability.id == id);
+    Ok(found.map(|capability| capability.offset.into()))
+}
+
 /// The kernel emulates BARs as well: both answer the same to all ones.
 pub(super) fn sizes_are_the_kernels(device: &Device) -> Result<(), String> {
     let (mut guest, bars) = guest(device)?;
@@ -65,7 +74,7 @@ pub(super) fn sizes_are_the_kernels(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// What a reset leaves is what was foreseen.
+/// What a reset leaves is what was foreseen, also of a device that sleeps.
 pub(super) fn resets_are_foreseen(device: &Device) -> Result<(), String> {
     regions::bars(device)?;
     let reach = || device.reach().map_err(at("reach"));
@@ -81,6 +90,17 @@ pub(super) fn resets_are_foreseen(device: &Device) -> Result<(), String> {
     }
     device.reset().map_err(at("a reset"))?;
     same("reach", reach()?, change.next)?;
+    let power = capability(device, 1)?;
+    if let Some(power) = power {
+        let slept = device.write_config(power + 4, &[3, 0]);
+        slept.map_err(at("sleep"))?;
+        same("asleep", reach()?.missing(), Some(Cause::Asleep))?;
+        let change = reach()?.on_reset();
+        let due = (None, Some(ReachEvent::Restored));
+        same("events", (change.before, change.after), due)?;
+        device.reset().map_err(at("a reset"))?;
+        same("reach", reach()?, change.next)?;
+    }
     let (mut guest, _) = guest(device)?;
     let config = device.config_space().map_err(at("configuration space"))?;
     same("effects", guest.observe(&config), Ok(Vec::new()))
@@ -103,11 +123,8 @@ pub(super) fn guests_reset_is_foreseen(device: &Device) -> Result<(), String> {
     let set = mapping.read::<u32>(NVME_CONFIGURATION);
     same("the register", set, Ok(0x46_0000))?;
 
-    let config = device.config_space().map_err(at("configuration space"))?;
-    let chain = ConfigSpace::new(&config).and_then(ConfigSpace::capabilities);
-    let chain = chain.map_err(at("configuration space"))?;
-    let express = chain.iter().find(|capability| capability.id == 0x10);
-    let control = u64::from(express.ok_or("no PCI Express")?.offset) + 8;
+    let express = capability(device, 0x10)?;
+    let control = express.ok_or("no PCI Express")? + 8;
     let effects = guest.write(control, &[0x10, 0xa8]);
     let [
         ConfigEffect::Reach(ReachEvent::Revoked(Cause::Reset)),
