@@ -2,6 +2,7 @@
 //! Every statement of `src/conformance` on every simulated KVM that has what
 //! it needs. The same statements on the real one are hardware tests.
 
+use kvm_slots::AbiProfile;
 use kvm_slots::sim::{KernelVersion, SimConfig, VmType};
 use libtest_mimic::{Arguments, Trial};
 use tests::conformance::{Statement, all};
@@ -56,8 +57,9 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::ManualProtect | Need::DirtyRing => true,
         Need::NoPreFault => config.kernel < KernelVersion::V6_12,
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
+        Need::HostlessSlots => config.abi != AbiProfile::None,
         // No device is simulated.
-        Need::VfioWay(_) | Need::Vfio(_) | Need::HostlessSlots => false,
+        Need::VfioWay(_) | Need::Vfio(_) => false,
     };
     statement.needs.iter().copied().find(|need| !has(*need))
 }

@@ -37,7 +37,7 @@ pub enum Need {
     /// A released kernel: no memslots without a host address. A patched one
     /// is told by its name, because what would find out is itself under test.
     NoHostlessSlots,
-    /// The kernel has memslots without a host address.
+    /// A kernel patched to have memslots without a host address.
     HostlessSlots,
     /// Dirty logs that are cleared by calls of their own.
     ManualProtect,
@@ -136,16 +136,13 @@ impl Host {
                 Ok(true) => Some("this KVM emulates every instruction of the guest".into()),
                 Err(why) => Some(why.clone()),
             },
-            Need::HostlessSlots => match self.kernel.contains("private-mmio") {
-                true => None,
-                false => Some(format!(
-                    "{} has no memslots without a host address",
-                    self.kernel
-                )),
-            },
             Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,
+            },
+            Need::HostlessSlots => match self.kernel.contains("private-mmio") {
+                true => None,
+                false => Some(format!("{} is not patched to have them", self.kernel)),
             },
             Need::ManualProtect if dirty.manual_protect == ManualProtect::all() => None,
             Need::ManualProtect => Some(format!(

@@ -51,6 +51,9 @@ enum Command {
         /// real and on the simulated KVM. Without it: 200 000.
         #[arg(long, value_name = "N")]
         differential_ops: Option<u64>,
+        /// Run only tests with this text in their names. No blanks.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
         /// Write the report to this file, not to target/hw-test/report.html.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
             env,
             json,
             differential_ops,
+            only,
             html,
             offline,
         } => hw_test::run(&hw_test::Wish {
@@ -115,6 +119,7 @@ fn main() -> ExitCode {
             html,
             offline,
             differential_ops,
+            only,
         }),
         Command::Lab { command } => lab::run(&command),
         Command::Bench => bench::run(),

@@ -48,8 +48,8 @@ pub enum AbiProfile {
 }
 
 impl AbiProfile {
-    /// [`AbiProfile::FdOffset`] with the flag bit that this project's own
-    /// simulated kernels use.
+    /// [`AbiProfile::FdOffset`] with the flag bit of this project's own kernel
+    /// patch, `KVM_MEM_BACKING_FD`, which its simulated kernels use too.
     pub const FD_OFFSET_BIT_4: Self = Self::FdOffset { flag: 1 << 4 };
 
     /// [`AbiProfile::RfcDmaBuf`] with the flag bit of the RFCs.

@@ -233,7 +233,9 @@ mod vm;
 
 pub use abi::{AbiProfile, ParseAbiError, Unsupported};
 pub use apply::{Applied, ApplyError, NotUndone, apply, apply_with, undo, undo_with};
-pub use caps::{Capabilities, KVM_CAP_GUEST_MEMFD_FLAGS};
+pub use caps::{
+    Capabilities, KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEM_BACKING_FD,
+};
 #[cfg(feature = "memory-model")]
 pub use convert::ModelPages;
 pub use convert::{

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use common::region::private_vm;
 use common::{ABI, PAGE, able, device, file, logged, range, readonly};
-use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
+use kvm_slots::sim::{
+    GuestFault, KernelVersion, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, SimConfig, SimVm,
+};
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, PlanError,
     SlotListener, SlotRange, SlotTable, StepError, Unsupported, Vm, apply, plan,
@@ -94,10 +96,21 @@ fn the_guest_reaches_the_devices_file_by_every_profile() {
         let shared = file.try_clone().map(File::from).unwrap();
         shared.write_all_at(&[1, 2, 3, 4], PAGE + 8).unwrap();
         let mut seen = [0; 4];
-        vm.guest_load(0x9008, &mut seen, &mut NoExits).unwrap();
-        assert_eq!(seen, [1, 2, 3, 4], "{abi}");
+        let before = vm.guest_load(0x9008, &mut seen, &mut NoExits);
+        // There the guest's access is a private one, and the page is not.
+        let unaccepted = GuestFault::Memory {
+            flags: MEMORY_EXIT_FLAG_PRIVATE,
+            gpa: 0x9000,
+            size: PAGE,
+        };
+        match abi {
+            AbiProfile::FdOffset { .. } => assert_eq!(before, Err(unaccepted)),
+            _ => assert_eq!((before, seen), (Ok(()), [1, 2, 3, 4]), "{abi}"),
+        }
         vm.set_memory_attributes(0x8000, 2 * PAGE, MEMORY_ATTRIBUTE_PRIVATE)
             .unwrap();
+        vm.guest_load(0x9008, &mut seen, &mut NoExits).unwrap();
+        assert_eq!(seen, [1, 2, 3, 4], "{abi}");
         vm.guest_store(0x8010, &[7; 4], &mut NoExits).unwrap();
         shared.read_exact_at(&mut seen, 0x10).unwrap();
         assert_eq!(seen, [7; 4], "{abi}");

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use common::guest::{Guest, MMIO};
 use common::pages::Pages;
+use common::region::device_page;
 use common::{ABI, PAGE};
 use kvm_bindings::KVM_MEM_READONLY;
 use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig, SimVm};
-use kvm_slots::{Errno, GuestMemfdFlags};
+use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 const NONE: [&str; 0] = [];
 
@@ -190,10 +191,21 @@ fn a_revoked_dma_buf_fails_the_vcpu_until_it_is_back() {
     guest.store(0x1000, b"registers").unwrap();
 
     guest.vm().set_revoked(dma_buf.as_fd(), true).unwrap();
-    let failed = GuestFault::Failed(Errno::EIO);
-    assert_eq!(guest.load::<9>(0x1000), Err(failed));
-    assert_eq!(guest.store(0x1000, &[0]), Err(failed));
+    let revoked = GuestFault::Revoked {
+        flags: 0,
+        gpa: 0x1000,
+        size: PAGE,
+    };
+    assert_eq!(guest.load::<9>(0x1000), Err(revoked));
+    assert_eq!(guest.store(0x1ff8, &[0]), Err(revoked));
     assert_eq!(guest.exits(), NONE);
+    // Nothing can be attached to it meanwhile.
+    let mut region = device_page(1, 0x8000, &dma_buf);
+    // SAFETY: the slot has no memory of this process.
+    let set = |region| unsafe { guest.vm().set_user_memory_region2(&region) };
+    assert_eq!(set(region), Err(Errno::ENODEV));
+    region.pad2[0] = PAGE;
+    assert_eq!(set(region), Err(Errno::EINVAL));
 
     guest.vm().set_revoked(dma_buf.as_fd(), false).unwrap();
     assert_eq!(&guest.load::<9>(0x1000).unwrap(), b"registers");

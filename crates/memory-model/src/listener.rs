@@ -21,6 +21,9 @@ pub struct Update<'a, H> {
     pub global_logging: GlobalLogging,
     /// The ioeventfds and coalesced ranges that differ.
     pub attachments: &'a AttachmentDiff,
+    /// The pages that are private, before and after alike: a change of the
+    /// view leaves them so, whatever memory comes there.
+    pub private: &'a PageSet,
 }
 
 /// Follows an address space.

@@ -166,6 +166,7 @@ impl<H> MemoryModel<H> {
                 diff: &diff,
                 global_logging,
                 attachments: &attachments,
+                private: self.private(space),
             };
             listener.prepare(&update)?;
             listener.commit(&update);

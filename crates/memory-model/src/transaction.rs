@@ -202,7 +202,7 @@ impl<'m, H> Transaction<'m, H> {
             }
         }
         for (change, listener) in self.listeners(&changes) {
-            listener.commit(&change.update());
+            listener.commit(&change.update(self.model));
         }
         self.undo.clear();
         Ok(())
@@ -268,12 +268,12 @@ impl<'m, H> Transaction<'m, H> {
     /// Has every listener prepare; if one refuses, those before it go back.
     fn prepare(&self, changes: &[Change<H>]) -> Result<(), CommitError> {
         for (prepared, (change, listener)) in self.listeners(changes).enumerate() {
-            if let Err(source) = listener.prepare(&change.update()) {
+            if let Err(source) = listener.prepare(&change.update(self.model)) {
                 let earlier = self.listeners(changes).take(prepared);
                 return Err(CommitError::Refused {
                     listener: listener.name().to_string(),
                     source,
-                    not_undone: go_back(earlier.collect()),
+                    not_undone: go_back(self.model, earlier.collect()),
                 });
             }
         }
@@ -293,9 +293,12 @@ impl<'m, H> Transaction<'m, H> {
 }
 
 /// Has listeners go back, the last to prepare first; says who could not.
-fn go_back<H>(prepared: Vec<(&Change<H>, &dyn Listener<H>)>) -> Vec<NotUndone> {
+fn go_back<H>(
+    model: &MemoryModel<H>,
+    prepared: Vec<(&Change<H>, &dyn Listener<H>)>,
+) -> Vec<NotUndone> {
     let aborted = prepared.into_iter().rev().filter_map(|(change, listener)| {
-        let source = listener.abort(&change.update()).err()?;
+        let source = listener.abort(&change.update(model)).err()?;
         let listener = listener.name().to_string();
         Some(NotUndone { listener, source })
     });
@@ -319,7 +322,7 @@ struct Change<H> {
 }
 
 impl<H> Change<H> {
-    fn update(&self) -> Update<'_, H> {
+    fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
         Update {
             space: self.space,
             old: &self.old,
@@ -327,6 +330,7 @@ impl<H> Change<H> {
             diff: &self.diff,
             global_logging: self.global_logging,
             attachments: &self.attachments,
+            private: model.private(self.space),
         }
     }
 }

@@ -4,7 +4,10 @@
 mod common;
 
 use common::{Machine, bytes, guest_memfd_ram, host, private_mmio, ram};
-use memory_model::{GuestMemfdSides, PageState, Region, StateError};
+use memory_model::{
+    AddrRange, GuestMemfdSides, Listener, ListenerError, PageState, Region, StateError, Update,
+};
+use std::sync::{Arc, Mutex};
 
 const BAR: u64 = 0xe000_0000;
 const SIZE: u64 = 0x4000;
@@ -128,4 +131,34 @@ fn a_page_stays_private_while_nothing_is_there() {
     assert!(matches!(refused, Err(StateError::WrongKind { .. })));
     let rest = bytes(BAR + 0x2000, 0x2000);
     assert!(model.private(space).iter().eq([rest]));
+}
+
+/// The private pages that it was told of last.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<AddrRange>>);
+
+impl Listener<()> for Told {
+    fn name(&self) -> &str {
+        "told"
+    }
+
+    fn prepare(&self, update: &Update<'_, ()>) -> Result<(), ListenerError> {
+        *self.0.lock().unwrap() = update.private.iter().collect();
+        Ok(())
+    }
+}
+
+#[test]
+fn listeners_are_told_which_pages_are_private() {
+    let mut m = machine();
+    let (space, told) = (m.space, Arc::new(Told::default()));
+    let page = |n: u64| bytes(BAR + n * 0x1000, 0x1000);
+    let set = m.model.set_page_state(space, page(1), PageState::Private);
+    set.unwrap();
+    m.model.add_listener(space, 0, told.clone()).unwrap();
+    assert_eq!(*told.0.lock().unwrap(), [page(1)]);
+    let set = m.model.set_page_state(space, page(2), PageState::Private);
+    set.unwrap();
+    m.put(ram("more", 0x1000), 0x10_0000);
+    assert_eq!(*told.0.lock().unwrap(), [bytes(BAR + 0x1000, 0x2000)]);
 }

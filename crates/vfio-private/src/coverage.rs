@@ -8,7 +8,7 @@ use crate::span::Span;
 ///
 /// Its memory follows the number of spans it was made from, never their size: a BAR of 2^40 bytes
 /// costs what one of 2^12 bytes does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Coverage(Vec<Span>);
 
 impl Coverage {
@@ -61,13 +61,20 @@ impl Coverage {
             .filter(|span| span.overlaps(window))
     }
 
+    /// The parts of `whole` that are in the set, in ascending order.
+    pub(crate) fn within(&self, whole: Span) -> impl Iterator<Item = Span> {
+        let first = self.0.partition_point(|span| span.end() <= whole.offset());
+        let from_there = self.0[first..].iter();
+        from_there.map_while(move |span| span.intersection(whole))
+    }
+
     /// The bytes of `whole` that are not in the set.
     pub(crate) fn complement_in(&self, whole: Span) -> Self {
-        let mut gaps = Vec::with_capacity(self.0.len() + 1);
+        let mut gaps = Vec::new();
         let mut from = whole.offset();
-        for span in self.spans() {
-            gaps.extend(Span::between(from, span.offset().min(whole.end())));
-            from = from.max(span.end());
+        for span in self.within(whole) {
+            gaps.extend(Span::between(from, span.offset()));
+            from = span.end();
         }
         gaps.extend(Span::between(from, whole.end()));
         Self(gaps)

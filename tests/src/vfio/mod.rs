@@ -5,7 +5,12 @@
 pub mod bars;
 mod config;
 pub mod data_sheets;
+mod dma;
+mod dma_convert;
+mod dma_peer;
+mod edu;
 mod guest;
+mod hostless;
 mod interrupts;
 mod messages;
 pub(crate) mod regions;
@@ -251,15 +256,37 @@ const IN_GUEST: [(Model, &str, Body); 5] = [
     ),
 ];
 
+/// On one, with a guest whose memslots have no host address.
+const HOSTLESS: [(Model, &str, Body); 3] = [
+    (
+        Model::Edu,
+        "a_guest_reads_its_id_through_a_page_that_the_host_does_not_map",
+        hostless::reads_its_id,
+    ),
+    (
+        Model::Edu,
+        "an_access_before_acceptance_is_a_private_memory_fault_and_then_direct",
+        hostless::is_accepted,
+    ),
+    (
+        Model::Edu,
+        "without_decoding_the_guest_is_stopped_with_the_address_and_then_goes_on",
+        hostless::is_revoked,
+    ),
+];
+
 /// For each device and way: the way, the device; for tests with a guest also a
-/// KVM, and the device that others change places with.
-static NEEDS: [[Need; 4]; Model::ALL.len() * Way::ALL.len()] = {
-    let mut needs = [[Need::Kvm; 4]; Model::ALL.len() * Way::ALL.len()];
+/// KVM, and the device that others change places with; for those without host
+/// addresses also such slots, and private pages.
+static NEEDS: [[Need; 6]; Model::ALL.len() * Way::ALL.len()] = {
+    let mut needs = [[Need::Kvm; 6]; Model::ALL.len() * Way::ALL.len()];
     let mut at = 0;
     while at < needs.len() {
         needs[at][0] = Need::VfioWay(Way::ALL[at % Way::ALL.len()]);
         needs[at][1] = Need::Vfio(Model::ALL[at / Way::ALL.len()]);
         needs[at][3] = Need::Vfio(Model::Ivshmem);
+        needs[at][4] = Need::HostlessSlots;
+        needs[at][5] = Need::PrivatePages;
         at += 1;
     }
     needs
@@ -298,13 +325,16 @@ pub fn all() -> Vec<OnDevice> {
             add(name, without_kvm, run);
         }
         let ones = ON_ONE.map(|test| (without_kvm, test));
-        let in_guest = IN_GUEST.map(|test| (&needs[..], test));
-        for (needs, (of, name, run)) in ones.into_iter().chain(in_guest) {
+        let in_guest = IN_GUEST.map(|test| (&needs[..4], test));
+        let hostless = HOSTLESS.map(|test| (&needs[..], test));
+        let tests = ones.into_iter().chain(in_guest).chain(hostless);
+        for (needs, (of, name, run)) in tests {
             if of == model {
                 add(name, needs, run);
             }
         }
     }
+    tests.extend(dma::all());
     tests
 }
 

@@ -39,6 +39,8 @@ pub struct Wish {
     /// How many random operations a differential test makes; where it is not
     /// said, as many as are quick.
     pub differential_ops: Option<u64>,
+    /// What the names of the tests have in them.
+    pub only: String,
 }
 
 /// How many random operations are quick in an emulator.
@@ -72,7 +74,7 @@ fn report_on(wish: &Wish, limit: Option<Duration>) -> Result<Report, String> {
     let (jobs, unavailable) = jobs(&environments, network, limit, &folder)?;
     let prepared = start.elapsed().as_secs();
     let report = Report {
-        environments: run_jobs(jobs, wish.differential_ops)?,
+        environments: run_jobs(jobs, wish.differential_ops, &wish.only)?,
         unavailable,
     };
     println!("\n{}", table::text(&report));
@@ -146,7 +148,11 @@ fn jobs(
 
 /// Runs the jobs, as many at a time as there are processors; returns what came
 /// of them in their order.
-fn run_jobs(jobs: Vec<Job>, ops: Option<u64>) -> Result<Vec<report::Environment>, String> {
+fn run_jobs(
+    jobs: Vec<Job>,
+    ops: Option<u64>,
+    only: &str,
+) -> Result<Vec<report::Environment>, String> {
     let count = jobs.len();
     let workers = thread::available_parallelism()
         .map_or(1, usize::from)
@@ -159,7 +165,7 @@ fn run_jobs(jobs: Vec<Job>, ops: Option<u64>) -> Result<Vec<report::Environment>
                 loop {
                     let next = queue.lock().ok().and_then(|mut queue| queue.next());
                     let Some((number, job)) = next else { break };
-                    let result = run_job(&job, ops);
+                    let result = run_job(&job, ops, only);
                     if let Ok(mut done) = done.lock() {
                         done.push((number, result));
                     }
@@ -172,18 +178,24 @@ fn run_jobs(jobs: Vec<Job>, ops: Option<u64>) -> Result<Vec<report::Environment>
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn run_job(job: &Job, ops: Option<u64>) -> Result<report::Environment, String> {
+fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environment, String> {
     match job {
         Job::Host(name, program) => {
             let ops = ops.map(|n| ["--differential-ops".into(), n.to_string()]);
             let mut command = Command::new(program);
-            command.args(ops.into_iter().flatten());
+            command
+                .args(ops.into_iter().flatten())
+                .args(["--only", only]);
             session::on_host(name, command, Patience::USUAL)
         }
         Job::Booted(bootable, console) => {
             // What an earlier run wrote is no sign of this one.
             lab::cache::remove(console)?;
-            let mut command = bootable.command(Console::File(console, ops.unwrap_or(EMULATED_OPS)));
+            let mut command = bootable.command(Console::File {
+                path: console,
+                operations: ops.unwrap_or(EMULATED_OPS),
+                only,
+            });
             session::booted(bootable.name(), &mut command, console, Patience::USUAL)
         }
     }

@@ -35,10 +35,16 @@ const MEMORY: &str = "1024";
 /// Where the first serial port goes, and what is run.
 #[derive(Clone, Copy, Debug)]
 pub enum Console<'a> {
-    /// The tests run; the console goes to this file, and the second port, with
-    /// the results, to standard output. Differential tests make so many random
-    /// operations.
-    File(&'a Path, u64),
+    /// The tests run; the second port, with the results, goes to standard
+    /// output.
+    File {
+        /// Where the console goes.
+        path: &'a Path,
+        /// How many random operations differential tests make.
+        operations: u64,
+        /// What the names of the tests have in them; no blanks.
+        only: &'a str,
+    },
     /// A command runs; the console goes to this file, what the command prints
     /// to standard output.
     Command(&'a Path),
@@ -65,8 +71,15 @@ pub fn command(
         architecture.serial[0], architecture.parameters
     );
     match console {
-        Console::File(path, operations) => {
+        Console::File {
+            path,
+            operations,
+            only,
+        } => {
             parameters += &format!(" lab.operations={operations}");
+            if !only.is_empty() {
+                parameters += &format!(" lab.only={only}");
+            }
             to_file(&mut command, path);
         }
         Console::Command(path) => to_file(&mut command, path),
@@ -118,7 +131,12 @@ mod tests {
             busybox: "busybox".into(),
         };
         let place = Path::new("console.log");
-        let command = command(&X86_64, &ready, Path::new("ramfs"), Console::File(place, 7));
+        let console = Console::File {
+            path: place,
+            operations: 7,
+            only: "this",
+        };
+        let command = command(&X86_64, &ready, Path::new("ramfs"), console);
         let words: Vec<String> = command
             .get_args()
             .map(|word| word.to_string_lossy().into_owned())
@@ -132,7 +150,8 @@ mod tests {
             "-serial file:console.log -serial stdio"
         );
         let last = words.last().expect("parameters");
-        assert!(last.contains("panic=-1") && last.contains("lab.operations=7"));
+        assert!(last.contains("panic=-1"));
+        assert!(last.ends_with("lab.operations=7 lab.only=this"), "{last}");
     }
 
     #[test]

@@ -225,12 +225,26 @@ fn configure(recipe: Recipe, tree: &Path) -> Result<(), String> {
 
 /// The recipe's options, the suffix among them.
 fn configuration(recipe: Recipe) -> Result<String, String> {
-    let path = folder().join(recipe.config);
-    let text = fs::read_to_string(&path).map_err(|e| cache::at(&path, &e))?;
+    let mut options = String::new();
+    for config in recipe.configs {
+        let path = folder().join(config);
+        let text = fs::read_to_string(&path).map_err(|e| cache::at(&path, &e))?;
+        options = format!("{}{text}\n", without(&options, &text));
+    }
     Ok(format!(
-        "{text}\nCONFIG_LOCALVERSION=\"{}\"\n",
+        "{options}CONFIG_LOCALVERSION=\"{}\"\n",
         recipe.suffix
     ))
+}
+
+/// The lines of `options`, but for options that `later` sets anew: what of them
+/// would get lost is none of anybody's business.
+fn without(options: &str, later: &str) -> String {
+    let name = |line: &str| Some(line.split_once('=')?.0.to_string());
+    let anew: Vec<String> = later.lines().filter_map(name).collect();
+    let lines = options.lines();
+    let kept = lines.filter(|line| name(line).is_none_or(|name| !anew.contains(&name)));
+    kept.map(|line| format!("{line}\n")).collect()
 }
 
 /// The recipe's patches, in the order of their names.
@@ -269,6 +283,13 @@ mod tests {
         let wanted = "# words\nCONFIG_KVM=y\nCONFIG_NEW=y\nCONFIG_DEBUG=n\nCONFIG_OLD=n\n";
         let got = "CONFIG_KVM=y\n# CONFIG_NEW is not set\nCONFIG_OLD=y\n";
         assert_eq!(lost(wanted, got), ["CONFIG_NEW=y", "CONFIG_OLD=n"]);
+    }
+
+    #[test]
+    fn an_option_that_is_set_anew_is_not_looked_for_as_it_was() {
+        let options = "# words\nCONFIG_A=n\nCONFIG_AB=y\n";
+        assert_eq!(without(options, "CONFIG_A=y\n"), "# words\nCONFIG_AB=y\n");
+        assert_eq!(without(options, "# CONFIG_A\n"), options);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub struct Environment {
     pub name: &'static str,
     /// What it runs.
     pub kernel: Kernel,
+    /// Whether it is meant where no name is given.
+    pub by_default: bool,
 }
 
 /// Where an environment's kernel comes from.
@@ -27,8 +29,9 @@ pub enum Kernel {
 pub struct Recipe {
     /// The line of the source package, such as `7.3`.
     pub line: &'static str,
-    /// What is set on top of `make tinyconfig`: a file of `xtask/lab`.
-    pub config: &'static str,
+    /// What is set on top of `make tinyconfig`: files of `xtask/lab`, of which
+    /// later ones win.
+    pub configs: &'static [&'static str],
     /// A folder of `xtask/lab` whose `*.patch` files are applied by name.
     pub patches: Option<&'static str>,
     /// What the kernel's release ends with, so that tests can tell it.
@@ -36,33 +39,53 @@ pub struct Recipe {
 }
 
 /// All environments, in the order of reports.
-pub const ENVIRONMENTS: [Environment; 5] = [
-    Environment {
-        name: "host",
-        kernel: Kernel::Host,
-    },
-    Environment {
-        name: "debian-6.1",
-        kernel: Kernel::Packaged("6.1"),
-    },
-    Environment {
-        name: "debian-6.12",
-        kernel: Kernel::Packaged("6.12"),
-    },
-    Environment {
-        name: "debian-7.3",
-        kernel: Kernel::Packaged("7.3"),
-    },
-    Environment {
-        name: "lab-7.3",
-        kernel: Kernel::Built(Recipe {
+pub const ENVIRONMENTS: [Environment; 7] = [
+    Environment::new("host", Kernel::Host),
+    Environment::new("debian-6.1", Kernel::Packaged("6.1")),
+    Environment::new("debian-6.12", Kernel::Packaged("6.12")),
+    Environment::new("debian-7.3", Kernel::Packaged("7.3")),
+    Environment::new(
+        "lab-7.3",
+        Kernel::Built(Recipe {
             line: "7.3",
-            config: "kernel-7.3.config",
+            configs: &["kernel-7.3.config"],
             patches: None,
             suffix: "-lab",
         }),
+    ),
+    Environment::new(
+        "lab-7.3-private-mmio",
+        Kernel::Built(Recipe {
+            line: "7.3",
+            configs: &["kernel-7.3.config", "private-mmio.config"],
+            patches: Some("private-mmio"),
+            suffix: "-lab-private-mmio",
+        }),
+    ),
+    Environment {
+        // Several times as slow as the others.
+        by_default: false,
+        ..Environment::new(
+            "lab-7.3-private-mmio-debug",
+            Kernel::Built(Recipe {
+                line: "7.3",
+                configs: &["kernel-7.3.config", "private-mmio.config", "debug.config"],
+                patches: Some("private-mmio"),
+                suffix: "-lab-private-mmio-debug",
+            }),
+        )
     },
 ];
+
+impl Environment {
+    const fn new(name: &'static str, kernel: Kernel) -> Self {
+        Self {
+            name,
+            kernel,
+            by_default: true,
+        }
+    }
+}
 
 /// The environment of that name.
 ///
@@ -79,13 +102,14 @@ pub fn find(name: &str) -> Result<Environment, String> {
     })
 }
 
-/// The environments of these names, each once, or all where none is given.
+/// The environments of these names, each once, or those that are meant where
+/// none is given.
 ///
 /// # Errors
 /// A name that none has.
 pub fn select(names: &[String]) -> Result<Vec<Environment>, String> {
     match names.is_empty() {
-        true => Ok(ENVIRONMENTS.to_vec()),
+        true => Ok(ENVIRONMENTS.into_iter().filter(|e| e.by_default).collect()),
         false => {
             let mut selected = Vec::new();
             for name in names {
@@ -158,11 +182,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_selects_all_environments_and_each_can_be_found() {
-        let all = select(&[]).expect("all of them");
-        assert_eq!(all.len(), ENVIRONMENTS.len());
-        for environment in all {
+    fn no_name_selects_all_but_the_slow_environments_and_each_can_be_found() {
+        let selected = select(&[]).expect("most of them");
+        for environment in ENVIRONMENTS {
             assert_eq!(find(environment.name), Ok(environment));
+            let is_slow = environment.name.ends_with("-debug");
+            assert_eq!(selected.contains(&environment), !is_slow);
+            let name = environment.name.to_string();
+            assert_eq!(select(&[name]), Ok(vec![environment]));
         }
     }
 

@@ -48,7 +48,7 @@ pub enum LabCommand {
     /// Building a kernel takes minutes; an interrupted build goes on where it
     /// was.
     Build {
-        /// Which; all where there is none.
+        /// Which; all but the slow ones where there is none.
         #[arg(value_name = "ENV")]
         names: Vec<String>,
     },
@@ -161,7 +161,7 @@ fn list() -> Result<(), String> {
                 None => format!("not made yet: cargo xtask lab build {name}"),
             },
         };
-        println!("{name:<14} {state}");
+        println!("{name:<26} {state}");
     }
     let mebibytes = cache::size(&root) >> 20;
     println!("\n{mebibytes} MiB in {}", root.display());
@@ -187,9 +187,9 @@ fn build_named(names: &[String]) -> Result<(), String> {
             continue;
         }
         match lab.ready(environment) {
-            Ok(ready) => println!("{:<14} ready: {}", environment.name, ready.origin),
+            Ok(ready) => println!("{:<26} ready: {}", environment.name, ready.origin),
             Err(error) => {
-                println!("{:<14} {error}", environment.name);
+                println!("{:<26} {error}", environment.name);
                 failed.push(environment.name);
             }
         }

@@ -213,7 +213,7 @@ impl<V: Vm> Engine<V> {
     }
 
     fn prepare(&self, plan: &ConversionPlan, attributes: bool) -> Result<(), Failed> {
-        let Some(change) = change(plan.to, &plan.stretches) else {
+        let Some(change) = change(plan.to, &plan.stretches, &plan.bare) else {
             return Ok(());
         };
         for (prepared, listener) in self.listeners.iter().enumerate() {
@@ -252,7 +252,7 @@ impl<V: Vm> Engine<V> {
             converted.bytes += range.size();
         }
         accept(pages, plan.to, &plan.stretches);
-        let Some(change) = change(plan.to, &plan.stretches) else {
+        let Some(change) = change(plan.to, &plan.stretches, &plan.bare) else {
             return;
         };
         for listener in &self.listeners {
@@ -292,9 +292,13 @@ impl<V: Vm> Engine<V> {
         let prepared = &self.listeners[..got.prepared];
         // Devices leave before the guest's pages become private again.
         if plan.to == PageState::Shared {
-            abort(prepared, plan.to, &plan.stretches, not_undone);
+            abort(
+                prepared,
+                change(plan.to, &plan.stretches, &plan.bare),
+                not_undone,
+            );
         }
-        let (mut back, mut kept) = (Vec::new(), Vec::new());
+        let (mut back, mut kept, mut kept_bare) = (Vec::new(), Vec::new(), Vec::new());
         for stretch in &plan.stretches {
             match self.attributes_back(pages, stretch.range, plan.to, got, not_undone) {
                 true => back.push(*stretch),
@@ -302,13 +306,15 @@ impl<V: Vm> Engine<V> {
             }
         }
         for &range in &plan.bare {
-            self.attributes_back(pages, range, plan.to, got, not_undone);
+            if !self.attributes_back(pages, range, plan.to, got, not_undone) {
+                kept_bare.push(range);
+            }
         }
         if plan.to == PageState::Private {
-            abort(prepared, plan.to, &back, not_undone);
+            abort(prepared, change(plan.to, &back, &[]), not_undone);
         }
         accept(pages, plan.to, &kept);
-        let Some(change) = change(plan.to, &kept) else {
+        let Some(change) = change(plan.to, &kept, &kept_bare) else {
             return;
         };
         for listener in &self.listeners {
@@ -366,19 +372,25 @@ fn accept(pages: &mut impl GuestPages, to: PageState, stretches: &[Stretch]) {
 }
 
 /// What listeners are told; `None` if there is nothing to tell.
-fn change(to: PageState, stretches: &[Stretch]) -> Option<Conversion<'_>> {
-    (!stretches.is_empty()).then_some(Conversion { to, stretches })
+fn change<'a>(
+    to: PageState,
+    stretches: &'a [Stretch],
+    bare: &'a [PageRange],
+) -> Option<Conversion<'a>> {
+    let any = !stretches.is_empty() || !bare.is_empty();
+    any.then_some(Conversion {
+        to,
+        stretches,
+        bare,
+    })
 }
 
 fn abort(
     prepared: &[Arc<dyn ConversionListener>],
-    to: PageState,
-    stretches: &[Stretch],
+    change: Option<Conversion<'_>>,
     not_undone: &mut NotConvertedBack,
 ) {
-    let Some(change) = change(to, stretches) else {
-        return;
-    };
+    let Some(change) = change else { return };
     for listener in prepared.iter().rev() {
         if let Err(error) = listener.abort(&change) {
             not_undone.add_listener(listener.name(), error);

@@ -18,6 +18,10 @@ pub struct Conversion<'a> {
     /// [`Stretch::host`] is where the host has the shared ones; private MMIO
     /// has no such place, and a mapper for DMA passes over it.
     pub stretches: &'a [Stretch],
+    /// The pages that become shared and have no private side now, by address: a
+    /// hole, or other memory that came to where pages were private. A mapper
+    /// for DMA that knows that memory maps it from here on.
+    pub bare: &'a [PageRange],
 }
 
 /// Follows conversions.

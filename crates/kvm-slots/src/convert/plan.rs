@@ -23,8 +23,8 @@ pub struct ConversionPlan {
     /// changed before. Their other side is stale already, and one call frees
     /// it all.
     pub stale: Vec<Stretch>,
-    /// The pages that become shared and have no memory now: it was taken away
-    /// while they were private.
+    /// The pages that become shared and have no memory with a private side now:
+    /// it was taken away while they were private.
     pub bare: Vec<PageRange>,
     /// What of the request this plan does not reach.
     pub rest: Option<PageRange>,

@@ -7,7 +7,7 @@
 //! one is written, KVM emulates the whole instruction: by way of host
 //! addresses alone, and page by page; what it cannot reach so is an exit.
 
-use super::memslots::{PAGE, Serves, SimSlot};
+use super::memslots::{On, PAGE, Serves, SimSlot};
 use super::mmio_entries::Entry;
 use super::reach::Bytes;
 use super::{SimVm, State};
@@ -25,6 +25,18 @@ pub enum GuestFault {
     /// `KVM_EXIT_MEMORY_FAULT`: the VMM can resolve it, by a conversion.
     #[error("memory fault at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
     Memory {
+        /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
+        flags: u64,
+        /// The page's guest-physical address.
+        gpa: u64,
+        /// The page's size in bytes.
+        size: u64,
+    },
+    /// `KVM_RUN` fails with ENODEV, and tells where: the device behind a slot
+    /// without a host address does not answer. The same access may succeed when
+    /// it does again; no conversion helps.
+    #[error("no device answers at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
+    Revoked {
         /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
         flags: u64,
         /// The page's guest-physical address.
@@ -150,14 +162,19 @@ impl State {
     /// What an access comes to, by the entry that it meets or else by KVM.
     fn enter(&mut self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let page = gpa & !(PAGE - 1);
+        let slot = self.memslots.find(gpa);
         match self.mmio_entries.at(page) {
             Entry::Valid => Ok(Reached::Emulated),
             // To the processor it is a shared access.
-            Entry::Stale if self.private.contains(&page) => Err(GuestFault::Memory {
-                flags: 0,
-                gpa: page,
-                size: PAGE,
-            }),
+            Entry::Stale
+                if self.private.contains(&page) && !slot.is_some_and(SimSlot::is_private_only) =>
+            {
+                Err(GuestFault::Memory {
+                    flags: 0,
+                    gpa: page,
+                    size: PAGE,
+                })
+            }
             Entry::Stale | Entry::None => self.fault(gpa, store),
         }
     }
@@ -183,12 +200,13 @@ impl State {
 
     /// What the processor finds at `gpa`.
     fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
-        let page = gpa & !(PAGE - 1);
+        let (page, size) = (gpa & !(PAGE - 1), PAGE);
         let private = self.private.contains(&page);
+        let flags = if private { MEMORY_EXIT_FLAG_PRIVATE } else { 0 };
         let memory_fault = GuestFault::Memory {
-            flags: if private { MEMORY_EXIT_FLAG_PRIVATE } else { 0 },
+            flags,
             gpa: page,
-            size: PAGE,
+            size,
         };
         let Some(slot) = self.pushed.find(gpa).or(self.memslots.find(gpa)) else {
             // A private page without a slot is no MMIO.
@@ -201,12 +219,27 @@ impl State {
         if store && slot.is_readonly() && !private {
             return Ok(Reached::Emulated);
         }
+        if slot.is_private_only() && !private {
+            return Err(GuestFault::Memory {
+                flags: MEMORY_EXIT_FLAG_PRIVATE,
+                gpa: page,
+                size,
+            });
+        }
         let in_slot = gpa - slot.gpa;
         let file = slot.file.filter(|file| match file.serves {
             Serves::Private => private,
-            Serves::PrivateAndShared | Serves::Device => true,
+            Serves::PrivateAndShared | Serves::Device(_) => true,
         });
         match file {
+            Some(file) if self.files.is_revoked(file.id) => Err(match file.serves {
+                Serves::Device(On::FdOffset { .. }) => GuestFault::Revoked {
+                    flags,
+                    gpa: page,
+                    size,
+                },
+                _ => GuestFault::Failed(Errno::EIO),
+            }),
             Some(file) if self.files.get(file.id).is_some() => {
                 let bytes = Bytes::File(file.id, file.offset + in_slot);
                 Ok(Reached::Mapped(bytes))
@@ -224,7 +257,7 @@ impl State {
         for piece in pieces {
             let slot = self.memslots.find(piece.gpa);
             let slot = slot.filter(|slot| !(data.is_store() && slot.is_readonly()));
-            let host = slot.map(|slot| host_bytes(slot, piece.gpa));
+            let host = slot.and_then(|slot| host_bytes(slot, piece.gpa));
             let moved = host.is_some_and(|host| self.transfer(host, data, piece).is_ok());
             if !moved {
                 exits.push(piece.clone());
@@ -249,9 +282,12 @@ impl State {
     }
 }
 
-/// What the emulator takes for a slot's memory, whatever is behind the slot.
-fn host_bytes(slot: &SimSlot, gpa: u64) -> Bytes {
-    Bytes::Host(slot.userspace_addr + (gpa - slot.gpa))
+/// What the emulator takes for a slot's memory, whatever else is behind the slot.
+fn host_bytes(slot: &SimSlot, gpa: u64) -> Option<Bytes> {
+    match slot.file {
+        Some(file) if matches!(file.serves, Serves::Device(_)) => None,
+        _ => Some(Bytes::Host(slot.userspace_addr + (gpa - slot.gpa))),
+    }
 }
 
 /// Exits for a piece, a few bytes at a time.

@@ -92,6 +92,12 @@ impl Files {
         self.files.get(&id).filter(|file| !file.is_released())
     }
 
+    /// Whether it is a device's, and the device does not answer.
+    pub(super) fn is_revoked(&self, id: FileId) -> bool {
+        let file = self.files.get(&id);
+        file.is_some_and(|file| file.kind == FileKind::DmaBuf { revoked: true })
+    }
+
     pub(super) fn get_mut(&mut self, id: FileId) -> Option<&mut SimFile> {
         self.files.get_mut(&id)
     }

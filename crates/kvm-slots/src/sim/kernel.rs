@@ -12,7 +12,8 @@ use kvm_bindings::{
 
 use super::dirty_ring::MAX_BYTES;
 use crate::{
-    AbiProfile, GuestMemfdFlags, KVM_CAP_GUEST_MEMFD_FLAGS, MEMORY_ATTRIBUTE_PRIVATE, ManualProtect,
+    AbiProfile, GuestMemfdFlags, KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS,
+    KVM_CAP_MEM_BACKING_FD, MEMORY_ATTRIBUTE_PRIVATE, ManualProtect,
 };
 
 /// The newest releases of the long-term kernels whose checks were read or run.
@@ -190,6 +191,10 @@ impl SimConfig {
                 (self.knows_pre_fault() && self.two_dimensional_paging).into()
             }
             KVM_CAP_VM_TYPES => self.vm_types(),
+            KVM_CAP_MEM_BACKING_FD => match self.abi {
+                AbiProfile::FD_OFFSET_BIT_4 => number(KVM_BACKING_FD_VFIO_DMABUF.into()),
+                _ => 0,
+            },
             _ => 0,
         }
     }

@@ -48,7 +48,22 @@ pub(super) enum Serves {
     /// All: a guest_memfd that the host can map (`KVM_MEMSLOT_GMEM_ONLY`).
     PrivateAndShared,
     /// All: a device's file, in kernels that are patched for it.
-    Device,
+    Device(On),
+}
+
+/// By which patch a slot is on a device's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    /// [`AbiProfile::FdOffset`], on a VM with private memory or without. With
+    /// it, all accesses to the slot are private ones: guests of
+    /// software-protected VMs cannot say, and no host mapping is there that
+    /// they could share.
+    FdOffset {
+        /// Whether they are.
+        private_only: bool,
+    },
+    /// Another one.
+    Other,
 }
 
 impl SimSlot {
@@ -58,6 +73,12 @@ impl SimSlot {
 
     pub(super) fn is_readonly(&self) -> bool {
         self.flags & KVM_MEM_READONLY != 0
+    }
+
+    /// Whether every access of the guest is taken for a private one.
+    pub(super) fn is_private_only(&self) -> bool {
+        let on = Serves::Device(On::FdOffset { private_only: true });
+        self.file.is_some_and(|file| file.serves == on)
     }
 }
 
@@ -170,6 +191,11 @@ impl Memslots {
         if beyond.is_some_and(|beyond| beyond != 0) {
             return Err(Errno::EINVAL);
         }
+        // Only now does a slot attach itself to what is behind it.
+        let on_device = file.filter(|file| matches!(file.serves, Serves::Device(_)));
+        if on_device.is_some_and(|file| files.is_revoked(file.id)) {
+            return Err(Errno::ENODEV);
+        }
         self.insert(key, SimSlot { file, ..new });
         Ok(())
     }
@@ -211,13 +237,18 @@ impl Memslots {
         let id = files.by_descriptor(fd)?;
         let file = files.get(id).ok_or(Errno::EINVAL)?;
         let serves = match file.kind {
-            FileKind::DmaBuf { .. } => Serves::Device,
+            FileKind::DmaBuf { .. } => Serves::Device(match config.abi {
+                AbiProfile::FdOffset { .. } => On::FdOffset {
+                    private_only: config.has_private_memory(),
+                },
+                _ => On::Other,
+            }),
             FileKind::GuestMemfd(flags) if flags.contains(GuestMemfdFlags::MMAP) => {
                 Serves::PrivateAndShared
             }
             FileKind::GuestMemfd(_) => Serves::Private,
         };
-        let fits = by_patch == (serves == Serves::Device);
+        let fits = by_patch == matches!(serves, Serves::Device(_));
         // The RFCs' slot has the dma-buf as a whole.
         let whole = (offset, region.memory_size) == (0, file.size);
         let sliced = !by_patch || !matches!(config.abi, AbiProfile::RfcDmaBuf { .. });
@@ -304,7 +335,9 @@ fn check_numbers(config: &SimConfig, region: &kvm_userspace_memory_region2) -> R
             && region.guest_memfd_offset.checked_add(size).is_some();
     }
     if in_padding {
-        good &= host == 0 && aligned(region.pad2[0]) && region.pad2[0].checked_add(size).is_some();
+        let [offset, reserved @ ..] = &region.pad2;
+        good &= host == 0 && aligned(*offset) && offset.checked_add(size).is_some();
+        good &= reserved.iter().all(|word| *word == 0);
     }
     if good { Ok(()) } else { Err(Errno::EINVAL) }
 }

@@ -29,7 +29,8 @@ impl SimVm {
     /// EINVAL for a malformed range, and where the kernel has no such ioctl
     /// (those of a vCPU do not say ENOTTY); EOPNOTSUPP without two-dimensional
     /// paging; if not even the first page can be mapped ENOENT where there is
-    /// no slot, and EFAULT where the slot has no page to map.
+    /// no slot, EFAULT where the slot has no page to map, and ENODEV where the
+    /// device behind it does not answer.
     pub fn pre_fault(&self, range: &mut PreFault) -> Result<(), Errno> {
         let config = self.config();
         if !config.knows_pre_fault() {
@@ -64,6 +65,7 @@ impl State {
             Ok(Reached::Mapped(bytes)) => bytes.load(&self.files, &mut [0]),
             Ok(Reached::Emulated) => Err(Errno::ENOENT),
             Err(GuestFault::Memory { .. }) => Err(Errno::EFAULT),
+            Err(GuestFault::Revoked { .. }) => Err(Errno::ENODEV),
             Err(GuestFault::Failed(errno)) => Err(errno),
             // Rings are looked at where a guest is entered, not here.
             Err(GuestFault::DirtyRingFull) => Ok(()),

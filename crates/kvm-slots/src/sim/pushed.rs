@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::SimVm;
 use super::files::{FileKind, Files};
-use super::memslots::{PAGE, Serves, SimSlot, SlotFile};
+use super::memslots::{On, PAGE, Serves, SimSlot, SlotFile};
 use crate::{Errno, PushMap, PushedRange};
 
 /// All mapped ranges, by guest-physical address.
@@ -85,7 +85,7 @@ fn checked(range: &PushedRange, physical_bits: u32, files: &Files) -> Result<Sim
         file: Some(SlotFile {
             id,
             offset,
-            serves: Serves::Device,
+            serves: Serves::Device(On::Other),
         }),
     })
 }

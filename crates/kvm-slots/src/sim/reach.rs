@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::files::{FileId, FileKind, Files};
+use super::files::{FileId, Files};
 use super::host;
 use crate::Errno;
 
@@ -23,8 +23,8 @@ impl Bytes {
             // memory for as long as the slot is there.
             Self::Host(address) => unsafe { host::load(address, data) },
             Self::File(id, offset) => {
-                let file = answering(files, id)?;
-                Ok(file.read_exact_at(data, offset)?)
+                let file = files.get(id).ok_or(Errno::EIO)?;
+                Ok(file.file.read_exact_at(data, offset)?)
             }
         }
     }
@@ -35,8 +35,8 @@ impl Bytes {
             // memory for as long as the slot is there.
             Self::Host(address) => unsafe { host::store(address, data) },
             Self::File(id, offset) => {
-                let file = answering(files, id)?;
-                Ok(file.write_all_at(data, offset)?)
+                let file = files.get(id).ok_or(Errno::EIO)?;
+                Ok(file.file.write_all_at(data, offset)?)
             }
         }
     }
@@ -49,14 +49,5 @@ impl Bytes {
             true => self.store(files, &byte),
             false => Ok(()),
         }
-    }
-}
-
-/// The file, unless its device does not answer.
-fn answering(files: &Files, id: FileId) -> Result<&std::fs::File, Errno> {
-    let file = files.get(id).ok_or(Errno::EIO)?;
-    match file.kind {
-        FileKind::DmaBuf { revoked: true } => Err(Errno::EIO),
-        _ => Ok(&file.file),
     }
 }

@@ -196,7 +196,9 @@ impl Mapper {
     }
 
     fn step(&self, what: &str, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
-        let pages = change.stretches.iter().flat_map(|s| pages_of(s.range));
+        let stretches = change.stretches.iter().map(|stretch| stretch.range);
+        let ranges = stretches.chain(change.bare.iter().copied());
+        let pages = ranges.flat_map(pages_of);
         let pages: Vec<String> = pages.map(|page| page.to_string()).collect();
         let text = format!("{} {what} {}", self.name, pages.join(","));
         Ok(lock(&self.steps).take(text)?)

@@ -71,8 +71,10 @@ impl Oracle {
             (At::Apart, true) | (At::PrivateOnly, true) => Some(&mut now.private_value),
             (At::Apart | At::Plain, false) => Some(&mut now.shared_value),
             // One set of bytes, whichever state.
-            (At::InPlace | At::Mmio, _) => Some(&mut now.shared_value),
-            (At::PrivateOnly, false) | (At::Hole, _) | (At::Plain, true) => None,
+            (At::InPlace, _) => Some(&mut now.shared_value),
+            // Private or not at all.
+            (At::Mmio, true) => Some(&mut now.private_value),
+            (At::PrivateOnly | At::Mmio, false) | (At::Hole, _) | (At::Plain, true) => None,
         }
     }
 

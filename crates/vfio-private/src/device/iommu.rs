@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vfio_bindings::bindings::vfio as uapi;
 
 use super::address::PciAddress;
+use super::dma::Mapped;
 use super::error::DeviceError;
 use super::ioctl;
 
@@ -43,18 +44,30 @@ impl core::fmt::Display for Way {
     }
 }
 
-/// The DMA address space that devices are put into: one for a VM, as a rule. It is empty: what
-/// devices may reach by DMA is not this crate's matter.
+/// The DMA address space that devices are put into: one for a VM, as a rule. It is empty at first,
+/// and devices reach nothing: see [`map_dma`](Self::map_dma).
 ///
 /// Clones are the same one. It is there as long as one of them, or a device that was opened through
 /// it.
 #[derive(Clone, Debug)]
 pub struct Iommu {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-enum Inner {
+pub(super) struct Inner {
+    pub(super) files: Files,
+    pub(super) mapped: Mutex<Mapped>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.unmap_all();
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Files {
     Container {
         container: File,
         /// The groups that are in it, by number: a group can be opened only once.
@@ -73,7 +86,7 @@ impl Iommu {
     ///
     /// [`DeviceError`] if the kernel does not have this way, or does not let us.
     pub fn new(way: Way) -> Result<Self, DeviceError> {
-        let inner = match way {
+        let files = match way {
             Way::Group => {
                 let container = open(Path::new(CONTAINER))?;
                 let version = ioctl::api_version(&container);
@@ -83,7 +96,7 @@ impl Iommu {
                 if !ioctl::has_extension(&container, uapi::VFIO_TYPE1v2_IOMMU) {
                     return Err(DeviceError::NoType1);
                 }
-                Inner::Container {
+                Files::Container {
                     container,
                     groups: Mutex::default(),
                 }
@@ -91,27 +104,28 @@ impl Iommu {
             Way::Cdev => {
                 let iommufd = open(Path::new(IOMMUFD))?;
                 let ioas = ioctl::ioas(&iommufd)?;
-                Inner::Iommufd { iommufd, ioas }
+                Files::Iommufd { iommufd, ioas }
             }
         };
+        let mapped = Mutex::default();
         Ok(Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(Inner { files, mapped }),
         })
     }
 
     /// The way it was made for.
     pub fn way(&self) -> Way {
-        match *self.inner {
-            Inner::Container { .. } => Way::Group,
-            Inner::Iommufd { .. } => Way::Cdev,
+        match self.inner.files {
+            Files::Container { .. } => Way::Group,
+            Files::Iommufd { .. } => Way::Cdev,
         }
     }
 
     /// Opens a device's file and puts the device into this address space.
     pub(super) fn open(&self, address: PciAddress) -> Result<File, DeviceError> {
         let name = address.to_string();
-        match &*self.inner {
-            Inner::Container { container, groups } => {
+        match &self.inner.files {
+            Files::Container { container, groups } => {
                 let number = address.group(Path::new(SYSFS))?;
                 let c_name = CString::new(name.as_str()).unwrap_or_default();
                 let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +138,7 @@ impl Iommu {
                 groups.insert(number, group);
                 Ok(device)
             }
-            Inner::Iommufd { iommufd, ioas } => {
+            Files::Iommufd { iommufd, ioas } => {
                 let file = address.cdev(Path::new(SYSFS))?;
                 let device = open(&Path::new("/dev/vfio/devices").join(file))?;
                 ioctl::bind_iommufd(&device, iommufd, &name)?;

@@ -32,13 +32,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! What devices reach by DMA is what an [`Iommu`] has mapped ([`Iommu::map_dma`]); the module
+//! [`dma`](crate::dma) plans it.
+//!
 //! # What this does not do
 //!
-//! It maps nothing for DMA, and binds no TDISP interface: no released kernel can do the last. Only PCI
-//! devices are opened.
+//! It binds no TDISP interface: no released kernel can do that. Only PCI devices are opened.
 
 mod address;
 mod config;
+mod dma;
 mod dma_buf;
 mod error;
 pub mod interrupts;
@@ -54,6 +57,7 @@ use memmap2::MmapOptions;
 use vfio_bindings::bindings::vfio as uapi;
 
 pub use address::{ParseAddressError, PciAddress};
+pub use dma::{DmaFileError, DmaSpace};
 pub use dma_buf::{Exported, Grain};
 pub use error::DeviceError;
 pub use iommu::{Iommu, Way};

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest of the real KVM: a vCPU that runs the stub in 64-bit mode.
 
-use kvm_bindings::{CpuId, KVM_EXIT_DIRTY_RING_FULL, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
+use kvm_bindings::{
+    CpuId, KVM_EXIT_DIRTY_RING_FULL, KVM_EXIT_MEMORY_FAULT, KVM_MAX_CPUID_ENTRIES, kvm_regs,
+    kvm_segment,
+};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use kvm_slots::Errno;
 use kvm_slots::sim::{GuestFault, MmioHandler};
@@ -126,6 +129,7 @@ impl VcpuGuest {
                 Ok(exit) => exit,
                 Err(error) => match Errno::from(error) {
                     Errno::EINTR | Errno::EAGAIN => continue,
+                    Errno::ENODEV => return Err(self.revoked().into()),
                     errno => return Err(GuestFault::Failed(errno).into()),
                 },
             };
@@ -144,6 +148,25 @@ impl VcpuGuest {
                 }
                 other => return Err(stopped(&other)),
             }
+        }
+    }
+}
+
+impl VcpuGuest {
+    /// Why `KVM_RUN` has failed with ENODEV: this project's kernel patch says
+    /// where the device is missed, in the fields of another exit.
+    fn revoked(&mut self) -> GuestFault {
+        let run = self.vcpu.get_kvm_run();
+        if run.exit_reason != KVM_EXIT_MEMORY_FAULT {
+            return GuestFault::Failed(Errno::ENODEV);
+        }
+        // SAFETY: the exit's reason says that this is what KVM has filled in;
+        // any other bytes would be three numbers as well.
+        let fault = unsafe { run.__bindgen_anon_1.memory_fault };
+        GuestFault::Revoked {
+            flags: fault.flags,
+            gpa: fault.gpa,
+            size: fault.size,
         }
     }
 }

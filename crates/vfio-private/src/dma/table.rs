@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The mappings that there are.
+
+use std::collections::BTreeMap;
+
+use super::range::DmaRange;
+use crate::span::Span;
+
+/// The mappings of an address space, by IOVA. They do not overlap.
+///
+/// It follows the kernel one mapping at a time, and holds the owners of all memory that devices
+/// reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DmaTable {
+    by_iova: BTreeMap<u64, DmaRange>,
+}
+
+impl DmaTable {
+    /// No mapping.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many mappings there are.
+    pub fn len(&self) -> usize {
+        self.by_iova.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_iova.is_empty()
+    }
+
+    /// All mappings, by IOVA.
+    pub fn mappings(&self) -> impl Iterator<Item = &DmaRange> {
+        self.by_iova.values()
+    }
+
+    /// The mapping at an IOVA.
+    pub fn find(&self, iova: u64) -> Option<&DmaRange> {
+        let (_, below) = self.by_iova.range(..=iova).next_back()?;
+        below.iova().contains(iova).then_some(below)
+    }
+
+    /// The mappings with an IOVA in `span`, by IOVA.
+    pub fn touching(&self, span: Span) -> impl Iterator<Item = &DmaRange> {
+        let from = self.find(span.offset());
+        let from = from.map_or(span.offset(), |mapping| mapping.iova().offset());
+        self.by_iova.range(from..span.end()).map(|(_, range)| range)
+    }
+
+    pub(super) fn insert(&mut self, mapping: DmaRange) {
+        self.by_iova.insert(mapping.iova().offset(), mapping);
+    }
+
+    pub(super) fn remove(&mut self, iova: Span) {
+        self.by_iova.remove(&iova.offset());
+    }
+}

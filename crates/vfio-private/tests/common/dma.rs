@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A picture of what devices reach, by page, and a kernel that has nothing else.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use vfio_private::Span;
+use vfio_private::dma::{
+    AddressSpace, DmaAccess, DmaLimits, DmaPlace, DmaRange, DmaRefusal, DmaTable, Owner,
+};
+
+pub const PAGE: u64 = 4096;
+pub const PAGES: u64 = 24;
+/// The unit that ranges are drawn in.
+pub const CELL: u64 = 1024;
+
+thread_local! {
+    pub static OWNERS: [Arc<String>; 2] = [Arc::new("one".into()), Arc::new("other".into())];
+}
+
+/// What a device sees of a page, and which mapping may hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The host address of IOVA 0, were the mapping that long.
+    base: u64,
+    writes: bool,
+    owner: *const (),
+    unit: Option<u64>,
+}
+
+impl Seen {
+    pub fn of(range: &DmaRange) -> Self {
+        let DmaPlace::Host { address } = range.place() else {
+            panic!("no file is drawn");
+        };
+        Self {
+            base: address.wrapping_sub(range.iova().offset()),
+            writes: range.access() == DmaAccess::ReadWrite,
+            owner: address_of(range.owner()),
+            unit: range.unit().map(|unit| unit.max(PAGE)),
+        }
+    }
+
+    /// Without the unit, which a device does not see.
+    fn same(&self, other: &Self) -> bool {
+        (self.base, self.writes, self.owner) == (other.base, other.writes, other.owner)
+    }
+}
+
+fn address_of(owner: &Owner) -> *const () {
+    Arc::as_ptr(owner).cast()
+}
+
+/// What is wanted of each page. A page that stays keeps its unit.
+#[derive(Clone, Debug)]
+pub struct Cells(Vec<Option<Seen>>);
+
+impl Default for Cells {
+    fn default() -> Self {
+        let pages = usize::try_from(PAGES).unwrap();
+        Self(vec![None; pages])
+    }
+}
+
+impl Cells {
+    pub fn at(&self, page: u64) -> Option<(u64, bool, *const ())> {
+        let seen = self.0[usize::try_from(page).unwrap()].as_ref()?;
+        Some((seen.base, seen.writes, seen.owner))
+    }
+
+    /// Every page that the cells touch shows nothing.
+    pub fn clear(&mut self, (start, size): (u64, u64)) {
+        let per_page = PAGE / CELL;
+        for page in start / per_page..(start + size).div_ceil(per_page) {
+            self.0[usize::try_from(page).unwrap()] = None;
+        }
+    }
+
+    pub fn paint(&mut self, cells: (u64, u64), seen: impl Fn(u64) -> Option<Seen>) {
+        for page in 0..PAGES {
+            if self.is_whole(page, cells) {
+                self.0[usize::try_from(page).unwrap()] = seen(page);
+            }
+        }
+    }
+
+    pub fn is_whole(&self, page: u64, (start, size): (u64, u64)) -> bool {
+        page * PAGE / CELL >= start && (page + 1) * PAGE / CELL <= start + size
+    }
+
+    /// Whether one mapping can hold a page and the next one.
+    pub fn continues(&self, page: u64) -> bool {
+        let page = usize::try_from(page).unwrap();
+        match (&self.0[page], &self.0[page + 1]) {
+            (Some(a), Some(b)) => {
+                let unit = a.unit.map(|unit| (page as u64 + 1) * PAGE % unit == 0);
+                a == b && unit != Some(true)
+            }
+            _ => false,
+        }
+    }
+
+    /// What was mapped before and stays is in the units that it was mapped in.
+    pub fn keep_units(&mut self, table: &DmaTable) {
+        for range in table.mappings() {
+            for page in pages(range.iova()) {
+                self.0[usize::try_from(page).unwrap()] = Some(Seen::of(range));
+            }
+        }
+    }
+
+    pub fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
+        (0..PAGES).map(|page| self.at(page)).collect()
+    }
+}
+
+/// For each page the mapping that it is in, by number, and what is seen through it.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    pages: std::collections::BTreeMap<u64, (usize, Seen)>,
+    next: usize,
+    /// After so many calls one fails.
+    fails_in: Option<usize>,
+}
+
+impl Kernel {
+    /// The pages of each mapping.
+    pub fn mappings(&self) -> Vec<Vec<u64>> {
+        let mut mappings: Vec<(usize, Vec<u64>)> = Vec::new();
+        for (page, (number, _)) in &self.pages {
+            match mappings.last_mut() {
+                Some((last, pages)) if last == number => pages.push(*page),
+                _ => mappings.push((*number, vec![*page])),
+            }
+        }
+        mappings.into_iter().map(|(_, pages)| pages).collect()
+    }
+
+    pub fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
+        let seen = |page| self.pages.get(&page).map(|(_, seen)| seen);
+        let see = |page| seen(page).map(|seen| (seen.base, seen.writes, seen.owner));
+        (0..PAGES).map(see).collect()
+    }
+
+    pub fn is_as_in(&self, table: &DmaTable) {
+        let pages = |range: &DmaRange| pages(range.iova()).collect::<Vec<u64>>();
+        let of_table: Vec<Vec<u64>> = table.mappings().map(pages).collect();
+        assert_eq!(self.mappings(), of_table);
+        for range in table.mappings() {
+            let seen = Seen::of(range);
+            assert!(
+                pages(range)
+                    .iter()
+                    .all(|page| self.pages[page].1.same(&seen))
+            );
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), DmaRefusal> {
+        match self.fails_in {
+            Some(0) => {
+                self.fails_in = None;
+                return Err(DmaRefusal::Errno(5));
+            }
+            Some(calls) => self.fails_in = Some(calls - 1),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+fn pages(span: Span) -> impl Iterator<Item = u64> {
+    assert!(
+        span.offset() % PAGE == 0 && span.size() % PAGE == 0,
+        "{span}"
+    );
+    span.offset() / PAGE..span.end() / PAGE
+}
+
+/// A kernel that can be called.
+#[derive(Debug, Default)]
+pub struct Callable(RefCell<Kernel>);
+
+impl Callable {
+    pub fn of(kernel: Kernel) -> Self {
+        Self(RefCell::new(kernel))
+    }
+
+    pub fn borrow(&self) -> std::cell::Ref<'_, Kernel> {
+        self.0.borrow()
+    }
+
+    pub fn fails_in(&self, calls: Option<usize>) {
+        self.0.borrow_mut().fails_in = calls;
+    }
+}
+
+impl AddressSpace for Callable {
+    fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
+        let kernel = &mut *self.0.borrow_mut();
+        kernel.begin()?;
+        kernel.next += 1;
+        for page in pages(range.iova()) {
+            let before = kernel.pages.insert(page, (kernel.next, Seen::of(range)));
+            assert_eq!(before, None, "two mappings of page {page}");
+        }
+        Ok(())
+    }
+
+    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+        let kernel = &mut *self.0.borrow_mut();
+        // A call fails, and those that look what is left of it do not.
+        kernel.begin()?;
+        let gone: Vec<u64> = pages(iova).collect();
+        for mapping in kernel.mappings() {
+            let inside = mapping.iter().filter(|page| gone.contains(page)).count();
+            assert!(
+                inside == 0 || inside == mapping.len(),
+                "{iova} cuts {mapping:?}"
+            );
+        }
+        let removed = gone.iter().filter_map(|page| kernel.pages.remove(page));
+        Ok(removed.count() as u64 * PAGE)
+    }
+
+    fn limits(&self) -> Result<DmaLimits, DmaRefusal> {
+        Err(DmaRefusal::Errno(25))
+    }
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What assigned devices reach by DMA: of the guest's memory the shared pages,
+//! and no other.
+//!
+//! [`DmaListener`] is a listener twice over. As one of the model it follows the
+//! view: RAM that comes is mapped, RAM that goes is unmapped. As one of the
+//! conversion engine it follows the guest: what becomes private is unmapped
+//! before the guest gets it, what becomes shared is mapped after.
+//!
+//! | memory | devices |
+//! | --- | --- |
+//! | RAM, shared pages | as the guest: read and write, or read |
+//! | RAM, private pages | no |
+//! | ROM, and a ROM device that is read directly | read |
+//! | a device's mapped memory | by [`Peers`] |
+//! | private MMIO, trapped registers | no |
+//!
+//! Where there is a guest_memfd beside the memory, shared pages are at the host
+//! address and private ones in the file: the mappings are all of host addresses.
+//!
+//! Add it behind the memslots, with a higher priority: memory is then out of the
+//! guest's sight before devices lose it, and comes to devices after the guest.
+//! Open the devices first, as each can narrow what can be mapped
+//! ([`DmaListener::device_added`]).
+
+mod convert;
+mod listener;
+mod wanted;
+
+pub use listener::{DmaFollowError, DmaListener};
+pub use wanted::{DmaPolicy, FindFile, Peers};

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A machine with a region of every kind, and devices behind a simulated IOMMU.
+// Each test file uses only some of it.
+#![allow(dead_code)]
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
+use kvm_slots::{
+    AbiProfile, Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted,
+    Engine, GuestMemfdFlags, ModelPages, Request, Vm,
+};
+use memory_model::{
+    AddrRange, Backing, CommitError, FileSlice, GuestAccess, GuestMemfdSides, HostMemory, Kind,
+    Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Update,
+};
+use vfio_private::Span;
+use vfio_private::dma::{DmaLimits, DmaPlace, SimIommu, SimIommuKind};
+use vmm::HostMapping;
+use vmm::dma::{DmaListener, DmaPolicy, Peers};
+
+pub const PAGE: u64 = 4096;
+/// Addresses that are looked at.
+pub const PAGES: u64 = 72;
+/// What no device can have, in pages.
+pub const HOLE: std::ops::Range<u64> = 40..42;
+
+/// Refuses, behind all others, when it is told to.
+#[derive(Debug, Default)]
+pub struct Refuser(pub AtomicBool);
+
+impl Refuser {
+    fn ask(&self) -> Result<(), &'static str> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err("refused"),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Listener<()> for Refuser {
+    fn name(&self) -> &str {
+        "refuser"
+    }
+
+    fn prepare(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
+        Ok(self.ask()?)
+    }
+}
+
+impl ConversionListener for Refuser {
+    fn name(&self) -> &str {
+        "refuser"
+    }
+
+    fn prepare(&self, _change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
+        Ok(self.ask()?)
+    }
+}
+
+pub struct Machine {
+    pub model: MemoryModel,
+    pub space: SpaceId,
+    pub root: RegionId,
+    pub regions: Vec<RegionId>,
+    pub engine: Engine<SimVm>,
+    pub iommu: Arc<SimIommu>,
+    pub dma: Arc<DmaListener<Arc<SimIommu>, ()>>,
+    pub refuser: Arc<Refuser>,
+    has_peers: bool,
+}
+
+/// The regions, by their number in [`Machine::regions`].
+pub const PLAIN: usize = 0;
+pub const APART: usize = 1;
+pub const IN_PLACE: usize = 2;
+pub const ROM: usize = 3;
+pub const ROM_DEVICE: usize = 4;
+pub const BAR: usize = 5;
+pub const PRIVATE_BAR: usize = 6;
+pub const REGISTERS: usize = 7;
+pub const REGIONS: usize = 8;
+
+fn host(pages: u64) -> HostMemory {
+    let mapping = Arc::new(HostMapping::anonymous(pages * PAGE).unwrap());
+    HostMemory::new(mapping.address(), pages * PAGE, mapping).unwrap()
+}
+
+fn slice(file: OwnedFd, pages: u64) -> FileSlice {
+    let file = Arc::new(file);
+    FileSlice::new(file.as_raw_fd(), 0, pages * PAGE, file).unwrap()
+}
+
+pub fn pages(start: u64, count: u64) -> AddrRange {
+    AddrRange::new(start * PAGE, (count * PAGE).into()).unwrap()
+}
+
+impl Machine {
+    pub fn new(kind: SimIommuKind, policy: DmaPolicy<()>, mappings: Option<u64>) -> Self {
+        let vm = SimVm::new(SimConfig {
+            private_pages: true,
+            vm_type: VmType::SwProtected,
+            abi: AbiProfile::FD_OFFSET_BIT_4,
+            ..SimConfig::released(KernelVersion::V7_3)
+        });
+        let memfd = |pages: u64, sides| {
+            let file = vm.create_guest_memfd(pages * PAGE, GuestMemfdFlags::empty());
+            let file = slice(file.unwrap(), pages);
+            Memory::with_guest_memfd(host(pages), file, sides).unwrap()
+        };
+        let registers = PrivateMmio::new(slice(vm.create_dma_buf(4 * PAGE).unwrap(), 4));
+        let all = [
+            Region::ram("plain", Memory::host_only(host(12))),
+            Region::ram("apart", memfd(16, GuestMemfdSides::Private)),
+            Region::ram("in place", memfd(8, GuestMemfdSides::Both)),
+            Region::rom("rom", Memory::host_only(host(4))),
+            Region::rom_device("flash", Memory::host_only(host(4))),
+            Region::device_ram("bar", host(4)),
+            Region::private_mmio("private bar", registers),
+            Region::mmio("registers", 0x100),
+        ];
+        let mut model = MemoryModel::new();
+        let mut t = model.transaction();
+        let root = t.add(Region::container("memory", 1 << 64)).unwrap();
+        let regions = all.map(|region| t.add(region).unwrap()).to_vec();
+        t.commit().unwrap();
+        let space = model.add_space("memory", root).unwrap();
+
+        let allowed = [0..HOLE.start, HOLE.end..1 << 30];
+        let allowed = allowed
+            .map(|pages| Span::new(pages.start * PAGE, (pages.end - pages.start) * PAGE).unwrap());
+        let limits = DmaLimits::new(PAGE, allowed, mappings).unwrap();
+        let iommu = Arc::new(SimIommu::new(kind, limits));
+        let has_peers = !matches!(policy.peers, Peers::Nothing);
+        let dma = DmaListener::new(Arc::clone(&iommu), model.reader(space), policy);
+        let dma = Arc::new(dma.unwrap());
+        let refuser = Arc::new(Refuser::default());
+        model.add_listener(space, 1, dma.clone()).unwrap();
+        model.add_listener(space, 2, refuser.clone()).unwrap();
+        // SAFETY: all host memory is a `HostMapping`, to which there are no references, and rides on
+        // its region as the owner. No guest runs.
+        let mut engine = unsafe { Engine::new(vm) };
+        engine.add_listener(dma.clone());
+        engine.add_listener(refuser.clone());
+        Self {
+            model,
+            space,
+            root,
+            regions,
+            engine,
+            iommu,
+            dma,
+            refuser,
+            has_peers,
+        }
+    }
+
+    /// Puts a region at a page, or some bytes behind.
+    pub fn place(&mut self, region: usize, at: u64, priority: i32) -> Result<(), CommitError> {
+        let (id, root) = (self.regions[region], self.root);
+        let mut t = self.model.transaction();
+        // It may have no place yet.
+        let _ = t.unplace(id);
+        t.place(id, root, at, priority).unwrap();
+        t.commit()
+    }
+
+    pub fn convert(&mut self, range: AddrRange, private: bool) -> Result<Converted, ConvertError> {
+        let count = u64::try_from(range.size()).unwrap() / PAGE;
+        let request = Request::hypercall(range.start(), count, u64::from(private) << 4).unwrap();
+        let mut pages = ModelPages::new(&mut self.model, self.space);
+        self.engine.convert(&mut pages, request)
+    }
+
+    /// What a device is to reach of a page, the slow way: where, and whether it writes.
+    pub fn due(&self, page: u64) -> Option<(u64, bool)> {
+        let whole = pages(page, 1);
+        if HOLE.contains(&page) || self.model.private(self.space).covers(whole) {
+            return None;
+        }
+        let view = self.model.view(self.space);
+        let run = view.find(page * PAGE)?;
+        let is_peer = matches!(run.region().kind(), Kind::DeviceRam(_));
+        let writes = match run.access() {
+            GuestAccess::ReadWrite => true,
+            GuestAccess::ReadOnly | GuestAccess::ReadTrapWrite => false,
+            GuestAccess::Trap => return None,
+        };
+        match run.backing_of(whole)? {
+            Backing::Memory(memory) => Some((memory.host().address(), writes)),
+            Backing::DeviceRam(memory) if is_peer && self.has_peers => {
+                Some((memory.address(), writes))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a device reaches of a page.
+    pub fn reached(&self, page: u64) -> Option<(u64, bool)> {
+        let place = |writes| match self.iommu.reach(page * PAGE + 0x123, writes)? {
+            DmaPlace::Host { address } => Some(address - 0x123),
+            DmaPlace::File { .. } => None,
+        };
+        let address = place(false)?;
+        Some((address, place(true) == Some(address)))
+    }
+
+    /// That devices reach what they shall, and nothing else.
+    pub fn check(&self) {
+        for page in 0..PAGES {
+            assert_eq!(self.reached(page), self.due(page), "page {page}");
+        }
+        assert_eq!(self.dma.table().len(), self.iommu.mappings());
+    }
+}

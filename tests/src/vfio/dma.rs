@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a device reaches by DMA: edu copies between its own memory and what is
+//! mapped for it, and nothing else.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use vfio_private::Span;
+use vfio_private::device::{Device, DmaFileError, Iommu, Way};
+use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal, DmaUnsupported};
+
+use super::edu::{Edu, map, range, unmap};
+use super::registers::mapping;
+use super::{Model, OnDevice, at, dma_convert, dma_peer, same};
+use crate::needs::Need;
+use crate::subject::{Arena, PAGE};
+
+/// A guest_memfd that can be mapped, the way, edu, another device, and a VM with
+/// private pages.
+static NEEDS: [[Need; 5]; 2] = {
+    let mut needs = [[Need::PrivatePages; 5]; 2];
+    let mut at = 0;
+    while at < needs.len() {
+        needs[at][0] = Need::MappableGuestMemfd;
+        needs[at][1] = Need::VfioWay(Way::ALL[at]);
+        needs[at][2] = Need::Vfio(Model::Edu);
+        needs[at][3] = Need::Vfio(Model::Ivshmem);
+        at += 1;
+    }
+    needs
+};
+
+/// All of them, in each way: from which of the needs to which each has, and
+/// itself.
+pub(super) fn all() -> Vec<OnDevice> {
+    type Test = (&'static str, [usize; 2], fn(&Device) -> Result<(), String>);
+    const TESTS: [Test; 8] = [
+        (
+            "dma_reaches_what_is_mapped_and_nothing_else",
+            [1, 3],
+            reaches_what_is_mapped,
+        ),
+        (
+            "dma_reaches_a_guest_memfd_through_its_mapping",
+            [0, 3],
+            dma_convert::reaches_a_guest_memfd,
+        ),
+        ("dma_mappings_go_as_a_whole", [1, 3], go_as_a_whole),
+        ("dma_limits_are_as_the_kernel_refuses", [1, 3], limits_hold),
+        (
+            "dma_reaches_a_memfd_through_an_iommufd",
+            [1, 3],
+            reaches_a_memfd,
+        ),
+        (
+            "dma_reaches_another_device_until_it_is_revoked",
+            [1, 4],
+            dma_peer::reaches_a_peer,
+        ),
+        (
+            "memory_is_let_go_when_nothing_can_map_or_unmap_any_more",
+            [1, 4],
+            lets_go,
+        ),
+        (
+            "dma_follows_conversions_of_a_guest",
+            [1, 5],
+            dma_convert::follows_conversions,
+        ),
+    ];
+    let of_way = |needs: &'static [Need; 5]| {
+        TESTS.iter().filter_map(move |(name, [from, to], run)| {
+            let Need::VfioWay(way) = needs[1] else {
+                return None;
+            };
+            Some(OnDevice {
+                name,
+                model: Model::Edu,
+                way,
+                needs: &needs[*from..*to],
+                run: *run,
+            })
+        })
+    };
+    NEEDS.iter().flat_map(of_way).collect()
+}
+
+/// Where pages are mapped.
+const A: u64 = 0x10_0000;
+const B: u64 = 0x20_0000;
+const C: u64 = 0x30_0000;
+
+fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
+    let edu = Edu::new(device)?;
+    let arena = Arc::new(Arena::new(3));
+    let read = |offset| arena.read::<8>(offset).map_err(at("memory"));
+    let write = |offset, data: &[u8; 8]| arena.write(offset, data).map_err(at("memory"));
+    write(0x100, b"ours, 1.")?;
+    write(PAGE, b"ours, 2.")?;
+    write(2 * PAGE, b"ours, 3.")?;
+    let both = range(A, &arena, 0, DmaAccess::ReadWrite)?;
+    map(device, &both).map_err(at("mapping"))?;
+    map(device, &range(B, &arena, 1, DmaAccess::Read)?).map_err(at("mapping"))?;
+
+    edu.carry(A + 0x100, A + 0x800)?;
+    same("copied", read(0x800)?, *b"ours, 1.")?;
+    edu.carry(B, A + 0x808)?;
+    same("from the read-only page", read(0x808)?, *b"ours, 2.")?;
+    edu.carry(A + 0x100, B)?;
+    same("the read-only page", read(PAGE)?, *b"ours, 2.")?;
+    edu.carry(A + 0x100, C)?;
+    same(
+        "the page that was never mapped",
+        read(2 * PAGE)?,
+        *b"ours, 3.",
+    )?;
+
+    same("unmapped", unmap(device, A, PAGE), Ok(PAGE))?;
+    edu.carry(B, A + 0x800)?;
+    same("after it was unmapped", read(0x800)?, *b"ours, 1.")?;
+    // What it loads there is not what is there.
+    map(device, &range(C, &arena, 2, DmaAccess::ReadWrite)?).map_err(at("mapping"))?;
+    edu.carry(A + 0x100, C + 8)?;
+    let seen = read(2 * PAGE + 8)?;
+    if seen == *b"ours, 1." {
+        return Err("a page that is not mapped was read".into());
+    }
+
+    map(device, &both).map_err(at("mapping again"))?;
+    edu.set_bus_master(false)?;
+    edu.carry(B, A + 0x800)?;
+    same("without bus mastering", read(0x800)?, *b"ours, 1.")?;
+    edu.set_bus_master(true)?;
+    edu.carry(B, A + 0x800)?;
+    same("mapped again", read(0x800)?, *b"ours, 2.")
+}
+
+/// The rule that the planner rests on.
+fn go_as_a_whole(device: &Device) -> Result<(), String> {
+    let arena = Arc::new(Arena::new(4));
+    let span = Span::new(A, 4 * PAGE).map_err(at("a span"))?;
+    let all = DmaRange::host(span, DmaAccess::ReadWrite, arena.address(0), arena.clone());
+    let all = all.map_err(at("a range"))?;
+    let is_group = device.iommu().way() == Way::Group;
+    let refused = match is_group {
+        true => DmaObstacle::Iova,
+        false => DmaObstacle::NothingThere,
+    };
+    let obstacle = |result: Result<u64, DmaRefusal>| match result {
+        Ok(bytes) => Err(format!("{bytes:#x} bytes went")),
+        Err(refusal) => Ok(refusal.obstacle()),
+    };
+    map(device, &all).map_err(at("mapping"))?;
+    for (start, pages) in [(0, 1), (0, 3), (1, 2), (2, 4), (3, 1)] {
+        let result = unmap(device, A + start * PAGE, pages * PAGE);
+        same("a part", obstacle(result)?, Some(refused))?;
+    }
+    same(
+        "mapped",
+        map(device, &all).map_err(|e| e.obstacle()),
+        Err(Some(DmaObstacle::Mapped)),
+    )?;
+    same("more", unmap(device, A - PAGE, 8 * PAGE), Ok(4 * PAGE))?;
+    let nothing = unmap(device, A, 4 * PAGE).map_err(DmaRefusal::obstacle);
+    let due = match is_group {
+        true => Ok(0),
+        false => Err(Some(DmaObstacle::NothingThere)),
+    };
+    same("nothing", nothing, due)?;
+
+    // Mappings side by side go together, and their owners with them.
+    for page in 0..4 {
+        let one = range(A + page as u64 * PAGE, &arena, page, DmaAccess::ReadWrite)?;
+        map(device, &one).map_err(at("mapping"))?;
+    }
+    same("all four", unmap(device, A, 4 * PAGE), Ok(4 * PAGE))?;
+    drop(all);
+    same("owners", Arc::strong_count(&arena), 1)
+}
+
+/// Though the device stays open for as long as somebody has it mapped, and with
+/// it what it is in.
+fn lets_go(device: &Device) -> Result<(), String> {
+    let iommu = Iommu::new(device.iommu().way()).map_err(at("an address space"))?;
+    let other = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(at("ivshmem"))?;
+    let (_, bar) = mapping(&other, 2)?;
+    let arena = Arc::new(Arena::new(1));
+    let memory = range(A, &arena, 0, DmaAccess::ReadWrite)?;
+    map(&other, &memory).map_err(at("mapping"))?;
+    drop(memory);
+    same("owners", Arc::strong_count(&arena), 2)?;
+    drop(iommu);
+    same("owners", Arc::strong_count(&arena), 2)?;
+    drop(other);
+    bar.read::<u32>(0).map_err(at("a load"))?;
+    same("owners", Arc::strong_count(&arena), 1)
+}
+
+fn limits_hold(device: &Device) -> Result<(), String> {
+    let limits = device.iommu().dma_limits().map_err(at("limits"))?;
+    same("pages", limits.page_size(), PAGE)?;
+    let is_allowed = |iova| limits.allowed().any(|span| span.contains(iova));
+    same("low memory", is_allowed(A), true)?;
+    same("interrupts", is_allowed(0xfee0_0000), false)?;
+    let default = match device.iommu().way() {
+        Way::Group => Some(65535),
+        Way::Cdev => None,
+    };
+    same("mappings", limits.mappings(), default)?;
+
+    let arena = Arc::new(Arena::new(2));
+    let refused = |range: &DmaRange| match map(device, range) {
+        Ok(()) => Err(format!("{range} was mapped")),
+        Err(refusal) => Ok(refusal.obstacle()),
+    };
+    let both = DmaAccess::ReadWrite;
+    let window = refused(&range(0xfee0_0000, &arena, 0, both)?)?;
+    same("interrupts", window, Some(DmaObstacle::Iova))?;
+    let part = refused(&range(A + 0x800, &arena, 0, both)?)?;
+    same("half a page", part, Some(DmaObstacle::Iova))?;
+    // Behind the arena's pages there are addresses and nothing at them.
+    let nothing = refused(&range(A, &arena, 2, both)?)?;
+    same("no memory", nothing, Some(DmaObstacle::NoMemory))?;
+
+    map(device, &range(A, &arena, 0, both)?).map_err(at("mapping"))?;
+    let limits = device.iommu().dma_limits().map_err(at("limits"))?;
+    same(
+        "mappings, those that there are included",
+        limits.mappings(),
+        default,
+    )
+}
+
+/// Nobody has to promise anything for a file's pages.
+fn reaches_a_memfd(device: &Device) -> Result<(), String> {
+    // SAFETY: the name is a string with an end.
+    let fd = unsafe { libc::memfd_create(c"dma".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err("there are no memfds".into());
+    }
+    // SAFETY: the descriptor is new, and nobody else knows it.
+    let file = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
+    let mut memory = File::from(file.try_clone().map_err(at("a memfd"))?);
+    memory.set_len(2 * PAGE).map_err(at("a memfd"))?;
+    memory.seek(SeekFrom::Start(PAGE)).map_err(at("a memfd"))?;
+    memory.write_all(b"in file.").map_err(at("a memfd"))?;
+
+    let edu = Edu::new(device)?;
+    let span = Span::new(A, PAGE).map_err(at("a span"))?;
+    let mapped = device
+        .iommu()
+        .map_dma_file(span, DmaAccess::ReadWrite, file.clone(), PAGE);
+    if device.iommu().way() == Way::Group {
+        let due = DmaFileError::Refused(DmaUnsupported::FileInContainer.into());
+        return same("a file in a container", mapped, Err(due));
+    }
+    mapped.map_err(at("a memfd"))?;
+    edu.carry(A, A + 8)?;
+    let mut seen = [0; 8];
+    memory
+        .seek(SeekFrom::Start(PAGE + 8))
+        .map_err(at("a memfd"))?;
+    memory.read_exact(&mut seen).map_err(at("a memfd"))?;
+    same("copied", seen, *b"in file.")?;
+    let null = File::open("/dev/null").map_err(at("/dev/null"))?;
+    let span = Span::new(B, PAGE).map_err(at("a span"))?;
+    let null = device
+        .iommu()
+        .map_dma_file(span, DmaAccess::Read, Arc::new(null.into()), 0);
+    match null {
+        Err(DmaFileError::Refused(refusal)) => {
+            same("/dev/null", refusal.obstacle(), Some(DmaObstacle::Iova))
+        }
+        other => Err(format!("/dev/null: {other:?}")),
+    }
+}

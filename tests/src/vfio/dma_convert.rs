@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A device's DMA while a guest converts its pages.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use kvm_slots::sim::{Sharing, VmType};
+use kvm_slots::{
+    AbiProfile, Engine, GuestMemfdFlags, ModelPages, NoneRuns, Request, SlotId, SlotListener,
+    SlotRules, Vm,
+};
+use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region};
+use vfio_private::Span;
+use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};
+use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange};
+use vmm::dma::{DmaListener, DmaPolicy};
+
+use super::edu::{Edu, map, unmap};
+use super::guest::Exits;
+use super::{at, same};
+use crate::subject::{Arena, PAGE, Real, Subject, peek, poke};
+
+/// The host's mapping of a guest_memfd is memory that can be pinned. As a file
+/// it is no memfd, which an iommufd would take.
+pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
+    let edu = Edu::new(device)?;
+    let real = Real::new(VmType::Plain, false)?;
+    let file = real.vm().create_guest_memfd(PAGE, GuestMemfdFlags::all());
+    let file = Arc::new(file.map_err(at("a guest_memfd"))?);
+    let mapping = real.map_file(file.as_fd(), 0, PAGE, Sharing::Shared);
+    let mapping = Arc::new(mapping.map_err(at("its mapping"))?);
+    let address = mapping.address();
+    // SAFETY: the bytes are in the mapping, to which there are no references.
+    unsafe { poke(address, b"in file.") }.map_err(at("memory"))?;
+
+    let span = Span::new(RAM, PAGE).map_err(at("a span"))?;
+    let range = DmaRange::host(span, DmaAccess::ReadWrite, address, mapping);
+    map(device, &range.map_err(at("a range"))?).map_err(at("mapping"))?;
+    edu.carry(RAM, RAM + 8)?;
+    same("copied", peek(address + 8), Ok(*b"in file."))?;
+    same("unmapped", unmap(device, RAM, PAGE), Ok(PAGE))?;
+
+    if device.iommu().way() == Way::Group {
+        return Ok(());
+    }
+    let access = DmaAccess::ReadWrite;
+    match device.iommu().map_dma_file(span, access, file, 0) {
+        Err(DmaFileError::Refused(refusal)) => {
+            same("as a file", refusal.obstacle(), Some(DmaObstacle::Iova))
+        }
+        other => Err(format!("as a file: {other:?}")),
+    }
+}
+
+/// Where the guest's memory is: the guest and edu both reach that far.
+const RAM: u64 = 0x1_0000;
+const PAGES: u64 = 8;
+
+/// The model, KVM's memslots, the IOMMU's mappings and the conversion engine at
+/// once: what the guest makes private no device reaches, whatever it is told.
+pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
+    let edu = Edu::new(device)?;
+    let mut real = Real::new(VmType::SwProtected, true)?;
+    let arena = Arc::new(Arena::new(usize::try_from(PAGES).expect("a few")));
+    let file = real
+        .vm()
+        .create_guest_memfd(PAGES * PAGE, GuestMemfdFlags::empty());
+    let file = Arc::new(file.map_err(at("a guest_memfd"))?);
+    let file = FileSlice::new(file.as_raw_fd(), 0, PAGES * PAGE, file).ok_or("no bytes")?;
+    let host = HostMemory::new(arena.address(0), PAGES * PAGE, arena.clone()).ok_or("no bytes")?;
+    let memory = Memory::with_guest_memfd(host, file, GuestMemfdSides::Private);
+
+    let mut model: MemoryModel = MemoryModel::new();
+    let mut t = model.transaction();
+    let root = t
+        .add(Region::container("memory", 1 << 40))
+        .map_err(at("memory"))?;
+    let ram = Region::ram("ram", memory.ok_or("sizes differ")?);
+    let ram = t.add(ram).map_err(at("ram"))?;
+    t.place(ram, root, RAM, 0).map_err(at("ram"))?;
+    t.commit().map_err(at("ram"))?;
+    let space = model.add_space("memory", root).map_err(at("memory"))?;
+
+    let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
+    let rules = SlotRules::new().reserving(own..=own);
+    // SAFETY: all memory in the model is the arena's, which rides on its region as the owner, and
+    // to which there are no references. The guest runs on this thread only.
+    let slots =
+        unsafe { SlotListener::with_rules(real.vm().clone(), AbiProfile::None, NoneRuns, rules) };
+    // SAFETY: as above.
+    let (dma, mut engine) = unsafe {
+        (
+            DmaSpace::new(device.iommu().clone()),
+            Engine::new(real.vm().clone()),
+        )
+    };
+    let dma = DmaListener::new(dma, model.reader(space), DmaPolicy::default());
+    let dma = Arc::new(dma.map_err(at("limits"))?);
+    model
+        .add_listener(space, 0, Arc::new(slots))
+        .map_err(at("memslots"))?;
+    model
+        .add_listener(space, 1, dma.clone())
+        .map_err(at("mappings"))?;
+    engine.add_listener(dma.clone());
+    same("mappings", dma.table().len() as u64, PAGES)?;
+
+    let mut vmm = Exits::default();
+    let mut guest = |gpa, value| {
+        real.access(gpa, 8, value, &mut vmm)
+            .map_err(at("the guest"))
+    };
+    let (first, second) = (RAM, RAM + PAGE);
+    let mut convert = |private: bool| {
+        let request = Request::hypercall(second, 2, u64::from(private) << 4);
+        let mut pages = ModelPages::new(&mut model, space);
+        let converted = engine.convert(&mut pages, request.map_err(at("a request"))?);
+        converted.map(drop).map_err(at("a conversion"))
+    };
+    guest(first, Some(0x1111))?;
+    edu.carry(first, second + 8)?;
+    same("what the guest sees", guest(second + 8, None)?, 0x1111)?;
+
+    convert(true)?;
+    same("mappings", dma.table().len() as u64, PAGES - 2)?;
+    guest(second + 8, Some(0x2222))?;
+    edu.carry(first, second + 8)?;
+    same("a private page", guest(second + 8, None)?, 0x2222)?;
+    same("its shared side", arena.read(PAGE + 8), Ok([0; 8]))?;
+    edu.carry(second + 8, first + 8)?;
+    if guest(first + 8, None)? == 0x2222 {
+        return Err("a private page was read".into());
+    }
+
+    convert(false)?;
+    same("mappings", dma.table().len() as u64, PAGES)?;
+    same("shared again", guest(second + 8, None)?, 0)?;
+    edu.carry(first, second + 8)?;
+    same("what the guest sees", guest(second + 8, None)?, 0x1111)?;
+
+    let mut t = model.transaction();
+    t.set_enabled(ram, false).map_err(at("ram"))?;
+    t.commit().map_err(at("ram"))?;
+    same("mappings", dma.table().len(), 0)?;
+    edu.carry(first, second)?;
+    same("memory that has gone", arena.read(PAGE), Ok([0; 8]))
+}

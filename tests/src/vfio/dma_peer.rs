@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One device's DMA into another's memory.
+
+use std::sync::Arc;
+
+use vfio_private::Span;
+use vfio_private::device::{Device, DmaFileError, Mapping, Way};
+use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
+
+use super::edu::{Edu, map, range, unmap};
+use super::registers::mapping;
+use super::{Model, at, same};
+use crate::subject::Arena;
+
+/// Where the other device is, and memory.
+const PEER: u64 = 0x80_0000;
+const MEMORY: u64 = 0x10_0000;
+
+/// In a container by the host's mapping of the other's BAR, in an iommufd by a
+/// dma-buf: each takes only the one.
+pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
+    let peer = Device::open(device.iommu(), Model::Ivshmem.bound()?);
+    let peer = peer.map_err(at("ivshmem"))?;
+    let (open, bar) = mapping(&peer, 2)?;
+    let bar = Arc::new(bar);
+    let edu = Edu::new(device)?;
+    let arena = Arc::new(Arena::new(1));
+    arena.write(0, b"to peer.").map_err(at("memory"))?;
+    let memory = range(MEMORY, &arena, 0, DmaAccess::ReadWrite)?;
+    map(device, &memory).map_err(at("memory"))?;
+    let all = Span::new(PEER, open.bar.size()).map_err(at("a span"))?;
+
+    let by_host = |bar: &Arc<Mapping>| -> Result<_, String> {
+        let range = DmaRange::host(all, DmaAccess::ReadWrite, bar.address(), bar.clone());
+        // SAFETY: a `Mapping` allows this process none but volatile access, and owns the range.
+        Ok(unsafe { device.iommu().map_dma(&range.map_err(at("a range"))?) })
+    };
+    let by_file = || -> Result<_, String> {
+        let whole = Span::new(0, open.bar.size()).map_err(at("a span"))?;
+        let file = peer.export_dma_buf(2, &[whole]).map_err(at("a dma-buf"))?;
+        Ok(device
+            .iommu()
+            .map_dma_file(all, DmaAccess::ReadWrite, Arc::new(file), 0))
+    };
+    let seen = || bar.read::<u64>(0x4_0008).map_err(at("a load"));
+    let carried = u64::from_le_bytes(*b"to peer.");
+    let clear = || bar.write(0x4_0008, 0_u64).map_err(at("a store"));
+
+    clear()?;
+    if device.iommu().way() == Way::Group {
+        by_host(&bar)?.map_err(at("by host address"))?;
+        edu.carry(MEMORY, PEER + 0x4_0008)?;
+        return same("ivshmem", seen()?, carried);
+    }
+    let refused = by_host(&bar)?.map_err(DmaRefusal::obstacle);
+    same("by host address", refused, Err(Some(DmaObstacle::NoMemory)))?;
+    by_file()?.map_err(at("by dma-buf"))?;
+    edu.carry(MEMORY, PEER + 0x4_0008)?;
+    same("ivshmem", seen()?, carried)?;
+
+    // Decoding goes, and takes the mapping with it; it comes back alone.
+    peer.set_memory_decode(false).map_err(at("decode"))?;
+    let revoked = match by_file()? {
+        Err(DmaFileError::Refused(refusal)) => refusal.obstacle(),
+        other => return Err(format!("what is revoked: {other:?}")),
+    };
+    same("what is revoked", revoked, Some(DmaObstacle::Revoked))?;
+    peer.set_memory_decode(true).map_err(at("decode"))?;
+    clear()?;
+    edu.carry(MEMORY, PEER + 0x4_0008)?;
+    same("through the dead mapping", seen()?, 0)?;
+    same("unmapped", unmap(device, PEER, all.size()), Ok(all.size()))?;
+    by_file()?.map_err(at("by dma-buf again"))?;
+    edu.carry(MEMORY, PEER + 0x4_0008)?;
+    same("ivshmem", seen()?, carried)
+}
