@@ -38,6 +38,7 @@ enum Body {
     Found(Found),
     Random(VmType),
     OnDevice(OnDevice),
+    DataSheet(Model),
 }
 
 impl HwTest {
@@ -54,6 +55,7 @@ impl HwTest {
             Body::Found(found) => found.run(),
             Body::Random(vm_type) => differential::random(*vm_type, progress),
             Body::OnDevice(test) => test.run(),
+            Body::DataSheet(model) => vfio::data_sheets::printed(*model),
         }
     }
 }
@@ -152,6 +154,12 @@ pub fn all() -> Vec<HwTest> {
         run: Body::Statement(statement),
     }));
     tests.extend(against_the_simulation());
+    let sheets = vfio::data_sheets().into_iter();
+    tests.extend(sheets.map(|(name, needs, model)| HwTest {
+        name,
+        needs,
+        run: Body::DataSheet(model),
+    }));
     tests.extend(end_to_end::TESTS.map(|(name, needs, run)| HwTest {
         name: format!("end_to_end::{name}"),
         needs,

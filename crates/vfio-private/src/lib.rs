@@ -107,7 +107,13 @@
 //!
 //! While memory decoding is off or the device sleeps, nothing of a BAR can be had, shared or private.
 //! [`Reach`] says of a write to configuration space, before it is made, whether it comes to that. A reset
-//! does so too, for as long as it takes.
+//! does so too, for as long as it takes: one that the guest starts by such a write, and one by the VMM.
+//!
+//! # What the guest sees
+//!
+//! The module [`emulate`] has configuration space as the guest has it, where it finds the sizes of BARs
+//! and gives them their places, and the MSI-X table. It is state without a device: a guest's write
+//! returns the effects that the VMM has to follow.
 //!
 //! # DMA
 //!
@@ -117,13 +123,14 @@
 //! # Real devices
 //!
 //! All that is said above needs no device. With the feature `device` there is a module of that name which
-//! opens one through VFIO, asks the kernel for these facts, and does with each piece what its access
-//! calls for, and maps memory for DMA. It alone has unsafe code. The feature `sim` has an IOMMU without hardware.
+//! opens one through VFIO, asks the kernel for these facts, does with each piece what its access
+//! calls for, turns the device's interrupts into eventfds, and maps memory for DMA. It alone has unsafe
+//! code. The feature `sim` has an IOMMU without hardware.
 //!
 //! # What this does not do
 //!
-//! It emulates no MSI-X structure, and it does not choose guest addresses: pieces are offsets in the
-//! BAR. A BAR that moves has the same pieces as before.
+//! It does not choose guest addresses: pieces are offsets in the BAR. A BAR that moves has the same
+//! pieces as before. It delivers no interrupt to a guest: it says as which message.
 
 // System calls need it, and only they: `device` alone may.
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
@@ -138,6 +145,7 @@ mod coverage;
 #[allow(unsafe_code)]
 pub mod device;
 pub mod dma;
+pub mod emulate;
 mod error;
 mod layers;
 mod page;
@@ -162,7 +170,7 @@ pub use page::PageSize;
 pub use piece::{Access, Piece};
 pub use place::{OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
-pub use reach::{Cause, Reach, ReachEvent};
+pub use reach::{Cause, Reach, ReachChange, ReachEvent};
 pub use reason::{Reason, Reasons};
 pub use relocate::Relocation;
 pub use report::InterfaceReport;

@@ -102,3 +102,42 @@ proptest! {
         }
     }
 }
+
+/// The same with function level resets, by PCI Express or by the capability of advanced features.
+fn with_resets(id: u8, capable: usize) -> Reach {
+    let mut config = config();
+    (config[POWER + 1], config[0x40]) = (0x40, id);
+    config[0x40 + capable] = 0x13;
+    Reach::of(&config).unwrap()
+}
+
+#[test]
+fn a_reset_revokes_before_and_restores_after() {
+    let revoked = Some(ReachEvent::Revoked(Cause::Reset));
+    let restored = Some(ReachEvent::Restored);
+    for (id, capable, offset, bit) in [(0x10, 7, 0x49, 0x80), (0x13, 3, 0x44, 1)] {
+        let reach = with_resets(id, capable);
+        assert!(reach.is_reset(offset, &[bit]) && !reach.is_reset(offset, &[!bit]));
+        assert!(!reach.is_reset(offset - 1, &[0xff]));
+        let change = reach.on_write(offset - 1, &[0, bit]);
+        assert_eq!((change.before, change.after), (revoked, restored));
+        assert_eq!(change.next, reach);
+        assert_eq!(reach.on_reset(), change);
+        // Without decoding nobody has anything to lose.
+        let off = reach.on_write(4, &[0]);
+        let due = (Some(ReachEvent::Revoked(Cause::DecodeOff)), None);
+        assert_eq!((off.before, off.after), due);
+        let change = off.next.on_reset();
+        assert_eq!((change.before, change.after), (None, None));
+        let on = off.next.on_write(4, &[2]);
+        assert_eq!((on.before, on.after), (None, restored));
+        // One that sleeps wakes.
+        let asleep = reach.on_write(POWER as u64 + 4, &[3]).next;
+        let change = asleep.on_reset();
+        assert_eq!((change.before, change.after), (None, restored));
+        assert_eq!(change.next, reach);
+        // A device that cannot be reset is not.
+        let unable = with_resets(id, 0x20);
+        assert!(!unable.is_reset(offset, &[bit]));
+    }
+}

@@ -8,7 +8,7 @@ use kvm_bindings::{kvm_pre_fault_memory, kvm_userspace_memory_region2};
 use kvm_ioctls::{Kvm, VcpuFd};
 use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, VmType};
 use kvm_slots::{Errno, KvmVm};
-use vmm::guest::poke::Poke;
+use vmm::guest::poke::{Order, Poke};
 use vmm::guest::{GuestError, Processor, VcpuGuest};
 
 use super::{Arena, FileMapping, REACHABLE, STUB, Subject, calls};
@@ -65,6 +65,32 @@ impl Real {
     /// The width of guest-physical addresses, in bits.
     pub fn physical_bits(&self) -> u32 {
         self.physical_bits
+    }
+
+    /// Runs code that lies at `code` in the guest's memory, with the virtual
+    /// address of `gpa` in RDI and `rax` in RAX, up to its write to the port
+    /// that ends an access. Returns what is in RAX then, or where it failed.
+    pub fn run(
+        &mut self,
+        (code, gpa, rax): (u64, u64, u64),
+        vmm: &mut dyn MmioHandler,
+    ) -> (u64, Result<(), GuestError>) {
+        let guest = self.guest.as_mut().expect("a VM with a guest");
+        let rdi = guest.poke.load(gpa, 8).rdi;
+        let rip = guest.poke.load(code, 8).rdi;
+        let order = Order {
+            rip,
+            rdi,
+            rax,
+            rcx: 0,
+        };
+        match guest.vcpu.poke(order, vmm) {
+            Ok(rax) => (rax, Ok(())),
+            Err(error) => {
+                let regs = guest.vcpu.vcpu().get_regs().expect("registers");
+                (regs.rax, Err(error))
+            }
+        }
     }
 
     /// The guest loads 4 bytes so many times, with nothing between. Returns

@@ -10,7 +10,7 @@ use super::{Model, at, same};
 
 /// It says what VFIO does. While somebody has the device it cannot ask, and says so.
 pub fn asks_vfio() -> Result<(), String> {
-    let asked = ask()?;
+    let asked = ask(Model::Nvme)?;
     same("the source", &asked.regions, &RegionSource::Vfio)?;
     let device = Model::Nvme.open(Way::Group)?;
     let due = bars(&device)?;
@@ -19,14 +19,15 @@ pub fn asks_vfio() -> Result<(), String> {
         same("a BAR", asked.bar, due.bar)?;
         same("its pieces", &asked.pieces, &due.pieces)?;
     }
-    match ask()?.regions {
+    match ask(Model::Nvme)?.regions {
         RegionSource::Refused(why) if why.contains("/dev/vfio/") => Ok(()),
         other => Err(format!("of an open device: {other:?}")),
     }
 }
 
-fn ask() -> Result<Answer, String> {
-    let device = Model::Nvme.bound()?.to_string();
+/// Has `vmm bars` look at a device.
+pub(super) fn ask(model: Model) -> Result<Answer, String> {
+    let device = model.bound()?.to_string();
     let request = Request {
         device: Some(device.parse()?),
         config: None,

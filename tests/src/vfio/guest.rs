@@ -8,7 +8,8 @@ use std::thread;
 
 use kvm_slots::sim::{MmioHandler, VmType};
 use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, Op, SlotId, SlotListener, SlotRules};
-use memory_model::{HostMemory, MemoryModel, Region, RegionId, SpaceId};
+use memmap2::{MmapMut, MmapRaw};
+use memory_model::{HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
 use vfio_private::device::{Device, Mapping};
 use vfio_private::{Cause, ReachEvent};
 use vmm::guest::GuestError;
@@ -18,7 +19,7 @@ use super::{Model, at, same};
 use crate::subject::{Real, Subject};
 
 /// Places for BARs of 1 MiB that the guest reaches.
-const A: u64 = 0x4000_0000;
+pub(super) const A: u64 = 0x4000_0000;
 const B: u64 = 0x4010_0000;
 const C: u64 = 0x4020_0000;
 
@@ -33,7 +34,7 @@ const ROUNDS: usize = 100;
 
 /// A vCPU takes it for each access, and the listener while there is a gap.
 #[derive(Debug, Default)]
-struct Gate(Mutex<()>);
+pub(super) struct Gate(Mutex<()>);
 
 impl HoldVcpus for Gate {
     type Held<'a> = MutexGuard<'a, ()>;
@@ -45,7 +46,7 @@ impl HoldVcpus for Gate {
 
 /// Answers exits and counts them.
 #[derive(Debug, Default)]
-pub(super) struct Exits(usize);
+pub(super) struct Exits(pub(super) usize);
 
 impl MmioHandler for Exits {
     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
@@ -60,10 +61,10 @@ impl MmioHandler for Exits {
 
 /// A guest, apart from its memory, so that it can run meanwhile.
 #[derive(Debug)]
-struct Guest {
-    real: Real,
-    gate: Arc<Gate>,
-    exits: Exits,
+pub(super) struct Guest {
+    pub(super) real: Real,
+    pub(super) gate: Arc<Gate>,
+    pub(super) exits: Exits,
 }
 
 impl Guest {
@@ -85,7 +86,7 @@ impl Guest {
 
 /// The guest's memory.
 #[derive(Debug)]
-struct Board {
+pub(super) struct Board {
     model: MemoryModel<()>,
     root: RegionId,
     slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
@@ -93,14 +94,14 @@ struct Board {
 }
 
 impl Board {
-    fn new() -> Result<(Guest, Self), String> {
+    pub(super) fn new() -> Result<(Guest, Self), String> {
         let real = Real::new(VmType::Plain, true)?;
         let gate = Arc::new(Gate::default());
         let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
         let rules = SlotRules::new().reserving(own..=own);
         let (vm, abi) = (real.vm().clone(), AbiProfile::None);
-        // SAFETY: all memory in the model is a `Mapping`, which is there for as long as the region
-        // that owns it, and allows this process none but volatile access.
+        // SAFETY: all memory in the model is a mapping, of a BAR or anonymous, which is there for as
+        // long as the region that owns it. It is accessed as volatile, or not any more once it is here.
         let slots = unsafe { SlotListener::with_rules(vm, abi, Arc::clone(&gate), rules) };
         let slots = Arc::new(slots);
         let mut model = MemoryModel::new();
@@ -127,14 +128,33 @@ impl Board {
     }
 
     /// Shows a BAR to the guest.
-    fn show(&mut self, name: &str, bar: &Arc<Mapping>, gpa: u64) -> Result<RegionId, String> {
+    pub(super) fn show(
+        &mut self,
+        name: &str,
+        bar: &Arc<Mapping>,
+        gpa: u64,
+    ) -> Result<RegionId, String> {
         let memory = HostMemory::new(bar.address(), bar.size(), Arc::clone(bar));
-        let memory = memory.ok_or("a BAR without bytes")?;
+        self.add(Region::device_ram(name, memory.ok_or("no bytes")?), gpa)
+    }
+
+    /// Gives the guest a page of RAM that starts with these bytes.
+    pub(super) fn load(&mut self, bytes: &[u8], gpa: u64) -> Result<RegionId, String> {
+        let mut page = MmapMut::map_anon(0x1000).map_err(at("a page"))?;
+        let start = page.get_mut(..bytes.len()).ok_or("too long")?;
+        start.copy_from_slice(bytes);
+        let page = Arc::new(MmapRaw::from(page));
+        let address = page.as_mut_ptr().expose_provenance() as u64;
+        let memory = HostMemory::new(address, page.len() as u64, page).ok_or("no bytes")?;
+        self.add(Region::ram("code", Memory::host_only(memory)), gpa)
+    }
+
+    fn add(&mut self, region: Region<()>, gpa: u64) -> Result<RegionId, String> {
         let mut change = self.model.transaction();
-        let region = change.add(Region::device_ram(name, memory));
-        let region = region.map_err(at(name))?;
-        change.place(region, self.root, gpa, 0).map_err(at(name))?;
-        change.commit().map_err(at(name))?;
+        let region = change.add(region).map_err(at("a region"))?;
+        let placed = change.place(region, self.root, gpa, 0);
+        placed.map_err(at("a region"))?;
+        change.commit().map_err(at("a region"))?;
         Ok(region)
     }
 
@@ -149,7 +169,7 @@ impl Board {
         Ok(plan.ok_or("nothing was planned")?.ops)
     }
 
-    fn enable(&mut self, region: RegionId, on: bool) -> Result<(), String> {
+    pub(super) fn enable(&mut self, region: RegionId, on: bool) -> Result<(), String> {
         let mut change = self.model.transaction();
         change.set_enabled(region, on).map_err(at("a switch"))?;
         change.commit().map_err(at("a switch"))

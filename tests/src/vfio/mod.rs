@@ -3,14 +3,19 @@
 //! has them elsewhere, bound to vfio-pci, can run the tests there.
 
 pub mod bars;
+mod config;
+pub mod data_sheets;
 mod dma;
 mod dma_convert;
 mod dma_peer;
 mod edu;
 mod guest;
 mod hostless;
+mod interrupts;
+mod messages;
 pub(crate) mod regions;
 pub(crate) mod registers;
+mod toggles;
 
 use std::fmt;
 use std::path::Path;
@@ -130,7 +135,7 @@ impl OnDevice {
 type Body = fn(&Device) -> Result<(), String>;
 
 /// On every device.
-const ON_ALL: [(&str, Body); 2] = [
+const ON_ALL: [(&str, Body); 5] = [
     (
         "its_pieces_agree_with_what_can_be_mapped",
         regions::pieces_agree_with_mmap,
@@ -139,10 +144,52 @@ const ON_ALL: [(&str, Body); 2] = [
         "dma_bufs_are_of_whole_pages_of_memory_bars",
         regions::dma_bufs,
     ),
+    (
+        "every_interrupt_arrives_as_if_the_device_had_sent_it",
+        interrupts::by_loopback,
+    ),
+    (
+        "a_guest_finds_its_bars_as_large_as_the_kernel_says",
+        config::sizes_are_the_kernels,
+    ),
+    (
+        "what_a_reset_leaves_is_foreseen",
+        config::resets_are_foreseen,
+    ),
 ];
 
 /// On one.
-const ON_ONE: [(Model, &str, Body); 7] = [
+const ON_ONE: [(Model, &str, Body); 13] = [
+    (
+        Model::Nvme,
+        "a_reset_by_the_guest_is_foreseen_and_happens",
+        config::guests_reset_is_foreseen,
+    ),
+    (
+        Model::E1000e,
+        "a_guest_sets_up_its_vectors_and_no_message_is_lost",
+        messages::guest_sets_up_its_vectors,
+    ),
+    (
+        Model::Nvme,
+        "a_guest_sets_up_its_vectors_and_no_message_is_lost",
+        messages::guest_sets_up_its_vectors,
+    ),
+    (
+        Model::Edu,
+        "it_interrupts_by_message_when_it_is_told_to",
+        interrupts::edu_sends_messages,
+    ),
+    (
+        Model::Edu,
+        "it_holds_its_line_until_it_is_served",
+        interrupts::edu_holds_its_line,
+    ),
+    (
+        Model::E1000e,
+        "its_causes_arrive_at_the_vectors_that_they_are_routed_to",
+        interrupts::e1000e_sends_vectors,
+    ),
     (
         Model::Edu,
         "registers_are_the_same_trapped_and_mapped",
@@ -181,7 +228,12 @@ const ON_ONE: [(Model, &str, Body); 7] = [
 ];
 
 /// On one, with a guest.
-const IN_GUEST: [(Model, &str, Body); 4] = [
+const IN_GUEST: [(Model, &str, Body); 5] = [
+    (
+        Model::Ivshmem,
+        "decoding_is_switched_a_thousand_times_under_a_guest_that_stores",
+        toggles::under_a_guest_that_stores,
+    ),
     (
         Model::Edu,
         "a_guest_reaches_its_registers",
@@ -239,6 +291,18 @@ static NEEDS: [[Need; 6]; Model::ALL.len() * Way::ALL.len()] = {
     }
     needs
 };
+
+/// `vmm bars` beside each device's documentation: it opens the device by itself.
+pub fn data_sheets() -> Vec<(String, &'static [Need], Model)> {
+    let name = |model| format!("vmm_bars_prints_what_the_data_sheet_of_{model}_says");
+    let of_groups = NEEDS.iter().filter_map(|needs| match needs {
+        [Need::VfioWay(Way::Group), Need::Vfio(model), ..] => {
+            Some((name(*model), &needs[..2], *model))
+        }
+        _ => None,
+    });
+    of_groups.collect()
+}
 
 /// All of them, each device in each way.
 pub fn all() -> Vec<OnDevice> {

@@ -240,7 +240,7 @@ fn list(targets: &str, keyring: &str) -> Result<String, String> {
     };
     let main = address(Archive::Main).ok_or(
         "apt is not set up for an archive of Debian's with bookworm or trixie, \
-         where the kernels are",
+         where the kernels are, or has not asked it yet: apt-get update",
     )?;
     let mut list = String::new();
     for (name, archive) in SUITES {

@@ -112,7 +112,7 @@ pub fn examine(architecture: &Architecture) -> Result<(), String> {
         "/dev/kvm"
     );
     if !missing.is_empty() {
-        let command = install_command(&missing);
+        let command = install_command(&missing, is_root());
         return Err(format!("to install what is missing:\n\n    {command}\n"));
     }
     archive?;
@@ -163,7 +163,7 @@ pub fn install() -> Result<(), String> {
         "-o",
         "Acquire::Retries=1",
     ];
-    let as_root = shell::capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    let as_root = is_root();
     let apt_get = |arguments: &[&str]| {
         let mut command = match as_root {
             true => Command::new("apt-get"),
@@ -188,7 +188,7 @@ fn needs(purposes: &[Purpose]) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!(
             "this machine lacks what it takes: {}",
-            install_command(&missing)
+            install_command(&missing, is_root())
         )),
     }
 }
@@ -200,11 +200,17 @@ fn missing(purposes: &[Purpose]) -> Vec<&'static str> {
     missing.map(|tool| tool.package).collect()
 }
 
-fn install_command(packages: &[&str]) -> String {
+/// A machine that is new has not yet asked its archive what there is.
+fn install_command(packages: &[&str], as_root: bool) -> String {
+    let sudo = if as_root { "" } else { "sudo " };
     format!(
-        "apt-get install --no-install-recommends {}",
+        "{sudo}apt-get update && {sudo}apt-get install --no-install-recommends {}",
         packages.join(" ")
     )
+}
+
+fn is_root() -> bool {
+    shell::capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
 fn wrong_machine(architecture: &Architecture) -> String {
@@ -255,10 +261,14 @@ mod tests {
 
     #[test]
     fn one_command_installs_all_that_is_missing() {
-        let command = install_command(&["flex", "bison"]);
+        let packages = ["flex", "bison"];
         assert_eq!(
-            command,
-            "apt-get install --no-install-recommends flex bison"
+            install_command(&packages, true),
+            "apt-get update && apt-get install --no-install-recommends flex bison"
+        );
+        assert_eq!(
+            install_command(&packages, false),
+            "sudo apt-get update && sudo apt-get install --no-install-recommends flex bison"
         );
     }
 

@@ -5,7 +5,8 @@
 //! A device is opened by its address through an [`Iommu`], in one of two [`Way`]s. What it says of
 //! its regions goes to [`classify`](crate::classify); of the pieces that come back, shared ones are
 //! mapped ([`Device::map_piece`]), trapped ones are read and written ([`Device::read`],
-//! [`Device::write`]), private ones become dma-bufs ([`Device::export_private`]).
+//! [`Device::write`]), private ones become dma-bufs ([`Device::export_private`]). Its interrupts become
+//! eventfds ([`interrupts`]).
 //!
 //! ```no_run
 //! use vfio_private::config::ConfigSpace;
@@ -36,14 +37,14 @@
 //!
 //! # What this does not do
 //!
-//! It sets up no interrupt, and binds no TDISP interface: no released kernel
-//! can do the last. Only PCI devices are opened.
+//! It binds no TDISP interface: no released kernel can do that. Only PCI devices are opened.
 
 mod address;
 mod config;
 mod dma;
 mod dma_buf;
 mod error;
+pub mod interrupts;
 mod ioctl;
 mod iommu;
 mod mapping;
@@ -79,6 +80,8 @@ pub struct Device {
     regions: u32,
     can_reset: bool,
     config: RegionInfo,
+    /// At most one kind is enabled.
+    interrupts: interrupts::EnabledKind,
     iommu: Iommu,
 }
 
@@ -99,6 +102,7 @@ impl Device {
             regions: info.num_regions,
             can_reset: info.flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0,
             config,
+            interrupts: interrupts::EnabledKind::default(),
             iommu: iommu.clone(),
         })
     }
@@ -209,7 +213,8 @@ impl Device {
     }
 
     /// Resets the device (`VFIO_DEVICE_RESET`). Mappings and dma-bufs are dead meanwhile; those of
-    /// them that the IOMMU has stay so.
+    /// them that the IOMMU has stay so. What a guest has accepted must be revoked before:
+    /// [`Reach::on_reset`](crate::Reach::on_reset) says whether, and what comes after.
     ///
     /// # Errors
     ///
@@ -248,7 +253,7 @@ impl Device {
     }
 }
 
-/// The device's file, for what is not here: interrupts, other features.
+/// The device's file, for what is not here: other features.
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

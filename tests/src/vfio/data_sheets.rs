@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What `vmm bars` prints of a device, beside what its documentation says.
+
+use vfio_private::device::Way;
+use vfio_private::device::interrupts::InterruptKind;
+use vmm::bars::text;
+
+use super::bars::ask;
+use super::{Model, at, same};
+
+/// Lines that must be printed, and all lines that begin with `BAR`.
+struct Sheet {
+    bars: &'static [&'static str],
+    msix: &'static str,
+    /// A piece with its access.
+    pieces: &'static [(&'static str, &'static str)],
+    /// How many vectors of MSI and of MSI-X there are.
+    vectors: [u16; 2],
+}
+
+const NO_MSIX: &str = "MSI-X        none";
+
+/// By documentation: Intel's datasheet of the 82574 (section 10, with the flash as QEMU has it), and
+/// of QEMU's own devices its specifications.
+fn sheet(model: Model) -> Sheet {
+    match model {
+        Model::E1000e => Sheet {
+            bars: &[
+                "BAR 0: memory, 128 KiB (0x20000), 32-bit, non-prefetchable",
+                "BAR 1: memory, 128 KiB (0x20000), 32-bit, non-prefetchable",
+                "BAR 2: I/O ports, 32 B (0x20)",
+                "BAR 3: memory, 16 KiB (0x4000), 32-bit, non-prefetchable",
+            ],
+            msix: "MSI-X        5 vectors; table 0x0-0x4f of BAR 3, \
+                   pending bits (PBA) 0x2000-0x2007 of BAR 3",
+            pieces: &[
+                ("0x0-0x1ffff", "shared"),
+                ("0x0-0x1ffff", "shared"),
+                ("0x0-0x1f", "trap"),
+                ("0x0-0xfff", "trap"),
+                ("0x1000-0x1fff", "shared"),
+                ("0x2000-0x2fff", "trap"),
+                ("0x3000-0x3fff", "shared"),
+            ],
+            vectors: [1, 5],
+        },
+        Model::Edu => Sheet {
+            bars: &["BAR 0: memory, 1 MiB (0x100000), 32-bit, non-prefetchable"],
+            msix: NO_MSIX,
+            pieces: &[("0x0-0xfffff", "shared")],
+            vectors: [1, 0],
+        },
+        Model::Ivshmem => Sheet {
+            bars: &[
+                "BAR 0: memory, 256 B (0x100), 32-bit, non-prefetchable",
+                "BAR 2: memory, 1 MiB (0x100000), 64-bit, prefetchable",
+            ],
+            msix: NO_MSIX,
+            pieces: &[("0x0-0xff", "trap"), ("0x0-0xfffff", "shared")],
+            vectors: [0, 0],
+        },
+        Model::Nvme => Sheet {
+            bars: &["BAR 0: memory, 16 KiB (0x4000), 64-bit, non-prefetchable"],
+            msix: "MSI-X        65 vectors; table 0x2000-0x240f of BAR 0, \
+                   pending bits (PBA) 0x3000-0x300f of BAR 0",
+            pieces: &[
+                ("0x0-0x1fff", "shared"),
+                ("0x2000-0x2fff", "trap"),
+                ("0x3000-0x3fff", "trap"),
+            ],
+            vectors: [0, 65],
+        },
+        Model::TestDev => Sheet {
+            bars: &[
+                "BAR 0: memory, 4 KiB (0x1000), 32-bit, non-prefetchable",
+                "BAR 1: I/O ports, 256 B (0x100)",
+            ],
+            msix: NO_MSIX,
+            pieces: &[("0x0-0xfff", "shared"), ("0x0-0xff", "trap")],
+            vectors: [0, 0],
+        },
+    }
+}
+
+/// It prints what the documentation says.
+///
+/// # Errors
+/// What it prints, where it does not.
+pub fn printed(model: Model) -> Result<(), String> {
+    let text = text(&ask(model)?);
+    let Sheet {
+        bars,
+        msix,
+        pieces,
+        vectors,
+    } = sheet(model);
+    let found: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("BAR"))
+        .collect();
+    same("BARs", found.as_slice(), bars)?;
+    let found = text.lines().find(|line| line.starts_with("MSI-X"));
+    same("MSI-X", found, Some(msix))?;
+    let rows = text.lines().filter(|line| line.starts_with("  0x"));
+    let rows = rows.filter(|line| !line.contains("reach the guest directly"));
+    let found: Vec<(&str, &str)> = rows
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let bytes = words.next()?;
+            let accesses = ["private", "shared", "trap", "blocked"];
+            Some((bytes, words.find(|word| accesses.contains(word))?))
+        })
+        .collect();
+    same("pieces", found.as_slice(), pieces)?;
+    let device = model.open(Way::Group)?;
+    for (kind, due) in [InterruptKind::Msi, InterruptKind::Msix]
+        .into_iter()
+        .zip(vectors)
+    {
+        let info = device.interrupt_info(kind).map_err(at(kind))?;
+        same(&format!("vectors of {kind}"), info.vectors, due)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory decoding is switched under a guest that does nothing but store.
+//!
+//! The guest counts, and stores each number it comes to, one place behind the
+//! other, round and round in ivshmem's memory. Where decoding is off its store
+//! fails, `KVM_RUN` returns, and the number in its register is the one that was
+//! not stored. It is then held until decoding is on, and makes this store again.
+//! So whatever it has counted must be in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvm_slots::sim::GuestFault;
+use kvm_slots::{Errno, HoldVcpus};
+use memory_model::RegionId;
+use vfio_private::device::Device;
+use vmm::guest::GuestError;
+use vmm::guest::stub::DONE_PORT;
+
+use super::guest::{A, Board, Gate, Guest};
+use super::regions::OpenBar;
+use super::registers::mapping;
+use super::{at, same};
+
+/// Where the guest's code is.
+const CODE: u64 = 0x1_0000_0000;
+
+/// How many numbers memory holds: 8 bytes each in 1 MiB.
+const PLACES: u64 = 0x2_0000;
+
+/// How many numbers the guest stores before it looks up.
+const BURST: u64 = 0x100;
+
+/// How often decoding is switched off and on again.
+const TOGGLES: usize = 1000;
+
+/// What happens to the guest meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// It is held, and notices nothing.
+    Held,
+    /// Decoding comes back when the guest has failed.
+    Met,
+    /// The same, and its memslot goes and comes meanwhile.
+    MetWithoutSlot,
+    /// Decoding comes back at once. The guest may fail, or not notice.
+    Raced,
+}
+
+const ROUNDS: [Round; 4] = [Round::Held, Round::Met, Round::MetWithoutSlot, Round::Raced];
+
+/// The guest's code: RAX counts, RDI is where the memory is.
+fn code() -> Vec<u8> {
+    let mask = u32::try_from(PLACES - 1).expect("a few");
+    let [a, b, c, d] = mask.to_le_bytes();
+    [
+        &[0x89, 0xc1][..],         // again: mov ecx, eax
+        &[0x81, 0xe1, a, b, c, d], // and ecx, PLACES - 1
+        &[0x48, 0x89, 0x04, 0xcf], // mov [rdi + rcx * 8], rax
+        &[0x48, 0xff, 0xc0],       // inc rax
+        &[0x84, 0xc0],             // test al, al
+        &[0x75, 0xed],             // jnz again
+        &[0xe6, DONE_PORT],        // out DONE_PORT, al
+        &[0xf4],                   // hlt
+    ]
+    .concat()
+}
+
+/// What the guest's thread and the VMM's tell each other.
+#[derive(Debug, Default)]
+struct Shared {
+    done: AtomicBool,
+    /// Set before decoding goes, and cleared when it is back.
+    off: AtomicBool,
+    /// What the guest stores next.
+    counted: AtomicU64,
+    /// Below this, the VMM has seen all numbers in memory.
+    checked: AtomicU64,
+    faults: AtomicUsize,
+}
+
+/// Runs the guest until all is done; whoever holds the gate finds it between two
+/// runs.
+fn hammer(mut guest: Guest, shared: &Shared) -> Result<(Guest, usize), String> {
+    let mut most = 0;
+    while !shared.done.load(Ordering::Acquire) {
+        thread::yield_now();
+        let from = shared.counted.load(Ordering::Acquire);
+        // What is not checked yet is not overwritten.
+        let unchecked = from - shared.checked.load(Ordering::Acquire);
+        if unchecked + 2 * BURST > PLACES {
+            continue;
+        }
+        let gate = Arc::clone(&guest.gate);
+        let running = gate.hold();
+        let (counted, ended) = guest.real.run((CODE, A, from), &mut guest.exits);
+        shared.counted.store(counted, Ordering::Release);
+        if ended.is_err() {
+            // Before the gate opens: whoever has it knows of all that failed.
+            shared.faults.fetch_add(1, Ordering::AcqRel);
+        }
+        drop(running);
+        most = most.max(usize::try_from(counted - from).map_err(at("a count"))?);
+        match ended {
+            Ok(()) => {}
+            Err(GuestError::Fault(
+                GuestFault::Failed(Errno::EFAULT) | GuestFault::Memory { .. },
+            )) => {
+                wait("decoding", || {
+                    !shared.off.load(Ordering::Acquire) || shared.done.load(Ordering::Acquire)
+                })?;
+            }
+            Err(other) => return Err(format!("the guest at {counted:#x}: {other:?}")),
+        }
+    }
+    Ok((guest, most))
+}
+
+/// The VMM's side.
+#[derive(Debug)]
+struct Vmm<'a> {
+    device: &'a Device,
+    open: OpenBar,
+    board: Board,
+    region: RegionId,
+    gate: Arc<Gate>,
+    shared: &'a Shared,
+}
+
+impl Vmm<'_> {
+    fn decode(&self, on: bool) -> Result<(), String> {
+        let before = self.device.set_memory_decode(on).map_err(at("decode"))?;
+        same("decode before", before, !on)
+    }
+
+    fn faults(&self) -> usize {
+        self.shared.faults.load(Ordering::Acquire)
+    }
+
+    /// All that was counted is in memory. The guest is not running.
+    fn check(&self) -> Result<(), String> {
+        let counted = self.shared.counted.load(Ordering::Acquire);
+        let mut number = self.shared.checked.load(Ordering::Acquire);
+        while number < counted {
+            let place = number % PLACES;
+            let run = (counted - number).min(PLACES - place);
+            let len = usize::try_from(8 * run).map_err(at("a length"))?;
+            let mut bytes = vec![0; len];
+            let read = self.device.read(&self.open.info, 8 * place, &mut bytes);
+            read.map_err(at("reading what was stored"))?;
+            for (due, stored) in (number..).zip(bytes.chunks_exact(8)) {
+                same("what was stored", stored, &due.to_le_bytes()[..])?;
+            }
+            number += run;
+        }
+        self.shared.checked.store(number, Ordering::Release);
+        Ok(())
+    }
+
+    /// The guest stores, decoding goes and comes, and the guest stores.
+    fn round(&mut self, round: Round) -> Result<(), String> {
+        let gate = Arc::clone(&self.gate);
+        let before = {
+            let _held = gate.hold();
+            self.check()?;
+            self.shared.counted.load(Ordering::Acquire)
+        };
+        wait("a store of the guest", || {
+            self.shared.counted.load(Ordering::Acquire) > before
+        })?;
+        let faults = {
+            let _held = gate.hold();
+            self.check()?;
+            let faults = self.faults();
+            if round == Round::Held {
+                self.decode(false)?;
+                self.decode(true)?;
+                return same("faults of a guest that is held", self.faults(), faults);
+            }
+            faults
+        };
+        self.shared.off.store(true, Ordering::Release);
+        self.decode(false)?;
+        match round {
+            Round::Held | Round::Raced => thread::yield_now(),
+            Round::Met | Round::MetWithoutSlot => {
+                wait("a fault", || self.faults() > faults)?;
+            }
+        }
+        if round == Round::MetWithoutSlot {
+            self.board.enable(self.region, false)?;
+        }
+        self.decode(true)?;
+        if round == Round::MetWithoutSlot {
+            self.board.enable(self.region, true)?;
+        }
+        self.shared.off.store(false, Ordering::Release);
+        let _held = gate.hold();
+        let met = self.faults() - faults;
+        match (round, met) {
+            (Round::Raced, 0 | 1) | (Round::Met | Round::MetWithoutSlot, 1) => Ok(()),
+            _ => Err(format!("{met} faults at one toggle")),
+        }
+    }
+}
+
+/// No store is lost, the guest fails once for each time that it meets no
+/// decoding, and goes on.
+pub(super) fn under_a_guest_that_stores(device: &Device) -> Result<(), String> {
+    let (open, bar) = mapping(device, 2)?;
+    same("places", open.bar.size() / 8, PLACES)?;
+    let (guest, mut board) = Board::new()?;
+    let region = board.show("ivshmem", &Arc::new(bar), A)?;
+    board.load(&code(), CODE)?;
+    let shared = Shared::default();
+    let mut vmm = Vmm {
+        device,
+        open,
+        board,
+        region,
+        gate: Arc::clone(&guest.gate),
+        shared: &shared,
+    };
+    let (guest, most, faults) = thread::scope(|scope| {
+        let guest = scope.spawn(|| {
+            let result = hammer(guest, &shared);
+            shared.done.store(true, Ordering::Release);
+            result
+        });
+        let toggled = toggle(&mut vmm);
+        shared.done.store(true, Ordering::Release);
+        let ended = guest.join().map_err(|_| "the guest's thread panicked")?;
+        // Why the guest ended is why it does not go on.
+        let (guest, most) = ended?;
+        Ok::<_, String>((guest, most, toggled?))
+    })?;
+    vmm.check()?;
+    same("exits", guest.exits.0, 0)?;
+    let met = TOGGLES / ROUNDS.len() * 2;
+    let raced = TOGGLES / ROUNDS.len();
+    if !(met..=met + raced).contains(&faults) {
+        return Err(format!("{faults} faults, of {met} to {}", met + raced));
+    }
+    match most as u64 == BURST {
+        true => Ok(()),
+        false => Err(format!("the longest run was of {most} stores")),
+    }
+}
+
+/// Each kind of round as often; returns how often the guest failed.
+fn toggle(vmm: &mut Vmm<'_>) -> Result<usize, String> {
+    for number in 0..TOGGLES {
+        let round = ROUNDS[number % ROUNDS.len()];
+        let result = vmm.round(round);
+        result.map_err(at(format!("toggle {number}, {round:?}")))?;
+    }
+    Ok(vmm.faults())
+}
+
+fn wait(what: &str, until: impl Fn() -> bool) -> Result<(), String> {
+    let start = Instant::now();
+    while !until() {
+        if start.elapsed() > Duration::from_secs(20) {
+            return Err(format!("{what} never came"));
+        }
+        thread::yield_now();
+    }
+    Ok(())
+}
