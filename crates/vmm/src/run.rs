@@ -12,7 +12,9 @@ use crate::board::{Board, BoardError};
 use crate::exit::{Answer, Exit};
 use crate::guest::stub::Stub;
 use crate::guest::{Guest, GuestError};
-use crate::machine::{Access, AccessKind, Action, ActionKind, How, Machine, Span, Step};
+use crate::machine::{
+    Access, AccessKind, Action, ActionKind, How, Machine, OnMemoryFault, Span, Step,
+};
 use crate::report::{Observation, StepReport};
 
 /// A machine that was put together, and its guest, waiting for the next step.
@@ -86,11 +88,7 @@ impl<P: Platform> Run<P> {
                 Ok(()) => Observation::error(why.to_string()),
                 Err(error) => Observation::error(error.to_string()),
             },
-            None => {
-                let (result, notes) = self.access_at_last(access, machine.on_memory_fault);
-                let exits = std::mem::take(&mut self.board.exits);
-                observe(access, result, &exits).with_notes(notes)
-            }
+            None => self.tried(access, machine.on_memory_fault),
         };
         let expected = match unsupported {
             Some(why) => Observation::error(why.to_string()),
@@ -112,6 +110,27 @@ impl<P: Platform> Run<P> {
         let size = access.size as u64;
         let report = StepReport::new(n, op, access.gpa, size, region, seen, expected);
         report.unsupported_if(unsupported.is_some())
+    }
+
+    /// What an access comes to, at the latest of the tries that it has.
+    fn tried(&mut self, access: &Access, on_fault: OnMemoryFault) -> Observation {
+        let due = match access.kind {
+            AccessKind::Read(value) => value.map(hex),
+            AccessKind::Write(_) => None,
+        };
+        let mut tries = access.tries;
+        loop {
+            let (result, notes) = self.access_at_last(access, on_fault);
+            let exits = std::mem::take(&mut self.board.exits);
+            let seen = observe(access, result, &exits).with_notes(notes);
+            tries = tries.saturating_sub(1);
+            if tries == 0 || seen.value == due {
+                return seen;
+            }
+            if let Err(error) = self.guest.again() {
+                return Observation::error(error.to_string());
+            }
+        }
     }
 
     /// Why an action makes no sense, because this kernel cannot give the guest

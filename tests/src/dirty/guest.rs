@@ -284,6 +284,7 @@ fn store(number: u64, gpa: u64) -> Access {
         kind: AccessKind::Write(number),
         private: None,
         how: How::Direct,
+        tries: 1,
     }
 }
 

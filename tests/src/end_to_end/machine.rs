@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_slots::sim::{GuestFault, MmioHandler, VmType};
+use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, VmType};
 use kvm_slots::{
-    AbiProfile, ConvertError, Engine, Errno, HoldVcpus, KvmVm, ModelPages, PageRange, Request,
-    SlotId, SlotListener, SlotRules,
+    AbiProfile, ConvertError, Engine, HoldVcpus, KvmVm, ModelPages, PageRange, Request, SlotId,
+    SlotListener, SlotRules,
 };
 use memory_model::{
     CommitError, FileSlice, HostMemory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId,
@@ -46,8 +46,8 @@ pub(super) enum Seen {
     Value(u32),
     /// A private access to what is not private: flags and address of the exit.
     Fault(u64, u64),
-    /// `KVM_RUN` failed.
-    Failed(Errno),
+    /// A private access to a device that does not answer: the address.
+    Gone(u64),
 }
 
 /// A part of a BAR that traps, and the VMM's own MSI-X table in it.
@@ -148,7 +148,11 @@ fn seen(result: Result<u64, GuestError>, gpa: u64) -> Result<Seen, String> {
         Err(GuestError::Fault(GuestFault::Memory { flags, gpa, .. })) => {
             Ok(Seen::Fault(flags, gpa))
         }
-        Err(GuestError::Fault(GuestFault::Failed(errno))) => Ok(Seen::Failed(errno)),
+        Err(GuestError::Fault(GuestFault::Revoked {
+            flags: MEMORY_EXIT_FLAG_PRIVATE,
+            gpa,
+            ..
+        })) => Ok(Seen::Gone(gpa)),
         Err(error) => Err(format!("{gpa:#x}: {error}")),
     }
 }

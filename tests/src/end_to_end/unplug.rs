@@ -12,8 +12,7 @@ use vfio_bindings::bindings::vfio as uapi;
 use vfio_private::device::Device;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::gone::stops;
-use super::machine::{A, Guest, machine};
+use super::machine::{A, Guest, Seen, machine};
 use super::{at, dma_buf, open, same};
 use crate::vfio::Model;
 
@@ -46,8 +45,8 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     drop(device);
     let removed = gone.recv_timeout(PATIENCE).map_err(at("the removal"))?;
     removed.map_err(at("the removal"))?;
-    stops(guest.access(A + NAME.0, None)?)?;
-    stops(guest.access(A, Some(0))?)?;
+    same("gone", guest.access(A + NAME.0, None)?, Seen::Gone(A))?;
+    same("gone", guest.access(A, Some(0))?, Seen::Gone(A))?;
 
     same("revoked", memory.revoke(A, size)?, size)?;
     let removed = memory.change(|t| {

@@ -37,6 +37,10 @@ impl Guest for Interpreter {
     }
 
     /// It is told each access anew.
+    fn again(&mut self) -> Result<(), GuestError> {
+        Ok(())
+    }
+
     fn skip(&mut self) -> Result<(), GuestError> {
         Ok(())
     }

@@ -30,6 +30,12 @@ pub trait Guest {
     /// make it again.
     fn access(&mut self, access: &Access, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError>;
 
+    /// Goes back before the latest access, to make it once more.
+    ///
+    /// # Errors
+    /// [`GuestError::Stopped`].
+    fn again(&mut self) -> Result<(), GuestError>;
+
     /// Leaves the next access of the script out.
     ///
     /// # Errors

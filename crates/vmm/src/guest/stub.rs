@@ -182,6 +182,7 @@ mod tests {
             kind,
             private: None,
             how,
+            tries: 1,
         }
     }
 

@@ -197,6 +197,11 @@ impl Guest for VcpuGuest {
         }
     }
 
+    fn again(&mut self) -> Result<(), GuestError> {
+        self.next = self.next.saturating_sub(1);
+        self.go_to(self.next).map_err(|e| stopped(&e))
+    }
+
     fn skip(&mut self) -> Result<(), GuestError> {
         self.next += 1;
         self.go_to(self.next).map_err(|e| stopped(&e))

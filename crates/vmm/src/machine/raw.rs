@@ -55,6 +55,7 @@ pub(super) struct RawStep {
     pub(super) size: Option<Spanned<Number>>,
     pub(super) value: Option<Spanned<Number>>,
     pub(super) expect: Option<Spanned<Number>>,
+    pub(super) tries: Option<Spanned<NonZeroU16>>,
     pub(super) how: Option<Spanned<String>>,
     pub(super) region: Option<Spanned<String>>,
     pub(super) to: Option<Spanned<Number>>,

@@ -191,6 +191,9 @@ pub struct Access {
     pub private: Option<bool>,
     /// How it is expected to be resolved.
     pub how: How,
+    /// How often the guest tries until it reads what is expected: of a device
+    /// that takes its time. At least once.
+    pub tries: u32,
 }
 
 /// Load or store.

@@ -158,8 +158,13 @@ impl Reader<'_> {
                 let why = "a read that does not complete";
                 subject.refuse(("expect", &self.raw.expect), why)?;
             }
-            AccessKind::Read(self.expectation(size, !completes)?)
+            let expect = self.expectation(size, !completes)?;
+            if expect.is_none() {
+                subject.refuse(("tries", &self.raw.tries), "a read without 'expect'")?;
+            }
+            AccessKind::Read(expect)
         } else {
+            subject.refuse(("tries", &self.raw.tries), "a write")?;
             subject.refuse(("expect", &self.raw.expect), "a write; read it back")?;
             AccessKind::Write(self.value(size)?)
         };
@@ -178,6 +183,11 @@ impl Reader<'_> {
             kind,
             private,
             how,
+            tries: self
+                .raw
+                .tries
+                .as_ref()
+                .map_or(1, |tries| tries.as_ref().get().into()),
         })
     }
 
@@ -283,6 +293,7 @@ impl Reader<'_> {
         let (subject, raw) = (&self.subject, self.raw);
         let word = format!("'{}'", raw.r#do.as_ref());
         subject.refuse(("how", &raw.how), &word)?;
+        subject.refuse(("tries", &raw.tries), &word)?;
         if !matches!(what, HostWrite { .. }) {
             subject.refuse(("value", &raw.value), &word)?;
         }
