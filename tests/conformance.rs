@@ -19,8 +19,11 @@ const KERNELS: [KernelVersion; 4] = [
 fn main() {
     let mut trials = Vec::new();
     for statement in all() {
-        for kernel in KERNELS {
+        let released = KERNELS.map(|kernel| (kernel, AbiProfile::None));
+        let patched = (KernelVersion::V7_3, AbiProfile::FD_OFFSET_BIT_4);
+        for (kernel, abi) in released.into_iter().chain([patched]) {
             let config = SimConfig {
+                abi,
                 // Only the kernels that are built so have such VMs.
                 private_pages: statement.vm_type == VmType::SwProtected,
                 vm_type: statement.vm_type,
@@ -58,8 +61,8 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::NoPreFault => config.kernel < KernelVersion::V6_12,
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
         Need::HostlessSlots => config.abi != AbiProfile::None,
-        // No device is simulated.
-        Need::VfioWay(_) | Need::Vfio(_) => false,
+        // Of devices there is what slots are made on: a dma-buf.
+        Need::VfioWay(_) | Need::Vfio(_) => true,
     };
     statement.needs.iter().copied().find(|need| !has(*need))
 }

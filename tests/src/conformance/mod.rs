@@ -5,6 +5,7 @@
 
 mod engine;
 mod files;
+mod hostless;
 mod pre_fault;
 mod private;
 mod slots;
@@ -15,10 +16,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use kvm_bindings::{KVM_MEM_GUEST_MEMFD, kvm_userspace_memory_region2};
 use kvm_slots::sim::{MmioHandler, VmType};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
+use vfio_private::device::Way;
 use vmm::guest::GuestError;
 
 use crate::needs::Need;
 use crate::subject::{Arena, PAGE, Real, Simulated, Subject};
+use crate::vfio::Model;
 
 /// A statement about KVM.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +119,27 @@ pub fn all() -> Vec<Statement> {
     let engine = statements!("conversion_engine", SwProtected,
         [PrivatePages] => engine::what_a_guest_converts_never_leaks_and_no_stale_byte_is_left,
     );
-    let all: [&[Statement]; 7] = [
+    const DEVICE: [Need; 3] = [
+        Need::HostlessSlots,
+        Need::VfioWay(Way::Group),
+        Need::Vfio(Model::Ivshmem),
+    ];
+    let hostless = statements!("backing_fd", Plain,
+        DEVICE => hostless::the_abi_is_found_and_no_other,
+        DEVICE => hostless::mistakes_are_refused_in_their_order,
+        DEVICE => hostless::other_files_are_refused,
+        DEVICE => hostless::a_slot_is_immutable_until_it_goes,
+        DEVICE => hostless::slices_show_their_bytes_wherever_they_are,
+        DEVICE => hostless::a_revoked_slot_stops_the_guest_and_comes_back,
+    );
+    let hostless_private = statements!("backing_fd_private", SwProtected,
+        DEVICE => hostless::the_abi_is_found_and_no_other,
+        DEVICE => hostless::mistakes_are_refused_in_their_order,
+        DEVICE => hostless::slices_show_their_bytes_wherever_they_are,
+        DEVICE => hostless::a_revoked_slot_stops_the_guest_and_comes_back,
+        DEVICE => hostless::a_private_vm_reaches_only_what_it_has_accepted,
+    );
+    let all: [&[Statement]; 9] = [
         &slots,
         &files,
         &exits,
@@ -124,6 +147,8 @@ pub fn all() -> Vec<Statement> {
         &engine,
         &pre_fault,
         &pre_fault_private,
+        &hostless,
+        &hostless_private,
     ];
     all.concat()
 }

@@ -11,11 +11,13 @@ mod side;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvm_slots::sim::VmType;
+use kvm_slots::{AbiProfile, KVM_CAP_MEM_BACKING_FD, Vm};
 
 pub use found::{Found, all as found};
 
 use crate::peers::simulated_like;
 use crate::subject::{Real, Simulated, Subject};
+use crate::vfio::Model;
 use op::{Answer, Op};
 use random::Random;
 use side::Side;
@@ -88,10 +90,19 @@ fn round(vm_type: VmType, seed: u64, count: u64) -> Result<(), String> {
 /// # Errors
 /// Why there are no two VMs.
 pub(crate) fn compare(vm_type: VmType, ops: &[Op]) -> Result<Option<Mismatch>, String> {
-    let real = Real::new(vm_type, true)?;
+    let mut real = Real::new(vm_type, true)?;
     let probe = Real::new(vm_type, false)?;
-    let config = simulated_like(probe.vm(), probe.physical_bits())?;
-    let simulated = Simulated::new(config, true)?;
+    let mut config = simulated_like(probe.vm(), probe.physical_bits())?;
+    let has_slots_on_devices = probe.vm().check_extension(KVM_CAP_MEM_BACKING_FD) > 0;
+    if has_slots_on_devices {
+        config.abi = AbiProfile::FD_OFFSET_BIT_4;
+    }
+    let mut simulated = Simulated::new(config, true)?;
+    // Without a device they can at least be refused.
+    if has_slots_on_devices && Model::Ivshmem.bound().is_ok() {
+        real.lend_device()?;
+        simulated.lend_device()?;
+    }
     let (mut real, mut simulated) = (Side::new(real)?, Side::new(simulated)?);
     for (index, op) in ops.iter().enumerate() {
         let (real, simulated) = (real.run(op), simulated.run(op));
@@ -152,9 +163,12 @@ mod tests {
                 let config = SimConfig {
                     vm_type,
                     private_pages: true,
+                    abi: AbiProfile::FD_OFFSET_BIT_4,
                     ..SimConfig::released(KernelVersion::V7_3)
                 };
-                let mut side = Side::new(Simulated::new(config, true).unwrap()).unwrap();
+                let mut simulated = Simulated::new(config, true).unwrap();
+                simulated.lend_device().unwrap();
+                let mut side = Side::new(simulated).unwrap();
                 let mut random = Random::new(seed);
                 for _ in 0..PER_VM {
                     let op = random::op(&mut random, 32763);
@@ -167,6 +181,7 @@ mod tests {
             "Set EINVAL",
             "Set EEXIST",
             "Set EBADF",
+            "Set ENODEV",
             "Create done",
             "Create EINVAL",
             "Call done",
@@ -187,6 +202,7 @@ mod tests {
             "Access exit",
             "Access Fault(Memory",
             "Access Fault(Failed",
+            "Access Fault(Revoke",
         ] {
             let count = counts.get(kind).copied().unwrap_or(0);
             assert!(count >= 40, "{kind}: {count} of 40 000\n{counts:#?}");

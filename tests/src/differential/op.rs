@@ -34,6 +34,8 @@ pub enum Op {
     HostLoad(u64),
     /// The host writes 8 bytes of its memory.
     HostStore(u64, u64),
+    /// The device that a slot can be on answers, or no more.
+    Answering(bool),
     /// `KVM_SET_MEMORY_ATTRIBUTES`.
     Attributes {
         gpa: u64,
@@ -50,6 +52,9 @@ pub enum Op {
     },
 }
 
+/// The flag for slots without a host address.
+pub const BACKING_FD: u32 = 1 << 4;
+
 /// What a memslot ioctl is given.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Region {
@@ -62,7 +67,8 @@ pub struct Region {
     pub host: Host,
     pub file: File,
     pub offset: u64,
-    /// What the padding is filled with.
+    /// What the padding is filled with, but for the file and the offset that
+    /// are there with [`BACKING_FD`].
     pub padding: u64,
 }
 
@@ -80,6 +86,8 @@ pub enum Host {
 pub enum File {
     /// Of the guest_memfd at that place.
     At(usize),
+    /// Of the device's dma-buf, where there is one.
+    Device,
     /// Of nothing.
     Closed,
     /// Of something that is no guest_memfd of this VM.

@@ -5,7 +5,7 @@
 use kvm_slots::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::sim::{FileCall, PreFault, Sharing};
 
-use super::op::{File, Host, Op, Region};
+use super::op::{BACKING_FD, File, Host, Op, Region};
 use super::side::{ARENA_PAGES, FILES};
 use crate::subject::{HostChange, PAGE, REACHABLE};
 
@@ -45,8 +45,10 @@ impl Random {
 
 /// One operation. `slots` is the number of slots that tests may use.
 pub fn op(random: &mut Random, slots: u32) -> Op {
-    match random.below(100) {
+    match random.below(106) {
         0..34 => Op::Set(region(random, slots)),
+        100..104 => Op::Set(on_device(random, slots)),
+        104..106 => Op::Answering(!random.one_in(3)),
         34..37 => Op::Create {
             at: random.index(FILES),
             size: file_size(random),
@@ -121,6 +123,37 @@ fn region(random: &mut Random, slots: u32) -> Region {
             _ => random.below(20) * PAGE,
         },
         padding: if random.one_in(4) { random.next() } else { 0 },
+    }
+}
+
+/// A slot without a host address, or one that is almost so.
+fn on_device(random: &mut Random, slots: u32) -> Region {
+    let other = region(random, slots);
+    Region {
+        v1: random.one_in(20),
+        flags: BACKING_FD
+            | match random.below(20) {
+                0 => 1 << random.below(32),
+                _ => 0,
+            },
+        host: match random.below(12) {
+            0 => other.host,
+            _ => Host::Raw(0),
+        },
+        size: match random.below(4) {
+            0 => other.size,
+            _ => (1 + random.below(4)) * PAGE,
+        },
+        file: match random.below(10) {
+            0 => other.file,
+            _ => File::Device,
+        },
+        offset: match random.below(4) {
+            0 => other.offset,
+            _ => random.below(6) * PAGE,
+        },
+        padding: if random.one_in(12) { random.next() } else { 0 },
+        ..other
     }
 }
 

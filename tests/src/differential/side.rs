@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One of the two VMs that everything is done to.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::sim::MmioHandler;
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
-use super::op::{Answer, Exit, File, Host, Op, Region};
+use super::op::{Answer, BACKING_FD, Exit, File, Host, Op, Region};
 use crate::subject::{Arena, Subject, peek, poke};
 
 /// How many guest_memfds there are at a time.
@@ -72,6 +72,10 @@ impl<S: Subject> Side<S> {
             Op::HostStore(offset, value) => {
                 Answer::Done(self.arena.write(*offset, &value.to_le_bytes()))
             }
+            Op::Answering(on) => {
+                let set = self.subject.set_answering(*on);
+                Answer::Done(set.map_err(|_| Errno::EIO))
+            }
             Op::Attributes {
                 gpa,
                 size,
@@ -94,11 +98,14 @@ impl<S: Subject> Side<S> {
     }
 
     fn set(&self, region: &Region) -> Result<(), Errno> {
-        let number = |fd: &OwnedFd| u32::from_ne_bytes(fd.as_raw_fd().to_ne_bytes());
         let fd = match region.file {
-            File::At(at) => self.files[at].as_ref().map_or(CLOSED, number),
+            File::At(at) => {
+                let file = self.files[at].as_ref().map(AsFd::as_fd);
+                file.map_or(CLOSED, number)
+            }
+            File::Device => self.subject.dma_buf().map_or(CLOSED, number),
             File::Closed => CLOSED,
-            File::Wrong(which) => number(&self.wrong[which % self.wrong.len()]),
+            File::Wrong(which) => number(self.wrong[which % self.wrong.len()].as_fd()),
         };
         let low = u32::try_from(region.padding & 0xffff_ffff).unwrap_or(0);
         let mut raw = kvm_userspace_memory_region2 {
@@ -116,6 +123,9 @@ impl<S: Subject> Side<S> {
             ..Default::default()
         };
         raw.pad2.fill(region.padding);
+        if region.flags & BACKING_FD != 0 {
+            (raw.pad1, raw.pad2[0]) = (fd, region.offset);
+        }
         // SAFETY: arena addresses are in the arena or in the guard behind it,
         // which outlive the VM and have no references to them; raw ones are
         // none at which this process has memory.
@@ -148,6 +158,10 @@ impl<S: Subject> Side<S> {
         }
         peek(mapping.address())
     }
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    u32::from_ne_bytes(fd.as_raw_fd().to_ne_bytes())
 }
 
 /// Answers every load by its address, and keeps what was asked.

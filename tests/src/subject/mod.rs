@@ -4,6 +4,7 @@
 
 mod arena;
 mod calls;
+mod device;
 mod real;
 mod simulated;
 
@@ -16,6 +17,7 @@ use vmm::guest::GuestError;
 
 pub use arena::{Arena, HostChange, PAGE, peek, poke};
 pub use calls::FileMapping;
+pub use device::{DEVICE_PAGES, LentDevice};
 pub use real::Real;
 pub use simulated::Simulated;
 
@@ -70,6 +72,22 @@ pub trait Subject: Sized {
         size: u64,
         sharing: Sharing,
     ) -> Result<FileMapping, Errno>;
+
+    /// Has a device that a slot can be on without a host address from now on:
+    /// [`DEVICE_PAGES`] pages of zeros.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    fn lend_device(&mut self) -> Result<(), String>;
+
+    /// The dma-buf of that device, if it has one.
+    fn dma_buf(&self) -> Option<BorrowedFd<'_>>;
+
+    /// That device answers from now on, or no more.
+    ///
+    /// # Errors
+    /// Why that cannot be, in words.
+    fn set_answering(&self, on: bool) -> Result<(), String>;
 
     /// `KVM_PRE_FAULT_MEMORY`, once.
     ///

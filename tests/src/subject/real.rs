@@ -11,7 +11,7 @@ use kvm_slots::{Errno, KvmVm};
 use vmm::guest::poke::{Order, Poke};
 use vmm::guest::{GuestError, Processor, VcpuGuest};
 
-use super::{Arena, FileMapping, REACHABLE, STUB, Subject, calls};
+use super::{Arena, FileMapping, LentDevice, REACHABLE, STUB, Subject, calls};
 
 /// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`: kvm-ioctls 0.25 lacks it.
 const KVM_PRE_FAULT_MEMORY: libc::Ioctl = 0xc040_aed5u32 as libc::Ioctl;
@@ -23,6 +23,7 @@ pub struct Real {
     vm_type: VmType,
     physical_bits: u32,
     guest: Option<Guest>,
+    device: Option<LentDevice>,
 }
 
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl Real {
             vm_type,
             physical_bits: processor.physical_bits(),
             guest: None,
+            device: None,
         };
         if guest {
             let guest = real.start(&processor);
@@ -168,6 +170,20 @@ impl Subject for Real {
         sharing: Sharing,
     ) -> Result<FileMapping, Errno> {
         calls::map(file, offset, size, sharing)
+    }
+
+    fn lend_device(&mut self) -> Result<(), String> {
+        self.device = Some(LentDevice::open()?);
+        Ok(())
+    }
+
+    fn dma_buf(&self) -> Option<BorrowedFd<'_>> {
+        self.device.as_ref().map(LentDevice::file)
+    }
+
+    fn set_answering(&self, on: bool) -> Result<(), String> {
+        let device = self.device.as_ref();
+        device.map_or(Ok(()), |device| device.set_answering(on))
     }
 
     /// The vCPU runs once before: where a slot went since it last did, Linux 6.12

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A VM of the simulated KVM.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::Errno;
@@ -9,7 +9,7 @@ use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, SimConfig, SimVm,
 use vmm::guest::GuestError;
 use vmm::guest::poke::Poke;
 
-use super::{Arena, FileMapping, STUB, Subject};
+use super::{Arena, DEVICE_PAGES, FileMapping, PAGE, STUB, Subject};
 
 /// A VM of the simulated KVM.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Simulated {
     vm: SimVm,
     /// What stands for the guest's code: it has a slot, as the real one.
     _memory: Option<Arena>,
+    dma_buf: Option<OwnedFd>,
 }
 
 impl Simulated {
@@ -28,6 +29,7 @@ impl Simulated {
         let mut simulated = Self {
             vm: SimVm::new(config),
             _memory: None,
+            dma_buf: None,
         };
         if guest {
             let memory = Arena::new(usize::try_from(Poke::SIZE / super::PAGE).expect("a few"));
@@ -79,6 +81,22 @@ impl Subject for Simulated {
     ) -> Result<FileMapping, Errno> {
         let mapping = self.vm.map_file(file, offset, size, sharing)?;
         Ok(mapping.into())
+    }
+
+    fn lend_device(&mut self) -> Result<(), String> {
+        let made = self.vm.create_dma_buf(DEVICE_PAGES * PAGE);
+        self.dma_buf = Some(made.map_err(|e| e.to_string())?);
+        Ok(())
+    }
+
+    fn dma_buf(&self) -> Option<BorrowedFd<'_>> {
+        self.dma_buf.as_ref().map(AsFd::as_fd)
+    }
+
+    fn set_answering(&self, on: bool) -> Result<(), String> {
+        let file = self.dma_buf();
+        let set = file.map_or(Ok(()), |file| self.vm.set_revoked(file, !on));
+        set.map_err(|e| e.to_string())
     }
 
     fn pre_fault(&mut self, range: &mut PreFault) -> Result<(), Errno> {

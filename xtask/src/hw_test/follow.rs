@@ -114,9 +114,9 @@ impl Follower {
     }
 
     /// What came of it, given how the lines ended and, where there is one, the
-    /// line of the console that tells of a kernel's end.
-    pub fn finish(mut self, ending: &Ending, last_words: Option<&str>) -> Environment {
-        let mut failure = last_words.map(|words| format!("the kernel ended: {words}"));
+    /// line of the console that tells what went wrong in the kernel.
+    pub fn finish(mut self, ending: &Ending, complaint: Option<&str>) -> Environment {
+        let mut failure = complaint.map(|words| format!("the kernel says: {words}"));
         let cause = failure.clone().unwrap_or_else(|| self.cause(ending));
         let announced = self.announced.take().unwrap_or_default();
         if announced.is_empty() {
@@ -249,7 +249,7 @@ mod tests {
     fn a_panic_in_a_test_is_told_of_that_test() {
         let panic = "[9.9] Kernel panic - not syncing: Fatal exception";
         let environment = follow(&ALL[..5]).finish(&Ending::Closed, Some(panic));
-        assert!(reason(&environment, "b").contains("did not end: the kernel ended"));
+        assert!(reason(&environment, "b").contains("did not end: the kernel says"));
         assert_eq!(
             environment.outcome("a").map(|a| a.status),
             Some(Status::Pass)

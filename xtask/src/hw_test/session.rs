@@ -73,7 +73,7 @@ pub fn booted(
         .map_err(|e| cache::at(console, &e))?;
     cache::remove(&complaints)?;
     let text = boot::console(console);
-    let mut environment = follower.finish(&ending, boot::last_words(&text));
+    let mut environment = follower.finish(&ending, boot::complaint(&text));
     environment.console = Some(console.to_path_buf());
     Ok(environment)
 }

@@ -101,11 +101,24 @@ fn to_file(command: &mut Command, path: &Path) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
-/// The line of a console that says why a kernel ended, if there is one.
-pub fn last_words(console: &str) -> Option<&str> {
-    const MARKS: [&str; 2] = ["Kernel panic - not syncing", "BUG: "];
-    let is_one = |line: &&str| MARKS.iter().any(|mark| line.contains(mark));
-    console.lines().map(str::trim).find(is_one)
+/// The line of a console in which a kernel says what went wrong, if there is
+/// one: why it ended, or else what it found wrong with itself and went on with.
+pub fn complaint(console: &str) -> Option<&str> {
+    const END: [&str; 2] = ["Kernel panic - not syncing", "Oops: "];
+    // What WARN_ON, lockdep, KASAN, UBSAN and the checks of RCU begin with.
+    const WRONG: [&str; 5] = [
+        "BUG: ",
+        "WARNING: ",
+        "UBSAN: ",
+        "INFO: task ",
+        "INFO: suspicious RCU",
+    ];
+    let first = |marks: &[&str]| {
+        let has_one = |line: &&str| marks.iter().any(|mark| line.contains(mark));
+        console.lines().map(str::trim).find(has_one)
+    };
+    // What was wrong comes first, and explains the end.
+    first(&WRONG).or_else(|| first(&END))
 }
 
 /// What the console said, its end if it is long.
@@ -157,8 +170,33 @@ mod tests {
     #[test]
     fn the_first_line_that_tells_of_the_end_is_found() {
         let console = "[1.0] Linux\r\n[1.2] Kernel panic - not syncing: No init found.\r\n---[ end";
-        let words = last_words(console).expect("a panic");
+        let words = complaint(console).expect("a panic");
         assert_eq!(words, "[1.2] Kernel panic - not syncing: No init found.");
-        assert_eq!(last_words("[1.0] all is well\n"), None);
+        assert_eq!(complaint("[1.0] all is well\n"), None);
+    }
+
+    #[test]
+    fn what_a_kernel_finds_wrong_with_itself_is_found_before_its_end() {
+        for line in [
+            "[    4.2] WARNING: CPU: 0 PID: 61 at virt/kvm/kvm_main.c:1 it+0x1/0x2",
+            "[    4.2] WARNING: virt/kvm/kvm_main.c:1 at it+0x1/0x2, CPU#0: hw-tests/61",
+            "[    4.2] WARNING: possible circular locking dependency detected",
+            "[    4.2] WARNING: suspicious RCU usage",
+            "[    4.2] BUG: KASAN: slab-use-after-free in it+0x1/0x2",
+            "[    4.2] BUG: sleeping function called from invalid context at it.c:1",
+            "[    4.2] BUG: unable to handle page fault for address: 0",
+            "[    4.2] UBSAN: array-index-out-of-bounds in it.c:1:2",
+        ] {
+            let console = format!("[1.0] Linux\n{line}\n[5.0] Kernel panic - not syncing: it\n");
+            assert_eq!(complaint(&console), Some(line));
+        }
+    }
+
+    #[test]
+    fn what_qemu_and_tests_say_is_no_complaint_of_the_kernel() {
+        let console = "qemu-system-x86_64: warning: TCG doesn't support it\n\
+                       [    2.5] kvm: user requested TSC rate below hardware speed\n\
+                       [    2.6] Warning: unable to open an initial console.\n";
+        assert_eq!(complaint(console), None);
     }
 }

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A real device whose memory a guest is shown without a host address:
+//! ivshmem's second BAR, which is memory and nothing else.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use vfio_private::Span;
+use vfio_private::device::{Device, Iommu, Way};
+
+use super::PAGE;
+use crate::vfio::Model;
+
+/// How many pages of it there are.
+pub const DEVICE_PAGES: u64 = 8;
+
+/// An open device, and the dma-buf of its first pages.
+#[derive(Debug)]
+pub struct LentDevice {
+    device: Device,
+    file: OwnedFd,
+}
+
+impl LentDevice {
+    /// Opens it; its pages are zeros. The dma-buf is of two ranges, so that
+    /// slots of it may be so.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    pub fn open() -> Result<Self, String> {
+        let iommu = Iommu::new(Way::Group).map_err(|e| e.to_string())?;
+        let device = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(|e| e.to_string())?;
+        device.set_memory_decode(true).map_err(|e| e.to_string())?;
+        let region = device.region(2).map_err(|e| e.to_string())?;
+        let zeros = vec![0; usize::try_from(DEVICE_PAGES * PAGE).map_err(|e| e.to_string())?];
+        let cleared = device.write(&region, 0, &zeros);
+        cleared.map_err(|e| e.to_string())?;
+        let half = DEVICE_PAGES / 2 * PAGE;
+        let span = |offset| Span::new(offset, half).map_err(|e| e.to_string());
+        // The upper half first: they are not contiguous.
+        let file = device.export_dma_buf(2, &[span(half)?, span(0)?]);
+        let file = file.map_err(|e| e.to_string())?;
+        Ok(Self { device, file })
+    }
+
+    /// The dma-buf.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Whether the device answers: memory decoding.
+    ///
+    /// # Errors
+    /// What VFIO says.
+    pub fn set_answering(&self, on: bool) -> Result<(), String> {
+        let set = self.device.set_memory_decode(on);
+        set.map(drop).map_err(|e| e.to_string())
+    }
+}
