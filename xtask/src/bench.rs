@@ -94,7 +94,8 @@ fn lookups(program: &Path) -> Result<String, String> {
     let lines = output.stdout.split(|&byte| byte == b'\n');
     let mut counts: Vec<u64> = Vec::new();
     let mut names: Vec<String> = Vec::new();
-    let mut times: BTreeMap<(String, u64), f64> = BTreeMap::new();
+    let mut times: Times = BTreeMap::new();
+    let mut rates: Times = BTreeMap::new();
     for row in lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok()) {
         let (Some(what), Some(ranges), Some(ns)) = (
             row["what"].as_str(),
@@ -110,34 +111,52 @@ fn lookups(program: &Path) -> Result<String, String> {
             names.push(what.into());
         }
         times.insert((what.into(), ranges), ns);
+        // What the other thread did meanwhile says how much of it there was.
+        if let Some(steps) = row["steps_per_second"].as_f64() {
+            rates.insert((what.into(), ranges), steps);
+        }
     }
     if times.is_empty() {
         return Err("the lookups said nothing".into());
     }
-    Ok(lookup_table(&counts, &names, &times))
-}
-
-fn lookup_table(counts: &[u64], names: &[String], times: &BTreeMap<(String, u64), f64>) -> String {
-    let mut table = String::from(
-        "Looking a random address up, nanoseconds, the best of 25 rounds of 65536\n\n| ranges |",
-    );
-    let head: Vec<String> = counts.iter().map(ToString::to_string).collect();
-    line(&mut table, &format!(" {} |", head.join(" | ")));
+    let mut table = lookup_table(&counts, &names, &times);
+    let thousands = rates.into_iter().map(|(of, rate)| (of, rate / 1000.0));
+    let rates: Times = thousands.collect();
+    names.retain(|name| rates.keys().any(|(of, _)| of == name));
     line(
         &mut table,
-        &format!("| --- |{}", " ---: |".repeat(counts.len())),
+        "\nWhat the other thread did meanwhile, thousand steps a second\n",
     );
+    rows(&mut table, &counts, &names, &rates);
+    Ok(table)
+}
+
+/// By what and how many ranges.
+type Times = BTreeMap<(String, u64), f64>;
+
+fn lookup_table(counts: &[u64], names: &[String], times: &Times) -> String {
+    let mut table = String::from(
+        "Looking a random address up, nanoseconds: 65536 in sections of 4096, the fastest of 25 \
+         times of each\n\n",
+    );
+    rows(&mut table, counts, names, times);
+    table
+}
+
+fn rows(table: &mut String, counts: &[u64], names: &[String], times: &Times) {
+    let head: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    line(table, &format!("| ranges | {} |", head.join(" | ")));
+    line(table, &format!("| --- |{}", " ---: |".repeat(counts.len())));
     for name in names {
         let cells = counts.iter().map(|&count| {
             let ns = times.get(&(name.clone(), count));
             ns.map_or("-".to_string(), |ns| format!("{ns:.1}"))
         });
         line(
-            &mut table,
+            table,
             &format!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | ")),
         );
     }
-    table
 }
 
 /// Writing to a string cannot fail.

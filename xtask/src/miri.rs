@@ -16,7 +16,7 @@ const NO_ISOLATION: &str = "-Zmiri-disable-isolation";
 
 /// Tests that take minutes there, and have no threads.
 const SLOW: [&str; 3] = [
-    "a_hundred_thousand_runs",
+    "a_hundred_thousand",
     "replacing_runs_agrees",
     "ten_thousand_bars",
 ];

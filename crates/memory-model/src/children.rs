@@ -6,12 +6,11 @@
 //! start less than 2^n before it. Asking for a range so costs little more than
 //! what is found, however many there are.
 
-use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
+use crate::by_start::ByStart;
 use crate::{AddrRange, RegionId};
 
 /// A region in another.
@@ -29,6 +28,7 @@ pub(crate) struct Child {
 impl Child {
     /// Sorts the winner first: priority downwards, the latest first among
     /// equals.
+    #[inline]
     pub(crate) fn rank(&self) -> impl Ord + use<> {
         core::cmp::Reverse((self.priority, self.placing))
     }
@@ -44,51 +44,54 @@ pub(crate) struct Children {
 #[derive(Debug)]
 struct SameSize {
     magnitude: u32,
-    by_start: BTreeMap<u64, SmallVec<[Child; 1]>>,
+    by_start: ByStart,
 }
 
 impl Children {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.by_size.iter().all(|size| size.by_start.is_empty())
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, child: Child) {
         let magnitude = magnitude(child.range);
-        let known = self.by_size.iter().position(|s| s.magnitude == magnitude);
-        let index = known.unwrap_or_else(|| {
-            self.by_size.push(SameSize {
-                magnitude,
-                by_start: BTreeMap::new(),
-            });
-            self.by_size.len() - 1
-        });
-        let by_start = &mut self.by_size[index].by_start;
-        by_start.entry(child.range.start()).or_default().push(child);
-    }
-
-    pub(crate) fn remove(&mut self, child: Child) {
-        let magnitude = magnitude(child.range);
-        let same_size = self.by_size.iter_mut().find(|s| s.magnitude == magnitude);
-        let Some(SameSize { by_start, .. }) = same_size else {
-            return;
-        };
-        if let Entry::Occupied(mut there) = by_start.entry(child.range.start()) {
-            there
-                .get_mut()
-                .retain(|other| other.placing != child.placing);
-            if there.get().is_empty() {
-                there.remove();
+        let known = self.by_size.iter_mut().find(|s| s.magnitude == magnitude);
+        match known {
+            Some(same_size) => same_size.by_start.insert(child),
+            None => {
+                let mut by_start = ByStart::default();
+                by_start.insert(child);
+                self.by_size.push(SameSize {
+                    magnitude,
+                    by_start,
+                });
             }
         }
     }
 
+    #[inline]
+    pub(crate) fn remove(&mut self, child: &Child) {
+        let magnitude = magnitude(child.range);
+        let known = self.by_size.iter_mut().find(|s| s.magnitude == magnitude);
+        if let Some(same_size) = known {
+            same_size
+                .by_start
+                .remove(child.range.start(), child.placing);
+        }
+    }
+
     /// All of them, in no order that means anything.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Child> {
-        let by_start = self.by_size.iter().flat_map(|s| s.by_start.values());
-        by_start.flatten()
+    pub(crate) fn all(&self) -> Vec<Child> {
+        let mut all = Vec::new();
+        for SameSize { by_start, .. } in &self.by_size {
+            by_start.for_each(0, u64::MAX, &mut |child| all.push(*child));
+        }
+        all
     }
 
     /// Those that reach into `range`, the winner first.
+    #[inline]
     pub(crate) fn reaching_into(&self, range: AddrRange) -> SmallVec<[Child; 2]> {
         let mut found = SmallVec::new();
         for SameSize {
@@ -98,13 +101,11 @@ impl Children {
         {
             let reach = u64::MAX.checked_shr(64 - magnitude).unwrap_or(0);
             let from = range.start().saturating_sub(reach);
-            for (start, children) in by_start.range(from..) {
-                if *start > range.last() {
-                    break;
+            by_start.for_each(from, range.last(), &mut |child| {
+                if child.range.last() >= range.start() {
+                    found.push(*child);
                 }
-                let reach_in = children.iter().filter(|c| c.range.last() >= range.start());
-                reach_in.for_each(|child| found.push(*child));
-            }
+            });
         }
         if found.len() > 1 {
             found.sort_unstable_by_key(Child::rank);
@@ -114,6 +115,7 @@ impl Children {
 }
 
 /// The n for which a range has more than 2^(n-1) and up to 2^n bytes.
+#[inline]
 fn magnitude(range: AddrRange) -> u32 {
     // One less than the size, which has 64 bits at the most.
     64 - (range.last() - range.start()).leading_zeros()
@@ -148,7 +150,7 @@ mod tests {
             }
             for index in gone {
                 if !all.is_empty() {
-                    children.remove(all.swap_remove(index.index(all.len())));
+                    children.remove(&all.swap_remove(index.index(all.len())));
                 }
             }
             prop_assert_eq!(children.is_empty(), all.is_empty());

@@ -20,6 +20,9 @@ pub struct Diff<H> {
     pub changed: Vec<(FlatRange<H>, FlatRange<H>)>,
 }
 
+/// For how many runs there is room in a diff that is used again.
+const KEPT: usize = 16;
+
 impl<H> Default for Diff<H> {
     fn default() -> Self {
         Self {
@@ -36,7 +39,15 @@ impl<H> Diff<H> {
         self.len() == 0
     }
 
-    fn len(&self) -> usize {
+    /// Forgets all, and keeps some of the room for the next.
+    pub(crate) fn clear(&mut self) {
+        clear(&mut self.removed);
+        clear(&mut self.added);
+        clear(&mut self.changed);
+    }
+
+    /// How many runs differ.
+    pub(crate) fn len(&self) -> usize {
         self.removed.len() + self.added.len() + self.changed.len()
     }
 
@@ -93,4 +104,9 @@ impl<H> Diff<H> {
             self.added.push(new.clone());
         }
     }
+}
+
+fn clear<T>(all: &mut Vec<T>) {
+    all.clear();
+    all.shrink_to(KEPT);
 }

@@ -2,33 +2,45 @@
 //! From one view to the next: only what can have changed is rendered, compared
 //! and replaced. Pure functions.
 
+use alloc::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::render::{TooComplex, render};
-use crate::runs::Edit;
+use crate::runs::{Edit, Pool};
 use crate::tree::Tree;
 use crate::view::push;
 use crate::{AddrRange, Diff, FlatRange, FlatView, RegionId};
 
 /// The view of `root` that takes the place of `old`, which is right everywhere
-/// but in `windows`, and what differs. Windows are sorted and do not overlap.
+/// but in `windows`; adds what differs to `diff`. Windows are sorted and do not
+/// overlap.
 pub(crate) fn follow<H>(
     tree: &Tree<H>,
     root: RegionId,
-    old: &FlatView<H>,
+    old: &Arc<FlatView<H>>,
     mut windows: &[AddrRange],
-) -> Result<(FlatView<H>, Diff<H>), TooComplex> {
+    diff: &mut Diff<H>,
+    pool: &mut Pool<H>,
+) -> Result<Arc<FlatView<H>>, TooComplex> {
     let mut edits: SmallVec<[Edit<H>; 2]> = SmallVec::new();
-    let mut diff = Diff::default();
     while let Some(stretch) = Stretch::first(old, windows) {
         let runs = stretch.rendered(tree, root)?;
         if diff.extend(stretch.was.iter().copied(), runs.iter()) {
-            let range = stretch.range;
-            edits.push(Edit { range, runs });
+            edits.push(match stretch.was.is_empty() || runs.is_empty() {
+                true => Edit {
+                    range: stretch.range,
+                    runs,
+                },
+                false => stretch.trimmed(runs),
+            });
         }
         windows = &windows[stretch.windows.len()..];
     }
-    Ok((FlatView::of(old.runs().edited(&edits)), diff))
+    match edits.is_empty() {
+        true => Ok(old.clone()),
+        false => Ok(old.edited(&edits, pool)),
+    }
 }
 
 /// Windows, and all of the old runs that they touch: a run that ends where a
@@ -59,12 +71,14 @@ impl<'a, H> Stretch<'a, H> {
             let from = window.start().saturating_sub(1);
             let from = known.map_or(from, |last| from.max(last.saturating_add(1)));
             let last = window.last().saturating_add(1);
-            for run in old.runs().from(from) {
-                if run.range().start() > last || known == Some(run.range().last()) {
-                    break;
-                }
+            let touched = AddrRange::from_bounds(from, last);
+            let mut reach_over = |run: &'a FlatRange<H>| {
                 stretch.reach_over(run.range());
                 stretch.was.push(run);
+            };
+            // Behind the last address, there is nothing that is not known.
+            if let Some(touched) = touched.filter(|_| known != Some(u64::MAX)) {
+                old.runs().meeting(touched, &mut reach_over);
             }
         }
         Some(stretch)
@@ -73,7 +87,7 @@ impl<'a, H> Stretch<'a, H> {
     fn reach_over(&mut self, range: AddrRange) {
         let start = self.range.start().min(range.start());
         let last = self.range.last().max(range.last());
-        self.range = AddrRange::from_bounds(start, last).unwrap_or(range);
+        self.range = AddrRange::from_bounds(start, last).unwrap_or(self.range);
     }
 
     /// The stretch as it is now: what shows in its windows, and the old runs
@@ -96,6 +110,30 @@ impl<'a, H> Stretch<'a, H> {
             true => Ok(runs),
             false => self.whole(tree, root),
         }
+    }
+
+    /// What of it has to be replaced: not the runs at its ends that are as they
+    /// were, since then it is more often in one leaf.
+    #[inline(never)]
+    fn trimmed(&self, mut runs: SmallVec<[FlatRange<H>; 2]>) -> Edit<H> {
+        let (mut start, mut last) = (self.range.start(), self.range.last());
+        let mut was = &self.was[..];
+        while let (Some((old, others)), Some(new)) = (was.split_last(), runs.last()) {
+            if *old != new {
+                break;
+            }
+            last = new.range().start().saturating_sub(1);
+            was = others;
+            runs.pop();
+        }
+        let same = was.iter().zip(&runs).take_while(|(old, new)| **old == *new);
+        let same = same.count();
+        if let Some(new) = runs.drain(..same).next_back() {
+            start = new.range().last().saturating_add(1);
+        }
+        // Something differs between the two.
+        let range = AddrRange::from_bounds(start, last).unwrap_or(self.range);
+        Edit { range, runs }
     }
 
     /// The stretch without anything of the old view.

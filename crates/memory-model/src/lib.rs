@@ -113,6 +113,7 @@ mod active;
 mod attach;
 mod attachments;
 mod backing;
+mod by_start;
 mod children;
 mod diff;
 mod error;

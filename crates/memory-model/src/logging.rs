@@ -115,6 +115,7 @@ pub enum Unloggable {
 
 impl Unloggable {
     /// Why writes to a region of `kind` cannot be logged; `None` if they can.
+    #[inline]
     pub fn of(kind: &Kind) -> Option<Self> {
         match kind {
             Kind::Ram(memory) | Kind::Rom(memory) | Kind::RomDevice(memory) => {

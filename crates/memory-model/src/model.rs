@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::follow::follow;
 use crate::render::{MAX_VISITS, TooComplex};
+use crate::runs::Pool;
 use crate::tree::Tree;
 use crate::{
     AddrRange, AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, IoEventFd,
@@ -27,6 +28,10 @@ pub struct SpaceId(pub(crate) usize);
 pub struct MemoryModel<H = ()> {
     pub(crate) tree: Tree<H>,
     pub(crate) spaces: Vec<Space<H>>,
+    /// Nothing, and room for what differs next.
+    pub(crate) spare: Diff<H>,
+    /// Nodes for the next view.
+    pub(crate) pool: Pool<H>,
 }
 
 /// One address space: a root, its current view, who follows it, and the state
@@ -49,14 +54,17 @@ impl<H> fmt::Debug for Space<H> {
 
 impl<H> Space<H> {
     /// The view that takes the place of `old`, which is right everywhere but
-    /// in `windows`, and what differs.
+    /// in `windows`; adds what differs to `diff`.
     pub(crate) fn follow(
         &self,
         tree: &Tree<H>,
-        old: &FlatView<H>,
+        old: &Arc<FlatView<H>>,
         windows: &[AddrRange],
-    ) -> Result<(FlatView<H>, Diff<H>), CommitError> {
-        follow(tree, self.root, old, windows).map_err(|TooComplex| CommitError::TooComplex {
+        diff: &mut Diff<H>,
+        pool: &mut Pool<H>,
+    ) -> Result<Arc<FlatView<H>>, CommitError> {
+        let new = follow(tree, self.root, old, windows, diff, pool);
+        new.map_err(|TooComplex| CommitError::TooComplex {
             space: self.name.clone(),
             limit: MAX_VISITS,
         })
@@ -75,6 +83,8 @@ impl<H> MemoryModel<H> {
         Self {
             tree: Tree::new(),
             spaces: Vec::new(),
+            spare: Diff::default(),
+            pool: Pool::default(),
         }
     }
 
@@ -94,7 +104,7 @@ impl<H> MemoryModel<H> {
     /// # Errors
     /// [`TreeError::NoSuchRegion`].
     pub fn add_space(&mut self, name: &str, root: RegionId) -> Result<SpaceId, AddSpaceError> {
-        let mut space = Space {
+        let space = Space {
             name: name.to_string(),
             root,
             reader: ViewReader::new(FlatView::empty()),
@@ -103,8 +113,11 @@ impl<H> MemoryModel<H> {
             private: PageSet::new(),
         };
         self.tree.node(root)?;
-        let (view, _) = space.follow(&self.tree, &FlatView::empty(), &[AddrRange::ALL])?;
-        space.reader = ViewReader::new(view);
+        let nothing = space.reader.snapshot();
+        let mut diff = Diff::default();
+        let all = [AddrRange::ALL];
+        let view = space.follow(&self.tree, &nothing, &all, &mut diff, &mut self.pool)?;
+        space.reader.publish(view);
         let id = SpaceId(self.spaces.len());
         self.tree.add_space(root, id)?;
         self.spaces.push(space);

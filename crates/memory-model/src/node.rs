@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::attachments::Attachments;
 use crate::children::{Child, Children};
-use crate::{DirtyClients, Region, RegionId, SpaceId, Switches, Unloggable};
+use crate::{AddrRange, DirtyClients, Region, RegionId, SpaceId, Switches, Unloggable};
 
 /// Where a region lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Place {
 #[derive(Debug)]
 pub(crate) struct Node<H> {
     pub(crate) region: Arc<Region<H>>,
+    /// All offsets in it.
+    pub(crate) offsets: AddrRange,
     pub(crate) switches: Switches,
     /// For whom the writes to this very region are logged.
     pub(crate) logging: DirtyClients,
@@ -52,7 +54,7 @@ impl<H> Node<H> {
     /// nowhere.
     pub(crate) fn as_child(&self, id: RegionId) -> Option<Child> {
         let place = self.place?;
-        let range = self.region.offsets()?.moved_up(place.address)?;
+        let range = self.offsets.moved_up(place.address)?;
         Some(Child {
             id,
             range,

@@ -66,7 +66,8 @@ impl PageSet {
 
     /// Whether there is no page in the set.
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        // A chunk that is in it in part has some page in it.
+        self.whole.is_empty() && self.mixed.is_empty()
     }
 
     /// All pages of the set, as the fewest ranges, by address.

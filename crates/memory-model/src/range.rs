@@ -32,6 +32,7 @@ impl AddrRange {
 
     /// The `size` bytes from `start` on; `None` if that is no byte at all or
     /// ends past 2^64.
+    #[inline]
     pub fn new(start: u64, size: u128) -> Option<Self> {
         let last = u128::from(start).checked_add(size.checked_sub(1)?)?;
         Some(Self {
@@ -42,28 +43,33 @@ impl AddrRange {
 
     /// The bytes from `start` to `last`, both included; `None` if `last` lies
     /// before `start`.
+    #[inline]
     pub fn from_bounds(start: u64, last: u64) -> Option<Self> {
         (start <= last).then_some(Self { start, last })
     }
 
     /// The range that lies `by` bytes higher, without what ends up past 2^64.
+    #[inline]
     pub(crate) fn moved_up(self, by: u64) -> Option<Self> {
         let start = self.start.checked_add(by)?;
         Self::from_bounds(start, self.last.saturating_add(by))
     }
 
     /// The range that lies `by` bytes lower, without what ends up below 0.
+    #[inline]
     pub(crate) fn moved_down(self, by: u64) -> Option<Self> {
         let last = self.last.checked_sub(by)?;
         Self::from_bounds(self.start.saturating_sub(by), last)
     }
 
     /// The first address.
+    #[inline]
     pub fn start(self) -> u64 {
         self.start
     }
 
     /// The last address: it belongs to the range.
+    #[inline]
     pub fn last(self) -> u64 {
         self.last
     }
@@ -74,16 +80,19 @@ impl AddrRange {
     }
 
     /// Whether `address` lies in the range.
+    #[inline]
     pub fn contains(self, address: u64) -> bool {
         self.start <= address && address <= self.last
     }
 
     /// Whether every byte of `other` lies in the range.
+    #[inline]
     pub fn covers(self, other: Self) -> bool {
         self.start <= other.start && other.last <= self.last
     }
 
     /// The bytes that both ranges have, if any.
+    #[inline]
     pub fn intersect(self, other: Self) -> Option<Self> {
         Self::from_bounds(self.start.max(other.start), self.last.min(other.last))
     }

@@ -22,6 +22,11 @@ impl RangeSet {
         self.ranges.iter().filter_map(range)
     }
 
+    /// Whether there is no address in the set.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// How many ranges that takes.
     pub fn len(&self) -> usize {
         self.ranges.len()

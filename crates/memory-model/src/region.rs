@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::{AddrRange, HostMemory, Memory, PrivateMmio};
+use crate::{HostMemory, Memory, PrivateMmio};
 
 /// Names a region of one [`MemoryModel`](crate::MemoryModel).
 ///
@@ -59,6 +59,7 @@ pub enum Kind {
 impl Kind {
     /// Whether a region of this kind answers accesses itself, rather than only
     /// through what lies in it or behind it.
+    #[inline]
     pub fn terminates(&self) -> bool {
         !matches!(self, Kind::Container | Kind::Alias { .. })
     }
@@ -215,11 +216,6 @@ impl<H> Region<H> {
         self.size
     }
 
-    /// All offsets in it.
-    pub(crate) fn offsets(&self) -> Option<AddrRange> {
-        AddrRange::new(0, self.size)
-    }
-
     /// The caller's handle.
     pub fn handle(&self) -> &H {
         &self.handle
@@ -252,6 +248,7 @@ impl GuestAccess {
 
     /// The access of a region of `kind` under `switches` that include what it
     /// inherited; `None` for kinds that do not answer themselves.
+    #[inline]
     pub(crate) fn of(kind: &Kind, switches: Switches) -> Option<Self> {
         let memory = match switches.readonly {
             true => Self::ReadOnly,

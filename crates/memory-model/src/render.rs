@@ -8,11 +8,12 @@
 
 use smallvec::SmallVec;
 
+use crate::children::Child;
 use crate::node::Node;
 use crate::taken::Taken;
 use crate::tree::Tree;
 use crate::view::{Attributes, FlatRange};
-use crate::{AddrRange, DirtyClients, GuestAccess, Kind, RegionId, Switches};
+use crate::{AddrRange, GuestAccess, Kind, RegionId, Switches};
 
 /// How many regions one rendering visits before it gives up. Only aliases of
 /// aliases, each showing the next one twice, come near it.
@@ -22,24 +23,23 @@ pub(crate) const MAX_VISITS: u64 = 1 << 22;
 #[derive(Debug)]
 pub(crate) struct TooComplex;
 
-/// `seen` are the offsets in the region that can show, and `base` is what has
-/// to be added to them for addresses: modulo 2^64, since an alias can have its
-/// target begin below the first address.
+/// A region that can show.
+struct Seen {
+    id: RegionId,
+    /// The offsets in it that can show.
+    offsets: AddrRange,
+    /// What has to be added to offsets for addresses: modulo 2^64, since an
+    /// alias can have its target begin below the first address.
+    base: u64,
+    /// The switches of what is around it, or with its own.
+    switches: Switches,
+}
+
 enum Step {
     /// Look at a region.
-    Visit {
-        id: RegionId,
-        base: u64,
-        seen: AddrRange,
-        inherited: Switches,
-    },
+    Visit(Seen),
     /// All children of the region are rendered: it takes what is left.
-    Fill {
-        id: RegionId,
-        base: u64,
-        seen: AddrRange,
-        effective: Switches,
-    },
+    Fill(Seen),
 }
 
 /// What is still to be done, the next at the end: enough for a window of a
@@ -56,98 +56,85 @@ pub(crate) fn render<H>(
 ) -> Result<(), TooComplex> {
     let mut taken = Taken::new();
     let mut visits = 0;
-    let mut stack = Steps::new();
-    stack.push(Step::Visit {
+    let mut steps = Steps::new();
+    let mut next = Some(Seen {
         id: root,
+        offsets: window,
         base: 0,
-        seen: window,
-        inherited: Switches::default(),
+        switches: Switches::default(),
     });
-    while let Some(step) = stack.pop() {
-        match step {
-            Step::Visit {
-                id,
-                base,
-                seen,
-                inherited,
-            } => {
-                visits += 1;
-                if visits > MAX_VISITS {
-                    return Err(TooComplex);
+    loop {
+        let seen = match next.take().map(Step::Visit).or_else(|| steps.pop()) {
+            None => break,
+            Some(Step::Fill(seen)) => {
+                if let Ok(node) = tree.node(seen.id) {
+                    fill(tree, &mut taken, node, &seen);
                 }
-                visit(tree, id, base, seen, inherited, &mut stack);
+                continue;
             }
-            Step::Fill {
-                id,
-                base,
-                seen,
-                effective,
-            } => {
-                if let Ok(node) = tree.node(id) {
-                    let logging = tree.global_logging();
-                    fill(&mut taken, node, id, base, seen, effective, logging);
-                }
-            }
+            Some(Step::Visit(seen)) => seen,
+        };
+        visits += 1;
+        if visits > MAX_VISITS {
+            return Err(TooComplex);
         }
+        next = visit(tree, seen, &mut steps, &mut taken);
     }
     taken.for_each(tell);
     Ok(())
 }
 
-/// Plans what to do for a region: first what lies in it, then itself.
-fn visit<H>(
-    tree: &Tree<H>,
-    id: RegionId,
-    base: u64,
-    seen: AddrRange,
-    inherited: Switches,
-    stack: &mut Steps,
-) {
-    let Ok(node) = tree.node(id) else { return };
+/// Plans what to do for a region: first what lies in it, then itself. Returns
+/// what has to be visited next.
+#[inline]
+fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>) -> Option<Seen> {
+    let node = tree.node(seen.id).ok()?;
     if !node.switches.enabled {
-        return;
+        return None;
     }
-    let own = node.region.offsets();
-    let Some(seen) = own.and_then(|own| own.intersect(seen)) else {
-        return;
+    let seen = Seen {
+        offsets: node.offsets.intersect(seen.offsets)?,
+        switches: inherit(seen.switches, node.switches),
+        ..seen
     };
-    let effective = inherit(inherited, node.switches);
 
     if let Kind::Alias { target, offset } = *node.region.kind() {
         // The target is shown as if it started `offset` bytes before the
         // alias, wherever it lies itself.
-        if let Some(seen) = seen.moved_up(offset) {
-            stack.push(Step::Visit {
-                id: target,
-                base: base.wrapping_sub(offset),
-                seen,
-                inherited: effective,
-            });
-        }
-        return;
-    }
-
-    if node.region.kind().terminates() {
-        stack.push(Step::Fill {
-            id,
-            base,
-            seen,
-            effective,
+        return Some(Seen {
+            id: target,
+            offsets: seen.offsets.moved_up(offset)?,
+            base: seen.base.wrapping_sub(offset),
+            switches: seen.switches,
         });
     }
+
     // Only those children are looked at that reach into what is asked for.
-    for child in node.children.reaching_into(seen).iter().rev() {
-        let at = child.range.start();
-        let seen = child.range.intersect(seen);
-        if let Some(seen) = seen.and_then(|seen| seen.moved_down(at)) {
-            stack.push(Step::Visit {
-                id: child.id,
-                base: base.wrapping_add(at),
-                seen,
-                inherited: effective,
-            });
+    let children = node.children.reaching_into(seen.offsets);
+    let (first, others) = match children.split_first() {
+        Some(parts) => parts,
+        None => {
+            fill(tree, taken, node, &seen);
+            return None;
         }
+    };
+    let (offsets, base, switches) = (seen.offsets, seen.base, seen.switches);
+    let child = |child: &Child| {
+        let at = child.range.start();
+        Some(Seen {
+            id: child.id,
+            offsets: child.range.intersect(offsets)?.moved_down(at)?,
+            base: base.wrapping_add(at),
+            switches,
+        })
+    };
+    if node.region.kind().terminates() {
+        steps.push(Step::Fill(seen));
     }
+    for other in others.iter().rev().filter_map(child) {
+        steps.push(Step::Visit(other));
+    }
+    child(first)
 }
 
 /// A region's switches together with those around it.
@@ -161,22 +148,15 @@ fn inherit(outer: Switches, own: Switches) -> Switches {
 }
 
 /// Gives a region every address where it can show and that nobody has taken.
-fn fill<H>(
-    taken: &mut Taken<H>,
-    node: &Node<H>,
-    id: RegionId,
-    base: u64,
-    seen: AddrRange,
-    effective: Switches,
-    logging: DirtyClients,
-) {
-    let Some(access) = GuestAccess::of(node.region.kind(), effective) else {
+fn fill<H>(tree: &Tree<H>, taken: &mut Taken<H>, node: &Node<H>, seen: &Seen) {
+    let Some(access) = GuestAccess::of(node.region.kind(), seen.switches) else {
         return;
     };
-    let attributes = Attributes::of(access, effective, node.logged(logging));
+    let logged = node.logged(tree.global_logging());
+    let attributes = Attributes::of(access, seen.switches, logged);
     let (start, last) = (
-        seen.start().wrapping_add(base),
-        seen.last().wrapping_add(base),
+        seen.offsets.start().wrapping_add(seen.base),
+        seen.offsets.last().wrapping_add(seen.base),
     );
     let Some(clip) = AddrRange::from_bounds(start, last) else {
         return;
@@ -184,9 +164,9 @@ fn fill<H>(
     for range in taken.gaps(clip) {
         taken.insert(FlatRange {
             range,
-            id,
+            id: seen.id,
             region: node.region.clone(),
-            offset: range.start().wrapping_sub(base),
+            offset: range.start().wrapping_sub(seen.base),
             attributes,
         });
     }

@@ -42,6 +42,7 @@ impl<H> Taken<H> {
     /// The addresses of `clip` that nobody has taken.
     pub(crate) fn gaps(&self, clip: AddrRange) -> SmallVec<[AddrRange; 2]> {
         match self {
+            Self::Few(few) if few.is_empty() => SmallVec::from_iter([clip]),
             Self::Few(few) => between(clip, few.iter()),
             Self::Many(many) => {
                 let before = many.range(..clip.start()).next_back();
@@ -52,9 +53,14 @@ impl<H> Taken<H> {
     }
 
     /// All of them.
-    pub(crate) fn for_each(self, tell: impl FnMut(FlatRange<H>)) {
+    pub(crate) fn for_each(self, mut tell: impl FnMut(FlatRange<H>)) {
         match self {
-            Self::Few(few) => few.into_iter().for_each(tell),
+            Self::Few(mut few) => {
+                few.reverse();
+                while let Some(run) = few.pop() {
+                    tell(run);
+                }
+            }
             Self::Many(many) => many.into_values().for_each(tell),
         }
     }

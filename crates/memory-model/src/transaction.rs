@@ -28,7 +28,7 @@ use crate::{
 pub struct Transaction<'m, H> {
     pub(crate) model: &'m mut MemoryModel<H>,
     /// How to go back, the latest step last.
-    pub(crate) undo: Vec<Undo<H>>,
+    pub(crate) undo: SmallVec<[Undo<H>; 2]>,
     /// Where views can differ.
     pub(crate) windows: Windows,
     /// What was attached or detached.
@@ -42,7 +42,7 @@ impl<'m, H> Transaction<'m, H> {
         Self {
             logging_before: model.tree.global_logging(),
             model,
-            undo: Vec::new(),
+            undo: SmallVec::new(),
             windows: Windows::default(),
             touched: Touched::default(),
         }
@@ -193,7 +193,7 @@ impl<'m, H> Transaction<'m, H> {
         if self.undo.is_empty() {
             return Ok(());
         }
-        let changes = self.plan()?;
+        let mut changes = self.plan()?;
         self.prepare(&changes)?;
         for change in &changes {
             if !change.diff.is_empty() {
@@ -201,28 +201,39 @@ impl<'m, H> Transaction<'m, H> {
                 space.reader.publish(change.new.clone());
             }
         }
-        for (change, listener) in self.listeners(&changes) {
-            listener.commit(&change.update(self.model));
+        for change in &changes {
+            for (_, listener) in &self.model.spaces[change.space.0].listeners {
+                listener.commit(&change.update(self.model));
+            }
+        }
+        for change in &mut changes {
+            self.model.recycle(change);
+        }
+        // A view that shows what is no longer in the tree keeps it alive: only
+        // those who read it may have it now.
+        let removed = |step: &Undo<H>| matches!(step, Undo::Remove(..));
+        if self.undo.iter().any(removed) {
+            self.model.pool.let_go();
         }
         self.undo.clear();
         Ok(())
     }
 
     /// Renders anew what can differ, and keeps the spaces that do differ.
-    fn plan(&mut self) -> Result<Vec<Change<H>>, CommitError> {
+    fn plan(&mut self) -> Result<Changes<H>, CommitError> {
         let global_logging = GlobalLogging {
             before: self.logging_before,
             after: self.model.tree.global_logging(),
         };
-        let mut windows = core::mem::take(&mut self.windows);
+        let windows = &mut self.windows;
         if global_logging.changes() {
             windows.add_everything();
         }
         let (tree, spaces) = (&self.model.tree, self.model.spaces.len());
-        let mut windows = windows.into_spaces(spaces);
+        let mut windows = windows.by_space(spaces);
         let mut marked = SmallVec::new();
         if !self.touched.is_empty() {
-            marked = self.touched.windows(tree).into_spaces(spaces);
+            marked = self.touched.windows(tree).by_space(spaces);
             for (space, _) in &marked {
                 if let Err(at) = windows.binary_search_by_key(space, |w| w.0) {
                     windows.insert(at, (*space, Ranges::new()));
@@ -230,14 +241,15 @@ impl<'m, H> Transaction<'m, H> {
             }
         }
         let attached = tree.has_attachments() || !self.touched.is_empty();
-        let mut changes = Vec::new();
+        let mut changes = Changes::new();
         for (id, windows) in windows {
             let space = &self.model.spaces[id.0];
             let old = space.reader.snapshot();
-            let (new, diff) = space.follow(tree, &old, &windows)?;
+            let mut diff = core::mem::take(&mut self.model.spare);
+            let new = space.follow(tree, &old, &windows, &mut diff, &mut self.model.pool)?;
             let attachments = match attached {
                 true => {
-                    let views = [&*old, &new];
+                    let views = [&*old, &*new];
                     let marked = marked.iter().find(|w| w.0 == id).map(|w| &w.1[..]);
                     AttachmentDiff::between(
                         tree,
@@ -256,7 +268,7 @@ impl<'m, H> Transaction<'m, H> {
             changes.push(Change {
                 space: id,
                 old,
-                new: Arc::new(new),
+                new,
                 diff,
                 global_logging,
                 attachments,
@@ -267,14 +279,18 @@ impl<'m, H> Transaction<'m, H> {
 
     /// Has every listener prepare; if one refuses, those before it go back.
     fn prepare(&self, changes: &[Change<H>]) -> Result<(), CommitError> {
-        for (prepared, (change, listener)) in self.listeners(changes).enumerate() {
-            if let Err(source) = listener.prepare(&change.update(self.model)) {
-                let earlier = self.listeners(changes).take(prepared);
-                return Err(CommitError::Refused {
-                    listener: listener.name().to_string(),
-                    source,
-                    not_undone: go_back(self.model, earlier.collect()),
-                });
+        let mut prepared = 0;
+        for change in changes {
+            for (_, listener) in &self.model.spaces[change.space.0].listeners {
+                if let Err(source) = listener.prepare(&change.update(self.model)) {
+                    let earlier = self.listeners(changes).take(prepared);
+                    return Err(CommitError::Refused {
+                        listener: listener.name().to_string(),
+                        source,
+                        not_undone: go_back(self.model, earlier.collect()),
+                    });
+                }
+                prepared += 1;
             }
         }
         Ok(())
@@ -311,6 +327,12 @@ impl<H> Drop for Transaction<'_, H> {
     }
 }
 
+/// A change of so many runs is not a usual one.
+const MANY: usize = 64;
+
+/// Those of a usual transaction: of one space.
+type Changes<H> = SmallVec<[Change<H>; 1]>;
+
 /// The planned change of one space's view.
 struct Change<H> {
     space: SpaceId,
@@ -319,6 +341,21 @@ struct Change<H> {
     diff: Diff<H>,
     global_logging: GlobalLogging,
     attachments: AttachmentDiff,
+}
+
+impl<H> MemoryModel<H> {
+    /// Keeps of a change that is made what the next can use.
+    fn recycle(&mut self, change: &mut Change<H>) {
+        let large = change.diff.len() > MANY;
+        change.diff.clear();
+        self.spare = core::mem::take(&mut change.diff);
+        let old = core::mem::replace(&mut change.old, change.new.clone());
+        self.pool.retire(old);
+        // Nothing is kept for readers if that could be all of a view.
+        if large {
+            self.pool.let_go();
+        }
+    }
 }
 
 impl<H> Change<H> {
@@ -339,6 +376,9 @@ impl<H> Change<H> {
 /// a whole, so the whole run stays that holds an accepted byte: whoever cut it,
 /// or joined something to it, would have to unmap the accepted byte meanwhile.
 fn accepted_stays<H>(space: &Space<H>, diff: &Diff<H>) -> Result<(), CommitError> {
+    if space.accepted.is_empty() {
+        return Ok(());
+    }
     let changed = diff.changed.iter().map(|(old, _)| old);
     for run in diff.removed.iter().chain(changed) {
         if let Some(range) = space.accepted.within(run.range()).next() {

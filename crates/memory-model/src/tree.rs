@@ -11,7 +11,9 @@ use crate::attachments::Attachments;
 use crate::children::{Child, Children};
 use crate::node::{Node, Place};
 
-use crate::{DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use};
+use crate::{
+    AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,
+};
 
 /// All regions of a model, placed or not. It is read through
 /// [`MemoryModel::tree`](crate::MemoryModel::tree) and changed by a
@@ -96,8 +98,8 @@ impl<H> Tree<H> {
 
     /// The regions in this one, the winner first.
     pub fn children(&self, id: RegionId) -> Result<Vec<RegionId>, TreeError> {
-        let mut children: Vec<&Child> = self.node(id)?.children.iter().collect();
-        children.sort_unstable_by_key(|child| child.rank());
+        let mut children: Vec<Child> = self.node(id)?.children.all();
+        children.sort_unstable_by_key(Child::rank);
         Ok(children.into_iter().map(|child| child.id).collect())
     }
 
@@ -109,7 +111,7 @@ impl<H> Tree<H> {
         while let Some((depth, id)) = stack.pop() {
             let Ok(node) = self.node(id) else { continue };
             out.push((depth, id));
-            let mut children: Vec<&Child> = node.children.iter().collect();
+            let mut children: Vec<Child> = node.children.all();
             children.sort_unstable_by_key(|child| (child.range.start(), child.rank()));
             let children = children.into_iter().rev();
             stack.extend(children.map(|child| (depth + 1, child.id)));
@@ -119,12 +121,12 @@ impl<H> Tree<H> {
 
     /// Adds a region that lies nowhere yet.
     pub(crate) fn add(&mut self, region: Region<H>) -> Result<RegionId, TreeError> {
-        if region.size() == 0 || region.size() > 1 << 64 {
+        let Some(offsets) = AddrRange::new(0, region.size()) else {
             return Err(TreeError::BadSize {
                 name: region.name().into(),
                 size: region.size(),
             });
-        }
+        };
         let target = match *region.kind() {
             Kind::Alias { target, .. } => Some(target),
             _ => None,
@@ -137,6 +139,7 @@ impl<H> Tree<H> {
             logging: DirtyClients::NONE,
             attachments: Attachments::default(),
             region: Arc::new(region),
+            offsets,
             place: None,
             placing: 0,
             children: Children::default(),
@@ -250,7 +253,7 @@ impl<H> Tree<H> {
         };
         let placing = node.placing;
         if let Some(as_child) = as_child {
-            self.node_mut(place.parent)?.children.remove(as_child);
+            self.node_mut(place.parent)?.children.remove(&as_child);
         }
         Ok((place, placing))
     }
@@ -292,8 +295,19 @@ impl<H> Tree<H> {
         place: Place,
         placing: u64,
     ) -> Result<(Place, u64), TreeError> {
-        let before = self.unplace(child)?;
-        self.put(child, place, placing);
+        let node = self.node_mut(child)?;
+        let was = node.as_child(child);
+        let Some(before) = node.place.replace(place) else {
+            node.place = None;
+            let name = node.region.name().to_string();
+            return Err(TreeError::NotPlaced { name });
+        };
+        let before = (before, core::mem::replace(&mut node.placing, placing));
+        let is = node.as_child(child);
+        if let Ok(parent) = self.node_mut(place.parent) {
+            was.iter().for_each(|was| parent.children.remove(was));
+            is.into_iter().for_each(|is| parent.children.insert(is));
+        }
         Ok(before)
     }
 
@@ -345,7 +359,7 @@ impl<H> Tree<H> {
             if !seen.insert(id) {
                 continue;
             }
-            stack.extend(node.children.iter().map(|child| child.id));
+            stack.extend(node.children.all().iter().map(|child| child.id));
             if let Kind::Alias { target, .. } = *node.region.kind() {
                 stack.push(target);
             }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::runs::{Ranges, Runs};
+use crate::runs::{Edit, Pool, Ranges, Runs};
 use crate::{
     AddrRange, DirtyClients, GuestAccess, HostMemory, Kind, Memory, PrivateMmio, Region, RegionId,
     Switches,
@@ -186,6 +186,19 @@ impl<H> FlatView<H> {
 
     pub(crate) fn of(runs: Runs<H>) -> Self {
         Self { runs }
+    }
+
+    pub(crate) fn runs_mut(&mut self) -> &mut Runs<H> {
+        &mut self.runs
+    }
+
+    /// The same view, but with other runs in the range of each edit.
+    pub(crate) fn edited(&self, edits: &[Edit<H>], pool: &mut Pool<H>) -> Arc<Self> {
+        let mut new = pool.copy(self);
+        if let Some(new) = Arc::get_mut(&mut new) {
+            new.runs.edit(edits, pool);
+        }
+        new
     }
 
     pub(crate) fn runs(&self) -> &Runs<H> {

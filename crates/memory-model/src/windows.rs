@@ -33,17 +33,16 @@ impl Windows {
     /// all around it are enabled.
     pub(crate) fn add<H>(&mut self, tree: &Tree<H>, id: RegionId, part: AddrRange) {
         let mut visits = 0;
-        let mut stack: SmallVec<[(RegionId, AddrRange); 4]> = SmallVec::new();
-        stack.push((id, part));
-        while let Some((id, part)) = stack.pop() {
+        let mut next = Some((id, part));
+        let mut aliases: SmallVec<[(RegionId, AddrRange); 4]> = SmallVec::new();
+        while let Some((id, part)) = next.take().or_else(|| aliases.pop()) {
             visits += 1;
             if visits > MAX_VISITS {
                 self.add_everything();
                 return;
             }
             let Ok(node) = tree.node(id) else { continue };
-            let own = node.region.offsets();
-            let Some(part) = own.and_then(|own| own.intersect(part)) else {
+            let Some(part) = node.offsets.intersect(part) else {
                 continue;
             };
             if !node.switches.enabled {
@@ -54,12 +53,12 @@ impl Windows {
             }
             if let Some(place) = node.place {
                 let around = part.moved_up(place.address);
-                stack.extend(around.map(|part| (place.parent, part)));
+                next = around.map(|part| (place.parent, part));
             }
             for &alias in &node.aliases {
                 if let Ok(Kind::Alias { offset, .. }) = tree.region(alias).map(|r| r.kind()) {
                     let window = part.moved_down(*offset);
-                    stack.extend(window.map(|part| (alias, part)));
+                    aliases.extend(window.map(|part| (alias, part)));
                 }
             }
         }
@@ -75,8 +74,7 @@ impl Windows {
         let Ok(node) = tree.node(id) else { return };
         let Some(place) = node.place else { return };
         if node.switches.enabled {
-            let own = node.region.offsets();
-            if let Some(range) = own.and_then(|own| own.moved_up(place.address)) {
+            if let Some(range) = node.offsets.moved_up(place.address) {
                 self.add(tree, place.parent, range);
             }
         }
@@ -103,17 +101,19 @@ impl Windows {
     }
 
     /// The spaces that have changed, and where. `spaces` is how many there are.
-    pub(crate) fn into_spaces(mut self, spaces: usize) -> SmallVec<[(SpaceId, Ranges); 1]> {
+    pub(crate) fn by_space(&mut self, spaces: usize) -> SmallVec<[(SpaceId, Ranges); 1]> {
         if self.everything {
             self.all = (0..spaces).map(|n| (SpaceId(n), AddrRange::ALL)).collect();
         }
         put_in_order(&mut self.all);
-        let by_space = self.all.chunk_by(|a, b| a.0 == b.0);
-        let ranges = by_space.filter_map(|windows| {
-            let ranges = windows.iter().map(|(_, range)| *range);
-            Some((windows.first()?.0, ranges.collect()))
-        });
-        ranges.collect()
+        let mut by_space: SmallVec<[(SpaceId, Ranges); 1]> = SmallVec::new();
+        for &(space, range) in &self.all {
+            match by_space.last_mut() {
+                Some((latest, ranges)) if *latest == space => ranges.push(range),
+                _ => by_space.push((space, Ranges::from_iter([range]))),
+            }
+        }
+        by_space
     }
 }
 

@@ -167,3 +167,26 @@ fn the_last_to_let_go_of_a_view_may_be_any_thread() {
     assert!(newest <= 1 && kept == 0);
     assert_eq!(alive.load(Ordering::Relaxed), 0, "a view is kept");
 }
+
+#[test]
+fn what_is_removed_lives_no_longer_than_the_views_that_are_read() {
+    let mut m = Machine::new();
+    let alive = m.alive.clone();
+    let reader = m.model.reader(m.space);
+    let mut held = Vec::new();
+    for n in 1..=20 {
+        // Views that somebody reads while they are replaced.
+        held.push(reader.snapshot());
+        let mut t = m.model.transaction();
+        t.move_to(m.movers[0], STAMP_AT - (n + 1) * PAGE).unwrap();
+        t.commit().unwrap();
+    }
+    let mut t = m.model.transaction();
+    t.unplace(m.stamp).unwrap();
+    t.remove(m.stamp).unwrap();
+    t.commit().unwrap();
+    assert_eq!(alive.load(Ordering::Relaxed), 1, "it is still read");
+    drop(held);
+    // Nothing is committed in between.
+    assert_eq!(alive.load(Ordering::Relaxed), 0, "a view is kept");
+}

@@ -3,27 +3,29 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
+use memory_model::FlatRange;
 use rangemap::RangeMap;
 use serde_json::json;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+use crate::beside::{self, Beside, Work};
 use crate::machine::{Bars, STRIDE};
-use crate::moves::move_one_bar;
 
-/// How many addresses are looked up at a time, and how often: the fastest time
-/// counts, since everything else on the machine can only make it slower.
+/// How many addresses are looked up, and how often.
 const LOOKUPS: usize = 1 << 16;
 const TIMES: usize = 25;
+/// How many are looked up at a time. Of each section the fastest time counts,
+/// since everything else on the machine can only make it slower.
+pub const SECTION: usize = 1 << 12;
 
 /// Prints one JSON object a line: what, how many ranges, nanoseconds.
 pub fn run() {
     for count in [4, 64, 512, 4096, 100_000] {
         let addresses = addresses(count);
-        let mut machine = Bars::new(count);
+        let machine = Bars::new(count);
         let starts: Vec<u64> = (0..count).map(|n| n * STRIDE).collect();
 
         say(
@@ -39,12 +41,7 @@ pub fn run() {
         say(
             "sorted array, partition_point, and the range found",
             count,
-            time(&addresses, |a| {
-                let after = starts.partition_point(|&start| start <= a);
-                let found = after.checked_sub(1).and_then(|at| ranges.get(at));
-                let found = found.filter(|run| run.range().contains(a));
-                found.map_or(0, |run| run.range().start())
-            }),
+            time(&addresses, |a| find_in_array(&starts, &ranges, a)),
         );
         let mut reader = machine.model.reader(machine.space).for_thread();
         say(
@@ -62,36 +59,56 @@ pub fn run() {
                 shared.view().find(a).map_or(0, |run| run.range().start())
             }),
         );
-        let ns = while_committing(&mut machine, count, &addresses);
-        say(
-            "memory-model, ThreadReader, while another thread commits",
-            count,
-            ns,
-        );
+        beside(count, &addresses, machine, &starts, &ranges);
         peers(count, &addresses);
     }
 }
 
-/// The lookups of a thread while another one moves a BAR all the time.
-fn while_committing(machine: &mut Bars, count: u64, addresses: &[u64]) -> f64 {
-    let done = AtomicBool::new(false);
+/// The same lookups while another thread works, and what they have in common
+/// with those of an array that the other thread knows nothing of.
+fn beside(
+    count: u64,
+    addresses: &[u64],
+    mut machine: Bars,
+    starts: &[u64],
+    ranges: &[FlatRange<()>],
+) {
+    let mut in_array = |a| find_in_array(starts, ranges, a);
+    let mut other = Bars::new(count);
+    say_beside(
+        "the same array, while another thread writes to memory",
+        count,
+        beside::time(addresses, beside::stream, &mut in_array),
+    );
+    let work = |work: &Work| beside::commit(&mut other, count, work);
+    say_beside(
+        "the same array, while another thread commits to a model",
+        count,
+        beside::time(addresses, work, in_array),
+    );
     let mut reader = machine.model.reader(machine.space).for_thread();
-    let bar = machine.bars[0];
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut there = true;
-            while !done.load(Ordering::Relaxed) {
-                let to = if there { count * STRIDE } else { 0 };
-                move_one_bar(&mut machine.model, bar, to);
-                there = !there;
-            }
-        });
-        let ns = time(addresses, |a| {
-            reader.view().find(a).map_or(0, |run| run.range().start())
-        });
-        done.store(true, Ordering::Relaxed);
-        ns
-    })
+    let mut in_view = |a| reader.view().find(a).map_or(0, |run| run.range().start());
+    let work = |work: &Work| beside::commit(&mut other, count, work);
+    say_beside(
+        "memory-model, ThreadReader, while another thread commits to another model",
+        count,
+        beside::time(addresses, work, &mut in_view),
+    );
+    drop(other);
+    let work = |work: &Work| beside::commit(&mut machine, count, work);
+    say_beside(
+        "memory-model, ThreadReader, while another thread commits to this model",
+        count,
+        beside::time(addresses, work, in_view),
+    );
+}
+
+/// What `partition_point` finds, as a reader of a view would tell it.
+fn find_in_array(starts: &[u64], ranges: &[FlatRange<()>], a: u64) -> u64 {
+    let after = starts.partition_point(|&start| start <= a);
+    let found = after.checked_sub(1).and_then(|at| ranges.get(at));
+    let found = found.filter(|run| run.range().contains(a));
+    found.map_or(0, |run| run.range().start())
 }
 
 fn peers(count: u64, addresses: &[u64]) {
@@ -151,24 +168,86 @@ fn guest_memory(count: u64) -> Option<Arc<vm_memory::GuestMemoryMmap<()>>> {
 
 /// Nanoseconds for one lookup.
 fn time(addresses: &[u64], mut lookup: impl FnMut(u64) -> u64) -> f64 {
-    let mut best = f64::INFINITY;
+    let mut fastest = Fastest::new(addresses);
     for _ in 0..TIMES {
+        for (number, section) in addresses.chunks(SECTION).enumerate() {
+            fastest.add(number, Section::of(section, &mut lookup));
+        }
+    }
+    fastest.ns().unwrap_or(f64::NAN)
+}
+
+/// What it took to look some addresses up.
+#[derive(Clone, Copy)]
+pub struct Section {
+    pub seconds: f64,
+}
+
+impl Section {
+    pub fn of(addresses: &[u64], mut lookup: impl FnMut(u64) -> u64) -> Self {
         let start = Instant::now();
         let mut sum = 0_u64;
         for &address in addresses {
             sum = sum.wrapping_add(lookup(black_box(address)));
         }
         black_box(sum);
-        best = best.min(start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        Self { seconds }
     }
-    best * 1e9 / addresses.len() as f64
+}
+
+/// The fastest time of each section, and how many there were.
+pub struct Fastest {
+    sections: Vec<(f64, usize)>,
+    lookups: usize,
+}
+
+impl Fastest {
+    pub fn new(addresses: &[u64]) -> Self {
+        Self {
+            sections: vec![(f64::INFINITY, 0); addresses.len().div_ceil(SECTION)],
+            lookups: addresses.len(),
+        }
+    }
+
+    pub fn add(&mut self, number: usize, section: Section) {
+        let (fastest, times) = &mut self.sections[number];
+        *fastest = fastest.min(section.seconds);
+        *times += 1;
+    }
+
+    /// Whether each section was timed so often.
+    pub fn have_each(&self, times: usize) -> bool {
+        self.sections.iter().all(|section| section.1 >= times)
+    }
+
+    /// Nanoseconds for one lookup, if every section was timed.
+    pub fn ns(&self) -> Option<f64> {
+        let seconds: f64 = self.sections.iter().map(|section| section.0).sum();
+        let ns = seconds * 1e9 / self.lookups as f64;
+        self.have_each(1).then_some(ns)
+    }
 }
 
 fn say(what: &str, count: u64, ns: f64) {
     println!(
         "{}",
-        json!({"what": what, "ranges": count, "ns": (ns * 100.0).round() / 100.0})
+        json!({"what": what, "ranges": count, "ns": hundredths(ns)})
     );
+}
+
+fn say_beside(what: &str, count: u64, beside: Option<Beside>) {
+    if let Some(Beside { ns, steps }) = beside {
+        let steps = hundredths(steps);
+        println!(
+            "{}",
+            json!({"what": what, "ranges": count, "ns": hundredths(ns), "steps_per_second": steps})
+        );
+    }
+}
+
+fn hundredths(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
 }
 
 /// Addresses inside the ranges, in no order (xorshift64*, always the same).

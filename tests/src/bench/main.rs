@@ -8,6 +8,7 @@
 //! and `bench conversion alone|model KIND TIMES` are the same for pages that a guest makes
 //! private or shared.
 
+mod beside;
 mod conversions;
 mod lookups;
 mod machine;

@@ -2,24 +2,29 @@
 //! The runs of a flat view in a tree of shared nodes: a new view shares with
 //! the old one all that did not change, so that it costs what changed.
 //!
-//! It is a B+ tree that is never modified. Every node has the first addresses
-//! of what is in it side by side; replacing some runs makes new blocks and
-//! nodes from there up to the root, and all others belong to both trees.
+//! It is a B+ tree of small nodes, which only their maker changes. Replacing
+//! some runs copies the nodes from there up to the root, and all others belong
+//! to both trees.
 
+mod cut;
 mod edit;
 mod node;
+mod pool;
 
 use alloc::sync::Arc;
+use core::slice::Iter;
 
 use smallvec::SmallVec;
 
-use self::node::{Blocks, Entries, Node, entry, last};
+use self::node::{Inner, Leaf, Root, Row};
+pub(crate) use self::pool::Pool;
 use crate::{AddrRange, FlatRange};
 
-/// Sorted runs that do not overlap. Clones share everything.
+/// Sorted runs that do not overlap. Clones share all but the root, which is in
+/// its place so that a lookup has one pointer less to wait for.
 #[derive(Debug)]
 pub(crate) struct Runs<H> {
-    root: Arc<Node<H>>,
+    root: Root<H>,
     len: usize,
 }
 
@@ -42,7 +47,7 @@ impl<H> Clone for Runs<H> {
 impl<H> Runs<H> {
     pub(crate) fn new() -> Self {
         Self {
-            root: Arc::new(Node::empty()),
+            root: Root::Leaf(Leaf::new()),
             len: 0,
         }
     }
@@ -58,12 +63,19 @@ impl<H> Runs<H> {
         if address == u64::MAX {
             return self.last();
         }
-        let mut node = &*self.root;
+        let mut inner = match &self.root {
+            Root::Leaf(leaf) => return leaf.find(address),
+            // A tree that has just outgrown its height.
+            Root::Inner(Inner::Inners(row)) if row.len() == 2 => row.find_of_two(address)?,
+            Root::Inner(inner) => inner,
+        };
         loop {
-            let place = node.index.place(address);
-            match &node.entries {
-                Entries::Runs(blocks) => return entry(blocks, place),
-                Entries::Nodes(blocks) => node = entry(blocks, place)?,
+            match inner {
+                Inner::Inners(row) => inner = row.find(address)?,
+                Inner::Leaves(row) => {
+                    let leaf = row.find(address)?;
+                    return leaf.find(address);
+                }
             }
         }
     }
@@ -71,118 +83,136 @@ impl<H> Runs<H> {
     /// The last run.
     #[cold]
     fn last(&self) -> Option<&FlatRange<H>> {
-        let mut node = &*self.root;
+        let mut inner = match &self.root {
+            Root::Leaf(leaf) => return leaf.last(),
+            Root::Inner(inner) => inner,
+        };
         loop {
-            match &node.entries {
-                Entries::Runs(blocks) => return last(blocks),
-                Entries::Nodes(blocks) => node = last(blocks)?,
+            match inner {
+                Inner::Inners(row) => inner = row.last()?,
+                Inner::Leaves(row) => return row.last()?.last(),
             }
         }
     }
 
     /// The runs from the one that holds `address`, or else the first behind it.
     pub(crate) fn from(&self, address: u64) -> Ranges<'_, H> {
-        let mut above = SmallVec::new();
-        let mut node = &*self.root;
-        if address == u64::MAX {
-            let last = self.last().filter(|run| run.range().last() == address);
-            let leaf = last.map_or_else(Entered::nothing, Entered::only);
-            return Ranges { above, leaf };
+        let mut ranges = Ranges {
+            inners: SmallVec::new(),
+            leaves: [].iter(),
+            runs: [].iter(),
+        };
+        match &self.root {
+            Root::Leaf(leaf) => ranges.enter_leaf(leaf, address),
+            Root::Inner(inner) => ranges.enter(inner, address),
         }
+        ranges
+    }
+
+    /// Tells the runs that have an address of `range`, by address.
+    pub(crate) fn meeting<'a>(&'a self, range: AddrRange, tell: &mut impl FnMut(&'a FlatRange<H>)) {
+        let mut inner = match &self.root {
+            Root::Leaf(leaf) => return meeting_leaf(leaf, range, tell),
+            Root::Inner(inner) => inner,
+        };
+        // Down as long as all of them are in one node.
         loop {
-            let place = node.index.place(address);
-            match &node.entries {
-                Entries::Nodes(blocks) => {
-                    let mut level = Entered::at(blocks, place);
-                    let Some(child) = level.next() else { break };
-                    above.push(level);
-                    node = child;
-                }
-                Entries::Runs(blocks) => {
-                    let mut leaf = Entered::at(blocks, place);
-                    let first = leaf.entries.as_slice().first();
-                    if first.is_some_and(|run| run.range().last() < address) {
-                        leaf.next();
-                    }
-                    return Ranges { above, leaf };
-                }
+            match inner {
+                Inner::Inners(row) => match row.only_in(range) {
+                    Some(below) => inner = below,
+                    None => return meeting(inner, range, tell),
+                },
+                Inner::Leaves(row) => match row.only_in(range) {
+                    Some(leaf) => return meeting_leaf(leaf, range, tell),
+                    None => return meeting(inner, range, tell),
+                },
             }
         }
-        Ranges {
-            above,
-            leaf: Entered::nothing(),
-        }
     }
 }
 
-/// What is left of a node that is gone through.
-#[derive(Debug)]
-struct Entered<'a, E> {
-    blocks: core::slice::Iter<'a, Option<Arc<[E]>>>,
-    entries: core::slice::Iter<'a, E>,
-}
-
-impl<E> Clone for Entered<'_, E> {
-    fn clone(&self) -> Self {
-        Self {
-            blocks: self.blocks.clone(),
-            entries: self.entries.clone(),
-        }
+/// Those of the runs below a node, in the order of their addresses.
+fn meeting<'a, H>(inner: &'a Inner<H>, range: AddrRange, tell: &mut impl FnMut(&'a FlatRange<H>)) {
+    match inner {
+        Inner::Inners(row) => each_in(row, range, |below| meeting(below, range, tell)),
+        Inner::Leaves(row) => each_in(row, range, |leaf| meeting_leaf(leaf, range, tell)),
     }
 }
 
-impl<'a, E> Entered<'a, E> {
-    /// From the place of an entry on.
-    fn at(blocks: &'a Blocks<E>, (block, entry): (usize, usize)) -> Self {
-        let mut blocks = blocks.get(block..).unwrap_or(&[]).iter();
-        let first = blocks.next().and_then(Option::as_deref).unwrap_or(&[]);
-        Self {
-            blocks,
-            entries: first.get(entry..).unwrap_or(&[]).iter(),
+fn meeting_leaf<'a, H>(
+    leaf: &'a Leaf<H>,
+    range: AddrRange,
+    tell: &mut impl FnMut(&'a FlatRange<H>),
+) {
+    each_in(leaf, range, |run| {
+        if run.range().last() >= range.start() {
+            tell(run);
         }
-    }
+    });
+}
 
-    fn only(entry: &'a E) -> Self {
-        Self {
-            blocks: [].iter(),
-            entries: core::slice::from_ref(entry).iter(),
-        }
-    }
-
-    fn nothing() -> Self {
-        Self {
-            blocks: [].iter(),
-            entries: [].iter(),
-        }
+/// The entry that can have the first address of a range, and those behind it
+/// that start in the range.
+fn each_in<'a, E>(row: &'a Row<E>, range: AddrRange, mut tell: impl FnMut(&'a E)) {
+    let mut at = row.place_in(range.start());
+    while row.starts_up_to(at, range.last()) {
+        row.get(at).into_iter().for_each(&mut tell);
+        at += 1;
     }
 }
 
-impl<'a, E> Iterator for Entered<'a, E> {
-    type Item = &'a E;
-
-    fn next(&mut self) -> Option<&'a E> {
-        if let Some(entry) = self.entries.next() {
-            return Some(entry);
-        }
-        self.entries = self.blocks.next()?.as_deref()?.iter();
-        self.entries.next()
-    }
-}
+/// What is left of a row.
+type Rest<'a, E> = Iter<'a, Option<E>>;
 
 /// Goes through the runs of a [`FlatView`](crate::FlatView) by address.
 #[derive(Debug)]
 pub struct Ranges<'a, H> {
-    /// On each level above the leaf.
-    above: SmallVec<[Entered<'a, Arc<Node<H>>>; 4]>,
-    leaf: Entered<'a, FlatRange<H>>,
+    /// What is left of the nodes above the leaves, the topmost first.
+    inners: SmallVec<[Rest<'a, Arc<Inner<H>>>; 6]>,
+    leaves: Rest<'a, Arc<Leaf<H>>>,
+    runs: Rest<'a, FlatRange<H>>,
 }
 
 impl<H> Clone for Ranges<'_, H> {
     fn clone(&self) -> Self {
         Self {
-            above: self.above.clone(),
-            leaf: self.leaf.clone(),
+            inners: self.inners.clone(),
+            leaves: self.leaves.clone(),
+            runs: self.runs.clone(),
         }
+    }
+}
+
+impl<'a, H> Ranges<'a, H> {
+    /// Goes on with what is in a node from the run on that has `address`, or
+    /// else is behind it.
+    fn enter(&mut self, mut inner: &'a Inner<H>, address: u64) {
+        loop {
+            match inner {
+                Inner::Inners(row) => {
+                    let mut rest = row.from(row.place_in(address));
+                    let first = rest.next().and_then(Option::as_deref);
+                    self.inners.push(rest);
+                    let Some(first) = first else { return };
+                    inner = first;
+                }
+                Inner::Leaves(row) => {
+                    self.leaves = row.from(row.place_in(address));
+                    if let Some(leaf) = self.leaves.next().and_then(Option::as_deref) {
+                        self.enter_leaf(leaf, address);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn enter_leaf(&mut self, leaf: &'a Leaf<H>, address: u64) {
+        let mut at = leaf.place_in(address);
+        if leaf.get(at).is_some_and(|run| run.range().last() < address) {
+            at += 1;
+        }
+        self.runs = leaf.from(at);
     }
 }
 
@@ -191,17 +221,17 @@ impl<'a, H> Iterator for Ranges<'a, H> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(run) = self.leaf.next() {
-                return Some(run);
+            if let Some(run) = self.runs.next() {
+                return run.as_ref();
+            }
+            if let Some(Some(leaf)) = self.leaves.next() {
+                self.runs = leaf.from(0);
+                continue;
             }
             // Up to where something is left, and down again to its first leaf.
-            let Some(node) = self.above.last_mut()?.next() else {
-                self.above.pop();
-                continue;
-            };
-            match &node.entries {
-                Entries::Nodes(blocks) => self.above.push(Entered::at(blocks, (0, 0))),
-                Entries::Runs(blocks) => self.leaf = Entered::at(blocks, (0, 0)),
+            match self.inners.last_mut()?.next() {
+                Some(Some(inner)) => self.enter(inner, 0),
+                _ => drop(self.inners.pop()),
             }
         }
     }

@@ -1,176 +1,327 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A node of the tree of runs, and how an address is looked up in it.
+//! What the tree of runs is made of, and how an address is looked up in it.
 
 use alloc::sync::Arc;
+use core::mem;
 
-use crate::FlatRange;
+use crate::{AddrRange, FlatRange};
 
-/// The most blocks of a node, and the most entries of a block: as many
-/// addresses as a cache line has room for.
+/// The nodes of one level that an inner node is above.
+pub(super) type Nodes<N> = Row<Arc<N>>;
+
+/// The most entries of a row: as many addresses as a cache line has room for.
 pub(super) const MAX: usize = 8;
-/// Nodes with fewer blocks, and blocks with fewer entries, are joined with a
-/// neighbour.
+/// Rows with fewer are joined with a neighbour that has room for them.
 pub(super) const MIN: usize = 3;
 
-/// The runs, or the nodes below, of a stretch of addresses. They are in blocks
-/// that nodes share, so that a change copies one block and not all entries.
-/// Only the root of an empty tree has none.
-#[derive(Debug)]
-pub(super) struct Node<H> {
-    pub(super) index: Index,
-    pub(super) entries: Entries<H>,
-}
-
-#[derive(Debug)]
-pub(super) enum Entries<H> {
-    Runs(Blocks<FlatRange<H>>),
-    Nodes(Blocks<Arc<Node<H>>>),
-}
-
-/// Blocks, none of them empty, and then nothing.
-pub(super) type Blocks<E> = [Option<Arc<[E]>>; MAX];
-
-/// A block of a node, and an entry of it.
-pub(super) type Place = (usize, usize);
-
-/// The first addresses of the entries of a block. Behind the last, all are the
+/// The first addresses of the entries of a row. Behind the last, all are the
 /// highest address there is.
 pub(super) type Starts = [u64; MAX];
 
-/// The blocks are shared.
-impl<H> Clone for Node<H> {
+/// Entries by address, and then nothing. Their first addresses lie side by
+/// side, so that little has to be waited for, and are searched without
+/// branches, so that nothing has to be guessed.
+#[derive(Debug)]
+pub(super) struct Row<E> {
+    starts: Starts,
+    entries: [Option<E>; MAX],
+    len: usize,
+}
+
+/// The runs of a stretch of addresses.
+pub(super) type Leaf<H> = Row<FlatRange<H>>;
+
+/// The leaves or the inner nodes of a stretch of addresses: at least one.
+#[derive(Debug)]
+pub(super) enum Inner<H> {
+    Leaves(Row<Arc<Leaf<H>>>),
+    Inners(Row<Arc<Inner<H>>>),
+}
+
+/// The topmost node. An inner one has at least two below it.
+// It is part of a view, of which there are few.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug)]
+pub(super) enum Root<H> {
+    Leaf(Leaf<H>),
+    Inner(Inner<H>),
+}
+
+/// What a row is made of.
+pub(super) trait Entry: Clone {
+    /// The address of the first run in it.
+    fn start(&self) -> u64;
+}
+
+impl<H> Entry for FlatRange<H> {
+    #[inline]
+    fn start(&self) -> u64 {
+        self.range.start()
+    }
+}
+
+impl<N: Node> Entry for Arc<N> {
+    #[inline]
+    fn start(&self) -> u64 {
+        Node::start(&**self)
+    }
+}
+
+/// What others are above.
+pub(super) trait Node: Clone {
+    /// The address of the first run in it.
+    fn start(&self) -> u64;
+}
+
+impl<H> Node for Leaf<H> {
+    #[inline]
+    fn start(&self) -> u64 {
+        self.starts[0]
+    }
+}
+
+impl<H> Node for Inner<H> {
+    #[inline]
+    fn start(&self) -> u64 {
+        match self {
+            Self::Leaves(row) => row.starts[0],
+            Self::Inners(row) => row.starts[0],
+        }
+    }
+}
+
+// A handle need not be cloned for that.
+impl<H> Clone for Inner<H> {
+    #[inline]
+    fn clone(&self) -> Self {
+        match self {
+            Self::Leaves(row) => Self::Leaves(row.clone()),
+            Self::Inners(row) => Self::Inners(row.clone()),
+        }
+    }
+}
+
+impl<H> Clone for Root<H> {
+    #[inline]
+    fn clone(&self) -> Self {
+        match self {
+            Self::Leaf(leaf) => Self::Leaf(leaf.clone()),
+            Self::Inner(inner) => Self::Inner(inner.clone()),
+        }
+    }
+}
+
+impl<E: Clone> Clone for Row<E> {
+    #[inline]
     fn clone(&self) -> Self {
         Self {
-            index: self.index,
-            entries: match &self.entries {
-                Entries::Runs(blocks) => Entries::Runs(blocks.clone()),
-                Entries::Nodes(blocks) => Entries::Nodes(blocks.clone()),
-            },
+            starts: self.starts,
+            entries: core::array::from_fn(|at| self.entries[at].clone()),
+            len: self.len,
         }
     }
 }
 
-impl<H> Node<H> {
-    pub(super) fn empty() -> Self {
-        Self {
-            index: Index::new(),
-            entries: Entries::Runs(Blocks::default()),
-        }
-    }
-
-    /// How many blocks it has.
-    pub(super) fn len(&self) -> usize {
-        match &self.entries {
-            Entries::Runs(blocks) => count(blocks),
-            Entries::Nodes(blocks) => count(blocks),
-        }
-    }
-
-    /// The address of the first run in it.
-    pub(super) fn start(&self) -> u64 {
-        self.index.heads[0]
-    }
-}
-
-/// The first addresses of all entries of a node: inside the node, so that
-/// nothing has to be waited for, and searched without branches, so that
-/// nothing has to be guessed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Index {
-    /// The first of each block.
-    heads: Starts,
-    starts: [Starts; MAX],
-}
-
-impl Index {
-    /// Of no block.
+impl<E> Row<E> {
     pub(super) fn new() -> Self {
         Self {
-            heads: [u64::MAX; MAX],
-            starts: [[u64::MAX; MAX]; MAX],
+            starts: [u64::MAX; MAX],
+            entries: [const { None }; MAX],
+            len: 0,
         }
     }
 
-    /// Has another block in one place.
-    pub(super) fn set(&mut self, block: usize, starts: Starts) {
-        self.heads[block] = starts[0];
-        self.starts[block] = starts;
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
-    /// Has another entry in one place.
-    pub(super) fn set_one(&mut self, (block, entry): Place, start: u64) {
-        self.starts[block][entry] = start;
-        self.heads[block] = self.starts[block][0];
-    }
-
-    /// Where the entry at a place starts.
-    pub(super) fn start(&self, (block, entry): Place) -> u64 {
-        self.starts[block][entry]
-    }
-
-    pub(super) fn heads(&self) -> &Starts {
-        &self.heads
-    }
-
-    pub(super) fn starts(&self) -> &[Starts; MAX] {
+    #[cfg(test)]
+    pub(super) fn starts(&self) -> &Starts {
         &self.starts
     }
 
-    /// In which block, and where in it, the last entry is that starts at
-    /// `address` or below; the first entry if none does. There is no telling
-    /// for the highest address of all, which stands behind the last entry.
+    /// The entry that [`place`](Self::place) finds.
     #[inline(always)]
-    pub(super) fn place(&self, address: u64) -> Place {
-        let block = match self.heads[1] {
-            // There is only one; of a large tree, every node has more.
-            u64::MAX => 0,
-            _ => others_up_to(&self.heads, address) % MAX,
-        };
-        (block, others_up_to(&self.starts[block], address))
-    }
-}
-
-/// How many of `starts` but the first are not above `address`: all are
-/// compared, since that takes less time than to wait for one comparison before
-/// the next.
-#[inline(always)]
-fn others_up_to(starts: &Starts, address: u64) -> usize {
-    let others = starts.iter().skip(1);
-    others.map(|&start| usize::from(start <= address)).sum()
-}
-
-/// What is at a place.
-#[inline(always)]
-pub(super) fn entry<E>(blocks: &Blocks<E>, (block, entry): Place) -> Option<&E> {
-    blocks.get(block)?.as_ref()?.get(entry)
-}
-
-/// The place behind another.
-pub(super) fn behind<E>(blocks: &Blocks<E>, (block, entry): Place) -> Option<Place> {
-    if blocks.get(block)?.as_ref()?.len() > entry + 1 {
-        return Some((block, entry + 1));
-    }
-    blocks.get(block + 1)?.as_ref()?;
-    Some((block + 1, 0))
-}
-
-/// As [`Index::place`], for all addresses.
-pub(super) fn place_in<E>(index: &Index, blocks: &Blocks<E>, address: u64) -> Place {
-    match (address, count(blocks).checked_sub(1)) {
-        (u64::MAX, Some(block)) => {
-            let entries = blocks[block].as_ref().map_or(0, |block| block.len());
-            (block, entries.saturating_sub(1))
+    pub(super) fn find(&self, address: u64) -> Option<&E> {
+        let place = self.place(address);
+        // It is one of them anyway, but asking makes the compiler add up first.
+        match place < self.len {
+            true => self.entries[place].as_ref(),
+            false => None,
         }
-        _ => index.place(address),
+    }
+
+    /// The same, if there are two.
+    #[inline(always)]
+    pub(super) fn find_of_two(&self, address: u64) -> Option<&E> {
+        self.entries[usize::from(self.starts[1] <= address)].as_ref()
+    }
+
+    /// Takes all out.
+    #[inline]
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = E> {
+        self.len = 0;
+        self.entries.iter_mut().map_while(Option::take)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, at: usize) -> Option<&E> {
+        self.entries.get(at)?.as_ref()
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut E> {
+        self.entries.get_mut(at)?.as_mut()
+    }
+
+    pub(super) fn last(&self) -> Option<&E> {
+        self.get(self.len.checked_sub(1)?)
+    }
+
+    /// Those from a place on. Behind them comes nothing.
+    pub(super) fn from(&self, at: usize) -> core::slice::Iter<'_, Option<E>> {
+        self.entries.get(at..self.len).unwrap_or(&[]).iter()
+    }
+
+    /// Where the last entry is that starts at `address` or below; the first if
+    /// none does. There is no telling for the highest address of all, which
+    /// stands behind the last entry.
+    ///
+    /// All are compared, since that takes less time than to wait for one
+    /// comparison before the next.
+    #[inline(always)]
+    pub(super) fn place(&self, address: u64) -> usize {
+        let others = self.starts.iter().skip(1);
+        others.map(|&start| usize::from(start <= address)).sum()
+    }
+
+    /// As [`place`](Self::place), for all addresses.
+    #[inline]
+    pub(super) fn place_in(&self, address: u64) -> usize {
+        match address {
+            u64::MAX => self.len.saturating_sub(1),
+            _ => self.place(address),
+        }
+    }
+
+    /// The entry that has all that starts in a range, if one has.
+    #[inline]
+    pub(super) fn only_in(&self, range: AddrRange) -> Option<&E> {
+        let at = self.place_in(range.start());
+        match self.starts_up_to(at + 1, range.last()) {
+            true => None,
+            false => self.get(at),
+        }
+    }
+
+    /// Whether there is an entry at a place, and starts at `address` or below.
+    #[inline]
+    pub(super) fn starts_up_to(&self, at: usize, address: u64) -> bool {
+        at < self.len && self.starts[at] <= address
     }
 }
 
-/// How many blocks there are.
-pub(super) fn count<E>(blocks: &Blocks<E>) -> usize {
-    blocks.iter().flatten().count()
-}
+impl<E: Entry> Row<E> {
+    /// Fills a row that has nothing in it with what another has.
+    #[inline]
+    pub(super) fn fill(&mut self, other: &Self) {
+        debug_assert!(self.len == 0 && self.entries.iter().all(Option::is_none));
+        self.starts = other.starts;
+        for (entry, other) in self.entries.iter_mut().zip(&other.entries) {
+            // There is nothing that would have to be dropped.
+            mem::forget(mem::replace(entry, other.clone()));
+        }
+        self.len = other.len;
+    }
 
-/// The last of all.
-pub(super) fn last<E>(blocks: &Blocks<E>) -> Option<&E> {
-    blocks.iter().flatten().next_back()?.last()
+    /// The place of the first entry that starts in a range, and of the first
+    /// behind it.
+    #[inline]
+    pub(super) fn places(&self, range: AddrRange) -> (usize, usize) {
+        let at = self.place_in(range.start());
+        let from = at + usize::from(at < self.len && self.starts[at] < range.start());
+        let mut to = from;
+        while self.starts_up_to(to, range.last()) {
+            to += 1;
+        }
+        (from, to)
+    }
+
+    /// Up to [`MAX`] entries, by address.
+    pub(super) fn of(entries: impl Iterator<Item = E>) -> Self {
+        let mut row = Self::new();
+        entries.take(MAX).for_each(|entry| row.push(entry));
+        row
+    }
+
+    fn push(&mut self, entry: E) {
+        self.starts[self.len] = entry.start();
+        self.entries[self.len] = Some(entry);
+        self.len += 1;
+    }
+
+    /// An entry has got another start.
+    #[inline]
+    pub(super) fn set_start(&mut self, at: usize, start: u64) {
+        self.starts[at] = start;
+    }
+
+    /// Takes an entry out.
+    pub(super) fn remove(&mut self, at: usize) -> Option<E> {
+        let entry = self.entries.get_mut(at)?.take()?;
+        self.entries[at..self.len].rotate_left(1);
+        self.starts.copy_within(at + 1..self.len, at);
+        self.len -= 1;
+        self.starts[self.len] = u64::MAX;
+        Some(entry)
+    }
+
+    /// Puts an entry in. If there is no room, the second half is split off.
+    pub(super) fn insert(&mut self, at: usize, entry: E) -> Option<Self> {
+        if self.len < MAX {
+            self.insert_in(at, entry);
+            return None;
+        }
+        // The half that the entry comes into is the smaller one.
+        let half = if at > MAX / 2 { MAX / 2 + 1 } else { MAX / 2 };
+        let mut right = Self::new();
+        for entry in &mut self.entries[half..] {
+            entry.take().into_iter().for_each(|entry| right.push(entry));
+        }
+        self.starts[half..].fill(u64::MAX);
+        self.len = half;
+        match at.checked_sub(half) {
+            Some(at) if at > 0 || half > MAX / 2 => right.insert_in(at, entry),
+            _ => self.insert_in(at, entry),
+        }
+        Some(right)
+    }
+
+    fn insert_in(&mut self, at: usize, entry: E) {
+        self.len += 1;
+        self.starts.copy_within(at..self.len - 1, at + 1);
+        self.starts[at] = entry.start();
+        self.entries[at..self.len].rotate_right(1);
+        self.entries[at] = Some(entry);
+    }
+
+    /// Puts another in the place of an entry.
+    pub(super) fn replace(&mut self, at: usize, entry: E) {
+        self.starts[at] = entry.start();
+        self.entries[at] = Some(entry);
+    }
+
+    /// Appends the entries of the next row, for which there has to be room.
+    pub(super) fn append(&mut self, next: Self) {
+        next.into_entries().for_each(|entry| self.push(entry));
+    }
+
+    pub(super) fn into_entries(mut self) -> impl Iterator<Item = E> {
+        let entries = mem::replace(&mut self.entries, [const { None }; MAX]);
+        entries.into_iter().flatten()
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &E> {
+        self.entries.iter().flatten()
+    }
 }

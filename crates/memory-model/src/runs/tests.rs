@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The tree of runs against a sorted map.
 
-use super::node::MAX;
+use super::edit::Part;
+use super::node::{Entry, MAX};
 use super::*;
 use crate::view::{Attributes, FlatView};
 use crate::{DirtyClients, GuestAccess, Region, RegionId};
@@ -29,33 +30,40 @@ fn run(start: u64, size: u128) -> FlatRange<()> {
 }
 
 /// All leaves on one level, every start right, and nothing empty but the tree.
-fn check(node: &Node<()>, is_root: bool) -> usize {
-    assert!(is_root || node.len() > 0);
-    match &node.entries {
-        Entries::Runs(blocks) => {
-            check_blocks(node, blocks, |run| run.range().start());
-            1
-        }
-        Entries::Nodes(blocks) => {
-            check_blocks(node, blocks, |node| node.start());
-            let nodes = blocks.iter().flatten().flat_map(|block| block.iter());
-            let heights: Vec<usize> = nodes.map(|node| check(node, false)).collect();
-            assert!(heights.windows(2).all(|pair| pair[0] == pair[1]));
-            heights[0] + 1
+fn check(root: &Root<()>) -> usize {
+    match root {
+        Root::Leaf(leaf) => check_row(leaf, true),
+        Root::Inner(inner) => {
+            assert!(inner.len() > 1);
+            check_inner(inner)
         }
     }
 }
 
-fn check_blocks<E>(node: &Node<()>, blocks: &Blocks<E>, start: fn(&E) -> u64) {
-    for (n, block) in blocks.iter().enumerate() {
-        let expected = block.iter().flat_map(|block| block.iter().map(start));
-        let mut expected: Vec<u64> = expected.collect();
-        assert!(n >= node.len() || (1..=MAX).contains(&expected.len()));
-        assert!(n < node.len() || expected.is_empty(), "a gap");
-        expected.resize(MAX, u64::MAX);
-        assert_eq!(node.index.heads()[n], expected[0]);
-        assert_eq!(node.index.starts()[n][..], expected);
-    }
+fn check_inner(inner: &Inner<()>) -> usize {
+    let heights: Vec<usize> = match inner {
+        Inner::Leaves(row) => {
+            check_row(row, false);
+            row.iter().map(|leaf| check_row(leaf, false)).collect()
+        }
+        Inner::Inners(row) => {
+            check_row(row, false);
+            row.iter().map(|inner| check_inner(inner)).collect()
+        }
+    };
+    assert!(heights.windows(2).all(|pair| pair[0] == pair[1]));
+    heights[0] + 1
+}
+
+fn check_row<E: Entry>(row: &Row<E>, may_be_empty: bool) -> usize {
+    assert!(may_be_empty || row.len() > 0);
+    assert_eq!(row.iter().count(), row.len());
+    let mut expected: Vec<u64> = row.iter().map(Entry::start).collect();
+    assert!(expected.is_sorted());
+    expected.resize(MAX, u64::MAX);
+    let starts: Vec<u64> = (0..MAX).map(|at| row.starts()[at]).collect();
+    assert_eq!(starts, expected);
+    1
 }
 
 proptest! {
@@ -67,6 +75,7 @@ proptest! {
         base in prop_oneof![Just(0), Just(u64::MAX - 2300)],
     ) {
         let mut runs = Runs::new();
+        let mut pool = Pool::default();
         let mut map = BTreeMap::new();
         for (start, len, stride, fill) in steps {
             let range = AddrRange::new(base + start, u128::from(len) + 1).unwrap();
@@ -77,13 +86,18 @@ proptest! {
                 .collect();
             map.retain(|at, _| !range.contains(*at));
             map.extend(new.iter().map(|r| (r.range().start(), r.clone())));
-            let before = runs.clone();
-            let listed: Vec<_> = before.from(0).cloned().collect();
-            runs = runs.edited(&[Edit { range, runs: new.into() }]);
-            prop_assert!(before.from(0).eq(listed.iter()), "the old tree changed");
-            check(&runs.root, true);
+            let before = Arc::new(FlatView::of(runs.clone()));
+            let listed: Vec<_> = before.ranges().cloned().collect();
+            runs.edit(&[Edit { range, runs: new.into() }], &mut pool);
+            prop_assert!(before.ranges().eq(listed.iter()), "the old tree changed");
+            runs = pool.copy(&FlatView::of(runs)).runs().clone();
+            pool.take_in(before);
+            check(&runs.root);
             prop_assert_eq!(runs.len(), map.len());
             prop_assert!(runs.from(0).eq(map.values()));
+            let mut met = Vec::new();
+            runs.meeting(range, &mut |run| met.push(run.range().start()));
+            prop_assert!(met.iter().eq(map.range(range.start()..=range.last()).map(|e| e.0)));
         }
         for at in probes.into_iter().map(|at| base + at).chain([u64::MAX]) {
             let nearest = map.range(..=at).next_back().or_else(|| map.iter().next());
@@ -96,11 +110,13 @@ proptest! {
 #[test]
 fn a_hundred_thousand_runs_lie_in_few_levels() {
     let many: Vec<_> = (0..100_000).map(|n| run(n * 16, 16)).collect();
-    let runs = Runs::new().edited(&[Edit {
+    let mut runs = Runs::new();
+    let edit = Edit {
         range: AddrRange::ALL,
         runs: many.into(),
-    }]);
-    assert_eq!(check(&runs.root, true), 3);
+    };
+    runs.edit(&[edit], &mut Pool::default());
+    assert_eq!(check(&runs.root), 6);
     let view = FlatView::of(runs);
     assert_eq!(
         view.find(16 * 77_777 + 3).unwrap().range().start(),

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Replacing any number of runs: all nodes that have some of them are cut anew.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::Edit;
+use super::edit::Part;
+use super::node::{Entry, Inner, Leaf, MAX, MIN, Nodes, Root, Row};
+use crate::FlatRange;
+
+impl<H> Root<H> {
+    /// Makes an edit, whatever it takes; says how many runs it replaced.
+    #[cold]
+    pub(super) fn cut_anew(&mut self, edit: &Edit<H>) -> usize {
+        let mut cutting = Cutting {
+            edit,
+            runs: &edit.runs,
+            removed: 0,
+        };
+        *self = match self {
+            Self::Leaf(leaf) => root_above(cutting.leaf(leaf), Self::Leaf),
+            Self::Inner(inner) => root_above(cutting.inner(inner), Self::Inner),
+        };
+        self.lower();
+        cutting.removed
+    }
+}
+
+/// The root above nodes of one level.
+fn root_above<H, P: Part<H>>(mut level: Vec<Arc<P>>, root: fn(P) -> Root<H>) -> Root<H> {
+    match level.pop() {
+        None => Root::Leaf(Row::new()),
+        Some(only) if level.is_empty() => root(Arc::unwrap_or_clone(only)),
+        last => {
+            level.extend(last);
+            root_above(inners(level), Root::Inner)
+        }
+    }
+}
+
+/// An edit that is on its way through the tree.
+struct Cutting<'a, H> {
+    edit: &'a Edit<H>,
+    /// New runs that no node has yet: they go into the first that can have
+    /// them.
+    runs: &'a [FlatRange<H>],
+    /// How many were replaced.
+    removed: usize,
+}
+
+impl<H> Cutting<'_, H> {
+    /// What takes the place of a leaf: nothing if nothing is left.
+    fn leaf(&mut self, leaf: &Leaf<H>) -> Vec<Arc<Leaf<H>>> {
+        let (from, to) = leaf.places(self.edit.range);
+        self.removed += to - from;
+        let new = core::mem::take(&mut self.runs);
+        let before = leaf.iter().take(from).chain(new);
+        let all = before.chain(leaf.iter().skip(to)).cloned();
+        rows(all.collect()).map(Arc::new).collect()
+    }
+
+    /// What takes the place of an inner node: nothing if nothing is left.
+    fn inner(&mut self, inner: &Inner<H>) -> Vec<Arc<Inner<H>>> {
+        match inner {
+            Inner::Leaves(row) => self.below(row, Self::leaf),
+            Inner::Inners(row) => self.below(row, Self::inner),
+        }
+    }
+
+    fn below<P: Part<H>>(
+        &mut self,
+        row: &Nodes<P>,
+        cut: fn(&mut Self, &P) -> Vec<Arc<P>>,
+    ) -> Vec<Arc<Inner<H>>> {
+        let first = row.place_in(self.edit.range.start());
+        let last = row.place_in(self.edit.range.last());
+        let mut new = Vec::new();
+        for (at, below) in row.iter().enumerate() {
+            match (first..=last).contains(&at) {
+                true => new.extend(cut(self, below)),
+                false => new.push(below.clone()),
+            }
+        }
+        join_small(&mut new);
+        inners(new)
+    }
+}
+
+/// As few inner nodes as possible, all of like size.
+fn inners<H, P: Part<H>>(all: Vec<Arc<P>>) -> Vec<Arc<Inner<H>>> {
+    let inners = rows(all).map(|row| Arc::new(P::above(row)));
+    inners.collect()
+}
+
+/// As few rows as possible for these entries, all of like size.
+fn rows<E: Entry>(all: Vec<E>) -> impl Iterator<Item = Row<E>> {
+    let mut count = all.len().div_ceil(MAX);
+    let mut rest = all.into_iter();
+    core::iter::from_fn(move || {
+        let size = rest.len().div_ceil(count.max(1));
+        count = count.saturating_sub(1);
+        (size > 0).then(|| Row::of(rest.by_ref().take(size)))
+    })
+}
+
+/// Joins nodes that became too small with a neighbour.
+fn join_small<H, P: Part<H>>(all: &mut Vec<Arc<P>>) {
+    // From the last to the first, so that what is joined moves nobody who is
+    // still to be looked at.
+    for right in (1..all.len()).rev() {
+        let (a, b) = (all[right - 1].len(), all[right].len());
+        if a.min(b) < MIN && a + b <= MAX {
+            let next = all.remove(right);
+            Arc::make_mut(&mut all[right - 1]).append(Arc::unwrap_or_clone(next));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Lookups of one thread while another one works.
+//!
+//! On a machine where others run, too, the other thread is not always running,
+//! and the fastest lookups are those beside nobody. So only those count beside
+//! which it got something done.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::lookups::{Fastest, SECTION, Section};
+use crate::machine::{Bars, STRIDE};
+use crate::moves::move_one_bar;
+
+/// So often every address is looked up, at most.
+const MAX_ROUNDS: usize = 400;
+/// So often while the other thread worked, if it ever does.
+const ENOUGH: usize = 100;
+/// How often the other thread has to have got something done for a section of
+/// lookups to count.
+const STEPS: u64 = 4;
+
+/// A counter that another thread increments, and a sign that it is to end.
+#[derive(Default)]
+pub struct Work {
+    done: AtomicBool,
+    steps: AtomicU64,
+}
+
+impl Work {
+    fn goes_on(&self) -> bool {
+        !self.done.load(Ordering::Relaxed)
+    }
+
+    fn step(&self) {
+        // Nobody else writes to it.
+        let steps = self.steps.load(Ordering::Relaxed);
+        self.steps.store(steps + 1, Ordering::Relaxed);
+    }
+}
+
+/// What lookups take while another thread works.
+pub struct Beside {
+    /// Nanoseconds a lookup.
+    pub ns: f64,
+    /// What the other thread did in a second.
+    pub steps: f64,
+}
+
+/// The time of a lookup while another thread works; `None` if the two were
+/// hardly ever seen to run at the same time.
+pub fn time(
+    addresses: &[u64],
+    work: impl FnOnce(&Work) + Send,
+    mut lookup: impl FnMut(u64) -> u64,
+) -> Option<Beside> {
+    let shared = Work::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| work(&shared));
+        let mut fastest = Fastest::new(addresses);
+        let (mut seconds, mut steps) = (0.0, 0);
+        for _ in 0..MAX_ROUNDS {
+            for (number, section) in addresses.chunks(SECTION).enumerate() {
+                let before = shared.steps.load(Ordering::Relaxed);
+                let took = Section::of(section, &mut lookup);
+                let meanwhile = shared.steps.load(Ordering::Relaxed) - before;
+                if meanwhile >= STEPS {
+                    fastest.add(number, took);
+                    seconds += took.seconds;
+                    steps += meanwhile;
+                }
+            }
+            if fastest.have_each(ENOUGH) {
+                break;
+            }
+        }
+        shared.done.store(true, Ordering::Relaxed);
+        Some(Beside {
+            ns: fastest.ns()?,
+            steps: steps as f64 / seconds,
+        })
+    })
+}
+
+/// Moves the first BAR all the time.
+pub fn commit(machine: &mut Bars, count: u64, work: &Work) {
+    let bar = machine.bars[0];
+    let mut there = true;
+    while work.goes_on() {
+        let to = if there { count * STRIDE } else { 0 };
+        move_one_bar(&mut machine.model, bar, to);
+        there = !there;
+        work.step();
+    }
+}
+
+/// Writes to one cache line after the other, of more memory than caches have.
+pub fn stream(work: &Work) {
+    let mut memory = vec![0_u64; 8 << 20];
+    while work.goes_on() {
+        for page in memory.chunks_mut(512) {
+            page.iter_mut().step_by(8).for_each(|word| *word += 1);
+            work.step();
+        }
+    }
+    std::hint::black_box(memory);
+}
