@@ -172,6 +172,15 @@ fn no_pattern_leaks_from_one_side_to_the_other_and_back() {
 }
 
 #[test]
+fn what_the_host_stores_in_a_page_that_is_private_already_stays() {
+    let layout = Layout::new();
+    assert_eq!(convert(&layout, By::Hypercall, 1, 2, true).unwrap(), 2);
+    layout.host.write(host_offset(1), &[7; 8]);
+    assert_eq!(convert(&layout, By::Hypercall, 0, 4, true).unwrap(), 2);
+    assert_eq!(layout.host.read(host_offset(1)), [7; 8]);
+}
+
+#[test]
 fn a_page_in_place_keeps_its_bytes() {
     let layout = Layout::new();
     let vm = &layout.vm().vm;

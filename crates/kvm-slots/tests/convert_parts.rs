@@ -54,9 +54,20 @@ fn a_plan_has_at_most_4096_stretches_and_says_where_it_ends() {
     let plan = large.with_pages(|pages| plan_conversion(pages, request));
     let plan = plan.unwrap().unwrap();
     assert_eq!(plan.stretches.len(), 4096);
-    assert_eq!(plan.stale.len(), 1);
+    assert_eq!(plan.stale.len(), 4096);
     assert_eq!(plan.span().unwrap().pages(), 8191);
     assert_eq!(plan.rest.unwrap().start(), 8193 * PAGE);
+}
+
+/// Between private pages that become shared are shared ones, whose private side
+/// nobody can have written.
+#[test]
+fn what_becomes_stale_to_shared_is_one_stretch() {
+    let large = alternating(&SharedSteps::default());
+    let request = all(PageState::Shared);
+    let plan = large.with_pages(|pages| plan_conversion(pages, request));
+    let plan = plan.unwrap().unwrap();
+    assert_eq!((plan.stretches.len(), plan.stale.len()), (4096, 1));
 }
 
 #[test]

@@ -66,14 +66,15 @@ fn what_is_as_asked_already_costs_nothing() {
 }
 
 #[test]
-fn only_pages_that_change_are_told_and_one_call_does_for_each_kind_of_step() {
+fn only_pages_that_change_are_told_and_released() {
     let layout = Layout::new();
     for page in [1, 3, 4] {
         convert(&layout, page, 1, PRIVATE);
     }
     layout.log();
-    // One ioctl from the first page that changes to the last, and one release
-    // for each slot.
+    // One ioctl from the first page that changes to the last, and a release for
+    // what lies side by side in a slot: what the host has stored in the shared
+    // side of other private pages is its own.
     assert_eq!(convert(&layout, 0, 12, PRIVATE), 9);
     assert_eq!(
         layout.log(),
@@ -81,7 +82,9 @@ fn only_pages_that_change_are_told_and_one_call_does_for_each_kind_of_step() {
             "one prepare 0,2,5,6,7,8,9,10,11",
             "two prepare 0,2,5,6,7,8,9,10,11",
             "private 0-11",
-            "release 8",
+            "release 1",
+            "release 1",
+            "release 3",
             "release 4",
         ]
     );

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::error::{
     ConversionFailure, ConvertError, Converted, FailedStep, NotConvertedBack, Revoked,
 };
-use super::listener::{Conversion, ConversionListener};
+use super::listener::ConversionListener;
 use super::pages::GuestPages;
 use super::plan::{ConversionPlan, check, part};
 use super::range::PageRange;
 use super::request::{PageState, Request, RequestError};
 use super::sides::{Sides, Stretch};
+use super::told::{abort, change};
 use crate::{Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, Unsupported, Vm};
 
 /// Carries conversions out on a VM whose pages are known elsewhere.
@@ -291,12 +292,10 @@ impl<V: Vm> Engine<V> {
     ) {
         let prepared = &self.listeners[..got.prepared];
         // Devices leave before the guest's pages become private again.
+        let mut stuck = Vec::new();
         if plan.to == PageState::Shared {
-            abort(
-                prepared,
-                change(plan.to, &plan.stretches, &plan.bare),
-                not_undone,
-            );
+            let change = change(plan.to, &plan.stretches, &plan.bare);
+            stuck = abort(prepared, change, not_undone);
         }
         let (mut back, mut kept, mut kept_bare) = (Vec::new(), Vec::new(), Vec::new());
         for stretch in &plan.stretches {
@@ -317,7 +316,11 @@ impl<V: Vm> Engine<V> {
         let Some(change) = change(plan.to, &kept, &kept_bare) else {
             return;
         };
-        for listener in &self.listeners {
+        for (number, listener) in self.listeners.iter().enumerate() {
+            // Who could not go back has these pages already, and is named.
+            if stuck.contains(&number) {
+                continue;
+            }
             let prepared = match plan.to {
                 PageState::Private => Ok(()),
                 PageState::Shared => listener.prepare(&change),
@@ -368,32 +371,5 @@ fn accept(pages: &mut impl GuestPages, to: PageState, stretches: &[Stretch]) {
     let registers = stretches.iter().filter(|s| s.sides == Sides::PrivateMmio);
     for stretch in registers.filter(|_| to == PageState::Private) {
         pages.accept(stretch.range);
-    }
-}
-
-/// What listeners are told; `None` if there is nothing to tell.
-fn change<'a>(
-    to: PageState,
-    stretches: &'a [Stretch],
-    bare: &'a [PageRange],
-) -> Option<Conversion<'a>> {
-    let any = !stretches.is_empty() || !bare.is_empty();
-    any.then_some(Conversion {
-        to,
-        stretches,
-        bare,
-    })
-}
-
-fn abort(
-    prepared: &[Arc<dyn ConversionListener>],
-    change: Option<Conversion<'_>>,
-    not_undone: &mut NotConvertedBack,
-) {
-    let Some(change) = change else { return };
-    for listener in prepared.iter().rev() {
-        if let Err(error) = listener.abort(&change) {
-            not_undone.add_listener(listener.name(), error);
-        }
     }
 }

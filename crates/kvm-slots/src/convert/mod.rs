@@ -124,6 +124,7 @@ mod plan;
 mod range;
 mod request;
 mod sides;
+mod told;
 
 pub use converter::Converter;
 pub use engine::Engine;

@@ -19,9 +19,10 @@ pub struct ConversionPlan {
     /// The pages that change and have memory, by address. What lies next to
     /// each other on both sides is one stretch.
     pub stretches: Vec<Stretch>,
-    /// Where bytes become stale: the stretches, joined across pages that have
-    /// changed before. Their other side is stale already, and one call frees
-    /// it all.
+    /// Where bytes become stale: the stretches. To shared, they are joined across
+    /// pages that have changed before: nobody can have written to the private
+    /// side of those, and one call frees it all. To private they are not, as
+    /// the host may store to the shared side of a private page at any time.
     pub stale: Vec<Stretch>,
     /// The pages that become shared and have no memory with a private side now:
     /// it was taken away while they were private.
@@ -184,6 +185,7 @@ fn add_all(
     changes: impl Iterator<Item = PageRange>,
 ) {
     let mut memory = pages.memory(range).peekable();
+    let only_stale_between = plan.to == PageState::Shared;
     // Whether the latest stretch was of the memory that is next.
     let mut same_memory = false;
     for change in changes {
@@ -200,7 +202,7 @@ fn add_all(
             at = match here {
                 Some(stretch) if stretch.range.start() == at => {
                     join(&mut plan.stretches, stretch, false);
-                    join(&mut plan.stale, stretch, same_memory);
+                    join(&mut plan.stale, stretch, same_memory && only_stale_between);
                     same_memory = true;
                     stretch.range.end()
                 }
