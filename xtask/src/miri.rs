@@ -15,8 +15,9 @@ const SEEDS: &str = "-Zmiri-many-seeds=0..12";
 const NO_ISOLATION: &str = "-Zmiri-disable-isolation";
 
 /// Tests that take minutes there, and have no threads.
-const SLOW: [&str; 3] = [
+const SLOW: [&str; 4] = [
     "a_hundred_thousand",
+    "regions_are_found_as_in",
     "replacing_runs_agrees",
     "ten_thousand_bars",
 ];
