@@ -6,6 +6,7 @@
 //! `hardware.rs`, and `cargo xtask hw-test` by way of the program `hw-tests`,
 //! a single binary that can also be carried into another machine.
 
+mod check;
 pub mod conformance;
 pub mod differential;
 mod dirty;

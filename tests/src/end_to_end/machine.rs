@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, VmType};
 use kvm_slots::{
-    AbiProfile, ConvertError, Engine, HoldVcpus, KvmVm, ModelPages, PageRange, Request, SlotId,
-    SlotListener, SlotRules,
+    AbiProfile, ConvertError, Engine, HoldVcpus, KvmVm, ModelPages, PageRange, Request,
+    SlotListener,
 };
 use memory_model::{
     CommitError, FileSlice, HostMemory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId,
@@ -20,24 +20,12 @@ use vfio_private::region_info::RegionInfo;
 use vmm::guest::GuestError;
 
 use super::at;
-use crate::subject::{PAGE, Real, Subject};
+use crate::subject::{Followed, Gate, PAGE, Real, Subject};
 
 /// Places for BARs of 1 MiB that the guest reaches.
 pub(super) const A: u64 = 0x4000_0000;
 pub(super) const B: u64 = 0x4010_0000;
 pub(super) const C: u64 = 0x4020_0000;
-
-/// A vCPU takes it for each access, and the listener while there is a gap.
-#[derive(Debug, Default)]
-pub(super) struct Gate(Mutex<()>);
-
-impl HoldVcpus for Gate {
-    type Held<'a> = MutexGuard<'a, ()>;
-
-    fn hold(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What an access of the guest came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,28 +159,23 @@ pub(super) struct Memory {
 pub(super) fn machine() -> Result<(Guest, Memory), String> {
     let real = Real::new(VmType::SwProtected, true)?;
     let gate = Arc::new(Gate::default());
-    let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
-    let rules = SlotRules::new().reserving(own..=own);
-    let (vm, abi) = (real.vm().clone(), AbiProfile::FD_OFFSET_BIT_4);
+    let vm = real.vm().clone();
     // SAFETY: all memory in the model is a `Mapping` or an arena, which are there for as long as
     // the regions that own them, and allow this process none but volatile access.
-    let slots = unsafe { SlotListener::with_rules(vm.clone(), abi, Arc::clone(&gate), rules) };
-    let slots = Arc::new(slots);
+    let followed = unsafe { Followed::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
     // SAFETY: as above. The files in the model are dma-bufs, of which nothing is discarded.
     let engine = unsafe { Engine::new(vm) };
-    let mut model = MemoryModel::new();
-    let mut change = model.transaction();
-    let root = change.add(Region::container("memory", 1 << 40));
-    let root = root.map_err(at("memory"))?;
-    change.commit().map_err(at("memory"))?;
-    let space = model.add_space("memory", root).map_err(at("memory"))?;
-    let added = model.add_listener(space, 0, slots.clone());
-    added.map_err(at("a listener"))?;
     let guest = Guest {
         real,
         gate,
         exits: Exits::default(),
     };
+    let Followed {
+        model,
+        root,
+        space,
+        slots,
+    } = followed;
     let memory = Memory {
         model,
         space,

@@ -13,13 +13,13 @@ mod slices;
 mod stats;
 mod unplug;
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vfio_private::device::{Device, Iommu, Way};
 use vfio_private::{Access, MsixParts, ReportedRange, Span, TeeKind};
 
+use crate::check::{at, same};
 use crate::needs::Need;
 use crate::vfio::Model;
 use crate::vfio::regions::{self, OpenBar};
@@ -188,17 +188,5 @@ fn a_mapping_is_seen(device: &Device, open: &OpenBar) -> Result<(), String> {
     match lines.iter().any(|line| line.starts_with(&address)) {
         true => Ok(()),
         false => Err(format!("the mapping at {address} is not in {lines:?}")),
-    }
-}
-
-fn at<E: fmt::Display>(what: impl fmt::Display) -> impl Fn(E) -> String {
-    move |error| format!("{what}: {error}")
-}
-
-/// That two things are the same.
-fn same<T: PartialEq + fmt::Debug>(what: &str, found: T, due: T) -> Result<(), String> {
-    match found == due {
-        true => Ok(()),
-        false => Err(format!("{what}: {found:x?}, not {due:x?}")),
     }
 }

@@ -5,6 +5,7 @@
 mod arena;
 mod calls;
 mod device;
+mod followed;
 mod real;
 mod simulated;
 
@@ -18,6 +19,7 @@ use vmm::guest::GuestError;
 pub use arena::{Arena, HostChange, PAGE, peek, poke};
 pub use calls::FileMapping;
 pub use device::{DEVICE_PAGES, LentDevice};
+pub(crate) use followed::{Followed, Gate};
 pub use real::Real;
 pub use simulated::Simulated;
 

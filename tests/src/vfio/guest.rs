@@ -2,21 +2,21 @@
 //! Devices in a guest's memory: the mapping of a BAR is device RAM of a model,
 //! and memslots follow that.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use kvm_slots::sim::{MmioHandler, VmType};
-use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, Op, SlotId, SlotListener, SlotRules};
+use kvm_slots::{AbiProfile, HoldVcpus, Op};
 use memmap2::{MmapMut, MmapRaw};
-use memory_model::{HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
+use memory_model::{HostMemory, Memory, Region, RegionId};
 use vfio_private::device::{Device, Mapping};
 use vfio_private::{Cause, ReachEvent};
 use vmm::guest::GuestError;
 
 use super::registers::{EDU_ID, FACTORIAL, STATUS, computed, mapping};
 use super::{Model, at, same};
-use crate::subject::{Real, Subject};
+use crate::subject::{Followed, Gate, Real, Subject};
 
 /// Places for BARs of 1 MiB that the guest reaches.
 pub(super) const A: u64 = 0x4000_0000;
@@ -31,18 +31,6 @@ const PATTERN: u32 = 0x5a5a_0001;
 
 /// How often BARs are moved, and swapped.
 const ROUNDS: usize = 100;
-
-/// A vCPU takes it for each access, and the listener while there is a gap.
-#[derive(Debug, Default)]
-pub(super) struct Gate(Mutex<()>);
-
-impl HoldVcpus for Gate {
-    type Held<'a> = MutexGuard<'a, ()>;
-
-    fn hold(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Answers exits and counts them.
 #[derive(Debug, Default)]
@@ -87,44 +75,22 @@ impl Guest {
 /// The guest's memory.
 #[derive(Debug)]
 pub(super) struct Board {
-    model: MemoryModel<()>,
-    root: RegionId,
-    slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
-    _space: SpaceId,
+    memory: Followed,
 }
 
 impl Board {
     pub(super) fn new() -> Result<(Guest, Self), String> {
         let real = Real::new(VmType::Plain, true)?;
         let gate = Arc::new(Gate::default());
-        let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
-        let rules = SlotRules::new().reserving(own..=own);
-        let (vm, abi) = (real.vm().clone(), AbiProfile::None);
         // SAFETY: all memory in the model is a mapping, of a BAR or anonymous, which is there for as
         // long as the region that owns it. It is accessed as volatile, or not any more once it is here.
-        let slots = unsafe { SlotListener::with_rules(vm, abi, Arc::clone(&gate), rules) };
-        let slots = Arc::new(slots);
-        let mut model = MemoryModel::new();
-        let mut change = model.transaction();
-        let root = change
-            .add(Region::container("memory", 1 << 40))
-            .map_err(at("memory"))?;
-        change.commit().map_err(at("memory"))?;
-        let space = model.add_space("memory", root).map_err(at("memory"))?;
-        let added = model.add_listener(space, 0, slots.clone());
-        added.map_err(at("a listener"))?;
+        let memory = unsafe { Followed::new(&real, AbiProfile::None, &gate) }?;
         let guest = Guest {
             real,
             gate,
             exits: Exits::default(),
         };
-        let board = Self {
-            model,
-            root,
-            slots,
-            _space: space,
-        };
-        Ok((guest, board))
+        Ok((guest, Self { memory }))
     }
 
     /// Shows a BAR to the guest.
@@ -150,9 +116,9 @@ impl Board {
     }
 
     fn add(&mut self, region: Region<()>, gpa: u64) -> Result<RegionId, String> {
-        let mut change = self.model.transaction();
+        let mut change = self.memory.model.transaction();
         let region = change.add(region).map_err(at("a region"))?;
-        let placed = change.place(region, self.root, gpa, 0);
+        let placed = change.place(region, self.memory.root, gpa, 0);
         placed.map_err(at("a region"))?;
         change.commit().map_err(at("a region"))?;
         Ok(region)
@@ -160,17 +126,17 @@ impl Board {
 
     /// Moves BARs in one transaction; returns what that was for KVM.
     fn put(&mut self, places: &[(RegionId, u64)]) -> Result<Vec<Op>, String> {
-        let mut change = self.model.transaction();
+        let mut change = self.memory.model.transaction();
         for (region, gpa) in places {
             change.move_to(*region, *gpa).map_err(at("a move"))?;
         }
         change.commit().map_err(at("moves"))?;
-        let plan = self.slots.take_latest_plan();
+        let plan = self.memory.slots.take_latest_plan();
         Ok(plan.ok_or("nothing was planned")?.ops)
     }
 
     pub(super) fn enable(&mut self, region: RegionId, on: bool) -> Result<(), String> {
-        let mut change = self.model.transaction();
+        let mut change = self.memory.model.transaction();
         change.set_enabled(region, on).map_err(at("a switch"))?;
         change.commit().map_err(at("a switch"))
     }

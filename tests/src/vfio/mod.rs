@@ -23,6 +23,7 @@ use std::path::Path;
 use vfio_private::device::{Device, Iommu, PciAddress, Way};
 use vmm::machine::DeviceName;
 
+use crate::check::{at, same};
 use crate::needs::Need;
 
 /// A device that the tests know.
@@ -336,17 +337,4 @@ pub fn all() -> Vec<OnDevice> {
     }
     tests.extend(dma::all());
     tests
-}
-
-/// Says where something went wrong.
-fn at<E: fmt::Display>(what: impl fmt::Display) -> impl Fn(E) -> String {
-    move |error| format!("{what}: {error}")
-}
-
-/// That two things are the same.
-fn same<T: PartialEq + fmt::Debug>(what: &str, found: T, due: T) -> Result<(), String> {
-    match found == due {
-        true => Ok(()),
-        false => Err(format!("{what}: {found:x?}, not {due:x?}")),
-    }
 }

@@ -19,10 +19,11 @@ use vfio_private::device::Device;
 use vmm::guest::GuestError;
 use vmm::guest::stub::DONE_PORT;
 
-use super::guest::{A, Board, Gate, Guest};
+use super::guest::{A, Board, Guest};
 use super::regions::OpenBar;
 use super::registers::mapping;
 use super::{at, same};
+use crate::subject::Gate;
 
 /// Where the guest's code is.
 const CODE: u64 = 0x1_0000_0000;

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A real VM whose memory is a model, which memslots follow.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, SlotId, SlotListener, SlotRules};
+use memory_model::{MemoryModel, Region, RegionId, SpaceId};
+
+use super::{Real, Subject};
+use crate::check::at;
+
+/// A vCPU takes it for each access, and the listener while there is a gap.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(Mutex<()>);
+
+impl HoldVcpus for Gate {
+    type Held<'a> = MutexGuard<'a, ()>;
+
+    fn hold(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A model with nothing in it yet.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) model: MemoryModel<()>,
+    /// What all regions lie in.
+    pub(crate) root: RegionId,
+    pub(crate) space: SpaceId,
+    pub(crate) slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
+}
+
+impl Followed {
+    /// The memory of `real` but for the guest's own code, whose slot is kept.
+    ///
+    /// # Safety
+    /// As for [`SlotListener::new`], for all that comes into the model.
+    pub(crate) unsafe fn new(
+        real: &Real,
+        abi: AbiProfile,
+        gate: &Arc<Gate>,
+    ) -> Result<Self, String> {
+        let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
+        let rules = SlotRules::new().reserving(own..=own);
+        let (vm, gate) = (real.vm().clone(), Arc::clone(gate));
+        // SAFETY: the caller's promise is the same.
+        let slots = Arc::new(unsafe { SlotListener::with_rules(vm, abi, gate, rules) });
+        let mut model = MemoryModel::new();
+        let mut change = model.transaction();
+        let root = change.add(Region::container("memory", 1 << 40));
+        let root = root.map_err(at("memory"))?;
+        change.commit().map_err(at("memory"))?;
+        let space = model.add_space("memory", root).map_err(at("memory"))?;
+        let added = model.add_listener(space, 0, slots.clone());
+        added.map_err(at("a listener"))?;
+        Ok(Self {
+            model,
+            root,
+            space,
+            slots,
+        })
+    }
+}
