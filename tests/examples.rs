@@ -3,7 +3,7 @@
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
-use tests::peers::{MACHINES, all_ok, machine, run};
+use tests::peers::{MACHINES, WITH_DEVICES, all_ok, machine, run};
 use vmm::backend::sim::Sim;
 use vmm::machine::How;
 
@@ -44,7 +44,10 @@ fn every_example_in_the_folder_is_run() {
         })
         .collect();
     names.sort();
-    let run: Vec<&str> = MACHINES.iter().map(|(name, _)| *name).skip(1).collect();
+    // Those with real devices are hardware tests.
+    let run = MACHINES.iter().skip(1).chain(&WITH_DEVICES);
+    let mut run: Vec<&str> = run.map(|(name, _)| *name).collect();
+    run.sort_unstable();
     assert_eq!(names, run);
 }
 

@@ -137,6 +137,13 @@ impl<V: Host> Machine<V> {
         assert_eq!(self.guest.load(gpa), Seen::Exit, "load at {gpa:#x}");
     }
 
+    /// The guest does not reach it before something is converted.
+    #[track_caller]
+    pub fn faults(&mut self, gpa: u64) {
+        let seen = self.guest.load(gpa);
+        assert!(matches!(seen, Seen::Fault(_)), "load at {gpa:#x}: {seen:?}");
+    }
+
     /// Memory with a private side, and its shared bytes.
     pub fn confidential(&self, pages: u64) -> (What, Arc<Bytes>) {
         let shared = Bytes::zeros(pages * PAGE).expect("memory");

@@ -17,8 +17,8 @@ type Test = (&'static str, fn(Machine<SimVm>));
 
 pub const ALL: [Test; 2] = [
     (
-        "registers_without_a_host_address_are_reached_directly",
-        registers_without_a_host_address_are_reached_directly,
+        "accepted_registers_without_a_host_address_are_reached_directly",
+        accepted_registers_without_a_host_address_are_reached_directly,
     ),
     (
         "accepted_registers_stay_until_they_are_revoked",
@@ -32,9 +32,17 @@ fn with_registers(machine: &mut Machine<SimVm>) -> File {
     File::from(file.try_clone().expect("a descriptor"))
 }
 
-fn registers_without_a_host_address_are_reached_directly(mut machine: Machine<SimVm>) {
+fn accept(machine: &Machine<SimVm>, pages: u64) {
+    let accept = kvm_slots::Request::accept(AT, pages * PAGE).expect("pages");
+    let accepted = machine.vmm.converter().convert(accept);
+    assert_eq!(accepted.expect("an acceptance").bytes, pages * PAGE);
+}
+
+fn accepted_registers_without_a_host_address_are_reached_directly(mut machine: Machine<SimVm>) {
     let device = with_registers(&mut machine);
     device.write_all_at(&[0x5a], 2 * PAGE).expect("in it");
+    machine.faults(AT + 2 * PAGE);
+    accept(&machine, 4);
     machine.loads(AT + 2 * PAGE, 0x5a);
     machine.stores(AT + PAGE, 0x77);
     let mut byte = [0];
@@ -50,12 +58,11 @@ fn registers_without_a_host_address_are_reached_directly(mut machine: Machine<Si
 
 fn accepted_registers_stay_until_they_are_revoked(mut machine: Machine<SimVm>) {
     let _device = with_registers(&mut machine);
-    let accept = kvm_slots::Request::accept(AT, 2 * PAGE).expect("pages");
-    let accepted = machine.vmm.converter().convert(accept);
-    assert_eq!(accepted.expect("an acceptance").bytes, 2 * PAGE);
-    for page in 0..4 {
+    accept(&machine, 2);
+    for page in 0..2 {
         machine.stores(AT + u64::from(page) * PAGE, page + 1);
     }
+    machine.faults(AT + 2 * PAGE);
     let moved = machine.vmm.change(|model| model.move_to(1, AT + 16 * PAGE));
     assert!(matches!(
         moved,
@@ -65,7 +72,8 @@ fn accepted_registers_stay_until_they_are_revoked(mut machine: Machine<SimVm>) {
     let all = PageRange::new(AT, 4 * PAGE).expect("pages");
     let revoked = machine.vmm.converter().revoke(all).expect("no panic");
     assert_eq!(revoked.bytes, 2 * PAGE);
+    machine.faults(AT + PAGE);
     machine.change(|model| model.move_to(1, AT + 16 * PAGE));
-    machine.loads(AT + 17 * PAGE, 2);
+    machine.faults(AT + 17 * PAGE);
     machine.exits(AT);
 }
