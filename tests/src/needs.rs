@@ -48,7 +48,7 @@ pub enum Need {
     /// It cannot.
     NoPreFault,
     /// Pre-faulting ends when its slot goes. Linux 6.12 was seen to go on for
-    /// ever, and nobody can end that; 7.3 is the first that was seen to end.
+    /// ever, and nobody can end that; so was 7.3, once in some ten times.
     PreFaultEnds,
     /// A way by which VFIO hands out devices.
     VfioWay(Way),
@@ -156,7 +156,7 @@ impl Host {
             Need::PreFault => Some("KVM_CAP_PRE_FAULT_MEMORY is 0".into()),
             Need::NoPreFault if pre_fault => Some("KVM_CAP_PRE_FAULT_MEMORY is 1".into()),
             Need::PreFaultEnds => match version(&self.kernel) {
-                Some(version) if version >= (7, 3) => None,
+                Some(version) if version > (7, 3) => None,
                 _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
             },
             Need::NoPreFault | Need::VfioWay(_) | Need::Vfio(_) => None,
