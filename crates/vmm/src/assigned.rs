@@ -61,6 +61,16 @@ impl AssignedDevices {
     }
 }
 
+/// Opens a device by its group, as all kernels with VFIO have it; else by its
+/// own file.
+///
+/// # Errors
+/// [`DeviceError`]: where neither works, the older way's, which more users know.
+pub fn open(address: PciAddress) -> Result<Device, DeviceError> {
+    let [first, second] = Way::ALL.map(|way| move || Device::open(&Iommu::new(way)?, address));
+    first().or_else(|error| second().map_err(|_| error))
+}
+
 /// An open device, whose memory decoding is on to begin with.
 #[derive(Debug)]
 pub struct AssignedDevice {
@@ -69,11 +79,8 @@ pub struct AssignedDevice {
 }
 
 impl AssignedDevice {
-    /// By its group, as all kernels with VFIO have it; else by its own file.
     fn open(address: PciAddress) -> Result<Self, DeviceError> {
-        let [first, second] = Way::ALL.map(|way| move || Device::open(&Iommu::new(way)?, address));
-        // Where neither works, the older way's error is the one that more users know.
-        let device = first().or_else(|error| second().map_err(|_| error))?;
+        let device = open(address)?;
         device.set_memory_decode(true)?;
         let config = device.config_space()?;
         let msix = ConfigSpace::new(&config).and_then(|config| config.msix());

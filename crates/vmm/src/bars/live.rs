@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use vfio_private::BarIndex;
-use vfio_private::device::{Device, DeviceError, Iommu, PciAddress, Way};
+use vfio_private::device::{DeviceError, PciAddress};
 
 use super::bdf::Bdf;
 use super::regions::RegionFact;
+use crate::assigned::open;
 use crate::causes::with_causes;
 
 /// The regions of the device, or why VFIO does not say; `None` if VFIO does not
@@ -20,15 +21,12 @@ pub(super) fn regions(sysfs: &Path, bdf: Bdf) -> Option<Result<Vec<RegionFact>, 
         return None;
     }
     let address = bdf.to_string().parse().ok()?;
-    let [first, second] = Way::ALL.map(|way| move || ask(way, address));
-    // Where neither works, the older way's error is the one that more users know.
-    let facts = first().or_else(|error| second().map_err(|_| error));
-    Some(facts.map_err(|error| with_causes(&error)))
+    Some(ask(address).map_err(|error| with_causes(&error)))
 }
 
 /// The device is closed again: nothing is left of it but the facts.
-fn ask(way: Way, address: PciAddress) -> Result<Vec<RegionFact>, DeviceError> {
-    let device = Device::open(&Iommu::new(way)?, address)?;
+fn ask(address: PciAddress) -> Result<Vec<RegionFact>, DeviceError> {
+    let device = open(address)?;
     let fact = |index| {
         let info = device.region(index)?;
         Ok(RegionFact {
