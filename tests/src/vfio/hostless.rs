@@ -5,12 +5,13 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, VmType};
+use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, VmType};
 use kvm_slots::{AbiProfile, MEMORY_ATTRIBUTE_PRIVATE, Vm};
 use vfio_private::Span;
 use vfio_private::device::Device;
 use vmm::guest::GuestError;
 
+use super::guest::Exits;
 use super::registers::EDU_ID;
 use super::{at, regions, same};
 use crate::subject::{PAGE, Real, Subject};
@@ -59,20 +60,6 @@ impl Slice {
     fn reads_its_id(&mut self) -> Result<(), String> {
         same("identification", self.load(), Ok(EDU_ID.into()))?;
         same("exits", self.exits.0, 0)
-    }
-}
-
-/// Counts exits.
-#[derive(Debug, Default)]
-struct Exits(usize);
-
-impl MmioHandler for Exits {
-    fn mmio_read(&mut self, _gpa: u64, _data: &mut [u8]) {
-        self.0 += 1;
-    }
-
-    fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {
-        self.0 += 1;
     }
 }
 
