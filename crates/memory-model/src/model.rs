@@ -39,7 +39,9 @@ pub struct MemoryModel<H = ()> {
 pub(crate) struct Space<H> {
     pub(crate) name: String,
     pub(crate) root: RegionId,
-    pub(crate) reader: ViewReader<H>,
+    /// What the reader shows.
+    pub(crate) view: Arc<FlatView<H>>,
+    reader: ViewReader<H>,
     /// By priority, the lowest first; among equals, the earliest first.
     pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
     pub(crate) accepted: PageSet,
@@ -53,6 +55,12 @@ impl<H> fmt::Debug for Space<H> {
 }
 
 impl<H> Space<H> {
+    /// Shows another view to readers.
+    pub(crate) fn publish(&mut self, view: &Arc<FlatView<H>>) {
+        self.reader.publish(view.clone());
+        self.view = view.clone();
+    }
+
     /// The view that takes the place of `old`, which is right everywhere but
     /// in `windows`; adds what differs to `diff`.
     pub(crate) fn follow(
@@ -104,20 +112,21 @@ impl<H> MemoryModel<H> {
     /// # Errors
     /// [`TreeError::NoSuchRegion`].
     pub fn add_space(&mut self, name: &str, root: RegionId) -> Result<SpaceId, AddSpaceError> {
-        let space = Space {
+        let nothing = Arc::new(FlatView::empty());
+        let mut space = Space {
             name: name.to_string(),
             root,
-            reader: ViewReader::new(FlatView::empty()),
+            reader: ViewReader::new(nothing.clone()),
+            view: nothing.clone(),
             listeners: Vec::new(),
             accepted: PageSet::new(),
             private: PageSet::new(),
         };
         self.tree.node(root)?;
-        let nothing = space.reader.snapshot();
         let mut diff = Diff::default();
         let all = [AddrRange::ALL];
         let view = space.follow(&self.tree, &nothing, &all, &mut diff, &mut self.pool)?;
-        space.reader.publish(view);
+        space.publish(&view);
         let id = SpaceId(self.spaces.len());
         self.tree.add_space(root, id)?;
         self.spaces.push(space);
@@ -137,7 +146,7 @@ impl<H> MemoryModel<H> {
 
     /// The space's view as it is now.
     pub fn view(&self, space: SpaceId) -> Arc<FlatView<H>> {
-        self.spaces[space.0].reader.snapshot()
+        self.spaces[space.0].view.clone()
     }
 
     /// The ioeventfds that are active in the space, by address. It looks at

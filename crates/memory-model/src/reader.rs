@@ -17,9 +17,9 @@ pub struct ViewReader<H> {
 }
 
 impl<H> ViewReader<H> {
-    pub(crate) fn new(view: FlatView<H>) -> Self {
+    pub(crate) fn new(view: Arc<FlatView<H>>) -> Self {
         Self {
-            current: Arc::new(ArcSwap::from_pointee(view)),
+            current: Arc::new(ArcSwap::new(view)),
         }
     }
 

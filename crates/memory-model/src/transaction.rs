@@ -117,10 +117,10 @@ impl<'m, H> Transaction<'m, H> {
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotPlaced`].
     pub fn move_to(&mut self, child: RegionId, address: u64) -> Result<(), TreeError> {
-        self.windows.add_placed(&self.model.tree, child);
         let (place, placing) = self.model.tree.move_to(child, address)?;
         self.undo.push(Undo::Move(child, place, placing));
-        self.windows.add_placed(&self.model.tree, child);
+        let tree = &self.model.tree;
+        self.windows.add_moved(tree, child, place.address);
         Ok(())
     }
 
@@ -197,8 +197,7 @@ impl<'m, H> Transaction<'m, H> {
         self.prepare(&changes)?;
         for change in &changes {
             if !change.diff.is_empty() {
-                let space = &self.model.spaces[change.space.0];
-                space.reader.publish(change.new.clone());
+                self.model.spaces[change.space.0].publish(&change.new);
             }
         }
         for change in &changes {
@@ -244,7 +243,7 @@ impl<'m, H> Transaction<'m, H> {
         let mut changes = Changes::new();
         for (id, windows) in windows {
             let space = &self.model.spaces[id.0];
-            let old = space.reader.snapshot();
+            let old = space.view.clone();
             let mut diff = core::mem::take(&mut self.model.spare);
             let new = space.follow(tree, &old, &windows, &mut diff, &mut self.model.pool)?;
             let attachments = match attached {

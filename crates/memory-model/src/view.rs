@@ -73,6 +73,18 @@ impl<H> Clone for FlatRange<H> {
             ..*self
         }
     }
+
+    /// At less cost if it is the same region.
+    #[inline]
+    fn clone_from(&mut self, other: &Self) {
+        if !Arc::ptr_eq(&self.region, &other.region) {
+            self.region = other.region.clone();
+        }
+        self.range = other.range;
+        self.id = other.id;
+        self.offset = other.offset;
+        self.attributes = other.attributes;
+    }
 }
 
 impl<H> FlatRange<H> {

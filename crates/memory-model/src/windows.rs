@@ -22,6 +22,10 @@ pub(crate) struct Windows {
     everything: bool,
 }
 
+/// One or two parts of a region. What is moved shows in two places, and both
+/// are followed at once.
+type Parts = [Option<AddrRange>; 2];
+
 /// An address space, and some of its addresses.
 pub(crate) type Window = (SpaceId, AddrRange);
 
@@ -32,33 +36,37 @@ impl Windows {
     /// Adds the addresses at which `part` of a region shows, if the region and
     /// all around it are enabled.
     pub(crate) fn add<H>(&mut self, tree: &Tree<H>, id: RegionId, part: AddrRange) {
+        self.add_parts(tree, id, [Some(part), None]);
+    }
+
+    fn add_parts<H>(&mut self, tree: &Tree<H>, id: RegionId, parts: Parts) {
         let mut visits = 0;
-        let mut next = Some((id, part));
-        let mut aliases: SmallVec<[(RegionId, AddrRange); 4]> = SmallVec::new();
-        while let Some((id, part)) = next.take().or_else(|| aliases.pop()) {
+        let mut next = Some((id, parts));
+        let mut aliases: SmallVec<[(RegionId, Parts); 2]> = SmallVec::new();
+        while let Some((id, parts)) = next.take().or_else(|| aliases.pop()) {
             visits += 1;
             if visits > MAX_VISITS {
                 self.add_everything();
                 return;
             }
             let Ok(node) = tree.node(id) else { continue };
-            let Some(part) = node.offsets.intersect(part) else {
-                continue;
-            };
-            if !node.switches.enabled {
+            let parts = each(parts, |part| node.offsets.intersect(part));
+            if parts == [None; 2] || !node.switches.enabled {
                 continue;
             }
             for space in &node.spaces {
-                self.push((*space, part));
+                for part in parts.into_iter().flatten() {
+                    self.push((*space, part));
+                }
             }
             if let Some(place) = node.place {
-                let around = part.moved_up(place.address);
-                next = around.map(|part| (place.parent, part));
+                let around = each(parts, |part| part.moved_up(place.address));
+                next = Some((place.parent, around));
             }
             for &alias in &node.aliases {
                 if let Ok(Kind::Alias { offset, .. }) = tree.region(alias).map(|r| r.kind()) {
-                    let window = part.moved_down(*offset);
-                    aliases.extend(window.map(|part| (alias, part)));
+                    let shown = each(parts, |part| part.moved_down(*offset));
+                    aliases.push((alias, shown));
                 }
             }
         }
@@ -77,6 +85,17 @@ impl Windows {
             if let Some(range) = node.offsets.moved_up(place.address) {
                 self.add(tree, place.parent, range);
             }
+        }
+    }
+
+    /// Adds the addresses at which a region shows in the one that it lies in,
+    /// and at which it showed when it lay at `before`.
+    pub(crate) fn add_moved<H>(&mut self, tree: &Tree<H>, id: RegionId, before: u64) {
+        let Ok(node) = tree.node(id) else { return };
+        let Some(place) = node.place else { return };
+        if node.switches.enabled {
+            let at = |address| node.offsets.moved_up(address);
+            self.add_parts(tree, place.parent, [at(before), at(place.address)]);
         }
     }
 
@@ -115,6 +134,12 @@ impl Windows {
         }
         by_space
     }
+}
+
+/// Both, as `f` makes of each.
+#[inline]
+fn each(parts: Parts, f: impl Fn(AddrRange) -> Option<AddrRange>) -> Parts {
+    parts.map(|part| part.and_then(&f))
 }
 
 /// Sorts windows and joins those that overlap or are adjacent.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Replacing any number of runs: all nodes that have some of them are cut anew.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Edit;
 use super::edit::Part;
 use super::node::{Entry, Inner, Leaf, MAX, MIN, Nodes, Root, Row};
+use super::shared::Shared;
 use crate::FlatRange;
 
 impl<H> Root<H> {
@@ -28,10 +28,10 @@ impl<H> Root<H> {
 }
 
 /// The root above nodes of one level.
-fn root_above<H, P: Part<H>>(mut level: Vec<Arc<P>>, root: fn(P) -> Root<H>) -> Root<H> {
+fn root_above<H, P: Part<H>>(mut level: Vec<Shared<P>>, root: fn(P) -> Root<H>) -> Root<H> {
     match level.pop() {
         None => Root::Leaf(Row::new()),
-        Some(only) if level.is_empty() => root(Arc::unwrap_or_clone(only)),
+        Some(only) if level.is_empty() => root(only.into_node()),
         last => {
             level.extend(last);
             root_above(inners(level), Root::Inner)
@@ -51,17 +51,17 @@ struct Cutting<'a, H> {
 
 impl<H> Cutting<'_, H> {
     /// What takes the place of a leaf: nothing if nothing is left.
-    fn leaf(&mut self, leaf: &Leaf<H>) -> Vec<Arc<Leaf<H>>> {
+    fn leaf(&mut self, leaf: &Leaf<H>) -> Vec<Shared<Leaf<H>>> {
         let (from, to) = leaf.places(self.edit.range);
         self.removed += to - from;
         let new = core::mem::take(&mut self.runs);
         let before = leaf.iter().take(from).chain(new);
         let all = before.chain(leaf.iter().skip(to)).cloned();
-        rows(all.collect()).map(Arc::new).collect()
+        rows(all.collect()).map(Shared::new).collect()
     }
 
     /// What takes the place of an inner node: nothing if nothing is left.
-    fn inner(&mut self, inner: &Inner<H>) -> Vec<Arc<Inner<H>>> {
+    fn inner(&mut self, inner: &Inner<H>) -> Vec<Shared<Inner<H>>> {
         match inner {
             Inner::Leaves(row) => self.below(row, Self::leaf),
             Inner::Inners(row) => self.below(row, Self::inner),
@@ -71,8 +71,8 @@ impl<H> Cutting<'_, H> {
     fn below<P: Part<H>>(
         &mut self,
         row: &Nodes<P>,
-        cut: fn(&mut Self, &P) -> Vec<Arc<P>>,
-    ) -> Vec<Arc<Inner<H>>> {
+        cut: fn(&mut Self, &P) -> Vec<Shared<P>>,
+    ) -> Vec<Shared<Inner<H>>> {
         let first = row.place_in(self.edit.range.start());
         let last = row.place_in(self.edit.range.last());
         let mut new = Vec::new();
@@ -88,8 +88,8 @@ impl<H> Cutting<'_, H> {
 }
 
 /// As few inner nodes as possible, all of like size.
-fn inners<H, P: Part<H>>(all: Vec<Arc<P>>) -> Vec<Arc<Inner<H>>> {
-    let inners = rows(all).map(|row| Arc::new(P::above(row)));
+fn inners<H, P: Part<H>>(all: Vec<Shared<P>>) -> Vec<Shared<Inner<H>>> {
+    let inners = rows(all).map(|row| Shared::new(P::above(row)));
     inners.collect()
 }
 
@@ -105,14 +105,14 @@ fn rows<E: Entry>(all: Vec<E>) -> impl Iterator<Item = Row<E>> {
 }
 
 /// Joins nodes that became too small with a neighbour.
-fn join_small<H, P: Part<H>>(all: &mut Vec<Arc<P>>) {
+fn join_small<H, P: Part<H>>(all: &mut Vec<Shared<P>>) {
     // From the last to the first, so that what is joined moves nobody who is
     // still to be looked at.
     for right in (1..all.len()).rev() {
         let (a, b) = (all[right - 1].len(), all[right].len());
         if a.min(b) < MIN && a + b <= MAX {
             let next = all.remove(right);
-            Arc::make_mut(&mut all[right - 1]).append(Arc::unwrap_or_clone(next));
+            all[right - 1].make_mut().append(next.into_node());
         }
     }
 }

@@ -4,10 +4,9 @@
 //! What is usual is that all of it happens in one leaf, which at most is split
 //! or joined with a neighbour. Otherwise nodes are cut anew.
 
-use alloc::sync::Arc;
-
 use super::node::{Inner, Leaf, MAX, MIN, Node, Nodes, Root, Row};
 use super::pool::{Kept, own};
+use super::shared::Shared;
 use super::{Edit, Pool, Runs};
 
 impl<H> Runs<H> {
@@ -33,12 +32,13 @@ impl<H> Root<H> {
             edit,
             pool,
             removed: 0,
+            start: None,
         };
         match self {
             Self::Leaf(leaf) => match leaf.edit(&mut making) {
                 Edited::Fits => {}
                 Edited::Split(right) => {
-                    let left = Arc::new(core::mem::replace(leaf, Row::new()));
+                    let left = Shared::new(core::mem::replace(leaf, Row::new()));
                     *self = Self::Inner(Part::above(Row::of([left, right].into_iter())));
                 }
                 Edited::Not => return self.cut_anew(edit),
@@ -47,7 +47,7 @@ impl<H> Root<H> {
                 Edited::Fits => self.lower(),
                 Edited::Split(right) => {
                     let nothing = Inner::Leaves(Row::new());
-                    let left = Arc::new(core::mem::replace(inner, nothing));
+                    let left = Shared::new(core::mem::replace(inner, nothing));
                     *inner = Part::above(Row::of([left, right].into_iter()));
                 }
                 Edited::Not => return self.cut_anew(edit),
@@ -62,11 +62,11 @@ impl<H> Root<H> {
             *self = match inner {
                 _ if inner.len() > 1 => return,
                 Inner::Leaves(row) => match row.remove(0) {
-                    Some(leaf) => Self::Leaf(Arc::unwrap_or_clone(leaf)),
+                    Some(leaf) => Self::Leaf(leaf.into_node()),
                     None => Self::Leaf(Row::new()),
                 },
                 Inner::Inners(row) => match row.remove(0) {
-                    Some(inner) => Self::Inner(Arc::unwrap_or_clone(inner)),
+                    Some(inner) => Self::Inner(inner.into_node()),
                     None => Self::Leaf(Row::new()),
                 },
             };
@@ -80,6 +80,9 @@ pub(super) struct Making<'a, H> {
     pool: &'a mut Pool<H>,
     /// How many runs were replaced.
     removed: usize,
+    /// Where the node starts that was just made, if that is elsewhere than
+    /// before.
+    start: Option<u64>,
 }
 
 /// What came of an edit of a node.
@@ -87,7 +90,7 @@ pub(super) enum Edited<P> {
     /// All of it is in the node.
     Fits,
     /// This did not fit in the node any more.
-    Split(Arc<P>),
+    Split(Shared<P>),
     /// It is more than can be done in one leaf. There are the same runs as
     /// before.
     Not,
@@ -115,6 +118,7 @@ impl<H> Part<H> for Leaf<H> {
     fn edit(&mut self, making: &mut Making<'_, H>) -> Edited<Self> {
         let edit = making.edit;
         let (from, to) = self.places(edit.range);
+        let start = self.start_of(0);
         let (gone, runs) = (to - from, &edit.runs[..]);
         if self.len() - gone + runs.len() > MAX + 1 {
             return Edited::Not;
@@ -127,13 +131,17 @@ impl<H> Part<H> for Leaf<H> {
         for _ in both..gone {
             self.remove(from + both);
         }
+        let mut edited = Edited::Fits;
         for (at, run) in runs.iter().enumerate().skip(both) {
             // Only the last can be one too many.
             if let Some(right) = self.insert(from + at, run.clone()) {
-                return Edited::Split(Arc::new(right));
+                edited = Edited::Split(Shared::new(right));
             }
         }
-        Edited::Fits
+        if from == 0 {
+            making.start = Some(self.start_of(0)).filter(|now| *now != start);
+        }
+        edited
     }
 
     fn append(&mut self, next: Self) {
@@ -186,35 +194,40 @@ fn edit_below<H, P: Part<H>>(row: &mut Nodes<P>, making: &mut Making<'_, H>) -> 
         return Edited::Not;
     };
     let edited = below.edit(making);
-    let (start, len) = (below.start(), below.len());
-    row.set_start(at, start);
+    let len = below.len();
+    if at > 0 {
+        // Nodes above do not see it.
+        let start = making.start.take();
+        start.into_iter().for_each(|start| row.set_start(at, start));
+    }
     match edited {
         Edited::Fits if len >= MIN => {}
+        Edited::Fits if len == 0 => {
+            row.remove(at);
+            if at == 0 {
+                making.start = Some(row.start_of(0));
+            }
+        }
         Edited::Fits => join(row, at),
         Edited::Not => return Edited::Not,
         Edited::Split(right) => {
             if let Some(right) = row.insert(at + 1, right) {
-                return Edited::Split(Arc::new(P::above(right)));
+                return Edited::Split(Shared::new(P::above(right)));
             }
         }
     }
     Edited::Fits
 }
 
-/// Joins a node with a neighbour, if there is one with room, or removes it if
-/// it is empty.
+/// Joins a node with a neighbour, if there is one with room.
 #[cold]
 fn join<H, P: Part<H>>(row: &mut Nodes<P>, at: usize) {
-    if row.get(at).is_some_and(|node| node.len() == 0) {
-        row.remove(at);
-        return;
-    }
     for left in [Some(at), at.checked_sub(1)].into_iter().flatten() {
         let two = row.get(left).zip(row.get(left + 1));
         // Room for one more is left, so that nothing is soon split again.
         if two.is_some_and(|(a, b)| a.len() + b.len() < MAX) {
             if let (Some(next), Some(left)) = (row.remove(left + 1), row.get_mut(left)) {
-                Arc::make_mut(left).append(Arc::unwrap_or_clone(next));
+                left.make_mut().append(next.into_node());
             }
             return;
         }

@@ -10,14 +10,15 @@ mod cut;
 mod edit;
 mod node;
 mod pool;
+mod shared;
 
-use alloc::sync::Arc;
 use core::slice::Iter;
 
 use smallvec::SmallVec;
 
-use self::node::{Inner, Leaf, Root, Row};
+use self::node::{Entry, Inner, Leaf, Root, Row};
 pub(crate) use self::pool::Pool;
+use self::shared::Shared;
 use crate::{AddrRange, FlatRange};
 
 /// Sorted runs that do not overlap. Clones share all but the root, which is in
@@ -153,7 +154,7 @@ fn meeting_leaf<'a, H>(
 
 /// The entry that can have the first address of a range, and those behind it
 /// that start in the range.
-fn each_in<'a, E>(row: &'a Row<E>, range: AddrRange, mut tell: impl FnMut(&'a E)) {
+fn each_in<'a, E: Entry>(row: &'a Row<E>, range: AddrRange, mut tell: impl FnMut(&'a E)) {
     let mut at = row.place_in(range.start());
     while row.starts_up_to(at, range.last()) {
         row.get(at).into_iter().for_each(&mut tell);
@@ -168,8 +169,8 @@ type Rest<'a, E> = Iter<'a, Option<E>>;
 #[derive(Debug)]
 pub struct Ranges<'a, H> {
     /// What is left of the nodes above the leaves, the topmost first.
-    inners: SmallVec<[Rest<'a, Arc<Inner<H>>>; 6]>,
-    leaves: Rest<'a, Arc<Leaf<H>>>,
+    inners: SmallVec<[Rest<'a, Shared<Inner<H>>>; 6]>,
+    leaves: Rest<'a, Shared<Leaf<H>>>,
     runs: Rest<'a, FlatRange<H>>,
 }
 

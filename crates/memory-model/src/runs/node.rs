@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the tree of runs is made of, and how an address is looked up in it.
 
-use alloc::sync::Arc;
 use core::mem;
 
+use super::shared::Shared;
 use crate::{AddrRange, FlatRange};
 
 /// The nodes of one level that an inner node is above.
-pub(super) type Nodes<N> = Row<Arc<N>>;
+pub(super) type Nodes<N> = Row<Shared<N>>;
 
 /// The most entries of a row: as many addresses as a cache line has room for.
 pub(super) const MAX: usize = 8;
 /// Rows with fewer are joined with a neighbour that has room for them.
 pub(super) const MIN: usize = 3;
 
-/// The first addresses of the entries of a row. Behind the last, all are the
-/// highest address there is.
-pub(super) type Starts = [u64; MAX];
-
 /// Entries by address, and then nothing. Their first addresses lie side by
 /// side, so that little has to be waited for, and are searched without
 /// branches, so that nothing has to be guessed.
+///
+/// A lookup needs one entry and these addresses, of all entries but the first;
+/// with what says of which kind the node is, they fill one cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Row<E> {
-    starts: Starts,
+    /// Where all but the first start. Behind the last, all are the highest
+    /// address there is.
+    others: [u64; MAX - 1],
     entries: [Option<E>; MAX],
     len: usize,
 }
@@ -34,14 +36,15 @@ pub(super) type Leaf<H> = Row<FlatRange<H>>;
 /// The leaves or the inner nodes of a stretch of addresses: at least one.
 #[derive(Debug)]
 pub(super) enum Inner<H> {
-    Leaves(Row<Arc<Leaf<H>>>),
-    Inners(Row<Arc<Inner<H>>>),
+    Leaves(Nodes<Leaf<H>>),
+    Inners(Nodes<Inner<H>>),
 }
 
 /// The topmost node. An inner one has at least two below it.
 // It is part of a view, of which there are few.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) enum Root<H> {
     Leaf(Leaf<H>),
     Inner(Inner<H>),
@@ -60,7 +63,7 @@ impl<H> Entry for FlatRange<H> {
     }
 }
 
-impl<N: Node> Entry for Arc<N> {
+impl<N: Node> Entry for Shared<N> {
     #[inline]
     fn start(&self) -> u64 {
         Node::start(&**self)
@@ -76,7 +79,7 @@ pub(super) trait Node: Clone {
 impl<H> Node for Leaf<H> {
     #[inline]
     fn start(&self) -> u64 {
-        self.starts[0]
+        self.start_of(0)
     }
 }
 
@@ -84,8 +87,8 @@ impl<H> Node for Inner<H> {
     #[inline]
     fn start(&self) -> u64 {
         match self {
-            Self::Leaves(row) => row.starts[0],
-            Self::Inners(row) => row.starts[0],
+            Self::Leaves(row) => row.start_of(0),
+            Self::Inners(row) => row.start_of(0),
         }
     }
 }
@@ -115,7 +118,7 @@ impl<E: Clone> Clone for Row<E> {
     #[inline]
     fn clone(&self) -> Self {
         Self {
-            starts: self.starts,
+            others: self.others,
             entries: core::array::from_fn(|at| self.entries[at].clone()),
             len: self.len,
         }
@@ -125,7 +128,7 @@ impl<E: Clone> Clone for Row<E> {
 impl<E> Row<E> {
     pub(super) fn new() -> Self {
         Self {
-            starts: [u64::MAX; MAX],
+            others: [u64::MAX; MAX - 1],
             entries: [const { None }; MAX],
             len: 0,
         }
@@ -133,11 +136,6 @@ impl<E> Row<E> {
 
     pub(super) fn len(&self) -> usize {
         self.len
-    }
-
-    #[cfg(test)]
-    pub(super) fn starts(&self) -> &Starts {
-        &self.starts
     }
 
     /// The entry that [`place`](Self::place) finds.
@@ -154,14 +152,7 @@ impl<E> Row<E> {
     /// The same, if there are two.
     #[inline(always)]
     pub(super) fn find_of_two(&self, address: u64) -> Option<&E> {
-        self.entries[usize::from(self.starts[1] <= address)].as_ref()
-    }
-
-    /// Takes all out.
-    #[inline]
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = E> {
-        self.len = 0;
-        self.entries.iter_mut().map_while(Option::take)
+        self.entries[usize::from(self.others[0] <= address)].as_ref()
     }
 
     #[inline]
@@ -191,7 +182,7 @@ impl<E> Row<E> {
     /// comparison before the next.
     #[inline(always)]
     pub(super) fn place(&self, address: u64) -> usize {
-        let others = self.starts.iter().skip(1);
+        let others = self.others.iter();
         others.map(|&start| usize::from(start <= address)).sum()
     }
 
@@ -201,6 +192,25 @@ impl<E> Row<E> {
         match address {
             u64::MAX => self.len.saturating_sub(1),
             _ => self.place(address),
+        }
+    }
+}
+
+impl<E: Entry> Row<E> {
+    /// Where an entry starts; the highest address where there is none.
+    #[inline]
+    pub(super) fn start_of(&self, at: usize) -> u64 {
+        match at.checked_sub(1) {
+            None => self.entries[0].as_ref().map_or(u64::MAX, E::start),
+            Some(at) => self.others[at],
+        }
+    }
+
+    /// An entry, but not the first, has got another start.
+    #[inline]
+    pub(super) fn set_start(&mut self, at: usize, start: u64) {
+        if let Some(other) = at.checked_sub(1).and_then(|at| self.others.get_mut(at)) {
+            *other = start;
         }
     }
 
@@ -217,21 +227,13 @@ impl<E> Row<E> {
     /// Whether there is an entry at a place, and starts at `address` or below.
     #[inline]
     pub(super) fn starts_up_to(&self, at: usize, address: u64) -> bool {
-        at < self.len && self.starts[at] <= address
+        at < self.len && self.start_of(at) <= address
     }
-}
 
-impl<E: Entry> Row<E> {
-    /// Fills a row that has nothing in it with what another has.
+    /// Whether it seems to have much in common with another.
     #[inline]
-    pub(super) fn fill(&mut self, other: &Self) {
-        debug_assert!(self.len == 0 && self.entries.iter().all(Option::is_none));
-        self.starts = other.starts;
-        for (entry, other) in self.entries.iter_mut().zip(&other.entries) {
-            // There is nothing that would have to be dropped.
-            mem::forget(mem::replace(entry, other.clone()));
-        }
-        self.len = other.len;
+    pub(super) fn resembles(&self, other: &Self) -> bool {
+        self.others[0] == other.others[0]
     }
 
     /// The place of the first entry that starts in a range, and of the first
@@ -239,7 +241,7 @@ impl<E: Entry> Row<E> {
     #[inline]
     pub(super) fn places(&self, range: AddrRange) -> (usize, usize) {
         let at = self.place_in(range.start());
-        let from = at + usize::from(at < self.len && self.starts[at] < range.start());
+        let from = at + usize::from(at < self.len && self.start_of(at) < range.start());
         let mut to = from;
         while self.starts_up_to(to, range.last()) {
             to += 1;
@@ -255,24 +257,21 @@ impl<E: Entry> Row<E> {
     }
 
     fn push(&mut self, entry: E) {
-        self.starts[self.len] = entry.start();
+        self.set_start(self.len, entry.start());
         self.entries[self.len] = Some(entry);
         self.len += 1;
-    }
-
-    /// An entry has got another start.
-    #[inline]
-    pub(super) fn set_start(&mut self, at: usize, start: u64) {
-        self.starts[at] = start;
     }
 
     /// Takes an entry out.
     pub(super) fn remove(&mut self, at: usize) -> Option<E> {
         let entry = self.entries.get_mut(at)?.take()?;
         self.entries[at..self.len].rotate_left(1);
-        self.starts.copy_within(at + 1..self.len, at);
+        match at.checked_sub(1) {
+            None => self.others.copy_within(1.., 0),
+            Some(at) => self.others.copy_within(at + 1.., at),
+        }
+        self.others[MAX - 2] = u64::MAX;
         self.len -= 1;
-        self.starts[self.len] = u64::MAX;
         Some(entry)
     }
 
@@ -288,7 +287,7 @@ impl<E: Entry> Row<E> {
         for entry in &mut self.entries[half..] {
             entry.take().into_iter().for_each(|entry| right.push(entry));
         }
-        self.starts[half..].fill(u64::MAX);
+        self.others[half - 1..].fill(u64::MAX);
         self.len = half;
         match at.checked_sub(half) {
             Some(at) if at > 0 || half > MAX / 2 => right.insert_in(at, entry),
@@ -299,15 +298,21 @@ impl<E: Entry> Row<E> {
 
     fn insert_in(&mut self, at: usize, entry: E) {
         self.len += 1;
-        self.starts.copy_within(at..self.len - 1, at + 1);
-        self.starts[at] = entry.start();
+        match at.checked_sub(1) {
+            None => {
+                self.others.copy_within(..MAX - 2, 1);
+                self.others[0] = self.start_of(0);
+            }
+            Some(at) => self.others.copy_within(at..MAX - 2, at + 1),
+        }
+        self.set_start(at, entry.start());
         self.entries[at..self.len].rotate_right(1);
         self.entries[at] = Some(entry);
     }
 
     /// Puts another in the place of an entry.
     pub(super) fn replace(&mut self, at: usize, entry: E) {
-        self.starts[at] = entry.start();
+        self.set_start(at, entry.start());
         self.entries[at] = Some(entry);
     }
 
@@ -323,5 +328,44 @@ impl<E: Entry> Row<E> {
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &E> {
         self.entries.iter().flatten()
+    }
+}
+
+impl<N> Nodes<N> {
+    /// Takes over all entries that another has; tells those of its own that it
+    /// has no more.
+    #[inline]
+    pub(super) fn take_over(&mut self, other: &Self, mut leave: impl FnMut(Shared<N>)) {
+        self.others = other.others;
+        self.len = other.len;
+        for (own, other) in self.entries.iter_mut().zip(&other.entries) {
+            let same = match (&*own, other) {
+                // Behind the last of both.
+                (None, None) => break,
+                (Some(own), Some(other)) => own.is_same(other),
+                _ => false,
+            };
+            if !same {
+                let before = mem::replace(own, other.clone());
+                before.into_iter().for_each(&mut leave);
+            }
+        }
+    }
+}
+
+impl<H> Leaf<H> {
+    /// Takes over all runs that another has.
+    #[inline]
+    pub(super) fn take_over(&mut self, other: &Self) {
+        self.others = other.others;
+        self.len = other.len;
+        for (run, other) in self.entries.iter_mut().zip(&other.entries) {
+            match (&mut *run, other) {
+                // Behind the last of both.
+                (None, None) => break,
+                (Some(run), Some(other)) => run.clone_from(other),
+                _ => *run = other.clone(),
+            }
+        }
     }
 }

@@ -1,37 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Nodes of views that nobody looks at any more, to be used for the next view:
-//! that takes a third of the time of asking an allocator, and of giving back.
+//! Views that nobody looks at any more, and their nodes, to make the next view
+//! of.
+//!
+//! They keep what is in them: what changes once changes again, so that most of
+//! it is in the next view, too, and need not be counted anew.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::edit::Part;
-use super::node::{Inner, Leaf, Nodes, Root, Row};
+use super::node::{Inner, Leaf, Root, Row};
+use super::shared::Shared;
 use crate::FlatView;
 
-/// How many are kept of a kind: a few changes in large views need no more.
+/// How many nodes are kept of a kind: a few changes in large views need no
+/// more.
 const KEPT: usize = 32;
 
-/// How many views wait for their readers to go on to newer ones.
-const RETIRED: usize = 4;
+/// How many of them are looked at for one that is like the next.
+const LOOKED_AT: usize = 4;
 
-/// Nodes with nothing in them, each of which nobody else has.
+/// How many views are kept, and how many more wait for their readers to go on
+/// to newer ones.
+const VIEWS: usize = 4;
+
+/// Views and nodes, none of which anybody else has.
 pub(crate) struct Pool<H> {
     /// Views that were replaced, the oldest first. If the last reader took one
     /// down, it would touch hundreds of counters that the next change writes
     /// to as well, and the two would wait for each other.
     retired: Vec<Arc<FlatView<H>>>,
-    view: Option<Arc<FlatView<H>>>,
-    leaves: Vec<Arc<Leaf<H>>>,
-    inners: Vec<Arc<Inner<H>>>,
+    /// Those whose readers have gone on, the oldest first.
+    views: Vec<Arc<FlatView<H>>>,
+    leaves: Vec<Shared<Leaf<H>>>,
+    inners: Vec<Shared<Inner<H>>>,
 }
 
 impl<H> Default for Pool<H> {
     fn default() -> Self {
         Self {
             retired: Vec::new(),
-            view: None,
+            views: Vec::new(),
             leaves: Vec::new(),
             inners: Vec::new(),
         }
@@ -61,38 +71,35 @@ impl<H> Pool<H> {
                 _ => at += 1,
             }
         }
-        if self.retired.len() > RETIRED {
+        if self.retired.len() > VIEWS {
             self.retired.remove(0);
         }
     }
 
-    /// Leaves all views that were replaced to those who still read them.
+    /// Drops all, and leaves the views that somebody reads to those who do.
     pub(crate) fn let_go(&mut self) {
-        self.retired.clear();
+        *self = Self::default();
     }
 
-    /// Takes a view in, if nobody else has it, with what only it has of its
-    /// nodes.
-    pub(super) fn take_in(&mut self, mut view: Arc<FlatView<H>>) {
-        if let Some(own) = Arc::get_mut(&mut view) {
-            match &mut own.runs_mut().root {
-                Root::Leaf(leaf) => leaf.empty_into(self),
-                Root::Inner(inner) => inner.empty_into(self),
-            }
-            self.view = Some(view);
+    /// Takes a view in that nobody else has.
+    pub(super) fn take_in(&mut self, view: Arc<FlatView<H>>) {
+        self.views.push(view);
+        if self.views.len() > VIEWS {
+            self.views.remove(0);
         }
     }
 
     /// A view with the same runs as another.
     pub(crate) fn copy(&mut self, view: &FlatView<H>) -> Arc<FlatView<H>> {
-        let mut spare = self.view.take();
+        // If several spaces change at once, they do so in the same order again.
+        let mut spare = (!self.views.is_empty()).then(|| self.views.remove(0));
         match spare.as_mut().and_then(Arc::get_mut) {
             None => Arc::new(FlatView::of(view.runs().clone())),
             Some(own) => {
                 let (runs, other) = (own.runs_mut(), view.runs());
                 match (&mut runs.root, &other.root) {
-                    (Root::Leaf(leaf), Root::Leaf(other)) => leaf.fill(other),
-                    (Root::Inner(inner), Root::Inner(other)) => Kept::fill(inner, other),
+                    (Root::Leaf(leaf), Root::Leaf(other)) => leaf.become_like(other, self),
+                    (Root::Inner(inner), Root::Inner(other)) => inner.become_like(other, self),
                     (root, other) => *root = other.clone(),
                 }
                 runs.len = other.len;
@@ -101,85 +108,93 @@ impl<H> Pool<H> {
         }
     }
 
-    fn take_from(&mut self, inner: &mut Inner<H>) {
-        match inner {
-            Inner::Leaves(row) => self.take_all(row),
-            Inner::Inners(row) => self.take_all(row),
+    /// Keeps a node that was replaced, if nobody else has it.
+    #[inline]
+    fn keep<P: Part<H>>(&mut self, node: Shared<P>) {
+        let kept = P::kept(self);
+        if node.is_own() && kept.len() < KEPT {
+            kept.push(node);
         }
     }
 
-    fn take_all<P: Part<H>>(&mut self, row: &mut Nodes<P>) {
-        for mut node in row.drain() {
-            // Most are shared, which is seen at less cost than that none is.
-            if Arc::strong_count(&node) == 1 {
-                if let Some(own) = Arc::get_mut(&mut node) {
-                    own.empty_into(self);
-                    let kept = P::kept(self);
-                    if kept.len() < KEPT {
-                        kept.push(node);
-                    }
-                }
-            }
+    /// A node to make a copy of another of: one that is like it, if one of the
+    /// latest is.
+    #[inline]
+    fn pick<P: Part<H>>(&mut self, other: &P) -> Option<Shared<P>> {
+        let kept = P::kept(self);
+        if !kept.last()?.resembles(other) {
+            let earlier = kept.len().saturating_sub(LOOKED_AT);
+            let like = kept[earlier..].iter().position(|k| k.resembles(other));
+            let last = kept.len() - 1;
+            like.into_iter()
+                .for_each(|at| kept.swap(earlier + at, last));
         }
+        kept.pop()
     }
 }
 
 /// A node to change: a copy of it if others have it, too.
 #[inline]
 pub(super) fn own<'a, H, P: Part<H>>(
-    node: &'a mut Arc<P>,
+    node: &'a mut Shared<P>,
     pool: &mut Pool<H>,
 ) -> Option<&'a mut P> {
-    if Arc::strong_count(node) > 1 {
-        let mut copy = P::kept(pool).pop();
-        if let Some(copy) = copy.as_mut().and_then(Arc::get_mut) {
-            copy.fill(node);
+    if !node.is_own() {
+        let mut copy = pool.pick::<P>(node);
+        if let Some(copy) = copy.as_mut().and_then(Shared::get_mut) {
+            copy.become_like(node, pool);
         }
-        *node = copy.unwrap_or_else(|| Arc::new(P::clone(node)));
+        *node = copy.unwrap_or_else(|| Shared::new(P::clone(node)));
     }
-    Arc::get_mut(node)
+    node.get_mut()
 }
 
 /// A node that can be kept for another use.
 pub(super) trait Kept<H>: Sized {
-    fn kept(pool: &mut Pool<H>) -> &mut Vec<Arc<Self>>;
+    fn kept(pool: &mut Pool<H>) -> &mut Vec<Shared<Self>>;
 
-    /// Takes all out that is in it.
-    fn empty_into(&mut self, pool: &mut Pool<H>);
+    /// Whether it seems to have much in common with another.
+    fn resembles(&self, other: &Self) -> bool;
 
-    /// Fills a node that has nothing in it with what another has.
-    fn fill(&mut self, other: &Self);
+    /// Takes over all that another has, and leaves what it had itself.
+    fn become_like(&mut self, other: &Self, pool: &mut Pool<H>);
 }
 
 impl<H> Kept<H> for Leaf<H> {
-    fn kept(pool: &mut Pool<H>) -> &mut Vec<Arc<Self>> {
+    fn kept(pool: &mut Pool<H>) -> &mut Vec<Shared<Self>> {
         &mut pool.leaves
     }
 
-    fn empty_into(&mut self, _: &mut Pool<H>) {
-        self.drain().for_each(drop);
+    #[inline]
+    fn resembles(&self, other: &Self) -> bool {
+        Row::resembles(self, other)
     }
 
     #[inline]
-    fn fill(&mut self, other: &Self) {
-        Row::fill(self, other);
+    fn become_like(&mut self, other: &Self, _: &mut Pool<H>) {
+        self.take_over(other);
     }
 }
 
 impl<H> Kept<H> for Inner<H> {
-    fn kept(pool: &mut Pool<H>) -> &mut Vec<Arc<Self>> {
+    fn kept(pool: &mut Pool<H>) -> &mut Vec<Shared<Self>> {
         &mut pool.inners
     }
 
-    fn empty_into(&mut self, pool: &mut Pool<H>) {
-        pool.take_from(self);
+    #[inline]
+    fn resembles(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Leaves(row), Self::Leaves(other)) => row.resembles(other),
+            (Self::Inners(row), Self::Inners(other)) => row.resembles(other),
+            _ => false,
+        }
     }
 
     #[inline]
-    fn fill(&mut self, other: &Self) {
+    fn become_like(&mut self, other: &Self, pool: &mut Pool<H>) {
         match (&mut *self, other) {
-            (Self::Leaves(row), Self::Leaves(other)) => row.fill(other),
-            (Self::Inners(row), Self::Inners(other)) => row.fill(other),
+            (Self::Leaves(row), Self::Leaves(other)) => row.take_over(other, |n| pool.keep(n)),
+            (Self::Inners(row), Self::Inners(other)) => row.take_over(other, |n| pool.keep(n)),
             _ => *self = other.clone(),
         }
     }

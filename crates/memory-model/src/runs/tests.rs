@@ -7,6 +7,7 @@ use super::*;
 use crate::view::{Attributes, FlatView};
 use crate::{DirtyClients, GuestAccess, Region, RegionId};
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
@@ -61,7 +62,7 @@ fn check_row<E: Entry>(row: &Row<E>, may_be_empty: bool) -> usize {
     let mut expected: Vec<u64> = row.iter().map(Entry::start).collect();
     assert!(expected.is_sorted());
     expected.resize(MAX, u64::MAX);
-    let starts: Vec<u64> = (0..MAX).map(|at| row.starts()[at]).collect();
+    let starts: Vec<u64> = (0..MAX).map(|at| row.start_of(at)).collect();
     assert_eq!(starts, expected);
     1
 }

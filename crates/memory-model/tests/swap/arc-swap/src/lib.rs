@@ -27,9 +27,9 @@ pub struct ArcSwap<T> {
 
 impl<T> ArcSwap<T> {
     /// With this value first.
-    pub fn from_pointee(value: T) -> Self {
+    pub fn new(value: Arc<T>) -> Self {
         Self {
-            current: Mutex::new(Arc::new(value)),
+            current: Mutex::new(value),
         }
     }
 
