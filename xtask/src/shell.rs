@@ -105,7 +105,12 @@ pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
 
 /// Builds a program of the workspace for release; returns where it is.
 pub fn build_program(package: &str, name: &str) -> Result<PathBuf, String> {
-    build(package, name, &mut Command::new(cargo()))
+    build(package, name, "release", &mut Command::new(cargo()))
+}
+
+/// The same with the profile for measuring.
+pub fn build_benchmark(package: &str, name: &str) -> Result<PathBuf, String> {
+    build(package, name, "bench", &mut Command::new(cargo()))
 }
 
 /// The same for a target, with nothing to be linked when it starts: it runs
@@ -119,12 +124,17 @@ pub fn build_static_program(package: &str, name: &str, target: &str) -> Result<P
         "-C target-feature=+crt-static -C strip=debuginfo",
     );
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    build(package, name, &mut command)
+    build(package, name, "release", &mut command)
 }
 
-fn build(package: &str, name: &str, command: &mut Command) -> Result<PathBuf, String> {
+fn build(
+    package: &str,
+    name: &str,
+    profile: &str,
+    command: &mut Command,
+) -> Result<PathBuf, String> {
     eprintln!("xtask: building {name}");
-    command.args(["build", "--release", "-p", package, "--bin", name]);
+    command.args(["build", "--profile", profile, "-p", package, "--bin", name]);
     command.args(["--message-format", "json-render-diagnostics"]);
     let command = command.current_dir(root()).stderr(Stdio::inherit());
     let output = command.output().map_err(|e| format!("cargo: {e}"))?;

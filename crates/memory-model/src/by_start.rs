@@ -12,10 +12,10 @@ use core::mem;
 use crate::children::Child;
 
 /// The most regions in a leaf.
-const MAX_CHILDREN: usize = 64;
+const MAX_CHILDREN: usize = 48;
 /// The most parts of a node above: two levels have room for a hundred thousand
 /// regions, and to put a part in moves no more than fits in a cache.
-const MAX_PARTS: usize = 2048;
+const MAX_PARTS: usize = 4096;
 
 /// Regions by where they start; among equals, in no order.
 #[derive(Debug)]

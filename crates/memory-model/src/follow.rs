@@ -25,15 +25,16 @@ pub(crate) fn follow<H>(
 ) -> Result<Arc<FlatView<H>>, TooComplex> {
     let mut edits: SmallVec<[Edit<H>; 2]> = SmallVec::new();
     while let Some(stretch) = Stretch::first(old, windows) {
-        let runs = stretch.rendered(tree, root)?;
-        if diff.extend(stretch.was.iter().copied(), runs.iter()) {
-            edits.push(match stretch.was.is_empty() || runs.is_empty() {
-                true => Edit {
-                    range: stretch.range,
-                    runs,
-                },
-                false => stretch.trimmed(runs),
-            });
+        let mut edit = Edit {
+            range: stretch.range,
+            runs: SmallVec::new(),
+        };
+        stretch.render(tree, root, &mut edit.runs)?;
+        if diff.extend(stretch.was.iter().copied(), edit.runs.iter()) {
+            if !stretch.was.is_empty() && !edit.runs.is_empty() {
+                stretch.trim(&mut edit);
+            }
+            edits.push(edit);
         }
         windows = &windows[stretch.windows.len()..];
     }
@@ -90,32 +91,33 @@ impl<'a, H> Stretch<'a, H> {
         self.range = AddrRange::from_bounds(start, last).unwrap_or(self.range);
     }
 
-    /// The stretch as it is now: what shows in its windows, and the old runs
-    /// around them.
-    fn rendered(
+    /// Makes the runs of the stretch as it is now: what shows in its windows,
+    /// and the old runs around them.
+    fn render(
         &self,
         tree: &Tree<H>,
         root: RegionId,
-    ) -> Result<SmallVec<[FlatRange<H>; 2]>, TooComplex> {
-        let mut runs = SmallVec::new();
+        runs: &mut SmallVec<[FlatRange<H>; 2]>,
+    ) -> Result<(), TooComplex> {
         let mut from = Some(self.range.start());
         for window in self.windows {
-            if !self.take_over(from, window.start().checked_sub(1), &mut runs) {
-                return self.whole(tree, root);
+            if !self.take_over(from, window.start().checked_sub(1), runs) {
+                return self.render_whole(tree, root, runs);
             }
-            render(tree, root, *window, |run| push(&mut runs, run))?;
+            render(tree, root, *window, |run| push(runs, run))?;
             from = window.last().checked_add(1);
         }
-        match self.take_over(from, Some(self.range.last()), &mut runs) {
-            true => Ok(runs),
-            false => self.whole(tree, root),
+        match self.take_over(from, Some(self.range.last()), runs) {
+            true => Ok(()),
+            false => self.render_whole(tree, root, runs),
         }
     }
 
-    /// What of it has to be replaced: not the runs at its ends that are as they
-    /// were, since then it is more often in one leaf.
+    /// Takes out of an edit of the stretch what need not be replaced: the runs
+    /// at its ends that are as they were. Then it is more often in one leaf.
     #[inline(never)]
-    fn trimmed(&self, mut runs: SmallVec<[FlatRange<H>; 2]>) -> Edit<H> {
+    fn trim(&self, edit: &mut Edit<H>) {
+        let runs = &mut edit.runs;
         let (mut start, mut last) = (self.range.start(), self.range.last());
         let mut was = &self.was[..];
         while let (Some((old, others)), Some(new)) = (was.split_last(), runs.last()) {
@@ -126,25 +128,28 @@ impl<'a, H> Stretch<'a, H> {
             was = others;
             runs.pop();
         }
-        let same = was.iter().zip(&runs).take_while(|(old, new)| **old == *new);
+        let same = was
+            .iter()
+            .zip(runs.iter())
+            .take_while(|(old, new)| **old == *new);
         let same = same.count();
         if let Some(new) = runs.drain(..same).next_back() {
             start = new.range().last().saturating_add(1);
         }
         // Something differs between the two.
-        let range = AddrRange::from_bounds(start, last).unwrap_or(self.range);
-        Edit { range, runs }
+        edit.range = AddrRange::from_bounds(start, last).unwrap_or(self.range);
     }
 
-    /// The stretch without anything of the old view.
-    fn whole(
+    /// The same, without anything of the old view.
+    #[cold]
+    fn render_whole(
         &self,
         tree: &Tree<H>,
         root: RegionId,
-    ) -> Result<SmallVec<[FlatRange<H>; 2]>, TooComplex> {
-        let mut runs = SmallVec::new();
-        render(tree, root, self.range, |run| push(&mut runs, run))?;
-        Ok(runs)
+        runs: &mut SmallVec<[FlatRange<H>; 2]>,
+    ) -> Result<(), TooComplex> {
+        runs.clear();
+        render(tree, root, self.range, |run| push(runs, run))
     }
 
     /// Takes over the old runs between two addresses, cut to that; nothing if

@@ -109,6 +109,10 @@ fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>)
         });
     }
 
+    if node.children.is_empty() {
+        fill(tree, taken, node, &seen);
+        return None;
+    }
     // Only those children are looked at that reach into what is asked for.
     let children = node.children.reaching_into(seen.offsets);
     let (first, others) = match children.split_first() {

@@ -210,6 +210,7 @@ impl<H> FlatView<H> {
         if let Some(new) = Arc::get_mut(&mut new) {
             new.runs.edit(edits, pool);
         }
+        pool.tidy_up();
         new
     }
 

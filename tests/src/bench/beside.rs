@@ -6,8 +6,9 @@
 //! which it got something done.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::lookups::{Fastest, SECTION, Section};
+use crate::lookups::{Fastest, SECTION, Section, TIMES};
 use crate::machine::{Bars, STRIDE};
 use crate::moves::move_one_bar;
 
@@ -18,6 +19,13 @@ const ENOUGH: usize = 100;
 /// How often the other thread has to have got something done for a section of
 /// lookups to count.
 const STEPS: u64 = 4;
+
+/// How often a second a thread commits that does not do so all the time: more
+/// often than a guest makes a VMM commit with its BARs.
+const RATE: u32 = 10_000;
+/// How often each address is looked up at a time beside such a thread, so that
+/// there are some commits each time.
+const PASSES: usize = 8;
 
 /// A counter that another thread increments, and a sign that it is to end.
 #[derive(Default)]
@@ -81,11 +89,58 @@ pub fn time(
     })
 }
 
+/// The time of a lookup beside a thread that does something now and then: of
+/// all addresses together, since it happens beside few of them.
+pub fn time_all(
+    addresses: &[u64],
+    work: impl FnOnce(&Work) + Send,
+    mut lookup: impl FnMut(u64) -> u64,
+) -> Beside {
+    let shared = Work::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| work(&shared));
+        let (mut fastest, mut seconds) = (f64::INFINITY, 0.0);
+        let before = shared.steps.load(Ordering::Relaxed);
+        for _ in 0..TIMES {
+            let passes = (0..PASSES).map(|_| Section::of(addresses, &mut lookup).seconds);
+            let took: f64 = passes.sum();
+            seconds += took;
+            fastest = fastest.min(took);
+        }
+        let steps = shared.steps.load(Ordering::Relaxed) - before;
+        shared.done.store(true, Ordering::Relaxed);
+        Beside {
+            ns: fastest * 1e9 / (addresses.len() * PASSES) as f64,
+            steps: steps as f64 / seconds,
+        }
+    })
+}
+
+/// Moves the first BAR [so often](RATE).
+pub fn commit_now_and_then(machine: &mut Bars, count: u64, work: &Work) {
+    let start = Instant::now();
+    let mut done = 0;
+    let due = |done| Duration::from_secs(1) / RATE * done;
+    commit_when(machine, count, work, || {
+        let now = start.elapsed() >= due(done);
+        done += u32::from(now);
+        now
+    });
+}
+
 /// Moves the first BAR all the time.
 pub fn commit(machine: &mut Bars, count: u64, work: &Work) {
+    commit_when(machine, count, work, || true);
+}
+
+fn commit_when(machine: &mut Bars, count: u64, work: &Work, mut is_due: impl FnMut() -> bool) {
     let bar = machine.bars[0];
     let mut there = true;
     while work.goes_on() {
+        if !is_due() {
+            std::hint::spin_loop();
+            continue;
+        }
         let to = if there { count * STRIDE } else { 0 };
         move_one_bar(&mut machine.model, bar, to);
         there = !there;

@@ -12,11 +12,11 @@ use serde_json::json;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::beside::{self, Beside, Work};
-use crate::machine::{Bars, STRIDE};
+use crate::machine::{Bars, Random, STRIDE};
 
 /// How many addresses are looked up, and how often.
 const LOOKUPS: usize = 1 << 16;
-const TIMES: usize = 25;
+pub const TIMES: usize = 25;
 /// How many are looked up at a time. Of each section the fastest time counts,
 /// since everything else on the machine can only make it slower.
 pub const SECTION: usize = 1 << 12;
@@ -88,6 +88,18 @@ fn beside(
     );
     let mut reader = machine.model.reader(machine.space).for_thread();
     let mut in_view = |a| reader.view().find(a).map_or(0, |run| run.range().start());
+    let work = |work: &Work| beside::commit_now_and_then(&mut other, count, work);
+    say_beside(
+        "memory-model, ThreadReader, while another thread commits to another model now and then",
+        count,
+        Some(beside::time_all(addresses, work, &mut in_view)),
+    );
+    let work = |work: &Work| beside::commit_now_and_then(&mut machine, count, work);
+    say_beside(
+        "memory-model, ThreadReader, while another thread commits to this model now and then",
+        count,
+        Some(beside::time_all(addresses, work, &mut in_view)),
+    );
     let work = |work: &Work| beside::commit(&mut other, count, work);
     say_beside(
         "memory-model, ThreadReader, while another thread commits to another model",
@@ -250,15 +262,9 @@ fn hundredths(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// Addresses inside the ranges, in no order (xorshift64*, always the same).
+/// Addresses inside the ranges, in no order.
 fn addresses(count: u64) -> Vec<u64> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let random = state.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        random % count * STRIDE + (random >> 40) % 0x1000
-    };
+    let mut random = Random::default();
+    let next = || random.below(count) * STRIDE + random.below(0x1000);
     std::iter::repeat_with(next).take(LOOKUPS).collect()
 }

@@ -2,9 +2,9 @@
 //! What things cost. `cargo xtask bench` runs this and makes tables of it.
 //!
 //! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
-//! among N, for somebody who counts instructions to watch; `bench slots N
-//! TIMES` moves one that is memory, with memslots that follow.
-//! `bench conversions`
+//! among N, for somebody who counts instructions to watch; `bench scattered N
+//! TIMES` moves any of them to any place; `bench slots N TIMES` moves one that
+//! is memory, with memslots that follow. `bench conversions`
 //! and `bench conversion alone|model KIND TIMES` are the same for pages that a guest makes
 //! private or shared.
 
@@ -33,6 +33,10 @@ fn main() -> ExitCode {
             (Ok(bars), Ok(times)) => moves::run(bars, times),
             _ => return usage(),
         },
+        ["scattered", bars, times] => match (bars.parse(), times.parse()) {
+            (Ok(bars), Ok(times)) => moves::scattered(bars, times),
+            _ => return usage(),
+        },
         ["slots", bars, times] => match (bars.parse(), times.parse()) {
             (Ok(bars), Ok(times)) => slots::run(bars, times),
             _ => return usage(),
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: bench lookups | bench moves BARS TIMES | bench slots BARS TIMES \
+        "usage: bench lookups | bench moves|scattered|slots BARS TIMES \
          | bench conversions | bench conversion alone|model KIND TIMES"
     );
     ExitCode::from(2)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use memory_model::{Listener, ListenerError, MemoryModel, RegionId, Update};
 
-use crate::machine::{Bars, STRIDE};
+use crate::machine::{Bars, Random, STRIDE};
 
 /// Looks at what differs, as a listener would that has nothing to do.
 struct Idle;
@@ -24,11 +24,36 @@ impl Listener<()> for Idle {
 
 /// Moves the BAR in the middle to and fro, `times` times.
 pub fn run(bars: u64, times: u64) {
+    to_and_fro(&mut machine(bars), bars, times);
+}
+
+/// Moves any BAR to any free place, `times` times: after as many moves that
+/// nobody counts, and at least as many as there are BARs.
+pub fn scattered(bars: u64, times: u64) {
+    let mut machine = machine(bars);
+    // Every second place is free.
+    let mut free: Vec<u64> = (bars..2 * bars).map(|n| n * STRIDE).collect();
+    let mut at: Vec<u64> = (0..bars).map(|n| n * STRIDE).collect();
+    let mut random = Random::default();
+    let mut any = || usize::try_from(random.below(bars)).unwrap_or(0);
+    for time in 0..bars.max(times) + times {
+        let (bar, place) = (any(), any());
+        let (from, to) = (at[bar], free[place]);
+        match time < bars.max(times) {
+            true => move_one(&mut machine.model, machine.bars[bar], to),
+            false => move_one_bar(&mut machine.model, machine.bars[bar], to),
+        }
+        (at[bar], free[place]) = (to, from);
+    }
+}
+
+/// BARs that a listener follows.
+fn machine(bars: u64) -> Bars {
     let mut machine = Bars::new(bars);
     let idle = Arc::new(Idle);
     let following = machine.model.add_listener(machine.space, 0, idle);
     following.expect("an idle listener refuses nothing");
-    to_and_fro(&mut machine, bars, times);
+    machine
 }
 
 /// Moves the BAR in the middle behind all others, and back.
@@ -45,6 +70,11 @@ pub fn to_and_fro(machine: &mut Bars, bars: u64, times: u64) {
 /// The whole of what is counted.
 #[inline(never)]
 pub fn move_one_bar(model: &mut MemoryModel, bar: RegionId, to: u64) {
+    move_one(model, bar, to);
+}
+
+#[inline(always)]
+fn move_one(model: &mut MemoryModel, bar: RegionId, to: u64) {
     let mut transaction = model.transaction();
     transaction.move_to(bar, to).expect("it is placed");
     transaction.commit().expect("nobody refuses");

@@ -230,6 +230,25 @@ impl<E: Entry> Row<E> {
         at < self.len && self.start_of(at) <= address
     }
 
+    /// Takes all out.
+    #[inline]
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = E> {
+        self.len = 0;
+        self.entries.iter_mut().map_while(Option::take)
+    }
+
+    /// Fills a row that has nothing in it with what another has.
+    #[inline]
+    pub(super) fn fill(&mut self, other: &Self) {
+        debug_assert!(self.len == 0 && self.entries.iter().all(Option::is_none));
+        self.others = other.others;
+        for (entry, other) in self.entries.iter_mut().zip(&other.entries) {
+            // There is nothing that would have to be dropped.
+            mem::forget(mem::replace(entry, other.clone()));
+        }
+        self.len = other.len;
+    }
+
     /// Whether it seems to have much in common with another.
     #[inline]
     pub(super) fn resembles(&self, other: &Self) -> bool {
@@ -340,17 +359,25 @@ impl<N> Nodes<N> {
         self.len = other.len;
         for (own, other) in self.entries.iter_mut().zip(&other.entries) {
             let same = match (&*own, other) {
-                // Behind the last of both.
-                (None, None) => break,
                 (Some(own), Some(other)) => own.is_same(other),
-                _ => false,
+                (own, other) => own.is_none() && other.is_none(),
             };
             if !same {
-                let before = mem::replace(own, other.clone());
-                before.into_iter().for_each(&mut leave);
+                exchange(own, other, &mut leave);
             }
         }
     }
+}
+
+/// Out of line, since of a whole row it is usually one.
+#[inline(never)]
+fn exchange<N>(
+    own: &mut Option<Shared<N>>,
+    other: &Option<Shared<N>>,
+    leave: &mut impl FnMut(Shared<N>),
+) {
+    let before = mem::replace(own, other.clone());
+    before.into_iter().for_each(leave);
 }
 
 impl<H> Leaf<H> {

@@ -2,8 +2,10 @@
 //! Views that nobody looks at any more, and their nodes, to make the next view
 //! of.
 //!
-//! They keep what is in them: what changes once changes again, so that most of
-//! it is in the next view, too, and need not be counted anew.
+//! What changes once changes again. So a view keeps what is in it until the
+//! next is made of it, and each node becomes the one that takes its place: most
+//! entries are in both, and need not be counted anew. Nodes for which that does
+//! not come about are emptied, and filled with what comes.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,12 +16,9 @@ use super::node::{Inner, Leaf, Root, Row};
 use super::shared::Shared;
 use crate::FlatView;
 
-/// How many nodes are kept of a kind: a few changes in large views need no
-/// more.
+/// How many empty nodes are kept of a kind: a few changes in large views need
+/// no more.
 const KEPT: usize = 32;
-
-/// How many of them are looked at for one that is like the next.
-const LOOKED_AT: usize = 4;
 
 /// How many views are kept, and how many more wait for their readers to go on
 /// to newer ones.
@@ -33,8 +32,25 @@ pub(crate) struct Pool<H> {
     retired: Vec<Arc<FlatView<H>>>,
     /// Those whose readers have gone on, the oldest first.
     views: Vec<Arc<FlatView<H>>>,
-    leaves: Vec<Shared<Leaf<H>>>,
-    inners: Vec<Shared<Inner<H>>>,
+    leaves: Spare<Leaf<H>>,
+    inners: Spare<Inner<H>>,
+}
+
+/// Nodes of one kind.
+pub(super) struct Spare<N> {
+    /// Of a view that is becoming another.
+    left: Vec<Shared<N>>,
+    /// With nothing in them.
+    empty: Vec<Shared<N>>,
+}
+
+impl<N> Default for Spare<N> {
+    fn default() -> Self {
+        Self {
+            left: Vec::new(),
+            empty: Vec::new(),
+        }
+    }
 }
 
 impl<H> Default for Pool<H> {
@@ -42,15 +58,16 @@ impl<H> Default for Pool<H> {
         Self {
             retired: Vec::new(),
             views: Vec::new(),
-            leaves: Vec::new(),
-            inners: Vec::new(),
+            leaves: Spare::default(),
+            inners: Spare::default(),
         }
     }
 }
 
 impl<H> fmt::Debug for Pool<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pool({} + {})", self.leaves.len(), self.inners.len())
+        let empty = (self.leaves.empty.len(), self.inners.empty.len());
+        write!(f, "Pool({} views, {empty:?} nodes)", self.views.len())
     }
 }
 
@@ -83,13 +100,19 @@ impl<H> Pool<H> {
 
     /// Takes a view in that nobody else has.
     pub(super) fn take_in(&mut self, view: Arc<FlatView<H>>) {
-        self.views.push(view);
-        if self.views.len() > VIEWS {
-            self.views.remove(0);
+        if self.views.len() == VIEWS {
+            let mut oldest = self.views.remove(0);
+            let root = Arc::get_mut(&mut oldest).map(|view| &mut view.runs_mut().root);
+            match root {
+                Some(Root::Inner(inner)) => inner.empty_into(self),
+                Some(Root::Leaf(_)) | None => {}
+            }
         }
+        self.views.push(view);
     }
 
-    /// A view with the same runs as another.
+    /// A view with the same runs as another, for somebody who makes changes to
+    /// it and then [tidies up](Self::tidy_up).
     pub(crate) fn copy(&mut self, view: &FlatView<H>) -> Arc<FlatView<H>> {
         // If several spaces change at once, they do so in the same order again.
         let mut spare = (!self.views.is_empty()).then(|| self.views.remove(0));
@@ -108,28 +131,62 @@ impl<H> Pool<H> {
         }
     }
 
-    /// Keeps a node that was replaced, if nobody else has it.
-    #[inline]
-    fn keep<P: Part<H>>(&mut self, node: Shared<P>) {
-        let kept = P::kept(self);
-        if node.is_own() && kept.len() < KEPT {
-            kept.push(node);
+    /// Empties the nodes that no part of the next view was made of.
+    pub(crate) fn tidy_up(&mut self) {
+        while let Some(node) = self.inners.left.pop() {
+            self.empty(node);
+        }
+        while let Some(node) = self.leaves.left.pop() {
+            self.empty(node);
         }
     }
 
-    /// A node to make a copy of another of: one that is like it, if one of the
-    /// latest is.
+    /// Keeps a node for one that is like it, if nobody else has it.
     #[inline]
-    fn pick<P: Part<H>>(&mut self, other: &P) -> Option<Shared<P>> {
-        let kept = P::kept(self);
-        if !kept.last()?.resembles(other) {
-            let earlier = kept.len().saturating_sub(LOOKED_AT);
-            let like = kept[earlier..].iter().position(|k| k.resembles(other));
-            let last = kept.len() - 1;
-            like.into_iter()
-                .for_each(|at| kept.swap(earlier + at, last));
+    fn leave<P: Part<H>>(&mut self, node: Shared<P>) {
+        if node.is_own() {
+            P::spare(self).left.push(node);
         }
-        kept.pop()
+    }
+
+    /// Keeps nodes, and those below them, with nothing in them, if nobody else
+    /// has them.
+    #[inline]
+    fn empty_all<P: Part<H>>(&mut self, nodes: impl Iterator<Item = Shared<P>>) {
+        for node in nodes {
+            // Most are shared, which is seen at less cost than that none is.
+            if node.is_own() {
+                self.empty(node);
+            }
+        }
+    }
+
+    /// Keeps a node, and those below it that nobody else has.
+    fn empty<P: Part<H>>(&mut self, mut node: Shared<P>) {
+        if let Some(own) = node.get_mut() {
+            own.empty_into(self);
+            let empty = &mut P::spare(self).empty;
+            if empty.len() < KEPT {
+                empty.push(node);
+            }
+        }
+    }
+
+    /// A copy of a node, made of one that is like it or that is empty.
+    fn copy_node<P: Part<H>>(&mut self, node: &P) -> Shared<P> {
+        let Spare { left, empty } = P::spare(self);
+        let like = left.iter().rposition(|left| left.resembles(node));
+        let mut copy = match like {
+            Some(at) => Some(left.swap_remove(at)),
+            None => empty.pop(),
+        };
+        if let Some(copy) = copy.as_mut().and_then(Shared::get_mut) {
+            match like {
+                Some(_) => copy.become_like(node, self),
+                None => copy.fill(node),
+            }
+        }
+        copy.unwrap_or_else(|| Shared::new(node.clone()))
     }
 }
 
@@ -140,28 +197,30 @@ pub(super) fn own<'a, H, P: Part<H>>(
     pool: &mut Pool<H>,
 ) -> Option<&'a mut P> {
     if !node.is_own() {
-        let mut copy = pool.pick::<P>(node);
-        if let Some(copy) = copy.as_mut().and_then(Shared::get_mut) {
-            copy.become_like(node, pool);
-        }
-        *node = copy.unwrap_or_else(|| Shared::new(P::clone(node)));
+        *node = pool.copy_node::<P>(node);
     }
     node.get_mut()
 }
 
 /// A node that can be kept for another use.
 pub(super) trait Kept<H>: Sized {
-    fn kept(pool: &mut Pool<H>) -> &mut Vec<Shared<Self>>;
+    fn spare(pool: &mut Pool<H>) -> &mut Spare<Self>;
 
     /// Whether it seems to have much in common with another.
     fn resembles(&self, other: &Self) -> bool;
 
-    /// Takes over all that another has, and leaves what it had itself.
+    /// Takes over all that another has, and leaves what only it had.
     fn become_like(&mut self, other: &Self, pool: &mut Pool<H>);
+
+    /// Takes all out that is in it.
+    fn empty_into(&mut self, pool: &mut Pool<H>);
+
+    /// Fills a node that has nothing in it with what another has.
+    fn fill(&mut self, other: &Self);
 }
 
 impl<H> Kept<H> for Leaf<H> {
-    fn kept(pool: &mut Pool<H>) -> &mut Vec<Shared<Self>> {
+    fn spare(pool: &mut Pool<H>) -> &mut Spare<Self> {
         &mut pool.leaves
     }
 
@@ -174,10 +233,19 @@ impl<H> Kept<H> for Leaf<H> {
     fn become_like(&mut self, other: &Self, _: &mut Pool<H>) {
         self.take_over(other);
     }
+
+    fn empty_into(&mut self, _: &mut Pool<H>) {
+        self.drain().for_each(drop);
+    }
+
+    #[inline]
+    fn fill(&mut self, other: &Self) {
+        Row::fill(self, other);
+    }
 }
 
 impl<H> Kept<H> for Inner<H> {
-    fn kept(pool: &mut Pool<H>) -> &mut Vec<Shared<Self>> {
+    fn spare(pool: &mut Pool<H>) -> &mut Spare<Self> {
         &mut pool.inners
     }
 
@@ -193,8 +261,24 @@ impl<H> Kept<H> for Inner<H> {
     #[inline]
     fn become_like(&mut self, other: &Self, pool: &mut Pool<H>) {
         match (&mut *self, other) {
-            (Self::Leaves(row), Self::Leaves(other)) => row.take_over(other, |n| pool.keep(n)),
-            (Self::Inners(row), Self::Inners(other)) => row.take_over(other, |n| pool.keep(n)),
+            (Self::Leaves(row), Self::Leaves(other)) => row.take_over(other, |n| pool.leave(n)),
+            (Self::Inners(row), Self::Inners(other)) => row.take_over(other, |n| pool.leave(n)),
+            _ => *self = other.clone(),
+        }
+    }
+
+    fn empty_into(&mut self, pool: &mut Pool<H>) {
+        match self {
+            Self::Leaves(row) => pool.empty_all(row.drain()),
+            Self::Inners(row) => pool.empty_all(row.drain()),
+        }
+    }
+
+    #[inline]
+    fn fill(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (Self::Leaves(row), Self::Leaves(other)) => row.fill(other),
+            (Self::Inners(row), Self::Inners(other)) => row.fill(other),
             _ => *self = other.clone(),
         }
     }

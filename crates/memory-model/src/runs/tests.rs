@@ -92,6 +92,7 @@ proptest! {
             runs.edit(&[Edit { range, runs: new.into() }], &mut pool);
             prop_assert!(before.ranges().eq(listed.iter()), "the old tree changed");
             runs = pool.copy(&FlatView::of(runs)).runs().clone();
+            pool.tidy_up();
             pool.take_in(before);
             check(&runs.root);
             prop_assert_eq!(runs.len(), map.len());
