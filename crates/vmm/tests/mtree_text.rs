@@ -57,6 +57,14 @@ fn each_error_names_its_line_and_what_was_expected() {
         ),
         ("  {ALL}a\n", "1: expected 'address-space: NAME' or"),
         (
+            "address-space: a\n  {ALL}a\n\nmemory-region: b\n  {ALL}b\n\naddress-space: a\n",
+            "7: address-space after a memory-region; expected one dump only",
+        ),
+        (
+            "address-space: a\n(qemu) quit\n",
+            "2: prompt; expected the region",
+        ),
+        (
             "address-space: a\n  {ALL}a\n  {ALL}b\n",
             "3: expected 'address-space: NAME' or",
         ),
@@ -136,6 +144,17 @@ fn what_a_terminal_would_act_upon_is_not_quoted() {
     let clears = "address-space: a\n  0000000000000000-0000000000000001 (prio \u{1b}[2J, ram): a\n";
     let said = wrong(clears);
     assert!(said.starts_with("2: priority '\u{fffd}[2J'"), "{said}");
+}
+
+#[test]
+fn what_the_monitor_prints_around_a_dump_is_passed_over() {
+    let lines = ["0000000000000000-0000000000000fff (prio 0, ram): low"];
+    let dump = system(&lines);
+    let session = format!(
+        "QEMU 11.1.3 monitor - type 'help' for more information\r\n\
+         (qemu) i\u{1b}[K\u{1b}[Dinfo mtree -D\r\n{dump}(qemu) quit\r\n"
+    );
+    assert_eq!(ranges(&session), ranges(&dump));
 }
 
 #[test]
@@ -291,4 +310,74 @@ fn regions_of_one_name_are_told_apart_by_the_order_of_their_aliases() {
             "0000000000001000-000000000000100f (prio 0, i/o): second"
         ]
     );
+}
+
+/// A window of a bus, and the block of a bus with a device.
+fn window(name: &str, start: u64, last: u64) -> String {
+    format!("{start:016x}-{last:016x} (prio 1, i/o): alias {name} @bus {start:016x}-{last:016x}")
+}
+
+fn bus(lines: &[&str]) -> String {
+    let mut all = vec!["0000000000000000-000000000000ffff (prio 0, i/o): bus".to_string()];
+    all.extend(lines.iter().map(|line| format!("  {line}")));
+    target("bus", &all.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_window_shows_the_bus_whose_devices_lie_in_it() {
+    let first = "0000000000006000-000000000000600f (prio 1, i/o): first";
+    let second = "0000000000002000-000000000000200f (prio 1, i/o): second";
+    // The first alias shows the first block, whatever is there. By order alone,
+    // the first alias called `memory` would show that one, too.
+    let text = system(&[
+        &window("ports", 0x1000, 0x1fff),
+        &window("memory", 0x2000, 0x2fff),
+        &window("memory", 0x6000, 0x6fff),
+        &window("ports", 0x9000, 0x9fff),
+    ]);
+    let text = text + &bus(&[first]) + &bus(&[second]);
+    assert_eq!(ranges(&text), [second, first]);
+}
+
+#[test]
+fn one_bridge_shows_one_bus() {
+    let text = system(&[
+        &window("ports", 0x1000, 0x1fff),
+        &window("memory", 0x2000, 0x2fff),
+    ]);
+    // The second bus fills the window, but the first one is behind that bridge.
+    let device = "0000000000002000-0000000000002fff (prio 1, i/o): device";
+    let text = text + &bus(&[&window("memory", 0x2000, 0x20ff)]) + &bus(&[device]);
+    let seen = "0000000000002000-00000000000020ff (prio 1, i/o): device";
+    assert_eq!(ranges(&text), [seen]);
+}
+
+#[test]
+fn no_bus_is_behind_itself() {
+    // Three buses, each behind the one before, all through the same window.
+    let device = "0000000000002000-000000000000200f (prio 1, i/o): device";
+    let open = window("memory", 0x2000, 0x2fff);
+    let text = system(&[&open]) + &bus(&[&open]) + &bus(&[&open]) + &bus(&[device]);
+    assert_eq!(ranges(&text), [device]);
+    // The innermost bus may be drawn first, as an address space's own.
+    let inner = bus(&[&open]).replace("memory-region: bus", "address-space: inner");
+    let text = inner + &system(&[&open]) + &bus(&[&open]) + &bus(&[device]) + &bus(&[&open]);
+    let machine = mtree::read("a.tree", &text).unwrap_or_else(|error| panic!("{error}"));
+    // In both views, that of `inner` and that of `memory`.
+    assert_eq!(mtree::flat(&machine).matches(device).count(), 2);
+}
+
+#[test]
+fn bridges_one_behind_the_other_are_no_multitude() {
+    // Each bus shows the next through three aliases, of which one window only
+    // is where the device is.
+    let device = "0000000000002000-000000000000200f (prio 1, i/o): device";
+    let windows = [
+        window("memory", 0x2000, 0x2fff),
+        window("prefetched", 0x4000, 0x4fff),
+        window("vga", 0x6000, 0x6fff),
+    ];
+    let windows: Vec<&str> = windows.iter().map(String::as_str).collect();
+    let text = system(&windows) + &bus(&windows).repeat(30) + &bus(&[device]);
+    assert_eq!(ranges(&text), [device]);
 }

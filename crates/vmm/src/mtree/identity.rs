@@ -53,6 +53,7 @@ impl Identity {
         let mut roots: Vec<(usize, bool)> = spaces.chain(targets).collect();
         roots.sort_by_key(|&(root, _)| std::cmp::Reverse(sizes[root]));
 
+        let first_shown_by = first_shown_by(dump);
         // Address spaces are roots of their own, and so are blocks: each takes
         // the next that nobody of its sort took.
         let mut taken: [HashSet<usize>; 2] = [HashSet::new(), HashSet::new()];
@@ -75,7 +76,10 @@ impl Identity {
                 Some(first)
             });
             let found = match (found, is_target) {
-                (None, true) => free_spaces.get_mut(&look).and_then(VecDeque::pop_front),
+                (None, true) => free_spaces.get_mut(&look).and_then(|free| {
+                    let other = |&space: &usize| first_shown_by.get(&root) != Some(&space);
+                    free.remove(free.iter().position(other)?)
+                }),
                 (None, false) => {
                     free_spaces.entry(look).or_default().push_back(root);
                     None
@@ -100,6 +104,29 @@ impl Identity {
     pub(super) fn stands(&self, index: usize) -> bool {
         self.same[index] == index
     }
+}
+
+/// For the first block of each name and type, the root of the tree with the
+/// first alias that shows it: that is some other region.
+fn first_shown_by(dump: &Dump) -> HashMap<usize, usize> {
+    let mut roots = HashMap::new();
+    let mut root = 0;
+    for (index, region) in dump.regions.iter().enumerate() {
+        if region.parent.is_none() {
+            root = index;
+        }
+        if let Some(alias) = &region.alias {
+            roots.entry((&*alias.target, region.kind)).or_insert(root);
+        }
+    }
+    let mut first = HashMap::new();
+    for &block in &dump.targets {
+        let region = &dump.regions[block];
+        if let Some(root) = roots.remove(&(&*region.name, region.kind)) {
+            first.insert(block, root);
+        }
+    }
+    first
 }
 
 /// A number for each region; equal numbers are equal drawings.

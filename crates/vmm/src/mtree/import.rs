@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! From what was drawn to a [`MemoryModel`], and the views to be printed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use memory_model::{
@@ -86,7 +87,11 @@ const NOWHERE: u64 = 0x1000;
 pub(super) fn import(dump: &Dump) -> Result<Imported, Fault> {
     let identity = Identity::of(dump);
     let targets = resolve::targets(dump, &identity)?;
-    let answers = dump.regions.iter().map(|region| answers(dump, region));
+    let regions = dump.regions.iter();
+    let parents = regions.filter(|r| r.parent.is_some() && !r.children.is_empty());
+    let parents: HashSet<String> = parents.map(|region| rules::kind(&region.name)).collect();
+    let regions = dump.regions.iter();
+    let answers = regions.map(|region| answers(dump, &parents, region));
     let facts = Facts {
         answers: answers.collect(),
         dump,
@@ -108,7 +113,7 @@ pub(super) fn import(dump: &Dump) -> Result<Imported, Fault> {
             None => groups.push((view, shown_by.collect())),
         }
     }
-    if let Some(root) = too_much(&parts, groups.iter().filter_map(|(view, _)| *view)) {
+    if let Some(root) = too_much(&facts, &parts, groups.iter().filter_map(|(view, _)| *view)) {
         let what = format!("through aliases, more than {MAX_SEEN} regions are seen");
         return Err(Fault::new(dump.regions[root].line, what));
     }
@@ -154,7 +159,7 @@ fn refused(region: &Drawn, error: &dyn std::error::Error) -> Fault {
 }
 
 /// Whether a region answers accesses itself.
-fn answers(dump: &Dump, region: &Drawn) -> bool {
+fn answers(dump: &Dump, parents: &HashSet<String>, region: &Drawn) -> bool {
     let children = || region.children.iter().map(|&child| &dump.regions[child]);
     let shape = Shape {
         name: &region.name,
@@ -163,6 +168,7 @@ fn answers(dump: &Dump, region: &Drawn) -> bool {
         placed: region.parent.is_some(),
         first_child: children().map(|child| child.address).min(),
         namesake: children().any(|child| child.name == region.name),
+        like_a_parent: parents.contains(&rules::kind(&region.name)),
     };
     region.alias.is_none() && (region.kind.is_memory() || rules::answers(shape))
 }

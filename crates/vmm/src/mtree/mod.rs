@@ -6,10 +6,10 @@
 //! So QEMU's own listings of a machine, taken at one moment, check the model's
 //! rendering against QEMU's. The steps, each in a file of its own: `line` and
 //! `parse` (text to trees), `identity` (which drawings are one region),
-//! `resolve` (which region an alias shows), `rules` (what the text does not
-//! say), `plan` and `cycles` (which regions the model gets), `import` (trees to
-//! the model), `roots` (which address spaces share a view), `work` (a bound on
-//! rendering), `flat` (views to text).
+//! `resolve` and `windows` (which region an alias shows), `rules` (what the text
+//! does not say), `plan` and `cycles` (which regions the model gets), `import`
+//! (trees to the model), `roots` (which address spaces share a view), `work` (a
+//! bound on rendering), `flat` (views to text).
 //!
 //! Nothing is mapped: the memory's host addresses are made up.
 
@@ -24,6 +24,7 @@ mod plan;
 mod resolve;
 mod roots;
 mod rules;
+mod windows;
 mod work;
 
 use std::fs::File;

@@ -74,6 +74,12 @@ struct Parser<'a> {
     unsplit: Vec<(usize, &'a str)>,
 }
 
+/// Whether a line is none of a dump but the monitor's: what it greets with, or
+/// its prompt with an echo of the command.
+fn is_monitor(line: &str) -> bool {
+    line.starts_with("(qemu)") || (line.starts_with("QEMU ") && line.contains(" monitor"))
+}
+
 /// Reads a dump.
 pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
     let mut parser = Parser {
@@ -98,16 +104,29 @@ pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
 
 impl<'a> Parser<'a> {
     fn line(&mut self, number: usize, line: &'a str) -> Result<(), String> {
-        if line.is_empty() {
+        if line.is_empty() || is_monitor(line) {
             self.path.clear();
             return match self.heading {
-                Some(_) => Err("empty line; expected the region that the heading is of".into()),
+                Some(_) => {
+                    let what = if line.is_empty() {
+                        "empty line"
+                    } else {
+                        "prompt"
+                    };
+                    Err(format!(
+                        "{what}; expected the region that the heading is of"
+                    ))
+                }
                 None => Ok(()),
             };
         }
         if let Some(name) = line.strip_prefix("address-space: ") {
             self.path.clear();
             return match &mut self.heading {
+                // QEMU prints all address spaces first.
+                None if !self.dump.targets.is_empty() => {
+                    Err("address-space after a memory-region; expected one dump only".into())
+                }
                 None => {
                     self.heading = Some((number, Heading::Spaces(vec![name.to_string()])));
                     Ok(())

@@ -23,6 +23,8 @@ pub(super) struct Shape<'a> {
     pub(super) first_child: Option<u64>,
     /// Whether a child has the region's own name.
     pub(super) namesake: bool,
+    /// Whether other regions lie in one whose name differs in its digits only.
+    pub(super) like_a_parent: bool,
 }
 
 /// Answers accesses, though other regions lie in it at its very start.
@@ -44,6 +46,9 @@ const ANSWERS: &[&str] = &[
     "cfam",
     "aspeed.smc.flash",
     "xlnx.versal-canfd",
+    // Windows of a host bridge to several PCI buses.
+    "LMMIO",
+    "GMMIO",
     "ram",
 ];
 
@@ -62,9 +67,17 @@ const HOLDS: &[&str] = &[
     "cxl_host_reg",
     "e1000e-flash",
     "igb-flash",
+    "virtio-mem",
     "xive-vc-ipi",
     "xive-vc-end",
 ];
+
+/// The same, where a PCI device has it as a BAR; other devices have registers
+/// of such names.
+const BARS_HOLD: &[&str] = &["pci-testdev-membar", "mailbox"];
+
+/// The priority that PCI devices give to their BARs.
+const BAR: i32 = 1;
 
 /// Only holds others, though it looks like a block of registers.
 const WRAPS: &[&str] = &["virtio-pci"];
@@ -86,19 +99,38 @@ pub(super) fn answers(shape: Shape<'_>) -> bool {
     let Some(first_child) = shape.first_child else {
         // 2. What nothing lies in is a device's registers, unless its name
         //    says that it is a place for others.
-        return !(HOLDS.contains(&name) || says_container(name) || is_bus_space(name));
+        //    Nor is it if it is as large as a bus and others of its kind are
+        //    places for others.
+        let wraps = !shape.placed && WRAPS.contains(&name);
+        let bus = shape.like_a_parent && shape.size > REGISTERS;
+        let bar = shape.priority == BAR && BARS_HOLD.contains(&name);
+        return !(wraps
+            || bus
+            || bar
+            || HOLDS.contains(&name)
+            || says_container(name)
+            || is_bus_space(name));
     };
-    // 3. By name: the few that no other rule tells apart.
+    // 3. An IOMMU translates whatever is not in the regions that lie in it.
+    if name.ends_with("iommu") {
+        return true;
+    }
+    // 4. By name: the few that no other rule tells apart.
     if ANSWERS.contains(&name) || ANSWERS_SUFFIX.iter().any(|end| name.ends_with(end)) {
         return true;
     }
-    // 4. A block of registers with others in it, but not at its start, has
+    // 5. A block of registers with others in it, but not at its start, has
     //    registers of its own there. A bus lies in no other region, or is
     //    large; and whoever wraps a region calls it what the region is called.
     //    Everything else that others lie in only holds them.
     let wraps = shape.namesake || WRAPS.contains(&name);
     let bus = says_container(name) || is_bus_space(name);
     shape.placed && !wraps && !bus && first_child > 0 && shape.size <= REGISTERS
+}
+
+/// What regions of one kind share: the name without digits.
+pub(super) fn kind(name: &str) -> String {
+    name.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// Whether the last word of a name, without its number, is a container's.

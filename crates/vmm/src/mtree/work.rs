@@ -1,48 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A bound on the work of rendering: aliases of aliases multiply.
 
+use super::import::Facts;
 use super::plan::{Part, What};
 
-/// How many regions may be seen through all aliases, over all views; real
-/// machines have some thousands.
-pub(super) const MAX_SEEN: u64 = 1 << 21;
+/// How many regions may be looked at through all aliases, over all views; real
+/// machines have some thousands, and ten PCI bridges one behind the other some
+/// hundred thousands.
+pub(super) const MAX_SEEN: u64 = 1 << 22;
 
 /// The first of `roots` with which too many regions are seen.
-pub(super) fn too_much(parts: &[Part], roots: impl Iterator<Item = usize>) -> Option<usize> {
-    let mut counts = vec![None; parts.len()];
-    let mut total = 0_u64;
-    for root in roots {
-        total = total.saturating_add(seen_from(parts, &mut counts, root));
-        if total > MAX_SEEN {
-            return Some(root);
-        }
-    }
-    None
+pub(super) fn too_much(
+    facts: &Facts<'_>,
+    parts: &[Part],
+    mut roots: impl Iterator<Item = usize>,
+) -> Option<usize> {
+    let mut left = MAX_SEEN;
+    roots.find(|&root| !look(facts, parts, root, &mut left))
 }
 
-/// How many parts are seen from `root`, each as often as it is. No part
-/// contains itself: the plan saw to that.
-fn seen_from(parts: &[Part], counts: &mut [Option<u64>], root: usize) -> u64 {
-    let next = |part: usize| {
-        let target = match parts[part].what {
-            What::Window { target, .. } | What::Whole { target } => Some(target),
-            What::Plain | What::Nothing => None,
-        };
-        let children = parts[part].children.iter().map(|&(child, _)| child);
-        children.chain(target)
-    };
-    let mut stack = vec![(root, false)];
-    while let Some((part, below_done)) = stack.pop() {
-        if counts[part].is_some() {
+/// Looks at all that is seen from `root`, each as often as it is; `false` if
+/// nothing is left for the rest. No part contains itself: the plan saw to that.
+fn look(facts: &Facts<'_>, parts: &[Part], root: usize, left: &mut u64) -> bool {
+    // Each with what is seen of it: from here, and up to but not with there.
+    let mut todo = vec![(root, 0, u128::MAX)];
+    while let Some((part, first, end)) = todo.pop() {
+        let drawn = parts[part].drawn;
+        let end = end.min(facts.size(drawn));
+        let looks = 1 + parts[part].children.len() as u64;
+        *left = left.saturating_sub(looks);
+        if *left == 0 {
+            return false;
+        }
+        if facts.dump.regions[drawn].disabled || first >= end {
             continue;
         }
-        if below_done {
-            let below = next(part).filter_map(|below| counts[below]);
-            counts[part] = Some(below.fold(1, u64::saturating_add));
-        } else {
-            stack.push((part, true));
-            stack.extend(next(part).map(|below| (below, false)));
+        match parts[part].what {
+            What::Window { target, offset } => {
+                let offset = u128::from(offset);
+                todo.push((target, first + offset, end + offset));
+            }
+            What::Whole { target } => todo.push((target, first, end)),
+            What::Plain | What::Nothing => {}
+        }
+        for &(child, address) in &parts[part].children {
+            let address = u128::from(address);
+            if end > address {
+                todo.push((child, first.saturating_sub(address), end - address));
+            }
         }
     }
-    counts[root].unwrap_or(u64::MAX)
+    true
 }
