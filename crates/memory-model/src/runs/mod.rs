@@ -67,7 +67,7 @@ impl<H> Runs<H> {
         let mut inner = match &self.root {
             Root::Leaf(leaf) => return leaf.find(address),
             // A tree that has just outgrown its height.
-            Root::Inner(Inner::Inners(row)) if row.len() == 2 => row.find_of_two(address)?,
+            Root::Inner(Inner::Inners(row)) if row.is_two_below() => row.find_of_two(address)?,
             Root::Inner(inner) => inner,
         };
         loop {

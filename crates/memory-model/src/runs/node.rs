@@ -44,7 +44,7 @@ pub(super) enum Inner<H> {
 // It is part of a view, of which there are few.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(u64, align(64))]
 pub(super) enum Root<H> {
     Leaf(Leaf<H>),
     Inner(Inner<H>),
@@ -149,7 +149,14 @@ impl<E> Row<E> {
         }
     }
 
-    /// The same, if there are two.
+    /// Whether two entries at the most start below the highest address. That is
+    /// seen where a lookup looks anyway.
+    #[inline(always)]
+    pub(super) fn is_two_below(&self) -> bool {
+        self.others[1] == u64::MAX
+    }
+
+    /// As [`find`](Self::find), if there are [two](Self::is_two_below).
     #[inline(always)]
     pub(super) fn find_of_two(&self, address: u64) -> Option<&E> {
         self.entries[usize::from(self.others[0] <= address)].as_ref()
