@@ -11,7 +11,7 @@ use crate::listener::tell_each;
 use crate::undo::Undo;
 use crate::windows::Ranges;
 use crate::{
-    AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, Listener, MemoryModel, NotUndone,
+    AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, MemoryModel, NotUndone,
     Transaction, Update,
 };
 
@@ -45,14 +45,18 @@ impl<H> Transaction<'_, H> {
                 self.model.spaces[change.at].publish(&change.new);
             }
         }
-        // From here on, there is no way back.
-        let steps = core::mem::take(&mut self.model.undo);
-        let mut made = Made {
+        let removed = |step: &Undo<H>| matches!(step, Undo::Remove(..));
+        let removes = self.model.undo.iter().any(removed);
+        // From here on, there is no way back. Nor is there for steps that are
+        // left if what one of them owns panics as it is dropped.
+        drop(self.model.undo.drain(..));
+        Made {
             model: self.model,
             changes,
-            removes: steps.iter().any(|step| matches!(step, Undo::Remove(..))),
-        };
-        made.tell();
+            told: (0, 0),
+            removes,
+        }
+        .tell();
         Ok(())
     }
 
@@ -121,35 +125,27 @@ impl<H> Transaction<'_, H> {
 }
 
 /// Has every listener prepare; if one refuses, those before it go back.
+#[inline]
 fn prepare<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitError> {
     let mut prepared = Prepared {
         model,
         changes,
         count: 0,
     };
-    for (change, listener) in listeners(model, changes) {
-        if let Err(source) = listener.prepare(&change.update(model)) {
-            return Err(CommitError::Refused {
-                listener: listener.name().to_string(),
-                source,
-                not_undone: prepared.go_back(),
-            });
+    for change in changes {
+        for (_, listener) in &model.spaces[change.at].listeners {
+            if let Err(source) = listener.prepare(&change.update(model)) {
+                return Err(CommitError::Refused {
+                    listener: listener.name().to_string(),
+                    source,
+                    not_undone: prepared.go_back(),
+                });
+            }
+            prepared.count += 1;
         }
-        prepared.count += 1;
     }
     prepared.count = 0;
     Ok(())
-}
-
-/// Who learns of which change, in order.
-fn listeners<'a, H>(
-    model: &'a MemoryModel<H>,
-    changes: &'a [Change<H>],
-) -> impl Iterator<Item = (&'a Change<H>, &'a dyn Listener<H>)> {
-    changes.iter().flat_map(|change| {
-        let listeners = &model.spaces[change.at].listeners;
-        listeners.iter().map(move |(_, one)| (change, &**one))
-    })
 }
 
 /// Listeners that have prepared for what may not come. They go back, also if
@@ -163,10 +159,16 @@ struct Prepared<'a, H> {
 
 impl<H> Prepared<'_, H> {
     /// Has them go back, the last to prepare first; says who could not.
+    #[cold]
     fn go_back(&mut self) -> Vec<NotUndone> {
-        let count = core::mem::take(&mut self.count);
-        let prepared = listeners(self.model, self.changes).take(count);
-        let prepared: Vec<_> = prepared.collect();
+        let all = self.changes.iter().flat_map(|change| {
+            let listeners = &self.model.spaces[change.at].listeners;
+            listeners
+                .iter()
+                .map(move |(_, listener)| (change, listener))
+        });
+        let prepared: Vec<_> = all.take(self.count).collect();
+        self.count = 0;
         let mut not_undone = Vec::new();
         tell_each(prepared.into_iter().rev(), |(change, listener)| {
             if let Err(source) = listener.abort(&change.update(self.model)) {
@@ -179,6 +181,7 @@ impl<H> Prepared<'_, H> {
 }
 
 impl<H> Drop for Prepared<'_, H> {
+    #[inline]
     fn drop(&mut self) {
         if self.count > 0 {
             self.go_back();
@@ -215,26 +218,35 @@ impl<H> Change<H> {
     }
 }
 
-/// Changes that are published. Whatever listeners make of it, what the model
-/// needs no more goes.
+/// Changes that are published. All listeners are told, also those behind one
+/// that panics, and what the model needs no more goes.
 struct Made<'m, H> {
     model: &'m mut MemoryModel<H>,
     changes: Changes<H>,
+    /// Of how many changes all listeners are told, and of the next how many.
+    told: (usize, usize),
     /// Whether a region was removed.
     removes: bool,
 }
 
 impl<H> Made<'_, H> {
+    #[inline]
     fn tell(&mut self) {
-        let told = listeners(self.model, &self.changes);
-        tell_each(told, |(change, listener)| {
-            listener.commit(&change.update(self.model));
-        });
+        while let Some(change) = self.changes.get(self.told.0) {
+            let listeners = &self.model.spaces[change.at].listeners;
+            while let Some((_, listener)) = listeners.get(self.told.1) {
+                self.told.1 += 1;
+                listener.commit(&change.update(self.model));
+            }
+            self.told = (self.told.0 + 1, 0);
+        }
     }
 }
 
 impl<H> Drop for Made<'_, H> {
+    #[inline]
     fn drop(&mut self) {
+        self.tell();
         for change in &mut self.changes {
             self.model.recycle(change);
         }

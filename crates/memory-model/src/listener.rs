@@ -92,7 +92,7 @@ pub(crate) fn tell_each<T>(all: impl Iterator<Item = T>, tell: impl FnMut(T)) {
 
     impl<I: Iterator, F: FnMut(I::Item)> Rest<I, F> {
         fn tell(&mut self) {
-            while let Some(next) = self.0.next() {
+            for next in self.0.by_ref() {
                 (self.1)(next);
             }
         }

@@ -75,12 +75,15 @@ impl<H> MemoryModel<H> {
     }
 
     /// Undoes what a transaction has left that was forgotten.
+    #[inline]
     pub(crate) fn undo_forgotten(&mut self) {
-        self.go_back_to(0);
+        if !self.undo.is_empty() {
+            self.go_back_to(0);
+        }
     }
 
     /// Undoes the latest steps, all but the first `steps`.
-    #[inline]
+    #[cold]
     pub(crate) fn go_back_to(&mut self, steps: usize) {
         while self.undo.len() > steps {
             if let Some(step) = self.undo.pop() {

@@ -110,6 +110,7 @@ impl<H> Space<H> {
     /// as a whole, so the whole run stays that holds an accepted byte: whoever
     /// cut it, or joined something to it, would have to unmap the accepted byte
     /// meanwhile.
+    #[inline]
     pub(crate) fn accepted_stays(&self, diff: &Diff<H>) -> Result<(), CommitError> {
         if self.accepted.is_empty() {
             return Ok(());

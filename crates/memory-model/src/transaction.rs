@@ -170,7 +170,8 @@ impl<'m, H> Transaction<'m, H> {
 }
 
 impl<H> Drop for Transaction<'_, H> {
+    #[inline]
     fn drop(&mut self) {
-        self.model.go_back_to(0);
+        self.model.undo_forgotten();
     }
 }
