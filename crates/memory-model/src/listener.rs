@@ -29,7 +29,9 @@ pub struct Update<'a, H> {
 /// Follows an address space.
 ///
 /// All calls come on the thread that commits, one at a time. A view that no
-/// listener could follow is never published.
+/// listener could follow is never published. One that
+/// [comes](crate::MemoryModel::add_listener) is told of a change from nothing,
+/// one that [leaves](crate::MemoryModel::remove_listener) of a change to nothing.
 ///
 /// # Order
 ///

@@ -148,8 +148,6 @@ impl<H> MemoryModel<H> {
         let mut it = self.spaces.remove(position);
         self.tree.remove_space(it.root, space);
         it.publish(&nothing);
-        // Views that it had are for readers only now.
-        self.pool.let_go();
         Ok(())
     }
 

@@ -108,6 +108,39 @@ fn a_region_of_another_model_is_none() {
 }
 
 #[test]
+fn no_two_of_many_models_have_an_id_in_common() {
+    let models: Vec<Machine> = (0..300).map(|_| Machine::new()).collect();
+    let mut ids: Vec<_> = models.iter().map(|m| (m.space, m.root)).collect();
+    for (n, m) in models.iter().enumerate() {
+        let others = models.iter().skip(n + 1);
+        let mut known = others.filter(|other| other.model.tree().region(m.root).is_ok());
+        assert!(known.next().is_none());
+    }
+    ids.sort_unstable();
+    ids.dedup_by_key(|(space, _)| *space);
+    assert_eq!(ids.len(), models.len());
+}
+
+#[test]
+fn no_id_becomes_another_models_however_often_its_place_is_used_again() {
+    let mut a = Machine::new();
+    let others: Vec<Machine> = (0..8)
+        .map(|_| {
+            let mut m = Machine::new();
+            m.add(Region::mmio("x", 1));
+            m
+        })
+        .collect();
+    let mut t = a.model.transaction();
+    for _ in 0..70_000 {
+        let id = t.add(Region::mmio("x", 1)).unwrap();
+        t.remove(id).unwrap();
+        let mut trees = others.iter().map(|m| m.model.tree());
+        assert!(trees.all(|tree| tree.region(id).is_err()), "{id:?}");
+    }
+}
+
+#[test]
 fn no_id_comes_twice_however_often_its_place_is_used_again() {
     let mut m = Machine::new();
     let kept: RegionId = m.add(Region::mmio("kept", 1));
