@@ -46,9 +46,8 @@ pub struct Update<'a, H> {
 /// whole before it touches anything, turn a removal and an addition into a
 /// move, and leave no gap that it can avoid. Nobody has to let go first for
 /// others to be able to: memory that goes stays valid, whoever still has it
-/// mapped, until all have committed, as the old view holds it. And what nobody
-/// may have mapped any more when it is reused is not reused before the
-/// transaction has returned.
+/// mapped, until all have committed, as the old view holds it. Whoever wants to
+/// use it for something else waits until the transaction has returned.
 ///
 /// So while a change is made, those with a lower priority have the new view and
 /// those with a higher one the old. If devices must not reach by DMA what the
