@@ -204,3 +204,18 @@ fn a_log_starts_and_stops_without_any_slot_going() {
     t.commit().unwrap();
     assert!(slots.take_latest_plan().is_none());
 }
+
+#[test]
+fn slots_go_with_the_listener_that_leaves_and_come_back_with_it() {
+    let regions = [0x1000, 0x8000].map(|at| (at, Region::ram("ram", memory(HOST + at))));
+    let (mut model, space, _) = model(regions.to_vec());
+    let slots = listener(ABI);
+    model.add_listener(space, 0, slots.clone()).unwrap();
+    let both = slots.table();
+    assert_eq!(both.len(), 2);
+    model.remove_listener(space, &slots).unwrap();
+    assert!(slots.table().is_empty() && slots.vm().memslots().is_empty());
+    assert_eq!(model.view(space).len(), 2);
+    model.add_listener(space, 0, slots.clone()).unwrap();
+    assert_eq!(slots.table(), both);
+}

@@ -47,6 +47,16 @@ impl AttachmentDiff {
         Active::default().until(come)
     }
 
+    /// The same the other way round.
+    pub(crate) fn turned_round(self) -> Self {
+        Self {
+            ioeventfds_removed: self.ioeventfds_added,
+            ioeventfds_added: self.ioeventfds_removed,
+            coalesced_removed: self.coalesced_added,
+            coalesced_added: self.coalesced_removed,
+        }
+    }
+
     /// From one view to the next. `diff` is what differs between their runs,
     /// and `marked` has all addresses at which the new view shows what was
     /// `touched`.

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{AddrRange, PAGE_SIZE, RegionId, Unloggable};
+use crate::{AddrRange, PAGE_SIZE, RegionId, SpaceId, Unloggable};
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,6 +116,11 @@ pub enum Use {
     Root,
 }
 
+/// The id names no address space of this model, or one that was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not part of this model")]
+pub struct NoSuchSpace(pub SpaceId);
+
 /// Why a transaction was not committed. The tree, every view and every
 /// listener are as they were before it began.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +171,9 @@ pub type ListenerError = Box<dyn core::error::Error + Send + Sync>;
 /// changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
+    /// There is no such space.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
     /// Only whole pages have a state.
     #[error("{range} does not consist of whole pages of {PAGE_SIZE} bytes")]
     Unaligned {

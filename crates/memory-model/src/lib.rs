@@ -115,10 +115,12 @@ mod attachments;
 mod backing;
 mod by_start;
 mod children;
+mod commit;
 mod diff;
 mod error;
 pub mod examples;
 mod follow;
+mod following;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
 mod listener;
@@ -134,6 +136,7 @@ mod reader;
 mod region;
 mod render;
 mod runs;
+mod space;
 mod state;
 mod taken;
 mod transaction;
@@ -150,12 +153,13 @@ pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, Private
 pub use diff::Diff;
 #[cfg(feature = "vm-memory")]
 pub use error::MappingError;
-pub use error::{CommitError, ListenerError, NotUndone, StateError, TreeError, Use};
+pub use error::{CommitError, ListenerError, NoSuchSpace, NotUndone, StateError, TreeError, Use};
+pub use following::RemoveListenerError;
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::{NoRegion, SharedMemory};
 pub use listener::{Listener, Update};
 pub use logging::{DirtyClients, GlobalLogging, Unloggable};
-pub use model::{AddSpaceError, MemoryModel, SpaceId};
+pub use model::{AddSpaceError, MemoryModel, RemoveSpaceError};
 pub use nested::Nested;
 pub use node::Place;
 pub use page_set::{PAGE_SIZE, PageSet};
@@ -163,6 +167,7 @@ pub use range::AddrRange;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};
 pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
 pub use runs::Ranges;
+pub use space::SpaceId;
 pub use state::PageState;
 pub use transaction::Transaction;
 pub use tree::Tree;

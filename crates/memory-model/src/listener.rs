@@ -28,9 +28,37 @@ pub struct Update<'a, H> {
 
 /// Follows an address space.
 ///
-/// All calls come on the thread that commits, one at a time. Of the listeners
-/// of one space, lower priorities prepare first; spaces come in the order in
-/// which they were added. A view that no listener could follow is never published.
+/// All calls come on the thread that commits, one at a time. A view that no
+/// listener could follow is never published. One that
+/// [comes](crate::MemoryModel::add_listener) is told of a change from nothing,
+/// one that [leaves](crate::MemoryModel::remove_listener) of a change to nothing.
+///
+/// # Order
+///
+/// Spaces come in the order in which they were added. Within a space, lower
+/// priorities come first, and among equals the listener that was added first.
+/// [`prepare`](Self::prepare), [`commit`](Self::commit) and
+/// [`revoked`](Self::revoked) come in that order, and [`abort`](Self::abort) in
+/// the reverse.
+///
+/// The order is the same for what comes and for what goes. A listener is given
+/// all of a change in one call, removals and additions, so that it can plan the
+/// whole before it touches anything, turn a removal and an addition into a
+/// move, and leave no gap that it can avoid. Nobody has to let go first for
+/// others to be able to: memory that goes stays valid, whoever still has it
+/// mapped, until all have committed, as the old view holds it. Whoever wants to
+/// use it for something else waits until the transaction has returned.
+///
+/// So while a change is made, those with a lower priority have the new view and
+/// those with a higher one the old. If devices must not reach by DMA what the
+/// guest itself cannot, a higher priority sees to that for what comes. For what
+/// goes, whoever uses it is to be stopped beforehand, as a guest stops a device
+/// before it moves its BARs or gives memory up.
+///
+/// # Panics
+///
+/// A listener that panics does not leave a change half made:
+/// [`Transaction::commit`](crate::Transaction::commit) says what happens.
 pub trait Listener<H>: Send + Sync {
     /// Names the listener in errors.
     fn name(&self) -> &str;
@@ -43,6 +71,8 @@ pub trait Listener<H>: Send + Sync {
     fn prepare(&self, update: &Update<'_, H>) -> Result<(), ListenerError>;
 
     /// The new view is published: what `prepare` kept to go back can go.
+    ///
+    /// It is too late to fail.
     fn commit(&self, _update: &Update<'_, H>) {}
 
     /// Undoes what `prepare` did.
@@ -55,4 +85,25 @@ pub trait Listener<H>: Send + Sync {
 
     /// The guest lost these pages of private MMIO, which it had accepted.
     fn revoked(&self, _space: SpaceId, _lost: &PageSet) {}
+}
+
+/// Calls `tell` for each; for those behind one with which it panics, too.
+pub(crate) fn tell_each<T>(all: impl Iterator<Item = T>, tell: impl FnMut(T)) {
+    struct Rest<I: Iterator, F: FnMut(I::Item)>(I, F);
+
+    impl<I: Iterator, F: FnMut(I::Item)> Rest<I, F> {
+        fn tell(&mut self) {
+            for next in self.0.by_ref() {
+                (self.1)(next);
+            }
+        }
+    }
+
+    impl<I: Iterator, F: FnMut(I::Item)> Drop for Rest<I, F> {
+        fn drop(&mut self) {
+            self.tell();
+        }
+    }
+
+    Rest(all, tell).tell();
 }

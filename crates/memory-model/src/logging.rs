@@ -174,7 +174,7 @@ impl<H> Transaction<'_, H> {
     ) -> Result<(), TreeError> {
         let before = self.model.tree.set_logging(id, clients)?;
         if before != clients {
-            self.undo.push(Undo::Logging(id, before));
+            self.model.undo.push(Undo::Logging(id, before));
             self.windows.add_region(&self.model.tree, id);
         }
         Ok(())
@@ -191,7 +191,7 @@ impl<H> Transaction<'_, H> {
     pub fn set_global_dirty_logging(&mut self, clients: DirtyClients) {
         let before = self.model.tree.set_global_logging(clients);
         if before != clients {
-            self.undo.push(Undo::GlobalLogging(before));
+            self.model.undo.push(Undo::GlobalLogging(before));
         }
     }
 }

@@ -4,79 +4,42 @@
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 
-use crate::follow::follow;
-use crate::render::{MAX_VISITS, TooComplex};
+use smallvec::SmallVec;
+
 use crate::runs::Pool;
+use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
 use crate::tree::Tree;
+use crate::undo::Undo;
 use crate::{
-    AddrRange, AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, IoEventFd,
-    Listener, ListenerError, PageSet, RegionId, Transaction, TreeError, Update, ViewReader,
+    AddrRange, AttachmentDiff, CommitError, Diff, FlatView, IoEventFd, NoSuchSpace, PageSet,
+    RegionId, Transaction, TreeError, ViewReader,
 };
-
-/// Names an address space of one [`MemoryModel`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpaceId(pub(crate) usize);
 
 /// A region tree, and address spaces rooted in it. `H` is the caller's own
 /// handle, which rides on every region and comes back from every lookup.
 ///
 /// Changes go through a [`Transaction`]; readers on other threads use a
 /// [`ViewReader`].
+///
+/// # Ids
+///
+/// A [`RegionId`] or a [`SpaceId`] that was removed, or that is another model's,
+/// names nothing: what returns a `Result` says so in it, and what only looks at
+/// a space panics, as an index does. [`spaces`](Self::spaces) lists those that
+/// there are.
 #[derive(Debug)]
 pub struct MemoryModel<H = ()> {
     pub(crate) tree: Tree<H>,
-    pub(crate) spaces: Vec<Space<H>>,
+    pub(crate) spaces: Spaces<H>,
+    space_ids: SpaceIds,
+    /// How to go back to before the transaction that is under way, the latest
+    /// step last. Here it outlives a transaction that is forgotten.
+    pub(crate) undo: SmallVec<[Undo<H>; 2]>,
     /// Nothing, and room for what differs next.
     pub(crate) spare: Diff<H>,
     /// Nodes for the next view.
     pub(crate) pool: Pool<H>,
-}
-
-/// One address space: a root, its current view, who follows it, and the state
-/// of its pages.
-pub(crate) struct Space<H> {
-    pub(crate) name: String,
-    pub(crate) root: RegionId,
-    /// What the reader shows.
-    pub(crate) view: Arc<FlatView<H>>,
-    reader: ViewReader<H>,
-    /// By priority, the lowest first; among equals, the earliest first.
-    pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
-    pub(crate) accepted: PageSet,
-    pub(crate) private: PageSet,
-}
-
-impl<H> fmt::Debug for Space<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Space({:?}, root {:?})", self.name, self.root)
-    }
-}
-
-impl<H> Space<H> {
-    /// Shows another view to readers.
-    pub(crate) fn publish(&mut self, view: &Arc<FlatView<H>>) {
-        self.reader.publish(view.clone());
-        self.view = view.clone();
-    }
-
-    /// The view that takes the place of `old`, which is right everywhere but
-    /// in `windows`; adds what differs to `diff`.
-    pub(crate) fn follow(
-        &self,
-        tree: &Tree<H>,
-        old: &Arc<FlatView<H>>,
-        windows: &[AddrRange],
-        diff: &mut Diff<H>,
-        pool: &mut Pool<H>,
-    ) -> Result<Arc<FlatView<H>>, CommitError> {
-        let new = follow(tree, self.root, old, windows, diff, pool);
-        new.map_err(|TooComplex| CommitError::TooComplex {
-            space: self.name.clone(),
-            limit: MAX_VISITS,
-        })
-    }
 }
 
 impl<H> Default for MemoryModel<H> {
@@ -88,9 +51,12 @@ impl<H> Default for MemoryModel<H> {
 impl<H> MemoryModel<H> {
     /// A model without regions and without address spaces.
     pub fn new() -> Self {
+        let id = ModelId::next();
         Self {
-            tree: Tree::new(),
-            spaces: Vec::new(),
+            tree: Tree::new(id),
+            spaces: Spaces::default(),
+            space_ids: SpaceIds::of(id),
+            undo: SmallVec::new(),
             spare: Diff::default(),
             pool: Pool::default(),
         }
@@ -104,16 +70,39 @@ impl<H> MemoryModel<H> {
     /// Begins a change. Nothing of it shows before it is committed; dropped
     /// without that, it never happened.
     pub fn transaction(&mut self) -> Transaction<'_, H> {
+        self.undo_forgotten();
         Transaction::begin(self)
+    }
+
+    /// Undoes what a transaction has left that was forgotten.
+    #[inline]
+    pub(crate) fn undo_forgotten(&mut self) {
+        if !self.undo.is_empty() {
+            self.go_back_to(0);
+        }
+    }
+
+    /// Undoes the latest steps, all but the first `steps`.
+    #[cold]
+    pub(crate) fn go_back_to(&mut self, steps: usize) {
+        while self.undo.len() > steps {
+            if let Some(step) = self.undo.pop() {
+                step.undo(&mut self.tree);
+            }
+        }
     }
 
     /// Adds an address space that shows `root` from address 0 on.
     ///
     /// # Errors
-    /// [`TreeError::NoSuchRegion`].
+    /// [`TreeError::NoSuchRegion`]; [`CommitError::TooComplex`].
     pub fn add_space(&mut self, name: &str, root: RegionId) -> Result<SpaceId, AddSpaceError> {
+        self.undo_forgotten();
+        self.tree.node(root)?;
         let nothing = Arc::new(FlatView::empty());
+        let id = self.space_ids.next();
         let mut space = Space {
+            id,
             name: name.to_string(),
             root,
             reader: ViewReader::new(nothing.clone()),
@@ -122,81 +111,88 @@ impl<H> MemoryModel<H> {
             accepted: PageSet::new(),
             private: PageSet::new(),
         };
-        self.tree.node(root)?;
         let mut diff = Diff::default();
         let all = [AddrRange::ALL];
         let view = space.follow(&self.tree, &nothing, &all, &mut diff, &mut self.pool)?;
         space.publish(&view);
-        let id = SpaceId(self.spaces.len());
         self.tree.add_space(root, id)?;
         self.spaces.push(space);
         Ok(id)
     }
 
+    /// Removes an address space that nobody follows: what a device on a bus saw
+    /// that is unplugged. Its root stays, and can be removed if nothing else
+    /// needs it.
+    ///
+    /// Whoever still has a [`ViewReader`] finds nothing from here on. Views and
+    /// snapshots that were taken before stay as they are, and keep alive what
+    /// they show. Which pages are private is forgotten.
+    ///
+    /// # Errors
+    /// [`RemoveSpaceError::InUse`] while it has listeners: each of them may
+    /// refuse to leave, and then it is known which. [`RemoveSpaceError::Commit`]
+    /// with [`CommitError::Accepted`] while the guest has accepted pages of it.
+    /// [`RemoveSpaceError::NoSuchSpace`].
+    pub fn remove_space(&mut self, space: SpaceId) -> Result<(), RemoveSpaceError> {
+        self.undo_forgotten();
+        let position = self.spaces.position(space)?;
+        let it = &self.spaces[position];
+        if let Some((_, listener)) = it.listeners.first() {
+            return Err(RemoveSpaceError::InUse {
+                space: it.name.clone(),
+                listener: listener.name().to_string(),
+            });
+        }
+        let nothing = Arc::new(FlatView::empty());
+        it.accepted_stays(&Diff::between(&it.view, &nothing))?;
+        let mut it = self.spaces.remove(position);
+        self.tree.remove_space(it.root, space);
+        it.publish(&nothing);
+        Ok(())
+    }
+
     /// All address spaces: id, name and root, in the order they were added.
     pub fn spaces(&self) -> impl Iterator<Item = (SpaceId, &str, RegionId)> {
-        let spaces = self.spaces.iter().enumerate();
-        spaces.map(|(i, space)| (SpaceId(i), space.name.as_str(), space.root))
+        let spaces = self.spaces.iter();
+        spaces.map(|space| (space.id, space.name.as_str(), space.root))
     }
 
     /// A reader of the space's view.
+    ///
+    /// # Panics
+    /// If there is no such space.
+    #[track_caller]
     pub fn reader(&self, space: SpaceId) -> ViewReader<H> {
-        self.spaces[space.0].reader.clone()
+        known(self.spaces.get(space)).reader.clone()
     }
 
     /// The space's view as it is now.
+    ///
+    /// # Panics
+    /// If there is no such space.
+    #[track_caller]
     pub fn view(&self, space: SpaceId) -> Arc<FlatView<H>> {
-        self.spaces[space.0].view.clone()
+        known(self.spaces.get(space)).view.clone()
     }
 
     /// The ioeventfds that are active in the space, by address. It looks at
     /// every run.
+    ///
+    /// # Panics
+    /// If there is no such space.
+    #[track_caller]
     pub fn ioeventfds(&self, space: SpaceId) -> Vec<IoEventFd> {
         AttachmentDiff::to_all_of(&self.tree, &self.view(space)).ioeventfds_added
     }
 
     /// The addresses of the space that are coalesced, as ranges of which each
     /// lies in one run. It looks at every run.
+    ///
+    /// # Panics
+    /// If there is no such space.
+    #[track_caller]
     pub fn coalesced(&self, space: SpaceId) -> Vec<AddrRange> {
         AttachmentDiff::to_all_of(&self.tree, &self.view(space)).coalesced_added
-    }
-
-    /// Has `listener` follow `space`, starting with a change from nothing to
-    /// the view as it is.
-    ///
-    /// # Errors
-    /// What its `prepare` said of that first change; it follows nothing then.
-    pub fn add_listener(
-        &mut self,
-        space: SpaceId,
-        priority: i32,
-        listener: Arc<dyn Listener<H>>,
-    ) -> Result<(), ListenerError> {
-        let (nothing, now) = (FlatView::empty(), self.view(space));
-        let diff = Diff::between(&nothing, &now);
-        let global_logging = GlobalLogging {
-            before: DirtyClients::NONE,
-            after: self.tree.global_logging(),
-        };
-        let attachments = AttachmentDiff::to_all_of(&self.tree, &now);
-        // What is attached shows in some run.
-        if !diff.is_empty() || global_logging.changes() {
-            let update = Update {
-                space,
-                old: &nothing,
-                new: &now,
-                diff: &diff,
-                global_logging,
-                attachments: &attachments,
-                private: self.private(space),
-            };
-            listener.prepare(&update)?;
-            listener.commit(&update);
-        }
-        let listeners = &mut self.spaces[space.0].listeners;
-        let position = listeners.partition_point(|(p, _)| *p <= priority);
-        listeners.insert(position, (priority, listener));
-        Ok(())
     }
 }
 
@@ -209,4 +205,23 @@ pub enum AddSpaceError {
     /// Its view cannot be rendered.
     #[error(transparent)]
     Render(#[from] CommitError),
+}
+
+/// Why an address space could not be removed. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveSpaceError {
+    /// It is not part of the model.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// Somebody follows it.
+    #[error("listener '{listener}' follows '{space}'; remove it first")]
+    InUse {
+        /// The address space.
+        space: String,
+        /// The first of its listeners.
+        listener: String,
+    },
+    /// The guest has accepted pages of it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
 }

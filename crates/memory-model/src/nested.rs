@@ -4,13 +4,14 @@
 use core::ops::{Deref, DerefMut};
 
 use crate::Transaction;
-use crate::windows::Windows;
+use crate::windows::Mark;
 
 /// A part of a [`Transaction`]: it takes the same steps, on the same tree.
 ///
 /// [Committed](Self::commit), its steps become steps of the transaction
 /// around it, and nobody is told before the outermost one is committed.
-/// Dropped, it undoes its own steps and none else.
+/// Dropped, it undoes its own steps and none else. Forgotten
+/// ([`core::mem::forget`]), it is as if it were committed.
 ///
 /// ```
 /// use memory_model::{MemoryModel, Region, Transaction, TreeError};
@@ -47,17 +48,16 @@ pub struct Nested<'t, 'm, H> {
     outer: &'t mut Transaction<'m, H>,
     /// How many steps there were before.
     steps: usize,
-    /// Where views could differ before; the transaction has what was added
-    /// since then.
-    windows: Windows,
+    /// How far the transaction's windows had come before.
+    windows: Mark,
 }
 
 impl<'m, H> Transaction<'m, H> {
     /// Begins a part of this transaction that can be undone on its own.
     pub fn nested(&mut self) -> Nested<'_, 'm, H> {
         Nested {
-            steps: self.undo.len(),
-            windows: core::mem::take(&mut self.windows),
+            steps: self.model.undo.len(),
+            windows: self.windows.mark(),
             outer: self,
         }
     }
@@ -67,15 +67,15 @@ impl<H> Nested<'_, '_, H> {
     /// Makes its steps part of the transaction around it.
     pub fn commit(mut self) {
         // What is not behind the last step is not undone.
-        self.steps = self.outer.undo.len();
-        self.windows.extend(&self.outer.windows);
+        self.steps = self.outer.model.undo.len();
+        self.windows = self.outer.windows.mark();
     }
 }
 
 impl<H> Drop for Nested<'_, '_, H> {
     fn drop(&mut self) {
-        self.outer.go_back_to(self.steps);
-        self.outer.windows = core::mem::take(&mut self.windows);
+        self.outer.model.go_back_to(self.steps);
+        self.outer.windows.go_back_to(self.windows);
     }
 }
 

@@ -9,17 +9,26 @@ use crate::{HostMemory, Memory, PrivateMmio};
 /// Names a region of one [`MemoryModel`](crate::MemoryModel).
 ///
 /// An id is never reused for another region: once its region is removed, every
-/// use of it is an error.
+/// use of it is an error. So is its use with another model, unless 65 535 models
+/// were made between the two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegionId {
     pub(crate) index: u32,
-    /// How many regions had this index before.
+    /// Of which model it is, and how many regions had this index there before.
     pub(crate) generation: u32,
+}
+
+impl RegionId {
+    /// How many of the lower bits count the regions with the same index.
+    pub(crate) const GENERATION_BITS: u32 = 16;
+    /// Those bits.
+    pub(crate) const GENERATIONS: u32 = (1 << Self::GENERATION_BITS) - 1;
 }
 
 impl fmt::Debug for RegionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "region {}.{}", self.index, self.generation)
+        let generation = self.generation & Self::GENERATIONS;
+        write!(f, "region {}.{generation}", self.index)
     }
 }
 

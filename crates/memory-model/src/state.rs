@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state of a space's pages: private or shared, and accepted by the guest.
 
+use crate::listener::tell_each;
 use crate::page_set::whole_pages;
+use crate::space::{Space, known};
 use crate::{
     AddrRange, Backing, FlatRange, GuestMemfdSides, MemoryModel, PageSet, SpaceId, StateError,
 };
@@ -15,29 +17,44 @@ pub enum PageState {
     Private,
 }
 
+/// # Whose requests these are
+///
+/// [`accept`](Self::accept), [`give_back`](Self::give_back) and
+/// [`set_page_state`](Self::set_page_state) record what the guest has asked for
+/// and was granted. The last two end acceptance, and tell nobody, since the
+/// guest knows: they are for a hypercall or a request of the guest's, and for
+/// no other reason to be called. A VMM that takes pages away for reasons of its
+/// own calls [`revoke`](Self::revoke), or the guest goes on to trust pages that
+/// it has no longer.
 impl<H> MemoryModel<H> {
     /// The guest accepts `range`, all of it private MMIO, as it is mapped now.
-    /// From here on no transaction can change what lies there: only
-    /// [`give_back`](Self::give_back) or [`revoke`](Self::revoke) ends it.
+    /// From here on no transaction can change what lies there, and no listener
+    /// can leave: only [`give_back`](Self::give_back),
+    /// [`set_page_state`](Self::set_page_state) to shared or
+    /// [`revoke`](Self::revoke) ends it.
     ///
     /// # Errors
     /// [`StateError::Unaligned`], or [`StateError::WrongKind`] if some byte is
-    /// not private MMIO.
+    /// not private MMIO. [`StateError::NoSuchSpace`].
     pub fn accept(&mut self, space: SpaceId, range: AddrRange) -> Result<(), StateError> {
+        let space = self.spaces.get_mut(space)?;
         require_pages(range)?;
         let is_private_mmio = |run: &FlatRange<H>| matches!(run.backing(), Backing::PrivateMmio(_));
-        self.require(space, range, "private MMIO", is_private_mmio)?;
-        self.spaces[space.0].accepted.insert(range);
+        space.require(range, "private MMIO", is_private_mmio)?;
+        space.accepted.insert(range);
         Ok(())
     }
 
-    /// The guest itself gives up what it accepted of `range`.
+    /// The guest itself gives up what it accepted of `range`. No listener is
+    /// told. If it is not the guest that wants this, it is a case for
+    /// [`revoke`](Self::revoke).
     ///
     /// # Errors
-    /// [`StateError::Unaligned`].
+    /// [`StateError::Unaligned`]; [`StateError::NoSuchSpace`].
     pub fn give_back(&mut self, space: SpaceId, range: AddrRange) -> Result<(), StateError> {
+        let space = self.spaces.get_mut(space)?;
         require_pages(range)?;
-        self.spaces[space.0].accepted.remove(range);
+        space.accepted.remove(range);
         Ok(())
     }
 
@@ -45,46 +62,62 @@ impl<H> MemoryModel<H> {
     /// or unplugged, or stopped decoding. Listeners are told, and so must the
     /// guest be. Returns the accepted pages that were lost: all that the range
     /// touches, since half a page cannot stay accepted.
+    ///
+    /// The view stays as it is, with the pages mapped: to change it is up to a
+    /// transaction. That is a step of its own, and what was revoked stays so if
+    /// the transaction is then refused or dropped: the guest has been told, and
+    /// would have to accept the pages again. So whatever can refuse is asked
+    /// first, as far as it can be.
+    ///
+    /// # Panics
+    /// If there is no such space. If a listener panics, after all were told.
+    #[track_caller]
     pub fn revoke(&mut self, space: SpaceId, range: AddrRange) -> PageSet {
-        let accepted = &mut self.spaces[space.0].accepted;
-        let lost = accepted.clipped(range);
-        accepted.remove(range);
+        let it = known(self.spaces.get_mut(space));
+        let lost = it.accepted.clipped(range);
+        it.accepted.remove(range);
         if !lost.is_empty() {
-            for (_, listener) in &self.spaces[space.0].listeners {
+            tell_each(it.listeners.iter(), |(_, listener)| {
                 listener.revoked(space, &lost);
-            }
+            });
         }
         lost
     }
 
     /// The pages that the guest has accepted.
+    ///
+    /// # Panics
+    /// If there is no such space.
+    #[track_caller]
     pub fn accepted(&self, space: SpaceId) -> &PageSet {
-        &self.spaces[space.0].accepted
+        &known(self.spaces.get(space)).accepted
     }
 
-    /// Records that every page of `range` is now in `state`. What the guest has
-    /// accepted and makes shared, it gives back.
+    /// Records that every page of `range` is now in `state`, as the guest has
+    /// asked for. What the guest has accepted and makes shared, it gives back,
+    /// and no listener is told of that: see [`give_back`](Self::give_back).
     ///
     /// # Errors
     /// [`StateError::Unaligned`], or [`StateError::WrongKind`] if some byte is
     /// to be private and cannot: it is neither RAM on a guest_memfd with
-    /// private pages, nor private MMIO.
+    /// private pages, nor private MMIO. [`StateError::NoSuchSpace`].
     pub fn set_page_state(
         &mut self,
         space: SpaceId,
         range: AddrRange,
         state: PageState,
     ) -> Result<(), StateError> {
+        let space = self.spaces.get_mut(space)?;
         require_pages(range)?;
         match state {
             PageState::Private => {
                 let needed = "memory with a private side";
-                self.require(space, range, needed, |run| has_private_side(&run.backing()))?;
-                self.spaces[space.0].private.insert(range);
+                space.require(range, needed, |run| has_private_side(&run.backing()))?;
+                space.private.insert(range);
             }
             PageState::Shared => {
-                self.spaces[space.0].private.remove(range);
-                self.spaces[space.0].accepted.remove(range);
+                space.private.remove(range);
+                space.accepted.remove(range);
             }
         }
         Ok(())
@@ -94,22 +127,26 @@ impl<H> MemoryModel<H> {
     ///
     /// A page stays in the set while nothing has a place there, as it does for
     /// KVM: what comes there next is private from the start.
+    ///
+    /// # Panics
+    /// If there is no such space.
+    #[track_caller]
     pub fn private(&self, space: SpaceId) -> &PageSet {
-        &self.spaces[space.0].private
+        &known(self.spaces.get(space)).private
     }
+}
 
+impl<H> Space<H> {
     /// Checks that every byte of `range` lies in a run for which `fits`.
     fn require(
         &self,
-        space: SpaceId,
         range: AddrRange,
         needed: &'static str,
         fits: impl Fn(&FlatRange<H>) -> bool,
     ) -> Result<(), StateError> {
-        let view = self.view(space);
         let mut at = Some(range.start());
         while let Some(address) = at.filter(|&a| a <= range.last()) {
-            let run = view.find(address);
+            let run = self.view.find(address);
             match run {
                 Some(run) if fits(run) => at = run.range().last().checked_add(1),
                 _ => {

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use crate::attachments::Attachments;
 use crate::children::{Child, Children};
 use crate::node::{Node, Place};
+use crate::space::ModelId;
 
 use crate::{
     AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,
@@ -20,6 +21,9 @@ use crate::{
 /// [`Transaction`](crate::Transaction).
 #[derive(Debug)]
 pub struct Tree<H> {
+    /// The generation that a seat starts with: another in each model, so that
+    /// another model's ids name nothing here.
+    first_generation: u32,
     seats: Vec<Seat<H>>,
     /// The seats that nobody has, to be used again.
     free: Vec<u32>,
@@ -40,8 +44,9 @@ struct Seat<H> {
 }
 
 impl<H> Tree<H> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(model: ModelId) -> Self {
         Self {
+            first_generation: u32::from(model.0) << RegionId::GENERATION_BITS,
             seats: Vec::new(),
             free: Vec::new(),
             placings: 0,
@@ -157,13 +162,13 @@ impl<H> Tree<H> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.seats.push(Seat {
                 node: None,
-                next_generation: 0,
+                next_generation: self.first_generation,
             });
             u32::try_from(self.seats.len() - 1).expect("2^32 regions do not fit in memory")
         });
         let seat = &mut self.seats[index as usize];
         let generation = seat.next_generation;
-        seat.next_generation = generation.saturating_add(1);
+        seat.next_generation = generation.wrapping_add(1);
         seat.node = Some((generation, node));
         RegionId { index, generation }
     }
@@ -174,7 +179,7 @@ impl<H> Tree<H> {
         let seat = &mut self.seats[id.index as usize];
         let (_, node) = seat.node.take().ok_or(TreeError::NoSuchRegion(id))?;
         // A seat whose generations have run out stays empty.
-        if seat.next_generation != u32::MAX {
+        if seat.next_generation & RegionId::GENERATIONS != 0 {
             self.free.push(id.index);
         }
         self.release_target(id, &node);
@@ -345,6 +350,13 @@ impl<H> Tree<H> {
     pub(crate) fn add_space(&mut self, root: RegionId, space: SpaceId) -> Result<(), TreeError> {
         self.node_mut(root)?.spaces.push(space);
         Ok(())
+    }
+
+    /// A region is no longer the root of an address space.
+    pub(crate) fn remove_space(&mut self, root: RegionId, space: SpaceId) {
+        if let Ok(node) = self.node_mut(root) {
+            node.spaces.retain(|other| *other != space);
+        }
     }
 
     /// Whether `to` is `from`, or lies in it, or is shown in it by an alias.

@@ -26,6 +26,14 @@ pub(crate) struct Windows {
 /// are followed at once.
 type Parts = [Option<AddrRange>; 2];
 
+/// How far windows had come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    all: usize,
+    in_order: usize,
+    everything: bool,
+}
+
 /// An address space, and some of its addresses.
 pub(crate) type Window = (SpaceId, AddrRange);
 
@@ -104,10 +112,22 @@ impl Windows {
         self.everything = true;
     }
 
-    /// Adds the addresses that another has.
-    pub(crate) fn extend(&mut self, other: &Self) {
-        self.everything |= other.everything;
-        other.all.iter().for_each(|window| self.push(*window));
+    /// A mark to go back to.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            all: self.all.len(),
+            in_order: self.in_order,
+            everything: self.everything,
+        }
+    }
+
+    /// Forgets what was added since then, if that can still be told apart: it
+    /// costs something to have too many, and changes nothing.
+    pub(crate) fn go_back_to(&mut self, mark: Mark) {
+        self.everything = mark.everything;
+        if self.in_order == mark.in_order {
+            self.all.truncate(mark.all);
+        }
     }
 
     fn push(&mut self, window: Window) {
@@ -119,10 +139,13 @@ impl Windows {
         self.all.push(window);
     }
 
-    /// The spaces that have changed, and where. `spaces` is how many there are.
-    pub(crate) fn by_space(&mut self, spaces: usize) -> SmallVec<[(SpaceId, Ranges); 1]> {
+    /// The spaces that have changed, and where, by id. `spaces` are all of them.
+    pub(crate) fn by_space(
+        &mut self,
+        spaces: impl Iterator<Item = SpaceId>,
+    ) -> SmallVec<[(SpaceId, Ranges); 1]> {
         if self.everything {
-            self.all = (0..spaces).map(|n| (SpaceId(n), AddrRange::ALL)).collect();
+            self.all = spaces.map(|space| (space, AddrRange::ALL)).collect();
         }
         put_in_order(&mut self.all);
         let mut by_space: SmallVec<[(SpaceId, Ranges); 1]> = SmallVec::new();

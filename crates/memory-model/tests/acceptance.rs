@@ -78,7 +78,7 @@ fn an_accepted_bar_can_be_neither_moved_nor_hidden_nor_taken_out() {
     a.refuses(all, |t| t.unplace(bar));
     a.refuses(all, |t| {
         t.unplace(bar)?;
-        t.remove(bar)
+        t.remove(bar).map(drop)
     });
     // Nor can what is around it.
     a.refuses(all, |t| t.move_to(window, 0xf000_0000));

@@ -309,7 +309,7 @@ fn a_region_with_attachments_is_not_removed() {
     let page = d.page;
     let mut t = d.m.model.transaction();
     t.unplace(page).unwrap();
-    let by = |e: Result<(), TreeError>| match e {
+    let by = |e: Result<Arc<Region>, TreeError>| match e {
         Err(TreeError::InUse { by, .. }) => by,
         other => panic!("{other:?}"),
     };

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use common::{Log, Machine, Recorder, memory, ram, switches, take};
-use memory_model::{CommitError, Listener, ListenerError, Region, Update, ViewReader};
+use memory_model::{
+    CommitError, DirtyClients, Listener, ListenerError, Region, Update, ViewReader,
+};
 
 /// A machine with one listener, which has been told nothing yet.
 fn followed() -> (Machine, Log, Arc<Recorder>) {
@@ -128,6 +130,47 @@ fn lower_priorities_come_first_and_equal_ones_in_the_order_they_were_added() {
             "d commit",
         ]
     );
+}
+
+#[test]
+fn what_goes_is_told_in_the_order_of_what_comes_and_an_abort_in_the_reverse() {
+    let mut m = Machine::new();
+    let root = m.root;
+    let second = m.model.add_space("second", root).unwrap();
+    let log = Log::default();
+    // Neither when they came nor their priorities count across spaces.
+    let late = [(second, "d", 9), (second, "c", -9), (m.space, "b", 5)];
+    let listeners = late.into_iter().chain([(m.space, "a", -5)]);
+    let listeners = listeners.map(|(space, name, priority)| {
+        let listener = Recorder::new(name, &log);
+        let added = m.model.add_listener(space, priority, listener.clone());
+        added.unwrap();
+        listener
+    });
+    let refuses = listeners.collect::<Vec<_>>().remove(0);
+    let order = |told: Vec<String>| -> Vec<String> {
+        let short = told.iter().map(|told| told.split(' ').take(2));
+        short.map(|words| words.collect::<String>()).collect()
+    };
+    let prepares = ["aprepare", "bprepare", "cprepare", "dprepare"];
+    let all = [prepares, ["acommit", "bcommit", "ccommit", "dcommit"]].concat();
+    let x = m.put(Region::mmio("x", 1), 0);
+    assert_eq!(order(take(&log)), all);
+    m.change(|t| t.move_to(x, 0x10));
+    assert_eq!(order(take(&log)), all);
+    m.change(|t| {
+        t.set_global_dirty_logging(DirtyClients::VGA);
+        Ok(())
+    });
+    assert_eq!(order(take(&log)), all);
+
+    refuses.refuses.store(true, Relaxed);
+    let aborted = [&prepares[..], &["cabort", "babort", "aabort"]].concat();
+    m.try_change(|t| t.unplace(x)).unwrap_err();
+    assert_eq!(order(take(&log)), aborted);
+    refuses.refuses.store(false, Relaxed);
+    m.change(|t| t.unplace(x));
+    assert_eq!(order(take(&log)), all);
 }
 
 /// Three listeners in two spaces; the last one refuses. The two before it are

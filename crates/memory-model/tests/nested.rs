@@ -34,6 +34,31 @@ fn a_dropped_part_undoes_its_own_steps_and_none_else() {
 }
 
 #[test]
+fn a_dropped_part_of_many_steps_loses_nothing_of_what_was_changed_before() {
+    let mut m = Machine::new();
+    let root = m.root;
+    let all: Vec<_> = (0..200)
+        .map(|n| m.put(Region::mmio("small", 1), n * 0x10))
+        .collect();
+    let last = m.put(Region::mmio("last", 0x10), 1 << 40);
+    let view = m.view();
+    let mut t = m.model.transaction();
+    t.move_to(last, 1 << 41).unwrap();
+    let mut part = t.nested();
+    for (n, id) in (0..).zip(&all) {
+        part.move_to(*id, 0x10_0000 + n * 0x10).unwrap();
+    }
+    part.set_enabled(root, false).unwrap();
+    drop(part);
+    t.move_to(all[0], 8).unwrap();
+    t.commit().unwrap();
+    let now = m.view();
+    let moved = ["8-8 small trap", "20000000000-2000000000f last trap"];
+    assert_eq!([&now[0], &now[200]], moved);
+    assert_eq!(now[1..200], view[1..200]);
+}
+
+#[test]
 fn only_the_outermost_commit_renders_and_tells() {
     let mut m = Machine::new();
     let a = m.put(Region::mmio("a", 0x10), 0);

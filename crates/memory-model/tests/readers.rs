@@ -190,3 +190,33 @@ fn what_is_removed_lives_no_longer_than_the_views_that_are_read() {
     // Nothing is committed in between.
     assert_eq!(alive.load(Ordering::Relaxed), 0, "a view is kept");
 }
+
+#[test]
+fn a_space_that_goes_is_whole_or_empty_and_then_stays_empty() {
+    let mut m = Machine::new();
+    let (alive, space) = (m.alive.clone(), m.space);
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            let reader = m.model.reader(space);
+            scope.spawn(move || {
+                let mut kept = reader.for_thread();
+                loop {
+                    match kept.view() {
+                        view if view.is_empty() => break,
+                        view => generation(view),
+                    };
+                }
+                assert!(reader.view().is_empty() && reader.snapshot().is_empty());
+            });
+        }
+        for next in 1..=CHANGES / 3 {
+            m.change_to(next);
+        }
+        m.model.remove_space(space).unwrap();
+    });
+    let mut t = m.model.transaction();
+    t.unplace(m.stamp).unwrap();
+    t.remove(m.stamp).unwrap();
+    t.commit().unwrap();
+    assert_eq!(alive.load(Ordering::Relaxed), 0, "a view is kept");
+}

@@ -141,13 +141,19 @@ fn each_use_of_a_region_keeps_it() {
 
     let in_use = |name: &str, by| {
         let name = name.into();
-        Err(TreeError::InUse { name, by })
+        TreeError::InUse { name, by }
     };
     let mut t = m.model.transaction();
-    assert_eq!(t.remove(root), in_use("root", Use::Root));
-    assert_eq!(t.remove(child), in_use("child", Use::Placed));
-    assert_eq!(t.remove(container), in_use("container", Use::HasChildren));
-    assert_eq!(t.remove(target), in_use("target", Use::AliasTarget));
+    assert_eq!(t.remove(root).unwrap_err(), in_use("root", Use::Root));
+    assert_eq!(t.remove(child).unwrap_err(), in_use("child", Use::Placed));
+    assert_eq!(
+        t.remove(container).unwrap_err(),
+        in_use("container", Use::HasChildren)
+    );
+    assert_eq!(
+        t.remove(target).unwrap_err(),
+        in_use("target", Use::AliasTarget)
+    );
 
     // Without that use, it goes.
     t.unplace(child).unwrap();
@@ -250,7 +256,7 @@ fn the_id_of_a_removed_region_is_an_error_everywhere() {
         t.set_enabled(gone, true),
         t.set_readonly(gone, true),
         t.set_direct_reads(gone, true),
-        t.remove(gone),
+        t.remove(gone).map(drop),
         t.add(Region::alias("a", gone, 0, 1)).map(drop),
     ];
     for (step, result) in results.into_iter().enumerate() {

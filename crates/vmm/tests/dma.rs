@@ -253,3 +253,23 @@ fn a_container_refuses_files_and_so_the_transaction() {
     assert!(m.model.view(m.space).is_empty());
     m.check();
 }
+
+#[test]
+fn nothing_is_mapped_for_a_device_that_is_unplugged() {
+    for kind in KINDS {
+        let mut m = Machine::new(kind, DmaPolicy::default(), None);
+        m.place(PLAIN, 0, 0).unwrap();
+        m.place(APART, 16 * PAGE, 0).unwrap();
+        converted(&mut m, 18, 4, true);
+        assert!(m.iommu.mappings() > 0);
+        m.model.remove_listener(m.space, &m.dma).unwrap();
+        assert_eq!(m.iommu.mappings(), 0);
+        assert!(!m.dma.is_out_of_step());
+        // What comes later is mapped for others only.
+        m.place(ROM, 50 * PAGE, 0).unwrap();
+        assert_eq!(m.iommu.mappings(), 0);
+        // Plugged in again, the device reaches what it is due.
+        m.model.add_listener(m.space, 1, m.dma.clone()).unwrap();
+        m.check();
+    }
+}

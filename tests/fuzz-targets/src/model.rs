@@ -5,6 +5,7 @@ use memory_model::{AddrRange, DirtyClients, PAGE_SIZE, Switches, Trigger};
 
 use crate::input::Input;
 use crate::oracle::ops::{AttachOp, End, New, Op, Pick, Step, WINDOW};
+use crate::oracle::turns::Turn;
 use crate::oracle::twins::Twins;
 
 /// Every address is looked at after each step: longer scripts take long.
@@ -30,7 +31,7 @@ pub fn model(data: &[u8]) -> bool {
 }
 
 fn step(input: &mut Input<'_>) -> Step {
-    match input.below(14) {
+    match input.below(15) {
         0..8 => {
             let ops = ops(input, MAX_DEPTH);
             let ends = [
@@ -49,7 +50,17 @@ fn step(input: &mut Input<'_>) -> Step {
         10 => Step::Accept(input.index(2), range(input, WINDOW / 4)),
         11 => Step::GiveBack(input.index(2), range(input, WINDOW / 4)),
         12 => Step::Revoke(input.index(2), AddrRange::ALL),
+        13 => Step::Turn(turn(input)),
         _ => Step::Revoke(input.index(2), range(input, WINDOW / 4)),
+    }
+}
+
+/// Who comes or goes.
+fn turn(input: &mut Input<'_>) -> Turn {
+    match input.below(5) {
+        0..2 => Turn::Join(input.index(2), priority(input), input.one_in(5)),
+        2..4 => Turn::Leave(pick(input), input.one_in(5)),
+        _ => Turn::Renew(input.index(2)),
     }
 }
 

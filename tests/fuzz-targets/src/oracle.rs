@@ -17,5 +17,7 @@ pub(crate) mod ops;
 mod painted;
 #[path = "../../../crates/memory-model/tests/oracle/scale.rs"]
 mod scale;
+#[path = "../../../crates/memory-model/tests/oracle/turns.rs"]
+pub(crate) mod turns;
 #[path = "../../../crates/memory-model/tests/oracle/twins.rs"]
 pub(crate) mod twins;

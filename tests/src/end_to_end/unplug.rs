@@ -51,7 +51,7 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     same("revoked", memory.revoke(A, size)?, size)?;
     let removed = memory.change(|t| {
         t.unplace(region)?;
-        t.remove(region)
+        t.remove(region).map(drop)
     });
     removed.map_err(at("removal"))?;
     same("afterwards", guest.load(A + NAME.0)?, NOWHERE)?;

@@ -9,6 +9,7 @@ mod follower;
 mod ops;
 mod painted;
 mod scale;
+mod turns;
 mod twins;
 
 use proptest::prelude::*;

@@ -4,6 +4,8 @@
 use memory_model::{AddrRange, DirtyClients, PAGE_SIZE, Switches, Trigger};
 use proptest::prelude::*;
 
+use super::turns::Turn;
+
 /// So many addresses at either end of the space are looked at one by one, and
 /// beyond them the edges of all runs.
 pub const WINDOW: u64 = 96;
@@ -67,6 +69,7 @@ pub enum Step {
     Accept(usize, AddrRange),
     GiveBack(usize, AddrRange),
     Revoke(usize, AddrRange),
+    Turn(Turn),
 }
 
 /// Mostly low, sometimes at the very end of the space.
@@ -233,5 +236,16 @@ fn step() -> impl Strategy<Value = Step> {
         1 => range().prop_map(|(s, r)| Step::GiveBack(s, r)),
         1 => (0..2_usize).prop_map(|s| Step::Revoke(s, AddrRange::ALL)),
         1 => range().prop_map(|(s, r)| Step::Revoke(s, r)),
+        1 => turn().prop_map(Step::Turn),
+    ]
+}
+
+/// Who comes or goes; mostly without refusing.
+fn turn() -> impl Strategy<Value = Turn> {
+    let refuses = || prop::bool::weighted(0.2);
+    prop_oneof![
+        2 => (0..2_usize, -1..3, refuses()).prop_map(|(s, p, no)| Turn::Join(s, p, no)),
+        2 => (some(), refuses()).prop_map(|(which, no)| Turn::Leave(which, no)),
+        1 => (0..2_usize).prop_map(Turn::Renew),
     ]
 }

@@ -17,6 +17,7 @@ impl Step {
             Self::Accept(_, range) | Self::GiveBack(_, range) | Self::Revoke(_, range) => {
                 *range = scaled(*range, unit);
             }
+            Self::Turn(_) => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 //! The model and its twin, kept in step and compared after each.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use memory_model::{
     AddrRange, CommitError, FlatRange, Kind, MemoryModel, PAGE_SIZE, SpaceId, StateError, Switches,
@@ -20,13 +20,13 @@ use super::painted::{Asking, Painted, What};
 pub struct Twins {
     /// All regions and ranges are multiples of so many bytes.
     unit: u64,
-    model: MemoryModel<usize>,
-    painted: Painted,
-    spaces: [SpaceId; 2],
+    pub(super) model: MemoryModel<usize>,
+    pub(super) painted: Painted,
+    pub(super) spaces: [SpaceId; 2],
     /// Where accepted pages start.
-    accepted: [BTreeSet<u64>; 2],
-    followers: Vec<(SpaceId, Arc<Follower>)>,
-    refuses: Arc<AtomicBool>,
+    pub(super) accepted: [BTreeSet<u64>; 2],
+    pub(super) followers: Vec<(SpaceId, Arc<Follower>)>,
+    pub(super) refuses: Arc<AtomicBool>,
 }
 
 impl Twins {
@@ -49,35 +49,19 @@ impl Twins {
         t.commit().unwrap();
         painted.roots = vec![0, 1];
         let spaces = [0, 1].map(|i| model.add_space("s", painted.nodes[i].id).unwrap());
-        let refuses = Arc::new(AtomicBool::new(false));
-        let mut followers = Vec::new();
-        for (space, priority) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let follower = Arc::new(Follower {
-                runs: Mutex::default(),
-                logging: Mutex::default(),
-                attached: Mutex::default(),
-                // The second of each space is the one to refuse.
-                refuses: if priority == 1 {
-                    refuses.clone()
-                } else {
-                    Arc::default()
-                },
-            });
-            let listener = follower.clone();
-            model
-                .add_listener(spaces[space], priority, listener)
-                .unwrap();
-            followers.push((spaces[space], follower));
-        }
-        Self {
+        let mut twins = Self {
             unit,
             model,
             painted,
             spaces,
             accepted: Default::default(),
-            followers,
-            refuses,
+            followers: Vec::new(),
+            refuses: Arc::default(),
+        };
+        for (space, priority) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            twins.join(space, priority, false);
         }
+        twins
     }
 
     pub fn step(&mut self, step: Step) {
@@ -102,6 +86,7 @@ impl Twins {
                 assert_eq!(result.is_ok(), self.unit == PAGE_SIZE);
                 self.accepted[s].retain(|&a| !range.contains(a));
             }
+            Step::Turn(turn) => self.turn(turn),
             Step::Revoke(s, range) => {
                 let lost = self.model.revoke(self.spaces[s], range);
                 let held = self.accepted[s].iter().filter(|&&a| range.contains(a));
@@ -168,7 +153,8 @@ impl Twins {
                         assert_eq!(views[s].find(a), now.find(a), "accepted: {a:#x}");
                     }
                 }
-                assert!(matches!(end, End::Commit) || (same(0) && same(1)));
+                let refuses = |s: usize| matches!(end, End::Refuse) && self.refuses_in(s);
+                assert!([0, 1].into_iter().all(|s| same(s) || !refuses(s)));
                 return;
             }
             (Some(Err(CommitError::Accepted { range, .. })), _) => {

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How a transaction is committed: planned, prepared for, published, told.
+
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
+use crate::listener::tell_each;
+use crate::undo::Undo;
+use crate::windows::Ranges;
+use crate::{
+    AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, MemoryModel, NotUndone,
+    Transaction, Update,
+};
+
+impl<H> Transaction<'_, H> {
+    /// Makes the change: every listener of every space whose view differs
+    /// prepares for it, then the new views are published, then the listeners
+    /// learn that it is done. A space for which nothing differs is left alone.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed then, and the transaction is over.
+    /// Regions that it added are gone, with their ids. Whoever wants to try
+    /// again takes its steps again in a new transaction, once the reason is no
+    /// more: for [`CommitError::Accepted`], once the guest has given the range
+    /// back or [`revoke`](MemoryModel::revoke) has taken it. If
+    /// [`CommitError::Refused`] lists listeners that could not go back, these
+    /// are out of step until a later change.
+    ///
+    /// # Panics
+    /// If a listener does. It is taken to have refused if it panics in
+    /// `prepare`: whoever prepared before is told to abort, and nothing has
+    /// changed. If it panics in `commit`, the change is made, and those behind
+    /// it are told. One that panics once more meanwhile ends the process.
+    pub fn commit(mut self) -> Result<(), CommitError> {
+        if self.model.undo.is_empty() {
+            return Ok(());
+        }
+        let changes = self.plan()?;
+        prepare(self.model, &changes)?;
+        for change in &changes {
+            if !change.diff.is_empty() {
+                self.model.spaces[change.at].publish(&change.new);
+            }
+        }
+        let removed = |step: &Undo<H>| matches!(step, Undo::Remove(..));
+        let removes = self.model.undo.iter().any(removed);
+        // From here on, there is no way back. Nor is there for steps that are
+        // left if what one of them owns panics as it is dropped.
+        drop(self.model.undo.drain(..));
+        Made {
+            model: self.model,
+            changes,
+            told: (0, 0),
+            removes,
+        }
+        .tell();
+        Ok(())
+    }
+
+    /// Renders anew what can differ, and keeps the spaces that do differ.
+    fn plan(&mut self) -> Result<Changes<H>, CommitError> {
+        let global_logging = GlobalLogging {
+            before: self.logging_before,
+            after: self.model.tree.global_logging(),
+        };
+        let windows = &mut self.windows;
+        if global_logging.changes() {
+            windows.add_everything();
+        }
+        let (tree, spaces) = (&self.model.tree, &self.model.spaces);
+        let ids = || spaces.iter().map(|space| space.id);
+        let mut windows = windows.by_space(ids());
+        let mut marked = SmallVec::new();
+        if !self.touched.is_empty() {
+            marked = self.touched.windows(tree).by_space(ids());
+            for (space, _) in &marked {
+                if let Err(at) = windows.binary_search_by_key(space, |w| w.0) {
+                    windows.insert(at, (*space, Ranges::new()));
+                }
+            }
+        }
+        let attached = tree.has_attachments() || !self.touched.is_empty();
+        let mut changes = Changes::new();
+        for (id, windows) in windows {
+            // A region shows in no space that was removed.
+            let Ok(at) = spaces.position(id) else {
+                continue;
+            };
+            let space = &spaces[at];
+            let old = space.view.clone();
+            let mut diff = core::mem::take(&mut self.model.spare);
+            let new = space.follow(tree, &old, &windows, &mut diff, &mut self.model.pool)?;
+            let attachments = match attached {
+                true => {
+                    let views = [&*old, &*new];
+                    let marked = marked.iter().find(|w| w.0 == id).map(|w| &w.1[..]);
+                    AttachmentDiff::between(
+                        tree,
+                        &self.touched,
+                        views,
+                        &diff,
+                        marked.unwrap_or(&[]),
+                    )
+                }
+                false => AttachmentDiff::default(),
+            };
+            if diff.is_empty() && attachments.is_empty() && !global_logging.changes() {
+                continue;
+            }
+            space.accepted_stays(&diff)?;
+            changes.push(Change {
+                at,
+                old,
+                new,
+                diff,
+                global_logging,
+                attachments,
+            });
+        }
+        Ok(changes)
+    }
+}
+
+/// Has every listener prepare; if one refuses, those before it go back.
+#[inline]
+fn prepare<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitError> {
+    let mut prepared = Prepared {
+        model,
+        changes,
+        count: 0,
+    };
+    for change in changes {
+        for (_, listener) in &model.spaces[change.at].listeners {
+            if let Err(source) = listener.prepare(&change.update(model)) {
+                return Err(CommitError::Refused {
+                    listener: listener.name().to_string(),
+                    source,
+                    not_undone: prepared.go_back(),
+                });
+            }
+            prepared.count += 1;
+        }
+    }
+    prepared.count = 0;
+    Ok(())
+}
+
+/// Listeners that have prepared for what may not come. They go back, also if
+/// another one panics.
+struct Prepared<'a, H> {
+    model: &'a MemoryModel<H>,
+    changes: &'a [Change<H>],
+    /// How many of them, from the first on.
+    count: usize,
+}
+
+impl<H> Prepared<'_, H> {
+    /// Has them go back, the last to prepare first; says who could not.
+    #[cold]
+    fn go_back(&mut self) -> Vec<NotUndone> {
+        let all = self.changes.iter().flat_map(|change| {
+            let listeners = &self.model.spaces[change.at].listeners;
+            listeners
+                .iter()
+                .map(move |(_, listener)| (change, listener))
+        });
+        let prepared: Vec<_> = all.take(self.count).collect();
+        self.count = 0;
+        let mut not_undone = Vec::new();
+        tell_each(prepared.into_iter().rev(), |(change, listener)| {
+            if let Err(source) = listener.abort(&change.update(self.model)) {
+                let listener = listener.name().to_string();
+                not_undone.push(NotUndone { listener, source });
+            }
+        });
+        not_undone
+    }
+}
+
+impl<H> Drop for Prepared<'_, H> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.count > 0 {
+            self.go_back();
+        }
+    }
+}
+
+/// Those of a usual transaction: of one space.
+type Changes<H> = SmallVec<[Change<H>; 1]>;
+
+/// The planned change of one space's view.
+struct Change<H> {
+    /// Where the space is.
+    at: usize,
+    old: Arc<FlatView<H>>,
+    new: Arc<FlatView<H>>,
+    diff: Diff<H>,
+    global_logging: GlobalLogging,
+    attachments: AttachmentDiff,
+}
+
+impl<H> Change<H> {
+    fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
+        let space = &model.spaces[self.at];
+        Update {
+            space: space.id,
+            old: &self.old,
+            new: &self.new,
+            diff: &self.diff,
+            global_logging: self.global_logging,
+            attachments: &self.attachments,
+            private: &space.private,
+        }
+    }
+}
+
+/// Changes that are published. All listeners are told, also those behind one
+/// that panics, and what the model needs no more goes.
+struct Made<'m, H> {
+    model: &'m mut MemoryModel<H>,
+    changes: Changes<H>,
+    /// Of how many changes all listeners are told, and of the next how many.
+    told: (usize, usize),
+    /// Whether a region was removed.
+    removes: bool,
+}
+
+impl<H> Made<'_, H> {
+    #[inline]
+    fn tell(&mut self) {
+        while let Some(change) = self.changes.get(self.told.0) {
+            let listeners = &self.model.spaces[change.at].listeners;
+            while let Some((_, listener)) = listeners.get(self.told.1) {
+                self.told.1 += 1;
+                listener.commit(&change.update(self.model));
+            }
+            self.told = (self.told.0 + 1, 0);
+        }
+    }
+}
+
+impl<H> Drop for Made<'_, H> {
+    #[inline]
+    fn drop(&mut self) {
+        self.tell();
+        for change in &mut self.changes {
+            self.model.recycle(change);
+        }
+        // A view that shows what is no longer in the tree keeps it alive: only
+        // those who read it may have it now.
+        if self.removes {
+            self.model.pool.let_go();
+        }
+    }
+}
+
+/// A change of so many runs is not a usual one.
+const MANY: usize = 64;
+
+impl<H> MemoryModel<H> {
+    /// Keeps of a change that is made what the next can use.
+    fn recycle(&mut self, change: &mut Change<H>) {
+        let large = change.diff.len() > MANY;
+        change.diff.clear();
+        self.spare = core::mem::take(&mut change.diff);
+        let old = core::mem::replace(&mut change.old, change.new.clone());
+        self.pool.retire(old);
+        // Nothing is kept for readers if that could be all of a view.
+        if large {
+            self.pool.let_go();
+        }
+    }
+}

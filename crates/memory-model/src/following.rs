@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Listeners that come, and are told what there is, or go, and are told that it
+//! is gone.
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::space::Space;
+use crate::tree::Tree;
+use crate::{
+    AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Listener,
+    ListenerError, MemoryModel, NoSuchSpace, SpaceId, Update,
+};
+
+impl<H> MemoryModel<H> {
+    /// Has `listener` follow `space`, starting with a change from nothing to
+    /// the view as it is.
+    ///
+    /// # Errors
+    /// What its `prepare` said of that first change; it follows nothing then.
+    /// [`NoSuchSpace`], boxed, if there is no such space.
+    pub fn add_listener(
+        &mut self,
+        space: SpaceId,
+        priority: i32,
+        listener: Arc<dyn Listener<H>>,
+    ) -> Result<(), ListenerError> {
+        self.undo_forgotten();
+        let position = self.spaces.position(space)?;
+        let it = &self.spaces[position];
+        let change = Whole::comes(&self.tree, it);
+        if change.is_something() {
+            let update = change.update(it);
+            listener.prepare(&update)?;
+            listener.commit(&update);
+        }
+        let listeners = &mut self.spaces[position].listeners;
+        let position = listeners.partition_point(|(p, _)| *p <= priority);
+        listeners.insert(position, (priority, listener));
+        Ok(())
+    }
+
+    /// Has `listener` follow `space` no longer, ending with a change from the
+    /// view as it is to nothing: what it has mapped, it unmaps. Readers and
+    /// other listeners notice nothing.
+    ///
+    /// If it was added more than once, it leaves once, where it comes last.
+    ///
+    /// A device that is unplugged leaves no mapping behind:
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use memory_model::{Listener, ListenerError, MemoryModel, Region, Update};
+    /// /// What a device reaches by DMA.
+    /// struct Mappings;
+    ///
+    /// impl Listener<()> for Mappings {
+    ///     // …
+    /// #   fn name(&self) -> &str { "DMA" }
+    /// #   fn prepare(&self, _: &Update<'_, ()>) -> Result<(), ListenerError> { Ok(()) }
+    /// }
+    ///
+    /// # let mut model = MemoryModel::new();
+    /// # let mut t = model.transaction();
+    /// # let root = t.add(Region::container("bus", 1 << 64))?;
+    /// # t.commit()?;
+    /// let bus = model.add_space("what the device sees", root)?;
+    /// let mappings = Arc::new(Mappings);
+    /// model.add_listener(bus, 0, mappings.clone()).unwrap();
+    ///
+    /// // Later:
+    /// model.remove_listener(bus, &mappings)?;
+    /// model.remove_space(bus)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RemoveListenerError`]; it goes on following then, and nothing has
+    /// changed. While the guest has accepted pages of the space, no listener
+    /// leaves, since it would unmap them if it has them mapped: they are given
+    /// back or [revoked](Self::revoke) first.
+    pub fn remove_listener<L: Listener<H> + ?Sized>(
+        &mut self,
+        space: SpaceId,
+        listener: &Arc<L>,
+    ) -> Result<(), RemoveListenerError> {
+        self.undo_forgotten();
+        let position = self.spaces.position(space)?;
+        let it = &self.spaces[position];
+        let is_it = |other: &Arc<dyn Listener<H>>| {
+            core::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(listener))
+        };
+        let Some(place) = it.listeners.iter().rposition(|(_, other)| is_it(other)) else {
+            return Err(RemoveListenerError::NotFollowing {
+                listener: listener.name().to_string(),
+                space: it.name.clone(),
+            });
+        };
+        let change = Whole::goes(&self.tree, it);
+        it.accepted_stays(&change.diff)?;
+        let tells = change.is_something();
+        if tells {
+            let prepared = listener.prepare(&change.update(it));
+            prepared.map_err(|source| CommitError::Refused {
+                listener: listener.name().to_string(),
+                source,
+                not_undone: Vec::new(),
+            })?;
+        }
+        // It has left before it learns so: even if it panics then.
+        let it = &mut self.spaces[position];
+        it.listeners.remove(place);
+        if tells {
+            listener.commit(&change.update(it));
+        }
+        Ok(())
+    }
+}
+
+/// A change between nothing and all that a space shows.
+struct Whole<H> {
+    old: Arc<FlatView<H>>,
+    new: Arc<FlatView<H>>,
+    diff: Diff<H>,
+    global_logging: GlobalLogging,
+    attachments: AttachmentDiff,
+}
+
+impl<H> Whole<H> {
+    /// From nothing to all.
+    fn comes(tree: &Tree<H>, space: &Space<H>) -> Self {
+        let (old, new) = (Arc::new(FlatView::empty()), space.view.clone());
+        Self {
+            diff: Diff::between(&old, &new),
+            global_logging: GlobalLogging {
+                before: DirtyClients::NONE,
+                after: tree.global_logging(),
+            },
+            attachments: AttachmentDiff::to_all_of(tree, &new),
+            old,
+            new,
+        }
+    }
+
+    /// From all to nothing.
+    fn goes(tree: &Tree<H>, space: &Space<H>) -> Self {
+        let Self {
+            old: nothing,
+            new: view,
+            global_logging,
+            attachments,
+            ..
+        } = Self::comes(tree, space);
+        Self {
+            diff: Diff::between(&view, &nothing),
+            global_logging: GlobalLogging {
+                before: global_logging.after,
+                after: global_logging.before,
+            },
+            attachments: attachments.turned_round(),
+            old: view,
+            new: nothing,
+        }
+    }
+
+    /// What is attached shows in some run.
+    fn is_something(&self) -> bool {
+        !self.diff.is_empty() || self.global_logging.changes()
+    }
+
+    fn update<'a>(&'a self, space: &'a Space<H>) -> Update<'a, H> {
+        Update {
+            space: space.id,
+            old: &self.old,
+            new: &self.new,
+            diff: &self.diff,
+            global_logging: self.global_logging,
+            attachments: &self.attachments,
+            private: &space.private,
+        }
+    }
+}
+
+/// Why a listener could not leave. It goes on following then.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveListenerError {
+    /// There is no such space.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// It does not follow the space.
+    #[error("listener '{listener}' does not follow '{space}'")]
+    NotFollowing {
+        /// The listener's name.
+        listener: String,
+        /// The address space.
+        space: String,
+    },
+    /// [`CommitError::Accepted`], or [`CommitError::Refused`] by itself.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An address space of a model, and its id, which names no other one ever.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU16, Ordering};
+
+use crate::follow::follow;
+use crate::render::{MAX_VISITS, TooComplex};
+use crate::runs::Pool;
+use crate::tree::Tree;
+use crate::{
+    AddrRange, CommitError, Diff, FlatView, Listener, NoSuchSpace, PageSet, RegionId, ViewReader,
+};
+
+/// Names an address space of one [`MemoryModel`](crate::MemoryModel). Those that
+/// were added earlier are less.
+///
+/// An id is never reused: once its space is removed, it names nothing. To
+/// another model, too, it names nothing, unless 65 535 models were made between
+/// the two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpaceId(u64);
+
+impl fmt::Debug for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "space {}", self.0 & SpaceIds::NUMBERS)
+    }
+}
+
+/// Tells one model from others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ModelId(pub(crate) u16);
+
+impl ModelId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The ids that a model's next spaces get.
+#[derive(Debug)]
+pub(crate) struct SpaceIds(u64);
+
+impl SpaceIds {
+    /// The bits for which space it is; those above say of which model.
+    const NUMBERS: u64 = (1 << 48) - 1;
+
+    pub(crate) fn of(model: ModelId) -> Self {
+        Self(u64::from(model.0) << 48)
+    }
+
+    pub(crate) fn next(&mut self) -> SpaceId {
+        let id = SpaceId(self.0);
+        // Nobody adds 2^48 spaces one by one.
+        self.0 = self.0.wrapping_add(1);
+        id
+    }
+}
+
+/// One address space: a root, its current view, who follows it, and the state
+/// of its pages.
+pub(crate) struct Space<H> {
+    pub(crate) id: SpaceId,
+    pub(crate) name: String,
+    pub(crate) root: RegionId,
+    /// What the reader shows.
+    pub(crate) view: Arc<FlatView<H>>,
+    pub(crate) reader: ViewReader<H>,
+    /// By priority, the lowest first; among equals, the earliest first.
+    pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
+    pub(crate) accepted: PageSet,
+    pub(crate) private: PageSet,
+}
+
+impl<H> fmt::Debug for Space<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({:?}, root {:?})", self.name, self.root)
+    }
+}
+
+impl<H> Space<H> {
+    /// Shows another view to readers.
+    pub(crate) fn publish(&mut self, view: &Arc<FlatView<H>>) {
+        self.reader.publish(view.clone());
+        self.view = view.clone();
+    }
+
+    /// The view that takes the place of `old`, which is right everywhere but
+    /// in `windows`; adds what differs to `diff`.
+    pub(crate) fn follow(
+        &self,
+        tree: &Tree<H>,
+        old: &Arc<FlatView<H>>,
+        windows: &[AddrRange],
+        diff: &mut Diff<H>,
+        pool: &mut Pool<H>,
+    ) -> Result<Arc<FlatView<H>>, CommitError> {
+        let new = follow(tree, self.root, old, windows, diff, pool);
+        new.map_err(|TooComplex| CommitError::TooComplex {
+            space: self.name.clone(),
+            limit: MAX_VISITS,
+        })
+    }
+
+    /// Invariant 3: what the guest has accepted is not touched. A run is mapped
+    /// as a whole, so the whole run stays that holds an accepted byte: whoever
+    /// cut it, or joined something to it, would have to unmap the accepted byte
+    /// meanwhile.
+    #[inline]
+    pub(crate) fn accepted_stays(&self, diff: &Diff<H>) -> Result<(), CommitError> {
+        if self.accepted.is_empty() {
+            return Ok(());
+        }
+        let changed = diff.changed.iter().map(|(old, _)| old);
+        for run in diff.removed.iter().chain(changed) {
+            if let Some(range) = self.accepted.within(run.range()).next() {
+                let region = run.region().name().into();
+                return Err(CommitError::Accepted { range, region });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The address spaces of a model, in the order in which they were added.
+#[derive(Debug)]
+pub(crate) struct Spaces<H>(Vec<Space<H>>);
+
+impl<H> Default for Spaces<H> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<H> Spaces<H> {
+    /// Where a space is.
+    pub(crate) fn position(&self, id: SpaceId) -> Result<usize, NoSuchSpace> {
+        let position = self.0.binary_search_by_key(&id, |space| space.id);
+        position.map_err(|_| NoSuchSpace(id))
+    }
+
+    pub(crate) fn get(&self, id: SpaceId) -> Result<&Space<H>, NoSuchSpace> {
+        Ok(&self.0[self.position(id)?])
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SpaceId) -> Result<&mut Space<H>, NoSuchSpace> {
+        let position = self.position(id)?;
+        Ok(&mut self.0[position])
+    }
+
+    /// Adds a space that was made later than all others.
+    pub(crate) fn push(&mut self, space: Space<H>) {
+        self.0.push(space);
+    }
+
+    pub(crate) fn remove(&mut self, position: usize) -> Space<H> {
+        self.0.remove(position)
+    }
+
+    pub(crate) fn iter(&self) -> core::slice::Iter<'_, Space<H>> {
+        self.0.iter()
+    }
+}
+
+impl<H> core::ops::Index<usize> for Spaces<H> {
+    type Output = Space<H>;
+
+    #[inline]
+    fn index(&self, position: usize) -> &Space<H> {
+        &self.0[position]
+    }
+}
+
+impl<H> core::ops::IndexMut<usize> for Spaces<H> {
+    #[inline]
+    fn index_mut(&mut self, position: usize) -> &mut Space<H> {
+        &mut self.0[position]
+    }
+}
+
+/// A space that the caller must have, as the index of a slice must be in it.
+#[track_caller]
+pub(crate) fn known<T>(space: Result<T, NoSuchSpace>) -> T {
+    match space {
+        Ok(space) => space,
+        Err(unknown) => panic!("{unknown}"),
+    }
+}
