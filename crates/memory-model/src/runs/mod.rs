@@ -6,6 +6,7 @@
 //! some runs copies the nodes from there up to the root, and all others belong
 //! to both trees.
 
+mod check;
 mod cut;
 mod edit;
 mod node;
