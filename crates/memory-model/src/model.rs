@@ -202,6 +202,7 @@ impl<H> MemoryModel<H> {
 
 /// Why an address space could not be added.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddSpaceError {
     /// Its root is not part of the model.
     #[error(transparent)]
