@@ -188,6 +188,15 @@ pub enum StateError {
         /// What would have been needed, in words.
         needed: &'static str,
     },
+    /// So many pages would be private, there or elsewhere, that their state
+    /// could outgrow the limit.
+    #[error("{range} cannot be private too: the state could take more than {limit} bytes")]
+    NoRoom {
+        /// The whole range asked for.
+        range: AddrRange,
+        /// The most bytes that the space's state may come to take.
+        limit: usize,
+    },
 }
 
 /// Why a view could not be had as guest memory.

@@ -9,6 +9,7 @@ use core::fmt;
 use crate::follow::follow;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::runs::Pool;
+use crate::state_limit::DEFAULT_STATE_LIMIT;
 use crate::tree::Tree;
 use crate::{
     AddrRange, AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, IoEventFd,
@@ -46,6 +47,8 @@ pub(crate) struct Space<H> {
     pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
     pub(crate) accepted: PageSet,
     pub(crate) private: PageSet,
+    /// The most bytes that `private` may come to take.
+    pub(crate) state_limit: usize,
 }
 
 impl<H> fmt::Debug for Space<H> {
@@ -121,6 +124,7 @@ impl<H> MemoryModel<H> {
             listeners: Vec::new(),
             accepted: PageSet::new(),
             private: PageSet::new(),
+            state_limit: DEFAULT_STATE_LIMIT,
         };
         self.tree.node(root)?;
         let mut diff = Diff::default();

@@ -34,6 +34,11 @@ impl RangeSet {
         self.ranges.len()
     }
 
+    /// How many addresses are in the set.
+    pub fn count(&self) -> u128 {
+        self.count
+    }
+
     /// Where a range starts that reaches the next one, or is none; where the
     /// last one starts if they have not as many addresses as is said.
     pub fn first_wrong(&self) -> Option<u64> {
