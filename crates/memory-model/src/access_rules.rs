@@ -129,8 +129,9 @@ impl Endianness {
 /// of the smallest implemented size: in a region of 6 bytes of which the device
 /// implements 4 at a time, the bytes at 4 and 5 are part of 4 bytes at 4. No
 /// bit of a [mask](crate::Piece::mask) is ever outside of what the guest asked
-/// for. The device sees that offset and size, as it does in QEMU, and answers
-/// what it likes for bytes that it does not have.
+/// for. The device sees that offset and size, and answers what it likes for
+/// bytes that it does not have. QEMU passes the end alike, and even of regions
+/// of a round size, since it widens an access without aligning it.
 ///
 /// # Default
 ///
