@@ -54,6 +54,7 @@ struct Undoable {
 
 /// Why a VM's memslots could not follow a view.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FollowError {
     /// There is no plan; KVM was not touched.
     #[error(transparent)]

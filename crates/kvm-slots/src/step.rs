@@ -7,6 +7,7 @@ use crate::{AbiProfile, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, SlotTable
 
 /// Why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StepError {
     /// The kernel refused it.
     #[error("{0}")]

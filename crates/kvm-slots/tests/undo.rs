@@ -53,6 +53,7 @@ fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>])
                 };
                 assert!(untaken.iter().any(|op| blocks(op)), "{back}: slot {id}");
             }
+            Some(other) => panic!("{back}: {other}"),
         }
         if let Some(step) = failed {
             untaken.push(&step.op);

@@ -59,7 +59,8 @@ impl AccessPlan {
             return (size, at);
         }
         // A wider access than was asked for is always aligned: an unaligned
-        // one could reach past the region's end.
+        // one could reach past the end of any region, and not only of one whose
+        // size is no multiple of what is implemented.
         let size = implemented.min();
         (size, at - at % u64::from(size))
     }
@@ -109,7 +110,8 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Where in the region it starts, in bytes.
+    /// Where in the region it starts, in bytes. A [partial](Self::is_partial)
+    /// one can end past the [region's end](AccessRules#the-regions-end).
     pub fn offset(&self) -> u64 {
         self.offset
     }

@@ -106,8 +106,32 @@ impl Endianness {
 /// *Implemented* is what the device's code can do: a valid access that is
 /// wider is split, one that is smaller is carried out by a wider one, one that
 /// is unaligned by several. An access is **aligned** if its size is a power of
-/// two and divides its offset in the region; the 3 or 5 bytes that are left of
-/// an access that crosses a page are not.
+/// two and divides its offset in the region.
+///
+/// # Odd sizes
+///
+/// KVM can bring any size from 1 to 8. It hands over what an instruction
+/// accesses in parts of up to 8 bytes that cross no page
+/// (`emulator_read_write` and `complete_emulated_mmio` in arch/x86/kvm/x86.c):
+/// of 8 bytes that start 3 before a page's end, it brings 3, and then 5.
+///
+/// Here an odd size is an unaligned access. By the default rules it is refused
+/// ([`AccessRule::Aligned`]); where unaligned accesses are valid, it is carried
+/// out by pieces of 1, 2, 4 and 8 bytes. QEMU refuses none of them: before it
+/// asks what is valid, it splits what comes into accesses of powers of two,
+/// aligned ones unless the device is implemented for others. Who wants that
+/// takes [`with_valid_unaligned`](Self::with_valid_unaligned).
+///
+/// # The region's end
+///
+/// The rules do not know how large a region is. An access that is carried out
+/// by a wider, aligned one passes the end of a region whose size is no multiple
+/// of the smallest implemented size: in a region of 6 bytes of which the device
+/// implements 4 at a time, the bytes at 4 and 5 are part of 4 bytes at 4. No
+/// bit of a [mask](crate::Piece::mask) is ever outside of what the guest asked
+/// for. The device sees that offset and size, and answers what it likes for
+/// bytes that it does not have. QEMU passes the end alike, and even of regions
+/// of a round size, since it widens an access without aligning it.
 ///
 /// # Default
 ///
@@ -288,6 +312,7 @@ pub struct AccessError {
 
 /// What an access has to keep to, in the order in which it is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AccessRule {
     /// No access is empty, or wider than 8 bytes.
     #[error("accesses have 1 to 8 bytes")]

@@ -30,12 +30,14 @@ pub struct HostMemory {
 
 impl HostMemory {
     /// `size` bytes at host virtual address `address`, valid while `owner`
-    /// lives; `None` if that is empty or wraps.
+    /// lives; `None` if that is empty or wraps, or if `address` is null.
+    ///
+    /// Null is no host address: KVM takes a `userspace_addr` of 0 beside a
+    /// guest_memfd for a memslot without one, and Linux lets no ordinary process
+    /// map anything there (`vm.mmap_min_addr`).
     pub fn new<O: Any + Send + Sync>(address: u64, size: u64, owner: Arc<O>) -> Option<Self> {
-        Some(Self {
-            range: AddrRange::new(address, size.into())?,
-            owner,
-        })
+        let range = AddrRange::new(address, size.into())?;
+        (address != 0).then_some(Self { range, owner })
     }
 
     /// The host virtual address of the first byte.
@@ -275,6 +277,12 @@ mod tests {
         assert!(HostMemory::new(0x1000, 0, Arc::new(())).is_none());
         assert!(HostMemory::new(u64::MAX, 2, Arc::new(())).is_none());
         assert!(FileSlice::new(3, u64::MAX, 2, Arc::new(())).is_none());
+    }
+
+    #[test]
+    fn null_is_no_host_address() {
+        assert!(HostMemory::new(0, 0x1000, Arc::new(())).is_none());
+        assert!(HostMemory::new(1, 0x1000, Arc::new(())).is_some());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{AddrRange, PAGE_SIZE, RegionId, SpaceId, Unloggable};
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TreeError {
     /// The id names no region of this model, or one that was removed.
     #[error("{0:?} is not part of this model")]
@@ -98,6 +99,7 @@ pub enum TreeError {
 
 /// What keeps a region from being removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Use {
     /// It lies in a container.
     #[error("it lies in a container")]
@@ -124,6 +126,7 @@ pub struct NoSuchSpace(pub SpaceId);
 /// Why a transaction was not committed. The tree, every view and every
 /// listener are as they were before it began.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CommitError {
     /// The transaction would touch bytes of private MMIO that the guest has
     /// accepted: only the guest, or a revocation, can give them up.
@@ -170,6 +173,7 @@ pub type ListenerError = Box<dyn core::error::Error + Send + Sync>;
 /// Why a range could not be accepted, given back or converted. Nothing has
 /// changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StateError {
     /// There is no such space.
     #[error(transparent)]
@@ -191,6 +195,15 @@ pub enum StateError {
         found: String,
         /// What would have been needed, in words.
         needed: &'static str,
+    },
+    /// So many pages would be private, there or elsewhere, that their state
+    /// could outgrow the limit.
+    #[error("{range} cannot be private too: the state could take more than {limit} bytes")]
+    NoRoom {
+        /// The whole range asked for.
+        range: AddrRange,
+        /// The most bytes that the space's state may come to take.
+        limit: usize,
     },
 }
 

@@ -18,9 +18,10 @@
 //!
 //! # How data flows
 //!
-//! A [`Transaction`] changes the [`Tree`]. Its commit renders each address
-//! space to a new [`FlatView`], takes the [`Diff`] to the old one, lets every
-//! [`Listener`] prepare for it, and publishes it. Readers on other threads look
+//! A [`Transaction`] changes the [`Tree`]. Its commit renders what can show the
+//! change, and no other part of any address space. The new [`FlatView`] shares
+//! the rest with the one before. The commit takes the [`Diff`] of the two, lets
+//! every [`Listener`] prepare for it, and publishes the view. Readers on other threads look
 //! addresses up through a [`ViewReader`], without a lock. If a listener
 //! refuses, nothing has happened.
 //!
@@ -138,10 +139,12 @@ mod render;
 mod runs;
 mod space;
 mod state;
+mod state_limit;
 mod taken;
 mod transaction;
 mod tree;
 mod undo;
+mod validate;
 mod view;
 mod windows;
 
@@ -169,6 +172,8 @@ pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
 pub use runs::Ranges;
 pub use space::SpaceId;
 pub use state::PageState;
+pub use state_limit::DEFAULT_STATE_LIMIT;
 pub use transaction::Transaction;
 pub use tree::Tree;
+pub use validate::Invalid;
 pub use view::{Attributes, Backing, FlatRange, FlatView};

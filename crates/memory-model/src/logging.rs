@@ -96,6 +96,7 @@ impl GlobalLogging {
 
 /// Why the writes to a region cannot be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Unloggable {
     /// It has no memory of its own: nothing is written that its device, or
     /// the region that it shows, does not know of.

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::runs::Pool;
 use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
+use crate::state_limit::DEFAULT_STATE_LIMIT;
 use crate::tree::Tree;
 use crate::undo::Undo;
 use crate::{
@@ -110,6 +111,7 @@ impl<H> MemoryModel<H> {
             listeners: Vec::new(),
             accepted: PageSet::new(),
             private: PageSet::new(),
+            state_limit: DEFAULT_STATE_LIMIT,
         };
         let mut diff = Diff::default();
         let all = [AddrRange::ALL];
@@ -198,6 +200,7 @@ impl<H> MemoryModel<H> {
 
 /// Why an address space could not be added.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AddSpaceError {
     /// Its root is not part of the model.
     #[error(transparent)]

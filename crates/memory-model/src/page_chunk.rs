@@ -33,6 +33,17 @@ impl Chunk {
         self.count == PAGES
     }
 
+    /// Whether as many bits are set as is said.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.count == self.bits.iter().map(|&word| ones(word)).sum::<usize>()
+    }
+
+    /// Says of too many pages that they are in the set.
+    #[cfg(test)]
+    pub(crate) fn miscount(&mut self) {
+        self.count += 1;
+    }
+
     /// Puts the pages from `first` to `last` in, or takes them out.
     pub(crate) fn set(&mut self, first: usize, last: usize, is_in: bool) {
         for word in first / BITS..=last / BITS {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A set of pages that stays small however they are chosen.
 
+mod check;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -25,6 +27,9 @@ const ENTRY_BYTES: usize = 48;
 /// What a bitmap costs, with what an allocator needs to know of it.
 const BITMAP_BYTES: usize = size_of::<Chunk>() + 8;
 
+/// The most that a chunk costs that the set reaches into.
+const CHUNK_BYTES: usize = ENTRY_BYTES + BITMAP_BYTES;
+
 /// Which pages have some property.
 ///
 /// A range stands for the pages that it touches. Ranges that come out consist
@@ -36,6 +41,9 @@ const BITMAP_BYTES: usize = size_of::<Chunk>() + 8;
 /// which they are not is a bitmap instead, for as long as that lasts. So no
 /// choice of pages makes the set larger than 576 bytes for each chunk that it
 /// reaches into, 36 MiB for each TiB: 1.125 bits a page.
+///
+/// Whoever lets a guest choose where the pages are bounds how many chunks that
+/// can be: [`MemoryModel::set_state_limit`](crate::MemoryModel::set_state_limit).
 ///
 /// ```
 /// use memory_model::{AddrRange, PageSet};
@@ -136,7 +144,25 @@ impl PageSet {
 
     /// The bytes that the set takes on the heap, at most.
     pub fn heap_bytes(&self) -> usize {
-        self.whole.len() * ENTRY_BYTES + self.mixed.len() * (ENTRY_BYTES + BITMAP_BYTES)
+        self.whole.len() * ENTRY_BYTES + self.mixed.len() * CHUNK_BYTES
+    }
+
+    /// Whether the set, with `range` in it, would stay within `limit` bytes on
+    /// the heap, whichever of its pages then go.
+    pub(crate) fn has_room(&self, range: AddrRange, limit: usize) -> bool {
+        let chunks = chunks_of(range);
+        let most = (limit / CHUNK_BYTES) as u128;
+        let reached = self.whole.count() + self.mixed.len() as u128;
+        // What it reaches into already is looked for only if that matters.
+        let new = chunks.size();
+        reached + new <= most || reached + new - self.reached_of(chunks) <= most
+    }
+
+    /// How many of some chunks the set reaches into.
+    fn reached_of(&self, chunks: AddrRange) -> u128 {
+        let whole = self.whole.parts(chunks).map(AddrRange::size);
+        let mixed = self.mixed.range(chunks.start()..=chunks.last());
+        whole.sum::<u128>() + mixed.count() as u128
     }
 
     fn set(&mut self, range: AddrRange, is_in: bool) {

@@ -12,6 +12,8 @@ use crate::AddrRange;
 pub struct RangeSet {
     /// Start to last: disjoint, and never adjacent.
     ranges: BTreeMap<u64, u64>,
+    /// How many addresses they have.
+    count: u128,
 }
 
 impl RangeSet {
@@ -30,6 +32,34 @@ impl RangeSet {
     /// How many ranges that takes.
     pub fn len(&self) -> usize {
         self.ranges.len()
+    }
+
+    /// How many addresses are in the set.
+    pub fn count(&self) -> u128 {
+        self.count
+    }
+
+    /// Where a range starts that reaches the next one, or is none; where the
+    /// last one starts if they have not as many addresses as is said.
+    pub fn first_wrong(&self) -> Option<u64> {
+        let mut ranges = self.ranges.iter().peekable();
+        let mut count = 0;
+        while let Some((&start, &last)) = ranges.next() {
+            let next = ranges.peek().map(|(next, _)| **next);
+            let apart = next.is_none_or(|next| last < u64::MAX && last + 1 < next);
+            match AddrRange::from_bounds(start, last).filter(|_| apart) {
+                Some(range) => count += range.size(),
+                None => return Some(start),
+            }
+        }
+        let start = self.ranges.keys().next_back().copied();
+        (count != self.count).then_some(start.unwrap_or(0))
+    }
+
+    /// Adds a range as it is, whatever there is.
+    #[cfg(test)]
+    pub fn insert_unjoined(&mut self, start: u64, last: u64) {
+        self.ranges.insert(start, last);
     }
 
     /// The parts of `range` that are in the set, by address.
@@ -57,24 +87,37 @@ impl RangeSet {
         let (mut start, mut last) = (range.start(), range.last());
         for touched in self.starts_touching(reach.unwrap_or(range)) {
             start = start.min(touched);
-            last = last.max(self.ranges.remove(&touched).unwrap_or(last));
+            last = last.max(self.take(touched).unwrap_or(last));
         }
-        self.ranges.insert(start, last);
+        self.put(start, last);
     }
 
     /// Takes every address of `range` out of the set.
     pub fn remove(&mut self, range: AddrRange) {
         for start in self.starts_touching(range) {
-            let Some(last) = self.ranges.remove(&start) else {
+            let Some(last) = self.take(start) else {
                 continue;
             };
             if start < range.start() {
-                self.ranges.insert(start, range.start() - 1);
+                self.put(start, range.start() - 1);
             }
             if last > range.last() {
-                self.ranges.insert(range.last() + 1, last);
+                self.put(range.last() + 1, last);
             }
         }
+    }
+
+    /// Adds a range that touches no other.
+    fn put(&mut self, start: u64, last: u64) {
+        self.ranges.insert(start, last);
+        self.count += u128::from(last - start) + 1;
+    }
+
+    /// Takes out the range that starts there; returns where it ends.
+    fn take(&mut self, start: u64) -> Option<u64> {
+        let last = self.ranges.remove(&start)?;
+        self.count -= u128::from(last - start) + 1;
+        Some(last)
     }
 
     /// The starts of the held ranges that share an address with `range`.
@@ -113,6 +156,8 @@ mod tests {
                 }
                 if insert { set.insert(range) } else { set.remove(range) }
                 prop_assert_eq!(set.covers(range), insert);
+                prop_assert_eq!(set.count, painted.len() as u128);
+                prop_assert_eq!(set.first_wrong(), None);
             }
             let listed: Vec<u64> = set.iter().flat_map(|r| r.start()..=r.last()).collect();
             prop_assert_eq!(listed, painted.into_iter().collect::<Vec<_>>());

@@ -74,6 +74,8 @@ pub(crate) struct Space<H> {
     pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
     pub(crate) accepted: PageSet,
     pub(crate) private: PageSet,
+    /// The most bytes that `private` may come to take.
+    pub(crate) state_limit: usize,
 }
 
 impl<H> fmt::Debug for Space<H> {

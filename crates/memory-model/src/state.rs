@@ -100,7 +100,10 @@ impl<H> MemoryModel<H> {
     /// # Errors
     /// [`StateError::Unaligned`], or [`StateError::WrongKind`] if some byte is
     /// to be private and cannot: it is neither RAM on a guest_memfd with
-    /// private pages, nor private MMIO. [`StateError::NoSuchSpace`].
+    /// private pages, nor private MMIO. [`StateError::NoRoom`] if pages are to
+    /// be private and the space's [limit](Self::set_state_limit) does not allow
+    /// it. Making pages shared takes no room, whatever is there, or nothing.
+    /// [`StateError::NoSuchSpace`].
     pub fn set_page_state(
         &mut self,
         space: SpaceId,
@@ -113,6 +116,7 @@ impl<H> MemoryModel<H> {
             PageState::Private => {
                 let needed = "memory with a private side";
                 space.require(range, needed, |run| has_private_side(&run.backing()))?;
+                space.has_room(range)?;
                 space.private.insert(range);
             }
             PageState::Shared => {
@@ -126,7 +130,11 @@ impl<H> MemoryModel<H> {
     /// The pages that are private.
     ///
     /// A page stays in the set while nothing has a place there, as it does for
-    /// KVM: what comes there next is private from the start.
+    /// KVM: what comes there next is private from the start. So the set reaches
+    /// wherever the guest has ever made memory private and not shared again, and
+    /// a guest that moves a BAR about can make that any address. What bounds it
+    /// is the space's [limit](Self::set_state_limit), and not the guest's
+    /// memory. To forget pages, here and in KVM, is to make them shared.
     ///
     /// # Panics
     /// If there is no such space.

@@ -26,7 +26,11 @@ pub struct FlatRange<H> {
 pub struct Attributes {
     /// What the guest's loads and stores do.
     pub access: GuestAccess,
-    /// Whether the region or one around it is read-only.
+    /// Whether [`Switches::readonly`] is set on the region, or on one around
+    /// it. It says who forbids writes, not whether there are any: a ROM has it
+    /// off unless somebody sets it, and its `access` is read-only all the same;
+    /// a trapped region can have it on. What a guest's store does is what
+    /// `access` says, and nothing else.
     pub readonly: bool,
     /// Whether the contents survive a power cycle.
     pub nonvolatile: bool,
@@ -166,7 +170,7 @@ impl<H> FlatRange<H> {
     }
 
     /// Whether `next` continues this run, so that one run can stand for both.
-    fn continues_into(&self, next: &Self) -> bool {
+    pub(crate) fn continues_into(&self, next: &Self) -> bool {
         self.range.last().checked_add(1) == Some(next.range.start())
             && self.id == next.id
             && self.attributes == next.attributes
@@ -248,6 +252,32 @@ impl<H> FlatView<H> {
     ) -> impl Iterator<Item = &FlatRange<H>> + Clone + use<'_, H> {
         let from = self.runs.from(range.start());
         from.take_while(move |run| run.range.start() <= range.last())
+    }
+
+    /// The lowest run that shares an address with `range`, cut to it; `None`
+    /// where no region answers at any of its addresses. What lies in `range`
+    /// before the run is a hole.
+    ///
+    /// ```
+    /// use memory_model::{AddrRange, MemoryModel, Region};
+    ///
+    /// let mut model: MemoryModel = MemoryModel::new();
+    /// let mut t = model.transaction();
+    /// let memory = t.add(Region::container("memory", 1 << 64))?;
+    /// let uart = t.add(Region::mmio("uart", 0x100))?;
+    /// t.place(uart, memory, 0x1000, 0)?;
+    /// t.commit()?;
+    /// let space = model.add_space("memory", memory)?;
+    ///
+    /// let range = |start, size| AddrRange::new(start, size).unwrap();
+    /// let found = model.view(space).find_in(range(0x10f0, 0x1000)).unwrap();
+    /// assert_eq!(found.range(), range(0x10f0, 0x10));
+    /// assert_eq!((found.id(), found.offset()), (uart, 0xf0));
+    /// assert!(model.view(space).find_in(range(0, 0x1000)).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn find_in(&self, range: AddrRange) -> Option<FlatRange<H>> {
+        self.intersecting(range).next()?.clipped(range)
     }
 }
 

@@ -50,6 +50,30 @@ fn sizes_are_powers_of_two_in_order() {
 }
 
 #[test]
+fn what_kvm_brings_of_an_access_that_crosses_a_page_is_carried_out_if_unaligned_is_valid() {
+    // 8 bytes, 3 of them before the end of a page.
+    for (offset, size) in [(0xffd, 3), (0x1000, 5)] {
+        refused(AccessRules::new(), offset, size, AccessRule::Aligned);
+    }
+    let rules = AccessRules::new().with_valid_unaligned(true);
+    assert_eq!(
+        pieces(rules, 0xffd, 3),
+        [(0xffd, 1, 0xff), (0xffe, 2, 0xffff)]
+    );
+    assert_eq!(
+        pieces(rules, 0x1000, 5),
+        [(0x1000, 4, 0xffff_ffff), (0x1004, 1, 0xff)]
+    );
+}
+
+#[test]
+fn a_wider_access_passes_the_end_of_a_region_of_an_odd_size() {
+    // The last 2 of 6 bytes: the device is asked for 4.
+    let rules = AccessRules::new().with_implemented(sizes(4, 4));
+    assert_eq!(pieces(rules, 4, 2), [(4, 4, 0xffff)]);
+}
+
+#[test]
 fn by_default_eight_aligned_bytes_are_two_accesses_of_four() {
     let rules = AccessRules::default();
     assert_eq!(pieces(rules, 3, 1), [(3, 1, 0xff)]);

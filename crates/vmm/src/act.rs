@@ -18,6 +18,7 @@ use crate::machine::{ActionKind, ErrorCode, Span};
 
 /// Why an action was not carried out. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ActError {
     /// This kernel could not be given the region that is meant.
     #[error(transparent)]
@@ -55,6 +56,7 @@ impl ActError {
                 Some(FollowError::Plan(PlanError::TooManySlots { .. })) => ErrorCode::TooManySlots,
                 _ => ErrorCode::Kvm,
             },
+            Self::Commit(_) => ErrorCode::Kvm,
             Self::Convert(ConvertError::Refused(_)) => ErrorCode::WrongKind,
             Self::Convert(ConvertError::Request(RequestError::Unaligned { .. })) => {
                 ErrorCode::Unaligned

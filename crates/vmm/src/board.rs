@@ -45,6 +45,7 @@ pub struct Board<V> {
 
 /// Why a machine could not be put together.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BoardError {
     /// A region's memory cannot be had.
     #[error("region '{region}'")]

@@ -45,6 +45,7 @@ pub struct Made {
 
 /// Why a region could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PartError {
     /// Host memory or a file cannot be had.
     #[error("its memory cannot be had: {0}")]

@@ -29,6 +29,7 @@ pub struct Run<P: Platform> {
 
 /// Why a run could not begin.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// The machine cannot be put together.
     #[error(transparent)]

@@ -11,14 +11,32 @@ use super::sides::{ConvertibleRange, Stretch};
 ///
 /// Memory without a private side need not be told: it is the same as none.
 ///
-/// The state takes at most 36 MiB for each TiB of addresses that was ever
-/// private, and as much for what is accepted, however a guest alternates it.
-#[derive(Debug, Default)]
+/// # How large the state gets
+///
+/// What is accepted takes at most 36 MiB for each TiB of private MMIO that there
+/// is. What is private takes as much for each TiB of addresses at which there
+/// ever was memory that the guest made private and not shared again. A guest
+/// that moves memory about can make that any address, so there is a
+/// [limit](Self::set_state_limit).
+#[derive(Debug)]
 pub struct ConvertibleMemory {
     /// By address; no two overlap.
     ranges: Vec<ConvertibleRange>,
     private: PageBits,
     accepted: PageBits,
+    /// The most bytes that `private` may come to take.
+    limit: usize,
+}
+
+impl Default for ConvertibleMemory {
+    fn default() -> Self {
+        Self {
+            ranges: Vec::new(),
+            private: PageBits::default(),
+            accepted: PageBits::default(),
+            limit: Self::DEFAULT_STATE_LIMIT,
+        }
+    }
 }
 
 /// Why a guest's memory cannot become another. Nothing has changed.
@@ -42,6 +60,10 @@ pub enum MemoryError {
 }
 
 impl ConvertibleMemory {
+    /// The bytes that the state of private pages may take if nobody sets
+    /// another limit: as many as pages in 7 TiB of addresses can need.
+    pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
+
     /// No memory.
     pub fn new() -> Self {
         Self::default()
@@ -84,6 +106,23 @@ impl ConvertibleMemory {
         Ok(())
     }
 
+    /// Sets how many bytes of the host's memory the state of private pages may
+    /// come to take, if the guest makes some of them shared: 576 for each 16 MiB
+    /// that they reach into. A request that would outgrow it is refused before
+    /// anything is done ([`Refusal::NoRoom`](crate::Refusal::NoRoom)). KVM's own
+    /// state grows alike and has no limit.
+    ///
+    /// Making pages shared is never refused for it. A VMM that has taken memory
+    /// away makes room, here and in KVM, by a request to make its pages shared.
+    pub fn set_state_limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
+    /// The limit, in bytes.
+    pub fn state_limit(&self) -> usize {
+        self.limit
+    }
+
     /// The bytes that the state of the pages takes on the heap, at most.
     pub fn heap_bytes(&self) -> usize {
         self.private.heap_bytes() + self.accepted.heap_bytes()
@@ -104,6 +143,10 @@ impl GuestPages for ConvertibleMemory {
 
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
         self.accepted.within(range)
+    }
+
+    fn has_room(&self, range: PageRange) -> bool {
+        self.private.has_room(range, self.limit)
     }
 
     fn record(&mut self, range: PageRange, state: PageState) {

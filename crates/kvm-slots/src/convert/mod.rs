@@ -56,7 +56,9 @@
 //! A guest can alternate its pages. A request over many such pages is planned
 //! in parts of 4096 stretches, so that no plan grows with it, and each part takes
 //! one ioctl for its attributes and one call for each range of memory that has
-//! stale bytes. The state has a bound too: see [`ConvertibleMemory`].
+//! stale bytes. The state has a bound too, wherever a guest moves its memory:
+//! see [`ConvertibleMemory`], and `MemoryModel::set_state_limit` of
+//! `memory-model`. What would outgrow it is refused ([`Refusal::NoRoom`]).
 //!
 //! # Private MMIO
 //!

@@ -58,6 +58,11 @@ impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
         parts(self.model.borrow().accepted(self.space), range)
     }
 
+    fn has_room(&self, range: PageRange) -> bool {
+        let model = self.model.borrow();
+        model.has_room(self.space, addresses(range)).is_ok()
+    }
+
     fn record(&mut self, range: PageRange, state: PageState) {
         let to = match state {
             PageState::Private => ModelState::Private,

@@ -12,6 +12,13 @@ const BITS: u64 = 64;
 
 type Bits = [u64; 64];
 
+/// What an entry of the tree costs at most: when its nodes are as empty as they
+/// may be.
+const ENTRY_BYTES: usize = 48;
+
+/// What a bitmap costs, with what an allocator needs to know of it.
+const BITMAP_BYTES: usize = size_of::<Bits>() + 16;
+
 /// The pages of a chunk, of which at least one is in the set.
 #[derive(Debug)]
 enum Chunk {
@@ -86,12 +93,20 @@ impl PageBits {
         held.flat_map(move |(number, chunk)| runs(number, chunk, part(range, number)))
     }
 
-    /// The bytes that the set takes on the heap, at most: entries in a tree
-    /// whose nodes are as empty as they may be, and bitmaps with what an
-    /// allocator needs to know of them.
+    /// The bytes that the set takes on the heap, at most.
     pub(super) fn heap_bytes(&self) -> usize {
         let bitmaps = self.chunks.values().filter(|c| matches!(c, Chunk::Part(_)));
-        self.chunks.len() * 48 + bitmaps.count() * (size_of::<Bits>() + 16)
+        self.chunks.len() * ENTRY_BYTES + bitmaps.count() * BITMAP_BYTES
+    }
+
+    /// Whether the set, with `range` in it, would stay within `limit` bytes on
+    /// the heap, whichever of its pages then go.
+    pub(super) fn has_room(&self, range: PageRange, limit: usize) -> bool {
+        let most = (limit / (ENTRY_BYTES + BITMAP_BYTES)) as u64;
+        let (first, last) = (first_chunk(range), last_chunk(range));
+        let all = self.chunks.len() as u64 + (last - first + 1);
+        // Which of them there are already is looked at only if that matters.
+        all <= most || all - self.chunks.range(first..=last).count() as u64 <= most
     }
 }
 
@@ -203,6 +218,11 @@ mod tests {
                 }
             }
             let window = range(window.0, window.1);
+            let chunks: BTreeSet<u64> = all.iter().map(|page| page / PAGES).collect();
+            let with: BTreeSet<u64> = (first_chunk(window)..=last_chunk(window)).collect();
+            let bytes = chunks.union(&with).count() * 576;
+            prop_assert!(set.has_room(window, bytes) && !set.has_room(window, bytes - 1));
+            prop_assert!(set.heap_bytes() <= chunks.len() * 576);
             let held = all.range(window.start() / PAGE..window.end() / PAGE);
             prop_assert_eq!(pages(&set, window), held.copied().collect::<Vec<_>>());
             let every: Vec<u64> = all.into_iter().collect();

@@ -25,8 +25,18 @@ pub trait GuestPages {
     /// not given back since.
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
 
+    /// Whether there is room to record that these pages are private. A plan asks
+    /// for all that a request is about, before anything is done.
+    ///
+    /// A guest chooses which pages are private, and where memory is that moves.
+    /// Whoever keeps that in bounds says no here; this says always yes.
+    fn has_room(&self, range: PageRange) -> bool {
+        let _ = range;
+        true
+    }
+
     /// From here on these pages are in this state. A plan has found that they
-    /// can be. What becomes shared is not accepted any more.
+    /// can be, and that there is room. What becomes shared is not accepted any more.
     fn record(&mut self, range: PageRange, state: PageState);
 
     /// The guest has accepted these pages. They are private MMIO, and private.

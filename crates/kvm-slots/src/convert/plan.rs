@@ -81,6 +81,13 @@ pub enum Refusal {
         /// The first page that cannot.
         at: u64,
     },
+    /// So many pages would be private, there or elsewhere, that what is written
+    /// down of them could outgrow its limit: [`GuestPages::has_room`].
+    #[error("{range} cannot become private too: the state of the pages is at its limit")]
+    NoRoom {
+        /// The whole range asked for.
+        range: PageRange,
+    },
     /// Some page that was to be accepted is not private MMIO.
     #[error("{range} cannot be accepted: at {at:#x} is no private MMIO")]
     NotPrivateMmio {
@@ -131,7 +138,8 @@ pub(super) fn check(pages: &impl GuestPages, request: Request) -> Result<(), Ref
         at = stretch.range.end();
     }
     match at >= range.end() {
-        true => Ok(()),
+        true if pages.has_room(range) => Ok(()),
+        true => Err(Refusal::NoRoom { range }),
         false if mmio_only => Err(Refusal::NotPrivateMmio { range, at }),
         false => Err(Refusal::NoPrivateSide { range, at }),
     }

@@ -29,6 +29,7 @@ pub enum DirtyMode {
 
 /// Why pages could not be collected. What was collected before is kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DirtyError {
     /// The kernel does not have the mode, or not any more for this VM.
     #[error("{mode:?} cannot be enabled: {errno}")]

@@ -6,6 +6,7 @@ use crate::Unsupported;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// The kernel has no slots for some of the ranges.
     #[error("{}", list(.0))]

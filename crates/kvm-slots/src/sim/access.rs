@@ -21,6 +21,7 @@ const MMIO_MAX: usize = 8;
 
 /// Why a guest's access did not complete: what `KVM_RUN` would return with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GuestFault {
     /// `KVM_EXIT_MEMORY_FAULT`: the VMM can resolve it, by a conversion.
     #[error("memory fault at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]

@@ -6,10 +6,12 @@
 //! some runs copies the nodes from there up to the root, and all others belong
 //! to both trees.
 
+mod check;
 mod cut;
 mod edit;
 mod node;
 mod pool;
+mod reuse;
 mod shared;
 
 use core::slice::Iter;

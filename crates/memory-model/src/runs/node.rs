@@ -25,9 +25,9 @@ pub(super) const MIN: usize = 3;
 pub(super) struct Row<E> {
     /// Where all but the first start. Behind the last, all are the highest
     /// address there is.
-    others: [u64; MAX - 1],
-    entries: [Option<E>; MAX],
-    len: usize,
+    pub(super) others: [u64; MAX - 1],
+    pub(super) entries: [Option<E>; MAX],
+    pub(super) len: usize,
 }
 
 /// The runs of a stretch of addresses.
@@ -237,31 +237,6 @@ impl<E: Entry> Row<E> {
         at < self.len && self.start_of(at) <= address
     }
 
-    /// Takes all out.
-    #[inline]
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = E> {
-        self.len = 0;
-        self.entries.iter_mut().map_while(Option::take)
-    }
-
-    /// Fills a row that has nothing in it with what another has.
-    #[inline]
-    pub(super) fn fill(&mut self, other: &Self) {
-        debug_assert!(self.len == 0 && self.entries.iter().all(Option::is_none));
-        self.others = other.others;
-        for (entry, other) in self.entries.iter_mut().zip(&other.entries) {
-            // There is nothing that would have to be dropped.
-            mem::forget(mem::replace(entry, other.clone()));
-        }
-        self.len = other.len;
-    }
-
-    /// Whether it seems to have much in common with another.
-    #[inline]
-    pub(super) fn resembles(&self, other: &Self) -> bool {
-        self.others[0] == other.others[0]
-    }
-
     /// The place of the first entry that starts in a range, and of the first
     /// behind it.
     #[inline]
@@ -354,52 +329,5 @@ impl<E: Entry> Row<E> {
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &E> {
         self.entries.iter().flatten()
-    }
-}
-
-impl<N> Nodes<N> {
-    /// Takes over all entries that another has; tells those of its own that it
-    /// has no more.
-    #[inline]
-    pub(super) fn take_over(&mut self, other: &Self, mut leave: impl FnMut(Shared<N>)) {
-        self.others = other.others;
-        self.len = other.len;
-        for (own, other) in self.entries.iter_mut().zip(&other.entries) {
-            let same = match (&*own, other) {
-                (Some(own), Some(other)) => own.is_same(other),
-                (own, other) => own.is_none() && other.is_none(),
-            };
-            if !same {
-                exchange(own, other, &mut leave);
-            }
-        }
-    }
-}
-
-/// Out of line, since of a whole row it is usually one.
-#[inline(never)]
-fn exchange<N>(
-    own: &mut Option<Shared<N>>,
-    other: &Option<Shared<N>>,
-    leave: &mut impl FnMut(Shared<N>),
-) {
-    let before = mem::replace(own, other.clone());
-    before.into_iter().for_each(leave);
-}
-
-impl<H> Leaf<H> {
-    /// Takes over all runs that another has.
-    #[inline]
-    pub(super) fn take_over(&mut self, other: &Self) {
-        self.others = other.others;
-        self.len = other.len;
-        for (run, other) in self.entries.iter_mut().zip(&other.entries) {
-            match (&mut *run, other) {
-                // Behind the last of both.
-                (None, None) => break,
-                (Some(run), Some(other)) => run.clone_from(other),
-                _ => *run = other.clone(),
-            }
-        }
     }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The tree of runs against a sorted map.
+//! The tree of runs against a sorted map; and what is wrong with a tree is
+//! found.
 
-use super::edit::Part;
-use super::node::{Entry, MAX};
 use super::*;
 use crate::view::{Attributes, FlatView};
 use crate::{DirtyClients, GuestAccess, Region, RegionId};
@@ -30,49 +29,17 @@ fn run(start: u64, size: u128) -> FlatRange<()> {
     }
 }
 
-/// All leaves on one level, every start right, and nothing empty but the tree.
-fn check(root: &Root<()>) -> usize {
-    match root {
-        Root::Leaf(leaf) => check_row(leaf, true),
-        Root::Inner(inner) => {
-            assert!(inner.len() > 1);
-            check_inner(inner)
-        }
-    }
-}
-
-fn check_inner(inner: &Inner<()>) -> usize {
-    let heights: Vec<usize> = match inner {
-        Inner::Leaves(row) => {
-            check_row(row, false);
-            row.iter().map(|leaf| check_row(leaf, false)).collect()
-        }
-        Inner::Inners(row) => {
-            check_row(row, false);
-            row.iter().map(|inner| check_inner(inner)).collect()
-        }
-    };
-    assert!(heights.windows(2).all(|pair| pair[0] == pair[1]));
-    heights[0] + 1
-}
-
-fn check_row<E: Entry>(row: &Row<E>, may_be_empty: bool) -> usize {
-    assert!(may_be_empty || row.len() > 0);
-    assert_eq!(row.iter().count(), row.len());
-    let mut expected: Vec<u64> = row.iter().map(Entry::start).collect();
-    assert!(expected.is_sorted());
-    expected.resize(MAX, u64::MAX);
-    let starts: Vec<u64> = (0..MAX).map(|at| row.start_of(at)).collect();
-    assert_eq!(starts, expected);
-    1
-}
+/// Fewer steps of fewer runs where each takes long, but more runs than two
+/// levels have room for.
+const STEPS: usize = if cfg!(miri) { 8 } else { 60 };
+const LEN: u64 = if cfg!(miri) { 100 } else { 300 };
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 32 }))]
     #[test]
     fn replacing_runs_agrees_with_a_sorted_map(
-        steps in prop::collection::vec((0_u64..=2000, 0_u64..=300, 1_usize..40, any::<bool>()), 1..60),
-        probes in prop::collection::vec(0_u64..2300, 1..60),
+        steps in prop::collection::vec((0_u64..=2000, 0..=LEN, 1_usize..40, any::<bool>()), 1..STEPS),
+        probes in prop::collection::vec(0_u64..2300, 1..STEPS),
         base in prop_oneof![Just(0), Just(u64::MAX - 2300)],
     ) {
         let mut runs = Runs::new();
@@ -94,7 +61,7 @@ proptest! {
             runs = pool.copy(&FlatView::of(runs)).runs().clone();
             pool.tidy_up();
             pool.take_in(before);
-            check(&runs.root);
+            prop_assert!(runs.check().is_ok(), "{:?}", runs.check());
             prop_assert_eq!(runs.len(), map.len());
             prop_assert!(runs.from(0).eq(map.values()));
             let mut met = Vec::new();
@@ -111,17 +78,115 @@ proptest! {
 
 #[test]
 fn a_hundred_thousand_runs_lie_in_few_levels() {
-    let many: Vec<_> = (0..100_000).map(|n| run(n * 16, 16)).collect();
+    // Under Miri, a hundredth.
+    let (count, levels) = if cfg!(miri) { (1000, 4) } else { (100_000, 6) };
+    let runs = tree(count);
+    assert_eq!(runs.check(), Ok(levels));
+    let (view, start) = (FlatView::of(runs), 16 * (count / 9 * 7));
+    assert_eq!(view.find(start + 3).unwrap().range().start(), start);
+}
+
+/// So many runs of 16 bytes, side by side.
+fn tree(count: u64) -> Runs<()> {
     let mut runs = Runs::new();
     let edit = Edit {
         range: AddrRange::ALL,
-        runs: many.into(),
+        runs: (0..count).map(|n| run(n * 16, 16)).collect(),
     };
     runs.edit(&[edit], &mut Pool::default());
-    assert_eq!(check(&runs.root), 6);
-    let view = FlatView::of(runs);
-    assert_eq!(
-        view.find(16 * 77_777 + 3).unwrap().range().start(),
-        16 * 77_777
-    );
+    assert!(runs.check().is_ok());
+    runs
+}
+
+/// The leaves of a tree with two levels.
+fn leaves(runs: &mut Runs<()>) -> &mut Row<Shared<Leaf<()>>> {
+    match &mut runs.root {
+        Root::Inner(Inner::Leaves(row)) => row,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A leaf, to change it.
+fn leaf(runs: &mut Runs<()>, at: usize) -> &mut Leaf<()> {
+    leaves(runs).get_mut(at).unwrap().make_mut()
+}
+
+#[track_caller]
+fn wrong(runs: &Runs<()>, says: &str) {
+    let broken = runs.check().unwrap_err();
+    assert!(broken.what.contains(says), "{broken:?}");
+}
+
+#[test]
+fn a_tree_of_another_length_than_it_says_is_found() {
+    for count in [3, 30] {
+        let mut runs = tree(count);
+        runs.len += 1;
+        wrong(&runs, "not as many runs");
+    }
+    let mut runs = tree(0);
+    runs.len = 1;
+    wrong(&runs, "empty");
+}
+
+#[test]
+fn a_start_in_a_node_that_no_entry_has_is_found() {
+    let mut runs = tree(30);
+    leaves(&mut runs).set_start(1, 1);
+    wrong(&runs, "another start");
+    let mut runs = tree(30);
+    leaf(&mut runs, 1).set_start(1, 1);
+    wrong(&runs, "another start");
+    // Behind the last entry, too.
+    let mut runs = tree(3);
+    let Root::Leaf(leaf) = &mut runs.root else {
+        panic!("{runs:?}");
+    };
+    leaf.set_start(3, 1);
+    wrong(&runs, "another start");
+}
+
+#[test]
+fn runs_in_another_order_are_found() {
+    let mut runs = tree(30);
+    let (first, second) = (run(0, 16), run(16, 16));
+    leaf(&mut runs, 0).replace(0, second);
+    leaf(&mut runs, 0).replace(1, first);
+    wrong(&runs, "has not ended");
+    // From one leaf to the next: all that is in it starts there and behind.
+    let mut runs = tree(30);
+    let last = leaf(&mut runs, 0).len() - 1;
+    let longer = run(last as u64 * 16, 17);
+    leaf(&mut runs, 0).replace(last, longer);
+    wrong(&runs, "has not ended");
+}
+
+#[test]
+fn a_leaf_without_runs_is_found() {
+    let mut runs = tree(30);
+    let last = leaves(&mut runs).len() - 1;
+    *leaf(&mut runs, last) = Leaf::new();
+    leaves(&mut runs).set_start(last, u64::MAX);
+    wrong(&runs, "an empty leaf");
+}
+
+#[test]
+fn a_root_above_one_node_is_found() {
+    let mut runs = tree(30);
+    while leaves(&mut runs).len() > 1 {
+        leaves(&mut runs).remove(1);
+    }
+    wrong(&runs, "one node below");
+}
+
+#[test]
+fn leaves_on_several_levels_are_found() {
+    let mut runs = tree(100);
+    let Root::Inner(Inner::Inners(row)) = &mut runs.root else {
+        panic!("{runs:?}");
+    };
+    let first = row.get_mut(0).unwrap().make_mut();
+    let above = Row::of([Shared::new(first.clone())].into_iter());
+    *first = Inner::Inners(above);
+    wrong(&runs, "several levels");
 }

@@ -11,6 +11,9 @@ use super::attached::{self, Attached};
 use super::ops::{New, Op, Pick};
 use super::painted::{Node, Painted, What};
 
+/// The size of the largest host memory.
+const NO_LARGER: u64 = u64::MAX - 0xfff;
+
 /// Does one thing in both models; they agree on whether it is allowed.
 pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
     let count = painted.nodes.len();
@@ -150,8 +153,9 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
     } = new;
     let index = painted.nodes.len();
     let target = usize::from(target) % index.max(1);
-    let bytes = u64::try_from(size).unwrap_or(u64::MAX - 4095);
-    let host = HostMemory::new(0, bytes, Arc::new(())).unwrap();
+    // All that fits behind the first page, as whole pages.
+    let bytes = u64::try_from(size).map_or(NO_LARGER, |size| size.min(NO_LARGER));
+    let host = HostMemory::new(0x1000, bytes, Arc::new(())).unwrap();
     let memory = Memory::host_only(host.clone());
     let file = FileSlice::new(3, 0, bytes, Arc::new(())).unwrap();
     let (what, region) = match kind {

@@ -76,7 +76,9 @@ fn check_intersecting(view: &FlatView<usize>, edges: &[u64]) {
             let meets = view
                 .ranges()
                 .filter(|r| r.range().intersect(range).is_some());
-            assert!(view.intersecting(range).eq(meets), "{range}");
+            assert!(view.intersecting(range).eq(meets.clone()), "{range}");
+            let lowest = meets.clone().next().and_then(|run| run.clipped(range));
+            assert_eq!(view.find_in(range), lowest, "{range}");
         }
     }
 }

@@ -174,6 +174,7 @@ impl Twins {
     }
 
     fn check(&self) {
+        assert_eq!(self.model.validate(), Ok(()));
         let asking = Asking::of(&self.painted);
         for (s, &space) in self.spaces.iter().enumerate() {
             let view = self.model.view(space);

@@ -32,6 +32,7 @@ pub struct Kvm {
 
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KvmError {
     /// The device cannot be opened.
     #[error("{} cannot be opened: {}", .0.display(), .1)]

@@ -9,6 +9,7 @@ use vfio_private::{ClassifyError, InputError, PlaceError};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BarsError {
     /// Neither a device nor a file was named.
     #[error("no device: name one by its address, or give --config FILE")]

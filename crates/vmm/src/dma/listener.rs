@@ -41,6 +41,7 @@ pub(super) struct State {
 
 /// Why devices could not follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DmaFollowError {
     /// There is no plan; nothing was touched.
     #[error(transparent)]

@@ -45,6 +45,7 @@ pub trait Guest {
 
 /// Why an access did not complete.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GuestError {
     /// KVM could not resolve it.
     #[error(transparent)]
@@ -56,6 +57,7 @@ pub enum GuestError {
 
 /// Why no guest can run on this processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProcessorError {
     /// KVM does not tell what the processor can do.
     #[error("KVM cannot tell what the processor can do: {0}")]

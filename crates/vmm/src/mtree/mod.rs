@@ -52,6 +52,7 @@ pub fn flat(machine: &Imported) -> String {
 
 /// Why a file could not be turned into flat views.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FileError {
     /// It could not be read.
     #[error("{file}")]

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Whether a region tree agrees with itself.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Tree;
+use crate::node::Node;
+use crate::{AddrRange, DirtyClients, Invalid, Kind, RegionId, Unloggable};
+
+impl<H> Tree<H> {
+    /// Looks at every region, and at where each is named.
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        self.check_seats()?;
+        let mut attachments = 0;
+        for (id, node) in self.nodes() {
+            let wrong = |what| self.wrong(id, what);
+            self.check_node(id, node).map_err(wrong)?;
+            let ioeventfds = node.attachments.ioeventfds(AddrRange::ALL);
+            let coalesced = node.attachments.coalesced(AddrRange::ALL);
+            attachments += ioeventfds.count() + coalesced.count();
+        }
+        if attachments != self.attachments {
+            return Err(Invalid::AttachmentCount {
+                counted: attachments,
+                recorded: self.attachments,
+            });
+        }
+        self.check_cycles()
+    }
+
+    /// What is wrong with a region.
+    pub(crate) fn wrong(&self, id: RegionId, what: &'static str) -> Invalid {
+        let name = self.name(id);
+        Invalid::Region { id, name, what }
+    }
+
+    /// All regions.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (RegionId, &Node<H>)> {
+        let seats = (0..).zip(&self.seats);
+        seats.filter_map(|(index, seat)| {
+            let (generation, node) = seat.node.as_ref()?;
+            let generation = *generation;
+            Some((RegionId { index, generation }, node))
+        })
+    }
+
+    /// Each seat has a region, or waits for the next, or has had as many as
+    /// there can be.
+    fn check_seats(&self) -> Result<(), Invalid> {
+        let free: BTreeSet<u32> = self.free.iter().copied().collect();
+        if free.len() != self.free.len() {
+            return Err(Invalid::Seat {
+                index: first_twice(&self.free),
+                what: "it is free twice",
+            });
+        }
+        let seats = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
+        if let Some(&index) = free.range(seats..).next() {
+            let what = "it is free, and there is no such seat";
+            return Err(Invalid::Seat { index, what });
+        }
+        for (index, seat) in (0..).zip(&self.seats) {
+            let what = match &seat.node {
+                Some(_) if free.contains(&index) => "it is free, and a region has it",
+                Some((generation, _)) if *generation >= seat.next_generation => {
+                    "its region's generation is still to come"
+                }
+                None if !free.contains(&index) && seat.next_generation != u32::MAX => {
+                    "nobody has it, and it is not free"
+                }
+                Some(_) | None => continue,
+            };
+            return Err(Invalid::Seat { index, what });
+        }
+        Ok(())
+    }
+
+    fn check_node(&self, id: RegionId, node: &Node<H>) -> Result<(), &'static str> {
+        if AddrRange::new(0, node.region.size()) != Some(node.offsets) {
+            return Err("its offsets are not those of its size");
+        }
+        if node.logging != DirtyClients::NONE && Unloggable::of(node.region.kind()).is_some() {
+            return Err("writes to it are logged, and cannot be");
+        }
+        self.check_place(id, node)?;
+        self.check_children(id, node)?;
+        self.check_aliases(id, node)?;
+        check_attachments(node)
+    }
+
+    fn check_place(&self, id: RegionId, node: &Node<H>) -> Result<(), &'static str> {
+        let Some(place) = node.place else {
+            return Ok(());
+        };
+        if node.placing == 0 || node.placing > self.placings {
+            return Err("the number of its placing is still to come");
+        }
+        let parent = self.node(place.parent);
+        let parent = parent.map_err(|_| "it lies in a region that there is not")?;
+        let Some(child) = node.as_child(id) else {
+            return Ok(());
+        };
+        // As rendering finds it: by one address that it has.
+        let last = child.range.last();
+        let there = AddrRange::from_bounds(last, last).unwrap_or(child.range);
+        let found = parent.children.reaching_into(there);
+        match found.iter().filter(|found| found.id == id).count() {
+            0 => Err("the region that it lies in does not find it"),
+            1 => Ok(()),
+            _ => Err("the region that it lies in has it twice"),
+        }
+    }
+
+    fn check_children(&self, id: RegionId, node: &Node<H>) -> Result<(), &'static str> {
+        let children = node.children.all();
+        for child in &children {
+            let lies = self.node(child.id).map(|c| (c.place, c.as_child(child.id)));
+            let Ok((place, as_child)) = lies else {
+                return Err("a child of it is no region");
+            };
+            if place.map(|place| place.parent) != Some(id) {
+                return Err("a child of it lies elsewhere");
+            }
+            if as_child.as_ref() != Some(child) {
+                return Err("it has a child at another place than the child has");
+            }
+        }
+        let placings: BTreeSet<u64> = children.iter().map(|child| child.placing).collect();
+        match placings.len() == children.len() && node.children.is_empty() == children.is_empty() {
+            true => Ok(()),
+            false => Err("two of its children have one placing"),
+        }
+    }
+
+    fn check_aliases(&self, id: RegionId, node: &Node<H>) -> Result<(), &'static str> {
+        if let Kind::Alias { target, .. } = *node.region.kind() {
+            let target = self.node(target).map_err(|_| "it shows no region")?;
+            if !target.aliases.contains(&id) {
+                return Err("the region that it shows does not know it");
+            }
+        }
+        let shows = |alias: &RegionId| {
+            let kind = self.node(*alias).map(|alias| alias.region.kind());
+            matches!(kind, Ok(Kind::Alias { target, .. }) if *target == id)
+        };
+        match node.aliases.iter().all(shows) {
+            true => Ok(()),
+            false => Err("an alias that it knows does not show it"),
+        }
+    }
+
+    /// No region contains itself, be it by what it shows.
+    fn check_cycles(&self) -> Result<(), Invalid> {
+        enum Step {
+            Enter(RegionId),
+            Leave(RegionId),
+        }
+        // Whether all below a region was seen.
+        let mut seen: BTreeMap<RegionId, bool> = BTreeMap::new();
+        for (root, _) in self.nodes() {
+            let mut steps = vec![Step::Enter(root)];
+            while let Some(step) = steps.pop() {
+                let id = match step {
+                    Step::Enter(id) => id,
+                    Step::Leave(id) => {
+                        seen.insert(id, true);
+                        continue;
+                    }
+                };
+                match seen.get(&id) {
+                    Some(true) => continue,
+                    Some(false) => return Err(self.wrong(id, "it contains itself")),
+                    None => drop(seen.insert(id, false)),
+                }
+                steps.push(Step::Leave(id));
+                let Ok(node) = self.node(id) else { continue };
+                let below = node.children.all().into_iter().map(|child| child.id);
+                steps.extend(below.map(Step::Enter));
+                if let Kind::Alias { target, .. } = *node.region.kind() {
+                    steps.push(Step::Enter(target));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is attached is inside the region, can be there, and no write is two of
+/// them.
+fn check_attachments<H>(node: &Node<H>) -> Result<(), &'static str> {
+    if node.attachments.is_empty() {
+        return Ok(());
+    }
+    if !node.region.kind().takes_attachments() {
+        return Err("something is attached to it, and it does not trap");
+    }
+    let inside = |range: AddrRange| node.offsets.covers(range);
+    let mut latest = None;
+    for range in node.attachments.coalesced(AddrRange::ALL) {
+        if !inside(range) {
+            return Err("a coalesced range is not inside it");
+        }
+        if latest.replace(range.last()) >= Some(range.start()) {
+            return Err("two of its coalesced ranges overlap");
+        }
+    }
+    let events: Vec<_> = node.attachments.ioeventfds(AddrRange::ALL).collect();
+    for (n, event) in events.iter().enumerate() {
+        if !event.range().is_some_and(inside) {
+            return Err("an ioeventfd is not inside it");
+        }
+        let before = events[..n].iter().rev().take_while(|e| e.at == event.at);
+        if before.into_iter().any(|e| e.trigger.meets(event.trigger)) {
+            return Err("one write is two of its ioeventfds");
+        }
+    }
+    Ok(())
+}
+
+/// The first seat that is in a list twice.
+fn first_twice(free: &[u32]) -> u32 {
+    let mut seen = BTreeSet::new();
+    let twice = free.iter().find(|&&index| !seen.insert(index));
+    twice.copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A tree that is damaged is found to be.
+
+use alloc::sync::Arc;
+
+use super::*;
+use crate::node::Place;
+use crate::{EventFd, IoEventFd, MemoryModel, Region, Trigger};
+
+/// A container with a device and an alias of it; and nothing where a region
+/// was. The device has an ioeventfd and a coalesced range.
+struct Machine {
+    model: MemoryModel,
+    container: RegionId,
+    device: RegionId,
+    alias: RegionId,
+    gone: RegionId,
+}
+
+fn machine() -> Machine {
+    let mut model = MemoryModel::new();
+    let mut t = model.transaction();
+    let container = t.add(Region::container("container", 1 << 64)).unwrap();
+    let device = t.add(Region::mmio("device", 0x1000)).unwrap();
+    let alias = t.add(Region::alias("alias", device, 0, 0x800)).unwrap();
+    let gone = t.add(Region::mmio("gone", 1)).unwrap();
+    t.place(device, container, 0x1000, 0).unwrap();
+    t.place(alias, container, 0x4000, 0).unwrap();
+    t.attach_ioeventfd(device, event(0x10)).unwrap();
+    t.attach_coalesced(device, AddrRange::new(0x20, 8).unwrap())
+        .unwrap();
+    t.commit().unwrap();
+    let mut t = model.transaction();
+    t.remove(gone).unwrap();
+    t.commit().unwrap();
+    Machine {
+        model,
+        container,
+        device,
+        alias,
+        gone,
+    }
+}
+
+fn event(at: u64) -> IoEventFd {
+    IoEventFd {
+        at,
+        trigger: Trigger::U32(None),
+        event: EventFd::new(3, Arc::new(())),
+    }
+}
+
+/// What is said of a tree after some damage.
+fn said(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
+    let mut m = machine();
+    assert_eq!(m.model.validate(), Ok(()));
+    let mut tree = core::mem::replace(&mut m.model.tree, Tree::new(crate::space::ModelId::next()));
+    damage(&mut tree, &m);
+    m.model.tree = tree;
+    m.model.validate().unwrap_err()
+}
+
+#[track_caller]
+fn region(said: Invalid, named: &str, says: &str) {
+    match said {
+        Invalid::Region { name, what, .. } if name == named && what.contains(says) => {}
+        other => panic!("{other}"),
+    }
+}
+
+#[track_caller]
+fn seat(said: Invalid, of: RegionId, says: &str) {
+    match said {
+        Invalid::Seat { index, what } if index == of.index && what.contains(says) => {}
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_seat_that_is_taken_and_free_is_found() {
+    seat(
+        said(|tree, m| tree.free.push(m.device.index)),
+        m_index(|m| m.device),
+        "a region has it",
+    );
+    seat(
+        said(|tree, m| tree.free.push(m.gone.index)),
+        m_index(|m| m.gone),
+        "free twice",
+    );
+    seat(
+        said(|tree, _| tree.free.clear()),
+        m_index(|m| m.gone),
+        "not free",
+    );
+    let said = said(|tree, _| tree.free.push(77));
+    assert!(matches!(said, Invalid::Seat { index: 77, .. }), "{said}");
+}
+
+/// The same ids come out every time.
+fn m_index(of: impl Fn(&Machine) -> RegionId) -> RegionId {
+    of(&machine())
+}
+
+#[test]
+fn a_generation_that_could_be_given_out_again_is_found() {
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        tree.seats[m.device.index as usize].next_generation = m.device.generation;
+    };
+    seat(said(damage), m_index(|m| m.device), "still to come");
+}
+
+#[test]
+fn a_region_that_its_parent_does_not_find_is_found() {
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        let as_child = tree.node(m.device).unwrap().as_child(m.device).unwrap();
+        let parent = tree.node_mut(m.container).unwrap();
+        parent.children.remove(&as_child);
+    };
+    region(said(damage), "device", "does not find it");
+}
+
+#[test]
+fn a_region_that_its_parent_has_twice_is_found() {
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        let as_child = tree.node(m.device).unwrap().as_child(m.device).unwrap();
+        let parent = tree.node_mut(m.container).unwrap();
+        parent.children.insert(as_child);
+    };
+    // The container comes first.
+    region(said(damage), "container", "one placing");
+}
+
+#[test]
+fn a_child_that_lies_elsewhere_or_nowhere_is_found() {
+    let moved = |tree: &mut Tree<()>, m: &Machine| {
+        let place = tree.node_mut(m.device).unwrap().place.as_mut().unwrap();
+        place.address += 0x10;
+    };
+    region(said(moved), "container", "another place");
+    let unplaced = |tree: &mut Tree<()>, m: &Machine| {
+        tree.node_mut(m.device).unwrap().place = None;
+    };
+    region(said(unplaced), "container", "lies elsewhere");
+    let gone = |tree: &mut Tree<()>, m: &Machine| {
+        tree.seats[m.alias.index as usize].node = None;
+        tree.free.push(m.alias.index);
+    };
+    region(said(gone), "container", "no region");
+}
+
+#[test]
+fn a_parent_that_there_is_not_is_found() {
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        let container = tree.node_mut(m.container).unwrap();
+        let place = Place {
+            parent: m.gone,
+            address: 0,
+            priority: 0,
+        };
+        (container.place, container.placing) = (Some(place), 1);
+    };
+    region(said(damage), "container", "that there is not");
+}
+
+#[test]
+fn a_placing_that_is_still_to_come_is_found() {
+    let damage = |tree: &mut Tree<()>, _: &Machine| tree.placings = 1;
+    region(said(damage), "alias", "still to come");
+}
+
+#[test]
+fn an_alias_and_its_target_that_do_not_agree_are_found() {
+    let forgotten = |tree: &mut Tree<()>, m: &Machine| {
+        tree.node_mut(m.device).unwrap().aliases.clear();
+    };
+    region(said(forgotten), "alias", "does not know it");
+    let made_up = |tree: &mut Tree<()>, m: &Machine| {
+        let device = tree.node_mut(m.device).unwrap();
+        device.aliases.insert(m.container);
+    };
+    region(said(made_up), "device", "does not show it");
+}
+
+#[test]
+fn a_region_that_contains_itself_is_found() {
+    // The alias of the device lies in the device.
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        let (mut place, placing) = tree.unplace(m.alias).unwrap();
+        place.parent = m.device;
+        tree.put(m.alias, place, placing);
+    };
+    let said = said(damage);
+    let Invalid::Region { what, .. } = said else {
+        panic!("{said}");
+    };
+    assert!(what.contains("contains itself"), "{what}");
+}
+
+#[test]
+fn offsets_of_another_size_are_found() {
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        let container = tree.node_mut(m.container).unwrap();
+        container.offsets = AddrRange::new(0, 0x5000).unwrap();
+    };
+    region(said(damage), "container", "not those of its size");
+}
+
+#[test]
+fn logging_of_what_cannot_be_logged_is_found() {
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        tree.node_mut(m.device).unwrap().logging = DirtyClients::VGA;
+    };
+    region(said(damage), "device", "cannot be");
+}
+
+#[test]
+fn attachments_that_are_not_counted_are_found() {
+    let said = said(|tree, _| tree.attachments = 1);
+    let expected = Invalid::AttachmentCount {
+        counted: 2,
+        recorded: 1,
+    };
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn attachments_that_cannot_be_are_found() {
+    let elsewhere = |tree: &mut Tree<()>, m: &Machine| {
+        tree.set_coalesced(m.alias, AddrRange::new(0, 1).unwrap(), true);
+    };
+    region(said(elsewhere), "alias", "does not trap");
+    let outside = |tree: &mut Tree<()>, m: &Machine| {
+        tree.set_coalesced(m.device, AddrRange::new(0xfff, 2).unwrap(), true);
+    };
+    region(said(outside), "device", "range is not inside");
+    let overlapping = |tree: &mut Tree<()>, m: &Machine| {
+        tree.set_coalesced(m.device, AddrRange::new(0x21, 1).unwrap(), true);
+    };
+    region(said(overlapping), "device", "overlap");
+    let outside = |tree: &mut Tree<()>, m: &Machine| {
+        let event = event(0xffe);
+        tree.set_ioeventfd(m.device, event.key(), Some(event.event));
+    };
+    region(said(outside), "device", "ioeventfd is not inside");
+    let twice = |tree: &mut Tree<()>, m: &Machine| {
+        let key = (0x10, Trigger::AnyWrite);
+        tree.set_ioeventfd(m.device, key, Some(event(0).event));
+    };
+    region(said(twice), "device", "two of its ioeventfds");
+}
