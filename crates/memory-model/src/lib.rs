@@ -115,6 +115,7 @@ mod attachments;
 mod backing;
 mod by_start;
 mod children;
+mod cycle;
 mod diff;
 mod error;
 pub mod examples;

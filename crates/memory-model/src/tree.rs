@@ -231,7 +231,7 @@ impl<H> Tree<H> {
             let name = self.name(child);
             return Err(TreeError::AlreadyPlaced { name });
         }
-        if self.reaches(child, place.parent) {
+        if self.contains(child, place.parent) {
             return Err(TreeError::Cycle {
                 child: self.name(child),
                 parent: self.name(place.parent),
@@ -345,25 +345,5 @@ impl<H> Tree<H> {
     pub(crate) fn add_space(&mut self, root: RegionId, space: SpaceId) -> Result<(), TreeError> {
         self.node_mut(root)?.spaces.push(space);
         Ok(())
-    }
-
-    /// Whether `to` is `from`, or lies in it, or is shown in it by an alias.
-    fn reaches(&self, from: RegionId, to: RegionId) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut stack = vec![from];
-        while let Some(id) = stack.pop() {
-            if id == to {
-                return true;
-            }
-            let Ok(node) = self.node(id) else { continue };
-            if !seen.insert(id) {
-                continue;
-            }
-            stack.extend(node.children.all().iter().map(|child| child.id));
-            if let Kind::Alias { target, .. } = *node.region.kind() {
-                stack.push(target);
-            }
-        }
-        false
     }
 }
