@@ -190,7 +190,8 @@ impl<'m, H> Transaction<'m, H> {
     /// # Errors
     /// [`CommitError`]; nothing has changed then.
     pub fn commit(mut self) -> Result<(), CommitError> {
-        if self.undo.is_empty() {
+        if Undo::is_nothing(&self.undo, &self.model.tree) {
+            self.undo.clear();
             return Ok(());
         }
         let mut changes = self.plan()?;

@@ -213,14 +213,21 @@ impl<H> Tree<H> {
         }
     }
 
-    /// Undoes [`remove`](Self::remove).
+    /// Undoes [`remove`](Self::remove), when all later steps are undone.
+    ///
+    /// The seat is then the last of those that are free: a later step that took
+    /// one from the end of the list has put it back there, and one that needed
+    /// a new seat found the list empty, and left that at its end. Only a seat
+    /// without further generations is not in the list at all.
     pub(crate) fn restore(&mut self, id: RegionId, node: Node<H>) {
         if let Kind::Alias { target, .. } = *node.region.kind() {
             if let Ok(target) = self.node_mut(target) {
                 target.aliases.insert(id);
             }
         }
-        self.free.retain(|&index| index != id.index);
+        if self.free.last() == Some(&id.index) {
+            self.free.pop();
+        }
         self.seats[id.index as usize].node = Some((id.generation, node));
     }
 

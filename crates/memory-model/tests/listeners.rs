@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use common::{Log, Machine, Recorder, memory, ram, switches, take};
-use memory_model::{CommitError, Listener, ListenerError, Region, Update, ViewReader};
+use memory_model::{
+    CommitError, DirtyClients, Listener, ListenerError, Region, Update, ViewReader,
+};
 
 /// A machine with one listener, which has been told nothing yet.
 fn followed() -> (Machine, Log, Arc<Recorder>) {
@@ -91,6 +93,32 @@ fn a_commit_without_difference_calls_nobody() {
     });
     m.put(Region::container("empty", 0x1000), 0);
     assert!(take(&log).is_empty());
+}
+
+#[test]
+fn what_is_switched_to_and_fro_in_one_transaction_calls_nobody() {
+    let (mut m, log, _) = followed();
+    let ram = m.put(ram("ram", 0x10), 0);
+    take(&log);
+    let view = m.model.view(m.space);
+    m.change(|t| {
+        t.set_enabled(ram, false)?;
+        t.set_dirty_logging(ram, DirtyClients::VGA)?;
+        t.set_enabled(ram, true)?;
+        t.set_dirty_logging(ram, DirtyClients::NONE)
+    });
+    assert_eq!(take(&log), Vec::<String>::new());
+    assert!(Arc::ptr_eq(&view, &m.model.view(m.space)));
+    // What happened meanwhile shows.
+    m.change(|t| {
+        t.set_enabled(ram, false)?;
+        t.move_to(ram, 0x100)?;
+        t.set_enabled(ram, true)
+    });
+    assert_eq!(
+        take(&log),
+        ["l prepare -0-f ram rw, +100-10f ram rw", "l commit"]
+    );
 }
 
 #[test]
