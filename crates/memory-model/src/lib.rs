@@ -119,6 +119,8 @@ mod cycle;
 mod diff;
 mod error;
 pub mod examples;
+mod extents;
+mod fewer;
 mod follow;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
