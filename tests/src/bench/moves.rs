@@ -25,10 +25,15 @@ impl Listener<()> for Idle {
 /// Moves the BAR in the middle to and fro, `times` times.
 pub fn run(bars: u64, times: u64) {
     let mut machine = Bars::new(bars);
+    follow(&mut machine);
+    to_and_fro(&mut machine, bars, times);
+}
+
+/// Has a listener follow that has nothing to do.
+pub fn follow(machine: &mut Bars) {
     let idle = Arc::new(Idle);
     let following = machine.model.add_listener(machine.space, 0, idle);
     following.expect("an idle listener refuses nothing");
-    to_and_fro(&mut machine, bars, times);
 }
 
 /// Moves the BAR in the middle behind all others, and back.
