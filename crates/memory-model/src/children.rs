@@ -94,7 +94,15 @@ impl Children {
     #[inline]
     pub(crate) fn reaching_into(&self, range: AddrRange) -> SmallVec<[Child; 2]> {
         let mut found = SmallVec::new();
-        self.for_each_reaching_into(range, |child| found.push(*child));
+        for same_size in &self.by_size {
+            let from = same_size.from(range);
+            let by_start = &same_size.by_start;
+            by_start.for_each(from, range.last(), &mut |child| {
+                if child.range.last() >= range.start() {
+                    found.push(*child);
+                }
+            });
+        }
         if found.len() > 1 {
             found.sort_unstable_by_key(Child::rank);
         }

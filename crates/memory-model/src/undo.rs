@@ -30,6 +30,7 @@ impl<H> Undo<H> {
     ///
     /// With other steps among them that cannot be told from this: what was
     /// switched off meanwhile did not show what they changed.
+    #[inline]
     pub(crate) fn is_nothing(steps: &[Self], tree: &Tree<H>) -> bool {
         let only_sets = |step: &Self| {
             matches!(
@@ -37,9 +38,11 @@ impl<H> Undo<H> {
                 Self::Switch(..) | Self::Logging(..) | Self::GlobalLogging(_)
             )
         };
-        if !steps.iter().all(only_sets) {
-            return false;
-        }
+        steps.iter().all(only_sets) && Self::is_as_before(steps, tree)
+    }
+
+    #[inline(never)]
+    fn is_as_before(steps: &[Self], tree: &Tree<H>) -> bool {
         // The first that set something knows how it was.
         let (mut switched, mut logged, mut all_logged) = (BTreeSet::new(), BTreeSet::new(), false);
         steps.iter().all(|step| match *step {
