@@ -40,6 +40,18 @@ pub fn run() -> Result<(), String> {
         &BARS,
         "Moving any of N BARs to any free place, after N of these moves",
     )?;
+    let sparse = moves(
+        &program,
+        "sparse",
+        &BARS,
+        "Moving a container with one BAR over N mapped ones: the same, and it is as large as all of them",
+    )?;
+    let dense = moves(
+        &program,
+        "dense",
+        &BARS,
+        "Moving a container with 16 BARs among N mapped ones: the same, from places between theirs to behind them",
+    )?;
     let slots = moves(
         &program,
         "slots",
@@ -47,7 +59,7 @@ pub fn run() -> Result<(), String> {
         "Moving one BAR of memory among N: the same, with memslots that follow on a VM that does nothing",
     )?;
     let tables = format!(
-        "{bars}\n{scattered}\n{slots}\n{}\n{}\n{}",
+        "{bars}\n{scattered}\n{sparse}\n{dense}\n{slots}\n{}\n{}\n{}",
         lookups(&program)?,
         conversions::table(&program)?,
         accesses::table()
@@ -59,7 +71,7 @@ pub fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// Instructions for moving one BAR among many.
+/// Instructions for moving one BAR, or a container, among many.
 fn moves(program: &Path, what: &str, bars: &[u64], title: &str) -> Result<String, String> {
     let mut table = format!("{title}\n\n| N | instructions a move |\n| ---: | ---: |\n");
     for bars in bars {

@@ -94,13 +94,9 @@ impl Children {
     #[inline]
     pub(crate) fn reaching_into(&self, range: AddrRange) -> SmallVec<[Child; 2]> {
         let mut found = SmallVec::new();
-        for SameSize {
-            magnitude,
-            by_start,
-        } in &self.by_size
-        {
-            let reach = u64::MAX.checked_shr(64 - magnitude).unwrap_or(0);
-            let from = range.start().saturating_sub(reach);
+        for same_size in &self.by_size {
+            let from = same_size.from(range);
+            let by_start = &same_size.by_start;
             by_start.for_each(from, range.last(), &mut |child| {
                 if child.range.last() >= range.start() {
                     found.push(*child);
@@ -111,6 +107,78 @@ impl Children {
             found.sort_unstable_by_key(Child::rank);
         }
         found
+    }
+
+    /// Those that reach into `range`, in no order that means anything.
+    #[inline]
+    pub(crate) fn for_each_reaching_into(&self, range: AddrRange, mut tell: impl FnMut(&Child)) {
+        for same_size in &self.by_size {
+            let from = same_size.from(range);
+            let by_start = &same_size.by_start;
+            by_start.for_each(from, range.last(), &mut |child| {
+                if child.range.last() >= range.start() {
+                    tell(child);
+                }
+            });
+        }
+    }
+
+    /// Those that reach into `range`, in no order that means anything. If more
+    /// have to be looked at than are `left`, it stops, and is false.
+    pub(crate) fn few_reaching_into(
+        &self,
+        range: AddrRange,
+        left: &mut usize,
+        mut tell: impl FnMut(&Child),
+    ) -> bool {
+        self.by_size.iter().all(|same_size| {
+            let from = same_size.from(range);
+            let by_start = &same_size.by_start;
+            while_each(by_start, from, range.last(), &mut |child| {
+                let Some(less) = left.checked_sub(1) else {
+                    return false;
+                };
+                *left = less;
+                if child.range.last() >= range.start() {
+                    tell(child);
+                }
+                true
+            })
+        })
+    }
+}
+
+impl SameSize {
+    /// Where the first of these can start that reaches into `range`.
+    #[inline]
+    fn from(&self, range: AddrRange) -> u64 {
+        let reach = u64::MAX.checked_shr(64 - self.magnitude).unwrap_or(0);
+        range.start().saturating_sub(reach)
+    }
+}
+
+/// Those that start at `from` to `last`, until one is told in vain: then it is
+/// false.
+fn while_each(
+    by_start: &ByStart,
+    from: u64,
+    last: u64,
+    tell: &mut impl FnMut(&Child) -> bool,
+) -> bool {
+    match by_start {
+        ByStart::Leaf(children) => {
+            let at = children.partition_point(|child| child.range.start() < from);
+            let found = children.get(at..).unwrap_or(&[]).iter();
+            let mut found = found.take_while(|child| child.range.start() <= last);
+            found.all(tell)
+        }
+        ByStart::Inner(parts) => {
+            // What starts where a part does can end the part before.
+            let behind = parts.partition_point(|(first, _)| *first < from);
+            let found = parts.get(behind.saturating_sub(1)..).unwrap_or(&[]).iter();
+            let mut found = found.take_while(|(first, _)| *first <= last);
+            found.all(|(_, part)| while_each(part, from, last, tell))
+        }
     }
 }
 
@@ -140,6 +208,7 @@ mod tests {
             placed in prop::collection::vec((range(), -2_i32..2), 0..40),
             gone in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
             asked in prop::collection::vec(range(), 1..20),
+            most in 0_usize..50,
         ) {
             let (mut children, mut all) = (Children::default(), Vec::new());
             for (placing, (range, priority)) in (0..).zip(placed) {
@@ -158,7 +227,17 @@ mod tests {
                 let mut expected: Vec<_> =
                     all.iter().copied().filter(|c| c.range.intersect(range).is_some()).collect();
                 expected.sort_by_key(Child::rank);
-                prop_assert_eq!(children.reaching_into(range).into_vec(), expected);
+                prop_assert_eq!(&children.reaching_into(range)[..], &expected[..]);
+                let mut few = Vec::new();
+                let mut left = most;
+                let all_of_them = children.few_reaching_into(range, &mut left, |c| few.push(*c));
+                prop_assert!(few.len() <= most - left && most - left <= all.len());
+                few.sort_by_key(Child::rank);
+                if all_of_them {
+                    prop_assert_eq!(few, expected);
+                } else {
+                    prop_assert!(left == 0 && all.len() > most);
+                }
             }
         }
     }

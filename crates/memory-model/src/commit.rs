@@ -35,7 +35,8 @@ impl<H> Transaction<'_, H> {
     /// changed. If it panics in `commit`, the change is made, and those behind
     /// it are told. One that panics once more meanwhile ends the process.
     pub fn commit(mut self) -> Result<(), CommitError> {
-        if self.model.undo.is_empty() {
+        if Undo::is_nothing(&self.model.undo, &self.model.tree) {
+            self.model.undo.clear();
             return Ok(());
         }
         let changes = self.plan()?;

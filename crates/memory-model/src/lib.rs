@@ -117,9 +117,12 @@ mod backing;
 mod by_start;
 mod children;
 mod commit;
+mod cycle;
 mod diff;
 mod error;
 pub mod examples;
+mod extents;
+mod fewer;
 mod follow;
 mod following;
 #[cfg(feature = "vm-memory")]

@@ -62,6 +62,19 @@ impl AddrRange {
         Self::from_bounds(self.start.saturating_sub(by), last)
     }
 
+    /// The range whose first and last bytes lie `by` bytes higher, modulo 2^64;
+    /// `None` if the last then lies before the first.
+    #[inline]
+    pub(crate) fn wrapped_up(self, by: u64) -> Option<Self> {
+        Self::from_bounds(self.start.wrapping_add(by), self.last.wrapping_add(by))
+    }
+
+    /// Makes the range end at `last`, if it ends before that.
+    #[inline]
+    pub(crate) fn reach_to(&mut self, last: u64) {
+        self.last = self.last.max(last);
+    }
+
     /// The first address.
     #[inline]
     pub fn start(self) -> u64 {

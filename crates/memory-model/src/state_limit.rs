@@ -21,7 +21,7 @@ impl<H> MemoryModel<H> {
     ///
     /// What counts is not what the set takes now but the most that it could
     /// take if the guest made some of its pages shared:
-    /// [`PageSet::MAX_BYTES_PER_TIB`] for each TiB that it reaches into, 576
+    /// [`PageSet::MAX_BYTES_PER_TIB`](crate::PageSet::MAX_BYTES_PER_TIB) for each TiB that it reaches into, 576
     /// bytes for 16 MiB. So making pages shared never has to be refused.
     ///
     /// A limit below what there is refuses what reaches further, and nothing

@@ -161,7 +161,9 @@ impl<'m, H> Transaction<'m, H> {
             return Ok(());
         }
         // It shows while it is enabled, be that before or after.
-        self.windows.add_region(&self.model.tree, id);
+        if from.enabled {
+            self.windows.add_region(&self.model.tree, id);
+        }
         let before = self.model.tree.switch(id, to)?;
         self.windows.add_region(&self.model.tree, id);
         self.model.undo.push(Undo::Switch(id, before));

@@ -220,14 +220,21 @@ impl<H> Tree<H> {
         }
     }
 
-    /// Undoes [`remove`](Self::remove).
+    /// Undoes [`remove`](Self::remove), when all later steps are undone.
+    ///
+    /// The seat is then the last of those that are free: a later step that took
+    /// one from the end of the list has put it back there, and one that needed
+    /// a new seat found the list empty, and left that at its end. Only a seat
+    /// without further generations is not in the list at all.
     pub(crate) fn restore(&mut self, id: RegionId, node: Node<H>) {
         if let Kind::Alias { target, .. } = *node.region.kind() {
             if let Ok(target) = self.node_mut(target) {
                 target.aliases.insert(id);
             }
         }
-        self.free.retain(|&index| index != id.index);
+        if self.free.last() == Some(&id.index) {
+            self.free.pop();
+        }
         self.seats[id.index as usize].node = Some((id.generation, node));
     }
 
@@ -238,7 +245,7 @@ impl<H> Tree<H> {
             let name = self.name(child);
             return Err(TreeError::AlreadyPlaced { name });
         }
-        if self.reaches(child, place.parent) {
+        if self.contains(child, place.parent) {
             return Err(TreeError::Cycle {
                 child: self.name(child),
                 parent: self.name(place.parent),
@@ -359,25 +366,5 @@ impl<H> Tree<H> {
         if let Ok(node) = self.node_mut(root) {
             node.spaces.retain(|other| *other != space);
         }
-    }
-
-    /// Whether `to` is `from`, or lies in it, or is shown in it by an alias.
-    fn reaches(&self, from: RegionId, to: RegionId) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut stack = vec![from];
-        while let Some(id) = stack.pop() {
-            if id == to {
-                return true;
-            }
-            let Ok(node) = self.node(id) else { continue };
-            if !seen.insert(id) {
-                continue;
-            }
-            stack.extend(node.children.all().iter().map(|child| child.id));
-            if let Kind::Alias { target, .. } = *node.region.kind() {
-                stack.push(target);
-            }
-        }
-        false
     }
 }

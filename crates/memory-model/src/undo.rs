@@ -2,6 +2,7 @@
 //! How to go back by one step of a transaction.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 
 use crate::attachments::IoEventKey;
 use crate::node::{Node, Place};
@@ -24,6 +25,40 @@ pub(crate) enum Undo<H> {
 }
 
 impl<H> Undo<H> {
+    /// Whether all of some steps together change nothing: each only set
+    /// something, and what was set is as it was before the first of them.
+    ///
+    /// With other steps among them that cannot be told from this: what was
+    /// switched off meanwhile did not show what they changed.
+    #[inline]
+    pub(crate) fn is_nothing(steps: &[Self], tree: &Tree<H>) -> bool {
+        let only_sets = |step: &Self| {
+            matches!(
+                step,
+                Self::Switch(..) | Self::Logging(..) | Self::GlobalLogging(_)
+            )
+        };
+        steps.iter().all(only_sets) && Self::is_as_before(steps, tree)
+    }
+
+    #[inline(never)]
+    fn is_as_before(steps: &[Self], tree: &Tree<H>) -> bool {
+        // The first that set something knows how it was.
+        let (mut switched, mut logged, mut all_logged) = (BTreeSet::new(), BTreeSet::new(), false);
+        steps.iter().all(|step| match *step {
+            Self::Switch(id, before) => {
+                !switched.insert(id) || tree.switches(id).is_ok_and(|now| now == before)
+            }
+            Self::Logging(id, before) => {
+                !logged.insert(id) || tree.dirty_logging(id).is_ok_and(|now| now == before)
+            }
+            Self::GlobalLogging(before) => {
+                core::mem::replace(&mut all_logged, true) || tree.global_logging() == before
+            }
+            _ => false,
+        })
+    }
+
     pub(crate) fn undo(self, tree: &mut Tree<H>) {
         // Each undoes what succeeded on this very tree.
         match self {
@@ -37,6 +72,107 @@ impl<H> Undo<H> {
             Self::GlobalLogging(before) => drop(tree.set_global_logging(before)),
             Self::IoEventFd(id, key, before) => drop(tree.set_ioeventfd(id, key, before)),
             Self::Coalesced(id, range, before) => drop(tree.set_coalesced(id, range, before)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{MemoryModel, Region, Transaction};
+
+    fn space() -> (MemoryModel, [RegionId; 2]) {
+        let mut model = MemoryModel::new();
+        let mut t = model.transaction();
+        let root = t.add(Region::container("root", 1 << 64)).unwrap();
+        let leaf = t.add(Region::mmio("leaf", 16)).unwrap();
+        t.place(leaf, root, 0, 0).unwrap();
+        t.commit().unwrap();
+        model.add_space("space", root).unwrap();
+        (model, [root, leaf])
+    }
+
+    fn is_nothing(t: &Transaction<'_, ()>) -> bool {
+        Undo::is_nothing(&t.model.undo, t.tree())
+    }
+
+    #[test]
+    fn switches_that_end_as_they_began_are_nothing_to_commit() {
+        let (mut model, [root, leaf]) = space();
+        let mut t = model.transaction();
+        t.set_enabled(root, false).unwrap();
+        assert!(!is_nothing(&t));
+        t.set_readonly(leaf, true).unwrap();
+        t.set_enabled(root, true).unwrap();
+        assert!(!is_nothing(&t), "another is not as it was");
+        t.set_readonly(leaf, false).unwrap();
+        assert!(is_nothing(&t));
+        t.set_readonly(root, true).unwrap();
+        t.set_global_dirty_logging(DirtyClients::VGA);
+        t.set_readonly(root, false).unwrap();
+        assert!(!is_nothing(&t));
+        t.set_global_dirty_logging(DirtyClients::NONE);
+        assert!(is_nothing(&t));
+        t.commit().unwrap();
+    }
+
+    #[test]
+    fn what_happened_while_a_region_was_off_is_something() {
+        let (mut model, [root, leaf]) = space();
+        let mut t = model.transaction();
+        t.set_enabled(root, false).unwrap();
+        t.move_to(leaf, 0x1000).unwrap();
+        t.set_enabled(root, true).unwrap();
+        assert!(!is_nothing(&t));
+        t.commit().unwrap();
+        let (space, ..) = model.spaces().next().unwrap();
+        assert!(model.view(space).find(0x1000).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn after_regions_came_and_went_and_came_back_each_has_a_seat_of_its_own(
+            steps in prop::collection::vec(any::<(bool, prop::sample::Index)>(), 1..60),
+            parts in prop::collection::vec(1_usize..12, 1..10),
+            kept in 1_usize..20,
+        ) {
+            let mut model = MemoryModel::new();
+            let mut t = model.transaction();
+            let add = |t: &mut Transaction<'_, u32>, handle| {
+                t.add(Region::mmio("region", 1).with_handle(handle)).unwrap()
+            };
+            let kept: Vec<RegionId> = (0..20).map(|handle| add(&mut t, handle)).take(kept).collect();
+            t.commit().unwrap();
+            let mut t = model.transaction();
+            let mut steps = steps.into_iter();
+            for part in parts {
+                // Every second part is undone at once, all others at the end.
+                let mut nested = t.nested();
+                let mut there: Vec<_> =
+                    kept.iter().copied().filter(|id| nested.tree().region(*id).is_ok()).collect();
+                for (comes, which) in steps.by_ref().take(part) {
+                    if comes {
+                        let new = add(&mut nested, 99);
+                        there.push(new);
+                    } else if !there.is_empty() {
+                        nested.remove(there.swap_remove(which.index(there.len()))).unwrap();
+                    }
+                }
+                if part % 2 == 0 {
+                    nested.commit();
+                }
+            }
+            drop(t);
+            let mut t = model.transaction();
+            let new: Vec<_> = (100..200).map(|handle| (add(&mut t, handle), handle)).collect();
+            let all = kept.iter().copied().zip(0..).chain(new);
+            for (id, handle) in all {
+                prop_assert_eq!(t.tree().region(id).map(|r| *r.handle()), Ok(handle));
+            }
         }
     }
 }

@@ -4,6 +4,9 @@
 
 use smallvec::SmallVec;
 
+use crate::extents::Extents;
+use crate::fewer::fewer;
+use crate::render;
 use crate::tree::Tree;
 use crate::{AddrRange, Kind, RegionId, SpaceId};
 
@@ -34,6 +37,17 @@ pub(crate) struct Mark {
     everything: bool,
 }
 
+/// A region of which only some shows, and where it lies in the one that is
+/// looked at first: each place is a part of that.
+struct Inner {
+    extents: Extents,
+    at: [u64; 2],
+    /// How many regions may still be visited, and windows added. What takes
+    /// more cannot be rendered, since that visits the same regions; or it shows
+    /// in so many spaces that all of them may as well be.
+    left: u64,
+}
+
 /// An address space, and some of its addresses.
 pub(crate) type Window = (SpaceId, AddrRange);
 
@@ -44,14 +58,86 @@ impl Windows {
     /// Adds the addresses at which `part` of a region shows, if the region and
     /// all around it are enabled.
     pub(crate) fn add<H>(&mut self, tree: &Tree<H>, id: RegionId, part: AddrRange) {
-        self.add_parts(tree, id, [Some(part), None]);
+        self.add_parts(tree, id, [Some(part), None], None);
     }
 
-    fn add_parts<H>(&mut self, tree: &Tree<H>, id: RegionId, parts: Parts) {
+    /// Adds the addresses at which something of a region shows, if the region
+    /// and all around it are enabled.
+    pub(crate) fn add_region<H>(&mut self, tree: &Tree<H>, id: RegionId) {
+        match tree.node(id) {
+            Ok(node) if !node.region.kind().terminates() => {
+                self.add_inner(tree, id, [Some(0), None], id);
+            }
+            _ => self.add(tree, id, AddrRange::ALL),
+        }
+    }
+
+    /// Adds the addresses at which something of a region shows in the one that
+    /// it lies in.
+    pub(crate) fn add_placed<H>(&mut self, tree: &Tree<H>, id: RegionId) {
+        let Ok(node) = tree.node(id) else { return };
+        let Some(place) = node.place else { return };
+        if !node.switches.enabled {
+            return;
+        }
+        if !node.region.kind().terminates() {
+            return self.add_inner(tree, id, [Some(place.address), None], place.parent);
+        }
+        if let Some(range) = node.offsets.moved_up(place.address) {
+            self.add(tree, place.parent, range);
+        }
+    }
+
+    /// Adds the addresses at which something of a region shows in the one that
+    /// it lies in, and at which it showed when it lay at `before`.
+    pub(crate) fn add_moved<H>(&mut self, tree: &Tree<H>, id: RegionId, before: u64) {
+        let Ok(node) = tree.node(id) else { return };
+        let Some(place) = node.place else { return };
+        if !node.switches.enabled {
+            return;
+        }
+        if !node.region.kind().terminates() {
+            let at = [Some(before), Some(place.address)];
+            return self.add_inner(tree, id, at, place.parent);
+        }
+        let at = |address| node.offsets.moved_up(address);
+        let parts = [at(before), at(place.address)];
+        self.add_parts(tree, place.parent, parts, None);
+    }
+
+    /// Adds what shows of a region that does not answer itself, and lies at
+    /// one or two places in another, or at the start of itself.
+    #[inline(never)]
+    fn add_inner<H>(
+        &mut self,
+        tree: &Tree<H>,
+        id: RegionId,
+        at: [Option<u64>; 2],
+        around: RegionId,
+    ) {
+        let Ok(node) = tree.node(id) else { return };
+        let parts = at.map(|at| at.and_then(|at| node.offsets.moved_up(at)));
+        let mut inner = Inner {
+            extents: Extents::of(id),
+            at: at.map(Option::unwrap_or_default),
+            left: render::MAX_VISITS,
+        };
+        self.add_parts(tree, around, parts, Some(&mut inner));
+    }
+
+    /// Adds the addresses at which parts of a region show, or what shows of
+    /// another that lies there.
+    fn add_parts<H>(
+        &mut self,
+        tree: &Tree<H>,
+        id: RegionId,
+        parts: Parts,
+        mut inner: Option<&mut Inner>,
+    ) {
         let mut visits = 0;
-        let mut next = Some((id, parts));
-        let mut aliases: SmallVec<[(RegionId, Parts); 2]> = SmallVec::new();
-        while let Some((id, parts)) = next.take().or_else(|| aliases.pop()) {
+        let mut next = Some((id, parts, 0_u64));
+        let mut aliases: SmallVec<[(RegionId, Parts, u64); 2]> = SmallVec::new();
+        while let Some((id, parts, up)) = next.take().or_else(|| aliases.pop()) {
             visits += 1;
             if visits > MAX_VISITS {
                 self.add_everything();
@@ -62,49 +148,65 @@ impl Windows {
             if parts == [None; 2] || !node.switches.enabled {
                 continue;
             }
-            for space in &node.spaces {
-                for part in parts.into_iter().flatten() {
-                    self.push((*space, part));
+            match &mut inner {
+                Some(inner) if !node.spaces.is_empty() => {
+                    let added = self.push_inner(tree, id, &node.spaces, parts, inner, up);
+                    if added.is_none() {
+                        self.add_everything();
+                        return;
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    for space in &node.spaces {
+                        for part in parts.into_iter().flatten() {
+                            self.push((*space, part));
+                        }
+                    }
                 }
             }
             if let Some(place) = node.place {
                 let around = each(parts, |part| part.moved_up(place.address));
-                next = Some((place.parent, around));
+                next = Some((place.parent, around, up.wrapping_add(place.address)));
             }
             for &alias in &node.aliases {
                 if let Ok(Kind::Alias { offset, .. }) = tree.region(alias).map(|r| r.kind()) {
                     let shown = each(parts, |part| part.moved_down(*offset));
-                    aliases.push((alias, shown));
+                    aliases.push((alias, shown, up.wrapping_sub(*offset)));
                 }
             }
         }
     }
 
-    /// Adds the addresses at which a region shows.
-    pub(crate) fn add_region<H>(&mut self, tree: &Tree<H>, id: RegionId) {
-        self.add(tree, id, AddrRange::ALL);
-    }
-
-    /// Adds the addresses at which a region shows in the one that it lies in.
-    pub(crate) fn add_placed<H>(&mut self, tree: &Tree<H>, id: RegionId) {
-        let Ok(node) = tree.node(id) else { return };
-        let Some(place) = node.place else { return };
-        if node.switches.enabled {
-            if let Some(range) = node.offsets.moved_up(place.address) {
-                self.add(tree, place.parent, range);
+    /// Adds what shows of a region in spaces with this root: in `parts` of
+    /// them. Each part has been moved `up` on its way, modulo 2^64. `None` if
+    /// that is too much.
+    #[inline(never)]
+    fn push_inner<H>(
+        &mut self,
+        tree: &Tree<H>,
+        root: RegionId,
+        spaces: &[SpaceId],
+        parts: Parts,
+        inner: &mut Inner,
+        up: u64,
+    ) -> Option<()> {
+        for (part, at) in parts.into_iter().zip(inner.at) {
+            let by = up.wrapping_add(at);
+            let shown = part.and_then(|part| part.wrapped_up(by.wrapping_neg()));
+            let Some(shown) = shown else { continue };
+            let extents = inner.extents.within(tree, shown, &mut inner.left)?;
+            let windows = extents.iter().filter_map(|e| e.wrapped_up(by));
+            let mut windows: Ranges = windows.collect();
+            fewer(tree, root, &mut windows);
+            for &space in spaces {
+                inner.left = inner.left.checked_sub(windows.len() as u64)?;
+                windows
+                    .iter()
+                    .for_each(|window| self.push((space, *window)));
             }
         }
-    }
-
-    /// Adds the addresses at which a region shows in the one that it lies in,
-    /// and at which it showed when it lay at `before`.
-    pub(crate) fn add_moved<H>(&mut self, tree: &Tree<H>, id: RegionId, before: u64) {
-        let Ok(node) = tree.node(id) else { return };
-        let Some(place) = node.place else { return };
-        if node.switches.enabled {
-            let at = |address| node.offsets.moved_up(address);
-            self.add_parts(tree, place.parent, [at(before), at(place.address)]);
-        }
+        Some(())
     }
 
     /// Adds all addresses of all spaces.
@@ -168,13 +270,16 @@ fn each(parts: Parts, f: impl Fn(AddrRange) -> Option<AddrRange>) -> Parts {
 /// Sorts windows and joins those that overlap or are adjacent.
 fn put_in_order(all: &mut SmallVec<[Window; 4]>) {
     all.sort_unstable();
-    all.dedup_by(|next, before| {
-        let adjacent = before.1.last().saturating_add(1);
-        let joins = before.0 == next.0 && next.1.start() <= adjacent;
-        if joins {
-            let last = before.1.last().max(next.1.last());
-            before.1 = AddrRange::from_bounds(before.1.start(), last).unwrap_or(before.1);
-        }
-        joins
-    });
+    all.dedup_by(|next, before| before.0 == next.0 && join(&mut before.1, next.1));
+}
+
+/// Makes a range reach over the next one, which does not start before it, if
+/// they overlap or are adjacent; says whether they do.
+#[inline]
+pub(crate) fn join(before: &mut AddrRange, next: AddrRange) -> bool {
+    let joins = next.start() <= before.last().saturating_add(1);
+    if joins {
+        before.reach_to(next.last());
+    }
+    joins
 }

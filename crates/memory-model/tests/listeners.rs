@@ -96,6 +96,32 @@ fn a_commit_without_difference_calls_nobody() {
 }
 
 #[test]
+fn what_is_switched_to_and_fro_in_one_transaction_calls_nobody() {
+    let (mut m, log, _) = followed();
+    let ram = m.put(ram("ram", 0x10), 0);
+    take(&log);
+    let view = m.model.view(m.space);
+    m.change(|t| {
+        t.set_enabled(ram, false)?;
+        t.set_dirty_logging(ram, DirtyClients::VGA)?;
+        t.set_enabled(ram, true)?;
+        t.set_dirty_logging(ram, DirtyClients::NONE)
+    });
+    assert_eq!(take(&log), Vec::<String>::new());
+    assert!(Arc::ptr_eq(&view, &m.model.view(m.space)));
+    // What happened meanwhile shows.
+    m.change(|t| {
+        t.set_enabled(ram, false)?;
+        t.move_to(ram, 0x100)?;
+        t.set_enabled(ram, true)
+    });
+    assert_eq!(
+        take(&log),
+        ["l prepare -0-f ram rw, +100-10f ram rw", "l commit"]
+    );
+}
+
+#[test]
 fn only_listeners_of_spaces_that_differ_are_called() {
     let (mut m, log, _) = followed();
     let bus = m.add(Region::container("bus", 0x100));

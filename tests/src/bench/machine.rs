@@ -15,6 +15,8 @@ const HOST: u64 = 0x7e00_0000_0000;
 pub struct Bars {
     pub model: MemoryModel,
     pub space: SpaceId,
+    /// What they lie in.
+    pub window: RegionId,
     pub bars: Vec<RegionId>,
 }
 
@@ -52,7 +54,12 @@ fn build(
     }
     t.commit()?;
     let space = model.add_space("memory", memory)?;
-    Ok(Bars { model, space, bars })
+    Ok(Bars {
+        model,
+        space,
+        window,
+        bars,
+    })
 }
 
 /// Numbers in no order, always the same (xorshift64*).

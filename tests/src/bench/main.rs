@@ -4,11 +4,13 @@
 //! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
 //! among N, for somebody who counts instructions to watch; `bench scattered N
 //! TIMES` moves any of them to any place; `bench slots N TIMES` moves one that
-//! is memory, with memslots that follow. `bench conversions`
+//! is memory, with memslots that follow; `bench sparse N TIMES` and `bench dense
+//! N TIMES` move a container. `bench conversions`
 //! and `bench conversion alone|model KIND TIMES` are the same for pages that a guest makes
 //! private or shared.
 
 mod beside;
+mod containers;
 mod conversions;
 mod lookups;
 mod machine;
@@ -37,6 +39,11 @@ fn main() -> ExitCode {
             (Ok(bars), Ok(times)) => moves::scattered(bars, times),
             _ => return usage(),
         },
+        [kind @ ("sparse" | "dense"), bars, times] => match (bars.parse(), times.parse()) {
+            (Ok(bars), Ok(times)) if kind == "sparse" => containers::sparse(bars, times),
+            (Ok(bars), Ok(times)) => containers::dense(bars, times),
+            _ => return usage(),
+        },
         ["slots", bars, times] => match (bars.parse(), times.parse()) {
             (Ok(bars), Ok(times)) => slots::run(bars, times),
             _ => return usage(),
@@ -48,7 +55,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: bench lookups | bench moves|scattered|slots BARS TIMES \
+        "usage: bench lookups | bench moves|scattered|slots|sparse|dense BARS TIMES \
          | bench conversions | bench conversion alone|model KIND TIMES"
     );
     ExitCode::from(2)

@@ -50,10 +50,15 @@ pub fn scattered(bars: u64, times: u64) {
 /// BARs that a listener follows.
 fn machine(bars: u64) -> Bars {
     let mut machine = Bars::new(bars);
+    follow(&mut machine);
+    machine
+}
+
+/// Has a listener follow that has nothing to do.
+pub fn follow(machine: &mut Bars) {
     let idle = Arc::new(Idle);
     let following = machine.model.add_listener(machine.space, 0, idle);
     following.expect("an idle listener refuses nothing");
-    machine
 }
 
 /// Moves the BAR in the middle behind all others, and back.

@@ -8,7 +8,7 @@ use memory_model::{
 };
 
 use super::attached::{self, Attached};
-use super::ops::{New, Op, Pick};
+use super::ops::{AN_ALIAS, Full, New, Op, Pick};
 use super::painted::{Node, Painted, What};
 
 /// The size of the largest host memory.
@@ -36,12 +36,20 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
                 }
             }
         }
+        Op::AddRow(new, parent, first, stride, count) => {
+            for n in 0..u64::from(count) {
+                if let Some(child) = add(t, painted, new.clone()) {
+                    place(t, painted, child, pick(parent), first + n * stride, 0);
+                }
+            }
+        }
+        Op::AddFull(full) => add_full(t, painted, full, count),
         Op::Place(child, parent, address, priority) => {
             let (child, parent) = (pick(child), pick(parent));
             place(t, painted, child, parent, address, priority);
         }
         Op::Move(child, address) => {
-            let child = pick(child);
+            let child = pick_full(painted, child);
             let (id, spot) = (painted.nodes[child].id, painted.nodes[child].spot);
             assert_eq!(t.move_to(id, address).is_ok(), spot.is_some());
             if let Some(spot) = spot {
@@ -54,12 +62,14 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
             child.spot = None;
         }
         Op::Enable(node, enabled) => {
-            let node = &mut painted.nodes[pick(node)];
+            let index = pick_full(painted, node);
+            let node = &mut painted.nodes[index];
             assert_eq!(t.set_enabled(node.id, enabled).is_ok(), !node.removed);
             node.switches.enabled = enabled;
         }
         Op::Readonly(node, readonly) => {
-            let node = &mut painted.nodes[pick(node)];
+            let index = pick_full(painted, node);
+            let node = &mut painted.nodes[index];
             assert_eq!(t.set_readonly(node.id, readonly).is_ok(), !node.removed);
             node.switches.readonly = readonly;
         }
@@ -118,6 +128,41 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
             }
         }
     }
+}
+
+/// Picks any region, and every second time one that shows others.
+fn pick_full(painted: &Painted, pick: Pick) -> usize {
+    let nodes = &painted.nodes;
+    let shows = |n: &usize| {
+        let is_in_it = |node: &Node| !node.removed && node.spot.is_some_and(|s| s.parent == *n);
+        matches!(nodes[*n].what, What::Alias { .. })
+            || nodes[*n].what == What::Container && nodes.iter().any(is_in_it)
+    };
+    let full: Vec<usize> = (0..nodes.len()).filter(shows).collect();
+    match full[..] {
+        [] => usize::from(pick) % nodes.len(),
+        _ if pick % 2 == 0 => usize::from(pick) % nodes.len(),
+        _ => full[usize::from(pick / 2) % full.len()],
+    }
+}
+
+/// Adds a container, and then places it in one of the first `count` regions.
+fn add_full(t: &mut Transaction<'_, usize>, painted: &mut Painted, full: Full, count: usize) {
+    let Some(container) = add(t, painted, full.container) else {
+        return;
+    };
+    for (new, address) in full.children {
+        if let Some(child) = add(t, painted, new) {
+            place(t, painted, child, container, address, 0);
+        }
+    }
+    let alias = full.alias.and_then(|mut new| {
+        new.kind = AN_ALIAS;
+        new.target = Pick::try_from(container).expect("there are few");
+        add(t, painted, new)
+    });
+    let (child, parent) = (alias.unwrap_or(container), usize::from(full.parent) % count);
+    place(t, painted, child, parent, full.address, full.priority);
 }
 
 fn place(

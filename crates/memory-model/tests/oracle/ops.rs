@@ -10,6 +10,9 @@ use super::turns::Turn;
 /// beyond them the edges of all runs.
 pub const WINDOW: u64 = 96;
 
+/// The kind of an alias.
+pub const AN_ALIAS: u8 = 15;
+
 /// Picks a region: its number, modulo how many there are.
 pub type Pick = u16;
 
@@ -29,6 +32,9 @@ pub enum Op {
     AddIn(New, Pick, u64, i32),
     /// Two aliases of the same target, side by side or nearly so.
     AddTwo([New; 2], Pick, u64, [u64; 2]),
+    /// So many alike, each so much behind the one before.
+    AddRow(New, Pick, u64, u64, u8),
+    AddFull(Full),
     Place(Pick, Pick, u64, i32),
     Move(Pick, u64),
     Unplace(Pick),
@@ -41,6 +47,18 @@ pub enum Op {
     Attach(Pick, AttachOp),
     /// A part, and whether it is kept.
     Nested(Vec<Op>, bool),
+}
+
+/// A container with what is in it, and where it is placed: itself, or an alias
+/// of it.
+#[derive(Clone, Debug)]
+pub struct Full {
+    pub container: New,
+    pub children: Vec<(New, u64)>,
+    pub alias: Option<New>,
+    pub parent: Pick,
+    pub address: u64,
+    pub priority: i32,
 }
 
 /// What is attached to a region, or which of what is attached is not any more.
@@ -134,7 +152,6 @@ fn near() -> impl Strategy<Value = u64> {
 /// Two small aliases of the same target, with the same offset for now; half of
 /// them have the same switches.
 fn pair(mut first: New, other: Switches) -> [New; 2] {
-    const AN_ALIAS: u8 = 15;
     first.kind = AN_ALIAS;
     first.size = first.size % 8 + 1;
     first.offset %= 8;
@@ -143,6 +160,33 @@ fn pair(mut first: New, other: Switches) -> [New; 2] {
         second.switches = other;
     }
     [first, second]
+}
+
+/// Small regions of any kind.
+fn small() -> impl Strategy<Value = New> {
+    (new(), 1..5_u128).prop_map(|(new, size)| New { size, ..new })
+}
+
+/// A container with little in it, for what it covers.
+fn full() -> impl Strategy<Value = Full> {
+    let container = (new(), size()).prop_map(|(new, size)| New {
+        kind: 0,
+        size: size.max(24),
+        ..new
+    });
+    let children = prop::collection::vec((small(), address()), 0..6);
+    let alias = prop::option::weighted(0.3, new());
+    let place = (parent(), address(), -1..2_i32);
+    (container, children, alias, place).prop_map(
+        |(container, children, alias, (parent, address, priority))| Full {
+            container,
+            children,
+            alias,
+            parent,
+            address,
+            priority,
+        },
+    )
 }
 
 fn clients() -> impl Strategy<Value = DirtyClients> {
@@ -196,11 +240,14 @@ fn simple_op() -> impl Strategy<Value = Op> {
             .prop_map(|(n, p, a, r)| Op::AddIn(n, p, a, r)),
         2 => (new(), switches(), parent(), 0..WINDOW, [near(), near()])
             .prop_map(|(n, s, p, a, gaps)| Op::AddTwo(pair(n, s), p, a, gaps)),
+        1 => (small(), parent(), 0..WINDOW, 1..6_u64, 2..20_u8)
+            .prop_map(|(n, p, a, stride, count)| Op::AddRow(n, p, a, stride, count)),
+        2 => full().prop_map(Op::AddFull),
         3 => (some(), parent(), address(), priority())
             .prop_map(|(c, p, a, r)| Op::Place(c, p, a, r)),
-        2 => (some(), address()).prop_map(|(c, a)| Op::Move(c, a)),
+        4 => (some(), address()).prop_map(|(c, a)| Op::Move(c, a)),
         1 => some().prop_map(Op::Unplace),
-        1 => (some(), prop::bool::weighted(0.7)).prop_map(|(c, on)| Op::Enable(c, on)),
+        2 => (some(), prop::bool::weighted(0.6)).prop_map(|(c, on)| Op::Enable(c, on)),
         1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::Readonly(c, on)),
         1 => (some(), any::<bool>()).prop_map(|(c, on)| Op::DirectReads(c, on)),
         1 => some().prop_map(Op::Remove),

@@ -35,6 +35,20 @@ impl Op {
                 gaps.iter_mut().for_each(|gap| *gap *= unit);
                 *at = address(*at, unit);
             }
+            Self::AddRow(new, _, at, stride, _) => {
+                new.scale(unit);
+                *at = address(*at, unit);
+                *stride *= unit;
+            }
+            Self::AddFull(full) => {
+                full.container.scale(unit);
+                full.alias.iter_mut().for_each(|new| new.scale(unit));
+                for (new, at) in &mut full.children {
+                    new.scale(unit);
+                    *at = address(*at, unit);
+                }
+                full.address = address(full.address, unit);
+            }
             Self::Place(_, _, at, _) | Self::Move(_, at) => *at = address(*at, unit),
             Self::Attach(_, AttachOp::Event(at, ..)) => *at = address(*at, unit),
             Self::Attach(_, AttachOp::Coalesced(range)) => *range = scaled(*range, unit),

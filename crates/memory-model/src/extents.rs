@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Where in a region something answers: what changes if the region does.
+//!
+//! A container answers nowhere itself, so a change of one concerns what is in
+//! it, however large it is and whatever else lies within its addresses.
+
+use smallvec::SmallVec;
+
+use crate::tree::Tree;
+use crate::windows::{Ranges, join};
+use crate::{AddrRange, Kind, RegionId};
+
+/// The extents of what a region shows.
+#[derive(Debug)]
+pub(crate) struct Extents {
+    region: RegionId,
+    /// The part of the region whose extents are known.
+    part: Option<AddrRange>,
+    known: Ranges,
+}
+
+/// A part of a region that is still to be looked at.
+struct Part {
+    id: RegionId,
+    offsets: AddrRange,
+    /// What has to be added to the offsets for those in the region that it is
+    /// about: modulo 2^64, as an alias can have its target begin before it.
+    base: u64,
+}
+
+type Parts = SmallVec<[Part; 8]>;
+
+impl Extents {
+    /// Those of a region that is enabled and does not answer itself: otherwise
+    /// it is the only one.
+    pub(crate) fn of(region: RegionId) -> Self {
+        Self {
+            region,
+            part: None,
+            known: Ranges::new(),
+        }
+    }
+
+    /// Those in a part of it: offsets in it, sorted, and not adjacent. `None` if
+    /// that takes more visits than are `left`.
+    pub(crate) fn within<H>(
+        &mut self,
+        tree: &Tree<H>,
+        part: AddrRange,
+        left: &mut u64,
+    ) -> Option<&[AddrRange]> {
+        // What is moved shows the same in both places.
+        if self.part != Some(part) {
+            self.known = find(tree, self.region, part, left)?;
+            self.part = Some(part);
+        }
+        Some(&self.known)
+    }
+}
+
+/// Where in `part` of a region something answers.
+fn find<H>(tree: &Tree<H>, id: RegionId, part: AddrRange, left: &mut u64) -> Option<Ranges> {
+    let mut found = Ranges::new();
+    let mut parts = Parts::new();
+    let mut next = Some(Part {
+        id,
+        offsets: part,
+        base: 0,
+    });
+    while let Some(part_of) = next.take().or_else(|| parts.pop()) {
+        *left = left.checked_sub(1)?;
+        let Ok(node) = tree.node(part_of.id) else {
+            continue;
+        };
+        let offsets = node.offsets.intersect(part_of.offsets);
+        let Some(offsets) = offsets.filter(|_| node.switches.enabled) else {
+            continue;
+        };
+        let base = part_of.base;
+        match *node.region.kind() {
+            Kind::Alias { target, offset } => {
+                next = offsets.moved_up(offset).map(|offsets| Part {
+                    id: target,
+                    offsets,
+                    base: base.wrapping_sub(offset),
+                });
+            }
+            Kind::Container => node.children.for_each_reaching_into(offsets, |child| {
+                let at = child.range.start();
+                let shown = child.range.intersect(offsets);
+                parts.extend(shown.and_then(|s| s.moved_down(at)).map(|offsets| Part {
+                    id: child.id,
+                    offsets,
+                    base: base.wrapping_add(at),
+                }));
+            }),
+            _ => found.extend(offsets.wrapped_up(base)),
+        }
+    }
+    found.sort_unstable();
+    found.dedup_by(|next, before| join(before, *next));
+    Some(found)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::windows::Windows;
+    use crate::{MemoryModel, Region, Transaction};
+
+    pub(crate) const PAGE: u64 = 0x1000;
+
+    /// Others lie at every second page from 0 on. Everything lies in the first
+    /// region, which is a space.
+    pub(crate) struct Among {
+        pub(crate) model: MemoryModel,
+        pub(crate) root: RegionId,
+    }
+
+    impl Among {
+        pub(crate) fn others(count: u64) -> Self {
+            let mut model = MemoryModel::new();
+            let mut t = model.transaction();
+            let root = t.add(Region::container("root", 1 << 64)).unwrap();
+            for n in 0..count {
+                pages(&mut t, root, 2 * n * PAGE, 1);
+            }
+            t.commit().unwrap();
+            model.add_space("space", root).unwrap();
+            Self { model, root }
+        }
+
+        /// Adds a container with a page at each offset; places it at 0.
+        pub(crate) fn container(
+            &mut self,
+            size: u128,
+            offsets: impl IntoIterator<Item = u64>,
+        ) -> RegionId {
+            let mut t = self.model.transaction();
+            let container = t.add(Region::container("container", size)).unwrap();
+            for offset in offsets {
+                pages(&mut t, container, offset, 1);
+            }
+            t.place(container, self.root, 0, 1).unwrap();
+            t.commit().unwrap();
+            container
+        }
+
+        /// What would be rendered after a step.
+        pub(crate) fn windows(
+            &mut self,
+            step: impl FnOnce(&mut Transaction<'_, ()>),
+        ) -> Vec<(u64, u64)> {
+            let mut t = self.model.transaction();
+            t.windows = Windows::default();
+            step(&mut t);
+            let ids = t.model.spaces.iter().map(|space| space.id);
+            let mut spaces = t.windows.by_space(ids).into_iter();
+            let windows = spaces.next().map(|(_, windows)| windows);
+            t.commit().unwrap();
+            let bounds = |window: AddrRange| (window.start(), window.last());
+            windows.into_iter().flatten().map(bounds).collect()
+        }
+    }
+
+    /// Places so many pages of a trapped region.
+    pub(crate) fn pages(
+        t: &mut Transaction<'_, ()>,
+        parent: RegionId,
+        at: u64,
+        count: u64,
+    ) -> RegionId {
+        let region = Region::mmio("pages", u128::from(count * PAGE));
+        let region = t.add(region).unwrap();
+        t.place(region, parent, at, 0).unwrap();
+        region
+    }
+
+    pub(crate) fn page(at: u64) -> (u64, u64) {
+        (at, at + PAGE - 1)
+    }
+
+    #[test]
+    fn of_a_large_container_only_the_child_is_rendered_wherever_it_was_and_is() {
+        let mut among = Among::others(10_000);
+        let child = 5001 * PAGE;
+        let container = among.container(1 << 48, [child]);
+        let moved = among.windows(|t| t.move_to(container, 2 * PAGE).unwrap());
+        assert_eq!(moved, [page(child), page(child + 2 * PAGE)]);
+        let here = [page(child + 2 * PAGE)];
+        for enabled in [false, true] {
+            let switched = among.windows(|t| t.set_enabled(container, enabled).unwrap());
+            assert_eq!(switched, here);
+        }
+        let switched = among.windows(|t| t.set_readonly(container, true).unwrap());
+        assert_eq!(switched, here);
+        assert_eq!(among.windows(|t| t.unplace(container).unwrap()), here);
+        let root = among.root;
+        let placed = among.windows(|t| t.place(container, root, 0, 0).unwrap());
+        assert_eq!(placed, [page(child)]);
+    }
+
+    #[test]
+    fn to_place_an_empty_container_of_all_addresses_is_to_render_nothing() {
+        let mut among = Among::others(100);
+        let container = among.container(1 << 64, []);
+        assert_eq!(among.windows(|t| t.unplace(container).unwrap()), []);
+        let root = among.root;
+        let placed = among.windows(|t| t.place(container, root, 0, 0).unwrap());
+        assert_eq!(placed, []);
+    }
+
+    #[test]
+    fn what_is_disabled_in_a_container_is_not_rendered_with_it() {
+        let mut among = Among::others(1);
+        let container = among.container(1 << 48, [PAGE, 99 * PAGE]);
+        let hidden = among.model.tree().children(container).unwrap()[0];
+        among.windows(|t| t.set_enabled(hidden, false).unwrap());
+        let moved = among.windows(|t| t.move_to(container, PAGE).unwrap());
+        assert_eq!(moved, [(PAGE, 3 * PAGE - 1)]);
+    }
+
+    #[test]
+    fn what_answers_itself_is_rendered_as_a_whole() {
+        let mut among = Among::others(100);
+        let root = among.root;
+        let placed = among.windows(|t| {
+            let reserved = t.add(Region::reservation("reserved", 1 << 20)).unwrap();
+            pages(t, reserved, 0, 1);
+            t.place(reserved, root, PAGE, 0).unwrap();
+        });
+        assert_eq!(placed, [(PAGE, PAGE + (1 << 20) - 1)]);
+    }
+
+    #[test]
+    fn of_an_alias_of_an_alias_that_is_rendered_which_both_show() {
+        let mut among = Among::others(1000);
+        let container = among.container(1 << 32, (0..100).map(|n| n << 20));
+        let root = among.root;
+        // From the middle of the child at 5 << 20 to that of the one at 7 << 20.
+        let placed = among.windows(|t| {
+            let half = PAGE / 2;
+            let inner = Region::alias("inner", container, 4 << 20, 1 << 30);
+            let inner = t.add(inner).unwrap();
+            let outer = Region::alias("outer", inner, (1 << 20) + half, 2 << 20);
+            let outer = t.add(outer).unwrap();
+            t.place(outer, root, 1 << 40, 0).unwrap();
+        });
+        let at = |offset: u64| (1 << 40) + offset;
+        let half = PAGE / 2;
+        // Nothing else lies between them, and one window is less than three.
+        assert_eq!(placed, [(at(0), at((2 << 20) - 1))]);
+        let mut known = Extents::of(container);
+        let part = AddrRange::new((5 << 20) + half, 2 << 20).unwrap();
+        // The container, and three of its hundred children.
+        let mut left = 4;
+        let found = known.within(among.model.tree(), part, &mut left);
+        let bounds: Vec<_> = found
+            .unwrap()
+            .iter()
+            .map(|e| (e.start(), e.last()))
+            .collect();
+        let (first, last) = (page(5 << 20), page(7 << 20));
+        let all = [
+            (first.0 + half, first.1),
+            page(6 << 20),
+            (last.0, last.0 + half - 1),
+        ];
+        assert_eq!(bounds, all);
+        let again = known.within(among.model.tree(), part, &mut left);
+        assert_eq!(again.map(<[_]>::len), Some(3), "it is known");
+        let other = known.within(among.model.tree(), AddrRange::ALL, &mut left);
+        assert_eq!(other, None);
+    }
+
+    // It visits more regions than an interpreter has the time for.
+    #[cfg(not(miri))]
+    #[test]
+    fn what_nobody_could_render_is_not_looked_at_for_ever() {
+        let mut among = Among::others(1);
+        let root = among.root;
+        let mut t = among.model.transaction();
+        let mut shown = pages(&mut t, root, 1 << 60, 1);
+        for level in 0..40 {
+            let outer = Region::container("outer", u128::from(2 * PAGE) << level);
+            let outer = t.add(outer).unwrap();
+            for n in 0..2 {
+                let alias = Region::alias("alias", shown, 0, u128::from(PAGE) << level);
+                let alias = t.add(alias).unwrap();
+                t.place(alias, outer, (n * PAGE) << level, 0).unwrap();
+            }
+            shown = outer;
+        }
+        t.windows = Windows::default();
+        t.place(shown, root, 0, 0).unwrap();
+        let ids = t.model.spaces.iter().map(|space| space.id);
+        let windows = t.windows.by_space(ids);
+        assert_eq!(windows[0].1[..], [AddrRange::ALL]);
+    }
+}
