@@ -116,6 +116,13 @@ pub fn time_all(
     })
 }
 
+/// Moves the first BAR behind all others, and back.
+pub fn move_to_and_fro(machine: &mut Bars, count: u64) {
+    for to in [count * STRIDE, 0] {
+        move_one_bar(&mut machine.model, machine.bars[0], to);
+    }
+}
+
 /// Moves the first BAR [so often](RATE).
 pub fn commit_now_and_then(machine: &mut Bars, count: u64, work: &Work) {
     let start = Instant::now();
@@ -146,16 +153,4 @@ fn commit_when(machine: &mut Bars, count: u64, work: &Work, mut is_due: impl FnM
         there = !there;
         work.step();
     }
-}
-
-/// Writes to one cache line after the other, of more memory than caches have.
-pub fn stream(work: &Work) {
-    let mut memory = vec![0_u64; 8 << 20];
-    while work.goes_on() {
-        for page in memory.chunks_mut(512) {
-            page.iter_mut().step_by(8).for_each(|word| *word += 1);
-            work.step();
-        }
-    }
-    std::hint::black_box(memory);
 }

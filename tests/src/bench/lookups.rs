@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use memory_model::FlatRange;
+use memory_model::{FlatRange, ThreadReader};
 use rangemap::RangeMap;
 use serde_json::json;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -29,7 +29,7 @@ pub fn run() {
         let starts: Vec<u64> = (0..count).map(|n| n * STRIDE).collect();
 
         say(
-            "sorted array, partition_point",
+            "sorted array of addresses, partition_point",
             count,
             time(&addresses, |a| {
                 let after = starts.partition_point(|&start| start <= a);
@@ -39,17 +39,24 @@ pub fn run() {
         let view = machine.model.view(machine.space);
         let ranges: Vec<_> = view.ranges().cloned().collect();
         say(
-            "sorted array, partition_point, and the range found",
+            "the same, and the range found in another array",
             count,
             time(&addresses, |a| find_in_array(&starts, &ranges, a)),
+        );
+        say(
+            "sorted array of ranges, partition_point",
+            count,
+            time(&addresses, |a| {
+                let after = ranges.partition_point(|run| run.range().start() <= a);
+                let found = after.checked_sub(1).and_then(|at| ranges.get(at));
+                found.map_or(0, |run| run.range().start())
+            }),
         );
         let mut reader = machine.model.reader(machine.space).for_thread();
         say(
             "memory-model, ThreadReader",
             count,
-            time(&addresses, |a| {
-                reader.view().find(a).map_or(0, |run| run.range().start())
-            }),
+            time(&addresses, |a| find_in_view(&mut reader, a)),
         );
         let shared = machine.model.reader(machine.space);
         say(
@@ -73,46 +80,48 @@ fn beside(
     starts: &[u64],
     ranges: &[FlatRange<()>],
 ) {
-    let mut in_array = |a| find_in_array(starts, ranges, a);
     let mut other = Bars::new(count);
-    say_beside(
-        "the same array, while another thread writes to memory",
-        count,
-        beside::time(addresses, beside::stream, &mut in_array),
-    );
     let work = |work: &Work| beside::commit(&mut other, count, work);
     say_beside(
-        "the same array, while another thread commits to a model",
+        "the two arrays, while another thread commits to a model",
         count,
-        beside::time(addresses, work, in_array),
+        beside::time(addresses, work, |a| find_in_array(starts, ranges, a)),
     );
+    // The tree of runs is full before the first move, and higher after it.
+    beside::move_to_and_fro(&mut machine, count);
     let mut reader = machine.model.reader(machine.space).for_thread();
-    let mut in_view = |a| reader.view().find(a).map_or(0, |run| run.range().start());
-    let work = |work: &Work| beside::commit_now_and_then(&mut other, count, work);
-    say_beside(
-        "memory-model, ThreadReader, while another thread commits to another model now and then",
+    say(
+        "memory-model, ThreadReader, after a move to and fro",
         count,
-        Some(beside::time_all(addresses, work, &mut in_view)),
+        time(addresses, |a| find_in_view(&mut reader, a)),
     );
     let work = |work: &Work| beside::commit_now_and_then(&mut machine, count, work);
     say_beside(
-        "memory-model, ThreadReader, while another thread commits to this model now and then",
+        "the same, while another thread commits to this model 10 000 times a second",
         count,
-        Some(beside::time_all(addresses, work, &mut in_view)),
+        Some(beside::time_all(addresses, work, |a| {
+            find_in_view(&mut reader, a)
+        })),
     );
     let work = |work: &Work| beside::commit(&mut other, count, work);
     say_beside(
-        "memory-model, ThreadReader, while another thread commits to another model",
+        "the same, while another thread commits to another model without a pause",
         count,
-        beside::time(addresses, work, &mut in_view),
+        beside::time(addresses, work, |a| find_in_view(&mut reader, a)),
     );
     drop(other);
     let work = |work: &Work| beside::commit(&mut machine, count, work);
     say_beside(
-        "memory-model, ThreadReader, while another thread commits to this model",
+        "the same, while another thread commits to this model without a pause",
         count,
-        beside::time(addresses, work, in_view),
+        beside::time(addresses, work, |a| find_in_view(&mut reader, a)),
     );
+}
+
+/// What a vCPU's thread does.
+#[inline(always)]
+fn find_in_view(reader: &mut ThreadReader<()>, a: u64) -> u64 {
+    reader.view().find(a).map_or(0, |run| run.range().start())
 }
 
 /// What `partition_point` finds, as a reader of a view would tell it.
