@@ -19,6 +19,10 @@ use std::sync::Arc;
 ///
 /// `M` is the model itself, for a [`Converter`](crate::Converter) that owns it,
 /// or a `&mut` to it, for an [`Engine`](crate::Engine) that is lent it.
+///
+/// # Panics
+/// Looking at the pages does, if the space is not part of the model, or was
+/// removed from it: whoever removes a space takes its converter down first.
 #[derive(Debug)]
 pub struct ModelPages<M, H> {
     model: M,
