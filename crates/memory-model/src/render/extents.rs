@@ -6,8 +6,8 @@
 
 use smallvec::SmallVec;
 
+use crate::render::windows::{Ranges, join};
 use crate::tree::Tree;
-use crate::windows::{Ranges, join};
 use crate::{AddrRange, Kind, RegionId};
 
 /// The extents of what a region shows.
@@ -107,7 +107,7 @@ pub(crate) mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::windows::Windows;
+    use crate::render::windows::Windows;
     use crate::{MemoryModel, Region, Transaction};
 
     pub(crate) const PAGE: u64 = 0x1000;

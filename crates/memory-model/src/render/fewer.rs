@@ -6,8 +6,8 @@
 
 use smallvec::SmallVec;
 
+use crate::render::windows::Ranges;
 use crate::tree::Tree;
-use crate::windows::Ranges;
 use crate::{AddrRange, Kind, RegionId};
 
 /// How many regions may be rendered for nothing to have one window less: that
@@ -81,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::extents::tests::{Among, PAGE, page, pages};
+    use crate::render::extents::tests::{Among, PAGE, page, pages};
 
     #[test]
     fn a_full_container_among_others_is_one_window() {
