@@ -17,7 +17,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use crate::state::require_pages;
+use crate::pages::state::require_pages;
 use crate::{
     AddrRange, Backing, FlatRange, FlatView, HostMemory, MappingError, PageSet, PageState,
     StateError,

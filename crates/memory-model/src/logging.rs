@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::{BitAnd, BitOr, Sub};
 
-use crate::undo::Undo;
+use crate::transaction::undo::Undo;
 use crate::{FlatRange, FlatView, Kind, MemoryModel, RegionId, Transaction, TreeError};
 
 /// A set of clients, each with a purpose for which it has the writes to memory

@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
+use crate::pages::state_limit::DEFAULT_STATE_LIMIT;
 use crate::runs::Pool;
 use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
-use crate::state_limit::DEFAULT_STATE_LIMIT;
+use crate::transaction::undo::Undo;
 use crate::tree::Tree;
-use crate::undo::Undo;
 use crate::{
     AddrRange, AttachmentDiff, CommitError, Diff, FlatView, IoEventFd, NoSuchSpace, PageSet,
     RegionId, Transaction, TreeError, ViewReader,

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use crate::follow::follow;
+use crate::render::follow::follow;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::runs::Pool;
 use crate::tree::Tree;

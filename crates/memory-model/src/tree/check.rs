@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Tree;
-use crate::node::Node;
+use crate::tree::node::Node;
 use crate::{AddrRange, DirtyClients, Invalid, Kind, RegionId, Unloggable};
 
 impl<H> Tree<H> {

@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 
 use super::*;
-use crate::node::Place;
+use crate::tree::node::Place;
 use crate::{EventFd, IoEventFd, MemoryModel, Region, Trigger};
 
 /// A container with a device and an alias of it; and nothing where a region

@@ -4,8 +4,8 @@
 use alloc::string::ToString;
 
 use crate::attachments::IoEventKey;
-use crate::node::Node;
-use crate::undo::Undo;
+use crate::transaction::undo::Undo;
+use crate::tree::node::Node;
 use crate::{AddrRange, EventFd, IoEventFd, RegionId, Transaction, TreeError};
 
 impl<H> Transaction<'_, H> {

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use crate::by_start::ByStart;
+use crate::tree::by_start::ByStart;
 use crate::{AddrRange, RegionId};
 
 /// A region in another.

@@ -2,6 +2,9 @@
 //! What is attached to a trapped region, so that some writes to it do not stop
 //! the vCPU: ioeventfds and coalesced ranges.
 
+pub(crate) mod active;
+mod attach;
+
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::any::Any;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The region tree: who lies in whom, where, and who wins.
 
+mod by_start;
 mod check;
+pub(crate) mod children;
+mod cycle;
+pub(crate) mod node;
 
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
@@ -10,9 +14,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::attachments::Attachments;
-use crate::children::{Child, Children};
-use crate::node::{Node, Place};
 use crate::space::ModelId;
+use crate::tree::children::{Child, Children};
+use crate::tree::node::{Node, Place};
 
 use crate::{
     AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,

@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::children::Child;
+use crate::tree::children::Child;
 
 /// The most regions in a leaf.
 const MAX_CHILDREN: usize = 48;

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
+mod commit;
+pub(crate) mod nested;
+pub(crate) mod undo;
+
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 
-use crate::active::Touched;
-use crate::node::Place;
+use crate::attachments::active::Touched;
+use crate::render::windows::Windows;
+use crate::transaction::undo::Undo;
 use crate::tree::Tree;
-use crate::undo::Undo;
-use crate::windows::Windows;
+use crate::tree::node::Place;
 use crate::{DirtyClients, Kind, MemoryModel, Region, RegionId, Switches, TreeError};
 
 /// A change of the region tree in the making.

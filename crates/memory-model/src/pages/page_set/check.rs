@@ -43,7 +43,7 @@ mod tests {
 
     use super::*;
     use crate::PAGE_SIZE;
-    use crate::page_chunk::{Chunk, PAGES};
+    use crate::pages::page_chunk::{Chunk, PAGES};
 
     /// The chunks 2 and 3 as a whole, and a page of chunk 7.
     fn set() -> PageSet {

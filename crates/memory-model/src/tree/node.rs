@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::attachments::Attachments;
-use crate::children::{Child, Children};
+use crate::tree::children::{Child, Children};
 use crate::{AddrRange, DirtyClients, Region, RegionId, SpaceId, Switches, Unloggable};
 
 /// Where a region lies.

@@ -6,8 +6,8 @@
 
 use smallvec::SmallVec;
 
+use crate::render::windows::Ranges;
 use crate::tree::Tree;
-use crate::windows::Ranges;
 use crate::{AddrRange, Kind, RegionId};
 
 /// How many regions may be rendered for nothing to have one window less: that
@@ -81,11 +81,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::extents::tests::{Among, PAGE, page, pages};
+    use crate::render::extents::tests::{Among, MANY, PAGE, page, pages};
 
     #[test]
     fn a_full_container_among_others_is_one_window() {
-        let mut among = Among::others(1000);
+        let mut among = Among::others(MANY);
         let container = among.container(1 << 20, (0..16).map(|n| (2 * n + 1) * PAGE));
         let moved = among.windows(|t| t.move_to(container, 100 * PAGE).unwrap());
         let span = |at: u64| (at + PAGE, at + 32 * PAGE - 1);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn between_children_with_many_others_between_them_nothing_is_rendered() {
-        let mut among = Among::others(1000);
+        let mut among = Among::others(MANY);
         let near = [1, 3, 5].map(|n| n * PAGE);
         let container = among.container(1 << 48, near.into_iter().chain([1001 * PAGE]));
         let switched = among.windows(|t| t.set_enabled(container, false).unwrap());

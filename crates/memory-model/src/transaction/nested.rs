@@ -4,7 +4,7 @@
 use core::ops::{Deref, DerefMut};
 
 use crate::Transaction;
-use crate::windows::Mark;
+use crate::render::windows::Mark;
 
 /// A part of a [`Transaction`]: it takes the same steps, on the same tree.
 ///

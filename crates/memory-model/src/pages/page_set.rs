@@ -11,8 +11,8 @@ use core::fmt;
 use core::iter::Peekable;
 
 use crate::AddrRange;
-use crate::page_chunk::{Chunk, PAGES};
-use crate::range_set::RangeSet;
+use crate::pages::page_chunk::{Chunk, PAGES};
+use crate::pages::range_set::RangeSet;
 
 /// The bytes of a page: the smallest unit that can be private, or accepted.
 pub const PAGE_SIZE: u64 = 4096;

@@ -2,7 +2,7 @@
 //! The state of a space's pages: private or shared, and accepted by the guest.
 
 use crate::listener::tell_each;
-use crate::page_set::whole_pages;
+use crate::pages::page_set::whole_pages;
 use crate::space::{Space, known};
 use crate::{
     AddrRange, Backing, FlatRange, GuestMemfdSides, MemoryModel, PageSet, SpaceId, StateError,

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use crate::listener::tell_each;
-use crate::undo::Undo;
-use crate::windows::Ranges;
+use crate::render::windows::Ranges;
+use crate::transaction::undo::Undo;
 use crate::{
     AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, MemoryModel, NotUndone,
     Transaction, Update,

@@ -6,12 +6,18 @@
 //! their parent, higher priorities cover lower ones, and whatever lies outside
 //! its parent is cut off.
 
+mod extents;
+mod fewer;
+pub(crate) mod follow;
+mod taken;
+pub(crate) mod windows;
+
 use smallvec::SmallVec;
 
-use crate::children::Child;
-use crate::node::Node;
-use crate::taken::Taken;
+use crate::render::taken::Taken;
 use crate::tree::Tree;
+use crate::tree::children::Child;
+use crate::tree::node::Node;
 use crate::view::{Attributes, FlatRange};
 use crate::{AddrRange, GuestAccess, Kind, RegionId, Switches};
 

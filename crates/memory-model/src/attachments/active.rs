@@ -6,8 +6,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::attachments::IoEventKey;
+use crate::render::windows::Windows;
 use crate::tree::Tree;
-use crate::windows::Windows;
 use crate::{
     AddrRange, Diff, EventFd, FlatRange, FlatView, GuestAccess, IoEventFd, RegionId, Trigger,
 };

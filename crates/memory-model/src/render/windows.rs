@@ -4,9 +4,9 @@
 
 use smallvec::SmallVec;
 
-use crate::extents::Extents;
-use crate::fewer::fewer;
 use crate::render;
+use crate::render::extents::Extents;
+use crate::render::fewer::fewer;
 use crate::tree::Tree;
 use crate::{AddrRange, Kind, RegionId, SpaceId};
 

@@ -5,8 +5,8 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 
 use crate::attachments::IoEventKey;
-use crate::node::{Node, Place};
 use crate::tree::Tree;
+use crate::tree::node::{Node, Place};
 use crate::{AddrRange, DirtyClients, EventFd, RegionId, Switches};
 
 /// What undoes a step, on the tree as the step left it.
