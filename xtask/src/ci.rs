@@ -51,6 +51,15 @@ pub fn run() -> Result<(), String> {
     ];
     steps.extend(oldest());
     steps.extend(test_steps());
+    // Without optimisation, a TiB of them takes minutes.
+    steps.push(
+        Step::cargo("every other page of a TiB", &["test", "--release"]).with(&[
+            "-p",
+            "memory-model",
+            "--test",
+            "page_set",
+        ]),
+    );
     steps.extend(alone::steps());
     steps.push(package());
     run_all(&steps)?;
