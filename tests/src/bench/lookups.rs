@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use memory_model::{FlatRange, ThreadReader};
+use memory_model::{AddrRange, FlatRange, ThreadReader};
 use rangemap::RangeMap;
 use serde_json::json;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -43,13 +43,16 @@ pub fn run() {
             count,
             time(&addresses, |a| find_in_array(&starts, &ranges, a)),
         );
+        let bare: Vec<AddrRange> = ranges.iter().map(FlatRange::range).collect();
         say(
             "sorted array of ranges, partition_point",
             count,
             time(&addresses, |a| {
-                let after = ranges.partition_point(|run| run.range().start() <= a);
-                let found = after.checked_sub(1).and_then(|at| ranges.get(at));
-                found.map_or(0, |run| run.range().start())
+                let after = bare.partition_point(|range| range.start() <= a);
+                let found = after.checked_sub(1).and_then(|at| bare.get(at));
+                found
+                    .filter(|range| range.contains(a))
+                    .map_or(0, |range| range.start())
             }),
         );
         let mut reader = machine.model.reader(machine.space).for_thread();
