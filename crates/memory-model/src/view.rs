@@ -209,6 +209,7 @@ impl<H> FlatView<H> {
     }
 
     /// The same view, but with other runs in the range of each edit.
+    #[inline]
     pub(crate) fn edited(&self, edits: &[Edit<H>], pool: &mut Pool<H>) -> Arc<Self> {
         let mut new = pool.copy(self);
         if let Some(new) = Arc::get_mut(&mut new) {

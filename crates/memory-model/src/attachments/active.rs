@@ -211,11 +211,6 @@ pub(crate) struct Touched {
 }
 
 impl Touched {
-    /// Whether nothing was touched.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ioeventfds.is_empty() && self.coalesced.is_empty()
-    }
-
     /// An ioeventfd is touched; if it was before, that stays as it is.
     pub(crate) fn ioeventfd(&mut self, id: RegionId, key: IoEventKey, before: Option<EventFd>) {
         self.ioeventfds.entry((id, key)).or_insert(before);

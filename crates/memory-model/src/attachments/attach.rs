@@ -95,13 +95,15 @@ impl<H> Transaction<'_, H> {
 
     fn put_ioeventfd(&mut self, id: RegionId, key: IoEventKey, to: Option<EventFd>) {
         let before = self.model.tree.set_ioeventfd(id, key, to);
-        self.touched.ioeventfd(id, key, before.clone());
+        let touched = self.touched.get_or_insert_default();
+        touched.ioeventfd(id, key, before.clone());
         self.model.undo.push(Undo::IoEventFd(id, key, before));
     }
 
     fn put_coalesced(&mut self, id: RegionId, range: AddrRange, to: bool) {
         let before = self.model.tree.set_coalesced(id, range, to);
-        self.touched.coalesced(id, range, before);
+        let touched = self.touched.get_or_insert_default();
+        touched.coalesced(id, range, before);
         self.model.undo.push(Undo::Coalesced(id, range, before));
     }
 }

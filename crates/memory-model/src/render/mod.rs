@@ -54,6 +54,7 @@ type Steps = SmallVec<[Step; 8]>;
 
 /// Tells what of the tree below `root`, which lies at address 0, shows in
 /// `window`, by address. Neighbours are not joined yet.
+#[inline]
 pub(crate) fn render<H>(
     tree: &Tree<H>,
     root: RegionId,

@@ -3,7 +3,7 @@
 
 use alloc::collections::BTreeMap;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::{AddrRange, FlatRange};
 
@@ -42,7 +42,7 @@ impl<H> Taken<H> {
     /// The addresses of `clip` that nobody has taken.
     pub(crate) fn gaps(&self, clip: AddrRange) -> SmallVec<[AddrRange; 2]> {
         match self {
-            Self::Few(few) if few.is_empty() => SmallVec::from_iter([clip]),
+            Self::Few(few) if few.is_empty() => smallvec![clip],
             Self::Few(few) => between(clip, few.iter()),
             Self::Many(many) => {
                 let before = many.range(..clip.start()).next_back();
@@ -53,6 +53,7 @@ impl<H> Taken<H> {
     }
 
     /// All of them.
+    #[inline]
     pub(crate) fn for_each(self, mut tell: impl FnMut(FlatRange<H>)) {
         match self {
             Self::Few(mut few) => {

@@ -2,7 +2,7 @@
 //! Where in the address spaces a change of the tree can show: the addresses
 //! that have to be rendered anew.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::render;
 use crate::render::extents::Extents;
@@ -254,7 +254,7 @@ impl Windows {
         for &(space, range) in &self.all {
             match by_space.last_mut() {
                 Some((latest, ranges)) if *latest == space => ranges.push(range),
-                _ => by_space.push((space, Ranges::from_iter([range]))),
+                _ => by_space.push((space, smallvec![range])),
             }
         }
         by_space
@@ -269,7 +269,12 @@ fn each(parts: Parts, f: impl Fn(AddrRange) -> Option<AddrRange>) -> Parts {
 
 /// Sorts windows and joins those that overlap or are adjacent.
 fn put_in_order(all: &mut SmallVec<[Window; 4]>) {
-    all.sort_unstable();
+    // Those of a region that has moved are in order, or the wrong way round.
+    match all[..] {
+        [a, b] if a > b => all.swap(0, 1),
+        [_, _] => {}
+        _ => all.sort_unstable(),
+    }
     all.dedup_by(|next, before| before.0 == next.0 && join(&mut before.1, next.1));
 }
 

@@ -115,7 +115,10 @@ impl<H> Pool<H> {
     /// it and then [tidies up](Self::tidy_up).
     pub(crate) fn copy(&mut self, view: &FlatView<H>) -> Arc<FlatView<H>> {
         // If several spaces change at once, they do so in the same order again.
-        let mut spare = (!self.views.is_empty()).then(|| self.views.remove(0));
+        let mut spare = match self.views.len() {
+            0 | 1 => self.views.pop(),
+            _ => Some(self.views.remove(0)),
+        };
         match spare.as_mut().and_then(Arc::get_mut) {
             None => Arc::new(FlatView::of(view.runs().clone())),
             Some(own) => {

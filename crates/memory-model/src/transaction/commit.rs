@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
+use crate::attachments::active::Touched;
 use crate::listener::tell_each;
 use crate::render::windows::Ranges;
 use crate::transaction::undo::Undo;
@@ -75,15 +76,15 @@ impl<H> Transaction<'_, H> {
         let ids = || spaces.iter().map(|space| space.id);
         let mut windows = windows.by_space(ids());
         let mut marked = SmallVec::new();
-        if !self.touched.is_empty() {
-            marked = self.touched.windows(tree).by_space(ids());
+        if let Some(touched) = &self.touched {
+            marked = touched.windows(tree).by_space(ids());
             for (space, _) in &marked {
                 if let Err(at) = windows.binary_search_by_key(space, |w| w.0) {
                     windows.insert(at, (*space, Ranges::new()));
                 }
             }
         }
-        let attached = tree.has_attachments() || !self.touched.is_empty();
+        let attached = tree.has_attachments() || self.touched.is_some();
         let mut changes = Changes::new();
         for (id, windows) in windows {
             // A region shows in no space that was removed.
@@ -100,7 +101,7 @@ impl<H> Transaction<'_, H> {
                     let marked = marked.iter().find(|w| w.0 == id).map(|w| &w.1[..]);
                     AttachmentDiff::between(
                         tree,
-                        &self.touched,
+                        self.touched.as_ref().unwrap_or(&Touched::default()),
                         views,
                         &diff,
                         marked.unwrap_or(&[]),
@@ -267,7 +268,7 @@ impl<H> MemoryModel<H> {
     fn recycle(&mut self, change: &mut Change<H>) {
         let large = change.diff.len() > MANY;
         change.diff.clear();
-        self.spare = core::mem::take(&mut change.diff);
+        core::mem::swap(&mut self.spare, &mut change.diff);
         let old = core::mem::replace(&mut change.old, change.new.clone());
         self.pool.retire(old);
         // Nothing is kept for readers if that could be all of a view.

@@ -28,8 +28,8 @@ pub struct Transaction<'m, H> {
     pub(crate) model: &'m mut MemoryModel<H>,
     /// Where views can differ.
     pub(crate) windows: Windows,
-    /// What was attached or detached.
-    pub(crate) touched: Touched,
+    /// What was attached or detached, if anything was.
+    pub(crate) touched: Option<Touched>,
     /// For whom all memory was logged when it began.
     pub(crate) logging_before: DirtyClients,
 }
@@ -40,7 +40,7 @@ impl<'m, H> Transaction<'m, H> {
             logging_before: model.tree.global_logging(),
             model,
             windows: Windows::default(),
-            touched: Touched::default(),
+            touched: None,
         }
     }
 
