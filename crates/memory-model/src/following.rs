@@ -6,11 +6,10 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::space::Space;
-use crate::tree::Tree;
+use crate::transaction::commit::Change;
 use crate::{
     AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Listener,
-    ListenerError, MemoryModel, NoSuchSpace, SpaceId, Update,
+    ListenerError, MemoryModel, NoSuchSpace, SpaceId,
 };
 
 impl<H> MemoryModel<H> {
@@ -28,10 +27,9 @@ impl<H> MemoryModel<H> {
     ) -> Result<(), ListenerError> {
         self.undo_forgotten();
         let position = self.spaces.position(space)?;
-        let it = &self.spaces[position];
-        let change = Whole::comes(&self.tree, it);
+        let change = Change::comes(self, position);
         if change.is_something() {
-            let update = change.update(it);
+            let update = change.update(self);
             listener.prepare(&update)?;
             listener.commit(&update);
         }
@@ -97,11 +95,11 @@ impl<H> MemoryModel<H> {
                 space: it.name.clone(),
             });
         };
-        let change = Whole::goes(&self.tree, it);
+        let change = Change::goes(self, position);
         it.accepted_stays(&change.diff)?;
         let tells = change.is_something();
         if tells {
-            let prepared = listener.prepare(&change.update(it));
+            let prepared = listener.prepare(&change.update(self));
             prepared.map_err(|source| CommitError::Refused {
                 listener: listener.name().to_string(),
                 source,
@@ -109,50 +107,43 @@ impl<H> MemoryModel<H> {
             })?;
         }
         // It has left before it learns so: even if it panics then.
-        let it = &mut self.spaces[position];
-        it.listeners.remove(place);
+        self.spaces[position].listeners.remove(place);
         if tells {
-            listener.commit(&change.update(it));
+            listener.commit(&change.update(self));
         }
         Ok(())
     }
 }
 
-/// A change between nothing and all that a space shows.
-struct Whole<H> {
-    old: Arc<FlatView<H>>,
-    new: Arc<FlatView<H>>,
-    diff: Diff<H>,
-    global_logging: GlobalLogging,
-    attachments: AttachmentDiff,
-}
-
-impl<H> Whole<H> {
-    /// From nothing to all.
-    fn comes(tree: &Tree<H>, space: &Space<H>) -> Self {
-        let (old, new) = (Arc::new(FlatView::empty()), space.view.clone());
+/// Changes between nothing and all that a space shows.
+impl<H> Change<H> {
+    /// From nothing to all of the space at a position.
+    fn comes(model: &MemoryModel<H>, at: usize) -> Self {
+        let (old, new) = (Arc::new(FlatView::empty()), model.spaces[at].view.clone());
         Self {
+            at,
             diff: Diff::between(&old, &new),
             global_logging: GlobalLogging {
                 before: DirtyClients::NONE,
-                after: tree.global_logging(),
+                after: model.tree.global_logging(),
             },
-            attachments: AttachmentDiff::to_all_of(tree, &new),
+            attachments: AttachmentDiff::to_all_of(&model.tree, &new),
             old,
             new,
         }
     }
 
     /// From all to nothing.
-    fn goes(tree: &Tree<H>, space: &Space<H>) -> Self {
+    fn goes(model: &MemoryModel<H>, at: usize) -> Self {
         let Self {
             old: nothing,
             new: view,
             global_logging,
             attachments,
             ..
-        } = Self::comes(tree, space);
+        } = Self::comes(model, at);
         Self {
+            at,
             diff: Diff::between(&view, &nothing),
             global_logging: GlobalLogging {
                 before: global_logging.after,
@@ -167,18 +158,6 @@ impl<H> Whole<H> {
     /// What is attached shows in some run.
     fn is_something(&self) -> bool {
         !self.diff.is_empty() || self.global_logging.changes()
-    }
-
-    fn update<'a>(&'a self, space: &'a Space<H>) -> Update<'a, H> {
-        Update {
-            space: space.id,
-            old: &self.old,
-            new: &self.new,
-            diff: &self.diff,
-            global_logging: self.global_logging,
-            attachments: &self.attachments,
-            private: &space.private,
-        }
     }
 }
 

@@ -75,33 +75,27 @@ impl Windows {
     /// Adds the addresses at which something of a region shows in the one that
     /// it lies in.
     pub(crate) fn add_placed<H>(&mut self, tree: &Tree<H>, id: RegionId) {
-        let Ok(node) = tree.node(id) else { return };
-        let Some(place) = node.place else { return };
-        if !node.switches.enabled {
-            return;
-        }
-        if !node.region.kind().terminates() {
-            return self.add_inner(tree, id, [Some(place.address), None], place.parent);
-        }
-        if let Some(range) = node.offsets.moved_up(place.address) {
-            self.add(tree, place.parent, range);
-        }
+        self.add_places(tree, id, None);
     }
 
     /// Adds the addresses at which something of a region shows in the one that
     /// it lies in, and at which it showed when it lay at `before`.
     pub(crate) fn add_moved<H>(&mut self, tree: &Tree<H>, id: RegionId, before: u64) {
+        self.add_places(tree, id, Some(before));
+    }
+
+    /// Adds where something of a region shows, or showed when it lay at `before`.
+    fn add_places<H>(&mut self, tree: &Tree<H>, id: RegionId, before: Option<u64>) {
         let Ok(node) = tree.node(id) else { return };
         let Some(place) = node.place else { return };
         if !node.switches.enabled {
             return;
         }
+        let at = [before, Some(place.address)];
         if !node.region.kind().terminates() {
-            let at = [Some(before), Some(place.address)];
             return self.add_inner(tree, id, at, place.parent);
         }
-        let at = |address| node.offsets.moved_up(address);
-        let parts = [at(before), at(place.address)];
+        let parts = at.map(|at| at.and_then(|at| node.offsets.moved_up(at)));
         self.add_parts(tree, place.parent, parts, None);
     }
 

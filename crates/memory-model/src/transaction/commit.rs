@@ -194,19 +194,19 @@ impl<H> Drop for Prepared<'_, H> {
 /// Those of a usual transaction: of one space.
 type Changes<H> = SmallVec<[Change<H>; 1]>;
 
-/// The planned change of one space's view.
-struct Change<H> {
+/// A change of one space's view: planned, or made for one listener alone.
+pub(crate) struct Change<H> {
     /// Where the space is.
-    at: usize,
-    old: Arc<FlatView<H>>,
-    new: Arc<FlatView<H>>,
-    diff: Diff<H>,
-    global_logging: GlobalLogging,
-    attachments: AttachmentDiff,
+    pub(crate) at: usize,
+    pub(crate) old: Arc<FlatView<H>>,
+    pub(crate) new: Arc<FlatView<H>>,
+    pub(crate) diff: Diff<H>,
+    pub(crate) global_logging: GlobalLogging,
+    pub(crate) attachments: AttachmentDiff,
 }
 
 impl<H> Change<H> {
-    fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
+    pub(crate) fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
         let space = &model.spaces[self.at];
         Update {
             space: space.id,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
-mod commit;
+pub(crate) mod commit;
 pub(crate) mod nested;
 pub(crate) mod undo;
 
