@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Carrying a plan out, and going back when the kernel refuses a step.
 
+use std::panic::{self, AssertUnwindSafe};
+
 use crate::plan::{Op, Plan};
-use crate::step::{StepError, finds_room, step};
+use crate::step::{StepError, Stepper, finds_room};
 use crate::{AbiProfile, BeforeOp, Capabilities, SlotTable, Vm};
 
 /// The operations of a plan that was carried out: what it takes to undo it.
@@ -52,9 +54,16 @@ fn rest(not_undone: &[NotUndone]) -> String {
 /// Carries `plan` out on `vm`. `table` follows every step that succeeds; after
 /// a failure the steps before it are undone.
 ///
+/// vCPUs that run meanwhile see nothing but the memory before and after if they
+/// are held as [`Plan::holds_vcpus`] says.
+///
 /// # Errors
 /// [`ApplyError`] with the step that failed. A plan that was made from another
 /// table is one: no step is tried that does not find its slot as planned.
+///
+/// # Panics
+/// If `vm` does. The steps before are undone as after a failure; what cannot
+/// be undone is in `table`, which stays true.
 ///
 /// # Safety
 /// Every host range that the plan's slots name must be memory that the guest
@@ -85,6 +94,9 @@ pub unsafe fn apply(
 /// # Errors
 /// [`ApplyError`] with the step that the kernel or `watcher` refused.
 ///
+/// # Panics
+/// If `vm` or `watcher` does, as for [`apply`].
+///
 /// # Safety
 /// As for [`apply`].
 #[expect(
@@ -99,26 +111,63 @@ pub unsafe fn apply_with(
     table: &mut SlotTable,
     watcher: &dyn BeforeOp,
 ) -> Result<Applied, ApplyError> {
-    let mut ops = Vec::new();
+    let stepper = Stepper {
+        vm,
+        capabilities,
+        abi,
+        watcher,
+    };
+    let mut done = Done {
+        stepper: &stepper,
+        table,
+        ops: Vec::with_capacity(plan.ops.len()),
+    };
     for op in &plan.ops {
-        let allowed = watcher.before(op, table).map_err(StepError::from);
         // SAFETY: the caller vouches for the host ranges of all slots of the
         // plan while their owners live, and the table, which follows, holds
         // the owner of every slot that KVM has.
-        let done = allowed.and_then(|()| unsafe { step(vm, capabilities, abi, op, table) });
-        if let Err(why) = done {
-            let applied = Applied { ops };
+        if let Err(why) = unsafe { stepper.step(op, done.table) } {
+            let ops = std::mem::take(&mut done.ops);
             // SAFETY: as above; these slots were in the table before.
-            let not_undone = unsafe { undo_with(vm, capabilities, abi, applied, table, watcher) };
+            let not_undone = unsafe { undo_all(&stepper, &ops, done.table) };
             return Err(ApplyError {
                 op: op.clone(),
                 why,
                 not_undone,
             });
         }
-        ops.push(op.clone());
+        done.ops.push(op.clone());
     }
+    let ops = std::mem::take(&mut done.ops);
     Ok(Applied { ops })
+}
+
+/// What is done of a plan. It is undone if it is dropped by a panic; else it
+/// is empty by then.
+struct Done<'a, V: Vm> {
+    stepper: &'a Stepper<'a, V>,
+    table: &'a mut SlotTable,
+    ops: Vec<Op>,
+}
+
+impl<V: Vm> Drop for Done<'_, V> {
+    fn drop(&mut self) {
+        if self.ops.is_empty() && self.table.unsettled().is_none() {
+            return;
+        }
+        // What panicked once may do so again, which would end the process here.
+        // The table is true after each step, whatever becomes of the next.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: `Done` exists in `apply_with` only, whose caller vouches
+            // for these slots' host ranges; `ops` holds their owners.
+            unsafe {
+                let settled = self.stepper.settle(self.table);
+                if settled.is_ok() {
+                    let _ = undo_all(self.stepper, &self.ops, self.table);
+                }
+            }
+        }));
+    }
 }
 
 /// Takes a plan back that was carried out; returns what could not be undone.
@@ -126,6 +175,9 @@ pub unsafe fn apply_with(
 /// A step whose way back is blocked, by one that could not be undone or by
 /// something that happened since, is not tried: KVM could take it for another
 /// operation. It is among what is returned, with the slot that blocks it.
+///
+/// # Panics
+/// If `vm` does. The steps that are left are not undone; `table` stays true.
 ///
 /// # Safety
 /// As for [`apply`], for the slots as they were before it.
@@ -142,6 +194,9 @@ pub unsafe fn undo(
 
 /// As [`undo`], and `watcher` is asked before each operation.
 ///
+/// # Panics
+/// If `vm` or `watcher` does, as for [`undo`].
+///
 /// # Safety
 /// As for [`undo`].
 pub unsafe fn undo_with(
@@ -152,18 +207,36 @@ pub unsafe fn undo_with(
     table: &mut SlotTable,
     watcher: &dyn BeforeOp,
 ) -> Vec<NotUndone> {
+    let stepper = Stepper {
+        vm,
+        capabilities,
+        abi,
+        watcher,
+    };
+    // SAFETY: passed on from the caller; `applied` holds the slots' owners.
+    unsafe { undo_all(&stepper, &applied.ops, table) }
+}
+
+/// Undoes `ops`, the last first.
+///
+/// # Safety
+/// As for [`undo`]; `ops` must hold the owners of slots that it deleted.
+unsafe fn undo_all(
+    stepper: &Stepper<'_, impl Vm>,
+    ops: &[Op],
+    table: &mut SlotTable,
+) -> Vec<NotUndone> {
     let mut not_undone: Vec<NotUndone> = Vec::new();
-    for op in applied.ops.iter().rev().map(Op::inverse) {
+    for op in ops.iter().rev().map(Op::inverse) {
         // While all goes well there is room: the place was left by the step
         // that is being undone.
         let room = match not_undone.is_empty() {
             true => Ok(()),
             false => finds_room(table, &op),
         };
-        let allowed = room.and_then(|()| Ok(watcher.before(&op, table)?));
-        // SAFETY: the caller vouches for these slots' host ranges; `Applied`
-        // held their owners from before `apply` until now.
-        let done = allowed.and_then(|()| unsafe { step(vm, capabilities, abi, &op, table) });
+        // SAFETY: the caller vouches for these slots' host ranges, and `ops`
+        // has held their owners since they were deleted.
+        let done = room.and_then(|()| unsafe { stepper.step(&op, table) });
         if let Err(why) = done {
             not_undone.push(NotUndone { op, why });
         }

@@ -44,6 +44,9 @@ pub struct Capabilities {
     pub memory_fault_info: bool,
     /// Memory can be mapped without a memslot ([`Vm::push_map`]).
     pub push_map: bool,
+    /// How many bits a guest-physical address has ([`Vm::address_bits`]): what
+    /// lies beyond is refused before KVM is asked. `None` if that is not known.
+    pub address_bits: Option<u32>,
 }
 
 impl Capabilities {
@@ -67,6 +70,7 @@ impl Capabilities {
             memory_attributes: ask(KVM_CAP_MEMORY_ATTRIBUTES).into(),
             memory_fault_info: ask(KVM_CAP_MEMORY_FAULT_INFO) > 0,
             push_map: vm.push_map().is_some(),
+            address_bits: vm.address_bits(),
         }
     }
 }

@@ -3,21 +3,24 @@
 
 use std::sync::Arc;
 
-/// Stops a VM's vCPUs for a moment. A VMM implements it.
+/// Stops a VM's vCPUs for a moment. A VMM implements it, or takes one that is
+/// there.
 ///
 /// KVM has no operation on two memslots at once: where one slot becomes two,
-/// the memory is out of the guest's reach in between, and a vCPU that runs
-/// would see an MMIO exit in the middle of its RAM.
+/// the memory is out of the guest's reach in between, and a running vCPU would
+/// take an MMIO exit in the middle of its RAM.
 pub trait HoldVcpus {
-    /// Lets the vCPUs run again when it is dropped.
-    type Held<'a>
-    where
-        Self: 'a;
+    /// Lets the vCPUs run again when it is dropped. It is owned, because it
+    /// outlives the call that makes it: vCPUs are held until the change is
+    /// visible to the threads that answer their exits.
+    type Held: Send;
 
     /// Returns once no vCPU is in the guest, and none will enter it before the
     /// result is dropped. A vCPU thread that is handling an exit is not in the
     /// guest, whatever it waits for: it may be the caller itself.
-    fn hold(&self) -> Self::Held<'_>;
+    ///
+    /// Holds may overlap: vCPUs run again when the last of them is dropped.
+    fn hold(&self) -> Self::Held;
 }
 
 /// For a VM none of whose vCPUs is ever in the guest while its memory changes:
@@ -26,18 +29,15 @@ pub trait HoldVcpus {
 pub struct NoneRuns;
 
 impl HoldVcpus for NoneRuns {
-    type Held<'a> = ();
+    type Held = ();
 
     fn hold(&self) {}
 }
 
 impl<H: HoldVcpus> HoldVcpus for Arc<H> {
-    type Held<'a>
-        = H::Held<'a>
-    where
-        Self: 'a;
+    type Held = H::Held;
 
-    fn hold(&self) -> Self::Held<'_> {
+    fn hold(&self) -> Self::Held {
         (**self).hold()
     }
 }

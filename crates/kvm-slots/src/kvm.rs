@@ -12,6 +12,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 
+use crate::address_bits;
 use crate::caps::host_page_size;
 use crate::{Errno, GuestMemfdFlags, LoggingVm, ManualProtect, PushMap, VcpuDirtyRing, Vm, ioctl};
 
@@ -20,6 +21,7 @@ use crate::{Errno, GuestMemfdFlags, LoggingVm, ManualProtect, PushMap, VcpuDirty
 pub struct KvmVm {
     vm: Arc<VmFd>,
     push_map: Option<Arc<dyn PushMap>>,
+    address_bits: Option<u32>,
     told: Arc<Mutex<Told>>,
 }
 
@@ -37,9 +39,23 @@ impl KvmVm {
     /// a dirty log is.
     pub fn new(vm: Arc<VmFd>) -> Self {
         Self {
+            address_bits: address_bits::of_vm(&vm),
             vm,
             push_map: None,
             told: Arc::default(),
+        }
+    }
+
+    /// With the width of guest-physical addresses that the VM's vCPUs have, in
+    /// bits: on x86 that of their CPUID
+    /// ([`cpuid_address_bits`](crate::cpuid_address_bits)), on Arm that of the
+    /// VM's type. Without it, only the widest that the architecture has is
+    /// known.
+    #[must_use]
+    pub fn with_address_bits(self, bits: u32) -> Self {
+        Self {
+            address_bits: Some(bits),
+            ..self
         }
     }
 
@@ -149,6 +165,11 @@ impl Vm for KvmVm {
             Err(Errno::ENOTTY)
         }
     }
+
+    fn address_bits(&self) -> Option<u32> {
+        self.address_bits
+    }
+
     fn push_map(&self) -> Option<&dyn PushMap> {
         self.push_map.as_deref()
     }

@@ -204,6 +204,7 @@
 #![deny(missing_docs)]
 
 mod abi;
+mod address_bits;
 mod apply;
 mod caps;
 pub mod convert;
@@ -222,6 +223,7 @@ mod probe;
 mod push;
 mod range;
 mod rules;
+mod settle;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
@@ -232,6 +234,8 @@ mod view;
 mod vm;
 
 pub use abi::{AbiProfile, ParseAbiError, Unsupported};
+#[cfg(target_arch = "x86_64")]
+pub use address_bits::cpuid_address_bits;
 pub use apply::{Applied, ApplyError, NotUndone, apply, apply_with, undo, undo_with};
 pub use caps::{
     Capabilities, KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEM_BACKING_FD,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A listener that keeps a VM's memslots in step with a flat view.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memory_model::{Listener, ListenerError, Update};
@@ -12,44 +13,121 @@ use crate::{
     plan_change, undo_with,
 };
 
-/// Keeps the memslots of a VM in step with the view of one address space: it
-/// plans and applies while a transaction prepares, and goes back if the
-/// transaction is aborted. vCPUs are held while they would notice, and only
-/// then.
+/// Keeps the memslots of a VM in step with the view of one address space. It
+/// plans while a transaction prepares; it makes the change once every listener
+/// has prepared, and undoes it if another one refuses after all.
+///
+/// # What a running guest sees
+///
+/// The memory before and the memory after, and nothing else. vCPUs are held
+/// where [`Plan::holds_vcpus`] says so, and only there: from before the first
+/// operation until the new view is published, or until the old slots are back.
+/// A removal or a move of one slot, new slots elsewhere, and a dirty log that
+/// starts need no hold.
+///
+/// A vCPU thread may so find that its exit is at a run which its view calls
+/// direct: a slot has just gone or come, and the view is not published yet, or
+/// has been meanwhile. It then does what the guest would have done: the access
+/// on the memory's host mapping. Where there is no host mapping, only the
+/// removal of the region can be the cause, which is published at once: the
+/// next view has the answer.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use memory_model::{AddrRange, FlatRange, ThreadReader};
+///
+/// /// Who answers an access of the guest.
+/// enum Answer<H> {
+///     /// Nothing is there, or it is trapped: a bus answers for this run.
+///     Bus(Option<FlatRange<H>>),
+///     /// Load or store here.
+///     Memory(u64),
+/// }
+///
+/// /// Looks up an MMIO exit at `gpa`.
+/// fn look_up<H>(reader: &mut ThreadReader<H>, gpa: u64, write: bool) -> Option<Answer<H>> {
+///     let patience = Instant::now() + Duration::from_secs(1);
+///     loop {
+///         let Some(run) = reader.view().find(gpa) else {
+///             return Some(Answer::Bus(None));
+///         };
+///         let access = run.access();
+///         let direct = if write { access.writes_directly() } else { access.reads_directly() };
+///         if !direct {
+///             return Some(Answer::Bus(Some(run.clone())));
+///         }
+///         let memory = run.backing_of(AddrRange::from_bounds(gpa, gpa)?)?;
+///         if let Some(host) = memory.host() {
+///             return Some(Answer::Memory(host.address()));
+///         }
+///         // Private MMIO that goes: the view without it is about to come.
+///         if Instant::now() > patience {
+///             return None; // KVM could not emulate an access to it.
+///         }
+///         std::thread::yield_now();
+///     }
+/// }
+/// ```
+///
+/// Of two such listeners that follow one model, the second can refuse when the
+/// first has made its change: what that one then undoes, a guest of its VM sees.
+///
+/// # Cost
 ///
 /// A transaction costs what it changes, not what there is. Only after a
-/// failure that could not be undone does the next one look at everything, and
-/// so puts the slots right again.
+/// failure that could not be undone, or a panic, does the next one look at
+/// everything, and so puts the slots right again.
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
-#[derive(Debug)]
-pub struct SlotListener<V, H = NoneRuns> {
+pub struct SlotListener<V, H: HoldVcpus = NoneRuns> {
     vm: V,
     capabilities: Capabilities,
     abi: AbiProfile,
     vcpus: H,
     watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
-    state: Mutex<State>,
+    state: Mutex<State<H::Held>>,
 }
 
-#[derive(Debug)]
-struct State {
+struct State<Held> {
     table: SlotTable,
     latest: Option<Plan>,
-    applied: Option<Undoable>,
-    /// The slots are not those of the view that is published.
-    out_of_step: bool,
+    stage: Stage,
+    /// vCPUs that are held until the transaction has ended.
+    held: Option<Held>,
+    /// The slots may not be those of the view that is published.
+    needs_resync: bool,
 }
 
-/// What was carried out, and whether vCPUs have to be held to take it back: an
-/// address that comes and goes on the way there does so on the way back.
-#[derive(Debug)]
-struct Undoable {
-    applied: Applied,
-    holds_vcpus: bool,
-    /// Whether the slots were out of step before.
-    out_of_step: bool,
+/// How far a transaction has come.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    /// Planned, and nothing has changed.
+    Prepared(Plan),
+    /// Carried out.
+    Applied {
+        applied: Applied,
+        /// Whether the slots needed a resync before.
+        needed_resync: bool,
+    },
+}
+
+impl<V: fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("SlotListener");
+        fields.field("vm", &self.vm).field("abi", &self.abi);
+        // The listener itself may be what is under way.
+        if let Ok(state) = self.state.try_lock() {
+            fields
+                .field("table", &state.table)
+                .field("stage", &state.stage)
+                .field("holds_vcpus", &state.held.is_some())
+                .field("needs_resync", &state.needs_resync);
+        }
+        fields.finish_non_exhaustive()
+    }
 }
 
 /// Why a VM's memslots could not follow a view.
@@ -103,8 +181,9 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             state: Mutex::new(State {
                 table: SlotTable::with_rules(rules),
                 latest: None,
-                applied: None,
-                out_of_step: false,
+                stage: Stage::Idle,
+                held: None,
+                needs_resync: false,
             }),
         }
     }
@@ -154,15 +233,16 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
 
     /// A panic elsewhere cannot have left the state half changed: the table
     /// follows KVM one whole operation at a time.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<H::Held>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn follow<T>(&self, update: &Update<'_, T>) -> Result<(), FollowError> {
-        let state = &mut *self.state();
-        let plan = self.plan(state, update)?;
+    /// Carries a plan out. vCPUs that have to be held stay so on success.
+    fn follow(&self, state: &mut State<H::Held>, plan: Plan) -> Result<(), FollowError> {
         let log_ends = self.watcher.is_some() && plan.ends_log();
         let held = (plan.holds_vcpus || log_ends).then(|| self.vcpus.hold());
+        // After a panic, no one has said what became of the operations.
+        let needed_resync = std::mem::replace(&mut state.needs_resync, true);
         // SAFETY: the host ranges come from the views, for which the creator
         // of this listener has vouched in `new`.
         let applied = unsafe {
@@ -175,26 +255,26 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
                 self.watcher(),
             )
         };
-        drop(held);
         match applied {
             Ok(applied) => {
-                state.applied = Some(Undoable {
-                    applied,
-                    holds_vcpus: plan.holds_vcpus,
-                    out_of_step: std::mem::take(&mut state.out_of_step),
-                });
+                state.needs_resync = false;
+                state.held = held;
                 state.latest = Some(plan);
+                state.stage = Stage::Applied {
+                    applied,
+                    needed_resync,
+                };
                 Ok(())
             }
             Err(error) => {
-                state.out_of_step |= !error.not_undone.is_empty();
+                state.needs_resync = needed_resync || !error.not_undone.is_empty();
                 Err(Box::new(error).into())
             }
         }
     }
 
-    fn plan<T>(&self, state: &State, update: &Update<'_, T>) -> Result<Plan, PlanError> {
-        if state.out_of_step {
+    fn plan<T>(&self, state: &State<H::Held>, update: &Update<'_, T>) -> Result<Plan, PlanError> {
+        if state.needs_resync {
             let mut wanted = slot_ranges(update.new);
             self.measure(&mut wanted);
             return plan(&state.table, &wanted, &self.capabilities, self.abi);
@@ -229,10 +309,17 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         }
     }
 
-    fn go_back(&self, state: &mut State, back: Undoable) -> Vec<NotUndone> {
-        let mut ops = back.applied.ops().iter().map(Op::inverse);
+    /// Undoes what was carried out. vCPUs that are `held` stay so meanwhile,
+    /// and others are held where a log ends on the way.
+    fn undo(
+        &self,
+        table: &mut SlotTable,
+        applied: Applied,
+        held: Option<H::Held>,
+    ) -> Vec<NotUndone> {
+        let mut ops = applied.ops().iter().map(Op::inverse);
         let log_ends = self.watcher.is_some() && ops.any(|op| op.ends_log().is_some());
-        let _held = (back.holds_vcpus || log_ends).then(|| self.vcpus.hold());
+        let _held = held.or_else(|| log_ends.then(|| self.vcpus.hold()));
         // SAFETY: these slots were made from earlier views, whose host ranges
         // the creator of this listener has vouched for in `new`.
         unsafe {
@@ -240,8 +327,8 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
                 &self.vm,
                 &self.capabilities,
                 self.abi,
-                back.applied,
-                &mut state.table,
+                applied,
+                table,
                 self.watcher(),
             )
         }
@@ -261,25 +348,44 @@ where
         if update.diff.is_empty() {
             return Ok(());
         }
-        Ok(self.follow(update)?)
+        let state = &mut *self.state();
+        let plan = self.plan(state, update).map_err(FollowError::from)?;
+        state.stage = Stage::Prepared(plan);
+        Ok(())
+    }
+
+    fn apply(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
+        let state = &mut *self.state();
+        match std::mem::take(&mut state.stage) {
+            Stage::Prepared(plan) => Ok(self.follow(state, plan)?),
+            Stage::Idle | Stage::Applied { .. } => Ok(()),
+        }
     }
 
     fn commit(&self, _update: &Update<'_, T>) {
-        self.state().applied = None;
+        let state = &mut *self.state();
+        state.stage = Stage::Idle;
+        state.held = None;
     }
 
     fn abort(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
         let state = &mut *self.state();
-        state.latest = None;
-        let Some(back) = state.applied.take() else {
+        let held = state.held.take();
+        let Stage::Applied {
+            applied,
+            needed_resync,
+        } = std::mem::take(&mut state.stage)
+        else {
             return Ok(());
         };
-        state.out_of_step = back.out_of_step;
-        let not_undone = self.go_back(state, back);
-        if not_undone.is_empty() {
-            return Ok(());
+        state.latest = None;
+        // After a panic, no one has said what became of the operations.
+        state.needs_resync = true;
+        let not_undone = self.undo(&mut state.table, applied, held);
+        state.needs_resync = needed_resync || !not_undone.is_empty();
+        match not_undone.is_empty() {
+            true => Ok(()),
+            false => Err(FollowError::NotUndone(not_undone).into()),
         }
-        state.out_of_step = true;
-        Err(FollowError::NotUndone(not_undone).into())
     }
 }

@@ -5,14 +5,17 @@
 //! The rules are those of `kvm_set_memory_region` (virt/kvm/kvm_main.c): a
 //! plain slot can move and toggle dirty logging; anything else about a slot,
 //! and everything about a slot on a file, needs a new slot. Slots never
-//! overlap, not even between two operations of one plan, so deletes come
-//! first, moves in an order in which each finds its place free, creates last.
-//! A page changes from private to shared, or the other way, while no slot that
-//! comes or goes is there.
+//! overlap, not even between two operations of one plan.
+//!
+//! What the kernel could refuse comes before what takes something from a
+//! running guest: first flags and the slots that find their place free, then
+//! deletes, moves in an order in which each finds its place free, and the
+//! other new slots. A page changes between private and shared while neither
+//! an old nor a new slot is there.
 
 mod cut;
+mod early;
 mod error;
-mod gap;
 mod op;
 mod order;
 mod pages;
@@ -28,6 +31,7 @@ use crate::range::SlotRange;
 use crate::slot::{Slot, SlotId};
 use crate::{Capabilities, SlotTable};
 use cut::{Pages, Wanted};
+use early::Creates;
 use pages::Attributes;
 use pair::Pairs;
 
@@ -41,8 +45,14 @@ pub struct Plan {
     /// exit, and the VMM answers. What is cut off a range depends on that range
     /// alone, so those of ranges that stay are what they were.
     pub trapped: Vec<Remainder>,
-    /// Some address that the guest can reach before and after is out of reach
-    /// in between: vCPUs must be held while the plan is applied.
+    /// A running guest could see a gap: an address that it reaches before the
+    /// plan is out of reach while the plan is carried out, or while it is rolled
+    /// back because an operation failed. vCPUs must be held from before the
+    /// plan is applied until the threads that answer their exits see the new
+    /// memory, or until it is rolled back.
+    ///
+    /// It is not set for a plan whose last operation alone takes something from
+    /// the guest: a removal or a move of one slot.
     pub holds_vcpus: bool,
 }
 
@@ -156,10 +166,15 @@ fn decide(
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
+    reachable(&come.ranges, capabilities)?;
     supported(&come.ranges, &attributes, capabilities, abi)?;
     let max = table.rules().max_slot_size(capabilities.page_size)?;
     let needed = (table.len() - had.len()).saturating_add(cut::count(&come.ranges, max));
-    enough(table, needed, capabilities)?;
+    let mut room = enough(table, needed, capabilities)?;
+    if !attributes.is_empty() {
+        // Pages change before a new slot is there.
+        room = 0;
+    }
 
     let Pairs {
         deletes,
@@ -167,20 +182,40 @@ fn decide(
         flags,
         creates,
     } = pair::pair(had, cut::split(come.ranges, max)?);
-    let creates = number(table, &deletes, creates);
-    let holds_vcpus = gap::has_gap(&deletes, &moves, &creates);
-    let mut ops = Vec::with_capacity(deletes.len() + moves.len() + flags.len() + creates.len());
+    let creates = early::split(table, &deletes, creates, room, abi);
+    let [early, late] = number(table, &deletes, creates);
+    let holds_vcpus = early::has_gap(&deletes, &moves, attributes.len() + late.len());
+    let mut ops = Vec::with_capacity(
+        flags.len() + early.len() + deletes.len() + attributes.len() + moves.len() + late.len(),
+    );
+    ops.extend(flags);
+    ops.extend(early.into_iter().map(Op::Create));
     ops.extend(deletes.into_iter().map(Op::Delete));
     ops.extend(attributes.shared);
-    let moves = moves.into_iter().map(|(from, to)| Op::Move { from, to });
-    ops.extend(moves.chain(flags));
+    ops.extend(moves.into_iter().map(|(from, to)| Op::Move { from, to }));
     ops.extend(attributes.private);
-    ops.extend(creates.into_iter().map(Op::Create));
+    ops.extend(late.into_iter().map(Op::Create));
     Ok(Plan {
         ops,
         trapped: come.trapped,
         holds_vcpus,
     })
+}
+
+/// Refuses ranges that the guest has no addresses for.
+fn reachable(wanted: &[Wanted], capabilities: &Capabilities) -> Result<(), PlanError> {
+    let Some(bits) = capabilities.address_bits else {
+        return Ok(());
+    };
+    let beyond = |want: &&Wanted| want.last().checked_shr(bits).is_some_and(|high| high != 0);
+    match wanted.iter().find(beyond) {
+        None => Ok(()),
+        Some(want) => Err(PlanError::BeyondAddresses {
+            gpa: want.gpa,
+            size: want.size,
+            bits,
+        }),
+    }
 }
 
 /// Refuses what this kernel has no slot for: all of it, not just the first.
@@ -207,13 +242,19 @@ fn supported(
     }
 }
 
-/// Refuses more slots than there are numbers for.
-fn enough(table: &SlotTable, needed: usize, capabilities: &Capabilities) -> Result<(), PlanError> {
+/// Refuses more slots than there are numbers for; returns how many more than
+/// now there can be.
+fn enough(
+    table: &SlotTable,
+    needed: usize,
+    capabilities: &Capabilities,
+) -> Result<usize, PlanError> {
     // No kernel has more numbers than fit a `SlotId`.
     let limit = capabilities.nr_memslots.min(1 << SlotId::BITS);
     let reserved = table.rules().reserved_below(limit);
-    match needed <= (limit - reserved) as usize {
-        true => Ok(()),
+    let most = (limit - reserved) as usize;
+    match needed <= most {
+        true => Ok(most.saturating_sub(table.len())),
         false => Err(PlanError::TooManySlots {
             needed,
             limit,
@@ -222,19 +263,23 @@ fn enough(table: &SlotTable, needed: usize, capabilities: &Capabilities) -> Resu
     }
 }
 
-/// Gives new slots the lowest numbers that are free after the deletes.
-fn number(table: &SlotTable, deletes: &[Slot], mut wanted: Vec<Wanted>) -> Vec<Slot> {
-    if wanted.is_empty() {
-        return Vec::new();
+/// Gives new slots the lowest numbers: early ones those that are free now, late
+/// ones those that are free after the deletes.
+fn number(table: &SlotTable, deletes: &[Slot], creates: Creates) -> [Vec<Slot>; 2] {
+    let Creates { early, late } = creates;
+    let mut free = table.free_ids().iter();
+    let numbered = early.into_iter().zip(&mut free);
+    let early = numbered.map(|(want, id)| want.numbered(id)).collect();
+    if late.is_empty() {
+        return [early, Vec::new()];
     }
-    let mut gone: Vec<SlotId> = deletes.iter().map(|slot| slot.id).collect();
-    gone.sort_unstable();
-    wanted.sort_by_key(|w| w.gpa);
-    let mut gone = gone.into_iter().peekable();
-    let mut free = table.free_ids().iter().peekable();
-    let numbered = wanted.into_iter().map_while(|want| {
-        let lower = gone.next_if(|id| free.peek().is_none_or(|free| id < free));
+    let mut deleted: Vec<SlotId> = deletes.iter().map(|slot| slot.id).collect();
+    deleted.sort_unstable();
+    let mut deleted = deleted.into_iter().peekable();
+    let mut free = free.peekable();
+    let numbered = late.into_iter().map_while(|want| {
+        let lower = deleted.next_if(|id| free.peek().is_none_or(|free| id < free));
         Some(want.numbered(lower.or_else(|| free.next())?))
     });
-    numbered.collect()
+    [early, numbered.collect()]
 }

@@ -3,7 +3,7 @@
 
 use crate::plan::Op;
 use crate::slot::{Encoding, Slot, SlotId};
-use crate::{AbiProfile, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, SlotTable, Vm};
+use crate::{AbiProfile, BeforeOp, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, SlotTable, Vm};
 
 /// Why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,24 +26,96 @@ impl From<Errno> for StepError {
     }
 }
 
-/// Carries `op` out if the table has what it starts from, and lets the table
-/// follow.
-///
-/// # Safety
-/// The operation's slots must keep the contract of
-/// [`Vm::set_user_memory_region2`].
-pub(crate) unsafe fn step(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-    op: &Op,
-    table: &mut SlotTable,
-) -> Result<(), StepError> {
-    starts_from(table, op)?;
-    // SAFETY: the caller's promise is the very one that `perform` asks for.
-    unsafe { perform(vm, capabilities, abi, op) }?;
-    table.follow(op);
-    Ok(())
+/// How operations are carried out on one VM.
+#[derive(Debug)]
+pub(crate) struct Stepper<'a, V> {
+    pub(crate) vm: &'a V,
+    pub(crate) capabilities: &'a Capabilities,
+    pub(crate) abi: AbiProfile,
+    /// It is asked before each operation.
+    pub(crate) watcher: &'a dyn BeforeOp,
+}
+
+impl<V: Vm> Stepper<'_, V> {
+    /// Carries `op` out if the table has what it starts from, and lets the
+    /// table follow.
+    ///
+    /// # Safety
+    /// The operation's slots, and those of the table, must keep the contract of
+    /// [`Vm::set_user_memory_region2`].
+    pub(crate) unsafe fn step(&self, op: &Op, table: &mut SlotTable) -> Result<(), StepError> {
+        if table.unsettled().is_some() {
+            // SAFETY: passed on from the caller.
+            unsafe { self.settle(table) }?;
+        }
+        self.watcher.before(op, table)?;
+        starts_from(table, op)?;
+        let call = Call { op, table };
+        // SAFETY: passed on from the caller.
+        let done = unsafe { self.perform(op) };
+        std::mem::forget(call);
+        done?;
+        table.follow(op);
+        Ok(())
+    }
+
+    /// One operation, one call.
+    ///
+    /// # Safety
+    /// As for [`step`](Self::step).
+    pub(crate) unsafe fn perform(&self, op: &Op) -> Result<(), Errno> {
+        let (slot, memory_size) = match op {
+            Op::Delete(slot) => (slot, 0),
+            Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
+                (slot, slot.size)
+            }
+            Op::SetPrivate { pages, private } => {
+                let attributes = match private {
+                    true => MEMORY_ATTRIBUTE_PRIVATE,
+                    false => 0,
+                };
+                return self
+                    .vm
+                    .set_memory_attributes(pages.gpa, pages.size, attributes);
+            }
+        };
+        match slot.encoding(self.capabilities, self.abi) {
+            Some(Encoding::Region2(mut region)) => {
+                region.memory_size = memory_size;
+                // SAFETY: passed on from the caller.
+                unsafe { self.vm.set_user_memory_region2(&region) }
+            }
+            Some(Encoding::Region1(mut region)) => {
+                region.memory_size = memory_size;
+                // SAFETY: passed on from the caller.
+                unsafe { self.vm.set_user_memory_region(&region) }
+            }
+            Some(Encoding::Pushed(range)) => {
+                let push = self.vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
+                match op {
+                    Op::Create(_) => push.map(&range),
+                    Op::Delete(_) => push.unmap(&range),
+                    // What is pushed is immutable: the planner makes it anew.
+                    _ => Err(Errno::EOPNOTSUPP),
+                }
+            }
+            // The planner has refused those.
+            None => Err(Errno::EOPNOTSUPP),
+        }
+    }
+}
+
+/// A call that is under way. One that panics does not say whether KVM carried
+/// the operation out: the table remembers that.
+struct Call<'a> {
+    op: &'a Op,
+    table: &'a mut SlotTable,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.table.set_unsettled(Some(self.op.clone()));
+    }
 }
 
 /// Whether the slot of the operation's number is what it starts from.
@@ -75,53 +147,5 @@ pub(crate) fn finds_room(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     match table.slots().find(overlaps) {
         None => Ok(()),
         Some(other) => Err(StepError::Stale(other.id)),
-    }
-}
-
-/// One operation, one call.
-///
-/// # Safety
-/// As for [`step`].
-unsafe fn perform(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-    op: &Op,
-) -> Result<(), Errno> {
-    let (slot, memory_size) = match op {
-        Op::Delete(slot) => (slot, 0),
-        Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
-            (slot, slot.size)
-        }
-        Op::SetPrivate { pages, private } => {
-            let attributes = match private {
-                true => MEMORY_ATTRIBUTE_PRIVATE,
-                false => 0,
-            };
-            return vm.set_memory_attributes(pages.gpa, pages.size, attributes);
-        }
-    };
-    match slot.encoding(capabilities, abi) {
-        Some(Encoding::Region2(mut region)) => {
-            region.memory_size = memory_size;
-            // SAFETY: passed on from the caller.
-            unsafe { vm.set_user_memory_region2(&region) }
-        }
-        Some(Encoding::Region1(mut region)) => {
-            region.memory_size = memory_size;
-            // SAFETY: passed on from the caller.
-            unsafe { vm.set_user_memory_region(&region) }
-        }
-        Some(Encoding::Pushed(range)) => {
-            let push = vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
-            match op {
-                Op::Create(_) => push.map(&range),
-                Op::Delete(_) => push.unmap(&range),
-                // What is pushed is immutable: the planner makes it anew.
-                _ => Err(Errno::EOPNOTSUPP),
-            }
-        }
-        // The planner has refused those.
-        None => Err(Errno::EOPNOTSUPP),
     }
 }

@@ -10,6 +10,10 @@ use crate::slot::{Slot, SlotId};
 
 /// The memslots that KVM has, by number and by address. It changes only as
 /// operations succeed, so that it is true also after a failure.
+///
+/// If the [`Vm`](crate::Vm) panics within an operation, it is not known whether
+/// KVM carried it out. The table remembers it, and the next operation, of a
+/// plan or of an undo, first puts KVM back to what the table says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotTable {
     rules: SlotRules,
@@ -18,6 +22,8 @@ pub struct SlotTable {
     by_gpa: BTreeMap<u64, SlotId>,
     /// The numbers that are neither in use nor reserved.
     free: FreeIds,
+    /// An operation of which a panic hides whether KVM carried it out.
+    unsettled: Option<Box<Op>>,
 }
 
 impl Default for SlotTable {
@@ -44,6 +50,7 @@ impl SlotTable {
             slots: BTreeMap::new(),
             by_gpa: BTreeMap::new(),
             free,
+            unsettled: None,
         }
     }
 
@@ -95,6 +102,16 @@ impl SlotTable {
         &self.free
     }
 
+    /// The operation that may or may not have been carried out.
+    pub(crate) fn unsettled(&self) -> Option<&Op> {
+        self.unsettled.as_deref()
+    }
+
+    /// Remembers, or forgets, that it is not known what became of an operation.
+    pub(crate) fn set_unsettled(&mut self, op: Option<Op>) {
+        self.unsettled = op.map(Box::new);
+    }
+
     /// Follows an operation that KVM has carried out.
     pub(crate) fn follow(&mut self, op: &Op) {
         match op {
@@ -110,7 +127,7 @@ impl SlotTable {
         }
     }
 
-    fn remove(&mut self, id: SlotId) {
+    pub(crate) fn remove(&mut self, id: SlotId) {
         let Some(slot) = self.slots.remove(&id) else {
             return;
         };

@@ -74,6 +74,12 @@ pub trait Vm {
     /// What the kernel returns; no attribute has changed then.
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
 
+    /// How many bits a guest-physical address has, as far as that is known. No
+    /// slot above can exist, or no vCPU could reach it.
+    fn address_bits(&self) -> Option<u32> {
+        None
+    }
+
     /// The call that maps a device's memory without a memslot, if the platform
     /// has one ([`AbiProfile::Push`](crate::AbiProfile::Push)).
     fn push_map(&self) -> Option<&dyn PushMap> {

@@ -6,7 +6,7 @@ mod common;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use common::faults::possible;
 use common::machine::{check, ranges_of};
@@ -57,8 +57,26 @@ struct Rig {
     refuses: Arc<Refusing>,
 }
 
+/// Refuses where it is told to.
 #[derive(Debug, Default)]
-struct Refusing(AtomicBool);
+struct Refusing(AtomicU8);
+
+const NEVER: u8 = 0;
+const PREPARE: u8 = 1;
+const APPLY: u8 = 2;
+
+impl Refusing {
+    fn set(&self, stage: u8) {
+        self.0.store(stage, Ordering::Relaxed);
+    }
+
+    fn refuse_in(&self, stage: u8) -> Result<(), ListenerError> {
+        match self.0.load(Ordering::Relaxed) == stage {
+            true => Err("asked to".into()),
+            false => Ok(()),
+        }
+    }
+}
 
 impl Listener<()> for Refusing {
     fn name(&self) -> &str {
@@ -66,10 +84,11 @@ impl Listener<()> for Refusing {
     }
 
     fn prepare(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
-        match self.0.load(Ordering::Relaxed) {
-            true => Err("asked to".into()),
-            false => Ok(()),
-        }
+        self.refuse_in(PREPARE)
+    }
+
+    fn apply(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
+        self.refuse_in(APPLY)
     }
 }
 
@@ -200,12 +219,16 @@ proptest! {
         let mut rig = Rig::new();
         rig.commit(&first, []).unwrap();
         let before = rig.slots.table();
-        rig.refuses.0.store(true, Ordering::Relaxed);
+        // A listener that does not get ready keeps KVM from being asked.
+        rig.refuses.set(PREPARE);
+        let _ = rig.commit(&steps, []);
+        prop_assert!(rig.slots.vm().calls().is_empty());
+        rig.refuses.set(APPLY);
         let refused = rig.commit(&steps, []).is_err();
         prop_assert!(refused || rig.slots.vm().calls().is_empty());
         prop_assert_eq!(rig.slots.table(), before);
         rig.check();
-        rig.refuses.0.store(false, Ordering::Relaxed);
+        rig.refuses.set(NEVER);
         rig.commit(&steps, []).unwrap();
         rig.check();
     }
@@ -219,7 +242,7 @@ proptest! {
         let mut rig = Rig::new();
         rig.commit(&first, []).unwrap();
         let before = rig.slots.table();
-        rig.refuses.0.store(true, Ordering::Relaxed);
+        rig.refuses.set(APPLY);
         let _ = rig.commit(&steps, []);
         let calls = rig.slots.vm().calls().len();
         prop_assume!(calls > 0);
@@ -236,7 +259,7 @@ proptest! {
         prop_assert_ne!(rig.slots.table(), before);
         rig.check_slots();
 
-        rig.refuses.0.store(false, Ordering::Relaxed);
+        rig.refuses.set(NEVER);
         rig.commit(&steps, []).unwrap();
         rig.check();
     }
@@ -250,9 +273,9 @@ proptest! {
         let mut rig = Rig::new();
         rig.commit(&first, []).unwrap();
         let before = rig.slots.table();
-        rig.refuses.0.store(true, Ordering::Relaxed);
+        rig.refuses.set(APPLY);
         let _ = rig.commit(&steps, []);
-        rig.refuses.0.store(false, Ordering::Relaxed);
+        rig.refuses.set(NEVER);
         let calls = rig.slots.vm().calls().len() / 2;
         prop_assume!(calls > 1);
         // One call fails, and then one of those that undo the ones before it.

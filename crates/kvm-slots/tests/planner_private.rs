@@ -56,7 +56,7 @@ fn private_pages_follow_memory_that_moves() {
             "CREATE slot 0 at 0x9000, 0x4000 bytes",
         ]
     );
-    assert!(!plan.holds_vcpus);
+    assert!(plan.holds_vcpus);
 }
 
 #[test]

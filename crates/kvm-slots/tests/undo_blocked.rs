@@ -45,9 +45,12 @@ fn the_errors_text_says_what_failed_and_what_is_left() {
 #[test]
 fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
     let mut machine = Machine::new();
-    // The same memory, but larger: another slot of the same number.
-    let old = [ram(0x8000, PAGE, HOST)];
-    let new = [ram(0, 2 * PAGE, HOST), ram(0x4000, PAGE, HOST + 0x8000)];
+    // Other memory in its place: another slot of the same number.
+    let old = [ram(0x8000, 2 * PAGE, HOST)];
+    let new = [
+        ram(0x7000, 2 * PAGE, HOST + 0x8000),
+        ram(0x9000, PAGE, HOST),
+    ];
     let plan = transaction(&mut machine, &old, &new);
     let [gone @ Op::Delete(old), came @ Op::Create(new), _] = &plan.ops[..] else {
         panic!("{plan:?}");
@@ -67,17 +70,19 @@ fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
 #[test]
 fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory() {
     let mut machine = Machine::new();
-    // A circle of two: one is deleted and made anew, with the same number.
-    let (a, b) = (HOST, HOST + PAGE);
-    let old = [ram(0, PAGE, a), ram(PAGE, PAGE, b)];
+    // A circle of two: one is deleted and made anew, with the same number. The
+    // last page of a third slot becomes other memory.
+    let (a, b, c) = (HOST, HOST + PAGE, HOST + 0x8000);
+    let old = [ram(0, PAGE, a), ram(PAGE, PAGE, b), ram(0x8000, PAGE, c)];
     let new = [
         ram(0, PAGE, b),
         ram(PAGE, PAGE, a),
-        ram(0x8000, PAGE, HOST + 0x8000),
+        ram(0x8000, PAGE, c + PAGE),
     ];
     let plan = transaction(&mut machine, &old, &new);
     let [
         gone @ Op::Delete(_),
+        Op::Delete(_),
         moved @ Op::Move { .. },
         came @ Op::Create(slot),
         _,
@@ -86,7 +91,7 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
         panic!("{plan:?}");
     };
     let error = machine
-        .apply(&plan, [(3, Errno::ENOMEM), (4, Errno::EIO)])
+        .apply(&plan, [(4, Errno::ENOMEM), (5, Errno::EIO)])
         .unwrap_err();
     // The slot is where the other one should go back to, and has the number
     // that should come back.

@@ -29,9 +29,8 @@ impl<H> MemoryModel<H> {
         let position = self.spaces.position(space)?;
         let change = Change::comes(self, position);
         if change.is_something() {
-            let update = change.update(self);
-            listener.prepare(&update)?;
-            listener.commit(&update);
+            change.make_alone(self, &*listener)?;
+            listener.commit(&change.update(self));
         }
         let listeners = &mut self.spaces[position].listeners;
         let position = listeners.partition_point(|(p, _)| *p <= priority);
@@ -99,8 +98,8 @@ impl<H> MemoryModel<H> {
         it.accepted_stays(&change.diff)?;
         let tells = change.is_something();
         if tells {
-            let prepared = listener.prepare(&change.update(self));
-            prepared.map_err(|source| CommitError::Refused {
+            let made = change.make_alone(self, &**listener);
+            made.map_err(|source| CommitError::Refused {
                 listener: listener.name().to_string(),
                 source,
                 not_undone: Vec::new(),
@@ -153,6 +152,31 @@ impl<H> Change<H> {
             old: view,
             new: nothing,
         }
+    }
+
+    /// Has one listener prepare and apply. It aborts if it does not apply, also
+    /// if it panics.
+    fn make_alone<L: Listener<H> + ?Sized>(
+        &self,
+        model: &MemoryModel<H>,
+        listener: &L,
+    ) -> Result<(), ListenerError> {
+        struct Prepared<F: FnMut()>(F);
+
+        impl<F: FnMut()> Drop for Prepared<F> {
+            fn drop(&mut self) {
+                (self.0)();
+            }
+        }
+
+        listener.prepare(&self.update(model))?;
+        let prepared = Prepared(|| {
+            // The error that is returned says why it came to that.
+            let _ = listener.abort(&self.update(model));
+        });
+        listener.apply(&self.update(model))?;
+        core::mem::forget(prepared);
+        Ok(())
     }
 
     /// What is attached shows in some run.

@@ -37,9 +37,15 @@ pub struct Update<'a, H> {
 ///
 /// Spaces come in the order in which they were added. Within a space, lower
 /// priorities come first, and among equals the listener that was added first.
-/// [`prepare`](Self::prepare), [`commit`](Self::commit) and
-/// [`revoked`](Self::revoked) come in that order, and [`abort`](Self::abort) in
-/// the reverse.
+/// [`prepare`](Self::prepare), [`apply`](Self::apply), [`commit`](Self::commit)
+/// and [`revoked`](Self::revoked) come in that order, and
+/// [`abort`](Self::abort) in the reverse. Every listener has prepared before
+/// the first one applies, and every listener has applied before the new views
+/// are published.
+///
+/// So a listener that can refuse a change, for want of room or because it has
+/// no way to express it, finds out in `prepare`; what a running guest would
+/// notice is done in `apply`, when the others have agreed.
 ///
 /// The order is the same for what comes and for what goes. A listener is given
 /// all of a change in one call, removals and additions, so that it can plan the
@@ -63,19 +69,34 @@ pub trait Listener<H>: Send + Sync {
     /// Names the listener in errors.
     fn name(&self) -> &str;
 
-    /// Makes the change, or refuses it and leaves everything as it was.
+    /// Gets ready for the change, or refuses it and leaves everything as it
+    /// was. A listener whose work no guest notices can make the change here.
     ///
     /// # Errors
     /// Any error refuses the whole transaction: listeners that prepared before
     /// are told to [`abort`](Self::abort), the latest first.
     fn prepare(&self, update: &Update<'_, H>) -> Result<(), ListenerError>;
 
-    /// The new view is published: what `prepare` kept to go back can go.
+    /// Makes the change: every listener has prepared for it. The new view is
+    /// not published yet.
+    ///
+    /// # Errors
+    /// Any error refuses the whole transaction, as in
+    /// [`prepare`](Self::prepare). This listener has undone what it did here,
+    /// and is told to [`abort`](Self::abort) like all others.
+    fn apply(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
+        Ok(())
+    }
+
+    /// The new view is published: what was kept for an
+    /// [`abort`](Self::abort) is not needed any more.
     ///
     /// It is too late to fail.
     fn commit(&self, _update: &Update<'_, H>) {}
 
-    /// Undoes what `prepare` did.
+    /// Undoes what [`prepare`](Self::prepare) did, and
+    /// [`apply`](Self::apply) if it has been called and succeeded. The old view
+    /// stays published.
     ///
     /// # Errors
     /// What could not be undone; the error of the commit carries it.

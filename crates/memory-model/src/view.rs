@@ -70,6 +70,17 @@ pub enum Backing {
     Nothing,
 }
 
+impl Backing {
+    /// Where the bytes are in the host; `None` for what has no host address.
+    pub fn host(&self) -> Option<&HostMemory> {
+        match self {
+            Self::Memory(memory) => Some(memory.host()),
+            Self::DeviceRam(host) => Some(host),
+            Self::PrivateMmio(_) | Self::Nothing => None,
+        }
+    }
+}
+
 impl<H> Clone for FlatRange<H> {
     fn clone(&self) -> Self {
         Self {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The hypervisor: one change of its model after the other.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use kvm_slots::{
     AbiProfile, ApplyError, Capabilities, ConvertError, Converter, ConvertibleMemory,
@@ -9,6 +9,7 @@ use kvm_slots::{
     LoggingVm, MemoryError, NotUndone, Op, PageRange, PageState, PlanError, SlotRange, SlotTable,
     apply_with, plan_change, undo_with,
 };
+use parking_lot::{ArcRwLockWriteGuard, RawRwLock, RwLock, RwLockReadGuard};
 
 use crate::Model;
 use crate::moved::private_pages;
@@ -108,6 +109,8 @@ impl<V: LoggingVm + Clone> Vmm<V> {
         let gone = without(&self.shown, &shown);
         let come = without(&shown, &self.shown);
         let converter = self.converter.clone();
+        // vCPUs that have to be held stay so until all of it has changed.
+        let mut gate = None;
         let change = converter.with_pages(|pages| {
             let moved = private_pages(pages, &gone, &come);
             let (was_private, is_private) = moved.ok_or(Refused::HidesPrivate)?;
@@ -120,7 +123,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
             let plan = plan_change(&self.table, &wanted, &self.capabilities, self.abi)?;
             pages.set_ranges(convertible(&shown))?;
             let held = plan.holds_vcpus || plan.ends_log();
-            let gate = held.then(|| self.gate.hold());
+            gate = held.then(|| self.gate.hold());
             let (capabilities, table) = (&self.capabilities, &mut self.table);
             // SAFETY: host addresses come from `Bytes`, a mapping that lives as
             // long as the owner that rides on the range, and to whose bytes
@@ -157,7 +160,6 @@ impl<V: LoggingVm + Clone> Vmm<V> {
                 pages.set_ranges(convertible(&self.shown))?;
                 return Err(Refused::TakenBack(left));
             }
-            drop(gate);
             for page in was_private {
                 pages.record(
                     PageRange::try_from(page).map_err(ConvertError::from)?,
@@ -176,6 +178,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
             })
         })??;
         (self.model, self.shown) = (model, shown);
+        drop(gate);
         Ok(change)
     }
 
@@ -246,19 +249,19 @@ fn convertible(shown: &[SlotRange]) -> impl Iterator<Item = ConvertibleRange> + 
 /// Keeps vCPUs out of the guest. A vCPU thread enters for one access at a time,
 /// so that none need be kicked out.
 #[derive(Debug, Default)]
-pub struct Gate(RwLock<()>);
+pub struct Gate(Arc<RwLock<()>>);
 
 impl Gate {
     /// The calling vCPU is in the guest until this is dropped.
     pub fn enter(&self) -> RwLockReadGuard<'_, ()> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.read()
     }
 }
 
 impl HoldVcpus for Gate {
-    type Held<'a> = RwLockWriteGuard<'a, ()>;
+    type Held = ArcRwLockWriteGuard<RawRwLock, ()>;
 
-    fn hold(&self) -> Self::Held<'_> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    fn hold(&self) -> Self::Held {
+        self.0.write_arc()
     }
 }

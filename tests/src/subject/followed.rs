@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A real VM whose memory is a model, which memslots follow.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, SlotId, SlotListener, SlotRules};
 use memory_model::{MemoryModel, Region, RegionId, SpaceId};
+use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
 use super::{Real, Subject};
 use crate::check::at;
 
 /// A vCPU takes it for each access, and the listener while there is a gap.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(Mutex<()>);
+pub(crate) struct Gate(Arc<Mutex<()>>);
 
 impl HoldVcpus for Gate {
-    type Held<'a> = MutexGuard<'a, ()>;
+    type Held = ArcMutexGuard<RawMutex, ()>;
 
-    fn hold(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hold(&self) -> Self::Held {
+        self.0.lock_arc()
     }
 }
 

@@ -21,6 +21,21 @@ pub enum PlanError {
         /// How many of these [`SlotRules`](crate::SlotRules) reserve.
         reserved: u32,
     },
+    /// A range lies beyond the guest's physical addresses
+    /// ([`Capabilities::address_bits`](crate::Capabilities::address_bits)): KVM
+    /// would refuse its slot, or the guest could never reach it.
+    #[error(
+        "the range of {size:#x} bytes at {gpa:#x} is out of the guest's reach: its physical \
+         addresses have {bits} bits"
+    )]
+    BeyondAddresses {
+        /// The first guest-physical address.
+        gpa: u64,
+        /// The number of bytes.
+        size: u64,
+        /// The width of guest-physical addresses.
+        bits: u32,
+    },
     /// A range is empty or wraps, or overlaps another one.
     #[error("the range of {size:#x} bytes at {gpa:#x} is empty, wraps, or overlaps another")]
     BadRange {

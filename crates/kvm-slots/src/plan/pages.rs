@@ -13,6 +13,16 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
+    /// How many operations there are.
+    pub(super) fn len(&self) -> usize {
+        self.shared.len() + self.private.len()
+    }
+
+    /// Whether no page changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The pages that this kernel cannot make private.
     pub(super) fn unsupported(
         &self,

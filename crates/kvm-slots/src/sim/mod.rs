@@ -216,6 +216,10 @@ impl Vm for SimVm {
         }
         Ok(())
     }
+    fn address_bits(&self) -> Option<u32> {
+        Some(self.config.slot_bits())
+    }
+
     fn push_map(&self) -> Option<&dyn PushMap> {
         match self.config.abi {
             AbiProfile::Push => Some(self),

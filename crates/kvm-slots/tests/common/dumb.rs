@@ -2,9 +2,9 @@
 //! KVM's rules for memslots in the dumbest way: a list, looked through from
 //! end to end each time. It panics where KVM would refuse.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kvm_slots::{Backing, Op, Slot, SlotRange};
+use kvm_slots::{Backing, Op, Slot, SlotAccess, SlotRange};
 
 use super::PAGE;
 
@@ -77,11 +77,24 @@ impl DumbSlots {
         ranges
     }
 
-    /// The pages that some slot holds.
-    pub fn pages(&self) -> BTreeSet<u64> {
-        pages(&self.ranges())
+    /// What the guest reaches: which bytes at which page, and how.
+    pub fn bytes(&self) -> BTreeMap<u64, Page> {
+        let pages = self.slots.iter().flat_map(|slot| {
+            let pages = (0..slot.size / PAGE).map(|page| page * PAGE);
+            pages.map(|offset| {
+                let host = slot.backing.host().map(|host| host.address() + offset);
+                let file = slot.backing.file();
+                let file = file.map(|file| (file.fd(), file.offset() + offset));
+                (slot.gpa + offset, (host, file, slot.access))
+            })
+        });
+        pages.collect()
     }
 }
+
+/// The bytes of a page, by host address and by descriptor and offset, and how
+/// the guest reaches them.
+pub type Page = (Option<u64>, Option<(i32, u64)>, SlotAccess);
 
 pub fn as_range(slot: &Slot) -> SlotRange {
     SlotRange {

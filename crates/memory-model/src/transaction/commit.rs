@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a transaction is committed: planned, prepared for, published, told.
+//! How a transaction is committed: planned, prepared, applied, published.
 
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -18,8 +18,9 @@ use crate::{
 
 impl<H> Transaction<'_, H> {
     /// Makes the change: every listener of every space whose view differs
-    /// prepares for it, then the new views are published, then the listeners
-    /// learn that it is done. A space for which nothing differs is left alone.
+    /// prepares for it, then every one applies it, then the new views are
+    /// published, then the listeners learn that it is done. A space for which
+    /// nothing differs is left alone.
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed then, and the transaction is over.
@@ -32,8 +33,8 @@ impl<H> Transaction<'_, H> {
     ///
     /// # Panics
     /// If a listener does. It is taken to have refused if it panics in
-    /// `prepare`: whoever prepared before is told to abort, and nothing has
-    /// changed. If it panics in `commit`, the change is made, and those behind
+    /// `prepare` or `apply`: those that prepared before are told to abort, and
+    /// nothing has changed. If it panics in `commit`, the change is made, and those behind
     /// it are told. One that panics once more meanwhile ends the process.
     pub fn commit(mut self) -> Result<(), CommitError> {
         if Undo::is_nothing(&self.model.undo, &self.model.tree) {
@@ -41,7 +42,7 @@ impl<H> Transaction<'_, H> {
             return Ok(());
         }
         let changes = self.plan()?;
-        prepare(self.model, &changes)?;
+        make(self.model, &changes)?;
         for change in &changes {
             if !change.diff.is_empty() {
                 self.model.spaces[change.at].publish(&change.new);
@@ -126,9 +127,10 @@ impl<H> Transaction<'_, H> {
     }
 }
 
-/// Has every listener prepare; if one refuses, those before it go back.
+/// Has every listener prepare, and then apply; if one refuses, those that have
+/// prepared abort.
 #[inline]
-fn prepare<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitError> {
+fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitError> {
     let mut prepared = Prepared {
         model,
         changes,
@@ -144,6 +146,17 @@ fn prepare<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), Commi
                 });
             }
             prepared.count += 1;
+        }
+    }
+    for change in changes {
+        for (_, listener) in &model.spaces[change.at].listeners {
+            if let Err(source) = listener.apply(&change.update(model)) {
+                return Err(CommitError::Refused {
+                    listener: listener.name().to_string(),
+                    source,
+                    not_undone: prepared.go_back(),
+                });
+            }
         }
     }
     prepared.count = 0;

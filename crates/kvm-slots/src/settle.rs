@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! After a panic: KVM put back to what the table says.
+
+use crate::plan::Op;
+use crate::slot::Slot;
+use crate::step::Stepper;
+use crate::{Errno, SlotTable, Vm};
+
+impl<V: Vm> Stepper<'_, V> {
+    /// Puts back the slot or the pages of the operation that may or may not
+    /// have been carried out. If KVM does not take the slot back, it is deleted,
+    /// and the table follows.
+    ///
+    /// # Errors
+    /// What KVM refused; the operation stays unsettled.
+    ///
+    /// # Safety
+    /// As for [`step`](Self::step).
+    #[cold]
+    pub(crate) unsafe fn settle(&self, table: &mut SlotTable) -> Result<(), Errno> {
+        let Some(op) = table.unsettled().cloned() else {
+            return Ok(());
+        };
+        match &op {
+            // SAFETY: passed on from the caller, as is each of those below.
+            Op::Create(slot) => unsafe { self.ensure_deleted(slot) }?,
+            // The slot is there or not: only from nothing can it be created.
+            // SAFETY: as above.
+            Op::Delete(slot) => unsafe {
+                self.ensure_deleted(slot)?;
+                if self.perform(&Op::Create(slot.clone())).is_err() {
+                    table.remove(slot.id);
+                }
+            },
+            // KVM does nothing if the slot is so already.
+            // SAFETY: as above.
+            Op::Move { from, to } | Op::SetFlags { from, to } => unsafe {
+                if self.perform(&op.inverse()).is_err() {
+                    self.ensure_deleted(to)?;
+                    table.remove(from.id);
+                }
+            },
+            // SAFETY: as above.
+            Op::SetPrivate { .. } => unsafe { self.perform(&op.inverse()) }?,
+        }
+        table.set_unsettled(None);
+        Ok(())
+    }
+
+    /// Deletes the slot if it is there.
+    ///
+    /// # Safety
+    /// As for [`step`](Self::step).
+    unsafe fn ensure_deleted(&self, slot: &Slot) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        match unsafe { self.perform(&Op::Delete(slot.clone())) } {
+            // KVM's answer if there is no such slot, and that of a push map.
+            Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+}
