@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use kvm_slots::{Op, plan};
+use kvm_bindings::kvm_userspace_memory_region2;
+use kvm_slots::{Errno, Op, PlanError, StepError, Vm, plan};
 use own_model::guest::Seen;
 use own_model::{PAGE, Refused, Region, What};
 
@@ -70,16 +71,29 @@ pub fn memory_that_moves_is_one_operation_and_holds_nobody<V: Host>(mut machine:
 
 pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V>) {
     machine.change(|model| model.add(region(1, RAM, 2, What::Ram(stamped(2)))));
+    // A slot that the hypervisor knows nothing of is in the way.
+    const TAKEN: u64 = 1 << 34;
+    let other = stamped(1);
+    let region_2 = kvm_userspace_memory_region2 {
+        slot: 1000,
+        guest_phys_addr: TAKEN,
+        memory_size: PAGE,
+        userspace_addr: other.address(),
+        ..Default::default()
+    };
+    // SAFETY: `other` is a mapping of its own, and it outlives the VM's guest,
+    // which this test runs.
+    unsafe { machine.vmm.vm().set_user_memory_region2(&region_2) }.unwrap();
     let before = machine.vmm.table().clone();
     let refused = machine.vmm.change(|model| {
         model.add(hole(RAM + PAGE));
-        // No processor has addresses as wide.
-        model.add(region(3, 1 << 60, 1, What::Ram(stamped(1))));
+        model.add(region(3, TAKEN, 1, What::Ram(stamped(1))));
     });
     let Err(Refused::Apply(error)) = refused else {
         panic!("{refused:?}");
     };
-    assert!(matches!(&error.op, Op::Create(slot) if slot.gpa == 1 << 60));
+    assert!(matches!(&error.op, Op::Create(slot) if slot.gpa == TAKEN));
+    assert_eq!(error.why, StepError::Refused(Errno::EEXIST));
     assert_eq!(error.not_undone, []);
     assert_eq!(machine.vmm.table(), &before);
     machine.loads(RAM + PAGE, 2);
@@ -87,6 +101,19 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     machine.change(|model| model.add(hole(RAM)));
     machine.exits(RAM);
     machine.loads(RAM + PAGE, 2);
+}
+
+pub fn addresses_that_no_processor_has_are_refused_before_kvm_is_asked<V: Host>(
+    mut machine: Machine<V>,
+) {
+    let refused = machine.vmm.change(|model| {
+        model.add(region(3, 1 << 60, 1, What::Ram(stamped(1))));
+    });
+    let Err(Refused::Plan(PlanError::BeyondAddresses { gpa, bits, .. })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(gpa, 1 << 60);
+    assert_eq!(machine.vmm.capabilities().address_bits, Some(bits));
 }
 
 pub fn a_change_that_the_hypervisor_refuses_is_taken_back<V: Host>(mut machine: Machine<V>) {
