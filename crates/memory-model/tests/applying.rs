@@ -40,7 +40,10 @@ impl Stages {
     }
 
     fn note(&self, stage: &str) {
-        self.log.lock().unwrap().push(format!("{} {stage}", self.name));
+        self.log
+            .lock()
+            .unwrap()
+            .push(format!("{} {stage}", self.name));
     }
 }
 
