@@ -16,8 +16,13 @@ pub trait HoldVcpus {
     type Held: Send;
 
     /// Returns once no vCPU is in the guest, and none will enter it before the
-    /// result is dropped. A vCPU thread that is handling an exit is not in the
-    /// guest, whatever it waits for: it may be the caller itself.
+    /// result is dropped.
+    ///
+    /// A vCPU thread that is handling an exit is not in the guest, whatever it
+    /// waits for: it may be the caller itself. It counts as in the guest until
+    /// it has taken the view by which it looks its exit up. Else, a view that is
+    /// published meanwhile could show memory that only the guest can reach,
+    /// where a device was to answer.
     ///
     /// Holds may overlap: vCPUs run again when the last of them is dropped.
     fn hold(&self) -> Self::Held;

@@ -52,7 +52,9 @@ pub struct Plan {
     /// memory, or until it is rolled back.
     ///
     /// It is not set for a plan whose last operation alone takes something from
-    /// the guest: a removal or a move of one slot.
+    /// the guest: a removal or a move of one slot. It is set for new slots
+    /// without a host address, because an exit that a vCPU took just before can
+    /// be answered only by the memory before.
     pub holds_vcpus: bool,
 }
 
@@ -184,7 +186,8 @@ fn decide(
     } = pair::pair(had, cut::split(come.ranges, max)?);
     let creates = early::split(table, &deletes, creates, room, abi);
     let [early, late] = number(table, &deletes, creates);
-    let holds_vcpus = early::has_gap(&deletes, &moves, attributes.len() + late.len());
+    let holds_vcpus = early::has_gap(&deletes, &moves, attributes.len() + late.len())
+        || early.iter().chain(&late).any(|slot| !slot.has_host());
     let mut ops = Vec::with_capacity(
         flags.len() + early.len() + deletes.len() + attributes.len() + moves.len() + late.len(),
     );
