@@ -85,8 +85,9 @@
 //!   must have no others. If it does, the answer is an error: to share the page would expose it,
 //!   to trap it would hand the guest's data to the VMM.
 //! - A TEE range that the report marks to hold the MSI-X table or PBA is such an error too, unless
-//!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A range that is
-//!   marked and holds no byte of the structure is refused; it was taken back to a wrong offset.
+//!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A NON_TEE range that
+//!   is marked traps, but see [`ReportedRange::locks_host_out`]. A range that is marked and holds no
+//!   byte of the structure is refused; it was taken back to a wrong offset.
 //! - I/O BARs are trapped.
 //!
 //! # Where the facts come from
@@ -168,7 +169,7 @@ pub use classify::classify;
 pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
 pub use page::PageSize;
 pub use piece::{Access, Piece};
-pub use place::{OffsetRule, PlaceError, PlacedReport};
+pub use place::{LeftOut, OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
 pub use reach::{Cause, Reach, ReachChange, ReachEvent};
 pub use reason::{Reason, Reasons};
