@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use vfio_private::{OffsetRule, PageSize};
+use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 use vmm::bars::{BarAnswer, Request, answer, json, text};
 
 const NVME: &str = include_str!("../../../examples/nvme-lspci.txt");
@@ -32,6 +32,7 @@ fn assert_answer(config: &Memfd, regions: Option<&Memfd>) -> bool {
             regions: regions.map(Memfd::path),
             report: None,
             rule: OffsetRule::Relative,
+        locked_msix: TeeMsixPolicy::Refuse,
             page,
             sysfs: PathBuf::from("/nowhere"),
         };
