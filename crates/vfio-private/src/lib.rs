@@ -97,12 +97,13 @@
 //!
 //! | bytes | parser | gives |
 //! | --- | --- | --- |
-//! | PCI configuration space | [`ConfigSpace`](config::ConfigSpace) | kinds of BARs, [`Msix`] |
+//! | PCI configuration space | [`ConfigSpace`](config::ConfigSpace) | kinds of BARs, sizes of those of Enhanced Allocation, [`Msix`] |
 //! | VFIO region info | [`RegionInfo`](region_info::RegionInfo) | sizes, [`Region`] |
 //! | TDISP interface report | [`InterfaceReport`], then [`place`](InterfaceReport::place) | [`ReportedRange`]s of each BAR |
 //!
 //! A report does not say at which offset of a BAR a page is. The rule for that is a parameter, see
-//! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
+//! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole. Ranges that stand for
+//! no BAR are [left out](PlacedReport::left_out).
 //!
 //! # When it is out of reach
 //!

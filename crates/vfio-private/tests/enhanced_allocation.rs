@@ -203,8 +203,7 @@ fn entries_that_leave_the_capability_are_errors_that_name_the_first_of_them() {
         let config = Config::new(len)
             .chain(&[(0x14, 0xf0)])
             .put(0xf2, &[2])
-            .entry(0xf4, first(2, 0, 0), &at[..])
-            .put(0x100.min(len - 4), &[0; 4]);
+            .entry(0xf4, first(2, 0, 0), at);
         let error = ConfigError::EaCut {
             offset: 0x100,
             end: 0x100,
