@@ -6,7 +6,7 @@ use core::fmt;
 
 use thiserror::Error;
 
-use crate::bar::{Bar, BarIndex, BarKind, ReportedRange, TeeKind};
+use crate::bar::{Bar, BarIndex, BarKind, MsixParts, ReportedRange, TeeKind};
 use crate::report::{InterfaceReport, MmioRange};
 use crate::span::Span;
 
@@ -85,7 +85,11 @@ impl fmt::Display for LeftOut {
             7 => "which stands for memory without a BAR",
             _ => "a group of the device's own",
         };
-        write!(f, "range {} has ID {id}, {what}", self.n)
+        write!(f, "range {} has ID {id}, {what}", self.n)?;
+        match self.range.msix() {
+            MsixParts::NONE => Ok(()),
+            msix => write!(f, ", and is marked to hold the {msix}"),
+        }
     }
 }
 

@@ -30,8 +30,8 @@ const MSIX_LINES: [&str; 5] = [
 fn raw_configuration_space_has_the_sizes_and_notes_what_is_no_bar() {
     let (answer, stderr) = bars_and_notes(&["--config", &case("ea-raw.bin")]);
     assert_eq!(lines(&answer), LINES);
-    let left_out = "Enhanced Allocation entries left out, as no BAR of the device: at 0xc4 BAR 0 of \
-                    virtual functions; at 0xd8 BAR 4 of virtual functions";
+    let left_out = "Enhanced Allocation entries that are not BARs of this device are left out: \
+                    0xc4 (BAR 0 of virtual functions), 0xd8 (BAR 4 of virtual functions)";
     assert!(notes(&answer, 0).iter().any(|note| note == left_out));
     assert!(stderr.iter().any(|note| note == left_out), "{stderr:?}");
     let files = Files::new();
@@ -64,7 +64,7 @@ fn an_entry_that_is_not_understood_is_an_error_that_names_it() {
         // Half as many registers as the fields need.
         (
             changed(0x9c, 2),
-            "entry at offset 0x9c: the fields of BAR 0 take 4 registers",
+            "entry at offset 0x9c: BAR 0 takes 4 registers after the first, and the entry has 2",
         ),
         (
             changed(0x9d, 0x20),
@@ -173,7 +173,8 @@ fn a_memory_bar_that_the_kernel_gave_no_address_is_noted() {
         let config = [&[0x36, 0x1b, 1, 0], &[0; 252][..]].concat();
         files.put(&format!("{device}/config"), config);
         let (answer, stderr) = bars_and_notes(&["01:00.0", "--sysfs", &sysfs]);
-        let note = "the kernel gave it no address: the device does not answer there";
+        let note =
+            "the kernel has not assigned it an address: it cannot be reached until it has one";
         assert_eq!(notes(&answer, 0).last().unwrap(), note);
         assert!(!notes(&answer, 1).iter().any(|each| each == note));
         assert_eq!(stderr.last().unwrap(), &format!("BAR 0: {note}"));

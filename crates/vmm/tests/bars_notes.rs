@@ -117,7 +117,7 @@ fn an_answer_without_bars_does_not_claim_that_the_device_has_none() {
     let output = vmm(&["bars", "--config", &none]);
     let text = stdout(&output);
     assert!(text.contains("\nNo BAR is known.\n"), "{text}");
-    let note = "Note         left out, as their registers are 0: BARs 0, 1, 2, 3, 4, 5. They are not \
-                implemented, have no address, or are those of a virtual function.";
+    let note = "Note         BAR registers that are 0 are left out (0, 1, 2, 3, 4, 5): not implemented, \
+                without an address, or of a virtual function";
     assert!(text.contains(note), "{text}");
 }

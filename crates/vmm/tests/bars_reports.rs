@@ -32,8 +32,8 @@ fn refusal(name: &str, more: &[&str]) -> String {
 const BOTH_RULES: &str = "TDISP: The report fits by --report-offset masked too, at other offsets of \
                           BAR 4: which is right depends on the device.";
 const OPEN_LOCKED: &str = "TDISP: the device has locked the MSI-X table and MSI-X PBA in \
-                           0x3000-0x4fff, which is not TEE memory: it rejects accesses by the host, \
-                           so that trapping them may not work; lock without LOCK_MSIX";
+                           0x3000-0x4fff, which is not TEE memory: it rejects the host's accesses, \
+                           so trapping may not work; lock without LOCK_MSIX";
 
 #[test]
 fn that_another_rule_fits_too_is_in_the_json_and_on_standard_error() {
@@ -133,11 +133,26 @@ fn a_range_of_a_group_of_the_devices_own_is_left_out_with_a_note() {
         "4 0x5000 0x3000 private",
     ];
     assert_eq!(lines(&answer), expected);
-    let note = "TDISP: left out, as no BAR: range 3 has ID 8, a group of the device's own";
+    let note = "TDISP: ranges whose ID is not a BAR number are left out: range 3 has ID 8, a group of the device's own";
     for bar in [0, 4] {
         assert!(notes(&answer, bar).iter().any(|each| each == note));
     }
     assert!(stderr.iter().any(|each| each == note), "{stderr:?}");
+}
+
+#[test]
+fn a_table_locked_by_a_range_that_is_left_out_is_noted_too() {
+    let files = Files::new();
+    let text = files.put("nvme.txt", NVME);
+    let report = files.put("report", report(&[(0, 2, 0), (9, 1, 8 << 16 | 1)]));
+    let answer = bars(&["--config", &text, "--report", &report]);
+    let notes = notes(&answer, 0).join("\n");
+    for part in [
+        "range 1 has ID 8, a group of the device's own, and is marked to hold the MSI-X table",
+        "the device has locked the MSI-X table, by range 1",
+    ] {
+        assert!(notes.contains(part), "{notes}");
+    }
 }
 
 #[test]
@@ -187,8 +202,8 @@ fn a_locked_table_in_tee_memory_is_refused_as_locked_or_left_to_the_guest() {
         "4 0x5000 0x3000 private",
     ];
     assert_eq!(lines(&answer), expected);
-    let left = "TDISP: MSI-X structures are left to the guest: right only where the platform \
-                confines the interrupts that it sets up";
+    let left = "TDISP: the MSI-X structures are left to the guest: correct only if the platform \
+                restricts the interrupts that a guest can set up";
     assert_eq!(notes(&answer, 4).last().unwrap(), left);
     assert!(!notes(&answer, 0).iter().any(|note| note == left));
 }

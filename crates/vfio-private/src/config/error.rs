@@ -85,7 +85,8 @@ pub enum ConfigError {
     },
     /// An Enhanced Allocation entry that reaches into the next capability or past the bytes.
     #[error(
-        "Enhanced Allocation entry at offset {offset:#x} reaches past {end:#x}, where the capability must end"
+        "Enhanced Allocation entry at offset {offset:#x} reaches past {end:#x}, where the capability \
+         must end"
     )]
     EaCut {
         /// Where the entry starts.
@@ -95,7 +96,8 @@ pub enum ConfigError {
     },
     /// An Enhanced Allocation entry of another size than its fields have.
     #[error(
-        "Enhanced Allocation entry at offset {offset:#x}: the fields of {bar} take {due} registers, and its size is {found}"
+        "Enhanced Allocation entry at offset {offset:#x}: {bar} takes {due} registers after the \
+         first, and the entry has {found}"
     )]
     EaEntrySize {
         /// Where the entry starts.
@@ -109,7 +111,8 @@ pub enum ConfigError {
     },
     /// An Enhanced Allocation entry for a BAR with properties that no BAR has.
     #[error(
-        "Enhanced Allocation entry at offset {offset:#x}: {bar} has the properties {primary:#x} and {secondary:#x}, which are neither memory nor I/O of the device"
+        "Enhanced Allocation entry at offset {offset:#x}: {bar} has the properties {primary:#x} and \
+         {secondary:#x}, which are neither memory nor I/O of the device"
     )]
     EaProperties {
         /// Where the entry starts.
@@ -123,7 +126,8 @@ pub enum ConfigError {
     },
     /// An Enhanced Allocation entry whose range wraps around.
     #[error(
-        "Enhanced Allocation entry at offset {offset:#x}: {bar} at {base:#x} wraps around with the offset {max:#x}"
+        "Enhanced Allocation entry at offset {offset:#x}: {bar} at {base:#x} wraps around with the \
+         offset {max:#x}"
     )]
     EaWraps {
         /// Where the entry starts.
@@ -138,7 +142,8 @@ pub enum ConfigError {
     /// An Enhanced Allocation entry of a size that [`Bar`](crate::Bar) cannot have. The PCI
     /// specification allows it.
     #[error(
-        "Enhanced Allocation entry at offset {offset:#x}: {bar} has {size:#x} bytes, and only powers of two are supported"
+        "Enhanced Allocation entry at offset {offset:#x}: {bar} has {size:#x} bytes, and only powers \
+         of two are supported"
     )]
     EaBarSize {
         /// Where the entry starts.
@@ -151,7 +156,8 @@ pub enum ConfigError {
     /// An Enhanced Allocation entry for a memory BAR that may start inside a host page. The PCI
     /// specification allows it, but offsets in the BAR do not tell which host page they are in.
     #[error(
-        "Enhanced Allocation entry at offset {offset:#x}: {bar} starts at {base:#x}, and only multiples of its size or of 64 KiB are supported"
+        "Enhanced Allocation entry at offset {offset:#x}: {bar} starts at {base:#x}, and only \
+         multiples of its size or of 64 KiB are supported"
     )]
     EaUnaligned {
         /// Where the entry starts.
@@ -173,7 +179,8 @@ pub enum ConfigError {
     },
     /// An Enhanced Allocation entry for a BAR whose register is in use.
     #[error(
-        "Enhanced Allocation entry at offset {offset:#x} is for {bar}, which has a register that is not 0, or is the upper half of the BAR below"
+        "Enhanced Allocation entry at offset {offset:#x} is for {bar}, which has a register that is \
+         not 0, or is the upper half of the BAR below"
     )]
     EaBarInUse {
         /// Where the entry starts.

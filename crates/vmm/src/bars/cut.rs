@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use vfio_private::{
-    BarIndex, BarInput, ClassifyError, InterfaceReport, LeftOut, Msix, OffsetRule, PageSize, Piece,
-    PlacedReport, Policy, Reason, ReportedRange, TeeMsixPolicy, classify,
+    BarIndex, BarInput, ClassifyError, InterfaceReport, LeftOut, Msix, MsixParts, OffsetRule,
+    PageSize, Piece, PlacedReport, Policy, Reason, ReportedRange, TeeMsixPolicy, classify,
 };
 
 use super::device::MappedBar;
@@ -95,6 +95,7 @@ impl Subject<'_> {
             notes.extend(self.ambiguity(&pieces, &other_pieces, other.rule));
         }
         notes.extend(left_out(placed.left_out()));
+        notes.extend(locked_elsewhere(placed.left_out()));
         for (mapped, pieces) in self.bars.iter().zip(&pieces) {
             let index = mapped.bar.index();
             notes.extend(locked_open(index, placed.of(index)));
@@ -192,8 +193,27 @@ fn left_out(ranges: &[LeftOut]) -> Option<Note> {
         0 => {}
         more => names.push(format!("and {more} more")),
     }
-    let text = || format!("left out, as no BAR: {}", names.join("; "));
+    let text = || {
+        format!(
+            "ranges whose ID is not a BAR number are left out: {}",
+            names.join("; ")
+        )
+    };
     (!names.is_empty()).then(|| Note::new(Topic::Report, text()))
+}
+
+/// That MSI-X structures are locked, by a range that does not say in which BAR.
+fn locked_elsewhere(ranges: &[LeftOut]) -> Option<Note> {
+    let locked = ranges
+        .iter()
+        .find(|left| left.range.msix() != MsixParts::NONE)?;
+    let text = format!(
+        "the device has locked the {}, by range {}: it rejects the host's accesses, so \
+         trapping may not work; lock without LOCK_MSIX",
+        locked.range.msix(),
+        locked.n
+    );
+    Some(Note::new(Topic::Report, text))
 }
 
 /// That the host cannot reach MSI-X structures though they are not TEE memory.
@@ -201,8 +221,8 @@ fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note> {
     let locked = ranges.iter().filter(|range| range.locks_host_out());
     let note = |range: &ReportedRange| {
         let text = format!(
-            "the device has locked the {} in {}, which is not TEE memory: it rejects accesses by \
-             the host, so that trapping them may not work; lock without LOCK_MSIX",
+            "the device has locked the {} in {}, which is not TEE memory: it rejects the \
+             host's accesses, so trapping may not work; lock without LOCK_MSIX",
             range.msix, range.span
         );
         Note::new(Topic::Report, text).of_bar(index)
@@ -221,8 +241,8 @@ fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note> {
 /// That the guest writes the MSI-X table.
 fn left_to_guest(index: BarIndex, pieces: &[Piece]) -> Option<Note> {
     let is_left = |piece: &Piece| piece.reasons().contains(Reason::MsixLeftToGuest);
-    let text = "MSI-X structures are left to the guest: right only where the platform confines \
-                the interrupts that it sets up";
+    let text = "the MSI-X structures are left to the guest: correct only if the platform \
+                restricts the interrupts that a guest can set up";
     pieces
         .iter()
         .any(is_left)

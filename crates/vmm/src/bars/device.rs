@@ -21,7 +21,7 @@ pub(super) struct Facts {
     /// Its BARs, each number once.
     pub(super) bars: Vec<BarFact>,
     pub(super) msix: Option<Msix>,
-    /// What is to be known about the device as a whole.
+    /// Notes about the device as a whole.
     pub(super) notes: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct BarFact {
     pub(super) note: String,
     /// The line of the text that says so.
     pub(super) line: Option<usize>,
-    /// What is to be known about it.
+    /// Notes about the BAR.
     pub(super) notes: Vec<String>,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Mapped {
     pub(super) notes: Vec<Note>,
 }
 
-/// The BARs of configuration space. It says the size of few.
+/// The BARs of configuration space, which says the sizes of Enhanced Allocation's only.
 pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
     let fact = |register: &BarRegister| {
         let mut note = note(register.kind, register.is_64bit, register.prefetchable);
@@ -142,8 +142,8 @@ pub(super) fn unknown(facts: &[BarFact]) -> Option<String> {
     let text = || {
         let numbers = numbers.join(", ");
         format!(
-            "left out, as their registers are 0: BARs {numbers}. They are not implemented, have no \
-             address, or are those of a virtual function."
+            "BAR registers that are 0 are left out ({numbers}): not implemented, without an address, \
+             or of a virtual function"
         )
     };
     (!numbers.is_empty()).then(text)
@@ -154,15 +154,17 @@ pub(super) fn left_out(entries: &[EaEntry]) -> Option<String> {
     let is_bar =
         |entry: &&EaEntry| matches!(entry.resource, EaResource::Bar(_) | EaResource::Disabled(_));
     let others = || entries.iter().filter(|entry| !is_bar(entry));
-    let name = |entry: &EaEntry| format!("at {:#x} {}", entry.offset, entry.resource);
+    let name = |entry: &EaEntry| format!("{:#x} ({})", entry.offset, entry.resource);
     let mut names: Vec<String> = others().take(MAX_NAMED).map(name).collect();
     match others().count().saturating_sub(MAX_NAMED) {
         0 => {}
         more => names.push(format!("and {more} more")),
     }
     let text = || {
-        let names = names.join("; ");
-        format!("Enhanced Allocation entries left out, as no BAR of the device: {names}")
+        let names = names.join(", ");
+        format!(
+            "Enhanced Allocation entries that are not BARs of this device are left out: {names}"
+        )
     };
     (!names.is_empty()).then(text)
 }

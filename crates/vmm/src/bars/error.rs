@@ -79,7 +79,7 @@ pub enum BarsError {
     /// The facts do not fit each other.
     #[error(transparent)]
     Classify(#[from] ClassifyError),
-    /// One of those above that other choices avoid.
+    /// An error that other choices would avoid.
     #[error("{}; {hint}", with_causes(error))]
     Avoidable {
         /// What is wrong.

@@ -112,7 +112,8 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
         let has = |flag: u64| flags & flag != 0;
         let mut notes = Vec::new();
         if *first == 0 || has(flag::UNSET) {
-            let why = "the kernel gave it no address: the device does not answer there";
+            let why =
+                "the kernel has not assigned it an address: it cannot be reached until it has one";
             notes.push(why.to_string());
         }
         let kind = match has(flag::IO) {
