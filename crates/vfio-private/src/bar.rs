@@ -210,6 +210,18 @@ pub struct MsixParts {
     pub pba: bool,
 }
 
+/// For example `MSI-X table and MSI-X PBA`.
+impl fmt::Display for MsixParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.table, self.pba) {
+            (false, false) => f.write_str("no MSI-X structure"),
+            (true, false) => write!(f, "{}", MsixPart::Table),
+            (false, true) => write!(f, "{}", MsixPart::Pba),
+            (true, true) => write!(f, "{} and {}", MsixPart::Table, MsixPart::Pba),
+        }
+    }
+}
+
 impl MsixParts {
     /// Neither.
     pub const NONE: Self = Self {
@@ -249,6 +261,18 @@ pub struct ReportedRange {
     /// Which MSI-X structures the device says are in the range. A range that is marked must hold at
     /// least a byte of what it is marked for.
     pub msix: MsixParts,
+}
+
+impl ReportedRange {
+    /// Whether MSI-X structures are locked in the range though it is open to anyone.
+    ///
+    /// A device marks its MSI-X structures if the host had it lock them (`LOCK_MSIX`). From then on
+    /// it rejects accesses to them without the trusted bit, which the host's do not have. So a VMM
+    /// that traps the guest's accesses may be unable to carry them out, and interrupts set up before
+    /// may be all that there are. [`classify`](crate::classify) traps the range all the same.
+    pub fn locks_host_out(&self) -> bool {
+        self.kind == TeeKind::NonTee && self.msix != MsixParts::NONE
+    }
 }
 
 /// Everything [`classify`](crate::classify) is told about one BAR.

@@ -4,13 +4,18 @@
 //!
 //! It says which BARs there are, of which kind and at which address, and where the MSI-X structures
 //! are. **It does not say how large a BAR is**: that shows only when all ones are written to it. The
-//! size comes from VFIO's region info, from sysfs or from what `lspci` prints.
+//! size comes from VFIO's region info, from sysfs or from what `lspci` prints. The exception are BARs
+//! of the Enhanced Allocation capability, which have their size there and no register.
 
-use thiserror::Error;
+mod ea;
+mod error;
 
 use crate::bar::{BarIndex, BarKind, Msix};
 use crate::bytes::{le16, le32};
 use crate::error::InputError;
+
+pub use ea::{EaEntry, EaResource};
+pub use error::ConfigError;
 
 /// Offsets in the header, and bits in its registers (PCI Express Base Specification, section 7.5).
 mod header {
@@ -29,85 +34,7 @@ const CAPABILITIES_END: usize = 0x100;
 /// The capability ID of MSI-X.
 const MSIX: u8 = 0x11;
 
-/// What configuration space says that cannot be so. Offsets are from its start, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A length that configuration space does not have.
-    #[error("{len} bytes are no configuration space: it has 64, 256 or 4096")]
-    Length {
-        /// How many bytes there were.
-        len: usize,
-    },
-    /// Every byte of the header is `0xff`: nobody answered the reads.
-    #[error("all ones from offset 0x0 to 0x3f: no device answers, or it is powered down")]
-    NoDevice,
-    /// A header of another type than 0: a bridge has other BARs, and nobody assigns it to a guest.
-    #[error("header type {kind:#x} at offset 0xe is not that of a device with BARs (type 0)")]
-    HeaderType {
-        /// The type, without the multi-function bit.
-        kind: u8,
-    },
-    /// A memory BAR of the reserved type 3.
-    #[error("{bar} at offset {offset:#x} has the reserved type 3")]
-    BarType {
-        /// The BAR.
-        bar: BarIndex,
-        /// Where its register is.
-        offset: usize,
-    },
-    /// A 64-bit BAR without a register for the upper half.
-    #[error("{bar} at offset {offset:#x} is 64 bits wide, and there is no register behind it")]
-    NoUpperHalf {
-        /// The BAR, always the last.
-        bar: BarIndex,
-        /// Where its register is.
-        offset: usize,
-    },
-    /// A capability pointer into the header.
-    #[error("capability pointer {pointer:#x} at offset {offset:#x} is inside the header")]
-    PointerIntoHeader {
-        /// Where the pointer is.
-        offset: usize,
-        /// What it points to.
-        pointer: usize,
-    },
-    /// A capability past the bytes that are there. Without privilege Linux shows the header alone.
-    #[error(
-        "capability at offset {offset:#x} ends past the {len} bytes that are there \
-         (only root can read more than 64)"
-    )]
-    Truncated {
-        /// Where the capability starts.
-        offset: usize,
-        /// How many bytes of its kind of space there are.
-        len: usize,
-    },
-    /// A chain of capabilities that comes back to one of its own.
-    #[error("capability at offset {offset:#x} points back to the one at {pointer:#x}")]
-    Cycle {
-        /// The last capability before it.
-        offset: usize,
-        /// The one that the chain came by before.
-        pointer: usize,
-    },
-    /// A capability that reads as all ones, so that nobody knows what it is or what follows.
-    #[error("capability at offset {offset:#x} reads as all ones")]
-    NoCapability {
-        /// Where it should be.
-        offset: usize,
-    },
-    /// An MSI-X register with a number that cannot be.
-    #[error("MSI-X capability at offset {offset:#x}")]
-    Msix {
-        /// Where the capability starts.
-        offset: usize,
-        /// Why it cannot be.
-        source: InputError,
-    },
-}
-
-/// A BAR as its register describes it: all but the size.
+/// A BAR as its register, or an Enhanced Allocation entry, describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BarRegister {
     /// The number of the BAR. The upper half of a 64-bit BAR is not counted as one, but takes the
@@ -115,12 +42,28 @@ pub struct BarRegister {
     pub index: BarIndex,
     /// Memory or I/O.
     pub kind: BarKind,
-    /// A memory BAR of 64 bits, which takes two registers.
+    /// A memory BAR of 64 bits, which takes two registers, or one whose Enhanced Allocation entry
+    /// has fields of 64 bits.
     pub is_64bit: bool,
     /// Reads have no side effects.
     pub prefetchable: bool,
     /// Where the BAR is in the address space of its bus; 0 if it was not given a place.
     pub address: u64,
+    /// The size in bytes, which only an Enhanced Allocation entry says. Such a BAR has no register.
+    pub size: Option<u64>,
+}
+
+impl BarRegister {
+    /// Whether the BAR takes the next number too: a 64-bit BAR does, for the upper half of its
+    /// register. One of Enhanced Allocation does not.
+    pub const fn takes_next(&self) -> bool {
+        self.is_64bit && self.size.is_none()
+    }
+
+    fn takes(&self, index: BarIndex) -> bool {
+        let upper = self.takes_next() && self.index.get() + 1 == index.get();
+        self.index == index || upper
+    }
 }
 
 /// A capability of the chain in the first 256 bytes.
@@ -162,15 +105,49 @@ impl<'a> ConfigSpace<'a> {
         }
     }
 
-    /// The BARs whose registers are not zero, in ascending order.
+    /// The BARs whose registers are not zero, and those of Enhanced Allocation, in ascending order.
     ///
     /// A zero is an unimplemented BAR, or a 32-bit memory BAR that was given no place, or any BAR
-    /// of a virtual function: its sizes then say which.
+    /// of a virtual function: its sizes then say which. The header alone has no capabilities; of
+    /// its 64 bytes only the registers are read.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::BarType`] and [`ConfigError::NoUpperHalf`].
+    /// [`ConfigError::BarType`] and [`ConfigError::NoUpperHalf`]; if there is more than the header,
+    /// also those of [`enhanced_allocation`](Self::enhanced_allocation), and
+    /// [`ConfigError::EaBarInUse`].
     pub fn bars(self) -> Result<Vec<BarRegister>, ConfigError> {
+        let mut bars = self.registers()?;
+        if self.bytes.len() > header::SIZE {
+            for EaEntry { offset, resource } in self.enhanced_allocation()? {
+                let EaResource::Bar(fixed) = resource else {
+                    continue;
+                };
+                if bars.iter().any(|bar| bar.takes(fixed.index)) {
+                    let bar = fixed.index;
+                    return Err(ConfigError::EaBarInUse { offset, bar });
+                }
+                bars.push(fixed);
+            }
+        }
+        bars.sort_unstable_by_key(|bar| bar.index);
+        Ok(bars)
+    }
+
+    /// The entries of the Enhanced Allocation capability, in their own order; none without it. Of
+    /// several such capabilities the first counts, as it does for Linux.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`capabilities`](Self::capabilities), and the `Ea…` ones of [`ConfigError`] for an
+    /// entry that cannot be followed to its end, or for a BAR that is not understood in full. Such a
+    /// BAR is never left out.
+    pub fn enhanced_allocation(self) -> Result<Vec<EaEntry>, ConfigError> {
+        ea::entries(self)
+    }
+
+    /// The BARs whose registers are not zero.
+    fn registers(self) -> Result<Vec<BarRegister>, ConfigError> {
         let mut bars = Vec::new();
         let mut numbers = 0..BarIndex::COUNT;
         while let Some(number) = numbers.next() {
@@ -188,6 +165,7 @@ impl<'a> ConfigSpace<'a> {
                     is_64bit: false,
                     prefetchable: false,
                     address: u64::from(low & !0x3),
+                    size: None,
                 });
                 continue;
             }
@@ -210,6 +188,7 @@ impl<'a> ConfigSpace<'a> {
                 is_64bit,
                 prefetchable: low & 8 != 0,
                 address,
+                size: None,
             });
         }
         Ok(bars)

@@ -111,6 +111,21 @@ impl fmt::Display for Neighbour {
     }
 }
 
+/// What to do about a locked MSI-X structure.
+struct Remedy {
+    can_be_left: bool,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("lock without LOCK_MSIX")?;
+        match self.can_be_left {
+            true => f.write_str(" or leave the table to the guest"),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Where an MSI-X structure is, in words.
 struct Place(Option<BarSpan>);
 
@@ -209,6 +224,27 @@ pub enum ClassifyError {
         range: Span,
         /// Where the capability says the structure is; `None` without the capability.
         at: Option<BarSpan>,
+    },
+    /// A private range that the TDISP report marks to hold an MSI-X structure, which is the host's
+    /// by the policy: the device has locked it into TEE memory, where the host cannot write it.
+    #[error(
+        "{bar}: the device has locked the {part} {structure} into the private range {private}: {}",
+        Remedy { can_be_left: *can_be_left }
+    )]
+    MsixLocked {
+        /// The BAR.
+        bar: BarIndex,
+        /// Table or PBA.
+        part: MsixPart,
+        /// Where the structure is.
+        structure: Span,
+        /// The TEE range, as reported.
+        private: Span,
+        /// The host page, as offsets in the BAR; the lowest one that is not separable.
+        page: Span,
+        /// Whether all structures that TEE ranges touch are locked into them as a whole, so that
+        /// they can be left to the guest: [`TeeMsixPolicy::Private`](crate::TeeMsixPolicy::Private).
+        can_be_left: bool,
     },
     /// A private range that host pages cannot keep apart from something that is not private.
     ///

@@ -17,6 +17,7 @@ use crate::span::Span;
 pub(crate) struct Layers {
     pub(crate) bar: Bar,
     pub(crate) page: PageSize,
+    pub(crate) tee_msix: TeeMsixPolicy,
     /// The MSI-X structures that are in this BAR and the host's.
     pub(crate) traps: Vec<MsixTrap>,
     /// The host pages that VFIO's sparse-mmap areas hold as a whole; all of the BAR without areas.
@@ -70,6 +71,7 @@ impl Layers {
         Ok(Self {
             bar,
             page,
+            tee_msix: policy.tee_msix(),
             traps,
             mappable_pages,
             report,
@@ -212,10 +214,7 @@ impl ReportLayers {
     fn leave_msix_to_guest(&mut self, traps: &mut Vec<MsixTrap>, ranges: &[ReportedRange]) {
         let mut left = Vec::new();
         traps.retain(|trap| {
-            let is_marked = |range: &&ReportedRange| {
-                range.kind == TeeKind::Tee && range.msix.contains(trap.part)
-            };
-            let marked = Coverage::of(ranges.iter().filter(is_marked).map(|range| range.span));
+            let marked = locked_into_tee(ranges, trap.part);
             let holds_all = marked.holds(trap.bytes);
             if holds_all {
                 left.extend(marked.spans());
@@ -224,6 +223,13 @@ impl ReportLayers {
         });
         self.guest_msix = Coverage::of(left);
     }
+}
+
+/// The TEE ranges that are marked to hold `part`.
+pub(crate) fn locked_into_tee(ranges: &[ReportedRange], part: MsixPart) -> Coverage {
+    let is_marked =
+        |range: &&ReportedRange| range.kind == TeeKind::Tee && range.msix.contains(part);
+    Coverage::of(ranges.iter().filter(is_marked).map(|range| range.span))
 }
 
 /// A range that is marked for a structure must hold some of it. This is what shows that a report

@@ -85,8 +85,9 @@
 //!   must have no others. If it does, the answer is an error: to share the page would expose it,
 //!   to trap it would hand the guest's data to the VMM.
 //! - A TEE range that the report marks to hold the MSI-X table or PBA is such an error too, unless
-//!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A range that is
-//!   marked and holds no byte of the structure is refused; it was taken back to a wrong offset.
+//!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A NON_TEE range that
+//!   is marked traps, but see [`ReportedRange::locks_host_out`]. A range that is marked and holds no
+//!   byte of the structure is refused; it was taken back to a wrong offset.
 //! - I/O BARs are trapped.
 //!
 //! # Where the facts come from
@@ -96,12 +97,13 @@
 //!
 //! | bytes | parser | gives |
 //! | --- | --- | --- |
-//! | PCI configuration space | [`ConfigSpace`](config::ConfigSpace) | kinds of BARs, [`Msix`] |
+//! | PCI configuration space | [`ConfigSpace`](config::ConfigSpace) | kinds of BARs, sizes of those of Enhanced Allocation, [`Msix`] |
 //! | VFIO region info | [`RegionInfo`](region_info::RegionInfo) | sizes, [`Region`] |
 //! | TDISP interface report | [`InterfaceReport`], then [`place`](InterfaceReport::place) | [`ReportedRange`]s of each BAR |
 //!
 //! A report does not say at which offset of a BAR a page is. The rule for that is a parameter, see
-//! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
+//! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole. Ranges that stand for
+//! no BAR are [left out](PlacedReport::left_out).
 //!
 //! # When it is out of reach
 //!
@@ -168,7 +170,7 @@ pub use classify::classify;
 pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
 pub use page::PageSize;
 pub use piece::{Access, Piece};
-pub use place::{OffsetRule, PlaceError, PlacedReport};
+pub use place::{LeftOut, OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
 pub use reach::{Cause, Reach, ReachChange, ReachEvent};
 pub use reason::{Reason, Reasons};

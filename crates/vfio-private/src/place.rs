@@ -2,9 +2,11 @@
 
 //! From the pages of a TDISP report back to offsets in BARs.
 
+use core::fmt;
+
 use thiserror::Error;
 
-use crate::bar::{Bar, BarIndex, BarKind, ReportedRange, TeeKind};
+use crate::bar::{Bar, BarIndex, BarKind, MsixParts, ReportedRange, TeeKind};
 use crate::report::{InterfaceReport, MmioRange};
 use crate::span::Span;
 
@@ -30,7 +32,7 @@ pub enum OffsetRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlaceError {
-    /// A range ID that is the number of no BAR of the device.
+    /// A range ID of 0 to 5 that is the number of no BAR of the device.
     #[error("range {n} of the report has ID {id}, and the device has no such BAR")]
     NoSuchBar {
         /// The number of the range, from 0.
@@ -65,10 +67,37 @@ pub enum PlaceError {
     },
 }
 
+/// A range of the report that is in no BAR, by its range ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeftOut {
+    /// The number of the range, from 0.
+    pub n: usize,
+    /// The range.
+    pub range: MmioRange,
+}
+
+/// For example `range 3 has ID 8, a group of the device's own`.
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.range.id();
+        let what = match id {
+            6 => "which stands for what is behind a bridge",
+            7 => "which stands for memory without a BAR",
+            _ => "a group of the device's own",
+        };
+        write!(f, "range {} has ID {id}, {what}", self.n)?;
+        match self.range.msix() {
+            MsixParts::NONE => Ok(()),
+            msix => write!(f, ", and is marked to hold the {msix}"),
+        }
+    }
+}
+
 /// A report whose ranges have been placed in the BARs of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlacedReport {
     ranges: [Vec<ReportedRange>; BarIndex::COUNT as usize],
+    left_out: Vec<LeftOut>,
 }
 
 impl PlacedReport {
@@ -78,10 +107,21 @@ impl PlacedReport {
         let ranges = self.ranges.get(usize::from(bar.get()));
         ranges.map(Vec::as_slice).unwrap_or_default()
     }
+
+    /// The ranges whose ID stands for no BAR, in the order of the report. If they are in a BAR all
+    /// the same, their bytes count as not reported there.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
 }
 
 impl InterfaceReport {
     /// Places every range in the BAR that its range ID names, by `rule`.
+    ///
+    /// IDs 0 to 5 are numbers of BARs. The specification reserves 6 and 7 with them, as BAR
+    /// equivalent indicators (BEI) that stand for no BAR of a device: what is behind a bridge, and
+    /// memory without a BAR. Higher IDs are the device's own. Ranges with an ID from 6 on are
+    /// [left out](PlacedReport::left_out).
     ///
     /// `bars` are all BARs of the device. A wrong rule mostly gives ranges that leave their BAR,
     /// but not always; [`classify`](crate::classify) also refuses a range that is marked to hold an
@@ -100,6 +140,10 @@ impl InterfaceReport {
         let mut placed = PlacedReport::default();
         for (n, range) in self.ranges.iter().enumerate() {
             let id = range.id();
+            if id >= BarIndex::COUNT.into() {
+                placed.left_out.push(LeftOut { n, range: *range });
+                continue;
+            }
             let named = |bar: &&Bar| u16::from(bar.index().get()) == id;
             let slot = usize::from(id);
             let ((Some(bar), Some(ranges)), Some(&lowest)) = (

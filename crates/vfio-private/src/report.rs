@@ -118,8 +118,8 @@ impl MmioRange {
         self.attributes & 8 != 0
     }
 
-    /// The range ID. The specification leaves its meaning to the device; every consumer there is
-    /// takes it for the number of the BAR, and so does [`place`](InterfaceReport::place).
+    /// The range ID: the number of the BAR up to 5, a group of the device's own from 8 on. See
+    /// [`place`](InterfaceReport::place).
     pub const fn id(self) -> u16 {
         let [_, _, low, high] = self.attributes.to_le_bytes();
         u16::from_le_bytes([low, high])

@@ -4,7 +4,8 @@
 
 use crate::bar::{ReportedRange, TeeKind};
 use crate::error::{ClassifyError, Neighbour};
-use crate::layers::{Layers, ReportLayers};
+use crate::layers::{Layers, ReportLayers, locked_into_tee};
+use crate::policy::TeeMsixPolicy;
 use crate::span::Span;
 
 /// Finds the lowest host page that a private range shares with something that is not private.
@@ -20,11 +21,47 @@ pub(crate) fn check(layers: &Layers, ranges: &[ReportedRange]) -> Result<(), Cla
 fn conflict(layers: &Layers, ranges: &[ReportedRange]) -> Option<ClassifyError> {
     let report = layers.report.as_ref()?;
     let page = lowest_shared_page(layers, report)?;
+    let neighbour = neighbour(layers, report, ranges, page)?;
+    if matches!(neighbour, Neighbour::Msix(..)) {
+        if let Some(error) = locked(layers, ranges, page) {
+            return Some(error);
+        }
+    }
     Some(ClassifyError::PrivateNotSeparable {
         bar: layers.bar.index(),
         private: lowest_in(page, ranges, TeeKind::Tee)?,
-        neighbour: neighbour(layers, report, ranges, page)?,
+        neighbour,
         page,
+    })
+}
+
+/// The error for an MSI-X structure in `page` that the device says it has locked there. Where
+/// locked structures are the guest's, something else keeps the page from being private.
+fn locked(layers: &Layers, ranges: &[ReportedRange], page: Span) -> Option<ClassifyError> {
+    if layers.tee_msix != TeeMsixPolicy::Refuse {
+        return None;
+    }
+    let tee = &layers.report.as_ref()?.tee;
+    let mut in_tee = layers
+        .traps
+        .iter()
+        .filter(|trap| tee.first_overlapping(trap.pages).is_some());
+    let can_be_left = in_tee
+        .clone()
+        .all(|trap| locked_into_tee(ranges, trap.part).holds(trap.bytes));
+    in_tee.find_map(|trap| {
+        let here = trap.bytes.intersection(page)?;
+        let is_marked =
+            |range: &&ReportedRange| range.kind == TeeKind::Tee && range.msix.contains(trap.part);
+        let marked = ranges.iter().filter(is_marked).map(|range| range.span);
+        Some(ClassifyError::MsixLocked {
+            bar: layers.bar.index(),
+            part: trap.part,
+            structure: trap.bytes,
+            private: marked.filter(|span| span.overlaps(here)).min()?,
+            page,
+            can_be_left,
+        })
     })
 }
 

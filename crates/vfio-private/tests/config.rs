@@ -24,6 +24,7 @@ fn memory(number: u8, address: u64) -> BarRegister {
         is_64bit: false,
         prefetchable: false,
         address,
+        size: None,
     }
 }
 

@@ -7,7 +7,7 @@ mod common;
 use common::bytes::{Config, Info, report};
 use common::index;
 use proptest::prelude::*;
-use vfio_private::config::{ConfigError, ConfigSpace};
+use vfio_private::config::{ConfigError, ConfigSpace, EaResource};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{Bar, BarKind, InterfaceReport, OffsetRule};
 
@@ -17,6 +17,19 @@ fn good_config() -> Vec<u8> {
         .bar(2, 0xe021)
         .chain(&[(1, 0x40), (5, 0x50), (0x11, 0xb0), (0x10, 0xc0)])
         .msix(0xb0, 33, 0x2000, 0x3000)
+        .0
+}
+
+fn good_ea() -> Vec<u8> {
+    Config::new(256)
+        .bar(2, 0xe021)
+        .chain(&[(0x11, 0x40), (0x14, 0x60), (1, 0xf0)])
+        .msix(0x40, 33, 0x2000, 0x3000)
+        .put(0x62, &[4])
+        .entry(0x64, 0x80ff_0004, &[2, 0x3fff_fffe, 0x8430, 0])
+        .entry(0x78, 0x80ff_0042, &[0x6000_0000, 0x000f_fffc])
+        .entry(0x84, 0x80ff_0494, &[2, 0x001f_fffe, 0x8430, 0])
+        .entry(0x98, 0x80ff_0282, &[0x1000, 0xfc])
         .0
 }
 
@@ -68,6 +81,18 @@ fn read_config(bytes: &[u8]) {
         assert!(bars.len() <= 6);
         assert!(bars.is_sorted_by_key(|bar| bar.index));
     }
+    if let Ok(entries) = config.enhanced_allocation() {
+        // Every register behind the header and the capability's own.
+        assert!(entries.len() <= 47);
+        for entry in entries {
+            assert!((0x44..0x100).contains(&entry.offset) && entry.offset % 4 == 0);
+            if let EaResource::Bar(bar) = entry.resource {
+                let size = bar.size.unwrap();
+                assert!(Bar::new(bar.index, bar.kind, size).is_ok());
+                assert!(bar.address.checked_add(size - 1).is_some());
+            }
+        }
+    }
     let chain = config.capabilities();
     let msix = config.msix();
     match chain {
@@ -99,7 +124,8 @@ fn read_report(bytes: &[u8]) {
         for rule in [OffsetRule::Relative, OffsetRule::Masked] {
             if let Ok(placed) = report.place(&[bar], rule) {
                 let ranges = placed.of(bar.index());
-                assert_eq!(ranges.len(), report.ranges.len());
+                let count = ranges.len() + placed.left_out().len();
+                assert_eq!(count, report.ranges.len());
                 assert!(ranges.iter().all(|range| range.span.end() <= bar.size()));
             }
         }
@@ -110,6 +136,9 @@ fn read_report(bytes: &[u8]) {
 fn what_is_damaged_below_is_good() {
     let config = good_config();
     assert!(ConfigSpace::new(&config).unwrap().msix().unwrap().is_some());
+    let ea = good_ea();
+    let entries = ConfigSpace::new(&ea).unwrap().enhanced_allocation();
+    assert_eq!(entries.unwrap().len(), 4);
     assert!(RegionInfo::parse(&good_info()).unwrap().kind.is_some());
     assert_eq!(
         InterfaceReport::parse(&good_report()).unwrap().ranges.len(),
@@ -143,6 +172,11 @@ proptest! {
     fn a_damaged_configuration_space_gives_an_error_or_a_sound_one(
         bytes in damaged(good_config()),
     ) {
+        read_config(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_enhanced_allocation_gives_an_error_or_a_sound_one(bytes in damaged(good_ea())) {
         read_config(&bytes);
     }
 

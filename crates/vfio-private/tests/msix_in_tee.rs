@@ -44,13 +44,66 @@ fn locked(msix: MsixParts) -> [ReportedRange; 3] {
 #[test]
 fn a_table_that_the_device_locked_into_tee_memory_is_refused_by_default() {
     let error = nvme().report(&locked(BOTH)).classify();
-    let expected = ClassifyError::PrivateNotSeparable {
+    let expected = ClassifyError::MsixLocked {
         bar: index(0),
+        part: MsixPart::Table,
+        structure: span(0x2000, 33 * 16),
         private: span(0x2000, 0x1000),
-        neighbour: Neighbour::Msix(MsixPart::Table, span(0x2000, 33 * 16)),
         page: span(0x2000, 0x1000),
+        can_be_left: true,
     };
     assert_eq!(error, Err(expected));
+    assert_eq!(
+        expected.to_string(),
+        "BAR 0: the device has locked the MSI-X table 0x2000-0x220f into the private range \
+         0x2000-0x2fff: lock without LOCK_MSIX or leave the table to the guest"
+    );
+}
+
+#[test]
+fn a_table_that_was_locked_in_part_cannot_be_left_to_the_guest_and_the_error_does_not_say_so() {
+    let error = nvme().report(&locked(TABLE)).classify().unwrap_err();
+    assert!(
+        error.to_string().ends_with("lock without LOCK_MSIX"),
+        "{error}"
+    );
+    let pba = MsixParts {
+        table: false,
+        pba: true,
+    };
+    let error = nvme().report(&locked(pba)).classify();
+    assert!(matches!(
+        error,
+        Err(ClassifyError::MsixLocked {
+            part: MsixPart::Pba,
+            can_be_left: false,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_table_without_a_mark_in_tee_memory_is_not_called_locked() {
+    let error = nvme().report(&locked(MsixParts::NONE)).classify();
+    assert!(matches!(
+        error,
+        Err(ClassifyError::PrivateNotSeparable {
+            neighbour: Neighbour::Msix(..),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_structure_locked_in_open_memory_is_out_of_the_hosts_reach() {
+    for (range, locks_out) in [
+        (marked(non_tee(0x2000, 0x1000), BOTH), true),
+        (marked(non_tee(0x2000, 0x1000), TABLE), true),
+        (non_tee(0x2000, 0x1000), false),
+        (marked(tee(0x2000, 0x1000), BOTH), false),
+    ] {
+        assert_eq!(range.locks_host_out(), locks_out, "{range:?}");
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@ mod common;
 use common::{Device, assert_tiles, in_bar, span};
 use proptest::prelude::*;
 use vfio_private::{
-    Access, ClassifyError, MsixPart, MsixParts, MsixPlacement, PageSize, PbaPolicy, Reason,
-    ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
+    Access, ClassifyError, MsixPart, MsixParts, MsixPlacement, Neighbour, PageSize, PbaPolicy,
+    Reason, ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
 };
 
 /// All that is known of one byte.
@@ -323,6 +323,25 @@ fn assert_agreement(device: &Device) {
                 })
             );
             assert!(private.overlaps(page));
+        }
+        Err(ClassifyError::MsixLocked {
+            private,
+            page,
+            can_be_left,
+            ..
+        }) => {
+            let page_at = page.offset();
+            assert_eq!(expected, Err(Refusal::NotSeparable { page: page_at }));
+            assert!(private.overlaps(page));
+            assert_eq!(device.policy.tee_msix(), TeeMsixPolicy::Refuse);
+            let mut left = device.clone();
+            left.policy = left.policy.with_tee_msix(TeeMsixPolicy::Private);
+            let still = match left.classify() {
+                Err(ClassifyError::PrivateNotSeparable { neighbour, .. }) => neighbour,
+                _ => return,
+            };
+            let is_msix = matches!(still, Neighbour::Msix(..));
+            assert!(!(can_be_left && is_msix), "{still}");
         }
         Err(other) => panic!("{other}"),
     }

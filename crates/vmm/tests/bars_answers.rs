@@ -157,6 +157,7 @@ fn nothing_to_look_at_is_an_error_and_help_has_an_example() {
     for part in [
         "vmm bars --config nvme.txt",
         "\"msix_mappable\": true",
+        "--locked-msix",
         "Exit status",
     ] {
         assert!(stdout(&help).contains(part), "{part}");

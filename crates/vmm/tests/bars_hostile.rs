@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use common::bars::{Files, NIC, NVME, dump, nvme_config, report};
 use common::failure;
 use proptest::prelude::*;
-use vfio_private::{OffsetRule, PageSize};
+use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 use vmm::bars::{BarsError, Request, answer, json, text};
 
 const REGIONS: &str = r#"[{"index":0,"size":"0x4000","flags":["read","write","mmap"],
@@ -21,6 +21,7 @@ fn request(config: &Path, regions: Option<&Path>, report: Option<&Path>) -> Requ
         regions: regions.map(Path::to_path_buf),
         report: report.map(Path::to_path_buf),
         rule: OffsetRule::Relative,
+        locked_msix: TeeMsixPolicy::Refuse,
         page: PageSize::Size4K,
         sysfs: PathBuf::from("/sys"),
     }

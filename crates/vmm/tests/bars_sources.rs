@@ -30,6 +30,9 @@ fn the_json_has_the_keys_and_values_that_scripts_rely_on() {
         piece("0x0", "0x2000", "shared", true, open()),
         piece("0x2000", "0x1000", "trap", false, msix),
         piece("0x3000", "0x1000", "shared", true, open()),
+    ], "notes": [
+        "VFIO maps: not known (--regions): each memory BAR is taken as mappable",
+        "TDISP: no report (--report): nothing is private",
     ]}]);
     assert_eq!(answer, expected);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a device and a kernel say of BARs, up to the pieces that a guest gets.
 
-use vfio_private::config::ConfigSpace;
+use vfio_private::config::{BarRegister, ConfigSpace, EaResource};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
     Access, Bar, BarIndex, BarInput, BarKind, InterfaceReport, Msix, MsixPlacement, OffsetRule,
@@ -39,9 +39,14 @@ pub fn config_space(data: &[u8]) -> bool {
         return false;
     };
     assert!(registers.len() <= 6 && registers.is_sorted_by_key(|bar| bar.index));
+    assert_allocated(config, &registers);
     for register in registers {
         let index = register.index;
-        let bar = bar(index, register.kind, bits.wrapping_add(index.get() * 37));
+        let bar = match register.size {
+            Some(size) => Bar::new(index, register.kind, size)
+                .unwrap_or_else(|error| panic!("{register:?}: {error}")),
+            None => bar(index, register.kind, bits.wrapping_add(index.get() * 37)),
+        };
         assert_bar(&Told {
             bar,
             region: &Region::mappable(),
@@ -52,6 +57,23 @@ pub fn config_space(data: &[u8]) -> bool {
         });
     }
     true
+}
+
+/// The BARs with a size are those of Enhanced Allocation, and none of them is left out.
+fn assert_allocated(config: ConfigSpace<'_>, registers: &[BarRegister]) {
+    // The header alone has no capabilities.
+    let entries = config.enhanced_allocation().unwrap_or_default();
+    assert!(entries.len() <= 47);
+    let mut allocated = Vec::new();
+    for entry in entries {
+        assert!(!entry.resource.to_string().is_empty());
+        if let EaResource::Bar(bar) = entry.resource {
+            allocated.push(bar);
+        }
+    }
+    allocated.sort_by_key(|bar| bar.index);
+    let sized = registers.iter().filter(|bar| bar.size.is_some());
+    assert!(sized.eq(&allocated), "{registers:?} and {allocated:?}");
 }
 
 /// A VFIO region info with its capabilities, behind eight bytes that choose an
@@ -100,11 +122,18 @@ pub fn report(data: &[u8]) -> bool {
     };
     let size = 16 + 16 * report.ranges.len() + 4 + report.device_specific.len();
     assert!((size..=size + 3).contains(&bytes.len()));
+    crate::bars::reported(bytes);
     let Ok(placed) = report.place(&bars, rule) else {
         return false;
     };
     let count: usize = bars.iter().map(|bar| placed.of(bar.index()).len()).sum();
-    assert_eq!(count, report.ranges.len(), "each range is in some BAR");
+    let left_out = placed.left_out();
+    assert!(left_out.iter().all(|left| left.range.id() > 5));
+    assert_eq!(
+        count + left_out.len(),
+        report.ranges.len(),
+        "each range is in a BAR or left out"
+    );
     for &bar in &bars {
         assert_bar(&Told {
             bar,

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use vfio_private::{OffsetRule, PageSize};
+use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 use vmm::bars::{BarAnswer, Request, answer, json, text};
 
 const NVME: &str = include_str!("../../../examples/nvme-lspci.txt");
@@ -22,36 +22,75 @@ pub fn regions(data: &[u8]) -> bool {
     assert_answer(&Memfd::of(NVME.as_bytes()), Some(&Memfd::of(data)))
 }
 
-/// An answer can be printed and covers its BARs; an error is one short line.
+/// The bytes of a TDISP report, of the same disk, by all choices.
+pub fn reported(data: &[u8]) {
+    let (config, report) = (Memfd::of(NVME.as_bytes()), Memfd::of(data));
+    for rule in [OffsetRule::Relative, OffsetRule::Masked] {
+        for locked_msix in [TeeMsixPolicy::Refuse, TeeMsixPolicy::Private] {
+            assert_sound(&Request {
+                report: Some(report.path()),
+                rule,
+                locked_msix,
+                ..request(&config)
+            });
+        }
+    }
+}
+
 fn assert_answer(config: &Memfd, regions: Option<&Memfd>) -> bool {
     let mut answers = false;
     for page in [PageSize::Size4K, PageSize::Size64K] {
-        let request = Request {
-            device: None,
-            config: Some(config.path()),
+        answers |= assert_sound(&Request {
             regions: regions.map(Memfd::path),
-            report: None,
-            rule: OffsetRule::Relative,
             page,
-            sysfs: PathBuf::from("/nowhere"),
-        };
-        match answer(&request) {
-            Ok(answer) => {
-                answers = true;
-                answer.bars.iter().for_each(assert_covered);
-                let pieces: usize = answer.bars.iter().map(|bar| bar.pieces.len()).sum();
-                assert!(text(&answer).len() < 20_000 + 1000 * pieces);
-                let listed = json(&answer);
-                assert_eq!(listed.as_array().map(Vec::len), Some(answer.bars.len()));
-            }
-            Err(error) => {
-                let words = vmm::with_causes(&error);
-                assert!(words.len() < 1000, "{words}");
-                assert!(!words.contains(|c: char| c.is_control()), "{words:?}");
-            }
-        }
+            ..request(config)
+        });
     }
     answers
+}
+
+fn request(config: &Memfd) -> Request {
+    Request {
+        device: None,
+        config: Some(config.path()),
+        regions: None,
+        report: None,
+        rule: OffsetRule::Relative,
+        locked_msix: TeeMsixPolicy::Refuse,
+        page: PageSize::Size4K,
+        sysfs: PathBuf::from("/nowhere"),
+    }
+}
+
+/// An answer can be printed, covers its BARs and has few notes, which are in text
+/// and JSON; an error is one short line.
+fn assert_sound(request: &Request) -> bool {
+    match answer(request) {
+        Ok(answer) => {
+            answer.bars.iter().for_each(assert_covered);
+            let pieces: usize = answer.bars.iter().map(|bar| bar.pieces.len()).sum();
+            let text = text(&answer);
+            assert!(text.len() < 20_000 + 1000 * pieces);
+            let listed = json(&answer);
+            assert_eq!(listed.as_array().map(Vec::len), Some(answer.bars.len()));
+            assert!(answer.notes.len() < 80);
+            let listed = listed.to_string();
+            for note in &answer.notes {
+                assert!(note.text.len() < 1000, "{note}");
+                assert!(!note.text.contains(|c: char| c.is_control()), "{note:?}");
+                assert!(text.contains(&note.text), "{note} is not in {text}");
+                let concerned = answer.bars.iter().any(|bar| note.concerns(bar.bar));
+                assert_eq!(listed.contains(&note.text), concerned, "{note}");
+            }
+            true
+        }
+        Err(error) => {
+            let words = vmm::with_causes(&error);
+            assert!(words.len() < 1000, "{words}");
+            assert!(!words.contains(|c: char| c.is_control()), "{words:?}");
+            false
+        }
+    }
 }
 
 fn assert_covered(bar: &BarAnswer) {

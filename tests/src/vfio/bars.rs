@@ -2,7 +2,7 @@
 //! `vmm bars` on a device that VFIO has.
 
 use vfio_private::device::Way;
-use vfio_private::{OffsetRule, PageSize};
+use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 use vmm::bars::{Answer, RegionSource, Request, answer};
 
 use super::regions::bars;
@@ -34,6 +34,7 @@ pub(super) fn ask(model: Model) -> Result<Answer, String> {
         regions: None,
         report: None,
         rule: OffsetRule::Relative,
+        locked_msix: TeeMsixPolicy::Refuse,
         page: PageSize::Size4K,
         sysfs: "/sys".into(),
     };

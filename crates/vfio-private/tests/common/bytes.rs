@@ -43,6 +43,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// An Enhanced Allocation entry: its first register and those behind.
+    pub fn entry(self, offset: usize, first: u32, more: &[u32]) -> Self {
+        let all = [&[first], more].concat();
+        let bytes: Vec<u8> = all.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.put(offset, &bytes)
+    }
+}
+
 /// Region info with capabilities, each at the end of what is there.
 #[derive(Clone, Debug)]
 pub struct Info {

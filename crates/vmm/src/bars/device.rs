@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the sources say of a device, put together.
 
-use vfio_private::config::BarRegister;
+use vfio_private::config::{BarRegister, EaEntry, EaResource};
 use vfio_private::{Bar, BarIndex, BarKind, Msix, MsixPart, Region};
 
 use super::error::{BarsError, Fault};
+use super::notes::{Note, Topic};
 use super::regions::RegionFact;
+
+/// So many entries are named in a note.
+const MAX_NAMED: usize = 8;
 
 /// What is known of a device without VFIO.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(super) struct Facts {
     /// Its BARs, each number once.
     pub(super) bars: Vec<BarFact>,
     pub(super) msix: Option<Msix>,
+    /// Notes about the device as a whole.
+    pub(super) notes: Vec<String>,
 }
 
 /// What is known of a BAR without VFIO.
@@ -24,7 +30,7 @@ pub(super) struct Facts {
 pub(super) struct BarFact {
     pub(super) index: BarIndex,
     pub(super) kind: BarKind,
-    /// Configuration space alone does not say it.
+    /// Configuration space alone does not say it. 0 if the BAR is named and cannot be used.
     pub(super) size: Option<u64>,
     /// It takes the next number too.
     pub(super) is_64bit: bool,
@@ -32,9 +38,32 @@ pub(super) struct BarFact {
     pub(super) note: String,
     /// The line of the text that says so.
     pub(super) line: Option<usize>,
+    /// Notes about the BAR.
+    pub(super) notes: Vec<String>,
 }
 
 impl BarFact {
+    /// A BAR that is named and cannot be used.
+    pub(super) fn unusable(index: BarIndex, why: String) -> Self {
+        Self {
+            index,
+            kind: BarKind::Memory,
+            size: Some(0),
+            is_64bit: false,
+            note: String::new(),
+            line: None,
+            notes: vec![why],
+        }
+    }
+
+    /// The notes of a BAR that is not in the answer.
+    fn without_bar(&self) -> impl Iterator<Item = Note> {
+        let note = |text: &String| format!("{}: {text}", self.index);
+        self.notes
+            .iter()
+            .map(move |text| Note::new(Topic::Device, note(text)))
+    }
+
     /// Whether two lines say the same.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let said = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
@@ -48,19 +77,96 @@ pub(super) struct MappedBar {
     pub(super) bar: Bar,
     pub(super) region: Region,
     pub(super) note: String,
+    pub(super) notes: Vec<String>,
 }
 
-/// The BARs of configuration space, whose sizes it does not say.
+/// The BARs in ascending order, and all notes about them and the device.
+#[derive(Debug, Default)]
+pub(super) struct Mapped {
+    pub(super) bars: Vec<MappedBar>,
+    pub(super) notes: Vec<Note>,
+}
+
+/// The BARs of configuration space, which says the sizes of Enhanced Allocation's only.
 pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
-    let fact = |register: &BarRegister| BarFact {
-        index: register.index,
-        kind: register.kind,
-        size: None,
-        is_64bit: register.is_64bit,
-        note: note(register.kind, register.is_64bit, register.prefetchable),
-        line: None,
+    let fact = |register: &BarRegister| {
+        let mut note = note(register.kind, register.is_64bit, register.prefetchable);
+        if register.size.is_some() {
+            let separator = if note.is_empty() { "" } else { ", " };
+            note += &format!("{separator}by Enhanced Allocation");
+        }
+        BarFact {
+            index: register.index,
+            kind: register.kind,
+            size: register.size,
+            is_64bit: register.takes_next(),
+            note,
+            line: None,
+            notes: Vec::new(),
+        }
     };
     registers.iter().map(fact).collect()
+}
+
+/// The same, and those that Enhanced Allocation names and disables.
+pub(super) fn of_config(registers: &[BarRegister], entries: &[EaEntry]) -> Vec<BarFact> {
+    let mut facts = of_registers(registers);
+    for entry in entries {
+        let EaResource::Disabled(index) = entry.resource else {
+            continue;
+        };
+        if !facts.iter().any(|fact| fact.index == index) {
+            let why = format!(
+                "its Enhanced Allocation entry at {:#x} is disabled",
+                entry.offset
+            );
+            facts.push(BarFact::unusable(index, why));
+        }
+    }
+    facts
+}
+
+/// The BARs of which configuration space says nothing, because their registers
+/// are 0.
+pub(super) fn unknown(facts: &[BarFact]) -> Option<String> {
+    let is_known = |number: &u8| {
+        facts.iter().any(|fact| {
+            let index = fact.index.get();
+            index == *number || fact.is_64bit && index + 1 == *number
+        })
+    };
+    let numbers: Vec<String> = (0..BarIndex::COUNT)
+        .filter(|number| !is_known(number))
+        .map(|number| number.to_string())
+        .collect();
+    let text = || {
+        let numbers = numbers.join(", ");
+        format!(
+            "BAR registers that are 0 are left out ({numbers}): not implemented, without an address, \
+             or of a virtual function"
+        )
+    };
+    (!numbers.is_empty()).then(text)
+}
+
+/// The entries of Enhanced Allocation that are no BAR of the device.
+pub(super) fn left_out(entries: &[EaEntry]) -> Option<String> {
+    let is_bar =
+        |entry: &&EaEntry| matches!(entry.resource, EaResource::Bar(_) | EaResource::Disabled(_));
+    let others = || entries.iter().filter(|entry| !is_bar(entry));
+    let name = |entry: &EaEntry| format!("{:#x} ({})", entry.offset, entry.resource);
+    let mut names: Vec<String> = others().take(MAX_NAMED).map(name).collect();
+    match others().count().saturating_sub(MAX_NAMED) {
+        0 => {}
+        more => names.push(format!("and {more} more")),
+    }
+    let text = || {
+        let names = names.join(", ");
+        format!(
+            "Enhanced Allocation entries that are not BARs of this device are left out: {names}"
+        )
+    };
+    (!names.is_empty()).then(text)
 }
 
 /// The words of `lspci` for what a BAR is.
@@ -82,44 +188,59 @@ pub(super) fn ids(config: &[u8]) -> String {
 }
 
 impl Facts {
-    /// The BARs with their sizes, and the numbers of I/O BARs that a list of
-    /// regions leaves out. The list wins over what else is known.
-    pub(super) fn mapped(
-        &self,
-        regions: Option<&[RegionFact]>,
-    ) -> Result<(Vec<MappedBar>, Vec<u8>), BarsError> {
+    /// The BARs with their sizes, and notes. The list of regions wins over what
+    /// else is known.
+    pub(super) fn mapped(&self, regions: Option<&[RegionFact]>) -> Result<Mapped, BarsError> {
+        let whole = Region::mappable();
         let mut bars = Vec::new();
-        let mut unsized_io_bars = Vec::new();
+        let device = |text: &String| Note::new(Topic::Device, text.clone());
+        let mut notes: Vec<Note> = self.notes.iter().map(device).collect();
         for number in 0..BarIndex::COUNT {
             let fact = self.bars.iter().find(|fact| fact.index.get() == number);
             let said =
                 regions.and_then(|all| all.iter().find(|said| said.index == u32::from(number)));
-            let whole = Region::mappable();
             let (size, region) = match (said, fact) {
                 (None, None) => continue,
                 (Some(said), _) if said.size == 0 => continue,
                 (Some(said), _) => (said.size, &said.region),
                 (None, Some(fact)) => match fact.size {
+                    Some(0) => {
+                        notes.extend(fact.without_bar());
+                        continue;
+                    }
                     Some(size) => (size, &whole),
                     None if regions.is_some() && fact.kind == BarKind::Io => {
-                        unsized_io_bars.push(number);
+                        notes.push(Note::new(
+                            Topic::Device,
+                            format!(
+                                "BAR {number}: I/O ports, of a size that --regions does not say. \
+                                 All of it traps."
+                            ),
+                        ));
                         continue;
                     }
                     None => return Err(self.unknown_size(fact, regions.is_some())),
                 },
             };
             if self.is_upper_half(number) {
-                let what = format!("number {number} is the upper half of BAR {}", number - 1);
-                return Err(Fault::whole(format!("--regions: {what}")).in_file(&self.source));
+                let from = if said.is_some() { "--regions: " } else { "" };
+                let below = number - 1;
+                let what = format!("{from}number {number} is the upper half of BAR {below}");
+                return Err(Fault::whole(what).in_file(&self.source));
             }
             bars.push(MappedBar {
                 bar: self.bar(number, fact, size)?,
                 region: region.clone(),
                 note: fact.map(|fact| fact.note.clone()).unwrap_or_default(),
+                notes: fact.map(|fact| fact.notes.clone()).unwrap_or_default(),
             });
         }
         self.check_msix(&bars)?;
-        Ok((bars, unsized_io_bars))
+        for mapped in &bars {
+            let of_bar = |text: &String| device(text).of_bar(mapped.bar.index());
+            notes.extend(mapped.notes.iter().map(of_bar));
+        }
+        Ok(Mapped { bars, notes })
     }
 
     fn is_upper_half(&self, number: u8) -> bool {
@@ -161,7 +282,13 @@ impl Facts {
         for part in [MsixPart::Table, MsixPart::Pba] {
             let index = msix.place(part).bar;
             if !bars.iter().any(|mapped| mapped.bar.index() == index) {
-                let what = format!("the {part} is in {index}, and the device has no such BAR");
+                let known = self.bars.iter().find(|fact| fact.index == index);
+                let why: String = known
+                    .into_iter()
+                    .flat_map(|fact| &fact.notes)
+                    .map(|note| format!(": {note}"))
+                    .collect();
+                let what = format!("the {part} is in {index}, and the device has no such BAR{why}");
                 return Err(Fault::whole(what).in_file(&self.source));
             }
         }

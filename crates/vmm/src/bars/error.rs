@@ -7,6 +7,8 @@ use vfio_private::config::ConfigError;
 use vfio_private::report::ReportError;
 use vfio_private::{ClassifyError, InputError, PlaceError};
 
+use crate::causes::with_causes;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,6 +79,14 @@ pub enum BarsError {
     /// The facts do not fit each other.
     #[error(transparent)]
     Classify(#[from] ClassifyError),
+    /// An error that other choices would avoid.
+    #[error("{}; {hint}", with_causes(error))]
+    Avoidable {
+        /// What is wrong.
+        error: Box<BarsError>,
+        /// Which choices avoid it.
+        hint: String,
+    },
 }
 
 /// A fault in a text whose name only the caller knows.

@@ -4,16 +4,18 @@
 use serde_json::{Value, json};
 use vfio_private::Piece;
 
-use super::Answer;
+use super::{Answer, Note};
 
-/// The BARs with their pieces. Numbers of bytes are text in hexadecimal, as
+/// The BARs with their pieces and the notes that matter for them. Numbers of bytes are text in hexadecimal, as
 /// JSON's own numbers are not good for 64 bits everywhere.
 pub fn json(answer: &Answer) -> Value {
-    let bars = answer.bars.iter().map(|answer| {
+    let bars = answer.bars.iter().map(|bar| {
+        let notes: Vec<String> = answer.notes_of(bar).map(Note::to_string).collect();
         json!({
-            "bar": answer.bar.index().get(),
-            "size": hex(answer.bar.size()),
-            "pieces": answer.pieces.iter().map(piece).collect::<Vec<_>>(),
+            "bar": bar.bar.index().get(),
+            "size": hex(bar.bar.size()),
+            "pieces": bar.pieces.iter().map(piece).collect::<Vec<_>>(),
+            "notes": notes,
         })
     });
     bars.collect()

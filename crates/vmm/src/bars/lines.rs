@@ -220,6 +220,7 @@ fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         is_64bit: note.contains("64-bit"),
         note: note.to_string(),
         line: Some(line),
+        notes: Vec::new(),
     })
 }
 

@@ -48,6 +48,7 @@ pub(super) fn facts(path: &Path, text: &str, wanted: Option<Bdf>) -> Result<Fact
         source: file.clone(),
         bars: device::of_registers(&registers),
         msix: msix(&device, dumped).map_err(fail)?,
+        notes: Vec::new(),
     };
     for region in &device.regions {
         let index = region.index;

@@ -4,12 +4,13 @@
 //! The facts about a device come from sysfs (`sysfs`), from raw configuration
 //! space, or from what `lspci` printed (`lspci`, `lines`, `hexdump`); what VFIO
 //! would say from VFIO itself (`live`) or from a file (`regions`). `device` puts them together, and
-//! [`vfio_private::classify`] decides. `text`, `draw` and `json` show it.
+//! [`vfio_private::classify`] decides (`cut`). `text`, `draw` and `json` show it, with the `notes`.
 //!
 //! Nothing is guessed: what the sources do not say is an error that names the
 //! option that would.
 
 mod bdf;
+mod cut;
 mod device;
 mod draw;
 mod error;
@@ -18,6 +19,7 @@ mod json;
 mod lines;
 mod live;
 mod lspci;
+mod notes;
 mod read;
 mod regions;
 mod sysfs;
@@ -26,14 +28,14 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use vfio_private::config::ConfigSpace;
-use vfio_private::{
-    BarInput, InterfaceReport, Msix, OffsetRule, PageSize, Piece, Policy, ReportedRange, classify,
-};
+use vfio_private::{Msix, OffsetRule, PageSize, Piece, TeeMsixPolicy};
 
 pub use bdf::Bdf;
-use device::{Facts, MappedBar};
+use cut::{Choice, ReportFile, Subject};
+use device::{Facts, Mapped};
 pub use error::BarsError;
 pub use json::json;
+pub use notes::{Note, Topic};
 use regions::RegionFact;
 pub use text::text;
 
@@ -56,6 +58,8 @@ pub struct Request {
     pub report: Option<PathBuf>,
     /// How the report's pages become offsets.
     pub rule: OffsetRule,
+    /// What happens to MSI-X structures that the report says are locked.
+    pub locked_msix: TeeMsixPolicy,
     /// The page size of the host.
     pub page: PageSize,
     /// Where sysfs is.
@@ -69,18 +73,14 @@ pub struct Answer {
     pub name: String,
     /// The page size of the host.
     pub page: PageSize,
-    /// The rule that the report was placed by; `None` without a report.
-    pub rule: Option<OffsetRule>,
-    /// The other rule would have placed the report as well, elsewhere.
-    pub is_ambiguous: bool,
     /// Who said what VFIO lets userspace map.
     pub regions: RegionSource,
     /// The MSI-X structures.
     pub msix: Option<Msix>,
     /// The BARs in ascending order.
     pub bars: Vec<BarAnswer>,
-    /// I/O BARs that the list of regions leaves out.
-    pub unsized_io_bars: Vec<u8>,
+    /// What the answer rests on, and what may be wrong with it.
+    pub notes: Vec<Note>,
 }
 
 /// Who said what VFIO lets userspace map.
@@ -102,9 +102,30 @@ pub struct BarAnswer {
     /// The BAR.
     pub bar: vfio_private::Bar,
     /// What else its source says: width, prefetchable.
-    pub note: String,
+    pub details: String,
     /// Its pieces.
     pub pieces: Vec<Piece>,
+}
+
+impl Answer {
+    /// The notes that matter for a BAR: those of the device, and its own.
+    pub fn notes_of(&self, bar: &BarAnswer) -> impl Iterator<Item = &Note> {
+        let bar = bar.bar;
+        self.notes.iter().filter(move |note| note.concerns(bar))
+    }
+}
+
+impl RegionSource {
+    fn note(&self) -> Note {
+        let taken = "each memory BAR is taken as mappable";
+        let text = match self {
+            Self::File => "what --regions says".to_string(),
+            Self::Vfio => "what it says itself".to_string(),
+            Self::Nobody => format!("not known (--regions): {taken}"),
+            Self::Refused(why) => format!("not known ({why}): {taken}"),
+        };
+        Note::new(Topic::Regions, text)
+    }
 }
 
 /// Reads the sources and classifies every BAR.
@@ -114,32 +135,35 @@ pub struct BarAnswer {
 pub fn answer(request: &Request) -> Result<Answer, BarsError> {
     let facts = facts(request)?;
     let (source, regions) = regions(request)?;
-    let (bars, unsized_io_bars) = facts.mapped(regions.as_deref())?;
-    let report = match &request.report {
-        None => None,
-        Some(path) => Some(placed(path, &bars, request.rule)?),
+    let Mapped { bars, notes } = facts.mapped(regions.as_deref())?;
+    let subject = Subject {
+        bars: &bars,
+        msix: facts.msix,
+        page: request.page,
+        report: request
+            .report
+            .as_deref()
+            .map(ReportFile::read)
+            .transpose()?,
     };
-    let mut answer = Answer {
+    let (pieces, of_report) = subject.cut(Choice {
+        rule: request.rule,
+        locked_msix: request.locked_msix,
+    })?;
+    let notes = [vec![source.note()], of_report, notes].concat();
+    let of_bar = |(mapped, pieces): (device::MappedBar, Vec<Piece>)| BarAnswer {
+        bar: mapped.bar,
+        details: mapped.note,
+        pieces,
+    };
+    Ok(Answer {
         name: facts.name,
         page: request.page,
-        rule: report.is_some().then_some(request.rule),
-        is_ambiguous: report.as_ref().is_some_and(|report| report.is_ambiguous),
         regions: source,
         msix: facts.msix,
-        bars: Vec::new(),
-        unsized_io_bars,
-    };
-    for MappedBar { bar, region, note } in bars {
-        let input = BarInput {
-            bar,
-            region: &region,
-            msix: facts.msix,
-            report: report.as_ref().map(|report| report.of(bar)),
-        };
-        let pieces = classify(&input, request.page, Policy::default())?;
-        answer.bars.push(BarAnswer { bar, note, pieces });
-    }
-    Ok(answer)
+        bars: bars.into_iter().zip(pieces).map(of_bar).collect(),
+        notes,
+    })
 }
 
 /// The file wins over VFIO, which is asked of a device of this machine only.
@@ -171,61 +195,32 @@ fn facts(request: &Request) -> Result<Facts, BarsError> {
                     what: "it is empty".into(),
                 }),
                 true => lspci::facts(path, &String::from_utf8_lossy(&bytes), device),
-                false => raw_facts(path, &bytes),
+                false => raw_facts(path, &bytes, request.regions.is_some()),
             }
         }
     }
 }
 
-fn raw_facts(path: &Path, bytes: &[u8]) -> Result<Facts, BarsError> {
+fn raw_facts(path: &Path, bytes: &[u8], has_regions: bool) -> Result<Facts, BarsError> {
     let config = || {
         let config = ConfigSpace::new(bytes)?;
+        let registers = config.bars()?;
+        let entries = config.enhanced_allocation()?;
+        let bars = device::of_config(&registers, &entries);
+        let unknown = device::unknown(&bars).filter(|_| !has_regions);
         Ok(Facts {
             name: format!("{} {}", path.display(), device::ids(bytes)),
             source: path.display().to_string(),
-            bars: device::of_registers(&config.bars()?),
+            bars,
             msix: config.msix()?,
+            notes: device::left_out(&entries)
+                .into_iter()
+                .chain(unknown)
+                .collect(),
         })
     };
     config().map_err(|source| BarsError::Config {
         file: path.display().to_string(),
         source,
     })
-}
-
-/// A report with its ranges in the BARs.
-struct Placed {
-    report: vfio_private::PlacedReport,
-    is_ambiguous: bool,
-}
-
-impl Placed {
-    fn of(&self, bar: vfio_private::Bar) -> &[ReportedRange] {
-        self.report.of(bar.index())
-    }
-}
-
-fn placed(path: &Path, bars: &[MappedBar], rule: OffsetRule) -> Result<Placed, BarsError> {
-    let file = path.display().to_string();
-    let report = match InterfaceReport::parse(&read::whole(path, MAX_OTHER)?) {
-        Ok(report) => report,
-        Err(source) => return Err(BarsError::Report { file, source }),
-    };
-    let bars: Vec<_> = bars.iter().map(|mapped| mapped.bar).collect();
-    let other = match rule {
-        OffsetRule::Relative => OffsetRule::Masked,
-        OffsetRule::Masked => OffsetRule::Relative,
-    };
-    let other = report.place(&bars, other);
-    match report.place(&bars, rule) {
-        Ok(report) => Ok(Placed {
-            is_ambiguous: other.is_ok_and(|other| other != report),
-            report,
-        }),
-        Err(source) => Err(BarsError::Place {
-            file,
-            rule: text::rule(rule),
-            source,
-        }),
-    }
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use vfio_private::config::ConfigSpace;
+use vfio_private::config::{ConfigError, ConfigSpace};
 use vfio_private::{BarIndex, BarKind};
 
 use super::bdf::Bdf;
@@ -16,9 +16,13 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// Bits of a resource's flags (`include/linux/ioport.h`).
 mod flag {
+    /// From an Enhanced Allocation entry: a 64-bit one takes no second register.
+    pub(super) const EA: u64 = 0x20;
     pub(super) const IO: u64 = 0x100;
     pub(super) const PREFETCH: u64 = 0x2000;
     pub(super) const MEM_64: u64 = 0x10_0000;
+    /// It has a size, and no address yet.
+    pub(super) const UNSET: u64 = 0x2000_0000;
 }
 
 /// What sysfs says of the device at `bdf`.
@@ -31,21 +35,46 @@ pub(super) fn facts(sysfs: &Path, bdf: Bdf) -> Result<Facts, BarsError> {
     let resource = folder.join("resource");
     let text = read::whole(&resource, MAX_FILE)?;
     let bars = bars(&String::from_utf8_lossy(&text));
-    let bars = bars.map_err(|fault| fault.in_file(&resource.display().to_string()))?;
+    let mut bars = bars.map_err(|fault| fault.in_file(&resource.display().to_string()))?;
 
     let config = folder.join("config");
     let bytes = read::whole(&config, MAX_FILE)?;
-    let msix = ConfigSpace::new(&bytes).and_then(ConfigSpace::msix);
-    let msix = msix.map_err(|source| BarsError::Config {
+    let space = ConfigSpace::new(&bytes).and_then(|space| Ok((space, space.msix()?)));
+    let (space, msix) = space.map_err(|source| BarsError::Config {
         file: config.display().to_string(),
         source,
     })?;
+    let notes = add_unusable(&mut bars, space);
     Ok(Facts {
         name: format!("{bdf} {}", device::ids(&bytes)),
         source: folder.display().to_string(),
         bars,
         msix,
+        notes,
     })
+}
+
+/// Adds the BARs that configuration space has and the kernel does not use.
+fn add_unusable(bars: &mut Vec<BarFact>, space: ConfigSpace<'_>) -> Vec<String> {
+    let read = || Ok::<_, ConfigError>((space.bars()?, space.enhanced_allocation()?));
+    let (registers, entries) = match read() {
+        Ok(read) => read,
+        Err(error) => {
+            return vec![format!(
+                "configuration space: {error}; the BARs are the kernel's"
+            )];
+        }
+    };
+    for mut fact in device::of_config(&registers, &entries) {
+        if bars.iter().all(|known| known.index != fact.index) {
+            if fact.notes.is_empty() {
+                let why = "configuration space has it, and the kernel has no resource for it";
+                fact = BarFact::unusable(fact.index, why.into());
+            }
+            bars.push(fact);
+        }
+    }
+    device::left_out(&entries).into_iter().collect()
 }
 
 /// The first six lines are the BARs: first address, last address, flags. The
@@ -81,6 +110,12 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
             .and_then(|size| size.checked_add(1));
         let size = size.ok_or_else(|| fault("the last address is below the first"))?;
         let has = |flag: u64| flags & flag != 0;
+        let mut notes = Vec::new();
+        if *first == 0 || has(flag::UNSET) {
+            let why =
+                "the kernel has not assigned it an address: it cannot be reached until it has one";
+            notes.push(why.to_string());
+        }
         let kind = match has(flag::IO) {
             true => BarKind::Io,
             false => BarKind::Memory,
@@ -89,9 +124,10 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
             index: BarIndex::new(number).map_err(|error| fault(&error.to_string()))?,
             kind,
             size: Some(size),
-            is_64bit: has(flag::MEM_64),
+            is_64bit: has(flag::MEM_64) && !has(flag::EA),
             note: device::note(kind, has(flag::MEM_64), has(flag::PREFETCH)),
             line: None,
+            notes,
         });
     }
     Ok(bars)

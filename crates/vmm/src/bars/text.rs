@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
-use vfio_private::{Access, Bar, BarKind, Msix, MsixPart, OffsetRule, Piece, Span};
+use vfio_private::{Access, Bar, BarKind, Msix, MsixPart, Piece, Span};
 
 use super::draw::{MIXED, draw, glyph};
-use super::{Answer, BarAnswer, RegionSource};
+use super::{Answer, BarAnswer, Topic};
 
 const ACCESSES: [Access; 4] = [
     Access::Private,
@@ -25,14 +25,6 @@ const fn meaning(access: Access) -> &'static str {
     }
 }
 
-/// The rule as the command line calls it.
-pub(super) const fn rule(rule: OffsetRule) -> &'static str {
-    match rule {
-        OffsetRule::Relative => "relative",
-        OffsetRule::Masked => "masked",
-    }
-}
-
 /// The device, its BARs as tables and drawings, and what they mean.
 pub fn text(answer: &Answer) -> String {
     let mut text = format!("{}\n\n", answer.name);
@@ -43,46 +35,39 @@ pub fn text(answer: &Answer) -> String {
         text += &format!("\n{}", bar_text(answer, bar));
     }
     if answer.bars.is_empty() {
-        text += "\nThe device has no BAR.\n";
-    }
-    for number in &answer.unsized_io_bars {
-        text += &format!(
-            "\nBAR {number}: I/O ports, of a size that --regions does not say. All of it traps.\n"
-        );
+        text += "\nNo BAR is known.\n";
     }
     text + &legend(answer)
 }
 
-/// What the answer rests on, a line each.
+/// What the answer rests on, a line each: the notes of the device among the facts.
 fn basis(answer: &Answer) -> Vec<String> {
-    let mut lines = vec![format!("Host pages   {}", answer.page)];
-    let taken = "each memory BAR is taken as mappable";
-    lines.push(match &answer.regions {
-        RegionSource::File => "VFIO maps    what --regions says".to_string(),
-        RegionSource::Vfio => "VFIO maps    what it says itself".to_string(),
-        RegionSource::Nobody => format!("VFIO maps    not known (--regions): {taken}"),
-        RegionSource::Refused(why) => format!("VFIO maps    not known ({why}): {taken}"),
-    });
-    lines.push(match answer.msix {
-        None => "MSI-X        none".to_string(),
-        Some(msix) => format!("MSI-X        {}", msix_text(&msix)),
-    });
-    lines.push(match answer.rule {
-        None => "TDISP        no report (--report): nothing is private".to_string(),
-        Some(used) => format!("TDISP        report, offsets {}", rule(used)),
-    });
-    if answer.is_ambiguous {
-        let other = match answer.rule {
-            Some(OffsetRule::Masked) => OffsetRule::Relative,
-            _ => OffsetRule::Masked,
-        };
-        lines.push(format!(
-            "             The report fits by --report-offset {} too, at other offsets: \
-             which is right depends on the device.",
-            rule(other)
-        ));
-    }
+    let msix = match answer.msix {
+        None => "none".to_string(),
+        Some(msix) => msix_text(&msix),
+    };
+    let mut lines = vec![labelled("Host pages", &answer.page.to_string())];
+    lines.extend(notes(answer, Topic::Regions));
+    lines.push(labelled("MSI-X", &msix));
+    lines.extend(notes(answer, Topic::Report));
+    lines.extend(notes(answer, Topic::Device));
     lines
+}
+
+/// The notes of the device on a topic, of which the first names it.
+fn notes(answer: &Answer, topic: Topic) -> impl Iterator<Item = String> {
+    let about = answer
+        .notes
+        .iter()
+        .filter(move |note| note.bar.is_none() && note.topic == topic);
+    about.enumerate().map(move |(n, note)| {
+        let label = if n == 0 { topic.label() } else { "" };
+        labelled(label, &note.text)
+    })
+}
+
+fn labelled(label: &str, text: &str) -> String {
+    format!("{label:13}{text}")
 }
 
 fn msix_text(msix: &Msix) -> String {
@@ -133,7 +118,11 @@ fn bar_text(answer: &Answer, of: &BarAnswer) -> String {
             let _ = writeln!(text, "  {:wide$}  {:29}{more}", "", "");
         }
     }
-    text + &format!("  {}\n", summary(of))
+    text += &format!("  {}\n", summary(of));
+    for note in answer.notes_of(of).filter(|note| note.bar.is_some()) {
+        text += &format!("  {}: {}\n", note.topic.label(), note.text);
+    }
+    text
 }
 
 fn heading(of: &BarAnswer) -> String {
@@ -142,13 +131,13 @@ fn heading(of: &BarAnswer) -> String {
         BarKind::Memory => "memory",
         BarKind::Io => "I/O ports",
     };
-    let note = match of.note.as_str() {
+    let details = match of.details.as_str() {
         "" => String::new(),
-        note => format!(", {note}"),
+        details => format!(", {details}"),
     };
     let bytes = size(bar.size());
     format!(
-        "{}: {kind}, {bytes} ({:#x}){note}\n",
+        "{}: {kind}, {bytes} ({:#x}){details}\n",
         bar.index(),
         bar.size()
     )

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vfio_private::{OffsetRule, PageSize};
+use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 
-use crate::bars::{self, Bdf};
+use crate::bars::{self, Bdf, Note};
 
 const USAGE: &str = "\
 vmm bars [OPTIONS] BDF
@@ -31,6 +31,10 @@ Examples:
 Without a report nothing is private. Pages that hold a byte of the MSI-X table
 or of the pending bits trap, as do BARs that are smaller than a host page.
 
+Notes say what an answer rests on: a fact that is not known, another offset rule
+that fits, a table that the device has locked. With --json each BAR has those
+that matter for it, and all of them are printed to standard error too.
+
 Exit status: 0 if every BAR was classified, 2 if not; then nothing is printed but why.";
 
 #[derive(Debug, Args)]
@@ -48,13 +52,17 @@ pub struct BarsArgs {
     /// which resets it, and VFIO asked; any other memory BAR counts as mappable.
     #[arg(long, value_name = "FILE")]
     regions: Option<PathBuf>,
-    /// The bytes of a TDISP DEVICE_INTERFACE_REPORT; a range's ID is the number
-    /// of its BAR.
+    /// The bytes of a TDISP DEVICE_INTERFACE_REPORT; a range's ID from 0 to 5 is
+    /// the number of its BAR, and ranges with other IDs are left out.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// How the report's pages become offsets in a BAR.
     #[arg(long, value_enum, default_value_t = ReportOffset::Relative)]
     report_offset: ReportOffset,
+    /// What happens to an MSI-X table or pending bits that the report marks in TEE
+    /// memory: the device has locked them, and the host cannot write them.
+    #[arg(long, value_enum, default_value_t = LockedMsix::Refuse)]
+    locked_msix: LockedMsix,
     /// The page size of the host: 4K, 16K or 64K; this host's without it.
     #[arg(long, value_name = "N", value_parser = page_size)]
     page_size: Option<PageSize>,
@@ -81,6 +89,24 @@ impl From<ReportOffset> for OffsetRule {
         match rule {
             ReportOffset::Relative => Self::Relative,
             ReportOffset::Masked => Self::Masked,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LockedMsix {
+    /// An error: right if the VMM sets up the device's interrupts itself, as with
+    /// VFIO.
+    Refuse,
+    /// Private: the guest sets up its interrupts, and the platform confines them.
+    Private,
+}
+
+impl From<LockedMsix> for TeeMsixPolicy {
+    fn from(policy: LockedMsix) -> Self {
+        match policy {
+            LockedMsix::Refuse => Self::Refuse,
+            LockedMsix::Private => Self::Private,
         }
     }
 }
@@ -112,6 +138,7 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
         regions: args.regions,
         report: args.report,
         rule: args.report_offset.into(),
+        locked_msix: args.locked_msix.into(),
         page,
         sysfs: args.sysfs,
     })?;
@@ -119,7 +146,20 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
         true => serde_json::to_string_pretty(&bars::json(&answer))? + "\n",
         false => bars::text(&answer),
     };
+    if args.json {
+        print_notes(&answer.notes);
+    }
     // At once: standard output would be written line by line, and there may be many.
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// For people who pass the JSON on to a program. Nothing depends on it.
+fn print_notes(notes: &[Note]) {
+    let line = |note: &Note| match note.bar {
+        Some(bar) => format!("note: {bar}: {note}\n"),
+        None => format!("note: {note}\n"),
+    };
+    let lines: String = notes.iter().map(line).collect();
+    let _ = io::stderr().lock().write_all(lines.as_bytes());
 }

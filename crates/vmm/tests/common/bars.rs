@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::json;
+use super::{stderr, vmm};
 
 /// An NVMe disk: one BAR of 16 KiB with MSI-X in its third page.
 pub const NVME: &str = include_str!("../../../../examples/nvme-lspci.txt");
@@ -91,8 +91,18 @@ pub fn report(ranges: &[(u64, u32, u32)]) -> Vec<u8> {
     bytes
 }
 
+/// The path of a file in `tests/cases`.
+pub fn case(name: &str) -> String {
+    format!("{}/tests/cases/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
 /// What `vmm bars --json` prints, on pages of 4 KiB unless something else is asked for.
 pub fn bars(args: &[&str]) -> Value {
+    bars_and_notes(args).0
+}
+
+/// The same, and the notes on standard error.
+pub fn bars_and_notes(args: &[&str]) -> (Value, Vec<String>) {
     // Where the tests run is not known.
     let page = ["bars", "--json", "--page-size", "4096"];
     let page = if args.contains(&"--page-size") {
@@ -100,7 +110,24 @@ pub fn bars(args: &[&str]) -> Value {
     } else {
         &page
     };
-    json(&[page, args].concat(), 0)
+    let output = vmm(&[page, args].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let notes = stderr(&output).lines().map(|line| {
+        let note = line.strip_prefix("note: ");
+        note.unwrap_or_else(|| panic!("{line}")).to_string()
+    });
+    let answer = serde_json::from_slice(&output.stdout).unwrap();
+    (answer, notes.collect())
+}
+
+/// The notes of the BAR with number `bar`.
+pub fn notes(answer: &Value, bar: u64) -> Vec<String> {
+    let of_bar = |each: &&Value| each["bar"] == bar;
+    let found = answer.as_array().unwrap().iter().find(of_bar).unwrap();
+    let notes = found["notes"].as_array().unwrap().iter();
+    notes
+        .map(|note| note.as_str().unwrap().to_string())
+        .collect()
 }
 
 /// The pieces of an answer in JSON, a line each.

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vmm bars`: the notes are the same for people and for scripts.
+
+mod common;
+
+use common::bars::{Files, NIC, bars_and_notes, case, nvme_config};
+use common::{stderr, stdout, vmm};
+
+/// The notes that the text has: in front of the first BAR all lines but two, and
+/// below a BAR those with the label of a note.
+fn shown(text: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut label = "";
+    let head = text.lines().skip(2).take_while(|line| !line.is_empty());
+    for line in head {
+        let (name, words) = line.split_at(13);
+        if !name.trim().is_empty() {
+            label = name.trim();
+        }
+        match label {
+            "Host pages" | "MSI-X" => {}
+            "Note" => notes.push(words.to_string()),
+            label => notes.push(format!("{label}: {words}")),
+        }
+    }
+    for line in text.lines() {
+        let below = line.strip_prefix("  ").unwrap_or_default();
+        if let Some(words) = below.strip_prefix("Note: ") {
+            notes.push(words.to_string());
+        } else if below.starts_with("TDISP: ") {
+            notes.push(below.to_string());
+        }
+    }
+    notes.sort();
+    notes
+}
+
+#[test]
+fn text_and_json_have_the_same_notes() {
+    let files = Files::new();
+    let mut io = nvme_config(256);
+    io[0x18..0x1c].copy_from_slice(&0xe021_u32.to_le_bytes());
+    let io = files.put("io", io);
+    let regions = files.put(
+        "regions.json",
+        r#"[{"index":0,"size":"0x4000","flags":["mmap"]}]"#,
+    );
+    let none = files.put("none", [&[0x36, 0x1b, 1, 0], &[0; 252][..]].concat());
+    let nic = files.put("nic.txt", NIC);
+    let reported = |name: &str| {
+        let file = |end: &str| case(&format!("{name}.{end}"));
+        vec![
+            "--config".into(),
+            file("txt"),
+            "--report".into(),
+            file("report"),
+        ]
+    };
+    let plain = |path: &str| vec!["--config".to_string(), path.to_string()];
+    let forms = [
+        reported("tdisp-ambiguous"),
+        reported("tdisp-id8"),
+        reported("tdisp-marked-nontee"),
+        [
+            reported("tdisp-marked-tee"),
+            vec!["--locked-msix=private".into()],
+        ]
+        .concat(),
+        plain(&case("ea-raw.bin")),
+        [plain(&io), vec!["--regions".into(), regions]].concat(),
+        plain(&nic),
+        plain(&none),
+    ];
+    for form in forms {
+        let args: Vec<&str> = form.iter().map(String::as_str).collect();
+        let (answer, on_stderr) = bars_and_notes(&args);
+        let output = vmm(&[&["bars", "--page-size", "4K"], &args[..]].concat());
+        assert_eq!(stderr(&output), "");
+        let in_text = shown(stdout(&output));
+        assert!(in_text.len() >= 2, "{in_text:?}");
+
+        let of_bars = answer.as_array().unwrap().iter();
+        let mut in_json: Vec<String> = of_bars
+            .flat_map(|bar| bar["notes"].as_array().unwrap())
+            .map(|note| note.as_str().unwrap().to_string())
+            .collect();
+        in_json.sort();
+        in_json.dedup();
+        if !answer.as_array().unwrap().is_empty() {
+            assert_eq!(in_json, in_text, "{args:?}");
+        }
+        let mut bare: Vec<String> = on_stderr
+            .iter()
+            .map(|note| match note.split_once(": ") {
+                Some((bar, note)) if bar.starts_with("BAR ") && note.contains(": ") => note.into(),
+                _ => note.clone(),
+            })
+            .collect();
+        bare.sort();
+        assert_eq!(bare, in_text, "{args:?}");
+    }
+}
+
+#[test]
+fn notes_on_what_vfio_maps_do_not_concern_io_ports() {
+    let files = Files::new();
+    let (answer, _) = bars_and_notes(&["--config", &files.put("nic.txt", NIC)]);
+    for (bar, count) in [(0, 2), (2, 0), (3, 2), (4, 2)] {
+        assert_eq!(common::bars::notes(&answer, bar).len(), count, "{bar}");
+    }
+}
+
+#[test]
+fn an_answer_without_bars_does_not_claim_that_the_device_has_none() {
+    let files = Files::new();
+    let none = files.put("none", [&[0x36, 0x1b, 1, 0], &[0; 252][..]].concat());
+    let output = vmm(&["bars", "--config", &none]);
+    let text = stdout(&output);
+    assert!(text.contains("\nNo BAR is known.\n"), "{text}");
+    let note = "Note         BAR registers that are 0 are left out (0, 1, 2, 3, 4, 5): not implemented, \
+                without an address, or of a virtual function";
+    assert!(text.contains(note), "{text}");
+}
