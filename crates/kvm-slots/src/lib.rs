@@ -185,6 +185,8 @@
 //!   memory ioctls with the kernel's checks in the kernel's order, and resolves
 //!   guest accesses. guest_memfds are punched, mapped, closed and pre-faulted
 //!   by the kernel's rules, too.
+//! - `vcpu-gate`: `vcpu_gate::VcpuGate` implements [`HoldVcpus`] for the vCPUs of
+//!   a real VM.
 //!
 //! # What this crate does not do yet
 //!
@@ -229,6 +231,8 @@ pub mod sim;
 mod slot;
 mod step;
 mod table;
+#[cfg(feature = "vcpu-gate")]
+pub mod vcpu_gate;
 #[cfg(feature = "memory-model")]
 mod view;
 mod vm;

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One vCPU of a gate, as its own thread and the others share it.
+
+use std::mem::ManuallyDrop;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::presence::{Presence, Tid};
+use super::run_page::RunPage;
+use super::shared::{Shared, Waited};
+use super::signal::{Delivery, ExitSignal};
+
+/// How long to wait before a signal is sent again that the kernel had no room
+/// for.
+const RESEND: Duration = Duration::from_millis(1);
+
+/// One vCPU of a gate. It has a lock of its own, so that vCPUs which enter and
+/// leave do not wait for each other.
+#[derive(Debug)]
+pub(super) struct VcpuEntry {
+    presence: Mutex<Presence>,
+    /// The vCPU left the guest when asked to.
+    left: Condvar,
+    /// Written only with `presence` locked, and only for a vCPU inside.
+    run_page: RunPage,
+}
+
+/// What a vCPU enters for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To run the guest.
+    Run,
+    /// To complete an exit, which a kick need not end: it is short.
+    Complete,
+}
+
+/// Why a vCPU did not enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotEntered {
+    Kicked,
+    Stopped,
+}
+
+impl VcpuEntry {
+    pub(super) fn new(run_page: RunPage) -> Self {
+        Self {
+            presence: Mutex::default(),
+            left: Condvar::new(),
+            run_page,
+        }
+    }
+
+    /// Waits while the gate is held, and marks the vCPU as inside, on the
+    /// calling thread, whose number is `thread`.
+    pub(super) fn enter(
+        &self,
+        shared: &Shared,
+        thread: Tid,
+        purpose: Purpose,
+    ) -> Result<Inside<'_>, NotEntered> {
+        loop {
+            let mut presence = self.lock();
+            // A holder closes the gate before it takes this lock: either this
+            // sees the gate closed, or the holder sees the vCPU inside.
+            if !shared.is_closed() {
+                if purpose == Purpose::Run && presence.take_kick() {
+                    return Err(NotEntered::Kicked);
+                }
+                presence.enter(thread);
+                if purpose == Purpose::Complete {
+                    presence.request_exit();
+                    self.run_page.set_immediate_exit(true);
+                }
+                return Ok(Inside(self));
+            }
+            drop(presence);
+            match shared.wait_until_open(|| purpose == Purpose::Run && self.lock().take_kick()) {
+                Waited::Open => {}
+                Waited::Kicked => return Err(NotEntered::Kicked),
+                Waited::Stopped => return Err(NotEntered::Stopped),
+            }
+        }
+    }
+
+    /// Has the vCPU leave the guest if it is there, and does not wait until it
+    /// has left.
+    pub(super) fn request_exit(&self, signal: ExitSignal) {
+        let mut presence = self.lock();
+        while let Some(thread) = presence.request_exit() {
+            // Before the signal: one that comes too early to end KVM_RUN comes
+            // early enough for KVM_RUN to see this.
+            self.run_page.set_immediate_exit(true);
+            match signal.send(thread) {
+                Delivery::Queued => presence.signalled(),
+                // It ended without unwinding: it is not in the guest.
+                Delivery::NoThread => {
+                    self.mark_outside(&mut presence);
+                }
+                Delivery::TryAgain => {
+                    let waited = self.left.wait_timeout(presence, RESEND);
+                    presence = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+
+    /// Returns once the vCPU is not in the guest.
+    pub(super) fn wait_until_left(&self) {
+        let inside = |presence: &mut Presence| presence.is_inside();
+        drop(self.left.wait_while(self.lock(), inside));
+    }
+
+    /// The next attempt to enter fails, or the one that waits now.
+    pub(super) fn kick(&self, shared: &Shared) {
+        self.lock().kick();
+        self.request_exit(shared.signal());
+        shared.wake_waiting();
+    }
+
+    fn mark_outside(&self, presence: &mut Presence) -> bool {
+        let requested = presence.leave();
+        if requested {
+            self.run_page.set_immediate_exit(false);
+            self.left.notify_all();
+        }
+        requested
+    }
+
+    /// A panic elsewhere cannot have left this half changed.
+    fn lock(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A vCPU that is marked as inside, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Inside<'a>(&'a VcpuEntry);
+
+impl Inside<'_> {
+    /// Marks the vCPU as outside. Returns whether it was asked to leave.
+    pub(super) fn leave(self) -> bool {
+        let Self(entry) = *ManuallyDrop::new(self);
+        entry.mark_outside(&mut entry.lock())
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.mark_outside(&mut self.0.lock());
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! [`VcpuGate`]: holds the vCPUs of a real VM out of the guest.
+//!
+//! It implements [`HoldVcpus`](crate::HoldVcpus) for vCPUs that run by
+//! `KVM_RUN`, each on a thread of its own. A `SlotListener` takes one; a VMM
+//! that applies plans itself calls [`VcpuGate::hold`] where a plan
+//! [asks for it](crate::Plan::holds_vcpus).
+//!
+//! # Example
+//!
+//! ```no_run
+//! use kvm_ioctls::{Kvm, VcpuExit};
+//! use kvm_slots::vcpu_gate::{RunOutcome, VcpuGate};
+//!
+//! let vm = Kvm::new()?.create_vm()?;
+//! let gate = VcpuGate::new()?;
+//! let mut vcpu = gate.vcpu(vm.create_vcpu(0)?)?;
+//! let thread = std::thread::spawn(move || {
+//!     loop {
+//!         match vcpu.run()? {
+//!             RunOutcome::Exit(VcpuExit::MmioRead(_gpa, data)) => data.fill(0),
+//!             RunOutcome::Exit(_) => {}
+//!             RunOutcome::Kicked | RunOutcome::Interrupted => {}
+//!             RunOutcome::Stopped => return Ok::<(), kvm_slots::vcpu_gate::RunError>(()),
+//!         }
+//!     }
+//! });
+//!
+//! let held = gate.hold();
+//! // No vCPU is in the guest: its memory may have a gap now.
+//! drop(held);
+//!
+//! gate.stop();
+//! thread.join().expect("the vCPU thread did not panic")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `cargo run -p kvm-slots --example vcpu_gate --features vcpu-gate` runs a
+//! guest.
+//!
+//! # How a vCPU leaves the guest
+//!
+//! A vCPU thread marks its vCPU as inside, calls `KVM_RUN`, and marks it as
+//! outside on return, whatever the return is. A holder closes the gate, and for
+//! each vCPU inside sets `immediate_exit` in its `kvm_run` and sends a
+//! real-time signal to its thread. The signal makes `KVM_RUN` return.
+//! `immediate_exit` is for a signal that arrives before `KVM_RUN` has begun and
+//! would be lost: it makes `KVM_RUN` return without entering the guest. The
+//! vCPU's thread clears it when it marks the vCPU as outside.
+//!
+//! Marking takes a lock of the vCPU's own, so vCPUs do not contend with each
+//! other. A holder signals a thread only with that lock held and the vCPU marked
+//! as inside: the thread is alive, and runs this vCPU. So a holder does not wait
+//! for a vCPU that was dropped or whose thread panicked. One that is made while
+//! the gate is held does not enter.
+//!
+//! # Exits that are not complete
+//!
+//! The exit for an MMIO or port access is in the middle of a guest instruction.
+//! What the VMM put into `data` reaches the guest's register only in the next
+//! `KVM_RUN`, which may access guest memory to finish the instruction. For a
+//! hold this means:
+//!
+//! - A vCPU between an exit and its completion is outside. It can be held there,
+//!   and its thread can hold others, or wait for other holders.
+//! - The completion counts as running the guest. It waits while the gate is
+//!   held, and finds memory as the holder left it.
+//! - The exit itself was decided by memory as it was before the hold. A VMM that
+//!   looks up the address after a hold may find another region there.
+//! - A hold may interrupt `KVM_RUN` just after it completed an exit. `run`
+//!   starts `KVM_RUN` over, and the exit is neither lost nor repeated.
+//! - [`RunOutcome::Kicked`] and [`RunOutcome::Stopped`] say nothing about
+//!   completion. To save a vCPU's registers, kick it and call
+//!   [`GatedVcpu::complete`].
+//!
+//! # What the VMM has to know
+//!
+//! - A vCPU thread that keeps a [`HeldVcpus`] must not call `run`: it would wait
+//!   for itself.
+//! - A holder waits until all vCPU threads had time to leave. It must not own
+//!   what a vCPU thread needs on its way out of the guest: there is nothing, as
+//!   handling an exit is outside.
+//! - Holds that overlap without end keep the vCPUs out without end; so may a
+//!   thread that does nothing but hold and release.
+//! - The signal's handler does nothing and is installed without `SA_RESTART`. A
+//!   blocking system call that a thread makes right after `run` may fail with
+//!   `EINTR` in rare cases.
+//! - A thread's first `run` unblocks the signal in that thread. Do not block it
+//!   again, or holders wait for an exit that the guest makes by itself.
+//! - A seccomp filter has to allow `rt_sigaction` and `mmap` to make gates and
+//!   vCPUs, `rt_sigprocmask` and `gettid` to vCPU threads, and `getpid` and
+//!   `tgkill` to holders.
+//! - KVM must have `KVM_CAP_IMMEDIATE_EXIT`, as it has since Linux 4.12.
+
+mod entry;
+mod error;
+mod gate;
+mod holds;
+mod presence;
+mod run_page;
+mod shared;
+mod signal;
+#[cfg(test)]
+mod tests;
+mod vcpu;
+
+pub use error::{GateError, RunError};
+pub use gate::{HeldVcpus, VcpuGate};
+pub use vcpu::{CompleteOutcome, GatedVcpu, RunOutcome, VcpuKicker};

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The byte by which `KVM_RUN` is kept from entering the guest.
+
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use kvm_bindings::kvm_run;
+use memmap2::{MmapAsRawDesc, MmapOptions, MmapRaw};
+
+use crate::Errno;
+
+const IMMEDIATE_EXIT: usize = offset_of!(kvm_run, immediate_exit);
+
+/// A mapping of a vCPU's `kvm_run` of its own, apart from the one of the
+/// `VcpuFd`: `VcpuFd::run` has exclusive references into that one at times
+/// when other threads set `immediate_exit`. For them this store comes from
+/// elsewhere, as the kernel's do. It also stays valid without the `VcpuFd`.
+#[derive(Debug)]
+pub(super) struct RunPage {
+    map: MmapRaw,
+}
+
+impl RunPage {
+    /// Maps the start of `vcpu`, which has `kvm_run` there.
+    pub(super) fn map(vcpu: impl MmapAsRawDesc) -> Result<Self, Errno> {
+        let mut options = MmapOptions::new();
+        let map = options.len(IMMEDIATE_EXIT + 1).map_raw(vcpu)?;
+        Ok(Self { map })
+    }
+
+    /// Has `KVM_RUN` return at once, or run again.
+    pub(super) fn set_immediate_exit(&self, exit: bool) {
+        self.immediate_exit().store(exit.into(), Ordering::SeqCst);
+    }
+
+    fn immediate_exit(&self) -> &AtomicU8 {
+        // SAFETY: the mapping is readable, writable and long enough for this
+        // byte, and lives as long as `self`, which the reference borrows. A
+        // byte is always aligned, and any value is valid. No other reference
+        // to it exists: the mapping is private to this type, which never makes
+        // any but this atomic one. The kernel reads the byte by its own
+        // mapping, in one access.
+        unsafe { AtomicU8::from_ptr(self.map.as_mut_ptr().add(IMMEDIATE_EXIT)) }
+    }
+}
+
+#[cfg(test)]
+impl RunPage {
+    /// What `KVM_RUN` would look at.
+    pub(super) fn is_immediate_exit(&self) -> bool {
+        self.immediate_exit().load(Ordering::SeqCst) != 0
+    }
+}

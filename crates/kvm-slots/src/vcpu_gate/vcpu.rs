@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A vCPU behind a gate, as its thread has it.
+
+use std::sync::{Arc, Weak};
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::entry::{NotEntered, Purpose, VcpuEntry};
+use super::run_page::RunPage;
+use super::shared::Shared;
+use super::{GateError, RunError};
+use crate::Errno;
+
+/// A vCPU that enters the guest only while its [`VcpuGate`](super::VcpuGate) is
+/// not held.
+///
+/// It may move between threads. A holder signals the thread that is in
+/// [`run`](Self::run), and never one that is elsewhere or has ended.
+#[derive(Debug)]
+pub struct GatedVcpu {
+    registration: Registration,
+    fd: VcpuFd,
+}
+
+/// How a [`run`](GatedVcpu::run) ended.
+#[derive(Debug)]
+pub enum RunOutcome<'a> {
+    /// The guest left with an exit that the VMM handles.
+    Exit(VcpuExit<'a>),
+    /// The vCPU was [kicked](VcpuKicker::kick). The latest exit may not be
+    /// complete: see [`complete`](GatedVcpu::complete).
+    Kicked,
+    /// The gate was [stopped](super::VcpuGate::stop).
+    Stopped,
+    /// A signal arrived that is not the gate's: `KVM_RUN` failed with `EINTR`.
+    Interrupted,
+}
+
+/// How a [`complete`](GatedVcpu::complete) ended.
+#[derive(Debug)]
+pub enum CompleteOutcome<'a> {
+    /// The latest exit is complete, if there was one. The vCPU's registers are
+    /// as the guest would see them.
+    Complete,
+    /// Completing it led to another exit. It is to be handled, and completed in
+    /// turn.
+    Exit(VcpuExit<'a>),
+    /// The gate was [stopped](super::VcpuGate::stop): nothing was done.
+    Stopped,
+}
+
+impl GatedVcpu {
+    pub(super) fn new(fd: VcpuFd, shared: Arc<Shared>) -> Result<Self, GateError> {
+        let run_page = RunPage::map(&fd).map_err(GateError::MapKvmRun)?;
+        let registration = Registration::new(VcpuEntry::new(run_page), shared);
+        Ok(Self { registration, fd })
+    }
+
+    /// Runs the guest until it exits; `KVM_RUN`. Waits first while the gate is
+    /// held, and starts over when a hold interrupts `KVM_RUN`: callers notice
+    /// nothing of a hold but the time that it takes.
+    ///
+    /// # Errors
+    /// [`RunError`]. `EINTR` is not among them: see [`RunOutcome`].
+    pub fn run(&mut self) -> Result<RunOutcome<'_>, RunError> {
+        let Registration { entry, shared } = &self.registration;
+        let thread = shared.signal().unblock()?;
+        let fd = &raw mut self.fd;
+        loop {
+            let inside = match entry.enter(shared, thread, Purpose::Run) {
+                Ok(inside) => inside,
+                Err(NotEntered::Kicked) => return Ok(RunOutcome::Kicked),
+                Err(NotEntered::Stopped) => return Ok(RunOutcome::Stopped),
+            };
+            // SAFETY: `fd` is a field that `&mut self` borrows for as long as
+            // the outcome lives, and is reborrowed once in each turn of the
+            // loop. The borrow checker cannot see that a turn which does not
+            // return leaves nothing borrowed: its result is an error number.
+            let result = unsafe { &mut *fd }.run();
+            let requested = inside.leave();
+            match result {
+                Ok(exit) => return Ok(RunOutcome::Exit(exit)),
+                Err(error) => match Errno::from(error) {
+                    // By a hold, a kick or a stop: entering again tells.
+                    Errno::EINTR if requested => {}
+                    Errno::EINTR => return Ok(RunOutcome::Interrupted),
+                    errno => return Err(RunError::Kvm(errno)),
+                },
+            }
+        }
+    }
+
+    /// Completes the latest exit without running the guest: `KVM_RUN` with
+    /// `immediate_exit`. Waits first while the gate is held, because KVM may
+    /// access the guest's memory for that; kicks do not end it.
+    ///
+    /// A VMM that saves the vCPU's registers calls this before, as the last
+    /// section of `KVM_RUN` in KVM's documentation asks for.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn complete(&mut self) -> Result<CompleteOutcome<'_>, RunError> {
+        let Registration { entry, shared } = &self.registration;
+        let thread = shared.signal().unblock()?;
+        let Ok(inside) = entry.enter(shared, thread, Purpose::Complete) else {
+            return Ok(CompleteOutcome::Stopped);
+        };
+        let result = self.fd.run();
+        inside.leave();
+        match result {
+            Ok(exit) => Ok(CompleteOutcome::Exit(exit)),
+            Err(error) => match Errno::from(error) {
+                Errno::EINTR => Ok(CompleteOutcome::Complete),
+                errno => Err(RunError::Kvm(errno)),
+            },
+        }
+    }
+
+    /// Kicks this vCPU from other threads.
+    pub fn kicker(&self) -> VcpuKicker {
+        VcpuKicker {
+            entry: Arc::downgrade(&self.registration.entry),
+            shared: Arc::clone(&self.registration.shared),
+        }
+    }
+
+    /// The vCPU, for all that does not run it.
+    pub fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
+    /// The vCPU, for what needs it exclusively, such as `get_kvm_run` and
+    /// `coalesced_mmio_read`.
+    ///
+    /// Do not call [`VcpuFd::run`], which does not ask the gate: holders do not
+    /// know of it. Nor put another vCPU in its place, or set `immediate_exit`,
+    /// which is the gate's.
+    pub fn fd_mut(&mut self) -> &mut VcpuFd {
+        &mut self.fd
+    }
+
+    /// Takes the vCPU out of the gate, which no longer holds it.
+    pub fn into_fd(self) -> VcpuFd {
+        self.fd
+    }
+}
+
+/// Makes a vCPU's [`run`](GatedVcpu::run) return, for reasons of the VMM's own.
+/// It does not keep the vCPU open.
+#[derive(Clone, Debug)]
+pub struct VcpuKicker {
+    entry: Weak<VcpuEntry>,
+    shared: Arc<Shared>,
+}
+
+impl VcpuKicker {
+    /// Has the vCPU's current [`run`](GatedVcpu::run), or else its next, return
+    /// [`RunOutcome::Kicked`], also while the gate is held. Does not wait for
+    /// that. Kicks that come before it count as one. A vCPU that was dropped is
+    /// not there to be kicked.
+    ///
+    /// A kick is never lost, which a signal of the VMM's own can be: where it
+    /// arrives together with the gate's, `run` takes the `EINTR` for the gate's.
+    pub fn kick(&self) {
+        if let Some(entry) = self.entry.upgrade() {
+            entry.kick(&self.shared);
+        }
+    }
+}
+
+/// A vCPU's place in its gate, given up when this is dropped.
+#[derive(Debug)]
+struct Registration {
+    entry: Arc<VcpuEntry>,
+    shared: Arc<Shared>,
+}
+
+impl Registration {
+    fn new(entry: VcpuEntry, shared: Arc<Shared>) -> Self {
+        let entry = Arc::new(entry);
+        shared.insert(Arc::clone(&entry));
+        Self { entry, shared }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.shared.remove(&self.entry);
+    }
+}
