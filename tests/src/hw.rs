@@ -17,7 +17,7 @@ use crate::differential::{self, Found};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
-use crate::{dirty, end_to_end, pre_fault, vfio};
+use crate::{dirty, end_to_end, pre_fault, vcpu_gate, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ enum Body {
     Plain(fn() -> Result<(), String>),
     OfMachine(fn(&str) -> Result<(), String>, &'static str),
     OfMode(fn(DirtyMode) -> Result<(), String>, DirtyMode),
+    WithVcpus(fn(u64) -> Result<(), String>, u64),
     Statement(Statement),
     Found(Found),
     Random(VmType),
@@ -51,6 +52,7 @@ impl HwTest {
             Body::Plain(run) => run(),
             Body::OfMachine(run, machine) => run(machine),
             Body::OfMode(run, mode) => run(*mode),
+            Body::WithVcpus(run, vcpus) => run(*vcpus),
             Body::Statement(statement) => statement.on_real(),
             Body::Found(found) => found.run(),
             Body::Random(vm_type) => differential::random(*vm_type, progress),
@@ -148,6 +150,7 @@ pub fn all() -> Vec<HwTest> {
         &[Need::VfioWay(Way::Group), Need::Vfio(Model::Nvme)],
         vfio::bars::asks_vfio,
     );
+    tests.extend(of_the_gate());
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),
         needs: statement.needs,
@@ -171,6 +174,25 @@ pub fn all() -> Vec<HwTest> {
         run: Body::OnDevice(test),
     }));
     tests
+}
+
+/// The gate that holds vCPUs.
+fn of_the_gate() -> Vec<HwTest> {
+    let mut tests = Vec::new();
+    for (name, run) in vcpu_gate::WITH_VCPUS {
+        for vcpus in vcpu_gate::NUMBERS {
+            tests.push((format!("{name}_of_{vcpus}"), Body::WithVcpus(run, vcpus)));
+        }
+    }
+    for (name, run) in vcpu_gate::TESTS {
+        tests.push((name.to_string(), Body::Plain(run)));
+    }
+    let tests = tests.into_iter().map(|(name, run)| HwTest {
+        name: format!("vcpu_gate::{name}"),
+        needs: &[Need::Kvm],
+        run,
+    });
+    tests.collect()
 }
 
 /// The same on the real and on the simulated KVM.

@@ -16,4 +16,5 @@ pub mod needs;
 pub mod peers;
 mod pre_fault;
 pub mod subject;
+mod vcpu_gate;
 pub mod vfio;

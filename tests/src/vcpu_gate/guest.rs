@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A VM with vCPUs that never end by themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_slots::vcpu_gate::{GatedVcpu, VcpuGate};
+use kvm_slots::{KvmVm, Vm};
+use memmap2::{MmapMut, MmapRaw};
+
+use crate::check::at;
+
+/// The uppermost page table. Those below it are in the next two pages, and show
+/// the first GiB at its guest-physical addresses.
+const TABLES: u64 = 0;
+const CODE: u64 = 0x3000;
+/// A line for each vCPU.
+const LINES: u64 = 0x4000;
+const LINE: u64 = 64;
+const SIZE: u64 = 0x8000;
+/// Where there is no memory.
+pub(super) const MMIO: u64 = 0x10_0000;
+
+/// Most vCPUs of a machine.
+pub(super) const MOST: u64 = (SIZE - LINES) / LINE;
+
+/// What a vCPU does, over and over. RDI is the address of its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// Counts.
+    Count,
+    /// Counts, and for each number stores it to [`MMIO`] (RSI), loads from
+    /// there, and stores what it loaded behind the number.
+    Mmio,
+}
+
+impl Program {
+    fn code(self) -> &'static [u8] {
+        match self {
+            // inc qword [rdi]; jmp
+            Self::Count => &[0x48, 0xff, 0x07, 0xeb, 0xfb],
+            // inc rcx; mov [rsi], rcx; mov rbx, [rsi]; mov [rdi + 8], rbx;
+            // mov [rdi], rcx; jmp
+            Self::Mmio => &[
+                0x48, 0xff, 0xc1, 0x48, 0x89, 0x0e, 0x48, 0x8b, 0x1e, 0x48, 0x89, 0x5f, 0x08, 0x48,
+                0x89, 0x0f, 0xeb, 0xee,
+            ],
+        }
+    }
+
+    fn address(self) -> u64 {
+        match self {
+            Self::Count => CODE,
+            Self::Mmio => CODE + 0x100,
+        }
+    }
+}
+
+/// A VM whose vCPUs are behind a gate.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) gate: VcpuGate,
+    vm: KvmVm,
+    cpuid: CpuId,
+    next: AtomicU64,
+    /// Kept by each vCPU of a test, by way of the machine; unmapped after `vm`.
+    memory: MmapRaw,
+}
+
+/// A vCPU, and the number of its line.
+#[derive(Debug)]
+pub(super) struct Vcpu {
+    pub(super) gated: GatedVcpu,
+    pub(super) number: u64,
+    _machine: Arc<Machine>,
+}
+
+impl Machine {
+    pub(super) fn new() -> Result<Arc<Self>, String> {
+        let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
+        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        let vm = KvmVm::new(Arc::new(kvm.create_vm().map_err(at("a VM"))?));
+        let memory = memory()?;
+        let region = kvm_userspace_memory_region {
+            memory_size: SIZE,
+            userspace_addr: memory.as_mut_ptr() as u64,
+            ..Default::default()
+        };
+        // SAFETY: once a vCPU runs, the mapping is accessed by atomics alone,
+        // and each vCPU keeps it.
+        unsafe { vm.set_user_memory_region(&region) }.map_err(at("a slot"))?;
+        Ok(Arc::new(Self {
+            gate: VcpuGate::new().map_err(at("a gate"))?,
+            vm,
+            cpuid: cpuid.map_err(at("CPUID"))?,
+            next: AtomicU64::new(0),
+            memory,
+        }))
+    }
+
+    /// A vCPU that is about to start.
+    pub(super) fn vcpu(self: &Arc<Self>, program: Program) -> Result<Vcpu, String> {
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        if number >= MOST {
+            return Err(format!("more than {MOST} vCPUs"));
+        }
+        let fd = self.vm.fd().create_vcpu(number).map_err(at("a vCPU"))?;
+        let line = LINES + number * LINE;
+        self.start(&fd, program, line)
+            .map_err(at("its registers"))?;
+        Ok(Vcpu {
+            gated: self.gate.vcpu(fd).map_err(at("a gated vCPU"))?,
+            number,
+            _machine: Arc::clone(self),
+        })
+    }
+
+    /// How far a vCPU has counted.
+    pub(super) fn counted(&self, number: u64) -> u64 {
+        self.word(number, 0)
+    }
+
+    /// What a vCPU has loaded last.
+    pub(super) fn loaded(&self, number: u64) -> u64 {
+        self.word(number, 8)
+    }
+
+    fn word(&self, number: u64, offset: u64) -> u64 {
+        assert!(number < MOST);
+        let at = usize::try_from(LINES + number * LINE + offset).expect("small");
+        // SAFETY: the word is in the mapping, aligned, and accessed by atomics
+        // alone on this side; the guest's accesses are whole words too.
+        let word = unsafe { AtomicU64::from_ptr(self.memory.as_mut_ptr().add(at).cast()) };
+        word.load(Ordering::SeqCst)
+    }
+
+    fn start(&self, vcpu: &VcpuFd, program: Program, line: u64) -> Result<(), kvm_ioctls::Error> {
+        // Without CPUID there is no 64-bit mode to switch on.
+        vcpu.set_cpuid2(&self.cpuid)?;
+        let mut sregs = vcpu.get_sregs()?;
+        sregs.cs = segment(0b1011, 8, true);
+        let data = segment(0b0011, 16, false);
+        (sregs.ds, sregs.es, sregs.ss) = (data, data, data);
+        (sregs.fs, sregs.gs) = (data, data);
+        // Protection, extension type, paging.
+        sregs.cr0 = 1 | 1 << 4 | 1 << 31;
+        sregs.cr3 = TABLES;
+        // Physical address extension.
+        sregs.cr4 = 1 << 5;
+        // Long mode, enabled and active.
+        sregs.efer = 1 << 8 | 1 << 10;
+        vcpu.set_sregs(&sregs)?;
+        vcpu.set_regs(&kvm_regs {
+            rip: program.address(),
+            rdi: line,
+            rsi: MMIO,
+            rflags: 1 << 1,
+            ..Default::default()
+        })
+    }
+}
+
+/// Page tables and programs.
+fn memory() -> Result<MmapRaw, String> {
+    let len = usize::try_from(SIZE).map_err(at("a size"))?;
+    let mut memory = MmapMut::map_anon(len).map_err(at("memory"))?;
+    let mut put = |gpa: u64, bytes: &[u8]| {
+        let start = usize::try_from(gpa).expect("small");
+        memory[start..start + bytes.len()].copy_from_slice(bytes);
+    };
+    // Present, writable, accessed; of a 2 MiB page also dirty.
+    let (table, page) = (0b10_0011, 0b1110_0011);
+    put(TABLES, &((TABLES + 0x1000) | table).to_le_bytes());
+    put(TABLES + 0x1000, &((TABLES + 0x2000) | table).to_le_bytes());
+    for number in 0..512 {
+        let entry: u64 = (number << 21) | page;
+        put(TABLES + 0x2000 + 8 * number, &entry.to_le_bytes());
+    }
+    for program in [Program::Count, Program::Mmio] {
+        put(program.address(), program.code());
+    }
+    Ok(memory.into())
+}
+
+/// A flat segment of ring 0.
+fn segment(type_: u8, selector: u16, long: bool) -> kvm_segment {
+    kvm_segment {
+        limit: u32::MAX,
+        selector,
+        type_,
+        present: 1,
+        db: u8::from(!long),
+        s: 1,
+        l: u8::from(long),
+        g: 1,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Holding vCPUs that count.
+
+use std::thread;
+use std::time::Duration;
+
+use super::guest::{Machine, Program};
+use super::watch::{StopAtEnd, rounds, wait_for, within_time};
+use super::{join, start};
+use crate::check::same;
+
+/// How far each of the first vCPUs has counted.
+fn counted(machine: &Machine, vcpus: u64) -> Vec<u64> {
+    (0..vcpus).map(|number| machine.counted(number)).collect()
+}
+
+/// Waits until each of the first vCPUs has counted further.
+fn wait_until_all_move(machine: &Machine, vcpus: u64) -> Result<(), String> {
+    let before = counted(machine, vcpus);
+    wait_for("a vCPU that counts", || {
+        let now = counted(machine, vcpus);
+        now.iter().zip(&before).all(|(now, before)| now > before)
+    })
+}
+
+/// Runs a test with vCPUs that count.
+fn with_counting(
+    vcpus: u64,
+    test: impl Fn(&Machine) -> Result<(), String> + Send + Sync + 'static,
+) -> Result<(), String> {
+    within_time(move || {
+        let machine = Machine::new()?;
+        thread::scope(|scope| {
+            let stop = StopAtEnd(machine.gate.clone());
+            let running: Result<Vec<_>, String> = (0..vcpus)
+                .map(|_| Ok(start(scope, machine.vcpu(Program::Count)?)))
+                .collect();
+            let tested = running.and_then(|running| {
+                test(&machine)?;
+                Ok(running)
+            });
+            drop(stop);
+            tested?
+                .into_iter()
+                .try_for_each(|vcpu| join(vcpu).map(drop))
+        })
+    })
+}
+
+/// Nor after a while.
+pub(super) fn none_moves(vcpus: u64) -> Result<(), String> {
+    with_counting(vcpus, move |machine| {
+        rounds(20, || {
+            wait_until_all_move(machine, vcpus)?;
+            let held = machine.gate.hold();
+            let before = counted(machine, vcpus);
+            thread::sleep(Duration::from_millis(5));
+            let after = counted(machine, vcpus);
+            drop(held);
+            same("counters while held", after, before)
+        })
+    })
+}
+
+/// A lost wake-up would leave one of them where it is.
+pub(super) fn all_move_between(vcpus: u64) -> Result<(), String> {
+    with_counting(vcpus, move |machine| {
+        rounds(5000, || {
+            wait_until_all_move(machine, vcpus)?;
+            let held = machine.gate.hold();
+            let before = counted(machine, vcpus);
+            thread::yield_now();
+            let after = counted(machine, vcpus);
+            drop(held);
+            same("counters while held", after, before)
+        })?;
+        // Without a wait: most of these find vCPUs on their way in or out.
+        rounds(5000, || {
+            drop(machine.gate.hold());
+            Ok(())
+        })?;
+        wait_until_all_move(machine, vcpus)
+    })
+}
+
+pub(super) fn nest_and_overlap(vcpus: u64) -> Result<(), String> {
+    with_counting(vcpus, move |machine| {
+        let holder = || {
+            rounds(1000, || {
+                let outer = machine.gate.hold();
+                let before = counted(machine, vcpus);
+                let inner = machine.gate.hold();
+                // Not in the order that they were made in, and elsewhere.
+                thread::scope(|scope| scope.spawn(move || drop(outer)).join())
+                    .map_err(|_| "a thread panicked")?;
+                let after = counted(machine, vcpus);
+                drop(inner);
+                same("counters while held", after, before)
+            })
+        };
+        thread::scope(|scope| {
+            let holders = [scope.spawn(holder), scope.spawn(holder)];
+            holders.into_iter().try_for_each(join)
+        })?;
+        wait_until_all_move(machine, vcpus)
+    })
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The gate that holds vCPUs, on the real KVM: vCPU threads in busy loops, and
+//! threads that hold them.
+
+mod exits;
+mod guest;
+mod holds;
+mod lives;
+mod watch;
+
+use std::thread::{Scope, ScopedJoinHandle};
+
+use kvm_slots::vcpu_gate::RunOutcome;
+
+use guest::Vcpu;
+
+type Running<'scope> = ScopedJoinHandle<'scope, Result<Vcpu, String>>;
+
+/// A test.
+type Test = fn() -> Result<(), String>;
+
+/// A test with so many vCPUs.
+type TestWithVcpus = fn(u64) -> Result<(), String>;
+
+/// How many vCPUs there are in a test that is run with several numbers.
+pub const NUMBERS: [u64; 4] = [1, 2, 4, 8];
+
+/// What is tested with each of [`NUMBERS`].
+pub const WITH_VCPUS: [(&str, TestWithVcpus); 5] = [
+    ("no_vcpu_moves_while_held", holds::none_moves),
+    ("all_vcpus_move_between_holds", holds::all_move_between),
+    ("holds_nest_and_overlap", holds::nest_and_overlap),
+    ("stopping_ends_all_runs", lives::stopping_ends_all),
+    ("vcpu_threads_hold_too", exits::threads_hold_too),
+];
+
+/// What is tested once.
+pub const TESTS: [(&str, Test); 7] = [
+    ("no_exit_is_lost_or_repeated", exits::none_is_lost),
+    (
+        "completing_an_exit_does_not_run_the_guest",
+        exits::completing_does_not_run,
+    ),
+    ("kicks_are_told_from_holds", lives::kicks),
+    ("signals_of_the_vmms_own_are_reported", lives::own_signals),
+    ("vcpus_are_made_and_dropped_meanwhile", lives::come_and_go),
+    (
+        "a_vcpu_moves_between_threads_meanwhile",
+        lives::move_between_threads,
+    ),
+    (
+        "a_vcpu_whose_thread_panicked_is_not_waited_for",
+        lives::panicked,
+    ),
+];
+
+/// Runs a vCPU without exits on a thread of its own, until the gate is stopped.
+fn start<'scope>(scope: &'scope Scope<'scope, '_>, mut vcpu: Vcpu) -> Running<'scope> {
+    scope.spawn(move || {
+        match vcpu.gated.run() {
+            Ok(RunOutcome::Stopped) => {}
+            other => return Err(format!("vCPU {}: {other:?}", vcpu.number)),
+        }
+        Ok(vcpu)
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T, String>>) -> Result<T, String> {
+    thread.join().map_err(|_| "a thread panicked")?
+}
