@@ -14,6 +14,8 @@ use vmm::machine::How;
 
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Found};
+#[cfg(target_arch = "x86_64")]
+use crate::guest_sees;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
@@ -35,6 +37,7 @@ enum Body {
     OfMachine(fn(&str) -> Result<(), String>, &'static str),
     OfMode(fn(DirtyMode) -> Result<(), String>, DirtyMode),
     WithVcpus(fn(u64) -> Result<(), String>, u64),
+    Watched(fn(u64, &dyn Fn(String)) -> Result<(), String>, u64),
     Statement(Statement),
     Found(Found),
     Random(VmType),
@@ -53,6 +56,7 @@ impl HwTest {
             Body::OfMachine(run, machine) => run(machine),
             Body::OfMode(run, mode) => run(*mode),
             Body::WithVcpus(run, vcpus) => run(*vcpus),
+            Body::Watched(run, vcpus) => run(*vcpus, progress),
             Body::Statement(statement) => statement.on_real(),
             Body::Found(found) => found.run(),
             Body::Random(vm_type) => differential::random(*vm_type, progress),
@@ -151,6 +155,7 @@ pub fn all() -> Vec<HwTest> {
         vfio::bars::asks_vfio,
     );
     tests.extend(of_the_gate());
+    tests.extend(of_what_the_guest_sees());
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),
         needs: statement.needs,
@@ -189,6 +194,24 @@ fn of_the_gate() -> Vec<HwTest> {
     }
     let tests = tests.into_iter().map(|(name, run)| HwTest {
         name: format!("vcpu_gate::{name}"),
+        needs: &[Need::Kvm],
+        run,
+    });
+    tests.collect()
+}
+
+/// What running vCPUs see of commits.
+#[cfg(target_arch = "x86_64")]
+fn of_what_the_guest_sees() -> Vec<HwTest> {
+    let found = guest_sees::TESTS.map(|(name, run)| (name.to_string(), Body::Plain(run)));
+    let numbers = guest_sees::NUMBERS.map(|vcpus| {
+        let name = format!("only_the_old_and_the_new_with_{vcpus}_vcpus");
+        let run = guest_sees::only_the_old_and_the_new;
+        (name, Body::Watched(run, vcpus))
+    });
+    let tests = found.into_iter().chain(numbers);
+    let tests = tests.map(|(name, run)| HwTest {
+        name: format!("guest_sees::{name}"),
         needs: &[Need::Kvm],
         run,
     });

@@ -63,28 +63,49 @@ impl GatedVcpu {
     /// # Errors
     /// [`RunError`]. `EINTR` is not among them: see [`RunOutcome`].
     pub fn run(&mut self) -> Result<RunOutcome<'_>, RunError> {
+        let (outcome, _) = self.run_with(|| ())?;
+        Ok(outcome)
+    }
+
+    /// As [`run`](Self::run), and takes something before the vCPU counts as
+    /// outside: the view by which the exit is looked up. A holder waits for
+    /// that. So the view is one that was current when the guest left, and not
+    /// one of a commit that held the vCPUs since.
+    ///
+    /// `take` is called once for each exit, on this thread, and must not wait
+    /// for a holder. What it returns comes with [`RunOutcome::Exit`].
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn run_with<T>(
+        &mut self,
+        take: impl FnOnce() -> T,
+    ) -> Result<(RunOutcome<'_>, Option<T>), RunError> {
         let Registration { entry, shared } = &self.registration;
         let thread = shared.signal().unblock()?;
         let fd = &raw mut self.fd;
         loop {
             let inside = match entry.enter(shared, thread, Purpose::Run) {
                 Ok(inside) => inside,
-                Err(NotEntered::Kicked) => return Ok(RunOutcome::Kicked),
-                Err(NotEntered::Stopped) => return Ok(RunOutcome::Stopped),
+                Err(NotEntered::Kicked) => return Ok((RunOutcome::Kicked, None)),
+                Err(NotEntered::Stopped) => return Ok((RunOutcome::Stopped, None)),
             };
             // SAFETY: `fd` is a field that `&mut self` borrows for as long as
             // the outcome lives, and is reborrowed once in each turn of the
             // loop. The borrow checker cannot see that a turn which does not
             // return leaves nothing borrowed: its result is an error number.
             let result = unsafe { &mut *fd }.run();
-            let requested = inside.leave();
             match result {
-                Ok(exit) => return Ok(RunOutcome::Exit(exit)),
-                Err(error) => match Errno::from(error) {
+                Ok(exit) => {
+                    let taken = take();
+                    inside.leave();
+                    return Ok((RunOutcome::Exit(exit), Some(taken)));
+                }
+                Err(error) => match (Errno::from(error), inside.leave()) {
                     // By a hold, a kick or a stop: entering again tells.
-                    Errno::EINTR if requested => {}
-                    Errno::EINTR => return Ok(RunOutcome::Interrupted),
-                    errno => return Err(RunError::Kvm(errno)),
+                    (Errno::EINTR, true) => {}
+                    (Errno::EINTR, false) => return Ok((RunOutcome::Interrupted, None)),
+                    (errno, _) => return Err(RunError::Kvm(errno)),
                 },
             }
         }

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A real VM with vCPU threads, whose memory is a model that memslots follow.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_userspace_memory_region,
+    kvm_userspace_memory_region2,
+};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use kvm_slots::vcpu_gate::{GatedVcpu, RunOutcome, VcpuGate};
+use kvm_slots::{
+    AbiProfile, Errno, GuestMemfdFlags, KvmVm, SlotListener, SlotRules, Vm, cpuid_address_bits,
+};
+use memmap2::{MmapMut, MmapRaw};
+use memory_model::{AddrRange, FlatView, MemoryModel, Region, RegionId, SpaceId, ViewReader};
+
+use super::code::{NOTHING, PAGES, WORDS, Word, code};
+use crate::check::at;
+
+pub(super) const PAGE: u64 = 4096;
+/// The uppermost page table. Those below it are in the next two pages, and show
+/// the first GiB at its guest-physical addresses.
+const TABLES: u64 = 0;
+const CODE: u64 = 0x3000;
+/// The number of commits, and what may answer at each page.
+pub(super) const CONTROL: u64 = 0x4000;
+/// For each vCPU a line, and above it its stack.
+const LINES: u64 = 0x5000;
+const LINE: u64 = 0x200;
+const OWN_SIZE: u64 = 0x8000;
+/// The memory that changes.
+pub(super) const MEMORY: u64 = 0x20_0000;
+/// Slots that are not the model's: the guest's own memory, and what is in the
+/// way of others.
+const OWN_SLOT: u16 = 0;
+const IN_THE_WAY: u16 = 1;
+
+/// A VM that can be told to refuse an operation.
+#[derive(Clone, Debug)]
+pub(super) struct FaultyVm {
+    vm: KvmVm,
+    /// How many operations succeed before one is refused.
+    until: Arc<AtomicUsize>,
+}
+
+impl FaultyVm {
+    /// Refuses the operation after the next `number`; none with `usize::MAX`.
+    pub(super) fn refuse_after(&self, number: usize) {
+        self.until.store(number, Ordering::Relaxed);
+    }
+
+    fn refuses(&self) -> bool {
+        let left = self.until.load(Ordering::Relaxed);
+        // Only the one: the operations that undo others succeed.
+        self.until.store(left.wrapping_sub(1), Ordering::Relaxed);
+        left == 0
+    }
+}
+
+impl Vm for FaultyVm {
+    fn check_extension(&self, capability: u32) -> i32 {
+        self.vm.check_extension(capability)
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        match self.refuses() {
+            true => Err(Errno::ENOMEM),
+            // SAFETY: passed on from the caller.
+            false => unsafe { self.vm.set_user_memory_region2(region) },
+        }
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        match self.refuses() {
+            true => Err(Errno::ENOMEM),
+            // SAFETY: passed on from the caller.
+            false => unsafe { self.vm.set_user_memory_region(region) },
+        }
+    }
+
+    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
+        self.vm.set_memory_attributes(gpa, size, attributes)
+    }
+
+    fn address_bits(&self) -> Option<u32> {
+        self.vm.address_bits()
+    }
+}
+
+/// A mapping that the guest may access at any time. This process accesses
+/// aligned words of it, by atomics.
+#[derive(Debug)]
+pub(super) struct Words(MmapRaw);
+
+impl Words {
+    /// A mapping that starts with these bytes.
+    pub(super) fn new(bytes: &[u8]) -> Result<Arc<Self>, String> {
+        let mut map = MmapMut::map_anon(bytes.len()).map_err(at("memory"))?;
+        map.copy_from_slice(bytes);
+        Ok(Arc::new(Self(map.into())))
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.0.as_mut_ptr().expose_provenance() as u64
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// The word at an offset that is a multiple of 8.
+    pub(super) fn word(&self, offset: u64) -> &AtomicU64 {
+        let offset = usize::try_from(offset).expect("an offset in memory");
+        assert!(offset % 8 == 0 && offset + 8 <= self.0.len());
+        // SAFETY: inside the mapping, which lives as long as `self`, and
+        // aligned as a page is. The guest's accesses to it are whole words.
+        unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset).cast()) }
+    }
+}
+
+/// What answers trapped accesses of a region: a word for each vCPU.
+#[derive(Debug, Default)]
+pub(super) struct Device(Mutex<[u64; 8]>);
+
+impl Device {
+    fn words(&self) -> std::sync::MutexGuard<'_, [u64; 8]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What rides on a region of the model.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Handle {
+    /// What its first page is; those behind it count on.
+    pub(super) thing: u64,
+    pub(super) memory: Option<Arc<Words>>,
+    pub(super) device: Option<Arc<Device>>,
+}
+
+/// The VM with its model. vCPUs come as they are asked for.
+pub(super) struct Machine {
+    pub(super) model: MemoryModel<Handle>,
+    pub(super) root: RegionId,
+    pub(super) space: SpaceId,
+    pub(super) vm: FaultyVm,
+    pub(super) gate: VcpuGate,
+    pub(super) own: Arc<Words>,
+    kvm_vm: KvmVm,
+    cpuid: CpuId,
+    /// Slots of the VM that the model does not know.
+    kept: Vec<Arc<Words>>,
+}
+
+impl Machine {
+    pub(super) fn new() -> Result<Self, String> {
+        let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
+        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        let cpuid = cpuid.map_err(at("CPUID"))?;
+        let mut kvm_vm = KvmVm::new(Arc::new(kvm.create_vm().map_err(at("a VM"))?));
+        if let Some(bits) = cpuid_address_bits(cpuid.as_slice()) {
+            kvm_vm = kvm_vm.with_address_bits(bits);
+        }
+        let own = Words::new(&own_memory())?;
+        let vm = FaultyVm {
+            vm: kvm_vm.clone(),
+            until: Arc::new(AtomicUsize::new(usize::MAX)),
+        };
+        let gate = VcpuGate::new().map_err(at("a gate"))?;
+        let rules = SlotRules::new().reserving(OWN_SLOT..=IN_THE_WAY);
+        // SAFETY: every host address of the model is that of `Words`, which ride
+        // on their regions and are accessed by atomics alone.
+        let slots =
+            unsafe { SlotListener::with_rules(vm.clone(), AbiProfile::None, gate.clone(), rules) };
+        let mut model = MemoryModel::new();
+        let mut change = model.transaction();
+        let root = Region::container("memory", 1 << 64).with_handle(Handle::default());
+        let root = change.add(root).map_err(at("a container"))?;
+        change.commit().map_err(at("a container"))?;
+        let space = model.add_space("memory", root).map_err(at("a space"))?;
+        let added = model.add_listener(space, 0, Arc::new(slots));
+        added.map_err(at("a listener"))?;
+        let mut machine = Self {
+            model,
+            root,
+            space,
+            vm,
+            gate,
+            own: own.clone(),
+            kvm_vm,
+            cpuid,
+            kept: Vec::new(),
+        };
+        machine.make_slot(OWN_SLOT, TABLES, own)?;
+        Ok(machine)
+    }
+
+    /// Makes a slot that the model knows nothing of, so that KVM refuses others
+    /// there.
+    pub(super) fn put_in_the_way(&mut self, gpa: u64) -> Result<(), String> {
+        self.make_slot(IN_THE_WAY, gpa, Words::new(&[0; 4096])?)
+    }
+
+    fn make_slot(&mut self, slot: u16, gpa: u64, memory: Arc<Words>) -> Result<(), String> {
+        let region = kvm_userspace_memory_region {
+            slot: slot.into(),
+            guest_phys_addr: gpa,
+            memory_size: memory.size(),
+            userspace_addr: memory.address(),
+            ..Default::default()
+        };
+        self.kept.push(memory);
+        // SAFETY: the memory is accessed by atomics alone, and kept.
+        unsafe { self.kvm_vm.set_user_memory_region(&region) }.map_err(at("a slot"))
+    }
+
+    /// A vCPU that is about to start.
+    pub(super) fn vcpu(&self, number: u64) -> Result<Vcpu, String> {
+        let fd = self.kvm_vm.fd().create_vcpu(number).map_err(at("a vCPU"))?;
+        self.own
+            .word(line(number, Word::Number))
+            .store(number, Ordering::Relaxed);
+        self.start(&fd, number).map_err(at("its registers"))?;
+        Ok(Vcpu {
+            gated: self.gate.vcpu(fd).map_err(at("a gated vCPU"))?,
+            reader: self.model.reader(self.space),
+            own: self.own.clone(),
+            number,
+            exits: 0,
+            direct: 0,
+        })
+    }
+
+    fn start(&self, vcpu: &VcpuFd, number: u64) -> Result<(), kvm_ioctls::Error> {
+        // Without CPUID there is no 64-bit mode to switch on.
+        vcpu.set_cpuid2(&self.cpuid)?;
+        let mut sregs = vcpu.get_sregs()?;
+        sregs.cs = segment(0b1011, 8, true);
+        let data = segment(0b0011, 16, false);
+        (sregs.ds, sregs.es, sregs.ss) = (data, data, data);
+        (sregs.fs, sregs.gs) = (data, data);
+        // Protection, extension type, paging.
+        sregs.cr0 = 1 | 1 << 4 | 1 << 31;
+        sregs.cr3 = TABLES;
+        // Physical address extension.
+        sregs.cr4 = 1 << 5;
+        // Long mode, enabled and active.
+        sregs.efer = 1 << 8 | 1 << 10;
+        vcpu.set_sregs(&sregs)?;
+        vcpu.set_regs(&kvm_regs {
+            rip: CODE,
+            rsp: LINES + (number + 1) * LINE,
+            rdi: LINES + number * LINE,
+            rsi: CONTROL,
+            rbx: MEMORY,
+            // A linear congruential generator (Knuth's MMIX).
+            r13: 1_442_695_040_888_963_407,
+            r14: 6_364_136_223_846_793_005,
+            r15: number,
+            rflags: 1 << 1,
+            ..Default::default()
+        })
+    }
+
+    /// How many commits have begun and ended.
+    pub(super) fn number(&self) -> &AtomicU64 {
+        self.own.word(CONTROL)
+    }
+
+    /// What may answer at a page.
+    pub(super) fn may(&self, page: u64) -> &AtomicU64 {
+        self.own.word(may_at(page))
+    }
+}
+
+/// Where the guest finds what may answer at a page.
+pub(super) fn may_at(page: u64) -> u64 {
+    CONTROL + 8 + 8 * page
+}
+
+/// Where a vCPU has something in its line.
+pub(super) fn line(number: u64, word: Word) -> u64 {
+    LINES + number * LINE + 8 * word as u64
+}
+
+/// A vCPU with what its thread needs.
+pub(super) struct Vcpu {
+    gated: GatedVcpu,
+    reader: ViewReader<Handle>,
+    own: Arc<Words>,
+    pub(super) number: u64,
+    /// How many exits it took.
+    pub(super) exits: u64,
+    /// How many of them were at a run that the view calls direct.
+    pub(super) direct: u64,
+}
+
+impl Vcpu {
+    /// Runs until the gate is stopped, or the guest finds something wrong.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        loop {
+            let Self { gated, reader, .. } = self;
+            let run = gated.run_with(|| reader.snapshot());
+            let (outcome, view) = run.map_err(at("KVM_RUN"))?;
+            let direct = match (outcome, view) {
+                (RunOutcome::Exit(VcpuExit::MmioRead(gpa, data)), Some(view)) => {
+                    let (value, direct) = load(&view, gpa);
+                    let bytes = value.to_le_bytes();
+                    data.copy_from_slice(&bytes[..data.len()]);
+                    direct
+                }
+                (RunOutcome::Exit(VcpuExit::MmioWrite(gpa, data)), Some(view)) => {
+                    let mut bytes = [0; 8];
+                    bytes[..data.len()].copy_from_slice(data);
+                    store(&view, gpa, u64::from_le_bytes(bytes))
+                }
+                (RunOutcome::Exit(VcpuExit::Hlt), _) => return Err(self.wrong()),
+                (RunOutcome::Exit(other), _) => return Err(format!("{other:?}")),
+                (RunOutcome::Stopped, _) => return Ok(()),
+                (RunOutcome::Kicked | RunOutcome::Interrupted, _) => continue,
+            };
+            self.exits += 1;
+            self.direct += u64::from(direct);
+        }
+    }
+
+    /// What the guest found.
+    fn wrong(&self) -> String {
+        let word = |word| {
+            self.own
+                .word(line(self.number, word))
+                .load(Ordering::Relaxed)
+        };
+        format!(
+            "vCPU {}: {:#x} answered at page {}, and {:#x} may; commits {} to {}",
+            self.number,
+            word(Word::WrongThing),
+            word(Word::WrongPage),
+            word(Word::WrongMay),
+            word(Word::WrongBefore),
+            word(Word::WrongAfter),
+        )
+    }
+}
+
+/// What a load at `gpa` gets, and whether the view calls it direct.
+fn load(view: &FlatView<Handle>, gpa: u64) -> (u64, bool) {
+    let Some(run) = view.find(gpa) else {
+        return (NOTHING, false);
+    };
+    let handle = run.region().handle();
+    let offset = run.offset_of(gpa).unwrap_or_default();
+    match (&handle.memory, &handle.device) {
+        (Some(memory), _) => {
+            let value = memory.word(offset).load(Ordering::SeqCst);
+            (value, run.access().reads_directly())
+        }
+        (None, Some(device)) => match device_word(offset) {
+            Some(word) => (device.words()[word], false),
+            None => (handle.thing + offset / PAGE, false),
+        },
+        (None, None) => (NOTHING, false),
+    }
+}
+
+/// Stores at `gpa`; whether the view calls it direct.
+fn store(view: &FlatView<Handle>, gpa: u64, value: u64) -> bool {
+    let Some(run) = view.find(gpa) else {
+        return false;
+    };
+    let handle = run.region().handle();
+    let offset = run.offset_of(gpa).unwrap_or_default();
+    let direct = run.access().writes_directly();
+    match (&handle.memory, &handle.device, device_word(offset)) {
+        (Some(memory), _, _) if direct => memory.word(offset).store(value, Ordering::SeqCst),
+        (None, Some(device), Some(word)) => device.words()[word] = value,
+        // To what cannot be written.
+        _ => {}
+    }
+    direct
+}
+
+/// Which of a device's words is at an offset, which is in one of its pages.
+fn device_word(offset: u64) -> Option<usize> {
+    let word = (offset % PAGE).checked_sub(WORDS)? / 8;
+    usize::try_from(word).ok().filter(|word| *word < 8)
+}
+
+/// The range of a page of the memory that changes.
+pub(super) fn page_range(page: u64) -> AddrRange {
+    let start = MEMORY + page * PAGE;
+    AddrRange::from_bounds(start, start + (PAGE - 1)).expect("a page")
+}
+
+/// Page tables and instructions.
+fn own_memory() -> Vec<u8> {
+    assert!(CONTROL + 8 + 8 * PAGES <= LINES);
+    let mut memory = vec![0; usize::try_from(OWN_SIZE).expect("small")];
+    let mut put = |gpa: u64, bytes: &[u8]| {
+        let start = usize::try_from(gpa).expect("small");
+        memory[start..start + bytes.len()].copy_from_slice(bytes);
+    };
+    // Present, writable, accessed; of a 2 MiB page also dirty.
+    let (table, page) = (0b10_0011, 0b1110_0011);
+    put(TABLES, &((TABLES + 0x1000) | table).to_le_bytes());
+    put(TABLES + 0x1000, &((TABLES + 0x2000) | table).to_le_bytes());
+    for number in 0..512 {
+        let entry: u64 = (number << 21) | page;
+        put(TABLES + 0x2000 + 8 * number, &entry.to_le_bytes());
+    }
+    put(CODE, code());
+    memory
+}
+
+/// A flat segment of ring 0.
+fn segment(type_: u8, selector: u16, long: bool) -> kvm_segment {
+    kvm_segment {
+        limit: u32::MAX,
+        selector,
+        type_,
+        present: 1,
+        s: 1,
+        l: u8::from(long),
+        db: u8::from(!long),
+        g: 1,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What running vCPUs see of commits, on the real KVM: the memory before, the
+//! memory after, and nothing else. They load, store and fetch instructions all
+//! over memory, and check every answer, while another thread makes changes of
+//! every kind: that succeed, that are refused at each operation, that KVM
+//! refuses by itself, and that other listeners refuse.
+
+mod code;
+mod found;
+mod machine;
+mod world;
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use code::Word;
+use machine::line;
+use world::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
+
+pub use found::TESTS;
+
+/// How long each test goes on.
+const RUNS_FOR: Duration = Duration::from_secs(4);
+/// How many vCPUs there are in the test that is run with several numbers.
+pub const NUMBERS: [u64; 3] = [1, 2, 4];
+
+/// How many of what there were.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    made: u64,
+    refused: u64,
+    loads: u64,
+    stores: u64,
+    fetches: u64,
+    unchecked: u64,
+    exits: u64,
+    direct: u64,
+}
+
+/// vCPUs access all of memory while it changes in every way.
+///
+/// # Errors
+/// What a vCPU found wrong.
+pub fn only_the_old_and_the_new(vcpus: u64, progress: &dyn Fn(String)) -> Result<(), String> {
+    let mut world = World::new()?;
+    let tally = with_vcpus(&mut world, vcpus, |world| {
+        let mut tally = Tally::default();
+        let mut random = Random(0x5eed_0000 + vcpus);
+        let start = Instant::now();
+        while start.elapsed() < RUNS_FOR {
+            match change(world, &mut random)? {
+                true => tally.made += 1,
+                false => tally.refused += 1,
+            }
+        }
+        Ok(tally)
+    })?;
+    progress(format!(
+        "{} commits and {} refused ones; {} loads, {} stores, {} fetches, {} of them over \
+         several commits; {} exits, {} at what the view calls direct",
+        tally.made,
+        tally.refused,
+        tally.loads,
+        tally.stores,
+        tally.fetches,
+        tally.unchecked,
+        tally.exits,
+        tally.direct,
+    ));
+    let kinds = [
+        tally.made,
+        tally.refused,
+        tally.loads,
+        tally.stores,
+        tally.fetches,
+    ];
+    match kinds.iter().all(|kind| *kind > 0) {
+        true => Ok(()),
+        false => Err(format!("something was not tried: {tally:?}")),
+    }
+}
+
+/// One change, of some steps, that may be refused; whether it was made.
+fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
+    let steps = 1 + random.below(3);
+    let mut steps: Vec<Step> = (0..steps).map(|_| random.step()).collect();
+    let (mut when, mut after) = (NEVER, usize::MAX);
+    match random.below(12) {
+        0 => when = PREPARE,
+        1 => when = APPLY,
+        2 => after = 0,
+        3 => after = 1,
+        4 => after = 2,
+        5 => after = 3,
+        // What the model does not know of, and the guest does not have.
+        6 => steps.push(Step::Move(3, IN_THE_WAY)),
+        7 => steps.push(Step::Move(3, BEYOND)),
+        _ => {}
+    }
+    world.refuses.when.store(when, Ordering::SeqCst);
+    world.machine.vm.refuse_after(after);
+    let made = world.commit(&steps)?;
+    world.refuses.when.store(NEVER, Ordering::SeqCst);
+    world.machine.vm.refuse_after(usize::MAX);
+    Ok(made.is_ok())
+}
+
+/// Calls `act` while vCPUs run, and counts what they did.
+fn with_vcpus(
+    world: &mut World,
+    vcpus: u64,
+    act: impl FnOnce(&mut World) -> Result<Tally, String>,
+) -> Result<Tally, String> {
+    let all: Result<Vec<_>, String> = (0..vcpus).map(|n| world.machine.vcpu(n)).collect();
+    let gate = world.machine.gate.clone();
+    world.wait_for(vcpus);
+    let (mut tally, ran) = thread::scope(|scope| {
+        let threads = all?.into_iter().map(|mut vcpu| {
+            let gate = gate.clone();
+            scope.spawn(move || {
+                let result = vcpu.run();
+                if result.is_err() {
+                    // So that the others end, and no one waits for this one.
+                    gate.stop();
+                }
+                (vcpu.exits, vcpu.direct, result)
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let acted = act(world);
+        gate.stop();
+        let ran: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        // What the guest found comes first: that ended the rest.
+        let mut all = Vec::new();
+        for vcpu in ran {
+            let (exits, direct, result) = vcpu.map_err(|_| "a vCPU thread panicked")?;
+            result?;
+            all.push((exits, direct));
+        }
+        Ok::<_, String>((acted?, all))
+    })?;
+    for (number, (exits, direct)) in (0..vcpus).zip(ran) {
+        let own = &world.machine.own;
+        let count = |word| own.word(line(number, word)).load(Ordering::SeqCst);
+        tally.loads += count(Word::Loads);
+        tally.stores += count(Word::Stores);
+        tally.fetches += count(Word::Fetches);
+        tally.unchecked += count(Word::Unchecked);
+        tally.exits += exits;
+        tally.direct += direct;
+    }
+    Ok(tally)
+}
