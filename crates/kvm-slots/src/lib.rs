@@ -21,7 +21,7 @@
 //! cannot be done. [`plan_change()`] comes to the same from the ranges that go
 //! and those that come, and costs what they are, however many slots there are. [`apply()`] makes one ioctl for each [`Op`]; the
 //! [`SlotTable`] follows each that succeeds, so that it is true after a failure
-//! too. After a failure the steps before it are undone; what the kernel does
+//! too. After a failure, or a panic of the [`Vm`], the steps before it are undone; what the kernel does
 //! not take back is named in the [`ApplyError`], and so is what that blocks:
 //! no step is tried that does not find its slot as planned, because KVM could
 //! take it for another one. The [`Applied`] of a success is the way back for
@@ -30,7 +30,19 @@
 //! With the feature `memory-model`, `slot_ranges` makes ranges of a flat view
 //! of that crate, and `SlotListener` keeps a VM in step with one, transaction
 //! by transaction: it plans from what a transaction changes, and holds vCPUs
-//! where a plan says so, through the trait [`HoldVcpus`] of the VMM.
+//! where a plan says so, by [`HoldVcpus`].
+//!
+//! # What a running guest sees
+//!
+//! The memory before a change and the memory after it, and nothing else: also
+//! if the change is refused halfway. `SlotListener` sees to that, and its
+//! documentation has the code for a vCPU thread whose exit meets a change.
+//! Callers of [`apply()`] hold vCPUs themselves, from before the call until the
+//! threads that answer exits look addresses up in the new memory.
+//! `vcpu_gate::VcpuGate` holds the vCPUs of a real VM. The tests named
+//! `guest_sees` check it: on the simulated KVM in every interleaving of an
+//! access and a commit of small worlds, on the real one with vCPUs that access
+//! all of memory while it changes.
 //!
 //! # Private pages
 //!
@@ -48,7 +60,8 @@
 //! | and can start or stop to log dirty pages | one [`Op::SetFlags`] |
 //! | it cannot change size, host address or access | deletes it and makes a new one |
 //! | a slot on a file can only be deleted | deletes it and makes a new one, whatever changed |
-//! | slots never overlap, not even for a moment | deletes first, creates last, and orders moves so that each finds its place free |
+//! | slots never overlap, not even for a moment | deletes what is in the way first, and orders moves so that each finds its place free |
+//! | any operation can fail | creates the slots that find room before it deletes or moves any, so that a failure takes nothing from the guest |
 //! | that leaves circles of moves | deletes as few slots as break all circles, and makes them anew |
 //! | a slot has at most 2^31 - 1 pages | cuts what is larger into slots, always in the same way, so that they move one by one: [`SlotRules`] |
 //! | a slot is made of whole pages | cuts ranges to pages and lists the rest as [`Plan::trapped`] |
@@ -56,7 +69,8 @@
 //! | a slot on a file is neither read-only nor logged | refuses that: [`PlanError::Unsupported`], with every such range |
 //! | numbers are limited | gives out the lowest first, but none that the VMM reserves ([`SlotRules`]), and refuses what does not fit: [`PlanError::TooManySlots`] |
 //! | private pages are kept by guest-physical address, with or without a slot | leaves them alone, or has them follow what moves: [`Change`], [`Op::SetPrivate`] |
-//! | there is no operation on two slots at once | says when vCPUs must be held: [`Plan::holds_vcpus`] |
+//! | there is no operation on two slots at once | says when vCPUs must be held, for the plan or its rollback to leave no gap: [`Plan::holds_vcpus`] |
+//! | a guest has addresses of limited width, and KVM refuses slots beyond with EINVAL | refuses them itself, as far as it knows the width: [`PlanError::BeyondAddresses`], [`Capabilities::address_bits`] |
 //!
 //! A slot that stays as it is costs nothing: there is no operation for it. No
 //! plan is longer than the shortest that works. The tests make sure of that for

@@ -25,30 +25,38 @@ use crate::{
 /// A removal or a move of one slot, new slots elsewhere, and a dirty log that
 /// starts need no hold.
 ///
-/// A vCPU thread may so find that its exit is at a run which its view calls
-/// direct: a slot has just gone or come, and the view is not published yet, or
-/// has been meanwhile. It then does what the guest would have done: the access
-/// on the memory's host mapping. Where there is no host mapping, only the
-/// removal of the region can be the cause, which is published at once: the
-/// next view has the answer.
+/// So a vCPU thread may find that its exit is at a run which its view calls
+/// direct: the slot has just gone, or it has come since the exit. The thread
+/// does what the guest would have done: the access on the memory's host mapping.
+/// Where there is none, a removal of the region is the cause, and the next view,
+/// which is about to be published, has the answer. That is so because vCPUs are
+/// held when such memory comes, and because the thread takes its view before it
+/// counts as out of the guest ([`HoldVcpus::hold`]).
 ///
 /// ```
+/// use std::sync::Arc;
 /// use std::time::{Duration, Instant};
-/// use memory_model::{AddrRange, FlatRange, ThreadReader};
+/// use memory_model::{AddrRange, FlatRange, FlatView, ViewReader};
 ///
 /// /// Who answers an access of the guest.
 /// enum Answer<H> {
-///     /// Nothing is there, or it is trapped: a bus answers for this run.
+///     /// The bus: the access is trapped by this run, or nothing is there.
 ///     Bus(Option<FlatRange<H>>),
-///     /// Load or store here.
+///     /// The memory at this host address.
 ///     Memory(u64),
 /// }
 ///
-/// /// Looks up an MMIO exit at `gpa`.
-/// fn look_up<H>(reader: &mut ThreadReader<H>, gpa: u64, write: bool) -> Option<Answer<H>> {
+/// /// Looks up an MMIO exit at `gpa`. `view` was taken as the vCPU left the
+/// /// guest, with `GatedVcpu::run_with(|| reader.snapshot())`.
+/// fn look_up<H>(
+///     mut view: Arc<FlatView<H>>,
+///     reader: &ViewReader<H>,
+///     gpa: u64,
+///     write: bool,
+/// ) -> Option<Answer<H>> {
 ///     let patience = Instant::now() + Duration::from_secs(1);
 ///     loop {
-///         let Some(run) = reader.view().find(gpa) else {
+///         let Some(run) = view.find(gpa) else {
 ///             return Some(Answer::Bus(None));
 ///         };
 ///         let access = run.access();
@@ -60,17 +68,19 @@ use crate::{
 ///         if let Some(host) = memory.host() {
 ///             return Some(Answer::Memory(host.address()));
 ///         }
-///         // Private MMIO that goes: the view without it is about to come.
 ///         if Instant::now() > patience {
-///             return None; // KVM could not emulate an access to it.
+///             // No one removes it: KVM could not emulate the instruction.
+///             return None;
 ///         }
 ///         std::thread::yield_now();
+///         view = reader.snapshot();
 ///     }
 /// }
 /// ```
 ///
-/// Of two such listeners that follow one model, the second can refuse when the
-/// first has made its change: what that one then undoes, a guest of its VM sees.
+/// Add the listener with a higher priority than others that can refuse in
+/// [`Listener::apply`]: what they refuse after this one has made a change that
+/// needed no hold is undone before the guest's eyes.
 ///
 /// # Cost
 ///
