@@ -12,7 +12,7 @@ pub mod differential;
 mod dirty;
 pub mod end_to_end;
 #[cfg(target_arch = "x86_64")]
-mod guest_sees;
+pub mod guest_sees;
 pub mod hw;
 pub mod needs;
 pub mod peers;

@@ -4,7 +4,8 @@
 //! how many that were. So whoever reads knows which test it was that never
 //! came back, and whether this was all. `--differential-ops N`
 //! makes the differential tests longer or shorter; `--only TEXT` leaves out
-//! tests without that text in their names. `--access-costs` runs no test, and
+//! tests without that text in their names; `--guest-sees-seconds N` has the
+//! tests named `guest_sees` go on for so long. `--access-costs` runs no test, and
 //! says what accesses to a device cost.
 
 use std::io::{self, Write};
@@ -89,6 +90,12 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Wish, String
                 let number = arguments.next().and_then(|text| text.parse().ok());
                 let number = number.ok_or("--differential-ops takes a number")?;
                 differential::set_operations(number);
+            }
+            #[cfg(target_arch = "x86_64")]
+            "--guest-sees-seconds" => {
+                let seconds = arguments.next().and_then(|text| text.parse().ok());
+                let seconds = seconds.ok_or("--guest-sees-seconds takes a number")?;
+                tests::guest_sees::set_seconds(seconds);
             }
             "--access-costs" => return Ok(Wish::AccessCosts),
             "--only" => only = arguments.next().ok_or("--only takes a text")?,

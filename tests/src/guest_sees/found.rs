@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::world::{BEYOND, IN_THE_WAY, Step, World};
-use super::{RUNS_FOR, Tally, with_vcpus};
+use super::{Tally, runs_for, with_vcpus};
 
 /// A test.
 type Test = fn() -> Result<(), String>;
@@ -40,7 +40,7 @@ fn refused_commits() -> Result<(), String> {
         ram_alone(&mut world)?;
         let tally = with_vcpus(&mut world, 1, |world| {
             let start = Instant::now();
-            for _ in (0..CHANGES).take_while(|_| start.elapsed() < RUNS_FOR / 2) {
+            for _ in (0..CHANGES).take_while(|_| start.elapsed() < runs_for() / 2) {
                 let steps = [
                     Step::Show(0, false),
                     Step::Show(3, true),
@@ -83,7 +83,7 @@ fn changes<const N: usize>(
     steps: impl Fn(u64) -> [Step; N],
 ) -> Result<Tally, String> {
     let start = Instant::now();
-    let numbers = (0..CHANGES).take_while(|_| start.elapsed() < RUNS_FOR);
+    let numbers = (0..CHANGES).take_while(|_| start.elapsed() < runs_for());
     for number in numbers {
         let made = world.commit(&steps(number))?;
         made.map_err(|error| error.to_string())?;

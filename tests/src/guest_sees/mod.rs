@@ -10,7 +10,7 @@ mod found;
 mod machine;
 mod world;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,20 @@ use world::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 
 pub use found::TESTS;
 
-/// How long each test goes on.
-const RUNS_FOR: Duration = Duration::from_secs(4);
+/// How many seconds each test goes on.
+static SECONDS: AtomicU64 = AtomicU64::new(4);
 /// How many vCPUs there are in the test that is run with several numbers.
 pub const NUMBERS: [u64; 3] = [1, 2, 4];
+
+/// Has later tests go on for so long.
+pub fn set_seconds(seconds: u64) {
+    SECONDS.store(seconds, Ordering::Relaxed);
+}
+
+/// How long each test goes on.
+fn runs_for() -> Duration {
+    Duration::from_secs(SECONDS.load(Ordering::Relaxed))
+}
 
 /// How many of what there were.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,7 +58,7 @@ pub fn only_the_old_and_the_new(vcpus: u64, progress: &dyn Fn(String)) -> Result
         let mut tally = Tally::default();
         let mut random = Random(0x5eed_0000 + vcpus);
         let start = Instant::now();
-        while start.elapsed() < RUNS_FOR {
+        while start.elapsed() < runs_for() {
             match change(world, &mut random)? {
                 true => tally.made += 1,
                 false => tally.refused += 1,
