@@ -217,7 +217,7 @@ impl Vm for SimVm {
         Ok(())
     }
     fn address_bits(&self) -> Option<u32> {
-        Some(self.config.slot_bits())
+        Some(self.config.physical_bits)
     }
 
     fn push_map(&self) -> Option<&dyn PushMap> {

@@ -68,7 +68,8 @@ impl Kvm {
             false => kvm.create_vm(),
         }
         .map_err(say("create a VM"))?;
-        let vm = KvmVm::new(Arc::new(vm));
+        let processor = Processor::probe(&kvm)?;
+        let vm = KvmVm::new(Arc::new(vm)).with_address_bits(processor.physical_bits());
         if abi != AbiProfile::None {
             // SAFETY: the VM was made just now: it has no vCPU and no slot,
             // and is dropped if the probe fails.
@@ -77,7 +78,7 @@ impl Kvm {
         }
         Ok(Self {
             vm,
-            processor: Processor::probe(&kvm)?,
+            processor,
             abi,
             devices: AssignedDevices::default(),
         })
