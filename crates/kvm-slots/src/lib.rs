@@ -246,7 +246,7 @@ pub use convert::{
 };
 pub use dirty::{
     BeforeOp, DirtyCapabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, Unlogged,
+    DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, RingId, Unlogged,
     UnloggedSlot,
 };
 pub use errno::Errno;

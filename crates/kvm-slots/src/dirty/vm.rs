@@ -88,7 +88,8 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     ) -> Result<(), Errno>;
 
     /// `KVM_RESET_DIRTY_RINGS`: the kernel takes back the entries that were
-    /// harvested, and will tell of these pages again. Returns how many.
+    /// harvested, and will tell of these pages again. Returns how many: fewer
+    /// than were harvested if a signal interrupts it.
     ///
     /// # Errors
     /// EINVAL if there are no rings.
@@ -109,4 +110,9 @@ pub trait DirtyRing: std::fmt::Debug + Send {
     /// The oldest entry that was not harvested yet, which is then. The kernel
     /// takes it back at the next [`LoggingVm::reset_dirty_rings`].
     fn harvest(&mut self) -> Option<DirtyEntry>;
+
+    /// The position of the next entry in the ring, if the kernel has left it
+    /// out although later ones are there: harvesting never gets past it. For a
+    /// ring that has nothing left to harvest.
+    fn skipped(&self) -> Option<usize>;
 }
