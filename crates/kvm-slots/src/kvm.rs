@@ -177,7 +177,9 @@ impl LoggingVm for KvmVm {
         // as it was told, and that cannot change while the lock is held: who
         // makes slots has promised to do so here only.
         let told = self.told();
-        let size = *told.slots.get(&slot).ok_or(Errno::ENOENT)?;
+        let Some(&size) = told.slots.get(&slot) else {
+            return Err(ioctl::dirty_log_refusal(&self.vm, slot));
+        };
         let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
         Ok(self.vm.get_dirty_log(slot, size)?)
     }

@@ -68,8 +68,8 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     /// protection the log stays as it is, else it is clear after that.
     ///
     /// # Errors
-    /// ENOENT if there is no such slot, or it does not log; ENXIO if there are
-    /// rings instead.
+    /// In this order: ENXIO if there are rings instead; EINVAL if no slot can
+    /// have this number; ENOENT if there is no such slot, or it does not log.
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno>;
 
     /// `KVM_CLEAR_DIRTY_LOG`: clears those of the `num_pages` pages of a slot
@@ -78,7 +78,7 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     /// # Errors
     /// EINVAL if `bitmap` has fewer bits than that; if `first_page` is no
     /// multiple of 64; if `num_pages` is none and does not end with the slot.
-    /// ENOENT and ENXIO as for [`get_dirty_log`](Self::get_dirty_log).
+    /// As for [`get_dirty_log`](Self::get_dirty_log), too.
     fn clear_dirty_log(
         &self,
         slot: u32,
