@@ -151,30 +151,44 @@ proptest! {
     }
 }
 
-#[test]
-fn a_mapping_that_may_be_there_keeps_its_memory() {
+/// A page whose mapping panics.
+fn panicked(when: When) -> (Callable, DmaTable, DmaRange) {
     let owner = Arc::new("memory");
-    let range = DmaRange::host(span(0, 1), DmaAccess::ReadWrite, 0x7000_0000, owner.clone());
+    let range = DmaRange::host(span(0, 1), DmaAccess::ReadWrite, 0x7000_0000, owner).unwrap();
+    let (kernel, mut table) = (Callable::default(), DmaTable::new());
+    let wanted = [range.clone()];
+    let plan = plan_dma(&table, &wanted, &limits(), Gaps::Refuse).unwrap();
+    kernel.panics_in(Some((0, when)));
+    let apply = AssertUnwindSafe(|| apply_dma(&kernel, &plan, &mut table).map(drop));
+    assert!(catch_unwind(apply).is_err());
+    (kernel, table, range)
+}
+
+#[test]
+fn a_mapping_that_may_be_there_keeps_its_memory_and_is_unmapped_first() {
     for when in [When::Before, When::After] {
-        let (kernel, mut table) = (Callable::default(), DmaTable::new());
-        let wanted = [range.clone().unwrap()];
-        let plan = plan_dma(&table, &wanted, &limits(), Gaps::Refuse).unwrap();
-        kernel.panics_in(Some((0, when)));
-        let apply = AssertUnwindSafe(|| apply_dma(&kernel, &plan, &mut table).map(drop));
-        assert!(catch_unwind(apply).is_err());
-        assert_eq!(table.uncertain().count(), 1);
-        drop((plan, wanted));
-        assert!(table.mappings().eq([range.as_ref().unwrap()]));
+        let (kernel, mut table, range) = panicked(when);
+        assert!(table.mappings().eq([&range]) && table.uncertain().eq([&range]));
         // It is unmapped before it is mapped again, also without gaps.
-        let wanted = [range.clone().unwrap()];
-        let plan = plan_dma(&table, &wanted, &limits(), Gaps::Refuse).unwrap();
+        let plan = plan_dma(&table, &[range], &limits(), Gaps::Refuse).unwrap();
         assert_eq!((plan.ops.len(), plan.gaps.len()), (2, 0));
         let applied = apply_dma(&kernel, &plan, &mut table).unwrap();
         kernel.borrow().is_as_in(&table);
         assert_eq!(table.uncertain().count(), 0);
-        // And what was uncertain does not come back.
+        // What was uncertain does not come back.
         assert!(undo_dma(&kernel, applied, &mut table).is_empty());
-        assert_eq!(table, DmaTable::new());
         assert!(kernel.borrow().mappings().is_empty());
+        assert_eq!(table, DmaTable::new());
+    }
+}
+
+#[test]
+fn a_mapping_that_may_be_there_goes_where_nothing_is_wanted() {
+    for when in [When::Before, When::After] {
+        let (kernel, mut table, _) = panicked(when);
+        let plan = plan_dma(&table, &[], &limits(), Gaps::Refuse).unwrap();
+        let _ = apply_dma(&kernel, &plan, &mut table).unwrap();
+        assert!(kernel.borrow().mappings().is_empty());
+        assert_eq!(table, DmaTable::new());
     }
 }

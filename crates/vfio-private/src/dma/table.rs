@@ -66,7 +66,6 @@ impl DmaTable {
     }
 
     pub(super) fn insert(&mut self, mapping: DmaRange) {
-        self.uncertain.remove(&mapping.iova().offset());
         self.by_iova.insert(mapping.iova().offset(), mapping);
     }
 
