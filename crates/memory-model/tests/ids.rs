@@ -162,6 +162,34 @@ fn no_id_comes_twice_however_often_its_place_is_used_again() {
 }
 
 #[test]
+fn a_region_whose_place_has_no_more_ids_comes_back_when_its_removal_is_undone() {
+    let mut m = Machine::new();
+    let mut t = m.model.transaction();
+    let gone = t.add(Region::mmio("gone", 1)).unwrap();
+    let mut last = t.add(Region::mmio("last", 1)).unwrap();
+    for _ in 1..1 << 16 {
+        t.remove(last).unwrap();
+        last = t.add(Region::mmio("last", 1)).unwrap();
+    }
+    t.remove(gone).unwrap();
+    t.commit().unwrap();
+    assert_eq!(m.model.validate(), Ok(()));
+    let mut t = m.model.transaction();
+    t.remove(last).unwrap();
+    drop(t);
+    assert_eq!(m.model.tree().region(last).unwrap().name(), "last");
+    assert_eq!(m.model.validate(), Ok(()));
+    // The place of the other one is free all the same.
+    let next = m.add(Region::mmio("next", 1));
+    assert_eq!(format!("{next:?}"), format!("{gone:?}").replace(".0", ".1"));
+    m.change(|t| t.remove(last));
+    let mut t = m.model.transaction();
+    t.remove(next).unwrap();
+    drop(t);
+    assert_eq!(m.model.validate(), Ok(()));
+}
+
+#[test]
 fn a_removed_region_is_returned_with_its_handle() {
     let mut model = MemoryModel::new();
     let mut t = model.transaction();
