@@ -4,7 +4,8 @@
 use super::sides::Discard;
 use crate::Errno;
 
-/// Frees the bytes; whoever looks finds zeros.
+/// Frees the bytes; whoever looks finds zeros, or in a private mapping of a file
+/// what the file has there.
 ///
 /// # Errors
 /// What the kernel says. Some of the bytes may be gone.
