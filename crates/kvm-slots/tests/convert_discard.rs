@@ -14,8 +14,9 @@ use memmap2::{MmapMut, MmapOptions};
 
 /// A file of four pages that each begin with a 7.
 fn file() -> File {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a string with its terminator.
-    let fd = unsafe { libc::memfd_create(c"memory".as_ptr(), libc::MFD_CLOEXEC) };
+    let fd = unsafe { libc::memfd_create(c"memory".as_ptr(), flags) };
     assert!(fd >= 0);
     // SAFETY: the kernel has just made this descriptor for us alone.
     let file = unsafe { File::from_raw_fd(fd) };
@@ -60,6 +61,18 @@ fn a_shared_mapping_gives_its_bytes_back_with_those_of_the_file() {
     discard(&mut map).unwrap();
     assert_eq!(bytes(&map), [7, 0, 0, 7]);
     assert_eq!(bytes_of_file(&file), [7, 0, 0, 7]);
+}
+
+#[test]
+fn bytes_that_a_shared_mapping_cannot_give_back_are_an_error() {
+    let file = file();
+    // SAFETY: nobody else has the file.
+    let mut map = unsafe { MmapOptions::new().map_mut(&file) }.unwrap();
+    // SAFETY: three numbers, of which the kernel checks each.
+    let sealed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_FUTURE_WRITE) };
+    assert_eq!(sealed, 0);
+    assert_eq!(discard(&mut map), Err(Errno::EPERM));
+    assert_eq!(bytes(&map), [7; 4]);
 }
 
 #[test]

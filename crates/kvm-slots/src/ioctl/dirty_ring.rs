@@ -155,6 +155,9 @@ mod tests {
         assert_eq!(ring.skipped(), None);
         assert_eq!(std::iter::from_fn(|| ring.harvest()).count(), 2);
         assert_eq!(ring.skipped(), None);
+        // The last one before it comes round.
+        fill(&ring, 260);
+        assert_eq!((ring.harvest(), ring.skipped()), (None, Some(5)));
         // All but the next one.
         (6..261).for_each(|at| fill(&ring, at));
         assert_eq!((ring.harvest(), ring.skipped()), (None, Some(5)));
@@ -165,6 +168,8 @@ mod tests {
         let mut ring = ring(256);
         (0..256).for_each(|at| fill(&ring, at));
         assert_eq!(std::iter::from_fn(|| ring.harvest()).count(), 256);
+        assert_eq!((ring.harvest(), ring.skipped()), (None, None));
+        ring.entry(0).flags.store(DIRTY | RESET, Ordering::Release);
         assert_eq!((ring.harvest(), ring.skipped()), (None, None));
         ring.entry(0).flags.store(0, Ordering::Release);
         fill(&ring, 256);
