@@ -9,7 +9,9 @@ use common::guest::{Guest, MMIO};
 use common::pages::Pages;
 use common::region::private_vm;
 use common::{ABI, PAGE};
+use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig};
+use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 /// A page at which there is no slot, beside one with memory.
 const AT: u64 = 8 * PAGE;
@@ -74,10 +76,30 @@ fn a_page_stays_mmio_for_the_guest_until_any_slot_changes() {
 }
 
 #[test]
+fn a_page_that_was_mapped_is_no_longer_known_as_mmio() {
+    let (mut guest, pages) = guest(private_vm(KernelVersion::V7_3));
+    let file = guest.ram_and_file(1, AT, &pages, GuestMemfdFlags::empty());
+    assert_eq!(guest.load(AT), Ok([0]));
+    guest.convert(AT, true);
+    assert_eq!(guest.store(AT, &[3]), Ok(()));
+    assert_eq!(guest.load(AT), Ok([3]));
+    drop(file);
+    // What cannot be mapped leaves it as it is.
+    assert_eq!(guest.load(9 * PAGE), Ok([MMIO]));
+    let forbidden = Arc::new(Pages::new(4096));
+    forbidden.forbid(0, 4096);
+    guest.ram(2, 9 * PAGE, 0, &forbidden);
+    assert!(guest.load::<1>(9 * PAGE).is_err());
+    guest.convert(9 * PAGE, true);
+    let fault = guest.load::<1>(9 * PAGE);
+    assert!(matches!(fault, Err(GuestFault::Memory { flags: 0, .. })));
+}
+
+#[test]
 fn a_refused_change_leaves_the_page_mmio() {
     let (mut guest, pages) = guest(private_vm(KernelVersion::V7_3));
     guest.convert(AT, true);
-    let region = kvm_bindings::kvm_userspace_memory_region2 {
+    let region = kvm_userspace_memory_region2 {
         slot: 1,
         guest_phys_addr: RAM,
         memory_size: PAGE,
@@ -85,8 +107,8 @@ fn a_refused_change_leaves_the_page_mmio() {
         ..Default::default()
     };
     // SAFETY: the slot is refused, as another one is there.
-    let refused = unsafe { kvm_slots::Vm::set_user_memory_region2(guest.vm(), &region) };
-    assert_eq!(refused, Err(kvm_slots::Errno::EEXIST));
+    let refused = unsafe { guest.vm().set_user_memory_region2(&region) };
+    assert_eq!(refused, Err(Errno::EEXIST));
     assert_eq!(guest.load(AT), Ok([MMIO]));
 }
 
