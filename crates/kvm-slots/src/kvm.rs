@@ -13,6 +13,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::caps::host_page_size;
+use crate::interrupted::call_again;
 use crate::{Errno, GuestMemfdFlags, LoggingVm, ManualProtect, PushMap, VcpuDirtyRing, Vm, ioctl};
 
 /// A VM of the kernel's KVM. Clones are the same VM.
@@ -105,7 +106,7 @@ impl Vm for KvmVm {
         let mut told = self.told();
         // SAFETY: the caller promises about the host address exactly what
         // kvm-ioctls asks for; the struct itself is passed by value.
-        unsafe { self.vm.set_user_memory_region2(*region) }?;
+        call_again(|| unsafe { self.vm.set_user_memory_region2(*region) })?;
         told.follow(region.slot, region.memory_size);
         Ok(())
     }
@@ -116,7 +117,7 @@ impl Vm for KvmVm {
     ) -> Result<(), Errno> {
         let mut told = self.told();
         // SAFETY: as above.
-        unsafe { self.vm.set_user_memory_region(*region) }?;
+        call_again(|| unsafe { self.vm.set_user_memory_region(*region) })?;
         told.follow(region.slot, region.memory_size);
         Ok(())
     }
@@ -134,14 +135,15 @@ impl Vm for KvmVm {
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        return Ok(self
-            .vm
-            .set_memory_attributes(kvm_bindings::kvm_memory_attributes {
-                address: gpa,
-                size,
-                attributes,
-                flags: 0,
-            })?);
+        return call_again(|| {
+            self.vm
+                .set_memory_attributes(kvm_bindings::kvm_memory_attributes {
+                    address: gpa,
+                    size,
+                    attributes,
+                    flags: 0,
+                })
+        });
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             // The ioctl is generic, but kvm-ioctls has it for these only.

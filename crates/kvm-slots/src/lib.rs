@@ -212,6 +212,7 @@ mod errno;
 mod file_size;
 mod hold;
 mod ids;
+mod interrupted;
 mod ioctl;
 mod kvm;
 #[cfg(feature = "memory-model")]
