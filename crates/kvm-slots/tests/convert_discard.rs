@@ -69,7 +69,13 @@ fn bytes_that_a_shared_mapping_cannot_give_back_are_an_error() {
     // SAFETY: nobody else has the file.
     let mut map = unsafe { MmapOptions::new().map_mut(&file) }.unwrap();
     // SAFETY: three numbers, of which the kernel checks each.
-    let sealed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_FUTURE_WRITE) };
+    let sealed = unsafe {
+        libc::fcntl(
+            file.as_raw_fd(),
+            libc::F_ADD_SEALS,
+            libc::F_SEAL_FUTURE_WRITE,
+        )
+    };
     assert_eq!(sealed, 0);
     assert_eq!(discard(&mut map), Err(Errno::EPERM));
     assert_eq!(bytes(&map), [7; 4]);
@@ -111,11 +117,44 @@ fn what_cannot_be_discarded_is_an_error() {
     let fd = file.as_raw_fd();
     for (what, errno) in [
         // A part of a page of memory, and memory that is not there.
-        (Discard::Host { address: 1, size: PAGE }, Errno::EINVAL),
-        (Discard::Host { address: PAGE, size: PAGE }, Errno::ENOMEM),
-        (Discard::File { fd: -1, offset: 0, size: PAGE }, Errno::EBADF),
-        (Discard::File { fd, offset: 1 << 63, size: PAGE }, Errno::EINVAL),
-        (Discard::File { fd, offset: 0, size: 0 }, Errno::EINVAL),
+        (
+            Discard::Host {
+                address: 1,
+                size: PAGE,
+            },
+            Errno::EINVAL,
+        ),
+        (
+            Discard::Host {
+                address: PAGE,
+                size: PAGE,
+            },
+            Errno::ENOMEM,
+        ),
+        (
+            Discard::File {
+                fd: -1,
+                offset: 0,
+                size: PAGE,
+            },
+            Errno::EBADF,
+        ),
+        (
+            Discard::File {
+                fd,
+                offset: 1 << 63,
+                size: PAGE,
+            },
+            Errno::EINVAL,
+        ),
+        (
+            Discard::File {
+                fd,
+                offset: 0,
+                size: 0,
+            },
+            Errno::EINVAL,
+        ),
     ] {
         // SAFETY: nothing of this is memory of the process.
         let refused = unsafe { Paper.discard(what) };

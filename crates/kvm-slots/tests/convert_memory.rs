@@ -60,7 +60,12 @@ fn registers_behind_accepted_pages_cannot_become_other_registers() {
     }
     let [ram, ..] = ranges.clone();
     let grown = set(&mut memory, &[ram, device(BAR, 8 * PAGE, FD, 8 * PAGE)]);
-    assert_eq!(grown, Err(MemoryError::Accepted { pages: pages(17, 2) }));
+    assert_eq!(
+        grown,
+        Err(MemoryError::Accepted {
+            pages: pages(17, 2)
+        })
+    );
     // The same again, in any order, and without what was not accepted.
     let [one, two, three] = ranges;
     set(&mut memory, &[three, two.clone(), one]).unwrap();

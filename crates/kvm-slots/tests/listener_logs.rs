@@ -117,7 +117,9 @@ impl Machine {
         let mut model = MemoryModel::new();
         let mut t = model.transaction();
         let root = t.add(Region::container("memory", 1 << 64)).unwrap();
-        let ram = t.add(Region::ram("ram", Memory::host_only(memory))).unwrap();
+        let ram = t
+            .add(Region::ram("ram", Memory::host_only(memory)))
+            .unwrap();
         t.place(ram, root, 0, 0).unwrap();
         t.commit().unwrap();
         let space = model.add_space("memory", root).unwrap();

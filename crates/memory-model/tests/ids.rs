@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use common::{Log, Machine, Recorder, bytes, private_mmio};
 use memory_model::{
-    AddListenerError, AddSpaceError, MemoryModel, NoSuchSpace, PageState, Region, RegionId, RemoveListenerError,
-    RemoveSpaceError, SpaceId, StateError, TreeError,
+    AddListenerError, AddSpaceError, MemoryModel, NoSuchSpace, PageState, Region, RegionId,
+    RemoveListenerError, RemoveSpaceError, SpaceId, StateError, TreeError,
 };
 
 /// Two models that were built in the same way, with ids that look alike.

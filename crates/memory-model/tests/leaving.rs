@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use common::{Log, Machine, Recorder, bell, bytes, private_mmio, ram, take};
 use memory_model::{
-    AddListenerError, AttachmentDiff, CommitError, DirtyClients, GlobalLogging, HostMemory, Listener, ListenerError,
-    Memory, NoSuchSpace, Region, RemoveListenerError, RemoveSpaceError, SpaceId, TreeError, Update,
-    Use,
+    AddListenerError, AttachmentDiff, CommitError, DirtyClients, GlobalLogging, HostMemory,
+    Listener, ListenerError, Memory, NoSuchSpace, Region, RemoveListenerError, RemoveSpaceError,
+    SpaceId, TreeError, Update, Use,
 };
 
 /// A machine with some RAM, which two listeners follow.
@@ -95,7 +95,10 @@ fn a_listener_that_follows_a_space_is_refused_for_that_and_any_other() {
     let bus = m.model.add_space("bus", bus).unwrap();
     for space in [m.space, bus] {
         let refused = m.model.add_listener(space, 2, first.clone()).unwrap_err();
-        assert_eq!(refused.to_string(), "listener 'first' already follows 'memory'");
+        assert_eq!(
+            refused.to_string(),
+            "listener 'first' already follows 'memory'"
+        );
         assert!(matches!(refused, AddListenerError::Follows { .. }));
     }
     assert!(take(&log).is_empty());
@@ -106,7 +109,10 @@ fn a_listener_that_follows_a_space_is_refused_for_that_and_any_other() {
     assert!(not_following(m.model.remove_listener(m.space, &first)));
     m.model.add_listener(bus, 0, first.clone()).unwrap();
     let refused = m.model.add_listener(m.space, 0, first.clone()).unwrap_err();
-    assert_eq!(refused.to_string(), "listener 'first' already follows 'bus'");
+    assert_eq!(
+        refused.to_string(),
+        "listener 'first' already follows 'bus'"
+    );
     // One that refused to follow follows nothing.
     m.model.remove_listener(bus, &first).unwrap();
     first.refuses.store(true, Relaxed);

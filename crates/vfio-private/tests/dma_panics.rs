@@ -71,8 +71,7 @@ fn picture(drawn: &[Drawn]) -> Vec<Option<(u64, bool, *const ())>> {
     let kernel = Callable::default();
     let plan = plan_dma(&DmaTable::new(), &ranges(drawn), &limits(), Gaps::Refuse).unwrap();
     let _ = apply_dma(&kernel, &plan, &mut DmaTable::new()).unwrap();
-    let picture = kernel.borrow().picture();
-    picture
+    kernel.picture()
 }
 
 fn plan(table: &DmaTable, drawn: &[Drawn]) -> DmaPlan {

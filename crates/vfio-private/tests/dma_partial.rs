@@ -121,7 +121,11 @@ fn what_is_gone_and_does_not_come_back_is_not_in_the_table() {
     space.sticks(&[2]);
     space.loses(&[0, 3]);
     let error = apply(&space, &mut table, &[]).unwrap_err();
-    let not_undone: Vec<DmaOp> = error.not_undone.iter().map(|step| step.op.clone()).collect();
+    let not_undone: Vec<DmaOp> = error
+        .not_undone
+        .iter()
+        .map(|step| step.op.clone())
+        .collect();
     let map = |number: usize| DmaOp::Map(pages[number].clone());
     assert_eq!(not_undone, [map(0), map(3)]);
     assert_eq!(space.pages(), [1, 2, 4]);

@@ -65,7 +65,9 @@ impl<H> Tree<H> {
             let (is_free, next) = (free.contains(&index), seat.next_generation);
             let has_run_out = next & RegionId::GENERATIONS == 0;
             // Those of the last model wrap.
-            let is_past = |generation: u32| (1..=1 << RegionId::GENERATION_BITS).contains(&next.wrapping_sub(generation));
+            let is_past = |generation: u32| {
+                (1..=1 << RegionId::GENERATION_BITS).contains(&next.wrapping_sub(generation))
+            };
             let what = match &seat.node {
                 Some(_) if is_free => "it is free, and a region has it",
                 Some((generation, _)) if !is_past(*generation) => {

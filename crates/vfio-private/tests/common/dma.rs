@@ -240,6 +240,10 @@ impl Callable {
         self.0.borrow()
     }
 
+    pub fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
+        self.borrow().picture()
+    }
+
     pub fn fails_in(&self, calls: Option<usize>) {
         self.0.borrow_mut().fails_in = calls;
     }

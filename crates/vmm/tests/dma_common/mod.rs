@@ -5,8 +5,8 @@
 
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{
