@@ -82,9 +82,9 @@ pub trait Vm {
         None
     }
 
-    /// Frees bytes that have become stale: whoever looks finds zeros, or in a
-    /// private mapping of a file what the file has there. The system calls are
-    /// the same for every VM, so there is no need to write this one.
+    /// Frees bytes that have become stale: they read as zeros, or in a private
+    /// mapping of a file as the bytes of the file. The system calls are the same
+    /// for every VM, so implementations need not provide this one.
     ///
     /// # Errors
     /// What the kernel returns. Some of the bytes may be gone.

@@ -56,7 +56,7 @@ fn discard(map: &mut MmapMut) -> Result<(), Errno> {
 #[test]
 fn a_shared_mapping_gives_its_bytes_back_with_those_of_the_file() {
     let file = file();
-    // SAFETY: nobody else has the file.
+    // SAFETY: no one else has the file.
     let mut map = unsafe { MmapOptions::new().map_mut(&file) }.unwrap();
     discard(&mut map).unwrap();
     assert_eq!(bytes(&map), [7, 0, 0, 7]);
@@ -66,7 +66,7 @@ fn a_shared_mapping_gives_its_bytes_back_with_those_of_the_file() {
 #[test]
 fn bytes_that_a_shared_mapping_cannot_give_back_are_an_error() {
     let file = file();
-    // SAFETY: nobody else has the file.
+    // SAFETY: no one else has the file.
     let mut map = unsafe { MmapOptions::new().map_mut(&file) }.unwrap();
     // SAFETY: three numbers, of which the kernel checks each.
     let sealed = unsafe {
@@ -84,7 +84,7 @@ fn bytes_that_a_shared_mapping_cannot_give_back_are_an_error() {
 #[test]
 fn a_private_mapping_gives_its_own_bytes_back_and_not_those_of_the_file() {
     let file = file();
-    // SAFETY: nobody else has the file.
+    // SAFETY: no one else has the file.
     let mut map = unsafe { MmapOptions::new().map_copy(&file) }.unwrap();
     write(&mut map, 9);
     discard(&mut map).unwrap();
@@ -105,7 +105,7 @@ fn anonymous_memory_is_zero_again() {
 fn a_hole_is_punched_into_a_file_that_keeps_its_size() {
     let file = file();
     let (fd, offset, size) = (file.as_raw_fd(), PAGE, 2 * PAGE);
-    // SAFETY: nobody has mapped the file.
+    // SAFETY: the file is not mapped.
     unsafe { Paper.discard(Discard::File { fd, offset, size }) }.unwrap();
     assert_eq!(bytes_of_file(&file), [7, 0, 0, 7]);
     assert_eq!(file.metadata().unwrap().len(), 4 * PAGE);

@@ -158,7 +158,7 @@ impl Machine {
 }
 
 #[test]
-fn an_entry_that_the_kernel_leaves_out_of_a_ring_is_an_error_ever_after() {
+fn an_entry_that_the_kernel_leaves_out_of_a_ring_is_an_error_from_then_on() {
     let mut m = Machine::new(RING);
     m.store([3]);
     m.guest.vm().skip_ring_entries(1).unwrap();

@@ -64,7 +64,7 @@ impl BeforeOp for Watcher {
     }
 }
 
-/// Refuses while it is told to.
+/// Refuses while the flag is set.
 #[derive(Debug, Default)]
 struct Refuses(AtomicBool);
 
@@ -75,7 +75,7 @@ impl Listener<()> for Refuses {
 
     fn prepare(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
         match self.0.load(Ordering::SeqCst) {
-            true => Err("told to".into()),
+            true => Err("the flag is set".into()),
             false => Ok(()),
         }
     }
@@ -196,7 +196,7 @@ fn vcpus_are_held_while_logging_memory_moves_away_or_goes() {
 }
 
 #[test]
-fn nobody_is_held_for_a_log_that_nobody_reads() {
+fn vcpus_are_not_held_for_a_log_without_a_watcher() {
     let mut m = Machine::new(false);
     for (on, refuse) in [(true, true), (true, false), (false, true), (false, false)] {
         assert_eq!(m.log(on, refuse), !refuse);

@@ -102,7 +102,7 @@ fn a_listener_that_follows_a_space_is_refused_for_that_and_any_other() {
         assert!(matches!(refused, AddListenerError::Follows { .. }));
     }
     assert!(take(&log).is_empty());
-    // It is not told twice, and leaves at once.
+    // It is called once for each change, and leaves at once.
     m.put(Region::mmio("x", 1), 0x10);
     assert_eq!(take(&log).len(), 4);
     m.model.remove_listener(m.space, &first).unwrap();
@@ -128,7 +128,7 @@ fn a_listener_leaves_the_space_that_is_named_and_no_other() {
     let bus = m.add(Region::container("bus", 0x10));
     let bus = m.model.add_space("bus", bus).unwrap();
     assert!(not_following(m.model.remove_listener(bus, &first)));
-    // One of an empty space was told nothing, and is told nothing.
+    // A listener of an empty space is not called.
     let of_bus = Recorder::new("of bus", &log);
     m.model.add_listener(bus, 0, of_bus.clone()).unwrap();
     m.model.remove_listener(bus, &of_bus).unwrap();

@@ -177,7 +177,7 @@ fn step(
                 under_way.table.remove(range.iova());
             }
             under_way.ends();
-            // What nobody knows to have been there does not come back either.
+            // An undo does not map what may not have been mapped.
             gone.retain(|range| !uncertain.contains(&range.iova()));
             ((!gone.is_empty()).then_some(DmaOp::Unmap(gone)), result)
         }

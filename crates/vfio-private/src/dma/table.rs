@@ -15,7 +15,7 @@ use crate::span::Span;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DmaTable {
     by_iova: BTreeMap<u64, DmaRange>,
-    /// Those of which nobody knows, by their first IOVA.
+    /// The first IOVAs of those that may or may not be there.
     uncertain: BTreeSet<u64>,
 }
 

@@ -63,7 +63,7 @@ impl ConversionListener for Refuser {
     }
 }
 
-/// A simulated IOMMU that panics when it is told to.
+/// A simulated IOMMU that can be made to panic.
 #[derive(Debug)]
 pub struct Iommu {
     sim: SimIommu,
