@@ -36,6 +36,7 @@ struct Faults {
     /// So many resets do nothing.
     idle_resets: AtomicU32,
     no_clear: AtomicBool,
+    no_reset: AtomicBool,
 }
 
 impl Vm for Faulty {
@@ -84,6 +85,9 @@ impl LoggingVm for Faulty {
     }
 
     fn reset_dirty_rings(&self) -> Result<u32, Errno> {
+        if self.faults.no_reset.load(Ordering::Relaxed) {
+            return Err(Errno::EIO);
+        }
         let idle = &self.faults.idle_resets;
         let one_less = |n: u32| n.checked_sub(1);
         match idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
@@ -227,6 +231,45 @@ fn an_interrupted_reset_is_tried_again_and_one_without_progress_is_an_error() {
     m.store([3]);
     m.collect().unwrap();
     assert_eq!(m.taken(), [3]);
+}
+
+#[test]
+fn what_was_harvested_is_kept_where_the_reset_fails() {
+    let mut m = Machine::new(RING);
+    m.store([3]);
+    m.faults.no_reset.store(true, Ordering::Relaxed);
+    assert_eq!(m.collect(), Err(DirtyError::Reset(Errno::EIO)));
+    assert_eq!(m.taken(), [3]);
+    m.faults.no_reset.store(false, Ordering::Relaxed);
+    m.collect().unwrap();
+    m.store([3]);
+    m.collect().unwrap();
+    assert_eq!(m.taken(), [3]);
+}
+
+#[test]
+fn memory_is_tracked_once_its_slot_is_about_to_log_or_was_collected() {
+    for mode in [DirtyMode::Log, RING] {
+        let m = Machine::new(mode);
+        let tracker = m.collector.tracker();
+        assert!(!tracker.mark(m.host, 1));
+        let slot = m.table.slots().next().unwrap().clone();
+        let creation = Op::Create(slot);
+        m.collector.before(&creation, &SlotTable::new()).unwrap();
+        assert!(tracker.mark(m.host, 1));
+        assert_eq!(m.taken(), [0]);
+
+        let m = Machine::new(mode);
+        m.collect().unwrap();
+        assert!(m.collector.tracker().mark(m.host + PAGE, 1));
+        assert_eq!(m.taken(), [1]);
+    }
+    // Also where its log cannot be read.
+    let m = Machine::new(DirtyMode::Log);
+    m.guest.vm().enable_dirty_ring(4096).unwrap();
+    let errno = Errno::ENXIO;
+    assert_eq!(m.collect(), Err(DirtyError::Get { slot: 0, errno }));
+    assert!(m.collector.tracker().mark(m.host, 1));
 }
 
 #[test]
