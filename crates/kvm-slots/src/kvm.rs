@@ -14,6 +14,7 @@ use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::address_bits;
 use crate::caps::host_page_size;
+use crate::interrupted::call_again;
 use crate::{Errno, GuestMemfdFlags, LoggingVm, ManualProtect, PushMap, VcpuDirtyRing, Vm, ioctl};
 
 /// A VM of the kernel's KVM. Clones are the same VM.
@@ -121,7 +122,7 @@ impl Vm for KvmVm {
         let mut told = self.told();
         // SAFETY: the caller promises about the host address exactly what
         // kvm-ioctls asks for; the struct itself is passed by value.
-        unsafe { self.vm.set_user_memory_region2(*region) }?;
+        call_again(|| unsafe { self.vm.set_user_memory_region2(*region) })?;
         told.follow(region.slot, region.memory_size);
         Ok(())
     }
@@ -132,7 +133,7 @@ impl Vm for KvmVm {
     ) -> Result<(), Errno> {
         let mut told = self.told();
         // SAFETY: as above.
-        unsafe { self.vm.set_user_memory_region(*region) }?;
+        call_again(|| unsafe { self.vm.set_user_memory_region(*region) })?;
         told.follow(region.slot, region.memory_size);
         Ok(())
     }
@@ -150,14 +151,15 @@ impl Vm for KvmVm {
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        return Ok(self
-            .vm
-            .set_memory_attributes(kvm_bindings::kvm_memory_attributes {
-                address: gpa,
-                size,
-                attributes,
-                flags: 0,
-            })?);
+        return call_again(|| {
+            self.vm
+                .set_memory_attributes(kvm_bindings::kvm_memory_attributes {
+                    address: gpa,
+                    size,
+                    attributes,
+                    flags: 0,
+                })
+        });
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             // The ioctl is generic, but kvm-ioctls has it for these only.
@@ -198,7 +200,9 @@ impl LoggingVm for KvmVm {
         // as it was told, and that cannot change while the lock is held: who
         // makes slots has promised to do so here only.
         let told = self.told();
-        let size = *told.slots.get(&slot).ok_or(Errno::ENOENT)?;
+        let Some(&size) = told.slots.get(&slot) else {
+            return Err(ioctl::dirty_log_refusal(&self.vm, slot));
+        };
         let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
         Ok(self.vm.get_dirty_log(slot, size)?)
     }

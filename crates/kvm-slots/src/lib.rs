@@ -229,6 +229,7 @@ mod errno;
 mod file_size;
 mod hold;
 mod ids;
+mod interrupted;
 mod ioctl;
 mod kvm;
 #[cfg(feature = "memory-model")]
@@ -268,7 +269,7 @@ pub use convert::{
 };
 pub use dirty::{
     BeforeOp, DirtyCapabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, Unlogged,
+    DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, RingId, Unlogged,
     UnloggedSlot,
 };
 pub use errno::Errno;

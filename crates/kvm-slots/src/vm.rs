@@ -31,7 +31,8 @@ pub trait Vm {
     /// type of VM.
     fn check_extension(&self, capability: u32) -> i32;
 
-    /// `KVM_SET_USER_MEMORY_REGION2`.
+    /// `KVM_SET_USER_MEMORY_REGION2`. A signal that interrupts it is no error:
+    /// implementations call again, and give up after some calls.
     ///
     /// # Errors
     /// What the kernel returns; the slot is then as it was.
@@ -53,7 +54,7 @@ pub trait Vm {
     /// `KVM_SET_USER_MEMORY_REGION`, for kernels that have no other.
     ///
     /// # Errors
-    /// What the kernel returns; the slot is then as it was.
+    /// As for [`set_user_memory_region2`](Self::set_user_memory_region2).
     ///
     /// # Safety
     /// As for [`set_user_memory_region2`](Self::set_user_memory_region2).
@@ -69,6 +70,7 @@ pub trait Vm {
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno>;
 
     /// `KVM_SET_MEMORY_ATTRIBUTES` of the pages of `size` bytes from `gpa` on.
+    /// A signal that interrupts it is no error here either.
     ///
     /// # Errors
     /// What the kernel returns; no attribute has changed then.
@@ -86,9 +88,9 @@ pub trait Vm {
         None
     }
 
-    /// Frees bytes that have become stale: whoever looks finds zeros. The
-    /// system calls are the same for every VM, so there is no need to write
-    /// this one.
+    /// Frees bytes that have become stale: they read as zeros, or in a private
+    /// mapping of a file as the bytes of the file. The system calls are the same
+    /// for every VM, so implementations need not provide this one.
     ///
     /// # Errors
     /// What the kernel returns. Some of the bytes may be gone.

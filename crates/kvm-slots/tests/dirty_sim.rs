@@ -111,6 +111,20 @@ fn clearing_is_refused_in_the_order_of_the_kernels_checks() {
 }
 
 #[test]
+fn reading_is_refused_in_the_order_of_the_kernels_checks() {
+    let (mut guest, pages) = guest();
+    guest.ram(SLOT + 2, 0x100_0000, 0, &pages);
+    // No such slot, one that does not log, no such number or address space.
+    let wrong = [SLOT + 1, SLOT + 2, 32764, 0xffff, SLOT | 2 << 16, u32::MAX];
+    let read = |guest: &Guest| wrong.map(|slot| guest.vm().get_dirty_log(slot).err());
+    let (enoent, einval) = (Some(Errno::ENOENT), Some(Errno::EINVAL));
+    let refused = [enoent, enoent, einval, einval, einval, einval];
+    assert_eq!(read(&guest), refused);
+    guest.vm().enable_dirty_ring(4096).unwrap();
+    assert_eq!(read(&guest), [Some(Errno::ENXIO); 6]);
+}
+
+#[test]
 fn a_bitmap_that_is_too_short_is_refused() {
     let (guest, _) = guest();
     let cleared = guest.vm().clear_dirty_log(SLOT, 0, 128, &[0]);

@@ -194,6 +194,10 @@ fn an_entry_of_a_ring_that_names_no_page_is_said() {
         fn harvest(&mut self) -> Option<DirtyEntry> {
             self.0.pop()
         }
+
+        fn skipped(&self) -> Option<usize> {
+            None
+        }
     }
     let (sim, capabilities) = vm();
     let collector = DirtyCollector::new(sim, &capabilities, RING).unwrap();

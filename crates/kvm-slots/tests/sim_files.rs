@@ -3,7 +3,9 @@
 
 mod common;
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use common::PAGE;
@@ -41,6 +43,29 @@ fn a_hole_takes_the_private_bytes_and_no_others() {
     assert_eq!(&guest.load::<6>(0x2000).unwrap(), b"secret");
     guest.convert(0x1000, false);
     assert_eq!(&guest.load::<6>(0x1000).unwrap(), b"shared");
+}
+
+#[test]
+fn allocated_pages_take_memory_until_they_are_discarded() {
+    let guest = Guest::new(plain());
+    let file = guest
+        .vm()
+        .create_guest_memfd(4 * PAGE, GuestMemfdFlags::empty());
+    let file = File::from(file.unwrap());
+    let is = |pages: u64| assert_eq!(file.metadata().unwrap().blocks() * 512, pages * PAGE);
+    let allocate = |mode, offset, len| {
+        let call = FileCall::Allocate { mode, offset, len };
+        guest.vm().file_call(file.as_fd(), call)
+    };
+    is(0);
+    assert_eq!(allocate(KEEP, 0x1000, 0x2000), Ok(()));
+    is(2);
+    // Past the end there is nothing to allocate, not even in part.
+    assert_eq!(allocate(KEEP, 0x3000, 0x2000), EINVAL);
+    is(2);
+    assert_eq!(allocate(PUNCH, 0x1000, 0x1000), Ok(()));
+    is(1);
+    assert_eq!(file.metadata().unwrap().len(), 4 * PAGE);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::space::Space;
 use crate::transaction::commit::Change;
 use crate::{
     AttachmentDiff, CommitError, Diff, DirtyClients, FlatView, GlobalLogging, Listener,
@@ -16,20 +17,35 @@ impl<H> MemoryModel<H> {
     /// Has `listener` follow `space`, starting with a change from nothing to
     /// the view as it is.
     ///
+    /// A listener follows one space. To follow several with the same code, add
+    /// a listener for each.
+    ///
     /// # Errors
-    /// What its `prepare` said of that first change; it follows nothing then.
-    /// [`NoSuchSpace`], boxed, if there is no such space.
+    /// [`AddListenerError`]; it follows nothing more than before then.
     pub fn add_listener(
         &mut self,
         space: SpaceId,
         priority: i32,
         listener: Arc<dyn Listener<H>>,
-    ) -> Result<(), ListenerError> {
+    ) -> Result<(), AddListenerError> {
         self.undo_forgotten();
         let position = self.spaces.position(space)?;
+        // On two spaces it would keep one state for both, and lose a change of
+        // one of them when it undoes the other.
+        if let Some(followed) = self.followed_by(&listener) {
+            return Err(AddListenerError::Follows {
+                listener: listener.name().to_string(),
+                space: followed.name.clone(),
+            });
+        }
         let change = Change::comes(self, position);
         if change.is_something() {
-            change.make_alone(self, &*listener)?;
+            let made = change.make_alone(self, &*listener);
+            made.map_err(|source| AddListenerError::Refused {
+                listener: listener.name().to_string(),
+                space: self.spaces[position].name.clone(),
+                source,
+            })?;
             listener.commit(&change.update(self));
         }
         let listeners = &mut self.spaces[position].listeners;
@@ -38,11 +54,18 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
+    /// The space that a listener follows.
+    fn followed_by(&self, listener: &Arc<dyn Listener<H>>) -> Option<&Space<H>> {
+        let is_it = |other: &Arc<dyn Listener<H>>| {
+            core::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(listener))
+        };
+        let follows = |space: &&Space<H>| space.listeners.iter().any(|(_, other)| is_it(other));
+        self.spaces.iter().find(follows)
+    }
+
     /// Has `listener` follow `space` no longer, ending with a change from the
     /// view as it is to nothing: what it has mapped, it unmaps. Readers and
     /// other listeners notice nothing.
-    ///
-    /// If it was added more than once, it leaves once, where it comes last.
     ///
     /// A device that is unplugged leaves no mapping behind:
     ///
@@ -183,6 +206,33 @@ impl<H> Change<H> {
     fn is_something(&self) -> bool {
         !self.diff.is_empty() || self.global_logging.changes()
     }
+}
+
+/// Why a listener does not follow a space.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddListenerError {
+    /// There is no such space.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// It follows a space already, this one or another.
+    #[error("listener '{listener}' already follows '{space}'")]
+    Follows {
+        /// The listener's name.
+        listener: String,
+        /// The address space that it follows.
+        space: String,
+    },
+    /// It refused the first change, from nothing to the view.
+    #[error("listener '{listener}' refused to follow '{space}'")]
+    Refused {
+        /// The listener's name.
+        listener: String,
+        /// The address space.
+        space: String,
+        /// What its [`prepare`](Listener::prepare) said.
+        source: ListenerError,
+    },
 }
 
 /// Why a listener could not leave. It goes on following then.

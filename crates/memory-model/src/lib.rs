@@ -141,7 +141,7 @@ pub use diff::Diff;
 #[cfg(feature = "vm-memory")]
 pub use error::MappingError;
 pub use error::{CommitError, ListenerError, NoSuchSpace, NotUndone, StateError, TreeError, Use};
-pub use following::RemoveListenerError;
+pub use following::{AddListenerError, RemoveListenerError};
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::{NoRegion, SharedMemory};
 pub use listener::{Listener, Update};

@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use common::{Log, Machine, take};
-use memory_model::{CommitError, Listener, ListenerError, Region, RemoveListenerError, Update};
+use memory_model::{
+    AddListenerError, CommitError, Listener, ListenerError, Region, RemoveListenerError, Update,
+};
 
 /// What a listener does when it is asked to apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,7 +193,10 @@ fn a_new_listener_that_does_not_apply_aborts_and_follows_nothing() {
     let stages = ["late prepare", "late apply", "late abort"];
     late.shall(Does::Refuses);
     let error = m.model.add_listener(m.space, 0, late.clone()).unwrap_err();
-    assert_eq!(error.to_string(), "late cannot apply");
+    let AddListenerError::Refused { source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(source.to_string(), "late cannot apply");
     assert_eq!(take(&log), stages);
     late.shall(Does::Panics);
     let add = || m.model.add_listener(m.space, 0, late.clone());

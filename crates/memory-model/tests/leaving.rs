@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use common::{Log, Machine, Recorder, bell, bytes, private_mmio, ram, take};
 use memory_model::{
-    AttachmentDiff, CommitError, DirtyClients, GlobalLogging, HostMemory, Listener, ListenerError,
-    Memory, NoSuchSpace, Region, RemoveListenerError, RemoveSpaceError, SpaceId, TreeError, Update,
-    Use,
+    AddListenerError, AttachmentDiff, CommitError, DirtyClients, GlobalLogging, HostMemory,
+    Listener, ListenerError, Memory, NoSuchSpace, Region, RemoveListenerError, RemoveSpaceError,
+    SpaceId, TreeError, Update, Use,
 };
 
 /// A machine with some RAM, which two listeners follow.
@@ -89,16 +89,37 @@ fn one_that_refuses_to_leave_goes_on_following() {
 }
 
 #[test]
-fn a_listener_leaves_as_often_as_it_came_and_the_last_place_first() {
+fn a_listener_that_follows_a_space_is_refused_for_that_and_any_other() {
     let (mut m, log, [first, _]) = followed();
-    m.model.add_listener(m.space, 2, first.clone()).unwrap();
-    m.model.remove_listener(m.space, &first).unwrap();
-    take(&log);
+    let bus = m.add(ram("bus", 0x10));
+    let bus = m.model.add_space("bus", bus).unwrap();
+    for space in [m.space, bus] {
+        let refused = m.model.add_listener(space, 2, first.clone()).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "listener 'first' already follows 'memory'"
+        );
+        assert!(matches!(refused, AddListenerError::Follows { .. }));
+    }
+    assert!(take(&log).is_empty());
+    // It is called once for each change, and leaves at once.
     m.put(Region::mmio("x", 1), 0x10);
-    let told = take(&log);
-    assert!(told[0].starts_with("first") && told[1].starts_with("second"));
+    assert_eq!(take(&log).len(), 4);
     m.model.remove_listener(m.space, &first).unwrap();
     assert!(not_following(m.model.remove_listener(m.space, &first)));
+    m.model.add_listener(bus, 0, first.clone()).unwrap();
+    let refused = m.model.add_listener(m.space, 0, first.clone()).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "listener 'first' already follows 'bus'"
+    );
+    // One that refused to follow follows nothing.
+    m.model.remove_listener(bus, &first).unwrap();
+    first.refuses.store(true, Relaxed);
+    let refused = m.model.add_listener(bus, 0, first.clone());
+    assert!(matches!(refused, Err(AddListenerError::Refused { .. })));
+    first.refuses.store(false, Relaxed);
+    m.model.add_listener(m.space, 0, first).unwrap();
 }
 
 #[test]
@@ -107,9 +128,10 @@ fn a_listener_leaves_the_space_that_is_named_and_no_other() {
     let bus = m.add(Region::container("bus", 0x10));
     let bus = m.model.add_space("bus", bus).unwrap();
     assert!(not_following(m.model.remove_listener(bus, &first)));
-    // One that follows nothing yet was told nothing, and is told nothing.
-    m.model.add_listener(bus, 0, first.clone()).unwrap();
-    m.model.remove_listener(bus, &first).unwrap();
+    // A listener of an empty space is not called.
+    let of_bus = Recorder::new("of bus", &log);
+    m.model.add_listener(bus, 0, of_bus.clone()).unwrap();
+    m.model.remove_listener(bus, &of_bus).unwrap();
     assert!(take(&log).is_empty());
     m.put(Region::mmio("x", 1), 0x10);
     assert_eq!(take(&log).len(), 4);
@@ -204,7 +226,8 @@ fn nobody_leaves_while_the_guest_has_accepted_pages_there() {
 
 #[test]
 fn a_space_goes_once_nobody_follows_it_and_frees_its_root() {
-    let (mut m, log, [first, _]) = followed();
+    let (mut m, log, _) = followed();
+    let first = Recorder::new("first", &log);
     let owner = Arc::new(());
     let host = HostMemory::new(0x1000, 0x10, owner.clone()).unwrap();
     let bus = m.add(Region::ram("bus", Memory::host_only(host)));

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::error::Error;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
@@ -307,7 +308,10 @@ fn a_new_listener_that_refuses_what_is_there_follows_nothing() {
     let listener = Recorder::new("late", &log);
     listener.refuses.store(true, Relaxed);
     let error = m.model.add_listener(m.space, 0, listener).unwrap_err();
-    assert_eq!(error.to_string(), "late cannot prepare");
+    let text = "listener 'late' refused to follow 'memory'";
+    assert_eq!(error.to_string(), text);
+    let source = error.source().map(ToString::to_string);
+    assert_eq!(source.as_deref(), Some("late cannot prepare"));
     take(&log);
     m.put(Region::mmio("mmio", 0x10), 0x10);
     assert!(take(&log).is_empty());

@@ -139,6 +139,46 @@ fn sleep_and_resets_take_memory_away_and_give_it_back() {
 }
 
 #[test]
+fn what_the_device_has_lost_by_itself_is_observed() {
+    let mut guest = guest();
+    let _ = guest.write(0x10, &0xe000_0000_u32.to_le_bytes());
+    let _ = guest.write(0x14, &0xc041_u32.to_le_bytes());
+    let _ = guest.write(4, &[3, 4]);
+    assert_eq!(guest.shown(index(0)), Some(0xe000_0000));
+    let device = |command: u16, power: u8| {
+        let mut device = config();
+        device[4..6].copy_from_slice(&command.to_le_bytes());
+        device[POWER + 4] = power;
+        device
+    };
+    // Nothing differs.
+    assert_eq!(guest.observe(&device(0x403, 0)), Ok(vec![]));
+    // The device was reset: memory goes before all else.
+    let line = |off| ConfigEffect::IntxDisabled(off);
+    let gone = [REVOKED, ConfigEffect::IoDecode(false), line(false)];
+    assert_eq!(guest.observe(&device(0, 0)), Ok(gone.to_vec()));
+    assert_eq!((guest.shown(index(0)), guest.shown(index(1))), (None, None));
+    assert!(guest.reach().missing().is_some());
+    assert_eq!(guest.observe(&device(0, 0)), Ok(vec![]));
+    // It answers again, which is told last.
+    let back = [ConfigEffect::IoDecode(true), line(true), RESTORED];
+    assert_eq!(guest.observe(&device(0x403, 0)), Ok(back.to_vec()));
+    assert_eq!(guest.shown(index(0)), Some(0xe000_0000));
+    assert_eq!(guest.shown(index(1)), Some(0xc040));
+    // It fell asleep, and lost decoding while it slept: it answers at neither.
+    let asleep = ConfigEffect::Reach(ReachEvent::Revoked(Cause::Asleep));
+    assert_eq!(guest.observe(&device(0x403, 3)), Ok(vec![asleep]));
+    assert_eq!(guest.shown(index(0)), None);
+    assert_eq!(guest.observe(&device(0x401, 3)), Ok(vec![]));
+    assert_eq!(guest.observe(&device(0x401, 0)), Ok(vec![]));
+    assert_eq!(guest.observe(&device(0x403, 0)), Ok(vec![RESTORED]));
+    // What makes no sense changes nothing.
+    let before = guest.clone();
+    assert!(guest.observe(&[0; 3]).is_err());
+    assert_eq!(guest, before);
+}
+
+#[test]
 fn msi_is_told_once_it_is_on() {
     let mut guest = guest();
     let at = MSI as u64;

@@ -54,6 +54,7 @@ impl ActError {
             Self::Commit(CommitError::Refused { source, .. }) => match source.downcast_ref() {
                 Some(FollowError::Plan(PlanError::Unsupported(_))) => ErrorCode::Unsupported,
                 Some(FollowError::Plan(PlanError::TooManySlots { .. })) => ErrorCode::TooManySlots,
+                Some(FollowError::Plan(PlanError::BeyondAddresses { .. })) => ErrorCode::OutOfReach,
                 _ => ErrorCode::Kvm,
             },
             Self::Commit(_) => ErrorCode::Kvm,

@@ -7,7 +7,7 @@ use kvm_slots::{
     Capabilities, Engine, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, SlotListener, Unsupported,
 };
 use memory_model::{
-    AddSpaceError, AddrRange, CommitError, FlatView, ListenerError, Memory, MemoryModel, Region,
+    AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
 };
 
@@ -66,7 +66,7 @@ pub enum BoardError {
     Commit(#[from] CommitError),
     /// KVM did not take the memslots.
     #[error("the memslots cannot be set up")]
-    Slots(#[source] ListenerError),
+    Slots(#[source] AddListenerError),
     /// An access is out of the processor's reach.
     #[error(
         "the access to {gpa:#x} is out of reach: guest-physical addresses have {bits} bits here"

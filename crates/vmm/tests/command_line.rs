@@ -401,7 +401,7 @@ fn memory_beyond_the_guests_addresses_is_refused_in_words_and_a_bar_moved_there_
 region = [{ name = "bar", kind = "ram", at = 0x1000, size = "4K" }]
 step = [
     { do = "write", at = 0x1000, value = 7, how = "direct" },
-    { do = "move", region = "bar", to = 0x100000000000000, how = "error" },
+    { do = "move", region = "bar", to = 0x100000000000000, fails = "out-of-reach" },
     { do = "read", at = 0x1000, expect = 7, how = "direct" },
 ]
 "#;

@@ -15,11 +15,7 @@ use vmm::run::Run;
 fn run(text: &str) -> Result<Vec<StepReport>, String> {
     let machine = Machine::from_text("nasty.toml", text).unwrap();
     let sim = Sim::new(&machine, KernelVersion::V7_3, AbiProfile::FD_OFFSET_BIT_4);
-    let words = |error: &dyn std::error::Error| {
-        let source = error.source().map(|source| format!(": {source}"));
-        format!("{error}{}", source.unwrap_or_default())
-    };
-    let mut run = Run::new(&machine, &sim).map_err(|error| words(&error))?;
+    let mut run = Run::new(&machine, &sim).map_err(|error| vmm::with_causes(&error))?;
     let steps = machine.steps.iter().enumerate();
     let steps = steps
         .map(|(n, step)| run.step(&machine, n + 1, step))

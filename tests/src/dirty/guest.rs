@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kvm_slots::sim::{GuestFault, MmioHandler};
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, HostMemory, KvmVm,
-    SlotAccess, SlotRange, SlotTable, apply_with, plan,
+    RingId, SlotAccess, SlotRange, SlotTable, apply_with, plan,
 };
 use vmm::HostMapping;
 use vmm::backend::Platform;
@@ -40,6 +40,7 @@ pub struct Tracked {
     guest: Option<VcpuGuest>,
     script: Arc<[Access]>,
     next: usize,
+    ring: Option<RingId>,
     ring_was_full: usize,
 }
 
@@ -56,10 +57,13 @@ impl Tracked {
         let stub = stub::compile(&script, CODE);
         code.write(0, &stub.image).map_err(text)?;
         let guest = kvm.start(&stub).map_err(text)?;
-        if let DirtyMode::Ring { .. } = mode {
-            let ring = vm.map_dirty_ring(guest.vcpu()).map_err(text)?;
-            collector.add_ring(Box::new(ring));
-        }
+        let ring = match mode {
+            DirtyMode::Ring { .. } => {
+                let ring = vm.map_dirty_ring(guest.vcpu()).map_err(text)?;
+                Some(collector.add_ring(Box::new(ring)))
+            }
+            DirtyMode::Log | DirtyMode::ManualProtect { .. } => None,
+        };
         Ok(Self {
             vm,
             capabilities,
@@ -71,6 +75,7 @@ impl Tracked {
             guest: Some(guest),
             script,
             next: 0,
+            ring,
             ring_was_full: 0,
         })
     }
@@ -127,7 +132,8 @@ impl Tracked {
         match error {
             GuestError::Fault(GuestFault::DirtyRingFull) => {
                 self.ring_was_full += 1;
-                self.collector.collect(&self.table).map_err(text)
+                let ring = self.ring.ok_or("a ring is full, and there is none")?;
+                self.collector.make_room(&self.table, ring).map_err(text)
             }
             error => Err(text(error)),
         }

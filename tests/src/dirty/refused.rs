@@ -58,11 +58,12 @@ fn answers(vm: &impl LoggingVm, memory: &HostMapping) -> Vec<String> {
     for (slot, flags) in [(LOGGED, KVM_MEM_LOG_DIRTY_PAGES), (PLAIN, 0)] {
         say(format!("slot {slot}"), &make(vm, memory, slot, flags));
     }
-    for slot in [LOGGED, PLAIN, ABSENT] {
+    // The last ones are none: numbers and address spaces end below.
+    let slots = [LOGGED, PLAIN, ABSENT, 40_000, 7 << 16, u32::MAX];
+    for slot in slots {
         say(format!("log of slot {slot:#x}"), &vm.get_dirty_log(slot));
     }
-    // The last two are none: numbers and address spaces end below.
-    for slot in [LOGGED, PLAIN, ABSENT, 40_000, 7 << 16] {
+    for slot in slots {
         for (first, num) in [
             (0, 0),
             (0, 1),
@@ -113,10 +114,12 @@ fn answers(vm: &impl LoggingVm, memory: &HostMapping) -> Vec<String> {
             &vm.enable_dirty_ring(bytes),
         );
     }
-    say(
-        "the log where there is a ring".into(),
-        &vm.get_dirty_log(LOGGED),
-    );
+    for slot in slots {
+        say(
+            format!("log of slot {slot:#x} where there is a ring"),
+            &vm.get_dirty_log(slot),
+        );
+    }
     let cleared = vm.clear_dirty_log(LOGGED, 1, 64, &[0]);
     say("clearing where there is a ring".into(), &cleared);
     say("reset of nothing".into(), &vm.reset_dirty_rings());

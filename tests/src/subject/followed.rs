@@ -54,7 +54,7 @@ impl Followed {
         change.commit().map_err(at("memory"))?;
         let space = model.add_space("memory", root).map_err(at("memory"))?;
         let added = model.add_listener(space, 0, slots.clone());
-        added.map_err(at("a listener"))?;
+        added.map_err(|error| vmm::with_causes(&error))?;
         Ok(Self {
             model,
             root,

@@ -14,6 +14,7 @@ use vfio_private::Span;
 use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};
 use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange};
 use vmm::dma::{DmaListener, DmaPolicy};
+use vmm::with_causes;
 
 use super::edu::{Edu, map, unmap};
 use super::guest::Exits;
@@ -98,10 +99,10 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let dma = Arc::new(dma.map_err(at("limits"))?);
     model
         .add_listener(space, 0, Arc::new(slots))
-        .map_err(at("memslots"))?;
+        .map_err(|error| with_causes(&error))?;
     model
         .add_listener(space, 1, dma.clone())
-        .map_err(at("mappings"))?;
+        .map_err(|error| with_causes(&error))?;
     engine.add_listener(dma.clone());
     same("mappings", dma.table().len() as u64, PAGES)?;
 

@@ -4,7 +4,8 @@
 use super::sides::Discard;
 use crate::Errno;
 
-/// Frees the bytes; whoever looks finds zeros.
+/// Frees the bytes: they read as zeros, or in a private mapping of a file as the
+/// bytes of the file.
 ///
 /// # Errors
 /// What the kernel says. Some of the bytes may be gone.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::clears::clears;
 use super::ops::BeforeOp;
+use super::rings::{RingId, Rings};
 use super::tracker::DirtyTracker;
 use super::vm::{DirtyCapabilities, DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
 use crate::{Capabilities, Errno, Op, Slot, SlotId, SlotTable};
@@ -20,7 +21,8 @@ pub enum DirtyMode {
         /// All pages count as written when logging starts.
         initially_set: bool,
     },
-    /// A ring for each vCPU. Costs what was written, not what could be.
+    /// A ring for each vCPU. Costs what was written and a look at each entry of
+    /// the rings, however large the guest's memory is.
     Ring {
         /// Its size: a power of two, 16 bytes for each entry.
         bytes: u32,
@@ -61,6 +63,26 @@ pub enum DirtyError {
     /// written to these pages now leaves no trace until they are.
     #[error("the dirty rings cannot be reset: {0}")]
     Reset(Errno),
+    /// The kernel did not take back all entries that were collected, tried
+    /// again and again: what is written to their pages now leaves no trace.
+    #[error("the kernel did not reset {left} entries of the dirty rings")]
+    NotReset {
+        /// How many entries are left.
+        left: u64,
+    },
+    /// The kernel has left an entry of a ring out. Later ones were not
+    /// collected and never will be.
+    #[error("entry {position} of dirty ring {ring} is missing although later ones are there")]
+    Skipped {
+        /// The ring.
+        ring: RingId,
+        /// The position of the entry in the ring.
+        position: usize,
+    },
+    /// A vCPU exits because its ring is full, and there is nothing in the ring
+    /// to collect: [`DirtyCollector::make_room`].
+    #[error("dirty ring {0} is full, and there is nothing in it to collect")]
+    StaysFull(RingId),
     /// An entry of a ring names a page that no slot of the table has: the first
     /// one, if several do. All other entries were collected.
     #[error("the dirty ring names page {page:#x} of slot {slot:#x}, which is in no slot", page = .0.page, slot = .0.slot)]
@@ -74,6 +96,7 @@ impl DirtyError {
                 *errno
             }
             Self::Reset(errno) => *errno,
+            Self::NotReset { .. } | Self::Skipped { .. } | Self::StaysFull(_) => Errno::EIO,
             Self::Stray(_) => Errno::ENOENT,
         }
     }
@@ -87,7 +110,7 @@ pub struct DirtyCollector<V> {
     vm: V,
     mode: DirtyMode,
     tracker: DirtyTracker,
-    rings: Mutex<Vec<Box<dyn DirtyRing>>>,
+    rings: Mutex<Rings>,
 }
 
 impl<V: LoggingVm> DirtyCollector<V> {
@@ -131,8 +154,23 @@ impl<V: LoggingVm> DirtyCollector<V> {
 
     /// Collects from the ring of one more vCPU. Each vCPU's ring must be added
     /// before the vCPU runs.
-    pub fn add_ring(&self, ring: Box<dyn DirtyRing>) {
-        self.rings().push(ring);
+    pub fn add_ring(&self, ring: Box<dyn DirtyRing>) -> RingId {
+        self.rings().add(ring)
+    }
+
+    /// [`collect`](Self::collect) for a vCPU that exited with
+    /// `KVM_EXIT_DIRTY_RING_FULL`, so that it can run again.
+    ///
+    /// # Errors
+    /// [`DirtyError`]: [`StaysFull`](DirtyError::StaysFull) if nothing was
+    /// collected from this ring since the last time. Its vCPU would exit for
+    /// ever, and what it wrote is not known.
+    pub fn make_room(&self, table: &SlotTable, ring: RingId) -> Result<(), DirtyError> {
+        self.collect(table)?;
+        match self.rings().was_harvested(ring) {
+            true => Ok(()),
+            false => Err(DirtyError::StaysFull(ring)),
+        }
     }
 
     /// Collects what the guest wrote, and write-protects those pages again, so
@@ -212,23 +250,24 @@ impl<V: LoggingVm> DirtyCollector<V> {
         if !matches!(self.mode, DirtyMode::Ring { .. }) {
             return Ok(());
         }
-        let mut rings = self.rings();
-        // No more than the rings have room for: entries come free by the reset.
-        let mut entries = Vec::new();
-        for ring in rings.iter_mut() {
-            entries.extend(std::iter::from_fn(|| ring.harvest()));
-        }
+        let rings = &mut *self.rings();
+        let (mut entries, skipped) = rings.harvest();
         // As with logs: protected again first, then reported.
-        let reset = self.vm.reset_dirty_rings();
+        let reset = rings.reset(&self.vm);
         entries.retain(|entry| !self.tracker.add_entry(table, entry));
-        reset.map_err(DirtyError::Reset)?;
-        match entries.first() {
-            Some(stray) => Err(DirtyError::Stray(*stray)),
-            None => Ok(()),
+        let left = reset.map_err(DirtyError::Reset)?;
+        if let Some(skipped) = skipped {
+            return Err(skipped);
+        }
+        match (entries.first(), left) {
+            (Some(stray), _) => Err(DirtyError::Stray(*stray)),
+            (None, 0) => Ok(()),
+            (None, left) => Err(DirtyError::NotReset { left }),
         }
     }
 
-    fn rings(&self) -> MutexGuard<'_, Vec<Box<dyn DirtyRing>>> {
+    /// A ring that panics keeps its own state; the counts are of whole steps.
+    fn rings(&self) -> MutexGuard<'_, Rings> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

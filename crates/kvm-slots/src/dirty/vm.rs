@@ -68,8 +68,8 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     /// protection the log stays as it is, else it is clear after that.
     ///
     /// # Errors
-    /// ENOENT if there is no such slot, or it does not log; ENXIO if there are
-    /// rings instead.
+    /// In this order: ENXIO if there are rings instead; EINVAL if no slot can
+    /// have this number; ENOENT if there is no such slot, or it does not log.
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno>;
 
     /// `KVM_CLEAR_DIRTY_LOG`: clears those of the `num_pages` pages of a slot
@@ -78,7 +78,7 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     /// # Errors
     /// EINVAL if `bitmap` has fewer bits than that; if `first_page` is no
     /// multiple of 64; if `num_pages` is none and does not end with the slot.
-    /// ENOENT and ENXIO as for [`get_dirty_log`](Self::get_dirty_log).
+    /// As for [`get_dirty_log`](Self::get_dirty_log), too.
     fn clear_dirty_log(
         &self,
         slot: u32,
@@ -88,7 +88,8 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     ) -> Result<(), Errno>;
 
     /// `KVM_RESET_DIRTY_RINGS`: the kernel takes back the entries that were
-    /// harvested, and will tell of these pages again. Returns how many.
+    /// harvested, and will tell of these pages again. Returns how many: fewer
+    /// than were harvested if a signal interrupts it.
     ///
     /// # Errors
     /// EINVAL if there are no rings.
@@ -109,4 +110,9 @@ pub trait DirtyRing: std::fmt::Debug + Send {
     /// The oldest entry that was not harvested yet, which is then. The kernel
     /// takes it back at the next [`LoggingVm::reset_dirty_rings`].
     fn harvest(&mut self) -> Option<DirtyEntry>;
+
+    /// The position of the next entry in the ring, if the kernel has left it
+    /// out although later ones are there: harvesting never gets past it. For a
+    /// ring that has nothing left to harvest.
+    fn skipped(&self) -> Option<usize>;
 }

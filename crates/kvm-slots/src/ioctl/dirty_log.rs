@@ -1,12 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Clearing logs and resetting rings.
+//! Clearing logs and resetting rings, and why a log cannot be read.
 
-use kvm_bindings::{kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1};
+use std::ptr::null_mut;
+
+use kvm_bindings::{
+    kvm_clear_dirty_log, kvm_clear_dirty_log__bindgen_ty_1, kvm_dirty_log,
+    kvm_dirty_log__bindgen_ty_1,
+};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref};
 
-use super::numbers::{KVM_CLEAR_DIRTY_LOG, KVM_RESET_DIRTY_RINGS};
+use super::numbers::{KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS};
 use crate::Errno;
+
+/// Why `KVM_GET_DIRTY_LOG` refuses a slot that does not exist. There is no
+/// buffer: EFAULT if the slot exists after all.
+pub(crate) fn dirty_log_refusal(vm: &VmFd, slot: u32) -> Errno {
+    let log = kvm_dirty_log {
+        slot,
+        padding1: 0,
+        __bindgen_anon_1: kvm_dirty_log__bindgen_ty_1 {
+            dirty_bitmap: null_mut(),
+        },
+    };
+    // SAFETY: `log` has the layout that the ioctl takes, and is only read. The
+    // bitmap is the null pointer, to which the kernel copies nothing.
+    match unsafe { ioctl_with_ref(vm, KVM_GET_DIRTY_LOG(), &log) } {
+        0 => Errno::EFAULT,
+        _ => Errno::last(),
+    }
+}
 
 /// `KVM_CLEAR_DIRTY_LOG`.
 pub(crate) fn clear_dirty_log(

@@ -67,26 +67,33 @@ impl VcpuDirtyRing {
         })
     }
 
-    fn entry(&self) -> &Entry {
-        debug_assert!(self.next < self.entries);
+    /// The entry at `position`, modulo `entries`.
+    fn entry(&self, position: usize) -> &Entry {
+        let position = position & (self.entries - 1);
         // SAFETY: the mapping starts at a page and is `entries` entries long,
-        // and `next` is below that; it lives as long as `self`, which the
+        // and `position` is below that; it lives as long as `self`, which the
         // reference borrows. All bit patterns are valid. Whoever else has the
         // entry, the kernel, changes it by whole words while we do, which is
         // what atomics are for; in this process nobody else has it: each ring
         // is mapped by this type alone.
-        unsafe { &*self.map.as_ptr().cast::<Entry>().add(self.next) }
+        unsafe { &*self.map.as_ptr().cast::<Entry>().add(position) }
+    }
+
+    /// Whether the kernel has filled the entry at `position`, and we have not
+    /// harvested it.
+    fn is_dirty(&self, position: usize) -> bool {
+        // Acquire: what the kernel wrote before this flag is there too. One
+        // that has RESET as well is ours from last time round, not yet reset.
+        self.entry(position).flags.load(Ordering::Acquire) & (DIRTY | RESET) == DIRTY
     }
 }
 
 impl DirtyRing for VcpuDirtyRing {
     fn harvest(&mut self) -> Option<DirtyEntry> {
-        let entry = self.entry();
-        // Acquire: what the kernel wrote before this flag is there too. One
-        // that has RESET as well is ours from last time round, not yet reset.
-        if entry.flags.load(Ordering::Acquire) & (DIRTY | RESET) != DIRTY {
+        if !self.is_dirty(self.next) {
             return None;
         }
+        let entry = self.entry(self.next);
         let harvested = DirtyEntry {
             slot: entry.slot.load(Ordering::Relaxed),
             page: entry.page.load(Ordering::Relaxed),
@@ -96,6 +103,14 @@ impl DirtyRing for VcpuDirtyRing {
         self.next = (self.next + 1) & (self.entries - 1);
         Some(harvested)
     }
+
+    fn skipped(&self) -> Option<usize> {
+        let mut later = (1..self.entries).map(|ahead| self.next + ahead);
+        let any = later.any(|position| self.is_dirty(position));
+        // In this order: the kernel fills one entry after the other, so that
+        // once a later one is seen, this one is seen too.
+        (any && !self.is_dirty(self.next)).then_some(self.next)
+    }
 }
 
 impl fmt::Debug for VcpuDirtyRing {
@@ -104,5 +119,60 @@ impl fmt::Debug for VcpuDirtyRing {
             .field("entries", &self.entries)
             .field("next", &self.next)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring that no kernel fills.
+    fn ring(entries: usize) -> VcpuDirtyRing {
+        let mut options = MmapOptions::new();
+        let map = options.len(entries * size_of::<Entry>()).map_anon();
+        VcpuDirtyRing {
+            map: map.expect("memory").into(),
+            entries,
+            next: 0,
+        }
+    }
+
+    fn fill(ring: &VcpuDirtyRing, position: usize) {
+        let entry = ring.entry(position);
+        entry.page.store(position as u64, Ordering::Relaxed);
+        entry.flags.store(DIRTY, Ordering::Release);
+    }
+
+    #[test]
+    fn an_entry_that_the_kernel_leaves_out_is_seen() {
+        let mut ring = ring(256);
+        assert_eq!(ring.skipped(), None);
+        (0..3).chain(4..5).for_each(|at| fill(&ring, at));
+        assert_eq!(std::iter::from_fn(|| ring.harvest()).count(), 3);
+        assert_eq!(ring.skipped(), Some(3));
+        // The kernel was only late.
+        fill(&ring, 3);
+        assert_eq!(ring.skipped(), None);
+        assert_eq!(std::iter::from_fn(|| ring.harvest()).count(), 2);
+        assert_eq!(ring.skipped(), None);
+        // The last one before it comes round.
+        fill(&ring, 260);
+        assert_eq!((ring.harvest(), ring.skipped()), (None, Some(5)));
+        // All but the next one.
+        (6..261).for_each(|at| fill(&ring, at));
+        assert_eq!((ring.harvest(), ring.skipped()), (None, Some(5)));
+    }
+
+    #[test]
+    fn a_ring_that_was_harvested_and_not_reset_lacks_no_entry() {
+        let mut ring = ring(256);
+        (0..256).for_each(|at| fill(&ring, at));
+        assert_eq!(std::iter::from_fn(|| ring.harvest()).count(), 256);
+        assert_eq!((ring.harvest(), ring.skipped()), (None, None));
+        ring.entry(0).flags.store(DIRTY | RESET, Ordering::Release);
+        assert_eq!((ring.harvest(), ring.skipped()), (None, None));
+        ring.entry(0).flags.store(0, Ordering::Release);
+        fill(&ring, 256);
+        assert_eq!(ring.harvest().map(|entry| entry.page), Some(256));
     }
 }

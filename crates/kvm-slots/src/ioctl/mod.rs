@@ -8,6 +8,6 @@ mod dirty_ring;
 mod numbers;
 mod pre_fault;
 
-pub(crate) use dirty_log::{clear_dirty_log, reset_dirty_rings};
+pub(crate) use dirty_log::{clear_dirty_log, dirty_log_refusal, reset_dirty_rings};
 pub use dirty_ring::VcpuDirtyRing;
 pub use pre_fault::{PreFaultError, pre_fault_memory};

@@ -30,6 +30,8 @@ pub(super) struct Ring {
     entries: Vec<(Flag, DirtyEntry)>,
     pushed: usize,
     reset: usize,
+    /// How many of the next entries are left out.
+    skip: usize,
 }
 
 impl Ring {
@@ -47,6 +49,7 @@ impl Ring {
             entries: vec![none; (bytes / ENTRY) as usize],
             pushed: 0,
             reset: 0,
+            skip: 0,
         })
     }
 
@@ -57,8 +60,11 @@ impl Ring {
 
     pub(super) fn push(&mut self, entry: DirtyEntry) {
         let at = self.pushed % self.entries.len();
-        self.entries[at] = (Flag::Dirty, entry);
         self.pushed += 1;
+        match self.skip {
+            0 => self.entries[at] = (Flag::Dirty, entry),
+            _ => self.skip -= 1,
+        }
     }
 
     /// Frees entries up to the first that is not harvested.
@@ -99,6 +105,17 @@ impl SimVm {
             None => Err(Errno::ENXIO),
         }
     }
+
+    /// Has the kernel do what none should: leave the next `count` entries of
+    /// the dirty ring out.
+    ///
+    /// # Errors
+    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::LoggingVm).
+    pub fn skip_ring_entries(&self, count: usize) -> Result<(), Errno> {
+        let mut state = self.state();
+        state.dirty.ring.as_mut().ok_or(Errno::ENXIO)?.skip = count;
+        Ok(())
+    }
 }
 
 impl DirtyRing for SimDirtyRing {
@@ -113,5 +130,14 @@ impl DirtyRing for SimDirtyRing {
         *flag = Flag::Harvested;
         self.next += 1;
         Some(*entry)
+    }
+
+    fn skipped(&self) -> Option<usize> {
+        let state = self.vm.state();
+        let ring = state.dirty.ring.as_ref()?;
+        let next = self.next % ring.entries.len();
+        let is_dirty = |(flag, _): &(Flag, DirtyEntry)| *flag == Flag::Dirty;
+        let any = ring.entries.iter().any(is_dirty);
+        (any && !is_dirty(&ring.entries[next])).then_some(next)
     }
 }

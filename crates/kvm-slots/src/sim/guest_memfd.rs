@@ -126,8 +126,7 @@ fn allocate(file: &SimFile, mode: i32, offset: i64, len: i64) -> Result<(), Errn
     match mode & PUNCH != 0 {
         // Past the end there is nothing to discard, and nobody minds.
         true => host::punch(&file.file, offset, len),
-        // Pages are there when they are touched, so there is nothing to do.
-        false if end.unsigned_abs() <= file.size => Ok(()),
+        false if end.unsigned_abs() <= file.size => host::allocate(&file.file, offset, len),
         false => Err(Errno::EINVAL),
     }
 }

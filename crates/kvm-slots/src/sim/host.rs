@@ -102,7 +102,17 @@ pub(super) fn is_let_go(own: BorrowedFd<'_>) -> bool {
 
 /// Takes the bytes out of the file: they read as zeros, and take no memory.
 pub(super) fn punch(file: &File, offset: i64, len: i64) -> Result<(), Errno> {
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    fallocate(file, libc::FALLOC_FL_PUNCH_HOLE, offset, len)
+}
+
+/// Has the bytes take memory. They stay what they are: zeros in a hole.
+pub(super) fn allocate(file: &File, offset: i64, len: i64) -> Result<(), Errno> {
+    fallocate(file, 0, offset, len)
+}
+
+/// The file keeps its size.
+fn fallocate(file: &File, mode: i32, offset: i64, len: i64) -> Result<(), Errno> {
+    let mode = mode | libc::FALLOC_FL_KEEP_SIZE;
     // SAFETY: the file is open; only numbers are passed.
     match unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } {
         0 => Ok(()),

@@ -63,6 +63,7 @@ pub use kernel::{KernelVersion, SimConfig, VmType};
 pub use mapping::GuestMemfdMapping;
 pub use pre_fault::PreFault;
 
+use crate::interrupted::call_again;
 use crate::page_set::PageSet;
 use crate::{AbiProfile, Errno, GuestMemfdFlags, PushMap, Vm};
 use dirty::Dirty;
@@ -88,6 +89,8 @@ struct State {
     private: PageSet,
     dirty: Dirty,
     mmio_entries: MmioEntries,
+    /// How many ioctls on memory are interrupted yet.
+    interrupts: u32,
 }
 
 impl SimVm {
@@ -134,6 +137,12 @@ impl SimVm {
         Ok(())
     }
 
+    /// Has signals interrupt the next `count` ioctls that set memslots or
+    /// attributes: these fail with EINTR and change nothing.
+    pub fn interrupt(&self, count: u32) {
+        self.state().interrupts = count;
+    }
+
     /// Every change is one assignment, so a panic leaves nothing half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -145,6 +154,7 @@ impl SimVm {
         old_ioctl: bool,
     ) -> Result<(), Errno> {
         let state = &mut *self.state();
+        state.begin_ioctl()?;
         let old = state.memslots.get(region.slot);
         state
             .memslots
@@ -158,6 +168,18 @@ impl SimVm {
     }
 }
 
+impl State {
+    fn begin_ioctl(&mut self) -> Result<(), Errno> {
+        match self.interrupts.checked_sub(1) {
+            Some(left) => {
+                self.interrupts = left;
+                Err(Errno::EINTR)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Vm for SimVm {
     fn check_extension(&self, capability: u32) -> i32 {
         self.config.check_extension(capability)
@@ -168,7 +190,7 @@ impl Vm for SimVm {
         region: &kvm_userspace_memory_region2,
     ) -> Result<(), Errno> {
         match self.config.has_region2() {
-            true => self.set_region(region, false),
+            true => call_again(|| self.set_region(region, false)),
             false => Err(Errno::ENOTTY),
         }
     }
@@ -185,7 +207,7 @@ impl Vm for SimVm {
             userspace_addr: region.userspace_addr,
             ..Default::default()
         };
-        self.set_region(&region, true)
+        call_again(|| self.set_region(&region, true))
     }
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
@@ -209,13 +231,17 @@ impl Vm for SimVm {
         if unknown || size == 0 || gpa % PAGE != 0 || size % PAGE != 0 {
             return Err(Errno::EINVAL);
         }
-        let private = &mut self.state().private;
-        match attributes {
-            0 => private.remove(gpa, end),
-            _ => private.insert(gpa, end),
-        }
-        Ok(())
+        call_again(|| {
+            let state = &mut *self.state();
+            state.begin_ioctl()?;
+            match attributes {
+                0 => state.private.remove(gpa, end),
+                _ => state.private.insert(gpa, end),
+            }
+            Ok::<(), Errno>(())
+        })
     }
+
     fn address_bits(&self) -> Option<u32> {
         Some(self.config.physical_bits)
     }

@@ -62,14 +62,19 @@ impl<H> Tree<H> {
             return Err(Invalid::Seat { index, what });
         }
         for (index, seat) in (0..).zip(&self.seats) {
+            let (is_free, next) = (free.contains(&index), seat.next_generation);
+            let has_run_out = next & RegionId::GENERATIONS == 0;
+            // Those of the last model wrap.
+            let is_past = |generation: u32| {
+                (1..=1 << RegionId::GENERATION_BITS).contains(&next.wrapping_sub(generation))
+            };
             let what = match &seat.node {
-                Some(_) if free.contains(&index) => "it is free, and a region has it",
-                Some((generation, _)) if *generation >= seat.next_generation => {
+                Some(_) if is_free => "it is free, and a region has it",
+                Some((generation, _)) if !is_past(*generation) => {
                     "its region's generation is still to come"
                 }
-                None if !free.contains(&index) && seat.next_generation != u32::MAX => {
-                    "nobody has it, and it is not free"
-                }
+                None if is_free && has_run_out => "it is free, and its generations have run out",
+                None if !is_free && !has_run_out => "nobody has it, and it is not free",
                 Some(_) | None => continue,
             };
             return Err(Invalid::Seat { index, what });

@@ -3,6 +3,8 @@
 //! Operations → an address space, and back.
 
 use core::fmt;
+use core::slice;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -100,6 +102,12 @@ pub struct DmaApplyError {
 /// # Errors
 ///
 /// [`DmaApplyError`].
+///
+/// # Panics
+///
+/// If `space` does. Operations before that stay done and are in the table; the mappings of the one
+/// that panicked are [uncertain](DmaTable::uncertain) there. [`plan_dma`](super::plan_dma) from that
+/// table settles it.
 pub fn apply_dma(
     space: &impl AddressSpace,
     plan: &DmaPlan,
@@ -122,6 +130,10 @@ pub fn apply_dma(
 
 /// Takes back what was carried out, the latest first. Says what could not be; the rest is taken back
 /// all the same.
+///
+/// # Panics
+///
+/// As [`apply_dma`] does.
 pub fn undo_dma(
     space: &impl AddressSpace,
     applied: DmaApplied,
@@ -147,19 +159,51 @@ fn step(
     table: &mut DmaTable,
 ) -> (Option<DmaOp>, Result<(), DmaRefusal>) {
     match op {
-        DmaOp::Map(range) => match space.map(range) {
-            Ok(()) => {
+        DmaOp::Map(range) => {
+            let under_way = UnderWay::new(table, slice::from_ref(range));
+            let mapped = space.map(range);
+            under_way.ends();
+            if mapped.is_ok() {
                 table.insert(range.clone());
-                (Some(op.clone()), Ok(()))
             }
-            Err(refusal) => (None, Err(refusal)),
-        },
+            (mapped.is_ok().then(|| op.clone()), mapped)
+        }
         DmaOp::Unmap(ranges) => {
-            let (gone, result) = unmap(space, op, ranges);
+            let uncertain = ranges.iter().filter(|range| table.is_uncertain(range));
+            let uncertain: BTreeSet<Span> = uncertain.map(DmaRange::iova).collect();
+            let under_way = UnderWay::new(table, ranges);
+            let (mut gone, result) = unmap(space, op, ranges, !uncertain.is_empty());
             for range in &gone {
-                table.remove(range.iova());
+                under_way.table.remove(range.iova());
             }
+            under_way.ends();
+            // An undo does not map what may not have been mapped.
+            gone.retain(|range| !uncertain.contains(&range.iova()));
             ((!gone.is_empty()).then_some(DmaOp::Unmap(gone)), result)
+        }
+    }
+}
+
+/// A call on the address space. If it panics, its mappings are uncertain.
+struct UnderWay<'a> {
+    table: &'a mut DmaTable,
+    ranges: &'a [DmaRange],
+}
+
+impl<'a> UnderWay<'a> {
+    fn new(table: &'a mut DmaTable, ranges: &'a [DmaRange]) -> Self {
+        Self { table, ranges }
+    }
+
+    fn ends(mut self) {
+        self.ranges = &[];
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        for range in self.ranges {
+            self.table.insert_uncertain(range.clone());
         }
     }
 }
@@ -171,6 +215,7 @@ fn unmap(
     space: &impl AddressSpace,
     op: &DmaOp,
     ranges: &[DmaRange],
+    any_uncertain: bool,
 ) -> (Vec<DmaRange>, Result<(), DmaRefusal>) {
     let Some(span) = op.iova() else {
         return (Vec::new(), Ok(()));
@@ -179,8 +224,11 @@ fn unmap(
         Ok(_) => return (ranges.to_vec(), Ok(())),
         Err(refusal) => refusal,
     };
-    if ranges.len() == 1 {
-        return (Vec::new(), Err(first));
+    if let [range] = ranges {
+        return match any_uncertain && first.is_nothing_there() {
+            true => (vec![range.clone()], Ok(())),
+            false => (Vec::new(), Err(first)),
+        };
     }
     let (gone, left): (Vec<DmaRange>, Vec<DmaRange>) =
         ranges

@@ -2,7 +2,7 @@
 
 //! The mappings that there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::range::DmaRange;
 use crate::span::Span;
@@ -10,10 +10,13 @@ use crate::span::Span;
 /// The mappings of an address space, by IOVA. They do not overlap.
 ///
 /// It follows the kernel one mapping at a time, and holds the owners of all memory that devices
-/// reach.
+/// reach. A call on the address space that panicked leaves its mappings
+/// [uncertain](Self::uncertain).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DmaTable {
     by_iova: BTreeMap<u64, DmaRange>,
+    /// The first IOVAs of those that may or may not be there.
+    uncertain: BTreeSet<u64>,
 }
 
 impl DmaTable {
@@ -50,11 +53,29 @@ impl DmaTable {
         self.by_iova.range(from..span.end()).map(|(_, range)| range)
     }
 
+    /// The mappings that may be there or not, by IOVA: a call that was to map or unmap them panicked.
+    /// They are held as if they were there. A plan whose change has one of their IOVAs unmaps them
+    /// first.
+    pub fn uncertain(&self) -> impl Iterator<Item = &DmaRange> {
+        let starts = self.uncertain.iter();
+        starts.filter_map(|start| self.by_iova.get(start))
+    }
+
+    pub(super) fn is_uncertain(&self, mapping: &DmaRange) -> bool {
+        self.uncertain.contains(&mapping.iova().offset())
+    }
+
     pub(super) fn insert(&mut self, mapping: DmaRange) {
         self.by_iova.insert(mapping.iova().offset(), mapping);
     }
 
+    pub(super) fn insert_uncertain(&mut self, mapping: DmaRange) {
+        self.uncertain.insert(mapping.iova().offset());
+        self.by_iova.insert(mapping.iova().offset(), mapping);
+    }
+
     pub(super) fn remove(&mut self, iova: Span) {
+        self.uncertain.remove(&iova.offset());
         self.by_iova.remove(&iova.offset());
     }
 }

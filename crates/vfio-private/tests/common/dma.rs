@@ -3,6 +3,7 @@
 //! A picture of what devices reach, by page, and a kernel that has nothing else.
 
 use std::cell::RefCell;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use vfio_private::Span;
@@ -122,6 +123,16 @@ pub struct Kernel {
     next: usize,
     /// After so many calls one fails.
     fails_in: Option<usize>,
+    /// After so many calls one panics, before or after it is carried out.
+    panics_in: Option<(usize, When)>,
+    /// Whether it is an error to unmap what is not mapped, as for an iommufd.
+    is_strict: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Before,
+    After,
 }
 
 impl Kernel {
@@ -141,6 +152,20 @@ impl Kernel {
         let seen = |page| self.pages.get(&page).map(|(_, seen)| seen);
         let see = |page| seen(page).map(|seen| (seen.base, seen.writes, seen.owner));
         (0..PAGES).map(see).collect()
+    }
+
+    /// What is mapped is in the table, and all of that is mapped which is certain.
+    pub fn is_within(&self, table: &DmaTable) {
+        for (page, (_, seen)) in &self.pages {
+            let mapping = table.find(page * PAGE).expect("it is held by the table");
+            assert!(Seen::of(mapping).same(seen));
+        }
+        let uncertain: Vec<&DmaRange> = table.uncertain().collect();
+        for mapping in table.mappings() {
+            let mut of_it = pages(mapping.iova());
+            let is_mapped = of_it.all(|page| self.pages.contains_key(&page));
+            assert!(is_mapped || uncertain.contains(&mapping), "{mapping}");
+        }
     }
 
     pub fn is_as_in(&self, table: &DmaTable) {
@@ -166,7 +191,23 @@ impl Kernel {
             Some(calls) => self.fails_in = Some(calls - 1),
             None => {}
         }
+        self.panics(When::Before);
         Ok(())
+    }
+
+    fn ends(&mut self) {
+        self.panics(When::After);
+        if let Some((calls, _)) = &mut self.panics_in {
+            *calls -= 1;
+        }
+    }
+
+    fn panics(&mut self, now: When) {
+        if self.panics_in == Some((0, now)) {
+            self.panics_in = None;
+            // Without the message of a panic.
+            resume_unwind(Box::new(now));
+        }
     }
 }
 
@@ -187,12 +228,28 @@ impl Callable {
         Self(RefCell::new(kernel))
     }
 
+    /// One for which it is an error to unmap what is not mapped, or not.
+    pub fn with_strict_unmap(is_strict: bool) -> Self {
+        Self::of(Kernel {
+            is_strict,
+            ..Kernel::default()
+        })
+    }
+
     pub fn borrow(&self) -> std::cell::Ref<'_, Kernel> {
         self.0.borrow()
     }
 
+    pub fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
+        self.borrow().picture()
+    }
+
     pub fn fails_in(&self, calls: Option<usize>) {
         self.0.borrow_mut().fails_in = calls;
+    }
+
+    pub fn panics_in(&self, calls: Option<(usize, When)>) {
+        self.0.borrow_mut().panics_in = calls;
     }
 }
 
@@ -205,6 +262,7 @@ impl AddressSpace for Callable {
             let before = kernel.pages.insert(page, (kernel.next, Seen::of(range)));
             assert_eq!(before, None, "two mappings of page {page}");
         }
+        kernel.ends();
         Ok(())
     }
 
@@ -221,7 +279,12 @@ impl AddressSpace for Callable {
             );
         }
         let removed = gone.iter().filter_map(|page| kernel.pages.remove(page));
-        Ok(removed.count() as u64 * PAGE)
+        let removed = removed.count() as u64 * PAGE;
+        kernel.ends();
+        match (kernel.is_strict, removed) {
+            (true, 0) => Err(DmaRefusal::Errno(2)),
+            _ => Ok(removed),
+        }
     }
 
     fn limits(&self) -> Result<DmaLimits, DmaRefusal> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A listener that keeps DMA mappings in step with a flat view.
 
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memory_model::{FlatRange, FlatView, Listener, ListenerError, PageSet, Update, ViewReader};
@@ -20,6 +21,12 @@ use super::wanted::{DmaPolicy, span, want};
 ///
 /// The mappings stay when this goes: the owners of the memory are with the
 /// [`AddressSpace`].
+///
+/// # Panics
+///
+/// If the [`AddressSpace`] does. What was mapped or unmapped before then stays
+/// so, although the transaction or the conversion is refused, until the next
+/// transaction looks at everything ([`is_out_of_step`](Self::is_out_of_step)).
 #[derive(Debug)]
 pub struct DmaListener<S, H> {
     pub(super) space: S,
@@ -35,7 +42,7 @@ pub(super) struct State {
     latest: Option<DmaPlan>,
     /// By a transaction that has prepared.
     applied: Option<(DmaApplied, bool)>,
-    /// The mappings are not those of the view that is published.
+    /// The mappings may not be those of the view that is published.
     pub(super) out_of_step: bool,
 }
 
@@ -128,8 +135,9 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         self.state().latest.take()
     }
 
-    /// A panic elsewhere cannot have left the state half changed: the table
-    /// follows the kernel one whole mapping at a time.
+    /// A panic cannot have left the state half changed: the table follows the
+    /// kernel one whole mapping at a time, and `out_of_step` is set while an
+    /// address space is called that could panic.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,7 +180,10 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         state: &mut State,
         plan: DmaPlan,
     ) -> Result<DmaApplied, DmaFollowError> {
-        match apply_dma(&self.space, &plan, &mut state.table) {
+        let was_out_of_step = mem::replace(&mut state.out_of_step, true);
+        let applied = apply_dma(&self.space, &plan, &mut state.table);
+        state.out_of_step = was_out_of_step;
+        match applied {
             Ok(applied) => {
                 state.latest = Some(plan);
                 Ok(applied)
@@ -232,6 +243,7 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> Listener<H> for DmaListener<
         let Some((applied, was_out_of_step)) = state.applied.take() else {
             return Ok(());
         };
+        state.out_of_step = true;
         let not_undone = undo_dma(&self.space, applied, &mut state.table);
         state.out_of_step = was_out_of_step || !not_undone.is_empty();
         match not_undone.is_empty() {

@@ -25,6 +25,8 @@ pub enum ErrorCode {
     Unsupported,
     /// There would be more memslots than the kernel has.
     TooManySlots,
+    /// It lies beyond the guest's physical addresses.
+    OutOfReach,
     /// Rendering the regions would not end.
     TooComplex,
     /// The region tree does not allow it.
@@ -37,13 +39,14 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Accepted,
         Self::WrongKind,
         Self::Unaligned,
         Self::NoHostAddress,
         Self::Unsupported,
         Self::TooManySlots,
+        Self::OutOfReach,
         Self::TooComplex,
         Self::Tree,
         Self::Kvm,
@@ -59,6 +62,7 @@ impl ErrorCode {
             Self::NoHostAddress => "no-host-address",
             Self::Unsupported => "unsupported",
             Self::TooManySlots => "too-many-slots",
+            Self::OutOfReach => "out-of-reach",
             Self::TooComplex => "too-complex",
             Self::Tree => "tree",
             Self::Kvm => "kvm",

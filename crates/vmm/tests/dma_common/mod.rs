@@ -3,9 +3,10 @@
 // Each test file uses only some of it.
 #![allow(dead_code)]
 
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{
@@ -17,7 +18,9 @@ use memory_model::{
     Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Update,
 };
 use vfio_private::Span;
-use vfio_private::dma::{DmaLimits, DmaPlace, SimIommu, SimIommuKind};
+use vfio_private::dma::{
+    AddressSpace, DmaLimits, DmaPlace, DmaRange, DmaRefusal, SimIommu, SimIommuKind,
+};
 use vmm::HostMapping;
 use vmm::dma::{DmaListener, DmaPolicy, Peers};
 
@@ -60,14 +63,81 @@ impl ConversionListener for Refuser {
     }
 }
 
+/// A simulated IOMMU that can be made to panic.
+#[derive(Debug)]
+pub struct Iommu {
+    sim: SimIommu,
+    panics: Mutex<Option<(u64, When)>>,
+}
+
+/// When a call panics that panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Before,
+    After,
+}
+
+impl Iommu {
+    /// Has a call to come panic, the next one being number 0, before or after it
+    /// is carried out.
+    pub fn panics(&self, call: u64, when: When) {
+        *self.panics.lock().unwrap() = Some((self.sim.calls() + call, when));
+    }
+
+    /// Takes that back; whether it had not panicked yet.
+    pub fn panics_no_more(&self) -> bool {
+        self.panics.lock().unwrap().take().is_some()
+    }
+
+    fn call<T>(&self, call: impl FnOnce() -> T) -> T {
+        let number = self.sim.calls();
+        self.panic_if(number, When::Before);
+        let result = call();
+        self.panic_if(number, When::After);
+        result
+    }
+
+    fn panic_if(&self, number: u64, when: When) {
+        let mut panics = self.panics.lock().unwrap();
+        if *panics == Some((number, when)) {
+            *panics = None;
+            drop(panics);
+            // Without the message of a panic.
+            std::panic::resume_unwind(Box::new(when));
+        }
+    }
+}
+
+impl Deref for Iommu {
+    type Target = SimIommu;
+
+    fn deref(&self) -> &SimIommu {
+        &self.sim
+    }
+}
+
+impl AddressSpace for Iommu {
+    fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
+        self.call(|| self.sim.map(range))
+    }
+
+    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+        self.call(|| self.sim.unmap(iova))
+    }
+
+    fn limits(&self) -> Result<DmaLimits, DmaRefusal> {
+        self.sim.limits()
+    }
+}
+
 pub struct Machine {
     pub model: MemoryModel,
     pub space: SpaceId,
     pub root: RegionId,
     pub regions: Vec<RegionId>,
     pub engine: Engine<SimVm>,
-    pub iommu: Arc<SimIommu>,
-    pub dma: Arc<DmaListener<Arc<SimIommu>, ()>>,
+    pub iommu: Arc<Iommu>,
+    pub dma: Arc<DmaListener<Arc<Iommu>, ()>>,
     pub refuser: Arc<Refuser>,
     has_peers: bool,
 }
@@ -132,7 +202,10 @@ impl Machine {
         let allowed = allowed
             .map(|pages| Span::new(pages.start * PAGE, (pages.end - pages.start) * PAGE).unwrap());
         let limits = DmaLimits::new(PAGE, allowed, mappings).unwrap();
-        let iommu = Arc::new(SimIommu::new(kind, limits));
+        let iommu = Arc::new(Iommu {
+            sim: SimIommu::new(kind, limits),
+            panics: Mutex::default(),
+        });
         let has_peers = !matches!(policy.peers, Peers::Nothing);
         let dma = DmaListener::new(Arc::clone(&iommu), model.reader(space), policy);
         let dma = Arc::new(dma.unwrap());

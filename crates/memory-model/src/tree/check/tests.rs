@@ -4,6 +4,7 @@
 use alloc::sync::Arc;
 
 use super::*;
+use crate::space::ModelId;
 use crate::tree::node::Place;
 use crate::{EventFd, IoEventFd, MemoryModel, Region, Trigger};
 
@@ -95,6 +96,37 @@ fn a_seat_that_is_taken_and_free_is_found() {
     );
     let said = said(|tree, _| tree.free.push(77));
     assert!(matches!(said, Invalid::Seat { index: 77, .. }), "{said}");
+}
+
+#[test]
+fn a_seat_that_is_free_although_its_generations_have_run_out_is_found() {
+    let damage = |tree: &mut Tree<()>, m: &Machine| {
+        let seat = &mut tree.seats[m.gone.index as usize];
+        seat.next_generation = (seat.next_generation | RegionId::GENERATIONS).wrapping_add(1);
+    };
+    seat(said(damage), m_index(|m| m.gone), "run out");
+}
+
+#[test]
+fn seats_whose_generations_run_out_are_right_in_the_first_model_and_the_last() {
+    for model in [0, 1, u16::MAX] {
+        let mut tree = Tree::<()>::new(ModelId(model));
+        let first = tree.add(Region::mmio("x", 1)).unwrap();
+        drop(tree.remove(first).unwrap());
+        // Two are left.
+        tree.seats[0].next_generation = first.generation + RegionId::GENERATIONS - 1;
+        for _ in 0..2 {
+            let id = tree.add(Region::mmio("x", 1)).unwrap();
+            assert_eq!(id.index, 0);
+            assert_eq!(tree.check(), Ok(()));
+            drop(tree.remove(id).unwrap());
+            assert_eq!(tree.check(), Ok(()));
+        }
+        // The seat stays empty: its next id would be another model's.
+        let id = tree.add(Region::mmio("x", 1)).unwrap();
+        assert_eq!(id.index, 1);
+        assert_eq!(tree.check(), Ok(()));
+    }
 }
 
 /// The same ids come out every time.

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! System calls that a signal interrupts.
+
+use crate::Errno;
+
+/// How often a call is made before EINTR is its result. A thread can get signals
+/// faster than a long call ends, and must not be stuck in it.
+const MOST_CALLS: usize = 64;
+
+/// Makes a call again while it fails with EINTR: it has changed nothing then.
+///
+/// # Errors
+/// What the call fails with; EINTR after so many calls.
+pub(crate) fn call_again<T, E: Into<Errno>>(
+    mut call: impl FnMut() -> Result<T, E>,
+) -> Result<T, Errno> {
+    for _ in 1..MOST_CALLS {
+        match call().map_err(Into::into) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+    call().map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_made_again_while_it_is_interrupted_and_not_for_ever() {
+        // How often it is interrupted, and how often it is made then.
+        for (interrupts, calls, result) in [
+            (0, 1, Ok(7)),
+            (1, 2, Ok(7)),
+            (MOST_CALLS - 1, MOST_CALLS, Ok(7)),
+            (MOST_CALLS, MOST_CALLS, Err(Errno::EINTR)),
+            (usize::MAX, MOST_CALLS, Err(Errno::EINTR)),
+        ] {
+            let mut made = 0;
+            let called = call_again(|| {
+                made += 1;
+                match made > interrupts {
+                    true => Ok(7),
+                    false => Err(Errno::EINTR),
+                }
+            });
+            assert_eq!((called, made), (result, calls), "{interrupts}");
+        }
+    }
+
+    #[test]
+    fn other_errors_are_the_result_at_once() {
+        let mut made = 0;
+        let called: Result<(), Errno> = call_again(|| {
+            made += 1;
+            Err(Errno::EAGAIN)
+        });
+        assert_eq!((called, made), (Err(Errno::EAGAIN), 1));
+    }
+}
