@@ -6,6 +6,7 @@ mod dma_common;
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dma_common::{APART, BAR, HOLE, Machine, PAGE, PLAIN, PRIVATE_BAR, REGISTERS, ROM, pages};
 use kvm_slots::{ConvertError, FailedStep};
@@ -270,6 +271,21 @@ fn nothing_is_mapped_for_a_device_that_is_unplugged() {
         assert_eq!(m.iommu.mappings(), 0);
         // Plugged in again, the device reaches what it is due.
         m.model.add_listener(m.space, 1, m.dma.clone()).unwrap();
+        m.check();
+    }
+}
+
+#[test]
+fn a_commit_that_another_listener_refuses_takes_nothing_from_devices() {
+    for kind in KINDS {
+        let mut m = Machine::new(kind, DmaPolicy::default(), None);
+        m.place(PLAIN, 0, 0).unwrap();
+        let calls = m.iommu.calls();
+        m.refuser.1.store(true, Ordering::Relaxed);
+        m.place(PLAIN, 8 * PAGE, 0).unwrap_err();
+        assert_eq!(m.iommu.calls(), calls, "the IOMMU was asked");
+        m.refuser.1.store(false, Ordering::Relaxed);
+        m.place(PLAIN, 8 * PAGE, 0).unwrap();
         m.check();
     }
 }

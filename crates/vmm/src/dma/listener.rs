@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use memory_model::{FlatRange, FlatView, Listener, ListenerError, PageSet, Update, ViewReader};
 use vfio_private::Span;
 use vfio_private::dma::{
-    AddressSpace, DmaApplied, DmaApplyError, DmaChange, DmaLimits, DmaNotUndone, DmaPlan,
+    AddressSpace, DmaApplied, DmaApplyError, DmaChange, DmaLimits, DmaNotUndone, DmaOp, DmaPlan,
     DmaPlanError, DmaRange, DmaRefusal, DmaTable, apply_dma, plan_dma, plan_dma_change, undo_dma,
 };
 
@@ -15,6 +15,11 @@ use super::wanted::{DmaPolicy, span, want};
 
 /// Keeps what devices reach in step with the view of one address space and with
 /// its guest's conversions.
+///
+/// A change that only adds mappings is made in [`Listener::prepare`], where a
+/// limit of the kernel's refuses it before anything else has changed. One that
+/// takes mappings from devices is made in [`Listener::apply`], when all other
+/// listeners have prepared.
 ///
 /// A change costs what it changes, not what there is. Only after a failure that
 /// could not be undone does the next transaction look at everything.
@@ -40,10 +45,23 @@ pub(super) struct State {
     table: DmaTable,
     limits: DmaLimits,
     latest: Option<DmaPlan>,
-    /// By a transaction that has prepared.
-    applied: Option<(DmaApplied, bool)>,
+    stage: Stage,
     /// The mappings may not be those of the view that is published.
     pub(super) out_of_step: bool,
+}
+
+/// How far a transaction has come.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    /// Planned, and nothing has changed.
+    Prepared(DmaPlan),
+    /// Carried out.
+    Applied {
+        applied: DmaApplied,
+        was_out_of_step: bool,
+    },
 }
 
 /// Why devices could not follow.
@@ -83,7 +101,7 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
                 table: DmaTable::new(),
                 limits,
                 latest: None,
-                applied: None,
+                stage: Stage::Idle,
                 out_of_step: false,
             }),
         })
@@ -213,10 +231,25 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
                 self.plan_change(state, &change)?
             }
         };
+        let only_maps = |op: &DmaOp| matches!(op, DmaOp::Map(_));
+        match plan.ops.iter().all(only_maps) {
+            true => self.make(state, plan),
+            false => {
+                state.stage = Stage::Prepared(plan);
+                Ok(())
+            }
+        }
+    }
+
+    /// Carries out the plan of a transaction.
+    fn make(&self, state: &mut State, plan: DmaPlan) -> Result<(), DmaFollowError> {
         let was_out_of_step = state.out_of_step;
         let applied = self.apply(state, plan)?;
         state.out_of_step = false;
-        state.applied = Some((applied, was_out_of_step));
+        state.stage = Stage::Applied {
+            applied,
+            was_out_of_step,
+        };
         Ok(())
     }
 }
@@ -233,16 +266,31 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> Listener<H> for DmaListener<
         Ok(self.follow(update)?)
     }
 
+    fn apply(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
+        let state = &mut *self.state();
+        match mem::take(&mut state.stage) {
+            Stage::Prepared(plan) => Ok(self.make(state, plan)?),
+            stage => {
+                state.stage = stage;
+                Ok(())
+            }
+        }
+    }
+
     fn commit(&self, _update: &Update<'_, H>) {
-        self.state().applied = None;
+        self.state().stage = Stage::Idle;
     }
 
     fn abort(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
         let state = &mut *self.state();
-        state.latest = None;
-        let Some((applied, was_out_of_step)) = state.applied.take() else {
+        let Stage::Applied {
+            applied,
+            was_out_of_step,
+        } = mem::take(&mut state.stage)
+        else {
             return Ok(());
         };
+        state.latest = None;
         state.out_of_step = true;
         let not_undone = undo_dma(&self.space, applied, &mut state.table);
         state.out_of_step = was_out_of_step || !not_undone.is_empty();

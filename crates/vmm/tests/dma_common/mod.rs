@@ -30,9 +30,10 @@ pub const PAGES: u64 = 72;
 /// What no device can have, in pages.
 pub const HOLE: std::ops::Range<u64> = 40..42;
 
-/// Refuses, behind all others, when it is told to.
+/// Refuses, behind all others, when it is told to: when the others have made
+/// the change, or before.
 #[derive(Debug, Default)]
-pub struct Refuser(pub AtomicBool);
+pub struct Refuser(pub AtomicBool, pub AtomicBool);
 
 impl Refuser {
     fn ask(&self) -> Result<(), &'static str> {
@@ -49,6 +50,13 @@ impl Listener<()> for Refuser {
     }
 
     fn prepare(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
+        match self.1.load(Ordering::Relaxed) {
+            true => Err("refused before anything changed".into()),
+            false => Ok(()),
+        }
+    }
+
+    fn apply(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
         Ok(self.ask()?)
     }
 }
