@@ -2,7 +2,9 @@
 //! Holding vCPUs that count.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use kvm_slots::vcpu_gate::RunOutcome;
 
 use super::guest::{Machine, Program};
 use super::watch::{StopAtEnd, rounds, wait_for, within_time};
@@ -69,18 +71,54 @@ pub(super) fn all_move_between(vcpus: u64) -> Result<(), String> {
             wait_until_all_move(machine, vcpus)?;
             let held = machine.gate.hold();
             let before = counted(machine, vcpus);
-            thread::yield_now();
+            spin(Duration::from_micros(20));
             let after = counted(machine, vcpus);
             drop(held);
             same("counters while held", after, before)
         })?;
-        // Without a wait: most of these find vCPUs on their way in or out.
-        rounds(5000, || {
-            drop(machine.gate.hold());
-            Ok(())
-        })?;
         wait_until_all_move(machine, vcpus)
     })
+}
+
+/// A kicked vCPU goes back in at once, and is held a moment later: on its way
+/// out, outside, or on its way in.
+pub(super) fn meet_kicked_vcpus() -> Result<(), String> {
+    within_time(|| {
+        let machine = Machine::new()?;
+        let mut vcpu = machine.vcpu(Program::Count)?;
+        let kicker = vcpu.gated.kicker();
+        thread::scope(|scope| {
+            let stop = StopAtEnd(machine.gate.clone());
+            let running = scope.spawn(move || {
+                loop {
+                    match vcpu.gated.run() {
+                        Ok(RunOutcome::Kicked) => {}
+                        Ok(RunOutcome::Stopped) => return Ok(()),
+                        other => return Err(format!("{other:?}")),
+                    }
+                }
+            });
+            let mut round = 0;
+            let held = rounds(20_000, || {
+                wait_until_all_move(&machine, 1)?;
+                kicker.kick();
+                // From none to 20 µs.
+                round += 1;
+                spin(Duration::from_nanos(round * 70 % 20_000));
+                drop(machine.gate.hold());
+                Ok(())
+            });
+            drop(stop);
+            held.and(join(running))
+        })
+    })
+}
+
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
 }
 
 pub(super) fn nest_and_overlap(vcpus: u64) -> Result<(), String> {

@@ -35,7 +35,11 @@ pub const WITH_VCPUS: [(&str, TestWithVcpus); 5] = [
 ];
 
 /// What is tested once.
-pub const TESTS: [(&str, Test); 7] = [
+pub const TESTS: [(&str, Test); 8] = [
+    (
+        "holds_meet_vcpus_on_their_way_out_and_in",
+        holds::meet_kicked_vcpus,
+    ),
     ("no_exit_is_lost_or_repeated", exits::none_is_lost),
     (
         "completing_an_exit_does_not_run_the_guest",

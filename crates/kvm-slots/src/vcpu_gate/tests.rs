@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,19 @@ impl Drop for Vcpu {
     }
 }
 
+/// Fails a test that hangs.
+fn within_time(test: impl FnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::channel();
+    let running = thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    match ended.recv_timeout(TOO_LONG) {
+        Err(RecvTimeoutError::Timeout) => panic!("it hangs"),
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => running.join().unwrap(),
+    }
+}
+
 fn wait_for(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -83,116 +97,128 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
 
 #[test]
 fn no_vcpu_moves_while_held_and_all_move_between_holds() {
-    let gate = gate();
-    let counters: Vec<_> = (0..3).map(|_| AtomicU64::new(0)).collect();
-    let read = || -> Vec<u64> { counters.iter().map(|c| c.load(Ordering::SeqCst)).collect() };
-    thread::scope(|scope| {
-        for counter in &counters {
-            let vcpu = Vcpu::new(&gate);
-            scope.spawn(move || {
-                let ended = vcpu.run(|| {
-                    counter.fetch_add(1, Ordering::SeqCst);
+    within_time(|| {
+        let gate = gate();
+        let counters: Vec<_> = (0..3).map(|_| AtomicU64::new(0)).collect();
+        let read = || -> Vec<u64> { counters.iter().map(|c| c.load(Ordering::SeqCst)).collect() };
+        thread::scope(|scope| {
+            for counter in &counters {
+                let vcpu = Vcpu::new(&gate);
+                scope.spawn(move || {
+                    let ended = vcpu.run(|| {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                    });
+                    assert_eq!(ended, NotEntered::Stopped);
                 });
-                assert_eq!(ended, NotEntered::Stopped);
-            });
-        }
-        for _ in 0..ROUNDS {
-            let before = read();
-            let moved = || read().iter().zip(&before).all(|(now, before)| now > before);
-            wait_for("a vCPU that moves", moved);
-            gate.hold();
-            let held = read();
-            thread::yield_now();
-            assert_eq!(read(), held);
-            gate.release();
-        }
-        gate.stop();
+            }
+            for _ in 0..ROUNDS {
+                let before = read();
+                let moved = || read().iter().zip(&before).all(|(now, before)| now > before);
+                wait_for("a vCPU that moves", moved);
+                gate.hold();
+                let held = read();
+                thread::yield_now();
+                assert_eq!(read(), held);
+                gate.release();
+            }
+            gate.stop();
+        });
     });
 }
 
 #[test]
 fn holders_from_several_threads_share_the_time_that_vcpus_are_out() {
-    let gate = gate();
-    let inside = AtomicUsize::new(0);
-    let vcpu = Vcpu::new(&gate);
-    thread::scope(|scope| {
-        let running = scope.spawn(|| {
-            vcpu.run(|| {
-                inside.store(1, Ordering::SeqCst);
-                thread::yield_now();
-                inside.store(0, Ordering::SeqCst);
-            })
+    within_time(|| {
+        let gate = gate();
+        let inside = AtomicUsize::new(0);
+        let vcpu = Vcpu::new(&gate);
+        thread::scope(|scope| {
+            let running = scope.spawn(|| {
+                vcpu.run(|| {
+                    inside.store(1, Ordering::SeqCst);
+                    thread::yield_now();
+                    inside.store(0, Ordering::SeqCst);
+                })
+            });
+            let holders = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        gate.hold();
+                        gate.hold();
+                        gate.release();
+                        assert_eq!(inside.load(Ordering::SeqCst), 0);
+                        gate.release();
+                    }
+                })
+            });
+            for holder in holders {
+                holder.join().unwrap();
+            }
+            gate.stop();
+            assert_eq!(running.join().unwrap(), NotEntered::Stopped);
         });
-        let holders = [(); 2].map(|()| {
-            scope.spawn(|| {
-                for _ in 0..ROUNDS {
-                    gate.hold();
-                    gate.hold();
-                    gate.release();
-                    assert_eq!(inside.load(Ordering::SeqCst), 0);
-                    gate.release();
-                }
-            })
-        });
-        for holder in holders {
-            holder.join().unwrap();
-        }
-        gate.stop();
-        assert_eq!(running.join().unwrap(), NotEntered::Stopped);
     });
 }
 
 #[test]
 fn a_vcpu_that_waits_in_a_held_gate_can_be_kicked_and_stopped() {
-    let gate = gate();
-    let vcpu = Vcpu::new(&gate);
-    gate.hold();
-    thread::scope(|scope| {
-        let running = scope.spawn(|| [vcpu.run(|| ()), vcpu.run(|| ())]);
-        vcpu.entry.kick(&gate);
-        // It waits again, sooner or later; a stop is for both.
-        thread::sleep(Duration::from_millis(5));
-        gate.stop();
-        let ended = running.join().unwrap();
-        assert_eq!(ended, [NotEntered::Kicked, NotEntered::Stopped]);
+    within_time(|| {
+        let gate = gate();
+        let vcpu = Vcpu::new(&gate);
+        gate.hold();
+        thread::scope(|scope| {
+            let running = scope.spawn(|| [vcpu.run(|| ()), vcpu.run(|| ())]);
+            vcpu.entry.kick(&gate);
+            // It waits again, sooner or later; a stop is for both.
+            thread::sleep(Duration::from_millis(5));
+            gate.stop();
+            let ended = running.join().unwrap();
+            assert_eq!(ended, [NotEntered::Kicked, NotEntered::Stopped]);
+        });
+        gate.release();
     });
-    gate.release();
 }
 
 #[test]
 fn a_kick_that_finds_the_vcpu_outside_ends_its_next_run() {
-    let gate = gate();
-    let vcpu = Vcpu::new(&gate);
-    vcpu.entry.kick(&gate);
-    assert_eq!(vcpu.run(|| panic!("it entered")), NotEntered::Kicked);
+    within_time(|| {
+        let gate = gate();
+        let vcpu = Vcpu::new(&gate);
+        vcpu.entry.kick(&gate);
+        assert_eq!(vcpu.run(|| panic!("it entered")), NotEntered::Kicked);
+    });
 }
 
 #[test]
 fn completing_is_not_kicked_but_waits_for_holds() {
-    let gate = gate();
-    let vcpu = Vcpu::new(&gate);
-    let thread = gate.signal().unblock().unwrap();
-    vcpu.entry.kick(&gate);
-    let inside = vcpu.entry.enter(&gate, thread, Purpose::Complete).unwrap();
-    assert!(vcpu.kernel.is_immediate_exit());
-    drop(inside);
-    assert!(!vcpu.kernel.is_immediate_exit());
-    gate.hold();
-    gate.stop();
-    let held = vcpu.entry.enter(&gate, thread, Purpose::Complete);
-    assert_eq!(held.unwrap_err(), NotEntered::Stopped);
-    gate.release();
+    within_time(|| {
+        let gate = gate();
+        let vcpu = Vcpu::new(&gate);
+        let thread = gate.signal().unblock().unwrap();
+        vcpu.entry.kick(&gate);
+        let inside = vcpu.entry.enter(&gate, thread, Purpose::Complete).unwrap();
+        assert!(vcpu.kernel.is_immediate_exit());
+        drop(inside);
+        assert!(!vcpu.kernel.is_immediate_exit());
+        gate.hold();
+        gate.stop();
+        let held = vcpu.entry.enter(&gate, thread, Purpose::Complete);
+        assert_eq!(held.unwrap_err(), NotEntered::Stopped);
+        gate.release();
+    });
 }
 
 #[test]
 fn a_holder_does_not_wait_for_a_vcpu_whose_thread_panicked() {
-    let gate = gate();
-    let panicked = thread::spawn({
-        let vcpu = Vcpu::new(&gate);
-        move || vcpu.run(|| panic!("in KVM_RUN"))
+    within_time(|| {
+        let gate = gate();
+        let panicked = thread::spawn({
+            let vcpu = Vcpu::new(&gate);
+            move || vcpu.run(|| panic!("in KVM_RUN"))
+        });
+        assert!(panicked.join().is_err());
+        gate.hold();
+        gate.release();
+        assert!(gate.entries().is_empty());
     });
-    assert!(panicked.join().is_err());
-    gate.hold();
-    gate.release();
-    assert!(gate.entries().is_empty());
 }
