@@ -85,21 +85,32 @@ impl Machine {
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
         let vm = KvmVm::new(Arc::new(kvm.create_vm().map_err(at("a VM"))?));
         let memory = memory()?;
-        let region = kvm_userspace_memory_region {
-            memory_size: SIZE,
-            userspace_addr: memory.as_mut_ptr() as u64,
-            ..Default::default()
-        };
-        // SAFETY: once a vCPU runs, the mapping is accessed by atomics alone,
-        // and each vCPU keeps it.
-        unsafe { vm.set_user_memory_region(&region) }.map_err(at("a slot"))?;
-        Ok(Arc::new(Self {
+        let machine = Self {
             gate: VcpuGate::new().map_err(at("a gate"))?,
             vm,
             cpuid: cpuid.map_err(at("CPUID"))?,
             next: AtomicU64::new(0),
             memory,
-        }))
+        };
+        machine.set_slot(SIZE)?;
+        Ok(Arc::new(machine))
+    }
+
+    /// Deletes the slot that all of the guest is in, and makes it again.
+    pub(super) fn replace_slot(&self) -> Result<(), String> {
+        self.set_slot(0)?;
+        self.set_slot(SIZE)
+    }
+
+    fn set_slot(&self, size: u64) -> Result<(), String> {
+        let region = kvm_userspace_memory_region {
+            memory_size: size,
+            userspace_addr: self.memory.as_mut_ptr() as u64,
+            ..Default::default()
+        };
+        // SAFETY: once a vCPU runs, the mapping is accessed by atomics alone,
+        // and each vCPU keeps it.
+        unsafe { self.vm.set_user_memory_region(&region) }.map_err(at("a slot"))
     }
 
     /// A vCPU that is about to start.

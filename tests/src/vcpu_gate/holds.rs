@@ -4,11 +4,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kvm_slots::HoldVcpus;
 use kvm_slots::vcpu_gate::RunOutcome;
 
 use super::guest::{Machine, Program};
 use super::watch::{StopAtEnd, rounds, wait_for, within_time};
-use super::{join, start};
+use super::{Running, join, start};
 use crate::check::same;
 
 /// How far each of the first vCPUs has counted.
@@ -34,17 +35,15 @@ fn with_counting(
         let machine = Machine::new()?;
         thread::scope(|scope| {
             let stop = StopAtEnd(machine.gate.clone());
-            let running: Result<Vec<_>, String> = (0..vcpus)
-                .map(|_| Ok(start(scope, machine.vcpu(Program::Count)?)))
-                .collect();
-            let tested = running.and_then(|running| {
-                test(&machine)?;
-                Ok(running)
-            });
+            let running = (0..vcpus).map(|_| Ok(start(scope, machine.vcpu(Program::Count)?)));
+            let running: Vec<Running<'_>> = running.collect::<Result<_, String>>()?;
+            let tested = test(&machine);
             drop(stop);
-            tested?
-                .into_iter()
-                .try_for_each(|vcpu| join(vcpu).map(drop))
+            // A vCPU that ended has the better reason.
+            for vcpu in running {
+                join(vcpu)?;
+            }
+            tested
         })
     })
 }
@@ -75,6 +74,28 @@ pub(super) fn all_move_between(vcpus: u64) -> Result<(), String> {
             let after = counted(machine, vcpus);
             drop(held);
             same("counters while held", after, before)
+        })?;
+        // Whether or not all of them are in the guest again.
+        rounds(5000, || {
+            thread::sleep(Duration::from_micros(20));
+            drop(machine.gate.hold());
+            Ok(())
+        })?;
+        wait_until_all_move(machine, vcpus)
+    })
+}
+
+/// As `SlotListener` holds them, for a gap in the middle of their memory. A vCPU
+/// that noticed would exit, and its run would end.
+pub(super) fn hide_gaps(vcpus: u64) -> Result<(), String> {
+    fn with_gap(vcpus: &impl HoldVcpus, machine: &Machine) -> Result<(), String> {
+        let _held = vcpus.hold();
+        machine.replace_slot()
+    }
+    with_counting(vcpus, move |machine| {
+        rounds(500, || {
+            wait_until_all_move(machine, vcpus)?;
+            with_gap(&machine.gate, machine)
         })?;
         wait_until_all_move(machine, vcpus)
     })

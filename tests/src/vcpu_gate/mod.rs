@@ -26,10 +26,11 @@ type TestWithVcpus = fn(u64) -> Result<(), String>;
 pub const NUMBERS: [u64; 4] = [1, 2, 4, 8];
 
 /// What is tested with each of [`NUMBERS`].
-pub const WITH_VCPUS: [(&str, TestWithVcpus); 5] = [
+pub const WITH_VCPUS: [(&str, TestWithVcpus); 6] = [
     ("no_vcpu_moves_while_held", holds::none_moves),
     ("all_vcpus_move_between_holds", holds::all_move_between),
     ("holds_nest_and_overlap", holds::nest_and_overlap),
+    ("no_vcpu_notices_a_gap", holds::hide_gaps),
     ("stopping_ends_all_runs", lives::stopping_ends_all),
     ("vcpu_threads_hold_too", exits::threads_hold_too),
 ];
