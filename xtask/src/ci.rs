@@ -41,7 +41,7 @@ pub fn run() -> Result<(), String> {
             "kvm-slots",
             "--no-default-features",
             "--features",
-            "sim",
+            "sim,vcpu-gate",
         ]),
         Step::cargo(
             "docs",

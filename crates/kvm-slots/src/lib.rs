@@ -189,7 +189,8 @@
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
 //! ioctls that kvm-ioctls lacks, taking ownership of descriptors just made, and in the
 //! simulation copies from and to host memory, in which a bad address is an error
-//! and no fault, and calls on the files that stand for guest_memfds. One more reads a dirty ring, which the kernel writes meanwhile,
+//! and no fault, and calls on the files that stand for guest_memfds. `vcpu_gate` sets one byte of a
+//! vCPU's `kvm_run`, by an atomic, and sends signals. One more reads a dirty ring, which the kernel writes meanwhile,
 //! by atomics. [`KvmVm`] knows how long a slot's log is because it made the slot.
 //!
 //! # Features

@@ -114,3 +114,19 @@ impl Drop for HeldVcpus {
         self.shared.release();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_is_kept_apart_from_its_gate_and_ended_on_another_thread() {
+        fn hold(gate: &impl HoldVcpus<Held = HeldVcpus>) -> HeldVcpus {
+            gate.hold()
+        }
+        let gate = VcpuGate::new().unwrap();
+        let held = hold(&gate);
+        drop(gate);
+        std::thread::spawn(move || drop(held)).join().unwrap();
+    }
+}

@@ -77,9 +77,10 @@
 //!
 //! - A vCPU thread that keeps a [`HeldVcpus`] must not call `run`: it would wait
 //!   for itself.
-//! - A holder waits until all vCPU threads had time to leave. It must not own
-//!   what a vCPU thread needs on its way out of the guest: there is nothing, as
-//!   handling an exit is outside.
+//! - A holder waits until each vCPU thread in `KVM_RUN` has been scheduled: some
+//!   tens of microseconds where vCPUs have processors of their own, and
+//!   milliseconds where they share them. It never waits for an exit to be
+//!   handled, so it may own locks that exit handlers need.
 //! - Holds that overlap without end keep the vCPUs out without end; so may a
 //!   thread that does nothing but hold and release.
 //! - The signal's handler does nothing and is installed without `SA_RESTART`. A
