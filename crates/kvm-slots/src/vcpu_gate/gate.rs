@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_hold_is_kept_apart_from_its_gate_and_ended_on_another_thread() {
-        fn hold(gate: &impl HoldVcpus<Held = HeldVcpus>) -> HeldVcpus {
+        // What a `SlotListener` asks of it.
+        fn hold<G: HoldVcpus + Send + Sync>(gate: &G) -> G::Held {
             gate.hold()
         }
         let gate = VcpuGate::new().unwrap();

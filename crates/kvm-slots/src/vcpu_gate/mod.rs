@@ -88,6 +88,8 @@
 //!   `EINTR` in rare cases.
 //! - A thread's first `run` unblocks the signal in that thread. Do not block it
 //!   again, or holders wait for an exit that the guest makes by itself.
+//! - `RLIMIT_SIGPENDING` must leave room for a signal. Where the kernel has none,
+//!   holders try again every millisecond until it has.
 //! - A seccomp filter has to allow `rt_sigaction` and `mmap` to make gates and
 //!   vCPUs, `rt_sigprocmask` and `gettid` to vCPU threads, and `getpid` and
 //!   `tgkill` to holders.

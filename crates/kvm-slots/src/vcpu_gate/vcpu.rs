@@ -33,6 +33,7 @@ pub enum RunOutcome<'a> {
     /// The gate was [stopped](super::VcpuGate::stop).
     Stopped,
     /// A signal arrived that is not the gate's: `KVM_RUN` failed with `EINTR`.
+    /// Run again.
     Interrupted,
 }
 
