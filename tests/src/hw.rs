@@ -31,13 +31,16 @@ pub struct HwTest {
     run: Body,
 }
 
+/// A run with so many vCPUs that tells how far it is.
+type WatchedRun = fn(u64, &dyn Fn(String)) -> Result<(), String>;
+
 #[derive(Clone, Debug)]
 enum Body {
     Plain(fn() -> Result<(), String>),
     OfMachine(fn(&str) -> Result<(), String>, &'static str),
     OfMode(fn(DirtyMode) -> Result<(), String>, DirtyMode),
     WithVcpus(fn(u64) -> Result<(), String>, u64),
-    Watched(fn(u64, &dyn Fn(String)) -> Result<(), String>, u64),
+    Watched(WatchedRun, u64),
     Statement(Statement),
     Found(Found),
     Random(VmType),

@@ -327,7 +327,7 @@ impl Vcpu {
                     store(&view, gpa, u64::from_le_bytes(bytes))
                 }
                 (RunOutcome::Exit(VcpuExit::Hlt), _) => return Err(self.wrong()),
-                (RunOutcome::Exit(other), _) => return Err(format!("{other:?}")),
+                (RunOutcome::Exit(other), _) => return Err(format!("it exits with {other:?}")),
                 (RunOutcome::Stopped, _) => return Ok(()),
                 (RunOutcome::Kicked | RunOutcome::Interrupted, _) => continue,
             };
@@ -406,7 +406,7 @@ pub(super) fn page_range(page: u64) -> AddrRange {
 
 /// Page tables and instructions.
 fn own_memory() -> Vec<u8> {
-    assert!(CONTROL + 8 + 8 * PAGES <= LINES);
+    const { assert!(CONTROL + 8 + 8 * PAGES <= LINES) };
     let mut memory = vec![0; usize::try_from(OWN_SIZE).expect("small")];
     let mut put = |gpa: u64, bytes: &[u8]| {
         let start = usize::try_from(gpa).expect("small");

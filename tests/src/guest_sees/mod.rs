@@ -21,7 +21,7 @@ use world::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 pub use found::TESTS;
 
 /// How many seconds each test goes on.
-static SECONDS: AtomicU64 = AtomicU64::new(4);
+static SECONDS: AtomicU64 = AtomicU64::new(3);
 /// How many vCPUs there are in the test that is run with several numbers.
 pub const NUMBERS: [u64; 3] = [1, 2, 4];
 
@@ -124,14 +124,16 @@ fn with_vcpus(
 ) -> Result<Tally, String> {
     let all: Result<Vec<_>, String> = (0..vcpus).map(|n| world.machine.vcpu(n)).collect();
     let gate = world.machine.gate.clone();
+    let refuses = world.refuses.clone();
     world.wait_for(vcpus);
     let (mut tally, ran) = thread::scope(|scope| {
         let threads = all?.into_iter().map(|mut vcpu| {
-            let gate = gate.clone();
+            let (gate, refuses) = (gate.clone(), refuses.clone());
             scope.spawn(move || {
                 let result = vcpu.run();
                 if result.is_err() {
                     // So that the others end, and no one waits for this one.
+                    refuses.vcpu_ended();
                     gate.stop();
                 }
                 (vcpu.exits, vcpu.direct, result)

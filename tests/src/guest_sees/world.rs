@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The regions of the memory that changes, and changes of every kind.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -104,6 +104,7 @@ impl World {
         let announces = Announces {
             own: machine.own.clone(),
             vcpus: AtomicU8::new(0),
+            ended: AtomicBool::new(false),
             failed: Mutex::default(),
         };
         machine.put_in_the_way(MEMORY + IN_THE_WAY * PAGE)?;
@@ -249,11 +250,13 @@ fn may(view: &FlatView<Handle>, page: u64) -> u64 {
 struct Announces {
     own: Arc<Words>,
     vcpus: AtomicU8,
+    /// A vCPU has ended, and is not waited for.
+    ended: AtomicBool,
     failed: Mutex<Option<String>>,
 }
 
 impl Announces {
-    fn word(&self, page: u64) -> &std::sync::atomic::AtomicU64 {
+    fn word(&self, page: u64) -> &AtomicU64 {
         self.own.word(super::machine::may_at(page))
     }
 
@@ -287,6 +290,9 @@ impl Announces {
         let start = Instant::now();
         for vcpu in 0..vcpus {
             while begun(vcpu) == before[usize::from(vcpu)] {
+                if self.ended.load(Ordering::SeqCst) {
+                    return Err("a vCPU has ended".into());
+                }
                 if start.elapsed() > TOO_LONG {
                     return Err(format!("vCPU {vcpu} does not get on"));
                 }
@@ -320,6 +326,11 @@ pub(super) struct Refuses {
 }
 
 impl Refuses {
+    /// A vCPU does not get on any more.
+    pub(super) fn vcpu_ended(&self) {
+        self.announces.ended.store(true, Ordering::SeqCst);
+    }
+
     fn refuse(&self, when: u8) -> Result<(), ListenerError> {
         match self.when.load(Ordering::SeqCst) == when {
             true => Err("told to".into()),

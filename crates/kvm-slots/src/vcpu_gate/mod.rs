@@ -66,7 +66,8 @@
 //! - The completion counts as running the guest. It waits while the gate is
 //!   held, and finds memory as the holder left it.
 //! - The exit itself was decided by memory as it was before the hold. A VMM that
-//!   looks up the address after a hold may find another region there.
+//!   looks up the address after a hold may find another region there: take the
+//!   view with [`GatedVcpu::run_with`], for which a holder waits.
 //! - A hold may interrupt `KVM_RUN` just after it completed an exit. `run`
 //!   starts `KVM_RUN` over, and the exit is neither lost nor repeated.
 //! - [`RunOutcome::Kicked`] and [`RunOutcome::Stopped`] say nothing about
