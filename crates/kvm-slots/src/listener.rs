@@ -114,8 +114,8 @@ struct State<Held> {
 enum Stage {
     #[default]
     Idle,
-    /// Planned, and nothing has changed.
-    Prepared(Plan),
+    /// Planned, and nothing has changed: the latest plan is not carried out.
+    Prepared,
     /// Carried out.
     Applied {
         applied: Applied,
@@ -247,8 +247,12 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries a plan out. vCPUs that have to be held stay so on success.
-    fn follow(&self, state: &mut State<H::Held>, plan: Plan) -> Result<(), FollowError> {
+    /// Carries the latest plan out. vCPUs that have to be held stay so on
+    /// success.
+    fn follow(&self, state: &mut State<H::Held>) -> Result<(), FollowError> {
+        let Some(plan) = &state.latest else {
+            return Ok(());
+        };
         let log_ends = self.watcher.is_some() && plan.ends_log();
         let held = (plan.holds_vcpus || log_ends).then(|| self.vcpus.hold());
         // After a panic, no one has said what became of the operations.
@@ -260,7 +264,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
                 &self.vm,
                 &self.capabilities,
                 self.abi,
-                &plan,
+                plan,
                 &mut state.table,
                 self.watcher(),
             )
@@ -269,7 +273,6 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             Ok(applied) => {
                 state.needs_resync = false;
                 state.held = held;
-                state.latest = Some(plan);
                 state.stage = Stage::Applied {
                     applied,
                     needed_resync,
@@ -278,6 +281,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             }
             Err(error) => {
                 state.needs_resync = needed_resync || !error.not_undone.is_empty();
+                state.latest = None;
                 Err(Box::new(error).into())
             }
         }
@@ -360,14 +364,15 @@ where
         }
         let state = &mut *self.state();
         let plan = self.plan(state, update).map_err(FollowError::from)?;
-        state.stage = Stage::Prepared(plan);
+        state.latest = Some(plan);
+        state.stage = Stage::Prepared;
         Ok(())
     }
 
     fn apply(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
         let state = &mut *self.state();
-        match std::mem::take(&mut state.stage) {
-            Stage::Prepared(plan) => Ok(self.follow(state, plan)?),
+        match state.stage {
+            Stage::Prepared => Ok(self.follow(state)?),
             Stage::Idle | Stage::Applied { .. } => Ok(()),
         }
     }
@@ -381,12 +386,16 @@ where
     fn abort(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
         let state = &mut *self.state();
         let held = state.held.take();
-        let Stage::Applied {
-            applied,
-            needed_resync,
-        } = std::mem::take(&mut state.stage)
-        else {
-            return Ok(());
+        let (applied, needed_resync) = match std::mem::take(&mut state.stage) {
+            Stage::Idle => return Ok(()),
+            Stage::Prepared => {
+                state.latest = None;
+                return Ok(());
+            }
+            Stage::Applied {
+                applied,
+                needed_resync,
+            } => (applied, needed_resync),
         };
         state.latest = None;
         // After a panic, no one has said what became of the operations.

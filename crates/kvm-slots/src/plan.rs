@@ -184,14 +184,20 @@ fn decide(
         flags,
         creates,
     } = pair::pair(had, cut::split(come.ranges, max)?);
-    let creates = early::split(table, &deletes, creates, room, abi);
-    let [early, late] = number(table, &deletes, creates);
-    let holds_vcpus = early::has_gap(&deletes, &moves, attributes.len() + late.len())
-        || early.iter().chain(&late).any(|slot| !slot.has_host());
-    let mut ops = Vec::with_capacity(
-        flags.len() + early.len() + deletes.len() + attributes.len() + moves.len() + late.len(),
-    );
-    ops.extend(flags);
+    let has_host = creates.iter().all(|want| want.backing.host().is_some());
+    let count = deletes.len() + attributes.len() + moves.len() + creates.len();
+    // A move of a slot is the usual plan, and has no new ones.
+    let [early, late] = match creates.is_empty() {
+        true => [Vec::new(), Vec::new()],
+        false => {
+            let creates = early::split(table, &deletes, creates, room, abi);
+            number(table, &deletes, creates)
+        }
+    };
+    let others = attributes.len() + late.len();
+    let holds_vcpus = early::has_gap(&deletes, &moves, others) || !has_host;
+    let mut ops = flags;
+    ops.reserve_exact(count);
     ops.extend(early.into_iter().map(Op::Create));
     ops.extend(deletes.into_iter().map(Op::Delete));
     ops.extend(attributes.shared);

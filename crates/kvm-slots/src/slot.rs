@@ -46,11 +46,6 @@ impl Slot {
         self.gpa + (self.size - 1)
     }
 
-    /// Whether the VMM can reach the bytes as well.
-    pub(crate) fn has_host(&self) -> bool {
-        self.backing.host().is_some()
-    }
-
     /// Whether KVM lets the slot change its address or its logging. Slots on
     /// files can only be deleted.
     pub fn is_mutable(&self) -> bool {

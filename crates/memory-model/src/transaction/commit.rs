@@ -137,8 +137,9 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
         count: 0,
     };
     for change in changes {
+        let update = change.update(model);
         for (_, listener) in &model.spaces[change.at].listeners {
-            if let Err(source) = listener.prepare(&change.update(model)) {
+            if let Err(source) = listener.prepare(&update) {
                 return Err(CommitError::Refused {
                     listener: listener.name().to_string(),
                     source,
@@ -149,8 +150,9 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
         }
     }
     for change in changes {
+        let update = change.update(model);
         for (_, listener) in &model.spaces[change.at].listeners {
-            if let Err(source) = listener.apply(&change.update(model)) {
+            if let Err(source) = listener.apply(&update) {
                 return Err(CommitError::Refused {
                     listener: listener.name().to_string(),
                     source,
