@@ -6,6 +6,13 @@
 /// How large a file may be, in bytes.
 pub(super) const MAX_FILE: u64 = 4 << 20;
 
+/// How many tables and arrays a file may have: the reader of TOML takes more
+/// than a kilobyte for each, before it looks at what they are.
+pub(super) const MAX_TABLES: u64 = 150_000;
+
+/// How many values a file may have, likewise.
+pub(super) const MAX_VALUES: u64 = 800_000;
+
 /// How many regions a machine may have.
 pub(super) const MAX_REGIONS: usize = 20_000;
 

@@ -12,6 +12,7 @@ mod number;
 mod raw;
 mod regions;
 mod shown;
+mod size;
 mod spec;
 mod steps;
 
@@ -83,6 +84,7 @@ fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
         return Err(too_large(file));
     }
     let source = Source { file, text };
+    size::check(&source)?;
     let raw: RawMachine = toml::from_str(text).map_err(|e| source.toml_error(&e))?;
     let regions = regions::check(&source, &raw.region)?;
     let steps = steps::check(&source, &regions, &raw.step)?;
