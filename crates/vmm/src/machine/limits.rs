@@ -36,6 +36,9 @@ pub(super) const MAX_INIT: u64 = 20_000;
 /// How many private and shared ranges the BARs may have together.
 pub(super) const MAX_SPANS: u64 = 20_000;
 
+/// How many pieces the BARs may be cut into together.
+pub(super) const MAX_PIECES: u64 = 60_000;
+
 /// How many pages of memory the steps may touch.
 pub(super) const MAX_PAGES: u64 = 50_000;
 

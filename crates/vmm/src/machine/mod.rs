@@ -15,6 +15,7 @@ mod shown;
 mod size;
 mod spec;
 mod steps;
+mod totals;
 
 use std::fs::File;
 use std::io::Read;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Checking the regions of a machine file.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::str::FromStr;
 
@@ -9,12 +10,13 @@ use vfio_private::BarIndex;
 
 use super::bar;
 use super::error::{MachineError, Source};
-use super::fields::{Field, Subject};
-use super::limits::{Budget, MAX_DEPTH, MAX_INIT, MAX_REGIONS, MAX_SHOWN, MAX_SPANS, name_problem};
+use super::fields::Subject;
+use super::limits::{MAX_REGIONS, MAX_SHOWN, name_problem};
 use super::number::Number;
 use super::raw::{RawRegion, RawSpan};
 use super::shown::shown;
 use super::spec::{AssignedBar, Backing, Bar, DeviceKind, DeviceName, Init, Kind, Place, Region};
+use super::totals::Totals;
 
 /// How large a region with memory may be, in bytes: KVM takes no slot of 8 TiB
 /// or more.
@@ -67,20 +69,31 @@ pub(super) fn check(
         }
     }
     let shown = shown(&regions, &totals.pieces);
-    if shown[0] > MAX_SHOWN {
-        // Without aliases there are not more than are in the file and in BARs.
-        let aliases =
-            (0..regions.len()).filter(|&at| matches!(regions[at].kind, Kind::Alias { .. }));
-        let most = aliases.max_by_key(|&at| (shown[at], std::cmp::Reverse(at)));
-        let (number, index) = origins[most.unwrap_or(0)];
-        let mut subject = subject(source, &raws[number], index);
-        let raw = raws[number].as_ref();
-        subject.name = format!("region '{}'", subject.numbered(raw.name.as_ref()));
-        let field = raw.target.as_ref().unwrap_or(&raw.kind);
-        let problem = format!("with all that aliases show there are more than {MAX_SHOWN} regions");
-        return Err(subject.wrong("target", field.span(), problem));
+    match shown[0] <= MAX_SHOWN {
+        true => Ok(regions),
+        false => Err(too_many_shown(source, raws, &regions, &shown, &origins)),
     }
-    Ok(regions)
+}
+
+/// That the aliases show too much: where the one is that shows the most.
+fn too_many_shown(
+    source: &Source<'_>,
+    raws: &[Spanned<RawRegion>],
+    regions: &[Region],
+    shown: &[u64],
+    origins: &[(usize, u16)],
+) -> MachineError {
+    let is_alias = |&at: &usize| matches!(regions[at].kind, Kind::Alias { .. });
+    let aliases = (0..regions.len()).filter(is_alias);
+    // The first of equals. Without aliases there are not so many regions.
+    let most = aliases.max_by_key(|&at| (shown[at], Reverse(at)));
+    let (number, index) = origins[most.unwrap_or(0)];
+    let mut subject = subject(source, &raws[number], index);
+    let raw = raws[number].as_ref();
+    subject.name = format!("region '{}'", subject.numbered(raw.name.as_ref()));
+    let field = raw.target.as_ref().unwrap_or(&raw.kind);
+    let problem = format!("with all that aliases show there are more than {MAX_SHOWN} regions");
+    subject.wrong("target", field.span(), problem)
 }
 
 /// One repetition of a region.
@@ -92,57 +105,6 @@ fn subject<'a>(source: &'a Source<'a>, spanned: &Spanned<RawRegion>, index: u16)
         span: spanned.span(),
         index: index.into(),
         repeat: repeat.as_ref().map(|repeat| repeat.as_ref().clone()),
-    }
-}
-
-/// What the regions so far amount to.
-struct Totals {
-    init: Budget,
-    spans: Budget,
-    /// How many regions lie around each.
-    depths: Vec<usize>,
-    /// How many pieces each is cut into.
-    pieces: Vec<u64>,
-}
-
-impl Totals {
-    /// Of the root alone.
-    fn new() -> Self {
-        Self {
-            init: Budget::new(MAX_INIT, "initial values"),
-            spans: Budget::new(MAX_SPANS, "private and shared ranges of BARs"),
-            depths: vec![0],
-            pieces: vec![0],
-        }
-    }
-
-    /// Counts the items of a list.
-    fn list<T>(
-        budget: &mut Budget,
-        subject: &Subject<'_>,
-        (name, list): Field<'_, Vec<T>>,
-    ) -> Result<(), MachineError> {
-        let Some(list) = list else { return Ok(()) };
-        let taken = budget.take(list.as_ref().len() as u64);
-        taken.map_err(|problem| subject.wrong(name, list.span(), problem))
-    }
-
-    /// Counts a region that lies in another.
-    fn nest(
-        &mut self,
-        subject: &Subject<'_>,
-        raw: &RawRegion,
-        place: Option<Place>,
-    ) -> Result<(), MachineError> {
-        let depth = place.map_or(0, |place| self.depths[place.parent] + 1);
-        self.depths.push(depth);
-        match &raw.r#in {
-            Some(parent) if depth > MAX_DEPTH => {
-                let problem = format!("more than {MAX_DEPTH} regions lie around it");
-                Err(subject.wrong("in", parent.span(), problem))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -184,7 +146,12 @@ fn region(
     let kind = kind(subject, names, raw)?;
     let size = size(subject, &kind, raw)?;
     totals.pieces.push(match &kind {
-        Kind::Bar(bar) => pieces(subject, raw, bar, size)?,
+        Kind::Bar(bar) => {
+            let pieces = pieces(subject, raw, bar, size)?;
+            let taken = totals.all_pieces.take(pieces);
+            taken.map_err(|problem| subject.wrong("kind", raw.kind.span(), problem))?;
+            pieces
+        }
         _ => 0,
     });
     let init = init(subject, &kind, size, raw)?;
