@@ -61,7 +61,7 @@ impl fmt::Display for MachineError {
 impl std::error::Error for MachineError {}
 
 /// How much of a text an error quotes from its beginning, and from its end.
-const QUOTED: (usize, usize) = (400, 200);
+const QUOTED: (usize, usize) = (120, 200);
 
 /// A text without its middle where it is too long to be read.
 fn shortened(text: &str) -> Cow<'_, str> {
