@@ -17,3 +17,8 @@ pub mod peers;
 mod pre_fault;
 pub mod subject;
 pub mod vfio;
+
+/// The examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/examples.md"))]
+pub struct Examples;
