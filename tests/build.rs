@@ -40,7 +40,7 @@ fn rust_blocks(file: &Path, text: &str) -> Result<String, String> {
         if inside || is_rust {
             blocks += &format!("{line}\n");
         }
-        inside = (inside || is_rust) && (is_rust || !line.starts_with("```"));
+        inside = is_rust || inside && !line.starts_with("```");
     }
     Ok(blocks)
 }

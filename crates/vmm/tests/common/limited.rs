@@ -23,6 +23,7 @@ pub struct Outcome {
 }
 
 /// Runs `vmm` with these arguments.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
 pub fn vmm(arguments: &[&str]) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
     command.args(arguments).stdin(Stdio::null());
