@@ -2,15 +2,19 @@
 //! Small files that stand for very much: every command on each of them ends,
 //! within bounds on time, memory and what is printed.
 
-#[path = "common/bombs.rs"]
-mod bombs;
-#[path = "common/limited.rs"]
+mod bomb;
+mod dumps;
 mod limited;
+mod machines;
+mod taken;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bombs::{Bomb, dumps, machines};
+use bomb::Bomb;
+use dumps::dumps;
 use limited::{Outcome, vmm};
+use machines::machines;
+use taken::endless_moves;
 
 const MEMORY: u64 = 512 << 20;
 const PRINTED: u64 = 128 << 20;
@@ -105,7 +109,7 @@ fn a_file_of_more_than_4_mib_is_refused_at_once() {
 fn a_script_that_takes_too_long_is_cut_short_with_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("long.toml");
-    std::fs::write(&path, bombs::endless_moves()).unwrap();
+    std::fs::write(&path, endless_moves()).unwrap();
     let path = path.to_str().unwrap();
     for form in [&[][..], &["--json"]] {
         let arguments = [
