@@ -20,3 +20,8 @@ mod pre_fault;
 pub mod subject;
 mod vcpu_gate;
 pub mod vfio;
+
+/// The examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!(concat!(env!("OUT_DIR"), "/examples.md"))]
+pub struct Examples;

@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::alone;
-use crate::shell::{Step, cargo, root, run_all, succeeds};
-use crate::test_steps;
+use crate::shell::{Step, capture, cargo, root, run_all, succeeds};
 use crate::tidy::{self, rust_files};
+use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
@@ -16,6 +18,10 @@ const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
 
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
+
+/// What else must build, tests included. Nothing is linked, so that no compiler
+/// for C is needed.
+const OTHER_TARGETS: [&str; 2] = ["aarch64-unknown-linux-gnu", "riscv64gc-unknown-linux-gnu"];
 
 /// How long building a kernel may take.
 const KERNEL_BUILD: Duration = Duration::from_secs(25 * 60);
@@ -27,12 +33,7 @@ pub fn run() -> Result<(), String> {
     alone::check()?;
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
-        clippy(&[
-            "--workspace",
-            "--all-targets",
-            "--features",
-            "kvm-slots/sim,memory-model/vm-memory",
-        ]),
+        clippy(&["--workspace", "--all-targets"]).with(&TEST_FEATURES),
         // Without the system calls, whose tests' crate has them switched on above.
         clippy(&["-p", "vfio-private", "--all-targets"]),
         clippy(&["-p", "kvm-slots", "--all-targets", "--no-default-features"]),
@@ -49,6 +50,7 @@ pub fn run() -> Result<(), String> {
         )
         .env("RUSTDOCFLAGS", "-D warnings"),
     ];
+    steps.extend(OTHER_TARGETS.into_iter().filter_map(other_target));
     steps.extend(oldest());
     steps.extend(test_steps());
     // Without optimisation, a TiB of them takes minutes.
@@ -104,6 +106,32 @@ fn clippy(selection: &[&str]) -> Step {
     Step::cargo("lints", &["clippy"])
         .with(selection)
         .with(&lints)
+}
+
+/// The whole workspace for another architecture, checked and not linked. Where
+/// its standard library cannot be installed, this is said and the step left out.
+fn other_target(target: &str) -> Option<Step> {
+    if !has_target(target) {
+        succeeds("rustup", &["target", "add", target]);
+    }
+    if !has_target(target) {
+        eprintln!(
+            "xtask: {target}: SKIPPED: its standard library cannot be installed: \
+             rustup target add {target}"
+        );
+        return None;
+    }
+    let check = Step::cargo(target, &["check", "--workspace", "--all-targets"]);
+    let check = check.with(&TEST_FEATURES).with(&["--target", target]);
+    Some(check.env("RUSTFLAGS", "-D warnings"))
+}
+
+/// Whether the toolchain has the target's standard library.
+fn has_target(target: &str) -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", target]);
+    let folder = capture(rustc.current_dir(root()));
+    folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
 }
 
 /// The libraries with the oldest toolchain that they promise to build with.

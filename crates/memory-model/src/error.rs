@@ -4,6 +4,8 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::error::Error;
+use core::fmt;
 
 use crate::{AddrRange, PAGE_SIZE, RegionId, SpaceId, Unloggable};
 
@@ -125,12 +127,11 @@ pub struct NoSuchSpace(pub SpaceId);
 
 /// Why a transaction was not committed. The tree, every view and every
 /// listener are as they were before it began.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum CommitError {
     /// The transaction would touch bytes of private MMIO that the guest has
     /// accepted: only the guest, or a revocation, can give them up.
-    #[error("{range} of '{region}' was accepted by the guest and cannot change")]
     Accepted {
         /// The accepted addresses that would change.
         range: AddrRange,
@@ -138,7 +139,6 @@ pub enum CommitError {
         region: String,
     },
     /// Aliases of aliases multiply until rendering would not end.
-    #[error("rendering '{space}' took more than {limit} steps")]
     TooComplex {
         /// The address space.
         space: String,
@@ -146,15 +146,41 @@ pub enum CommitError {
         limit: u64,
     },
     /// A listener could not follow the change.
-    #[error("listener '{listener}' refused the change")]
     Refused {
         /// The listener's name.
         listener: String,
-        /// What it said.
+        /// The listener's error. It is part of this error's message, so that
+        /// [`Error::source`] goes on with its own source.
         source: ListenerError,
         /// Listeners before it that could not go back; empty when all did.
         not_undone: Vec<NotUndone>,
     },
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { range, region } => write!(
+                f,
+                "{range} of '{region}' was accepted by the guest and cannot change"
+            ),
+            Self::TooComplex { space, limit } => {
+                write!(f, "rendering '{space}' took more than {limit} steps")
+            }
+            Self::Refused {
+                listener, source, ..
+            } => write!(f, "listener '{listener}' refused the change: {source}"),
+        }
+    }
+}
+
+impl Error for CommitError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Refused { source, .. } => source.source(),
+            Self::Accepted { .. } | Self::TooComplex { .. } => None,
+        }
+    }
 }
 
 /// A listener that prepared for a change and then could not undo it.
@@ -168,7 +194,7 @@ pub struct NotUndone {
 }
 
 /// What a listener's `prepare` may fail with. Downcast it for the typed error.
-pub type ListenerError = Box<dyn core::error::Error + Send + Sync>;
+pub type ListenerError = Box<dyn Error + Send + Sync>;
 
 /// Why a range could not be accepted, given back or converted. Nothing has
 /// changed then.

@@ -256,6 +256,24 @@ fn a_refusal_undoes_everything_and_aborts_the_latest_first() {
 }
 
 #[test]
+fn a_refusal_tells_why_once() {
+    let (mut m, _log, _listeners) = refusing();
+    let root = m.root;
+    let refused = m.try_change(|t| {
+        let x = t.add(Region::mmio("x", 1))?;
+        t.place(x, root, 0, 0)
+    });
+    let error = refused.expect_err("the last listener refuses");
+    assert_eq!(
+        error.to_string(),
+        "listener 'last' refused the change: last cannot prepare"
+    );
+    // The message has the listener's error in it: the chain goes on behind that.
+    let error: &dyn std::error::Error = &error;
+    assert!(error.source().is_none());
+}
+
+#[test]
 fn what_could_not_be_undone_is_in_the_error() {
     let (mut m, log, listeners) = refusing();
     for listener in &listeners[..2] {

@@ -13,3 +13,27 @@ pub fn with_causes(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use memory_model::CommitError;
+
+    use super::with_causes;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("slot 3 could not be created")]
+    struct Outer(#[source] std::fmt::Error);
+
+    #[test]
+    fn what_a_listener_said_is_told_once_and_so_is_its_cause() {
+        let error = CommitError::Refused {
+            listener: "KVM memslots".into(),
+            source: Box::new(Outer(std::fmt::Error)),
+            not_undone: Vec::new(),
+        };
+        let why = "listener 'KVM memslots' refused the change: slot 3 could not be created";
+        assert_eq!(error.to_string(), why);
+        let cause = std::fmt::Error;
+        assert_eq!(with_causes(&error), format!("{why}: {cause}"));
+    }
+}

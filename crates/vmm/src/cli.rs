@@ -2,15 +2,17 @@
 //! The command line: what is asked for, what is printed, how it exits.
 
 mod bars;
+mod script_time;
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
+use serde::Serialize;
 
 use crate::backend::Platform;
 use crate::backend::kvm::{Kvm, KvmError};
@@ -22,6 +24,8 @@ use crate::map::{Map, svg, text};
 use crate::mtree::flat_of_file;
 use crate::report::{Report, StepReport};
 use crate::run::Run;
+
+use script_time::ScriptTime;
 
 /// Runs guests whose memory has no host pointer where it must not have one.
 ///
@@ -87,6 +91,10 @@ struct RunArgs {
     /// The kernel to simulate.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
+    /// How many seconds of processor time a script may take on the simulated
+    /// KVM.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    sim_seconds: u64,
     /// Where KVM is.
     #[arg(long, default_value = "/dev/kvm", value_name = "PATH")]
     kvm_device: PathBuf,
@@ -205,19 +213,22 @@ fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
         Sim::new(&machine, args.sim_kernel.into(), abi)
     };
     let has_devices = machine.assigned().next().is_some();
+    let on_kvm =
+        |kvm: Kvm, why: &str| run_on(&machine, &kvm, why, ScriptTime::UNLIMITED, args.json);
+    let on_sim = |why: &str| {
+        let time = ScriptTime::seconds(args.sim_seconds);
+        run_on(&machine, &sim(), why, time, args.json)
+    };
     match args.backend {
         Backend::Sim if has_devices => Err(NO_DEVICES.into()),
-        Backend::Kvm => run_on(&machine, &kvm()?, "asked for", args.json),
-        Backend::Sim => run_on(&machine, &sim(), "asked for", args.json),
+        Backend::Kvm => on_kvm(kvm()?, "asked for"),
+        Backend::Sim => on_sim("asked for"),
         Backend::Auto => match kvm() {
-            Ok(kvm) => {
-                let why = format!("{} is there", args.kvm_device.display());
-                run_on(&machine, &kvm, &why, args.json)
-            }
+            Ok(kvm) => on_kvm(kvm, &format!("{} is there", args.kvm_device.display())),
             // Something that is not KVM in its place is a mistake to be told.
             Err(error @ KvmError::NotKvm(_)) => Err(error.into()),
             Err(error) if has_devices => Err(error.into()),
-            Err(error) => run_on(&machine, &sim(), &error.to_string(), args.json),
+            Err(error) => on_sim(&error.to_string()),
         },
     }
 }
@@ -226,6 +237,7 @@ fn run_on<P: Platform>(
     machine: &Machine,
     platform: &P,
     why: &str,
+    time: ScriptTime,
     json: bool,
 ) -> Result<bool, Box<dyn Error>> {
     let mut out = io::stdout().lock();
@@ -258,19 +270,34 @@ fn run_on<P: Platform>(
             "Steps\n    n  step         gpa                  size  how          value              expected                  where"
         )?;
     }
+    drop(before);
+    let mut tally = Tally::default();
     for (index, step) in machine.steps.iter().enumerate() {
+        time.check(&machine.name, index + 1)?;
         let step = run.step(machine, index + 1, step);
-        if !json {
-            writeln!(out, "{}", step.text())?;
+        tally.count(&step);
+        match json {
+            // Only whole: without the rest it would be no JSON.
+            true => report.steps.push(step),
+            false => writeln!(out, "{}", step.text())?,
         }
-        report.steps.push(step);
     }
-    report.slots_after = Map::of(machine, &run.board).slots;
     match json {
-        true => writeln!(out, "{:#}", report.json())?,
-        false => writeln!(out, "\n{}", summary(&report))?,
+        true => {
+            report.slots_after = Map::of(machine, &run.board).slots;
+            print_json(out, &report)?;
+        }
+        false => writeln!(out, "\n{}", tally.summary())?,
     }
-    Ok(report.ok())
+    Ok(tally.wrong == 0)
+}
+
+/// Prints one JSON value, in no more writes than it takes.
+fn print_json(out: impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut out = BufWriter::new(out);
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()
 }
 
 fn heading(report: &Report) -> String {
@@ -283,18 +310,33 @@ fn heading(report: &Report) -> String {
     text + "\n"
 }
 
-fn summary(report: &Report) -> String {
-    let count = |of: fn(&StepReport) -> bool| report.steps.iter().filter(|step| of(step)).count();
-    let (steps, wrong) = (report.steps.len(), count(|step| !step.ok()));
-    let mut text = match wrong {
-        0 => format!("All {steps} steps as expected"),
-        _ => format!("{wrong} of {steps} steps NOT as expected"),
-    };
-    match count(|step| step.unsupported) {
-        0 => {}
-        n => text += &format!("; {n} of them are unsupported by this kernel"),
+/// How many steps there were, and of which sort.
+#[derive(Debug, Default)]
+struct Tally {
+    steps: usize,
+    wrong: usize,
+    unsupported: usize,
+}
+
+impl Tally {
+    fn count(&mut self, step: &StepReport) {
+        self.steps += 1;
+        self.wrong += usize::from(!step.ok());
+        self.unsupported += usize::from(step.unsupported);
     }
-    text + "."
+
+    fn summary(&self) -> String {
+        let steps = self.steps;
+        let mut text = match self.wrong {
+            0 => format!("All {steps} steps as expected"),
+            wrong => format!("{wrong} of {steps} steps NOT as expected"),
+        };
+        match self.unsupported {
+            0 => {}
+            n => text += &format!("; {n} of them are unsupported by this kernel"),
+        }
+        text + "."
+    }
 }
 
 fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
@@ -313,7 +355,7 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
         Some(Form::Tree) => write!(out, "{}", text::tree(&map))?,
         Some(Form::Flat) => write!(out, "{}", text::flat(&map))?,
         Some(Form::Slots) => write!(out, "{}", text::slots(&map))?,
-        Some(Form::Json) => writeln!(out, "{}", serde_json::to_string_pretty(&map)?)?,
+        Some(Form::Json) => print_json(out, &map)?,
         Some(Form::Svg) => write!(out, "{}", svg::svg(&map))?,
     }
     Ok(())

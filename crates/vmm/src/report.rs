@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a run came to, for people and for scripts.
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::{Value, json};
 
 use crate::machine::How;
@@ -159,23 +160,26 @@ impl StepReport {
             false => format!("{} {value}", self.expected.how.word()),
         }
     }
+}
 
-    fn json(&self) -> Value {
-        json!({
-            "n": self.n,
-            "op": self.op,
-            "gpa": format!("{:#x}", self.gpa),
-            "size": self.size,
-            "how": self.seen.how.word(),
-            "value": self.seen.value,
-            "expected": self.expected.value,
-            "ok": self.ok(),
-            "expected_how": self.expected.how.word(),
-            "unsupported": self.unsupported,
-            "region": self.region,
-            "note": self.seen.note,
-            "slot_ops": self.slot_ops,
-        })
+/// For scripts.
+impl Serialize for StepReport {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut to = to.serialize_struct("StepReport", 13)?;
+        to.serialize_field("n", &self.n)?;
+        to.serialize_field("op", self.op)?;
+        to.serialize_field("gpa", &format_args!("{:#x}", self.gpa))?;
+        to.serialize_field("size", &self.size)?;
+        to.serialize_field("how", self.seen.how.word())?;
+        to.serialize_field("value", &self.seen.value)?;
+        to.serialize_field("expected", &self.expected.value)?;
+        to.serialize_field("ok", &self.ok())?;
+        to.serialize_field("expected_how", self.expected.how.word())?;
+        to.serialize_field("unsupported", &self.unsupported)?;
+        to.serialize_field("region", &self.region)?;
+        to.serialize_field("note", &self.seen.note)?;
+        to.serialize_field("slot_ops", &self.slot_ops)?;
+        to.end()
     }
 }
 
@@ -205,20 +209,23 @@ impl Report {
     pub fn ok(&self) -> bool {
         self.steps.iter().all(StepReport::ok)
     }
+}
 
-    /// The run for scripts.
-    pub fn json(&self) -> Value {
-        let unsupported = |(region, why): &(String, String)| json!({"region": region, "why": why});
-        json!({
-            "backend": self.backend,
-            "why_backend": self.why_backend,
-            "kernel": self.kernel,
-            "machine": self.machine,
-            "unsupported": self.unsupported.iter().map(unsupported).collect::<Vec<_>>(),
-            "steps": self.steps.iter().map(StepReport::json).collect::<Vec<_>>(),
-            "slots": self.slots,
-            "slots_after": self.slots_after,
-            "ok": self.ok(),
-        })
+/// For scripts: written step by step, as the whole is large.
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let refusal = |(region, why): &(String, String)| json!({"region": region, "why": why});
+        let unsupported: Vec<Value> = self.unsupported.iter().map(refusal).collect();
+        let mut to = to.serialize_struct("Report", 9)?;
+        to.serialize_field("backend", self.backend)?;
+        to.serialize_field("why_backend", &self.why_backend)?;
+        to.serialize_field("kernel", &self.kernel)?;
+        to.serialize_field("machine", &self.machine)?;
+        to.serialize_field("unsupported", &unsupported)?;
+        to.serialize_field("steps", &self.steps)?;
+        to.serialize_field("slots", &self.slots)?;
+        to.serialize_field("slots_after", &self.slots_after)?;
+        to.serialize_field("ok", &self.ok())?;
+        to.end()
     }
 }

@@ -44,12 +44,13 @@ impl Real {
             move |error: kvm_ioctls::Error| format!("{what}: {}", Errno::from(error))
         };
         let kvm = Kvm::new().map_err(say("/dev/kvm"))?;
+        // First, because types of VMs mean something else on other architectures.
+        let processor = Processor::probe(&kvm).map_err(|e| e.to_string())?;
         let vm = match vm_type {
             VmType::Plain => kvm.create_vm(),
             VmType::SwProtected => kvm.create_vm_with_type(1),
         };
         let vm = KvmVm::new(Arc::new(vm.map_err(say("a VM"))?));
-        let processor = Processor::probe(&kvm).map_err(|e| e.to_string())?;
         let mut real = Self {
             vm,
             vm_type,
@@ -89,8 +90,8 @@ impl Real {
         match guest.vcpu.poke(order, vmm) {
             Ok(rax) => (rax, Ok(())),
             Err(error) => {
-                let regs = guest.vcpu.vcpu().get_regs().expect("registers");
-                (regs.rax, Err(error))
+                let rax = guest.vcpu.accumulator().expect("registers");
+                (rax, Err(error))
             }
         }
     }

@@ -15,7 +15,16 @@ const FEW: usize = 16;
 #[derive(Debug)]
 pub(crate) enum Taken<H> {
     Few(SmallVec<[FlatRange<H>; 2]>),
-    Many(BTreeMap<u64, FlatRange<H>>),
+    Many(Many<H>),
+}
+
+/// Runs by where they start, and the addresses that they take.
+#[derive(Debug)]
+pub(crate) struct Many<H> {
+    runs: BTreeMap<u64, FlatRange<H>>,
+    /// First to last address, joined where they touch: so a region that lies
+    /// under many runs costs what it fills, not what covers it.
+    joined: BTreeMap<u64, u64>,
 }
 
 impl<H> Taken<H> {
@@ -32,10 +41,14 @@ impl<H> Taken<H> {
                 few.insert(at, run);
             }
             Self::Few(few) => {
-                let runs = few.drain(..).chain([run]);
-                *self = Self::Many(runs.map(|run| (run.range.start(), run)).collect());
+                let mut many = Many {
+                    runs: BTreeMap::new(),
+                    joined: BTreeMap::new(),
+                };
+                few.drain(..).chain([run]).for_each(|run| many.insert(run));
+                *self = Self::Many(many);
             }
-            Self::Many(many) => drop(many.insert(start, run)),
+            Self::Many(many) => many.insert(run),
         }
     }
 
@@ -43,11 +56,13 @@ impl<H> Taken<H> {
     pub(crate) fn gaps(&self, clip: AddrRange) -> SmallVec<[AddrRange; 2]> {
         match self {
             Self::Few(few) if few.is_empty() => smallvec![clip],
-            Self::Few(few) => between(clip, few.iter()),
+            Self::Few(few) => between(clip, few.iter().map(|run| run.range)),
             Self::Many(many) => {
-                let before = many.range(..clip.start()).next_back();
-                let inside = many.range(clip.start()..=clip.last());
-                between(clip, before.into_iter().chain(inside).map(|(_, run)| run))
+                let before = many.joined.range(..clip.start()).next_back();
+                let inside = many.joined.range(clip.start()..=clip.last());
+                let taken = before.into_iter().chain(inside);
+                let taken = taken.filter_map(|(&start, &last)| AddrRange::from_bounds(start, last));
+                between(clip, taken)
             }
         }
     }
@@ -62,19 +77,33 @@ impl<H> Taken<H> {
                     tell(run);
                 }
             }
-            Self::Many(many) => many.into_values().for_each(tell),
+            Self::Many(many) => many.runs.into_values().for_each(tell),
         }
     }
 }
 
-/// The addresses of `clip` that are in none of the runs, which come by address.
-fn between<'a, H: 'a>(
-    clip: AddrRange,
-    taken: impl Iterator<Item = &'a FlatRange<H>>,
-) -> SmallVec<[AddrRange; 2]> {
+impl<H> Many<H> {
+    fn insert(&mut self, run: FlatRange<H>) {
+        let (mut start, mut last) = (run.range.start(), run.range.last());
+        if let Some((&before, &end)) = self.joined.range(..start).next_back() {
+            if end.checked_add(1) == Some(start) {
+                start = before;
+            }
+        }
+        let next = last.checked_add(1);
+        if let Some(end) = next.and_then(|next| self.joined.remove(&next)) {
+            last = end;
+        }
+        self.joined.insert(start, last);
+        self.runs.insert(run.range.start(), run);
+    }
+}
+
+/// The addresses of `clip` that are in none of these ranges, which are in order.
+fn between(clip: AddrRange, taken: impl Iterator<Item = AddrRange>) -> SmallVec<[AddrRange; 2]> {
     let mut gaps = SmallVec::new();
     let mut from = clip.start();
-    for run in taken.map(|run| run.range) {
+    for run in taken {
         if run.last() < from {
             continue;
         }

@@ -59,6 +59,8 @@ impl Kvm {
     /// [`KvmError`] in words for people.
     pub fn new(machine: &Machine, device: &Path, abi: AbiProfile) -> Result<Self, KvmError> {
         let kvm = open(device)?;
+        // First, because types of VMs mean something else on other architectures.
+        let processor = Processor::probe(&kvm)?;
         let say = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
         let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
         let has_private = u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM != 0;

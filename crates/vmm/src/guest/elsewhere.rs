@@ -48,7 +48,15 @@ impl VcpuGuest {
         match *self {}
     }
 
-    /// Never called, either.
+    /// Never called: there is no value to call it on.
+    ///
+    /// # Errors
+    /// None.
+    pub fn accumulator(&self) -> Result<u64, Errno> {
+        match *self {}
+    }
+
+    /// Never called: there is no value to call it on.
     ///
     /// # Errors
     /// None.
@@ -59,6 +67,10 @@ impl VcpuGuest {
 
 impl Guest for VcpuGuest {
     fn access(&mut self, _access: &Access, _vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
+        match *self {}
+    }
+
+    fn again(&mut self) -> Result<(), GuestError> {
         match *self {}
     }
 

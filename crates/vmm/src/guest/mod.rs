@@ -63,6 +63,9 @@ pub enum ProcessorError {
     #[error("KVM cannot tell what the processor can do: {0}")]
     Cpuid(kvm_slots::Errno),
     /// The script cannot be compiled for this architecture.
-    #[error("there is no guest code for this architecture")]
+    #[error(
+        "there is guest code for x86-64 only, and this is {}",
+        std::env::consts::ARCH
+    )]
     NoGuestCode,
 }

@@ -93,6 +93,14 @@ impl VcpuGuest {
         &self.vcpu
     }
 
+    /// What RAX holds: the value that an access which failed was about to store.
+    ///
+    /// # Errors
+    /// What KVM says when asked for the registers.
+    pub fn accumulator(&self) -> Result<u64, Errno> {
+        Ok(self.vcpu.get_regs()?.rax)
+    }
+
     /// Puts the vCPU before the access of that number.
     fn go_to(&mut self, number: usize) -> Result<(), Errno> {
         let rip = *self.entries.get(number).ok_or(Errno::EINVAL)?;

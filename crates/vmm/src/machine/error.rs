@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is wrong with a machine file, and where.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A mistake in a machine file: file, line, what it concerns, and which field.
@@ -39,12 +40,12 @@ impl fmt::Display for MachineError {
         }
         text += ": ";
         if !self.subject.is_empty() {
-            text += &format!("{}: ", self.subject);
+            text += &format!("{}: ", shortened(&self.subject));
         }
         if let Some(field) = &self.field {
-            text += &format!("field '{field}': ");
+            text += &format!("field '{}': ", shortened(field));
         }
-        text += &self.problem;
+        text += &shortened(&self.problem);
         // Words of the file are quoted: they may be anything, also what would
         // break the line or drive the terminal.
         for c in text.chars() {
@@ -58,6 +59,23 @@ impl fmt::Display for MachineError {
 }
 
 impl std::error::Error for MachineError {}
+
+/// How much of a text an error quotes from its beginning, and from its end.
+const QUOTED: (usize, usize) = (120, 200);
+
+/// A text without its middle where it is too long to be read.
+fn shortened(text: &str) -> Cow<'_, str> {
+    let (head, tail) = QUOTED;
+    if text.len() <= head + tail {
+        return text.into();
+    }
+    let boundary = |from: usize| (from..text.len()).find(|&at| text.is_char_boundary(at));
+    let head = boundary(head).unwrap_or(text.len());
+    let tail = boundary(text.len() - tail).unwrap_or(text.len());
+    let left_out = tail - head;
+    let (head, tail) = (&text[..head], &text[tail..]);
+    format!("{head} … ({left_out} bytes) … {tail}").into()
+}
 
 /// A machine file's text: knows on which line an offset is.
 #[derive(Clone, Copy, Debug)]

@@ -7,11 +7,15 @@ mod bar;
 mod device_name;
 mod error;
 mod fields;
+mod limits;
 mod number;
 mod raw;
 mod regions;
+mod shown;
+mod size;
 mod spec;
 mod steps;
+mod totals;
 
 use std::fs::File;
 use std::io::Read;
@@ -19,6 +23,7 @@ use std::path::Path;
 
 use error::Source;
 use fields::Subject;
+use limits::{MAX_FILE, name_problem};
 use raw::RawMachine;
 
 pub use action::{Action, ActionKind, ErrorCode, Span};
@@ -32,9 +37,6 @@ pub use spec::{
 
 /// The machine that `vmm` runs when it is given none.
 const BUILT_IN: &str = include_str!("../built-in.toml");
-
-/// How large a machine file may be, in bytes.
-const MAX_FILE: u64 = 4 << 20;
 
 impl Machine {
     /// The built-in machine.
@@ -58,7 +60,7 @@ impl Machine {
         let read = opened.take(MAX_FILE + 1).read_to_end(&mut text);
         read.map_err(|e| unreadable(e.to_string()))?;
         if text.len() as u64 > MAX_FILE {
-            return Err(unreadable(format!("it is larger than {MAX_FILE} bytes")));
+            return Err(too_large(&file));
         }
         let text = String::from_utf8(text).map_err(|e| unreadable(e.utf8_error().to_string()))?;
         parse(&file, &text)
@@ -73,19 +75,38 @@ impl Machine {
     }
 }
 
+fn too_large(file: &str) -> MachineError {
+    MachineError::unreadable(file, format!("it is larger than {MAX_FILE} bytes"))
+}
+
 /// From text to a checked machine.
 fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
+    if text.len() as u64 > MAX_FILE {
+        return Err(too_large(file));
+    }
     let source = Source { file, text };
+    size::check(&source)?;
     let raw: RawMachine = toml::from_str(text).map_err(|e| source.toml_error(&e))?;
     let regions = regions::check(&source, &raw.region)?;
     let steps = steps::check(&source, &regions, &raw.step)?;
     let on_memory_fault = on_memory_fault(&source, &raw)?;
     Ok(Machine {
-        name: raw.name.unwrap_or_else(|| file.to_string()),
+        name: name(&source, &raw)?.unwrap_or(file).to_string(),
         regions,
         steps,
         on_memory_fault,
     })
+}
+
+/// What the machine is called.
+fn name<'a>(source: &Source<'_>, raw: &'a RawMachine) -> Result<Option<&'a str>, MachineError> {
+    let Some(name) = &raw.name else {
+        return Ok(None);
+    };
+    match name_problem(name.as_ref()) {
+        None => Ok(Some(name.as_ref())),
+        Some(problem) => Err(Subject::of_file(source).wrong("name", name.span(), problem)),
+    }
 }
 
 fn on_memory_fault(source: &Source<'_>, raw: &RawMachine) -> Result<OnMemoryFault, MachineError> {

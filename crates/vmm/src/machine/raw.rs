@@ -12,7 +12,7 @@ use super::number::Number;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawMachine {
-    pub(super) name: Option<String>,
+    pub(super) name: Option<Spanned<String>>,
     pub(super) on_memory_fault: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) region: Vec<Spanned<RawRegion>>,

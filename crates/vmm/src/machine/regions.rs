@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Checking the regions of a machine file.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::str::FromStr;
 
@@ -10,12 +11,12 @@ use vfio_private::BarIndex;
 use super::bar;
 use super::error::{MachineError, Source};
 use super::fields::Subject;
+use super::limits::{MAX_REGIONS, MAX_SHOWN, name_problem};
 use super::number::Number;
 use super::raw::{RawRegion, RawSpan};
+use super::shown::shown;
 use super::spec::{AssignedBar, Backing, Bar, DeviceKind, DeviceName, Init, Kind, Place, Region};
-
-/// How many regions a machine may have, repetitions included.
-const MAX_REGIONS: usize = 20_000;
+use super::totals::Totals;
 
 /// How large a region with memory may be, in bytes: KVM takes no slot of 8 TiB
 /// or more.
@@ -38,21 +39,16 @@ pub(super) fn check(
         init: Vec::new(),
     }];
     let mut by_name = HashMap::from([("system".to_string(), 0)]);
-    for spanned in raws {
+    let mut totals = Totals::new();
+    let mut origins = vec![(0, 0)];
+    for (number, spanned) in raws.iter().enumerate() {
         let raw = spanned.as_ref();
-        let repeat = raw.repeat.as_ref().map(|repeat| repeat.as_ref().clone());
-        for index in 0..repeat.as_ref().map_or(1, |repeat| repeat.count.get()) {
-            let mut subject = Subject {
-                source,
-                name: String::new(),
-                span: spanned.span(),
-                index: index.into(),
-                repeat: repeat.clone(),
-            };
+        let count = raw.repeat.as_ref().map_or(1, |r| r.as_ref().count.get());
+        for index in 0..count {
+            let mut subject = subject(source, spanned, index);
             let name = subject.numbered(raw.name.as_ref());
             subject.name = format!("region '{name}'");
-            if name.is_empty() || name.contains(char::is_control) {
-                let problem = "a name is not empty and has no control characters".into();
+            if let Some(problem) = name_problem(&name) {
                 return Err(subject.wrong("name", raw.name.span(), problem));
             }
             if by_name.insert(name.clone(), regions.len()).is_some() {
@@ -67,10 +63,49 @@ pub(super) fn check(
                 by_name: &by_name,
                 regions: &regions,
             };
-            regions.push(region(&subject, &names, name, raw)?);
+            let region = region(&subject, &names, &mut totals, name, raw)?;
+            regions.push(region);
+            origins.push((number, index));
         }
     }
-    Ok(regions)
+    let shown = shown(&regions, &totals.pieces);
+    match shown[0] <= MAX_SHOWN {
+        true => Ok(regions),
+        false => Err(too_many_shown(source, raws, &regions, &shown, &origins)),
+    }
+}
+
+/// That the aliases show too much: where the one is that shows the most.
+fn too_many_shown(
+    source: &Source<'_>,
+    raws: &[Spanned<RawRegion>],
+    regions: &[Region],
+    shown: &[u64],
+    origins: &[(usize, u16)],
+) -> MachineError {
+    let is_alias = |&at: &usize| matches!(regions[at].kind, Kind::Alias { .. });
+    let aliases = (0..regions.len()).filter(is_alias);
+    // The first of equals. Without aliases there are not so many regions.
+    let most = aliases.max_by_key(|&at| (shown[at], Reverse(at)));
+    let (number, index) = origins[most.unwrap_or(0)];
+    let mut subject = subject(source, &raws[number], index);
+    let raw = raws[number].as_ref();
+    subject.name = format!("region '{}'", subject.numbered(raw.name.as_ref()));
+    let field = raw.target.as_ref().unwrap_or(&raw.kind);
+    let problem = format!("with all that aliases show there are more than {MAX_SHOWN} regions");
+    subject.wrong("target", field.span(), problem)
+}
+
+/// One repetition of a region.
+fn subject<'a>(source: &'a Source<'a>, spanned: &Spanned<RawRegion>, index: u16) -> Subject<'a> {
+    let repeat = &spanned.as_ref().repeat;
+    Subject {
+        source,
+        name: String::new(),
+        span: spanned.span(),
+        index: index.into(),
+        repeat: repeat.as_ref().map(|repeat| repeat.as_ref().clone()),
+    }
 }
 
 /// The regions so far.
@@ -101,17 +136,29 @@ impl Names<'_> {
 fn region(
     subject: &Subject<'_>,
     names: &Names<'_>,
+    totals: &mut Totals,
     name: String,
     raw: &RawRegion,
 ) -> Result<Region, MachineError> {
+    Totals::list(&mut totals.init, subject, ("init", &raw.init))?;
+    Totals::list(&mut totals.spans, subject, ("private", &raw.private))?;
+    Totals::list(&mut totals.spans, subject, ("shared", &raw.shared))?;
     let kind = kind(subject, names, raw)?;
     let size = size(subject, &kind, raw)?;
-    if let Kind::Bar(bar) = &kind {
-        bar_fits(subject, raw, bar, size)?;
-    }
+    totals.pieces.push(match &kind {
+        Kind::Bar(bar) => {
+            let pieces = pieces(subject, raw, bar, size)?;
+            let taken = totals.all_pieces.take(pieces);
+            taken.map_err(|problem| subject.wrong("kind", raw.kind.span(), problem))?;
+            pieces
+        }
+        _ => 0,
+    });
     let init = init(subject, &kind, size, raw)?;
+    let place = place(subject, names, raw)?;
+    totals.nest(subject, raw, place)?;
     Ok(Region {
-        place: place(subject, names, raw)?,
+        place,
         name,
         size,
         kind,
@@ -268,15 +315,16 @@ fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar
     }))
 }
 
-/// That vfio-private can cut the BAR, so that assembling it cannot fail.
-fn bar_fits(
+/// How many pieces vfio-private cuts the BAR into. That it can is checked here,
+/// so that assembling it cannot fail.
+fn pieces(
     subject: &Subject<'_>,
     raw: &RawRegion,
     bar: &Bar,
     size: u128,
-) -> Result<(), MachineError> {
+) -> Result<u64, MachineError> {
     match bar::pieces(bar, size, None) {
-        Ok(_) => Ok(()),
+        Ok(pieces) => Ok(pieces.len() as u64),
         Err(problem) => Err(subject.wrong("kind", raw.kind.span(), problem)),
     }
 }

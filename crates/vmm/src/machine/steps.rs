@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Checking the steps of a machine file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use memory_model::PAGE_SIZE;
 use toml::Spanned;
 
 use super::action::{Action, ActionKind, ErrorCode, Span};
 use super::error::{MachineError, Source};
 use super::fields::Subject;
+use super::limits::{Budget, MAX_PAGES, MAX_STEPS, MAX_TRIES};
 use super::number::Number;
 use super::raw::RawStep;
 use super::spec::{Access, AccessKind, How, Kind, Region, Step};
-
-/// How many steps a machine may have, repetitions included.
-const MAX_STEPS: usize = 100_000;
 
 /// From the file's steps to checked ones.
 pub(super) fn check(
@@ -24,6 +23,7 @@ pub(super) fn check(
     let names = regions.iter().enumerate();
     let by_name: HashMap<&str, usize> = names.map(|(i, r)| (r.name.as_str(), i)).collect();
     let mut steps = Vec::new();
+    let mut totals = Totals::new();
     for (number, spanned) in raws.iter().enumerate() {
         let raw = spanned.as_ref();
         let repeat = raw.repeat.as_ref().map(|repeat| repeat.as_ref().clone());
@@ -45,10 +45,58 @@ pub(super) fn check(
                 by_name: &by_name,
                 raw,
             };
-            steps.push(reader.step()?);
+            let step = reader.step()?;
+            totals.count(&reader, &step)?;
+            steps.push(step);
         }
     }
     Ok(steps)
+}
+
+/// What the steps so far amount to.
+struct Totals {
+    tries: Budget,
+    pages: Budget,
+    /// The pages that were counted since something last changed the memory that
+    /// is at an address.
+    touched: HashSet<u64>,
+}
+
+impl Totals {
+    fn new() -> Self {
+        Self {
+            tries: Budget::new(MAX_TRIES, "tries of reads"),
+            pages: Budget::new(MAX_PAGES, "pages that steps touch"),
+            touched: HashSet::new(),
+        }
+    }
+
+    fn count(&mut self, reader: &Reader<'_>, step: &Step) -> Result<(), MachineError> {
+        let (subject, raw) = (&reader.subject, reader.raw);
+        let (gpa, size) = match step {
+            Step::Guest(access) => {
+                if let Some(tries) = &raw.tries {
+                    let taken = self.tries.take(access.tries.into());
+                    taken.map_err(|problem| subject.wrong("tries", tries.span(), problem))?;
+                }
+                (access.gpa, access.size)
+            }
+            Step::Vmm(action) => match action.what {
+                ActionKind::HostRead { gpa, size, .. }
+                | ActionKind::HostWrite { gpa, size, .. } => (gpa, size),
+                _ => {
+                    self.touched.clear();
+                    return Ok(());
+                }
+            },
+        };
+        let last = gpa.saturating_add(size as u64 - 1);
+        let pages = gpa / PAGE_SIZE..=last / PAGE_SIZE;
+        let new = pages.filter(|&page| self.touched.insert(page)).count();
+        let span = raw.at.as_ref().map_or(subject.span.clone(), Spanned::span);
+        let taken = self.pages.take(new as u64);
+        taken.map_err(|problem| subject.wrong("at", span, problem))
+    }
 }
 
 /// Reads one step.

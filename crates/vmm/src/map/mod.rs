@@ -188,13 +188,17 @@ fn tree_row<V: Vm>(board: &Board<V>, id: RegionId, depth: usize, start: u128) ->
 
 fn flat_rows<V: Vm>(board: &Board<V>, slots: &[Slot]) -> Vec<FlatRow> {
     let view = board.model.view(board.space);
+    let mut by_address: Vec<&Slot> = slots.iter().collect();
+    by_address.sort_by_key(|slot| slot.gpa);
     let rows = view.ranges().map(|run| {
         let range = run.range();
         let direct = run.access().reads_directly();
         // A slot has whole pages only, so it may start behind the run's start.
-        let slot = slots.iter().filter(|_| direct).find(|slot| {
+        let first = by_address.partition_point(|slot| slot.gpa < range.start());
+        let inside = by_address[first..].iter().take_while(|slot| {
             AddrRange::new(slot.gpa, slot.size.into()).is_some_and(|slot| range.covers(slot))
         });
+        let slot = inside.filter(|_| direct).min_by_key(|slot| slot.id);
         FlatRow {
             start: range.start(),
             last: range.last(),

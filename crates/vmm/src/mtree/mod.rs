@@ -41,8 +41,26 @@ pub use line::Type;
 /// # Errors
 /// What is wrong with it, and in which line.
 pub fn read(file: &str, text: &str) -> Result<Imported, MtreeError> {
-    let dump = parse::parse(text).and_then(|dump| import::import(&dump));
-    dump.map_err(|fault| fault.in_file(file))
+    let dump = short_lines(text).and_then(|()| parse::parse(text));
+    let machine = dump.and_then(|dump| import::import(&dump));
+    machine.map_err(|fault| fault.in_file(file))
+}
+
+/// The longest line of a region or heading, in bytes; real ones have about 150.
+const MAX_LINE: usize = 1000;
+
+/// That no name is longer than can be handled many times over.
+fn short_lines(text: &str) -> Result<(), Fault> {
+    let is_read = |line: &str| {
+        let starts = [" ", "address-space: ", "memory-region: "];
+        starts.iter().any(|start| line.starts_with(start))
+    };
+    let mut lines = text.lines().enumerate();
+    let long = lines.find(|(_, line)| line.len() > MAX_LINE && is_read(line));
+    long.map_or(Ok(()), |(number, line)| {
+        let what = format!("{} bytes; expected at most {MAX_LINE}", line.len());
+        Err(Fault::new(number + 1, what))
+    })
 }
 
 /// All flat views of a machine, as `info mtree -f` prints them.

@@ -7,7 +7,11 @@ use super::plan::{Part, What};
 /// How many regions may be looked at through all aliases, over all views; real
 /// machines have some thousands, and ten PCI bridges one behind the other some
 /// hundred thousands.
-pub(super) const MAX_SEEN: u64 = 1 << 22;
+pub(super) const MAX_SEEN: u64 = 1 << 19;
+
+/// How many bytes of a name count as much as a region: a flat view has the name
+/// once for each range.
+const NAME: usize = 64;
 
 /// The first of `roots` with which too many regions are seen.
 pub(super) fn too_much(
@@ -27,7 +31,8 @@ fn look(facts: &Facts<'_>, parts: &[Part], root: usize, left: &mut u64) -> bool 
     while let Some((part, first, end)) = todo.pop() {
         let drawn = parts[part].drawn;
         let end = end.min(facts.size(drawn));
-        let looks = 1 + parts[part].children.len() as u64;
+        let name = facts.dump.regions[drawn].name.len() / NAME;
+        let looks = 1 + (parts[part].children.len() + name) as u64;
         *left = left.saturating_sub(looks);
         if *left == 0 {
             return false;

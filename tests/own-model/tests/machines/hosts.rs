@@ -4,12 +4,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use kvm_ioctls::Kvm;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm, VmType};
-use kvm_slots::{
-    AbiProfile, Capabilities, DirtyMode, GuestMemfdFlags, KvmVm, LoggingVm,
-    MEMORY_ATTRIBUTE_PRIVATE,
-};
+use kvm_slots::{AbiProfile, DirtyMode, GuestMemfdFlags, KvmVm, LoggingVm};
 use own_model::guest::{Guest, Seen};
 use own_model::{Bytes, Model, PAGE, Region, Vmm, What};
 
@@ -81,6 +77,9 @@ pub fn simulated(need: Need) -> Machine<SimVm> {
 /// On this machine's KVM, or why that cannot be.
 #[cfg(target_arch = "x86_64")]
 pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
+    use kvm_ioctls::Kvm;
+    use kvm_slots::{Capabilities, MEMORY_ATTRIBUTE_PRIVATE};
+
     /// `KVM_X86_SW_PROTECTED_VM` (arch/x86/include/uapi/asm/kvm.h).
     const SW_PROTECTED: u64 = 1;
     let text = |what: &'static str| move |error| format!("KVM cannot {what}: {error}");
@@ -111,7 +110,10 @@ pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
 /// There is no guest code for this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn real(_need: Need) -> Result<Machine<KvmVm>, String> {
-    Err("there is no guest code for this architecture".into())
+    let here = std::env::consts::ARCH;
+    Err(format!(
+        "there is guest code for x86-64 only, and this is {here}"
+    ))
 }
 
 impl<V: Host> Machine<V> {

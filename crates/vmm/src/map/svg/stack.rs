@@ -22,6 +22,9 @@ const TOPMOST: i32 = 130;
 /// How many regions that nobody sees are drawn for the same addresses.
 const HIDDEN: usize = 5;
 
+/// How many regions that nobody sees are drawn at all.
+const ALL_HIDDEN: usize = 400;
+
 /// A region of the tree on paper, or those in a fold.
 #[derive(Debug)]
 pub struct Sheet<'a> {
@@ -208,7 +211,7 @@ fn sheets<'a>(
             .any(|owner| std::ptr::eq(*owner, row));
         let others = hidden.entry(span.clone()).or_default();
         *others += usize::from(!seen);
-        match seen || *others <= HIDDEN {
+        match seen || *others <= HIDDEN && sheets.len() < ALL_HIDDEN {
             true => sheets.push(sheet_of(row, span, enabled)),
             false => left_out += 1,
         }

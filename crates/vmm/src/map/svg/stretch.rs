@@ -3,7 +3,7 @@
 //! stretches folded, so that a picture of thousands of regions ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use super::row::Row;
@@ -40,9 +40,16 @@ impl Stretches {
     /// Cuts and folds.
     pub fn of(map: &Map) -> Self {
         let mut items: Vec<Item> = Vec::new();
-        items.extend(map.placed().iter().map(|row| Item::of(row, true)));
-        items.extend(map.flat.iter().map(|row| Item::of(row, false)));
-        items.extend(map.slots.iter().map(|row| Item::of(row, true)));
+        let mut classes = Numbers::default();
+        let mut item = |row: &dyn Row, silent| Item {
+            start: row.start(),
+            end: row.end(),
+            class: classes.number(row.class()),
+            silent,
+        };
+        items.extend(map.placed().iter().map(|row| item(row, true)));
+        items.extend(map.flat.iter().map(|row| item(row, false)));
+        items.extend(map.slots.iter().map(|row| item(row, true)));
         let (cells, patterns) = cells(&items);
         Self(limited(folded(&cells, &patterns)))
     }
@@ -102,20 +109,10 @@ pub struct Placed<'a, T> {
 struct Item {
     start: u128,
     end: u128,
-    class: String,
+    /// The same for all items of a series.
+    class: usize,
     /// Only the flat view says that somebody answers.
     silent: bool,
-}
-
-impl Item {
-    fn of<T: Row>(row: &T, silent: bool) -> Self {
-        Self {
-            start: row.start(),
-            end: row.end(),
-            class: row.class(),
-            silent,
-        }
-    }
 }
 
 /// The stretches between borders, and for each a number that is the same for
@@ -127,9 +124,8 @@ fn cells(items: &[Item]) -> (Vec<Stretch>, Vec<usize>) {
         .collect();
     let borders: Vec<u128> = borders.into_iter().collect();
     let mut events: BTreeMap<u128, Vec<(usize, bool, bool)>> = BTreeMap::new();
-    let mut classes = Numbers::default();
     for item in items {
-        let class = classes.number(item.class.clone());
+        let class = item.class;
         events
             .entry(item.start)
             .or_default()
@@ -141,27 +137,57 @@ fn cells(items: &[Item]) -> (Vec<Stretch>, Vec<usize>) {
     }
 
     let mut patterns = Numbers::default();
-    let mut here: BTreeMap<usize, i64> = BTreeMap::new();
+    let mut here = Here::default();
     let mut answering = 0;
     let mut cells = Vec::new();
     let mut numbers = Vec::new();
     for border in borders.windows(2) {
         for &(class, begins, silent) in events.get(&border[0]).into_iter().flatten() {
-            let count = here.entry(class).or_default();
             let step = if begins { 1 } else { -1 };
-            *count += step;
+            here.change(class, step);
             answering += if silent { 0 } else { step };
         }
-        here.retain(|_, count| *count > 0);
         cells.push(Stretch {
             start: border[0],
             end: border[1],
             folded: false,
             empty: answering == 0,
         });
-        numbers.push(patterns.number((border[1] - border[0], here.clone())));
+        numbers.push(patterns.number((border[1] - border[0], here.digest)));
     }
     (cells, numbers)
+}
+
+/// How many items of each class lie at an address.
+#[derive(Default)]
+struct Here {
+    counts: HashMap<usize, i64>,
+    /// The sum of a hash of each class with its count: the same for the same
+    /// items, and for others with a chance of one in 2^128. The items
+    /// themselves would be as many for each of as many borders.
+    digest: u128,
+}
+
+impl Here {
+    fn change(&mut self, class: usize, step: i64) {
+        let count = self.counts.entry(class).or_default();
+        self.digest = self.digest.wrapping_sub(digest(class, *count));
+        *count += step;
+        self.digest = self.digest.wrapping_add(digest(class, *count));
+    }
+}
+
+/// Nothing for a class that is not there.
+fn digest(class: usize, count: i64) -> u128 {
+    let half = |which: u8| {
+        let mut hasher = DefaultHasher::new();
+        (which, class, count).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    match count > 0 {
+        true => half(0) << 64 | half(1),
+        false => 0,
+    }
 }
 
 /// Numbers for things, the same for equal ones.

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How much a machine file may amount to, repetitions included. A file of some
+//! bytes can stand for gigabytes of names, values and regions: whatever is in
+//! it, reading it, showing it and running it take bounded memory and time.
+
+/// How large a file may be, in bytes.
+pub(super) const MAX_FILE: u64 = 4 << 20;
+
+/// How many tables and arrays a file may have: the reader of TOML takes more
+/// than a kilobyte for each, before it looks at what they are.
+pub(super) const MAX_TABLES: u64 = 150_000;
+
+/// How many values a file may have, likewise.
+pub(super) const MAX_VALUES: u64 = 800_000;
+
+/// How many regions a machine may have.
+pub(super) const MAX_REGIONS: usize = 20_000;
+
+/// How many steps a machine may have.
+pub(super) const MAX_STEPS: usize = 100_000;
+
+/// How long a name may be, in bytes.
+pub(super) const MAX_NAME: usize = 255;
+
+/// How many regions may lie around a region.
+pub(super) const MAX_DEPTH: usize = 100;
+
+/// How many regions an address space may show, counting each as often as
+/// aliases show it.
+pub(super) const MAX_SHOWN: u64 = 100_000;
+
+/// How many initial values the regions may have together. Each can be in a page
+/// of its own.
+pub(super) const MAX_INIT: u64 = 20_000;
+
+/// How many private and shared ranges the BARs may have together.
+pub(super) const MAX_SPANS: u64 = 20_000;
+
+/// How many pieces the BARs may be cut into together.
+pub(super) const MAX_PIECES: u64 = 60_000;
+
+/// How many pages of memory the steps may touch.
+pub(super) const MAX_PAGES: u64 = 50_000;
+
+/// How often the steps may try to read what they expect, together.
+pub(super) const MAX_TRIES: u64 = 1_000_000;
+
+/// Counts something up to a limit.
+pub(super) struct Budget {
+    limit: u64,
+    used: u64,
+    what: &'static str,
+}
+
+impl Budget {
+    /// At most `limit` of what the word stands for.
+    pub(super) fn new(limit: u64, what: &'static str) -> Self {
+        Self {
+            limit,
+            used: 0,
+            what,
+        }
+    }
+
+    /// Counts `more`, or says in words which limit does not allow it.
+    pub(super) fn take(&mut self, more: u64) -> Result<(), String> {
+        self.used = self.used.saturating_add(more);
+        match self.used <= self.limit {
+            true => Ok(()),
+            false => {
+                let Self { limit, what, .. } = self;
+                Err(format!("there are more than {limit} {what}"))
+            }
+        }
+    }
+}
+
+/// What is wrong with a name, if anything.
+pub(super) fn name_problem(name: &str) -> Option<String> {
+    if name.is_empty() || name.contains(char::is_control) {
+        return Some("a name is not empty and has no control characters".into());
+    }
+    if name.len() > MAX_NAME {
+        let len = name.len();
+        return Some(format!(
+            "a name has at most {MAX_NAME} bytes; this one has {len}"
+        ));
+    }
+    None
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How much memory the reader of TOML would take for a file, found out before it
+//! reads it: a table of five bytes takes more than a kilobyte.
+
+use toml_parser::Source as Tokens;
+use toml_parser::lexer::TokenKind;
+
+use super::error::{MachineError, Source};
+use super::limits::{Budget, MAX_TABLES, MAX_VALUES};
+
+/// That a file has not too many tables, arrays and values.
+pub(super) fn check(source: &Source<'_>) -> Result<(), MachineError> {
+    let mut tables = Budget::new(MAX_TABLES, "tables and arrays");
+    let mut values = Budget::new(MAX_VALUES, "values");
+    // The two tokens before.
+    let mut before = [TokenKind::Newline; 2];
+    for token in Tokens::new(source.text).lex() {
+        let kind = token.kind();
+        let counted = match kind {
+            // The second one of a `[[header]]`.
+            TokenKind::LeftSquareBracket
+                if before == [TokenKind::Newline, TokenKind::LeftSquareBracket] =>
+            {
+                Ok(())
+            }
+            // Each dot of a key is a table; numbers in these files have none.
+            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket | TokenKind::Dot => {
+                tables.take(1)
+            }
+            TokenKind::Equals | TokenKind::Comma => values.take(1),
+            _ => Ok(()),
+        };
+        counted.map_err(|problem| MachineError {
+            line: Some(source.line(token.span().start())),
+            ..MachineError::unreadable(source.file, problem)
+        })?;
+        before = [before[1], kind];
+    }
+    Ok(())
+}
