@@ -14,12 +14,12 @@ use vmm::machine::How;
 
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Found};
-#[cfg(target_arch = "x86_64")]
-use crate::guest_sees;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
-use crate::{dirty, end_to_end, pre_fault, vcpu_gate, vfio};
+use crate::{dirty, end_to_end, pre_fault, vfio};
+#[cfg(target_arch = "x86_64")]
+use crate::{guest_sees, vcpu_gate};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -39,7 +39,9 @@ enum Body {
     Plain(fn() -> Result<(), String>),
     OfMachine(fn(&str) -> Result<(), String>, &'static str),
     OfMode(fn(DirtyMode) -> Result<(), String>, DirtyMode),
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     WithVcpus(fn(u64) -> Result<(), String>, u64),
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     Watched(WatchedRun, u64),
     Statement(Statement),
     Found(Found),
@@ -157,8 +159,7 @@ pub fn all() -> Vec<HwTest> {
         &[Need::VfioWay(Way::Group), Need::Vfio(Model::Nvme)],
         vfio::bars::asks_vfio,
     );
-    tests.extend(of_the_gate());
-    tests.extend(of_what_the_guest_sees());
+    tests.extend(of_running_vcpus());
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),
         needs: statement.needs,
@@ -184,7 +185,24 @@ pub fn all() -> Vec<HwTest> {
     tests
 }
 
+/// What vCPU threads are part of. There is guest code for x86-64 only.
+#[cfg(target_arch = "x86_64")]
+fn of_running_vcpus() -> Vec<HwTest> {
+    [of_the_gate(), of_what_the_guest_sees()].concat()
+}
+
+/// One entry for all, so that it is listed with what it lacks.
+#[cfg(not(target_arch = "x86_64"))]
+fn of_running_vcpus() -> Vec<HwTest> {
+    vec![HwTest {
+        name: "vcpu_gate_and_guest_sees".into(),
+        needs: &[Need::Kvm],
+        run: Body::Plain(|| Err("there is guest code for x86-64 only".into())),
+    }]
+}
+
 /// The gate that holds vCPUs.
+#[cfg(target_arch = "x86_64")]
 fn of_the_gate() -> Vec<HwTest> {
     let mut tests = Vec::new();
     for (name, run) in vcpu_gate::WITH_VCPUS {

@@ -14,10 +14,13 @@ pub mod end_to_end;
 #[cfg(target_arch = "x86_64")]
 pub mod guest_sees;
 pub mod hw;
+#[cfg(target_arch = "x86_64")]
+mod long_mode;
 pub mod needs;
 pub mod peers;
 mod pre_fault;
 pub mod subject;
+#[cfg(target_arch = "x86_64")]
 mod vcpu_gate;
 pub mod vfio;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment, kvm_userspace_memory_region,
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
@@ -19,6 +19,7 @@ use memory_model::{AddrRange, FlatView, MemoryModel, Region, RegionId, SpaceId, 
 
 use super::code::{NOTHING, PAGES, WORDS, Word, code};
 use crate::check::at;
+use crate::long_mode;
 
 pub(super) const PAGE: u64 = 4096;
 /// The uppermost page table. Those below it are in the next two pages, and show
@@ -244,22 +245,7 @@ impl Machine {
     }
 
     fn start(&self, vcpu: &VcpuFd, number: u64) -> Result<(), kvm_ioctls::Error> {
-        // Without CPUID there is no 64-bit mode to switch on.
-        vcpu.set_cpuid2(&self.cpuid)?;
-        let mut sregs = vcpu.get_sregs()?;
-        sregs.cs = segment(0b1011, 8, true);
-        let data = segment(0b0011, 16, false);
-        (sregs.ds, sregs.es, sregs.ss) = (data, data, data);
-        (sregs.fs, sregs.gs) = (data, data);
-        // Protection, extension type, paging.
-        sregs.cr0 = 1 | 1 << 4 | 1 << 31;
-        sregs.cr3 = TABLES;
-        // Physical address extension.
-        sregs.cr4 = 1 << 5;
-        // Long mode, enabled and active.
-        sregs.efer = 1 << 8 | 1 << 10;
-        vcpu.set_sregs(&sregs)?;
-        vcpu.set_regs(&kvm_regs {
+        let regs = kvm_regs {
             rip: CODE,
             rsp: LINES + (number + 1) * LINE,
             rdi: LINES + number * LINE,
@@ -269,9 +255,9 @@ impl Machine {
             r13: 1_442_695_040_888_963_407,
             r14: 6_364_136_223_846_793_005,
             r15: number,
-            rflags: 1 << 1,
             ..Default::default()
-        })
+        };
+        long_mode::start(vcpu, &self.cpuid, TABLES, regs)
     }
 
     /// How many commits have begun and ended.
@@ -412,29 +398,9 @@ fn own_memory() -> Vec<u8> {
         let start = usize::try_from(gpa).expect("small");
         memory[start..start + bytes.len()].copy_from_slice(bytes);
     };
-    // Present, writable, accessed; of a 2 MiB page also dirty.
-    let (table, page) = (0b10_0011, 0b1110_0011);
-    put(TABLES, &((TABLES + 0x1000) | table).to_le_bytes());
-    put(TABLES + 0x1000, &((TABLES + 0x2000) | table).to_le_bytes());
-    for number in 0..512 {
-        let entry: u64 = (number << 21) | page;
-        put(TABLES + 0x2000 + 8 * number, &entry.to_le_bytes());
+    for (offset, word) in long_mode::tables(TABLES) {
+        put(TABLES + offset, &word.to_le_bytes());
     }
     put(CODE, code());
     memory
-}
-
-/// A flat segment of ring 0.
-fn segment(type_: u8, selector: u16, long: bool) -> kvm_segment {
-    kvm_segment {
-        limit: u32::MAX,
-        selector,
-        type_,
-        present: 1,
-        s: 1,
-        l: u8::from(long),
-        db: u8::from(!long),
-        g: 1,
-        ..Default::default()
-    }
 }

@@ -70,7 +70,6 @@ impl Kvm {
             false => kvm.create_vm(),
         }
         .map_err(say("create a VM"))?;
-        let processor = Processor::probe(&kvm)?;
         let vm = KvmVm::new(Arc::new(vm)).with_address_bits(processor.physical_bits());
         if abi != AbiProfile::None {
             // SAFETY: the VM was made just now: it has no vCPU and no slot,
