@@ -17,6 +17,8 @@ pub(super) struct Facts {
     /// Its BARs, each number once.
     pub(super) bars: Vec<BarFact>,
     pub(super) msix: Option<Msix>,
+    /// What else is to be known of it.
+    pub(super) notes: Vec<String>,
 }
 
 /// What is known of a BAR without VFIO.
@@ -30,6 +32,8 @@ pub(super) struct BarFact {
     pub(super) is_64bit: bool,
     /// Width and such, in words.
     pub(super) note: String,
+    /// What else is to be known of it.
+    pub(super) notes: Vec<String>,
     /// The line of the text that says so.
     pub(super) line: Option<usize>,
 }
@@ -48,6 +52,7 @@ pub(super) struct MappedBar {
     pub(super) bar: Bar,
     pub(super) region: Region,
     pub(super) note: String,
+    pub(super) notes: Vec<String>,
 }
 
 /// The BARs of configuration space, whose sizes it does not say.
@@ -58,6 +63,7 @@ pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
         size: None,
         is_64bit: register.is_64bit,
         note: note(register.kind, register.is_64bit, register.prefetchable),
+        notes: Vec::new(),
         line: None,
     };
     registers.iter().map(fact).collect()
@@ -82,8 +88,8 @@ pub(super) fn ids(config: &[u8]) -> String {
 }
 
 impl Facts {
-    /// The BARs with their sizes, and the numbers of I/O BARs that a list of
-    /// regions leaves out. The list wins over what else is known.
+    /// The BARs with their sizes, and the numbers of I/O BARs whose size no source
+    /// has. The list of regions wins over what else is known.
     pub(super) fn mapped(
         &self,
         regions: Option<&[RegionFact]>,
@@ -101,7 +107,7 @@ impl Facts {
                 (Some(said), _) => (said.size, &said.region),
                 (None, Some(fact)) => match fact.size {
                     Some(size) => (size, &whole),
-                    None if regions.is_some() && fact.kind == BarKind::Io => {
+                    None if fact.kind == BarKind::Io => {
                         unsized_io_bars.push(number);
                         continue;
                     }
@@ -116,6 +122,7 @@ impl Facts {
                 bar: self.bar(number, fact, size)?,
                 region: region.clone(),
                 note: fact.map(|fact| fact.note.clone()).unwrap_or_default(),
+                notes: fact.map(|fact| fact.notes.clone()).unwrap_or_default(),
             });
         }
         self.check_msix(&bars)?;
@@ -148,7 +155,10 @@ impl Facts {
                  or the text of `lspci -vv` as --config"
             }
         };
-        let what = format!("the size of {} is not known: {why}", fact.index);
+        let mut what = format!("the size of {} is not known: {why}", fact.index);
+        for note in &fact.notes {
+            what += &format!("; {note}");
+        }
         let line = fact.line;
         Fault { line, what }.in_file(&self.source)
     }

@@ -2,7 +2,7 @@
 //! `vmm bars`: which bytes of which BAR are private, shared, trapped or blocked.
 //!
 //! The facts about a device come from sysfs (`sysfs`), from raw configuration
-//! space, or from what `lspci` printed (`lspci`, `lines`, `hexdump`); what VFIO
+//! space, or from what `lspci` printed (`lspci`); what VFIO
 //! would say from VFIO itself (`live`) or from a file (`regions`). `device` puts them together, and
 //! [`vfio_private::classify`] decides. `text`, `draw` and `json` show it.
 //!
@@ -12,13 +12,19 @@
 mod bdf;
 mod device;
 mod draw;
+mod enhanced;
 mod error;
+mod header;
 mod hexdump;
 mod json;
 mod lines;
 mod live;
 mod lspci;
+mod mention;
+mod merge;
+mod paste;
 mod read;
+mod region;
 mod regions;
 mod sysfs;
 mod text;
@@ -79,8 +85,10 @@ pub struct Answer {
     pub msix: Option<Msix>,
     /// The BARs in ascending order.
     pub bars: Vec<BarAnswer>,
-    /// I/O BARs that the list of regions leaves out.
+    /// I/O BARs whose size is not known. They trap whatever it is.
     pub unsized_io_bars: Vec<u8>,
+    /// What else is to be known of the device.
+    pub notes: Vec<String>,
 }
 
 /// Who said what VFIO lets userspace map.
@@ -105,6 +113,8 @@ pub struct BarAnswer {
     pub note: String,
     /// Its pieces.
     pub pieces: Vec<Piece>,
+    /// What else is to be known of it.
+    pub notes: Vec<String>,
 }
 
 /// Reads the sources and classifies every BAR.
@@ -128,8 +138,15 @@ pub fn answer(request: &Request) -> Result<Answer, BarsError> {
         msix: facts.msix,
         bars: Vec::new(),
         unsized_io_bars,
+        notes: facts.notes,
     };
-    for MappedBar { bar, region, note } in bars {
+    for mapped in bars {
+        let MappedBar {
+            bar,
+            region,
+            note,
+            notes,
+        } = mapped;
         let input = BarInput {
             bar,
             region: &region,
@@ -137,7 +154,12 @@ pub fn answer(request: &Request) -> Result<Answer, BarsError> {
             report: report.as_ref().map(|report| report.of(bar)),
         };
         let pieces = classify(&input, request.page, Policy::default())?;
-        answer.bars.push(BarAnswer { bar, note, pieces });
+        answer.bars.push(BarAnswer {
+            bar,
+            note,
+            pieces,
+            notes,
+        });
     }
     Ok(answer)
 }
@@ -185,6 +207,7 @@ fn raw_facts(path: &Path, bytes: &[u8]) -> Result<Facts, BarsError> {
             source: path.display().to_string(),
             bars: device::of_registers(&config.bars()?),
             msix: config.msix()?,
+            notes: Vec::new(),
         })
     };
     config().map_err(|source| BarsError::Config {

@@ -45,6 +45,7 @@ pub(super) fn facts(sysfs: &Path, bdf: Bdf) -> Result<Facts, BarsError> {
         source: folder.display().to_string(),
         bars,
         msix,
+        notes: Vec::new(),
     })
 }
 
@@ -91,6 +92,7 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
             size: Some(size),
             is_64bit: has(flag::MEM_64),
             note: device::note(kind, has(flag::MEM_64), has(flag::PREFETCH)),
+            notes: Vec::new(),
             line: None,
         });
     }

@@ -39,16 +39,17 @@ pub fn text(answer: &Answer) -> String {
     for line in basis(answer) {
         text += &format!("{line}\n");
     }
+    for note in &answer.notes {
+        text += &format!("Note         {note}\n");
+    }
     for bar in &answer.bars {
         text += &format!("\n{}", bar_text(answer, bar));
     }
-    if answer.bars.is_empty() {
+    if answer.bars.is_empty() && answer.unsized_io_bars.is_empty() {
         text += "\nThe device has no BAR.\n";
     }
     for number in &answer.unsized_io_bars {
-        text += &format!(
-            "\nBAR {number}: I/O ports, of a size that --regions does not say. All of it traps.\n"
-        );
+        text += &format!("\nBAR {number}: I/O ports of unknown size. All of it traps.\n");
     }
     text + &legend(answer)
 }
@@ -132,6 +133,9 @@ fn bar_text(answer: &Answer, of: &BarAnswer) -> String {
         for more in why.chain(bystanders(answer, bar, piece)) {
             let _ = writeln!(text, "  {:wide$}  {:29}{more}", "", "");
         }
+    }
+    for note in &of.notes {
+        text += &format!("  Note: {note}.\n");
     }
     text + &format!("  {}\n", summary(of))
 }
