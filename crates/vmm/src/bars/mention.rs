@@ -5,8 +5,14 @@
 
 use super::hexdump::line_of_dump;
 
+/// The length of the shortest statement, `pba:`.
+const SHORTEST: usize = 4;
+
 /// What a line that was not read may state, in words for an error.
 pub(super) fn mention(text: &str) -> Option<&'static str> {
+    if text.len() < SHORTEST {
+        return None;
+    }
     if line_of_dump(text.trim_start_matches(|c: char| !c.is_ascii_alphanumeric())).is_some() {
         return Some("a line of a hex dump");
     }
@@ -33,6 +39,9 @@ pub(super) fn mention(text: &str) -> Option<&'static str> {
 /// How many statements a line makes: more than one where line ends are lost,
 /// or where two listings are side by side.
 pub(super) fn statements(text: &str) -> usize {
+    if text.len() < SHORTEST {
+        return 0;
+    }
     let text = text.to_ascii_lowercase();
     let count = |what: &str| text.matches(what).count();
     let stated = [
