@@ -53,7 +53,7 @@ pub(super) struct Listing {
     section: Section,
     /// Where lines are missing; the next region shows whether they were BARs.
     gap: Option<usize>,
-    /// The lowest number that the next BAR can have.
+    /// The lowest number that a further BAR can have.
     next_bar: u8,
 }
 
@@ -183,7 +183,7 @@ impl Listing {
         match self.regions.iter().find(same) {
             Some(known) if !known.is_like(&bar) => return Err(conflict(known, &bar)),
             Some(_) => return Ok(()),
-            None if number < self.next_bar => {
+            None if self.regions.iter().any(|known| known.index > bar.index) => {
                 let what = format!(
                     "{} follows a BAR with a higher number: {NO_HEADER}",
                     bar.index
