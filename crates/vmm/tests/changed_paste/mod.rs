@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a paste of `lspci` may no longer say once a line of it is marked, left
+//! out or doubled: a fact may become unknown, and never its opposite.
+//!
+//! Excluded, as no text can show it: that a whole line `Region N: …` has been
+//! left out. The other BARs stay as they are, and MSI-X in it is an error.
+
+use vmm::bars::{Answer, BarAnswer};
+
+/// What people and programs put in front of lines. Some are read, others refused.
+pub const MARKS: [&str; 16] = [
+    "> ", "&gt; ", "| ", "\t", "* ", "**", "`", "+", "-", "< ", "! ", "~~", "# ", "1. ", "JD> ",
+    "(",
+];
+
+/// A change to one line.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// Something stands in front.
+    Mark(&'static str),
+    /// It is missing.
+    LeftOut,
+    /// It is there twice.
+    Doubled,
+}
+
+/// All changes that there are.
+pub fn changes() -> impl Iterator<Item = Change> {
+    let marks = MARKS.into_iter().map(Change::Mark);
+    marks.chain([Change::LeftOut, Change::Doubled])
+}
+
+/// The text with its line `at` changed.
+pub fn changed(text: &str, at: usize, change: Change) -> String {
+    let mut changed = String::new();
+    for (n, line) in text.split_inclusive('\n').enumerate() {
+        match change {
+            Change::Mark(mark) if n == at => changed += mark,
+            Change::LeftOut if n == at => continue,
+            Change::Doubled if n == at => {
+                changed += line.trim_end_matches('\n');
+                changed.push('\n');
+            }
+            _ => {}
+        }
+        changed += line;
+    }
+    changed
+}
+
+/// The opposite that `after` says, if any, of what was said before the change.
+pub fn contradiction(
+    before: &Answer,
+    after: &Answer,
+    line: &str,
+    change: Change,
+) -> Option<String> {
+    if before.msix != after.msix {
+        return Some(format!(
+            "MSI-X: {:?}, and was {:?}",
+            after.msix, before.msix
+        ));
+    }
+    let same =
+        |bar: &BarAnswer, other: &BarAnswer| bar.bar == other.bar && bar.pieces == other.pieces;
+    for bar in &after.bars {
+        if !before.bars.iter().any(|other| same(bar, other)) {
+            return Some(format!("{:?} was not there", bar.bar));
+        }
+    }
+    let is_region = matches!(change, Change::LeftOut) && line.contains("Region");
+    let mut numbers = numbers(before);
+    numbers.retain(|number| !self::numbers(after).contains(number));
+    let most = usize::from(is_region);
+    (numbers.len() > most).then(|| format!("BARs {numbers:?} are missing"))
+}
+
+/// The numbers of all BARs, with or without a known size.
+fn numbers(answer: &Answer) -> Vec<u8> {
+    let sized = answer.bars.iter().map(|bar| bar.bar.index().get());
+    sized
+        .chain(answer.unsized_io_bars.iter().copied())
+        .collect()
+}
