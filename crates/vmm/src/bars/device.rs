@@ -116,7 +116,11 @@ impl Facts {
             };
             if self.is_upper_half(number) {
                 let what = format!("number {number} is the upper half of BAR {}", number - 1);
-                return Err(Fault::whole(format!("--regions: {what}")).in_file(&self.source));
+                return Err(match (said, fact.and_then(|fact| fact.line)) {
+                    (None, Some(line)) => Fault::at(line, what),
+                    _ => Fault::whole(format!("--regions: {what}")),
+                }
+                .in_file(&self.source));
             }
             bars.push(MappedBar {
                 bar: self.bar(number, fact, size)?,

@@ -13,7 +13,7 @@ use super::device::{self, Facts};
 use super::error::{BarsError, Fault, shown};
 use super::header;
 use super::lines::{Listing, MsixText};
-use super::mention::{mention, statements};
+use super::mention::{MSIX, mention, statements};
 use super::merge::{Merged, merged};
 use super::paste::{self, Line};
 
@@ -70,13 +70,7 @@ fn with_registers(
             None => bars.push(region.clone()),
         }
     }
-    match &merged.missing_bars {
-        Some(Fault { line, what }) if merged.dump.is_none() => Err(Fault {
-            line: *line,
-            what: what.clone(),
-        }),
-        _ => Ok(bars),
-    }
+    Ok(bars)
 }
 
 fn listing(block: &Block<'_>) -> Result<Listing, Fault> {
@@ -192,7 +186,7 @@ fn choose<'a, 'b>(
             // Else its lines would be taken for nothing.
             let nameless = blocks.iter().filter(|block| block.bdf.is_none());
             let mut lines = nameless.flat_map(|block| &block.lines);
-            if let Some(line) = lines.find(|line| mention(&line.text).is_some()) {
+            if let Some(line) = lines.find(|line| is_statement(&line.text)) {
                 let what =
                     format!("this is in front of the first line of {first}: of which device?");
                 return Err(Fault::at(line.number, what));
@@ -202,6 +196,11 @@ fn choose<'a, 'b>(
         (None, None) => None,
     };
     Ok(blocks.iter().filter(|block| block.bdf == only).collect())
+}
+
+/// Whether a line is one of a device. Mails have subjects that mention MSI-X.
+fn is_statement(text: &str) -> bool {
+    statements(text) > 0 || mention(text).is_some_and(|what| what != MSIX)
 }
 
 /// What the hex dump says of BARs and MSI-X.

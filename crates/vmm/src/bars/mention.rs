@@ -5,6 +5,9 @@
 
 use super::hexdump::line_of_dump;
 
+/// What a line may be about.
+pub(super) const MSIX: &str = "MSI-X";
+
 /// The length of the shortest statement, `pba:`.
 const SHORTEST: usize = 4;
 
@@ -20,15 +23,16 @@ pub(super) fn mention(text: &str) -> Option<&'static str> {
     let has = |what: &str| text.contains(what);
     let is_other = has("expansion rom at ") || has("behind bridge");
     let is_memory = has("memory at ") && (has("[size=") || has("prefetchable"));
-    let is_msix = has("msi-x")
-        && ["msi-x:", "count=", "tabsize=", "enable"]
-            .into_iter()
-            .any(has);
+    let is_name = ["subsystem:", "devicename:", "steering table"]
+        .into_iter()
+        .any(|start| text.starts_with(start));
+    let words = [":", "count", "tabsize", "enable", "table", "bar"];
+    let is_msix = has("msi-x") && !is_name && words.into_iter().any(has);
     if regions(&text) > 0 || is_memory || has("i/o ports at ") || (has("[size=") && !is_other) {
         return Some("a BAR");
     }
     if is_msix || has("vector table:") || has("pba:") {
-        return Some("MSI-X");
+        return Some(MSIX);
     }
     if has("capabilities: [") || has("capabilities: <") || text.starts_with("capabilities:") {
         return Some("a capability");
@@ -83,7 +87,8 @@ pub(super) fn is_omission(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let is_word = |word| text.contains(word);
     let cut = [
-        "snip", "truncat", "omit", "skip", "trimmed", "elided", "8<", ">8", "[cut", "<cut",
+        "snip", "truncat", "omit", "skip", "trimmed", "elided", "remov", "left out", "shorten",
+        "8<", ">8", "[cut", "<cut",
     ];
     words <= 6 && !text.contains(": ") && cut.into_iter().any(is_word)
 }
@@ -118,6 +123,7 @@ mod tests {
             ("[size=16K]", "a BAR"),
             ("~~Vector table: BAR=0", "MSI-X"),
             ("[70] MSI-X: Enable+", "MSI-X"),
+            ("MSI-X table in BAR 0", "MSI-X"),
             ("- Capabilities: [40] Power Management", "a capability"),
             ("+ Status: Cap+ 66MHz-", "whether there are capabilities"),
             ("+00: 86 80", "a line of a hex dump"),
@@ -139,6 +145,7 @@ mod tests {
             "[output truncated]",
             "Subsystem: Intel ...",
             "(some lines skipped)",
+            "[16 lines removed]",
         ] {
             assert!(is_omission(text), "{text}");
         }

@@ -28,8 +28,6 @@ pub(super) struct Merged {
     /// Where MSI-X is, or why that is not known. A dump may know it.
     pub(super) msix: Result<MsixText, Fault>,
     pub(super) dump: Option<Dump>,
-    /// Why the regions may not be all of the device. A dump has all of them.
-    pub(super) missing_bars: Option<Fault>,
     pub(super) notes: Vec<String>,
 }
 
@@ -41,17 +39,22 @@ pub(super) fn merged(listings: Vec<Listing>) -> Result<Merged, Fault> {
     }
     readable(&listings)?;
     let regions = regions(&listings)?;
-    let msix = msix(&listings)?;
+    let mut msix = msix(&listings)?;
+    let has_dump = listings.iter().any(|one| one.dump.is_some());
+    if !has_dump {
+        msix = Ok(msix?);
+    }
+    // Nor does a dump show them: the register of a BAR without an address may be 0.
+    missing_bars(&listings)?;
+    let mut enhanced = listings.iter().filter_map(|one| one.enhanced.as_ref());
+    if !has_dump {
+        enhanced.try_for_each(|one| one.check(&regions))?;
+    }
     let mut notes = Vec::new();
     if matches!(msix, Ok(None)) && !listings.iter().any(|one| one.is_whole) {
         notes.push(MAY_BE_CUT.to_string());
     }
-    let enhanced = listings.iter().filter_map(|one| one.enhanced.as_ref());
-    let enhanced = enhanced
-        .map(|one| one.check(&regions))
-        .find_map(Result::err);
     Ok(Merged {
-        missing_bars: missing_bars(&listings).or(enhanced),
         regions,
         msix,
         dump: dump(listings)?,
@@ -107,21 +110,19 @@ fn has_all_bars(listing: &Listing) -> bool {
     listing.status.is_some() && listing.cut_bars.is_none()
 }
 
-fn missing_bars(listings: &[Listing]) -> Option<Fault> {
-    if listings.iter().any(has_all_bars) {
-        return None;
+/// That a listing shows all BARs, or that lines may be missing which showed them.
+fn missing_bars(listings: &[Listing]) -> Result<(), Fault> {
+    // A listing that is only a dump has no lines of BARs.
+    let mut texts = listings
+        .iter()
+        .filter(|one| one.dump.is_none() || !one.regions.is_empty());
+    match texts.clone().any(|one| one.cut_bars.is_none()) {
+        true => Ok(()),
+        false => match texts.find_map(|one| one.cut_bars) {
+            Some(line) => Err(Fault::at(line, NO_BARS)),
+            None => Ok(()),
+        },
     }
-    // A listing that is only a dump has no regions.
-    let texts = || {
-        listings
-            .iter()
-            .filter(|one| one.dump.is_none() || !one.regions.is_empty())
-    };
-    if texts().any(|one| one.cut_bars.is_none()) {
-        return None;
-    }
-    let line = texts().find_map(|one| one.cut_bars)?;
-    Some(Fault::at(line, NO_BARS))
 }
 
 /// Where MSI-X is by all listings that prove it. The outer error is theirs if
