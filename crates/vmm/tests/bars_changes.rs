@@ -59,7 +59,6 @@ fn no_change_to_a_line_turns_a_fact_into_its_opposite() {
     let encoded = NVME.replace('=', "=3D").replace('\t', "=09");
     let broken = encoded.replace("[size=3D16K]", "\n[size=3D1=\n6K]");
     let quoted: String = NVME.lines().map(|line| format!("> {line}\n")).collect();
-    let without_msix = HOST_ADAPTER.to_string();
     let no_capabilities = "00:00.0 Host bridge: X\n\tControl: I/O- Mem+\n\tStatus: Cap- 66MHz-\n\
                            \tRegion 0: Memory at f0000000 (32-bit, prefetchable) [size=64M]\n\
                            \tRegion 2: Memory at f8000000 (32-bit, prefetchable) [size=64K]\n\n";
@@ -79,7 +78,7 @@ fn no_change_to_a_line_turns_a_fact_into_its_opposite() {
         &encoded,
         &broken,
         &quoted,
-        &without_msix,
+        HOST_ADAPTER,
         no_capabilities,
         &omitted,
         ENHANCED,
@@ -96,13 +95,17 @@ fn no_change_to_a_line_mixes_two_devices() {
     for device in ["03:00.0", "01:00.0", "00:1f.2"] {
         change_each_line(&one_behind_the_other, Some(device));
     }
+    let host_adapter_in_front = format!("{HOST_ADAPTER}{NVME}");
+    for device in ["00:1f.2", "01:00.0"] {
+        change_each_line(&host_adapter_in_front, Some(device));
+    }
     let paths = include_str!("cases/path-headers.txt");
     for device in ["01:00.0", "02:00.0"] {
         change_each_line(paths, Some(device));
     }
 }
 
-/// A device without MSI-X, with six BARs, an extended capability less.
+/// A device without MSI-X, with six BARs.
 const HOST_ADAPTER: &str = "\
 00:1f.2 SATA controller: Example Corp AHCI Controller (rev 05) (prog-if 01 [AHCI 1.0])
 \tSubsystem: Example Corp AHCI Controller

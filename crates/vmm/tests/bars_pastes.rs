@@ -117,6 +117,9 @@ fn lines_that_are_left_out_may_have_been_bars_or_msix() {
         let dumped = format!("{}\t{mark}\n{}", NVME, dump(&nvme_config(256)));
         assert_eq!(answer(&dumped), NVME_LINES);
     }
+    // Nor does a dump show a BAR whose register is 0.
+    let dumped = format!("{HEAD}{zero}...\n{PM}{}", dump(&nvme_config(256)));
+    starts(&dumped, "5: lines with BARs may be missing");
     // A text that begins after the first BARs.
     starts(
         &format!("{two}{PM}"),
@@ -288,6 +291,11 @@ fn text_in_the_encodings_of_mails_and_web_pages_is_read() {
     for text in [encoded, soft, quoted, html, spaces, hyphens, colours] {
         assert_eq!(answer(&text), NVME_LINES, "{text}");
     }
+    let tabs = NVME.replace(' ', "\t");
+    let wide = NVME.replace(' ', "   ");
+    for text in [tabs, wide] {
+        assert_eq!(answer(&text), NVME_LINES, "{text}");
+    }
     // No encoding: lspci's own numbers behind `=`.
     let plain = NVME
         .replace("Count=33", "Count=20")
@@ -354,6 +362,9 @@ fn a_first_line_that_was_not_understood_does_not_continue_the_device_in_front() 
         &both(&format!("\tInterrupt{headless}")),
         "17: a region after the capabilities",
     );
+    // The subject of a mail is none of a device's lines.
+    let mail = format!("Subject: MSI-X: table in the middle\n\n{NVME}");
+    assert_eq!(answer(&mail), NVME_LINES);
     // In front of a device that has its first line.
     let (_, headless) = NIC.split_once('\n').unwrap();
     let said = fault(&format!("{headless}\n{NVME}"));
