@@ -192,11 +192,8 @@ impl Listing {
             }
             None => {}
         }
-        match self.gap.take() {
-            Some(gap) if number > self.next_bar => {
-                self.cut_bars.get_or_insert(gap);
-            }
-            _ => {}
+        if let Some(gap) = self.gap.take().filter(|_| number > self.next_bar) {
+            self.cut_bars.get_or_insert(gap);
         }
         self.next_bar = number + 1 + u8::from(bar.is_64bit);
         self.is_whole = false;
@@ -206,10 +203,8 @@ impl Listing {
 
     /// No BAR follows: what is missing before may have been BARs.
     fn end_of_bars(&mut self) {
-        if let (Section::Device, Some(gap)) = (&self.section, self.gap.take()) {
-            if self.next_bar < BarIndex::COUNT {
-                self.cut_bars.get_or_insert(gap);
-            }
+        if let Some(gap) = self.gap.take().filter(|_| self.next_bar < BarIndex::COUNT) {
+            self.cut_bars.get_or_insert(gap);
         }
     }
 

@@ -65,10 +65,8 @@ impl Encoding {
     /// The line decoded. What is left of other line ends divides it.
     fn decode(self, line: Cow<'_, str>) -> Vec<Cow<'_, str>> {
         let mut line = line;
-        if self.is_quoted_printable && line.contains('=') {
-            if let Some(decoded) = quoted_printable(&line) {
-                line = Cow::Owned(decoded);
-            }
+        if self.is_quoted_printable {
+            line = quoted_printable(&line).map_or(line, Cow::Owned);
         }
         if self.is_html && line.contains('&') {
             for (entity, plain) in ENTITIES {

@@ -90,6 +90,13 @@ fn is_monitor(line: &str) -> bool {
 /// What QEMU prints for `info mtree -f`, which has no trees.
 const FLAT: &str = "this is `info mtree -f`, already flat; print `info mtree -D`";
 
+/// Whether a line is one of a flat view's heading, quoted or not.
+fn is_flat(line: &str) -> bool {
+    let line = line.trim_start_matches([' ', '\t', '>', '|']);
+    let starts = ["FlatView #", "AS \"", "Root memory region: "];
+    starts.iter().any(|start| line.starts_with(start))
+}
+
 /// Reads a dump.
 pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
     let mut parser = Parser {
@@ -122,7 +129,7 @@ impl<'a> Parser<'a> {
         if line.is_empty() || is_monitor(line) {
             return self.gap(number, line).map_err(fault);
         }
-        if line.trim_start().starts_with("FlatView #") {
+        if is_flat(line) {
             return Err(fault(FLAT.into()));
         }
         if self.heading(number, line).map_err(fault)? {
