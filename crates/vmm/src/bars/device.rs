@@ -56,12 +56,38 @@ impl BarFact {
         }
     }
 
+    /// Whether it is named and cannot be used.
+    pub(super) fn is_unusable(&self) -> bool {
+        self.size == Some(0)
+    }
+
     /// The notes of a BAR that is not in the answer.
     fn without_bar(&self) -> impl Iterator<Item = Note> {
         let note = |text: &String| format!("{}: {text}", self.index);
         self.notes
             .iter()
             .map(move |text| Note::new(Topic::Device, note(text)))
+    }
+
+    /// What configuration space and a line of `lspci` say together; `None` if they
+    /// do not agree.
+    pub(super) fn with_text(&self, text: &Self) -> Option<Self> {
+        let mut both = text.clone();
+        both.notes.extend(self.notes.iter().cloned());
+        if self.is_unusable() {
+            return Some(both);
+        }
+        if text.note.is_empty() {
+            both.note.clone_from(&self.note);
+        }
+        // Older versions of lspci do not mark a BAR of Enhanced Allocation.
+        if text.note.is_empty() || self.size.is_some() {
+            both.is_64bit = self.is_64bit;
+        }
+        both.size = text.size.or(self.size);
+        let agrees = (self.kind, self.is_64bit) == (both.kind, both.is_64bit)
+            && self.size.is_none_or(|size| both.size == Some(size));
+        agrees.then_some(both)
     }
 
     /// Whether two lines say the same.
@@ -199,6 +225,19 @@ impl Facts {
             let fact = self.bars.iter().find(|fact| fact.index.get() == number);
             let said =
                 regions.and_then(|all| all.iter().find(|said| said.index == u32::from(number)));
+            let is_there = match (said, fact) {
+                (Some(said), _) => said.size > 0,
+                (None, fact) => fact.is_some_and(|fact| !fact.is_unusable()),
+            };
+            if is_there && self.is_upper_half(number) {
+                let what = format!("number {number} is the upper half of BAR {}", number - 1);
+                return Err(match (said, fact.and_then(|fact| fact.line)) {
+                    (Some(_), _) => Fault::whole(format!("--regions: {what}")),
+                    (None, Some(line)) => Fault::at(line, what),
+                    (None, None) => Fault::whole(what),
+                }
+                .in_file(&self.source));
+            }
             let (size, region) = match (said, fact) {
                 (None, None) => continue,
                 (Some(said), _) if said.size == 0 => continue,
@@ -209,25 +248,16 @@ impl Facts {
                         continue;
                     }
                     Some(size) => (size, &whole),
-                    None if regions.is_some() && fact.kind == BarKind::Io => {
-                        notes.push(Note::new(
-                            Topic::Device,
-                            format!(
-                                "BAR {number}: I/O ports, of a size that --regions does not say. \
-                                 All of it traps."
-                            ),
-                        ));
+                    None if fact.kind == BarKind::Io => {
+                        let what =
+                            format!("BAR {number}: I/O ports of unknown size. All of it traps.");
+                        notes.push(Note::new(Topic::Device, what));
+                        notes.extend(fact.without_bar());
                         continue;
                     }
                     None => return Err(self.unknown_size(fact, regions.is_some())),
                 },
             };
-            if self.is_upper_half(number) {
-                let from = if said.is_some() { "--regions: " } else { "" };
-                let below = number - 1;
-                let what = format!("{from}number {number} is the upper half of BAR {below}");
-                return Err(Fault::whole(what).in_file(&self.source));
-            }
             bars.push(MappedBar {
                 bar: self.bar(number, fact, size)?,
                 region: region.clone(),
@@ -269,7 +299,10 @@ impl Facts {
                  or the text of `lspci -vv` as --config"
             }
         };
-        let what = format!("the size of {} is not known: {why}", fact.index);
+        let mut what = format!("the size of {} is not known: {why}", fact.index);
+        for note in &fact.notes {
+            what += &format!("; {note}");
+        }
         let line = fact.line;
         Fault { line, what }.in_file(&self.source)
     }

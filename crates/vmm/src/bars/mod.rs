@@ -2,7 +2,7 @@
 //! `vmm bars`: which bytes of which BAR are private, shared, trapped or blocked.
 //!
 //! The facts about a device come from sysfs (`sysfs`), from raw configuration
-//! space, or from what `lspci` printed (`lspci`, `lines`, `hexdump`); what VFIO
+//! space, or from what `lspci` printed (`lspci`); what VFIO
 //! would say from VFIO itself (`live`) or from a file (`regions`). `device` puts them together, and
 //! [`vfio_private::classify`] decides (`cut`). `text`, `draw` and `json` show it, with the `notes`.
 //!
@@ -13,14 +13,20 @@ mod bdf;
 mod cut;
 mod device;
 mod draw;
+mod enhanced;
 mod error;
+mod header;
 mod hexdump;
 mod json;
 mod lines;
 mod live;
 mod lspci;
+mod mention;
+mod merge;
 mod notes;
+mod paste;
 mod read;
+mod region;
 mod regions;
 mod sysfs;
 mod text;

@@ -4,8 +4,8 @@
 //! `info mtree -f` would.
 //!
 //! So QEMU's own listings of a machine, taken at one moment, check the model's
-//! rendering against QEMU's. The steps, each in a file of its own: `line` and
-//! `parse` (text to trees), `identity` (which drawings are one region),
+//! rendering against QEMU's. The steps, each in a file of its own: `paste`, `line`
+//! and `parse` (text to trees), `identity` (which drawings are one region),
 //! `resolve` and `windows` (which region an alias shows), `rules` (what the text
 //! does not say), `plan` and `cycles` (which regions the model gets), `import`
 //! (trees to the model), `roots` (which address spaces share a view), `work` (a
@@ -20,6 +20,7 @@ mod identity;
 mod import;
 mod line;
 mod parse;
+mod paste;
 mod plan;
 mod resolve;
 mod roots;
