@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the sources say of a device, put together.
 
-use vfio_private::config::{BarRegister, EaEntry, EaResource};
+use vfio_private::config::{BarRegister, ConfigSpace, EaEntry, EaResource};
 use vfio_private::{Bar, BarIndex, BarKind, Msix, MsixPart, Region};
 
 use super::error::{BarsError, Fault};
 use super::notes::{Note, Topic};
 use super::regions::RegionFact;
+
+/// The capability ID of MSI-X.
+const MSIX: u8 = 0x11;
 
 /// So many entries are named in a note.
 const MAX_NAMED: usize = 8;
@@ -21,6 +24,8 @@ pub(super) struct Facts {
     /// Its BARs, each number once.
     pub(super) bars: Vec<BarFact>,
     pub(super) msix: Option<Msix>,
+    /// Where the source says so: the file, and the line or the offset.
+    pub(super) msix_place: String,
     /// Notes about the device as a whole.
     pub(super) notes: Vec<String>,
 }
@@ -195,6 +200,15 @@ pub(super) fn left_out(entries: &[EaEntry]) -> Option<String> {
     (!names.is_empty()).then(text)
 }
 
+/// Where a file with configuration space has the MSI-X capability.
+pub(super) fn msix_place(file: &str, config: ConfigSpace<'_>) -> String {
+    let chain = config.capabilities().unwrap_or_default();
+    match chain.iter().find(|capability| capability.id == MSIX) {
+        Some(found) => format!("{file}: capability at offset {:#x}", found.offset),
+        None => file.to_string(),
+    }
+}
+
 /// The words of `lspci` for what a BAR is.
 pub(super) fn note(kind: BarKind, is_64bit: bool, prefetchable: bool) -> String {
     if kind == BarKind::Io {
@@ -240,7 +254,13 @@ impl Facts {
             }
             let (size, region) = match (said, fact) {
                 (None, None) => continue,
-                (Some(said), _) if said.size == 0 => continue,
+                (Some(said), fact) if said.size == 0 => {
+                    if fact.is_some_and(|fact| !fact.is_unusable()) {
+                        let what = format!("BAR {number} is left out: VFIO has no bytes of it");
+                        notes.push(Note::new(Topic::Regions, what));
+                    }
+                    continue;
+                }
                 (Some(said), _) => (said.size, &said.region),
                 (None, Some(fact)) => match fact.size {
                     Some(0) => {
@@ -292,7 +312,8 @@ impl Facts {
         let why = match (has_regions, fact.line) {
             (true, _) => "--regions does not list it",
             (false, Some(_)) => {
-                "`[size=…]` is missing, as when lspci reads a dump: give --regions FILE.json"
+                "`[size=…]` is missing, as when lspci reads a dump: give --regions FILE.json, or \
+                 what `lspci -vv` prints on the device's own machine"
             }
             (false, None) => {
                 "configuration space does not have it: give --regions FILE.json, \
@@ -322,7 +343,7 @@ impl Facts {
                     .map(|note| format!(": {note}"))
                     .collect();
                 let what = format!("the {part} is in {index}, and the device has no such BAR{why}");
-                return Err(Fault::whole(what).in_file(&self.source));
+                return Err(Fault::whole(what).in_file(&self.msix_place));
             }
         }
         Ok(())

@@ -10,7 +10,8 @@ use super::enhanced::Enhanced;
 use super::error::{Fault, shown};
 use super::hexdump::{Dump, line_of_dump};
 use super::lspci::not_understood;
-use super::mention::{is_omission, mention, statements};
+use super::mention::{Omission, mention, omission, statements};
+use super::msix_text::{self, OpenMsix};
 use super::region::region;
 
 const BROKEN: &str = "lspci could not follow the capabilities to their end, so MSI-X may be hidden";
@@ -53,6 +54,8 @@ pub(super) struct Listing {
     section: Section,
     /// Where lines are missing; the next region shows whether they were BARs.
     gap: Option<usize>,
+    /// Where lines may be missing, if others follow.
+    doubt: Option<usize>,
     /// The lowest number that a further BAR can have.
     next_bar: u8,
 }
@@ -70,14 +73,6 @@ enum Section {
     Enhanced,
     /// Another capability, or what follows all of them.
     Other,
-}
-
-#[derive(Debug)]
-struct OpenMsix {
-    line: usize,
-    vectors: u16,
-    table: Option<(BarIndex, u64)>,
-    pba: Option<(BarIndex, u64)>,
 }
 
 impl Listing {
@@ -116,7 +111,7 @@ impl Listing {
             self.is_whole = true;
             return Dump::read(&mut self.dump, line, offset, bytes);
         }
-        if text.starts_with("!!! ") {
+        if text.starts_with("!!! Unknown header type") {
             self.unreadable.get_or_insert(line);
             return Ok(());
         }
@@ -161,7 +156,7 @@ impl Listing {
             return Err(Fault::at(line, NO_HEADER));
         }
         self.status = Some((line, has_capabilities));
-        self.gap = None;
+        (self.gap, self.doubt) = (None, None);
         Ok(())
     }
 
@@ -192,6 +187,7 @@ impl Listing {
             }
             None => {}
         }
+        self.settle_doubt();
         if let Some(gap) = self.gap.take().filter(|_| number > self.next_bar) {
             self.cut_bars.get_or_insert(gap);
         }
@@ -199,6 +195,15 @@ impl Listing {
         self.is_whole = false;
         self.regions.push(bar);
         Ok(())
+    }
+
+    /// A line follows where some may be missing.
+    fn settle_doubt(&mut self) {
+        let missing = match self.section {
+            Section::Device => &mut self.gap,
+            _ => &mut self.cut_capabilities,
+        };
+        *missing = missing.or(self.doubt.take());
     }
 
     /// No BAR follows: what is missing before may have been BARs.
@@ -210,6 +215,7 @@ impl Listing {
 
     /// What follows `Capabilities: `.
     fn capability(&mut self, line: usize, text: &str) -> Result<(), Fault> {
+        self.settle_doubt();
         self.end_of_bars();
         self.section = Section::Other;
         if text.starts_with('<') {
@@ -263,17 +269,7 @@ impl Listing {
         let Section::Msix(open) = &mut self.section else {
             return Err(Fault::at(line, NO_MSIX));
         };
-        let expected = "a BAR and a hexadecimal offset as in `BAR=0 offset=00002000`";
-        let read = || {
-            let bar = value(text, "BAR=")?.parse().ok()?;
-            let offset = value(text, "offset=")?;
-            // Fewer digits are a line that was cut off.
-            let is_whole = offset.len() == 8 && offset.bytes().all(|c| c.is_ascii_hexdigit());
-            let offset = u64::from_str_radix(offset, 16).ok()?;
-            is_whole.then_some((bar, offset))
-        };
-        let (bar, offset) = read().ok_or_else(|| not_understood(line, text, expected))?;
-        let bar = BarIndex::new(bar).map_err(|error| Fault::at(line, error.to_string()))?;
+        let (bar, offset) = msix_text::place(line, text)?;
         match part(open).replace((bar, offset)) {
             Some(other) if other != (bar, offset) => {
                 Err(Fault::at(line, "the line in front says another place"))
@@ -318,14 +314,21 @@ impl Listing {
             );
             return Err(Fault::at(line, what));
         }
-        let is_device = matches!(self.section, Section::Device);
-        if is_omission(text) {
-            match is_device {
-                true => self.gap = self.gap.or(Some(line)),
-                false => self.cut_capabilities = self.cut_capabilities.or(Some(line)),
+        match omission(text) {
+            Some(Omission::Certain) => {
+                self.doubt.get_or_insert(line);
+                self.settle_doubt();
+                return Ok(());
             }
-        } else if text.starts_with("Kernel driver in use:") || text.starts_with("Kernel modules:") {
+            Some(Omission::Possible) => {
+                self.doubt.get_or_insert(line);
+                return Ok(());
+            }
+            None => {}
+        }
+        if text.starts_with("Kernel driver in use:") || text.starts_with("Kernel modules:") {
             self.close()?;
+            self.settle_doubt();
             self.end_of_bars();
             self.section = Section::Other;
             self.is_whole = true;
@@ -333,29 +336,11 @@ impl Listing {
             if self.is_late() {
                 return Err(Fault::at(line, NO_HEADER));
             }
-            self.gap = None;
+            (self.gap, self.doubt) = (None, None);
         } else if let (Section::Enhanced, Some(enhanced)) = (&self.section, &mut self.enhanced) {
             enhanced.line(text);
         }
         Ok(())
-    }
-}
-
-impl OpenMsix {
-    /// What follows `MSI-X: `; `None` if it has no number of vectors.
-    fn new(line: usize, text: &str) -> Option<Self> {
-        // Before 2010 it was called `TabSize` and came last.
-        let vectors = match value(text, "Count=") {
-            Some(count) if text.contains(" Masked") => count,
-            Some(_) => return None,
-            None => value(text, "TabSize=")?,
-        };
-        Some(Self {
-            line,
-            vectors: vectors.parse().ok()?,
-            table: None,
-            pba: None,
-        })
     }
 }
 
@@ -375,10 +360,4 @@ fn is_id(name: &str, id: &str) -> bool {
         .strip_prefix('#')
         .or_else(|| name.strip_prefix("Capability ID 0x"));
     number.and_then(|number| number.split_whitespace().next()) == Some(id)
-}
-
-/// The word behind `key`.
-fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let (_, behind) = text.split_once(key)?;
-    behind.split_whitespace().next()
 }

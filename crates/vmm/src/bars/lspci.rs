@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use vfio_private::Msix;
 use vfio_private::config::ConfigSpace;
 
 use super::bdf::Bdf;
@@ -16,6 +15,10 @@ use super::lines::{Listing, MsixText};
 use super::mention::{MSIX, mention, statements};
 use super::merge::{Merged, merged};
 use super::paste::{self, Line};
+
+const NOTHING: &str = "there is nothing about a device in it: --config takes what `lspci -vv` \
+                       prints, or the bytes of configuration space";
+const BASE64: &str = "this is base64, in which some mails are encoded: decode it first";
 
 /// So many devices are named in an error.
 const MAX_NAMED: usize = 12;
@@ -33,28 +36,51 @@ struct Block<'a> {
 }
 
 /// What the text says of the device at `wanted`, or of its only one.
-pub(super) fn facts(path: &Path, text: &str, wanted: Option<Bdf>) -> Result<Facts, BarsError> {
+pub(super) fn facts(
+    path: &Path,
+    text: &str,
+    wanted: Option<Bdf>,
+    has_regions: bool,
+) -> Result<Facts, BarsError> {
     let file = path.display().to_string();
     let fail = |fault: Fault| fault.in_file(&file);
     let blocks = blocks(text).map_err(fail)?;
     let chosen = choose(&blocks, wanted).map_err(fail)?;
     let name = chosen.first().map_or("", |block| &block.name);
     let listings: Result<Vec<_>, _> = chosen.iter().map(|block| listing(block)).collect();
-    let merged = listings.and_then(merged).map_err(fail)?;
+    let mut listings = listings.map_err(fail)?;
+    listings.retain(|listing| !listing.is_empty());
+    if listings.is_empty() {
+        return Err(fail(nothing(text)));
+    }
+    let merged = merged(listings).map_err(fail)?;
     let dumped = read_dump(&merged, &file)?;
     let bars = with_dumped(&merged, dumped.bars).map_err(fail)?;
+    let is_told = merged.dump.is_none() || merged.shows_all_bars || has_regions;
+    let unknown = device::unknown(&bars).filter(|_| !is_told);
+    let notes = merged.notes.iter().cloned();
+    let notes = notes.chain(dumped.left_out).chain(unknown).collect();
+    let msix = msix(merged, dumped.msix).map_err(fail)?;
+    let msix_place = match msix {
+        Some((_, line)) => format!("{file}:{line}"),
+        None => file.clone(),
+    };
     Ok(Facts {
         name: shown(name),
         source: file.clone(),
         bars,
-        notes: merged
-            .notes
-            .iter()
-            .cloned()
-            .chain(dumped.left_out)
-            .collect(),
-        msix: msix(merged, dumped.msix).map_err(fail)?,
+        notes,
+        msix: msix.map(|(msix, _)| msix),
+        msix_place,
     })
+}
+
+/// That the text has nothing about the device.
+fn nothing(text: &str) -> Fault {
+    match paste::base64(text) {
+        Some(line) => Fault::at(line, BASE64),
+        None => Fault::whole(NOTHING),
+    }
 }
 
 /// The BARs of the text and of the dump, which must agree.
@@ -183,7 +209,11 @@ fn choose<'a, 'b>(
         }
         (None, _) if devices.len() > 1 => {
             let what = format!("the text is of several devices, name one: {}", named());
-            return Err(Fault::whole(what));
+            let mut named = blocks.iter().filter(|block| block.bdf.is_some());
+            let first = named.next().and_then(|block| block.bdf);
+            let second = named.find(|block| block.bdf != first);
+            let line = second.map(|block| block.number);
+            return Err(Fault { line, what });
         }
         (Some(wanted), _) => Some(wanted),
         (None, Some(first)) => {
@@ -224,16 +254,21 @@ fn read_dump(merged: &Merged, file: &str) -> Result<Dumped, BarsError> {
     let read = || {
         let config = ConfigSpace::new(&dump.bytes)?;
         let registers = config.bars()?;
+        let in_dump = |mut facts: Vec<BarFact>| {
+            let line = Some(dump.line);
+            facts.iter_mut().for_each(|fact| fact.line = line);
+            facts
+        };
         // If the text has the capabilities, the dump need not.
         if merged.msix.is_ok() && dump.is_header() {
             return Ok(Dumped {
-                bars: device::of_registers(&registers),
+                bars: in_dump(device::of_registers(&registers)),
                 ..Dumped::default()
             });
         }
         let entries = config.enhanced_allocation()?;
         Ok(Dumped {
-            bars: device::of_config(&registers, &entries),
+            bars: in_dump(device::of_config(&registers, &entries)),
             msix: Some(config.msix()?.map(|msix| (msix, dump.line))),
             left_out: device::left_out(&entries),
         })
@@ -245,12 +280,12 @@ fn read_dump(merged: &Merged, file: &str) -> Result<Dumped, BarsError> {
 }
 
 /// Where MSI-X is by the text and by the dump, which must agree.
-fn msix(merged: Merged, dumped: Option<MsixText>) -> Result<Option<Msix>, Fault> {
+fn msix(merged: Merged, dumped: Option<MsixText>) -> Result<MsixText, Fault> {
     let place = |text: MsixText| text.map(|(msix, _)| msix);
     match (dumped, merged.msix) {
-        (None, text) => text.map(place),
-        (Some(dumped), Err(_)) => Ok(place(dumped)),
-        (Some(dumped), Ok(text)) if place(dumped) == place(text) => Ok(place(dumped)),
+        (None, text) => text,
+        (Some(dumped), Err(_)) => Ok(dumped),
+        (Some(dumped), Ok(text)) if place(dumped) == place(text) => Ok(text),
         (Some(dumped), Ok(text)) => {
             let line = text.or(dumped).map(|(_, line)| line);
             let what = "MSI-X is not where it is in the hex dump".to_string();

@@ -73,25 +73,76 @@ fn regions(text: &str) -> usize {
     behind.filter(is_region).count()
 }
 
-/// Whether somebody has left lines out here: `. . .`, `[...]`, `<snip>`.
-pub(super) fn is_omission(text: &str) -> bool {
-    let dots = |text: &str| text.contains("..") || text.contains(". .") || text.contains('…');
-    if !text.contains(|c: char| c.is_alphanumeric()) {
-        return dots(text) || text.contains(":::");
-    }
-    // A line of `lspci` that somebody has cut.
-    if text.contains(": ") && (text.ends_with("...") || text.ends_with('…')) {
-        return true;
-    }
-    let words = text.split_whitespace().count();
-    let text = text.to_ascii_lowercase();
-    let is_word = |word| text.contains(word);
-    let cut = [
-        "snip", "truncat", "omit", "skip", "trimmed", "elided", "remov", "left out", "shorten",
-        "8<", ">8", "[cut", "<cut",
-    ];
-    words <= 6 && !text.contains(": ") && cut.into_iter().any(is_word)
+/// That lines are left out here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Omission {
+    /// `. . .`, `[...]`, `<snip>`, `(etc.)`, or a line that breaks off.
+    Certain,
+    /// Something that `lspci` does not print: `---`, `✂`, `[redacted]`, but also `[/code]`.
+    Possible,
 }
+
+/// Whether lines are left out here.
+pub(super) fn omission(text: &str) -> Option<Omission> {
+    if text.is_empty() {
+        return None;
+    }
+    let breaks_off = STARTS.iter().any(|start| start.starts_with(text));
+    let dots = ["..", ". .", "…"].iter().any(|dots| text.contains(dots));
+    let is_cut = match text.contains(": ") {
+        // A line of `lspci` that somebody has cut.
+        true => text.ends_with("...") || text.ends_with('…'),
+        false => dots || is_remark(text),
+    };
+    let pairs = [('[', ']'), ('<', '>'), ('{', '}')];
+    let is_in = |(open, close)| text.starts_with(open) && text.ends_with(close);
+    if breaks_off || is_cut {
+        Some(Omission::Certain)
+    } else if !text.contains(|c: char| c.is_alphanumeric()) || pairs.into_iter().any(is_in) {
+        (text != "<?>").then_some(Omission::Possible)
+    } else {
+        None
+    }
+}
+
+/// What the lines of interest begin with: one that breaks off in it is one of them.
+const STARTS: [&str; 4] = [
+    "Status: Cap",
+    "Region ",
+    "Capabilities: [",
+    "Vector table: ",
+];
+
+/// Whether the words are of a person who has left lines out.
+fn is_remark(text: &str) -> bool {
+    if text.contains(": ") || text.split_whitespace().count() > MAX_WORDS {
+        return false;
+    }
+    let text = text.to_ascii_lowercase();
+    let stems = [
+        "snip",
+        "truncat",
+        "omit",
+        "omission",
+        "skip",
+        "trim",
+        "elid",
+        "remov",
+        "shorten",
+        "redact",
+        "delet",
+        "abbreviat",
+        "irrelevant",
+    ];
+    let whole = ["cut", "more", "etc", "rest", "lines", "stuff", "left"];
+    let is_word =
+        |word: &str| whole.contains(&word) || stems.iter().any(|stem| word.starts_with(stem));
+    let mut words = text.split(|c: char| !c.is_alphanumeric());
+    words.any(is_word) || text.contains("8<") || text.contains(">8")
+}
+
+/// A remark has no more words than this.
+const MAX_WORDS: usize = 6;
 
 #[cfg(test)]
 mod tests {
@@ -111,7 +162,7 @@ mod tests {
             "Kernel driver in use: vfio-pci",
         ] {
             assert_eq!(mention(text), None, "{text}");
-            assert!(!is_omission(text), "{text}");
+            assert_eq!(omission(text), None, "{text}");
         }
     }
 
@@ -146,11 +197,43 @@ mod tests {
             "Subsystem: Intel ...",
             "(some lines skipped)",
             "[16 lines removed]",
+            "(cut)",
+            "etc.",
+            "(more stuff here)",
+            "--More--",
+            "C",
+            "Capabil",
+            "Reg",
         ] {
-            assert!(is_omission(text), "{text}");
+            assert_eq!(omission(text), Some(Omission::Certain), "{text}");
         }
-        for text in ["", "--", "Latency: 0", "Kernel modules: nvme"] {
-            assert!(!is_omission(text), "{text}");
+        for text in [
+            "[many other capabilities]",
+            "---",
+            "*",
+            "\u{2702}\u{2702}",
+            "[/code]",
+            "</pre>",
+            "{noformat}",
+        ] {
+            assert_eq!(omission(text), Some(Omission::Possible), "{text}");
+        }
+        for text in [
+            "",
+            "Latency: 0",
+            "Kernel modules: nvme",
+            "End",
+            "Not readable",
+            "No end tag found",
+            "Device specific mode supported",
+            "!!! Possibly incomplete decoding",
+            "Unknown small resource type 00, will not decode more.",
+            "(downgraded)",
+            "OBFF Not Supported",
+            "L1 <2us",
+            "TrErr- Train-",
+        ] {
+            assert_eq!(omission(text), None, "{text}");
         }
     }
 

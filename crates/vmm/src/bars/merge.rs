@@ -16,27 +16,23 @@ const UNKNOWN: &str = "it shows neither `Status: …` nor `Capabilities: […]`,
 const NO_BARS: &str = "lines with BARs may be missing from here on: give all that `lspci -vv` prints \
                        for the device, from its first line on";
 const UNREADABLE: &str = "lspci could not read the device: is it powered down?";
-const NOTHING: &str = "there is nothing about a device in it: --config takes what `lspci -vv` \
-                       prints, or the bytes of configuration space";
 const MAY_BE_CUT: &str = "The text may have been cut off at its end, where lspci prints \
-                          `Kernel driver in use: …` or an empty line. Then MSI-X may be missing here.";
+                          `Kernel driver in use: …` or an empty line. Then";
 
 /// What the text says of a device.
 #[derive(Debug)]
 pub(super) struct Merged {
     pub(super) regions: Vec<BarFact>,
+    /// Whether there are no other BARs. A dump alone does not show them.
+    pub(super) shows_all_bars: bool,
     /// Where MSI-X is, or why that is not known. A dump may know it.
     pub(super) msix: Result<MsixText, Fault>,
     pub(super) dump: Option<Dump>,
     pub(super) notes: Vec<String>,
 }
 
-/// Puts together what the listings say.
+/// Puts together what the listings say, none of which is empty.
 pub(super) fn merged(listings: Vec<Listing>) -> Result<Merged, Fault> {
-    let listings: Vec<Listing> = listings.into_iter().filter(|one| !one.is_empty()).collect();
-    if listings.is_empty() {
-        return Err(Fault::whole(NOTHING));
-    }
     readable(&listings)?;
     let regions = regions(&listings)?;
     let mut msix = msix(&listings)?;
@@ -54,10 +50,14 @@ pub(super) fn merged(listings: Vec<Listing>) -> Result<Merged, Fault> {
     }
     let mut notes = Vec::new();
     if matches!(msix, Ok(None)) && !listings.iter().any(|one| one.is_whole) {
-        notes.push(MAY_BE_CUT.to_string());
+        // Capabilities come after the BARs, if there are any.
+        let is_late = listings.iter().any(|one| one.capabilities.is_some());
+        let what = if is_late { "MSI-X" } else { "BARs" };
+        notes.push(format!("{MAY_BE_CUT} {what} may be missing here."));
     }
     Ok(Merged {
         regions,
+        shows_all_bars: listings.iter().any(has_all_bars),
         msix,
         dump: dump(listings)?,
         notes,
@@ -184,7 +184,7 @@ fn own_msix(listing: &Listing) -> Result<MsixText, Fault> {
         }
         (None, Some((line, true))) => Err(Fault::at(line, CUT)),
         (None, Some((_, false))) => Ok(None),
-        (None, None) => Err(Fault::whole(UNKNOWN)),
+        (None, None) => Err(Fault::at(listing.line, UNKNOWN)),
     }
 }
 

@@ -41,6 +41,23 @@ pub(super) fn lines(text: &str) -> Vec<Line<'_>> {
     lines
 }
 
+/// The first line that is likely to be base64.
+pub(super) fn base64(text: &str) -> Option<usize> {
+    let is_base64 = |line: &str| {
+        let line = unquoted(line).trim();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+        let has = |what: fn(&char) -> bool| line.chars().any(|c| what(&c));
+        line.len() >= BASE64_LINE
+            && line.chars().all(is_part)
+            && has(char::is_ascii_uppercase)
+            && has(char::is_ascii_lowercase)
+    };
+    text.lines().position(is_base64).map(|at| at + 1)
+}
+
+/// Encoders fill their lines, with at least this many characters.
+const BASE64_LINE: usize = 60;
+
 /// How a text is encoded, by what only such a text has.
 #[derive(Clone, Copy)]
 struct Encoding {
@@ -186,7 +203,11 @@ fn without_marks(line: Cow<'_, str>) -> Cow<'_, str> {
         let start = line.trim_start_matches(|c| c == '>' || is_mark(c));
         let text = start.trim_end_matches(is_mark);
         let from = line.len() - start.len();
-        (from, from + text.len())
+        match text.is_empty() && line.contains(['*', '_', '`']) {
+            // Marks alone are no empty line, as `lspci` prints one behind a device.
+            true => (0, line.len()),
+            false => (from, from + text.len()),
+        }
     };
     match line {
         Cow::Borrowed(line) => {
@@ -284,6 +305,12 @@ mod tests {
             assert_eq!(one(marked), "Region 0:", "{marked}");
         }
         assert_eq!(read("a\rb\u{2028}c").len(), 3);
+        for empty in ["", " ", "> >", "&gt;&nbsp;", "| |"] {
+            assert_eq!(one(&format!("{empty}\n")), "", "{empty}");
+        }
+        for marks in ["```", "*", "***", "> ```"] {
+            assert_eq!(one(marks), marks);
+        }
     }
 
     #[test]

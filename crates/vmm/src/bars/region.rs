@@ -13,7 +13,7 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         "a region as in `Region 0: Memory at f7c00000 (64-bit, prefetchable) [size=16K]`";
     let fault = || not_understood(line, text, expected);
     let (number, rest) = text.split_once(':').ok_or_else(fault)?;
-    let number = number.parse().map_err(|_| fault())?;
+    let number = number_of(number).ok_or_else(fault)?;
     let index = BarIndex::new(number).map_err(|error| Fault::at(line, error.to_string()))?;
     let kind = match (rest.contains("Memory at "), rest.contains("I/O ports at ")) {
         (true, false) => BarKind::Memory,
@@ -34,10 +34,15 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         }
     });
     let size = size.transpose()?;
-    let words = rest
-        .split_once('(')
-        .and_then(|(_, words)| words.split_once(')'));
-    let note = words.map(|(words, _)| words).unwrap_or_default();
+    let note = match rest.split_once('(') {
+        None => "",
+        Some((_, words)) => {
+            let words = words.split_once(')').map(|(words, _)| words);
+            words.filter(|words| is_type(words)).ok_or_else(|| {
+                not_understood(line, text, "a type as in `(64-bit, prefetchable)`")
+            })?
+        }
+    };
     Ok(BarFact {
         index,
         kind,
@@ -47,6 +52,21 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         note: note.to_string(),
         line: Some(line),
         notes: notes(rest),
+    })
+}
+
+/// A number of one digit: more of them, or a sign, are not `lspci`'s.
+fn number_of(text: &str) -> Option<u8> {
+    let is_digit = text.len() == 1 && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_digit.then(|| text.parse().ok())?
+}
+
+/// Whether the words are a type that a BAR can have. `lspci` also prints the
+/// reserved one: `type 3`.
+fn is_type(words: &str) -> bool {
+    let is_width = |width: &str| ["32-bit", "64-bit", "low-1M"].contains(&width);
+    words.split_once(", ").is_some_and(|(width, prefetchable)| {
+        is_width(width) && ["prefetchable", "non-prefetchable"].contains(&prefetchable)
     })
 }
 
@@ -76,6 +96,7 @@ fn bytes(text: &str) -> Option<u64> {
         "P" => 50,
         _ => return None,
     };
-    let number: u64 = digits.parse().ok()?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = is_number.then(|| digits.parse().ok())??;
     number.checked_mul(1 << shift)
 }
