@@ -113,6 +113,52 @@ fn a_flat_view_is_told_to_be_one() {
     let session = format!("(qemu) info mtree -f\r\n{}", flat.replace('\n', "\r\n"));
     assert_eq!(wrong(&session), format!("2: {what}"));
     assert_eq!(wrong(&format!("{DUMP}{flat}")), format!("12: {what}"));
+    let dispatch = DUMP.replacen("\n\n", "\n  Dispatch\n    Physical sections\n\n", 1);
+    assert_eq!(wrong(&dispatch), format!("5: {what}"));
+}
+
+#[test]
+fn owners_are_not_taken_for_names() {
+    let what = "this is `info mtree -o`, which also prints owners; print `info mtree -D`";
+    for owner in [
+        " owner:{dev id=nic path=/machine/peripheral/nic}",
+        " parent:{obj path=/machine/unattached}",
+        " owner:{obj path=/a} parent:{obj path=/b}",
+    ] {
+        let owned: String = DUMP
+            .lines()
+            .map(|line| match line.contains("(prio ") {
+                true => format!("{line}{owner}\n"),
+                false => format!("{line}\n"),
+            })
+            .collect();
+        assert_eq!(wrong(&owned), format!("2: {what}"), "{owner}");
+        let one = DUMP.replacen("ram): a\n", &format!("ram): a{owner}\n"), 1);
+        assert_eq!(wrong(&one), format!("3: {what}"), "{owner}");
+    }
+}
+
+#[test]
+fn a_dump_without_the_empty_line_at_its_end_may_be_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let note = |text: &str| {
+        let path = folder.path().join("a.tree");
+        std::fs::write(&path, text).unwrap();
+        mtree::flat_of_file(&path).unwrap().note
+    };
+    let quoted: String = DUMP.lines().map(|line| format!("> {line}\n")).collect();
+    let session = format!("{}\n(qemu) ", DUMP.trim_end());
+    for whole in [DUMP, &quoted, &session, &DUMP.replace('\n', "\r\n")] {
+        assert_eq!(note(whole), None, "{whole}");
+    }
+    let cut = format!("{}\n", DUMP.trim_end());
+    for cut in [cut.as_str(), DUMP.trim_end()] {
+        let note = note(cut).unwrap();
+        assert!(
+            note.contains("a.tree:10: QEMU prints an empty line"),
+            "{note}"
+        );
+    }
 }
 
 #[test]

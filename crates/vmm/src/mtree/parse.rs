@@ -94,7 +94,26 @@ const FLAT: &str = "this is `info mtree -f`, already flat; print `info mtree -D`
 fn is_flat(line: &str) -> bool {
     let line = line.trim_start_matches([' ', '\t', '>', '|']);
     let starts = ["FlatView #", "AS \"", "Root memory region: "];
-    starts.iter().any(|start| line.starts_with(start))
+    // With -d too.
+    starts.iter().any(|start| line.starts_with(start)) || line == "Dispatch"
+}
+
+/// What QEMU prints for `info mtree -o`: names could not be told from owners.
+const OWNED: &str = "this is `info mtree -o`, which also prints owners; print `info mtree -D`";
+
+/// Whether a region's line ends with its owner.
+fn is_owned(line: &str) -> bool {
+    let has = |what: &str| line.contains(what);
+    has(" (prio ") && line.ends_with('}') && (has(" owner:{") || has(" parent:{"))
+}
+
+/// The last line of a dump, if it is not the empty line or the prompt that QEMU
+/// prints behind the last tree.
+pub(super) fn open_end(text: &str) -> Option<usize> {
+    let last = text.lines().next_back()?;
+    let line = last.trim_matches([' ', '\t', '>', '|', '\r']);
+    let is_ended = line.is_empty() || is_monitor(line);
+    (!is_ended).then(|| text.lines().count())
 }
 
 /// Reads a dump.
@@ -131,6 +150,9 @@ impl<'a> Parser<'a> {
         }
         if is_flat(line) {
             return Err(fault(FLAT.into()));
+        }
+        if is_owned(line) {
+            return Err(fault(OWNED.into()));
         }
         if self.heading(number, line).map_err(fault)? {
             return Ok(());
