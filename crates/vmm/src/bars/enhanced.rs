@@ -3,7 +3,7 @@
 //! of BARs whose registers may then be 0, so that only the kernel knows them.
 
 use super::device::BarFact;
-use super::error::Fault;
+use super::error::{Fault, shown};
 
 /// The entries of the capability.
 #[derive(Debug)]
@@ -11,8 +11,18 @@ pub(super) struct Enhanced {
     line: usize,
     /// How many there are; `None` if that was not understood.
     entries: Option<usize>,
-    /// What each of those shown is for, in `lspci`'s words.
-    shown: Vec<String>,
+    shown: Vec<Entry>,
+    /// Whether the entry that the lines are about is enabled.
+    is_enabled: bool,
+}
+
+/// An entry as far as it matters.
+#[derive(Debug)]
+struct Entry {
+    line: usize,
+    /// What it is for, in `lspci`'s words.
+    what: String,
+    is_enabled: bool,
 }
 
 impl Enhanced {
@@ -26,15 +36,38 @@ impl Enhanced {
             line,
             entries: number.and_then(|number| number.parse().ok()),
             shown: Vec::new(),
+            is_enabled: true,
         }
     }
 
     /// A line below the capability's own.
-    pub(super) fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, line: usize, text: &str) {
+        if text.starts_with("Entry ") {
+            self.is_enabled = !text.contains(": Enable- ");
+        }
         // The number has six bits.
         if let (Some(what), 0..64) = (text.strip_prefix(INDICATOR), self.shown.len()) {
-            self.shown.push(what.to_string());
+            self.shown.push(Entry {
+                line,
+                what: what.to_string(),
+                is_enabled: self.is_enabled,
+            });
+            self.is_enabled = true;
         }
+    }
+
+    /// The BARs that the device has and does not decode.
+    pub(super) fn left_out<'a>(&'a self, bars: &'a [BarFact]) -> impl Iterator<Item = String> + 'a {
+        let is_missing = |entry: &&Entry| {
+            let is_bar = |bar: &BarFact| bar.index.to_string() == entry.what;
+            let is_own = entry.what.starts_with("BAR ");
+            is_own && !entry.is_enabled && !bars.iter().any(is_bar)
+        };
+        let missing = self.shown.iter().filter(is_missing);
+        missing.map(|Entry { line, what, .. }| {
+            let what = shown(what);
+            format!("{what}: its Enhanced Allocation entry in line {line} is disabled")
+        })
     }
 
     /// That each BAR with an entry is among `bars`, with its size.
@@ -43,9 +76,9 @@ impl Enhanced {
             let same = |bar: &&BarFact| number == bar.index.get().to_string();
             bars.iter().find(same).is_some_and(|bar| bar.size.is_some())
         };
-        let is_known = |what: &String| match what.strip_prefix("BAR ") {
-            Some(number) => is_sized(number),
-            None => OTHERS.iter().any(|other| what.starts_with(other)),
+        let is_known = |entry: &Entry| match entry.what.strip_prefix("BAR ") {
+            Some(number) => is_sized(number) || !entry.is_enabled,
+            None => OTHERS.iter().any(|other| entry.what.starts_with(other)),
         };
         match self.entries == Some(self.shown.len()) && self.shown.iter().all(is_known) {
             true => Ok(()),

@@ -338,7 +338,7 @@ impl Listing {
             }
             (self.gap, self.doubt) = (None, None);
         } else if let (Section::Enhanced, Some(enhanced)) = (&self.section, &mut self.enhanced) {
-            enhanced.line(text);
+            enhanced.line(line, text);
         }
         Ok(())
     }

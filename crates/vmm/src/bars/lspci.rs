@@ -56,7 +56,10 @@ pub(super) fn facts(
     let merged = merged(listings).map_err(fail)?;
     let dumped = read_dump(&merged, &file)?;
     let bars = with_dumped(&merged, dumped.bars).map_err(fail)?;
-    let is_told = merged.dump.is_none() || merged.shows_all_bars || has_regions;
+    // Without sizes, lspci does not know of BARs whose registers are 0.
+    let is_sized = merged.regions.iter().all(|region| region.size.is_some());
+    let is_shown = merged.dump.is_none() || merged.shows_all_bars;
+    let is_told = has_regions || (is_shown && is_sized);
     let unknown = device::unknown(&bars).filter(|_| !is_told);
     let notes = merged.notes.iter().cloned();
     let notes = notes.chain(dumped.left_out).chain(unknown).collect();

@@ -42,13 +42,14 @@ pub(super) fn merged(listings: Vec<Listing>) -> Result<Merged, Fault> {
     }
     // Nor does a dump show them: the register of a BAR without an address may be 0.
     missing_bars(&listings)?;
-    let mut enhanced = listings.iter().filter_map(|one| one.enhanced.as_ref());
+    let enhanced = listings.iter().filter_map(|one| one.enhanced.as_ref());
     let dumps = || listings.iter().filter_map(|one| one.dump.as_ref());
+    let mut notes = Vec::new();
     // A dump of the capabilities has the entries themselves.
     if dumps().all(Dump::is_header) {
-        enhanced.try_for_each(|one| one.check(&regions))?;
+        enhanced.clone().try_for_each(|one| one.check(&regions))?;
+        notes.extend(enhanced.flat_map(|one| one.left_out(&regions)));
     }
-    let mut notes = Vec::new();
     if matches!(msix, Ok(None)) && !listings.iter().any(|one| one.is_whole) {
         // Capabilities come after the BARs, if there are any.
         let is_late = listings.iter().any(|one| one.capabilities.is_some());
