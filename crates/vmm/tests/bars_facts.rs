@@ -186,3 +186,32 @@ fn bars_of_enhanced_allocation_are_read_where_the_text_lists_them() {
     let note = "BAR 4: its Enhanced Allocation entry in line 11 is disabled";
     assert!(shown(&disabled).contains(note), "{}", shown(&disabled));
 }
+
+#[test]
+fn regions_that_differ_from_the_text_are_noted() {
+    let files = Files::new();
+    let nvme = files.put("nvme.txt", NVME);
+    for (regions, note) in [
+        ("", "it has no such region: the BAR is taken as mappable"),
+        (
+            r#"{"index":0,"size":"0x8000","flags":[]}"#,
+            "0x8000 bytes, where others say 0x4000",
+        ),
+        (
+            r#"{"index":0,"size":"0x4000","flags":[]},{"index":2,"size":16,"flags":[]}"#,
+            "it alone has the BAR",
+        ),
+    ] {
+        let regions = files.put("regions.json", format!("[{regions}]"));
+        let (_, notes) = bars_and_notes(&["--config", &nvme, "--regions", &regions]);
+        let bar = if note.contains("alone") { 2 } else { 0 };
+        let note = format!("BAR {bar}: VFIO maps: {note}");
+        assert!(notes.contains(&note), "{notes:?}");
+    }
+    let regions = files.put(
+        "regions.json",
+        r#"[{"index":0,"size":"0x4000","flags":[]}]"#,
+    );
+    let (_, notes) = bars_and_notes(&["--config", &nvme, "--regions", &regions]);
+    assert_eq!(notes.len(), 2, "{notes:?}");
+}

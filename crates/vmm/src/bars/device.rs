@@ -227,6 +227,19 @@ pub(super) fn ids(config: &[u8]) -> String {
     }
 }
 
+/// In which way a list of regions and the other sources differ about a BAR.
+fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
+    match (said, fact.map(|fact| fact.size)) {
+        (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
+        (Some(_), None) => Some("it alone has the BAR".into()),
+        (Some(said), Some(Some(size))) if said.size != size => Some(format!(
+            "{:#x} bytes, where others say {size:#x}",
+            said.size
+        )),
+        _ => None,
+    }
+}
+
 impl Facts {
     /// The BARs with their sizes, and notes. The list of regions wins over what
     /// else is known.
@@ -278,8 +291,12 @@ impl Facts {
                     None => return Err(self.unknown_size(fact, regions.is_some())),
                 },
             };
+            let bar = self.bar(number, fact, size)?;
+            if let Some(what) = regions.and_then(|_| differs(said, fact)) {
+                notes.push(Note::new(Topic::Regions, what).of_bar(bar.index()));
+            }
             bars.push(MappedBar {
-                bar: self.bar(number, fact, size)?,
+                bar,
                 region: region.clone(),
                 note: fact.map(|fact| fact.note.clone()).unwrap_or_default(),
                 notes: fact.map(|fact| fact.notes.clone()).unwrap_or_default(),
