@@ -89,7 +89,7 @@ impl<'a> ConfigSpace<'a> {
     /// [`ConfigError::Length`] unless there are 64 bytes (the header), 256 or 4096;
     /// [`ConfigError::NoDevice`] and [`ConfigError::HeaderType`] for what is no device with BARs.
     pub fn new(bytes: &'a [u8]) -> Result<Self, ConfigError> {
-        if !matches!(bytes.len(), 64 | 256 | 4096) {
+        if !Self::has_length(bytes) {
             return Err(ConfigError::Length { len: bytes.len() });
         }
         // A virtual function has no vendor ID of its own; only a whole header tells it from nothing.
@@ -103,6 +103,11 @@ impl<'a> ConfigSpace<'a> {
                 kind: kind.unwrap_or_default(),
             }),
         }
+    }
+
+    /// Whether there are as many bytes as configuration space, or its header, has.
+    pub const fn has_length(bytes: &[u8]) -> bool {
+        matches!(bytes.len(), 64 | 256 | 4096)
     }
 
     /// The BARs whose registers are not zero, and those of Enhanced Allocation, in ascending order.

@@ -363,6 +363,9 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
 
 fn mtree(args: &MtreeArgs) -> Result<(), Box<dyn Error>> {
     let flat = flat_of_file(&args.file)?;
-    write!(io::stdout().lock(), "{flat}")?;
+    if let Some(note) = &flat.note {
+        let _ = writeln!(io::stderr().lock(), "note: {note}");
+    }
+    write!(io::stdout().lock(), "{}", flat.text)?;
     Ok(())
 }

@@ -53,6 +53,76 @@ fn a_dump_of_lspci_is_read_the_same_way() {
 }
 
 #[test]
+fn a_dump_of_lspci_notes_the_entries_that_are_no_bar() {
+    let files = Files::new();
+    let text = |bytes: &[u8]| {
+        let text = format!(
+            "0002:01:00.0 Ethernet controller: Example\n{}\n",
+            dump(bytes)
+        );
+        bars_and_notes(&["--config", &files.put("dump.txt", text)])
+    };
+    let (_, stderr) = text(&device());
+    let has = |notes: &[String], what: &str| notes.iter().any(|note| note.contains(what));
+    assert!(
+        has(&stderr, "0xc4 (BAR 0 of virtual functions)"),
+        "{stderr:?}"
+    );
+    let mut disabled = device();
+    disabled[0xb3] &= 0x7f;
+    let (answer, stderr) = text(&disabled);
+    assert_eq!(lines(&answer), ["0 0x0 0x40000000 shared"]);
+    let note = "BAR 4: its Enhanced Allocation entry at 0xb0 is disabled";
+    assert!(has(&stderr, note), "{stderr:?}");
+}
+
+#[test]
+fn a_bar_of_enhanced_allocation_takes_no_second_number() {
+    let files = Files::new();
+    let region = |number: usize| {
+        format!(
+            "\tRegion {number}: Memory at 8430000000{number}0 (64-bit, non-prefetchable) [enhanced] \
+             [size=16]\n"
+        )
+    };
+    let text = format!(
+        "0002:01:00.0 Ethernet controller: Example\n\tStatus: Cap- 66MHz-\n{}{}\n",
+        region(0),
+        region(1)
+    );
+    let path = files.put("text.txt", &text);
+    let answer = bars(&["--config", &path]);
+    assert_eq!(lines(&answer), ["0 0x0 0x10 trap", "1 0x0 0x10 trap"]);
+    let path = files.put("text.txt", text.replace(" [enhanced]", ""));
+    let error = failure(&["bars", "--config", &path]);
+    assert!(
+        error.contains(":4: number 1 is the upper half of BAR 0"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_text_and_the_dump_must_agree_on_sizes() {
+    let files = Files::new();
+    let text = |size: &str| {
+        let region =
+            format!("Region 0: Memory at 843000000000 (64-bit, non-prefetchable) [size={size}]");
+        let text = format!(
+            "0002:01:00.0 Ethernet controller: Example\n\tStatus: Cap+ 66MHz-\n\t{region}\n\
+             \tRegion 4: Memory at 843060000000 (64-bit, non-prefetchable) [size=1M]\n{}\n",
+            dump(&device())
+        );
+        files.put("text.txt", text)
+    };
+    assert_eq!(lines(&bars(&["--config", &text("1G")])), LINES);
+    let error = failure(&["bars", "--config", &text("2G")]);
+    assert!(
+        error.contains(":3: BAR 0 is not what it is in the hex dump"),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_entry_that_is_not_understood_is_an_error_that_names_it() {
     let files = Files::new();
     let changed = |at: usize, byte: u8| {

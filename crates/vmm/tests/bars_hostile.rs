@@ -83,18 +83,18 @@ fn endless_files_are_read_only_up_to_a_limit() {
 #[test]
 fn huge_lines_and_huge_counts_cost_no_more_than_they_are_long() {
     let files = Files::new();
-    let long = "x".repeat(4 << 20);
-    let many = "Region 0: Memory at 0 [size=16K]\n".repeat(100_000);
+    let long = "x".repeat(1 << 20);
+    let many = "Region 0: Memory at 0 [size=16K]\n".repeat(20_000);
     let texts = [
         long.clone(),
         format!("{NVME}\tRegion 1: {long}\n"),
         format!("{NVME}\tRegion 1: Memory at {long} [size={long}]\n"),
         format!("01:00.0 {long}: {long}\n{NVME}"),
-        NVME.replace("Count=33", &format!("Count={}", "9".repeat(1 << 20))),
-        format!("{many}{}", "[\n".repeat(1 << 20)),
-        "02:00.0 a: b\n".repeat(200_000),
-        format!("{NVME}{}", dump(&[0; 1 << 20])),
-        "> ".repeat(1 << 20),
+        NVME.replace("Count=33", &format!("Count={}", "9".repeat(1 << 18))),
+        format!("{many}{}", "[\n".repeat(1 << 17)),
+        "02:00.0 a: b\n".repeat(40_000),
+        format!("{NVME}{}", dump(&[0; 1 << 17])),
+        "> ".repeat(1 << 18),
     ];
     for (n, paste) in texts.iter().enumerate() {
         let path = files.put("text", paste);

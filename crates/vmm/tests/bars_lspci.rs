@@ -130,7 +130,7 @@ fn msix_that_was_not_understood_is_named_by_its_line() {
     let said = with("BAR=0 offset=00002800", "BAR=2 offset=00002800");
     assert_eq!(
         said,
-        "the MSI-X PBA is in BAR 2, and the device has no such BAR".trim()
+        "15: the MSI-X PBA is in BAR 2, and the device has no such BAR"
     );
 }
 

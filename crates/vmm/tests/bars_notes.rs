@@ -70,6 +70,7 @@ fn text_and_json_have_the_same_notes() {
         [plain(&io), vec!["--regions".into(), regions]].concat(),
         plain(&nic),
         plain(&none),
+        plain(&case("io-unassigned.txt")),
     ];
     for form in forms {
         let args: Vec<&str> = form.iter().map(String::as_str).collect();
@@ -87,12 +88,14 @@ fn text_and_json_have_the_same_notes() {
         in_json.sort();
         in_json.dedup();
         if !answer.as_array().unwrap().is_empty() {
-            assert_eq!(in_json, in_text, "{args:?}");
+            let mut once = in_text.clone();
+            once.dedup();
+            assert_eq!(in_json, once, "{args:?}");
         }
         let mut bare: Vec<String> = on_stderr
             .iter()
             .map(|note| match note.split_once(": ") {
-                Some((bar, note)) if bar.starts_with("BAR ") && note.contains(": ") => note.into(),
+                Some((_, of_bar)) if !in_text.contains(note) => of_bar.into(),
                 _ => note.clone(),
             })
             .collect();
@@ -106,7 +109,9 @@ fn notes_on_what_vfio_maps_do_not_concern_io_ports() {
     let files = Files::new();
     let (answer, _) = bars_and_notes(&["--config", &files.put("nic.txt", NIC)]);
     for (bar, count) in [(0, 2), (2, 0), (3, 2), (4, 2)] {
-        assert_eq!(common::bars::notes(&answer, bar).len(), count, "{bar}");
+        let mut notes = common::bars::notes(&answer, bar);
+        notes.retain(|note| note.starts_with("VFIO maps") || note.starts_with("TDISP"));
+        assert_eq!(notes.len(), count, "{bar}");
     }
 }
 

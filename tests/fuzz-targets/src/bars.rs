@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What people give `vmm bars`: text of `lspci`, and lists of regions.
 
+#[path = "../../../crates/vmm/tests/changed_paste/mod.rs"]
+mod changed_paste;
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,11 +13,45 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 use vmm::bars::{BarAnswer, Request, answer, json, text};
 
+use changed_paste::{changed, changes, contradiction};
+
 const NVME: &str = include_str!("../../../examples/nvme-lspci.txt");
 
 /// Text of `lspci`, or the bytes of configuration space.
 pub fn lspci(data: &[u8]) -> bool {
-    assert_answer(&Memfd::of(data), None)
+    let answers = assert_answer(&Memfd::of(data), None);
+    if let (true, Ok(text)) = (answers, std::str::from_utf8(data)) {
+        assert_changes(text);
+    }
+    answers
+}
+
+/// That a change to one line makes facts unknown at most. Which line it is
+/// depends on the text alone.
+fn assert_changes(text: &str) {
+    // Ends of lines that `str::lines` does not know: several lines would be left out.
+    let others = ['\x0b', '\x0c', '\u{85}', '\u{2028}', '\u{2029}'];
+    if text.contains(others) || text.replace("\r\n", "\n").contains('\r') {
+        return;
+    }
+    let before = answer(&request(&Memfd::of(text.as_bytes())));
+    // Of configuration space without a line end there is nothing to change.
+    let (Ok(before), true) = (before, text.contains('\n')) else {
+        return;
+    };
+    let sum = text.bytes().fold(0_usize, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+    });
+    let at = sum % text.lines().count();
+    let line = text.lines().nth(at).unwrap_or_default();
+    for change in changes() {
+        let changed = changed(text, at, change);
+        let Ok(after) = answer(&request(&Memfd::of(changed.as_bytes()))) else {
+            continue;
+        };
+        let opposite = contradiction(&before, &after, line, change);
+        assert_eq!(opposite, None, "line {}, {change:?}: {changed}", at + 1);
+    }
 }
 
 /// A list of regions, of the disk in the examples.

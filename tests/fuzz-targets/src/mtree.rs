@@ -11,6 +11,7 @@ pub fn mtree(data: &[u8]) -> bool {
             for view in vmm::mtree::flat(&machine).split("FlatView #").skip(1) {
                 assert_order(view);
             }
+            assert_marks(text, &vmm::mtree::flat(&machine));
             true
         }
         Err(error) => {
@@ -20,6 +21,29 @@ pub fn mtree(data: &[u8]) -> bool {
             assert!(said.starts_with("dump:") && said.len() < 1000, "{said}");
             assert!(!said.contains(|c: char| c.is_control()), "{said:?}");
             false
+        }
+    }
+}
+
+/// Marks of mails and diffs. Spaces are no mark: they say how deep a region lies.
+const MARKS: [&str; 6] = ["> ", "+", "-", "**", "| ", "\t"];
+
+/// That a mark in front of one line is an error or changes nothing.
+///
+/// Lines left out or doubled are not tried: a region that is missing, and a
+/// second one like the first, are machines as good as the one drawn.
+fn assert_marks(text: &str, views: &str) {
+    let sum = text.bytes().fold(0_usize, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+    });
+    let at = sum % text.lines().count().max(1);
+    for mark in MARKS {
+        let lines = text.split_inclusive('\n').enumerate();
+        let marked: String = lines
+            .map(|(n, line)| [if n == at { mark } else { "" }, line].concat())
+            .collect();
+        if let Ok(machine) = vmm::mtree::read("dump", &marked) {
+            assert_eq!(vmm::mtree::flat(&machine), views, "{marked}");
         }
     }
 }

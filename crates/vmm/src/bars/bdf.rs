@@ -38,6 +38,16 @@ fn parse(text: &str) -> Option<Bdf> {
     (bdf.device < 32 && bdf.function < 8).then_some(bdf)
 }
 
+impl Bdf {
+    /// The same bus, device and function in the domain of `other`.
+    pub(super) fn in_domain_of(self, other: Self) -> Self {
+        Self {
+            domain: other.domain,
+            ..self
+        }
+    }
+}
+
 /// Digits only: `from_str_radix` would take a sign too.
 fn hex(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -21,6 +21,10 @@ const MAX_NAMED: usize = 8;
 pub(super) struct Subject<'a> {
     pub(super) bars: &'a [MappedBar],
     pub(super) msix: Option<Msix>,
+    /// Where MSI-X is described.
+    pub(super) msix_place: &'a str,
+    /// Where the regions are described.
+    pub(super) regions: &'a Path,
     pub(super) page: PageSize,
     pub(super) report: Option<ReportFile>,
 }
@@ -77,7 +81,8 @@ impl Subject<'_> {
     pub(super) fn cut(&self, choice: Choice) -> Result<(Pieces, Vec<Note>), BarsError> {
         let Some(report) = &self.report else {
             let none = "no report (--report): nothing is private";
-            let pieces = self.pieces(None, choice)?;
+            let pieces = self.pieces(None, choice);
+            let pieces = pieces.map_err(|source| self.misfit(source, None))?;
             return Ok((pieces, vec![Note::new(Topic::Report, none)]));
         };
         let other = choice.with_other_rule();
@@ -112,7 +117,26 @@ impl Subject<'_> {
             rule: name(choice.rule),
             source,
         })?;
-        Ok((self.pieces(Some(&placed), choice)?, placed))
+        match self.pieces(Some(&placed), choice) {
+            Ok(pieces) => Ok((pieces, placed)),
+            Err(source) => Err(self.misfit(source, Some(report))),
+        }
+    }
+
+    /// The error with the place of the fact that does not fit the others.
+    fn misfit(&self, source: ClassifyError, report: Option<&ReportFile>) -> BarsError {
+        let place = match (&source, report) {
+            (ClassifyError::SparseAreaOutsideBar { .. }, _) => self.regions.display().to_string(),
+            (
+                ClassifyError::MsixOutsideBar { .. }
+                | ClassifyError::MsixInIoBar { .. }
+                | ClassifyError::NoRoomForMsix { .. },
+                _,
+            )
+            | (_, None) => self.msix_place.to_string(),
+            (_, Some(report)) => report.file.clone(),
+        };
+        BarsError::Classify { place, source }
     }
 
     fn pieces(
@@ -145,7 +169,13 @@ impl Subject<'_> {
             locked_msix: TeeMsixPolicy::Private,
             ..choice
         };
-        let is_locked = matches!(error, BarsError::Classify(ClassifyError::MsixLocked { .. }));
+        let is_locked = matches!(
+            error,
+            BarsError::Classify {
+                source: ClassifyError::MsixLocked { .. },
+                ..
+            }
+        );
         let mut hints = Vec::new();
         if is_locked && self.by(report, left).is_ok() {
             hints.push("--locked-msix private leaves it to the guest".to_string());

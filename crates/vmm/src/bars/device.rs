@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the sources say of a device, put together.
 
-use vfio_private::config::{BarRegister, EaEntry, EaResource};
+use vfio_private::config::{BarRegister, ConfigSpace, EaEntry, EaResource};
 use vfio_private::{Bar, BarIndex, BarKind, Msix, MsixPart, Region};
 
 use super::error::{BarsError, Fault};
 use super::notes::{Note, Topic};
 use super::regions::RegionFact;
+
+/// The capability ID of MSI-X.
+const MSIX: u8 = 0x11;
 
 /// So many entries are named in a note.
 const MAX_NAMED: usize = 8;
@@ -21,6 +24,8 @@ pub(super) struct Facts {
     /// Its BARs, each number once.
     pub(super) bars: Vec<BarFact>,
     pub(super) msix: Option<Msix>,
+    /// Where the source says so: the file, and the line or the offset.
+    pub(super) msix_place: String,
     /// Notes about the device as a whole.
     pub(super) notes: Vec<String>,
 }
@@ -56,12 +61,38 @@ impl BarFact {
         }
     }
 
+    /// Whether it is named and cannot be used.
+    pub(super) fn is_unusable(&self) -> bool {
+        self.size == Some(0)
+    }
+
     /// The notes of a BAR that is not in the answer.
     fn without_bar(&self) -> impl Iterator<Item = Note> {
         let note = |text: &String| format!("{}: {text}", self.index);
         self.notes
             .iter()
             .map(move |text| Note::new(Topic::Device, note(text)))
+    }
+
+    /// What configuration space and a line of `lspci` say together; `None` if they
+    /// do not agree.
+    pub(super) fn with_text(&self, text: &Self) -> Option<Self> {
+        let mut both = text.clone();
+        both.notes.extend(self.notes.iter().cloned());
+        if self.is_unusable() {
+            return Some(both);
+        }
+        if text.note.is_empty() {
+            both.note.clone_from(&self.note);
+        }
+        // Older versions of lspci do not mark a BAR of Enhanced Allocation.
+        if text.note.is_empty() || self.size.is_some() {
+            both.is_64bit = self.is_64bit;
+        }
+        both.size = text.size.or(self.size);
+        let agrees = (self.kind, self.is_64bit) == (both.kind, both.is_64bit)
+            && self.size.is_none_or(|size| both.size == Some(size));
+        agrees.then_some(both)
     }
 
     /// Whether two lines say the same.
@@ -169,6 +200,15 @@ pub(super) fn left_out(entries: &[EaEntry]) -> Option<String> {
     (!names.is_empty()).then(text)
 }
 
+/// Where a file with configuration space has the MSI-X capability.
+pub(super) fn msix_place(file: &str, config: ConfigSpace<'_>) -> String {
+    let chain = config.capabilities().unwrap_or_default();
+    match chain.iter().find(|capability| capability.id == MSIX) {
+        Some(found) => format!("{file}: capability at offset {:#x}", found.offset),
+        None => file.to_string(),
+    }
+}
+
 /// The words of `lspci` for what a BAR is.
 pub(super) fn note(kind: BarKind, is_64bit: bool, prefetchable: bool) -> String {
     if kind == BarKind::Io {
@@ -187,6 +227,19 @@ pub(super) fn ids(config: &[u8]) -> String {
     }
 }
 
+/// In which way a list of regions and the other sources differ about a BAR.
+fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
+    match (said, fact.map(|fact| fact.size)) {
+        (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
+        (Some(_), None) => Some("it alone has the BAR".into()),
+        (Some(said), Some(Some(size))) if said.size != size => Some(format!(
+            "{:#x} bytes, where others say {size:#x}",
+            said.size
+        )),
+        _ => None,
+    }
+}
+
 impl Facts {
     /// The BARs with their sizes, and notes. The list of regions wins over what
     /// else is known.
@@ -199,9 +252,28 @@ impl Facts {
             let fact = self.bars.iter().find(|fact| fact.index.get() == number);
             let said =
                 regions.and_then(|all| all.iter().find(|said| said.index == u32::from(number)));
+            let is_there = match (said, fact) {
+                (Some(said), _) => said.size > 0,
+                (None, fact) => fact.is_some_and(|fact| !fact.is_unusable()),
+            };
+            if is_there && self.is_upper_half(number) {
+                let what = format!("number {number} is the upper half of BAR {}", number - 1);
+                return Err(match (said, fact.and_then(|fact| fact.line)) {
+                    (Some(_), _) => Fault::whole(format!("--regions: {what}")),
+                    (None, Some(line)) => Fault::at(line, what),
+                    (None, None) => Fault::whole(what),
+                }
+                .in_file(&self.source));
+            }
             let (size, region) = match (said, fact) {
                 (None, None) => continue,
-                (Some(said), _) if said.size == 0 => continue,
+                (Some(said), fact) if said.size == 0 => {
+                    if fact.is_some_and(|fact| !fact.is_unusable()) {
+                        let what = format!("BAR {number} is left out: VFIO has no bytes of it");
+                        notes.push(Note::new(Topic::Regions, what));
+                    }
+                    continue;
+                }
                 (Some(said), _) => (said.size, &said.region),
                 (None, Some(fact)) => match fact.size {
                     Some(0) => {
@@ -209,27 +281,22 @@ impl Facts {
                         continue;
                     }
                     Some(size) => (size, &whole),
-                    None if regions.is_some() && fact.kind == BarKind::Io => {
-                        notes.push(Note::new(
-                            Topic::Device,
-                            format!(
-                                "BAR {number}: I/O ports, of a size that --regions does not say. \
-                                 All of it traps."
-                            ),
-                        ));
+                    None if fact.kind == BarKind::Io => {
+                        let what =
+                            format!("BAR {number}: I/O ports of unknown size. All of it traps.");
+                        notes.push(Note::new(Topic::Device, what));
+                        notes.extend(fact.without_bar());
                         continue;
                     }
                     None => return Err(self.unknown_size(fact, regions.is_some())),
                 },
             };
-            if self.is_upper_half(number) {
-                let from = if said.is_some() { "--regions: " } else { "" };
-                let below = number - 1;
-                let what = format!("{from}number {number} is the upper half of BAR {below}");
-                return Err(Fault::whole(what).in_file(&self.source));
+            let bar = self.bar(number, fact, size)?;
+            if let Some(what) = regions.and_then(|_| differs(said, fact)) {
+                notes.push(Note::new(Topic::Regions, what).of_bar(bar.index()));
             }
             bars.push(MappedBar {
-                bar: self.bar(number, fact, size)?,
+                bar,
                 region: region.clone(),
                 note: fact.map(|fact| fact.note.clone()).unwrap_or_default(),
                 notes: fact.map(|fact| fact.notes.clone()).unwrap_or_default(),
@@ -262,14 +329,18 @@ impl Facts {
         let why = match (has_regions, fact.line) {
             (true, _) => "--regions does not list it",
             (false, Some(_)) => {
-                "`[size=…]` is missing, as when lspci reads a dump: give --regions FILE.json"
+                "`[size=…]` is missing, as when lspci reads a dump: give --regions FILE.json, or \
+                 what `lspci -vv` prints on the device's own machine"
             }
             (false, None) => {
                 "configuration space does not have it: give --regions FILE.json, \
                  or the text of `lspci -vv` as --config"
             }
         };
-        let what = format!("the size of {} is not known: {why}", fact.index);
+        let mut what = format!("the size of {} is not known: {why}", fact.index);
+        for note in &fact.notes {
+            what += &format!("; {note}");
+        }
         let line = fact.line;
         Fault { line, what }.in_file(&self.source)
     }
@@ -289,7 +360,7 @@ impl Facts {
                     .map(|note| format!(": {note}"))
                     .collect();
                 let what = format!("the {part} is in {index}, and the device has no such BAR{why}");
-                return Err(Fault::whole(what).in_file(&self.source));
+                return Err(Fault::whole(what).in_file(&self.msix_place));
             }
         }
         Ok(())

@@ -77,8 +77,13 @@ pub enum BarsError {
         source: PlaceError,
     },
     /// The facts do not fit each other.
-    #[error(transparent)]
-    Classify(#[from] ClassifyError),
+    #[error("{place}")]
+    Classify {
+        /// Where the last of them is from: a file, perhaps with a line or an offset.
+        place: String,
+        /// What does not fit.
+        source: ClassifyError,
+    },
     /// An error that other choices would avoid.
     #[error("{}; {hint}", with_causes(error))]
     Avoidable {

@@ -8,6 +8,9 @@ const WIDTH: usize = 16;
 /// All of configuration space.
 const MAX_LEN: usize = 4096;
 
+/// The bytes in front of the capabilities.
+const HEADER: usize = 64;
+
 /// A dump as far as it has been read.
 #[derive(Debug)]
 pub(super) struct Dump {
@@ -29,6 +32,11 @@ pub(super) fn line_of_dump(text: &str) -> Option<(usize, &str)> {
 }
 
 impl Dump {
+    /// Whether it is of the header alone, in front of the capabilities.
+    pub(super) fn is_header(&self) -> bool {
+        self.bytes.len() <= HEADER
+    }
+
     /// Takes one line into a dump that may have begun.
     pub(super) fn read(
         dump: &mut Option<Self>,

@@ -1,152 +1,286 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The lines that `lspci -vv` prints for one device.
+//!
+//! A line is read, or known to say nothing about BARs and MSI-X, or an error.
 
-use vfio_private::{BarIndex, BarKind, Msix};
+use vfio_private::{BarIndex, Msix};
 
 use super::device::BarFact;
-use super::error::Fault;
+use super::enhanced::Enhanced;
+use super::error::{Fault, shown};
 use super::hexdump::{Dump, line_of_dump};
 use super::lspci::not_understood;
+use super::mention::{Omission, mention, omission, statements};
+use super::msix_text::{self, OpenMsix};
+use super::region::region;
 
-const DENIED: &str = "the capabilities are hidden, and MSI-X with them: run lspci as root";
 const BROKEN: &str = "lspci could not follow the capabilities to their end, so MSI-X may be hidden";
-const CUT: &str = "the device has capabilities (Cap+), and the text shows none: was it cut off?";
-const UNREADABLE: &str = "lspci could not read the device: is it powered down?";
+const UNKNOWN_MSIX: &str = "this is an MSI-X capability (0x11), which this lspci cannot read: use a \
+                            newer one";
+const UNKNOWN_ENHANCED: &str = "this is an Enhanced Allocation capability (0x14), which this lspci \
+                                cannot read: use a newer one";
 const NOT_VV: &str = "the BAR has no number: this is what `lspci -v` prints, and -vv is needed";
+const ORPHAN: &str = "a region after the capabilities is not the device's: the line in front that \
+                      says what it belongs to is missing";
+const NO_HEADER: &str = "a second device begins here, and its first line is missing";
+const NO_MSIX: &str = "the line `MSI-X: … Count=` in front is missing";
 
 /// The MSI-X structures and the line they are named in; none without MSI-X.
 pub(super) type MsixText = Option<(Msix, usize)>;
 
-/// What the lines say. Lines of no interest are passed over.
+/// What one listing of a device says.
 #[derive(Debug, Default)]
-pub(super) struct Device {
+pub(super) struct Listing {
+    /// The line that the listing starts in.
+    pub(super) line: usize,
     pub(super) regions: Vec<BarFact>,
+    /// Where lines with BARs may be missing.
+    pub(super) cut_bars: Option<usize>,
     pub(super) msix: MsixText,
-    /// Whether `msix` is to be believed when it is none.
-    pub(super) shows_capabilities: bool,
-    /// Why the capabilities are not shown though there are some.
-    pub(super) hidden: Option<(usize, &'static str)>,
+    /// The line of the status, and whether the device has capabilities by it.
+    pub(super) status: Option<(usize, bool)>,
+    /// The line of the first capability.
+    pub(super) capabilities: Option<usize>,
+    /// Where lines with capabilities are missing.
+    pub(super) cut_capabilities: Option<usize>,
+    /// Where lspci says that it could not read them.
+    pub(super) denied: Option<usize>,
+    /// Where lspci says that it could not read the device.
+    pub(super) unreadable: Option<usize>,
+    pub(super) enhanced: Option<Enhanced>,
     pub(super) dump: Option<Dump>,
-    has_details: bool,
-    /// The first capability has been seen: what follows belongs to capabilities.
-    in_capabilities: bool,
-    open_msix: Option<OpenMsix>,
+    /// A line that comes after all that matters has been seen.
+    pub(super) is_whole: bool,
+    section: Section,
+    /// Where lines are missing; the next region shows whether they were BARs.
+    gap: Option<usize>,
+    /// Where lines may be missing, if others follow.
+    doubt: Option<usize>,
+    /// The lowest number that a further BAR can have.
+    next_bar: u8,
 }
 
-/// An MSI-X capability whose places are in the lines that follow.
-#[derive(Debug)]
-struct OpenMsix {
-    line: usize,
-    vectors: u16,
-    table: Option<(BarIndex, u64)>,
-    pba: Option<(BarIndex, u64)>,
+/// What a line belongs to.
+#[derive(Debug, Default)]
+enum Section {
+    /// The device itself.
+    #[default]
+    Device,
+    /// The MSI-X capability, whose places are in the lines that follow.
+    Msix(OpenMsix),
+    /// The capability that lists the regions of virtual functions.
+    VirtualFunctions,
+    Enhanced,
+    /// Another capability, or what follows all of them.
+    Other,
 }
 
-impl Device {
-    /// Begins with the lines of the device, once more if it is pasted twice.
-    pub(super) fn start(&mut self) {
-        self.in_capabilities = false;
+impl Listing {
+    /// An empty listing. Until a line shows that BARs are still to come, some may be missing.
+    pub(super) fn new(line: usize) -> Self {
+        Self {
+            line,
+            gap: Some(line),
+            ..Self::default()
+        }
     }
 
-    /// Whether the text has nothing to say of the device but its name.
+    /// Whether there is nothing about the device but its name.
     pub(super) fn is_empty(&self) -> bool {
-        !self.has_details && self.regions.is_empty() && self.dump.is_none()
+        self.status.is_none()
+            && self.capabilities.is_none()
+            && self.denied.is_none()
+            && self.unreadable.is_none()
+            && self.regions.is_empty()
+            && self.dump.is_none()
     }
 
+    /// Takes the next line.
     pub(super) fn line(&mut self, line: usize, text: &str) -> Result<(), Fault> {
+        if statements(text) > 1 {
+            let what = "this is more than one line of `lspci -vv`: line ends are lost";
+            return Err(Fault::at(line, what));
+        }
+        if text.is_empty() {
+            // `lspci` prints one behind each device.
+            self.is_whole = true;
+            return Ok(());
+        }
         if let Some((offset, bytes)) = line_of_dump(text) {
+            self.close()?;
+            self.is_whole = true;
             return Dump::read(&mut self.dump, line, offset, bytes);
         }
-        if text.starts_with("!!! ") {
-            return Err(Fault::at(line, UNREADABLE));
+        if text.starts_with("!!! Unknown header type") {
+            self.unreadable.get_or_insert(line);
+            return Ok(());
         }
         if let Some(capability) = text.strip_prefix("Capabilities: ") {
-            self.close_msix()?;
-            self.in_capabilities = true;
+            self.close()?;
             return self.capability(line, capability);
         }
-        if self.in_capabilities {
-            // Also the regions of virtual functions, which are not the device's.
-            return self.place(line, text);
+        if let Some(status) = text.strip_prefix("Status: Cap") {
+            return self.status(line, status);
         }
-        if let Some(status) = text.strip_prefix("Status: ") {
-            self.has_details = true;
-            if status.starts_with("Cap+") {
-                self.hidden.get_or_insert((line, CUT));
-            }
-        }
-        if let Some(region) = text.strip_prefix("Region ") {
-            return self.region(line, region);
+        if let Some(rest) = text.strip_prefix("Region ") {
+            return self.region(line, rest);
         }
         if text.starts_with("Memory at ") || text.starts_with("I/O ports at ") {
             return Err(Fault::at(line, NOT_VV));
         }
-        // Of a capability whose own line is missing.
-        if text.starts_with("Vector table: BAR=") {
-            return Err(Fault::at(
-                line,
-                "the line `MSI-X: … Count=` in front is missing",
-            ));
+        if let Some(rest) = text.strip_prefix("Vector table: ") {
+            return self.place(line, rest, |open| &mut open.table);
         }
+        if let Some(rest) = text.strip_prefix("PBA: ") {
+            return self.place(line, rest, |open| &mut open.pba);
+        }
+        self.other(line, text)
+    }
+
+    /// Ends the listing.
+    pub(super) fn finish(&mut self) -> Result<(), Fault> {
+        self.close()?;
+        self.end_of_bars();
         Ok(())
     }
 
-    pub(super) fn finish(&mut self) -> Result<(), Fault> {
-        self.close_msix()
+    /// The status register: `+ 66MHz- …`, behind the `Cap`.
+    fn status(&mut self, line: usize, text: &str) -> Result<(), Fault> {
+        let has_capabilities = match text.chars().next() {
+            Some('+') => true,
+            Some('-') => false,
+            _ => return Err(not_understood(line, text, "`Cap+` or `Cap-`")),
+        };
+        let is_other = matches!(self.status, Some((_, other)) if other != has_capabilities);
+        if is_other || self.is_late() {
+            return Err(Fault::at(line, NO_HEADER));
+        }
+        self.status = Some((line, has_capabilities));
+        (self.gap, self.doubt) = (None, None);
+        Ok(())
     }
 
+    /// Whether lines have been seen that come after the device's registers.
+    fn is_late(&self) -> bool {
+        !self.regions.is_empty() || !matches!(self.section, Section::Device)
+    }
+
+    fn region(&mut self, line: usize, text: &str) -> Result<(), Fault> {
+        match self.section {
+            Section::Device => {}
+            // Their sizes are not printed.
+            Section::VirtualFunctions if !text.contains("[size=") => return Ok(()),
+            _ => return Err(Fault::at(line, ORPHAN)),
+        }
+        let bar = region(line, text)?;
+        let number = bar.index.get();
+        let same = |known: &&BarFact| known.index == bar.index;
+        match self.regions.iter().find(same) {
+            Some(known) if !known.is_like(&bar) => return Err(conflict(known, &bar)),
+            Some(_) => return Ok(()),
+            None if self.regions.iter().any(|known| known.index > bar.index) => {
+                let what = format!(
+                    "{} follows a BAR with a higher number: {NO_HEADER}",
+                    bar.index
+                );
+                return Err(Fault::at(line, what));
+            }
+            None => {}
+        }
+        self.settle_doubt();
+        if let Some(gap) = self.gap.take().filter(|_| number > self.next_bar) {
+            self.cut_bars.get_or_insert(gap);
+        }
+        self.next_bar = number + 1 + u8::from(bar.is_64bit);
+        self.is_whole = false;
+        self.regions.push(bar);
+        Ok(())
+    }
+
+    /// A line follows where some may be missing.
+    fn settle_doubt(&mut self) {
+        let missing = match self.section {
+            Section::Device => &mut self.gap,
+            _ => &mut self.cut_capabilities,
+        };
+        *missing = missing.or(self.doubt.take());
+    }
+
+    /// No BAR follows: what is missing before may have been BARs.
+    fn end_of_bars(&mut self) {
+        if let Some(gap) = self.gap.take().filter(|_| self.next_bar < BarIndex::COUNT) {
+            self.cut_bars.get_or_insert(gap);
+        }
+    }
+
+    /// What follows `Capabilities: `.
     fn capability(&mut self, line: usize, text: &str) -> Result<(), Fault> {
-        if text.starts_with("<access denied>") {
-            self.hidden = Some((line, DENIED));
+        self.settle_doubt();
+        self.end_of_bars();
+        self.section = Section::Other;
+        if text.starts_with('<') {
+            self.denied.get_or_insert(line);
             return Ok(());
         }
-        if text.contains("<chain looped>") || text.contains("<chain broken>") {
+        let expected = "a capability as in `[b0] MSI-X: Enable+ Count=33 Masked-`";
+        let fault = || not_understood(line, text, expected);
+        let (place, name) = text
+            .strip_prefix('[')
+            .and_then(|text| text.split_once("] "))
+            .ok_or_else(fault)?;
+        let is_extended = place.len() > 2;
+        if name.starts_with("<chain") {
             return Err(Fault::at(line, BROKEN));
         }
-        self.shows_capabilities = true;
-        let Some((_, msix)) = text.split_once("] MSI-X: ") else {
-            return Ok(());
-        };
-        let expected = "the number of vectors as in `MSI-X: Enable+ Count=33`";
-        // Before 2010 it was called `TabSize`.
-        let vectors = value(msix, "Count=").or(value(msix, "TabSize="));
-        let vectors = vectors.and_then(|digits| digits.parse().ok());
-        self.open_msix = Some(OpenMsix {
-            line,
-            vectors: vectors.ok_or_else(|| not_understood(line, text, expected))?,
-            table: None,
-            pba: None,
-        });
+        self.capabilities.get_or_insert(line);
+        // They come after the others, of which MSI-X is one.
+        self.is_whole = is_extended;
+        if !is_extended && is_id(name, "11") {
+            return Err(Fault::at(line, UNKNOWN_MSIX));
+        }
+        if !is_extended && is_id(name, "14") {
+            return Err(Fault::at(line, UNKNOWN_ENHANCED));
+        }
+        if name.starts_with("Single Root I/O Virtualization") {
+            self.section = Section::VirtualFunctions;
+        } else if let Some(entries) = name.strip_prefix("Enhanced Allocation (EA): ") {
+            self.section = Section::Enhanced;
+            self.enhanced
+                .get_or_insert_with(|| Enhanced::new(line, entries));
+        } else if let Some(msix) = name.strip_prefix("MSI-X: ") {
+            let open = OpenMsix::new(line, msix);
+            self.section = Section::Msix(open.ok_or_else(|| {
+                let expected = "the number of vectors as in `MSI-X: Enable+ Count=33 Masked-`";
+                not_understood(line, text, expected)
+            })?);
+        } else if name.to_ascii_lowercase().contains("msi-x") || "MSI-X:".starts_with(name) {
+            return Err(fault());
+        }
         Ok(())
     }
 
-    /// A line below the one that names a capability.
-    fn place(&mut self, line: usize, text: &str) -> Result<(), Fault> {
-        let Some(open) = &mut self.open_msix else {
-            return Ok(());
+    /// Where the MSI-X structure is that `part` is for.
+    fn place(
+        &mut self,
+        line: usize,
+        text: &str,
+        part: fn(&mut OpenMsix) -> &mut Option<(BarIndex, u64)>,
+    ) -> Result<(), Fault> {
+        let Section::Msix(open) = &mut self.section else {
+            return Err(Fault::at(line, NO_MSIX));
         };
-        let (place, rest) = match (
-            text.strip_prefix("Vector table: "),
-            text.strip_prefix("PBA: "),
-        ) {
-            (Some(rest), _) => (&mut open.table, rest),
-            (_, Some(rest)) => (&mut open.pba, rest),
-            (None, None) => return Ok(()),
-        };
-        let expected = "a BAR and a hexadecimal offset as in `BAR=0 offset=00002000`";
-        let read = || {
-            let bar = value(rest, "BAR=")?.parse().ok()?;
-            let offset = u64::from_str_radix(value(rest, "offset=")?, 16).ok()?;
-            Some((bar, offset))
-        };
-        let (bar, offset) = read().ok_or_else(|| not_understood(line, text, expected))?;
-        let bar = BarIndex::new(bar).map_err(|error| Fault::at(line, error.to_string()))?;
-        *place = Some((bar, offset));
-        Ok(())
+        let (bar, offset) = msix_text::place(line, text)?;
+        match part(open).replace((bar, offset)) {
+            Some(other) if other != (bar, offset) => {
+                Err(Fault::at(line, "the line in front says another place"))
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn close_msix(&mut self) -> Result<(), Fault> {
-        let Some(open) = self.open_msix.take() else {
+    /// Ends a capability.
+    fn close(&mut self) -> Result<(), Fault> {
+        let Section::Msix(open) = &self.section else {
             return Ok(());
         };
         let (Some(table), Some(pba)) = (open.table, open.pba) else {
@@ -154,94 +288,76 @@ impl Device {
                         `lspci -vv` prints them, and -v does not";
             return Err(Fault::at(open.line, what));
         };
+        let line = open.line;
         let msix = Msix::with_vectors(open.vectors, table, pba);
-        let msix = msix.map_err(|error| Fault::at(open.line, error.to_string()))?;
+        let msix = msix.map_err(|error| Fault::at(line, error.to_string()))?;
+        self.section = Section::Other;
         match self.msix {
-            Some((other, line)) if other != msix => {
-                let what = format!("MSI-X is elsewhere in line {line}");
-                Err(Fault::at(open.line, what))
-            }
-            _ => {
-                self.msix = Some((msix, open.line));
-                Ok(())
-            }
-        }
-    }
-
-    fn region(&mut self, line: usize, text: &str) -> Result<(), Fault> {
-        let bar = region(line, text)?;
-        let same = |known: &&BarFact| known.index == bar.index;
-        match self.regions.iter().find(same) {
-            Some(known) if !known.is_like(&bar) => {
-                let other = known.line.unwrap_or_default();
-                let what = format!("{} is not what it is in line {other}", bar.index);
+            Some((other, other_line)) if other != msix => {
+                let what = format!("MSI-X is elsewhere in line {other_line}");
                 Err(Fault::at(line, what))
             }
-            Some(_) => Ok(()),
-            None => {
-                self.regions.push(bar);
+            _ => {
+                self.msix = Some((msix, line));
                 Ok(())
             }
         }
     }
-}
 
-/// What follows `Region `: `0: Memory at f7c00000 (64-bit, prefetchable) [size=16K]`.
-fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
-    let expected =
-        "a region as in `Region 0: Memory at f7c00000 (64-bit, prefetchable) [size=16K]`";
-    let fault = || not_understood(line, text, expected);
-    let (number, rest) = text.split_once(':').ok_or_else(fault)?;
-    let number = number.parse().map_err(|_| fault())?;
-    let index = BarIndex::new(number).map_err(|error| Fault::at(line, error.to_string()))?;
-    let kind = match (rest.contains("Memory at "), rest.contains("I/O ports at ")) {
-        (true, false) => BarKind::Memory,
-        (false, true) => BarKind::Io,
-        _ => return Err(fault()),
-    };
-    // It is missing where lspci read a dump rather than a device.
-    let size = rest.split_once("[size=").map(|(_, size)| {
-        let size = size.split_once(']').and_then(|(size, _)| bytes(size));
-        let size = size.ok_or_else(|| not_understood(line, text, "a size as in `[size=16K]`"))?;
-        match vfio_private::Bar::new(index, kind, size) {
-            Ok(_) => Ok(size),
-            Err(error) => Err(Fault::at(line, error.to_string())),
+    /// A line that says nothing of interest.
+    fn other(&mut self, line: usize, text: &str) -> Result<(), Fault> {
+        if let Some(what) = mention(text) {
+            let what = format!(
+                "this is about {what} and was not understood: '{}'. Give the lines as `lspci -vv` \
+                 prints them, without anything in front",
+                shown(text)
+            );
+            return Err(Fault::at(line, what));
         }
-    });
-    let size = size.transpose()?;
-    let words = rest
-        .split_once('(')
-        .and_then(|(_, words)| words.split_once(')'));
-    let note = words.map(|(words, _)| words).unwrap_or_default();
-    Ok(BarFact {
-        index,
-        kind,
-        size,
-        is_64bit: note.contains("64-bit"),
-        note: note.to_string(),
-        line: Some(line),
-        notes: Vec::new(),
-    })
+        match omission(text) {
+            Some(Omission::Certain) => {
+                self.doubt.get_or_insert(line);
+                self.settle_doubt();
+                return Ok(());
+            }
+            Some(Omission::Possible) => {
+                self.doubt.get_or_insert(line);
+                return Ok(());
+            }
+            None => {}
+        }
+        if text.starts_with("Kernel driver in use:") || text.starts_with("Kernel modules:") {
+            self.close()?;
+            self.settle_doubt();
+            self.end_of_bars();
+            self.section = Section::Other;
+            self.is_whole = true;
+        } else if text.starts_with("Control: I/O") {
+            if self.is_late() {
+                return Err(Fault::at(line, NO_HEADER));
+            }
+            (self.gap, self.doubt) = (None, None);
+        } else if let (Section::Enhanced, Some(enhanced)) = (&self.section, &mut self.enhanced) {
+            enhanced.line(line, text);
+        }
+        Ok(())
+    }
 }
 
-/// A size as `lspci` prints it: `256`, `16K`, `32M`.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text.get(digits.len()..)? {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        "P" => 50,
-        _ => return None,
-    };
-    let number: u64 = digits.parse().ok()?;
-    number.checked_mul(1 << shift)
+/// What two lines about one BAR say, which is not the same.
+pub(super) fn conflict(known: &BarFact, bar: &BarFact) -> Fault {
+    let other = known.line.unwrap_or_default();
+    let what = format!("{} is not what it is in line {other}", bar.index);
+    Fault {
+        line: bar.line,
+        what,
+    }
 }
 
-/// The word behind `key`.
-fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let (_, behind) = text.split_once(key)?;
-    behind.split_whitespace().next()
+/// Whether an `lspci` that does not know a capability named it by its number.
+fn is_id(name: &str, id: &str) -> bool {
+    let number = name
+        .strip_prefix('#')
+        .or_else(|| name.strip_prefix("Capability ID 0x"));
+    number.and_then(|number| number.split_whitespace().next()) == Some(id)
 }

@@ -2,17 +2,23 @@
 //! What `lspci -vv` printed, with or without a hex dump, as people paste it:
 //! several devices, one device twice, without its first line, quoted in a mail.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use vfio_private::Msix;
-use vfio_private::config::{BarRegister, ConfigSpace};
+use vfio_private::config::ConfigSpace;
 
 use super::bdf::Bdf;
-use super::device::{self, Facts};
+use super::device::{self, BarFact, Facts};
 use super::error::{BarsError, Fault, shown};
-use super::lines::{Device, MsixText};
+use super::header;
+use super::lines::{Listing, MsixText};
+use super::mention::{MSIX, mention, statements};
+use super::merge::{Merged, merged};
+use super::paste::{self, Line};
+
+const NOTHING: &str = "there is nothing about a device in it: --config takes what `lspci -vv` \
+                       prints, or the bytes of configuration space";
+const BASE64: &str = "this is base64, in which some mails are encoded: decode it first";
 
 /// So many devices are named in an error.
 const MAX_NAMED: usize = 12;
@@ -22,103 +28,164 @@ struct Block<'a> {
     /// None in a text that begins in the middle of a device.
     bdf: Option<Bdf>,
     /// The first line.
-    name: &'a str,
-    /// The other lines, with their numbers.
-    lines: Vec<(usize, Cow<'a, str>)>,
+    name: String,
+    /// Its number.
+    number: usize,
+    /// The other lines.
+    lines: Vec<Line<'a>>,
 }
 
 /// What the text says of the device at `wanted`, or of its only one.
-pub(super) fn facts(path: &Path, text: &str, wanted: Option<Bdf>) -> Result<Facts, BarsError> {
+pub(super) fn facts(
+    path: &Path,
+    text: &str,
+    wanted: Option<Bdf>,
+    has_regions: bool,
+) -> Result<Facts, BarsError> {
     let file = path.display().to_string();
-    let blocks = blocks(text);
     let fail = |fault: Fault| fault.in_file(&file);
+    let blocks = blocks(text).map_err(fail)?;
     let chosen = choose(&blocks, wanted).map_err(fail)?;
-    let name = chosen.first().map(|block| block.name).unwrap_or_default();
-    let mut device = Device::default();
-    for block in chosen {
-        device.start();
-        for (line, text) in &block.lines {
-            device.line(*line, text).map_err(fail)?;
-        }
+    let name = chosen.first().map_or("", |block| &block.name);
+    let listings: Result<Vec<_>, _> = chosen.iter().map(|block| listing(block)).collect();
+    let mut listings = listings.map_err(fail)?;
+    listings.retain(|listing| !listing.is_empty());
+    if listings.is_empty() {
+        return Err(fail(nothing(text)));
     }
-    device.finish().map_err(fail)?;
-    let (registers, dumped) = read_dump(&device, &file)?;
-    let mut facts = Facts {
+    let merged = merged(listings).map_err(fail)?;
+    let dumped = read_dump(&merged, &file)?;
+    let bars = with_dumped(&merged, dumped.bars).map_err(fail)?;
+    // Without sizes, lspci does not know of BARs whose registers are 0.
+    let is_sized = merged.regions.iter().all(|region| region.size.is_some());
+    let is_shown = merged.dump.is_none() || merged.shows_all_bars;
+    let is_told = has_regions || (is_shown && is_sized);
+    let unknown = device::unknown(&bars).filter(|_| !is_told);
+    let notes = merged.notes.iter().cloned();
+    let notes = notes.chain(dumped.left_out).chain(unknown).collect();
+    let msix = msix(merged, dumped.msix).map_err(fail)?;
+    let msix_place = match msix {
+        Some((_, line)) => format!("{file}:{line}"),
+        None => file.clone(),
+    };
+    Ok(Facts {
         name: shown(name),
         source: file.clone(),
-        bars: device::of_registers(&registers),
-        msix: msix(&device, dumped).map_err(fail)?,
-        notes: Vec::new(),
-    };
-    for region in &device.regions {
-        let index = region.index;
-        let register = facts.bars.iter_mut().find(|fact| fact.index == index);
-        match register {
-            Some(register) if register.kind != region.kind => {
-                let what = format!("{index} is not what it is in the hex dump");
-                let line = region.line;
-                return Err(fail(Fault { line, what }));
-            }
-            Some(register) => *register = region.clone(),
-            None => facts.bars.push(region.clone()),
-        }
-    }
-    Ok(facts)
+        bars,
+        notes,
+        msix: msix.map(|(msix, _)| msix),
+        msix_place,
+    })
 }
 
-fn blocks(text: &str) -> Vec<Block<'_>> {
+/// That the text has nothing about the device.
+fn nothing(text: &str) -> Fault {
+    match paste::base64(text) {
+        Some(line) => Fault::at(line, BASE64),
+        None => Fault::whole(NOTHING),
+    }
+}
+
+/// The BARs of the text and of the dump, which must agree.
+fn with_dumped(merged: &Merged, dumped: Vec<BarFact>) -> Result<Vec<BarFact>, Fault> {
+    let mut bars = dumped;
+    for region in &merged.regions {
+        let index = region.index;
+        match bars.iter_mut().find(|fact| fact.index == index) {
+            Some(known) => {
+                let both = known.with_text(region);
+                let what = || format!("{index} is not what it is in the hex dump");
+                *known = both.ok_or_else(|| Fault {
+                    line: region.line,
+                    what: what(),
+                })?;
+            }
+            None => bars.push(region.clone()),
+        }
+    }
+    Ok(bars)
+}
+
+fn listing(block: &Block<'_>) -> Result<Listing, Fault> {
+    let mut listing = Listing::new(block.number);
+    for line in &block.lines {
+        listing.line(line.number, &line.text)?;
+    }
+    listing.finish()?;
+    Ok(listing)
+}
+
+fn blocks(text: &str) -> Result<Vec<Block<'_>>, Fault> {
     let mut blocks = vec![Block {
         bdf: None,
-        name: "the device",
+        name: "the device".into(),
+        number: 1,
         lines: Vec::new(),
     }];
-    for (n, line) in text.lines().enumerate() {
-        let line = unquoted(line);
-        if let Some(bdf) = header(line) {
+    // Whether the line in front is one that ends with a size and has none yet.
+    let mut lacks_size = false;
+    for line in paste::lines(text) {
+        let address = header::address(&line.text);
+        if let Some(bdf) = address.map_err(|what| Fault::at(line.number, what))? {
+            if statements(&line.text) > 0 || mention(&line.text).is_some() {
+                let what = "a device's first line goes on with other lines: line ends are lost";
+                return Err(Fault::at(line.number, what));
+            }
             blocks.push(Block {
                 bdf: Some(bdf),
-                name: line,
+                name: line.text.into_owned(),
+                number: line.number,
                 lines: Vec::new(),
             });
+            lacks_size = false;
             continue;
         }
-        let Some(block) = blocks.last_mut() else {
+        let lines = blocks.last_mut().map(|block| &mut block.lines);
+        let Some(lines) = lines else {
             continue;
         };
-        match block.lines.last_mut() {
-            // A region's line is the only one of interest that is so long that mails break it.
-            // Once: a longer chain would copy the whole of it each time.
-            Some((_, region @ Cow::Borrowed(_)))
-                if line.starts_with('[') && region.starts_with("Region ") =>
-            {
-                *region = Cow::Owned(format!("{region} {}", decoded(line)));
+        match lines.last_mut() {
+            // Lines with a size are the only ones of interest that mails break for their length.
+            Some(last) if lacks_size && is_end_of_region(&line.text) => {
+                let text = last.text.to_mut();
+                text.push(' ');
+                text.push_str(&line.text);
+                lacks_size = !line.text.contains("[size=");
             }
-            _ => block.lines.push((n + 1, decoded(line))),
+            _ => {
+                let text = &line.text;
+                let has_size = text.starts_with("Region ") || text.contains("Expansion ROM at ");
+                lacks_size = has_size && !text.contains("[size=");
+                lines.push(line);
+            }
         }
     }
-    blocks
+    Ok(blocks)
 }
 
-/// A line without indentation and without the marks of a quoted mail.
-fn unquoted(line: &str) -> &str {
-    line.trim_start_matches(|c: char| c == '>' || c.is_whitespace())
-        .trim_end()
+/// What a mail has moved to the next line: `non-prefetchable) [size=16K]`.
+fn is_end_of_region(text: &str) -> bool {
+    let is_part = |word: &str| {
+        let is_address = word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_address || word.starts_with("[size=") || PARTS.contains(&word)
+    };
+    !text.is_empty() && text.split_whitespace().all(is_part)
 }
 
-/// Mail encodes `=`, and archives leave it so. No number that `lspci` prints
-/// behind a `=` has capital letters, so that nothing else looks like it.
-fn decoded(line: &str) -> Cow<'_, str> {
-    match line.contains("=3D") {
-        true => Cow::Owned(line.replace("=3D", "=")),
-        false => Cow::Borrowed(line),
-    }
-}
-
-/// The address in a device's first line, which is followed by its class and name.
-fn header(line: &str) -> Option<Bdf> {
-    let (bdf, name) = line.split_once(' ')?;
-    name.contains(": ").then(|| bdf.parse().ok())?
-}
+/// The words of a region's line behind its kind, but for address and size.
+const PARTS: [&str; 11] = [
+    "(32-bit,",
+    "(64-bit,",
+    "(low-1M,",
+    "non-prefetchable)",
+    "prefetchable)",
+    "[virtual]",
+    "[enhanced]",
+    "[disabled]",
+    "<unassigned>",
+    "<ignored>",
+    "at",
+];
 
 /// The parts of the text that are about one device.
 fn choose<'a, 'b>(
@@ -145,29 +212,69 @@ fn choose<'a, 'b>(
         }
         (None, _) if devices.len() > 1 => {
             let what = format!("the text is of several devices, name one: {}", named());
-            return Err(Fault::whole(what));
+            let mut named = blocks.iter().filter(|block| block.bdf.is_some());
+            let first = named.next().and_then(|block| block.bdf);
+            let second = named.find(|block| block.bdf != first);
+            let line = second.map(|block| block.number);
+            return Err(Fault { line, what });
         }
         (Some(wanted), _) => Some(wanted),
-        (None, first) => first.copied(),
+        (None, Some(first)) => {
+            // Else its lines would be taken for nothing.
+            let nameless = blocks.iter().filter(|block| block.bdf.is_none());
+            let mut lines = nameless.flat_map(|block| &block.lines);
+            if let Some(line) = lines.find(|line| is_statement(&line.text)) {
+                let what =
+                    format!("this is in front of the first line of {first}: of which device?");
+                return Err(Fault::at(line.number, what));
+            }
+            Some(*first)
+        }
+        (None, None) => None,
     };
     Ok(blocks.iter().filter(|block| block.bdf == only).collect())
 }
 
-/// What the hex dump says of BARs and MSI-X.
-type Dumped = (Vec<BarRegister>, Option<MsixText>);
+/// Whether a line is one of a device. Mails have subjects that mention MSI-X.
+fn is_statement(text: &str) -> bool {
+    statements(text) > 0 || mention(text).is_some_and(|what| what != MSIX)
+}
 
-fn read_dump(device: &Device, file: &str) -> Result<Dumped, BarsError> {
-    let Some(dump) = &device.dump else {
-        return Ok((Vec::new(), None));
+/// What the hex dump says.
+#[derive(Default)]
+struct Dumped {
+    bars: Vec<BarFact>,
+    /// `None` if the dump does not reach as far as the capabilities.
+    msix: Option<MsixText>,
+    /// The entries of Enhanced Allocation that are no BAR.
+    left_out: Option<String>,
+}
+
+fn read_dump(merged: &Merged, file: &str) -> Result<Dumped, BarsError> {
+    let Some(dump) = &merged.dump else {
+        return Ok(Dumped::default());
     };
     let read = || {
         let config = ConfigSpace::new(&dump.bytes)?;
-        // The header alone has no capabilities. If the text has, it need not.
-        let msix = match device.shows_capabilities && dump.bytes.len() == 64 {
-            true => None,
-            false => Some(config.msix()?.map(|msix| (msix, dump.line))),
+        let registers = config.bars()?;
+        let in_dump = |mut facts: Vec<BarFact>| {
+            let line = Some(dump.line);
+            facts.iter_mut().for_each(|fact| fact.line = line);
+            facts
         };
-        Ok((config.bars()?, msix))
+        // If the text has the capabilities, the dump need not.
+        if merged.msix.is_ok() && dump.is_header() {
+            return Ok(Dumped {
+                bars: in_dump(device::of_registers(&registers)),
+                ..Dumped::default()
+            });
+        }
+        let entries = config.enhanced_allocation()?;
+        Ok(Dumped {
+            bars: in_dump(device::of_config(&registers, &entries)),
+            msix: Some(config.msix()?.map(|msix| (msix, dump.line))),
+            left_out: device::left_out(&entries),
+        })
     };
     read().map_err(|source| BarsError::Config {
         file: format!("{file}:{}", dump.line),
@@ -176,25 +283,17 @@ fn read_dump(device: &Device, file: &str) -> Result<Dumped, BarsError> {
 }
 
 /// Where MSI-X is by the text and by the dump, which must agree.
-fn msix(device: &Device, dumped: Option<MsixText>) -> Result<Option<Msix>, Fault> {
+fn msix(merged: Merged, dumped: Option<MsixText>) -> Result<MsixText, Fault> {
     let place = |text: MsixText| text.map(|(msix, _)| msix);
-    match dumped {
-        Some(dumped) if !device.shows_capabilities => Ok(place(dumped)),
-        Some(dumped) if place(dumped) == place(device.msix) => Ok(place(dumped)),
-        Some(dumped) => {
-            let line = device.msix.or(dumped).map(|(_, line)| line);
+    match (dumped, merged.msix) {
+        (None, text) => text,
+        (Some(dumped), Err(_)) => Ok(dumped),
+        (Some(dumped), Ok(text)) if place(dumped) == place(text) => Ok(text),
+        (Some(dumped), Ok(text)) => {
+            let line = text.or(dumped).map(|(_, line)| line);
             let what = "MSI-X is not where it is in the hex dump".to_string();
             Err(Fault { line, what })
         }
-        None if device.shows_capabilities => Ok(place(device.msix)),
-        None => match &device.hidden {
-            Some((line, why)) => Err(Fault::at(*line, *why)),
-            None if device.is_empty() => Err(Fault::whole(
-                "there is nothing about a device in it: --config takes what `lspci -vv` prints, \
-                 or the bytes of configuration space",
-            )),
-            None => Ok(None),
-        },
     }
 }
 

@@ -2,7 +2,7 @@
 //! `vmm bars`: which bytes of which BAR are private, shared, trapped or blocked.
 //!
 //! The facts about a device come from sysfs (`sysfs`), from raw configuration
-//! space, or from what `lspci` printed (`lspci`, `lines`, `hexdump`); what VFIO
+//! space, or from what `lspci` printed (`lspci`); what VFIO
 //! would say from VFIO itself (`live`) or from a file (`regions`). `device` puts them together, and
 //! [`vfio_private::classify`] decides (`cut`). `text`, `draw` and `json` show it, with the `notes`.
 //!
@@ -13,14 +13,21 @@ mod bdf;
 mod cut;
 mod device;
 mod draw;
+mod enhanced;
 mod error;
+mod header;
 mod hexdump;
 mod json;
 mod lines;
 mod live;
 mod lspci;
+mod mention;
+mod merge;
+mod msix_text;
 mod notes;
+mod paste;
 mod read;
+mod region;
 mod regions;
 mod sysfs;
 mod text;
@@ -34,6 +41,7 @@ pub use bdf::Bdf;
 use cut::{Choice, ReportFile, Subject};
 use device::{Facts, Mapped};
 pub use error::BarsError;
+use error::Fault;
 pub use json::json;
 pub use notes::{Note, Topic};
 use regions::RegionFact;
@@ -139,6 +147,11 @@ pub fn answer(request: &Request) -> Result<Answer, BarsError> {
     let subject = Subject {
         bars: &bars,
         msix: facts.msix,
+        msix_place: &facts.msix_place,
+        regions: request
+            .regions
+            .as_deref()
+            .unwrap_or(Path::new(&facts.source)),
         page: request.page,
         report: request
             .report
@@ -189,19 +202,34 @@ fn facts(request: &Request) -> Result<Facts, BarsError> {
         (None, Some(device)) => sysfs::facts(&request.sysfs, device),
         (Some(path), device) => {
             let bytes = read::whole(path, MAX_TEXT)?;
-            match read::is_text(&bytes) {
-                _ if bytes.is_empty() => Err(BarsError::File {
-                    file: path.display().to_string(),
-                    what: "it is empty".into(),
-                }),
-                true => lspci::facts(path, &String::from_utf8_lossy(&bytes), device),
-                false => raw_facts(path, &bytes, request.regions.is_some()),
+            let has_regions = request.regions.is_some();
+            let file = || path.display().to_string();
+            match read::not_of_text(&bytes) {
+                _ if bytes.is_empty() => {
+                    let what = "it is empty".into();
+                    let file = file();
+                    Err(BarsError::File { file, what })
+                }
+                None => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    lspci::facts(path, &text, device, has_regions)
+                }
+                Some(_) if ConfigSpace::has_length(&bytes) => raw_facts(path, &bytes, has_regions),
+                Some((line, byte)) => {
+                    let what = format!(
+                        "byte {byte:#x} is not of text, and {} bytes are no configuration space: \
+                         it has 64, 256 or 4096",
+                        bytes.len()
+                    );
+                    Err(Fault::at(line, what).in_file(&file()))
+                }
             }
         }
     }
 }
 
 fn raw_facts(path: &Path, bytes: &[u8], has_regions: bool) -> Result<Facts, BarsError> {
+    let file = path.display().to_string();
     let config = || {
         let config = ConfigSpace::new(bytes)?;
         let registers = config.bars()?;
@@ -209,10 +237,11 @@ fn raw_facts(path: &Path, bytes: &[u8], has_regions: bool) -> Result<Facts, Bars
         let bars = device::of_config(&registers, &entries);
         let unknown = device::unknown(&bars).filter(|_| !has_regions);
         Ok(Facts {
-            name: format!("{} {}", path.display(), device::ids(bytes)),
-            source: path.display().to_string(),
+            name: format!("{file} {}", device::ids(bytes)),
+            source: file.clone(),
             bars,
             msix: config.msix()?,
+            msix_place: device::msix_place(&file, config),
             notes: device::left_out(&entries)
                 .into_iter()
                 .chain(unknown)
@@ -220,7 +249,7 @@ fn raw_facts(path: &Path, bytes: &[u8], has_regions: bool) -> Result<Facts, Bars
         })
     };
     config().map_err(|source| BarsError::Config {
-        file: path.display().to_string(),
+        file: file.clone(),
         source,
     })
 }

@@ -26,13 +26,20 @@ pub(super) fn whole(path: &Path, limit: u64) -> Result<Vec<u8>, BarsError> {
     }
 }
 
-/// Whether the bytes are what `lspci` prints rather than configuration space.
+/// The first byte that shows that the bytes are not what `lspci` prints, and the
+/// line that it is in: they may be configuration space.
 ///
 /// Text has no NUL, and the configuration space of a device that answers has
 /// some: reserved bytes of the header are 0. All ones are no text either. Names
 /// of devices may be in any encoding, so UTF-8 is not asked for.
-pub(super) fn is_text(bytes: &[u8]) -> bool {
-    let is_control = |byte: &u8| *byte < b' ' && !b"\t\n\r\x0c\x1b".contains(byte);
+pub(super) fn not_of_text(bytes: &[u8]) -> Option<(usize, u8)> {
+    let is_control = |byte: &u8| *byte < b' ' && !b"\t\n\r\x0b\x0c\x1b".contains(byte);
     let is_blank = bytes.iter().all(|&byte| byte == 0xff);
-    !is_blank && !bytes.iter().any(is_control)
+    let at = match bytes.iter().position(is_control) {
+        None => is_blank.then_some(0)?,
+        Some(at) => at,
+    };
+    let before = bytes.get(..at)?;
+    let ends = before.iter().filter(|&&byte| byte == b'\n').count();
+    Some((1 + ends, *bytes.get(at)?))
 }

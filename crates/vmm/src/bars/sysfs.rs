@@ -50,6 +50,7 @@ pub(super) fn facts(sysfs: &Path, bdf: Bdf) -> Result<Facts, BarsError> {
         source: folder.display().to_string(),
         bars,
         msix,
+        msix_place: device::msix_place(&config.display().to_string(), space),
         notes,
     })
 }

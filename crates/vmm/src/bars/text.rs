@@ -43,7 +43,7 @@ pub fn text(answer: &Answer) -> String {
 /// What the answer rests on, a line each: the notes of the device among the facts.
 fn basis(answer: &Answer) -> Vec<String> {
     let msix = match answer.msix {
-        None => "none".to_string(),
+        None => "none found".to_string(),
         Some(msix) => msix_text(&msix),
     };
     let mut lines = vec![labelled("Host pages", &answer.page.to_string())];

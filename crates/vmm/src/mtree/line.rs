@@ -134,6 +134,14 @@ pub(super) fn region(line: &str) -> Result<RegionLine<'_>, String> {
         Some(rest) => (true, rest),
         None => (false, rest),
     };
+    let name = match alias(rest) {
+        Some(alias) => alias,
+        // Its end was cut off, or is in the next line.
+        None if rest.starts_with("alias ") && rest.contains(" @") => {
+            return Err("expected 'alias NAME @TARGET OFFSET-LAST'".into());
+        }
+        None => Name::Region(rest),
+    };
     Ok(RegionLine {
         depth: indent / 2 - 1,
         start,
@@ -143,7 +151,7 @@ pub(super) fn region(line: &str) -> Result<RegionLine<'_>, String> {
         nonvolatile,
         kind,
         disabled,
-        name: alias(rest).unwrap_or(Name::Region(rest)),
+        name,
     })
 }
 

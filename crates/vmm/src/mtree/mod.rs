@@ -4,8 +4,8 @@
 //! `info mtree -f` would.
 //!
 //! So QEMU's own listings of a machine, taken at one moment, check the model's
-//! rendering against QEMU's. The steps, each in a file of its own: `line` and
-//! `parse` (text to trees), `identity` (which drawings are one region),
+//! rendering against QEMU's. The steps, each in a file of its own: `paste`, `line`
+//! and `parse` (text to trees), `identity` (which drawings are one region),
 //! `resolve` and `windows` (which region an alias shows), `rules` (what the text
 //! does not say), `plan` and `cycles` (which regions the model gets), `import`
 //! (trees to the model), `roots` (which address spaces share a view), `work` (a
@@ -20,6 +20,7 @@ mod identity;
 mod import;
 mod line;
 mod parse;
+mod paste;
 mod plan;
 mod resolve;
 mod roots;
@@ -86,10 +87,19 @@ pub enum FileError {
 }
 
 /// The flat views of the dump in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlatFile {
+    /// As `info mtree -f` prints them.
+    pub text: String,
+    /// What may be missing in the dump, and where.
+    pub note: Option<String>,
+}
+
+/// Reads the dump in a file and renders its flat views.
 ///
 /// # Errors
 /// If the file cannot be read, is too large, is no text or is no dump.
-pub fn flat_of_file(path: &Path) -> Result<String, FileError> {
+pub fn flat_of_file(path: &Path) -> Result<FlatFile, FileError> {
     let file = path.display().to_string();
     let read_bytes = || {
         let mut bytes = Vec::new();
@@ -110,5 +120,14 @@ pub fn flat_of_file(path: &Path) -> Result<String, FileError> {
         let line = line_at(error.valid_up_to());
         Fault::new(line, "not UTF-8; expected text").in_file(&file)
     })?;
-    Ok(flat(&read(&file, text)?))
+    let note = |line: usize| {
+        format!(
+            "{file}:{line}: QEMU prints an empty line behind the last tree: the dump may have been \
+             cut off here, and regions may be missing"
+        )
+    };
+    Ok(FlatFile {
+        text: flat(&read(&file, text)?),
+        note: parse::open_end(text).map(note),
+    })
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::error::Fault;
 use super::line::{self, Name, RegionLine, Type, cut};
+use super::paste::Paste;
 
 /// The most bytes of text that are read.
 pub(super) const MAX_BYTES: usize = 8 << 20;
@@ -57,6 +58,9 @@ pub(super) struct Dump {
     pub(super) targets: Vec<usize>,
 }
 
+/// What the line in front of a tree begins with.
+pub(super) const HEADINGS: [&str; 2] = ["address-space: ", "memory-region: "];
+
 /// What a tree is the tree of.
 enum Heading<'a> {
     Spaces(Vec<String>),
@@ -70,6 +74,9 @@ struct Parser<'a> {
     /// From the root of the current tree to its last region: index and where
     /// it starts.
     path: Vec<(usize, u64)>,
+    /// Where the tree in front ended without a heading of the next one: an
+    /// empty line, or the monitor's.
+    gap: Option<(usize, &'static str)>,
     /// Aliases whose two names are not told apart yet.
     unsplit: Vec<(usize, &'a str)>,
 }
@@ -78,6 +85,35 @@ struct Parser<'a> {
 /// its prompt with an echo of the command.
 fn is_monitor(line: &str) -> bool {
     line.starts_with("(qemu)") || (line.starts_with("QEMU ") && line.contains(" monitor"))
+}
+
+/// What QEMU prints for `info mtree -f`, which has no trees.
+const FLAT: &str = "this is `info mtree -f`, already flat; print `info mtree -D`";
+
+/// Whether a line is one of a flat view's heading, quoted or not.
+fn is_flat(line: &str) -> bool {
+    let line = line.trim_start_matches([' ', '\t', '>', '|']);
+    let starts = ["FlatView #", "AS \"", "Root memory region: "];
+    // With -d too.
+    starts.iter().any(|start| line.starts_with(start)) || line == "Dispatch"
+}
+
+/// What QEMU prints for `info mtree -o`: names could not be told from owners.
+const OWNED: &str = "this is `info mtree -o`, which also prints owners; print `info mtree -D`";
+
+/// Whether a region's line ends with its owner.
+fn is_owned(line: &str) -> bool {
+    let has = |what: &str| line.contains(what);
+    has(" (prio ") && line.ends_with('}') && (has(" owner:{") || has(" parent:{"))
+}
+
+/// The last line of a dump, if it is not the empty line or the prompt that QEMU
+/// prints behind the last tree.
+pub(super) fn open_end(text: &str) -> Option<usize> {
+    let last = text.lines().next_back()?;
+    let line = last.trim_matches([' ', '\t', '>', '|', '\r']);
+    let is_ended = line.is_empty() || is_monitor(line);
+    (!is_ended).then(|| text.lines().count())
 }
 
 /// Reads a dump.
@@ -90,37 +126,78 @@ pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
         },
         heading: None,
         path: Vec::new(),
+        gap: None,
         unsplit: Vec::new(),
     };
+    let paste = Paste::of(text);
     let mut number = 0;
     for line in text.lines() {
         number += 1;
-        parser
-            .line(number, line)
-            .map_err(|what| Fault::new(number, what))?;
+        let line = paste.line(line).ok_or_else(|| {
+            let what = format!("expected '{}' in front, as in other lines", paste.prefix);
+            Fault::new(number, what)
+        })?;
+        parser.line(number, line)?;
     }
     parser.end(number.max(1))
 }
 
 impl<'a> Parser<'a> {
-    fn line(&mut self, number: usize, line: &'a str) -> Result<(), String> {
+    fn line(&mut self, number: usize, line: &'a str) -> Result<(), Fault> {
+        let fault = |what: String| Fault::new(number, what);
         if line.is_empty() || is_monitor(line) {
-            self.path.clear();
-            return match self.heading {
-                Some(_) => {
-                    let what = if line.is_empty() {
-                        "empty line"
-                    } else {
-                        "prompt"
-                    };
-                    Err(format!(
-                        "{what}; expected the region that the heading is of"
-                    ))
-                }
-                None => Ok(()),
-            };
+            return self.gap(number, line).map_err(fault);
         }
-        if let Some(name) = line.strip_prefix("address-space: ") {
+        if is_flat(line) {
+            return Err(fault(FLAT.into()));
+        }
+        if is_owned(line) {
+            return Err(fault(OWNED.into()));
+        }
+        if self.heading(number, line).map_err(fault)? {
+            return Ok(());
+        }
+        let region = line::region(line).map_err(fault)?;
+        match self.gap {
+            Some((gap, what)) if region.depth > 0 && self.is_between_trees() => {
+                let what = format!(
+                    "{what} inside a tree; expected none, or the heading and root of another tree \
+                     after it"
+                );
+                Err(Fault::new(gap, what))
+            }
+            _ => self.region(number, region).map_err(fault),
+        }
+    }
+
+    fn is_between_trees(&self) -> bool {
+        self.path.is_empty() && self.heading.is_none()
+    }
+
+    /// An empty line, or one of the monitor's: ends a tree.
+    fn gap(&mut self, number: usize, line: &str) -> Result<(), String> {
+        let what = match line.is_empty() {
+            true => "empty line",
+            false => "prompt",
+        };
+        if self.heading.is_some() {
+            return Err(format!(
+                "{what}; expected the region that the heading is of"
+            ));
+        }
+        if HEADINGS.iter().any(|word| line.contains(word)) || line.contains(" (prio ") {
+            return Err(format!("{what} in front of a line of the dump; remove it"));
+        }
+        if !self.path.is_empty() {
+            self.gap = Some((number, what));
+            self.path.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether the line is the heading of a tree, of which it takes note.
+    fn heading(&mut self, number: usize, line: &'a str) -> Result<bool, String> {
+        if let Some(name) = line.strip_prefix(HEADINGS[0]) {
             self.path.clear();
             return match &mut self.heading {
                 // QEMU prints all address spaces first.
@@ -129,26 +206,26 @@ impl<'a> Parser<'a> {
                 }
                 None => {
                     self.heading = Some((number, Heading::Spaces(vec![name.to_string()])));
-                    Ok(())
+                    Ok(true)
                 }
                 Some((_, Heading::Spaces(names))) => {
                     names.push(name.to_string());
-                    Ok(())
+                    Ok(true)
                 }
                 Some((_, Heading::Target(_))) => {
                     Err("address-space; expected the region of the memory-region before".into())
                 }
             };
         }
-        if let Some(name) = line.strip_prefix("memory-region: ") {
+        if let Some(name) = line.strip_prefix(HEADINGS[1]) {
             self.path.clear();
             if self.heading.is_some() {
                 return Err("memory-region; expected the region of the heading before".into());
             }
             self.heading = Some((number, Heading::Target(name)));
-            return Ok(());
+            return Ok(true);
         }
-        self.region(number, line::region(line)?)
+        Ok(false)
     }
 
     fn region(&mut self, number: usize, line: RegionLine<'a>) -> Result<(), String> {

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod bars;
+pub mod pastes;
 
 use std::process::{Command, Output};
 

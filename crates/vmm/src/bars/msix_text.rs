@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The lines of the MSI-X capability, and those below it that say where its
+//! structures are.
+
+use vfio_private::BarIndex;
+
+use super::error::Fault;
+use super::lspci::not_understood;
+
+/// The capability, until the lines below it have been read.
+#[derive(Debug)]
+pub(super) struct OpenMsix {
+    pub(super) line: usize,
+    pub(super) vectors: u16,
+    pub(super) table: Option<(BarIndex, u64)>,
+    pub(super) pba: Option<(BarIndex, u64)>,
+}
+
+impl OpenMsix {
+    /// What follows `MSI-X: `; `None` if it has no number of vectors.
+    pub(super) fn new(line: usize, text: &str) -> Option<Self> {
+        // Before 2010 it was called `TabSize` and came last.
+        let vectors = match value(text, "Count=") {
+            Some(count) if text.contains(" Masked") => count,
+            Some(_) => return None,
+            None => value(text, "TabSize=")?,
+        };
+        Some(Self {
+            line,
+            vectors: vectors.parse().ok()?,
+            table: None,
+            pba: None,
+        })
+    }
+}
+
+/// What follows `Vector table: ` or `PBA: `: a BAR, and an offset in it.
+pub(super) fn place(line: usize, text: &str) -> Result<(BarIndex, u64), Fault> {
+    let expected = "a BAR and a hexadecimal offset as in `BAR=0 offset=00002000`";
+    let read = || {
+        let bar = value(text, "BAR=")?.parse().ok()?;
+        let offset = value(text, "offset=")?;
+        // Fewer digits are a line that was cut off.
+        let is_whole = offset.len() == 8 && offset.bytes().all(|c| c.is_ascii_hexdigit());
+        let offset = u64::from_str_radix(offset, 16).ok()?;
+        is_whole.then_some((bar, offset))
+    };
+    let (bar, offset) = read().ok_or_else(|| not_understood(line, text, expected))?;
+    let bar = BarIndex::new(bar).map_err(|error| Fault::at(line, error.to_string()))?;
+    Ok((bar, offset))
+}
+
+/// The word behind `key`.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let (_, behind) = text.split_once(key)?;
+    behind.split_whitespace().next()
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Texts of `lspci`, and what `vmm bars` says of them.
+
+use super::bars::{Files, bars, lines};
+use super::{failure, stdout, vmm};
+
+/// The pieces of the NVMe disk.
+pub const NVME_LINES: [&str; 3] = [
+    "0 0x0 0x2000 shared",
+    "0 0x2000 0x1000 trap",
+    "0 0x3000 0x1000 shared",
+];
+
+/// The first lines of a device, up to its status.
+pub const HEAD: &str =
+    "01:00.0 Ethernet controller: X\n\tControl: I/O+ Mem+\n\tStatus: Cap+ 66MHz-\n";
+/// A capability without lines below it.
+pub const PM: &str = "\tCapabilities: [40] Power Management version 3\n";
+
+/// The pieces of the BARs in a text.
+pub fn answer(text: &str) -> Vec<String> {
+    let files = Files::new();
+    lines(&bars(&["--config", &files.put("lspci.txt", text)]))
+}
+
+/// What is said about a text that is refused: line and reason.
+pub fn fault(text: &str) -> String {
+    let files = Files::new();
+    let path = files.put("lspci.txt", text);
+    let error = failure(&["bars", "--config", &path]);
+    let fault = error.strip_prefix(&format!("vmm: {path}:"));
+    fault
+        .unwrap_or_else(|| panic!("{error}"))
+        .trim()
+        .to_string()
+}
+
+/// Asserts what is said about a text that is refused.
+pub fn starts(text: &str, what: &str) {
+    let said = fault(text);
+    assert!(said.starts_with(what), "{said}\n{text}");
+}
+
+/// The text for people.
+pub fn shown(text: &str) -> String {
+    let files = Files::new();
+    let path = files.put("lspci.txt", text);
+    let output = vmm(&["bars", "--page-size", "4K", "--config", &path]);
+    assert!(output.status.success());
+    stdout(&output).to_string()
+}
