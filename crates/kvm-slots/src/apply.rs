@@ -139,6 +139,7 @@ pub unsafe fn apply_with(
         done.ops.push(op.clone());
     }
     let ops = std::mem::take(&mut done.ops);
+    std::mem::forget(done);
     Ok(Applied { ops })
 }
 

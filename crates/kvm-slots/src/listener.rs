@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memory_model::{Listener, ListenerError, Update};
 
-use crate::view::{changed_ranges, slot_ranges};
+use crate::view::{ChangedRanges, slot_ranges};
 use crate::{
     AbiProfile, Applied, ApplyError, Backing, BeforeOp, Capabilities, Change, HoldVcpus, NoneRuns,
     NotUndone, Op, Plan, PlanError, SlotRange, SlotRules, SlotTable, Vm, apply_with, plan,
@@ -102,6 +102,7 @@ pub struct SlotListener<V, H: HoldVcpus = NoneRuns> {
 struct State<Held> {
     table: SlotTable,
     latest: Option<Plan>,
+    ranges: ChangedRanges,
     stage: Stage,
     /// vCPUs that are held until the transaction has ended.
     held: Option<Held>,
@@ -191,6 +192,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             state: Mutex::new(State {
                 table: SlotTable::with_rules(rules),
                 latest: None,
+                ranges: ChangedRanges::default(),
                 stage: Stage::Idle,
                 held: None,
                 needs_resync: false,
@@ -287,21 +289,28 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         }
     }
 
-    fn plan<T>(&self, state: &State<H::Held>, update: &Update<'_, T>) -> Result<Plan, PlanError> {
+    fn plan<T>(
+        &self,
+        state: &mut State<H::Held>,
+        update: &Update<'_, T>,
+    ) -> Result<Plan, PlanError> {
         if state.needs_resync {
             let mut wanted = slot_ranges(update.new);
             self.measure(&mut wanted);
             return plan(&state.table, &wanted, &self.capabilities, self.abi);
         }
-        let (mut gone, mut come) = changed_ranges(update.diff);
-        self.measure(&mut gone);
-        self.measure(&mut come);
+        let ranges = &mut state.ranges;
+        ranges.set(update.diff);
+        self.measure(&mut ranges.removed);
+        self.measure(&mut ranges.added);
         let change = Change {
-            gone: &gone,
-            come: &come,
+            gone: &ranges.removed,
+            come: &ranges.added,
             ..Change::default()
         };
-        plan_change(&state.table, &change, &self.capabilities, self.abi)
+        let plan = plan_change(&state.table, &change, &self.capabilities, self.abi);
+        ranges.clear();
+        plan
     }
 
     fn watcher(&self) -> &dyn BeforeOp {

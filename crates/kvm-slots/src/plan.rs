@@ -201,7 +201,9 @@ fn decide(
     ops.extend(early.into_iter().map(Op::Create));
     ops.extend(deletes.into_iter().map(Op::Delete));
     ops.extend(attributes.shared);
-    ops.extend(moves.into_iter().map(|(from, to)| Op::Move { from, to }));
+    for (from, to) in moves {
+        ops.push(Op::Move { from, to });
+    }
     ops.extend(attributes.private);
     ops.extend(late.into_iter().map(Op::Create));
     Ok(Plan {

@@ -72,6 +72,7 @@ impl Slot {
 
     /// How this kernel is told of the slot. `None` for a backing that it has no
     /// way for; the planner has refused those.
+    #[inline]
     pub(crate) fn encoding(
         &self,
         capabilities: &Capabilities,

@@ -11,18 +11,38 @@ pub fn slot_ranges<H>(view: &FlatView<H>) -> Vec<SlotRange> {
     view.ranges().filter_map(slot_range).collect()
 }
 
-/// The ranges that go and those that come where a view changes.
-pub(crate) fn changed_ranges<H>(diff: &Diff<H>) -> (Vec<SlotRange>, Vec<SlotRange>) {
-    let (were, are) = (
-        diff.changed.iter().map(|c| &c.0),
-        diff.changed.iter().map(|c| &c.1),
-    );
-    let gone = diff.removed.iter().chain(were);
-    let come = diff.added.iter().chain(are);
-    (
-        gone.filter_map(slot_range).collect(),
-        come.filter_map(slot_range).collect(),
-    )
+/// The ranges that are removed and added where a view changes. It is kept from
+/// one change to the next, so that a usual one allocates no lists.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedRanges {
+    pub(crate) removed: Vec<SlotRange>,
+    pub(crate) added: Vec<SlotRange>,
+}
+
+/// A change of so many ranges is not a usual one.
+const MANY: usize = 64;
+
+impl ChangedRanges {
+    /// Takes the ranges of a change.
+    pub(crate) fn set<H>(&mut self, diff: &Diff<H>) {
+        self.clear();
+        let (were, are) = (
+            diff.changed.iter().map(|c| &c.0),
+            diff.changed.iter().map(|c| &c.1),
+        );
+        let removed = diff.removed.iter().chain(were);
+        self.removed.extend(removed.filter_map(slot_range));
+        let added = diff.added.iter().chain(are);
+        self.added.extend(added.filter_map(slot_range));
+    }
+
+    /// Lets go of the ranges and of the memory's owners.
+    pub(crate) fn clear(&mut self) {
+        for ranges in [&mut self.removed, &mut self.added] {
+            ranges.clear();
+            ranges.shrink_to(MANY);
+        }
+    }
 }
 
 fn slot_range<H>(run: &FlatRange<H>) -> Option<SlotRange> {
