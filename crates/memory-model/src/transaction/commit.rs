@@ -12,8 +12,8 @@ use crate::listener::tell_each;
 use crate::render::windows::Ranges;
 use crate::transaction::undo::Undo;
 use crate::{
-    AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, MemoryModel, NotUndone,
-    Transaction, Update,
+    AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, Listener, ListenerError,
+    MemoryModel, NotUndone, Transaction, Update,
 };
 
 impl<H> Transaction<'_, H> {
@@ -140,11 +140,7 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
         let update = change.update(model);
         for (_, listener) in &model.spaces[change.at].listeners {
             if let Err(source) = listener.prepare(&update) {
-                return Err(CommitError::Refused {
-                    listener: listener.name().to_string(),
-                    source,
-                    not_undone: prepared.go_back(),
-                });
+                return Err(prepared.refused(&**listener, source));
             }
             prepared.count += 1;
         }
@@ -153,11 +149,7 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
         let update = change.update(model);
         for (_, listener) in &model.spaces[change.at].listeners {
             if let Err(source) = listener.apply(&update) {
-                return Err(CommitError::Refused {
-                    listener: listener.name().to_string(),
-                    source,
-                    not_undone: prepared.go_back(),
-                });
+                return Err(prepared.refused(&**listener, source));
             }
         }
     }
@@ -175,6 +167,16 @@ struct Prepared<'a, H> {
 }
 
 impl<H> Prepared<'_, H> {
+    /// Has them abort, as `listener` refused.
+    #[cold]
+    fn refused(&mut self, listener: &dyn Listener<H>, source: ListenerError) -> CommitError {
+        CommitError::Refused {
+            listener: listener.name().to_string(),
+            source,
+            not_undone: self.go_back(),
+        }
+    }
+
     /// Has them go back, the last to prepare first; says who could not.
     #[cold]
     fn go_back(&mut self) -> Vec<NotUndone> {
