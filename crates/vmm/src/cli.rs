@@ -2,7 +2,6 @@
 //! The command line: what is asked for, what is printed, how it exits.
 
 mod bars;
-mod script_time;
 
 use std::error::Error;
 use std::io::{self, BufWriter, Write};
@@ -25,7 +24,7 @@ use crate::mtree::flat_of_file;
 use crate::report::{Report, StepReport};
 use crate::run::Run;
 
-use script_time::ScriptTime;
+use crate::script_time::ScriptTime;
 
 /// Runs guests whose memory has no host pointer where it must not have one.
 ///
@@ -91,10 +90,9 @@ struct RunArgs {
     /// The kernel to simulate.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
-    /// How many seconds of processor time a script may take on the simulated
-    /// KVM.
+    /// How many seconds of processor time the script may take.
     #[arg(long, default_value_t = 3, value_name = "N")]
-    sim_seconds: u64,
+    seconds: u64,
     /// Where KVM is.
     #[arg(long, default_value = "/dev/kvm", value_name = "PATH")]
     kvm_device: PathBuf,
@@ -213,12 +211,9 @@ fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
         Sim::new(&machine, args.sim_kernel.into(), abi)
     };
     let has_devices = machine.assigned().next().is_some();
-    let on_kvm =
-        |kvm: Kvm, why: &str| run_on(&machine, &kvm, why, ScriptTime::UNLIMITED, args.json);
-    let on_sim = |why: &str| {
-        let time = ScriptTime::seconds(args.sim_seconds);
-        run_on(&machine, &sim(), why, time, args.json)
-    };
+    let time = ScriptTime::seconds(args.seconds);
+    let on_kvm = |kvm: Kvm, why: &str| run_on(&machine, &kvm, why, time, args.json);
+    let on_sim = |why: &str| run_on(&machine, &sim(), why, time, args.json);
     match args.backend {
         Backend::Sim if has_devices => Err(NO_DEVICES.into()),
         Backend::Kvm => on_kvm(kvm()?, "asked for"),
@@ -242,6 +237,7 @@ fn run_on<P: Platform>(
 ) -> Result<bool, Box<dyn Error>> {
     let mut out = io::stdout().lock();
     let mut run = Run::new(machine, platform)?;
+    run.time = time;
     let before = Map::of(machine, &run.board);
     let unsupported = machine.regions.iter().zip(&run.board.refused);
     let unsupported =

@@ -28,6 +28,7 @@ pub mod mtree;
 mod parts;
 pub mod report;
 pub mod run;
+pub mod script_time;
 
 pub use act::ActError;
 pub use causes::with_causes;

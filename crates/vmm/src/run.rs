@@ -16,6 +16,7 @@ use crate::machine::{
     Access, AccessKind, Action, ActionKind, How, Machine, OnMemoryFault, Span, Step,
 };
 use crate::report::{Observation, StepReport};
+use crate::script_time::ScriptTime;
 
 /// A machine that was put together, and its guest, waiting for the next step.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub struct Run<P: Platform> {
     pub board: Board<P::Vm>,
     /// The guest's code.
     pub stub: Stub,
+    /// How long the script may take. A read that is tried again is not, any
+    /// more, when that is over.
+    pub time: ScriptTime,
     pub(crate) guest: P::Guest,
 }
 
@@ -50,7 +54,12 @@ impl<P: Platform> Run<P> {
         let guest = platform.start(&stub)?;
         // The slots that are there to begin with are no step's doing.
         board.slots.take_latest_plan();
-        Ok(Self { board, stub, guest })
+        Ok(Self {
+            board,
+            stub,
+            time: ScriptTime::UNLIMITED,
+            guest,
+        })
     }
 
     /// Takes one step of the machine's script, the next one.
@@ -125,7 +134,7 @@ impl<P: Platform> Run<P> {
             let exits = std::mem::take(&mut self.board.exits);
             let seen = observe(access, result, &exits).with_notes(notes);
             tries = tries.saturating_sub(1);
-            if tries == 0 || seen.value == due {
+            if tries == 0 || seen.value == due || self.time.exceeded().is_some() {
                 return seen;
             }
             if let Err(error) = self.guest.again() {

@@ -96,6 +96,7 @@ fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
     let steps = 1 + random.below(3);
     let mut steps: Vec<Step> = (0..steps).map(|_| random.step()).collect();
     let (mut when, mut after) = (NEVER, usize::MAX);
+    let (mut last, steps) = (NEVER, &mut steps);
     match random.below(12) {
         0 => when = PREPARE,
         1 => when = APPLY,
@@ -106,12 +107,15 @@ fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
         // What the model does not know of, and the guest does not have.
         6 => steps.push(Step::Move(3, IN_THE_WAY)),
         7 => steps.push(Step::Move(3, BEYOND)),
+        8 => last = PREPARE,
         _ => {}
     }
     world.refuses.when.store(when, Ordering::SeqCst);
+    world.refuses_last.when.store(last, Ordering::SeqCst);
     world.machine.vm.refuse_after(after);
-    let made = world.commit(&steps)?;
+    let made = world.commit(steps)?;
     world.refuses.when.store(NEVER, Ordering::SeqCst);
+    world.refuses_last.when.store(NEVER, Ordering::SeqCst);
     world.machine.vm.refuse_after(usize::MAX);
     Ok(made.is_ok())
 }

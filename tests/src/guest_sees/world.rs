@@ -95,7 +95,10 @@ impl What {
 pub(super) struct World {
     pub(super) machine: Machine,
     pub(super) regions: Vec<RegionId>,
+    /// Before the slots.
     pub(super) refuses: Arc<Refuses>,
+    /// Behind them.
+    pub(super) refuses_last: Arc<Refuses>,
 }
 
 impl World {
@@ -123,19 +126,24 @@ impl World {
         }
         change.commit().map_err(at("the regions"))?;
         let announces = Arc::new(announces);
-        let refuses = Arc::new(Refuses {
-            when: AtomicU8::new(NEVER),
-            announces: announces.clone(),
+        let [refuses, refuses_last] = [(); 2].map(|()| {
+            Arc::new(Refuses {
+                when: AtomicU8::new(NEVER),
+                announces: announces.clone(),
+            })
         });
         let (space, model) = (machine.space, &mut machine.model);
         let added = model.add_listener(space, i32::MIN, announces);
         added.map_err(at("a listener"))?;
-        let added = model.add_listener(space, -1, refuses.clone());
-        added.map_err(at("a listener"))?;
+        for (priority, refuses) in [(-1, &refuses), (1, &refuses_last)] {
+            let added = model.add_listener(space, priority, refuses.clone());
+            added.map_err(at("a listener"))?;
+        }
         let mut world = Self {
             machine,
             regions,
             refuses,
+            refuses_last,
         };
         world.settle();
         Ok(world)

@@ -113,14 +113,14 @@ fn a_script_that_takes_too_long_is_cut_short_with_an_error() {
     let path = path.to_str().unwrap();
     for form in [&[][..], &["--json"]] {
         let arguments = [
-            &["run", "--backend", "sim", "--sim-seconds", "1", path][..],
+            &["run", "--backend", "sim", "--seconds", "1", path][..],
             form,
         ];
         let outcome = vmm(&arguments.concat());
         assert_eq!(outcome.status, Some(2), "{outcome:?}");
         let start = format!("vmm: {path}: step ");
         let end = " was not run: the steps before it took 1 s of processor time or more \
-                   (--sim-seconds)\n";
+                   (--seconds)\n";
         let said = &outcome.stderr;
         assert!(said.starts_with(&start) && said.ends_with(end), "{said}");
     }

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! How long a script may run. A step is cheap or moves thousands of regions, and
+//! which it is depends on all steps before it: so time is what is measured.
+//! Processor time, because it does not depend on what else the machine does.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The processor time that this process may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScriptTime {
+    limit: Option<Duration>,
+}
+
+/// The script takes too long.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{machine}: step {step} was not run: the steps before it took {} s of processor time or more (--seconds)",
+    limit.as_secs()
+)]
+pub struct OutOfTime {
+    /// The machine's name.
+    pub machine: String,
+    /// The number of the step, from 1 on.
+    pub step: usize,
+    /// How long the script may take.
+    pub limit: Duration,
+}
+
+impl ScriptTime {
+    /// Without a limit.
+    pub const UNLIMITED: Self = Self { limit: None };
+
+    /// At most so many seconds.
+    pub fn seconds(seconds: u64) -> Self {
+        let limit = Some(Duration::from_secs(seconds));
+        Self { limit }
+    }
+
+    /// Whether there is time for this step of the machine.
+    ///
+    /// # Errors
+    /// [`OutOfTime`].
+    pub fn check(self, machine: &str, step: usize) -> Result<(), OutOfTime> {
+        match self.exceeded() {
+            None => Ok(()),
+            Some(limit) => Err(OutOfTime {
+                machine: machine.to_string(),
+                step,
+                limit,
+            }),
+        }
+    }
+
+    /// The limit, if the process has reached it.
+    pub fn exceeded(self) -> Option<Duration> {
+        let limit = self.limit?;
+        let used = clock_gettime(ClockId::ProcessCPUTime);
+        let used = Duration::from_secs(used.tv_sec.unsigned_abs());
+        (used >= limit).then_some(limit)
+    }
+}
