@@ -21,7 +21,7 @@ use world::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 pub use found::TESTS;
 
 /// How many seconds each test goes on.
-static SECONDS: AtomicU64 = AtomicU64::new(3);
+static SECONDS: AtomicU64 = AtomicU64::new(2);
 /// How many vCPUs there are in the test that is run with several numbers.
 pub const NUMBERS: [u64; 3] = [1, 2, 4];
 

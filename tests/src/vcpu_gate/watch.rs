@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kvm_slots::vcpu_gate::VcpuGate;
 
 /// How long a test makes rounds. It is done after fewer on a slow machine.
-const ROUNDS_FOR: Duration = Duration::from_millis(500);
+const ROUNDS_FOR: Duration = Duration::from_millis(250);
 /// No wait takes that long, even on one emulated processor.
 const TOO_LONG: Duration = Duration::from_secs(60);
 

@@ -18,7 +18,7 @@ struct Sheet {
     vectors: [u16; 2],
 }
 
-const NO_MSIX: &str = "MSI-X        none";
+const NO_MSIX: &str = "MSI-X        none found";
 
 /// By documentation: Intel's datasheet of the 82574 (section 10, with the flash as QEMU has it), and
 /// of QEMU's own devices its specifications.
