@@ -31,52 +31,8 @@ use crate::{
 /// Where there is none, a removal of the region is the cause, and the next view,
 /// which is about to be published, has the answer. That is so because vCPUs are
 /// held when such memory comes, and because the thread takes its view before it
-/// counts as out of the guest ([`HoldVcpus::hold`]).
-///
-/// ```
-/// use std::sync::Arc;
-/// use std::time::{Duration, Instant};
-/// use memory_model::{AddrRange, FlatRange, FlatView, ViewReader};
-///
-/// /// Who answers an access of the guest.
-/// enum Answer<H> {
-///     /// The bus: the access is trapped by this run, or nothing is there.
-///     Bus(Option<FlatRange<H>>),
-///     /// The memory at this host address.
-///     Memory(u64),
-/// }
-///
-/// /// Looks up an MMIO exit at `gpa`. `view` was taken as the vCPU left the
-/// /// guest, with `GatedVcpu::run_with(|| reader.snapshot())`.
-/// fn look_up<H>(
-///     mut view: Arc<FlatView<H>>,
-///     reader: &ViewReader<H>,
-///     gpa: u64,
-///     write: bool,
-/// ) -> Option<Answer<H>> {
-///     let patience = Instant::now() + Duration::from_secs(1);
-///     loop {
-///         let Some(run) = view.find(gpa) else {
-///             return Some(Answer::Bus(None));
-///         };
-///         let access = run.access();
-///         let direct = if write { access.writes_directly() } else { access.reads_directly() };
-///         if !direct {
-///             return Some(Answer::Bus(Some(run.clone())));
-///         }
-///         let memory = run.backing_of(AddrRange::from_bounds(gpa, gpa)?)?;
-///         if let Some(host) = memory.host() {
-///             return Some(Answer::Memory(host.address()));
-///         }
-///         if Instant::now() > patience {
-///             // No one removes it: KVM could not emulate the instruction.
-///             return None;
-///         }
-///         std::thread::yield_now();
-///         view = reader.snapshot();
-///     }
-/// }
-/// ```
+/// counts as out of the guest ([`HoldVcpus::hold`]). The code for it is in the
+/// documentation of [`ViewReader`](memory_model::ViewReader).
 ///
 /// Add the listener with a higher priority than others that can refuse in
 /// [`Listener::apply`]: what they refuse after this one has made a change that

@@ -11,6 +11,63 @@ use crate::FlatView;
 
 /// Reads the current view of one address space, from any thread, without a
 /// lock: a reader never waits, and never sees half of a change.
+///
+/// # Answering an exit
+///
+/// A vCPU thread looks up the address of an MMIO exit. It may meet a change: its
+/// view calls the run direct, because the memory has just gone, or has come since
+/// the exit. The thread then does what the guest would have done, the access on
+/// the memory's host mapping. Private MMIO has none. There, the region is being
+/// removed, and the next view, which is about to be published, has the answer.
+///
+/// That private MMIO has not come since the exit, is up to the listener
+/// that makes the change: it holds the vCPUs, and waits for each that has left the
+/// guest to take its view. `SlotListener` of the crate `kvm-slots` does so.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use memory_model::{AddrRange, FlatRange, FlatView, ViewReader};
+///
+/// /// Who answers an access of the guest.
+/// enum Answer<H> {
+///     /// The bus: the access is trapped by this run, or nothing is there.
+///     Bus(Option<FlatRange<H>>),
+///     /// The memory at this host address.
+///     Memory(u64),
+/// }
+///
+/// /// Looks up an MMIO exit at `gpa`. `view` was taken as the vCPU left the
+/// /// guest, with `GatedVcpu::run_with(|| reader.snapshot())`.
+/// fn look_up<H>(
+///     mut view: Arc<FlatView<H>>,
+///     reader: &ViewReader<H>,
+///     gpa: u64,
+///     write: bool,
+/// ) -> Option<Answer<H>> {
+///     let patience = Instant::now() + Duration::from_secs(1);
+///     loop {
+///         let Some(run) = view.find(gpa) else {
+///             return Some(Answer::Bus(None));
+///         };
+///         let access = run.access();
+///         let direct = if write { access.writes_directly() } else { access.reads_directly() };
+///         if !direct {
+///             return Some(Answer::Bus(Some(run.clone())));
+///         }
+///         let memory = run.backing_of(AddrRange::from_bounds(gpa, gpa)?)?;
+///         if let Some(host) = memory.host() {
+///             return Some(Answer::Memory(host.address()));
+///         }
+///         if Instant::now() > patience {
+///             // No one removes it: KVM could not emulate the instruction.
+///             return None;
+///         }
+///         std::thread::yield_now();
+///         view = reader.snapshot();
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ViewReader<H> {
     current: Arc<ArcSwap<FlatView<H>>>,

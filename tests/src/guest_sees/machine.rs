@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A real VM with vCPU threads, whose memory is a model that memslots follow.
 
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region,
-    kvm_userspace_memory_region2,
-};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use kvm_slots::vcpu_gate::{GatedVcpu, RunOutcome, VcpuGate};
-use kvm_slots::{
-    AbiProfile, Errno, GuestMemfdFlags, KvmVm, SlotListener, SlotRules, Vm, cpuid_address_bits,
-};
+use kvm_slots::{AbiProfile, KvmVm, SlotListener, SlotRules, Vm, cpuid_address_bits};
 use memmap2::{MmapMut, MmapRaw};
 use memory_model::{AddrRange, FlatView, MemoryModel, Region, RegionId, SpaceId, ViewReader};
 
 use super::code::{NOTHING, PAGES, WORDS, Word, code};
+use super::faulty::FaultyVm;
 use crate::check::at;
 use crate::long_mode;
 
@@ -38,68 +33,6 @@ pub(super) const MEMORY: u64 = 0x20_0000;
 /// way of others.
 const OWN_SLOT: u16 = 0;
 const IN_THE_WAY: u16 = 1;
-
-/// A VM that can be told to refuse an operation.
-#[derive(Clone, Debug)]
-pub(super) struct FaultyVm {
-    vm: KvmVm,
-    /// How many operations succeed before one is refused.
-    until: Arc<AtomicUsize>,
-}
-
-impl FaultyVm {
-    /// Refuses the operation after the next `number`; none with `usize::MAX`.
-    pub(super) fn refuse_after(&self, number: usize) {
-        self.until.store(number, Ordering::Relaxed);
-    }
-
-    fn refuses(&self) -> bool {
-        let left = self.until.load(Ordering::Relaxed);
-        // Only the one: the operations that undo others succeed.
-        self.until.store(left.wrapping_sub(1), Ordering::Relaxed);
-        left == 0
-    }
-}
-
-impl Vm for FaultyVm {
-    fn check_extension(&self, capability: u32) -> i32 {
-        self.vm.check_extension(capability)
-    }
-
-    unsafe fn set_user_memory_region2(
-        &self,
-        region: &kvm_userspace_memory_region2,
-    ) -> Result<(), Errno> {
-        match self.refuses() {
-            true => Err(Errno::ENOMEM),
-            // SAFETY: passed on from the caller.
-            false => unsafe { self.vm.set_user_memory_region2(region) },
-        }
-    }
-
-    unsafe fn set_user_memory_region(
-        &self,
-        region: &kvm_userspace_memory_region,
-    ) -> Result<(), Errno> {
-        match self.refuses() {
-            true => Err(Errno::ENOMEM),
-            // SAFETY: passed on from the caller.
-            false => unsafe { self.vm.set_user_memory_region(region) },
-        }
-    }
-
-    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
-        self.vm.create_guest_memfd(size, flags)
-    }
-
-    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
-        self.vm.set_memory_attributes(gpa, size, attributes)
-    }
-
-    fn address_bits(&self) -> Option<u32> {
-        self.vm.address_bits()
-    }
-}
 
 /// A mapping that the guest may access at any time. This process accesses
 /// aligned words of it, by atomics.
@@ -175,10 +108,7 @@ impl Machine {
             kvm_vm = kvm_vm.with_address_bits(bits);
         }
         let own = Words::new(&own_memory())?;
-        let vm = FaultyVm {
-            vm: kvm_vm.clone(),
-            until: Arc::new(AtomicUsize::new(usize::MAX)),
-        };
+        let vm = FaultyVm::new(kvm_vm.clone());
         let gate = VcpuGate::new().map_err(at("a gate"))?;
         let rules = SlotRules::new().reserving(OWN_SLOT..=IN_THE_WAY);
         // SAFETY: every host address of the model is that of `Words`, which ride

@@ -6,6 +6,7 @@
 //! refuses by itself, and that other listeners refuse.
 
 mod code;
+mod faulty;
 mod found;
 mod machine;
 mod world;

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a guest that runs sees of a commit: in small worlds every access, in
+//! every interleaving with every commit, whether it succeeds, is refused at any
+//! operation, or is refused by another listener.
+//!
+//! An access has up to three steps: the processor reaches memory or exits, the
+//! vCPU thread looks the exit up, and answers it. A commit has a step for each
+//! ioctl, one for each change of what readers see, and, as a move is no single
+//! step of every kernel, one in the middle of each move. All that an access
+//! could come to is noted at each point between two steps of the commit; every
+//! combination of points is then looked at.
+//!
+//! A thread that looks its exit up late, after a commit that began in between,
+//! gets the new answer. Where that is memory that only the guest can reach,
+//! there is none: there, threads count as in the guest until they have looked
+//! up, as [`HoldVcpus::hold`] wants it.
+
+mod commit;
+#[path = "../common/mod.rs"]
+mod common;
+mod observer;
+mod stepped;
+mod world;
+
+use observer::{Access, Found, NOTHING, Reached};
+use world::{Fail, State, Tally, What, World};
+
+/// Every commit from every state to every other one: as it is, refused at each
+/// call, and refused by listeners before and behind the slots.
+fn explore(whats: &[What], places: &[&[u64]]) -> Tally {
+    let mut states: Vec<State> = vec![Vec::new()];
+    for places in places {
+        let nowhere_too = places.iter().map(|page| Some(*page)).chain([None]);
+        let nowhere_too: Vec<_> = nowhere_too.collect();
+        states = states
+            .iter()
+            .flat_map(|state| {
+                let longer = nowhere_too.iter().map(|place| {
+                    let mut state = state.clone();
+                    state.push(*place);
+                    state
+                });
+                longer.collect::<Vec<_>>()
+            })
+            .collect();
+    }
+    let mut world = World::new(whats);
+    let mut tally = Tally::default();
+    let nowhere = vec![None; whats.len()];
+    for from in &states {
+        world.go(&nowhere, from);
+        for to in &states {
+            for other in 0..2 {
+                if !world.watch(from, to, Some(Fail::Other(other)), &mut tally) {
+                    world.go(to, from);
+                }
+            }
+            let calls = (0..).take_while(|&call| {
+                let refused = world.watch(from, to, Some(Fail::Call(call)), &mut tally);
+                if !refused {
+                    world.go(to, from);
+                }
+                refused
+            });
+            let _ = calls.count();
+        }
+        world.go(from, &nowhere);
+    }
+    tally
+}
+
+#[test]
+fn a_guest_sees_of_ram_and_devices_only_the_old_and_the_new() {
+    let whats = [What::Ram(2), What::Ram(1), What::Mmio];
+    let tally = explore(&whats, &[&[0, 1, 2], &[0, 1, 3], &[1, 2]]);
+    eprintln!("{tally:?}");
+    assert!(tally.refused > 1000 && tally.interleavings > 100_000);
+}
+
+#[test]
+fn a_guest_sees_of_private_mmio_only_the_old_and_the_new() {
+    let whats = [What::Ram(2), What::PrivateMmio, What::Mmio];
+    let tally = explore(&whats, &[&[0, 1], &[0, 1, 2, 3], &[1, 2]]);
+    eprintln!("{tally:?}");
+    assert!(tally.refused > 1000 && tally.interleavings > 100_000);
+}
+
+#[test]
+fn a_guest_sees_of_rom_only_the_old_and_the_new() {
+    let whats = [What::Rom(2), What::Ram(1), What::Rom(1)];
+    let tally = explore(&whats, &[&[0, 1, 2], &[0, 1, 3], &[0, 3]]);
+    eprintln!("{tally:?}");
+    assert!(tally.refused > 1000 && tally.interleavings > 100_000);
+}
+
+#[test]
+fn an_exit_that_a_guest_sees_where_private_mmio_goes_is_answered_by_the_next_view() {
+    let mut world = World::new(&[What::PrivateMmio]);
+    world.go(&vec![None], &vec![Some(1)]);
+    let (result, points) = world.observe(&vec![Some(1)], &vec![None]);
+    result.unwrap();
+    let load = Access::Load as usize;
+    let unanswered = points.iter().position(|point| {
+        let exits = point.reached[1][load] == Reached::Exit;
+        exits && point.found[1][load] == Found::Wait
+    });
+    // The slot has gone, and readers do not see it yet: no one is held.
+    let unanswered = unanswered.expect("a point between the two");
+    assert!(points.iter().all(|point| !point.held));
+    let next = points[unanswered..]
+        .iter()
+        .find_map(|point| match point.found[1][load] {
+            Found::Answer(stamp) => Some(stamp),
+            Found::Wait => None,
+        });
+    assert_eq!(next, Some(NOTHING));
+}
