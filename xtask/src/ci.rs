@@ -33,7 +33,7 @@ pub fn run() -> Result<(), String> {
     alone::check()?;
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
-        clippy(&["--workspace", "--all-targets"]).with(&TEST_FEATURES),
+        clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
         // Without the system calls, whose tests' crate has them switched on above.
         clippy(&["-p", "vfio-private", "--all-targets"]),
         clippy(&["-p", "kvm-slots", "--all-targets", "--no-default-features"]),

@@ -138,7 +138,10 @@ fn main() -> ExitCode {
 }
 
 /// Features that only tests need.
-const TEST_FEATURES: [&str; 2] = ["--features", "kvm-slots/sim,memory-model/vm-memory"];
+const TEST_FEATURES: [&str; 2] = [
+    "--features",
+    "kvm-slots/sim,kvm-slots/vcpu-gate,memory-model/vm-memory",
+];
 
 /// The tests, with every feature that only tests need switched on.
 fn test_steps() -> Vec<Step> {
