@@ -229,15 +229,9 @@ unsafe fn undo_all(
 ) -> Vec<NotUndone> {
     let mut not_undone: Vec<NotUndone> = Vec::new();
     for op in ops.iter().rev().map(Op::inverse) {
-        // While all goes well there is room: the place was left by the step
-        // that is being undone.
-        let room = match not_undone.is_empty() {
-            true => Ok(()),
-            false => finds_room(table, &op),
-        };
         // SAFETY: the caller vouches for these slots' host ranges, and `ops`
         // has held their owners since they were deleted.
-        let done = room.and_then(|()| unsafe { stepper.step(&op, table) });
+        let done = finds_room(table, &op).and_then(|()| unsafe { stepper.step(&op, table) });
         if let Err(why) = done {
             not_undone.push(NotUndone { op, why });
         }

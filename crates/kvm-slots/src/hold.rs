@@ -22,7 +22,9 @@ pub trait HoldVcpus {
     /// waits for: it may be the caller itself. It counts as in the guest until
     /// it has taken the view by which it looks its exit up. Else, a view that is
     /// published meanwhile could show memory that only the guest can reach,
-    /// where a device was to answer.
+    /// where a device was to answer. (KVM splits some accesses into two exits,
+    /// and a hold can come between: the second one may meet such memory, and has
+    /// no answer.)
     ///
     /// Holds may overlap: vCPUs run again when the last of them is dropped.
     fn hold(&self) -> Self::Held;

@@ -34,9 +34,10 @@
 //!
 //! # What a running guest sees
 //!
-//! The memory before a change and the memory after it, and nothing else: also
-//! if the change is refused halfway. `SlotListener` sees to that, and its
-//! documentation has the code for a vCPU thread whose exit meets a change.
+//! At each address the memory before a change or the memory after it, and nothing
+//! else: also if the change is refused halfway. `SlotListener` sees to that; the
+//! documentation of `memory_model::ViewReader` has the code for a vCPU thread
+//! whose exit meets a change.
 //! Callers of [`apply()`] hold vCPUs themselves, from before the call until the
 //! threads that answer exits look addresses up in the new memory.
 //! `vcpu_gate::VcpuGate` holds the vCPUs of a real VM. The tests named
@@ -144,6 +145,7 @@
 //! #     unsafe fn set_user_memory_region(&self, _: &kvm_userspace_memory_region) -> Result<(), Errno> { Ok(()) }
 //! #     fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> { Err(Errno::ENOTTY) }
 //! #     fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> { Err(Errno::ENOTTY) }
+//! #     fn address_bits(&self) -> Option<u32> { Some(46) }
 //! # }
 //!
 //! let vm = Paper;

@@ -19,30 +19,31 @@ use crate::{
 ///
 /// # What a running guest sees
 ///
-/// The memory before and the memory after, and nothing else. vCPUs are held
-/// where [`Plan::holds_vcpus`] says so, and only there: from before the first
-/// operation until the new view is published, or until the old slots are back.
-/// A removal or a move of one slot, new slots elsewhere, and a dirty log that
-/// starts need no hold.
+/// At each address the memory before or the memory after, and nothing else.
+/// vCPUs are held where [`Plan::holds_vcpus`] says so, and only there: from
+/// before the first operation until the new view is published, or until the old
+/// slots are back. A removal or a move of one slot of memory that the host has
+/// mapped, new slots of such memory, and a dirty log that starts need no hold.
+/// Without a hold, a change of several addresses is not seen as a whole.
 ///
-/// So a vCPU thread may find that its exit is at a run which its view calls
-/// direct: the slot has just gone, or it has come since the exit. The thread
-/// does what the guest would have done: the access on the memory's host mapping.
-/// Where there is none, a removal of the region is the cause, and the next view,
-/// which is about to be published, has the answer. That is so because vCPUs are
-/// held when such memory comes, and because the thread takes its view before it
-/// counts as out of the guest ([`HoldVcpus::hold`]). The code for it is in the
-/// documentation of [`ViewReader`](memory_model::ViewReader).
+/// A vCPU thread whose exit meets a change finds that its view calls the run
+/// direct. It does the access on the host mapping: the documentation of
+/// [`ViewReader`](memory_model::ViewReader) has the code. Private MMIO has no
+/// host mapping. vCPUs are held when it comes or goes, so that no exit meets
+/// that, as long as each thread takes its view before it counts as out of the
+/// guest ([`HoldVcpus::hold`]).
 ///
-/// Add the listener with a higher priority than others that can refuse in
-/// [`Listener::apply`]: what they refuse after this one has made a change that
-/// needed no hold is undone before the guest's eyes.
+/// Give this listener the lowest priority of all. It then applies last, and no
+/// other one can refuse what the guest has already seen. Of two such listeners
+/// in one model, the second can: what the first one then rolls back, a guest of
+/// its VM sees. If KVM refuses the rollback, too, the error says what is left,
+/// and the guest sees that.
 ///
 /// # Cost
 ///
 /// A transaction costs what it changes, not what there is. Only after a
-/// failure that could not be undone, or a panic, does the next one look at
-/// everything, and so puts the slots right again.
+/// failure that could not be undone, or a panic, does the next one plan from
+/// the whole view, and so puts the slots right again.
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
@@ -52,6 +53,7 @@ pub struct SlotListener<V, H: HoldVcpus = NoneRuns> {
     abi: AbiProfile,
     vcpus: H,
     watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
+    keeps_latest_plan: bool,
     state: Mutex<State<H::Held>>,
 }
 
@@ -145,6 +147,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             abi,
             vcpus,
             watcher: None,
+            keeps_latest_plan: false,
             state: Mutex::new(State {
                 table: SlotTable::with_rules(rules),
                 latest: None,
@@ -163,6 +166,16 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     pub fn with_watcher(self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
         Self {
             watcher: Some(watcher),
+            ..self
+        }
+    }
+
+    /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan):
+    /// and with it the owners of memory that it removed.
+    #[must_use]
+    pub fn keeping_latest_plan(self) -> Self {
+        Self {
+            keeps_latest_plan: true,
             ..self
         }
     }
@@ -194,7 +207,8 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     }
 
     /// The latest plan that was carried out, if there was one since the last
-    /// time that this was asked.
+    /// time that this was asked. It is kept only by request:
+    /// [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<Plan> {
         self.state().latest.take()
     }
@@ -324,10 +338,11 @@ where
     }
 
     fn prepare(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
-        if update.diff.is_empty() {
+        let state = &mut *self.state();
+        state.stage = Stage::Idle;
+        if update.diff.is_empty() && !state.needs_resync {
             return Ok(());
         }
-        let state = &mut *self.state();
         let plan = self.plan(state, update).map_err(FollowError::from)?;
         state.latest = Some(plan);
         state.stage = Stage::Prepared;
@@ -345,6 +360,9 @@ where
     fn commit(&self, _update: &Update<'_, T>) {
         let state = &mut *self.state();
         state.stage = Stage::Idle;
+        if !self.keeps_latest_plan {
+            state.latest = None;
+        }
         state.held = None;
     }
 

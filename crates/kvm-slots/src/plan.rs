@@ -52,9 +52,16 @@ pub struct Plan {
     /// memory, or until it is rolled back.
     ///
     /// It is not set for a plan whose last operation alone takes something from
-    /// the guest: a removal or a move of one slot. It is set for new slots
-    /// without a host address, because an exit that a vCPU took just before can
-    /// be answered only by the memory before.
+    /// the guest: a removal or a move of one slot. But it is set
+    ///
+    /// - for old and new slots without a host address: an exit that a vCPU takes
+    ///   there just before or just after could not be answered by the memory
+    ///   that its view shows;
+    /// - for a slot that moves by less than its size, or if it is not known how
+    ///   wide guest-physical addresses are. KVM takes a slot out of the guest's
+    ///   reach before it finds that it cannot move. (It then also finds that
+    ///   there is no memory for what it keeps of a slot: that is ENOMEM, and no
+    ///   plan provides for it.)
     pub holds_vcpus: bool,
 }
 
@@ -184,7 +191,8 @@ fn decide(
         flags,
         creates,
     } = pair::pair(had, cut::split(come.ranges, max)?);
-    let has_host = creates.iter().all(|want| want.backing.host().is_some());
+    let hostless = creates.iter().any(|want| want.backing.host().is_none())
+        || deletes.iter().any(|slot| slot.backing.host().is_none());
     let count = deletes.len() + attributes.len() + moves.len() + creates.len();
     // A move of a slot is the usual plan, and has no new ones.
     let [early, late] = match creates.is_empty() {
@@ -195,7 +203,8 @@ fn decide(
         }
     };
     let others = attributes.len() + late.len();
-    let holds_vcpus = early::has_gap(&deletes, &moves, others) || !has_host;
+    let may_fail = !moves.is_empty() && capabilities.address_bits.is_none();
+    let holds_vcpus = early::has_gap(&deletes, &moves, others) || hostless || may_fail;
     let mut ops = flags;
     ops.reserve_exact(count);
     ops.extend(early.into_iter().map(Op::Create));

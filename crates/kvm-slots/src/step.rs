@@ -135,16 +135,15 @@ fn starts_from(table: &SlotTable, op: &Op) -> Result<(), StepError> {
 }
 
 /// Whether the table has what the operation starts from, and no other slot
-/// holds addresses that its slot is to have. It looks at all slots: plans keep
-/// the second rule by themselves.
+/// holds addresses that its slot is to have. Plans keep the second rule by
+/// themselves.
 pub(crate) fn finds_room(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     starts_from(table, op)?;
     let (Op::Create(to) | Op::Move { to, .. }) = op else {
         return Ok(());
     };
-    let overlaps =
-        |other: &&Slot| other.id != to.id && other.gpa <= to.last() && to.gpa <= other.last();
-    match table.slots().find(overlaps) {
+    let mut there = table.intersecting(to.gpa, to.last());
+    match there.find(|other: &&Slot| other.id != to.id) {
         None => Ok(()),
         Some(other) => Err(StepError::Stale(other.id)),
     }

@@ -54,7 +54,7 @@ fn listener(abi: AbiProfile) -> Arc<SlotListener<SimVm>> {
     let config = SimConfig::released(KernelVersion::V7_3);
     let vm = SimVm::new(SimConfig { abi, ..config });
     // SAFETY: no guest loads or stores, so nobody touches the addresses.
-    Arc::new(unsafe { SlotListener::new(vm, abi, NoneRuns) })
+    Arc::new(unsafe { SlotListener::new(vm, abi, NoneRuns) }.keeping_latest_plan())
 }
 
 /// Refuses every change but the first view.

@@ -116,7 +116,7 @@ impl Rig {
         let slots = Arc::new(unsafe { SlotListener::new(Watched::new(vm), ABI, NoneRuns) });
         let refuses = Arc::new(Refusing::default());
         model.add_listener(space, 0, slots.clone()).unwrap();
-        model.add_listener(space, 1, refuses.clone()).unwrap();
+        model.add_listener(space, -1, refuses.clone()).unwrap();
         Self {
             model,
             space,

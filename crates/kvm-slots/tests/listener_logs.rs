@@ -129,7 +129,7 @@ impl Machine {
         t.commit().unwrap();
         let space = model.add_space("memory", root).unwrap();
         model.add_listener(space, 0, slots.clone()).unwrap();
-        model.add_listener(space, 1, refuses.clone()).unwrap();
+        model.add_listener(space, -1, refuses.clone()).unwrap();
         Self {
             model,
             ram,

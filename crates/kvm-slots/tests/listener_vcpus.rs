@@ -103,7 +103,7 @@ impl Machine {
             unsafe { SlotListener::with_rules(Watched::new(vm), ABI, vcpus.clone(), rules) };
         let slots = Arc::new(slots);
         model.add_listener(space, 0, slots.clone()).unwrap();
-        model.add_listener(space, 1, refuses.clone()).unwrap();
+        model.add_listener(space, -1, refuses.clone()).unwrap();
         Self {
             model,
             space,

@@ -140,6 +140,10 @@ impl Vm for Panicking {
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         self.around(|| self.vm.set_memory_attributes(gpa, size, attributes))
     }
+
+    fn address_bits(&self) -> Option<u32> {
+        self.vm.address_bits()
+    }
 }
 
 /// Goes from `table` to `wanted`; `Err` if something panics.

@@ -37,15 +37,17 @@ pub struct Update<'a, H> {
 ///
 /// Spaces come in the order in which they were added. Within a space, lower
 /// priorities come first, and among equals the listener that was added first.
-/// [`prepare`](Self::prepare), [`apply`](Self::apply), [`commit`](Self::commit)
-/// and [`revoked`](Self::revoked) come in that order, and
-/// [`abort`](Self::abort) in the reverse. Every listener has prepared before
-/// the first one applies, and every listener has applied before the new views
-/// are published.
+/// [`prepare`](Self::prepare), [`commit`](Self::commit) and
+/// [`revoked`](Self::revoked) are called in that order,
+/// [`apply`](Self::apply) and [`abort`](Self::abort) in the reverse. Every
+/// listener has prepared before the first one applies, and every listener has
+/// applied before the new views are published.
 ///
-/// So a listener that can refuse a change, for want of room or because it has
-/// no way to express it, finds out in `prepare`; what a running guest would
-/// notice is done in `apply`, when the others have agreed.
+/// A listener that can refuse a change, for want of room or because it cannot
+/// express it, finds out in `prepare`. What a running guest notices is done in
+/// `apply`, when the others have agreed. The listener with the lowest priority
+/// applies last, so that no one can refuse after it: give that to the one whose
+/// changes a guest sees, the memslots.
 ///
 /// The order is the same for what comes and for what goes. A listener is given
 /// all of a change in one call, removals and additions, so that it can plan the

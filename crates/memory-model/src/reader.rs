@@ -14,59 +14,75 @@ use crate::FlatView;
 ///
 /// # Answering an exit
 ///
-/// A vCPU thread looks up the address of an MMIO exit. It may meet a change: its
-/// view calls the run direct, because the memory has just gone, or has come since
-/// the exit. The thread then does what the guest would have done, the access on
-/// the memory's host mapping. Private MMIO has none. There, the region is being
-/// removed, and the next view, which is about to be published, has the answer.
-///
-/// That private MMIO has not come since the exit, is up to the listener
-/// that makes the change: it holds the vCPUs, and waits for each that has left the
-/// guest to take its view. `SlotListener` of the crate `kvm-slots` does so.
+/// A vCPU thread looks up the addresses of an MMIO exit. The exit may meet a
+/// change: the view calls the run direct, because its memory has just gone, or
+/// has come since. The thread then does what the guest would have done: the
+/// access on the host mapping of the memory (which is then
+/// dirty, if anyone tracks that). Private MMIO has no host mapping. A listener
+/// that adds or removes it holds the vCPUs, until the view is published, and
+/// waits for each one that has just left the guest to take its view;
+/// `SlotListener` of the crate `kvm-slots` does so. An access that is left
+/// without an answer is one that KVM cannot emulate, or the rest of one that
+/// KVM split in two: answer it like an address at which nothing is.
 ///
 /// ```
-/// use std::sync::Arc;
-/// use std::time::{Duration, Instant};
-/// use memory_model::{AddrRange, FlatRange, FlatView, ViewReader};
+/// use memory_model::{AddrRange, FlatRange, FlatView};
 ///
-/// /// Who answers an access of the guest.
-/// enum Answer<H> {
+/// /// Who answers an access, or its first bytes.
+/// enum Answer<'a, H> {
 ///     /// The bus: the access is trapped by this run, or nothing is there.
-///     Bus(Option<FlatRange<H>>),
+///     Bus(Option<&'a FlatRange<H>>),
 ///     /// The memory at this host address.
 ///     Memory(u64),
+///     /// No one: only the guest reaches it.
+///     NoAnswer,
 /// }
 ///
-/// /// Looks up an MMIO exit at `gpa`. `view` was taken as the vCPU left the
-/// /// guest, with `GatedVcpu::run_with(|| reader.snapshot())`.
+/// /// Looks up an exit of `size` bytes at `gpa`: who answers, and how many bytes.
+/// /// The rest, if there is one, is to be looked up by itself. `view` was taken as
+/// /// the vCPU left the guest: `GatedVcpu::run_with(|| reader.snapshot())`.
 /// fn look_up<H>(
-///     mut view: Arc<FlatView<H>>,
-///     reader: &ViewReader<H>,
+///     view: &FlatView<H>,
 ///     gpa: u64,
+///     size: u64,
 ///     write: bool,
-/// ) -> Option<Answer<H>> {
-///     let patience = Instant::now() + Duration::from_secs(1);
-///     loop {
-///         let Some(run) = view.find(gpa) else {
-///             return Some(Answer::Bus(None));
-///         };
-///         let access = run.access();
-///         let direct = if write { access.writes_directly() } else { access.reads_directly() };
-///         if !direct {
-///             return Some(Answer::Bus(Some(run.clone())));
-///         }
-///         let memory = run.backing_of(AddrRange::from_bounds(gpa, gpa)?)?;
-///         if let Some(host) = memory.host() {
-///             return Some(Answer::Memory(host.address()));
-///         }
-///         if Instant::now() > patience {
-///             // No one removes it: KVM could not emulate the instruction.
-///             return None;
-///         }
-///         std::thread::yield_now();
-///         view = reader.snapshot();
-///     }
+/// ) -> Option<(Answer<'_, H>, u64)> {
+///     let access = AddrRange::from_bounds(gpa, gpa.checked_add(size.checked_sub(1)?)?)?;
+///     let Some(run) = view.find(gpa) else {
+///         // Nothing is there, up to the next run.
+///         let next = view.intersecting(access).next();
+///         let end = next.map_or(gpa + size, |run| run.range().start());
+///         return Some((Answer::Bus(None), end - gpa));
+///     };
+///     let piece = run.range().intersect(access)?;
+///     let size = u64::try_from(piece.size()).ok()?;
+///     let direct = match write {
+///         true => run.access().writes_directly(),
+///         false => run.access().reads_directly(),
+///     };
+///     let answer = match run.backing_of(piece)?.host() {
+///         _ if !direct => Answer::Bus(Some(run)),
+///         Some(host) => Answer::Memory(host.address()),
+///         None => Answer::NoAnswer,
+///     };
+///     Some((answer, size))
 /// }
+/// # use std::sync::Arc;
+/// # use memory_model::{HostMemory, Memory, MemoryModel, Region};
+/// # let mut model = MemoryModel::new();
+/// # let mut t = model.transaction();
+/// # let root = t.add(Region::container("bus", 1 << 32))?;
+/// # let host = HostMemory::new(0x7000_0000, 0x1800, Arc::new(())).unwrap();
+/// # let ram = t.add(Region::ram("ram", Memory::host_only(host)))?;
+/// # t.place(ram, root, 0, 0)?;
+/// # t.commit()?;
+/// # let space = model.add_space("memory", root)?;
+/// # let view = model.view(space);
+/// # let (answer, size) = look_up(&view, 0x17fc, 8, true).unwrap();
+/// # assert!(matches!(answer, Answer::Memory(0x7000_17fc)) && size == 4);
+/// # let (answer, size) = look_up(&view, 0x1800, 4, true).unwrap();
+/// # assert!(matches!(answer, Answer::Bus(None)) && size == 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct ViewReader<H> {

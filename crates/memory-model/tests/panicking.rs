@@ -120,6 +120,39 @@ fn a_panic_in_commit_leaves_the_change_made_and_the_others_told() {
     p.check(Some(x), None);
 }
 
+/// What rides on a region, and panics when it is dropped.
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        panic!("panics in drop");
+    }
+}
+
+#[test]
+fn an_owner_that_panics_as_its_region_is_removed_keeps_no_listener_from_being_told() {
+    let mut p = Panicking::new();
+    let owner = Arc::new(PanicsInDrop);
+    let host = HostMemory::new(0x1000, 0x10, owner).unwrap();
+    let ram = Region::ram("ram", Memory::host_only(host));
+    let root = p.m.root;
+    let mut t = p.m.model.transaction();
+    let ram = t.add(ram).unwrap();
+    t.commit().unwrap();
+    let mut t = p.m.model.transaction();
+    let x = t.add(Region::mmio("x", 1)).unwrap();
+    t.place(x, root, 0, 0).unwrap();
+    // The caller drops it as soon as it is removed, or with the transaction.
+    let removed = t.remove(ram).unwrap();
+    std::mem::forget(removed.clone());
+    let committed = catch_unwind(AssertUnwindSafe(|| t.commit()));
+    let told = take(&p.log);
+    assert_eq!(told[3..], ["a commit", "b commit", "c commit"]);
+    std::mem::forget(removed);
+    let _ = committed;
+    p.check(Some(x), None);
+}
+
 #[test]
 fn what_was_removed_is_let_go_of_even_if_a_listener_panics() {
     let mut p = Panicking::new();

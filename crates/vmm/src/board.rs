@@ -124,7 +124,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // and allows this process none but volatile access. The one vCPU runs on
         // the thread that commits, so that none runs meanwhile.
         let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi(), NoneRuns) };
-        let slots = Arc::new(slots);
+        let slots = Arc::new(slots.keeping_latest_plan());
         // SAFETY: as above; stale bytes go by `madvise`, which is no access
         // through a reference either. Descriptors in the model are of files
         // that `parts` has made, and ride on their regions as owners.

@@ -44,6 +44,10 @@ impl Vm for Idle {
         Err(Errno::ENOTTY)
     }
 
+    fn address_bits(&self) -> Option<u32> {
+        Some(52)
+    }
+
     fn set_memory_attributes(&self, _gpa: u64, _size: u64, _attributes: u64) -> Result<(), Errno> {
         Err(Errno::ENOTTY)
     }

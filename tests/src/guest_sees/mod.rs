@@ -100,7 +100,7 @@ fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
     let (mut last, steps) = (NEVER, &mut steps);
     match random.below(12) {
         0 => when = PREPARE,
-        1 => when = APPLY,
+        1 => last = APPLY,
         2 => after = 0,
         3 => after = 1,
         4 => after = 2,

@@ -46,7 +46,8 @@ impl Followed {
         let rules = SlotRules::new().reserving(own..=own);
         let (vm, gate) = (real.vm().clone(), Arc::clone(gate));
         // SAFETY: the caller's promise is the same.
-        let slots = Arc::new(unsafe { SlotListener::with_rules(vm, abi, gate, rules) });
+        let slots = unsafe { SlotListener::with_rules(vm, abi, gate, rules) };
+        let slots = Arc::new(slots.keeping_latest_plan());
         let mut model = MemoryModel::new();
         let mut change = model.transaction();
         let root = change.add(Region::container("memory", 1 << 40));

@@ -50,12 +50,18 @@ impl Op {
 }
 
 impl Plan {
-    /// Whether some log ends with this plan. What a guest writes between the
-    /// reading of the log and its end is in no log: who needs every write must
-    /// hold the vCPUs while the plan is applied, also where
-    /// [`Plan::holds_vcpus`] does not say so.
+    /// Whether some log ends with this plan, or with its rollback if a later
+    /// operation fails. What a guest writes between the reading of the log and
+    /// its end is in no log: who needs every write must hold the vCPUs while the
+    /// plan is applied, also where [`Plan::holds_vcpus`] does not say so.
     pub fn ends_log(&self) -> bool {
-        self.ops.iter().any(|op| op.ends_log().is_some())
+        let Some((last, earlier)) = self.ops.split_last() else {
+            return false;
+        };
+        let ends = |op: &Op| op.ends_log().is_some();
+        // The rollback of a slot that logs ends the log.
+        let may_end = |op: &Op| ends(op) || ends(&op.inverse());
+        ends(last) || earlier.iter().any(may_end)
     }
 }
 

@@ -70,6 +70,11 @@
 //!   view with [`GatedVcpu::run_with`], for which a holder waits.
 //! - A hold may interrupt `KVM_RUN` just after it completed an exit. `run`
 //!   starts `KVM_RUN` over, and the exit is neither lost nor repeated.
+//! - KVM splits an access that crosses a page or has more than 8 bytes into
+//!   several exits of one instruction, without a look at the memslots in
+//!   between. A hold can come between them. A VMM answers each exit by the view
+//!   that it took for it; private MMIO that has just come has no answer, as if
+//!   nothing were there.
 //! - [`RunOutcome::Kicked`] and [`RunOutcome::Stopped`] say nothing about
 //!   completion. To save a vCPU's registers, kick it and call
 //!   [`GatedVcpu::complete`].

@@ -73,8 +73,9 @@ impl GatedVcpu {
     /// that. So the view is one that was current when the guest left, and not
     /// one of a commit that held the vCPUs since.
     ///
-    /// `take` is called once for each exit, on this thread, and must not wait
-    /// for a holder. What it returns comes with [`RunOutcome::Exit`].
+    /// `take` is called once for each exit, on this thread. It must not hold the
+    /// gate or wait for a holder, who waits for it. What it returns comes with
+    /// [`RunOutcome::Exit`].
     ///
     /// # Errors
     /// As for [`run`](Self::run).

@@ -51,7 +51,7 @@ pub fn able() -> Capabilities {
         memory_attributes: 0,
         memory_fault_info: true,
         push_map: false,
-        address_bits: None,
+        address_bits: Some(64),
     }
 }
 

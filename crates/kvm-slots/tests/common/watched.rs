@@ -202,6 +202,10 @@ impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
         Ok(())
     }
 
+    fn address_bits(&self) -> Option<u32> {
+        self.vm.address_bits()
+    }
+
     fn push_map(&self) -> Option<&dyn PushMap> {
         self.vm.push_map().is_some().then_some(self)
     }

@@ -74,13 +74,8 @@ impl Commit<'_> {
                             break;
                         }
                         checked += 1;
-                        let found = (lookup..=last).find_map(|at_point| {
-                            match self.points[at_point].found[at][access as usize] {
-                                Found::Answer(stamp) => Some(stamp),
-                                Found::Wait => None,
-                            }
-                        });
-                        let Some(stamp) = found else {
+                        let found = self.points[lookup].found[at][access as usize];
+                        let Found::Answer(stamp) = found else {
                             return Err(format!("no answer from {start}, {lookup} of {last}"));
                         };
                         let right = match (start, lookup) {

@@ -37,7 +37,7 @@ pub enum Reached {
 pub enum Found {
     Answer(u64),
     /// The view says that the guest reaches it, and there is no host address.
-    Wait,
+    NoAnswer,
 }
 
 /// All that an access could come to between two steps of a commit: for each
@@ -135,7 +135,7 @@ impl Observer {
         let at = AddrRange::from_bounds(gpa, gpa).unwrap();
         match run.backing_of(at).unwrap().host() {
             Some(host) => Found::Answer(self.host_stamp(host.address())),
-            None => Found::Wait,
+            None => Found::NoAnswer,
         }
     }
 

@@ -80,8 +80,7 @@ impl Vm for Stepped {
     }
 
     fn address_bits(&self) -> Option<u32> {
-        // So that KVM is asked for what no guest can reach, and refuses it.
-        None
+        self.observer.vm.address_bits()
     }
 }
 
@@ -109,6 +108,7 @@ impl Drop for Held {
 pub struct Other {
     pub observer: Arc<Observer>,
     pub refuses: AtomicBool,
+    pub refuses_to_apply: AtomicBool,
     /// What answers at each page of the view that is wanted.
     pub target: Mutex<Option<Vec<u64>>>,
 }
@@ -129,7 +129,10 @@ impl Listener<u64> for Other {
 
     fn apply(&self, _: &Update<'_, u64>) -> Result<(), ListenerError> {
         self.observer.look();
-        Ok(())
+        match self.refuses_to_apply.load(Ordering::SeqCst) {
+            true => Err("told to".into()),
+            false => Ok(()),
+        }
     }
 
     fn commit(&self, _: &Update<'_, u64>) {

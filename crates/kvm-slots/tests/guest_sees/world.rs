@@ -105,6 +105,7 @@ impl World {
             Arc::new(Other {
                 observer: observer.clone(),
                 refuses: AtomicBool::new(false),
+                refuses_to_apply: AtomicBool::new(false),
                 target: Mutex::default(),
             })
         });
@@ -155,6 +156,9 @@ impl World {
         for (n, other) in self.others.iter().enumerate() {
             let refuses = fail == Some(Fail::Other(n));
             other.refuses.store(refuses, Ordering::SeqCst);
+            // The one that applies before the slots do.
+            let refuses = fail == Some(Fail::Apply) && n == 1;
+            other.refuses_to_apply.store(refuses, Ordering::SeqCst);
         }
     }
 
@@ -230,5 +234,8 @@ impl World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fail {
     Call(usize),
+    /// Another listener, in `prepare`.
     Other(usize),
+    /// The one behind the slots, in `apply`.
+    Apply,
 }

@@ -50,16 +50,17 @@ impl<H> Transaction<'_, H> {
         }
         let removed = |step: &Undo<H>| matches!(step, Undo::Remove(..));
         let removes = self.model.undo.iter().any(removed);
-        // From here on, there is no way back. Nor is there for steps that are
-        // left if what one of them owns panics as it is dropped.
-        drop(self.model.undo.drain(..));
-        Made {
+        // From here on, the listeners are told, also if something panics.
+        let mut made = Made {
             model: self.model,
             changes,
             told: (0, 0),
             removes,
-        }
-        .tell();
+        };
+        // There is no way back. Nor is there for steps that are left if what
+        // one of them owns panics as it is dropped.
+        drop(made.model.undo.drain(..));
+        made.tell();
         Ok(())
     }
 
@@ -145,9 +146,9 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
             prepared.count += 1;
         }
     }
-    for change in changes {
+    for change in changes.iter().rev() {
         let update = change.update(model);
-        for (_, listener) in &model.spaces[change.at].listeners {
+        for (_, listener) in model.spaces[change.at].listeners.iter().rev() {
             if let Err(source) = listener.apply(&update) {
                 return Err(prepared.refused(&**listener, source));
             }

@@ -213,8 +213,7 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         }
     }
 
-    fn follow(&self, update: &Update<'_, H>) -> Result<(), DmaFollowError> {
-        let state = &mut *self.state();
+    fn follow(&self, state: &mut State, update: &Update<'_, H>) -> Result<(), DmaFollowError> {
         let plan = match state.out_of_step {
             true => self.plan_all(state, update.new, update.private)?,
             false => {
@@ -260,10 +259,12 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> Listener<H> for DmaListener<
     }
 
     fn prepare(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
-        if update.diff.is_empty() {
+        let state = &mut *self.state();
+        state.stage = Stage::Idle;
+        if update.diff.is_empty() && !state.out_of_step {
             return Ok(());
         }
-        Ok(self.follow(update)?)
+        Ok(self.follow(state, update)?)
     }
 
     fn apply(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {

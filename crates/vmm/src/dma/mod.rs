@@ -18,8 +18,9 @@
 //! Where there is a guest_memfd beside the memory, shared pages are at the host
 //! address and private ones in the file: the mappings are all of host addresses.
 //!
-//! Add it behind the memslots, with a higher priority: memory is then out of the
-//! guest's sight before devices lose it, and comes to devices after the guest.
+//! Give it a higher priority than the memslots. It then applies before them:
+//! devices lose memory before the guest does, and no one can refuse once the
+//! guest has lost it. New memory is mapped in `prepare`, before the guest has it.
 //! Open the devices first, as each can narrow what can be mapped
 //! ([`DmaListener::device_added`]).
 

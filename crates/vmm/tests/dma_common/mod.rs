@@ -219,7 +219,7 @@ impl Machine {
         let dma = Arc::new(dma.unwrap());
         let refuser = Arc::new(Refuser::default());
         model.add_listener(space, 1, dma.clone()).unwrap();
-        model.add_listener(space, 2, refuser.clone()).unwrap();
+        model.add_listener(space, -1, refuser.clone()).unwrap();
         // SAFETY: all host memory is a `HostMapping`, to which there are no references, and rides on
         // its region as the owner. No guest runs.
         let mut engine = unsafe { Engine::new(vm) };
