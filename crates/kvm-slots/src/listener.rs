@@ -14,24 +14,24 @@ use crate::{
 };
 
 /// Keeps the memslots of a VM in step with the view of one address space. It
-/// plans while a transaction prepares; it makes the change once every listener
-/// has prepared, and undoes it if another one refuses after all.
+/// plans while a transaction prepares. It makes the change once every listener
+/// has prepared, and undoes it if another listener refuses later.
 ///
 /// # What a running guest sees
 ///
-/// The memory before and the memory after, and nothing else. vCPUs are held
-/// where [`Plan::holds_vcpus`] says so, and only there: from before the first
-/// operation until the new view is published, or until the old slots are back.
-/// A removal or a move of one slot, new slots elsewhere, and a dirty log that
-/// starts need no hold.
+/// A running guest sees the memory before a change and the memory after it, and
+/// nothing else. vCPUs are held only where [`Plan::holds_vcpus`] is set: from
+/// before the first operation until the new view is published, or until the old
+/// slots are back. Removing or moving one slot, adding slots elsewhere, and
+/// starting a dirty log need no hold.
 ///
-/// So a vCPU thread may find that its exit is at a run which its view calls
-/// direct: the slot has just gone, or it has come since the exit. The thread
-/// does what the guest would have done: the access on the memory's host mapping.
-/// Where there is none, a removal of the region is the cause, and the next view,
-/// which is about to be published, has the answer. That is so because vCPUs are
-/// held when such memory comes, and because the thread takes its view before it
-/// counts as out of the guest ([`HoldVcpus::hold`]).
+/// A vCPU thread may find that its exit is at a run that its view calls direct:
+/// the slot was just removed, or was added after the exit. The thread then does
+/// what the guest would have done, and accesses the memory's host mapping. If
+/// there is none, the region is being removed, and the next view, which is about
+/// to be published, has the answer. This holds because vCPUs are held when such
+/// memory is added, and because the thread takes its view before it counts as
+/// out of the guest ([`HoldVcpus::hold`]).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -69,7 +69,7 @@ use crate::{
 ///             return Some(Answer::Memory(host.address()));
 ///         }
 ///         if Instant::now() > patience {
-///             // No one removes it: KVM could not emulate the instruction.
+///             // It is not being removed: KVM could not emulate the instruction.
 ///             return None;
 ///         }
 ///         std::thread::yield_now();
@@ -79,14 +79,14 @@ use crate::{
 /// ```
 ///
 /// Add the listener with a higher priority than others that can refuse in
-/// [`Listener::apply`]: what they refuse after this one has made a change that
-/// needed no hold is undone before the guest's eyes.
+/// [`Listener::apply`]. If one of them refuses after this listener has made a
+/// change without a hold, the guest sees the change and its rollback.
 ///
 /// # Cost
 ///
-/// A transaction costs what it changes, not what there is. Only after a
-/// failure that could not be undone, or a panic, does the next one look at
-/// everything, and so puts the slots right again.
+/// The cost of a transaction depends on what it changes, not on the number of
+/// slots. Only after a failure that could not be undone, or a panic, does the
+/// next transaction resync: it plans from the whole view.
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
@@ -106,7 +106,7 @@ struct State<Held> {
     stage: Stage,
     /// vCPUs that are held until the transaction has ended.
     held: Option<Held>,
-    /// The slots may not be those of the view that is published.
+    /// The slots may differ from those of the published view.
     needs_resync: bool,
 }
 
@@ -115,7 +115,7 @@ struct State<Held> {
 enum Stage {
     #[default]
     Idle,
-    /// Planned, and nothing has changed: the latest plan is not carried out.
+    /// Planned; the latest plan is not applied.
     Prepared,
     /// Carried out.
     Applied {
@@ -129,7 +129,7 @@ impl<V: fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("SlotListener");
         fields.field("vm", &self.vm).field("abi", &self.abi);
-        // The listener itself may be what is under way.
+        // The listener itself may be at work.
         if let Ok(state) = self.state.try_lock() {
             fields
                 .field("table", &state.table)
@@ -249,8 +249,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries the latest plan out. vCPUs that have to be held stay so on
-    /// success.
+    /// Applies the latest plan. vCPUs that must be held stay held on success.
     fn follow(&self, state: &mut State<H::Held>) -> Result<(), FollowError> {
         let Some(plan) = &state.latest else {
             return Ok(());
@@ -332,8 +331,8 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         }
     }
 
-    /// Undoes what was carried out. vCPUs that are `held` stay so meanwhile,
-    /// and others are held where a log ends on the way.
+    /// Undoes what was applied. If vCPUs are `held`, they stay held during that;
+    /// otherwise they are held where a log ends.
     fn undo(
         &self,
         table: &mut SlotTable,

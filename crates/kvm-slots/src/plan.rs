@@ -7,11 +7,11 @@
 //! and everything about a slot on a file, needs a new slot. Slots never
 //! overlap, not even between two operations of one plan.
 //!
-//! What the kernel could refuse comes before what takes something from a
-//! running guest: first flags and the slots that find their place free, then
-//! deletes, moves in an order in which each finds its place free, and the
-//! other new slots. A page changes between private and shared while neither
-//! an old nor a new slot is there.
+//! Operations that the kernel could refuse come before those that take memory
+//! from a running guest. Flags and the slots whose place is free come first,
+//! then deletes, then moves in an order in which each finds its place free, and
+//! then the other new slots. A page changes between private and shared while
+//! neither an old nor a new slot is there.
 
 mod cut;
 mod early;
@@ -46,15 +46,15 @@ pub struct Plan {
     /// alone, so those of ranges that stay are what they were.
     pub trapped: Vec<Remainder>,
     /// A running guest could see a gap: an address that it reaches before the
-    /// plan is out of reach while the plan is carried out, or while it is rolled
+    /// plan is out of reach while the plan is applied, or while it is rolled
     /// back because an operation failed. vCPUs must be held from before the
     /// plan is applied until the threads that answer their exits see the new
-    /// memory, or until it is rolled back.
+    /// memory, or until the plan is rolled back.
     ///
-    /// It is not set for a plan whose last operation alone takes something from
-    /// the guest: a removal or a move of one slot. It is set for new slots
-    /// without a host address, because an exit that a vCPU took just before can
-    /// be answered only by the memory before.
+    /// It is not set if only the plan's last operation takes memory from the
+    /// guest: a removal or a move of one slot. It is set for new slots without a
+    /// host address: if a vCPU exited at such an address just before, only the
+    /// memory before the plan can answer the exit.
     pub holds_vcpus: bool,
 }
 
@@ -186,7 +186,7 @@ fn decide(
     } = pair::pair(had, cut::split(come.ranges, max)?);
     let has_host = creates.iter().all(|want| want.backing.host().is_some());
     let count = deletes.len() + attributes.len() + moves.len() + creates.len();
-    // A move of a slot is the usual plan, and has no new ones.
+    // The usual plan moves a slot and adds none.
     let [early, late] = match creates.is_empty() {
         true => [Vec::new(), Vec::new()],
         false => {
@@ -253,8 +253,8 @@ fn supported(
     }
 }
 
-/// Refuses more slots than there are numbers for; returns how many more than
-/// now there can be.
+/// Refuses more slots than there are numbers for; returns how many more slots
+/// there can be than now.
 fn enough(
     table: &SlotTable,
     needed: usize,

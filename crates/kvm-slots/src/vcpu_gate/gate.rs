@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The gate, as the VMM has it.
+//! The gate that the VMM holds.
 
 use std::sync::Arc;
 

@@ -82,8 +82,8 @@
 //!   tens of microseconds where vCPUs have processors of their own, and
 //!   milliseconds where they share them. It never waits for an exit to be
 //!   handled, so it may own locks that exit handlers need.
-//! - Holds that overlap without end keep the vCPUs out without end; so may a
-//!   thread that does nothing but hold and release.
+//! - Holds that overlap endlessly keep the vCPUs out forever; a thread that only
+//!   holds and releases in a loop may do so too.
 //! - The signal's handler does nothing and is installed without `SA_RESTART`. A
 //!   blocking system call that a thread makes right after `run` may fail with
 //!   `EINTR` in rare cases.
