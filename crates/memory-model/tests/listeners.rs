@@ -268,7 +268,8 @@ fn a_refusal_tells_why_once() {
         error.to_string(),
         "listener 'last' refused the change: last cannot prepare"
     );
-    // The message has the listener's error in it: the chain goes on behind that.
+    // The message includes the listener's error; the chain continues with its
+    // source.
     let error: &dyn std::error::Error = &error;
     assert!(error.source().is_none());
 }
