@@ -273,7 +273,7 @@ fn run_on<P: Platform>(
         let step = run.step(machine, index + 1, step);
         tally.count(&step);
         match json {
-            // Only whole: without the rest it would be no JSON.
+            // Only as a whole: a part would not be valid JSON.
             true => report.steps.push(step),
             false => writeln!(out, "{}", step.text())?,
         }
@@ -306,7 +306,7 @@ fn heading(report: &Report) -> String {
     text + "\n"
 }
 
-/// How many steps there were, and of which sort.
+/// The number of steps, by outcome.
 #[derive(Debug, Default)]
 struct Tally {
     steps: usize,

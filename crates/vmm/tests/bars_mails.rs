@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm bars` on text that mails, web pages and people have marked, broken or
-//! encoded: it is read, or refused with the line.
+//! encoded: the text is read, or refused with a line number.
 
 mod common;
 

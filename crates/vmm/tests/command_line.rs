@@ -396,7 +396,7 @@ fn memory_beyond_the_guests_addresses_is_refused_in_words_and_a_bar_moved_there_
         "{error}"
     );
 
-    // What a guest can do by itself: it programs a BAR.
+    // A guest can do this by itself: it programs a BAR.
     let moves = r#"
 region = [{ name = "bar", kind = "ram", at = 0x1000, size = "4K" }]
 step = [

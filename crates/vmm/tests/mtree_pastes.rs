@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Region dumps as people paste them: quoted, indented, between prompts, and of
-//! another kind.
+//! Region dumps as people paste them: quoted, indented, between prompts, or from
+//! another command.
 
 use vmm::mtree;
 
@@ -25,7 +25,7 @@ fn flat(text: &str) -> String {
     }
 }
 
-/// The line and words of what is wrong with a dump.
+/// The line and the text of a dump's error.
 fn wrong(text: &str) -> String {
     match mtree::read("a.tree", text) {
         Ok(_) => panic!("{text}"),

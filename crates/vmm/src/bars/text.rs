@@ -40,7 +40,8 @@ pub fn text(answer: &Answer) -> String {
     text + &legend(answer)
 }
 
-/// What the answer rests on, a line each: the notes of the device among the facts.
+/// The facts that the answer depends on, one per line, with the notes of the
+/// device.
 fn basis(answer: &Answer) -> Vec<String> {
     let msix = match answer.msix {
         None => "none found".to_string(),

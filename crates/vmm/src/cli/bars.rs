@@ -31,9 +31,9 @@ Examples:
 Without a report nothing is private. Pages that hold a byte of the MSI-X table
 or of the pending bits trap, as do BARs that are smaller than a host page.
 
-Notes say what an answer rests on: a fact that is not known, another offset rule
-that fits, a table that the device has locked. With --json each BAR has those
-that matter for it, and all of them are printed to standard error too.
+Notes list what an answer depends on: a fact that is not known, another offset
+rule that fits, a table that the device has locked. With --json each BAR has the
+notes that apply to it, and all notes are printed to standard error too.
 
 Exit status: 0 if every BAR was classified, 2 if not; then nothing is printed but why.";
 
@@ -95,8 +95,8 @@ impl From<ReportOffset> for OffsetRule {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LockedMsix {
-    /// An error: right if the VMM sets up the device's interrupts itself, as with
-    /// VFIO.
+    /// An error: correct if the VMM sets up the device's interrupts itself, as
+    /// with VFIO.
     Refuse,
     /// Private: the guest sets up its interrupts, and the platform confines them.
     Private,
@@ -154,7 +154,7 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// For people who pass the JSON on to a program. Nothing depends on it.
+/// For people who pipe the JSON to a program. Failures are ignored.
 fn print_notes(notes: &[Note]) {
     let line = |note: &Note| match note.bar {
         Some(bar) => format!("note: {bar}: {note}\n"),

@@ -75,7 +75,7 @@ pub(super) fn check(
     }
 }
 
-/// That the aliases show too much: where the one is that shows the most.
+/// The error that aliases show too much, at the alias that shows the most.
 fn too_many_shown(
     source: &Source<'_>,
     raws: &[Spanned<RawRegion>],
@@ -315,8 +315,8 @@ fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar
     }))
 }
 
-/// How many pieces vfio-private cuts the BAR into. That it can is checked here,
-/// so that assembling it cannot fail.
+/// How many pieces vfio-private cuts the BAR into. A BAR that it cannot cut is an
+/// error here, so that assembling it cannot fail.
 fn pieces(
     subject: &Subject<'_>,
     raw: &RawRegion,
