@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest that runs sees of a commit: in small worlds every access, in
-//! every interleaving with every commit, whether it succeeds, is refused at any
-//! operation, or is refused by another listener.
+//! What a running guest sees of a commit. In small worlds, every access is tried
+//! in every interleaving with every commit: one that succeeds, one that is
+//! refused at any operation, and one that another listener refuses.
 //!
 //! An access has up to three steps: the processor reaches memory or exits, the
-//! vCPU thread looks the exit up, and answers it. A commit has a step for each
-//! ioctl, one for each change of what readers see, and, as a move is no single
-//! step of every kernel, one in the middle of each move. All that an access
-//! could come to is noted at each point between two steps of the commit; every
-//! combination of points is then looked at.
+//! vCPU thread looks the exit up, and the thread answers it. A commit has a step
+//! for each ioctl and for each change of what readers see, and one in the middle
+//! of each move, because a move is not a single step in every kernel. The result
+//! that an access would have is recorded at each point between two steps of the
+//! commit. Then every combination of points is checked.
 //!
 //! A thread that looks its exit up late, after a commit that began in between,
-//! gets the new answer. Where that is memory that only the guest can reach,
-//! there is none: there, threads count as in the guest until they have looked
-//! up, as [`HoldVcpus::hold`] wants it.
+//! gets the new answer. If that is memory that only the guest can reach, there is
+//! no answer. So threads count as in the guest until they have looked their exit
+//! up, as [`HoldVcpus::hold`] requires.
 
 mod common;
 
@@ -33,7 +33,7 @@ use memory_model::{
 
 /// How many pages the guest has.
 const PAGES: u64 = 4;
-/// What answers where nothing is.
+/// The answer where no region is.
 const NOTHING: u64 = 0;
 
 /// A load, a store, or the fetch of an instruction.
@@ -46,14 +46,14 @@ enum Access {
 
 const ACCESSES: [Access; 3] = [Access::Load, Access::Store, Access::Fetch];
 
-/// What the processor comes to. What answers is known by its stamp.
+/// How the processor's access is resolved. A stamp identifies what answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reached {
     Memory(u64),
     Exit,
 }
 
-/// What a vCPU thread finds for an exit.
+/// How a vCPU thread resolves an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Answer(u64),
@@ -61,8 +61,8 @@ enum Found {
     Wait,
 }
 
-/// All that an access could come to between two steps of a commit: for each
-/// page and each kind of access.
+/// The results of all accesses between two steps of a commit, for each page and
+/// each kind of access.
 #[derive(Clone, Debug)]
 struct Point {
     /// No vCPU is in the guest, so that no access starts.
@@ -73,7 +73,7 @@ struct Point {
     found: Vec<[Found; 3]>,
 }
 
-/// Looks at everything between two steps.
+/// Records the results of all accesses between two steps.
 #[derive(Debug)]
 struct Observer {
     vm: SimVm,
@@ -141,7 +141,7 @@ impl Observer {
         direct.map_or(Reached::Exit, Reached::Memory)
     }
 
-    /// What `SlotListener`'s documentation has a vCPU thread do.
+    /// The code for a vCPU thread in `SlotListener`'s documentation.
     fn find(&self, view: &FlatView<u64>, gpa: u64, access: Access) -> Found {
         let Some(run) = view.find(gpa) else {
             return Found::Answer(NOTHING);
@@ -175,14 +175,14 @@ fn stamp(region: usize, page: u64) -> u64 {
     (region as u64 + 1) << 8 | page
 }
 
-/// A VM in which things happen between steps.
+/// A VM that is observed between steps.
 #[derive(Clone, Debug)]
 struct Stepped {
     observer: Arc<Observer>,
     fails: Arc<Mutex<Fails>>,
 }
 
-/// Which call is to fail, and how many there were.
+/// Which call fails, and how many calls there were.
 #[derive(Debug, Default)]
 struct Fails {
     at: Option<usize>,
@@ -212,7 +212,7 @@ impl Vm for Stepped {
         let had = vm.memslots().into_iter().find(|slot| slot.id == Some(id));
         let moves = had.is_some_and(|had| had.gpa != region.guest_phys_addr);
         if region.memory_size > 0 && moves {
-            // Nowhere for a moment, as on hosts that emulate what meets it.
+            // Absent for a moment, as on hosts that emulate accesses to it.
             let nowhere = kvm_userspace_memory_region2 {
                 memory_size: 0,
                 ..*region
@@ -243,7 +243,7 @@ impl Vm for Stepped {
     }
 
     fn address_bits(&self) -> Option<u32> {
-        // So that KVM is asked for what no guest can reach, and refuses it.
+        // So that KVM itself refuses slots that no guest can reach.
         None
     }
 }
@@ -267,12 +267,12 @@ impl Drop for Held {
     }
 }
 
-/// Another listener: looks at each stage, and refuses if it is told to.
+/// Another listener: observes at each stage, and refuses on request.
 #[derive(Debug)]
 struct Other {
     observer: Arc<Observer>,
     refuses: AtomicBool,
-    /// What answers at each page of the view that is wanted.
+    /// What answers at each page of the new view.
     target: Mutex<Option<Vec<u64>>>,
 }
 
@@ -285,7 +285,7 @@ impl Listener<u64> for Other {
         self.observer.look();
         *self.target.lock().unwrap() = Some(things(update.new));
         match self.refuses.load(Ordering::SeqCst) {
-            true => Err("told to".into()),
+            true => Err("on request".into()),
             false => Ok(()),
         }
     }
@@ -305,7 +305,7 @@ impl Listener<u64> for Other {
     }
 }
 
-/// What a world is made of.
+/// The kinds of regions in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Ram(u64),
@@ -317,7 +317,7 @@ enum What {
 /// Where each region is: at a page, or nowhere.
 type State = Vec<Option<u64>>;
 
-/// What came of all commits of a world.
+/// The totals of all commits of a world.
 #[derive(Debug, Default)]
 struct Tally {
     commits: usize,
@@ -426,7 +426,7 @@ impl World {
         world
     }
 
-    /// Goes from one state to another, and nothing fails.
+    /// Commits the change from one state to another; nothing fails.
     fn go(&mut self, from: &State, to: &State) {
         self.fail(None);
         self.try_to_go(from, to).unwrap();
@@ -462,8 +462,8 @@ impl World {
         t.commit()
     }
 
-    /// Goes from one state to another while one call fails, or another
-    /// listener refuses; whether there was such a call.
+    /// Commits the change from one state to another while one call fails or
+    /// another listener refuses; returns whether that refused the commit.
     fn watch(&mut self, from: &State, to: &State, fail: Option<Fail>, tally: &mut Tally) -> bool {
         let observer = self.stepped.observer.clone();
         self.fail(fail);
@@ -501,19 +501,19 @@ impl World {
     }
 }
 
-/// Why a commit is to fail.
+/// Why a commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fail {
     Call(usize),
     Other(usize),
 }
 
-/// A commit, and all that was seen of it.
+/// A commit, and all that was recorded during it.
 struct Commit<'a> {
     old: &'a FlatView<u64>,
-    /// What was wanted, by page.
+    /// The new view, by page.
     target: &'a [u64],
-    /// What there is now: the one or the other.
+    /// The view after the commit: the old or the new one.
     new: &'a FlatView<u64>,
     points: &'a [Point],
     looks_up: LooksUp,
@@ -536,7 +536,7 @@ impl Commit<'_> {
         assert!(after_hold.all(|point| point.held || point.published == new));
     }
 
-    /// Looks at an access in all interleavings; returns how many there are.
+    /// Checks an access in all interleavings; returns how many there are.
     fn check(&self, page: u64, access: Access) -> Result<usize, String> {
         let at = usize::try_from(page).unwrap();
         let (before, after) = (thing(self.old, page), thing(self.new, page));
@@ -619,8 +619,8 @@ fn things(view: &FlatView<u64>) -> Vec<u64> {
     (0..PAGES).map(|page| thing(view, page)).collect()
 }
 
-/// Every commit from every state to every other one: as it is, refused at each
-/// call, and refused by listeners before and behind the slots.
+/// Every commit from every state to every other one: successful, refused at each
+/// call, and refused by listeners before and after the slots.
 fn explore(whats: &[What], places: &[&[u64]]) -> Tally {
     let mut states: Vec<State> = vec![Vec::new()];
     for places in places {

@@ -256,7 +256,7 @@ fn a_refusal_undoes_everything_and_aborts_the_latest_first() {
 }
 
 #[test]
-fn a_refusal_tells_why_once() {
+fn a_refusal_gives_its_reason_once() {
     let (mut m, _log, _listeners) = refusing();
     let root = m.root;
     let refused = m.try_change(|t| {

@@ -164,7 +164,7 @@ fn panicked(when: When) -> (Callable, DmaTable, DmaRange) {
 }
 
 #[test]
-fn a_mapping_that_may_be_there_keeps_its_memory_and_is_unmapped_first() {
+fn an_uncertain_mapping_keeps_its_memory_and_is_unmapped_first() {
     for when in [When::Before, When::After] {
         let (kernel, mut table, range) = panicked(when);
         assert!(table.mappings().eq([&range]) && table.uncertain().eq([&range]));
@@ -182,7 +182,7 @@ fn a_mapping_that_may_be_there_keeps_its_memory_and_is_unmapped_first() {
 }
 
 #[test]
-fn a_mapping_that_may_be_there_goes_where_nothing_is_wanted() {
+fn an_uncertain_mapping_is_unmapped_where_nothing_is_wanted() {
     for when in [When::Before, When::After] {
         let (kernel, mut table, _) = panicked(when);
         let plan = plan_dma(&table, &[], &limits(), Gaps::Refuse).unwrap();

@@ -102,7 +102,7 @@ fn an_empty_line_in_a_tree_is_blamed_itself() {
 }
 
 #[test]
-fn a_flat_view_is_told_to_be_one() {
+fn a_flat_view_is_reported_as_one() {
     let what = "this is `info mtree -f`, already flat; print `info mtree -D`";
     let flat = include_str!("cases/mtree-flat-given.txt");
     assert_eq!(wrong(flat), format!("1: {what}"));

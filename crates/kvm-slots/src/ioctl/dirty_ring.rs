@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_the_kernel_leaves_out_is_seen() {
+    fn an_entry_that_the_kernel_skips_is_noticed() {
         let mut ring = ring(256);
         assert_eq!(ring.skipped(), None);
         (0..3).chain(4..5).for_each(|at| fill(&ring, at));

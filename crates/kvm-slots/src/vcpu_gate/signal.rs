@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_has_ended_is_known_to_be_gone() {
+    fn a_signal_to_a_thread_that_has_ended_is_not_sent() {
         let signal = ExitSignal::install(spare(3)).unwrap();
         let ended = std::thread::spawn(move || signal.unblock().unwrap());
         let tid = ended.join().unwrap();
