@@ -55,7 +55,7 @@ impl<V: Vm> Stepper<'_, V> {
     unsafe fn ensure_deleted(&self, slot: &Slot) -> Result<(), Errno> {
         // SAFETY: passed on from the caller.
         match unsafe { self.perform(&Op::Delete(slot.clone())) } {
-            // KVM's answer if there is no such slot, and that of a push map.
+            // The answer of KVM, and of a push map, if the slot does not exist.
             Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
             result => result,
         }

@@ -142,7 +142,7 @@ impl Vm for Panicking {
     }
 }
 
-/// Goes from `table` to `wanted`; `Err` if something panics.
+/// Changes the slots in `table` to `wanted`; `Err` if something panics.
 fn change(vm: &Panicking, table: &mut SlotTable, wanted: &[SlotRange]) -> std::thread::Result<()> {
     let plan = plan(table, wanted, &able(), ABI).expect("a plan");
     catch_unwind(AssertUnwindSafe(|| {

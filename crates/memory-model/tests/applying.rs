@@ -21,7 +21,7 @@ enum Does {
     Panics,
 }
 
-/// Notes the stages that it goes through.
+/// Records the stages that are called.
 struct Stages {
     name: &'static str,
     log: Log,

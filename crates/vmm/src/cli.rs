@@ -288,7 +288,7 @@ fn run_on<P: Platform>(
     Ok(tally.wrong == 0)
 }
 
-/// Prints one JSON value, in no more writes than it takes.
+/// Prints one JSON value, buffered.
 fn print_json(out: impl Write, value: &impl Serialize) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     serde_json::to_writer_pretty(&mut out, value)?;

@@ -32,7 +32,7 @@ impl ScriptTime {
     /// Without a limit.
     pub const UNLIMITED: Self = Self { limit: None };
 
-    /// At most so many seconds.
+    /// At most this many seconds.
     pub fn seconds(seconds: u64) -> Self {
         let limit = Some(Duration::from_secs(seconds));
         Self { limit }

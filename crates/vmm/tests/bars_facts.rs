@@ -199,12 +199,12 @@ fn regions_that_differ_from_the_text_are_noted() {
         ),
         (
             r#"{"index":0,"size":"0x4000","flags":[]},{"index":2,"size":16,"flags":[]}"#,
-            "only this list has the BAR",
+            "no other source has the BAR",
         ),
     ] {
         let regions = files.put("regions.json", format!("[{regions}]"));
         let (_, notes) = bars_and_notes(&["--config", &nvme, "--regions", &regions]);
-        let bar = if note.contains("alone") { 2 } else { 0 };
+        let bar = if note.contains("no other") { 2 } else { 0 };
         let note = format!("BAR {bar}: VFIO maps: {note}");
         assert!(notes.contains(&note), "{notes:?}");
     }

@@ -279,7 +279,7 @@ fn a_first_line_that_was_not_understood_does_not_continue_the_device_in_front() 
     let (_, headless) = NIC.split_once('\n').unwrap();
     let said = fault(&format!("{headless}\n{NVME}"));
     assert!(
-        said.contains("this is in front of the first line of 0000:01:00.0"),
+        said.contains("this precedes the first line of 0000:01:00.0"),
         "{said}"
     );
 }

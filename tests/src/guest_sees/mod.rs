@@ -30,7 +30,7 @@ pub fn set_seconds(seconds: u64) {
     SECONDS.store(seconds, Ordering::Relaxed);
 }
 
-/// How long each test goes on.
+/// How long each test runs.
 fn runs_for() -> Duration {
     Duration::from_secs(SECONDS.load(Ordering::Relaxed))
 }

@@ -232,7 +232,7 @@ pub(super) fn ids(config: &[u8]) -> String {
 fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
     match (said, fact.map(|fact| fact.size)) {
         (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
-        (Some(_), None) => Some("only this list has the BAR".into()),
+        (Some(_), None) => Some("no other source has the BAR".into()),
         (Some(said), Some(Some(size))) if said.size != size => Some(format!(
             "{:#x} bytes, other sources say {size:#x}",
             said.size

@@ -10,7 +10,7 @@ use super::error::{Fault, shown};
 #[derive(Debug)]
 pub(super) struct Enhanced {
     line: usize,
-    /// How many there are; `None` if that was not understood.
+    /// The number of entries; `None` if it was not understood.
     entries: Option<usize>,
     shown: Vec<Entry>,
     /// Whether the entry that the lines are about is enabled.

@@ -233,7 +233,7 @@ impl Listing {
             return Err(Fault::at(line, BROKEN));
         }
         self.capabilities.get_or_insert(line);
-        // They come after the others, of which MSI-X is one.
+        // They follow the other capabilities, including MSI-X.
         self.is_whole = is_extended;
         if !is_extended && is_id(name, "11") {
             return Err(Fault::at(line, UNKNOWN_MSIX));

@@ -128,7 +128,7 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Fault> {
         let address = header::address(&line.text);
         if let Some(bdf) = address.map_err(|what| Fault::at(line.number, what))? {
             if statements(&line.text) > 0 || mention(&line.text).is_some() {
-                let what = "a device's first line goes on with other lines: line ends are lost";
+                let what = "other lines follow a device's first line without line ends";
                 return Err(Fault::at(line.number, what));
             }
             blocks.push(Block {
@@ -225,7 +225,7 @@ fn choose<'a, 'b>(
             let mut lines = nameless.flat_map(|block| &block.lines);
             if let Some(line) = lines.find(|line| is_statement(&line.text)) {
                 let what =
-                    format!("this is in front of the first line of {first}: of which device?");
+                    format!("this precedes the first line of {first}: which device is it of?");
                 return Err(Fault::at(line.number, what));
             }
             Some(*first)

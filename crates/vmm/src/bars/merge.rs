@@ -80,7 +80,7 @@ fn readable(listings: &[Listing]) -> Result<(), Fault> {
     Err(Fault::at(line, what))
 }
 
-/// All regions, of which a listing without gaps has every one.
+/// All regions. A listing without gaps must have each of them.
 fn regions(listings: &[Listing]) -> Result<Vec<BarFact>, Fault> {
     let mut regions: Vec<BarFact> = Vec::new();
     for bar in listings.iter().flat_map(|one| &one.regions) {
@@ -189,7 +189,7 @@ fn own_msix(listing: &Listing) -> Result<MsixText, Fault> {
     }
 }
 
-/// The longest dump, of which the others must be the beginning.
+/// The longest dump. The other dumps must be its beginning.
 fn dump(listings: Vec<Listing>) -> Result<Option<Dump>, Fault> {
     let mut longest: Option<Dump> = None;
     for dump in listings.into_iter().filter_map(|one| one.dump) {

@@ -55,7 +55,7 @@ fn basis(answer: &Answer) -> Vec<String> {
     lines
 }
 
-/// The notes of the device on a topic, of which the first names it.
+/// The notes of the device on a topic; the first one is labelled with the topic.
 fn notes(answer: &Answer, topic: Topic) -> impl Iterator<Item = String> {
     let about = answer
         .notes

@@ -85,7 +85,7 @@ fn too_many_shown(
 ) -> MachineError {
     let is_alias = |&at: &usize| matches!(regions[at].kind, Kind::Alias { .. });
     let aliases = (0..regions.len()).filter(is_alias);
-    // The first of equals. Without aliases there are not so many regions.
+    // The first of equals. Without aliases a file has fewer regions.
     let most = aliases.max_by_key(|&at| (shown[at], Reverse(at)));
     let (number, index) = origins[most.unwrap_or(0)];
     let mut subject = subject(source, &raws[number], index);

@@ -10,8 +10,8 @@
 
 use vmm::bars::{Answer, BarAnswer};
 
-/// Marks that people and programs put in front of lines. Some lines are then
-/// read, others refused.
+/// Marks that people and programs put in front of lines. The text is then read or
+/// refused.
 pub const MARKS: [&str; 16] = [
     "> ", "&gt; ", "| ", "\t", "* ", "**", "`", "+", "-", "< ", "! ", "~~", "# ", "1. ", "JD> ",
     "(",
