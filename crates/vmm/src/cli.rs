@@ -90,7 +90,7 @@ struct RunArgs {
     /// The kernel to simulate.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
-    /// How many seconds of processor time the script may take.
+    /// The processor time that the script may take, in seconds.
     #[arg(long, default_value_t = 3, value_name = "N")]
     seconds: u64,
     /// Where KVM is.

@@ -67,7 +67,7 @@ pub struct Request {
     pub report: Option<PathBuf>,
     /// How the report's pages become offsets.
     pub rule: OffsetRule,
-    /// What happens to MSI-X structures that the report says are locked.
+    /// How to treat MSI-X structures that the report marks as locked.
     pub locked_msix: TeeMsixPolicy,
     /// The page size of the host.
     pub page: PageSize,
@@ -97,7 +97,7 @@ pub struct Answer {
 pub enum RegionSource {
     /// No source: each memory BAR counts as mappable.
     Nobody,
-    /// VFIO could be asked, and did not answer. Likewise.
+    /// VFIO was asked but did not answer: each memory BAR counts as mappable.
     Refused(String),
     /// A list in a file.
     File,
