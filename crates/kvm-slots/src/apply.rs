@@ -58,12 +58,12 @@ fn rest(not_undone: &[NotUndone]) -> String {
 /// the caller holds them as [`Plan::holds_vcpus`] requires.
 ///
 /// # Errors
-/// [`ApplyError`] with the step that failed. A plan that was made from another
-/// table is one: no step is tried that does not find its slot as planned.
+/// [`ApplyError`] with the step that failed. A plan made from another table fails
+/// too: a step whose slot is not in the expected state is not tried.
 ///
 /// # Panics
-/// If `vm` does. The steps before are undone as after a failure; what cannot
-/// be undone is in `table`, which stays true.
+/// If `vm` does. The steps before are undone as after a failure. `table` stays
+/// true, and has the slots that could not be undone.
 ///
 /// # Safety
 /// Every host range that the plan's slots name must be memory that the guest

@@ -178,16 +178,16 @@
 //! # Unsafe code
 //!
 //! A memslot lets a guest read and write memory of the process behind the
-//! compiler's back. Whether it may is known to the caller alone, so the calls
-//! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and its
-//! elder, [`apply()`], [`undo()`], and the making of a `SlotListener`. Pages that
-//! change hands leave stale bytes, which are discarded: so [`Vm::discard`] and the
-//! making of an [`Engine`] or a [`Converter`] are `unsafe` too. They all
-//! ask for the same: host ranges are mapped, meant for the guest, and not
-//! otherwise used, for as long as their owner lives; and the table, which holds
-//! the owners, is kept until the VM is gone. In return no slot outlives its
-//! owner. [`probe_abi()`] asks that no vCPU runs meanwhile. Planning, and all
-//! else that decides, is safe code.
+//! compiler's back. Only the caller can guarantee that this is safe, so the calls
+//! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and the
+//! older [`Vm::set_user_memory_region`], [`apply()`], [`undo()`], and the
+//! constructor of a `SlotListener`. Converted pages leave stale bytes, which are
+//! discarded: so [`Vm::discard`] and the constructors of [`Engine`] and
+//! [`Converter`] are `unsafe` too. All have the same contract: host ranges are
+//! mapped, meant for the guest, and not otherwise used, for as long as their owner
+//! lives; and the table, which holds the owners, is kept until the VM is gone. In
+//! return no slot outlives its owner. [`probe_abi()`] requires that no vCPU runs
+//! during the call. Planning, and everything else that decides, is safe code.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
 //! ioctls that kvm-ioctls lacks, taking ownership of descriptors just made, and in the
