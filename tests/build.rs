@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(fs::write(to, examples)?)
 }
 
-/// The fenced blocks that are Rust. One that is not compiled is an error.
+/// The fenced blocks of Rust. A block that is not compiled is an error.
 fn rust_blocks(file: &Path, text: &str) -> Result<String, String> {
     let mut blocks = format!("From {}:\n", file.display());
     let mut inside = false;

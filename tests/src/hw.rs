@@ -31,7 +31,7 @@ pub struct HwTest {
     run: Body,
 }
 
-/// A run with so many vCPUs that tells how far it is.
+/// A run with a number of vCPUs, which reports its progress.
 type WatchedRun = fn(u64, &dyn Fn(String)) -> Result<(), String>;
 
 #[derive(Clone, Debug)]
@@ -185,13 +185,13 @@ pub fn all() -> Vec<HwTest> {
     tests
 }
 
-/// What vCPU threads are part of. There is guest code for x86-64 only.
+/// Tests with vCPU threads. There is guest code for x86-64 only.
 #[cfg(target_arch = "x86_64")]
 fn of_running_vcpus() -> Vec<HwTest> {
     [of_the_gate(), of_what_the_guest_sees()].concat()
 }
 
-/// One entry for all, so that it is listed with what it lacks.
+/// One entry for all, so that the list shows what they need.
 #[cfg(not(target_arch = "x86_64"))]
 fn of_running_vcpus() -> Vec<HwTest> {
     vec![HwTest {

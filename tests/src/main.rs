@@ -4,8 +4,8 @@
 //! how many that were. So whoever reads knows which test it was that never
 //! came back, and whether this was all. `--differential-ops N`
 //! makes the differential tests longer or shorter; `--only TEXT` leaves out
-//! tests without that text in their names; `--guest-sees-seconds N` has the
-//! tests named `guest_sees` go on for so long. `--access-costs` runs no test, and
+//! tests without that text in their names; `--guest-sees-seconds N` sets how long
+//! each test named `guest_sees` runs. `--access-costs` runs no test, and
 //! says what accesses to a device cost.
 
 use std::io::{self, Write};

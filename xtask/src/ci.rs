@@ -19,8 +19,8 @@ const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
 
-/// What else must build, tests included. Nothing is linked, so that no compiler
-/// for C is needed.
+/// Other targets that must build, tests included. Nothing is linked, so that no C
+/// compiler is needed.
 const OTHER_TARGETS: [&str; 2] = ["aarch64-unknown-linux-gnu", "riscv64gc-unknown-linux-gnu"];
 
 /// How long building a kernel may take.
@@ -108,8 +108,8 @@ fn clippy(selection: &[&str]) -> Step {
         .with(&lints)
 }
 
-/// The whole workspace for another architecture, checked and not linked. Where
-/// its standard library cannot be installed, this is said and the step left out.
+/// Checks the whole workspace for another architecture, without linking. If its
+/// standard library cannot be installed, the step is skipped with a message.
 fn other_target(target: &str) -> Option<Step> {
     if !has_target(target) {
         succeeds("rustup", &["target", "add", target]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Holds a real vCPU that counts in guest memory, takes the memory away and
-//! gives it back, and lets the vCPU go on: it notices nothing.
+//! Holds a real vCPU that counts in guest memory, deletes and recreates the slot
+//! of that memory, and lets the vCPU run again. The vCPU notices nothing.
 //!
 //! `cargo run -p kvm-slots --example vcpu_gate --features vcpu-gate`
 
@@ -85,7 +85,7 @@ mod guest {
         }
         thread::sleep(Duration::from_millis(10));
         let after = memory.counter();
-        println!("  its slot was deleted and made again; 10 ms later: {after}");
+        println!("  its slot was deleted and recreated; 10 ms later: {after}");
         drop(held);
         match before == after {
             true => Ok(()),

@@ -3,8 +3,8 @@
 
 use kvm_ioctls::VmFd;
 
-/// What is known of a VM without a look at its vCPUs: no slot of it can lie
-/// beyond so many bits.
+/// The width that is known without the VM's vCPUs: no slot can lie beyond that
+/// many bits.
 pub(crate) fn of_vm(vm: &VmFd) -> Option<u32> {
     widest(|capability| vm.check_extension_raw(capability))
 }
@@ -16,13 +16,13 @@ fn widest(_ask: impl Fn(core::ffi::c_ulong) -> i32) -> Option<u32> {
     Some(52)
 }
 
-/// The largest that this host has; the type of the VM may make it smaller.
+/// The largest width of this host; the VM's type may lower it.
 #[cfg(target_arch = "aarch64")]
 fn widest(ask: impl Fn(core::ffi::c_ulong) -> i32) -> Option<u32> {
     positive(ask(kvm_bindings::KVM_CAP_ARM_VM_IPA_SIZE.into()))
 }
 
-/// What the mode of the second-stage page table allows.
+/// The width that the mode of the second-stage page table allows.
 #[cfg(target_arch = "riscv64")]
 fn widest(ask: impl Fn(core::ffi::c_ulong) -> i32) -> Option<u32> {
     positive(ask(kvm_bindings::KVM_CAP_VM_GPA_BITS.into()))
@@ -46,7 +46,7 @@ fn positive(bits: i32) -> Option<u32> {
 /// 0x80000008, EAX bits 7 to 0 (Intel SDM volume 2A, CPUID). `None` where the
 /// leaf is missing.
 ///
-/// It is for [`KvmVm::with_address_bits`](crate::KvmVm::with_address_bits).
+/// Pass it to [`KvmVm::with_address_bits`](crate::KvmVm::with_address_bits).
 #[cfg(target_arch = "x86_64")]
 pub fn cpuid_address_bits(cpuid: &[kvm_bindings::kvm_cpuid_entry2]) -> Option<u32> {
     let leaf = cpuid.iter().find(|leaf| leaf.function == 0x8000_0008)?;

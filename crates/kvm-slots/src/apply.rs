@@ -54,16 +54,16 @@ fn rest(not_undone: &[NotUndone]) -> String {
 /// Carries `plan` out on `vm`. `table` follows every step that succeeds; after
 /// a failure the steps before it are undone.
 ///
-/// vCPUs that run meanwhile see nothing but the memory before and after if they
-/// are held as [`Plan::holds_vcpus`] says.
+/// Running vCPUs see only the memory before and the memory after the plan if
+/// the caller holds them as [`Plan::holds_vcpus`] requires.
 ///
 /// # Errors
-/// [`ApplyError`] with the step that failed. A plan that was made from another
-/// table is one: no step is tried that does not find its slot as planned.
+/// [`ApplyError`] with the step that failed. A plan made from another table fails
+/// too: a step whose slot is not in the expected state is not tried.
 ///
 /// # Panics
-/// If `vm` does. The steps before are undone as after a failure; what cannot
-/// be undone is in `table`, which stays true.
+/// If `vm` does. The steps before are undone as after a failure. `table` stays
+/// true, and has the slots that could not be undone.
 ///
 /// # Safety
 /// Every host range that the plan's slots name must be memory that the guest
@@ -143,8 +143,8 @@ pub unsafe fn apply_with(
     Ok(Applied { ops })
 }
 
-/// What is done of a plan. It is undone if it is dropped by a panic; else it
-/// is empty by then.
+/// The operations of a plan that are done. A panic drops this, which undoes
+/// them; otherwise it is forgotten.
 struct Done<'a, V: Vm> {
     stepper: &'a Stepper<'a, V>,
     table: &'a mut SlotTable,
@@ -156,8 +156,8 @@ impl<V: Vm> Drop for Done<'_, V> {
         if self.ops.is_empty() && self.table.unsettled().is_none() {
             return;
         }
-        // What panicked once may do so again, which would end the process here.
-        // The table is true after each step, whatever becomes of the next.
+        // A second panic during unwinding would abort the process. The table is
+        // true after each step, whether or not the next one panics.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: `Done` exists in `apply_with` only, whose caller vouches
             // for these slots' host ranges; `ops` holds their owners.
@@ -171,14 +171,15 @@ impl<V: Vm> Drop for Done<'_, V> {
     }
 }
 
-/// Takes a plan back that was carried out; returns what could not be undone.
+/// Rolls back an applied plan; returns the steps that could not be undone.
 ///
-/// A step whose way back is blocked, by one that could not be undone or by
-/// something that happened since, is not tried: KVM could take it for another
-/// operation. It is among what is returned, with the slot that blocks it.
+/// A step is skipped if its slot is not in the expected state, because an earlier
+/// step could not be undone or the slots have changed since: KVM would interpret
+/// the ioctl as a different operation. The result names such a step with the slot
+/// that blocks it.
 ///
 /// # Panics
-/// If `vm` does. The steps that are left are not undone; `table` stays true.
+/// If `vm` does. The remaining steps are not undone; `table` stays true.
 ///
 /// # Safety
 /// As for [`apply`], for the slots as they were before it.

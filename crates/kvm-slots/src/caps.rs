@@ -44,8 +44,8 @@ pub struct Capabilities {
     pub memory_fault_info: bool,
     /// Memory can be mapped without a memslot ([`Vm::push_map`]).
     pub push_map: bool,
-    /// How many bits a guest-physical address has ([`Vm::address_bits`]): what
-    /// lies beyond is refused before KVM is asked. `None` if that is not known.
+    /// How many bits a guest-physical address has ([`Vm::address_bits`]); `None`
+    /// if that is not known. Ranges beyond are refused before KVM is asked.
     pub address_bits: Option<u32>,
 }
 

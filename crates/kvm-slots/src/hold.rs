@@ -3,28 +3,27 @@
 
 use std::sync::Arc;
 
-/// Stops a VM's vCPUs for a moment. A VMM implements it, or takes one that is
-/// there.
+/// Stops a VM's vCPUs for a moment. A VMM implements it or uses an existing
+/// implementation.
 ///
 /// KVM has no operation on two memslots at once: where one slot becomes two,
 /// the memory is out of the guest's reach in between, and a running vCPU would
 /// take an MMIO exit in the middle of its RAM.
 pub trait HoldVcpus {
-    /// Lets the vCPUs run again when it is dropped. It is owned, because it
-    /// outlives the call that makes it: vCPUs are held until the change is
+    /// Lets the vCPUs run again when it is dropped. It has no lifetime, because
+    /// it outlives the call that makes it: vCPUs are held until the change is
     /// visible to the threads that answer their exits.
     type Held: Send;
 
     /// Returns once no vCPU is in the guest, and none will enter it before the
     /// result is dropped.
     ///
-    /// A vCPU thread that is handling an exit is not in the guest, whatever it
-    /// waits for: it may be the caller itself. It counts as in the guest until
-    /// it has taken the view by which it looks its exit up. Else, a view that is
-    /// published meanwhile could show memory that only the guest can reach,
-    /// where a device was to answer. (KVM splits some accesses into two exits,
-    /// and a hold can come between: the second one may meet such memory, and has
-    /// no answer.)
+    /// A vCPU thread that handles an exit is not in the guest, even if it is
+    /// blocked: it may be the caller itself. It counts as in the guest until it
+    /// has taken the view in which it looks its exit up. Otherwise it could take
+    /// a newer view, which has memory that only the guest can reach where a
+    /// device was to answer. (KVM splits some accesses into two exits, and a hold can
+    /// come in between. The second exit may find such memory, and has no answer.)
     ///
     /// Holds may overlap: vCPUs run again when the last of them is dropped.
     fn hold(&self) -> Self::Held;

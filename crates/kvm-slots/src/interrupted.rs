@@ -3,14 +3,14 @@
 
 use crate::Errno;
 
-/// How often a call is made before EINTR is its result. A thread can get signals
-/// faster than a long call ends, and must not be stuck in it.
+/// How often a call is made before EINTR is its result. Signals can arrive
+/// faster than a long call ends, and the thread must not be stuck in it.
 const MOST_CALLS: usize = 64;
 
-/// Makes a call again while it fails with EINTR: it has changed nothing then.
+/// Retries a call that fails with EINTR: such a call has changed nothing.
 ///
 /// # Errors
-/// What the call fails with; EINTR after so many calls.
+/// The call's error; EINTR once the calls are used up.
 pub(crate) fn call_again<T, E: Into<Errno>>(
     mut call: impl FnMut() -> Result<T, E>,
 ) -> Result<T, Errno> {

@@ -47,10 +47,9 @@ impl KvmVm {
         }
     }
 
-    /// With the width of guest-physical addresses that the VM's vCPUs have, in
-    /// bits: on x86 that of their CPUID
-    /// ([`cpuid_address_bits`](crate::cpuid_address_bits)), on Arm that of the
-    /// VM's type. Without it, only the widest that the architecture has is
+    /// Sets the width of the vCPUs' guest-physical addresses, in bits. On x86 it
+    /// is in their CPUID ([`cpuid_address_bits`](crate::cpuid_address_bits)), on
+    /// Arm in the VM's type. Without it, only the architecture's largest width is
     /// known.
     #[must_use]
     pub fn with_address_bits(self, bits: u32) -> Self {

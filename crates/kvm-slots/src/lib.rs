@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From the memory that a guest is to reach directly to KVM memslots: plan,
-//! apply, undo.
+//! Plans, applies and rolls back KVM memslot changes from a description of guest
+//! memory.
 //!
-//! A VMM says what it wants, all of it or what changes: lists of
-//! [`SlotRange`]s. This crate finds the memslot operations that lead there from
-//! what the VM has, by KVM's rules and with none to spare, carries them out, and
-//! takes them back if one is refused. Memory need not have a host address: a slot can be on a
+//! A VMM describes the memory that the guest reaches directly as lists of
+//! [`SlotRange`]s: all of it, or what changes. This crate plans the fewest
+//! memslot operations that KVM's rules allow, applies them, and rolls them back
+//! if one is refused. Memory need not have a host address: a slot can be on a
 //! guest_memfd alone, or, on kernels with a patch for it, on a device's file.
 //!
 //! # How data flows
@@ -18,40 +18,42 @@
 //! ```
 //!
 //! [`plan()`] is a pure function: it decides, touches nothing, and refuses what
-//! cannot be done. [`plan_change()`] comes to the same from the ranges that go
-//! and those that come, and costs what they are, however many slots there are. [`apply()`] makes one ioctl for each [`Op`]; the
-//! [`SlotTable`] follows each that succeeds, so that it is true after a failure
-//! too. After a failure, or a panic of the [`Vm`], the steps before it are undone; what the kernel does
-//! not take back is named in the [`ApplyError`], and so is what that blocks:
-//! no step is tried that does not find its slot as planned, because KVM could
-//! take it for another one. The [`Applied`] of a success is the way back for
-//! later: [`undo()`].
+//! cannot be done. [`plan_change()`] produces the same plan from the removed and
+//! added ranges; its cost depends on the change, not on the number of slots.
+//! [`apply()`] makes one ioctl for each [`Op`]. The [`SlotTable`] follows each
+//! that succeeds, so it stays true after a failure.
 //!
-//! With the feature `memory-model`, `slot_ranges` makes ranges of a flat view
-//! of that crate, and `SlotListener` keeps a VM in step with one, transaction
-//! by transaction: it plans from what a transaction changes, and holds vCPUs
-//! where a plan says so, by [`HoldVcpus`].
+//! After a failure, or a panic of the [`Vm`], the steps before it are rolled
+//! back. The [`ApplyError`] names each step that could not be rolled back, and
+//! each that this blocks: a step whose slot is not in the expected state is
+//! skipped, because KVM would interpret the ioctl as a different operation.
+//! [`undo()`] rolls a successful plan back later, from its [`Applied`].
+//!
+//! With the feature `memory-model`, `slot_ranges` converts a flat view of that
+//! crate to ranges. `SlotListener` keeps a VM's slots in step with such a view:
+//! it plans from what a transaction changes, and holds vCPUs by [`HoldVcpus`]
+//! where a plan requires it.
 //!
 //! # What a running guest sees
 //!
-//! At each address the memory before a change or the memory after it, and nothing
-//! else: also if the change is refused halfway. `SlotListener` sees to that; the
-//! documentation of `memory_model::ViewReader` has the code for a vCPU thread
-//! whose exit meets a change.
-//! Callers of [`apply()`] hold vCPUs themselves, from before the call until the
-//! threads that answer exits look addresses up in the new memory.
-//! `vcpu_gate::VcpuGate` holds the vCPUs of a real VM. The tests named
-//! `guest_sees` check it: on the simulated KVM in every interleaving of an
-//! access and a commit of small worlds, on the real one with vCPUs that access
-//! all of memory while it changes.
+//! At each address, a running guest sees the memory before a change or the memory
+//! after it, and nothing else, even if the change is refused halfway.
+//! `SlotListener` guarantees that. The documentation of `memory_model::ViewReader`
+//! has the code for a vCPU thread whose exit races with a change. Callers of [`apply()`] hold vCPUs themselves: from before
+//! the call until the threads that answer exits look addresses up in the new
+//! memory. `vcpu_gate::VcpuGate` holds the vCPUs of a real VM.
+//!
+//! The tests named `guest_sees` check this guarantee. On the simulated KVM they
+//! try every interleaving of an access and a commit in small worlds. On the real
+//! KVM, vCPUs access all of memory while it changes.
 //!
 //! # Private pages
 //!
-//! Which pages are private is none of the slots' business: [`convert`] is the
-//! engine for that. It takes a guest's wish, by hypercall, memory fault or
-//! acceptance of private MMIO; finds the pages that really change; has
-//! listeners, KVM's attributes and the stale bytes follow; and takes everything
-//! back if a step fails.
+//! Slots do not track which pages are private; see [`convert`]. Its engine takes
+//! a guest's request (a hypercall, a memory fault or the acceptance of private
+//! MMIO) and finds the pages that really change. It notifies listeners, sets
+//! KVM's attributes, discards stale bytes, and rolls everything back if a step
+//! fails.
 //!
 //! # KVM's rules
 //!
@@ -70,7 +72,7 @@
 //! | a slot on a file is neither read-only nor logged | refuses that: [`PlanError::Unsupported`], with every such range |
 //! | numbers are limited | gives out the lowest first, but none that the VMM reserves ([`SlotRules`]), and refuses what does not fit: [`PlanError::TooManySlots`] |
 //! | private pages are kept by guest-physical address, with or without a slot | leaves them alone, or has them follow what moves: [`Change`], [`Op::SetPrivate`] |
-//! | there is no operation on two slots at once | says when vCPUs must be held, for the plan or its rollback to leave no gap: [`Plan::holds_vcpus`] |
+//! | there is no operation on two slots at once | reports when vCPUs must be held, because the plan or its rollback leaves a gap: [`Plan::holds_vcpus`] |
 //! | a guest has addresses of limited width, and KVM refuses slots beyond with EINVAL | refuses them itself, as far as it knows the width: [`PlanError::BeyondAddresses`], [`Capabilities::address_bits`] |
 //!
 //! A slot that stays as it is costs nothing: there is no operation for it. No
@@ -177,23 +179,24 @@
 //! # Unsafe code
 //!
 //! A memslot lets a guest read and write memory of the process behind the
-//! compiler's back. Whether it may is known to the caller alone, so the calls
-//! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and its
-//! elder, [`apply()`], [`undo()`], and the making of a `SlotListener`. Pages that
-//! change hands leave stale bytes, which are discarded: so [`Vm::discard`] and the
-//! making of an [`Engine`] or a [`Converter`] are `unsafe` too. They all
-//! ask for the same: host ranges are mapped, meant for the guest, and not
-//! otherwise used, for as long as their owner lives; and the table, which holds
-//! the owners, is kept until the VM is gone. In return no slot outlives its
-//! owner. [`probe_abi()`] asks that no vCPU runs meanwhile. Planning, and all
-//! else that decides, is safe code.
+//! compiler's back. Only the caller can guarantee that this is safe, so the calls
+//! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and the
+//! older [`Vm::set_user_memory_region`], [`apply()`], [`undo()`], and the
+//! constructor of a `SlotListener`. Converted pages leave stale bytes, which are
+//! discarded: so [`Vm::discard`] and the constructors of [`Engine`] and
+//! [`Converter`] are `unsafe` too. All have the same contract: host ranges are
+//! mapped, meant for the guest, and not otherwise used, for as long as their owner
+//! lives; and the table, which holds the owners, is kept until the VM is gone. In
+//! return no slot outlives its owner. [`probe_abi()`] requires that no vCPU runs
+//! during the call. Planning, and everything else that decides, is safe code.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
 //! ioctls that kvm-ioctls lacks, taking ownership of descriptors just made, and in the
 //! simulation copies from and to host memory, in which a bad address is an error
-//! and no fault, and calls on the files that stand for guest_memfds. `vcpu_gate` sets one byte of a
-//! vCPU's `kvm_run`, by an atomic, and sends signals. One more reads a dirty ring, which the kernel writes meanwhile,
-//! by atomics. [`KvmVm`] knows how long a slot's log is because it made the slot.
+//! and no fault, and calls on the files that stand for guest_memfds. `vcpu_gate`
+//! sets one byte of a vCPU's `kvm_run`, by an atomic, and sends signals. Another
+//! block reads a dirty ring by atomics, as the kernel writes it at the same time.
+//! [`KvmVm`] knows how long a slot's log is because it made the slot.
 //!
 //! # Features
 //!

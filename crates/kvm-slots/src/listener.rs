@@ -14,36 +14,37 @@ use crate::{
 };
 
 /// Keeps the memslots of a VM in step with the view of one address space. It
-/// plans while a transaction prepares; it makes the change once every listener
-/// has prepared, and undoes it if another one refuses after all.
+/// plans while a transaction prepares. It makes the change once every listener
+/// has prepared, and undoes it if another listener refuses later.
 ///
 /// # What a running guest sees
 ///
-/// At each address the memory before or the memory after, and nothing else.
-/// vCPUs are held where [`Plan::holds_vcpus`] says so, and only there: from
-/// before the first operation until the new view is published, or until the old
-/// slots are back. A removal or a move of one slot of memory that the host has
-/// mapped, new slots of such memory, and a dirty log that starts need no hold.
-/// Without a hold, a change of several addresses is not seen as a whole.
+/// At each address, a running guest sees the memory before a change or the
+/// memory after it, and nothing else. vCPUs are held only where
+/// [`Plan::holds_vcpus`] is set: from before the first operation until the new
+/// view is published, or until the old slots are back. Removing or moving one
+/// slot of memory that the host has mapped, adding slots of such memory, and
+/// starting a dirty log need no hold. Without a hold, a change of several
+/// addresses is not seen as a whole.
 ///
-/// A vCPU thread whose exit meets a change finds that its view calls the run
-/// direct. It does the access on the host mapping: the documentation of
+/// A vCPU thread whose exit races with a change may find that its view calls the
+/// run direct. It then accesses the memory's host mapping: the documentation of
 /// [`ViewReader`](memory_model::ViewReader) has the code. Private MMIO has no
-/// host mapping. vCPUs are held when it comes or goes, so that no exit meets
-/// that, as long as each thread takes its view before it counts as out of the
-/// guest ([`HoldVcpus::hold`]).
+/// host mapping. vCPUs are held when it is added or removed, so no exit races
+/// with that, provided that each thread takes its view before it counts as out
+/// of the guest ([`HoldVcpus::hold`]).
 ///
 /// Give this listener the lowest priority of all. It then applies last, and no
-/// other one can refuse what the guest has already seen. Of two such listeners
-/// in one model, the second can: what the first one then rolls back, a guest of
-/// its VM sees. If KVM refuses the rollback, too, the error says what is left,
-/// and the guest sees that.
+/// other listener can refuse a change that the guest has already seen. If two
+/// such listeners follow one model, the second one can: the guest of the first
+/// one's VM sees the rollback. If KVM refuses the rollback too, the error says
+/// what is left, and the guest sees that.
 ///
 /// # Cost
 ///
-/// A transaction costs what it changes, not what there is. Only after a
-/// failure that could not be undone, or a panic, does the next one plan from
-/// the whole view, and so puts the slots right again.
+/// The cost of a transaction depends on what it changes, not on the number of
+/// slots. Only after a failure that could not be undone, or a panic, does the
+/// next transaction resync: it plans from the whole view.
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
@@ -64,7 +65,7 @@ struct State<Held> {
     stage: Stage,
     /// vCPUs that are held until the transaction has ended.
     held: Option<Held>,
-    /// The slots may not be those of the view that is published.
+    /// The slots may differ from those of the published view.
     needs_resync: bool,
 }
 
@@ -73,7 +74,7 @@ struct State<Held> {
 enum Stage {
     #[default]
     Idle,
-    /// Planned, and nothing has changed: the latest plan is not carried out.
+    /// Planned; the latest plan is not applied.
     Prepared,
     /// Carried out.
     Applied {
@@ -87,7 +88,7 @@ impl<V: fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("SlotListener");
         fields.field("vm", &self.vm).field("abi", &self.abi);
-        // The listener itself may be what is under way.
+        // The listener itself may be at work.
         if let Ok(state) = self.state.try_lock() {
             fields
                 .field("table", &state.table)
@@ -219,8 +220,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries the latest plan out. vCPUs that have to be held stay so on
-    /// success.
+    /// Applies the latest plan. vCPUs that must be held stay held on success.
     fn follow(&self, state: &mut State<H::Held>) -> Result<(), FollowError> {
         let Some(plan) = &state.latest else {
             return Ok(());
@@ -302,8 +302,8 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         }
     }
 
-    /// Undoes what was carried out. vCPUs that are `held` stay so meanwhile,
-    /// and others are held where a log ends on the way.
+    /// Undoes what was applied. If vCPUs are `held`, they stay held during that;
+    /// otherwise they are held where a log ends.
     fn undo(
         &self,
         table: &mut SlotTable,

@@ -7,11 +7,11 @@
 //! and everything about a slot on a file, needs a new slot. Slots never
 //! overlap, not even between two operations of one plan.
 //!
-//! What the kernel could refuse comes before what takes something from a
-//! running guest: first flags and the slots that find their place free, then
-//! deletes, moves in an order in which each finds its place free, and the
-//! other new slots. A page changes between private and shared while neither
-//! an old nor a new slot is there.
+//! Operations that the kernel could refuse come before those that take memory
+//! from a running guest. Flags and the slots whose place is free come first,
+//! then deletes, then moves in an order in which each finds its place free, and
+//! then the other new slots. A page changes between private and shared while
+//! neither an old nor a new slot is there.
 
 mod cut;
 mod early;
@@ -46,22 +46,21 @@ pub struct Plan {
     /// alone, so those of ranges that stay are what they were.
     pub trapped: Vec<Remainder>,
     /// A running guest could see a gap: an address that it reaches before the
-    /// plan is out of reach while the plan is carried out, or while it is rolled
+    /// plan is out of reach while the plan is applied, or while it is rolled
     /// back because an operation failed. vCPUs must be held from before the
     /// plan is applied until the threads that answer their exits see the new
-    /// memory, or until it is rolled back.
+    /// memory, or until the plan is rolled back.
     ///
-    /// It is not set for a plan whose last operation alone takes something from
-    /// the guest: a removal or a move of one slot. But it is set
+    /// It is not set if only the plan's last operation takes memory from the
+    /// guest: a removal or a move of one slot. It is set, however,
     ///
-    /// - for old and new slots without a host address: an exit that a vCPU takes
-    ///   there just before or just after could not be answered by the memory
-    ///   that its view shows;
-    /// - for a slot that moves by less than its size, or if it is not known how
-    ///   wide guest-physical addresses are. KVM takes a slot out of the guest's
-    ///   reach before it finds that it cannot move. (It then also finds that
-    ///   there is no memory for what it keeps of a slot: that is ENOMEM, and no
-    ///   plan provides for it.)
+    /// - if a slot without a host address is added or removed: no view that a
+    ///   vCPU thread has could answer an exit there from just before or after;
+    /// - if a slot moves by less than its size, or moves while it is not known
+    ///   how wide guest-physical addresses are. KVM takes a slot out of the
+    ///   guest's reach before it finds that the slot cannot move. (It may also
+    ///   find that it has no memory for the slot's metadata. No plan provides for
+    ///   that ENOMEM.)
     pub holds_vcpus: bool,
 }
 
@@ -194,7 +193,7 @@ fn decide(
     let hostless = creates.iter().any(|want| want.backing.host().is_none())
         || deletes.iter().any(|slot| slot.backing.host().is_none());
     let count = deletes.len() + attributes.len() + moves.len() + creates.len();
-    // A move of a slot is the usual plan, and has no new ones.
+    // The usual plan moves a slot and adds none.
     let [early, late] = match creates.is_empty() {
         true => [Vec::new(), Vec::new()],
         false => {
@@ -262,8 +261,8 @@ fn supported(
     }
 }
 
-/// Refuses more slots than there are numbers for; returns how many more than
-/// now there can be.
+/// Refuses more slots than there are numbers for; returns how many more slots
+/// there can be than now.
 fn enough(
     table: &SlotTable,
     needed: usize,

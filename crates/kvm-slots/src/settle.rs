@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! After a panic: KVM put back to what the table says.
+//! Brings KVM back to the state in the table after a panic.
 
 use crate::plan::Op;
 use crate::slot::Slot;
@@ -7,9 +7,9 @@ use crate::step::Stepper;
 use crate::{Errno, SlotTable, Vm};
 
 impl<V: Vm> Stepper<'_, V> {
-    /// Puts back the slot or the pages of the operation that may or may not
-    /// have been carried out. If KVM does not take the slot back, it is deleted,
-    /// and the table follows.
+    /// Restores the slot or the pages of the operation that may or may not have
+    /// been carried out. If KVM refuses to restore the slot, it is deleted, and
+    /// the table follows.
     ///
     /// # Errors
     /// What KVM refused; the operation stays unsettled.
@@ -24,7 +24,8 @@ impl<V: Vm> Stepper<'_, V> {
         match &op {
             // SAFETY: passed on from the caller, as is each of those below.
             Op::Create(slot) => unsafe { self.ensure_deleted(slot) }?,
-            // The slot is there or not: only from nothing can it be created.
+            // It is not known whether the slot exists, and KVM creates a slot
+            // only if it does not.
             // SAFETY: as above.
             Op::Delete(slot) => unsafe {
                 self.ensure_deleted(slot)?;
@@ -54,7 +55,7 @@ impl<V: Vm> Stepper<'_, V> {
     unsafe fn ensure_deleted(&self, slot: &Slot) -> Result<(), Errno> {
         // SAFETY: passed on from the caller.
         match unsafe { self.perform(&Op::Delete(slot.clone())) } {
-            // KVM's answer if there is no such slot, and that of a push map.
+            // The answer of KVM, and of a push map, if the slot does not exist.
             Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
             result => result,
         }

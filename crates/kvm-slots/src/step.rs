@@ -95,7 +95,7 @@ impl<V: Vm> Stepper<'_, V> {
                 match op {
                     Op::Create(_) => push.map(&range),
                     Op::Delete(_) => push.unmap(&range),
-                    // What is pushed is immutable: the planner makes it anew.
+                    // Pushed mappings are immutable: the planner recreates them.
                     _ => Err(Errno::EOPNOTSUPP),
                 }
             }
@@ -105,8 +105,8 @@ impl<V: Vm> Stepper<'_, V> {
     }
 }
 
-/// A call that is under way. One that panics does not say whether KVM carried
-/// the operation out: the table remembers that.
+/// A call in progress. If it panics, it is not known whether KVM carried the
+/// operation out; the table records that.
 struct Call<'a> {
     op: &'a Op,
     table: &'a mut SlotTable,

@@ -12,8 +12,8 @@ use crate::slot::{Slot, SlotId};
 /// operations succeed, so that it is true also after a failure.
 ///
 /// If the [`Vm`](crate::Vm) panics within an operation, it is not known whether
-/// KVM carried it out. The table remembers it, and the next operation, of a
-/// plan or of an undo, first puts KVM back to what the table says.
+/// KVM carried it out. The table records the operation. The next one, of a plan
+/// or of an undo, first brings KVM back to the state in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotTable {
     rules: SlotRules,
@@ -22,7 +22,7 @@ pub struct SlotTable {
     by_gpa: BTreeMap<u64, SlotId>,
     /// The numbers that are neither in use nor reserved.
     free: FreeIds,
-    /// An operation of which a panic hides whether KVM carried it out.
+    /// An operation that panicked: KVM may or may not have carried it out.
     unsettled: Option<Box<Op>>,
 }
 
@@ -107,7 +107,7 @@ impl SlotTable {
         self.unsettled.as_deref()
     }
 
-    /// Remembers, or forgets, that it is not known what became of an operation.
+    /// Records, or clears, the operation whose outcome is not known.
     pub(crate) fn set_unsettled(&mut self, op: Option<Op>) {
         self.unsettled = op.map(Box::new);
     }

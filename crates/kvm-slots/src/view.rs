@@ -11,15 +11,15 @@ pub fn slot_ranges<H>(view: &FlatView<H>) -> Vec<SlotRange> {
     view.ranges().filter_map(slot_range).collect()
 }
 
-/// The ranges that are removed and added where a view changes. It is kept from
-/// one change to the next, so that a usual one allocates no lists.
+/// The ranges that are removed and added where a view changes. It is reused for
+/// the next change, so that a usual change allocates no lists.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedRanges {
     pub(crate) removed: Vec<SlotRange>,
     pub(crate) added: Vec<SlotRange>,
 }
 
-/// A change of so many ranges is not a usual one.
+/// A change of more ranges than this is not a usual one.
 const MANY: usize = 64;
 
 impl ChangedRanges {
@@ -36,7 +36,7 @@ impl ChangedRanges {
         self.added.extend(added.filter_map(slot_range));
     }
 
-    /// Lets go of the ranges and of the memory's owners.
+    /// Drops the ranges and the memory's owners.
     pub(crate) fn clear(&mut self) {
         for ranges in [&mut self.removed, &mut self.added] {
             ranges.clear();

@@ -32,7 +32,7 @@ pub trait Vm {
     fn check_extension(&self, capability: u32) -> i32;
 
     /// `KVM_SET_USER_MEMORY_REGION2`. A signal that interrupts it is no error:
-    /// implementations call again, and give up after some calls.
+    /// implementations retry a bounded number of times.
     ///
     /// # Errors
     /// What the kernel returns; the slot is then as it was.
@@ -76,8 +76,8 @@ pub trait Vm {
     /// What the kernel returns; no attribute has changed then.
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
 
-    /// How many bits a guest-physical address has, as far as that is known. No
-    /// slot above can exist, or no vCPU could reach it.
+    /// How many bits a guest-physical address has, if that is known. No slot
+    /// beyond can exist, or no vCPU could reach it.
     fn address_bits(&self) -> Option<u32> {
         None
     }
@@ -88,9 +88,9 @@ pub trait Vm {
         None
     }
 
-    /// Frees bytes that have become stale: they read as zeros, or in a private
-    /// mapping of a file as the bytes of the file. The system calls are the same
-    /// for every VM, so implementations need not provide this one.
+    /// Frees bytes that have become stale. They then read as zeros, or, in a
+    /// private mapping of a file, as the bytes of the file. The system calls are
+    /// the same for every VM, so implementations need not provide this method.
     ///
     /// # Errors
     /// What the kernel returns. Some of the bytes may be gone.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How stale bytes go, by what they are in.
+//! Stale bytes are discarded, by the kind of memory that they are in.
 
 mod common;
 
@@ -48,8 +48,8 @@ fn write(map: &mut MmapMut, value: u8) {
 fn discard(map: &mut MmapMut) -> Result<(), Errno> {
     let address = map.as_mut_ptr().expose_provenance() as u64 + PAGE;
     let size = 2 * PAGE;
-    // SAFETY: inside the mapping, to which there is no reference but the one
-    // that was given up for this call.
+    // SAFETY: inside the mapping; the only reference to it is the one that this
+    // function was given.
     unsafe { Paper.discard(Discard::Host { address, size }) }
 }
 
@@ -156,7 +156,7 @@ fn what_cannot_be_discarded_is_an_error() {
             Errno::EINVAL,
         ),
     ] {
-        // SAFETY: nothing of this is memory of the process.
+        // SAFETY: none of these ranges is memory of the process.
         let refused = unsafe { Paper.discard(what) };
         assert_eq!(refused, Err(errno), "{what}");
     }

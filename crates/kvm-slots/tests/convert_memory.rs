@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest's memory may become, and what accepted pages keep as it is.
+//! Which changes of a guest's memory are allowed, and which accepted pages
+//! prevent.
 
 mod common;
 
@@ -20,7 +21,7 @@ fn set(memory: &mut ConvertibleMemory, ranges: &[SlotRange]) -> Result<(), Memor
     memory.set_ranges(ranges.iter().filter_map(convertible))
 }
 
-/// The first pages of each stretch there is.
+/// The page range of each stretch.
 fn shown(memory: &ConvertibleMemory) -> Vec<PageRange> {
     let all = memory.memory(PageRange::new(0, 1 << 40).unwrap());
     all.map(|stretch| stretch.range).collect()
@@ -66,13 +67,13 @@ fn registers_behind_accepted_pages_cannot_become_other_registers() {
             pages: pages(17, 2)
         })
     );
-    // The same again, in any order, and without what was not accepted.
+    // The same ranges again, in any order, and without those not accepted.
     let [one, two, three] = ranges;
     set(&mut memory, &[three, two.clone(), one]).unwrap();
     assert_eq!(shown(&memory), before);
     set(&mut memory, &[two]).unwrap();
     assert_eq!(shown(&memory), [pages(16, 4)]);
-    // And any other once nothing is accepted.
+    // Other ranges, once nothing is accepted.
     memory.revoke(pages(17, 2));
     set(&mut memory, &[device(BAR, 4 * PAGE, FD, 0)]).unwrap();
 }

@@ -21,10 +21,10 @@ use kvm_slots::{
 
 const PAGES: u64 = 200;
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
-/// As many entries as the guest fills before it exits.
+/// The number of entries that the guest fills before it exits.
 const FULL: u64 = 192;
 
-/// A simulated VM, but for what its kernel does wrong.
+/// A simulated VM whose kernel misbehaves.
 #[derive(Clone, Debug)]
 struct Faulty {
     sim: SimVm,
@@ -33,7 +33,7 @@ struct Faulty {
 
 #[derive(Debug, Default)]
 struct Faults {
-    /// So many resets do nothing.
+    /// The number of resets that do nothing.
     idle_resets: AtomicU32,
     no_clear: AtomicBool,
     no_reset: AtomicBool,
@@ -151,7 +151,7 @@ impl Machine {
         self.collector.make_room(&self.table, self.ring.unwrap())
     }
 
-    /// What the client takes, by the number of the page.
+    /// The pages that the client takes, by number.
     fn taken(&self) -> Vec<u64> {
         let taken = self.client.take_all();
         let page = |host: u64| (host - self.host) / PAGE;
@@ -162,7 +162,7 @@ impl Machine {
 }
 
 #[test]
-fn an_entry_that_the_kernel_leaves_out_of_a_ring_is_an_error_from_then_on() {
+fn an_entry_that_the_kernel_skips_in_a_ring_is_an_error_from_then_on() {
     let mut m = Machine::new(RING);
     m.store([3]);
     m.guest.vm().skip_ring_entries(1).unwrap();
@@ -174,7 +174,7 @@ fn an_entry_that_the_kernel_leaves_out_of_a_ring_is_an_error_from_then_on() {
     assert_eq!(m.collect(), Err(skipped.clone()));
     assert_eq!(m.taken(), [3]);
     assert_eq!(m.collect(), Err(skipped.clone()));
-    // It is full in the end, and never harvested again.
+    // It fills up, and is never harvested again.
     m.store(8..198);
     assert!(m.is_full());
     assert_eq!(m.make_room(), Err(skipped));
@@ -218,7 +218,7 @@ fn an_interrupted_reset_is_tried_again_and_one_without_progress_is_an_error() {
     m.faults.idle_resets.store(2, Ordering::Relaxed);
     m.collect().unwrap();
     assert_eq!(m.taken(), [3, 4]);
-    // What was reset is seen again.
+    // Pages that were reset are reported again.
     m.store([3]);
     m.faults.idle_resets.store(u32::MAX, Ordering::Relaxed);
     assert_eq!(m.collect(), Err(DirtyError::NotReset { left: 1 }));

@@ -57,7 +57,7 @@ struct Rig {
     refuses: Arc<Refusing>,
 }
 
-/// Refuses where it is told to.
+/// Refuses in the requested stage.
 #[derive(Debug, Default)]
 struct Refusing(AtomicU8);
 
@@ -219,7 +219,7 @@ proptest! {
         let mut rig = Rig::new();
         rig.commit(&first, []).unwrap();
         let before = rig.slots.table();
-        // A listener that does not get ready keeps KVM from being asked.
+        // If a listener refuses to prepare, KVM is not asked.
         rig.refuses.set(PREPARE);
         let _ = rig.commit(&steps, []);
         prop_assert!(rig.slots.vm().calls().is_empty());

@@ -185,7 +185,7 @@ fn vcpus_are_held_while_a_log_ends_because_its_start_is_undone() {
 }
 
 #[test]
-fn vcpus_are_held_while_logging_memory_moves_away_or_goes() {
+fn vcpus_are_held_while_logging_memory_moves_away_or_is_removed() {
     let mut m = Machine::new(true);
     assert!(m.log(true, false));
     // A log moves along.

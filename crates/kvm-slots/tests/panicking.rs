@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A VM or a watcher that panics in the midst of a plan: the slots are as
-//! before, or the table says how they are and the next change puts them right.
+//! A VM or a watcher panics in the middle of a plan: the slots are unchanged, or
+//! the table has their state and the next change corrects them.
 
 mod common;
 
@@ -35,7 +35,7 @@ enum When {
 
 const WHEN: [When; 3] = [When::Watcher, When::Before, When::After];
 
-/// Panics at one call, and before every call after it if it is told to go on.
+/// Panics at one call, and before every later call if it goes on.
 #[derive(Clone, Debug, Default)]
 struct Bomb(Arc<Mutex<Fuse>>);
 
@@ -66,7 +66,7 @@ impl Bomb {
         *call += 1;
         let goes_off = match fuse.armed {
             Some((armed, at)) if armed == when && number == at => true,
-            // From then on the VM does nothing any more.
+            // From now on the VM does nothing.
             Some((armed, at)) if fuse.goes_on && number > at => when == armed.min(When::Before),
             _ => false,
         };
@@ -146,7 +146,7 @@ impl Vm for Panicking {
     }
 }
 
-/// Goes from `table` to `wanted`; `Err` if something panics.
+/// Changes the slots in `table` to `wanted`; `Err` if something panics.
 fn change(vm: &Panicking, table: &mut SlotTable, wanted: &[SlotRange]) -> std::thread::Result<()> {
     let plan = plan(table, wanted, &able(), ABI).expect("a plan");
     catch_unwind(AssertUnwindSafe(|| {
@@ -188,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn a_panic_that_keeps_coming_back_leaves_a_table_that_later_changes_mend(
+    fn repeated_panics_leave_a_table_that_later_changes_correct(
         old in picks(),
         new in picks(),
     ) {
@@ -301,7 +301,7 @@ fn a_commit_in_which_a_listeners_vm_or_watcher_panics_changes_nothing() {
 }
 
 #[test]
-fn the_next_commit_mends_what_a_panic_kept_from_being_undone() {
+fn the_next_commit_corrects_what_a_panic_kept_from_being_undone() {
     for when in WHEN {
         for call in 0..3 {
             let mut rig = Rig::new();
@@ -331,7 +331,7 @@ fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_gone() {
     range.backing = kvm_slots::Backing::Host(kvm_slots::HostMemory::new(HOST, owner.clone()));
     vm.bomb.arm(When::After, 0, true);
     change(&vm, &mut table, &[range]).unwrap_err();
-    // KVM has the slot, and no one could take it away.
+    // KVM has the slot, and it could not be deleted.
     assert_eq!(vm.vm.vm.memslots().len(), 1);
     assert!(Arc::strong_count(&owner) > 1);
     vm.bomb.disarm();

@@ -17,7 +17,7 @@ fn is_within(old: &BTreeMap<u64, Page>, now: &BTreeMap<u64, Page>) -> bool {
     old.iter().all(|(gpa, page)| now.get(gpa) == Some(page))
 }
 
-/// Whether a slot moves by less than its size: it is nowhere meanwhile.
+/// Whether a slot moves by less than its size: it is absent during the move.
 fn moves_onto_itself(op: &Op) -> bool {
     let Op::Move { from, to } = op else {
         return false;
@@ -40,8 +40,8 @@ proptest! {
             let wanted = ranges(&set, NO_FDS);
             let before = kvm.ranges();
             let plan = plan(&table, &wanted, &able(), ABI).unwrap();
-            // What the guest has before, it has until the last operation; that
-            // one leaves it all that it has before and after.
+            // The guest keeps its old memory until the last operation, which
+            // keeps all memory that the guest has both before and after.
             let old = kvm.bytes();
             let mut gap = false;
             for (n, op) in plan.ops.iter().enumerate() {

@@ -44,10 +44,10 @@ fn a_move_by_less_than_its_size_is_one_move_too_and_holds_vcpus() {
         let plan = planned(&bar(0x1000), &bar(to));
         let text = format!("MOVE slot 0 from 0x1000 to {to:#x}");
         assert_eq!(texts(&plan), [text]);
-        // Most of it is in a slot before and after, and in none meanwhile.
+        // Most of it is in a slot before and after, but in none during the move.
         assert!(plan.holds_vcpus);
     }
-    // Side by side, nothing is.
+    // This does not apply if the old and the new place only touch.
     assert!(!planned(&bar(0x1000), &bar(0x5000)).holds_vcpus);
 }
 
@@ -116,11 +116,11 @@ fn a_slot_on_a_file_never_moves() {
             "DELETE slot 0 at 0x1000"
         ]
     );
-    // An exit at the new place, from just before, has only the old answer.
+    // Only the old memory can answer an exit at the new place from just before.
     assert!(plan.holds_vcpus);
 
-    // Those of a guest_memfd may not. If the second operation fails, the guest
-    // has missed the slot for a moment.
+    // The bytes of a guest_memfd may not. If the second operation fails, the
+    // slot was absent for a moment.
     let at = |gpa| [guest_memfd(gpa, PAGE, 7, 0)];
     let plan = planned(&at(0x1000), &at(0x8000));
     assert_eq!(
@@ -292,7 +292,8 @@ fn vcpus_are_held_while_ram_is_split_and_not_for_one_slot_more_or_less() {
     assert!(!planned(&whole, &more).holds_vcpus);
     assert!(!planned(&more, &whole).holds_vcpus);
     assert!(!planned(&whole, &[]).holds_vcpus);
-    // Two slots cannot go at once: one is out of reach if the other stays.
+    // Two slots cannot be deleted at once: if the second delete fails, the guest
+    // has seen the first.
     assert!(planned(&more, &[]).holds_vcpus);
     assert!(!planned(&[], &more).holds_vcpus);
 

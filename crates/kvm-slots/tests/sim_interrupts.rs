@@ -9,10 +9,10 @@ use common::{HOST, PAGE, ram};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{Errno, MEMORY_ATTRIBUTE_PRIVATE, StepError, Vm};
 
-/// More than a call is made again.
+/// More signals than the retries of one call.
 const STORM: u32 = 1000;
 
-/// Kernels with the newer memslot ioctl, and with the older one alone.
+/// Kernels with the newer memslot ioctl, and with only the older one.
 const KERNELS: [KernelVersion; 2] = [KernelVersion::V6_1, KernelVersion::V7_3];
 
 #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pages that KVM has written down as MMIO, before slots change and after.
+//! Pages that KVM caches as MMIO, before and after slots change.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn guest(config: SimConfig) -> (Guest, Arc<Pages>) {
     (guest, pages)
 }
 
-/// What an access comes to where the page is private and was MMIO before.
+/// The result of an access to a private page that was MMIO before.
 fn shared_fault() -> Result<[u8; 1], GuestFault> {
     Err(GuestFault::Memory {
         flags: 0,
@@ -67,7 +67,7 @@ fn a_page_stays_mmio_for_the_guest_until_any_slot_changes() {
         assert_eq!(guest.load(AT), Ok([MMIO]), "{what}");
         change(&mut guest, &pages);
         assert_eq!(guest.load(AT), shared_fault(), "{what}");
-        // Shared again, it is MMIO again, and written down as such.
+        // Shared again, it is MMIO again, and cached as such.
         guest.convert(AT, false);
         assert_eq!(guest.load(AT), Ok([MMIO]), "{what}");
         guest.convert(AT, true);
@@ -84,7 +84,7 @@ fn a_page_that_was_mapped_is_no_longer_known_as_mmio() {
     assert_eq!(guest.store(AT, &[3]), Ok(()));
     assert_eq!(guest.load(AT), Ok([3]));
     drop(file);
-    // What cannot be mapped leaves it as it is.
+    // A page that cannot be mapped keeps its entry.
     assert_eq!(guest.load(9 * PAGE), Ok([MMIO]));
     let forbidden = Arc::new(Pages::new(4096));
     forbidden.forbid(0, 4096);

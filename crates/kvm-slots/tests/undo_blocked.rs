@@ -70,7 +70,7 @@ fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
 #[test]
 fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory() {
     let mut machine = Machine::new();
-    // A circle of two: one is deleted and made anew, with the same number. The
+    // A cycle of two: one is deleted and recreated with the same number. The
     // last page of a third slot becomes other memory.
     let (a, b, c) = (HOST, HOST + PAGE, HOST + 0x8000);
     let old = [ram(0, PAGE, a), ram(PAGE, PAGE, b), ram(0x8000, PAGE, c)];

@@ -149,10 +149,10 @@ pub enum CommitError {
     Refused {
         /// The listener's name.
         listener: String,
-        /// The listener's error. It is part of this error's message, so that
-        /// [`Error::source`] goes on with its own source.
+        /// The listener's error. This error's message includes it, so
+        /// [`Error::source`] returns the listener error's own source.
         source: ListenerError,
-        /// Listeners before it that could not go back; empty when all did.
+        /// Listeners before it that could not roll back; empty if all did.
         not_undone: Vec<NotUndone>,
     },
 }

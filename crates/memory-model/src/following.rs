@@ -21,7 +21,7 @@ impl<H> MemoryModel<H> {
     /// a listener for each.
     ///
     /// # Errors
-    /// [`AddListenerError`]; it follows nothing more than before then.
+    /// [`AddListenerError`]. The listener then follows no new space.
     pub fn add_listener(
         &mut self,
         space: SpaceId,
@@ -30,8 +30,8 @@ impl<H> MemoryModel<H> {
     ) -> Result<(), AddListenerError> {
         self.undo_forgotten();
         let position = self.spaces.position(space)?;
-        // On two spaces it would keep one state for both, and lose a change of
-        // one of them when it undoes the other.
+        // A listener of two spaces would keep one state for both, and undoing a
+        // change of one space would lose a change of the other.
         if let Some(followed) = self.followed_by(&listener) {
             return Err(AddListenerError::Follows {
                 listener: listener.name().to_string(),
@@ -177,8 +177,8 @@ impl<H> Change<H> {
         }
     }
 
-    /// Has one listener prepare and apply. It aborts if it does not apply, also
-    /// if it panics.
+    /// Has one listener prepare and apply. It aborts if it fails to apply or
+    /// panics.
     fn make_alone<L: Listener<H> + ?Sized>(
         &self,
         model: &MemoryModel<H>,
@@ -194,7 +194,7 @@ impl<H> Change<H> {
 
         listener.prepare(&self.update(model))?;
         let prepared = Prepared(|| {
-            // The error that is returned says why it came to that.
+            // The caller gets the error that caused the abort.
             let _ = listener.abort(&self.update(model));
         });
         listener.apply(&self.update(model))?;
@@ -215,7 +215,7 @@ pub enum AddListenerError {
     /// There is no such space.
     #[error(transparent)]
     NoSuchSpace(#[from] NoSuchSpace),
-    /// It follows a space already, this one or another.
+    /// It already follows a space, this one or another.
     #[error("listener '{listener}' already follows '{space}'")]
     Follows {
         /// The listener's name.
@@ -230,7 +230,7 @@ pub enum AddListenerError {
         listener: String,
         /// The address space.
         space: String,
-        /// What its [`prepare`](Listener::prepare) said.
+        /// The listener's error.
         source: ListenerError,
     },
 }

@@ -18,12 +18,12 @@
 //!
 //! # How data flows
 //!
-//! A [`Transaction`] changes the [`Tree`]. Its commit renders what can show the
-//! change, and no other part of any address space. The new [`FlatView`] shares
-//! the rest with the one before. The commit takes the [`Diff`] of the two, lets
-//! every [`Listener`] prepare for it, and publishes the view. Readers on other threads look
-//! addresses up through a [`ViewReader`], without a lock. If a listener
-//! refuses, nothing has happened.
+//! A [`Transaction`] changes the [`Tree`]. Its commit renders only the addresses
+//! that can show the change; the new [`FlatView`] shares the rest with the old
+//! one. The commit takes the [`Diff`] of the two, lets every [`Listener`] prepare
+//! for it and then apply it, and publishes the view. Readers on other threads look
+//! addresses up through a [`ViewReader`], without a lock. If a listener refuses,
+//! nothing has happened.
 //!
 //! # Example
 //!

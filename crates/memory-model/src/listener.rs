@@ -29,39 +29,36 @@ pub struct Update<'a, H> {
 /// Follows an address space.
 ///
 /// All calls come on the thread that commits, one at a time. A view that no
-/// listener could follow is never published. One that
-/// [comes](crate::MemoryModel::add_listener) is told of a change from nothing,
-/// one that [leaves](crate::MemoryModel::remove_listener) of a change to nothing.
+/// listener could follow is never published. A listener
+/// that is [added](crate::MemoryModel::add_listener) gets a change from nothing,
+/// one that is [removed](crate::MemoryModel::remove_listener) a change to nothing.
 ///
 /// # Order
 ///
 /// Spaces come in the order in which they were added. Within a space, lower
 /// priorities come first, and among equals the listener that was added first.
 /// [`prepare`](Self::prepare), [`commit`](Self::commit) and
-/// [`revoked`](Self::revoked) are called in that order,
-/// [`apply`](Self::apply) and [`abort`](Self::abort) in the reverse. Every
-/// listener has prepared before the first one applies, and every listener has
-/// applied before the new views are published.
+/// [`revoked`](Self::revoked) are called in that order, [`apply`](Self::apply)
+/// and [`abort`](Self::abort) in the reverse order. Every listener has prepared
+/// before the first one applies, and every listener has applied before the new
+/// views are published.
 ///
-/// A listener that can refuse a change, for want of room or because it cannot
-/// express it, finds out in `prepare`. What a running guest notices is done in
-/// `apply`, when the others have agreed. The listener with the lowest priority
-/// applies last, so that no one can refuse after it: give that to the one whose
-/// changes a guest sees, the memslots.
+/// A listener that can refuse a change, because it lacks room or cannot express
+/// it, refuses in `prepare`. It makes changes that a running guest notices in
+/// `apply`, when all listeners have agreed. The listener with the lowest priority
+/// applies last, and no other one can refuse after it. Give the lowest priority
+/// to the listener whose changes the guest sees: the memslots.
 ///
-/// The order is the same for what comes and for what goes. A listener is given
-/// all of a change in one call, removals and additions, so that it can plan the
-/// whole before it touches anything, turn a removal and an addition into a
-/// move, and leave no gap that it can avoid. Nobody has to let go first for
-/// others to be able to: memory that goes stays valid, whoever still has it
-/// mapped, until all have committed, as the old view holds it. Whoever wants to
-/// use it for something else waits until the transaction has returned.
+/// The order is the same for removals and additions. A listener gets a whole
+/// change in one call, so that it can plan everything before it touches
+/// anything, turn a removal and an addition into a move, and leave no gap that
+/// it can avoid. No listener has to release removed memory first: the old view
+/// keeps the memory valid until all have committed. To use the memory for
+/// something else, wait until the transaction has returned.
 ///
-/// So while a change is made, those with a lower priority have the new view and
-/// those with a higher one the old. If devices must not reach by DMA what the
-/// guest itself cannot, a higher priority sees to that for what comes. For what
-/// goes, whoever uses it is to be stopped beforehand, as a guest stops a device
-/// before it moves its BARs or gives memory up.
+/// So while a change is applied, listeners with a higher priority have the new
+/// view and those with a lower one the old. Devices lose memory before the guest
+/// does if their listener has a higher priority than the memslots.
 ///
 /// # Panics
 ///
@@ -71,27 +68,27 @@ pub trait Listener<H>: Send + Sync {
     /// Names the listener in errors.
     fn name(&self) -> &str;
 
-    /// Gets ready for the change, or refuses it and leaves everything as it
-    /// was. A listener whose work no guest notices can make the change here.
+    /// Prepares for the change, or refuses it and leaves everything unchanged. A
+    /// listener whose work no guest notices can make the change here.
     ///
     /// # Errors
-    /// Any error refuses the whole transaction: listeners that prepared before
-    /// are told to [`abort`](Self::abort), the latest first.
+    /// Any error refuses the whole transaction: [`abort`](Self::abort) is called
+    /// on the listeners that have prepared, the latest first.
     fn prepare(&self, update: &Update<'_, H>) -> Result<(), ListenerError>;
 
-    /// Makes the change: every listener has prepared for it. The new view is
+    /// Makes the change. Every listener has prepared for it, and the new view is
     /// not published yet.
     ///
     /// # Errors
     /// Any error refuses the whole transaction, as in
-    /// [`prepare`](Self::prepare). This listener has undone what it did here,
-    /// and is told to [`abort`](Self::abort) like all others.
+    /// [`prepare`](Self::prepare). A listener that returns an error has undone
+    /// what it did here; [`abort`](Self::abort) is called on it as on all others.
     fn apply(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
         Ok(())
     }
 
-    /// The new view is published: what was kept for an
-    /// [`abort`](Self::abort) is not needed any more.
+    /// The new view is published. State kept for an [`abort`](Self::abort) is no
+    /// longer needed.
     ///
     /// It is too late to fail.
     fn commit(&self, _update: &Update<'_, H>) {}

@@ -71,7 +71,7 @@ pub enum Backing {
 }
 
 impl Backing {
-    /// Where the bytes are in the host; `None` for what has no host address.
+    /// Where the bytes are in the host; `None` for private MMIO.
     pub fn host(&self) -> Option<&HostMemory> {
         match self {
             Self::Memory(memory) => Some(memory.host()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The stage between preparing and publishing, in which listeners make the
-//! change.
+//! `Listener::apply`: the stage between preparing and publishing, in which
+//! listeners make the change.
 
 mod common;
 
@@ -21,7 +21,7 @@ enum Does {
     Panics,
 }
 
-/// Notes the stages that it goes through.
+/// Records the stages that are called.
 struct Stages {
     name: &'static str,
     log: Log,

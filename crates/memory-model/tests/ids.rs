@@ -179,7 +179,7 @@ fn a_region_whose_place_has_no_more_ids_comes_back_when_its_removal_is_undone() 
     drop(t);
     assert_eq!(m.model.tree().region(last).unwrap().name(), "last");
     assert_eq!(m.model.validate(), Ok(()));
-    // The place of the other one is free all the same.
+    // The place of the other one is free nevertheless.
     let next = m.add(Region::mmio("next", 1));
     assert_eq!(format!("{next:?}"), format!("{gone:?}").replace(".0", ".1"));
     m.change(|t| t.remove(last));

@@ -113,7 +113,7 @@ fn a_listener_that_follows_a_space_is_refused_for_that_and_any_other() {
         refused.to_string(),
         "listener 'first' already follows 'bus'"
     );
-    // One that refused to follow follows nothing.
+    // A listener that refused to follow a space follows none.
     m.model.remove_listener(bus, &first).unwrap();
     first.refuses.store(true, Relaxed);
     let refused = m.model.add_listener(bus, 0, first.clone());

@@ -256,7 +256,7 @@ fn a_refusal_undoes_everything_and_aborts_the_latest_first() {
 }
 
 #[test]
-fn a_refusal_tells_why_once() {
+fn a_refusal_gives_its_reason_once() {
     let (mut m, _log, _listeners) = refusing();
     let root = m.root;
     let refused = m.try_change(|t| {
@@ -268,7 +268,8 @@ fn a_refusal_tells_why_once() {
         error.to_string(),
         "listener 'last' refused the change: last cannot prepare"
     );
-    // The message has the listener's error in it: the chain goes on behind that.
+    // The message includes the listener's error; the chain continues with its
+    // source.
     let error: &dyn std::error::Error = &error;
     assert!(error.source().is_none());
 }

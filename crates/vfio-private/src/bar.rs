@@ -264,12 +264,12 @@ pub struct ReportedRange {
 }
 
 impl ReportedRange {
-    /// Whether MSI-X structures are locked in the range though it is open to anyone.
+    /// Whether the device has locked MSI-X structures in the range although it is not TEE memory.
     ///
-    /// A device marks its MSI-X structures if the host had it lock them (`LOCK_MSIX`). From then on
-    /// it rejects accesses to them without the trusted bit, which the host's do not have. So a VMM
-    /// that traps the guest's accesses may be unable to carry them out, and interrupts set up before
-    /// may be all that there are. [`classify`](crate::classify) traps the range all the same.
+    /// A device marks its MSI-X structures if the host asked it to lock them (`LOCK_MSIX`). It then
+    /// rejects accesses to them without the trusted bit, which the host's accesses lack. So a VMM
+    /// that traps the guest's accesses may be unable to carry them out, and only interrupts set up
+    /// before the lock may work. [`classify`](crate::classify) traps the range nevertheless.
     pub fn locks_host_out(&self) -> bool {
         self.kind == TeeKind::NonTee && self.msix != MsixParts::NONE
     }

@@ -4,8 +4,8 @@
 //!
 //! It says which BARs there are, of which kind and at which address, and where the MSI-X structures
 //! are. **It does not say how large a BAR is**: that shows only when all ones are written to it. The
-//! size comes from VFIO's region info, from sysfs or from what `lspci` prints. The exception are BARs
-//! of the Enhanced Allocation capability, which have their size there and no register.
+//! size comes from VFIO's region info, from sysfs or from what `lspci` prints. BARs of the Enhanced
+//! Allocation capability are the exception: the capability has their size, and they have no register.
 
 mod ea;
 mod error;
@@ -54,8 +54,8 @@ pub struct BarRegister {
 }
 
 impl BarRegister {
-    /// Whether the BAR takes the next number too: a 64-bit BAR does, for the upper half of its
-    /// register. One of Enhanced Allocation does not.
+    /// Whether the BAR takes the next number too. A 64-bit BAR does, for the upper half of its
+    /// register; a BAR of Enhanced Allocation does not.
     pub const fn takes_next(&self) -> bool {
         self.is_64bit && self.size.is_none()
     }
@@ -105,7 +105,7 @@ impl<'a> ConfigSpace<'a> {
         }
     }
 
-    /// Whether there are as many bytes as configuration space, or its header, has.
+    /// Whether the number of bytes is that of configuration space or of its header.
     pub const fn has_length(bytes: &[u8]) -> bool {
         matches!(bytes.len(), 64 | 256 | 4096)
     }
@@ -139,14 +139,14 @@ impl<'a> ConfigSpace<'a> {
         Ok(bars)
     }
 
-    /// The entries of the Enhanced Allocation capability, in their own order; none without it. Of
-    /// several such capabilities the first counts, as it does for Linux.
+    /// The entries of the Enhanced Allocation capability, in their own order; none without the
+    /// capability. If there are several such capabilities, the first counts, as in Linux.
     ///
     /// # Errors
     ///
-    /// Those of [`capabilities`](Self::capabilities), and the `Ea…` ones of [`ConfigError`] for an
-    /// entry that cannot be followed to its end, or for a BAR that is not understood in full. Such a
-    /// BAR is never left out.
+    /// Those of [`capabilities`](Self::capabilities), and the `Ea…` variants of [`ConfigError`] for
+    /// an entry that cannot be parsed to its end, or for a BAR that is not understood in full: such
+    /// a BAR is never left out.
     pub fn enhanced_allocation(self) -> Result<Vec<EaEntry>, ConfigError> {
         ea::entries(self)
     }

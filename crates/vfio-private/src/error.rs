@@ -225,8 +225,8 @@ pub enum ClassifyError {
         /// Where the capability says the structure is; `None` without the capability.
         at: Option<BarSpan>,
     },
-    /// A private range that the TDISP report marks to hold an MSI-X structure, which is the host's
-    /// by the policy: the device has locked it into TEE memory, where the host cannot write it.
+    /// The TDISP report marks a private range as holding an MSI-X structure, which the policy leaves
+    /// to the host: the device has locked it into TEE memory, where the host cannot write it.
     #[error(
         "{bar}: the device has locked the {part} {structure} into the private range {private}: {}",
         Remedy { can_be_left: *can_be_left }

@@ -86,8 +86,8 @@
 //!   to trap it would hand the guest's data to the VMM.
 //! - A TEE range that the report marks to hold the MSI-X table or PBA is such an error too, unless
 //!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A NON_TEE range that
-//!   is marked traps, but see [`ReportedRange::locks_host_out`]. A range that is marked and holds no
-//!   byte of the structure is refused; it was taken back to a wrong offset.
+//!   is marked traps, but see [`ReportedRange::locks_host_out`]. A marked range that holds no byte of
+//!   the structure is refused: it was converted to a wrong offset.
 //! - I/O BARs are trapped.
 //!
 //! # Where the facts come from

@@ -32,7 +32,7 @@ pub enum OffsetRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlaceError {
-    /// A range ID of 0 to 5 that is the number of no BAR of the device.
+    /// A range ID from 0 to 5 that is not the number of a BAR of the device.
     #[error("range {n} of the report has ID {id}, and the device has no such BAR")]
     NoSuchBar {
         /// The number of the range, from 0.
@@ -108,8 +108,8 @@ impl PlacedReport {
         ranges.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The ranges whose ID stands for no BAR, in the order of the report. If they are in a BAR all
-    /// the same, their bytes count as not reported there.
+    /// The ranges whose ID is not a BAR number, in the order of the report. If such a range is in a
+    /// BAR nevertheless, its bytes count as not reported.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
@@ -118,10 +118,9 @@ impl PlacedReport {
 impl InterfaceReport {
     /// Places every range in the BAR that its range ID names, by `rule`.
     ///
-    /// IDs 0 to 5 are numbers of BARs. The specification reserves 6 and 7 with them, as BAR
-    /// equivalent indicators (BEI) that stand for no BAR of a device: what is behind a bridge, and
-    /// memory without a BAR. Higher IDs are the device's own. Ranges with an ID from 6 on are
-    /// [left out](PlacedReport::left_out).
+    /// IDs 0 to 5 are BAR numbers. The specification reserves 6 and 7 too: as BAR equivalent
+    /// indicators (BEI) they mean resources behind a bridge, and memory without a BAR. Higher IDs are
+    /// the device's own. Ranges with an ID from 6 on are [left out](PlacedReport::left_out).
     ///
     /// `bars` are all BARs of the device. A wrong rule mostly gives ranges that leave their BAR,
     /// but not always; [`classify`](crate::classify) also refuses a range that is marked to hold an

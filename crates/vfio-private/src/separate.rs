@@ -35,8 +35,8 @@ fn conflict(layers: &Layers, ranges: &[ReportedRange]) -> Option<ClassifyError> 
     })
 }
 
-/// The error for an MSI-X structure in `page` that the device says it has locked there. Where
-/// locked structures are the guest's, something else keeps the page from being private.
+/// The error for an MSI-X structure in `page` that the device reports as locked there. If locked
+/// structures are left to the guest, another cause keeps the page from being private.
 fn locked(layers: &Layers, ranges: &[ReportedRange], page: Span) -> Option<ClassifyError> {
     if layers.tee_msix != TeeMsixPolicy::Refuse {
         return None;

@@ -42,7 +42,7 @@ impl Drawn {
     }
 }
 
-/// What is wanted; ranges do not overlap.
+/// Target ranges that do not overlap.
 fn wanted() -> impl Strategy<Value = Vec<Drawn>> {
     let unit = prop_oneof![Just(1_u64), Just(4), Just(32)];
     let one = (0..4_u64, 1..7_u64, 0..2_usize, unit);
@@ -99,7 +99,7 @@ proptest! {
             let plan_of_all = plan(&table, &drawn);
             kernel.panics_in(Some((panics, when)));
             kernel.fails_in(Some(fails));
-            // One operation fails, or none, all are undone, and the panic comes at any time.
+            // At most one operation fails, all are undone, and any call may panic.
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 if let Ok(applied) = apply_dma(&kernel, &plan_of_all, &mut table) {
                     kernel.fails_in(None);
@@ -110,7 +110,7 @@ proptest! {
             kernel.fails_in(None);
             kernel.borrow().is_within(&table);
             let settling = plan(&table, &drawn);
-            // One that fails is undone; what was uncertain and is gone stays so.
+            // A failed plan is undone; uncertain mappings that were unmapped stay unmapped.
             kernel.fails_in(Some(fails));
             let _ = apply_dma(&kernel, &settling, &mut table);
             kernel.fails_in(None);
@@ -164,17 +164,17 @@ fn panicked(when: When) -> (Callable, DmaTable, DmaRange) {
 }
 
 #[test]
-fn a_mapping_that_may_be_there_keeps_its_memory_and_is_unmapped_first() {
+fn an_uncertain_mapping_keeps_its_memory_and_is_unmapped_first() {
     for when in [When::Before, When::After] {
         let (kernel, mut table, range) = panicked(when);
         assert!(table.mappings().eq([&range]) && table.uncertain().eq([&range]));
-        // It is unmapped before it is mapped again, also without gaps.
+        // It is unmapped before it is mapped again, even where no gaps are allowed.
         let plan = plan_dma(&table, &[range], &limits(), Gaps::Refuse).unwrap();
         assert_eq!((plan.ops.len(), plan.gaps.len()), (2, 0));
         let applied = apply_dma(&kernel, &plan, &mut table).unwrap();
         kernel.borrow().is_as_in(&table);
         assert_eq!(table.uncertain().count(), 0);
-        // What was uncertain does not come back.
+        // The uncertain mapping is not mapped again.
         assert!(undo_dma(&kernel, applied, &mut table).is_empty());
         assert!(kernel.borrow().mappings().is_empty());
         assert_eq!(table, DmaTable::new());
@@ -182,7 +182,7 @@ fn a_mapping_that_may_be_there_keeps_its_memory_and_is_unmapped_first() {
 }
 
 #[test]
-fn a_mapping_that_may_be_there_goes_where_nothing_is_wanted() {
+fn an_uncertain_mapping_is_unmapped_where_nothing_is_wanted() {
     for when in [When::Before, When::After] {
         let (kernel, mut table, _) = panicked(when);
         let plan = plan_dma(&table, &[], &limits(), Gaps::Refuse).unwrap();

@@ -104,7 +104,7 @@ fn in_table(table: &DmaTable) -> Vec<u64> {
 }
 
 #[test]
-fn what_a_refused_unmap_has_unmapped_comes_back() {
+fn what_a_refused_unmap_has_unmapped_is_mapped_again() {
     let (space, mut table, pages) = machine();
     space.sticks(&[2]);
     let error = apply(&space, &mut table, &[]).unwrap_err();
@@ -116,7 +116,7 @@ fn what_a_refused_unmap_has_unmapped_comes_back() {
 }
 
 #[test]
-fn what_is_gone_and_does_not_come_back_is_not_in_the_table() {
+fn a_mapping_that_is_unmapped_and_not_restored_is_not_in_the_table() {
     let (space, mut table, pages) = machine();
     space.sticks(&[2]);
     space.loses(&[0, 3]);
@@ -138,9 +138,9 @@ fn what_is_gone_and_does_not_come_back_is_not_in_the_table() {
 }
 
 #[test]
-fn mappings_that_go_one_by_one_are_gone_all_the_same() {
+fn mappings_that_are_unmapped_one_by_one_leave_the_table() {
     let (space, mut table, pages) = machine();
-    // Stuck for the one call, and not for those that follow.
+    // Page 2 is stuck for the first call only.
     struct Once<'a>(&'a Partial);
     impl AddressSpace for Once<'_> {
         fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {

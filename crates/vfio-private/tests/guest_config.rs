@@ -153,14 +153,14 @@ fn what_the_device_has_lost_by_itself_is_observed() {
     };
     // Nothing differs.
     assert_eq!(guest.observe(&device(0x403, 0)), Ok(vec![]));
-    // The device was reset: memory goes before all else.
+    // The device was reset: memory is removed before all else.
     let line = |off| ConfigEffect::IntxDisabled(off);
     let gone = [REVOKED, ConfigEffect::IoDecode(false), line(false)];
     assert_eq!(guest.observe(&device(0, 0)), Ok(gone.to_vec()));
     assert_eq!((guest.shown(index(0)), guest.shown(index(1))), (None, None));
     assert!(guest.reach().missing().is_some());
     assert_eq!(guest.observe(&device(0, 0)), Ok(vec![]));
-    // It answers again, which is told last.
+    // It answers again, which is reported last.
     let back = [ConfigEffect::IoDecode(true), line(true), RESTORED];
     assert_eq!(guest.observe(&device(0x403, 0)), Ok(back.to_vec()));
     assert_eq!(guest.shown(index(0)), Some(0xe000_0000));
@@ -172,7 +172,7 @@ fn what_the_device_has_lost_by_itself_is_observed() {
     assert_eq!(guest.observe(&device(0x401, 3)), Ok(vec![]));
     assert_eq!(guest.observe(&device(0x401, 0)), Ok(vec![]));
     assert_eq!(guest.observe(&device(0x403, 0)), Ok(vec![RESTORED]));
-    // What makes no sense changes nothing.
+    // Meaningless values change nothing.
     let before = guest.clone();
     assert!(guest.observe(&[0; 3]).is_err());
     assert_eq!(guest, before);

@@ -25,7 +25,7 @@ mod tests {
     struct Outer(#[source] std::fmt::Error);
 
     #[test]
-    fn what_a_listener_said_is_told_once_and_so_is_its_cause() {
+    fn a_listeners_error_is_printed_once_and_so_is_its_cause() {
         let error = CommitError::Refused {
             listener: "KVM memslots".into(),
             source: Box::new(Outer(std::fmt::Error)),

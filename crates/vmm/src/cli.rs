@@ -90,7 +90,7 @@ struct RunArgs {
     /// The kernel to simulate.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
-    /// How many seconds of processor time the script may take.
+    /// The processor time that the script may take, in seconds.
     #[arg(long, default_value_t = 3, value_name = "N")]
     seconds: u64,
     /// Where KVM is.
@@ -273,7 +273,7 @@ fn run_on<P: Platform>(
         let step = run.step(machine, index + 1, step);
         tally.count(&step);
         match json {
-            // Only whole: without the rest it would be no JSON.
+            // Only as a whole: a part would not be valid JSON.
             true => report.steps.push(step),
             false => writeln!(out, "{}", step.text())?,
         }
@@ -288,7 +288,7 @@ fn run_on<P: Platform>(
     Ok(tally.wrong == 0)
 }
 
-/// Prints one JSON value, in no more writes than it takes.
+/// Prints one JSON value, buffered.
 fn print_json(out: impl Write, value: &impl Serialize) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     serde_json::to_writer_pretty(&mut out, value)?;
@@ -306,7 +306,7 @@ fn heading(report: &Report) -> String {
     text + "\n"
 }
 
-/// How many steps there were, and of which sort.
+/// The number of steps, by outcome.
 #[derive(Debug, Default)]
 struct Tally {
     steps: usize,

@@ -211,7 +211,7 @@ impl Report {
     }
 }
 
-/// For scripts: written step by step, as the whole is large.
+/// For scripts. The steps are serialized one by one, because the whole is large.
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let refusal = |(region, why): &(String, String)| json!({"region": region, "why": why});

@@ -25,8 +25,7 @@ pub struct Run<P: Platform> {
     pub board: Board<P::Vm>,
     /// The guest's code.
     pub stub: Stub,
-    /// How long the script may take. A read that is tried again is not, any
-    /// more, when that is over.
+    /// How long the script may take. After that a read is no longer retried.
     pub time: ScriptTime,
     pub(crate) guest: P::Guest,
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How long a script may run. A step is cheap or moves thousands of regions, and
-//! which it is depends on all steps before it: so time is what is measured.
-//! Processor time, because it does not depend on what else the machine does.
+//! How long a script may run. A step may be cheap or move thousands of regions,
+//! depending on all steps before it, so time is measured instead of steps. It is
+//! processor time, which does not depend on other processes.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl ScriptTime {
     /// Without a limit.
     pub const UNLIMITED: Self = Self { limit: None };
 
-    /// At most so many seconds.
+    /// At most this many seconds.
     pub fn seconds(seconds: u64) -> Self {
         let limit = Some(Duration::from_secs(seconds));
         Self { limit }

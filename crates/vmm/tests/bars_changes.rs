@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vmm bars` on pastes of which each line in turn is marked in each way, left
+//! `vmm bars` on pastes in which one line at a time is marked in each way, left
 //! out, or doubled.
 
 mod changed_paste;

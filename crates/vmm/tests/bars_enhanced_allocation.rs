@@ -117,7 +117,7 @@ fn the_text_and_the_dump_must_agree_on_sizes() {
     assert_eq!(lines(&bars(&["--config", &text("1G")])), LINES);
     let error = failure(&["bars", "--config", &text("2G")]);
     assert!(
-        error.contains(":3: BAR 0 is not what it is in the hex dump"),
+        error.contains(":3: BAR 0 differs from the hex dump"),
         "{error}"
     );
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vmm bars` on BARs and MSI-X as `lspci` states them: they fit each other, or
-//! the answer is an error with the place of the fact.
+//! `vmm bars` on BARs and MSI-X as `lspci` prints them: the facts agree, or the
+//! answer is an error with the place of the fact.
 
 mod common;
 
@@ -195,16 +195,16 @@ fn regions_that_differ_from_the_text_are_noted() {
         ("", "it has no such region: the BAR is taken as mappable"),
         (
             r#"{"index":0,"size":"0x8000","flags":[]}"#,
-            "0x8000 bytes, where others say 0x4000",
+            "0x8000 bytes, other sources say 0x4000",
         ),
         (
             r#"{"index":0,"size":"0x4000","flags":[]},{"index":2,"size":16,"flags":[]}"#,
-            "it alone has the BAR",
+            "no other source has the BAR",
         ),
     ] {
         let regions = files.put("regions.json", format!("[{regions}]"));
         let (_, notes) = bars_and_notes(&["--config", &nvme, "--regions", &regions]);
-        let bar = if note.contains("alone") { 2 } else { 0 };
+        let bar = if note.contains("no other") { 2 } else { 0 };
         let note = format!("BAR {bar}: VFIO maps: {note}");
         assert!(notes.contains(&note), "{notes:?}");
     }

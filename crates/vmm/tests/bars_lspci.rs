@@ -147,7 +147,7 @@ fn text_that_was_cut_off_does_not_pass_for_a_device_without_msix() {
         ),
         (
             "Capabilities: [40]",
-            "4: the device has capabilities (Cap+), and the text shows none",
+            "4: the device has capabilities (Cap+), but the text shows none",
         ),
         ("Subsystem:", "there is nothing about a device in it"),
     ] {
@@ -211,14 +211,11 @@ fn other_output_of_lspci_is_told_to_be_of_another_kind() {
 fn a_device_that_is_pasted_twice_must_be_the_same_both_times() {
     let other = NVME.replace("16K", "64K");
     let said = fault(&format!("{NVME}{other}"));
-    assert!(
-        said.starts_with("27: BAR 0 is not what it is in line 8"),
-        "{said}"
-    );
+    assert!(said.starts_with("27: BAR 0 differs from line 8"), "{said}");
     let other = NVME.replace("00002000", "00003000");
     let said = fault(&format!("{NVME}{other}"));
     assert!(
-        said.starts_with("34: MSI-X is elsewhere in line 15"),
+        said.starts_with("34: MSI-X has another place in line 15"),
         "{said}"
     );
 }
@@ -229,21 +226,21 @@ fn a_dump_and_the_text_must_agree() {
     config[0xb9] = 0x30;
     let said = fault(&format!("{NVME}{}", dump(&config)));
     assert!(
-        said.starts_with("15: MSI-X is not where it is in the hex dump"),
+        said.starts_with("15: the place of MSI-X differs from the hex dump"),
         "{said}"
     );
     let mut config = nvme_config(256);
     config[0x34] = 0;
     let said = fault(&format!("{NVME}{}", dump(&config)));
     assert!(
-        said.starts_with("15: MSI-X is not where it is in the hex dump"),
+        said.starts_with("15: the place of MSI-X differs from the hex dump"),
         "{said}"
     );
     let mut config = nvme_config(256);
     config[0x10] = 0x01;
     let said = fault(&format!("{NVME}{}", dump(&config)));
     assert!(
-        said.starts_with("8: BAR 0 is not what it is in the hex dump"),
+        said.starts_with("8: BAR 0 differs from the hex dump"),
         "{said}"
     );
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm bars` on text that mails, web pages and people have marked, broken or
-//! encoded: it is read, or refused with the line.
+//! encoded: the text is read, or refused with a line number.
 
 mod common;
 
@@ -66,7 +66,10 @@ fn lines_that_mails_broke_are_put_together() {
 #[test]
 fn a_text_without_line_ends_is_refused() {
     let one = NVME.replace('\n', " ");
-    starts(&one, "1: a device's first line goes on with other lines");
+    starts(
+        &one,
+        "1: other lines follow a device's first line without line ends",
+    );
     let two = NVME.replacen(
         "\n\tExpansion",
         " Region 2: Memory at f0 [size=4K]\n\tExpansion",

@@ -6,8 +6,8 @@ mod common;
 use common::bars::{Files, NIC, bars_and_notes, case, nvme_config};
 use common::{stderr, stdout, vmm};
 
-/// The notes that the text has: in front of the first BAR all lines but two, and
-/// below a BAR those with the label of a note.
+/// The notes in the text: before the first BAR all lines but two, and below a BAR
+/// the lines with the label of a note.
 fn shown(text: &str) -> Vec<String> {
     let mut notes = Vec::new();
     let mut label = "";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vmm bars` on pastes that once got a wrong answer, and on others of their
-//! kind: they are read, or refused with the reason.
+//! `vmm bars` on pastes that once got a wrong answer, and on similar ones: they
+//! are read, or refused with the reason.
 
 mod common;
 
@@ -260,7 +260,7 @@ fn a_first_line_that_was_not_understood_does_not_continue_the_device_in_front() 
     let (_, headless) = NVME.split_once('\n').unwrap();
     starts(
         &both(headless),
-        "16: a second device begins here, and its first line is missing",
+        "16: a second device begins here, but its first line is missing",
     );
     let (_, headless) = headless.split_once("\tStatus").unwrap();
     starts(
@@ -272,14 +272,14 @@ fn a_first_line_that_was_not_understood_does_not_continue_the_device_in_front() 
         &both(&format!("\tInterrupt{headless}")),
         "17: a region after the capabilities",
     );
-    // The subject of a mail is none of a device's lines.
+    // The subject of a mail is not a line of a device.
     let mail = format!("Subject: MSI-X: table in the middle\n\n{NVME}");
     assert_eq!(answer(&mail), NVME_LINES);
     // In front of a device that has its first line.
     let (_, headless) = NIC.split_once('\n').unwrap();
     let said = fault(&format!("{headless}\n{NVME}"));
     assert!(
-        said.contains("this is in front of the first line of 0000:01:00.0"),
+        said.contains("this precedes the first line of 0000:01:00.0"),
         "{said}"
     );
 }
@@ -290,11 +290,11 @@ fn two_listings_of_a_device_must_not_contradict_each_other() {
         "01:00.0 Non-Volatile memory controller: X (rev ff)\n\t!!! Unknown header type 7f\n";
     starts(
         &format!("{NVME}\n{unreadable}"),
-        "22: lspci could not read the device here, and could in line 1",
+        "22: lspci could not read the device here, but could in line 1",
     );
     starts(
         &format!("{unreadable}\n{NVME}"),
-        "2: lspci could not read the device here, and could in line 4",
+        "2: lspci could not read the device here, but could in line 4",
     );
     starts(unreadable, "2: lspci could not read the device");
     let ignored = NVME.replace(
@@ -303,14 +303,14 @@ fn two_listings_of_a_device_must_not_contradict_each_other() {
     );
     starts(
         &format!("{NVME}\n{ignored}"),
-        "28: BAR 0 is not what it is in line 8",
+        "28: BAR 0 differs from line 8",
     );
     let (front, back) = NVME.split_once("\tCapabilities: [b0]").unwrap();
     let (_, back) = back.split_once("\tCapabilities").unwrap();
     let without = format!("{front}\tCapabilities{back}");
     starts(
         &format!("{NVME}\n{without}"),
-        "21: no MSI-X here, and there is one in line 15",
+        "21: no MSI-X here, but line 15 has it",
     );
     starts(
         &format!("{without}\n{NVME}"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vmm bars --report`: what a device may report that is more than ranges of BARs.
+//! `vmm bars --report`: reports with more than ranges of BARs.
 
 mod common;
 

@@ -27,7 +27,7 @@ fn refuse(m: &Machine, refuse: bool) {
     m.refuser.0.store(refuse, Ordering::Relaxed);
 }
 
-/// The next transaction looks at everything.
+/// The next transaction resyncs.
 fn is_settled(m: &mut Machine) {
     m.iommu.fail_no_more();
     refuse(m, false);
@@ -41,7 +41,7 @@ fn a_conversion_that_is_refused_and_not_undone_is_settled_by_the_next_transactio
     for kind in KINDS {
         let mut m = machine(kind);
         refuse(&m, true);
-        // One unmaps; the one that maps again fails.
+        // The first operation unmaps; the one that maps again fails.
         m.iommu.fail(1, 12);
         assert!(m.convert(pages(16, 4), true).is_err());
         assert!(m.dma.is_out_of_step());
@@ -67,12 +67,13 @@ fn a_transaction_that_is_refused_and_not_undone_is_settled_by_the_next() {
     for kind in KINDS {
         let mut m = machine(kind);
         refuse(&m, true);
-        // One unmaps, one maps elsewhere. Back there, the second one fails.
+        // One operation unmaps, one maps elsewhere. The second fails in the
+        // rollback.
         m.iommu.fail(3, 12);
         assert!(m.place(PLAIN, 56 * PAGE, 0).is_err());
         assert!(m.dma.is_out_of_step());
         assert_eq!(m.reached(0), None);
-        // Another one that is refused changes nothing about that.
+        // Another refused transaction does not change that.
         m.iommu.fail_no_more();
         assert!(m.place(ROM, 50 * PAGE, 0).is_err());
         assert!(m.dma.is_out_of_step());

@@ -12,7 +12,7 @@ use vmm::dma::DmaPolicy;
 
 const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
 
-/// Memory that shows, some of it private, and units of four pages.
+/// Visible memory, some of it private, in units of four pages.
 fn machine(kind: SimIommuKind) -> Machine {
     let policy = DmaPolicy {
         unit: 4 * PAGE,
@@ -32,7 +32,7 @@ fn convert(m: &mut Machine, start: u64, count: u64, private: bool) {
 }
 
 /// Makes a change in which a call on the IOMMU panics: once for each call, before
-/// and after it. Then settles what that has left.
+/// and after the call. Then settles the uncertain mappings.
 fn each_panic(
     change: impl Fn(&mut Machine),
     settle: impl Fn(&mut Machine),
@@ -61,14 +61,14 @@ fn each_panic(
     }
 }
 
-/// No transaction has changed the view; another one looks at everything.
+/// No transaction has changed the view; another one resyncs.
 fn transaction(m: &mut Machine) {
     m.place(ROM, 50 * PAGE, 0).unwrap();
 }
 
 #[test]
 fn a_panic_in_a_transaction_is_settled_by_the_next() {
-    // Memory moves to where other memory was, and back.
+    // Memory moves to the place of other memory, and back.
     let moves = |m: &mut Machine| m.place(APART, 8 * PAGE, 1).unwrap();
     each_panic(moves, transaction, |m| {
         let view = m.model.view(m.space);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Region dumps as people paste them: quoted, indented, between prompts, and of
-//! another kind.
+//! Region dumps as people paste them: quoted, indented, between prompts, or from
+//! another command.
 
 use vmm::mtree;
 
@@ -25,7 +25,7 @@ fn flat(text: &str) -> String {
     }
 }
 
-/// The line and words of what is wrong with a dump.
+/// The line and the text of a dump's error.
 fn wrong(text: &str) -> String {
     match mtree::read("a.tree", text) {
         Ok(_) => panic!("{text}"),
@@ -102,7 +102,7 @@ fn an_empty_line_in_a_tree_is_blamed_itself() {
 }
 
 #[test]
-fn a_flat_view_is_told_to_be_one() {
+fn a_flat_view_is_reported_as_one() {
     let what = "this is `info mtree -f`, already flat; print `info mtree -D`";
     let flat = include_str!("cases/mtree-flat-given.txt");
     assert_eq!(wrong(flat), format!("1: {what}"));

@@ -26,8 +26,8 @@ pub fn lspci(data: &[u8]) -> bool {
     answers
 }
 
-/// That a change to one line makes facts unknown at most. Which line it is
-/// depends on the text alone.
+/// Checks that a change to one line at most makes facts unknown. The text alone
+/// decides which line it is.
 fn assert_changes(text: &str) {
     // Ends of lines that `str::lines` does not know: several lines would be left out.
     let others = ['\x0b', '\x0c', '\u{85}', '\u{2028}', '\u{2029}'];
@@ -35,7 +35,7 @@ fn assert_changes(text: &str) {
         return;
     }
     let before = answer(&request(&Memfd::of(text.as_bytes())));
-    // Of configuration space without a line end there is nothing to change.
+    // Configuration space without a line end has no line to change.
     let (Ok(before), true) = (before, text.contains('\n')) else {
         return;
     };
@@ -59,7 +59,7 @@ pub fn regions(data: &[u8]) -> bool {
     assert_answer(&Memfd::of(NVME.as_bytes()), Some(&Memfd::of(data)))
 }
 
-/// The bytes of a TDISP report, of the same disk, by all choices.
+/// The bytes as a TDISP report of the same disk, with all choices.
 pub fn reported(data: &[u8]) {
     let (config, report) = (Memfd::of(NVME.as_bytes()), Memfd::of(data));
     for rule in [OffsetRule::Relative, OffsetRule::Masked] {

@@ -28,10 +28,10 @@ pub fn mtree(data: &[u8]) -> bool {
 /// Marks of mails and diffs. Spaces are no mark: they say how deep a region lies.
 const MARKS: [&str; 6] = ["> ", "+", "-", "**", "| ", "\t"];
 
-/// That a mark in front of one line is an error or changes nothing.
+/// Checks that a mark in front of one line is an error or changes nothing.
 ///
-/// Lines left out or doubled are not tried: a region that is missing, and a
-/// second one like the first, are machines as good as the one drawn.
+/// Lines left out or doubled are not tried: a dump without a region, or with a
+/// second equal one, is as valid as the original.
 fn assert_marks(text: &str, views: &str) {
     let sum = text.bytes().fold(0_usize, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(usize::from(byte))

@@ -109,7 +109,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
         let gone = without(&self.shown, &shown);
         let come = without(&shown, &self.shown);
         let converter = self.converter.clone();
-        // vCPUs that have to be held stay so until all of it has changed.
+        // vCPUs that must be held stay held until the whole change is made.
         let mut gate = None;
         let change = converter.with_pages(|pages| {
             let moved = private_pages(pages, &gone, &come);

@@ -58,7 +58,7 @@ fn answers(vm: &impl LoggingVm, memory: &HostMapping) -> Vec<String> {
     for (slot, flags) in [(LOGGED, KVM_MEM_LOG_DIRTY_PAGES), (PLAIN, 0)] {
         say(format!("slot {slot}"), &make(vm, memory, slot, flags));
     }
-    // The last ones are none: numbers and address spaces end below.
+    // The last ones are not valid: numbers and address spaces end below them.
     let slots = [LOGGED, PLAIN, ABSENT, 40_000, 7 << 16, u32::MAX];
     for slot in slots {
         say(format!("log of slot {slot:#x}"), &vm.get_dirty_log(slot));

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What each vCPU runs: it loads, stores and fetches instructions all over the
+//! The code of each vCPU. It loads, stores and fetches instructions all over the
 //! memory, and checks each answer itself.
 
 use std::arch::global_asm;
 
-/// How many pages the memory has that changes. A power of two.
+/// How many pages the changing memory has. A power of two.
 pub(super) const PAGES: u64 = 16;
 
-/// Of what answers at a page there are so many kinds, from [`NOTHING`] on.
+/// How many kinds of answers there are at a page, from [`NOTHING`] on.
 pub(super) const MOST_THINGS: u64 = 61;
-/// What answers where nothing is.
+/// The answer where no region is.
 pub(super) const NOTHING: u64 = 0;
 /// Instructions can be fetched from the page.
 pub(super) const FETCH: u64 = 1 << 61;
-/// A store to the page need not be found there.
+/// A store to the page may have no effect.
 pub(super) const NO_STORE: u64 = 1 << 63;
 
-/// Where in a page the vCPUs have a word each, for stores.
+/// The offset in a page of one word for each vCPU, for stores.
 pub(super) const WORDS: u64 = 0x40;
-/// Where in a page there is a function that returns what the page is.
+/// The offset in a page of a function that returns what the page is.
 pub(super) const FUNCTION: u64 = 0x100;
 
-/// What a vCPU has in its line, in words.
+/// The words of a vCPU's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// How often it has begun with an access.
+    /// How many accesses it has begun.
     Begun,
     Loads,
     Stores,
@@ -32,8 +32,8 @@ pub(super) enum Word {
     /// Loads and fetches during which more than one commit began or ended.
     Unchecked,
     Number,
-    /// What was wrong: the page, what answered, what may, and the number of
-    /// the commit before and after.
+    /// The fault that it found: the page, what answered, what may answer, and
+    /// the commit's number before and after.
     WrongPage,
     WrongThing,
     WrongMay,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Changes of which a running guest once saw more than it should.
+//! Regression tests: changes that a running guest once saw half-made.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ fn ram_alone(world: &mut World) -> Result<(), String> {
     world.commit(&steps)?.map_err(|error| error.to_string())
 }
 
-/// RAM goes and something comes that KVM, or the planner, refuses.
+/// RAM is removed and a region is added that KVM, or the planner, refuses.
 fn refused_commits() -> Result<(), String> {
     for page in [IN_THE_WAY, BEYOND] {
         let mut world = World::new()?;
@@ -91,7 +91,7 @@ fn changes<const N: usize>(
     Ok(Tally::default())
 }
 
-/// No exit was at memory that the guest reaches by itself.
+/// Checks that no exit was at memory that the guest reaches directly.
 fn no_direct(tally: Tally) -> Result<(), String> {
     match tally.direct {
         0 => Ok(()),

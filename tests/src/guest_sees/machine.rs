@@ -29,8 +29,8 @@ const LINE: u64 = 0x200;
 const OWN_SIZE: u64 = 0x8000;
 /// The memory that changes.
 pub(super) const MEMORY: u64 = 0x20_0000;
-/// Slots that are not the model's: the guest's own memory, and what is in the
-/// way of others.
+/// Slots that do not belong to the model: the guest's own memory, and slots in
+/// the way of others.
 const OWN_SLOT: u16 = 0;
 const IN_THE_WAY: u16 = 1;
 
@@ -75,16 +75,16 @@ impl Device {
     }
 }
 
-/// What rides on a region of the model.
+/// The handle of a region of the model.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Handle {
-    /// What its first page is; those behind it count on.
+    /// What its first page is; the pages after it count up.
     pub(super) thing: u64,
     pub(super) memory: Option<Arc<Words>>,
     pub(super) device: Option<Arc<Device>>,
 }
 
-/// The VM with its model. vCPUs come as they are asked for.
+/// The VM with its model. vCPUs are created on request.
 pub(super) struct Machine {
     pub(super) model: MemoryModel<Handle>,
     pub(super) root: RegionId,
@@ -138,8 +138,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Makes a slot that the model knows nothing of, so that KVM refuses others
-    /// there.
+    /// Creates a slot that is not in the model, so that KVM refuses others there.
     pub(super) fn put_in_the_way(&mut self, gpa: u64) -> Result<(), String> {
         self.make_slot(IN_THE_WAY, gpa, Words::new(&[0; 4096])?)
     }
@@ -201,12 +200,12 @@ impl Machine {
     }
 }
 
-/// Where the guest finds what may answer at a page.
+/// Where the guest reads what may answer at a page.
 pub(super) fn may_at(page: u64) -> u64 {
     CONTROL + 8 + 8 * page
 }
 
-/// Where a vCPU has something in its line.
+/// The address of a word in a vCPU's line.
 pub(super) fn line(number: u64, word: Word) -> u64 {
     LINES + number * LINE + 8 * word as u64
 }
@@ -260,7 +259,7 @@ impl Vcpu {
                 .load(Ordering::Relaxed)
         };
         format!(
-            "vCPU {}: {:#x} answered at page {}, and {:#x} may; commits {} to {}",
+            "vCPU {}: {:#x} answered at page {}, but only {:#x} may; commits {} to {}",
             self.number,
             word(Word::WrongThing),
             word(Word::WrongPage),
@@ -302,7 +301,7 @@ fn store(view: &FlatView<Handle>, gpa: u64, value: u64) -> bool {
     match (&handle.memory, &handle.device, device_word(offset)) {
         (Some(memory), _, _) if direct => memory.word(offset).store(value, Ordering::SeqCst),
         (None, Some(device), Some(word)) => device.words()[word] = value,
-        // To what cannot be written.
+        // The memory cannot be written.
         _ => {}
     }
     direct
@@ -314,7 +313,7 @@ fn device_word(offset: u64) -> Option<usize> {
     usize::try_from(word).ok().filter(|word| *word < 8)
 }
 
-/// The range of a page of the memory that changes.
+/// The range of a page of the changing memory.
 pub(super) fn page_range(page: u64) -> AddrRange {
     let start = MEMORY + page * PAGE;
     AddrRange::from_bounds(start, start + (PAGE - 1)).expect("a page")

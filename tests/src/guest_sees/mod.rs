@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What running vCPUs see of commits, on the real KVM: the memory before, the
 //! memory after, and nothing else. They load, store and fetch instructions all
-//! over memory, and check every answer, while another thread makes changes of
-//! every kind: that succeed, that are refused at each operation, that KVM
-//! refuses by itself, and that other listeners refuse.
+//! over memory, and check every answer. Meanwhile another thread makes changes of
+//! every kind: some succeed, some are refused at each operation, by KVM itself,
+//! or by other listeners.
 
 mod code;
 mod faulty;
@@ -21,22 +21,22 @@ use world::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 
 pub use found::TESTS;
 
-/// How many seconds each test goes on.
+/// How many seconds each test runs.
 static SECONDS: AtomicU64 = AtomicU64::new(2);
 /// How many vCPUs there are in the test that is run with several numbers.
 pub const NUMBERS: [u64; 3] = [1, 2, 4];
 
-/// Has later tests go on for so long.
+/// Sets how many seconds later tests run.
 pub fn set_seconds(seconds: u64) {
     SECONDS.store(seconds, Ordering::Relaxed);
 }
 
-/// How long each test goes on.
+/// How long each test runs.
 fn runs_for() -> Duration {
     Duration::from_secs(SECONDS.load(Ordering::Relaxed))
 }
 
-/// How many of what there were.
+/// How many commits, accesses and exits there were.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     made: u64,
@@ -105,7 +105,7 @@ fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
         3 => after = 1,
         4 => after = 2,
         5 => after = 3,
-        // What the model does not know of, and the guest does not have.
+        // A slot that is not in the model, and memory out of the guest's reach.
         6 => steps.push(Step::Move(3, IN_THE_WAY)),
         7 => steps.push(Step::Move(3, BEYOND)),
         8 => last = PREPARE,
@@ -137,7 +137,7 @@ fn with_vcpus(
             scope.spawn(move || {
                 let result = vcpu.run();
                 if result.is_err() {
-                    // So that the others end, and no one waits for this one.
+                    // So that the other threads end, and none waits for this one.
                     refuses.vcpu_ended();
                     gate.stop();
                 }
@@ -148,7 +148,7 @@ fn with_vcpus(
         let acted = act(world);
         gate.stop();
         let ran: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
-        // What the guest found comes first: that ended the rest.
+        // The guest's finding comes first: it ended the other threads.
         let mut all = Vec::new();
         for vcpu in ran {
             let (exits, direct, result) = vcpu.map_err(|_| "a vCPU thread panicked")?;

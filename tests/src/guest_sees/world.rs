@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The regions of the memory that changes, and changes of every kind.
+//! The regions of the changing memory, and changes of every kind.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use super::code::{FETCH, FUNCTION, NO_STORE, NOTHING, PAGES, Word, function};
 use super::machine::{Device, Handle, MEMORY, Machine, PAGE, Words, line, page_range};
 use crate::check::at;
 
-/// A vCPU that does not get on for so long is an error.
+/// A vCPU without progress for this long is an error.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 /// What a region is, and how many pages it has.
@@ -25,7 +25,7 @@ enum What {
     Mmio(u64),
 }
 
-/// What there is: the later ones cover the earlier ones.
+/// The regions: later ones cover earlier ones.
 const WHATS: [What; 7] = [
     What::Ram(8),
     What::Ram(4),
@@ -36,7 +36,7 @@ const WHATS: [What; 7] = [
     What::Ram(1),
 ];
 
-/// A page of the memory at which KVM has a slot of someone else.
+/// A page of the memory at which KVM has a slot that is not the model's.
 pub(super) const IN_THE_WAY: u64 = PAGES;
 /// Further pages that only a BAR out of the guest's reach has.
 pub(super) const BEYOND: u64 = (1 << 56) / PAGE;
@@ -155,7 +155,7 @@ impl World {
         self.refuses.announces.vcpus.store(vcpus, Ordering::SeqCst);
     }
 
-    /// Makes a change, and has the guest check what it sees of it.
+    /// Makes a change, and has the guest check what it sees.
     pub(super) fn commit(&mut self, steps: &[Step]) -> Result<Result<(), CommitError>, String> {
         let regions = self.regions.clone();
         let made = self.change(|change| {
@@ -236,7 +236,7 @@ fn region(name: &str, what: What, thing: u64) -> Result<Region<Handle>, String> 
     }
 }
 
-/// What of a view answers at a page, as the guest has it.
+/// What answers at a page of a view, in the guest's encoding.
 fn may(view: &FlatView<Handle>, page: u64) -> u64 {
     let range = page_range(page);
     let Some(run) = view.find(range.start()) else {
@@ -254,11 +254,11 @@ fn may(view: &FlatView<Handle>, page: u64) -> u64 {
     thing | fetch | store
 }
 
-/// Tells the guest of a commit before it begins.
+/// Announces a commit to the guest before it begins.
 struct Announces {
     own: Arc<Words>,
     vcpus: AtomicU8,
-    /// A vCPU has ended, and is not waited for.
+    /// A vCPU has ended; do not wait for it.
     ended: AtomicBool,
     failed: Mutex<Option<String>>,
 }
@@ -302,7 +302,7 @@ impl Announces {
                     return Err("a vCPU has ended".into());
                 }
                 if start.elapsed() > TOO_LONG {
-                    return Err(format!("vCPU {vcpu} does not get on"));
+                    return Err(format!("vCPU {vcpu} makes no progress"));
                 }
                 thread::yield_now();
             }
@@ -327,21 +327,21 @@ pub(super) const NEVER: u8 = 0;
 pub(super) const PREPARE: u8 = 1;
 pub(super) const APPLY: u8 = 2;
 
-/// Refuses when it is told to, before or after it has prepared.
+/// Refuses on request, before or after it has prepared.
 pub(super) struct Refuses {
     pub(super) when: AtomicU8,
     announces: Arc<Announces>,
 }
 
 impl Refuses {
-    /// A vCPU does not get on any more.
+    /// A vCPU makes no more progress.
     pub(super) fn vcpu_ended(&self) {
         self.announces.ended.store(true, Ordering::SeqCst);
     }
 
     fn refuse(&self, when: u8) -> Result<(), ListenerError> {
         match self.when.load(Ordering::SeqCst) == when {
-            true => Err("told to".into()),
+            true => Err("on request".into()),
             false => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ use super::join;
 use super::watch::{StopAtEnd, rounds, wait_for, within_time};
 use crate::check::{at, same};
 
-/// What the guest loads after it has stored this.
+/// The value that the guest loads after it has stored `stored`.
 fn answer(stored: u64) -> u64 {
     stored.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -61,8 +61,8 @@ fn serve(
     }
 }
 
-/// Both sides count: the device checks each number as it comes, the holder what
-/// the guest has made of it, while it cannot change.
+/// Both sides count. The device checks each number when it arrives; the holder
+/// checks the guest's copy while the guest is held.
 pub(super) fn none_is_lost() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
@@ -104,7 +104,7 @@ pub(super) fn none_is_lost() -> Result<(), String> {
     })
 }
 
-/// All of them hold at each exit, and another thread does all the time.
+/// All vCPU threads hold at each exit, and another thread holds all the time.
 pub(super) fn threads_hold_too(vcpus: u64) -> Result<(), String> {
     within_time(move || {
         let machine = Machine::new()?;
@@ -151,7 +151,7 @@ pub(super) fn threads_hold_too(vcpus: u64) -> Result<(), String> {
     })
 }
 
-/// What was loaded is in the register, and the guest has not gone further.
+/// The loaded value is in the register, and the guest has run no further.
 pub(super) fn completing_does_not_run() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;

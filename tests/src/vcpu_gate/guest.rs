@@ -24,7 +24,7 @@ const SIZE: u64 = 0x8000;
 /// Where there is no memory.
 pub(super) const MMIO: u64 = 0x10_0000;
 
-/// Most vCPUs of a machine.
+/// The most vCPUs of a machine.
 pub(super) const MOST: u64 = (SIZE - LINES) / LINE;
 
 /// What a vCPU does, over and over. RDI is the address of its line.
@@ -95,7 +95,7 @@ impl Machine {
         Ok(Arc::new(machine))
     }
 
-    /// Deletes the slot that all of the guest is in, and makes it again.
+    /// Deletes the slot with all of the guest, and recreates it.
     pub(super) fn replace_slot(&self) -> Result<(), String> {
         self.set_slot(0)?;
         self.set_slot(SIZE)
@@ -134,7 +134,7 @@ impl Machine {
         self.word(number, 0)
     }
 
-    /// What a vCPU has loaded last.
+    /// The value that a vCPU has loaded last.
     pub(super) fn loaded(&self, number: u64) -> u64 {
         self.word(number, 8)
     }

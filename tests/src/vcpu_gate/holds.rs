@@ -39,7 +39,7 @@ fn with_counting(
             let running: Vec<Running<'_>> = running.collect::<Result<_, String>>()?;
             let tested = test(&machine);
             drop(stop);
-            // A vCPU that ended has the better reason.
+            // The error of a vCPU that ended is more precise.
             for vcpu in running {
                 join(vcpu)?;
             }
@@ -85,8 +85,8 @@ pub(super) fn all_move_between(vcpus: u64) -> Result<(), String> {
     })
 }
 
-/// As `SlotListener` holds them, for a gap in the middle of their memory. A vCPU
-/// that noticed would exit, and its run would end.
+/// Holds vCPUs as `SlotListener` does, for a gap in the middle of their memory. A
+/// vCPU that noticed the gap would exit, and its run would end.
 pub(super) fn hide_gaps(vcpus: u64) -> Result<(), String> {
     fn with_gap(vcpus: &impl HoldVcpus, machine: &Machine) -> Result<(), String> {
         let _held = vcpus.hold();
@@ -101,8 +101,8 @@ pub(super) fn hide_gaps(vcpus: u64) -> Result<(), String> {
     })
 }
 
-/// A kicked vCPU goes back in at once, and is held a moment later: on its way
-/// out, outside, or on its way in.
+/// A kicked vCPU enters again at once, and is held a moment later: while it
+/// leaves, outside, or while it enters.
 pub(super) fn meet_kicked_vcpus() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;

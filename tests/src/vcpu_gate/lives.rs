@@ -45,7 +45,8 @@ fn run_meanwhile(
     })
 }
 
-/// Of vCPUs in the guest, of those that wait while held, and of a new one.
+/// A stop ends runs in the guest, runs that wait while held, and those of a new
+/// vCPU.
 pub(super) fn stopping_ends_all(vcpus: u64) -> Result<(), String> {
     within_time(move || {
         for held_when_stopped in [false, true] {
@@ -125,7 +126,7 @@ pub(super) fn kicks() -> Result<(), String> {
     })
 }
 
-/// Another signal ends a run, and says so.
+/// Another signal ends a run, which reports that.
 pub(super) fn own_signals() -> Result<(), String> {
     extern "C" fn ignore(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     within_time(|| {
@@ -156,7 +157,7 @@ pub(super) fn own_signals() -> Result<(), String> {
     })
 }
 
-/// Two threads make vCPUs, run them and drop them, while two others hold.
+/// Two threads create, run and drop vCPUs, while two others hold.
 pub(super) fn come_and_go() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
@@ -244,7 +245,7 @@ pub(super) fn panicked() -> Result<(), String> {
         let mut vcpu = machine.vcpu(Program::Mmio)?;
         let panicked = thread::Builder::new().spawn(move || {
             let exit = format!("{:?}", vcpu.gated.run());
-            // Without a message on stderr: this is as it should be.
+            // Without a message on stderr: the panic is expected.
             std::panic::resume_unwind(Box::new(exit));
         });
         let panicked = panicked.map_err(|e| e.to_string())?.join();

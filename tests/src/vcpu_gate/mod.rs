@@ -19,7 +19,7 @@ type Running<'scope> = ScopedJoinHandle<'scope, Result<Vcpu, String>>;
 /// A test.
 type Test = fn() -> Result<(), String>;
 
-/// A test with so many vCPUs.
+/// A test with a number of vCPUs.
 type TestWithVcpus = fn(u64) -> Result<(), String>;
 
 /// How many vCPUs there are in a test that is run with several numbers.

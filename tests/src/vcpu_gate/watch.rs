@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Time limits: what hangs is a failure that says where.
+//! Time limits: a hang is a failure that names the place.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kvm_slots::vcpu_gate::VcpuGate;
 
-/// How long a test makes rounds. It is done after fewer on a slow machine.
+/// How long a test makes rounds. On a slow machine it makes fewer.
 const ROUNDS_FOR: Duration = Duration::from_millis(250);
 /// No wait takes that long, even on one emulated processor.
 const TOO_LONG: Duration = Duration::from_secs(60);

@@ -4,8 +4,8 @@
 use super::sides::Discard;
 use crate::Errno;
 
-/// Frees the bytes: they read as zeros, or in a private mapping of a file as the
-/// bytes of the file.
+/// Frees the bytes. They then read as zeros, or, in a private mapping of a file,
+/// as the bytes of the file.
 ///
 /// # Errors
 /// What the kernel says. Some of the bytes may be gone.

@@ -21,8 +21,8 @@ pub enum DirtyMode {
         /// All pages count as written when logging starts.
         initially_set: bool,
     },
-    /// A ring for each vCPU. Costs what was written and a look at each entry of
-    /// the rings, however large the guest's memory is.
+    /// A ring for each vCPU. The cost depends on the pages written and on the size
+    /// of the rings, not on the size of the guest's memory.
     Ring {
         /// Its size: a power of two, 16 bytes for each entry.
         bytes: u32,
@@ -63,15 +63,15 @@ pub enum DirtyError {
     /// written to these pages now leaves no trace until they are.
     #[error("the dirty rings cannot be reset: {0}")]
     Reset(Errno),
-    /// The kernel did not take back all entries that were collected, tried
-    /// again and again: what is written to their pages now leaves no trace.
+    /// The kernel did not reset all collected entries, even after retries:
+    /// further writes to their pages are not logged.
     #[error("the kernel did not reset {left} entries of the dirty rings")]
     NotReset {
-        /// How many entries are left.
+        /// The number of entries that were not reset.
         left: u64,
     },
-    /// The kernel has left an entry of a ring out. Later ones were not
-    /// collected and never will be.
+    /// The kernel skipped an entry of a ring. Later entries were not collected
+    /// and never will be.
     #[error("entry {position} of dirty ring {ring} is missing although later ones are there")]
     Skipped {
         /// The ring.
@@ -79,8 +79,8 @@ pub enum DirtyError {
         /// The position of the entry in the ring.
         position: usize,
     },
-    /// A vCPU exits because its ring is full, and there is nothing in the ring
-    /// to collect: [`DirtyCollector::make_room`].
+    /// A vCPU exits because its ring is full, but the ring has no entry to
+    /// collect; see [`DirtyCollector::make_room`].
     #[error("dirty ring {0} is full, and there is nothing in it to collect")]
     StaysFull(RingId),
     /// An entry of a ring names a page that no slot of the table has: the first
@@ -162,9 +162,9 @@ impl<V: LoggingVm> DirtyCollector<V> {
     /// `KVM_EXIT_DIRTY_RING_FULL`, so that it can run again.
     ///
     /// # Errors
-    /// [`DirtyError`]: [`StaysFull`](DirtyError::StaysFull) if nothing was
-    /// collected from this ring since the last time. Its vCPU would exit for
-    /// ever, and what it wrote is not known.
+    /// [`DirtyError`]. It is [`StaysFull`](DirtyError::StaysFull) if nothing was
+    /// collected from this ring since the last call: the vCPU would exit
+    /// forever, and the pages that it wrote are not known.
     pub fn make_room(&self, table: &SlotTable, ring: RingId) -> Result<(), DirtyError> {
         self.collect(table)?;
         match self.rings().was_harvested(ring) {
@@ -266,7 +266,7 @@ impl<V: LoggingVm> DirtyCollector<V> {
         }
     }
 
-    /// A ring that panics keeps its own state; the counts are of whole steps.
+    /// A panic of a ring leaves the counts consistent: they change in whole steps.
     fn rings(&self) -> MutexGuard<'_, Rings> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ use super::vm::{DirtyEntry, DirtyRing, LoggingVm};
 use crate::Errno;
 
 /// How often the kernel is asked to reset rings without making progress. A
-/// signal interrupts the ioctl without an error; the next call goes on.
+/// signal interrupts the ioctl without an error; the next call continues.
 const FRUITLESS_RESETS: usize = 16;
 
 /// The dirty ring of one vCPU, as
@@ -52,7 +52,7 @@ impl Rings {
 
     /// All entries that can be harvested, and the first that is missing.
     pub(super) fn harvest(&mut self) -> (Vec<DirtyEntry>, Option<DirtyError>) {
-        // No more than the rings have room for: entries come free by the reset.
+        // Bounded by the size of the rings: only the reset frees entries.
         let (mut entries, mut skipped) = (Vec::new(), None);
         for (number, Ring { ring, harvested }) in self.rings.iter_mut().enumerate() {
             while let Some(entry) = ring.harvest() {
@@ -68,8 +68,8 @@ impl Rings {
         (entries, skipped)
     }
 
-    /// Has the kernel take back what was harvested; returns how many entries
-    /// are left.
+    /// Has the kernel reset the harvested entries; returns how many it did not
+    /// reset.
     pub(super) fn reset(&mut self, vm: &impl LoggingVm) -> Result<u64, Errno> {
         let mut fruitless = 0;
         loop {

@@ -78,7 +78,7 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     /// # Errors
     /// EINVAL if `bitmap` has fewer bits than that; if `first_page` is no
     /// multiple of 64; if `num_pages` is none and does not end with the slot.
-    /// As for [`get_dirty_log`](Self::get_dirty_log), too.
+    /// As for [`get_dirty_log`](Self::get_dirty_log).
     fn clear_dirty_log(
         &self,
         slot: u32,
@@ -88,7 +88,7 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     ) -> Result<(), Errno>;
 
     /// `KVM_RESET_DIRTY_RINGS`: the kernel takes back the entries that were
-    /// harvested, and will tell of these pages again. Returns how many: fewer
+    /// harvested, and reports these pages again. Returns how many: fewer
     /// than were harvested if a signal interrupts it.
     ///
     /// # Errors
@@ -111,8 +111,8 @@ pub trait DirtyRing: std::fmt::Debug + Send {
     /// takes it back at the next [`LoggingVm::reset_dirty_rings`].
     fn harvest(&mut self) -> Option<DirtyEntry>;
 
-    /// The position of the next entry in the ring, if the kernel has left it
-    /// out although later ones are there: harvesting never gets past it. For a
-    /// ring that has nothing left to harvest.
+    /// The position of the next entry in the ring, if the kernel skipped it and
+    /// filled later ones: harvesting never gets past it. Call it on a ring that
+    /// has nothing left to harvest.
     fn skipped(&self) -> Option<usize>;
 }

@@ -107,8 +107,8 @@ impl DirtyRing for VcpuDirtyRing {
     fn skipped(&self) -> Option<usize> {
         let mut later = (1..self.entries).map(|ahead| self.next + ahead);
         let any = later.any(|position| self.is_dirty(position));
-        // In this order: the kernel fills one entry after the other, so that
-        // once a later one is seen, this one is seen too.
+        // In this order: the kernel fills the entries one after the other, so
+        // once a later one is visible, this one is visible too.
         (any && !self.is_dirty(self.next)).then_some(self.next)
     }
 }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_the_kernel_leaves_out_is_seen() {
+    fn an_entry_that_the_kernel_skips_is_noticed() {
         let mut ring = ring(256);
         assert_eq!(ring.skipped(), None);
         (0..3).chain(4..5).for_each(|at| fill(&ring, at));

@@ -16,8 +16,8 @@ pub(super) struct Creates {
     pub(super) late: Vec<Wanted>,
 }
 
-/// Sorts `creates` by address and by when they can be created, if `room` more
-/// slots fit in the table as it is.
+/// Sorts `creates` by address and by when they can be created. `room` more slots
+/// fit in the table before any is deleted.
 pub(super) fn split(
     table: &SlotTable,
     deletes: &[Slot],
@@ -53,9 +53,8 @@ fn is_bound(backing: &Backing, deletes: &[Slot], abi: AbiProfile) -> bool {
     }
 }
 
-/// Whether a running guest could miss something that it has before: while the
-/// plan is carried out, or while it is rolled back because a later operation
-/// failed.
+/// Whether a running guest could miss memory that it has before: while the plan
+/// is applied, or while it is rolled back because a later operation failed.
 ///
 /// `deletes` and `moves` take addresses from the guest; `others` operations
 /// follow the first of them. A single one that nothing follows either happens
@@ -69,9 +68,9 @@ pub(super) fn has_gap(deletes: &[Slot], moves: &[(Slot, Slot)], others: usize) -
     }
 }
 
-/// Whether a slot moves by less than its size. KVM takes it out of the guest's
-/// reach meanwhile (`kvm_invalidate_memslot`). Not every host has a guest that
-/// touches it then try again: some emulate the access, and it exits as MMIO.
+/// Whether a slot moves by less than its size. KVM invalidates it during the
+/// move (`kvm_invalidate_memslot`). Not every host then lets the guest retry an
+/// access to it: some emulate the access, and it exits as MMIO.
 fn overlap(from: &Slot, to: &Slot) -> bool {
     from.gpa <= to.last() && to.gpa <= from.last()
 }

@@ -30,7 +30,7 @@ pub(super) struct Ring {
     entries: Vec<(Flag, DirtyEntry)>,
     pushed: usize,
     reset: usize,
-    /// How many of the next entries are left out.
+    /// How many of the next entries are skipped.
     skip: usize,
 }
 
@@ -106,8 +106,8 @@ impl SimVm {
         }
     }
 
-    /// Has the kernel do what none should: leave the next `count` entries of
-    /// the dirty ring out.
+    /// Has the kernel misbehave: it skips the next `count` entries of the dirty
+    /// ring.
     ///
     /// # Errors
     /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::LoggingVm).

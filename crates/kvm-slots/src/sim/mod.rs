@@ -89,7 +89,7 @@ struct State {
     private: PageSet,
     dirty: Dirty,
     mmio_entries: MmioEntries,
-    /// How many ioctls on memory are interrupted yet.
+    /// How many more ioctls on memory are interrupted.
     interrupts: u32,
 }
 
@@ -138,7 +138,7 @@ impl SimVm {
     }
 
     /// Has signals interrupt the next `count` ioctls that set memslots or
-    /// attributes: these fail with EINTR and change nothing.
+    /// attributes. They fail with EINTR and change nothing.
     pub fn interrupt(&self, count: u32) {
         self.state().interrupts = count;
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One vCPU of a gate, as its own thread and the others share it.
+//! One vCPU of a gate, shared between its own thread and the others.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,7 @@ use super::run_page::RunPage;
 use super::shared::{Shared, Waited};
 use super::signal::{Delivery, ExitSignal};
 
-/// How long to wait before a signal is sent again that the kernel had no room
-/// for.
+/// How long to wait before resending a signal that the kernel had no room for.
 const RESEND: Duration = Duration::from_millis(1);
 
 /// One vCPU of a gate. It has a lock of its own, so that vCPUs which enter and
@@ -25,7 +24,7 @@ pub(super) struct VcpuEntry {
     run_page: RunPage,
 }
 
-/// What a vCPU enters for.
+/// Why a vCPU enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To run the guest.
@@ -82,17 +81,16 @@ impl VcpuEntry {
         }
     }
 
-    /// Has the vCPU leave the guest if it is there, and does not wait until it
-    /// has left.
+    /// Asks the vCPU to leave the guest if it is there, without waiting for it.
     pub(super) fn request_exit(&self, signal: ExitSignal) {
         let mut presence = self.lock();
         while let Some(thread) = presence.request_exit() {
-            // Before the signal: one that comes too early to end KVM_RUN comes
-            // early enough for KVM_RUN to see this.
+            // Before the signal: if the signal arrives too early to end KVM_RUN,
+            // KVM_RUN still sees this byte.
             self.run_page.set_immediate_exit(true);
             match signal.send(thread) {
                 Delivery::Queued => presence.signalled(),
-                // It ended without unwinding: it is not in the guest.
+                // The thread ended without unwinding: it is not in the guest.
                 Delivery::NoThread => {
                     self.mark_outside(&mut presence);
                 }
@@ -110,7 +108,7 @@ impl VcpuEntry {
         drop(self.left.wait_while(self.lock(), inside));
     }
 
-    /// The next attempt to enter fails, or the one that waits now.
+    /// Makes the attempt to enter that waits now fail, or else the next one.
     pub(super) fn kick(&self, shared: &Shared) {
         self.lock().kick();
         self.request_exit(shared.signal());

@@ -17,8 +17,8 @@ pub enum GateError {
         /// `SIGRTMAX`.
         max: i32,
     },
-    /// The process handles or ignores this signal already. The handler was left
-    /// as it is.
+    /// The process already handles or ignores this signal. Its handler is
+    /// unchanged.
     #[error("signal {signal} already has a handler")]
     SignalInUse {
         /// The signal.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The gate, as the VMM has it.
+//! The gate that the VMM holds.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl VcpuGate {
     /// A gate without vCPUs that uses this real-time signal. Several gates may
     /// use the same one.
     ///
-    /// The process keeps the signal's handler, which does nothing, for good.
+    /// The signal's handler, which does nothing, stays installed in the process.
     ///
     /// # Errors
     /// [`GateError::NotRealTime`], [`GateError::SignalInUse`] and
@@ -49,8 +49,8 @@ impl VcpuGate {
         })
     }
 
-    /// Puts a vCPU behind the gate. It is held from now on whenever the gate
-    /// is, until the result is dropped.
+    /// Adds a vCPU to the gate. From now on it is held whenever the gate is held,
+    /// until the result is dropped.
     ///
     /// # Errors
     /// [`GateError::MapKvmRun`]; `vcpu` is closed.

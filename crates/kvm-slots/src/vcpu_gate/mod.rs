@@ -41,8 +41,8 @@
 //! # How a vCPU leaves the guest
 //!
 //! A vCPU thread marks its vCPU as inside, calls `KVM_RUN`, and marks it as
-//! outside on return, whatever the return is. A holder closes the gate, and for
-//! each vCPU inside sets `immediate_exit` in its `kvm_run` and sends a
+//! outside when it returns for any reason. A holder closes the gate. For each
+//! vCPU inside, it sets `immediate_exit` in the vCPU's `kvm_run` and sends a
 //! real-time signal to its thread. The signal makes `KVM_RUN` return.
 //! `immediate_exit` is for a signal that arrives before `KVM_RUN` has begun and
 //! would be lost: it makes `KVM_RUN` return without entering the guest. The
@@ -51,8 +51,8 @@
 //! Marking takes a lock of the vCPU's own, so vCPUs do not contend with each
 //! other. A holder signals a thread only with that lock held and the vCPU marked
 //! as inside: the thread is alive, and runs this vCPU. So a holder does not wait
-//! for a vCPU that was dropped or whose thread panicked. One that is made while
-//! the gate is held does not enter.
+//! for a vCPU that was dropped or whose thread panicked. A vCPU that is added
+//! while the gate is held does not enter.
 //!
 //! # Exits that are not complete
 //!
@@ -79,7 +79,7 @@
 //!   completion. To save a vCPU's registers, kick it and call
 //!   [`GatedVcpu::complete`].
 //!
-//! # What the VMM has to know
+//! # Rules for the VMM
 //!
 //! - A vCPU thread that keeps a [`HeldVcpus`] must not call `run`: it would wait
 //!   for itself.
@@ -87,8 +87,8 @@
 //!   tens of microseconds where vCPUs have processors of their own, and
 //!   milliseconds where they share them. It never waits for an exit to be
 //!   handled, so it may own locks that exit handlers need.
-//! - Holds that overlap without end keep the vCPUs out without end; so may a
-//!   thread that does nothing but hold and release.
+//! - Holds that overlap endlessly keep the vCPUs out forever; a thread that only
+//!   holds and releases in a loop may do so too.
 //! - The signal's handler does nothing and is installed without `SA_RESTART`. A
 //!   blocking system call that a thread makes right after `run` may fail with
 //!   `EINTR` in rare cases.
@@ -96,9 +96,9 @@
 //!   again, or holders wait for an exit that the guest makes by itself.
 //! - `RLIMIT_SIGPENDING` must leave room for a signal. Where the kernel has none,
 //!   holders try again every millisecond until it has.
-//! - A seccomp filter has to allow `rt_sigaction` and `mmap` to make gates and
-//!   vCPUs, `rt_sigprocmask` and `gettid` to vCPU threads, and `getpid` and
-//!   `tgkill` to holders.
+//! - A seccomp filter must allow `rt_sigaction` and `mmap` where gates and vCPUs
+//!   are created, `rt_sigprocmask` and `gettid` in vCPU threads, and `getpid` and
+//!   `tgkill` in holders.
 //! - KVM must have `KVM_CAP_IMMEDIATE_EXIT`, as it has since Linux 4.12.
 
 mod entry;

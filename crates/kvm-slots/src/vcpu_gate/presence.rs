@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where one vCPU is, and what it was asked for, as plain data.
+//! Whether one vCPU is in the guest and was asked to leave, as plain data.
 
 /// A thread of this process, by the kernel's number for it.
 pub(super) type Tid = libc::pid_t;
@@ -16,7 +16,7 @@ pub(super) struct Presence {
 enum ExitRequest {
     #[default]
     None,
-    /// By `immediate_exit` alone so far.
+    /// By `immediate_exit` only.
     Made,
     /// By a signal as well: `KVM_RUN` will return.
     Signalled,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The byte by which `KVM_RUN` is kept from entering the guest.
+//! `immediate_exit`: the byte that keeps `KVM_RUN` from entering the guest.
 
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,17 +11,17 @@ use crate::Errno;
 
 const IMMEDIATE_EXIT: usize = offset_of!(kvm_run, immediate_exit);
 
-/// A mapping of a vCPU's `kvm_run` of its own, apart from the one of the
-/// `VcpuFd`: `VcpuFd::run` has exclusive references into that one at times
-/// when other threads set `immediate_exit`. For them this store comes from
-/// elsewhere, as the kernel's do. It also stays valid without the `VcpuFd`.
+/// A second mapping of a vCPU's `kvm_run`, separate from the `VcpuFd`'s:
+/// `VcpuFd::run` has exclusive references into that one while other threads set
+/// `immediate_exit`. To these references the store comes from outside, as the
+/// kernel's stores do. The mapping also stays valid without the `VcpuFd`.
 #[derive(Debug)]
 pub(super) struct RunPage {
     map: MmapRaw,
 }
 
 impl RunPage {
-    /// Maps the start of `vcpu`, which has `kvm_run` there.
+    /// Maps the start of `vcpu`'s file, where `kvm_run` is.
     pub(super) fn map(vcpu: impl MmapAsRawDesc) -> Result<Self, Errno> {
         let mut options = MmapOptions::new();
         let map = options.len(IMMEDIATE_EXIT + 1).map_raw(vcpu)?;
@@ -46,7 +46,7 @@ impl RunPage {
 
 #[cfg(test)]
 impl RunPage {
-    /// What `KVM_RUN` would look at.
+    /// The value that `KVM_RUN` would read.
     pub(super) fn is_immediate_exit(&self) -> bool {
         self.immediate_exit().load(Ordering::SeqCst) != 0
     }

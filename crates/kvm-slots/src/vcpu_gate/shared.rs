@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What all clones of a gate and its vCPUs share.
+//! The state that all clones of a gate and its vCPUs share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     holds: Holds,
-    /// Shared with whoever walks through it, and then copied to be changed.
+    /// Copied on write while a thread iterates over it.
     entries: Entries,
 }
 
@@ -52,7 +52,7 @@ impl Shared {
     }
 
     /// Whether vCPUs must not enter. The caller has its own entry locked, which
-    /// orders this after whatever a holder did before it locked that entry.
+    /// orders this after all that a holder did before it locked that entry.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
@@ -86,14 +86,14 @@ impl Shared {
         self.change(Holds::remove);
     }
 
-    /// Has all vCPUs leave, for good.
+    /// Has all vCPUs leave the guest permanently.
     pub(super) fn stop(&self) {
         for entry in self.change(Holds::stop).iter() {
             entry.request_exit(self.signal);
         }
     }
 
-    /// All vCPUs that there are.
+    /// All vCPUs of the gate.
     pub(super) fn entries(&self) -> Entries {
         Arc::clone(&self.lock().entries)
     }
@@ -114,8 +114,8 @@ impl Shared {
         }
     }
 
-    /// Has vCPUs that wait to enter look whether they were kicked. One that has
-    /// looked but does not wait yet has the lock, so this comes after.
+    /// Wakes the vCPUs that wait to enter, so that they check for a kick. A vCPU
+    /// between its check and its wait has the lock, so this comes after.
     pub(super) fn wake_waiting(&self) {
         let _state = self.lock();
         self.changed.notify_all();

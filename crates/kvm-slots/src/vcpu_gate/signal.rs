@@ -12,7 +12,7 @@ use super::presence::Tid;
 use super::{GateError, RunError};
 use crate::Errno;
 
-/// Looking at a signal's handler and setting it are two steps.
+/// Reading a signal's handler and setting it are two steps.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
 thread_local! {
@@ -25,20 +25,19 @@ thread_local! {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExitSignal(c_int);
 
-/// What became of a signal.
+/// The result of sending a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// The signal is pending, or handled already.
+    /// The signal is pending or already handled.
     Queued,
-    /// There is no such thread any more.
+    /// The thread no longer exists.
     NoThread,
     /// The kernel has too many signals queued now.
     TryAgain,
 }
 
 impl ExitSignal {
-    /// Installs the handler, unless the signal has one already that is not
-    /// this.
+    /// Installs the handler, unless the signal already has a different one.
     pub(super) fn install(signal: c_int) -> Result<Self, GateError> {
         let (min, max) = (SIGRTMIN(), SIGRTMAX());
         if !(min..=max).contains(&signal) {
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_has_ended_is_known_to_be_gone() {
+    fn a_signal_to_a_thread_that_has_ended_is_not_sent() {
         let signal = ExitSignal::install(spare(3)).unwrap();
         let ended = std::thread::spawn(move || signal.unblock().unwrap());
         let tid = ended.join().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A vCPU behind a gate, as its thread has it.
+//! A vCPU behind a gate, owned by its thread.
 
 use std::sync::{Arc, Weak};
 
@@ -43,8 +43,7 @@ pub enum CompleteOutcome<'a> {
     /// The latest exit is complete, if there was one. The vCPU's registers are
     /// as the guest would see them.
     Complete,
-    /// Completing it led to another exit. It is to be handled, and completed in
-    /// turn.
+    /// Completing it led to another exit. Handle that exit and complete it too.
     Exit(VcpuExit<'a>),
     /// The gate was [stopped](super::VcpuGate::stop): nothing was done.
     Stopped,
@@ -59,7 +58,7 @@ impl GatedVcpu {
 
     /// Runs the guest until it exits; `KVM_RUN`. Waits first while the gate is
     /// held, and starts over when a hold interrupts `KVM_RUN`: callers notice
-    /// nothing of a hold but the time that it takes.
+    /// only the time that a hold takes.
     ///
     /// # Errors
     /// [`RunError`]. `EINTR` is not among them: see [`RunOutcome`].
@@ -68,14 +67,14 @@ impl GatedVcpu {
         Ok(outcome)
     }
 
-    /// As [`run`](Self::run), and takes something before the vCPU counts as
-    /// outside: the view by which the exit is looked up. A holder waits for
-    /// that. So the view is one that was current when the guest left, and not
-    /// one of a commit that held the vCPUs since.
+    /// Same as [`run`](Self::run), but calls `take` before the vCPU counts as
+    /// outside, to take the view in which the exit is looked up. A holder waits
+    /// for that. So the view was current when the vCPU left the guest, and is
+    /// not from a commit that has held the vCPUs since.
     ///
     /// `take` is called once for each exit, on this thread. It must not hold the
-    /// gate or wait for a holder, who waits for it. What it returns comes with
-    /// [`RunOutcome::Exit`].
+    /// gate, nor wait for a holder, which waits for it. Its result is returned
+    /// with [`RunOutcome::Exit`].
     ///
     /// # Errors
     /// As for [`run`](Self::run).
@@ -104,7 +103,7 @@ impl GatedVcpu {
                     return Ok((RunOutcome::Exit(exit), Some(taken)));
                 }
                 Err(error) => match (Errno::from(error), inside.leave()) {
-                    // By a hold, a kick or a stop: entering again tells.
+                    // By a hold, a kick or a stop: entering again finds out.
                     (Errno::EINTR, true) => {}
                     (Errno::EINTR, false) => return Ok((RunOutcome::Interrupted, None)),
                     (errno, _) => return Err(RunError::Kvm(errno)),
@@ -147,22 +146,22 @@ impl GatedVcpu {
         }
     }
 
-    /// The vCPU, for all that does not run it.
+    /// The vCPU, for calls that do not run it.
     pub fn fd(&self) -> &VcpuFd {
         &self.fd
     }
 
-    /// The vCPU, for what needs it exclusively, such as `get_kvm_run` and
+    /// The vCPU, for calls that need it exclusively, such as `get_kvm_run` and
     /// `coalesced_mmio_read`.
     ///
-    /// Do not call [`VcpuFd::run`], which does not ask the gate: holders do not
-    /// know of it. Nor put another vCPU in its place, or set `immediate_exit`,
-    /// which is the gate's.
+    /// Do not call [`VcpuFd::run`]: it bypasses the gate, and holders do not know
+    /// of it. Do not replace the vCPU, and do not set `immediate_exit`, which
+    /// belongs to the gate.
     pub fn fd_mut(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }
 
-    /// Takes the vCPU out of the gate, which no longer holds it.
+    /// Removes the vCPU from the gate, which no longer holds it.
     pub fn into_fd(self) -> VcpuFd {
         self.fd
     }
@@ -177,13 +176,13 @@ pub struct VcpuKicker {
 }
 
 impl VcpuKicker {
-    /// Has the vCPU's current [`run`](GatedVcpu::run), or else its next, return
-    /// [`RunOutcome::Kicked`], also while the gate is held. Does not wait for
-    /// that. Kicks that come before it count as one. A vCPU that was dropped is
-    /// not there to be kicked.
+    /// Makes the vCPU's current or next [`run`](GatedVcpu::run) return
+    /// [`RunOutcome::Kicked`], even while the gate is held, without waiting for
+    /// it. Several kicks before that count as one. Kicking a dropped vCPU does
+    /// nothing.
     ///
-    /// A kick is never lost, which a signal of the VMM's own can be: where it
-    /// arrives together with the gate's, `run` takes the `EINTR` for the gate's.
+    /// A kick is never lost. A signal of the VMM's own can be: if it arrives
+    /// together with the gate's, `run` attributes the `EINTR` to the gate.
     pub fn kick(&self) {
         if let Some(entry) = self.entry.upgrade() {
             entry.kick(&self.shared);
@@ -191,7 +190,7 @@ impl VcpuKicker {
     }
 }
 
-/// A vCPU's place in its gate, given up when this is dropped.
+/// A vCPU's place in its gate, released when this is dropped.
 #[derive(Debug)]
 struct Registration {
     entry: Arc<VcpuEntry>,

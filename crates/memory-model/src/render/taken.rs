@@ -22,8 +22,8 @@ pub(crate) enum Taken<H> {
 #[derive(Debug)]
 pub(crate) struct Many<H> {
     runs: BTreeMap<u64, FlatRange<H>>,
-    /// First to last address, joined where they touch: so a region that lies
-    /// under many runs costs what it fills, not what covers it.
+    /// First to last address, joined where they touch. So the cost of a region
+    /// below many runs depends on the gaps it fills, not on the runs above it.
     joined: BTreeMap<u64, u64>,
 }
 

@@ -17,25 +17,24 @@ use crate::{
 };
 
 impl<H> Transaction<'_, H> {
-    /// Makes the change: every listener of every space whose view differs
-    /// prepares for it, then every one applies it, then the new views are
-    /// published, then the listeners learn that it is done. A space for which
-    /// nothing differs is left alone.
+    /// Makes the change. Every listener of every space whose view differs
+    /// prepares, then every one applies, then the new views are published, then
+    /// every listener commits. A space whose view does not differ is skipped.
     ///
     /// # Errors
-    /// [`CommitError`]; nothing has changed then, and the transaction is over.
-    /// Regions that it added are gone, with their ids. Whoever wants to try
-    /// again takes its steps again in a new transaction, once the reason is no
-    /// more: for [`CommitError::Accepted`], once the guest has given the range
-    /// back or [`revoke`](MemoryModel::revoke) has taken it. If
-    /// [`CommitError::Refused`] lists listeners that could not go back, these
-    /// are out of step until a later change.
+    /// [`CommitError`]. Nothing has changed then, and the transaction is over:
+    /// the regions that it added are removed, with their ids. To try again,
+    /// repeat its steps in a new transaction once the reason no longer applies:
+    /// for [`CommitError::Accepted`], once the guest has given the range back or
+    /// [`revoke`](MemoryModel::revoke) has taken it. If [`CommitError::Refused`]
+    /// lists listeners that could not roll back, these need a resync, which a
+    /// later change does.
     ///
     /// # Panics
-    /// If a listener does. It is taken to have refused if it panics in
-    /// `prepare` or `apply`: those that prepared before are told to abort, and
-    /// nothing has changed. If it panics in `commit`, the change is made, and those behind
-    /// it are told. One that panics once more meanwhile ends the process.
+    /// If a listener does. A panic in `prepare` or `apply` counts as a refusal:
+    /// the listeners that have prepared abort, and nothing has changed. After a
+    /// panic in `commit` the change is made, and the remaining listeners still
+    /// commit. A second panic during that ends the process.
     pub fn commit(mut self) -> Result<(), CommitError> {
         if Undo::is_nothing(&self.model.undo, &self.model.tree) {
             self.model.undo.clear();
@@ -128,8 +127,8 @@ impl<H> Transaction<'_, H> {
     }
 }
 
-/// Has every listener prepare, and then apply; if one refuses, those that have
-/// prepared abort.
+/// Has every listener prepare, and then every one apply. If one refuses, those
+/// that have prepared abort.
 #[inline]
 fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitError> {
     let mut prepared = Prepared {
@@ -178,7 +177,8 @@ impl<H> Prepared<'_, H> {
         }
     }
 
-    /// Has them go back, the last to prepare first; says who could not.
+    /// Has them roll back, the last to prepare first; returns those that could
+    /// not.
     #[cold]
     fn go_back(&mut self) -> Vec<NotUndone> {
         let all = self.changes.iter().flat_map(|change| {

@@ -64,7 +64,7 @@ impl<H> Tree<H> {
         for (index, seat) in (0..).zip(&self.seats) {
             let (is_free, next) = (free.contains(&index), seat.next_generation);
             let has_run_out = next & RegionId::GENERATIONS == 0;
-            // Those of the last model wrap.
+            // Generations of the last model wrap.
             let is_past = |generation: u32| {
                 (1..=1 << RegionId::GENERATION_BITS).contains(&next.wrapping_sub(generation))
             };
@@ -74,7 +74,7 @@ impl<H> Tree<H> {
                     "its region's generation is still to come"
                 }
                 None if is_free && has_run_out => "it is free, and its generations have run out",
-                None if !is_free && !has_run_out => "nobody has it, and it is not free",
+                None if !is_free && !has_run_out => "no region has it, and it is not free",
                 Some(_) | None => continue,
             };
             return Err(Invalid::Seat { index, what });

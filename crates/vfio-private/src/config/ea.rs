@@ -15,7 +15,7 @@ const ID: u8 = 0x14;
 const HEADER: usize = 4;
 /// The number of entries, in the third byte.
 const COUNT: u8 = 0x3f;
-/// The largest host page. Bytes of a BAR share host pages as their offsets do only if the BAR
+/// The largest host page. Offsets in a BAR tell which bytes share a host page only if the BAR
 /// starts at a multiple of the page size; ordinary BARs of a page or more always do.
 const LARGEST_PAGE: u64 = 0x1_0000;
 
@@ -152,7 +152,7 @@ impl<'a> Raw<'a> {
 
     fn bar(&self, bar: BarIndex, primary: u8, secondary: u8) -> Result<EaResource, ConfigError> {
         let offset = self.offset;
-        // A reserved value is for newer software; the secondary one is for older.
+        // A reserved primary value is for newer software; the secondary one is for older.
         let properties = match primary {
             0x08..0xfd => secondary,
             _ => primary,

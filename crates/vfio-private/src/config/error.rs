@@ -7,20 +7,20 @@ use thiserror::Error;
 use crate::bar::BarIndex;
 use crate::error::InputError;
 
-/// What configuration space says that cannot be so. Offsets are from its start, in bytes.
+/// Why configuration space is not valid. Offsets are from its start, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A length that configuration space does not have.
+    /// The number of bytes is not a size of configuration space.
     #[error("{len} bytes are no configuration space: it has 64, 256 or 4096")]
     Length {
         /// How many bytes there were.
         len: usize,
     },
-    /// Every byte of the header is `0xff`: nobody answered the reads.
+    /// Every byte of the header is `0xff`: no device answered the reads.
     #[error("all ones from offset 0x0 to 0x3f: no device answers, or it is powered down")]
     NoDevice,
-    /// A header of another type than 0: a bridge has other BARs, and nobody assigns it to a guest.
+    /// A header of another type than 0: a bridge has other BARs, and is not assigned to guests.
     #[error("header type {kind:#x} at offset 0xe is not that of a device with BARs (type 0)")]
     HeaderType {
         /// The type, without the multi-function bit.
@@ -61,15 +61,15 @@ pub enum ConfigError {
         /// How many bytes of its kind of space there are.
         len: usize,
     },
-    /// A chain of capabilities that comes back to one of its own.
+    /// A chain of capabilities with a cycle.
     #[error("capability at offset {offset:#x} points back to the one at {pointer:#x}")]
     Cycle {
-        /// The last capability before it.
+        /// The capability that points back.
         offset: usize,
-        /// The one that the chain came by before.
+        /// The earlier capability that it points to.
         pointer: usize,
     },
-    /// A capability that reads as all ones, so that nobody knows what it is or what follows.
+    /// A capability that reads as all ones, so that neither its kind nor the next one is known.
     #[error("capability at offset {offset:#x} reads as all ones")]
     NoCapability {
         /// Where it should be.
@@ -106,7 +106,7 @@ pub enum ConfigError {
         bar: BarIndex,
         /// How many registers follow the first, by the entry.
         found: usize,
-        /// How many do by the sizes of its fields.
+        /// How many registers the sizes of its fields take.
         due: usize,
     },
     /// An Enhanced Allocation entry for a BAR with properties that no BAR has.

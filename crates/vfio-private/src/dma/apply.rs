@@ -105,9 +105,9 @@ pub struct DmaApplyError {
 ///
 /// # Panics
 ///
-/// If `space` does. Operations before that stay done and are in the table; the mappings of the one
-/// that panicked are [uncertain](DmaTable::uncertain) there. [`plan_dma`](super::plan_dma) from that
-/// table settles it.
+/// If `space` does. Earlier operations stay done and are in the table. The mappings of the operation
+/// that panicked are [uncertain](DmaTable::uncertain) in the table; a plan that
+/// [`plan_dma`](super::plan_dma) makes from it settles them.
 pub fn apply_dma(
     space: &impl AddressSpace,
     plan: &DmaPlan,

@@ -144,9 +144,9 @@ pub fn plan_dma(
 /// Plans a change. What is mapped and stays as it is stays mapped, unless it is in one mapping with
 /// what goes: no kernel unmaps a part of a mapping.
 ///
-/// An [uncertain](DmaTable::uncertain) mapping with an IOVA in the change is unmapped. What of it is
-/// not in the change does not come back, and is no gap: [`plan_dma`], which has everything that is
-/// wanted, settles all.
+/// An [uncertain](DmaTable::uncertain) mapping with an IOVA in the change is unmapped. The rest of
+/// that mapping is not mapped again, and is not reported as a gap. [`plan_dma`], which has all
+/// target ranges, settles everything.
 ///
 /// It costs what the change and the mappings in it do, not what there is.
 ///
@@ -168,7 +168,7 @@ pub fn plan_dma_change(
     let mut wanted = Vec::new();
     let (mut kept, mut unmapped, mut gap) = (Vec::new(), Vec::new(), Vec::new());
     for mapping in touching(table, &windows) {
-        // It may be there, with any part of it still wanted or not.
+        // It may be mapped, whichever parts of it are still wanted.
         if table.is_uncertain(mapping) {
             unmapped.push(mapping.clone());
             continue;

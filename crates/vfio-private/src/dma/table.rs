@@ -15,7 +15,7 @@ use crate::span::Span;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DmaTable {
     by_iova: BTreeMap<u64, DmaRange>,
-    /// The first IOVAs of those that may or may not be there.
+    /// The first IOVAs of the mappings that may or may not exist.
     uncertain: BTreeSet<u64>,
 }
 
@@ -53,9 +53,9 @@ impl DmaTable {
         self.by_iova.range(from..span.end()).map(|(_, range)| range)
     }
 
-    /// The mappings that may be there or not, by IOVA: a call that was to map or unmap them panicked.
-    /// They are held as if they were there. A plan whose change has one of their IOVAs unmaps them
-    /// first.
+    /// The mappings that may or may not exist, by IOVA: a call that maps or unmaps them panicked. The
+    /// table keeps their owners as if they existed. A plan whose change has one of their IOVAs unmaps
+    /// them first.
     pub fn uncertain(&self) -> impl Iterator<Item = &DmaRange> {
         let starts = self.uncertain.iter();
         starts.filter_map(|start| self.by_iova.get(start))

@@ -123,7 +123,7 @@ pub struct Kernel {
     next: usize,
     /// After so many calls one fails.
     fails_in: Option<usize>,
-    /// After so many calls one panics, before or after it is carried out.
+    /// The number of calls before one panics, and whether that one is carried out.
     panics_in: Option<(usize, When)>,
     /// Whether it is an error to unmap what is not mapped, as for an iommufd.
     is_strict: bool,
@@ -154,7 +154,7 @@ impl Kernel {
         (0..PAGES).map(see).collect()
     }
 
-    /// What is mapped is in the table, and all of that is mapped which is certain.
+    /// Asserts that the table has all that is mapped, and that its certain mappings are mapped.
     pub fn is_within(&self, table: &DmaTable) {
         for (page, (_, seen)) in &self.pages {
             let mapping = table.find(page * PAGE).expect("it is held by the table");
@@ -228,7 +228,7 @@ impl Callable {
         Self(RefCell::new(kernel))
     }
 
-    /// One for which it is an error to unmap what is not mapped, or not.
+    /// An address space that refuses to unmap what is not mapped, or does not.
     pub fn with_strict_unmap(is_strict: bool) -> Self {
         Self::of(Kernel {
             is_strict,

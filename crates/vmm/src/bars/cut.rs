@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The BARs in pieces, by the choices that were made, and whether others would
-//! have done.
+//! Cuts the BARs into pieces by the user's choices, and finds other choices that
+//! fit.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use super::error::BarsError;
 use super::notes::{Note, Topic};
 use super::{MAX_OTHER, read};
 
-/// So many ranges are named in a note.
+/// The most ranges that a note names.
 const MAX_NAMED: usize = 8;
 
-/// All that decides the pieces but the choices.
+/// All inputs that decide the pieces, except the choices.
 pub(super) struct Subject<'a> {
     pub(super) bars: &'a [MappedBar],
     pub(super) msix: Option<Msix>,
@@ -55,7 +55,7 @@ impl ReportFile {
     }
 }
 
-/// The rule as the command line calls it.
+/// The rule's name on the command line.
 const fn name(rule: OffsetRule) -> &'static str {
     match rule {
         OffsetRule::Relative => "relative",
@@ -76,8 +76,8 @@ impl Choice {
 impl Subject<'_> {
     /// The pieces by `choice`, and notes about what the report says.
     ///
-    /// Whether the report fits by the other rule is for the classifier to say: it
-    /// does if every BAR can be cut by it.
+    /// The classifier decides whether the report fits by the other rule: it does
+    /// if every BAR can be cut by it.
     pub(super) fn cut(&self, choice: Choice) -> Result<(Pieces, Vec<Note>), BarsError> {
         let Some(report) = &self.report else {
             let none = "no report (--report): nothing is private";
@@ -123,7 +123,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The error with the place of the fact that does not fit the others.
+    /// The error with the place of the fact that contradicts the others.
     fn misfit(&self, source: ClassifyError, report: Option<&ReportFile>) -> BarsError {
         let place = match (&source, report) {
             (ClassifyError::SparseAreaOutsideBar { .. }, _) => self.regions.display().to_string(),
@@ -193,7 +193,7 @@ impl Subject<'_> {
         }
     }
 
-    /// That the other rule fits as well, if it makes a difference.
+    /// The note that the other rule also fits, if its pieces differ.
     fn ambiguity(&self, pieces: &Pieces, other: &Pieces, rule: OffsetRule) -> Option<Note> {
         let each = self.bars.iter().zip(pieces.iter().zip(other));
         let differing = each.filter(|(_, (pieces, other))| pieces != other);
@@ -232,7 +232,7 @@ fn left_out(ranges: &[LeftOut]) -> Option<Note> {
     (!names.is_empty()).then(|| Note::new(Topic::Report, text()))
 }
 
-/// That MSI-X structures are locked, by a range that does not say in which BAR.
+/// The note that MSI-X structures are locked by a range without a BAR.
 fn locked_elsewhere(ranges: &[LeftOut]) -> Option<Note> {
     let locked = ranges
         .iter()
@@ -246,7 +246,8 @@ fn locked_elsewhere(ranges: &[LeftOut]) -> Option<Note> {
     Some(Note::new(Topic::Report, text))
 }
 
-/// That the host cannot reach MSI-X structures though they are not TEE memory.
+/// Notes that the host cannot reach MSI-X structures although they are not TEE
+/// memory.
 fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note> {
     let locked = ranges.iter().filter(|range| range.locks_host_out());
     let note = |range: &ReportedRange| {
@@ -261,14 +262,14 @@ fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note> {
     match locked.count().saturating_sub(MAX_NAMED) {
         0 => {}
         more => {
-            let text = format!("the same goes for {more} more ranges");
+            let text = format!("this also applies to {more} more ranges");
             notes.push(Note::new(Topic::Report, text).of_bar(index));
         }
     }
     notes
 }
 
-/// That the guest writes the MSI-X table.
+/// The note that the guest writes the MSI-X table.
 fn left_to_guest(index: BarIndex, pieces: &[Piece]) -> Option<Note> {
     let is_left = |piece: &Piece| piece.reasons().contains(Reason::MsixLeftToGuest);
     let text = "the MSI-X structures are left to the guest: correct only if the platform \

@@ -11,7 +11,7 @@ use super::regions::RegionFact;
 /// The capability ID of MSI-X.
 const MSIX: u8 = 0x11;
 
-/// So many entries are named in a note.
+/// The most entries that a note names.
 const MAX_NAMED: usize = 8;
 
 /// What is known of a device without VFIO.
@@ -24,7 +24,7 @@ pub(super) struct Facts {
     /// Its BARs, each number once.
     pub(super) bars: Vec<BarFact>,
     pub(super) msix: Option<Msix>,
-    /// Where the source says so: the file, and the line or the offset.
+    /// The place of that fact: the file, and the line or the offset.
     pub(super) msix_place: String,
     /// Notes about the device as a whole.
     pub(super) notes: Vec<String>,
@@ -74,8 +74,8 @@ impl BarFact {
             .map(move |text| Note::new(Topic::Device, note(text)))
     }
 
-    /// What configuration space and a line of `lspci` say together; `None` if they
-    /// do not agree.
+    /// The facts of configuration space and a line of `lspci` combined; `None` if
+    /// they disagree.
     pub(super) fn with_text(&self, text: &Self) -> Option<Self> {
         let mut both = text.clone();
         both.notes.extend(self.notes.iter().cloned());
@@ -118,7 +118,8 @@ pub(super) struct Mapped {
     pub(super) notes: Vec<Note>,
 }
 
-/// The BARs of configuration space, which says the sizes of Enhanced Allocation's only.
+/// The BARs of configuration space, which has sizes only for those of Enhanced
+/// Allocation.
 pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
     let fact = |register: &BarRegister| {
         let mut note = note(register.kind, register.is_64bit, register.prefetchable);
@@ -157,7 +158,7 @@ pub(super) fn of_config(registers: &[BarRegister], entries: &[EaEntry]) -> Vec<B
     facts
 }
 
-/// The BARs of which configuration space says nothing, because their registers
+/// The BARs that configuration space does not describe, because their registers
 /// are 0.
 pub(super) fn unknown(facts: &[BarFact]) -> Option<String> {
     let is_known = |number: &u8| {
@@ -227,13 +228,13 @@ pub(super) fn ids(config: &[u8]) -> String {
     }
 }
 
-/// In which way a list of regions and the other sources differ about a BAR.
+/// How a list of regions and the other sources differ about a BAR.
 fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
     match (said, fact.map(|fact| fact.size)) {
         (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
-        (Some(_), None) => Some("it alone has the BAR".into()),
+        (Some(_), None) => Some("no other source has the BAR".into()),
         (Some(said), Some(Some(size))) if said.size != size => Some(format!(
-            "{:#x} bytes, where others say {size:#x}",
+            "{:#x} bytes, other sources say {size:#x}",
             said.size
         )),
         _ => None,
@@ -241,8 +242,8 @@ fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> 
 }
 
 impl Facts {
-    /// The BARs with their sizes, and notes. The list of regions wins over what
-    /// else is known.
+    /// The BARs with their sizes, and notes. The list of regions overrides the
+    /// other sources.
     pub(super) fn mapped(&self, regions: Option<&[RegionFact]>) -> Result<Mapped, BarsError> {
         let whole = Region::mappable();
         let mut bars = Vec::new();
@@ -345,7 +346,7 @@ impl Facts {
         Fault { line, what }.in_file(&self.source)
     }
 
-    /// That the MSI-X structures are in BARs that there are.
+    /// Checks that the MSI-X structures are in existing BARs.
     fn check_msix(&self, bars: &[MappedBar]) -> Result<(), BarsError> {
         let Some(msix) = self.msix else {
             return Ok(());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The Enhanced Allocation capability as `lspci` prints it. It fixes the places
-//! of BARs whose registers may then be 0, so that only the kernel knows them.
+//! of BARs. Their registers may be 0, and `lspci` then prints a BAR only if the
+//! kernel knows it.
 
 use super::device::BarFact;
 use super::error::{Fault, shown};
@@ -9,18 +10,18 @@ use super::error::{Fault, shown};
 #[derive(Debug)]
 pub(super) struct Enhanced {
     line: usize,
-    /// How many there are; `None` if that was not understood.
+    /// The number of entries; `None` if it was not understood.
     entries: Option<usize>,
     shown: Vec<Entry>,
     /// Whether the entry that the lines are about is enabled.
     is_enabled: bool,
 }
 
-/// An entry as far as it matters.
+/// An entry, without the fields that are not needed.
 #[derive(Debug)]
 struct Entry {
     line: usize,
-    /// What it is for, in `lspci`'s words.
+    /// Its resource, in `lspci`'s words.
     what: String,
     is_enabled: bool,
 }
@@ -56,7 +57,7 @@ impl Enhanced {
         }
     }
 
-    /// The BARs that the device has and does not decode.
+    /// The BARs that the device has but does not decode.
     pub(super) fn left_out<'a>(&'a self, bars: &'a [BarFact]) -> impl Iterator<Item = String> + 'a {
         let is_missing = |entry: &&Entry| {
             let is_bar = |bar: &BarFact| bar.index.to_string() == entry.what;
@@ -70,7 +71,7 @@ impl Enhanced {
         })
     }
 
-    /// That each BAR with an entry is among `bars`, with its size.
+    /// Checks that each BAR with an entry is among `bars`, with its size.
     pub(super) fn check(&self, bars: &[BarFact]) -> Result<(), Fault> {
         let is_sized = |number: &str| {
             let same = |bar: &&BarFact| number == bar.index.get().to_string();
@@ -83,7 +84,7 @@ impl Enhanced {
         match self.entries == Some(self.shown.len()) && self.shown.iter().all(is_known) {
             true => Ok(()),
             false => {
-                let what = "BARs are placed by Enhanced Allocation, and the text does not list \
+                let what = "BARs are placed by Enhanced Allocation, but the text does not list \
                             all of them as `Region N: … [size=…]`: give the bytes of configuration \
                             space (/sys/bus/pci/devices/…/config) as --config";
                 Err(Fault::at(self.line, what))
@@ -93,7 +94,7 @@ impl Enhanced {
 }
 
 const INDICATOR: &str = "BAR Equivalent Indicator: ";
-/// Entries for what is no BAR of the device.
+/// Entries for resources that are not BARs of the device.
 const OTHERS: [&str; 4] = [
     "resource behind function",
     "not indicated",

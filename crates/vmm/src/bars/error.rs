@@ -79,7 +79,7 @@ pub enum BarsError {
     /// The facts do not fit each other.
     #[error("{place}")]
     Classify {
-        /// Where the last of them is from: a file, perhaps with a line or an offset.
+        /// The place of the last of them: a file, perhaps with a line or an offset.
         place: String,
         /// What does not fit.
         source: ClassifyError,

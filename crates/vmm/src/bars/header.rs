@@ -5,14 +5,14 @@ use super::bdf::Bdf;
 
 const PATH: &str = "`lspci -P` leaves out the number of the device's bus: \
                     use -PP, or neither of them";
-const MARKED: &str = "this may be the first line of a device, and its address is not the first \
-                      thing in it: remove what is in front";
+const MARKED: &str = "this may be the first line of a device, but the line does not begin with its \
+                      address: remove the text before it";
 
 /// The address in a device's first line; `None` for any other line.
 ///
 /// # Errors
-/// If the line may be a first line and its address was not understood: what
-/// follows would be taken for another device's.
+/// If the line may be a first line but its address was not understood: the lines
+/// after it would be attributed to another device.
 pub(super) fn address(line: &str) -> Result<Option<Bdf>, &'static str> {
     let mut words = line.split_whitespace();
     let Some(first) = words.next() else {

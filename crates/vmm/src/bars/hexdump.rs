@@ -32,7 +32,7 @@ pub(super) fn line_of_dump(text: &str) -> Option<(usize, &str)> {
 }
 
 impl Dump {
-    /// Whether it is of the header alone, in front of the capabilities.
+    /// Whether it has only the header, without the capabilities.
     pub(super) fn is_header(&self) -> bool {
         self.bytes.len() <= HEADER
     }

@@ -6,7 +6,7 @@ use vfio_private::Piece;
 
 use super::{Answer, Note};
 
-/// The BARs with their pieces and the notes that matter for them. Numbers of bytes are text in hexadecimal, as
+/// The BARs with their pieces and the notes that apply to them. Numbers of bytes are text in hexadecimal, as
 /// JSON's own numbers are not good for 64 bits everywhere.
 pub fn json(answer: &Answer) -> Value {
     let bars = answer.bars.iter().map(|bar| {

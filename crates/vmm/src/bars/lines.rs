@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The lines that `lspci -vv` prints for one device.
 //!
-//! A line is read, or known to say nothing about BARs and MSI-X, or an error.
+//! Each line is parsed, or known not to concern BARs and MSI-X, or an error.
 
 use vfio_private::{BarIndex, Msix};
 
@@ -20,15 +20,15 @@ const UNKNOWN_MSIX: &str = "this is an MSI-X capability (0x11), which this lspci
 const UNKNOWN_ENHANCED: &str = "this is an Enhanced Allocation capability (0x14), which this lspci \
                                 cannot read: use a newer one";
 const NOT_VV: &str = "the BAR has no number: this is what `lspci -v` prints, and -vv is needed";
-const ORPHAN: &str = "a region after the capabilities is not the device's: the line in front that \
-                      says what it belongs to is missing";
-const NO_HEADER: &str = "a second device begins here, and its first line is missing";
+const ORPHAN: &str = "a region after the capabilities is not the device's: the line before, which \
+                      names its owner, is missing";
+const NO_HEADER: &str = "a second device begins here, but its first line is missing";
 const NO_MSIX: &str = "the line `MSI-X: … Count=` in front is missing";
 
 /// The MSI-X structures and the line they are named in; none without MSI-X.
 pub(super) type MsixText = Option<(Msix, usize)>;
 
-/// What one listing of a device says.
+/// The facts in one listing of a device.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// The line that the listing starts in.
@@ -37,7 +37,7 @@ pub(super) struct Listing {
     /// Where lines with BARs may be missing.
     pub(super) cut_bars: Option<usize>,
     pub(super) msix: MsixText,
-    /// The line of the status, and whether the device has capabilities by it.
+    /// The line of the status register, and whether it reports capabilities.
     pub(super) status: Option<(usize, bool)>,
     /// The line of the first capability.
     pub(super) capabilities: Option<usize>,
@@ -49,7 +49,7 @@ pub(super) struct Listing {
     pub(super) unreadable: Option<usize>,
     pub(super) enhanced: Option<Enhanced>,
     pub(super) dump: Option<Dump>,
-    /// A line that comes after all that matters has been seen.
+    /// A line after all lines of interest has been seen.
     pub(super) is_whole: bool,
     section: Section,
     /// Where lines are missing; the next region shows whether they were BARs.
@@ -60,7 +60,7 @@ pub(super) struct Listing {
     next_bar: u8,
 }
 
-/// What a line belongs to.
+/// The part of the listing that a line belongs to.
 #[derive(Debug, Default)]
 enum Section {
     /// The device itself.
@@ -76,7 +76,7 @@ enum Section {
 }
 
 impl Listing {
-    /// An empty listing. Until a line shows that BARs are still to come, some may be missing.
+    /// An empty listing. BARs may be missing until a line that precedes them is seen.
     pub(super) fn new(line: usize) -> Self {
         Self {
             line,
@@ -85,7 +85,7 @@ impl Listing {
         }
     }
 
-    /// Whether there is nothing about the device but its name.
+    /// Whether the listing has only the device's name.
     pub(super) fn is_empty(&self) -> bool {
         self.status.is_none()
             && self.capabilities.is_none()
@@ -197,7 +197,7 @@ impl Listing {
         Ok(())
     }
 
-    /// A line follows where some may be missing.
+    /// Lines may be missing here, and another one follows.
     fn settle_doubt(&mut self) {
         let missing = match self.section {
             Section::Device => &mut self.gap,
@@ -206,7 +206,7 @@ impl Listing {
         *missing = missing.or(self.doubt.take());
     }
 
-    /// No BAR follows: what is missing before may have been BARs.
+    /// No BAR follows: lines missing before may have been BARs.
     fn end_of_bars(&mut self) {
         if let Some(gap) = self.gap.take().filter(|_| self.next_bar < BarIndex::COUNT) {
             self.cut_bars.get_or_insert(gap);
@@ -233,7 +233,7 @@ impl Listing {
             return Err(Fault::at(line, BROKEN));
         }
         self.capabilities.get_or_insert(line);
-        // They come after the others, of which MSI-X is one.
+        // They follow the other capabilities, including MSI-X.
         self.is_whole = is_extended;
         if !is_extended && is_id(name, "11") {
             return Err(Fault::at(line, UNKNOWN_MSIX));
@@ -272,7 +272,7 @@ impl Listing {
         let (bar, offset) = msix_text::place(line, text)?;
         match part(open).replace((bar, offset)) {
             Some(other) if other != (bar, offset) => {
-                Err(Fault::at(line, "the line in front says another place"))
+                Err(Fault::at(line, "this place differs from the line before"))
             }
             _ => Ok(()),
         }
@@ -294,7 +294,7 @@ impl Listing {
         self.section = Section::Other;
         match self.msix {
             Some((other, other_line)) if other != msix => {
-                let what = format!("MSI-X is elsewhere in line {other_line}");
+                let what = format!("MSI-X has another place in line {other_line}");
                 Err(Fault::at(line, what))
             }
             _ => {
@@ -304,7 +304,7 @@ impl Listing {
         }
     }
 
-    /// A line that says nothing of interest.
+    /// A line that states no fact about BARs or MSI-X.
     fn other(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         if let Some(what) = mention(text) {
             let what = format!(
@@ -344,10 +344,10 @@ impl Listing {
     }
 }
 
-/// What two lines about one BAR say, which is not the same.
+/// The fault that two lines about one BAR differ.
 pub(super) fn conflict(known: &BarFact, bar: &BarFact) -> Fault {
     let other = known.line.unwrap_or_default();
-    let what = format!("{} is not what it is in line {other}", bar.index);
+    let what = format!("{} differs from line {other}", bar.index);
     Fault {
         line: bar.line,
         what,

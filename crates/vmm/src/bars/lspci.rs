@@ -78,7 +78,7 @@ pub(super) fn facts(
     })
 }
 
-/// That the text has nothing about the device.
+/// The fault that the text has nothing about the device.
 fn nothing(text: &str) -> Fault {
     match paste::base64(text) {
         Some(line) => Fault::at(line, BASE64),
@@ -94,7 +94,7 @@ fn with_dumped(merged: &Merged, dumped: Vec<BarFact>) -> Result<Vec<BarFact>, Fa
         match bars.iter_mut().find(|fact| fact.index == index) {
             Some(known) => {
                 let both = known.with_text(region);
-                let what = || format!("{index} is not what it is in the hex dump");
+                let what = || format!("{index} differs from the hex dump");
                 *known = both.ok_or_else(|| Fault {
                     line: region.line,
                     what: what(),
@@ -122,13 +122,13 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Fault> {
         number: 1,
         lines: Vec::new(),
     }];
-    // Whether the line in front is one that ends with a size and has none yet.
+    // Whether the line before must end with a size and has none yet.
     let mut lacks_size = false;
     for line in paste::lines(text) {
         let address = header::address(&line.text);
         if let Some(bdf) = address.map_err(|what| Fault::at(line.number, what))? {
             if statements(&line.text) > 0 || mention(&line.text).is_some() {
-                let what = "a device's first line goes on with other lines: line ends are lost";
+                let what = "other lines follow a device's first line without line ends";
                 return Err(Fault::at(line.number, what));
             }
             blocks.push(Block {
@@ -145,7 +145,7 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Fault> {
             continue;
         };
         match lines.last_mut() {
-            // Lines with a size are the only ones of interest that mails break for their length.
+            // Only lines with a size are both of interest and long enough for mails to break.
             Some(last) if lacks_size && is_end_of_region(&line.text) => {
                 let text = last.text.to_mut();
                 text.push(' ');
@@ -172,7 +172,7 @@ fn is_end_of_region(text: &str) -> bool {
     !text.is_empty() && text.split_whitespace().all(is_part)
 }
 
-/// The words of a region's line behind its kind, but for address and size.
+/// The words of a region's line after its kind, except address and size.
 const PARTS: [&str; 11] = [
     "(32-bit,",
     "(64-bit,",
@@ -220,12 +220,12 @@ fn choose<'a, 'b>(
         }
         (Some(wanted), _) => Some(wanted),
         (None, Some(first)) => {
-            // Else its lines would be taken for nothing.
+            // Otherwise its lines would be ignored.
             let nameless = blocks.iter().filter(|block| block.bdf.is_none());
             let mut lines = nameless.flat_map(|block| &block.lines);
             if let Some(line) = lines.find(|line| is_statement(&line.text)) {
                 let what =
-                    format!("this is in front of the first line of {first}: of which device?");
+                    format!("this precedes the first line of {first}: which device is it of?");
                 return Err(Fault::at(line.number, what));
             }
             Some(*first)
@@ -291,7 +291,7 @@ fn msix(merged: Merged, dumped: Option<MsixText>) -> Result<MsixText, Fault> {
         (Some(dumped), Ok(text)) if place(dumped) == place(text) => Ok(text),
         (Some(dumped), Ok(text)) => {
             let line = text.or(dumped).map(|(_, line)| line);
-            let what = "MSI-X is not where it is in the hex dump".to_string();
+            let what = "the place of MSI-X differs from the hex dump".to_string();
             Err(Fault { line, what })
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Lines that state something about BARs or MSI-X, however they are written.
 //!
-//! A line that was not understood is passed over only if it is none of these.
+//! Only other lines may be ignored if they are not understood.
 
 use super::hexdump::line_of_dump;
 
@@ -11,7 +11,7 @@ pub(super) const MSIX: &str = "MSI-X";
 /// The length of the shortest statement, `pba:`.
 const SHORTEST: usize = 4;
 
-/// What a line that was not read may state, in words for an error.
+/// The subject that an unparsed line may be about, in words for an error.
 pub(super) fn mention(text: &str) -> Option<&'static str> {
     if text.len() < SHORTEST {
         return None;
@@ -63,7 +63,7 @@ pub(super) fn statements(text: &str) -> usize {
     all.max(parts.max().unwrap_or_default())
 }
 
-/// The number of `region 0:` in a text of small letters.
+/// How often `region 0:` and the like occur in a lower-case text.
 fn regions(text: &str) -> usize {
     let behind = text.split("region ").skip(1);
     let is_region = |rest: &&str| {
@@ -73,7 +73,7 @@ fn regions(text: &str) -> usize {
     behind.filter(is_region).count()
 }
 
-/// That lines are left out here.
+/// A sign that lines are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Omission {
     /// `. . .`, `[...]`, `<snip>`, `(etc.)`, or a line that breaks off.
@@ -90,7 +90,7 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
     let breaks_off = STARTS.iter().any(|start| start.starts_with(text));
     let dots = ["..", ". .", "…"].iter().any(|dots| text.contains(dots));
     let is_cut = match text.contains(": ") {
-        // A line of `lspci` that somebody has cut.
+        // A line of `lspci` that was cut.
         true => text.ends_with("...") || text.ends_with('…'),
         false => dots || is_remark(text),
     };
@@ -105,7 +105,8 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
     }
 }
 
-/// What the lines of interest begin with: one that breaks off in it is one of them.
+/// The beginnings of the lines of interest. A line that breaks off within one
+/// counts as such a line.
 const STARTS: [&str; 4] = [
     "Status: Cap",
     "Region ",
@@ -113,7 +114,7 @@ const STARTS: [&str; 4] = [
     "Vector table: ",
 ];
 
-/// Whether the words are of a person who has left lines out.
+/// Whether the words are a person's remark that lines are left out.
 fn is_remark(text: &str) -> bool {
     if text.contains(": ") || text.split_whitespace().count() > MAX_WORDS {
         return false;

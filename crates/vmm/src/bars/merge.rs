@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What one or more listings of a device say together. They must agree, and a
-//! fact that none of them proves is not known.
+//! Combines one or more listings of a device. They must agree, and a fact that
+//! none of them proves is not known.
 
 use super::device::BarFact;
 use super::error::Fault;
@@ -8,7 +8,7 @@ use super::hexdump::Dump;
 use super::lines::{Listing, MsixText, conflict};
 
 const DENIED: &str = "the capabilities are hidden, and MSI-X with them: run lspci as root";
-const CUT: &str = "the device has capabilities (Cap+), and the text shows none: was it cut off?";
+const CUT: &str = "the device has capabilities (Cap+), but the text shows none: was it cut off?";
 const LEFT_OUT: &str = "lines are left out among the capabilities, so MSI-X may be hidden: give all \
                         that `lspci -vv` prints for the device";
 const UNKNOWN: &str = "it shows neither `Status: …` nor `Capabilities: […]`, so whether the device \
@@ -19,7 +19,7 @@ const UNREADABLE: &str = "lspci could not read the device: is it powered down?";
 const MAY_BE_CUT: &str = "The text may have been cut off at its end, where lspci prints \
                           `Kernel driver in use: …` or an empty line. Then";
 
-/// What the text says of a device.
+/// The facts about a device in the text.
 #[derive(Debug)]
 pub(super) struct Merged {
     pub(super) regions: Vec<BarFact>,
@@ -31,7 +31,7 @@ pub(super) struct Merged {
     pub(super) notes: Vec<String>,
 }
 
-/// Puts together what the listings say, none of which is empty.
+/// Combines the listings, none of which is empty.
 pub(super) fn merged(listings: Vec<Listing>) -> Result<Merged, Fault> {
     readable(&listings)?;
     let regions = regions(&listings)?;
@@ -73,14 +73,14 @@ fn readable(listings: &[Listing]) -> Result<(), Fault> {
     let what = match other {
         None => UNREADABLE.to_string(),
         Some(other) => format!(
-            "lspci could not read the device here, and could in line {}: give only one of them",
+            "lspci could not read the device here, but could in line {}: give only one of them",
             other.line
         ),
     };
     Err(Fault::at(line, what))
 }
 
-/// All regions, of which a listing without gaps has every one.
+/// All regions. A listing without gaps must have each of them.
 fn regions(listings: &[Listing]) -> Result<Vec<BarFact>, Fault> {
     let mut regions: Vec<BarFact> = Vec::new();
     for bar in listings.iter().flat_map(|one| &one.regions) {
@@ -113,7 +113,7 @@ fn has_all_bars(listing: &Listing) -> bool {
     listing.status.is_some() && listing.cut_bars.is_none()
 }
 
-/// That a listing shows all BARs, or that lines may be missing which showed them.
+/// Checks that a listing shows all BARs; otherwise lines with BARs may be missing.
 fn missing_bars(listings: &[Listing]) -> Result<(), Fault> {
     // A listing that is only a dump has no lines of BARs.
     let mut texts = listings
@@ -150,9 +150,9 @@ fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
         match known {
             Some((other, other_line)) if place(other) != place(said) => {
                 let what = match (other, said) {
-                    (Some(_), Some(_)) => format!("MSI-X is elsewhere in line {other_line}"),
+                    (Some(_), Some(_)) => format!("MSI-X has another place in line {other_line}"),
                     (Some(_), None) => {
-                        format!("no MSI-X here, and there is one in line {other_line}")
+                        format!("no MSI-X here, but line {other_line} has it")
                     }
                     _ => format!("the listing in line {other_line} has no MSI-X"),
                 };
@@ -169,7 +169,7 @@ fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
     })
 }
 
-/// Where MSI-X is by one listing, if it proves that or that there is none.
+/// Where MSI-X is, or that there is none, if one listing proves it.
 fn own_msix(listing: &Listing) -> Result<MsixText, Fault> {
     if listing.msix.is_some() {
         return Ok(listing.msix);
@@ -189,7 +189,7 @@ fn own_msix(listing: &Listing) -> Result<MsixText, Fault> {
     }
 }
 
-/// The longest dump, of which the others must be the beginning.
+/// The longest dump. The other dumps must be its beginning.
 fn dump(listings: Vec<Listing>) -> Result<Option<Dump>, Fault> {
     let mut longest: Option<Dump> = None;
     for dump in listings.into_iter().filter_map(|one| one.dump) {

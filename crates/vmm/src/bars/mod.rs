@@ -2,12 +2,13 @@
 //! `vmm bars`: which bytes of which BAR are private, shared, trapped or blocked.
 //!
 //! The facts about a device come from sysfs (`sysfs`), from raw configuration
-//! space, or from what `lspci` printed (`lspci`); what VFIO
-//! would say from VFIO itself (`live`) or from a file (`regions`). `device` puts them together, and
-//! [`vfio_private::classify`] decides (`cut`). `text`, `draw` and `json` show it, with the `notes`.
+//! space, or from the output of `lspci` (`lspci`). VFIO's region info comes from
+//! VFIO itself (`live`) or from a file (`regions`). `device` combines them, and
+//! [`vfio_private::classify`] decides (`cut`). `text`, `draw` and `json` print
+//! the answer with its `notes`.
 //!
-//! Nothing is guessed: what the sources do not say is an error that names the
-//! option that would.
+//! Nothing is guessed: a fact that no source has is an error that names the
+//! option that provides it.
 
 mod bdf;
 mod cut;
@@ -66,7 +67,7 @@ pub struct Request {
     pub report: Option<PathBuf>,
     /// How the report's pages become offsets.
     pub rule: OffsetRule,
-    /// What happens to MSI-X structures that the report says are locked.
+    /// How to treat MSI-X structures that the report marks as locked.
     pub locked_msix: TeeMsixPolicy,
     /// The page size of the host.
     pub page: PageSize,
@@ -87,16 +88,16 @@ pub struct Answer {
     pub msix: Option<Msix>,
     /// The BARs in ascending order.
     pub bars: Vec<BarAnswer>,
-    /// What the answer rests on, and what may be wrong with it.
+    /// What the answer depends on, and what may be wrong with it.
     pub notes: Vec<Note>,
 }
 
 /// Who said what VFIO lets userspace map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegionSource {
-    /// Nobody: each memory BAR counts as mappable.
+    /// No source: each memory BAR counts as mappable.
     Nobody,
-    /// VFIO could be asked, and did not answer. Likewise.
+    /// VFIO was asked but did not answer: each memory BAR counts as mappable.
     Refused(String),
     /// A list in a file.
     File,
@@ -116,7 +117,7 @@ pub struct BarAnswer {
 }
 
 impl Answer {
-    /// The notes that matter for a BAR: those of the device, and its own.
+    /// The notes that apply to a BAR: those of the device, and its own.
     pub fn notes_of(&self, bar: &BarAnswer) -> impl Iterator<Item = &Note> {
         let bar = bar.bar;
         self.notes.iter().filter(move |note| note.concerns(bar))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The lines of the MSI-X capability, and those below it that say where its
-//! structures are.
+//! The line of the MSI-X capability, and the lines below it with the places of
+//! its structures.
 
 use vfio_private::BarIndex;
 
@@ -17,7 +17,7 @@ pub(super) struct OpenMsix {
 }
 
 impl OpenMsix {
-    /// What follows `MSI-X: `; `None` if it has no number of vectors.
+    /// Parses the text after `MSI-X: `; `None` if it has no number of vectors.
     pub(super) fn new(line: usize, text: &str) -> Option<Self> {
         // Before 2010 it was called `TabSize` and came last.
         let vectors = match value(text, "Count=") {
@@ -34,13 +34,13 @@ impl OpenMsix {
     }
 }
 
-/// What follows `Vector table: ` or `PBA: `: a BAR, and an offset in it.
+/// Parses the text after `Vector table: ` or `PBA: `: a BAR, and an offset in it.
 pub(super) fn place(line: usize, text: &str) -> Result<(BarIndex, u64), Fault> {
     let expected = "a BAR and a hexadecimal offset as in `BAR=0 offset=00002000`";
     let read = || {
         let bar = value(text, "BAR=")?.parse().ok()?;
         let offset = value(text, "offset=")?;
-        // Fewer digits are a line that was cut off.
+        // With fewer digits, the line was cut off.
         let is_whole = offset.len() == 8 && offset.bytes().all(|c| c.is_ascii_hexdigit());
         let offset = u64::from_str_radix(offset, 16).ok()?;
         is_whole.then_some((bar, offset))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What an answer rests on and what may be wrong with it, for people and scripts
-//! from one list.
+//! One list of notes for people and scripts: what an answer depends on, and what
+//! may be wrong with it.
 
 use std::fmt;
 
@@ -56,8 +56,8 @@ impl Note {
         }
     }
 
-    /// Whether it matters for `bar`. Neither VFIO nor a report makes a difference
-    /// for I/O ports, which always trap.
+    /// Whether it applies to `bar`. Notes on VFIO and on the report do not apply
+    /// to I/O ports, which always trap.
     pub fn concerns(&self, bar: Bar) -> bool {
         match self.bar {
             Some(index) => index == bar.index(),

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The lines of a paste as `lspci` printed them: without the marks of mails and
-//! markup, and with the encodings of mails and web pages undone.
+//! Restores the lines of a paste as `lspci` printed them: removes the marks of
+//! mails and markup, and decodes the encodings of mails and web pages.
 //!
-//! Marks of a diff (`+`, `-`, `<`, `!`) are left in place: a diff shows two
-//! states of a device. [`mention`](super::mention) refuses what follows them.
+//! Marks of a diff (`+`, `-`, `<`, `!`) stay: a diff shows two states of a
+//! device. [`mention`](super::mention) refuses lines with such marks.
 
 use std::borrow::Cow;
 
 /// One line, trimmed.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
-    /// Counted from 1; where a line was continued, the first.
+    /// Counted from 1; the first, if the line was continued.
     pub(super) number: usize,
     pub(super) text: Cow<'a, str>,
 }
@@ -58,7 +58,7 @@ pub(super) fn base64(text: &str) -> Option<usize> {
 /// Encoders fill their lines, with at least this many characters.
 const BASE64_LINE: usize = 60;
 
-/// How a text is encoded, by what only such a text has.
+/// How a text is encoded, detected by features that only such a text has.
 #[derive(Clone, Copy)]
 struct Encoding {
     /// `=` and two digits stand for a byte. `lspci` prints `=` itself, before numbers.
@@ -79,7 +79,7 @@ impl Encoding {
         }
     }
 
-    /// The line decoded. What is left of other line ends divides it.
+    /// The decoded line, split at other kinds of line ends.
     fn decode(self, line: Cow<'_, str>) -> Vec<Cow<'_, str>> {
         let mut line = line;
         if self.is_quoted_printable {
@@ -109,7 +109,7 @@ impl Encoding {
 /// Ends of lines that [`str::lines`] does not know.
 const LINE_ENDS: [char; 4] = ['\r', '\n', '\x0b', '\x0c'];
 
-/// What archives of mails leave in a text. The last stands for `&` itself.
+/// Entities that mail archives leave in a text. The last stands for `&` itself.
 const ENTITIES: [(&str, &str); 10] = [
     ("&gt;", ">"),
     ("&lt;", "<"),
@@ -151,7 +151,8 @@ fn quoted_printable(line: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&decoded).into_owned())
 }
 
-/// Without the marks of a quoted mail, but with what is indented behind them.
+/// The line without the marks of a quoted mail, but with the indentation after
+/// them.
 fn unquoted(line: &str) -> &str {
     let behind = line.trim_start_matches(|c: char| c == '>' || c.is_whitespace());
     match line.len() - behind.len() {
@@ -160,7 +161,7 @@ fn unquoted(line: &str) -> &str {
     }
 }
 
-/// Without what a terminal takes for a colour.
+/// The line without a terminal's colour codes.
 fn without_escapes(line: &str) -> String {
     let mut parts = line.split('\x1b');
     let mut plain = parts.next().unwrap_or_default().to_string();
@@ -178,7 +179,7 @@ fn without_escapes(line: &str) -> String {
     plain
 }
 
-/// What word processors and web pages make of spaces and hyphens, undone.
+/// The plain form of spaces and hyphens of word processors and web pages.
 fn plain(c: char) -> Option<char> {
     match c {
         _ if is_invisible(c) => None,
@@ -196,7 +197,7 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-/// Without the marks of quotes, tables, emphasis and code.
+/// The line without the marks of quotes, tables, emphasis and code.
 fn without_marks(line: Cow<'_, str>) -> Cow<'_, str> {
     let is_mark = |c: char| c.is_whitespace() || "|*_`│┃".contains(c);
     let trim = |line: &'_ str| -> (usize, usize) {
@@ -221,7 +222,8 @@ fn without_marks(line: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// With one space between words: some programs make tabs of them, or several.
+/// The line with one space between words: some programs insert tabs or several
+/// spaces.
 fn single_spaced(line: Cow<'_, str>) -> Cow<'_, str> {
     match line.contains('\t') || line.contains("  ") {
         true => {

@@ -26,8 +26,8 @@ pub(super) fn whole(path: &Path, limit: u64) -> Result<Vec<u8>, BarsError> {
     }
 }
 
-/// The first byte that shows that the bytes are not what `lspci` prints, and the
-/// line that it is in: they may be configuration space.
+/// The first byte that `lspci` does not print, and its line: the bytes may be
+/// configuration space.
 ///
 /// Text has no NUL, and the configuration space of a device that answers has
 /// some: reserved bytes of the header are 0. All ones are no text either. Names

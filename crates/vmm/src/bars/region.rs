@@ -7,7 +7,7 @@ use super::device::BarFact;
 use super::error::Fault;
 use super::lspci::not_understood;
 
-/// What follows `Region `.
+/// Parses the text after `Region `.
 pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
     let expected =
         "a region as in `Region 0: Memory at f7c00000 (64-bit, prefetchable) [size=16K]`";
@@ -55,7 +55,7 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
     })
 }
 
-/// A number of one digit: more of them, or a sign, are not `lspci`'s.
+/// A number of one digit: `lspci` prints neither more digits nor a sign.
 fn number_of(text: &str) -> Option<u8> {
     let is_digit = text.len() == 1 && text.bytes().all(|byte| byte.is_ascii_digit());
     is_digit.then(|| text.parse().ok())?

@@ -21,7 +21,7 @@ mod flag {
     pub(super) const IO: u64 = 0x100;
     pub(super) const PREFETCH: u64 = 0x2000;
     pub(super) const MEM_64: u64 = 0x10_0000;
-    /// It has a size, and no address yet.
+    /// It has a size but no address yet.
     pub(super) const UNSET: u64 = 0x2000_0000;
 }
 
@@ -55,14 +55,14 @@ pub(super) fn facts(sysfs: &Path, bdf: Bdf) -> Result<Facts, BarsError> {
     })
 }
 
-/// Adds the BARs that configuration space has and the kernel does not use.
+/// Adds the BARs that configuration space has but the kernel does not use.
 fn add_unusable(bars: &mut Vec<BarFact>, space: ConfigSpace<'_>) -> Vec<String> {
     let read = || Ok::<_, ConfigError>((space.bars()?, space.enhanced_allocation()?));
     let (registers, entries) = match read() {
         Ok(read) => read,
         Err(error) => {
             return vec![format!(
-                "configuration space: {error}; the BARs are the kernel's"
+                "configuration space: {error}; the BARs are those of the kernel"
             )];
         }
     };

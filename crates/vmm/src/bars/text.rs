@@ -40,7 +40,8 @@ pub fn text(answer: &Answer) -> String {
     text + &legend(answer)
 }
 
-/// What the answer rests on, a line each: the notes of the device among the facts.
+/// The facts that the answer depends on, one per line, with the notes of the
+/// device.
 fn basis(answer: &Answer) -> Vec<String> {
     let msix = match answer.msix {
         None => "none found".to_string(),
@@ -54,7 +55,7 @@ fn basis(answer: &Answer) -> Vec<String> {
     lines
 }
 
-/// The notes of the device on a topic, of which the first names it.
+/// The notes of the device on a topic; the first one is labelled with the topic.
 fn notes(answer: &Answer, topic: Topic) -> impl Iterator<Item = String> {
     let about = answer
         .notes

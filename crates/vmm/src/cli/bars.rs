@@ -31,11 +31,11 @@ Examples:
 Without a report nothing is private. Pages that hold a byte of the MSI-X table
 or of the pending bits trap, as do BARs that are smaller than a host page.
 
-Notes say what an answer rests on: a fact that is not known, another offset rule
-that fits, a table that the device has locked. With --json each BAR has those
-that matter for it, and all of them are printed to standard error too.
+Notes list what an answer depends on: a fact that is not known, another offset
+rule that fits, a table that the device has locked. With --json each BAR has the
+notes that apply to it, and all notes are printed to standard error too.
 
-Exit status: 0 if every BAR was classified, 2 if not; then nothing is printed but why.";
+Exit status: 0 if every BAR was classified; 2 if not, and then only the error is printed.";
 
 #[derive(Debug, Args)]
 #[command(override_usage = USAGE, after_help = EXAMPLES)]
@@ -47,19 +47,19 @@ pub struct BarsArgs {
     /// without the dump that -xxxx adds.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What VFIO says of the regions, as JSON: sizes, and what may be mapped.
-    /// Without it a device of this machine that is bound to vfio-pci is opened,
-    /// which resets it, and VFIO asked; any other memory BAR counts as mappable.
+    /// VFIO's region info as JSON: sizes, and what may be mapped. Without it, a
+    /// device of this machine that is bound to vfio-pci is opened, which resets
+    /// it, and VFIO is asked; any other memory BAR counts as mappable.
     #[arg(long, value_name = "FILE")]
     regions: Option<PathBuf>,
-    /// The bytes of a TDISP DEVICE_INTERFACE_REPORT; a range's ID from 0 to 5 is
-    /// the number of its BAR, and ranges with other IDs are left out.
+    /// The bytes of a TDISP DEVICE_INTERFACE_REPORT. A range ID from 0 to 5 is a
+    /// BAR number; ranges with other IDs are left out.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// How the report's pages become offsets in a BAR.
     #[arg(long, value_enum, default_value_t = ReportOffset::Relative)]
     report_offset: ReportOffset,
-    /// What happens to an MSI-X table or pending bits that the report marks in TEE
+    /// How to treat an MSI-X table or pending bits that the report marks in TEE
     /// memory: the device has locked them, and the host cannot write them.
     #[arg(long, value_enum, default_value_t = LockedMsix::Refuse)]
     locked_msix: LockedMsix,
@@ -95,8 +95,8 @@ impl From<ReportOffset> for OffsetRule {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LockedMsix {
-    /// An error: right if the VMM sets up the device's interrupts itself, as with
-    /// VFIO.
+    /// An error: correct if the VMM sets up the device's interrupts itself, as
+    /// with VFIO.
     Refuse,
     /// Private: the guest sets up its interrupts, and the platform confines them.
     Private,
@@ -154,7 +154,7 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// For people who pass the JSON on to a program. Nothing depends on it.
+/// For people who pipe the JSON to a program. Failures are ignored.
 fn print_notes(notes: &[Note]) {
     let line = |note: &Note| match note.bar {
         Some(bar) => format!("note: {bar}: {note}\n"),

@@ -16,9 +16,9 @@ use super::wanted::{DmaPolicy, span, want};
 /// Keeps what devices reach in step with the view of one address space and with
 /// its guest's conversions.
 ///
-/// A change that only adds mappings is made in [`Listener::prepare`], where a
-/// limit of the kernel's refuses it before anything else has changed. One that
-/// takes mappings from devices is made in [`Listener::apply`], when all other
+/// A change that only adds mappings is made in [`Listener::prepare`]: if it
+/// exceeds a limit of the kernel, it is refused before anything else has changed.
+/// A change that removes mappings is made in [`Listener::apply`], when all other
 /// listeners have prepared.
 ///
 /// A change costs what it changes, not what there is. Only after a failure that
@@ -29,9 +29,9 @@ use super::wanted::{DmaPolicy, span, want};
 ///
 /// # Panics
 ///
-/// If the [`AddressSpace`] does. What was mapped or unmapped before then stays
-/// so, although the transaction or the conversion is refused, until the next
-/// transaction looks at everything ([`is_out_of_step`](Self::is_out_of_step)).
+/// If the [`AddressSpace`] does. The transaction or the conversion is refused, but
+/// earlier calls on the address space are not undone: the next transaction
+/// resyncs ([`is_out_of_step`](Self::is_out_of_step)).
 #[derive(Debug)]
 pub struct DmaListener<S, H> {
     pub(super) space: S,
@@ -46,7 +46,7 @@ pub(super) struct State {
     limits: DmaLimits,
     latest: Option<DmaPlan>,
     stage: Stage,
-    /// The mappings may not be those of the view that is published.
+    /// The mappings may differ from those of the published view.
     pub(super) out_of_step: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct State {
 enum Stage {
     #[default]
     Idle,
-    /// Planned, and nothing has changed.
+    /// Planned; nothing has changed.
     Prepared(DmaPlan),
     /// Carried out.
     Applied {

@@ -43,12 +43,12 @@ impl VcpuGuest {
         match *processor {}
     }
 
-    /// Never called: there is no value to call it on.
+    /// Never called: no value of this type exists.
     pub fn vcpu(&self) -> &VcpuFd {
         match *self {}
     }
 
-    /// Never called: there is no value to call it on.
+    /// Never called: no value of this type exists.
     ///
     /// # Errors
     /// None.
@@ -56,7 +56,7 @@ impl VcpuGuest {
         match *self {}
     }
 
-    /// Never called: there is no value to call it on.
+    /// Never called: no value of this type exists.
     ///
     /// # Errors
     /// None.

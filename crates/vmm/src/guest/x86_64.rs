@@ -93,10 +93,10 @@ impl VcpuGuest {
         &self.vcpu
     }
 
-    /// What RAX holds: the value that an access which failed was about to store.
+    /// The value of RAX, which a failed access was about to store.
     ///
     /// # Errors
-    /// What KVM says when asked for the registers.
+    /// KVM's error when the registers are read.
     pub fn accumulator(&self) -> Result<u64, Errno> {
         Ok(self.vcpu.get_regs()?.rax)
     }

@@ -63,7 +63,7 @@ impl std::error::Error for MachineError {}
 /// How much of a text an error quotes from its beginning, and from its end.
 const QUOTED: (usize, usize) = (120, 200);
 
-/// A text without its middle where it is too long to be read.
+/// The text, without its middle if it is too long.
 fn shortened(text: &str) -> Cow<'_, str> {
     let (head, tail) = QUOTED;
     if text.len() <= head + tail {

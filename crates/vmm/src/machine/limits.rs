@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How much a machine file may amount to, repetitions included. A file of some
-//! bytes can stand for gigabytes of names, values and regions: whatever is in
-//! it, reading it, showing it and running it take bounded memory and time.
+//! Limits on what a machine file may expand to, repetitions included. A file of a
+//! few bytes can stand for gigabytes of names, values and regions. With these
+//! limits, reading, showing and running any file takes bounded memory and time.
 
 /// How large a file may be, in bytes.
 pub(super) const MAX_FILE: u64 = 4 << 20;
@@ -10,7 +10,7 @@ pub(super) const MAX_FILE: u64 = 4 << 20;
 /// than a kilobyte for each, before it looks at what they are.
 pub(super) const MAX_TABLES: u64 = 150_000;
 
-/// How many values a file may have, likewise.
+/// How many values a file may have, for the same reason.
 pub(super) const MAX_VALUES: u64 = 800_000;
 
 /// How many regions a machine may have.
@@ -62,7 +62,7 @@ impl Budget {
         }
     }
 
-    /// Counts `more`, or says in words which limit does not allow it.
+    /// Counts `more`, or returns the text of the limit that does not allow it.
     pub(super) fn take(&mut self, more: u64) -> Result<(), String> {
         self.used = self.used.saturating_add(more);
         match self.used <= self.limit {

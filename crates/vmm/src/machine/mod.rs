@@ -98,7 +98,7 @@ fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
     })
 }
 
-/// What the machine is called.
+/// The machine's name.
 fn name<'a>(source: &Source<'_>, raw: &'a RawMachine) -> Result<Option<&'a str>, MachineError> {
     let Some(name) = &raw.name else {
         return Ok(None);

@@ -75,7 +75,7 @@ pub(super) fn check(
     }
 }
 
-/// That the aliases show too much: where the one is that shows the most.
+/// The error that aliases show too much, at the alias that shows the most.
 fn too_many_shown(
     source: &Source<'_>,
     raws: &[Spanned<RawRegion>],
@@ -85,7 +85,7 @@ fn too_many_shown(
 ) -> MachineError {
     let is_alias = |&at: &usize| matches!(regions[at].kind, Kind::Alias { .. });
     let aliases = (0..regions.len()).filter(is_alias);
-    // The first of equals. Without aliases there are not so many regions.
+    // The first of equals. Without aliases a file has fewer regions.
     let most = aliases.max_by_key(|&at| (shown[at], Reverse(at)));
     let (number, index) = origins[most.unwrap_or(0)];
     let mut subject = subject(source, &raws[number], index);
@@ -315,8 +315,8 @@ fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar
     }))
 }
 
-/// How many pieces vfio-private cuts the BAR into. That it can is checked here,
-/// so that assembling it cannot fail.
+/// How many pieces vfio-private cuts the BAR into. A BAR that it cannot cut is an
+/// error here, so that assembling it cannot fail.
 fn pieces(
     subject: &Subject<'_>,
     raw: &RawRegion,

@@ -3,15 +3,15 @@
 
 use super::spec::{Kind, Region};
 
-/// For each region, how many are looked at to show it: itself, what lies in it
-/// and, for an alias, its target, each as often as it is met. `pieces` are the
-/// parts that each region is cut into. At least this many where regions show
-/// themselves, which the region tree refuses.
+/// For each region, how many regions are visited to show it: itself, the regions
+/// in it and, for an alias, its target, each as often as it is met. `pieces` are
+/// the parts that each region is cut into. The count is a lower bound where
+/// regions show themselves, which the region tree refuses.
 pub(super) fn shown(regions: &[Region], pieces: &[u64]) -> Vec<u64> {
     let inside = inside(regions);
     let mut shown = vec![None; regions.len()];
     let mut begun = vec![false; regions.len()];
-    // What a region leads to is counted before the region itself.
+    // The regions that a region shows are counted before the region itself.
     let mut stack = vec![0];
     while let Some(&index) = stack.last() {
         if !std::mem::replace(&mut begun[index], true) {

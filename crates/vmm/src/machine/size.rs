@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How much memory the reader of TOML would take for a file, found out before it
-//! reads it: a table of five bytes takes more than a kilobyte.
+//! Bounds the memory of the TOML reader before it reads a file: it takes more than
+//! a kilobyte for a table of five bytes.
 
 use toml_parser::Source as Tokens;
 use toml_parser::lexer::TokenKind;
@@ -8,7 +8,7 @@ use toml_parser::lexer::TokenKind;
 use super::error::{MachineError, Source};
 use super::limits::{Budget, MAX_TABLES, MAX_VALUES};
 
-/// That a file has not too many tables, arrays and values.
+/// Checks that a file does not have too many tables, arrays and values.
 pub(super) fn check(source: &Source<'_>) -> Result<(), MachineError> {
     let mut tables = Budget::new(MAX_TABLES, "tables and arrays");
     let mut values = Budget::new(MAX_VALUES, "values");

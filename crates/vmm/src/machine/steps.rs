@@ -53,7 +53,7 @@ pub(super) fn check(
     Ok(steps)
 }
 
-/// What the steps so far amount to.
+/// The totals of the steps so far.
 struct Totals {
     tries: Budget,
     pages: Budget,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the regions of a machine file amount to, counted as they are read.
+//! Totals of the regions of a machine file, counted as they are read.
 
 use super::error::MachineError;
 use super::fields::{Field, Subject};
@@ -7,7 +7,7 @@ use super::limits::{Budget, MAX_DEPTH, MAX_INIT, MAX_PIECES, MAX_SPANS};
 use super::raw::RawRegion;
 use super::spec::Place;
 
-/// What the regions so far amount to.
+/// The totals of the regions so far.
 pub(super) struct Totals {
     pub(super) init: Budget,
     pub(super) spans: Budget,

@@ -50,7 +50,7 @@ pub fn read(file: &str, text: &str) -> Result<Imported, MtreeError> {
 /// The longest line of a region or heading, in bytes; real ones have about 150.
 const MAX_LINE: usize = 1000;
 
-/// That no name is longer than can be handled many times over.
+/// Checks that no name is too long to be handled many times.
 fn short_lines(text: &str) -> Result<(), Fault> {
     let is_read = |line: &str| {
         let starts = [" ", "address-space: ", "memory-region: "];
@@ -91,7 +91,7 @@ pub enum FileError {
 pub struct FlatFile {
     /// As `info mtree -f` prints them.
     pub text: String,
-    /// What may be missing in the dump, and where.
+    /// A note on what may be missing from the dump, and where.
     pub note: Option<String>,
 }
 

@@ -74,8 +74,8 @@ struct Parser<'a> {
     /// From the root of the current tree to its last region: index and where
     /// it starts.
     path: Vec<(usize, u64)>,
-    /// Where the tree in front ended without a heading of the next one: an
-    /// empty line, or the monitor's.
+    /// The empty line, or the monitor's line, that ended the last tree if no
+    /// heading has followed yet.
     gap: Option<(usize, &'static str)>,
     /// Aliases whose two names are not told apart yet.
     unsplit: Vec<(usize, &'a str)>,
@@ -98,7 +98,7 @@ fn is_flat(line: &str) -> bool {
     starts.iter().any(|start| line.starts_with(start)) || line == "Dispatch"
 }
 
-/// What QEMU prints for `info mtree -o`: names could not be told from owners.
+/// What QEMU prints for `info mtree -o`: names and owners cannot be distinguished.
 const OWNED: &str = "this is `info mtree -o`, which also prints owners; print `info mtree -D`";
 
 /// Whether a region's line ends with its owner.
@@ -107,8 +107,8 @@ fn is_owned(line: &str) -> bool {
     has(" (prio ") && line.ends_with('}') && (has(" owner:{") || has(" parent:{"))
 }
 
-/// The last line of a dump, if it is not the empty line or the prompt that QEMU
-/// prints behind the last tree.
+/// The last line of a dump, unless it is the empty line or the prompt that QEMU
+/// prints after the last tree.
 pub(super) fn open_end(text: &str) -> Option<usize> {
     let last = text.lines().next_back()?;
     let line = last.trim_matches([' ', '\t', '>', '|', '\r']);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What stands in front of every line of a paste: the marks of a quoted mail, or
-//! the spaces of an indented block.
+//! The prefix of every line of a paste: the marks of a quoted mail, or the spaces
+//! of an indented block.
 
 use super::parse::HEADINGS;
 
@@ -34,7 +34,7 @@ impl<'a> Paste<'a> {
             None if line.trim() == self.prefix.trim() => Some(""),
             // Of a byte order mark, which only the first line has.
             None if self.prefix == "\u{feff}" => Some(line),
-            // What somebody wrote in front of the dump has no prefix.
+            // Text above the dump has no prefix.
             None if !line.contains(" (prio ") && !HEADINGS.iter().any(|h| line.contains(h)) => {
                 Some(line)
             }

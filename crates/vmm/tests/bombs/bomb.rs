@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A file that stands for very much, and how its text is put together.
+//! A small file that expands to very much, and helpers that build its text.
 
-/// A file, and what is said of it.
+/// A file and the expected error.
 pub struct Bomb {
     pub name: &'static str,
     pub text: String,

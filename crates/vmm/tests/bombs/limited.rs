@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Running `vmm` with a limit on its time, and measuring its memory.
+//! Runs `vmm` with a limit on its time, and measures its memory.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// How much processor time a command may take, in seconds: some ten times what
-/// it may take when it is optimised.
+/// How much processor time a command may take, in seconds: some ten times the
+/// limit of an optimised build.
 const SECONDS: u64 = if cfg!(debug_assertions) { 50 } else { 5 };
 
-/// What came of a command.
+/// The outcome of a command.
 #[derive(Debug)]
 pub struct Outcome {
     /// The exit status; `None` if a signal ended it, as the limit on time does.
     pub status: Option<i32>,
-    /// What it complained of.
+    /// The text on standard error.
     pub stderr: String,
     /// How many bytes it printed.
     pub printed: u64,
-    /// The most memory that it had, in bytes.
+    /// Its peak memory, in bytes.
     pub memory: u64,
 }
 
@@ -43,7 +43,8 @@ pub fn vmm(arguments: &[&str]) -> Outcome {
         limit(libc::RLIMIT_CORE, 0)?;
         limit(libc::RLIMIT_CPU, SECONDS)
     };
-    // SAFETY: between fork and exec only setrlimit is called, which may be.
+    // SAFETY: between fork and exec only setrlimit is called, which is
+    // async-signal-safe.
     unsafe { command.pre_exec(limits) };
     let mut child = command.spawn().expect("vmm starts");
     let mut stderr = child.stderr.take().expect("a pipe");
@@ -59,8 +60,8 @@ pub fn vmm(arguments: &[&str]) -> Outcome {
     let mut status = 0;
     // SAFETY: numbers only, for which zeros are values.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both places are there to be written to; the child is ours, and
-    // nothing else waits for it.
+    // SAFETY: both pointers are valid for writes; the child is ours, and nothing
+    // else waits for it.
     let waited = unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
     assert_eq!(waited, pid, "{}", std::io::Error::last_os_error());
     Outcome {

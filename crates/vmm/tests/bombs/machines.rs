@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Machine files that stand for very much.
+//! Machine files that expand to very much.
 
 use super::bomb::{Bomb, bad, each, fine, region, step};
 use super::taken::{as_large_as_may_be, scripts};
@@ -35,7 +35,7 @@ fn names() -> Vec<Bomb> {
             "1: field 'name': a name has at most 255 bytes; this one has 3900000",
         ),
     ];
-    // What is quoted of a word is short: the length of the complaint is checked.
+    // Errors quote long words in part: the error's length is checked.
     for (name, text) in [
         (
             "kind",

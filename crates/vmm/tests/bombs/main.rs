@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Small files that stand for very much: every command on each of them ends,
-//! within bounds on time, memory and what is printed.
+//! Small files that expand to very much: every command on each of them ends
+//! within limits on time, memory and output.
 
 mod bomb;
 mod dumps;
@@ -19,7 +19,7 @@ use taken::endless_moves;
 const MEMORY: u64 = 512 << 20;
 const PRINTED: u64 = 128 << 20;
 
-/// An error is for people to read.
+/// The longest error, so that people can read it.
 const COMPLAINT: usize = 1000;
 
 const COMMANDS: [&[&str]; 7] = [
@@ -32,7 +32,7 @@ const COMMANDS: [&[&str]; 7] = [
     &["map", "--as", "svg"],
 ];
 
-/// Runs the commands on every bomb, and checks what comes of it.
+/// Runs the commands on every bomb, and checks the outcome.
 fn check_all(bombs: &[Bomb], commands: &[&[&str]]) {
     let folder = tempfile::tempdir().unwrap();
     let next = AtomicUsize::new(0);
@@ -74,7 +74,7 @@ fn check(bomb: &Bomb, command: &[&str], path: &str, outcome: &Outcome) {
             );
             assert!(outcome.stderr.contains(said), "{what}");
         }
-        // A script may be cut short, and may see something else than it expects.
+        // A script may be cut short, and may see other values than it expects.
         None if command[0] == "run" => assert!(matches!(outcome.status, Some(0..=2)), "{what}"),
         None => assert_eq!(outcome.status, Some(0), "{what}"),
     }

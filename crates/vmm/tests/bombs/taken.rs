@@ -3,7 +3,7 @@
 
 use super::bomb::{Bomb, each, fine, region, step};
 
-/// A container that holds 19 990 regions and moves to and fro, for ever.
+/// A container that holds 19 990 regions and moves back and forth, endlessly.
 pub fn endless_moves() -> String {
     let to = |to| step(&format!("do = \"move\"; region = \"box\"; to = \"{to}\""));
     region("box", "kind = \"container\"; at = 0; size = \"1T\"")
@@ -64,7 +64,7 @@ pub fn scripts() -> Vec<Bomb> {
     ]
 }
 
-/// Regions that are as many as there may be.
+/// Files with the largest number of regions that is allowed.
 pub fn as_large_as_may_be() -> Vec<Bomb> {
     let nested = |n: u64| {
         let size = (2 * 9990 - 2 * n) * 4096;

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a paste of `lspci` may no longer say once a line of it is marked, left
-//! out or doubled: a fact may become unknown, and never its opposite.
+//! Finds answers that a change to one line of a paste of `lspci` must not cause:
+//! if a line is marked, left out or doubled, a fact may become unknown, but never
+//! its opposite.
 //!
-//! Excluded, as no text can show it: that a whole line `Region N: …` has been
-//! left out. The other BARs stay as they are, and MSI-X in it is an error. If a
-//! mail had moved the size of its BAR to the next line, an I/O BAR in front
-//! whose own size is missing takes that one; it traps all the same.
+//! One change is excluded because no text can show it: a whole line `Region N: …`
+//! is left out. The other BARs do not change, and MSI-X in the missing BAR is an
+//! error. If a mail has moved the missing BAR's size to the next line, an I/O BAR
+//! before it without a size gets that size; it traps in any case.
 
 use vmm::bars::{Answer, BarAnswer};
 
-/// What people and programs put in front of lines. Some are read, others refused.
+/// Marks that people and programs put in front of lines. The text is then read or
+/// refused.
 pub const MARKS: [&str; 16] = [
     "> ", "&gt; ", "| ", "\t", "* ", "**", "`", "+", "-", "< ", "! ", "~~", "# ", "1. ", "JD> ",
     "(",
@@ -18,7 +20,7 @@ pub const MARKS: [&str; 16] = [
 /// A change to one line.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
-    /// Something stands in front.
+    /// A mark is in front.
     Mark(&'static str),
     /// It is missing.
     LeftOut,
@@ -26,7 +28,7 @@ pub enum Change {
     Doubled,
 }
 
-/// All changes that there are.
+/// All changes.
 pub fn changes() -> impl Iterator<Item = Change> {
     let marks = MARKS.into_iter().map(Change::Mark);
     marks.chain([Change::LeftOut, Change::Doubled])
@@ -50,7 +52,7 @@ pub fn changed(text: &str, at: usize, change: Change) -> String {
     changed
 }
 
-/// The opposite that `after` says, if any, of what was said before the change.
+/// The fact in `after`, if any, that is the opposite of one before the change.
 pub fn contradiction(
     before: &Answer,
     after: &Answer,

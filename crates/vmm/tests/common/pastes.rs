@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Texts of `lspci`, and what `vmm bars` says of them.
+//! Texts of `lspci`, and the answers of `vmm bars`.
 
 use super::bars::{Files, bars, lines};
 use super::{failure, stdout, vmm};
@@ -23,7 +23,7 @@ pub fn answer(text: &str) -> Vec<String> {
     lines(&bars(&["--config", &files.put("lspci.txt", text)]))
 }
 
-/// What is said about a text that is refused: line and reason.
+/// The error for a text that is refused: line and reason.
 pub fn fault(text: &str) -> String {
     let files = Files::new();
     let path = files.put("lspci.txt", text);
@@ -35,7 +35,7 @@ pub fn fault(text: &str) -> String {
         .to_string()
 }
 
-/// Asserts what is said about a text that is refused.
+/// Asserts how the error for a text that is refused begins.
 pub fn starts(text: &str, what: &str) {
     let said = fault(text);
     assert!(said.starts_with(what), "{said}\n{text}");

@@ -30,8 +30,8 @@ pub const PAGES: u64 = 72;
 /// What no device can have, in pages.
 pub const HOLE: std::ops::Range<u64> = 40..42;
 
-/// Refuses, behind all others, when it is told to: when the others have made
-/// the change, or before.
+/// Refuses on request, as the last listener: before or after the others have
+/// made the change.
 #[derive(Debug, Default)]
 pub struct Refuser(pub AtomicBool, pub AtomicBool);
 
@@ -78,7 +78,7 @@ pub struct Iommu {
     panics: Mutex<Option<(u64, When)>>,
 }
 
-/// When a call panics that panics.
+/// When a call panics: before or after it is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     Before,
@@ -86,13 +86,13 @@ pub enum When {
 }
 
 impl Iommu {
-    /// Has a call to come panic, the next one being number 0, before or after it
-    /// is carried out.
+    /// Makes a future call panic, before or after it is carried out; the next
+    /// call has number 0.
     pub fn panics(&self, call: u64, when: When) {
         *self.panics.lock().unwrap() = Some((self.sim.calls() + call, when));
     }
 
-    /// Takes that back; whether it had not panicked yet.
+    /// Cancels the panic; returns whether it had not happened yet.
     pub fn panics_no_more(&self) -> bool {
         self.panics.lock().unwrap().take().is_some()
     }

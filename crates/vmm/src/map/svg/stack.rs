@@ -19,10 +19,10 @@ const EDGE: i32 = 84;
 /// How wide the box on top is at least.
 const TOPMOST: i32 = 130;
 
-/// How many regions that nobody sees are drawn for the same addresses.
+/// How many hidden regions are drawn for the same addresses.
 const HIDDEN: usize = 5;
 
-/// How many regions that nobody sees are drawn at all.
+/// How many hidden regions are drawn at all.
 const ALL_HIDDEN: usize = 400;
 
 /// A region of the tree on paper, or those in a fold.

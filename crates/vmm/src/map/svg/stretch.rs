@@ -162,9 +162,10 @@ fn cells(items: &[Item]) -> (Vec<Stretch>, Vec<usize>) {
 #[derive(Default)]
 struct Here {
     counts: HashMap<usize, i64>,
-    /// The sum of a hash of each class with its count: the same for the same
-    /// items, and for others with a chance of one in 2^128. The items
-    /// themselves would be as many for each of as many borders.
+    /// The sum of a hash of each class with its count. It is the same for the
+    /// same items; for different items it is the same with a probability of
+    /// 2^-128. Keeping the items themselves for each border would take quadratic
+    /// memory.
     digest: u128,
 }
 
@@ -177,7 +178,7 @@ impl Here {
     }
 }
 
-/// Nothing for a class that is not there.
+/// 0 for a class without items.
 fn digest(class: usize, count: i64) -> u128 {
     let half = |which: u8| {
         let mut hasher = DefaultHasher::new();
