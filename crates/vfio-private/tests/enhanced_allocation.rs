@@ -322,6 +322,25 @@ fn a_bar_is_in_one_place_only() {
 }
 
 #[test]
+fn two_bars_at_the_same_addresses_are_an_error() {
+    let of = |bases: [u32; 2], properties: u32| {
+        bars(&device(&[
+            (first(2, 0, 0), &[bases[0], 0x3ffc]),
+            (first(2, 2, properties), &[bases[1], 0x3ffc]),
+        ]))
+    };
+    let error = ConfigError::EaOverlap {
+        offset: 0x70,
+        first: FIRST,
+    };
+    let base = 0x6000_0000;
+    assert_eq!(of([base, base], 0), Err(error));
+    assert_eq!(of([base, base + 0x4000], 0).unwrap().len(), 2);
+    // I/O ports are addresses of their own.
+    assert_eq!(of([base, base], 2).unwrap().len(), 2);
+}
+
+#[test]
 fn a_bridge_with_the_capability_is_no_device_with_bars() {
     for kind in [1, 2] {
         let bridge = device(&[]).put(0x0e, &[kind]);
