@@ -10,12 +10,15 @@ use vfio_private::{
 };
 
 use super::device::MappedBar;
-use super::error::BarsError;
+use super::error::{BarsError, Fault};
 use super::notes::{Note, Topic};
 use super::{MAX_OTHER, read};
 
 /// So many ranges are named in a note.
 const MAX_NAMED: usize = 8;
+
+/// The number of vectors less one, in the MSI-X control register.
+const MSIX_VECTORS: u16 = 0x7ff;
 
 /// All that decides the pieces but the choices.
 pub(super) struct Subject<'a> {
@@ -85,6 +88,7 @@ impl Subject<'_> {
             let pieces = pieces.map_err(|source| self.misfit(source, None))?;
             return Ok((pieces, vec![Note::new(Topic::Report, none)]));
         };
+        self.check_vectors(report)?;
         let other = choice.with_other_rule();
         let by_other = self.by(report, other).ok();
         let (pieces, placed) = match self.by(report, choice) {
@@ -107,6 +111,25 @@ impl Subject<'_> {
             notes.extend(left_to_guest(index, pieces));
         }
         Ok((pieces, notes))
+    }
+
+    /// That the report's copy of the MSI-X control register has the device's number of vectors.
+    /// It is 0 if the device does not report it.
+    fn check_vectors(&self, report: &ReportFile) -> Result<(), BarsError> {
+        let (Some(msix), control @ 1..) = (self.msix, report.report.msix_control) else {
+            return Ok(());
+        };
+        let reported = u64::from(control & MSIX_VECTORS) + 1;
+        let vectors = msix.table.span.size() / 16;
+        if reported == vectors {
+            return Ok(());
+        }
+        let what = format!(
+            "the report says that MSI-X has {reported} vectors (offset 0x4), and the device has \
+             {vectors} ({}): is it of another device?",
+            self.msix_place
+        );
+        Err(Fault::whole(what).in_file(&report.file))
     }
 
     fn by(&self, report: &ReportFile, choice: Choice) -> Result<(Pieces, PlacedReport), BarsError> {

@@ -3,11 +3,15 @@
 //!
 //! A line is read, or known to say nothing about BARs and MSI-X, or an error.
 
+use std::collections::BTreeMap;
+
 use vfio_private::{BarIndex, Msix};
 
+use super::bdf::Bdf;
 use super::device::BarFact;
 use super::enhanced::Enhanced;
 use super::error::{Fault, shown};
+use super::header;
 use super::hexdump::{Dump, line_of_dump};
 use super::lspci::not_understood;
 use super::mention::{Omission, mention, omission, statements};
@@ -33,6 +37,8 @@ pub(super) type MsixText = Option<(Msix, usize)>;
 pub(super) struct Listing {
     /// The line that the listing starts in.
     pub(super) line: usize,
+    /// The device, if its first line is there.
+    device: Option<Bdf>,
     pub(super) regions: Vec<BarFact>,
     /// Where lines with BARs may be missing.
     pub(super) cut_bars: Option<usize>,
@@ -52,12 +58,25 @@ pub(super) struct Listing {
     /// A line that comes after all that matters has been seen.
     pub(super) is_whole: bool,
     section: Section,
+    /// The first words of each capability, by its place.
+    names: BTreeMap<String, String>,
+    /// Where another device seems to begin. No statement may follow.
+    other_device: Option<OtherDevice>,
     /// Where lines are missing; the next region shows whether they were BARs.
     gap: Option<usize>,
     /// Where lines may be missing, if others follow.
     doubt: Option<usize>,
     /// The lowest number that a further BAR can have.
     next_bar: u8,
+}
+
+/// A line that is not of this device.
+#[derive(Clone, Copy, Debug)]
+enum OtherDevice {
+    /// It has the address of another.
+    Address(usize),
+    /// `lspci` prints it in front of the BARs, or behind the capabilities, and it was elsewhere.
+    Order(usize),
 }
 
 /// What a line belongs to.
@@ -77,9 +96,10 @@ enum Section {
 
 impl Listing {
     /// An empty listing. Until a line shows that BARs are still to come, some may be missing.
-    pub(super) fn new(line: usize) -> Self {
+    pub(super) fn new(line: usize, device: Option<Bdf>) -> Self {
         Self {
             line,
+            device,
             gap: Some(line),
             ..Self::default()
         }
@@ -106,6 +126,7 @@ impl Listing {
             self.is_whole = true;
             return Ok(());
         }
+        self.check_device(line, text)?;
         if let Some((offset, bytes)) = line_of_dump(text) {
             self.close()?;
             self.is_whole = true;
@@ -142,6 +163,44 @@ impl Listing {
         self.close()?;
         self.end_of_bars();
         Ok(())
+    }
+
+    /// That a statement does not follow the beginning of another device.
+    fn check_device(&self, line: usize, text: &str) -> Result<(), Fault> {
+        let is_dump = line_of_dump(text).is_some();
+        // A dump comes behind all other lines of its device, and a region is an error of its own.
+        let is_orphan = text.starts_with("Region ") && !matches!(self.section, Section::Device);
+        let may_follow =
+            |other: &OtherDevice| (is_dump || is_orphan) && matches!(other, OtherDevice::Order(_));
+        let is_statement = is_dump || statements(text) > 0;
+        let other = self.other_device.filter(|_| is_statement);
+        let Some(other) = other.filter(|other| !may_follow(other)) else {
+            return Ok(());
+        };
+        let what = match other {
+            OtherDevice::Address(start) => format!(
+                "line {start} has the address of a device: does this belong to it? Remove what is \
+                 in front of the address, or the line"
+            ),
+            OtherDevice::Order(start) => {
+                format!("{NO_HEADER} (line {start} is of it or of the other)")
+            }
+        };
+        Err(Fault::at(line, what))
+    }
+
+    /// Notes a line that another device may begin with.
+    fn note_device(&mut self, line: usize, text: &str) {
+        let is_early = EARLY.iter().any(|start| text.starts_with(start));
+        let other = match header::mentioned(text) {
+            Some(address) if Some(address) == self.device => None,
+            // Whose listing a text without a first line is, nothing in front of it says.
+            Some(_) if self.device.is_some() || !self.is_empty() => {
+                Some(OtherDevice::Address(line))
+            }
+            _ => (is_early && self.is_late()).then_some(OtherDevice::Order(line)),
+        };
+        self.other_device = self.other_device.or(other);
     }
 
     /// The status register: `+ 66MHz- …`, behind the `Cap`.
@@ -216,6 +275,8 @@ impl Listing {
     /// What follows `Capabilities: `.
     fn capability(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         self.settle_doubt();
+        // Lines left out in front of the first capability may have been others.
+        self.cut_capabilities = self.cut_capabilities.or(self.gap);
         self.end_of_bars();
         self.section = Section::Other;
         if text.starts_with('<') {
@@ -231,6 +292,12 @@ impl Listing {
         let is_extended = place.len() > 2;
         if name.starts_with("<chain") {
             return Err(Fault::at(line, BROKEN));
+        }
+        let first = name.split_whitespace().next().unwrap_or_default();
+        let known = self.names.entry(place.to_string());
+        if known.or_insert_with(|| first.to_string()) != first {
+            let what = format!("another capability is at [{place}] in front: {NO_HEADER}");
+            return Err(Fault::at(line, what));
         }
         self.capabilities.get_or_insert(line);
         // They come after the others, of which MSI-X is one.
@@ -253,7 +320,7 @@ impl Listing {
                 let expected = "the number of vectors as in `MSI-X: Enable+ Count=33 Masked-`";
                 not_understood(line, text, expected)
             })?);
-        } else if name.to_ascii_lowercase().contains("msi-x") || "MSI-X:".starts_with(name) {
+        } else if may_be_msix(name) {
             return Err(fault());
         }
         Ok(())
@@ -314,6 +381,7 @@ impl Listing {
             );
             return Err(Fault::at(line, what));
         }
+        self.note_device(line, text);
         match omission(text) {
             Some(Omission::Certain) => {
                 self.doubt.get_or_insert(line);
@@ -332,6 +400,7 @@ impl Listing {
             self.end_of_bars();
             self.section = Section::Other;
             self.is_whole = true;
+            self.other_device.get_or_insert(OtherDevice::Order(line));
         } else if text.starts_with("Control: I/O") {
             if self.is_late() {
                 return Err(Fault::at(line, NO_HEADER));
@@ -342,6 +411,25 @@ impl Listing {
         }
         Ok(())
     }
+}
+
+/// What the lines begin with that `lspci` prints in front of a device's BARs.
+const EARLY: [&str; 7] = [
+    "Subsystem: ",
+    "DeviceName: ",
+    "Physical Slot: ",
+    "Latency: ",
+    "Interrupt: pin ",
+    "NUMA node: ",
+    "IOMMU group: ",
+];
+
+/// Whether a capability that was not read may be MSI-X, however it is written.
+fn may_be_msix(name: &str) -> bool {
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    let start: String = letters.take(4).collect();
+    let has_name = name.to_ascii_lowercase().contains("msi-x");
+    has_name || start.eq_ignore_ascii_case("msix") || "MSI-X:".starts_with(name)
 }
 
 /// What two lines about one BAR say, which is not the same.
