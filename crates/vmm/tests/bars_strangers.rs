@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::bars::{Files, NVME, bars, dump, lines, nvme_config, report};
+use common::bars::{Files, NVME, bars, bars_and_notes, dump, lines, notes, nvme_config, report};
 use common::failure;
 use common::pastes::{HEAD, NVME_LINES, PM, answer, fault, starts};
 
@@ -96,6 +96,32 @@ fn lines_that_are_left_out_in_front_of_the_first_capability_may_have_been_msix()
 }
 
 #[test]
+fn extended_capabilities_alone_show_that_others_are_left_out() {
+    let extended = "\tCapabilities: [100 v2] Advanced Error Reporting\n";
+    let left_out = "lines are left out among the capabilities";
+    starts(
+        &format!("{HEAD}{REGION}{extended}{DRIVER}"),
+        &format!("5: {left_out}"),
+    );
+    starts(
+        &format!("{HEAD}{REGION}{PM}{extended}{DRIVER}"),
+        &format!("6: {left_out}"),
+    );
+    for name in [
+        "Express (v2) Endpoint, MSI 00",
+        "PCI-X non-bridge device",
+        "#10 [0042]",
+    ] {
+        let express = format!("\tCapabilities: [70] {name}\n");
+        let text = format!("{HEAD}{REGION}{express}{extended}{DRIVER}");
+        assert_eq!(answer(&text), ["0 0x0 0x4000 shared"]);
+    }
+    // Where MSI-X is shown, it is known.
+    let text = format!("{HEAD}{REGION}{MSIX}{extended}{DRIVER}");
+    assert_eq!(answer(&text).len(), 3);
+}
+
+#[test]
 fn what_is_almost_the_name_of_msix_is_an_error() {
     for name in ["MSIX", "MSI/X", "MSI- X", "MSI -X", "MSI_X", "msix"] {
         let text = format!("{HEAD}{REGION}\tCapabilities: [70] {name}: Enable+ Count=64 Masked-\n");
@@ -177,4 +203,35 @@ fn a_report_with_another_number_of_vectors_is_of_another_device() {
     let error = failure(&args);
     let due = "report: the report says that MSI-X has 4 vectors (offset 0x4)";
     assert!(error.contains(due), "{error}");
+}
+
+#[test]
+fn ranges_that_the_guest_may_switch_are_noted_for_their_bar() {
+    let files = Files::new();
+    let config = files.put("nvme.txt", NVME);
+    for (attributes, is_noted) in [(0, false), (8, true), (0xc, true)] {
+        let report = files.put("report", report(&[(0x1000, 1, attributes)]));
+        let (answer, stderr) = bars_and_notes(&["--config", &config, "--report", &report]);
+        let is_note = |note: &String| note.contains("the guest may switch ranges");
+        assert_eq!(notes(&answer, 0).iter().any(is_note), is_noted);
+        assert_eq!(stderr.iter().any(is_note), is_noted, "{stderr:?}");
+    }
+}
+
+#[test]
+fn an_empty_line_ends_no_listing_that_has_more_of_them() {
+    let files = Files::new();
+    let is_noted = |text: &str| {
+        let path = files.put("lspci.txt", text);
+        let (_, stderr) = bars_and_notes(&["--config", &path]);
+        stderr
+            .iter()
+            .any(|note| note.contains("cut off at its end"))
+    };
+    let cut = format!("{HEAD}{REGION}{PM}");
+    assert!(is_noted(&cut));
+    assert!(!is_noted(&format!("{cut}\n")));
+    assert!(is_noted(&cut.replace('\n', "\n\n")));
+    let whole = format!("{cut}{DRIVER}");
+    assert!(!is_noted(&whole.replace('\n', "\n\n")));
 }

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use vfio_private::report::MmioRange;
 use vfio_private::{
     BarIndex, BarInput, ClassifyError, InterfaceReport, LeftOut, Msix, MsixParts, OffsetRule,
     PageSize, Piece, PlacedReport, Policy, Reason, ReportedRange, TeeMsixPolicy, classify,
@@ -109,6 +110,7 @@ impl Subject<'_> {
             let index = mapped.bar.index();
             notes.extend(locked_open(index, placed.of(index)));
             notes.extend(left_to_guest(index, pieces));
+            notes.extend(updatable(index, &report.report.ranges));
         }
         Ok((pieces, notes))
     }
@@ -289,6 +291,17 @@ fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note> {
         }
     }
     notes
+}
+
+/// That the guest may make other pieces of the BAR later.
+fn updatable(index: BarIndex, ranges: &[MmioRange]) -> Option<Note> {
+    let is_own = |range: &MmioRange| range.id() == u16::from(index.get()) && range.is_updatable();
+    let text = "the guest may switch ranges of this BAR between TEE and non-TEE memory later: this \
+                is what they were when the interface was locked";
+    ranges
+        .iter()
+        .any(is_own)
+        .then(|| Note::new(Topic::Report, text).of_bar(index))
 }
 
 /// That the guest writes the MSI-X table.

@@ -57,9 +57,15 @@ pub(super) struct Listing {
     pub(super) dump: Option<Dump>,
     /// A line that comes after all that matters has been seen.
     pub(super) is_whole: bool,
+    /// The line in front is empty.
+    is_behind_empty: bool,
+    /// Empty lines are in the middle of the listing, so another one does not end it.
+    has_empty_lines: bool,
     section: Section,
     /// The first words of each capability, by its place.
     names: BTreeMap<String, String>,
+    /// A capability has been seen that only devices with extended ones have.
+    may_be_extended: bool,
     /// Where another device seems to begin. No statement may follow.
     other_device: Option<OtherDevice>,
     /// Where lines are missing; the next region shows whether they were BARs.
@@ -123,8 +129,13 @@ impl Listing {
         }
         if text.is_empty() {
             // `lspci` prints one behind each device.
-            self.is_whole = true;
+            self.is_whole |= !self.has_empty_lines;
+            self.is_behind_empty = true;
             return Ok(());
+        }
+        let is_behind_empty = std::mem::take(&mut self.is_behind_empty);
+        if is_behind_empty && statements(text) > 0 {
+            self.has_empty_lines = true;
         }
         self.check_device(line, text)?;
         if let Some((offset, bytes)) = line_of_dump(text) {
@@ -300,6 +311,10 @@ impl Listing {
             return Err(Fault::at(line, what));
         }
         self.capabilities.get_or_insert(line);
+        self.may_be_extended |= allows_extended(name);
+        if is_extended && !self.may_be_extended {
+            self.cut_capabilities.get_or_insert(line);
+        }
         // They come after the others, of which MSI-X is one.
         self.is_whole = is_extended;
         if !is_extended && is_id(name, "11") {
@@ -423,6 +438,14 @@ const EARLY: [&str; 7] = [
     "NUMA node: ",
     "IOMMU group: ",
 ];
+
+/// Whether it is PCI Express or PCI-X: without either, `lspci` looks for no extended capabilities.
+fn allows_extended(name: &str) -> bool {
+    let is_named = ["Express", "PCI-X"]
+        .iter()
+        .any(|start| name.starts_with(start));
+    is_named || is_id(name, "10") || is_id(name, "07")
+}
 
 /// Whether a capability that was not read may be MSI-X, however it is written.
 fn may_be_msix(name: &str) -> bool {
