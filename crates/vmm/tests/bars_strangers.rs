@@ -235,3 +235,14 @@ fn an_empty_line_ends_no_listing_that_has_more_of_them() {
     let whole = format!("{cut}{DRIVER}");
     assert!(!is_noted(&whole.replace('\n', "\n\n")));
 }
+
+#[test]
+fn the_rom_of_a_boot_device_hides_nothing() {
+    for rom in [
+        "[virtual] Expansion ROM at 000c0000 [disabled] [size=128K]",
+        "Expansion ROM at 000c0000 [virtual] [disabled] [size=128K]",
+    ] {
+        let text = format!("{HEAD}{REGION}\t{rom}\n{PM}{DRIVER}");
+        assert_eq!(answer(&text), ["0 0x0 0x4000 shared"]);
+    }
+}

@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use vfio_private::{BarIndex, Msix};
 
 use super::bdf::Bdf;
+use super::capability::{allows_extended, is_id, may_be_msix};
 use super::device::BarFact;
 use super::enhanced::Enhanced;
 use super::error::{Fault, shown};
-use super::header;
 use super::hexdump::{Dump, line_of_dump};
 use super::lspci::not_understood;
 use super::mention::{Omission, mention, omission, statements};
 use super::msix_text::{self, OpenMsix};
+use super::other_device::{NO_HEADER, OtherDevice};
 use super::region::region;
 
 const BROKEN: &str = "lspci could not follow the capabilities to their end, so MSI-X may be hidden";
@@ -26,7 +27,6 @@ const UNKNOWN_ENHANCED: &str = "this is an Enhanced Allocation capability (0x14)
 const NOT_VV: &str = "the BAR has no number: this is what `lspci -v` prints, and -vv is needed";
 const ORPHAN: &str = "a region after the capabilities is not the device's: the line in front that \
                       says what it belongs to is missing";
-const NO_HEADER: &str = "a second device begins here, and its first line is missing";
 const NO_MSIX: &str = "the line `MSI-X: … Count=` in front is missing";
 
 /// The MSI-X structures and the line they are named in; none without MSI-X.
@@ -66,23 +66,13 @@ pub(super) struct Listing {
     names: BTreeMap<String, String>,
     /// A capability has been seen that only devices with extended ones have.
     may_be_extended: bool,
-    /// Where another device seems to begin. No statement may follow.
-    other_device: Option<OtherDevice>,
+    other_device: OtherDevice,
     /// Where lines are missing; the next region shows whether they were BARs.
     gap: Option<usize>,
     /// Where lines may be missing, if others follow.
     doubt: Option<usize>,
     /// The lowest number that a further BAR can have.
     next_bar: u8,
-}
-
-/// A line that is not of this device.
-#[derive(Clone, Copy, Debug)]
-enum OtherDevice {
-    /// It has the address of another.
-    Address(usize),
-    /// `lspci` prints it in front of the BARs, or behind the capabilities, and it was elsewhere.
-    Order(usize),
 }
 
 /// What a line belongs to.
@@ -137,7 +127,10 @@ impl Listing {
         if is_behind_empty && statements(text) > 0 {
             self.has_empty_lines = true;
         }
-        self.check_device(line, text)?;
+        let is_orphan = text.starts_with("Region ") && !matches!(self.section, Section::Device);
+        if !is_orphan {
+            self.other_device.check(line, text)?;
+        }
         if let Some((offset, bytes)) = line_of_dump(text) {
             self.close()?;
             self.is_whole = true;
@@ -174,44 +167,6 @@ impl Listing {
         self.close()?;
         self.end_of_bars();
         Ok(())
-    }
-
-    /// That a statement does not follow the beginning of another device.
-    fn check_device(&self, line: usize, text: &str) -> Result<(), Fault> {
-        let is_dump = line_of_dump(text).is_some();
-        // A dump comes behind all other lines of its device, and a region is an error of its own.
-        let is_orphan = text.starts_with("Region ") && !matches!(self.section, Section::Device);
-        let may_follow =
-            |other: &OtherDevice| (is_dump || is_orphan) && matches!(other, OtherDevice::Order(_));
-        let is_statement = is_dump || statements(text) > 0;
-        let other = self.other_device.filter(|_| is_statement);
-        let Some(other) = other.filter(|other| !may_follow(other)) else {
-            return Ok(());
-        };
-        let what = match other {
-            OtherDevice::Address(start) => format!(
-                "line {start} has the address of a device: does this belong to it? Remove what is \
-                 in front of the address, or the line"
-            ),
-            OtherDevice::Order(start) => {
-                format!("{NO_HEADER} (line {start} is of it or of the other)")
-            }
-        };
-        Err(Fault::at(line, what))
-    }
-
-    /// Notes a line that another device may begin with.
-    fn note_device(&mut self, line: usize, text: &str) {
-        let is_early = EARLY.iter().any(|start| text.starts_with(start));
-        let other = match header::mentioned(text) {
-            Some(address) if Some(address) == self.device => None,
-            // Whose listing a text without a first line is, nothing in front of it says.
-            Some(_) if self.device.is_some() || !self.is_empty() => {
-                Some(OtherDevice::Address(line))
-            }
-            _ => (is_early && self.is_late()).then_some(OtherDevice::Order(line)),
-        };
-        self.other_device = self.other_device.or(other);
     }
 
     /// The status register: `+ 66MHz- …`, behind the `Cap`.
@@ -396,7 +351,10 @@ impl Listing {
             );
             return Err(Fault::at(line, what));
         }
-        self.note_device(line, text);
+        let is_begun = self.device.is_some() || !self.is_empty();
+        let is_late = self.is_late();
+        self.other_device
+            .note(line, text, self.device, is_begun, is_late);
         match omission(text) {
             Some(Omission::Certain) => {
                 self.doubt.get_or_insert(line);
@@ -415,7 +373,7 @@ impl Listing {
             self.end_of_bars();
             self.section = Section::Other;
             self.is_whole = true;
-            self.other_device.get_or_insert(OtherDevice::Order(line));
+            self.other_device.note_end(line);
         } else if text.starts_with("Control: I/O") {
             if self.is_late() {
                 return Err(Fault::at(line, NO_HEADER));
@@ -428,33 +386,6 @@ impl Listing {
     }
 }
 
-/// What the lines begin with that `lspci` prints in front of a device's BARs.
-const EARLY: [&str; 7] = [
-    "Subsystem: ",
-    "DeviceName: ",
-    "Physical Slot: ",
-    "Latency: ",
-    "Interrupt: pin ",
-    "NUMA node: ",
-    "IOMMU group: ",
-];
-
-/// Whether it is PCI Express or PCI-X: without either, `lspci` looks for no extended capabilities.
-fn allows_extended(name: &str) -> bool {
-    let is_named = ["Express", "PCI-X"]
-        .iter()
-        .any(|start| name.starts_with(start));
-    is_named || is_id(name, "10") || is_id(name, "07")
-}
-
-/// Whether a capability that was not read may be MSI-X, however it is written.
-fn may_be_msix(name: &str) -> bool {
-    let letters = name.chars().filter(char::is_ascii_alphanumeric);
-    let start: String = letters.take(4).collect();
-    let has_name = name.to_ascii_lowercase().contains("msi-x");
-    has_name || start.eq_ignore_ascii_case("msix") || "MSI-X:".starts_with(name)
-}
-
 /// What two lines about one BAR say, which is not the same.
 pub(super) fn conflict(known: &BarFact, bar: &BarFact) -> Fault {
     let other = known.line.unwrap_or_default();
@@ -463,12 +394,4 @@ pub(super) fn conflict(known: &BarFact, bar: &BarFact) -> Fault {
         line: bar.line,
         what,
     }
-}
-
-/// Whether an `lspci` that does not know a capability named it by its number.
-fn is_id(name: &str, id: &str) -> bool {
-    let number = name
-        .strip_prefix('#')
-        .or_else(|| name.strip_prefix("Capability ID 0x"));
-    number.and_then(|number| number.split_whitespace().next()) == Some(id)
 }

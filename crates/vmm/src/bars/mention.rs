@@ -98,7 +98,9 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
         false => dots || is_remark(text),
     };
     let pairs = [('[', ']'), ('<', '>'), ('{', '}')];
-    let is_in = |(open, close)| text.starts_with(open) && text.ends_with(close);
+    // Boot devices have a `[virtual] Expansion ROM at … [size=128K]`.
+    let is_rom = text.contains("Expansion ROM at ");
+    let is_in = |(open, close)| text.starts_with(open) && text.ends_with(close) && !is_rom;
     if breaks_off || is_cut {
         Some(Omission::Certain)
     } else if !text.contains(|c: char| c.is_alphanumeric()) || pairs.into_iter().any(is_in) {
@@ -256,6 +258,7 @@ mod tests {
             "L1 <2us",
             "TrErr- Train-",
             "12",
+            "[virtual] Expansion ROM at 000c0000 [disabled] [size=128K]",
         ] {
             assert_eq!(omission(text), None, "{text}");
         }

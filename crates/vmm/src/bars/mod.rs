@@ -10,6 +10,7 @@
 //! option that would.
 
 mod bdf;
+mod capability;
 mod cut;
 mod device;
 mod draw;
@@ -25,6 +26,7 @@ mod mention;
 mod merge;
 mod msix_text;
 mod notes;
+mod other_device;
 mod paste;
 mod read;
 mod region;
