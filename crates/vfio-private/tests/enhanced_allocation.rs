@@ -286,9 +286,10 @@ fn a_bar_that_cannot_be_is_an_error_that_names_the_entry() {
 #[test]
 fn a_bar_is_in_one_place_only() {
     let at = &[0x6000_0000, 0xfc][..];
+    let elsewhere = &[0x6100_0000, 0xfc][..];
     let config = device(&[
         (first(2, 1, 0), at),
-        (first(2, 0, 0), at),
+        (first(2, 0, 0), elsewhere),
         (first(2, 1, 2), at),
     ]);
     let error = ConfigError::EaTwice {
@@ -298,7 +299,7 @@ fn a_bar_is_in_one_place_only() {
     assert_eq!(bars(&config), Err(error));
     // A disabled entry takes no BAR.
     let off = first(2, 1, 0) & !(1 << 31);
-    let config = device(&[(off, at), (first(2, 0, 0), at), (first(2, 1, 0), at)]);
+    let config = device(&[(off, at), (first(2, 0, 0), elsewhere), (first(2, 1, 0), at)]);
     assert_eq!(bars(&config).unwrap().len(), 2);
     let config = device(&[(first(2, 1, 0), at)]);
     let error = ConfigError::EaBarInUse {
