@@ -232,6 +232,8 @@ fn an_empty_line_ends_no_listing_that_has_more_of_them() {
     assert!(is_noted(&cut));
     assert!(!is_noted(&format!("{cut}\n")));
     assert!(is_noted(&cut.replace('\n', "\n\n")));
+    // Nor does one behind a line that may stand for others.
+    assert!(is_noted(&format!("{cut}--\n\n")));
     let whole = format!("{cut}{DRIVER}");
     assert!(!is_noted(&whole.replace('\n', "\n\n")));
 }

@@ -119,7 +119,7 @@ impl Listing {
         }
         if text.is_empty() {
             // `lspci` prints one behind each device.
-            self.is_whole |= !self.has_empty_lines;
+            self.is_whole |= !self.has_empty_lines && self.doubt.is_none();
             self.is_behind_empty = true;
             return Ok(());
         }
