@@ -286,9 +286,10 @@ fn a_bar_that_cannot_be_is_an_error_that_names_the_entry() {
 #[test]
 fn a_bar_is_in_one_place_only() {
     let at = &[0x6000_0000, 0xfc][..];
+    let elsewhere = &[0x6100_0000, 0xfc][..];
     let config = device(&[
         (first(2, 1, 0), at),
-        (first(2, 0, 0), at),
+        (first(2, 0, 0), elsewhere),
         (first(2, 1, 2), at),
     ]);
     let error = ConfigError::EaTwice {
@@ -298,7 +299,7 @@ fn a_bar_is_in_one_place_only() {
     assert_eq!(bars(&config), Err(error));
     // A disabled entry takes no BAR.
     let off = first(2, 1, 0) & !(1 << 31);
-    let config = device(&[(off, at), (first(2, 0, 0), at), (first(2, 1, 0), at)]);
+    let config = device(&[(off, at), (first(2, 0, 0), elsewhere), (first(2, 1, 0), at)]);
     assert_eq!(bars(&config).unwrap().len(), 2);
     let config = device(&[(first(2, 1, 0), at)]);
     let error = ConfigError::EaBarInUse {
@@ -319,6 +320,25 @@ fn a_bar_is_in_one_place_only() {
         .map(|bar| bar.index.get())
         .collect();
     assert_eq!(numbers, [0, 1, 2]);
+}
+
+#[test]
+fn two_bars_at_the_same_addresses_are_an_error() {
+    let of = |bases: [u32; 2], properties: u32| {
+        bars(&device(&[
+            (first(2, 0, 0), &[bases[0], 0x3ffc]),
+            (first(2, 2, properties), &[bases[1], 0x3ffc]),
+        ]))
+    };
+    let error = ConfigError::EaOverlap {
+        offset: 0x70,
+        first: FIRST,
+    };
+    let base = 0x6000_0000;
+    assert_eq!(of([base, base], 0), Err(error));
+    assert_eq!(of([base, base + 0x4000], 0).unwrap().len(), 2);
+    // I/O ports are addresses of their own.
+    assert_eq!(of([base, base], 2).unwrap().len(), 2);
 }
 
 #[test]

@@ -8,6 +8,9 @@ use common::bars::{Files, NIC, NVME, bars, case, dump, lines, nvme_config};
 use common::failure;
 use common::pastes::{HEAD, NVME_LINES, PM, answer, fault, shown, starts};
 
+/// A capability of devices that have extended ones.
+const EXPRESS: &str = "\tCapabilities: [40] Express (v2) Endpoint, MSI 00\n";
+
 #[test]
 fn a_device_whose_capabilities_are_not_shown_is_not_one_without_msix() {
     let error = failure(&["bars", "--config", &case("no-capabilities-shown.txt")]);
@@ -60,8 +63,11 @@ fn lines_that_are_left_out_may_have_been_bars_or_msix() {
             assert!(said.contains("lines with BARs may be missing"), "{said}");
         }
         // No BAR fits in between.
-        let text = format!("{HEAD}{mark}\n{zero}{five}{mark}\n{PM}");
+        let text = format!("{HEAD}{mark}\n{zero}{five}{PM}");
         assert_eq!(answer(&text).len(), 2);
+        // A capability does.
+        let text = format!("{HEAD}{zero}{five}{mark}\n{PM}");
+        starts(&text, "6: lines are left out among the capabilities");
         // MSI-X is known, and the BARs come before.
         let nvme = NVME.replace(
             "\tCapabilities: [100 v2]",
@@ -85,6 +91,7 @@ fn lines_that_are_left_out_may_have_been_bars_or_msix() {
 
 #[test]
 fn a_text_without_msix_that_may_be_cut_off_at_its_end_is_noted() {
+    const PM: &str = EXPRESS;
     let note = "The text may have been cut off at its end";
     let region = "\tRegion 0: Memory at f0000000 (32-bit, non-prefetchable) [size=16K]\n";
     let text = format!("{HEAD}{region}{PM}");
@@ -112,6 +119,7 @@ fn a_text_without_msix_that_may_be_cut_off_at_its_end_is_noted() {
 
 #[test]
 fn a_line_that_lspci_does_not_print_may_stand_for_others() {
+    const PM: &str = EXPRESS;
     let region = "\tRegion 0: Memory at f0000000 (32-bit, non-prefetchable) [size=16K]\n";
     let end = "\tCapabilities: [100 v1] Device Serial Number 00\n";
     for mark in [
@@ -305,15 +313,20 @@ fn two_listings_of_a_device_must_not_contradict_each_other() {
         &format!("{NVME}\n{ignored}"),
         "28: BAR 0 differs from line 8",
     );
-    let (front, back) = NVME.split_once("\tCapabilities: [b0]").unwrap();
+    // Else its extended capabilities would show that lines are left out.
+    let nvme = NVME.replace(
+        "[40] Power Management version 3",
+        "[40] Express (v2) Endpoint",
+    );
+    let (front, back) = nvme.split_once("\tCapabilities: [b0]").unwrap();
     let (_, back) = back.split_once("\tCapabilities").unwrap();
     let without = format!("{front}\tCapabilities{back}");
     starts(
-        &format!("{NVME}\n{without}"),
+        &format!("{nvme}\n{without}"),
         "21: no MSI-X here, but line 15 has it",
     );
     starts(
-        &format!("{without}\n{NVME}"),
+        &format!("{without}\n{nvme}"),
         "32: the listing in line 1 has no MSI-X",
     );
     let (front, back) = NVME.split_once("\tRegion 0").unwrap();

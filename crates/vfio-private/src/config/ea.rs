@@ -86,6 +86,15 @@ pub(super) fn entries(config: ConfigSpace<'_>) -> Result<Vec<EaEntry>, ConfigErr
                 first: first.offset,
             });
         }
+        if let Some(first) = entries
+            .iter()
+            .find(|other| overlap(resource, other.resource))
+        {
+            return Err(ConfigError::EaOverlap {
+                offset: at,
+                first: first.offset,
+            });
+        }
         entries.push(EaEntry {
             offset: at,
             resource,
@@ -108,6 +117,15 @@ fn same_bar(one: EaResource, other: EaResource) -> bool {
         (EaResource::Bar(one), EaResource::Bar(other)) => one.index == other.index,
         _ => false,
     }
+}
+
+/// Whether both are BARs, and at the same addresses of one kind.
+fn overlap(one: EaResource, other: EaResource) -> bool {
+    let (EaResource::Bar(one), EaResource::Bar(other)) = (one, other) else {
+        return false;
+    };
+    let last = |bar: BarRegister| bar.address + (bar.size.unwrap_or(1) - 1);
+    one.kind == other.kind && one.address <= last(other) && other.address <= last(one)
 }
 
 /// An entry as its bytes have it.

@@ -177,6 +177,18 @@ pub enum ConfigError {
         /// Where the first one starts.
         first: usize,
     },
+    /// Two Enhanced Allocation entries for different BARs at the same addresses. What one BAR traps,
+    /// the guest would reach through the other.
+    #[error(
+        "Enhanced Allocation entry at offset {offset:#x} is for addresses that the one at {first:#x} \
+         has, too"
+    )]
+    EaOverlap {
+        /// Where the second entry starts.
+        offset: usize,
+        /// Where the first one starts.
+        first: usize,
+    },
     /// An Enhanced Allocation entry for a BAR whose register is in use.
     #[error(
         "Enhanced Allocation entry at offset {offset:#x} is for {bar}, which has a register that is \

@@ -4,18 +4,22 @@
 
 use std::path::Path;
 
+use vfio_private::report::MmioRange;
 use vfio_private::{
     BarIndex, BarInput, ClassifyError, InterfaceReport, LeftOut, Msix, MsixParts, OffsetRule,
     PageSize, Piece, PlacedReport, Policy, Reason, ReportedRange, TeeMsixPolicy, classify,
 };
 
 use super::device::MappedBar;
-use super::error::BarsError;
+use super::error::{BarsError, Fault};
 use super::notes::{Note, Topic};
 use super::{MAX_OTHER, read};
 
 /// The most ranges that a note names.
 const MAX_NAMED: usize = 8;
+
+/// The number of vectors less one, in the MSI-X control register.
+const MSIX_VECTORS: u16 = 0x7ff;
 
 /// All inputs that decide the pieces, except the choices.
 pub(super) struct Subject<'a> {
@@ -85,6 +89,7 @@ impl Subject<'_> {
             let pieces = pieces.map_err(|source| self.misfit(source, None))?;
             return Ok((pieces, vec![Note::new(Topic::Report, none)]));
         };
+        self.check_vectors(report)?;
         let other = choice.with_other_rule();
         let by_other = self.by(report, other).ok();
         let (pieces, placed) = match self.by(report, choice) {
@@ -105,8 +110,28 @@ impl Subject<'_> {
             let index = mapped.bar.index();
             notes.extend(locked_open(index, placed.of(index)));
             notes.extend(left_to_guest(index, pieces));
+            notes.extend(updatable(index, &report.report.ranges));
         }
         Ok((pieces, notes))
+    }
+
+    /// That the report's copy of the MSI-X control register has the device's number of vectors.
+    /// It is 0 if the device does not report it.
+    fn check_vectors(&self, report: &ReportFile) -> Result<(), BarsError> {
+        let (Some(msix), control @ 1..) = (self.msix, report.report.msix_control) else {
+            return Ok(());
+        };
+        let reported = u64::from(control & MSIX_VECTORS) + 1;
+        let vectors = msix.table.span.size() / 16;
+        if reported == vectors {
+            return Ok(());
+        }
+        let what = format!(
+            "the report says that MSI-X has {reported} vectors (offset 0x4), and the device has \
+             {vectors} ({}): is it of another device?",
+            self.msix_place
+        );
+        Err(Fault::whole(what).in_file(&report.file))
     }
 
     fn by(&self, report: &ReportFile, choice: Choice) -> Result<(Pieces, PlacedReport), BarsError> {
@@ -267,6 +292,17 @@ fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note> {
         }
     }
     notes
+}
+
+/// The note that the guest may change the pieces of the BAR later.
+fn updatable(index: BarIndex, ranges: &[MmioRange]) -> Option<Note> {
+    let is_own = |range: &MmioRange| range.id() == u16::from(index.get()) && range.is_updatable();
+    let text = "the guest may switch ranges of this BAR between TEE and non-TEE memory later: this \
+                is what they were when the interface was locked";
+    ranges
+        .iter()
+        .any(is_own)
+        .then(|| Note::new(Topic::Report, text).of_bar(index))
 }
 
 /// The note that the guest writes the MSI-X table.

@@ -37,6 +37,8 @@ pub(super) struct BarFact {
     pub(super) kind: BarKind,
     /// Configuration space alone does not say it. 0 if the BAR is named and cannot be used.
     pub(super) size: Option<u64>,
+    /// What the register holds as an address, if there is one: it is a multiple of the size.
+    pub(super) register: Option<u64>,
     /// It takes the next number too.
     pub(super) is_64bit: bool,
     /// Width and such, in words.
@@ -54,6 +56,7 @@ impl BarFact {
             index,
             kind: BarKind::Memory,
             size: Some(0),
+            register: None,
             is_64bit: false,
             note: String::new(),
             line: None,
@@ -78,6 +81,7 @@ impl BarFact {
     /// they disagree.
     pub(super) fn with_text(&self, text: &Self) -> Option<Self> {
         let mut both = text.clone();
+        both.register = self.register;
         both.notes.extend(self.notes.iter().cloned());
         if self.is_unusable() {
             return Some(both);
@@ -131,6 +135,7 @@ pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
             index: register.index,
             kind: register.kind,
             size: register.size,
+            register: register.size.is_none().then_some(register.address),
             is_64bit: register.takes_next(),
             note,
             line: None,
@@ -293,6 +298,9 @@ impl Facts {
                 },
             };
             let bar = self.bar(number, fact, size)?;
+            if let Some(fact) = fact {
+                self.check_register(fact, bar, said.is_some())?;
+            }
             if let Some(what) = regions.and_then(|_| differs(said, fact)) {
                 notes.push(Note::new(Topic::Regions, what).of_bar(bar.index()));
             }
@@ -324,6 +332,23 @@ impl Facts {
                 file: self.source.clone(),
                 source,
             })
+    }
+
+    /// That the register can hold what it does: it has no bits below the size.
+    fn check_register(&self, fact: &BarFact, bar: Bar, is_said: bool) -> Result<(), BarsError> {
+        let address = match fact.register {
+            Some(address) if address & (bar.size() - 1) != 0 => address,
+            _ => return Ok(()),
+        };
+        let source = if is_said { " by --regions" } else { "" };
+        let what = format!(
+            "{} has {:#x} bytes{source}, and its register holds {address:#x}, which is not a \
+             multiple of that",
+            fact.index,
+            bar.size()
+        );
+        let line = fact.line;
+        Err(Fault { line, what }.in_file(&self.source))
     }
 
     fn unknown_size(&self, fact: &BarFact, has_regions: bool) -> BarsError {

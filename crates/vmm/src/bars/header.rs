@@ -34,6 +34,18 @@ pub(super) fn address(line: &str) -> Result<Option<Bdf>, &'static str> {
     }
 }
 
+/// The address of a device anywhere in a line that is not its first one.
+pub(super) fn mentioned(line: &str) -> Option<Bdf> {
+    // `lspci` prints the address of a root complex link's other end.
+    if line.starts_with("Addr: ") {
+        return None;
+    }
+    let is_part = |c: char| c.is_ascii_hexdigit() || c == ':' || c == '.';
+    let words = line.split_whitespace();
+    let mut trimmed = words.map(|word| word.trim_matches(|c| !is_part(c)));
+    trimmed.find_map(|word| word.trim_end_matches([':', '.']).parse().ok())
+}
+
 /// The device at the end of a path through bridges, all of one domain.
 fn on_path(bridges: &str, last: &str) -> Result<Bdf, &'static str> {
     let mut bridges = bridges.split('/');
@@ -64,6 +76,8 @@ fn has_address(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
     use super::*;
 
     fn bdf(line: &str) -> Option<String> {
@@ -98,6 +112,28 @@ mod tests {
             "Link0: Desc: TargetPort=00 TargetComponent=01",
         ] {
             assert_eq!(bdf(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn addresses_in_other_lines_are_found() {
+        for line in [
+            "1. 01:00.0 Ethernet controller: X",
+            "nvme 0000:01:00.0: platform quirk",
+            "Device (01:00.0), the first",
+            "$ lspci -s 01:00.0",
+        ] {
+            let due = Bdf::from_str("01:00.0").ok();
+            assert_eq!(mentioned(line), due, "{line}");
+        }
+        for line in [
+            "",
+            "Status: Dev=01:00.0 64bit+",
+            "Addr: 00:1c.0 CfgSpace=00000000fee00000",
+            "Nov 29 20:44:14 host",
+            "Speed 8GT/s (ok), Width x8",
+        ] {
+            assert_eq!(mentioned(line), None, "{line}");
         }
     }
 

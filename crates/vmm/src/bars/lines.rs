@@ -3,8 +3,12 @@
 //!
 //! Each line is parsed, or known not to concern BARs and MSI-X, or an error.
 
+use std::collections::BTreeMap;
+
 use vfio_private::{BarIndex, Msix};
 
+use super::bdf::Bdf;
+use super::capability::{allows_extended, is_id, may_be_msix};
 use super::device::BarFact;
 use super::enhanced::Enhanced;
 use super::error::{Fault, shown};
@@ -12,6 +16,7 @@ use super::hexdump::{Dump, line_of_dump};
 use super::lspci::not_understood;
 use super::mention::{Omission, mention, omission, statements};
 use super::msix_text::{self, OpenMsix};
+use super::other_device::{NO_HEADER, OtherDevice};
 use super::region::region;
 
 const BROKEN: &str = "lspci could not follow the capabilities to their end, so MSI-X may be hidden";
@@ -22,7 +27,6 @@ const UNKNOWN_ENHANCED: &str = "this is an Enhanced Allocation capability (0x14)
 const NOT_VV: &str = "the BAR has no number: this is what `lspci -v` prints, and -vv is needed";
 const ORPHAN: &str = "a region after the capabilities is not the device's: the line before, which \
                       names its owner, is missing";
-const NO_HEADER: &str = "a second device begins here, but its first line is missing";
 const NO_MSIX: &str = "the line `MSI-X: … Count=` in front is missing";
 
 /// The MSI-X structures and the line they are named in; none without MSI-X.
@@ -33,6 +37,8 @@ pub(super) type MsixText = Option<(Msix, usize)>;
 pub(super) struct Listing {
     /// The line that the listing starts in.
     pub(super) line: usize,
+    /// The device, if its first line is there.
+    device: Option<Bdf>,
     pub(super) regions: Vec<BarFact>,
     /// Where lines with BARs may be missing.
     pub(super) cut_bars: Option<usize>,
@@ -51,7 +57,16 @@ pub(super) struct Listing {
     pub(super) dump: Option<Dump>,
     /// A line after all lines of interest has been seen.
     pub(super) is_whole: bool,
+    /// The line in front is empty.
+    is_behind_empty: bool,
+    /// Empty lines are in the middle of the listing, so another one does not end it.
+    has_empty_lines: bool,
     section: Section,
+    /// The first words of each capability, by its place.
+    names: BTreeMap<String, String>,
+    /// A capability has been seen that only devices with extended ones have.
+    may_be_extended: bool,
+    other_device: OtherDevice,
     /// Where lines are missing; the next region shows whether they were BARs.
     gap: Option<usize>,
     /// Where lines may be missing, if others follow.
@@ -77,9 +92,10 @@ enum Section {
 
 impl Listing {
     /// An empty listing. BARs may be missing until a line that precedes them is seen.
-    pub(super) fn new(line: usize) -> Self {
+    pub(super) fn new(line: usize, device: Option<Bdf>) -> Self {
         Self {
             line,
+            device,
             gap: Some(line),
             ..Self::default()
         }
@@ -103,8 +119,17 @@ impl Listing {
         }
         if text.is_empty() {
             // `lspci` prints one behind each device.
-            self.is_whole = true;
+            self.is_whole |= !self.has_empty_lines && self.doubt.is_none();
+            self.is_behind_empty = true;
             return Ok(());
+        }
+        let is_behind_empty = std::mem::take(&mut self.is_behind_empty);
+        if is_behind_empty && statements(text) > 0 {
+            self.has_empty_lines = true;
+        }
+        let is_orphan = text.starts_with("Region ") && !matches!(self.section, Section::Device);
+        if !is_orphan {
+            self.other_device.check(line, text)?;
         }
         if let Some((offset, bytes)) = line_of_dump(text) {
             self.close()?;
@@ -216,6 +241,8 @@ impl Listing {
     /// What follows `Capabilities: `.
     fn capability(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         self.settle_doubt();
+        // Lines left out in front of the first capability may have been others.
+        self.cut_capabilities = self.cut_capabilities.or(self.gap);
         self.end_of_bars();
         self.section = Section::Other;
         if text.starts_with('<') {
@@ -232,7 +259,17 @@ impl Listing {
         if name.starts_with("<chain") {
             return Err(Fault::at(line, BROKEN));
         }
+        let first = name.split_whitespace().next().unwrap_or_default();
+        let known = self.names.entry(place.to_string());
+        if known.or_insert_with(|| first.to_string()) != first {
+            let what = format!("another capability is at [{place}] in front: {NO_HEADER}");
+            return Err(Fault::at(line, what));
+        }
         self.capabilities.get_or_insert(line);
+        self.may_be_extended |= allows_extended(name);
+        if is_extended && !self.may_be_extended {
+            self.cut_capabilities.get_or_insert(line);
+        }
         // They follow the other capabilities, including MSI-X.
         self.is_whole = is_extended;
         if !is_extended && is_id(name, "11") {
@@ -253,7 +290,7 @@ impl Listing {
                 let expected = "the number of vectors as in `MSI-X: Enable+ Count=33 Masked-`";
                 not_understood(line, text, expected)
             })?);
-        } else if name.to_ascii_lowercase().contains("msi-x") || "MSI-X:".starts_with(name) {
+        } else if may_be_msix(name) {
             return Err(fault());
         }
         Ok(())
@@ -314,6 +351,10 @@ impl Listing {
             );
             return Err(Fault::at(line, what));
         }
+        let is_begun = self.device.is_some() || !self.is_empty();
+        let is_late = self.is_late();
+        self.other_device
+            .note(line, text, self.device, is_begun, is_late);
         match omission(text) {
             Some(Omission::Certain) => {
                 self.doubt.get_or_insert(line);
@@ -332,6 +373,7 @@ impl Listing {
             self.end_of_bars();
             self.section = Section::Other;
             self.is_whole = true;
+            self.other_device.note_end(line);
         } else if text.starts_with("Control: I/O") {
             if self.is_late() {
                 return Err(Fault::at(line, NO_HEADER));
@@ -352,12 +394,4 @@ pub(super) fn conflict(known: &BarFact, bar: &BarFact) -> Fault {
         line: bar.line,
         what,
     }
-}
-
-/// Whether an `lspci` that does not know a capability named it by its number.
-fn is_id(name: &str, id: &str) -> bool {
-    let number = name
-        .strip_prefix('#')
-        .or_else(|| name.strip_prefix("Capability ID 0x"));
-    number.and_then(|number| number.split_whitespace().next()) == Some(id)
 }

@@ -107,7 +107,7 @@ fn with_dumped(merged: &Merged, dumped: Vec<BarFact>) -> Result<Vec<BarFact>, Fa
 }
 
 fn listing(block: &Block<'_>) -> Result<Listing, Fault> {
-    let mut listing = Listing::new(block.number);
+    let mut listing = Listing::new(block.number, block.bdf);
     for line in &block.lines {
         listing.line(line.number, &line.text)?;
     }

@@ -87,6 +87,9 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
     if text.is_empty() {
         return None;
     }
+    if is_place_in_diff(text) {
+        return Some(Omission::Certain);
+    }
     let breaks_off = STARTS.iter().any(|start| start.starts_with(text));
     let dots = ["..", ". .", "…"].iter().any(|dots| text.contains(dots));
     let is_cut = match text.contains(": ") {
@@ -95,7 +98,9 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
         false => dots || is_remark(text),
     };
     let pairs = [('[', ']'), ('<', '>'), ('{', '}')];
-    let is_in = |(open, close)| text.starts_with(open) && text.ends_with(close);
+    // Boot devices have a `[virtual] Expansion ROM at … [size=128K]`.
+    let is_rom = text.contains("Expansion ROM at ");
+    let is_in = |(open, close)| text.starts_with(open) && text.ends_with(close) && !is_rom;
     if breaks_off || is_cut {
         Some(Omission::Certain)
     } else if !text.contains(|c: char| c.is_alphanumeric()) || pairs.into_iter().any(is_in) {
@@ -103,6 +108,20 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
     } else {
         None
     }
+}
+
+/// Whether the line says which part of a file a diff shows: `@@ -10,5 +12,5 @@`,
+/// `12,14c13`, or `*** 10,15 ****`, of which the stars may have been removed.
+fn is_place_in_diff(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let range = |text: &str| match text.split_once(',') {
+        Some((from, to)) => digits(from) && digits(to),
+        None => digits(text),
+    };
+    let is_change = |(from, to): (&str, &str)| range(from) && range(to);
+    let stars = text.trim_matches(|c: char| c == '*' || c == '-' || c == ' ');
+    let is_context = stars.contains(',') && range(stars);
+    text.starts_with("@@") || text.split_once(['a', 'c', 'd']).is_some_and(is_change) || is_context
 }
 
 /// The beginnings of the lines of interest. A line that breaks off within one
@@ -205,6 +224,12 @@ mod tests {
             "C",
             "Capabil",
             "Reg",
+            "@@ -10,5 +12,5 @@",
+            "@@@ -1,2 -1,2 +1,3 @@@ foo",
+            "12c13",
+            "12,14d11",
+            "0a1,5",
+            "--- 10,15 ----",
         ] {
             assert_eq!(omission(text), Some(Omission::Certain), "{text}");
         }
@@ -233,6 +258,8 @@ mod tests {
             "OBFF Not Supported",
             "L1 <2us",
             "TrErr- Train-",
+            "12",
+            "[virtual] Expansion ROM at 000c0000 [disabled] [size=128K]",
         ] {
             assert_eq!(omission(text), None, "{text}");
         }

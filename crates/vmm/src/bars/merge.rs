@@ -37,8 +37,14 @@ pub(super) fn merged(listings: Vec<Listing>) -> Result<Merged, Fault> {
     let regions = regions(&listings)?;
     let mut msix = msix(&listings)?;
     let has_dump = listings.iter().any(|one| one.dump.is_some());
+    let bars = missing_bars(&listings);
     if !has_dump {
-        msix = Ok(msix?);
+        // Lines may be missing in one place that were of both.
+        let line = msix.as_ref().err().map(|fault| fault.line);
+        match bars {
+            Err(fault) if line == Some(fault.line) => return Err(fault),
+            _ => msix = Ok(msix?),
+        }
     }
     // Nor does a dump show them: the register of a BAR without an address may be 0.
     missing_bars(&listings)?;

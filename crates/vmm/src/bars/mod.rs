@@ -11,6 +11,7 @@
 //! option that provides it.
 
 mod bdf;
+mod capability;
 mod cut;
 mod device;
 mod draw;
@@ -26,6 +27,7 @@ mod mention;
 mod merge;
 mod msix_text;
 mod notes;
+mod other_device;
 mod paste;
 mod read;
 mod region;

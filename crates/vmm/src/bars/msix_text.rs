@@ -2,6 +2,8 @@
 //! The line of the MSI-X capability, and the lines below it with the places of
 //! its structures.
 
+use std::str::FromStr;
+
 use vfio_private::BarIndex;
 
 use super::error::Fault;
@@ -27,7 +29,7 @@ impl OpenMsix {
         };
         Some(Self {
             line,
-            vectors: vectors.parse().ok()?,
+            vectors: decimal(vectors)?,
             table: None,
             pba: None,
         })
@@ -38,7 +40,7 @@ impl OpenMsix {
 pub(super) fn place(line: usize, text: &str) -> Result<(BarIndex, u64), Fault> {
     let expected = "a BAR and a hexadecimal offset as in `BAR=0 offset=00002000`";
     let read = || {
-        let bar = value(text, "BAR=")?.parse().ok()?;
+        let bar = decimal(value(text, "BAR=")?)?;
         let offset = value(text, "offset=")?;
         // With fewer digits, the line was cut off.
         let is_whole = offset.len() == 8 && offset.bytes().all(|c| c.is_ascii_hexdigit());
@@ -50,8 +52,17 @@ pub(super) fn place(line: usize, text: &str) -> Result<(BarIndex, u64), Fault> {
     Ok((bar, offset))
 }
 
-/// The word behind `key`.
+/// The rest of the one word that begins with `key`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let (_, behind) = text.split_once(key)?;
-    behind.split_whitespace().next()
+    let mut values = text
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix(key));
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+/// Digits only: `parse` would take a sign too.
+fn decimal<T: FromStr>(text: &str) -> Option<T> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
 }

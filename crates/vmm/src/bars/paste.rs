@@ -185,7 +185,9 @@ fn plain(c: char) -> Option<char> {
         _ if is_invisible(c) => None,
         '\u{85}' | '\u{2028}' | '\u{2029}' => Some('\n'),
         c if c.is_whitespace() && !c.is_ascii() => Some(' '),
-        '\u{2010}'..='\u{2013}' | '\u{2212}' => Some('-'),
+        '\u{2010}'..='\u{2015}' | '\u{2212}' => Some('-'),
+        // Full-width forms of ASCII.
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0),
         c => Some(c),
     }
 }
@@ -302,6 +304,7 @@ mod tests {
             "Region\t0:",
             "Region   0:",
             "\u{feff}\u{a0}Region\u{a0}0:",
+            "Region\u{3000}\u{ff10}\u{ff1a}",
             "\x1b[01;31m\x1b[KRegion\x1b[m\x1b[K 0:",
         ] {
             assert_eq!(one(marked), "Region 0:", "{marked}");

@@ -43,17 +43,33 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
             })?
         }
     };
+    // A BAR of Enhanced Allocation has no register, and so no second one.
+    let has_register = !rest.contains("[enhanced]");
+    let is_64bit = note.contains("64-bit") && has_register;
+    if is_64bit && number + 1 == BarIndex::COUNT {
+        let what = format!("{index} has no register behind it, so it cannot be 64-bit");
+        return Err(Fault::at(line, what));
+    }
+    let is_narrow = kind == BarKind::Memory && !note.is_empty() && !is_64bit && has_register;
+    if let Some(size) = size.filter(|&size| is_narrow && size > MAX_32BIT) {
+        let what =
+            format!("{index} has {size:#x} bytes, and a 32-bit BAR has {MAX_32BIT:#x} at most");
+        return Err(Fault::at(line, what));
+    }
     Ok(BarFact {
         index,
         kind,
         size,
-        // A BAR of Enhanced Allocation has no register, and so no second one.
-        is_64bit: note.contains("64-bit") && !rest.contains("[enhanced]"),
+        register: None,
+        is_64bit,
         note: note.to_string(),
         line: Some(line),
         notes: notes(rest),
     })
 }
+
+/// The largest size that a register of 32 bits can have.
+const MAX_32BIT: u64 = 1 << 31;
 
 /// A number of one digit: `lspci` prints neither more digits nor a sign.
 fn number_of(text: &str) -> Option<u8> {

@@ -125,6 +125,7 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
             index: BarIndex::new(number).map_err(|error| fault(&error.to_string()))?,
             kind,
             size: Some(size),
+            register: None,
             is_64bit: has(flag::MEM_64) && !has(flag::EA),
             note: device::note(kind, has(flag::MEM_64), has(flag::PREFETCH)),
             line: None,
