@@ -107,7 +107,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
     ) -> Result<(Self, Stub), BoardError> {
         let (mut model, space, parts) = assemble(machine, platform)?;
         let bits = platform.physical_bits();
-        let stub = add_stub(&mut model, space, parts.regions[0], script, bits)?;
+        let hosts: Vec<AddrRange> = machine.host_accesses().collect();
+        let stub = add_stub(&mut model, space, parts.regions[0], script, &hosts, bits)?;
         Ok((Self::follow(platform, model, space, parts)?, stub))
     }
 
@@ -212,6 +213,7 @@ fn add_stub(
     space: SpaceId,
     root: RegionId,
     accesses: &[Access],
+    hosts: &[AddrRange],
     bits: u32,
 ) -> Result<Stub, BoardError> {
     let limit = 1_u64.checked_shl(bits).map_or(u64::MAX, |end| end - 1);
@@ -221,7 +223,7 @@ fn add_stub(
         return Err(BoardError::OutOfReach { gpa, bits });
     }
     let size = stub::size(accesses);
-    let base = free_place(&model.view(space), accesses, size, limit);
+    let base = free_place(&model.view(space), accesses, hosts, size, limit);
     let base = base.ok_or(BoardError::NoRoom { size })?;
     let stub = stub::compile(accesses, base);
 
@@ -244,14 +246,21 @@ fn add_stub(
     Ok(stub)
 }
 
-/// The highest free place for `size` bytes that no access goes to.
-fn free_place(view: &FlatView<Handle>, accesses: &[Access], size: u64, limit: u64) -> Option<u64> {
+/// The highest free place for `size` bytes that no access goes to, of the guest
+/// or of its host: a guest whose code was overwritten may never exit.
+fn free_place(
+    view: &FlatView<Handle>,
+    accesses: &[Access],
+    hosts: &[AddrRange],
+    size: u64,
+    limit: u64,
+) -> Option<u64> {
     const ALIGN: u64 = 2 << 20;
     let busy = view.ranges().map(|run| run.range());
     let touched = accesses
         .iter()
         .filter_map(|a| AddrRange::new(a.gpa, a.size as u128));
-    let mut busy: Vec<AddrRange> = busy.chain(touched).collect();
+    let mut busy: Vec<AddrRange> = busy.chain(touched).chain(hosts.iter().copied()).collect();
     busy.sort();
     // What lies between them, by address.
     let mut gaps = Vec::new();

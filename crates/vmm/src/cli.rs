@@ -203,8 +203,27 @@ fn read(machine: Option<&Path>) -> Result<Machine, Box<dyn Error>> {
     })
 }
 
+/// An error with the machine file that led to it.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}")]
+struct InFile {
+    file: String,
+    source: Box<dyn Error>,
+}
+
+impl InFile {
+    fn new(file: Option<&Path>, source: impl Error + 'static) -> Self {
+        let file = file.map_or("built-in machine".into(), |file| file.display().to_string());
+        Self {
+            file,
+            source: source.into(),
+        }
+    }
+}
+
 fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
-    let machine = read(args.machine.as_deref())?;
+    let file = args.machine.as_deref();
+    let machine = read(file)?;
     let kvm = || Kvm::new(&machine, &args.kvm_device, args.abi.unwrap_or_default());
     let sim = || {
         let abi = args.abi.unwrap_or(AbiProfile::FD_OFFSET_BIT_4);
@@ -212,8 +231,8 @@ fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
     };
     let has_devices = machine.assigned().next().is_some();
     let time = ScriptTime::seconds(args.seconds);
-    let on_kvm = |kvm: Kvm, why: &str| run_on(&machine, &kvm, why, time, args.json);
-    let on_sim = |why: &str| run_on(&machine, &sim(), why, time, args.json);
+    let on_kvm = |kvm: Kvm, why: &str| run_on(file, &machine, &kvm, why, time, args.json);
+    let on_sim = |why: &str| run_on(file, &machine, &sim(), why, time, args.json);
     match args.backend {
         Backend::Sim if has_devices => Err(NO_DEVICES.into()),
         Backend::Kvm => on_kvm(kvm()?, "asked for"),
@@ -229,6 +248,7 @@ fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
 }
 
 fn run_on<P: Platform>(
+    file: Option<&Path>,
     machine: &Machine,
     platform: &P,
     why: &str,
@@ -236,7 +256,8 @@ fn run_on<P: Platform>(
     json: bool,
 ) -> Result<bool, Box<dyn Error>> {
     let mut out = io::stdout().lock();
-    let mut run = Run::new(machine, platform)?;
+    let run = Run::new(machine, platform);
+    let mut run = run.map_err(|error| InFile::new(file, error))?;
     run.time = time;
     let before = Map::of(machine, &run.board);
     let unsupported = machine.regions.iter().zip(&run.board.refused);
@@ -249,6 +270,7 @@ fn run_on<P: Platform>(
         kernel: platform.kernel(),
         unsupported: unsupported.collect(),
         steps: Vec::new(),
+        slot_ops: 0,
         slots: before.slots.clone(),
         slots_after: Vec::new(),
     };
@@ -269,12 +291,15 @@ fn run_on<P: Platform>(
     drop(before);
     let mut tally = Tally::default();
     for (index, step) in machine.steps.iter().enumerate() {
-        time.check(&machine.name, index + 1)?;
+        time.check(index + 1)
+            .map_err(|error| InFile::new(file, error))?;
         let step = run.step(machine, index + 1, step);
         tally.count(&step);
         match json {
             // Only as a whole: a part would not be valid JSON.
-            true => report.steps.push(step),
+            true => report
+                .push(step)
+                .map_err(|error| InFile::new(file, error))?,
             false => writeln!(out, "{}", step.text())?,
         }
     }
@@ -336,9 +361,12 @@ impl Tally {
 }
 
 fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
-    let machine = read(args.machine.as_deref())?;
+    let file = args.machine.as_deref();
+    let machine = read(file)?;
     let platform = Sim::new(&machine, KernelVersion::V7_3, args.abi);
-    let map = Map::of(&machine, &Board::new(&machine, &platform)?);
+    let board = Board::new(&machine, &platform);
+    let board = board.map_err(|error| InFile::new(file, error))?;
+    let map = Map::of(&machine, &board);
     let mut out = io::stdout().lock();
     match args.form {
         None => write!(

@@ -183,6 +183,20 @@ impl Serialize for StepReport {
     }
 }
 
+/// How many memslot operations the steps of a report may make: each takes some
+/// hundred bytes until the report is printed.
+const MAX_SLOT_OPS: usize = 500_000;
+
+/// The steps of a report made too many memslot operations.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "step {step}: the steps so far made more than {MAX_SLOT_OPS} memslot operations, the most that --json can report"
+)]
+pub struct TooManySlotOps {
+    /// The number of the step, from 1 on.
+    pub step: usize,
+}
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -196,6 +210,8 @@ pub struct Report {
     pub kernel: String,
     /// Every step.
     pub steps: Vec<StepReport>,
+    /// How many memslot operations they made.
+    pub slot_ops: usize,
     /// Regions that this kernel cannot give to a guest, and why.
     pub unsupported: Vec<(String, String)>,
     /// The memslots before the first step.
@@ -205,6 +221,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds a step.
+    ///
+    /// # Errors
+    /// [`TooManySlotOps`].
+    pub fn push(&mut self, step: StepReport) -> Result<(), TooManySlotOps> {
+        self.slot_ops += step.slot_ops.len();
+        if self.slot_ops > MAX_SLOT_OPS {
+            return Err(TooManySlotOps { step: step.n });
+        }
+        self.steps.push(step);
+        Ok(())
+    }
+
     /// Whether every step went as expected.
     pub fn ok(&self) -> bool {
         self.steps.iter().all(StepReport::ok)
@@ -227,5 +256,39 @@ impl Serialize for Report {
         to.serialize_field("slots_after", &self.slots_after)?;
         to.serialize_field("ok", &self.ok())?;
         to.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_holds_a_limited_number_of_memslot_operations() {
+        let mut report = Report {
+            machine: String::new(),
+            backend: "sim",
+            why_backend: String::new(),
+            kernel: String::new(),
+            steps: Vec::new(),
+            slot_ops: 0,
+            unsupported: Vec::new(),
+            slots: Vec::new(),
+            slots_after: Vec::new(),
+        };
+        let mut push = |n, ops| {
+            let seen = Observation::done(None);
+            let step = StepReport::new(n, "move", 0, 0, String::new(), seen.clone(), seen);
+            let slot_ops = vec![String::new(); ops];
+            report.push(StepReport { slot_ops, ..step })
+        };
+        assert!(push(1, MAX_SLOT_OPS).is_ok());
+        assert!(push(2, 0).is_ok());
+        let error = push(3, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "step 3: the steps so far made more than 500000 memslot operations, \
+             the most that --json can report"
+        );
     }
 }

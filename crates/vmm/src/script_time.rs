@@ -16,12 +16,10 @@ pub struct ScriptTime {
 /// The script takes too long.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{machine}: step {step} was not run: the steps before it took {} s of processor time or more (--seconds)",
+    "step {step} was not run: {} s of processor time or more were used before it (--seconds)",
     limit.as_secs()
 )]
 pub struct OutOfTime {
-    /// The machine's name.
-    pub machine: String,
     /// The number of the step, from 1 on.
     pub step: usize,
     /// How long the script may take.
@@ -38,18 +36,14 @@ impl ScriptTime {
         Self { limit }
     }
 
-    /// Whether there is time for this step of the machine.
+    /// Whether there is time for this step.
     ///
     /// # Errors
     /// [`OutOfTime`].
-    pub fn check(self, machine: &str, step: usize) -> Result<(), OutOfTime> {
+    pub fn check(self, step: usize) -> Result<(), OutOfTime> {
         match self.exceeded() {
             None => Ok(()),
-            Some(limit) => Err(OutOfTime {
-                machine: machine.to_string(),
-                step,
-                limit,
-            }),
+            Some(limit) => Err(OutOfTime { step, limit }),
         }
     }
 

@@ -83,6 +83,20 @@ fn a_trapped_region_of_all_addresses_leaves_no_room_for_the_guests_code() {
 }
 
 #[test]
+fn no_step_of_a_script_reaches_the_guests_code() {
+    // Where the code would be if nothing went there: overwritten, it may spin.
+    let ram = r#"name = "r", kind = "ram", at = 0, size = "4K""#;
+    let read = r#"do = "read", at = 0, expect = 0, how = "direct""#;
+    let steps = [
+        r#"do = "host-write", at = 0x203ffe, value = 0xfeeb_feeb, fails = "no-host-address""#,
+        r#"do = "host-read", at = 0x200000, fails = "no-host-address""#,
+        r#"do = "read", at = 0x40_0000, expect = 0xffff_ffff, how = "mmio""#,
+        read,
+    ];
+    all_ok(&machine(&[ram], &steps));
+}
+
+#[test]
 fn the_largest_memory_there_can_be_is_direct_up_to_its_end() {
     let ram = r#"name = "r", kind = "ram", at = 0, size = "4T""#;
     let read = r#"do = "read", at = 0x3ff_ffff_fff8, size = 8, expect = 0, how = "direct""#;

@@ -39,6 +39,12 @@ pub(super) struct SlotFile {
     pub(super) serves: Serves,
 }
 
+impl SlotFile {
+    fn is_guest_memfd(&self) -> bool {
+        !matches!(self.serves, Serves::Device(_))
+    }
+}
+
 /// Which of a guest's accesses go to the file behind a slot, and not to the
 /// host address beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +104,9 @@ pub(super) struct Memslots {
     slots: BTreeMap<(u16, u16), SimSlot>,
     /// The numbers by address space and guest-physical address.
     by_gpa: BTreeMap<(u16, u64), u16>,
+    /// Which bytes of guest_memfds are in slots: first byte and size. No byte is
+    /// in two slots.
+    bound: BTreeMap<(FileId, u64), u64>,
 }
 
 impl Memslots {
@@ -128,12 +137,18 @@ impl Memslots {
     fn insert(&mut self, key: (u16, u16), slot: SimSlot) {
         self.remove(key);
         self.by_gpa.insert((key.0, slot.gpa), key.1);
+        if let Some(file) = slot.file.filter(SlotFile::is_guest_memfd) {
+            self.bound.insert((file.id, file.offset), slot.size);
+        }
         self.slots.insert(key, slot);
     }
 
     fn remove(&mut self, key: (u16, u16)) -> Option<SimSlot> {
         let old = self.slots.remove(&key)?;
         self.by_gpa.remove(&(key.0, old.gpa));
+        if let Some(file) = old.file.filter(SlotFile::is_guest_memfd) {
+            self.bound.remove(&(file.id, file.offset));
+        }
         Some(old)
     }
 
@@ -267,12 +282,10 @@ impl Memslots {
 
     /// Whether another slot has some of these bytes of a guest_memfd.
     fn is_bound(&self, file: SlotFile, size: u64) -> bool {
-        self.slots.values().any(|slot| {
-            let bound = slot.file.filter(|bound| bound.id == file.id);
-            bound.is_some_and(|b| {
-                b.offset < file.offset + size && file.offset < b.offset + slot.size
-            })
-        })
+        let end = file.offset + size;
+        // They do not overlap: the last one below the end reaches furthest.
+        let nearest = self.bound.range((file.id, 0)..(file.id, end)).next_back();
+        nearest.is_some_and(|((_, offset), size)| file.offset < offset + size)
     }
 }
 

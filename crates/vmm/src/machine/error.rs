@@ -77,6 +77,12 @@ fn shortened(text: &str) -> Cow<'_, str> {
     format!("{head} … ({left_out} bytes) … {tail}").into()
 }
 
+/// The line of a byte offset in a file, from 1 on.
+pub(super) fn line_of(bytes: &[u8], offset: usize) -> usize {
+    let before = bytes.iter().take(offset);
+    before.filter(|&&byte| byte == b'\n').count() + 1
+}
+
 /// A machine file's text: knows on which line an offset is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
@@ -87,8 +93,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// The line of a byte offset, from 1 on.
     pub(super) fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().iter().take(offset);
-        before.filter(|&&byte| byte == b'\n').count() + 1
+        line_of(self.text.as_bytes(), offset)
     }
 
     /// What the TOML reader itself objects to. It tells the place but not

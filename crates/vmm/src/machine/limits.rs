@@ -10,6 +10,10 @@ pub(super) const MAX_FILE: u64 = 4 << 20;
 /// than a kilobyte for each, before it looks at what they are.
 pub(super) const MAX_TABLES: u64 = 150_000;
 
+/// How many names may be joined by dots in one key: the reader of TOML goes
+/// that deep, and does not say where there are more.
+pub(super) const MAX_DOTS: u64 = 40;
+
 /// How many values a file may have, for the same reason.
 pub(super) const MAX_VALUES: u64 = 800_000;
 

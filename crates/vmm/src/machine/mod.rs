@@ -21,7 +21,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use error::Source;
+use error::{Source, line_of};
 use fields::Subject;
 use limits::{MAX_FILE, name_problem};
 use raw::RawMachine;
@@ -62,8 +62,13 @@ impl Machine {
         if text.len() as u64 > MAX_FILE {
             return Err(too_large(&file));
         }
-        let text = String::from_utf8(text).map_err(|e| unreadable(e.utf8_error().to_string()))?;
-        parse(&file, &text)
+        match std::str::from_utf8(&text) {
+            Ok(text) => parse(&file, text),
+            Err(error) => Err(MachineError {
+                line: Some(line_of(&text, error.valid_up_to())),
+                ..unreadable("not UTF-8; expected text".into())
+            }),
+        }
     }
 
     /// Reads a machine from text; `name` stands for the file in errors.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a machine is: plain data.
 
+use memory_model::AddrRange;
 use vfio_private::BarIndex;
 use vfio_private::device::PciAddress;
 
-use super::action::Action;
+use super::action::{Action, ActionKind};
 
 /// A machine and its guest's script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +242,18 @@ impl Machine {
         self.steps.iter().filter_map(|step| match step {
             Step::Guest(access) => Some(access),
             Step::Vmm(_) => None,
+        })
+    }
+
+    /// What the VMM reads and writes by its host address.
+    pub fn host_accesses(&self) -> impl Iterator<Item = AddrRange> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Guest(_) => None,
+            Step::Vmm(action) => match action.what {
+                ActionKind::HostRead { gpa, size, .. }
+                | ActionKind::HostWrite { gpa, size, .. } => AddrRange::new(gpa, size as u128),
+                _ => None,
+            },
         })
     }
 

@@ -7,6 +7,7 @@ use super::taken::{as_large_as_may_be, scripts};
 /// Machine files.
 pub fn machines() -> Vec<Bomb> {
     let mut all = names();
+    all.extend(impossible());
     all.extend(expanded());
     all.extend(nested());
     all.extend(toml());
@@ -105,6 +106,28 @@ fn names() -> Vec<Bomb> {
         all.push(bad(name, text, "nnnnn"));
     }
     all
+}
+
+/// What no machine can be made of.
+fn impossible() -> Vec<Bomb> {
+    vec![bad(
+        "more memslots than there are",
+        region("r", "kind = \"ram\"; at = 0; size = \"4K\"")
+            + &region(
+                "a{}",
+                "kind = \"alias\"; target = \"r\"; at = \"4K\"; size = \"4K\"; repeat = { count = 19000, stride = \"8K\" }",
+            )
+            + &region("twice", "kind = \"container\"; size = \"512M\"")
+            + &region(
+                "b{}",
+                "kind = \"ram\"; in = \"twice\"; at = 0; size = \"4K\"; repeat = { count = 900, stride = \"8K\" }",
+            )
+            + &region(
+                "c{}",
+                "kind = \"alias\"; target = \"twice\"; at = \"1T\"; size = \"512M\"; repeat = { count = 16, stride = \"1G\" }",
+            ),
+        ": the memslots cannot be set up: ",
+    )]
 }
 
 fn expanded() -> Vec<Bomb> {
@@ -270,6 +293,11 @@ fn toml() -> Vec<Bomb> {
             "dots",
             each(0..230_000, |n| format!("{n:x}.a.a.a.a=0\n")),
             "37501: there are more than 150000 tables and arrays",
+        ),
+        bad(
+            "dots in a key",
+            "\n".to_string() + &"a. \"b\".".repeat(40_000) + "a = 1",
+            "2: there are more than 40 dots in a key",
         ),
         bad(
             "headers",

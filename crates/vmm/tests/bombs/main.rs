@@ -119,8 +119,7 @@ fn a_script_that_takes_too_long_is_cut_short_with_an_error() {
         let outcome = vmm(&arguments.concat());
         assert_eq!(outcome.status, Some(2), "{outcome:?}");
         let start = format!("vmm: {path}: step ");
-        let end = " was not run: the steps before it took 1 s of processor time or more \
-                   (--seconds)\n";
+        let end = " was not run: 1 s of processor time or more were used before it (--seconds)\n";
         let said = &outcome.stderr;
         assert!(said.starts_with(&start) && said.ends_with(end), "{said}");
     }
