@@ -19,7 +19,7 @@ use kvm_slots::{
     BeforeOp, Errno, GuestMemfdFlags, HoldVcpus, Op, SlotListener, SlotRange, SlotTable, Vm,
     apply_with, plan, slot_ranges,
 };
-use memory_model::{HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
+use memory_model::{AddrRange, HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
 use proptest::prelude::*;
 
 /// When a call panics.
@@ -320,6 +320,28 @@ fn the_next_commit_corrects_what_a_panic_kept_from_being_undone() {
             rig.check();
         }
     }
+}
+
+#[test]
+fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
+    let mut rig = Rig::new();
+    rig.bomb.arm(When::Before, 1, true);
+    rig.set_hole(true).unwrap_err();
+    rig.bomb.disarm();
+    // The RAM's slot is gone. Nothing but what is attached to it changes.
+    assert!(rig.slots.table().is_empty());
+    let mut t = rig.model.transaction();
+    t.set_enabled(rig.hole, true).unwrap();
+    t.commit().unwrap();
+    rig.check();
+    rig.bomb.arm(When::Before, 1, true);
+    rig.set_hole(false).unwrap_err();
+    rig.bomb.disarm();
+    let mut t = rig.model.transaction();
+    let first = AddrRange::from_bounds(0, 7).unwrap();
+    t.attach_coalesced(rig.hole, first).unwrap();
+    t.commit().unwrap();
+    rig.check();
 }
 
 #[test]

@@ -112,4 +112,22 @@ mod tests {
             assert_eq!(plan.ends_log(), ends);
         }
     }
+
+    #[test]
+    fn a_log_may_end_with_the_rollback_of_all_operations_but_the_last() {
+        let logs = Op::Create(slot(0, true));
+        let other = Op::Create(slot(0x1000, false));
+        for (ops, ends) in [
+            (vec![logs.clone(), other.clone()], true),
+            (vec![other, logs.clone()], false),
+            (vec![logs], false),
+            (vec![], false),
+        ] {
+            let plan = Plan {
+                ops,
+                ..Plan::default()
+            };
+            assert_eq!(plan.ends_log(), ends, "{:?}", plan.ops);
+        }
+    }
 }
