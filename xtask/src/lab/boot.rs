@@ -115,10 +115,24 @@ pub fn complaint(console: &str) -> Option<&str> {
     ];
     let first = |marks: &[&str]| {
         let has_one = |line: &&str| marks.iter().any(|mark| line.contains(mark));
-        console.lines().map(str::trim).find(has_one)
+        let mut lines = console.lines().map(str::trim);
+        lines.find(|line| has_one(line) && !is_known(line))
     };
     // What was wrong comes first, and explains the end.
     first(&WRONG).or_else(|| first(&END))
+}
+
+/// The line of a console with a warning that does not fail the tests, if there
+/// is one.
+pub fn known_warning(console: &str) -> Option<&str> {
+    console.lines().map(str::trim).find(|line| is_known(line))
+}
+
+/// A check of KVM's that failed once in some twenty boots of Linux 7.3 in which
+/// several vCPUs faulted while memslots moved: a page that is mapped already is
+/// not the one that the fault found. Why is not known, and the guest goes on.
+fn is_known(line: &str) -> bool {
+    line.contains("WARNING: ") && line.contains(" at kvm_tdp_mmu_map+")
 }
 
 /// What the console said, its end if it is long.
@@ -190,6 +204,18 @@ mod tests {
             let console = format!("[1.0] Linux\n{line}\n[5.0] Kernel panic - not syncing: it\n");
             assert_eq!(complaint(&console), Some(line));
         }
+    }
+
+    #[test]
+    fn a_warning_that_is_known_is_no_complaint_and_hides_no_other() {
+        let known =
+            "[   56.4] WARNING: arch/x86/kvm/mmu/tdp_mmu.c:1137 at kvm_tdp_mmu_map+0x4dd/0x5c0";
+        let other = "[   57.0] WARNING: arch/x86/kvm/mmu/tdp_mmu.c:20 at kvm_tdp_mmu_zap+0x1/0x2";
+        assert_eq!(complaint(known), None);
+        assert_eq!(known_warning(known), Some(known));
+        let both = format!("{known}\n{other}\n");
+        assert_eq!(complaint(&both), Some(other));
+        assert_eq!(known_warning(other), None);
     }
 
     #[test]
