@@ -6,19 +6,21 @@ use std::str::FromStr;
 
 use kvm_bindings::kvm_userspace_memory_region2;
 
+use crate::caps::Capabilities;
 use crate::range::{Backing, FileStart, SlotAccess};
-use crate::{Capabilities, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE};
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::vm::GuestMemfdFlags;
 
 /// The way in which this kernel takes memory without a host address. No
 /// released kernel takes any, the proposals differ, and no capability number
 /// tells them apart: so the user says which it is, and
-/// [`probe_abi`](crate::probe_abi()) finds out whether that is so.
+/// [`probe_abi`](crate::probe::probe_abi()) finds out whether that is so.
 ///
 /// | profile | descriptor | offset, size | flag |
 /// | --- | --- | --- | --- |
 /// | [`FdOffset`](Self::FdOffset) | `pad1` | offset in `pad2[0]`: any whole pages of the file | yes |
 /// | [`RfcDmaBuf`](Self::RfcDmaBuf) | `guest_memfd` | 0, and the dma-buf's size | yes |
-/// | [`Push`](Self::Push) | no memslot: [`PushMap`](crate::PushMap) is called | any whole pages | no |
+/// | [`Push`](Self::Push) | no memslot: [`PushMap`](crate::push::PushMap) is called | any whole pages | no |
 ///
 /// A flag bit is what the kernel at hand takes it for. Bit 3 has three
 /// meanings in kernels that are in use: the RFC's, that of Firecracker's
@@ -43,7 +45,7 @@ pub enum AbiProfile {
         flag: u32,
     },
     /// No memslot: the VMM has the platform map each range at once, by the
-    /// VM's [`PushMap`](crate::PushMap). The drafts for Arm CCA do it so.
+    /// VM's [`PushMap`](crate::push::PushMap). The drafts for Arm CCA do it so.
     Push,
 }
 

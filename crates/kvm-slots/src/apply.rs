@@ -3,9 +3,14 @@
 
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::plan::{Op, Plan};
+use crate::abi::AbiProfile;
+use crate::caps::Capabilities;
+use crate::dirty::ops::BeforeOp;
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
 use crate::step::{StepError, Stepper, finds_room};
-use crate::{AbiProfile, BeforeOp, Capabilities, SlotTable, Vm};
+use crate::table::SlotTable;
+use crate::vm::Vm;
 
 /// The operations of a plan that was carried out: what it takes to undo it.
 #[derive(Debug)]
@@ -89,7 +94,7 @@ pub unsafe fn apply(
 
 /// As [`apply`], and `watcher` is asked before each operation, also before
 /// those that undo others. That is where a dirty log is read that an operation
-/// would take away: see [`DirtyCollector`](crate::DirtyCollector).
+/// would take away: see [`DirtyCollector`](crate::dirty::DirtyCollector).
 ///
 /// # Errors
 /// [`ApplyError`] with the step that the kernel or `watcher` refused.

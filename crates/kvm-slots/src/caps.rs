@@ -6,21 +6,8 @@ use kvm_bindings::{
     KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
 };
 
-use crate::{GuestMemfdFlags, Vm};
-
-/// `KVM_CAP_GUEST_MEMFD_FLAGS` (Linux 6.18), which kvm-bindings 0.14 lacks.
-pub const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
-
-/// `KVM_CAP_MEM_BACKING_FD` of this project's kernel patch: of which kinds of
-/// files a VM can have slots without a host address, by
-/// [`AbiProfile::FD_OFFSET_BIT_4`](crate::AbiProfile::FD_OFFSET_BIT_4). A bit
-/// for each kind. No released kernel has it, and another patch may take the
-/// number for something else: [`probe_abi`](crate::probe_abi()) finds out.
-pub const KVM_CAP_MEM_BACKING_FD: u32 = 0x6664;
-
-/// The kind of file that is a dma-buf exported by VFIO
-/// ([`KVM_CAP_MEM_BACKING_FD`]).
-pub const KVM_BACKING_FD_VFIO_DMABUF: u32 = 1 << 0;
+use crate::uapi::KVM_CAP_GUEST_MEMFD_FLAGS;
+use crate::vm::{GuestMemfdFlags, Vm};
 
 /// What a VM of one type on one kernel can do. Asked of the VM and not of
 /// `/dev/kvm`, because the answers differ by type of VM.

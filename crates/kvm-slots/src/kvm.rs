@@ -14,8 +14,13 @@ use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::address_bits;
 use crate::caps::host_page_size;
+use crate::dirty::vm::{LoggingVm, ManualProtect};
+use crate::errno::Errno;
 use crate::interrupted::call_again;
-use crate::{Errno, GuestMemfdFlags, LoggingVm, ManualProtect, PushMap, VcpuDirtyRing, Vm, ioctl};
+use crate::ioctl;
+use crate::ioctl::VcpuDirtyRing;
+use crate::push::PushMap;
+use crate::vm::{GuestMemfdFlags, Vm};
 
 /// A VM of the kernel's KVM. Clones are the same VM.
 #[derive(Clone, Debug)]

@@ -17,8 +17,8 @@
 //!     ^──────── each op that succeeded ──┘
 //! ```
 //!
-//! [`plan()`] is a pure function: it decides, touches nothing, and refuses what
-//! cannot be done. [`plan_change()`] produces the same plan from the removed and
+//! [`plan()`](plan::plan()) is a pure function: it decides, touches nothing, and refuses what
+//! cannot be done. [`plan_change()`](plan::plan_change()) produces the same plan from the removed and
 //! added ranges; its cost depends on the change, not on the number of slots.
 //! [`apply()`] makes one ioctl for each [`Op`]. The [`SlotTable`] follows each
 //! that succeeds, so it stays true after a failure.
@@ -87,8 +87,8 @@
 //! address ([`Backing::FdOffset`]). No released kernel takes that; the
 //! proposals differ, and an [`AbiProfile`] says which one it is: by a descriptor
 //! and an offset in the padding, by the KVM RFCs' whole dma-buf, or push-style
-//! by a call of the platform's ([`PushMap`]). What a profile cannot express is
-//! [`Unsupported`], with its reason. [`probe_abi()`] finds out whether a kernel
+//! by a call of the platform's ([`PushMap`](push::PushMap)). What a profile cannot express is
+//! [`Unsupported`], with its reason. [`probe_abi()`](probe::probe_abi()) finds out whether a kernel
 //! has the ABI: it makes slots, and sees to it that what must be refused is
 //! refused, with the error that is due. A kernel that has given the profile's
 //! flag bit another meaning is told apart.
@@ -102,14 +102,14 @@
 //! VMM and its devices ─── mark ───────────────────┘
 //! ```
 //!
-//! A [`DirtyCollector`] brings what KVM logged to a [`DirtyTracker`], by one of
-//! three [`DirtyMode`]s; the VMM adds what it wrote itself
-//! ([`DirtyTracker::mark`]). Each [`DirtyClient`], a display or a migration,
+//! A [`DirtyCollector`](dirty::DirtyCollector) brings what KVM logged to a [`DirtyTracker`](dirty::DirtyTracker), by one of
+//! three [`DirtyMode`](dirty::DirtyMode)s; the VMM adds what it wrote itself
+//! ([`DirtyTracker::mark`](dirty::DirtyTracker::mark)). Each [`DirtyClient`](dirty::DirtyClient), a display or a migration,
 //! takes every page once for each time that it was written since.
 //!
 //! Pages are known by their **host address**, because it is the memory that was
 //! written, wherever it shows. So nothing is lost or told under a wrong address
-//! when a slot moves, is split, or goes; [`DirtyPages::in_slot`] says where a
+//! when a slot moves, is split, or goes; [`DirtyPages::in_slot`](dirty::DirtyPages::in_slot) says where a
 //! page is now.
 //!
 //! | KVM | so the collector |
@@ -123,7 +123,7 @@
 //! | rings exclude logs, and must be there before the first vCPU | has one mode for the life of a VM |
 //! | guest_memfd and private MMIO have no log | lists such slots with the reason: [`SlotTable::unlogged`] |
 //!
-//! The collector is the [`BeforeOp`] of [`apply_with()`] and of
+//! The collector is the [`BeforeOp`](dirty::BeforeOp) of [`apply_with()`] and of
 //! `SlotListener::with_watcher`.
 //!
 //! # Example
@@ -134,10 +134,8 @@
 //! use std::os::fd::OwnedFd;
 //! use std::sync::Arc;
 //! use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-//! use kvm_slots::{
-//!     AbiProfile, Backing, Capabilities, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess,
-//!     SlotRange, SlotTable, Vm, apply, plan,
-//! };
+//! use kvm_slots::{apply, AbiProfile, Backing, Capabilities, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, SlotTable, Vm};
+//! use kvm_slots::plan::plan;
 //! # struct Paper;
 //! # impl Vm for Paper {
 //! #     fn check_extension(&self, capability: u32) -> i32 {
@@ -183,11 +181,11 @@
 //! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and the
 //! older [`Vm::set_user_memory_region`], [`apply()`], [`undo()`], and the
 //! constructor of a `SlotListener`. Converted pages leave stale bytes, which are
-//! discarded: so [`Vm::discard`] and the constructors of [`Engine`] and
-//! [`Converter`] are `unsafe` too. All have the same contract: host ranges are
+//! discarded: so [`Vm::discard`] and the constructors of [`Engine`](convert::Engine) and
+//! [`Converter`](convert::Converter) are `unsafe` too. All have the same contract: host ranges are
 //! mapped, meant for the guest, and not otherwise used, for as long as their owner
 //! lives; and the table, which holds the owners, is kept until the VM is gone. In
-//! return no slot outlives its owner. [`probe_abi()`] requires that no vCPU runs
+//! return no slot outlives its owner. [`probe_abi()`](probe::probe_abi()) requires that no vCPU runs
 //! during the call. Planning, and everything else that decides, is safe code.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
@@ -211,7 +209,7 @@
 //! # What this crate does not do yet
 //!
 //! - Track writes by rings where the kernel needs a log beside them (Arm):
-//!   [`DirtyCapabilities::ring_needs_log`] says so. Track what devices write by
+//!   [`DirtyCapabilities::ring_needs_log`](dirty::DirtyCapabilities::ring_needs_log) says so. Track what devices write by
 //!   themselves (VFIO).
 //! - Protect pages again only when a client takes them: a collection does it for
 //!   all pages that it finds dirty.
@@ -230,8 +228,9 @@ mod address_bits;
 mod apply;
 mod caps;
 pub mod convert;
-mod dirty;
+pub mod dirty;
 mod errno;
+pub mod exit;
 mod file_size;
 mod hold;
 mod ids;
@@ -241,9 +240,9 @@ mod kvm;
 #[cfg(feature = "memory-model")]
 mod listener;
 mod page_set;
-mod plan;
-mod probe;
-mod push;
+pub mod plan;
+pub mod probe;
+pub mod push;
 mod range;
 mod rules;
 mod settle;
@@ -252,6 +251,7 @@ pub mod sim;
 mod slot;
 mod step;
 mod table;
+pub mod uapi;
 #[cfg(feature = "vcpu-gate")]
 pub mod vcpu_gate;
 #[cfg(feature = "memory-model")]
@@ -262,33 +262,16 @@ pub use abi::{AbiProfile, ParseAbiError, Unsupported};
 #[cfg(target_arch = "x86_64")]
 pub use address_bits::cpuid_address_bits;
 pub use apply::{Applied, ApplyError, NotUndone, apply, apply_with, undo, undo_with};
-pub use caps::{
-    Capabilities, KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEM_BACKING_FD,
-};
-#[cfg(feature = "memory-model")]
-pub use convert::ModelPages;
-pub use convert::{
-    Conversion, ConversionFailure, ConversionListener, ConversionListenerError, ConversionPlan,
-    ConvertError, Converted, Converter, ConvertibleMemory, ConvertibleRange, Discard, Engine,
-    FailedStep, Failures, FileHolds, GuestPages, MemoryError, NotConvertedBack, PageRange,
-    PageState, Refusal, Request, RequestError, Revoked, Sides, Stretch, plan_conversion,
-};
-pub use dirty::{
-    BeforeOp, DirtyCapabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, RingId, Unlogged,
-    UnloggedSlot,
-};
+pub use caps::Capabilities;
 pub use errno::Errno;
 pub use hold::{HoldVcpus, NoneRuns};
-pub use ioctl::{PreFaultError, VcpuDirtyRing, pre_fault_memory};
 pub use kvm::KvmVm;
 #[cfg(feature = "memory-model")]
 pub use listener::{FollowError, SlotListener};
-pub use plan::{
-    Change, Op, PageRun, Plan, PlanError, Remainder, UnsupportedRange, plan, plan_change,
-};
-pub use probe::{ProbeCheck, ProbeError, Probed, probe_abi};
-pub use push::{PushMap, PushedRange};
+pub use plan::change::Change;
+pub use plan::error::PlanError;
+pub use plan::op::{Op, PageRun};
+pub use plan::outcome::Plan;
 pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
 pub use rules::SlotRules;
 pub use slot::{Slot, SlotId};
@@ -296,7 +279,8 @@ pub use step::StepError;
 pub use table::SlotTable;
 #[cfg(feature = "memory-model")]
 pub use view::slot_ranges;
-pub use vm::{GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
+pub use vm::{GuestMemfdFlags, Vm};
+pub use {kvm_bindings, kvm_ioctls};
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "sim"))]

@@ -6,12 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memory_model::{Listener, ListenerError, Update};
 
+use crate::abi::AbiProfile;
+use crate::apply::{Applied, ApplyError, NotUndone, apply_with, undo_with};
+use crate::caps::Capabilities;
+use crate::dirty::ops::BeforeOp;
+use crate::hold::{HoldVcpus, NoneRuns};
+use crate::plan::change::Change;
+use crate::plan::error::PlanError;
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
+use crate::plan::{plan, plan_change};
+use crate::range::{Backing, SlotRange};
+use crate::rules::SlotRules;
+use crate::table::SlotTable;
 use crate::view::{ChangedRanges, slot_ranges};
-use crate::{
-    AbiProfile, Applied, ApplyError, Backing, BeforeOp, Capabilities, Change, HoldVcpus, NoneRuns,
-    NotUndone, Op, Plan, PlanError, SlotRange, SlotRules, SlotTable, Vm, apply_with, plan,
-    plan_change, undo_with,
-};
+use crate::vm::Vm;
 
 /// Keeps the memslots of a VM in step with the view of one address space. It
 /// plans while a transaction prepares. It makes the change once every listener
@@ -161,7 +170,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     }
 
     /// Has `watcher` asked before each operation: a
-    /// [`DirtyCollector`](crate::DirtyCollector), so that no log is lost. vCPUs
+    /// [`DirtyCollector`](crate::dirty::DirtyCollector), so that no log is lost. vCPUs
     /// are then held also while a log ends ([`Plan::ends_log`]).
     #[must_use]
     pub fn with_watcher(self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {

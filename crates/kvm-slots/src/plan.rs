@@ -13,84 +13,34 @@
 //! then the other new slots. A page changes between private and shared while
 //! neither an old nor a new slot is there.
 
+pub(crate) mod change;
 mod cut;
 mod early;
-mod error;
-mod op;
+pub(crate) mod error;
+pub(crate) mod op;
 mod order;
+pub(crate) mod outcome;
 mod pages;
 mod pair;
 
 use std::collections::BTreeMap;
 
-pub use error::{PlanError, UnsupportedRange};
-pub use op::{Op, PageRun};
+pub use error::UnsupportedRange;
+pub use outcome::Remainder;
 
 use crate::abi::{self, AbiProfile};
+use crate::caps::Capabilities;
 use crate::range::SlotRange;
 use crate::slot::{Slot, SlotId};
-use crate::{Capabilities, SlotTable};
+use crate::table::SlotTable;
+use change::Change;
 use cut::{Pages, Wanted};
 use early::Creates;
+use error::PlanError;
+use op::Op;
+use outcome::Plan;
 use pages::Attributes;
 use pair::Pairs;
-
-/// What to do, in order, and what to know about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// The operations.
-    pub ops: Vec<Op>,
-    /// Bytes of the ranges that come, or of all that are wanted, that cannot
-    /// be in a slot because a slot is made of whole pages: accesses to them
-    /// exit, and the VMM answers. What is cut off a range depends on that range
-    /// alone, so those of ranges that stay are what they were.
-    pub trapped: Vec<Remainder>,
-    /// A running guest could see a gap: an address that it reaches before the
-    /// plan is out of reach while the plan is applied, or while it is rolled
-    /// back because an operation failed. vCPUs must be held from before the
-    /// plan is applied until the threads that answer their exits see the new
-    /// memory, or until the plan is rolled back.
-    ///
-    /// It is not set if only the plan's last operation takes memory from the
-    /// guest: a removal or a move of one slot. It is set, however,
-    ///
-    /// - if a slot without a host address is added or removed: no view that a
-    ///   vCPU thread has could answer an exit there from just before or after;
-    /// - if a slot moves by less than its size, or moves while it is not known
-    ///   how wide guest-physical addresses are. KVM takes a slot out of the
-    ///   guest's reach before it finds that the slot cannot move. (It may also
-    ///   find that it has no memory for the slot's metadata. No plan provides for
-    ///   that ENOMEM.)
-    pub holds_vcpus: bool,
-}
-
-/// A part of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remainder {
-    /// The first guest-physical address.
-    pub gpa: u64,
-    /// The number of bytes.
-    pub size: u64,
-}
-
-/// What changes: the ranges that go and those that come. A range that changes
-/// goes as it was and comes as it shall be.
-///
-/// The pages are for VMs with private pages. KVM keeps that attribute by
-/// guest-physical address whether or not there is a slot, so that it stays
-/// behind when memory moves. Say in `was_private` and `is_private` which pages
-/// are private before and after: pages in both, and in neither, cost nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Change<'a> {
-    /// The ranges that go, as they were asked for.
-    pub gone: &'a [SlotRange],
-    /// The ranges that come.
-    pub come: &'a [SlotRange],
-    /// Pages that are private now, all that may have to change.
-    pub was_private: &'a [PageRun],
-    /// Pages that shall be private.
-    pub is_private: &'a [PageRun],
-}
 
 /// Plans how the slots of `table` become those that `wanted` needs: all that
 /// the guest is to reach directly. No page changes between private and shared.

@@ -9,9 +9,14 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
 use crate::abi::{self, AbiProfile, Unsupported};
+use crate::caps::Capabilities;
+use crate::errno::Errno;
 use crate::file_size::file_size;
+use crate::push::{PushMap, PushedRange};
 use crate::range::FileStart;
-use crate::{Capabilities, Errno, PushMap, PushedRange, SlotId, SlotTable, Vm};
+use crate::slot::SlotId;
+use crate::table::SlotTable;
+use crate::vm::Vm;
 use checks::Checks;
 
 /// How much a successful probe has shown.

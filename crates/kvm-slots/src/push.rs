@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use crate::Errno;
+use crate::errno::Errno;
 use crate::range::FileStart;
 
 /// Memory without a host address that is mapped into the guest at once.

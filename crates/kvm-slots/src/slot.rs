@@ -6,8 +6,10 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 
+use crate::abi::AbiProfile;
+use crate::caps::Capabilities;
+use crate::push::PushedRange;
 use crate::range::{Backing, SlotAccess};
-use crate::{AbiProfile, Capabilities, PushedRange};
 
 /// A memslot's number in address space 0.
 pub type SlotId = u16;

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One operation: whether it can be tried, and the call that carries it out.
 
-use crate::plan::Op;
+use crate::abi::AbiProfile;
+use crate::caps::Capabilities;
+use crate::dirty::ops::BeforeOp;
+use crate::errno::Errno;
+use crate::plan::op::Op;
 use crate::slot::{Encoding, Slot, SlotId};
-use crate::{AbiProfile, BeforeOp, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, SlotTable, Vm};
+use crate::table::SlotTable;
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::vm::Vm;
 
 /// Why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::ids::FreeIds;
-use crate::plan::Op;
+use crate::plan::op::Op;
 use crate::rules::SlotRules;
 use crate::slot::{Slot, SlotId};
 

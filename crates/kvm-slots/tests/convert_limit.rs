@@ -8,11 +8,12 @@ use std::sync::Arc;
 use common::PAGE;
 use common::layout::{Noting, SharedSteps, lock};
 use common::region::private_vm;
-use kvm_slots::sim::{KernelVersion, SimVm};
-use kvm_slots::{
-    Backing, ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FileHolds, FileStart,
-    GuestPages, PageRange, Refusal,
+use kvm_slots::convert::{
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FileHolds, GuestPages, PageRange,
+    Refusal,
 };
+use kvm_slots::sim::{KernelVersion, SimVm};
+use kvm_slots::{Backing, FileStart};
 
 /// The pages that share a bitmap, and what that costs.
 const CHUNK: u64 = 16 << 20;

@@ -5,8 +5,9 @@
 mod common;
 
 use common::{PAGE, device, guest_memfd, ram};
-use kvm_slots::{
-    ConvertibleMemory, ConvertibleRange, FileHolds, GuestPages, MemoryError, PageRange, SlotRange,
+use kvm_slots::SlotRange;
+use kvm_slots::convert::{
+    ConvertibleMemory, ConvertibleRange, FileHolds, GuestPages, MemoryError, PageRange,
 };
 
 const FD: i32 = 7;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use common::pages::Pages;
 use common::region::private_vm;
 use common::{ABI, PAGE};
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    ConvertError, Converter, Engine, GuestMemfdFlags, ModelPages, PageRange, Refusal, Request,
-    SlotListener, Stretch, Vm,
+use kvm_slots::convert::{
+    ConvertError, Converter, Engine, ModelPages, PageRange, Refusal, Request, Stretch,
 };
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{GuestMemfdFlags, SlotListener, Vm};
 use memory_model::{
     AddrRange, CommitError, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError,
     Memory, MemoryModel, PageSet, PrivateMmio, Region, RegionId, SpaceId, Update,
@@ -228,7 +228,7 @@ fn the_stretches_of_a_plan_are_where_the_view_has_them() {
     let host = m.host.address();
     let pages = ModelPages::new(&mut m.model, m.space);
     let request = Request::hypercall(RAM + 4 * PAGE, 12, 1 << 4).unwrap();
-    let plan = kvm_slots::plan_conversion(&pages, request).unwrap();
+    let plan = kvm_slots::convert::plan_conversion(&pages, request).unwrap();
     let hosts: Vec<_> = plan.stretches.iter().map(Stretch::host).collect();
     assert_eq!(hosts, [Some(host + 4 * PAGE)]);
     assert_eq!(plan.stretches[0].range, request.range());

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use common::PAGE;
 use common::layout::{Noting, SharedSteps, lock, pages_of, start};
 use common::region::private_vm;
-use kvm_slots::sim::{KernelVersion, SimVm};
-use kvm_slots::{
-    Backing, ConvertError, Converter, ConvertibleMemory, ConvertibleRange, Errno, FailedStep,
-    FileHolds, FileStart, GuestPages, PageRange, PageState, Request, plan_conversion,
+use kvm_slots::convert::{
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FailedStep, FileHolds,
+    GuestPages, PageRange, PageState, Request, plan_conversion,
 };
+use kvm_slots::sim::{KernelVersion, SimVm};
+use kvm_slots::{Backing, Errno, FileStart};
 
 /// 96 MiB, of which no byte is touched.
 const PAGES: u64 = 3 * 8192;

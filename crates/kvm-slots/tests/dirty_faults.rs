@@ -13,11 +13,13 @@ use common::{PAGE, logged, ram, table};
 use kvm_bindings::{
     KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
-use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    BeforeOp, Capabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyRing, Errno, GuestMemfdFlags, LoggingVm, ManualProtect, Op, RingId, SlotTable, Vm,
+use kvm_slots::dirty::{
+    BeforeOp, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyRing, LoggingVm,
+    ManualProtect, RingId,
 };
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{Capabilities, Errno, GuestMemfdFlags, Op, SlotTable, Vm};
 
 const PAGES: u64 = 200;
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };

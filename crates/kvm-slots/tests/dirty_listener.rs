@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use common::PAGE;
 use common::pages::Pages;
-use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, Capabilities, DirtyClient, DirtyCollector, DirtyMode, NoneRuns, SlotListener,
-};
+use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{AbiProfile, Capabilities, NoneRuns, SlotListener};
 use memory_model::{
     DirtyClients, HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId,
     SpaceId, Update,

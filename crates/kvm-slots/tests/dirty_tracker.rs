@@ -10,11 +10,15 @@ use common::{HOST, PAGE, able, device, guest_memfd, logged, planned, ram, readon
 use kvm_bindings::{
     KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
+use kvm_slots::dirty::{
+    DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyRing, DirtyRun, DirtyTracker,
+    LoggingVm, ManualProtect, Unlogged,
+};
+use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, ApplyError, Capabilities, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyRing, DirtyRun, DirtyTracker, Errno, GuestMemfdFlags, LoggingVm, ManualProtect, SlotRange,
-    SlotTable, StepError, Unlogged, Vm, apply_with, plan,
+    AbiProfile, ApplyError, Capabilities, Errno, GuestMemfdFlags, SlotRange, SlotTable, StepError,
+    Vm, apply_with,
 };
 
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };

@@ -8,10 +8,10 @@ use common::faults::possible;
 use common::machine::{Machine, ranges_of};
 use common::random::{NO_FDS, Pick, picks, ranges};
 use common::{ABI, PAGE, device, guest_memfd};
+use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, PlanError, SlotRange, SlotTable, StepError, Unsupported,
-    plan,
 };
 use proptest::prelude::*;
 

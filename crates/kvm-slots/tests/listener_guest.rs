@@ -9,11 +9,13 @@ use std::sync::Arc;
 use common::PAGE;
 use common::pages::Pages;
 use common::region::private_vm;
-use kvm_slots::sim::{GuestFault, KernelVersion, MmioHandler, SimConfig, SimVm};
+use kvm_slots::exit::{GuestFault, MmioHandler};
+use kvm_slots::plan::plan_change;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Change, FileStart, GuestMemfdFlags,
-    MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, PageRun, SlotAccess, SlotListener, SlotRange, SlotTable,
-    Vm, apply, plan_change, undo,
+    AbiProfile, Backing, Capabilities, Change, FileStart, GuestMemfdFlags, NoneRuns, PageRun,
+    SlotAccess, SlotListener, SlotRange, SlotTable, Vm, apply, undo,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region, RegionId};
 

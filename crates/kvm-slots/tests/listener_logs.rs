@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::pages::Pages;
+use kvm_slots::dirty::{BeforeOp, DirtyCollector, DirtyMode};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, BeforeOp, Capabilities, DirtyCollector, DirtyMode, Errno, HoldVcpus, Op,
-    SlotListener, SlotTable,
-};
+use kvm_slots::{AbiProfile, Capabilities, Errno, HoldVcpus, Op, SlotListener, SlotTable};
 use memory_model::{
     DirtyClients, HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId,
     SpaceId, Update,

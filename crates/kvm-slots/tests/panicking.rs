@@ -14,10 +14,12 @@ use common::random::{NO_FDS, Pick, picks, ranges};
 use common::watched::Watched;
 use common::{ABI, HOST, PAGE, able, ram};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_slots::dirty::BeforeOp;
+use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    BeforeOp, Errno, GuestMemfdFlags, HoldVcpus, Op, SlotListener, SlotRange, SlotTable, Vm,
-    apply_with, plan, slot_ranges,
+    Errno, GuestMemfdFlags, HoldVcpus, Op, SlotListener, SlotRange, SlotTable, Vm, apply_with,
+    slot_ranges,
 };
 use memory_model::{AddrRange, HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
 use proptest::prelude::*;

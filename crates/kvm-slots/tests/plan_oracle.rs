@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use common::dumb::{DumbSlots, Page};
 use common::random::{NO_FDS, picks, ranges};
 use common::{ABI, PAGE, able, follow, ram};
-use kvm_slots::{Op, SlotTable, plan};
+use kvm_slots::plan::plan;
+use kvm_slots::{Op, SlotTable};
 use proptest::prelude::*;
 
 /// Whether all pages of `old` are in `now`, with the same bytes.

@@ -6,7 +6,8 @@ mod common;
 use common::{
     ABI, HOST, PAGE, able, device, guest_memfd, logged, planned, ram, readonly, table, texts,
 };
-use kvm_slots::{Capabilities, Op, SlotRange, plan};
+use kvm_slots::plan::plan;
+use kvm_slots::{Capabilities, Op, SlotRange};
 
 const NONE: [&str; 0] = [];
 /// Two more host addresses.

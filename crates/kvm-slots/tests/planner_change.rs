@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use common::random::{NO_FDS, picks, ranges};
 use common::{ABI, HOST, PAGE, able, follow, logged, ram, table, texts};
-use kvm_slots::{Change, Plan, PlanError, SlotRange, SlotRules, SlotTable, plan, plan_change};
+use kvm_slots::plan::{plan, plan_change};
+use kvm_slots::{Change, Plan, PlanError, SlotRange, SlotRules, SlotTable};
 use proptest::prelude::*;
 
 const B: u64 = HOST + 0x1000_0000;

@@ -7,10 +7,9 @@ use std::collections::BTreeSet;
 
 use common::dumb::DumbSlots;
 use common::{ABI, HOST, PAGE, able, guest_memfd, ram, table, texts};
-use kvm_slots::{
-    Capabilities, Change, MEMORY_ATTRIBUTE_PRIVATE, PageRun, Plan, PlanError, SlotTable,
-    Unsupported, UnsupportedRange, plan_change,
-};
+use kvm_slots::plan::{UnsupportedRange, plan_change};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Capabilities, Change, PageRun, Plan, PlanError, SlotTable, Unsupported};
 use proptest::prelude::*;
 
 fn confidential() -> Capabilities {

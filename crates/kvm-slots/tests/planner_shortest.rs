@@ -8,7 +8,8 @@ mod common;
 use std::collections::{HashMap, VecDeque};
 
 use common::{ABI, HOST, PAGE, able, device, guest_memfd, logged, ram, readonly, table};
-use kvm_slots::{Op, Slot, SlotAccess, SlotRange, plan};
+use kvm_slots::plan::plan;
+use kvm_slots::{Op, Slot, SlotAccess, SlotRange};
 
 /// What a slot can be: its memory, a letter, and how it is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

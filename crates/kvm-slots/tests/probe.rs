@@ -11,11 +11,9 @@ use common::contested::{Contested, Quirk};
 use common::region::{private_vm, wrong_files};
 use common::{ABI, PAGE};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region2};
+use kvm_slots::probe::{ProbeCheck, ProbeError, Probed, probe_abi};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, Errno, GuestMemfdFlags, ProbeCheck, ProbeError, Probed, SlotTable, Unsupported, Vm,
-    probe_abi,
-};
+use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotTable, Unsupported, Vm};
 
 const RFC: AbiProfile = AbiProfile::RFC_DMA_BUF_BIT_3;
 const BIT_3: AbiProfile = AbiProfile::FdOffset { flag: 1 << 3 };
@@ -230,7 +228,7 @@ fn slots_that_are_there_stay_and_are_not_probed_over() {
     let capabilities = kvm_slots::Capabilities::probe(&vm);
     let mut table = SlotTable::new();
     let ranges = [common::ram(0, PAGE, common::HOST)];
-    let plan = kvm_slots::plan(&table, &ranges, &capabilities, ABI).unwrap();
+    let plan = kvm_slots::plan::plan(&table, &ranges, &capabilities, ABI).unwrap();
     // SAFETY: no vCPU runs.
     let _ = unsafe { kvm_slots::apply(&vm, &capabilities, ABI, &plan, &mut table) }.unwrap();
     let before = vm.memslots();

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use common::region::private_vm;
 use common::{ABI, PAGE, able, device, file, logged, range, readonly};
-use kvm_slots::sim::{
-    GuestFault, KernelVersion, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, SimConfig, SimVm,
-};
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+use kvm_slots::plan::plan;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, PlanError,
-    SlotListener, SlotRange, SlotTable, StepError, Unsupported, Vm, apply, plan,
+    AbiProfile, Backing, Capabilities, Errno, NoneRuns, PlanError, SlotListener, SlotRange,
+    SlotTable, StepError, Unsupported, Vm, apply,
 };
 use memory_model::{CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, TreeError};
 

@@ -7,7 +7,8 @@ use common::machine::Machine;
 use common::region::private_vm;
 use common::{HOST, PAGE, ram};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{Errno, MEMORY_ATTRIBUTE_PRIVATE, StepError, Vm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Errno, StepError, Vm};
 
 /// More signals than the retries of one call.
 const STORM: u32 = 1000;

@@ -10,10 +10,9 @@ use common::PAGE;
 use common::faults::possible;
 use common::machine::Machine;
 use common::region::private_vm;
+use kvm_slots::plan::plan_change;
 use kvm_slots::sim::{KernelVersion, SimConfig};
-use kvm_slots::{
-    AbiProfile, Capabilities, Change, GuestMemfdFlags, PageRun, Plan, SlotRange, Vm, plan_change,
-};
+use kvm_slots::{AbiProfile, Capabilities, Change, GuestMemfdFlags, PageRun, Plan, SlotRange, Vm};
 use proptest::prelude::*;
 
 /// Memory of some pages, and which of them are private.

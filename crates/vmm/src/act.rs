@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{
-    ConvertError, FollowError, ModelPages, PageRange, PageState, PlanError, Request, RequestError,
-    Unsupported, Vm,
-};
+use kvm_slots::convert::{ConvertError, ModelPages, PageRange, PageState, Request, RequestError};
+use kvm_slots::{FollowError, PlanError, Unsupported, Vm};
 use memory_model::{AddrRange, CommitError, PAGE_SIZE, RegionId, Transaction, TreeError};
 use vfio_private::device::DeviceError;
 

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{
-    Capabilities, Engine, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, SlotListener, Unsupported,
-};
+use kvm_slots::convert::Engine;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Capabilities, NoneRuns, SlotListener, Unsupported};
 use memory_model::{
     AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,

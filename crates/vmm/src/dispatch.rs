@@ -3,7 +3,7 @@
 //! says who answers.
 
 use kvm_slots::Vm;
-use kvm_slots::sim::MmioHandler;
+use kvm_slots::exit::MmioHandler;
 use memory_model::{AddrRange, FlatRange, Kind};
 
 use crate::board::Board;

@@ -9,9 +9,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use ::kvm_slots as slots;
+use kvm_slots::plan::plan;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    self as slots, Capabilities, Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, PlanError,
-    SlotAccess, SlotRange, SlotTable, Unsupported, Vm, plan,
+    Capabilities, Errno, GuestMemfdFlags, PlanError, SlotAccess, SlotRange, SlotTable, Unsupported,
+    Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, PrivateMmio, Region, RegionId};
 use vfio_private::device::DeviceError;

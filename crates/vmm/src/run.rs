@@ -2,7 +2,7 @@
 //! Running a machine's script, and comparing what was seen with what was
 //! expected.
 
-use kvm_slots::sim::GuestFault;
+use kvm_slots::exit::GuestFault;
 use kvm_slots::{Slot, Unsupported, Vm};
 use memory_model::{AddrRange, RegionId};
 

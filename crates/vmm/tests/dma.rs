@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dma_common::{APART, BAR, HOLE, Machine, PAGE, PLAIN, PRIVATE_BAR, REGISTERS, ROM, pages};
-use kvm_slots::{ConvertError, FailedStep};
+use kvm_slots::convert::{ConvertError, FailedStep};
 use memory_model::{CommitError, FileSlice, FlatRange, PageState};
 use vfio_private::Span;
 use vfio_private::dma::{AddressSpace, DmaOp, DmaPlace, DmaPlanError, Gaps, LeftOut, SimIommuKind};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dma_common::{Machine, PAGE, PAGES, PRIVATE_BAR, REGIONS, REGISTERS, ROM_DEVICE, pages};
-use kvm_slots::ConvertError;
+use kvm_slots::convert::ConvertError;
 use memory_model::Transaction;
 use proptest::prelude::*;
 use vfio_private::dma::{Gaps, SimIommuKind};

@@ -7,9 +7,9 @@ pub(crate) mod common;
 
 use common::machine::Machine;
 use common::{ABI, HOST, PAGE, file, host, range};
+use kvm_slots::plan::plan;
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError,
-    plan,
 };
 
 use crate::input::Input;

@@ -2,7 +2,8 @@
 //! Where private pages go when memory moves: KVM keeps them by address, this
 //! hypervisor by the bytes of their guest_memfd.
 
-use kvm_slots::{GuestPages, PageRange, PageRun, SlotRange};
+use kvm_slots::convert::{GuestPages, PageRange};
+use kvm_slots::{PageRun, SlotRange};
 
 /// The private pages of the ranges that go, and where the same bytes are then.
 /// `None` if a page would be nowhere: such a change is refused.

@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
+use kvm_slots::convert::{
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FileHolds, GuestPages,
+    MemoryError, PageRange, PageState,
+};
+use kvm_slots::dirty::{DirtyCollector, DirtyError, DirtyMode, LoggingVm};
+use kvm_slots::plan::plan_change;
 use kvm_slots::{
-    AbiProfile, ApplyError, Capabilities, ConvertError, Converter, ConvertibleMemory,
-    ConvertibleRange, DirtyCollector, DirtyError, DirtyMode, FileHolds, GuestPages, HoldVcpus,
-    LoggingVm, MemoryError, NotUndone, Op, PageRange, PageState, PlanError, SlotRange, SlotTable,
-    apply_with, plan_change, undo_with,
+    AbiProfile, ApplyError, Capabilities, HoldVcpus, NotUndone, Op, PlanError, SlotRange,
+    SlotTable, apply_with, undo_with,
 };
 use parking_lot::{ArcRwLockWriteGuard, RawRwLock, RwLock, RwLockReadGuard};
 

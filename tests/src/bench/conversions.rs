@@ -9,10 +9,13 @@ use std::time::Instant;
 use kvm_bindings::{
     KVM_CAP_MEMORY_ATTRIBUTES, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
+    ConvertibleRange, Discard, FileHolds, GuestPages, ModelPages,
+};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    Backing, Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
-    ConvertibleRange, Discard, Errno, FileHolds, FileStart, GuestMemfdFlags, GuestPages,
-    HostMemory, MEMORY_ATTRIBUTE_PRIVATE, ModelPages, SlotAccess, SlotRange, Vm,
+    Backing, Errno, FileStart, GuestMemfdFlags, HostMemory, SlotAccess, SlotRange, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
 use rangemap::RangeSet;

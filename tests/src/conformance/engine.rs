@@ -6,10 +6,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::{
-    Backing, Converter, ConvertibleMemory, ConvertibleRange, FileHolds, FileStart, GuestMemfdFlags,
-    HostMemory, SlotAccess, SlotRange,
-};
+use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, FileHolds};
+use kvm_slots::{Backing, FileStart, GuestMemfdFlags, HostMemory, SlotAccess, SlotRange};
 
 use super::{create, load, on_file, page, same, set, store};
 use crate::subject::{Arena, PAGE, Subject};

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use kvm_slots::sim::{GuestFault, MmioHandler};
+use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode, RingId};
+use kvm_slots::exit::{GuestFault, MmioHandler};
+use kvm_slots::plan::plan;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, HostMemory, KvmVm,
-    RingId, SlotAccess, SlotRange, SlotTable, apply_with, plan,
+    AbiProfile, Backing, Capabilities, HostMemory, KvmVm, SlotAccess, SlotRange, SlotTable,
+    apply_with,
 };
 use vmm::HostMapping;
 use vmm::backend::Platform;

@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, VmType};
-use kvm_slots::{
-    AbiProfile, ConvertError, Engine, HoldVcpus, KvmVm, ModelPages, PageRange, Request,
-    SlotListener,
-};
+use kvm_slots::convert::{ConvertError, Engine, ModelPages, PageRange, Request};
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+use kvm_slots::sim::VmType;
+use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, SlotListener};
 use memory_model::{
     CommitError, FileSlice, HostMemory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId,
     Transaction, TreeError,

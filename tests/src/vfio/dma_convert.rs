@@ -4,11 +4,9 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use kvm_slots::convert::{Engine, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
-use kvm_slots::{
-    AbiProfile, Engine, GuestMemfdFlags, ModelPages, NoneRuns, Request, SlotId, SlotListener,
-    SlotRules, Vm,
-};
+use kvm_slots::{AbiProfile, GuestMemfdFlags, NoneRuns, SlotId, SlotListener, SlotRules, Vm};
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region};
 use vfio_private::Span;
 use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};

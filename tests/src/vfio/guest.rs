@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use kvm_slots::sim::{MmioHandler, VmType};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, HoldVcpus, Op};
 use memmap2::{MmapMut, MmapRaw};
 use memory_model::{HostMemory, Memory, Region, RegionId};

@@ -9,7 +9,7 @@ use super::listener::ConversionListener;
 use super::pages::GuestPages;
 use super::range::PageRange;
 use super::request::Request;
-use crate::Vm;
+use crate::vm::Vm;
 
 /// Converts pages of a VM for its vCPU threads, one request at a time.
 ///

@@ -14,11 +14,15 @@ use super::range::PageRange;
 use super::request::{PageState, Request, RequestError};
 use super::sides::{Sides, Stretch};
 use super::told::{abort, change};
-use crate::{Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, Unsupported, Vm};
+use crate::abi::Unsupported;
+use crate::caps::Capabilities;
+use crate::errno::Errno;
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::vm::Vm;
 
 /// Carries conversions out on a VM whose pages are known elsewhere.
 ///
-/// [`Converter`](crate::Converter) is an engine together with the pages,
+/// [`Converter`](crate::convert::Converter) is an engine together with the pages,
 /// behind a lock.
 pub struct Engine<V> {
     vm: V,

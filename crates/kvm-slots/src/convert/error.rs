@@ -7,7 +7,8 @@ use super::listener::ConversionListenerError;
 use super::plan::Refusal;
 use super::range::PageRange;
 use super::request::RequestError;
-use crate::{Errno, Unsupported};
+use crate::abi::Unsupported;
+use crate::errno::Errno;
 
 /// Pages of which something could not be done. A guest chooses how many there
 /// are, so only the first is kept.

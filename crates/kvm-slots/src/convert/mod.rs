@@ -74,10 +74,8 @@
 //! # #[cfg(feature = "sim")] {
 //! use std::sync::Arc;
 //! use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
-//! use kvm_slots::{
-//!     AbiProfile, Backing, ConvertibleMemory, ConvertibleRange, Converter, FileHolds, FileStart,
-//!     SlotAccess, SlotRange,
-//! };
+//! use kvm_slots::{AbiProfile, Backing, FileStart, SlotAccess, SlotRange};
+//! use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, FileHolds};
 //!
 //! let vm = SimVm::new(SimConfig {
 //!     private_pages: true,

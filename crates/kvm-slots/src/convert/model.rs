@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// The pages of one address space of a memory model. What is private and what
 /// is accepted is what the model says, and nothing is written down twice.
 ///
-/// `M` is the model itself, for a [`Converter`](crate::Converter) that owns it,
-/// or a `&mut` to it, for an [`Engine`](crate::Engine) that is lent it.
+/// `M` is the model itself, for a [`Converter`](crate::convert::Converter) that owns it,
+/// or a `&mut` to it, for an [`Engine`](crate::convert::Engine) that is lent it.
 ///
 /// # Panics
 /// Looking at the pages does, if the space is not part of the model, or was

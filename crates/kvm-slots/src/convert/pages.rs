@@ -8,7 +8,7 @@ use super::sides::Stretch;
 /// A guest's memory: what has a private side, and which pages are private now.
 ///
 /// It is the one place where that is written down.
-/// [`ConvertibleMemory`](crate::ConvertibleMemory) is for VMMs that have no
+/// [`ConvertibleMemory`](crate::convert::ConvertibleMemory) is for VMMs that have no
 /// other; `ModelPages` (feature `memory-model`) is the state of a memory model.
 ///
 /// No answer may change between two calls that take `&self`.

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::request::RequestError;
-use crate::PageRun;
+use crate::plan::op::PageRun;
 
 /// The smallest page of any host: the unit of hypercalls, and of what is
 /// private.

@@ -8,7 +8,11 @@ use super::ops::BeforeOp;
 use super::rings::{RingId, Rings};
 use super::tracker::DirtyTracker;
 use super::vm::{DirtyCapabilities, DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
-use crate::{Capabilities, Errno, Op, Slot, SlotId, SlotTable};
+use crate::caps::Capabilities;
+use crate::errno::Errno;
+use crate::plan::op::Op;
+use crate::slot::{Slot, SlotId};
+use crate::table::SlotTable;
 
 /// How KVM tells what was written. One way for the life of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,14 +2,15 @@
 //! Which pages were written: KVM's log or ring, merged with what the VMM wrote.
 
 mod clears;
-mod collector;
-mod ops;
-mod pages;
-mod rings;
-mod tracker;
-mod unlogged;
-mod vm;
+pub(crate) mod collector;
+pub(crate) mod ops;
+pub(crate) mod pages;
+pub(crate) mod rings;
+pub(crate) mod tracker;
+pub(crate) mod unlogged;
+pub(crate) mod vm;
 
+pub use crate::ioctl::VcpuDirtyRing;
 pub use collector::{DirtyCollector, DirtyError, DirtyMode};
 pub use ops::BeforeOp;
 pub use pages::{DirtyPages, DirtyRun};

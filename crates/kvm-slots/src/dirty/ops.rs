@@ -3,7 +3,11 @@
 
 use std::fmt;
 
-use crate::{Errno, Op, Plan, Slot, SlotTable};
+use crate::errno::Errno;
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
+use crate::slot::Slot;
+use crate::table::SlotTable;
 
 /// Is asked before each memslot operation.
 pub trait BeforeOp: fmt::Debug {
@@ -68,7 +72,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Backing, HostMemory, SlotAccess};
+    use crate::range::{Backing, HostMemory, SlotAccess};
     use std::sync::Arc;
 
     fn slot(gpa: u64, log_dirty: bool) -> Slot {

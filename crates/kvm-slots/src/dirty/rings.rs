@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::collector::DirtyError;
 use super::vm::{DirtyEntry, DirtyRing, LoggingVm};
-use crate::Errno;
+use crate::errno::Errno;
 
 /// How often the kernel is asked to reset rings without making progress. A
 /// signal interrupts the ioctl without an error; the next call continues.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::pages::DirtyPages;
 use super::vm::DirtyEntry;
 use crate::page_set::PageSet;
-use crate::{Slot, SlotId, SlotTable};
+use crate::slot::{Slot, SlotId};
+use crate::table::SlotTable;
 
 /// Collects which pages of host memory were written, for several clients that
 /// each take them at their own pace. Clones are the same tracker.

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use crate::{Backing, Slot, SlotAccess, SlotTable};
+use crate::range::{Backing, SlotAccess};
+use crate::slot::Slot;
+use crate::table::SlotTable;
 
 /// A slot whose writes are not logged, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

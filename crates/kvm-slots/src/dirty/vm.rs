@@ -6,7 +6,8 @@ use kvm_bindings::{
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
 };
 
-use crate::{Errno, Vm};
+use crate::errno::Errno;
+use crate::vm::Vm;
 
 bitflags::bitflags! {
     /// Options of `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`.

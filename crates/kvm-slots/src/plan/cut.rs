@@ -8,7 +8,8 @@
 use crate::range::{Backing, SlotAccess, SlotRange};
 use crate::slot::{Slot, SlotId};
 
-use super::{PlanError, Remainder};
+use super::error::PlanError;
+use super::outcome::Remainder;
 
 /// Cuts between slots are at multiples of this where the maximum is one, too:
 /// no processor that KVM runs on maps larger pages for a guest.

@@ -3,9 +3,10 @@
 //! whether the guest could see a gap in the rest of a plan.
 
 use super::cut::Wanted;
+use crate::abi::AbiProfile;
 use crate::range::Backing;
 use crate::slot::Slot;
-use crate::{AbiProfile, SlotTable};
+use crate::table::SlotTable;
 
 /// New slots, by when they can be created.
 #[derive(Debug, Default)]

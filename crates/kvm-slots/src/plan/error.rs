@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Why there is no plan.
 
-use super::PageRun;
-use crate::Unsupported;
+use super::op::PageRun;
+use crate::abi::Unsupported;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum PlanError {
         size: u64,
     },
     /// A range that is said to go has not the slots that it should have: the
-    /// table is out of step with whoever says so. [`plan()`](crate::plan())
+    /// table is out of step with whoever says so. [`plan()`](crate::plan::plan())
     /// puts them in step again.
     #[error("the range of {size:#x} bytes at {gpa:#x} is to go, and its memslots are not there")]
     NotThere {

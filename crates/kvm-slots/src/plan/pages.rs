@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which pages change from private to shared, and the other way.
 
-use super::{Op, PageRun, PlanError, UnsupportedRange};
-use crate::{Capabilities, MEMORY_ATTRIBUTE_PRIVATE, Unsupported};
+use super::error::{PlanError, UnsupportedRange};
+use super::op::{Op, PageRun};
+use crate::abi::Unsupported;
+use crate::caps::Capabilities;
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 
 /// The operations that set attributes: those that make pages shared come before
 /// all moves, those that make pages private behind them.

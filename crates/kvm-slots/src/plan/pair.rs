@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Op;
 use super::cut::Wanted;
+use super::op::Op;
 use super::order::{self, Budget, Order, Trip};
 use crate::range::{Backing, SlotAccess};
 use crate::slot::Slot;

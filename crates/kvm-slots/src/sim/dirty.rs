@@ -11,8 +11,9 @@ use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use super::SimVm;
 use super::dirty_ring::Ring;
 use super::memslots::{Key, PAGE, SimSlot, key};
-use crate::dirty::DirtyPages;
-use crate::{DirtyEntry, Errno, LoggingVm, ManualProtect};
+use crate::dirty::pages::DirtyPages;
+use crate::dirty::vm::{DirtyEntry, LoggingVm, ManualProtect};
+use crate::errno::Errno;
 
 /// What the guest wrote, as far as the VM can tell.
 #[derive(Debug, Default)]

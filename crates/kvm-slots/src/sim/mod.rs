@@ -8,7 +8,8 @@
 //! anonymous files. [`SimVm::memslots`] shows what the kernel has.
 //!
 //! ```
-//! use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
+//! use kvm_slots::exit::MmioHandler;
+//! use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 //! use kvm_slots::{Capabilities, GuestMemfdFlags, Vm};
 //!
 //! struct Ones;
@@ -22,7 +23,7 @@
 //! let mut byte = [0];
 //! vm.guest_load(0x1000, &mut byte, &mut Ones)?; // no slot: an MMIO exit
 //! assert_eq!(byte, [0xff]);
-//! # Ok::<(), kvm_slots::sim::GuestFault>(())
+//! # Ok::<(), kvm_slots::exit::GuestFault>(())
 //! ```
 //!
 //! # Files
@@ -55,7 +56,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
-pub use access::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
 pub use dirty_ring::SimDirtyRing;
 pub use guest_memfd::{FileCall, Sharing};
 pub use inspect::SimMemslot;
@@ -63,9 +63,12 @@ pub use kernel::{KernelVersion, SimConfig, VmType};
 pub use mapping::GuestMemfdMapping;
 pub use pre_fault::PreFault;
 
+use crate::abi::AbiProfile;
+use crate::errno::Errno;
 use crate::interrupted::call_again;
 use crate::page_set::PageSet;
-use crate::{AbiProfile, Errno, GuestMemfdFlags, PushMap, Vm};
+use crate::push::PushMap;
+use crate::vm::{GuestMemfdFlags, Vm};
 use dirty::Dirty;
 use files::{FileKind, Files};
 use memslots::{Memslots, PAGE};

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use super::SimVm;
 use super::files::{FileKind, Files};
 use super::memslots::{On, PAGE, Serves, SimSlot, SlotFile};
-use crate::{Errno, PushMap, PushedRange};
+use crate::errno::Errno;
+use crate::push::{PushMap, PushedRange};
 
 /// All mapped ranges, by guest-physical address.
 #[derive(Debug, Default)]

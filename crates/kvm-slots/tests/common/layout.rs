@@ -7,11 +7,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
+    ConvertibleRange, Discard, FileHolds, PageRange, PageState,
+};
+use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    Backing, Capabilities, Conversion, ConversionListener, ConversionListenerError, Converter,
-    ConvertibleMemory, ConvertibleRange, Discard, Errno, FileHolds, FileStart, GuestMemfdFlags,
-    HostMemory, PageRange, PageState, SlotRange, SlotTable, Vm, apply, plan,
+    Backing, Capabilities, Errno, FileStart, GuestMemfdFlags, HostMemory, SlotRange, SlotTable, Vm,
+    apply,
 };
 
 use super::pages::Pages;

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use kvm_slots::plan::plan;
+use kvm_slots::push::PushedRange;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm};
 use kvm_slots::{
     AbiProfile, Applied, ApplyError, Backing, Capabilities, Errno, GuestMemfdFlags, NotUndone,
-    Plan, PushedRange, Slot, SlotRange, SlotTable, Vm, apply, plan, undo,
+    Plan, Slot, SlotRange, SlotTable, Vm, apply, undo,
 };
 
 use super::random::{FILE_SIZE, Fds};

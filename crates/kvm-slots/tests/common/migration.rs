@@ -7,11 +7,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::sim::{GuestFault, KernelVersion, MmioHandler, SimConfig, SimVm};
+use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode, LoggingVm, ManualProtect};
+use kvm_slots::exit::{GuestFault, MmioHandler};
+use kvm_slots::plan::plan;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, Errno,
-    GuestMemfdFlags, HostMemory, LoggingVm, ManualProtect, SlotRange, SlotTable, Vm, apply_with,
-    plan,
+    AbiProfile, Backing, Capabilities, Errno, GuestMemfdFlags, HostMemory, SlotRange, SlotTable,
+    Vm, apply_with,
 };
 use proptest::prelude::*;
 

@@ -27,9 +27,10 @@ pub mod watched;
 
 use std::sync::Arc;
 
+use kvm_slots::plan::plan;
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, FileStart, GuestMemfdFlags, HostMemory, Plan, SlotAccess,
-    SlotRange, SlotTable, apply, plan,
+    SlotRange, SlotTable, apply,
 };
 use watched::Paper;
 

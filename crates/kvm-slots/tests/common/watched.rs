@@ -11,7 +11,8 @@ use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::{Backing, Errno, GuestMemfdFlags, PushMap, PushedRange, Slot, SlotAccess, Vm};
+use kvm_slots::push::{PushMap, PushedRange};
+use kvm_slots::{Backing, Errno, GuestMemfdFlags, Slot, SlotAccess, Vm};
 
 /// Says yes to every memslot, and has none.
 #[derive(Debug)]

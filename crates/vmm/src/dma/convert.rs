@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The same listener, told of conversions.
 
-use kvm_slots::{Conversion, ConversionListener, ConversionListenerError, PageRange, PageState};
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, PageRange, PageState,
+};
 use memory_model::AddrRange;
 use vfio_private::Span;
 use vfio_private::dma::{AddressSpace, DmaChange, DmaPlanError, DmaRange};

@@ -8,11 +8,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
-use kvm_slots::{
-    AbiProfile, Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted,
-    Engine, GuestMemfdFlags, ModelPages, Request, Vm,
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted, Engine,
+    ModelPages, Request,
 };
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
+use kvm_slots::{AbiProfile, GuestMemfdFlags, Vm};
 use memory_model::{
     AddrRange, Backing, CommitError, FileSlice, GuestAccess, GuestMemfdSides, HostMemory, Kind,
     Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Update,

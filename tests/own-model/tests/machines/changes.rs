@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::{Errno, Op, PlanError, StepError, plan};
+use kvm_slots::plan::plan;
+use kvm_slots::{Errno, Op, PlanError, StepError};
 use own_model::guest::Seen;
 use own_model::{PAGE, Refused, Region, What};
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pages that change hands.
 
-use kvm_slots::{ConvertError, Converted, GuestPages, PageRange, PageRun, Refusal};
+use kvm_slots::PageRun;
+use kvm_slots::convert::{ConvertError, Converted, GuestPages, PageRange, Refusal};
 use own_model::{PAGE, Refused, Region, What};
 
 use crate::hosts::{Host, Machine, region, stamped};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use kvm_slots::DirtyPages;
+use kvm_slots::dirty::DirtyPages;
 use own_model::{Bytes, PAGE, Region, What};
 
 use crate::hosts::{Host, Machine, region, stamped};

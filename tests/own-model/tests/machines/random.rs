@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use kvm_slots::{DirtyClient, plan};
+use kvm_slots::dirty::DirtyClient;
+use kvm_slots::plan::plan;
 use own_model::guest::Seen;
 use own_model::{Bytes, Model, PAGE, Region, What};
 use proptest::collection::vec;

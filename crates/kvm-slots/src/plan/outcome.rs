@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A plan.
+
+use crate::plan::op::Op;
+
+/// What to do, in order, and what to know about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The operations.
+    pub ops: Vec<Op>,
+    /// Bytes of the ranges that come, or of all that are wanted, that cannot
+    /// be in a slot because a slot is made of whole pages: accesses to them
+    /// exit, and the VMM answers. What is cut off a range depends on that range
+    /// alone, so those of ranges that stay are what they were.
+    pub trapped: Vec<Remainder>,
+    /// A running guest could see a gap: an address that it reaches before the
+    /// plan is out of reach while the plan is applied, or while it is rolled
+    /// back because an operation failed. vCPUs must be held from before the
+    /// plan is applied until the threads that answer their exits see the new
+    /// memory, or until the plan is rolled back.
+    ///
+    /// It is not set if only the plan's last operation takes memory from the
+    /// guest: a removal or a move of one slot. It is set, however,
+    ///
+    /// - if a slot without a host address is added or removed: no view that a
+    ///   vCPU thread has could answer an exit there from just before or after;
+    /// - if a slot moves by less than its size, or moves while it is not known
+    ///   how wide guest-physical addresses are. KVM takes a slot out of the
+    ///   guest's reach before it finds that the slot cannot move. (It may also
+    ///   find that it has no memory for the slot's metadata. No plan provides for
+    ///   that ENOMEM.)
+    pub holds_vcpus: bool,
+}
+
+/// A part of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remainder {
+    /// The first guest-physical address.
+    pub gpa: u64,
+    /// The number of bytes.
+    pub size: u64,
+}
