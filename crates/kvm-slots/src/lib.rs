@@ -249,6 +249,7 @@ mod settle;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod slots;
 mod step;
 mod table;
 pub mod uapi;
@@ -261,7 +262,7 @@ mod vm;
 pub use abi::{AbiProfile, ParseAbiError, Unsupported};
 #[cfg(target_arch = "x86_64")]
 pub use address_bits::cpuid_address_bits;
-pub use apply::{Applied, ApplyError, NotUndone, apply, apply_with, undo, undo_with};
+pub use apply::{Applied, ApplyError, NotUndone};
 pub use caps::Capabilities;
 pub use errno::Errno;
 pub use hold::{HoldVcpus, NoneRuns};
@@ -275,6 +276,7 @@ pub use plan::outcome::Plan;
 pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
 pub use rules::SlotRules;
 pub use slot::{Slot, SlotId};
+pub use slots::Slots;
 pub use step::StepError;
 pub use table::SlotTable;
 #[cfg(feature = "memory-model")]

@@ -7,17 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use memory_model::{Listener, ListenerError, Update};
 
 use crate::abi::AbiProfile;
-use crate::apply::{Applied, ApplyError, NotUndone, apply_with, undo_with};
+use crate::apply::{Applied, ApplyError, NotUndone};
 use crate::caps::Capabilities;
-use crate::dirty::ops::BeforeOp;
 use crate::hold::{HoldVcpus, NoneRuns};
 use crate::plan::change::Change;
 use crate::plan::error::PlanError;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
-use crate::plan::{plan, plan_change};
 use crate::range::{Backing, SlotRange};
-use crate::rules::SlotRules;
+use crate::slots::Slots;
 use crate::table::SlotTable;
 use crate::view::{ChangedRanges, slot_ranges};
 use crate::vm::Vm;
@@ -57,18 +55,17 @@ use crate::vm::Vm;
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
-pub struct SlotListener<V, H: HoldVcpus = NoneRuns> {
-    vm: V,
+pub struct SlotListener<V: Vm, H: HoldVcpus = NoneRuns> {
+    vm: Arc<V>,
     capabilities: Capabilities,
     abi: AbiProfile,
     vcpus: H,
-    watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
     keeps_latest_plan: bool,
-    state: Mutex<State<H::Held>>,
+    state: Mutex<State<V, H::Held>>,
 }
 
-struct State<Held> {
-    table: SlotTable,
+struct State<V: Vm, Held> {
+    slots: Slots<V>,
     latest: Option<Plan>,
     ranges: ChangedRanges,
     stage: Stage,
@@ -93,14 +90,14 @@ enum Stage {
     },
 }
 
-impl<V: fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
+impl<V: Vm + fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("SlotListener");
         fields.field("vm", &self.vm).field("abi", &self.abi);
         // The listener itself may be at work.
         if let Ok(state) = self.state.try_lock() {
             fields
-                .field("table", &state.table)
+                .field("table", state.slots.table())
                 .field("stage", &state.stage)
                 .field("holds_vcpus", &state.held.is_some())
                 .field("needs_resync", &state.needs_resync);
@@ -130,53 +127,26 @@ fn list(steps: &[NotUndone]) -> String {
 }
 
 impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
-    /// Follows a view with the memslots of `vm`, which has none yet, and holds
-    /// `vcpus` where memory in use has a gap. [`NoneRuns`] is for a VM that
-    /// needs none of that.
+    /// Follows a view with the memslots of `slots`, and holds `vcpus` where
+    /// memory in use has a gap. [`NoneRuns`] is for a VM that needs none of that.
     ///
-    /// # Safety
-    /// Every host address in every view that this listener is given must be
-    /// memory that the guest may access as the view says, at any time for as
-    /// long as its owner lives: mapped, and not otherwise used by the process.
-    ///
-    /// The listener holds the owners: it must be kept until the VM is gone.
-    pub unsafe fn new(vm: V, abi: AbiProfile, vcpus: H) -> Self {
-        // SAFETY: the same promise.
-        unsafe { Self::with_rules(vm, abi, vcpus, SlotRules::new()) }
-    }
-
-    /// [`new`](Self::new) for a VM that has slots with reserved numbers, or
-    /// whose slots shall not be as large as they can be.
-    ///
-    /// # Safety
-    /// As for [`new`](Self::new).
-    pub unsafe fn with_rules(vm: V, abi: AbiProfile, vcpus: H, rules: SlotRules) -> Self {
+    /// If `slots` has a watcher, vCPUs are also held while a log ends
+    /// ([`Plan::ends_log`]).
+    pub fn new(slots: Slots<V>, vcpus: H) -> Self {
         Self {
-            capabilities: Capabilities::probe(&vm),
-            vm,
-            abi,
+            vm: slots.shared_vm(),
+            capabilities: *slots.capabilities(),
+            abi: slots.abi(),
             vcpus,
-            watcher: None,
             keeps_latest_plan: false,
             state: Mutex::new(State {
-                table: SlotTable::with_rules(rules),
+                slots,
                 latest: None,
                 ranges: ChangedRanges::default(),
                 stage: Stage::Idle,
                 held: None,
                 needs_resync: false,
             }),
-        }
-    }
-
-    /// Has `watcher` asked before each operation: a
-    /// [`DirtyCollector`](crate::dirty::DirtyCollector), so that no log is lost. vCPUs
-    /// are then held also while a log ends ([`Plan::ends_log`]).
-    #[must_use]
-    pub fn with_watcher(self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
-        Self {
-            watcher: Some(watcher),
-            ..self
         }
     }
 
@@ -193,7 +163,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     /// Calls `look` with the memslots as they are, and keeps them so meanwhile:
     /// for [`DirtyCollector::collect`](crate::DirtyCollector::collect).
     pub fn with_table<R>(&self, look: impl FnOnce(&SlotTable) -> R) -> R {
-        look(&self.state().table)
+        look(self.state().slots.table())
     }
 
     /// The VM.
@@ -213,7 +183,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
 
     /// The memslots as they are now.
     pub fn table(&self) -> SlotTable {
-        self.state().table.clone()
+        self.state().slots.table().clone()
     }
 
     /// The latest plan that was carried out, if there was one since the last
@@ -225,32 +195,20 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
 
     /// A panic elsewhere cannot have left the state half changed: the table
     /// follows KVM one whole operation at a time.
-    fn state(&self) -> MutexGuard<'_, State<H::Held>> {
+    fn state(&self) -> MutexGuard<'_, State<V, H::Held>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies the latest plan. vCPUs that must be held stay held on success.
-    fn follow(&self, state: &mut State<H::Held>) -> Result<(), FollowError> {
+    fn follow(&self, state: &mut State<V, H::Held>) -> Result<(), FollowError> {
         let Some(plan) = &state.latest else {
             return Ok(());
         };
-        let log_ends = self.watcher.is_some() && plan.ends_log();
-        let held = (plan.holds_vcpus || log_ends).then(|| self.vcpus.hold());
+        let log_ends = state.slots.is_watched() && plan.ends_log();
+        let held = (plan.holds_vcpus() || log_ends).then(|| self.vcpus.hold());
         // After a panic, no one has said what became of the operations.
         let needed_resync = std::mem::replace(&mut state.needs_resync, true);
-        // SAFETY: the host ranges come from the views, for which the creator
-        // of this listener has vouched in `new`.
-        let applied = unsafe {
-            apply_with(
-                &self.vm,
-                &self.capabilities,
-                self.abi,
-                plan,
-                &mut state.table,
-                self.watcher(),
-            )
-        };
-        match applied {
+        match state.slots.apply(plan) {
             Ok(applied) => {
                 state.needs_resync = false;
                 state.held = held;
@@ -270,13 +228,13 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
 
     fn plan<T>(
         &self,
-        state: &mut State<H::Held>,
+        state: &mut State<V, H::Held>,
         update: &Update<'_, T>,
     ) -> Result<Plan, PlanError> {
         if state.needs_resync {
             let mut wanted = slot_ranges(update.new);
             self.measure(&mut wanted);
-            return plan(&state.table, &wanted, &self.capabilities, self.abi);
+            return state.slots.plan(&wanted);
         }
         let ranges = &mut state.ranges;
         ranges.set(update.diff);
@@ -287,16 +245,9 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             come: &ranges.added,
             ..Change::default()
         };
-        let plan = plan_change(&state.table, &change, &self.capabilities, self.abi);
+        let plan = state.slots.plan_change(&change);
         ranges.clear();
         plan
-    }
-
-    fn watcher(&self) -> &dyn BeforeOp {
-        match &self.watcher {
-            Some(watcher) => &**watcher,
-            None => &(),
-        }
     }
 
     /// Finds out how large the files are, for a profile that asks.
@@ -315,25 +266,14 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     /// otherwise they are held where a log ends.
     fn undo(
         &self,
-        table: &mut SlotTable,
+        slots: &mut Slots<V>,
         applied: Applied,
         held: Option<H::Held>,
     ) -> Vec<NotUndone> {
         let mut ops = applied.ops().iter().map(Op::inverse);
-        let log_ends = self.watcher.is_some() && ops.any(|op| op.ends_log().is_some());
+        let log_ends = slots.is_watched() && ops.any(|op| op.ends_log().is_some());
         let _held = held.or_else(|| log_ends.then(|| self.vcpus.hold()));
-        // SAFETY: these slots were made from earlier views, whose host ranges
-        // the creator of this listener has vouched for in `new`.
-        unsafe {
-            undo_with(
-                &self.vm,
-                &self.capabilities,
-                self.abi,
-                applied,
-                table,
-                self.watcher(),
-            )
-        }
+        slots.undo(applied)
     }
 }
 
@@ -392,7 +332,7 @@ where
         state.latest = None;
         // After a panic, no one has said what became of the operations.
         state.needs_resync = true;
-        let not_undone = self.undo(&mut state.table, applied, held);
+        let not_undone = self.undo(&mut state.slots, applied, held);
         state.needs_resync = needed_resync || !not_undone.is_empty();
         match not_undone.is_empty() {
             true => Ok(()),

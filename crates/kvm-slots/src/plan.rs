@@ -14,7 +14,7 @@
 //! neither an old nor a new slot is there.
 
 pub(crate) mod change;
-mod cut;
+pub(crate) mod cut;
 mod early;
 pub(crate) mod error;
 pub(crate) mod op;
@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 pub use error::UnsupportedRange;
 pub use outcome::Remainder;
 
-use crate::abi::{self, AbiProfile};
+use crate::abi::AbiProfile;
 use crate::caps::Capabilities;
 use crate::range::SlotRange;
 use crate::slot::{Slot, SlotId};
@@ -195,7 +195,7 @@ fn supported(
     abi: AbiProfile,
 ) -> Result<(), PlanError> {
     let refused = wanted.iter().filter_map(|w| {
-        let why = abi::check(w.size, w.access, w.log_dirty, &w.backing, capabilities, abi).err()?;
+        let why = w.check(capabilities, abi).err()?;
         Some(UnsupportedRange {
             gpa: w.gpa,
             size: w.size,

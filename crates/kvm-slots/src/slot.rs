@@ -18,20 +18,16 @@ pub type SlotId = u16;
 ///
 /// What is mapped push-style ([`AbiProfile::Push`]) has a number here too, by
 /// which it is told from the rest. KVM has no slot of that number then.
+///
+/// Only a plan makes slots, from the ranges that the VMM hands in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// The number.
-    pub id: SlotId,
-    /// The first guest-physical address, page aligned.
-    pub gpa: u64,
-    /// The number of bytes, page aligned and not zero.
-    pub size: u64,
-    /// Whether stores are direct too.
-    pub access: SlotAccess,
-    /// The bytes that the guest reaches.
-    pub backing: Backing,
-    /// Whether KVM logs which pages the guest writes.
-    pub log_dirty: bool,
+    pub(crate) id: SlotId,
+    pub(crate) gpa: u64,
+    pub(crate) size: u64,
+    pub(crate) access: SlotAccess,
+    pub(crate) backing: Backing,
+    pub(crate) log_dirty: bool,
 }
 
 /// How a kernel is told of a slot.
@@ -43,6 +39,36 @@ pub(crate) enum Encoding {
 }
 
 impl Slot {
+    /// The number.
+    pub fn id(&self) -> SlotId {
+        self.id
+    }
+
+    /// The first guest-physical address, page aligned.
+    pub fn gpa(&self) -> u64 {
+        self.gpa
+    }
+
+    /// The number of bytes, page aligned and not zero.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether stores are direct too.
+    pub fn access(&self) -> SlotAccess {
+        self.access
+    }
+
+    /// The bytes that the guest reaches.
+    pub fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
+    /// Whether KVM logs which pages the guest writes.
+    pub fn log_dirty(&self) -> bool {
+        self.log_dirty
+    }
+
     /// The last guest-physical address.
     pub fn last(&self) -> u64 {
         self.gpa + (self.size - 1)

@@ -61,7 +61,7 @@ impl<V: Vm> Stepper<'_, V> {
         let done = unsafe { self.perform(op) };
         std::mem::forget(call);
         done?;
-        table.follow(op);
+        table.follow_op(op);
         Ok(())
     }
 

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::ids::FreeIds;
 use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
 use crate::rules::SlotRules;
 use crate::slot::{Slot, SlotId};
+use crate::step::{StepError, finds_room};
 
 /// The memslots that KVM has, by number and by address. It changes only as
 /// operations succeed, so that it is true also after a failure.
@@ -41,17 +43,41 @@ impl SlotTable {
     /// The table of a VM that has no memslots yet, or only ones with reserved
     /// numbers, which are not in the table.
     pub fn with_rules(rules: SlotRules) -> Self {
+        let mut table = Self {
+            rules: SlotRules::new(),
+            slots: BTreeMap::new(),
+            by_gpa: BTreeMap::new(),
+            free: FreeIds::all(),
+            unsettled: None,
+        };
+        table.set_rules(rules);
+        table
+    }
+
+    /// Has later plans go by `rules`. Slots that are there stay.
+    pub(crate) fn set_rules(&mut self, rules: SlotRules) {
         let mut free = FreeIds::all();
         for ids in rules.reserved() {
             free.take(ids);
         }
-        Self {
-            rules,
-            slots: BTreeMap::new(),
-            by_gpa: BTreeMap::new(),
-            free,
-            unsettled: None,
+        for &id in self.slots.keys() {
+            free.take(id..=id);
         }
+        (self.rules, self.free) = (rules, free);
+    }
+
+    /// Carries `plan` out on paper: a later plan can start from what a VM will
+    /// have then. No VM is asked.
+    ///
+    /// # Errors
+    /// [`StepError::Stale`] at the first step whose slot is not in the expected
+    /// state. The table has followed the steps before it.
+    pub fn follow(&mut self, plan: &Plan) -> Result<(), StepError> {
+        for op in &plan.ops {
+            finds_room(self, op)?;
+            self.follow_op(op);
+        }
+        Ok(())
     }
 
     /// What the VMM decided about its slots.
@@ -63,6 +89,7 @@ impl SlotTable {
     pub fn slots(&self) -> impl ExactSizeIterator<Item = &Slot> {
         self.slots.values()
     }
+
     /// How many slots there are.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -102,6 +129,11 @@ impl SlotTable {
         &self.free
     }
 
+    /// All slots, and what an operation that panicked may have left.
+    pub(crate) fn into_slots(self) -> (impl Iterator<Item = Slot>, Option<Op>) {
+        (self.slots.into_values(), self.unsettled.map(|op| *op))
+    }
+
     /// The operation that may or may not have been carried out.
     pub(crate) fn unsettled(&self) -> Option<&Op> {
         self.unsettled.as_deref()
@@ -113,7 +145,7 @@ impl SlotTable {
     }
 
     /// Follows an operation that KVM has carried out.
-    pub(crate) fn follow(&mut self, op: &Op) {
+    pub(crate) fn follow_op(&mut self, op: &Op) {
         match op {
             Op::Delete(slot) => self.remove(slot.id),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {

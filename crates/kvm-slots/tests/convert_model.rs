@@ -13,7 +13,7 @@ use kvm_slots::convert::{
     ConvertError, Converter, Engine, ModelPages, PageRange, Refusal, Request, Stretch,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{GuestMemfdFlags, SlotListener, Vm};
+use kvm_slots::{GuestMemfdFlags, SlotListener, Slots, Vm};
 use memory_model::{
     AddrRange, CommitError, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError,
     Memory, MemoryModel, PageSet, PrivateMmio, Region, RegionId, SpaceId, Update,
@@ -73,7 +73,8 @@ fn machine() -> Machine {
     let space = model.add_space("memory", root).unwrap();
     // SAFETY: the host memory is a mapping to which there are no references;
     // it rides on its region as the owner.
-    let slots = unsafe { SlotListener::new(vm.clone(), ABI, kvm_slots::NoneRuns) };
+    let slots = unsafe { Slots::new(vm.clone(), ABI) };
+    let slots = SlotListener::new(slots, kvm_slots::NoneRuns);
     model.add_listener(space, 0, Arc::new(slots)).unwrap();
     Machine {
         vm,

@@ -10,7 +10,7 @@ use common::pages::Pages;
 use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode};
 use kvm_slots::exit::MmioHandler;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Capabilities, NoneRuns, SlotListener};
+use kvm_slots::{AbiProfile, Capabilities, NoneRuns, SlotListener, Slots};
 use memory_model::{
     DirtyClients, HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId,
     SpaceId, Update,
@@ -49,8 +49,9 @@ impl Machine {
         let collector = Arc::new(collector.unwrap());
         // SAFETY: the only host memory is `pages`, a mapping of its own to
         // which there are no references, and which the model keeps.
-        let slots = unsafe { SlotListener::new(vm.clone(), AbiProfile::None, NoneRuns) };
-        let slots = Arc::new(slots.with_watcher(collector.clone()));
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
+        let slots = slots.with_watcher(collector.clone());
+        let slots = Arc::new(SlotListener::new(slots, NoneRuns));
         let pages = Arc::new(Pages::new(16 * 4096));
         let memory = HostMemory::new(pages.address(), pages.size(), pages.clone()).unwrap();
         let mut model = MemoryModel::new();

@@ -5,8 +5,9 @@ mod common;
 
 use std::os::fd::OwnedFd;
 use std::slice::from_ref;
+use std::sync::Arc;
 
-use common::{HOST, PAGE, able, device, guest_memfd, logged, planned, ram, readonly, table};
+use common::{HOST, PAGE, device, guest_memfd, logged, planned, ram, readonly, table};
 use kvm_bindings::{
     KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
@@ -14,11 +15,9 @@ use kvm_slots::dirty::{
     DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyRing, DirtyRun, DirtyTracker,
     LoggingVm, ManualProtect, Unlogged,
 };
-use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, ApplyError, Capabilities, Errno, GuestMemfdFlags, SlotRange, SlotTable, StepError,
-    Vm, apply_with,
+    AbiProfile, Capabilities, Errno, GuestMemfdFlags, SlotRange, SlotTable, Slots, StepError, Vm,
 };
 
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
@@ -127,7 +126,7 @@ fn slots_that_no_log_covers_are_listed_with_the_reason() {
         guest_memfd(3 * PAGE, PAGE, 1000, 0),
         device(4 * PAGE, PAGE, 1001, 0),
     ]]);
-    let unlogged: Vec<_> = table.unlogged().map(|u| (u.slot.gpa, u.why)).collect();
+    let unlogged: Vec<_> = table.unlogged().map(|u| (u.slot.gpa(), u.why)).collect();
     let (file, mmio) = (Unlogged::GuestMemfd, Unlogged::PrivateMmio);
     assert_eq!(
         unlogged,
@@ -161,33 +160,21 @@ fn vm() -> (SimVm, Capabilities) {
     (vm, capabilities)
 }
 
-/// Applies a change from one table to these ranges.
-fn change(
-    vm: &impl Vm,
-    collector: &DirtyCollector<SimVm>,
-    table: &mut SlotTable,
-    wanted: &[SlotRange],
-) -> Result<(), Box<ApplyError>> {
-    let abi = AbiProfile::None;
-    let plan = plan(table, wanted, &able(), abi).expect("a plan");
-    // SAFETY: no guest runs, so nobody touches the addresses.
-    let applied = unsafe { apply_with(vm, &able(), abi, &plan, table, collector) };
-    applied.map(drop).map_err(Box::new)
-}
-
 #[test]
 fn an_operation_waits_for_its_log_and_is_refused_without_it() {
     let (sim, capabilities) = vm();
     let collector = DirtyCollector::new(sim, &capabilities, DirtyMode::Log).unwrap();
-    let mut table = SlotTable::new();
     // The slots are another VM's, so that there is no log to read.
     let (other, _) = vm();
+    // SAFETY: no guest runs, so nobody touches the addresses.
+    let slots = unsafe { Slots::new(other, AbiProfile::None) };
+    let mut slots = slots.with_watcher(Arc::new(collector));
     let two = [logged(ram(0, PAGE, HOST)), ram(PAGE, PAGE, HOST + PAGE)];
-    change(&other, &collector, &mut table, &two).unwrap();
-    let before = table.clone();
-    let error = change(&other, &collector, &mut table, &[]).unwrap_err();
+    let _ = slots.apply(&slots.plan(&two).unwrap()).unwrap();
+    let before = slots.table().clone();
+    let error = slots.apply(&slots.plan(&[]).unwrap()).unwrap_err();
     assert_eq!(error.why, StepError::Refused(Errno::ENOENT));
-    assert_eq!((error.not_undone, table), (vec![], before));
+    assert_eq!((error.not_undone, slots.table()), (vec![], &before));
 }
 
 #[test]

@@ -35,19 +35,19 @@ proptest! {
         for set in sets {
             let wanted = on_host_memory(&set);
             let plan = machine.plan(&wanted);
-            let before = machine.table.clone();
-            for (step, op) in plan.ops.iter().enumerate() {
+            let before = machine.table().clone();
+            for (step, op) in plan.ops().iter().enumerate() {
                 for errno in possible(op) {
                     let error = machine.apply(&plan, [(step, errno)]).unwrap_err();
                     prop_assert_eq!(error.why, StepError::Refused(errno));
-                    prop_assert_eq!(&machine.table, &before);
+                    prop_assert_eq!(machine.table(), &before);
                     machine.check();
                 }
             }
-            let calls = machine.vm.old_ioctls();
+            let calls = machine.vm().old_ioctls();
             let _ = machine.apply(&plan, []).unwrap();
-            prop_assert_eq!(machine.vm.old_ioctls() - calls, plan.ops.len());
-            prop_assert_eq!(ranges_of(&machine.table), wanted);
+            prop_assert_eq!(machine.vm().old_ioctls() - calls, plan.ops().len());
+            prop_assert_eq!(ranges_of(machine.table()), wanted);
             machine.check();
         }
     }
@@ -58,8 +58,8 @@ fn a_newer_kernel_is_never_asked_by_the_older_ioctl() {
     let mut machine = Machine::new();
     let plan = machine.plan(&[common::ram(0, PAGE, common::HOST)]);
     let _ = machine.apply(&plan, []).unwrap();
-    assert_eq!(machine.vm.calls().len(), 1);
-    assert_eq!(machine.vm.old_ioctls(), 0);
+    assert_eq!(machine.vm().calls().len(), 1);
+    assert_eq!(machine.vm().old_ioctls(), 0);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use common::{ABI, HOST, PAGE, device, ram, readonly, texts};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, FollowError, NoneRuns, PlanError, SlotListener, Unsupported, slot_ranges,
+    AbiProfile, Backing, FollowError, NoneRuns, PlanError, SlotListener, Slots, Unsupported,
+    slot_ranges,
 };
 use memory_model::{
     CommitError, DirtyClients, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError,
@@ -54,7 +55,8 @@ fn listener(abi: AbiProfile) -> Arc<SlotListener<SimVm>> {
     let config = SimConfig::released(KernelVersion::V7_3);
     let vm = SimVm::new(SimConfig { abi, ..config });
     // SAFETY: no guest loads or stores, so nobody touches the addresses.
-    Arc::new(unsafe { SlotListener::new(vm, abi, NoneRuns) }.keeping_latest_plan())
+    let slots = unsafe { Slots::new(vm, abi) };
+    Arc::new(SlotListener::new(slots, NoneRuns).keeping_latest_plan())
 }
 
 /// Refuses every change but the first view.

@@ -113,7 +113,8 @@ impl Rig {
         t.commit().unwrap();
         let space = model.add_space("memory", root).unwrap();
         // SAFETY: no guest loads or stores, so nobody touches the addresses.
-        let slots = Arc::new(unsafe { SlotListener::new(Watched::new(vm), ABI, NoneRuns) });
+        let slots = unsafe { kvm_slots::Slots::new(Watched::new(vm), ABI) };
+        let slots = Arc::new(SlotListener::new(slots, NoneRuns));
         let refuses = Arc::new(Refusing::default());
         model.add_listener(space, 0, slots.clone()).unwrap();
         model.add_listener(space, -1, refuses.clone()).unwrap();

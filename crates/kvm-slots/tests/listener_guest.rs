@@ -10,12 +10,11 @@ use common::PAGE;
 use common::pages::Pages;
 use common::region::private_vm;
 use kvm_slots::exit::{GuestFault, MmioHandler};
-use kvm_slots::plan::plan_change;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Change, FileStart, GuestMemfdFlags, NoneRuns, PageRun,
-    SlotAccess, SlotListener, SlotRange, SlotTable, Vm, apply, undo,
+    AbiProfile, Backing, Change, FileStart, GuestMemfdFlags, NoneRuns, PageRun, SlotAccess,
+    SlotListener, SlotRange, Slots, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region, RegionId};
 
@@ -51,8 +50,8 @@ impl Machine {
         let vm = SimVm::new(config);
         // SAFETY: all host memory in these tests is of `Pages`, to which there
         // are no references, and which travels along as the owner.
-        let slots = unsafe { SlotListener::new(vm.clone(), AbiProfile::None, NoneRuns) };
-        let slots = Arc::new(slots);
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
+        let slots = Arc::new(SlotListener::new(slots, NoneRuns));
         model.add_listener(space, 0, slots.clone()).unwrap();
         Self {
             model,
@@ -83,7 +82,10 @@ impl Machine {
 
     fn accesses(&self) -> Vec<(u64, SlotAccess)> {
         let table = self.slots.table();
-        let mut slots: Vec<_> = table.slots().map(|slot| (slot.gpa, slot.access)).collect();
+        let mut slots: Vec<_> = table
+            .slots()
+            .map(|slot| (slot.gpa(), slot.access()))
+            .collect();
         slots.sort_unstable();
         slots
     }
@@ -183,8 +185,7 @@ fn private_pages_outlive_a_slot_that_is_made_anew_around_them() {
 /// A private page, and the plans that move it and its slot.
 struct Mover {
     vm: SimVm,
-    capabilities: Capabilities,
-    table: SlotTable,
+    slots: Slots<SimVm>,
     range: SlotRange,
 }
 
@@ -205,9 +206,10 @@ impl Mover {
             log_dirty: false,
         };
         let mut mover = Self {
-            capabilities: Capabilities::probe(&vm),
+            // SAFETY: the host memory is of `Pages`, to which there are no
+            // references, and which its slot owns.
+            slots: unsafe { Slots::new(vm.clone(), AbiProfile::None) },
             vm,
-            table: SlotTable::new(),
             range,
         };
         let change = Change {
@@ -240,18 +242,12 @@ impl Mover {
     }
 
     fn carry_out(&mut self, change: &Change<'_>) -> kvm_slots::Applied {
-        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
-        let plan = plan_change(&self.table, change, capabilities, abi).unwrap();
-        // SAFETY: the host memory is of `Pages`, to which there are no
-        // references, and which its slot owns. The table is this VM's own.
-        unsafe { apply(&self.vm, capabilities, abi, &plan, &mut self.table) }.unwrap()
+        let plan = self.slots.plan_change(change).unwrap();
+        self.slots.apply(&plan).unwrap()
     }
 
     fn undo(&mut self, applied: kvm_slots::Applied) {
-        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
-        // SAFETY: as above.
-        let left = unsafe { undo(&self.vm, capabilities, abi, applied, &mut self.table) };
-        assert_eq!(left, []);
+        assert_eq!(self.slots.undo(applied), []);
     }
 
     fn load<const N: usize>(&self, gpa: u64) -> Result<[u8; N], GuestFault> {

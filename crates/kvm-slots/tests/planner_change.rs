@@ -31,7 +31,7 @@ fn without(a: &[SlotRange], b: &[SlotRange]) -> Vec<SlotRange> {
 }
 
 fn remainders(plan: &Plan) -> BTreeSet<(u64, u64)> {
-    plan.trapped
+    plan.trapped()
         .iter()
         .map(|part| (part.gpa, part.size))
         .collect()
@@ -86,8 +86,8 @@ proptest! {
             let (gone, come) = (without(&had, &wanted), without(&wanted, &had));
             let all = plan(&table, &wanted, &able(), ABI).unwrap();
             let only = change(&table, &gone, &come).unwrap();
-            prop_assert_eq!(&only.ops, &all.ops);
-            prop_assert_eq!(only.holds_vcpus, all.holds_vcpus);
+            prop_assert_eq!(&only.ops(), &all.ops());
+            prop_assert_eq!(only.holds_vcpus(), all.holds_vcpus());
 
             // What is trapped follows from what changes, too.
             let none = SlotTable::new();
@@ -164,9 +164,13 @@ fn a_table_finds_its_slots_by_address_and_number() {
         (0x4000, Some(1)),
         (u64::MAX, None),
     ] {
-        assert_eq!(had.find(gpa).map(|slot| slot.id), id, "{gpa:#x}");
+        assert_eq!(had.find(gpa).map(|slot| slot.id()), id, "{gpa:#x}");
     }
-    let ids = |first, last| had.intersecting(first, last).map(|slot| slot.id).collect();
+    let ids = |first, last| {
+        had.intersecting(first, last)
+            .map(|slot| slot.id())
+            .collect()
+    };
     let found: [Vec<u16>; 4] = [
         ids(0, u64::MAX),
         ids(0x2fff, 0x4000),
@@ -174,6 +178,6 @@ fn a_table_finds_its_slots_by_address_and_number() {
         ids(0x2000, 0x2000),
     ];
     assert_eq!(found, [vec![1, 0], vec![1, 0], vec![], vec![0]]);
-    assert_eq!(had.get(1).map(|slot| slot.gpa), Some(0x4000));
+    assert_eq!(had.get(1).map(|slot| slot.gpa()), Some(0x4000));
     assert_eq!(had.get(2), None);
 }

@@ -22,21 +22,21 @@ fn remainder(gpa: u64, size: u64) -> Remainder {
 fn remainders_of_pages_at_both_ends_trap() {
     let plan = planned(&[], &[ram(0x1800, 0x2c00, HOST + 0x800)]);
     assert_eq!(
-        plan.trapped,
+        plan.trapped(),
         [remainder(0x1800, 0x800), remainder(0x4000, 0x400)]
     );
-    let [Op::Create(slot)] = &plan.ops[..] else {
+    let [Op::Create(slot)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!((slot.gpa, slot.size), (0x2000, 0x2000));
+    assert_eq!((slot.gpa(), slot.size()), (0x2000, 0x2000));
     // The backing starts where the first whole page does.
-    assert_eq!(slot.backing, ram(0, 1, HOST + 0x1000).backing);
+    assert_eq!(*slot.backing(), ram(0, 1, HOST + 0x1000).backing);
 
     let plan = planned(&[], &[device(0x1800, 0x2c00, 7, 0x800)]);
-    let [Op::Create(slot)] = &plan.ops[..] else {
+    let [Op::Create(slot)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!(slot.backing, device(0, 1, 7, 0x1000).backing);
+    assert_eq!(*slot.backing(), device(0, 1, 7, 0x1000).backing);
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_range_inside_one_page_or_across_one_border_traps_whole() {
     ] {
         let plan = planned(&[], &[ram(gpa, size, HOST + gpa)]);
         assert_eq!(texts(&plan), NONE);
-        assert_eq!(plan.trapped, [remainder(gpa, size)]);
+        assert_eq!(plan.trapped(), [remainder(gpa, size)]);
     }
 }
 
@@ -60,20 +60,20 @@ fn two_ranges_may_share_a_page_that_then_traps() {
         &[ram(0x1000, 0x1800, HOST), ram(0x2800, 0x1800, B + 0x800)],
     );
     assert_eq!(
-        plan.trapped,
+        plan.trapped(),
         [remainder(0x2000, 0x800), remainder(0x2800, 0x800)]
     );
-    assert_eq!(plan.ops.len(), 2);
+    assert_eq!(plan.ops().len(), 2);
 }
 
 #[test]
 fn a_range_may_end_at_the_last_address() {
     let plan = planned(&[], &[ram(u64::MAX - 0x17ff, 0x1800, HOST + 0x800)]);
-    let [Op::Create(slot)] = &plan.ops[..] else {
+    let [Op::Create(slot)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!((slot.gpa, slot.last()), (u64::MAX - 0xfff, u64::MAX));
-    assert_eq!(plan.trapped, [remainder(u64::MAX - 0x17ff, 0x800)]);
+    assert_eq!((slot.gpa(), slot.last()), (u64::MAX - 0xfff, u64::MAX));
+    assert_eq!(plan.trapped(), [remainder(u64::MAX - 0x17ff, 0x800)]);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
             .collect()
     };
     let had = table(&[&bars(4)]);
-    assert_eq!(plan(&had, &bars(4), &four, ABI).unwrap().ops, []);
+    assert_eq!(plan(&had, &bars(4), &four, ABI).unwrap().ops(), []);
     let refused = PlanError::TooManySlots {
         needed: 5,
         limit: 4,
@@ -100,7 +100,7 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
     let others: Vec<SlotRange> = (0..4)
         .map(|n| device(n * PAGE, PAGE, 7, n * PAGE))
         .collect();
-    assert_eq!(plan(&had, &others, &four, ABI).unwrap().ops.len(), 8);
+    assert_eq!(plan(&had, &others, &four, ABI).unwrap().ops().len(), 8);
 }
 
 #[test]
@@ -116,7 +116,10 @@ fn no_capability_makes_more_slots_than_there_are_numbers() {
     };
     let none = table(&[]);
     assert_eq!(
-        plan(&none, &bars(65536), &boastful, ABI).unwrap().ops.len(),
+        plan(&none, &bars(65536), &boastful, ABI)
+            .unwrap()
+            .ops()
+            .len(),
         65536
     );
     assert!(matches!(
@@ -226,7 +229,7 @@ fn larger_pages_leave_larger_remainders() {
     )
     .unwrap();
     assert_eq!(
-        plan.trapped,
+        plan.trapped(),
         [remainder(0x1000, 0xf000), remainder(0x2_0000, 0x1000)]
     );
 }

@@ -55,7 +55,7 @@ fn private_pages_follow_memory_that_moves() {
             "CREATE slot 0 at 0x9000, 0x4000 bytes",
         ]
     );
-    assert!(plan.holds_vcpus);
+    assert!(plan.holds_vcpus());
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
             "CREATE slot 0 at 0x1000, 0x5000 bytes"
         ]
     );
-    assert!(plan.holds_vcpus);
+    assert!(plan.holds_vcpus());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_kernel_without_private_pages_refuses_what_would_change_them() {
         ..change
     };
     let plan = plan_change(&SlotTable::new(), &same, &able(), ABI).unwrap();
-    assert_eq!(plan.ops, []);
+    assert_eq!(plan.ops(), []);
 }
 
 /// A set of pages as some runs, which may touch.
@@ -177,7 +177,7 @@ proptest! {
         let plan = attributes(&was, &is).unwrap();
         let mut kvm = DumbSlots::default();
         kvm.private = pages(&was);
-        for op in &plan.ops {
+        for op in plan.ops() {
             kvm.step(op);
         }
         prop_assert_eq!(&kvm.private, &pages(&is));
@@ -190,9 +190,9 @@ proptest! {
             let (had, has) = kind(page);
             had != has && (page == 0 || kind(page - 1) != (had, has))
         });
-        prop_assert_eq!(plan.ops.len(), starts.count());
+        prop_assert_eq!(plan.ops().len(), starts.count());
 
-        for op in plan.ops.iter().rev().map(kvm_slots::Op::inverse) {
+        for op in plan.ops().iter().rev().map(kvm_slots::Op::inverse) {
             kvm.step(&op);
         }
         prop_assert_eq!(&kvm.private, &was);

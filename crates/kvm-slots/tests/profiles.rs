@@ -16,7 +16,7 @@ use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, Errno, NoneRuns, PlanError, SlotListener, SlotRange,
-    SlotTable, StepError, Unsupported, Vm, apply,
+    SlotTable, Slots, StepError, Unsupported, Vm,
 };
 use memory_model::{CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, TreeError};
 
@@ -72,7 +72,8 @@ fn shown(vm: &SimVm, file: &Arc<OwnedFd>, offset: u64, size: u64) -> (MemoryMode
     t.commit().unwrap();
     let space = model.add_space("memory", root).unwrap();
     // SAFETY: there is no host address in the model.
-    let slots = unsafe { SlotListener::new(vm.clone(), vm.config().abi, NoneRuns) };
+    let slots = unsafe { Slots::new(vm.clone(), vm.config().abi) };
+    let slots = SlotListener::new(slots, NoneRuns);
     model.add_listener(space, 0, Arc::new(slots)).unwrap();
     place(&mut model, root, bar).unwrap();
     (model, bar)
@@ -240,14 +241,14 @@ fn no_profile_has_read_only_or_logged_slots_or_parts_of_pages() {
 fn a_push_profile_on_a_vm_without_a_push_map_fails_and_changes_nothing() {
     let vm = SimVm::new(SimConfig::released(KernelVersion::V7_3));
     let wanted = [device(0, PAGE, 1000, 0)];
-    let mut table = SlotTable::new();
-    let push = AbiProfile::Push;
+    // SAFETY: there is no host address in the ranges.
+    let slots = unsafe { Slots::new(vm.clone(), AbiProfile::Push) };
     // The capabilities are another VM's.
-    let plan = plan(&table, &wanted, &most_able(), push).unwrap();
-    // SAFETY: there is no host address in the plan.
-    let error = unsafe { apply(&vm, &most_able(), push, &plan, &mut table) }.unwrap_err();
+    let mut slots = slots.with_capabilities(most_able());
+    let plan = slots.plan(&wanted).unwrap();
+    let error = slots.apply(&plan).unwrap_err();
     assert_eq!(error.why, StepError::Refused(Errno::EOPNOTSUPP));
-    assert!(table.is_empty() && vm.memslots().is_empty());
+    assert!(slots.table().is_empty() && vm.memslots().is_empty());
 }
 
 #[test]

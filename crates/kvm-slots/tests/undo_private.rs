@@ -62,8 +62,8 @@ fn change(machine: &Machine, fd: i32, from: Option<&Memory>, to: &Memory) -> Pla
         was_private: &was,
         is_private: &to.runs(),
     };
-    let capabilities = Capabilities::probe(&machine.vm.vm);
-    plan_change(&machine.table, &change, &capabilities, AbiProfile::None).expect("a plan")
+    let capabilities = Capabilities::probe(&machine.vm().vm);
+    plan_change(machine.table(), &change, &capabilities, AbiProfile::None).expect("a plan")
 }
 
 proptest! {
@@ -77,27 +77,27 @@ proptest! {
             abi: AbiProfile::None,
             ..private_vm(KernelVersion::V7_3)
         });
-        let file = machine.vm.vm.create_guest_memfd(16 * PAGE, GuestMemfdFlags::empty());
+        let file = machine.vm().vm.create_guest_memfd(16 * PAGE, GuestMemfdFlags::empty());
         let file = file.expect("a file");
         let fd = file.as_raw_fd();
 
         let plan = change(&machine, fd, None, &old);
         drop(machine.apply(&plan, []).expect("nothing fails"));
-        prop_assert_eq!(machine.vm.private(), old.private_pages());
+        prop_assert_eq!(machine.vm().private(), old.private_pages());
 
         let plan = change(&machine, fd, Some(&old), &new);
-        for (number, op) in plan.ops.iter().enumerate() {
+        for (number, op) in plan.ops().iter().enumerate() {
             for errno in possible(op) {
-                let before = machine.table.clone();
+                let before = machine.table().clone();
                 let error = machine.apply(&plan, [(number, errno)]).expect_err("it fails");
                 prop_assert_eq!((&error.op, &error.not_undone[..]), (op, &[][..]));
-                prop_assert_eq!(&machine.table, &before);
+                prop_assert_eq!(machine.table(), &before);
                 machine.check();
-                prop_assert_eq!(machine.vm.private(), old.private_pages());
+                prop_assert_eq!(machine.vm().private(), old.private_pages());
             }
         }
         drop(machine.apply(&plan, []).expect("nothing fails"));
         machine.check();
-        prop_assert_eq!(machine.vm.private(), new.private_pages());
+        prop_assert_eq!(machine.vm().private(), new.private_pages());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvm_slots::convert::Engine;
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
-use kvm_slots::{Capabilities, NoneRuns, SlotListener, Unsupported};
+use kvm_slots::{Capabilities, NoneRuns, SlotListener, Slots, Unsupported};
 use memory_model::{
     AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
@@ -22,7 +22,7 @@ use crate::parts::{self, PartError};
 
 /// A machine that can run.
 #[derive(Debug)]
-pub struct Board<V> {
+pub struct Board<V: kvm_slots::Vm> {
     /// The region tree and its view.
     pub model: MemoryModel<Handle>,
     /// The guest's memory.
@@ -124,8 +124,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
         // and allows this process none but volatile access. The one vCPU runs on
         // the thread that commits, so that none runs meanwhile.
-        let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi(), NoneRuns) };
-        let slots = Arc::new(slots.keeping_latest_plan());
+        let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
+        let slots = Arc::new(SlotListener::new(slots, NoneRuns).keeping_latest_plan());
         // SAFETY: as above; stale bytes go by `madvise`, which is no access
         // through a reference either. Descriptors in the model are of files
         // that `parts` has made, and ride on their regions as owners.

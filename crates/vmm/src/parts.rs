@@ -10,12 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use ::kvm_slots as slots;
-use kvm_slots::plan::plan;
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
-use kvm_slots::{
-    Capabilities, Errno, GuestMemfdFlags, PlanError, SlotAccess, SlotRange, SlotTable, Unsupported,
-    Vm,
-};
+use kvm_slots::{Capabilities, Errno, GuestMemfdFlags, SlotAccess, SlotRange, Unsupported, Vm};
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, PrivateMmio, Region, RegionId};
 use vfio_private::device::DeviceError;
 
@@ -248,7 +244,7 @@ impl<P: Platform> Maker<'_, P> {
         Ok(file.into())
     }
 
-    /// Why this kernel has no slot of this kind. The planner itself is asked.
+    /// Why this kernel has no slot of this kind.
     fn refusal(
         &self,
         access: SlotAccess,
@@ -262,11 +258,7 @@ impl<P: Platform> Maker<'_, P> {
             backing,
             log_dirty: false,
         };
-        let abi = self.platform.abi();
-        match plan(&SlotTable::new(), &[range], self.capabilities, abi) {
-            Err(PlanError::Unsupported(ranges)) => ranges.first().map(|range| range.why),
-            _ => None,
-        }
+        self.capabilities.check(&range, self.platform.abi()).err()
     }
 }
 

@@ -7,10 +7,7 @@ pub(crate) mod common;
 
 use common::machine::Machine;
 use common::{ABI, HOST, PAGE, file, host, range};
-use kvm_slots::plan::plan;
-use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError,
-};
+use kvm_slots::{AbiProfile, Backing, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError};
 
 use crate::input::Input;
 
@@ -39,14 +36,14 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
     let Some(plan) = planned(machine, wanted) else {
         return;
     };
-    let before = machine.table.clone();
+    let before = machine.table().clone();
     let fail = input.one_in(4).then(|| failure(input));
     match machine.apply(&plan, fail) {
         Ok(applied) => {
             assert_eq!(applied.ops(), plan.ops);
             machine.check();
             let slots: u128 = machine
-                .table
+                .table()
                 .slots()
                 .map(|slot| u128::from(slot.size))
                 .sum();
@@ -57,14 +54,14 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
             assert_eq!(again.ops, []);
             if input.one_in(4) {
                 assert_eq!(machine.undo(applied, []), []);
-                assert_eq!(machine.table, before);
+                assert_eq!(*machine.table(), before);
             }
         }
         Err(error) => {
             // The kernel has refused a step, as it does with strange files. The
             // way back is free, unless that is where a call was to fail.
             match (&error.not_undone[..], fail) {
-                ([], _) => assert_eq!(machine.table, before),
+                ([], _) => assert_eq!(*machine.table(), before),
                 ([first, ..], Some((_, errno))) => {
                     assert_eq!(first.why, StepError::Refused(errno));
                 }
@@ -76,11 +73,10 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
 
 /// A plan, unless there can be none.
 fn planned(machine: &Machine, wanted: &[SlotRange]) -> Option<Plan> {
-    let capabilities = Capabilities::probe(&machine.vm);
-    match plan(&machine.table, wanted, &capabilities, machine.abi) {
+    match machine.slots.plan(wanted) {
         Ok(plan) => {
             assert!(are_apart(wanted));
-            assert!(plan.ops.len() <= 2 * (machine.table.len() + plan.ops.len()));
+            assert!(plan.ops.len() <= 2 * (machine.table().len() + plan.ops.len()));
             Some(plan)
         }
         Err(error) => {

@@ -8,10 +8,8 @@ use kvm_slots::convert::{
     MemoryError, PageRange, PageState,
 };
 use kvm_slots::dirty::{DirtyCollector, DirtyError, DirtyMode, LoggingVm};
-use kvm_slots::plan::plan_change;
 use kvm_slots::{
-    AbiProfile, ApplyError, Capabilities, HoldVcpus, NotUndone, Op, PlanError, SlotRange,
-    SlotTable, apply_with, undo_with,
+    AbiProfile, ApplyError, Capabilities, HoldVcpus, NotUndone, Op, PlanError, SlotRange, Slots, Vm,
 };
 use parking_lot::{ArcRwLockWriteGuard, RawRwLock, RwLock, RwLockReadGuard};
 
@@ -20,16 +18,13 @@ use crate::moved::private_pages;
 
 /// A VM, its memory, and everything that follows it.
 #[derive(Debug)]
-pub struct Vmm<V> {
-    vm: V,
-    capabilities: Capabilities,
-    abi: AbiProfile,
-    table: SlotTable,
-    collector: DirtyCollector<V>,
+pub struct Vmm<V: Vm> {
+    slots: Slots<V>,
+    collector: Arc<DirtyCollector<V>>,
     converter: Arc<Converter<V, ConvertibleMemory>>,
     gate: Arc<Gate>,
     model: Model,
-    /// What of the model shows: the ranges that the table was made of.
+    /// What of the model shows: the ranges that the slots were made of.
     shown: Vec<SlotRange>,
 }
 
@@ -65,7 +60,7 @@ pub enum Refused {
     TakenBack(Vec<NotUndone>),
 }
 
-impl<V: LoggingVm + Clone> Vmm<V> {
+impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
     /// A hypervisor for a VM that has no memory yet.
     ///
     /// # Errors
@@ -76,12 +71,13 @@ impl<V: LoggingVm + Clone> Vmm<V> {
         // reference to, and descriptors from the VM itself or a device; both
         // are owned by the ranges that the converter is given.
         let converter = unsafe { Converter::new(vm.clone(), ConvertibleMemory::new()) };
+        let collector = Arc::new(DirtyCollector::new(vm.clone(), &capabilities, mode)?);
+        // SAFETY: as above. A range's owner is the mapping itself, which lives as
+        // long as the owner. No one else makes slots of this VM.
+        let slots = unsafe { Slots::new(vm, abi) };
         Ok(Self {
-            collector: DirtyCollector::new(vm.clone(), &capabilities, mode)?,
-            vm,
-            capabilities,
-            abi,
-            table: SlotTable::new(),
+            slots: slots.with_watcher(collector.clone()),
+            collector,
             converter: Arc::new(converter),
             gate: Arc::default(),
             model: Model::default(),
@@ -124,25 +120,11 @@ impl<V: LoggingVm + Clone> Vmm<V> {
                 was_private: &was_private,
                 is_private: &is_private,
             };
-            let plan = plan_change(&self.table, &wanted, &self.capabilities, self.abi)?;
+            let plan = self.slots.plan_change(&wanted)?;
             pages.set_ranges(convertible(&shown))?;
-            let held = plan.holds_vcpus || plan.ends_log();
+            let held = plan.holds_vcpus() || plan.ends_log();
             gate = held.then(|| self.gate.hold());
-            let (capabilities, table) = (&self.capabilities, &mut self.table);
-            // SAFETY: host addresses come from `Bytes`, a mapping that lives as
-            // long as the owner that rides on the range, and to whose bytes
-            // there are no references. The table is dropped with the VM only.
-            let applied = unsafe {
-                apply_with(
-                    &self.vm,
-                    capabilities,
-                    self.abi,
-                    &plan,
-                    table,
-                    &self.collector,
-                )
-            };
-            let applied = match applied {
+            let applied = match self.slots.apply(&plan) {
                 Ok(applied) => applied,
                 Err(error) => {
                     pages.set_ranges(convertible(&self.shown))?;
@@ -150,17 +132,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
                 }
             };
             if !agrees() {
-                // SAFETY: as above, and for the slots as they were, too.
-                let left = unsafe {
-                    undo_with(
-                        &self.vm,
-                        capabilities,
-                        self.abi,
-                        applied,
-                        table,
-                        &self.collector,
-                    )
-                };
+                let left = self.slots.undo(applied);
                 pages.set_ranges(convertible(&self.shown))?;
                 return Err(Refused::TakenBack(left));
             }
@@ -177,7 +149,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
                 );
             }
             Ok(Change {
-                ops: plan.ops,
+                ops: plan.into_ops(),
                 held,
             })
         })??;
@@ -193,22 +165,12 @@ impl<V: LoggingVm + Clone> Vmm<V> {
 
     /// The VM.
     pub fn vm(&self) -> &V {
-        &self.vm
+        self.slots.vm()
     }
 
     /// The slots.
-    pub fn table(&self) -> &SlotTable {
-        &self.table
-    }
-
-    /// How memory without a host address is told of.
-    pub fn abi(&self) -> AbiProfile {
-        self.abi
-    }
-
-    /// What the kernel can do.
-    pub fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    pub fn slots(&self) -> &Slots<V> {
+        &self.slots
     }
 
     /// Who tracks writes.
@@ -221,7 +183,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
     /// # Errors
     /// [`DirtyError`].
     pub fn collect(&self) -> Result<(), DirtyError> {
-        self.collector.collect(&self.table)
+        self.collector.collect(self.slots.table())
     }
 
     /// Who converts pages.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use kvm_slots::convert::{Engine, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
-use kvm_slots::{AbiProfile, GuestMemfdFlags, NoneRuns, SlotId, SlotListener, SlotRules, Vm};
+use kvm_slots::{
+    AbiProfile, GuestMemfdFlags, NoneRuns, SlotId, SlotListener, SlotRules, Slots, Vm,
+};
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region};
 use vfio_private::Span;
 use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};
@@ -84,8 +86,8 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let rules = SlotRules::new().reserving(own..=own);
     // SAFETY: all memory in the model is the arena's, which rides on its region as the owner, and
     // to which there are no references. The guest runs on this thread only.
-    let slots =
-        unsafe { SlotListener::with_rules(real.vm().clone(), AbiProfile::None, NoneRuns, rules) };
+    let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
+    let slots = SlotListener::new(slots.with_rules(rules), NoneRuns);
     // SAFETY: as above.
     let (dma, mut engine) = unsafe {
         (

@@ -5,6 +5,8 @@
 //! are, wherever the guest sees them. So a range that stays has its slots
 //! whatever happens to its neighbours, and one that moves has the same slots.
 
+use crate::abi::{self, AbiProfile, Unsupported};
+use crate::caps::Capabilities;
 use crate::range::{Backing, SlotAccess, SlotRange};
 use crate::slot::{Slot, SlotId};
 
@@ -17,16 +19,16 @@ const LARGEST_PAGE: u64 = 1 << 30;
 
 /// A slot that has no number yet.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) gpa: u64,
-    pub(super) size: u64,
-    pub(super) access: SlotAccess,
-    pub(super) backing: Backing,
-    pub(super) log_dirty: bool,
+pub(crate) struct Wanted {
+    pub(crate) gpa: u64,
+    pub(crate) size: u64,
+    pub(crate) access: SlotAccess,
+    pub(crate) backing: Backing,
+    pub(crate) log_dirty: bool,
 }
 
 impl Wanted {
-    pub(super) fn numbered(self, id: SlotId) -> Slot {
+    pub(crate) fn numbered(self, id: SlotId) -> Slot {
         Slot {
             id,
             gpa: self.gpa,
@@ -37,13 +39,29 @@ impl Wanted {
         }
     }
 
-    pub(super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.gpa + (self.size - 1)
     }
 
     /// Whether `slot` has these bytes with this access, wherever it lies.
-    pub(super) fn is_same_memory(&self, slot: &Slot) -> bool {
+    pub(crate) fn is_same_memory(&self, slot: &Slot) -> bool {
         (self.size, self.access) == (slot.size, slot.access) && self.backing == slot.backing
+    }
+
+    /// Whether a slot for it can exist at all.
+    pub(crate) fn check(
+        &self,
+        capabilities: &Capabilities,
+        abi: AbiProfile,
+    ) -> Result<(), Unsupported> {
+        abi::check(
+            self.size,
+            self.access,
+            self.log_dirty,
+            &self.backing,
+            capabilities,
+            abi,
+        )
     }
 
     /// How many slots of at most `max` bytes it takes.
@@ -99,13 +117,13 @@ impl From<Slot> for Wanted {
 
 /// What is left of ranges when they are cut to whole pages.
 #[derive(Debug)]
-pub(super) struct Pages {
-    pub(super) ranges: Vec<Wanted>,
-    pub(super) trapped: Vec<Remainder>,
+pub(crate) struct Pages {
+    pub(crate) ranges: Vec<Wanted>,
+    pub(crate) trapped: Vec<Remainder>,
 }
 
 /// Cuts ranges to whole pages: starts up, ends down. The rest is trapped.
-pub(super) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, PlanError> {
+pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, PlanError> {
     let mut sorted: Vec<&SlotRange> = ranges.iter().collect();
     sorted.sort_by_key(|range| range.gpa);
     let mut pages = Pages {
@@ -166,14 +184,14 @@ fn narrow(n: u128) -> u64 {
 
 /// How many slots of at most `max` bytes the ranges take. More than memory
 /// could hold are counted, too: nothing is allocated.
-pub(super) fn count(ranges: &[Wanted], max: u64) -> usize {
+pub(crate) fn count(ranges: &[Wanted], max: u64) -> usize {
     let slots = ranges.iter().map(|range| range.slots(max));
     let total = slots.fold(0, u64::saturating_add);
     usize::try_from(total).unwrap_or(usize::MAX)
 }
 
 /// Cuts ranges of whole pages into slots of at most `max` bytes.
-pub(super) fn split(ranges: Vec<Wanted>, max: u64) -> Result<Vec<Wanted>, PlanError> {
+pub(crate) fn split(ranges: Vec<Wanted>, max: u64) -> Result<Vec<Wanted>, PlanError> {
     if ranges.iter().all(|range| range.size <= max) {
         return Ok(ranges);
     }

@@ -11,12 +11,8 @@ use kvm_slots::convert::{
     Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
     ConvertibleRange, Discard, FileHolds, PageRange, PageState,
 };
-use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    Backing, Capabilities, Errno, FileStart, GuestMemfdFlags, HostMemory, SlotRange, SlotTable, Vm,
-    apply,
-};
+use kvm_slots::{Backing, Errno, FileStart, GuestMemfdFlags, HostMemory, SlotRange, Slots, Vm};
 
 use super::pages::Pages;
 use super::region::private_vm;
@@ -238,8 +234,8 @@ pub struct Layout {
     pub steps: SharedSteps,
     /// The host memory of the pages, from page 0 on.
     pub host: Arc<Pages>,
-    /// Keeps the slots' owners.
-    _table: SlotTable,
+    /// Keeps the slots.
+    _slots: Slots<SimVm>,
 }
 
 impl Layout {
@@ -254,14 +250,12 @@ impl Layout {
         let vm = SimVm::new(config);
         let host = Arc::new(Pages::new(usize::try_from(COUNT * PAGE).unwrap()));
         let ranges = slots(&vm, &host);
-        let capabilities = Capabilities::probe(&vm);
-        let mut table = SlotTable::new();
         let wanted: Vec<SlotRange> = ranges.iter().map(|(range, _)| range.clone()).collect();
-        let plan = plan(&table, &wanted, &capabilities, ABI).expect("a plan");
         // SAFETY: the host memory is a mapping to which there are no
-        // references, and its owner rides on the slots, which the table holds.
-        let applied = unsafe { apply(&vm, &capabilities, ABI, &plan, &mut table) };
-        let _ = applied.expect("the slots exist");
+        // references, and its owner rides on the slots.
+        let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
+        let plan = slots.plan(&wanted).expect("a plan");
+        let _ = slots.apply(&plan).expect("the slots exist");
 
         let mut memory = ConvertibleMemory::new();
         let convertible = ranges
@@ -281,7 +275,7 @@ impl Layout {
             mappers,
             steps,
             host,
-            _table: table,
+            _slots: slots,
         }
     }
 

@@ -9,11 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode, LoggingVm, ManualProtect};
 use kvm_slots::exit::{GuestFault, MmioHandler};
-use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, GuestMemfdFlags, HostMemory, SlotRange, SlotTable,
-    Vm, apply_with,
+    AbiProfile, Backing, Capabilities, Errno, GuestMemfdFlags, HostMemory, SlotRange, Slots, Vm,
 };
 use proptest::prelude::*;
 
@@ -243,10 +241,9 @@ impl LoggingVm for Racing {
 /// The whole of it.
 pub struct Migration {
     pub vm: Racing,
-    pub collector: DirtyCollector<Racing>,
-    pub table: SlotTable,
+    pub collector: Arc<DirtyCollector<Racing>>,
+    pub slots: Slots<Racing>,
     pages: Arc<Pages>,
-    capabilities: Capabilities,
 }
 
 impl Migration {
@@ -274,18 +271,24 @@ impl Migration {
             collector.add_ring(Box::new(sim.dirty_ring().expect("a ring")));
         }
         vm.meanwhile().client = Some(collector.tracker().client());
+        let collector = Arc::new(collector);
+        // SAFETY: the slots are on `pages`, a mapping of its own that lives as
+        // long as the slots name it as their owner.
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
         Self {
             vm,
+            slots: slots.with_watcher(collector.clone()),
             collector,
-            table: SlotTable::new(),
             pages,
-            capabilities,
         }
     }
 
     pub fn step(&mut self, step: &Step) {
         match step {
-            Step::Collect => self.collector.collect(&self.table).expect("a collection"),
+            Step::Collect => self
+                .collector
+                .collect(self.slots.table())
+                .expect("a collection"),
             Step::Slots(slots, fail) => self.change(slots, *fail),
             small => {
                 let done = self.vm.meanwhile().small(small);
@@ -300,18 +303,14 @@ impl Migration {
     /// vCPUs are held: nothing runs meanwhile.
     fn change(&mut self, slots: &[SlotPick], fail: Option<usize>) {
         let wanted = self.ranges(slots);
-        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
-        let plan = plan(&self.table, &wanted, capabilities, abi).expect("a plan");
+        let plan = self.slots.plan(&wanted).expect("a plan");
         let held = std::mem::take(&mut self.vm.meanwhile().steps);
         self.vm.meanwhile().fail = fail;
-        let table = &mut self.table;
-        // SAFETY: the slots are on `pages`, a mapping of its own that lives as
-        // long as the slots name it as their owner; the table is this VM's.
-        let _ = unsafe { apply_with(&self.vm, capabilities, abi, &plan, table, &self.collector) };
-        let logging = self.table.slots().filter(|slot| slot.log_dirty);
+        let _ = self.slots.apply(&plan);
+        let logging = self.slots.table().slots().filter(|slot| slot.log_dirty());
         let pages = logging.flat_map(|slot| {
-            let host = slot.backing.host().expect("plain").address() - self.pages.address();
-            (0..slot.size / PAGE).map(move |n| (slot.gpa / PAGE + n, host / PAGE + n))
+            let host = slot.backing().host().expect("plain").address() - self.pages.address();
+            (0..slot.size() / PAGE).map(move |n| (slot.gpa() / PAGE + n, host / PAGE + n))
         });
         let mut meanwhile = self.vm.meanwhile();
         meanwhile.logged = pages.collect();

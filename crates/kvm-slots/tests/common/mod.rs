@@ -30,9 +30,8 @@ use std::sync::Arc;
 use kvm_slots::plan::plan;
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, FileStart, GuestMemfdFlags, HostMemory, Plan, SlotAccess,
-    SlotRange, SlotTable, apply,
+    SlotRange, SlotTable,
 };
-use watched::Paper;
 
 pub const PAGE: u64 = 0x1000;
 /// A host address that a process could have; nothing is mapped there.
@@ -106,10 +105,7 @@ pub fn logged(range: SlotRange) -> SlotRange {
 
 /// Carries a plan out on paper.
 pub fn follow(table: &mut SlotTable, plan: &Plan) {
-    // SAFETY: there is no VM behind `Paper`, and so no guest that could touch
-    // the addresses.
-    let applied = unsafe { apply(&Paper, &able(), ABI, plan, table) };
-    let _ = applied.expect("paper refuses nothing");
+    table.follow(plan).expect("the plan starts from the table");
 }
 
 /// The table of a VM that was given these ranges one set after the other.
@@ -134,5 +130,5 @@ pub fn plan_again(table: &SlotTable, wanted: &[SlotRange]) -> Plan {
 
 /// The operations as text.
 pub fn texts(plan: &Plan) -> Vec<String> {
-    plan.ops.iter().map(ToString::to_string).collect()
+    plan.ops().iter().map(ToString::to_string).collect()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kvm_slots::dirty::{DirtyMode, LoggingVm};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm, VmType};
-use kvm_slots::{AbiProfile, GuestMemfdFlags, KvmVm};
+use kvm_slots::{AbiProfile, GuestMemfdFlags, KvmVm, Vm};
 use own_model::guest::{Guest, Seen};
 use own_model::{Bytes, Model, PAGE, Region, Vmm, What};
 
@@ -48,7 +48,7 @@ impl Host for KvmVm {
 }
 
 /// A hypervisor with a VM and a guest.
-pub struct Machine<V> {
+pub struct Machine<V: Vm> {
     pub vmm: Vmm<V>,
     pub guest: Box<dyn Guest>,
     /// What of the model is the guest's own code, and never changes.
