@@ -216,7 +216,7 @@ impl Machine {
         });
         let has_peers = !matches!(policy.peers, Peers::Nothing);
         let dma = DmaListener::new(Arc::clone(&iommu), model.reader(space), policy);
-        let dma = Arc::new(dma.unwrap());
+        let dma = Arc::new(dma.unwrap().keeping_latest_plan());
         let refuser = Arc::new(Refuser::default());
         model.add_listener(space, 1, dma.clone()).unwrap();
         model.add_listener(space, -1, refuser.clone()).unwrap();
