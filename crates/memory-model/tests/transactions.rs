@@ -5,8 +5,8 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{EVERYTHING, Machine, memory, ram, switches};
-use memory_model::{HostMemory, Memory, MemoryModel, Place, Region, TreeError, Use};
+use common::{EVERYTHING, Machine, host_at, memory, ram, switches};
+use memory_model::{Memory, MemoryModel, Place, Region, TreeError, Use};
 
 #[test]
 fn a_dropped_transaction_never_happened() {
@@ -320,7 +320,7 @@ fn a_change_that_does_not_show_keeps_the_very_view() {
 fn what_a_region_is_made_of_lives_as_long_as_a_snapshot_shows_it() {
     let mapping = Arc::new(());
     let mut m = Machine::new();
-    let host = HostMemory::new(0x1000, 0x1000, mapping.clone()).unwrap();
+    let host = host_at(0x1000, 0x1000, mapping.clone());
     let ram = m.put(Region::ram("ram", Memory::host_only(host)), 0);
     let snapshot = m.model.reader(m.space).snapshot();
     m.change(|t| {

@@ -2,25 +2,47 @@
 //! Whether a set of pages is held as it says.
 
 use super::{CHUNK_SIZE, PageSet};
-use crate::AddrRange;
-use crate::validate::Broken;
+use core::fmt;
+
+use crate::addr_range::AddrRange;
 
 /// The number of the last chunk there is.
 const LAST_CHUNK: u64 = u64::MAX / CHUNK_SIZE;
 
+/// How a set contradicts itself: a mistake in this crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidSet {
+    /// An address near the contradiction.
+    pub at: u64,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+impl fmt::Display for InvalidSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:#x}: {}", self.at, self.what)
+    }
+}
+
+impl core::error::Error for InvalidSet {}
+
 impl PageSet {
-    /// Looks at every range and every bitmap.
-    pub(crate) fn check(&self) -> Result<(), Broken> {
+    /// Checks every range and every bitmap of the set, for tests.
+    ///
+    /// # Errors
+    /// [`InvalidSet`], which a user of this crate never sees.
+    pub fn check(&self) -> Result<(), InvalidSet> {
         let address = |chunk: u64| chunk.saturating_mul(CHUNK_SIZE);
         if let Some(chunk) = self.whole.first_wrong() {
             let what = "ranges of chunks overlap, touch, or are not counted";
-            return Err(Broken::at(address(chunk), what));
+            return Err(invalid(address(chunk), what));
         }
         let behind = AddrRange::from_bounds(LAST_CHUNK + 1, u64::MAX);
-        let behind = behind.and_then(|behind| self.whole.parts(behind).next());
+        let behind = behind.and_then(|behind| self.whole.within(behind).next());
         let last = self.mixed.keys().next_back();
         if behind.is_some() || last.is_some_and(|&last| last > LAST_CHUNK) {
-            return Err(Broken::at(u64::MAX, "a chunk behind the last one"));
+            return Err(invalid(u64::MAX, "a chunk behind the last one"));
         }
         for (&number, chunk) in &self.mixed {
             let only = AddrRange::from_bounds(number, number);
@@ -31,10 +53,14 @@ impl PageSet {
                 false if chunk.is_all() => "a bitmap of all pages of a chunk",
                 false => continue,
             };
-            return Err(Broken::at(address(number), what));
+            return Err(invalid(address(number), what));
         }
         Ok(())
     }
+}
+
+fn invalid(at: u64, what: &'static str) -> InvalidSet {
+    InvalidSet { at, what }
 }
 
 #[cfg(test)]
@@ -42,8 +68,8 @@ mod tests {
     use alloc::boxed::Box;
 
     use super::*;
-    use crate::PAGE_SIZE;
-    use crate::pages::page_chunk::{Chunk, PAGES};
+    use crate::page_chunk::{Chunk, PAGES};
+    use crate::page_range::PAGE_SIZE;
 
     /// The chunks 2 and 3 as a whole, and a page of chunk 7.
     fn set() -> PageSet {

@@ -4,10 +4,21 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::AddrRange;
+use crate::addr_range::AddrRange;
+use crate::walk::gaps;
 
-/// Which addresses have some property. Neighbouring ranges are joined, so that
-/// the set is as small as its description can be.
+/// A set of addresses, or of any other numbers. Ranges that touch are joined, so
+/// that the set is as small as its description can be.
+///
+/// ```
+/// use guest_ranges::{AddrRange, RangeSet};
+///
+/// let range = |first, last| AddrRange::from_bounds(first, last).unwrap();
+/// let mut set: RangeSet = [range(0, 4), range(5, 9)].into_iter().collect();
+/// set.remove(range(2, 3));
+/// assert!(set.iter().eq([range(0, 1), range(4, 9)]));
+/// assert!(set.gaps(range(1, 20)).eq([range(2, 3), range(10, 20)]));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start to last: disjoint, and never adjacent.
@@ -17,8 +28,15 @@ pub struct RangeSet {
 }
 
 impl RangeSet {
-    /// All addresses of the set, as the fewest ranges.
-    #[cfg(test)]
+    /// The set of no address.
+    pub const fn new() -> Self {
+        Self {
+            ranges: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    /// All addresses of the set, as the fewest ranges, by address.
     pub fn iter(&self) -> impl Iterator<Item = AddrRange> + '_ {
         let range = |(&start, &last): (&u64, &u64)| AddrRange::from_bounds(start, last);
         self.ranges.iter().filter_map(range)
@@ -29,7 +47,7 @@ impl RangeSet {
         self.ranges.is_empty()
     }
 
-    /// How many ranges that takes.
+    /// The number of ranges.
     pub fn len(&self) -> usize {
         self.ranges.len()
     }
@@ -40,8 +58,8 @@ impl RangeSet {
     }
 
     /// Where a range starts that reaches the next one, or is none; where the
-    /// last one starts if they have not as many addresses as is said.
-    pub fn first_wrong(&self) -> Option<u64> {
+    /// last one starts if the ranges do not have as many addresses as recorded.
+    pub(crate) fn first_wrong(&self) -> Option<u64> {
         let mut ranges = self.ranges.iter().peekable();
         let mut count = 0;
         while let Some((&start, &last)) = ranges.next() {
@@ -58,12 +76,12 @@ impl RangeSet {
 
     /// Adds a range as it is, whatever there is.
     #[cfg(test)]
-    pub fn insert_unjoined(&mut self, start: u64, last: u64) {
+    pub(crate) fn insert_unjoined(&mut self, start: u64, last: u64) {
         self.ranges.insert(start, last);
     }
 
     /// The parts of `range` that are in the set, by address.
-    pub fn parts(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
+    pub fn within(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
         let before = self.ranges.range(..range.start()).next_back();
         let inside = self.ranges.range(range.start()..=range.last());
         let cut = move |(&start, &last): (&u64, &u64)| {
@@ -72,9 +90,28 @@ impl RangeSet {
         before.into_iter().chain(inside).filter_map(cut)
     }
 
+    /// The parts of `range` that are not in the set, by address.
+    pub fn gaps(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
+        gaps(range, self.within(range))
+    }
+
+    /// Whether `address` is in the set.
+    pub fn contains(&self, address: u64) -> bool {
+        let below = self.ranges.range(..=address).next_back();
+        below.is_some_and(|(_, &last)| address <= last)
+    }
+
+    /// The first range of the set, as a whole, that shares an address with
+    /// `range`.
+    pub fn first_overlapping(&self, range: AddrRange) -> Option<AddrRange> {
+        let start = self.within(range).next()?.start();
+        let (&start, &last) = self.ranges.range(..=start).next_back()?;
+        AddrRange::from_bounds(start, last)
+    }
+
     /// Whether every address of `range` is in the set.
     pub fn covers(&self, range: AddrRange) -> bool {
-        self.parts(range).next() == Some(range)
+        self.within(range).next() == Some(range)
     }
 
     /// Puts every address of `range` into the set.
@@ -133,6 +170,16 @@ impl RangeSet {
     }
 }
 
+impl FromIterator<AddrRange> for RangeSet {
+    fn from_iter<I: IntoIterator<Item = AddrRange>>(ranges: I) -> Self {
+        let mut set = Self::new();
+        for range in ranges {
+            set.insert(range);
+        }
+        set
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +209,14 @@ mod tests {
             let listed: Vec<u64> = set.iter().flat_map(|r| r.start()..=r.last()).collect();
             prop_assert_eq!(listed, painted.into_iter().collect::<Vec<_>>());
             let ranges: Vec<_> = set.iter().collect();
+            let window = AddrRange::from_bounds(u64::MAX - 50, u64::MAX).unwrap();
+            for address in window.start()..=window.last() {
+                let free = set.gaps(window).any(|gap| gap.contains(address));
+                prop_assert_eq!(set.contains(address), !free);
+                let only = AddrRange::from_bounds(address, address).unwrap();
+                let whole = ranges.iter().copied().find(|range| range.contains(address));
+                prop_assert_eq!(set.first_overlapping(only), whole);
+            }
             for pair in ranges.windows(2) {
                 prop_assert!(pair[0].last() + 1 < pair[1].start(), "not joined: {:?}", ranges);
             }

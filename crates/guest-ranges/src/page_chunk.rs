@@ -5,12 +5,15 @@
 /// (a map's entry, an allocation's header) small beside it.
 pub(crate) const PAGES: usize = 4096;
 
-const BITS: usize = 64;
+pub(crate) const BITS: usize = 64;
+
+/// A bit for each page of a chunk.
+pub(crate) type Bitmap = [u64; PAGES / BITS];
 
 /// Which pages of a chunk are in a set.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
-    bits: [u64; PAGES / BITS],
+    bits: Bitmap,
     /// How many bits are set.
     count: usize,
 }
@@ -57,6 +60,24 @@ impl Chunk {
             self.count -= ones(old & !new);
             self.count += ones(new & !old);
         }
+    }
+
+    /// Adds the pages of a bitmap.
+    pub(crate) fn add(&mut self, bitmap: &Bitmap) {
+        for (word, more) in self.bits.iter_mut().zip(bitmap) {
+            self.count += ones(more & !*word);
+            *word |= more;
+        }
+    }
+
+    /// The bitmap.
+    pub(crate) fn bitmap(&self) -> &Bitmap {
+        &self.bits
+    }
+
+    /// How many pages are in the set.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// The first page from `from` on that is in the set (or, with `is_in`

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A set of pages that stays small however they are chosen.
 
-mod check;
+pub(crate) mod check;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -10,15 +10,18 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::iter::Peekable;
 
-use crate::AddrRange;
-use crate::pages::page_chunk::{Chunk, PAGES};
-use crate::pages::range_set::RangeSet;
-
-/// The bytes of a page: the smallest unit that can be private, or accepted.
-pub const PAGE_SIZE: u64 = 4096;
+use crate::addr_range::AddrRange;
+use crate::page_chunk::{BITS, Bitmap, Chunk, PAGES};
+use crate::page_range::PAGE_SIZE;
+use crate::range_set::RangeSet;
+use crate::walk::coalesce;
 
 /// The bytes of a chunk of pages.
 const CHUNK_SIZE: u64 = PAGE_SIZE * PAGES as u64;
+
+/// The pages of a chunk, and the bits of a word, as they are added to addresses.
+const CHUNK_PAGES: u64 = PAGES as u64;
+const WORD: u64 = BITS as u64;
 
 /// What an entry of two words costs at most in a B-tree: when all of its nodes
 /// are as empty as they may be.
@@ -30,23 +33,23 @@ const BITMAP_BYTES: usize = size_of::<Chunk>() + 8;
 /// The most that a chunk costs that the set reaches into.
 const CHUNK_BYTES: usize = ENTRY_BYTES + BITMAP_BYTES;
 
-/// Which pages have some property.
+/// A set of pages of 4 KiB.
 ///
-/// A range stands for the pages that it touches. Ranges that come out consist
-/// of whole pages, unless cut to a range that does not.
+/// A range stands for the pages that it touches. The set yields ranges of whole
+/// pages, unless they are cut to a range that has half pages.
 ///
 /// # How large it gets
 ///
-/// Where pages are alike for long, the set holds ranges. A chunk of 16 MiB in
-/// which they are not is a bitmap instead, for as long as that lasts. So no
-/// choice of pages makes the set larger than 576 bytes for each chunk that it
-/// reaches into, 36 MiB for each TiB: 1.125 bits a page.
+/// Chunks of 16 MiB that are in the set as a whole are held as ranges, other
+/// chunks with pages in the set as bitmaps. So no choice of pages makes the set
+/// larger than 576 bytes for each chunk that it reaches into, 36 MiB for each TiB:
+/// 1.125 bits a page.
 ///
-/// Whoever lets a guest choose where the pages are bounds how many chunks that
-/// can be: [`MemoryModel::set_state_limit`](crate::MemoryModel::set_state_limit).
+/// A guest that chooses where the pages are chooses how many chunks that is:
+/// [`has_room`](Self::has_room) keeps it in bounds.
 ///
 /// ```
-/// use memory_model::{AddrRange, PageSet};
+/// use guest_ranges::{AddrRange, PageSet};
 ///
 /// let page = |n: u64| AddrRange::new(n * 4096, 4096).unwrap();
 /// let mut set = PageSet::new();
@@ -87,7 +90,7 @@ impl PageSet {
     /// address.
     pub fn within(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
         let chunks = chunks_of(range);
-        let whole = self.whole.parts(chunks).filter_map(addresses_of_chunks);
+        let whole = self.whole.within(chunks).filter_map(addresses_of_chunks);
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
         let mixed = mixed.flat_map(move |(&number, chunk)| {
             // A search for one page looks at one page, and not at its chunk.
@@ -99,10 +102,18 @@ impl PageSet {
             one: whole.peekable(),
             other: mixed.peekable(),
         };
-        let parts = parts.filter_map(move |part| part.intersect(range));
-        Joined {
-            parts: parts.peekable(),
-        }
+        coalesce(parts.filter_map(move |part| part.intersect(range)))
+    }
+
+    /// The number of pages in the set.
+    pub fn pages(&self) -> u128 {
+        let mixed = self.mixed.values().map(|chunk| chunk.count() as u128);
+        self.whole.count() * PAGES as u128 + mixed.sum::<u128>()
+    }
+
+    /// Whether the page that holds `address` is in the set.
+    pub fn contains(&self, address: u64) -> bool {
+        AddrRange::from_bounds(address, address).is_some_and(|only| self.covers(only))
     }
 
     /// Whether every page of `range` is in the set.
@@ -120,12 +131,54 @@ impl PageSet {
         self.set(range, false);
     }
 
+    /// Puts every page of `other` into the set.
+    pub fn insert_all(&mut self, other: &Self) {
+        for chunks in other.whole.iter() {
+            self.set_chunks(chunks, true);
+        }
+        for (&number, chunk) in &other.mixed {
+            self.insert_chunk(number, chunk.bitmap());
+        }
+    }
+
+    /// Puts pages into the set by a bitmap, as KVM's dirty logs are: bit `n` of
+    /// its first `pages` bits stands for page `n` from the one that holds
+    /// `first`. Pages behind the last one of the space are left out.
+    pub fn insert_bitmap(&mut self, first: u64, bitmap: &[u64], pages: u64) {
+        let first = first / PAGE_SIZE;
+        let bits = bitmap.len() as u64 * WORD;
+        let Some(more) = pages.min(bits).checked_sub(1) else {
+            return;
+        };
+        let last = first.saturating_add(more).min(u64::MAX / PAGE_SIZE);
+        let source = Bits { bitmap, pages };
+        for number in first / CHUNK_PAGES..=last / CHUNK_PAGES {
+            let mut words: Bitmap = [0; PAGES / BITS];
+            for (word, at) in words.iter_mut().zip((number * CHUNK_PAGES..).step_by(BITS)) {
+                *word = match at.checked_sub(first) {
+                    Some(from) => source.word_from(from),
+                    // Pages below the first have no bits.
+                    None if first - at < WORD => source.word_from(0) << (first - at),
+                    None => 0,
+                };
+            }
+            self.insert_chunk(number, &words);
+        }
+    }
+
+    /// Takes every page that `range` touches out of the set; returns them.
+    pub fn take(&mut self, range: AddrRange) -> Self {
+        let taken = self.clipped(range);
+        self.remove(range);
+        taken
+    }
+
     /// The set of those pages of this one that `range` touches.
     #[must_use]
     pub fn clipped(&self, range: AddrRange) -> Self {
         let chunks = chunks_of(range);
         let mut clipped = Self::new();
-        for part in self.whole.parts(chunks) {
+        for part in self.whole.within(chunks) {
             clipped.whole.insert(part);
         }
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
@@ -148,8 +201,8 @@ impl PageSet {
     }
 
     /// Whether the set, with `range` in it, would stay within `limit` bytes on
-    /// the heap, whichever of its pages then go.
-    pub(crate) fn has_room(&self, range: AddrRange, limit: usize) -> bool {
+    /// the heap, whichever of its pages are removed later.
+    pub fn has_room(&self, range: AddrRange, limit: usize) -> bool {
         let chunks = chunks_of(range);
         let most = (limit / CHUNK_BYTES) as u128;
         let reached = self.whole.count() + self.mixed.len() as u128;
@@ -160,7 +213,7 @@ impl PageSet {
 
     /// How many of some chunks the set reaches into.
     fn reached_of(&self, chunks: AddrRange) -> u128 {
-        let whole = self.whole.parts(chunks).map(AddrRange::size);
+        let whole = self.whole.within(chunks).map(AddrRange::size);
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
         whole.sum::<u128>() + mixed.count() as u128
     }
@@ -200,6 +253,21 @@ impl PageSet {
         }
     }
 
+    /// Adds the pages of one chunk.
+    fn insert_chunk(&mut self, number: u64, bitmap: &Bitmap) {
+        let only = AddrRange::from_bounds(number, number);
+        let is_whole = only.is_some_and(|only| self.whole.covers(only));
+        if is_whole || bitmap.iter().all(|&word| word == 0) {
+            return;
+        }
+        let chunk = self.mixed.entry(number);
+        let chunk = chunk.or_insert_with(|| Box::new(Chunk::NONE));
+        chunk.add(bitmap);
+        if let (true, Some(only)) = (chunk.is_all(), only) {
+            self.set_chunks(only, true);
+        }
+    }
+
     /// Puts the pages from `from` to `to` of one chunk in, or takes them out.
     fn set_in_chunk(&mut self, number: u64, from: usize, to: usize, is_in: bool) {
         let Some(only) = AddrRange::from_bounds(number, number) else {
@@ -230,6 +298,34 @@ impl fmt::Debug for PageSet {
     }
 }
 
+/// A bitmap of which only some bits count.
+struct Bits<'a> {
+    bitmap: &'a [u64],
+    /// How many of them count.
+    pages: u64,
+}
+
+impl Bits<'_> {
+    /// 64 bits from bit `from` on.
+    fn word_from(&self, from: u64) -> u64 {
+        let (word, shift) = (from / WORD, from % WORD);
+        match shift {
+            0 => self.word(word),
+            shift => self.word(word) >> shift | self.word(word + 1) << (WORD - shift),
+        }
+    }
+
+    fn word(&self, number: u64) -> u64 {
+        let word = usize::try_from(number).ok();
+        let word = word.and_then(|number| self.bitmap.get(number));
+        let counts = match self.pages.saturating_sub(number * WORD) {
+            0 => 0,
+            left => u64::MAX >> (WORD - left.min(WORD)),
+        };
+        word.copied().unwrap_or(0) & counts
+    }
+}
+
 /// The numbers of the chunks that `range` touches.
 fn chunks_of(range: AddrRange) -> AddrRange {
     let (first, last) = (range.start() / CHUNK_SIZE, range.last() / CHUNK_SIZE);
@@ -244,7 +340,7 @@ fn addresses_of_chunks(chunks: AddrRange) -> Option<AddrRange> {
 }
 
 /// The pages that `range` touches.
-pub(crate) fn whole_pages(range: AddrRange) -> AddrRange {
+fn whole_pages(range: AddrRange) -> AddrRange {
     let start = range.start() & !(PAGE_SIZE - 1);
     AddrRange::from_bounds(start, range.last() | (PAGE_SIZE - 1)).unwrap_or(range)
 }
@@ -297,24 +393,5 @@ where
             (_, Some(_)) => self.other.next(),
             (_, None) => self.one.next(),
         }
-    }
-}
-
-/// Joins what is adjacent.
-struct Joined<I: Iterator> {
-    parts: Peekable<I>,
-}
-
-impl<I: Iterator<Item = AddrRange>> Iterator for Joined<I> {
-    type Item = AddrRange;
-
-    fn next(&mut self) -> Option<AddrRange> {
-        let first = self.parts.next()?;
-        let mut last = first.last();
-        let follows = |last: u64, part: &AddrRange| last.checked_add(1) == Some(part.start());
-        while let Some(part) = self.parts.next_if(|part| follows(last, part)) {
-            last = part.last();
-        }
-        AddrRange::from_bounds(first.start(), last)
     }
 }

@@ -9,7 +9,7 @@ use core::fmt;
 /// (2^64 bytes) has a value. Sizes are `u128` for the same reason.
 ///
 /// ```
-/// use memory_model::AddrRange;
+/// use guest_ranges::AddrRange;
 ///
 /// let vga = AddrRange::new(0xa_0000, 0x2_0000).unwrap();
 /// assert_eq!(vga.last(), 0xb_ffff);
@@ -50,14 +50,14 @@ impl AddrRange {
 
     /// The range that lies `by` bytes higher, without what ends up past 2^64.
     #[inline]
-    pub(crate) fn moved_up(self, by: u64) -> Option<Self> {
+    pub fn moved_up(self, by: u64) -> Option<Self> {
         let start = self.start.checked_add(by)?;
         Self::from_bounds(start, self.last.saturating_add(by))
     }
 
     /// The range that lies `by` bytes lower, without what ends up below 0.
     #[inline]
-    pub(crate) fn moved_down(self, by: u64) -> Option<Self> {
+    pub fn moved_down(self, by: u64) -> Option<Self> {
         let last = self.last.checked_sub(by)?;
         Self::from_bounds(self.start.saturating_sub(by), last)
     }
@@ -65,13 +65,13 @@ impl AddrRange {
     /// The range whose first and last bytes lie `by` bytes higher, modulo 2^64;
     /// `None` if the last then lies before the first.
     #[inline]
-    pub(crate) fn wrapped_up(self, by: u64) -> Option<Self> {
+    pub fn wrapped_up(self, by: u64) -> Option<Self> {
         Self::from_bounds(self.start.wrapping_add(by), self.last.wrapping_add(by))
     }
 
     /// Makes the range end at `last`, if it ends before that.
     #[inline]
-    pub(crate) fn reach_to(&mut self, last: u64) {
+    pub fn extend_to(&mut self, last: u64) {
         self.last = self.last.max(last);
     }
 
@@ -96,6 +96,12 @@ impl AddrRange {
     #[inline]
     pub fn contains(self, address: u64) -> bool {
         self.start <= address && address <= self.last
+    }
+
+    /// Whether the ranges have a byte in common. Touching is not overlapping.
+    #[inline]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start <= other.last && other.start <= self.last
     }
 
     /// Whether every byte of `other` lies in the range.
