@@ -292,6 +292,20 @@ fn a_tree_is_walked_parents_first_and_by_address() {
 }
 
 #[test]
+fn the_roots_of_a_tree_are_the_regions_that_lie_in_no_other() {
+    let mut m = Machine::new();
+    let bus = m.put(Region::container("bus", 0x100), 0x100);
+    let spare = m.add(ram("spare", 0x10));
+    m.put_in(bus, ram("low", 0x10), 0x10);
+    let roots = |m: &Machine| m.model.tree().roots().collect::<Vec<_>>();
+    assert_eq!(roots(&m), [m.root, spare]);
+    m.change(|t| t.unplace(bus).map(drop));
+    assert_eq!(roots(&m), [m.root, bus, spare]);
+    m.change(|t| t.remove(spare).map(drop));
+    assert_eq!(roots(&m), [m.root, bus]);
+}
+
+#[test]
 fn a_reader_keeps_the_view_it_has_and_then_sees_the_new_one() {
     let mut m = Machine::new();
     let ram = m.put(ram("ram", 0x10), 0);

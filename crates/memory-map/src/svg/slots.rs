@@ -8,7 +8,7 @@ use super::row::{Row, summary};
 use super::scale::{Need, Scale};
 use super::stretch::Placed;
 use super::words::{self, Face};
-use crate::map::SlotRow;
+use crate::rows::SlotRow;
 
 /// What the boxes need to be readable in a column `width` pixels wide.
 pub fn needs(slots: &[Placed<'_, SlotRow>], width: i32) -> Vec<Need> {

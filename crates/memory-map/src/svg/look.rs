@@ -4,7 +4,7 @@
 
 use memory_model::GuestAccess;
 
-use crate::map::FlatRow;
+use crate::rows::FlatRow;
 
 /// Text.
 pub const INK: &str = "#1f2328";

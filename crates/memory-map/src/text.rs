@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::Map;
+use crate::map::Map;
 
 /// The region tree, children below their parents, by address.
 pub fn tree(map: &Map) -> String {

@@ -2,7 +2,8 @@
 //! What the rows of the three columns have in common.
 
 use super::words;
-use crate::map::{FlatRow, Map, SlotRow, TreeRow};
+use crate::map::Map;
+use crate::rows::{FlatRow, SlotRow, TreeRow};
 
 /// A row that covers addresses.
 pub trait Row {

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use memory_model::GuestAccess;
 
+use super::document;
 use super::page::Page;
-use super::svg;
-use crate::map::{FlatRow, Map, SlotRow, TreeRow};
+use crate::map::Map;
+use crate::rows::{FlatRow, SlotRow, TreeRow};
 
 pub fn map(tree: Vec<TreeRow>, flat: Vec<FlatRow>) -> Map {
     Map {
@@ -259,7 +260,7 @@ fn names_cannot_break_the_document() {
     map.machine = "<script> & \"quotes\" \u{1}".into();
     map.flat[0].region = "a<b>&\"c'".into();
     map.tree[1].name = "]]><!--".into();
-    let document = svg(&map);
+    let document = document(&map);
     assert!(is_well_formed(&document));
     assert!(document.contains("a&lt;b&gt;&amp;&quot;c&apos;"));
     assert!(!document.contains("<script>"));
@@ -268,17 +269,17 @@ fn names_cannot_break_the_document() {
 #[test]
 fn all_pictures_are_well_formed() {
     for map in [small(), irregular(300), series(300), map(vec![], vec![])] {
-        assert!(is_well_formed(&svg(&map)));
+        assert!(is_well_formed(&document(&map)));
     }
 }
 
 #[test]
 fn the_same_map_makes_the_same_picture() {
     let mut moved = small();
-    assert_eq!(svg(&small()), svg(&moved));
+    assert_eq!(document(&small()), document(&moved));
     // Where the VMM has mapped something is different in every run.
     moved.slots[0].backing = "host memory at 0x7fffdeadb000".into();
-    assert_eq!(svg(&small()), svg(&moved));
+    assert_eq!(document(&small()), document(&moved));
 }
 
 #[test]

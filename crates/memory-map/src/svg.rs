@@ -23,9 +23,9 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use super::Map;
+use crate::map::Map;
 
 /// The picture as an SVG document.
-pub fn svg(map: &Map) -> String {
+pub fn document(map: &Map) -> String {
     page::Page::of(map).document()
 }

@@ -113,7 +113,7 @@ pub fn address(address: u128) -> String {
     let digits = format!("{address:x}");
     let mut out = String::from("0x");
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(4) {
+        if index > 0 && (digits.len() - index) % 4 == 0 {
             out.push('_');
         }
         out.push(digit);

@@ -10,7 +10,8 @@ use super::stack::Stack;
 use super::stretch::{Placed, Stretches};
 use super::words::{self, Face};
 use super::{flat, legend, slots, tree};
-use crate::map::{FlatRow, Map, SlotRow, TreeRow};
+use crate::map::Map;
+use crate::rows::{FlatRow, SlotRow, TreeRow};
 
 const MARGIN: i32 = 24;
 const GAP: i32 = 30;

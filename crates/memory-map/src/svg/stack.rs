@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::row::Row;
 use super::stretch::{Placed, Stretches};
-use crate::map::{FlatRow, Map, TreeRow};
+use crate::map::Map;
+use crate::rows::{FlatRow, TreeRow};
 
 /// How far a container's edge sticks out: its name is written upright there.
 pub const CONTAINER_EDGE: i32 = 19;
@@ -295,7 +296,7 @@ fn reach(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::svg::tests::{flat_row, map, tree_row};
+    use crate::svg::tests::{flat_row, map, tree_row};
 
     fn stacked(map: &Map) -> Vec<(String, i32, Vec<Reach>)> {
         let stretches = Stretches::of(map);

@@ -8,7 +8,7 @@ use super::row::{Row, summary};
 use super::scale::{Need, Scale};
 use super::stretch::Placed;
 use super::words::{self, Face};
-use crate::map::FlatRow;
+use crate::rows::FlatRow;
 
 /// How many lines a note may take.
 const NOTE_LINES: usize = 3;
