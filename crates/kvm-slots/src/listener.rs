@@ -2,9 +2,9 @@
 //! A listener that keeps a VM's memslots in step with a flat view.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use memory_model::{Listener, ListenerError, Update};
+use memory_model::{ApplyPlan, Follow, Follower, Listener, ListenerError, Update};
 
 use crate::abi::AbiProfile;
 use crate::apply::{Applied, ApplyError, NotUndone};
@@ -56,53 +56,51 @@ use crate::vm::Vm;
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
 pub struct SlotListener<V: Vm, H: HoldVcpus = NoneRuns> {
+    follower: Follower<Memslots<V, H>>,
+}
+
+/// The VM whose memslots follow.
+struct Memslots<V, H> {
     vm: Arc<V>,
     capabilities: Capabilities,
     abi: AbiProfile,
     vcpus: H,
-    keeps_latest_plan: bool,
-    state: Mutex<State<V, H::Held>>,
 }
 
-struct State<V: Vm, Held> {
+#[derive(Debug)]
+struct State<V: Vm> {
     slots: Slots<V>,
-    latest: Option<Plan>,
     ranges: ChangedRanges,
-    stage: Stage,
+}
+
+/// A plan that was carried out.
+struct AppliedPlan<Held> {
+    applied: Applied,
     /// vCPUs that are held until the transaction has ended.
     held: Option<Held>,
-    /// The slots may differ from those of the published view.
-    needs_resync: bool,
 }
 
-/// How far a transaction has come.
-#[derive(Debug, Default)]
-enum Stage {
-    #[default]
-    Idle,
-    /// Planned; the latest plan is not applied.
-    Prepared,
-    /// Carried out.
-    Applied {
-        applied: Applied,
-        /// Whether the slots needed a resync before.
-        needed_resync: bool,
-    },
+impl<Held> fmt::Debug for AppliedPlan<Held> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppliedPlan")
+            .field("applied", &self.applied)
+            .field("holds_vcpus", &self.held.is_some())
+            .finish()
+    }
+}
+
+impl<V: fmt::Debug, H> fmt::Debug for Memslots<V, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memslots")
+            .field("vm", &self.vm)
+            .field("abi", &self.abi)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<V: Vm + fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("SlotListener");
-        fields.field("vm", &self.vm).field("abi", &self.abi);
-        // The listener itself may be at work.
-        if let Ok(state) = self.state.try_lock() {
-            fields
-                .field("table", state.slots.table())
-                .field("stage", &state.stage)
-                .field("holds_vcpus", &state.held.is_some())
-                .field("needs_resync", &state.needs_resync);
-        }
-        fields.finish_non_exhaustive()
+        f.debug_tuple("SlotListener").field(&self.follower).finish()
     }
 }
 
@@ -133,20 +131,18 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     /// If `slots` has a watcher, vCPUs are also held while a log ends
     /// ([`Plan::ends_log`]).
     pub fn new(slots: Slots<V>, vcpus: H) -> Self {
-        Self {
+        let memslots = Memslots {
             vm: slots.shared_vm(),
             capabilities: *slots.capabilities(),
             abi: slots.abi(),
             vcpus,
-            keeps_latest_plan: false,
-            state: Mutex::new(State {
-                slots,
-                latest: None,
-                ranges: ChangedRanges::default(),
-                stage: Stage::Idle,
-                held: None,
-                needs_resync: false,
-            }),
+        };
+        let state = State {
+            slots,
+            ranges: ChangedRanges::default(),
+        };
+        Self {
+            follower: Follower::new(memslots, state),
         }
     }
 
@@ -155,86 +151,104 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     #[must_use]
     pub fn keeping_latest_plan(self) -> Self {
         Self {
-            keeps_latest_plan: true,
-            ..self
+            follower: self.follower.keeping_latest_plan(),
         }
     }
 
     /// Calls `look` with the memslots as they are, and keeps them so meanwhile:
-    /// for [`DirtyCollector::collect`](crate::DirtyCollector::collect).
+    /// for [`DirtyCollector::collect`](crate::dirty::DirtyCollector::collect).
     pub fn with_table<R>(&self, look: impl FnOnce(&SlotTable) -> R) -> R {
-        look(self.state().slots.table())
+        self.follower.with_state(|state| look(state.slots.table()))
     }
 
     /// The VM.
     pub fn vm(&self) -> &V {
-        &self.vm
+        &self.follower.get_ref().vm
     }
 
     /// What the VM's kernel can do.
     pub fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+        &self.follower.get_ref().capabilities
     }
 
     /// How slots without a host address are made.
     pub fn abi(&self) -> AbiProfile {
-        self.abi
+        self.follower.get_ref().abi
     }
 
     /// The memslots as they are now.
     pub fn table(&self) -> SlotTable {
-        self.state().slots.table().clone()
+        self.with_table(SlotTable::clone)
     }
 
     /// The latest plan that was carried out, if there was one since the last
     /// time that this was asked. It is kept only by request:
     /// [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<Plan> {
-        self.state().latest.take()
+        self.follower.take_latest_plan()
     }
+}
 
-    /// A panic elsewhere cannot have left the state half changed: the table
-    /// follows KVM one whole operation at a time.
-    fn state(&self) -> MutexGuard<'_, State<V, H::Held>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Applies the latest plan. vCPUs that must be held stay held on success.
-    fn follow(&self, state: &mut State<V, H::Held>) -> Result<(), FollowError> {
-        let Some(plan) = &state.latest else {
-            return Ok(());
-        };
-        let log_ends = state.slots.is_watched() && plan.ends_log();
-        let held = (plan.holds_vcpus() || log_ends).then(|| self.vcpus.hold());
-        // After a panic, no one has said what became of the operations.
-        let needed_resync = std::mem::replace(&mut state.needs_resync, true);
-        match state.slots.apply(plan) {
-            Ok(applied) => {
-                state.needs_resync = false;
-                state.held = held;
-                state.stage = Stage::Applied {
-                    applied,
-                    needed_resync,
-                };
-                Ok(())
-            }
-            Err(error) => {
-                state.needs_resync = needed_resync || !error.not_undone.is_empty();
-                state.latest = None;
-                Err(Box::new(error).into())
+impl<V: Vm, H: HoldVcpus> Memslots<V, H> {
+    /// Finds out how large the files are, for a profile that asks.
+    fn measure(&self, ranges: &mut [SlotRange]) {
+        if !self.abi.needs_file_sizes() {
+            return;
+        }
+        for range in ranges {
+            if let Backing::FdOffset(file) = &mut range.backing {
+                *file = file.clone().measured();
             }
         }
     }
+}
 
-    fn plan<T>(
+impl<V: Vm, H: HoldVcpus> ApplyPlan for Memslots<V, H> {
+    type State = State<V>;
+    type Plan = Plan;
+    type Applied = AppliedPlan<H::Held>;
+    type Error = FollowError;
+
+    fn name(&self) -> &str {
+        "KVM memslots"
+    }
+
+    /// vCPUs that must be held stay held on success.
+    fn apply(&self, state: &mut State<V>, plan: &Plan) -> Result<Self::Applied, FollowError> {
+        let slots = &mut state.slots;
+        let log_ends = slots.is_watched() && plan.ends_log();
+        let held = (plan.holds_vcpus() || log_ends).then(|| self.vcpus.hold());
+        let applied = slots.apply(plan).map_err(Box::new)?;
+        Ok(AppliedPlan { applied, held })
+    }
+
+    /// If vCPUs are held, they stay held during that; otherwise they are held
+    /// where a log ends.
+    fn undo(&self, state: &mut State<V>, done: Self::Applied) -> Result<(), FollowError> {
+        let AppliedPlan { applied, held } = done;
+        let mut ops = applied.ops().iter().map(Op::inverse);
+        let log_ends = state.slots.is_watched() && ops.any(|op| op.ends_log().is_some());
+        let _held = held.or_else(|| log_ends.then(|| self.vcpus.hold()));
+        let not_undone = state.slots.undo(applied);
+        match not_undone.is_empty() {
+            true => Ok(()),
+            false => Err(FollowError::NotUndone(not_undone)),
+        }
+    }
+
+    fn rolled_back(&self, error: &FollowError) -> bool {
+        matches!(error, FollowError::Apply(error) if error.not_undone.is_empty())
+    }
+}
+
+impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
+    fn plan_change(
         &self,
-        state: &mut State<V, H::Held>,
+        state: &mut State<V>,
         update: &Update<'_, T>,
-    ) -> Result<Plan, PlanError> {
-        if state.needs_resync {
-            let mut wanted = slot_ranges(update.new);
-            self.measure(&mut wanted);
-            return state.slots.plan(&wanted);
+    ) -> Result<Option<Plan>, FollowError> {
+        if update.diff.is_empty() {
+            return Ok(None);
         }
         let ranges = &mut state.ranges;
         ranges.set(update.diff);
@@ -247,33 +261,17 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         };
         let plan = state.slots.plan_change(&change);
         ranges.clear();
-        plan
+        Ok(Some(plan?))
     }
 
-    /// Finds out how large the files are, for a profile that asks.
-    fn measure(&self, ranges: &mut [SlotRange]) {
-        if !self.abi.needs_file_sizes() {
-            return;
-        }
-        for range in ranges {
-            if let Backing::FdOffset(file) = &mut range.backing {
-                *file = file.clone().measured();
-            }
-        }
-    }
-
-    /// Undoes what was applied. If vCPUs are `held`, they stay held during that;
-    /// otherwise they are held where a log ends.
-    fn undo(
+    fn plan_resync(
         &self,
-        slots: &mut Slots<V>,
-        applied: Applied,
-        held: Option<H::Held>,
-    ) -> Vec<NotUndone> {
-        let mut ops = applied.ops().iter().map(Op::inverse);
-        let log_ends = slots.is_watched() && ops.any(|op| op.ends_log().is_some());
-        let _held = held.or_else(|| log_ends.then(|| self.vcpus.hold()));
-        slots.undo(applied)
+        state: &mut State<V>,
+        update: &Update<'_, T>,
+    ) -> Result<Plan, FollowError> {
+        let mut wanted = slot_ranges(update.new);
+        self.measure(&mut wanted);
+        Ok(state.slots.plan(&wanted)?)
     }
 }
 
@@ -283,60 +281,22 @@ where
     H: HoldVcpus + Send + Sync,
 {
     fn name(&self) -> &str {
-        "KVM memslots"
+        Listener::<T>::name(&self.follower)
     }
 
     fn prepare(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        state.stage = Stage::Idle;
-        if update.diff.is_empty() && !state.needs_resync {
-            return Ok(());
-        }
-        let plan = self.plan(state, update).map_err(FollowError::from)?;
-        state.latest = Some(plan);
-        state.stage = Stage::Prepared;
-        Ok(())
+        self.follower.prepare(update)
     }
 
-    fn apply(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        match state.stage {
-            Stage::Prepared => Ok(self.follow(state)?),
-            Stage::Idle | Stage::Applied { .. } => Ok(()),
-        }
+    fn apply(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
+        self.follower.apply(update)
     }
 
-    fn commit(&self, _update: &Update<'_, T>) {
-        let state = &mut *self.state();
-        state.stage = Stage::Idle;
-        if !self.keeps_latest_plan {
-            state.latest = None;
-        }
-        state.held = None;
+    fn commit(&self, update: &Update<'_, T>) {
+        self.follower.commit(update);
     }
 
-    fn abort(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        let held = state.held.take();
-        let (applied, needed_resync) = match std::mem::take(&mut state.stage) {
-            Stage::Idle => return Ok(()),
-            Stage::Prepared => {
-                state.latest = None;
-                return Ok(());
-            }
-            Stage::Applied {
-                applied,
-                needed_resync,
-            } => (applied, needed_resync),
-        };
-        state.latest = None;
-        // After a panic, no one has said what became of the operations.
-        state.needs_resync = true;
-        let not_undone = self.undo(&mut state.slots, applied, held);
-        state.needs_resync = needed_resync || !not_undone.is_empty();
-        match not_undone.is_empty() {
-            true => Ok(()),
-            false => Err(FollowError::NotUndone(not_undone).into()),
-        }
+    fn abort(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
+        self.follower.abort(update)
     }
 }

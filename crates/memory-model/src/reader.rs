@@ -72,7 +72,8 @@ use crate::FlatView;
 /// # let mut model = MemoryModel::new();
 /// # let mut t = model.transaction();
 /// # let root = t.add(Region::container("bus", 1 << 32))?;
-/// # let host = HostMemory::new(0x7000_0000, 0x1800, Arc::new(())).unwrap();
+/// # // SAFETY: nothing is mapped there, and nothing accesses it.
+/// # let host = unsafe { HostMemory::new(0x7000_0000, 0x1800, Arc::new(())) }.unwrap();
 /// # let ram = t.add(Region::ram("ram", Memory::host_only(host)))?;
 /// # t.place(ram, root, 0, 0)?;
 /// # t.commit()?;

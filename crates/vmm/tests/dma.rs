@@ -162,7 +162,7 @@ fn what_could_not_be_undone_is_put_right_by_the_next_transaction() {
             panic!("it was converted");
         };
         assert!(failure.to_string().contains("UNMAP"), "{failure}");
-        assert!(m.dma.is_out_of_step());
+        assert!(m.dma.needs_resync());
         // Devices reach less than they may, and never more.
         for page in 16..32 {
             let reached = m.reached(page);
@@ -170,7 +170,7 @@ fn what_could_not_be_undone_is_put_right_by_the_next_transaction() {
         }
         m.iommu.fail_no_more();
         m.place(PLAIN, 0, 0).unwrap();
-        assert!(!m.dma.is_out_of_step());
+        assert!(!m.dma.needs_resync());
         m.check();
     }
 }
@@ -186,7 +186,7 @@ fn a_page_that_the_model_alone_has_made_private_is_found_by_looking_at_all() {
     set.unwrap();
     assert!(m.reached(20).is_some());
     let view = m.model.view(space);
-    m.dma.look_at_all(&view, m.model.private(space)).unwrap();
+    m.dma.resync(&view, m.model.private(space)).unwrap();
     m.check();
     // Memory that comes where pages are private is private from the start.
     let mut t = m.model.transaction();
@@ -209,7 +209,7 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
         let is_bar = run.region().name() == "bar";
         let (offset, size) = (run.offset(), run.range().size());
         let size = u64::try_from(size).unwrap();
-        is_bar.then(|| FileSlice::new(fd, offset, size, file.clone()))?
+        is_bar.then(|| FileSlice::new(file.clone(), offset, size))?
     };
     let policy = DmaPolicy {
         peers: Peers::Files(Arc::new(find)),
@@ -242,7 +242,7 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
 #[test]
 fn a_container_refuses_files_and_so_the_transaction() {
     let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
-    let find = move |_: &FlatRange<()>| FileSlice::new(file.as_raw_fd(), 0, 4 * PAGE, file.clone());
+    let find = move |_: &FlatRange<()>| FileSlice::new(file.clone(), 0, 4 * PAGE);
     let policy = DmaPolicy {
         peers: Peers::Files(Arc::new(find)),
         ..DmaPolicy::default()
@@ -265,7 +265,7 @@ fn nothing_is_mapped_for_a_device_that_is_unplugged() {
         assert!(m.iommu.mappings() > 0);
         m.model.remove_listener(m.space, &m.dma).unwrap();
         assert_eq!(m.iommu.mappings(), 0);
-        assert!(!m.dma.is_out_of_step());
+        assert!(!m.dma.needs_resync());
         // What comes later is mapped for others only.
         m.place(ROM, 50 * PAGE, 0).unwrap();
         assert_eq!(m.iommu.mappings(), 0);

@@ -121,11 +121,11 @@ proptest! {
             let done = carry_out(&mut machine, &op);
             machine.refuser.0.store(false, Ordering::Relaxed);
             machine.iommu.fail_no_more();
-            if machine.dma.is_out_of_step() {
+            if machine.dma.needs_resync() {
                 prop_assert!(!done && matches!(trouble, Trouble::Calls(_, 2..)), "{:?}", op);
                 let view = machine.model.view(machine.space);
                 let private = machine.model.private(machine.space);
-                machine.dma.look_at_all(&view, private).unwrap();
+                machine.dma.resync(&view, private).unwrap();
             }
             machine.check();
         }

@@ -32,7 +32,7 @@ fn is_settled(m: &mut Machine) {
     m.iommu.fail_no_more();
     refuse(m, false);
     m.place(ROM, 50 * PAGE, 0).unwrap();
-    assert!(!m.dma.is_out_of_step());
+    assert!(!m.dma.needs_resync());
     m.check();
 }
 
@@ -44,7 +44,7 @@ fn a_conversion_that_is_refused_and_not_undone_is_settled_by_the_next_transactio
         // The first operation unmaps; the one that maps again fails.
         m.iommu.fail(1, 12);
         assert!(m.convert(pages(16, 4), true).is_err());
-        assert!(m.dma.is_out_of_step());
+        assert!(m.dma.needs_resync());
         assert_eq!(m.reached(16), None);
         is_settled(&mut m);
         assert!(m.reached(16).is_some());
@@ -57,7 +57,7 @@ fn a_conversion_that_is_refused_and_undone_leaves_nothing_to_settle() {
         let mut m = machine(kind);
         refuse(&m, true);
         assert!(m.convert(pages(16, 4), true).is_err());
-        assert!(!m.dma.is_out_of_step());
+        assert!(!m.dma.needs_resync());
         m.check();
     }
 }
@@ -71,12 +71,12 @@ fn a_transaction_that_is_refused_and_not_undone_is_settled_by_the_next() {
         // rollback.
         m.iommu.fail(3, 12);
         assert!(m.place(PLAIN, 56 * PAGE, 0).is_err());
-        assert!(m.dma.is_out_of_step());
+        assert!(m.dma.needs_resync());
         assert_eq!(m.reached(0), None);
         // Another refused transaction does not change that.
         m.iommu.fail_no_more();
         assert!(m.place(ROM, 50 * PAGE, 0).is_err());
-        assert!(m.dma.is_out_of_step());
+        assert!(m.dma.needs_resync());
         is_settled(&mut m);
         assert!(m.reached(0).is_some());
     }

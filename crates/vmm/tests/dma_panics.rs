@@ -51,10 +51,10 @@ fn each_panic(
                     break;
                 }
                 assert!(changed.is_err());
-                assert!(m.dma.is_out_of_step(), "call {call}, {when:?}");
+                assert!(m.dma.needs_resync(), "call {call}, {when:?}");
                 check(&m);
                 settle(&mut m);
-                assert!(!m.dma.is_out_of_step(), "call {call}, {when:?}");
+                assert!(!m.dma.needs_resync(), "call {call}, {when:?}");
                 m.check();
             }
         }
@@ -96,7 +96,7 @@ fn a_panic_while_a_transaction_is_undone_is_settled_by_the_next() {
 fn a_panic_in_a_conversion_is_settled_by_looking_at_everything() {
     let all = |m: &mut Machine| {
         let view = m.model.view(m.space);
-        m.dma.look_at_all(&view, m.model.private(m.space)).unwrap();
+        m.dma.resync(&view, m.model.private(m.space)).unwrap();
     };
     for private in [true, false] {
         let change = |m: &mut Machine| convert(m, 17, 6, private);
@@ -114,7 +114,7 @@ fn pages_that_turn_private_after_a_panic_are_out_of_devices_reach() {
         for page in 16..20 {
             assert_eq!(m.reached(page), None);
         }
-        assert!(m.dma.is_out_of_step());
+        assert!(m.dma.needs_resync());
         transaction(m);
     };
     each_panic(change, settle, |_| {});

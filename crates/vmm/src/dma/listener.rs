@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A listener that keeps DMA mappings in step with a flat view.
 
-use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use memory_model::{FlatRange, FlatView, Listener, ListenerError, PageSet, Update, ViewReader};
+use memory_model::{
+    ApplyPlan, FlatRange, FlatView, Follow, Follower, Listener, ListenerError, PageSet, Update,
+    ViewReader,
+};
 use vfio_private::Span;
 use vfio_private::dma::{
     AddressSpace, DmaApplied, DmaApplyError, DmaChange, DmaLimits, DmaNotUndone, DmaOp, DmaPlan,
@@ -21,8 +21,9 @@ use super::wanted::{DmaPolicy, span, want};
 /// A change that removes mappings is made in [`Listener::apply`], when all other
 /// listeners have prepared.
 ///
-/// A change costs what it changes, not what there is. Only after a failure that
-/// could not be undone does the next transaction look at everything.
+/// The cost of a change depends on what it changes, not on the number of
+/// mappings. Only after a failure that could not be undone, or a panic, does the
+/// next transaction resync: it plans from the whole view.
 ///
 /// The mappings stay when this goes: the owners of the memory are with the
 /// [`AddressSpace`].
@@ -31,37 +32,24 @@ use super::wanted::{DmaPolicy, span, want};
 ///
 /// If the [`AddressSpace`] does. The transaction or the conversion is refused, but
 /// earlier calls on the address space are not undone: the next transaction
-/// resyncs ([`is_out_of_step`](Self::is_out_of_step)).
+/// resyncs ([`needs_resync`](Self::needs_resync)).
 #[derive(Debug)]
-pub struct DmaListener<S, H> {
-    pub(super) space: S,
+pub struct DmaListener<S: AddressSpace, H> {
+    pub(super) follower: Follower<Mappings<S, H>>,
+}
+
+/// What makes the mappings, and for whom.
+#[derive(Debug)]
+pub(super) struct Mappings<S, H> {
+    space: S,
     pub(super) reader: ViewReader<H>,
     pub(super) policy: DmaPolicy<H>,
-    state: Mutex<State>,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     table: DmaTable,
     limits: DmaLimits,
-    latest: Option<DmaPlan>,
-    stage: Stage,
-    /// The mappings may differ from those of the published view.
-    pub(super) out_of_step: bool,
-}
-
-/// How far a transaction has come.
-#[derive(Debug, Default)]
-enum Stage {
-    #[default]
-    Idle,
-    /// Planned; nothing has changed.
-    Prepared(DmaPlan),
-    /// Carried out.
-    Applied {
-        applied: DmaApplied,
-        was_out_of_step: bool,
-    },
 }
 
 /// Why devices could not follow.
@@ -93,18 +81,24 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
     /// container does not before it has a device.
     pub fn new(space: S, reader: ViewReader<H>, policy: DmaPolicy<H>) -> Result<Self, DmaRefusal> {
         let limits = space.limits()?;
-        Ok(Self {
+        let mappings = Mappings {
             space,
             reader,
             policy,
-            state: Mutex::new(State {
-                table: DmaTable::new(),
-                limits,
-                latest: None,
-                stage: Stage::Idle,
-                out_of_step: false,
-            }),
+        };
+        let table = DmaTable::new();
+        Ok(Self {
+            follower: Follower::new(mappings, State { table, limits }),
         })
+    }
+
+    /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan):
+    /// and with it the owners of memory that it removed.
+    #[must_use]
+    pub fn keeping_latest_plan(self) -> Self {
+        Self {
+            follower: self.follower.keeping_latest_plan(),
+        }
     }
 
     /// Asks anew what can be mapped: after a device was opened. What is mapped
@@ -113,61 +107,56 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
     /// # Errors
     /// As for [`new`](Self::new).
     pub fn device_added(&self) -> Result<(), DmaRefusal> {
-        let limits = self.space.limits()?;
-        self.state().limits = limits;
+        let limits = self.space().limits()?;
+        self.follower.with_state(|state| state.limits = limits);
         Ok(())
     }
 
-    /// Looks at everything: after the state of pages was changed behind the
+    /// Plans from the whole view: after the state of pages was changed behind the
     /// conversion engine's back, with [`memory_model::MemoryModel`]'s own calls.
     ///
     /// # Errors
     /// [`DmaFollowError`].
-    pub fn look_at_all(&self, view: &FlatView<H>, private: &PageSet) -> Result<(), DmaFollowError> {
-        let state = &mut *self.state();
-        let plan = self.plan_all(state, view, private)?;
-        let _ = self.apply(state, plan)?;
-        state.out_of_step = false;
-        Ok(())
+    pub fn resync(&self, view: &FlatView<H>, private: &PageSet) -> Result<(), DmaFollowError> {
+        let mappings = self.follower.get_ref();
+        self.follower
+            .resync_with(|state| mappings.plan_all(state, view, private))
     }
 
     /// Where the mappings are.
     pub fn space(&self) -> &S {
-        &self.space
+        &self.follower.get_ref().space
     }
 
     /// The mappings as they are now.
     pub fn table(&self) -> DmaTable {
-        self.state().table.clone()
+        self.follower.with_state(|state| state.table.clone())
     }
 
-    /// Whether something could not be taken back: devices may reach more or less
-    /// than the view shows, until a transaction looks at everything.
-    pub fn is_out_of_step(&self) -> bool {
-        self.state().out_of_step
+    /// Whether something could not be undone: devices may reach more or less than
+    /// the view shows, until a transaction resyncs.
+    pub fn needs_resync(&self) -> bool {
+        self.follower.needs_resync()
     }
 
     /// The latest plan that was carried out, if there was one since the last
-    /// time that this was asked: what was left out, and which gaps there were.
+    /// time that this was asked: what was left out, and which gaps there were. It
+    /// is kept only by request: [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<DmaPlan> {
-        self.state().latest.take()
+        self.follower.take_latest_plan()
     }
+}
 
-    /// A panic cannot have left the state half changed: the table follows the
-    /// kernel one whole mapping at a time, and `out_of_step` is set while an
-    /// address space is called that could panic.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl<S, H> Mappings<S, H> {
     fn plan_all(
         &self,
         state: &State,
         view: &FlatView<H>,
         private: &PageSet,
-    ) -> Result<DmaPlan, DmaPlanError> {
+    ) -> Result<DmaPlan, DmaFollowError> {
         let wanted = self.wanted(view.ranges(), private)?;
-        plan_dma(&state.table, &wanted, &state.limits, self.policy.gaps)
+        let plan = plan_dma(&state.table, &wanted, &state.limits, self.policy.gaps);
+        Ok(plan?)
     }
 
     fn wanted<'a>(
@@ -185,119 +174,97 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         Ok(wanted)
     }
 
-    pub(super) fn plan_change(
+    pub(super) fn plan_dma_change(
         &self,
         state: &State,
         change: &DmaChange<'_>,
-    ) -> Result<DmaPlan, DmaPlanError> {
-        plan_dma_change(&state.table, change, &state.limits, self.policy.gaps)
+    ) -> Result<DmaPlan, DmaFollowError> {
+        let plan = plan_dma_change(&state.table, change, &state.limits, self.policy.gaps);
+        Ok(plan?)
+    }
+}
+
+impl<S: AddressSpace, H> ApplyPlan for Mappings<S, H> {
+    type State = State;
+    type Plan = DmaPlan;
+    type Applied = DmaApplied;
+    type Error = DmaFollowError;
+
+    fn name(&self) -> &str {
+        "DMA mappings"
     }
 
-    pub(super) fn apply(
+    fn apply(&self, state: &mut State, plan: &DmaPlan) -> Result<DmaApplied, DmaFollowError> {
+        Ok(apply_dma(&self.space, plan, &mut state.table)?)
+    }
+
+    fn undo(&self, state: &mut State, applied: DmaApplied) -> Result<(), DmaFollowError> {
+        let not_undone = undo_dma(&self.space, applied, &mut state.table);
+        match not_undone.is_empty() {
+            true => Ok(()),
+            false => Err(DmaFollowError::NotUndone(not_undone)),
+        }
+    }
+
+    fn rolled_back(&self, error: &DmaFollowError) -> bool {
+        matches!(error, DmaFollowError::Apply(error) if error.not_undone.is_empty())
+    }
+
+    /// New memory is mapped before the guest has it.
+    fn applies_in_prepare(&self, plan: &DmaPlan) -> bool {
+        plan.ops.iter().all(|op| matches!(op, DmaOp::Map(_)))
+    }
+}
+
+impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
+    fn plan_change(
         &self,
         state: &mut State,
-        plan: DmaPlan,
-    ) -> Result<DmaApplied, DmaFollowError> {
-        let was_out_of_step = mem::replace(&mut state.out_of_step, true);
-        let applied = apply_dma(&self.space, &plan, &mut state.table);
-        state.out_of_step = was_out_of_step;
-        match applied {
-            Ok(applied) => {
-                state.latest = Some(plan);
-                Ok(applied)
-            }
-            Err(error) => {
-                state.out_of_step |= !error.not_undone.is_empty();
-                Err(error.into())
-            }
+        update: &Update<'_, H>,
+    ) -> Result<Option<DmaPlan>, DmaFollowError> {
+        let diff = update.diff;
+        if diff.is_empty() {
+            return Ok(None);
         }
+        let were = diff.changed.iter().map(|both| &both.0);
+        let are = diff.changed.iter().map(|both| &both.1);
+        let gone = diff.removed.iter().chain(were);
+        let gone: Vec<Span> = gone.filter_map(|run| span(run.range())).collect();
+        let come = self.wanted(diff.added.iter().chain(are), update.private)?;
+        let change = DmaChange {
+            gone: &gone,
+            come: &come,
+        };
+        self.plan_dma_change(state, &change).map(Some)
     }
 
-    fn follow(&self, state: &mut State, update: &Update<'_, H>) -> Result<(), DmaFollowError> {
-        let plan = match state.out_of_step {
-            true => self.plan_all(state, update.new, update.private)?,
-            false => {
-                let diff = update.diff;
-                let were = diff.changed.iter().map(|both| &both.0);
-                let are = diff.changed.iter().map(|both| &both.1);
-                let gone = diff.removed.iter().chain(were);
-                let gone: Vec<Span> = gone.filter_map(|run| span(run.range())).collect();
-                let come = self.wanted(diff.added.iter().chain(are), update.private)?;
-                let change = DmaChange {
-                    gone: &gone,
-                    come: &come,
-                };
-                self.plan_change(state, &change)?
-            }
-        };
-        let only_maps = |op: &DmaOp| matches!(op, DmaOp::Map(_));
-        match plan.ops.iter().all(only_maps) {
-            true => self.make(state, plan),
-            false => {
-                state.stage = Stage::Prepared(plan);
-                Ok(())
-            }
-        }
-    }
-
-    /// Carries out the plan of a transaction.
-    fn make(&self, state: &mut State, plan: DmaPlan) -> Result<(), DmaFollowError> {
-        let was_out_of_step = state.out_of_step;
-        let applied = self.apply(state, plan)?;
-        state.out_of_step = false;
-        state.stage = Stage::Applied {
-            applied,
-            was_out_of_step,
-        };
-        Ok(())
+    fn plan_resync(
+        &self,
+        state: &mut State,
+        update: &Update<'_, H>,
+    ) -> Result<DmaPlan, DmaFollowError> {
+        self.plan_all(state, update.new, update.private)
     }
 }
 
 impl<S: AddressSpace + Send + Sync, H: Send + Sync> Listener<H> for DmaListener<S, H> {
     fn name(&self) -> &str {
-        "DMA mappings"
+        self.follower.name()
     }
 
     fn prepare(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        state.stage = Stage::Idle;
-        if update.diff.is_empty() && !state.out_of_step {
-            return Ok(());
-        }
-        Ok(self.follow(state, update)?)
+        self.follower.prepare(update)
     }
 
-    fn apply(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        match mem::take(&mut state.stage) {
-            Stage::Prepared(plan) => Ok(self.make(state, plan)?),
-            stage => {
-                state.stage = stage;
-                Ok(())
-            }
-        }
+    fn apply(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
+        self.follower.apply(update)
     }
 
-    fn commit(&self, _update: &Update<'_, H>) {
-        self.state().stage = Stage::Idle;
+    fn commit(&self, update: &Update<'_, H>) {
+        self.follower.commit(update);
     }
 
-    fn abort(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        let Stage::Applied {
-            applied,
-            was_out_of_step,
-        } = mem::take(&mut state.stage)
-        else {
-            return Ok(());
-        };
-        state.latest = None;
-        state.out_of_step = true;
-        let not_undone = undo_dma(&self.space, applied, &mut state.table);
-        state.out_of_step = was_out_of_step || !not_undone.is_empty();
-        match not_undone.is_empty() {
-            true => Ok(()),
-            false => Err(DmaFollowError::NotUndone(not_undone).into()),
-        }
+    fn abort(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
+        self.follower.abort(update)
     }
 }
