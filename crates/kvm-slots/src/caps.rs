@@ -40,6 +40,23 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// The least that a kernel has: 32 slots of host memory, and nothing more.
+    /// To plan for a VM that is not there, set the fields.
+    pub fn minimal() -> Self {
+        Self {
+            page_size: host_page_size(),
+            nr_memslots: 32,
+            user_memory2: false,
+            readonly_mem: false,
+            guest_memfd: false,
+            guest_memfd_flags: GuestMemfdFlags::empty(),
+            memory_attributes: 0,
+            memory_fault_info: false,
+            push_map: false,
+            address_bits: None,
+        }
+    }
+
     /// Asks `vm`.
     pub fn probe(vm: &impl Vm) -> Self {
         // Negative answers are errors of the question itself: no such thing.

@@ -70,7 +70,7 @@ impl<P: Platform> Run<P> {
         let plan = self.board.slots.take_latest_plan();
         report.slot_ops = plan
             .iter()
-            .flat_map(|plan| &plan.ops)
+            .flat_map(kvm_slots::Plan::ops)
             .map(ToString::to_string)
             .collect();
         report

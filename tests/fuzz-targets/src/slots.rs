@@ -40,18 +40,22 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
     let fail = input.one_in(4).then(|| failure(input));
     match machine.apply(&plan, fail) {
         Ok(applied) => {
-            assert_eq!(applied.ops(), plan.ops);
+            assert_eq!(applied.ops(), plan.ops());
             machine.check();
             let slots: u128 = machine
                 .table()
                 .slots()
-                .map(|slot| u128::from(slot.size))
+                .map(|slot| u128::from(slot.size()))
                 .sum();
-            let trapped: u128 = plan.trapped.iter().map(|part| u128::from(part.size)).sum();
+            let trapped: u128 = plan
+                .trapped()
+                .iter()
+                .map(|part| u128::from(part.size))
+                .sum();
             let asked: u128 = wanted.iter().map(|range| u128::from(range.size)).sum();
             assert_eq!(slots + trapped, asked, "each byte has a slot or is trapped");
             let again = planned(machine, wanted).expect("it is there already");
-            assert_eq!(again.ops, []);
+            assert_eq!(again.ops(), []);
             if input.one_in(4) {
                 assert_eq!(machine.undo(applied, []), []);
                 assert_eq!(*machine.table(), before);
@@ -76,7 +80,7 @@ fn planned(machine: &Machine, wanted: &[SlotRange]) -> Option<Plan> {
     match machine.slots.plan(wanted) {
         Ok(plan) => {
             assert!(are_apart(wanted));
-            assert!(plan.ops.len() <= 2 * (machine.table().len() + plan.ops.len()));
+            assert!(plan.ops().len() <= 2 * (machine.table().len() + plan.ops().len()));
             Some(plan)
         }
         Err(error) => {

@@ -178,7 +178,7 @@ impl Tracked {
     pub fn collected(&self) -> Result<Vec<u64>, String> {
         self.collector.collect(self.slots.table()).map_err(text)?;
         let mut pages = Vec::new();
-        for slot in self.slots.table().slots().filter(|slot| slot.gpa != CODE) {
+        for slot in self.slots.table().slots().filter(|slot| slot.gpa() != CODE) {
             for (gpa, size) in self.client.take_slot(slot).in_slot(slot) {
                 pages.extend((gpa..gpa + size).step_by(4096));
             }

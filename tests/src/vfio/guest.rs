@@ -134,7 +134,7 @@ impl Board {
         }
         change.commit().map_err(at("moves"))?;
         let plan = self.memory.slots.take_latest_plan();
-        Ok(plan.ok_or("nothing was planned")?.ops)
+        Ok(plan.ok_or("nothing was planned")?.into_ops())
     }
 
     pub(super) fn enable(&mut self, region: RegionId, on: bool) -> Result<(), String> {
