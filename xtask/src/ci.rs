@@ -14,7 +14,7 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
+const LIBRARIES: [&str; 4] = ["memory-model", "kvm-slots", "vfio-private", "qemu-mtree"];
 
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
