@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Everything that is known of the regions of a dump.
+//! What identities, targets and rules say of the regions of a dump.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ pub(super) struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Finds out.
+    /// Everything that is known of a dump.
     pub(super) fn of(dump: &'a Dump) -> Result<Self, Fault> {
         let identity = Identity::of(dump);
         let targets = targets(dump, &identity)?;
