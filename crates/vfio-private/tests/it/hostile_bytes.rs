@@ -2,7 +2,7 @@
 
 //! The parsers on bytes that nobody meant for them, and on good ones that were damaged.
 
-mod common;
+use crate::common;
 
 use common::bytes::{Config, Info, report};
 use common::index;

@@ -3,7 +3,7 @@
 //! The classifier against a deliberately dumb one, which goes through the BAR byte by byte, with an
 //! array in place of intervals and a second look at the whole page of every byte.
 
-mod common;
+use crate::common;
 
 use common::{Device, assert_tiles, in_bar, span};
 use proptest::prelude::*;

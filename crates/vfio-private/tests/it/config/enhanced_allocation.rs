@@ -2,7 +2,7 @@
 
 //! Enhanced Allocation: BARs whose place and size are fixed, and whose registers are zero.
 
-mod common;
+use crate::common;
 
 use common::bytes::Config;
 use common::index;
@@ -60,7 +60,7 @@ fn memory(number: u8, address: u64, size: u64) -> BarRegister {
 
 #[test]
 fn a_device_of_an_arm_server_has_the_bars_of_its_entries() {
-    let bytes = include_bytes!("cases/ea-raw.bin");
+    let bytes = include_bytes!("../../cases/ea-raw.bin");
     let config = ConfigSpace::new(bytes).unwrap();
     let wide = |bar: BarRegister| BarRegister {
         is_64bit: true,

@@ -2,7 +2,7 @@
 
 //! Inputs that make no sense: a typed error, or a sound answer at little cost; never a panic.
 
-mod common;
+use crate::common;
 
 use common::{Device, assert_tiles, in_bar, index, non_tee, span, tee};
 use proptest::prelude::*;

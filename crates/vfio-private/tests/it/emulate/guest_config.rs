@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Configuration space as a guest has it: what it reads, and what its writes ask for.
 
-mod common;
+use crate::common;
 
 use common::bytes::Config;
 use common::index;

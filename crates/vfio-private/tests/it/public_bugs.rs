@@ -2,7 +2,7 @@
 
 //! Device layouts that were bugs in one VMM or another, from the bytes of the device to the pieces.
 
-mod common;
+use crate::common;
 
 use common::bytes::{Config, Info, report};
 use common::index;

@@ -2,7 +2,7 @@
 
 //! VFIO's region info as the ioctl returns it.
 
-mod common;
+use crate::common;
 
 use common::bytes::Info;
 use vfio_private::SparseArea;

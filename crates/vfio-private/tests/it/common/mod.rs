@@ -2,11 +2,7 @@
 
 //! A device to describe in a line or two, for the tests.
 
-// Each test binary uses its own part.
-#![allow(dead_code)]
-
 pub mod bytes;
-pub mod dma;
 
 use vfio_private::{
     Access, Bar, BarIndex, BarInput, BarKind, BarSpan, ClassifyError, Msix, MsixParts, PageSize,

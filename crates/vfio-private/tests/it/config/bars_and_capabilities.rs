@@ -2,7 +2,7 @@
 
 //! Configuration space: BARs, the chain of capabilities, MSI-X.
 
-mod common;
+use crate::common;
 
 use common::bytes::Config;
 use common::{in_bar, index};

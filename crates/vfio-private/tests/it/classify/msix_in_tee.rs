@@ -2,7 +2,7 @@
 
 //! Reports that mark where the MSI-X structures are.
 
-mod common;
+use crate::common;
 
 use common::{Device, in_bar, index, non_tee, span, tee};
 use vfio_private::Access::{Private, Shared, Trap};

@@ -3,7 +3,7 @@
 //! MSI-X structures, page sizes and what VFIO lets userspace map, without a report. Several of
 //! these layouts were bugs in one VMM or another.
 
-mod common;
+use crate::common;
 
 use common::{Device, in_bar, index};
 use vfio_private::Access::{Shared, Trap};

@@ -2,7 +2,7 @@
 
 //! TDISP interface reports: their bytes, and how they are placed in BARs.
 
-mod common;
+use crate::common;
 
 use common::bytes::report;
 use common::{index, non_tee, tee};

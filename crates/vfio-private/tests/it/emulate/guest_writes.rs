@@ -2,7 +2,7 @@
 //! Whatever a guest writes to configuration space: the effects lead to the state, and the state is
 //! that of registers which are stored as they were written and understood when they are read.
 
-mod common;
+use crate::common;
 
 use common::bytes::Config;
 use common::index;

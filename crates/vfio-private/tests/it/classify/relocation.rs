@@ -2,7 +2,7 @@
 
 //! MSI-X structures that the guest is shown elsewhere.
 
-mod common;
+use crate::common;
 
 use common::{Device, in_bar, index, span, tee};
 use proptest::prelude::*;

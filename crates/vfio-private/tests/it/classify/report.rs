@@ -2,7 +2,7 @@
 
 //! What a TDISP report changes, and which reports no host page size can honour.
 
-mod common;
+use crate::common;
 
 use common::{Device, in_bar, index, non_tee, span, tee};
 use vfio_private::Access::{Blocked, Private, Shared, Trap};

@@ -4,7 +4,7 @@
 // A list of one run is meant, and not the numbers in it.
 #![allow(clippy::single_range_in_vec_init)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 
