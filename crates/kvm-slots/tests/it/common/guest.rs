@@ -38,6 +38,19 @@ impl MmioHandler for Exits {
     }
 }
 
+/// A guest that never exits to the VMM.
+pub struct NoExits;
+
+impl MmioHandler for NoExits {
+    fn mmio_read(&mut self, gpa: u64, _data: &mut [u8]) {
+        panic!("an exit at {gpa:#x}");
+    }
+
+    fn mmio_write(&mut self, gpa: u64, _data: &[u8]) {
+        panic!("an exit at {gpa:#x}");
+    }
+}
+
 impl Guest {
     pub fn new(config: SimConfig) -> Self {
         Self {

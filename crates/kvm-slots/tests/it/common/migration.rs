@@ -3,18 +3,18 @@
 //! change, and a copy that must end up the same.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::sim::{GuestFault, KernelVersion, MmioHandler, SimConfig, SimVm};
+use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, Errno,
-    GuestMemfdFlags, HostMemory, LoggingVm, ManualProtect, SlotRange, SlotTable, Vm, apply_with,
-    plan,
+    AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, Errno, HostMemory,
+    SlotRange, SlotTable, apply_with, plan,
 };
 use proptest::prelude::*;
 
+use super::guest::NoExits;
+use super::hooked::{DirtyIoctl, Hooked, Hooks};
+use super::layout::lock;
 use super::pages::Pages;
 use super::{PAGE, range};
 
@@ -101,18 +101,6 @@ pub struct Meanwhile {
     fail: Option<usize>,
 }
 
-struct NoMmio;
-
-impl MmioHandler for NoMmio {
-    fn mmio_read(&mut self, _: u64, _: &mut [u8]) {
-        panic!("an exit")
-    }
-
-    fn mmio_write(&mut self, _: u64, _: &[u8]) {
-        panic!("an exit")
-    }
-}
-
 impl Meanwhile {
     fn between(&mut self) {
         let some = self.steps.len().min(4);
@@ -128,7 +116,7 @@ impl Meanwhile {
         match step {
             Step::Store(gpa) => {
                 if let Some(&page) = self.logged.get(gpa) {
-                    self.sim.guest_store(gpa * PAGE, &value, &mut NoMmio)?;
+                    self.sim.guest_store(gpa * PAGE, &value, &mut NoExits)?;
                     self.written.insert(page);
                 }
             }
@@ -165,76 +153,32 @@ fn offset(page: u64) -> usize {
 }
 
 /// A VM on which the guest and the copying go on between any two ioctls.
-#[derive(Clone, Debug)]
-pub struct Racing {
-    sim: SimVm,
-    meanwhile: Arc<Mutex<Meanwhile>>,
-}
+pub type Racing = Hooked<Mutex<Meanwhile>>;
 
 impl Racing {
     pub fn meanwhile(&self) -> MutexGuard<'_, Meanwhile> {
-        self.meanwhile.lock().expect("no test panics with the lock")
-    }
-
-    fn around<R>(&self, ioctl: impl FnOnce() -> R) -> R {
-        self.meanwhile().between();
-        let result = ioctl();
-        self.meanwhile().between();
-        result
+        lock(&self.hooks)
     }
 }
 
-impl Vm for Racing {
-    fn check_extension(&self, capability: u32) -> i32 {
-        self.sim.check_extension(capability)
-    }
-
-    unsafe fn set_user_memory_region2(
-        &self,
-        region: &kvm_userspace_memory_region2,
-    ) -> Result<(), Errno> {
-        let fail = &mut self.meanwhile().fail;
+impl Hooks for Mutex<Meanwhile> {
+    fn before_memslot(&self) -> Result<(), Errno> {
+        let fail = &mut lock(self).fail;
         let now = *fail == Some(0);
         *fail = fail.and_then(|left| left.checked_sub(1));
-        if now {
-            return Err(Errno::ENOMEM);
+        match now {
+            true => Err(Errno::ENOMEM),
+            false => Ok(()),
         }
-        // SAFETY: passed on from the caller.
-        unsafe { self.sim.set_user_memory_region2(region) }
     }
 
-    unsafe fn set_user_memory_region(&self, _: &kvm_userspace_memory_region) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
+    fn before(&self, _ioctl: DirtyIoctl) -> Result<(), Errno> {
+        lock(self).between();
+        Ok(())
     }
 
-    fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
-    }
-}
-
-impl LoggingVm for Racing {
-    fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno> {
-        self.sim.set_manual_protect(options)
-    }
-
-    fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
-        self.sim.enable_dirty_ring(bytes)
-    }
-
-    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
-        self.around(|| self.sim.get_dirty_log(slot))
-    }
-
-    fn clear_dirty_log(&self, slot: u32, first: u64, num: u32, log: &[u64]) -> Result<(), Errno> {
-        self.around(|| self.sim.clear_dirty_log(slot, first, num, log))
-    }
-
-    fn reset_dirty_rings(&self) -> Result<u32, Errno> {
-        self.around(|| self.sim.reset_dirty_rings())
+    fn after(&self) {
+        lock(self).between();
     }
 }
 
@@ -251,9 +195,9 @@ impl Migration {
     pub fn new(mode: DirtyMode) -> Self {
         let sim = SimVm::new(SimConfig::released(KernelVersion::V7_3));
         let pages = Arc::new(Pages::new(offset(MEMORY)));
-        let vm = Racing {
-            sim: sim.clone(),
-            meanwhile: Arc::new(Mutex::new(Meanwhile {
+        let vm = Racing::new(
+            sim.clone(),
+            Arc::new(Mutex::new(Meanwhile {
                 sim: sim.clone(),
                 pages: pages.clone(),
                 client: None,
@@ -265,7 +209,7 @@ impl Migration {
                 counter: 0,
                 fail: None,
             })),
-        };
+        );
         let capabilities = Capabilities::probe(&vm);
         let collector = DirtyCollector::new(vm.clone(), &capabilities, mode).expect("the mode");
         if let DirtyMode::Ring { .. } = mode {

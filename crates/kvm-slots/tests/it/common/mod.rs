@@ -5,6 +5,7 @@
 pub mod contested;
 pub mod faults;
 pub mod guest;
+pub mod hooked;
 pub mod migration;
 
 pub use support::slots::*;

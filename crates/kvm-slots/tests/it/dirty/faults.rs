@@ -3,20 +3,18 @@
 
 use crate::common;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use common::guest::Guest;
+use common::hooked::{DirtyIoctl, Hooked, Hooks, PaperRing};
 use common::pages::Pages;
 use common::{PAGE, logged, ram, table};
-use kvm_bindings::{
-    KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region, kvm_userspace_memory_region2,
-};
-use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig, SimVm};
+use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
+use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig};
 use kvm_slots::{
-    BeforeOp, Capabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyRing, Errno, GuestMemfdFlags, LoggingVm, ManualProtect, Op, RingId, SlotTable, Vm,
+    BeforeOp, Capabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode, Errno,
+    LoggingVm, Op, RingId, SlotTable,
 };
 
 const PAGES: u64 = 200;
@@ -24,13 +22,7 @@ const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
 /// The number of entries that the guest fills before it exits.
 const FULL: u64 = 192;
 
-/// A simulated VM whose kernel misbehaves.
-#[derive(Clone, Debug)]
-struct Faulty {
-    sim: SimVm,
-    faults: Arc<Faults>,
-}
-
+/// What the kernel does wrong.
 #[derive(Debug, Default)]
 struct Faults {
     /// The number of resets that do nothing.
@@ -39,61 +31,20 @@ struct Faults {
     no_reset: AtomicBool,
 }
 
-impl Vm for Faulty {
-    fn check_extension(&self, capability: u32) -> i32 {
-        self.sim.check_extension(capability)
-    }
-
-    unsafe fn set_user_memory_region2(
-        &self,
-        _: &kvm_userspace_memory_region2,
-    ) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    unsafe fn set_user_memory_region(&self, _: &kvm_userspace_memory_region) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
-    }
-}
-
-impl LoggingVm for Faulty {
-    fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno> {
-        self.sim.set_manual_protect(options)
-    }
-
-    fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
-        self.sim.enable_dirty_ring(bytes)
-    }
-
-    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
-        self.sim.get_dirty_log(slot)
-    }
-
-    fn clear_dirty_log(&self, slot: u32, first: u64, num: u32, log: &[u64]) -> Result<(), Errno> {
-        match self.faults.no_clear.load(Ordering::Relaxed) {
-            true => Err(Errno::EFAULT),
-            false => self.sim.clear_dirty_log(slot, first, num, log),
+impl Hooks for Faults {
+    fn before(&self, ioctl: DirtyIoctl) -> Result<(), Errno> {
+        match ioctl {
+            DirtyIoctl::Clear if self.no_clear.load(Ordering::Relaxed) => Err(Errno::EFAULT),
+            DirtyIoctl::Reset if self.no_reset.load(Ordering::Relaxed) => Err(Errno::EIO),
+            _ => Ok(()),
         }
     }
 
-    fn reset_dirty_rings(&self) -> Result<u32, Errno> {
-        if self.faults.no_reset.load(Ordering::Relaxed) {
-            return Err(Errno::EIO);
-        }
-        let idle = &self.faults.idle_resets;
+    fn is_idle(&self) -> bool {
         let one_less = |n: u32| n.checked_sub(1);
-        match idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) {
-            Ok(_) => Ok(0),
-            Err(_) => self.sim.reset_dirty_rings(),
-        }
+        let idle = &self.idle_resets;
+        idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
     }
 }
 
@@ -101,7 +52,7 @@ impl LoggingVm for Faulty {
 struct Machine {
     guest: Guest,
     faults: Arc<Faults>,
-    collector: DirtyCollector<Faulty>,
+    collector: DirtyCollector<Hooked<Faults>>,
     client: DirtyClient,
     table: SlotTable,
     ring: Option<RingId>,
@@ -112,10 +63,7 @@ impl Machine {
     fn new(mode: DirtyMode) -> Self {
         let mut guest = Guest::new(SimConfig::released(KernelVersion::V7_3));
         let (sim, faults) = (guest.vm().clone(), Arc::<Faults>::default());
-        let vm = Faulty {
-            sim: sim.clone(),
-            faults: faults.clone(),
-        };
+        let vm = Hooked::new(sim.clone(), faults.clone());
         let collector = DirtyCollector::new(vm, &Capabilities::probe(&sim), mode).unwrap();
         let ring = sim.dirty_ring().ok();
         let ring = ring.map(|ring| collector.add_ring(Box::new(ring)));
@@ -274,21 +222,11 @@ fn memory_is_tracked_once_its_slot_is_about_to_log_or_was_collected() {
 
 #[test]
 fn rings_behind_one_that_lacks_an_entry_are_harvested() {
-    #[derive(Debug)]
-    struct Paper(Vec<DirtyEntry>, Option<usize>);
-    impl DirtyRing for Paper {
-        fn harvest(&mut self) -> Option<DirtyEntry> {
-            self.0.pop()
-        }
-
-        fn skipped(&self) -> Option<usize> {
-            self.1
-        }
-    }
+    let paper = |entries, skipped| Box::new(PaperRing { entries, skipped });
     let m = Machine::new(RING);
     let entry = DirtyEntry { slot: 0, page: 3 };
-    let stuck = m.collector.add_ring(Box::new(Paper(vec![], Some(17))));
-    m.collector.add_ring(Box::new(Paper(vec![entry], None)));
+    let stuck = m.collector.add_ring(paper(vec![], Some(17)));
+    m.collector.add_ring(paper(vec![entry], None));
     let skipped = DirtyError::Skipped {
         ring: stuck,
         position: 17,

@@ -6,8 +6,9 @@ use crate::common;
 use std::sync::Arc;
 
 use common::PAGE;
+use common::guest::NoExits;
 use common::pages::Pages;
-use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
     AbiProfile, Capabilities, DirtyClient, DirtyCollector, DirtyMode, NoneRuns, SlotListener,
 };
@@ -15,16 +16,6 @@ use memory_model::{
     DirtyClients, HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId,
     SpaceId, Update,
 };
-
-struct NoMmio;
-
-impl MmioHandler for NoMmio {
-    fn mmio_read(&mut self, _: u64, _: &mut [u8]) {}
-
-    fn mmio_write(&mut self, gpa: u64, _: &[u8]) {
-        panic!("a store at {gpa:#x} exits");
-    }
-}
 
 /// RAM of 16 pages in a model, with a VM that follows it and tracks writes.
 struct Machine {
@@ -77,7 +68,7 @@ impl Machine {
     }
 
     fn store(&self, gpa: u64) {
-        self.vm.guest_store(gpa, &[1], &mut NoMmio).unwrap();
+        self.vm.guest_store(gpa, &[1], &mut NoExits).unwrap();
     }
 
     /// The numbers of the pages that are taken after a collection.
@@ -133,7 +124,7 @@ fn a_log_is_kept_when_a_transaction_is_undone() {
             if update.diff.is_empty() || update.old.is_empty() {
                 return Ok(());
             }
-            let stored = self.0.guest_store(9 * PAGE, &[1], &mut NoMmio);
+            let stored = self.0.guest_store(9 * PAGE, &[1], &mut NoExits);
             stored.expect("memory behind the hole");
             Err("refused".into())
         }

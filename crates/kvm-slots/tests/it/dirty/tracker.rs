@@ -3,18 +3,17 @@
 
 use crate::common;
 
-use std::os::fd::OwnedFd;
 use std::slice::from_ref;
+use std::sync::Arc;
 
+use common::hooked::{Hooked, Hooks, PaperRing};
 use common::{HOST, PAGE, able, device, guest_memfd, logged, planned, ram, readonly, table};
-use kvm_bindings::{
-    KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, kvm_userspace_memory_region, kvm_userspace_memory_region2,
-};
+use kvm_bindings::KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
     AbiProfile, ApplyError, Capabilities, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyRing, DirtyRun, DirtyTracker, Errno, GuestMemfdFlags, LoggingVm, ManualProtect, SlotRange,
-    SlotTable, StepError, Unlogged, Vm, apply_with, plan,
+    DirtyRun, DirtyTracker, Errno, LoggingVm, SlotRange, SlotTable, StepError, Unlogged, Vm,
+    apply_with, plan,
 };
 
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
@@ -188,17 +187,6 @@ fn an_operation_waits_for_its_log_and_is_refused_without_it() {
 
 #[test]
 fn an_entry_of_a_ring_that_names_no_page_is_said() {
-    #[derive(Debug)]
-    struct Paper(Vec<DirtyEntry>);
-    impl DirtyRing for Paper {
-        fn harvest(&mut self) -> Option<DirtyEntry> {
-            self.0.pop()
-        }
-
-        fn skipped(&self) -> Option<usize> {
-            None
-        }
-    }
     let (sim, capabilities) = vm();
     let collector = DirtyCollector::new(sim, &capabilities, RING).unwrap();
     let client = collector.tracker().client();
@@ -210,7 +198,10 @@ fn an_entry_of_a_ring_that_names_no_page_is_said() {
         entry(1, 0),
         entry(1 << 16, 0),
     ] {
-        collector.add_ring(Box::new(Paper(vec![entry(0, 3), stray, entry(0, 15)])));
+        collector.add_ring(Box::new(PaperRing {
+            entries: vec![entry(0, 3), stray, entry(0, 15)],
+            skipped: None,
+        }));
         let error = collector.collect(&memory(0)).unwrap_err();
         assert_eq!(error, DirtyError::Stray(stray));
         let runs: Vec<_> = client.take_all().runs().collect();
@@ -229,65 +220,22 @@ fn a_mode_that_the_kernel_does_not_have_is_refused() {
 
 /// A kernel on which some writes go past the rings.
 #[derive(Debug)]
-struct Arm(SimVm);
+struct Arm;
 
-impl Vm for Arm {
-    fn check_extension(&self, capability: u32) -> i32 {
-        match capability {
-            KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP => 1,
-            _ => self.0.check_extension(capability),
-        }
-    }
-
-    unsafe fn set_user_memory_region2(
-        &self,
-        _: &kvm_userspace_memory_region2,
-    ) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    unsafe fn set_user_memory_region(&self, _: &kvm_userspace_memory_region) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {
-        Err(Errno::ENOTTY)
-    }
-}
-
-impl LoggingVm for Arm {
-    fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno> {
-        self.0.set_manual_protect(options)
-    }
-
-    fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
-        self.0.enable_dirty_ring(bytes)
-    }
-
-    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
-        self.0.get_dirty_log(slot)
-    }
-
-    fn clear_dirty_log(&self, slot: u32, first: u64, num: u32, log: &[u64]) -> Result<(), Errno> {
-        self.0.clear_dirty_log(slot, first, num, log)
-    }
-
-    fn reset_dirty_rings(&self) -> Result<u32, Errno> {
-        self.0.reset_dirty_rings()
+impl Hooks for Arm {
+    fn extension(&self, capability: u32) -> Option<i32> {
+        (capability == KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP).then_some(1)
     }
 }
 
 #[test]
 fn rings_that_would_miss_writes_are_refused() {
     let (sim, capabilities) = vm();
-    let error = DirtyCollector::new(Arm(sim.clone()), &capabilities, RING).unwrap_err();
+    let arm = Hooked::new(sim.clone(), Arc::new(Arm));
+    let error = DirtyCollector::new(arm.clone(), &capabilities, RING).unwrap_err();
     let errno = Errno::EOPNOTSUPP;
     assert_eq!(error, DirtyError::Mode { mode: RING, errno });
     // And none was enabled.
     assert_eq!(sim.dirty_ring().err(), Some(Errno::ENXIO));
-    assert!(DirtyCollector::new(Arm(sim), &capabilities, DirtyMode::Log).is_ok());
+    assert!(DirtyCollector::new(arm, &capabilities, DirtyMode::Log).is_ok());
 }

@@ -8,11 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use common::guest::NoExits;
 use common::region::private_vm;
 use common::{ABI, PAGE, able, device, file, logged, range, readonly};
-use kvm_slots::sim::{
-    GuestFault, KernelVersion, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, SimConfig, SimVm,
-};
+use kvm_slots::sim::{GuestFault, KernelVersion, MEMORY_EXIT_FLAG_PRIVATE, SimConfig, SimVm};
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, PlanError,
     SlotListener, SlotRange, SlotTable, StepError, Unsupported, Vm, apply, plan,
@@ -44,18 +43,6 @@ fn refusal(wanted: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> O
 fn of_file(offset: u64, size: u64, file_size: u64) -> SlotRange {
     let file = file(1000, offset).with_file_size(file_size);
     range(0, size, Backing::FdOffset(file))
-}
-
-struct NoExits;
-
-impl MmioHandler for NoExits {
-    fn mmio_read(&mut self, gpa: u64, _data: &mut [u8]) {
-        panic!("an exit at {gpa:#x}");
-    }
-
-    fn mmio_write(&mut self, gpa: u64, _data: &[u8]) {
-        panic!("an exit at {gpa:#x}");
-    }
 }
 
 /// A VM that follows a model with one region of private MMIO in it: `size`
