@@ -4,9 +4,8 @@
 use core::iter::FusedIterator;
 
 use crate::access::responder::Responder;
-use crate::backing::HostMemory;
-use crate::range::AddrRange;
 use crate::view::FlatView;
+use guest_ranges::{AddrRange, HostMemory};
 
 /// Whether the guest loads or stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
