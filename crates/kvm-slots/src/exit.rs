@@ -34,7 +34,7 @@ pub enum GuestFault {
     },
     /// `KVM_EXIT_DIRTY_RING_FULL`: nothing was accessed, and the guest goes on
     /// only after the ring was harvested and reset
-    /// ([`DirtyCollector::make_room`](crate::DirtyCollector::make_room)).
+    /// ([`DirtyCollector::make_room`](crate::dirty::DirtyCollector::make_room)).
     #[error("the vCPU's dirty ring is full")]
     DirtyRingFull,
     /// `KVM_RUN` fails and says no more than this.

@@ -17,17 +17,24 @@
 //!     ^──────── each op that succeeded ──┘
 //! ```
 //!
-//! [`plan()`](plan::plan()) is a pure function: it decides, touches nothing, and refuses what
-//! cannot be done. [`plan_change()`](plan::plan_change()) produces the same plan from the removed and
-//! added ranges; its cost depends on the change, not on the number of slots.
-//! [`apply()`] makes one ioctl for each [`Op`]. The [`SlotTable`] follows each
-//! that succeeds, so it stays true after a failure.
+//! [`Slots`] is where a VMM starts. It has the VM, its [`Capabilities`], its
+//! [`AbiProfile`] and the [`SlotTable`], which has the slots as they are.
+//!
+//! [`Slots::plan`] decides, touches nothing, and refuses what cannot be done.
+//! [`Slots::plan_change`] produces the same plan from the removed and added
+//! ranges; its cost depends on the change, not on the number of slots.
+//! [`Slots::apply`] makes one ioctl for each [`Op`]. The table follows each that
+//! succeeds, so it stays true after a failure.
 //!
 //! After a failure, or a panic of the [`Vm`], the steps before it are rolled
 //! back. The [`ApplyError`] names each step that could not be rolled back, and
 //! each that this blocks: a step whose slot is not in the expected state is
 //! skipped, because KVM would interpret the ioctl as a different operation.
-//! [`undo()`] rolls a successful plan back later, from its [`Applied`].
+//! [`Slots::undo`] rolls a successful plan back later, from its [`Applied`].
+//! Dropping [`Slots`] deletes the slots.
+//!
+//! Planning is a pure function of the table: [`plan`] has it for a VM that is
+//! not there.
 //!
 //! With the feature `memory-model`, `slot_ranges` converts a flat view of that
 //! crate to ranges. `SlotListener` keeps a VM's slots in step with such a view:
@@ -39,9 +46,9 @@
 //! At each address, a running guest sees the memory before a change or the memory
 //! after it, and nothing else, even if the change is refused halfway.
 //! `SlotListener` guarantees that. The documentation of `memory_model::ViewReader`
-//! has the code for a vCPU thread whose exit races with a change. Callers of [`apply()`] hold vCPUs themselves: from before
-//! the call until the threads that answer exits look addresses up in the new
-//! memory. `vcpu_gate::VcpuGate` holds the vCPUs of a real VM.
+//! has the code for a vCPU thread whose exit races with a change. Callers of
+//! [`Slots::apply`] hold vCPUs themselves: from before the call until the
+//! threads that answer exits look addresses up in the new memory. `vcpu_gate::VcpuGate` holds the vCPUs of a real VM.
 //!
 //! The tests named `guest_sees` check this guarantee. On the simulated KVM they
 //! try every interleaving of an access and a commit in small worlds. On the real
@@ -123,8 +130,7 @@
 //! | rings exclude logs, and must be there before the first vCPU | has one mode for the life of a VM |
 //! | guest_memfd and private MMIO have no log | lists such slots with the reason: [`SlotTable::unlogged`] |
 //!
-//! The collector is the [`BeforeOp`](dirty::BeforeOp) of [`apply_with()`] and of
-//! `SlotListener::with_watcher`.
+//! The collector is the [`BeforeOp`](dirty::BeforeOp) of [`Slots::with_watcher`].
 //!
 //! # Example
 //!
@@ -133,13 +139,14 @@
 //! ```
 //! use std::os::fd::OwnedFd;
 //! use std::sync::Arc;
-//! use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-//! use kvm_slots::{apply, AbiProfile, Backing, Capabilities, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, SlotTable, Vm};
-//! use kvm_slots::plan::plan;
+//! use kvm_slots::kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+//! use kvm_slots::{
+//!     AbiProfile, Backing, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, Slots, Vm,
+//! };
 //! # struct Paper;
 //! # impl Vm for Paper {
 //! #     fn check_extension(&self, capability: u32) -> i32 {
-//! #         (capability == kvm_bindings::KVM_CAP_USER_MEMORY2).into()
+//! #         (capability == kvm_slots::kvm_bindings::KVM_CAP_USER_MEMORY2).into()
 //! #     }
 //! #     unsafe fn set_user_memory_region2(&self, _: &kvm_userspace_memory_region2) -> Result<(), Errno> { Ok(()) }
 //! #     unsafe fn set_user_memory_region(&self, _: &kvm_userspace_memory_region) -> Result<(), Errno> { Ok(()) }
@@ -148,10 +155,8 @@
 //! #     fn address_bits(&self) -> Option<u32> { Some(46) }
 //! # }
 //!
-//! let vm = Paper;
-//! let capabilities = Capabilities::probe(&vm);
-//! let abi = AbiProfile::None;
-//! let mut table = SlotTable::new();
+//! // SAFETY: no guest runs on paper.
+//! let mut slots = unsafe { Slots::new(Paper, AbiProfile::None) };
 //!
 //! // The owner keeps the mapping; in a VMM it unmaps it when dropped.
 //! let bar = |gpa| SlotRange {
@@ -162,31 +167,32 @@
 //!     log_dirty: false,
 //! };
 //!
-//! let first = plan(&table, &[bar(0xe000_0000)], &capabilities, abi)?;
-//! // SAFETY: no guest runs on paper.
-//! let _ = unsafe { apply(&vm, &capabilities, abi, &first, &mut table) }?;
-//! assert_eq!(table.len(), 1);
+//! let first = slots.plan(&[bar(0xe000_0000)])?;
+//! let _ = slots.apply(&first)?;
+//! assert_eq!(slots.table().len(), 1);
 //!
-//! let moved = plan(&table, &[bar(0xf000_0000)], &capabilities, abi)?;
-//! assert!(matches!(moved.ops[..], [Op::Move { .. }]));
-//! assert_eq!(moved.ops[0].to_string(), "MOVE slot 0 from 0xe0000000 to 0xf0000000");
-//! assert!(!moved.holds_vcpus);
+//! let moved = slots.plan(&[bar(0xf000_0000)])?;
+//! assert!(matches!(moved.ops(), [Op::Move { .. }]));
+//! assert_eq!(moved.ops()[0].to_string(), "MOVE slot 0 from 0xe0000000 to 0xf0000000");
+//! assert!(!moved.holds_vcpus());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Unsafe code
 //!
 //! A memslot lets a guest read and write memory of the process behind the
-//! compiler's back. Only the caller can guarantee that this is safe, so the calls
-//! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and the
-//! older [`Vm::set_user_memory_region`], [`apply()`], [`undo()`], and the
-//! constructor of a `SlotListener`. Converted pages leave stale bytes, which are
-//! discarded: so [`Vm::discard`] and the constructors of [`Engine`](convert::Engine) and
-//! [`Converter`](convert::Converter) are `unsafe` too. All have the same contract: host ranges are
-//! mapped, meant for the guest, and not otherwise used, for as long as their owner
-//! lives; and the table, which holds the owners, is kept until the VM is gone. In
-//! return no slot outlives its owner. [`probe_abi()`](probe::probe_abi()) requires that no vCPU runs
-//! during the call. Planning, and everything else that decides, is safe code.
+//! compiler's back. Only the caller can guarantee that this is safe, and
+//! guarantees it once, to [`Slots::new`]: host ranges are mapped, meant for the
+//! guest, and not otherwise used, for as long as their owner lives. In return no
+//! slot outlives its owner. All other methods are safe, and so is a
+//! `SlotListener`.
+//!
+//! The calls that lead to the ioctl are `unsafe` as well:
+//! [`Vm::set_user_memory_region2`] and the older [`Vm::set_user_memory_region`].
+//! Converted pages leave stale bytes, which are discarded: so [`Vm::discard`] and
+//! the constructors of [`Engine`](convert::Engine) and
+//! [`Converter`](convert::Converter) are `unsafe` too.
+//! [`probe_abi()`](probe::probe_abi()) requires that no vCPU runs during the call.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
 //! ioctls that kvm-ioctls lacks, taking ownership of descriptors just made, and in the

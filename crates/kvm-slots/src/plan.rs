@@ -75,7 +75,7 @@ pub fn plan_change(
     let had = slots_of(table, change.gone, page)?;
     let come = cut::whole_pages(change.come, page)?;
     for range in &come.ranges {
-        let mut there = table.intersecting(range.gpa, range.last());
+        let mut there = table.intersecting_downwards(range.gpa, range.last());
         if there.any(|slot| !had.contains_key(&slot.gpa)) {
             let (gpa, size) = (range.gpa, range.size);
             return Err(PlanError::BadRange { gpa, size });

@@ -20,7 +20,7 @@ pub struct PushedRange {
 /// Maps a device's memory into the guest without a memslot: the platform's own
 /// call, such as the answer to the exit with which an Arm CCA guest asks for it.
 ///
-/// [`apply()`](crate::apply()) drives it as it drives the memslot ioctls, under
+/// [`Slots::apply`](crate::Slots::apply) drives it as it drives the memslot ioctls, under
 /// [`AbiProfile::Push`](crate::AbiProfile::Push): a failure undoes the whole
 /// plan.
 pub trait PushMap: Debug + Send + Sync {

@@ -148,7 +148,7 @@ pub(crate) fn finds_room(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     let (Op::Create(to) | Op::Move { to, .. }) = op else {
         return Ok(());
     };
-    let mut there = table.intersecting(to.gpa, to.last());
+    let mut there = table.intersecting_downwards(to.gpa, to.last());
     match there.find(|other: &&Slot| other.id != to.id) {
         None => Ok(()),
         Some(other) => Err(StepError::Stale(other.id)),

@@ -107,12 +107,26 @@ impl SlotTable {
 
     /// The slot that holds the guest-physical address `gpa`.
     pub fn find(&self, gpa: u64) -> Option<&Slot> {
-        self.intersecting(gpa, gpa).next()
+        self.intersecting_downwards(gpa, gpa).next()
     }
 
     /// The slots that hold some address from `first` to `last`, both included,
-    /// the highest first. It costs what it finds, and a search.
+    /// the lowest first. The cost is that of two searches and of what it finds.
     pub fn intersecting(&self, first: u64, last: u64) -> impl Iterator<Item = &Slot> {
+        // Only the slot that starts at or below `first` can reach into it.
+        let below = self.by_gpa.range(..=first).next_back();
+        let from = below.map_or(first, |(gpa, _)| *gpa).min(last);
+        let slots = self.by_gpa.range(from..=last);
+        let slots = slots.filter_map(|(_, id)| self.slots.get(id));
+        slots.skip_while(move |slot| slot.last() < first)
+    }
+
+    /// The same slots, the highest first, for the cost of one search.
+    pub(crate) fn intersecting_downwards(
+        &self,
+        first: u64,
+        last: u64,
+    ) -> impl Iterator<Item = &Slot> {
         let below = self.by_gpa.range(..=last).rev();
         let slots = below.filter_map(|(_, id)| self.slots.get(id));
         // Slots do not overlap, so downwards they also end ever lower.

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use super::error::{
     ConversionFailure, ConvertError, Converted, FailedStep, NotConvertedBack, Revoked,
 };
-use super::listener::ConversionListener;
+use super::listener::{Conversion, ConversionListener, abort};
 use super::pages::GuestPages;
 use super::plan::{ConversionPlan, check, part};
 use super::range::PageRange;
 use super::request::{PageState, Request, RequestError};
 use super::sides::{Sides, Stretch};
-use super::told::{abort, change};
 use crate::abi::Unsupported;
 use crate::caps::Capabilities;
 use crate::errno::Errno;
@@ -218,7 +217,7 @@ impl<V: Vm> Engine<V> {
     }
 
     fn prepare(&self, plan: &ConversionPlan, attributes: bool) -> Result<(), Failed> {
-        let Some(change) = change(plan.to, &plan.stretches, &plan.bare) else {
+        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.bare) else {
             return Ok(());
         };
         for (prepared, listener) in self.listeners.iter().enumerate() {
@@ -257,7 +256,7 @@ impl<V: Vm> Engine<V> {
             converted.bytes += range.size();
         }
         accept(pages, plan.to, &plan.stretches);
-        let Some(change) = change(plan.to, &plan.stretches, &plan.bare) else {
+        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.bare) else {
             return;
         };
         for listener in &self.listeners {
@@ -298,7 +297,7 @@ impl<V: Vm> Engine<V> {
         // Devices leave before the guest's pages become private again.
         let mut stuck = Vec::new();
         if plan.to == PageState::Shared {
-            let change = change(plan.to, &plan.stretches, &plan.bare);
+            let change = Conversion::of(plan.to, &plan.stretches, &plan.bare);
             stuck = abort(prepared, change, not_undone);
         }
         let (mut back, mut kept, mut kept_bare) = (Vec::new(), Vec::new(), Vec::new());
@@ -314,10 +313,10 @@ impl<V: Vm> Engine<V> {
             }
         }
         if plan.to == PageState::Private {
-            abort(prepared, change(plan.to, &back, &[]), not_undone);
+            abort(prepared, Conversion::of(plan.to, &back, &[]), not_undone);
         }
         accept(pages, plan.to, &kept);
-        let Some(change) = change(plan.to, &kept, &kept_bare) else {
+        let Some(change) = Conversion::of(plan.to, &kept, &kept_bare) else {
             return;
         };
         for (number, listener) in self.listeners.iter().enumerate() {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who is told of conversions: a mapper for DMA, which maps shared pages only.
 
+use std::sync::Arc;
+
+use super::error::NotConvertedBack;
 use super::range::PageRange;
 use super::request::PageState;
 use super::sides::Stretch;
@@ -22,6 +25,40 @@ pub struct Conversion<'a> {
     /// hole, or other memory that came to where pages were private. A mapper
     /// for DMA that knows that memory maps it from here on.
     pub bare: &'a [PageRange],
+}
+
+impl<'a> Conversion<'a> {
+    /// What listeners are notified of; `None` if no page changes.
+    pub(super) fn of(
+        to: PageState,
+        stretches: &'a [Stretch],
+        bare: &'a [PageRange],
+    ) -> Option<Self> {
+        let any = !stretches.is_empty() || !bare.is_empty();
+        any.then_some(Self {
+            to,
+            stretches,
+            bare,
+        })
+    }
+}
+
+/// Has listeners go back, the last to prepare first; returns the numbers of
+/// those that could not.
+pub(super) fn abort(
+    prepared: &[Arc<dyn ConversionListener>],
+    change: Option<Conversion<'_>>,
+    not_undone: &mut NotConvertedBack,
+) -> Vec<usize> {
+    let mut stuck = Vec::new();
+    let Some(change) = change else { return stuck };
+    for (number, listener) in prepared.iter().enumerate().rev() {
+        if let Err(error) = listener.abort(&change) {
+            not_undone.add_listener(listener.name(), error);
+            stuck.push(number);
+        }
+    }
+    stuck
 }
 
 /// Follows conversions.

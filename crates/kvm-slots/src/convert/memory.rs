@@ -109,7 +109,7 @@ impl ConvertibleMemory {
     /// Sets how many bytes of the host's memory the state of private pages may
     /// come to take, if the guest makes some of them shared: 576 for each 16 MiB
     /// that they reach into. A request that would outgrow it is refused before
-    /// anything is done ([`Refusal::NoRoom`](crate::Refusal::NoRoom)). KVM's own
+    /// anything is done ([`Refusal::NoRoom`](crate::convert::Refusal::NoRoom)). KVM's own
     /// state grows alike and has no limit.
     ///
     /// Making pages shared is never refused for it. A VMM that has taken memory

@@ -124,7 +124,6 @@ mod plan;
 mod range;
 mod request;
 mod sides;
-mod told;
 
 pub use converter::Converter;
 pub use engine::Engine;

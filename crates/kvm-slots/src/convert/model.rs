@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state of pages where a memory model has it.
 
+use std::borrow::BorrowMut;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
 use memory_model::{
     AddrRange, Backing, FlatView, GuestMemfdSides, MemoryModel, PageSet, PageState as ModelState,
     SpaceId,
@@ -10,9 +15,6 @@ use super::pages::GuestPages;
 use super::range::PageRange;
 use super::request::PageState;
 use super::sides::{Sides, Stretch};
-use std::borrow::BorrowMut;
-use std::marker::PhantomData;
-use std::sync::Arc;
 
 /// The pages of one address space of a memory model. What is private and what
 /// is accepted is what the model says, and nothing is written down twice.
@@ -23,6 +25,9 @@ use std::sync::Arc;
 /// # Panics
 /// Looking at the pages does, if the space is not part of the model, or was
 /// removed from it: whoever removes a space takes its converter down first.
+/// So does recording what the model refuses, although it allowed the plan. A
+/// [`Converter`](crate::convert::Converter) then reports
+/// [`CutShort`](crate::convert::ConvertError::CutShort).
 #[derive(Debug)]
 pub struct ModelPages<M, H> {
     model: M,
@@ -74,20 +79,27 @@ impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
         };
         let model = self.model.borrow_mut();
         let set = model.set_page_state(self.space, addresses(range), to);
-        // Planning has asked the same view, and nobody changes it meanwhile.
-        debug_assert_eq!(set, Ok(()));
+        must_follow(range, set);
     }
 
     fn accept(&mut self, range: PageRange) {
         let model = self.model.borrow_mut();
         let accepted = model.accept(self.space, addresses(range));
-        // As above.
-        debug_assert_eq!(accepted, Ok(()));
+        must_follow(range, accepted);
     }
 
     fn revoke(&mut self, range: PageRange) {
         let space = self.space;
         self.model.borrow_mut().revoke(space, addresses(range));
+    }
+}
+
+/// The plan has asked the same view, and nothing changes it meanwhile. If the
+/// model refuses all the same, it no longer knows which pages are private, and
+/// nothing must go on from there.
+fn must_follow<E: fmt::Display>(range: PageRange, recorded: Result<(), E>) {
+    if let Err(error) = recorded {
+        panic!("the model refuses what it allowed for {range}: {error}");
     }
 }
 

@@ -108,7 +108,7 @@ impl DirtyError {
 
 /// Brings what KVM logged to a [`DirtyTracker`]: when it is told to, and before
 /// memslot operations that would take a log away. It is the [`BeforeOp`] of
-/// [`apply_with`](crate::apply_with).
+/// [`Slots::with_watcher`](crate::Slots::with_watcher).
 #[derive(Debug)]
 pub struct DirtyCollector<V> {
     vm: V,

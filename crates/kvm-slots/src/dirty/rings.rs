@@ -12,7 +12,7 @@ use crate::errno::Errno;
 const FRUITLESS_RESETS: usize = 16;
 
 /// The dirty ring of one vCPU, as
-/// [`DirtyCollector::add_ring`](crate::DirtyCollector::add_ring) numbers it.
+/// [`DirtyCollector::add_ring`](crate::dirty::DirtyCollector::add_ring) numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RingId(usize);
 

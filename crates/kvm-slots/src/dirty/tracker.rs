@@ -100,9 +100,9 @@ impl DirtyTracker {
             return true;
         };
         let mut tracked = 0;
-        for slot in table.slots() {
+        for slot in table.intersecting(gpa, last) {
             let (from, to) = (gpa.max(slot.gpa), last.min(slot.last()));
-            if let Some(host) = slot.backing.host().filter(|_| from <= to) {
+            if let Some(host) = slot.backing.host() {
                 let all = self.mark(host.address() + (from - slot.gpa), to - from + 1);
                 tracked += if all { to - from + 1 } else { 0 };
             }

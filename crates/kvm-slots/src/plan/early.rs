@@ -30,7 +30,10 @@ pub(super) fn split(
     let mut split = Creates::default();
     for want in creates {
         let fits = split.early.len() < room
-            && table.intersecting(want.gpa, want.last()).next().is_none()
+            && table
+                .intersecting_downwards(want.gpa, want.last())
+                .next()
+                .is_none()
             && !is_bound(&want.backing, deletes, abi);
         match fits {
             true => split.early.push(want),

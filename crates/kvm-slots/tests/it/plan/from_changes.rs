@@ -177,7 +177,7 @@ fn a_table_finds_its_slots_by_address_and_number() {
         ids(0x3000, 0x3fff),
         ids(0x2000, 0x2000),
     ];
-    assert_eq!(found, [vec![1, 0], vec![1, 0], vec![], vec![0]]);
+    assert_eq!(found, [vec![0, 1], vec![0, 1], vec![], vec![0]]);
     assert_eq!(had.get(1).map(|slot| slot.gpa()), Some(0x4000));
     assert_eq!(had.get(2), None);
 }
