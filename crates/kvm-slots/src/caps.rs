@@ -15,6 +15,7 @@ use crate::vm::{GuestMemfdFlags, Vm};
 /// What a VM of one type on one kernel can do. Asked of the VM and not of
 /// `/dev/kvm`, because the answers differ by type of VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// The host's page size in bytes: the granularity of memslots.
     pub page_size: u64,

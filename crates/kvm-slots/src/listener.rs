@@ -254,11 +254,7 @@ impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
         ranges.set(update.diff);
         self.measure(&mut ranges.removed);
         self.measure(&mut ranges.added);
-        let change = Change {
-            gone: &ranges.removed,
-            come: &ranges.added,
-            ..Change::default()
-        };
+        let change = Change::new(&ranges.removed, &ranges.added);
         let plan = state.slots.plan_change(&change);
         ranges.clear();
         Ok(Some(plan?))

@@ -53,16 +53,16 @@ pub fn plan(
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
-    let had = table.slots().map(|slot| (slot.gpa, slot)).collect();
+    let old = table.slots().map(|slot| (slot.gpa, slot)).collect();
     let wanted = cut::whole_pages(wanted, capabilities.page_size)?;
-    decide(table, had, wanted, Attributes::default(), capabilities, abi)
+    decide(table, old, wanted, Attributes::default(), capabilities, abi)
 }
 
 /// Plans a change of some ranges. It costs what changes, with a search in the
 /// table for each range, however many slots there are.
 ///
 /// # Errors
-/// [`PlanError`]; nothing was touched. That ranges which come overlap ones
+/// [`PlanError`]; nothing was touched. That added ranges overlap ones
 /// that stay is found where slots would overlap, and not within a page that
 /// belongs to no slot.
 pub fn plan_change(
@@ -72,17 +72,17 @@ pub fn plan_change(
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
     let page = capabilities.page_size;
-    let had = slots_of(table, change.gone, page)?;
-    let come = cut::whole_pages(change.come, page)?;
-    for range in &come.ranges {
+    let old = slots_of(table, change.removed, page)?;
+    let added = cut::whole_pages(change.added, page)?;
+    for range in &added.ranges {
         let mut there = table.intersecting_downwards(range.gpa, range.last());
-        if there.any(|slot| !had.contains_key(&slot.gpa)) {
+        if let Some(stays) = there.find(|slot| !old.contains_key(&slot.gpa)) {
             let (gpa, size) = (range.gpa, range.size);
-            return Err(PlanError::BadRange { gpa, size });
+            return Err(cut::overlap(gpa, size, stays.gpa, stays.size));
         }
     }
     let attributes = pages::attributes(change.was_private, change.is_private, page)?;
-    decide(table, had, come, attributes, capabilities, abi)
+    decide(table, old, added, attributes, capabilities, abi)
 }
 
 /// The slots that these ranges have, by address.
@@ -92,7 +92,7 @@ fn slots_of<'a>(
     page: u64,
 ) -> Result<BTreeMap<u64, &'a Slot>, PlanError> {
     let max = table.rules().max_slot_size(page)?;
-    let mut had = BTreeMap::new();
+    let mut old = BTreeMap::new();
     for range in cut::whole_pages(ranges, page)?.ranges {
         if cut::count(std::slice::from_ref(&range), max) > table.len() {
             return Err(not_there(&range));
@@ -101,10 +101,10 @@ fn slots_of<'a>(
             let is_it =
                 |slot: &&Slot| want.is_same_memory(slot) && want.log_dirty == slot.log_dirty;
             let slot = table.starting_at(want.gpa).filter(is_it);
-            had.insert(want.gpa, slot.ok_or_else(|| not_there(&want))?);
+            old.insert(want.gpa, slot.ok_or_else(|| not_there(&want))?);
         }
     }
-    Ok(had)
+    Ok(old)
 }
 
 fn not_there(range: &Wanted) -> PlanError {
@@ -114,20 +114,20 @@ fn not_there(range: &Wanted) -> PlanError {
     }
 }
 
-/// Decides how the slots `had` become those of the ranges that come, and who
-/// is who among them. All other slots of the table stay.
+/// Decides how the slots `old` become those of the added ranges, and which slot
+/// becomes which. All other slots of the table stay.
 fn decide(
     table: &SlotTable,
-    had: BTreeMap<u64, &Slot>,
-    come: Pages,
+    old: BTreeMap<u64, &Slot>,
+    added: Pages,
     attributes: Attributes,
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
-    reachable(&come.ranges, capabilities)?;
-    supported(&come.ranges, &attributes, capabilities, abi)?;
+    reachable(&added.ranges, capabilities)?;
+    supported(&added.ranges, &attributes, capabilities, abi)?;
     let max = table.rules().max_slot_size(capabilities.page_size)?;
-    let needed = (table.len() - had.len()).saturating_add(cut::count(&come.ranges, max));
+    let needed = (table.len() - old.len()).saturating_add(cut::count(&added.ranges, max));
     let mut room = enough(table, needed, capabilities)?;
     if !attributes.is_empty() {
         // Pages change before a new slot is there.
@@ -139,7 +139,7 @@ fn decide(
         moves,
         flags,
         creates,
-    } = pair::pair(had, cut::split(come.ranges, max)?);
+    } = pair::pair(old, cut::split(added.ranges, max)?);
     let hostless = creates.iter().any(|want| want.backing.host().is_none())
         || deletes.iter().any(|slot| slot.backing.host().is_none());
     let count = deletes.len() + attributes.len() + moves.len() + creates.len();
@@ -166,7 +166,7 @@ fn decide(
     ops.extend(late.into_iter().map(Op::Create));
     Ok(Plan {
         ops,
-        trapped: come.trapped,
+        trapped: added.trapped,
         holds_vcpus,
     })
 }

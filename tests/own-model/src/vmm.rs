@@ -114,12 +114,8 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
         let change = converter.with_pages(|pages| {
             let moved = private_pages(pages, &gone, &come);
             let (was_private, is_private) = moved.ok_or(Refused::HidesPrivate)?;
-            let wanted = kvm_slots::Change {
-                gone: &gone,
-                come: &come,
-                was_private: &was_private,
-                is_private: &is_private,
-            };
+            let wanted =
+                kvm_slots::Change::new(&gone, &come).with_private_pages(&was_private, &is_private);
             let plan = self.slots.plan_change(&wanted)?;
             pages.set_ranges(convertible(&shown))?;
             let held = plan.holds_vcpus() || plan.ends_log();

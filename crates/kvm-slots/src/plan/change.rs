@@ -4,21 +4,43 @@
 use crate::plan::op::PageRun;
 use crate::range::SlotRange;
 
-/// What changes: the ranges that go and those that come. A range that changes
-/// goes as it was and comes as it shall be.
+/// The ranges that are removed and added. A range that changes is removed as it
+/// was and added as it is to be.
 ///
 /// The pages are for VMs with private pages. KVM keeps that attribute by
 /// guest-physical address whether or not there is a slot, so that it stays
 /// behind when memory moves. Say in `was_private` and `is_private` which pages
 /// are private before and after: pages in both, and in neither, cost nothing.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Change<'a> {
-    /// The ranges that go, as they were asked for.
-    pub gone: &'a [SlotRange],
-    /// The ranges that come.
-    pub come: &'a [SlotRange],
+    /// The removed ranges, as they were asked for.
+    pub removed: &'a [SlotRange],
+    /// The added ranges.
+    pub added: &'a [SlotRange],
     /// Pages that are private now, all that may have to change.
     pub was_private: &'a [PageRun],
     /// Pages that shall be private.
     pub is_private: &'a [PageRun],
+}
+
+impl<'a> Change<'a> {
+    /// A change of ranges and of no private page.
+    pub fn new(removed: &'a [SlotRange], added: &'a [SlotRange]) -> Self {
+        Self {
+            removed,
+            added,
+            ..Self::default()
+        }
+    }
+
+    /// With the pages that are private before and after it.
+    #[must_use]
+    pub fn with_private_pages(self, was: &'a [PageRun], is: &'a [PageRun]) -> Self {
+        Self {
+            was_private: was,
+            is_private: is,
+            ..self
+        }
+    }
 }

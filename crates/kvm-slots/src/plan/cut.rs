@@ -130,19 +130,30 @@ pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, Plan
         ranges: Vec::with_capacity(ranges.len()),
         trapped: Vec::new(),
     };
-    let mut free_from = Some(0);
+    let mut previous: Option<(&SlotRange, u64)> = None;
     for range in sorted {
         let (gpa, size) = (range.gpa, range.size);
-        let bad = PlanError::BadRange { gpa, size };
-        let last = size.checked_sub(1).and_then(|more| gpa.checked_add(more));
-        let last = last.ok_or(bad.clone())?;
-        if free_from.is_none_or(|free| gpa < free) {
-            return Err(bad);
+        let more = size.checked_sub(1).ok_or(PlanError::EmptyRange { gpa })?;
+        let last = gpa.checked_add(more);
+        let last = last.ok_or(PlanError::RangeWraps { gpa, size })?;
+        if let Some((other, _)) = previous.filter(|(_, last)| gpa <= *last) {
+            return Err(overlap(gpa, size, other.gpa, other.size));
         }
-        free_from = last.checked_add(1);
-        pages.add(range, last, page).ok_or(bad)?;
+        previous = Some((range, last));
+        let added = pages.add(range, last, page);
+        added.ok_or(PlanError::BackingWraps { gpa, size })?;
     }
     Ok(pages)
+}
+
+/// A range overlaps another range or slot.
+pub(crate) fn overlap(gpa: u64, size: u64, other_gpa: u64, other_size: u64) -> PlanError {
+    PlanError::Overlap {
+        gpa,
+        size,
+        other_gpa,
+        other_size,
+    }
 }
 
 impl Pages {
@@ -198,7 +209,7 @@ pub(crate) fn split(ranges: Vec<Wanted>, max: u64) -> Result<Vec<Wanted>, PlanEr
     let mut slots = Vec::with_capacity(ranges.len());
     for range in ranges {
         let (gpa, size) = (range.gpa, range.size);
-        let bad = PlanError::BadRange { gpa, size };
+        let bad = PlanError::BackingWraps { gpa, size };
         range.split(max, &mut slots).ok_or(bad)?;
     }
     Ok(slots)

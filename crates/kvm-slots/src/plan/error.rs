@@ -36,13 +36,41 @@ pub enum PlanError {
         /// The width of guest-physical addresses.
         bits: u32,
     },
-    /// A range is empty or wraps, or overlaps another one.
-    #[error("the range of {size:#x} bytes at {gpa:#x} is empty, wraps, or overlaps another")]
-    BadRange {
+    /// A range has no bytes.
+    #[error("the range at {gpa:#x} is empty")]
+    EmptyRange {
+        /// The first guest-physical address.
+        gpa: u64,
+    },
+    /// The addresses of a range wrap.
+    #[error("the range of {size:#x} bytes at {gpa:#x} wraps")]
+    RangeWraps {
         /// The first guest-physical address.
         gpa: u64,
         /// The number of bytes.
         size: u64,
+    },
+    /// The host addresses or the file offsets of a range wrap.
+    #[error("the bytes behind the range of {size:#x} bytes at {gpa:#x} wrap")]
+    BackingWraps {
+        /// The first guest-physical address.
+        gpa: u64,
+        /// The number of bytes.
+        size: u64,
+    },
+    /// A range overlaps another one, or a slot that stays.
+    #[error(
+        "the range of {size:#x} bytes at {gpa:#x} overlaps {other_size:#x} bytes at {other_gpa:#x}"
+    )]
+    Overlap {
+        /// The first guest-physical address.
+        gpa: u64,
+        /// The number of bytes.
+        size: u64,
+        /// The first guest-physical address of the other range or slot.
+        other_gpa: u64,
+        /// Its number of bytes.
+        other_size: u64,
     },
     /// A range that is said to go has not the slots that it should have: the
     /// table is out of step with whoever says so. [`plan()`](crate::plan::plan())

@@ -28,18 +28,18 @@ pub const ABI: AbiProfile = AbiProfile::FD_OFFSET_BIT_4;
 
 /// A kernel that can do everything.
 pub fn able() -> Capabilities {
-    Capabilities {
-        page_size: PAGE,
-        nr_memslots: 32764,
-        user_memory2: true,
-        readonly_mem: true,
-        guest_memfd: true,
-        guest_memfd_flags: GuestMemfdFlags::all(),
-        memory_attributes: 0,
-        memory_fault_info: true,
-        push_map: false,
-        address_bits: Some(64),
-    }
+    let mut able = Capabilities::minimal();
+    able.page_size = PAGE;
+    able.nr_memslots = 32764;
+    able.user_memory2 = true;
+    able.readonly_mem = true;
+    able.guest_memfd = true;
+    able.guest_memfd_flags = GuestMemfdFlags::all();
+    able.memory_attributes = 0;
+    able.memory_fault_info = true;
+    able.push_map = false;
+    able.address_bits = Some(64);
+    able
 }
 
 /// Host memory at `address` that nobody owns.

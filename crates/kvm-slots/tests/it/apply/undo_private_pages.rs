@@ -56,12 +56,9 @@ fn memory() -> impl Strategy<Value = Memory> {
 fn change(machine: &Machine, fd: i32, from: Option<&Memory>, to: &Memory) -> Plan {
     let gone: Vec<SlotRange> = from.iter().map(|memory| memory.range(fd)).collect();
     let was = from.map(Memory::runs).unwrap_or_default();
-    let change = Change {
-        gone: &gone,
-        come: &[to.range(fd)],
-        was_private: &was,
-        is_private: &to.runs(),
-    };
+    let added = [to.range(fd)];
+    let is = to.runs();
+    let change = Change::new(&gone, &added).with_private_pages(&was, &is);
     let capabilities = Capabilities::probe(&machine.vm().vm);
     plan_change(machine.table(), &change, &capabilities, AbiProfile::None).expect("a plan")
 }

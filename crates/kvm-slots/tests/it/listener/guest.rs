@@ -213,11 +213,9 @@ impl Mover {
             vm,
             range,
         };
-        let change = Change {
-            come: &[mover.range.clone()],
-            is_private: &[mover.private_page()],
-            ..Change::default()
-        };
+        let added = [mover.range.clone()];
+        let is = [mover.private_page()];
+        let change = Change::new(&[], &added).with_private_pages(&[], &is);
         let _ = mover.carry_out(&change);
         mover
     }
@@ -233,12 +231,11 @@ impl Mover {
         let (gone, was) = (self.range.clone(), self.private_page());
         self.range.gpa = gpa;
         let come = self.range.clone();
-        let change = Change {
-            gone: &[gone],
-            come: &[come],
-            was_private: &[was],
-            is_private: &[self.private_page()],
-        };
+        let removed = [gone];
+        let added = [come];
+        let was = [was];
+        let is = [self.private_page()];
+        let change = Change::new(&removed, &added).with_private_pages(&was, &is);
         self.carry_out(&change)
     }
 

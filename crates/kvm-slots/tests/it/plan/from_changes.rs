@@ -14,11 +14,7 @@ use proptest::prelude::*;
 const B: u64 = HOST + 0x1000_0000;
 
 fn change(table: &SlotTable, gone: &[SlotRange], come: &[SlotRange]) -> Result<Plan, PlanError> {
-    let change = Change {
-        gone,
-        come,
-        ..Change::default()
-    };
+    let change = Change::new(gone, come);
     plan_change(table, &change, &able(), ABI)
 }
 
@@ -144,10 +140,16 @@ fn what_comes_must_not_overlap_what_stays() {
     let stays = ram(0x1000, 0x2000, HOST);
     let goes = ram(0x4000, 0x2000, B);
     let had = table(&[&[stays.clone(), goes.clone()]]);
-    for come in [stays, ram(0x2000, 0x1000, B), ram(0, 0x8000, B)] {
-        let (gpa, size) = (come.gpa, come.size);
-        let refused = change(&had, std::slice::from_ref(&goes), &[come]);
-        assert_eq!(refused, Err(PlanError::BadRange { gpa, size }));
+    for added in [stays, ram(0x2000, 0x1000, B), ram(0, 0x8000, B)] {
+        let (gpa, size) = (added.gpa, added.size);
+        let refused = change(&had, std::slice::from_ref(&goes), &[added]);
+        let overlap = PlanError::Overlap {
+            gpa,
+            size,
+            other_gpa: 0x1000,
+            other_size: 0x2000,
+        };
+        assert_eq!(refused, Err(overlap));
     }
     // Where something goes, something can come.
     assert!(change(&had, &[goes], &[ram(0x3000, 0x8000, B)]).is_ok());

@@ -78,9 +78,10 @@ fn a_range_may_end_at_the_last_address() {
 
 #[test]
 fn the_limit_is_the_kernels_and_is_checked_before_anything() {
-    let four = Capabilities {
-        nr_memslots: 4,
-        ..able()
+    let four = {
+        let mut able = able();
+        able.nr_memslots = 4;
+        able
     };
     let bars = |count: u64| -> Vec<SlotRange> {
         (0..count)
@@ -105,9 +106,10 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
 
 #[test]
 fn no_capability_makes_more_slots_than_there_are_numbers() {
-    let boastful = Capabilities {
-        nr_memslots: u32::MAX,
-        ..able()
+    let boastful = {
+        let mut able = able();
+        able.nr_memslots = u32::MAX;
+        able
     };
     let bars = |count: u64| -> Vec<SlotRange> {
         (0..count)
@@ -130,11 +132,12 @@ fn no_capability_makes_more_slots_than_there_are_numbers() {
 
 #[test]
 fn every_unsupported_range_is_named_with_its_reason() {
-    let old_kernel = Capabilities {
-        user_memory2: false,
-        readonly_mem: false,
-        guest_memfd: false,
-        ..able()
+    let old_kernel = {
+        let mut able = able();
+        able.user_memory2 = false;
+        able.readonly_mem = false;
+        able.guest_memfd = false;
+        able
     };
     let wanted = [
         ram(0x0000, PAGE, HOST),
@@ -217,9 +220,10 @@ fn a_host_address_out_of_step_with_the_guests_is_misaligned() {
 
 #[test]
 fn larger_pages_leave_larger_remainders() {
-    let large = Capabilities {
-        page_size: 0x1_0000,
-        ..able()
+    let large = {
+        let mut able = able();
+        able.page_size = 0x1_0000;
+        able
     };
     let plan = plan(
         &table(&[]),
@@ -236,24 +240,37 @@ fn larger_pages_leave_larger_remainders() {
 
 #[test]
 fn ranges_that_overlap_wrap_or_are_empty_are_bad() {
-    let bad = |ranges: &[SlotRange], gpa, size| {
+    let refused = |ranges: &[SlotRange], why| {
         let planned = plan(&table(&[]), ranges, &able(), ABI);
-        assert_eq!(planned, Err(PlanError::BadRange { gpa, size }));
+        assert_eq!(planned, Err(why));
+    };
+    let overlap = |(gpa, size), (other_gpa, other_size)| PlanError::Overlap {
+        gpa,
+        size,
+        other_gpa,
+        other_size,
     };
     // Whatever the order in which they come, and also within a page.
-    bad(&[ram(0, 0x2000, HOST), ram(0x1000, PAGE, B)], 0x1000, PAGE);
-    bad(&[ram(0x1000, PAGE, B), ram(0, 0x2000, HOST)], 0x1000, PAGE);
-    bad(&[ram(0x10, 0x10, HOST), ram(0x1f, 1, B)], 0x1f, 1);
-    bad(
-        &[ram(0, u64::MAX, HOST), ram(u64::MAX - 1, 2, B)],
-        u64::MAX - 1,
-        2,
+    let [low, high] = [ram(0, 0x2000, HOST), ram(0x1000, PAGE, B)];
+    let both = || overlap((0x1000, PAGE), (0, 0x2000));
+    refused(&[low.clone(), high.clone()], both());
+    refused(&[high, low], both());
+    let within_a_page = [ram(0x10, 0x10, HOST), ram(0x1f, 1, B)];
+    refused(&within_a_page, overlap((0x1f, 1), (0x10, 0x10)));
+    let to_the_end = [ram(0, u64::MAX, HOST), ram(u64::MAX - 1, 2, B)];
+    refused(&to_the_end, overlap((u64::MAX - 1, 2), (0, u64::MAX)));
+    let last = [ram(u64::MAX, 1, HOST), ram(u64::MAX, 1, B)];
+    refused(&last, overlap((u64::MAX, 1), (u64::MAX, 1)));
+    let (gpa, size) = (u64::MAX, 2);
+    refused(&[ram(gpa, size, HOST)], PlanError::RangeWraps { gpa, size });
+    refused(
+        &[ram(0x1000, 0, HOST)],
+        PlanError::EmptyRange { gpa: 0x1000 },
     );
-    bad(&[ram(u64::MAX, 1, HOST), ram(u64::MAX, 1, B)], u64::MAX, 1);
-    bad(&[ram(u64::MAX, 2, HOST)], u64::MAX, 2);
-    bad(&[ram(0x1000, 0, HOST)], 0x1000, 0);
     // The file's offset would wrap where the first whole page starts.
-    bad(&[device(0x1001, 0x2000, 7, u64::MAX)], 0x1001, 0x2000);
+    let (gpa, size) = (0x1001, 0x2000);
+    let file = device(gpa, size, 7, u64::MAX);
+    refused(&[file], PlanError::BackingWraps { gpa, size });
     // Side by side is no overlap.
     assert!(
         plan(

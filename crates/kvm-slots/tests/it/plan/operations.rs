@@ -54,9 +54,10 @@ fn a_move_by_less_than_its_size_is_one_move_too_and_holds_vcpus() {
 
 #[test]
 fn a_move_holds_vcpus_where_it_is_not_known_how_far_it_can_go() {
-    let unknown = Capabilities {
-        address_bits: None,
-        ..able()
+    let unknown = {
+        let mut able = able();
+        able.address_bits = None;
+        able
     };
     let bar = |gpa| [ram(gpa, PAGE, HOST)];
     let holds = |capabilities| {

@@ -13,10 +13,9 @@ use kvm_slots::{Capabilities, Change, PageRun, Plan, PlanError, SlotTable, Unsup
 use proptest::prelude::*;
 
 fn confidential() -> Capabilities {
-    Capabilities {
-        memory_attributes: MEMORY_ATTRIBUTE_PRIVATE,
-        ..able()
-    }
+    let mut able = able();
+    able.memory_attributes = MEMORY_ATTRIBUTE_PRIVATE;
+    able
 }
 
 fn run(gpa: u64, size: u64) -> PageRun {
@@ -24,11 +23,7 @@ fn run(gpa: u64, size: u64) -> PageRun {
 }
 
 fn attributes(was: &[PageRun], is: &[PageRun]) -> Result<Plan, PlanError> {
-    let change = Change {
-        was_private: was,
-        is_private: is,
-        ..Change::default()
-    };
+    let change = Change::new(&[], &[]).with_private_pages(was, is);
     plan_change(&SlotTable::new(), &change, &confidential(), ABI)
 }
 
@@ -37,12 +32,11 @@ fn private_pages_follow_memory_that_moves() {
     let old = guest_memfd(0x1000, 0x4000, 7, 0);
     let new = guest_memfd(0x9000, 0x4000, 7, 0);
     let had = table(&[std::slice::from_ref(&old)]);
-    let change = Change {
-        gone: &[old],
-        come: &[new],
-        was_private: &[run(0x1000, 0x1000), run(0x3000, 0x2000)],
-        is_private: &[run(0x9000, 0x1000), run(0xb000, 0x2000)],
-    };
+    let removed = [old];
+    let added = [new];
+    let was = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
+    let is = [run(0x9000, 0x1000), run(0xb000, 0x2000)];
+    let change = Change::new(&removed, &added).with_private_pages(&was, &is);
     let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
@@ -64,12 +58,9 @@ fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
     let new = guest_memfd(0x1000, 0x5000, 7, 0);
     let had = table(&[std::slice::from_ref(&old)]);
     let private = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
-    let change = Change {
-        gone: &[old],
-        come: &[new],
-        was_private: &private,
-        is_private: &private,
-    };
+    let removed = [old];
+    let added = [new];
+    let change = Change::new(&removed, &added).with_private_pages(&private, &private);
     let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
@@ -86,12 +77,11 @@ fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
     let private = guest_memfd(0x1000, PAGE, 7, 0);
     let bar = |gpa| ram(gpa, PAGE, HOST);
     let had = table(&[&[private.clone(), bar(0x8000)]]);
-    let change = Change {
-        gone: &[private, bar(0x8000)],
-        come: &[bar(0x1000), guest_memfd(0x8000, PAGE, 7, 0)],
-        was_private: &[run(0x1000, PAGE)],
-        is_private: &[run(0x8000, PAGE)],
-    };
+    let removed = [private, bar(0x8000)];
+    let added = [bar(0x1000), guest_memfd(0x8000, PAGE, 7, 0)];
+    let was = [run(0x1000, PAGE)];
+    let is = [run(0x8000, PAGE)];
+    let change = Change::new(&removed, &added).with_private_pages(&was, &is);
     let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
@@ -126,10 +116,7 @@ fn pages_that_are_no_pages_are_refused() {
 #[test]
 fn a_kernel_without_private_pages_refuses_what_would_change_them() {
     let pages = [run(0x1000, PAGE)];
-    let change = Change {
-        is_private: &pages,
-        ..Change::default()
-    };
+    let change = Change::new(&[], &[]).with_private_pages(&[], &pages);
     let refused = UnsupportedRange {
         gpa: 0x1000,
         size: PAGE,
@@ -140,10 +127,7 @@ fn a_kernel_without_private_pages_refuses_what_would_change_them() {
         Err(PlanError::Unsupported(vec![refused]))
     );
     // Nothing changes, nothing is asked of it.
-    let same = Change {
-        was_private: &pages,
-        ..change
-    };
+    let same = change.with_private_pages(&pages, &pages);
     let plan = plan_change(&SlotTable::new(), &same, &able(), ABI).unwrap();
     assert_eq!(plan.ops(), []);
 }

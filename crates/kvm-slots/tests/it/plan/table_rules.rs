@@ -66,9 +66,10 @@ fn reserved_numbers_are_never_given_out() {
 
 #[test]
 fn reservations_may_overlap_and_be_above_the_limit() {
-    let four = Capabilities {
-        nr_memslots: 4,
-        ..able()
+    let four = {
+        let mut able = able();
+        able.nr_memslots = 4;
+        able
     };
     let rules = SlotRules::new()
         .reserving(1..=2)

@@ -26,11 +26,10 @@ const PROFILES: [AbiProfile; 3] = [ABI, RFC, AbiProfile::Push];
 
 /// A kernel that can do everything, for a VM with private memory.
 fn most_able() -> Capabilities {
-    Capabilities {
-        memory_attributes: MEMORY_ATTRIBUTE_PRIVATE,
-        push_map: true,
-        ..able()
-    }
+    let mut able = able();
+    able.memory_attributes = MEMORY_ATTRIBUTE_PRIVATE;
+    able.push_map = true;
+    able
 }
 
 /// Why there is no slot for one range.
@@ -183,17 +182,20 @@ fn a_file_of_unknown_size_is_refused_where_it_matters() {
 #[test]
 fn each_profile_needs_what_it_is_made_of() {
     let range = || of_file(0, PAGE, PAGE);
-    let no_region2 = Capabilities {
-        user_memory2: false,
-        ..most_able()
+    let no_region2 = {
+        let mut able = most_able();
+        able.user_memory2 = false;
+        able
     };
-    let no_private = Capabilities {
-        memory_attributes: 0,
-        ..most_able()
+    let no_private = {
+        let mut able = most_able();
+        able.memory_attributes = 0;
+        able
     };
-    let no_push = Capabilities {
-        push_map: false,
-        ..most_able()
+    let no_push = {
+        let mut able = most_able();
+        able.push_map = false;
+        able
     };
     let no_address = Some(Unsupported::NoHostAddress);
     for (abi, capabilities, why) in [
