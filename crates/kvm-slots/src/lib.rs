@@ -271,7 +271,7 @@ pub use address_bits::cpuid_address_bits;
 pub use apply::{Applied, ApplyError, NotUndone};
 pub use caps::Capabilities;
 pub use errno::Errno;
-pub use hold::{HoldVcpus, NoneRuns};
+pub use hold::{HoldVcpus, VcpusStopped};
 pub use kvm::KvmVm;
 #[cfg(feature = "memory-model")]
 pub use listener::{FollowError, SlotListener};

@@ -9,7 +9,7 @@ use memory_model::{ApplyPlan, Follow, Follower, Listener, ListenerError, Update}
 use crate::abi::AbiProfile;
 use crate::apply::{Applied, ApplyError, NotUndone};
 use crate::caps::Capabilities;
-use crate::hold::{HoldVcpus, NoneRuns};
+use crate::hold::{HoldVcpus, VcpusStopped};
 use crate::plan::change::Change;
 use crate::plan::error::PlanError;
 use crate::plan::op::Op;
@@ -55,7 +55,7 @@ use crate::vm::Vm;
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
-pub struct SlotListener<V: Vm, H: HoldVcpus = NoneRuns> {
+pub struct SlotListener<V: Vm, H: HoldVcpus = VcpusStopped> {
     follower: Follower<Memslots<V, H>>,
 }
 
@@ -126,7 +126,7 @@ fn list(steps: &[NotUndone]) -> String {
 
 impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     /// Follows a view with the memslots of `slots`, and holds `vcpus` where
-    /// memory in use has a gap. [`NoneRuns`] is for a VM that needs none of that.
+    /// memory in use has a gap. [`VcpusStopped`] is for a VM that needs none of that.
     ///
     /// If `slots` has a watcher, vCPUs are also held while a log ends
     /// ([`Plan::ends_log`]).

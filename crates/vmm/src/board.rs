@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvm_slots::convert::Engine;
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
-use kvm_slots::{Capabilities, NoneRuns, SlotListener, Slots, Unsupported};
+use kvm_slots::{Capabilities, SlotListener, Slots, Unsupported, VcpusStopped};
 use memory_model::{
     AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
@@ -125,7 +125,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // and allows this process none but volatile access. The one vCPU runs on
         // the thread that commits, so that none runs meanwhile.
         let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
-        let slots = Arc::new(SlotListener::new(slots, NoneRuns).keeping_latest_plan());
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
         // SAFETY: as above; stale bytes go by `madvise`, which is no access
         // through a reference either. Descriptors in the model are of files
         // that `parts` has made, and ride on their regions as owners.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kvm_slots::convert::{Engine, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::{
-    AbiProfile, GuestMemfdFlags, NoneRuns, SlotId, SlotListener, SlotRules, Slots, Vm,
+    AbiProfile, GuestMemfdFlags, SlotId, SlotListener, SlotRules, Slots, VcpusStopped, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
 use vfio_private::Span;
@@ -87,7 +87,7 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     // SAFETY: all memory in the model is the arena's, which rides on its region as the owner, and
     // to which there are no references. The guest runs on this thread only.
     let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
-    let slots = SlotListener::new(slots.with_rules(rules), NoneRuns);
+    let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
     // SAFETY: as above.
     let (dma, mut engine) = unsafe {
         (

@@ -74,7 +74,7 @@ fn machine() -> Machine {
     // SAFETY: the host memory is a mapping to which there are no references;
     // it rides on its region as the owner.
     let slots = unsafe { Slots::new(vm.clone(), ABI) };
-    let slots = SlotListener::new(slots, kvm_slots::NoneRuns);
+    let slots = SlotListener::new(slots, kvm_slots::VcpusStopped);
     model.add_listener(space, 0, Arc::new(slots)).unwrap();
     Machine {
         vm,

@@ -10,7 +10,7 @@ use common::guest::NoExits;
 use common::pages::Pages;
 use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Capabilities, NoneRuns, SlotListener, Slots};
+use kvm_slots::{AbiProfile, Capabilities, SlotListener, Slots, VcpusStopped};
 use memory_model::{
     DirtyClients, HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId,
     SpaceId, Update,
@@ -41,7 +41,7 @@ impl Machine {
         // which there are no references, and which the model keeps.
         let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
         let slots = slots.with_watcher(collector.clone());
-        let slots = Arc::new(SlotListener::new(slots, NoneRuns));
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
         let pages = Arc::new(Pages::new(16 * 4096));
         let (address, size) = (pages.address(), pages.size());
         // SAFETY: only the simulated KVM accesses it, by copies that can fail.

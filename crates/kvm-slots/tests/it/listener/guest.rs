@@ -13,8 +13,8 @@ use kvm_slots::exit::{GuestFault, MmioHandler};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Change, FileStart, GuestMemfdFlags, NoneRuns, PageRun, SlotAccess,
-    SlotListener, SlotRange, Slots, Vm,
+    AbiProfile, Backing, Change, FileStart, GuestMemfdFlags, PageRun, SlotAccess, SlotListener,
+    SlotRange, Slots, VcpusStopped, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region, RegionId};
 
@@ -51,7 +51,7 @@ impl Machine {
         // SAFETY: all host memory in these tests is of `Pages`, to which there
         // are no references, and which travels along as the owner.
         let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
-        let slots = Arc::new(SlotListener::new(slots, NoneRuns));
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
         model.add_listener(space, 0, slots.clone()).unwrap();
         Self {
             model,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{ABI, HOST, PAGE, device, ram, readonly, texts};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, FollowError, NoneRuns, PlanError, SlotListener, Slots, Unsupported,
+    AbiProfile, Backing, FollowError, PlanError, SlotListener, Slots, Unsupported, VcpusStopped,
     slot_ranges,
 };
 use memory_model::{
@@ -58,7 +58,7 @@ fn listener(abi: AbiProfile) -> Arc<SlotListener<SimVm>> {
     let vm = SimVm::new(SimConfig { abi, ..config });
     // SAFETY: no guest loads or stores, so nobody touches the addresses.
     let slots = unsafe { Slots::new(vm, abi) };
-    Arc::new(SlotListener::new(slots, NoneRuns).keeping_latest_plan())
+    Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan())
 }
 
 /// Refuses every change but the first view.

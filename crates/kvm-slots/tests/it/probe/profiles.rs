@@ -16,8 +16,8 @@ use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, NoneRuns, PlanError, SlotListener, SlotRange,
-    SlotTable, Slots, StepError, Unsupported, Vm,
+    AbiProfile, Backing, Capabilities, Errno, PlanError, SlotListener, SlotRange, SlotTable, Slots,
+    StepError, Unsupported, VcpusStopped, Vm,
 };
 use memory_model::{CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, TreeError};
 
@@ -61,7 +61,7 @@ fn shown(vm: &SimVm, file: &Arc<OwnedFd>, offset: u64, size: u64) -> (MemoryMode
     let space = model.add_space("memory", root).unwrap();
     // SAFETY: there is no host address in the model.
     let slots = unsafe { Slots::new(vm.clone(), vm.config().abi) };
-    let slots = SlotListener::new(slots, NoneRuns);
+    let slots = SlotListener::new(slots, VcpusStopped);
     model.add_listener(space, 0, Arc::new(slots)).unwrap();
     place(&mut model, root, bar).unwrap();
     (model, bar)
