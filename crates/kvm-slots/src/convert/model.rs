@@ -153,7 +153,7 @@ fn sides(backing: &Backing) -> Option<Sides> {
             match holds {
                 GuestMemfdSides::Shared => None,
                 GuestMemfdSides::Both => Some(Sides::InPlace { host: Some(host) }),
-                GuestMemfdSides::Private => Some(Sides::Apart {
+                GuestMemfdSides::Private => Some(Sides::Split {
                     fd: file.fd(),
                     offset: file.offset(),
                     host,

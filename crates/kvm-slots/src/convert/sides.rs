@@ -16,7 +16,7 @@ use crate::range::{Backing, SlotRange};
 pub enum Sides {
     /// Private pages are in a guest_memfd, shared ones in host memory beside
     /// it: what changes sides leaves stale bytes behind.
-    Apart {
+    Split {
         /// The guest_memfd.
         fd: i32,
         /// Where in the file the stretch starts.
@@ -47,7 +47,7 @@ impl Sides {
     pub(super) fn advanced(self, bytes: u64) -> Self {
         // Wrapping cannot happen in a stretch: its ends were checked.
         match self {
-            Self::Apart { fd, offset, host } => Self::Apart {
+            Self::Split { fd, offset, host } => Self::Split {
                 fd,
                 offset: offset.wrapping_add(bytes),
                 host: host.wrapping_add(bytes),
@@ -87,7 +87,7 @@ impl Stretch {
     /// has no such place.
     pub fn host(&self) -> Option<u64> {
         match self.sides {
-            Sides::Apart { host, .. } => Some(host),
+            Sides::Split { host, .. } => Some(host),
             Sides::InPlace { host } => host,
             Sides::PrivateOnly { .. } | Sides::PrivateMmio => None,
         }
@@ -97,11 +97,11 @@ impl Stretch {
     pub(super) fn stale(&self, to: PageState) -> Option<Discard> {
         let size = self.range.size();
         match (self.sides, to) {
-            (Sides::Apart { host, .. }, PageState::Private) => Some(Discard::Host {
+            (Sides::Split { host, .. }, PageState::Private) => Some(Discard::Host {
                 address: host,
                 size,
             }),
-            (Sides::Apart { fd, offset, .. }, PageState::Shared)
+            (Sides::Split { fd, offset, .. }, PageState::Shared)
             | (Sides::PrivateOnly { fd, offset }, PageState::Shared) => {
                 Some(Discard::File { fd, offset, size })
             }
@@ -177,7 +177,7 @@ impl ConvertibleRange {
             (Backing::GuestMemfd { file, .. }, FileHolds::Private, host) => {
                 let (fd, offset) = (file.fd(), file.offset());
                 match host {
-                    Some(host) => Sides::Apart { fd, offset, host },
+                    Some(host) => Sides::Split { fd, offset, host },
                     None => Sides::PrivateOnly { fd, offset },
                 }
             }
