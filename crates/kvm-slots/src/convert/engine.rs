@@ -217,7 +217,7 @@ impl<V: Vm> Engine<V> {
     }
 
     fn prepare(&self, plan: &ConversionPlan, attributes: bool) -> Result<(), Failed> {
-        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.bare) else {
+        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.unbacked) else {
             return Ok(());
         };
         for (prepared, listener) in self.listeners.iter().enumerate() {
@@ -256,7 +256,7 @@ impl<V: Vm> Engine<V> {
             converted.bytes += range.size();
         }
         accept(pages, plan.to, &plan.stretches);
-        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.bare) else {
+        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.unbacked) else {
             return;
         };
         for listener in &self.listeners {
@@ -297,26 +297,26 @@ impl<V: Vm> Engine<V> {
         // Devices leave before the guest's pages become private again.
         let mut stuck = Vec::new();
         if plan.to == PageState::Shared {
-            let change = Conversion::of(plan.to, &plan.stretches, &plan.bare);
+            let change = Conversion::of(plan.to, &plan.stretches, &plan.unbacked);
             stuck = abort(prepared, change, not_undone);
         }
-        let (mut back, mut kept, mut kept_bare) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut back, mut kept, mut kept_unbacked) = (Vec::new(), Vec::new(), Vec::new());
         for stretch in &plan.stretches {
             match self.attributes_back(pages, stretch.range, plan.to, got, not_undone) {
                 true => back.push(*stretch),
                 false => kept.push(*stretch),
             }
         }
-        for &range in &plan.bare {
+        for &range in &plan.unbacked {
             if !self.attributes_back(pages, range, plan.to, got, not_undone) {
-                kept_bare.push(range);
+                kept_unbacked.push(range);
             }
         }
         if plan.to == PageState::Private {
             abort(prepared, Conversion::of(plan.to, &back, &[]), not_undone);
         }
         accept(pages, plan.to, &kept);
-        let Some(change) = Conversion::of(plan.to, &kept, &kept_bare) else {
+        let Some(change) = Conversion::of(plan.to, &kept, &kept_unbacked) else {
             return;
         };
         for (number, listener) in self.listeners.iter().enumerate() {

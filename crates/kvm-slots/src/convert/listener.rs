@@ -24,7 +24,7 @@ pub struct Conversion<'a> {
     /// The pages that become shared and have no private side now, by address: a
     /// hole, or other memory that came to where pages were private. A mapper
     /// for DMA that knows that memory maps it from here on.
-    pub bare: &'a [PageRange],
+    pub unbacked: &'a [PageRange],
 }
 
 impl<'a> Conversion<'a> {
@@ -32,13 +32,13 @@ impl<'a> Conversion<'a> {
     pub(super) fn of(
         to: PageState,
         stretches: &'a [Stretch],
-        bare: &'a [PageRange],
+        unbacked: &'a [PageRange],
     ) -> Option<Self> {
-        let any = !stretches.is_empty() || !bare.is_empty();
+        let any = !stretches.is_empty() || !unbacked.is_empty();
         any.then_some(Self {
             to,
             stretches,
-            bare,
+            unbacked,
         })
     }
 }

@@ -203,7 +203,7 @@ impl Mapper {
 
     fn step(&self, what: &str, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
         let stretches = change.stretches.iter().map(|stretch| stretch.range);
-        let ranges = stretches.chain(change.bare.iter().copied());
+        let ranges = stretches.chain(change.unbacked.iter().copied());
         let pages = ranges.flat_map(pages_of);
         let pages: Vec<String> = pages.map(|page| page.to_string()).collect();
         let text = format!("{} {what} {}", self.name, pages.join(","));
