@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a kernel is told of memory that has no host address.
+//! How memory without a host address is encoded for a kernel.
 
 use std::fmt;
 use std::str::FromStr;

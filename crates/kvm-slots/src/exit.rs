@@ -20,7 +20,7 @@ pub enum GuestFault {
         /// The page's size in bytes.
         size: u64,
     },
-    /// `KVM_RUN` fails with ENODEV, and tells where: the device behind a slot
+    /// `KVM_RUN` fails with ENODEV, and reports where: the device behind a slot
     /// without a host address does not answer. The same access may succeed when
     /// it does again; no conversion helps.
     #[error("no device answers at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]

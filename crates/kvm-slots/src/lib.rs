@@ -68,11 +68,11 @@
 //! | --- | --- |
 //! | a slot on host memory can change its address | moves it: one [`Op::Move`], and nothing is unmapped meanwhile |
 //! | and can start or stop to log dirty pages | one [`Op::SetFlags`] |
-//! | it cannot change size, host address or access | deletes it and makes a new one |
-//! | a slot on a file can only be deleted | deletes it and makes a new one, whatever changed |
+//! | it cannot change size, host address or access | deletes and recreates it |
+//! | a slot on a file can only be deleted | deletes and recreates it, whatever changed |
 //! | slots never overlap, not even for a moment | deletes what is in the way first, and orders moves so that each finds its place free |
 //! | any operation can fail | creates the slots that find room before it deletes or moves any, so that a failure takes nothing from the guest |
-//! | that leaves circles of moves | deletes as few slots as break all circles, and makes them anew |
+//! | that leaves cycles of moves | breaks cycles by deleting and recreating as few slots as possible |
 //! | a slot has at most 2^31 - 1 pages | cuts what is larger into slots, always in the same way, so that they move one by one: [`SlotRules`] |
 //! | a slot is made of whole pages | cuts ranges to pages and lists the rest as [`Plan::trapped`] |
 //! | guest and host address agree within a page | refuses what does not: [`Unsupported::Misaligned`] |
@@ -115,13 +115,13 @@
 //! takes every page once for each time that it was written since.
 //!
 //! Pages are known by their **host address**, because it is the memory that was
-//! written, wherever it shows. So nothing is lost or told under a wrong address
-//! when a slot moves, is split, or goes; [`DirtyPages::in_slot`](dirty::DirtyPages::in_slot) says where a
+//! written, wherever it shows. So nothing is lost or reported under a wrong
+//! address when a slot moves, is split, or is deleted; [`DirtyPages::in_slot`](dirty::DirtyPages::in_slot) says where a
 //! page is now.
 //!
 //! | KVM | so the collector |
 //! | --- | --- |
-//! | a log goes with its slot or its flag: [`Op::ends_log`] | reads it first; if it cannot, the operation is refused |
+//! | a log ends with its slot or its flag: [`Op::ends_log`] | reads it first; if it cannot, the operation is refused |
 //! | what is written between that and the operation is lost | cannot help: hold vCPUs for such a plan, [`Plan::ends_log`] |
 //! | a slot that moves takes its log along | leaves it |
 //! | ring entries name slots by number, and numbers are given out again | empties the rings before a slot is deleted |
@@ -219,12 +219,12 @@
 //!   themselves (VFIO).
 //! - Protect pages again only when a client takes them: a collection does it for
 //!   all pages that it finds dirty.
-//! - Convert where KVM is not told by attributes: a guest_memfd that is
+//! - Convert where KVM is not notified by attributes: a guest_memfd that is
 //!   converted by ioctls of its own, as proposed for in-place conversion, and
 //!   Arm CCA's and TDX's own calls.
 //! - Discard again what the kernel did not give up.
 //! - Have private pages follow memory that a transaction of `memory-model` moves:
-//!   that model keeps them by address, and so does `SlotListener`. Whoever plans
+//!   that model keeps them by address, and so does `SlotListener`. A VMM that plans
 //!   without it can: [`Change`].
 //! - Use address spaces other than 0 (SMM).
 #![deny(missing_docs)]

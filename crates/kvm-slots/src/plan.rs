@@ -34,7 +34,7 @@ use crate::range::SlotRange;
 use crate::slot::{Slot, SlotId};
 use crate::table::SlotTable;
 use change::Change;
-use cut::{Pages, Wanted};
+use cut::{NewSlot, Pages};
 use early::Creates;
 use error::PlanError;
 use op::Op;
@@ -107,7 +107,7 @@ fn slots_of<'a>(
     Ok(old)
 }
 
-fn not_there(range: &Wanted) -> PlanError {
+fn not_there(range: &NewSlot) -> PlanError {
     PlanError::NotThere {
         gpa: range.gpa,
         size: range.size,
@@ -172,11 +172,11 @@ fn decide(
 }
 
 /// Refuses ranges that the guest has no addresses for.
-fn reachable(wanted: &[Wanted], capabilities: &Capabilities) -> Result<(), PlanError> {
+fn reachable(wanted: &[NewSlot], capabilities: &Capabilities) -> Result<(), PlanError> {
     let Some(bits) = capabilities.address_bits else {
         return Ok(());
     };
-    let beyond = |want: &&Wanted| want.last().checked_shr(bits).is_some_and(|high| high != 0);
+    let beyond = |want: &&NewSlot| want.last().checked_shr(bits).is_some_and(|high| high != 0);
     match wanted.iter().find(beyond) {
         None => Ok(()),
         Some(want) => Err(PlanError::BeyondAddresses {
@@ -189,7 +189,7 @@ fn reachable(wanted: &[Wanted], capabilities: &Capabilities) -> Result<(), PlanE
 
 /// Refuses what this kernel has no slot for: all of it, not just the first.
 fn supported(
-    wanted: &[Wanted],
+    wanted: &[NewSlot],
     attributes: &Attributes,
     capabilities: &Capabilities,
     abi: AbiProfile,

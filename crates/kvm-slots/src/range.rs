@@ -177,7 +177,7 @@ impl FileStart {
         }
     }
 
-    /// With the size of the whole file as the kernel tells it, if it does.
+    /// With the size of the whole file as the kernel reports it, if it does.
     #[must_use]
     pub fn measured(self) -> Self {
         Self {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A memslot, and how the kernel is told of it.
+//! A memslot, and how it is encoded for the kernel.
 
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
@@ -17,7 +17,7 @@ pub type SlotId = u16;
 /// A memslot: page aligned, with a number.
 ///
 /// What is mapped push-style ([`AbiProfile::Push`]) has a number here too, by
-/// which it is told from the rest. KVM has no slot of that number then.
+/// which it is distinguished from the rest. KVM has no slot of that number then.
 ///
 /// Only a plan makes slots, from the ranges that the VMM hands in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Slot {
     pub(crate) log_dirty: bool,
 }
 
-/// How a kernel is told of a slot.
+/// How a slot is encoded for a kernel.
 #[derive(Debug)]
 pub(crate) enum Encoding {
     Region2(kvm_userspace_memory_region2),
@@ -98,7 +98,7 @@ impl Slot {
         names
     }
 
-    /// How this kernel is told of the slot. `None` for a backing that it has no
+    /// How the slot is encoded for this kernel. `None` for a backing that it has no
     /// way for; the planner has refused those.
     #[inline]
     pub(crate) fn encoding(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Carrying conversions out, and taking them back.
+//! Carrying conversions out, and rolling them back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ impl<V: Vm> Engine<V> {
     }
 
     /// The host takes back what the guest has accepted of `range`: the device
-    /// was reset or unplugged, or stopped decoding. Listeners are told, and so
+    /// was reset or unplugged, or stopped decoding. Listeners are notified, and so
     /// must the guest be. The pages are shared then: the guest has to accept
     /// them again.
     pub fn revoke(&self, pages: &mut impl GuestPages, range: PageRange) -> Revoked {
@@ -147,7 +147,7 @@ impl<V: Vm> Engine<V> {
     }
 
     /// Without private pages a guest can still accept private MMIO: that is
-    /// written down, and KVM is told nothing.
+    /// recorded, and KVM is not notified.
     fn require_private_pages(
         &self,
         pages: &impl GuestPages,
@@ -176,7 +176,7 @@ impl<V: Vm> Engine<V> {
             return Ok(plan.rest);
         };
         let mut not_undone = NotConvertedBack::default();
-        self.take_back(pages, plan, failed.got, &mut not_undone);
+        self.roll_back(pages, plan, failed.got, &mut not_undone);
         if let Some(done) = PageRange::between(range.start(), reached) {
             self.undo(pages, done, plan.to, &mut not_undone);
         }
@@ -236,7 +236,7 @@ impl<V: Vm> Engine<V> {
     }
 
     /// Nothing can go wrong any more that would have to be undone: stale bytes
-    /// go, the state is written down, listeners are told.
+    /// are discarded, the state is recorded, listeners are notified.
     fn settle(
         &self,
         pages: &mut impl GuestPages,
@@ -264,7 +264,7 @@ impl<V: Vm> Engine<V> {
         }
     }
 
-    /// Takes back what was done to `range`, all of it.
+    /// Rolls back what was done to `range`, all of it.
     fn undo(
         &self,
         pages: &mut impl GuestPages,
@@ -279,14 +279,14 @@ impl<V: Vm> Engine<V> {
         let mut rest = Some(range);
         while let Some(from) = rest {
             let plan = part(pages, from, to);
-            self.take_back(pages, &plan, all, not_undone);
+            self.roll_back(pages, &plan, all, not_undone);
             rest = plan.rest;
         }
     }
 
-    /// Takes back what was done of one plan. Pages that KVM does not change
+    /// Rolls back what was done of one plan. Pages that KVM does not change
     /// back have changed hands; that is written down, and listeners follow.
-    fn take_back(
+    fn roll_back(
         &self,
         pages: &mut impl GuestPages,
         plan: &ConversionPlan,

@@ -81,8 +81,8 @@ pub enum ConvertError {
     /// A step failed, and those before it were undone.
     #[error(transparent)]
     Failed(Box<ConversionFailure>),
-    /// A listener panicked in the middle of an earlier conversion: nobody
-    /// knows any more which pages are private.
+    /// A listener panicked in the middle of an earlier conversion: it is
+    /// no longer known which pages are private.
     #[error("an earlier conversion was cut short by a panic")]
     CutShort,
 }

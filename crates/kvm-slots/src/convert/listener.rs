@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who is told of conversions: a mapper for DMA, which maps shared pages only.
+//! Listeners of conversions: a mapper for DMA, which maps shared pages only.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use super::sides::{ConvertibleRange, Stretch};
 
 /// Memory with a private side, and which of its pages are private or accepted.
 ///
-/// Memory without a private side need not be told: it is the same as none.
+/// Memory without a private side need not be named: it is the same as none.
 ///
 /// # How large the state gets
 ///
@@ -60,7 +60,7 @@ pub enum MemoryError {
 }
 
 impl ConvertibleMemory {
-    /// The bytes that the state of private pages may take if nobody sets
+    /// The bytes that the state of private pages may take if no one sets
     /// another limit: as many as pages in 7 TiB of addresses can need.
     pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
 
@@ -73,7 +73,7 @@ impl ConvertibleMemory {
     ///
     /// Pages that were private stay so, whatever is there now, as they do for
     /// KVM. Where they are to follow memory that moves,
-    /// [`record`](GuestPages::record) it, and tell [`Change`](crate::Change).
+    /// [`record`](GuestPages::record) it, and pass it to [`Change`](crate::Change).
     ///
     /// Call it between planning the memslots and applying the plan: what the
     /// guest has accepted refuses the change here. If then KVM refuses it, set

@@ -19,7 +19,7 @@
 //!
 //! # All or nothing
 //!
-//! A guest's hypercall has one return value. A guest that is told of an error
+//! A guest's hypercall has one return value. A guest that gets an error
 //! has to know what it may touch, so a request is met as a whole or not at all:
 //! one page that cannot be as asked refuses it.
 //!

@@ -24,7 +24,7 @@ use super::sides::{Sides, Stretch};
 ///
 /// # Panics
 /// Looking at the pages does, if the space is not part of the model, or was
-/// removed from it: whoever removes a space takes its converter down first.
+/// removed from it: a VMM that removes a space takes its converter down first.
 /// So does recording what the model refuses, although it allowed the plan. A
 /// [`Converter`](crate::convert::Converter) then reports
 /// [`CutShort`](crate::convert::ConvertError::CutShort).

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the engine asks of whoever knows a guest's memory.
+//! What the engine asks of the owner of a guest's memory.
 
 use super::range::PageRange;
 use super::request::PageState;
@@ -29,7 +29,7 @@ pub trait GuestPages {
     /// for all that a request is about, before anything is done.
     ///
     /// A guest chooses which pages are private, and where memory is that moves.
-    /// Whoever keeps that in bounds says no here; this says always yes.
+    /// An owner that keeps that in bounds says no here; this says always yes.
     fn has_room(&self, range: PageRange) -> bool {
         let _ = range;
         true

@@ -10,7 +10,7 @@ use crate::range::{Backing, SlotRange};
 
 /// Where the private and the shared bytes of a stretch of memory are.
 ///
-/// Plain numbers. Whoever holds the stretch keeps addresses and descriptors
+/// Plain numbers. The holder of the stretch keeps addresses and descriptors
 /// valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sides {
@@ -111,7 +111,7 @@ impl Stretch {
     }
 }
 
-/// Bytes that nobody shall see again. Where they were, zeros are.
+/// Bytes that no one must see again. Where they were, zeros are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discard {
     /// A hole is punched into a file: the private side.
@@ -143,7 +143,7 @@ impl fmt::Display for Discard {
     }
 }
 
-/// Which pages of a slot its guest_memfd holds. A slot does not tell.
+/// Which pages of a slot its guest_memfd holds. A slot does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileHolds {
     /// The private ones.

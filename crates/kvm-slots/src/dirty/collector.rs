@@ -14,7 +14,7 @@ use crate::plan::op::Op;
 use crate::slot::{Slot, SlotId};
 use crate::table::SlotTable;
 
-/// How KVM tells what was written. One way for the life of a VM.
+/// How KVM reports what was written. One way for the life of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirtyMode {
     /// A log for each slot; reading it write-protects all pages that it has.
@@ -106,7 +106,7 @@ impl DirtyError {
     }
 }
 
-/// Brings what KVM logged to a [`DirtyTracker`]: when it is told to, and before
+/// Brings what KVM logged to a [`DirtyTracker`]: on request, and before
 /// memslot operations that would take a log away. It is the [`BeforeOp`] of
 /// [`Slots::with_watcher`](crate::Slots::with_watcher).
 #[derive(Debug)]

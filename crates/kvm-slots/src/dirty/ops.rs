@@ -18,7 +18,7 @@ pub trait BeforeOp: fmt::Debug {
     fn before(&self, op: &Op, table: &SlotTable) -> Result<(), Errno>;
 }
 
-/// Nobody wants to know.
+/// No watcher.
 impl BeforeOp for () {
     fn before(&self, _op: &Op, _table: &SlotTable) -> Result<(), Errno> {
         Ok(())

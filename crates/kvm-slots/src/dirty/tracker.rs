@@ -33,8 +33,8 @@ struct State {
     next_client: u64,
 }
 
-/// One who wants to know what was written since he last asked. Dropping it
-/// ends that.
+/// A consumer of dirty pages. Each page is reported once per client. Dropping the
+/// client ends that.
 #[derive(Debug)]
 pub struct DirtyClient {
     number: u64,
@@ -66,7 +66,7 @@ impl DirtyTracker {
     }
 
     /// Tracks the memory of a slot, and no more than that: nothing of it is
-    /// dirty for it. Not for slots without a host address, whose pages nobody
+    /// dirty for it. Not for slots without a host address, whose pages no one
     /// can log.
     pub fn track(&self, slot: &Slot) {
         if let Some(memory) = host_range(slot) {

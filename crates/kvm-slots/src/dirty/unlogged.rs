@@ -20,13 +20,13 @@ pub struct UnloggedSlot {
 /// Why the writes to a slot are not logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unlogged {
-    /// It could be, but nobody asked for it: [`Slot::log_dirty`] is off.
+    /// It could be, but is not requested: [`Slot::log_dirty`] is off.
     Off,
     /// Its pages are in a guest_memfd, which KVM keeps no log of: it refuses
     /// the one flag beside the other (`check_memory_region_flags`,
     /// virt/kvm/kvm_main.c).
     GuestMemfd,
-    /// It is private MMIO. Nobody but the guest reaches it, so that there is
+    /// It is private MMIO. Only the guest reaches it, so that there is
     /// nothing to copy either.
     PrivateMmio,
 }

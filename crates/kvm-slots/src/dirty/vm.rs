@@ -47,7 +47,7 @@ impl DirtyCapabilities {
     }
 }
 
-/// A VM that tells which pages its guest wrote.
+/// A VM that reports which pages its guest wrote.
 pub trait LoggingVm: Vm + std::fmt::Debug {
     /// `KVM_ENABLE_CAP` of `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`.
     ///

@@ -19,7 +19,7 @@ const LARGEST_PAGE: u64 = 1 << 30;
 
 /// A slot that has no number yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct NewSlot {
     pub(crate) gpa: u64,
     pub(crate) size: u64,
     pub(crate) access: SlotAccess,
@@ -27,7 +27,7 @@ pub(crate) struct Wanted {
     pub(crate) log_dirty: bool,
 }
 
-impl Wanted {
+impl NewSlot {
     pub(crate) fn numbered(self, id: SlotId) -> Slot {
         Slot {
             id,
@@ -103,7 +103,7 @@ impl Wanted {
     }
 }
 
-impl From<Slot> for Wanted {
+impl From<Slot> for NewSlot {
     fn from(slot: Slot) -> Self {
         Self {
             gpa: slot.gpa,
@@ -118,7 +118,7 @@ impl From<Slot> for Wanted {
 /// What is left of ranges when they are cut to whole pages.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    pub(crate) ranges: Vec<Wanted>,
+    pub(crate) ranges: Vec<NewSlot>,
     pub(crate) trapped: Vec<Remainder>,
 }
 
@@ -169,7 +169,7 @@ impl Pages {
         }
         self.trap(first, up);
         self.trap(down, end);
-        self.ranges.push(Wanted {
+        self.ranges.push(NewSlot {
             gpa: narrow(up),
             size: narrow(down - up),
             access: range.access,
@@ -195,14 +195,14 @@ fn narrow(n: u128) -> u64 {
 
 /// How many slots of at most `max` bytes the ranges take. More than memory
 /// could hold are counted, too: nothing is allocated.
-pub(crate) fn count(ranges: &[Wanted], max: u64) -> usize {
+pub(crate) fn count(ranges: &[NewSlot], max: u64) -> usize {
     let slots = ranges.iter().map(|range| range.slots(max));
     let total = slots.fold(0, u64::saturating_add);
     usize::try_from(total).unwrap_or(usize::MAX)
 }
 
 /// Cuts ranges of whole pages into slots of at most `max` bytes.
-pub(crate) fn split(ranges: Vec<Wanted>, max: u64) -> Result<Vec<Wanted>, PlanError> {
+pub(crate) fn split(ranges: Vec<NewSlot>, max: u64) -> Result<Vec<NewSlot>, PlanError> {
     if ranges.iter().all(|range| range.size <= max) {
         return Ok(ranges);
     }

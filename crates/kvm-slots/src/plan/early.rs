@@ -2,7 +2,7 @@
 //! Which new slots can be created before anything is taken from the guest, and
 //! whether the guest could see a gap in the rest of a plan.
 
-use super::cut::Wanted;
+use super::cut::NewSlot;
 use crate::abi::AbiProfile;
 use crate::range::Backing;
 use crate::slot::Slot;
@@ -12,9 +12,9 @@ use crate::table::SlotTable;
 #[derive(Debug, Default)]
 pub(super) struct Creates {
     /// Before any slot is deleted or moved.
-    pub(super) early: Vec<Wanted>,
+    pub(super) early: Vec<NewSlot>,
     /// Only afterwards: another slot has the place, the file or the number.
-    pub(super) late: Vec<Wanted>,
+    pub(super) late: Vec<NewSlot>,
 }
 
 /// Sorts `creates` by address and by when they can be created. `room` more slots
@@ -22,7 +22,7 @@ pub(super) struct Creates {
 pub(super) fn split(
     table: &SlotTable,
     deletes: &[Slot],
-    mut creates: Vec<Wanted>,
+    mut creates: Vec<NewSlot>,
     room: usize,
     abi: AbiProfile,
 ) -> Creates {

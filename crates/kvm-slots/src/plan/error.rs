@@ -72,9 +72,9 @@ pub enum PlanError {
         /// Its number of bytes.
         other_size: u64,
     },
-    /// A range that is said to go has not the slots that it should have: the
-    /// table is out of step with whoever says so. [`plan()`](crate::plan::plan())
-    /// puts them in step again.
+    /// A removed range does not have the slots that it should have: the
+    /// table needs a resync: [`plan()`](crate::plan::plan()) plans from everything
+    /// that is wanted.
     #[error("the range of {size:#x} bytes at {gpa:#x} is to go, and its memslots are not there")]
     NotThere {
         /// The first guest-physical address.

@@ -9,7 +9,7 @@ use crate::slot::Slot;
 /// `from` are slots as they were, so that an operation can be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// The slot goes.
+    /// The slot is deleted.
     Delete(Slot),
     /// The slot moves to another guest-physical address; logging may change.
     Move {
@@ -47,7 +47,7 @@ pub struct PageRun {
 }
 
 impl Op {
-    /// The operation that takes this one back.
+    /// The operation that undoes this one.
     pub fn inverse(&self) -> Self {
         match self {
             Self::Delete(slot) => Self::Create(slot.clone()),

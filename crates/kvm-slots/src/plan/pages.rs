@@ -44,17 +44,17 @@ impl Attributes {
     }
 }
 
-/// What leads from the private pages `had` to the private pages `wanted`: one
+/// What leads from the private pages `old` to the private pages `new`: one
 /// operation for each run of pages that change.
 pub(super) fn attributes(
-    had: &[PageRun],
-    wanted: &[PageRun],
+    old: &[PageRun],
+    new: &[PageRun],
     page: u64,
 ) -> Result<Attributes, PlanError> {
-    if had.is_empty() && wanted.is_empty() {
+    if old.is_empty() && new.is_empty() {
         return Ok(Attributes::default());
     }
-    let (had, wanted) = (runs(had, page)?, runs(wanted, page)?);
+    let (old, new) = (runs(old, page)?, runs(new, page)?);
     let set = |runs: Vec<Run>, private| {
         let ops = runs.into_iter().map(move |(gpa, end)| Op::SetPrivate {
             pages: PageRun {
@@ -66,8 +66,8 @@ pub(super) fn attributes(
         ops.collect()
     };
     Ok(Attributes {
-        shared: set(without(&had, &wanted), false),
-        private: set(without(&wanted, &had), true),
+        shared: set(without(&old, &new), false),
+        private: set(without(&new, &old), true),
     })
 }
 
