@@ -7,7 +7,7 @@ use std::str::FromStr;
 use kvm_bindings::kvm_userspace_memory_region2;
 
 use crate::caps::Capabilities;
-use crate::range::{Backing, FileStart, SlotAccess};
+use crate::range::{Backing, DeviceFile, SlotAccess};
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::GuestMemfdFlags;
 
@@ -66,7 +66,7 @@ impl AbiProfile {
     }
 
     /// Whether ranges must say how large their files are
-    /// ([`FileStart::file_size`](crate::FileStart::file_size)).
+    /// ([`DeviceFile::file_size`](crate::DeviceFile::file_size)).
     pub fn needs_file_sizes(self) -> bool {
         matches!(self, Self::RfcDmaBuf { .. })
     }
@@ -254,7 +254,7 @@ pub(crate) fn check(
 /// Whether the profile can express these bytes of a device's file.
 fn check_file(
     size: u64,
-    file: &FileStart,
+    file: &DeviceFile,
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<(), Unsupported> {
@@ -269,7 +269,7 @@ fn check_file(
             if capabilities.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE == 0 {
                 return Err(Unsupported::NoPrivatePages);
             }
-            let offset = file.offset();
+            let offset = file.slice().offset();
             match file.file_size() {
                 None => Err(Unsupported::FileSizeUnknown),
                 Some(whole) if (offset, size) == (0, whole) => Ok(()),

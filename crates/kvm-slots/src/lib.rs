@@ -245,7 +245,6 @@ mod ioctl;
 mod kvm;
 #[cfg(feature = "memory-model")]
 mod listener;
-mod page_set;
 pub mod plan;
 pub mod probe;
 pub mod push;
@@ -271,15 +270,16 @@ pub use address_bits::cpuid_address_bits;
 pub use apply::{Applied, ApplyError, NotUndone};
 pub use caps::Capabilities;
 pub use errno::Errno;
+pub use guest_ranges::{FileSlice, HostMemory};
 pub use hold::{HoldVcpus, VcpusStopped};
 pub use kvm::KvmVm;
 #[cfg(feature = "memory-model")]
 pub use listener::{FollowError, SlotListener};
 pub use plan::change::Change;
 pub use plan::error::PlanError;
-pub use plan::op::{Op, PageRun};
+pub use plan::op::Op;
 pub use plan::outcome::Plan;
-pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
+pub use range::{Backing, DeviceFile, RangeError, SlotAccess, SlotRange};
 pub use rules::SlotRules;
 pub use slot::{Slot, SlotId};
 pub use slots::Slots;

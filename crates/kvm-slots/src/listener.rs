@@ -14,7 +14,7 @@ use crate::plan::change::Change;
 use crate::plan::error::PlanError;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
-use crate::range::{Backing, SlotRange};
+use crate::range::SlotRange;
 use crate::slots::Slots;
 use crate::table::SlotTable;
 use crate::view::{ChangedRanges, slot_ranges};
@@ -196,9 +196,7 @@ impl<V: Vm, H: HoldVcpus> Memslots<V, H> {
             return;
         }
         for range in ranges {
-            if let Backing::FdOffset(file) = &mut range.backing {
-                *file = file.clone().measured();
-            }
+            range.measure();
         }
     }
 }

@@ -26,7 +26,6 @@ mod pair;
 use std::collections::BTreeMap;
 
 pub use error::UnsupportedRange;
-pub use outcome::Remainder;
 
 use crate::abi::AbiProfile;
 use crate::caps::Capabilities;
@@ -97,7 +96,7 @@ fn slots_of<'a>(
         if cut::count(std::slice::from_ref(&range), max) > table.len() {
             return Err(not_there(&range));
         }
-        for want in cut::split(vec![range], max)? {
+        for want in cut::split(vec![range], max) {
             let is_it =
                 |slot: &&Slot| want.is_same_memory(slot) && want.log_dirty == slot.log_dirty;
             let slot = table.starting_at(want.gpa).filter(is_it);
@@ -139,7 +138,7 @@ fn decide(
         moves,
         flags,
         creates,
-    } = pair::pair(old, cut::split(added.ranges, max)?);
+    } = pair::pair(old, cut::split(added.ranges, max));
     let hostless = creates.iter().any(|want| want.backing.host().is_none())
         || deletes.iter().any(|slot| slot.backing.host().is_none());
     let count = deletes.len() + attributes.len() + moves.len() + creates.len();

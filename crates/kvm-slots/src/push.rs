@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use crate::errno::Errno;
-use crate::range::FileStart;
+use guest_ranges::FileSlice;
 
 /// Memory without a host address that is mapped into the guest at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct PushedRange {
     /// The number of bytes, whole pages and not zero.
     pub size: u64,
     /// The device's file, and where in it the bytes start, page aligned.
-    pub file: FileStart,
+    pub file: FileSlice,
 }
 
 /// Maps a device's memory into the guest without a memslot: the platform's own

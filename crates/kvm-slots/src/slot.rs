@@ -111,7 +111,7 @@ impl Slot {
                 Some(Encoding::Pushed(PushedRange {
                     gpa: self.gpa,
                     size: self.size,
-                    file: file.clone(),
+                    file: file.slice().clone(),
                 }))
             }
             _ if capabilities.user_memory2 => self.region2(abi).map(Encoding::Region2),
@@ -134,11 +134,14 @@ impl Slot {
             Backing::Host(_) => Some(region),
             Backing::GuestMemfd { file, .. } => Some(kvm_userspace_memory_region2 {
                 flags: region.flags | KVM_MEM_GUEST_MEMFD,
-                guest_memfd: file.raw_fd(),
+                guest_memfd: raw_fd(file.fd()),
                 guest_memfd_offset: file.offset(),
                 ..region
             }),
-            Backing::FdOffset(file) => abi.on_file(region, file.raw_fd(), file.offset()),
+            Backing::FdOffset(file) => {
+                let file = file.slice();
+                abi.on_file(region, raw_fd(file.fd()), file.offset())
+            }
         }
     }
 
@@ -168,4 +171,9 @@ impl Slot {
         };
         log | readonly
     }
+}
+
+/// The kernel's structs carry descriptors as unsigned numbers.
+pub(crate) fn raw_fd(fd: i32) -> u32 {
+    u32::from_ne_bytes(fd.to_ne_bytes())
 }

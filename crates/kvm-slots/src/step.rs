@@ -82,7 +82,7 @@ impl<V: Vm> Stepper<'_, V> {
                 };
                 return self
                     .vm
-                    .set_memory_attributes(pages.gpa, pages.size, attributes);
+                    .set_memory_attributes(pages.start(), pages.size(), attributes);
             }
         };
         match slot.encoding(self.capabilities, self.abi) {

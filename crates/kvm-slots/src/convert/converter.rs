@@ -7,9 +7,9 @@ use super::engine::Engine;
 use super::error::{ConvertError, Converted, Revoked};
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
-use super::range::PageRange;
 use super::request::Request;
 use crate::vm::Vm;
+use guest_ranges::PageRange;
 
 /// Converts pages of a VM for its vCPU threads, one request at a time.
 ///

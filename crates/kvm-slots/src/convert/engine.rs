@@ -10,14 +10,15 @@ use super::error::{
 use super::listener::{Conversion, ConversionListener, abort};
 use super::pages::GuestPages;
 use super::plan::{ConversionPlan, check, part};
-use super::range::PageRange;
-use super::request::{PageState, Request, RequestError};
+use super::request::{Request, RequestError};
 use super::sides::{Sides, Stretch};
 use crate::abi::Unsupported;
 use crate::caps::Capabilities;
 use crate::errno::Errno;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::Vm;
+use guest_ranges::PageRange;
+use guest_ranges::PageState;
 
 /// Carries conversions out on a VM whose pages are known elsewhere.
 ///

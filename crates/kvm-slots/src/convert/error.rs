@@ -5,10 +5,10 @@ use std::fmt;
 
 use super::listener::ConversionListenerError;
 use super::plan::Refusal;
-use super::range::PageRange;
 use super::request::RequestError;
 use crate::abi::Unsupported;
 use crate::errno::Errno;
+use guest_ranges::PageRange;
 
 /// Pages of which something could not be done. A guest chooses how many there
 /// are, so only the first is kept.

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::error::NotConvertedBack;
-use super::range::PageRange;
-use super::request::PageState;
 use super::sides::Stretch;
+use guest_ranges::PageRange;
+use guest_ranges::PageState;
 
 /// What a listener's `prepare` and `abort` may fail with. Downcast it for the
 /// typed error.

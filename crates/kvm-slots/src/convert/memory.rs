@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest's convertible memory, for VMMs without a memory model.
 
-use super::page_bits::PageBits;
-use super::pages::GuestPages;
-use super::range::PageRange;
-use super::request::PageState;
+use super::pages::{GuestPages, parts};
 use super::sides::{ConvertibleRange, Stretch};
+use guest_ranges::PageRange;
+use guest_ranges::PageSet;
+use guest_ranges::PageState;
 
 /// Memory with a private side, and which of its pages are private or accepted.
 ///
@@ -22,8 +22,8 @@ use super::sides::{ConvertibleRange, Stretch};
 pub struct ConvertibleMemory {
     /// By address; no two overlap.
     ranges: Vec<ConvertibleRange>,
-    private: PageBits,
-    accepted: PageBits,
+    private: PageSet,
+    accepted: PageSet,
     /// The most bytes that `private` may come to take.
     limit: usize,
 }
@@ -32,8 +32,8 @@ impl Default for ConvertibleMemory {
     fn default() -> Self {
         Self {
             ranges: Vec::new(),
-            private: PageBits::default(),
-            accepted: PageBits::default(),
+            private: PageSet::default(),
+            accepted: PageSet::default(),
             limit: Self::DEFAULT_STATE_LIMIT,
         }
     }
@@ -98,7 +98,7 @@ impl ConvertibleMemory {
                 |new: &&ConvertibleRange| new.stretch == old.stretch && new.backing == old.backing;
             let before = ranges.partition_point(|r| r.stretch.range < old.stretch.range);
             let stays = ranges.get(before).filter(stays).is_some();
-            if let (false, Some(pages)) = (stays, self.accepted.within(old.stretch.range).next()) {
+            if let (false, Some(pages)) = (stays, parts(&self.accepted, old.stretch.range).next()) {
                 return Err(MemoryError::Accepted { pages });
             }
         }
@@ -138,32 +138,32 @@ impl GuestPages for ConvertibleMemory {
     }
 
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        self.private.within(range)
+        parts(&self.private, range)
     }
 
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        self.accepted.within(range)
+        parts(&self.accepted, range)
     }
 
     fn has_room(&self, range: PageRange) -> bool {
-        self.private.has_room(range, self.limit)
+        self.private.has_room(range.into(), self.limit)
     }
 
     fn record(&mut self, range: PageRange, state: PageState) {
         match state {
-            PageState::Private => self.private.insert(range),
+            PageState::Private => self.private.insert(range.into()),
             PageState::Shared => {
-                self.private.remove(range);
-                self.accepted.remove(range);
+                self.private.remove(range.into());
+                self.accepted.remove(range.into());
             }
         }
     }
 
     fn accept(&mut self, range: PageRange) {
-        self.accepted.insert(range);
+        self.accepted.insert(range.into());
     }
 
     fn revoke(&mut self, range: PageRange) {
-        self.accepted.remove(range);
+        self.accepted.remove(range.into());
     }
 }

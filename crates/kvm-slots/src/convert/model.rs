@@ -6,15 +6,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use memory_model::{
-    AddrRange, Backing, FlatView, GuestMemfdSides, MemoryModel, PageSet, PageState as ModelState,
-    SpaceId,
-};
+use memory_model::{Backing, FlatView, MemoryModel, SpaceId};
 
-use super::pages::GuestPages;
-use super::range::PageRange;
-use super::request::PageState;
+use super::pages::{GuestPages, parts};
 use super::sides::{Sides, Stretch};
+use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
 /// The pages of one address space of a memory model. What is private and what
 /// is accepted is what the model says, and nothing is written down twice.
@@ -69,28 +65,24 @@ impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
 
     fn has_room(&self, range: PageRange) -> bool {
         let model = self.model.borrow();
-        model.has_room(self.space, addresses(range)).is_ok()
+        model.has_room(self.space, range.into()).is_ok()
     }
 
     fn record(&mut self, range: PageRange, state: PageState) {
-        let to = match state {
-            PageState::Private => ModelState::Private,
-            PageState::Shared => ModelState::Shared,
-        };
         let model = self.model.borrow_mut();
-        let set = model.set_page_state(self.space, addresses(range), to);
+        let set = model.set_page_state(self.space, range.into(), state);
         must_follow(range, set);
     }
 
     fn accept(&mut self, range: PageRange) {
         let model = self.model.borrow_mut();
-        let accepted = model.accept(self.space, addresses(range));
+        let accepted = model.accept(self.space, range.into());
         must_follow(range, accepted);
     }
 
     fn revoke(&mut self, range: PageRange) {
         let space = self.space;
-        self.model.borrow_mut().revoke(space, addresses(range));
+        self.model.borrow_mut().revoke(space, range.into());
     }
 }
 
@@ -115,7 +107,7 @@ impl<H> Iterator for Memory<H> {
     fn next(&mut self) -> Option<Stretch> {
         loop {
             let rest = self.rest?;
-            let run = self.view.intersecting(addresses(rest)).next();
+            let run = self.view.intersecting(rest.into()).next();
             let Some(run) = run else {
                 self.rest = None;
                 return None;
@@ -126,8 +118,7 @@ impl<H> Iterator for Memory<H> {
             self.rest = end
                 .checked_next_multiple_of(4096)
                 .and_then(|end| PageRange::between(end, rest.end()));
-            let size = u64::try_from(run.range().size()).unwrap_or(u64::MAX);
-            let pages = PageRange::inside(run.range().start(), size);
+            let pages = PageRange::inside(run.range());
             let found = pages.and_then(|pages| {
                 let skipped = pages.start() - run.range().start();
                 let sides = sides(&run.backing())?.advanced(skipped);
@@ -163,16 +154,4 @@ fn sides(backing: &Backing) -> Option<Sides> {
         Backing::PrivateMmio(_) => Some(Sides::PrivateMmio),
         Backing::DeviceRam(_) | Backing::Nothing => None,
     }
-}
-
-fn parts(set: &PageSet, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-    let parts = set.within(addresses(range));
-    // Whole pages of a range that ends below 2^64.
-    parts.filter_map(|part| PageRange::between(part.start(), part.last() + 1))
-}
-
-fn addresses(range: PageRange) -> AddrRange {
-    let (start, last) = (range.start(), range.end() - 1);
-    // A range of pages is not empty.
-    AddrRange::from_bounds(start, last).unwrap_or(AddrRange::ALL)
 }

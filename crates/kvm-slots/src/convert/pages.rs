@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the engine asks of the owner of a guest's memory.
 
-use super::range::PageRange;
-use super::request::PageState;
 use super::sides::Stretch;
+use guest_ranges::{PageRange, PageSet, PageState};
 
 /// A guest's memory: what has a private side, and which pages are private now.
 ///
@@ -45,4 +44,11 @@ pub trait GuestPages {
     /// The host takes back what was accepted of `range`. The pages stay
     /// private until [`record`](Self::record) says otherwise.
     fn revoke(&mut self, range: PageRange);
+}
+
+/// The parts of a range that are in a set, as whole pages.
+pub(super) fn parts(set: &PageSet, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+    let parts = set.within(range.into());
+    // Parts of a range that ends below 2^64 do, too.
+    parts.filter_map(|part| PageRange::between(part.start(), part.last() + 1))
 }

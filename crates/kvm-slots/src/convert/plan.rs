@@ -2,9 +2,10 @@
 //! From a request to what has to be done for it: a pure function.
 
 use super::pages::GuestPages;
-use super::range::PageRange;
-use super::request::{PageState, Request};
+use super::request::Request;
 use super::sides::{Discard, Sides, Stretch};
+use guest_ranges::PageRange;
+use guest_ranges::PageState;
 
 /// The most stretches of one plan. A guest that has alternated its pages would
 /// otherwise make a plan as large as its memory.

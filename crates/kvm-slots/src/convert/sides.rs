@@ -4,9 +4,8 @@
 
 use std::fmt;
 
-use super::range::PageRange;
-use super::request::PageState;
 use crate::range::{Backing, SlotRange};
+use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
 /// Where the private and the shared bytes of a stretch of memory are.
 ///
@@ -143,15 +142,6 @@ impl fmt::Display for Discard {
     }
 }
 
-/// Which pages of a slot its guest_memfd holds. A slot does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileHolds {
-    /// The private ones.
-    Private,
-    /// Both, in place: the host memory is a mapping of the file.
-    Both,
-}
-
 /// Memory with a private side, and what keeps it valid.
 #[derive(Clone, Debug)]
 pub struct ConvertibleRange {
@@ -162,19 +152,19 @@ pub struct ConvertibleRange {
 
 impl ConvertibleRange {
     /// What of a slot's range can be converted; `None` for memory without a
-    /// private side, and for less than a page. `holds` is about guest_memfds.
-    pub fn new(range: &SlotRange, holds: FileHolds) -> Option<Self> {
-        let pages = PageRange::inside(range.gpa, range.size)?;
-        let skipped = pages.start() - range.gpa;
-        // The stretch must not wrap on any side, whatever was given.
-        range.backing.advanced(range.size)?;
-        let backing = range.backing.advanced(skipped)?;
+    /// private side, and for less than a page. `sides` says which pages a
+    /// guest_memfd holds.
+    pub fn new(range: &SlotRange, sides: GuestMemfdSides) -> Option<Self> {
+        let pages = PageRange::inside(range.range())?;
+        let skipped = pages.start() - range.gpa();
+        let backing = range.backing().slice(skipped, pages.size())?;
         let host = backing.host().map(|host| host.address());
-        let sides = match (&backing, holds, host) {
+        let sides = match (&backing, sides, host) {
             (Backing::Host(_), ..) => return None,
             (Backing::FdOffset(_), ..) => Sides::PrivateMmio,
-            (Backing::GuestMemfd { .. }, FileHolds::Both, host) => Sides::InPlace { host },
-            (Backing::GuestMemfd { file, .. }, FileHolds::Private, host) => {
+            (Backing::GuestMemfd { .. }, GuestMemfdSides::Shared, _) => return None,
+            (Backing::GuestMemfd { .. }, GuestMemfdSides::Both, host) => Sides::InPlace { host },
+            (Backing::GuestMemfd { file, .. }, GuestMemfdSides::Private, host) => {
                 let (fd, offset) = (file.fd(), file.offset());
                 match host {
                     Some(host) => Sides::Split { fd, offset, host },

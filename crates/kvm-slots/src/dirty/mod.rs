@@ -13,7 +13,7 @@ pub(crate) mod vm;
 pub use crate::ioctl::VcpuDirtyRing;
 pub use collector::{DirtyCollector, DirtyError, DirtyMode};
 pub use ops::BeforeOp;
-pub use pages::{DirtyPages, DirtyRun};
+pub use pages::DirtyPages;
 pub use rings::RingId;
 pub use tracker::{DirtyClient, DirtyTracker};
 pub use unlogged::{Unlogged, UnloggedSlot};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A change of some ranges.
 
-use crate::plan::op::PageRun;
 use crate::range::SlotRange;
+use guest_ranges::PageRange;
 
 /// The ranges that are removed and added. A range that changes is removed as it
 /// was and added as it is to be.
@@ -19,9 +19,9 @@ pub struct Change<'a> {
     /// The added ranges.
     pub added: &'a [SlotRange],
     /// Pages that are private now, all that may have to change.
-    pub was_private: &'a [PageRun],
+    pub was_private: &'a [PageRange],
     /// Pages that shall be private.
-    pub is_private: &'a [PageRun],
+    pub is_private: &'a [PageRange],
 }
 
 impl<'a> Change<'a> {
@@ -36,7 +36,7 @@ impl<'a> Change<'a> {
 
     /// With the pages that are private before and after it.
     #[must_use]
-    pub fn with_private_pages(self, was: &'a [PageRun], is: &'a [PageRun]) -> Self {
+    pub fn with_private_pages(self, was: &'a [PageRange], is: &'a [PageRange]) -> Self {
         Self {
             was_private: was,
             is_private: is,

@@ -5,13 +5,14 @@
 //! are, wherever the guest sees them. So a range that stays has its slots
 //! whatever happens to its neighbours, and one that moves has the same slots.
 
+use guest_ranges::AddrRange;
+
 use crate::abi::{self, AbiProfile, Unsupported};
 use crate::caps::Capabilities;
 use crate::range::{Backing, SlotAccess, SlotRange};
 use crate::slot::{Slot, SlotId};
 
 use super::error::PlanError;
-use super::outcome::Remainder;
 
 /// Cuts between slots are at multiples of this where the maximum is one, too:
 /// no processor that KVM runs on maps larger pages for a guest.
@@ -78,28 +79,28 @@ impl NewSlot {
         if self.size <= max {
             return self.size;
         }
-        let at = match &self.backing {
-            Backing::Host(host) => host.address(),
-            Backing::GuestMemfd { file, .. } | Backing::FdOffset(file) => file.offset(),
+        let at = match (&self.backing, self.backing.file()) {
+            (Backing::Host(host), _) => host.address(),
+            (_, file) => file.map_or(0, |file| file.offset()),
         };
         let align = LARGEST_PAGE.min(1 << max.trailing_zeros());
         max - at % align
     }
 
-    /// The slots of at most `max` bytes; `None` if an address would wrap.
-    fn split(self, max: u64, slots: &mut Vec<Self>) -> Option<()> {
+    /// The slots of at most `max` bytes.
+    fn split(self, max: u64, slots: &mut Vec<Self>) {
         let (mut from, mut size) = (0, self.first_slot(max));
         while from < self.size {
-            slots.push(Self {
+            // It is inside the backing, so the slice exists.
+            slots.extend(self.backing.slice(from, size).map(|backing| Self {
                 gpa: self.gpa + from,
                 size,
-                backing: self.backing.advanced(from)?,
+                backing,
                 ..self
-            });
+            }));
             from += size;
             size = max.min(self.size - from);
         }
-        Some(())
     }
 }
 
@@ -119,29 +120,25 @@ impl From<Slot> for NewSlot {
 #[derive(Debug)]
 pub(crate) struct Pages {
     pub(crate) ranges: Vec<NewSlot>,
-    pub(crate) trapped: Vec<Remainder>,
+    pub(crate) trapped: Vec<AddrRange>,
 }
 
 /// Cuts ranges to whole pages: starts up, ends down. The rest is trapped.
 pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, PlanError> {
     let mut sorted: Vec<&SlotRange> = ranges.iter().collect();
-    sorted.sort_by_key(|range| range.gpa);
+    sorted.sort_by_key(|range| range.gpa());
     let mut pages = Pages {
         ranges: Vec::with_capacity(ranges.len()),
         trapped: Vec::new(),
     };
-    let mut previous: Option<(&SlotRange, u64)> = None;
+    let mut previous: Option<&SlotRange> = None;
     for range in sorted {
-        let (gpa, size) = (range.gpa, range.size);
-        let more = size.checked_sub(1).ok_or(PlanError::EmptyRange { gpa })?;
-        let last = gpa.checked_add(more);
-        let last = last.ok_or(PlanError::RangeWraps { gpa, size })?;
-        if let Some((other, _)) = previous.filter(|(_, last)| gpa <= *last) {
-            return Err(overlap(gpa, size, other.gpa, other.size));
+        let gpa = range.gpa();
+        if let Some(other) = previous.filter(|other| gpa <= other.last()) {
+            return Err(overlap(gpa, range.size(), other.gpa(), other.size()));
         }
-        previous = Some((range, last));
-        let added = pages.add(range, last, page);
-        added.ok_or(PlanError::BackingWraps { gpa, size })?;
+        previous = Some(range);
+        pages.add(range, page);
     }
     Ok(pages)
 }
@@ -157,35 +154,33 @@ pub(crate) fn overlap(gpa: u64, size: u64, other_gpa: u64, other_size: u64) -> P
 }
 
 impl Pages {
-    /// Adds a range that ends at `last`; `None` if the backing would wrap.
-    fn add(&mut self, range: &SlotRange, last: u64, page: u64) -> Option<()> {
+    /// Adds the whole pages of a range.
+    fn add(&mut self, range: &SlotRange, page: u64) {
         // In 128 bits, where the end of the last page does not wrap.
-        let (first, end) = (u128::from(range.gpa), u128::from(last) + 1);
+        let (first, end) = (u128::from(range.gpa()), u128::from(range.last()) + 1);
         let page = u128::from(page);
         let (up, down) = (first.next_multiple_of(page), end / page * page);
         if up >= down {
-            self.trap(first, end);
-            return Some(());
+            return self.trap(first, end);
         }
         self.trap(first, up);
         self.trap(down, end);
-        self.ranges.push(NewSlot {
-            gpa: narrow(up),
-            size: narrow(down - up),
-            access: range.access,
-            backing: range.backing.advanced(narrow(up - first))?,
-            log_dirty: range.log_dirty,
-        });
-        Some(())
+        let (skipped, size) = (narrow(up - first), narrow(down - up));
+        // They are inside the range, so the slice exists.
+        self.ranges
+            .extend(range.backing().slice(skipped, size).map(|backing| NewSlot {
+                gpa: narrow(up),
+                size,
+                access: range.access(),
+                backing,
+                log_dirty: range.log_dirty(),
+            }));
     }
 
     fn trap(&mut self, from: u128, to: u128) {
-        if from < to {
-            self.trapped.push(Remainder {
-                gpa: narrow(from),
-                size: narrow(to - from),
-            });
-        }
+        // Both are at most 2^64, so a range that is not empty fits.
+        let size = to.saturating_sub(from);
+        self.trapped.extend(AddrRange::new(narrow(from), size));
     }
 }
 
@@ -202,15 +197,13 @@ pub(crate) fn count(ranges: &[NewSlot], max: u64) -> usize {
 }
 
 /// Cuts ranges of whole pages into slots of at most `max` bytes.
-pub(crate) fn split(ranges: Vec<NewSlot>, max: u64) -> Result<Vec<NewSlot>, PlanError> {
+pub(crate) fn split(ranges: Vec<NewSlot>, max: u64) -> Vec<NewSlot> {
     if ranges.iter().all(|range| range.size <= max) {
-        return Ok(ranges);
+        return ranges;
     }
     let mut slots = Vec::with_capacity(ranges.len());
     for range in ranges {
-        let (gpa, size) = (range.gpa, range.size);
-        let bad = PlanError::BackingWraps { gpa, size };
-        range.split(max, &mut slots).ok_or(bad)?;
+        range.split(max, &mut slots);
     }
-    Ok(slots)
+    slots
 }

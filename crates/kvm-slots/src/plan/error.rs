@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Why there is no plan.
 
-use super::op::PageRun;
 use crate::abi::Unsupported;
+use guest_ranges::PageRange;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,28 +36,6 @@ pub enum PlanError {
         /// The width of guest-physical addresses.
         bits: u32,
     },
-    /// A range has no bytes.
-    #[error("the range at {gpa:#x} is empty")]
-    EmptyRange {
-        /// The first guest-physical address.
-        gpa: u64,
-    },
-    /// The addresses of a range wrap.
-    #[error("the range of {size:#x} bytes at {gpa:#x} wraps")]
-    RangeWraps {
-        /// The first guest-physical address.
-        gpa: u64,
-        /// The number of bytes.
-        size: u64,
-    },
-    /// The host addresses or the file offsets of a range wrap.
-    #[error("the bytes behind the range of {size:#x} bytes at {gpa:#x} wrap")]
-    BackingWraps {
-        /// The first guest-physical address.
-        gpa: u64,
-        /// The number of bytes.
-        size: u64,
-    },
     /// A range overlaps another one, or a slot that stays.
     #[error(
         "the range of {size:#x} bytes at {gpa:#x} overlaps {other_size:#x} bytes at {other_gpa:#x}"
@@ -82,9 +60,28 @@ pub enum PlanError {
         /// The number of bytes.
         size: u64,
     },
-    /// Private pages that are no whole pages, or wrap, or overlap others.
-    #[error("private pages of {:#x} bytes at {:#x} are empty, unaligned, wrap, or overlap", .0.size, .0.gpa)]
-    BadPages(PageRun),
+    /// Private pages that are not whole pages of the host.
+    #[error(
+        "private pages of {:#x} bytes at {:#x} are not whole pages of {page_size:#x} bytes",
+        .pages.size(), .pages.start()
+    )]
+    PagesUnaligned {
+        /// The pages.
+        pages: PageRange,
+        /// The host's page size in bytes.
+        page_size: u64,
+    },
+    /// Two ranges of private pages overlap.
+    #[error(
+        "private pages of {:#x} bytes at {:#x} overlap the {:#x} bytes at {:#x}",
+        .pages.size(), .pages.start(), .other.size(), .other.start()
+    )]
+    PagesOverlap {
+        /// The pages.
+        pages: PageRange,
+        /// The pages that they overlap, at the same or a lower address.
+        other: PageRange,
+    },
     /// The largest slot that [`SlotRules`](crate::SlotRules) allow is not made
     /// of whole pages, or is larger than any that KVM takes.
     #[error("slots of at most {size:#x} bytes: not whole pages, none, or more than 2^31 - 1")]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A plan.
 
+use guest_ranges::AddrRange;
+
 use crate::plan::op::Op;
 
 /// What to do, in order, and what to know about it.
@@ -10,7 +12,7 @@ use crate::plan::op::Op;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) ops: Vec<Op>,
-    pub(crate) trapped: Vec<Remainder>,
+    pub(crate) trapped: Vec<AddrRange>,
     pub(crate) holds_vcpus: bool,
 }
 
@@ -29,7 +31,7 @@ impl Plan {
     /// a slot because a slot is made of whole pages: accesses to them exit, and
     /// the VMM answers. What is cut off a range depends on that range alone, so
     /// those of ranges that stay are what they were.
-    pub fn trapped(&self) -> &[Remainder] {
+    pub fn trapped(&self) -> &[AddrRange] {
         &self.trapped
     }
 
@@ -52,13 +54,4 @@ impl Plan {
     pub fn holds_vcpus(&self) -> bool {
         self.holds_vcpus
     }
-}
-
-/// A part of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remainder {
-    /// The first guest-physical address.
-    pub gpa: u64,
-    /// The number of bytes.
-    pub size: u64,
 }

@@ -123,7 +123,7 @@ impl State {
             Entry::Valid => Ok(Reached::Emulated),
             // To the processor it is a shared access.
             Entry::Stale
-                if self.private.contains(&page) && !slot.is_some_and(SimSlot::is_private_only) =>
+                if self.private.contains(page) && !slot.is_some_and(SimSlot::is_private_only) =>
             {
                 Err(GuestFault::Memory {
                     flags: 0,
@@ -157,7 +157,7 @@ impl State {
     /// What the processor finds at `gpa`.
     fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let (page, size) = (gpa & !(PAGE - 1), PAGE);
-        let private = self.private.contains(&page);
+        let private = self.private.contains(page);
         let flags = if private { MEMORY_EXIT_FLAG_PRIVATE } else { 0 };
         let memory_fault = GuestFault::Memory {
             flags,

@@ -54,6 +54,7 @@ mod reach;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use guest_ranges::{PageRange, RangeSet};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 pub use dirty_ring::SimDirtyRing;
@@ -66,7 +67,6 @@ pub use pre_fault::PreFault;
 use crate::abi::AbiProfile;
 use crate::errno::Errno;
 use crate::interrupted::call_again;
-use crate::page_set::PageSet;
 use crate::push::PushMap;
 use crate::vm::{GuestMemfdFlags, Vm};
 use dirty::Dirty;
@@ -89,7 +89,7 @@ struct State {
     pushed: Pushed,
     files: Files,
     /// The pages with the attribute PRIVATE.
-    private: PageSet,
+    private: RangeSet,
     dirty: Dirty,
     mmio_entries: MmioEntries,
     /// How many more ioctls on memory are interrupted.
@@ -230,16 +230,16 @@ impl Vm for SimVm {
             return Err(Errno::ENOTTY);
         }
         let unknown = attributes & !self.config.attributes() != 0;
-        let end = gpa.checked_add(size).ok_or(Errno::EINVAL)?;
-        if unknown || size == 0 || gpa % PAGE != 0 || size % PAGE != 0 {
+        let pages = PageRange::new(gpa, size).map_err(|_| Errno::EINVAL)?;
+        if unknown {
             return Err(Errno::EINVAL);
         }
         call_again(|| {
             let state = &mut *self.state();
             state.begin_ioctl()?;
             match attributes {
-                0 => state.private.remove(gpa, end),
-                _ => state.private.insert(gpa, end),
+                0 => state.private.remove(pages.into()),
+                _ => state.private.insert(pages.into()),
             }
             Ok::<(), Errno>(())
         })
