@@ -14,7 +14,14 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 4] = ["memory-model", "kvm-slots", "vfio-private", "memory-map"];
+const LIBRARIES: [&str; 6] = [
+    "guest-ranges",
+    "memory-model",
+    "kvm-slots",
+    "vfio-private",
+    "memory-map",
+    "qemu-mtree",
+];
 
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
