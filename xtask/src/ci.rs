@@ -14,7 +14,7 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
+const LIBRARIES: [&str; 4] = ["memory-model", "kvm-slots", "vfio-private", "bar-report"];
 
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
@@ -36,6 +36,7 @@ pub fn run() -> Result<(), String> {
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
         // Without the system calls, whose tests' crate has them switched on above.
         clippy(&["-p", "vfio-private", "--all-targets"]),
+        clippy(&["-p", "bar-report", "--all-targets", "--no-default-features"]),
         clippy(&["-p", "kvm-slots", "--all-targets", "--no-default-features"]),
         clippy(&[
             "-p",

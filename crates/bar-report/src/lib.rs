@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Reads what describes a PCI device, and reports which bytes of its BARs are private, shared,
+//! trapped or blocked.
+//!
+//! [`vfio_private::classify`] decides how a guest reaches each byte of a BAR. Its input has to come
+//! from somewhere: from the device's files in sysfs, from raw configuration space, or from what
+//! somebody pasted of `lspci -vv` into a mail. This crate parses all three to that input, and renders
+//! the outcome as a text with drawings or as JSON.
+//!
+//! # Example
+//!
+//! A disk, as its owner pasted it:
+//!
+//! ```
+//! use bar_report::{Reader, RegionList, ReportOptions};
+//! use vfio_private::{Access, PageSize, Policy, classify};
+//!
+//! let paste = "\
+//! > 01:00.0 Non-Volatile memory controller: Example Corp NVMe SSD
+//! >     Control: I/O- Mem+ BusMaster+
+//! >     Status: Cap+ 66MHz-
+//! >     Region 0: Memory at f7c00000 (64-bit, non-prefetchable) [size=16K]
+//! >     Capabilities: [b0] MSI-X: Enable+ Count=33 Masked-
+//! >         Vector table: BAR=0 offset=00002000
+//! >         PBA: BAR=0 offset=00002800
+//! >     Kernel driver in use: nvme
+//! ";
+//!
+//! // The classifier's input.
+//! let device = Reader::new().lspci("mail.txt", paste, None)?;
+//! let bars = device.bars(&RegionList::unknown())?;
+//! for bar in bars.bars() {
+//!     let pieces = classify(&bar.input(), PageSize::Size4K, Policy::new())?;
+//!     assert_eq!(pieces[1].span().to_string(), "0x2000-0x2fff");
+//!     assert_eq!(pieces[1].access(), Access::Trap);
+//! }
+//!
+//! // The report.
+//! let report = bars.report(&ReportOptions::new(PageSize::Size4K))?;
+//! print!("{}", report.to_text());
+//! assert!(report.to_text().contains("0x2000-0x2fff     4 KiB  trap     no   no   host page holds"));
+//! # #[cfg(feature = "json")]
+//! assert_eq!(report.to_json()[0]["pieces"][1]["access"], "trap");
+//! let notes: Vec<String> = report.notes.iter().map(|note| note.to_string()).collect();
+//! assert_eq!(
+//!     notes,
+//!     [
+//!         "VFIO maps: not known (no list of regions): each memory BAR is taken as mappable",
+//!         "TDISP: no report: nothing is private",
+//!     ],
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How data flows
+//!
+//! ```text
+//! Reader::lspci / config_space / sysfs ─> DeviceFacts
+//!                                              │ DeviceFacts::bars, with a RegionList
+//!                                              v
+//!                                         DeviceBars ── KnownBar::input ─> vfio_private::classify
+//!                                              │ DeviceBars::report, with ReportOptions
+//!                                              v
+//!                                         BarReport ── to_text, to_json
+//! ```
+//!
+//! | input | type | says |
+//! | --- | --- | --- |
+//! | text, bytes or sysfs | [`DeviceFacts`], from a [`Reader`] | BARs, MSI-X |
+//! | what VFIO lets userspace map | [`RegionList`] | sizes, mappable areas |
+//! | a TDISP interface report | [`TdispReport`], in [`ReportOptions`] | private and shared ranges |
+//! | page size, offset rule, policy | [`ReportOptions`] | how to cut |
+//!
+//! # Nothing is guessed
+//!
+//! A fact that no input states is an error that says which input has it. In a text of `lspci`, each
+//! line is parsed, or known not to be about BARs and MSI-X, or an error with its number: an MSI-X
+//! table that was overlooked would be handed to the guest. Two statements must agree, and capabilities
+//! that `lspci` could not read or that were cut off are an error.
+//!
+//! What a report may rest on nevertheless is in its [`Note`]s: that VFIO was not asked, that another
+//! offset rule fits too, that a part was left out. They are the same in the text and in JSON.
+//!
+//! Errors are [`BarReportError`]s, whose variants name the file, the line and the cause.
+//! [`with_causes`] prints one in a line. Both errors and notes call inputs by the words of a
+//! [`Wording`], so that a command line can name its options.
+//!
+//! # Features
+//!
+//! `json`, on by default: [`BarReport::to_json`](BarReport), and [`RegionList`]s from JSON. Without it
+//! the crate needs only `vfio-private` and `thiserror`.
+//!
+//! # What this does not do
+//!
+//! It opens no device and makes no system call but to read files. To ask VFIO itself, open the device
+//! with the feature `device` of `vfio-private`, and pass what it says as [`RegionList::of_vfio`]. The
+//! command `vmm bars` does so. Bridges, expansion ROMs and the BARs of virtual functions that an SR-IOV
+//! capability lists are passed over.
+
+#![forbid(unsafe_code)]
+
+mod bdf;
+mod causes;
+mod device_bars;
+mod error;
+mod facts;
+mod quote;
+mod report;
+mod sources;
+mod wording;
+
+pub use bdf::{Bdf, BdfError};
+pub use causes::with_causes;
+pub use device_bars::{DeviceBars, KnownBar};
+pub use error::BarReportError;
+pub use facts::DeviceFacts;
+pub use report::classify::ReportOptions;
+pub use report::note::{Note, Topic};
+pub use report::{BarReport, ClassifiedBar};
+pub use sources::Reader;
+pub use sources::region_list::{RegionFact, RegionList, RegionSource};
+pub use sources::tdisp::TdispReport;
+pub use wording::Wording;
+
+/// Runs the code of the README as a test.
+#[cfg(all(doctest, feature = "json"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
