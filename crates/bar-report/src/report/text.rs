@@ -219,7 +219,7 @@ fn legend(report: &BarReport) -> String {
 /// A number of bytes as `lspci` would give it, if it comes out even.
 fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let even = |&(_, shift): &(&str, u32)| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift);
+    let even = |&(_, shift): &(&str, u32)| bytes >= 1 << shift && bytes % (1 << shift) == 0;
     match units.iter().find(|unit| even(unit)) {
         Some((unit, shift)) => format!("{} {unit}", bytes >> shift),
         None => format!("{bytes} B"),
