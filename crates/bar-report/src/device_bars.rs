@@ -158,7 +158,7 @@ impl DeviceFacts {
                 bar,
                 region: region.clone(),
                 msix: self.msix,
-                details: fact.map(|fact| fact.note.clone()).unwrap_or_default(),
+                details: fact.map(|fact| fact.details.clone()).unwrap_or_default(),
             });
         }
         self.check_msix(&bars)?;

@@ -45,7 +45,7 @@ pub(crate) struct BarFact {
     /// It takes the next number too.
     pub(crate) is_64bit: bool,
     /// Width and such, in words.
-    pub(crate) note: String,
+    pub(crate) details: String,
     /// The line of the text that says so.
     pub(crate) line: Option<usize>,
     /// Notes about the BAR.
@@ -61,7 +61,7 @@ impl BarFact {
             size: Some(0),
             register: None,
             is_64bit: false,
-            note: String::new(),
+            details: String::new(),
             line: None,
             notes: vec![why],
         }
@@ -72,7 +72,7 @@ impl BarFact {
         self.size == Some(0)
     }
 
-    /// The notes of a BAR that is not in the answer.
+    /// The notes of a BAR that is not in the report.
     pub(crate) fn without_bar(&self) -> impl Iterator<Item = Note> {
         let note = |text: &String| format!("{}: {text}", self.index);
         self.notes
@@ -89,11 +89,11 @@ impl BarFact {
         if self.is_unusable() {
             return Some(both);
         }
-        if text.note.is_empty() {
-            both.note.clone_from(&self.note);
+        if text.details.is_empty() {
+            both.details.clone_from(&self.details);
         }
         // Older versions of lspci do not mark a BAR of Enhanced Allocation.
-        if text.note.is_empty() || self.size.is_some() {
+        if text.details.is_empty() || self.size.is_some() {
             both.is_64bit = self.is_64bit;
         }
         both.size = text.size.or(self.size);

@@ -2,10 +2,9 @@
 //! Reads what describes a PCI device, and reports which bytes of its BARs are private, shared,
 //! trapped or blocked.
 //!
-//! [`vfio_private::classify`] decides how a guest reaches each byte of a BAR. Its input has to come
-//! from somewhere: from the device's files in sysfs, from raw configuration space, or from what
-//! somebody pasted of `lspci -vv` into a mail. This crate parses all three to that input, and renders
-//! the outcome as a text with drawings or as JSON.
+//! [`vfio_private::classify`] decides how a guest reaches each byte of a BAR. This crate makes its
+//! input from a device's files in sysfs, from raw configuration space, or from output of `lspci -vv`
+//! that somebody pasted into a mail, and renders the result as a text with drawings or as JSON.
 //!
 //! # Example
 //!
@@ -78,12 +77,12 @@
 //! table that was overlooked would be handed to the guest. Two statements must agree, and capabilities
 //! that `lspci` could not read or that were cut off are an error.
 //!
-//! What a report may rest on nevertheless is in its [`Note`]s: that VFIO was not asked, that another
-//! offset rule fits too, that a part was left out. They are the same in the text and in JSON.
+//! The [`Note`]s of a report list what it depends on: VFIO was not asked, another offset rule fits
+//! too, a part was left out. The text and the JSON have the same notes.
 //!
-//! Errors are [`BarReportError`]s, whose variants name the file, the line and the cause.
-//! [`with_causes`] prints one in a line. Both errors and notes call inputs by the words of a
-//! [`Wording`], so that a command line can name its options.
+//! A [`BarReportError`] names the file, the line and the cause; [`with_causes`] formats it in one
+//! line. Errors and notes call inputs by the words of a [`Wording`], so that a command line can name
+//! its options.
 //!
 //! # Features
 //!
@@ -92,10 +91,10 @@
 //!
 //! # What this does not do
 //!
-//! It opens no device and makes no system call but to read files. To ask VFIO itself, open the device
-//! with the feature `device` of `vfio-private`, and pass what it says as [`RegionList::of_vfio`]. The
-//! command `vmm bars` does so. Bridges, expansion ROMs and the BARs of virtual functions that an SR-IOV
-//! capability lists are passed over.
+//! It opens no device and makes no system call except to read files. To ask VFIO itself, open the
+//! device with the feature `device` of `vfio-private`, and pass its regions as
+//! [`RegionList::of_vfio`]; `vmm bars` does so. Expansion ROMs, windows of bridges and the BARs of
+//! virtual functions in an SR-IOV capability are ignored.
 
 #![forbid(unsafe_code)]
 

@@ -46,10 +46,10 @@ pub(super) fn facts(
 /// Allocation.
 pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
     let fact = |register: &BarRegister| {
-        let mut note = bar_type(register.kind, register.is_64bit, register.prefetchable);
+        let mut details = bar_type(register.kind, register.is_64bit, register.prefetchable);
         if register.size.is_some() {
-            let separator = if note.is_empty() { "" } else { ", " };
-            note += &format!("{separator}by Enhanced Allocation");
+            let separator = if details.is_empty() { "" } else { ", " };
+            details += &format!("{separator}by Enhanced Allocation");
         }
         BarFact {
             index: register.index,
@@ -57,7 +57,7 @@ pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
             size: register.size,
             register: register.size.is_none().then_some(register.address),
             is_64bit: register.takes_next(),
-            note,
+            details,
             line: None,
             notes: Vec::new(),
         }

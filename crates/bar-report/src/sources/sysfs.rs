@@ -135,7 +135,7 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
             size: Some(size),
             register: None,
             is_64bit: has(flag::MEM_64) && !has(flag::EA),
-            note: config_space::bar_type(kind, has(flag::MEM_64), has(flag::PREFETCH)),
+            details: config_space::bar_type(kind, has(flag::MEM_64), has(flag::PREFETCH)),
             line: None,
             notes,
         });

@@ -34,7 +34,7 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         }
     });
     let size = size.transpose()?;
-    let note = match rest.split_once('(') {
+    let details = match rest.split_once('(') {
         None => "",
         Some((_, words)) => {
             let words = words.split_once(')').map(|(words, _)| words);
@@ -45,12 +45,12 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
     };
     // A BAR of Enhanced Allocation has no register, and so no second one.
     let has_register = !rest.contains("[enhanced]");
-    let is_64bit = note.contains("64-bit") && has_register;
+    let is_64bit = details.contains("64-bit") && has_register;
     if is_64bit && number + 1 == BarIndex::COUNT {
         let what = format!("{index} has no register behind it, so it cannot be 64-bit");
         return Err(Fault::at(line, what));
     }
-    let is_narrow = kind == BarKind::Memory && !note.is_empty() && !is_64bit && has_register;
+    let is_narrow = kind == BarKind::Memory && !details.is_empty() && !is_64bit && has_register;
     if let Some(size) = size.filter(|&size| is_narrow && size > MAX_32BIT) {
         let what =
             format!("{index} has {size:#x} bytes, and a 32-bit BAR has {MAX_32BIT:#x} at most");
@@ -62,7 +62,7 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         size,
         register: None,
         is_64bit,
-        note: note.to_string(),
+        details: details.to_string(),
         line: Some(line),
         notes: notes(rest),
     })
