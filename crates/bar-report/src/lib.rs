@@ -51,6 +51,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A device of this machine, or a copy of its sysfs folder:
+//!
+//! ```
+//! use bar_report::{Reader, RegionList, ReportOptions};
+//! use vfio_private::PageSize;
+//!
+//! # let sysfs = tempfile::tempdir()?;
+//! # let sysfs = sysfs.path();
+//! # let folder = sysfs.join("bus/pci/devices/0000:01:00.0");
+//! # std::fs::create_dir_all(&folder)?;
+//! # let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n".repeat(5);
+//! # let first = "0x00000000f7c00000 0x00000000f7c03fff 0x0000000000140204\n";
+//! # std::fs::write(folder.join("resource"), format!("{first}{none}"))?;
+//! # std::fs::write(folder.join("config"), [&[0x36, 0x1b, 1, 0], &[0; 252][..]].concat())?;
+//! // `sysfs` is the path `/sys`.
+//! let device = Reader::new().sysfs(sysfs, "0000:01:00.0".parse()?)?;
+//! let bars = device.bars(&RegionList::unknown())?;
+//! let report = bars.report(&ReportOptions::new(PageSize::Size4K))?;
+//! assert!(report.to_text().contains("BAR 0: memory, 16 KiB (0x4000), 64-bit, non-prefetchable"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # How data flows
 //!
 //! ```text
