@@ -14,13 +14,14 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 6] = [
+const LIBRARIES: [&str; 7] = [
     "guest-ranges",
     "memory-model",
     "kvm-slots",
     "vfio-private",
     "memory-map",
     "qemu-mtree",
+    "bar-report",
 ];
 
 /// The oldest toolchain that the libraries build with.
@@ -45,6 +46,7 @@ pub fn run() -> Result<(), String> {
         clippy(&["-p", "vfio-private", "--all-targets"]),
         // Without memslots, which the VMM has switched on above.
         clippy(&["-p", "memory-map", "--all-targets"]),
+        clippy(&["-p", "bar-report", "--all-targets", "--no-default-features"]),
         // The library alone: its tests have every feature.
         clippy(&["-p", "kvm-slots", "--no-default-features"]),
         clippy(&[

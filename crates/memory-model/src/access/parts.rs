@@ -3,6 +3,8 @@
 
 use core::iter::FusedIterator;
 
+use guest_ranges::{AddrRange, HostMemory};
+
 use crate::access::responder::Responder;
 use crate::view::FlatView;
 use guest_ranges::{AddrRange, HostMemory};
