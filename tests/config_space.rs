@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
 use memory_model::{
@@ -92,7 +91,7 @@ impl Machine {
                 BarKind::Memory => {
                     // In a VMM, the dma-buf of a private piece.
                     let file = Arc::new(File::open("/dev/null").unwrap());
-                    let slice = FileSlice::new(file.as_raw_fd(), 0, bar.size(), file).unwrap();
+                    let slice = FileSlice::new(file, 0, bar.size()).unwrap();
                     Region::private_mmio(&name, PrivateMmio::new(slice))
                 }
             };

@@ -14,7 +14,14 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 3] = ["memory-model", "kvm-slots", "vfio-private"];
+const LIBRARIES: [&str; 6] = [
+    "guest-ranges",
+    "memory-model",
+    "kvm-slots",
+    "vfio-private",
+    "memory-map",
+    "qemu-mtree",
+];
 
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
@@ -36,6 +43,8 @@ pub fn run() -> Result<(), String> {
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
         // Without the system calls, whose tests' crate has them switched on above.
         clippy(&["-p", "vfio-private", "--all-targets"]),
+        // Without memslots, which the VMM has switched on above.
+        clippy(&["-p", "memory-map", "--all-targets"]),
         // The library alone: its tests have every feature.
         clippy(&["-p", "kvm-slots", "--no-default-features"]),
         clippy(&[

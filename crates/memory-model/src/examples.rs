@@ -13,7 +13,7 @@
 //! use std::sync::Arc;
 //! use memory_model::{HostMemory, Memory, MemoryModel, Region};
 //! # fn host(size: u64) -> Memory {
-//! #     Memory::host_only(HostMemory::new(0x7000_0000_0000, size, Arc::new(())).unwrap())
+//! #     Memory::host_only(unsafe { HostMemory::new(0x7000_0000_0000, size, Arc::new(())) }.unwrap())
 //! # }
 //!
 //! let mut model = MemoryModel::new();
@@ -59,7 +59,7 @@
 //! # use memory_model::{HostMemory, Memory};
 //! # fn host(size: u64) -> Memory {
 //! #     let owner = std::sync::Arc::new(());
-//! #     Memory::host_only(HostMemory::new(0x7000_0000_0000, size, owner).unwrap())
+//! #     Memory::host_only(unsafe { HostMemory::new(0x7000_0000_0000, size, owner) }.unwrap())
 //! # }
 //!
 //! let mut model = MemoryModel::new();
@@ -119,7 +119,7 @@
 //!     }
 //! }
 //!
-//! let mapping = HostMemory::new(0x7000_0000_0000, 0x4000, Arc::new(())).unwrap();
+//! let mapping = unsafe { HostMemory::new(0x7000_0000_0000, 0x4000, Arc::new(())) }.unwrap();
 //! let mut model = MemoryModel::new();
 //! let mut t = model.transaction();
 //! let memory = t.add(Region::container("memory", 1 << 64))?;
@@ -157,8 +157,8 @@
 //!     Region, StateError,
 //! };
 //!
-//! let host = HostMemory::new(0x7000_0000_0000, 0x10_0000, Arc::new(())).unwrap();
-//! let file = FileSlice::new(3, 0, 0x10_0000, Arc::new(())).unwrap();
+//! let host = unsafe { HostMemory::new(0x7000_0000_0000, 0x10_0000, Arc::new(())) }.unwrap();
+//! let file = FileSlice::new(Arc::new(std::io::stdin()), 0, 0x10_0000).unwrap();
 //! let ram = Memory::with_guest_memfd(host, file, GuestMemfdSides::Private).unwrap();
 //!
 //! let mut model = MemoryModel::new();
@@ -221,7 +221,7 @@
 //!     }
 //! }
 //!
-//! let registers = FileSlice::new(3, 0, 0x4000, Arc::new(())).unwrap();
+//! let registers = FileSlice::new(Arc::new(std::io::stdin()), 0, 0x4000).unwrap();
 //! let mut model = MemoryModel::new();
 //! let mut t = model.transaction();
 //! let memory = t.add(Region::container("memory", 1 << 64))?;

@@ -17,7 +17,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use crate::pages::state::require_pages;
+use crate::page_state::require_pages;
 use crate::{
     AddrRange, Backing, FlatRange, FlatView, HostMemory, MappingError, PageSet, PageState,
     StateError,
@@ -71,7 +71,8 @@ use crate::{
 ///
 /// // The mapping is the owner of the host memory.
 /// let mapping = Arc::new(MmapRegion::<()>::new(0x4000)?);
-/// let host = HostMemory::new(mapping.as_ptr() as u64, 0x4000, mapping).unwrap();
+/// // SAFETY: no guest runs, and nothing else uses the mapping.
+/// let host = unsafe { HostMemory::new(mapping.as_ptr() as u64, 0x4000, mapping) }.unwrap();
 ///
 /// let mut model = MemoryModel::new();
 /// let mut t = model.transaction();

@@ -22,8 +22,8 @@
 //! that can show the change; the new [`FlatView`] shares the rest with the old
 //! one. The commit takes the [`Diff`] of the two, lets every [`Listener`] prepare
 //! for it and then apply it, and publishes the view. Readers on other threads look
-//! addresses up through a [`ViewReader`], without a lock. If a listener refuses,
-//! nothing has happened.
+//! addresses up through a [`ViewReader`], without a lock: [`FlatView::access_parts`]
+//! says who answers an exit. If a listener refuses, nothing has happened.
 //!
 //! # Example
 //!
@@ -43,11 +43,12 @@
 //! // The host memory: here a vector, in a VMM an mmap. It lives as long as any
 //! // view that shows it.
 //! let pages = Arc::new(vec![0_u8; 0x10_0000]);
-//! let host = HostMemory::new(pages.as_ptr() as u64, 0x10_0000, pages.clone()).unwrap();
+//! // SAFETY: no guest runs, and nothing else uses the vector.
+//! let host = unsafe { HostMemory::new(pages.as_ptr() as u64, 0x10_0000, pages.clone()) };
+//! let host = host.unwrap();
 //! // The registers: in a VMM a dma-buf that VFIO exported, here any file.
 //! let file = Arc::new(std::fs::File::open("/dev/null")?);
-//! let fd = std::os::fd::AsRawFd::as_raw_fd(&*file);
-//! let registers = PrivateMmio::new(FileSlice::new(fd, 0, 0x4000, file).unwrap());
+//! let registers = PrivateMmio::new(FileSlice::new(file, 0, 0x4000).unwrap());
 //!
 //! let mut model = MemoryModel::new();
 //! let mut t = model.transaction();
@@ -120,8 +121,7 @@ mod guest_memory;
 mod listener;
 mod logging;
 mod model;
-mod pages;
-mod range;
+mod page_state;
 mod reader;
 mod region;
 mod render;
@@ -132,11 +132,13 @@ mod tree;
 mod validate;
 mod view;
 
+pub use access::parts::{AccessDirection, AccessPart, AccessParts};
 pub use access::plan::{AccessPlan, Piece};
+pub use access::responder::Responder;
 pub use access::rules::{AccessError, AccessRule, AccessRules, Endianness, Sizes};
 pub use attachments::active::AttachmentDiff;
 pub use attachments::{EventFd, IoEventFd, Trigger};
-pub use backing::{FileSlice, GuestMemfdSides, HostMemory, Memory, Owner, PrivateMmio};
+pub use backing::{Memory, PrivateMmio};
 pub use diff::Diff;
 #[cfg(feature = "vm-memory")]
 pub use error::MappingError;
@@ -144,13 +146,13 @@ pub use error::{CommitError, ListenerError, NoSuchSpace, NotUndone, StateError, 
 pub use following::{AddListenerError, RemoveListenerError};
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::{NoRegion, SharedMemory};
+pub use guest_ranges::{
+    AddrRange, FileSlice, GuestMemfdSides, HostMemory, Owner, PAGE_SIZE, PageSet, PageState,
+};
 pub use listener::{Listener, Update};
 pub use logging::{DirtyClients, GlobalLogging, Unloggable};
 pub use model::{AddSpaceError, MemoryModel, RemoveSpaceError};
-pub use pages::page_set::{PAGE_SIZE, PageSet};
-pub use pages::state::PageState;
-pub use pages::state_limit::DEFAULT_STATE_LIMIT;
-pub use range::AddrRange;
+pub use page_state::DEFAULT_STATE_LIMIT;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};
 pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
 pub use runs::Ranges;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use crate::pages::state_limit::DEFAULT_STATE_LIMIT;
+use crate::page_state::DEFAULT_STATE_LIMIT;
 use crate::runs::Pool;
 use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
 use crate::transaction::undo::Undo;

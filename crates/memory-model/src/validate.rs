@@ -8,6 +8,8 @@ use alloc::sync::Arc;
 
 use smallvec::SmallVec;
 
+use guest_ranges::InvalidSet;
+
 use crate::render::{MAX_VISITS, TooComplex, render};
 use crate::space::Space;
 use crate::view::push;
@@ -259,7 +261,7 @@ fn check_runs<H>(space: &Space<H>) -> Result<(), Invalid> {
 
 fn check_pages<H>(space: &Space<H>) -> Result<(), Invalid> {
     for (set, pages) in [("private", &space.private), ("accepted", &space.accepted)] {
-        pages.check().map_err(|Broken { at, what }| {
+        pages.check().map_err(|InvalidSet { at, what, .. }| {
             let space = space.name.clone();
             Invalid::Pages {
                 space,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use memory_model::{HostMemory, PrivateMmio, Region};
+use memory_model::{PrivateMmio, Region};
 use vfio_private::{Access, Piece};
 
 use crate::assigned::BarWindow;
@@ -108,9 +108,7 @@ impl<P: Platform> Maker<'_, P> {
             }
             (Access::Shared, Behind::Device(window, _)) => {
                 let mapping = window.map(piece.span())?;
-                let memory = HostMemory::new(mapping.address(), size, mapping.clone());
-                let memory = memory.ok_or_else(|| PartError::Bar("it has no bytes".into()))?;
-                Region::device_ram(&name, memory).with_handle(Handle {
+                Region::device_ram(&name, mapping.host_memory()).with_handle(Handle {
                     host: Some(Host::Bar(window.from(offset))),
                     note,
                     ..Handle::default()

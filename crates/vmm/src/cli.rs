@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
+use memory_map::{svg, text};
 use serde::Serialize;
 
 use crate::backend::Platform;
@@ -19,8 +20,6 @@ use crate::backend::sim::Sim;
 use crate::board::Board;
 use crate::causes::with_causes;
 use crate::machine::Machine;
-use crate::map::{Map, svg, text};
-use crate::mtree::flat_of_file;
 use crate::report::{Report, StepReport};
 use crate::run::Run;
 
@@ -259,7 +258,7 @@ fn run_on<P: Platform>(
     let run = Run::new(machine, platform);
     let mut run = run.map_err(|error| InFile::new(file, error))?;
     run.time = time;
-    let before = Map::of(machine, &run.board);
+    let before = run.board.map(&machine.name);
     let unsupported = machine.regions.iter().zip(&run.board.refused);
     let unsupported =
         unsupported.filter_map(|(region, why)| Some((region.name.clone(), (*why)?.to_string())));
@@ -305,7 +304,7 @@ fn run_on<P: Platform>(
     }
     match json {
         true => {
-            report.slots_after = Map::of(machine, &run.board).slots;
+            report.slots_after = run.board.map(&machine.name).slots;
             print_json(out, &report)?;
         }
         false => writeln!(out, "\n{}", tally.summary())?,
@@ -366,7 +365,7 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
     let platform = Sim::new(&machine, KernelVersion::V7_3, args.abi);
     let board = Board::new(&machine, &platform);
     let board = board.map_err(|error| InFile::new(file, error))?;
-    let map = Map::of(&machine, &board);
+    let map = board.map(&machine.name);
     let mut out = io::stdout().lock();
     match args.form {
         None => write!(
@@ -380,16 +379,16 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
         Some(Form::Flat) => write!(out, "{}", text::flat(&map))?,
         Some(Form::Slots) => write!(out, "{}", text::slots(&map))?,
         Some(Form::Json) => print_json(out, &map)?,
-        Some(Form::Svg) => write!(out, "{}", svg::svg(&map))?,
+        Some(Form::Svg) => write!(out, "{}", svg::document(&map))?,
     }
     Ok(())
 }
 
 fn mtree(args: &MtreeArgs) -> Result<(), Box<dyn Error>> {
-    let flat = flat_of_file(&args.file)?;
-    if let Some(note) = &flat.note {
+    let machine = qemu_mtree::read_file(&args.file)?;
+    if let Some(note) = &machine.cut_off {
         let _ = writeln!(io::stderr().lock(), "note: {note}");
     }
-    write!(io::stdout().lock(), "{}", flat.text)?;
+    write!(io::stdout().lock(), "{}", machine.flat_text())?;
     Ok(())
 }

@@ -3,7 +3,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use guest_ranges::HostMemory;
 use memmap2::{MmapOptions, MmapRaw};
 use vm_memory::{Bytes, VolatileSlice};
 
@@ -36,6 +38,16 @@ impl HostMapping {
     /// The host virtual address of the first byte.
     pub fn address(&self) -> u64 {
         self.map.as_mut_ptr().expose_provenance() as u64
+    }
+
+    /// All bytes of the mapping as host memory, which keeps it mapped.
+    pub fn host_memory(self: &Arc<Self>) -> HostMemory {
+        let (address, size) = (self.address(), self.map.len() as u64);
+        // SAFETY: the bytes are mapped while the owner, this value, lives. There
+        // are no references to them: this type only gives out volatile access.
+        let memory = unsafe { HostMemory::new(address, size, self.clone()) };
+        // A mapping is never empty, and the kernel maps nothing at address 0.
+        memory.expect("a mapping has bytes and an address")
     }
 
     /// Copies the bytes from `offset` on.

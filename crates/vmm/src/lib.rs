@@ -3,8 +3,8 @@
 //!
 //! It reads a [`machine`], puts it together on a [`backend`] as a [`board`],
 //! has a [`guest`] run its script, and compares what was seen with what was
-//! expected ([`run`], [`report`]). [`map`] shows a machine without running it,
-//! and [`bars`] how a device's BARs would be cut.
+//! expected ([`run`], [`report`]). [`Board::map`](board::Board::map) shows a machine
+//! without running it, and [`bars`] how a device's BARs would be cut.
 
 mod act;
 pub mod assigned;
@@ -23,8 +23,7 @@ pub mod guest;
 pub mod handle;
 mod host_mapping;
 pub mod machine;
-pub mod map;
-pub mod mtree;
+mod map;
 mod parts;
 pub mod report;
 pub mod run;

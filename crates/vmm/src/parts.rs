@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -301,13 +301,13 @@ fn filled(mapping: HostMapping, init: &[Init]) -> io::Result<Arc<HostMapping>> {
     Ok(Arc::new(mapping))
 }
 
-/// A mapping as the model's host memory, which keeps it alive.
+/// The first bytes of a mapping as the model's host memory.
 pub fn host_memory(mapping: &Arc<HostMapping>, size: u64) -> io::Result<HostMemory> {
-    let memory = HostMemory::new(mapping.address(), size, mapping.clone());
+    let memory = mapping.host_memory().slice(0, size);
     memory.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 pub(crate) fn file_slice(file: Arc<OwnedFd>, offset: u64, size: u64) -> io::Result<FileSlice> {
-    let slice = FileSlice::new(file.as_raw_fd(), offset, size, file);
+    let slice = FileSlice::new(file, offset, size);
     slice.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a run came to, for people and for scripts.
 
+use memory_map::SlotRow;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::{Value, json};
 
 use crate::machine::How;
-use crate::map::SlotRow;
 
 /// How something was resolved and which value it had.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
+use memory_map::text;
 use proptest::prelude::*;
 use vmm::backend::sim::Sim;
 use vmm::machine::Machine;
-use vmm::map::{Map, text};
 use vmm::run::Run;
 
 const EXAMPLES: [&str; 7] = [
@@ -131,6 +131,6 @@ fn run(machine: &Machine) {
         let report = run.step(machine, index + 1, step);
         assert!(!report.text().is_empty());
     }
-    let map = Map::of(machine, &run.board);
+    let map = run.board.map(&machine.name);
     assert!(!text::tree(&map).is_empty() && !text::flat(&map).is_empty());
 }

@@ -209,7 +209,7 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
         let is_bar = run.region().name() == "bar";
         let (offset, size) = (run.offset(), run.range().size());
         let size = u64::try_from(size).unwrap();
-        is_bar.then(|| FileSlice::new(fd, offset, size, file.clone()))?
+        is_bar.then(|| FileSlice::new(file.clone(), offset, size))?
     };
     let policy = DmaPolicy {
         peers: Peers::Files(Arc::new(find)),
@@ -242,7 +242,7 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
 #[test]
 fn a_container_refuses_files_and_so_the_transaction() {
     let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
-    let find = move |_: &FlatRange<()>| FileSlice::new(file.as_raw_fd(), 0, 4 * PAGE, file.clone());
+    let find = move |_: &FlatRange<()>| FileSlice::new(file.clone(), 0, 4 * PAGE);
     let policy = DmaPolicy {
         peers: Peers::Files(Arc::new(find)),
         ..DmaPolicy::default()

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
+use memory_map::text;
 use vmm::backend::sim::Sim;
 use vmm::machine::Machine;
-use vmm::map::{Map, text};
 use vmm::report::StepReport;
 use vmm::run::Run;
 
@@ -21,7 +21,7 @@ fn run(text: &str) -> Result<Vec<StepReport>, String> {
         .map(|(n, step)| run.step(&machine, n + 1, step))
         .collect();
     // What it came to can be shown.
-    let map = Map::of(&machine, &run.board);
+    let map = run.board.map(&machine.name);
     assert!(text::tree(&map).len() + text::flat(&map).len() + text::slots(&map).len() > 0);
     Ok(steps)
 }

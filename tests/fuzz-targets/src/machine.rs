@@ -3,9 +3,9 @@
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
+use memory_map::text;
 use vmm::backend::sim::Sim;
 use vmm::machine::Machine;
-use vmm::map::{Map, text};
 use vmm::run::Run;
 
 /// Large machines take long, and tell no more.
@@ -49,7 +49,7 @@ fn run(machine: &Machine) {
         let report = run.step(machine, index + 1, step);
         assert!(!report.text().is_empty());
     }
-    let map = Map::of(machine, &run.board);
+    let map = run.board.map(&machine.name);
     let bytes = text::tree(&map).len() + text::flat(&map).len() + text::slots(&map).len();
     assert!(bytes > 0);
 }

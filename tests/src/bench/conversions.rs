@@ -139,8 +139,9 @@ fn model() -> Converter<Paper, ModelPages<MemoryModel, ()>> {
     let mut t = model.transaction();
     let root = t.add(Region::container("memory", 1 << 64)).expect("new");
     for n in 0..SLOTS {
-        let host = memory_model::HostMemory::new(HOST + n * SLOT, SLOT, Arc::new(()));
-        let file = FileSlice::new(3, n * SLOT, SLOT, Arc::new(()));
+        // SAFETY: nothing is mapped there, and no guest runs.
+        let host = unsafe { memory_model::HostMemory::new(HOST + n * SLOT, SLOT, Arc::new(())) };
+        let file = FileSlice::new(Arc::new(std::io::stdin()), n * SLOT, SLOT);
         let (host, file) = (host.expect("it fits"), file.expect("it fits"));
         let memory = Memory::with_guest_memfd(host, file, GuestMemfdSides::Private);
         let ram = t.add(Region::ram("ram", memory.expect("of one size")));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use memory_model::{HostMemory, Memory as Ram, Region};
+use memory_model::{Memory as Ram, Region};
 
 use super::machine::{A, C, Guest, Seen, machine};
 use super::stats::Stats;
@@ -34,8 +34,7 @@ pub(super) fn changes_do_not_reach_it() -> Result<(), String> {
     memory.show_private(&file, 0, bar.bar.size(), A)?;
     memory.accept(A, bar.bar.size())?;
     let arena = Arc::new(Arena::new(PAGES));
-    let ram = HostMemory::new(arena.address(0), PAGES as u64 * PAGE, arena.clone());
-    let ram = Ram::host_only(ram.ok_or("memory without bytes")?);
+    let ram = Ram::host_only(arena.host_memory(0, PAGES));
     memory.show(Region::ram("ram", ram), C, 0)?;
     let faults = Stats::of(guest.real.vcpu())?;
     let fixed = || faults.get("pf_fixed");

@@ -3,7 +3,7 @@
 //! and memslots and attributes that follow it.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, VmType};
@@ -12,8 +12,8 @@ use kvm_slots::{
     SlotListener,
 };
 use memory_model::{
-    CommitError, FileSlice, HostMemory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId,
-    Transaction, TreeError,
+    CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Transaction,
+    TreeError,
 };
 use vfio_private::device::{Device, Mapping};
 use vfio_private::region_info::RegionInfo;
@@ -219,9 +219,7 @@ impl Memory {
 
     /// Shows a mapping of a BAR.
     pub(super) fn show_mapped(&mut self, bar: &Arc<Mapping>, gpa: u64) -> Result<RegionId, String> {
-        let memory = HostMemory::new(bar.address(), bar.size(), Arc::clone(bar));
-        let memory = memory.ok_or("a BAR without bytes")?;
-        self.show(Region::device_ram("mapped", memory), gpa, 0)
+        self.show(Region::device_ram("mapped", bar.host_memory()), gpa, 0)
     }
 
     /// What all regions lie in.
@@ -279,7 +277,7 @@ pub(super) fn private_region(
     offset: u64,
     size: u64,
 ) -> Result<Region<()>, String> {
-    let slice = FileSlice::new(file.as_raw_fd(), offset, size, Arc::clone(file));
+    let slice = FileSlice::new(Arc::clone(file), offset, size);
     let slice = slice.ok_or("a slice without bytes")?;
     Ok(Region::private_mmio("private", PrivateMmio::new(slice)))
 }

@@ -225,7 +225,9 @@ fn region(name: &str, what: What, thing: u64) -> Result<Region<Handle>, String> 
                 put(FUNCTION, &function(thing + page));
             }
             let memory = Words::new(&bytes)?;
-            let host = HostMemory::new(memory.address(), memory.size(), memory.clone());
+            let (address, size) = (memory.address(), memory.size());
+            // SAFETY: `memory` keeps the bytes mapped and makes atomic accesses only.
+            let host = unsafe { HostMemory::new(address, size, memory.clone()) };
             let host = host.ok_or("host memory")?;
             let region = Region::ram(name, Memory::host_only(host));
             Ok(region.with_handle(Handle {

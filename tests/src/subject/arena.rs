@@ -3,7 +3,9 @@
 //! it and gives back, page by page.
 
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
+use guest_ranges::HostMemory;
 use kvm_slots::Errno;
 
 /// The size of a page.
@@ -58,6 +60,19 @@ impl Arena {
     pub fn address(&self, page: usize) -> u64 {
         assert!(page < self.pages + GUARD);
         self.start.as_ptr().expose_provenance() as u64 + page as u64 * PAGE
+    }
+
+    /// Memory from a page on that guests under test may access.
+    ///
+    /// # Panics
+    /// If it reaches behind the guard pages.
+    pub fn host_memory(self: &Arc<Self>, page: usize, pages: usize) -> HostMemory {
+        assert!(page + pages <= self.pages + GUARD);
+        let (address, size) = (self.address(page), pages as u64 * PAGE);
+        // SAFETY: the addresses belong to the arena while it lives, and nothing
+        // has a reference to bytes there: the kernel copies them.
+        let memory = unsafe { HostMemory::new(address, size, self.clone()) };
+        memory.expect("an arena has pages")
     }
 
     /// The number of pages.

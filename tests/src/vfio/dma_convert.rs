@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A device's DMA while a guest converts its pages.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use kvm_slots::sim::{Sharing, VmType};
@@ -9,7 +9,7 @@ use kvm_slots::{
     AbiProfile, Engine, GuestMemfdFlags, ModelPages, NoneRuns, Request, SlotId, SlotListener,
     SlotRules, Vm,
 };
-use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region};
+use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
 use vfio_private::Span;
 use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};
 use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange};
@@ -67,8 +67,8 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
         .vm()
         .create_guest_memfd(PAGES * PAGE, GuestMemfdFlags::empty());
     let file = Arc::new(file.map_err(at("a guest_memfd"))?);
-    let file = FileSlice::new(file.as_raw_fd(), 0, PAGES * PAGE, file).ok_or("no bytes")?;
-    let host = HostMemory::new(arena.address(0), PAGES * PAGE, arena.clone()).ok_or("no bytes")?;
+    let file = FileSlice::new(file, 0, PAGES * PAGE).ok_or("no bytes")?;
+    let host = arena.host_memory(0, arena.pages());
     let memory = Memory::with_guest_memfd(host, file, GuestMemfdSides::Private);
 
     let mut model: MemoryModel = MemoryModel::new();

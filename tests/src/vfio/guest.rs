@@ -100,8 +100,7 @@ impl Board {
         bar: &Arc<Mapping>,
         gpa: u64,
     ) -> Result<RegionId, String> {
-        let memory = HostMemory::new(bar.address(), bar.size(), Arc::clone(bar));
-        self.add(Region::device_ram(name, memory.ok_or("no bytes")?), gpa)
+        self.add(Region::device_ram(name, bar.host_memory()), gpa)
     }
 
     /// Gives the guest a page of RAM that starts with these bytes.
@@ -111,7 +110,9 @@ impl Board {
         start.copy_from_slice(bytes);
         let page = Arc::new(MmapRaw::from(page));
         let address = page.as_mut_ptr().expose_provenance() as u64;
-        let memory = HostMemory::new(address, page.len() as u64, page).ok_or("no bytes")?;
+        let size = page.len() as u64;
+        // SAFETY: `page` keeps the bytes mapped, and nothing else uses them.
+        let memory = unsafe { HostMemory::new(address, size, page) }.ok_or("no bytes")?;
         self.add(Region::ram("code", Memory::host_only(memory)), gpa)
     }
 

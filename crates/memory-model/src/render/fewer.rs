@@ -25,7 +25,7 @@ pub(crate) fn fewer<H>(tree: &Tree<H>, root: RegionId, windows: &mut Ranges) {
     };
     // Most containers are full, or nothing else lies where they do.
     let mut all = first;
-    all.reach_to(last.last());
+    all.extend_to(last.last());
     if has_few(tree, root, all, FOR_A_WINDOW * windows.len()) {
         *windows = Ranges::from_iter([all]);
         return;
@@ -36,7 +36,7 @@ pub(crate) fn fewer<H>(tree: &Tree<H>, root: RegionId, windows: &mut Ranges) {
         let between = AddrRange::from_bounds(from, to);
         let joins = between.is_none_or(|range| has_few(tree, root, range, FOR_A_WINDOW));
         if joins {
-            before.reach_to(next.last());
+            before.extend_to(next.last());
         }
         joins
     });

@@ -278,7 +278,7 @@ fn put_in_order(all: &mut SmallVec<[Window; 4]>) {
 pub(crate) fn join(before: &mut AddrRange, next: AddrRange) -> bool {
     let joins = next.start() <= before.last().saturating_add(1);
     if joins {
-        before.reach_to(next.last());
+        before.extend_to(next.last());
     }
     joins
 }

@@ -130,6 +130,18 @@ impl<H> Tree<H> {
         out
     }
 
+    /// Every region that lies in no other, by id: roots of address spaces,
+    /// targets of aliases, and regions that are not placed.
+    pub fn roots(&self) -> impl Iterator<Item = RegionId> {
+        (0..).zip(&self.seats).filter_map(|(index, seat)| {
+            let (generation, node) = seat.node.as_ref()?;
+            let generation = *generation;
+            node.place
+                .is_none()
+                .then_some(RegionId { index, generation })
+        })
+    }
+
     /// Adds a region that lies nowhere yet.
     pub(crate) fn add(&mut self, region: Region<H>) -> Result<RegionId, TreeError> {
         let Some(offsets) = AddrRange::new(0, region.size()) else {

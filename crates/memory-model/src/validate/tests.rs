@@ -9,7 +9,7 @@ use crate::{FileSlice, PAGE_SIZE, PrivateMmio, Region};
 /// accepted.
 fn machine() -> (MemoryModel, SpaceId, [RegionId; 4]) {
     let mut model = MemoryModel::new();
-    let file = FileSlice::new(3, 0, 2 * PAGE_SIZE, Arc::new(())).unwrap();
+    let file = FileSlice::new(Arc::new(std::io::stdin()), 0, 2 * PAGE_SIZE).unwrap();
     let mut t = model.transaction();
     let regions = [
         Region::container("memory", 1 << 64),

@@ -10,6 +10,7 @@ mod common;
 /// Regions, and what shows of them in a flat view.
 mod tree {
     mod aliases;
+    mod backing;
     mod ids;
     mod rendering;
 }
@@ -35,8 +36,12 @@ mod attachments {
     mod rules;
 }
 
-/// Which accesses of a device carry out the guest's.
-mod access_rules;
+/// Who answers an access that came to the VMM, and which accesses of a device
+/// carry it out.
+mod access {
+    mod parts;
+    mod rules;
+}
 
 /// Private, shared and accepted pages.
 mod pages {

@@ -2,6 +2,9 @@
 
 //! Bytes of a region in this process's address space.
 
+use std::sync::Arc;
+
+use guest_ranges::HostMemory;
 use memmap2::MmapRaw;
 
 use super::error::DeviceError;
@@ -36,6 +39,16 @@ impl Mapping {
     /// How many bytes there are.
     pub fn size(&self) -> u64 {
         self.map.len() as u64
+    }
+
+    /// All bytes of the mapping as host memory, which keeps it mapped.
+    pub fn host_memory(self: &Arc<Self>) -> HostMemory {
+        let (address, size) = (self.address(), self.size());
+        // SAFETY: the bytes are mapped while the owner, this value, lives. There
+        // are no references to them: this type only makes volatile accesses.
+        let memory = unsafe { HostMemory::new(address, size, self.clone()) };
+        // A mapping is never empty, and the kernel maps nothing at address 0.
+        memory.expect("a mapping has bytes and an address")
     }
 
     /// Loads a little-endian register.

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -163,12 +163,12 @@ pub const REGIONS: usize = 8;
 
 fn host(pages: u64) -> HostMemory {
     let mapping = Arc::new(HostMapping::anonymous(pages * PAGE).unwrap());
-    HostMemory::new(mapping.address(), pages * PAGE, mapping).unwrap()
+    mapping.host_memory()
 }
 
 fn slice(file: OwnedFd, pages: u64) -> FileSlice {
     let file = Arc::new(file);
-    FileSlice::new(file.as_raw_fd(), 0, pages * PAGE, file).unwrap()
+    FileSlice::new(file, 0, pages * PAGE).unwrap()
 }
 
 pub fn pages(start: u64, count: u64) -> AddrRange {

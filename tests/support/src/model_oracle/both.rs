@@ -200,9 +200,10 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
     let target = usize::from(target) % index.max(1);
     // All that fits behind the first page, as whole pages.
     let bytes = u64::try_from(size).map_or(NO_LARGER, |size| size.min(NO_LARGER));
-    let host = HostMemory::new(0x1000, bytes, Arc::new(())).unwrap();
+    // SAFETY: nothing accesses the memory of these models.
+    let host = unsafe { HostMemory::new(0x1000, bytes, Arc::new(())) }.unwrap();
     let memory = Memory::host_only(host.clone());
-    let file = FileSlice::new(3, 0, bytes, Arc::new(())).unwrap();
+    let file = FileSlice::new(Arc::new(std::io::stdin()), 0, bytes).unwrap();
     let (what, region) = match kind {
         0..=2 => (What::Container, Region::container("c", size)),
         3 => (What::Reservation, Region::reservation("reservation", size)),

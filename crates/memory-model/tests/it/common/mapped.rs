@@ -40,7 +40,8 @@ pub const LAST: u64 = u64::MAX - 0xfff;
 pub fn real(size: u64) -> HostMemory {
     let mapping = MmapRegion::<()>::new(usize::try_from(size).unwrap()).unwrap();
     let address = mapping.as_ptr().addr() as u64;
-    HostMemory::new(address, size, Arc::new(mapping)).unwrap()
+    // SAFETY: the bytes of the mapping are used by no one else.
+    unsafe { HostMemory::new(address, size, Arc::new(mapping)) }.unwrap()
 }
 
 pub fn page(start: u64) -> AddrRange {
@@ -57,7 +58,7 @@ impl Mapped {
         let mut m = Machine::new();
         // One mapping, cut in two.
         let first = real(0x5000);
-        let file = FileSlice::new(3, 0, 0x4000, Arc::new(())).unwrap();
+        let file = FileSlice::new(Arc::new(std::io::stdin()), 0, 0x4000).unwrap();
         let ram = first.slice(0, 0x4000).unwrap();
         let ram = Memory::with_guest_memfd(ram, file, GuestMemfdSides::Both).unwrap();
         let ram = m.put(Region::ram("ram", ram), RAM);

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use memory_model::{
     AddrRange, CommitError, Diff, DirtyClients, EventFd, FileSlice, FlatRange, FlatView,
     GuestAccess, GuestMemfdSides, HostMemory, IoEventFd, Listener, ListenerError, Memory,
-    MemoryModel, PageSet, PrivateMmio, Region, RegionId, SpaceId, Switches, Transaction, TreeError,
-    Trigger, Update,
+    MemoryModel, Owner, PageSet, PrivateMmio, Region, RegionId, SpaceId, Switches, Transaction,
+    TreeError, Trigger, Update,
 };
 
 /// 2^64 bytes: everything.
@@ -19,11 +19,17 @@ pub const EVERYTHING: u128 = 1 << 64;
 
 /// Host memory at a made-up address: nothing here reads through it.
 pub fn host(size: u64) -> HostMemory {
-    HostMemory::new(0x7000_0000_0000, size, Arc::new(())).unwrap()
+    host_at(0x7000_0000_0000, size, Arc::new(()))
+}
+
+/// Host memory at a made-up address, with an owner.
+pub fn host_at(address: u64, size: u64, owner: Owner) -> HostMemory {
+    // SAFETY: no test of this crate accesses memory at such an address.
+    unsafe { HostMemory::new(address, size, owner) }.unwrap()
 }
 
 pub fn file(size: u64) -> FileSlice {
-    FileSlice::new(3, 0, size, Arc::new(())).unwrap()
+    FileSlice::new(Arc::new(std::io::stdin()), 0, size).unwrap()
 }
 
 pub fn memory(size: u64) -> Memory {

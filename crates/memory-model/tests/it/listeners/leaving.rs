@@ -6,11 +6,11 @@ use crate::common;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
-use common::{Log, Machine, Recorder, bell, bytes, private_mmio, ram, take};
+use common::{Log, Machine, Recorder, bell, bytes, host_at, private_mmio, ram, take};
 use memory_model::{
-    AddListenerError, AttachmentDiff, CommitError, DirtyClients, GlobalLogging, HostMemory,
-    Listener, ListenerError, Memory, NoSuchSpace, Region, RemoveListenerError, RemoveSpaceError,
-    SpaceId, TreeError, Update, Use,
+    AddListenerError, AttachmentDiff, CommitError, DirtyClients, GlobalLogging, Listener,
+    ListenerError, Memory, NoSuchSpace, Region, RemoveListenerError, RemoveSpaceError, SpaceId,
+    TreeError, Update, Use,
 };
 
 /// A machine with some RAM, which two listeners follow.
@@ -229,7 +229,7 @@ fn a_space_goes_once_nobody_follows_it_and_frees_its_root() {
     let (mut m, log, _) = followed();
     let first = Recorder::new("first", &log);
     let owner = Arc::new(());
-    let host = HostMemory::new(0x1000, 0x10, owner.clone()).unwrap();
+    let host = host_at(0x1000, 0x10, owner.clone());
     let bus = m.add(Region::ram("bus", Memory::host_only(host)));
     let space = m.model.add_space("bus", bus).unwrap();
     m.model.add_listener(space, 0, first.clone()).unwrap();

@@ -117,7 +117,8 @@ fn an_accepted_bar_cannot_be_backed_by_something_else() {
     let mut a = Accepted::all();
     let (window, bar) = (a.window, a.bar);
     let all = bytes(BAR, SIZE.into());
-    let file = |offset| FileSlice::new(3, offset, SIZE, std::sync::Arc::new(())).unwrap();
+    let file =
+        |offset| FileSlice::new(std::sync::Arc::new(std::io::stdin()), offset, SIZE).unwrap();
     let others = [
         Region::private_mmio("other", PrivateMmio::new(file(0x10_0000))),
         // Even with the same bytes: another region is another device's.

@@ -5,8 +5,8 @@ use crate::common;
 
 use std::sync::Arc;
 
-use common::{EVERYTHING, Machine, memory, ram, switches};
-use memory_model::{HostMemory, Memory, MemoryModel, Place, Region, TreeError, Use};
+use common::{EVERYTHING, Machine, host_at, memory, ram, switches};
+use memory_model::{Memory, MemoryModel, Place, Region, TreeError, Use};
 
 #[test]
 fn a_dropped_transaction_never_happened() {
@@ -292,6 +292,20 @@ fn a_tree_is_walked_parents_first_and_by_address() {
 }
 
 #[test]
+fn the_roots_of_a_tree_are_the_regions_that_lie_in_no_other() {
+    let mut m = Machine::new();
+    let bus = m.put(Region::container("bus", 0x100), 0x100);
+    let spare = m.add(ram("spare", 0x10));
+    m.put_in(bus, ram("low", 0x10), 0x10);
+    let roots = |m: &Machine| m.model.tree().roots().collect::<Vec<_>>();
+    assert_eq!(roots(&m), [m.root, spare]);
+    m.change(|t| t.unplace(bus).map(drop));
+    assert_eq!(roots(&m), [m.root, bus, spare]);
+    m.change(|t| t.remove(spare).map(drop));
+    assert_eq!(roots(&m), [m.root, bus]);
+}
+
+#[test]
 fn a_reader_keeps_the_view_it_has_and_then_sees_the_new_one() {
     let mut m = Machine::new();
     let ram = m.put(ram("ram", 0x10), 0);
@@ -320,7 +334,7 @@ fn a_change_that_does_not_show_keeps_the_very_view() {
 fn what_a_region_is_made_of_lives_as_long_as_a_snapshot_shows_it() {
     let mapping = Arc::new(());
     let mut m = Machine::new();
-    let host = HostMemory::new(0x1000, 0x1000, mapping.clone()).unwrap();
+    let host = host_at(0x1000, 0x1000, mapping.clone());
     let ram = m.put(Region::ram("ram", Memory::host_only(host)), 0);
     let snapshot = m.model.reader(m.space).snapshot();
     m.change(|t| {

@@ -8,10 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use common::{Log, Machine, Recorder, bell, bytes, private_mmio, ram, take};
+use common::{Log, Machine, Recorder, bell, bytes, host_at, private_mmio, ram, take};
 use memory_model::{
-    CommitError, DirtyClients, HostMemory, Listener, ListenerError, Memory, PageSet, Region,
-    RegionId, SpaceId, Update,
+    CommitError, DirtyClients, Listener, ListenerError, Memory, PageSet, Region, RegionId, SpaceId,
+    Update,
 };
 
 /// Where a listener panics.
@@ -133,7 +133,7 @@ impl Drop for PanicsInDrop {
 fn an_owner_that_panics_as_its_region_is_removed_keeps_no_listener_from_being_told() {
     let mut p = Panicking::new();
     let owner = Arc::new(PanicsInDrop);
-    let host = HostMemory::new(0x1000, 0x10, owner).unwrap();
+    let host = host_at(0x1000, 0x10, owner);
     let ram = Region::ram("ram", Memory::host_only(host));
     let root = p.m.root;
     let mut t = p.m.model.transaction();
@@ -154,7 +154,7 @@ fn an_owner_that_panics_as_its_region_is_removed_keeps_no_listener_from_being_to
 fn what_was_removed_is_let_go_of_even_if_a_listener_panics() {
     let mut p = Panicking::new();
     let owner = Arc::new(());
-    let host = HostMemory::new(0x1000, 0x10, owner.clone()).unwrap();
+    let host = host_at(0x1000, 0x10, owner.clone());
     let ram = Region::ram("ram", Memory::host_only(host));
     let ram = p.m.put(ram, 0);
     p.panics.in_commit.store(true, Relaxed);

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A range of addresses that cannot be empty and cannot wrap.
+
+use core::fmt;
+
+/// A non-empty range of addresses in one address space.
+///
+/// Both ends are inclusive, so that the range of every byte of a 64-bit space
+/// (2^64 bytes) has a value. Sizes are `u128` for the same reason.
+///
+/// ```
+/// use guest_ranges::AddrRange;
+///
+/// let vga = AddrRange::new(0xa_0000, 0x2_0000).unwrap();
+/// assert_eq!(vga.last(), 0xb_ffff);
+/// assert_eq!(AddrRange::new(u64::MAX, 2), None); // would wrap
+/// assert_eq!(AddrRange::new(0x1000, 0), None); // would be empty
+/// assert_eq!(AddrRange::ALL.size(), 1 << 64);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddrRange {
+    start: u64,
+    last: u64,
+}
+
+impl AddrRange {
+    /// Every address of a 64-bit space.
+    pub const ALL: Self = Self {
+        start: 0,
+        last: u64::MAX,
+    };
+
+    /// The `size` bytes from `start` on; `None` if that is no byte at all or
+    /// ends past 2^64.
+    #[inline]
+    pub fn new(start: u64, size: u128) -> Option<Self> {
+        let last = u128::from(start).checked_add(size.checked_sub(1)?)?;
+        Some(Self {
+            start,
+            last: u64::try_from(last).ok()?,
+        })
+    }
+
+    /// The bytes from `start` to `last`, both included; `None` if `last` lies
+    /// before `start`.
+    #[inline]
+    pub fn from_bounds(start: u64, last: u64) -> Option<Self> {
+        (start <= last).then_some(Self { start, last })
+    }
+
+    /// The range that lies `by` bytes higher, without what ends up past 2^64.
+    #[inline]
+    pub fn moved_up(self, by: u64) -> Option<Self> {
+        let start = self.start.checked_add(by)?;
+        Self::from_bounds(start, self.last.saturating_add(by))
+    }
+
+    /// The range that lies `by` bytes lower, without what ends up below 0.
+    #[inline]
+    pub fn moved_down(self, by: u64) -> Option<Self> {
+        let last = self.last.checked_sub(by)?;
+        Self::from_bounds(self.start.saturating_sub(by), last)
+    }
+
+    /// The range whose first and last bytes lie `by` bytes higher, modulo 2^64;
+    /// `None` if the last then lies before the first.
+    #[inline]
+    pub fn wrapped_up(self, by: u64) -> Option<Self> {
+        Self::from_bounds(self.start.wrapping_add(by), self.last.wrapping_add(by))
+    }
+
+    /// Makes the range end at `last`, if it ends before that.
+    #[inline]
+    pub fn extend_to(&mut self, last: u64) {
+        self.last = self.last.max(last);
+    }
+
+    /// The first address.
+    #[inline]
+    pub fn start(self) -> u64 {
+        self.start
+    }
+
+    /// The last address: it belongs to the range.
+    #[inline]
+    pub fn last(self) -> u64 {
+        self.last
+    }
+
+    /// The number of bytes: 1 to 2^64.
+    pub fn size(self) -> u128 {
+        u128::from(self.last - self.start) + 1
+    }
+
+    /// Whether `address` lies in the range.
+    #[inline]
+    pub fn contains(self, address: u64) -> bool {
+        self.start <= address && address <= self.last
+    }
+
+    /// Whether the ranges have a byte in common. Touching is not overlapping.
+    #[inline]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start <= other.last && other.start <= self.last
+    }
+
+    /// Whether every byte of `other` lies in the range.
+    #[inline]
+    pub fn covers(self, other: Self) -> bool {
+        self.start <= other.start && other.last <= self.last
+    }
+
+    /// The bytes that both ranges have, if any.
+    #[inline]
+    pub fn intersect(self, other: Self) -> Option<Self> {
+        Self::from_bounds(self.start.max(other.start), self.last.min(other.last))
+    }
+}
+
+impl fmt::Display for AddrRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..={:#x}", self.start, self.last)
+    }
+}
+
+impl fmt::Debug for AddrRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_never_empty_and_never_wraps() {
+        assert_eq!(AddrRange::new(0, 0), None);
+        assert_eq!(AddrRange::new(u64::MAX, 0), None);
+        assert_eq!(AddrRange::new(1, 1 << 64), None);
+        assert_eq!(AddrRange::new(0, u128::MAX), None);
+        assert_eq!(AddrRange::from_bounds(2, 1), None);
+        assert_eq!(AddrRange::new(u64::MAX, 1).unwrap().size(), 1);
+    }
+
+    #[test]
+    fn the_whole_space_has_two_to_the_64_bytes() {
+        assert_eq!(AddrRange::new(0, 1 << 64), Some(AddrRange::ALL));
+        assert_eq!(AddrRange::ALL.size(), 1 << 64);
+    }
+
+    #[test]
+    fn moving_keeps_what_stays_inside_the_space() {
+        let range = |start, size| AddrRange::new(start, size);
+        let page = range(0x1000, 0x1000).unwrap();
+        assert_eq!(page.moved_up(0x1000), range(0x2000, 0x1000));
+        assert_eq!(page.moved_up(u64::MAX - 0x1000), range(u64::MAX, 1));
+        assert_eq!(page.moved_up(u64::MAX - 0xfff), None);
+        assert_eq!(page.moved_down(0x1000), range(0, 0x1000));
+        assert_eq!(page.moved_down(0x1fff), range(0, 1));
+        assert_eq!(page.moved_down(0x2000), None);
+        assert_eq!(
+            AddrRange::ALL.moved_up(1).unwrap().size(),
+            u128::from(u64::MAX)
+        );
+        assert_eq!(
+            AddrRange::ALL.moved_down(1).unwrap().size(),
+            u128::from(u64::MAX)
+        );
+    }
+
+    #[test]
+    fn intersections_are_exact_at_both_ends() {
+        let a = AddrRange::new(0x1000, 0x1000).unwrap();
+        assert_eq!(a.intersect(AddrRange::new(0x2000, 1).unwrap()), None);
+        assert_eq!(
+            a.intersect(AddrRange::new(0x1fff, 2).unwrap()),
+            AddrRange::new(0x1fff, 1)
+        );
+        assert!(a.covers(a) && AddrRange::ALL.covers(a) && !a.covers(AddrRange::ALL));
+    }
+}

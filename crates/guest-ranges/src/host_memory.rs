@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory of the host process that a guest may access.
+
+use alloc::sync::Arc;
+use core::any::Any;
+use core::fmt;
+
+use crate::addr_range::AddrRange;
+
+/// Keeps a mapping or a descriptor valid while it lives. Drop it to release them.
+pub type Owner = Arc<dyn Any + Send + Sync>;
+
+/// A piece of the host process's address space that a guest may access.
+///
+/// This crate never reads through the address. Whoever created the value has
+/// promised that it is sound to hand it to a guest or a device, so code that
+/// receives one needs no `unsafe` to do so. It still needs `unsafe`, with an
+/// argument of its own, to dereference the address.
+#[derive(Clone)]
+pub struct HostMemory {
+    range: AddrRange,
+    owner: Owner,
+}
+
+impl HostMemory {
+    /// `size` bytes at host virtual address `address`, valid while `owner`
+    /// lives; `None` if that is empty or wraps, or if `address` is null.
+    ///
+    /// Null is no host address: KVM takes a `userspace_addr` of 0 beside a
+    /// guest_memfd for a memslot without one, and Linux lets no ordinary process
+    /// map anything there (`vm.mmap_min_addr`).
+    ///
+    /// # Safety
+    /// For as long as `owner` lives, the bytes must be memory that a guest, a
+    /// device, or code that acts for them may read, write and discard at any
+    /// time: mapped, with no reference to it and no other use that relies on its
+    /// contents. If the mapping is read-only, whoever gives it to a guest must
+    /// give it as read-only. An address that nothing is mapped at is allowed if
+    /// nothing ever will be: accesses to it fail.
+    #[expect(unsafe_code, reason = "declares the promise; there is no unsafe block")]
+    pub unsafe fn new(address: u64, size: u64, owner: Owner) -> Option<Self> {
+        let range = AddrRange::new(address, size.into())?;
+        (address != 0).then_some(Self { range, owner })
+    }
+
+    /// `size` bytes that are nowhere, for a model that describes memory which no
+    /// guest will run on; `None` if `size` is 0 or more than 2^63.
+    ///
+    /// The addresses are the last ones of the 64-bit space, which Linux maps for
+    /// no process. KVM and IOMMUs refuse them.
+    pub fn placeholder(size: u64) -> Option<Self> {
+        let address = size.wrapping_neg();
+        let range = AddrRange::new(address, size.into())?;
+        (address >= 1 << 63).then(|| Self {
+            range,
+            owner: Arc::new(()),
+        })
+    }
+
+    /// The host virtual address of the first byte.
+    #[inline]
+    pub fn address(&self) -> u64 {
+        self.range.start()
+    }
+
+    /// The host virtual addresses.
+    #[inline]
+    pub fn range(&self) -> AddrRange {
+        self.range
+    }
+
+    /// The number of bytes.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        // Made from a `u64`, so it fits.
+        (self.range.last() - self.range.start()).saturating_add(1)
+    }
+
+    /// What keeps the memory mapped.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// `size` bytes from `offset` on; `None` if they are not all inside.
+    pub fn slice(&self, offset: u64, size: u64) -> Option<Self> {
+        let range = AddrRange::new(self.address().checked_add(offset)?, size.into())?;
+        self.range.covers(range).then(|| Self {
+            range,
+            owner: self.owner.clone(),
+        })
+    }
+}
+
+/// Equal if the addresses are, whoever owns them.
+impl PartialEq for HostMemory {
+    fn eq(&self, other: &Self) -> bool {
+        self.range == other.range
+    }
+}
+impl Eq for HostMemory {}
+
+impl fmt::Debug for HostMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostMemory({:?})", self.range)
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Some pages next to each other, one bit for each.
+
+/// So many pages are one chunk. A bitmap of 512 bytes makes what surrounds it
+/// (a map's entry, an allocation's header) small beside it.
+pub(crate) const PAGES: usize = 4096;
+
+pub(crate) const BITS: usize = 64;
+
+/// A bit for each page of a chunk.
+pub(crate) type Bitmap = [u64; PAGES / BITS];
+
+/// Which pages of a chunk are in a set.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    bits: Bitmap,
+    /// How many bits are set.
+    count: usize,
+}
+
+impl Chunk {
+    pub(crate) const NONE: Self = Self {
+        bits: [0; PAGES / BITS],
+        count: 0,
+    };
+    pub(crate) const ALL: Self = Self {
+        bits: [!0; PAGES / BITS],
+        count: PAGES,
+    };
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn is_all(&self) -> bool {
+        self.count == PAGES
+    }
+
+    /// Whether as many bits are set as is said.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.count == self.bits.iter().map(|&word| ones(word)).sum::<usize>()
+    }
+
+    /// Says of too many pages that they are in the set.
+    #[cfg(test)]
+    pub(crate) fn miscount(&mut self) {
+        self.count += 1;
+    }
+
+    /// Puts the pages from `first` to `last` in, or takes them out.
+    pub(crate) fn set(&mut self, first: usize, last: usize, is_in: bool) {
+        for word in first / BITS..=last / BITS {
+            let from = first.saturating_sub(word * BITS);
+            let to = (last - word * BITS).min(BITS - 1);
+            let mask = (!0 << from) & (!0 >> (BITS - 1 - to));
+            let old = self.bits[word];
+            let new = if is_in { old | mask } else { old & !mask };
+            self.bits[word] = new;
+            // What goes out was counted, so this cannot go below zero.
+            self.count -= ones(old & !new);
+            self.count += ones(new & !old);
+        }
+    }
+
+    /// Adds the pages of a bitmap.
+    pub(crate) fn add(&mut self, bitmap: &Bitmap) {
+        for (word, more) in self.bits.iter_mut().zip(bitmap) {
+            self.count += ones(more & !*word);
+            *word |= more;
+        }
+    }
+
+    /// The bitmap.
+    pub(crate) fn bitmap(&self) -> &Bitmap {
+        &self.bits
+    }
+
+    /// How many pages are in the set.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The first page from `from` on that is in the set (or, with `is_in`
+    /// false, is not); [`PAGES`] if there is none.
+    pub(crate) fn next(&self, from: usize, is_in: bool) -> usize {
+        let mut mask = !0 << (from % BITS);
+        for word in from / BITS..PAGES / BITS {
+            let bits = if is_in {
+                self.bits[word]
+            } else {
+                !self.bits[word]
+            };
+            if bits & mask != 0 {
+                return word * BITS + (bits & mask).trailing_zeros() as usize;
+            }
+            mask = !0;
+        }
+        PAGES
+    }
+}
+
+fn ones(bits: u64) -> usize {
+    bits.count_ones() as usize
+}

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A set of pages that stays small however they are chosen.
+
+pub(crate) mod check;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::vec::Vec;
+use core::fmt;
+use core::iter::Peekable;
+
+use crate::addr_range::AddrRange;
+use crate::page_chunk::{BITS, Bitmap, Chunk, PAGES};
+use crate::page_range::PAGE_SIZE;
+use crate::range_set::RangeSet;
+use crate::walk::coalesce;
+
+/// The bytes of a chunk of pages.
+const CHUNK_SIZE: u64 = PAGE_SIZE * PAGES as u64;
+
+/// The pages of a chunk, and the bits of a word, as they are added to addresses.
+const CHUNK_PAGES: u64 = PAGES as u64;
+const WORD: u64 = BITS as u64;
+
+/// What an entry of two words costs at most in a B-tree: when all of its nodes
+/// are as empty as they may be.
+const ENTRY_BYTES: usize = 48;
+
+/// What a bitmap costs, with what an allocator needs to know of it.
+const BITMAP_BYTES: usize = size_of::<Chunk>() + 8;
+
+/// The most that a chunk costs that the set reaches into.
+const CHUNK_BYTES: usize = ENTRY_BYTES + BITMAP_BYTES;
+
+/// A set of pages of 4 KiB.
+///
+/// A range stands for the pages that it touches. The set yields ranges of whole
+/// pages, unless they are cut to a range that has half pages.
+///
+/// # How large it gets
+///
+/// Chunks of 16 MiB that are in the set as a whole are held as ranges, other
+/// chunks with pages in the set as bitmaps. So no choice of pages makes the set
+/// larger than 576 bytes for each chunk that it reaches into, 36 MiB for each TiB:
+/// 1.125 bits a page.
+///
+/// A guest that chooses where the pages are chooses how many chunks that is:
+/// [`has_room`](Self::has_room) keeps it in bounds.
+///
+/// ```
+/// use guest_ranges::{AddrRange, PageSet};
+///
+/// let page = |n: u64| AddrRange::new(n * 4096, 4096).unwrap();
+/// let mut set = PageSet::new();
+/// set.insert(page(7));
+/// set.insert(page(8));
+/// assert!(set.covers(AddrRange::new(0x7fff, 2).unwrap()));
+/// assert!(set.iter().eq([AddrRange::new(0x7000, 0x2000).unwrap()]));
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PageSet {
+    /// The numbers of the chunks that are in the set as a whole.
+    whole: RangeSet,
+    /// The chunks that are in it in part.
+    mixed: BTreeMap<u64, Box<Chunk>>,
+}
+
+impl PageSet {
+    /// The most bytes that the set can take for each TiB that it reaches into.
+    pub const MAX_BYTES_PER_TIB: usize = 36 << 20;
+
+    /// The set of no page.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is no page in the set.
+    pub fn is_empty(&self) -> bool {
+        // A chunk that is in it in part has some page in it.
+        self.whole.is_empty() && self.mixed.is_empty()
+    }
+
+    /// All pages of the set, as the fewest ranges, by address.
+    pub fn iter(&self) -> impl Iterator<Item = AddrRange> + '_ {
+        self.within(AddrRange::ALL)
+    }
+
+    /// The parts of `range` that are in the set, as the fewest ranges, by
+    /// address.
+    pub fn within(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
+        let chunks = chunks_of(range);
+        let whole = self.whole.within(chunks).filter_map(addresses_of_chunks);
+        let mixed = self.mixed.range(chunks.start()..=chunks.last());
+        let mixed = mixed.flat_map(move |(&number, chunk)| {
+            // A search for one page looks at one page, and not at its chunk.
+            let from = (number == chunks.start()).then(|| page_in_chunk(range.start()));
+            let to = (number == chunks.last()).then(|| page_in_chunk(range.last()));
+            runs(number, chunk, from.unwrap_or(0), to.unwrap_or(PAGES - 1))
+        });
+        let parts = ByAddress {
+            one: whole.peekable(),
+            other: mixed.peekable(),
+        };
+        coalesce(parts.filter_map(move |part| part.intersect(range)))
+    }
+
+    /// The number of pages in the set.
+    pub fn pages(&self) -> u128 {
+        let mixed = self.mixed.values().map(|chunk| chunk.count() as u128);
+        self.whole.count() * PAGES as u128 + mixed.sum::<u128>()
+    }
+
+    /// Whether the page that holds `address` is in the set.
+    pub fn contains(&self, address: u64) -> bool {
+        AddrRange::from_bounds(address, address).is_some_and(|only| self.covers(only))
+    }
+
+    /// Whether every page of `range` is in the set.
+    pub fn covers(&self, range: AddrRange) -> bool {
+        self.within(range).next() == Some(range)
+    }
+
+    /// Puts every page that `range` touches into the set.
+    pub fn insert(&mut self, range: AddrRange) {
+        self.set(range, true);
+    }
+
+    /// Takes every page that `range` touches out of the set.
+    pub fn remove(&mut self, range: AddrRange) {
+        self.set(range, false);
+    }
+
+    /// Puts every page of `other` into the set.
+    pub fn insert_all(&mut self, other: &Self) {
+        for chunks in other.whole.iter() {
+            self.set_chunks(chunks, true);
+        }
+        for (&number, chunk) in &other.mixed {
+            self.insert_chunk(number, chunk.bitmap());
+        }
+    }
+
+    /// Puts pages into the set by a bitmap, as KVM's dirty logs are: bit `n` of
+    /// its first `pages` bits stands for page `n` from the one that holds
+    /// `first`. Pages behind the last one of the space are left out.
+    pub fn insert_bitmap(&mut self, first: u64, bitmap: &[u64], pages: u64) {
+        let first = first / PAGE_SIZE;
+        let bits = bitmap.len() as u64 * WORD;
+        let Some(more) = pages.min(bits).checked_sub(1) else {
+            return;
+        };
+        let last = first.saturating_add(more).min(u64::MAX / PAGE_SIZE);
+        let source = Bits { bitmap, pages };
+        for number in first / CHUNK_PAGES..=last / CHUNK_PAGES {
+            let mut words: Bitmap = [0; PAGES / BITS];
+            for (word, at) in words.iter_mut().zip((number * CHUNK_PAGES..).step_by(BITS)) {
+                *word = match at.checked_sub(first) {
+                    Some(from) => source.word_from(from),
+                    // Pages below the first have no bits.
+                    None if first - at < WORD => source.word_from(0) << (first - at),
+                    None => 0,
+                };
+            }
+            self.insert_chunk(number, &words);
+        }
+    }
+
+    /// Takes every page that `range` touches out of the set; returns them.
+    pub fn take(&mut self, range: AddrRange) -> Self {
+        let taken = self.clipped(range);
+        self.remove(range);
+        taken
+    }
+
+    /// The set of those pages of this one that `range` touches.
+    #[must_use]
+    pub fn clipped(&self, range: AddrRange) -> Self {
+        let chunks = chunks_of(range);
+        let mut clipped = Self::new();
+        for part in self.whole.within(chunks) {
+            clipped.whole.insert(part);
+        }
+        let mixed = self.mixed.range(chunks.start()..=chunks.last());
+        clipped.mixed = mixed.map(|(&n, chunk)| (n, chunk.clone())).collect();
+        let range = whole_pages(range);
+        let below = range.start().checked_sub(1);
+        let above = range.last().checked_add(1);
+        if let Some(below) = below.and_then(|last| AddrRange::from_bounds(0, last)) {
+            clipped.remove(below);
+        }
+        if let Some(above) = above.and_then(|start| AddrRange::from_bounds(start, u64::MAX)) {
+            clipped.remove(above);
+        }
+        clipped
+    }
+
+    /// The bytes that the set takes on the heap, at most.
+    pub fn heap_bytes(&self) -> usize {
+        self.whole.len() * ENTRY_BYTES + self.mixed.len() * CHUNK_BYTES
+    }
+
+    /// Whether the set, with `range` in it, would stay within `limit` bytes on
+    /// the heap, whichever of its pages are removed later.
+    pub fn has_room(&self, range: AddrRange, limit: usize) -> bool {
+        let chunks = chunks_of(range);
+        let most = (limit / CHUNK_BYTES) as u128;
+        let reached = self.whole.count() + self.mixed.len() as u128;
+        // What it reaches into already is looked for only if that matters.
+        let new = chunks.size();
+        reached + new <= most || reached + new - self.reached_of(chunks) <= most
+    }
+
+    /// How many of some chunks the set reaches into.
+    fn reached_of(&self, chunks: AddrRange) -> u128 {
+        let whole = self.whole.within(chunks).map(AddrRange::size);
+        let mixed = self.mixed.range(chunks.start()..=chunks.last());
+        whole.sum::<u128>() + mixed.count() as u128
+    }
+
+    fn set(&mut self, range: AddrRange, is_in: bool) {
+        let chunks = chunks_of(range);
+        let (mut first, mut last) = (chunks.start(), chunks.last());
+        let from = page_in_chunk(range.start());
+        let to = page_in_chunk(range.last());
+        if first == last && (from, to) != (0, PAGES - 1) {
+            return self.set_in_chunk(first, from, to, is_in);
+        }
+        if from > 0 {
+            self.set_in_chunk(first, from, PAGES - 1, is_in);
+            first += 1;
+        }
+        if to < PAGES - 1 {
+            self.set_in_chunk(last, 0, to, is_in);
+            last -= 1;
+        }
+        // Between two neighbours there is nothing.
+        if let Some(chunks) = AddrRange::from_bounds(first, last) {
+            self.set_chunks(chunks, is_in);
+        }
+    }
+
+    /// Puts whole chunks in, or takes them out.
+    fn set_chunks(&mut self, chunks: AddrRange, is_in: bool) {
+        let mixed = self.mixed.range(chunks.start()..=chunks.last());
+        let mixed: Vec<u64> = mixed.map(|(&number, _)| number).collect();
+        for number in mixed {
+            self.mixed.remove(&number);
+        }
+        match is_in {
+            true => self.whole.insert(chunks),
+            false => self.whole.remove(chunks),
+        }
+    }
+
+    /// Adds the pages of one chunk.
+    fn insert_chunk(&mut self, number: u64, bitmap: &Bitmap) {
+        let only = AddrRange::from_bounds(number, number);
+        let is_whole = only.is_some_and(|only| self.whole.covers(only));
+        if is_whole || bitmap.iter().all(|&word| word == 0) {
+            return;
+        }
+        let chunk = self.mixed.entry(number);
+        let chunk = chunk.or_insert_with(|| Box::new(Chunk::NONE));
+        chunk.add(bitmap);
+        if let (true, Some(only)) = (chunk.is_all(), only) {
+            self.set_chunks(only, true);
+        }
+    }
+
+    /// Puts the pages from `from` to `to` of one chunk in, or takes them out.
+    fn set_in_chunk(&mut self, number: u64, from: usize, to: usize, is_in: bool) {
+        let Some(only) = AddrRange::from_bounds(number, number) else {
+            return;
+        };
+        let chunk = match self.mixed.entry(number) {
+            Entry::Occupied(chunk) => chunk.into_mut(),
+            Entry::Vacant(free) => match (self.whole.covers(only), is_in) {
+                (true, false) => {
+                    self.whole.remove(only);
+                    free.insert(Box::new(Chunk::ALL))
+                }
+                (false, true) => free.insert(Box::new(Chunk::NONE)),
+                (true, true) | (false, false) => return,
+            },
+        };
+        chunk.set(from, to, is_in);
+        if chunk.is_all() || chunk.is_none() {
+            let is_in = chunk.is_all();
+            self.set_chunks(only, is_in);
+        }
+    }
+}
+
+impl fmt::Debug for PageSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// A bitmap of which only some bits count.
+struct Bits<'a> {
+    bitmap: &'a [u64],
+    /// How many of them count.
+    pages: u64,
+}
+
+impl Bits<'_> {
+    /// 64 bits from bit `from` on.
+    fn word_from(&self, from: u64) -> u64 {
+        let (word, shift) = (from / WORD, from % WORD);
+        match shift {
+            0 => self.word(word),
+            shift => self.word(word) >> shift | self.word(word + 1) << (WORD - shift),
+        }
+    }
+
+    fn word(&self, number: u64) -> u64 {
+        let word = usize::try_from(number).ok();
+        let word = word.and_then(|number| self.bitmap.get(number));
+        let counts = match self.pages.saturating_sub(number * WORD) {
+            0 => 0,
+            left => u64::MAX >> (WORD - left.min(WORD)),
+        };
+        word.copied().unwrap_or(0) & counts
+    }
+}
+
+/// The numbers of the chunks that `range` touches.
+fn chunks_of(range: AddrRange) -> AddrRange {
+    let (first, last) = (range.start() / CHUNK_SIZE, range.last() / CHUNK_SIZE);
+    // Division keeps the order.
+    AddrRange::from_bounds(first, last).unwrap_or(range)
+}
+
+/// The addresses of the chunks with these numbers.
+fn addresses_of_chunks(chunks: AddrRange) -> Option<AddrRange> {
+    let start = chunks.start() * CHUNK_SIZE;
+    AddrRange::from_bounds(start, chunks.last() * CHUNK_SIZE + (CHUNK_SIZE - 1))
+}
+
+/// The pages that `range` touches.
+fn whole_pages(range: AddrRange) -> AddrRange {
+    let start = range.start() & !(PAGE_SIZE - 1);
+    AddrRange::from_bounds(start, range.last() | (PAGE_SIZE - 1)).unwrap_or(range)
+}
+
+/// The number of the address's page in its chunk.
+fn page_in_chunk(address: u64) -> usize {
+    let page = address / PAGE_SIZE % PAGES as u64;
+    // Below `PAGES`, which is a `usize`.
+    usize::try_from(page).unwrap_or(PAGES - 1)
+}
+
+/// The addresses that chunk `number` has in the set, from page `from` on and
+/// up to the end of the run that page `to` is in.
+fn runs(
+    number: u64,
+    chunk: &Chunk,
+    mut from: usize,
+    to: usize,
+) -> impl Iterator<Item = AddrRange> + '_ {
+    core::iter::from_fn(move || {
+        let first = match from <= to {
+            true => chunk.next(from, true),
+            false => return None,
+        };
+        if first > to {
+            return None;
+        }
+        from = chunk.next(first, false);
+        let address = |page: usize| number * CHUNK_SIZE + page as u64 * PAGE_SIZE;
+        AddrRange::from_bounds(address(first), address(from - 1) + (PAGE_SIZE - 1))
+    })
+}
+
+/// What two iterators give, by address.
+struct ByAddress<A: Iterator, B: Iterator> {
+    one: Peekable<A>,
+    other: Peekable<B>,
+}
+
+impl<A, B> Iterator for ByAddress<A, B>
+where
+    A: Iterator<Item = AddrRange>,
+    B: Iterator<Item = AddrRange>,
+{
+    type Item = AddrRange;
+
+    fn next(&mut self) -> Option<AddrRange> {
+        match (self.one.peek(), self.other.peek()) {
+            (Some(one), Some(other)) if one < other => self.one.next(),
+            (_, Some(_)) => self.other.next(),
+            (_, None) => self.one.next(),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Whether a page is private or shared, and where its bytes are.
+
+/// Who may access a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PageState {
+    /// The guest and the host.
+    Shared,
+    /// Only the guest.
+    Private,
+}
+
+impl PageState {
+    /// The other state.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Shared => Self::Private,
+            Self::Private => Self::Shared,
+        }
+    }
+}
+
+/// Which pages of a piece of RAM a guest_memfd holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestMemfdSides {
+    /// Only the private ones. Shared pages are in the host memory beside it.
+    Private,
+    /// Only shared ones. The host memory is a mapping of this very file, and the
+    /// guest has no private pages here.
+    Shared,
+    /// Both, in place. The host memory is a mapping of this very file, of which
+    /// the host may access the pages that are shared at the time.
+    Both,
+}

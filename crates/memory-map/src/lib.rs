@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Text, JSON and SVG pictures of a guest's memory map.
+//!
+//! A [`Map`] is what a model of the crate `memory-model` looks like at one
+//! moment: the region tree, the flat view and, if there are any, the memslots.
+//!
+//! # How data flows
+//!
+//! ```text
+//! MemoryModel ─ Map::of ─┐         ┌─ text ──> a listing
+//!                        ├─> Map ──┼─ serde ─> JSON
+//! SlotRows ─ with_slots ─┘         └─ svg ───> a picture
+//! ```
+//!
+//! [`Map::of`] copies what it needs: a map is plain data, and stays the same when
+//! the model changes. It has three kinds of rows: [`TreeRow`], [`FlatRow`] and
+//! [`SlotRow`]. The forms are functions of the rows alone:
+//!
+//! - [`text::tree`], [`text::flat`] and [`text::slots`] print one row a line.
+//! - [`Map`] and the rows implement [`serde::Serialize`]. Addresses are
+//!   hexadecimal strings, because JSON numbers end at 2^53.
+//! - [`svg::document`] draws all three side by side on one vertical scale.
+//!
+//! # Example
+//!
+//! RAM, and a serial port's registers on top of it. The handle of a region is
+//! its note here; a VMM makes one from whatever its handles know.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use memory_map::{Map, SlotRow, svg, text};
+//! use memory_model::{HostMemory, Memory, MemoryModel, Region};
+//!
+//! let pages = Arc::new(vec![0_u8; 0x10_0000]);
+//! // SAFETY: no guest runs, and nothing else uses the vector.
+//! let host = unsafe { HostMemory::new(pages.as_ptr() as u64, 0x10_0000, pages.clone()) };
+//! let host = host.unwrap();
+//! let mut model = MemoryModel::new();
+//! let mut t = model.transaction();
+//! let memory = t.add(Region::container("memory", 1 << 64).with_handle(""))?;
+//! let ram = t.add(Region::ram("ram", Memory::host_only(host)).with_handle(""))?;
+//! let serial = t.add(Region::mmio("serial", 8).with_handle("a 16550"))?;
+//! t.place(ram, memory, 0, 0)?;
+//! t.place(serial, memory, 0xf_f000, 1)?;
+//! t.commit()?;
+//! let space = model.add_space("memory", memory)?;
+//!
+//! let map = Map::of(&model, space, "small", |region| region.handle().to_string());
+//! assert_eq!(text::flat(&map), "\
+//! Flat view
+//!   0000000000000000-00000000000fefff  direct rw         ram                    ram
+//!   00000000000ff000-00000000000ff007  trap              mmio                   serial                         a 16550
+//!   00000000000ff008-00000000000fffff  direct rw         ram                    ram + 0xff008
+//! ");
+//!
+//! // The memslots, if the VMM has them at hand. From a `kvm_slots::SlotTable`:
+//! // map.with_slots(table.slots().map(SlotRow::from))
+//! let map = map.with_slots([SlotRow {
+//!     id: 0,
+//!     gpa: 0,
+//!     size: 0xf_f000,
+//!     flags: vec![],
+//!     backing: "host memory at 0x7f0000000000".into(),
+//!     behind: vec!["host memory".into()],
+//!     host_mapped: true,
+//! }]);
+//! assert_eq!(map.flat[0].slot, Some(0));
+//! let json = serde_json::to_value(&map)?;
+//! assert_eq!(json["flat"][1]["start"], "0xff000");
+//! let picture = svg::document(&map);
+//! assert!(picture.starts_with("<svg") && picture.contains("a 16550"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What this crate does not do
+//!
+//! It reads no memory and asks no kernel: memslots are what the caller says they
+//! are. It reads no map back from JSON. It contains no `unsafe`.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `kvm-slots`: `SlotRow::from` a slot of the crate `kvm-slots`.
+#![forbid(unsafe_code)]
+
+mod map;
+mod rows;
+#[cfg(feature = "kvm-slots")]
+mod slots;
+pub mod svg;
+pub mod text;
+
+pub use map::Map;
+pub use rows::{FlatRow, SlotRow, TreeRow};
+
+/// Runs the code of the README as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

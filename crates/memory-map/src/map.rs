@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The map: rows of the tree, of the flat view and of the memslots, read from
+//! a model.
+
+use std::collections::BTreeSet;
+
+use memory_model::{AddrRange, FlatView, Kind, MemoryModel, Region, RegionId, SpaceId, Tree};
+use serde::Serialize;
+
+use crate::rows::{FlatRow, SlotRow, TreeRow};
+
+/// A guest's memory at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Map {
+    /// The machine's name.
+    pub machine: String,
+    /// The region tree, parents before their children. The address space's own
+    /// tree is first; those that follow lie nowhere in it.
+    pub tree: Vec<TreeRow>,
+    /// The flat view, by address.
+    pub flat: Vec<FlatRow>,
+    /// The memslots, by number.
+    pub slots: Vec<SlotRow>,
+}
+
+impl Map {
+    /// The memory that `space` shows now, of a machine that is called `machine`.
+    ///
+    /// `note` says about a region what the model does not know, such as why a
+    /// piece of a BAR is trapped. Rows show it; an empty note shows nothing.
+    ///
+    /// Beside the space's own tree the map has every other tree of the model,
+    /// except for those of other spaces that no alias shows.
+    ///
+    /// # Panics
+    /// If there is no such space.
+    #[track_caller]
+    pub fn of<H>(
+        model: &MemoryModel<H>,
+        space: SpaceId,
+        machine: &str,
+        note: impl Fn(&Region<H>) -> String,
+    ) -> Self {
+        let view = model.view(space);
+        Self {
+            machine: machine.to_string(),
+            tree: tree_rows(model.tree(), roots(model, space), &note),
+            flat: flat_rows(&view, &note),
+            slots: Vec::new(),
+        }
+    }
+
+    /// The same with memslots, also as the [`FlatRow::slot`] of the runs that
+    /// they make direct.
+    #[must_use]
+    pub fn with_slots(mut self, slots: impl IntoIterator<Item = SlotRow>) -> Self {
+        self.slots = slots.into_iter().collect();
+        self.slots.sort_by_key(|slot| slot.id);
+        let mut by_address: Vec<&SlotRow> = self.slots.iter().collect();
+        by_address.sort_by_key(|slot| slot.gpa);
+        for row in &mut self.flat {
+            row.slot = slot_of(row, &by_address);
+        }
+        self
+    }
+}
+
+/// The number of the slot that makes a run direct.
+fn slot_of(row: &FlatRow, by_address: &[&SlotRow]) -> Option<u16> {
+    let range = AddrRange::from_bounds(row.start, row.last)?;
+    let direct = row.access.reads_directly();
+    // A slot has whole pages only, so it may start behind the run's start.
+    let first = by_address.partition_point(|slot| slot.gpa < range.start());
+    let inside = by_address[first..].iter().take_while(|slot| {
+        AddrRange::new(slot.gpa, slot.size.into()).is_some_and(|slot| range.covers(slot))
+    });
+    inside.filter(|_| direct).map(|slot| slot.id).min()
+}
+
+/// The roots of the trees that the map of a space shows.
+fn roots<H>(model: &MemoryModel<H>, space: SpaceId) -> Vec<RegionId> {
+    let tree = model.tree();
+    let (own, others): (Vec<_>, Vec<_>) = model.spaces().partition(|(id, ..)| *id == space);
+    let mut roots: Vec<RegionId> = own.into_iter().map(|(_, _, root)| root).collect();
+    let others: BTreeSet<RegionId> = others.into_iter().map(|(_, _, root)| root).collect();
+    let shown = shown_by_aliases(tree, &roots);
+    let further = tree
+        .roots()
+        .filter(|root| !roots.contains(root) && (shown.contains(root) || !others.contains(root)));
+    let further: Vec<RegionId> = further.collect();
+    roots.extend(further);
+    roots
+}
+
+/// The roots of the trees that aliases in the trees of `from` show, and those
+/// in turn, with `from`.
+fn shown_by_aliases<H>(tree: &Tree<H>, from: &[RegionId]) -> BTreeSet<RegionId> {
+    let mut shown = BTreeSet::new();
+    let mut pending = from.to_vec();
+    while let Some(root) = pending.pop() {
+        if !shown.insert(root) {
+            continue;
+        }
+        let regions = tree.walk(root).into_iter();
+        let regions = regions.filter_map(|(_, id)| tree.region(id).ok());
+        pending.extend(regions.filter_map(|region| match region.kind() {
+            Kind::Alias { target, .. } => Some(root_of(tree, *target)),
+            _ => None,
+        }));
+    }
+    shown
+}
+
+fn root_of<H>(tree: &Tree<H>, mut id: RegionId) -> RegionId {
+    while let Ok(Some(place)) = tree.place(id) {
+        id = place.parent;
+    }
+    id
+}
+
+fn tree_rows<H>(
+    tree: &Tree<H>,
+    roots: Vec<RegionId>,
+    note: &impl Fn(&Region<H>) -> String,
+) -> Vec<TreeRow> {
+    let mut starts: Vec<u128> = Vec::new();
+    let mut rows = Vec::new();
+    for (depth, id) in roots.into_iter().flat_map(|root| tree.walk(root)) {
+        let place = tree.place(id).ok().flatten();
+        starts.truncate(depth);
+        let parent = starts.last().copied().unwrap_or(0);
+        let start = parent + place.map_or(0, |place| place.address.into());
+        starts.push(start);
+        rows.extend(tree_row(tree, id, depth, start, note));
+    }
+    rows
+}
+
+fn tree_row<H>(
+    tree: &Tree<H>,
+    id: RegionId,
+    depth: usize,
+    start: u128,
+    note: &impl Fn(&Region<H>) -> String,
+) -> Option<TreeRow> {
+    let region = tree.region(id).ok()?;
+    let switches = tree.switches(id).ok()?;
+    Some(TreeRow {
+        depth,
+        name: region.name().to_string(),
+        kind: region.kind().word(),
+        start,
+        last: start + (region.size() - 1),
+        priority: tree.place(id).ok()?.map_or(0, |place| place.priority),
+        enabled: switches.enabled,
+        readonly: switches.readonly,
+        note: match region.kind() {
+            Kind::Alias { target, offset } => {
+                format!(
+                    "shows {} from {offset:#x} on",
+                    tree.region(*target).ok()?.name()
+                )
+            }
+            Kind::RomDevice(_) if !switches.direct_reads => "reads trap".into(),
+            _ => note(region),
+        },
+    })
+}
+
+fn flat_rows<H>(view: &FlatView<H>, note: &impl Fn(&Region<H>) -> String) -> Vec<FlatRow> {
+    let rows = view.ranges().map(|run| FlatRow {
+        start: run.range().start(),
+        last: run.range().last(),
+        region: run.region().name().to_string(),
+        offset: run.offset(),
+        kind: run.region().kind().word(),
+        access: run.access(),
+        host_mapped: run.backing().host().is_some(),
+        slot: None,
+        note: note(run.region()),
+    });
+    rows.collect()
+}

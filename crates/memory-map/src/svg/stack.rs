@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The region tree as a stack of boxes seen from the side: what lies further
+//! right covers what is left of it, so the rightmost box is what the guest
+//! sees.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::row::Row;
+use super::stretch::{Placed, Stretches};
+use crate::map::Map;
+use crate::rows::{FlatRow, TreeRow};
+
+/// How far a container's edge sticks out: its name is written upright there.
+pub const CONTAINER_EDGE: i32 = 19;
+
+/// How far the edge of anything else sticks out under what covers it.
+const EDGE: i32 = 84;
+
+/// How wide the box on top is at least.
+const TOPMOST: i32 = 130;
+
+/// How many hidden regions are drawn for the same addresses.
+const HIDDEN: usize = 5;
+
+/// How many hidden regions are drawn at all.
+const ALL_HIDDEN: usize = 400;
+
+/// A region of the tree on paper, or those in a fold.
+#[derive(Debug)]
+pub struct Sheet<'a> {
+    /// The region, or several in a fold.
+    pub rows: Vec<&'a TreeRow>,
+    /// The stretches it covers.
+    pub span: Range<usize>,
+    /// How far right it begins.
+    pub left: i32,
+    /// How far its edge sticks out.
+    pub edge: i32,
+    /// Whether it and everything around it is enabled.
+    pub enabled: bool,
+    /// Where its box ends in each stretch, and whether it is seen there.
+    pub reach: Vec<Reach>,
+}
+
+/// A box in one stretch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// How far right it goes.
+    pub right: i32,
+    /// Where the first box above it begins.
+    pub clear: i32,
+    /// Whether it is what the guest reaches.
+    pub seen: bool,
+}
+
+/// All of them, the lowest first.
+#[derive(Debug)]
+pub struct Stack<'a> {
+    /// The boxes.
+    pub sheets: Vec<Sheet<'a>>,
+    /// How many are left out, since all of them are hidden in the same place.
+    pub left_out: usize,
+}
+
+impl Sheet<'_> {
+    /// Whether it only holds others.
+    pub fn is_container(&self) -> bool {
+        matches!(*self.rows, [row] if row.kind == "container")
+    }
+
+    /// Neighbouring stretches where its box has the same right end.
+    pub fn runs(&self) -> Vec<(Range<usize>, Reach)> {
+        let mut runs: Vec<(Range<usize>, Reach)> = Vec::new();
+        for (index, &reach) in self.span.clone().zip(&self.reach) {
+            match runs.last_mut() {
+                Some((run, same)) if *same == reach => run.end = index + 1,
+                _ => runs.push((index..index + 1, reach)),
+            }
+        }
+        runs
+    }
+}
+
+impl<'a> Stack<'a> {
+    /// Stacks the regions into a column `width` pixels wide.
+    pub fn of(
+        map: &'a Map,
+        stretches: &Stretches,
+        flat: &[Placed<'_, FlatRow>],
+        width: i32,
+    ) -> Self {
+        let painted = painters_order(map.placed());
+        let owners = owners(&painted, flat, stretches.0.len());
+        let (mut sheets, left_out) = sheets(&painted, &owners, stretches);
+        spread(&mut sheets, width);
+        for index in 0..sheets.len() {
+            sheets[index].reach = reach(&sheets, index, &owners, width);
+        }
+        Self { sheets, left_out }
+    }
+}
+
+/// A region, and whether it and all around it are enabled.
+#[derive(Clone, Copy)]
+struct Painted<'a> {
+    row: &'a TreeRow,
+    enabled: bool,
+}
+
+/// The order in which a painter would paint: parents before their children,
+/// the winner among siblings last.
+fn painters_order(rows: &[TreeRow]) -> Vec<Painted<'_>> {
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); rows.len()];
+    let mut path: Vec<usize> = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        path.truncate(row.depth);
+        if let Some(&parent) = path.last() {
+            children[parent].push(index);
+        }
+        path.push(index);
+    }
+    let mut out = Vec::new();
+    let mut stack = Vec::from_iter((!rows.is_empty()).then_some((0, true)));
+    while let Some((index, around)) = stack.pop() {
+        let row = &rows[index];
+        let enabled = around && row.enabled;
+        out.push(Painted { row, enabled });
+        let mut inside = children[index].clone();
+        inside.sort_by_key(|&child| (rows[child].priority, rows[child].start));
+        disabled_below(&mut inside, rows);
+        stack.extend(inside.into_iter().rev().map(|child| (child, enabled)));
+    }
+    out
+}
+
+/// Moves what is disabled below the first enabled sibling that it would cover.
+/// Containers are no such siblings: only their edges are to be seen.
+fn disabled_below(siblings: &mut [usize], rows: &[TreeRow]) {
+    for at in 0..siblings.len() {
+        let row = &rows[siblings[at]];
+        if row.enabled {
+            continue;
+        }
+        let would_cover = |&other: &usize| {
+            let other = &rows[other];
+            let apart = other.last < row.start || row.last < other.start;
+            other.enabled && other.kind != "container" && !apart
+        };
+        if let Some(to) = siblings[..at].iter().position(would_cover) {
+            siblings[to..=at].rotate_right(1);
+        }
+    }
+}
+
+/// Which region of the tree is what the flat view shows, per stretch.
+fn owners<'a>(
+    painted: &[Painted<'a>],
+    flat: &[Placed<'_, FlatRow>],
+    stretches: usize,
+) -> Vec<Option<&'a TreeRow>> {
+    let enabled = || {
+        painted
+            .iter()
+            .filter(|painted| painted.enabled)
+            .map(|painted| painted.row)
+    };
+    let by_name: HashMap<&str, &TreeRow> = enabled().map(|row| (row.name.as_str(), row)).collect();
+    let aliases: Vec<&TreeRow> = enabled().filter(|row| row.kind == "alias").collect();
+    let mut owners = vec![None; stretches];
+    for placed in flat {
+        let run = placed.rows[0];
+        // Where the region itself does not lie here, an alias shows it.
+        let itself = by_name.get(run.region.as_str()).copied();
+        let itself = itself.filter(|row| row.start + u128::from(run.offset) == run.start());
+        let alias = aliases
+            .iter()
+            .rev()
+            .find(|row| row.start <= run.start() && run.end() <= row.end());
+        for stretch in placed.span.clone() {
+            owners[stretch] = itself.or(alias.copied());
+        }
+    }
+    owners
+}
+
+/// The regions that are drawn, and how many are not.
+fn sheets<'a>(
+    painted: &[Painted<'a>],
+    owners: &[Option<&TreeRow>],
+    stretches: &Stretches,
+) -> (Vec<Sheet<'a>>, usize) {
+    let mut sheets: Vec<Sheet<'a>> = Vec::new();
+    let mut folds: HashMap<usize, usize> = HashMap::new();
+    let mut hidden: HashMap<Range<usize>, usize> = HashMap::new();
+    let mut left_out = 0;
+    for &Painted { row, enabled } in painted {
+        let Some(span) = stretches.span(row.start(), row.end()) else {
+            let fold = stretches
+                .0
+                .partition_point(|stretch| stretch.end <= row.start());
+            let sheet = *folds.entry(fold).or_insert(sheets.len());
+            match sheets.get_mut(sheet) {
+                Some(sheet) => sheet.rows.push(row),
+                None => sheets.push(sheet_of(row, fold..fold + 1, enabled)),
+            }
+            continue;
+        };
+        let seen = owners[span.clone()]
+            .iter()
+            .flatten()
+            .any(|owner| std::ptr::eq(*owner, row));
+        let others = hidden.entry(span.clone()).or_default();
+        *others += usize::from(!seen);
+        match seen || *others <= HIDDEN && sheets.len() < ALL_HIDDEN {
+            true => sheets.push(sheet_of(row, span, enabled)),
+            false => left_out += 1,
+        }
+    }
+    (sheets, left_out)
+}
+
+fn sheet_of(row: &TreeRow, span: Range<usize>, enabled: bool) -> Sheet<'_> {
+    let edge = match row.kind {
+        "container" => CONTAINER_EDGE,
+        _ => EDGE,
+    };
+    Sheet {
+        rows: vec![row],
+        span,
+        left: 0,
+        edge,
+        enabled,
+        reach: Vec::new(),
+    }
+}
+
+/// Moves each box so far right that the edges of all below it stick out.
+fn spread(sheets: &mut [Sheet<'_>], width: i32) {
+    for index in 0..sheets.len() {
+        let (below, rest) = sheets.split_at_mut(index);
+        let below = below
+            .iter()
+            .filter(|sheet| overlap(&sheet.span, &rest[0].span));
+        rest[0].left = below
+            .map(|sheet| sheet.left + sheet.edge)
+            .max()
+            .unwrap_or(0);
+    }
+    let furthest = sheets.iter().map(|sheet| sheet.left).max().unwrap_or(0);
+    let room = width - TOPMOST;
+    if furthest > room {
+        for sheet in sheets {
+            sheet.left = sheet.left * room / furthest;
+            sheet.edge = sheet.edge * room / furthest;
+        }
+    }
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// Where a box ends: what is seen goes all the way, the rest up to what
+/// covers it.
+fn reach(
+    sheets: &[Sheet<'_>],
+    index: usize,
+    owners: &[Option<&TreeRow>],
+    width: i32,
+) -> Vec<Reach> {
+    let sheet = &sheets[index];
+    let of = |stretch: usize| {
+        let above = sheets[index + 1..]
+            .iter()
+            .filter(|above| above.span.contains(&stretch));
+        let clear = above.map(|above| above.left).min().unwrap_or(width);
+        let owned = owners[stretch]
+            .is_some_and(|owner| sheet.rows.iter().any(|row| std::ptr::eq(*row, owner)));
+        match owned {
+            true => Reach {
+                right: width,
+                clear,
+                seen: true,
+            },
+            false => Reach {
+                right: clear,
+                clear,
+                seen: false,
+            },
+        }
+    };
+    sheet.span.clone().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::svg::tests::{flat_row, map, tree_row};
+
+    fn stacked(map: &Map) -> Vec<(String, i32, Vec<Reach>)> {
+        let stretches = Stretches::of(map);
+        let flat = stretches.place(&map.flat);
+        let stack = Stack::of(map, &stretches, &flat, 300);
+        let sheets = stack.sheets.into_iter();
+        sheets
+            .map(|sheet| (sheet.rows[0].name.clone(), sheet.left, sheet.reach))
+            .collect()
+    }
+
+    #[test]
+    fn the_winner_lies_furthest_right_and_covers_what_is_below() {
+        let mut vga = tree_row(1, "vga", "mmio", 0x1000..0x2000);
+        vga.priority = 1;
+        let map = map(
+            vec![
+                tree_row(0, "system", "container", 0..0x4000),
+                vga,
+                tree_row(1, "ram", "ram", 0..0x4000),
+            ],
+            vec![
+                flat_row("ram", 0, 0..0x1000),
+                flat_row("vga", 0, 0x1000..0x2000),
+                flat_row("ram", 0x2000, 0x2000..0x4000),
+            ],
+        );
+        let seen = |right| Reach {
+            right,
+            clear: right,
+            seen: true,
+        };
+        let under = |right| Reach {
+            right,
+            clear: right,
+            seen: false,
+        };
+        let edge = CONTAINER_EDGE;
+        let rows = stacked(&map);
+        assert_eq!(rows[0], ("system".into(), 0, vec![under(edge); 3]));
+        assert_eq!(
+            rows[1],
+            (
+                "ram".into(),
+                edge,
+                vec![seen(300), under(edge + EDGE), seen(300)]
+            )
+        );
+        assert_eq!(rows[2], ("vga".into(), edge + EDGE, vec![seen(300)]));
+    }
+
+    #[test]
+    fn what_an_alias_shows_is_seen_in_the_alias() {
+        let mut off = tree_row(1, "other", "alias", 0x1000..0x2000);
+        off.enabled = false;
+        let map = map(
+            vec![
+                tree_row(0, "system", "container", 0..0x4000),
+                tree_row(1, "window", "alias", 0x1000..0x2000),
+                off,
+                tree_row(0, "ram", "ram", 0..0x4000),
+            ],
+            vec![flat_row("ram", 0x1000, 0x1000..0x2000)],
+        );
+        let rows = stacked(&map);
+        let names: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+        assert_eq!(names, ["system", "other", "window"]);
+        assert!(rows[2].2[0].seen);
+        assert!(!rows[1].2[0].seen);
+    }
+
+    #[test]
+    fn a_thousand_regions_in_one_place_are_not_all_drawn() {
+        let mut tree = vec![tree_row(0, "system", "container", 0..0x4000)];
+        tree.extend((0..1000).map(|n| tree_row(1, &format!("r{n}"), "ram", 0..0x1000)));
+        let map = map(tree, vec![flat_row("r999", 0, 0..0x1000)]);
+        let stretches = Stretches::of(&map);
+        let flat = stretches.place(&map.flat);
+        let stack = Stack::of(&map, &stretches, &flat, 300);
+        assert_eq!(stack.sheets.len() + stack.left_out, 1001);
+        assert!(stack.sheets.len() < 10);
+        assert!(
+            stack
+                .sheets
+                .iter()
+                .any(|sheet| sheet.rows[0].name == "r999")
+        );
+        assert!(stack.sheets.iter().all(|sheet| sheet.left <= 300 - TOPMOST));
+    }
+}
