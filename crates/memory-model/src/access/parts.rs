@@ -7,7 +7,6 @@ use guest_ranges::{AddrRange, HostMemory};
 
 use crate::access::responder::Responder;
 use crate::view::FlatView;
-use guest_ranges::{AddrRange, HostMemory};
 
 /// Whether the guest loads or stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
