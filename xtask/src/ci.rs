@@ -14,12 +14,15 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 5] = [
+const LIBRARIES: [&str; 8] = [
+    "guest-ranges",
     "memory-model",
     "kvm-slots",
     "vfio-dma",
     "vfio-private",
     "memory-map",
+    "qemu-mtree",
+    "bar-report",
 ];
 
 /// The oldest toolchain that the libraries build with.
@@ -47,6 +50,7 @@ pub fn run() -> Result<(), String> {
         clippy(&["-p", "vfio-dma", "--lib", "--features", "memory-model"]),
         // Without memslots, which the VMM has switched on above.
         clippy(&["-p", "memory-map", "--all-targets"]),
+        clippy(&["-p", "bar-report", "--all-targets", "--no-default-features"]),
         clippy(&["-p", "kvm-slots", "--all-targets", "--no-default-features"]),
         clippy(&[
             "-p",

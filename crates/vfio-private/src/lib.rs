@@ -105,6 +105,8 @@
 //! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole. Ranges that stand for
 //! no BAR are [left out](PlacedReport::left_out).
 //!
+//! The crate `bar-report` makes the same input from a device's files in sysfs and from text of `lspci`.
+//!
 //! # When it is out of reach
 //!
 //! While memory decoding is off or the device sleeps, nothing of a BAR can be had, shared or private.

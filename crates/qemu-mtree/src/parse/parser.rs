@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! From text to the trees that it draws, without knowing what they mean.
+
+use std::collections::HashSet;
+
+use super::dump::{Alias, Drawn, Dump, Spaces};
+use super::line::{self, Name, RegionLine, cut};
+use super::other_output::{FLAT, OWNED, is_flat, is_monitor, is_owned};
+use super::paste::Paste;
+use crate::error::Fault;
+
+/// The most lines of regions; the largest real dumps have some hundreds.
+const MAX_REGIONS: usize = 16_384;
+/// The deepest level; real dumps have about ten.
+const MAX_DEPTH: usize = 128;
+
+/// What the line in front of a tree begins with.
+pub(super) const HEADINGS: [&str; 2] = ["address-space: ", "memory-region: "];
+
+/// What a tree is the tree of.
+enum Heading<'a> {
+    Spaces(Vec<String>),
+    Target(&'a str),
+}
+
+struct Parser<'a> {
+    dump: Dump,
+    /// The heading, and the line that it is on, of a tree not yet begun.
+    heading: Option<(usize, Heading<'a>)>,
+    /// From the root of the current tree to its last region: index and where
+    /// it starts.
+    path: Vec<(usize, u64)>,
+    /// The empty line, or the monitor's line, that ended the last tree if no
+    /// heading has followed yet.
+    gap: Option<(usize, &'static str)>,
+    /// Aliases whose two names are not told apart yet.
+    unsplit: Vec<(usize, &'a str)>,
+}
+
+/// Reads a dump.
+pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
+    let mut parser = Parser {
+        dump: Dump {
+            regions: Vec::new(),
+            spaces: Vec::new(),
+            targets: Vec::new(),
+        },
+        heading: None,
+        path: Vec::new(),
+        gap: None,
+        unsplit: Vec::new(),
+    };
+    let paste = Paste::of(text);
+    let mut number = 0;
+    for line in text.lines() {
+        number += 1;
+        let line = paste.line(line).ok_or_else(|| {
+            let what = format!("expected '{}' in front, as in other lines", paste.prefix);
+            Fault::new(number, what)
+        })?;
+        parser.line(number, line)?;
+    }
+    parser.end(number.max(1))
+}
+
+impl<'a> Parser<'a> {
+    fn line(&mut self, number: usize, line: &'a str) -> Result<(), Fault> {
+        let fault = |what: String| Fault::new(number, what);
+        if line.is_empty() || is_monitor(line) {
+            return self.gap(number, line).map_err(fault);
+        }
+        if is_flat(line) {
+            return Err(fault(FLAT.into()));
+        }
+        if is_owned(line) {
+            return Err(fault(OWNED.into()));
+        }
+        if self.heading(number, line).map_err(fault)? {
+            return Ok(());
+        }
+        let region = line::region(line).map_err(fault)?;
+        match self.gap {
+            Some((gap, what)) if region.depth > 0 && self.is_between_trees() => {
+                let what = format!(
+                    "{what} inside a tree; expected none, or the heading and root of another tree \
+                     after it"
+                );
+                Err(Fault::new(gap, what))
+            }
+            _ => self.region(number, region).map_err(fault),
+        }
+    }
+
+    fn is_between_trees(&self) -> bool {
+        self.path.is_empty() && self.heading.is_none()
+    }
+
+    /// An empty line, or one of the monitor's: ends a tree.
+    fn gap(&mut self, number: usize, line: &str) -> Result<(), String> {
+        let what = match line.is_empty() {
+            true => "empty line",
+            false => "prompt",
+        };
+        if self.heading.is_some() {
+            return Err(format!(
+                "{what}; expected the region that the heading is of"
+            ));
+        }
+        if HEADINGS.iter().any(|word| line.contains(word)) || line.contains(" (prio ") {
+            return Err(format!("{what} in front of a line of the dump; remove it"));
+        }
+        if !self.path.is_empty() {
+            self.gap = Some((number, what));
+            self.path.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether the line is the heading of a tree, of which it takes note.
+    fn heading(&mut self, number: usize, line: &'a str) -> Result<bool, String> {
+        if let Some(name) = line.strip_prefix(HEADINGS[0]) {
+            self.path.clear();
+            return match &mut self.heading {
+                // QEMU prints all address spaces first.
+                None if !self.dump.targets.is_empty() => {
+                    Err("address-space after a memory-region; expected one dump only".into())
+                }
+                None => {
+                    self.heading = Some((number, Heading::Spaces(vec![name.to_string()])));
+                    Ok(true)
+                }
+                Some((_, Heading::Spaces(names))) => {
+                    names.push(name.to_string());
+                    Ok(true)
+                }
+                Some((_, Heading::Target(_))) => {
+                    Err("address-space; expected the region of the memory-region before".into())
+                }
+            };
+        }
+        if let Some(name) = line.strip_prefix(HEADINGS[1]) {
+            self.path.clear();
+            if self.heading.is_some() {
+                return Err("memory-region; expected the region of the heading before".into());
+            }
+            self.heading = Some((number, Heading::Target(name)));
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn region(&mut self, number: usize, line: RegionLine<'a>) -> Result<(), String> {
+        let index = self.dump.regions.len();
+        if index == MAX_REGIONS {
+            return Err(format!("more than {MAX_REGIONS} regions"));
+        }
+        if line.depth >= MAX_DEPTH {
+            return Err(format!("more than {MAX_DEPTH} levels"));
+        }
+        if self.heading.is_some() && line.depth > 0 {
+            return Err("expected the tree's root, with two spaces before it".into());
+        }
+        if self.heading.is_none() && (self.path.is_empty() || line.depth == 0) {
+            return Err(
+                "expected 'address-space: NAME' or 'memory-region: NAME' before a root".into(),
+            );
+        }
+        if line.depth > self.path.len() {
+            let most = 2 * (self.path.len() + 1);
+            let spaces = 2 * (line.depth + 1);
+            return Err(format!("{spaces} spaces; expected at most {most} here"));
+        }
+        self.path.truncate(line.depth);
+        let parent = self.path.last().copied();
+        let from = parent.map_or(0, |(_, start)| start);
+        if !line.wrapped && line.start < from {
+            return Err(format!(
+                "starts at {:#x}; expected no address before its parent's, {from:#x}",
+                line.start
+            ));
+        }
+        if !line.wrapped && line.last < line.start {
+            return Err(format!(
+                "ends at {:#x}; expected no address before its start, {:#x}",
+                line.last, line.start
+            ));
+        }
+        let length = line.last.wrapping_sub(line.start);
+        let heading = self.heading.take();
+        let (name, alias) = match line.name {
+            Name::Region(name) => (name.to_string(), None),
+            Name::Alias {
+                names,
+                offset,
+                last,
+            } => {
+                if last.wrapping_sub(offset) != length {
+                    return Err(format!(
+                        "shows {offset:#x} to {last:#x} of its target; expected as many bytes \
+                         as the alias has"
+                    ));
+                }
+                // The heading of an alias says its name; else it is found out later.
+                let (name, target) = match &heading {
+                    Some((_, Heading::Target(wanted))) => names
+                        .strip_prefix(wanted)
+                        .and_then(|rest| rest.strip_prefix(" @"))
+                        .map_or((names, ""), |target| (*wanted, target)),
+                    _ => {
+                        self.unsplit.push((index, names));
+                        ("", "")
+                    }
+                };
+                let (name, target) = (name.to_string(), target.to_string());
+                (name, Some(Alias { target, offset }))
+            }
+        };
+        match heading {
+            Some((_, Heading::Spaces(names))) => {
+                self.dump.spaces.push(Spaces { names, root: index });
+            }
+            Some((_, Heading::Target(wanted))) if wanted != name => {
+                return Err(format!(
+                    "region '{}'; expected '{}' as the heading says",
+                    cut(&name),
+                    cut(wanted)
+                ));
+            }
+            Some((_, Heading::Target(_))) => self.dump.targets.push(index),
+            None => {}
+        }
+        if let Some((parent, _)) = parent {
+            self.dump.regions[parent].children.push(index);
+        }
+        self.path.push((index, line.start));
+        self.dump.regions.push(Drawn {
+            line: number,
+            name,
+            kind: line.kind,
+            address: line.start.wrapping_sub(from),
+            size: u128::from(length) + 1,
+            priority: line.priority,
+            nonvolatile: line.nonvolatile,
+            disabled: line.disabled,
+            alias,
+            parent: parent.map(|(index, _)| index),
+            children: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn end(mut self, last_line: usize) -> Result<Dump, Fault> {
+        if let Some((line, _)) = self.heading {
+            return Err(Fault::new(line, "nothing follows; expected a region"));
+        }
+        if self.dump.spaces.is_empty() {
+            let what = "no address space; expected the output of QEMU's 'info mtree -D'";
+            return Err(Fault::new(last_line, what));
+        }
+        self.split_names()?;
+        Ok(self.dump)
+    }
+
+    /// Tells an alias's name from its target's: at the last ` @` after which a
+    /// known target's name follows.
+    fn split_names(&mut self) -> Result<(), Fault> {
+        let targets = self.dump.targets.iter();
+        let known: HashSet<String> = targets
+            .map(|&root| self.dump.regions[root].name.clone())
+            .collect();
+        for &(index, names) in &self.unsplit {
+            let region = &mut self.dump.regions[index];
+            let mut splits = names.rmatch_indices(" @");
+            let split = splits.find(|(at, _)| known.contains(&names[at + 2..]));
+            let Some((at, _)) = split else {
+                let what = format!(
+                    "alias '{}'; expected a 'memory-region:' block with its target's name",
+                    cut(names)
+                );
+                return Err(Fault::new(region.line, what));
+            };
+            region.name = names[..at].to_string();
+            if let Some(alias) = &mut region.alias {
+                alias.target = names[at + 2..].to_string();
+            }
+        }
+        Ok(())
+    }
+}
