@@ -5,11 +5,12 @@ use kvm_slots::convert::{
     Conversion, ConversionListener, ConversionListenerError, PageRange, PageState,
 };
 use memory_model::AddrRange;
-use vfio_private::Span;
-use vfio_private::dma::{AddressSpace, DmaChange, DmaPlanError, DmaRange};
 
-use super::listener::{DmaFollowError, DmaListener, Mappings};
+use super::follow::{DmaFollowError, DmaListener, Mappings};
 use super::wanted::want;
+use crate::apply::AddressSpace;
+use crate::plan::{DmaChange, DmaPlanError};
+use crate::range::DmaRange;
 
 impl<S: AddressSpace, H> DmaListener<S, H> {
     /// Devices get or lose pages. What is taken back is not the same mappings
@@ -23,7 +24,9 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         for range in ranges {
             match to {
-                PageState::Private => gone.extend(Span::new(range.start(), range.size())),
+                PageState::Private => {
+                    gone.extend(AddrRange::new(range.start(), range.size().into()))
+                }
                 PageState::Shared => mappings.want_pages(range, &mut come)?,
             }
         }

@@ -2,16 +2,17 @@
 //! A listener that keeps DMA mappings in step with a flat view.
 
 use memory_model::{
-    ApplyPlan, FlatRange, FlatView, Follow, Follower, Listener, ListenerError, PageSet, Update,
-    ViewReader,
-};
-use vfio_private::Span;
-use vfio_private::dma::{
-    AddressSpace, DmaApplied, DmaApplyError, DmaChange, DmaLimits, DmaNotUndone, DmaOp, DmaPlan,
-    DmaPlanError, DmaRange, DmaRefusal, DmaTable, apply_dma, plan_dma, plan_dma_change, undo_dma,
+    AddrRange, ApplyPlan, FlatRange, FlatView, Follow, Follower, Listener, ListenerError, PageSet,
+    Update, ViewReader,
 };
 
-use super::wanted::{DmaPolicy, span, want};
+use super::wanted::{DmaPolicy, want};
+use crate::apply::{AddressSpace, DmaApplied, DmaApplyError, DmaNotUndone, apply_dma, undo_dma};
+use crate::limits::DmaLimits;
+use crate::plan::{DmaChange, DmaOp, DmaPlan, DmaPlanError, plan_dma, plan_dma_change};
+use crate::range::DmaRange;
+use crate::refusal::DmaRefusal;
+use crate::table::DmaTable;
 
 /// Keeps what devices reach in step with the view of one address space and with
 /// its guest's conversions.
@@ -128,6 +129,12 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         &self.follower.get_ref().space
     }
 
+    /// Reads the view that the mappings follow. A conversion looks up in it what
+    /// memory pages are.
+    pub fn reader(&self) -> &ViewReader<H> {
+        &self.follower.get_ref().reader
+    }
+
     /// The mappings as they are now.
     pub fn table(&self) -> DmaTable {
         self.follower.with_state(|state| state.table.clone())
@@ -229,7 +236,7 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
         let were = diff.changed.iter().map(|both| &both.0);
         let are = diff.changed.iter().map(|both| &both.1);
         let gone = diff.removed.iter().chain(were);
-        let gone: Vec<Span> = gone.filter_map(|run| span(run.range())).collect();
+        let gone: Vec<AddrRange> = gone.map(FlatRange::range).collect();
         let come = self.wanted(diff.added.iter().chain(are), update.private)?;
         let change = DmaChange {
             gone: &gone,
