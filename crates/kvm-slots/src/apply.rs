@@ -26,6 +26,7 @@ impl Applied {
 /// Which step failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op}: {why}{}", rest(.not_undone))]
+#[non_exhaustive]
 pub struct ApplyError {
     /// The operation.
     pub op: Op,

@@ -21,6 +21,7 @@ use guest_ranges::FileSlice;
 
 /// How much a successful probe has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Probed {
     /// Slots were made on the file that was given, and all that must be refused
     /// was.

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::bars::{Files, NVME, bars, lines, report};
+use common::bars::bars;
+use common::devices::{Files, NVME, lines, report};
 use common::{failure, stderr, stdout, vmm};
 use serde_json::json;
 

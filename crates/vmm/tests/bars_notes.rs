@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::bars::{Files, NIC, bars_and_notes, case, nvme_config};
+use common::bars::{bars_and_notes, case};
+use common::devices::{Files, NIC, nvme_config};
 use common::{stderr, stdout, vmm};
 
 /// The notes in the text: before the first BAR all lines but two, and below a BAR
@@ -109,7 +110,7 @@ fn notes_on_what_vfio_maps_do_not_concern_io_ports() {
     let files = Files::new();
     let (answer, _) = bars_and_notes(&["--config", &files.put("nic.txt", NIC)]);
     for (bar, count) in [(0, 2), (2, 0), (3, 2), (4, 2)] {
-        let mut notes = common::bars::notes(&answer, bar);
+        let mut notes = common::devices::notes(&answer, bar);
         notes.retain(|note| note.starts_with("VFIO maps") || note.starts_with("TDISP"));
         assert_eq!(notes.len(), count, "{bar}");
     }

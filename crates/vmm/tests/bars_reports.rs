@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::bars::{Files, NVME, bars, bars_and_notes, case, lines, notes, report};
+use common::bars::{bars, bars_and_notes, case};
+use common::devices::{Files, NVME, lines, notes, report};
 use common::failure;
 
 /// The device of a case, with its report.
@@ -80,7 +81,7 @@ fn a_rule_does_not_fit_if_a_bar_cannot_be_cut_by_it() {
         "{error}"
     );
     // By neither rule.
-    let whole = files.put("whole", common::bars::report(&[(0x1000, 4, 0)]));
+    let whole = files.put("whole", common::devices::report(&[(0x1000, 4, 0)]));
     for rule in ["relative", "masked"] {
         let args = [
             "bars",

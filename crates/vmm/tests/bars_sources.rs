@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::bars::{Files, NIC, NVME, bars, dump, lines, nvme_config};
+use common::bars::bars;
+use common::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 use common::{failure, stdout, vmm};
 use serde_json::{Value, json};
 
@@ -291,4 +292,48 @@ fn a_line_that_a_mail_has_broken_and_encoded_is_read() {
         lines(&bars(&["--config", &path]))
     });
     assert_eq!(mailed, whole);
+}
+
+#[test]
+fn errors_call_inputs_by_their_options() {
+    let files = Files::new();
+    let nothing = files.put("nothing.txt", "hello\n");
+    let text = files.put("nvme.txt", NVME);
+    let raw = files.put("config", nvme_config(256));
+    let large = r#"[{"index":0,"size":"0x800000","flags":["mmap"]}]"#;
+    let large = files.put("large.json", large);
+    let upper = r#"[{"index":0,"size":"0x4000","flags":[]},{"index":1,"size":16,"flags":[]}]"#;
+    let upper = files.put("upper.json", upper);
+    let enhanced = files.put(
+        "enhanced.txt",
+        "01:00.0 X: Y\n\tStatus: Cap+ 66MHz-\n\
+         \tCapabilities: [98] Enhanced Allocation (EA): NumEntries=1\n\n",
+    );
+    for (args, due) in [
+        (
+            vec!["--config", &nothing],
+            "nothing.txt: there is nothing about a device in it: --config takes what `lspci -vv` \
+             prints, or the bytes of configuration space",
+        ),
+        (
+            vec!["--config", &raw],
+            "config: the size of BAR 0 is not known: configuration space does not have it: give \
+             --regions FILE.json, or the text of `lspci -vv` as --config",
+        ),
+        (
+            vec!["--config", &raw, "--regions", &large],
+            "config: BAR 0 has 0x800000 bytes by --regions, and its register holds 0xf7c00000",
+        ),
+        (
+            vec!["--config", &text, "--regions", &upper],
+            "nvme.txt: --regions: number 1 is the upper half of BAR 0",
+        ),
+        (
+            vec!["--config", &enhanced],
+            "give the bytes of configuration space (/sys/bus/pci/devices/…/config) as --config",
+        ),
+    ] {
+        let error = failure(&[&["bars"], &args[..]].concat());
+        assert!(error.contains(due), "{error}");
+    }
 }

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What people give `vmm bars`: text of `lspci`, and lists of regions.
+//! What people give `bar-report`: text of `lspci`, and lists of regions.
 
-#[path = "../../../crates/vmm/tests/changed_paste/mod.rs"]
+#[path = "../../../crates/bar-report/tests/it/changed_paste.rs"]
 mod changed_paste;
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
-
-use rustix::fs::{MemfdFlags, memfd_create};
+use bar_report::{
+    BarReport, BarReportError, ClassifiedBar, DeviceFacts, Reader, RegionList, ReportOptions,
+    TdispReport, with_causes,
+};
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
-use vmm::bars::{BarAnswer, Request, answer, json, text};
 
 use changed_paste::{changed, changes, contradiction};
 
@@ -19,11 +16,19 @@ const NVME: &str = include_str!("../../../examples/nvme-lspci.txt");
 
 /// Text of `lspci`, or the bytes of configuration space.
 pub fn lspci(data: &[u8]) -> bool {
-    let answers = assert_answer(&Memfd::of(data), None);
+    let answers = assert_pages(|page| report(data, &ReportOptions::new(page)));
     if let (true, Ok(text)) = (answers, std::str::from_utf8(data)) {
         assert_changes(text);
     }
     answers
+}
+
+fn device(data: &[u8]) -> Result<DeviceFacts, BarReportError> {
+    Reader::new().bytes("lspci.txt", data, None)
+}
+
+fn report(data: &[u8], options: &ReportOptions) -> Result<BarReport, BarReportError> {
+    device(data)?.bars(&RegionList::unknown())?.report(options)
 }
 
 /// Checks that a change to one line at most makes facts unknown. The text alone
@@ -34,7 +39,8 @@ fn assert_changes(text: &str) {
     if text.contains(others) || text.replace("\r\n", "\n").contains('\r') {
         return;
     }
-    let before = answer(&request(&Memfd::of(text.as_bytes())));
+    let options = ReportOptions::new(PageSize::Size4K);
+    let before = report(text.as_bytes(), &options);
     // Configuration space without a line end has no line to change.
     let (Ok(before), true) = (before, text.contains('\n')) else {
         return;
@@ -46,7 +52,7 @@ fn assert_changes(text: &str) {
     let line = text.lines().nth(at).unwrap_or_default();
     for change in changes() {
         let changed = changed(text, at, change);
-        let Ok(after) = answer(&request(&Memfd::of(changed.as_bytes()))) else {
+        let Ok(after) = report(changed.as_bytes(), &options) else {
             continue;
         };
         let opposite = contradiction(&before, &after, line, change);
@@ -56,73 +62,64 @@ fn assert_changes(text: &str) {
 
 /// A list of regions, of the disk in the examples.
 pub fn regions(data: &[u8]) -> bool {
-    assert_answer(&Memfd::of(NVME.as_bytes()), Some(&Memfd::of(data)))
+    assert_pages(|page| {
+        let device = device(NVME.as_bytes())?;
+        let regions = RegionList::parse("regions.json", data)?;
+        device.bars(&regions)?.report(&ReportOptions::new(page))
+    })
 }
 
 /// The bytes as a TDISP report of the same disk, with all choices.
 pub fn reported(data: &[u8]) {
-    let (config, report) = (Memfd::of(NVME.as_bytes()), Memfd::of(data));
     for rule in [OffsetRule::Relative, OffsetRule::Masked] {
         for locked_msix in [TeeMsixPolicy::Refuse, TeeMsixPolicy::Private] {
-            assert_sound(&Request {
-                report: Some(report.path()),
-                rule,
-                locked_msix,
-                ..request(&config)
-            });
+            let tdisp = TdispReport::parse("report", data);
+            assert_sound(tdisp.and_then(|tdisp| {
+                let options = ReportOptions {
+                    tdisp: Some(tdisp),
+                    rule,
+                    locked_msix,
+                    ..ReportOptions::new(PageSize::Size4K)
+                };
+                report(NVME.as_bytes(), &options)
+            }));
         }
     }
 }
 
-fn assert_answer(config: &Memfd, regions: Option<&Memfd>) -> bool {
+/// Whether there is a report on any page size.
+fn assert_pages(report: impl Fn(PageSize) -> Result<BarReport, BarReportError>) -> bool {
     let mut answers = false;
     for page in [PageSize::Size4K, PageSize::Size64K] {
-        answers |= assert_sound(&Request {
-            regions: regions.map(Memfd::path),
-            page,
-            ..request(config)
-        });
+        answers |= assert_sound(report(page));
     }
     answers
 }
 
-fn request(config: &Memfd) -> Request {
-    Request {
-        device: None,
-        config: Some(config.path()),
-        regions: None,
-        report: None,
-        rule: OffsetRule::Relative,
-        locked_msix: TeeMsixPolicy::Refuse,
-        page: PageSize::Size4K,
-        sysfs: PathBuf::from("/nowhere"),
-    }
-}
-
-/// An answer can be printed, covers its BARs and has few notes, which are in text
+/// A report can be printed, covers its BARs and has few notes, which are in text
 /// and JSON; an error is one short line.
-fn assert_sound(request: &Request) -> bool {
-    match answer(request) {
-        Ok(answer) => {
-            answer.bars.iter().for_each(assert_covered);
-            let pieces: usize = answer.bars.iter().map(|bar| bar.pieces.len()).sum();
-            let text = text(&answer);
+fn assert_sound(report: Result<BarReport, BarReportError>) -> bool {
+    match report {
+        Ok(report) => {
+            report.bars.iter().for_each(assert_covered);
+            let pieces: usize = report.bars.iter().map(|bar| bar.pieces.len()).sum();
+            let text = report.to_text();
             assert!(text.len() < 20_000 + 1000 * pieces);
-            let listed = json(&answer);
-            assert_eq!(listed.as_array().map(Vec::len), Some(answer.bars.len()));
-            assert!(answer.notes.len() < 80);
+            let listed = report.to_json();
+            assert_eq!(listed.as_array().map(Vec::len), Some(report.bars.len()));
+            assert!(report.notes.len() < 80);
             let listed = listed.to_string();
-            for note in &answer.notes {
+            for note in &report.notes {
                 assert!(note.text.len() < 1000, "{note}");
                 assert!(!note.text.contains(|c: char| c.is_control()), "{note:?}");
                 assert!(text.contains(&note.text), "{note} is not in {text}");
-                let concerned = answer.bars.iter().any(|bar| note.concerns(bar.bar));
+                let concerned = report.bars.iter().any(|bar| note.concerns(bar.bar));
                 assert_eq!(listed.contains(&note.text), concerned, "{note}");
             }
             true
         }
         Err(error) => {
-            let words = vmm::with_causes(&error);
+            let words = with_causes(&error);
             assert!(words.len() < 1000, "{words}");
             assert!(!words.contains(|c: char| c.is_control()), "{words:?}");
             false
@@ -130,24 +127,7 @@ fn assert_sound(request: &Request) -> bool {
     }
 }
 
-fn assert_covered(bar: &BarAnswer) {
+fn assert_covered(bar: &ClassifiedBar) {
     let size: u64 = bar.pieces.iter().map(|piece| piece.size()).sum();
     assert_eq!(size, bar.bar.size());
-}
-
-/// A file without a name, for what reads only files.
-struct Memfd(File);
-
-impl Memfd {
-    fn of(bytes: &[u8]) -> Self {
-        let fd: OwnedFd = memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("memory for a file");
-        let mut file = File::from(fd);
-        file.write_all(bytes).expect("memory for a file");
-        Self(file)
-    }
-
-    /// Opening this begins at the file's start.
-    fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
-    }
 }

@@ -2,10 +2,7 @@
 //! Sets of ranges, one after the other, planned and carried out on a simulated
 //! KVM while some calls fail.
 
-use kvm_slots::plan::plan;
-use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError,
-};
+use kvm_slots::{AbiProfile, Backing, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError};
 use support::slots::machine::Machine;
 use support::slots::{ABI, HOST, PAGE, file, host, range};
 

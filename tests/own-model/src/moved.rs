@@ -9,17 +9,17 @@ use kvm_slots::{PageRun, SlotRange};
 /// `None` if a page would be nowhere: such a change is refused.
 pub fn private_pages(
     pages: &impl GuestPages,
-    gone: &[SlotRange],
-    come: &[SlotRange],
+    removed: &[SlotRange],
+    added: &[SlotRange],
 ) -> Option<(Vec<PageRun>, Vec<PageRun>)> {
     let (mut was, mut is) = (Vec::new(), Vec::new());
-    for range in gone.iter().filter(|r| r.backing.file().is_some()) {
+    for range in removed.iter().filter(|r| r.backing.file().is_some()) {
         let Ok(all) = PageRange::new(range.gpa, range.size) else {
             continue;
         };
         for page in pages.private(all).flat_map(single_pages) {
             was.push(page);
-            is.push(come.iter().find_map(|new| now(page, range, new))?);
+            is.push(added.iter().find_map(|new| now(page, range, new))?);
         }
     }
     Some((was, is))

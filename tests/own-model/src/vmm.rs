@@ -106,16 +106,16 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
         let mut model = self.model.clone();
         edit(&mut model);
         let shown = model.shows();
-        let gone = without(&self.shown, &shown);
-        let come = without(&shown, &self.shown);
+        let removed = without(&self.shown, &shown);
+        let added = without(&shown, &self.shown);
         let converter = self.converter.clone();
         // vCPUs that must be held stay held until the whole change is made.
         let mut gate = None;
         let change = converter.with_pages(|pages| {
-            let moved = private_pages(pages, &gone, &come);
+            let moved = private_pages(pages, &removed, &added);
             let (was_private, is_private) = moved.ok_or(Refused::HidesPrivate)?;
-            let wanted =
-                kvm_slots::Change::new(&gone, &come).with_private_pages(&was_private, &is_private);
+            let wanted = kvm_slots::Change::new(&removed, &added)
+                .with_private_pages(&was_private, &is_private);
             let plan = self.slots.plan_change(&wanted)?;
             pages.set_ranges(convertible(&shown))?;
             let held = plan.holds_vcpus() || plan.ends_log();

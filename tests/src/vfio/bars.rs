@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm bars` on a device that VFIO has.
 
+use bar_report::{BarReport, RegionSource};
 use vfio_private::device::Way;
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
-use vmm::bars::{Answer, RegionSource, Request, answer};
+use vmm::bars::{Request, report};
 
 use super::regions::bars;
 use super::{Model, at, same};
@@ -26,10 +27,10 @@ pub fn asks_vfio() -> Result<(), String> {
 }
 
 /// Has `vmm bars` look at a device.
-pub(super) fn ask(model: Model) -> Result<Answer, String> {
+pub(super) fn ask(model: Model) -> Result<BarReport, String> {
     let device = model.bound()?.to_string();
     let request = Request {
-        device: Some(device.parse()?),
+        device: Some(device.parse().map_err(at("its address"))?),
         config: None,
         regions: None,
         report: None,
@@ -38,5 +39,5 @@ pub(super) fn ask(model: Model) -> Result<Answer, String> {
         page: PageSize::Size4K,
         sysfs: "/sys".into(),
     };
-    answer(&request).map_err(at("vmm bars"))
+    report(&request).map_err(at("vmm bars"))
 }

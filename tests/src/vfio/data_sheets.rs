@@ -3,7 +3,6 @@
 
 use vfio_private::device::Way;
 use vfio_private::device::interrupts::InterruptKind;
-use vmm::bars::text;
 
 use super::bars::ask;
 use super::{Model, at, same};
@@ -87,7 +86,7 @@ fn sheet(model: Model) -> Sheet {
 /// # Errors
 /// What it prints, where it does not.
 pub fn printed(model: Model) -> Result<(), String> {
-    let text = text(&ask(model)?);
+    let text = ask(model)?.to_text();
     let Sheet {
         bars,
         msix,

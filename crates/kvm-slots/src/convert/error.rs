@@ -44,6 +44,7 @@ impl fmt::Display for Failures {
 /// A conversion that was carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "it says which stale bytes are still there"]
+#[non_exhaustive]
 pub struct Converted {
     /// How many bytes changed hands. 0 if all were as asked for already:
     /// another vCPU was faster, and the guest just tries again.
@@ -57,6 +58,7 @@ pub struct Converted {
 /// A revocation that was carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "it says what the guest has lost"]
+#[non_exhaustive]
 pub struct Revoked {
     /// How many bytes the guest had accepted, and has lost.
     pub bytes: u64,
@@ -103,6 +105,7 @@ impl ConvertError {
 /// Which step of a conversion failed, and what it left behind.
 #[derive(Debug, thiserror::Error)]
 #[error("conversion of {range}: {cause}{}", rest(.not_undone))]
+#[non_exhaustive]
 pub struct ConversionFailure {
     /// The whole range asked for.
     pub range: PageRange,
@@ -145,6 +148,7 @@ pub enum FailedStep {
 
 /// What a conversion that failed could not undo.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct NotConvertedBack {
     /// Pages that have changed hands all the same: KVM did not change their
     /// attributes back. This is how they are recorded.

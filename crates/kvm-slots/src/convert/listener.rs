@@ -14,6 +14,7 @@ pub type ConversionListenerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Pages that change hands, as listeners see it.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Conversion<'a> {
     /// What the pages become. They are the opposite now.
     pub to: PageState,

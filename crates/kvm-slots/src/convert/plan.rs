@@ -14,6 +14,7 @@ const MAX_STRETCHES: usize = 4096;
 /// What one request, or the part of it that fits, comes to: pages that change
 /// and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConversionPlan {
     /// What the pages become.
     pub to: PageState,

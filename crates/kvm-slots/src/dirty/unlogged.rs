@@ -10,6 +10,7 @@ use crate::table::SlotTable;
 /// A slot whose writes are not logged, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{size:#x} bytes at {gpa:#x} in slot {id}: {why}", id = .slot.id, gpa = .slot.gpa, size = .slot.size)]
+#[non_exhaustive]
 pub struct UnloggedSlot {
     /// The slot.
     pub slot: Slot,
@@ -19,6 +20,7 @@ pub struct UnloggedSlot {
 
 /// Why the writes to a slot are not logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unlogged {
     /// It could be, but is not requested: [`Slot::log_dirty`] is off.
     Off,

@@ -22,6 +22,7 @@ bitflags::bitflags! {
 
 /// What a VM's kernel can do to track writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DirtyCapabilities {
     /// The options of manual protection; none before Linux 5.0.
     pub manual_protect: ManualProtect,

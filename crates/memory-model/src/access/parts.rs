@@ -3,9 +3,10 @@
 
 use core::iter::FusedIterator;
 
+use guest_ranges::{AddrRange, HostMemory};
+
 use crate::access::responder::Responder;
 use crate::view::FlatView;
-use guest_ranges::{AddrRange, HostMemory};
 
 /// Whether the guest loads or stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

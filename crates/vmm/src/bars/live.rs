@@ -4,24 +4,25 @@
 use std::fs;
 use std::path::Path;
 
+use bar_report::{Bdf, RegionFact, RegionList, with_causes};
 use vfio_private::BarIndex;
 use vfio_private::device::{DeviceError, PciAddress};
 
-use super::bdf::Bdf;
-use super::regions::RegionFact;
 use crate::assigned::open;
-use crate::causes::with_causes;
 
 /// The regions of the device, or why VFIO does not say; `None` if VFIO does not
 /// have it. `sysfs` says who has it; the device itself is this machine's.
-pub(super) fn regions(sysfs: &Path, bdf: Bdf) -> Option<Result<Vec<RegionFact>, String>> {
+pub(super) fn regions(sysfs: &Path, bdf: Bdf) -> Option<RegionList> {
     let driver = sysfs.join(format!("bus/pci/devices/{bdf}/driver"));
     let driver = fs::read_link(driver).ok()?;
     if !driver.ends_with("vfio-pci") {
         return None;
     }
     let address = bdf.to_string().parse().ok()?;
-    Some(ask(address).map_err(|error| with_causes(&error)))
+    Some(match ask(address) {
+        Ok(regions) => RegionList::of_vfio(regions),
+        Err(error) => RegionList::refused(with_causes(&error)),
+    })
 }
 
 /// The device is closed again: nothing is left of it but the facts.

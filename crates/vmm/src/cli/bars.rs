@@ -5,10 +5,11 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use bar_report::{Bdf, Note};
 use clap::{Args, ValueEnum};
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 
-use crate::bars::{self, Bdf, Note};
+use crate::bars;
 
 const USAGE: &str = "\
 vmm bars [OPTIONS] BDF
@@ -126,13 +127,13 @@ fn page_size(text: &str) -> Result<PageSize, String> {
     PageSize::new(bytes).map_err(|error| error.to_string())
 }
 
-/// Classifies the BARs and prints the answer, as a whole or not at all.
+/// Classifies the BARs and prints the report, as a whole or not at all.
 pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     let page = match args.page_size {
         Some(page) => page,
         None => PageSize::new(rustix::param::page_size() as u64)?,
     };
-    let answer = bars::answer(&bars::Request {
+    let report = bars::report(&bars::Request {
         device: args.bdf,
         config: args.config,
         regions: args.regions,
@@ -143,11 +144,11 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
         sysfs: args.sysfs,
     })?;
     let text = match args.json {
-        true => serde_json::to_string_pretty(&bars::json(&answer))? + "\n",
-        false => bars::text(&answer),
+        true => serde_json::to_string_pretty(&report.to_json())? + "\n",
+        false => report.to_text(),
     };
     if args.json {
-        print_notes(&answer.notes);
+        print_notes(&report.notes);
     }
     // At once: standard output would be written line by line, and there may be many.
     io::stdout().lock().write_all(text.as_bytes())?;

@@ -4,7 +4,8 @@
 #![allow(dead_code)]
 
 pub mod bars;
-pub mod pastes;
+#[path = "../../../bar-report/tests/it/support/devices.rs"]
+pub mod devices;
 
 use std::process::{Command, Output};
 

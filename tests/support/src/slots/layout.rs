@@ -249,6 +249,12 @@ pub struct Layout {
     _slots: Slots<SimVm>,
 }
 
+impl Default for Layout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Layout {
     /// On a kernel with slots of every kind.
     pub fn new() -> Self {

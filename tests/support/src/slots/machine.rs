@@ -34,6 +34,12 @@ struct Files {
     sliced: OwnedFd,
 }
 
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Machine {
     /// A VM whose kernel takes slots of every kind.
     pub fn new() -> Self {

@@ -25,6 +25,12 @@ pub struct Oracle {
     pub pages: Vec<Page>,
 }
 
+impl Default for Oracle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Oracle {
     /// All shared, and zero.
     pub fn new() -> Self {

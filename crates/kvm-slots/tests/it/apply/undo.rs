@@ -151,7 +151,7 @@ proptest! {
         let _ = machine.apply(&now, []).unwrap();
         let before = machine.table().clone();
         match machine.apply(&stale, []) {
-            Ok(applied) => prop_assert_eq!(applied.ops(), &stale.ops()[..]),
+            Ok(applied) => prop_assert_eq!(applied.ops(), stale.ops()),
             Err(error) => {
                 prop_assert_eq!(error.not_undone, []);
                 prop_assert_eq!(machine.table(), &before);

@@ -13,7 +13,7 @@ use kvm_slots::dirty::{
     DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyRun, DirtyTracker, LoggingVm, Unlogged,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Capabilities, Errno, SlotRange, SlotTable, Slots, StepError, Vm};
+use kvm_slots::{AbiProfile, Capabilities, Errno, SlotRange, SlotTable, Slots, StepError};
 
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
 

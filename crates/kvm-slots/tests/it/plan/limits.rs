@@ -7,7 +7,7 @@ use common::{
     ABI, HOST, PAGE, able, device, guest_memfd, logged, planned, ram, range, readonly, table, texts,
 };
 use kvm_slots::plan::{Remainder, UnsupportedRange, plan};
-use kvm_slots::{AbiProfile, Backing, Capabilities, Op, PlanError, SlotRange, Unsupported};
+use kvm_slots::{AbiProfile, Backing, Op, PlanError, SlotRange, Unsupported};
 
 const NONE: [&str; 0] = [];
 /// Two more host addresses.

@@ -7,7 +7,7 @@ use common::{
     ABI, HOST, PAGE, able, device, guest_memfd, logged, planned, ram, readonly, table, texts,
 };
 use kvm_slots::plan::plan;
-use kvm_slots::{Capabilities, Op, SlotRange};
+use kvm_slots::{Op, SlotRange};
 
 const NONE: [&str; 0] = [];
 /// Two more host addresses.

@@ -6,7 +6,7 @@ use crate::common;
 
 use common::{ABI, HOST, PAGE, able, device, follow, guest_memfd, logged, ram, table, texts};
 use kvm_slots::plan::plan;
-use kvm_slots::{Capabilities, Op, Plan, PlanError, SlotRange, SlotRules, SlotTable};
+use kvm_slots::{Op, Plan, PlanError, SlotRange, SlotRules, SlotTable};
 
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;

@@ -34,11 +34,14 @@ fn most_able() -> Capabilities {
 
 /// Why there is no slot for one range.
 fn refusal(wanted: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> Option<Unsupported> {
-    match plan(&SlotTable::new(), &[wanted], capabilities, abi) {
+    let checked = capabilities.check(&wanted, abi).err();
+    let planned = match plan(&SlotTable::new(), &[wanted], capabilities, abi) {
         Ok(_) => None,
         Err(PlanError::Unsupported(ranges)) => Some(ranges[0].why),
         Err(error) => panic!("{error}"),
-    }
+    };
+    assert_eq!(checked, planned);
+    planned
 }
 
 /// These bytes of a file of so many.

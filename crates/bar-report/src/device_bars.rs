@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The input of the classifier: what a source and VFIO state about a device's BARs, combined.
+
+use vfio_private::{Bar, BarIndex, BarInput, BarKind, Msix, MsixPart, Region};
+
+use crate::error::{BarReportError, Fault};
+use crate::facts::{BarFact, DeviceFacts};
+use crate::report::note::{Note, Topic};
+use crate::sources::region_list::{RegionFact, RegionList, RegionSource};
+use crate::wording::Wording;
+
+/// A BAR with its size, and with what VFIO lets userspace map of it.
+#[derive(Clone, Debug)]
+pub struct KnownBar {
+    /// The BAR.
+    pub bar: Bar,
+    /// What userspace may map of it.
+    pub region: Region,
+    /// The device's MSI-X structures, in whichever BAR they are.
+    pub msix: Option<Msix>,
+    /// What else its source says: width, prefetchable.
+    pub details: String,
+}
+
+impl KnownBar {
+    /// The input of [`vfio_private::classify`], without a TDISP report.
+    pub fn input(&self) -> BarInput<'_> {
+        BarInput {
+            bar: self.bar,
+            region: &self.region,
+            msix: self.msix,
+            report: None,
+        }
+    }
+}
+
+/// The BARs of a device with all that decides their pieces, but for the TDISP report and the
+/// choices. [`DeviceFacts::bars`] makes it.
+#[derive(Clone, Debug)]
+pub struct DeviceBars {
+    pub(crate) name: String,
+    pub(crate) bars: Vec<KnownBar>,
+    pub(crate) msix: Option<Msix>,
+    /// Where MSI-X is described.
+    pub(crate) msix_place: String,
+    pub(crate) region_source: RegionSource,
+    /// Where the regions are described.
+    pub(crate) region_place: String,
+    pub(crate) region_note: Note,
+    /// The other notes.
+    pub(crate) notes: Vec<Note>,
+    pub(crate) wording: Wording,
+}
+
+impl DeviceBars {
+    /// The device as its source names it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The BARs in ascending order.
+    pub fn bars(&self) -> &[KnownBar] {
+        &self.bars
+    }
+
+    /// The MSI-X structures.
+    pub const fn msix(&self) -> Option<Msix> {
+        self.msix
+    }
+
+    /// What is not known, is left out, or may be wrong.
+    pub fn notes(&self) -> impl Iterator<Item = &Note> {
+        std::iter::once(&self.region_note).chain(&self.notes)
+    }
+}
+
+/// How a list of regions and the other sources differ about a BAR.
+fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
+    match (said, fact.map(|fact| fact.size)) {
+        (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
+        (Some(_), None) => Some("no other source has the BAR".into()),
+        (Some(said), Some(Some(size))) if said.size != size => Some(format!(
+            "{:#x} bytes, other sources say {size:#x}",
+            said.size
+        )),
+        _ => None,
+    }
+}
+
+impl DeviceFacts {
+    /// The BARs with their sizes, and notes. The list of regions overrides the
+    /// other sources.
+    ///
+    /// # Errors
+    /// [`BarReportError`]: the size of a BAR is not known, or facts contradict each other.
+    pub fn bars(&self, list: &RegionList) -> Result<DeviceBars, BarReportError> {
+        let regions = list.regions.as_deref();
+        let whole = Region::mappable();
+        let mut bars = Vec::new();
+        let device = |text: &String| Note::new(Topic::Device, text.clone());
+        let mut notes: Vec<Note> = self.notes.iter().map(device).collect();
+        let unknown = self.unknown.as_ref().filter(|_| regions.is_none());
+        notes.extend(unknown.map(device));
+        let mut notes_of_bars = Vec::new();
+        for number in 0..BarIndex::COUNT {
+            let fact = self.bars.iter().find(|fact| fact.index.get() == number);
+            let said =
+                regions.and_then(|all| all.iter().find(|said| said.index == u32::from(number)));
+            let is_there = match (said, fact) {
+                (Some(said), _) => said.size > 0,
+                (None, fact) => fact.is_some_and(|fact| !fact.is_unusable()),
+            };
+            if is_there && self.is_upper_half(number) {
+                let what = format!("number {number} is the upper half of BAR {}", number - 1);
+                return Err(match (said, fact.and_then(|fact| fact.line)) {
+                    (Some(_), _) => Fault::whole(format!("{}: {what}", self.wording.regions)),
+                    (None, Some(line)) => Fault::at(line, what),
+                    (None, None) => Fault::whole(what),
+                }
+                .in_file(&self.source));
+            }
+            let (size, region) = match (said, fact) {
+                (None, None) => continue,
+                (Some(said), fact) if said.size == 0 => {
+                    if fact.is_some_and(|fact| !fact.is_unusable()) {
+                        let what = format!("BAR {number} is left out: VFIO has no bytes of it");
+                        notes.push(Note::new(Topic::Regions, what));
+                    }
+                    continue;
+                }
+                (Some(said), _) => (said.size, &said.region),
+                (None, Some(fact)) => match fact.size {
+                    Some(0) => {
+                        notes.extend(fact.without_bar());
+                        continue;
+                    }
+                    Some(size) => (size, &whole),
+                    None if fact.kind == BarKind::Io => {
+                        let what =
+                            format!("BAR {number}: I/O ports of unknown size. All of it traps.");
+                        notes.push(Note::new(Topic::Device, what));
+                        notes.extend(fact.without_bar());
+                        continue;
+                    }
+                    None => return Err(self.unknown_size(fact, regions.is_some())),
+                },
+            };
+            let bar = self.bar(number, fact, size)?;
+            if let Some(fact) = fact {
+                self.check_register(fact, bar, said.is_some())?;
+            }
+            if let Some(what) = regions.and_then(|_| differs(said, fact)) {
+                notes.push(Note::new(Topic::Regions, what).of_bar(bar.index()));
+            }
+            let of_bar = |text: &String| device(text).of_bar(bar.index());
+            notes_of_bars.extend(fact.iter().flat_map(|fact| &fact.notes).map(of_bar));
+            bars.push(KnownBar {
+                bar,
+                region: region.clone(),
+                msix: self.msix,
+                details: fact.map(|fact| fact.details.clone()).unwrap_or_default(),
+            });
+        }
+        self.check_msix(&bars)?;
+        notes.extend(notes_of_bars);
+        Ok(DeviceBars {
+            name: self.name.clone(),
+            bars,
+            msix: self.msix,
+            msix_place: self.msix_place.clone(),
+            region_source: list.source.clone(),
+            region_place: list.file.as_ref().unwrap_or(&self.source).clone(),
+            region_note: list.source.note(&self.wording),
+            notes,
+            wording: self.wording,
+        })
+    }
+
+    fn is_upper_half(&self, number: u8) -> bool {
+        let below = |fact: &BarFact| fact.is_64bit && fact.index.get() + 1 == number;
+        self.bars.iter().any(below)
+    }
+
+    fn bar(&self, number: u8, fact: Option<&BarFact>, size: u64) -> Result<Bar, BarReportError> {
+        let kind = fact.map_or(BarKind::Memory, |fact| fact.kind);
+        BarIndex::new(number)
+            .and_then(|index| Bar::new(index, kind, size))
+            .map_err(|source| BarReportError::Input {
+                file: self.source.clone(),
+                source,
+            })
+    }
+
+    /// That the register can hold what it does: it has no bits below the size.
+    fn check_register(
+        &self,
+        fact: &BarFact,
+        bar: Bar,
+        is_said: bool,
+    ) -> Result<(), BarReportError> {
+        let address = match fact.register {
+            Some(address) if address & (bar.size() - 1) != 0 => address,
+            _ => return Ok(()),
+        };
+        let source = match is_said {
+            true => format!(" by {}", self.wording.regions),
+            false => String::new(),
+        };
+        let what = format!(
+            "{} has {:#x} bytes{source}, and its register holds {address:#x}, which is not a \
+             multiple of that",
+            fact.index,
+            bar.size()
+        );
+        let line = fact.line;
+        Err(Fault { line, what }.in_file(&self.source))
+    }
+
+    fn unknown_size(&self, fact: &BarFact, has_regions: bool) -> BarReportError {
+        let Wording {
+            regions,
+            give_regions,
+            as_device,
+            ..
+        } = self.wording;
+        let why = match (has_regions, fact.line) {
+            (true, _) => format!("{regions} does not list it"),
+            (false, Some(_)) => format!(
+                "`[size=…]` is missing, as when lspci reads a dump: give {give_regions}, or what \
+                 `lspci -vv` prints on the device's own machine"
+            ),
+            (false, None) => format!(
+                "configuration space does not have it: give {give_regions}, or the text of \
+                 `lspci -vv`{as_device}"
+            ),
+        };
+        let mut what = format!("the size of {} is not known: {why}", fact.index);
+        for note in &fact.notes {
+            what += &format!("; {note}");
+        }
+        let line = fact.line;
+        Fault { line, what }.in_file(&self.source)
+    }
+
+    /// Checks that the MSI-X structures are in existing BARs.
+    fn check_msix(&self, bars: &[KnownBar]) -> Result<(), BarReportError> {
+        let Some(msix) = self.msix else {
+            return Ok(());
+        };
+        for part in [MsixPart::Table, MsixPart::Pba] {
+            let index = msix.place(part).bar;
+            if !bars.iter().any(|mapped| mapped.bar.index() == index) {
+                let known = self.bars.iter().find(|fact| fact.index == index);
+                let why: String = known
+                    .into_iter()
+                    .flat_map(|fact| &fact.notes)
+                    .map(|note| format!(": {note}"))
+                    .collect();
+                let what = format!("the {part} is in {index}, and the device has no such BAR{why}");
+                return Err(Fault::whole(what).in_file(&self.msix_place));
+            }
+        }
+        Ok(())
+    }
+}

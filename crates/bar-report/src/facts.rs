@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The facts about a device that a source states, before VFIO has its say.
+
+use vfio_private::{BarIndex, BarKind, Msix};
+
+use crate::report::note::{Note, Topic};
+use crate::wording::Wording;
+
+/// What a source states about a device: its BARs and MSI-X. [`Reader`](crate::Reader) reads it, and
+/// [`DeviceFacts::bars`] makes the classifier's input of it.
+#[derive(Clone, Debug)]
+pub struct DeviceFacts {
+    /// The device as its source names it.
+    pub(crate) name: String,
+    /// The file to blame.
+    pub(crate) source: String,
+    /// Its BARs, each number once.
+    pub(crate) bars: Vec<BarFact>,
+    pub(crate) msix: Option<Msix>,
+    /// The place of that fact: the file, and the line or the offset.
+    pub(crate) msix_place: String,
+    /// Notes about the device as a whole.
+    pub(crate) notes: Vec<String>,
+    /// The note that there may be more BARs. A list of regions settles it.
+    pub(crate) unknown: Option<String>,
+    pub(crate) wording: Wording,
+}
+
+impl DeviceFacts {
+    /// The device as its source names it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// What is known of a BAR without VFIO.
+#[derive(Clone, Debug)]
+pub(crate) struct BarFact {
+    pub(crate) index: BarIndex,
+    pub(crate) kind: BarKind,
+    /// Configuration space alone does not say it. 0 if the BAR is named and cannot be used.
+    pub(crate) size: Option<u64>,
+    /// What the register holds as an address, if there is one: it is a multiple of the size.
+    pub(crate) register: Option<u64>,
+    /// It takes the next number too.
+    pub(crate) is_64bit: bool,
+    /// Width and such, in words.
+    pub(crate) details: String,
+    /// The line of the text that says so.
+    pub(crate) line: Option<usize>,
+    /// Notes about the BAR.
+    pub(crate) notes: Vec<String>,
+}
+
+impl BarFact {
+    /// A BAR that is named and cannot be used.
+    pub(crate) fn unusable(index: BarIndex, why: String) -> Self {
+        Self {
+            index,
+            kind: BarKind::Memory,
+            size: Some(0),
+            register: None,
+            is_64bit: false,
+            details: String::new(),
+            line: None,
+            notes: vec![why],
+        }
+    }
+
+    /// Whether it is named and cannot be used.
+    pub(crate) fn is_unusable(&self) -> bool {
+        self.size == Some(0)
+    }
+
+    /// The notes of a BAR that is not in the report.
+    pub(crate) fn without_bar(&self) -> impl Iterator<Item = Note> {
+        let note = |text: &String| format!("{}: {text}", self.index);
+        self.notes
+            .iter()
+            .map(move |text| Note::new(Topic::Device, note(text)))
+    }
+
+    /// The facts of configuration space and a line of `lspci` combined; `None` if
+    /// they disagree.
+    pub(crate) fn with_text(&self, text: &Self) -> Option<Self> {
+        let mut both = text.clone();
+        both.register = self.register;
+        both.notes.extend(self.notes.iter().cloned());
+        if self.is_unusable() {
+            return Some(both);
+        }
+        if text.details.is_empty() {
+            both.details.clone_from(&self.details);
+        }
+        // Older versions of lspci do not mark a BAR of Enhanced Allocation.
+        if text.details.is_empty() || self.size.is_some() {
+            both.is_64bit = self.is_64bit;
+        }
+        both.size = text.size.or(self.size);
+        let agrees = (self.kind, self.is_64bit) == (both.kind, both.is_64bit)
+            && self.size.is_none_or(|size| both.size == Some(size));
+        agrees.then_some(both)
+    }
+
+    /// Whether two lines say the same.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let said = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
+        said(self) == said(other)
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The report for people.
+
+use std::fmt::Write;
+
+use vfio_private::{Access, Bar, BarKind, Msix, MsixPart, Piece, Span};
+
+use crate::report::drawing::{MIXED, draw, glyph};
+use crate::report::note::Topic;
+use crate::report::{BarReport, ClassifiedBar};
+
+const ACCESSES: [Access; 4] = [
+    Access::Private,
+    Access::Shared,
+    Access::Trap,
+    Access::Blocked,
+];
+
+/// What an access means to somebody who owns a device.
+const fn meaning(access: Access) -> &'static str {
+    match access {
+        Access::Private => "the confidential guest alone reaches it, directly; the host cannot",
+        Access::Shared => "the guest reaches it directly, by a mapping that the VMM has too",
+        Access::Trap => "each access stops the guest, and the VMM carries it out: slow",
+        Access::Blocked => "nobody reaches it: it is neither mapped nor emulated",
+    }
+}
+
+impl BarReport {
+    /// The report for people: the device, its BARs as tables and drawings, and what they mean.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}\n\n", self.name);
+        for line in basis(self) {
+            text += &format!("{line}\n");
+        }
+        for bar in &self.bars {
+            text += &format!("\n{}", bar_text(self, bar));
+        }
+        if self.bars.is_empty() {
+            text += "\nNo BAR is known.\n";
+        }
+        text + &legend(self)
+    }
+}
+
+/// The facts that the report depends on, one per line, with the notes of the
+/// device.
+fn basis(report: &BarReport) -> Vec<String> {
+    let msix = match report.msix {
+        None => "none found".to_string(),
+        Some(msix) => msix_text(&msix),
+    };
+    let mut lines = vec![labelled("Host pages", &report.page.to_string())];
+    lines.extend(notes(report, Topic::Regions));
+    lines.push(labelled("MSI-X", &msix));
+    lines.extend(notes(report, Topic::Report));
+    lines.extend(notes(report, Topic::Device));
+    lines
+}
+
+/// The notes of the device on a topic; the first one is labelled with the topic.
+fn notes(report: &BarReport, topic: Topic) -> impl Iterator<Item = String> {
+    let about = report
+        .notes
+        .iter()
+        .filter(move |note| note.bar.is_none() && note.topic == topic);
+    about.enumerate().map(move |(n, note)| {
+        let label = if n == 0 { topic.label() } else { "" };
+        labelled(label, &note.text)
+    })
+}
+
+fn labelled(label: &str, text: &str) -> String {
+    format!("{label:13}{text}")
+}
+
+fn msix_text(msix: &Msix) -> String {
+    let vectors = msix.table.span.size() / 16;
+    let part = |part: MsixPart| {
+        let place = msix.place(part);
+        format!("{} of {}", place.span, place.bar)
+    };
+    format!(
+        "{vectors} vectors; table {}, pending bits (PBA) {}",
+        part(MsixPart::Table),
+        part(MsixPart::Pba)
+    )
+}
+
+fn bar_text(report: &BarReport, of: &ClassifiedBar) -> String {
+    let bar = of.bar;
+    let mut text = heading(of);
+    let drawing = draw(&of.pieces, bar.size());
+    text += &format!("  │{}│\n   {}\n", drawing.cells, drawing.scale);
+    if !drawing.is_to_scale {
+        text += "   (not to scale: small pieces are drawn larger)\n";
+    }
+    let spans: Vec<String> = of.pieces.iter().map(|p| p.span().to_string()).collect();
+    let wide = spans
+        .iter()
+        .map(String::len)
+        .max()
+        .unwrap_or_default()
+        .max(5);
+    text += &format!(
+        "  {:wide$}  {:>8}  access   KVM  DMA  why\n",
+        "bytes", "size"
+    );
+    for (piece, span) in of.pieces.iter().zip(spans) {
+        let yes = |yes| if yes { "yes" } else { "no" };
+        let mut why = piece.reasons().iter().map(|reason| reason.to_string());
+        let _ = writeln!(
+            text,
+            "  {span:wide$}  {:>8}  {:7}  {:3}  {:3}  {}",
+            size(piece.size()),
+            piece.access().to_string(),
+            yes(piece.kvm_mappable()),
+            yes(piece.dma_mappable()),
+            why.next().unwrap_or_default()
+        );
+        for more in why.chain(bystanders(report, bar, piece)) {
+            let _ = writeln!(text, "  {:wide$}  {:29}{more}", "", "");
+        }
+    }
+    text += &format!("  {}\n", summary(of));
+    for note in report.notes_of(of).filter(|note| note.bar.is_some()) {
+        text += &format!("  {}: {}\n", note.topic.label(), note.text);
+    }
+    text
+}
+
+fn heading(of: &ClassifiedBar) -> String {
+    let bar = of.bar;
+    let kind = match bar.kind() {
+        BarKind::Memory => "memory",
+        BarKind::Io => "I/O ports",
+    };
+    let details = match of.details.as_str() {
+        "" => String::new(),
+        details => format!(", {details}"),
+    };
+    let bytes = size(bar.size());
+    format!(
+        "{}: {kind}, {bytes} ({:#x}){details}\n",
+        bar.index(),
+        bar.size()
+    )
+}
+
+/// How much of a page that is trapped for the sake of MSI-X is no MSI-X.
+fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
+    let msix = report.msix?;
+    if piece.access() != Access::Trap {
+        return None;
+    }
+    let places = [msix.place(MsixPart::Table), msix.place(MsixPart::Pba)];
+    let inside: Vec<Span> = places
+        .iter()
+        .filter(|place| place.bar == bar.index())
+        .filter_map(|place| place.span.intersection(piece.span()))
+        .collect();
+    // Table and PBA do not overlap on any device that works; if they do, there is less to say.
+    let own: u64 = inside.iter().map(|span| span.size()).sum();
+    let others = piece.size().checked_sub(own).filter(|&others| others > 0)?;
+    (own > 0).then(|| {
+        format!(
+            "({own:#x} bytes are MSI-X; the other {others:#x} come along, as they share its page)"
+        )
+    })
+}
+
+fn summary(of: &ClassifiedBar) -> String {
+    let bytes = |access: Access| -> u64 {
+        let alike = of.pieces.iter().filter(|piece| piece.access() == access);
+        alike.map(|piece| piece.size()).sum()
+    };
+    let (private, shared) = (bytes(Access::Private), bytes(Access::Shared));
+    let direct = private + shared;
+    let mut text = match direct {
+        0 => "No byte reaches the guest directly".to_string(),
+        _ => format!(
+            "{direct:#x} of {:#x} bytes reach the guest directly",
+            of.bar.size()
+        ),
+    };
+    if private > 0 {
+        text += &format!(", {private:#x} of them for it alone");
+    }
+    for (access, words) in [(Access::Trap, "trapped"), (Access::Blocked, "blocked")] {
+        match bytes(access) {
+            0 => {}
+            all if all == of.bar.size() => text += &format!("; all of them are {words}"),
+            some => text += &format!("; {some:#x} are {words}"),
+        }
+    }
+    text + "."
+}
+
+/// What the drawings' cells mean, for those that occur.
+fn legend(report: &BarReport) -> String {
+    let mut text = String::new();
+    let pieces = || report.bars.iter().flat_map(|bar| &bar.pieces);
+    for access in ACCESSES {
+        if pieces().any(|piece| piece.access() == access) {
+            let name = access.to_string();
+            text += &format!("{}  {name:7}  {}\n", glyph(access), meaning(access));
+        }
+    }
+    let is_mixed = |bar: &ClassifiedBar| draw(&bar.pieces, bar.bar.size()).cells.contains(MIXED);
+    if report.bars.iter().any(is_mixed) {
+        text += &format!("{MIXED}           several of them in turn\n");
+    }
+    match text.as_str() {
+        "" => text,
+        _ => format!("\n{text}"),
+    }
+}
+
+/// A number of bytes as `lspci` would give it, if it comes out even.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let even = |&(_, shift): &(&str, u32)| bytes >= 1 << shift && bytes % (1 << shift) == 0;
+    match units.iter().find(|unit| even(unit)) {
+        Some((unit, shift)) => format!("{} {unit}", bytes >> shift),
+        None => format!("{bytes} B"),
+    }
+}

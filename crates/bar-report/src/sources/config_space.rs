@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Raw configuration space, and what a dump of it states.
+
+use vfio_private::config::{BarRegister, ConfigSpace, EaEntry, EaResource};
+use vfio_private::{BarIndex, BarKind};
+
+use crate::error::BarReportError;
+use crate::facts::{BarFact, DeviceFacts};
+use crate::wording::Wording;
+
+/// The capability ID of MSI-X.
+const MSIX: u8 = 0x11;
+
+/// The most entries that a note names.
+const MAX_NAMED: usize = 8;
+
+/// The device whose configuration space the bytes are.
+pub(super) fn facts(
+    file: &str,
+    bytes: &[u8],
+    wording: Wording,
+) -> Result<DeviceFacts, BarReportError> {
+    let config = || {
+        let config = ConfigSpace::new(bytes)?;
+        let registers = config.bars()?;
+        let entries = config.enhanced_allocation()?;
+        let bars = of_config(&registers, &entries);
+        Ok(DeviceFacts {
+            name: format!("{file} {}", ids(bytes)),
+            source: file.to_string(),
+            unknown: unknown(&bars),
+            bars,
+            msix: config.msix()?,
+            msix_place: msix_place(file, config),
+            notes: left_out(&entries).into_iter().collect(),
+            wording,
+        })
+    };
+    config().map_err(|source| BarReportError::Config {
+        file: file.to_string(),
+        source,
+    })
+}
+
+/// The BARs of configuration space, which has sizes only for those of Enhanced
+/// Allocation.
+pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
+    let fact = |register: &BarRegister| {
+        let mut details = bar_type(register.kind, register.is_64bit, register.prefetchable);
+        if register.size.is_some() {
+            let separator = if details.is_empty() { "" } else { ", " };
+            details += &format!("{separator}by Enhanced Allocation");
+        }
+        BarFact {
+            index: register.index,
+            kind: register.kind,
+            size: register.size,
+            register: register.size.is_none().then_some(register.address),
+            is_64bit: register.takes_next(),
+            details,
+            line: None,
+            notes: Vec::new(),
+        }
+    };
+    registers.iter().map(fact).collect()
+}
+
+/// The same, and those that Enhanced Allocation names and disables.
+pub(super) fn of_config(registers: &[BarRegister], entries: &[EaEntry]) -> Vec<BarFact> {
+    let mut facts = of_registers(registers);
+    for entry in entries {
+        let EaResource::Disabled(index) = entry.resource else {
+            continue;
+        };
+        if !facts.iter().any(|fact| fact.index == index) {
+            let why = format!(
+                "its Enhanced Allocation entry at {:#x} is disabled",
+                entry.offset
+            );
+            facts.push(BarFact::unusable(index, why));
+        }
+    }
+    facts
+}
+
+/// The BARs that configuration space does not describe, because their registers
+/// are 0.
+pub(super) fn unknown(facts: &[BarFact]) -> Option<String> {
+    let is_known = |number: &u8| {
+        facts.iter().any(|fact| {
+            let index = fact.index.get();
+            index == *number || fact.is_64bit && index + 1 == *number
+        })
+    };
+    let numbers: Vec<String> = (0..BarIndex::COUNT)
+        .filter(|number| !is_known(number))
+        .map(|number| number.to_string())
+        .collect();
+    let text = || {
+        let numbers = numbers.join(", ");
+        format!(
+            "BAR registers that are 0 are left out ({numbers}): not implemented, without an address, \
+             or of a virtual function"
+        )
+    };
+    (!numbers.is_empty()).then(text)
+}
+
+/// The entries of Enhanced Allocation that are no BAR of the device.
+pub(super) fn left_out(entries: &[EaEntry]) -> Option<String> {
+    let is_bar =
+        |entry: &&EaEntry| matches!(entry.resource, EaResource::Bar(_) | EaResource::Disabled(_));
+    let others = || entries.iter().filter(|entry| !is_bar(entry));
+    let name = |entry: &EaEntry| format!("{:#x} ({})", entry.offset, entry.resource);
+    let mut names: Vec<String> = others().take(MAX_NAMED).map(name).collect();
+    match others().count().saturating_sub(MAX_NAMED) {
+        0 => {}
+        more => names.push(format!("and {more} more")),
+    }
+    let text = || {
+        let names = names.join(", ");
+        format!(
+            "Enhanced Allocation entries that are not BARs of this device are left out: {names}"
+        )
+    };
+    (!names.is_empty()).then(text)
+}
+
+/// Where a file with configuration space has the MSI-X capability.
+pub(super) fn msix_place(file: &str, config: ConfigSpace<'_>) -> String {
+    let chain = config.capabilities().unwrap_or_default();
+    match chain.iter().find(|capability| capability.id == MSIX) {
+        Some(found) => format!("{file}: capability at offset {:#x}", found.offset),
+        None => file.to_string(),
+    }
+}
+
+/// The words of `lspci` for what a BAR is.
+pub(super) fn bar_type(kind: BarKind, is_64bit: bool, prefetchable: bool) -> String {
+    if kind == BarKind::Io {
+        return String::new();
+    }
+    let width = if is_64bit { "64-bit" } else { "32-bit" };
+    let non = if prefetchable { "" } else { "non-" };
+    format!("{width}, {non}prefetchable")
+}
+
+/// Vendor and device ID of a header.
+pub(super) fn ids(config: &[u8]) -> String {
+    match config {
+        [v0, v1, d0, d1, ..] => format!("[{v1:02x}{v0:02x}:{d1:02x}{d0:02x}]"),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Files of any size, read up to a limit.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::BarReportError;
+
+/// The largest report, and the largest list of regions.
+pub(super) const MAX_LIST: u64 = 1 << 20;
+
+/// All bytes of a file, which may be a pipe, if they are no more than `limit`.
+pub(super) fn whole(path: &Path, limit: u64) -> Result<Vec<u8>, BarReportError> {
+    let file = || path.display().to_string();
+    let mut bytes = Vec::new();
+    // A file may grow, and a device has no length: only reading tells.
+    let read = File::open(path).and_then(|opened| opened.take(limit + 1).read_to_end(&mut bytes));
+    match read {
+        Err(source) => Err(BarReportError::Io {
+            file: file(),
+            source,
+        }),
+        Ok(_) if bytes.len() as u64 > limit => Err(BarReportError::File {
+            file: file(),
+            what: format!("it is larger than {} MiB", limit >> 20),
+        }),
+        Ok(_) => Ok(bytes),
+    }
+}
+
+/// The first byte that `lspci` does not print, and its line: the bytes may be
+/// configuration space.
+///
+/// Text has no NUL, and the configuration space of a device that answers has
+/// some: reserved bytes of the header are 0. All ones are no text either. Names
+/// of devices may be in any encoding, so UTF-8 is not asked for.
+pub(super) fn not_of_text(bytes: &[u8]) -> Option<(usize, u8)> {
+    let is_control = |byte: &u8| *byte < b' ' && !b"\t\n\r\x0b\x0c\x1b".contains(byte);
+    let is_blank = bytes.iter().all(|&byte| byte == 0xff);
+    let at = match bytes.iter().position(is_control) {
+        None => is_blank.then_some(0)?,
+        Some(at) => at,
+    };
+    let before = bytes.get(..at)?;
+    let ends = before.iter().filter(|&&byte| byte == b'\n').count();
+    Some((1 + ends, *bytes.get(at)?))
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! From files to reports: what is read, what is refused, and with which words.
+
+mod bars_and_msix;
+mod changed_lines;
+mod changed_paste;
+mod enhanced_allocation;
+mod hostile_files;
+mod mails_and_web_pages;
+mod misleading_pastes;
+mod mixed_devices;
+mod refused_texts;
+mod support;
