@@ -44,10 +44,6 @@ impl<V: Vm> Slots<V> {
     /// # Safety
     /// The caller vouches for what safe code hands in later:
     ///
-    /// - The host memory of every range is memory that the guest may access as
-    ///   the range says, at any time for as long as its owner lives: mapped, and
-    ///   not otherwise used by the process. This includes the ranges of every
-    ///   view that a [`SlotListener`](crate::SlotListener) on this value follows.
     /// - `vm` does what [`Vm`] documents. All memslots of the VM are made and
     ///   changed through this value, except those with
     ///   [reserved numbers](SlotRules::reserving).
@@ -156,8 +152,8 @@ impl<V: Vm> Slots<V> {
     )]
     pub fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
         let (stepper, table) = self.stepper();
-        // SAFETY: only the planner makes slots, from ranges for whose memory the
-        // caller of `new` has vouched. `table` followed all operations, and
+        // SAFETY: only the planner makes slots, from ranges whose `HostMemory`
+        // vouches for the bytes. `table` followed all operations, and
         // `drop` deletes its slots.
         unsafe { apply::apply(&stepper, plan, table) }
     }

@@ -163,7 +163,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// else.
     fn give_back(&mut self, span: Span) -> Result<(), ActError> {
         let range = self.supported(span)?;
-        PageRange::new(span.gpa, span.size)?;
+        PageRange::new(span.gpa, span.size).map_err(RequestError::from)?;
         for part in self.model.accepted(self.space).clipped(range).iter() {
             let size = part.last() - part.start() + 1;
             self.convert(Request::new(part.start(), size, PageState::Shared)?)?;

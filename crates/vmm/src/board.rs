@@ -126,10 +126,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // the thread that commits, so that none runs meanwhile.
         let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
         let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
-        // SAFETY: as above; stale bytes go by `madvise`, which is no access
-        // through a reference either. Descriptors in the model are of files
-        // that `parts` has made, and ride on their regions as owners.
-        let engine = unsafe { Engine::new(platform.vm().clone()) };
+        let engine = Engine::new(platform.vm().clone());
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;

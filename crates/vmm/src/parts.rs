@@ -177,12 +177,12 @@ impl<P: Platform> Maker<'_, P> {
     fn rom(&mut self, region: &machine::Region, device: bool) -> Result<Region<Handle>, PartError> {
         let size = bytes(region.size);
         let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
-        let host = slots::HostMemory::new(mapping.address(), mapping.clone());
-        let backing = slots::Backing::Host(host);
-        if let Some(why) = self.refusal(SlotAccess::ReadOnly, size, backing) {
+        let host = host_memory(&mapping, size)?;
+        let backing = slots::Backing::Host(host.clone());
+        if let Some(why) = self.refusal(SlotAccess::ReadOnly, backing) {
             return Ok(refused(region, why));
         }
-        let memory = Memory::host_only(host_memory(&mapping, size)?);
+        let memory = Memory::host_only(host);
         let handle = host_handle(mapping);
         if !device {
             return Ok(Region::rom(&region.name, memory).with_handle(handle));
@@ -216,14 +216,13 @@ impl<P: Platform> Maker<'_, P> {
         note: String,
     ) -> Region<Handle> {
         let size = registers.size();
-        let file = registers.file();
-        let start = slots::FileStart::new(file.fd(), file.offset(), file.owner().clone());
-        let backing = slots::Backing::FdOffset(start.measured());
+        let file = slots::DeviceFile::new(registers.file().clone());
+        let backing = slots::Backing::FdOffset(file.measured());
         let access = match readonly {
             true => SlotAccess::ReadOnly,
             false => SlotAccess::ReadWrite,
         };
-        let refused = self.refusal(access, size, backing);
+        let refused = self.refusal(access, backing);
         let region = match refused {
             Some(_) => Region::reservation(name, size.into()),
             None => Region::private_mmio(name, registers),
@@ -245,19 +244,9 @@ impl<P: Platform> Maker<'_, P> {
     }
 
     /// Why this kernel has no slot of this kind.
-    fn refusal(
-        &self,
-        access: SlotAccess,
-        size: u64,
-        backing: slots::Backing,
-    ) -> Option<Unsupported> {
-        let range = SlotRange {
-            gpa: 0,
-            size,
-            access,
-            backing,
-            log_dirty: false,
-        };
+    fn refusal(&self, access: SlotAccess, backing: slots::Backing) -> Option<Unsupported> {
+        // At address 0 nothing wraps.
+        let range = SlotRange::new(0, access, backing).ok()?;
         self.capabilities.check(&range, self.platform.abi()).err()
     }
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use kvm_slots::convert::{
-    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FileHolds, GuestPages,
-    MemoryError, PageRange, PageState,
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, GuestPages,
+    MemoryError, PageState,
 };
 use kvm_slots::dirty::{DirtyCollector, DirtyError, DirtyMode, LoggingVm};
 use kvm_slots::{
@@ -67,10 +67,7 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
     /// [`DirtyError`] where the kernel has no dirty log of that mode.
     pub fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
         let capabilities = Capabilities::probe(&vm);
-        // SAFETY: host addresses come from `Bytes`, whose bytes nobody has a
-        // reference to, and descriptors from the VM itself or a device; both
-        // are owned by the ranges that the converter is given.
-        let converter = unsafe { Converter::new(vm.clone(), ConvertibleMemory::new()) };
+        let converter = Converter::new(vm.clone(), ConvertibleMemory::new());
         let collector = Arc::new(DirtyCollector::new(vm.clone(), &capabilities, mode)?);
         // SAFETY: as above. A range's owner is the mapping itself, which lives as
         // long as the owner. No one else makes slots of this VM.
@@ -133,16 +130,10 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
                 return Err(Refused::TakenBack(left));
             }
             for page in was_private {
-                pages.record(
-                    PageRange::try_from(page).map_err(ConvertError::from)?,
-                    PageState::Shared,
-                );
+                pages.record(page, PageState::Shared);
             }
             for page in is_private {
-                pages.record(
-                    PageRange::try_from(page).map_err(ConvertError::from)?,
-                    PageState::Private,
-                );
+                pages.record(page, PageState::Private);
             }
             Ok(Change {
                 ops: plan.into_ops(),
@@ -196,7 +187,7 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
 /// The ranges of `all` that `others` does not have, both by address.
 fn without(all: &[SlotRange], others: &[SlotRange]) -> Vec<SlotRange> {
     let other = |range: &SlotRange| {
-        let found = others.binary_search_by_key(&range.gpa, |other| other.gpa);
+        let found = others.binary_search_by_key(&range.gpa(), |other| other.gpa());
         found.is_ok_and(|at| others[at] == *range)
     };
     all.iter().filter(|range| !other(range)).cloned().collect()
@@ -205,7 +196,7 @@ fn without(all: &[SlotRange], others: &[SlotRange]) -> Vec<SlotRange> {
 fn convertible(shown: &[SlotRange]) -> impl Iterator<Item = ConvertibleRange> + '_ {
     shown
         .iter()
-        .filter_map(|range| ConvertibleRange::new(range, FileHolds::Private))
+        .filter_map(|range| ConvertibleRange::new(range, GuestMemfdSides::Private))
 }
 
 /// Keeps vCPUs out of the guest. A vCPU thread enters for one access at a time,

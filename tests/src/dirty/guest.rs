@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode, RingId};
 use kvm_slots::exit::{GuestFault, MmioHandler};
-use kvm_slots::{
-    AbiProfile, Backing, Capabilities, HostMemory, KvmVm, SlotAccess, SlotRange, Slots,
-};
+use kvm_slots::{AbiProfile, Backing, Capabilities, KvmVm, SlotAccess, SlotRange, Slots};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 use vmm::guest::{Guest, GuestError, VcpuGuest, stub};
@@ -83,11 +81,8 @@ impl Tracked {
 
     /// Puts the tracked memory there. Returns the last operation as text.
     pub fn has(&mut self, gpa: u64, log_dirty: bool) -> Result<String, String> {
-        let memory = SlotRange {
-            log_dirty,
-            ..ram(gpa, PAGES * PAGE, &self.memory)
-        };
-        self.follow(&[memory])
+        let memory = ram(gpa, PAGES * PAGE, &self.memory);
+        self.follow(&[memory.with_log_dirty(log_dirty)])
     }
 
     /// Takes the tracked memory away.
@@ -198,7 +193,7 @@ impl Tracked {
         let page = |host: u64| (host - first) / PAGE;
         let runs = taken.runs();
         Ok(runs
-            .flat_map(|run| page(run.host)..page(run.host + run.size))
+            .flat_map(|run| page(run.start())..page(run.last()) + 1)
             .collect())
     }
 
@@ -253,8 +248,8 @@ pub fn copy_pages(
     copy: &mut BTreeMap<u64, u64>,
 ) -> Result<(), String> {
     for run in client.take_all().runs() {
-        let first = (run.host - memory.address()) / PAGE;
-        for page in first..first + run.size / PAGE {
+        let number = |host: u64| (host - memory.address()) / PAGE;
+        for page in number(run.start())..=number(run.last()) {
             copy.insert(page, read(memory, page)?);
         }
     }
@@ -292,13 +287,9 @@ fn store(number: u64, gpa: u64) -> Access {
 }
 
 fn ram(gpa: u64, size: u64, memory: &Arc<HostMapping>) -> SlotRange {
-    SlotRange {
-        gpa,
-        size,
-        access: SlotAccess::ReadWrite,
-        backing: Backing::Host(HostMemory::new(memory.address(), memory.clone())),
-        log_dirty: false,
-    }
+    let memory = memory.host_memory().slice(0, size);
+    let backing = Backing::Host(memory.expect("it has as many bytes"));
+    SlotRange::new(gpa, SlotAccess::ReadWrite, backing).expect("it does not wrap")
 }
 
 fn text(error: impl fmt::Display) -> String {

@@ -162,8 +162,7 @@ pub(super) fn machine() -> Result<(Guest, Memory), String> {
     // SAFETY: all memory in the model is a `Mapping` or an arena, which are there for as long as
     // the regions that own them, and allow this process none but volatile access.
     let followed = unsafe { Followed::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
-    // SAFETY: as above. The files in the model are dma-bufs, of which nothing is discarded.
-    let engine = unsafe { Engine::new(vm) };
+    let engine = Engine::new(vm);
     let guest = Guest {
         real,
         gate,

@@ -25,14 +25,9 @@ pub struct Converter<V, P> {
 
 impl<V: Vm, P: GuestPages> Converter<V, P> {
     /// Converts pages of `vm`, of which `pages` knows.
-    ///
-    /// # Safety
-    /// As for [`Engine::new`].
-    pub unsafe fn new(vm: V, pages: P) -> Self {
-        // SAFETY: passed on from the caller.
-        let engine = unsafe { Engine::new(vm) };
+    pub fn new(vm: V, pages: P) -> Self {
         Self {
-            engine,
+            engine: Engine::new(vm),
             pages: Mutex::new(pages),
         }
     }

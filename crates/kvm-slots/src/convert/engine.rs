@@ -56,13 +56,7 @@ struct Failed {
 
 impl<V: Vm> Engine<V> {
     /// Converts pages of `vm`.
-    ///
-    /// # Safety
-    /// Every host address that the memory given to this engine names must be
-    /// memory that the guest may write at any time: mapped, and not otherwise
-    /// used by the process. Every descriptor must be a guest_memfd of this VM
-    /// or a file of a device. Both while they are among the [`GuestPages`].
-    pub unsafe fn new(vm: V) -> Self {
+    pub fn new(vm: V) -> Self {
         let capabilities = Capabilities::probe(&vm);
         Self {
             vm,
@@ -245,9 +239,9 @@ impl<V: Vm> Engine<V> {
         converted: &mut Converted,
     ) {
         for (range, discard) in plan.discards() {
-            // SAFETY: the bytes are of memory that was given to this engine
-            // (`new`). They are stale: the guest has the other side of these
-            // pages now, and no device is left on this one.
+            // SAFETY: `pages` vouches for the memory and the files of its
+            // stretches (`GuestPages`). Their bytes are stale: the guest has the
+            // other side of these pages now, and no device is left on this one.
             if let Err(errno) = unsafe { self.vm.discard(discard) } {
                 converted.not_discarded.add(range, errno);
             }

@@ -129,7 +129,8 @@ impl ConvertibleMemory {
     }
 }
 
-impl GuestPages for ConvertibleMemory {
+// SAFETY: all stretches are of `self.ranges`, which hold the memory and files.
+unsafe impl GuestPages for ConvertibleMemory {
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
         let below = |memory: &ConvertibleRange| memory.stretch.range.end() <= range.start();
         let from = self.ranges.partition_point(below);

@@ -47,7 +47,8 @@ impl<H, M: BorrowMut<MemoryModel<H>>> ModelPages<M, H> {
     }
 }
 
-impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
+// SAFETY: all stretches are of memory and files that the model's view holds.
+unsafe impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
         Memory {
             view: self.model.borrow().view(self.space),

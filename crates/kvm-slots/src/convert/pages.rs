@@ -11,7 +11,13 @@ use guest_ranges::{PageRange, PageSet, PageState};
 /// other; `ModelPages` (feature `memory-model`) is the state of a memory model.
 ///
 /// No answer may change between two calls that take `&self`.
-pub trait GuestPages {
+///
+/// # Safety
+/// Host addresses and descriptors of the stretches that [`memory`](Self::memory)
+/// yields must be those of [`HostMemory`](guest_ranges::HostMemory) and
+/// [`FileSlice`](guest_ranges::FileSlice) values that live as long as the
+/// implementor: an engine discards bytes there.
+pub unsafe trait GuestPages {
     /// The memory with a private side that `range` touches, by address and
     /// without overlaps. What is left out cannot be private.
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_;

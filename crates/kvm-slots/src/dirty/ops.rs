@@ -72,8 +72,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::range::{Backing, HostMemory, SlotAccess};
-    use std::sync::Arc;
+    use crate::range::{Backing, SlotAccess};
+    use guest_ranges::HostMemory;
 
     fn slot(gpa: u64, log_dirty: bool) -> Slot {
         Slot {
@@ -81,7 +81,7 @@ mod tests {
             gpa,
             size: 0x1000,
             access: SlotAccess::ReadWrite,
-            backing: Backing::Host(HostMemory::new(0x7f00_0000_0000, Arc::new(()))),
+            backing: Backing::Host(HostMemory::placeholder(0x1000).unwrap()),
             log_dirty,
         }
     }

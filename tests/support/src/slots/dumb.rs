@@ -24,7 +24,7 @@ impl DumbSlot {
     }
 
     fn last(&self) -> u64 {
-        self.range.gpa + (self.range.size - 1)
+        self.range.gpa() + (self.range.size() - 1)
     }
 }
 
@@ -45,15 +45,17 @@ impl DumbSlots {
             Op::Move { from, to } => {
                 assert_ne!(from.gpa(), to.gpa(), "{op}: it does not move");
                 self.change(from, to, |range| {
-                    (range.gpa, range.log_dirty) = (to.gpa(), to.log_dirty())
+                    let moved = SlotRange::new(to.gpa(), range.access(), range.backing().clone());
+                    let moved = moved.expect("the slot does not wrap");
+                    moved.with_log_dirty(to.log_dirty())
                 });
             }
             Op::SetFlags { from, to } => {
                 assert_ne!(from.log_dirty(), to.log_dirty(), "{op}: nothing changes");
-                self.change(from, to, |range| range.log_dirty = to.log_dirty());
+                self.change(from, to, |range| range.with_log_dirty(to.log_dirty()));
             }
             Op::SetPrivate { pages, private } => {
-                for page in pages.gpa / PAGE..(pages.gpa + pages.size) / PAGE {
+                for page in pages.start() / PAGE..(pages.start() + pages.size()) / PAGE {
                     let changes = match private {
                         true => self.private.insert(page),
                         false => self.private.remove(&page),
@@ -65,13 +67,13 @@ impl DumbSlots {
     }
 
     /// Changes a slot in the only ways in which a plain one can change.
-    fn change(&mut self, from: &Slot, to: &Slot, change: impl FnOnce(&mut SlotRange)) {
+    fn change(&mut self, from: &Slot, to: &Slot, change: impl FnOnce(SlotRange) -> SlotRange) {
         assert!(
             matches!(from.backing(), Backing::Host(_)),
             "{from:?} is immutable"
         );
         let mut slot = self.take(from);
-        change(&mut slot.range);
+        slot.range = change(slot.range);
         assert_eq!(slot, DumbSlot::new(to), "more changes than can");
         self.put(slot);
     }
@@ -85,10 +87,10 @@ impl DumbSlots {
 
     fn put(&mut self, slot: DumbSlot) {
         let range = &slot.range;
-        assert!(range.size > 0 && range.size % PAGE == 0 && range.gpa % PAGE == 0);
+        assert!(range.size() > 0 && range.size() % PAGE == 0 && range.gpa() % PAGE == 0);
         for other in &self.slots {
             assert_ne!(other.id, slot.id, "number in use");
-            let apart = other.last() < range.gpa || slot.last() < other.range.gpa;
+            let apart = other.last() < range.gpa() || slot.last() < other.range.gpa();
             assert!(apart, "{slot:?} overlaps {other:?}");
         }
         self.slots.push(slot);
@@ -97,7 +99,7 @@ impl DumbSlots {
     /// All slots by address, as the ranges that would ask for them.
     pub fn ranges(&self) -> Vec<SlotRange> {
         let mut ranges: Vec<SlotRange> = self.slots.iter().map(|s| s.range.clone()).collect();
-        ranges.sort_by_key(|range| range.gpa);
+        ranges.sort_by_key(|range| range.gpa());
         ranges
     }
 
@@ -105,12 +107,12 @@ impl DumbSlots {
     pub fn bytes(&self) -> BTreeMap<u64, Page> {
         let pages = self.slots.iter().flat_map(|slot| {
             let range = &slot.range;
-            let pages = (0..range.size / PAGE).map(|page| page * PAGE);
+            let pages = (0..range.size() / PAGE).map(|page| page * PAGE);
             pages.map(|offset| {
-                let host = range.backing.host().map(|host| host.address() + offset);
-                let file = range.backing.file();
+                let host = range.backing().host().map(|host| host.address() + offset);
+                let file = range.backing().file();
                 let file = file.map(|file| (file.fd(), file.offset() + offset));
-                (range.gpa + offset, (host, file, range.access))
+                (range.gpa() + offset, (host, file, range.access()))
             })
         });
         pages.collect()
@@ -123,17 +125,15 @@ pub type Page = (Option<u64>, Option<(i32, u64)>, SlotAccess);
 
 /// The range that would ask for a slot.
 pub fn as_range(slot: &Slot) -> SlotRange {
-    SlotRange {
-        gpa: slot.gpa(),
-        size: slot.size(),
-        access: slot.access(),
-        backing: slot.backing().clone(),
-        log_dirty: slot.log_dirty(),
-    }
+    let range = SlotRange::new(slot.gpa(), slot.access(), slot.backing().clone());
+    let range = range.expect("a slot does not wrap");
+    range.with_log_dirty(slot.log_dirty())
 }
 
 /// The numbers of the pages of whole-page ranges.
 pub fn pages(ranges: &[SlotRange]) -> BTreeSet<u64> {
-    let pages = ranges.iter().map(|r| r.gpa / PAGE..(r.gpa + r.size) / PAGE);
+    let pages = ranges
+        .iter()
+        .map(|r| r.gpa() / PAGE..(r.gpa() + r.size()) / PAGE);
     pages.flatten().collect()
 }

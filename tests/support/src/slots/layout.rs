@@ -3,20 +3,20 @@
 //! listener that maps shared pages for devices.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::convert::{
     Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
-    ConvertibleRange, Discard, FileHolds, PageRange, PageState,
+    ConvertibleRange, Discard, GuestMemfdSides, PageRange, PageState,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{Backing, Errno, FileStart, GuestMemfdFlags, HostMemory, SlotRange, Slots, Vm};
+use kvm_slots::{Backing, DeviceFile, Errno, FileSlice, GuestMemfdFlags, SlotRange, Slots, Vm};
 
 use super::pages::Pages;
 use super::region::private_vm;
-use super::{ABI, PAGE, range};
+use super::{ABI, PAGE, owned_host, range};
 
 /// What is at a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,8 +283,7 @@ impl Layout {
         memory.set_ranges(convertible).expect("no two overlap");
         let steps = SharedSteps::default();
         let vm = Noting::new(vm, &steps);
-        // SAFETY: as above; the files are this VM's.
-        let mut converter = unsafe { Converter::new(vm, memory) };
+        let mut converter = Converter::new(vm, memory);
         let mappers = [Mapper::new("one", &steps), Mapper::new("two", &steps)];
         for mapper in &mappers {
             converter.add_listener(mapper.clone());
@@ -310,11 +309,11 @@ impl Layout {
 }
 
 /// One slot for each kind of memory, and which side its file holds.
-fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, FileHolds)> {
-    let host = |page: u64| HostMemory::new(pages.address() + page * PAGE, pages.clone());
+fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
+    let host = |page: u64| owned_host(pages.address() + page * PAGE, pages.clone());
     let file = |size: u64, flags| {
         let file = vm.create_guest_memfd(size * PAGE, flags);
-        start_of(file.expect("a guest_memfd"))
+        whole(file.expect("a guest_memfd"), size * PAGE)
     };
     let none = GuestMemfdFlags::empty();
     let slot = |page: u64, size: u64, backing| range(page * PAGE, size * PAGE, backing);
@@ -322,7 +321,7 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, FileHolds)> {
         let (file, host) = (file(size, none), Some(host(page)));
         (
             slot(page, size, Backing::GuestMemfd { file, host }),
-            FileHolds::Private,
+            GuestMemfdSides::Private,
         )
     };
     let private_only = Backing::GuestMemfd {
@@ -333,21 +332,25 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, FileHolds)> {
         file: file(4, GuestMemfdFlags::MMAP),
         host: Some(host(28)),
     };
-    let registers = start_of(vm.create_dma_buf(4 * PAGE).expect("a dma-buf"));
+    let registers = vm.create_dma_buf(4 * PAGE).expect("a dma-buf");
+    let registers = DeviceFile::new(whole(registers, 4 * PAGE));
     vec![
         apart(0, 8),
         apart(8, 4),
-        (slot(16, 4, Backing::Host(host(16))), FileHolds::Private),
+        (
+            slot(16, 4, Backing::Host(host(16))),
+            GuestMemfdSides::Private,
+        ),
         (
             slot(20, 4, Backing::FdOffset(registers)),
-            FileHolds::Private,
+            GuestMemfdSides::Private,
         ),
-        (slot(24, 4, private_only), FileHolds::Private),
-        (slot(28, 4, in_place), FileHolds::Both),
+        (slot(24, 4, private_only), GuestMemfdSides::Private),
+        (slot(28, 4, in_place), GuestMemfdSides::Both),
         apart(32, 4),
     ]
 }
 
-fn start_of(file: OwnedFd) -> FileStart {
-    FileStart::new(file.as_raw_fd(), 0, Arc::new(file))
+fn whole(file: OwnedFd, size: u64) -> FileSlice {
+    FileSlice::new(Arc::new(file), 0, size).expect("the file has bytes")
 }

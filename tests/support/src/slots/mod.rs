@@ -13,10 +13,11 @@ pub mod watched;
 
 use std::sync::Arc;
 
+use guest_ranges::Owner;
 use kvm_slots::plan::plan;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, FileStart, GuestMemfdFlags, HostMemory, Plan, SlotAccess,
-    SlotRange, SlotTable,
+    AbiProfile, Backing, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory, Plan,
+    SlotAccess, SlotRange, SlotTable,
 };
 
 /// The size of a page.
@@ -42,25 +43,46 @@ pub fn able() -> Capabilities {
     able
 }
 
-/// Host memory at `address` that nobody owns.
+/// All host memory from `address` on, without an owner. [`range`] takes as much
+/// of it as it needs.
 pub fn host(address: u64) -> HostMemory {
-    HostMemory::new(address, Arc::new(()))
+    owned_host(address, Arc::new(()))
 }
 
-/// The part of a file from `offset` on, which nobody owns.
-pub fn file(fd: i32, offset: u64) -> FileStart {
-    FileStart::new(fd, offset, Arc::new(()))
+/// All host memory from `address` on, with an owner.
+///
+/// # Panics
+/// If the address is 0.
+pub fn owned_host(address: u64, owner: Owner) -> HostMemory {
+    // SAFETY: only a simulated KVM gets it, which copies bytes by system calls
+    // that can fail, or nothing is mapped there.
+    let memory = unsafe { HostMemory::new(address, address.wrapping_neg(), owner) };
+    memory.expect("host memory has an address")
 }
 
-/// A range that the guest reads and writes, and that is not logged.
+/// The bytes of a file from `offset` on, without an owner.
+///
+/// # Panics
+/// If the offset is 2^64 - 1.
+pub fn file(fd: i32, offset: u64) -> FileSlice {
+    // SAFETY: the tests keep the files open that they use.
+    let slice = unsafe { FileSlice::from_raw_fd(fd, offset, u64::MAX - offset, Arc::new(())) };
+    slice.expect("there are bytes at the offset")
+}
+
+/// The bytes of a device's file from `offset` on, without an owner.
+pub fn device_file(fd: i32, offset: u64) -> DeviceFile {
+    DeviceFile::new(file(fd, offset))
+}
+
+/// A range that the guest reads and writes, and that is not logged: the first
+/// `size` bytes of `backing`.
+///
+/// # Panics
+/// If it is empty or wraps.
 pub fn range(gpa: u64, size: u64, backing: Backing) -> SlotRange {
-    SlotRange {
-        gpa,
-        size,
-        access: SlotAccess::ReadWrite,
-        backing,
-        log_dirty: false,
-    }
+    let backing = backing.slice(0, size).expect("the backing has the bytes");
+    SlotRange::new(gpa, SlotAccess::ReadWrite, backing).expect("the range does not wrap")
 }
 
 /// Ordinary memory at `address`.
@@ -76,23 +98,17 @@ pub fn guest_memfd(gpa: u64, size: u64, fd: i32, offset: u64) -> SlotRange {
 
 /// A slice of a device's file.
 pub fn device(gpa: u64, size: u64, fd: i32, offset: u64) -> SlotRange {
-    range(gpa, size, Backing::FdOffset(file(fd, offset)))
+    range(gpa, size, Backing::FdOffset(device_file(fd, offset)))
 }
 
 /// The range, read-only.
 pub fn readonly(range: SlotRange) -> SlotRange {
-    SlotRange {
-        access: SlotAccess::ReadOnly,
-        ..range
-    }
+    range.with_access(SlotAccess::ReadOnly)
 }
 
 /// The range, logged.
 pub fn logged(range: SlotRange) -> SlotRange {
-    SlotRange {
-        log_dirty: true,
-        ..range
-    }
+    range.with_log_dirty(true)
 }
 
 /// Carries a plan out on paper.

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{HOST, PAGE};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, Backing, Errno, GuestMemfdFlags, HostMemory, SlotRange, SlotRules, Slots, Vm,
-};
+use kvm_slots::{AbiProfile, Backing, Errno, GuestMemfdFlags, SlotRange, SlotRules, Slots, Vm};
 
 /// How the VM answers a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +101,8 @@ fn three_slots(id: u32, deletes: Deletes) -> (Slots<Stubborn>, Owners) {
 
 /// A page of its own for each number.
 fn owned((owner, number): (&Arc<()>, u64)) -> SlotRange {
-    let mut range = common::ram(2 * number * PAGE, PAGE, HOST);
-    let address = HOST + number * PAGE;
-    range.backing = Backing::Host(HostMemory::new(address, owner.clone()));
-    range
+    let memory = common::owned_host(HOST + number * PAGE, owner.clone());
+    common::range(2 * number * PAGE, PAGE, Backing::Host(memory))
 }
 
 /// How many slots have each owner.

@@ -22,7 +22,7 @@ fn old_kernel() -> SimConfig {
 /// What such a kernel has slots for.
 fn on_host_memory(picks: &[Pick]) -> Vec<SlotRange> {
     let mut ranges = ranges(picks, NO_FDS);
-    ranges.retain(|range| matches!(range.backing, Backing::Host(_)));
+    ranges.retain(|range| matches!(range.backing(), Backing::Host(_)));
     ranges
 }
 

@@ -168,7 +168,8 @@ fn change(slots: &mut Slots<Panicking>, wanted: &[SlotRange]) -> std::thread::Re
 /// Sets of ordinary memory: the simulated kernel has no files here.
 fn memory(set: &[Pick]) -> Vec<SlotRange> {
     let all = ranges(set, NO_FDS).into_iter();
-    all.filter(|range| range.backing.file().is_none()).collect()
+    all.filter(|range| range.backing().file().is_none())
+        .collect()
 }
 
 proptest! {
@@ -356,8 +357,8 @@ fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
 fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_gone() {
     let (mut slots, bomb) = slots();
     let owner = Arc::new(());
-    let mut range = ram(0, PAGE, HOST);
-    range.backing = kvm_slots::Backing::Host(kvm_slots::HostMemory::new(HOST, owner.clone()));
+    let memory = kvm_slots::Backing::Host(common::owned_host(HOST, owner.clone()));
+    let range = common::range(0, PAGE, memory);
     bomb.arm(When::After, 0, true);
     change(&mut slots, &[range]).unwrap_err();
     // KVM has the slot, and it could not be deleted.

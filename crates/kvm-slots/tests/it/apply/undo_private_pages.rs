@@ -10,9 +10,10 @@ use common::PAGE;
 use common::faults::possible;
 use common::machine::Machine;
 use common::region::private_vm;
+use guest_ranges::{AddrRange, PageRange, coalesce};
 use kvm_slots::plan::plan_change;
 use kvm_slots::sim::{KernelVersion, SimConfig};
-use kvm_slots::{AbiProfile, Capabilities, Change, GuestMemfdFlags, PageRun, Plan, SlotRange, Vm};
+use kvm_slots::{AbiProfile, Capabilities, Change, GuestMemfdFlags, Plan, SlotRange, Vm};
 use proptest::prelude::*;
 
 /// Memory of some pages, and which of them are private.
@@ -33,15 +34,11 @@ impl Memory {
         pages.map(|page| (self.at + page) * PAGE).collect()
     }
 
-    fn runs(&self) -> Vec<PageRun> {
-        let mut runs: Vec<PageRun> = Vec::new();
-        for gpa in self.private_pages() {
-            match runs.last_mut() {
-                Some(run) if run.gpa + run.size == gpa => run.size += PAGE,
-                _ => runs.push(PageRun { gpa, size: PAGE }),
-            }
-        }
-        runs
+    fn runs(&self) -> Vec<PageRange> {
+        let pages = self.private_pages().into_iter();
+        let pages = pages.filter_map(|gpa| AddrRange::new(gpa, PAGE.into()));
+        let runs = coalesce(pages).map(|run| PageRange::try_from(run).unwrap());
+        runs.collect()
     }
 }
 

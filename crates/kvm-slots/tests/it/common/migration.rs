@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode};
 use kvm_slots::exit::GuestFault;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Backing, Capabilities, Errno, HostMemory, SlotRange, Slots};
+use kvm_slots::{AbiProfile, Backing, Capabilities, Errno, SlotRange, Slots};
 use proptest::prelude::*;
 
 use super::guest::NoExits;
 use super::hooked::{DirtyIoctl, Hooked, Hooks};
 use super::layout::lock;
 use super::pages::Pages;
-use super::{PAGE, range};
+use super::{PAGE, owned_host, range};
 
 /// How many pages of host memory there are.
 pub const MEMORY: u64 = 24;
@@ -137,8 +137,8 @@ impl Meanwhile {
     fn copy(&mut self) {
         let taken = self.client.as_ref().expect("a client").take_all();
         for run in taken.runs() {
-            let first = (run.host - self.pages.address()) / PAGE;
-            for page in first..first + run.size / PAGE {
+            let number = |host: u64| (host - self.pages.address()) / PAGE;
+            for page in number(run.start())..=number(run.last()) {
                 self.copy.insert(page, self.pages.read(offset(page)));
                 self.taken.insert(page);
                 self.written.remove(&page);
@@ -264,13 +264,14 @@ impl Migration {
         let mut ranges: Vec<SlotRange> = Vec::new();
         for pick in slots {
             let (from, to) = (pick.gpa * PAGE, (pick.gpa + pick.size) * PAGE);
-            if ranges.iter().all(|r| r.gpa + r.size <= from || to <= r.gpa) {
+            if ranges
+                .iter()
+                .all(|r| r.gpa() + r.size() <= from || to <= r.gpa())
+            {
                 let address = self.pages.address() + pick.memory * PAGE;
-                let backing = Backing::Host(HostMemory::new(address, self.pages.clone()));
-                ranges.push(SlotRange {
-                    log_dirty: pick.log_dirty,
-                    ..range(from, pick.size * PAGE, backing)
-                });
+                let backing = Backing::Host(owned_host(address, self.pages.clone()));
+                let range = range(from, pick.size * PAGE, backing);
+                ranges.push(range.with_log_dirty(pick.log_dirty));
             }
         }
         ranges

@@ -88,8 +88,7 @@ fn machine() -> Machine {
 }
 
 fn engine(vm: &SimVm) -> Engine<SimVm> {
-    // SAFETY: as for the slots of `machine`.
-    unsafe { Engine::new(vm.clone()) }
+    Engine::new(vm.clone())
 }
 
 #[test]
@@ -183,8 +182,7 @@ fn a_revocation_reaches_the_models_listeners_and_ends_the_acceptance() {
     let ear = Arc::new(Ear::default());
     m.model.add_listener(m.space, 0, ear.clone()).unwrap();
     let (model, space) = (m.model, m.space);
-    // SAFETY: as for the slots of `machine`.
-    let converter = unsafe { Converter::new(m.vm.clone(), ModelPages::new(model, space)) };
+    let converter = Converter::new(m.vm.clone(), ModelPages::new(model, space));
     let accept = Request::accept(BAR + PAGE, 3 * PAGE).unwrap();
     assert_eq!(converter.convert(accept).unwrap().bytes, 3 * PAGE);
     let bar = PageRange::new(BAR, 4 * PAGE).unwrap();

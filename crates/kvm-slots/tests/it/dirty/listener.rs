@@ -80,7 +80,7 @@ impl Machine {
         let taken = self.client.take_all();
         let page = |host: u64| (host - self.pages.address()) / PAGE;
         let runs = taken.runs();
-        runs.flat_map(|run| page(run.host)..page(run.host + run.size))
+        runs.flat_map(|run| page(run.start())..=page(run.last()))
             .collect()
     }
 }

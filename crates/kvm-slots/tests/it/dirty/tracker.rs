@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use common::hooked::{Hooked, Hooks, PaperRing};
 use common::{HOST, PAGE, device, guest_memfd, logged, planned, ram, readonly, table};
+use guest_ranges::AddrRange;
 use kvm_bindings::KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP;
 use kvm_slots::dirty::{
-    DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyRun, DirtyTracker, LoggingVm, Unlogged,
+    DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyTracker, LoggingVm, Unlogged,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{AbiProfile, Capabilities, Errno, SlotRange, SlotTable, Slots, StepError};
@@ -24,9 +25,8 @@ fn tracker(table: &SlotTable) -> DirtyTracker {
     tracker
 }
 
-fn run(host: u64, pages: u64) -> DirtyRun {
-    let size = pages * PAGE;
-    DirtyRun { host, size }
+fn run(host: u64, pages: u64) -> AddrRange {
+    AddrRange::new(host, (pages * PAGE).into()).unwrap()
 }
 
 /// Sixteen pages at `gpa`, logged.

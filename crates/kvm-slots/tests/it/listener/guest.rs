@@ -9,12 +9,13 @@ use std::sync::Arc;
 use common::PAGE;
 use common::pages::Pages;
 use common::region::private_vm;
+use kvm_slots::convert::PageRange;
 use kvm_slots::exit::{GuestFault, MmioHandler};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Change, FileStart, GuestMemfdFlags, PageRun, SlotAccess, SlotListener,
-    SlotRange, Slots, VcpusStopped, Vm,
+    AbiProfile, Backing, Change, GuestMemfdFlags, SlotAccess, SlotListener, SlotRange, Slots,
+    VcpusStopped, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region, RegionId};
 
@@ -196,16 +197,11 @@ impl Mover {
         let vm = SimVm::new(private_vm(KernelVersion::V7_3));
         let file = vm.create_guest_memfd(shared.size(), GuestMemfdFlags::empty());
         let file = Arc::new(file.unwrap());
-        let range = SlotRange {
-            gpa: 0x1000,
-            size: shared.size(),
-            access: SlotAccess::ReadWrite,
-            backing: Backing::GuestMemfd {
-                file: FileStart::new(file.as_raw_fd(), 0, file),
-                host: Some(kvm_slots::HostMemory::new(shared.address(), shared.clone())),
-            },
-            log_dirty: false,
+        let backing = Backing::GuestMemfd {
+            file: FileSlice::new(file, 0, shared.size()).unwrap(),
+            host: common::owned_host(shared.address(), shared.clone()).slice(0, shared.size()),
         };
+        let range = SlotRange::new(0x1000, SlotAccess::ReadWrite, backing).unwrap();
         let mut mover = Self {
             // SAFETY: the host memory is of `Pages`, to which there are no
             // references, and which its slot owns.
@@ -220,16 +216,14 @@ impl Mover {
         mover
     }
 
-    fn private_page(&self) -> PageRun {
-        PageRun {
-            gpa: self.range.gpa + PAGE,
-            size: PAGE,
-        }
+    fn private_page(&self) -> PageRange {
+        PageRange::new(self.range.gpa() + PAGE, PAGE).unwrap()
     }
 
     fn move_to(&mut self, gpa: u64) -> kvm_slots::Applied {
         let (gone, was) = (self.range.clone(), self.private_page());
-        self.range.gpa = gpa;
+        let backing = self.range.backing().clone();
+        self.range = SlotRange::new(gpa, SlotAccess::ReadWrite, backing).unwrap();
         let come = self.range.clone();
         let removed = [gone];
         let added = [come];

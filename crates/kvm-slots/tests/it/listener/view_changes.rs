@@ -175,7 +175,7 @@ fn what_is_logged_has_a_slot_with_a_log_where_kvm_has_one() {
     ]);
     let logged = |model: &MemoryModel| -> Vec<u64> {
         let ranges = slot_ranges(&model.view(space)).into_iter();
-        ranges.filter(|r| r.log_dirty).map(|r| r.gpa).collect()
+        ranges.filter(|r| r.log_dirty()).map(|r| r.gpa()).collect()
     };
     assert!(logged(&model).is_empty());
     let mut t = model.transaction();

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use common::random::{NO_FDS, picks, ranges};
 use common::{ABI, HOST, PAGE, able, follow, logged, ram, table, texts};
+use guest_ranges::AddrRange;
 use kvm_slots::plan::{plan, plan_change};
 use kvm_slots::{Change, Plan, PlanError, SlotRange, SlotRules, SlotTable};
 use proptest::prelude::*;
@@ -26,11 +27,8 @@ fn without(a: &[SlotRange], b: &[SlotRange]) -> Vec<SlotRange> {
         .collect()
 }
 
-fn remainders(plan: &Plan) -> BTreeSet<(u64, u64)> {
-    plan.trapped()
-        .iter()
-        .map(|part| (part.gpa, part.size))
-        .collect()
+fn remainders(plan: &Plan) -> BTreeSet<AddrRange> {
+    plan.trapped().iter().copied().collect()
 }
 
 /// Ranges side by side with ends anywhere: a gap, a size, a piece of memory
@@ -107,7 +105,10 @@ fn a_range_stays_when_only_the_neighbour_in_its_last_page_changes() {
 
     let plan = change(&had, std::slice::from_ref(&high), &[other]).unwrap();
     assert_eq!(texts(&plan), ["DELETE slot 1 at 0x3000"]);
-    assert_eq!(remainders(&plan), BTreeSet::from([(0x2c00, 0x400)]));
+    assert_eq!(
+        remainders(&plan),
+        AddrRange::new(0x2c00, 0x400).into_iter().collect()
+    );
 
     // And it does not grow into the page that it then has for itself.
     let plan = change(&had, &[high], &[]).unwrap();
@@ -128,7 +129,7 @@ fn what_goes_must_be_there_as_it_is_said_to_be() {
         ram(0x8000, 0x2000, HOST),
         ram(0, 1 << 63, 0),
     ] {
-        let (gpa, size) = (other.gpa, other.size);
+        let (gpa, size) = (other.gpa(), other.size());
         let refused = change(&had, &[other], &[]);
         assert_eq!(refused, Err(PlanError::NotThere { gpa, size }));
     }
@@ -141,7 +142,7 @@ fn what_comes_must_not_overlap_what_stays() {
     let goes = ram(0x4000, 0x2000, B);
     let had = table(&[&[stays.clone(), goes.clone()]]);
     for added in [stays, ram(0x2000, 0x1000, B), ram(0, 0x8000, B)] {
-        let (gpa, size) = (added.gpa, added.size);
+        let (gpa, size) = (added.gpa(), added.size());
         let refused = change(&had, std::slice::from_ref(&goes), &[added]);
         let overlap = PlanError::Overlap {
             gpa,

@@ -4,18 +4,22 @@
 use crate::common;
 
 use common::{
-    ABI, HOST, PAGE, able, device, guest_memfd, logged, planned, ram, range, readonly, table, texts,
+    ABI, HOST, PAGE, able, device, file, guest_memfd, host, logged, planned, ram, range, readonly,
+    table, texts,
 };
-use kvm_slots::plan::{Remainder, UnsupportedRange, plan};
-use kvm_slots::{AbiProfile, Backing, Op, PlanError, SlotRange, Unsupported};
+use guest_ranges::AddrRange;
+use kvm_slots::plan::{UnsupportedRange, plan};
+use kvm_slots::{
+    AbiProfile, Backing, Op, PlanError, RangeError, SlotAccess, SlotRange, Unsupported,
+};
 
 const NONE: [&str; 0] = [];
 /// Two more host addresses.
 const B: u64 = HOST + 0x1000_0000;
 const C: u64 = HOST + 0x2000_0000;
 
-fn remainder(gpa: u64, size: u64) -> Remainder {
-    Remainder { gpa, size }
+fn remainder(gpa: u64, size: u64) -> AddrRange {
+    AddrRange::new(gpa, size.into()).unwrap()
 }
 
 #[test]
@@ -30,13 +34,13 @@ fn remainders_of_pages_at_both_ends_trap() {
     };
     assert_eq!((slot.gpa(), slot.size()), (0x2000, 0x2000));
     // The backing starts where the first whole page does.
-    assert_eq!(*slot.backing(), ram(0, 1, HOST + 0x1000).backing);
+    assert_eq!(slot.backing(), ram(0, 0x2000, HOST + 0x1000).backing());
 
     let plan = planned(&[], &[device(0x1800, 0x2c00, 7, 0x800)]);
     let [Op::Create(slot)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!(*slot.backing(), device(0, 1, 7, 0x1000).backing);
+    assert_eq!(slot.backing(), device(0, 0x2000, 7, 0x1000).backing());
 }
 
 #[test]
@@ -239,7 +243,7 @@ fn larger_pages_leave_larger_remainders() {
 }
 
 #[test]
-fn ranges_that_overlap_wrap_or_are_empty_are_bad() {
+fn ranges_that_overlap_are_refused_and_named() {
     let refused = |ranges: &[SlotRange], why| {
         let planned = plan(&table(&[]), ranges, &able(), ABI);
         assert_eq!(planned, Err(why));
@@ -257,20 +261,10 @@ fn ranges_that_overlap_wrap_or_are_empty_are_bad() {
     refused(&[high, low], both());
     let within_a_page = [ram(0x10, 0x10, HOST), ram(0x1f, 1, B)];
     refused(&within_a_page, overlap((0x1f, 1), (0x10, 0x10)));
-    let to_the_end = [ram(0, u64::MAX, HOST), ram(u64::MAX - 1, 2, B)];
+    let to_the_end = [device(0, u64::MAX, 7, 0), ram(u64::MAX - 1, 2, B)];
     refused(&to_the_end, overlap((u64::MAX - 1, 2), (0, u64::MAX)));
     let last = [ram(u64::MAX, 1, HOST), ram(u64::MAX, 1, B)];
     refused(&last, overlap((u64::MAX, 1), (u64::MAX, 1)));
-    let (gpa, size) = (u64::MAX, 2);
-    refused(&[ram(gpa, size, HOST)], PlanError::RangeWraps { gpa, size });
-    refused(
-        &[ram(0x1000, 0, HOST)],
-        PlanError::EmptyRange { gpa: 0x1000 },
-    );
-    // The file's offset would wrap where the first whole page starts.
-    let (gpa, size) = (0x1001, 0x2000);
-    let file = device(gpa, size, 7, u64::MAX);
-    refused(&[file], PlanError::BackingWraps { gpa, size });
     // Side by side is no overlap.
     assert!(
         plan(
@@ -281,4 +275,28 @@ fn ranges_that_overlap_wrap_or_are_empty_are_bad() {
         )
         .is_ok()
     );
+}
+
+#[test]
+fn a_range_that_wraps_or_differs_from_its_memory_in_size_cannot_be_written() {
+    let at = |gpa, backing| SlotRange::new(gpa, SlotAccess::ReadWrite, backing);
+    let memory = |size| Backing::Host(host(HOST).slice(0, size).unwrap());
+    let (gpa, size) = (u64::MAX, 2);
+    assert_eq!(at(gpa, memory(size)), Err(RangeError::Wraps { gpa, size }));
+    assert!(at(gpa, memory(1)).is_ok());
+    // A range is as large as its memory, which is never empty.
+    assert_eq!(at(0, memory(0x5000)).unwrap().size(), 0x5000);
+    assert_eq!(memory(0x5000).slice(0x1000, 0x4001), None);
+    assert_eq!(memory(0x5000).slice(0, 0), None);
+    let sides = |file_size, host_size| Backing::GuestMemfd {
+        file: file(7, 0).slice(0, file_size).unwrap(),
+        host: host(HOST).slice(0, host_size),
+    };
+    let differ = RangeError::SizesDiffer {
+        gpa: 0,
+        file: 0x2000,
+        host: 0x1000,
+    };
+    assert_eq!(at(0, sides(0x2000, 0x1000)), Err(differ));
+    assert!(at(0, sides(0x2000, 0x2000)).is_ok());
 }

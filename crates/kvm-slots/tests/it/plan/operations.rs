@@ -101,7 +101,7 @@ fn what_kvm_cannot_change_is_deleted_and_made_anew() {
     ];
     for new in others {
         let plan = planned(&old, std::slice::from_ref(&new));
-        let create = format!("CREATE slot 0 at 0x1000, {:#x} bytes", new.size);
+        let create = format!("CREATE slot 0 at 0x1000, {:#x} bytes", new.size());
         assert_eq!(texts(&plan), ["DELETE slot 0 at 0x1000", create.as_str()]);
         assert!(plan.holds_vcpus(), "{new:?}");
     }

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use common::dumb::DumbSlots;
 use common::{ABI, HOST, PAGE, able, guest_memfd, ram, table, texts};
+use kvm_slots::convert::PageRange;
 use kvm_slots::plan::{UnsupportedRange, plan_change};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
-use kvm_slots::{Capabilities, Change, PageRun, Plan, PlanError, SlotTable, Unsupported};
+use kvm_slots::{Capabilities, Change, Plan, PlanError, SlotTable, Unsupported};
 use proptest::prelude::*;
 
 fn confidential() -> Capabilities {
@@ -18,11 +19,11 @@ fn confidential() -> Capabilities {
     able
 }
 
-fn run(gpa: u64, size: u64) -> PageRun {
-    PageRun { gpa, size }
+fn run(gpa: u64, size: u64) -> PageRange {
+    PageRange::new(gpa, size).unwrap()
 }
 
-fn attributes(was: &[PageRun], is: &[PageRun]) -> Result<Plan, PlanError> {
+fn attributes(was: &[PageRange], is: &[PageRange]) -> Result<Plan, PlanError> {
     let change = Change::new(&[], &[]).with_private_pages(was, is);
     plan_change(&SlotTable::new(), &change, &confidential(), ABI)
 }
@@ -96,21 +97,41 @@ fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
 }
 
 #[test]
-fn pages_that_are_no_pages_are_refused() {
-    for bad in [
-        run(0, 0),
-        run(1, PAGE),
-        run(0, PAGE + 1),
-        run(PAGE.wrapping_neg(), PAGE),
-        run(0, u64::MAX),
-    ] {
-        let refused = Err(PlanError::BadPages(bad));
-        assert_eq!(attributes(&[bad], &[]), refused);
-        assert_eq!(attributes(&[], &[bad]), refused);
+fn pages_that_are_no_pages_cannot_be_written() {
+    let top = PAGE.wrapping_neg();
+    for (gpa, size) in [(0, 0), (1, PAGE), (0, PAGE + 1), (top, PAGE), (0, u64::MAX)] {
+        assert!(PageRange::new(gpa, size).is_err());
     }
+}
+
+#[test]
+fn pages_that_are_smaller_than_the_hosts_are_refused() {
+    let mut large = confidential();
+    large.page_size = 4 * PAGE;
+    let whole = run(0, 4 * PAGE);
+    for bad in [run(0, PAGE), run(PAGE, 4 * PAGE)] {
+        let refused = PlanError::PagesUnaligned {
+            pages: bad,
+            page_size: 4 * PAGE,
+        };
+        for (was, is) in [(bad, whole), (whole, bad)] {
+            let (was, is) = ([was], [is]);
+            let change = Change::new(&[], &[]).with_private_pages(&was, &is);
+            let planned = plan_change(&SlotTable::new(), &change, &large, ABI);
+            assert_eq!(planned, Err(refused.clone()));
+        }
+    }
+}
+
+#[test]
+fn private_pages_that_overlap_are_refused_and_named() {
     let overlapping = [run(0x4000, PAGE), run(0, 0x2000), run(0x1000, PAGE)];
-    let refused = Err(PlanError::BadPages(run(0x1000, PAGE)));
-    assert_eq!(attributes(&overlapping, &[]), refused);
+    let refused = PlanError::PagesOverlap {
+        pages: run(0x1000, PAGE),
+        other: run(0, 0x2000),
+    };
+    assert_eq!(attributes(&overlapping, &[]), Err(refused.clone()));
+    assert_eq!(attributes(&[], &overlapping), Err(refused));
 }
 
 #[test]
@@ -133,7 +154,7 @@ fn a_kernel_without_private_pages_refuses_what_would_change_them() {
 }
 
 /// A set of pages as some runs, which may touch.
-fn some_runs() -> impl Strategy<Value = Vec<PageRun>> {
+fn some_runs() -> impl Strategy<Value = Vec<PageRange>> {
     prop::collection::vec((0..3_u64, 1..4_u64), 0..8).prop_map(|pieces| {
         let mut at = 0;
         let place = |(gap, pages): (u64, u64)| {
@@ -145,10 +166,8 @@ fn some_runs() -> impl Strategy<Value = Vec<PageRun>> {
     })
 }
 
-fn pages(runs: &[PageRun]) -> BTreeSet<u64> {
-    let pages = runs
-        .iter()
-        .map(|run| run.gpa / PAGE..(run.gpa + run.size) / PAGE);
+fn pages(runs: &[PageRange]) -> BTreeSet<u64> {
+    let pages = runs.iter().map(|run| run.start() / PAGE..run.end() / PAGE);
     pages.flatten().collect()
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use common::guest::NoExits;
 use common::region::private_vm;
-use common::{ABI, PAGE, able, device, file, logged, range, readonly};
+use common::{ABI, PAGE, able, device, device_file, logged, range, readonly};
 use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
@@ -46,7 +46,7 @@ fn refusal(wanted: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> O
 
 /// These bytes of a file of so many.
 fn of_file(offset: u64, size: u64, file_size: u64) -> SlotRange {
-    let file = file(1000, offset).with_file_size(file_size);
+    let file = device_file(1000, offset).with_file_size(file_size);
     range(0, size, Backing::FdOffset(file))
 }
 

@@ -211,9 +211,7 @@ impl Machine {
         let refuser = Arc::new(Refuser::default());
         model.add_listener(space, 1, dma.clone()).unwrap();
         model.add_listener(space, -1, refuser.clone()).unwrap();
-        // SAFETY: all host memory is a mapping of `host`, to which there are no references, and rides on
-        // its region as the owner. No guest runs.
-        let mut engine = unsafe { Engine::new(vm) };
+        let mut engine = Engine::new(vm);
         engine.add_listener(dma.clone());
         engine.add_listener(refuser.clone());
         Self {
