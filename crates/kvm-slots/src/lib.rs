@@ -48,7 +48,8 @@
 //! `SlotListener` guarantees that. The documentation of `memory_model::ViewReader`
 //! has the code for a vCPU thread whose exit races with a change. Callers of
 //! [`Slots::apply`] hold vCPUs themselves: from before the call until the
-//! threads that answer exits look addresses up in the new memory. `vcpu_gate::VcpuGate` holds the vCPUs of a real VM.
+//! threads that answer exits look addresses up in the new memory.
+//! `vcpu_gate::VcpuGate` holds the vCPUs of a real VM.
 //!
 //! The tests named `guest_sees` check this guarantee. On the simulated KVM they
 //! try every interleaving of an access and a commit in small worlds. On the real
@@ -91,14 +92,14 @@
 //! # Memory without a host address
 //!
 //! A device's registers that only the guest may touch have a file and no host
-//! address ([`Backing::FdOffset`]). No released kernel takes that; the
-//! proposals differ, and an [`AbiProfile`] says which one it is: by a descriptor
-//! and an offset in the padding, by the KVM RFCs' whole dma-buf, or push-style
-//! by a call of the platform's ([`PushMap`](push::PushMap)). What a profile cannot express is
-//! [`Unsupported`], with its reason. [`probe_abi()`](probe::probe_abi()) finds out whether a kernel
-//! has the ABI: it makes slots, and sees to it that what must be refused is
-//! refused, with the error that is due. A kernel that has given the profile's
-//! flag bit another meaning is told apart.
+//! address ([`Backing::FdOffset`]). No released kernel takes that; the proposals
+//! differ, and an [`AbiProfile`] says which one it is: by a descriptor and an
+//! offset in the padding, by the KVM RFCs' whole dma-buf, or push-style by a call
+//! of the platform's ([`PushMap`](push::PushMap)). What a profile cannot express
+//! is [`Unsupported`], with its reason. [`probe_abi()`](probe::probe_abi()) finds
+//! out whether a kernel has the ABI: it makes slots, and sees to it that what
+//! must be refused is refused, with the error that is due. A kernel that has
+//! given the profile's flag bit another meaning is told apart.
 //!
 //! # Dirty pages
 //!
@@ -109,15 +110,17 @@
 //! VMM and its devices ─── mark ───────────────────┘
 //! ```
 //!
-//! A [`DirtyCollector`](dirty::DirtyCollector) brings what KVM logged to a [`DirtyTracker`](dirty::DirtyTracker), by one of
-//! three [`DirtyMode`](dirty::DirtyMode)s; the VMM adds what it wrote itself
-//! ([`DirtyTracker::mark`](dirty::DirtyTracker::mark)). Each [`DirtyClient`](dirty::DirtyClient), a display or a migration,
-//! takes every page once for each time that it was written since.
+//! A [`DirtyCollector`](dirty::DirtyCollector) brings what KVM logged to a
+//! [`DirtyTracker`](dirty::DirtyTracker), by one of three
+//! [`DirtyMode`](dirty::DirtyMode)s; the VMM adds what it wrote itself
+//! ([`DirtyTracker::mark`](dirty::DirtyTracker::mark)). Each
+//! [`DirtyClient`](dirty::DirtyClient), a display or a migration, takes every
+//! page once for each time that it was written since.
 //!
 //! Pages are known by their **host address**, because it is the memory that was
 //! written, wherever it shows. So nothing is lost or reported under a wrong
-//! address when a slot moves, is split, or is deleted; [`DirtyPages::in_slot`](dirty::DirtyPages::in_slot) says where a
-//! page is now.
+//! address when a slot moves, is split, or is deleted;
+//! [`DirtyPages::in_slot`](dirty::DirtyPages::in_slot) says where a page is now.
 //!
 //! | KVM | so the collector |
 //! | --- | --- |

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which slot becomes which: what stays, what moves, what must go and come.
+//! Which slot becomes which: what stays, what moves, what is deleted and created.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
