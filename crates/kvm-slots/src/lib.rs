@@ -141,7 +141,6 @@
 //!
 //! ```
 //! use std::os::fd::OwnedFd;
-//! use std::sync::Arc;
 //! use kvm_slots::kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 //! use kvm_slots::{
 //!     AbiProfile, Backing, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, Slots, Vm,
@@ -158,23 +157,20 @@
 //! #     fn address_bits(&self) -> Option<u32> { Some(46) }
 //! # }
 //!
-//! // SAFETY: no guest runs on paper.
+//! // SAFETY: no one else makes slots of this VM.
 //! let mut slots = unsafe { Slots::new(Paper, AbiProfile::None) };
 //!
-//! // The owner keeps the mapping; in a VMM it unmaps it when dropped.
-//! let bar = |gpa| SlotRange {
-//!     gpa,
-//!     size: 0x10_0000,
-//!     access: SlotAccess::ReadWrite,
-//!     backing: Backing::Host(HostMemory::new(0x7f00_0000_0000, Arc::new(()))),
-//!     log_dirty: false,
+//! // In a VMM this is `HostMemory::new`, with the owner of a mapping.
+//! let memory = HostMemory::placeholder(0x10_0000).ok_or("empty")?;
+//! let bar = |gpa| {
+//!     SlotRange::new(gpa, SlotAccess::ReadWrite, Backing::Host(memory.clone()))
 //! };
 //!
-//! let first = slots.plan(&[bar(0xe000_0000)])?;
+//! let first = slots.plan(&[bar(0xe000_0000)?])?;
 //! let _ = slots.apply(&first)?;
 //! assert_eq!(slots.table().len(), 1);
 //!
-//! let moved = slots.plan(&[bar(0xf000_0000)])?;
+//! let moved = slots.plan(&[bar(0xf000_0000)?])?;
 //! assert!(matches!(moved.ops(), [Op::Move { .. }]));
 //! assert_eq!(moved.ops()[0].to_string(), "MOVE slot 0 from 0xe0000000 to 0xf0000000");
 //! assert!(!moved.holds_vcpus());
@@ -184,17 +180,17 @@
 //! # Unsafe code
 //!
 //! A memslot lets a guest read and write memory of the process behind the
-//! compiler's back. Only the caller can guarantee that this is safe, and
-//! guarantees it once, to [`Slots::new`]: host ranges are mapped, meant for the
-//! guest, and not otherwise used, for as long as their owner lives. In return no
-//! slot outlives its owner. All other methods are safe, and so is a
-//! `SlotListener`.
+//! compiler's back. Host memory is vouched for where it enters, and only there:
+//! [`HostMemory::new`] is `unsafe`, and its caller promises that the guest may have
+//! these bytes while their owner lives. In return no slot outlives its owner.
+//! [`Slots::new`] is `unsafe` because only its caller knows that no one else makes
+//! slots of the VM. Everything that follows is safe code: planning, applying,
+//! listeners, conversions.
 //!
-//! The calls that lead to the ioctl are `unsafe` as well:
-//! [`Vm::set_user_memory_region2`] and the older [`Vm::set_user_memory_region`].
-//! Converted pages leave stale bytes, which are discarded: so [`Vm::discard`] and
-//! the constructors of [`Engine`](convert::Engine) and
-//! [`Converter`](convert::Converter) are `unsafe` too.
+//! The calls that lead to the ioctls are `unsafe` as well:
+//! [`Vm::set_user_memory_region2`], the older [`Vm::set_user_memory_region`] and
+//! [`Vm::discard`]. Implementors of [`GuestPages`](convert::GuestPages) vouch for
+//! the memory that they yield.
 //! [`probe_abi()`](probe::probe_abi()) requires that no vCPU runs during the call.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,

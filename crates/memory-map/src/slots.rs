@@ -35,21 +35,15 @@ mod tests {
 
     use kvm_slots::plan::plan;
     use kvm_slots::{
-        AbiProfile, Capabilities, FileStart, HostMemory, SlotAccess, SlotRange, SlotRules,
-        SlotTable,
+        AbiProfile, Capabilities, DeviceFile, FileSlice, HostMemory, SlotAccess, SlotRange,
+        SlotRules, SlotTable,
     };
 
     use super::*;
 
     /// Slot 3, planned for a kernel that has such slots.
     fn slot(access: SlotAccess, backing: Backing) -> Slot {
-        let range = SlotRange {
-            gpa: 0x1000,
-            size: 0x2000,
-            access,
-            backing,
-            log_dirty: false,
-        };
+        let range = SlotRange::new(0x1000, access, backing).expect("it does not wrap");
         let mut able = Capabilities::minimal();
         (able.page_size, able.user_memory2, able.readonly_mem) = (0x1000, true, true);
         let mut table = SlotTable::with_rules(SlotRules::new().reserving(0..=2));
@@ -60,20 +54,21 @@ mod tests {
 
     #[test]
     fn a_slot_on_host_memory_is_described_with_and_without_its_address() {
-        let host = HostMemory::new(0x7f00_0000_0000, Arc::new(()));
+        let host = HostMemory::placeholder(0x2000).expect("it has bytes");
         let row = SlotRow::from(&slot(SlotAccess::ReadOnly, Backing::Host(host)));
         assert_eq!((row.id, row.gpa, row.size), (3, 0x1000, 0x2000));
         assert_eq!(row.flags, ["READONLY"]);
-        assert_eq!(row.backing, "host memory at 0x7f0000000000");
+        assert_eq!(row.backing, "host memory at 0xffffffffffffe000");
         assert_eq!(row.behind, ["host memory"]);
         assert!(row.host_mapped);
     }
 
     #[test]
     fn a_slot_on_a_file_alone_has_no_host_address() {
-        let file = FileStart::new(5, 0x4000, Arc::new(()));
+        let file = FileSlice::new(Arc::new(std::io::stdin()), 0x4000, 0x2000);
+        let file = DeviceFile::new(file.expect("it has bytes"));
         let row = SlotRow::from(&slot(SlotAccess::ReadWrite, Backing::FdOffset(file)));
-        assert_eq!(row.backing, "fd 5 + 0x4000, no host address");
+        assert_eq!(row.backing, "fd 0 + 0x4000, no host address");
         assert_eq!(row.behind, ["file + 0x4000"]);
         assert!(!row.host_mapped);
     }

@@ -6,7 +6,7 @@ use crate::common;
 use std::collections::BTreeSet;
 
 use common::random::{NO_FDS, picks, ranges};
-use common::{ABI, HOST, PAGE, able, follow, logged, ram, table, texts};
+use common::{ABI, HOST, PAGE, able, device, follow, logged, ram, table, texts};
 use guest_ranges::AddrRange;
 use kvm_slots::plan::{plan, plan_change};
 use kvm_slots::{Change, Plan, PlanError, SlotRange, SlotRules, SlotTable};
@@ -127,7 +127,7 @@ fn what_goes_must_be_there_as_it_is_said_to_be() {
         ram(0x1000, 0x2000, B),
         logged(ram(0x1000, 0x2000, HOST)),
         ram(0x8000, 0x2000, HOST),
-        ram(0, 1 << 63, 0),
+        device(0, 1 << 63, 7, 0),
     ] {
         let (gpa, size) = (other.gpa(), other.size());
         let refused = change(&had, &[other], &[]);

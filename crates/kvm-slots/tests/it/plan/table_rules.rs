@@ -115,7 +115,7 @@ fn what_is_larger_than_kvm_takes_is_cut_into_slots_of_four_tebibytes() {
     let Some(Op::Create(third)) = plan.ops().last() else {
         panic!("{plan:?}");
     };
-    assert_eq!(third.backing(), ram(0, PAGE, HOST + 8 * TIB).backing());
+    assert_eq!(third.backing(), ram(0, TIB, HOST + 8 * TIB).backing());
 
     // What fits is one slot, wherever it is.
     let plan = planned(SlotRules::new(), &[], &[ram(PAGE, 4 * TIB, HOST + PAGE)]);
