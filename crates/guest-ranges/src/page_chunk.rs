@@ -48,17 +48,25 @@ impl Chunk {
     }
 
     /// Puts the pages from `first` to `last` in, or takes them out.
+    #[inline]
     pub(crate) fn set(&mut self, first: usize, last: usize, is_in: bool) {
-        for word in first / BITS..=last / BITS {
+        let mut changed = 0;
+        let words = &mut self.bits[first / BITS..=last / BITS];
+        for (bits, word) in words.iter_mut().zip(first / BITS..) {
             let from = first.saturating_sub(word * BITS);
             let to = (last - word * BITS).min(BITS - 1);
             let mask = (!0 << from) & (!0 >> (BITS - 1 - to));
-            let old = self.bits[word];
-            let new = if is_in { old | mask } else { old & !mask };
-            self.bits[word] = new;
-            // What goes out was counted, so this cannot go below zero.
-            self.count -= ones(old & !new);
-            self.count += ones(new & !old);
+            let change = mask & if is_in { !*bits } else { *bits };
+            *bits ^= change;
+            changed += match change {
+                u64::MAX => BITS,
+                some => ones(some),
+            };
+        }
+        match is_in {
+            true => self.count += changed,
+            // They were counted, so this cannot go below zero.
+            false => self.count -= changed,
         }
     }
 
@@ -80,22 +88,24 @@ impl Chunk {
         self.count
     }
 
-    /// The first page from `from` on that is in the set (or, with `is_in`
-    /// false, is not); [`PAGES`] if there is none.
-    pub(crate) fn next(&self, from: usize, is_in: bool) -> usize {
+    /// The first page from `from` to `to` that is in the set (or, with `is_in`
+    /// false, is not); `to + 1` if there is none.
+    #[inline]
+    pub(crate) fn next(&self, from: usize, to: usize, is_in: bool) -> usize {
         let mut mask = !0 << (from % BITS);
-        for word in from / BITS..PAGES / BITS {
+        for word in from / BITS..=to / BITS {
             let bits = if is_in {
                 self.bits[word]
             } else {
                 !self.bits[word]
             };
             if bits & mask != 0 {
-                return word * BITS + (bits & mask).trailing_zeros() as usize;
+                let page = word * BITS + (bits & mask).trailing_zeros() as usize;
+                return page.min(to + 1);
             }
             mask = !0;
         }
-        PAGES
+        to + 1
     }
 }
 

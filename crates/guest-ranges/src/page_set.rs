@@ -89,20 +89,47 @@ impl PageSet {
     /// The parts of `range` that are in the set, as the fewest ranges, by
     /// address.
     pub fn within(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
+        // Most ranges are of few pages, and so inside one chunk. The iterator over
+        // several is large: in a box, it costs nothing where it is not needed.
+        let chunks = chunks_of(range);
+        let number = chunks.start();
+        if number != chunks.last() {
+            return Parts::Several(Box::new(self.within_chunks(range)));
+        }
+        match self.mixed.get(&number) {
+            Some(chunk) => Parts::Chunk(Runs {
+                chunk,
+                number,
+                from: page_in_chunk(range.start()),
+                to: page_in_chunk(range.last()),
+                clip: range,
+            }),
+            None => Parts::Whole(self.whole.contains(number).then_some(range)),
+        }
+    }
+
+    fn within_chunks(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
         let chunks = chunks_of(range);
         let whole = self.whole.within(chunks).filter_map(addresses_of_chunks);
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
         let mixed = mixed.flat_map(move |(&number, chunk)| {
-            // A search for one page looks at one page, and not at its chunk.
             let from = (number == chunks.start()).then(|| page_in_chunk(range.start()));
             let to = (number == chunks.last()).then(|| page_in_chunk(range.last()));
-            runs(number, chunk, from.unwrap_or(0), to.unwrap_or(PAGES - 1))
+            Runs {
+                chunk,
+                number,
+                from: from.unwrap_or(0),
+                to: to.unwrap_or(PAGES - 1),
+                clip: range,
+            }
         });
         let parts = ByAddress {
-            one: whole.peekable(),
+            one: whole
+                .filter_map(move |part| part.intersect(range))
+                .peekable(),
             other: mixed.peekable(),
         };
-        coalesce(parts.filter_map(move |part| part.intersect(range)))
+        coalesce(parts)
     }
 
     /// The number of pages in the set.
@@ -219,6 +246,9 @@ impl PageSet {
     }
 
     fn set(&mut self, range: AddrRange, is_in: bool) {
+        if !is_in && self.is_empty() {
+            return;
+        }
         let chunks = chunks_of(range);
         let (mut first, mut last) = (chunks.start(), chunks.last());
         let from = page_in_chunk(range.start());
@@ -275,7 +305,7 @@ impl PageSet {
         };
         let chunk = match self.mixed.entry(number) {
             Entry::Occupied(chunk) => chunk.into_mut(),
-            Entry::Vacant(free) => match (self.whole.covers(only), is_in) {
+            Entry::Vacant(free) => match (self.whole.contains(number), is_in) {
                 (true, false) => {
                     self.whole.remove(only);
                     free.insert(Box::new(Chunk::ALL))
@@ -352,26 +382,58 @@ fn page_in_chunk(address: u64) -> usize {
     usize::try_from(page).unwrap_or(PAGES - 1)
 }
 
-/// The addresses that chunk `number` has in the set, from page `from` on and
-/// up to the end of the run that page `to` is in.
-fn runs(
+/// The parts of a range that are in a set.
+enum Parts<'a, S> {
+    /// Of a chunk that is in the set as a whole, or not at all.
+    Whole(Option<AddrRange>),
+    /// Of one chunk that is in it in part.
+    Chunk(Runs<'a>),
+    /// Of several chunks.
+    Several(Box<S>),
+}
+
+impl<S: Iterator<Item = AddrRange>> Iterator for Parts<'_, S> {
+    type Item = AddrRange;
+
+    #[inline]
+    fn next(&mut self) -> Option<AddrRange> {
+        match self {
+            Self::Whole(range) => range.take(),
+            Self::Chunk(runs) => runs.next(),
+            Self::Several(parts) => parts.next(),
+        }
+    }
+}
+
+/// The addresses that a chunk has in the set.
+struct Runs<'a> {
+    chunk: &'a Chunk,
     number: u64,
-    chunk: &Chunk,
-    mut from: usize,
+    /// The first and the last page that are still to be looked at.
+    from: usize,
     to: usize,
-) -> impl Iterator<Item = AddrRange> + '_ {
-    core::iter::from_fn(move || {
-        let first = match from <= to {
-            true => chunk.next(from, true),
-            false => return None,
-        };
-        if first > to {
+    /// Runs are cut to this range.
+    clip: AddrRange,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = AddrRange;
+
+    #[inline]
+    fn next(&mut self) -> Option<AddrRange> {
+        if self.from > self.to {
             return None;
         }
-        from = chunk.next(first, false);
-        let address = |page: usize| number * CHUNK_SIZE + page as u64 * PAGE_SIZE;
-        AddrRange::from_bounds(address(first), address(from - 1) + (PAGE_SIZE - 1))
-    })
+        let first = self.chunk.next(self.from, self.to, true);
+        if first > self.to {
+            self.from = first;
+            return None;
+        }
+        self.from = self.chunk.next(first, self.to, false);
+        let address = |page: usize| self.number * CHUNK_SIZE + page as u64 * PAGE_SIZE;
+        let last = address(self.from - 1) + (PAGE_SIZE - 1);
+        AddrRange::from_bounds(address(first), last)?.intersect(self.clip)
+    }
 }
 
 /// What two iterators give, by address.
