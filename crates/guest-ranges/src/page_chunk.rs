@@ -50,19 +50,19 @@ impl Chunk {
     /// Puts the pages from `first` to `last` in, or takes them out.
     #[inline]
     pub(crate) fn set(&mut self, first: usize, last: usize, is_in: bool) {
-        let mut changed = 0;
-        let words = &mut self.bits[first / BITS..=last / BITS];
-        for (bits, word) in words.iter_mut().zip(first / BITS..) {
-            let from = first.saturating_sub(word * BITS);
-            let to = (last - word * BITS).min(BITS - 1);
-            let mask = (!0 << from) & (!0 >> (BITS - 1 - to));
-            let change = mask & if is_in { !*bits } else { *bits };
-            *bits ^= change;
-            changed += match change {
-                u64::MAX => BITS,
-                some => ones(some),
-            };
-        }
+        let (low, high) = (first / BITS, last / BITS);
+        let from_first = !0 << (first % BITS);
+        let to_last = !0 >> (BITS - 1 - last % BITS);
+        let changed = match low == high {
+            true => change(&mut self.bits[low], from_first & to_last, is_in),
+            false => {
+                let between = self.bits[low + 1..high].iter_mut();
+                let between = between.map(|word| change(word, !0, is_in));
+                let between = between.sum::<usize>();
+                let ends = change(&mut self.bits[low], from_first, is_in);
+                between + ends + change(&mut self.bits[high], to_last, is_in)
+            }
+        };
         match is_in {
             true => self.count += changed,
             // They were counted, so this cannot go below zero.
@@ -106,6 +106,17 @@ impl Chunk {
             mask = !0;
         }
         to + 1
+    }
+}
+
+/// Puts the pages of a mask in, or takes them out; returns how many changed.
+#[inline]
+fn change(word: &mut u64, mask: u64, is_in: bool) -> usize {
+    let change = mask & if is_in { !*word } else { *word };
+    *word ^= change;
+    match change {
+        u64::MAX => BITS,
+        some => ones(some),
     }
 }
 
