@@ -14,12 +14,14 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 5] = [
+const LIBRARIES: [&str; 7] = [
+    "guest-ranges",
     "memory-model",
     "kvm-slots",
     "vfio-dma",
     "vfio-private",
     "memory-map",
+    "qemu-mtree",
 ];
 
 /// The oldest toolchain that the libraries build with.

@@ -43,6 +43,20 @@ impl HostMemory {
         (address != 0).then_some(Self { range, owner })
     }
 
+    /// `size` bytes that are nowhere, for a model that describes memory which no
+    /// guest will run on; `None` if `size` is 0 or more than 2^63.
+    ///
+    /// The addresses are the last ones of the 64-bit space, which Linux maps for
+    /// no process. KVM and IOMMUs refuse them.
+    pub fn placeholder(size: u64) -> Option<Self> {
+        let address = size.wrapping_neg();
+        let range = AddrRange::new(address, size.into())?;
+        (address >= 1 << 63).then(|| Self {
+            range,
+            owner: Arc::new(()),
+        })
+    }
+
     /// The host virtual address of the first byte.
     #[inline]
     pub fn address(&self) -> u64 {

@@ -30,6 +30,17 @@ fn null_is_no_host_address() {
 }
 
 #[test]
+fn a_placeholder_lies_where_no_process_has_memory() {
+    for size in [1, 0x1000, 1 << 40, 1 << 63] {
+        let memory = HostMemory::placeholder(size).unwrap();
+        assert_eq!((memory.size(), memory.range().last()), (size, u64::MAX));
+        assert!(memory.address() >= 1 << 63);
+    }
+    assert!(HostMemory::placeholder(0).is_none());
+    assert!(HostMemory::placeholder((1 << 63) + 1).is_none());
+}
+
+#[test]
 fn a_slice_stays_inside_what_it_is_cut_from() {
     let memory = piece(0x10_0000, 0x4000);
     assert_eq!(memory.slice(0x1000, 0x3000), Some(piece(0x10_1000, 0x3000)));

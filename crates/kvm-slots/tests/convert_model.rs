@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use common::pages::Pages;
@@ -51,11 +50,12 @@ fn machine() -> Machine {
         vm.create_guest_memfd(SIZE, GuestMemfdFlags::empty())
             .unwrap(),
     );
-    let slice = FileSlice::new(file.as_raw_fd(), 0, SIZE, file).unwrap();
-    let memory = HostMemory::new(host.address(), SIZE, host.clone()).unwrap();
+    let slice = FileSlice::new(file, 0, SIZE).unwrap();
+    // SAFETY: only the simulated KVM accesses it, by copies that can fail.
+    let memory = unsafe { HostMemory::new(host.address(), SIZE, host.clone()) }.unwrap();
     let memory = Memory::with_guest_memfd(memory, slice, GuestMemfdSides::Private).unwrap();
     let registers = Arc::new(vm.create_dma_buf(4 * PAGE).unwrap());
-    let registers = FileSlice::new(registers.as_raw_fd(), 0, 4 * PAGE, registers).unwrap();
+    let registers = FileSlice::new(registers, 0, 4 * PAGE).unwrap();
 
     let mut model = MemoryModel::new();
     let mut t = model.transaction();

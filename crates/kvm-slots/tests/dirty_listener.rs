@@ -52,7 +52,9 @@ impl Machine {
         let slots = unsafe { SlotListener::new(vm.clone(), AbiProfile::None, NoneRuns) };
         let slots = Arc::new(slots.with_watcher(collector.clone()));
         let pages = Arc::new(Pages::new(16 * 4096));
-        let memory = HostMemory::new(pages.address(), pages.size(), pages.clone()).unwrap();
+        let (address, size) = (pages.address(), pages.size());
+        // SAFETY: only the simulated KVM accesses it, by copies that can fail.
+        let memory = unsafe { HostMemory::new(address, size, pages.clone()) }.unwrap();
         let mut model = MemoryModel::new();
         let mut t = model.transaction();
         let root = t.add(Region::container("memory", 1 << 64)).unwrap();

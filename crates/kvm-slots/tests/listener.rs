@@ -19,7 +19,8 @@ use memory_model::{
 const FD: i32 = 1000;
 
 fn host(address: u64) -> HostMemory {
-    HostMemory::new(address, PAGE, Arc::new(())).unwrap()
+    // SAFETY: nothing is mapped there, and the simulated KVM copies.
+    unsafe { HostMemory::new(address, PAGE, Arc::new(())) }.unwrap()
 }
 
 fn memory(address: u64) -> Memory {
@@ -27,7 +28,8 @@ fn memory(address: u64) -> Memory {
 }
 
 fn file(offset: u64) -> FileSlice {
-    FileSlice::new(FD, offset, PAGE, Arc::new(())).unwrap()
+    // SAFETY: nothing uses the descriptor.
+    unsafe { FileSlice::from_raw_fd(FD, offset, PAGE, Arc::new(())) }.unwrap()
 }
 
 /// A model with its only space, and the regions in it: the root first.

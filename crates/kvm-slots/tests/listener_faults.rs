@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -164,10 +164,12 @@ fn region(n: usize, dma_buf: &Arc<OwnedFd>) -> Region {
     let (name, size) = (format!("{n}"), SIZES[n] * PAGE);
     if n >= PRIVATE {
         let offset = (n - PRIVATE) as u64 * PAGE;
-        let file = FileSlice::new(dma_buf.as_raw_fd(), offset, size, dma_buf.clone());
+        let file = FileSlice::new(dma_buf.clone(), offset, size);
         return Region::private_mmio(&name, PrivateMmio::new(file.unwrap()));
     }
-    let host = HostMemory::new(HOST + n as u64 * 0x10_0000, size, Arc::new(())).unwrap();
+    let address = HOST + n as u64 * 0x10_0000;
+    // SAFETY: nothing is mapped there, and the simulated KVM copies.
+    let host = unsafe { HostMemory::new(address, size, Arc::new(())) }.unwrap();
     Region::ram(&name, Memory::host_only(host))
 }
 

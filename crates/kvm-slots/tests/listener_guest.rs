@@ -92,7 +92,8 @@ fn pages(count: usize) -> Arc<Pages> {
 }
 
 fn host(pages: &Arc<Pages>) -> HostMemory {
-    HostMemory::new(pages.address(), pages.size(), pages.clone()).unwrap()
+    // SAFETY: only the simulated KVM accesses it, by copies that can fail.
+    unsafe { HostMemory::new(pages.address(), pages.size(), pages.clone()) }.unwrap()
 }
 
 #[test]
@@ -155,8 +156,8 @@ fn private_pages_outlive_a_slot_that_is_made_anew_around_them() {
         .create_guest_memfd(4 * PAGE, GuestMemfdFlags::empty())
         .unwrap();
     let slice = |file: OwnedFd| {
-        let fd = file.as_raw_fd();
-        FileSlice::new(fd, 0, 4 * PAGE, Arc::new(file)).unwrap()
+        let _fd = file.as_raw_fd();
+        FileSlice::new(Arc::new(file), 0, 4 * PAGE).unwrap()
     };
     let memory =
         Memory::with_guest_memfd(host(&shared), slice(file), GuestMemfdSides::Private).unwrap();

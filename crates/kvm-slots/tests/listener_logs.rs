@@ -102,7 +102,8 @@ impl Machine {
         let vm = SimVm::new(SimConfig::released(KernelVersion::V7_3));
         let vcpus = Vcpus::default();
         let pages = Arc::new(Pages::new(16 * 4096));
-        let memory = HostMemory::new(pages.address(), pages.size(), pages).unwrap();
+        // SAFETY: only the simulated KVM accesses it, by copies that can fail.
+        let memory = unsafe { HostMemory::new(pages.address(), pages.size(), pages) }.unwrap();
         // SAFETY: the only host memory is a mapping of its own to which there are
         // no references, and which the model keeps. No guest runs.
         let slots = unsafe { SlotListener::new(vm.clone(), AbiProfile::None, vcpus.clone()) };

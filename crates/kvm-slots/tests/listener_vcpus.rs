@@ -77,7 +77,9 @@ struct Machine {
 impl Machine {
     fn new(rules: SlotRules) -> Self {
         let memory = |address, size| {
-            Memory::host_only(HostMemory::new(address, size, Arc::new(())).unwrap())
+            // SAFETY: nothing is mapped there, and the simulated KVM copies.
+            let host = unsafe { HostMemory::new(address, size, Arc::new(())) };
+            Memory::host_only(host.unwrap())
         };
         let mut model = MemoryModel::new();
         let mut t = model.transaction();

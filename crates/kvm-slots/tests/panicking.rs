@@ -247,7 +247,8 @@ impl Rig {
         let mut model = MemoryModel::new();
         let mut t = model.transaction();
         let root = t.add(Region::container("memory", 1 << 32)).unwrap();
-        let host = HostMemory::new(HOST, 8 * PAGE, Arc::new(())).unwrap();
+        // SAFETY: nothing is mapped there, and the simulated KVM copies.
+        let host = unsafe { HostMemory::new(HOST, 8 * PAGE, Arc::new(())) }.unwrap();
         let ram = t.add(Region::ram("ram", Memory::host_only(host))).unwrap();
         t.place(ram, root, 0, 0).unwrap();
         let hole = t.add(Region::mmio("hole", PAGE.into())).unwrap();

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ fn shown(vm: &SimVm, file: &Arc<OwnedFd>, offset: u64, size: u64) -> (MemoryMode
     let mut model = MemoryModel::new();
     let mut t = model.transaction();
     let root = t.add(Region::container("memory", 1 << 64)).unwrap();
-    let slice = FileSlice::new(file.as_raw_fd(), offset, size, file.clone()).unwrap();
+    let slice = FileSlice::new(file.clone(), offset, size).unwrap();
     let bar = t
         .add(Region::private_mmio("bar", PrivateMmio::new(slice)))
         .unwrap();

@@ -32,7 +32,9 @@
 //! use memory_model::{HostMemory, Memory, MemoryModel, Region};
 //!
 //! let pages = Arc::new(vec![0_u8; 0x10_0000]);
-//! let host = HostMemory::new(pages.as_ptr() as u64, 0x10_0000, pages.clone()).unwrap();
+//! // SAFETY: no guest runs, and nothing else uses the vector.
+//! let host = unsafe { HostMemory::new(pages.as_ptr() as u64, 0x10_0000, pages.clone()) };
+//! let host = host.unwrap();
 //! let mut model = MemoryModel::new();
 //! let mut t = model.transaction();
 //! let memory = t.add(Region::container("memory", 1 << 64).with_handle(""))?;

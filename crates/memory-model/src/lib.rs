@@ -22,8 +22,8 @@
 //! that can show the change; the new [`FlatView`] shares the rest with the old
 //! one. The commit takes the [`Diff`] of the two, lets every [`Listener`] prepare
 //! for it and then apply it, and publishes the view. Readers on other threads look
-//! addresses up through a [`ViewReader`], without a lock. If a listener refuses,
-//! nothing has happened.
+//! addresses up through a [`ViewReader`], without a lock: [`FlatView::access_parts`]
+//! says who answers an exit. If a listener refuses, nothing has happened.
 //!
 //! # Example
 //!
@@ -133,7 +133,9 @@ mod tree;
 mod validate;
 mod view;
 
+pub use access::parts::{AccessDirection, AccessPart, AccessParts};
 pub use access::plan::{AccessPlan, Piece};
+pub use access::responder::Responder;
 pub use access::rules::{AccessError, AccessRule, AccessRules, Endianness, Sizes};
 pub use attachments::active::AttachmentDiff;
 pub use attachments::{EventFd, IoEventFd, Trigger};

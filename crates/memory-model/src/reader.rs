@@ -14,58 +14,36 @@ use crate::FlatView;
 ///
 /// # Answering an exit
 ///
-/// A vCPU thread looks up the addresses of an MMIO exit. The exit may meet a
-/// change: the view calls the run direct, because its memory has just gone, or
-/// has come since. The thread then does what the guest would have done: the
-/// access on the host mapping of the memory (which is then
-/// dirty, if anyone tracks that). Private MMIO has no host mapping. A listener
-/// that adds or removes it holds the vCPUs, until the view is published, and
-/// waits for each one that has just left the guest to take its view;
-/// `SlotListener` of the crate `kvm-slots` does so. An access that is left
-/// without an answer is one that KVM cannot emulate, or the rest of one that
-/// KVM split in two: answer it like an address at which nothing is.
+/// A vCPU thread looks up the addresses of an MMIO exit with
+/// [`FlatView::access_parts`]. The exit may meet a change: the view calls the run
+/// direct, because its memory has just gone, or has come since. The thread then
+/// does what the guest would have done: the access on the host mapping of the
+/// memory (which is then dirty, if anyone tracks that). Private MMIO has no host
+/// mapping. A listener that adds or removes it holds the vCPUs, until the view is
+/// published, and waits for each one that has just left the guest to take its
+/// view; `SlotListener` of the crate `kvm-slots` does so. An access that is left
+/// without an answer is one that KVM cannot emulate, or the rest of one that KVM
+/// split in two: answer it like an address at which nothing is.
 ///
 /// ```
-/// use memory_model::{AddrRange, FlatRange, FlatView};
+/// use memory_model::{AccessDirection, FlatView, Responder};
 ///
-/// /// Who answers an access, or its first bytes.
-/// enum Answer<'a, H> {
-///     /// The bus: the access is trapped by this run, or nothing is there.
-///     Bus(Option<&'a FlatRange<H>>),
-///     /// The memory at this host address.
-///     Memory(u64),
-///     /// No one: only the guest reaches it.
-///     NoAnswer,
-/// }
-///
-/// /// Looks up an exit of `size` bytes at `gpa`: who answers, and how many bytes.
-/// /// The rest, if there is one, is to be looked up by itself. `view` was taken as
-/// /// the vCPU left the guest: `GatedVcpu::run_with(|| reader.snapshot())`.
-/// fn look_up<H>(
-///     view: &FlatView<H>,
-///     gpa: u64,
-///     size: u64,
-///     write: bool,
-/// ) -> Option<(Answer<'_, H>, u64)> {
-///     let access = AddrRange::from_bounds(gpa, gpa.checked_add(size.checked_sub(1)?)?)?;
-///     let Some(run) = view.find(gpa) else {
-///         // Nothing is there, up to the next run.
-///         let next = view.intersecting(access).next();
-///         let end = next.map_or(gpa + size, |run| run.range().start());
-///         return Some((Answer::Bus(None), end - gpa));
-///     };
-///     let piece = run.range().intersect(access)?;
-///     let size = u64::try_from(piece.size()).ok()?;
-///     let direct = match write {
-///         true => run.access().writes_directly(),
-///         false => run.access().reads_directly(),
-///     };
-///     let answer = match run.backing_of(piece)?.host() {
-///         _ if !direct => Answer::Bus(Some(run)),
-///         Some(host) => Answer::Memory(host.address()),
-///         None => Answer::NoAnswer,
-///     };
-///     Some((answer, size))
+/// /// Carries out a store of the guest. `view` was taken as the vCPU left the
+/// /// guest: `GatedVcpu::run_with(|| reader.snapshot())`.
+/// fn store<H>(view: &FlatView<H>, gpa: u64, mut data: &[u8]) {
+///     for part in view.access_parts(gpa, data.len(), AccessDirection::Write) {
+///         let (bytes, rest) = data.split_at(part.size);
+///         data = rest;
+///         match part.responder {
+///             Responder::Device { run, offset } => {
+///                 println!("{} at {offset:#x}: {bytes:?}", run.region().name());
+///             }
+///             // The caller writes the bytes there, and marks them dirty.
+///             Responder::Memory { .. } => println!("{:?}: {bytes:?}", part.host()),
+///             // Stores that no one answers are dropped.
+///             _ => {}
+///         }
+///     }
 /// }
 /// # use std::sync::Arc;
 /// # use memory_model::{HostMemory, Memory, MemoryModel, Region};
@@ -79,10 +57,12 @@ use crate::FlatView;
 /// # t.commit()?;
 /// # let space = model.add_space("memory", root)?;
 /// # let view = model.view(space);
-/// # let (answer, size) = look_up(&view, 0x17fc, 8, true).unwrap();
-/// # assert!(matches!(answer, Answer::Memory(0x7000_17fc)) && size == 4);
-/// # let (answer, size) = look_up(&view, 0x1800, 4, true).unwrap();
-/// # assert!(matches!(answer, Answer::Bus(None)) && size == 4);
+/// # store(&view, 0x17fc, &[0; 8]);
+/// # let parts = view.access_parts(0x17fc, 8, AccessDirection::Write);
+/// # let found: Vec<_> = parts
+/// #     .map(|part| (part.address, part.size, part.host().map(|host| host.address())))
+/// #     .collect();
+/// # assert_eq!(found, [(0x17fc, 4, Some(0x7000_17fc)), (0x1800, 4, None)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -20,7 +20,6 @@ use crate::backend::sim::Sim;
 use crate::board::Board;
 use crate::causes::with_causes;
 use crate::machine::Machine;
-use crate::mtree::flat_of_file;
 use crate::report::{Report, StepReport};
 use crate::run::Run;
 
@@ -386,10 +385,10 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
 }
 
 fn mtree(args: &MtreeArgs) -> Result<(), Box<dyn Error>> {
-    let flat = flat_of_file(&args.file)?;
-    if let Some(note) = &flat.note {
+    let machine = qemu_mtree::read_file(&args.file)?;
+    if let Some(note) = &machine.cut_off {
         let _ = writeln!(io::stderr().lock(), "note: {note}");
     }
-    write!(io::stdout().lock(), "{}", flat.text)?;
+    write!(io::stdout().lock(), "{}", machine.flat_text())?;
     Ok(())
 }

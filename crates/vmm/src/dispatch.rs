@@ -2,124 +2,99 @@
 //! Answering exits: the view says which region was meant, the region's handle
 //! says who answers.
 
-use kvm_slots::Vm;
 use kvm_slots::sim::MmioHandler;
-use memory_model::{AddrRange, FlatRange, Kind};
+use kvm_slots::{Unsupported, Vm};
+use memory_model::{AccessDirection, AccessPart, FlatRange, Responder};
 
 use crate::board::Board;
-use crate::device::Effect;
+use crate::device::{Device, Effect};
 use crate::exit::{Answer, Exit};
 use crate::handle::Handle;
 
 impl<V: Vm + Clone + Send + Sync + 'static> MmioHandler for Board<V> {
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
+        let view = self.model.view(self.space);
         let mut rest = data;
-        let mut at = gpa;
-        while !rest.is_empty() {
-            let (run, len) = self.at(at, rest.len());
-            let (now, later) = rest.split_at_mut(len);
-            let by = self.answer_read(run.as_ref(), at, now);
-            self.log(at, len, false, by);
-            at = at.wrapping_add(len as u64);
+        for part in view.access_parts(gpa, rest.len(), AccessDirection::Read) {
+            let (now, later) = rest.split_at_mut(part.size);
             rest = later;
+            let by = self.answer_read(part.responder, now);
+            self.log(&part, false, by);
         }
     }
 
     fn mmio_write(&mut self, gpa: u64, data: &[u8]) {
         let mut rest = data;
         let mut at = gpa;
-        while !rest.is_empty() {
-            let (run, len) = self.at(at, rest.len());
-            let (now, later) = rest.split_at(len);
-            let by = self.answer_write(run.as_ref(), at, now);
-            self.log(at, len, true, by);
-            at = at.wrapping_add(len as u64);
+        loop {
+            // Each part with the view as it is then: a device's write can change it.
+            let view = self.model.view(self.space);
+            let mut parts = view.access_parts(at, rest.len(), AccessDirection::Write);
+            let Some(part) = parts.next() else { return };
+            let (now, later) = rest.split_at(part.size);
+            let by = self.answer_write(part.responder, now);
+            self.log(&part, true, by);
+            at = at.wrapping_add(part.size as u64);
             rest = later;
         }
     }
 }
 
 impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
-    /// Which run is at `gpa`, and how many of `size` bytes lie in it, or in
-    /// the same hole.
-    fn at(&self, gpa: u64, size: usize) -> (Option<FlatRange<Handle>>, usize) {
-        let view = self.model.view(self.space);
-        let run = view.find(gpa);
-        let last = match run {
-            Some(run) => run.range().last(),
-            None => {
-                let above = AddrRange::from_bounds(gpa, u64::MAX);
-                let next = above.and_then(|above| view.intersecting(above).next());
-                next.map_or(u64::MAX, |next| next.range().start() - 1)
-            }
-        };
-        let left = usize::try_from(last - gpa)
-            .unwrap_or(usize::MAX)
-            .saturating_add(1);
-        (run.cloned(), size.min(left))
-    }
-
-    fn log(&mut self, gpa: u64, size: usize, write: bool, by: Answer) {
+    fn log(&mut self, part: &AccessPart<'_, Handle>, write: bool, by: Answer) {
         self.exits.push(Exit {
-            gpa,
-            size,
+            gpa: part.address,
+            size: part.size,
             write,
             by,
         });
     }
 
-    fn answer_read(
-        &mut self,
-        run: Option<&FlatRange<Handle>>,
-        gpa: u64,
-        data: &mut [u8],
-    ) -> Answer {
+    fn answer_read(&mut self, responder: Responder<'_, Handle>, data: &mut [u8]) -> Answer {
         // What nobody drives reads as ones, as on a bus.
         data.fill(0xff);
-        let Some((run, offset)) = run.and_then(|run| Some((run, run.offset_of(gpa)?))) else {
-            return Answer::Unassigned;
-        };
-        let handle = run.region().handle();
-        if let Some(why) = handle.refused {
+        if let Some(why) = refusal(responder) {
             return Answer::Refused(why);
         }
-        match (run.region().kind(), &handle.host) {
-            (Kind::Mmio | Kind::RomDevice(_), _) if !run.access().reads_directly() => {
-                self.device(handle, |device| device.read(offset, data))
+        match responder {
+            Responder::Device { run, offset } => {
+                self.device(run.region().handle(), |device| device.read(offset, data))
             }
-            (Kind::Reservation, _) => Answer::Reserved,
-            (_, Some(host)) if host.read(offset, data).is_ok() => Answer::Memory,
-            _ => Answer::NoHostAddress,
+            Responder::Memory { run, offset } => match &run.region().handle().host {
+                Some(host) if host.read(offset, data).is_ok() => Answer::Memory,
+                _ => Answer::NoHostAddress,
+            },
+            // Only stores are dropped.
+            Responder::PrivateMmio(_) | Responder::ReadOnly(_) => Answer::NoHostAddress,
+            Responder::Reservation(_) => Answer::Reserved,
+            Responder::Nothing => Answer::Unassigned,
         }
     }
 
-    fn answer_write(&mut self, run: Option<&FlatRange<Handle>>, gpa: u64, data: &[u8]) -> Answer {
-        let Some((run, offset)) = run.and_then(|run| Some((run, run.offset_of(gpa)?))) else {
-            return Answer::Unassigned;
-        };
-        let handle = run.region().handle();
-        if let Some(why) = handle.refused {
+    fn answer_write(&mut self, responder: Responder<'_, Handle>, data: &[u8]) -> Answer {
+        if let Some(why) = refusal(responder) {
             return Answer::Refused(why);
         }
-        match (run.region().kind(), &handle.host) {
-            (Kind::Mmio | Kind::RomDevice(_), _) => {
+        match responder {
+            Responder::Device { run, offset } => {
                 let mut effect = Effect::None;
-                let answer = self.device(handle, |device| effect = device.write(offset, data));
+                let write = |device: &mut Device| effect = device.write(offset, data);
+                let answer = self.device(run.region().handle(), write);
                 self.take_effect(run, offset, data, effect)
                     .unwrap_or(answer)
             }
-            (Kind::Reservation, _) => Answer::Reserved,
-            _ if !run.access().writes_directly() => Answer::DroppedRomWrite,
-            (_, Some(host)) if host.write(offset, data).is_ok() => Answer::Memory,
-            _ => Answer::NoHostAddress,
+            Responder::Memory { run, offset } => match &run.region().handle().host {
+                Some(host) if host.write(offset, data).is_ok() => Answer::Memory,
+                _ => Answer::NoHostAddress,
+            },
+            Responder::ReadOnly(_) => Answer::DroppedRomWrite,
+            Responder::PrivateMmio(_) => Answer::NoHostAddress,
+            Responder::Reservation(_) => Answer::Reserved,
+            Responder::Nothing => Answer::Unassigned,
         }
     }
 
-    fn device(
-        &mut self,
-        handle: &Handle,
-        access: impl FnOnce(&mut crate::device::Device),
-    ) -> Answer {
+    fn device(&mut self, handle: &Handle, access: impl FnOnce(&mut Device)) -> Answer {
         match handle
             .device
             .and_then(|number| self.devices.get_mut(number))
@@ -158,4 +133,9 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         let error = transaction.commit().err()?;
         Some(Answer::EffectFailed(error.to_string()))
     }
+}
+
+/// Why this kernel cannot give the guest what is there, if it cannot.
+fn refusal(responder: Responder<'_, Handle>) -> Option<Unsupported> {
+    responder.run()?.region().handle().refused
 }

@@ -23,7 +23,6 @@ pub mod handle;
 mod host_mapping;
 pub mod machine;
 mod map;
-pub mod mtree;
 mod parts;
 pub mod report;
 pub mod run;

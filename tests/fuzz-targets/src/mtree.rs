@@ -6,12 +6,12 @@ pub fn mtree(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else {
         return false;
     };
-    match vmm::mtree::read("dump", text) {
+    match qemu_mtree::read("dump", text) {
         Ok(machine) => {
-            for view in vmm::mtree::flat(&machine).split("FlatView #").skip(1) {
+            for view in machine.flat_text().split("FlatView #").skip(1) {
                 assert_order(view);
             }
-            assert_marks(text, &vmm::mtree::flat(&machine));
+            assert_marks(text, &machine.flat_text());
             true
         }
         Err(error) => {
@@ -42,8 +42,8 @@ fn assert_marks(text: &str, views: &str) {
         let marked: String = lines
             .map(|(n, line)| [if n == at { mark } else { "" }, line].concat())
             .collect();
-        if let Ok(machine) = vmm::mtree::read("dump", &marked) {
-            assert_eq!(vmm::mtree::flat(&machine), views, "{marked}");
+        if let Ok(machine) = qemu_mtree::read("dump", &marked) {
+            assert_eq!(machine.flat_text(), views, "{marked}");
         }
     }
 }

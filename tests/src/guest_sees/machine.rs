@@ -9,7 +9,10 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use kvm_slots::vcpu_gate::{GatedVcpu, RunOutcome, VcpuGate};
 use kvm_slots::{AbiProfile, KvmVm, SlotListener, SlotRules, Vm, cpuid_address_bits};
 use memmap2::{MmapMut, MmapRaw};
-use memory_model::{AddrRange, FlatView, MemoryModel, Region, RegionId, SpaceId, ViewReader};
+use memory_model::{
+    AccessDirection, AddrRange, FlatView, MemoryModel, Region, RegionId, Responder, SpaceId,
+    ViewReader,
+};
 
 use super::code::{NOTHING, PAGES, WORDS, Word, code};
 use super::faulty::FaultyVm;
@@ -231,7 +234,7 @@ impl Vcpu {
             let (outcome, view) = run.map_err(at("KVM_RUN"))?;
             let direct = match (outcome, view) {
                 (RunOutcome::Exit(VcpuExit::MmioRead(gpa, data)), Some(view)) => {
-                    let (value, direct) = load(&view, gpa);
+                    let (value, direct) = load(&view, gpa, data.len());
                     let bytes = value.to_le_bytes();
                     data.copy_from_slice(&bytes[..data.len()]);
                     direct
@@ -239,7 +242,7 @@ impl Vcpu {
                 (RunOutcome::Exit(VcpuExit::MmioWrite(gpa, data)), Some(view)) => {
                     let mut bytes = [0; 8];
                     bytes[..data.len()].copy_from_slice(data);
-                    store(&view, gpa, u64::from_le_bytes(bytes))
+                    store(&view, gpa, data.len(), u64::from_le_bytes(bytes))
                 }
                 (RunOutcome::Exit(VcpuExit::Hlt), _) => return Err(self.wrong()),
                 (RunOutcome::Exit(other), _) => return Err(format!("it exits with {other:?}")),
@@ -270,41 +273,57 @@ impl Vcpu {
     }
 }
 
+/// Who answers the guest's access, which lies in one region as it is one word.
+fn responder(
+    view: &FlatView<Handle>,
+    gpa: u64,
+    size: usize,
+    direction: AccessDirection,
+) -> Responder<'_, Handle> {
+    let part = view.access_parts(gpa, size, direction).next();
+    part.map_or(Responder::Nothing, |part| part.responder)
+}
+
 /// What a load at `gpa` gets, and whether the view calls it direct.
-fn load(view: &FlatView<Handle>, gpa: u64) -> (u64, bool) {
-    let Some(run) = view.find(gpa) else {
-        return (NOTHING, false);
-    };
-    let handle = run.region().handle();
-    let offset = run.offset_of(gpa).unwrap_or_default();
-    match (&handle.memory, &handle.device) {
-        (Some(memory), _) => {
-            let value = memory.word(offset).load(Ordering::SeqCst);
-            (value, run.access().reads_directly())
+fn load(view: &FlatView<Handle>, gpa: u64, size: usize) -> (u64, bool) {
+    match responder(view, gpa, size, AccessDirection::Read) {
+        Responder::Memory { run, offset } => {
+            let memory = run.region().handle().memory.as_ref();
+            let value = memory.map(|memory| memory.word(offset).load(Ordering::SeqCst));
+            (value.unwrap_or(NOTHING), true)
         }
-        (None, Some(device)) => match device_word(offset) {
-            Some(word) => (device.words()[word], false),
-            None => (handle.thing + offset / PAGE, false),
-        },
-        (None, None) => (NOTHING, false),
+        Responder::Device { run, offset } => {
+            let handle = run.region().handle();
+            let value = match (&handle.device, device_word(offset)) {
+                (Some(device), Some(word)) => device.words()[word],
+                (Some(_), None) => handle.thing + offset / PAGE,
+                (None, _) => NOTHING,
+            };
+            (value, false)
+        }
+        _ => (NOTHING, false),
     }
 }
 
 /// Stores at `gpa`; whether the view calls it direct.
-fn store(view: &FlatView<Handle>, gpa: u64, value: u64) -> bool {
-    let Some(run) = view.find(gpa) else {
-        return false;
-    };
-    let handle = run.region().handle();
-    let offset = run.offset_of(gpa).unwrap_or_default();
-    let direct = run.access().writes_directly();
-    match (&handle.memory, &handle.device, device_word(offset)) {
-        (Some(memory), _, _) if direct => memory.word(offset).store(value, Ordering::SeqCst),
-        (None, Some(device), Some(word)) => device.words()[word] = value,
-        // The memory cannot be written.
-        _ => {}
+fn store(view: &FlatView<Handle>, gpa: u64, size: usize, value: u64) -> bool {
+    match responder(view, gpa, size, AccessDirection::Write) {
+        Responder::Memory { run, offset } => {
+            if let Some(memory) = &run.region().handle().memory {
+                memory.word(offset).store(value, Ordering::SeqCst);
+            }
+            true
+        }
+        Responder::Device { run, offset } => {
+            let device = run.region().handle().device.as_ref();
+            if let Some((device, word)) = device.zip(device_word(offset)) {
+                device.words()[word] = value;
+            }
+            false
+        }
+        // The memory cannot be written, or nothing is there.
+        _ => false,
     }
-    direct
 }
 
 /// Which of a device's words is at an offset, which is in one of its pages.

@@ -70,7 +70,8 @@ impl World {
                     map.write(at, &stamp(n, page).to_le_bytes());
                 }
                 memory.push(map.clone());
-                let host = HostMemory::new(map.address(), map.size(), map).unwrap();
+                // SAFETY: only the simulated KVM accesses it, by copies that can fail.
+                let host = unsafe { HostMemory::new(map.address(), map.size(), map) }.unwrap();
                 Memory::host_only(host)
             };
             let name = format!("{n}");
@@ -79,7 +80,10 @@ impl World {
                 What::Rom(pages) => Region::rom(&name, ram(pages)),
                 What::Mmio => Region::mmio(&name, PAGE.into()),
                 What::PrivateMmio => {
-                    let file = FileSlice::new(registers.as_raw_fd(), 0, PAGE, Arc::new(()));
+                    // SAFETY: the world keeps the file open.
+                    let file = unsafe {
+                        FileSlice::from_raw_fd(registers.as_raw_fd(), 0, PAGE, Arc::new(()))
+                    };
                     Region::private_mmio(&name, PrivateMmio::new(file.unwrap()))
                 }
             };

@@ -9,12 +9,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::line::Type;
-use super::parse::{Drawn, Dump};
+use crate::parse::dump::{Drawn, Dump};
+use crate::region_type::RegionType;
 
 /// For each drawn region, the one that stands for all that are the same.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     same: Vec<usize>,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Identity {
 #[derive(PartialEq, Eq, Hash)]
 struct Look<'a> {
     name: &'a str,
-    kind: Type,
+    kind: RegionType,
     address: u64,
     size: u128,
     priority: i32,
@@ -34,7 +34,7 @@ struct Look<'a> {
 
 impl Identity {
     /// Finds out.
-    pub(super) fn of(dump: &Dump) -> Self {
+    pub(crate) fn of(dump: &Dump) -> Self {
         let looks = looks(&dump.regions);
         let sizes = tree_sizes(&dump.regions);
         let mut same: Vec<usize> = (0..dump.regions.len()).collect();
@@ -62,7 +62,7 @@ impl Identity {
         for (root, is_target) in roots {
             let (look, sort) = (looks[root], usize::from(is_target));
             // What lies in no other region says so, in newer QEMUs.
-            let lies_somewhere = dump.regions[root].kind != Type::Container;
+            let lies_somewhere = dump.regions[root].kind != RegionType::Container;
             let inside = inner.get(&look).filter(|_| lies_somewhere);
             let found = inside.and_then(|inside| {
                 let cursor = cursors[sort].entry(look).or_insert(0);
@@ -96,12 +96,12 @@ impl Identity {
     }
 
     /// The drawing that stands for the region drawn at `index`.
-    pub(super) fn same(&self, index: usize) -> usize {
+    pub(crate) fn same(&self, index: usize) -> usize {
         self.same[index]
     }
 
     /// Whether the drawing stands for its region.
-    pub(super) fn stands(&self, index: usize) -> bool {
+    pub(crate) fn stands(&self, index: usize) -> bool {
         self.same[index] == index
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A bound on the work of rendering: aliases of aliases multiply.
 
-use super::import::Facts;
+use super::facts::Facts;
 use super::plan::{Part, What};
 
 /// How many regions may be looked at through all aliases, over all views; real

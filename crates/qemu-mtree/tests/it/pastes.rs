@@ -2,8 +2,6 @@
 //! Region dumps as people paste them: quoted, indented, between prompts, or from
 //! another command.
 
-use vmm::mtree;
-
 const DUMP: &str = "\
 address-space: memory
   0000000000000000-ffffffffffffffff (prio 0, i/o): system
@@ -19,15 +17,15 @@ memory-region: target
 ";
 
 fn flat(text: &str) -> String {
-    match mtree::read("a.tree", text) {
-        Ok(machine) => mtree::flat(&machine),
+    match qemu_mtree::read("a.tree", text) {
+        Ok(machine) => machine.flat_text(),
         Err(error) => panic!("{error}\n{text}"),
     }
 }
 
 /// The line and the text of a dump's error.
 fn wrong(text: &str) -> String {
-    match mtree::read("a.tree", text) {
+    match qemu_mtree::read("a.tree", text) {
         Ok(_) => panic!("{text}"),
         Err(error) => format!("{}: {}", error.line, error.what),
     }
@@ -79,7 +77,7 @@ fn a_line_whose_mark_differs_is_named() {
                 format!("{mark}{line}\n")
             });
             let text: String = lines.collect();
-            assert!(mtree::read("a.tree", &text).is_err(), "{mark}{line}");
+            assert!(qemu_mtree::read("a.tree", &text).is_err(), "{mark}{line}");
         }
     }
 }
@@ -144,7 +142,8 @@ fn a_dump_without_the_empty_line_at_its_end_may_be_cut_off() {
     let note = |text: &str| {
         let path = folder.path().join("a.tree");
         std::fs::write(&path, text).unwrap();
-        mtree::flat_of_file(&path).unwrap().note
+        let cut_off = qemu_mtree::read_file(&path).unwrap().cut_off;
+        cut_off.map(|cut_off| cut_off.to_string())
     };
     let quoted: String = DUMP.lines().map(|line| format!("> {line}\n")).collect();
     let session = format!("{}\n(qemu) ", DUMP.trim_end());

@@ -8,10 +8,10 @@
 //! window, each by an alias of the region itself.
 
 use super::cycles::components;
-use super::error::Fault;
-use super::import::Facts;
-use super::line::cut;
-use super::rules;
+use super::facts::Facts;
+use crate::error::Fault;
+use crate::parse::line::cut;
+use crate::rules;
 
 /// How many regions are looked at to make copies; real machines need some
 /// hundreds.

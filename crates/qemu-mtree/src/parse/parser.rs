@@ -3,60 +3,16 @@
 
 use std::collections::HashSet;
 
-use super::error::Fault;
-use super::line::{self, Name, RegionLine, Type, cut};
+use super::dump::{Alias, Drawn, Dump, Spaces};
+use super::line::{self, Name, RegionLine, cut};
+use super::other_output::{FLAT, OWNED, is_flat, is_monitor, is_owned};
 use super::paste::Paste;
+use crate::error::Fault;
 
-/// The most bytes of text that are read.
-pub(super) const MAX_BYTES: usize = 8 << 20;
 /// The most lines of regions; the largest real dumps have some hundreds.
 const MAX_REGIONS: usize = 16_384;
 /// The deepest level; real dumps have about ten.
 const MAX_DEPTH: usize = 128;
-
-/// A region as one line draws it. The same region is drawn several times: in
-/// every address space that reaches it, and once more for being an alias's
-/// target.
-#[derive(Debug)]
-pub(super) struct Drawn {
-    pub(super) line: usize,
-    pub(super) name: String,
-    pub(super) kind: Type,
-    /// Offset in the parent; of a root: in the region it lies in, or 0.
-    pub(super) address: u64,
-    /// 1 to 2^64. QEMU prints a size of 0 like one of 1.
-    pub(super) size: u128,
-    pub(super) priority: i32,
-    pub(super) nonvolatile: bool,
-    pub(super) disabled: bool,
-    pub(super) alias: Option<Alias>,
-    pub(super) parent: Option<usize>,
-    pub(super) children: Vec<usize>,
-}
-
-/// What an alias says of its target.
-#[derive(Debug)]
-pub(super) struct Alias {
-    pub(super) target: String,
-    pub(super) offset: u64,
-}
-
-/// The address spaces that share one root.
-#[derive(Debug)]
-pub(super) struct Spaces {
-    pub(super) names: Vec<String>,
-    pub(super) root: usize,
-}
-
-/// A whole dump: regions in the order of their lines, so that a region and
-/// all below it are one contiguous run.
-#[derive(Debug)]
-pub(super) struct Dump {
-    pub(super) regions: Vec<Drawn>,
-    pub(super) spaces: Vec<Spaces>,
-    /// The roots of the `memory-region:` blocks: what aliases show.
-    pub(super) targets: Vec<usize>,
-}
 
 /// What the line in front of a tree begins with.
 pub(super) const HEADINGS: [&str; 2] = ["address-space: ", "memory-region: "];
@@ -79,41 +35,6 @@ struct Parser<'a> {
     gap: Option<(usize, &'static str)>,
     /// Aliases whose two names are not told apart yet.
     unsplit: Vec<(usize, &'a str)>,
-}
-
-/// Whether a line is none of a dump but the monitor's: what it greets with, or
-/// its prompt with an echo of the command.
-fn is_monitor(line: &str) -> bool {
-    line.starts_with("(qemu)") || (line.starts_with("QEMU ") && line.contains(" monitor"))
-}
-
-/// What QEMU prints for `info mtree -f`, which has no trees.
-const FLAT: &str = "this is `info mtree -f`, already flat; print `info mtree -D`";
-
-/// Whether a line is one of a flat view's heading, quoted or not.
-fn is_flat(line: &str) -> bool {
-    let line = line.trim_start_matches([' ', '\t', '>', '|']);
-    let starts = ["FlatView #", "AS \"", "Root memory region: "];
-    // With -d too.
-    starts.iter().any(|start| line.starts_with(start)) || line == "Dispatch"
-}
-
-/// What QEMU prints for `info mtree -o`: names and owners cannot be distinguished.
-const OWNED: &str = "this is `info mtree -o`, which also prints owners; print `info mtree -D`";
-
-/// Whether a region's line ends with its owner.
-fn is_owned(line: &str) -> bool {
-    let has = |what: &str| line.contains(what);
-    has(" (prio ") && line.ends_with('}') && (has(" owner:{") || has(" parent:{"))
-}
-
-/// The last line of a dump, unless it is the empty line or the prompt that QEMU
-/// prints after the last tree.
-pub(super) fn open_end(text: &str) -> Option<usize> {
-    let last = text.lines().next_back()?;
-    let line = last.trim_matches([' ', '\t', '>', '|', '\r']);
-    let is_ended = line.is_empty() || is_monitor(line);
-    (!is_ended).then(|| text.lines().count())
 }
 
 /// Reads a dump.

@@ -4,7 +4,7 @@
 //! QEMU renders no view twice: an address space that shows nothing but the
 //! whole of another region, by one alias or one child, uses that region's.
 
-use super::import::Facts;
+use super::facts::Facts;
 
 /// The region that a view of `root` is rendered from; `None` if nothing can
 /// show, in which case all such address spaces share the empty view.

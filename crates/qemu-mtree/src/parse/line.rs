@@ -11,58 +11,10 @@
 //! All addresses have sixteen hexadecimal digits and all ends are inclusive.
 //! QEMU marks a line whose addresses passed 2^64 and so wrapped.
 
+use crate::region_type::RegionType;
+
 /// What QEMU printed before the line of a region whose addresses wrapped.
 const WRAPPED: &str = "[DETECTED OVERFLOW!] ";
-
-/// What a region prints as. For an alias: what its target prints as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Type {
-    /// `container`: not memory, and lies in no other region. It says nothing
-    /// about whether the region answers accesses. Only newer QEMUs print it.
-    Container,
-    /// `i/o`: not memory.
-    Io,
-    /// `ram`.
-    Ram,
-    /// `rom`: RAM that is read-only.
-    Rom,
-    /// `romd`: a ROM device whose reads are direct.
-    RomDevice,
-    /// `ramd`: a device's memory.
-    DeviceRam,
-}
-
-impl Type {
-    /// The type as QEMU prints it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Container => "container",
-            Self::Io => "i/o",
-            Self::Ram => "ram",
-            Self::Rom => "rom",
-            Self::RomDevice => "romd",
-            Self::DeviceRam => "ramd",
-        }
-    }
-
-    /// Whether the region has bytes of its own.
-    pub fn is_memory(self) -> bool {
-        !matches!(self, Self::Container | Self::Io)
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        [
-            Self::Container,
-            Self::Io,
-            Self::Ram,
-            Self::Rom,
-            Self::RomDevice,
-            Self::DeviceRam,
-        ]
-        .into_iter()
-        .find(|kind| kind.word() == word)
-    }
-}
 
 /// A region's line, taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +26,7 @@ pub(super) struct RegionLine<'a> {
     pub(super) wrapped: bool,
     pub(super) priority: i32,
     pub(super) nonvolatile: bool,
-    pub(super) kind: Type,
+    pub(super) kind: RegionType,
     pub(super) disabled: bool,
     pub(super) name: Name<'a>,
 }
@@ -124,7 +76,7 @@ pub(super) fn region(line: &str) -> Result<RegionLine<'_>, String> {
         Some(word) => (true, word),
         None => (false, kind),
     };
-    let kind = Type::parse(word).ok_or_else(|| {
+    let kind = RegionType::parse(word).ok_or_else(|| {
         format!(
             "unknown type '{}'; expected container, i/o, ram, rom, romd or ramd",
             cut(word)
@@ -185,6 +137,6 @@ fn address(text: &str) -> Option<(u64, &str)> {
 }
 
 /// As much of a text as fits into a message.
-pub(super) fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     text.chars().take(60).collect()
 }

@@ -4,21 +4,19 @@
 
 use std::fmt::Write;
 
-use vmm::mtree;
-
 const ALL: &str = "0000000000000000-ffffffffffffffff (prio 0, container): ";
 
 /// The line and words of what is wrong with a dump.
 fn wrong(text: &str) -> String {
-    let error = mtree::read("a.tree", text).unwrap_err();
+    let error = qemu_mtree::read("a.tree", text).unwrap_err();
     assert_eq!(error.file, "a.tree");
     format!("{}: {}", error.line, error.what)
 }
 
 /// The ranges of the first view of a dump.
 fn ranges(text: &str) -> Vec<String> {
-    let machine = mtree::read("a.tree", text).unwrap_or_else(|error| panic!("{error}"));
-    let flat = mtree::flat(&machine);
+    let machine = qemu_mtree::read("a.tree", text).unwrap_or_else(|error| panic!("{error}"));
+    let flat = machine.flat_text();
     let view = flat.split("FlatView #").nth(1).unwrap();
     let ranges = view.lines().filter(|line| line.starts_with("  "));
     ranges.map(|line| line.trim().to_string()).collect()
@@ -362,9 +360,9 @@ fn no_bus_is_behind_itself() {
     // The innermost bus may be drawn first, as an address space's own.
     let inner = bus(&[&open]).replace("memory-region: bus", "address-space: inner");
     let text = inner + &system(&[&open]) + &bus(&[&open]) + &bus(&[device]) + &bus(&[&open]);
-    let machine = mtree::read("a.tree", &text).unwrap_or_else(|error| panic!("{error}"));
+    let machine = qemu_mtree::read("a.tree", &text).unwrap_or_else(|error| panic!("{error}"));
     // In both views, that of `inner` and that of `memory`.
-    assert_eq!(mtree::flat(&machine).matches(device).count(), 2);
+    assert_eq!(machine.flat_text().matches(device).count(), 2);
 }
 
 #[test]

@@ -16,14 +16,17 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use super::error::Fault;
 use super::identity::Identity;
-use super::line::{Type, cut};
-use super::parse::{Drawn, Dump};
-use super::windows::{Suits, Trees, Window, filled};
+use super::windows::fits::filled;
+use super::windows::taken::Suits;
+use super::windows::{Trees, Window};
+use crate::error::Fault;
+use crate::parse::dump::{Drawn, Dump};
+use crate::parse::line::cut;
+use crate::region_type::RegionType;
 
 /// What is known of a target: its name and type.
-type Key<'a> = (&'a str, Type);
+type Key<'a> = (&'a str, RegionType);
 
 /// An alias that stands for itself, or else for all drawings of it.
 struct Alias<'a> {
@@ -38,7 +41,7 @@ struct Alias<'a> {
 }
 
 /// The target of each region that is an alias and stands for itself.
-pub(super) fn targets(dump: &Dump, identity: &Identity) -> Result<Vec<Option<usize>>, Fault> {
+pub(crate) fn targets(dump: &Dump, identity: &Identity) -> Result<Vec<Option<usize>>, Fault> {
     let mut blocks = Blocks::of(dump);
     let aliases = aliases(dump, identity);
     let (windows, window_of) = windows(&aliases, &blocks);

@@ -9,22 +9,22 @@
 //! there is one, and else by the name that a device model gives it. No rule
 //! knows a machine.
 
-use super::line::Type;
+use crate::region_type::RegionType;
 
 /// What the rules look at.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape<'a> {
-    pub(super) name: &'a str,
-    pub(super) size: u128,
-    pub(super) priority: i32,
+pub(crate) struct Shape<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) size: u128,
+    pub(crate) priority: i32,
     /// Whether it lies in another region.
-    pub(super) placed: bool,
+    pub(crate) placed: bool,
     /// Where the first child starts; `None` if there is no child.
-    pub(super) first_child: Option<u64>,
+    pub(crate) first_child: Option<u64>,
     /// Whether a child has the region's own name.
-    pub(super) namesake: bool,
+    pub(crate) namesake: bool,
     /// Whether other regions lie in one whose name differs in its digits only.
-    pub(super) like_a_parent: bool,
+    pub(crate) like_a_parent: bool,
 }
 
 /// Answers accesses, though other regions lie in it at its very start.
@@ -90,7 +90,7 @@ const REGISTERS: u128 = 0x4_0000;
 
 /// Whether a region that is not memory answers accesses itself. The first
 /// rule that fits decides.
-pub(super) fn answers(shape: Shape<'_>) -> bool {
+pub(crate) fn answers(shape: Shape<'_>) -> bool {
     let name = shape.name;
     // 1. Stand-ins for missing devices log what they are asked.
     if shape.priority == UNIMPLEMENTED {
@@ -129,7 +129,7 @@ pub(super) fn answers(shape: Shape<'_>) -> bool {
 }
 
 /// What regions of one kind share: the name without digits.
-pub(super) fn kind(name: &str) -> String {
+pub(crate) fn kind(name: &str) -> String {
     name.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
@@ -176,21 +176,21 @@ fn is_bus_space(name: &str) -> bool {
 }
 
 /// Whether an alias that prints as `kind` lets no write through.
-pub(super) fn readonly_alias(name: &str, kind: Type) -> bool {
+pub(crate) fn readonly_alias(name: &str, kind: RegionType) -> bool {
     match name {
         // A PC's chipset shows the RAM below 1 MiB through an alias of this
         // name where the guest has write-protected it.
         "pam-rom" => true,
         // A PC shows the end of its firmware below 1 MiB, read-only unless
         // the firmware is plain RAM.
-        "isa-bios" => kind != Type::Ram,
+        "isa-bios" => kind != RegionType::Ram,
         _ => false,
     }
 }
 
 /// Whether a region that prints one byte has none. Memory and windows onto
 /// other regions come in pages; only registers come in bytes.
-pub(super) fn is_empty(size: u128, kind: Type, alias: bool) -> bool {
+pub(crate) fn is_empty(size: u128, kind: RegionType, alias: bool) -> bool {
     size == 1 && (alias || kind.is_memory())
 }
 
@@ -198,7 +198,7 @@ pub(super) fn is_empty(size: u128, kind: Type, alias: bool) -> bool {
 /// them by address, the winner first at the same address. Between different
 /// addresses the later start wins: boards lay out backgrounds before what lies
 /// in them, and neighbours upwards. The smallest key wins.
-pub(super) fn winner_first(priority: i32, address: u64) -> (i64, u128) {
+pub(crate) fn winner_first(priority: i32, address: u64) -> (i64, u128) {
     (
         -i64::from(priority),
         u128::from(u64::MAX) - u128::from(address),
@@ -208,7 +208,7 @@ pub(super) fn winner_first(priority: i32, address: u64) -> (i64, u128) {
 /// Whether a region of this name is there only while KVM runs the machine: the
 /// in-kernel interrupt controllers of a PC. QEMU marks memory that KVM has a
 /// slot for.
-pub(super) fn only_under_kvm(name: &str) -> bool {
+pub(crate) fn only_under_kvm(name: &str) -> bool {
     name.starts_with("kvm-")
 }
 

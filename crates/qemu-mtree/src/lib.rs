@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! QEMU's region dumps as a memory model.
+//!
+//! QEMU's monitor command `info mtree -D` prints the region trees of a machine,
+//! and `info mtree -f` the flat views that it renders from them. This crate reads
+//! the first and puts the machine's memory together as a
+//! [`MemoryModel`](memory_model::MemoryModel). Look addresses up in its flat
+//! views, print them as QEMU would, or change the model and see what follows.
+//!
+//! # Example
+//!
+//! ```
+//! use memory_model::GuestAccess;
+//! use qemu_mtree::RegionType;
+//!
+//! let dump = "\
+//! address-space: memory
+//!   0000000000000000-ffffffffffffffff (prio 0, i/o): system
+//!     0000000000000000-0000000007ffffff (prio 0, ram): alias ram-below-4g @pc.ram 0000000000000000-0000000007ffffff
+//!     00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem
+//!
+//! memory-region: pc.ram
+//!   0000000000000000-0000000007ffffff (prio 0, ram): pc.ram
+//!
+//! ";
+//! let machine = qemu_mtree::read("pc.tree", dump)?;
+//!
+//! let view = machine.flat_view("memory").ok_or("no memory")?;
+//! let vga = view.find(0xa_1000).ok_or("nothing there")?;
+//! assert_eq!((vga.region().name(), vga.offset_of(0xa_1000)), ("vga-lowmem", Some(0x1000)));
+//! assert_eq!(vga.access(), GuestAccess::Trap);
+//! let ram = view.find(0xc_0000).ok_or("nothing there")?;
+//! assert_eq!(ram.region().handle().kind, RegionType::Ram);
+//!
+//! // What QEMU prints for `info mtree -f`.
+//! assert_eq!(
+//!     machine.flat_text(),
+//!     "\
+//! FlatView #0
+//!  AS \"memory\", root: system
+//!  Root memory region: system
+//!   0000000000000000-000000000009ffff (prio 0, ram): pc.ram
+//!   00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem
+//!   00000000000c0000-0000000007ffffff (prio 0, ram): pc.ram @00000000000c0000
+//!
+//! "
+//! );
+//!
+//! // A line that cannot be read is an error that names it.
+//! let error = qemu_mtree::read("pc.tree", &dump.replace("prio 1, i/o", "prio 1, tape"));
+//! assert_eq!(
+//!     error.unwrap_err().to_string(),
+//!     "pc.tree:4: unknown type 'tape'; expected container, i/o, ram, rom, romd or ramd",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`read_file`] does the same for a file.
+//!
+//! # How data flows
+//!
+//! | step | modules |
+//! | --- | --- |
+//! | text to the trees that it draws | `parse` |
+//! | which drawings are one region, which region an alias shows | `identify` |
+//! | what the text does not say, by rules | `rules` |
+//! | trees to regions of the model and its address spaces | `build` |
+//! | views to text | `flat_text` |
+//!
+//! # What a dump does not say
+//!
+//! Five facts that decide a flat view are not in the text: whether a region
+//! answers accesses or only holds others, whether an alias is read-only, which of
+//! two overlapping regions of equal priority was added last, whether a region has
+//! 0 bytes or 1, and whether KVM runs the machine. An alias names its target, and
+//! several regions can have that name. The crate decides by the shapes and names
+//! of regions. The tests compare the result with QEMU's own flat views of more
+//! than a hundred machines; they list the few views that are not exact, each with
+//! the fact that is missing.
+//!
+//! # Untrusted input
+//!
+//! A dump can be any text, also quoted or indented as a whole. What cannot be read
+//! is a [`DumpError`] that names the line. Work and memory are bounded: by the
+//! number of regions, their depth, and how many regions are seen through aliases.
+//!
+//! # What this crate does not do
+//!
+//! It maps nothing. The model's memory is a
+//! [placeholder](memory_model::HostMemory::placeholder), which KVM refuses.
+//! It reads neither `info mtree -f`, nor `-o`, which prints owners, too; such text
+//! is an error that says which command to use.
+#![forbid(unsafe_code)]
+
+mod build;
+mod error;
+mod flat_text;
+mod identify;
+mod machine;
+mod parse;
+mod read;
+mod region_type;
+mod rules;
+
+pub use error::{DumpError, FileError};
+pub use machine::{AddressSpace, CutOff, Machine, RegionInfo, View, ViewRoot};
+pub use read::{read, read_file};
+pub use region_type::RegionType;
+
+/// Runs the code of the README as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Tests of the crate through what it offers.
+
+mod damaged;
+mod files;
+mod machines;
+mod made_up;
+mod pastes;
