@@ -26,6 +26,7 @@ mod transactions {
 mod listeners {
     mod apply_stage;
     mod dirty_logging;
+    mod follower;
     mod leaving;
     mod order;
 }

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Operations → an address space, and back.
+
+use core::fmt;
+use core::slice;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use guest_ranges::AddrRange;
+use thiserror::Error;
+
+use crate::limits::DmaLimits;
+use crate::plan::{DmaOp, DmaPlan};
+use crate::range::DmaRange;
+use crate::refusal::DmaRefusal;
+use crate::table::DmaTable;
+
+/// An address space of devices: a container or an IOAS of the kernel's, or a simulated one.
+pub trait AddressSpace {
+    /// Makes one mapping. What it leads to is held until it is unmapped.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaRefusal`]; nothing is mapped then.
+    fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal>;
+
+    /// Unmaps all mappings in a range, and returns how many bytes that was. When it returns, no device
+    /// reaches them any more.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaRefusal`]. Of several mappings, some may be gone then.
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal>;
+
+    /// What can be mapped, now.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaRefusal`].
+    fn limits(&self) -> Result<DmaLimits, DmaRefusal>;
+}
+
+impl<S: AddressSpace + ?Sized> AddressSpace for Arc<S> {
+    fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
+        (**self).map(range)
+    }
+
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
+        (**self).unmap(iova)
+    }
+
+    fn limits(&self) -> Result<DmaLimits, DmaRefusal> {
+        (**self).limits()
+    }
+}
+
+/// What was carried out: [`undo_dma`] takes it back.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct DmaApplied {
+    done: Vec<DmaOp>,
+}
+
+impl DmaApplied {
+    /// The operations, in their order.
+    pub fn ops(&self) -> &[DmaOp] {
+        &self.done
+    }
+}
+
+/// A step that could not be taken back, so that what it did is still so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DmaNotUndone {
+    /// What would have had to be done.
+    pub op: DmaOp,
+    /// Why it was not.
+    pub refusal: DmaRefusal,
+}
+
+impl fmt::Display for DmaNotUndone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.op, self.refusal)
+    }
+}
+
+/// An operation was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{op}: {refusal}")]
+pub struct DmaApplyError {
+    /// The operation.
+    pub op: DmaOp,
+    /// Why.
+    pub refusal: DmaRefusal,
+    /// What could not be taken back of those before. Empty: everything is as it was.
+    pub not_undone: Vec<DmaNotUndone>,
+}
+
+/// Carries a plan out. If an operation is refused, those before it are taken back. The table follows
+/// one mapping at a time, and so is true in either case.
+///
+/// # Errors
+///
+/// [`DmaApplyError`].
+///
+/// # Panics
+///
+/// If `space` does. Earlier operations stay done and are in the table. The mappings of the operation
+/// that panicked are [uncertain](DmaTable::uncertain) in the table; a plan that
+/// [`plan_dma`](crate::plan_dma) makes from it settles them.
+pub fn apply_dma(
+    space: &impl AddressSpace,
+    plan: &DmaPlan,
+    table: &mut DmaTable,
+) -> Result<DmaApplied, Box<DmaApplyError>> {
+    let mut applied = DmaApplied::default();
+    for op in &plan.ops {
+        let (done, refused) = step(space, op, table);
+        applied.done.extend(done);
+        if let Err(refusal) = refused {
+            return Err(Box::new(DmaApplyError {
+                op: op.clone(),
+                refusal,
+                not_undone: undo_dma(space, applied, table),
+            }));
+        }
+    }
+    Ok(applied)
+}
+
+/// Takes back what was carried out, the latest first. Says what could not be; the rest is taken back
+/// all the same.
+///
+/// # Panics
+///
+/// As [`apply_dma`] does.
+pub fn undo_dma(
+    space: &impl AddressSpace,
+    applied: DmaApplied,
+    table: &mut DmaTable,
+) -> Vec<DmaNotUndone> {
+    let mut not_undone = Vec::new();
+    let inverse = applied.done.into_iter().rev().flat_map(|op| match op {
+        DmaOp::Map(range) => vec![DmaOp::Unmap(vec![range])],
+        DmaOp::Unmap(ranges) => ranges.into_iter().map(DmaOp::Map).collect(),
+    });
+    for op in inverse {
+        if let (_, Err(refusal)) = step(space, &op, table) {
+            not_undone.push(DmaNotUndone { op, refusal });
+        }
+    }
+    not_undone
+}
+
+/// What of an operation was done, and how it ended.
+fn step(
+    space: &impl AddressSpace,
+    op: &DmaOp,
+    table: &mut DmaTable,
+) -> (Option<DmaOp>, Result<(), DmaRefusal>) {
+    match op {
+        DmaOp::Map(range) => {
+            let under_way = UnderWay::new(table, slice::from_ref(range));
+            let mapped = space.map(range);
+            under_way.ends();
+            if mapped.is_ok() {
+                table.insert(range.clone());
+            }
+            (mapped.is_ok().then(|| op.clone()), mapped)
+        }
+        DmaOp::Unmap(ranges) => {
+            let uncertain = ranges.iter().filter(|range| table.is_uncertain(range));
+            let uncertain: BTreeSet<AddrRange> = uncertain.map(DmaRange::iova).collect();
+            let under_way = UnderWay::new(table, ranges);
+            let (mut gone, result) = unmap(space, op, ranges, !uncertain.is_empty());
+            for range in &gone {
+                under_way.table.remove(range.iova());
+            }
+            under_way.ends();
+            // An undo does not map what may not have been mapped.
+            gone.retain(|range| !uncertain.contains(&range.iova()));
+            ((!gone.is_empty()).then_some(DmaOp::Unmap(gone)), result)
+        }
+    }
+}
+
+/// A call on the address space. If it panics, its mappings are uncertain.
+struct UnderWay<'a> {
+    table: &'a mut DmaTable,
+    ranges: &'a [DmaRange],
+}
+
+impl<'a> UnderWay<'a> {
+    fn new(table: &'a mut DmaTable, ranges: &'a [DmaRange]) -> Self {
+        Self { table, ranges }
+    }
+
+    fn ends(mut self) {
+        self.ranges = &[];
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        for range in self.ranges {
+            self.table.insert_uncertain(range.clone());
+        }
+    }
+}
+
+/// What is gone, and how it ended. An iommufd that refuses to unmap several mappings has unmapped
+/// those before the one that it stumbled over (`iopt_unmap_iova_range` in
+/// drivers/iommu/iommufd/io_pagetable.c): then one after the other finds out which are left.
+fn unmap(
+    space: &impl AddressSpace,
+    op: &DmaOp,
+    ranges: &[DmaRange],
+    any_uncertain: bool,
+) -> (Vec<DmaRange>, Result<(), DmaRefusal>) {
+    let Some(iova) = op.iova() else {
+        return (Vec::new(), Ok(()));
+    };
+    let first = match space.unmap(iova) {
+        Ok(_) => return (ranges.to_vec(), Ok(())),
+        Err(refusal) => refusal,
+    };
+    if let [range] = ranges {
+        return match any_uncertain && first.is_nothing_there() {
+            true => (vec![range.clone()], Ok(())),
+            false => (Vec::new(), Err(first)),
+        };
+    }
+    let (gone, left): (Vec<DmaRange>, Vec<DmaRange>) =
+        ranges
+            .iter()
+            .cloned()
+            .partition(|range| match space.unmap(range.iova()) {
+                Ok(_) => true,
+                Err(refusal) => refusal.is_nothing_there(),
+            });
+    match left.is_empty() {
+        true => (gone, Ok(())),
+        false => (gone, Err(first)),
+    }
+}

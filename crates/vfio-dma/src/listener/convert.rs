@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The same listener, told of conversions.
+
+use kvm_slots::{Conversion, ConversionListener, ConversionListenerError, PageRange, PageState};
+use memory_model::AddrRange;
+
+use super::follow::{DmaFollowError, DmaListener, Mappings};
+use super::wanted::want;
+use crate::apply::AddressSpace;
+use crate::plan::{DmaChange, DmaPlanError};
+use crate::range::DmaRange;
+
+impl<S: AddressSpace, H> DmaListener<S, H> {
+    /// Devices get or lose pages. What is taken back is not the same mappings
+    /// again, as it can be a part of what was prepared, but the same pages.
+    fn convert(&self, to: PageState, change: &Conversion<'_>) -> Result<(), DmaFollowError> {
+        let mappings = self.follower.get_ref();
+        let reached = change.stretches.iter().filter(|s| s.host().is_some());
+        let ranges = reached.map(|s| s.range).chain(change.bare.iter().copied());
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for range in ranges {
+            match to {
+                PageState::Private => {
+                    gone.extend(AddrRange::new(range.start(), range.size().into()))
+                }
+                PageState::Shared => mappings.want_pages(range, &mut come)?,
+            }
+        }
+        let change = DmaChange {
+            gone: &gone,
+            come: &come,
+        };
+        self.follower
+            .apply_with(|state| mappings.plan_dma_change(state, &change))
+    }
+}
+
+impl<S, H> Mappings<S, H> {
+    /// The view says more than a conversion: what is read-only, and whose memory
+    /// it is. It is the published one, as nothing else is under way.
+    fn want_pages(&self, pages: PageRange, wanted: &mut Vec<DmaRange>) -> Result<(), DmaPlanError> {
+        let Some(range) = AddrRange::from_bounds(pages.start(), pages.end() - 1) else {
+            return Ok(());
+        };
+        let view = self.reader.view();
+        for run in view.intersecting(range) {
+            if let Some(part) = run.range().intersect(range) {
+                want(run, part, None, &self.policy, wanted)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: AddressSpace + Send + Sync, H: Send + Sync> ConversionListener for DmaListener<S, H> {
+    fn name(&self) -> &str {
+        "DMA mappings"
+    }
+
+    fn prepare(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
+        Ok(self.convert(change.to, change)?)
+    }
+
+    fn abort(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
+        let back = match change.to {
+            PageState::Private => PageState::Shared,
+            PageState::Shared => PageState::Private,
+        };
+        let undone = self.convert(back, change);
+        if undone.is_err() {
+            self.follower.require_resync();
+        }
+        Ok(undone?)
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs of a view and the state of pages → what devices are to reach.
+
+use std::fmt;
+use std::sync::Arc;
+
+use guest_ranges::gaps;
+use memory_model::{
+    AddrRange, Backing, FileSlice, FlatRange, GuestAccess, GuestMemfdSides, HostMemory, PageSet,
+};
+
+use crate::plan::{DmaPlanError, Gaps, MOST_MAPPINGS};
+use crate::range::{DmaAccess, DmaPlace, DmaRange};
+
+/// Finds the file for a run of a device's memory: a dma-buf that VFIO exported.
+pub type FindFile<H> = dyn Fn(&FlatRange<H>) -> Option<FileSlice> + Send + Sync;
+
+/// Whether devices reach other devices' memory, as far as the host has it
+/// mapped. What is private they do not in any case.
+pub enum Peers<H> {
+    /// No.
+    Nothing,
+    /// By the host's mapping. Containers take it (type1), iommufds do not.
+    HostAddress,
+    /// By a file for each run, where there is one. Iommufds take dma-bufs.
+    Files(Arc<FindFile<H>>),
+}
+
+impl<H> fmt::Debug for Peers<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::HostAddress => "HostAddress",
+            Self::Files(_) => "Files",
+        })
+    }
+}
+
+/// What has more than one right answer.
+#[derive(Debug)]
+pub struct DmaPolicy<H> {
+    /// Memory that has a private side is mapped in units of so many bytes, a
+    /// power of two. No conversion of whole units takes more from devices than
+    /// it converts; one of less has a gap, in which devices do not reach the
+    /// rest of the unit.
+    ///
+    /// The default is a page: no conversion has a gap, and each page is a
+    /// mapping. Where a guest has more memory shared than the kernel takes
+    /// mappings, larger units are needed: see [the crate's page](crate).
+    pub unit: u64,
+    /// Whether changes that have a gap are carried out, or refused.
+    pub gaps: Gaps,
+    /// Whether devices reach each other.
+    pub peers: Peers<H>,
+}
+
+impl<H> Default for DmaPolicy<H> {
+    fn default() -> Self {
+        Self {
+            unit: 4096,
+            gaps: Gaps::default(),
+            peers: Peers::Nothing,
+        }
+    }
+}
+
+/// What devices are to reach of `part` of a run, but for the pages in
+/// `private`. It is added to `wanted`.
+pub(super) fn want<H>(
+    run: &FlatRange<H>,
+    part: AddrRange,
+    private: Option<&PageSet>,
+    policy: &DmaPolicy<H>,
+    wanted: &mut Vec<DmaRange>,
+) -> Result<(), DmaPlanError> {
+    let access = match run.access() {
+        GuestAccess::ReadWrite => DmaAccess::ReadWrite,
+        GuestAccess::ReadOnly | GuestAccess::ReadTrapWrite => DmaAccess::Read,
+        GuestAccess::Trap => return Ok(()),
+    };
+    let private = private.into_iter().flat_map(|set| set.within(part));
+    for shared in gaps(part, private) {
+        let range = match run.backing_of(shared) {
+            Some(Backing::Memory(memory)) => {
+                let unit = match memory.guest_memfd() {
+                    None | Some((_, GuestMemfdSides::Shared)) => None,
+                    Some(_) => Some(policy.unit),
+                };
+                at_host(shared, access, memory.host()).and_then(|range| in_units(range, unit))
+            }
+            Some(Backing::DeviceRam(memory)) => match &policy.peers {
+                Peers::Nothing => None,
+                Peers::HostAddress => at_host(shared, access, &memory),
+                Peers::Files(find) => of_file(run, shared, access, &**find),
+            },
+            Some(Backing::PrivateMmio(_) | Backing::Nothing) | None => None,
+        };
+        wanted.extend(range);
+        let needed = u64::try_from(wanted.len()).unwrap_or(u64::MAX);
+        if needed > MOST_MAPPINGS {
+            let limit = MOST_MAPPINGS;
+            return Err(DmaPlanError::TooMany { needed, limit });
+        }
+    }
+    Ok(())
+}
+
+fn at_host(range: AddrRange, access: DmaAccess, memory: &HostMemory) -> Option<DmaRange> {
+    let owner = memory.owner().clone();
+    let place = DmaPlace::Host {
+        address: memory.address(),
+    };
+    DmaRange::new(range, access, place, owner).ok()
+}
+
+/// A unit that is none counts as a page, the safe choice.
+fn in_units(range: DmaRange, unit: Option<u64>) -> Option<DmaRange> {
+    match unit {
+        None => Some(range),
+        Some(unit) if unit.is_power_of_two() => range.in_units_of(unit).ok(),
+        Some(_) => range.in_units_of(4096).ok(),
+    }
+}
+
+fn of_file<H>(
+    run: &FlatRange<H>,
+    range: AddrRange,
+    access: DmaAccess,
+    find: &FindFile<H>,
+) -> Option<DmaRange> {
+    let file = find(&run.clipped(range)?)?;
+    let place = DmaPlace::File {
+        fd: file.fd(),
+        offset: file.offset(),
+    };
+    DmaRange::new(range, access, place, file.owner().clone()).ok()
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Mappings that there are, and what changes → operations: a pure function.
+
+use core::fmt;
+
+use guest_ranges::{AddrRange, RangeSet, subtract};
+use thiserror::Error;
+
+use crate::limits::DmaLimits;
+use crate::range::{DmaRange, Shown};
+use crate::table::DmaTable;
+
+/// The most mappings that are planned for, where the kernel has no limit of its own: what keeps them
+/// takes some hundred bytes each.
+pub const MOST_MAPPINGS: u64 = 1 << 22;
+
+/// What is to change. IOVAs in neither are left alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DmaChange<'a> {
+    /// IOVAs at which nothing is wanted any more, but for what comes.
+    pub gone: &'a [AddrRange],
+    /// What is wanted from here on, in place of what was there. They must not overlap.
+    pub come: &'a [DmaRange],
+}
+
+/// Whether pages may be out of reach for a moment that are mapped before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Gaps {
+    /// Yes: they are listed in the plan. Devices that use them meanwhile fail.
+    #[default]
+    Allow,
+    /// No: what would need it is refused.
+    Refuse,
+}
+
+/// One operation on an address space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DmaOp {
+    /// Mappings go that lie next to each other, by one call.
+    Unmap(Vec<DmaRange>),
+    /// One comes.
+    Map(DmaRange),
+}
+
+impl DmaOp {
+    /// The IOVAs.
+    pub fn iova(&self) -> Option<AddrRange> {
+        match self {
+            Self::Map(range) => Some(range.iova()),
+            Self::Unmap(ranges) => {
+                let (first, last) = (ranges.first()?, ranges.last()?);
+                AddrRange::from_bounds(first.iova().start(), last.iova().last())
+            }
+        }
+    }
+}
+
+/// For example `UNMAP 0x1000-0x2fff (2 mappings)`.
+impl fmt::Display for DmaOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.iova()) {
+            (Self::Map(range), _) => write!(f, "MAP {range}"),
+            (Self::Unmap(ranges), Some(iova)) => {
+                write!(f, "UNMAP {} ({} mappings)", Shown(iova), ranges.len())
+            }
+            (Self::Unmap(_), None) => f.write_str("UNMAP nothing"),
+        }
+    }
+}
+
+/// Why bytes are not mapped that were wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeftOut {
+    /// They are in a part of a page.
+    PartOfPage,
+    /// Pages of the IOVAs are not pages of the memory.
+    Misaligned,
+    /// The IOVAs are not to be had: they are the hardware's, or beyond its reach.
+    Hole,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DmaPlan {
+    /// In this order: first all that unmap, then all that map.
+    pub ops: Vec<DmaOp>,
+    /// What of the ranges that come no device will reach, by IOVA.
+    pub left_out: Vec<(AddrRange, LeftOut)>,
+    /// What is mapped before and after, and not in between, by IOVA.
+    pub gaps: Vec<AddrRange>,
+}
+
+/// Why there is no plan. Nothing was touched.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DmaPlanError {
+    /// Two ranges have IOVAs in common.
+    #[error("{first} and {second} overlap")]
+    Overlap {
+        /// The one.
+        first: Box<DmaRange>,
+        /// And the other, which starts there or behind.
+        second: Box<DmaRange>,
+    },
+    /// There would be more mappings than there can be.
+    #[error("{needed} DMA mappings are needed, and there can be {limit}")]
+    TooMany {
+        /// How many there would be.
+        needed: u64,
+        /// How many there can be.
+        limit: u64,
+    },
+    /// By [`Gaps::Refuse`]: pages that stay would be out of reach for a moment.
+    #[error("{mapping} would have to be unmapped for {} to stay", Shown(*gap))]
+    Gap {
+        /// The mapping that goes in part.
+        mapping: Box<DmaRange>,
+        /// The lowest pages of it that stay.
+        gap: AddrRange,
+    },
+}
+
+/// Plans from what there is to `wanted`, which is everything.
+///
+/// # Errors
+///
+/// [`DmaPlanError`].
+pub fn plan_dma(
+    table: &DmaTable,
+    wanted: &[DmaRange],
+    limits: &DmaLimits,
+    gaps: Gaps,
+) -> Result<DmaPlan, DmaPlanError> {
+    let change = DmaChange {
+        gone: &[AddrRange::ALL],
+        come: wanted,
+    };
+    plan_dma_change(table, &change, limits, gaps)
+}
+
+/// Plans a change. What is mapped and stays as it is stays mapped, unless it is in one mapping with
+/// what goes: no kernel unmaps a part of a mapping.
+///
+/// An [uncertain](DmaTable::uncertain) mapping with an IOVA in the change is unmapped. The rest of
+/// that mapping is not mapped again, and is not reported as a gap. [`plan_dma`], which has all
+/// target ranges, settles everything.
+///
+/// It costs what the change and the mappings in it do, not what there is.
+///
+/// # Errors
+///
+/// [`DmaPlanError`].
+pub fn plan_dma_change(
+    table: &DmaTable,
+    change: &DmaChange<'_>,
+    limits: &DmaLimits,
+    gaps: Gaps,
+) -> Result<DmaPlan, DmaPlanError> {
+    let come = in_order(change.come)?;
+    let (pieces, left_out) = mappable(&come, limits);
+    let changed = change.gone.iter().copied();
+    let changed = changed.chain(come.iter().map(|range| range.iova()));
+    let windows: RangeSet = changed.map(|range| limits.pages_around(range)).collect();
+
+    let mut wanted = Vec::new();
+    let (mut kept, mut unmapped, mut gap) = (Vec::new(), Vec::new(), Vec::new());
+    for mapping in touching(table, &windows) {
+        // It may be mapped, whichever parts of it are still wanted.
+        if table.is_uncertain(mapping) {
+            unmapped.push(mapping.clone());
+            continue;
+        }
+        let iova = mapping.iova();
+        let same = overlapping(&pieces, iova).filter(|piece| piece.agrees_with(mapping));
+        let same = same.filter_map(|piece| piece.iova().intersect(iova));
+        let stays: RangeSet = windows.gaps(iova).chain(same).collect();
+        if stays.covers(iova) {
+            kept.push(iova);
+            continue;
+        }
+        if let (Gaps::Refuse, Some(first)) = (gaps, stays.iter().next()) {
+            return Err(DmaPlanError::Gap {
+                mapping: Box::new(mapping.clone()),
+                gap: first,
+            });
+        }
+        let rest = windows.gaps(iova);
+        wanted.extend(rest.filter_map(|part| mapping.within(part)));
+        gap.extend(stays.iter());
+        unmapped.push(mapping.clone());
+    }
+    let kept: RangeSet = kept.into_iter().collect();
+    for piece in &pieces {
+        let missing = kept.gaps(piece.iova());
+        wanted.extend(missing.filter_map(|part| piece.within(part)));
+    }
+    let wanted = joined(wanted);
+    let stay = table.len() - unmapped.len();
+    enough(stay, &wanted, limits)?;
+    let maps = in_units(wanted, limits.page_size());
+    let unmaps = runs(unmapped).into_iter().map(DmaOp::Unmap);
+    Ok(DmaPlan {
+        ops: unmaps.chain(maps.into_iter().map(DmaOp::Map)).collect(),
+        left_out,
+        gaps: gap.into_iter().collect::<RangeSet>().iter().collect(),
+    })
+}
+
+fn in_order(come: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
+    let mut come: Vec<&DmaRange> = come.iter().collect();
+    come.sort_by_key(|range| range.iova());
+    let overlap = come
+        .windows(2)
+        .find(|two| two[0].iova().overlaps(two[1].iova()));
+    match overlap {
+        None => Ok(come),
+        Some(two) => Err(DmaPlanError::Overlap {
+            first: Box::new(two[0].clone()),
+            second: Box::new(two[1].clone()),
+        }),
+    }
+}
+
+/// What of the ranges can be mapped, and what not, both by IOVA.
+fn mappable(come: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(AddrRange, LeftOut)>) {
+    let (mut pieces, mut left_out) = (Vec::new(), Vec::new());
+    for range in come {
+        let iova = range.iova();
+        let shift = range.place().position().wrapping_sub(iova.start());
+        if shift % limits.page_size() != 0 {
+            left_out.push((iova, LeftOut::Misaligned));
+            continue;
+        }
+        let mapped = limits.mappable(iova);
+        let whole = limits.pages_in(iova);
+        let parts = subtract([iova], whole);
+        let mut left: Vec<(AddrRange, LeftOut)> =
+            parts.map(|part| (part, LeftOut::PartOfPage)).collect();
+        if let Some(pages) = whole {
+            let holes = subtract([pages], mapped.iter().copied());
+            left.extend(holes.map(|hole| (hole, LeftOut::Hole)));
+        }
+        left.sort_unstable_by_key(|(part, _)| *part);
+        left_out.extend(left);
+        pieces.extend(mapped.into_iter().filter_map(|part| range.within(part)));
+    }
+    (pieces, left_out)
+}
+
+/// The mappings with an IOVA in the windows, each once, by IOVA.
+fn touching<'a>(table: &'a DmaTable, windows: &'a RangeSet) -> impl Iterator<Item = &'a DmaRange> {
+    let mut latest = None;
+    windows
+        .iter()
+        .flat_map(|window| table.touching(window))
+        .filter(move |mapping| latest.replace(mapping.iova()) != Some(mapping.iova()))
+}
+
+/// The pieces with an IOVA in `range`, of pieces by IOVA.
+fn overlapping(pieces: &[DmaRange], range: AddrRange) -> impl Iterator<Item = &DmaRange> {
+    let first = pieces.partition_point(|piece| piece.iova().last() < range.start());
+    let from_there = pieces[first..].iter();
+    from_there.take_while(move |piece| piece.iova().overlaps(range))
+}
+
+/// What lies next to each other, here and in memory, as one.
+fn joined(mut ranges: Vec<DmaRange>) -> Vec<DmaRange> {
+    ranges.sort_by_key(DmaRange::iova);
+    let mut joined: Vec<DmaRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined
+            .last_mut()
+            .and_then(|last| last.joined(&range).map(|both| (last, both)))
+        {
+            Some((last, both)) => *last = both,
+            None => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// That there can be mappings for these ranges beside those that stay: before they are made, as a
+/// range can have any number of units.
+fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), DmaPlanError> {
+    let come = wanted.iter().map(|range| match range.unit() {
+        None => 1,
+        Some(unit) => {
+            let (iova, unit) = (range.iova(), unit.max(limits.page_size()));
+            (iova.last() / unit - iova.start() / unit).saturating_add(1)
+        }
+    });
+    let stay = u64::try_from(stay).unwrap_or(u64::MAX);
+    let needed = come.fold(stay, u64::saturating_add);
+    let limit = limits.mappings().unwrap_or(u64::MAX).min(MOST_MAPPINGS);
+    match needed > limit {
+        true => Err(DmaPlanError::TooMany { needed, limit }),
+        false => Ok(()),
+    }
+}
+
+/// Cut where units end.
+fn in_units(ranges: Vec<DmaRange>, page: u64) -> Vec<DmaRange> {
+    let mut cut = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let Some(unit) = range.unit() else {
+            cut.push(range);
+            continue;
+        };
+        let (iova, unit) = (range.iova(), unit.max(page));
+        let mut from = Some(iova.start());
+        while let Some(part) = from.and_then(|from| in_unit(iova, from, unit)) {
+            cut.extend(range.within(part));
+            from = part.last().checked_add(1);
+        }
+    }
+    cut
+}
+
+/// What of `iova` is from `from` on in the same unit.
+fn in_unit(iova: AddrRange, from: u64, unit: u64) -> Option<AddrRange> {
+    let last = (from | (unit - 1)).min(iova.last());
+    AddrRange::from_bounds(from, last)
+}
+
+/// Mappings by IOVA, those together that lie next to each other: one call unmaps them. A call that
+/// reached across a hole could hit what is not ours.
+fn runs(mappings: Vec<DmaRange>) -> Vec<Vec<DmaRange>> {
+    let mut runs: Vec<Vec<DmaRange>> = Vec::new();
+    for mapping in mappings {
+        let last = runs.last_mut().filter(|run| {
+            let end = run
+                .last()
+                .and_then(|last| last.iova().last().checked_add(1));
+            end == Some(mapping.iova().start())
+        });
+        match last {
+            Some(run) => run.push(mapping),
+            None => runs.push(vec![mapping]),
+        }
+    }
+    runs
+}
