@@ -47,7 +47,6 @@ mod access {
 /// Private, shared and accepted pages.
 mod pages {
     mod acceptance;
-    mod page_set;
     mod page_state;
     mod state_limit;
 }

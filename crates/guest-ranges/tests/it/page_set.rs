@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Sets of pages: right, and small however the pages are chosen.
 
-use memory_model::{AddrRange, PAGE_SIZE, PageSet};
+use guest_ranges::{AddrRange, PAGE_SIZE, PageSet};
 use proptest::prelude::*;
 
 /// So many pages share a bitmap.
