@@ -21,9 +21,9 @@ use crate::{AddrRange, FlatRange, FlatView, Kind, MemoryModel, RegionId, SpaceId
 #[non_exhaustive]
 pub enum Invalid {
     /// The table of regions is wrong.
-    #[error("seat {index} in the table of regions: {what}")]
-    Seat {
-        /// The place in the table.
+    #[error("entry {index} in the table of regions: {what}")]
+    Entry {
+        /// The index in the table.
         index: u32,
         /// What is wrong.
         what: &'static str,

@@ -12,7 +12,7 @@ use crate::{AddrRange, DirtyClients, Invalid, Kind, RegionId, Unloggable};
 impl<H> Tree<H> {
     /// Looks at every region, and at where each is named.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
-        self.check_seats()?;
+        self.check_entries()?;
         let mut attachments = 0;
         for (id, node) in self.nodes() {
             let wrong = |what| self.wrong(id, what);
@@ -38,37 +38,37 @@ impl<H> Tree<H> {
 
     /// All regions.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (RegionId, &Node<H>)> {
-        let seats = (0..).zip(&self.seats);
-        seats.filter_map(|(index, seat)| {
-            let (generation, node) = seat.node.as_ref()?;
+        let entries = (0..).zip(&self.entries);
+        entries.filter_map(|(index, entry)| {
+            let (generation, node) = entry.node.as_ref()?;
             let generation = *generation;
             Some((RegionId { index, generation }, node))
         })
     }
 
-    /// Each seat has a region, or waits for the next, or has had as many as
+    /// Each entry has a region, or waits for the next, or has had as many as
     /// there can be.
-    fn check_seats(&self) -> Result<(), Invalid> {
+    fn check_entries(&self) -> Result<(), Invalid> {
         let free: BTreeSet<u32> = self.free.iter().copied().collect();
         if free.len() != self.free.len() {
-            return Err(Invalid::Seat {
+            return Err(Invalid::Entry {
                 index: first_twice(&self.free),
                 what: "it is free twice",
             });
         }
-        let seats = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
-        if let Some(&index) = free.range(seats..).next() {
-            let what = "it is free, and there is no such seat";
-            return Err(Invalid::Seat { index, what });
+        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        if let Some(&index) = free.range(entries..).next() {
+            let what = "it is free, and there is no such entry";
+            return Err(Invalid::Entry { index, what });
         }
-        for (index, seat) in (0..).zip(&self.seats) {
-            let (is_free, next) = (free.contains(&index), seat.next_generation);
+        for (index, entry) in (0..).zip(&self.entries) {
+            let (is_free, next) = (free.contains(&index), entry.next_generation);
             let has_run_out = next & RegionId::GENERATIONS == 0;
             // Generations of the last model wrap.
             let is_past = |generation: u32| {
                 (1..=1 << RegionId::GENERATION_BITS).contains(&next.wrapping_sub(generation))
             };
-            let what = match &seat.node {
+            let what = match &entry.node {
                 Some(_) if is_free => "it is free, and a region has it",
                 Some((generation, _)) if !is_past(*generation) => {
                     "its region's generation is still to come"
@@ -77,7 +77,7 @@ impl<H> Tree<H> {
                 None if !is_free && !has_run_out => "no region has it, and it is not free",
                 Some(_) | None => continue,
             };
-            return Err(Invalid::Seat { index, what });
+            return Err(Invalid::Entry { index, what });
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ fn check_attachments<H>(node: &Node<H>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The first seat that is in a list twice.
+/// The first entry that is in a list twice.
 fn first_twice(free: &[u32]) -> u32 {
     let mut seen = BTreeSet::new();
     let twice = free.iter().find(|&&index| !seen.insert(index));

@@ -27,11 +27,11 @@ use crate::{
 /// [`Transaction`](crate::Transaction).
 #[derive(Debug)]
 pub struct Tree<H> {
-    /// The generation that a seat starts with: another in each model, so that
+    /// The generation that an entry starts with: another in each model, so that
     /// another model's ids name nothing here.
     first_generation: u32,
-    seats: Vec<Seat<H>>,
-    /// The seats that nobody has, to be used again.
+    entries: Vec<Entry<H>>,
+    /// The entries that nobody has, to be used again.
     free: Vec<u32>,
     /// How many placings there were.
     placings: u64,
@@ -44,7 +44,7 @@ pub struct Tree<H> {
 /// A place in the table of regions. It serves one region after the other, each
 /// under a generation of its own, so that an id never names two regions.
 #[derive(Debug)]
-struct Seat<H> {
+struct Entry<H> {
     node: Option<(u32, Node<H>)>,
     next_generation: u32,
 }
@@ -53,7 +53,7 @@ impl<H> Tree<H> {
     pub(crate) fn new(model: ModelId) -> Self {
         Self {
             first_generation: u32::from(model.0) << RegionId::GENERATION_BITS,
-            seats: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
             placings: 0,
             global_logging: DirtyClients::NONE,
@@ -62,8 +62,8 @@ impl<H> Tree<H> {
     }
 
     pub(crate) fn node(&self, id: RegionId) -> Result<&Node<H>, TreeError> {
-        match self.seats.get(id.index as usize) {
-            Some(Seat {
+        match self.entries.get(id.index as usize) {
+            Some(Entry {
                 node: Some((generation, node)),
                 ..
             }) if *generation == id.generation => Ok(node),
@@ -72,8 +72,8 @@ impl<H> Tree<H> {
     }
 
     pub(crate) fn node_mut(&mut self, id: RegionId) -> Result<&mut Node<H>, TreeError> {
-        match self.seats.get_mut(id.index as usize) {
-            Some(Seat {
+        match self.entries.get_mut(id.index as usize) {
+            Some(Entry {
                 node: Some((generation, node)),
                 ..
             }) if *generation == id.generation => Ok(node),
@@ -133,8 +133,8 @@ impl<H> Tree<H> {
     /// Every region that lies in no other, by id: roots of address spaces,
     /// targets of aliases, and regions that are not placed.
     pub fn roots(&self) -> impl Iterator<Item = RegionId> {
-        (0..).zip(&self.seats).filter_map(|(index, seat)| {
-            let (generation, node) = seat.node.as_ref()?;
+        (0..).zip(&self.entries).filter_map(|(index, entry)| {
+            let (generation, node) = entry.node.as_ref()?;
             let generation = *generation;
             node.place
                 .is_none()
@@ -157,7 +157,7 @@ impl<H> Tree<H> {
         if let Some(target) = target {
             self.node(target)?;
         }
-        let id = self.sit(Node {
+        let id = self.insert(Node {
             switches: region.switches,
             logging: DirtyClients::NONE,
             attachments: Attachments::default(),
@@ -175,29 +175,29 @@ impl<H> Tree<H> {
         Ok(id)
     }
 
-    /// Gives a region a seat, and with it its id.
-    fn sit(&mut self, node: Node<H>) -> RegionId {
+    /// Gives a region an entry, and with it its id.
+    fn insert(&mut self, node: Node<H>) -> RegionId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.seats.push(Seat {
+            self.entries.push(Entry {
                 node: None,
                 next_generation: self.first_generation,
             });
-            u32::try_from(self.seats.len() - 1).expect("2^32 regions do not fit in memory")
+            u32::try_from(self.entries.len() - 1).expect("2^32 regions do not fit in memory")
         });
-        let seat = &mut self.seats[index as usize];
-        let generation = seat.next_generation;
-        seat.next_generation = generation.wrapping_add(1);
-        seat.node = Some((generation, node));
+        let entry = &mut self.entries[index as usize];
+        let generation = entry.next_generation;
+        entry.next_generation = generation.wrapping_add(1);
+        entry.node = Some((generation, node));
         RegionId { index, generation }
     }
 
-    /// Takes a region from its seat.
-    fn stand_up(&mut self, id: RegionId) -> Result<Node<H>, TreeError> {
+    /// Takes a region from its entry.
+    fn remove_entry(&mut self, id: RegionId) -> Result<Node<H>, TreeError> {
         self.node(id)?;
-        let seat = &mut self.seats[id.index as usize];
-        let (_, node) = seat.node.take().ok_or(TreeError::NoSuchRegion(id))?;
-        // A seat whose generations have run out stays empty.
-        if seat.next_generation & RegionId::GENERATIONS != 0 {
+        let entry = &mut self.entries[id.index as usize];
+        let (_, node) = entry.node.take().ok_or(TreeError::NoSuchRegion(id))?;
+        // An entry whose generations have run out stays empty.
+        if entry.next_generation & RegionId::GENERATIONS != 0 {
             self.free.push(id.index);
         }
         self.release_target(id, &node);
@@ -207,7 +207,7 @@ impl<H> Tree<H> {
     /// Undoes [`add`](Self::add).
     pub(crate) fn undo_add(&mut self, id: RegionId) {
         // Whatever was done with the region since then is undone already.
-        drop(self.stand_up(id));
+        drop(self.remove_entry(id));
     }
 
     /// Takes a region out of the model that nothing else needs.
@@ -225,7 +225,7 @@ impl<H> Tree<H> {
             let name = self.name(id);
             return Err(TreeError::InUse { name, by });
         }
-        self.stand_up(id)
+        self.remove_entry(id)
     }
 
     fn release_target(&mut self, id: RegionId, node: &Node<H>) {
@@ -238,9 +238,9 @@ impl<H> Tree<H> {
 
     /// Undoes [`remove`](Self::remove), when all later steps are undone.
     ///
-    /// The seat is then the last of those that are free: a later step that took
+    /// The entry is then the last of those that are free: a later step that took
     /// one from the end of the list has put it back there, and one that needed
-    /// a new seat found the list empty, and left that at its end. Only a seat
+    /// a new entry found the list empty, and left that at its end. Only an entry
     /// without further generations is not in the list at all.
     pub(crate) fn restore(&mut self, id: RegionId, node: Node<H>) {
         if let Kind::Alias { target, .. } = *node.region.kind() {
@@ -251,7 +251,7 @@ impl<H> Tree<H> {
         if self.free.last() == Some(&id.index) {
             self.free.pop();
         }
-        self.seats[id.index as usize].node = Some((id.generation, node));
+        self.entries[id.index as usize].node = Some((id.generation, node));
     }
 
     /// Puts a region that lies nowhere into another.

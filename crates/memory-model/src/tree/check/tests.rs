@@ -70,51 +70,51 @@ fn region(said: Invalid, named: &str, says: &str) {
 }
 
 #[track_caller]
-fn seat(said: Invalid, of: RegionId, says: &str) {
+fn entry(said: Invalid, of: RegionId, says: &str) {
     match said {
-        Invalid::Seat { index, what } if index == of.index && what.contains(says) => {}
+        Invalid::Entry { index, what } if index == of.index && what.contains(says) => {}
         other => panic!("{other}"),
     }
 }
 
 #[test]
-fn a_seat_that_is_taken_and_free_is_found() {
-    seat(
+fn an_entry_that_is_taken_and_free_is_found() {
+    entry(
         said(|tree, m| tree.free.push(m.device.index)),
         m_index(|m| m.device),
         "a region has it",
     );
-    seat(
+    entry(
         said(|tree, m| tree.free.push(m.gone.index)),
         m_index(|m| m.gone),
         "free twice",
     );
-    seat(
+    entry(
         said(|tree, _| tree.free.clear()),
         m_index(|m| m.gone),
         "not free",
     );
     let said = said(|tree, _| tree.free.push(77));
-    assert!(matches!(said, Invalid::Seat { index: 77, .. }), "{said}");
+    assert!(matches!(said, Invalid::Entry { index: 77, .. }), "{said}");
 }
 
 #[test]
-fn a_seat_that_is_free_although_its_generations_have_run_out_is_found() {
+fn an_entry_that_is_free_although_its_generations_have_run_out_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
-        let seat = &mut tree.seats[m.gone.index as usize];
-        seat.next_generation = (seat.next_generation | RegionId::GENERATIONS).wrapping_add(1);
+        let entry = &mut tree.entries[m.gone.index as usize];
+        entry.next_generation = (entry.next_generation | RegionId::GENERATIONS).wrapping_add(1);
     };
-    seat(said(damage), m_index(|m| m.gone), "run out");
+    entry(said(damage), m_index(|m| m.gone), "run out");
 }
 
 #[test]
-fn seats_whose_generations_run_out_are_right_in_the_first_model_and_the_last() {
+fn entries_whose_generations_run_out_are_right_in_the_first_model_and_the_last() {
     for model in [0, 1, u16::MAX] {
         let mut tree = Tree::<()>::new(ModelId(model));
         let first = tree.add(Region::mmio("x", 1)).unwrap();
         drop(tree.remove(first).unwrap());
         // Two are left.
-        tree.seats[0].next_generation = first.generation + RegionId::GENERATIONS - 1;
+        tree.entries[0].next_generation = first.generation + RegionId::GENERATIONS - 1;
         for _ in 0..2 {
             let id = tree.add(Region::mmio("x", 1)).unwrap();
             assert_eq!(id.index, 0);
@@ -122,7 +122,7 @@ fn seats_whose_generations_run_out_are_right_in_the_first_model_and_the_last() {
             drop(tree.remove(id).unwrap());
             assert_eq!(tree.check(), Ok(()));
         }
-        // The seat stays empty: its next id would be another model's.
+        // The entry stays empty: its next id would be another model's.
         let id = tree.add(Region::mmio("x", 1)).unwrap();
         assert_eq!(id.index, 1);
         assert_eq!(tree.check(), Ok(()));
@@ -137,9 +137,9 @@ fn m_index(of: impl Fn(&Machine) -> RegionId) -> RegionId {
 #[test]
 fn a_generation_that_could_be_given_out_again_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
-        tree.seats[m.device.index as usize].next_generation = m.device.generation;
+        tree.entries[m.device.index as usize].next_generation = m.device.generation;
     };
-    seat(said(damage), m_index(|m| m.device), "still to come");
+    entry(said(damage), m_index(|m| m.device), "still to come");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_child_that_lies_elsewhere_or_nowhere_is_found() {
     };
     region(said(unplaced), "container", "lies elsewhere");
     let gone = |tree: &mut Tree<()>, m: &Machine| {
-        tree.seats[m.alias.index as usize].node = None;
+        tree.entries[m.alias.index as usize].node = None;
         tree.free.push(m.alias.index);
     };
     region(said(gone), "container", "no region");

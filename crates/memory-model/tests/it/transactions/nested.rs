@@ -140,7 +140,7 @@ fn parts_one_after_the_other_are_undone_each_on_its_own() {
 }
 
 #[test]
-fn a_seat_that_two_regions_had_goes_back_to_the_first() {
+fn an_entry_that_two_regions_had_goes_back_to_the_first() {
     let mut m = Machine::new();
     let first = m.add(Region::mmio("first", 0x10));
     let mut t = m.model.transaction();
