@@ -113,12 +113,12 @@ pub trait Listener<H>: Send + Sync {
     fn revoked(&self, _space: SpaceId, _lost: &PageSet) {}
 }
 
-/// Calls `tell` for each; for those behind one with which it panics, too.
-pub(crate) fn tell_each<T>(all: impl Iterator<Item = T>, tell: impl FnMut(T)) {
+/// Calls `notify` for each item, also for those after one with which it panics.
+pub(crate) fn notify_each<T>(all: impl Iterator<Item = T>, notify: impl FnMut(T)) {
     struct Rest<I: Iterator, F: FnMut(I::Item)>(I, F);
 
     impl<I: Iterator, F: FnMut(I::Item)> Rest<I, F> {
-        fn tell(&mut self) {
+        fn notify(&mut self) {
             for next in self.0.by_ref() {
                 (self.1)(next);
             }
@@ -127,9 +127,9 @@ pub(crate) fn tell_each<T>(all: impl Iterator<Item = T>, tell: impl FnMut(T)) {
 
     impl<I: Iterator, F: FnMut(I::Item)> Drop for Rest<I, F> {
         fn drop(&mut self) {
-            self.tell();
+            self.notify();
         }
     }
 
-    Rest(all, tell).tell();
+    Rest(all, notify).notify();
 }

@@ -4,7 +4,7 @@
 use guest_ranges::{AddrRange, GuestMemfdSides, PAGE_SIZE, PageSet, PageState};
 
 use crate::error::StateError;
-use crate::listener::tell_each;
+use crate::listener::notify_each;
 use crate::model::MemoryModel;
 use crate::space::{Space, SpaceId, known};
 use crate::view::{Backing, FlatRange};
@@ -74,7 +74,7 @@ impl<H> MemoryModel<H> {
         let lost = it.accepted.clipped(range);
         it.accepted.remove(range);
         if !lost.is_empty() {
-            tell_each(it.listeners.iter(), |(_, listener)| {
+            notify_each(it.listeners.iter(), |(_, listener)| {
                 listener.revoked(space, &lost);
             });
         }

@@ -160,7 +160,7 @@ fn a_range_stands_for_the_pages_that_it_touches() {
 }
 
 #[test]
-fn pages_that_are_alike_take_next_to_nothing() {
+fn uniform_pages_take_next_to_nothing() {
     let mut set = PageSet::new();
     set.insert(AddrRange::new(0, TIB.into()).unwrap());
     let uniform = set.heap_bytes();

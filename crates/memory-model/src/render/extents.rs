@@ -186,7 +186,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn of_a_large_container_only_the_child_is_rendered_wherever_it_was_and_is() {
+    fn of_a_large_container_only_the_childs_old_and_new_place_are_rendered() {
         let mut among = Among::others(10 * MANY);
         let child = (10 * MANY / 2 + 1) * PAGE;
         let container = among.container(1 << 48, [child]);
@@ -206,7 +206,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn to_place_an_empty_container_of_all_addresses_is_to_render_nothing() {
+    fn placing_an_empty_container_renders_nothing() {
         let mut among = Among::others(100);
         let container = among.container(1 << 64, []);
         assert_eq!(among.windows(|t| t.unplace(container).unwrap()), []);
@@ -226,7 +226,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_answers_itself_is_rendered_as_a_whole() {
+    fn a_region_that_answers_itself_is_rendered_as_a_whole() {
         let mut among = Among::others(100);
         let root = among.root;
         let placed = among.windows(|t| {
@@ -238,7 +238,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn of_an_alias_of_an_alias_that_is_rendered_which_both_show() {
+    fn of_an_alias_of_an_alias_only_what_both_show_is_rendered() {
         let mut among = Among::others(MANY);
         let container = among.container(1 << 32, (0..100).map(|n| n << 20));
         let root = among.root;
@@ -281,7 +281,7 @@ pub(crate) mod tests {
     // It visits more regions than an interpreter has the time for.
     #[cfg(not(miri))]
     #[test]
-    fn what_nobody_could_render_is_not_looked_at_for_ever() {
+    fn a_tree_too_complex_to_render_is_not_visited_forever() {
         let mut among = Among::others(1);
         let root = among.root;
         let mut t = among.model.transaction();

@@ -104,7 +104,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 128 }))]
         #[test]
-        fn others_are_rendered_for_nothing_at_most_as_often_as_they_are_counted(
+        fn coalescing_renders_no_more_extra_regions_than_its_limit(
             others in prop::collection::vec((0_u64..200, 1_u64..4), 0..150),
             own in prop::collection::btree_set(0_u64..200, 1..20),
         ) {

@@ -52,14 +52,14 @@ enum Step {
 /// usual machine.
 type Steps = SmallVec<[Step; 8]>;
 
-/// Tells what of the tree below `root`, which lies at address 0, shows in
+/// Emits the runs that the tree below `root`, which lies at address 0, shows in
 /// `window`, by address. Neighbours are not joined yet.
 #[inline]
 pub(crate) fn render<H>(
     tree: &Tree<H>,
     root: RegionId,
     window: AddrRange,
-    tell: impl FnMut(FlatRange<H>),
+    emit: impl FnMut(FlatRange<H>),
 ) -> Result<(), TooComplex> {
     let mut taken = Taken::new();
     let mut visits = 0;
@@ -87,7 +87,7 @@ pub(crate) fn render<H>(
         }
         next = visit(tree, seen, &mut steps, &mut taken);
     }
-    taken.for_each(tell);
+    taken.for_each(emit);
     Ok(())
 }
 

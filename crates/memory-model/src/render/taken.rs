@@ -69,15 +69,15 @@ impl<H> Taken<H> {
 
     /// All of them.
     #[inline]
-    pub(crate) fn for_each(self, mut tell: impl FnMut(FlatRange<H>)) {
+    pub(crate) fn for_each(self, mut visit: impl FnMut(FlatRange<H>)) {
         match self {
             Self::Few(mut few) => {
                 few.reverse();
                 while let Some(run) = few.pop() {
-                    tell(run);
+                    visit(run);
                 }
             }
-            Self::Many(many) => many.runs.into_values().for_each(tell),
+            Self::Many(many) => many.runs.into_values().for_each(visit),
         }
     }
 }

@@ -113,9 +113,13 @@ impl<H> Runs<H> {
     }
 
     /// Tells the runs that have an address of `range`, by address.
-    pub(crate) fn meeting<'a>(&'a self, range: AddrRange, tell: &mut impl FnMut(&'a FlatRange<H>)) {
+    pub(crate) fn meeting<'a>(
+        &'a self,
+        range: AddrRange,
+        visit: &mut impl FnMut(&'a FlatRange<H>),
+    ) {
         let mut inner = match &self.root {
-            Root::Leaf(leaf) => return meeting_leaf(leaf, range, tell),
+            Root::Leaf(leaf) => return meeting_leaf(leaf, range, visit),
             Root::Inner(inner) => inner,
         };
         // Down as long as all of them are in one node.
@@ -123,11 +127,11 @@ impl<H> Runs<H> {
             match inner {
                 Inner::Inners(row) => match row.only_in(range) {
                     Some(below) => inner = below,
-                    None => return meeting(inner, range, tell),
+                    None => return meeting(inner, range, visit),
                 },
                 Inner::Leaves(row) => match row.only_in(range) {
-                    Some(leaf) => return meeting_leaf(leaf, range, tell),
-                    None => return meeting(inner, range, tell),
+                    Some(leaf) => return meeting_leaf(leaf, range, visit),
+                    None => return meeting(inner, range, visit),
                 },
             }
         }
@@ -135,31 +139,31 @@ impl<H> Runs<H> {
 }
 
 /// Those of the runs below a node, in the order of their addresses.
-fn meeting<'a, H>(inner: &'a Inner<H>, range: AddrRange, tell: &mut impl FnMut(&'a FlatRange<H>)) {
+fn meeting<'a, H>(inner: &'a Inner<H>, range: AddrRange, visit: &mut impl FnMut(&'a FlatRange<H>)) {
     match inner {
-        Inner::Inners(row) => each_in(row, range, |below| meeting(below, range, tell)),
-        Inner::Leaves(row) => each_in(row, range, |leaf| meeting_leaf(leaf, range, tell)),
+        Inner::Inners(row) => each_in(row, range, |below| meeting(below, range, visit)),
+        Inner::Leaves(row) => each_in(row, range, |leaf| meeting_leaf(leaf, range, visit)),
     }
 }
 
 fn meeting_leaf<'a, H>(
     leaf: &'a Leaf<H>,
     range: AddrRange,
-    tell: &mut impl FnMut(&'a FlatRange<H>),
+    visit: &mut impl FnMut(&'a FlatRange<H>),
 ) {
     each_in(leaf, range, |run| {
         if run.range().last() >= range.start() {
-            tell(run);
+            visit(run);
         }
     });
 }
 
 /// The entry that can have the first address of a range, and those behind it
 /// that start in the range.
-fn each_in<'a, E: Entry>(row: &'a Row<E>, range: AddrRange, mut tell: impl FnMut(&'a E)) {
+fn each_in<'a, E: Entry>(row: &'a Row<E>, range: AddrRange, mut visit: impl FnMut(&'a E)) {
     let mut at = row.place_in(range.start());
     while row.starts_up_to(at, range.last()) {
-        row.get(at).into_iter().for_each(&mut tell);
+        row.get(at).into_iter().for_each(&mut visit);
         at += 1;
     }
 }

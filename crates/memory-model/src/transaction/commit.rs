@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use crate::attachments::active::Touched;
-use crate::listener::tell_each;
+use crate::listener::notify_each;
 use crate::render::windows::Ranges;
 use crate::transaction::undo::Undo;
 use crate::{
@@ -49,17 +49,17 @@ impl<H> Transaction<'_, H> {
         }
         let removed = |step: &Undo<H>| matches!(step, Undo::Remove(..));
         let removes = self.model.undo.iter().any(removed);
-        // From here on, the listeners are told, also if something panics.
+        // From here on, the listeners are notified, even if something panics.
         let mut made = Made {
             model: self.model,
             changes,
-            told: (0, 0),
+            notified: (0, 0),
             removes,
         };
         // There is no way back. Nor is there for steps that are left if what
         // one of them owns panics as it is dropped.
         drop(made.model.undo.drain(..));
-        made.tell();
+        made.notify();
         Ok(())
     }
 
@@ -190,7 +190,7 @@ impl<H> Prepared<'_, H> {
         let prepared: Vec<_> = all.take(self.count).collect();
         self.count = 0;
         let mut not_undone = Vec::new();
-        tell_each(prepared.into_iter().rev(), |(change, listener)| {
+        notify_each(prepared.into_iter().rev(), |(change, listener)| {
             if let Err(source) = listener.abort(&change.update(self.model)) {
                 let listener = listener.name().to_string();
                 not_undone.push(NotUndone { listener, source });
@@ -238,27 +238,27 @@ impl<H> Change<H> {
     }
 }
 
-/// Changes that are published. All listeners are told, also those behind one
-/// that panics, and what the model needs no more goes.
+/// Changes that are published. All listeners are notified, also those after one
+/// that panics, and then the model drops what it no longer needs.
 struct Made<'m, H> {
     model: &'m mut MemoryModel<H>,
     changes: Changes<H>,
-    /// Of how many changes all listeners are told, and of the next how many.
-    told: (usize, usize),
+    /// For how many changes all listeners are notified, and how many for the next.
+    notified: (usize, usize),
     /// Whether a region was removed.
     removes: bool,
 }
 
 impl<H> Made<'_, H> {
     #[inline]
-    fn tell(&mut self) {
-        while let Some(change) = self.changes.get(self.told.0) {
+    fn notify(&mut self) {
+        while let Some(change) = self.changes.get(self.notified.0) {
             let listeners = &self.model.spaces[change.at].listeners;
-            while let Some((_, listener)) = listeners.get(self.told.1) {
-                self.told.1 += 1;
+            while let Some((_, listener)) = listeners.get(self.notified.1) {
+                self.notified.1 += 1;
                 listener.commit(&change.update(self.model));
             }
-            self.told = (self.told.0 + 1, 0);
+            self.notified = (self.notified.0 + 1, 0);
         }
     }
 }
@@ -266,7 +266,7 @@ impl<H> Made<'_, H> {
 impl<H> Drop for Made<'_, H> {
     #[inline]
     fn drop(&mut self) {
-        self.tell();
+        self.notify();
         for change in &mut self.changes {
             self.model.recycle(change);
         }

@@ -135,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn after_regions_came_and_went_and_came_back_each_has_an_entry_of_its_own(
+        fn after_regions_are_added_removed_and_restored_each_has_its_own_entry(
             steps in prop::collection::vec(any::<(bool, prop::sample::Index)>(), 1..60),
             parts in prop::collection::vec(1_usize..12, 1..10),
             kept in 1_usize..20,

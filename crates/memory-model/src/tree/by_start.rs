@@ -144,7 +144,7 @@ impl ByStart {
     }
 
     /// Those that start at `from` to `last`.
-    pub(crate) fn for_each(&self, from: u64, last: u64, tell: &mut impl FnMut(&Child)) {
+    pub(crate) fn for_each(&self, from: u64, last: u64, visit: &mut impl FnMut(&Child)) {
         match self {
             Self::Leaf(children) => {
                 let at = children.partition_point(|child| child.range.start() < from);
@@ -152,7 +152,7 @@ impl ByStart {
                     if child.range.start() > last {
                         return;
                     }
-                    tell(child);
+                    visit(child);
                 }
             }
             Self::Inner(parts) => {
@@ -161,7 +161,7 @@ impl ByStart {
                     if *first > last {
                         return;
                     }
-                    part.for_each(from, last, tell);
+                    part.for_each(from, last, visit);
                 }
             }
         }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_regions_in_order_fill_few_levels_and_go_again() {
+    fn a_hundred_thousand_regions_in_order_fill_few_levels_and_can_be_removed() {
         // Under Miri, a hundredth.
         let count = if cfg!(miri) { 1000 } else { 100_000 };
         let mut tree = ByStart::default();

@@ -111,13 +111,13 @@ impl Children {
 
     /// Those that reach into `range`, in no order that means anything.
     #[inline]
-    pub(crate) fn for_each_reaching_into(&self, range: AddrRange, mut tell: impl FnMut(&Child)) {
+    pub(crate) fn for_each_reaching_into(&self, range: AddrRange, mut visit: impl FnMut(&Child)) {
         for same_size in &self.by_size {
             let from = same_size.from(range);
             let by_start = &same_size.by_start;
             by_start.for_each(from, range.last(), &mut |child| {
                 if child.range.last() >= range.start() {
-                    tell(child);
+                    visit(child);
                 }
             });
         }
@@ -129,7 +129,7 @@ impl Children {
         &self,
         range: AddrRange,
         left: &mut usize,
-        mut tell: impl FnMut(&Child),
+        mut visit: impl FnMut(&Child),
     ) -> bool {
         self.by_size.iter().all(|same_size| {
             let from = same_size.from(range);
@@ -140,7 +140,7 @@ impl Children {
                 };
                 *left = less;
                 if child.range.last() >= range.start() {
-                    tell(child);
+                    visit(child);
                 }
                 true
             })
@@ -157,27 +157,26 @@ impl SameSize {
     }
 }
 
-/// Those that start at `from` to `last`, until one is told in vain: then it is
-/// false.
+/// Those that start at `from` to `last`, until `visit` returns false.
 fn while_each(
     by_start: &ByStart,
     from: u64,
     last: u64,
-    tell: &mut impl FnMut(&Child) -> bool,
+    visit: &mut impl FnMut(&Child) -> bool,
 ) -> bool {
     match by_start {
         ByStart::Leaf(children) => {
             let at = children.partition_point(|child| child.range.start() < from);
             let found = children.get(at..).unwrap_or(&[]).iter();
             let mut found = found.take_while(|child| child.range.start() <= last);
-            found.all(tell)
+            found.all(visit)
         }
         ByStart::Inner(parts) => {
             // What starts where a part does can end the part before.
             let behind = parts.partition_point(|(first, _)| *first < from);
             let found = parts.get(behind.saturating_sub(1)..).unwrap_or(&[]).iter();
             let mut found = found.take_while(|(first, _)| *first <= last);
-            found.all(|(_, part)| while_each(part, from, last, tell))
+            found.all(|(_, part)| while_each(part, from, last, visit))
         }
     }
 }
@@ -204,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn children_are_found_as_by_looking_at_each(
+        fn children_are_found_as_by_a_linear_search(
             placed in prop::collection::vec((range(), -2_i32..2), 0..40),
             gone in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
             asked in prop::collection::vec(range(), 1..20),

@@ -78,7 +78,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_would_contain_itself_is_refused_and_nothing_else(
+        fn only_a_region_that_would_contain_itself_is_refused(
             regions in prop::collection::vec(prop::option::of(any::<prop::sample::Index>()), 2..24),
             placings in prop::collection::vec(
                 (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_is_placed_without_a_look_at_what_it_shows() {
+    fn placing_an_alias_does_not_visit_its_target() {
         let mut tree = Tree::new(crate::space::ModelId::next());
         let [full, root] = [(); 2].map(|()| container(&mut tree));
         for _ in 0..1000 {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn each_placing_of_a_chain_that_is_built_from_below_looks_at_one_region() {
+    fn building_a_chain_from_below_visits_one_region_for_each_placing() {
         let mut tree = Tree::new(crate::space::ModelId::next());
         let mut inner = container(&mut tree);
         for _ in 0..1000 {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_in_many_ways_is_looked_at_once() {
+    fn a_region_shown_in_many_ways_is_visited_once() {
         let mut tree = Tree::new(crate::space::ModelId::next());
         let lowest = container(&mut tree);
         let mut shown = lowest;

@@ -32,7 +32,7 @@ fn not_following(result: Result<(), RemoveListenerError>) -> bool {
 }
 
 #[test]
-fn a_listener_that_leaves_is_told_that_all_is_gone_and_nothing_more() {
+fn a_removed_listener_gets_a_removal_of_everything_and_nothing_more() {
     let (mut m, log, [first, second]) = followed();
     let (view, seen) = (m.model.view(m.space), m.view());
     m.model.remove_listener(m.space, &first).unwrap();
@@ -41,8 +41,8 @@ fn a_listener_that_leaves_is_told_that_all_is_gone_and_nothing_more() {
     assert!(Arc::ptr_eq(&m.model.view(m.space), &view));
 
     m.put(Region::mmio("x", 1), 0x10);
-    let told = ["second prepare +10-10 x trap", "second commit"];
-    assert_eq!(take(&log), told);
+    let notified = ["second prepare +10-10 x trap", "second commit"];
+    assert_eq!(take(&log), notified);
     assert!(not_following(m.model.remove_listener(m.space, &first)));
     // The model has let go of it.
     assert_eq!(Arc::strong_count(&first), 1);
@@ -56,19 +56,19 @@ fn a_listener_that_leaves_is_told_that_all_is_gone_and_nothing_more() {
 }
 
 #[test]
-fn one_that_left_can_come_again() {
+fn a_removed_listener_can_be_added_again() {
     let (mut m, log, [first, _]) = followed();
     m.model.remove_listener(m.space, &first).unwrap();
     take(&log);
     m.model.add_listener(m.space, 5, first).unwrap();
     assert_eq!(take(&log), ["first prepare +0-f ram rw", "first commit"]);
     m.put(Region::mmio("x", 1), 0x10);
-    let told = take(&log);
-    assert!(told[0].starts_with("second") && told[1].starts_with("first"));
+    let notified = take(&log);
+    assert!(notified[0].starts_with("second") && notified[1].starts_with("first"));
 }
 
 #[test]
-fn one_that_refuses_to_leave_goes_on_following() {
+fn a_listener_that_refuses_its_removal_keeps_following() {
     let (mut m, log, [first, _]) = followed();
     first.refuses.store(true, Relaxed);
     let refused = m.model.remove_listener(m.space, &first);
@@ -137,7 +137,7 @@ fn a_listener_leaves_the_space_that_is_named_and_no_other() {
     assert_eq!(take(&log).len(), 4);
 }
 
-/// The attachments and the clients that it was told of last.
+/// The attachments and the clients that it was notified of last.
 #[derive(Default)]
 struct Last(Mutex<Option<(AttachmentDiff, GlobalLogging)>>);
 
@@ -201,7 +201,7 @@ fn attachments_and_logging_end_for_the_one_that_leaves() {
 }
 
 #[test]
-fn nobody_leaves_while_the_guest_has_accepted_pages_there() {
+fn no_listener_can_be_removed_while_the_guest_has_accepted_pages() {
     let (mut m, log, [first, _]) = followed();
     m.put(private_mmio("bar", 0x4000), 0x1_0000);
     take(&log);
@@ -225,7 +225,7 @@ fn nobody_leaves_while_the_guest_has_accepted_pages_there() {
 }
 
 #[test]
-fn a_space_goes_once_nobody_follows_it_and_frees_its_root() {
+fn a_space_without_listeners_can_be_removed_and_frees_its_root() {
     let (mut m, log, _) = followed();
     let first = Recorder::new("first", &log);
     let owner = Arc::new(());

@@ -192,7 +192,7 @@ fn what_is_removed_lives_no_longer_than_the_views_that_are_read() {
 }
 
 #[test]
-fn a_space_that_goes_is_whole_or_empty_and_then_stays_empty() {
+fn a_space_being_removed_is_whole_or_empty_and_then_stays_empty() {
     let mut m = Machine::new();
     let (alive, space) = (m.alive.clone(), m.space);
     thread::scope(|scope| {

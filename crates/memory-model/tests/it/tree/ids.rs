@@ -98,7 +98,7 @@ fn a_region_of_another_model_is_none() {
     assert_eq!(a.everything(&[]), before);
     let refused = a.model.add_space("foreign", foreign);
     assert!(matches!(refused, Err(AddSpaceError::Tree(e)) if e == none()));
-    // The message is about the region, not about how models are told apart.
+    // The message is about the region, not about how models are distinguished.
     let text = none().to_string();
     assert_eq!(text, "region 0.0 is not part of this model");
     assert_eq!(
