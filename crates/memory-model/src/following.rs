@@ -169,7 +169,7 @@ impl<H> Change<H> {
                 before: global_logging.after,
                 after: global_logging.before,
             },
-            attachments: attachments.turned_round(),
+            attachments: attachments.reversed(),
             old: view,
             new: nothing,
         }

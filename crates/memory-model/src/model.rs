@@ -34,8 +34,8 @@ pub struct MemoryModel<H = ()> {
     pub(crate) tree: Tree<H>,
     pub(crate) spaces: Spaces<H>,
     space_ids: SpaceIds,
-    /// How to go back to before the transaction that is under way, the latest
-    /// step last. Here it outlives a transaction that is forgotten.
+    /// What undoes the steps of the current transaction, the latest step last.
+    /// The model owns it so that it outlives a forgotten transaction.
     pub(crate) undo: SmallVec<[Undo<H>; 2]>,
     /// Nothing, and room for what differs next.
     pub(crate) spare: Diff<H>,
@@ -75,17 +75,17 @@ impl<H> MemoryModel<H> {
         Transaction::begin(self)
     }
 
-    /// Undoes what a transaction has left that was forgotten.
+    /// Undoes the steps of a transaction that was forgotten.
     #[inline]
     pub(crate) fn undo_forgotten(&mut self) {
         if !self.undo.is_empty() {
-            self.go_back_to(0);
+            self.roll_back_to(0);
         }
     }
 
     /// Undoes the latest steps, all but the first `steps`.
     #[cold]
-    pub(crate) fn go_back_to(&mut self, steps: usize) {
+    pub(crate) fn roll_back_to(&mut self, steps: usize) {
         while self.undo.len() > steps {
             if let Some(step) = self.undo.pop() {
                 step.undo(&mut self.tree);

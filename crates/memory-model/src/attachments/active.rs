@@ -47,8 +47,8 @@ impl AttachmentDiff {
         Active::default().until(come)
     }
 
-    /// The same the other way round.
-    pub(crate) fn turned_round(self) -> Self {
+    /// The change from the new state back to the old.
+    pub(crate) fn reversed(self) -> Self {
         Self {
             ioeventfds_removed: self.ioeventfds_added,
             ioeventfds_added: self.ioeventfds_removed,

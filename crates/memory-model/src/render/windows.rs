@@ -208,7 +208,7 @@ impl Windows {
         self.everything = true;
     }
 
-    /// A mark to go back to.
+    /// A mark for [`roll_back_to`](Self::roll_back_to).
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             all: self.all.len(),
@@ -217,9 +217,9 @@ impl Windows {
         }
     }
 
-    /// Forgets what was added since then, if that can still be told apart: it
-    /// costs something to have too many, and changes nothing.
-    pub(crate) fn go_back_to(&mut self, mark: Mark) {
+    /// Drops the windows added since `mark`, if they are still separate. Windows
+    /// that stay cost time and change nothing.
+    pub(crate) fn roll_back_to(&mut self, mark: Mark) {
         self.everything = mark.everything;
         if self.in_order == mark.in_order {
             self.all.truncate(mark.all);

@@ -56,8 +56,8 @@ impl<H> Transaction<'_, H> {
             notified: (0, 0),
             removes,
         };
-        // There is no way back. Nor is there for steps that are left if what
-        // one of them owns panics as it is dropped.
+        // The change can no longer be rolled back, nor can steps that remain if
+        // dropping one of them panics.
         drop(made.model.undo.drain(..));
         made.notify();
         Ok(())
@@ -157,8 +157,8 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
     Ok(())
 }
 
-/// Listeners that have prepared for what may not come. They go back, also if
-/// another one panics.
+/// Listeners that have prepared for a change that can still be refused. They
+/// abort when this is dropped, also if another listener panics.
 struct Prepared<'a, H> {
     model: &'a MemoryModel<H>,
     changes: &'a [Change<H>],
@@ -173,14 +173,14 @@ impl<H> Prepared<'_, H> {
         CommitError::Refused {
             listener: listener.name().to_string(),
             source,
-            not_undone: self.go_back(),
+            not_undone: self.roll_back(),
         }
     }
 
-    /// Has them roll back, the last to prepare first; returns those that could
-    /// not.
+    /// Calls `abort` on them, the last to prepare first; returns those that
+    /// fail.
     #[cold]
-    fn go_back(&mut self) -> Vec<NotUndone> {
+    fn roll_back(&mut self) -> Vec<NotUndone> {
         let all = self.changes.iter().flat_map(|change| {
             let listeners = &self.model.spaces[change.at].listeners;
             listeners
@@ -204,7 +204,7 @@ impl<H> Drop for Prepared<'_, H> {
     #[inline]
     fn drop(&mut self) {
         if self.count > 0 {
-            self.go_back();
+            self.roll_back();
         }
     }
 }

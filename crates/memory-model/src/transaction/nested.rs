@@ -74,8 +74,8 @@ impl<H> Nested<'_, '_, H> {
 
 impl<H> Drop for Nested<'_, '_, H> {
     fn drop(&mut self) {
-        self.outer.model.go_back_to(self.steps);
-        self.outer.windows.go_back_to(self.windows);
+        self.outer.model.roll_back_to(self.steps);
+        self.outer.windows.roll_back_to(self.windows);
     }
 }
 

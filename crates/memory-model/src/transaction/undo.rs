@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How to go back by one step of a transaction.
+//! What undoes one step of a transaction.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
