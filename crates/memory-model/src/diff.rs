@@ -69,25 +69,25 @@ impl<H> Diff<H> {
         H: 'a,
     {
         let before = self.len();
-        let (mut gone, mut come) = (old.next(), new.next());
+        let (mut old_run, mut new_run) = (old.next(), new.next());
         loop {
-            let order = match (gone, come) {
+            let order = match (old_run, new_run) {
                 (None, None) => return self.len() > before,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some(a), Some(b)) => a.range().start().cmp(&b.range().start()),
             };
-            match (order, gone, come) {
+            match (order, old_run, new_run) {
                 (Ordering::Equal, Some(a), Some(b)) => self.compare(a, b),
                 (Ordering::Less, Some(a), _) => self.removed.push(a.clone()),
                 (Ordering::Greater, _, Some(b)) => self.added.push(b.clone()),
                 _ => {}
             }
             if order != Ordering::Greater {
-                gone = old.next();
+                old_run = old.next();
             }
             if order != Ordering::Less {
-                come = new.next();
+                new_run = new.next();
             }
         }
     }

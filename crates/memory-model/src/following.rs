@@ -40,7 +40,7 @@ impl<H> MemoryModel<H> {
                 space: followed.name.clone(),
             });
         }
-        let change = Change::comes(self, position);
+        let change = Change::from_nothing(self, position);
         if change.is_something() {
             let made = change.make_alone(self, &*listener);
             made.map_err(|source| AddListenerError::Refused {
@@ -107,10 +107,10 @@ impl<H> MemoryModel<H> {
                 space: it.name.clone(),
             });
         };
-        let change = Change::goes(self, position);
+        let change = Change::to_nothing(self, position);
         it.accepted_stays(&change.diff)?;
-        let tells = change.is_something();
-        if tells {
+        let notifies = change.is_something();
+        if notifies {
             let made = change.make_alone(self, &**listener);
             made.map_err(|source| CommitError::Refused {
                 listener: listener.name().to_string(),
@@ -118,9 +118,9 @@ impl<H> MemoryModel<H> {
                 not_undone: Vec::new(),
             })?;
         }
-        // It has left before it learns so: even if it panics then.
+        // It is removed before its `commit`, so a panic there does not keep it.
         self.spaces[position].listeners.remove(place);
-        if tells {
+        if notifies {
             listener.commit(&change.update(self));
         }
         Ok(())
@@ -138,7 +138,7 @@ impl<H> Space<H> {
 /// Changes between nothing and all that a space shows.
 impl<H> Change<H> {
     /// From nothing to all of the space at a position.
-    fn comes(model: &MemoryModel<H>, at: usize) -> Self {
+    fn from_nothing(model: &MemoryModel<H>, at: usize) -> Self {
         let (old, new) = (Arc::new(FlatView::empty()), model.spaces[at].view.clone());
         Self {
             at,
@@ -154,14 +154,14 @@ impl<H> Change<H> {
     }
 
     /// From all to nothing.
-    fn goes(model: &MemoryModel<H>, at: usize) -> Self {
+    fn to_nothing(model: &MemoryModel<H>, at: usize) -> Self {
         let Self {
             old: nothing,
             new: view,
             global_logging,
             attachments,
             ..
-        } = Self::comes(model, at);
+        } = Self::from_nothing(model, at);
         Self {
             at,
             diff: Diff::between(&view, &nothing),

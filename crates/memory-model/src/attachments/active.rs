@@ -40,11 +40,11 @@ impl AttachmentDiff {
 
     /// From nothing to all that is active in `view`. It looks at every run.
     pub(crate) fn to_all_of<H>(tree: &Tree<H>, view: &FlatView<H>) -> Self {
-        let mut come = Active::default();
+        let mut after = Active::default();
         if tree.has_attachments() {
-            view.ranges().for_each(|run| come.add(tree, run));
+            view.ranges().for_each(|run| after.add(tree, run));
         }
-        Active::default().until(come)
+        Active::default().diff_to(after)
     }
 
     /// The change from the new state back to the old.
@@ -67,13 +67,13 @@ impl AttachmentDiff {
         diff: &Diff<H>,
         marked: &[AddrRange],
     ) -> Self {
-        let (mut gone, mut come) = (Active::default(), Active::default());
+        let (mut before, mut after) = (Active::default(), Active::default());
         let changed = diff.changed.iter();
         for run in diff.removed.iter().chain(changed.clone().map(|c| &c.0)) {
-            gone.add_as_before(tree, touched, run);
+            before.add_as_before(tree, touched, run);
         }
         for run in diff.added.iter().chain(changed.map(|c| &c.1)) {
-            come.add(tree, run);
+            after.add(tree, run);
         }
         let mut latest = None;
         for run in marked.iter().flat_map(|window| new.intersecting(*window)) {
@@ -81,11 +81,11 @@ impl AttachmentDiff {
             // A run that two windows reach into counts once, and one that
             // differs is in the diff.
             if latest.replace(start) != Some(start) && old.find(start) == Some(run) {
-                gone.add_touched_before(touched, run);
-                come.add_touched_now(tree, touched, run);
+                before.add_touched_before(touched, run);
+                after.add_touched_now(tree, touched, run);
             }
         }
-        gone.until(come)
+        before.diff_to(after)
     }
 }
 
@@ -173,15 +173,15 @@ impl Active {
         self.coalesced.extend(ranges.filter_map(address));
     }
 
-    /// What leads from this to what is active `then`.
-    fn until(mut self, mut then: Self) -> AttachmentDiff {
-        keep_differences(&mut self.ioeventfds, &mut then.ioeventfds);
-        keep_differences(&mut self.coalesced, &mut then.coalesced);
+    /// The difference from this to `after`.
+    fn diff_to(mut self, mut after: Self) -> AttachmentDiff {
+        keep_differences(&mut self.ioeventfds, &mut after.ioeventfds);
+        keep_differences(&mut self.coalesced, &mut after.coalesced);
         AttachmentDiff {
             ioeventfds_removed: self.ioeventfds,
-            ioeventfds_added: then.ioeventfds,
+            ioeventfds_added: after.ioeventfds,
             coalesced_removed: self.coalesced,
-            coalesced_added: then.coalesced,
+            coalesced_added: after.coalesced,
         }
     }
 }

@@ -119,16 +119,16 @@ impl<H> Part<H> for Leaf<H> {
         let edit = making.edit;
         let (from, to) = self.places(edit.range);
         let start = self.start_of(0);
-        let (gone, runs) = (to - from, &edit.runs[..]);
-        if self.len() - gone + runs.len() > MAX + 1 {
+        let (replaced, runs) = (to - from, &edit.runs[..]);
+        if self.len() - replaced + runs.len() > MAX + 1 {
             return Edited::Not;
         }
-        making.removed += gone;
-        let both = gone.min(runs.len());
+        making.removed += replaced;
+        let both = replaced.min(runs.len());
         for (at, run) in runs[..both].iter().enumerate() {
             self.replace(from + at, run.clone());
         }
-        for _ in both..gone {
+        for _ in both..replaced {
             self.remove(from + both);
         }
         let mut edited = Edited::Fits;

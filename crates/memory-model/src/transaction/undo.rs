@@ -154,8 +154,8 @@ mod tests {
                 let mut nested = t.nested();
                 let mut there: Vec<_> =
                     kept.iter().copied().filter(|id| nested.tree().region(*id).is_ok()).collect();
-                for (comes, which) in steps.by_ref().take(part) {
-                    if comes {
+                for (adds, which) in steps.by_ref().take(part) {
+                    if adds {
                         let new = add(&mut nested, 99);
                         there.push(new);
                     } else if !there.is_empty() {

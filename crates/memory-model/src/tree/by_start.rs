@@ -288,10 +288,10 @@ mod tests {
                     let n = if how == 1 { count - 1 - n } else { n };
                     let start = first + n * stride / 2;
                     let placing = placing * 1000 + n;
-                    let gone: Vec<Key> =
+                    let removed: Vec<Key> =
                         map.range((start, 0)..=(start, u64::MAX)).map(|(key, ())| *key).collect();
                     if how == 2 {
-                        gone.iter().for_each(|key| {
+                        removed.iter().for_each(|key| {
                             tree.remove(key.0, key.1);
                             map.remove(key);
                         });

@@ -205,7 +205,7 @@ mod tests {
         #[test]
         fn children_are_found_as_by_a_linear_search(
             placed in prop::collection::vec((range(), -2_i32..2), 0..40),
-            gone in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
             asked in prop::collection::vec(range(), 1..20),
             most in 0_usize..50,
         ) {
@@ -216,7 +216,7 @@ mod tests {
                 children.insert(child);
                 all.push(child);
             }
-            for index in gone {
+            for index in removed {
                 if !all.is_empty() {
                     children.remove(&all.swap_remove(index.index(all.len())));
                 }

@@ -15,7 +15,7 @@ struct Machine {
     container: RegionId,
     device: RegionId,
     alias: RegionId,
-    gone: RegionId,
+    removed: RegionId,
 }
 
 fn machine() -> Machine {
@@ -24,7 +24,7 @@ fn machine() -> Machine {
     let container = t.add(Region::container("container", 1 << 64)).unwrap();
     let device = t.add(Region::mmio("device", 0x1000)).unwrap();
     let alias = t.add(Region::alias("alias", device, 0, 0x800)).unwrap();
-    let gone = t.add(Region::mmio("gone", 1)).unwrap();
+    let removed = t.add(Region::mmio("removed", 1)).unwrap();
     t.place(device, container, 0x1000, 0).unwrap();
     t.place(alias, container, 0x4000, 0).unwrap();
     t.attach_ioeventfd(device, event(0x10)).unwrap();
@@ -32,14 +32,14 @@ fn machine() -> Machine {
         .unwrap();
     t.commit().unwrap();
     let mut t = model.transaction();
-    t.remove(gone).unwrap();
+    t.remove(removed).unwrap();
     t.commit().unwrap();
     Machine {
         model,
         container,
         device,
         alias,
-        gone,
+        removed,
     }
 }
 
@@ -85,13 +85,13 @@ fn an_entry_that_is_taken_and_free_is_found() {
         "a region has it",
     );
     entry(
-        said(|tree, m| tree.free.push(m.gone.index)),
-        m_index(|m| m.gone),
+        said(|tree, m| tree.free.push(m.removed.index)),
+        m_index(|m| m.removed),
         "free twice",
     );
     entry(
         said(|tree, _| tree.free.clear()),
-        m_index(|m| m.gone),
+        m_index(|m| m.removed),
         "not free",
     );
     let said = said(|tree, _| tree.free.push(77));
@@ -101,10 +101,10 @@ fn an_entry_that_is_taken_and_free_is_found() {
 #[test]
 fn an_entry_that_is_free_although_its_generations_have_run_out_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
-        let entry = &mut tree.entries[m.gone.index as usize];
+        let entry = &mut tree.entries[m.removed.index as usize];
         entry.next_generation = (entry.next_generation | RegionId::GENERATIONS).wrapping_add(1);
     };
-    entry(said(damage), m_index(|m| m.gone), "run out");
+    entry(said(damage), m_index(|m| m.removed), "run out");
 }
 
 #[test]
@@ -174,11 +174,11 @@ fn a_child_that_lies_elsewhere_or_nowhere_is_found() {
         tree.node_mut(m.device).unwrap().place = None;
     };
     region(said(unplaced), "container", "lies elsewhere");
-    let gone = |tree: &mut Tree<()>, m: &Machine| {
+    let removed = |tree: &mut Tree<()>, m: &Machine| {
         tree.entries[m.alias.index as usize].node = None;
         tree.free.push(m.alias.index);
     };
-    region(said(gone), "container", "no region");
+    region(said(removed), "container", "no region");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_parent_that_there_is_not_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
         let container = tree.node_mut(m.container).unwrap();
         let place = Place {
-            parent: m.gone,
+            parent: m.removed,
             address: 0,
             priority: 0,
         };

@@ -327,6 +327,6 @@ fn a_region_with_attachments_is_not_removed() {
     t.remove(page).unwrap();
     t.commit().unwrap();
     let notified = d.bus.take();
-    let gone = ["-1010 fd 5", "-1020 fd 6", "-0x1040..=0x107f"];
-    assert_eq!(notified, gone);
+    let removed = ["-1010 fd 5", "-1020 fd 6", "-0x1040..=0x107f"];
+    assert_eq!(notified, removed);
 }

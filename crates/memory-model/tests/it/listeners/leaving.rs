@@ -177,13 +177,13 @@ fn attachments_and_logging_end_for_the_one_that_leaves() {
         t.set_global_dirty_logging(DirtyClients::MIGRATION);
         Ok(())
     });
-    let (came, logging) = last.take().unwrap();
+    let (added, logging) = last.take().unwrap();
     m.model.remove_listener(m.space, &last).unwrap();
-    let (gone, no_logging) = last.take().unwrap();
-    assert_eq!(gone.ioeventfds_removed, came.ioeventfds_added);
-    assert_eq!(gone.ioeventfds_removed.len(), 1);
-    assert_eq!(gone.coalesced_removed, [bytes(0x1008, 8)]);
-    assert!(gone.ioeventfds_added.is_empty() && gone.coalesced_added.is_empty());
+    let (removed, no_logging) = last.take().unwrap();
+    assert_eq!(removed.ioeventfds_removed, added.ioeventfds_added);
+    assert_eq!(removed.ioeventfds_removed.len(), 1);
+    assert_eq!(removed.coalesced_removed, [bytes(0x1008, 8)]);
+    assert!(removed.ioeventfds_added.is_empty() && removed.coalesced_added.is_empty());
     assert_eq!(no_logging.before, logging.after);
     assert_eq!(no_logging.after, DirtyClients::NONE);
     // For everybody else all stays.
@@ -324,6 +324,6 @@ fn spaces_that_stay_go_on_under_their_ids_and_in_their_order() {
     assert_eq!(ids, [c, d]);
     assert!(![a, b].contains(&d), "an id is never used again");
     assert!(a < b && b < c && c < d);
-    let gone = m.model.remove_space(a);
-    assert!(matches!(gone, Err(RemoveSpaceError::NoSuchSpace(NoSuchSpace(id))) if id == a));
+    let removed = m.model.remove_space(a);
+    assert!(matches!(removed, Err(RemoveSpaceError::NoSuchSpace(NoSuchSpace(id))) if id == a));
 }

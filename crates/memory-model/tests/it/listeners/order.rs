@@ -165,7 +165,7 @@ fn removals_are_notified_in_the_order_of_additions_and_aborts_in_reverse() {
     let root = m.root;
     let second = m.model.add_space("second", root).unwrap();
     let log = Log::default();
-    // Neither when they came nor their priorities count across spaces.
+    // Across spaces, neither the order of addition nor the priorities count.
     let late = [(second, "d", 9), (second, "c", -9), (m.space, "b", 5)];
     let listeners = late.into_iter().chain([(m.space, "a", -5)]);
     let listeners = listeners.map(|(space, name, priority)| {

@@ -94,13 +94,13 @@ impl Panicking {
     }
 
     /// All views are of one mind with the tree, and followed as before.
-    fn check(&mut self, has: Option<RegionId>, gone: Option<RegionId>) {
+    fn check(&mut self, has: Option<RegionId>, removed: Option<RegionId>) {
         let shown = ["0-0 x trap"];
         let shown = &shown[..usize::from(has.is_some())];
         assert_eq!(self.m.view(), shown);
         let tree = self.m.model.tree();
         assert!(has.is_none_or(|id| tree.region(id).is_ok()));
-        assert!(gone.is_none_or(|id| tree.region(id).is_err()));
+        assert!(removed.is_none_or(|id| tree.region(id).is_err()));
         take(&self.log);
         self.m.put(Region::mmio("y", 1), 0x10);
         assert_eq!(self.m.view().len(), shown.len() + 1);

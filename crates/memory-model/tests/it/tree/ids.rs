@@ -68,11 +68,11 @@ fn a_space_of_another_model_is_none() {
 #[test]
 fn a_space_that_was_removed_is_none() {
     let [mut a, _] = alike();
-    let (root, gone) = (a.root, a.space);
-    a.model.remove_space(gone).unwrap();
-    names_nothing(&mut a, gone);
+    let (root, removed) = (a.root, a.space);
+    a.model.remove_space(removed).unwrap();
+    names_nothing(&mut a, removed);
     a.space = a.model.add_space("again", root).unwrap();
-    names_nothing(&mut a, gone);
+    names_nothing(&mut a, removed);
 }
 
 #[test]
@@ -165,13 +165,13 @@ fn no_id_comes_twice_however_often_its_place_is_used_again() {
 fn a_region_whose_place_has_no_more_ids_comes_back_when_its_removal_is_undone() {
     let mut m = Machine::new();
     let mut t = m.model.transaction();
-    let gone = t.add(Region::mmio("gone", 1)).unwrap();
+    let removed = t.add(Region::mmio("removed", 1)).unwrap();
     let mut last = t.add(Region::mmio("last", 1)).unwrap();
     for _ in 1..1 << 16 {
         t.remove(last).unwrap();
         last = t.add(Region::mmio("last", 1)).unwrap();
     }
-    t.remove(gone).unwrap();
+    t.remove(removed).unwrap();
     t.commit().unwrap();
     assert_eq!(m.model.validate(), Ok(()));
     let mut t = m.model.transaction();
@@ -181,7 +181,10 @@ fn a_region_whose_place_has_no_more_ids_comes_back_when_its_removal_is_undone() 
     assert_eq!(m.model.validate(), Ok(()));
     // The place of the other one is free nevertheless.
     let next = m.add(Region::mmio("next", 1));
-    assert_eq!(format!("{next:?}"), format!("{gone:?}").replace(".0", ".1"));
+    assert_eq!(
+        format!("{next:?}"),
+        format!("{removed:?}").replace(".0", ".1")
+    );
     m.change(|t| t.remove(last));
     let mut t = m.model.transaction();
     t.remove(next).unwrap();
