@@ -115,7 +115,7 @@ impl<H> MemoryModel<H> {
         };
         let mut diff = Diff::default();
         let all = [AddrRange::ALL];
-        let view = space.follow(&self.tree, &nothing, &all, &mut diff, &mut self.pool)?;
+        let view = space.updated_view(&self.tree, &nothing, &all, &mut diff, &mut self.pool)?;
         space.publish(&view);
         self.tree.add_space(root, id)?;
         self.spaces.push(space);

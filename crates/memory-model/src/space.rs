@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use crate::render::follow::follow;
+use crate::render::update::updated_view;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::runs::Pool;
 use crate::tree::Tree;
@@ -93,7 +93,7 @@ impl<H> Space<H> {
 
     /// The view that takes the place of `old`, which is right everywhere but
     /// in `windows`; adds what differs to `diff`.
-    pub(crate) fn follow(
+    pub(crate) fn updated_view(
         &self,
         tree: &Tree<H>,
         old: &Arc<FlatView<H>>,
@@ -101,7 +101,7 @@ impl<H> Space<H> {
         diff: &mut Diff<H>,
         pool: &mut Pool<H>,
     ) -> Result<Arc<FlatView<H>>, CommitError> {
-        let new = follow(tree, self.root, old, windows, diff, pool);
+        let new = updated_view(tree, self.root, old, windows, diff, pool);
         new.map_err(|TooComplex| CommitError::TooComplex {
             space: self.name.clone(),
             limit: MAX_VISITS,

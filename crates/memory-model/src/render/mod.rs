@@ -6,15 +6,15 @@
 //! their parent, higher priorities cover lower ones, and whatever lies outside
 //! its parent is cut off.
 
+mod coalesce;
 mod extents;
-mod fewer;
-pub(crate) mod follow;
-mod taken;
+mod occupied;
+pub(crate) mod update;
 pub(crate) mod windows;
 
 use smallvec::SmallVec;
 
-use crate::render::taken::Taken;
+use crate::render::occupied::Occupied;
 use crate::tree::Tree;
 use crate::tree::children::Child;
 use crate::tree::node::Node;
@@ -61,7 +61,7 @@ pub(crate) fn render<H>(
     window: AddrRange,
     emit: impl FnMut(FlatRange<H>),
 ) -> Result<(), TooComplex> {
-    let mut taken = Taken::new();
+    let mut occupied = Occupied::new();
     let mut visits = 0;
     let mut steps = Steps::new();
     let mut next = Some(Seen {
@@ -75,7 +75,7 @@ pub(crate) fn render<H>(
             None => break,
             Some(Step::Fill(seen)) => {
                 if let Ok(node) = tree.node(seen.id) {
-                    fill(tree, &mut taken, node, &seen);
+                    fill(tree, &mut occupied, node, &seen);
                 }
                 continue;
             }
@@ -85,16 +85,21 @@ pub(crate) fn render<H>(
         if visits > MAX_VISITS {
             return Err(TooComplex);
         }
-        next = visit(tree, seen, &mut steps, &mut taken);
+        next = visit(tree, seen, &mut steps, &mut occupied);
     }
-    taken.for_each(emit);
+    occupied.for_each(emit);
     Ok(())
 }
 
 /// Plans what to do for a region: first what lies in it, then itself. Returns
 /// what has to be visited next.
 #[inline]
-fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>) -> Option<Seen> {
+fn visit<H>(
+    tree: &Tree<H>,
+    seen: Seen,
+    steps: &mut Steps,
+    occupied: &mut Occupied<H>,
+) -> Option<Seen> {
     let node = tree.node(seen.id).ok()?;
     if !node.switches.enabled {
         return None;
@@ -117,7 +122,7 @@ fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>)
     }
 
     if node.children.is_empty() {
-        fill(tree, taken, node, &seen);
+        fill(tree, occupied, node, &seen);
         return None;
     }
     // Only those children are looked at that reach into what is asked for.
@@ -125,7 +130,7 @@ fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>)
     let (first, others) = match children.split_first() {
         Some(parts) => parts,
         None => {
-            fill(tree, taken, node, &seen);
+            fill(tree, occupied, node, &seen);
             return None;
         }
     };
@@ -158,8 +163,8 @@ fn inherit(outer: Switches, own: Switches) -> Switches {
     }
 }
 
-/// Gives a region every address where it can show and that nobody has taken.
-fn fill<H>(tree: &Tree<H>, taken: &mut Taken<H>, node: &Node<H>, seen: &Seen) {
+/// Gives a region every address where it can show and that nobody has occupied.
+fn fill<H>(tree: &Tree<H>, occupied: &mut Occupied<H>, node: &Node<H>, seen: &Seen) {
     let Some(access) = GuestAccess::of(node.region.kind(), seen.switches) else {
         return;
     };
@@ -172,8 +177,8 @@ fn fill<H>(tree: &Tree<H>, taken: &mut Taken<H>, node: &Node<H>, seen: &Seen) {
     let Some(clip) = AddrRange::from_bounds(start, last) else {
         return;
     };
-    for range in taken.gaps(clip) {
-        taken.insert(FlatRange {
+    for range in occupied.gaps(clip) {
+        occupied.insert(FlatRange {
             range,
             id: seen.id,
             region: node.region.clone(),

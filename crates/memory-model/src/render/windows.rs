@@ -5,8 +5,8 @@
 use smallvec::{SmallVec, smallvec};
 
 use crate::render;
+use crate::render::coalesce::coalesce_windows;
 use crate::render::extents::Extents;
-use crate::render::fewer::fewer;
 use crate::tree::Tree;
 use crate::{AddrRange, Kind, RegionId, SpaceId};
 
@@ -192,7 +192,7 @@ impl Windows {
             let extents = inner.extents.within(tree, shown, &mut inner.left)?;
             let windows = extents.iter().filter_map(|e| e.wrapped_up(by));
             let mut windows: Ranges = windows.collect();
-            fewer(tree, root, &mut windows);
+            coalesce_windows(tree, root, &mut windows);
             for &space in spaces {
                 inner.left = inner.left.checked_sub(windows.len() as u64)?;
                 windows

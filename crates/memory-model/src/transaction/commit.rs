@@ -95,7 +95,7 @@ impl<H> Transaction<'_, H> {
             let space = &spaces[at];
             let old = space.view.clone();
             let mut diff = core::mem::take(&mut self.model.spare);
-            let new = space.follow(tree, &old, &windows, &mut diff, &mut self.model.pool)?;
+            let new = space.updated_view(tree, &old, &windows, &mut diff, &mut self.model.pool)?;
             let attachments = match attached {
                 true => {
                     let views = [&*old, &*new];

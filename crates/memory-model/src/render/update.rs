@@ -15,7 +15,7 @@ use crate::{AddrRange, Diff, FlatRange, FlatView, RegionId};
 /// The view of `root` that takes the place of `old`, which is right everywhere
 /// but in `windows`; adds what differs to `diff`. Windows are sorted and do not
 /// overlap.
-pub(crate) fn follow<H>(
+pub(crate) fn updated_view<H>(
     tree: &Tree<H>,
     root: RegionId,
     old: &Arc<FlatView<H>>,
