@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use crate::{FlatRange, FlatView};
+use crate::view::{FlatRange, FlatView};
 
 /// What a listener has to do to follow from one view to the next.
 ///

@@ -7,7 +7,11 @@ use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
-use crate::{AddrRange, PAGE_SIZE, RegionId, SpaceId, Unloggable};
+use guest_ranges::{AddrRange, PAGE_SIZE};
+
+use crate::logging::Unloggable;
+use crate::region::RegionId;
+use crate::space::SpaceId;
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -242,4 +246,81 @@ pub struct MappingError {
     pub range: AddrRange,
     /// The region's name.
     pub region: String,
+}
+
+/// Why an address space could not be added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddSpaceError {
+    /// Its root is not part of the model.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Its view cannot be rendered.
+    #[error(transparent)]
+    Render(#[from] CommitError),
+}
+
+/// Why an address space could not be removed. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveSpaceError {
+    /// It is not part of the model.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// Somebody follows it.
+    #[error("listener '{listener}' follows '{space}'; remove it first")]
+    InUse {
+        /// The address space.
+        space: String,
+        /// The first of its listeners.
+        listener: String,
+    },
+    /// The guest has accepted pages of it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Why a listener does not follow a space.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddListenerError {
+    /// There is no such space.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// It already follows a space, this one or another.
+    #[error("listener '{listener}' already follows '{space}'")]
+    Follows {
+        /// The listener's name.
+        listener: String,
+        /// The address space that it follows.
+        space: String,
+    },
+    /// It refused the first change, from nothing to the view.
+    #[error("listener '{listener}' refused to follow '{space}'")]
+    Refused {
+        /// The listener's name.
+        listener: String,
+        /// The address space.
+        space: String,
+        /// The listener's error.
+        source: ListenerError,
+    },
+}
+
+/// Why a listener could not leave. It goes on following then.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveListenerError {
+    /// There is no such space.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// It does not follow the space.
+    #[error("listener '{listener}' does not follow '{space}'")]
+    NotFollowing {
+        /// The listener's name.
+        listener: String,
+        /// The address space.
+        space: String,
+    },
+    /// [`CommitError::Accepted`], or [`CommitError::Refused`] by itself.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
 }

@@ -9,6 +9,7 @@ use core::iter::FusedIterator;
 use core::slice;
 use std::io;
 
+use guest_ranges::{AddrRange, HostMemory, PageSet, PageState};
 use vm_memory::bitmap::BS;
 use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::{
@@ -17,11 +18,9 @@ use vm_memory::{
     VolatileSlice,
 };
 
+use crate::error::{MappingError, StateError};
 use crate::page_state::require_pages;
-use crate::{
-    AddrRange, Backing, FlatRange, FlatView, HostMemory, MappingError, PageSet, PageState,
-    StateError,
-};
+use crate::view::{Backing, FlatRange, FlatView};
 
 /// The memory of a view that a device emulated in the VMM may reach: what has a
 /// host address, and is shared.

@@ -116,7 +116,6 @@ mod diff;
 mod error;
 pub mod examples;
 mod follower;
-mod following;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
 mod listener;
@@ -143,10 +142,12 @@ pub use backing::{Memory, PrivateMmio};
 pub use diff::Diff;
 #[cfg(feature = "vm-memory")]
 pub use error::MappingError;
-pub use error::{CommitError, ListenerError, NoSuchSpace, NotUndone, StateError, TreeError, Use};
+pub use error::{
+    AddListenerError, AddSpaceError, CommitError, ListenerError, NoSuchSpace, NotUndone,
+    RemoveListenerError, RemoveSpaceError, StateError, TreeError, Use,
+};
 pub use follower::Follower;
 pub use follower::follow::{ApplyPlan, Follow};
-pub use following::{AddListenerError, RemoveListenerError};
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::{NoRegion, SharedMemory};
 pub use guest_ranges::{
@@ -154,7 +155,7 @@ pub use guest_ranges::{
 };
 pub use listener::{Listener, Update};
 pub use logging::{DirtyClients, GlobalLogging, Unloggable};
-pub use model::{AddSpaceError, MemoryModel, RemoveSpaceError};
+pub use model::MemoryModel;
 pub use page_state::DEFAULT_STATE_LIMIT;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};
 pub use region::{GuestAccess, Kind, Region, RegionId, Switches};

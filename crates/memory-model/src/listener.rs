@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who follows a view: a KVM memslot table, a DMA mapper, an ioeventfd bus.
 
-use crate::{AttachmentDiff, Diff, FlatView, GlobalLogging, ListenerError, PageSet, SpaceId};
+use guest_ranges::PageSet;
+
+use crate::attachments::active::AttachmentDiff;
+use crate::diff::Diff;
+use crate::error::ListenerError;
+use crate::logging::GlobalLogging;
+use crate::space::SpaceId;
+use crate::view::FlatView;
 
 /// A change of one address space, as listeners see it. Something differs, not
 /// always the view.

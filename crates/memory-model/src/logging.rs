@@ -5,8 +5,11 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::{BitAnd, BitOr, Sub};
 
+use crate::error::TreeError;
+use crate::region::{Kind, RegionId};
+use crate::transaction::Transaction;
 use crate::transaction::undo::Undo;
-use crate::{FlatRange, FlatView, Kind, MemoryModel, RegionId, Transaction, TreeError};
+use crate::view::{FlatRange, FlatView};
 
 /// A set of clients, each with a purpose for which it has the writes to memory
 /// logged.
@@ -150,14 +153,6 @@ impl<H> FlatView<H> {
     pub fn unloggable(&self) -> impl Iterator<Item = (&FlatRange<H>, Unloggable)> {
         self.ranges()
             .filter_map(|run| Some((run, run.unloggable()?)))
-    }
-}
-
-impl<H> MemoryModel<H> {
-    /// The clients that have all memory logged. What they do not get, is what
-    /// [`FlatView::unloggable`] lists.
-    pub fn global_dirty_logging(&self) -> DirtyClients {
-        self.tree.global_logging()
     }
 }
 

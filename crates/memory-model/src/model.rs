@@ -1,21 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The model: one region tree, and the address spaces that show parts of it.
 
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use guest_ranges::{AddrRange, PageSet};
 use smallvec::SmallVec;
 
+use crate::attachments::IoEventFd;
+use crate::attachments::active::AttachmentDiff;
+use crate::diff::Diff;
+use crate::error::{
+    AddListenerError, AddSpaceError, CommitError, RemoveListenerError, RemoveSpaceError,
+};
+use crate::listener::Listener;
+use crate::logging::DirtyClients;
 use crate::page_state::DEFAULT_STATE_LIMIT;
+use crate::reader::ViewReader;
+use crate::region::RegionId;
 use crate::runs::Pool;
 use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
+use crate::transaction::Transaction;
+use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;
-use crate::{
-    AddrRange, AttachmentDiff, CommitError, Diff, FlatView, IoEventFd, NoSuchSpace, PageSet,
-    RegionId, Transaction, TreeError, ViewReader,
-};
+use crate::view::FlatView;
 
 /// A region tree, and address spaces rooted in it. `H` is the caller's own
 /// handle, which rides on every region and comes back from every lookup.
@@ -96,7 +106,8 @@ impl<H> MemoryModel<H> {
     /// Adds an address space that shows `root` from address 0 on.
     ///
     /// # Errors
-    /// [`TreeError::NoSuchRegion`]; [`CommitError::TooComplex`].
+    /// [`AddSpaceError::Tree`] if there is no such region;
+    /// [`AddSpaceError::Render`] with [`CommitError::TooComplex`].
     pub fn add_space(&mut self, name: &str, root: RegionId) -> Result<SpaceId, AddSpaceError> {
         self.undo_forgotten();
         self.tree.node(root)?;
@@ -153,6 +164,117 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
+    /// Has `listener` follow `space`, starting with a change from nothing to
+    /// the view as it is.
+    ///
+    /// A listener follows one space. To follow several with the same code, add
+    /// a listener for each.
+    ///
+    /// # Errors
+    /// [`AddListenerError`]. The listener then follows no new space.
+    pub fn add_listener(
+        &mut self,
+        space: SpaceId,
+        priority: i32,
+        listener: Arc<dyn Listener<H>>,
+    ) -> Result<(), AddListenerError> {
+        self.undo_forgotten();
+        let position = self.spaces.position(space)?;
+        // A listener of two spaces would keep one state for both, and undoing a
+        // change of one space would lose a change of the other.
+        let mut spaces = self.spaces.iter();
+        if let Some(followed) = spaces.find(|space| space.position_of(&listener).is_some()) {
+            return Err(AddListenerError::Follows {
+                listener: listener.name().to_string(),
+                space: followed.name.clone(),
+            });
+        }
+        let change = Change::from_nothing(self, position);
+        if change.is_something() {
+            let made = change.apply_to(self, &*listener);
+            made.map_err(|source| AddListenerError::Refused {
+                listener: listener.name().to_string(),
+                space: self.spaces[position].name.clone(),
+                source,
+            })?;
+            listener.commit(&change.update(self));
+        }
+        let listeners = &mut self.spaces[position].listeners;
+        let position = listeners.partition_point(|(p, _)| *p <= priority);
+        listeners.insert(position, (priority, listener));
+        Ok(())
+    }
+
+    /// Has `listener` follow `space` no longer, ending with a change from the
+    /// view as it is to nothing: what it has mapped, it unmaps. Readers and
+    /// other listeners notice nothing.
+    ///
+    /// A device that is unplugged leaves no mapping behind:
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use memory_model::{Listener, ListenerError, MemoryModel, Region, Update};
+    /// /// What a device reaches by DMA.
+    /// struct Mappings;
+    ///
+    /// impl Listener<()> for Mappings {
+    ///     // …
+    /// #   fn name(&self) -> &str { "DMA" }
+    /// #   fn prepare(&self, _: &Update<'_, ()>) -> Result<(), ListenerError> { Ok(()) }
+    /// }
+    ///
+    /// # let mut model = MemoryModel::new();
+    /// # let mut t = model.transaction();
+    /// # let root = t.add(Region::container("bus", 1 << 64))?;
+    /// # t.commit()?;
+    /// let bus = model.add_space("what the device sees", root)?;
+    /// let mappings = Arc::new(Mappings);
+    /// model.add_listener(bus, 0, mappings.clone())?;
+    ///
+    /// // Later:
+    /// model.remove_listener(bus, &mappings)?;
+    /// model.remove_space(bus)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RemoveListenerError`]; it goes on following then, and nothing has
+    /// changed. While the guest has accepted pages of the space, no listener
+    /// leaves, since it would unmap them if it has them mapped: they are given
+    /// back or [revoked](Self::revoke) first.
+    pub fn remove_listener<L: Listener<H> + ?Sized>(
+        &mut self,
+        space: SpaceId,
+        listener: &Arc<L>,
+    ) -> Result<(), RemoveListenerError> {
+        self.undo_forgotten();
+        let position = self.spaces.position(space)?;
+        let it = &self.spaces[position];
+        let Some(place) = it.position_of(listener) else {
+            return Err(RemoveListenerError::NotFollowing {
+                listener: listener.name().to_string(),
+                space: it.name.clone(),
+            });
+        };
+        let change = Change::to_nothing(self, position);
+        it.accepted_stays(&change.diff)?;
+        let notifies = change.is_something();
+        if notifies {
+            let made = change.apply_to(self, &**listener);
+            made.map_err(|source| CommitError::Refused {
+                listener: listener.name().to_string(),
+                source,
+                not_undone: Vec::new(),
+            })?;
+        }
+        // It is removed before its `commit`, so a panic there does not keep it.
+        self.spaces[position].listeners.remove(place);
+        if notifies {
+            listener.commit(&change.update(self));
+        }
+        Ok(())
+    }
+
     /// All address spaces: id, name and root, in the order they were added.
     pub fn spaces(&self) -> impl Iterator<Item = (SpaceId, &str, RegionId)> {
         let spaces = self.spaces.iter();
@@ -177,6 +299,12 @@ impl<H> MemoryModel<H> {
         known(self.spaces.get(space)).view.clone()
     }
 
+    /// The clients for which all memory is logged. [`FlatView::unloggable`] lists
+    /// the memory for which that is impossible.
+    pub fn global_dirty_logging(&self) -> DirtyClients {
+        self.tree.global_logging()
+    }
+
     /// The ioeventfds that are active in the space, by address. It looks at
     /// every run.
     ///
@@ -196,35 +324,4 @@ impl<H> MemoryModel<H> {
     pub fn coalesced(&self, space: SpaceId) -> Vec<AddrRange> {
         AttachmentDiff::to_all_of(&self.tree, &self.view(space)).coalesced_added
     }
-}
-
-/// Why an address space could not be added.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddSpaceError {
-    /// Its root is not part of the model.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// Its view cannot be rendered.
-    #[error(transparent)]
-    Render(#[from] CommitError),
-}
-
-/// Why an address space could not be removed. Nothing has changed then.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoveSpaceError {
-    /// It is not part of the model.
-    #[error(transparent)]
-    NoSuchSpace(#[from] NoSuchSpace),
-    /// Somebody follows it.
-    #[error("listener '{listener}' follows '{space}'; remove it first")]
-    InUse {
-        /// The address space.
-        space: String,
-        /// The first of its listeners.
-        listener: String,
-    },
-    /// The guest has accepted pages of it.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
 }

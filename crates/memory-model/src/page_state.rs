@@ -139,55 +139,7 @@ impl<H> MemoryModel<H> {
     pub fn private(&self, space: SpaceId) -> &PageSet {
         &known(self.spaces.get(space)).private
     }
-}
 
-impl<H> Space<H> {
-    /// Checks that every byte of `range` lies in a run for which `fits`.
-    fn require(
-        &self,
-        range: AddrRange,
-        needed: &'static str,
-        fits: impl Fn(&FlatRange<H>) -> bool,
-    ) -> Result<(), StateError> {
-        let mut at = Some(range.start());
-        while let Some(address) = at.filter(|&a| a <= range.last()) {
-            let run = self.view.find(address);
-            match run {
-                Some(run) if fits(run) => at = run.range().last().checked_add(1),
-                _ => {
-                    return Err(StateError::WrongKind {
-                        range,
-                        at: address,
-                        found: run.map_or("nothing", |r| r.region().kind().word()).into(),
-                        needed,
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A page is accepted, private or shared as a whole.
-pub(crate) fn require_pages(range: AddrRange) -> Result<(), StateError> {
-    let whole = range.start() % PAGE_SIZE == 0 && range.last() % PAGE_SIZE == PAGE_SIZE - 1;
-    match whole {
-        true => Ok(()),
-        false => Err(StateError::Unaligned { range }),
-    }
-}
-
-fn has_private_side(backing: &Backing) -> bool {
-    match backing {
-        Backing::Memory(memory) => memory
-            .guest_memfd()
-            .is_some_and(|(_, sides)| sides != GuestMemfdSides::Shared),
-        Backing::PrivateMmio(_) => true,
-        Backing::DeviceRam(_) | Backing::Nothing => false,
-    }
-}
-
-impl<H> MemoryModel<H> {
     /// Sets how many bytes of the host's memory the state of the space's
     /// private pages may come to take.
     ///
@@ -247,6 +199,31 @@ impl<H> MemoryModel<H> {
 }
 
 impl<H> Space<H> {
+    /// Checks that every byte of `range` lies in a run for which `fits`.
+    fn require(
+        &self,
+        range: AddrRange,
+        needed: &'static str,
+        fits: impl Fn(&FlatRange<H>) -> bool,
+    ) -> Result<(), StateError> {
+        let mut at = Some(range.start());
+        while let Some(address) = at.filter(|&a| a <= range.last()) {
+            let run = self.view.find(address);
+            match run {
+                Some(run) if fits(run) => at = run.range().last().checked_add(1),
+                _ => {
+                    return Err(StateError::WrongKind {
+                        range,
+                        at: address,
+                        found: run.map_or("nothing", |r| r.region().kind().word()).into(),
+                        needed,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether `range` could be recorded as private within the limit.
     pub(crate) fn has_room(&self, range: AddrRange) -> Result<(), StateError> {
         let limit = self.state_limit;
@@ -254,5 +231,24 @@ impl<H> Space<H> {
             true => Ok(()),
             false => Err(StateError::NoRoom { range, limit }),
         }
+    }
+}
+
+/// A page is accepted, private or shared as a whole.
+pub(crate) fn require_pages(range: AddrRange) -> Result<(), StateError> {
+    let whole = range.start() % PAGE_SIZE == 0 && range.last() % PAGE_SIZE == PAGE_SIZE - 1;
+    match whole {
+        true => Ok(()),
+        false => Err(StateError::Unaligned { range }),
+    }
+}
+
+fn has_private_side(backing: &Backing) -> bool {
+    match backing {
+        Backing::Memory(memory) => memory
+            .guest_memfd()
+            .is_some_and(|(_, sides)| sides != GuestMemfdSides::Shared),
+        Backing::PrivateMmio(_) => true,
+        Backing::DeviceRam(_) | Backing::Nothing => false,
     }
 }

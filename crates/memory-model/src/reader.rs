@@ -7,7 +7,7 @@ use core::ops::Deref;
 
 use arc_swap::{ArcSwap, Cache, Guard};
 
-use crate::FlatView;
+use crate::view::FlatView;
 
 /// Reads the current view of one address space, from any thread, without a
 /// lock: a reader never waits, and never sees half of a change.

@@ -4,7 +4,9 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::{HostMemory, Memory, PrivateMmio};
+use guest_ranges::HostMemory;
+
+use crate::backing::{Memory, PrivateMmio};
 
 /// Names a region of one [`MemoryModel`](crate::MemoryModel).
 ///

@@ -5,15 +5,21 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ptr;
 use core::sync::atomic::{AtomicU16, Ordering};
 
+use guest_ranges::{AddrRange, PageSet};
+
+use crate::diff::Diff;
+use crate::error::{CommitError, NoSuchSpace};
+use crate::listener::Listener;
+use crate::reader::ViewReader;
+use crate::region::RegionId;
 use crate::render::update::updated_view;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::runs::Pool;
 use crate::tree::Tree;
-use crate::{
-    AddrRange, CommitError, Diff, FlatView, Listener, NoSuchSpace, PageSet, RegionId, ViewReader,
-};
+use crate::view::FlatView;
 
 /// Names an address space of one [`MemoryModel`](crate::MemoryModel). Those that
 /// were added earlier are less.
@@ -85,6 +91,12 @@ impl<H> fmt::Debug for Space<H> {
 }
 
 impl<H> Space<H> {
+    /// The index of a listener among those of the space.
+    pub(crate) fn position_of<L: ?Sized>(&self, listener: &Arc<L>) -> Option<usize> {
+        let mut all = self.listeners.iter();
+        all.position(|(_, other)| ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(listener)))
+    }
+
     /// Shows another view to readers.
     pub(crate) fn publish(&mut self, view: &Arc<FlatView<H>>) {
         self.reader.publish(view.clone());

@@ -6,14 +6,14 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 
+use guest_ranges::{AddrRange, InvalidSet};
 use smallvec::SmallVec;
 
-use guest_ranges::InvalidSet;
-
+use crate::model::MemoryModel;
+use crate::region::{Kind, RegionId};
 use crate::render::{MAX_VISITS, TooComplex, render};
-use crate::space::Space;
-use crate::view::push;
-use crate::{AddrRange, FlatRange, FlatView, Kind, MemoryModel, RegionId, SpaceId};
+use crate::space::{Space, SpaceId};
+use crate::view::{FlatRange, FlatView, push};
 
 /// How a model does not agree with itself: a mistake in this crate, not in what
 /// was asked of it.

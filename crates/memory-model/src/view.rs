@@ -3,13 +3,13 @@
 
 use alloc::sync::Arc;
 
+use guest_ranges::{AddrRange, HostMemory};
 use smallvec::SmallVec;
 
+use crate::backing::{Memory, PrivateMmio};
+use crate::logging::DirtyClients;
+use crate::region::{GuestAccess, Kind, Region, RegionId, Switches};
 use crate::runs::{Edit, Pool, Ranges, Runs};
-use crate::{
-    AddrRange, DirtyClients, GuestAccess, HostMemory, Kind, Memory, PrivateMmio, Region, RegionId,
-    Switches,
-};
 
 /// A run of addresses that one region answers, in one way.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use core::iter::FusedIterator;
 
-use crate::{AccessRules, Endianness};
+use crate::access::rules::{AccessRules, Endianness};
 
 /// The device accesses that carry out one access of the guest: an iterator
 /// over them, by address.

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use crate::AccessPlan;
+use crate::access::plan::AccessPlan;
 
 /// The widest access there is, in bytes.
 const WIDEST: u8 = 8;

@@ -5,12 +5,14 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::attachments::IoEventKey;
+use guest_ranges::AddrRange;
+
+use crate::attachments::{EventFd, IoEventFd, IoEventKey, Trigger};
+use crate::diff::Diff;
+use crate::region::{GuestAccess, RegionId};
 use crate::render::windows::Windows;
 use crate::tree::Tree;
-use crate::{
-    AddrRange, Diff, EventFd, FlatRange, FlatView, GuestAccess, IoEventFd, RegionId, Trigger,
-};
+use crate::view::{FlatRange, FlatView};
 
 /// The ioeventfds and coalesced ranges that a listener has to take away, and
 /// then those that it has to add: at the guest's addresses, and by address.

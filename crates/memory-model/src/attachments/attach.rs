@@ -3,10 +3,14 @@
 
 use alloc::string::ToString;
 
-use crate::attachments::IoEventKey;
+use guest_ranges::AddrRange;
+
+use crate::attachments::{EventFd, IoEventFd, IoEventKey};
+use crate::error::TreeError;
+use crate::region::RegionId;
+use crate::transaction::Transaction;
 use crate::transaction::undo::Undo;
 use crate::tree::node::Node;
-use crate::{AddrRange, EventFd, IoEventFd, RegionId, Transaction, TreeError};
 
 impl<H> Transaction<'_, H> {
     /// Has writes to a region signal an eventfd instead of coming to the VMM.

@@ -11,8 +11,10 @@ use core::any::Any;
 use core::cmp::Ordering;
 use core::fmt;
 
+use guest_ranges::{AddrRange, Owner};
+
+use crate::region::{Kind, RegionId};
 use crate::tree::Tree;
-use crate::{AddrRange, Kind, Owner, RegionId};
 
 /// An eventfd: its descriptor's number, and an owner that keeps it open.
 #[derive(Clone)]

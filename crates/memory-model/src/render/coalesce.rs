@@ -5,11 +5,12 @@
 //! another window. The regions in between are counted first, as there can be any
 //! number of them.
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::region::{Kind, RegionId};
 use crate::render::windows::Ranges;
 use crate::tree::Tree;
-use crate::{AddrRange, Kind, RegionId};
 
 /// How many unchanged regions may be rendered to save one window: that many take
 /// about as long as the window.

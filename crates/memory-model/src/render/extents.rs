@@ -4,11 +4,12 @@
 //! A container answers nowhere itself, so a change of one concerns what is in
 //! it, however large it is and whatever else lies within its addresses.
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::region::{Kind, RegionId};
 use crate::render::windows::{Ranges, join};
 use crate::tree::Tree;
-use crate::{AddrRange, Kind, RegionId};
 
 /// The extents of what a region shows.
 #[derive(Debug)]
@@ -107,8 +108,10 @@ pub(crate) mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+    use crate::model::MemoryModel;
+    use crate::region::Region;
     use crate::render::windows::Windows;
-    use crate::{MemoryModel, Region, Transaction};
+    use crate::transaction::Transaction;
 
     pub(crate) const PAGE: u64 = 0x1000;
 

@@ -12,14 +12,15 @@ mod occupied;
 pub(crate) mod update;
 pub(crate) mod windows;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::region::{GuestAccess, Kind, RegionId, Switches};
 use crate::render::occupied::Occupied;
 use crate::tree::Tree;
 use crate::tree::children::Child;
 use crate::tree::node::Node;
 use crate::view::{Attributes, FlatRange};
-use crate::{AddrRange, GuestAccess, Kind, RegionId, Switches};
 
 /// How many regions one rendering visits before it gives up. Only aliases of
 /// aliases, each showing the next one twice, come near it.

@@ -3,9 +3,10 @@
 
 use alloc::collections::BTreeMap;
 
+use guest_ranges::AddrRange;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{AddrRange, FlatRange};
+use crate::view::FlatRange;
 
 /// Up to this many runs are kept in a sorted array. A window of a usual machine
 /// has no more, and needs no tree.

@@ -4,13 +4,15 @@
 
 use alloc::sync::Arc;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::diff::Diff;
+use crate::region::RegionId;
 use crate::render::{TooComplex, render};
 use crate::runs::{Edit, Pool};
 use crate::tree::Tree;
-use crate::view::push;
-use crate::{AddrRange, Diff, FlatRange, FlatView, RegionId};
+use crate::view::{FlatRange, FlatView, push};
 
 /// The view of `root` that takes the place of `old`, which is right everywhere
 /// but in `windows`; adds what differs to `diff`. Windows are sorted and do not

@@ -2,13 +2,15 @@
 //! Where in the address spaces a change of the tree can show: the addresses
 //! that have to be rendered anew.
 
+use guest_ranges::AddrRange;
 use smallvec::{SmallVec, smallvec};
 
+use crate::region::{Kind, RegionId};
 use crate::render;
 use crate::render::coalesce::coalesce_windows;
 use crate::render::extents::Extents;
+use crate::space::SpaceId;
 use crate::tree::Tree;
-use crate::{AddrRange, Kind, RegionId, SpaceId};
 
 /// How many regions are visited for one change before everything counts as
 /// changed. Only a region that is shown by ever so many aliases has as many.

@@ -7,7 +7,7 @@ use super::Edit;
 use super::edit::Part;
 use super::node::{Entry, Inner, Leaf, MAX, MIN, Nodes, Root, Row};
 use super::shared::Shared;
-use crate::FlatRange;
+use crate::view::FlatRange;
 
 impl<H> Root<H> {
     /// Makes an edit, whatever it takes; says how many runs it replaced.

@@ -21,7 +21,9 @@ use smallvec::SmallVec;
 use self::node::{Entry, Inner, Leaf, Root, Row};
 pub(crate) use self::pool::Pool;
 use self::shared::Shared;
-use crate::{AddrRange, FlatRange};
+use guest_ranges::AddrRange;
+
+use crate::view::FlatRange;
 
 /// Sorted runs that do not overlap. Clones share all but the root, which is in
 /// its place so that a lookup has one pointer less to wait for.

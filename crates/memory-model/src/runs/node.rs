@@ -4,7 +4,9 @@
 use core::mem;
 
 use super::shared::Shared;
-use crate::{AddrRange, FlatRange};
+use guest_ranges::AddrRange;
+
+use crate::view::FlatRange;
 
 /// The nodes of one level that an inner node is above.
 pub(super) type Nodes<N> = Row<Shared<N>>;

@@ -14,7 +14,7 @@ use core::fmt;
 use super::edit::Part;
 use super::node::{Inner, Leaf, Root, Row};
 use super::shared::Shared;
-use crate::FlatView;
+use crate::view::FlatView;
 
 /// How many empty nodes are kept of a kind: a few changes in large views need
 /// no more.

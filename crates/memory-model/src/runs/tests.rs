@@ -3,8 +3,9 @@
 //! found.
 
 use super::*;
+use crate::logging::DirtyClients;
+use crate::region::{GuestAccess, Region, RegionId};
 use crate::view::{Attributes, FlatView};
-use crate::{DirtyClients, GuestAccess, Region, RegionId};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

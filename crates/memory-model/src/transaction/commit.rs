@@ -2,19 +2,19 @@
 //! How a transaction is committed: planned, prepared, applied, published.
 
 use alloc::string::ToString;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use crate::attachments::active::Touched;
-use crate::listener::notify_each;
+use crate::attachments::active::{AttachmentDiff, Touched};
+use crate::error::{CommitError, ListenerError, NotUndone};
+use crate::listener::{Listener, notify_each};
+use crate::logging::GlobalLogging;
+use crate::model::MemoryModel;
 use crate::render::windows::Ranges;
+use crate::transaction::Transaction;
+use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
-use crate::{
-    AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, Listener, ListenerError,
-    MemoryModel, NotUndone, Transaction, Update,
-};
 
 impl<H> Transaction<'_, H> {
     /// Makes the change. Every listener of every space whose view differs
@@ -212,32 +212,6 @@ impl<H> Drop for Prepared<'_, H> {
 /// Those of a usual transaction: of one space.
 type Changes<H> = SmallVec<[Change<H>; 1]>;
 
-/// A change of one space's view: planned, or made for one listener alone.
-pub(crate) struct Change<H> {
-    /// Where the space is.
-    pub(crate) at: usize,
-    pub(crate) old: Arc<FlatView<H>>,
-    pub(crate) new: Arc<FlatView<H>>,
-    pub(crate) diff: Diff<H>,
-    pub(crate) global_logging: GlobalLogging,
-    pub(crate) attachments: AttachmentDiff,
-}
-
-impl<H> Change<H> {
-    pub(crate) fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
-        let space = &model.spaces[self.at];
-        Update {
-            space: space.id,
-            old: &self.old,
-            new: &self.new,
-            diff: &self.diff,
-            global_logging: self.global_logging,
-            attachments: &self.attachments,
-            private: &space.private,
-        }
-    }
-}
-
 /// Changes that are published. All listeners are notified, also those after one
 /// that panics, and then the model drops what it no longer needs.
 struct Made<'m, H> {
@@ -268,7 +242,7 @@ impl<H> Drop for Made<'_, H> {
     fn drop(&mut self) {
         self.notify();
         for change in &mut self.changes {
-            self.model.recycle(change);
+            recycle(self.model, change);
         }
         // A view that shows what is no longer in the tree keeps it alive: only
         // those who read it may have it now.
@@ -278,20 +252,18 @@ impl<H> Drop for Made<'_, H> {
     }
 }
 
-/// A change of so many runs is not a usual one.
+/// A change of more runs than this is unusual.
 const MANY: usize = 64;
 
-impl<H> MemoryModel<H> {
-    /// Keeps of a change that is made what the next can use.
-    fn recycle(&mut self, change: &mut Change<H>) {
-        let large = change.diff.len() > MANY;
-        change.diff.clear();
-        core::mem::swap(&mut self.spare, &mut change.diff);
-        let old = core::mem::replace(&mut change.old, change.new.clone());
-        self.pool.retire(old);
-        // Nothing is kept for readers if that could be all of a view.
-        if large {
-            self.pool.let_go();
-        }
+/// Keeps what the next commit can reuse of a change that is complete.
+fn recycle<H>(model: &mut MemoryModel<H>, change: &mut Change<H>) {
+    let large = change.diff.len() > MANY;
+    change.diff.clear();
+    core::mem::swap(&mut model.spare, &mut change.diff);
+    let old = core::mem::replace(&mut change.old, change.new.clone());
+    model.pool.retire(old);
+    // After a large change, the retained nodes could be those of a whole view.
+    if large {
+        model.pool.let_go();
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
-pub(crate) mod commit;
+pub(crate) mod change;
+mod commit;
 pub(crate) mod nested;
 pub(crate) mod undo;
 
@@ -10,11 +11,14 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 
 use crate::attachments::active::Touched;
+use crate::error::TreeError;
+use crate::logging::DirtyClients;
+use crate::model::MemoryModel;
+use crate::region::{Kind, Region, RegionId, Switches};
 use crate::render::windows::Windows;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;
 use crate::tree::node::Place;
-use crate::{DirtyClients, Kind, MemoryModel, Region, RegionId, Switches, TreeError};
 
 /// A change of the region tree in the making.
 ///

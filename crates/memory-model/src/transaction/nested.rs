@@ -3,8 +3,8 @@
 
 use core::ops::{Deref, DerefMut};
 
-use crate::Transaction;
 use crate::render::windows::Mark;
+use crate::transaction::Transaction;
 
 /// A part of a [`Transaction`]: it takes the same steps, on the same tree.
 ///

@@ -4,10 +4,13 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 
-use crate::attachments::IoEventKey;
+use guest_ranges::AddrRange;
+
+use crate::attachments::{EventFd, IoEventKey};
+use crate::logging::DirtyClients;
+use crate::region::{RegionId, Switches};
 use crate::tree::Tree;
 use crate::tree::node::{Node, Place};
-use crate::{AddrRange, DirtyClients, EventFd, RegionId, Switches};
 
 /// What undoes a step, on the tree as the step left it.
 #[derive(Debug)]
@@ -83,7 +86,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{MemoryModel, Region, Transaction};
+    use crate::model::MemoryModel;
+    use crate::region::Region;
+    use crate::transaction::Transaction;
 
     fn space() -> (MemoryModel, [RegionId; 2]) {
         let mut model = MemoryModel::new();

@@ -223,7 +223,9 @@ fn join(parts: &mut Vec<(u64, ByStart)>, at: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AddrRange, RegionId};
+    use guest_ranges::AddrRange;
+
+    use crate::region::RegionId;
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 

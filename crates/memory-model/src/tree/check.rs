@@ -6,8 +6,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Tree;
+use guest_ranges::AddrRange;
+
+use crate::logging::{DirtyClients, Unloggable};
+use crate::region::{Kind, RegionId};
 use crate::tree::node::Node;
-use crate::{AddrRange, DirtyClients, Invalid, Kind, RegionId, Unloggable};
+use crate::validate::Invalid;
 
 impl<H> Tree<H> {
     /// Looks at every region, and at where each is named.

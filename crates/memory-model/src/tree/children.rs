@@ -8,10 +8,11 @@
 
 use alloc::vec::Vec;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::region::RegionId;
 use crate::tree::by_start::ByStart;
-use crate::{AddrRange, RegionId};
 
 /// A region in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec;
 
+use crate::region::{Kind, RegionId};
 use crate::tree::Tree;
-use crate::{Kind, RegionId};
 
 impl<H> Tree<H> {
     /// Whether `inner` is `outer`, or lies in it, or is shown in it by an alias.
@@ -50,7 +50,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Place, Region, TreeError};
+    use crate::error::TreeError;
+    use crate::region::Region;
+    use crate::tree::node::Place;
 
     /// Looks downwards, at all that is in a region.
     fn reaches(tree: &Tree<()>, from: RegionId, to: RegionId) -> bool {

@@ -13,14 +13,15 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use guest_ranges::AddrRange;
+
 use crate::attachments::Attachments;
-use crate::space::ModelId;
+use crate::error::{TreeError, Use};
+use crate::logging::{DirtyClients, Unloggable};
+use crate::region::{Kind, Region, RegionId, Switches};
+use crate::space::{ModelId, SpaceId};
 use crate::tree::children::{Child, Children};
 use crate::tree::node::{Node, Place};
-
-use crate::{
-    AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,
-};
 
 /// All regions of a model, placed or not. It is read through
 /// [`MemoryModel::tree`](crate::MemoryModel::tree) and changed by a

@@ -5,9 +5,13 @@ use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use guest_ranges::AddrRange;
+
 use crate::attachments::Attachments;
+use crate::logging::{DirtyClients, Unloggable};
+use crate::region::{Region, RegionId, Switches};
+use crate::space::SpaceId;
 use crate::tree::children::{Child, Children};
-use crate::{AddrRange, DirtyClients, Region, RegionId, SpaceId, Switches, Unloggable};
 
 /// Where a region lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,11 @@
 //! A model that is damaged is found to be.
 
 use super::*;
+use guest_ranges::{FileSlice, PAGE_SIZE};
+
+use crate::backing::PrivateMmio;
+use crate::region::Region;
 use crate::runs::{Edit, Pool, Runs};
-use crate::{FileSlice, PAGE_SIZE, PrivateMmio, Region};
 
 /// Two devices, side by side, and a BAR of two pages that the guest has
 /// accepted.

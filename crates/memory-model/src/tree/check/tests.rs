@@ -4,9 +4,11 @@
 use alloc::sync::Arc;
 
 use super::*;
+use crate::attachments::{EventFd, IoEventFd, Trigger};
+use crate::model::MemoryModel;
+use crate::region::Region;
 use crate::space::ModelId;
 use crate::tree::node::Place;
-use crate::{EventFd, IoEventFd, MemoryModel, Region, Trigger};
 
 /// A container with a device and an alias of it; and nothing where a region
 /// was. The device has an ioeventfd and a coalesced range.
