@@ -3,6 +3,7 @@
 
 /// Who may access a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: code that converts pages has to handle each state.
 pub enum PageState {
     /// The guest and the host.
     Shared,
@@ -23,6 +24,7 @@ impl PageState {
 
 /// Which pages of a piece of RAM a guest_memfd holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Exhaustive: code that converts pages has to know where each side is.
 pub enum GuestMemfdSides {
     /// Only the private ones. Shared pages are in the host memory beside it.
     Private,

@@ -11,6 +11,7 @@ use crate::view::{FlatRange, FlatView};
 /// A run whose bytes and addresses stay, and that only answers differently, is
 /// `changed`: nothing has to be unmapped for it.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diff<H> {
     /// Runs that the new view no longer has, by address.
     pub removed: Vec<FlatRange<H>>,

@@ -190,6 +190,7 @@ impl Error for CommitError {
 /// A listener that prepared for a change and then could not undo it.
 #[derive(Debug, thiserror::Error)]
 #[error("listener '{listener}' could not undo the change")]
+#[non_exhaustive]
 pub struct NotUndone {
     /// The listener's name.
     pub listener: String,
@@ -241,6 +242,7 @@ pub enum StateError {
 #[cfg(feature = "vm-memory")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the host memory of '{region}' at {range} is not in the mapping that was given for it")]
+#[non_exhaustive]
 pub struct MappingError {
     /// The guest's addresses.
     pub range: AddrRange,
@@ -262,6 +264,7 @@ pub enum AddSpaceError {
 
 /// Why an address space could not be removed. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RemoveSpaceError {
     /// It is not part of the model.
     #[error(transparent)]
@@ -308,6 +311,7 @@ pub enum AddListenerError {
 
 /// Why a listener could not leave. It goes on following then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RemoveListenerError {
     /// There is no such space.
     #[error(transparent)]

@@ -13,6 +13,7 @@ use crate::view::FlatView;
 /// A change of one address space, as listeners see it. Something differs, not
 /// always the view.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Update<'a, H> {
     /// The address space.
     pub space: SpaceId,

@@ -36,6 +36,7 @@ impl fmt::Debug for RegionId {
 
 /// What a region is made of and how its bytes answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// Holds other regions. Where no child lies, whatever is below shows.
     Container,
@@ -71,7 +72,7 @@ impl Kind {
     /// Whether a region of this kind answers accesses itself, rather than only
     /// through what lies in it or behind it.
     #[inline]
-    pub fn terminates(&self) -> bool {
+    pub(crate) fn terminates(&self) -> bool {
         !matches!(self, Kind::Container | Kind::Alias { .. })
     }
 
@@ -93,6 +94,7 @@ impl Kind {
 
 /// What can be switched on a region while the machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Exhaustive: callers write `Switches { readonly: true, ..Switches::default() }`.
 pub struct Switches {
     /// Off: the region and all that is in it are gone from every view.
     pub enabled: bool,
@@ -235,6 +237,7 @@ impl<H> Region<H> {
 
 /// How the guest's own loads and stores are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a listener has to decide how to map each of them.
 pub enum GuestAccess {
     /// Loads and stores reach the bytes without the VMM.
     ReadWrite,

@@ -23,6 +23,7 @@ pub struct FlatRange<H> {
 
 /// How a run of addresses answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Attributes {
     /// What the guest's loads and stores do.
     pub access: GuestAccess,
@@ -59,6 +60,7 @@ impl Attributes {
 /// Mapping is one axis and [`GuestAccess`] the other: RAM that traps still has
 /// its host memory, private MMIO that the guest reaches directly has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// Exhaustive: a listener has to decide what to map for each of them.
 pub enum Backing {
     /// RAM, ROM or a ROM device: always has a host address.
     Memory(Memory),

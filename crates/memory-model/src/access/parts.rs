@@ -29,6 +29,7 @@ pub struct AccessParts<'a, H> {
 
 /// The bytes of an access that one run answers, or that lie in one hole.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct AccessPart<'a, H> {
     /// The address of the first byte.
     pub address: u64,

@@ -7,6 +7,7 @@ use crate::view::FlatRange;
 
 /// Who answers an access, or a part of one, that came to the VMM.
 #[derive(Debug)]
+// Exhaustive: a VMM has to decide what the guest gets from each of them.
 pub enum Responder<'a, H> {
     /// An emulated device: the run traps the access.
     Device {

@@ -19,7 +19,8 @@ use crate::view::{FlatRange, FlatView};
 ///
 /// An ioeventfd is active where all bytes of its writes lie in one trapped
 /// run; a coalesced range is cut to the trapped runs that show some of it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AttachmentDiff {
     /// Ioeventfds that are not active any more.
     pub ioeventfds_removed: Vec<IoEventFd>,

@@ -68,6 +68,7 @@ impl fmt::Debug for EventFd {
 /// Which writes signal an [`IoEventFd`]: those of one size, and then possibly
 /// of one value, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// Exhaustive: a listener has to register each of them.
 pub enum Trigger {
     /// Any write that starts there.
     AnyWrite,
@@ -108,7 +109,7 @@ impl Trigger {
     }
 
     /// Whether one write could be both.
-    pub fn meets(self, other: Self) -> bool {
+    pub(crate) fn meets(self, other: Self) -> bool {
         let (a, b) = (self.value(), other.value());
         let any = self == Self::AnyWrite || other == Self::AnyWrite;
         any || self.size() == other.size() && (a.is_none() || b.is_none() || a == b)

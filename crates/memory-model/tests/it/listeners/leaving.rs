@@ -153,14 +153,7 @@ impl Listener<()> for Last {
     }
 
     fn prepare(&self, update: &Update<'_, ()>) -> Result<(), ListenerError> {
-        let a = update.attachments;
-        let copy = AttachmentDiff {
-            ioeventfds_removed: a.ioeventfds_removed.clone(),
-            ioeventfds_added: a.ioeventfds_added.clone(),
-            coalesced_removed: a.coalesced_removed.clone(),
-            coalesced_added: a.coalesced_added.clone(),
-        };
-        *self.0.lock().unwrap() = Some((copy, update.global_logging));
+        *self.0.lock().unwrap() = Some((update.attachments.clone(), update.global_logging));
         Ok(())
     }
 }
