@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state of a space's pages: private or shared, and accepted by the guest.
 
-use guest_ranges::{AddrRange, GuestMemfdSides, PAGE_SIZE, PageSet, PageState};
+use guest_ranges::{AddrRange, GuestMemfdSides, PAGE_SIZE, PageSet, PageState, gaps};
 
 use crate::error::StateError;
 use crate::listener::notify_each;
@@ -206,22 +206,18 @@ impl<H> Space<H> {
         needed: &'static str,
         fits: impl Fn(&FlatRange<H>) -> bool,
     ) -> Result<(), StateError> {
-        let mut at = Some(range.start());
-        while let Some(address) = at.filter(|&a| a <= range.last()) {
-            let run = self.view.find(address);
-            match run {
-                Some(run) if fits(run) => at = run.range().last().checked_add(1),
-                _ => {
-                    return Err(StateError::WrongKind {
-                        range,
-                        at: address,
-                        found: run.map_or("nothing", |r| r.region().kind().word()).into(),
-                        needed,
-                    });
-                }
-            }
-        }
-        Ok(())
+        let runs = self.view.intersecting(range);
+        let fitting = runs.take_while(|run| fits(run)).map(FlatRange::range);
+        let Some(gap) = gaps(range, fitting).next() else {
+            return Ok(());
+        };
+        let found = self.view.find(gap.start());
+        Err(StateError::WrongKind {
+            range,
+            at: gap.start(),
+            found: found.map_or("nothing", |r| r.region().kind().word()).into(),
+            needed,
+        })
     }
 
     /// Whether `range` could be recorded as private within the limit.

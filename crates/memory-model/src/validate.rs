@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 
-use guest_ranges::{AddrRange, InvalidSet};
+use guest_ranges::{AddrRange, InvalidSet, gaps};
 use smallvec::SmallVec;
 
 use crate::model::MemoryModel;
@@ -272,21 +272,17 @@ fn check_pages<H>(space: &Space<H>) -> Result<(), Invalid> {
         })?;
     }
     for range in space.accepted.iter() {
-        let mut at = Some(range.start());
-        while let Some(address) = at.filter(|&at| at <= range.last()) {
-            let run = space.view.find(address);
-            let is_private = |run: &&FlatRange<H>| {
-                let kind = run.region.kind();
-                matches!(kind, Kind::PrivateMmio(_))
-            };
-            let Some(run) = run.filter(is_private) else {
-                return Err(Invalid::Accepted {
-                    space: space.name.clone(),
-                    range,
-                    at: address,
-                });
-            };
-            at = run.range.last().checked_add(1);
+        let is_private = |run: &&FlatRange<H>| {
+            let kind = run.region.kind();
+            matches!(kind, Kind::PrivateMmio(_))
+        };
+        let private = space.view.intersecting(range).filter(is_private);
+        if let Some(gap) = gaps(range, private.map(FlatRange::range)).next() {
+            return Err(Invalid::Accepted {
+                space: space.name.clone(),
+                range,
+                at: gap.start(),
+            });
         }
     }
     Ok(())

@@ -298,12 +298,7 @@ impl<H> FlatView<H> {
 /// Puts a run behind others that it may continue.
 pub(crate) fn push<H>(runs: &mut SmallVec<[FlatRange<H>; 2]>, run: FlatRange<H>) {
     match runs.last_mut() {
-        Some(last) if last.continues_into(&run) => last.range = join(last.range, run.range),
+        Some(last) if last.continues_into(&run) => last.range.extend_to(run.range.last()),
         _ => runs.push(run),
     }
-}
-
-fn join(a: AddrRange, b: AddrRange) -> AddrRange {
-    // `a` ends where `b` starts, so the bounds are in order.
-    AddrRange::from_bounds(a.start(), b.last()).unwrap_or(a)
 }
