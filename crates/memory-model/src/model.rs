@@ -27,18 +27,18 @@ use crate::transaction::undo::Undo;
 use crate::tree::Tree;
 use crate::view::FlatView;
 
-/// A region tree, and address spaces rooted in it. `H` is the caller's own
-/// handle, which rides on every region and comes back from every lookup.
+/// A region tree, and the address spaces rooted in it. `H` is the type of the
+/// caller's handles: each region has one, and lookups return it.
 ///
-/// Changes go through a [`Transaction`]; readers on other threads use a
+/// A [`Transaction`] changes the model. Readers on other threads use a
 /// [`ViewReader`].
 ///
 /// # Ids
 ///
-/// A [`RegionId`] or a [`SpaceId`] that was removed, or that is another model's,
-/// names nothing: what returns a `Result` says so in it, and what only looks at
-/// a space panics, as an index does. [`spaces`](Self::spaces) lists those that
-/// there are.
+/// A [`RegionId`] or [`SpaceId`] is invalid once it is removed, and in any other
+/// model. Methods that return a `Result` then return an error. Methods that only
+/// read a space panic, as indexing does. [`spaces`](Self::spaces) lists the valid
+/// spaces.
 #[derive(Debug)]
 pub struct MemoryModel<H = ()> {
     pub(crate) tree: Tree<H>,
@@ -47,9 +47,9 @@ pub struct MemoryModel<H = ()> {
     /// What undoes the steps of the current transaction, the latest step last.
     /// The model owns it so that it outlives a forgotten transaction.
     pub(crate) undo: SmallVec<[Undo<H>; 2]>,
-    /// Nothing, and room for what differs next.
+    /// An empty diff whose allocations the next commit reuses.
     pub(crate) spare: Diff<H>,
-    /// Nodes for the next view.
+    /// Nodes that the next view reuses.
     pub(crate) pool: Pool<H>,
 }
 
@@ -73,13 +73,13 @@ impl<H> MemoryModel<H> {
         }
     }
 
-    /// The region tree, to look at.
+    /// The region tree.
     pub fn tree(&self) -> &Tree<H> {
         &self.tree
     }
 
-    /// Begins a change. Nothing of it shows before it is committed; dropped
-    /// without that, it never happened.
+    /// Begins a change. It takes effect when it is committed, and is undone if it
+    /// is dropped before.
     pub fn transaction(&mut self) -> Transaction<'_, H> {
         self.undo_forgotten();
         Transaction::begin(self)
@@ -103,7 +103,7 @@ impl<H> MemoryModel<H> {
         }
     }
 
-    /// Adds an address space that shows `root` from address 0 on.
+    /// Adds an address space that shows `root` at address 0.
     ///
     /// # Errors
     /// [`AddSpaceError::Tree`] if there is no such region;
@@ -133,19 +133,18 @@ impl<H> MemoryModel<H> {
         Ok(id)
     }
 
-    /// Removes an address space that nobody follows: what a device on a bus saw
-    /// that is unplugged. Its root stays, and can be removed if nothing else
-    /// needs it.
+    /// Removes an address space that no listener follows, such as the one that an
+    /// unplugged device saw. Its root region stays in the tree.
     ///
-    /// Whoever still has a [`ViewReader`] finds nothing from here on. Views and
-    /// snapshots that were taken before stay as they are, and keep alive what
-    /// they show. Which pages are private is forgotten.
+    /// Remaining [`ViewReader`]s of the space find no region from now on. Views
+    /// and snapshots taken earlier do not change, and keep alive what they show.
+    /// The state of the space's pages is dropped.
     ///
     /// # Errors
-    /// [`RemoveSpaceError::InUse`] while it has listeners: each of them may
-    /// refuse to leave, and then it is known which. [`RemoveSpaceError::Commit`]
-    /// with [`CommitError::Accepted`] while the guest has accepted pages of it.
-    /// [`RemoveSpaceError::NoSuchSpace`].
+    /// [`RemoveSpaceError::InUse`] while the space has listeners. Remove each with
+    /// [`remove_listener`](Self::remove_listener), which it may refuse.
+    /// [`RemoveSpaceError::Commit`] with [`CommitError::Accepted`] while the guest
+    /// has accepted pages of the space. [`RemoveSpaceError::NoSuchSpace`].
     pub fn remove_space(&mut self, space: SpaceId) -> Result<(), RemoveSpaceError> {
         self.undo_forgotten();
         let position = self.spaces.position(space)?;
@@ -164,14 +163,14 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
-    /// Has `listener` follow `space`, starting with a change from nothing to
-    /// the view as it is.
+    /// Adds a listener to `space`. The listener first gets a change from nothing
+    /// to the current view.
     ///
-    /// A listener follows one space. To follow several with the same code, add
-    /// a listener for each.
+    /// A listener follows one space. To follow several spaces with the same code,
+    /// add a listener for each.
     ///
     /// # Errors
-    /// [`AddListenerError`]. The listener then follows no new space.
+    /// [`AddListenerError`]. The listener is not added then.
     pub fn add_listener(
         &mut self,
         space: SpaceId,
@@ -205,11 +204,11 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
-    /// Has `listener` follow `space` no longer, ending with a change from the
-    /// view as it is to nothing: what it has mapped, it unmaps. Readers and
-    /// other listeners notice nothing.
+    /// Removes a listener from `space`. The listener last gets a change from the
+    /// current view to nothing, so that it unmaps what it has mapped. Readers and
+    /// other listeners are not affected.
     ///
-    /// A device that is unplugged leaves no mapping behind:
+    /// When a device is unplugged, its mappings are removed:
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -238,10 +237,10 @@ impl<H> MemoryModel<H> {
     /// ```
     ///
     /// # Errors
-    /// [`RemoveListenerError`]; it goes on following then, and nothing has
-    /// changed. While the guest has accepted pages of the space, no listener
-    /// leaves, since it would unmap them if it has them mapped: they are given
-    /// back or [revoked](Self::revoke) first.
+    /// [`RemoveListenerError`]. The listener keeps following then, and nothing has
+    /// changed. While the guest has accepted pages of the space, no listener can be
+    /// removed, because it could unmap them. The pages are given back or
+    /// [revoked](Self::revoke) first.
     pub fn remove_listener<L: Listener<H> + ?Sized>(
         &mut self,
         space: SpaceId,
@@ -290,7 +289,7 @@ impl<H> MemoryModel<H> {
         known(self.spaces.get(space)).reader.clone()
     }
 
-    /// The space's view as it is now.
+    /// The space's current view.
     ///
     /// # Panics
     /// If there is no such space.
@@ -305,8 +304,8 @@ impl<H> MemoryModel<H> {
         self.tree.global_logging()
     }
 
-    /// The ioeventfds that are active in the space, by address. It looks at
-    /// every run.
+    /// The ioeventfds that are active in the space, by address. The cost is
+    /// proportional to the number of runs.
     ///
     /// # Panics
     /// If there is no such space.
@@ -315,8 +314,8 @@ impl<H> MemoryModel<H> {
         AttachmentDiff::to_all_of(&self.tree, &self.view(space)).ioeventfds_added
     }
 
-    /// The addresses of the space that are coalesced, as ranges of which each
-    /// lies in one run. It looks at every run.
+    /// The coalesced addresses of the space, as ranges that each lie in one run.
+    /// The cost is proportional to the number of runs.
     ///
     /// # Panics
     /// If there is no such space.
