@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A model that is damaged is found to be.
+//! `validate` finds each kind of damage.
 
 use super::*;
 use guest_ranges::{FileSlice, PAGE_SIZE};
@@ -35,7 +35,7 @@ fn range(start: u64, size: u64) -> AddrRange {
     AddrRange::new(start, size.into()).unwrap()
 }
 
-/// A model that shows these runs instead.
+/// A model with edited runs in its view.
 fn showing(edit: impl FnOnce(&mut SmallVec<[FlatRange<()>; 2]>)) -> MemoryModel {
     let (mut model, space, _) = machine();
     let mut shown: SmallVec<_> = model.view(space).ranges().cloned().collect();
