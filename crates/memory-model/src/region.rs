@@ -97,8 +97,8 @@ impl Kind {
 pub struct Switches {
     /// Whether the region shows. If not, no view shows it or anything in it.
     pub enabled: bool,
-    /// Whether guest writes to the memory of this region, and of all regions in it,
-    /// are dropped.
+    /// Whether guest writes are kept from the memory of this region and of all
+    /// regions in it.
     pub readonly: bool,
     /// Whether the contents survive a power cycle. Inherited.
     pub nonvolatile: bool,
