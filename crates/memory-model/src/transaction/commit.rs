@@ -17,24 +17,24 @@ use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
 
 impl<H> Transaction<'_, H> {
-    /// Makes the change. Every listener of every space whose view differs
-    /// prepares, then every one applies, then the new views are published, then
-    /// every listener commits. A space whose view does not differ is skipped.
+    /// Makes the changes take effect. Every listener of every space that differs
+    /// prepares, then every listener applies, then the new views are published, then
+    /// every listener commits. A space without a difference is skipped.
     ///
     /// # Errors
-    /// [`CommitError`]. Nothing has changed then, and the transaction is over:
-    /// the regions that it added are removed, with their ids. To try again,
-    /// repeat its steps in a new transaction once the reason no longer applies:
-    /// for [`CommitError::Accepted`], once the guest has given the range back or
-    /// [`revoke`](MemoryModel::revoke) has taken it. If [`CommitError::Refused`]
-    /// lists listeners that could not roll back, these need a resync, which a
-    /// later change does.
+    /// [`CommitError`]. Nothing has changed then, and the transaction ends: the
+    /// regions that it added are removed, and their ids are invalid. To try again,
+    /// repeat the steps in a new transaction when the reason no longer applies. For
+    /// [`CommitError::Accepted`], that is when the guest has given the range back or
+    /// the host has [revoked](MemoryModel::revoke) it. If [`CommitError::Refused`]
+    /// lists listeners that could not roll back, these need a resync, which the next
+    /// change does.
     ///
     /// # Panics
-    /// If a listener does. A panic in `prepare` or `apply` counts as a refusal:
-    /// the listeners that have prepared abort, and nothing has changed. After a
-    /// panic in `commit` the change is made, and the remaining listeners still
-    /// commit. A second panic during that ends the process.
+    /// If a listener panics. A panic in `prepare` or `apply` counts as a refusal: the
+    /// listeners that have prepared abort, and nothing has changed. After a panic in
+    /// `commit` the changes are in effect, and the remaining listeners still commit. A
+    /// second panic during that aborts the process.
     pub fn commit(mut self) -> Result<(), CommitError> {
         if Undo::is_nothing(&self.model.undo, &self.model.tree) {
             self.model.undo.clear();
@@ -63,7 +63,7 @@ impl<H> Transaction<'_, H> {
         Ok(())
     }
 
-    /// Renders anew what can differ, and keeps the spaces that do differ.
+    /// Renders what can differ, and returns the changes of the spaces that do.
     fn plan(&mut self) -> Result<Changes<H>, CommitError> {
         let global_logging = GlobalLogging {
             before: self.logging_before,
@@ -127,7 +127,7 @@ impl<H> Transaction<'_, H> {
     }
 }
 
-/// Has every listener prepare, and then every one apply. If one refuses, those
+/// Makes every listener prepare, and then every listener apply. If one refuses, those
 /// that have prepared abort.
 #[inline]
 fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitError> {
@@ -162,12 +162,12 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
 struct Prepared<'a, H> {
     model: &'a MemoryModel<H>,
     changes: &'a [Change<H>],
-    /// How many of them, from the first on.
+    /// The number of listeners that have prepared, from the first on.
     count: usize,
 }
 
 impl<H> Prepared<'_, H> {
-    /// Has them abort, as `listener` refused.
+    /// Makes them abort, because `listener` refused.
     #[cold]
     fn refused(&mut self, listener: &dyn Listener<H>, source: ListenerError) -> CommitError {
         CommitError::Refused {
@@ -209,7 +209,7 @@ impl<H> Drop for Prepared<'_, H> {
     }
 }
 
-/// Those of a usual transaction: of one space.
+/// The changes of a transaction. Most transactions change one space.
 type Changes<H> = SmallVec<[Change<H>; 1]>;
 
 /// Changes that are published. All listeners are notified, also those after one
@@ -244,8 +244,7 @@ impl<H> Drop for Made<'_, H> {
         for change in &mut self.changes {
             recycle(self.model, change);
         }
-        // A view that shows what is no longer in the tree keeps it alive: only
-        // those who read it may have it now.
+        // An old view keeps removed regions alive. Only its readers may hold it now.
         if self.removes {
             self.model.pool.let_go();
         }

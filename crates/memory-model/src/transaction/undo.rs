@@ -12,7 +12,7 @@ use crate::region::{RegionId, Switches};
 use crate::tree::Tree;
 use crate::tree::node::{Node, Place};
 
-/// What undoes a step, on the tree as the step left it.
+/// Undoes a step, on the tree as the step left it.
 #[derive(Debug)]
 pub(crate) enum Undo<H> {
     Add(RegionId),
@@ -28,11 +28,11 @@ pub(crate) enum Undo<H> {
 }
 
 impl<H> Undo<H> {
-    /// Whether all of some steps together change nothing: each only set
-    /// something, and what was set is as it was before the first of them.
+    /// Whether some steps together change nothing: each only sets a value, and all
+    /// values are as they were before the first step.
     ///
-    /// With other steps among them that cannot be told from this: what was
-    /// switched off meanwhile did not show what they changed.
+    /// With other kinds of steps among them, equal values prove nothing: a region that
+    /// was off meanwhile did not show their changes.
     #[inline]
     pub(crate) fn is_nothing(steps: &[Self], tree: &Tree<H>) -> bool {
         let only_sets = |step: &Self| {
@@ -46,7 +46,7 @@ impl<H> Undo<H> {
 
     #[inline(never)]
     fn is_as_before(steps: &[Self], tree: &Tree<H>) -> bool {
-        // The first that set something knows how it was.
+        // The first step that set a value has the value before.
         let (mut switched, mut logged, mut all_logged) = (BTreeSet::new(), BTreeSet::new(), false);
         steps.iter().all(|step| match *step {
             Self::Switch(id, before) => {
@@ -63,7 +63,7 @@ impl<H> Undo<H> {
     }
 
     pub(crate) fn undo(self, tree: &mut Tree<H>) {
-        // Each undoes what succeeded on this very tree.
+        // Each of these undoes a step that succeeded on this tree.
         match self {
             Self::Add(id) => tree.undo_add(id),
             Self::Remove(id, node) => tree.restore(id, *node),

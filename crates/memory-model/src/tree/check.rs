@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a region tree agrees with itself.
+//! Consistency check of the region tree.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -14,7 +14,7 @@ use crate::tree::node::Node;
 use crate::validate::Invalid;
 
 impl<H> Tree<H> {
-    /// Looks at every region, and at where each is named.
+    /// Checks every region and all references to it.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
         self.check_entries()?;
         let mut attachments = 0;
@@ -34,7 +34,7 @@ impl<H> Tree<H> {
         self.check_cycles()
     }
 
-    /// What is wrong with a region.
+    /// The error for a region.
     pub(crate) fn wrong(&self, id: RegionId, what: &'static str) -> Invalid {
         let name = self.name(id);
         Invalid::Region { id, name, what }
@@ -50,8 +50,7 @@ impl<H> Tree<H> {
         })
     }
 
-    /// Each entry has a region, or waits for the next, or has had as many as
-    /// there can be.
+    /// Checks that each entry has a region, is free, or has used all its generations.
     fn check_entries(&self) -> Result<(), Invalid> {
         let free: BTreeSet<u32> = self.free.iter().copied().collect();
         if free.len() != self.free.len() {
@@ -111,7 +110,7 @@ impl<H> Tree<H> {
         let Some(child) = node.as_child(id) else {
             return Ok(());
         };
-        // As rendering finds it: by one address that it has.
+        // Look it up as rendering does, by one of its addresses.
         let last = child.range.last();
         let there = AddrRange::from_bounds(last, last).unwrap_or(child.range);
         let found = parent.children.reaching_into(there);
@@ -160,7 +159,7 @@ impl<H> Tree<H> {
         }
     }
 
-    /// No region contains itself, be it by what it shows.
+    /// Checks that no region contains itself, directly or through aliases.
     fn check_cycles(&self) -> Result<(), Invalid> {
         enum Step {
             Enter(RegionId),
@@ -196,8 +195,8 @@ impl<H> Tree<H> {
     }
 }
 
-/// What is attached is inside the region, can be there, and no write is two of
-/// them.
+/// Checks that attachments lie inside the region, that its kind allows them, and that
+/// no write matches two of them.
 fn check_attachments<H>(node: &Node<H>) -> Result<(), &'static str> {
     if node.attachments.is_empty() {
         return Ok(());

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The regions in a region, found by where they lie.
+//! The children of a region, by address.
 //!
-//! They may overlap and be of any size, so they are kept by the magnitude of
-//! their size: of those with up to 2^n bytes, the ones that reach into a range
-//! start less than 2^n before it. Asking for a range so costs little more than
-//! what is found, however many there are.
+//! Children may overlap and have any size. They are grouped by the magnitude of their
+//! size: those with up to 2^n bytes that reach into a range start less than 2^n before
+//! it. A lookup therefore costs little more than the children that it finds, however
+//! many there are.
 
 use alloc::vec::Vec;
 
@@ -18,17 +18,16 @@ use crate::tree::by_start::ByStart;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Child {
     pub(crate) id: RegionId,
-    /// Where it lies, in the addresses of the region around it; cut off where
-    /// 64 bits end.
+    /// The offsets that it covers in the parent, cut off at 2^64.
     pub(crate) range: AddrRange,
     pub(crate) priority: i32,
-    /// The number of its placing: the latest has the highest.
+    /// The number of its placing. The latest has the highest.
     pub(crate) placing: u64,
 }
 
 impl Child {
-    /// Sorts the winner first: priority downwards, the latest first among
-    /// equals.
+    /// The sort key that puts the winner first: the highest priority, and the latest
+    /// placed among equal priorities.
     #[inline]
     pub(crate) fn rank(&self) -> impl Ord + use<> {
         core::cmp::Reverse((self.priority, self.placing))
@@ -41,7 +40,7 @@ pub(crate) struct Children {
     by_size: Vec<SameSize>,
 }
 
-/// Those of like size.
+/// Children with the same magnitude of size.
 #[derive(Debug)]
 struct SameSize {
     magnitude: u32,
@@ -82,7 +81,7 @@ impl Children {
         }
     }
 
-    /// All of them, in no order that means anything.
+    /// All children, in an unspecified order.
     pub(crate) fn all(&self) -> Vec<Child> {
         let mut all = Vec::new();
         for SameSize { by_start, .. } in &self.by_size {
@@ -91,7 +90,7 @@ impl Children {
         all
     }
 
-    /// Those that reach into `range`, the winner first.
+    /// The children that reach into `range`, the winner first.
     #[inline]
     pub(crate) fn reaching_into(&self, range: AddrRange) -> SmallVec<[Child; 2]> {
         let mut found = SmallVec::new();
@@ -110,7 +109,8 @@ impl Children {
         found
     }
 
-    /// Those that reach into `range`, in no order that means anything.
+    /// Calls `visit` for the children that reach into `range`, in an unspecified
+    /// order.
     #[inline]
     pub(crate) fn for_each_reaching_into(&self, range: AddrRange, mut visit: impl FnMut(&Child)) {
         for same_size in &self.by_size {
@@ -124,8 +124,8 @@ impl Children {
         }
     }
 
-    /// Those that reach into `range`, in no order that means anything. If more
-    /// have to be looked at than are `left`, it stops, and is false.
+    /// Calls `visit` for the children that reach into `range`, in an unspecified
+    /// order. Returns false, and stops, if more than `left` have to be examined.
     pub(crate) fn few_reaching_into(
         &self,
         range: AddrRange,
@@ -150,7 +150,7 @@ impl Children {
 }
 
 impl SameSize {
-    /// Where the first of these can start that reaches into `range`.
+    /// The lowest start of a child that can reach into `range`.
     #[inline]
     fn from(&self, range: AddrRange) -> u64 {
         let reach = u64::MAX.checked_shr(64 - self.magnitude).unwrap_or(0);
@@ -158,7 +158,8 @@ impl SameSize {
     }
 }
 
-/// Those that start at `from` to `last`, until `visit` returns false.
+/// Calls `visit` for the children that start at `from` to `last`, until it returns
+/// false. Returns whether it never did.
 fn while_each(
     by_start: &ByStart,
     from: u64,
@@ -173,7 +174,7 @@ fn while_each(
             found.all(visit)
         }
         ByStart::Inner(parts) => {
-            // What starts where a part does can end the part before.
+            // Children with the start of a part can also be at the end of the part before.
             let behind = parts.partition_point(|(first, _)| *first < from);
             let found = parts.get(behind.saturating_sub(1)..).unwrap_or(&[]).iter();
             let mut found = found.take_while(|(first, _)| *first <= last);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a region would come to contain itself.
+//! Cycle check: whether a region would contain itself.
 
 use alloc::collections::BTreeSet;
 use alloc::vec;
@@ -10,13 +10,13 @@ use crate::tree::Tree;
 impl<H> Tree<H> {
     /// Whether `inner` is `outer`, or lies in it, or is shown in it by an alias.
     ///
-    /// It looks upwards, at what `inner` lies in and is shown by: what is in a
-    /// region can be ever so much, and what it is in hardly ever is.
+    /// The search goes upwards, from `inner` to its parents and aliases, because a
+    /// region usually has far fewer of these than regions below it.
     pub(crate) fn contains(&self, outer: RegionId, inner: RegionId) -> bool {
         self.search(outer, inner).0
     }
 
-    /// The same, and how many regions it looked at.
+    /// The same, with the number of regions visited.
     fn search(&self, outer: RegionId, inner: RegionId) -> (bool, usize) {
         if outer == inner {
             return (true, 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A tree that is damaged is found to be.
+//! `check` finds each kind of damage.
 
 use alloc::sync::Arc;
 
@@ -53,7 +53,7 @@ fn event(at: u64) -> IoEventFd {
     }
 }
 
-/// What is said of a tree after some damage.
+/// The error for a tree after some damage.
 fn said(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
     let mut m = machine();
     assert_eq!(m.model.validate(), Ok(()));
