@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where in a region something answers: what changes if the region does.
+//! The extents of a region: the offsets at which something in it answers.
 //!
-//! A container answers nowhere itself, so a change of one concerns what is in
-//! it, however large it is and whatever else lies within its addresses.
+//! A container does not answer itself. A change of a container affects only the
+//! extents, whatever its size and whatever else lies within its addresses.
 
 use guest_ranges::AddrRange;
 use smallvec::SmallVec;
@@ -11,7 +11,7 @@ use crate::region::{Kind, RegionId};
 use crate::render::windows::{Ranges, join};
 use crate::tree::Tree;
 
-/// The extents of what a region shows.
+/// The extents of a region.
 #[derive(Debug)]
 pub(crate) struct Extents {
     region: RegionId,
@@ -20,20 +20,20 @@ pub(crate) struct Extents {
     known: Ranges,
 }
 
-/// A part of a region that is still to be looked at.
+/// A part of a region that is still to be visited.
 struct Part {
     id: RegionId,
     offsets: AddrRange,
-    /// What has to be added to the offsets for those in the region that it is
-    /// about: modulo 2^64, as an alias can have its target begin before it.
+    /// The difference between offsets in the outermost region and these offsets, modulo
+    /// 2^64: the target of an alias can start before it.
     base: u64,
 }
 
 type Parts = SmallVec<[Part; 8]>;
 
 impl Extents {
-    /// Those of a region that is enabled and does not answer itself: otherwise
-    /// it is the only one.
+    /// The extents of a region that is enabled and does not answer itself. One that
+    /// does is its own only extent.
     pub(crate) fn of(region: RegionId) -> Self {
         Self {
             region,
@@ -42,15 +42,15 @@ impl Extents {
         }
     }
 
-    /// Those in a part of it: offsets in it, sorted, and not adjacent. `None` if
-    /// that takes more visits than are `left`.
+    /// The extents in a part of the region: sorted offsets, not adjacent. `None` if
+    /// finding them takes more than `left` visits.
     pub(crate) fn within<H>(
         &mut self,
         tree: &Tree<H>,
         part: AddrRange,
         left: &mut u64,
     ) -> Option<&[AddrRange]> {
-        // What is moved shows the same in both places.
+        // A region that moves has the same extents in both places.
         if self.part != Some(part) {
             self.known = find(tree, self.region, part, left)?;
             self.part = Some(part);
@@ -59,7 +59,7 @@ impl Extents {
     }
 }
 
-/// Where in `part` of a region something answers.
+/// Finds the extents in `part` of a region.
 fn find<H>(tree: &Tree<H>, id: RegionId, part: AddrRange, left: &mut u64) -> Option<Ranges> {
     let mut found = Ranges::new();
     let mut parts = Parts::new();
@@ -115,11 +115,11 @@ pub(crate) mod tests {
 
     pub(crate) const PAGE: u64 = 0x1000;
 
-    /// Fewer for an interpreter, which takes its time.
+    /// Fewer for Miri, which is slow.
     pub(crate) const MANY: u64 = if cfg!(miri) { 100 } else { 1000 };
 
-    /// Others lie at every second page from 0 on. Everything lies in the first
-    /// region, which is a space.
+    /// A model with other regions at every second page. All regions lie in the root of
+    /// a space.
     pub(crate) struct Among {
         pub(crate) model: MemoryModel,
         pub(crate) root: RegionId,
@@ -171,7 +171,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Places so many pages of a trapped region.
+    /// Places a trapped region of `count` pages.
     pub(crate) fn pages(
         t: &mut Transaction<'_, ()>,
         parent: RegionId,
@@ -281,7 +281,7 @@ pub(crate) mod tests {
         assert_eq!(other, None);
     }
 
-    // It visits more regions than an interpreter has the time for.
+    // This visits too many regions for Miri.
     #[cfg(not(miri))]
     #[test]
     fn a_tree_too_complex_to_render_is_not_visited_forever() {

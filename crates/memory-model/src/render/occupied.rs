@@ -101,7 +101,8 @@ impl<H> Many<H> {
     }
 }
 
-/// The addresses of `clip` that are in none of these sorted ranges.
+/// The addresses of `clip` that are in none of these sorted ranges. `gaps` of
+/// guest-ranges does the same; this stays in place for the few runs of a window.
 fn between(clip: AddrRange, occupied: impl Iterator<Item = AddrRange>) -> SmallVec<[AddrRange; 2]> {
     let mut gaps = SmallVec::new();
     let mut from = clip.start();

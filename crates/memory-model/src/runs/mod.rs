@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The runs of a flat view in a tree of shared nodes: a new view shares with
-//! the old one all that did not change, so that it costs what changed.
+//! The runs of a flat view, in a tree of shared nodes. A new view shares all unchanged
+//! nodes with the old one, so its cost depends on the change.
 //!
-//! It is a B+ tree of small nodes, which only their maker changes. Replacing
-//! some runs copies the nodes from there up to the root, and all others belong
-//! to both trees.
+//! The tree is a B+ tree of small nodes. A node changes only while one tree owns it.
+//! Replacing runs copies the nodes from there up to the root. All others belong to both
+//! trees.
 
 mod check;
 mod cut;
@@ -16,17 +16,16 @@ mod shared;
 
 use core::slice::Iter;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
 use self::node::{Entry, Inner, Leaf, Root, Row};
 pub(crate) use self::pool::Pool;
 use self::shared::Shared;
-use guest_ranges::AddrRange;
-
 use crate::view::FlatRange;
 
-/// Sorted runs that do not overlap. Clones share all but the root, which is in
-/// its place so that a lookup has one pointer less to wait for.
+/// Sorted runs that do not overlap. Clones share all nodes but the root, which is
+/// stored inline so that a lookup follows one pointer less.
 #[derive(Debug)]
 pub(crate) struct Runs<H> {
     root: Root<H>,
@@ -61,8 +60,8 @@ impl<H> Runs<H> {
         self.len
     }
 
-    /// The run that starts at `address` or, of those below, the nearest; the
-    /// first if there is none. `None` if there are no runs.
+    /// The last run that starts at or below `address`, or the first run if there is
+    /// none. `None` if there are no runs.
     #[inline(always)]
     pub(crate) fn near(&self, address: u64) -> Option<&FlatRange<H>> {
         if address == u64::MAX {
@@ -100,7 +99,7 @@ impl<H> Runs<H> {
         }
     }
 
-    /// The runs from the one that holds `address`, or else the first behind it.
+    /// The runs from the one at `address` on, or from the first above it.
     pub(crate) fn from(&self, address: u64) -> Ranges<'_, H> {
         let mut ranges = Ranges {
             inners: SmallVec::new(),
@@ -114,7 +113,7 @@ impl<H> Runs<H> {
         ranges
     }
 
-    /// Tells the runs that have an address of `range`, by address.
+    /// Calls `visit` for the runs that have an address of `range`, by address.
     pub(crate) fn meeting<'a>(
         &'a self,
         range: AddrRange,
@@ -140,7 +139,7 @@ impl<H> Runs<H> {
     }
 }
 
-/// Those of the runs below a node, in the order of their addresses.
+/// Calls `visit` for the runs below a node.
 fn meeting<'a, H>(inner: &'a Inner<H>, range: AddrRange, visit: &mut impl FnMut(&'a FlatRange<H>)) {
     match inner {
         Inner::Inners(row) => each_in(row, range, |below| meeting(below, range, visit)),
