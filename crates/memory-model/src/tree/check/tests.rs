@@ -54,7 +54,7 @@ fn event(at: u64) -> IoEventFd {
 }
 
 /// The error for a tree after some damage.
-fn said(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
+fn error_after(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
     let mut m = machine();
     assert_eq!(m.model.validate(), Ok(()));
     let mut tree = core::mem::replace(&mut m.model.tree, Tree::new(crate::space::ModelId::next()));
@@ -64,16 +64,16 @@ fn said(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
 }
 
 #[track_caller]
-fn region(said: Invalid, named: &str, says: &str) {
-    match said {
+fn region(error: Invalid, named: &str, says: &str) {
+    match error {
         Invalid::Region { name, what, .. } if name == named && what.contains(says) => {}
         other => panic!("{other}"),
     }
 }
 
 #[track_caller]
-fn entry(said: Invalid, of: RegionId, says: &str) {
-    match said {
+fn entry(error: Invalid, of: RegionId, says: &str) {
+    match error {
         Invalid::Entry { index, what } if index == of.index && what.contains(says) => {}
         other => panic!("{other}"),
     }
@@ -82,22 +82,22 @@ fn entry(said: Invalid, of: RegionId, says: &str) {
 #[test]
 fn an_entry_that_is_taken_and_free_is_found() {
     entry(
-        said(|tree, m| tree.free.push(m.device.index)),
+        error_after(|tree, m| tree.free.push(m.device.index)),
         m_index(|m| m.device),
         "a region has it",
     );
     entry(
-        said(|tree, m| tree.free.push(m.removed.index)),
+        error_after(|tree, m| tree.free.push(m.removed.index)),
         m_index(|m| m.removed),
         "free twice",
     );
     entry(
-        said(|tree, _| tree.free.clear()),
+        error_after(|tree, _| tree.free.clear()),
         m_index(|m| m.removed),
         "not free",
     );
-    let said = said(|tree, _| tree.free.push(77));
-    assert!(matches!(said, Invalid::Entry { index: 77, .. }), "{said}");
+    let error = error_after(|tree, _| tree.free.push(77));
+    assert!(matches!(error, Invalid::Entry { index: 77, .. }), "{error}");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn an_entry_that_is_free_although_its_generations_have_run_out_is_found() {
         let entry = &mut tree.entries[m.removed.index as usize];
         entry.next_generation = (entry.next_generation | RegionId::GENERATIONS).wrapping_add(1);
     };
-    entry(said(damage), m_index(|m| m.removed), "run out");
+    entry(error_after(damage), m_index(|m| m.removed), "run out");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_generation_that_could_be_given_out_again_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
         tree.entries[m.device.index as usize].next_generation = m.device.generation;
     };
-    entry(said(damage), m_index(|m| m.device), "still to come");
+    entry(error_after(damage), m_index(|m| m.device), "still to come");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_region_that_its_parent_does_not_find_is_found() {
         let parent = tree.node_mut(m.container).unwrap();
         parent.children.remove(&as_child);
     };
-    region(said(damage), "device", "does not find it");
+    region(error_after(damage), "device", "does not find it");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_region_that_its_parent_has_twice_is_found() {
         parent.children.insert(as_child);
     };
     // The container comes first.
-    region(said(damage), "container", "one placing");
+    region(error_after(damage), "container", "one placing");
 }
 
 #[test]
@@ -171,16 +171,16 @@ fn a_child_that_lies_elsewhere_or_nowhere_is_found() {
         let place = tree.node_mut(m.device).unwrap().place.as_mut().unwrap();
         place.address += 0x10;
     };
-    region(said(moved), "container", "another place");
+    region(error_after(moved), "container", "another place");
     let unplaced = |tree: &mut Tree<()>, m: &Machine| {
         tree.node_mut(m.device).unwrap().place = None;
     };
-    region(said(unplaced), "container", "lies elsewhere");
+    region(error_after(unplaced), "container", "lies elsewhere");
     let removed = |tree: &mut Tree<()>, m: &Machine| {
         tree.entries[m.alias.index as usize].node = None;
         tree.free.push(m.alias.index);
     };
-    region(said(removed), "container", "no region");
+    region(error_after(removed), "container", "no region");
 }
 
 #[test]
@@ -194,13 +194,13 @@ fn a_parent_that_there_is_not_is_found() {
         };
         (container.place, container.placing) = (Some(place), 1);
     };
-    region(said(damage), "container", "that there is not");
+    region(error_after(damage), "container", "that there is not");
 }
 
 #[test]
 fn a_placing_that_is_still_to_come_is_found() {
     let damage = |tree: &mut Tree<()>, _: &Machine| tree.placings = 1;
-    region(said(damage), "alias", "still to come");
+    region(error_after(damage), "alias", "still to come");
 }
 
 #[test]
@@ -208,12 +208,12 @@ fn an_alias_and_its_target_that_do_not_agree_are_found() {
     let forgotten = |tree: &mut Tree<()>, m: &Machine| {
         tree.node_mut(m.device).unwrap().aliases.clear();
     };
-    region(said(forgotten), "alias", "does not know it");
+    region(error_after(forgotten), "alias", "does not know it");
     let made_up = |tree: &mut Tree<()>, m: &Machine| {
         let device = tree.node_mut(m.device).unwrap();
         device.aliases.insert(m.container);
     };
-    region(said(made_up), "device", "does not show it");
+    region(error_after(made_up), "device", "does not show it");
 }
 
 #[test]
@@ -224,9 +224,9 @@ fn a_region_that_contains_itself_is_found() {
         place.parent = m.device;
         tree.put(m.alias, place, placing);
     };
-    let said = said(damage);
-    let Invalid::Region { what, .. } = said else {
-        panic!("{said}");
+    let error = error_after(damage);
+    let Invalid::Region { what, .. } = error else {
+        panic!("{error}");
     };
     assert!(what.contains("contains itself"), "{what}");
 }
@@ -237,7 +237,7 @@ fn offsets_of_another_size_are_found() {
         let container = tree.node_mut(m.container).unwrap();
         container.offsets = AddrRange::new(0, 0x5000).unwrap();
     };
-    region(said(damage), "container", "not those of its size");
+    region(error_after(damage), "container", "not those of its size");
 }
 
 #[test]
@@ -245,17 +245,17 @@ fn logging_of_what_cannot_be_logged_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
         tree.node_mut(m.device).unwrap().logging = DirtyClients::VGA;
     };
-    region(said(damage), "device", "cannot be");
+    region(error_after(damage), "device", "cannot be");
 }
 
 #[test]
 fn attachments_that_are_not_counted_are_found() {
-    let said = said(|tree, _| tree.attachments = 1);
+    let error = error_after(|tree, _| tree.attachments = 1);
     let expected = Invalid::AttachmentCount {
         counted: 2,
         recorded: 1,
     };
-    assert_eq!(said, expected);
+    assert_eq!(error, expected);
 }
 
 #[test]
@@ -263,23 +263,23 @@ fn attachments_that_cannot_be_are_found() {
     let elsewhere = |tree: &mut Tree<()>, m: &Machine| {
         tree.set_coalesced(m.alias, AddrRange::new(0, 1).unwrap(), true);
     };
-    region(said(elsewhere), "alias", "does not trap");
+    region(error_after(elsewhere), "alias", "does not trap");
     let outside = |tree: &mut Tree<()>, m: &Machine| {
         tree.set_coalesced(m.device, AddrRange::new(0xfff, 2).unwrap(), true);
     };
-    region(said(outside), "device", "range is not inside");
+    region(error_after(outside), "device", "range is not inside");
     let overlapping = |tree: &mut Tree<()>, m: &Machine| {
         tree.set_coalesced(m.device, AddrRange::new(0x21, 1).unwrap(), true);
     };
-    region(said(overlapping), "device", "overlap");
+    region(error_after(overlapping), "device", "overlap");
     let outside = |tree: &mut Tree<()>, m: &Machine| {
         let event = event(0xffe);
         tree.set_ioeventfd(m.device, event.key(), Some(event.event));
     };
-    region(said(outside), "device", "ioeventfd is not inside");
+    region(error_after(outside), "device", "ioeventfd is not inside");
     let twice = |tree: &mut Tree<()>, m: &Machine| {
         let key = (0x10, Trigger::AnyWrite);
         tree.set_ioeventfd(m.device, key, Some(event(0).event));
     };
-    region(said(twice), "device", "two of its ioeventfds");
+    region(error_after(twice), "device", "two of its ioeventfds");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ioeventfds and coalesced ranges follow what shows of their regions.
+//! Ioeventfds and coalesced ranges are active where their regions show.
 
 use crate::common;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who has the writes to memory logged, and what cannot be.
+//! The clients for which writes are logged, and memory that cannot be logged.
 
 use crate::common;
 

@@ -249,7 +249,7 @@ fn a_refusal_undoes_everything_and_aborts_the_latest_first() {
     assert_eq!(m.everything(&[]), before);
     assert!(Arc::ptr_eq(&m.model.view(m.space), &view));
 
-    // Once nobody refuses, the same change goes through.
+    // Once no listener refuses, the same change succeeds.
     listeners[2].refuses.store(false, Relaxed);
     m.put(Region::mmio("x", 1), 0);
     assert_eq!(m.view(), ["0-0 x trap"]);

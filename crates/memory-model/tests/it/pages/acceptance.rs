@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the guest has accepted stays as it is.
+//! Accepted pages do not change.
 
 use crate::common;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who may touch a page.
+//! Private and shared pages.
 
 use crate::common;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Listeners that panic, and transactions that are forgotten: nothing is left
-//! half made.
+//! Listeners that panic, and transactions that are forgotten, leave no change half
+//! made.
 
 use crate::common;
 

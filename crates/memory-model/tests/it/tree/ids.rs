@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ids that name nothing: what was removed, and what is another model's.
+//! Invalid ids: of removed regions and spaces, and of other models.
 
 use crate::common;
 
@@ -12,8 +12,8 @@ use memory_model::{
     RemoveListenerError, RemoveSpaceError, SpaceId, StateError, TreeError,
 };
 
-/// Two models that were built in the same way, with ids that look alike.
-fn alike() -> [Machine; 2] {
+/// Two models built in the same way, with ids that look the same.
+fn twins() -> [Machine; 2] {
     [0, 1].map(|_| {
         let mut m = Machine::new();
         m.put(private_mmio("bar", 0x1000), 0);
@@ -58,7 +58,7 @@ fn names_nothing(m: &mut Machine, space: SpaceId) {
 
 #[test]
 fn a_space_of_another_model_is_none() {
-    let [mut a, b] = alike();
+    let [mut a, b] = twins();
     assert_ne!(a.space, b.space);
     names_nothing(&mut a, b.space);
     assert!(a.model.accepted(a.space).is_empty());
@@ -67,7 +67,7 @@ fn a_space_of_another_model_is_none() {
 
 #[test]
 fn a_space_that_was_removed_is_none() {
-    let [mut a, _] = alike();
+    let [mut a, _] = twins();
     let (root, removed) = (a.root, a.space);
     a.model.remove_space(removed).unwrap();
     names_nothing(&mut a, removed);
@@ -77,7 +77,7 @@ fn a_space_that_was_removed_is_none() {
 
 #[test]
 fn a_region_of_another_model_is_none() {
-    let [mut a, b] = alike();
+    let [mut a, b] = twins();
     let (root, foreign) = (a.root, b.root);
     assert_ne!(root, foreign);
     let none = || TreeError::NoSuchRegion(foreign);
@@ -200,7 +200,7 @@ fn a_removed_region_is_returned_with_its_handle() {
     let id = t.add(device).unwrap();
     let region = t.remove(id).unwrap();
     t.commit().unwrap();
-    // Nobody else has it.
+    // No other owner is left.
     let region = Arc::try_unwrap(region).unwrap();
     assert_eq!(region.handle(), "driver");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Listeners that leave, and address spaces that go.
+//! Removal of listeners and address spaces.
 
 use crate::common;
 
