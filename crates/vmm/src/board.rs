@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{
-    Capabilities, Engine, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, SlotListener, Unsupported,
-};
+use kvm_slots::convert::Engine;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Capabilities, SlotListener, Slots, Unsupported, VcpusStopped};
 use memory_model::{
     AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
@@ -124,12 +124,9 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
         // and allows this process none but volatile access. The one vCPU runs on
         // the thread that commits, so that none runs meanwhile.
-        let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi(), NoneRuns) };
-        let slots = Arc::new(slots.keeping_latest_plan());
-        // SAFETY: as above; stale bytes go by `madvise`, which is no access
-        // through a reference either. Descriptors in the model are of files
-        // that `parts` has made, and ride on their regions as owners.
-        let engine = unsafe { Engine::new(platform.vm().clone()) };
+        let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
+        let engine = Engine::new(platform.vm().clone());
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;

@@ -2,7 +2,7 @@
 //! Answering exits: the view says which region was meant, the region's handle
 //! says who answers.
 
-use kvm_slots::sim::MmioHandler;
+use kvm_slots::exit::MmioHandler;
 use kvm_slots::{Unsupported, Vm};
 use memory_model::{AccessDirection, AccessPart, FlatRange, Responder};
 

@@ -2,8 +2,9 @@
 //! Memory faults: a guest takes a page for what it is not, and the VMM converts
 //! the page and lets the guest try again.
 
-use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
-use kvm_slots::{Request, Vm};
+use kvm_slots::Vm;
+use kvm_slots::convert::Request;
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use memory_model::{AddrRange, PAGE_SIZE};
 
 use crate::act::ActError;

@@ -2,7 +2,7 @@
 //! Running a machine's script, and comparing what was seen with what was
 //! expected.
 
-use kvm_slots::sim::GuestFault;
+use kvm_slots::exit::GuestFault;
 use kvm_slots::{Slot, Unsupported, Vm};
 use memory_model::{AddrRange, RegionId};
 
@@ -70,7 +70,7 @@ impl<P: Platform> Run<P> {
         let plan = self.board.slots.take_latest_plan();
         report.slot_ops = plan
             .iter()
-            .flat_map(|plan| &plan.ops)
+            .flat_map(kvm_slots::Plan::ops)
             .map(ToString::to_string)
             .collect();
         report
