@@ -159,8 +159,8 @@ fn meeting_leaf<'a, H>(
     });
 }
 
-/// The entry that can have the first address of a range, and those behind it
-/// that start in the range.
+/// Calls `visit` for the entry that can have the first address of a range, and for
+/// those after it that start in the range.
 fn each_in<'a, E: Entry>(row: &'a Row<E>, range: AddrRange, mut visit: impl FnMut(&'a E)) {
     let mut at = row.place_in(range.start());
     while row.starts_up_to(at, range.last()) {
@@ -169,13 +169,13 @@ fn each_in<'a, E: Entry>(row: &'a Row<E>, range: AddrRange, mut visit: impl FnMu
     }
 }
 
-/// What is left of a row.
+/// The rest of a row.
 type Rest<'a, E> = Iter<'a, Option<E>>;
 
-/// Goes through the runs of a [`FlatView`](crate::FlatView) by address.
+/// An iterator over the runs of a [`FlatView`](crate::FlatView), by address.
 #[derive(Debug)]
 pub struct Ranges<'a, H> {
-    /// What is left of the nodes above the leaves, the topmost first.
+    /// The rests of the nodes above the leaves, the topmost first.
     inners: SmallVec<[Rest<'a, Shared<Inner<H>>>; 6]>,
     leaves: Rest<'a, Shared<Leaf<H>>>,
     runs: Rest<'a, FlatRange<H>>,
@@ -192,8 +192,7 @@ impl<H> Clone for Ranges<'_, H> {
 }
 
 impl<'a, H> Ranges<'a, H> {
-    /// Goes on with what is in a node from the run on that has `address`, or
-    /// else is behind it.
+    /// Continues in a node with the run at `address`, or with the first above it.
     fn enter(&mut self, mut inner: &'a Inner<H>, address: u64) {
         loop {
             match inner {

@@ -69,6 +69,7 @@ impl<H> Change<H> {
     }
 
     /// The change as listeners see it.
+    #[inline]
     pub(crate) fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
         let space = &model.spaces[self.at];
         Update {
