@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Some pages next to each other, one bit for each.
+//! A chunk of adjacent pages, with one bit for each page.
 
-/// So many pages are one chunk. A bitmap of 512 bytes makes what surrounds it
-/// (a map's entry, an allocation's header) small beside it.
+/// The number of pages in a chunk. The bitmap of 512 bytes is large compared to its
+/// overhead: a map's entry and an allocation's header.
 pub(crate) const PAGES: usize = 4096;
 
 pub(crate) const BITS: usize = 64;
@@ -10,11 +10,11 @@ pub(crate) const BITS: usize = 64;
 /// A bit for each page of a chunk.
 pub(crate) type Bitmap = [u64; PAGES / BITS];
 
-/// Which pages of a chunk are in a set.
+/// The pages of a chunk that are in a set.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
     bits: Bitmap,
-    /// How many bits are set.
+    /// The number of set bits.
     count: usize,
 }
 
@@ -36,12 +36,12 @@ impl Chunk {
         self.count == PAGES
     }
 
-    /// Whether as many bits are set as is said.
+    /// Whether the recorded number of bits is correct.
     pub(crate) fn is_counted(&self) -> bool {
         self.count == self.bits.iter().map(|&word| ones(word)).sum::<usize>()
     }
 
-    /// Says of too many pages that they are in the set.
+    /// Records one page too many.
     #[cfg(test)]
     pub(crate) fn miscount(&mut self) {
         self.count += 1;
@@ -83,7 +83,7 @@ impl Chunk {
         &self.bits
     }
 
-    /// How many pages are in the set.
+    /// The number of pages in the set.
     pub(crate) fn count(&self) -> usize {
         self.count
     }

@@ -19,18 +19,18 @@ pub fn slots(data: &[u8]) -> bool {
         if input.is_empty() {
             break;
         }
-        let wanted: Vec<SlotRange> = (0..input.below(MAX_RANGES))
+        let target: Vec<SlotRange> = (0..input.below(MAX_RANGES))
             .filter_map(|_| one_range(&mut input, &machine))
             .collect();
-        change(&mut input, &mut machine, &wanted);
+        change(&mut input, &mut machine, &target);
         machine.check();
     }
     true
 }
 
 /// Plans, and carries the plan out, wholly or not at all.
-fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
-    let Some(plan) = planned(machine, wanted) else {
+fn change(input: &mut Input<'_>, machine: &mut Machine, target: &[SlotRange]) {
+    let Some(plan) = planned(machine, target) else {
         return;
     };
     let before = machine.table().clone();
@@ -49,9 +49,9 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
                 .iter()
                 .map(|part| u128::from(part.size()))
                 .sum();
-            let asked: u128 = wanted.iter().map(|range| u128::from(range.size())).sum();
+            let asked: u128 = target.iter().map(|range| u128::from(range.size())).sum();
             assert_eq!(slots + trapped, asked, "each byte has a slot or is trapped");
-            let again = planned(machine, wanted).expect("it is there already");
+            let again = planned(machine, target).expect("it is there already");
             assert_eq!(again.ops(), []);
             if input.one_in(4) {
                 assert_eq!(machine.undo(applied, []), []);
@@ -73,16 +73,16 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
 }
 
 /// A plan, unless there can be none.
-fn planned(machine: &Machine, wanted: &[SlotRange]) -> Option<Plan> {
-    match machine.slots.plan(wanted) {
+fn planned(machine: &Machine, target: &[SlotRange]) -> Option<Plan> {
+    match machine.slots.plan(target) {
         Ok(plan) => {
-            assert!(are_apart(wanted));
+            assert!(are_apart(target));
             assert!(plan.ops().len() <= 2 * (machine.table().len() + plan.ops().len()));
             Some(plan)
         }
         Err(error) => {
             if matches!(error, PlanError::Overlap { .. }) {
-                assert!(!are_apart(wanted), "{error}");
+                assert!(!are_apart(target), "{error}");
             }
             assert!(!error.to_string().is_empty());
             None

@@ -3,7 +3,7 @@
 //! cannot map, by memslots that have no host address.
 
 mod accepted;
-mod alike;
+mod access_kinds;
 pub mod costs;
 mod gone;
 mod host;
@@ -120,7 +120,7 @@ pub const TESTS: [Test; 11] = [
             Need::Vfio(Model::E1000e),
             Need::Vfio(Model::Ivshmem),
         ],
-        alike::three_ways,
+        access_kinds::three_ways,
     ),
     // The last, because others need the device.
     (

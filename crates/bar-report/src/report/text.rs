@@ -171,8 +171,8 @@ fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
 
 fn summary(of: &ClassifiedBar) -> String {
     let bytes = |access: Access| -> u64 {
-        let alike = of.pieces.iter().filter(|piece| piece.access() == access);
-        alike.map(|piece| piece.size()).sum()
+        let same = of.pieces.iter().filter(|piece| piece.access() == access);
+        same.map(|piece| piece.size()).sum()
     };
     let (private, shared) = (bytes(Access::Private), bytes(Access::Shared));
     let direct = private + shared;

@@ -33,13 +33,13 @@ fn main() {
     both!(
         Need::Plain,
         changes::what_shows_is_what_the_guest_reaches,
-        changes::memory_that_moves_is_one_operation_and_holds_nobody,
+        changes::moving_memory_is_one_operation_and_holds_no_vcpu,
         changes::a_change_that_kvm_refuses_changes_nothing,
         changes::addresses_that_no_processor_has_are_refused_before_kvm_is_asked,
-        changes::a_change_that_the_hypervisor_refuses_is_taken_back,
+        changes::a_change_that_the_hypervisor_refuses_is_rolled_back,
         changes::a_vcpu_never_sees_a_gap_in_its_ram,
         dirty::writes_are_found_after_their_slot_was_split_and_moved,
-        dirty::what_the_vmm_writes_is_told_to_each_client_once,
+        dirty::what_the_vmm_writes_is_reported_to_each_client_once,
         random::random_changes_come_to_what_a_dumb_paint_says,
     );
     both!(

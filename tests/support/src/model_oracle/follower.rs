@@ -8,7 +8,7 @@ use memory_model::{DirtyClients, FlatRange, Listener, ListenerError, Update};
 
 use super::attached::Attached;
 
-/// Follows a view by nothing but the diffs, and goes back on an abort.
+/// Follows a view from the diffs alone, and rolls back on an abort.
 #[derive(Debug)]
 pub struct Follower {
     pub runs: Mutex<Vec<FlatRange<usize>>>,

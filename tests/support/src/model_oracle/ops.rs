@@ -40,7 +40,7 @@ pub enum Op {
     AddIn(New, Pick, u64, i32),
     /// Two aliases of the same target, side by side or nearly so.
     AddTwo([New; 2], Pick, u64, [u64; 2]),
-    /// So many alike, each so much behind the one before.
+    /// This many equal regions, each this far above the one before.
     AddRow(New, Pick, u64, u64, u8),
     /// Adds a container with contents.
     AddFull(Full),

@@ -73,7 +73,7 @@ impl What {
 
 impl Painted {
     /// Becomes what it was before; only what was undone is not forgotten.
-    pub fn go_back_to(&mut self, before: Painted) {
+    pub fn roll_back_to(&mut self, before: Painted) {
         let mut undone = core::mem::take(&mut self.undone);
         let added = self.nodes.drain(..).skip(before.nodes.len());
         undone.extend(added.map(|node| node.id));

@@ -135,7 +135,7 @@ impl Twins {
         !self.model.view(space).is_empty() || self.painted.logging != DirtyClients::NONE
     }
 
-    /// Whether somebody who follows the space is to refuse what it is told.
+    /// Whether a listener of the space is to refuse the change.
     pub fn refuses_in(&self, s: usize) -> bool {
         let mut there = self.followers.iter().filter(|f| f.0 == self.spaces[s]);
         there.any(|(_, follower)| Arc::ptr_eq(&follower.refuses, &self.refuses))

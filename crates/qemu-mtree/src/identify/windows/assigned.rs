@@ -16,8 +16,8 @@ pub(crate) enum Suits {
     Expected,
 }
 
-/// Which targets are taken by whom.
-pub(crate) struct Taken<'a> {
+/// The targets that are assigned to aliases.
+pub(crate) struct Assigned<'a> {
     trees: &'a Trees<'a>,
     pairs: HashSet<(usize, usize)>,
     /// For a target, in which region the aliases are that show it.
@@ -29,7 +29,7 @@ pub(crate) struct Taken<'a> {
     behind: HashMap<usize, usize>,
 }
 
-impl<'a> Taken<'a> {
+impl<'a> Assigned<'a> {
     pub(super) fn new(trees: &'a Trees<'a>, windows: &[Window]) -> Self {
         let (mut members, mut most) = (HashMap::new(), HashMap::new());
         for window in windows {
@@ -66,8 +66,8 @@ impl<'a> Taken<'a> {
         }
     }
 
-    /// Settles that an alias shows a target.
-    pub(crate) fn take(&mut self, window: &Window, target: usize) {
+    /// Assigns a target to an alias.
+    pub(crate) fn assign(&mut self, window: &Window, target: usize) {
         let place = self.trees.place(window.alias);
         self.pairs.insert((window.class, target));
         if self.shown_in.insert(target, place).is_none() {

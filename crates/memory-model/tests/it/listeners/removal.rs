@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Listeners that leave, and address spaces that go.
+//! Removal of listeners and address spaces.
 
 use crate::common;
 
@@ -32,7 +32,7 @@ fn not_following(result: Result<(), RemoveListenerError>) -> bool {
 }
 
 #[test]
-fn a_listener_that_leaves_is_told_that_all_is_gone_and_nothing_more() {
+fn a_removed_listener_gets_a_removal_of_everything_and_nothing_more() {
     let (mut m, log, [first, second]) = followed();
     let (view, seen) = (m.model.view(m.space), m.view());
     m.model.remove_listener(m.space, &first).unwrap();
@@ -41,8 +41,8 @@ fn a_listener_that_leaves_is_told_that_all_is_gone_and_nothing_more() {
     assert!(Arc::ptr_eq(&m.model.view(m.space), &view));
 
     m.put(Region::mmio("x", 1), 0x10);
-    let told = ["second prepare +10-10 x trap", "second commit"];
-    assert_eq!(take(&log), told);
+    let notified = ["second prepare +10-10 x trap", "second commit"];
+    assert_eq!(take(&log), notified);
     assert!(not_following(m.model.remove_listener(m.space, &first)));
     // The model has let go of it.
     assert_eq!(Arc::strong_count(&first), 1);
@@ -56,19 +56,19 @@ fn a_listener_that_leaves_is_told_that_all_is_gone_and_nothing_more() {
 }
 
 #[test]
-fn one_that_left_can_come_again() {
+fn a_removed_listener_can_be_added_again() {
     let (mut m, log, [first, _]) = followed();
     m.model.remove_listener(m.space, &first).unwrap();
     take(&log);
     m.model.add_listener(m.space, 5, first).unwrap();
     assert_eq!(take(&log), ["first prepare +0-f ram rw", "first commit"]);
     m.put(Region::mmio("x", 1), 0x10);
-    let told = take(&log);
-    assert!(told[0].starts_with("second") && told[1].starts_with("first"));
+    let notified = take(&log);
+    assert!(notified[0].starts_with("second") && notified[1].starts_with("first"));
 }
 
 #[test]
-fn one_that_refuses_to_leave_goes_on_following() {
+fn a_listener_that_refuses_its_removal_keeps_following() {
     let (mut m, log, [first, _]) = followed();
     first.refuses.store(true, Relaxed);
     let refused = m.model.remove_listener(m.space, &first);
@@ -137,7 +137,7 @@ fn a_listener_leaves_the_space_that_is_named_and_no_other() {
     assert_eq!(take(&log).len(), 4);
 }
 
-/// The attachments and the clients that it was told of last.
+/// The attachments and the clients that it was notified of last.
 #[derive(Default)]
 struct Last(Mutex<Option<(AttachmentDiff, GlobalLogging)>>);
 
@@ -153,14 +153,7 @@ impl Listener<()> for Last {
     }
 
     fn prepare(&self, update: &Update<'_, ()>) -> Result<(), ListenerError> {
-        let a = update.attachments;
-        let copy = AttachmentDiff {
-            ioeventfds_removed: a.ioeventfds_removed.clone(),
-            ioeventfds_added: a.ioeventfds_added.clone(),
-            coalesced_removed: a.coalesced_removed.clone(),
-            coalesced_added: a.coalesced_added.clone(),
-        };
-        *self.0.lock().unwrap() = Some((copy, update.global_logging));
+        *self.0.lock().unwrap() = Some((update.attachments.clone(), update.global_logging));
         Ok(())
     }
 }
@@ -177,13 +170,13 @@ fn attachments_and_logging_end_for_the_one_that_leaves() {
         t.set_global_dirty_logging(DirtyClients::MIGRATION);
         Ok(())
     });
-    let (came, logging) = last.take().unwrap();
+    let (added, logging) = last.take().unwrap();
     m.model.remove_listener(m.space, &last).unwrap();
-    let (gone, no_logging) = last.take().unwrap();
-    assert_eq!(gone.ioeventfds_removed, came.ioeventfds_added);
-    assert_eq!(gone.ioeventfds_removed.len(), 1);
-    assert_eq!(gone.coalesced_removed, [bytes(0x1008, 8)]);
-    assert!(gone.ioeventfds_added.is_empty() && gone.coalesced_added.is_empty());
+    let (removed, no_logging) = last.take().unwrap();
+    assert_eq!(removed.ioeventfds_removed, added.ioeventfds_added);
+    assert_eq!(removed.ioeventfds_removed.len(), 1);
+    assert_eq!(removed.coalesced_removed, [bytes(0x1008, 8)]);
+    assert!(removed.ioeventfds_added.is_empty() && removed.coalesced_added.is_empty());
     assert_eq!(no_logging.before, logging.after);
     assert_eq!(no_logging.after, DirtyClients::NONE);
     // For everybody else all stays.
@@ -201,7 +194,7 @@ fn attachments_and_logging_end_for_the_one_that_leaves() {
 }
 
 #[test]
-fn nobody_leaves_while_the_guest_has_accepted_pages_there() {
+fn no_listener_can_be_removed_while_the_guest_has_accepted_pages() {
     let (mut m, log, [first, _]) = followed();
     m.put(private_mmio("bar", 0x4000), 0x1_0000);
     take(&log);
@@ -225,7 +218,7 @@ fn nobody_leaves_while_the_guest_has_accepted_pages_there() {
 }
 
 #[test]
-fn a_space_goes_once_nobody_follows_it_and_frees_its_root() {
+fn a_space_without_listeners_can_be_removed_and_frees_its_root() {
     let (mut m, log, _) = followed();
     let first = Recorder::new("first", &log);
     let owner = Arc::new(());
@@ -324,6 +317,6 @@ fn spaces_that_stay_go_on_under_their_ids_and_in_their_order() {
     assert_eq!(ids, [c, d]);
     assert!(![a, b].contains(&d), "an id is never used again");
     assert!(a < b && b < c && c < d);
-    let gone = m.model.remove_space(a);
-    assert!(matches!(gone, Err(RemoveSpaceError::NoSuchSpace(NoSuchSpace(id))) if id == a));
+    let removed = m.model.remove_space(a);
+    assert!(matches!(removed, Err(RemoveSpaceError::NoSuchSpace(NoSuchSpace(id))) if id == a));
 }

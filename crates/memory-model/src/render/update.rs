@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From one view to the next: only what can have changed is rendered, compared
-//! and replaced. Pure functions.
+//! Updates a view: renders, compares and replaces only what can have changed. Pure
+//! functions.
 
 use alloc::sync::Arc;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::diff::Diff;
+use crate::region::RegionId;
 use crate::render::{TooComplex, render};
 use crate::runs::{Edit, Pool};
 use crate::tree::Tree;
-use crate::view::push;
-use crate::{AddrRange, Diff, FlatRange, FlatView, RegionId};
+use crate::view::{FlatRange, FlatView, push};
 
-/// The view of `root` that takes the place of `old`, which is right everywhere
-/// but in `windows`; adds what differs to `diff`. Windows are sorted and do not
-/// overlap.
-pub(crate) fn follow<H>(
+/// The view of `root` that replaces `old`, which is correct outside of `windows`. Adds
+/// the differences to `diff`. Windows are sorted and do not overlap.
+pub(crate) fn updated_view<H>(
     tree: &Tree<H>,
     root: RegionId,
     old: &Arc<FlatView<H>>,
@@ -44,9 +45,9 @@ pub(crate) fn follow<H>(
     }
 }
 
-/// Windows, and all of the old runs that they touch: a run that ends where a
-/// window starts may have to be joined with what comes into the window, and
-/// windows that touch the same old run belong together.
+/// Windows, with all old runs that they touch. An old run that ends where a window
+/// starts may have to be joined with a new run in the window. Windows that touch the
+/// same old run belong to the same stretch.
 struct Stretch<'a, H> {
     range: AddrRange,
     windows: &'a [AddrRange],
@@ -55,7 +56,7 @@ struct Stretch<'a, H> {
 }
 
 impl<'a, H> Stretch<'a, H> {
-    /// The first of some windows, and those that belong to it.
+    /// The stretch of the first of some windows.
     fn first(old: &'a FlatView<H>, windows: &'a [AddrRange]) -> Option<Self> {
         let mut stretch = Self {
             range: *windows.first()?,
@@ -77,7 +78,7 @@ impl<'a, H> Stretch<'a, H> {
                 stretch.reach_over(run.range());
                 stretch.was.push(run);
             };
-            // Behind the last address, there is nothing that is not known.
+            // If the last address is known, so is everything above the window.
             if let Some(touched) = touched.filter(|_| known != Some(u64::MAX)) {
                 old.runs().meeting(touched, &mut reach_over);
             }
@@ -91,8 +92,8 @@ impl<'a, H> Stretch<'a, H> {
         self.range = AddrRange::from_bounds(start, last).unwrap_or(self.range);
     }
 
-    /// Makes the runs of the stretch as it is now: what shows in its windows,
-    /// and the old runs around them.
+    /// Makes the new runs of the stretch: what shows in its windows now, and the old
+    /// runs around them.
     fn render(
         &self,
         tree: &Tree<H>,
@@ -113,8 +114,8 @@ impl<'a, H> Stretch<'a, H> {
         }
     }
 
-    /// Takes out of an edit of the stretch what need not be replaced: the runs
-    /// at its ends that are as they were. Then it is more often in one leaf.
+    /// Removes unchanged runs from the ends of an edit. A smaller edit fits in one leaf
+    /// more often.
     #[inline(never)]
     fn trim(&self, edit: &mut Edit<H>) {
         let runs = &mut edit.runs;
@@ -136,11 +137,11 @@ impl<'a, H> Stretch<'a, H> {
         if let Some(new) = runs.drain(..same).next_back() {
             start = new.range().last().saturating_add(1);
         }
-        // Something differs between the two.
+        // Something between the two differs, so the bounds are in order.
         edit.range = AddrRange::from_bounds(start, last).unwrap_or(self.range);
     }
 
-    /// The same, without anything of the old view.
+    /// Renders the whole stretch, without the old runs.
     #[cold]
     fn render_whole(
         &self,
@@ -152,10 +153,9 @@ impl<'a, H> Stretch<'a, H> {
         render(tree, root, self.range, |run| push(runs, run))
     }
 
-    /// Takes over the old runs between two addresses, cut to that; nothing if
-    /// there is nothing between the two. What must not be joined with
-    /// neighbours cannot be put together from parts, since nobody could tell a
-    /// cut at a window's edge from one that was there: then it says no.
+    /// Copies the old runs between two addresses, cut to these. Returns false for runs
+    /// that must not be joined: these cannot be assembled from parts, because a cut at
+    /// a window's edge looks like a border between two runs.
     fn take_over(
         &self,
         from: Option<u64>,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An error together with what led to it.
+//! The messages of an error and of its sources.
 
 use std::error::Error;
 
-/// The error's own words and those of all its sources, in one line.
+/// The messages of the error and of all its sources, in one line.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

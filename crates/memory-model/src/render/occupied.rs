@@ -1,38 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who answers where, as far as a rendering has come.
+//! The runs that a rendering has found so far, and the gaps between them.
 
 use alloc::collections::BTreeMap;
 
+use guest_ranges::AddrRange;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{AddrRange, FlatRange};
+use crate::view::FlatRange;
 
-/// Up to so many runs are kept in a row. A window of a usual machine has no
-/// more, and needs no tree.
+/// Up to this many runs are kept in a sorted array. A window of a usual machine
+/// has no more, and needs no tree.
 const FEW: usize = 16;
 
-/// Runs that are taken: by address, and not overlapping.
+/// Runs, by address and without overlap.
 #[derive(Debug)]
-pub(crate) enum Taken<H> {
+pub(crate) enum Occupied<H> {
     Few(SmallVec<[FlatRange<H>; 2]>),
     Many(Many<H>),
 }
 
-/// Runs by where they start, and the addresses that they take.
+/// Runs by their first address, and the addresses that they occupy.
 #[derive(Debug)]
 pub(crate) struct Many<H> {
     runs: BTreeMap<u64, FlatRange<H>>,
-    /// First to last address, joined where they touch. So the cost of a region
-    /// below many runs depends on the gaps it fills, not on the runs above it.
+    /// First to last address, joined where runs touch. The cost of a region below
+    /// many runs therefore depends on the gaps that it fills, not on those runs.
     joined: BTreeMap<u64, u64>,
 }
 
-impl<H> Taken<H> {
+impl<H> Occupied<H> {
     pub(crate) fn new() -> Self {
         Self::Few(SmallVec::new())
     }
 
-    /// Takes a run, of which nobody has taken anything.
+    /// Adds a run whose addresses are all free.
     pub(crate) fn insert(&mut self, run: FlatRange<H>) {
         let start = run.range.start();
         match self {
@@ -52,7 +53,7 @@ impl<H> Taken<H> {
         }
     }
 
-    /// The addresses of `clip` that nobody has taken.
+    /// The addresses of `clip` that are free.
     pub(crate) fn gaps(&self, clip: AddrRange) -> SmallVec<[AddrRange; 2]> {
         match self {
             Self::Few(few) if few.is_empty() => smallvec![clip],
@@ -60,24 +61,25 @@ impl<H> Taken<H> {
             Self::Many(many) => {
                 let before = many.joined.range(..clip.start()).next_back();
                 let inside = many.joined.range(clip.start()..=clip.last());
-                let taken = before.into_iter().chain(inside);
-                let taken = taken.filter_map(|(&start, &last)| AddrRange::from_bounds(start, last));
-                between(clip, taken)
+                let occupied = before.into_iter().chain(inside);
+                let occupied =
+                    occupied.filter_map(|(&start, &last)| AddrRange::from_bounds(start, last));
+                between(clip, occupied)
             }
         }
     }
 
-    /// All of them.
+    /// Calls `visit` for each run, by address.
     #[inline]
-    pub(crate) fn for_each(self, mut tell: impl FnMut(FlatRange<H>)) {
+    pub(crate) fn for_each(self, mut visit: impl FnMut(FlatRange<H>)) {
         match self {
             Self::Few(mut few) => {
                 few.reverse();
                 while let Some(run) = few.pop() {
-                    tell(run);
+                    visit(run);
                 }
             }
-            Self::Many(many) => many.runs.into_values().for_each(tell),
+            Self::Many(many) => many.runs.into_values().for_each(visit),
         }
     }
 }
@@ -99,11 +101,12 @@ impl<H> Many<H> {
     }
 }
 
-/// The addresses of `clip` that are in none of these ranges, which are in order.
-fn between(clip: AddrRange, taken: impl Iterator<Item = AddrRange>) -> SmallVec<[AddrRange; 2]> {
+/// The addresses of `clip` that are in none of these sorted ranges. `gaps` of
+/// guest-ranges does the same; this stays in place for the few runs of a window.
+fn between(clip: AddrRange, occupied: impl Iterator<Item = AddrRange>) -> SmallVec<[AddrRange; 2]> {
     let mut gaps = SmallVec::new();
     let mut from = clip.start();
-    for run in taken {
+    for run in occupied {
         if run.last() < from {
             continue;
         }

@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Windows that are joined because hardly anything lies between them.
+//! Joins windows that have few regions between them.
 //!
-//! To render one window takes longer than to render a few regions more in
-//! another. What lies between is counted first, since it can be anything.
+//! Rendering a window of its own takes longer than rendering a few more regions in
+//! another window. The regions in between are counted first, as there can be any
+//! number of them.
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::region::{Kind, RegionId};
 use crate::render::windows::Ranges;
 use crate::tree::Tree;
-use crate::{AddrRange, Kind, RegionId};
 
-/// How many regions may be rendered for nothing to have one window less: that
-/// many take about as long as a window of their own.
+/// How many unchanged regions may be rendered to save one window: that many take
+/// about as long as the window.
 const FOR_A_WINDOW: usize = 8;
 
-/// Makes fewer windows of some, which are sorted, where what lies between them
-/// in the space of `root` takes no longer than the windows would.
+/// Joins sorted windows of the space of `root` where rendering what lies between
+/// them takes no longer than rendering them separately.
 ///
-/// Rendered in the end are so at the most as many regions more as there were
-/// windows, times [`FOR_A_WINDOW`].
-pub(crate) fn fewer<H>(tree: &Tree<H>, root: RegionId, windows: &mut Ranges) {
+/// At most [`FOR_A_WINDOW`] additional regions are rendered for each of the given
+/// windows.
+pub(crate) fn coalesce_windows<H>(tree: &Tree<H>, root: RegionId, windows: &mut Ranges) {
     let [first, .., last] = windows[..] else {
         return;
     };
-    // Most containers are full, or nothing else lies where they do.
+    // Most containers are full, or lie where nothing else does.
     let mut all = first;
     all.extend_to(last.last());
     if has_few(tree, root, all, FOR_A_WINDOW * windows.len()) {
@@ -42,8 +44,8 @@ pub(crate) fn fewer<H>(tree: &Tree<H>, root: RegionId, windows: &mut Ranges) {
     });
 }
 
-/// Whether no more than `most` regions are to be looked at to render `range` of
-/// the space of `root`. It looks at no more itself.
+/// Whether rendering `range` of the space of `root` visits at most `most` regions.
+/// This function visits no more itself.
 fn has_few<H>(tree: &Tree<H>, root: RegionId, range: AddrRange, most: usize) -> bool {
     let mut parts: SmallVec<[(RegionId, AddrRange); 16]> = SmallVec::new();
     let mut next = Some((root, range));
@@ -104,7 +106,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 128 }))]
         #[test]
-        fn others_are_rendered_for_nothing_at_most_as_often_as_they_are_counted(
+        fn coalescing_renders_no_more_extra_regions_than_its_limit(
             others in prop::collection::vec((0_u64..200, 1_u64..4), 0..150),
             own in prop::collection::btree_set(0_u64..200, 1..20),
         ) {

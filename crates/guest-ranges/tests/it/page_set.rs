@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Sets of pages: right, and small however the pages are chosen.
+//! Sets of pages: correct, and small whichever pages they contain.
 
-use memory_model::{AddrRange, PAGE_SIZE, PageSet};
+use guest_ranges::{AddrRange, PAGE_SIZE, PageSet};
 use proptest::prelude::*;
 
-/// So many pages share a bitmap.
+/// The number of pages that share a bitmap.
 const CHUNK: u64 = 4096;
 
-/// The number of the last page there is.
+/// The number of the last page.
 const LAST: u64 = u64::MAX / PAGE_SIZE;
 
 const TIB: u64 = 1 << 40;
@@ -20,8 +20,7 @@ fn page(number: u64) -> AddrRange {
     pages(number, number)
 }
 
-/// A set too dumb to be wrong in the same way: a bool for each of the first
-/// and the last pages there are.
+/// A naive set to compare with: a bool for each of the first and the last pages.
 struct Painted {
     low: Vec<bool>,
     high: Vec<bool>,
@@ -120,7 +119,7 @@ proptest! {
             prop_assert_eq!(set.covers(pages(from, to)), runs == [pages(from, to)]);
             let clipped = set.clipped(pages(from, to));
             prop_assert_eq!(clipped.iter().collect::<Vec<_>>(), runs.clone());
-            // However it came about, the same set is the same value.
+            // Equal sets are equal values, however they were made.
             let mut again = PageSet::new();
             runs.into_iter().for_each(|run| again.insert(run));
             prop_assert_eq!(clipped, again);
@@ -160,22 +159,22 @@ fn a_range_stands_for_the_pages_that_it_touches() {
 }
 
 #[test]
-fn pages_that_are_alike_take_next_to_nothing() {
+fn uniform_pages_take_next_to_nothing() {
     let mut set = PageSet::new();
     set.insert(AddrRange::new(0, TIB.into()).unwrap());
     let uniform = set.heap_bytes();
     assert!(uniform < 64, "{uniform}");
     set.remove(page(77));
     assert!(set.heap_bytes() > uniform);
-    // What becomes alike again shrinks again.
+    // A set that becomes uniform again shrinks again.
     set.insert(page(77));
     assert_eq!(set.heap_bytes(), uniform);
 }
 
 #[test]
 fn no_choice_of_pages_in_a_tib_takes_more_than_the_bound() {
-    // What a bitmap takes does not depend on its bits: a page in every chunk is
-    // as bad as it gets, since a chunk without one takes less.
+    // The size of a bitmap does not depend on its bits. A page in every chunk is the
+    // worst case, since a chunk without one takes less.
     let mut set = PageSet::new();
     for first in (0..TIB / PAGE_SIZE).step_by(usize::try_from(CHUNK).unwrap()) {
         set.insert(page(first));
@@ -183,7 +182,7 @@ fn no_choice_of_pages_in_a_tib_takes_more_than_the_bound() {
     let (size, bound) = (set.heap_bytes(), PageSet::MAX_BYTES_PER_TIB);
     assert!(bound / 2 < size && size <= bound, "{size}");
 
-    // Every other chunk as a whole is less by far.
+    // Every other chunk as a whole takes far less.
     let mut set = PageSet::new();
     for first in (0..TIB / PAGE_SIZE).step_by(2 * usize::try_from(CHUNK).unwrap()) {
         set.insert(pages(first, first + CHUNK - 1));
@@ -196,7 +195,7 @@ fn every_other_page_of_16_gib_stays_below_a_64th_of_the_bound() {
     every_other_page_of_a_part_of_a_tib(64);
 }
 
-/// A minute and more without optimisation.
+/// Takes more than a minute without optimisation.
 #[cfg(not(debug_assertions))]
 #[test]
 fn every_other_page_of_a_tib_stays_below_the_bound() {
