@@ -14,10 +14,11 @@ use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
 /// The crates that others use.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 8] = [
     "guest-ranges",
     "memory-model",
     "kvm-slots",
+    "vfio-dma",
     "vfio-private",
     "memory-map",
     "qemu-mtree",
@@ -44,6 +45,9 @@ pub fn run() -> Result<(), String> {
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
         // Without the system calls, whose tests' crate has them switched on above.
         clippy(&["-p", "vfio-private", "--all-targets"]),
+        // Without a model of memory, and without memslots, which those tests have, too.
+        clippy(&["-p", "vfio-dma", "--all-targets", "--no-default-features"]),
+        clippy(&["-p", "vfio-dma", "--lib", "--features", "memory-model"]),
         // Without memslots, which the VMM has switched on above.
         clippy(&["-p", "memory-map", "--all-targets"]),
         clippy(&["-p", "bar-report", "--all-targets", "--no-default-features"]),

@@ -140,7 +140,7 @@ fn main() -> ExitCode {
 /// Features that only tests need.
 const TEST_FEATURES: [&str; 2] = [
     "--features",
-    "kvm-slots/sim,kvm-slots/vcpu-gate,memory-model/vm-memory",
+    "kvm-slots/sim,kvm-slots/vcpu-gate,memory-model/vm-memory,vfio-dma/kvm-slots,vfio-dma/sim",
 ];
 
 /// The tests, with every feature that only tests need switched on.

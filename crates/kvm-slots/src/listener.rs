@@ -2,9 +2,9 @@
 //! A listener that keeps a VM's memslots in step with a flat view.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use memory_model::{Listener, ListenerError, Update};
+use memory_model::{ApplyPlan, Follow, Follower, Listener, ListenerError, Update};
 
 use crate::view::{ChangedRanges, slot_ranges};
 use crate::{
@@ -48,55 +48,53 @@ use crate::{
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
-pub struct SlotListener<V, H: HoldVcpus = NoneRuns> {
+pub struct SlotListener<V: Vm, H: HoldVcpus = NoneRuns> {
+    follower: Follower<Memslots<V, H>>,
+}
+
+/// The VM whose memslots follow.
+struct Memslots<V, H> {
     vm: V,
     capabilities: Capabilities,
     abi: AbiProfile,
     vcpus: H,
     watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
-    keeps_latest_plan: bool,
-    state: Mutex<State<H::Held>>,
 }
 
-struct State<Held> {
+#[derive(Debug)]
+struct State {
     table: SlotTable,
-    latest: Option<Plan>,
     ranges: ChangedRanges,
-    stage: Stage,
+}
+
+/// A plan that was carried out.
+struct AppliedPlan<Held> {
+    applied: Applied,
     /// vCPUs that are held until the transaction has ended.
     held: Option<Held>,
-    /// The slots may differ from those of the published view.
-    needs_resync: bool,
 }
 
-/// How far a transaction has come.
-#[derive(Debug, Default)]
-enum Stage {
-    #[default]
-    Idle,
-    /// Planned; the latest plan is not applied.
-    Prepared,
-    /// Carried out.
-    Applied {
-        applied: Applied,
-        /// Whether the slots needed a resync before.
-        needed_resync: bool,
-    },
-}
-
-impl<V: fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
+impl<Held> fmt::Debug for AppliedPlan<Held> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("SlotListener");
-        fields.field("vm", &self.vm).field("abi", &self.abi);
-        // The listener itself may be at work.
-        if let Ok(state) = self.state.try_lock() {
-            fields
-                .field("table", &state.table)
-                .field("stage", &state.stage)
-                .field("holds_vcpus", &state.held.is_some())
-                .field("needs_resync", &state.needs_resync);
-        }
-        fields.finish_non_exhaustive()
+        f.debug_struct("AppliedPlan")
+            .field("applied", &self.applied)
+            .field("holds_vcpus", &self.held.is_some())
+            .finish()
+    }
+}
+
+impl<V: fmt::Debug, H> fmt::Debug for Memslots<V, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memslots")
+            .field("vm", &self.vm)
+            .field("abi", &self.abi)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<V: Vm + fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SlotListener").field(&self.follower).finish()
     }
 }
 
@@ -142,21 +140,19 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     /// # Safety
     /// As for [`new`](Self::new).
     pub unsafe fn with_rules(vm: V, abi: AbiProfile, vcpus: H, rules: SlotRules) -> Self {
-        Self {
+        let slots = Memslots {
             capabilities: Capabilities::probe(&vm),
             vm,
             abi,
             vcpus,
             watcher: None,
-            keeps_latest_plan: false,
-            state: Mutex::new(State {
-                table: SlotTable::with_rules(rules),
-                latest: None,
-                ranges: ChangedRanges::default(),
-                stage: Stage::Idle,
-                held: None,
-                needs_resync: false,
-            }),
+        };
+        let state = State {
+            table: SlotTable::with_rules(rules),
+            ranges: ChangedRanges::default(),
+        };
+        Self {
+            follower: Follower::new(slots, state),
         }
     }
 
@@ -164,11 +160,9 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     /// [`DirtyCollector`](crate::DirtyCollector), so that no log is lost. vCPUs
     /// are then held also while a log ends ([`Plan::ends_log`]).
     #[must_use]
-    pub fn with_watcher(self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
-        Self {
-            watcher: Some(watcher),
-            ..self
-        }
+    pub fn with_watcher(mut self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
+        self.follower.get_mut().watcher = Some(watcher);
+        self
     }
 
     /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan):
@@ -176,113 +170,45 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     #[must_use]
     pub fn keeping_latest_plan(self) -> Self {
         Self {
-            keeps_latest_plan: true,
-            ..self
+            follower: self.follower.keeping_latest_plan(),
         }
     }
 
     /// Calls `look` with the memslots as they are, and keeps them so meanwhile:
     /// for [`DirtyCollector::collect`](crate::DirtyCollector::collect).
     pub fn with_table<R>(&self, look: impl FnOnce(&SlotTable) -> R) -> R {
-        look(&self.state().table)
+        self.follower.with_state(|state| look(&state.table))
     }
 
     /// The VM.
     pub fn vm(&self) -> &V {
-        &self.vm
+        &self.follower.get_ref().vm
     }
 
     /// What the VM's kernel can do.
     pub fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+        &self.follower.get_ref().capabilities
     }
 
     /// How slots without a host address are made.
     pub fn abi(&self) -> AbiProfile {
-        self.abi
+        self.follower.get_ref().abi
     }
 
     /// The memslots as they are now.
     pub fn table(&self) -> SlotTable {
-        self.state().table.clone()
+        self.with_table(SlotTable::clone)
     }
 
     /// The latest plan that was carried out, if there was one since the last
     /// time that this was asked. It is kept only by request:
     /// [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<Plan> {
-        self.state().latest.take()
+        self.follower.take_latest_plan()
     }
+}
 
-    /// A panic elsewhere cannot have left the state half changed: the table
-    /// follows KVM one whole operation at a time.
-    fn state(&self) -> MutexGuard<'_, State<H::Held>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Applies the latest plan. vCPUs that must be held stay held on success.
-    fn follow(&self, state: &mut State<H::Held>) -> Result<(), FollowError> {
-        let Some(plan) = &state.latest else {
-            return Ok(());
-        };
-        let log_ends = self.watcher.is_some() && plan.ends_log();
-        let held = (plan.holds_vcpus || log_ends).then(|| self.vcpus.hold());
-        // After a panic, no one has said what became of the operations.
-        let needed_resync = std::mem::replace(&mut state.needs_resync, true);
-        // SAFETY: the host ranges come from the views, for which the creator
-        // of this listener has vouched in `new`.
-        let applied = unsafe {
-            apply_with(
-                &self.vm,
-                &self.capabilities,
-                self.abi,
-                plan,
-                &mut state.table,
-                self.watcher(),
-            )
-        };
-        match applied {
-            Ok(applied) => {
-                state.needs_resync = false;
-                state.held = held;
-                state.stage = Stage::Applied {
-                    applied,
-                    needed_resync,
-                };
-                Ok(())
-            }
-            Err(error) => {
-                state.needs_resync = needed_resync || !error.not_undone.is_empty();
-                state.latest = None;
-                Err(Box::new(error).into())
-            }
-        }
-    }
-
-    fn plan<T>(
-        &self,
-        state: &mut State<H::Held>,
-        update: &Update<'_, T>,
-    ) -> Result<Plan, PlanError> {
-        if state.needs_resync {
-            let mut wanted = slot_ranges(update.new);
-            self.measure(&mut wanted);
-            return plan(&state.table, &wanted, &self.capabilities, self.abi);
-        }
-        let ranges = &mut state.ranges;
-        ranges.set(update.diff);
-        self.measure(&mut ranges.removed);
-        self.measure(&mut ranges.added);
-        let change = Change {
-            gone: &ranges.removed,
-            come: &ranges.added,
-            ..Change::default()
-        };
-        let plan = plan_change(&state.table, &change, &self.capabilities, self.abi);
-        ranges.clear();
-        plan
-    }
-
+impl<V: Vm, H: HoldVcpus> Memslots<V, H> {
     fn watcher(&self) -> &dyn BeforeOp {
         match &self.watcher {
             Some(watcher) => &**watcher,
@@ -301,30 +227,95 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
             }
         }
     }
+}
 
-    /// Undoes what was applied. If vCPUs are `held`, they stay held during that;
-    /// otherwise they are held where a log ends.
-    fn undo(
-        &self,
-        table: &mut SlotTable,
-        applied: Applied,
-        held: Option<H::Held>,
-    ) -> Vec<NotUndone> {
+impl<V: Vm, H: HoldVcpus> ApplyPlan for Memslots<V, H> {
+    type State = State;
+    type Plan = Plan;
+    type Applied = AppliedPlan<H::Held>;
+    type Error = FollowError;
+
+    fn name(&self) -> &str {
+        "KVM memslots"
+    }
+
+    /// vCPUs that must be held stay held on success.
+    fn apply(&self, state: &mut State, plan: &Plan) -> Result<Self::Applied, FollowError> {
+        let log_ends = self.watcher.is_some() && plan.ends_log();
+        let held = (plan.holds_vcpus || log_ends).then(|| self.vcpus.hold());
+        // SAFETY: the host ranges come from the views, for which the creator
+        // of the listener has vouched in `SlotListener::new`.
+        let applied = unsafe {
+            apply_with(
+                &self.vm,
+                &self.capabilities,
+                self.abi,
+                plan,
+                &mut state.table,
+                self.watcher(),
+            )
+        };
+        let applied = applied.map_err(Box::new)?;
+        Ok(AppliedPlan { applied, held })
+    }
+
+    /// If vCPUs are held, they stay held during that; otherwise they are held
+    /// where a log ends.
+    fn undo(&self, state: &mut State, done: Self::Applied) -> Result<(), FollowError> {
+        let AppliedPlan { applied, held } = done;
         let mut ops = applied.ops().iter().map(Op::inverse);
         let log_ends = self.watcher.is_some() && ops.any(|op| op.ends_log().is_some());
         let _held = held.or_else(|| log_ends.then(|| self.vcpus.hold()));
         // SAFETY: these slots were made from earlier views, whose host ranges
-        // the creator of this listener has vouched for in `new`.
-        unsafe {
+        // the creator of the listener has vouched for in `SlotListener::new`.
+        let not_undone = unsafe {
             undo_with(
                 &self.vm,
                 &self.capabilities,
                 self.abi,
                 applied,
-                table,
+                &mut state.table,
                 self.watcher(),
             )
+        };
+        match not_undone.is_empty() {
+            true => Ok(()),
+            false => Err(FollowError::NotUndone(not_undone)),
         }
+    }
+
+    fn rolled_back(&self, error: &FollowError) -> bool {
+        matches!(error, FollowError::Apply(error) if error.not_undone.is_empty())
+    }
+}
+
+impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
+    fn plan_change(
+        &self,
+        state: &mut State,
+        update: &Update<'_, T>,
+    ) -> Result<Option<Plan>, FollowError> {
+        if update.diff.is_empty() {
+            return Ok(None);
+        }
+        let ranges = &mut state.ranges;
+        ranges.set(update.diff);
+        self.measure(&mut ranges.removed);
+        self.measure(&mut ranges.added);
+        let change = Change {
+            gone: &ranges.removed,
+            come: &ranges.added,
+            ..Change::default()
+        };
+        let plan = plan_change(&state.table, &change, &self.capabilities, self.abi);
+        ranges.clear();
+        Ok(Some(plan?))
+    }
+
+    fn plan_resync(&self, state: &mut State, update: &Update<'_, T>) -> Result<Plan, FollowError> {
+        let mut wanted = slot_ranges(update.new);
+        self.measure(&mut wanted);
+        Ok(plan(&state.table, &wanted, &self.capabilities, self.abi)?)
     }
 }
 
@@ -334,60 +325,22 @@ where
     H: HoldVcpus + Send + Sync,
 {
     fn name(&self) -> &str {
-        "KVM memslots"
+        Listener::<T>::name(&self.follower)
     }
 
     fn prepare(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        state.stage = Stage::Idle;
-        if update.diff.is_empty() && !state.needs_resync {
-            return Ok(());
-        }
-        let plan = self.plan(state, update).map_err(FollowError::from)?;
-        state.latest = Some(plan);
-        state.stage = Stage::Prepared;
-        Ok(())
+        self.follower.prepare(update)
     }
 
-    fn apply(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        match state.stage {
-            Stage::Prepared => Ok(self.follow(state)?),
-            Stage::Idle | Stage::Applied { .. } => Ok(()),
-        }
+    fn apply(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
+        self.follower.apply(update)
     }
 
-    fn commit(&self, _update: &Update<'_, T>) {
-        let state = &mut *self.state();
-        state.stage = Stage::Idle;
-        if !self.keeps_latest_plan {
-            state.latest = None;
-        }
-        state.held = None;
+    fn commit(&self, update: &Update<'_, T>) {
+        self.follower.commit(update);
     }
 
-    fn abort(&self, _update: &Update<'_, T>) -> Result<(), ListenerError> {
-        let state = &mut *self.state();
-        let held = state.held.take();
-        let (applied, needed_resync) = match std::mem::take(&mut state.stage) {
-            Stage::Idle => return Ok(()),
-            Stage::Prepared => {
-                state.latest = None;
-                return Ok(());
-            }
-            Stage::Applied {
-                applied,
-                needed_resync,
-            } => (applied, needed_resync),
-        };
-        state.latest = None;
-        // After a panic, no one has said what became of the operations.
-        state.needs_resync = true;
-        let not_undone = self.undo(&mut state.table, applied, held);
-        state.needs_resync = needed_resync || !not_undone.is_empty();
-        match not_undone.is_empty() {
-            true => Ok(()),
-            false => Err(FollowError::NotUndone(not_undone).into()),
-        }
+    fn abort(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
+        self.follower.abort(update)
     }
 }

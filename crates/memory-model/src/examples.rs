@@ -130,7 +130,7 @@
 //! t.commit()?;
 //! let space = model.add_space("memory", memory)?;
 //! let log = Arc::new(Log::default());
-//! model.add_listener(space, 0, log.clone()).unwrap();
+//! model.add_listener(space, 0, log.clone())?;
 //!
 //! let mut t = model.transaction();
 //! t.move_to(bar, 0x10_0000)?; // an offset in the bridge's window
@@ -230,7 +230,7 @@
 //! t.commit()?;
 //! let space = model.add_space("memory", memory)?;
 //! let lost = Arc::new(Lost::default());
-//! model.add_listener(space, 0, lost.clone()).unwrap();
+//! model.add_listener(space, 0, lost.clone())?;
 //!
 //! // The guest accepts one page: from now on the whole BAR stays.
 //! let page = AddrRange::new(0xe000_1000, 0x1000).unwrap();

@@ -5,6 +5,7 @@
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 
 use crate::space::Space;
 use crate::transaction::commit::Change;
@@ -32,7 +33,8 @@ impl<H> MemoryModel<H> {
         let position = self.spaces.position(space)?;
         // A listener of two spaces would keep one state for both, and undoing a
         // change of one space would lose a change of the other.
-        if let Some(followed) = self.followed_by(&listener) {
+        let mut spaces = self.spaces.iter();
+        if let Some(followed) = spaces.find(|space| space.place_of(&listener).is_some()) {
             return Err(AddListenerError::Follows {
                 listener: listener.name().to_string(),
                 space: followed.name.clone(),
@@ -52,15 +54,6 @@ impl<H> MemoryModel<H> {
         let position = listeners.partition_point(|(p, _)| *p <= priority);
         listeners.insert(position, (priority, listener));
         Ok(())
-    }
-
-    /// The space that a listener follows.
-    fn followed_by(&self, listener: &Arc<dyn Listener<H>>) -> Option<&Space<H>> {
-        let is_it = |other: &Arc<dyn Listener<H>>| {
-            core::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(listener))
-        };
-        let follows = |space: &&Space<H>| space.listeners.iter().any(|(_, other)| is_it(other));
-        self.spaces.iter().find(follows)
     }
 
     /// Has `listener` follow `space` no longer, ending with a change from the
@@ -87,7 +80,7 @@ impl<H> MemoryModel<H> {
     /// # t.commit()?;
     /// let bus = model.add_space("what the device sees", root)?;
     /// let mappings = Arc::new(Mappings);
-    /// model.add_listener(bus, 0, mappings.clone()).unwrap();
+    /// model.add_listener(bus, 0, mappings.clone())?;
     ///
     /// // Later:
     /// model.remove_listener(bus, &mappings)?;
@@ -108,10 +101,7 @@ impl<H> MemoryModel<H> {
         self.undo_forgotten();
         let position = self.spaces.position(space)?;
         let it = &self.spaces[position];
-        let is_it = |other: &Arc<dyn Listener<H>>| {
-            core::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(listener))
-        };
-        let Some(place) = it.listeners.iter().rposition(|(_, other)| is_it(other)) else {
+        let Some(place) = it.place_of(listener) else {
             return Err(RemoveListenerError::NotFollowing {
                 listener: listener.name().to_string(),
                 space: it.name.clone(),
@@ -134,6 +124,14 @@ impl<H> MemoryModel<H> {
             listener.commit(&change.update(self));
         }
         Ok(())
+    }
+}
+
+impl<H> Space<H> {
+    /// Where a listener is among those of the space.
+    fn place_of<L: ?Sized>(&self, listener: &Arc<L>) -> Option<usize> {
+        let mut all = self.listeners.iter();
+        all.position(|(_, other)| ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(listener)))
     }
 }
 

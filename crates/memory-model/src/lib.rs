@@ -115,6 +115,7 @@ mod backing;
 mod diff;
 mod error;
 pub mod examples;
+mod follower;
 mod following;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
@@ -143,6 +144,8 @@ pub use diff::Diff;
 #[cfg(feature = "vm-memory")]
 pub use error::MappingError;
 pub use error::{CommitError, ListenerError, NoSuchSpace, NotUndone, StateError, TreeError, Use};
+pub use follower::Follower;
+pub use follower::follow::{ApplyPlan, Follow};
 pub use following::{AddListenerError, RemoveListenerError};
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::{NoRegion, SharedMemory};

@@ -60,6 +60,12 @@ pub struct Update<'a, H> {
 /// view and those with a lower one the old. Devices lose memory before the guest
 /// does if their listener has a higher priority than the memslots.
 ///
+/// # Listeners that can fail
+///
+/// A [`Follower`](crate::Follower) implements this trait for whatever plans,
+/// applies and undoes changes. It keeps track of what is applied, and resyncs
+/// after a failure that could not be undone or a panic.
+///
 /// # Panics
 ///
 /// A listener that panics does not leave a change half made:

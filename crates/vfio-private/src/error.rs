@@ -55,12 +55,6 @@ pub enum InputError {
         /// Where the structure would be, in bytes.
         offset: u64,
     },
-    /// A page of an IOMMU, or a unit of DMA mappings, that is not a power of two.
-    #[error("{bytes:#x} bytes are not a power of two, as pages and units of DMA mappings are")]
-    DmaUnit {
-        /// The number of bytes.
-        bytes: u64,
-    },
     /// A host page size that no kernel has.
     #[error("host page size {bytes:#x} is none of 4 KiB, 16 KiB and 64 KiB")]
     PageSize {

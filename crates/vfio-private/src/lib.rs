@@ -119,17 +119,13 @@
 //! and gives them their places, and the MSI-X table. It is state without a device: a guest's write
 //! returns the effects that the VMM has to follow.
 //!
-//! # DMA
-//!
-//! The module [`dma`] plans which memory devices reach: shared pages of a guest's RAM, while conversions
-//! and changes of the memory map go on. It is pure, too.
-//!
 //! # Real devices
 //!
 //! All that is said above needs no device. With the feature `device` there is a module of that name which
 //! opens one through VFIO, asks the kernel for these facts, does with each piece what its access
 //! calls for, turns the device's interrupts into eventfds, and maps memory for DMA. It alone has unsafe
-//! code. The feature `sim` has an IOMMU without hardware.
+//! code. The crate `vfio-dma` plans which memory devices reach; `device::DmaSpace` is the address space
+//! that it maps in.
 //!
 //! # What this does not do
 //!
@@ -148,7 +144,6 @@ mod coverage;
 #[cfg(feature = "device")]
 #[allow(unsafe_code)]
 pub mod device;
-pub mod dma;
 pub mod emulate;
 mod error;
 mod layers;

@@ -8,8 +8,8 @@ use crate::error::InputError;
 
 /// A range of bytes, as offset and size, that is never empty and never wraps around.
 ///
-/// Offsets count from the start of the BAR; in the module [`dma`](crate::dma) they are IOVAs. The end (offset plus size) fits a `u64`, so no sum of
-/// the two needs a check once the span exists.
+/// Offsets count from the start of the BAR. The end (offset plus size) fits a `u64`, so no sum of the
+/// two needs a check once the span exists.
 ///
 /// ```
 /// use vfio_private::{InputError, Span};

@@ -22,7 +22,7 @@ use crate::parts::{self, PartError};
 
 /// A machine that can run.
 #[derive(Debug)]
-pub struct Board<V> {
+pub struct Board<V: kvm_slots::Vm> {
     /// The region tree and its view.
     pub model: MemoryModel<Handle>,
     /// The guest's memory.

@@ -16,7 +16,6 @@ mod causes;
 pub mod cli;
 pub mod device;
 mod dispatch;
-pub mod dma;
 pub mod exit;
 mod fault;
 pub mod guest;

@@ -7,9 +7,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use vfio_private::Span;
+use guest_ranges::AddrRange;
+use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal, DmaUnsupported};
 use vfio_private::device::{Device, DmaFileError, Iommu, Way};
-use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal, DmaUnsupported};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
@@ -140,8 +140,8 @@ fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
 /// The rule that the planner rests on.
 fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let arena = Arc::new(Arena::new(4));
-    let span = Span::new(A, 4 * PAGE).map_err(at("a span"))?;
-    let all = DmaRange::host(span, DmaAccess::ReadWrite, arena.address(0), arena.clone());
+    let iova = AddrRange::new(A, u128::from(4 * PAGE)).ok_or("a range")?;
+    let all = DmaRange::host(iova, DmaAccess::ReadWrite, arena.address(0), arena.clone());
     let all = all.map_err(at("a range"))?;
     let is_group = device.iommu().way() == Way::Group;
     let refused = match is_group {
@@ -201,7 +201,7 @@ fn lets_go(device: &Device) -> Result<(), String> {
 fn limits_hold(device: &Device) -> Result<(), String> {
     let limits = device.iommu().dma_limits().map_err(at("limits"))?;
     same("pages", limits.page_size(), PAGE)?;
-    let is_allowed = |iova| limits.allowed().any(|span| span.contains(iova));
+    let is_allowed = |iova| limits.allowed().any(|range| range.contains(iova));
     same("low memory", is_allowed(A), true)?;
     same("interrupts", is_allowed(0xfee0_0000), false)?;
     let default = match device.iommu().way() {
@@ -248,10 +248,10 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     memory.write_all(b"in file.").map_err(at("a memfd"))?;
 
     let edu = Edu::new(device)?;
-    let span = Span::new(A, PAGE).map_err(at("a span"))?;
+    let iova = AddrRange::new(A, PAGE.into()).ok_or("a range")?;
     let mapped = device
         .iommu()
-        .map_dma_file(span, DmaAccess::ReadWrite, file.clone(), PAGE);
+        .map_dma_file(iova, DmaAccess::ReadWrite, file.clone(), PAGE);
     if device.iommu().way() == Way::Group {
         let due = DmaFileError::Refused(DmaUnsupported::FileInContainer.into());
         return same("a file in a container", mapped, Err(due));
@@ -265,10 +265,10 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     memory.read_exact(&mut seen).map_err(at("a memfd"))?;
     same("copied", seen, *b"in file.")?;
     let null = File::open("/dev/null").map_err(at("/dev/null"))?;
-    let span = Span::new(B, PAGE).map_err(at("a span"))?;
+    let iova = AddrRange::new(B, PAGE.into()).ok_or("a range")?;
     let null = device
         .iommu()
-        .map_dma_file(span, DmaAccess::Read, Arc::new(null.into()), 0);
+        .map_dma_file(iova, DmaAccess::Read, Arc::new(null.into()), 0);
     match null {
         Err(DmaFileError::Refused(refusal)) => {
             same("/dev/null", refusal.obstacle(), Some(DmaObstacle::Iova))

@@ -4,16 +4,16 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use guest_ranges::AddrRange;
 use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::{
     AbiProfile, Engine, GuestMemfdFlags, ModelPages, NoneRuns, Request, SlotId, SlotListener,
     SlotRules, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
-use vfio_private::Span;
+use vfio_dma::listener::{DmaListener, DmaPolicy};
+use vfio_dma::{DmaAccess, DmaObstacle, DmaRange};
 use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};
-use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange};
-use vmm::dma::{DmaListener, DmaPolicy};
 use vmm::with_causes;
 
 use super::edu::{Edu, map, unmap};
@@ -34,8 +34,8 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     // SAFETY: the bytes are in the mapping, to which there are no references.
     unsafe { poke(address, b"in file.") }.map_err(at("memory"))?;
 
-    let span = Span::new(RAM, PAGE).map_err(at("a span"))?;
-    let range = DmaRange::host(span, DmaAccess::ReadWrite, address, mapping);
+    let iova = AddrRange::new(RAM, PAGE.into()).ok_or("a range")?;
+    let range = DmaRange::host(iova, DmaAccess::ReadWrite, address, mapping);
     map(device, &range.map_err(at("a range"))?).map_err(at("mapping"))?;
     edu.carry(RAM, RAM + 8)?;
     same("copied", peek(address + 8), Ok(*b"in file."))?;
@@ -45,7 +45,7 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
         return Ok(());
     }
     let access = DmaAccess::ReadWrite;
-    match device.iommu().map_dma_file(span, access, file, 0) {
+    match device.iommu().map_dma_file(iova, access, file, 0) {
         Err(DmaFileError::Refused(refusal)) => {
             same("as a file", refusal.obstacle(), Some(DmaObstacle::Iova))
         }

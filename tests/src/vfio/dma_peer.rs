@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use guest_ranges::AddrRange;
+use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
 use vfio_private::Span;
 use vfio_private::device::{Device, DmaFileError, Mapping, Way};
-use vfio_private::dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
@@ -28,7 +29,8 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
     arena.write(0, b"to peer.").map_err(at("memory"))?;
     let memory = range(MEMORY, &arena, 0, DmaAccess::ReadWrite)?;
     map(device, &memory).map_err(at("memory"))?;
-    let all = Span::new(PEER, open.bar.size()).map_err(at("a span"))?;
+    let size = open.bar.size();
+    let all = AddrRange::new(PEER, size.into()).ok_or("a range")?;
 
     let by_host = |bar: &Arc<Mapping>| -> Result<_, String> {
         let range = DmaRange::host(all, DmaAccess::ReadWrite, bar.address(), bar.clone());
@@ -36,7 +38,7 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
         Ok(unsafe { device.iommu().map_dma(&range.map_err(at("a range"))?) })
     };
     let by_file = || -> Result<_, String> {
-        let whole = Span::new(0, open.bar.size()).map_err(at("a span"))?;
+        let whole = Span::new(0, size).map_err(at("a span"))?;
         let file = peer.export_dma_buf(2, &[whole]).map_err(at("a dma-buf"))?;
         Ok(device
             .iommu()
@@ -69,7 +71,7 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
     clear()?;
     edu.carry(MEMORY, PEER + 0x4_0008)?;
     same("through the dead mapping", seen()?, 0)?;
-    same("unmapped", unmap(device, PEER, all.size()), Ok(all.size()))?;
+    same("unmapped", unmap(device, PEER, size), Ok(size))?;
     by_file()?.map_err(at("by dma-buf again"))?;
     edu.carry(MEMORY, PEER + 0x4_0008)?;
     same("ivshmem", seen()?, carried)

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vfio_private::Span;
+use guest_ranges::AddrRange;
+use vfio_dma::{DmaAccess, DmaRange, DmaRefusal};
 use vfio_private::device::{Device, Mapping};
-use vfio_private::dma::{DmaAccess, DmaRange, DmaRefusal};
 
 use super::at;
 use super::registers::mapping;
@@ -91,8 +91,8 @@ pub(super) fn range(
     page: usize,
     access: DmaAccess,
 ) -> Result<DmaRange, String> {
-    let span = Span::new(iova, PAGE).map_err(at("a span"))?;
-    let range = DmaRange::host(span, access, arena.address(page), Arc::clone(arena));
+    let iova = AddrRange::new(iova, PAGE.into()).ok_or("a range")?;
+    let range = DmaRange::host(iova, access, arena.address(page), Arc::clone(arena));
     range.map_err(at("a range"))
 }
 
@@ -102,6 +102,6 @@ pub(super) fn map(device: &Device, range: &DmaRange) -> Result<(), DmaRefusal> {
 }
 
 pub(super) fn unmap(device: &Device, iova: u64, size: u64) -> Result<u64, DmaRefusal> {
-    let span = Span::new(iova, size).expect("a few pages");
-    device.iommu().unmap_dma(span)
+    let iova = AddrRange::new(iova, size.into()).expect("a few pages");
+    device.iommu().unmap_dma(iova)
 }

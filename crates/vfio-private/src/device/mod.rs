@@ -32,8 +32,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What devices reach by DMA is what an [`Iommu`] has mapped ([`Iommu::map_dma`]); the module
-//! [`dma`](crate::dma) plans it.
+//! What devices reach by DMA is what an [`Iommu`] has mapped ([`Iommu::map_dma`]); the crate
+//! [`vfio_dma`] plans it.
 //!
 //! # What this does not do
 //!

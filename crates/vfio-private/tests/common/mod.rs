@@ -6,7 +6,6 @@
 #![allow(dead_code)]
 
 pub mod bytes;
-pub mod dma;
 
 use vfio_private::{
     Access, Bar, BarIndex, BarInput, BarKind, BarSpan, ClassifyError, Msix, MsixParts, PageSize,

@@ -2,10 +2,10 @@
 
 //! What `VFIO_IOMMU_GET_INFO` says of a container: a fixed part and a chain of capabilities.
 
+use guest_ranges::AddrRange;
 use vfio_bindings::bindings::vfio as uapi;
 
 use crate::bytes::{ne16, ne32, ne64};
-use crate::span::Span;
 
 /// Offsets in `struct vfio_iommu_type1_info`, and its size.
 mod fixed {
@@ -27,7 +27,7 @@ pub(super) struct Type1Info {
     /// A bit for each size of pages, if the kernel says so.
     pub(super) page_sizes: Option<u64>,
     /// First and last IOVA of each range, since Linux 5.4.
-    pub(super) iovas: Option<Vec<Span>>,
+    pub(super) iovas: Option<Vec<AddrRange>>,
     /// How many more mappings there can be, since Linux 5.10.
     pub(super) available: Option<u32>,
 }
@@ -112,15 +112,9 @@ impl Type1Info {
     }
 }
 
-/// First and last IOVA; the highest of all, which no span can name, is left out.
-fn range(bytes: &[u8]) -> Option<Span> {
-    let (first, last) = (ne64(bytes, 0)?, ne64(bytes, 8)?);
-    span(first, last)
-}
-
-/// The span of two IOVAs and what lies between.
-pub(super) fn span(first: u64, last: u64) -> Option<Span> {
-    Span::between(first, last.saturating_add(1))
+/// First and last IOVA.
+fn range(bytes: &[u8]) -> Option<AddrRange> {
+    AddrRange::from_bounds(ne64(bytes, 0)?, ne64(bytes, 8)?)
 }
 
 #[cfg(test)]
@@ -144,9 +138,10 @@ mod tests {
     #[test]
     fn page_sizes_ranges_and_the_number_of_mappings_are_read() {
         let info = Type1Info::parse(&bytes()).unwrap();
-        let spans = [span(0, 0xfedf_ffff), span(0xfef0_0000, u64::MAX)];
+        let ranges = [(0, 0xfedf_ffff), (0xfef0_0000, u64::MAX)];
+        let ranges = ranges.map(|(first, last)| AddrRange::from_bounds(first, last).unwrap());
         assert_eq!(info.page_sizes, Some(0x4020_1000));
-        assert_eq!(info.iovas, Some(spans.into_iter().flatten().collect()));
+        assert_eq!(info.iovas, Some(ranges.to_vec()));
         assert_eq!(info.available, Some(65535));
     }
 

@@ -5,12 +5,11 @@
 use std::fs::File;
 use std::io;
 
+use guest_ranges::AddrRange;
 use vfio_bindings::bindings::vfio as uapi;
+use vfio_dma::{DmaAccess, DmaRefusal};
 use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ref};
 use vmm_sys_util::ioctl_io_nr;
-
-use crate::dma::{DmaAccess, DmaRefusal};
-use crate::span::Span;
 
 const TYPE: u32 = uapi::VFIO_TYPE as u32;
 const BASE: u32 = uapi::VFIO_BASE;
@@ -97,6 +96,11 @@ struct IoasIovaRanges {
     out_iova_alignment: u64,
 }
 
+/// How many bytes; all 2^64 have no number, and the kernel refuses what it gets instead.
+fn bytes(iova: AddrRange) -> u64 {
+    u64::try_from(iova.size()).unwrap_or(u64::MAX)
+}
+
 /// `size_of` for the fields that say it: the structures have tens of bytes.
 #[allow(clippy::cast_possible_truncation)]
 const fn size<T>() -> u32 {
@@ -110,7 +114,7 @@ const fn size<T>() -> u32 {
 /// The bytes at `address` may be changed by devices at any time until they are unmapped.
 pub(super) unsafe fn type1_map(
     container: &File,
-    iova: Span,
+    iova: AddrRange,
     access: DmaAccess,
     address: u64,
 ) -> Result<(), DmaRefusal> {
@@ -121,8 +125,8 @@ pub(super) unsafe fn type1_map(
             DmaAccess::ReadWrite => uapi::VFIO_DMA_MAP_FLAG_READ | uapi::VFIO_DMA_MAP_FLAG_WRITE,
         },
         vaddr: address,
-        iova: iova.offset(),
-        size: iova.size(),
+        iova: iova.start(),
+        size: bytes(iova),
     };
     // SAFETY: `map` has the layout that the ioctl reads, and says its size. What it leads to the
     // caller answers for.
@@ -130,12 +134,12 @@ pub(super) unsafe fn type1_map(
 }
 
 /// Unmaps in a container.
-pub(super) fn type1_unmap(container: &File, iova: Span) -> Result<u64, DmaRefusal> {
+pub(super) fn type1_unmap(container: &File, iova: AddrRange) -> Result<u64, DmaRefusal> {
     let mut unmap = Type1Unmap {
         argsz: size::<Type1Unmap>(),
         flags: 0,
-        iova: iova.offset(),
-        size: iova.size(),
+        iova: iova.start(),
+        size: bytes(iova),
     };
     // SAFETY: `unmap` has the layout that the ioctl reads and writes, and says its size. Without a
     // flag for it there is no bitmap behind it.
@@ -163,7 +167,7 @@ pub(super) fn type1_info(container: &File, words: &mut [u64]) -> Result<(), DmaR
 pub(super) unsafe fn ioas_map(
     iommufd: &File,
     ioas: u32,
-    iova: Span,
+    iova: AddrRange,
     access: DmaAccess,
     address: u64,
 ) -> Result<(), DmaRefusal> {
@@ -173,8 +177,8 @@ pub(super) unsafe fn ioas_map(
         ioas_id: ioas,
         reserved: 0,
         user_va: address,
-        length: iova.size(),
-        iova: iova.offset(),
+        length: bytes(iova),
+        iova: iova.start(),
     };
     // SAFETY: as in `type1_map`; the ioctl also writes to `map`.
     done(unsafe { ioctl_with_mut_ref(iommufd, IOMMU_IOAS_MAP(), &mut map) })
@@ -184,7 +188,7 @@ pub(super) unsafe fn ioas_map(
 pub(super) fn ioas_map_file(
     iommufd: &File,
     ioas: u32,
-    iova: Span,
+    iova: AddrRange,
     access: DmaAccess,
     (fd, offset): (i32, u64),
 ) -> Result<(), DmaRefusal> {
@@ -194,8 +198,8 @@ pub(super) fn ioas_map_file(
         ioas_id: ioas,
         fd,
         start: offset,
-        length: iova.size(),
-        iova: iova.offset(),
+        length: bytes(iova),
+        iova: iova.start(),
     };
     // SAFETY: `map` has the layout that the ioctl reads and writes, and says its size. No address is
     // named.
@@ -203,12 +207,12 @@ pub(super) fn ioas_map_file(
 }
 
 /// Unmaps in an IOAS.
-pub(super) fn ioas_unmap(iommufd: &File, ioas: u32, iova: Span) -> Result<u64, DmaRefusal> {
+pub(super) fn ioas_unmap(iommufd: &File, ioas: u32, iova: AddrRange) -> Result<u64, DmaRefusal> {
     let mut unmap = IoasUnmap {
         size: size::<IoasUnmap>(),
         ioas_id: ioas,
-        iova: iova.offset(),
-        length: iova.size(),
+        iova: iova.start(),
+        length: bytes(iova),
     };
     // SAFETY: `unmap` has the layout that the ioctl reads and writes, and says its size.
     done(unsafe { ioctl_with_mut_ref(iommufd, IOMMU_IOAS_UNMAP(), &mut unmap) })?;

@@ -22,14 +22,14 @@ use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use guest_ranges::AddrRange;
 use info::{Type1Info, Type1InfoError};
+use vfio_dma::{
+    AddressSpace, DmaAccess, DmaInputError, DmaLimits, DmaPlace, DmaRange, DmaRefusal,
+    DmaUnsupported,
+};
 
 use super::iommu::{Files, Inner, Iommu};
-use crate::dma::{
-    AddressSpace, DmaAccess, DmaLimits, DmaPlace, DmaRange, DmaRefusal, DmaUnsupported,
-};
-use crate::error::InputError;
-use crate::span::Span;
 
 /// The most that is taken for what a container says of itself, and for an IOAS's ranges.
 const MAX_INFO: usize = 1 << 20;
@@ -55,7 +55,7 @@ impl Iommu {
         let mut mapped = self.inner.mapped();
         // SAFETY: passed on from the caller. The owner is held below, before anybody could unmap.
         unsafe { self.inner.map(range) }?;
-        mapped.insert(range.iova().offset(), range.clone());
+        mapped.insert(range.iova().start(), range.clone());
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl Iommu {
     /// [`DmaFileError`].
     pub fn map_dma_file(
         &self,
-        iova: Span,
+        iova: AddrRange,
         access: DmaAccess,
         file: Arc<OwnedFd>,
         offset: u64,
@@ -82,7 +82,7 @@ impl Iommu {
         Ok(unsafe { self.map_dma(&range) }?)
     }
 
-    /// Unmaps all mappings in a span, and returns how many bytes that was. When it returns, no device
+    /// Unmaps all mappings in a range, and returns how many bytes that was. When it returns, no device
     /// reaches them any more, and their owners are let go.
     ///
     /// # Errors
@@ -90,10 +90,10 @@ impl Iommu {
     /// [`DmaRefusal`], if a mapping would have to be split: EINVAL from a container, ENOENT from an
     /// iommufd. The iommufd may have unmapped those below it. Where there is no mapping, a container
     /// unmaps 0 bytes, and an iommufd says ENOENT.
-    pub fn unmap_dma(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    pub fn unmap_dma(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         let mut mapped = self.inner.mapped();
         let unmapped = self.inner.unmap(iova);
-        let known = mapped.get(&iova.offset()).map(DmaRange::iova);
+        let known = mapped.get(&iova.start()).map(DmaRange::iova);
         let is_gone = match unmapped {
             Ok(_) => true,
             // As a whole it cannot be split: it went with an earlier call, which failed later.
@@ -101,7 +101,7 @@ impl Iommu {
         };
         let mut let_go = Vec::new();
         if is_gone {
-            let starts = mapped.range(iova.offset()..iova.end());
+            let starts = mapped.range(iova.start()..=iova.last());
             let starts: Vec<u64> = starts.map(|(start, _)| *start).collect();
             let_go.extend(starts.iter().filter_map(|start| mapped.remove(start)));
         }
@@ -145,7 +145,7 @@ impl Iommu {
 pub enum DmaFileError {
     /// The offsets wrap around.
     #[error(transparent)]
-    Range(#[from] InputError),
+    Range(#[from] DmaInputError),
     /// The kernel does not map it.
     #[error(transparent)]
     Refused(#[from] DmaRefusal),
@@ -181,7 +181,7 @@ impl Inner {
         }
     }
 
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         match &self.files {
             Files::Container { container, .. } => ioctl::type1_unmap(container, iova),
             Files::Iommufd { iommufd, ioas } => ioctl::ioas_unmap(iommufd, *ioas, iova),
@@ -227,15 +227,15 @@ fn type1_info(container: &std::fs::File) -> Result<Type1Info, DmaRefusal> {
     }
 }
 
-fn iova_ranges(iommufd: &std::fs::File, ioas: u32) -> Result<Vec<Span>, DmaRefusal> {
+fn iova_ranges(iommufd: &std::fs::File, ioas: u32) -> Result<Vec<AddrRange>, DmaRefusal> {
     let mut ranges = vec![[0_u64; 2]; 16];
     loop {
         let count = ioctl::ioas_iova_ranges(iommufd, ioas, &mut ranges)?;
         if let Some(found) = ranges.get(..count) {
-            let spans = found
+            let ranges = found
                 .iter()
-                .filter_map(|[first, last]| info::span(*first, *last));
-            return Ok(spans.collect());
+                .filter_map(|[first, last]| AddrRange::from_bounds(*first, *last));
+            return Ok(ranges.collect());
         }
         if count > MAX_INFO / 16 {
             return Err(DmaRefusal::Errno(libc::EPROTO));
@@ -247,7 +247,7 @@ fn iova_ranges(iommufd: &std::fs::File, ioas: u32) -> Result<Vec<Span>, DmaRefus
 /// Pages are no smaller than the host's, which is what memory is pinned by.
 fn limits(
     page_size: u64,
-    allowed: Vec<Span>,
+    allowed: Vec<AddrRange>,
     mappings: Option<u64>,
 ) -> Result<DmaLimits, DmaRefusal> {
     let limits = DmaLimits::new(page_size.max(super::rounding()), allowed, mappings);
@@ -255,8 +255,8 @@ fn limits(
 }
 
 /// For a kernel that does not say what it excludes: it refuses it all the same.
-fn everywhere() -> Vec<Span> {
-    info::span(0, u64::MAX).into_iter().collect()
+fn everywhere() -> Vec<AddrRange> {
+    vec![AddrRange::ALL]
 }
 
 /// The address space of an [`Iommu`], for the planner: whoever makes one promises once what
@@ -290,7 +290,7 @@ impl AddressSpace for DmaSpace {
         unsafe { self.iommu.map_dma(range) }
     }
 
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         self.iommu.unmap_dma(iova)
     }
 

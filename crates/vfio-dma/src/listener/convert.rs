@@ -3,35 +3,39 @@
 
 use kvm_slots::{Conversion, ConversionListener, ConversionListenerError, PageRange, PageState};
 use memory_model::AddrRange;
-use vfio_private::Span;
-use vfio_private::dma::{AddressSpace, DmaChange, DmaPlanError, DmaRange};
 
-use super::listener::{DmaFollowError, DmaListener};
+use super::follow::{DmaFollowError, DmaListener, Mappings};
 use super::wanted::want;
+use crate::apply::AddressSpace;
+use crate::plan::{DmaChange, DmaPlanError};
+use crate::range::DmaRange;
 
 impl<S: AddressSpace, H> DmaListener<S, H> {
     /// Devices get or lose pages. What is taken back is not the same mappings
     /// again, as it can be a part of what was prepared, but the same pages.
     fn convert(&self, to: PageState, change: &Conversion<'_>) -> Result<(), DmaFollowError> {
+        let mappings = self.follower.get_ref();
         let reached = change.stretches.iter().filter(|s| s.host().is_some());
         let ranges = reached.map(|s| s.range).chain(change.bare.iter().copied());
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         for range in ranges {
             match to {
-                PageState::Private => gone.extend(Span::new(range.start(), range.size())),
-                PageState::Shared => self.want_pages(range, &mut come)?,
+                PageState::Private => {
+                    gone.extend(AddrRange::new(range.start(), range.size().into()))
+                }
+                PageState::Shared => mappings.want_pages(range, &mut come)?,
             }
         }
         let change = DmaChange {
             gone: &gone,
             come: &come,
         };
-        let state = &mut *self.state();
-        let plan = self.plan_change(state, &change)?;
-        let _ = self.apply(state, plan)?;
-        Ok(())
+        self.follower
+            .apply_with(|state| mappings.plan_dma_change(state, &change))
     }
+}
 
+impl<S, H> Mappings<S, H> {
     /// The view says more than a conversion: what is read-only, and whose memory
     /// it is. It is the published one, as nothing else is under way.
     fn want_pages(&self, pages: PageRange, wanted: &mut Vec<DmaRange>) -> Result<(), DmaPlanError> {
@@ -64,8 +68,7 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> ConversionListener for DmaLi
         };
         let undone = self.convert(back, change);
         if undone.is_err() {
-            // The next transaction looks at everything.
-            self.state().out_of_step = true;
+            self.follower.require_resync();
         }
         Ok(undone?)
     }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An IOMMU that panics while devices follow a transaction or a conversion.
-
-mod dma_common;
+//! Mappings that could not be undone when another listener refused, and an IOMMU
+//! that panics: the next transaction resyncs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use dma_common::{APART, Machine, PAGE, PLAIN, ROM, When, pages};
-use vfio_private::dma::SimIommuKind;
-use vmm::dma::DmaPolicy;
+use vfio_dma::SimIommuKind;
+use vfio_dma::listener::DmaPolicy;
 
-const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
+use super::{KINDS, converted};
+use crate::support::machine::{APART, Machine, PLAIN, ROM};
+use crate::support::{PAGE, When, pages};
 
-/// Visible memory, some of it private, in units of four pages.
+/// Visible memory, in units of four pages.
 fn machine(kind: SimIommuKind) -> Machine {
     let policy = DmaPolicy {
         unit: 4 * PAGE,
@@ -21,14 +21,67 @@ fn machine(kind: SimIommuKind) -> Machine {
     let mut m = Machine::new(kind, policy, None);
     m.place(PLAIN, 0, 0).unwrap();
     m.place(APART, 16 * PAGE, 0).unwrap();
-    convert(&mut m, 21, 2, true);
     m.check();
     m
 }
 
-fn convert(m: &mut Machine, start: u64, count: u64, private: bool) {
-    let converted = m.convert(pages(start, count), private).unwrap();
-    assert!(converted.not_discarded.is_empty());
+fn refuse(m: &Machine, refuse: bool) {
+    m.refuser.0.store(refuse, Ordering::Relaxed);
+}
+
+/// The next transaction resyncs.
+fn is_settled(m: &mut Machine) {
+    m.iommu.fail_no_more();
+    refuse(m, false);
+    m.place(ROM, 50 * PAGE, 0).unwrap();
+    assert!(!m.dma.needs_resync());
+    m.check();
+}
+
+#[test]
+fn a_conversion_that_is_refused_and_not_undone_is_settled_by_the_next_transaction() {
+    for kind in KINDS {
+        let mut m = machine(kind);
+        refuse(&m, true);
+        // The first operation unmaps; the one that maps again fails.
+        m.iommu.fail(1, 12);
+        assert!(m.convert(pages(16, 4), true).is_err());
+        assert!(m.dma.needs_resync());
+        assert_eq!(m.reached(16), None);
+        is_settled(&mut m);
+        assert!(m.reached(16).is_some());
+    }
+}
+
+#[test]
+fn a_conversion_that_is_refused_and_undone_leaves_nothing_to_settle() {
+    for kind in KINDS {
+        let mut m = machine(kind);
+        refuse(&m, true);
+        assert!(m.convert(pages(16, 4), true).is_err());
+        assert!(!m.dma.needs_resync());
+        m.check();
+    }
+}
+
+#[test]
+fn a_transaction_that_is_refused_and_not_undone_is_settled_by_the_next() {
+    for kind in KINDS {
+        let mut m = machine(kind);
+        refuse(&m, true);
+        // One operation unmaps, one maps elsewhere. The second fails in the
+        // rollback.
+        m.iommu.fail(3, 12);
+        assert!(m.place(PLAIN, 56 * PAGE, 0).is_err());
+        assert!(m.dma.needs_resync());
+        assert_eq!(m.reached(0), None);
+        // Another refused transaction does not change that.
+        m.iommu.fail_no_more();
+        assert!(m.place(ROM, 50 * PAGE, 0).is_err());
+        assert!(m.dma.needs_resync());
+        is_settled(&mut m);
+        assert!(m.reached(0).is_some());
+    }
 }
 
 /// Makes a change in which a call on the IOMMU panics: once for each call, before
@@ -42,6 +95,8 @@ fn each_panic(
         for when in [When::Before, When::After] {
             for call in 0.. {
                 let mut m = machine(kind);
+                converted(&mut m, 21, 2, true);
+                m.check();
                 m.iommu.panics(call, when);
                 let changed = catch_unwind(AssertUnwindSafe(|| change(&mut m)));
                 m.refuser.0.store(false, Ordering::Relaxed);
@@ -51,10 +106,10 @@ fn each_panic(
                     break;
                 }
                 assert!(changed.is_err());
-                assert!(m.dma.is_out_of_step(), "call {call}, {when:?}");
+                assert!(m.dma.needs_resync(), "call {call}, {when:?}");
                 check(&m);
                 settle(&mut m);
-                assert!(!m.dma.is_out_of_step(), "call {call}, {when:?}");
+                assert!(!m.dma.needs_resync(), "call {call}, {when:?}");
                 m.check();
             }
         }
@@ -96,10 +151,10 @@ fn a_panic_while_a_transaction_is_undone_is_settled_by_the_next() {
 fn a_panic_in_a_conversion_is_settled_by_looking_at_everything() {
     let all = |m: &mut Machine| {
         let view = m.model.view(m.space);
-        m.dma.look_at_all(&view, m.model.private(m.space)).unwrap();
+        m.dma.resync(&view, m.model.private(m.space)).unwrap();
     };
     for private in [true, false] {
-        let change = |m: &mut Machine| convert(m, 17, 6, private);
+        let change = |m: &mut Machine| converted(m, 17, 6, private);
         each_panic(change, all, |_| {});
         each_panic(change, transaction, |_| {});
     }
@@ -108,13 +163,13 @@ fn a_panic_in_a_conversion_is_settled_by_looking_at_everything() {
 #[test]
 fn pages_that_turn_private_after_a_panic_are_out_of_devices_reach() {
     // A conversion settles what it touches, and leaves the rest to a transaction.
-    let change = |m: &mut Machine| convert(m, 17, 6, true);
+    let change = |m: &mut Machine| converted(m, 17, 6, true);
     let settle = |m: &mut Machine| {
-        convert(m, 16, 4, true);
+        converted(m, 16, 4, true);
         for page in 16..20 {
             assert_eq!(m.reached(page), None);
         }
-        assert!(m.dma.is_out_of_step());
+        assert!(m.dma.needs_resync());
         transaction(m);
     };
     each_panic(change, settle, |_| {});

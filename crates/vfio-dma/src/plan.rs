@@ -4,13 +4,12 @@
 
 use core::fmt;
 
+use guest_ranges::{AddrRange, RangeSet, subtract};
 use thiserror::Error;
 
-use super::limits::DmaLimits;
-use super::range::DmaRange;
-use super::table::DmaTable;
-use crate::coverage::Coverage;
-use crate::span::Span;
+use crate::limits::DmaLimits;
+use crate::range::{DmaRange, Shown};
+use crate::table::DmaTable;
 
 /// The most mappings that are planned for, where the kernel has no limit of its own: what keeps them
 /// takes some hundred bytes each.
@@ -20,7 +19,7 @@ pub const MOST_MAPPINGS: u64 = 1 << 22;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DmaChange<'a> {
     /// IOVAs at which nothing is wanted any more, but for what comes.
-    pub gone: &'a [Span],
+    pub gone: &'a [AddrRange],
     /// What is wanted from here on, in place of what was there. They must not overlap.
     pub come: &'a [DmaRange],
 }
@@ -46,12 +45,12 @@ pub enum DmaOp {
 
 impl DmaOp {
     /// The IOVAs.
-    pub fn iova(&self) -> Option<Span> {
+    pub fn iova(&self) -> Option<AddrRange> {
         match self {
             Self::Map(range) => Some(range.iova()),
             Self::Unmap(ranges) => {
                 let (first, last) = (ranges.first()?, ranges.last()?);
-                Span::between(first.iova().offset(), last.iova().end())
+                AddrRange::from_bounds(first.iova().start(), last.iova().last())
             }
         }
     }
@@ -62,8 +61,8 @@ impl fmt::Display for DmaOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self, self.iova()) {
             (Self::Map(range), _) => write!(f, "MAP {range}"),
-            (Self::Unmap(ranges), Some(span)) => {
-                write!(f, "UNMAP {span} ({} mappings)", ranges.len())
+            (Self::Unmap(ranges), Some(iova)) => {
+                write!(f, "UNMAP {} ({} mappings)", Shown(iova), ranges.len())
             }
             (Self::Unmap(_), None) => f.write_str("UNMAP nothing"),
         }
@@ -87,9 +86,9 @@ pub struct DmaPlan {
     /// In this order: first all that unmap, then all that map.
     pub ops: Vec<DmaOp>,
     /// What of the ranges that come no device will reach, by IOVA.
-    pub left_out: Vec<(Span, LeftOut)>,
+    pub left_out: Vec<(AddrRange, LeftOut)>,
     /// What is mapped before and after, and not in between, by IOVA.
-    pub gaps: Vec<Span>,
+    pub gaps: Vec<AddrRange>,
 }
 
 /// Why there is no plan. Nothing was touched.
@@ -113,12 +112,12 @@ pub enum DmaPlanError {
         limit: u64,
     },
     /// By [`Gaps::Refuse`]: pages that stay would be out of reach for a moment.
-    #[error("{mapping} would have to be unmapped for {gap} to stay")]
+    #[error("{mapping} would have to be unmapped for {} to stay", Shown(*gap))]
     Gap {
         /// The mapping that goes in part.
         mapping: Box<DmaRange>,
         /// The lowest pages of it that stay.
-        gap: Span,
+        gap: AddrRange,
     },
 }
 
@@ -133,9 +132,8 @@ pub fn plan_dma(
     limits: &DmaLimits,
     gaps: Gaps,
 ) -> Result<DmaPlan, DmaPlanError> {
-    let everything = Span::between(0, u64::MAX);
     let change = DmaChange {
-        gone: everything.as_slice(),
+        gone: &[AddrRange::ALL],
         come: wanted,
     };
     plan_dma_change(table, &change, limits, gaps)
@@ -161,9 +159,9 @@ pub fn plan_dma_change(
 ) -> Result<DmaPlan, DmaPlanError> {
     let come = in_order(change.come)?;
     let (pieces, left_out) = mappable(&come, limits);
-    let spans = change.gone.iter().copied();
-    let spans = spans.chain(come.iter().map(|range| range.iova()));
-    let windows = Coverage::of(spans.map(|span| limits.pages_around(span)));
+    let changed = change.gone.iter().copied();
+    let changed = changed.chain(come.iter().map(|range| range.iova()));
+    let windows: RangeSet = changed.map(|range| limits.pages_around(range)).collect();
 
     let mut wanted = Vec::new();
     let (mut kept, mut unmapped, mut gap) = (Vec::new(), Vec::new(), Vec::new());
@@ -173,28 +171,29 @@ pub fn plan_dma_change(
             unmapped.push(mapping.clone());
             continue;
         }
-        let rest = windows.complement_in(mapping.iova());
-        let same = overlapping(&pieces, mapping.iova()).filter(|piece| piece.agrees_with(mapping));
-        let same = same.filter_map(|piece| piece.iova().intersection(mapping.iova()));
-        let stays = Coverage::of(rest.spans().chain(same));
-        if stays.holds(mapping.iova()) {
-            kept.push(mapping.iova());
+        let iova = mapping.iova();
+        let same = overlapping(&pieces, iova).filter(|piece| piece.agrees_with(mapping));
+        let same = same.filter_map(|piece| piece.iova().intersect(iova));
+        let stays: RangeSet = windows.gaps(iova).chain(same).collect();
+        if stays.covers(iova) {
+            kept.push(iova);
             continue;
         }
-        if let (Gaps::Refuse, Some(first)) = (gaps, stays.spans().next()) {
+        if let (Gaps::Refuse, Some(first)) = (gaps, stays.iter().next()) {
             return Err(DmaPlanError::Gap {
                 mapping: Box::new(mapping.clone()),
                 gap: first,
             });
         }
-        wanted.extend(rest.spans().filter_map(|span| mapping.within(span)));
-        gap.extend(stays.spans());
+        let rest = windows.gaps(iova);
+        wanted.extend(rest.filter_map(|part| mapping.within(part)));
+        gap.extend(stays.iter());
         unmapped.push(mapping.clone());
     }
-    let kept = Coverage::of(kept);
+    let kept: RangeSet = kept.into_iter().collect();
     for piece in &pieces {
-        let missing = kept.complement_in(piece.iova());
-        wanted.extend(missing.spans().filter_map(|span| piece.within(span)));
+        let missing = kept.gaps(piece.iova());
+        wanted.extend(missing.filter_map(|part| piece.within(part)));
     }
     let wanted = joined(wanted);
     let stay = table.len() - unmapped.len();
@@ -204,7 +203,7 @@ pub fn plan_dma_change(
     Ok(DmaPlan {
         ops: unmaps.chain(maps.into_iter().map(DmaOp::Map)).collect(),
         left_out,
-        gaps: Coverage::of(gap).spans().collect(),
+        gaps: gap.into_iter().collect::<RangeSet>().iter().collect(),
     })
 }
 
@@ -224,52 +223,45 @@ fn in_order(come: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
 }
 
 /// What of the ranges can be mapped, and what not, both by IOVA.
-fn mappable(come: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(Span, LeftOut)>) {
+fn mappable(come: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(AddrRange, LeftOut)>) {
     let (mut pieces, mut left_out) = (Vec::new(), Vec::new());
     for range in come {
         let iova = range.iova();
-        let shift = range.place().position().wrapping_sub(iova.offset());
+        let shift = range.place().position().wrapping_sub(iova.start());
         if shift % limits.page_size() != 0 {
             left_out.push((iova, LeftOut::Misaligned));
             continue;
         }
         let mapped = limits.mappable(iova);
-        let whole = Coverage::of(limits.pages_in(iova));
-        let mut left: Vec<(Span, LeftOut)> = whole
-            .complement_in(iova)
-            .spans()
-            .map(|span| (span, LeftOut::PartOfPage))
-            .collect();
-        let taken = Coverage::of(mapped.iter().copied());
-        for pages in whole.spans() {
-            let holes = taken.complement_in(pages);
-            left.extend(holes.spans().map(|span| (span, LeftOut::Hole)));
+        let whole = limits.pages_in(iova);
+        let parts = subtract([iova], whole);
+        let mut left: Vec<(AddrRange, LeftOut)> =
+            parts.map(|part| (part, LeftOut::PartOfPage)).collect();
+        if let Some(pages) = whole {
+            let holes = subtract([pages], mapped.iter().copied());
+            left.extend(holes.map(|hole| (hole, LeftOut::Hole)));
         }
-        left.sort_unstable_by_key(|(span, _)| *span);
+        left.sort_unstable_by_key(|(part, _)| *part);
         left_out.extend(left);
-        pieces.extend(mapped.into_iter().filter_map(|span| range.within(span)));
+        pieces.extend(mapped.into_iter().filter_map(|part| range.within(part)));
     }
     (pieces, left_out)
 }
 
 /// The mappings with an IOVA in the windows, each once, by IOVA.
-fn touching<'a>(table: &'a DmaTable, windows: &'a Coverage) -> impl Iterator<Item = &'a DmaRange> {
-    let mut from = 0;
+fn touching<'a>(table: &'a DmaTable, windows: &'a RangeSet) -> impl Iterator<Item = &'a DmaRange> {
+    let mut latest = None;
     windows
-        .spans()
+        .iter()
         .flat_map(|window| table.touching(window))
-        .filter(move |mapping| {
-            let is_new = mapping.iova().offset() >= from;
-            from = mapping.iova().end();
-            is_new
-        })
+        .filter(move |mapping| latest.replace(mapping.iova()) != Some(mapping.iova()))
 }
 
-/// The pieces with an IOVA in `span`, of pieces by IOVA.
-fn overlapping(pieces: &[DmaRange], span: Span) -> impl Iterator<Item = &DmaRange> {
-    let first = pieces.partition_point(|piece| piece.iova().end() <= span.offset());
+/// The pieces with an IOVA in `range`, of pieces by IOVA.
+fn overlapping(pieces: &[DmaRange], range: AddrRange) -> impl Iterator<Item = &DmaRange> {
+    let first = pieces.partition_point(|piece| piece.iova().last() < range.start());
     let from_there = pieces[first..].iter();
-    from_there.take_while(move |piece| piece.iova().overlaps(span))
+    from_there.take_while(move |piece| piece.iova().overlaps(range))
 }
 
 /// What lies next to each other, here and in memory, as one.
@@ -295,7 +287,7 @@ fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), Dm
         None => 1,
         Some(unit) => {
             let (iova, unit) = (range.iova(), unit.max(limits.page_size()));
-            (iova.end() - 1) / unit - iova.offset() / unit + 1
+            (iova.last() / unit - iova.start() / unit).saturating_add(1)
         }
     });
     let stay = u64::try_from(stay).unwrap_or(u64::MAX);
@@ -315,15 +307,20 @@ fn in_units(ranges: Vec<DmaRange>, page: u64) -> Vec<DmaRange> {
             cut.push(range);
             continue;
         };
-        let (mut from, unit) = (range.iova().offset(), unit.max(page));
-        while let Some(rest) = Span::between(from, range.iova().end()) {
-            let next = from.saturating_add(1).checked_next_multiple_of(unit);
-            let end = next.unwrap_or(u64::MAX).min(rest.end());
-            cut.extend(Span::between(from, end).and_then(|span| range.within(span)));
-            from = end;
+        let (iova, unit) = (range.iova(), unit.max(page));
+        let mut from = Some(iova.start());
+        while let Some(part) = from.and_then(|from| in_unit(iova, from, unit)) {
+            cut.extend(range.within(part));
+            from = part.last().checked_add(1);
         }
     }
     cut
+}
+
+/// What of `iova` is from `from` on in the same unit.
+fn in_unit(iova: AddrRange, from: u64, unit: u64) -> Option<AddrRange> {
+    let last = (from | (unit - 1)).min(iova.last());
+    AddrRange::from_bounds(from, last)
 }
 
 /// Mappings by IOVA, those together that lie next to each other: one call unmaps them. A call that
@@ -332,8 +329,10 @@ fn runs(mappings: Vec<DmaRange>) -> Vec<Vec<DmaRange>> {
     let mut runs: Vec<Vec<DmaRange>> = Vec::new();
     for mapping in mappings {
         let last = runs.last_mut().filter(|run| {
-            let end = run.last().map(|last| last.iova().end());
-            end == Some(mapping.iova().offset())
+            let end = run
+                .last()
+                .and_then(|last| last.iova().last().checked_add(1));
+            end == Some(mapping.iova().start())
         });
         match last {
             Some(run) => run.push(mapping),

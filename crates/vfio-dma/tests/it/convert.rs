@@ -2,17 +2,19 @@
 //! Random changes of the memory map and conversions: devices reach the shared
 //! pages of RAM, whatever fails.
 
-mod dma_common;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dma_common::{Machine, PAGE, PAGES, PRIVATE_BAR, REGIONS, REGISTERS, ROM_DEVICE, pages};
 use kvm_slots::ConvertError;
 use memory_model::Transaction;
 use proptest::prelude::*;
-use vfio_private::dma::{Gaps, SimIommuKind};
-use vmm::dma::{DmaPolicy, Peers};
+use vfio_dma::listener::{DmaPolicy, Peers};
+use vfio_dma::{Gaps, SimIommuKind};
+
+use crate::support::machine::{
+    APART, IN_PLACE, Machine, PAGES, PLAIN, PRIVATE_BAR, REGIONS, REGISTERS, ROM_DEVICE,
+};
+use crate::support::{PAGE, pages};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -106,7 +108,7 @@ proptest! {
         let kind = if is_type1 { SimIommuKind::Type1 } else { SimIommuKind::Iommufd };
         let mut machine = Machine::new(kind, policy, None);
         // So that there is something from the start.
-        for (region, at) in [(0, 0), (1, 16), (2, 36), (PRIVATE_BAR, 60)] {
+        for (region, at) in [(PLAIN, 0), (APART, 16), (IN_PLACE, 36), (PRIVATE_BAR, 60)] {
             machine.place(region, at * PAGE, 0).unwrap();
         }
         machine.check();
@@ -121,11 +123,11 @@ proptest! {
             let done = carry_out(&mut machine, &op);
             machine.refuser.0.store(false, Ordering::Relaxed);
             machine.iommu.fail_no_more();
-            if machine.dma.is_out_of_step() {
+            if machine.dma.needs_resync() {
                 prop_assert!(!done && matches!(trouble, Trouble::Calls(_, 2..)), "{:?}", op);
                 let view = machine.model.view(machine.space);
                 let private = machine.model.private(machine.space);
-                machine.dma.look_at_all(&view, private).unwrap();
+                machine.dma.resync(&view, private).unwrap();
             }
             machine.check();
         }

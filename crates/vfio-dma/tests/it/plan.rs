@@ -3,17 +3,17 @@
 //! The planner of DMA mappings against a picture of pages, and a kernel that is dumb enough to be
 //! right by reading.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::dma::{CELL, Callable, Cells, Kernel, OWNERS, PAGE, PAGES, Seen};
+use guest_ranges::AddrRange;
 use proptest::prelude::*;
-use vfio_private::Span;
-use vfio_private::dma::{
+use vfio_dma::{
     DmaAccess, DmaChange, DmaLimits, DmaOp, DmaPlan, DmaPlanError, DmaRange, DmaTable, Gaps,
-    LeftOut, apply_dma, plan_dma, plan_dma_change, undo_dma,
+    LeftOut, SimIommu, SimIommuKind, apply_dma, plan_dma, plan_dma_change, undo_dma,
 };
+
+use crate::support::picture::{CELL, Callable, Cells, Kernel, OWNERS, PAGES, Seen};
+use crate::support::{PAGE, bytes};
 
 /// What no device may have: in the middle, not at the edge of a unit.
 const HOLE: (u64, u64) = (9 * PAGE, 2 * PAGE);
@@ -35,7 +35,7 @@ impl Drawn {
             false => DmaAccess::Read,
         };
         let iova = span(self.cells);
-        let address = 0x7000_0000 + iova.offset() + self.shift;
+        let address = 0x7000_0000 + iova.start() + self.shift;
         let owner = OWNERS.with(|owners| Arc::clone(&owners[self.owner]));
         let range = DmaRange::host(iova, access, address, owner).unwrap();
         match self.unit {
@@ -45,8 +45,8 @@ impl Drawn {
     }
 }
 
-fn span((start, size): (u64, u64)) -> Span {
-    Span::new(start * CELL, size * CELL).unwrap()
+fn span((start, size): (u64, u64)) -> AddrRange {
+    bytes(start * CELL, size * CELL)
 }
 
 /// Mostly whole pages, of which all is right and which are mapped.
@@ -101,9 +101,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn limits(mappings: Option<u64>) -> DmaLimits {
-    let hole = Span::new(HOLE.0, HOLE.1).unwrap();
-    let above = Span::new(hole.end(), PAGES * PAGE - hole.end()).unwrap();
-    let allowed = [Span::new(0, hole.offset()).unwrap(), above];
+    let end = HOLE.0 + HOLE.1;
+    let allowed = [bytes(0, HOLE.0), bytes(end, PAGES * PAGE - end)];
     DmaLimits::new(PAGE, allowed, mappings).unwrap()
 }
 
@@ -136,7 +135,7 @@ fn check_plan(before: &Kernel, wanted: [&Cells; 2], come: &[Drawn], plan: &DmaPl
     let listed = plan
         .gaps
         .iter()
-        .flat_map(|gap| gap.offset() / PAGE..gap.end() / PAGE);
+        .flat_map(|gap| gap.start() / PAGE..(gap.last() + 1) / PAGE);
     assert_eq!(listed.collect::<Vec<u64>>(), come_back, "gaps");
 
     let is_new = |page: u64| new.at(page).is_some() && (!stays(page) || gone.contains(&page));
@@ -186,6 +185,31 @@ fn repaint(cells: &Cells, step: &Step) -> Cells {
     new
 }
 
+#[test]
+fn the_highest_page_of_all_is_mapped_like_any_other() {
+    let last_page = AddrRange::from_bounds(u64::MAX - (PAGE - 1), u64::MAX).unwrap();
+    let two = AddrRange::from_bounds(last_page.start() - PAGE, u64::MAX).unwrap();
+    let limits = DmaLimits::new(PAGE, [AddrRange::ALL], None).unwrap();
+    let ram = DmaRange::host(two, DmaAccess::ReadWrite, 0x7000_0000, Arc::new(())).unwrap();
+    let ram = ram.in_units_of(PAGE).unwrap();
+    for kind in [SimIommuKind::Type1, SimIommuKind::Iommufd] {
+        let (iommu, mut table) = (SimIommu::new(kind, limits.clone()), DmaTable::new());
+        let plan = plan_dma(&table, std::slice::from_ref(&ram), &limits, Gaps::Refuse).unwrap();
+        assert_eq!((plan.ops.len(), plan.left_out.len()), (2, 0));
+        let _ = apply_dma(&iommu, &plan, &mut table).unwrap();
+        assert_eq!(table.touching(two).count(), 2);
+        assert!(iommu.reach(u64::MAX, true).is_some());
+        let change = DmaChange {
+            gone: &[last_page],
+            come: &[],
+        };
+        let plan = plan_dma_change(&table, &change, &limits, Gaps::Refuse).unwrap();
+        let _ = apply_dma(&iommu, &plan, &mut table).unwrap();
+        assert_eq!((table.len(), iommu.mappings()), (1, 1));
+        assert!(iommu.reach(u64::MAX, false).is_none());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 1500,
@@ -199,7 +223,7 @@ proptest! {
         let (mut table, mut cells) = (DmaTable::new(), Cells::default());
         for step in steps {
             let new = repaint(&cells, &step);
-            let gone: Vec<Span> = step.0.iter().map(|gone| span(*gone)).collect();
+            let gone: Vec<AddrRange> = step.0.iter().map(|gone| span(*gone)).collect();
             let come: Vec<DmaRange> = step.1.iter().map(Drawn::range).collect();
             let change = DmaChange { gone: &gone, come: &come };
             let plan = plan_dma_change(&table, &change, &limits, Gaps::Allow).unwrap();
@@ -222,7 +246,7 @@ proptest! {
         let (kernel, limits) = (Callable::default(), limits(None));
         let mut table = DmaTable::new();
         for (n, step) in steps.iter().enumerate() {
-            let gone: Vec<Span> = step.0.iter().map(|gone| span(*gone)).collect();
+            let gone: Vec<AddrRange> = step.0.iter().map(|gone| span(*gone)).collect();
             let come: Vec<DmaRange> = step.1.iter().map(Drawn::range).collect();
             let change = DmaChange { gone: &gone, come: &come };
             let plan = plan_dma_change(&table, &change, &limits, Gaps::Allow).unwrap();
@@ -258,7 +282,7 @@ proptest! {
         let kernel = Callable::default();
         let (mut table, tight) = (DmaTable::new(), limits(Some(limit)));
         for (gone, come) in &steps {
-            let gone: Vec<Span> = gone.iter().map(|gone| span(*gone)).collect();
+            let gone: Vec<AddrRange> = gone.iter().map(|gone| span(*gone)).collect();
             let come: Vec<DmaRange> = come.iter().map(Drawn::range).collect();
             let change = DmaChange { gone: &gone, come: &come };
             let free = plan_dma_change(&table, &change, &limits(None), Gaps::Allow).unwrap();

@@ -6,23 +6,24 @@ use std::cell::RefCell;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use vfio_private::Span;
-use vfio_private::dma::{
+use guest_ranges::AddrRange;
+use vfio_dma::{
     AddressSpace, DmaAccess, DmaLimits, DmaPlace, DmaRange, DmaRefusal, DmaTable, Owner,
 };
 
-pub const PAGE: u64 = 4096;
-pub const PAGES: u64 = 24;
+use super::{PAGE, When};
+
+pub(crate) const PAGES: u64 = 24;
 /// The unit that ranges are drawn in.
-pub const CELL: u64 = 1024;
+pub(crate) const CELL: u64 = 1024;
 
 thread_local! {
-    pub static OWNERS: [Arc<String>; 2] = [Arc::new("one".into()), Arc::new("other".into())];
+    pub(crate) static OWNERS: [Arc<String>; 2] = [Arc::new("one".into()), Arc::new("other".into())];
 }
 
 /// What a device sees of a page, and which mapping may hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The host address of IOVA 0, were the mapping that long.
     base: u64,
     writes: bool,
@@ -31,12 +32,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn of(range: &DmaRange) -> Self {
+    pub(crate) fn of(range: &DmaRange) -> Self {
         let DmaPlace::Host { address } = range.place() else {
             panic!("no file is drawn");
         };
         Self {
-            base: address.wrapping_sub(range.iova().offset()),
+            base: address.wrapping_sub(range.iova().start()),
             writes: range.access() == DmaAccess::ReadWrite,
             owner: address_of(range.owner()),
             unit: range.unit().map(|unit| unit.max(PAGE)),
@@ -55,7 +56,7 @@ fn address_of(owner: &Owner) -> *const () {
 
 /// What is wanted of each page. A page that stays keeps its unit.
 #[derive(Clone, Debug)]
-pub struct Cells(Vec<Option<Seen>>);
+pub(crate) struct Cells(Vec<Option<Seen>>);
 
 impl Default for Cells {
     fn default() -> Self {
@@ -65,20 +66,20 @@ impl Default for Cells {
 }
 
 impl Cells {
-    pub fn at(&self, page: u64) -> Option<(u64, bool, *const ())> {
+    pub(crate) fn at(&self, page: u64) -> Option<(u64, bool, *const ())> {
         let seen = self.0[usize::try_from(page).unwrap()].as_ref()?;
         Some((seen.base, seen.writes, seen.owner))
     }
 
     /// Every page that the cells touch shows nothing.
-    pub fn clear(&mut self, (start, size): (u64, u64)) {
+    pub(crate) fn clear(&mut self, (start, size): (u64, u64)) {
         let per_page = PAGE / CELL;
         for page in start / per_page..(start + size).div_ceil(per_page) {
             self.0[usize::try_from(page).unwrap()] = None;
         }
     }
 
-    pub fn paint(&mut self, cells: (u64, u64), seen: impl Fn(u64) -> Option<Seen>) {
+    pub(crate) fn paint(&mut self, cells: (u64, u64), seen: impl Fn(u64) -> Option<Seen>) {
         for page in 0..PAGES {
             if self.is_whole(page, cells) {
                 self.0[usize::try_from(page).unwrap()] = seen(page);
@@ -86,12 +87,12 @@ impl Cells {
         }
     }
 
-    pub fn is_whole(&self, page: u64, (start, size): (u64, u64)) -> bool {
+    pub(crate) fn is_whole(&self, page: u64, (start, size): (u64, u64)) -> bool {
         page * PAGE / CELL >= start && (page + 1) * PAGE / CELL <= start + size
     }
 
     /// Whether one mapping can hold a page and the next one.
-    pub fn continues(&self, page: u64) -> bool {
+    pub(crate) fn continues(&self, page: u64) -> bool {
         let page = usize::try_from(page).unwrap();
         match (&self.0[page], &self.0[page + 1]) {
             (Some(a), Some(b)) => {
@@ -103,7 +104,7 @@ impl Cells {
     }
 
     /// What was mapped before and stays is in the units that it was mapped in.
-    pub fn keep_units(&mut self, table: &DmaTable) {
+    pub(crate) fn keep_units(&mut self, table: &DmaTable) {
         for range in table.mappings() {
             for page in pages(range.iova()) {
                 self.0[usize::try_from(page).unwrap()] = Some(Seen::of(range));
@@ -111,14 +112,14 @@ impl Cells {
         }
     }
 
-    pub fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
+    pub(crate) fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
         (0..PAGES).map(|page| self.at(page)).collect()
     }
 }
 
 /// For each page the mapping that it is in, by number, and what is seen through it.
 #[derive(Clone, Debug, Default)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     pages: std::collections::BTreeMap<u64, (usize, Seen)>,
     next: usize,
     /// After so many calls one fails.
@@ -129,15 +130,9 @@ pub struct Kernel {
     is_strict: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    Before,
-    After,
-}
-
 impl Kernel {
     /// The pages of each mapping.
-    pub fn mappings(&self) -> Vec<Vec<u64>> {
+    pub(crate) fn mappings(&self) -> Vec<Vec<u64>> {
         let mut mappings: Vec<(usize, Vec<u64>)> = Vec::new();
         for (page, (number, _)) in &self.pages {
             match mappings.last_mut() {
@@ -148,14 +143,14 @@ impl Kernel {
         mappings.into_iter().map(|(_, pages)| pages).collect()
     }
 
-    pub fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
+    pub(crate) fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
         let seen = |page| self.pages.get(&page).map(|(_, seen)| seen);
         let see = |page| seen(page).map(|seen| (seen.base, seen.writes, seen.owner));
         (0..PAGES).map(see).collect()
     }
 
     /// Asserts that the table has all that is mapped, and that its certain mappings are mapped.
-    pub fn is_within(&self, table: &DmaTable) {
+    pub(crate) fn is_within(&self, table: &DmaTable) {
         for (page, (_, seen)) in &self.pages {
             let mapping = table.find(page * PAGE).expect("it is held by the table");
             assert!(Seen::of(mapping).same(seen));
@@ -168,7 +163,7 @@ impl Kernel {
         }
     }
 
-    pub fn is_as_in(&self, table: &DmaTable) {
+    pub(crate) fn is_as_in(&self, table: &DmaTable) {
         let pages = |range: &DmaRange| pages(range.iova()).collect::<Vec<u64>>();
         let of_table: Vec<Vec<u64>> = table.mappings().map(pages).collect();
         assert_eq!(self.mappings(), of_table);
@@ -211,44 +206,42 @@ impl Kernel {
     }
 }
 
-fn pages(span: Span) -> impl Iterator<Item = u64> {
-    assert!(
-        span.offset() % PAGE == 0 && span.size() % PAGE == 0,
-        "{span}"
-    );
-    span.offset() / PAGE..span.end() / PAGE
+fn pages(iova: AddrRange) -> impl Iterator<Item = u64> {
+    let end = iova.last() + 1;
+    assert!(iova.start() % PAGE == 0 && end % PAGE == 0, "{iova}");
+    iova.start() / PAGE..end / PAGE
 }
 
 /// A kernel that can be called.
 #[derive(Debug, Default)]
-pub struct Callable(RefCell<Kernel>);
+pub(crate) struct Callable(RefCell<Kernel>);
 
 impl Callable {
-    pub fn of(kernel: Kernel) -> Self {
+    pub(crate) fn of(kernel: Kernel) -> Self {
         Self(RefCell::new(kernel))
     }
 
     /// An address space that refuses to unmap what is not mapped, or does not.
-    pub fn with_strict_unmap(is_strict: bool) -> Self {
+    pub(crate) fn with_strict_unmap(is_strict: bool) -> Self {
         Self::of(Kernel {
             is_strict,
             ..Kernel::default()
         })
     }
 
-    pub fn borrow(&self) -> std::cell::Ref<'_, Kernel> {
+    pub(crate) fn borrow(&self) -> std::cell::Ref<'_, Kernel> {
         self.0.borrow()
     }
 
-    pub fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
+    pub(crate) fn picture(&self) -> Vec<Option<(u64, bool, *const ())>> {
         self.borrow().picture()
     }
 
-    pub fn fails_in(&self, calls: Option<usize>) {
+    pub(crate) fn fails_in(&self, calls: Option<usize>) {
         self.0.borrow_mut().fails_in = calls;
     }
 
-    pub fn panics_in(&self, calls: Option<(usize, When)>) {
+    pub(crate) fn panics_in(&self, calls: Option<(usize, When)>) {
         self.0.borrow_mut().panics_in = calls;
     }
 }
@@ -266,7 +259,7 @@ impl AddressSpace for Callable {
         Ok(())
     }
 
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         let kernel = &mut *self.0.borrow_mut();
         // A call fails, and those that look what is left of it do not.
         kernel.begin()?;

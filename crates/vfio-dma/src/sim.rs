@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::apply::AddressSpace;
-use super::limits::DmaLimits;
-use super::range::{DmaAccess, DmaPlace, DmaRange};
-use super::refusal::{DmaRefusal, DmaUnsupported};
-use crate::span::Span;
+use guest_ranges::AddrRange;
+
+use crate::apply::AddressSpace;
+use crate::limits::DmaLimits;
+use crate::range::{DmaAccess, DmaPlace, DmaRange};
+use crate::refusal::{DmaRefusal, DmaUnsupported};
 
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
@@ -79,7 +80,7 @@ impl SimIommu {
     pub fn reach(&self, iova: u64, writes: bool) -> Option<DmaPlace> {
         let state = self.state();
         let (_, mapping) = state.mappings.range(..=iova).next_back()?;
-        let byte = Span::new(iova, 1).ok()?;
+        let byte = AddrRange::new(iova, 1)?;
         let at = mapping.within(byte)?;
         (!writes || at.access() == DmaAccess::ReadWrite).then_some(at.place())
     }
@@ -92,8 +93,8 @@ impl SimIommu {
         number % self.limits.page_size() == 0
     }
 
-    fn is_allowed(&self, span: Span) -> bool {
-        self.limits.mappable(span) == [span]
+    fn is_allowed(&self, iova: AddrRange) -> bool {
+        self.limits.mappable(iova) == [iova]
     }
 }
 
@@ -108,12 +109,13 @@ impl State {
         }
     }
 
-    fn in_span(&self, span: Span) -> Vec<Span> {
-        let below = self.mappings.range(..span.offset()).next_back();
-        let inside = self.mappings.range(span.offset()..span.end());
+    fn touching(&self, range: AddrRange) -> Vec<DmaRange> {
+        let below = self.mappings.range(..range.start()).next_back();
+        let inside = self.mappings.range(range.start()..=range.last());
         let all = below.into_iter().chain(inside);
-        let all = all.map(|(_, mapping)| mapping.iova());
-        all.filter(|iova| iova.overlaps(span)).collect()
+        let all = all.map(|(_, mapping)| mapping.clone());
+        all.filter(|mapping| mapping.iova().overlaps(range))
+            .collect()
     }
 }
 
@@ -125,11 +127,11 @@ impl AddressSpace for SimIommu {
         if place.is_file() && self.kind == SimIommuKind::Type1 {
             return Err(DmaUnsupported::FileInContainer.into());
         }
-        let sizes = [iova.offset(), iova.size(), place.position()];
+        let sizes = [iova.start(), range.size(), place.position()];
         if !sizes.into_iter().all(|number| self.is_aligned(number)) {
             return Err(DmaRefusal::Errno(EINVAL));
         }
-        let is_mapped = !state.in_span(iova).is_empty();
+        let is_mapped = !state.touching(iova).is_empty();
         let count = u64::try_from(state.mappings.len()).unwrap_or(u64::MAX);
         let is_full = self.limits.mappings().is_some_and(|limit| count >= limit);
         let checks = match self.kind {
@@ -147,29 +149,30 @@ impl AddressSpace for SimIommu {
         if let Some((_, errno)) = checks.into_iter().find(|(fails, _)| *fails) {
             return Err(DmaRefusal::Errno(errno));
         }
-        state.mappings.insert(iova.offset(), range.clone());
+        state.mappings.insert(iova.start(), range.clone());
         Ok(())
     }
 
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         let state = &mut *self.state();
         state.begin()?;
-        let in_span = state.in_span(iova);
-        let is_cut = |mapping: &Span| iova.intersection(*mapping) != Some(*mapping);
+        let touched = state.touching(iova);
+        let is_cut = |mapping: &DmaRange| !iova.covers(mapping.iova());
         if self.kind == SimIommuKind::Type1 {
-            let is_aligned = self.is_aligned(iova.offset()) && self.is_aligned(iova.size());
+            let is_aligned =
+                self.is_aligned(iova.start()) && self.is_aligned(iova.last().wrapping_add(1));
             // Nothing goes where a mapping would have to be split.
-            if !is_aligned || in_span.iter().any(is_cut) {
+            if !is_aligned || touched.iter().any(is_cut) {
                 return Err(DmaRefusal::Errno(EINVAL));
             }
         }
         let mut unmapped = 0;
-        for mapping in in_span {
+        for mapping in touched {
             // Those below are gone by now.
             if is_cut(&mapping) {
                 return Err(DmaRefusal::Errno(ENOENT));
             }
-            state.mappings.remove(&mapping.offset());
+            state.mappings.remove(&mapping.iova().start());
             unmapped += mapping.size();
         }
         match (self.kind, unmapped) {
@@ -191,8 +194,8 @@ mod tests {
     const PAGE: u64 = 0x1000;
     const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
 
-    fn span(page: u64, pages: u64) -> Span {
-        Span::new(page * PAGE, pages * PAGE).unwrap()
+    fn span(page: u64, pages: u64) -> AddrRange {
+        AddrRange::new(page * PAGE, u128::from(pages * PAGE)).unwrap()
     }
 
     /// Room for two mappings below page 16, but not in page 8.
@@ -201,8 +204,8 @@ mod tests {
         SimIommu::new(kind, DmaLimits::new(PAGE, allowed, Some(2)).unwrap())
     }
 
-    fn host(iova: Span) -> DmaRange {
-        let address = 0x7000_0000 + iova.offset();
+    fn host(iova: AddrRange) -> DmaRange {
+        let address = 0x7000_0000 + iova.start();
         DmaRange::host(iova, DmaAccess::ReadWrite, address, Arc::new(())).unwrap()
     }
 
@@ -241,7 +244,7 @@ mod tests {
             assert_eq!(errno(iommu.map(&host(span(1, 2)))), Some(EEXIST));
             assert_eq!(errno(iommu.map(&host(span(7, 2)))), Some(EINVAL));
             assert_eq!(errno(iommu.map(&host(span(16, 1)))), Some(EINVAL));
-            let half = Span::new(0x800, PAGE).unwrap();
+            let half = AddrRange::new(0x800, PAGE.into()).unwrap();
             assert_eq!(errno(iommu.map(&host(half))), Some(EINVAL));
             iommu.map(&host(span(4, 1))).unwrap();
             let third = iommu.map(&host(span(5, 1)));

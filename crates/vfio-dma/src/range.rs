@@ -6,8 +6,9 @@ use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
-use crate::error::InputError;
-use crate::span::Span;
+use guest_ranges::AddrRange;
+
+use crate::error::DmaInputError;
 
 /// Whatever must stay alive for a host address or a descriptor to stay valid: a mapping, an owned
 /// file.
@@ -46,7 +47,7 @@ impl DmaPlace {
     }
 
     /// The address, or the offset in the file.
-    pub(super) fn position(self) -> u64 {
+    pub(crate) fn position(self) -> u64 {
         match self {
             Self::Host { address } => address,
             Self::File { offset, .. } => offset,
@@ -74,7 +75,7 @@ impl DmaPlace {
 /// keeps the owner until the kernel has unmapped it.
 #[derive(Clone)]
 pub struct DmaRange {
-    iova: Span,
+    iova: AddrRange,
     access: DmaAccess,
     place: DmaPlace,
     unit: Option<u64>,
@@ -86,13 +87,13 @@ impl DmaRange {
     ///
     /// # Errors
     ///
-    /// [`InputError::SpanWraps`] if the addresses wrap around.
+    /// [`DmaInputError::Wraps`] if the addresses wrap around.
     pub fn host<O: Any + Send + Sync>(
-        iova: Span,
+        iova: AddrRange,
         access: DmaAccess,
         address: u64,
         owner: Arc<O>,
-    ) -> Result<Self, InputError> {
+    ) -> Result<Self, DmaInputError> {
         Self::new(iova, access, DmaPlace::Host { address }, owner)
     }
 
@@ -100,13 +101,13 @@ impl DmaRange {
     ///
     /// # Errors
     ///
-    /// [`InputError::SpanWraps`] if the offsets wrap around.
+    /// [`DmaInputError::Wraps`] if the offsets wrap around.
     pub fn file<O: Any + Send + Sync>(
-        iova: Span,
+        iova: AddrRange,
         access: DmaAccess,
         (fd, offset): (i32, u64),
         owner: Arc<O>,
-    ) -> Result<Self, InputError> {
+    ) -> Result<Self, DmaInputError> {
         Self::new(iova, access, DmaPlace::File { fd, offset }, owner)
     }
 
@@ -114,14 +115,18 @@ impl DmaRange {
     ///
     /// # Errors
     ///
-    /// [`InputError::SpanWraps`] if the addresses or offsets wrap around.
+    /// [`DmaInputError::Wraps`] if the addresses or offsets wrap around.
     pub fn new(
-        iova: Span,
+        iova: AddrRange,
         access: DmaAccess,
         place: DmaPlace,
         owner: Owner,
-    ) -> Result<Self, InputError> {
-        Span::new(place.position(), iova.size())?;
+    ) -> Result<Self, DmaInputError> {
+        let (offset, size) = (place.position(), iova.size());
+        // All 2^64 bytes have no size that a mapping could have.
+        if AddrRange::new(offset, size).is_none() || u64::try_from(size).is_err() {
+            return Err(DmaInputError::Wraps { offset, size });
+        }
         Ok(Self {
             iova,
             access,
@@ -137,10 +142,10 @@ impl DmaRange {
     ///
     /// # Errors
     ///
-    /// [`InputError::DmaUnit`] if that is not a power of two.
-    pub fn in_units_of(self, bytes: u64) -> Result<Self, InputError> {
+    /// [`DmaInputError::Unit`] if that is not a power of two.
+    pub fn in_units_of(self, bytes: u64) -> Result<Self, DmaInputError> {
         if !bytes.is_power_of_two() {
-            return Err(InputError::DmaUnit { bytes });
+            return Err(DmaInputError::Unit { bytes });
         }
         Ok(Self {
             unit: Some(bytes),
@@ -149,8 +154,13 @@ impl DmaRange {
     }
 
     /// The IOVAs.
-    pub fn iova(&self) -> Span {
+    pub fn iova(&self) -> AddrRange {
         self.iova
+    }
+
+    /// How many bytes.
+    pub fn size(&self) -> u64 {
+        self.iova.last() - self.iova.start() + 1
     }
 
     /// What devices may do there.
@@ -173,11 +183,11 @@ impl DmaRange {
         &self.owner
     }
 
-    /// The part of it that lies in `span`.
-    pub(super) fn within(&self, span: Span) -> Option<Self> {
-        let iova = self.iova.intersection(span)?;
+    /// The part of it that lies in `range`.
+    pub(crate) fn within(&self, range: AddrRange) -> Option<Self> {
+        let iova = self.iova.intersect(range)?;
         Some(Self {
-            place: self.place.advanced(iova.offset() - self.iova.offset()),
+            place: self.place.advanced(iova.start() - self.iova.start()),
             iova,
             ..self.clone()
         })
@@ -186,13 +196,13 @@ impl DmaRange {
     /// Whether both lead to the same bytes in the same way, wherever they have IOVAs in common. The
     /// same address of another owner is other memory: it was unmapped meanwhile, and a device would
     /// be left on what was there before.
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
-        let first = self.iova.offset().min(other.iova.offset());
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        let first = self.iova.start().min(other.iova.start());
         let place = |range: &Self| {
             // Both counted back to the same IOVA: this may be before the memory.
             range
                 .place
-                .advanced(0_u64.wrapping_sub(range.iova.offset() - first))
+                .advanced(0_u64.wrapping_sub(range.iova.start() - first))
         };
         self.access == other.access
             && place(self) == place(other)
@@ -200,14 +210,23 @@ impl DmaRange {
     }
 
     /// This and the IOVAs right behind it as one, if that is the same memory.
-    pub(super) fn joined(&self, next: &Self) -> Option<Self> {
-        let adjacent = self.iova.end() == next.iova.offset();
+    pub(crate) fn joined(&self, next: &Self) -> Option<Self> {
+        let adjacent = self.iova.last().checked_add(1) == Some(next.iova.start());
         let joins = adjacent && self.unit == next.unit && self.agrees_with(next);
-        let iova = Span::between(self.iova.offset(), next.iova.end()).filter(|_| joins)?;
+        let iova = AddrRange::from_bounds(self.iova.start(), next.iova.last()).filter(|_| joins)?;
         Some(Self {
             iova,
             ..self.clone()
         })
+    }
+}
+
+/// First and last IOVA, as in `/proc/iomem`: `0x1000-0x1fff`.
+pub(crate) struct Shown(pub(crate) AddrRange);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}-{:#x}", self.0.start(), self.0.last())
     }
 }
 
@@ -227,9 +246,10 @@ impl Eq for DmaRange {}
 /// For example `0x1000-0x1fff to host 0x7f0000001000`.
 impl fmt::Display for DmaRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let iova = Shown(self.iova);
         match self.place {
-            DmaPlace::Host { address } => write!(f, "{} to host {address:#x}", self.iova)?,
-            DmaPlace::File { fd, offset } => write!(f, "{} to fd {fd} + {offset:#x}", self.iova)?,
+            DmaPlace::Host { address } => write!(f, "{iova} to host {address:#x}")?,
+            DmaPlace::File { fd, offset } => write!(f, "{iova} to fd {fd} + {offset:#x}")?,
         }
         match self.access {
             DmaAccess::Read => f.write_str(", read-only"),

@@ -2,25 +2,20 @@
 
 //! An address space that panics, before or after any of its operations.
 
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use common::dma::{Callable, OWNERS, PAGE, PAGES, When};
 use proptest::prelude::*;
-use vfio_private::Span;
-use vfio_private::dma::{
+use vfio_dma::{
     DmaAccess, DmaChange, DmaLimits, DmaPlan, DmaRange, DmaTable, Gaps, apply_dma, plan_dma,
     plan_dma_change, undo_dma,
 };
 
-fn span(start: u64, pages: u64) -> Span {
-    Span::new(start * PAGE, pages * PAGE).unwrap()
-}
+use crate::support::picture::{Callable, OWNERS, PAGES};
+use crate::support::{PAGE, When, pages};
 
 fn limits() -> DmaLimits {
-    DmaLimits::new(PAGE, [span(0, PAGES)], None).unwrap()
+    DmaLimits::new(PAGE, [pages(0, PAGES)], None).unwrap()
 }
 
 /// Pages of an owner's memory, in mappings of so many.
@@ -34,9 +29,9 @@ struct Drawn {
 
 impl Drawn {
     fn range(self) -> DmaRange {
-        let iova = span(self.start, self.pages);
+        let iova = pages(self.start, self.pages);
         let owner = OWNERS.with(|owners| Arc::clone(&owners[self.owner]));
-        let address = 0x7000_0000 + iova.offset();
+        let address = 0x7000_0000 + iova.start();
         let range = DmaRange::host(iova, DmaAccess::ReadWrite, address, owner).unwrap();
         range.in_units_of(self.unit * PAGE).unwrap()
     }
@@ -140,7 +135,7 @@ proptest! {
         let applied = AssertUnwindSafe(|| apply_dma(&kernel, &second, &mut table).map(drop));
         let _ = catch_unwind(applied);
         kernel.panics_in(None);
-        let gone = span(gone.0, gone.1.min(PAGES - gone.0));
+        let gone = pages(gone.0, gone.1.min(PAGES - gone.0));
         let change = DmaChange { gone: &[gone], come: &[] };
         let third = plan_dma_change(&table, &change, &limits(), Gaps::Allow).unwrap();
         let _ = apply_dma(&kernel, &third, &mut table).unwrap();
@@ -153,7 +148,7 @@ proptest! {
 /// A page whose mapping panics.
 fn panicked(when: When) -> (Callable, DmaTable, DmaRange) {
     let owner = Arc::new("memory");
-    let range = DmaRange::host(span(0, 1), DmaAccess::ReadWrite, 0x7000_0000, owner).unwrap();
+    let range = DmaRange::host(pages(0, 1), DmaAccess::ReadWrite, 0x7000_0000, owner).unwrap();
     let (kernel, mut table) = (Callable::default(), DmaTable::new());
     let wanted = [range.clone()];
     let plan = plan_dma(&table, &wanted, &limits(), Gaps::Refuse).unwrap();

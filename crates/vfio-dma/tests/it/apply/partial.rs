@@ -2,17 +2,16 @@
 
 //! An address space that unmaps some of the mappings that it was asked to, as an iommufd may.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use common::dma::PAGE;
-use vfio_private::Span;
-use vfio_private::dma::{
-    AddressSpace, DmaAccess, DmaLimits, DmaOp, DmaRange, DmaRefusal, DmaTable, Gaps, apply_dma,
-    plan_dma, undo_dma,
+use guest_ranges::AddrRange;
+use vfio_dma::{
+    AddressSpace, DmaAccess, DmaApplied, DmaApplyError, DmaLimits, DmaOp, DmaRange, DmaRefusal,
+    DmaTable, Gaps, apply_dma, plan_dma, undo_dma,
 };
+
+use crate::support::{PAGE, pages};
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
@@ -42,7 +41,7 @@ impl Partial {
 
 impl AddressSpace for Partial {
     fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
-        let page = range.iova().offset() / PAGE;
+        let page = range.iova().start() / PAGE;
         if self.lost.lock().unwrap().contains(&page) {
             return Err(DmaRefusal::Errno(ENOMEM));
         }
@@ -51,10 +50,10 @@ impl AddressSpace for Partial {
         Ok(())
     }
 
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         let mut mapped = self.mapped.lock().unwrap();
         let inside: Vec<u64> = mapped
-            .range(iova.offset() / PAGE..iova.end() / PAGE)
+            .range(iova.start() / PAGE..=iova.last() / PAGE)
             .map(|(page, _)| *page)
             .collect();
         for page in &inside {
@@ -75,7 +74,7 @@ impl AddressSpace for Partial {
 }
 
 fn page(number: u64) -> DmaRange {
-    let iova = Span::new(number * PAGE, PAGE).unwrap();
+    let iova = pages(number, 1);
     let address = 0x7000_0000 + number * 2 * PAGE;
     DmaRange::host(iova, DmaAccess::ReadWrite, address, Arc::new(())).unwrap()
 }
@@ -89,17 +88,19 @@ fn machine() -> (Partial, DmaTable, Vec<DmaRange>) {
     (space, table, pages)
 }
 
-type Applied = Result<vfio_private::dma::DmaApplied, Box<vfio_private::dma::DmaApplyError>>;
+fn limits() -> DmaLimits {
+    DmaLimits::new(PAGE, [pages(0, 16)], None).unwrap()
+}
+
+type Applied = Result<DmaApplied, Box<DmaApplyError>>;
 
 fn apply(space: &Partial, table: &mut DmaTable, wanted: &[DmaRange]) -> Applied {
-    let everything = Span::new(0, 16 * PAGE).unwrap();
-    let limits = DmaLimits::new(PAGE, [everything], None).unwrap();
-    let plan = plan_dma(table, wanted, &limits, Gaps::Refuse).unwrap();
+    let plan = plan_dma(table, wanted, &limits(), Gaps::Refuse).unwrap();
     apply_dma(space, &plan, table)
 }
 
 fn in_table(table: &DmaTable) -> Vec<u64> {
-    let pages = table.mappings().map(|range| range.iova().offset() / PAGE);
+    let pages = table.mappings().map(|range| range.iova().start() / PAGE);
     pages.collect()
 }
 
@@ -147,7 +148,7 @@ fn mappings_that_are_unmapped_one_by_one_leave_the_table() {
             self.0.map(range)
         }
 
-        fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+        fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
             let unmapped = self.0.unmap(iova);
             self.0.sticks(&[]);
             unmapped
@@ -158,9 +159,7 @@ fn mappings_that_are_unmapped_one_by_one_leave_the_table() {
         }
     }
     space.sticks(&[2]);
-    let everything = Span::new(0, 16 * PAGE).unwrap();
-    let limits = DmaLimits::new(PAGE, [everything], None).unwrap();
-    let plan = plan_dma(&table, &[], &limits, Gaps::Refuse).unwrap();
+    let plan = plan_dma(&table, &[], &limits(), Gaps::Refuse).unwrap();
     let applied = apply_dma(&Once(&space), &plan, &mut table).unwrap();
     assert_eq!(applied.ops(), [DmaOp::Unmap(pages.clone())]);
     assert!(table.is_empty() && space.pages().is_empty());

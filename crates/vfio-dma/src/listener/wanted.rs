@@ -4,11 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use guest_ranges::gaps;
 use memory_model::{
     AddrRange, Backing, FileSlice, FlatRange, GuestAccess, GuestMemfdSides, HostMemory, PageSet,
 };
-use vfio_private::Span;
-use vfio_private::dma::{DmaAccess, DmaPlace, DmaPlanError, DmaRange, Gaps, MOST_MAPPINGS};
+
+use crate::plan::{DmaPlanError, Gaps, MOST_MAPPINGS};
+use crate::range::{DmaAccess, DmaPlace, DmaRange};
 
 /// Finds the file for a run of a device's memory: a dma-buf that VFIO exported.
 pub type FindFile<H> = dyn Fn(&FlatRange<H>) -> Option<FileSlice> + Send + Sync;
@@ -44,7 +46,7 @@ pub struct DmaPolicy<H> {
     ///
     /// The default is a page: no conversion has a gap, and each page is a
     /// mapping. Where a guest has more memory shared than the kernel takes
-    /// mappings, larger units are needed: see [`vfio_private::dma`].
+    /// mappings, larger units are needed: see [the crate's page](crate).
     pub unit: u64,
     /// Whether changes that have a gap are carried out, or refused.
     pub gaps: Gaps,
@@ -76,7 +78,8 @@ pub(super) fn want<H>(
         GuestAccess::ReadOnly | GuestAccess::ReadTrapWrite => DmaAccess::Read,
         GuestAccess::Trap => return Ok(()),
     };
-    for shared in Without::new(part, private) {
+    let private = private.into_iter().flat_map(|set| set.within(part));
+    for shared in gaps(part, private) {
         let range = match run.backing_of(shared) {
             Some(Backing::Memory(memory)) => {
                 let unit = match memory.guest_memfd() {
@@ -107,7 +110,7 @@ fn at_host(range: AddrRange, access: DmaAccess, memory: &HostMemory) -> Option<D
     let place = DmaPlace::Host {
         address: memory.address(),
     };
-    DmaRange::new(span(range)?, access, place, owner).ok()
+    DmaRange::new(range, access, place, owner).ok()
 }
 
 /// A unit that is none counts as a page, the safe choice.
@@ -130,49 +133,5 @@ fn of_file<H>(
         fd: file.fd(),
         offset: file.offset(),
     };
-    DmaRange::new(span(range)?, access, place, file.owner().clone()).ok()
-}
-
-/// The same addresses as IOVAs. The very last one has none: what has it is told
-/// to have a part of a page left.
-pub(super) fn span(range: AddrRange) -> Option<Span> {
-    let size = range.last().saturating_add(1) - range.start();
-    Span::new(range.start(), size).ok()
-}
-
-/// The parts of a range that are not in a set of pages, by address.
-struct Without<I> {
-    rest: Option<AddrRange>,
-    holes: I,
-}
-
-impl<'a> Without<Box<dyn Iterator<Item = AddrRange> + 'a>> {
-    fn new(range: AddrRange, holes: Option<&'a PageSet>) -> Self {
-        let holes = holes.map(|set| set.within(range));
-        Self {
-            rest: Some(range),
-            holes: Box::new(holes.into_iter().flatten()),
-        }
-    }
-}
-
-impl<I: Iterator<Item = AddrRange>> Iterator for Without<I> {
-    type Item = AddrRange;
-
-    fn next(&mut self) -> Option<AddrRange> {
-        loop {
-            let rest = self.rest?;
-            let Some(hole) = self.holes.next() else {
-                self.rest = None;
-                return Some(rest);
-            };
-            let above = hole.last().checked_add(1);
-            self.rest = above.and_then(|from| AddrRange::from_bounds(from, rest.last()));
-            let below = hole.start().checked_sub(1);
-            let below = below.and_then(|last| AddrRange::from_bounds(rest.start(), last));
-            if below.is_some() {
-                return below;
-            }
-        }
-    }
+    DmaRange::new(range, access, place, file.owner().clone()).ok()
 }

@@ -3,9 +3,10 @@
 //! and no other.
 //!
 //! [`DmaListener`] is a listener twice over. As one of the model it follows the
-//! view: RAM that comes is mapped, RAM that goes is unmapped. As one of the
-//! conversion engine it follows the guest: what becomes private is unmapped
-//! before the guest gets it, what becomes shared is mapped after.
+//! view: RAM that is added is mapped, RAM that is removed is unmapped. As one of
+//! the conversion engine (feature `kvm-slots`) it follows the guest: what becomes
+//! private is unmapped before the guest gets it, what becomes shared is mapped
+//! after.
 //!
 //! | memory | devices |
 //! | --- | --- |
@@ -24,9 +25,10 @@
 //! Open the devices first, as each can narrow what can be mapped
 //! ([`DmaListener::device_added`]).
 
+#[cfg(feature = "kvm-slots")]
 mod convert;
-mod listener;
+mod follow;
 mod wanted;
 
-pub use listener::{DmaFollowError, DmaListener};
+pub use follow::{DmaFollowError, DmaListener};
 pub use wanted::{DmaPolicy, FindFile, Peers};

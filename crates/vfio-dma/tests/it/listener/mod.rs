@@ -2,27 +2,24 @@
 //! What devices reach where there is more than one right answer, and where
 //! something cannot be had.
 
-mod dma_common;
+mod resync;
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dma_common::{APART, BAR, HOLE, Machine, PAGE, PLAIN, PRIVATE_BAR, REGISTERS, ROM, pages};
 use kvm_slots::{ConvertError, FailedStep};
 use memory_model::{CommitError, FileSlice, FlatRange, PageState};
-use vfio_private::Span;
-use vfio_private::dma::{AddressSpace, DmaOp, DmaPlace, DmaPlanError, Gaps, LeftOut, SimIommuKind};
-use vmm::dma::{DmaFollowError, DmaPolicy, Peers};
+use vfio_dma::listener::{DmaFollowError, DmaPolicy, Peers};
+use vfio_dma::{AddressSpace, DmaOp, DmaPlace, DmaPlanError, Gaps, LeftOut, SimIommuKind};
+
+use crate::support::machine::{APART, BAR, HOLE, Machine, PLAIN, PRIVATE_BAR, REGISTERS, ROM};
+use crate::support::{PAGE, bytes, pages};
 
 const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
 
 fn machine(policy: DmaPolicy<()>) -> Machine {
     Machine::new(SimIommuKind::Iommufd, policy, None)
-}
-
-fn span(start: u64, count: u64) -> Span {
-    Span::new(start * PAGE, count * PAGE).unwrap()
 }
 
 fn converted(m: &mut Machine, start: u64, count: u64, private: bool) {
@@ -76,7 +73,7 @@ fn conversions_of_whole_units_have_no_gap_and_others_say_which() {
         m.check();
         converted(&mut m, 17, 1, true);
         let plan = m.dma.take_latest_plan().unwrap();
-        assert_eq!(plan.gaps, [span(16, 1), span(18, 2)]);
+        assert_eq!(plan.gaps, [pages(16, 1), pages(18, 2)]);
         m.check();
         converted(&mut m, 17, 1, false);
         assert_eq!(m.dma.take_latest_plan().unwrap().gaps, []);
@@ -103,7 +100,7 @@ fn where_gaps_are_refused_so_is_the_conversion() {
     let error = follow_error(&**source);
     assert!(matches!(
         error,
-        DmaFollowError::Plan(DmaPlanError::Gap { gap, .. }) if gap == span(21, 3)
+        DmaFollowError::Plan(DmaPlanError::Gap { gap, .. }) if gap == pages(21, 3)
     ));
     assert!(m.model.private(m.space).is_empty());
     assert_eq!(m.iommu.calls(), calls);
@@ -135,17 +132,17 @@ fn too_many_mappings_refuse_a_transaction_and_a_conversion_untouched() {
 fn the_hardwares_addresses_and_parts_of_pages_are_left_out_and_said() {
     let mut m = machine(DmaPolicy::default());
     m.place(PLAIN, (HOLE.start - 2) * PAGE, 0).unwrap();
-    let hole = (span(HOLE.start, 2), LeftOut::Hole);
+    let hole = (pages(HOLE.start, 2), LeftOut::Hole);
     assert_eq!(m.dma.take_latest_plan().unwrap().left_out, [hole]);
     m.check();
     m.place(REGISTERS, 38 * PAGE + 0x300, 1).unwrap();
-    let part = |start: u64, end: u64| (Span::new(start, end - start).unwrap(), LeftOut::PartOfPage);
+    let part = |start: u64, end: u64| (bytes(start, end - start), LeftOut::PartOfPage);
     let at = 38 * PAGE;
     let parts = [part(at, at + 0x300), part(at + 0x400, at + PAGE)];
     let plan = m.dma.take_latest_plan().unwrap();
     assert_eq!(plan.left_out, [parts[0], parts[1], hole]);
     // All of it was one mapping below the hole: the rest of that had a gap.
-    assert_eq!(plan.gaps, [span(39, 1)]);
+    assert_eq!(plan.gaps, [pages(39, 1)]);
     m.check();
 }
 
@@ -162,7 +159,7 @@ fn what_could_not_be_undone_is_put_right_by_the_next_transaction() {
             panic!("it was converted");
         };
         assert!(failure.to_string().contains("UNMAP"), "{failure}");
-        assert!(m.dma.is_out_of_step());
+        assert!(m.dma.needs_resync());
         // Devices reach less than they may, and never more.
         for page in 16..32 {
             let reached = m.reached(page);
@@ -170,7 +167,7 @@ fn what_could_not_be_undone_is_put_right_by_the_next_transaction() {
         }
         m.iommu.fail_no_more();
         m.place(PLAIN, 0, 0).unwrap();
-        assert!(!m.dma.is_out_of_step());
+        assert!(!m.dma.needs_resync());
         m.check();
     }
 }
@@ -186,7 +183,7 @@ fn a_page_that_the_model_alone_has_made_private_is_found_by_looking_at_all() {
     set.unwrap();
     assert!(m.reached(20).is_some());
     let view = m.model.view(space);
-    m.dma.look_at_all(&view, m.model.private(space)).unwrap();
+    m.dma.resync(&view, m.model.private(space)).unwrap();
     m.check();
     // Memory that comes where pages are private is private from the start.
     let mut t = m.model.transaction();
@@ -265,7 +262,7 @@ fn nothing_is_mapped_for_a_device_that_is_unplugged() {
         assert!(m.iommu.mappings() > 0);
         m.model.remove_listener(m.space, &m.dma).unwrap();
         assert_eq!(m.iommu.mappings(), 0);
-        assert!(!m.dma.is_out_of_step());
+        assert!(!m.dma.needs_resync());
         // What comes later is mapped for others only.
         m.place(ROM, 50 * PAGE, 0).unwrap();
         assert_eq!(m.iommu.mappings(), 0);

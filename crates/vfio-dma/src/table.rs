@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::range::DmaRange;
-use crate::span::Span;
+use guest_ranges::AddrRange;
+
+use crate::range::DmaRange;
 
 /// The mappings of an address space, by IOVA. They do not overlap.
 ///
@@ -46,11 +47,12 @@ impl DmaTable {
         below.iova().contains(iova).then_some(below)
     }
 
-    /// The mappings with an IOVA in `span`, by IOVA.
-    pub fn touching(&self, span: Span) -> impl Iterator<Item = &DmaRange> {
-        let from = self.find(span.offset());
-        let from = from.map_or(span.offset(), |mapping| mapping.iova().offset());
-        self.by_iova.range(from..span.end()).map(|(_, range)| range)
+    /// The mappings with an IOVA in `range`, by IOVA: the lowest first.
+    pub fn touching(&self, range: AddrRange) -> impl Iterator<Item = &DmaRange> {
+        let from = self.find(range.start());
+        let from = from.map_or(range.start(), |mapping| mapping.iova().start());
+        let mappings = self.by_iova.range(from..=range.last());
+        mappings.map(|(_, mapping)| mapping)
     }
 
     /// The mappings that may or may not exist, by IOVA: a call that maps or unmaps them panicked. The
@@ -61,21 +63,21 @@ impl DmaTable {
         starts.filter_map(|start| self.by_iova.get(start))
     }
 
-    pub(super) fn is_uncertain(&self, mapping: &DmaRange) -> bool {
-        self.uncertain.contains(&mapping.iova().offset())
+    pub(crate) fn is_uncertain(&self, mapping: &DmaRange) -> bool {
+        self.uncertain.contains(&mapping.iova().start())
     }
 
-    pub(super) fn insert(&mut self, mapping: DmaRange) {
-        self.by_iova.insert(mapping.iova().offset(), mapping);
+    pub(crate) fn insert(&mut self, mapping: DmaRange) {
+        self.by_iova.insert(mapping.iova().start(), mapping);
     }
 
-    pub(super) fn insert_uncertain(&mut self, mapping: DmaRange) {
-        self.uncertain.insert(mapping.iova().offset());
-        self.by_iova.insert(mapping.iova().offset(), mapping);
+    pub(crate) fn insert_uncertain(&mut self, mapping: DmaRange) {
+        self.uncertain.insert(mapping.iova().start());
+        self.by_iova.insert(mapping.iova().start(), mapping);
     }
 
-    pub(super) fn remove(&mut self, iova: Span) {
-        self.uncertain.remove(&iova.offset());
-        self.by_iova.remove(&iova.offset());
+    pub(crate) fn remove(&mut self, iova: AddrRange) {
+        self.uncertain.remove(&iova.start());
+        self.by_iova.remove(&iova.start());
     }
 }

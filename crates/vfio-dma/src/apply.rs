@@ -7,14 +7,14 @@ use core::slice;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use guest_ranges::AddrRange;
 use thiserror::Error;
 
-use super::limits::DmaLimits;
-use super::plan::{DmaOp, DmaPlan};
-use super::range::DmaRange;
-use super::refusal::DmaRefusal;
-use super::table::DmaTable;
-use crate::span::Span;
+use crate::limits::DmaLimits;
+use crate::plan::{DmaOp, DmaPlan};
+use crate::range::DmaRange;
+use crate::refusal::DmaRefusal;
+use crate::table::DmaTable;
 
 /// An address space of devices: a container or an IOAS of the kernel's, or a simulated one.
 pub trait AddressSpace {
@@ -25,13 +25,13 @@ pub trait AddressSpace {
     /// [`DmaRefusal`]; nothing is mapped then.
     fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal>;
 
-    /// Unmaps all mappings in a span, and returns how many bytes that was. When it returns, no device
+    /// Unmaps all mappings in a range, and returns how many bytes that was. When it returns, no device
     /// reaches them any more.
     ///
     /// # Errors
     ///
     /// [`DmaRefusal`]. Of several mappings, some may be gone then.
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal>;
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal>;
 
     /// What can be mapped, now.
     ///
@@ -46,7 +46,7 @@ impl<S: AddressSpace + ?Sized> AddressSpace for Arc<S> {
         (**self).map(range)
     }
 
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         (**self).unmap(iova)
     }
 
@@ -107,7 +107,7 @@ pub struct DmaApplyError {
 ///
 /// If `space` does. Earlier operations stay done and are in the table. The mappings of the operation
 /// that panicked are [uncertain](DmaTable::uncertain) in the table; a plan that
-/// [`plan_dma`](super::plan_dma) makes from it settles them.
+/// [`plan_dma`](crate::plan_dma) makes from it settles them.
 pub fn apply_dma(
     space: &impl AddressSpace,
     plan: &DmaPlan,
@@ -170,7 +170,7 @@ fn step(
         }
         DmaOp::Unmap(ranges) => {
             let uncertain = ranges.iter().filter(|range| table.is_uncertain(range));
-            let uncertain: BTreeSet<Span> = uncertain.map(DmaRange::iova).collect();
+            let uncertain: BTreeSet<AddrRange> = uncertain.map(DmaRange::iova).collect();
             let under_way = UnderWay::new(table, ranges);
             let (mut gone, result) = unmap(space, op, ranges, !uncertain.is_empty());
             for range in &gone {
@@ -217,10 +217,10 @@ fn unmap(
     ranges: &[DmaRange],
     any_uncertain: bool,
 ) -> (Vec<DmaRange>, Result<(), DmaRefusal>) {
-    let Some(span) = op.iova() else {
+    let Some(iova) = op.iova() else {
         return (Vec::new(), Ok(()));
     };
-    let first = match space.unmap(span) {
+    let first = match space.unmap(iova) {
         Ok(_) => return (ranges.to_vec(), Ok(())),
         Err(refusal) => refusal,
     };

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A machine with a region of every kind, and devices behind a simulated IOMMU.
-// Each test file uses only some of it.
-#![allow(dead_code)]
 
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
@@ -13,27 +11,25 @@ use kvm_slots::{
     AbiProfile, Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted,
     Engine, GuestMemfdFlags, ModelPages, Request, Vm,
 };
+use memmap2::{MmapOptions, MmapRaw};
 use memory_model::{
     AddrRange, Backing, CommitError, FileSlice, GuestAccess, GuestMemfdSides, HostMemory, Kind,
     Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Update,
 };
-use vfio_private::Span;
-use vfio_private::dma::{
-    AddressSpace, DmaLimits, DmaPlace, DmaRange, DmaRefusal, SimIommu, SimIommuKind,
-};
-use vmm::HostMapping;
-use vmm::dma::{DmaListener, DmaPolicy, Peers};
+use vfio_dma::listener::{DmaListener, DmaPolicy, Peers};
+use vfio_dma::{AddressSpace, DmaLimits, DmaPlace, DmaRange, DmaRefusal, SimIommu, SimIommuKind};
 
-pub const PAGE: u64 = 4096;
+use super::{PAGE, When, pages};
+
 /// Addresses that are looked at.
-pub const PAGES: u64 = 72;
+pub(crate) const PAGES: u64 = 72;
 /// What no device can have, in pages.
-pub const HOLE: std::ops::Range<u64> = 40..42;
+pub(crate) const HOLE: std::ops::Range<u64> = 40..42;
 
 /// Refuses on request, as the last listener: before or after the others have
 /// made the change.
 #[derive(Debug, Default)]
-pub struct Refuser(pub AtomicBool, pub AtomicBool);
+pub(crate) struct Refuser(pub(crate) AtomicBool, pub(crate) AtomicBool);
 
 impl Refuser {
     fn ask(&self) -> Result<(), &'static str> {
@@ -73,27 +69,20 @@ impl ConversionListener for Refuser {
 
 /// A simulated IOMMU that can be made to panic.
 #[derive(Debug)]
-pub struct Iommu {
+pub(crate) struct Iommu {
     sim: SimIommu,
     panics: Mutex<Option<(u64, When)>>,
-}
-
-/// When a call panics: before or after it is carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    Before,
-    After,
 }
 
 impl Iommu {
     /// Makes a future call panic, before or after it is carried out; the next
     /// call has number 0.
-    pub fn panics(&self, call: u64, when: When) {
+    pub(crate) fn panics(&self, call: u64, when: When) {
         *self.panics.lock().unwrap() = Some((self.sim.calls() + call, when));
     }
 
     /// Cancels the panic; returns whether it had not happened yet.
-    pub fn panics_no_more(&self) -> bool {
+    pub(crate) fn panics_no_more(&self) -> bool {
         self.panics.lock().unwrap().take().is_some()
     }
 
@@ -129,7 +118,7 @@ impl AddressSpace for Iommu {
         self.call(|| self.sim.map(range))
     }
 
-    fn unmap(&self, iova: Span) -> Result<u64, DmaRefusal> {
+    fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         self.call(|| self.sim.unmap(iova))
     }
 
@@ -138,32 +127,38 @@ impl AddressSpace for Iommu {
     }
 }
 
-pub struct Machine {
-    pub model: MemoryModel,
-    pub space: SpaceId,
-    pub root: RegionId,
-    pub regions: Vec<RegionId>,
-    pub engine: Engine<SimVm>,
-    pub iommu: Arc<Iommu>,
-    pub dma: Arc<DmaListener<Arc<Iommu>, ()>>,
-    pub refuser: Arc<Refuser>,
+pub(crate) struct Machine {
+    pub(crate) model: MemoryModel,
+    pub(crate) space: SpaceId,
+    pub(crate) root: RegionId,
+    pub(crate) regions: Vec<RegionId>,
+    pub(crate) engine: Engine<SimVm>,
+    pub(crate) iommu: Arc<Iommu>,
+    pub(crate) dma: Arc<DmaListener<Arc<Iommu>, ()>>,
+    pub(crate) refuser: Arc<Refuser>,
     has_peers: bool,
 }
 
 /// The regions, by their number in [`Machine::regions`].
-pub const PLAIN: usize = 0;
-pub const APART: usize = 1;
-pub const IN_PLACE: usize = 2;
-pub const ROM: usize = 3;
-pub const ROM_DEVICE: usize = 4;
-pub const BAR: usize = 5;
-pub const PRIVATE_BAR: usize = 6;
-pub const REGISTERS: usize = 7;
-pub const REGIONS: usize = 8;
+pub(crate) const PLAIN: usize = 0;
+pub(crate) const APART: usize = 1;
+pub(crate) const IN_PLACE: usize = 2;
+pub(crate) const ROM: usize = 3;
+pub(crate) const ROM_DEVICE: usize = 4;
+pub(crate) const BAR: usize = 5;
+pub(crate) const PRIVATE_BAR: usize = 6;
+pub(crate) const REGISTERS: usize = 7;
+pub(crate) const REGIONS: usize = 8;
 
 fn host(pages: u64) -> HostMemory {
-    let mapping = Arc::new(HostMapping::anonymous(pages * PAGE).unwrap());
-    mapping.host_memory()
+    let size = pages * PAGE;
+    let map = MmapOptions::new()
+        .len(usize::try_from(size).unwrap())
+        .map_anon();
+    let map = Arc::new(MmapRaw::from(map.unwrap()));
+    let address = map.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: the bytes are mapped while their owner lives, and nothing here refers to them.
+    unsafe { HostMemory::new(address, size, map) }.unwrap()
 }
 
 fn slice(file: OwnedFd, pages: u64) -> FileSlice {
@@ -171,12 +166,8 @@ fn slice(file: OwnedFd, pages: u64) -> FileSlice {
     FileSlice::new(file, 0, pages * PAGE).unwrap()
 }
 
-pub fn pages(start: u64, count: u64) -> AddrRange {
-    AddrRange::new(start * PAGE, (count * PAGE).into()).unwrap()
-}
-
 impl Machine {
-    pub fn new(kind: SimIommuKind, policy: DmaPolicy<()>, mappings: Option<u64>) -> Self {
+    pub(crate) fn new(kind: SimIommuKind, policy: DmaPolicy<()>, mappings: Option<u64>) -> Self {
         let vm = SimVm::new(SimConfig {
             private_pages: true,
             vm_type: VmType::SwProtected,
@@ -207,8 +198,7 @@ impl Machine {
         let space = model.add_space("memory", root).unwrap();
 
         let allowed = [0..HOLE.start, HOLE.end..1 << 30];
-        let allowed = allowed
-            .map(|pages| Span::new(pages.start * PAGE, (pages.end - pages.start) * PAGE).unwrap());
+        let allowed = allowed.map(|all| pages(all.start, all.end - all.start));
         let limits = DmaLimits::new(PAGE, allowed, mappings).unwrap();
         let iommu = Arc::new(Iommu {
             sim: SimIommu::new(kind, limits),
@@ -216,11 +206,11 @@ impl Machine {
         });
         let has_peers = !matches!(policy.peers, Peers::Nothing);
         let dma = DmaListener::new(Arc::clone(&iommu), model.reader(space), policy);
-        let dma = Arc::new(dma.unwrap());
+        let dma = Arc::new(dma.unwrap().keeping_latest_plan());
         let refuser = Arc::new(Refuser::default());
         model.add_listener(space, 1, dma.clone()).unwrap();
         model.add_listener(space, -1, refuser.clone()).unwrap();
-        // SAFETY: all host memory is a `HostMapping`, to which there are no references, and rides on
+        // SAFETY: all host memory is a mapping of `host`, to which there are no references, and rides on
         // its region as the owner. No guest runs.
         let mut engine = unsafe { Engine::new(vm) };
         engine.add_listener(dma.clone());
@@ -239,7 +229,12 @@ impl Machine {
     }
 
     /// Puts a region at a page, or some bytes behind.
-    pub fn place(&mut self, region: usize, at: u64, priority: i32) -> Result<(), CommitError> {
+    pub(crate) fn place(
+        &mut self,
+        region: usize,
+        at: u64,
+        priority: i32,
+    ) -> Result<(), CommitError> {
         let (id, root) = (self.regions[region], self.root);
         let mut t = self.model.transaction();
         // It may have no place yet.
@@ -248,7 +243,11 @@ impl Machine {
         t.commit()
     }
 
-    pub fn convert(&mut self, range: AddrRange, private: bool) -> Result<Converted, ConvertError> {
+    pub(crate) fn convert(
+        &mut self,
+        range: AddrRange,
+        private: bool,
+    ) -> Result<Converted, ConvertError> {
         let count = u64::try_from(range.size()).unwrap() / PAGE;
         let request = Request::hypercall(range.start(), count, u64::from(private) << 4).unwrap();
         let mut pages = ModelPages::new(&mut self.model, self.space);
@@ -256,7 +255,7 @@ impl Machine {
     }
 
     /// What a device is to reach of a page, the slow way: where, and whether it writes.
-    pub fn due(&self, page: u64) -> Option<(u64, bool)> {
+    pub(crate) fn due(&self, page: u64) -> Option<(u64, bool)> {
         let whole = pages(page, 1);
         if HOLE.contains(&page) || self.model.private(self.space).covers(whole) {
             return None;
@@ -279,7 +278,7 @@ impl Machine {
     }
 
     /// What a device reaches of a page.
-    pub fn reached(&self, page: u64) -> Option<(u64, bool)> {
+    pub(crate) fn reached(&self, page: u64) -> Option<(u64, bool)> {
         let place = |writes| match self.iommu.reach(page * PAGE + 0x123, writes)? {
             DmaPlace::Host { address } => Some(address - 0x123),
             DmaPlace::File { .. } => None,
@@ -289,7 +288,7 @@ impl Machine {
     }
 
     /// That devices reach what they shall, and nothing else.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         for page in 0..PAGES {
             assert_eq!(self.reached(page), self.due(page), "page {page}");
         }

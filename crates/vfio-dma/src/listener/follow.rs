@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A listener that keeps DMA mappings in step with a flat view.
+
+use memory_model::{
+    AddrRange, ApplyPlan, FlatRange, FlatView, Follow, Follower, Listener, ListenerError, PageSet,
+    Update, ViewReader,
+};
+
+use super::wanted::{DmaPolicy, want};
+use crate::apply::{AddressSpace, DmaApplied, DmaApplyError, DmaNotUndone, apply_dma, undo_dma};
+use crate::limits::DmaLimits;
+use crate::plan::{DmaChange, DmaOp, DmaPlan, DmaPlanError, plan_dma, plan_dma_change};
+use crate::range::DmaRange;
+use crate::refusal::DmaRefusal;
+use crate::table::DmaTable;
+
+/// Keeps what devices reach in step with the view of one address space and with
+/// its guest's conversions.
+///
+/// A change that only adds mappings is made in [`Listener::prepare`]: if it
+/// exceeds a limit of the kernel, it is refused before anything else has changed.
+/// A change that removes mappings is made in [`Listener::apply`], when all other
+/// listeners have prepared.
+///
+/// The cost of a change depends on what it changes, not on the number of
+/// mappings. Only after a failure that could not be undone, or a panic, does the
+/// next transaction resync: it plans from the whole view.
+///
+/// The mappings stay when this goes: the owners of the memory are with the
+/// [`AddressSpace`].
+///
+/// # Panics
+///
+/// If the [`AddressSpace`] does. The transaction or the conversion is refused, but
+/// earlier calls on the address space are not undone: the next transaction
+/// resyncs ([`needs_resync`](Self::needs_resync)).
+#[derive(Debug)]
+pub struct DmaListener<S: AddressSpace, H> {
+    pub(super) follower: Follower<Mappings<S, H>>,
+}
+
+/// What makes the mappings, and for whom.
+#[derive(Debug)]
+pub(super) struct Mappings<S, H> {
+    space: S,
+    pub(super) reader: ViewReader<H>,
+    pub(super) policy: DmaPolicy<H>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    table: DmaTable,
+    limits: DmaLimits,
+}
+
+/// Why devices could not follow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DmaFollowError {
+    /// There is no plan; nothing was touched.
+    #[error(transparent)]
+    Plan(#[from] DmaPlanError),
+    /// A mapping was refused.
+    #[error(transparent)]
+    Apply(#[from] Box<DmaApplyError>),
+    /// The transaction was aborted and these steps could not be undone.
+    #[error("could not be undone: {}", list(.0))]
+    NotUndone(Vec<DmaNotUndone>),
+}
+
+fn list(steps: &[DmaNotUndone]) -> String {
+    let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+impl<S: AddressSpace, H> DmaListener<S, H> {
+    /// Follows the view that `reader` reads with the mappings of `space`, which
+    /// has none yet.
+    ///
+    /// # Errors
+    /// [`DmaRefusal`], if the kernel does not say what can be mapped: a
+    /// container does not before it has a device.
+    pub fn new(space: S, reader: ViewReader<H>, policy: DmaPolicy<H>) -> Result<Self, DmaRefusal> {
+        let limits = space.limits()?;
+        let mappings = Mappings {
+            space,
+            reader,
+            policy,
+        };
+        let table = DmaTable::new();
+        Ok(Self {
+            follower: Follower::new(mappings, State { table, limits }),
+        })
+    }
+
+    /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan):
+    /// and with it the owners of memory that it removed.
+    #[must_use]
+    pub fn keeping_latest_plan(self) -> Self {
+        Self {
+            follower: self.follower.keeping_latest_plan(),
+        }
+    }
+
+    /// Asks anew what can be mapped: after a device was opened. What is mapped
+    /// already stays; the kernel takes no device that this is in the way of.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn device_added(&self) -> Result<(), DmaRefusal> {
+        let limits = self.space().limits()?;
+        self.follower.with_state(|state| state.limits = limits);
+        Ok(())
+    }
+
+    /// Plans from the whole view: after the state of pages was changed behind the
+    /// conversion engine's back, with [`memory_model::MemoryModel`]'s own calls.
+    ///
+    /// # Errors
+    /// [`DmaFollowError`].
+    pub fn resync(&self, view: &FlatView<H>, private: &PageSet) -> Result<(), DmaFollowError> {
+        let mappings = self.follower.get_ref();
+        self.follower
+            .resync_with(|state| mappings.plan_all(state, view, private))
+    }
+
+    /// Where the mappings are.
+    pub fn space(&self) -> &S {
+        &self.follower.get_ref().space
+    }
+
+    /// Reads the view that the mappings follow. A conversion looks up in it what
+    /// memory pages are.
+    pub fn reader(&self) -> &ViewReader<H> {
+        &self.follower.get_ref().reader
+    }
+
+    /// The mappings as they are now.
+    pub fn table(&self) -> DmaTable {
+        self.follower.with_state(|state| state.table.clone())
+    }
+
+    /// Whether something could not be undone: devices may reach more or less than
+    /// the view shows, until a transaction resyncs.
+    pub fn needs_resync(&self) -> bool {
+        self.follower.needs_resync()
+    }
+
+    /// The latest plan that was carried out, if there was one since the last
+    /// time that this was asked: what was left out, and which gaps there were. It
+    /// is kept only by request: [`keeping_latest_plan`](Self::keeping_latest_plan).
+    pub fn take_latest_plan(&self) -> Option<DmaPlan> {
+        self.follower.take_latest_plan()
+    }
+}
+
+impl<S, H> Mappings<S, H> {
+    fn plan_all(
+        &self,
+        state: &State,
+        view: &FlatView<H>,
+        private: &PageSet,
+    ) -> Result<DmaPlan, DmaFollowError> {
+        let wanted = self.wanted(view.ranges(), private)?;
+        let plan = plan_dma(&state.table, &wanted, &state.limits, self.policy.gaps);
+        Ok(plan?)
+    }
+
+    fn wanted<'a>(
+        &self,
+        runs: impl Iterator<Item = &'a FlatRange<H>>,
+        private: &PageSet,
+    ) -> Result<Vec<DmaRange>, DmaPlanError>
+    where
+        H: 'a,
+    {
+        let mut wanted = Vec::new();
+        for run in runs {
+            want(run, run.range(), Some(private), &self.policy, &mut wanted)?;
+        }
+        Ok(wanted)
+    }
+
+    pub(super) fn plan_dma_change(
+        &self,
+        state: &State,
+        change: &DmaChange<'_>,
+    ) -> Result<DmaPlan, DmaFollowError> {
+        let plan = plan_dma_change(&state.table, change, &state.limits, self.policy.gaps);
+        Ok(plan?)
+    }
+}
+
+impl<S: AddressSpace, H> ApplyPlan for Mappings<S, H> {
+    type State = State;
+    type Plan = DmaPlan;
+    type Applied = DmaApplied;
+    type Error = DmaFollowError;
+
+    fn name(&self) -> &str {
+        "DMA mappings"
+    }
+
+    fn apply(&self, state: &mut State, plan: &DmaPlan) -> Result<DmaApplied, DmaFollowError> {
+        Ok(apply_dma(&self.space, plan, &mut state.table)?)
+    }
+
+    fn undo(&self, state: &mut State, applied: DmaApplied) -> Result<(), DmaFollowError> {
+        let not_undone = undo_dma(&self.space, applied, &mut state.table);
+        match not_undone.is_empty() {
+            true => Ok(()),
+            false => Err(DmaFollowError::NotUndone(not_undone)),
+        }
+    }
+
+    fn rolled_back(&self, error: &DmaFollowError) -> bool {
+        matches!(error, DmaFollowError::Apply(error) if error.not_undone.is_empty())
+    }
+
+    /// New memory is mapped before the guest has it.
+    fn applies_in_prepare(&self, plan: &DmaPlan) -> bool {
+        plan.ops.iter().all(|op| matches!(op, DmaOp::Map(_)))
+    }
+}
+
+impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
+    fn plan_change(
+        &self,
+        state: &mut State,
+        update: &Update<'_, H>,
+    ) -> Result<Option<DmaPlan>, DmaFollowError> {
+        let diff = update.diff;
+        if diff.is_empty() {
+            return Ok(None);
+        }
+        let were = diff.changed.iter().map(|both| &both.0);
+        let are = diff.changed.iter().map(|both| &both.1);
+        let gone = diff.removed.iter().chain(were);
+        let gone: Vec<AddrRange> = gone.map(FlatRange::range).collect();
+        let come = self.wanted(diff.added.iter().chain(are), update.private)?;
+        let change = DmaChange {
+            gone: &gone,
+            come: &come,
+        };
+        self.plan_dma_change(state, &change).map(Some)
+    }
+
+    fn plan_resync(
+        &self,
+        state: &mut State,
+        update: &Update<'_, H>,
+    ) -> Result<DmaPlan, DmaFollowError> {
+        self.plan_all(state, update.new, update.private)
+    }
+}
+
+impl<S: AddressSpace + Send + Sync, H: Send + Sync> Listener<H> for DmaListener<S, H> {
+    fn name(&self) -> &str {
+        self.follower.name()
+    }
+
+    fn prepare(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
+        self.follower.prepare(update)
+    }
+
+    fn apply(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
+        self.follower.apply(update)
+    }
+
+    fn commit(&self, update: &Update<'_, H>) {
+        self.follower.commit(update);
+    }
+
+    fn abort(&self, update: &Update<'_, H>) -> Result<(), ListenerError> {
+        self.follower.abort(update)
+    }
+}
