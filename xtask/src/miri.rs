@@ -28,26 +28,21 @@ pub fn run() -> Result<(), String> {
     run_all(&[
         miri(
             "readers under Miri",
-            &["-p", "memory-model", "--test", "readers"],
+            &["-p", "memory-model", "--test", "it"],
         )
+        .with(&["readers::threads::"])
         .env("MIRIFLAGS", &format!("{NO_ISOLATION} {SEEDS}")),
+        miri("memory-model under Miri", &["-p", "memory-model", "--lib"]),
         miri(
-            "memory-model under Miri",
-            &[
-                "-p",
-                "memory-model",
-                "--lib",
-                "--test",
-                "transactions",
-                "--test",
-                "listeners",
-            ],
-        ),
-        miri(
-            "planner under Miri",
-            &["-p", "kvm-slots", "--test", "planner"],
+            "transactions under Miri",
+            &["-p", "memory-model", "--test", "it"],
         )
-        .with(&["--skip", SLOW]),
+        .with(&["transactions::all_or_nothing::", "listeners::order::"]),
+        miri("planner under Miri", &["-p", "kvm-slots", "--test", "it"]).with(&[
+            "plan::operations::",
+            "--skip",
+            SLOW,
+        ]),
     ])
 }
 

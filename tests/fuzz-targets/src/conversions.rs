@@ -5,10 +5,10 @@
 use kvm_slots::{ConvertError, Converted, Errno, PageRange, PageState, Request};
 
 use crate::input::Input;
-use crate::slots::common::PAGE;
-use crate::slots::common::beside::{Nobody, check, host_offset};
-use crate::slots::common::layout::{At, COUNT, Layout, at, start};
-use crate::slots::common::oracle::Oracle;
+use support::slots::PAGE;
+use support::slots::beside::{Nobody, check, host_offset};
+use support::slots::layout::{At, COUNT, Layout, at, start};
+use support::slots::oracle::Oracle;
 
 /// All pages are looked at after each step.
 const MAX_STEPS: usize = 32;

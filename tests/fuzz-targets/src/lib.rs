@@ -9,7 +9,7 @@
 //! whether a target still holds.
 //!
 //! Where bytes are a script, the oracles are those of the libraries' own tests,
-//! and the same files.
+//! from the package `support`.
 
 mod bar_space;
 mod bars;
@@ -18,7 +18,6 @@ mod input;
 mod machine;
 mod model;
 mod mtree;
-mod oracle;
 mod page_sets;
 mod slots;
 

@@ -4,9 +4,9 @@
 use memory_model::{AddrRange, DirtyClients, PAGE_SIZE, Switches, Trigger};
 
 use crate::input::Input;
-use crate::oracle::ops::{AttachOp, End, New, Op, Pick, Step, WINDOW};
-use crate::oracle::turns::Turn;
-use crate::oracle::twins::Twins;
+use support::model_oracle::ops::{AttachOp, End, New, Op, Pick, Step, WINDOW};
+use support::model_oracle::turns::Turn;
+use support::model_oracle::twins::Twins;
 
 /// Every address is looked at after each step: longer scripts take long.
 const MAX_STEPS: usize = 24;

@@ -2,15 +2,12 @@
 //! Sets of ranges, one after the other, planned and carried out on a simulated
 //! KVM while some calls fail.
 
-#[path = "../../../crates/kvm-slots/tests/common/mod.rs"]
-pub(crate) mod common;
-
-use common::machine::Machine;
-use common::{ABI, HOST, PAGE, file, host, range};
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError,
     plan,
 };
+use support::slots::machine::Machine;
+use support::slots::{ABI, HOST, PAGE, file, host, range};
 
 use crate::input::Input;
 

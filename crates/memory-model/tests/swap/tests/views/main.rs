@@ -11,8 +11,9 @@
 //! Not covered here:
 //!
 //! - `arc-swap` itself and the weak order of memory accesses: `shuttle` runs one
-//!   step after the other. `readers.rs` of memory-model's tests has real threads
-//!   on the real `arc-swap`, and `cargo xtask miri` runs it with many schedules.
+//!   step after the other. `readers/threads.rs` of memory-model's tests has
+//!   real threads on the real `arc-swap`, and `cargo xtask miri` runs it with many
+//!   schedules.
 //! - Which pages are private or accepted is in no view, and to be read only where
 //!   no change is being made (`&MemoryModel`). What shows of it is a refused
 //!   change, which is here.

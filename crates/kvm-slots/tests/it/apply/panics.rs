@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A VM or a watcher panics in the middle of a plan: the slots are unchanged, or
+//! the table has their state and the next change corrects them.
+
+use crate::common;
+
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use common::machine::{check, ranges_of};
+use common::random::{NO_FDS, Pick, picks, ranges};
+use common::watched::Watched;
+use common::{ABI, HOST, PAGE, able, ram};
+use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{
+    BeforeOp, Errno, GuestMemfdFlags, HoldVcpus, Op, SlotListener, SlotRange, SlotTable, Vm,
+    apply_with, plan, slot_ranges,
+};
+use memory_model::{AddrRange, HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
+use proptest::prelude::*;
+
+/// When a call panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum When {
+    /// The watcher, before the operation.
+    Watcher,
+    /// The VM, before it carries the operation out.
+    Before,
+    /// The VM, after it has carried the operation out.
+    After,
+}
+
+const WHEN: [When; 3] = [When::Watcher, When::Before, When::After];
+
+/// Panics at one call, and before every later call if it goes on.
+#[derive(Clone, Debug, Default)]
+struct Bomb(Arc<Mutex<Fuse>>);
+
+#[derive(Debug, Default)]
+struct Fuse {
+    armed: Option<(When, usize)>,
+    goes_on: bool,
+    calls: [usize; 3],
+}
+
+impl Bomb {
+    fn arm(&self, when: When, call: usize, goes_on: bool) {
+        *self.0.lock().unwrap() = Fuse {
+            armed: Some((when, call)),
+            goes_on,
+            calls: [0; 3],
+        };
+    }
+
+    fn disarm(&self) {
+        *self.0.lock().unwrap() = Fuse::default();
+    }
+
+    fn tick(&self, when: When) {
+        let mut fuse = self.0.lock().unwrap();
+        let call = &mut fuse.calls[when as usize];
+        let number = *call;
+        *call += 1;
+        let goes_off = match fuse.armed {
+            Some((armed, at)) if armed == when && number == at => true,
+            // From now on the VM does nothing.
+            Some((armed, at)) if fuse.goes_on && number > at => when == armed.min(When::Before),
+            _ => false,
+        };
+        drop(fuse);
+        if goes_off {
+            // Without the message of a panic.
+            resume_unwind(Box::new("the bomb"));
+        }
+    }
+}
+
+impl BeforeOp for Bomb {
+    fn before(&self, _op: &Op, _table: &SlotTable) -> Result<(), Errno> {
+        self.tick(When::Watcher);
+        Ok(())
+    }
+}
+
+/// A VM with a bomb in it.
+#[derive(Debug)]
+struct Panicking {
+    vm: Watched<SimVm>,
+    bomb: Bomb,
+}
+
+impl Panicking {
+    fn new() -> Self {
+        let vm = SimVm::new(SimConfig {
+            abi: ABI,
+            ..SimConfig::released(KernelVersion::V7_3)
+        });
+        Self {
+            vm: Watched::new(vm),
+            bomb: Bomb::default(),
+        }
+    }
+
+    fn around(&self, call: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        self.bomb.tick(When::Before);
+        let result = call();
+        self.bomb.tick(When::After);
+        result
+    }
+}
+
+impl Vm for Panicking {
+    fn check_extension(&self, capability: u32) -> i32 {
+        self.vm.check_extension(capability)
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        self.around(|| unsafe { self.vm.set_user_memory_region2(region) })
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        self.around(|| unsafe { self.vm.set_user_memory_region(region) })
+    }
+
+    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
+        self.around(|| self.vm.set_memory_attributes(gpa, size, attributes))
+    }
+
+    fn address_bits(&self) -> Option<u32> {
+        self.vm.address_bits()
+    }
+}
+
+/// Changes the slots in `table` to `wanted`; `Err` if something panics.
+fn change(vm: &Panicking, table: &mut SlotTable, wanted: &[SlotRange]) -> std::thread::Result<()> {
+    let plan = plan(table, wanted, &able(), ABI).expect("a plan");
+    catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: no guest loads or stores, so no one touches the addresses.
+        let applied = unsafe { apply_with(vm, &able(), ABI, &plan, table, &vm.bomb) };
+        let _ = applied.expect("nothing is refused");
+    }))
+}
+
+/// Sets of ordinary memory: the simulated kernel has no files here.
+fn memory(set: &[Pick]) -> Vec<SlotRange> {
+    let all = ranges(set, NO_FDS).into_iter();
+    all.filter(|range| range.backing.file().is_none()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_panic_within_a_plan_leaves_the_slots_as_they_were(old in picks(), new in picks()) {
+        let (old, new) = (memory(&old), memory(&new));
+        for when in WHEN {
+            for call in 0.. {
+                let vm = Panicking::new();
+                let mut table = SlotTable::new();
+                change(&vm, &mut table, &old).unwrap();
+                let before = table.clone();
+                vm.bomb.arm(when, call, false);
+                if change(&vm, &mut table, &new).is_ok() {
+                    break;
+                }
+                prop_assert_eq!(&table, &before);
+                check(&vm.vm, &table, ABI);
+                vm.bomb.disarm();
+                change(&vm, &mut table, &new).unwrap();
+                check(&vm.vm, &table, ABI);
+            }
+        }
+    }
+
+    #[test]
+    fn repeated_panics_leave_a_table_that_later_changes_correct(
+        old in picks(),
+        new in picks(),
+    ) {
+        let (old, new) = (memory(&old), memory(&new));
+        for when in WHEN {
+            for call in 0.. {
+                let vm = Panicking::new();
+                let mut table = SlotTable::new();
+                change(&vm, &mut table, &old).unwrap();
+                vm.bomb.arm(when, call, true);
+                if change(&vm, &mut table, &new).is_ok() {
+                    break;
+                }
+                vm.bomb.disarm();
+                change(&vm, &mut table, &new).unwrap();
+                prop_assert_eq!(&ranges_of(&table), &new);
+                check(&vm.vm, &table, ABI);
+            }
+        }
+    }
+}
+
+/// Counts whether vCPUs are held.
+#[derive(Clone, Debug, Default)]
+struct Vcpus(Arc<AtomicBool>);
+
+struct Held(Arc<AtomicBool>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl HoldVcpus for Vcpus {
+    type Held = Held;
+
+    fn hold(&self) -> Held {
+        assert!(!self.0.swap(true, Ordering::SeqCst), "held twice");
+        Held(self.0.clone())
+    }
+}
+
+/// RAM with a hole that can be closed.
+struct Rig {
+    model: MemoryModel,
+    space: SpaceId,
+    hole: RegionId,
+    slots: Arc<SlotListener<Panicking, Vcpus>>,
+    vcpus: Vcpus,
+    bomb: Bomb,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut model = MemoryModel::new();
+        let mut t = model.transaction();
+        let root = t.add(Region::container("memory", 1 << 32)).unwrap();
+        // SAFETY: nothing is mapped there, and the simulated KVM copies.
+        let host = unsafe { HostMemory::new(HOST, 8 * PAGE, Arc::new(())) }.unwrap();
+        let ram = t.add(Region::ram("ram", Memory::host_only(host))).unwrap();
+        t.place(ram, root, 0, 0).unwrap();
+        let hole = t.add(Region::mmio("hole", PAGE.into())).unwrap();
+        t.place(hole, root, 4 * PAGE, 1).unwrap();
+        t.set_enabled(hole, false).unwrap();
+        t.commit().unwrap();
+        let space = model.add_space("memory", root).unwrap();
+        let (vm, vcpus) = (Panicking::new(), Vcpus::default());
+        let bomb = vm.bomb.clone();
+        // SAFETY: no guest loads or stores, so no one touches the addresses.
+        let slots = unsafe { SlotListener::new(vm, ABI, vcpus.clone()) };
+        let slots = Arc::new(slots.with_watcher(Arc::new(bomb.clone())));
+        model.add_listener(space, 0, slots.clone()).unwrap();
+        Self {
+            model,
+            space,
+            hole,
+            slots,
+            vcpus,
+            bomb,
+        }
+    }
+
+    fn set_hole(&mut self, there: bool) -> std::thread::Result<()> {
+        let mut t = self.model.transaction();
+        t.set_enabled(self.hole, there).unwrap();
+        catch_unwind(AssertUnwindSafe(|| t.commit().unwrap()))
+    }
+
+    fn check(&self) {
+        let table = self.slots.table();
+        assert_eq!(ranges_of(&table), slot_ranges(&self.model.view(self.space)));
+        check(&self.slots.vm().vm, &table, ABI);
+    }
+}
+
+#[test]
+fn a_commit_in_which_a_listeners_vm_or_watcher_panics_changes_nothing() {
+    for when in WHEN {
+        for call in 0..3 {
+            let mut rig = Rig::new();
+            rig.bomb.arm(when, call, false);
+            rig.set_hole(true).unwrap_err();
+            assert!(!rig.vcpus.0.load(Ordering::SeqCst), "vCPUs run again");
+            rig.check();
+            rig.bomb.disarm();
+            rig.set_hole(true).unwrap();
+            rig.check();
+        }
+    }
+}
+
+#[test]
+fn the_next_commit_corrects_what_a_panic_kept_from_being_undone() {
+    for when in WHEN {
+        for call in 0..3 {
+            let mut rig = Rig::new();
+            rig.bomb.arm(when, call, true);
+            rig.set_hole(true).unwrap_err();
+            assert!(!rig.vcpus.0.load(Ordering::SeqCst), "vCPUs run again");
+            rig.bomb.disarm();
+            // Also one that has nothing to do with it.
+            let mut t = rig.model.transaction();
+            let root = t.add(Region::container("other", 1)).unwrap();
+            t.remove(root).unwrap();
+            t.commit().unwrap();
+            rig.set_hole(true).unwrap();
+            rig.check();
+            rig.set_hole(false).unwrap();
+            rig.check();
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
+    let mut rig = Rig::new();
+    rig.bomb.arm(When::Before, 1, true);
+    rig.set_hole(true).unwrap_err();
+    rig.bomb.disarm();
+    // The RAM's slot is gone. Nothing but what is attached to it changes.
+    assert!(rig.slots.table().is_empty());
+    let mut t = rig.model.transaction();
+    t.set_enabled(rig.hole, true).unwrap();
+    t.commit().unwrap();
+    rig.check();
+    rig.bomb.arm(When::Before, 1, true);
+    rig.set_hole(false).unwrap_err();
+    rig.bomb.disarm();
+    let mut t = rig.model.transaction();
+    let first = AddrRange::from_bounds(0, 7).unwrap();
+    t.attach_coalesced(rig.hole, first).unwrap();
+    t.commit().unwrap();
+    rig.check();
+}
+
+#[test]
+fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_gone() {
+    let vm = Panicking::new();
+    let mut table = SlotTable::new();
+    let owner = Arc::new(());
+    let mut range = ram(0, PAGE, HOST);
+    range.backing = kvm_slots::Backing::Host(kvm_slots::HostMemory::new(HOST, owner.clone()));
+    vm.bomb.arm(When::After, 0, true);
+    change(&vm, &mut table, &[range]).unwrap_err();
+    // KVM has the slot, and it could not be deleted.
+    assert_eq!(vm.vm.vm.memslots().len(), 1);
+    assert!(Arc::strong_count(&owner) > 1);
+    vm.bomb.disarm();
+    change(&vm, &mut table, &[ram(PAGE, PAGE, HOST + PAGE)]).unwrap();
+    assert_eq!(vm.vm.vm.memslots().len(), 1);
+    assert_eq!(Arc::strong_count(&owner), 1);
+}

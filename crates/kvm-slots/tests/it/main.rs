@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The integration tests of `kvm-slots`, in one program.
+//!
+//! `cargo test -p kvm-slots --test it plan::` runs one folder.
+
+mod common;
+
+/// Which operations a change of ranges needs.
+mod plan {
+    mod cycles;
+    mod from_changes;
+    mod limits;
+    mod operations;
+    mod oracle;
+    mod private_pages;
+    mod shortest;
+    mod table_rules;
+}
+
+/// Plans on a simulated VM: what fails, what panics, what is rolled back.
+mod apply {
+    mod older_ioctl;
+    mod panics;
+    mod random_plans;
+    mod signals;
+    mod undo;
+    mod undo_blocked;
+    mod undo_private_pages;
+}
+
+/// Conversions between private and shared.
+mod convert {
+    mod bytes;
+    mod discard;
+    mod faults;
+    mod memory_changes;
+    mod model;
+    mod parts;
+    mod races;
+    mod state_limit;
+    mod steps;
+}
+
+/// Dirty pages: tracker, logs, rings.
+mod dirty {
+    mod faults;
+    mod listener;
+    mod oracle;
+    mod sim_ioctls;
+    mod tracker;
+}
+
+/// Slots that follow a flat view.
+mod listener {
+    mod dirty_logs;
+    mod faults;
+    mod guest;
+    mod vcpus;
+    mod view_changes;
+}
+
+/// Every access of a running guest, in every interleaving with a commit.
+mod guest_sees;
+
+/// What a kernel can do, and what it only seems to.
+mod probe {
+    mod kernels;
+    mod profiles;
+}
+
+/// The simulated KVM against the rules of the real one.
+mod sim {
+    mod fd_offset;
+    mod guest_accesses;
+    mod guest_memfd_files;
+    mod guest_memfd_slots;
+    mod kernel_options;
+    mod memslots;
+    mod mmio_entries;
+    mod other_abis;
+    mod private_pages;
+    mod slot_changes;
+}

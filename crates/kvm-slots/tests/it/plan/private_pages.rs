@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Pages that change between private and shared as memory moves.
+
+use crate::common;
+
+use std::collections::BTreeSet;
+
+use common::dumb::DumbSlots;
+use common::{ABI, HOST, PAGE, able, guest_memfd, ram, table, texts};
+use kvm_slots::{
+    Capabilities, Change, MEMORY_ATTRIBUTE_PRIVATE, PageRun, Plan, PlanError, SlotTable,
+    Unsupported, UnsupportedRange, plan_change,
+};
+use proptest::prelude::*;
+
+fn confidential() -> Capabilities {
+    Capabilities {
+        memory_attributes: MEMORY_ATTRIBUTE_PRIVATE,
+        ..able()
+    }
+}
+
+fn run(gpa: u64, size: u64) -> PageRun {
+    PageRun { gpa, size }
+}
+
+fn attributes(was: &[PageRun], is: &[PageRun]) -> Result<Plan, PlanError> {
+    let change = Change {
+        was_private: was,
+        is_private: is,
+        ..Change::default()
+    };
+    plan_change(&SlotTable::new(), &change, &confidential(), ABI)
+}
+
+#[test]
+fn private_pages_follow_memory_that_moves() {
+    let old = guest_memfd(0x1000, 0x4000, 7, 0);
+    let new = guest_memfd(0x9000, 0x4000, 7, 0);
+    let had = table(&[std::slice::from_ref(&old)]);
+    let change = Change {
+        gone: &[old],
+        come: &[new],
+        was_private: &[run(0x1000, 0x1000), run(0x3000, 0x2000)],
+        is_private: &[run(0x9000, 0x1000), run(0xb000, 0x2000)],
+    };
+    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    assert_eq!(
+        texts(&plan),
+        [
+            "DELETE slot 0 at 0x1000",
+            "ATTRIBUTES at 0x1000, 0x1000 bytes: shared",
+            "ATTRIBUTES at 0x3000, 0x2000 bytes: shared",
+            "ATTRIBUTES at 0x9000, 0x1000 bytes: private",
+            "ATTRIBUTES at 0xb000, 0x2000 bytes: private",
+            "CREATE slot 0 at 0x9000, 0x4000 bytes",
+        ]
+    );
+    assert!(plan.holds_vcpus);
+}
+
+#[test]
+fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
+    let old = guest_memfd(0x1000, 0x4000, 7, 0);
+    let new = guest_memfd(0x1000, 0x5000, 7, 0);
+    let had = table(&[std::slice::from_ref(&old)]);
+    let private = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
+    let change = Change {
+        gone: &[old],
+        come: &[new],
+        was_private: &private,
+        is_private: &private,
+    };
+    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    assert_eq!(
+        texts(&plan),
+        [
+            "DELETE slot 0 at 0x1000",
+            "CREATE slot 0 at 0x1000, 0x5000 bytes"
+        ]
+    );
+    assert!(plan.holds_vcpus);
+}
+
+#[test]
+fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
+    let private = guest_memfd(0x1000, PAGE, 7, 0);
+    let bar = |gpa| ram(gpa, PAGE, HOST);
+    let had = table(&[&[private.clone(), bar(0x8000)]]);
+    let change = Change {
+        gone: &[private, bar(0x8000)],
+        come: &[bar(0x1000), guest_memfd(0x8000, PAGE, 7, 0)],
+        was_private: &[run(0x1000, PAGE)],
+        is_private: &[run(0x8000, PAGE)],
+    };
+    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    assert_eq!(
+        texts(&plan),
+        [
+            "DELETE slot 0 at 0x1000",
+            "ATTRIBUTES at 0x1000, 0x1000 bytes: shared",
+            "MOVE slot 1 from 0x8000 to 0x1000",
+            "ATTRIBUTES at 0x8000, 0x1000 bytes: private",
+            "CREATE slot 0 at 0x8000, 0x1000 bytes",
+        ]
+    );
+}
+
+#[test]
+fn pages_that_are_no_pages_are_refused() {
+    for bad in [
+        run(0, 0),
+        run(1, PAGE),
+        run(0, PAGE + 1),
+        run(PAGE.wrapping_neg(), PAGE),
+        run(0, u64::MAX),
+    ] {
+        let refused = Err(PlanError::BadPages(bad));
+        assert_eq!(attributes(&[bad], &[]), refused);
+        assert_eq!(attributes(&[], &[bad]), refused);
+    }
+    let overlapping = [run(0x4000, PAGE), run(0, 0x2000), run(0x1000, PAGE)];
+    let refused = Err(PlanError::BadPages(run(0x1000, PAGE)));
+    assert_eq!(attributes(&overlapping, &[]), refused);
+}
+
+#[test]
+fn a_kernel_without_private_pages_refuses_what_would_change_them() {
+    let pages = [run(0x1000, PAGE)];
+    let change = Change {
+        is_private: &pages,
+        ..Change::default()
+    };
+    let refused = UnsupportedRange {
+        gpa: 0x1000,
+        size: PAGE,
+        why: Unsupported::NoPrivatePages,
+    };
+    assert_eq!(
+        plan_change(&SlotTable::new(), &change, &able(), ABI),
+        Err(PlanError::Unsupported(vec![refused]))
+    );
+    // Nothing changes, nothing is asked of it.
+    let same = Change {
+        was_private: &pages,
+        ..change
+    };
+    let plan = plan_change(&SlotTable::new(), &same, &able(), ABI).unwrap();
+    assert_eq!(plan.ops, []);
+}
+
+/// A set of pages as some runs, which may touch.
+fn some_runs() -> impl Strategy<Value = Vec<PageRun>> {
+    prop::collection::vec((0..3_u64, 1..4_u64), 0..8).prop_map(|pieces| {
+        let mut at = 0;
+        let place = |(gap, pages): (u64, u64)| {
+            let gpa = at + gap * PAGE;
+            at = gpa + pages * PAGE;
+            run(gpa, pages * PAGE)
+        };
+        pieces.into_iter().map(place).collect()
+    })
+}
+
+fn pages(runs: &[PageRun]) -> BTreeSet<u64> {
+    let pages = runs
+        .iter()
+        .map(|run| run.gpa / PAGE..(run.gpa + run.size) / PAGE);
+    pages.flatten().collect()
+}
+
+proptest! {
+    #[test]
+    fn exactly_the_pages_that_differ_change_in_as_few_calls_as_there_are_runs(
+        was in some_runs(),
+        is in some_runs().prop_map(|mut runs| { runs.reverse(); runs }),
+    ) {
+        let plan = attributes(&was, &is).unwrap();
+        let mut kvm = DumbSlots::default();
+        kvm.private = pages(&was);
+        for op in &plan.ops {
+            kvm.step(op);
+        }
+        prop_assert_eq!(&kvm.private, &pages(&is));
+
+        // A call for each page that differs from before and has another kind
+        // of change, or none, in front of it.
+        let (was, is) = (pages(&was), pages(&is));
+        let kind = |page: u64| (was.contains(&page), is.contains(&page));
+        let starts = (0..60).filter(|&page| {
+            let (had, has) = kind(page);
+            had != has && (page == 0 || kind(page - 1) != (had, has))
+        });
+        prop_assert_eq!(plan.ops.len(), starts.count());
+
+        for op in plan.ops.iter().rev().map(kvm_slots::Op::inverse) {
+            kvm.step(&op);
+        }
+        prop_assert_eq!(&kvm.private, &was);
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The integration tests of `memory-model`, in one program.
+//!
+//! `cargo test -p memory-model --test it listeners::` runs one folder. What
+//! readers see in chosen interleavings is tested by a package of its own, in
+//! `tests/swap`.
+
+mod common;
+
+/// Regions, and what shows of them in a flat view.
+mod tree {
+    mod aliases;
+    mod backing;
+    mod ids;
+    mod rendering;
+}
+
+/// Changes that happen together or not at all.
+mod transactions {
+    mod all_or_nothing;
+    mod nested;
+    mod panics;
+}
+
+/// What listeners are notified of, and when.
+mod listeners {
+    mod apply_stage;
+    mod dirty_logging;
+    mod leaving;
+    mod order;
+}
+
+/// Ioeventfds and coalesced ranges.
+mod attachments {
+    mod in_view;
+    mod rules;
+}
+
+/// Who answers an access that came to the VMM, and which accesses of a device
+/// carry it out.
+mod access {
+    mod parts;
+    mod rules;
+}
+
+/// Private, shared and accepted pages.
+mod pages {
+    mod acceptance;
+    mod page_set;
+    mod page_state;
+    mod state_limit;
+}
+
+/// Readers beside a writer.
+mod readers {
+    mod kept_views;
+    mod threads;
+}
+
+/// What devices reach through `vm-memory`.
+mod guest_memory {
+    mod reach;
+    mod virtio;
+}
+
+/// Random transactions beside a simpler model.
+mod oracle;

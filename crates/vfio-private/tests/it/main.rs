@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The integration tests of `vfio-private`, in one program.
+//!
+//! `cargo test -p vfio-private --test it classify::` runs one folder.
+
+mod common;
+
+/// Configuration space, as bytes from a device.
+mod config {
+    mod bars_and_capabilities;
+    mod enhanced_allocation;
+}
+
+/// What VFIO says about a region.
+mod region_info;
+
+/// The reports of a device's interface, as bytes and as ranges of BARs.
+mod interface_report;
+
+/// All three parsers on bytes that make no sense.
+mod hostile_bytes;
+
+/// Which bytes of a BAR are private, shared, trapped or blocked.
+mod classify {
+    mod hostile;
+    mod msix;
+    mod msix_in_tee;
+    mod oracle;
+    mod relocation;
+    mod report;
+}
+
+/// Bugs of existing VMMs, from a device's bytes to the pieces of its BARs.
+mod public_bugs;
+
+/// Configuration space and the MSI-X table as the guest has them.
+mod emulate {
+    mod guest_config;
+    mod guest_writes;
+    mod msix_table;
+    mod reach;
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the tests of several packages share.
+//!
+//! - `model_oracle`: a memory model that is too simple to be wrong in the same
+//!   way as `memory-model`, and random changes of both.
+//! - `slots`: guest memory in a line, VMs that record and fail ioctls, a list of
+//!   slots with KVM's rules, and a layout of pages with an oracle for
+//!   conversions.
+//!
+//! What only one package's tests use is in the `tests/it/common` of that package.
+//!
+//! Each part is a feature, named after the library that it tests. So the tests
+//! of `memory-model` do not build `kvm-slots`.
+
+#[cfg(feature = "memory-model")]
+pub mod model_oracle;
+#[cfg(feature = "kvm-slots")]
+pub mod slots;

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A simulated VM with memory of every kind, a converter for it, and a
+//! listener that maps shared pages for devices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{
+    Backing, Capabilities, Conversion, ConversionListener, ConversionListenerError, Converter,
+    ConvertibleMemory, ConvertibleRange, Discard, Errno, FileHolds, FileStart, GuestMemfdFlags,
+    HostMemory, PageRange, PageState, SlotRange, SlotTable, Vm, apply, plan,
+};
+
+use super::pages::Pages;
+use super::region::private_vm;
+use super::{ABI, PAGE, range};
+
+/// What is at a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Host memory and a guest_memfd.
+    Apart,
+    /// A guest_memfd alone.
+    PrivateOnly,
+    /// A guest_memfd with both sides.
+    InPlace,
+    /// Private MMIO.
+    Mmio,
+    /// Host memory.
+    Plain,
+    /// Nothing.
+    Hole,
+}
+
+/// The pages that the tests have to do with.
+pub const COUNT: u64 = 40;
+
+/// Two slots lie side by side, then one of each other kind; the last pages are
+/// a hole again.
+pub fn at(page: u64) -> At {
+    match page {
+        0..=11 => At::Apart,
+        12..=15 => At::Hole,
+        16..=19 => At::Plain,
+        20..=23 => At::Mmio,
+        24..=27 => At::PrivateOnly,
+        28..=31 => At::InPlace,
+        32..=35 => At::Apart,
+        _ => At::Hole,
+    }
+}
+
+/// Counts the steps of a conversion, and fails some of them.
+#[derive(Debug, Default)]
+pub struct Steps {
+    taken: usize,
+    fail: BTreeMap<usize, Errno>,
+    /// What was done, in words.
+    pub log: Vec<String>,
+}
+
+impl Steps {
+    fn take(&mut self, what: String) -> Result<(), Errno> {
+        let failed = self.fail.get(&self.taken).copied();
+        self.taken += 1;
+        let outcome = failed.map_or(String::new(), |errno| format!(": {errno}"));
+        self.log.push(format!("{what}{outcome}"));
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// The steps of a VM and of its listeners, in one count.
+pub type SharedSteps = Arc<Mutex<Steps>>;
+
+/// Counts from zero again, and fails the steps that `fail` numbers.
+pub fn start(steps: &SharedSteps, fail: impl IntoIterator<Item = (usize, Errno)>) {
+    *lock(steps) = Steps {
+        fail: fail.into_iter().collect(),
+        ..Steps::default()
+    };
+}
+
+/// The content of a mutex.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no test panics with the lock")
+}
+
+/// A VM that counts its steps, and notes which pages it was told are private.
+#[derive(Debug)]
+pub struct Noting {
+    /// The VM.
+    pub vm: SimVm,
+    steps: SharedSteps,
+    private: Mutex<BTreeSet<u64>>,
+}
+
+impl Noting {
+    /// Counts its steps among `steps`.
+    pub fn new(vm: SimVm, steps: &SharedSteps) -> Self {
+        Self {
+            vm,
+            steps: steps.clone(),
+            private: Mutex::default(),
+        }
+    }
+
+    /// The pages that are private, going by what it was told.
+    pub fn private(&self) -> BTreeSet<u64> {
+        lock(&self.private).clone()
+    }
+}
+
+impl Vm for Noting {
+    fn check_extension(&self, capability: u32) -> i32 {
+        self.vm.check_extension(capability)
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        unsafe { self.vm.set_user_memory_region2(region) }
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        unsafe { self.vm.set_user_memory_region(region) }
+    }
+
+    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
+        let (first, last) = (gpa / PAGE, (gpa + size) / PAGE - 1);
+        let word = if attributes == 0 { "shared" } else { "private" };
+        lock(&self.steps).take(format!("{word} {first}-{last}"))?;
+        self.vm.set_memory_attributes(gpa, size, attributes)?;
+        let mut private = lock(&self.private);
+        match attributes {
+            0 => (first..=last).for_each(|page| {
+                private.remove(&page);
+            }),
+            _ => private.extend(first..=last),
+        }
+        Ok(())
+    }
+
+    unsafe fn discard(&self, what: Discard) -> Result<(), Errno> {
+        let (word, size) = match what {
+            Discard::File { size, .. } => ("punch", size),
+            Discard::Host { size, .. } => ("release", size),
+        };
+        lock(&self.steps).take(format!("{word} {}", size / PAGE))?;
+        // SAFETY: passed on from the caller.
+        unsafe { self.vm.discard(what) }
+    }
+}
+
+/// Has pages mapped for devices.
+#[derive(Debug)]
+pub struct Mapper {
+    name: String,
+    steps: SharedSteps,
+    mapped: Mutex<BTreeSet<u64>>,
+}
+
+impl Mapper {
+    /// Has all pages mapped that devices can reach while nothing is private.
+    pub fn new(name: &str, steps: &SharedSteps) -> Arc<Self> {
+        let reachable = (0..COUNT).filter(|&page| matches!(at(page), At::Apart | At::InPlace));
+        Arc::new(Self {
+            name: name.into(),
+            steps: steps.clone(),
+            mapped: Mutex::new(reachable.collect()),
+        })
+    }
+
+    /// The pages that are mapped now.
+    pub fn mapped(&self) -> BTreeSet<u64> {
+        lock(&self.mapped).clone()
+    }
+
+    fn set(&self, change: &Conversion<'_>, to: PageState) {
+        let mut mapped = lock(&self.mapped);
+        for stretch in change.stretches.iter().filter(|s| s.host().is_some()) {
+            for page in pages_of(stretch.range) {
+                // Nothing is mapped twice, or unmapped twice.
+                assert!(match to {
+                    PageState::Shared => mapped.insert(page),
+                    PageState::Private => mapped.remove(&page),
+                });
+            }
+        }
+    }
+
+    fn step(&self, what: &str, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
+        let stretches = change.stretches.iter().map(|stretch| stretch.range);
+        let ranges = stretches.chain(change.bare.iter().copied());
+        let pages = ranges.flat_map(pages_of);
+        let pages: Vec<String> = pages.map(|page| page.to_string()).collect();
+        let text = format!("{} {what} {}", self.name, pages.join(","));
+        Ok(lock(&self.steps).take(text)?)
+    }
+}
+
+impl ConversionListener for Mapper {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn prepare(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
+        self.step("prepare", change)?;
+        self.set(change, change.to);
+        Ok(())
+    }
+
+    fn abort(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
+        self.step("abort", change)?;
+        self.set(change, change.to.other());
+        Ok(())
+    }
+}
+
+/// The numbers of the pages in a range.
+pub fn pages_of(range: PageRange) -> std::ops::Range<u64> {
+    range.start() / PAGE..range.end() / PAGE
+}
+
+/// The VM with its converter.
+#[derive(Debug)]
+pub struct Layout {
+    /// Converts the VM's pages.
+    pub converter: Converter<Noting, ConvertibleMemory>,
+    /// Its listeners.
+    pub mappers: [Arc<Mapper>; 2],
+    /// What was done, and what shall fail.
+    pub steps: SharedSteps,
+    /// The host memory of the pages, from page 0 on.
+    pub host: Arc<Pages>,
+    /// Keeps the slots' owners.
+    _table: SlotTable,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Layout {
+    /// On a kernel with slots of every kind.
+    pub fn new() -> Self {
+        Self::on(SimConfig {
+            abi: ABI,
+            ..private_vm(KernelVersion::V7_3)
+        })
+    }
+
+    /// On a kernel of this description.
+    pub fn on(config: SimConfig) -> Self {
+        let vm = SimVm::new(config);
+        let host = Arc::new(Pages::new(usize::try_from(COUNT * PAGE).unwrap()));
+        let ranges = slots(&vm, &host);
+        let capabilities = Capabilities::probe(&vm);
+        let mut table = SlotTable::new();
+        let wanted: Vec<SlotRange> = ranges.iter().map(|(range, _)| range.clone()).collect();
+        let plan = plan(&table, &wanted, &capabilities, ABI).expect("a plan");
+        // SAFETY: the host memory is a mapping to which there are no
+        // references, and its owner rides on the slots, which the table holds.
+        let applied = unsafe { apply(&vm, &capabilities, ABI, &plan, &mut table) };
+        let _ = applied.expect("the slots exist");
+
+        let mut memory = ConvertibleMemory::new();
+        let convertible = ranges
+            .iter()
+            .filter_map(|(r, holds)| ConvertibleRange::new(r, *holds));
+        memory.set_ranges(convertible).expect("no two overlap");
+        let steps = SharedSteps::default();
+        let vm = Noting::new(vm, &steps);
+        // SAFETY: as above; the files are this VM's.
+        let mut converter = unsafe { Converter::new(vm, memory) };
+        let mappers = [Mapper::new("one", &steps), Mapper::new("two", &steps)];
+        for mapper in &mappers {
+            converter.add_listener(mapper.clone());
+        }
+        Self {
+            converter,
+            mappers,
+            steps,
+            host,
+            _table: table,
+        }
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &Noting {
+        self.converter.vm()
+    }
+
+    /// What was done since the last time that this was asked.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.steps).log)
+    }
+}
+
+/// One slot for each kind of memory, and which side its file holds.
+fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, FileHolds)> {
+    let host = |page: u64| HostMemory::new(pages.address() + page * PAGE, pages.clone());
+    let file = |size: u64, flags| {
+        let file = vm.create_guest_memfd(size * PAGE, flags);
+        start_of(file.expect("a guest_memfd"))
+    };
+    let none = GuestMemfdFlags::empty();
+    let slot = |page: u64, size: u64, backing| range(page * PAGE, size * PAGE, backing);
+    let apart = |page, size| {
+        let (file, host) = (file(size, none), Some(host(page)));
+        (
+            slot(page, size, Backing::GuestMemfd { file, host }),
+            FileHolds::Private,
+        )
+    };
+    let private_only = Backing::GuestMemfd {
+        file: file(4, none),
+        host: None,
+    };
+    let in_place = Backing::GuestMemfd {
+        file: file(4, GuestMemfdFlags::MMAP),
+        host: Some(host(28)),
+    };
+    let registers = start_of(vm.create_dma_buf(4 * PAGE).expect("a dma-buf"));
+    vec![
+        apart(0, 8),
+        apart(8, 4),
+        (slot(16, 4, Backing::Host(host(16))), FileHolds::Private),
+        (
+            slot(20, 4, Backing::FdOffset(registers)),
+            FileHolds::Private,
+        ),
+        (slot(24, 4, private_only), FileHolds::Private),
+        (slot(28, 4, in_place), FileHolds::Both),
+        apart(32, 4),
+    ]
+}
+
+fn start_of(file: OwnedFd) -> FileStart {
+    FileStart::new(file.as_raw_fd(), 0, Arc::new(file))
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Random sets of ranges over a small address space and few pieces of memory,
+//! so that the same memory turns up again elsewhere, and circles happen.
+
+use kvm_slots::{Backing, SlotAccess, SlotRange};
+use proptest::prelude::*;
+
+use super::{HOST, PAGE, file, host, range};
+
+/// How many pages the guest has: enough for all memory, and for gaps.
+pub const SPACE: u64 = 40;
+
+/// One piece of memory at one place, if it fits there.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick {
+    memory: usize,
+    page: u64,
+    log_dirty: bool,
+    readonly: bool,
+}
+
+/// The descriptor of a guest_memfd of [`FILE_SIZE`] bytes; descriptors of
+/// dma-bufs, and where in them there are one and two pages to be had.
+#[derive(Clone, Copy, Debug)]
+pub struct Fds {
+    /// The guest_memfd.
+    pub guest_memfd: i32,
+    /// The dma-bufs, and an offset in each.
+    pub registers: [(i32, u64); 2],
+}
+
+/// The size of the guest_memfd.
+pub const FILE_SIZE: u64 = 4 * PAGE;
+
+/// Descriptors for tests in which nobody looks at them.
+pub const NO_FDS: Fds = Fds {
+    guest_memfd: 1000,
+    registers: [(1001, 0), (1001, 2 * PAGE)],
+};
+
+/// The sizes in pages of the pieces of memory: plain ones, then slices of the
+/// guest_memfd and of the dma-buf.
+const SIZES: [u64; 10] = [1, 1, 1, 2, 2, 3, 1, 2, 1, 2];
+const PLAIN: usize = 6;
+
+fn pick() -> impl Strategy<Value = Pick> {
+    let memory = 0..SIZES.len();
+    let flag = || prop::bool::weighted(0.2);
+    (memory, 0..14_u64, flag(), flag()).prop_map(|(memory, page, log_dirty, readonly)| Pick {
+        memory,
+        page,
+        log_dirty,
+        readonly,
+    })
+}
+
+/// One set of ranges: anything anywhere, or all that there is in some order,
+/// so that two sets are apart by chains and circles of moves.
+pub fn picks() -> impl Strategy<Value = Vec<Pick>> {
+    prop_oneof![prop::collection::vec(pick(), 0..16), arrangement()]
+}
+
+fn arrangement() -> impl Strategy<Value = Vec<Pick>> {
+    let order = Just((0..SIZES.len()).collect::<Vec<_>>()).prop_shuffle();
+    let gaps = prop::collection::vec(prop_oneof![3 => Just(0), 1 => 1..3_u64], SIZES.len());
+    (order, gaps).prop_map(|(order, gaps)| {
+        let mut page = 0;
+        let place = order.into_iter().zip(gaps).map(|(memory, gap)| {
+            let start = page + gap;
+            page = start + SIZES[memory];
+            Pick {
+                memory,
+                page: start,
+                log_dirty: false,
+                readonly: false,
+            }
+        });
+        place.collect()
+    })
+}
+
+/// The ranges by address. What would overlap an earlier pick is left out, and
+/// so is a second use of a piece of a file.
+pub fn ranges(picks: &[Pick], fds: Fds) -> Vec<SlotRange> {
+    let mut ranges: Vec<SlotRange> = Vec::new();
+    for pick in picks {
+        let new = pick.range(fds);
+        let clash = ranges.iter().any(|had| {
+            let apart = had.gpa + had.size <= new.gpa || new.gpa + new.size <= had.gpa;
+            !apart || (had.backing == new.backing && new.backing.file().is_some())
+        });
+        if !clash {
+            ranges.push(new);
+        }
+    }
+    ranges.sort_by_key(|range| range.gpa);
+    ranges
+}
+
+impl Pick {
+    fn range(self, fds: Fds) -> SlotRange {
+        let address = HOST + self.memory as u64 * 0x10_0000;
+        let guest_memfd = |offset, host| Backing::GuestMemfd {
+            file: file(fds.guest_memfd, offset),
+            host,
+        };
+        let backing = match self.memory {
+            ..PLAIN => Backing::Host(host(address)),
+            6 => guest_memfd(0, None),
+            7 => guest_memfd(PAGE, Some(host(address))),
+            more => {
+                let (fd, offset) = fds.registers[more - 8];
+                Backing::FdOffset(file(fd, offset).measured())
+            }
+        };
+        let plain = self.memory < PLAIN;
+        SlotRange {
+            access: match plain && self.readonly {
+                true => SlotAccess::ReadOnly,
+                false => SlotAccess::ReadWrite,
+            },
+            log_dirty: plain && self.log_dirty,
+            ..range(self.page * PAGE, SIZES[self.memory] * PAGE, backing)
+        }
+    }
+}

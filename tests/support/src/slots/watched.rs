@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! VMs to test with: one that only exists on paper, and one that passes ioctls
+//! on, fails some of them, and notes what came of each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard};
+
+use kvm_bindings::{
+    KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
+    kvm_userspace_memory_region2,
+};
+use kvm_slots::{Backing, Errno, GuestMemfdFlags, PushMap, PushedRange, Slot, SlotAccess, Vm};
+
+/// Says yes to every memslot, and has none.
+#[derive(Debug)]
+pub struct Paper;
+
+impl Vm for Paper {
+    fn check_extension(&self, _capability: u32) -> i32 {
+        0
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        _region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        _region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn create_guest_memfd(&self, _size: u64, _flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        Err(Errno::ENOTTY)
+    }
+
+    fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {
+        Err(Errno::ENOTTY)
+    }
+}
+
+/// A memslot as the ioctl told of it: address, size, flags, host address, and
+/// descriptor and offset of the file.
+pub type Told = (u64, u64, u32, u64, u32, u64);
+
+/// Passes memslot ioctls on to `vm`.
+#[derive(Debug)]
+pub struct Watched<V> {
+    /// The VM behind it.
+    pub vm: V,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    calls: Vec<Result<(), Errno>>,
+    fail: BTreeMap<usize, Errno>,
+    slots: BTreeMap<u32, Told>,
+    pushed: BTreeMap<u64, PushedRange>,
+    private: BTreeSet<u64>,
+    old_ioctls: usize,
+}
+
+impl<V: Vm> Watched<V> {
+    /// Watches `vm` from now on.
+    pub fn new(vm: V) -> Self {
+        Self {
+            vm,
+            notes: Mutex::default(),
+        }
+    }
+
+    /// Counts calls from zero again, and fails those that `fail` numbers.
+    pub fn start(&self, fail: impl IntoIterator<Item = (usize, Errno)>) {
+        let mut notes = self.notes();
+        notes.calls.clear();
+        notes.fail = fail.into_iter().collect();
+    }
+
+    /// What came of each call since the start.
+    pub fn calls(&self) -> Vec<Result<(), Errno>> {
+        self.notes().calls.clone()
+    }
+
+    /// What the VM has, going by what it said.
+    pub fn slots(&self) -> BTreeMap<u32, Told> {
+        self.notes().slots.clone()
+    }
+
+    /// What was mapped without a memslot, by guest-physical address.
+    pub fn pushed(&self) -> BTreeMap<u64, PushedRange> {
+        self.notes().pushed.clone()
+    }
+
+    /// The private pages.
+    pub fn private(&self) -> BTreeSet<u64> {
+        self.notes().private.clone()
+    }
+
+    /// How many memslot ioctls there were of the older kind, ever.
+    pub fn old_ioctls(&self) -> usize {
+        self.notes().old_ioctls
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().expect("no test panics with the lock")
+    }
+
+    fn try_call(&self, pass_on: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        let mut notes = self.notes();
+        let number = notes.calls.len();
+        let result = match notes.fail.get(&number) {
+            Some(&errno) => Err(errno),
+            None => pass_on(),
+        };
+        notes.calls.push(result);
+        result
+    }
+
+    fn call(
+        &self,
+        region: &kvm_userspace_memory_region2,
+        pass_on: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let result = self.try_call(pass_on);
+        let mut notes = self.notes();
+        if result.is_ok() {
+            match region.memory_size {
+                0 => notes.slots.remove(&region.slot),
+                _ => notes.slots.insert(region.slot, told(region)),
+            };
+        }
+        result
+    }
+}
+
+impl<V: Vm + Debug + Send + Sync> PushMap for Watched<V> {
+    fn map(&self, range: &PushedRange) -> Result<(), Errno> {
+        let push = self.vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
+        self.try_call(|| push.map(range))?;
+        self.notes().pushed.insert(range.gpa, range.clone());
+        Ok(())
+    }
+
+    fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
+        let push = self.vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
+        self.try_call(|| push.unmap(range))?;
+        self.notes().pushed.remove(&range.gpa);
+        Ok(())
+    }
+}
+
+impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
+    fn check_extension(&self, capability: u32) -> i32 {
+        self.vm.check_extension(capability)
+    }
+
+    unsafe fn set_user_memory_region2(
+        &self,
+        region: &kvm_userspace_memory_region2,
+    ) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        self.call(region, || unsafe {
+            self.vm.set_user_memory_region2(region)
+        })
+    }
+
+    unsafe fn set_user_memory_region(
+        &self,
+        region: &kvm_userspace_memory_region,
+    ) -> Result<(), Errno> {
+        let same = kvm_userspace_memory_region2 {
+            slot: region.slot,
+            flags: region.flags,
+            guest_phys_addr: region.guest_phys_addr,
+            memory_size: region.memory_size,
+            userspace_addr: region.userspace_addr,
+            ..Default::default()
+        };
+        self.notes().old_ioctls += 1;
+        // SAFETY: passed on from the caller.
+        self.call(&same, || unsafe { self.vm.set_user_memory_region(region) })
+    }
+
+    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
+        self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
+        self.try_call(|| self.vm.set_memory_attributes(gpa, size, attributes))?;
+        for page in (gpa..gpa + size).step_by(0x1000) {
+            let private = &mut self.notes().private;
+            match attributes {
+                0 => private.remove(&page),
+                _ => private.insert(page),
+            };
+        }
+        Ok(())
+    }
+
+    fn address_bits(&self) -> Option<u32> {
+        self.vm.address_bits()
+    }
+
+    fn push_map(&self) -> Option<&dyn PushMap> {
+        self.vm.push_map().is_some().then_some(self)
+    }
+}
+
+fn told(region: &kvm_userspace_memory_region2) -> Told {
+    let (fd, offset) = match region.pad1 {
+        0 => (region.guest_memfd, region.guest_memfd_offset),
+        fd => (fd, region.pad2[0]),
+    };
+    (
+        region.guest_phys_addr,
+        region.memory_size,
+        region.flags,
+        region.userspace_addr,
+        fd,
+        offset,
+    )
+}
+
+/// What the kernel should have been told for a slot under a profile that has
+/// this flag.
+pub fn of_slot(slot: &Slot, flag: u32) -> Told {
+    let mut flags = match &slot.backing {
+        Backing::Host(_) => 0,
+        Backing::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
+        Backing::FdOffset(_) => flag,
+    };
+    if slot.log_dirty {
+        flags |= KVM_MEM_LOG_DIRTY_PAGES;
+    }
+    if slot.access == SlotAccess::ReadOnly {
+        flags |= KVM_MEM_READONLY;
+    }
+    let address = slot.backing.host().map_or(0, |host| host.address());
+    let file = slot.backing.file();
+    let fd = file.map_or(0, |file| u32::try_from(file.fd()).expect("an open file"));
+    let offset = file.map_or(0, |file| file.offset());
+    (slot.gpa, slot.size, flags, address, fd, offset)
+}
