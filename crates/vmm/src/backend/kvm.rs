@@ -13,7 +13,7 @@ use kvm_ioctls::{Kvm as KvmDevice, VmFd};
 use kvm_slots::{AbiProfile, Errno, KvmVm, ProbeError, SlotTable, probe_abi};
 
 use super::Platform;
-use crate::assigned::{AssignError, AssignedDevices, BarWindow};
+use crate::devices::assigned::{AssignError, AssignedDevices, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{GuestError, Processor, ProcessorError, VcpuGuest};
 use crate::machine::{AssignedBar, Machine};

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 
 use kvm_slots::{AbiProfile, Errno, Vm};
 
-use crate::assigned::{AssignError, BarWindow};
+use crate::devices::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{Guest, GuestError};
 use crate::machine::AssignedBar;

@@ -7,7 +7,7 @@ use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{AbiProfile, Errno};
 
 use super::Platform;
-use crate::assigned::{AssignError, BarWindow};
+use crate::devices::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{GuestError, Interpreter};
 use crate::machine::{AssignedBar, Machine};

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest: it makes the script's accesses, one after the other.
 
+mod interpreter;
 #[cfg(not(target_arch = "x86_64"))]
-mod elsewhere;
-mod interpret;
+mod other_arch;
 pub mod poke;
 pub mod stub;
 #[cfg(target_arch = "x86_64")]
@@ -11,9 +11,9 @@ mod x86_64;
 
 use kvm_slots::sim::{GuestFault, MmioHandler};
 
+pub use interpreter::Interpreter;
 #[cfg(not(target_arch = "x86_64"))]
-pub use elsewhere::{Processor, VcpuGuest};
-pub use interpret::Interpreter;
+pub use other_arch::{Processor, VcpuGuest};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{Processor, VcpuGuest};
 

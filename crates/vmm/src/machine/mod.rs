@@ -3,19 +3,19 @@
 //! ([`Machine`]), checked when it is read from a file.
 
 mod action;
-mod bar;
+mod alias_expansion;
+mod bar_pieces;
 mod device_name;
 mod error;
 mod fields;
 mod limits;
 mod number;
 mod raw;
+mod region_totals;
 mod regions;
-mod shown;
-mod size;
 mod spec;
 mod steps;
-mod totals;
+mod toml_size;
 
 use std::fs::File;
 use std::io::Read;
@@ -27,7 +27,7 @@ use limits::{MAX_FILE, name_problem};
 use raw::RawMachine;
 
 pub use action::{Action, ActionKind, ErrorCode, Span};
-pub use bar::{RealBar, pieces};
+pub use bar_pieces::{RealBar, pieces};
 pub use device_name::ParseDeviceNameError;
 pub use error::MachineError;
 pub use spec::{
@@ -90,7 +90,7 @@ fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
         return Err(too_large(file));
     }
     let source = Source { file, text };
-    size::check(&source)?;
+    toml_size::check(&source)?;
     let raw: RawMachine = toml::from_str(text).map_err(|e| source.toml_error(&e))?;
     let regions = regions::check(&source, &raw.region)?;
     let steps = steps::check(&source, &regions, &raw.step)?;

@@ -8,15 +8,15 @@ use std::str::FromStr;
 use toml::Spanned;
 use vfio_private::BarIndex;
 
-use super::bar;
+use super::alias_expansion::shown;
+use super::bar_pieces;
 use super::error::{MachineError, Source};
 use super::fields::Subject;
 use super::limits::{MAX_REGIONS, MAX_SHOWN, name_problem};
 use super::number::Number;
 use super::raw::{RawRegion, RawSpan};
-use super::shown::shown;
+use super::region_totals::Totals;
 use super::spec::{AssignedBar, Backing, Bar, DeviceKind, DeviceName, Init, Kind, Place, Region};
-use super::totals::Totals;
 
 /// How large a region with memory may be, in bytes: KVM takes no slot of 8 TiB
 /// or more.
@@ -323,7 +323,7 @@ fn pieces(
     bar: &Bar,
     size: u128,
 ) -> Result<u64, MachineError> {
-    match bar::pieces(bar, size, None) {
+    match bar_pieces::pieces(bar, size, None) {
         Ok(pieces) => Ok(pieces.len() as u64),
         Err(problem) => Err(subject.wrong("kind", raw.kind.span(), problem)),
     }

@@ -11,8 +11,8 @@ use vfio_private::device::{Device, DeviceError, Iommu, Mapping, PciAddress, Way}
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{BarIndex, Msix, MsixPart, Span};
 
-use crate::causes::with_causes;
 use crate::machine::{AssignedBar, DeviceName, RealBar};
+use bar_report::with_causes;
 
 /// The devices that a VM has, each opened once.
 #[derive(Debug, Default)]

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use memory_model::{PrivateMmio, Region};
 use vfio_private::{Access, Piece};
 
-use crate::assigned::BarWindow;
 use crate::backend::Platform;
-use crate::device::Device;
-use crate::handle::{Handle, Host};
-use crate::host_mapping::HostMapping;
+use crate::board::handle::{Handle, Host};
+use crate::board::host_mapping::HostMapping;
+use crate::board::region_builder::{
+    BuiltRegion, RegionBuilder, RegionError, bytes, file_slice, host_handle, host_memory,
+};
+use crate::devices::assigned::BarWindow;
+use crate::devices::emulated::Device;
 use crate::machine::{self, DeviceKind};
-use crate::parts::{Made, Maker, PartError, bytes, file_slice, host_handle, host_memory};
 
 /// What is behind a BAR.
 enum Behind {
@@ -25,19 +27,19 @@ enum Behind {
     Device(BarWindow, Option<Arc<OwnedFd>>),
 }
 
-impl<P: Platform> Maker<'_, P> {
+impl<P: Platform> RegionBuilder<'_, P> {
     /// A container with the pieces in it.
     pub(crate) fn bar(
         mut self,
         region: &machine::Region,
         bar: &machine::Bar,
-    ) -> Result<Made, PartError> {
+    ) -> Result<BuiltRegion, RegionError> {
         let (pieces, behind) = self.cut(region, bar)?;
         let assigned = match &behind {
             Behind::Device(window, _) => Some(window.assigned().clone()),
             Behind::File(_) => None,
         };
-        let mut made = Made {
+        let mut built = BuiltRegion {
             region: Region::container(&region.name, region.size).with_handle(Handle {
                 assigned,
                 ..Handle::default()
@@ -46,9 +48,9 @@ impl<P: Platform> Maker<'_, P> {
         };
         for piece in pieces {
             let part = self.piece(region, piece, &behind)?;
-            made.pieces.push((piece.offset(), part));
+            built.pieces.push((piece.offset(), part));
         }
-        Ok(made)
+        Ok(built)
     }
 
     /// The pieces, and what they are pieces of. Where there are no real devices
@@ -57,13 +59,13 @@ impl<P: Platform> Maker<'_, P> {
         &self,
         region: &machine::Region,
         bar: &machine::Bar,
-    ) -> Result<(Vec<Piece>, Behind), PartError> {
+    ) -> Result<(Vec<Piece>, Behind), RegionError> {
         let window = match bar.assigned {
             Some(name) => self.platform.assigned(name)?,
             None => None,
         };
         let found = window.as_ref().map(BarWindow::found);
-        let pieces = machine::pieces(bar, region.size, found.as_ref()).map_err(PartError::Bar)?;
+        let pieces = machine::pieces(bar, region.size, found.as_ref()).map_err(RegionError::Bar)?;
         let behind = match window {
             None => {
                 let file = self.device_file(bytes(region.size), &region.init)?;
@@ -86,7 +88,7 @@ impl<P: Platform> Maker<'_, P> {
         region: &machine::Region,
         piece: Piece,
         behind: &Behind,
-    ) -> Result<Region<Handle>, PartError> {
+    ) -> Result<Region<Handle>, RegionError> {
         let (offset, size) = (piece.offset(), piece.size());
         let name = format!("{}.{}@{offset:#x}", region.name, piece.access());
         let note = piece.reasons().to_string();

@@ -2,6 +2,7 @@
 //! The command line: what is asked for, what is printed, how it exits.
 
 mod bars;
+mod run;
 
 use std::error::Error;
 use std::io::{self, BufWriter, Write};
@@ -14,16 +15,10 @@ use kvm_slots::sim::KernelVersion;
 use memory_map::{svg, text};
 use serde::Serialize;
 
-use crate::backend::Platform;
-use crate::backend::kvm::{Kvm, KvmError};
 use crate::backend::sim::Sim;
 use crate::board::Board;
-use crate::causes::with_causes;
 use crate::machine::Machine;
-use crate::report::{Report, StepReport};
-use crate::run::Run;
-
-use crate::script_time::ScriptTime;
+use bar_report::with_causes;
 
 /// Runs guests whose memory has no host pointer where it must not have one.
 ///
@@ -53,10 +48,6 @@ Examples:
   vmm bars 0000:01:00.0                   which bytes of a device's BARs the guest may reach
 
 Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing could be run.";
-
-/// Memory can stand for a device's registers, not for what the device does.
-const NO_DEVICES: &str =
-    "the machine has real devices, and those only the real KVM can give to a guest";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -170,8 +161,8 @@ impl From<SimKernel> for KernelVersion {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        None => run(&cli.run),
-        Some(Command::Run(args)) => run(&args),
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(&args),
         Some(Command::Map(args)) => map(&args).map(|()| true),
         Some(Command::Mtree(args)) => mtree(&args).map(|()| true),
         Some(Command::Bars(args)) => bars::run(args).map(|()| true),
@@ -220,143 +211,12 @@ impl InFile {
     }
 }
 
-fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
-    let file = args.machine.as_deref();
-    let machine = read(file)?;
-    let kvm = || Kvm::new(&machine, &args.kvm_device, args.abi.unwrap_or_default());
-    let sim = || {
-        let abi = args.abi.unwrap_or(AbiProfile::FD_OFFSET_BIT_4);
-        Sim::new(&machine, args.sim_kernel.into(), abi)
-    };
-    let has_devices = machine.assigned().next().is_some();
-    let time = ScriptTime::seconds(args.seconds);
-    let on_kvm = |kvm: Kvm, why: &str| run_on(file, &machine, &kvm, why, time, args.json);
-    let on_sim = |why: &str| run_on(file, &machine, &sim(), why, time, args.json);
-    match args.backend {
-        Backend::Sim if has_devices => Err(NO_DEVICES.into()),
-        Backend::Kvm => on_kvm(kvm()?, "asked for"),
-        Backend::Sim => on_sim("asked for"),
-        Backend::Auto => match kvm() {
-            Ok(kvm) => on_kvm(kvm, &format!("{} is there", args.kvm_device.display())),
-            // Something that is not KVM in its place is a mistake to be told.
-            Err(error @ KvmError::NotKvm(_)) => Err(error.into()),
-            Err(error) if has_devices => Err(error.into()),
-            Err(error) => on_sim(&error.to_string()),
-        },
-    }
-}
-
-fn run_on<P: Platform>(
-    file: Option<&Path>,
-    machine: &Machine,
-    platform: &P,
-    why: &str,
-    time: ScriptTime,
-    json: bool,
-) -> Result<bool, Box<dyn Error>> {
-    let mut out = io::stdout().lock();
-    let run = Run::new(machine, platform);
-    let mut run = run.map_err(|error| InFile::new(file, error))?;
-    run.time = time;
-    let before = run.board.map(&machine.name);
-    let unsupported = machine.regions.iter().zip(&run.board.refused);
-    let unsupported =
-        unsupported.filter_map(|(region, why)| Some((region.name.clone(), (*why)?.to_string())));
-    let mut report = Report {
-        machine: machine.name.clone(),
-        backend: platform.name(),
-        why_backend: why.to_string(),
-        kernel: platform.kernel(),
-        unsupported: unsupported.collect(),
-        steps: Vec::new(),
-        slot_ops: 0,
-        slots: before.slots.clone(),
-        slots_after: Vec::new(),
-    };
-    if !json {
-        write!(out, "{}", heading(&report))?;
-        write!(
-            out,
-            "{}\n{}\n{}\n",
-            text::tree(&before),
-            text::flat(&before),
-            text::slots(&before)
-        )?;
-        writeln!(
-            out,
-            "Steps\n    n  step         gpa                  size  how          value              expected                  where"
-        )?;
-    }
-    drop(before);
-    let mut tally = Tally::default();
-    for (index, step) in machine.steps.iter().enumerate() {
-        time.check(index + 1)
-            .map_err(|error| InFile::new(file, error))?;
-        let step = run.step(machine, index + 1, step);
-        tally.count(&step);
-        match json {
-            // Only as a whole: a part would not be valid JSON.
-            true => report
-                .push(step)
-                .map_err(|error| InFile::new(file, error))?,
-            false => writeln!(out, "{}", step.text())?,
-        }
-    }
-    match json {
-        true => {
-            report.slots_after = run.board.map(&machine.name).slots;
-            print_json(out, &report)?;
-        }
-        false => writeln!(out, "\n{}", tally.summary())?,
-    }
-    Ok(tally.wrong == 0)
-}
-
 /// Prints one JSON value, buffered.
 fn print_json(out: impl Write, value: &impl Serialize) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)?;
     out.flush()
-}
-
-fn heading(report: &Report) -> String {
-    let mut text = format!("Machine  {}\n", report.machine);
-    text += &format!("Backend  {}: {}\n", report.backend, report.why_backend);
-    text += &format!("Kernel   {}\n", report.kernel);
-    for (region, why) in &report.unsupported {
-        text += &format!("Without  {region}: {why}\n");
-    }
-    text + "\n"
-}
-
-/// The number of steps, by outcome.
-#[derive(Debug, Default)]
-struct Tally {
-    steps: usize,
-    wrong: usize,
-    unsupported: usize,
-}
-
-impl Tally {
-    fn count(&mut self, step: &StepReport) {
-        self.steps += 1;
-        self.wrong += usize::from(!step.ok());
-        self.unsupported += usize::from(step.unsupported);
-    }
-
-    fn summary(&self) -> String {
-        let steps = self.steps;
-        let mut text = match self.wrong {
-            0 => format!("All {steps} steps as expected"),
-            wrong => format!("{wrong} of {steps} steps NOT as expected"),
-        };
-        match self.unsupported {
-            0 => {}
-            n => text += &format!("; {n} of them are unsupported by this kernel"),
-        }
-        text + "."
-    }
 }
 
 fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use kvm_slots::Unsupported;
 
-use crate::assigned::{AssignedDevice, BarWindow};
-use crate::host_mapping::HostMapping;
+use crate::board::host_mapping::HostMapping;
+use crate::devices::assigned::{AssignedDevice, BarWindow};
 
 /// What rides on each region and comes back from lookups.
 #[derive(Clone, Debug, Default)]

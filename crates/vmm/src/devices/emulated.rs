@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::assigned::BarWindow;
+use crate::devices::assigned::BarWindow;
 use crate::machine::DeviceKind;
 
 /// A device.

@@ -1,5 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine put together: model, memslots and devices, ready to run.
+//! An assembled machine: model, memslots and devices, ready to run.
+//!
+//! [`region_builder`] builds the model's regions, and [`bar_regions`] those of a
+//! BAR. While the guest runs, [`exits`] answers its trapped accesses, and
+//! [`actions`] does what the script tells the VMM to do.
+
+pub mod actions;
+mod bar_regions;
+pub mod exits;
+pub mod handle;
+pub mod host_mapping;
+mod region_builder;
 
 use std::sync::Arc;
 
@@ -11,14 +22,16 @@ use memory_model::{
     RegionId, SpaceId, TreeError,
 };
 
+use memory_map::{Map, SlotRow};
+
 use crate::backend::Platform;
-use crate::device::Device;
-use crate::exit::Exit;
+use crate::board::exits::Exit;
+use crate::board::handle::Handle;
+use crate::board::host_mapping::HostMapping;
+use crate::board::region_builder::{RegionBuilder, RegionError, host_handle, host_memory};
+use crate::devices::emulated::Device;
 use crate::guest::stub::{self, Stub};
-use crate::handle::Handle;
-use crate::host_mapping::HostMapping;
 use crate::machine::{Access, Machine};
-use crate::parts::{self, PartError};
 
 /// A machine that can run.
 #[derive(Debug)]
@@ -49,11 +62,11 @@ pub struct Board<V: kvm_slots::Vm> {
 pub enum BoardError {
     /// A region's memory cannot be had.
     #[error("region '{region}'")]
-    Part {
+    Region {
         /// The region's name.
         region: String,
         /// Why.
-        source: PartError,
+        source: RegionError,
     },
     /// The regions do not fit together.
     #[error(transparent)]
@@ -91,8 +104,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
     /// # Errors
     /// [`BoardError`].
     pub fn new<P: Platform<Vm = V>>(machine: &Machine, platform: &P) -> Result<Self, BoardError> {
-        let (model, space, parts) = assemble(machine, platform)?;
-        Self::follow(platform, model, space, parts)
+        let (model, space, built) = assemble(machine, platform)?;
+        Self::follow(platform, model, space, built)
     }
 
     /// Puts `machine` together on `platform`, with a place in its memory for
@@ -105,11 +118,11 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         platform: &P,
         script: &[Access],
     ) -> Result<(Self, Stub), BoardError> {
-        let (mut model, space, parts) = assemble(machine, platform)?;
+        let (mut model, space, built) = assemble(machine, platform)?;
         let bits = platform.physical_bits();
         let hosts: Vec<AddrRange> = machine.host_accesses().collect();
-        let stub = add_stub(&mut model, space, parts.regions[0], script, &hosts, bits)?;
-        Ok((Self::follow(platform, model, space, parts)?, stub))
+        let stub = add_stub(&mut model, space, built.regions[0], script, &hosts, bits)?;
+        Ok((Self::follow(platform, model, space, built)?, stub))
     }
 
     /// Has memslots follow the model.
@@ -117,10 +130,10 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         platform: &P,
         mut model: MemoryModel<Handle>,
         space: SpaceId,
-        parts: Parts,
+        built: BuiltRegions,
     ) -> Result<Self, BoardError> {
-        // Every host address in the model comes from a `HostMapping`, in `parts`
-        // or in `add_stub`, and that mapping is the owner that travels with it.
+        // Every host address in the model comes from a `HostMapping`, in
+        // `region_builder` or in `add_stub`, and that mapping is the owner that travels with it.
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
         // and allows this process none but volatile access. The one vCPU runs on
         // the thread that commits, so that none runs meanwhile.
@@ -128,7 +141,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         let slots = Arc::new(slots.keeping_latest_plan());
         // SAFETY: as above; stale bytes go by `madvise`, which is no access
         // through a reference either. Descriptors in the model are of files
-        // that `parts` has made, and ride on their regions as owners.
+        // that `region_builder` has made, and ride on their regions as owners.
         let engine = unsafe { Engine::new(platform.vm().clone()) };
         model
             .add_listener(space, 0, slots.clone())
@@ -140,17 +153,64 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             slots,
             engine,
             private_pages: attributes & MEMORY_ATTRIBUTE_PRIVATE != 0,
-            regions: parts.regions,
-            refused: parts.refused,
-            devices: parts.devices,
+            regions: built.regions,
+            refused: built.refused,
+            devices: built.devices,
             exits: Vec::new(),
         })
     }
+
+    /// The current memory map of the board, for the machine called `machine`.
+    pub fn map(&self, machine: &str) -> Map {
+        let map = Map::of(&self.model, self.space, machine, |region| {
+            note(region.handle())
+        });
+        map.with_slots(self.slots.table().slots().map(SlotRow::from))
+    }
+}
+
+impl<V: kvm_slots::Vm> Board<V> {
+    /// Why this kernel cannot give the guest what these addresses show.
+    pub(crate) fn refusal(&self, gpa: u64, size: usize) -> Option<Unsupported> {
+        let range = AddrRange::new(gpa, size as u128)?;
+        let view = self.model.view(self.space);
+        let mut runs = view.intersecting(range);
+        runs.find_map(|run| run.region().handle().refused)
+    }
+
+    /// Where the region around this one starts in the address space, and at
+    /// which offset in it this one lies.
+    pub(crate) fn place(&self, id: RegionId) -> (u64, u64) {
+        let place = |id| self.model.tree().place(id).ok().flatten();
+        let Some(own) = place(id) else { return (0, 0) };
+        let around = std::iter::successors(place(own.parent), |around| place(around.parent));
+        let start = around.fold(0_u64, |start, around| start.saturating_add(around.address));
+        (start, own.address)
+    }
+
+    /// Which region is at an address, and how far into it, for people.
+    pub(crate) fn region_name(&self, gpa: u64) -> String {
+        let view = self.model.view(self.space);
+        let found = view
+            .find(gpa)
+            .and_then(|run| Some((run, run.offset_of(gpa)?)));
+        match found {
+            Some((run, offset)) => format!("{} + {offset:#x}", run.region().name()),
+            None => "nothing".into(),
+        }
+    }
+}
+
+/// Why this kernel cannot have a region, or why a piece of a BAR is what it is.
+fn note(handle: &Handle) -> String {
+    handle
+        .refused
+        .map_or_else(|| handle.note.clone(), |why| why.to_string())
 }
 
 /// The machine's regions as part of a model.
 #[derive(Debug, Default)]
-struct Parts {
+struct BuiltRegions {
     regions: Vec<RegionId>,
     refused: Vec<Option<Unsupported>>,
     devices: Vec<Device>,
@@ -160,12 +220,12 @@ struct Parts {
 fn assemble<P: Platform>(
     machine: &Machine,
     platform: &P,
-) -> Result<(MemoryModel<Handle>, SpaceId, Parts), BoardError> {
+) -> Result<(MemoryModel<Handle>, SpaceId, BuiltRegions), BoardError> {
     let capabilities = Capabilities::probe(platform.vm());
     let mut model = MemoryModel::new();
-    let parts = build(&mut model, machine, platform, &capabilities)?;
-    let space = model.add_space("memory", parts.regions[0])?;
-    Ok((model, space, parts))
+    let built = build(&mut model, machine, platform, &capabilities)?;
+    let space = model.add_space("memory", built.regions[0])?;
+    Ok((model, space, built))
 }
 
 /// Adds all regions, then puts each where it belongs.
@@ -174,37 +234,37 @@ fn build<P: Platform>(
     machine: &Machine,
     platform: &P,
     capabilities: &Capabilities,
-) -> Result<Parts, BoardError> {
-    let mut parts = Parts::default();
+) -> Result<BuiltRegions, BoardError> {
+    let mut all = BuiltRegions::default();
     let mut transaction = model.transaction();
     for region in &machine.regions {
-        let maker = parts::Maker {
+        let builder = RegionBuilder {
             platform,
             capabilities,
-            regions: &parts.regions,
-            devices: &mut parts.devices,
+            regions: &all.regions,
+            devices: &mut all.devices,
         };
-        let made = maker.make(region).map_err(|source| BoardError::Part {
+        let built = builder.build(region).map_err(|source| BoardError::Region {
             region: region.name.clone(),
             source,
         })?;
-        let id = transaction.add(made.region)?;
+        let id = transaction.add(built.region)?;
         let mut refused = transaction.tree().region(id)?.handle().refused;
-        for (offset, piece) in made.pieces {
+        for (offset, piece) in built.pieces {
             refused = refused.or(piece.handle().refused);
             let piece = transaction.add(piece)?;
             transaction.place(piece, id, offset, 0)?;
         }
         if let Some(place) = region.place {
-            transaction.place(id, parts.regions[place.parent], place.at, place.priority)?;
+            transaction.place(id, all.regions[place.parent], place.at, place.priority)?;
         }
         transaction.set_enabled(id, region.enabled)?;
         transaction.set_readonly(id, region.readonly)?;
-        parts.regions.push(id);
-        parts.refused.push(refused);
+        all.regions.push(id);
+        all.refused.push(refused);
     }
     transaction.commit()?;
-    Ok(parts)
+    Ok(all)
 }
 
 /// Gives the guest's code memory of its own, where nothing else is.
@@ -227,16 +287,16 @@ fn add_stub(
     let base = base.ok_or(BoardError::NoRoom { size })?;
     let stub = stub::compile(accesses, base);
 
-    let part = |source: std::io::Error| BoardError::Part {
+    let part = |source: std::io::Error| BoardError::Region {
         region: "guest code".into(),
         source: source.into(),
     };
     let mapping = Arc::new(HostMapping::anonymous(size).map_err(part)?);
     mapping.write(0, &stub.image).map_err(part)?;
-    let memory = Memory::host_only(parts::host_memory(&mapping, size).map_err(part)?);
+    let memory = Memory::host_only(host_memory(&mapping, size).map_err(part)?);
     let handle = Handle {
         note: "the script as machine code, and its page tables".into(),
-        ..parts::host_handle(mapping)
+        ..host_handle(mapping)
     };
     let mut transaction = model.transaction();
     let region = transaction.add(Region::ram("guest code", memory).with_handle(handle))?;

@@ -16,15 +16,15 @@ use kvm_slots::{
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, PrivateMmio, Region, RegionId};
 use vfio_private::device::DeviceError;
 
-use crate::assigned::AssignError;
 use crate::backend::Platform;
-use crate::device::Device;
-use crate::handle::{Handle, Host};
-use crate::host_mapping::HostMapping;
+use crate::board::handle::{Handle, Host};
+use crate::board::host_mapping::HostMapping;
+use crate::devices::assigned::AssignError;
+use crate::devices::emulated::Device;
 use crate::machine::{self, Backing, DeviceKind, Init, Kind};
 
 /// Makes regions.
-pub struct Maker<'a, P> {
+pub struct RegionBuilder<'a, P> {
     /// What the machine will run on.
     pub platform: &'a P,
     /// What that can do.
@@ -36,7 +36,7 @@ pub struct Maker<'a, P> {
 }
 
 /// A region, and the pieces that lie in it at their offsets.
-pub struct Made {
+pub struct BuiltRegion {
     /// The region.
     pub region: Region<Handle>,
     /// The pieces of a BAR; empty for everything else.
@@ -46,7 +46,7 @@ pub struct Made {
 /// Why a region could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PartError {
+pub enum RegionError {
     /// Host memory or a file cannot be had.
     #[error("its memory cannot be had: {0}")]
     Host(#[from] io::Error),
@@ -64,9 +64,9 @@ pub enum PartError {
     Device(#[from] DeviceError),
 }
 
-impl<P: Platform> Maker<'_, P> {
+impl<P: Platform> RegionBuilder<'_, P> {
     /// Makes one region.
-    pub fn make(mut self, region: &machine::Region) -> Result<Made, PartError> {
+    pub fn build(mut self, region: &machine::Region) -> Result<BuiltRegion, RegionError> {
         let (name, size) = (region.name.as_str(), region.size);
         let plain = match &region.kind {
             Kind::Container => Region::container(name, size),
@@ -116,7 +116,11 @@ impl<P: Platform> Maker<'_, P> {
         self.devices.len() - 1
     }
 
-    fn ram(&self, region: &machine::Region, backing: Backing) -> Result<Region<Handle>, PartError> {
+    fn ram(
+        &self,
+        region: &machine::Region,
+        backing: Backing,
+    ) -> Result<Region<Handle>, RegionError> {
         let size = bytes(region.size);
         let needed = match backing {
             Backing::Host => None,
@@ -138,7 +142,7 @@ impl<P: Platform> Maker<'_, P> {
             .platform
             .vm()
             .create_guest_memfd(size, flags)
-            .map_err(PartError::File)?;
+            .map_err(RegionError::File)?;
         let (mapping, sides) = match backing {
             Backing::Private => (HostMapping::anonymous(size)?, GuestMemfdSides::Private),
             _ => (
@@ -175,7 +179,11 @@ impl<P: Platform> Maker<'_, P> {
         }
     }
 
-    fn rom(&mut self, region: &machine::Region, device: bool) -> Result<Region<Handle>, PartError> {
+    fn rom(
+        &mut self,
+        region: &machine::Region,
+        device: bool,
+    ) -> Result<Region<Handle>, RegionError> {
         let size = bytes(region.size);
         let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
         let host = slots::HostMemory::new(mapping.address(), mapping.clone());
@@ -193,7 +201,7 @@ impl<P: Platform> Maker<'_, P> {
         Ok(Region::rom_device(&region.name, memory).with_handle(handle))
     }
 
-    fn device_ram(&self, region: &machine::Region) -> Result<Region<Handle>, PartError> {
+    fn device_ram(&self, region: &machine::Region) -> Result<Region<Handle>, RegionError> {
         let size = bytes(region.size);
         let file = self.device_file(size, &region.init)?;
         let mapping = Arc::new(HostMapping::of_file(&file, 0, size)?);
@@ -201,7 +209,7 @@ impl<P: Platform> Maker<'_, P> {
         Ok(Region::device_ram(&region.name, memory).with_handle(host_handle(mapping)))
     }
 
-    fn private_mmio(&self, region: &machine::Region) -> Result<Region<Handle>, PartError> {
+    fn private_mmio(&self, region: &machine::Region) -> Result<Region<Handle>, RegionError> {
         let size = bytes(region.size);
         let file = Arc::new(self.device_file(size, &region.init)?);
         let registers = PrivateMmio::new(file_slice(file, 0, size)?);
@@ -237,8 +245,8 @@ impl<P: Platform> Maker<'_, P> {
     }
 
     /// The file of a device's registers, with what they hold to begin with.
-    pub(crate) fn device_file(&self, size: u64, init: &[Init]) -> Result<OwnedFd, PartError> {
-        let file = File::from(self.platform.device_file(size).map_err(PartError::File)?);
+    pub(crate) fn device_file(&self, size: u64, init: &[Init]) -> Result<OwnedFd, RegionError> {
+        let file = File::from(self.platform.device_file(size).map_err(RegionError::File)?);
         for init in init {
             file.write_all_at(&init.value.to_le_bytes()[..init.size], init.at)?;
         }
@@ -267,8 +275,8 @@ impl<P: Platform> Maker<'_, P> {
     }
 }
 
-fn alone(region: Region<Handle>) -> Made {
-    Made {
+fn alone(region: Region<Handle>) -> BuiltRegion {
+    BuiltRegion {
         region,
         pieces: Vec::new(),
     }

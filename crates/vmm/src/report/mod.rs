@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a run came to, for people and for scripts.
+//! The outcome of a run, for scripts and, in [`text`], for people.
+
+pub mod text;
 
 use memory_map::SlotRow;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -48,9 +50,6 @@ impl Observation {
         }
     }
 }
-
-/// How wide a value can be that is shown in a column.
-const COLUMN: usize = 18;
 
 /// One step, as it was seen and as it was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,55 +109,6 @@ impl StepReport {
     pub fn ok(&self) -> bool {
         let any_value = self.expected.value.is_none();
         self.seen.how == self.expected.how && (any_value || self.seen.value == self.expected.value)
-    }
-
-    /// The step as a line of text, with a line more for each memslot operation.
-    pub fn text(&self) -> String {
-        let verdict = if self.ok() { "ok" } else { "WRONG" };
-        let mut text = format!(
-            "{:>5}  {:<12} {:016x} {:>8}  {:<12} {:<18} {:<18} {verdict:<5}  {}",
-            self.n,
-            self.op,
-            self.gpa,
-            format!("{:#x}", self.size),
-            self.seen.how.word(),
-            self.in_column(&self.seen),
-            self.expected_in_column(),
-            self.region,
-        );
-        // Values have a column, reasons go behind everything.
-        let reason = self
-            .seen
-            .value
-            .as_deref()
-            .filter(|value| value.len() > COLUMN);
-        for more in [reason.unwrap_or(""), &self.seen.note] {
-            if !more.is_empty() {
-                text += &format!(" ({more})");
-            }
-        }
-        for op in &self.slot_ops {
-            text += &format!("\n{:>22}{op}", "");
-        }
-        text
-    }
-
-    /// The value, if it is short enough for a column.
-    fn in_column<'a>(&self, observation: &'a Observation) -> &'a str {
-        match observation.value.as_deref() {
-            Some(value) if value.len() <= COLUMN => value,
-            _ if self.unsupported => "unsupported",
-            _ => "-",
-        }
-    }
-
-    /// The expected value, and how it was to come about if it came otherwise.
-    fn expected_in_column(&self) -> String {
-        let value = self.in_column(&self.expected);
-        match self.expected.how == self.seen.how {
-            true => value.to_string(),
-            false => format!("{} {value}", self.expected.how.word()),
-        }
     }
 }
 

@@ -6,9 +6,9 @@ use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use kvm_slots::{Request, Vm};
 use memory_model::{AddrRange, PAGE_SIZE};
 
-use crate::act::ActError;
 use crate::backend::Platform;
 use crate::board::Board;
+use crate::board::actions::ActionError;
 use crate::guest::{Guest, GuestError};
 use crate::machine::{Access, OnMemoryFault};
 use crate::run::Run;
@@ -83,7 +83,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// Converts what a memory fault asks for.
-    fn resolve(&mut self, fault: GuestFault) -> Result<Resolved, ActError> {
+    fn resolve(&mut self, fault: GuestFault) -> Result<Resolved, ActionError> {
         let GuestFault::Memory { flags, gpa, size } = fault else {
             let note = String::new();
             return Ok(Resolved { bytes: 0, note });

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Running a machine's script, and comparing what was seen with what was
-//! expected.
+//! Runs a machine's script and compares each step with what was expected.
+
+mod memory_faults;
+pub mod script_time;
 
 use kvm_slots::sim::GuestFault;
 use kvm_slots::{Slot, Unsupported, Vm};
-use memory_model::{AddrRange, RegionId};
 
-use crate::act::ActError;
 use crate::backend::Platform;
+use crate::board::actions::ActionError;
+use crate::board::exits::{Answer, Exit};
 use crate::board::{Board, BoardError};
-use crate::exit::{Answer, Exit};
 use crate::guest::stub::Stub;
 use crate::guest::{Guest, GuestError};
 use crate::machine::{
     Access, AccessKind, Action, ActionKind, How, Machine, OnMemoryFault, Span, Step,
 };
 use crate::report::{Observation, StepReport};
-use crate::script_time::ScriptTime;
+use crate::run::script_time::ScriptTime;
 
 /// A machine that was put together, and its guest, waiting for the next step.
 #[derive(Debug)]
@@ -169,16 +170,16 @@ impl<P: Platform> Run<P> {
             ActionKind::HostRead { expect, .. } => expect.map(hex),
             _ => None,
         };
-        let unsupported = matches!(result, Err(ActError::Unsupported(_)));
+        let unsupported = matches!(result, Err(ActionError::Unsupported(_)));
         let expected = match (&result, &action.fails) {
             // Whatever was expected, this kernel cannot do it.
-            (Err(ActError::Unsupported(why)), _) => Observation::error(why.to_string()),
+            (Err(ActionError::Unsupported(why)), _) => Observation::error(why.to_string()),
             (_, Some(code)) => Observation::error(code.word().to_string()),
             (_, None) => Observation::done(host_read),
         };
         let seen = match result {
             Ok(value) => Observation::done(value.map(hex)),
-            Err(ActError::Unsupported(why)) => Observation::error(why.to_string()),
+            Err(ActionError::Unsupported(why)) => Observation::error(why.to_string()),
             Err(error) => Observation {
                 note: error.to_string(),
                 ..Observation::error(error.code().word().to_string())
@@ -228,38 +229,6 @@ fn observe(access: &Access, result: Result<u64, GuestError>, exits: &[Exit]) -> 
         how,
         value: Some(hex(value)),
         note,
-    }
-}
-
-impl<V: Vm> Board<V> {
-    /// Why this kernel cannot give the guest what these addresses show.
-    fn refusal(&self, gpa: u64, size: usize) -> Option<Unsupported> {
-        let range = AddrRange::new(gpa, size as u128)?;
-        let view = self.model.view(self.space);
-        let mut runs = view.intersecting(range);
-        runs.find_map(|run| run.region().handle().refused)
-    }
-
-    /// Where the region around this one starts in the address space, and at
-    /// which offset in it this one lies.
-    pub(crate) fn place(&self, id: RegionId) -> (u64, u64) {
-        let place = |id| self.model.tree().place(id).ok().flatten();
-        let Some(own) = place(id) else { return (0, 0) };
-        let around = std::iter::successors(place(own.parent), |around| place(around.parent));
-        let start = around.fold(0_u64, |start, around| start.saturating_add(around.address));
-        (start, own.address)
-    }
-
-    /// Which region is at an address, and how far into it, for people.
-    fn region_name(&self, gpa: u64) -> String {
-        let view = self.model.view(self.space);
-        let found = view
-            .find(gpa)
-            .and_then(|run| Some((run, run.offset_of(gpa)?)));
-        match found {
-            Some((run, offset)) => format!("{} + {offset:#x}", run.region().name()),
-            None => "nothing".into(),
-        }
     }
 }
 

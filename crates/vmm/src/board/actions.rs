@@ -10,16 +10,16 @@ use kvm_slots::{
 use memory_model::{AddrRange, CommitError, PAGE_SIZE, RegionId, Transaction, TreeError};
 use vfio_private::device::DeviceError;
 
-use crate::assigned::AssignedDevice;
 use crate::board::Board;
-use crate::causes::with_causes;
-use crate::handle::Handle;
+use crate::board::handle::Handle;
+use crate::devices::assigned::AssignedDevice;
 use crate::machine::{ActionKind, ErrorCode, Span};
+use bar_report::with_causes;
 
 /// Why an action was not carried out. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ActError {
+pub enum ActionError {
     /// This kernel could not be given the region that is meant.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
@@ -43,7 +43,7 @@ pub enum ActError {
     },
 }
 
-impl ActError {
+impl ActionError {
     /// What machine files and reports call the error.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -69,7 +69,7 @@ impl ActError {
     }
 }
 
-impl From<ConvertError> for ActError {
+impl From<ConvertError> for ActionError {
     fn from(error: ConvertError) -> Self {
         match error {
             ConvertError::Unsupported(why) => Self::Unsupported(why),
@@ -78,7 +78,7 @@ impl From<ConvertError> for ActError {
     }
 }
 
-impl From<RequestError> for ActError {
+impl From<RequestError> for ActionError {
     fn from(error: RequestError) -> Self {
         Self::Convert(error.into())
     }
@@ -88,8 +88,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// Carries an action out. Returns the value that a host read gave.
     ///
     /// # Errors
-    /// [`ActError`]; nothing has changed then.
-    pub fn act(&mut self, what: &ActionKind) -> Result<Option<u64>, ActError> {
+    /// [`ActionError`]; nothing has changed then.
+    pub fn act(&mut self, what: &ActionKind) -> Result<Option<u64>, ActionError> {
         match *what {
             ActionKind::Move { region, to } => {
                 self.change(region, |t, id| t.move_to(id, to))?;
@@ -145,7 +145,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         &mut self,
         region: usize,
         change: impl FnOnce(&mut Transaction<'_, Handle>, RegionId) -> Result<(), TreeError>,
-    ) -> Result<(), ActError> {
+    ) -> Result<(), ActionError> {
         let id = self.regions[region];
         let mut transaction = self.model.transaction();
         change(&mut transaction, id)?;
@@ -154,7 +154,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
 
     /// Pages change hands: in the model, for KVM, and their stale side goes.
     /// Returns how many bytes did.
-    pub(crate) fn convert(&mut self, request: Request) -> Result<u64, ActError> {
+    pub(crate) fn convert(&mut self, request: Request) -> Result<u64, ActionError> {
         let mut pages = ModelPages::new(&mut self.model, self.space);
         // Stale bytes that the host would not give up would show as such in
         // the next step of the script.
@@ -163,7 +163,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
 
     /// The guest makes shared what it has accepted of these pages, and nothing
     /// else.
-    fn give_back(&mut self, span: Span) -> Result<(), ActError> {
+    fn give_back(&mut self, span: Span) -> Result<(), ActionError> {
         let range = self.supported(span)?;
         PageRange::new(span.gpa, span.size)?;
         for part in self.model.accepted(self.space).clipped(range).iter() {
@@ -174,9 +174,9 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// The addresses, unless this kernel could not be given what is there.
-    fn supported(&self, span: Span) -> Result<AddrRange, ActError> {
+    fn supported(&self, span: Span) -> Result<AddrRange, ActionError> {
         let range = AddrRange::new(span.gpa, span.size.into());
-        let range = range.ok_or(ActError::NoHostAddress { gpa: span.gpa })?;
+        let range = range.ok_or(ActionError::NoHostAddress { gpa: span.gpa })?;
         let view = self.model.view(self.space);
         let mut runs = view.intersecting(range);
         match runs.find_map(|run| run.region().handle().refused) {
@@ -197,7 +197,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
 
     /// A device stops answering at its BARs, or answers again. What was accepted
     /// is revoked first, so that the guest reaches nothing stale.
-    fn decode(&mut self, region: usize, on: bool) -> Result<(), ActError> {
+    fn decode(&mut self, region: usize, on: bool) -> Result<(), ActionError> {
         if !on {
             self.revoke_device(region);
         }
@@ -208,7 +208,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// A device starts anew, and answers then: what a guest does next.
-    fn reset(&mut self, region: usize) -> Result<(), ActError> {
+    fn reset(&mut self, region: usize) -> Result<(), ActionError> {
         self.revoke_device(region);
         if let Some(assigned) = self.assigned(self.regions[region]) {
             assigned.device().reset()?;
@@ -250,8 +250,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         &self,
         gpa: u64,
         size: usize,
-        access: impl FnOnce(&crate::handle::Host, u64, usize) -> std::io::Result<()>,
-    ) -> Result<(), ActError> {
+        access: impl FnOnce(&crate::board::handle::Host, u64, usize) -> std::io::Result<()>,
+    ) -> Result<(), ActionError> {
         let range = self.supported(Span {
             gpa,
             size: size as u64,
@@ -260,7 +260,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         let run = view.find(gpa).filter(|run| run.range().covers(range));
         let found =
             run.and_then(|run| Some((run.region().handle().host.clone()?, run.offset_of(gpa)?)));
-        let nowhere = ActError::NoHostAddress { gpa };
+        let nowhere = ActionError::NoHostAddress { gpa };
         let Some((host, offset)) = found else {
             return Err(nowhere);
         };
@@ -275,4 +275,27 @@ fn touched_pages(range: AddrRange) -> Option<PageRange> {
     let end = (range.last() / PAGE_SIZE).saturating_add(1);
     let end = end.saturating_mul(PAGE_SIZE) / PAGE_SIZE * PAGE_SIZE;
     PageRange::new(start, end.checked_sub(start)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use bar_report::with_causes;
+    use memory_model::CommitError;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("slot 3 could not be created")]
+    struct Outer(#[source] std::fmt::Error);
+
+    #[test]
+    fn a_listeners_error_is_printed_once_and_so_is_its_cause() {
+        let error = CommitError::Refused {
+            listener: "KVM memslots".into(),
+            source: Box::new(Outer(std::fmt::Error)),
+            not_undone: Vec::new(),
+        };
+        let why = "listener 'KVM memslots' refused the change: slot 3 could not be created";
+        assert_eq!(error.to_string(), why);
+        let cause = std::fmt::Error;
+        assert_eq!(with_causes(&error), format!("{why}: {cause}"));
+    }
 }

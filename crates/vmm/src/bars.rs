@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm bars`: which bytes of which BAR are private, shared, trapped or blocked.
 //!
-//! [`bar_report`] reads the files and makes the report. What needs an opened device is here: VFIO
-//! itself says what userspace may map (`live`).
+//! [`bar_report`] reads the files and makes the report. This module adds what
+//! needs an open device: VFIO's own list of what userspace may map.
 
-mod live;
-
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use bar_report::{
-    BarReport, BarReportError, Bdf, DeviceFacts, Reader, RegionList, ReportOptions, TdispReport,
-    Wording,
+    BarReport, BarReportError, Bdf, DeviceFacts, Reader, RegionFact, RegionList, ReportOptions,
+    TdispReport, Wording, with_causes,
 };
-use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
+use vfio_private::device::{DeviceError, PciAddress};
+use vfio_private::{BarIndex, OffsetRule, PageSize, TeeMsixPolicy};
+
+use crate::devices::assigned::open;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -91,8 +93,37 @@ fn regions(request: &Request) -> Result<RegionList, BarsError> {
         return Ok(RegionList::read(path)?);
     }
     let live = match (&request.config, request.device) {
-        (None, Some(device)) => live::regions(&request.sysfs, device),
+        (None, Some(device)) => live_regions(&request.sysfs, device),
         _ => None,
     };
     Ok(live.unwrap_or_else(RegionList::unknown))
+}
+
+/// The regions of the device, or why VFIO does not list them; `None` if the device
+/// is not bound to vfio-pci. `sysfs` names the driver; the device is this machine's.
+fn live_regions(sysfs: &Path, bdf: Bdf) -> Option<RegionList> {
+    let driver = sysfs.join(format!("bus/pci/devices/{bdf}/driver"));
+    let driver = fs::read_link(driver).ok()?;
+    if !driver.ends_with("vfio-pci") {
+        return None;
+    }
+    let address = bdf.to_string().parse().ok()?;
+    Some(match vfio_regions(address) {
+        Ok(regions) => RegionList::of_vfio(regions),
+        Err(error) => RegionList::refused(with_causes(&error)),
+    })
+}
+
+/// Opens the device, reads its regions and closes it.
+fn vfio_regions(address: PciAddress) -> Result<Vec<RegionFact>, DeviceError> {
+    let device = open(address)?;
+    let fact = |index| {
+        let info = device.region(index)?;
+        Ok(RegionFact {
+            index,
+            size: info.size,
+            region: info.region,
+        })
+    };
+    (0..BarIndex::COUNT.into()).map(fact).collect()
 }
