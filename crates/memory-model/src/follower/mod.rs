@@ -148,7 +148,9 @@ use stage::{Progress, Stage};
 ///     let bus = t.add(Region::container("bus", 1 << 64))?;
 ///     let mut rams = Vec::new();
 ///     for n in 0..3 {
-///         let host = HostMemory::new(0x7000_0000_0000 + n * 0x1000, 0x1000, Arc::new(()));
+///         // SAFETY: nothing accesses the address, as there is no guest.
+///         let host =
+///             unsafe { HostMemory::new(0x7000_0000_0000 + n * 0x1000, 0x1000, Arc::new(())) };
 ///         let memory = Memory::host_only(host.ok_or("no such memory")?);
 ///         rams.push(t.add(Region::ram("ram", memory))?);
 ///     }

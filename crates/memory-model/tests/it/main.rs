@@ -10,7 +10,6 @@ mod common;
 /// Regions, and what shows of them in a flat view.
 mod tree {
     mod aliases;
-    mod backing;
     mod ids;
     mod rendering;
 }
@@ -26,6 +25,7 @@ mod transactions {
 mod listeners {
     mod apply_stage;
     mod dirty_logging;
+    mod follower;
     mod leaving;
     mod order;
 }
@@ -36,12 +36,14 @@ mod attachments {
     mod rules;
 }
 
-/// Who answers an access that came to the VMM, and which accesses of a device
-/// carry it out.
-mod access {
-    mod parts;
-    mod rules;
-}
+/// Which accesses of a device carry out the guest's.
+mod access_rules;
+
+/// Who answers an access that came to the VMM.
+mod access_parts;
+
+/// What is behind a region.
+mod backing;
 
 /// Private, shared and accepted pages.
 mod pages {
