@@ -28,6 +28,7 @@ use bar_report::with_causes;
     name = "vmm",
     version,
     after_help = EXAMPLES,
+    max_term_width = 80,
     // `vmm --json run` would otherwise run without `--json`.
     args_conflicts_with_subcommands = true
 )]
@@ -40,14 +41,17 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  vmm                                     the built-in machine, on /dev/kvm if there is one
-  vmm run examples/pc.toml --backend sim  a PC's memory map, on the simulated KVM
-  vmm run --json | jq .ok                 for scripts
+  vmm                         the built-in machine, on /dev/kvm if there is one
+  vmm run examples/pc.toml --backend sim
+                              a PC's memory map, on the simulated KVM
+  vmm run --json | jq .ok     for scripts
   vmm map examples/pc.toml --as svg > pc.svg
-  vmm mtree dump.txt                      what QEMU's `info mtree -f` prints, from `info mtree -D`
-  vmm bars 0000:01:00.0                   which bytes of a device's BARs the guest may reach
+  vmm mtree dump.txt          from QEMU's `info mtree -D`: what its
+                              `info mtree -f` prints
+  vmm bars 0000:01:00.0       which bytes of a device's BARs the guest may reach
 
-Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing could be run.";
+Exit status: 0 if every step went as expected, 1 if one did not, 2 if nothing
+could be run.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -9,7 +9,7 @@ use memory_map::text::{fill, row};
 use crate::report::{Observation, Report, StepReport};
 
 /// The heading of the steps.
-pub const STEPS: &str = "Steps\n   n    step             gpa   size how    value      where\n";
+pub const STEPS: &str = "Steps\n   n    step             gpa   size how    value       where\n";
 
 /// How wide a value can be that is shown in a column.
 const COLUMN: usize = 18;
@@ -42,7 +42,7 @@ impl StepReport {
     pub fn text(&self) -> String {
         let verdict = if self.ok() { "ok" } else { "WRONG" };
         let columns = format!(
-            "{:>4} {verdict:<2} {:<9} {:>#10x} {:>#6x} {:<6} {:<10} ",
+            "{:>4} {verdict:<2} {:<9} {:>#10x} {:>#6x} {:<6} {:<10}  ",
             self.n,
             self.op,
             self.gpa,
