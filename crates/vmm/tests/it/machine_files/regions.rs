@@ -3,12 +3,7 @@
 
 use vmm::machine::Machine;
 
-/// What is said about a file.
-#[track_caller]
-fn mistake(text: &str, said: &str) {
-    let error = Machine::from_text("m.toml", text).unwrap_err();
-    assert_eq!(error.to_string(), format!("m.toml:{said}"));
-}
+use crate::common::mistake;
 
 /// What is said about a region, which starts in line 2 after its `[[region]]`
 /// and has more fields from line 4 on.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Devices as `lspci` prints them and as bytes, and the parts of a report in JSON. The tests of
-//! `vmm bars` include this file.
+//! Devices as `lspci` prints them and as bytes, and the parts of a report in JSON.
 
 use std::path::Path;
 
@@ -8,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// An NVMe disk: one BAR of 16 KiB with MSI-X in its third page.
-pub const NVME: &str = include_str!("../../../../../examples/nvme-lspci.txt");
+pub const NVME: &str = include_str!("../../../examples/nvme-lspci.txt");
 
 /// A network adapter: four BARs of three kinds, MSI-X in the last of them, and
 /// a virtual function's region among its capabilities.
@@ -29,13 +28,16 @@ pub const NIC: &str = "\
 ";
 
 /// A folder for the files of one test.
+#[derive(Debug)]
 pub struct Files(TempDir);
 
 impl Files {
+    /// An empty folder.
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// The folder.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -46,6 +48,12 @@ impl Files {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path.to_str().unwrap().to_string()
+    }
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm bars`: what each source of facts contributes.
 
-mod common;
-
-use common::bars::bars;
-use common::devices::{Files, NIC, NVME, dump, lines, nvme_config};
-use common::{failure, stdout, vmm};
+use crate::common::bars::bars;
+use crate::common::{failure, stdout, vmm};
 use serde_json::{Value, json};
+use support::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 
 const NVME_LINES: [&str; 3] = [
     "0 0x0 0x2000 shared",

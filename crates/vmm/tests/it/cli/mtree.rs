@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm mtree` on good and bad files.
 
-mod common;
-
 use std::path::Path;
 
-use common::{failure, stderr, stdout, vmm};
+use crate::common::{failure, stderr, stdout, vmm};
 
 #[test]
 fn the_command_prints_the_views_and_nothing_else() {

@@ -10,13 +10,13 @@ use vmm::machine::Machine;
 use vmm::run::Run;
 
 const EXAMPLES: [&str; 7] = [
-    include_str!("../src/built-in.toml"),
-    include_str!("../../../examples/assigned-device.toml"),
-    include_str!("../../../examples/confidential.toml"),
-    include_str!("../../../examples/large.toml"),
-    include_str!("../../../examples/pc.toml"),
-    include_str!("../../../examples/private-mmio.toml"),
-    include_str!("../../../examples/real-devices.toml"),
+    include_str!("../../../src/built-in.toml"),
+    include_str!("../../../../../examples/assigned-device.toml"),
+    include_str!("../../../../../examples/confidential.toml"),
+    include_str!("../../../../../examples/large.toml"),
+    include_str!("../../../../../examples/pc.toml"),
+    include_str!("../../../../../examples/private-mmio.toml"),
+    include_str!("../../../../../examples/real-devices.toml"),
 ];
 
 /// What can happen to a file.

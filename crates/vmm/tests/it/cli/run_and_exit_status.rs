@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The program as a user starts it: what it prints where, and how it exits.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{example, failure, json, stderr, stdout, vmm};
+use crate::common::{example, failure, json, machine_file, stderr, stdout, vmm};
 use serde_json::Value;
 
 const KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "7.3"];
@@ -21,13 +18,6 @@ const WRONG: &str = r#"
 region = [{ name = "ram", kind = "ram", at = 0, size = "4K" }]
 step = [{ do = "read", at = 0x10, expect = 5, how = "direct" }]
 "#;
-
-/// A machine file that is there while the folder is.
-fn file(folder: &Path, text: &str) -> String {
-    let path = folder.join("machine.toml");
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_string()
-}
 
 fn is_hex(value: &Value) -> bool {
     let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
@@ -216,14 +206,18 @@ fn without_arguments_the_built_in_machine_runs() {
 #[test]
 fn a_wrong_expectation_is_shown_and_is_exit_status_1() {
     let folder = tempfile::tempdir().unwrap();
-    let path = file(folder.path(), WRONG);
+    let path = machine_file(folder.path(), WRONG);
     let output = vmm(&["run", &path, "--backend", "sim"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);
     assert!(text.contains("WRONG"), "{text}");
     let row = text.lines().find(|line| line.contains("WRONG")).unwrap();
     let words: Vec<&str> = row.split_whitespace().collect();
-    assert_eq!(words[4..8], ["direct", "0x0", "0x5", "WRONG"]);
+    assert_eq!(
+        words[1..7],
+        ["WRONG", "read", "0x10", "0x4", "direct", "0x0"]
+    );
+    assert!(text.contains(&format!("{row}\n          expected direct 0x5\n")));
     assert!(text.ends_with("1 of 1 steps NOT as expected.\n"), "{text}");
 
     let report = json(&["run", &path, "--backend", "sim", "--json"], 1);
@@ -238,7 +232,7 @@ fn a_wrong_expectation_is_shown_and_is_exit_status_1() {
 #[test]
 fn a_bad_machine_file_is_named_with_line_and_field() {
     let folder = tempfile::tempdir().unwrap();
-    let path = file(folder.path(), "[[region]]\nname = \"r\"\nkind = \"lamp\"\n");
+    let path = machine_file(folder.path(), "[[region]]\nname = \"r\"\nkind = \"lamp\"\n");
     for command in ["run", "map"] {
         let text = failure(&[command, &path]);
         let start = format!("vmm: {path}:3: region 'r': field 'kind': 'lamp' is none of: ");
@@ -300,7 +294,7 @@ fn without_kvm_the_simulated_one_is_used_and_the_report_says_why() {
     let why = "/nonexistent cannot be opened: No such file or directory (os error 2)";
     assert_eq!(report["why_backend"], why);
     let output = vmm(&["--kvm-device", "/nonexistent"]);
-    let line = format!("\nBackend  sim: {why}\n");
+    let line = format!("\nBackend  sim: {}\n", why.replace(" 2)", "\n         2)"));
     assert!(stdout(&output).contains(&line));
 }
 
@@ -380,7 +374,7 @@ fn options_before_a_command_are_refused_rather_than_ignored() {
 fn a_machine_with_real_devices_is_shown_without_them_but_not_simulated() {
     let machine = example("real-devices");
     let output = vmm(&["map", &machine, "--as", "flat"]);
-    let said = "trap              mmio                   nvme.bar0.trap@0x2000";
+    let said = "trap      mmio\n      nvme.bar0.trap@0x2000: host page holds";
     assert!(stdout(&output).contains(said), "{}", stdout(&output));
     let why = failure(&["run", &machine, "--backend", "sim"]);
     assert!(why.contains("the machine has real devices"), "{why}");

@@ -2,24 +2,13 @@
 //! Memory beyond the guest's physical addresses, and BARs that a guest programs
 //! to go there.
 
-mod common;
-
-use std::path::Path;
-
-use common::{failure, json};
-
-/// A machine file that is there while the folder is.
-fn file(folder: &Path, text: &str) -> String {
-    let path = folder.join("machine.toml");
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_string()
-}
+use crate::common::{failure, json, machine_file};
 
 #[test]
 fn memory_beyond_the_guests_addresses_is_refused_in_words_and_a_bar_moved_there_stays() {
     let folder = tempfile::tempdir().unwrap();
     let far = r#"region = [{ name = "ram", kind = "ram", at = 0x100000000000000, size = "4K" }]"#;
-    let error = failure(&["run", "--backend", "sim", &file(folder.path(), far)]);
+    let error = failure(&["run", "--backend", "sim", &machine_file(folder.path(), far)]);
     assert!(
         error.contains("0x1000 bytes at 0x100000000000000 is out of the guest's reach"),
         "{error}"
@@ -40,7 +29,7 @@ step = [
             "--backend",
             "sim",
             "--json",
-            &file(folder.path(), moves),
+            &machine_file(folder.path(), moves),
         ],
         0,
     );

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm bars --report`: reports with more than ranges of BARs.
 
-mod common;
-
-use common::bars::{bars, bars_and_notes, case};
-use common::devices::{Files, NVME, lines, notes, report};
-use common::failure;
+use crate::common::bars::{bars, bars_and_notes, case};
+use crate::common::failure;
+use support::devices::{Files, NVME, lines, notes, report};
 
 /// The device of a case, with its report.
 fn args(name: &str) -> [String; 4] {
@@ -81,7 +79,7 @@ fn a_rule_does_not_fit_if_a_bar_cannot_be_cut_by_it() {
         "{error}"
     );
     // By neither rule.
-    let whole = files.put("whole", common::devices::report(&[(0x1000, 4, 0)]));
+    let whole = files.put("whole", support::devices::report(&[(0x1000, 4, 0)]));
     for rule in ["relative", "masked"] {
         let args = [
             "bars",

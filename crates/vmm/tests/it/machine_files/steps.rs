@@ -2,14 +2,7 @@
 //! Every class of mistake in a machine file's steps is told with file, line
 //! and field.
 
-use vmm::machine::Machine;
-
-/// What is said about a file.
-#[track_caller]
-fn mistake(text: &str, said: &str) {
-    let error = Machine::from_text("m.toml", text).unwrap_err();
-    assert_eq!(error.to_string(), format!("m.toml:{said}"));
-}
+use crate::common::mistake;
 
 /// What is said about a step, whose fields begin in line 2.
 #[track_caller]

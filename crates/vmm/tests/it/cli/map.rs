@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm map` as a user starts it.
 
-mod common;
-
-use common::{example, json, stdout, vmm};
+use crate::common::{example, json, stdout, vmm};
 
 #[test]
 fn the_picture_in_the_documentation_is_the_one_that_is_drawn_today() {
@@ -30,7 +28,7 @@ fn the_map_shows_tree_flat_view_and_slots_together_or_each() {
     assert!(heads.iter().all(|head| lines.contains(head)));
     assert!(parts.iter().all(|part| part.status.success()));
     assert!(stdout(&parts[0]).contains("private mmio private-registers"));
-    assert!(stdout(&parts[1]).contains("direct ro         rom          slot"));
+    assert!(stdout(&parts[1]).contains("direct ro rom            7 rom\n"));
     assert!(stdout(&parts[2]).contains("no host address"));
 }
 

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Starting the program, and reading what it prints.
-// Each test file uses only some of it.
-#![allow(dead_code)]
 
 pub mod bars;
-#[path = "../../../bar-report/tests/it/support/devices.rs"]
-pub mod devices;
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use vmm::machine::Machine;
 
 pub fn vmm(args: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_vmm");
@@ -42,4 +40,18 @@ pub fn failure(args: &[&str]) -> String {
 
 pub fn example(name: &str) -> String {
     format!("{}/../../examples/{name}.toml", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Writes a machine file into a folder and returns its path.
+pub fn machine_file(folder: &Path, text: &str) -> String {
+    let path = folder.join("machine.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+/// Asserts what is said about a machine file: the line and the problem.
+#[track_caller]
+pub fn mistake(text: &str, said: &str) {
+    let error = Machine::from_text("m.toml", text).unwrap_err();
+    assert_eq!(error.to_string(), format!("m.toml:{said}"));
 }

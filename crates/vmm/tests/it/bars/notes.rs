@@ -1,39 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vmm bars`: the notes are the same for people and for scripts.
 
-mod common;
-
-use common::bars::{bars_and_notes, case};
-use common::devices::{Files, NIC, nvme_config};
-use common::{stderr, stdout, vmm};
+use crate::common::bars::{bars_and_notes, case};
+use crate::common::{stderr, stdout, vmm};
+use support::devices::{Files, NIC, nvme_config};
 
 /// The notes in the text: before the first BAR all lines but two, and below a BAR
-/// the lines with the label of a note.
+/// the lines with the label of a note. A line that is indented more goes on with
+/// the one above it.
 fn shown(text: &str) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = Vec::new();
     let mut label = "";
-    let head = text.lines().skip(2).take_while(|line| !line.is_empty());
-    for line in head {
+    let head = text.lines().skip_while(|line| !line.is_empty()).skip(1);
+    for line in head.take_while(|line| !line.is_empty()) {
         let (name, words) = line.split_at(13);
         if !name.trim().is_empty() {
             label = name.trim();
         }
-        match label {
-            "Host pages" | "MSI-X" => {}
-            "Note" => notes.push(words.to_string()),
-            label => notes.push(format!("{label}: {words}")),
+        match (label, words.strip_prefix("  ")) {
+            ("Host pages" | "MSI-X", _) => {}
+            (_, Some(more)) => go_on(&mut notes, more),
+            ("Note", None) => notes.push(words.to_string()),
+            (label, None) => notes.push(format!("{label}: {words}")),
         }
     }
+    let mut in_note = false;
     for line in text.lines() {
         let below = line.strip_prefix("  ").unwrap_or_default();
-        if let Some(words) = below.strip_prefix("Note: ") {
-            notes.push(words.to_string());
-        } else if below.starts_with("TDISP: ") {
-            notes.push(below.to_string());
+        match below.strip_prefix("  ") {
+            Some(more) if in_note => go_on(&mut notes, more),
+            _ => {
+                let note = below.strip_prefix("Note: ");
+                let note = note.or(below.starts_with("TDISP: ").then_some(below));
+                notes.extend(note.map(str::to_string));
+                in_note = note.is_some();
+            }
         }
     }
     notes.sort();
     notes
+}
+
+/// Appends a broken line to the latest note.
+fn go_on(notes: &mut [String], more: &str) {
+    let note = notes.last_mut().unwrap();
+    *note += " ";
+    *note += more;
 }
 
 #[test]
@@ -110,7 +122,7 @@ fn notes_on_what_vfio_maps_do_not_concern_io_ports() {
     let files = Files::new();
     let (answer, _) = bars_and_notes(&["--config", &files.put("nic.txt", NIC)]);
     for (bar, count) in [(0, 2), (2, 0), (3, 2), (4, 2)] {
-        let mut notes = common::devices::notes(&answer, bar);
+        let mut notes = support::devices::notes(&answer, bar);
         notes.retain(|note| note.starts_with("VFIO maps") || note.starts_with("TDISP"));
         assert_eq!(notes.len(), count, "{bar}");
     }
@@ -123,7 +135,7 @@ fn an_answer_without_bars_does_not_claim_that_the_device_has_none() {
     let output = vmm(&["bars", "--config", &none]);
     let text = stdout(&output);
     assert!(text.contains("\nNo BAR is known.\n"), "{text}");
-    let note = "Note         BAR registers that are 0 are left out (0, 1, 2, 3, 4, 5): not implemented, \
-                without an address, or of a virtual function";
+    let note = "Note         BAR registers that are 0 are left out (0, 1, 2, 3, 4, 5): not\n               \
+                implemented, without an address, or of a virtual function";
     assert!(text.contains(note), "{text}");
 }
