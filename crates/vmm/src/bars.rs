@@ -16,14 +16,14 @@ use vfio_private::{BarIndex, OffsetRule, PageSize, TeeMsixPolicy};
 
 use crate::devices::assigned::open;
 
-/// What is asked for.
+/// The files, the device and the options of a report.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The device: in sysfs, or among several in the text.
     pub device: Option<Bdf>,
-    /// Configuration space, or the text of `lspci`; without it, sysfs is asked.
+    /// Configuration space, or the text of `lspci`; without it, sysfs is read.
     pub config: Option<PathBuf>,
-    /// What VFIO would say of the regions.
+    /// VFIO's description of the regions, as a file.
     pub regions: Option<PathBuf>,
     /// The bytes of a TDISP interface report.
     pub report: Option<PathBuf>,
@@ -44,12 +44,12 @@ pub enum BarsError {
     /// Neither a device nor a file was named.
     #[error("no device: name one by its address, or give --config FILE")]
     NoDevice,
-    /// The files make no report.
+    /// The files do not make a report.
     #[error(transparent)]
     Report(#[from] BarReportError),
 }
 
-/// Inputs and choices by their options.
+/// The names of inputs and choices in messages: the options of `vmm bars`.
 const WORDING: Wording = Wording {
     regions: "--regions",
     give_regions: "--regions FILE.json",
@@ -65,7 +65,7 @@ const WORDING: Wording = Wording {
 /// Reads the sources and classifies every BAR.
 ///
 /// # Errors
-/// [`BarsError`]: what is wrong with which source, or why a BAR cannot be cut.
+/// [`BarsError`]: what is wrong in which source, or why a BAR cannot be cut.
 pub fn report(request: &Request) -> Result<BarReport, BarsError> {
     let bars = facts(request)?.bars(&regions(request)?)?;
     let tdisp = request.report.as_deref().map(TdispReport::read);
@@ -87,7 +87,7 @@ fn facts(request: &Request) -> Result<DeviceFacts, BarsError> {
     }
 }
 
-/// The file wins over VFIO, which is asked of a device of this machine only.
+/// The list in the file; without one, VFIO's for a device of this machine.
 fn regions(request: &Request) -> Result<RegionList, BarsError> {
     if let Some(path) = &request.regions {
         return Ok(RegionList::read(path)?);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the VMM does while the guest runs.
+//! Performs the actions of a script: what the VMM does while the guest runs.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use crate::devices::assigned::AssignedDevice;
 use crate::machine::{ActionKind, ErrorCode, Span};
 use bar_report::with_causes;
 
-/// Why an action was not carried out. Nothing has changed then.
+/// Why an action failed. A failed action changes nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
-    /// This kernel could not be given the region that is meant.
+    /// This kernel does not support the region.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
     /// The region tree does not allow it.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// The view could not change.
+    /// A listener refused the new view, or it could not be rendered.
     #[error("{}", with_causes(.0))]
     Commit(#[from] CommitError),
-    /// The pages could not change hands.
+    /// The pages could not be converted.
     #[error(transparent)]
     Convert(ConvertError),
     /// The device refused.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// There is no host address to reach the bytes through.
+    /// The bytes have no host address.
     #[error("there is no host address at {gpa:#x}")]
     NoHostAddress {
         /// The guest-physical address.
@@ -44,7 +44,7 @@ pub enum ActionError {
 }
 
 impl ActionError {
-    /// What machine files and reports call the error.
+    /// The code of the error in machine files and reports.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unsupported(_) => ErrorCode::Unsupported,
@@ -85,11 +85,11 @@ impl From<RequestError> for ActionError {
 }
 
 impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
-    /// Carries an action out. Returns the value that a host read gave.
+    /// Performs an action. Returns the value of a host read.
     ///
     /// # Errors
-    /// [`ActionError`]; nothing has changed then.
-    pub fn act(&mut self, what: &ActionKind) -> Result<Option<u64>, ActionError> {
+    /// [`ActionError`]. A failed action changes nothing.
+    pub fn perform(&mut self, what: &ActionKind) -> Result<Option<u64>, ActionError> {
         match *what {
             ActionKind::Move { region, to } => {
                 self.change(region, |t, id| t.move_to(id, to))?;
@@ -139,8 +139,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         Ok(None)
     }
 
-    /// One change of one region as a transaction. A region that this kernel
-    /// could not be given has a reservation in its place, which changes for it.
+    /// Changes one region in a transaction of its own. The reservation that stands
+    /// in for an unsupported region changes in its place.
     fn change(
         &mut self,
         region: usize,
@@ -152,17 +152,16 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         Ok(transaction.commit()?)
     }
 
-    /// Pages change hands: in the model, for KVM, and their stale side goes.
-    /// Returns how many bytes did.
+    /// Converts pages in the model and in KVM, and discards their stale bytes.
+    /// Returns the number of bytes converted.
     pub(crate) fn convert(&mut self, request: Request) -> Result<u64, ActionError> {
         let mut pages = ModelPages::new(&mut self.model, self.space);
-        // Stale bytes that the host would not give up would show as such in
-        // the next step of the script.
+        // If the host failed to discard stale bytes, the next step of the script
+        // would read them.
         Ok(self.engine.convert(&mut pages, request)?.bytes)
     }
 
-    /// The guest makes shared what it has accepted of these pages, and nothing
-    /// else.
+    /// Makes those of these pages shared that the guest has accepted.
     fn give_back(&mut self, span: Span) -> Result<(), ActionError> {
         let range = self.supported(span)?;
         PageRange::new(span.gpa, span.size)?;
@@ -173,30 +172,28 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         Ok(())
     }
 
-    /// The addresses, unless this kernel could not be given what is there.
+    /// The addresses as a range, unless this kernel does not support a region there.
     fn supported(&self, span: Span) -> Result<AddrRange, ActionError> {
         let range = AddrRange::new(span.gpa, span.size.into());
         let range = range.ok_or(ActionError::NoHostAddress { gpa: span.gpa })?;
-        let view = self.model.view(self.space);
-        let mut runs = view.intersecting(range);
-        match runs.find_map(|run| run.region().handle().refused) {
+        match self.refusal(range) {
             Some(why) => Err(why.into()),
             None => Ok(range),
         }
     }
 
-    /// The guest loses what it has accepted of these pages.
+    /// Revokes those of these pages that the guest has accepted.
     fn revoke(&mut self, range: AddrRange) {
         if let Some(range) = touched_pages(range) {
             let mut pages = ModelPages::new(&mut self.model, self.space);
-            // Whether the pages are shared for KVM matters no more than
-            // the device behind them, which is gone.
+            // On an error KVM still takes them for private. That makes no
+            // difference: the device behind them is gone.
             let _ = self.engine.revoke(&mut pages, range);
         }
     }
 
-    /// A device stops answering at its BARs, or answers again. What was accepted
-    /// is revoked first, so that the guest reaches nothing stale.
+    /// Switches a device's memory decoding. Before it is switched off, its accepted
+    /// pages are revoked, so that the guest reaches nothing stale.
     fn decode(&mut self, region: usize, on: bool) -> Result<(), ActionError> {
         if !on {
             self.revoke_device(region);
@@ -207,7 +204,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         Ok(())
     }
 
-    /// A device starts anew, and answers then: what a guest does next.
+    /// Resets a device, then switches its memory decoding on, as a guest would.
     fn reset(&mut self, region: usize) -> Result<(), ActionError> {
         self.revoke_device(region);
         if let Some(assigned) = self.assigned(self.regions[region]) {
@@ -222,7 +219,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         region.handle().assigned.clone()
     }
 
-    /// All BARs of the device whose BAR the region is.
+    /// Revokes the accepted pages of all BARs of the device that the region belongs to.
     fn revoke_device(&mut self, region: usize) {
         let region = self.regions[region];
         let device = self.assigned(region);
@@ -245,7 +242,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         }
     }
 
-    /// Reaches memory through its host address, if it has one.
+    /// Accesses memory through its host address, if it has one.
     fn host(
         &self,
         gpa: u64,
@@ -268,34 +265,11 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 }
 
-/// All pages that a range touches but the very last one of the 64-bit space,
-/// which no conversion reaches.
+/// All pages that a range touches, except for the last one of the 64-bit space,
+/// which cannot be converted.
 fn touched_pages(range: AddrRange) -> Option<PageRange> {
     let start = range.start() / PAGE_SIZE * PAGE_SIZE;
     let end = (range.last() / PAGE_SIZE).saturating_add(1);
     let end = end.saturating_mul(PAGE_SIZE) / PAGE_SIZE * PAGE_SIZE;
     PageRange::new(start, end.checked_sub(start)?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use bar_report::with_causes;
-    use memory_model::CommitError;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("slot 3 could not be created")]
-    struct Outer(#[source] std::fmt::Error);
-
-    #[test]
-    fn a_listeners_error_is_printed_once_and_so_is_its_cause() {
-        let error = CommitError::Refused {
-            listener: "KVM memslots".into(),
-            source: Box::new(Outer(std::fmt::Error)),
-            not_undone: Vec::new(),
-        };
-        let why = "listener 'KVM memslots' refused the change: slot 3 could not be created";
-        assert_eq!(error.to_string(), why);
-        let cause = std::fmt::Error;
-        assert_eq!(with_causes(&error), format!("{why}: {cause}"));
-    }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From a BAR of the machine to regions of the model, a region for each piece
-//! that `vfio-private` cuts it into.
+//! Builds the model's regions for a BAR: one for each piece that `vfio-private`
+//! cuts it into.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -19,9 +19,9 @@ use crate::devices::assigned::BarWindow;
 use crate::devices::emulated::Device;
 use crate::machine::{self, DeviceKind};
 
-/// What is behind a BAR.
+/// What backs a BAR.
 enum Behind {
-    /// A file that stands for the device.
+    /// A file in place of a device.
     File(Arc<OwnedFd>),
     /// The device itself, and its dma-buf if some piece is private.
     Device(BarWindow, Option<Arc<OwnedFd>>),
@@ -53,8 +53,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         Ok(built)
     }
 
-    /// The pieces, and what they are pieces of. Where there are no real devices
-    /// a file stands for this one, too.
+    /// The pieces, and what backs them: a file, if the platform has no real devices.
     fn cut(
         &self,
         region: &machine::Region,
@@ -98,7 +97,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
                 self.private_region(&name, region.readonly, PrivateMmio::new(slice), note)
             }
             (Access::Shared, Behind::File(file)) => {
-                // Only this piece is mapped: the host has no pointer to
+                // Only this piece is mapped, so that the host has no pointer to
                 // the private ones beside it.
                 let mapping = Arc::new(HostMapping::of_file(file, offset, size)?);
                 let memory = host_memory(&mapping, size)?;

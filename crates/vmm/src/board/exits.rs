@@ -10,20 +10,20 @@ use crate::board::Board;
 use crate::board::handle::Handle;
 use crate::devices::emulated::{Device, Effect};
 
-/// An exit, and who answered it.
+/// An exit and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
     /// The guest-physical address.
     pub gpa: u64,
     /// How many bytes.
     pub size: usize,
-    /// Whether the guest stored.
+    /// Whether it was a store.
     pub write: bool,
-    /// Who answered.
+    /// What answered.
     pub by: Answer,
 }
 
-/// Who answered an exit.
+/// What answered an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The region's device.
@@ -31,17 +31,17 @@ pub enum Answer {
     /// The VMM, through the host address of memory that shares its page with
     /// something that traps.
     Memory,
-    /// Nobody: a store to ROM is dropped.
+    /// Nothing: a store to ROM is dropped.
     DroppedRomWrite,
-    /// Nobody: no region is there. Loads give all ones.
+    /// Nothing: no region is there. Loads return all ones.
     Unassigned,
-    /// Nobody: the addresses are reserved. Loads give all ones.
+    /// Nothing: the addresses are reserved. Loads return all ones.
     Reserved,
-    /// Nobody can: there is no host address to answer through.
+    /// Nothing: the VMM has no host address for these bytes.
     NoHostAddress,
-    /// Nobody can: this kernel could not be given the region.
+    /// Nothing: this kernel does not support the region.
     Refused(Unsupported),
-    /// The device, but what its answer led to failed.
+    /// The device, but the effect of its answer failed.
     EffectFailed(String),
 }
 
@@ -61,7 +61,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> MmioHandler for Board<V> {
         let mut rest = data;
         let mut at = gpa;
         loop {
-            // Each part with the view as it is then: a device's write can change it.
+            // A device can change the view, so look it up for each part.
             let view = self.model.view(self.space);
             let mut parts = view.access_parts(at, rest.len(), AccessDirection::Write);
             let Some(part) = parts.next() else { return };
@@ -85,7 +85,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     fn answer_read(&mut self, responder: Responder<'_, Handle>, data: &mut [u8]) -> Answer {
-        // What nobody drives reads as ones, as on a bus.
+        // Undriven lines read as ones, as on a bus.
         data.fill(0xff);
         if let Some(why) = refusal(responder) {
             return Answer::Refused(why);
@@ -141,7 +141,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         }
     }
 
-    /// Does what a device's write leads to, after the device is done with it.
+    /// Applies the effect of a write to a device.
     fn take_effect(
         &mut self,
         run: &FlatRange<Handle>,
@@ -169,7 +169,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 }
 
-/// Why this kernel cannot give the guest what is there, if it cannot.
+/// Why this kernel does not support the region that would respond.
 fn refusal(responder: Responder<'_, Handle>) -> Option<Unsupported> {
     responder.run()?.region().handle().refused
 }

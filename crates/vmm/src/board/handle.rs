@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the VMM hangs on each region of the model.
+//! The handle that the VMM attaches to each region of the model.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use kvm_slots::Unsupported;
 use crate::board::host_mapping::HostMapping;
 use crate::devices::assigned::{AssignedDevice, BarWindow};
 
-/// What rides on each region and comes back from lookups.
+/// The VMM's own data of a region. Lookups return it.
 #[derive(Clone, Debug, Default)]
 pub struct Handle {
     /// The number of the device that answers trapped accesses.
@@ -18,19 +18,18 @@ pub struct Handle {
     pub host: Option<Host>,
     /// The device whose BAR the region is.
     pub assigned: Option<Arc<AssignedDevice>>,
-    /// Why this kernel cannot give the region to the guest. A reservation
-    /// stands in its place.
+    /// Why this kernel does not support the region. A reservation is in its place.
     pub refused: Option<Unsupported>,
-    /// More for people: why a piece of a BAR is what it is.
+    /// A note for the map: why a piece of a BAR is what it is.
     pub note: String,
 }
 
-/// How the VMM reaches the bytes of a region that it may touch.
+/// How the VMM accesses the bytes of a region.
 #[derive(Clone, Debug)]
 pub enum Host {
-    /// By its own mapping.
+    /// Through its own mapping.
     Memory(Arc<HostMapping>),
-    /// By system calls, though there is a mapping: of a device that may stop
+    /// With system calls, even though there is a mapping: the device may stop
     /// answering at any time.
     Bar(BarWindow),
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory of this process that a guest may touch at any time.
+//! Memory of this process that a guest may access at any time.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,27 +9,27 @@ use guest_ranges::HostMemory;
 use memmap2::{MmapOptions, MmapRaw};
 use vm_memory::{Bytes, VolatileSlice};
 
-/// A mapping that is there until it is dropped, read and written only in ways
-/// that take into account that a guest may do so too.
+/// A mapping that is removed when it is dropped. All access is volatile, because
+/// a guest may access the same bytes.
 #[derive(Debug)]
 pub struct HostMapping {
     map: MmapRaw,
 }
 
 impl HostMapping {
-    /// Zero bytes that take up host memory only as they are touched.
+    /// Zero bytes that take up host memory when they are first accessed.
     ///
     /// # Errors
-    /// What the host says where it cannot be mapped.
+    /// The error of `mmap`.
     pub fn anonymous(size: u64) -> io::Result<Self> {
         let map = options(size)?.no_reserve_swap().map_anon()?;
         Ok(Self { map: map.into() })
     }
 
-    /// `size` bytes of a file from `offset` on, shared with all who have it.
+    /// `size` bytes of a file from `offset` on, shared with its other mappings.
     ///
     /// # Errors
-    /// What the host says where it cannot be mapped.
+    /// The error of `mmap`.
     pub fn of_file(file: &OwnedFd, offset: u64, size: u64) -> io::Result<Self> {
         let map = options(size)?.offset(offset).map_raw(file)?;
         Ok(Self { map })
@@ -40,11 +40,11 @@ impl HostMapping {
         self.map.as_mut_ptr().expose_provenance() as u64
     }
 
-    /// All bytes of the mapping as host memory, which keeps it mapped.
+    /// The whole mapping as host memory, which keeps it alive.
     pub fn host_memory(self: &Arc<Self>) -> HostMemory {
         let (address, size) = (self.address(), self.map.len() as u64);
-        // SAFETY: the bytes are mapped while the owner, this value, lives. There
-        // are no references to them: this type only gives out volatile access.
+        // SAFETY: the bytes stay mapped while the owner, this value, lives. There
+        // are no references to them: this type offers volatile access only.
         let memory = unsafe { HostMemory::new(address, size, self.clone()) };
         // A mapping is never empty, and the kernel maps nothing at address 0.
         memory.expect("a mapping has bytes and an address")
@@ -74,8 +74,8 @@ impl HostMapping {
 
     fn bytes(&self) -> VolatileSlice<'_> {
         // SAFETY: the mapping has exactly this address and length, readable and
-        // writable, for as long as `self`, which the slice borrows. Nobody has
-        // a reference to its bytes: this type only gives out volatile access.
+        // writable, for as long as `self`, which the slice borrows. There are no
+        // references to its bytes: this type offers volatile access only.
         unsafe { VolatileSlice::new(self.map.as_mut_ptr(), self.map.len()) }
     }
 }

@@ -40,27 +40,27 @@ pub struct Board<V: kvm_slots::Vm> {
     pub model: MemoryModel<Handle>,
     /// The guest's memory.
     pub space: SpaceId,
-    /// The memslots, which follow the view.
+    /// The memslots, updated with every change of the view.
     pub slots: Arc<SlotListener<V>>,
-    /// What converts pages between private and shared.
+    /// Converts pages between private and shared.
     pub engine: Engine<V>,
     /// Whether pages of this VM can be private.
     pub private_pages: bool,
     /// The model's region for each of the machine's.
     pub regions: Vec<RegionId>,
-    /// Which of the machine's regions this kernel cannot give to the guest.
+    /// For each of the machine's regions: why this kernel does not support it.
     pub refused: Vec<Option<Unsupported>>,
     /// The devices.
     pub devices: Vec<Device>,
-    /// The exits that were answered since somebody last looked.
+    /// The exits since the list was last taken.
     pub exits: Vec<Exit>,
 }
 
-/// Why a machine could not be put together.
+/// Why a machine could not be assembled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BoardError {
-    /// A region's memory cannot be had.
+    /// A region could not be built.
     #[error("region '{region}'")]
     Region {
         /// The region's name.
@@ -68,7 +68,7 @@ pub enum BoardError {
         /// Why.
         source: RegionError,
     },
-    /// The regions do not fit together.
+    /// The region tree does not allow it.
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// The regions cannot be rendered.
@@ -77,10 +77,10 @@ pub enum BoardError {
     /// The regions cannot change.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// KVM did not take the memslots.
+    /// KVM refused the memslots.
     #[error("the memslots cannot be set up")]
     Slots(#[source] AddListenerError),
-    /// An access is out of the processor's reach.
+    /// An access is beyond the processor's physical addresses.
     #[error(
         "the access to {gpa:#x} is out of reach: guest-physical addresses have {bits} bits here"
     )]
@@ -90,7 +90,7 @@ pub enum BoardError {
         /// The width of addresses.
         bits: u32,
     },
-    /// There is no free place for the guest's code.
+    /// There is no free room for the guest's code.
     #[error("no {size:#x} free bytes are left for the guest's code")]
     NoRoom {
         /// How many bytes it needs.
@@ -99,7 +99,7 @@ pub enum BoardError {
 }
 
 impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
-    /// Puts `machine` together on `platform`, to be looked at.
+    /// Assembles `machine` on `platform`, to show its map.
     ///
     /// # Errors
     /// [`BoardError`].
@@ -108,8 +108,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         Self::follow(platform, model, space, built)
     }
 
-    /// Puts `machine` together on `platform`, with a place in its memory for
-    /// the guest's own code.
+    /// Assembles `machine` on `platform`, with the guest's own code in its memory.
     ///
     /// # Errors
     /// [`BoardError`].
@@ -125,7 +124,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         Ok((Self::follow(platform, model, space, built)?, stub))
     }
 
-    /// Has memslots follow the model.
+    /// Registers the memslots as a listener of the model.
     fn follow<P: Platform<Vm = V>>(
         platform: &P,
         mut model: MemoryModel<Handle>,
@@ -135,11 +134,11 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // Every host address in the model comes from a `HostMapping`, in
         // `region_builder` or in `add_stub`, and that mapping is the owner that travels with it.
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
-        // and allows this process none but volatile access. The one vCPU runs on
-        // the thread that commits, so that none runs meanwhile.
+        // and offers volatile access only. The one vCPU runs on the thread that
+        // commits, so that no vCPU runs during a commit.
         let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi(), NoneRuns) };
         let slots = Arc::new(slots.keeping_latest_plan());
-        // SAFETY: as above; stale bytes go by `madvise`, which is no access
+        // SAFETY: as above; `madvise`, which discards stale bytes, is no access
         // through a reference either. Descriptors in the model are of files
         // that `region_builder` has made, and ride on their regions as owners.
         let engine = unsafe { Engine::new(platform.vm().clone()) };
@@ -170,16 +169,15 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
 }
 
 impl<V: kvm_slots::Vm> Board<V> {
-    /// Why this kernel cannot give the guest what these addresses show.
-    pub(crate) fn refusal(&self, gpa: u64, size: usize) -> Option<Unsupported> {
-        let range = AddrRange::new(gpa, size as u128)?;
+    /// Why this kernel does not support the regions at these addresses, if so.
+    pub(crate) fn refusal(&self, range: AddrRange) -> Option<Unsupported> {
         let view = self.model.view(self.space);
         let mut runs = view.intersecting(range);
         runs.find_map(|run| run.region().handle().refused)
     }
 
-    /// Where the region around this one starts in the address space, and at
-    /// which offset in it this one lies.
+    /// The address of the region's parent in the address space, and the region's
+    /// offset in it.
     pub(crate) fn place(&self, id: RegionId) -> (u64, u64) {
         let place = |id| self.model.tree().place(id).ok().flatten();
         let Some(own) = place(id) else { return (0, 0) };
@@ -188,7 +186,7 @@ impl<V: kvm_slots::Vm> Board<V> {
         (start, own.address)
     }
 
-    /// Which region is at an address, and how far into it, for people.
+    /// The region at an address and the offset in it, for reports.
     pub(crate) fn region_name(&self, gpa: u64) -> String {
         let view = self.model.view(self.space);
         let found = view
@@ -201,14 +199,14 @@ impl<V: kvm_slots::Vm> Board<V> {
     }
 }
 
-/// Why this kernel cannot have a region, or why a piece of a BAR is what it is.
+/// Why this kernel does not support a region, or why a piece of a BAR is what it is.
 fn note(handle: &Handle) -> String {
     handle
         .refused
         .map_or_else(|| handle.note.clone(), |why| why.to_string())
 }
 
-/// The machine's regions as part of a model.
+/// The machine's regions in the model.
 #[derive(Debug, Default)]
 struct BuiltRegions {
     regions: Vec<RegionId>,
@@ -228,7 +226,7 @@ fn assemble<P: Platform>(
     Ok((model, space, built))
 }
 
-/// Adds all regions, then puts each where it belongs.
+/// Adds and places all regions in one transaction.
 fn build<P: Platform>(
     model: &mut MemoryModel<Handle>,
     machine: &Machine,
@@ -267,7 +265,7 @@ fn build<P: Platform>(
     Ok(all)
 }
 
-/// Gives the guest's code memory of its own, where nothing else is.
+/// Puts the guest's code into memory of its own, where nothing else is.
 fn add_stub(
     model: &mut MemoryModel<Handle>,
     space: SpaceId,
@@ -322,7 +320,7 @@ fn free_place(
         .filter_map(|a| AddrRange::new(a.gpa, a.size as u128));
     let mut busy: Vec<AddrRange> = busy.chain(touched).chain(hosts.iter().copied()).collect();
     busy.sort();
-    // What lies between them, by address.
+    // The gaps between them, by address.
     let mut gaps = Vec::new();
     let mut free_from = Some(0);
     for range in busy {

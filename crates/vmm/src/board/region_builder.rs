@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From a region of the machine to one of the model: its memory is made, its
-//! device is plugged in, and if this kernel cannot give it to the guest, a
-//! reservation with the reason takes its place.
+//! Builds the model's region for a region of the machine, with its memory and its
+//! device. If this kernel does not support the region, a reservation that carries
+//! the reason takes its place.
 
 use std::fs::File;
 use std::io;
@@ -23,19 +23,19 @@ use crate::devices::assigned::AssignError;
 use crate::devices::emulated::Device;
 use crate::machine::{self, Backing, DeviceKind, Init, Kind};
 
-/// Makes regions.
+/// Builds regions.
 pub struct RegionBuilder<'a, P> {
-    /// What the machine will run on.
+    /// The platform that the machine will run on.
     pub platform: &'a P,
-    /// What that can do.
+    /// The capabilities of its kernel.
     pub capabilities: &'a Capabilities,
-    /// The model's region for each of the machine's so far.
+    /// The model's regions so far, one for each of the machine's.
     pub regions: &'a [RegionId],
     /// The devices so far.
     pub devices: &'a mut Vec<Device>,
 }
 
-/// A region, and the pieces that lie in it at their offsets.
+/// A region, and the pieces in it with their offsets.
 pub struct BuiltRegion {
     /// The region.
     pub region: Region<Handle>,
@@ -43,11 +43,11 @@ pub struct BuiltRegion {
     pub pieces: Vec<(u64, Region<Handle>)>,
 }
 
-/// Why a region could not be made.
+/// Why a region could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegionError {
-    /// Host memory or a file cannot be had.
+    /// Host memory or a file could not be allocated.
     #[error("its memory cannot be had: {0}")]
     Host(#[from] io::Error),
     /// The kernel refused a file.
@@ -56,16 +56,16 @@ pub enum RegionError {
     /// The BAR cannot be cut.
     #[error("{0}")]
     Bar(String),
-    /// The device cannot be had.
+    /// The device cannot be assigned.
     #[error(transparent)]
     Assign(#[from] AssignError),
-    /// The device does not give a part of its BAR away.
+    /// The device refused to map or export a part of its BAR.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
 
 impl<P: Platform> RegionBuilder<'_, P> {
-    /// Makes one region.
+    /// Builds one region.
     pub fn build(mut self, region: &machine::Region) -> Result<BuiltRegion, RegionError> {
         let (name, size) = (region.name.as_str(), region.size);
         let plain = match &region.kind {
@@ -95,7 +95,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         self.trapped(name, size, Device::new(kind), note)
     }
 
-    /// A region that a device answers for.
+    /// A region whose accesses trap to a device.
     pub(crate) fn trapped(
         &mut self,
         name: &str,
@@ -159,7 +159,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         Ok(Region::ram(&region.name, memory).with_handle(host_handle(mapping)))
     }
 
-    /// Whether the kernel has a guest_memfd that can be made in this way.
+    /// Whether the kernel can create a guest_memfd with these flags.
     fn guest_memfd_exists(
         &self,
         backing: Backing,
@@ -216,7 +216,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         Ok(self.private_region(&region.name, region.readonly, registers, String::new()))
     }
 
-    /// A region of private MMIO, or why this kernel has no slot for it.
+    /// A region of private MMIO, or a reservation if this kernel has no slot for it.
     pub(crate) fn private_region(
         &self,
         name: &str,
@@ -244,7 +244,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         })
     }
 
-    /// The file of a device's registers, with what they hold to begin with.
+    /// The file of a device's registers, with their initial values.
     pub(crate) fn device_file(&self, size: u64, init: &[Init]) -> Result<OwnedFd, RegionError> {
         let file = File::from(self.platform.device_file(size).map_err(RegionError::File)?);
         for init in init {
@@ -289,7 +289,7 @@ fn refused(region: &machine::Region, why: Unsupported) -> Region<Handle> {
     })
 }
 
-/// The handle of a region whose memory the VMM may touch.
+/// The handle of a region whose memory the VMM may access.
 pub fn host_handle(mapping: Arc<HostMapping>) -> Handle {
     Handle {
         host: Some(Host::Memory(mapping)),

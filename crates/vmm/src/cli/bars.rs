@@ -128,7 +128,7 @@ fn page_size(text: &str) -> Result<PageSize, String> {
     PageSize::new(bytes).map_err(|error| error.to_string())
 }
 
-/// Classifies the BARs and prints the report, as a whole or not at all.
+/// Classifies the BARs and prints the whole report, or only an error.
 pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     let page = match args.page_size {
         Some(page) => page,
@@ -151,12 +151,13 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     if args.json {
         print_notes(&report.notes);
     }
-    // At once: standard output would be written line by line, and there may be many.
+    // In one call: standard output is flushed at each line, and there may be many.
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
 }
 
-/// For people who pipe the JSON to a program. Failures are ignored.
+/// Prints the notes on standard error, for people who pipe the JSON to a program.
+/// Ignores failures.
 fn print_notes(notes: &[Note]) {
     let line = |note: &Note| match note.bar {
         Some(bar) => format!("note: {bar}: {note}\n"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command line: what is asked for, what is printed, how it exits.
+//! The command line: arguments, output and exit status.
 
 mod bars;
 mod run;
@@ -61,7 +61,7 @@ enum Command {
     Map(MapArgs),
     /// Print a QEMU machine's flat views from its region tree.
     Mtree(MtreeArgs),
-    /// Say which bytes of which BAR are private, shared, trapped or blocked.
+    /// Report which bytes of each BAR are private, shared, trapped or blocked.
     Bars(bars::BarsArgs),
 }
 
@@ -75,19 +75,19 @@ struct RunArgs {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// How the kernel takes memory without a host address: `none`,
-    /// `fd-offset[=BIT]`, `rfc-dmabuf[=BIT]` or `push`, where BIT is that of
-    /// the slot's flag. Released kernels do not; simulated ones do by
-    /// `fd-offset` unless told otherwise.
+    /// The ABI for memslots without a host address: `none`,
+    /// `fd-offset[=BIT]`, `rfc-dmabuf[=BIT]` or `push`, where BIT is the bit of
+    /// the slot's flag. Released kernels have none; the simulated kernel has
+    /// `fd-offset` by default.
     #[arg(long)]
     abi: Option<AbiProfile>,
     /// The kernel to simulate.
     #[arg(long, value_enum, default_value_t = SimKernel::V7_3)]
     sim_kernel: SimKernel,
-    /// The processor time that the script may take, in seconds.
+    /// The processor time that the script may use, in seconds.
     #[arg(long, default_value_t = 3, value_name = "N")]
     seconds: u64,
-    /// Where KVM is.
+    /// The device file of KVM.
     #[arg(long, default_value = "/dev/kvm", value_name = "PATH")]
     kvm_device: PathBuf,
 }
@@ -96,10 +96,10 @@ struct RunArgs {
 struct MapArgs {
     /// The machine; the built-in one if none is given.
     machine: Option<PathBuf>,
-    /// What to show it as; without it: tree, flat view and memslots.
+    /// The form; without it: tree, flat view and memslots as text.
     #[arg(long = "as", value_enum)]
     form: Option<Form>,
-    /// How the kernel takes memory without a host address, as for `run`.
+    /// The ABI for memslots without a host address, as for `run`.
     #[arg(long, default_value = "fd-offset")]
     abi: AbiProfile,
 }
@@ -174,11 +174,11 @@ pub fn main() -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        // Who reads our output has seen enough. It ends as it would by SIGPIPE:
-        // not every step was taken.
+        // The reader has closed the pipe. Exit as if by SIGPIPE, because not every
+        // step was executed.
         Err(error) if is_broken_pipe(&*error) => ExitCode::from(141),
         Err(error) => {
-            // There is nowhere left to say that it could not be said.
+            // If standard error fails too, there is nowhere left to report it.
             let _ = writeln!(io::stderr(), "vmm: {}", with_causes(&*error));
             ExitCode::from(2)
         }
@@ -197,7 +197,7 @@ fn read(machine: Option<&Path>) -> Result<Machine, Box<dyn Error>> {
     })
 }
 
-/// An error with the machine file that led to it.
+/// An error with the machine file that caused it.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}")]
 struct InFile {

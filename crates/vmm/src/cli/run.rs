@@ -18,7 +18,7 @@ use crate::report::text::{STEPS, Tally, heading};
 use crate::run::Run;
 use crate::run::script_time::ScriptTime;
 
-/// Memory can stand for a device's registers, but not for what the device does.
+/// The simulated KVM has memory in place of registers, but no devices behind it.
 const NO_DEVICES: &str =
     "the machine has real devices, and those only the real KVM can give to a guest";
 
@@ -41,7 +41,7 @@ pub(super) fn run(args: &RunArgs) -> Result<bool, Box<dyn Error>> {
         Backend::Sim => on_sim("asked for"),
         Backend::Auto => match kvm() {
             Ok(kvm) => on_kvm(kvm, &format!("{} is there", args.kvm_device.display())),
-            // Something that is not KVM in its place is a mistake to be told.
+            // Do not hide a mistake: this file exists, but is not KVM.
             Err(error @ KvmError::NotKvm(_)) => Err(error.into()),
             Err(error) if has_devices => Err(error.into()),
             Err(error) => on_sim(&error.to_string()),
@@ -95,7 +95,7 @@ fn run_on<P: Platform>(
         let step = run.step(machine, index + 1, step);
         tally.count(&step);
         match json {
-            // Only as a whole: a part would not be valid JSON.
+            // JSON is printed as a whole: a part of it is not valid.
             true => report
                 .push(step)
                 .map_err(|error| InFile::new(file, error))?,

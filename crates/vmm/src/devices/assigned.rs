@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Real devices, assigned to the guest by VFIO.
+//! Real devices, assigned to the guest with VFIO.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,24 +14,24 @@ use vfio_private::{BarIndex, Msix, MsixPart, Span};
 use crate::machine::{AssignedBar, DeviceName, RealBar};
 use bar_report::with_causes;
 
-/// The devices that a VM has, each opened once.
+/// The devices of a VM, each opened once.
 #[derive(Debug, Default)]
 pub struct AssignedDevices {
     open: Mutex<BTreeMap<PciAddress, Arc<AssignedDevice>>>,
 }
 
-/// Why a device cannot be had, in words.
+/// Why a device cannot be assigned, in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the device {device} cannot be assigned: {why}")]
 pub struct AssignError {
-    /// What the machine file calls it.
+    /// Its name in the machine file.
     pub device: DeviceName,
     /// Why not.
     pub why: String,
 }
 
 impl AssignedDevices {
-    /// A BAR of a device, which is opened first unless it is open.
+    /// A BAR of a device, which is opened unless it is open already.
     ///
     /// # Errors
     /// [`AssignError`].
@@ -61,17 +61,17 @@ impl AssignedDevices {
     }
 }
 
-/// Opens a device by its group, as all kernels with VFIO have it; else by its
-/// own file.
+/// Opens a device through its group, which all kernels with VFIO have; if that
+/// fails, through its own file.
 ///
 /// # Errors
-/// [`DeviceError`]: where neither works, the older way's, which more users know.
+/// [`DeviceError`]: if both fail, that of the group, which more users know.
 pub fn open(address: PciAddress) -> Result<Device, DeviceError> {
     let [first, second] = Way::ALL.map(|way| move || Device::open(&Iommu::new(way)?, address));
     first().or_else(|error| second().map_err(|_| error))
 }
 
-/// An open device, whose memory decoding is on to begin with.
+/// An open device. Its memory decoding is on when it is opened.
 #[derive(Debug)]
 pub struct AssignedDevice {
     device: Device,
@@ -94,9 +94,9 @@ impl AssignedDevice {
     }
 }
 
-/// A BAR of a device from some byte on, by system calls: what the VMM does for
-/// a trapped access, and for its own. It works wherever the device is, and never
-/// ends the process: where the device does not answer, that is an error.
+/// A BAR of a device from some byte on. The VMM accesses it with system calls, for
+/// trapped accesses and for its own: a device that does not answer is then an
+/// error, and not a signal that ends the process.
 #[derive(Clone, Debug)]
 pub struct BarWindow {
     device: Arc<AssignedDevice>,
@@ -106,7 +106,7 @@ pub struct BarWindow {
 }
 
 impl BarWindow {
-    /// What the device says of the BAR.
+    /// The BAR as the device reports it.
     pub fn found(&self) -> RealBar<'_> {
         RealBar {
             region: &self.region,
@@ -147,7 +147,7 @@ impl BarWindow {
         device.export_dma_buf(self.bar.get().into(), &all)
     }
 
-    /// Reads bytes `offset` behind where the window starts.
+    /// Reads bytes from `offset` in the window on.
     ///
     /// # Errors
     /// What VFIO says.
@@ -167,8 +167,8 @@ impl BarWindow {
         written.map_err(io::Error::other)
     }
 
-    /// Whether bytes are part of an MSI-X structure, which VFIO keeps from
-    /// userspace: the VMM has them instead.
+    /// Whether bytes are part of an MSI-X structure. VFIO does not let userspace
+    /// access those, so the VMM emulates them.
     pub fn is_msix(&self, offset: u64, len: usize) -> bool {
         let start = self.start.saturating_add(offset);
         let end = start.saturating_add(len as u64);

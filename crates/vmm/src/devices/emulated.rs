@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Devices with state, behind trapped regions. They know nothing of guest
-//! memory: what a write does beyond the device is returned as an effect.
+//! Devices with state, behind trapped regions. They do not access guest memory:
+//! a write returns what it does beyond the device as an [`Effect`].
 
 use std::collections::BTreeMap;
 
@@ -24,12 +24,12 @@ pub enum Device {
     Counter(u64),
     /// A flash chip's command state.
     Flash(FlashMode),
-    /// A part of a real device, but for its MSI-X structures: the second are
-    /// their bytes.
+    /// A part of a real device, and the bytes of its MSI-X structures, which are
+    /// emulated.
     Assigned(BarWindow, BTreeMap<u64, u8>),
 }
 
-/// What a flash chip does with the next access.
+/// The mode of a flash chip, which decides what the next access does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlashMode {
     /// Reads show the memory.
@@ -44,15 +44,15 @@ pub enum FlashMode {
 const IDENTIFY: u8 = 0x90;
 /// The command that announces a byte to program.
 const PROGRAM: u8 = 0x40;
-/// The command that goes back to the memory.
+/// The command that returns to the memory.
 const READ_ARRAY: u8 = 0xff;
 /// The identification: a maker and a type.
 const FLASH_ID: u64 = 0x8918;
 
-/// What `edu` answers at offset 0.
+/// The value of `edu` at offset 0.
 pub const EDU_ID: u32 = 0x0100_00ed;
 
-/// What a write does beyond the device itself.
+/// What a write does outside the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
@@ -64,7 +64,7 @@ pub enum Effect {
 }
 
 impl Device {
-    /// A device as it is after power on.
+    /// A device in its state after power on.
     pub fn new(kind: DeviceKind) -> Self {
         match kind {
             DeviceKind::Edu => Self::Edu {
@@ -97,7 +97,7 @@ impl Device {
                 if window.is_msix(offset, data.len()) {
                     load(bytes, offset, data);
                 } else if window.read(offset, data).is_err() {
-                    // What does not answer reads as ones, as on a bus.
+                    // A device that does not answer reads as ones, as on a bus.
                     data.fill(0xff);
                 }
                 return;
@@ -132,7 +132,7 @@ impl Device {
             },
             Self::Assigned(window, bytes) => match window.is_msix(offset, data.len()) {
                 true => store(bytes, offset, data),
-                // A store that nobody answers is lost, as on a bus.
+                // A store to a device that does not answer is lost, as on a bus.
                 false => drop(window.write(offset, data)),
             },
             Self::Registers(bytes) => store(bytes, offset, data),
@@ -143,7 +143,7 @@ impl Device {
     }
 }
 
-/// Loads from registers, of which those that are not zero are kept.
+/// Loads from registers; bytes that are missing are zero.
 fn load(bytes: &BTreeMap<u64, u8>, offset: u64, data: &mut [u8]) {
     for (n, byte) in (0..).zip(data) {
         let at = offset.wrapping_add(n);
@@ -171,53 +171,4 @@ fn flash_command(mode: &mut FlashMode, command: u8) -> Effect {
     };
     *mode = next;
     effect
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(device: &mut Device, offset: u64) -> u32 {
-        let mut data = [0; 4];
-        device.read(offset, &mut data);
-        u32::from_le_bytes(data)
-    }
-
-    #[test]
-    fn edu_identifies_itself_inverts_and_computes_factorials() {
-        let mut edu = Device::new(DeviceKind::Edu);
-        assert_eq!(read(&mut edu, 0), EDU_ID);
-        edu.write(4, &0x1234_5678_u32.to_le_bytes());
-        assert_eq!(read(&mut edu, 4), !0x1234_5678);
-        edu.write(8, &5_u32.to_le_bytes());
-        assert_eq!(read(&mut edu, 8), 120);
-    }
-
-    #[test]
-    fn a_factorial_that_a_hostile_guest_asks_for_ends() {
-        let mut edu = Device::new(DeviceKind::Edu);
-        // From 34! on the low 32 bits are all zero.
-        edu.write(8, &u32::MAX.to_le_bytes());
-        assert_eq!(read(&mut edu, 8), 0);
-    }
-
-    #[test]
-    fn registers_hold_what_is_written_byte_by_byte() {
-        let mut registers = Device::new(DeviceKind::Registers);
-        registers.write(2, &[1, 2, 3, 4]);
-        assert_eq!(read(&mut registers, 0), 0x0201_0000);
-        registers.write(2, &[0]);
-        assert_eq!(read(&mut registers, 2), 0x0403_0200);
-    }
-
-    #[test]
-    fn a_flash_chip_traps_reads_until_it_is_back_in_array_mode() {
-        let mut flash = Device::flash();
-        assert_eq!(flash.write(0, &[IDENTIFY]), Effect::DirectReads(false));
-        assert_eq!(read(&mut flash, 0), 0x8918);
-        assert_eq!(flash.write(0, &[READ_ARRAY]), Effect::DirectReads(true));
-        assert_eq!(flash.write(0, &[PROGRAM]), Effect::DirectReads(false));
-        assert_eq!(flash.write(0, &[READ_ARRAY]), Effect::Program);
-        assert_eq!(flash.write(0, &[0]), Effect::None);
-    }
 }

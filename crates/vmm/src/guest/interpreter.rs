@@ -36,7 +36,7 @@ impl Guest for Interpreter {
         }
     }
 
-    /// It is told each access anew.
+    /// Nothing to do: each access is an argument.
     fn again(&mut self) -> Result<(), GuestError> {
         Ok(())
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where there is no guest code for the architecture: the types are there, and
-//! no value of them.
+//! The types of the guest on architectures without guest code. They have no
+//! values.
 
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use kvm_slots::Errno;
@@ -11,12 +11,12 @@ use super::stub::Stub;
 use super::{Guest, GuestError, ProcessorError};
 use crate::machine::Access;
 
-/// What the processor can do.
+/// The features of the processor.
 #[derive(Debug)]
 pub enum Processor {}
 
 impl Processor {
-    /// There is none that a guest could be run on.
+    /// Fails: no guest runs on this architecture.
     ///
     /// # Errors
     /// Always [`ProcessorError::NoGuestCode`].

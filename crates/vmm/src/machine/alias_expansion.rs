@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How many regions the address space shows: aliases of aliases multiply.
+//! Counts the regions that the address space shows: aliases of aliases multiply.
 
 use super::spec::{Kind, Region};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A BAR of the machine file, cut by `vfio-private`.
+//! Cuts a BAR of the machine file with `vfio-private`.
 
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
@@ -9,22 +9,22 @@ use vfio_private::{
 
 use super::spec;
 
-/// What a real device says of its BAR.
+/// A BAR as its device reports it.
 #[derive(Debug)]
 pub struct RealBar<'a> {
-    /// What VFIO lets userspace map of it, and how large it is.
+    /// Its size, and what VFIO lets userspace map of it.
     pub region: &'a RegionInfo,
     /// Where MSI-X is, if the device has it.
     pub msix: Option<Msix>,
 }
 
 /// Cuts a BAR of `size` bytes into private, shared, trapped and blocked
-/// pieces. Ranges that are said to be private or shared stand for a TDISP
-/// report; without any, there is no report. A real BAR must be what the machine
-/// file says of it.
+/// pieces. The private and shared ranges of the machine file make up a TDISP
+/// report; without any, there is no report. A real BAR must match the machine
+/// file.
 ///
 /// # Errors
-/// In words, why it cannot be cut.
+/// Why it cannot be cut, in words.
 pub fn pieces(
     bar: &spec::Bar,
     size: u128,
@@ -44,7 +44,7 @@ pub fn pieces(
 
     let msix = match (&bar.msix_table, &bar.msix_pba) {
         (None, None) => None,
-        // Where the pending bits are not given they share the page of the table.
+        // If the pending bits are not given, they share the page of the table.
         (Some(table), pba) => Some(Msix {
             table: in_bar(table)?,
             pba: in_bar(pba.as_ref().unwrap_or(table))?,

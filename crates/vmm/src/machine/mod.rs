@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine: its regions, and a script of what its guest does. Plain data
-//! ([`Machine`]), checked when it is read from a file.
+//! A [`Machine`]: its regions and the script of its guest. Plain data, checked when
+//! it is read from a file.
 
 mod action;
 mod alias_expansion;
@@ -35,7 +35,7 @@ pub use spec::{
     Machine, OnMemoryFault, Place, Region, Step,
 };
 
-/// The machine that `vmm` runs when it is given none.
+/// The machine that `vmm` runs without an argument.
 const BUILT_IN: &str = include_str!("../built-in.toml");
 
 impl Machine {
@@ -55,7 +55,7 @@ impl Machine {
         let file = path.display().to_string();
         let unreadable = |why: String| MachineError::unreadable(&file, why);
         let opened = File::open(path).map_err(|e| unreadable(e.to_string()))?;
-        // Pipes and devices do not tell their size beforehand.
+        // Pipes and devices do not have a size.
         let mut text = Vec::new();
         let read = opened.take(MAX_FILE + 1).read_to_end(&mut text);
         read.map_err(|e| unreadable(e.to_string()))?;
@@ -84,7 +84,7 @@ fn too_large(file: &str) -> MachineError {
     MachineError::unreadable(file, format!("it is larger than {MAX_FILE} bytes"))
 }
 
-/// From text to a checked machine.
+/// Parses and checks a machine.
 fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
     if text.len() as u64 > MAX_FILE {
         return Err(too_large(file));

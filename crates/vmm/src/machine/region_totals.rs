@@ -12,7 +12,7 @@ pub(super) struct Totals {
     pub(super) init: Budget,
     pub(super) spans: Budget,
     pub(super) all_pieces: Budget,
-    /// How many regions lie around each.
+    /// The depth of each region.
     depths: Vec<usize>,
     /// How many pieces each is cut into.
     pub(super) pieces: Vec<u64>,
@@ -41,7 +41,7 @@ impl Totals {
         taken.map_err(|problem| subject.wrong(name, list.span(), problem))
     }
 
-    /// Counts a region that lies in another.
+    /// Counts a region that is in another one.
     pub(super) fn nest(
         &mut self,
         subject: &Subject<'_>,

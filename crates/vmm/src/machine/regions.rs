@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checking the regions of a machine file.
+//! Checks the regions of a machine file.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ const MAX_MEMORY: u128 = 1 << 42;
 
 const PAGE: u128 = 4096;
 
-/// From the file's regions to checked ones, the root before them.
+/// Checks the file's regions and adds the root before them.
 pub(super) fn check(
     source: &Source<'_>,
     raws: &[Spanned<RawRegion>],
@@ -298,7 +298,7 @@ fn bar(subject: &Subject<'_>, raw: &RawRegion) -> Result<Bar, MachineError> {
     })
 }
 
-/// Which device's BAR it is, if it is a real one's.
+/// The device that the BAR belongs to, if it is a real one.
 fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar>, MachineError> {
     let Some(device) = &raw.device else {
         subject.refuse(("bar", &raw.bar), "a bar of no 'device'")?;
@@ -316,7 +316,7 @@ fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar
 }
 
 /// How many pieces vfio-private cuts the BAR into. A BAR that it cannot cut is an
-/// error here, so that assembling it cannot fail.
+/// error here already, with its line in the file.
 fn pieces(
     subject: &Subject<'_>,
     raw: &RawRegion,

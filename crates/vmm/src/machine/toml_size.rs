@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Bounds the memory of the TOML reader before it reads a file: it takes more than
-//! a kilobyte for a table of five bytes.
+//! Limits the memory of the TOML reader before it reads a file: it uses more than a
+//! kilobyte for a table of five bytes.
 
 use toml_parser::Source as Tokens;
 use toml_parser::lexer::TokenKind;

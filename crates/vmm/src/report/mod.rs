@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 
 use crate::machine::How;
 
-/// How something was resolved and which value it had.
+/// How an access or action was resolved, and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// How it was resolved. What the VMM did itself is direct if it was done.
+    /// How it was resolved. An action of the VMM that succeeded is direct.
     pub how: How,
-    /// The value, or what kind of error it was.
+    /// The value, or the kind of the error.
     pub value: Option<String>,
-    /// More for people; not compared.
+    /// A note for people; not compared.
     pub note: String,
 }
 
 impl Observation {
-    /// The VMM did something, and saw this value if it looked at one.
+    /// An action that succeeded, with the value that it read, if any.
     pub fn done(value: Option<String>) -> Self {
         Self {
             how: How::Direct,
@@ -30,7 +30,7 @@ impl Observation {
         }
     }
 
-    /// With more to tell people.
+    /// With further notes.
     pub(crate) fn with_notes(mut self, more: Vec<String>) -> Self {
         for note in more {
             if !self.note.is_empty() {
@@ -41,7 +41,7 @@ impl Observation {
         self
     }
 
-    /// It failed.
+    /// An access or action that failed.
     pub fn error(what: String) -> Self {
         Self {
             how: How::Error,
@@ -51,61 +51,31 @@ impl Observation {
     }
 }
 
-/// One step, as it was seen and as it was expected.
+/// One step: what was observed and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepReport {
     /// The number, from 1 on.
     pub n: usize,
-    /// The word of the step, as machine files have it.
+    /// The word of the step in machine files.
     pub op: &'static str,
-    /// The guest-physical address; for a region, where it lies or goes to.
+    /// The guest-physical address; for a region, its place or its new place.
     pub gpa: u64,
     /// How many bytes.
     pub size: u64,
-    /// What is there.
+    /// The region at the address, or the one that changes.
     pub region: String,
-    /// What was seen.
+    /// What was observed.
     pub seen: Observation,
     /// What was expected.
     pub expected: Observation,
-    /// Whether this kernel cannot do it at all, so that being refused is what
-    /// is expected.
+    /// Whether this kernel does not support it; being refused is then expected.
     pub unsupported: bool,
-    /// The memslot operations that the step led to.
+    /// The memslot operations of the step.
     pub slot_ops: Vec<String>,
 }
 
 impl StepReport {
-    pub(crate) fn new(
-        n: usize,
-        op: &'static str,
-        gpa: u64,
-        size: u64,
-        region: String,
-        seen: Observation,
-        expected: Observation,
-    ) -> Self {
-        Self {
-            n,
-            op,
-            gpa,
-            size,
-            region,
-            seen,
-            expected,
-            unsupported: false,
-            slot_ops: Vec::new(),
-        }
-    }
-
-    pub(crate) fn unsupported_if(self, unsupported: bool) -> Self {
-        Self {
-            unsupported,
-            ..self
-        }
-    }
-
-    /// Whether it went as expected. Where no value is expected, any will do.
+    /// Whether it went as expected. Without an expected value, any value will do.
     pub fn ok(&self) -> bool {
         let any_value = self.expected.value.is_none();
         self.seen.how == self.expected.how && (any_value || self.seen.value == self.expected.value)
@@ -133,8 +103,8 @@ impl Serialize for StepReport {
     }
 }
 
-/// How many memslot operations the steps of a report may make: each takes some
-/// hundred bytes until the report is printed.
+/// How many memslot operations a report may hold: each takes some hundred bytes
+/// until the report is printed.
 const MAX_SLOT_OPS: usize = 500_000;
 
 /// The steps of a report made too many memslot operations.
@@ -154,19 +124,19 @@ pub struct Report {
     pub machine: String,
     /// `kvm` or `sim`.
     pub backend: &'static str,
-    /// Why that one.
+    /// Why that backend.
     pub why_backend: String,
     /// The kernel.
     pub kernel: String,
-    /// Every step.
+    /// The steps.
     pub steps: Vec<StepReport>,
     /// How many memslot operations they made.
     pub slot_ops: usize,
-    /// Regions that this kernel cannot give to a guest, and why.
+    /// Regions that this kernel does not support, and why.
     pub unsupported: Vec<(String, String)>,
     /// The memslots before the first step.
     pub slots: Vec<SlotRow>,
-    /// The memslots behind the last step.
+    /// The memslots after the last step.
     pub slots_after: Vec<SlotRow>,
 }
 
@@ -190,7 +160,7 @@ impl Report {
     }
 }
 
-/// For scripts. The steps are serialized one by one, because the whole is large.
+/// For scripts. The steps are serialized one by one, because a report can be large.
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let refusal = |(region, why): &(String, String)| json!({"region": region, "why": why});
@@ -228,9 +198,17 @@ mod tests {
         };
         let mut push = |n, ops| {
             let seen = Observation::done(None);
-            let step = StepReport::new(n, "move", 0, 0, String::new(), seen.clone(), seen);
-            let slot_ops = vec![String::new(); ops];
-            report.push(StepReport { slot_ops, ..step })
+            report.push(StepReport {
+                n,
+                op: "move",
+                gpa: 0,
+                size: 0,
+                region: String::new(),
+                seen: seen.clone(),
+                expected: seen,
+                unsupported: false,
+                slot_ops: vec![String::new(); ops],
+            })
         };
         assert!(push(1, MAX_SLOT_OPS).is_ok());
         assert!(push(2, 0).is_ok());

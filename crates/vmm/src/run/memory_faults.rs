@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory faults: a guest takes a page for what it is not, and the VMM converts
-//! the page and lets the guest try again.
+//! Memory faults: the guest accesses a page as private that is shared, or the other
+//! way round. The VMM converts the page, and the guest retries the access.
 
 use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use kvm_slots::{Request, Vm};
@@ -13,22 +13,22 @@ use crate::guest::{Guest, GuestError};
 use crate::machine::{Access, OnMemoryFault};
 use crate::run::Run;
 
-/// How many pages an access can touch.
+/// The most pages that an access touches.
 const MAX_PAGES: usize = 2;
 
 impl<P: Platform> Run<P> {
-    /// Makes an access, and makes it again after each conversion that it asks
-    /// for. Returns what it came to at last, and what happened before, in words.
-    pub(crate) fn access_at_last(
+    /// Makes an access, and retries it after each conversion that it requests.
+    /// Returns the result of the last try, and notes on the conversions.
+    pub(crate) fn access_and_convert(
         &mut self,
         access: &Access,
         on_fault: OnMemoryFault,
     ) -> (Result<u64, GuestError>, Vec<String>) {
         let mut notes = Vec::new();
         loop {
-            // What an earlier try came to is no part of this one.
+            // Exits of an earlier try do not belong to this one.
             self.board.exits.clear();
-            let result = match self.board.mistaken(access) {
+            let result = match self.board.mismatch(access) {
                 Some(fault) => Err(fault.into()),
                 None => self.guest.access(access, &mut self.board),
             };
@@ -50,22 +50,22 @@ impl<P: Platform> Run<P> {
     }
 }
 
-/// What a memory fault led to.
+/// The outcome of a memory fault.
 struct Resolved {
-    /// How many bytes changed hands.
+    /// How many bytes were converted.
     bytes: u64,
     /// The same in words.
     note: String,
 }
 
 impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
-    /// The fault of an access that says by the guest's page table what it takes
-    /// its pages for, at the first page that is something else.
+    /// The memory fault of an access with a private bit in the guest's page table,
+    /// at the first page whose state differs from it.
     ///
     /// For SNP and TDX this comes from KVM (`kvm_mmu_faultin_pfn` in
-    /// arch/x86/kvm/mmu/mmu.c). Software-protected VMs have no such bit: KVM
-    /// takes each of their accesses for what the page is. So the VMM compares.
-    fn mistaken(&self, access: &Access) -> Option<GuestFault> {
+    /// arch/x86/kvm/mmu/mmu.c). Software-protected VMs have no such bit: to KVM,
+    /// each of their accesses matches its page. So the VMM compares.
+    fn mismatch(&self, access: &Access) -> Option<GuestFault> {
         let private = access.private?;
         let last = access.gpa.saturating_add(access.size as u64 - 1);
         let (first, last) = (access.gpa / PAGE_SIZE, last / PAGE_SIZE);
@@ -74,15 +74,15 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             let page = AddrRange::new(gpa, PAGE_SIZE.into());
             page.is_some_and(|page| self.model.private(self.space).covers(page))
         };
-        let mut mistaken = pages.filter(|&gpa| is_private(gpa) != private);
-        mistaken.next().map(|gpa| GuestFault::Memory {
+        let mut mismatches = pages.filter(|&gpa| is_private(gpa) != private);
+        mismatches.next().map(|gpa| GuestFault::Memory {
             flags: if private { MEMORY_EXIT_FLAG_PRIVATE } else { 0 },
             gpa,
             size: PAGE_SIZE,
         })
     }
 
-    /// Converts what a memory fault asks for.
+    /// Converts the pages of a memory fault.
     fn resolve(&mut self, fault: GuestFault) -> Result<Resolved, ActionError> {
         let GuestFault::Memory { flags, gpa, size } = fault else {
             let note = String::new();
@@ -94,7 +94,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             _ => "private",
         };
         let note = match bytes {
-            // There is one vCPU: nobody was faster, it would fault for ever.
+            // No other vCPU converted it: a retry would fault for ever.
             0 => format!("it is {state} already"),
             _ => format!("{bytes:#x} bytes at {gpa:#x} became {state} at a memory fault"),
         };

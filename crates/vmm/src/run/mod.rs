@@ -5,7 +5,8 @@ mod memory_faults;
 pub mod script_time;
 
 use kvm_slots::sim::GuestFault;
-use kvm_slots::{Slot, Unsupported, Vm};
+use kvm_slots::{Unsupported, Vm};
+use memory_model::AddrRange;
 
 use crate::backend::Platform;
 use crate::board::actions::ActionError;
@@ -19,10 +20,10 @@ use crate::machine::{
 use crate::report::{Observation, StepReport};
 use crate::run::script_time::ScriptTime;
 
-/// A machine that was put together, and its guest, waiting for the next step.
+/// An assembled machine and its guest, ready for the next step.
 #[derive(Debug)]
 pub struct Run<P: Platform> {
-    /// The machine as it is now.
+    /// The machine in its current state.
     pub board: Board<P::Vm>,
     /// The guest's code.
     pub stub: Stub,
@@ -31,11 +32,11 @@ pub struct Run<P: Platform> {
     pub(crate) guest: P::Guest,
 }
 
-/// Why a run could not begin.
+/// Why a run could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The machine cannot be put together.
+    /// The machine cannot be assembled.
     #[error(transparent)]
     Board(#[from] BoardError),
     /// The guest cannot be started.
@@ -44,7 +45,7 @@ pub enum RunError {
 }
 
 impl<P: Platform> Run<P> {
-    /// Puts `machine` together on `platform`.
+    /// Assembles `machine` on `platform` and starts its guest.
     ///
     /// # Errors
     /// [`RunError`].
@@ -52,7 +53,7 @@ impl<P: Platform> Run<P> {
         let accesses: Vec<Access> = machine.accesses().copied().collect();
         let (board, stub) = Board::with_guest(machine, platform, &accesses)?;
         let guest = platform.start(&stub)?;
-        // The slots that are there to begin with are no step's doing.
+        // The initial slots do not belong to a step.
         board.slots.take_latest_plan();
         Ok(Self {
             board,
@@ -62,7 +63,7 @@ impl<P: Platform> Run<P> {
         })
     }
 
-    /// Takes one step of the machine's script, the next one.
+    /// Executes the next step of the machine's script.
     pub fn step(&mut self, machine: &Machine, n: usize, step: &Step) -> StepReport {
         let mut report = match step {
             Step::Guest(access) => self.access(machine, n, access),
@@ -77,13 +78,9 @@ impl<P: Platform> Run<P> {
         report
     }
 
-    /// The memslots as they are now.
-    pub fn slots(&self) -> Vec<Slot> {
-        self.board.slots.table().slots().cloned().collect()
-    }
-
     fn access(&mut self, machine: &Machine, n: usize, access: &Access) -> StepReport {
-        let unsupported = self.board.refusal(access.gpa, access.size);
+        let range = AddrRange::new(access.gpa, access.size as u128);
+        let unsupported = range.and_then(|range| self.board.refusal(range));
         let takes_for = access.private.filter(|_| !self.board.private_pages);
         let unsupported = unsupported.or(takes_for.map(|_| Unsupported::NoPrivatePages));
         let mut region = self.board.region_name(access.gpa);
@@ -93,7 +90,7 @@ impl<P: Platform> Run<P> {
             None => {}
         }
         let seen = match access.private.and(unsupported) {
-            // No guest of this VM could make such an access there.
+            // No guest of this VM can make such an access.
             Some(why) => match self.guest.skip() {
                 Ok(()) => Observation::error(why.to_string()),
                 Err(error) => Observation::error(error.to_string()),
@@ -105,7 +102,7 @@ impl<P: Platform> Run<P> {
             None => Observation {
                 how: access.how,
                 value: match (access.how, access.kind) {
-                    // What does not complete has no value.
+                    // An access that does not complete has no value.
                     (How::MemoryFault | How::Error, _) => None,
                     (_, AccessKind::Read(value)) => value.map(hex),
                     (_, AccessKind::Write(value)) => Some(hex(value)),
@@ -113,16 +110,23 @@ impl<P: Platform> Run<P> {
                 note: String::new(),
             },
         };
-        let op = match access.kind {
-            AccessKind::Read(_) => "read",
-            AccessKind::Write(_) => "write",
-        };
-        let size = access.size as u64;
-        let report = StepReport::new(n, op, access.gpa, size, region, seen, expected);
-        report.unsupported_if(unsupported.is_some())
+        StepReport {
+            n,
+            op: match access.kind {
+                AccessKind::Read(_) => "read",
+                AccessKind::Write(_) => "write",
+            },
+            gpa: access.gpa,
+            size: access.size as u64,
+            region,
+            seen,
+            expected,
+            unsupported: unsupported.is_some(),
+            slot_ops: Vec::new(),
+        }
     }
 
-    /// What an access comes to, at the latest of the tries that it has.
+    /// Tries an access up to the number of times that it has, and observes the last.
     fn tried(&mut self, access: &Access, on_fault: OnMemoryFault) -> Observation {
         let due = match access.kind {
             AccessKind::Read(value) => value.map(hex),
@@ -130,7 +134,7 @@ impl<P: Platform> Run<P> {
         };
         let mut tries = access.tries;
         loop {
-            let (result, notes) = self.access_at_last(access, on_fault);
+            let (result, notes) = self.access_and_convert(access, on_fault);
             let exits = std::mem::take(&mut self.board.exits);
             let seen = observe(access, result, &exits).with_notes(notes);
             tries = tries.saturating_sub(1);
@@ -143,10 +147,10 @@ impl<P: Platform> Run<P> {
         }
     }
 
-    /// Why an action makes no sense, because this kernel cannot give the guest
-    /// the region that is meant. The reservation in its place moves and comes
-    /// as the region would; but it cannot fail as the region would, and it
-    /// does not go: what shows then depends on the region.
+    /// Why an action cannot be performed, because this kernel does not support the
+    /// region. The reservation in its place can be moved and enabled instead. It
+    /// cannot fail as the region would. Nor can it be disabled, because what is
+    /// visible then depends on the region.
     fn refusal_of(&self, action: &Action) -> Option<Unsupported> {
         match action.what {
             ActionKind::Enable { region, on: false } => self.board.refused[region],
@@ -164,7 +168,7 @@ impl<P: Platform> Run<P> {
         let (op, gpa, size, region) = describe(&action.what, machine, &self.board);
         let result = match self.refusal_of(action) {
             Some(why) => Err(why.into()),
-            None => self.board.act(&action.what),
+            None => self.board.perform(&action.what),
         };
         let host_read = match action.what {
             ActionKind::HostRead { expect, .. } => expect.map(hex),
@@ -172,7 +176,7 @@ impl<P: Platform> Run<P> {
         };
         let unsupported = matches!(result, Err(ActionError::Unsupported(_)));
         let expected = match (&result, &action.fails) {
-            // Whatever was expected, this kernel cannot do it.
+            // Being refused is what is expected then.
             (Err(ActionError::Unsupported(why)), _) => Observation::error(why.to_string()),
             (_, Some(code)) => Observation::error(code.word().to_string()),
             (_, None) => Observation::done(host_read),
@@ -185,12 +189,21 @@ impl<P: Platform> Run<P> {
                 ..Observation::error(error.code().word().to_string())
             },
         };
-        let report = StepReport::new(n, op, gpa, size, region, seen, expected);
-        report.unsupported_if(unsupported)
+        StepReport {
+            n,
+            op,
+            gpa,
+            size,
+            region,
+            seen,
+            expected,
+            unsupported,
+            slot_ops: Vec::new(),
+        }
     }
 }
 
-/// What an access came to.
+/// What was observed of an access.
 fn observe(access: &Access, result: Result<u64, GuestError>, exits: &[Exit]) -> Observation {
     let value = match result {
         Ok(loaded) => match access.kind {

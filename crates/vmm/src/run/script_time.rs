@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How long a script may run. A step may be cheap or move thousands of regions,
-//! depending on all steps before it, so time is measured instead of steps. It is
-//! processor time, which does not depend on other processes.
+//! The limit on a script's processor time. The cost of a step depends on the steps
+//! before it, so steps cannot be counted instead. Processor time does not depend
+//! on other processes.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The processor time that this process may take.
+/// The processor time that this process may use.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScriptTime {
     limit: Option<Duration>,

@@ -35,9 +35,12 @@ mod machine_files {
     mod steps;
 }
 
-/// What single steps of a script come to.
+/// What single steps of a script come to, and the parts that they need.
 mod run {
     mod address_width;
+    mod emulated_devices;
+    mod error_causes;
+    mod guest_code;
     mod memory_faults;
     mod tries;
 }
