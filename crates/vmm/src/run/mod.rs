@@ -5,7 +5,7 @@ mod memory_faults;
 pub mod script_time;
 
 use kvm_slots::sim::GuestFault;
-use kvm_slots::{Unsupported, Vm};
+use kvm_slots::{Slot, Unsupported, Vm};
 use memory_model::AddrRange;
 
 use crate::backend::Platform;
@@ -76,6 +76,11 @@ impl<P: Platform> Run<P> {
             .map(ToString::to_string)
             .collect();
         report
+    }
+
+    /// The current memslots.
+    pub fn slots(&self) -> Vec<Slot> {
+        self.board.slots.table().slots().cloned().collect()
     }
 
     fn access(&mut self, machine: &Machine, n: usize, access: &Access) -> StepReport {
