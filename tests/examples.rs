@@ -88,7 +88,7 @@ fn no_step_of_a_machine_leaves_a_slot_behind_or_makes_one_too_many() {
                 let (start, last) = (u128::from(r.range().start()), u128::from(r.range().last()));
                 ((last + 1) / 4096).saturating_sub(start.div_ceil(4096))
             });
-            let in_slots = slots.iter().map(|slot| u128::from(slot.size / 4096));
+            let in_slots = slots.iter().map(|slot| u128::from(slot.size() / 4096));
             assert_eq!(
                 pages.sum::<u128>(),
                 in_slots.sum(),

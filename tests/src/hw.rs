@@ -4,8 +4,10 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use kvm_slots::dirty::DirtyMode;
+use kvm_slots::probe::{ProbeError, probe_abi};
 use kvm_slots::sim::{KernelVersion, VmType};
-use kvm_slots::{AbiProfile, DirtyMode, ProbeError, SlotTable, probe_abi};
+use kvm_slots::{AbiProfile, SlotTable};
 use vfio_private::device::Way;
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;

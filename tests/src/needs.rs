@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
+use kvm_slots::dirty::{DirtyCapabilities, ManualProtect};
 use kvm_slots::sim::VmType;
-use kvm_slots::{AbiProfile, Capabilities, DirtyCapabilities, GuestMemfdFlags, ManualProtect, Vm};
+use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags, Vm};
 use vfio_private::device::Way;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use kvm_bindings::{
     KVM_CAP_MULTI_ADDRESS_SPACE, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
-use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, VmType};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::{KernelVersion, SimConfig, VmType};
 use kvm_slots::{AbiProfile, Capabilities, Errno, KvmVm, Vm};
 use vmm::backend::Platform;
 use vmm::machine::Machine;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
-use kvm_slots::{Errno, KvmVm, PreFaultError, Vm, pre_fault_memory};
+use kvm_slots::uapi::{PreFaultError, pre_fault_memory};
+use kvm_slots::{Errno, KvmVm, Vm};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a kernel is told of memory that has no host address.
+//! How memory without a host address is encoded for a kernel.
 
 use std::fmt;
 use std::str::FromStr;
 
 use kvm_bindings::kvm_userspace_memory_region2;
 
-use crate::range::{Backing, FileStart, SlotAccess};
-use crate::{Capabilities, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE};
+use crate::caps::Capabilities;
+use crate::range::{Backing, DeviceFile, SlotAccess};
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::vm::GuestMemfdFlags;
 
 /// The way in which this kernel takes memory without a host address. No
 /// released kernel takes any, the proposals differ, and no capability number
 /// tells them apart: so the user says which it is, and
-/// [`probe_abi`](crate::probe_abi()) finds out whether that is so.
+/// [`probe_abi`](crate::probe::probe_abi()) finds out whether that is so.
 ///
 /// | profile | descriptor | offset, size | flag |
 /// | --- | --- | --- | --- |
 /// | [`FdOffset`](Self::FdOffset) | `pad1` | offset in `pad2[0]`: any whole pages of the file | yes |
 /// | [`RfcDmaBuf`](Self::RfcDmaBuf) | `guest_memfd` | 0, and the dma-buf's size | yes |
-/// | [`Push`](Self::Push) | no memslot: [`PushMap`](crate::PushMap) is called | any whole pages | no |
+/// | [`Push`](Self::Push) | no memslot: [`PushMap`](crate::push::PushMap) is called | any whole pages | no |
 ///
 /// A flag bit is what the kernel at hand takes it for. Bit 3 has three
 /// meanings in kernels that are in use: the RFC's, that of Firecracker's
@@ -43,7 +45,7 @@ pub enum AbiProfile {
         flag: u32,
     },
     /// No memslot: the VMM has the platform map each range at once, by the
-    /// VM's [`PushMap`](crate::PushMap). The drafts for Arm CCA do it so.
+    /// VM's [`PushMap`](crate::push::PushMap). The drafts for Arm CCA do it so.
     Push,
 }
 
@@ -64,7 +66,7 @@ impl AbiProfile {
     }
 
     /// Whether ranges must say how large their files are
-    /// ([`FileStart::file_size`](crate::FileStart::file_size)).
+    /// ([`DeviceFile::file_size`](crate::DeviceFile::file_size)).
     pub fn needs_file_sizes(self) -> bool {
         matches!(self, Self::RfcDmaBuf { .. })
     }
@@ -252,7 +254,7 @@ pub(crate) fn check(
 /// Whether the profile can express these bytes of a device's file.
 fn check_file(
     size: u64,
-    file: &FileStart,
+    file: &DeviceFile,
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<(), Unsupported> {
@@ -267,7 +269,7 @@ fn check_file(
             if capabilities.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE == 0 {
                 return Err(Unsupported::NoPrivatePages);
             }
-            let offset = file.offset();
+            let offset = file.slice().offset();
             match file.file_size() {
                 None => Err(Unsupported::FileSizeUnknown),
                 Some(whole) if (offset, size) == (0, whole) => Ok(()),

@@ -3,9 +3,11 @@
 
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::plan::{Op, Plan};
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
 use crate::step::{StepError, Stepper, finds_room};
-use crate::{AbiProfile, BeforeOp, Capabilities, SlotTable, Vm};
+use crate::table::SlotTable;
+use crate::vm::Vm;
 
 /// The operations of a plan that was carried out: what it takes to undo it.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ impl Applied {
 /// Which step failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op}: {why}{}", rest(.not_undone))]
+#[non_exhaustive]
 pub struct ApplyError {
     /// The operation.
     pub op: Op,
@@ -51,74 +54,28 @@ fn rest(not_undone: &[NotUndone]) -> String {
     texts.collect()
 }
 
-/// Carries `plan` out on `vm`. `table` follows every step that succeeds; after
-/// a failure the steps before it are undone.
-///
-/// Running vCPUs see only the memory before and the memory after the plan if
-/// the caller holds them as [`Plan::holds_vcpus`] requires.
+/// Carries `plan` out. `table` follows every step that succeeds; after a
+/// failure, or a panic of the VM or the watcher, the steps before it are undone.
 ///
 /// # Errors
-/// [`ApplyError`] with the step that failed. A plan made from another table fails
-/// too: a step whose slot is not in the expected state is not tried.
-///
-/// # Panics
-/// If `vm` does. The steps before are undone as after a failure. `table` stays
-/// true, and has the slots that could not be undone.
+/// [`ApplyError`] with the step that failed.
 ///
 /// # Safety
-/// Every host range that the plan's slots name must be memory that the guest
-/// may read, and write unless the slot is read-only, at any time for as long
-/// as its owner lives: mapped, and not otherwise used by the process.
-///
-/// `table` must be the one that followed all operations on `vm` so far, and
-/// must be kept until the VM is gone: it holds the owners.
+/// The slots of `plan` must keep the contract of
+/// [`Vm::set_user_memory_region2`] while their owners live. `table` must be the
+/// one that followed all operations on the VM so far, and hold the owner of
+/// every slot until KVM has deleted it.
 #[expect(
     clippy::result_large_err,
     reason = "the error names whole slots, and a failed ioctl dwarfs its copying"
 )]
-pub unsafe fn apply(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
+pub(crate) unsafe fn apply<V: Vm>(
+    stepper: &Stepper<'_, V>,
     plan: &Plan,
     table: &mut SlotTable,
 ) -> Result<Applied, ApplyError> {
-    // SAFETY: passed on from the caller.
-    unsafe { apply_with(vm, capabilities, abi, plan, table, &()) }
-}
-
-/// As [`apply`], and `watcher` is asked before each operation, also before
-/// those that undo others. That is where a dirty log is read that an operation
-/// would take away: see [`DirtyCollector`](crate::DirtyCollector).
-///
-/// # Errors
-/// [`ApplyError`] with the step that the kernel or `watcher` refused.
-///
-/// # Panics
-/// If `vm` or `watcher` does, as for [`apply`].
-///
-/// # Safety
-/// As for [`apply`].
-#[expect(
-    clippy::result_large_err,
-    reason = "the error names whole slots, and a failed ioctl dwarfs its copying"
-)]
-pub unsafe fn apply_with(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-    plan: &Plan,
-    table: &mut SlotTable,
-    watcher: &dyn BeforeOp,
-) -> Result<Applied, ApplyError> {
-    let stepper = Stepper {
-        vm,
-        capabilities,
-        abi,
-        watcher,
-    };
     let mut done = Done {
-        stepper: &stepper,
+        stepper,
         table,
         ops: Vec::with_capacity(plan.ops.len()),
     };
@@ -129,7 +86,7 @@ pub unsafe fn apply_with(
         if let Err(why) = unsafe { stepper.step(op, done.table) } {
             let ops = std::mem::take(&mut done.ops);
             // SAFETY: as above; these slots were in the table before.
-            let not_undone = unsafe { undo_all(&stepper, &ops, done.table) };
+            let not_undone = unsafe { undo(stepper, &ops, done.table) };
             return Err(ApplyError {
                 op: op.clone(),
                 why,
@@ -159,71 +116,23 @@ impl<V: Vm> Drop for Done<'_, V> {
         // A second panic during unwinding would abort the process. The table is
         // true after each step, whether or not the next one panics.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `Done` exists in `apply_with` only, whose caller vouches
+            // SAFETY: `Done` exists in `apply` only, whose caller vouches
             // for these slots' host ranges; `ops` holds their owners.
             unsafe {
                 let settled = self.stepper.settle(self.table);
                 if settled.is_ok() {
-                    let _ = undo_all(self.stepper, &self.ops, self.table);
+                    let _ = undo(self.stepper, &self.ops, self.table);
                 }
             }
         }));
     }
 }
 
-/// Rolls back an applied plan; returns the steps that could not be undone.
-///
-/// A step is skipped if its slot is not in the expected state, because an earlier
-/// step could not be undone or the slots have changed since: KVM would interpret
-/// the ioctl as a different operation. The result names such a step with the slot
-/// that blocks it.
-///
-/// # Panics
-/// If `vm` does. The remaining steps are not undone; `table` stays true.
+/// Undoes `ops`, the last first; returns the steps that could not be undone.
 ///
 /// # Safety
-/// As for [`apply`], for the slots as they were before it.
-pub unsafe fn undo(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-    applied: Applied,
-    table: &mut SlotTable,
-) -> Vec<NotUndone> {
-    // SAFETY: passed on from the caller.
-    unsafe { undo_with(vm, capabilities, abi, applied, table, &()) }
-}
-
-/// As [`undo`], and `watcher` is asked before each operation.
-///
-/// # Panics
-/// If `vm` or `watcher` does, as for [`undo`].
-///
-/// # Safety
-/// As for [`undo`].
-pub unsafe fn undo_with(
-    vm: &impl Vm,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-    applied: Applied,
-    table: &mut SlotTable,
-    watcher: &dyn BeforeOp,
-) -> Vec<NotUndone> {
-    let stepper = Stepper {
-        vm,
-        capabilities,
-        abi,
-        watcher,
-    };
-    // SAFETY: passed on from the caller; `applied` holds the slots' owners.
-    unsafe { undo_all(&stepper, &applied.ops, table) }
-}
-
-/// Undoes `ops`, the last first.
-///
-/// # Safety
-/// As for [`undo`]; `ops` must hold the owners of slots that it deleted.
-unsafe fn undo_all(
+/// As for [`apply`]; `ops` must hold the owners of slots that it deleted.
+pub(crate) unsafe fn undo(
     stepper: &Stepper<'_, impl Vm>,
     ops: &[Op],
     table: &mut SlotTable,

@@ -6,25 +6,16 @@ use kvm_bindings::{
     KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
 };
 
-use crate::{GuestMemfdFlags, Vm};
-
-/// `KVM_CAP_GUEST_MEMFD_FLAGS` (Linux 6.18), which kvm-bindings 0.14 lacks.
-pub const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
-
-/// `KVM_CAP_MEM_BACKING_FD` of this project's kernel patch: of which kinds of
-/// files a VM can have slots without a host address, by
-/// [`AbiProfile::FD_OFFSET_BIT_4`](crate::AbiProfile::FD_OFFSET_BIT_4). A bit
-/// for each kind. No released kernel has it, and another patch may take the
-/// number for something else: [`probe_abi`](crate::probe_abi()) finds out.
-pub const KVM_CAP_MEM_BACKING_FD: u32 = 0x6664;
-
-/// The kind of file that is a dma-buf exported by VFIO
-/// ([`KVM_CAP_MEM_BACKING_FD`]).
-pub const KVM_BACKING_FD_VFIO_DMABUF: u32 = 1 << 0;
+use crate::abi::{AbiProfile, Unsupported};
+use crate::plan::cut;
+use crate::range::SlotRange;
+use crate::uapi::KVM_CAP_GUEST_MEMFD_FLAGS;
+use crate::vm::{GuestMemfdFlags, Vm};
 
 /// What a VM of one type on one kernel can do. Asked of the VM and not of
 /// `/dev/kvm`, because the answers differ by type of VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// The host's page size in bytes: the granularity of memslots.
     pub page_size: u64,
@@ -50,6 +41,23 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// The least that a kernel has: 32 slots of host memory, and nothing more.
+    /// To plan for a VM that is not there, set the fields.
+    pub fn minimal() -> Self {
+        Self {
+            page_size: host_page_size(),
+            nr_memslots: 32,
+            user_memory2: false,
+            readonly_mem: false,
+            guest_memfd: false,
+            guest_memfd_flags: GuestMemfdFlags::empty(),
+            memory_attributes: 0,
+            memory_fault_info: false,
+            push_map: false,
+            address_bits: None,
+        }
+    }
+
     /// Asks `vm`.
     pub fn probe(vm: &impl Vm) -> Self {
         // Negative answers are errors of the question itself: no such thing.
@@ -72,6 +80,19 @@ impl Capabilities {
             push_map: vm.push_map().is_some(),
             address_bits: vm.address_bits(),
         }
+    }
+
+    /// Whether a VM with these capabilities can give the guest `range` without
+    /// exits. Its address and the number of slots do not matter here: a plan
+    /// refuses those.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(&self, range: &SlotRange, abi: AbiProfile) -> Result<(), Unsupported> {
+        // What is empty or wraps asks for no slot.
+        let pages = cut::whole_pages(std::slice::from_ref(range), self.page_size);
+        let mut ranges = pages.into_iter().flat_map(|pages| pages.ranges);
+        ranges.try_for_each(|want| want.check(self, abi))
     }
 }
 

@@ -32,9 +32,9 @@ pub trait HoldVcpus {
 /// For a VM none of whose vCPUs is ever in the guest while its memory changes:
 /// it has not started yet, or its only vCPU's thread makes the changes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoneRuns;
+pub struct VcpusStopped;
 
-impl HoldVcpus for NoneRuns {
+impl HoldVcpus for VcpusStopped {
     type Held = ();
 
     fn hold(&self) {}

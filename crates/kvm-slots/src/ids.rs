@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use crate::slot::SlotId;
 
-/// The numbers that nobody has, as runs: the first of each run, and its last.
+/// The free numbers, as runs: the first of each run, and its last.
 /// There are never more runs than slots and reservations together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FreeIds(BTreeMap<SlotId, SlotId>);

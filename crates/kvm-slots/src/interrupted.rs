@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! System calls that a signal interrupts.
 
-use crate::Errno;
+use crate::errno::Errno;
 
 /// How often a call is made before EINTR is its result. Signals can arrive
 /// faster than a long call ends, and the thread must not be stuck in it.

@@ -14,8 +14,13 @@ use kvm_ioctls::{VcpuFd, VmFd};
 
 use crate::address_bits;
 use crate::caps::host_page_size;
+use crate::dirty::vm::{LoggingVm, ManualProtect};
+use crate::errno::Errno;
 use crate::interrupted::call_again;
-use crate::{Errno, GuestMemfdFlags, LoggingVm, ManualProtect, PushMap, VcpuDirtyRing, Vm, ioctl};
+use crate::ioctl;
+use crate::ioctl::VcpuDirtyRing;
+use crate::push::PushMap;
+use crate::vm::{GuestMemfdFlags, Vm};
 
 /// A VM of the kernel's KVM. Clones are the same VM.
 #[derive(Clone, Debug)]
@@ -23,12 +28,12 @@ pub struct KvmVm {
     vm: Arc<VmFd>,
     push_map: Option<Arc<dyn PushMap>>,
     address_bits: Option<u32>,
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<Reported>>,
 }
 
-/// What the kernel was told, as far as the sizes of buffers hang on it.
+/// What was reported to the kernel, as far as the sizes of buffers depend on it.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     /// Slots by number, with their size in bytes.
     slots: BTreeMap<u32, u64>,
     ring_bytes: Option<u32>,
@@ -43,7 +48,7 @@ impl KvmVm {
             address_bits: address_bits::of_vm(&vm),
             vm,
             push_map: None,
-            told: Arc::default(),
+            reported: Arc::default(),
         }
     }
 
@@ -82,13 +87,13 @@ impl KvmVm {
     /// # Errors
     /// ENXIO before [`LoggingVm::enable_dirty_ring`], else what `mmap` says.
     pub fn map_dirty_ring(&self, vcpu: &VcpuFd) -> Result<VcpuDirtyRing, Errno> {
-        let bytes = self.told().ring_bytes.ok_or(Errno::ENXIO)?;
+        let bytes = self.reported().ring_bytes.ok_or(Errno::ENXIO)?;
         VcpuDirtyRing::map(vcpu, host_page_size(), bytes)
     }
 
     /// Whole entries change at once, so a panic leaves nothing half done.
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enable(&self, cap: u32, arg: u64) -> Result<(), Errno> {
@@ -100,7 +105,7 @@ impl KvmVm {
     }
 }
 
-impl Told {
+impl Reported {
     fn follow(&mut self, slot: u32, size: u64) {
         match size {
             0 => self.slots.remove(&slot),
@@ -118,11 +123,11 @@ impl Vm for KvmVm {
         &self,
         region: &kvm_userspace_memory_region2,
     ) -> Result<(), Errno> {
-        let mut told = self.told();
+        let mut reported = self.reported();
         // SAFETY: the caller promises about the host address exactly what
         // kvm-ioctls asks for; the struct itself is passed by value.
         call_again(|| unsafe { self.vm.set_user_memory_region2(*region) })?;
-        told.follow(region.slot, region.memory_size);
+        reported.follow(region.slot, region.memory_size);
         Ok(())
     }
 
@@ -130,10 +135,10 @@ impl Vm for KvmVm {
         &self,
         region: &kvm_userspace_memory_region,
     ) -> Result<(), Errno> {
-        let mut told = self.told();
+        let mut reported = self.reported();
         // SAFETY: as above.
         call_again(|| unsafe { self.vm.set_user_memory_region(*region) })?;
-        told.follow(region.slot, region.memory_size);
+        reported.follow(region.slot, region.memory_size);
         Ok(())
     }
 
@@ -188,18 +193,18 @@ impl LoggingVm for KvmVm {
             1.. => KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
             _ => KVM_CAP_DIRTY_LOG_RING,
         };
-        let mut told = self.told();
+        let mut reported = self.reported();
         self.enable(cap, bytes.into())?;
-        told.ring_bytes = Some(bytes);
+        reported.ring_bytes = Some(bytes);
         Ok(())
     }
 
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
         // The kernel writes as many bits as the slot has pages. That is as many
-        // as it was told, and that cannot change while the lock is held: who
+        // as it was reported, and that cannot change while the lock is held: who
         // makes slots has promised to do so here only.
-        let told = self.told();
-        let Some(&size) = told.slots.get(&slot) else {
+        let reported = self.reported();
+        let Some(&size) = reported.slots.get(&slot) else {
             return Err(ioctl::dirty_log_refusal(&self.vm, slot));
         };
         let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;

@@ -17,17 +17,24 @@
 //!     ^──────── each op that succeeded ──┘
 //! ```
 //!
-//! [`plan()`] is a pure function: it decides, touches nothing, and refuses what
-//! cannot be done. [`plan_change()`] produces the same plan from the removed and
-//! added ranges; its cost depends on the change, not on the number of slots.
-//! [`apply()`] makes one ioctl for each [`Op`]. The [`SlotTable`] follows each
-//! that succeeds, so it stays true after a failure.
+//! [`Slots`] is where a VMM starts. It has the VM, its [`Capabilities`], its
+//! [`AbiProfile`] and the [`SlotTable`], which has the slots as they are.
+//!
+//! [`Slots::plan`] decides, touches nothing, and refuses what cannot be done.
+//! [`Slots::plan_change`] produces the same plan from the removed and added
+//! ranges; its cost depends on the change, not on the number of slots.
+//! [`Slots::apply`] makes one ioctl for each [`Op`]. The table follows each that
+//! succeeds, so it stays true after a failure.
 //!
 //! After a failure, or a panic of the [`Vm`], the steps before it are rolled
 //! back. The [`ApplyError`] names each step that could not be rolled back, and
 //! each that this blocks: a step whose slot is not in the expected state is
 //! skipped, because KVM would interpret the ioctl as a different operation.
-//! [`undo()`] rolls a successful plan back later, from its [`Applied`].
+//! [`Slots::undo`] rolls a successful plan back later, from its [`Applied`].
+//! Dropping [`Slots`] deletes the slots.
+//!
+//! Planning is a pure function of the table: [`plan`] has it for a VM that is
+//! not there.
 //!
 //! With the feature `memory-model`, `slot_ranges` converts a flat view of that
 //! crate to ranges. `SlotListener` keeps a VM's slots in step with such a view:
@@ -39,9 +46,10 @@
 //! At each address, a running guest sees the memory before a change or the memory
 //! after it, and nothing else, even if the change is refused halfway.
 //! `SlotListener` guarantees that. The documentation of `memory_model::ViewReader`
-//! has the code for a vCPU thread whose exit races with a change. Callers of [`apply()`] hold vCPUs themselves: from before
-//! the call until the threads that answer exits look addresses up in the new
-//! memory. `vcpu_gate::VcpuGate` holds the vCPUs of a real VM.
+//! has the code for a vCPU thread whose exit races with a change. Callers of
+//! [`Slots::apply`] hold vCPUs themselves: from before the call until the
+//! threads that answer exits look addresses up in the new memory.
+//! `vcpu_gate::VcpuGate` holds the vCPUs of a real VM.
 //!
 //! The tests named `guest_sees` check this guarantee. On the simulated KVM they
 //! try every interleaving of an access and a commit in small worlds. On the real
@@ -61,11 +69,11 @@
 //! | --- | --- |
 //! | a slot on host memory can change its address | moves it: one [`Op::Move`], and nothing is unmapped meanwhile |
 //! | and can start or stop to log dirty pages | one [`Op::SetFlags`] |
-//! | it cannot change size, host address or access | deletes it and makes a new one |
-//! | a slot on a file can only be deleted | deletes it and makes a new one, whatever changed |
+//! | it cannot change size, host address or access | deletes and recreates it |
+//! | a slot on a file can only be deleted | deletes and recreates it, whatever changed |
 //! | slots never overlap, not even for a moment | deletes what is in the way first, and orders moves so that each finds its place free |
 //! | any operation can fail | creates the slots that find room before it deletes or moves any, so that a failure takes nothing from the guest |
-//! | that leaves circles of moves | deletes as few slots as break all circles, and makes them anew |
+//! | that leaves cycles of moves | breaks cycles by deleting and recreating as few slots as possible |
 //! | a slot has at most 2^31 - 1 pages | cuts what is larger into slots, always in the same way, so that they move one by one: [`SlotRules`] |
 //! | a slot is made of whole pages | cuts ranges to pages and lists the rest as [`Plan::trapped`] |
 //! | guest and host address agree within a page | refuses what does not: [`Unsupported::Misaligned`] |
@@ -84,14 +92,14 @@
 //! # Memory without a host address
 //!
 //! A device's registers that only the guest may touch have a file and no host
-//! address ([`Backing::FdOffset`]). No released kernel takes that; the
-//! proposals differ, and an [`AbiProfile`] says which one it is: by a descriptor
-//! and an offset in the padding, by the KVM RFCs' whole dma-buf, or push-style
-//! by a call of the platform's ([`PushMap`]). What a profile cannot express is
-//! [`Unsupported`], with its reason. [`probe_abi()`] finds out whether a kernel
-//! has the ABI: it makes slots, and sees to it that what must be refused is
-//! refused, with the error that is due. A kernel that has given the profile's
-//! flag bit another meaning is told apart.
+//! address ([`Backing::FdOffset`]). No released kernel takes that; the proposals
+//! differ, and an [`AbiProfile`] says which one it is: by a descriptor and an
+//! offset in the padding, by the KVM RFCs' whole dma-buf, or push-style by a call
+//! of the platform's ([`PushMap`](push::PushMap)). What a profile cannot express
+//! is [`Unsupported`], with its reason. [`probe_abi()`](probe::probe_abi()) finds
+//! out whether a kernel has the ABI: it makes slots, and sees to it that what
+//! must be refused is refused, with the error that is due. A kernel that has
+//! given the profile's flag bit another meaning is told apart.
 //!
 //! # Dirty pages
 //!
@@ -102,19 +110,21 @@
 //! VMM and its devices ─── mark ───────────────────┘
 //! ```
 //!
-//! A [`DirtyCollector`] brings what KVM logged to a [`DirtyTracker`], by one of
-//! three [`DirtyMode`]s; the VMM adds what it wrote itself
-//! ([`DirtyTracker::mark`]). Each [`DirtyClient`], a display or a migration,
-//! takes every page once for each time that it was written since.
+//! A [`DirtyCollector`](dirty::DirtyCollector) brings what KVM logged to a
+//! [`DirtyTracker`](dirty::DirtyTracker), by one of three
+//! [`DirtyMode`](dirty::DirtyMode)s; the VMM adds what it wrote itself
+//! ([`DirtyTracker::mark`](dirty::DirtyTracker::mark)). Each
+//! [`DirtyClient`](dirty::DirtyClient), a display or a migration, takes every
+//! page once for each time that it was written since.
 //!
 //! Pages are known by their **host address**, because it is the memory that was
-//! written, wherever it shows. So nothing is lost or told under a wrong address
-//! when a slot moves, is split, or goes; [`DirtyPages::in_slot`] says where a
-//! page is now.
+//! written, wherever it shows. So nothing is lost or reported under a wrong
+//! address when a slot moves, is split, or is deleted;
+//! [`DirtyPages::in_slot`](dirty::DirtyPages::in_slot) says where a page is now.
 //!
 //! | KVM | so the collector |
 //! | --- | --- |
-//! | a log goes with its slot or its flag: [`Op::ends_log`] | reads it first; if it cannot, the operation is refused |
+//! | a log ends with its slot or its flag: [`Op::ends_log`] | reads it first; if it cannot, the operation is refused |
 //! | what is written between that and the operation is lost | cannot help: hold vCPUs for such a plan, [`Plan::ends_log`] |
 //! | a slot that moves takes its log along | leaves it |
 //! | ring entries name slots by number, and numbers are given out again | empties the rings before a slot is deleted |
@@ -123,8 +133,7 @@
 //! | rings exclude logs, and must be there before the first vCPU | has one mode for the life of a VM |
 //! | guest_memfd and private MMIO have no log | lists such slots with the reason: [`SlotTable::unlogged`] |
 //!
-//! The collector is the [`BeforeOp`] of [`apply_with()`] and of
-//! `SlotListener::with_watcher`.
+//! The collector is the [`BeforeOp`](dirty::BeforeOp) of [`Slots::with_watcher`].
 //!
 //! # Example
 //!
@@ -132,16 +141,14 @@
 //!
 //! ```
 //! use std::os::fd::OwnedFd;
-//! use std::sync::Arc;
-//! use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+//! use kvm_slots::kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 //! use kvm_slots::{
-//!     AbiProfile, Backing, Capabilities, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess,
-//!     SlotRange, SlotTable, Vm, apply, plan,
+//!     AbiProfile, Backing, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, Slots, Vm,
 //! };
 //! # struct Paper;
 //! # impl Vm for Paper {
 //! #     fn check_extension(&self, capability: u32) -> i32 {
-//! #         (capability == kvm_bindings::KVM_CAP_USER_MEMORY2).into()
+//! #         (capability == kvm_slots::kvm_bindings::KVM_CAP_USER_MEMORY2).into()
 //! #     }
 //! #     unsafe fn set_user_memory_region2(&self, _: &kvm_userspace_memory_region2) -> Result<(), Errno> { Ok(()) }
 //! #     unsafe fn set_user_memory_region(&self, _: &kvm_userspace_memory_region) -> Result<(), Errno> { Ok(()) }
@@ -150,45 +157,41 @@
 //! #     fn address_bits(&self) -> Option<u32> { Some(46) }
 //! # }
 //!
-//! let vm = Paper;
-//! let capabilities = Capabilities::probe(&vm);
-//! let abi = AbiProfile::None;
-//! let mut table = SlotTable::new();
+//! // SAFETY: no one else makes slots of this VM.
+//! let mut slots = unsafe { Slots::new(Paper, AbiProfile::None) };
 //!
-//! // The owner keeps the mapping; in a VMM it unmaps it when dropped.
-//! let bar = |gpa| SlotRange {
-//!     gpa,
-//!     size: 0x10_0000,
-//!     access: SlotAccess::ReadWrite,
-//!     backing: Backing::Host(HostMemory::new(0x7f00_0000_0000, Arc::new(()))),
-//!     log_dirty: false,
+//! // In a VMM this is `HostMemory::new`, with the owner of a mapping.
+//! let memory = HostMemory::placeholder(0x10_0000).ok_or("empty")?;
+//! let bar = |gpa| {
+//!     SlotRange::new(gpa, SlotAccess::ReadWrite, Backing::Host(memory.clone()))
 //! };
 //!
-//! let first = plan(&table, &[bar(0xe000_0000)], &capabilities, abi)?;
-//! // SAFETY: no guest runs on paper.
-//! let _ = unsafe { apply(&vm, &capabilities, abi, &first, &mut table) }?;
-//! assert_eq!(table.len(), 1);
+//! let first = slots.plan(&[bar(0xe000_0000)?])?;
+//! let _ = slots.apply(&first)?;
+//! assert_eq!(slots.table().len(), 1);
 //!
-//! let moved = plan(&table, &[bar(0xf000_0000)], &capabilities, abi)?;
-//! assert!(matches!(moved.ops[..], [Op::Move { .. }]));
-//! assert_eq!(moved.ops[0].to_string(), "MOVE slot 0 from 0xe0000000 to 0xf0000000");
-//! assert!(!moved.holds_vcpus);
+//! let moved = slots.plan(&[bar(0xf000_0000)?])?;
+//! assert!(matches!(moved.ops(), [Op::Move { .. }]));
+//! assert_eq!(moved.ops()[0].to_string(), "MOVE slot 0 from 0xe0000000 to 0xf0000000");
+//! assert!(!moved.holds_vcpus());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Unsafe code
 //!
 //! A memslot lets a guest read and write memory of the process behind the
-//! compiler's back. Only the caller can guarantee that this is safe, so the calls
-//! that lead to the ioctl are `unsafe`: [`Vm::set_user_memory_region2`] and the
-//! older [`Vm::set_user_memory_region`], [`apply()`], [`undo()`], and the
-//! constructor of a `SlotListener`. Converted pages leave stale bytes, which are
-//! discarded: so [`Vm::discard`] and the constructors of [`Engine`] and
-//! [`Converter`] are `unsafe` too. All have the same contract: host ranges are
-//! mapped, meant for the guest, and not otherwise used, for as long as their owner
-//! lives; and the table, which holds the owners, is kept until the VM is gone. In
-//! return no slot outlives its owner. [`probe_abi()`] requires that no vCPU runs
-//! during the call. Planning, and everything else that decides, is safe code.
+//! compiler's back. Host memory is vouched for where it enters, and only there:
+//! [`HostMemory::new`] is `unsafe`, and its caller promises that the guest may have
+//! these bytes while their owner lives. In return no slot outlives its owner.
+//! [`Slots::new`] is `unsafe` because only its caller knows that no one else makes
+//! slots of the VM. Everything that follows is safe code: planning, applying,
+//! listeners, conversions.
+//!
+//! The calls that lead to the ioctls are `unsafe` as well:
+//! [`Vm::set_user_memory_region2`], the older [`Vm::set_user_memory_region`] and
+//! [`Vm::discard`]. Implementors of [`GuestPages`](convert::GuestPages) vouch for
+//! the memory that they yield.
+//! [`probe_abi()`](probe::probe_abi()) requires that no vCPU runs during the call.
 //!
 //! The remaining `unsafe` blocks make single system calls: `sysconf`, `fstat`,
 //! ioctls that kvm-ioctls lacks, taking ownership of descriptors just made, and in the
@@ -211,16 +214,16 @@
 //! # What this crate does not do yet
 //!
 //! - Track writes by rings where the kernel needs a log beside them (Arm):
-//!   [`DirtyCapabilities::ring_needs_log`] says so. Track what devices write by
+//!   [`DirtyCapabilities::ring_needs_log`](dirty::DirtyCapabilities::ring_needs_log) says so. Track what devices write by
 //!   themselves (VFIO).
 //! - Protect pages again only when a client takes them: a collection does it for
 //!   all pages that it finds dirty.
-//! - Convert where KVM is not told by attributes: a guest_memfd that is
+//! - Convert where KVM is not notified by attributes: a guest_memfd that is
 //!   converted by ioctls of its own, as proposed for in-place conversion, and
 //!   Arm CCA's and TDX's own calls.
 //! - Discard again what the kernel did not give up.
 //! - Have private pages follow memory that a transaction of `memory-model` moves:
-//!   that model keeps them by address, and so does `SlotListener`. Whoever plans
+//!   that model keeps them by address, and so does `SlotListener`. A VMM that plans
 //!   without it can: [`Change`].
 //! - Use address spaces other than 0 (SMM).
 #![deny(missing_docs)]
@@ -230,8 +233,9 @@ mod address_bits;
 mod apply;
 mod caps;
 pub mod convert;
-mod dirty;
+pub mod dirty;
 mod errno;
+pub mod exit;
 mod file_size;
 mod hold;
 mod ids;
@@ -240,18 +244,19 @@ mod ioctl;
 mod kvm;
 #[cfg(feature = "memory-model")]
 mod listener;
-mod page_set;
-mod plan;
-mod probe;
-mod push;
+pub mod plan;
+pub mod probe;
+pub mod push;
 mod range;
 mod rules;
 mod settle;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod slots;
 mod step;
 mod table;
+pub mod uapi;
 #[cfg(feature = "vcpu-gate")]
 pub mod vcpu_gate;
 #[cfg(feature = "memory-model")]
@@ -261,42 +266,28 @@ mod vm;
 pub use abi::{AbiProfile, ParseAbiError, Unsupported};
 #[cfg(target_arch = "x86_64")]
 pub use address_bits::cpuid_address_bits;
-pub use apply::{Applied, ApplyError, NotUndone, apply, apply_with, undo, undo_with};
-pub use caps::{
-    Capabilities, KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEM_BACKING_FD,
-};
-#[cfg(feature = "memory-model")]
-pub use convert::ModelPages;
-pub use convert::{
-    Conversion, ConversionFailure, ConversionListener, ConversionListenerError, ConversionPlan,
-    ConvertError, Converted, Converter, ConvertibleMemory, ConvertibleRange, Discard, Engine,
-    FailedStep, Failures, FileHolds, GuestPages, MemoryError, NotConvertedBack, PageRange,
-    PageState, Refusal, Request, RequestError, Revoked, Sides, Stretch, plan_conversion,
-};
-pub use dirty::{
-    BeforeOp, DirtyCapabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyPages, DirtyRing, DirtyRun, DirtyTracker, LoggingVm, ManualProtect, RingId, Unlogged,
-    UnloggedSlot,
-};
+pub use apply::{Applied, ApplyError, NotUndone};
+pub use caps::Capabilities;
 pub use errno::Errno;
-pub use hold::{HoldVcpus, NoneRuns};
-pub use ioctl::{PreFaultError, VcpuDirtyRing, pre_fault_memory};
+pub use guest_ranges::{FileSlice, HostMemory};
+pub use hold::{HoldVcpus, VcpusStopped};
 pub use kvm::KvmVm;
 #[cfg(feature = "memory-model")]
 pub use listener::{FollowError, SlotListener};
-pub use plan::{
-    Change, Op, PageRun, Plan, PlanError, Remainder, UnsupportedRange, plan, plan_change,
-};
-pub use probe::{ProbeCheck, ProbeError, Probed, probe_abi};
-pub use push::{PushMap, PushedRange};
-pub use range::{Backing, FileStart, HostMemory, Owner, SlotAccess, SlotRange};
+pub use plan::change::Change;
+pub use plan::error::PlanError;
+pub use plan::op::Op;
+pub use plan::outcome::Plan;
+pub use range::{Backing, DeviceFile, RangeError, SlotAccess, SlotRange};
 pub use rules::SlotRules;
 pub use slot::{Slot, SlotId};
+pub use slots::Slots;
 pub use step::StepError;
 pub use table::SlotTable;
 #[cfg(feature = "memory-model")]
 pub use view::slot_ranges;
-pub use vm::{GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
+pub use vm::{GuestMemfdFlags, Vm};
+pub use {kvm_bindings, kvm_ioctls};
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "sim"))]

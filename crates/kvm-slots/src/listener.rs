@@ -6,12 +6,19 @@ use std::sync::Arc;
 
 use memory_model::{ApplyPlan, Follow, Follower, Listener, ListenerError, Update};
 
+use crate::abi::AbiProfile;
+use crate::apply::{Applied, ApplyError, NotUndone};
+use crate::caps::Capabilities;
+use crate::hold::{HoldVcpus, VcpusStopped};
+use crate::plan::change::Change;
+use crate::plan::error::PlanError;
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
+use crate::range::SlotRange;
+use crate::slots::Slots;
+use crate::table::SlotTable;
 use crate::view::{ChangedRanges, slot_ranges};
-use crate::{
-    AbiProfile, Applied, ApplyError, Backing, BeforeOp, Capabilities, Change, HoldVcpus, NoneRuns,
-    NotUndone, Op, Plan, PlanError, SlotRange, SlotRules, SlotTable, Vm, apply_with, plan,
-    plan_change, undo_with,
-};
+use crate::vm::Vm;
 
 /// Keeps the memslots of a VM in step with the view of one address space. It
 /// plans while a transaction prepares. It makes the change once every listener
@@ -48,22 +55,21 @@ use crate::{
 ///
 /// Page attributes stay as they are, by guest-physical address, like the
 /// model's private pages.
-pub struct SlotListener<V: Vm, H: HoldVcpus = NoneRuns> {
+pub struct SlotListener<V: Vm, H: HoldVcpus = VcpusStopped> {
     follower: Follower<Memslots<V, H>>,
 }
 
 /// The VM whose memslots follow.
 struct Memslots<V, H> {
-    vm: V,
+    vm: Arc<V>,
     capabilities: Capabilities,
     abi: AbiProfile,
     vcpus: H,
-    watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
 }
 
 #[derive(Debug)]
-struct State {
-    table: SlotTable,
+struct State<V: Vm> {
+    slots: Slots<V>,
     ranges: ChangedRanges,
 }
 
@@ -119,50 +125,25 @@ fn list(steps: &[NotUndone]) -> String {
 }
 
 impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
-    /// Follows a view with the memslots of `vm`, which has none yet, and holds
-    /// `vcpus` where memory in use has a gap. [`NoneRuns`] is for a VM that
-    /// needs none of that.
+    /// Follows a view with the memslots of `slots`, and holds `vcpus` where
+    /// memory in use has a gap. [`VcpusStopped`] is for a VM that needs none of that.
     ///
-    /// # Safety
-    /// Every host address in every view that this listener is given must be
-    /// memory that the guest may access as the view says, at any time for as
-    /// long as its owner lives: mapped, and not otherwise used by the process.
-    ///
-    /// The listener holds the owners: it must be kept until the VM is gone.
-    pub unsafe fn new(vm: V, abi: AbiProfile, vcpus: H) -> Self {
-        // SAFETY: the same promise.
-        unsafe { Self::with_rules(vm, abi, vcpus, SlotRules::new()) }
-    }
-
-    /// [`new`](Self::new) for a VM that has slots with reserved numbers, or
-    /// whose slots shall not be as large as they can be.
-    ///
-    /// # Safety
-    /// As for [`new`](Self::new).
-    pub unsafe fn with_rules(vm: V, abi: AbiProfile, vcpus: H, rules: SlotRules) -> Self {
-        let slots = Memslots {
-            capabilities: Capabilities::probe(&vm),
-            vm,
-            abi,
+    /// If `slots` has a watcher, vCPUs are also held while a log ends
+    /// ([`Plan::ends_log`]).
+    pub fn new(slots: Slots<V>, vcpus: H) -> Self {
+        let memslots = Memslots {
+            vm: slots.shared_vm(),
+            capabilities: *slots.capabilities(),
+            abi: slots.abi(),
             vcpus,
-            watcher: None,
         };
         let state = State {
-            table: SlotTable::with_rules(rules),
+            slots,
             ranges: ChangedRanges::default(),
         };
         Self {
-            follower: Follower::new(slots, state),
+            follower: Follower::new(memslots, state),
         }
-    }
-
-    /// Has `watcher` asked before each operation: a
-    /// [`DirtyCollector`](crate::DirtyCollector), so that no log is lost. vCPUs
-    /// are then held also while a log ends ([`Plan::ends_log`]).
-    #[must_use]
-    pub fn with_watcher(mut self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
-        self.follower.get_mut().watcher = Some(watcher);
-        self
     }
 
     /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan):
@@ -175,9 +156,9 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     }
 
     /// Calls `look` with the memslots as they are, and keeps them so meanwhile:
-    /// for [`DirtyCollector::collect`](crate::DirtyCollector::collect).
+    /// for [`DirtyCollector::collect`](crate::dirty::DirtyCollector::collect).
     pub fn with_table<R>(&self, look: impl FnOnce(&SlotTable) -> R) -> R {
-        self.follower.with_state(|state| look(&state.table))
+        self.follower.with_state(|state| look(state.slots.table()))
     }
 
     /// The VM.
@@ -209,28 +190,19 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
 }
 
 impl<V: Vm, H: HoldVcpus> Memslots<V, H> {
-    fn watcher(&self) -> &dyn BeforeOp {
-        match &self.watcher {
-            Some(watcher) => &**watcher,
-            None => &(),
-        }
-    }
-
     /// Finds out how large the files are, for a profile that asks.
     fn measure(&self, ranges: &mut [SlotRange]) {
         if !self.abi.needs_file_sizes() {
             return;
         }
         for range in ranges {
-            if let Backing::FdOffset(file) = &mut range.backing {
-                *file = file.clone().measured();
-            }
+            range.measure();
         }
     }
 }
 
 impl<V: Vm, H: HoldVcpus> ApplyPlan for Memslots<V, H> {
-    type State = State;
+    type State = State<V>;
     type Plan = Plan;
     type Applied = AppliedPlan<H::Held>;
     type Error = FollowError;
@@ -240,44 +212,22 @@ impl<V: Vm, H: HoldVcpus> ApplyPlan for Memslots<V, H> {
     }
 
     /// vCPUs that must be held stay held on success.
-    fn apply(&self, state: &mut State, plan: &Plan) -> Result<Self::Applied, FollowError> {
-        let log_ends = self.watcher.is_some() && plan.ends_log();
-        let held = (plan.holds_vcpus || log_ends).then(|| self.vcpus.hold());
-        // SAFETY: the host ranges come from the views, for which the creator
-        // of the listener has vouched in `SlotListener::new`.
-        let applied = unsafe {
-            apply_with(
-                &self.vm,
-                &self.capabilities,
-                self.abi,
-                plan,
-                &mut state.table,
-                self.watcher(),
-            )
-        };
-        let applied = applied.map_err(Box::new)?;
+    fn apply(&self, state: &mut State<V>, plan: &Plan) -> Result<Self::Applied, FollowError> {
+        let slots = &mut state.slots;
+        let log_ends = slots.is_watched() && plan.ends_log();
+        let held = (plan.holds_vcpus() || log_ends).then(|| self.vcpus.hold());
+        let applied = slots.apply(plan).map_err(Box::new)?;
         Ok(AppliedPlan { applied, held })
     }
 
     /// If vCPUs are held, they stay held during that; otherwise they are held
     /// where a log ends.
-    fn undo(&self, state: &mut State, done: Self::Applied) -> Result<(), FollowError> {
+    fn undo(&self, state: &mut State<V>, done: Self::Applied) -> Result<(), FollowError> {
         let AppliedPlan { applied, held } = done;
         let mut ops = applied.ops().iter().map(Op::inverse);
-        let log_ends = self.watcher.is_some() && ops.any(|op| op.ends_log().is_some());
+        let log_ends = state.slots.is_watched() && ops.any(|op| op.ends_log().is_some());
         let _held = held.or_else(|| log_ends.then(|| self.vcpus.hold()));
-        // SAFETY: these slots were made from earlier views, whose host ranges
-        // the creator of the listener has vouched for in `SlotListener::new`.
-        let not_undone = unsafe {
-            undo_with(
-                &self.vm,
-                &self.capabilities,
-                self.abi,
-                applied,
-                &mut state.table,
-                self.watcher(),
-            )
-        };
+        let not_undone = state.slots.undo(applied);
         match not_undone.is_empty() {
             true => Ok(()),
             false => Err(FollowError::NotUndone(not_undone)),
@@ -292,7 +242,7 @@ impl<V: Vm, H: HoldVcpus> ApplyPlan for Memslots<V, H> {
 impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
     fn plan_change(
         &self,
-        state: &mut State,
+        state: &mut State<V>,
         update: &Update<'_, T>,
     ) -> Result<Option<Plan>, FollowError> {
         if update.diff.is_empty() {
@@ -302,20 +252,20 @@ impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
         ranges.set(update.diff);
         self.measure(&mut ranges.removed);
         self.measure(&mut ranges.added);
-        let change = Change {
-            gone: &ranges.removed,
-            come: &ranges.added,
-            ..Change::default()
-        };
-        let plan = plan_change(&state.table, &change, &self.capabilities, self.abi);
+        let change = Change::new(&ranges.removed, &ranges.added);
+        let plan = state.slots.plan_change(&change);
         ranges.clear();
         Ok(Some(plan?))
     }
 
-    fn plan_resync(&self, state: &mut State, update: &Update<'_, T>) -> Result<Plan, FollowError> {
+    fn plan_resync(
+        &self,
+        state: &mut State<V>,
+        update: &Update<'_, T>,
+    ) -> Result<Plan, FollowError> {
         let mut wanted = slot_ranges(update.new);
         self.measure(&mut wanted);
-        Ok(plan(&state.table, &wanted, &self.capabilities, self.abi)?)
+        Ok(state.slots.plan(&wanted)?)
     }
 }
 

@@ -13,84 +13,33 @@
 //! then the other new slots. A page changes between private and shared while
 //! neither an old nor a new slot is there.
 
-mod cut;
+pub(crate) mod change;
+pub(crate) mod cut;
 mod early;
-mod error;
-mod op;
+pub(crate) mod error;
+pub(crate) mod op;
 mod order;
+pub(crate) mod outcome;
 mod pages;
 mod pair;
 
 use std::collections::BTreeMap;
 
-pub use error::{PlanError, UnsupportedRange};
-pub use op::{Op, PageRun};
+pub use error::UnsupportedRange;
 
-use crate::abi::{self, AbiProfile};
+use crate::abi::AbiProfile;
+use crate::caps::Capabilities;
 use crate::range::SlotRange;
 use crate::slot::{Slot, SlotId};
-use crate::{Capabilities, SlotTable};
-use cut::{Pages, Wanted};
+use crate::table::SlotTable;
+use change::Change;
+use cut::{NewSlot, Pages};
 use early::Creates;
+use error::PlanError;
+use op::Op;
+use outcome::Plan;
 use pages::Attributes;
 use pair::Pairs;
-
-/// What to do, in order, and what to know about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// The operations.
-    pub ops: Vec<Op>,
-    /// Bytes of the ranges that come, or of all that are wanted, that cannot
-    /// be in a slot because a slot is made of whole pages: accesses to them
-    /// exit, and the VMM answers. What is cut off a range depends on that range
-    /// alone, so those of ranges that stay are what they were.
-    pub trapped: Vec<Remainder>,
-    /// A running guest could see a gap: an address that it reaches before the
-    /// plan is out of reach while the plan is applied, or while it is rolled
-    /// back because an operation failed. vCPUs must be held from before the
-    /// plan is applied until the threads that answer their exits see the new
-    /// memory, or until the plan is rolled back.
-    ///
-    /// It is not set if only the plan's last operation takes memory from the
-    /// guest: a removal or a move of one slot. It is set, however,
-    ///
-    /// - if a slot without a host address is added or removed: no view that a
-    ///   vCPU thread has could answer an exit there from just before or after;
-    /// - if a slot moves by less than its size, or moves while it is not known
-    ///   how wide guest-physical addresses are. KVM takes a slot out of the
-    ///   guest's reach before it finds that the slot cannot move. (It may also
-    ///   find that it has no memory for the slot's metadata. No plan provides for
-    ///   that ENOMEM.)
-    pub holds_vcpus: bool,
-}
-
-/// A part of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remainder {
-    /// The first guest-physical address.
-    pub gpa: u64,
-    /// The number of bytes.
-    pub size: u64,
-}
-
-/// What changes: the ranges that go and those that come. A range that changes
-/// goes as it was and comes as it shall be.
-///
-/// The pages are for VMs with private pages. KVM keeps that attribute by
-/// guest-physical address whether or not there is a slot, so that it stays
-/// behind when memory moves. Say in `was_private` and `is_private` which pages
-/// are private before and after: pages in both, and in neither, cost nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Change<'a> {
-    /// The ranges that go, as they were asked for.
-    pub gone: &'a [SlotRange],
-    /// The ranges that come.
-    pub come: &'a [SlotRange],
-    /// Pages that are private now, all that may have to change.
-    pub was_private: &'a [PageRun],
-    /// Pages that shall be private.
-    pub is_private: &'a [PageRun],
-}
 
 /// Plans how the slots of `table` become those that `wanted` needs: all that
 /// the guest is to reach directly. No page changes between private and shared.
@@ -103,16 +52,16 @@ pub fn plan(
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
-    let had = table.slots().map(|slot| (slot.gpa, slot)).collect();
+    let old = table.slots().map(|slot| (slot.gpa, slot)).collect();
     let wanted = cut::whole_pages(wanted, capabilities.page_size)?;
-    decide(table, had, wanted, Attributes::default(), capabilities, abi)
+    decide(table, old, wanted, Attributes::default(), capabilities, abi)
 }
 
 /// Plans a change of some ranges. It costs what changes, with a search in the
 /// table for each range, however many slots there are.
 ///
 /// # Errors
-/// [`PlanError`]; nothing was touched. That ranges which come overlap ones
+/// [`PlanError`]; nothing was touched. That added ranges overlap ones
 /// that stay is found where slots would overlap, and not within a page that
 /// belongs to no slot.
 pub fn plan_change(
@@ -122,17 +71,17 @@ pub fn plan_change(
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
     let page = capabilities.page_size;
-    let had = slots_of(table, change.gone, page)?;
-    let come = cut::whole_pages(change.come, page)?;
-    for range in &come.ranges {
-        let mut there = table.intersecting(range.gpa, range.last());
-        if there.any(|slot| !had.contains_key(&slot.gpa)) {
+    let old = slots_of(table, change.removed, page)?;
+    let added = cut::whole_pages(change.added, page)?;
+    for range in &added.ranges {
+        let mut there = table.intersecting_downwards(range.gpa, range.last());
+        if let Some(stays) = there.find(|slot| !old.contains_key(&slot.gpa)) {
             let (gpa, size) = (range.gpa, range.size);
-            return Err(PlanError::BadRange { gpa, size });
+            return Err(cut::overlap(gpa, size, stays.gpa, stays.size));
         }
     }
     let attributes = pages::attributes(change.was_private, change.is_private, page)?;
-    decide(table, had, come, attributes, capabilities, abi)
+    decide(table, old, added, attributes, capabilities, abi)
 }
 
 /// The slots that these ranges have, by address.
@@ -142,42 +91,42 @@ fn slots_of<'a>(
     page: u64,
 ) -> Result<BTreeMap<u64, &'a Slot>, PlanError> {
     let max = table.rules().max_slot_size(page)?;
-    let mut had = BTreeMap::new();
+    let mut old = BTreeMap::new();
     for range in cut::whole_pages(ranges, page)?.ranges {
         if cut::count(std::slice::from_ref(&range), max) > table.len() {
             return Err(not_there(&range));
         }
-        for want in cut::split(vec![range], max)? {
+        for want in cut::split(vec![range], max) {
             let is_it =
                 |slot: &&Slot| want.is_same_memory(slot) && want.log_dirty == slot.log_dirty;
             let slot = table.starting_at(want.gpa).filter(is_it);
-            had.insert(want.gpa, slot.ok_or_else(|| not_there(&want))?);
+            old.insert(want.gpa, slot.ok_or_else(|| not_there(&want))?);
         }
     }
-    Ok(had)
+    Ok(old)
 }
 
-fn not_there(range: &Wanted) -> PlanError {
+fn not_there(range: &NewSlot) -> PlanError {
     PlanError::NotThere {
         gpa: range.gpa,
         size: range.size,
     }
 }
 
-/// Decides how the slots `had` become those of the ranges that come, and who
-/// is who among them. All other slots of the table stay.
+/// Decides how the slots `old` become those of the added ranges, and which slot
+/// becomes which. All other slots of the table stay.
 fn decide(
     table: &SlotTable,
-    had: BTreeMap<u64, &Slot>,
-    come: Pages,
+    old: BTreeMap<u64, &Slot>,
+    added: Pages,
     attributes: Attributes,
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
-    reachable(&come.ranges, capabilities)?;
-    supported(&come.ranges, &attributes, capabilities, abi)?;
+    reachable(&added.ranges, capabilities)?;
+    supported(&added.ranges, &attributes, capabilities, abi)?;
     let max = table.rules().max_slot_size(capabilities.page_size)?;
-    let needed = (table.len() - had.len()).saturating_add(cut::count(&come.ranges, max));
+    let needed = (table.len() - old.len()).saturating_add(cut::count(&added.ranges, max));
     let mut room = enough(table, needed, capabilities)?;
     if !attributes.is_empty() {
         // Pages change before a new slot is there.
@@ -189,7 +138,7 @@ fn decide(
         moves,
         flags,
         creates,
-    } = pair::pair(had, cut::split(come.ranges, max)?);
+    } = pair::pair(old, cut::split(added.ranges, max));
     let hostless = creates.iter().any(|want| want.backing.host().is_none())
         || deletes.iter().any(|slot| slot.backing.host().is_none());
     let count = deletes.len() + attributes.len() + moves.len() + creates.len();
@@ -216,17 +165,17 @@ fn decide(
     ops.extend(late.into_iter().map(Op::Create));
     Ok(Plan {
         ops,
-        trapped: come.trapped,
+        trapped: added.trapped,
         holds_vcpus,
     })
 }
 
 /// Refuses ranges that the guest has no addresses for.
-fn reachable(wanted: &[Wanted], capabilities: &Capabilities) -> Result<(), PlanError> {
+fn reachable(wanted: &[NewSlot], capabilities: &Capabilities) -> Result<(), PlanError> {
     let Some(bits) = capabilities.address_bits else {
         return Ok(());
     };
-    let beyond = |want: &&Wanted| want.last().checked_shr(bits).is_some_and(|high| high != 0);
+    let beyond = |want: &&NewSlot| want.last().checked_shr(bits).is_some_and(|high| high != 0);
     match wanted.iter().find(beyond) {
         None => Ok(()),
         Some(want) => Err(PlanError::BeyondAddresses {
@@ -239,13 +188,13 @@ fn reachable(wanted: &[Wanted], capabilities: &Capabilities) -> Result<(), PlanE
 
 /// Refuses what this kernel has no slot for: all of it, not just the first.
 fn supported(
-    wanted: &[Wanted],
+    wanted: &[NewSlot],
     attributes: &Attributes,
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<(), PlanError> {
     let refused = wanted.iter().filter_map(|w| {
-        let why = abi::check(w.size, w.access, w.log_dirty, &w.backing, capabilities, abi).err()?;
+        let why = w.check(capabilities, abi).err()?;
         Some(UnsupportedRange {
             gpa: w.gpa,
             size: w.size,

@@ -9,13 +9,19 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
 use crate::abi::{self, AbiProfile, Unsupported};
+use crate::caps::Capabilities;
+use crate::errno::Errno;
 use crate::file_size::file_size;
-use crate::range::FileStart;
-use crate::{Capabilities, Errno, PushMap, PushedRange, SlotId, SlotTable, Vm};
+use crate::push::{PushMap, PushedRange};
+use crate::slot::SlotId;
+use crate::table::SlotTable;
+use crate::vm::Vm;
 use checks::Checks;
+use guest_ranges::FileSlice;
 
 /// How much a successful probe has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Probed {
     /// Slots were made on the file that was given, and all that must be refused
     /// was.
@@ -245,11 +251,13 @@ fn pushed(
     sample: Option<Sample>,
     stranger: BorrowedFd<'_>,
 ) -> Result<Probed, ProbeError> {
-    let range = |fd: i32, offset| PushedRange {
-        gpa,
-        size,
-        // The borrows of the caller keep the descriptors open.
-        file: FileStart::new(fd, offset, Arc::new(())),
+    // SAFETY: the caller's borrows keep the descriptors open, -1 names no file, and
+    // what is mapped is unmapped before this returns.
+    let slice = |fd: i32, offset| unsafe { FileSlice::from_raw_fd(fd, offset, size, Arc::new(())) };
+    let range = |fd: i32, offset| {
+        // Sizes of files are below 2^63.
+        let file = slice(fd, offset).ok_or(ProbeError::File(Errno::EINVAL))?;
+        Ok::<_, ProbeError>(PushedRange { gpa, size, file })
     };
     // Which error it is, is the platform's affair.
     let refused = |check, range: PushedRange| match push.map(&range) {
@@ -272,15 +280,15 @@ fn pushed(
             seen,
         }),
     };
-    refused(ProbeCheck::BadDescriptor, range(-1, 0))?;
-    refused(ProbeCheck::WrongKind, range(stranger.as_raw_fd(), 0))?;
+    refused(ProbeCheck::BadDescriptor, range(-1, 0)?)?;
+    refused(ProbeCheck::WrongKind, range(stranger.as_raw_fd(), 0)?)?;
     let Some(sample) = sample else {
         return Ok(Probed::Refusals);
     };
     let fd = i32::from_ne_bytes(sample.fd.to_ne_bytes());
-    refused(ProbeCheck::UnalignedOffset, range(fd, 1))?;
-    refused(ProbeCheck::WrongBytes, range(fd, sample.size))?;
-    let right = range(fd, 0);
+    refused(ProbeCheck::UnalignedOffset, range(fd, 1)?)?;
+    refused(ProbeCheck::WrongBytes, range(fd, sample.size)?)?;
+    let right = range(fd, 0)?;
     done(ProbeCheck::Create, push.map(&right))?;
     // The place is taken; if it is not refused, it is there twice.
     let again = refused(ProbeCheck::SamePlace, right.clone());

@@ -3,8 +3,8 @@
 
 use std::fmt::Debug;
 
-use crate::Errno;
-use crate::range::FileStart;
+use crate::errno::Errno;
+use guest_ranges::FileSlice;
 
 /// Memory without a host address that is mapped into the guest at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,13 +14,13 @@ pub struct PushedRange {
     /// The number of bytes, whole pages and not zero.
     pub size: u64,
     /// The device's file, and where in it the bytes start, page aligned.
-    pub file: FileStart,
+    pub file: FileSlice,
 }
 
 /// Maps a device's memory into the guest without a memslot: the platform's own
 /// call, such as the answer to the exit with which an Arm CCA guest asks for it.
 ///
-/// [`apply()`](crate::apply()) drives it as it drives the memslot ioctls, under
+/// [`Slots::apply`](crate::Slots::apply) drives it as it drives the memslot ioctls, under
 /// [`AbiProfile::Push`](crate::AbiProfile::Push): a failure undoes the whole
 /// plan.
 pub trait PushMap: Debug + Send + Sync {

@@ -1,32 +1,134 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The input: what a VMM wants its guest to reach directly.
 
-use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+
+use guest_ranges::{AddrRange, FileSlice, HostMemory};
 
 use crate::file_size::file_size;
 
-/// Whatever keeps a host address or a descriptor valid. The slot table holds
-/// on to it for as long as KVM has the slot.
-pub type Owner = Arc<dyn Any + Send + Sync>;
-
-/// A run of guest-physical addresses that the guest is to reach directly.
+/// A range of guest-physical addresses that the guest is to reach directly.
 ///
-/// Neither its address nor its size need be page aligned: what is left over
-/// at the ends is reported as trapped.
+/// It is as large as the memory behind it, never empty, and does not wrap.
+/// Neither its address nor its size need be page aligned: parts of pages at the
+/// ends are reported as trapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotRange {
+    gpa: u64,
+    access: SlotAccess,
+    backing: Backing,
+    log_dirty: bool,
+}
+
+/// Why memory cannot be at a guest-physical address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RangeError {
+    /// The range does not end below 2^64 or at it.
+    #[error("the range of {size:#x} bytes at {gpa:#x} wraps")]
+    Wraps {
+        /// The first guest-physical address.
+        gpa: u64,
+        /// The number of bytes.
+        size: u64,
+    },
+    /// A guest_memfd and the host memory beside it differ in size.
+    #[error(
+        "the range at {gpa:#x} has {file:#x} bytes of a guest_memfd beside {host:#x} bytes of \
+         host memory"
+    )]
+    SizesDiffer {
+        /// The first guest-physical address.
+        gpa: u64,
+        /// The bytes of the guest_memfd.
+        file: u64,
+        /// The bytes of host memory.
+        host: u64,
+    },
+}
+
+impl SlotRange {
+    /// The memory `backing`, from the guest-physical address `gpa` on, without a
+    /// dirty log.
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub fn new(gpa: u64, access: SlotAccess, backing: Backing) -> Result<Self, RangeError> {
+        let size = backing.size();
+        if let Backing::GuestMemfd {
+            file,
+            host: Some(host),
+        } = &backing
+        {
+            let (file, host) = (file.size(), host.size());
+            if file != host {
+                return Err(RangeError::SizesDiffer { gpa, file, host });
+            }
+        }
+        match gpa.checked_add(size - 1) {
+            None => Err(RangeError::Wraps { gpa, size }),
+            Some(_) => Ok(Self {
+                gpa,
+                access,
+                backing,
+                log_dirty: false,
+            }),
+        }
+    }
+
+    /// The range, with or without a log of the pages that the guest writes.
+    #[must_use]
+    pub fn with_log_dirty(self, log_dirty: bool) -> Self {
+        Self { log_dirty, ..self }
+    }
+
+    /// The range, with another access.
+    #[must_use]
+    pub fn with_access(self, access: SlotAccess) -> Self {
+        Self { access, ..self }
+    }
+
     /// The first guest-physical address.
-    pub gpa: u64,
-    /// The number of bytes.
-    pub size: u64,
+    pub fn gpa(&self) -> u64 {
+        self.gpa
+    }
+
+    /// The number of bytes, never zero.
+    pub fn size(&self) -> u64 {
+        self.backing.size()
+    }
+
+    /// The last guest-physical address.
+    pub fn last(&self) -> u64 {
+        self.gpa + (self.size() - 1)
+    }
+
+    /// The guest-physical addresses.
+    pub fn range(&self) -> AddrRange {
+        AddrRange::from_bounds(self.gpa, self.last()).unwrap_or(AddrRange::ALL)
+    }
+
     /// Whether stores are direct too.
-    pub access: SlotAccess,
+    pub fn access(&self) -> SlotAccess {
+        self.access
+    }
+
     /// The bytes that the guest reaches.
-    pub backing: Backing,
+    pub fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
     /// Whether KVM shall log which pages the guest writes.
-    pub log_dirty: bool,
+    pub fn log_dirty(&self) -> bool {
+        self.log_dirty
+    }
+
+    /// Asks the kernel how large a device's file is.
+    pub(crate) fn measure(&mut self) {
+        if let Backing::FdOffset(file) = &mut self.backing {
+            file.measure();
+        }
+    }
 }
 
 /// What the guest can do without an exit.
@@ -46,31 +148,45 @@ pub enum Backing {
     /// A guest_memfd; with host memory for the shared pages, or none.
     GuestMemfd {
         /// The guest_memfd.
-        file: FileStart,
-        /// Where the host sees, or has, the shared pages.
+        file: FileSlice,
+        /// Where the host sees, or has, the shared pages: as many bytes.
         host: Option<HostMemory>,
     },
     /// A file of a device (a VFIO dma-buf), and no host address at all.
-    FdOffset(FileStart),
+    FdOffset(DeviceFile),
 }
 
 impl Backing {
-    /// The backing `bytes` further on; `None` if an address would wrap.
-    pub(crate) fn advanced(&self, bytes: u64) -> Option<Self> {
+    /// The number of bytes, never zero.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Host(host) => host.size(),
+            Self::GuestMemfd { file, .. } => file.size(),
+            Self::FdOffset(file) => file.slice.size(),
+        }
+    }
+
+    /// `size` bytes from `offset` on; `None` if they are not all inside.
+    pub fn slice(&self, offset: u64, size: u64) -> Option<Self> {
         Some(match self {
-            Self::Host(host) => Self::Host(host.advanced(bytes)?),
+            Self::Host(host) => Self::Host(host.slice(offset, size)?),
             Self::GuestMemfd { file, host } => Self::GuestMemfd {
-                file: file.advanced(bytes)?,
+                file: file.slice(offset, size)?,
                 host: match host {
-                    Some(host) => Some(host.advanced(bytes)?),
+                    Some(host) => Some(host.slice(offset, size)?),
                     None => None,
                 },
             },
-            Self::FdOffset(file) => Self::FdOffset(file.advanced(bytes)?),
+            Self::FdOffset(file) => Self::FdOffset(DeviceFile {
+                slice: file.slice.slice(offset, size)?,
+                file_size: file.file_size,
+            }),
         })
     }
 
-    /// The host address, if the backing has one.
+    /// The host memory, if the backing has any.
+    #[inline]
     pub fn host(&self) -> Option<&HostMemory> {
         match self {
             Self::Host(host) => Some(host),
@@ -79,11 +195,13 @@ impl Backing {
         }
     }
 
-    /// The file, if the backing has one.
-    pub fn file(&self) -> Option<&FileStart> {
+    /// The bytes of a file, if the backing has any.
+    #[inline]
+    pub fn file(&self) -> Option<&FileSlice> {
         match self {
             Self::Host(_) => None,
-            Self::GuestMemfd { file, .. } | Self::FdOffset(file) => Some(file),
+            Self::GuestMemfd { file, .. } => Some(file),
+            Self::FdOffset(file) => Some(&file.slice),
         }
     }
 }
@@ -91,79 +209,35 @@ impl Backing {
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Host(host) => write!(f, "host memory at {:#x}", host.address),
+            Self::Host(host) => write!(f, "host memory at {:#x}", host.address()),
             Self::GuestMemfd { file, host } => {
-                write!(f, "guest_memfd fd {} + {:#x}", file.fd, file.offset)?;
+                write!(f, "guest_memfd fd {} + {:#x}", file.fd(), file.offset())?;
                 match host {
-                    Some(host) => write!(f, ", host memory at {:#x}", host.address),
+                    Some(host) => write!(f, ", host memory at {:#x}", host.address()),
                     None => write!(f, ", no host address"),
                 }
             }
-            Self::FdOffset(file) => {
-                write!(f, "fd {} + {:#x}, no host address", file.fd, file.offset)
+            Self::FdOffset(DeviceFile { slice, .. }) => {
+                let (fd, offset) = (slice.fd(), slice.offset());
+                write!(f, "fd {fd} + {offset:#x}, no host address")
             }
         }
     }
 }
 
-/// Where memory of the host process starts.
-#[derive(Clone)]
-pub struct HostMemory {
-    address: u64,
-    owner: Owner,
-}
-
-impl HostMemory {
-    /// Memory at host virtual address `address`, valid while `owner` lives.
-    pub fn new(address: u64, owner: Owner) -> Self {
-        Self { address, owner }
-    }
-
-    /// The host virtual address.
-    pub fn address(&self) -> u64 {
-        self.address
-    }
-
-    fn advanced(&self, bytes: u64) -> Option<Self> {
-        Some(Self {
-            address: self.address.checked_add(bytes)?,
-            owner: self.owner.clone(),
-        })
-    }
-}
-
-/// Equal when the addresses are.
-impl PartialEq for HostMemory {
-    fn eq(&self, other: &Self) -> bool {
-        self.address == other.address
-    }
-}
-impl Eq for HostMemory {}
-
-impl fmt::Debug for HostMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HostMemory({:#x})", self.address)
-    }
-}
-
-/// Where in a file the bytes start.
-#[derive(Clone)]
-pub struct FileStart {
-    fd: i32,
-    offset: u64,
+/// Bytes of a device's file, and how large the whole file is, where that is known.
+#[derive(Clone, Debug)]
+pub struct DeviceFile {
+    slice: FileSlice,
     file_size: Option<u64>,
-    owner: Owner,
 }
 
-impl FileStart {
-    /// The bytes from `offset` on of the file that `fd` names, which stays
-    /// open while `owner` lives.
-    pub fn new(fd: i32, offset: u64, owner: Owner) -> Self {
+impl DeviceFile {
+    /// These bytes of a file of unknown size.
+    pub fn new(slice: FileSlice) -> Self {
         Self {
-            fd,
-            offset,
+            slice,
             file_size: None,
-            owner,
         }
     }
 
@@ -177,55 +251,32 @@ impl FileStart {
         }
     }
 
-    /// With the size of the whole file as the kernel tells it, if it does.
+    /// With the size of the whole file as the kernel reports it, if it does.
     #[must_use]
-    pub fn measured(self) -> Self {
-        Self {
-            file_size: file_size(self.fd).or(self.file_size),
-            ..self
-        }
+    pub fn measured(mut self) -> Self {
+        self.measure();
+        self
     }
 
-    /// The descriptor's number.
-    pub fn fd(&self) -> i32 {
-        self.fd
+    fn measure(&mut self) {
+        self.file_size = file_size(self.slice.fd()).or(self.file_size);
     }
 
-    /// The kernel's structs carry descriptors as unsigned numbers.
-    pub(crate) fn raw_fd(&self) -> u32 {
-        u32::from_ne_bytes(self.fd.to_ne_bytes())
-    }
-
-    /// The offset in the file, in bytes.
-    pub fn offset(&self) -> u64 {
-        self.offset
+    /// The bytes.
+    pub fn slice(&self) -> &FileSlice {
+        &self.slice
     }
 
     /// The size of the whole file in bytes, where it is known.
     pub fn file_size(&self) -> Option<u64> {
         self.file_size
     }
-
-    fn advanced(&self, bytes: u64) -> Option<Self> {
-        Some(Self {
-            fd: self.fd,
-            offset: self.offset.checked_add(bytes)?,
-            file_size: self.file_size,
-            owner: self.owner.clone(),
-        })
-    }
 }
 
-/// Equal when descriptor and offset are.
-impl PartialEq for FileStart {
+/// Equal if they are the same bytes of the same descriptor.
+impl PartialEq for DeviceFile {
     fn eq(&self, other: &Self) -> bool {
-        (self.fd, self.offset) == (other.fd, other.offset)
+        self.slice == other.slice
     }
 }
-impl Eq for FileStart {}
-
-impl fmt::Debug for FileStart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileStart(fd {} + {:#x})", self.fd, self.offset)
-    }
-}
+impl Eq for DeviceFile {}

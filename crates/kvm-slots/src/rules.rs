@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use crate::plan::PlanError;
+use crate::plan::error::PlanError;
 use crate::slot::SlotId;
 
 /// `KVM_MEM_MAX_NR_PAGES`: a slot of more pages is refused

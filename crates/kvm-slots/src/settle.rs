@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Brings KVM back to the state in the table after a panic.
 
-use crate::plan::Op;
+use crate::errno::Errno;
+use crate::plan::op::Op;
 use crate::slot::Slot;
 use crate::step::Stepper;
-use crate::{Errno, SlotTable, Vm};
+use crate::table::SlotTable;
+use crate::vm::Vm;
 
 impl<V: Vm> Stepper<'_, V> {
     /// Restores the slot or the pages of the operation that may or may not have

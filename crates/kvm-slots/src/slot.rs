@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A memslot, and how the kernel is told of it.
+//! A memslot, and how it is encoded for the kernel.
 
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
 
+use crate::abi::AbiProfile;
+use crate::caps::Capabilities;
+use crate::push::PushedRange;
 use crate::range::{Backing, SlotAccess};
-use crate::{AbiProfile, Capabilities, PushedRange};
 
 /// A memslot's number in address space 0.
 pub type SlotId = u16;
@@ -15,24 +17,20 @@ pub type SlotId = u16;
 /// A memslot: page aligned, with a number.
 ///
 /// What is mapped push-style ([`AbiProfile::Push`]) has a number here too, by
-/// which it is told from the rest. KVM has no slot of that number then.
+/// which it is distinguished from the rest. KVM has no slot of that number then.
+///
+/// Only a plan makes slots, from the ranges that the VMM hands in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// The number.
-    pub id: SlotId,
-    /// The first guest-physical address, page aligned.
-    pub gpa: u64,
-    /// The number of bytes, page aligned and not zero.
-    pub size: u64,
-    /// Whether stores are direct too.
-    pub access: SlotAccess,
-    /// The bytes that the guest reaches.
-    pub backing: Backing,
-    /// Whether KVM logs which pages the guest writes.
-    pub log_dirty: bool,
+    pub(crate) id: SlotId,
+    pub(crate) gpa: u64,
+    pub(crate) size: u64,
+    pub(crate) access: SlotAccess,
+    pub(crate) backing: Backing,
+    pub(crate) log_dirty: bool,
 }
 
-/// How a kernel is told of a slot.
+/// How a slot is encoded for a kernel.
 #[derive(Debug)]
 pub(crate) enum Encoding {
     Region2(kvm_userspace_memory_region2),
@@ -41,6 +39,36 @@ pub(crate) enum Encoding {
 }
 
 impl Slot {
+    /// The number.
+    pub fn id(&self) -> SlotId {
+        self.id
+    }
+
+    /// The first guest-physical address, page aligned.
+    pub fn gpa(&self) -> u64 {
+        self.gpa
+    }
+
+    /// The number of bytes, page aligned and not zero.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether stores are direct too.
+    pub fn access(&self) -> SlotAccess {
+        self.access
+    }
+
+    /// The bytes that the guest reaches.
+    pub fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
+    /// Whether KVM logs which pages the guest writes.
+    pub fn log_dirty(&self) -> bool {
+        self.log_dirty
+    }
+
     /// The last guest-physical address.
     pub fn last(&self) -> u64 {
         self.gpa + (self.size - 1)
@@ -70,7 +98,7 @@ impl Slot {
         names
     }
 
-    /// How this kernel is told of the slot. `None` for a backing that it has no
+    /// How the slot is encoded for this kernel. `None` for a backing that it has no
     /// way for; the planner has refused those.
     #[inline]
     pub(crate) fn encoding(
@@ -83,7 +111,7 @@ impl Slot {
                 Some(Encoding::Pushed(PushedRange {
                     gpa: self.gpa,
                     size: self.size,
-                    file: file.clone(),
+                    file: file.slice().clone(),
                 }))
             }
             _ if capabilities.user_memory2 => self.region2(abi).map(Encoding::Region2),
@@ -106,11 +134,14 @@ impl Slot {
             Backing::Host(_) => Some(region),
             Backing::GuestMemfd { file, .. } => Some(kvm_userspace_memory_region2 {
                 flags: region.flags | KVM_MEM_GUEST_MEMFD,
-                guest_memfd: file.raw_fd(),
+                guest_memfd: raw_fd(file.fd()),
                 guest_memfd_offset: file.offset(),
                 ..region
             }),
-            Backing::FdOffset(file) => abi.on_file(region, file.raw_fd(), file.offset()),
+            Backing::FdOffset(file) => {
+                let file = file.slice();
+                abi.on_file(region, raw_fd(file.fd()), file.offset())
+            }
         }
     }
 
@@ -140,4 +171,9 @@ impl Slot {
         };
         log | readonly
     }
+}
+
+/// The kernel's structs carry descriptors as unsigned numbers.
+pub(crate) fn raw_fd(fd: i32) -> u32 {
+    u32::from_ne_bytes(fd.to_ne_bytes())
 }

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One operation: whether it can be tried, and the call that carries it out.
 
-use crate::plan::Op;
+use crate::abi::AbiProfile;
+use crate::caps::Capabilities;
+use crate::dirty::ops::BeforeOp;
+use crate::errno::Errno;
+use crate::plan::op::Op;
 use crate::slot::{Encoding, Slot, SlotId};
-use crate::{AbiProfile, BeforeOp, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, SlotTable, Vm};
+use crate::table::SlotTable;
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::vm::Vm;
 
 /// Why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +61,7 @@ impl<V: Vm> Stepper<'_, V> {
         let done = unsafe { self.perform(op) };
         std::mem::forget(call);
         done?;
-        table.follow(op);
+        table.follow_op(op);
         Ok(())
     }
 
@@ -76,7 +82,7 @@ impl<V: Vm> Stepper<'_, V> {
                 };
                 return self
                     .vm
-                    .set_memory_attributes(pages.gpa, pages.size, attributes);
+                    .set_memory_attributes(pages.start(), pages.size(), attributes);
             }
         };
         match slot.encoding(self.capabilities, self.abi) {
@@ -142,7 +148,7 @@ pub(crate) fn finds_room(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     let (Op::Create(to) | Op::Move { to, .. }) = op else {
         return Ok(());
     };
-    let mut there = table.intersecting(to.gpa, to.last());
+    let mut there = table.intersecting_downwards(to.gpa, to.last());
     match there.find(|other: &&Slot| other.id != to.id) {
         None => Ok(()),
         Some(other) => Err(StepError::Stale(other.id)),

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::ids::FreeIds;
-use crate::plan::Op;
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
 use crate::rules::SlotRules;
 use crate::slot::{Slot, SlotId};
+use crate::step::{StepError, finds_room};
 
 /// The memslots that KVM has, by number and by address. It changes only as
 /// operations succeed, so that it is true also after a failure.
@@ -41,17 +43,41 @@ impl SlotTable {
     /// The table of a VM that has no memslots yet, or only ones with reserved
     /// numbers, which are not in the table.
     pub fn with_rules(rules: SlotRules) -> Self {
+        let mut table = Self {
+            rules: SlotRules::new(),
+            slots: BTreeMap::new(),
+            by_gpa: BTreeMap::new(),
+            free: FreeIds::all(),
+            unsettled: None,
+        };
+        table.set_rules(rules);
+        table
+    }
+
+    /// Has later plans go by `rules`. Slots that are there stay.
+    pub(crate) fn set_rules(&mut self, rules: SlotRules) {
         let mut free = FreeIds::all();
         for ids in rules.reserved() {
             free.take(ids);
         }
-        Self {
-            rules,
-            slots: BTreeMap::new(),
-            by_gpa: BTreeMap::new(),
-            free,
-            unsettled: None,
+        for &id in self.slots.keys() {
+            free.take(id..=id);
         }
+        (self.rules, self.free) = (rules, free);
+    }
+
+    /// Carries `plan` out on paper: a later plan can start from what a VM will
+    /// have then. No VM is asked.
+    ///
+    /// # Errors
+    /// [`StepError::Stale`] at the first step whose slot is not in the expected
+    /// state. The table has followed the steps before it.
+    pub fn follow(&mut self, plan: &Plan) -> Result<(), StepError> {
+        for op in &plan.ops {
+            finds_room(self, op)?;
+            self.follow_op(op);
+        }
+        Ok(())
     }
 
     /// What the VMM decided about its slots.
@@ -63,6 +89,7 @@ impl SlotTable {
     pub fn slots(&self) -> impl ExactSizeIterator<Item = &Slot> {
         self.slots.values()
     }
+
     /// How many slots there are.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -80,12 +107,26 @@ impl SlotTable {
 
     /// The slot that holds the guest-physical address `gpa`.
     pub fn find(&self, gpa: u64) -> Option<&Slot> {
-        self.intersecting(gpa, gpa).next()
+        self.intersecting_downwards(gpa, gpa).next()
     }
 
     /// The slots that hold some address from `first` to `last`, both included,
-    /// the highest first. It costs what it finds, and a search.
+    /// the lowest first. The cost is that of two searches and of what it finds.
     pub fn intersecting(&self, first: u64, last: u64) -> impl Iterator<Item = &Slot> {
+        // Only the slot that starts at or below `first` can reach into it.
+        let below = self.by_gpa.range(..=first).next_back();
+        let from = below.map_or(first, |(gpa, _)| *gpa).min(last);
+        let slots = self.by_gpa.range(from..=last);
+        let slots = slots.filter_map(|(_, id)| self.slots.get(id));
+        slots.skip_while(move |slot| slot.last() < first)
+    }
+
+    /// The same slots, the highest first, for the cost of one search.
+    pub(crate) fn intersecting_downwards(
+        &self,
+        first: u64,
+        last: u64,
+    ) -> impl Iterator<Item = &Slot> {
         let below = self.by_gpa.range(..=last).rev();
         let slots = below.filter_map(|(_, id)| self.slots.get(id));
         // Slots do not overlap, so downwards they also end ever lower.
@@ -102,6 +143,11 @@ impl SlotTable {
         &self.free
     }
 
+    /// All slots, and what an operation that panicked may have left.
+    pub(crate) fn into_slots(self) -> (impl Iterator<Item = Slot>, Option<Op>) {
+        (self.slots.into_values(), self.unsettled.map(|op| *op))
+    }
+
     /// The operation that may or may not have been carried out.
     pub(crate) fn unsettled(&self) -> Option<&Op> {
         self.unsettled.as_deref()
@@ -113,7 +159,7 @@ impl SlotTable {
     }
 
     /// Follows an operation that KVM has carried out.
-    pub(crate) fn follow(&mut self, op: &Op) {
+    pub(crate) fn follow_op(&mut self, op: &Op) {
         match op {
             Op::Delete(slot) => self.remove(slot.id),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {

@@ -3,7 +3,7 @@
 
 use memory_model::{self as model, Diff, FlatRange, FlatView, GuestAccess};
 
-use crate::range::{Backing, FileStart, HostMemory, SlotAccess, SlotRange};
+use crate::range::{Backing, DeviceFile, SlotAccess, SlotRange};
 
 /// What of `view` the guest is to reach directly: everything that is not
 /// trapped.
@@ -54,37 +54,26 @@ fn slot_range<H>(run: &FlatRange<H>) -> Option<SlotRange> {
     let backing = backing(run.backing())?;
     // KVM has a log for memory at a host address and for no other.
     let plain = matches!(backing, Backing::Host(_));
-    Some(SlotRange {
-        gpa: run.range().start(),
-        // What has bytes behind it has fewer than 2^64 of them.
-        size: u64::try_from(run.range().size()).ok()?,
-        access,
-        backing,
-        log_dirty: plain && !run.attributes().logged.is_empty(),
-    })
+    // A run is as large as the memory behind it.
+    let range = SlotRange::new(run.range().start(), access, backing).ok()?;
+    Some(range.with_log_dirty(plain && !run.attributes().logged.is_empty()))
 }
 
 fn backing(backing: model::Backing) -> Option<Backing> {
     Some(match backing {
         model::Backing::Memory(memory) => match memory.guest_memfd() {
-            None => Backing::Host(host(memory.host())),
+            None => Backing::Host(memory.host().clone()),
             // Whichever pages the file holds, the host address is where the
             // shared ones are, or a view of them: KVM takes it in either case.
             Some((slice, _)) => Backing::GuestMemfd {
-                file: file(slice),
-                host: Some(host(memory.host())),
+                file: slice.clone(),
+                host: Some(memory.host().clone()),
             },
         },
-        model::Backing::DeviceRam(mapping) => Backing::Host(host(&mapping)),
-        model::Backing::PrivateMmio(registers) => Backing::FdOffset(file(registers.file())),
+        model::Backing::DeviceRam(mapping) => Backing::Host(mapping),
+        model::Backing::PrivateMmio(registers) => {
+            Backing::FdOffset(DeviceFile::new(registers.file().clone()))
+        }
         model::Backing::Nothing => return None,
     })
-}
-
-fn host(memory: &model::HostMemory) -> HostMemory {
-    HostMemory::new(memory.address(), memory.owner().clone())
-}
-
-fn file(slice: &model::FileSlice) -> FileStart {
-    FileStart::new(slice.fd(), slice.offset(), slice.owner().clone())
 }

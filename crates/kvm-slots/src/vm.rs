@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 use crate::convert::{Discard, discard};
-use crate::{Errno, PushMap};
+use crate::errno::Errno;
+use crate::push::PushMap;
 
 bitflags::bitflags! {
     /// Flags of `KVM_CREATE_GUEST_MEMFD` (include/uapi/linux/kvm.h, 6.18).
@@ -18,9 +19,6 @@ bitflags::bitflags! {
         const INIT_SHARED = 1 << 1;
     }
 }
-
-/// `KVM_MEMORY_ATTRIBUTE_PRIVATE`: the guest's page is private.
-pub const MEMORY_ATTRIBUTE_PRIVATE: u64 = 1 << 3;
 
 /// A KVM virtual machine, as far as its memory goes.
 ///

@@ -8,13 +8,13 @@ use crate::rows::SlotRow;
 impl From<&Slot> for SlotRow {
     fn from(slot: &Slot) -> Self {
         Self {
-            id: slot.id,
-            gpa: slot.gpa,
-            size: slot.size,
+            id: slot.id(),
+            gpa: slot.gpa(),
+            size: slot.size(),
             flags: slot.flag_names(),
-            backing: slot.backing.to_string(),
-            behind: behind(&slot.backing),
-            host_mapped: slot.backing.host().is_some(),
+            backing: slot.backing().to_string(),
+            behind: behind(slot.backing()),
+            host_mapped: slot.backing().host().is_some(),
         }
     }
 }
@@ -33,37 +33,42 @@ fn behind(backing: &Backing) -> Vec<String> {
 mod tests {
     use std::sync::Arc;
 
-    use kvm_slots::{FileStart, HostMemory, SlotAccess};
+    use kvm_slots::plan::plan;
+    use kvm_slots::{
+        AbiProfile, Capabilities, DeviceFile, FileSlice, HostMemory, SlotAccess, SlotRange,
+        SlotRules, SlotTable,
+    };
 
     use super::*;
 
-    fn slot(backing: Backing) -> Slot {
-        Slot {
-            id: 3,
-            gpa: 0x1000,
-            size: 0x2000,
-            access: SlotAccess::ReadOnly,
-            backing,
-            log_dirty: false,
-        }
+    /// Slot 3, planned for a kernel that has such slots.
+    fn slot(access: SlotAccess, backing: Backing) -> Slot {
+        let range = SlotRange::new(0x1000, access, backing).expect("it does not wrap");
+        let mut able = Capabilities::minimal();
+        (able.page_size, able.user_memory2, able.readonly_mem) = (0x1000, true, true);
+        let mut table = SlotTable::with_rules(SlotRules::new().reserving(0..=2));
+        let plan = plan(&table, &[range], &able, AbiProfile::FD_OFFSET_BIT_4);
+        table.follow(&plan.expect("a plan")).expect("a slot");
+        table.get(3).expect("a slot").clone()
     }
 
     #[test]
     fn a_slot_on_host_memory_is_described_with_and_without_its_address() {
-        let host = HostMemory::new(0x7f00_0000_0000, Arc::new(()));
-        let row = SlotRow::from(&slot(Backing::Host(host)));
+        let host = HostMemory::placeholder(0x2000).expect("it has bytes");
+        let row = SlotRow::from(&slot(SlotAccess::ReadOnly, Backing::Host(host)));
         assert_eq!((row.id, row.gpa, row.size), (3, 0x1000, 0x2000));
         assert_eq!(row.flags, ["READONLY"]);
-        assert_eq!(row.backing, "host memory at 0x7f0000000000");
+        assert_eq!(row.backing, "host memory at 0xffffffffffffe000");
         assert_eq!(row.behind, ["host memory"]);
         assert!(row.host_mapped);
     }
 
     #[test]
     fn a_slot_on_a_file_alone_has_no_host_address() {
-        let file = FileStart::new(5, 0x4000, Arc::new(()));
-        let row = SlotRow::from(&slot(Backing::FdOffset(file)));
-        assert_eq!(row.backing, "fd 5 + 0x4000, no host address");
+        let file = FileSlice::new(Arc::new(std::io::stdin()), 0x4000, 0x2000);
+        let file = DeviceFile::new(file.expect("it has bytes"));
+        let row = SlotRow::from(&slot(SlotAccess::ReadWrite, Backing::FdOffset(file)));
+        assert_eq!(row.backing, "fd 0 + 0x4000, no host address");
         assert_eq!(row.behind, ["file + 0x4000"]);
         assert!(!row.host_mapped);
     }

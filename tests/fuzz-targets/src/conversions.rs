@@ -2,7 +2,8 @@
 //! A hostile guest's conversions: any numbers in hypercalls, memory faults and
 //! acceptances, while some steps of the host fail.
 
-use kvm_slots::{ConvertError, Converted, Errno, PageRange, PageState, Request};
+use kvm_slots::Errno;
+use kvm_slots::convert::{ConvertError, Converted, PageRange, PageState, Request};
 
 use crate::input::Input;
 use support::slots::PAGE;

@@ -2,7 +2,7 @@
 //! Which pages are private: what a guest chooses takes no more memory than is
 //! promised, and is what it chose. The sets of both libraries are looked at.
 
-use kvm_slots::{ConvertibleMemory, GuestPages, PageRange, PageState};
+use kvm_slots::convert::{ConvertibleMemory, GuestPages, PageRange, PageState};
 use memory_model::{AddrRange, PAGE_SIZE, PageSet};
 
 use crate::input::Input;

@@ -2,12 +2,9 @@
 //! Sets of ranges, one after the other, planned and carried out on a simulated
 //! KVM while some calls fail.
 
-use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError,
-    plan,
-};
+use kvm_slots::{AbiProfile, Backing, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError};
 use support::slots::machine::Machine;
-use support::slots::{ABI, HOST, PAGE, file, host, range};
+use support::slots::{ABI, HOST, PAGE, device_file, file, host};
 
 use crate::input::Input;
 
@@ -23,7 +20,7 @@ pub fn slots(data: &[u8]) -> bool {
             break;
         }
         let wanted: Vec<SlotRange> = (0..input.below(MAX_RANGES))
-            .map(|_| one_range(&mut input, &machine))
+            .filter_map(|_| one_range(&mut input, &machine))
             .collect();
         change(&mut input, &mut machine, &wanted);
         machine.check();
@@ -36,32 +33,36 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
     let Some(plan) = planned(machine, wanted) else {
         return;
     };
-    let before = machine.table.clone();
+    let before = machine.table().clone();
     let fail = input.one_in(4).then(|| failure(input));
     match machine.apply(&plan, fail) {
         Ok(applied) => {
-            assert_eq!(applied.ops(), plan.ops);
+            assert_eq!(applied.ops(), plan.ops());
             machine.check();
             let slots: u128 = machine
-                .table
+                .table()
                 .slots()
-                .map(|slot| u128::from(slot.size))
+                .map(|slot| u128::from(slot.size()))
                 .sum();
-            let trapped: u128 = plan.trapped.iter().map(|part| u128::from(part.size)).sum();
-            let asked: u128 = wanted.iter().map(|range| u128::from(range.size)).sum();
+            let trapped: u128 = plan
+                .trapped()
+                .iter()
+                .map(|part| u128::from(part.size()))
+                .sum();
+            let asked: u128 = wanted.iter().map(|range| u128::from(range.size())).sum();
             assert_eq!(slots + trapped, asked, "each byte has a slot or is trapped");
             let again = planned(machine, wanted).expect("it is there already");
-            assert_eq!(again.ops, []);
+            assert_eq!(again.ops(), []);
             if input.one_in(4) {
                 assert_eq!(machine.undo(applied, []), []);
-                assert_eq!(machine.table, before);
+                assert_eq!(*machine.table(), before);
             }
         }
         Err(error) => {
             // The kernel has refused a step, as it does with strange files. The
             // way back is free, unless that is where a call was to fail.
             match (&error.not_undone[..], fail) {
-                ([], _) => assert_eq!(machine.table, before),
+                ([], _) => assert_eq!(*machine.table(), before),
                 ([first, ..], Some((_, errno))) => {
                     assert_eq!(first.why, StepError::Refused(errno));
                 }
@@ -73,15 +74,14 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, wanted: &[SlotRange]) {
 
 /// A plan, unless there can be none.
 fn planned(machine: &Machine, wanted: &[SlotRange]) -> Option<Plan> {
-    let capabilities = Capabilities::probe(&machine.vm);
-    match plan(&machine.table, wanted, &capabilities, machine.abi) {
+    match machine.slots.plan(wanted) {
         Ok(plan) => {
             assert!(are_apart(wanted));
-            assert!(plan.ops.len() <= 2 * (machine.table.len() + plan.ops.len()));
+            assert!(plan.ops().len() <= 2 * (machine.table().len() + plan.ops().len()));
             Some(plan)
         }
         Err(error) => {
-            if matches!(error, PlanError::BadRange { .. }) {
+            if matches!(error, PlanError::Overlap { .. }) {
                 assert!(!are_apart(wanted), "{error}");
             }
             assert!(!error.to_string().is_empty());
@@ -90,16 +90,15 @@ fn planned(machine: &Machine, wanted: &[SlotRange]) -> Option<Plan> {
     }
 }
 
-/// None is empty, none wraps, and no two overlap.
+/// No two overlap.
 fn are_apart(ranges: &[SlotRange]) -> bool {
-    let end = |r: &SlotRange| u128::from(r.gpa) + u128::from(r.size);
-    let alone = |r: &SlotRange| r.size > 0 && end(r) <= 1 << 64;
-    let apart = |a: &SlotRange, b: &SlotRange| end(a) <= b.gpa.into() || end(b) <= a.gpa.into();
+    let apart = |a: &SlotRange, b: &SlotRange| !a.range().overlaps(b.range());
     let two = |(n, a): (usize, &SlotRange)| ranges[..n].iter().all(|b| apart(a, b));
-    ranges.iter().all(alone) && ranges.iter().enumerate().all(two)
+    ranges.iter().enumerate().all(two)
 }
 
-fn one_range(input: &mut Input<'_>, machine: &Machine) -> SlotRange {
+/// A range; `None` for one that would be empty or wrap, which cannot be written.
+fn one_range(input: &mut Input<'_>, machine: &Machine) -> Option<SlotRange> {
     let (gpa, size) = (address(input), size(input));
     // One piece of memory is found again at another place, so that it moves.
     let address = HOST + input.below(8) * 0x10_0000 + odd(input, gpa);
@@ -109,20 +108,20 @@ fn one_range(input: &mut Input<'_>, machine: &Machine) -> SlotRange {
         0..7 => Backing::Host(host(address)),
         7 => guest_memfd(fds.guest_memfd, offset, None),
         8 => guest_memfd(fds.guest_memfd, offset, Some(address)),
-        9 => Backing::FdOffset(file(fds.registers[0].0, offset).measured()),
-        10 => Backing::FdOffset(file(fds.registers[1].0, offset)),
+        9 => Backing::FdOffset(device_file(fds.registers[0].0, offset).measured()),
+        10 => Backing::FdOffset(device_file(fds.registers[1].0, offset)),
         // Of another kind than it is used as, or none at all.
         _ => guest_memfd(input.pick(&[fds.registers[0].0, -1, 0]), offset, None),
     };
     let plain = matches!(backing, Backing::Host(_)) || input.one_in(16);
-    SlotRange {
-        access: match plain && input.one_in(4) {
-            true => SlotAccess::ReadOnly,
-            false => SlotAccess::ReadWrite,
-        },
-        log_dirty: plain && input.one_in(4),
-        ..range(gpa, size, backing)
-    }
+    let access = match plain && input.one_in(4) {
+        true => SlotAccess::ReadOnly,
+        false => SlotAccess::ReadWrite,
+    };
+    let log_dirty = plain && input.one_in(4);
+    let range = SlotRange::new(gpa, access, backing.slice(0, size)?);
+    assert_eq!(range.is_err(), gpa.checked_add(size - 1).is_none());
+    Some(range.ok()?.with_log_dirty(log_dirty))
 }
 
 fn guest_memfd(fd: i32, offset: u64, address: Option<u64>) -> Backing {

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use kvm_slots::HostMemory;
 use memmap2::{MmapOptions, MmapRaw};
 
 /// Memory of this process that a guest may touch at any time: a mapping of its
@@ -25,6 +26,14 @@ impl Bytes {
     /// The host virtual address of the first byte.
     pub fn address(&self) -> u64 {
         self.0.as_mut_ptr().expose_provenance() as u64
+    }
+
+    /// All bytes as host memory, which keeps them mapped.
+    pub fn host_memory(self: &Arc<Self>) -> HostMemory {
+        // SAFETY: the bytes are mapped while the owner, this value, lives, and
+        // there are no references to them.
+        let memory = unsafe { HostMemory::new(self.address(), self.0.len() as u64, self.clone()) };
+        memory.expect("a mapping has bytes and an address")
     }
 
     /// The byte at `offset`, or `None` behind the end.

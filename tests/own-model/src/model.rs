@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The memory model: a flat list of regions with priorities.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use kvm_slots::{Backing, FileStart, HostMemory, SlotAccess, SlotRange};
+use kvm_slots::{Backing, DeviceFile, FileSlice, SlotAccess, SlotRange};
 
 use crate::Bytes;
 
@@ -106,26 +106,25 @@ impl Region {
     /// The part of it from one address to another, for KVM.
     fn range(&self, from: u64, to: u64) -> Option<SlotRange> {
         let at = self.start + (from - self.gpa);
-        let host = |bytes: &Arc<Bytes>| HostMemory::new(bytes.address() + at, bytes.clone());
-        let file = |file: &Arc<OwnedFd>| FileStart::new(file.as_raw_fd(), at, file.clone());
+        let size = to - from;
+        let host = |bytes: &Arc<Bytes>| bytes.host_memory().slice(at, size);
+        let file = |file: &Arc<OwnedFd>| FileSlice::new(file.clone(), at, size);
         let backing = match &self.what {
-            What::Ram(bytes) | What::Rom(bytes) => Backing::Host(host(bytes)),
+            What::Ram(bytes) | What::Rom(bytes) => Backing::Host(host(bytes)?),
             What::Confidential(shared, private) => Backing::GuestMemfd {
-                file: file(private),
-                host: Some(host(shared)),
+                file: file(private)?,
+                host: Some(host(shared)?),
             },
-            What::PrivateRegisters(registers) => Backing::FdOffset(file(registers)),
+            What::PrivateRegisters(registers) => {
+                Backing::FdOffset(DeviceFile::new(file(registers)?))
+            }
             What::Trapped => return None,
         };
-        Some(SlotRange {
-            gpa: from,
-            size: to - from,
-            access: match self.what {
-                What::Rom(_) => SlotAccess::ReadOnly,
-                _ => SlotAccess::ReadWrite,
-            },
-            backing,
-            log_dirty: self.logged,
-        })
+        let access = match self.what {
+            What::Rom(_) => SlotAccess::ReadOnly,
+            _ => SlotAccess::ReadWrite,
+        };
+        let range = SlotRange::new(from, access, backing).ok()?;
+        Some(range.with_log_dirty(self.logged))
     }
 }

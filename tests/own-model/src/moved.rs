@@ -2,43 +2,42 @@
 //! Where private pages go when memory moves: KVM keeps them by address, this
 //! hypervisor by the bytes of their guest_memfd.
 
-use kvm_slots::{GuestPages, PageRange, PageRun, SlotRange};
+use kvm_slots::SlotRange;
+use kvm_slots::convert::{GuestPages, PageRange};
 
 /// The private pages of the ranges that go, and where the same bytes are then.
 /// `None` if a page would be nowhere: such a change is refused.
 pub fn private_pages(
     pages: &impl GuestPages,
-    gone: &[SlotRange],
-    come: &[SlotRange],
-) -> Option<(Vec<PageRun>, Vec<PageRun>)> {
+    removed: &[SlotRange],
+    added: &[SlotRange],
+) -> Option<(Vec<PageRange>, Vec<PageRange>)> {
     let (mut was, mut is) = (Vec::new(), Vec::new());
-    for range in gone.iter().filter(|r| r.backing.file().is_some()) {
-        let Ok(all) = PageRange::new(range.gpa, range.size) else {
+    for range in removed.iter().filter(|r| r.backing().file().is_some()) {
+        let Ok(all) = PageRange::new(range.gpa(), range.size()) else {
             continue;
         };
         for page in pages.private(all).flat_map(single_pages) {
             was.push(page);
-            is.push(come.iter().find_map(|new| now(page, range, new))?);
+            is.push(added.iter().find_map(|new| now(page, range, new))?);
         }
     }
     Some((was, is))
 }
 
 /// One by one, because a run may be cut into pieces that go different ways.
-fn single_pages(run: PageRange) -> impl Iterator<Item = PageRun> {
+fn single_pages(run: PageRange) -> impl Iterator<Item = PageRange> {
     let size = crate::PAGE;
     let starts = (0..run.pages()).map(move |n| run.start() + n * size);
-    starts.map(move |gpa| PageRun { gpa, size })
+    starts.filter_map(move |gpa| PageRange::new(gpa, size).ok())
 }
 
 /// Where a page of `old` is in `new`.
-fn now(page: PageRun, old: &SlotRange, new: &SlotRange) -> Option<PageRun> {
-    let (from, to) = (old.backing.file()?, new.backing.file()?);
-    let in_file = from.offset() + (page.gpa - old.gpa);
+fn now(page: PageRange, old: &SlotRange, new: &SlotRange) -> Option<PageRange> {
+    let (from, to) = (old.backing().file()?, new.backing().file()?);
+    let in_file = from.offset() + (page.start() - old.gpa());
     let in_new = in_file.checked_sub(to.offset())?;
-    let there = from.fd() == to.fd() && in_new < new.size;
-    there.then(|| PageRun {
-        gpa: new.gpa + in_new,
-        ..page
-    })
+    let there = from.fd() == to.fd() && in_new < new.size();
+    let moved = there.then(|| PageRange::new(new.gpa() + in_new, page.size()).ok());
+    moved?
 }

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use kvm_slots::convert::{
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, GuestPages,
+    MemoryError, PageState,
+};
+use kvm_slots::dirty::{DirtyCollector, DirtyError, DirtyMode, LoggingVm};
 use kvm_slots::{
-    AbiProfile, ApplyError, Capabilities, ConvertError, Converter, ConvertibleMemory,
-    ConvertibleRange, DirtyCollector, DirtyError, DirtyMode, FileHolds, GuestPages, HoldVcpus,
-    LoggingVm, MemoryError, NotUndone, Op, PageRange, PageState, PlanError, SlotRange, SlotTable,
-    apply_with, plan_change, undo_with,
+    AbiProfile, ApplyError, Capabilities, HoldVcpus, NotUndone, Op, PlanError, SlotRange, Slots, Vm,
 };
 use parking_lot::{ArcRwLockWriteGuard, RawRwLock, RwLock, RwLockReadGuard};
 
@@ -16,16 +18,13 @@ use crate::moved::private_pages;
 
 /// A VM, its memory, and everything that follows it.
 #[derive(Debug)]
-pub struct Vmm<V> {
-    vm: V,
-    capabilities: Capabilities,
-    abi: AbiProfile,
-    table: SlotTable,
-    collector: DirtyCollector<V>,
+pub struct Vmm<V: Vm> {
+    slots: Slots<V>,
+    collector: Arc<DirtyCollector<V>>,
     converter: Arc<Converter<V, ConvertibleMemory>>,
     gate: Arc<Gate>,
     model: Model,
-    /// What of the model shows: the ranges that the table was made of.
+    /// What of the model shows: the ranges that the slots were made of.
     shown: Vec<SlotRange>,
 }
 
@@ -61,23 +60,21 @@ pub enum Refused {
     TakenBack(Vec<NotUndone>),
 }
 
-impl<V: LoggingVm + Clone> Vmm<V> {
+impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
     /// A hypervisor for a VM that has no memory yet.
     ///
     /// # Errors
     /// [`DirtyError`] where the kernel has no dirty log of that mode.
     pub fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
         let capabilities = Capabilities::probe(&vm);
-        // SAFETY: host addresses come from `Bytes`, whose bytes nobody has a
-        // reference to, and descriptors from the VM itself or a device; both
-        // are owned by the ranges that the converter is given.
-        let converter = unsafe { Converter::new(vm.clone(), ConvertibleMemory::new()) };
+        let converter = Converter::new(vm.clone(), ConvertibleMemory::new());
+        let collector = Arc::new(DirtyCollector::new(vm.clone(), &capabilities, mode)?);
+        // SAFETY: as above. A range's owner is the mapping itself, which lives as
+        // long as the owner. No one else makes slots of this VM.
+        let slots = unsafe { Slots::new(vm, abi) };
         Ok(Self {
-            collector: DirtyCollector::new(vm.clone(), &capabilities, mode)?,
-            vm,
-            capabilities,
-            abi,
-            table: SlotTable::new(),
+            slots: slots.with_watcher(collector.clone()),
+            collector,
             converter: Arc::new(converter),
             gate: Arc::default(),
             model: Model::default(),
@@ -106,39 +103,21 @@ impl<V: LoggingVm + Clone> Vmm<V> {
         let mut model = self.model.clone();
         edit(&mut model);
         let shown = model.shows();
-        let gone = without(&self.shown, &shown);
-        let come = without(&shown, &self.shown);
+        let removed = without(&self.shown, &shown);
+        let added = without(&shown, &self.shown);
         let converter = self.converter.clone();
         // vCPUs that must be held stay held until the whole change is made.
         let mut gate = None;
         let change = converter.with_pages(|pages| {
-            let moved = private_pages(pages, &gone, &come);
+            let moved = private_pages(pages, &removed, &added);
             let (was_private, is_private) = moved.ok_or(Refused::HidesPrivate)?;
-            let wanted = kvm_slots::Change {
-                gone: &gone,
-                come: &come,
-                was_private: &was_private,
-                is_private: &is_private,
-            };
-            let plan = plan_change(&self.table, &wanted, &self.capabilities, self.abi)?;
+            let wanted = kvm_slots::Change::new(&removed, &added)
+                .with_private_pages(&was_private, &is_private);
+            let plan = self.slots.plan_change(&wanted)?;
             pages.set_ranges(convertible(&shown))?;
-            let held = plan.holds_vcpus || plan.ends_log();
+            let held = plan.holds_vcpus() || plan.ends_log();
             gate = held.then(|| self.gate.hold());
-            let (capabilities, table) = (&self.capabilities, &mut self.table);
-            // SAFETY: host addresses come from `Bytes`, a mapping that lives as
-            // long as the owner that rides on the range, and to whose bytes
-            // there are no references. The table is dropped with the VM only.
-            let applied = unsafe {
-                apply_with(
-                    &self.vm,
-                    capabilities,
-                    self.abi,
-                    &plan,
-                    table,
-                    &self.collector,
-                )
-            };
-            let applied = match applied {
+            let applied = match self.slots.apply(&plan) {
                 Ok(applied) => applied,
                 Err(error) => {
                     pages.set_ranges(convertible(&self.shown))?;
@@ -146,34 +125,18 @@ impl<V: LoggingVm + Clone> Vmm<V> {
                 }
             };
             if !agrees() {
-                // SAFETY: as above, and for the slots as they were, too.
-                let left = unsafe {
-                    undo_with(
-                        &self.vm,
-                        capabilities,
-                        self.abi,
-                        applied,
-                        table,
-                        &self.collector,
-                    )
-                };
+                let left = self.slots.undo(applied);
                 pages.set_ranges(convertible(&self.shown))?;
                 return Err(Refused::TakenBack(left));
             }
             for page in was_private {
-                pages.record(
-                    PageRange::try_from(page).map_err(ConvertError::from)?,
-                    PageState::Shared,
-                );
+                pages.record(page, PageState::Shared);
             }
             for page in is_private {
-                pages.record(
-                    PageRange::try_from(page).map_err(ConvertError::from)?,
-                    PageState::Private,
-                );
+                pages.record(page, PageState::Private);
             }
             Ok(Change {
-                ops: plan.ops,
+                ops: plan.into_ops(),
                 held,
             })
         })??;
@@ -189,22 +152,12 @@ impl<V: LoggingVm + Clone> Vmm<V> {
 
     /// The VM.
     pub fn vm(&self) -> &V {
-        &self.vm
+        self.slots.vm()
     }
 
     /// The slots.
-    pub fn table(&self) -> &SlotTable {
-        &self.table
-    }
-
-    /// How memory without a host address is told of.
-    pub fn abi(&self) -> AbiProfile {
-        self.abi
-    }
-
-    /// What the kernel can do.
-    pub fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+    pub fn slots(&self) -> &Slots<V> {
+        &self.slots
     }
 
     /// Who tracks writes.
@@ -217,7 +170,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
     /// # Errors
     /// [`DirtyError`].
     pub fn collect(&self) -> Result<(), DirtyError> {
-        self.collector.collect(&self.table)
+        self.collector.collect(self.slots.table())
     }
 
     /// Who converts pages.
@@ -234,7 +187,7 @@ impl<V: LoggingVm + Clone> Vmm<V> {
 /// The ranges of `all` that `others` does not have, both by address.
 fn without(all: &[SlotRange], others: &[SlotRange]) -> Vec<SlotRange> {
     let other = |range: &SlotRange| {
-        let found = others.binary_search_by_key(&range.gpa, |other| other.gpa);
+        let found = others.binary_search_by_key(&range.gpa(), |other| other.gpa());
         found.is_ok_and(|at| others[at] == *range)
     };
     all.iter().filter(|range| !other(range)).cloned().collect()
@@ -243,7 +196,7 @@ fn without(all: &[SlotRange], others: &[SlotRange]) -> Vec<SlotRange> {
 fn convertible(shown: &[SlotRange]) -> impl Iterator<Item = ConvertibleRange> + '_ {
     shown
         .iter()
-        .filter_map(|range| ConvertibleRange::new(range, FileHolds::Private))
+        .filter_map(|range| ConvertibleRange::new(range, GuestMemfdSides::Private))
 }
 
 /// Keeps vCPUs out of the guest. A vCPU thread enters for one access at a time,

@@ -9,12 +9,15 @@ use std::time::Instant;
 use kvm_bindings::{
     KVM_CAP_MEMORY_ATTRIBUTES, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
-use kvm_slots::{
-    Backing, Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
-    ConvertibleRange, Discard, Errno, FileHolds, FileStart, GuestMemfdFlags, GuestPages,
-    HostMemory, MEMORY_ATTRIBUTE_PRIVATE, ModelPages, SlotAccess, SlotRange, Vm,
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
+    ConvertibleRange, Discard, GuestPages, ModelPages,
 };
-use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{
+    Backing, Errno, FileSlice, GuestMemfdFlags, HostMemory, SlotAccess, SlotRange, Vm,
+};
+use memory_model::{GuestMemfdSides, Memory, MemoryModel, Region};
 use rangemap::RangeSet;
 use serde_json::json;
 
@@ -117,18 +120,13 @@ fn convert_once<P: GuestPages>(converter: &Converter<Paper, P>, request: Request
 }
 
 fn plain() -> Converter<Paper, ConvertibleMemory> {
-    let file = |n| FileStart::new(3, n * SLOT, Arc::new(()));
-    let slots = (0..SLOTS).map(|n| SlotRange {
-        gpa: n * SLOT,
-        size: SLOT,
-        access: SlotAccess::ReadWrite,
-        backing: Backing::GuestMemfd {
-            file: file(n),
-            host: Some(HostMemory::new(HOST + n * SLOT, Arc::new(()))),
-        },
-        log_dirty: false,
+    let slots = (0..SLOTS).map(|n| {
+        let (file, host) = sides(n);
+        let host = Some(host);
+        let backing = Backing::GuestMemfd { file, host };
+        SlotRange::new(n * SLOT, SlotAccess::ReadWrite, backing).expect("it does not wrap")
     });
-    let ranges = slots.filter_map(|slot| ConvertibleRange::new(&slot, FileHolds::Private));
+    let ranges = slots.filter_map(|slot| ConvertibleRange::new(&slot, GuestMemfdSides::Private));
     let mut memory = ConvertibleMemory::new();
     memory.set_ranges(ranges).expect("the slots lie apart");
     on_paper(memory)
@@ -139,10 +137,7 @@ fn model() -> Converter<Paper, ModelPages<MemoryModel, ()>> {
     let mut t = model.transaction();
     let root = t.add(Region::container("memory", 1 << 64)).expect("new");
     for n in 0..SLOTS {
-        // SAFETY: nothing is mapped there, and no guest runs.
-        let host = unsafe { memory_model::HostMemory::new(HOST + n * SLOT, SLOT, Arc::new(())) };
-        let file = FileSlice::new(Arc::new(std::io::stdin()), n * SLOT, SLOT);
-        let (host, file) = (host.expect("it fits"), file.expect("it fits"));
+        let (file, host) = sides(n);
         let memory = Memory::with_guest_memfd(host, file, GuestMemfdSides::Private);
         let ram = t.add(Region::ram("ram", memory.expect("of one size")));
         t.place(ram.expect("new"), root, n * SLOT, 0).expect("free");
@@ -152,9 +147,16 @@ fn model() -> Converter<Paper, ModelPages<MemoryModel, ()>> {
     on_paper(ModelPages::new(model, space))
 }
 
+/// The private and the shared side of a slot.
+fn sides(n: u64) -> (FileSlice, HostMemory) {
+    // SAFETY: nothing is mapped there, and no guest runs.
+    let host = unsafe { HostMemory::new(HOST + n * SLOT, SLOT, Arc::new(())) };
+    let file = FileSlice::new(Arc::new(std::io::stdin()), n * SLOT, SLOT);
+    (file.expect("it has bytes"), host.expect("it has bytes"))
+}
+
 fn on_paper<P: GuestPages>(pages: P) -> Converter<Paper, P> {
-    // SAFETY: `Paper` touches no address and no descriptor.
-    let mut converter = unsafe { Converter::new(Paper, pages) };
+    let mut converter = Converter::new(Paper, pages);
     converter.add_listener(Arc::new(Idle));
     converter
 }

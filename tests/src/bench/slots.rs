@@ -8,7 +8,7 @@ use kvm_bindings::{
     KVM_CAP_NR_MEMSLOTS, KVM_CAP_USER_MEMORY2, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, NoneRuns, SlotListener, Vm};
+use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotListener, Slots, VcpusStopped, Vm};
 
 use crate::machine::Bars;
 use crate::moves::to_and_fro;
@@ -57,7 +57,8 @@ impl Vm for Idle {
 pub fn run(bars: u64, times: u64) {
     let mut machine = Bars::of_memory(bars);
     // SAFETY: there is no guest that could touch what the slots name.
-    let slots = unsafe { SlotListener::new(Idle, AbiProfile::None, NoneRuns) };
+    let slots = unsafe { Slots::new(Idle, AbiProfile::None) };
+    let slots = SlotListener::new(slots, VcpusStopped);
     let following = machine
         .model
         .add_listener(machine.space, 0, Arc::new(slots));

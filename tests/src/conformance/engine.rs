@@ -2,14 +2,11 @@
 //! The conversion engine on private memory, as `private_mem_conversions` asks
 //! for conversions by a hypercall.
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::{
-    Backing, Converter, ConvertibleMemory, ConvertibleRange, FileHolds, FileStart, GuestMemfdFlags,
-    HostMemory, SlotAccess, SlotRange,
-};
+use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides};
+use kvm_slots::{Backing, FileSlice, GuestMemfdFlags, SlotAccess, SlotRange};
 
 use super::{create, load, on_file, page, same, set, store};
 use crate::subject::{Arena, PAGE, Subject};
@@ -43,22 +40,15 @@ pub(super) fn what_a_guest_converts_never_leaks_and_no_stale_byte_is_left(
     };
     same("a slot", set(subject, region), Ok(()))?;
 
-    let range = SlotRange {
-        gpa: BASE,
-        size: SIZE,
-        access: SlotAccess::ReadWrite,
-        backing: Backing::GuestMemfd {
-            file: FileStart::new(file.as_raw_fd(), 0, file.clone()),
-            host: Some(HostMemory::new(arena.address(0), arena.clone())),
-        },
-        log_dirty: false,
+    let backing = Backing::GuestMemfd {
+        file: FileSlice::new(file.clone(), 0, SIZE).ok_or("no bytes")?,
+        host: Some(arena.host_memory(0, pages)),
     };
+    let range = SlotRange::new(BASE, SlotAccess::ReadWrite, backing).map_err(|e| e.to_string())?;
     let mut memory = ConvertibleMemory::new();
-    let range = ConvertibleRange::new(&range, FileHolds::Private);
+    let range = ConvertibleRange::new(&range, GuestMemfdSides::Private);
     memory.set_ranges(range).map_err(|e| e.to_string())?;
-    // SAFETY: the arena's bytes are referred to by nobody, and the file is one
-    // of this VM's.
-    let converter = unsafe { Converter::new(subject.vm().clone(), memory) };
+    let converter = Converter::new(subject.vm().clone(), memory);
 
     let convert = |start: u64, size: u64, to: u64| {
         let converted = converter.hypercall(BASE + start, size / PAGE, to);

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::sim::{FileCall, GuestFault, Sharing};
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{FileCall, Sharing};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 use super::{create, load, on_file, page, same, set, store};

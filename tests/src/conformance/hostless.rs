@@ -8,11 +8,13 @@ use std::os::fd::AsRawFd;
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
-use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, PreFault, VmType};
-use kvm_slots::{
-    AbiProfile, Errno, GuestMemfdFlags, KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_MEM_BACKING_FD,
-    MEMORY_ATTRIBUTE_PRIVATE, ProbeError, Probed, SlotTable, Vm, probe_abi,
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
+use kvm_slots::probe::{ProbeError, Probed, probe_abi};
+use kvm_slots::sim::{PreFault, VmType};
+use kvm_slots::uapi::{
+    KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_MEM_BACKING_FD, MEMORY_ATTRIBUTE_PRIVATE,
 };
+use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotTable, Vm};
 use vmm::guest::GuestError;
 
 use super::{EXIT, delete, load, page, same, set, set_v1, store};

@@ -14,7 +14,8 @@ use std::fmt::Debug;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use kvm_bindings::{KVM_MEM_GUEST_MEMFD, kvm_userspace_memory_region2};
-use kvm_slots::sim::{MmioHandler, VmType};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::VmType;
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 use vfio_private::device::Way;
 use vmm::guest::GuestError;

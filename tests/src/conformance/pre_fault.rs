@@ -5,7 +5,8 @@ use std::thread;
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::sim::PreFault;
-use kvm_slots::{Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 use super::{create, on_file, page, same, set, set_v1};
 use crate::subject::{Arena, PAGE, Subject};

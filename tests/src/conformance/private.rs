@@ -4,8 +4,10 @@
 use std::os::fd::AsFd;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::sim::{FileCall, GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
-use kvm_slots::{Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
+use kvm_slots::sim::FileCall;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 use super::{EXIT, create, delete, load, on_file, page, same, set, store};
 use crate::subject::{Arena, HostChange, PAGE, Subject};

@@ -11,7 +11,8 @@ mod side;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvm_slots::sim::VmType;
-use kvm_slots::{AbiProfile, KVM_CAP_MEM_BACKING_FD, Vm};
+use kvm_slots::uapi::KVM_CAP_MEM_BACKING_FD;
+use kvm_slots::{AbiProfile, Vm};
 
 pub use found::{Found, all as found};
 

@@ -2,8 +2,8 @@
 //! Random operations: mostly ones that do something, at few places so that they
 //! meet, and now and then each thing that is refused.
 
-use kvm_slots::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::sim::{FileCall, PreFault, Sharing};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 
 use super::op::{BACKING_FD, File, Host, Op, Region};
 use super::side::{ARENA_PAGES, FILES};

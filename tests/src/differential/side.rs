@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::sim::MmioHandler;
+use kvm_slots::exit::MmioHandler;
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 use super::op::{Answer, BACKING_FD, Exit, File, Host, Op, Region};

@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use kvm_slots::sim::{GuestFault, MmioHandler};
-use kvm_slots::{
-    AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, HostMemory, KvmVm,
-    RingId, SlotAccess, SlotRange, SlotTable, apply_with, plan,
-};
+use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode, RingId};
+use kvm_slots::exit::{GuestFault, MmioHandler};
+use kvm_slots::{AbiProfile, Backing, Capabilities, KvmVm, SlotAccess, SlotRange, Slots};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 use vmm::guest::{Guest, GuestError, VcpuGuest, stub};
@@ -30,10 +28,8 @@ const CODE: u64 = 0x1_0000_0000;
 
 /// A VM of the real KVM with tracked memory.
 pub struct Tracked {
-    vm: KvmVm,
-    capabilities: Capabilities,
-    table: SlotTable,
-    collector: DirtyCollector<KvmVm>,
+    slots: Slots<KvmVm>,
+    collector: Arc<DirtyCollector<KvmVm>>,
     client: DirtyClient,
     memory: Arc<HostMapping>,
     code: Arc<HostMapping>,
@@ -64,10 +60,13 @@ impl Tracked {
             }
             DirtyMode::Log | DirtyMode::ManualProtect { .. } => None,
         };
+        let collector = Arc::new(collector);
+        // SAFETY: all ranges are mappings that allow volatile access only, and
+        // the slots hold them as their owners. The guest's own slots are on
+        // another number.
+        let slots = unsafe { Slots::new(vm, AbiProfile::None) };
         Ok(Self {
-            vm,
-            capabilities,
-            table: SlotTable::new(),
+            slots: slots.with_watcher(collector.clone()),
             client: collector.tracker().client(),
             collector,
             memory: Arc::new(HostMapping::anonymous(PAGES * PAGE).map_err(text)?),
@@ -82,11 +81,8 @@ impl Tracked {
 
     /// Puts the tracked memory there. Returns the last operation as text.
     pub fn has(&mut self, gpa: u64, log_dirty: bool) -> Result<String, String> {
-        let memory = SlotRange {
-            log_dirty,
-            ..ram(gpa, PAGES * PAGE, &self.memory)
-        };
-        self.follow(&[memory])
+        let memory = ram(gpa, PAGES * PAGE, &self.memory);
+        self.follow(&[memory.with_log_dirty(log_dirty)])
     }
 
     /// Takes the tracked memory away.
@@ -98,16 +94,10 @@ impl Tracked {
         let mut wanted = memory.to_vec();
         let size = stub::size(&self.script);
         wanted.push(ram(CODE, size, &self.code));
-        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
-        let plan = plan(&self.table, &wanted, capabilities, abi).map_err(text)?;
-        let table = &mut self.table;
-        // SAFETY: both ranges are mappings that allow volatile access only, and
-        // the slots hold them as their owners. The table is kept as long as the
-        // VM: both are in `self`. The guest does not run: it is started by
-        // `store` and `while_running`, which return once it stands.
-        let done =
-            unsafe { apply_with(&self.vm, capabilities, abi, &plan, table, &self.collector) };
-        let applied = done.map_err(text)?;
+        let plan = self.slots.plan(&wanted).map_err(text)?;
+        // The guest does not run: it is started by `store` and `while_running`,
+        // which return once it stands.
+        let applied = self.slots.apply(&plan).map_err(text)?;
         Ok(applied
             .ops()
             .last()
@@ -133,7 +123,9 @@ impl Tracked {
             GuestError::Fault(GuestFault::DirtyRingFull) => {
                 self.ring_was_full += 1;
                 let ring = self.ring.ok_or("a ring is full, and there is none")?;
-                self.collector.make_room(&self.table, ring).map_err(text)
+                self.collector
+                    .make_room(self.slots.table(), ring)
+                    .map_err(text)
             }
             error => Err(text(error)),
         }
@@ -147,7 +139,7 @@ impl Tracked {
         mut watch: impl FnMut(&DirtyClient, &HostMapping) -> Result<(), String>,
     ) -> Result<usize, String> {
         let mut guest = self.guest.take().ok_or("the guest is elsewhere")?;
-        let (script, collector, table) = (&self.script, &self.collector, &self.table);
+        let (script, collector, table) = (&self.script, &self.collector, self.slots.table());
         std::thread::scope(|scope| {
             let vcpu = scope.spawn(move || run_all(&mut guest, script));
             let vmm = scope.spawn(move || {
@@ -171,7 +163,7 @@ impl Tracked {
     /// The VMM writes, by guest-physical address.
     pub fn mark(&self, gpa: u64, size: u64) -> Result<(), String> {
         let tracker = self.collector.tracker();
-        match tracker.mark_guest(&self.table, gpa, size) {
+        match tracker.mark_guest(self.slots.table(), gpa, size) {
             true => Ok(()),
             false => Err(format!("{size} bytes at {gpa:#x} are not tracked")),
         }
@@ -179,9 +171,9 @@ impl Tracked {
 
     /// Collects and takes: the guest-physical addresses of the pages.
     pub fn collected(&self) -> Result<Vec<u64>, String> {
-        self.collector.collect(&self.table).map_err(text)?;
+        self.collector.collect(self.slots.table()).map_err(text)?;
         let mut pages = Vec::new();
-        for slot in self.table.slots().filter(|slot| slot.gpa != CODE) {
+        for slot in self.slots.table().slots().filter(|slot| slot.gpa() != CODE) {
             for (gpa, size) in self.client.take_slot(slot).in_slot(slot) {
                 pages.extend((gpa..gpa + size).step_by(4096));
             }
@@ -195,19 +187,19 @@ impl Tracked {
     /// Collects and takes: the numbers of the pages in the tracked memory,
     /// whether it is in a slot or not.
     pub fn all_taken(&self) -> Result<Vec<u64>, String> {
-        self.collector.collect(&self.table).map_err(text)?;
+        self.collector.collect(self.slots.table()).map_err(text)?;
         let taken = self.client.take_all();
         let first = self.memory.address();
         let page = |host: u64| (host - first) / PAGE;
         let runs = taken.runs();
         Ok(runs
-            .flat_map(|run| page(run.host)..page(run.host + run.size))
+            .flat_map(|run| page(run.start())..page(run.last()) + 1)
             .collect())
     }
 
     /// Copies the pages that were written: the first 8 bytes of each, by number.
     pub fn copy_last(&self, copy: &mut BTreeMap<u64, u64>) -> Result<(), String> {
-        self.collector.collect(&self.table).map_err(text)?;
+        self.collector.collect(self.slots.table()).map_err(text)?;
         copy_pages(&self.client, &self.memory, copy)
     }
 
@@ -256,8 +248,8 @@ pub fn copy_pages(
     copy: &mut BTreeMap<u64, u64>,
 ) -> Result<(), String> {
     for run in client.take_all().runs() {
-        let first = (run.host - memory.address()) / PAGE;
-        for page in first..first + run.size / PAGE {
+        let number = |host: u64| (host - memory.address()) / PAGE;
+        for page in number(run.start())..=number(run.last()) {
             copy.insert(page, read(memory, page)?);
         }
     }
@@ -295,13 +287,9 @@ fn store(number: u64, gpa: u64) -> Access {
 }
 
 fn ram(gpa: u64, size: u64, memory: &Arc<HostMapping>) -> SlotRange {
-    SlotRange {
-        gpa,
-        size,
-        access: SlotAccess::ReadWrite,
-        backing: Backing::Host(HostMemory::new(memory.address(), memory.clone())),
-        log_dirty: false,
-    }
+    let memory = memory.host_memory().slice(0, size);
+    let backing = Backing::Host(memory.expect("it has as many bytes"));
+    SlotRange::new(gpa, SlotAccess::ReadWrite, backing).expect("it does not wrap")
 }
 
 fn text(error: impl fmt::Display) -> String {

@@ -6,7 +6,7 @@ mod refused;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvm_slots::DirtyMode;
+use kvm_slots::dirty::DirtyMode;
 
 use crate::needs::Need;
 use guest::{HIGH, LOW, PAGES, Tracked, copy_pages, expect};

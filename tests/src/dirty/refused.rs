@@ -5,8 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use kvm_slots::Errno;
+use kvm_slots::dirty::{LoggingVm, ManualProtect};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{Errno, LoggingVm, ManualProtect};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 

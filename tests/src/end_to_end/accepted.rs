@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Acceptance: without it nothing is reached, with it nothing changes.
 
-use kvm_slots::sim::MEMORY_EXIT_FLAG_PRIVATE;
+use kvm_slots::exit::MEMORY_EXIT_FLAG_PRIVATE;
 use memory_model::{CommitError, Region, RegionId, Transaction, TreeError};
 
 use super::machine::{A, B, Memory, Seen, machine, private_region};

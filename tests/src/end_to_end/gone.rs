@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Devices that stop answering under the guest, and come back.
 
-use kvm_slots::sim::MEMORY_EXIT_FLAG_PRIVATE;
+use kvm_slots::exit::MEMORY_EXIT_FLAG_PRIVATE;
 use vfio_private::{Cause, ReachEvent};
 
 use super::machine::{A, Guest, Memory, Seen, machine};

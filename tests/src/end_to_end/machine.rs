@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler, VmType};
-use kvm_slots::{
-    AbiProfile, ConvertError, Engine, HoldVcpus, KvmVm, ModelPages, PageRange, Request,
-    SlotListener,
-};
+use kvm_slots::convert::{ConvertError, Engine, ModelPages, PageRange, Request};
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+use kvm_slots::sim::VmType;
+use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, SlotListener};
 use memory_model::{
     CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Transaction,
     TreeError,
@@ -163,8 +162,7 @@ pub(super) fn machine() -> Result<(Guest, Memory), String> {
     // SAFETY: all memory in the model is a `Mapping` or an arena, which are there for as long as
     // the regions that own them, and allow this process none but volatile access.
     let followed = unsafe { Followed::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
-    // SAFETY: as above. The files in the model are dma-bufs, of which nothing is discarded.
-    let engine = unsafe { Engine::new(vm) };
+    let engine = Engine::new(vm);
     let guest = Guest {
         real,
         gate,

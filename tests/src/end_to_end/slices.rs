@@ -84,8 +84,8 @@ pub(super) fn around_a_table() -> Result<(), String> {
 
 /// Where the slots without a host address are, their sizes, and their offsets.
 fn slices(table: &SlotTable) -> Vec<(u64, u64, u64)> {
-    let slots = table.slots().filter_map(|slot| match &slot.backing {
-        Backing::FdOffset(start) => Some((slot.gpa, slot.size, start.offset())),
+    let slots = table.slots().filter_map(|slot| match &slot.backing() {
+        Backing::FdOffset(start) => Some((slot.gpa(), slot.size(), start.slice().offset())),
         _ => None,
     });
     let mut slices: Vec<_> = slots.collect();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use kvm_slots::vcpu_gate::{GatedVcpu, RunOutcome, VcpuGate};
-use kvm_slots::{AbiProfile, KvmVm, SlotListener, SlotRules, Vm, cpuid_address_bits};
+use kvm_slots::{AbiProfile, KvmVm, SlotListener, SlotRules, Slots, Vm, cpuid_address_bits};
 use memmap2::{MmapMut, MmapRaw};
 use memory_model::{
     AccessDirection, AddrRange, FlatView, MemoryModel, Region, RegionId, Responder, SpaceId,
@@ -116,8 +116,8 @@ impl Machine {
         let rules = SlotRules::new().reserving(OWN_SLOT..=IN_THE_WAY);
         // SAFETY: every host address of the model is that of `Words`, which ride
         // on their regions and are accessed by atomics alone.
-        let slots =
-            unsafe { SlotListener::with_rules(vm.clone(), AbiProfile::None, gate.clone(), rules) };
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) }.with_rules(rules);
+        let slots = SlotListener::new(slots, gate.clone());
         let mut model = MemoryModel::new();
         let mut change = model.transaction();
         let root = Region::container("memory", 1 << 64).with_handle(Handle::default());

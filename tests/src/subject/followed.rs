@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, SlotId, SlotListener, SlotRules};
+use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, SlotId, SlotListener, SlotRules, Slots};
 use memory_model::{MemoryModel, Region, RegionId, SpaceId};
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
@@ -36,7 +36,7 @@ impl Followed {
     /// The memory of `real` but for the guest's own code, whose slot is kept.
     ///
     /// # Safety
-    /// As for [`SlotListener::new`], for all that comes into the model.
+    /// As for [`Slots::new`], for all that comes into the model.
     pub(crate) unsafe fn new(
         real: &Real,
         abi: AbiProfile,
@@ -46,8 +46,8 @@ impl Followed {
         let rules = SlotRules::new().reserving(own..=own);
         let (vm, gate) = (real.vm().clone(), Arc::clone(gate));
         // SAFETY: the caller's promise is the same.
-        let slots = unsafe { SlotListener::with_rules(vm, abi, gate, rules) };
-        let slots = Arc::new(slots.keeping_latest_plan());
+        let slots = unsafe { Slots::new(vm, abi) }.with_rules(rules);
+        let slots = Arc::new(SlotListener::new(slots, gate).keeping_latest_plan());
         let mut model = MemoryModel::new();
         let mut change = model.transaction();
         let root = change.add(Region::container("memory", 1 << 40));

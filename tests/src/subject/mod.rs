@@ -12,7 +12,8 @@ mod simulated;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, VmType};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::{FileCall, PreFault, Sharing, VmType};
 use kvm_slots::{Capabilities, Errno, Vm};
 use vmm::guest::GuestError;
 

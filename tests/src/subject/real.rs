@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use kvm_bindings::{kvm_pre_fault_memory, kvm_userspace_memory_region2};
 use kvm_ioctls::{Kvm, VcpuFd};
-use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, VmType};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::{FileCall, PreFault, Sharing, VmType};
 use kvm_slots::{Errno, KvmVm};
 use vmm::guest::poke::{Order, Poke};
 use vmm::guest::{GuestError, Processor, VcpuGuest};

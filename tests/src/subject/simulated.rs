@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::Errno;
-use kvm_slots::sim::{FileCall, MmioHandler, PreFault, Sharing, SimConfig, SimVm, VmType};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::{FileCall, PreFault, Sharing, SimConfig, SimVm, VmType};
 use vmm::guest::GuestError;
 use vmm::guest::poke::Poke;
 

@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use guest_ranges::AddrRange;
+use kvm_slots::convert::{Engine, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::{
-    AbiProfile, Engine, GuestMemfdFlags, ModelPages, NoneRuns, Request, SlotId, SlotListener,
-    SlotRules, Vm,
+    AbiProfile, GuestMemfdFlags, SlotId, SlotListener, SlotRules, Slots, VcpusStopped, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
 use vfio_dma::listener::{DmaListener, DmaPolicy};
@@ -86,8 +86,8 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let rules = SlotRules::new().reserving(own..=own);
     // SAFETY: all memory in the model is the arena's, which rides on its region as the owner, and
     // to which there are no references. The guest runs on this thread only.
-    let slots =
-        unsafe { SlotListener::with_rules(real.vm().clone(), AbiProfile::None, NoneRuns, rules) };
+    let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
+    let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
     // SAFETY: as above.
     let (dma, mut engine) = unsafe {
         (

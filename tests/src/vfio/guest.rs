@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use kvm_slots::sim::{MmioHandler, VmType};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, HoldVcpus, Op};
 use memmap2::{MmapMut, MmapRaw};
 use memory_model::{HostMemory, Memory, Region, RegionId};
@@ -133,7 +134,7 @@ impl Board {
         }
         change.commit().map_err(at("moves"))?;
         let plan = self.memory.slots.take_latest_plan();
-        Ok(plan.ok_or("nothing was planned")?.ops)
+        Ok(plan.ok_or("nothing was planned")?.into_ops())
     }
 
     pub(super) fn enable(&mut self, region: RegionId, on: bool) -> Result<(), String> {

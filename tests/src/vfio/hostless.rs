@@ -5,8 +5,10 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, VmType};
-use kvm_slots::{AbiProfile, MEMORY_ATTRIBUTE_PRIVATE, Vm};
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
+use kvm_slots::sim::VmType;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{AbiProfile, Vm};
 use vfio_private::Span;
 use vfio_private::device::Device;
 use vmm::guest::GuestError;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvm_slots::sim::GuestFault;
+use kvm_slots::exit::GuestFault;
 use kvm_slots::{Errno, HoldVcpus};
 use memory_model::RegionId;
 use vfio_private::device::Device;

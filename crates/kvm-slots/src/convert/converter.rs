@@ -7,9 +7,9 @@ use super::engine::Engine;
 use super::error::{ConvertError, Converted, Revoked};
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
-use super::range::PageRange;
 use super::request::Request;
-use crate::Vm;
+use crate::vm::Vm;
+use guest_ranges::PageRange;
 
 /// Converts pages of a VM for its vCPU threads, one request at a time.
 ///
@@ -25,14 +25,9 @@ pub struct Converter<V, P> {
 
 impl<V: Vm, P: GuestPages> Converter<V, P> {
     /// Converts pages of `vm`, of which `pages` knows.
-    ///
-    /// # Safety
-    /// As for [`Engine::new`].
-    pub unsafe fn new(vm: V, pages: P) -> Self {
-        // SAFETY: passed on from the caller.
-        let engine = unsafe { Engine::new(vm) };
+    pub fn new(vm: V, pages: P) -> Self {
         Self {
-            engine,
+            engine: Engine::new(vm),
             pages: Mutex::new(pages),
         }
     }

@@ -2,7 +2,7 @@
 //! Giving stale bytes back to the host.
 
 use super::sides::Discard;
-use crate::Errno;
+use crate::errno::Errno;
 
 /// Frees the bytes. They then read as zeros, or, in a private mapping of a file,
 /// as the bytes of the file.

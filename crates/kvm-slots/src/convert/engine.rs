@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Carrying conversions out, and taking them back.
+//! Carrying conversions out, and rolling them back.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,18 +7,22 @@ use std::sync::Arc;
 use super::error::{
     ConversionFailure, ConvertError, Converted, FailedStep, NotConvertedBack, Revoked,
 };
-use super::listener::ConversionListener;
+use super::listener::{Conversion, ConversionListener, abort};
 use super::pages::GuestPages;
 use super::plan::{ConversionPlan, check, part};
-use super::range::PageRange;
-use super::request::{PageState, Request, RequestError};
+use super::request::{Request, RequestError};
 use super::sides::{Sides, Stretch};
-use super::told::{abort, change};
-use crate::{Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, Unsupported, Vm};
+use crate::abi::Unsupported;
+use crate::caps::Capabilities;
+use crate::errno::Errno;
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::vm::Vm;
+use guest_ranges::PageRange;
+use guest_ranges::PageState;
 
 /// Carries conversions out on a VM whose pages are known elsewhere.
 ///
-/// [`Converter`](crate::Converter) is an engine together with the pages,
+/// [`Converter`](crate::convert::Converter) is an engine together with the pages,
 /// behind a lock.
 pub struct Engine<V> {
     vm: V,
@@ -52,13 +56,7 @@ struct Failed {
 
 impl<V: Vm> Engine<V> {
     /// Converts pages of `vm`.
-    ///
-    /// # Safety
-    /// Every host address that the memory given to this engine names must be
-    /// memory that the guest may write at any time: mapped, and not otherwise
-    /// used by the process. Every descriptor must be a guest_memfd of this VM
-    /// or a file of a device. Both while they are among the [`GuestPages`].
-    pub unsafe fn new(vm: V) -> Self {
+    pub fn new(vm: V) -> Self {
         let capabilities = Capabilities::probe(&vm);
         Self {
             vm,
@@ -111,7 +109,7 @@ impl<V: Vm> Engine<V> {
     }
 
     /// The host takes back what the guest has accepted of `range`: the device
-    /// was reset or unplugged, or stopped decoding. Listeners are told, and so
+    /// was reset or unplugged, or stopped decoding. Listeners are notified, and so
     /// must the guest be. The pages are shared then: the guest has to accept
     /// them again.
     pub fn revoke(&self, pages: &mut impl GuestPages, range: PageRange) -> Revoked {
@@ -144,7 +142,7 @@ impl<V: Vm> Engine<V> {
     }
 
     /// Without private pages a guest can still accept private MMIO: that is
-    /// written down, and KVM is told nothing.
+    /// recorded, and KVM is not notified.
     fn require_private_pages(
         &self,
         pages: &impl GuestPages,
@@ -173,7 +171,7 @@ impl<V: Vm> Engine<V> {
             return Ok(plan.rest);
         };
         let mut not_undone = NotConvertedBack::default();
-        self.take_back(pages, plan, failed.got, &mut not_undone);
+        self.roll_back(pages, plan, failed.got, &mut not_undone);
         if let Some(done) = PageRange::between(range.start(), reached) {
             self.undo(pages, done, plan.to, &mut not_undone);
         }
@@ -214,7 +212,7 @@ impl<V: Vm> Engine<V> {
     }
 
     fn prepare(&self, plan: &ConversionPlan, attributes: bool) -> Result<(), Failed> {
-        let Some(change) = change(plan.to, &plan.stretches, &plan.bare) else {
+        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.unbacked) else {
             return Ok(());
         };
         for (prepared, listener) in self.listeners.iter().enumerate() {
@@ -233,7 +231,7 @@ impl<V: Vm> Engine<V> {
     }
 
     /// Nothing can go wrong any more that would have to be undone: stale bytes
-    /// go, the state is written down, listeners are told.
+    /// are discarded, the state is recorded, listeners are notified.
     fn settle(
         &self,
         pages: &mut impl GuestPages,
@@ -241,9 +239,9 @@ impl<V: Vm> Engine<V> {
         converted: &mut Converted,
     ) {
         for (range, discard) in plan.discards() {
-            // SAFETY: the bytes are of memory that was given to this engine
-            // (`new`). They are stale: the guest has the other side of these
-            // pages now, and no device is left on this one.
+            // SAFETY: `pages` vouches for the memory and the files of its
+            // stretches (`GuestPages`). Their bytes are stale: the guest has the
+            // other side of these pages now, and no device is left on this one.
             if let Err(errno) = unsafe { self.vm.discard(discard) } {
                 converted.not_discarded.add(range, errno);
             }
@@ -253,7 +251,7 @@ impl<V: Vm> Engine<V> {
             converted.bytes += range.size();
         }
         accept(pages, plan.to, &plan.stretches);
-        let Some(change) = change(plan.to, &plan.stretches, &plan.bare) else {
+        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.unbacked) else {
             return;
         };
         for listener in &self.listeners {
@@ -261,7 +259,7 @@ impl<V: Vm> Engine<V> {
         }
     }
 
-    /// Takes back what was done to `range`, all of it.
+    /// Rolls back what was done to `range`, all of it.
     fn undo(
         &self,
         pages: &mut impl GuestPages,
@@ -276,14 +274,14 @@ impl<V: Vm> Engine<V> {
         let mut rest = Some(range);
         while let Some(from) = rest {
             let plan = part(pages, from, to);
-            self.take_back(pages, &plan, all, not_undone);
+            self.roll_back(pages, &plan, all, not_undone);
             rest = plan.rest;
         }
     }
 
-    /// Takes back what was done of one plan. Pages that KVM does not change
+    /// Rolls back what was done of one plan. Pages that KVM does not change
     /// back have changed hands; that is written down, and listeners follow.
-    fn take_back(
+    fn roll_back(
         &self,
         pages: &mut impl GuestPages,
         plan: &ConversionPlan,
@@ -294,26 +292,26 @@ impl<V: Vm> Engine<V> {
         // Devices leave before the guest's pages become private again.
         let mut stuck = Vec::new();
         if plan.to == PageState::Shared {
-            let change = change(plan.to, &plan.stretches, &plan.bare);
+            let change = Conversion::of(plan.to, &plan.stretches, &plan.unbacked);
             stuck = abort(prepared, change, not_undone);
         }
-        let (mut back, mut kept, mut kept_bare) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut back, mut kept, mut kept_unbacked) = (Vec::new(), Vec::new(), Vec::new());
         for stretch in &plan.stretches {
             match self.attributes_back(pages, stretch.range, plan.to, got, not_undone) {
                 true => back.push(*stretch),
                 false => kept.push(*stretch),
             }
         }
-        for &range in &plan.bare {
+        for &range in &plan.unbacked {
             if !self.attributes_back(pages, range, plan.to, got, not_undone) {
-                kept_bare.push(range);
+                kept_unbacked.push(range);
             }
         }
         if plan.to == PageState::Private {
-            abort(prepared, change(plan.to, &back, &[]), not_undone);
+            abort(prepared, Conversion::of(plan.to, &back, &[]), not_undone);
         }
         accept(pages, plan.to, &kept);
-        let Some(change) = change(plan.to, &kept, &kept_bare) else {
+        let Some(change) = Conversion::of(plan.to, &kept, &kept_unbacked) else {
             return;
         };
         for (number, listener) in self.listeners.iter().enumerate() {

@@ -5,9 +5,10 @@ use std::fmt;
 
 use super::listener::ConversionListenerError;
 use super::plan::Refusal;
-use super::range::PageRange;
 use super::request::RequestError;
-use crate::{Errno, Unsupported};
+use crate::abi::Unsupported;
+use crate::errno::Errno;
+use guest_ranges::PageRange;
 
 /// Pages of which something could not be done. A guest chooses how many there
 /// are, so only the first is kept.
@@ -43,6 +44,7 @@ impl fmt::Display for Failures {
 /// A conversion that was carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "it says which stale bytes are still there"]
+#[non_exhaustive]
 pub struct Converted {
     /// How many bytes changed hands. 0 if all were as asked for already:
     /// another vCPU was faster, and the guest just tries again.
@@ -56,6 +58,7 @@ pub struct Converted {
 /// A revocation that was carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "it says what the guest has lost"]
+#[non_exhaustive]
 pub struct Revoked {
     /// How many bytes the guest had accepted, and has lost.
     pub bytes: u64,
@@ -80,8 +83,8 @@ pub enum ConvertError {
     /// A step failed, and those before it were undone.
     #[error(transparent)]
     Failed(Box<ConversionFailure>),
-    /// A listener panicked in the middle of an earlier conversion: nobody
-    /// knows any more which pages are private.
+    /// A listener panicked in the middle of an earlier conversion: it is
+    /// no longer known which pages are private.
     #[error("an earlier conversion was cut short by a panic")]
     CutShort,
 }
@@ -102,6 +105,7 @@ impl ConvertError {
 /// Which step of a conversion failed, and what it left behind.
 #[derive(Debug, thiserror::Error)]
 #[error("conversion of {range}: {cause}{}", rest(.not_undone))]
+#[non_exhaustive]
 pub struct ConversionFailure {
     /// The whole range asked for.
     pub range: PageRange,
@@ -144,6 +148,7 @@ pub enum FailedStep {
 
 /// What a conversion that failed could not undo.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct NotConvertedBack {
     /// Pages that have changed hands all the same: KVM did not change their
     /// attributes back. This is how they are recorded.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who is told of conversions: a mapper for DMA, which maps shared pages only.
+//! Listeners of conversions: a mapper for DMA, which maps shared pages only.
 
-use super::range::PageRange;
-use super::request::PageState;
+use std::sync::Arc;
+
+use super::error::NotConvertedBack;
 use super::sides::Stretch;
+use guest_ranges::PageRange;
+use guest_ranges::PageState;
 
 /// What a listener's `prepare` and `abort` may fail with. Downcast it for the
 /// typed error.
@@ -11,6 +14,7 @@ pub type ConversionListenerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Pages that change hands, as listeners see it.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Conversion<'a> {
     /// What the pages become. They are the opposite now.
     pub to: PageState,
@@ -21,7 +25,41 @@ pub struct Conversion<'a> {
     /// The pages that become shared and have no private side now, by address: a
     /// hole, or other memory that came to where pages were private. A mapper
     /// for DMA that knows that memory maps it from here on.
-    pub bare: &'a [PageRange],
+    pub unbacked: &'a [PageRange],
+}
+
+impl<'a> Conversion<'a> {
+    /// What listeners are notified of; `None` if no page changes.
+    pub(super) fn of(
+        to: PageState,
+        stretches: &'a [Stretch],
+        unbacked: &'a [PageRange],
+    ) -> Option<Self> {
+        let any = !stretches.is_empty() || !unbacked.is_empty();
+        any.then_some(Self {
+            to,
+            stretches,
+            unbacked,
+        })
+    }
+}
+
+/// Has listeners go back, the last to prepare first; returns the numbers of
+/// those that could not.
+pub(super) fn abort(
+    prepared: &[Arc<dyn ConversionListener>],
+    change: Option<Conversion<'_>>,
+    not_undone: &mut NotConvertedBack,
+) -> Vec<usize> {
+    let mut stuck = Vec::new();
+    let Some(change) = change else { return stuck };
+    for (number, listener) in prepared.iter().enumerate().rev() {
+        if let Err(error) = listener.abort(&change) {
+            not_undone.add_listener(listener.name(), error);
+            stuck.push(number);
+        }
+    }
+    stuck
 }
 
 /// Follows conversions.

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest's convertible memory, for VMMs without a memory model.
 
-use super::page_bits::PageBits;
-use super::pages::GuestPages;
-use super::range::PageRange;
-use super::request::PageState;
+use super::pages::{GuestPages, parts};
 use super::sides::{ConvertibleRange, Stretch};
+use guest_ranges::PageRange;
+use guest_ranges::PageSet;
+use guest_ranges::PageState;
 
 /// Memory with a private side, and which of its pages are private or accepted.
 ///
-/// Memory without a private side need not be told: it is the same as none.
+/// Memory without a private side need not be named: it is the same as none.
 ///
 /// # How large the state gets
 ///
@@ -22,8 +22,8 @@ use super::sides::{ConvertibleRange, Stretch};
 pub struct ConvertibleMemory {
     /// By address; no two overlap.
     ranges: Vec<ConvertibleRange>,
-    private: PageBits,
-    accepted: PageBits,
+    private: PageSet,
+    accepted: PageSet,
     /// The most bytes that `private` may come to take.
     limit: usize,
 }
@@ -32,8 +32,8 @@ impl Default for ConvertibleMemory {
     fn default() -> Self {
         Self {
             ranges: Vec::new(),
-            private: PageBits::default(),
-            accepted: PageBits::default(),
+            private: PageSet::default(),
+            accepted: PageSet::default(),
             limit: Self::DEFAULT_STATE_LIMIT,
         }
     }
@@ -60,7 +60,7 @@ pub enum MemoryError {
 }
 
 impl ConvertibleMemory {
-    /// The bytes that the state of private pages may take if nobody sets
+    /// The bytes that the state of private pages may take if no one sets
     /// another limit: as many as pages in 7 TiB of addresses can need.
     pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
 
@@ -73,7 +73,7 @@ impl ConvertibleMemory {
     ///
     /// Pages that were private stay so, whatever is there now, as they do for
     /// KVM. Where they are to follow memory that moves,
-    /// [`record`](GuestPages::record) it, and tell [`Change`](crate::Change).
+    /// [`record`](GuestPages::record) it, and pass it to [`Change`](crate::Change).
     ///
     /// Call it between planning the memslots and applying the plan: what the
     /// guest has accepted refuses the change here. If then KVM refuses it, set
@@ -98,7 +98,7 @@ impl ConvertibleMemory {
                 |new: &&ConvertibleRange| new.stretch == old.stretch && new.backing == old.backing;
             let before = ranges.partition_point(|r| r.stretch.range < old.stretch.range);
             let stays = ranges.get(before).filter(stays).is_some();
-            if let (false, Some(pages)) = (stays, self.accepted.within(old.stretch.range).next()) {
+            if let (false, Some(pages)) = (stays, parts(&self.accepted, old.stretch.range).next()) {
                 return Err(MemoryError::Accepted { pages });
             }
         }
@@ -109,7 +109,7 @@ impl ConvertibleMemory {
     /// Sets how many bytes of the host's memory the state of private pages may
     /// come to take, if the guest makes some of them shared: 576 for each 16 MiB
     /// that they reach into. A request that would outgrow it is refused before
-    /// anything is done ([`Refusal::NoRoom`](crate::Refusal::NoRoom)). KVM's own
+    /// anything is done ([`Refusal::NoRoom`](crate::convert::Refusal::NoRoom)). KVM's own
     /// state grows alike and has no limit.
     ///
     /// Making pages shared is never refused for it. A VMM that has taken memory
@@ -129,7 +129,8 @@ impl ConvertibleMemory {
     }
 }
 
-impl GuestPages for ConvertibleMemory {
+// SAFETY: all stretches are of `self.ranges`, which hold the memory and files.
+unsafe impl GuestPages for ConvertibleMemory {
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
         let below = |memory: &ConvertibleRange| memory.stretch.range.end() <= range.start();
         let from = self.ranges.partition_point(below);
@@ -138,32 +139,32 @@ impl GuestPages for ConvertibleMemory {
     }
 
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        self.private.within(range)
+        parts(&self.private, range)
     }
 
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        self.accepted.within(range)
+        parts(&self.accepted, range)
     }
 
     fn has_room(&self, range: PageRange) -> bool {
-        self.private.has_room(range, self.limit)
+        self.private.has_room(range.into(), self.limit)
     }
 
     fn record(&mut self, range: PageRange, state: PageState) {
         match state {
-            PageState::Private => self.private.insert(range),
+            PageState::Private => self.private.insert(range.into()),
             PageState::Shared => {
-                self.private.remove(range);
-                self.accepted.remove(range);
+                self.private.remove(range.into());
+                self.accepted.remove(range.into());
             }
         }
     }
 
     fn accept(&mut self, range: PageRange) {
-        self.accepted.insert(range);
+        self.accepted.insert(range.into());
     }
 
     fn revoke(&mut self, range: PageRange) {
-        self.accepted.remove(range);
+        self.accepted.remove(range.into());
     }
 }

@@ -19,7 +19,7 @@
 //!
 //! # All or nothing
 //!
-//! A guest's hypercall has one return value. A guest that is told of an error
+//! A guest's hypercall has one return value. A guest that gets an error
 //! has to know what it may touch, so a request is met as a whole or not at all:
 //! one page that cannot be as asked refuses it.
 //!
@@ -74,10 +74,8 @@
 //! # #[cfg(feature = "sim")] {
 //! use std::sync::Arc;
 //! use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
-//! use kvm_slots::{
-//!     AbiProfile, Backing, ConvertibleMemory, ConvertibleRange, Converter, FileHolds, FileStart,
-//!     SlotAccess, SlotRange,
-//! };
+//! use kvm_slots::{AbiProfile, Backing, DeviceFile, FileSlice, SlotAccess, SlotRange};
+//! use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides};
 //!
 //! let vm = SimVm::new(SimConfig {
 //!     private_pages: true,
@@ -86,19 +84,13 @@
 //!     ..SimConfig::released(KernelVersion::V7_3)
 //! });
 //! let registers = Arc::new(vm.create_dma_buf(0x4000)?);
-//! let fd = std::os::fd::AsRawFd::as_raw_fd(&*registers);
-//! let bar = SlotRange {
-//!     gpa: 0xe000_0000,
-//!     size: 0x4000,
-//!     access: SlotAccess::ReadWrite,
-//!     backing: Backing::FdOffset(FileStart::new(fd, 0, registers)),
-//!     log_dirty: false,
-//! };
+//! let registers = FileSlice::new(registers, 0, 0x4000).ok_or("empty")?;
+//! let registers = Backing::FdOffset(DeviceFile::new(registers));
+//! let bar = SlotRange::new(0xe000_0000, SlotAccess::ReadWrite, registers)?;
 //! let mut memory = ConvertibleMemory::new();
-//! memory.set_ranges(ConvertibleRange::new(&bar, FileHolds::Private))?;
+//! memory.set_ranges(ConvertibleRange::new(&bar, GuestMemfdSides::Private))?;
 //!
-//! // SAFETY: no host address is named, and the file is that of a device.
-//! let converter = unsafe { Converter::new(vm, memory) };
+//! let converter = Converter::new(vm, memory);
 //! // The guest calls KVM_HC_MAP_GPA_RANGE: two pages, encrypted.
 //! let accepted = converter.hypercall(0xe000_0000, 2, 1 << 4)?;
 //! assert_eq!(accepted.bytes, 0x2000);
@@ -120,25 +112,22 @@ mod listener;
 mod memory;
 #[cfg(feature = "memory-model")]
 mod model;
-mod page_bits;
 mod pages;
 mod plan;
-mod range;
 mod request;
 mod sides;
-mod told;
 
 pub use converter::Converter;
 pub use engine::Engine;
 pub use error::{
     ConversionFailure, ConvertError, Converted, FailedStep, Failures, NotConvertedBack, Revoked,
 };
+pub use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 pub use listener::{Conversion, ConversionListener, ConversionListenerError};
 pub use memory::{ConvertibleMemory, MemoryError};
 #[cfg(feature = "memory-model")]
 pub use model::ModelPages;
 pub use pages::GuestPages;
 pub use plan::{ConversionPlan, Refusal, plan_conversion};
-pub use range::PageRange;
-pub use request::{PageState, Request, RequestError};
-pub use sides::{ConvertibleRange, Discard, FileHolds, Sides, Stretch};
+pub use request::{Request, RequestError};
+pub use sides::{ConvertibleRange, Discard, Sides, Stretch};

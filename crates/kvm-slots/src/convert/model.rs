@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state of pages where a memory model has it.
 
-use memory_model::{
-    AddrRange, Backing, FlatView, GuestMemfdSides, MemoryModel, PageSet, PageState as ModelState,
-    SpaceId,
-};
-
-use super::pages::GuestPages;
-use super::range::PageRange;
-use super::request::PageState;
-use super::sides::{Sides, Stretch};
 use std::borrow::BorrowMut;
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+
+use memory_model::{Backing, FlatView, MemoryModel, SpaceId};
+
+use super::pages::{GuestPages, parts};
+use super::sides::{Sides, Stretch};
+use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
 /// The pages of one address space of a memory model. What is private and what
 /// is accepted is what the model says, and nothing is written down twice.
 ///
-/// `M` is the model itself, for a [`Converter`](crate::Converter) that owns it,
-/// or a `&mut` to it, for an [`Engine`](crate::Engine) that is lent it.
+/// `M` is the model itself, for a [`Converter`](crate::convert::Converter) that owns it,
+/// or a `&mut` to it, for an [`Engine`](crate::convert::Engine) that is lent it.
 ///
 /// # Panics
 /// Looking at the pages does, if the space is not part of the model, or was
-/// removed from it: whoever removes a space takes its converter down first.
+/// removed from it: a VMM that removes a space takes its converter down first.
+/// So does recording what the model refuses, although it allowed the plan. A
+/// [`Converter`](crate::convert::Converter) then reports
+/// [`CutShort`](crate::convert::ConvertError::CutShort).
 #[derive(Debug)]
 pub struct ModelPages<M, H> {
     model: M,
@@ -46,7 +47,8 @@ impl<H, M: BorrowMut<MemoryModel<H>>> ModelPages<M, H> {
     }
 }
 
-impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
+// SAFETY: all stretches are of memory and files that the model's view holds.
+unsafe impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
         Memory {
             view: self.model.borrow().view(self.space),
@@ -64,30 +66,33 @@ impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
 
     fn has_room(&self, range: PageRange) -> bool {
         let model = self.model.borrow();
-        model.has_room(self.space, addresses(range)).is_ok()
+        model.has_room(self.space, range.into()).is_ok()
     }
 
     fn record(&mut self, range: PageRange, state: PageState) {
-        let to = match state {
-            PageState::Private => ModelState::Private,
-            PageState::Shared => ModelState::Shared,
-        };
         let model = self.model.borrow_mut();
-        let set = model.set_page_state(self.space, addresses(range), to);
-        // Planning has asked the same view, and nobody changes it meanwhile.
-        debug_assert_eq!(set, Ok(()));
+        let set = model.set_page_state(self.space, range.into(), state);
+        must_follow(range, set);
     }
 
     fn accept(&mut self, range: PageRange) {
         let model = self.model.borrow_mut();
-        let accepted = model.accept(self.space, addresses(range));
-        // As above.
-        debug_assert_eq!(accepted, Ok(()));
+        let accepted = model.accept(self.space, range.into());
+        must_follow(range, accepted);
     }
 
     fn revoke(&mut self, range: PageRange) {
         let space = self.space;
-        self.model.borrow_mut().revoke(space, addresses(range));
+        self.model.borrow_mut().revoke(space, range.into());
+    }
+}
+
+/// The plan has asked the same view, and nothing changes it meanwhile. If the
+/// model refuses all the same, it no longer knows which pages are private, and
+/// nothing must go on from there.
+fn must_follow<E: fmt::Display>(range: PageRange, recorded: Result<(), E>) {
+    if let Err(error) = recorded {
+        panic!("the model refuses what it allowed for {range}: {error}");
     }
 }
 
@@ -103,7 +108,7 @@ impl<H> Iterator for Memory<H> {
     fn next(&mut self) -> Option<Stretch> {
         loop {
             let rest = self.rest?;
-            let run = self.view.intersecting(addresses(rest)).next();
+            let run = self.view.intersecting(rest.into()).next();
             let Some(run) = run else {
                 self.rest = None;
                 return None;
@@ -114,8 +119,7 @@ impl<H> Iterator for Memory<H> {
             self.rest = end
                 .checked_next_multiple_of(4096)
                 .and_then(|end| PageRange::between(end, rest.end()));
-            let size = u64::try_from(run.range().size()).unwrap_or(u64::MAX);
-            let pages = PageRange::inside(run.range().start(), size);
+            let pages = PageRange::inside(run.range());
             let found = pages.and_then(|pages| {
                 let skipped = pages.start() - run.range().start();
                 let sides = sides(&run.backing())?.advanced(skipped);
@@ -141,7 +145,7 @@ fn sides(backing: &Backing) -> Option<Sides> {
             match holds {
                 GuestMemfdSides::Shared => None,
                 GuestMemfdSides::Both => Some(Sides::InPlace { host: Some(host) }),
-                GuestMemfdSides::Private => Some(Sides::Apart {
+                GuestMemfdSides::Private => Some(Sides::Split {
                     fd: file.fd(),
                     offset: file.offset(),
                     host,
@@ -151,16 +155,4 @@ fn sides(backing: &Backing) -> Option<Sides> {
         Backing::PrivateMmio(_) => Some(Sides::PrivateMmio),
         Backing::DeviceRam(_) | Backing::Nothing => None,
     }
-}
-
-fn parts(set: &PageSet, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-    let parts = set.within(addresses(range));
-    // Whole pages of a range that ends below 2^64.
-    parts.filter_map(|part| PageRange::between(part.start(), part.last() + 1))
-}
-
-fn addresses(range: PageRange) -> AddrRange {
-    let (start, last) = (range.start(), range.end() - 1);
-    // A range of pages is not empty.
-    AddrRange::from_bounds(start, last).unwrap_or(AddrRange::ALL)
 }

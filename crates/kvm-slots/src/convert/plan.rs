@@ -2,9 +2,10 @@
 //! From a request to what has to be done for it: a pure function.
 
 use super::pages::GuestPages;
-use super::range::PageRange;
-use super::request::{PageState, Request};
+use super::request::Request;
 use super::sides::{Discard, Sides, Stretch};
+use guest_ranges::PageRange;
+use guest_ranges::PageState;
 
 /// The most stretches of one plan. A guest that has alternated its pages would
 /// otherwise make a plan as large as its memory.
@@ -13,6 +14,7 @@ const MAX_STRETCHES: usize = 4096;
 /// What one request, or the part of it that fits, comes to: pages that change
 /// and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConversionPlan {
     /// What the pages become.
     pub to: PageState,
@@ -26,7 +28,7 @@ pub struct ConversionPlan {
     pub stale: Vec<Stretch>,
     /// The pages that become shared and have no memory with a private side now:
     /// it was taken away while they were private.
-    pub bare: Vec<PageRange>,
+    pub unbacked: Vec<PageRange>,
     /// What of the request this plan does not reach.
     pub rest: Option<PageRange>,
 }
@@ -34,13 +36,13 @@ pub struct ConversionPlan {
 impl ConversionPlan {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.stretches.is_empty() && self.bare.is_empty()
+        self.stretches.is_empty() && self.unbacked.is_empty()
     }
 
     /// The pages that change, by address within each kind.
     pub fn changes(&self) -> impl Iterator<Item = PageRange> + '_ {
         let stretches = self.stretches.iter().map(|stretch| stretch.range);
-        stretches.chain(self.bare.iter().copied())
+        stretches.chain(self.unbacked.iter().copied())
     }
 
     /// From the first page that changes to the last: one call of
@@ -151,7 +153,7 @@ pub(super) fn part(pages: &impl GuestPages, range: PageRange, to: PageState) -> 
         to,
         stretches: Vec::new(),
         stale: Vec::new(),
-        bare: Vec::new(),
+        unbacked: Vec::new(),
         rest: None,
     };
     match to {
@@ -199,7 +201,7 @@ fn add_all(
     for change in changes {
         let mut at = change.start();
         while let Some(left) = PageRange::between(at, change.end()) {
-            if plan.stretches.len() + plan.bare.len() >= MAX_STRETCHES {
+            if plan.stretches.len() + plan.unbacked.len() >= MAX_STRETCHES {
                 plan.rest = PageRange::between(at, range.end());
                 return;
             }
@@ -217,7 +219,7 @@ fn add_all(
                 // Nothing is there up to the next memory, or to the end.
                 next => {
                     let end = next.map_or(left.end(), |m| m.range.start());
-                    plan.bare.extend(PageRange::between(at, end));
+                    plan.unbacked.extend(PageRange::between(at, end));
                     end
                 }
             };

@@ -1,26 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a guest asks for, however it asks.
 
-use super::range::{PAGE, PageRange};
-
-/// Who may touch a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PageState {
-    /// The guest and the host.
-    Shared,
-    /// Only the guest.
-    Private,
-}
-
-impl PageState {
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Shared => Self::Private,
-            Self::Private => Self::Shared,
-        }
-    }
-}
+use guest_ranges::{PAGE_SIZE, PageRange, PageRangeError, PageState};
 
 /// A wish for pages to be private, or shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +51,7 @@ impl Request {
             gpa,
             size: u64::MAX,
         };
-        Self::new(gpa, pages.checked_mul(PAGE).ok_or(wraps)?, to)
+        Self::new(gpa, pages.checked_mul(PAGE_SIZE).ok_or(wraps)?, to)
     }
 
     /// The exit `KVM_EXIT_MEMORY_FAULT` (39), by its three fields: the guest
@@ -150,4 +131,16 @@ pub enum RequestError {
         /// The flags.
         flags: u64,
     },
+}
+
+impl From<PageRangeError> for RequestError {
+    fn from(error: PageRangeError) -> Self {
+        match error {
+            PageRangeError::Empty { gpa } => Self::Empty { gpa },
+            PageRangeError::Unaligned { gpa, size } => Self::Unaligned { gpa, size },
+            PageRangeError::Wraps { gpa, size } => Self::Wraps { gpa, size },
+            // Of another version of the crate: no range of pages in any case.
+            _ => Self::Unaligned { gpa: 0, size: 0 },
+        }
+    }
 }

@@ -4,19 +4,18 @@
 
 use std::fmt;
 
-use super::range::PageRange;
-use super::request::PageState;
 use crate::range::{Backing, SlotRange};
+use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
 /// Where the private and the shared bytes of a stretch of memory are.
 ///
-/// Plain numbers. Whoever holds the stretch keeps addresses and descriptors
+/// Plain numbers. The holder of the stretch keeps addresses and descriptors
 /// valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sides {
     /// Private pages are in a guest_memfd, shared ones in host memory beside
     /// it: what changes sides leaves stale bytes behind.
-    Apart {
+    Split {
         /// The guest_memfd.
         fd: i32,
         /// Where in the file the stretch starts.
@@ -47,7 +46,7 @@ impl Sides {
     pub(super) fn advanced(self, bytes: u64) -> Self {
         // Wrapping cannot happen in a stretch: its ends were checked.
         match self {
-            Self::Apart { fd, offset, host } => Self::Apart {
+            Self::Split { fd, offset, host } => Self::Split {
                 fd,
                 offset: offset.wrapping_add(bytes),
                 host: host.wrapping_add(bytes),
@@ -87,7 +86,7 @@ impl Stretch {
     /// has no such place.
     pub fn host(&self) -> Option<u64> {
         match self.sides {
-            Sides::Apart { host, .. } => Some(host),
+            Sides::Split { host, .. } => Some(host),
             Sides::InPlace { host } => host,
             Sides::PrivateOnly { .. } | Sides::PrivateMmio => None,
         }
@@ -97,11 +96,11 @@ impl Stretch {
     pub(super) fn stale(&self, to: PageState) -> Option<Discard> {
         let size = self.range.size();
         match (self.sides, to) {
-            (Sides::Apart { host, .. }, PageState::Private) => Some(Discard::Host {
+            (Sides::Split { host, .. }, PageState::Private) => Some(Discard::Host {
                 address: host,
                 size,
             }),
-            (Sides::Apart { fd, offset, .. }, PageState::Shared)
+            (Sides::Split { fd, offset, .. }, PageState::Shared)
             | (Sides::PrivateOnly { fd, offset }, PageState::Shared) => {
                 Some(Discard::File { fd, offset, size })
             }
@@ -111,7 +110,7 @@ impl Stretch {
     }
 }
 
-/// Bytes that nobody shall see again. Where they were, zeros are.
+/// Bytes that no one must see again. Where they were, zeros are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discard {
     /// A hole is punched into a file: the private side.
@@ -143,15 +142,6 @@ impl fmt::Display for Discard {
     }
 }
 
-/// Which pages of a slot its guest_memfd holds. A slot does not tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileHolds {
-    /// The private ones.
-    Private,
-    /// Both, in place: the host memory is a mapping of the file.
-    Both,
-}
-
 /// Memory with a private side, and what keeps it valid.
 #[derive(Clone, Debug)]
 pub struct ConvertibleRange {
@@ -162,22 +152,22 @@ pub struct ConvertibleRange {
 
 impl ConvertibleRange {
     /// What of a slot's range can be converted; `None` for memory without a
-    /// private side, and for less than a page. `holds` is about guest_memfds.
-    pub fn new(range: &SlotRange, holds: FileHolds) -> Option<Self> {
-        let pages = PageRange::inside(range.gpa, range.size)?;
-        let skipped = pages.start() - range.gpa;
-        // The stretch must not wrap on any side, whatever was given.
-        range.backing.advanced(range.size)?;
-        let backing = range.backing.advanced(skipped)?;
+    /// private side, and for less than a page. `sides` says which pages a
+    /// guest_memfd holds.
+    pub fn new(range: &SlotRange, sides: GuestMemfdSides) -> Option<Self> {
+        let pages = PageRange::inside(range.range())?;
+        let skipped = pages.start() - range.gpa();
+        let backing = range.backing().slice(skipped, pages.size())?;
         let host = backing.host().map(|host| host.address());
-        let sides = match (&backing, holds, host) {
+        let sides = match (&backing, sides, host) {
             (Backing::Host(_), ..) => return None,
             (Backing::FdOffset(_), ..) => Sides::PrivateMmio,
-            (Backing::GuestMemfd { .. }, FileHolds::Both, host) => Sides::InPlace { host },
-            (Backing::GuestMemfd { file, .. }, FileHolds::Private, host) => {
+            (Backing::GuestMemfd { .. }, GuestMemfdSides::Shared, _) => return None,
+            (Backing::GuestMemfd { .. }, GuestMemfdSides::Both, host) => Sides::InPlace { host },
+            (Backing::GuestMemfd { file, .. }, GuestMemfdSides::Private, host) => {
                 let (fd, offset) = (file.fd(), file.offset());
                 match host {
-                    Some(host) => Sides::Apart { fd, offset, host },
+                    Some(host) => Sides::Split { fd, offset, host },
                     None => Sides::PrivateOnly { fd, offset },
                 }
             }

@@ -8,9 +8,13 @@ use super::ops::BeforeOp;
 use super::rings::{RingId, Rings};
 use super::tracker::DirtyTracker;
 use super::vm::{DirtyCapabilities, DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
-use crate::{Capabilities, Errno, Op, Slot, SlotId, SlotTable};
+use crate::caps::Capabilities;
+use crate::errno::Errno;
+use crate::plan::op::Op;
+use crate::slot::{Slot, SlotId};
+use crate::table::SlotTable;
 
-/// How KVM tells what was written. One way for the life of a VM.
+/// How KVM reports what was written. One way for the life of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirtyMode {
     /// A log for each slot; reading it write-protects all pages that it has.
@@ -102,9 +106,9 @@ impl DirtyError {
     }
 }
 
-/// Brings what KVM logged to a [`DirtyTracker`]: when it is told to, and before
+/// Brings what KVM logged to a [`DirtyTracker`]: on request, and before
 /// memslot operations that would take a log away. It is the [`BeforeOp`] of
-/// [`apply_with`](crate::apply_with).
+/// [`Slots::with_watcher`](crate::Slots::with_watcher).
 #[derive(Debug)]
 pub struct DirtyCollector<V> {
     vm: V,

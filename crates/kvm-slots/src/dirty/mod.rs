@@ -2,17 +2,18 @@
 //! Which pages were written: KVM's log or ring, merged with what the VMM wrote.
 
 mod clears;
-mod collector;
-mod ops;
-mod pages;
-mod rings;
-mod tracker;
-mod unlogged;
-mod vm;
+pub(crate) mod collector;
+pub(crate) mod ops;
+pub(crate) mod pages;
+pub(crate) mod rings;
+pub(crate) mod tracker;
+pub(crate) mod unlogged;
+pub(crate) mod vm;
 
+pub use crate::ioctl::VcpuDirtyRing;
 pub use collector::{DirtyCollector, DirtyError, DirtyMode};
 pub use ops::BeforeOp;
-pub use pages::{DirtyPages, DirtyRun};
+pub use pages::DirtyPages;
 pub use rings::RingId;
 pub use tracker::{DirtyClient, DirtyTracker};
 pub use unlogged::{Unlogged, UnloggedSlot};

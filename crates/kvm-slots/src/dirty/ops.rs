@@ -3,7 +3,11 @@
 
 use std::fmt;
 
-use crate::{Errno, Op, Plan, Slot, SlotTable};
+use crate::errno::Errno;
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
+use crate::slot::Slot;
+use crate::table::SlotTable;
 
 /// Is asked before each memslot operation.
 pub trait BeforeOp: fmt::Debug {
@@ -14,7 +18,7 @@ pub trait BeforeOp: fmt::Debug {
     fn before(&self, op: &Op, table: &SlotTable) -> Result<(), Errno>;
 }
 
-/// Nobody wants to know.
+/// No watcher.
 impl BeforeOp for () {
     fn before(&self, _op: &Op, _table: &SlotTable) -> Result<(), Errno> {
         Ok(())
@@ -68,8 +72,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Backing, HostMemory, SlotAccess};
-    use std::sync::Arc;
+    use crate::range::{Backing, SlotAccess};
+    use guest_ranges::HostMemory;
 
     fn slot(gpa: u64, log_dirty: bool) -> Slot {
         Slot {
@@ -77,7 +81,7 @@ mod tests {
             gpa,
             size: 0x1000,
             access: SlotAccess::ReadWrite,
-            backing: Backing::Host(HostMemory::new(0x7f00_0000_0000, Arc::new(()))),
+            backing: Backing::Host(HostMemory::placeholder(0x1000).unwrap()),
             log_dirty,
         }
     }

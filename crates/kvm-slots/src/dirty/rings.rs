@@ -5,14 +5,14 @@ use std::fmt;
 
 use super::collector::DirtyError;
 use super::vm::{DirtyEntry, DirtyRing, LoggingVm};
-use crate::Errno;
+use crate::errno::Errno;
 
 /// How often the kernel is asked to reset rings without making progress. A
 /// signal interrupts the ioctl without an error; the next call continues.
 const FRUITLESS_RESETS: usize = 16;
 
 /// The dirty ring of one vCPU, as
-/// [`DirtyCollector::add_ring`](crate::DirtyCollector::add_ring) numbers it.
+/// [`DirtyCollector::add_ring`](crate::dirty::DirtyCollector::add_ring) numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RingId(usize);
 

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use guest_ranges::{AddrRange, RangeSet};
+
 use super::pages::DirtyPages;
 use super::vm::DirtyEntry;
-use crate::page_set::PageSet;
-use crate::{Slot, SlotId, SlotTable};
+use crate::slot::{Slot, SlotId};
+use crate::table::SlotTable;
 
 /// Collects which pages of host memory were written, for several clients that
 /// each take them at their own pace. Clones are the same tracker.
@@ -27,13 +29,13 @@ pub struct DirtyTracker {
 
 #[derive(Debug, Default)]
 struct State {
-    memory: PageSet,
+    memory: RangeSet,
     clients: BTreeMap<u64, DirtyPages>,
     next_client: u64,
 }
 
-/// One who wants to know what was written since he last asked. Dropping it
-/// ends that.
+/// A consumer of dirty pages. Each page is reported once per client. Dropping the
+/// client ends that.
 #[derive(Debug)]
 pub struct DirtyClient {
     number: u64,
@@ -65,11 +67,11 @@ impl DirtyTracker {
     }
 
     /// Tracks the memory of a slot, and no more than that: nothing of it is
-    /// dirty for it. Not for slots without a host address, whose pages nobody
+    /// dirty for it. Not for slots without a host address, whose pages no one
     /// can log.
     pub fn track(&self, slot: &Slot) {
         if let Some(memory) = host_range(slot) {
-            self.state().memory.insert(memory.start, memory.end);
+            self.state().memory.insert(memory);
         }
     }
 
@@ -79,17 +81,21 @@ impl DirtyTracker {
     /// Returns whether all these bytes are tracked; those that are not are left
     /// out.
     pub fn mark(&self, host: u64, size: u64) -> bool {
-        let end = host.saturating_add(size);
-        let mut state = self.state();
-        let parts = state.memory.within(&(host..end));
-        let tracked: u64 = parts.iter().map(|part| part.end - part.start).sum();
-        for part in parts {
-            let pages = part.start / self.page_size..part.end.div_ceil(self.page_size);
-            for dirty in state.clients.values_mut() {
+        let Some(bytes) = bytes(host, size) else {
+            return true;
+        };
+        let State {
+            memory, clients, ..
+        } = &mut *self.state();
+        let mut tracked = 0;
+        for part in memory.within(bytes) {
+            tracked += part.size();
+            let pages = part.start() / self.page_size..part.last() / self.page_size + 1;
+            for dirty in clients.values_mut() {
                 dirty.insert(pages.clone());
             }
         }
-        tracked == size
+        tracked == u128::from(size)
     }
 
     /// As [`mark`](Self::mark), by the guest-physical address `gpa`. Bytes in
@@ -99,9 +105,9 @@ impl DirtyTracker {
             return true;
         };
         let mut tracked = 0;
-        for slot in table.slots() {
+        for slot in table.intersecting(gpa, last) {
             let (from, to) = (gpa.max(slot.gpa), last.min(slot.last()));
-            if let Some(host) = slot.backing.host().filter(|_| from <= to) {
+            if let Some(host) = slot.backing.host() {
                 let all = self.mark(host.address() + (from - slot.gpa), to - from + 1);
                 tracked += if all { to - from + 1 } else { 0 };
             }
@@ -112,15 +118,20 @@ impl DirtyTracker {
     /// The memory is no longer the guest's: what was written to it is of no
     /// interest to anyone any more. For memory that is about to be unmapped.
     pub fn forget(&self, host: u64, size: u64) {
-        let range = host..host.saturating_add(size);
-        let state = &mut *self.state();
-        for part in state.memory.within(&range) {
-            let pages = part.start.div_ceil(self.page_size)..part.end / self.page_size;
-            for dirty in state.clients.values_mut() {
+        let Some(bytes) = bytes(host, size) else {
+            return;
+        };
+        let State {
+            memory, clients, ..
+        } = &mut *self.state();
+        for part in memory.within(bytes) {
+            let end = part.last().saturating_add(1);
+            let pages = part.start().div_ceil(self.page_size)..end / self.page_size;
+            for dirty in clients.values_mut() {
                 dirty.take(pages.clone());
             }
         }
-        state.memory.remove(range.start, range.end);
+        memory.remove(bytes);
     }
 
     /// Adds a slot's log, a bit for each of its pages.
@@ -128,9 +139,9 @@ impl DirtyTracker {
         let Some(memory) = host_range(slot) else {
             return;
         };
-        let first = memory.start / self.page_size;
+        let first = memory.start() / self.page_size;
         let state = &mut *self.state();
-        state.memory.insert(memory.start, memory.end);
+        state.memory.insert(memory);
         for dirty in state.clients.values_mut() {
             dirty.insert_bitmap(first, log, slot.size / self.page_size);
         }
@@ -149,7 +160,7 @@ impl DirtyTracker {
         };
         // Also of a slot that has stopped to log since.
         self.track(slot);
-        self.mark(memory.start + at, self.page_size)
+        self.mark(memory.start() + at, self.page_size)
     }
 
     /// The size of a page in bytes.
@@ -176,14 +187,19 @@ impl DirtyClient {
     /// again. A page that lies in the range in part counts as in it.
     pub fn take(&self, host: u64, size: u64) -> DirtyPages {
         let page = self.tracker.page_size;
-        self.take_pages(host / page..host.saturating_add(size).div_ceil(page))
+        match bytes(host, size) {
+            Some(bytes) => self.take_pages(bytes.start() / page..bytes.last() / page + 1),
+            None => DirtyPages::new(page),
+        }
     }
 
     /// As [`take`](Self::take), for the memory of a slot. There is none for a
     /// slot without a host address.
     pub fn take_slot(&self, slot: &Slot) -> DirtyPages {
-        let memory = host_range(slot).unwrap_or(0..0);
-        self.take(memory.start, memory.end - memory.start)
+        match host_range(slot) {
+            Some(memory) => self.take(memory.start(), slot.size),
+            None => DirtyPages::new(self.tracker.page_size),
+        }
     }
 
     /// As [`take`](Self::take), for all memory, also such that is in no slot
@@ -219,21 +235,25 @@ impl DirtyPages {
     /// The guest-physical addresses at which `slot` shows these pages, as first
     /// address and number of bytes; none that it does not show.
     pub fn in_slot<'a>(&'a self, slot: &Slot) -> impl Iterator<Item = (u64, u64)> + 'a {
-        let memory = host_range(slot).unwrap_or(0..0);
         let gpa = slot.gpa;
-        self.runs().filter_map(move |run| {
-            let from = run.host.max(memory.start);
-            let to = run.host.saturating_add(run.size).min(memory.end);
-            (from < to).then(|| (gpa + (from - memory.start), to - from))
+        let memory = host_range(slot).into_iter();
+        memory.flat_map(move |memory| {
+            let shown = self.within(memory);
+            let size = |run: AddrRange| run.last() - run.start() + 1;
+            shown.map(move |run| (gpa + (run.start() - memory.start()), size(run)))
         })
     }
 }
 
 /// The host memory of a slot, if it has a host address.
-fn host_range(slot: &Slot) -> Option<Range<u64>> {
+fn host_range(slot: &Slot) -> Option<AddrRange> {
     // Only these can be logged: beside a guest_memfd the host address is not
     // where the guest writes.
     let host = slot.backing.host().filter(|_| slot.is_mutable())?;
-    let end = host.address().checked_add(slot.size)?;
-    Some(host.address()..end)
+    Some(host.range())
+}
+
+/// The addresses, as far as there are any; `None` if there is none.
+fn bytes(host: u64, size: u64) -> Option<AddrRange> {
+    AddrRange::from_bounds(host, host.saturating_add(size.checked_sub(1)?))
 }

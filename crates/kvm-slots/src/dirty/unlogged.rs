@@ -3,11 +3,14 @@
 
 use std::fmt;
 
-use crate::{Backing, Slot, SlotAccess, SlotTable};
+use crate::range::{Backing, SlotAccess};
+use crate::slot::Slot;
+use crate::table::SlotTable;
 
 /// A slot whose writes are not logged, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{size:#x} bytes at {gpa:#x} in slot {id}: {why}", id = .slot.id, gpa = .slot.gpa, size = .slot.size)]
+#[non_exhaustive]
 pub struct UnloggedSlot {
     /// The slot.
     pub slot: Slot,
@@ -17,14 +20,15 @@ pub struct UnloggedSlot {
 
 /// Why the writes to a slot are not logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unlogged {
-    /// It could be, but nobody asked for it: [`Slot::log_dirty`] is off.
+    /// It could be, but is not requested: [`Slot::log_dirty`] is off.
     Off,
     /// Its pages are in a guest_memfd, which KVM keeps no log of: it refuses
     /// the one flag beside the other (`check_memory_region_flags`,
     /// virt/kvm/kvm_main.c).
     GuestMemfd,
-    /// It is private MMIO. Nobody but the guest reaches it, so that there is
+    /// It is private MMIO. Only the guest reaches it, so that there is
     /// nothing to copy either.
     PrivateMmio,
 }

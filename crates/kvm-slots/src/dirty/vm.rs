@@ -6,7 +6,8 @@ use kvm_bindings::{
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
 };
 
-use crate::{Errno, Vm};
+use crate::errno::Errno;
+use crate::vm::Vm;
 
 bitflags::bitflags! {
     /// Options of `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`.
@@ -21,6 +22,7 @@ bitflags::bitflags! {
 
 /// What a VM's kernel can do to track writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DirtyCapabilities {
     /// The options of manual protection; none before Linux 5.0.
     pub manual_protect: ManualProtect,
@@ -46,7 +48,7 @@ impl DirtyCapabilities {
     }
 }
 
-/// A VM that tells which pages its guest wrote.
+/// A VM that reports which pages its guest wrote.
 pub trait LoggingVm: Vm + std::fmt::Debug {
     /// `KVM_ENABLE_CAP` of `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`.
     ///

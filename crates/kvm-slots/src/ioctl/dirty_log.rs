@@ -11,7 +11,7 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref};
 
 use super::numbers::{KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS};
-use crate::Errno;
+use crate::errno::Errno;
 
 /// Why `KVM_GET_DIRTY_LOG` refuses a slot that does not exist. There is no
 /// buffer: EFAULT if the slot exists after all.

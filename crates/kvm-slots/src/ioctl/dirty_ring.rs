@@ -14,7 +14,8 @@ use kvm_bindings::kvm_dirty_gfn;
 use kvm_ioctls::VcpuFd;
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::{DirtyEntry, DirtyRing, Errno};
+use crate::dirty::vm::{DirtyEntry, DirtyRing};
+use crate::errno::Errno;
 
 /// `KVM_DIRTY_LOG_PAGE_OFFSET`, the same wherever there are rings; kvm-bindings
 /// has it for those architectures only.

@@ -6,7 +6,7 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 
 use super::numbers::KVM_PRE_FAULT_MEMORY;
-use crate::Errno;
+use crate::errno::Errno;
 
 /// Where mapping guest memory beforehand stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,10 +5,14 @@
 //! are, wherever the guest sees them. So a range that stays has its slots
 //! whatever happens to its neighbours, and one that moves has the same slots.
 
+use guest_ranges::AddrRange;
+
+use crate::abi::{self, AbiProfile, Unsupported};
+use crate::caps::Capabilities;
 use crate::range::{Backing, SlotAccess, SlotRange};
 use crate::slot::{Slot, SlotId};
 
-use super::{PlanError, Remainder};
+use super::error::PlanError;
 
 /// Cuts between slots are at multiples of this where the maximum is one, too:
 /// no processor that KVM runs on maps larger pages for a guest.
@@ -16,16 +20,16 @@ const LARGEST_PAGE: u64 = 1 << 30;
 
 /// A slot that has no number yet.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) gpa: u64,
-    pub(super) size: u64,
-    pub(super) access: SlotAccess,
-    pub(super) backing: Backing,
-    pub(super) log_dirty: bool,
+pub(crate) struct NewSlot {
+    pub(crate) gpa: u64,
+    pub(crate) size: u64,
+    pub(crate) access: SlotAccess,
+    pub(crate) backing: Backing,
+    pub(crate) log_dirty: bool,
 }
 
-impl Wanted {
-    pub(super) fn numbered(self, id: SlotId) -> Slot {
+impl NewSlot {
+    pub(crate) fn numbered(self, id: SlotId) -> Slot {
         Slot {
             id,
             gpa: self.gpa,
@@ -36,13 +40,29 @@ impl Wanted {
         }
     }
 
-    pub(super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.gpa + (self.size - 1)
     }
 
     /// Whether `slot` has these bytes with this access, wherever it lies.
-    pub(super) fn is_same_memory(&self, slot: &Slot) -> bool {
+    pub(crate) fn is_same_memory(&self, slot: &Slot) -> bool {
         (self.size, self.access) == (slot.size, slot.access) && self.backing == slot.backing
+    }
+
+    /// Whether a slot for it can exist at all.
+    pub(crate) fn check(
+        &self,
+        capabilities: &Capabilities,
+        abi: AbiProfile,
+    ) -> Result<(), Unsupported> {
+        abi::check(
+            self.size,
+            self.access,
+            self.log_dirty,
+            &self.backing,
+            capabilities,
+            abi,
+        )
     }
 
     /// How many slots of at most `max` bytes it takes.
@@ -59,32 +79,32 @@ impl Wanted {
         if self.size <= max {
             return self.size;
         }
-        let at = match &self.backing {
-            Backing::Host(host) => host.address(),
-            Backing::GuestMemfd { file, .. } | Backing::FdOffset(file) => file.offset(),
+        let at = match (&self.backing, self.backing.file()) {
+            (Backing::Host(host), _) => host.address(),
+            (_, file) => file.map_or(0, |file| file.offset()),
         };
         let align = LARGEST_PAGE.min(1 << max.trailing_zeros());
         max - at % align
     }
 
-    /// The slots of at most `max` bytes; `None` if an address would wrap.
-    fn split(self, max: u64, slots: &mut Vec<Self>) -> Option<()> {
+    /// The slots of at most `max` bytes.
+    fn split(self, max: u64, slots: &mut Vec<Self>) {
         let (mut from, mut size) = (0, self.first_slot(max));
         while from < self.size {
-            slots.push(Self {
+            // It is inside the backing, so the slice exists.
+            slots.extend(self.backing.slice(from, size).map(|backing| Self {
                 gpa: self.gpa + from,
                 size,
-                backing: self.backing.advanced(from)?,
+                backing,
                 ..self
-            });
+            }));
             from += size;
             size = max.min(self.size - from);
         }
-        Some(())
     }
 }
 
-impl From<Slot> for Wanted {
+impl From<Slot> for NewSlot {
     fn from(slot: Slot) -> Self {
         Self {
             gpa: slot.gpa,
@@ -98,64 +118,69 @@ impl From<Slot> for Wanted {
 
 /// What is left of ranges when they are cut to whole pages.
 #[derive(Debug)]
-pub(super) struct Pages {
-    pub(super) ranges: Vec<Wanted>,
-    pub(super) trapped: Vec<Remainder>,
+pub(crate) struct Pages {
+    pub(crate) ranges: Vec<NewSlot>,
+    pub(crate) trapped: Vec<AddrRange>,
 }
 
 /// Cuts ranges to whole pages: starts up, ends down. The rest is trapped.
-pub(super) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, PlanError> {
+pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, PlanError> {
     let mut sorted: Vec<&SlotRange> = ranges.iter().collect();
-    sorted.sort_by_key(|range| range.gpa);
+    sorted.sort_by_key(|range| range.gpa());
     let mut pages = Pages {
         ranges: Vec::with_capacity(ranges.len()),
         trapped: Vec::new(),
     };
-    let mut free_from = Some(0);
+    let mut previous: Option<&SlotRange> = None;
     for range in sorted {
-        let (gpa, size) = (range.gpa, range.size);
-        let bad = PlanError::BadRange { gpa, size };
-        let last = size.checked_sub(1).and_then(|more| gpa.checked_add(more));
-        let last = last.ok_or(bad.clone())?;
-        if free_from.is_none_or(|free| gpa < free) {
-            return Err(bad);
+        let gpa = range.gpa();
+        if let Some(other) = previous.filter(|other| gpa <= other.last()) {
+            return Err(overlap(gpa, range.size(), other.gpa(), other.size()));
         }
-        free_from = last.checked_add(1);
-        pages.add(range, last, page).ok_or(bad)?;
+        previous = Some(range);
+        pages.add(range, page);
     }
     Ok(pages)
 }
 
+/// A range overlaps another range or slot.
+pub(crate) fn overlap(gpa: u64, size: u64, other_gpa: u64, other_size: u64) -> PlanError {
+    PlanError::Overlap {
+        gpa,
+        size,
+        other_gpa,
+        other_size,
+    }
+}
+
 impl Pages {
-    /// Adds a range that ends at `last`; `None` if the backing would wrap.
-    fn add(&mut self, range: &SlotRange, last: u64, page: u64) -> Option<()> {
+    /// Adds the whole pages of a range.
+    fn add(&mut self, range: &SlotRange, page: u64) {
         // In 128 bits, where the end of the last page does not wrap.
-        let (first, end) = (u128::from(range.gpa), u128::from(last) + 1);
+        let (first, end) = (u128::from(range.gpa()), u128::from(range.last()) + 1);
         let page = u128::from(page);
         let (up, down) = (first.next_multiple_of(page), end / page * page);
         if up >= down {
-            self.trap(first, end);
-            return Some(());
+            return self.trap(first, end);
         }
         self.trap(first, up);
         self.trap(down, end);
-        self.ranges.push(Wanted {
-            gpa: narrow(up),
-            size: narrow(down - up),
-            access: range.access,
-            backing: range.backing.advanced(narrow(up - first))?,
-            log_dirty: range.log_dirty,
-        });
-        Some(())
+        let (skipped, size) = (narrow(up - first), narrow(down - up));
+        // They are inside the range, so the slice exists.
+        self.ranges
+            .extend(range.backing().slice(skipped, size).map(|backing| NewSlot {
+                gpa: narrow(up),
+                size,
+                access: range.access(),
+                backing,
+                log_dirty: range.log_dirty(),
+            }));
     }
 
     fn trap(&mut self, from: u128, to: u128) {
-        if from < to {
-            self.trapped.push(Remainder {
-                gpa: narrow(from),
-                size: narrow(to - from),
-            });
-        }
+        // Both are at most 2^64, so a range that is not empty fits.
+        let size = to.saturating_sub(from);
+        self.trapped.extend(AddrRange::new(narrow(from), size));
     }
 }
 
@@ -165,22 +190,20 @@ fn narrow(n: u128) -> u64 {
 
 /// How many slots of at most `max` bytes the ranges take. More than memory
 /// could hold are counted, too: nothing is allocated.
-pub(super) fn count(ranges: &[Wanted], max: u64) -> usize {
+pub(crate) fn count(ranges: &[NewSlot], max: u64) -> usize {
     let slots = ranges.iter().map(|range| range.slots(max));
     let total = slots.fold(0, u64::saturating_add);
     usize::try_from(total).unwrap_or(usize::MAX)
 }
 
 /// Cuts ranges of whole pages into slots of at most `max` bytes.
-pub(super) fn split(ranges: Vec<Wanted>, max: u64) -> Result<Vec<Wanted>, PlanError> {
+pub(crate) fn split(ranges: Vec<NewSlot>, max: u64) -> Vec<NewSlot> {
     if ranges.iter().all(|range| range.size <= max) {
-        return Ok(ranges);
+        return ranges;
     }
     let mut slots = Vec::with_capacity(ranges.len());
     for range in ranges {
-        let (gpa, size) = (range.gpa, range.size);
-        let bad = PlanError::BadRange { gpa, size };
-        range.split(max, &mut slots).ok_or(bad)?;
+        range.split(max, &mut slots);
     }
-    Ok(slots)
+    slots
 }

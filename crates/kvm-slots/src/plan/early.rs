@@ -2,18 +2,19 @@
 //! Which new slots can be created before anything is taken from the guest, and
 //! whether the guest could see a gap in the rest of a plan.
 
-use super::cut::Wanted;
+use super::cut::NewSlot;
+use crate::abi::AbiProfile;
 use crate::range::Backing;
 use crate::slot::Slot;
-use crate::{AbiProfile, SlotTable};
+use crate::table::SlotTable;
 
 /// New slots, by when they can be created.
 #[derive(Debug, Default)]
 pub(super) struct Creates {
     /// Before any slot is deleted or moved.
-    pub(super) early: Vec<Wanted>,
+    pub(super) early: Vec<NewSlot>,
     /// Only afterwards: another slot has the place, the file or the number.
-    pub(super) late: Vec<Wanted>,
+    pub(super) late: Vec<NewSlot>,
 }
 
 /// Sorts `creates` by address and by when they can be created. `room` more slots
@@ -21,7 +22,7 @@ pub(super) struct Creates {
 pub(super) fn split(
     table: &SlotTable,
     deletes: &[Slot],
-    mut creates: Vec<Wanted>,
+    mut creates: Vec<NewSlot>,
     room: usize,
     abi: AbiProfile,
 ) -> Creates {
@@ -29,7 +30,10 @@ pub(super) fn split(
     let mut split = Creates::default();
     for want in creates {
         let fits = split.early.len() < room
-            && table.intersecting(want.gpa, want.last()).next().is_none()
+            && table
+                .intersecting_downwards(want.gpa, want.last())
+                .next()
+                .is_none()
             && !is_bound(&want.backing, deletes, abi);
         match fits {
             true => split.early.push(want),

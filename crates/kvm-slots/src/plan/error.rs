@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Why there is no plan.
 
-use super::PageRun;
-use crate::Unsupported;
+use crate::abi::Unsupported;
+use guest_ranges::PageRange;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,17 +36,23 @@ pub enum PlanError {
         /// The width of guest-physical addresses.
         bits: u32,
     },
-    /// A range is empty or wraps, or overlaps another one.
-    #[error("the range of {size:#x} bytes at {gpa:#x} is empty, wraps, or overlaps another")]
-    BadRange {
+    /// A range overlaps another one, or a slot that stays.
+    #[error(
+        "the range of {size:#x} bytes at {gpa:#x} overlaps {other_size:#x} bytes at {other_gpa:#x}"
+    )]
+    Overlap {
         /// The first guest-physical address.
         gpa: u64,
         /// The number of bytes.
         size: u64,
+        /// The first guest-physical address of the other range or slot.
+        other_gpa: u64,
+        /// Its number of bytes.
+        other_size: u64,
     },
-    /// A range that is said to go has not the slots that it should have: the
-    /// table is out of step with whoever says so. [`plan()`](crate::plan())
-    /// puts them in step again.
+    /// A removed range does not have the slots that it should have: the
+    /// table needs a resync: [`plan()`](crate::plan::plan()) plans from everything
+    /// that is wanted.
     #[error("the range of {size:#x} bytes at {gpa:#x} is to go, and its memslots are not there")]
     NotThere {
         /// The first guest-physical address.
@@ -54,9 +60,28 @@ pub enum PlanError {
         /// The number of bytes.
         size: u64,
     },
-    /// Private pages that are no whole pages, or wrap, or overlap others.
-    #[error("private pages of {:#x} bytes at {:#x} are empty, unaligned, wrap, or overlap", .0.size, .0.gpa)]
-    BadPages(PageRun),
+    /// Private pages that are not whole pages of the host.
+    #[error(
+        "private pages of {:#x} bytes at {:#x} are not whole pages of {page_size:#x} bytes",
+        .pages.size(), .pages.start()
+    )]
+    PagesUnaligned {
+        /// The pages.
+        pages: PageRange,
+        /// The host's page size in bytes.
+        page_size: u64,
+    },
+    /// Two ranges of private pages overlap.
+    #[error(
+        "private pages of {:#x} bytes at {:#x} overlap the {:#x} bytes at {:#x}",
+        .pages.size(), .pages.start(), .other.size(), .other.start()
+    )]
+    PagesOverlap {
+        /// The pages.
+        pages: PageRange,
+        /// The pages that they overlap, at the same or a lower address.
+        other: PageRange,
+    },
     /// The largest slot that [`SlotRules`](crate::SlotRules) allow is not made
     /// of whole pages, or is larger than any that KVM takes.
     #[error("slots of at most {size:#x} bytes: not whole pages, none, or more than 2^31 - 1")]

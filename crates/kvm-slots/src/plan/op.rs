@@ -3,13 +3,15 @@
 
 use std::fmt;
 
+use guest_ranges::PageRange;
+
 use crate::slot::Slot;
 
 /// One operation on memslots or page attributes. The slot of `Delete` and each
 /// `from` are slots as they were, so that an operation can be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// The slot goes.
+    /// The slot is deleted.
     Delete(Slot),
     /// The slot moves to another guest-physical address; logging may change.
     Move {
@@ -31,23 +33,14 @@ pub enum Op {
     /// (`KVM_SET_MEMORY_ATTRIBUTES`). No slot changes.
     SetPrivate {
         /// The pages.
-        pages: PageRun,
+        pages: PageRange,
         /// Whether they become private.
         private: bool,
     },
 }
 
-/// A run of whole guest pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PageRun {
-    /// The first guest-physical address, page aligned.
-    pub gpa: u64,
-    /// The number of bytes, page aligned and not zero.
-    pub size: u64,
-}
-
 impl Op {
-    /// The operation that takes this one back.
+    /// The operation that undoes this one.
     pub fn inverse(&self) -> Self {
         match self {
             Self::Delete(slot) => Self::Create(slot.clone()),
@@ -97,7 +90,8 @@ impl fmt::Display for Op {
                 write!(
                     f,
                     "ATTRIBUTES at {:#x}, {:#x} bytes: {state}",
-                    pages.gpa, pages.size
+                    pages.start(),
+                    pages.size()
                 )
             }
         }

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Which pages change from private to shared, and the other way.
 
-use super::{Op, PageRun, PlanError, UnsupportedRange};
-use crate::{Capabilities, MEMORY_ATTRIBUTE_PRIVATE, Unsupported};
+use super::error::{PlanError, UnsupportedRange};
+use guest_ranges::{AddrRange, PageRange, coalesce, subtract};
+
+use super::op::Op;
+use crate::abi::Unsupported;
+use crate::caps::Capabilities;
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 
 /// The operations that set attributes: those that make pages shared come before
 /// all moves, those that make pages private behind them.
@@ -32,8 +37,8 @@ impl Attributes {
         let all = self.shared.iter().chain(&self.private);
         all.filter_map(move |op| match op {
             Op::SetPrivate { pages, .. } if !able => Some(UnsupportedRange {
-                gpa: pages.gpa,
-                size: pages.size,
+                gpa: pages.start(),
+                size: pages.size(),
                 why: Unsupported::NoPrivatePages,
             }),
             _ => None,
@@ -41,75 +46,45 @@ impl Attributes {
     }
 }
 
-/// What leads from the private pages `had` to the private pages `wanted`: one
+/// What leads from the private pages `old` to the private pages `new`: one
 /// operation for each run of pages that change.
 pub(super) fn attributes(
-    had: &[PageRun],
-    wanted: &[PageRun],
+    old: &[PageRange],
+    new: &[PageRange],
     page: u64,
 ) -> Result<Attributes, PlanError> {
-    if had.is_empty() && wanted.is_empty() {
+    if old.is_empty() && new.is_empty() {
         return Ok(Attributes::default());
     }
-    let (had, wanted) = (runs(had, page)?, runs(wanted, page)?);
-    let set = |runs: Vec<Run>, private| {
-        let ops = runs.into_iter().map(move |(gpa, end)| Op::SetPrivate {
-            pages: PageRun {
-                gpa,
-                size: end - gpa,
-            },
-            private,
-        });
-        ops.collect()
-    };
+    let (old, new) = (checked(old, page)?, checked(new, page)?);
     Ok(Attributes {
-        shared: set(without(&had, &wanted), false),
-        private: set(without(&wanted, &had), true),
+        shared: changes(&old, &new, false),
+        private: changes(&new, &old, true),
     })
 }
 
-/// The first address and the one behind the last. KVM has no attributes for
-/// the very last page either: its ioctl refuses what ends at 2^64.
-type Run = (u64, u64);
-
 /// Checked, sorted, and joined where they touch.
-fn runs(pages: &[PageRun], page: u64) -> Result<Vec<Run>, PlanError> {
+fn checked(pages: &[PageRange], page_size: u64) -> Result<Vec<AddrRange>, PlanError> {
     let mut sorted = pages.to_vec();
     sorted.sort_unstable();
-    let mut runs: Vec<Run> = Vec::new();
-    for pages in sorted {
-        let bad = PlanError::BadPages(pages);
-        let end = pages.gpa.checked_add(pages.size).ok_or(bad.clone())?;
-        let aligned = pages.gpa % page == 0 && pages.size % page == 0;
-        match runs.last_mut() {
-            _ if !aligned || pages.size == 0 => return Err(bad),
-            Some((_, last)) if pages.gpa < *last => return Err(bad),
-            Some((_, last)) if pages.gpa == *last => *last = end,
-            _ => runs.push((pages.gpa, end)),
-        }
+    let aligned = |pages: &PageRange| (pages.start() | pages.size()) % page_size == 0;
+    if let Some(&pages) = sorted.iter().find(|pages| !aligned(pages)) {
+        return Err(PlanError::PagesUnaligned { pages, page_size });
     }
-    Ok(runs)
+    let overlap = sorted
+        .windows(2)
+        .find(|pair| pair[1].start() < pair[0].end());
+    if let Some(&[other, pages]) = overlap {
+        return Err(PlanError::PagesOverlap { pages, other });
+    }
+    Ok(coalesce(sorted.into_iter().map(AddrRange::from)).collect())
 }
 
-/// What of `runs` is not in `others`.
-fn without(runs: &[Run], others: &[Run]) -> Vec<Run> {
-    let mut rest = Vec::new();
-    let mut others = others.iter().copied().peekable();
-    for &(mut from, end) in runs {
-        while let Some(&(other, other_end)) = others.peek().filter(|other| other.0 < end) {
-            if from < other {
-                rest.push((from, other));
-            }
-            from = from.max(other_end);
-            if from >= end {
-                // It may reach into the next run as well.
-                break;
-            }
-            others.next();
-        }
-        if from < end {
-            rest.push((from, end));
-        }
-    }
-    rest
+/// One operation for each run of pages that is in `pages` and not in `others`.
+fn changes(pages: &[AddrRange], others: &[AddrRange], private: bool) -> Vec<Op> {
+    let runs = subtract(pages.iter().copied(), others.iter().copied());
+    // What is left of whole pages are whole pages.
+    let runs = runs.filter_map(|run| PageRange::try_from(run).ok());
+    runs.map(|pages| Op::SetPrivate { pages, private })
+        .collect()
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which slot becomes which: what stays, what moves, what must go and come.
+//! Which slot becomes which: what stays, what moves, what is deleted and created.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Op;
-use super::cut::Wanted;
+use super::cut::NewSlot;
+use super::op::Op;
 use super::order::{self, Budget, Order, Trip};
 use crate::range::{Backing, SlotAccess};
 use crate::slot::Slot;
@@ -22,30 +22,30 @@ pub(super) struct Pairs {
     /// In an order in which each finds its place free.
     pub(super) moves: Vec<(Slot, Slot)>,
     pub(super) flags: Vec<Op>,
-    pub(super) creates: Vec<Wanted>,
+    pub(super) creates: Vec<NewSlot>,
 }
 
-/// Finds the fewest operations from the slots `had`, by address, to `wanted`.
-pub(super) fn pair(mut had: BTreeMap<u64, &Slot>, mut wanted: Vec<Wanted>) -> Pairs {
-    let flags = match_in_place(&mut had, &mut wanted);
-    let mut lists = Lists::new(had, wanted);
+/// Finds the fewest operations from the slots `old`, by address, to `new`.
+pub(super) fn pair(mut old: BTreeMap<u64, &Slot>, mut new: Vec<NewSlot>) -> Pairs {
+    let flags = match_in_place(&mut old, &mut new);
+    let mut lists = Lists::new(old, new);
     let groups = lists.groups();
     let (matching, order) = best(&lists, &groups, &mut Budget(BUDGET));
 
     let partners: Vec<(usize, usize)> = partners(&groups, &matching).collect();
     let mut moves = Vec::with_capacity(order.moves.len());
     for index in order.moves {
-        let (had, want) = partners[index];
-        if let (Some(slot), Some(want)) = (lists.had[had].1.take(), lists.wanted[want].1.take()) {
+        let (old, want) = partners[index];
+        if let (Some(slot), Some(want)) = (lists.old[old].1.take(), lists.new[want].1.take()) {
             moves.push((slot.clone(), want.numbered(slot.id)));
         }
     }
     // Whoever has no partner, or was in the way of a circle.
     // Extended and not collected: that would reuse, and cut, the lists' memory.
     let (mut deletes, mut creates) = (Vec::new(), Vec::new());
-    deletes.extend(lists.had.iter().filter_map(|(_, slot)| slot.cloned()));
+    deletes.extend(lists.old.iter().filter_map(|(_, slot)| slot.cloned()));
     deletes.sort_by_key(|slot| slot.gpa);
-    creates.extend(lists.wanted.into_iter().filter_map(|(_, want)| want));
+    creates.extend(lists.new.into_iter().filter_map(|(_, want)| want));
     Pairs {
         deletes,
         moves,
@@ -55,17 +55,17 @@ pub(super) fn pair(mut had: BTreeMap<u64, &Slot>, mut wanted: Vec<Wanted>) -> Pa
 }
 
 /// Pairs what stays where it is; returns what only changes its logging.
-fn match_in_place(had: &mut BTreeMap<u64, &Slot>, wanted: &mut Vec<Wanted>) -> Vec<Op> {
+fn match_in_place(old: &mut BTreeMap<u64, &Slot>, new: &mut Vec<NewSlot>) -> Vec<Op> {
     let mut flags = Vec::new();
-    wanted.retain(|want| {
-        let Some(&slot) = had.get(&want.gpa) else {
+    new.retain(|want| {
+        let Some(&slot) = old.get(&want.gpa) else {
             return true;
         };
         let same_flags = slot.log_dirty == want.log_dirty;
         if !want.is_same_memory(slot) || !(same_flags || slot.is_mutable()) {
             return true;
         }
-        had.remove(&want.gpa);
+        old.remove(&want.gpa);
         if !same_flags {
             flags.push(Op::SetFlags {
                 from: slot.clone(),
@@ -90,68 +90,63 @@ fn key(backing: &Backing, size: u64, access: SlotAccess) -> Option<Key> {
 
 /// All that has no partner yet, by memory and then by address.
 struct Lists<'a> {
-    had: Vec<(Option<Key>, Option<&'a Slot>)>,
-    wanted: Vec<(Option<Key>, Option<Wanted>)>,
+    old: Vec<(Option<Key>, Option<&'a Slot>)>,
+    new: Vec<(Option<Key>, Option<NewSlot>)>,
 }
 
 /// The slots that are on the same memory, and those that shall be, as indices.
 /// Mostly one each: only memory that shows at several addresses leaves a choice.
 struct Group {
-    had: Range<usize>,
-    wanted: Range<usize>,
+    old: Range<usize>,
+    new: Range<usize>,
 }
 
 impl<'a> Lists<'a> {
-    fn new(had: BTreeMap<u64, &'a Slot>, wanted: Vec<Wanted>) -> Self {
-        let had = had.into_values().map(|slot| {
+    fn new(old: BTreeMap<u64, &'a Slot>, new: Vec<NewSlot>) -> Self {
+        let old = old.into_values().map(|slot| {
             let key = key(&slot.backing, slot.size, slot.access);
             (key, Some(slot))
         });
-        let wanted = wanted.into_iter().map(|want| {
+        let new = new.into_iter().map(|want| {
             let key = key(&want.backing, want.size, want.access);
             (key, Some(want))
         });
-        let (mut had, mut wanted): (Vec<_>, Vec<_>) = (had.collect(), wanted.collect());
-        had.sort_by_key(|(key, _)| *key);
-        wanted.sort_by_key(|(key, _)| *key);
-        Self { had, wanted }
+        let (mut old, mut new): (Vec<_>, Vec<_>) = (old.collect(), new.collect());
+        old.sort_by_key(|(key, _)| *key);
+        new.sort_by_key(|(key, _)| *key);
+        Self { old, new }
     }
 
     /// The memory that is in both lists.
     fn groups(&self) -> Vec<Group> {
         let mut groups = Vec::new();
-        let (mut had, mut wanted) = (0, 0);
-        while let (Some((key, _)), Some((other, _))) = (self.had.get(had), self.wanted.get(wanted))
-        {
-            let had_end = had + self.had[had..].iter().take_while(|h| h.0 == *key).count();
-            let wanted_end = wanted
-                + self.wanted[wanted..]
-                    .iter()
-                    .take_while(|w| w.0 == *other)
-                    .count();
+        let (mut old, mut new) = (0, 0);
+        while let (Some((key, _)), Some((other, _))) = (self.old.get(old), self.new.get(new)) {
+            let old_end = old + self.old[old..].iter().take_while(|h| h.0 == *key).count();
+            let new_end = new + self.new[new..].iter().take_while(|w| w.0 == *other).count();
             match key.cmp(other) {
-                Ordering::Less => had = had_end,
-                Ordering::Greater => wanted = wanted_end,
+                Ordering::Less => old = old_end,
+                Ordering::Greater => new = new_end,
                 Ordering::Equal => {
                     if key.is_some() {
                         groups.push(Group {
-                            had: had..had_end,
-                            wanted: wanted..wanted_end,
+                            old: old..old_end,
+                            new: new..new_end,
                         });
                     }
-                    (had, wanted) = (had_end, wanted_end);
+                    (old, new) = (old_end, new_end);
                 }
             }
         }
         // By guest-physical address, which the VMM chooses: host addresses
         // differ from one run to the next, and plans must not.
-        groups.sort_by_key(|group| self.had[group.had.start].1.map(|slot| slot.gpa));
+        groups.sort_by_key(|group| self.old[group.old.start].1.map(|slot| slot.gpa));
         groups
     }
 
     fn trips(&self, groups: &[Group], matching: &[usize]) -> Vec<Trip> {
-        let trips = partners(groups, matching).filter_map(|(had, want)| {
-            let (slot, want) = (self.had[had].1?, self.wanted[want].1.as_ref()?);
+        let trips = partners(groups, matching).filter_map(|(old, want)| {
+            let (slot, want) = (self.old[old].1?, self.new[want].1.as_ref()?);
             Some(Trip {
                 from: slot.gpa,
                 to: want.gpa,
@@ -165,12 +160,12 @@ impl<'a> Lists<'a> {
 impl Group {
     /// How many of them have a partner.
     fn pairs(&self) -> usize {
-        self.had.len().min(self.wanted.len())
+        self.old.len().min(self.new.len())
     }
 
     /// How many there are to choose from.
     fn choices(&self) -> usize {
-        self.had.len().max(self.wanted.len())
+        self.old.len().max(self.new.len())
     }
 }
 
@@ -185,11 +180,11 @@ fn partners<'a>(
     groups.iter().flat_map(move |group| {
         let (row, behind) = rest.split_at(group.pairs());
         rest = behind;
-        let fewer_had = group.had.len() <= group.wanted.len();
+        let fewer_old = group.old.len() <= group.new.len();
         let pairs = row.iter().copied().enumerate();
-        pairs.map(move |(short, long)| match fewer_had {
-            true => (group.had.start + short, group.wanted.start + long),
-            false => (group.had.start + long, group.wanted.start + short),
+        pairs.map(move |(short, long)| match fewer_old {
+            true => (group.old.start + short, group.new.start + long),
+            false => (group.old.start + long, group.new.start + short),
         })
     })
 }

@@ -7,7 +7,10 @@ use kvm_bindings::{
 };
 
 use super::{ProbeCheck, ProbeError, Probed, Sample};
-use crate::{AbiProfile, Errno, SlotId, Vm};
+use crate::abi::AbiProfile;
+use crate::errno::Errno;
+use crate::slot::SlotId;
+use crate::vm::Vm;
 
 type Region = kvm_userspace_memory_region2;
 

@@ -11,57 +11,11 @@ use super::memslots::{On, PAGE, Serves, SimSlot};
 use super::mmio_entries::Entry;
 use super::reach::Bytes;
 use super::{SimVm, State};
-use crate::Errno;
-
-/// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
-pub const MEMORY_EXIT_FLAG_PRIVATE: u64 = 1 << 3;
+use crate::errno::Errno;
+use crate::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
 
 /// The most bytes of one MMIO exit.
 const MMIO_MAX: usize = 8;
-
-/// Why a guest's access did not complete: what `KVM_RUN` would return with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum GuestFault {
-    /// `KVM_EXIT_MEMORY_FAULT`: the VMM can resolve it, by a conversion.
-    #[error("memory fault at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
-    Memory {
-        /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
-        flags: u64,
-        /// The page's guest-physical address.
-        gpa: u64,
-        /// The page's size in bytes.
-        size: u64,
-    },
-    /// `KVM_RUN` fails with ENODEV, and tells where: the device behind a slot
-    /// without a host address does not answer. The same access may succeed when
-    /// it does again; no conversion helps.
-    #[error("no device answers at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
-    Revoked {
-        /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
-        flags: u64,
-        /// The page's guest-physical address.
-        gpa: u64,
-        /// The page's size in bytes.
-        size: u64,
-    },
-    /// `KVM_EXIT_DIRTY_RING_FULL`: nothing was accessed, and the guest goes on
-    /// only after the ring was harvested and reset
-    /// ([`DirtyCollector::make_room`](crate::DirtyCollector::make_room)).
-    #[error("the vCPU's dirty ring is full")]
-    DirtyRingFull,
-    /// `KVM_RUN` fails and says no more than this.
-    #[error("KVM_RUN failed with {0}")]
-    Failed(Errno),
-}
-
-/// Answers the accesses that exit to the VMM.
-pub trait MmioHandler {
-    /// The guest loads `data.len()` bytes, 1 to 8, at `gpa`.
-    fn mmio_read(&mut self, gpa: u64, data: &mut [u8]);
-    /// The guest stores `data`, 1 to 8 bytes, at `gpa`.
-    fn mmio_write(&mut self, gpa: u64, data: &[u8]);
-}
 
 /// What the processor finds when it walks to a page.
 pub(super) enum Reached {
@@ -169,7 +123,7 @@ impl State {
             Entry::Valid => Ok(Reached::Emulated),
             // To the processor it is a shared access.
             Entry::Stale
-                if self.private.contains(&page) && !slot.is_some_and(SimSlot::is_private_only) =>
+                if self.private.contains(page) && !slot.is_some_and(SimSlot::is_private_only) =>
             {
                 Err(GuestFault::Memory {
                     flags: 0,
@@ -203,7 +157,7 @@ impl State {
     /// What the processor finds at `gpa`.
     fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let (page, size) = (gpa & !(PAGE - 1), PAGE);
-        let private = self.private.contains(&page);
+        let private = self.private.contains(page);
         let flags = if private { MEMORY_EXIT_FLAG_PRIVATE } else { 0 };
         let memory_fault = GuestFault::Memory {
             flags,

@@ -5,14 +5,17 @@
 //! `mark_page_dirty_in_slot` (virt/kvm/kvm_main.c, Linux 6.18).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use guest_ranges::AddrRange;
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
 use super::SimVm;
 use super::dirty_ring::Ring;
 use super::memslots::{Key, PAGE, SimSlot, key};
-use crate::dirty::DirtyPages;
-use crate::{DirtyEntry, Errno, LoggingVm, ManualProtect};
+use crate::dirty::pages::DirtyPages;
+use crate::dirty::vm::{DirtyEntry, LoggingVm, ManualProtect};
+use crate::errno::Errno;
 
 /// What the guest wrote, as far as the VM can tell.
 #[derive(Debug, Default)]
@@ -49,7 +52,7 @@ impl Dirty {
         let has_ring = self.ring.is_some();
         let pages = new.size / PAGE;
         let log = self.logs.entry(key).or_insert_with(|| {
-            let mut written = DirtyPages::new(1);
+            let mut written = DirtyPages::new(PAGE);
             if initially_set && !has_ring {
                 written.insert(0..pages);
             }
@@ -58,7 +61,7 @@ impl Dirty {
         // A move takes the log along. It also unmaps the slot's pages, so that
         // with a ring they are all told of again.
         if moved && has_ring {
-            log.written = DirtyPages::new(1);
+            log.written = DirtyPages::new(PAGE);
         }
     }
 
@@ -67,7 +70,7 @@ impl Dirty {
         let Some(log) = self.logs.get_mut(&key) else {
             return;
         };
-        let is_new = !log.written.contains(page);
+        let is_new = !log.written.contains(page * PAGE);
         log.written.insert(page..page + 1);
         if let Some(ring) = self.ring.as_mut().filter(|_| is_new) {
             let slot = u32::from(key.0) << 16 | u32::from(key.1);
@@ -131,7 +134,7 @@ impl LoggingVm for SimVm {
         let words = usize::try_from(log.pages.div_ceil(64)).map_err(|_| Errno::ENOMEM)?;
         let mut bitmap = vec![0; words];
         for run in log.written.runs() {
-            for page in run.host..run.host + run.size {
+            for page in page_numbers(run) {
                 let word = usize::try_from(page / 64).ok();
                 if let Some(word) = word.and_then(|word| bitmap.get_mut(word)) {
                     *word |= 1 << (page % 64);
@@ -139,7 +142,7 @@ impl LoggingVm for SimVm {
             }
         }
         if !manual.contains(ManualProtect::ENABLE) {
-            log.written = DirtyPages::new(1);
+            log.written = DirtyPages::new(PAGE);
         }
         Ok(bitmap)
     }
@@ -166,10 +169,10 @@ impl LoggingVm for SimVm {
         if num > rest || (num < rest && num % 64 != 0) {
             return Err(Errno::EINVAL);
         }
-        let mut cleared = DirtyPages::new(1);
+        let mut cleared = DirtyPages::new(PAGE);
         cleared.insert_bitmap(first_page, bitmap, num);
         for run in cleared.runs() {
-            log.written.take(run.host..run.host + run.size);
+            log.written.take(page_numbers(run));
         }
         Ok(())
     }
@@ -177,4 +180,9 @@ impl LoggingVm for SimVm {
     fn reset_dirty_rings(&self) -> Result<u32, Errno> {
         self.state().dirty.reset_rings()
     }
+}
+
+/// The numbers of the pages in a range of bytes of a slot.
+fn page_numbers(run: AddrRange) -> Range<u64> {
+    run.start() / PAGE..run.last() / PAGE + 1
 }

@@ -6,7 +6,8 @@
 
 use super::SimVm;
 use super::memslots::PAGE;
-use crate::{DirtyEntry, DirtyRing, Errno};
+use crate::dirty::vm::{DirtyEntry, DirtyRing};
+use crate::errno::Errno;
 
 /// The size of an entry in bytes.
 const ENTRY: u32 = 16;
@@ -95,7 +96,7 @@ impl SimVm {
     /// miss what the other takes.
     ///
     /// # Errors
-    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::LoggingVm).
+    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::dirty::LoggingVm).
     pub fn dirty_ring(&self) -> Result<SimDirtyRing, Errno> {
         match self.state().dirty.ring {
             Some(_) => Ok(SimDirtyRing {
@@ -110,7 +111,7 @@ impl SimVm {
     /// ring.
     ///
     /// # Errors
-    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::LoggingVm).
+    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::dirty::LoggingVm).
     pub fn skip_ring_entries(&self, count: usize) -> Result<(), Errno> {
         let mut state = self.state();
         state.dirty.ring.as_mut().ok_or(Errno::ENXIO)?.skip = count;

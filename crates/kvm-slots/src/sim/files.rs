@@ -6,7 +6,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::host::{self, HostFile};
-use crate::{Errno, GuestMemfdFlags};
+use crate::errno::Errno;
+use crate::vm::GuestMemfdFlags;
 
 /// What a file is, beyond its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

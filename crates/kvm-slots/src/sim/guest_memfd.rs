@@ -10,7 +10,8 @@ use super::files::{FileKind, SimFile};
 use super::mapping::GuestMemfdMapping;
 use super::memslots::PAGE;
 use super::{SimVm, State, host};
-use crate::{Errno, GuestMemfdFlags};
+use crate::errno::Errno;
+use crate::vm::GuestMemfdFlags;
 
 /// A system call on a guest_memfd's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,13 @@ use kvm_bindings::{
 };
 
 use super::dirty_ring::MAX_BYTES;
-use crate::{
-    AbiProfile, GuestMemfdFlags, KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS,
-    KVM_CAP_MEM_BACKING_FD, MEMORY_ATTRIBUTE_PRIVATE, ManualProtect,
+use crate::abi::AbiProfile;
+use crate::dirty::vm::ManualProtect;
+use crate::uapi::{
+    KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEM_BACKING_FD,
+    MEMORY_ATTRIBUTE_PRIVATE,
 };
+use crate::vm::GuestMemfdFlags;
 
 /// The newest releases of the long-term kernels whose checks were read or run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
-use crate::Errno;
+use crate::errno::Errno;
 
 /// A shared mapping of a simulated guest_memfd, there until it is dropped. It
 /// keeps the file open, as every mapping does.

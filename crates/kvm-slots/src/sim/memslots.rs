@@ -13,7 +13,9 @@ use kvm_bindings::{
 
 use super::files::{FileId, FileKind, Files, SimFile};
 use super::kernel::{KernelVersion, SimConfig};
-use crate::{AbiProfile, Errno, GuestMemfdFlags};
+use crate::abi::AbiProfile;
+use crate::errno::Errno;
+use crate::vm::GuestMemfdFlags;
 
 pub(super) const PAGE: u64 = 4096;
 /// `KVM_MEM_MAX_NR_PAGES`.

@@ -8,7 +8,8 @@
 //! anonymous files. [`SimVm::memslots`] shows what the kernel has.
 //!
 //! ```
-//! use kvm_slots::sim::{KernelVersion, MmioHandler, SimConfig, SimVm};
+//! use kvm_slots::exit::MmioHandler;
+//! use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 //! use kvm_slots::{Capabilities, GuestMemfdFlags, Vm};
 //!
 //! struct Ones;
@@ -22,7 +23,7 @@
 //! let mut byte = [0];
 //! vm.guest_load(0x1000, &mut byte, &mut Ones)?; // no slot: an MMIO exit
 //! assert_eq!(byte, [0xff]);
-//! # Ok::<(), kvm_slots::sim::GuestFault>(())
+//! # Ok::<(), kvm_slots::exit::GuestFault>(())
 //! ```
 //!
 //! # Files
@@ -53,9 +54,9 @@ mod reach;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use guest_ranges::{PageRange, RangeSet};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
-pub use access::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
 pub use dirty_ring::SimDirtyRing;
 pub use guest_memfd::{FileCall, Sharing};
 pub use inspect::SimMemslot;
@@ -63,9 +64,11 @@ pub use kernel::{KernelVersion, SimConfig, VmType};
 pub use mapping::GuestMemfdMapping;
 pub use pre_fault::PreFault;
 
+use crate::abi::AbiProfile;
+use crate::errno::Errno;
 use crate::interrupted::call_again;
-use crate::page_set::PageSet;
-use crate::{AbiProfile, Errno, GuestMemfdFlags, PushMap, Vm};
+use crate::push::PushMap;
+use crate::vm::{GuestMemfdFlags, Vm};
 use dirty::Dirty;
 use files::{FileKind, Files};
 use memslots::{Memslots, PAGE};
@@ -86,7 +89,7 @@ struct State {
     pushed: Pushed,
     files: Files,
     /// The pages with the attribute PRIVATE.
-    private: PageSet,
+    private: RangeSet,
     dirty: Dirty,
     mmio_entries: MmioEntries,
     /// How many more ioctls on memory are interrupted.
@@ -227,16 +230,16 @@ impl Vm for SimVm {
             return Err(Errno::ENOTTY);
         }
         let unknown = attributes & !self.config.attributes() != 0;
-        let end = gpa.checked_add(size).ok_or(Errno::EINVAL)?;
-        if unknown || size == 0 || gpa % PAGE != 0 || size % PAGE != 0 {
+        let pages = PageRange::new(gpa, size).map_err(|_| Errno::EINVAL)?;
+        if unknown {
             return Err(Errno::EINVAL);
         }
         call_again(|| {
             let state = &mut *self.state();
             state.begin_ioctl()?;
             match attributes {
-                0 => state.private.remove(gpa, end),
-                _ => state.private.insert(gpa, end),
+                0 => state.private.remove(pages.into()),
+                _ => state.private.insert(pages.into()),
             }
             Ok::<(), Errno>(())
         })

@@ -5,10 +5,11 @@
 //! Compare `kvm_vcpu_pre_fault_memory` (virt/kvm/kvm_main.c) and
 //! `kvm_arch_vcpu_pre_fault_memory` (arch/x86/kvm/mmu/mmu.c).
 
-use super::access::{GuestFault, Reached};
+use super::access::Reached;
 use super::memslots::PAGE;
 use super::{SimVm, State};
-use crate::Errno;
+use crate::errno::Errno;
+use crate::exit::GuestFault;
 
 /// What is left to pre-fault, as the ioctl takes it and writes it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use super::SimVm;
 use super::files::{FileKind, Files};
 use super::memslots::{On, PAGE, Serves, SimSlot, SlotFile};
-use crate::{Errno, PushMap, PushedRange};
+use crate::errno::Errno;
+use crate::push::{PushMap, PushedRange};
+use crate::slot::raw_fd;
 
 /// All mapped ranges, by guest-physical address.
 #[derive(Debug, Default)]
@@ -69,7 +71,7 @@ fn checked(range: &PushedRange, physical_bits: u32, files: &Files) -> Result<Sim
     if !pages || !in_guest {
         return Err(Errno::EINVAL);
     }
-    let id = files.by_descriptor(file.raw_fd())?;
+    let id = files.by_descriptor(raw_fd(file.fd()))?;
     let known = files.get(id).ok_or(Errno::EINVAL)?;
     let inside = offset
         .checked_add(size)

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::files::{FileId, Files};
 use super::host;
-use crate::Errno;
+use crate::errno::Errno;
 
 /// Where bytes of one page are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

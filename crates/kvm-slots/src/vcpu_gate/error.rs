@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Why there is no gate, or no run.
 
-use crate::Errno;
+use crate::errno::Errno;
 
 /// Why a gate or a vCPU of it could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

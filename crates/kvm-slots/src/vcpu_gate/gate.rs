@@ -9,7 +9,7 @@ use vmm_sys_util::signal::SIGRTMIN;
 use super::shared::Shared;
 use super::signal::ExitSignal;
 use super::{GateError, GatedVcpu};
-use crate::HoldVcpus;
+use crate::hold::HoldVcpus;
 
 /// What [`VcpuGate::new`] adds to `SIGRTMIN`: other libraries tend to use
 /// `SIGRTMIN` itself.

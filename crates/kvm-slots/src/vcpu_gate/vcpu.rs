@@ -9,7 +9,7 @@ use super::entry::{NotEntered, Purpose, VcpuEntry};
 use super::run_page::RunPage;
 use super::shared::Shared;
 use super::{GateError, RunError};
-use crate::Errno;
+use crate::errno::Errno;
 
 /// A vCPU that enters the guest only while its [`VcpuGate`](super::VcpuGate) is
 /// not held.

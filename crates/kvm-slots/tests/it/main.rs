@@ -19,6 +19,7 @@ mod plan {
 
 /// Plans on a simulated VM: what fails, what panics, what is rolled back.
 mod apply {
+    mod drop;
     mod older_ioctl;
     mod panics;
     mod random_plans;

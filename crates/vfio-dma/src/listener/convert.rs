@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The same listener, told of conversions.
 
-use kvm_slots::{Conversion, ConversionListener, ConversionListenerError, PageRange, PageState};
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, PageRange, PageState,
+};
 use memory_model::AddrRange;
 
 use super::follow::{DmaFollowError, DmaListener, Mappings};
@@ -16,7 +18,9 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
     fn convert(&self, to: PageState, change: &Conversion<'_>) -> Result<(), DmaFollowError> {
         let mappings = self.follower.get_ref();
         let reached = change.stretches.iter().filter(|s| s.host().is_some());
-        let ranges = reached.map(|s| s.range).chain(change.bare.iter().copied());
+        let ranges = reached
+            .map(|s| s.range)
+            .chain(change.unbacked.iter().copied());
         let (mut gone, mut come) = (Vec::new(), Vec::new());
         for range in ranges {
             match to {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kvm_slots::ConvertError;
+use kvm_slots::convert::ConvertError;
 use memory_model::Transaction;
 use proptest::prelude::*;
 use vfio_dma::listener::{DmaPolicy, Peers};

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use kvm_bindings::KVM_CAP_VM_TYPES;
 use kvm_ioctls::{Kvm as KvmDevice, VmFd};
-use kvm_slots::{AbiProfile, Errno, KvmVm, ProbeError, SlotTable, probe_abi};
+use kvm_slots::probe::{ProbeError, probe_abi};
+use kvm_slots::{AbiProfile, Errno, KvmVm, SlotTable};
 
 use super::Platform;
 use crate::devices::assigned::{AssignError, AssignedDevices, BarWindow};

@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{
-    ConvertError, FollowError, ModelPages, PageRange, PageState, PlanError, Request, RequestError,
-    Unsupported, Vm,
-};
+use kvm_slots::convert::{ConvertError, ModelPages, PageRange, PageState, Request, RequestError};
+use kvm_slots::{FollowError, PlanError, Unsupported, Vm};
 use memory_model::{AddrRange, CommitError, PAGE_SIZE, RegionId, Transaction, TreeError};
 use vfio_private::device::DeviceError;
 
@@ -164,7 +162,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// Makes those of these pages shared that the guest has accepted.
     fn give_back(&mut self, span: Span) -> Result<(), ActionError> {
         let range = self.supported(span)?;
-        PageRange::new(span.gpa, span.size)?;
+        PageRange::new(span.gpa, span.size).map_err(RequestError::from)?;
         for part in self.model.accepted(self.space).clipped(range).iter() {
             let size = part.last() - part.start() + 1;
             self.convert(Request::new(part.start(), size, PageState::Shared)?)?;

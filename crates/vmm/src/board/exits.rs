@@ -2,7 +2,7 @@
 //! Answers exits: the view finds the region, and the region's handle names the
 //! device or the memory.
 
-use kvm_slots::sim::MmioHandler;
+use kvm_slots::exit::MmioHandler;
 use kvm_slots::{Unsupported, Vm};
 use memory_model::{AccessDirection, AccessPart, FlatRange, Responder};
 

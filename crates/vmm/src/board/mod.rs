@@ -14,9 +14,9 @@ mod region_builder;
 
 use std::sync::Arc;
 
-use kvm_slots::{
-    Capabilities, Engine, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, SlotListener, Unsupported,
-};
+use kvm_slots::convert::Engine;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Capabilities, SlotListener, Slots, Unsupported, VcpusStopped};
 use memory_model::{
     AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
     RegionId, SpaceId, TreeError,
@@ -132,16 +132,14 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         built: BuiltRegions,
     ) -> Result<Self, BoardError> {
         // Every host address in the model comes from a `HostMapping`, in
-        // `region_builder` or in `add_stub`, and that mapping is the owner that travels with it.
+        // `region_builder` or in `add_stub`, and that mapping travels along as its
+        // owner.
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
         // and offers volatile access only. The one vCPU runs on the thread that
         // commits, so that no vCPU runs during a commit.
-        let slots = unsafe { SlotListener::new(platform.vm().clone(), platform.abi(), NoneRuns) };
-        let slots = Arc::new(slots.keeping_latest_plan());
-        // SAFETY: as above; `madvise`, which discards stale bytes, is no access
-        // through a reference either. Descriptors in the model are of files
-        // that `region_builder` has made, and ride on their regions as owners.
-        let engine = unsafe { Engine::new(platform.vm().clone()) };
+        let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
+        let engine = Engine::new(platform.vm().clone());
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;

@@ -9,10 +9,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use kvm_slots::{
-    self as slots, Capabilities, Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, PlanError,
-    SlotAccess, SlotRange, SlotTable, Unsupported, Vm, plan,
-};
+use ::kvm_slots as slots;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Capabilities, Errno, GuestMemfdFlags, SlotAccess, SlotRange, Unsupported, Vm};
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, PrivateMmio, Region, RegionId};
 use vfio_private::device::DeviceError;
 
@@ -186,12 +185,12 @@ impl<P: Platform> RegionBuilder<'_, P> {
     ) -> Result<Region<Handle>, RegionError> {
         let size = bytes(region.size);
         let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
-        let host = slots::HostMemory::new(mapping.address(), mapping.clone());
-        let backing = slots::Backing::Host(host);
-        if let Some(why) = self.refusal(SlotAccess::ReadOnly, size, backing) {
+        let host = host_memory(&mapping, size)?;
+        let backing = slots::Backing::Host(host.clone());
+        if let Some(why) = self.refusal(SlotAccess::ReadOnly, backing) {
             return Ok(refused(region, why));
         }
-        let memory = Memory::host_only(host_memory(&mapping, size)?);
+        let memory = Memory::host_only(host);
         let handle = host_handle(mapping);
         if !device {
             return Ok(Region::rom(&region.name, memory).with_handle(handle));
@@ -225,14 +224,13 @@ impl<P: Platform> RegionBuilder<'_, P> {
         note: String,
     ) -> Region<Handle> {
         let size = registers.size();
-        let file = registers.file();
-        let start = slots::FileStart::new(file.fd(), file.offset(), file.owner().clone());
-        let backing = slots::Backing::FdOffset(start.measured());
+        let file = slots::DeviceFile::new(registers.file().clone());
+        let backing = slots::Backing::FdOffset(file.measured());
         let access = match readonly {
             true => SlotAccess::ReadOnly,
             false => SlotAccess::ReadWrite,
         };
-        let refused = self.refusal(access, size, backing);
+        let refused = self.refusal(access, backing);
         let region = match refused {
             Some(_) => Region::reservation(name, size.into()),
             None => Region::private_mmio(name, registers),
@@ -253,25 +251,11 @@ impl<P: Platform> RegionBuilder<'_, P> {
         Ok(file.into())
     }
 
-    /// Why this kernel has no slot of this kind. The planner itself is asked.
-    fn refusal(
-        &self,
-        access: SlotAccess,
-        size: u64,
-        backing: slots::Backing,
-    ) -> Option<Unsupported> {
-        let range = SlotRange {
-            gpa: 0,
-            size,
-            access,
-            backing,
-            log_dirty: false,
-        };
-        let abi = self.platform.abi();
-        match plan(&SlotTable::new(), &[range], self.capabilities, abi) {
-            Err(PlanError::Unsupported(ranges)) => ranges.first().map(|range| range.why),
-            _ => None,
-        }
+    /// Why this kernel has no slot of this kind.
+    fn refusal(&self, access: SlotAccess, backing: slots::Backing) -> Option<Unsupported> {
+        // At address 0 nothing wraps.
+        let range = SlotRange::new(0, access, backing).ok()?;
+        self.capabilities.check(&range, self.platform.abi()).err()
     }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest of the simulated KVM: accesses are looked up, not executed.
 
-use kvm_slots::sim::{MmioHandler, SimVm};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::SimVm;
 
 use super::{Guest, GuestError};
 use crate::machine::{Access, AccessKind};

@@ -9,7 +9,7 @@ pub mod stub;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-use kvm_slots::sim::{GuestFault, MmioHandler};
+use kvm_slots::exit::{GuestFault, MmioHandler};
 
 pub use interpreter::Interpreter;
 #[cfg(not(target_arch = "x86_64"))]

@@ -4,7 +4,7 @@
 
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use kvm_slots::Errno;
-use kvm_slots::sim::MmioHandler;
+use kvm_slots::exit::MmioHandler;
 
 use super::poke::Order;
 use super::stub::Stub;

@@ -7,7 +7,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use kvm_slots::Errno;
-use kvm_slots::sim::{GuestFault, MmioHandler};
+use kvm_slots::exit::{GuestFault, MmioHandler};
 
 use super::poke::Order;
 use super::stub::{DONE_PORT, Stub};

@@ -2,8 +2,9 @@
 //! Memory faults: the guest accesses a page as private that is shared, or the other
 //! way round. The VMM converts the page, and the guest retries the access.
 
-use kvm_slots::sim::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
-use kvm_slots::{Request, Vm};
+use kvm_slots::Vm;
+use kvm_slots::convert::Request;
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use memory_model::{AddrRange, PAGE_SIZE};
 
 use crate::backend::Platform;

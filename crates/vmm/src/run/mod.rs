@@ -4,7 +4,7 @@
 mod memory_faults;
 pub mod script_time;
 
-use kvm_slots::sim::GuestFault;
+use kvm_slots::exit::GuestFault;
 use kvm_slots::{Slot, Unsupported, Vm};
 use memory_model::AddrRange;
 
@@ -72,7 +72,7 @@ impl<P: Platform> Run<P> {
         let plan = self.board.slots.take_latest_plan();
         report.slot_ops = plan
             .iter()
-            .flat_map(|plan| &plan.ops)
+            .flat_map(kvm_slots::Plan::ops)
             .map(ToString::to_string)
             .collect();
         report

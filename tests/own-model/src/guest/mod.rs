@@ -5,7 +5,8 @@
 #[cfg(target_arch = "x86_64")]
 mod vcpu;
 
-use kvm_slots::sim::{GuestFault, MmioHandler, SimVm};
+use kvm_slots::exit::{GuestFault, MmioHandler};
+use kvm_slots::sim::SimVm;
 
 #[cfg(target_arch = "x86_64")]
 pub use vcpu::{CODE, Vcpu};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::{Errno, Op, PlanError, StepError, plan};
+use kvm_slots::{Errno, Op, PlanError, StepError};
 use own_model::guest::Seen;
 use own_model::{PAGE, Refused, Region, What};
 
@@ -51,7 +51,7 @@ pub fn what_shows_is_what_the_guest_reaches<V: Host>(mut machine: Machine<V>) {
     machine.loads(RAM + PAGE, 2);
     machine.loads(RAM + 3 * PAGE, 4);
     machine.exits(RAM + 4 * PAGE);
-    assert_eq!(machine.vmm.table().len(), 1 + machine.code.len());
+    assert_eq!(machine.vmm.slots().table().len(), 1 + machine.code.len());
 }
 
 pub fn memory_that_moves_is_one_operation_and_holds_nobody<V: Host>(mut machine: Machine<V>) {
@@ -84,7 +84,7 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     // SAFETY: `other` is a mapping of its own, and it outlives the VM's guest,
     // which this test runs.
     unsafe { machine.vmm.vm().set_user_memory_region2(&region_2) }.unwrap();
-    let before = machine.vmm.table().clone();
+    let before = machine.vmm.slots().table().clone();
     let refused = machine.vmm.change(|model| {
         model.add(hole(RAM + PAGE));
         model.add(region(3, TAKEN, 1, What::Ram(stamped(1))));
@@ -92,10 +92,10 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     let Err(Refused::Apply(error)) = refused else {
         panic!("{refused:?}");
     };
-    assert!(matches!(&error.op, Op::Create(slot) if slot.gpa == TAKEN));
+    assert!(matches!(&error.op, Op::Create(slot) if slot.gpa() == TAKEN));
     assert_eq!(error.why, StepError::Refused(Errno::EEXIST));
     assert_eq!(error.not_undone, []);
-    assert_eq!(machine.vmm.table(), &before);
+    assert_eq!(machine.vmm.slots().table(), &before);
     machine.loads(RAM + PAGE, 2);
     // And the next change starts from there.
     machine.change(|model| model.add(hole(RAM)));
@@ -113,7 +113,7 @@ pub fn addresses_that_no_processor_has_are_refused_before_kvm_is_asked<V: Host>(
         panic!("{refused:?}");
     };
     assert_eq!(gpa, 1 << 60);
-    assert_eq!(machine.vmm.capabilities().address_bits, Some(bits));
+    assert_eq!(machine.vmm.slots().capabilities().address_bits, Some(bits));
 }
 
 pub fn a_change_that_the_hypervisor_refuses_is_taken_back<V: Host>(mut machine: Machine<V>) {
@@ -121,7 +121,7 @@ pub fn a_change_that_the_hypervisor_refuses_is_taken_back<V: Host>(mut machine: 
         model.add(region(1, RAM, 2, What::Ram(stamped(2))));
         model.add(region(2, 2 * RAM, 3, What::Rom(stamped(3))));
     });
-    let before = machine.vmm.table().clone();
+    let before = machine.vmm.slots().table().clone();
     let refused = machine.vmm.change_if(
         |model| {
             model.move_to(1, 2 * RAM + PAGE);
@@ -130,13 +130,12 @@ pub fn a_change_that_the_hypervisor_refuses_is_taken_back<V: Host>(mut machine: 
         || false,
     );
     assert!(matches!(&refused, Err(Refused::TakenBack(left)) if left.is_empty()));
-    assert_eq!(machine.vmm.table(), &before);
+    assert_eq!(machine.vmm.slots().table(), &before);
     assert_eq!(machine.vmm.model().regions.len(), 2 + machine.code.len());
     machine.loads(RAM + PAGE, 2);
     machine.loads(2 * RAM + 2 * PAGE, 3);
-    let (table, can) = (machine.vmm.table(), machine.vmm.capabilities());
-    let again = plan(table, &machine.vmm.model().shows(), can, machine.vmm.abi());
-    assert_eq!(again.expect("a plan").ops, []);
+    let again = machine.vmm.slots().plan(&machine.vmm.model().shows());
+    assert_eq!(again.expect("a plan").ops(), []);
 }
 
 pub fn a_vcpu_never_sees_a_gap_in_its_ram<V: Host>(mut machine: Machine<V>) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Pages that change hands.
 
-use kvm_slots::{ConvertError, Converted, GuestPages, PageRange, PageRun, Refusal};
+use kvm_slots::convert::{ConvertError, Converted, GuestPages, PageRange, Refusal};
 use own_model::{PAGE, Refused, Region, What};
 
 use crate::hosts::{Host, Machine, region, stamped};
@@ -88,13 +88,10 @@ pub fn private_pages_follow_memory_that_moves<V: Host>(mut machine: Machine<V>) 
     assert_eq!(shared.get(PAGE), Some(0));
     let all = PageRange::new(AT, 8 * PAGE).expect("pages");
     let private = machine.vmm.converter().with_pages(|pages| {
-        let runs = pages.private(all).map(PageRun::from);
+        let runs = pages.private(all);
         runs.collect::<Vec<_>>()
     });
-    let both = PageRun {
-        gpa: AT + 2 * PAGE,
-        size: 2 * PAGE,
-    };
+    let both = PageRange::new(AT + 2 * PAGE, 2 * PAGE).expect("pages");
     assert_eq!(private.expect("no panic"), [both]);
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use kvm_slots::DirtyPages;
+use kvm_slots::dirty::DirtyPages;
 use own_model::{Bytes, PAGE, Region, What};
 
 use crate::hosts::{Host, Machine, region, stamped};
@@ -42,7 +42,12 @@ pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machin
     let written = display.take_all();
     assert_eq!(pages(&written, &memory, 8), BTreeSet::from([1, 2, 3, 7]));
     // Where they are now.
-    let slot = machine.vmm.table().find(2 * SCREEN).expect("a slot");
+    let slot = machine
+        .vmm
+        .slots()
+        .table()
+        .find(2 * SCREEN)
+        .expect("a slot");
     let now: Vec<_> = written.in_slot(slot).collect();
     assert_eq!(
         now,
@@ -66,8 +71,8 @@ pub fn what_the_vmm_writes_is_told_to_each_client_once<V: Host>(mut machine: Mac
     let tracker = machine.vmm.collector().tracker();
     let (display, migration) = (tracker.client(), tracker.client());
     memory.set(PAGE, 9).expect("in it");
-    assert!(tracker.mark_guest(machine.vmm.table(), SCREEN + PAGE, 1));
-    assert!(!tracker.mark_guest(machine.vmm.table(), SCREEN + 4 * PAGE, 1));
+    assert!(tracker.mark_guest(machine.vmm.slots().table(), SCREEN + PAGE, 1));
+    assert!(!tracker.mark_guest(machine.vmm.slots().table(), SCREEN + 4 * PAGE, 1));
     for client in [display, migration] {
         assert_eq!(pages(&client.take_all(), &memory, 4), BTreeSet::from([1]));
         assert!(client.take_all().is_empty());

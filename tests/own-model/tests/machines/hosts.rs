@@ -4,8 +4,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use kvm_slots::dirty::{DirtyMode, LoggingVm};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm, VmType};
-use kvm_slots::{AbiProfile, DirtyMode, GuestMemfdFlags, KvmVm, LoggingVm};
+use kvm_slots::{AbiProfile, GuestMemfdFlags, KvmVm, Vm};
 use own_model::guest::{Guest, Seen};
 use own_model::{Bytes, Model, PAGE, Region, Vmm, What};
 
@@ -47,7 +48,7 @@ impl Host for KvmVm {
 }
 
 /// A hypervisor with a VM and a guest.
-pub struct Machine<V> {
+pub struct Machine<V: Vm> {
     pub vmm: Vmm<V>,
     pub guest: Box<dyn Guest>,
     /// What of the model is the guest's own code, and never changes.
@@ -78,7 +79,8 @@ pub fn simulated(need: Need) -> Machine<SimVm> {
 #[cfg(target_arch = "x86_64")]
 pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
     use kvm_ioctls::Kvm;
-    use kvm_slots::{Capabilities, MEMORY_ATTRIBUTE_PRIVATE};
+    use kvm_slots::Capabilities;
+    use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 
     /// `KVM_X86_SW_PROTECTED_VM` (arch/x86/include/uapi/asm/kvm.h).
     const SW_PROTECTED: u64 = 1;

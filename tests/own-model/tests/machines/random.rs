@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use kvm_slots::{DirtyClient, plan};
+use kvm_slots::Vm;
+use kvm_slots::dirty::DirtyClient;
 use own_model::guest::Seen;
 use own_model::{Bytes, Model, PAGE, Region, What};
 use proptest::collection::vec;
@@ -123,7 +124,7 @@ pub fn random_changes_come_to_what_a_dumb_paint_says<V: Host>(machine: Machine<V
 }
 
 /// The machine, and what it should be.
-struct World<'a, V> {
+struct World<'a, V: Vm> {
     machine: &'a mut Machine<V>,
     memories: Vec<Arc<Bytes>>,
     registers: Option<Arc<OwnedFd>>,
@@ -267,14 +268,9 @@ impl<'a, V: Host> World<'a, V> {
             prop_assert_eq!(self.machine.guest.load(gpa), seen, "at {:#x}", gpa);
         }
         let vmm = &self.machine.vmm;
-        prop_assert_eq!(vmm.table().len(), runs + self.machine.code.len());
-        let again = plan(
-            vmm.table(),
-            &vmm.model().shows(),
-            vmm.capabilities(),
-            vmm.abi(),
-        );
-        prop_assert_eq!(again.expect("a plan").ops, []);
+        prop_assert_eq!(vmm.slots().table().len(), runs + self.machine.code.len());
+        let again = vmm.slots().plan(&vmm.model().shows()).expect("a plan");
+        prop_assert_eq!(again.ops(), []);
         let Some(memslots) = vmm.vm().memslots() else {
             return Ok(());
         };

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use kvm_slots::convert::{MemoryError, PageRange};
 use kvm_slots::sim::SimVm;
-use kvm_slots::{MemoryError, PageRange};
 use own_model::{PAGE, Refused, What};
 
 use crate::hosts::{Host, Machine, region};
@@ -33,7 +33,7 @@ fn with_registers(machine: &mut Machine<SimVm>) -> File {
 }
 
 fn accept(machine: &Machine<SimVm>, pages: u64) {
-    let accept = kvm_slots::Request::accept(AT, pages * PAGE).expect("pages");
+    let accept = kvm_slots::convert::Request::accept(AT, pages * PAGE).expect("pages");
     let accepted = machine.vmm.converter().convert(accept);
     assert_eq!(accepted.expect("an acceptance").bytes, pages * PAGE);
 }

@@ -2,8 +2,8 @@
 //! The layout of pages beside its oracle: state, devices' mappings, and what
 //! guest and host find in each page.
 
-use kvm_slots::sim::{GuestFault, MmioHandler};
-use kvm_slots::{GuestPages, PageRange};
+use kvm_slots::convert::{GuestPages, PageRange};
+use kvm_slots::exit::{GuestFault, MmioHandler};
 
 use super::PAGE;
 use super::layout::{At, COUNT, Layout, at, pages_of};

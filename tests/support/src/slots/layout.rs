@@ -3,20 +3,20 @@
 //! listener that maps shared pages for devices.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    Backing, Capabilities, Conversion, ConversionListener, ConversionListenerError, Converter,
-    ConvertibleMemory, ConvertibleRange, Discard, Errno, FileHolds, FileStart, GuestMemfdFlags,
-    HostMemory, PageRange, PageState, SlotRange, SlotTable, Vm, apply, plan,
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
+    ConvertibleRange, Discard, GuestMemfdSides, PageRange, PageState,
 };
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{Backing, DeviceFile, Errno, FileSlice, GuestMemfdFlags, SlotRange, Slots, Vm};
 
 use super::pages::Pages;
 use super::region::private_vm;
-use super::{ABI, PAGE, range};
+use super::{ABI, PAGE, owned_host, range};
 
 /// What is at a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Mapper {
 
     fn step(&self, what: &str, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
         let stretches = change.stretches.iter().map(|stretch| stretch.range);
-        let ranges = stretches.chain(change.bare.iter().copied());
+        let ranges = stretches.chain(change.unbacked.iter().copied());
         let pages = ranges.flat_map(pages_of);
         let pages: Vec<String> = pages.map(|page| page.to_string()).collect();
         let text = format!("{} {what} {}", self.name, pages.join(","));
@@ -245,8 +245,8 @@ pub struct Layout {
     pub steps: SharedSteps,
     /// The host memory of the pages, from page 0 on.
     pub host: Arc<Pages>,
-    /// Keeps the slots' owners.
-    _table: SlotTable,
+    /// Keeps the slots.
+    _slots: Slots<SimVm>,
 }
 
 impl Default for Layout {
@@ -269,14 +269,12 @@ impl Layout {
         let vm = SimVm::new(config);
         let host = Arc::new(Pages::new(usize::try_from(COUNT * PAGE).unwrap()));
         let ranges = slots(&vm, &host);
-        let capabilities = Capabilities::probe(&vm);
-        let mut table = SlotTable::new();
         let wanted: Vec<SlotRange> = ranges.iter().map(|(range, _)| range.clone()).collect();
-        let plan = plan(&table, &wanted, &capabilities, ABI).expect("a plan");
         // SAFETY: the host memory is a mapping to which there are no
-        // references, and its owner rides on the slots, which the table holds.
-        let applied = unsafe { apply(&vm, &capabilities, ABI, &plan, &mut table) };
-        let _ = applied.expect("the slots exist");
+        // references, and its owner rides on the slots.
+        let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
+        let plan = slots.plan(&wanted).expect("a plan");
+        let _ = slots.apply(&plan).expect("the slots exist");
 
         let mut memory = ConvertibleMemory::new();
         let convertible = ranges
@@ -285,8 +283,7 @@ impl Layout {
         memory.set_ranges(convertible).expect("no two overlap");
         let steps = SharedSteps::default();
         let vm = Noting::new(vm, &steps);
-        // SAFETY: as above; the files are this VM's.
-        let mut converter = unsafe { Converter::new(vm, memory) };
+        let mut converter = Converter::new(vm, memory);
         let mappers = [Mapper::new("one", &steps), Mapper::new("two", &steps)];
         for mapper in &mappers {
             converter.add_listener(mapper.clone());
@@ -296,7 +293,7 @@ impl Layout {
             mappers,
             steps,
             host,
-            _table: table,
+            _slots: slots,
         }
     }
 
@@ -312,11 +309,11 @@ impl Layout {
 }
 
 /// One slot for each kind of memory, and which side its file holds.
-fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, FileHolds)> {
-    let host = |page: u64| HostMemory::new(pages.address() + page * PAGE, pages.clone());
+fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
+    let host = |page: u64| owned_host(pages.address() + page * PAGE, pages.clone());
     let file = |size: u64, flags| {
         let file = vm.create_guest_memfd(size * PAGE, flags);
-        start_of(file.expect("a guest_memfd"))
+        whole(file.expect("a guest_memfd"), size * PAGE)
     };
     let none = GuestMemfdFlags::empty();
     let slot = |page: u64, size: u64, backing| range(page * PAGE, size * PAGE, backing);
@@ -324,7 +321,7 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, FileHolds)> {
         let (file, host) = (file(size, none), Some(host(page)));
         (
             slot(page, size, Backing::GuestMemfd { file, host }),
-            FileHolds::Private,
+            GuestMemfdSides::Private,
         )
     };
     let private_only = Backing::GuestMemfd {
@@ -335,21 +332,25 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, FileHolds)> {
         file: file(4, GuestMemfdFlags::MMAP),
         host: Some(host(28)),
     };
-    let registers = start_of(vm.create_dma_buf(4 * PAGE).expect("a dma-buf"));
+    let registers = vm.create_dma_buf(4 * PAGE).expect("a dma-buf");
+    let registers = DeviceFile::new(whole(registers, 4 * PAGE));
     vec![
         apart(0, 8),
         apart(8, 4),
-        (slot(16, 4, Backing::Host(host(16))), FileHolds::Private),
+        (
+            slot(16, 4, Backing::Host(host(16))),
+            GuestMemfdSides::Private,
+        ),
         (
             slot(20, 4, Backing::FdOffset(registers)),
-            FileHolds::Private,
+            GuestMemfdSides::Private,
         ),
-        (slot(24, 4, private_only), FileHolds::Private),
-        (slot(28, 4, in_place), FileHolds::Both),
+        (slot(24, 4, private_only), GuestMemfdSides::Private),
+        (slot(28, 4, in_place), GuestMemfdSides::Both),
         apart(32, 4),
     ]
 }
 
-fn start_of(file: OwnedFd) -> FileStart {
-    FileStart::new(file.as_raw_fd(), 0, Arc::new(file))
+fn whole(file: OwnedFd, size: u64) -> FileSlice {
+    FileSlice::new(Arc::new(file), 0, size).expect("the file has bytes")
 }

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use kvm_slots::push::PushedRange;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm};
 use kvm_slots::{
-    AbiProfile, Applied, ApplyError, Backing, Capabilities, Errno, GuestMemfdFlags, NotUndone,
-    Plan, PushedRange, Slot, SlotRange, SlotTable, Vm, apply, plan, undo,
+    AbiProfile, Applied, ApplyError, Backing, Errno, GuestMemfdFlags, NotUndone, Plan, Slot,
+    SlotRange, SlotTable, Slots, Vm,
 };
 
 use super::random::{FILE_SIZE, Fds};
@@ -18,13 +19,10 @@ use super::{ABI, PAGE};
 /// A VM and the table of its slots.
 #[derive(Debug)]
 pub struct Machine {
-    /// The VM.
-    pub vm: Watched<SimVm>,
-    /// The table.
-    pub table: SlotTable,
+    /// The slots.
+    pub slots: Slots<Watched<SimVm>>,
     /// How its kernel takes slots without a host address.
     pub abi: AbiProfile,
-    capabilities: Capabilities,
     files: Option<Files>,
 }
 
@@ -55,7 +53,7 @@ impl Machine {
             _ => SimConfig::released(KernelVersion::V7_3),
         };
         let mut machine = Self::on(SimConfig { abi, ..released });
-        let vm = &machine.vm.vm;
+        let vm = &machine.slots.vm().vm;
         let none = GuestMemfdFlags::empty();
         let dma_buf = |pages| vm.create_dma_buf(pages * PAGE).expect("a file");
         machine.files = Some(Files {
@@ -68,12 +66,12 @@ impl Machine {
 
     /// A VM of exactly this description, and no files.
     pub fn on(config: SimConfig) -> Self {
-        let vm = SimVm::new(config);
+        let vm = Watched::new(SimVm::new(config));
         Self {
-            capabilities: Capabilities::probe(&vm),
+            // SAFETY: no test loads or stores through the slots, so nothing is
+            // ever touched at the host addresses.
+            slots: unsafe { Slots::new(vm, config.abi) },
             abi: config.abi,
-            vm: Watched::new(vm),
-            table: SlotTable::new(),
             files: None,
         }
     }
@@ -95,7 +93,7 @@ impl Machine {
 
     /// The plan from the slots that there are to these ranges.
     pub fn plan(&self, wanted: &[SlotRange]) -> Plan {
-        plan(&self.table, wanted, &self.capabilities, self.abi).expect("a plan")
+        self.slots.plan(wanted).expect("a plan")
     }
 
     /// Carries `plan` out while the calls that `fail` numbers fail.
@@ -104,11 +102,8 @@ impl Machine {
         plan: &Plan,
         fail: impl IntoIterator<Item = (usize, Errno)>,
     ) -> Result<Applied, Box<ApplyError>> {
-        self.vm.start(fail);
-        let (capabilities, table) = (&self.capabilities, &mut self.table);
-        // SAFETY: no test loads or stores through the slots, so nothing is
-        // ever touched at the host addresses. The table is this VM's own.
-        unsafe { apply(&self.vm, capabilities, self.abi, plan, table) }.map_err(Box::new)
+        self.slots.vm().start(fail);
+        self.slots.apply(plan).map_err(Box::new)
     }
 
     /// Takes a plan back while the calls that `fail` numbers fail.
@@ -117,15 +112,23 @@ impl Machine {
         applied: Applied,
         fail: impl IntoIterator<Item = (usize, Errno)>,
     ) -> Vec<NotUndone> {
-        self.vm.start(fail);
-        let (capabilities, table) = (&self.capabilities, &mut self.table);
-        // SAFETY: as above.
-        unsafe { undo(&self.vm, capabilities, self.abi, applied, table) }
+        self.slots.vm().start(fail);
+        self.slots.undo(applied)
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &Watched<SimVm> {
+        self.slots.vm()
+    }
+
+    /// The table of its slots.
+    pub fn table(&self) -> &SlotTable {
+        self.slots.table()
     }
 
     /// Whether the VM has exactly the slots of the table.
     pub fn check(&self) {
-        check(&self.vm, &self.table, self.abi);
+        check(self.vm(), self.table(), self.abi);
     }
 }
 
@@ -133,17 +136,17 @@ impl Machine {
 /// what the simulated kernel has.
 pub fn check(vm: &Watched<SimVm>, table: &SlotTable, abi: AbiProfile) {
     let by_push =
-        |slot: &&Slot| abi == AbiProfile::Push && matches!(slot.backing, Backing::FdOffset(_));
+        |slot: &&Slot| abi == AbiProfile::Push && matches!(slot.backing(), Backing::FdOffset(_));
     let flag = abi.flag().unwrap_or(0);
     let slots = table.slots().filter(|slot| !by_push(slot));
     let told: BTreeMap<u32, Told> = slots
-        .map(|slot| (slot.id.into(), of_slot(slot, flag)))
+        .map(|slot| (slot.id().into(), of_slot(slot, flag)))
         .collect();
     assert_eq!(vm.slots(), told);
     let pushed: BTreeMap<u64, PushedRange> = table
         .slots()
         .filter(by_push)
-        .map(|slot| (slot.gpa, as_pushed(slot)))
+        .map(|slot| (slot.gpa(), as_pushed(slot)))
         .collect();
     assert_eq!(vm.pushed(), pushed);
 
@@ -157,21 +160,21 @@ pub fn check(vm: &Watched<SimVm>, table: &SlotTable, abi: AbiProfile) {
 
 fn as_pushed(slot: &Slot) -> PushedRange {
     PushedRange {
-        gpa: slot.gpa,
-        size: slot.size,
-        file: slot.backing.file().expect("a file").clone(),
+        gpa: slot.gpa(),
+        size: slot.size(),
+        file: slot.backing().file().expect("a file").clone(),
     }
 }
 
 fn in_kernel(slot: &Slot, pushed: bool, flag: u32) -> SimMemslot {
     let (gpa, size, flags, userspace_addr, _, offset) = of_slot(slot, flag);
     SimMemslot {
-        id: (!pushed).then_some(slot.id),
+        id: (!pushed).then_some(slot.id()),
         gpa,
         size,
         userspace_addr,
         flags,
-        file_offset: slot.backing.file().map(|_| offset),
+        file_offset: slot.backing().file().map(|_| offset),
     }
 }
 
@@ -179,7 +182,7 @@ fn in_kernel(slot: &Slot, pushed: bool, flag: u32) -> SimMemslot {
 pub fn ranges_of(table: &SlotTable) -> Vec<SlotRange> {
     let by_address: BTreeMap<u64, SlotRange> = table
         .slots()
-        .map(|slot| (slot.gpa, super::dumb::as_range(slot)))
+        .map(|slot| (slot.gpa(), super::dumb::as_range(slot)))
         .collect();
     by_address.into_values().collect()
 }

@@ -13,11 +13,12 @@ pub mod watched;
 
 use std::sync::Arc;
 
+use guest_ranges::Owner;
+use kvm_slots::plan::plan;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, FileStart, GuestMemfdFlags, HostMemory, Plan, SlotAccess,
-    SlotRange, SlotTable, apply, plan,
+    AbiProfile, Backing, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory, Plan,
+    SlotAccess, SlotRange, SlotTable,
 };
-use watched::Paper;
 
 /// The size of a page.
 pub const PAGE: u64 = 0x1000;
@@ -28,39 +29,60 @@ pub const ABI: AbiProfile = AbiProfile::FD_OFFSET_BIT_4;
 
 /// A kernel that can do everything.
 pub fn able() -> Capabilities {
-    Capabilities {
-        page_size: PAGE,
-        nr_memslots: 32764,
-        user_memory2: true,
-        readonly_mem: true,
-        guest_memfd: true,
-        guest_memfd_flags: GuestMemfdFlags::all(),
-        memory_attributes: 0,
-        memory_fault_info: true,
-        push_map: false,
-        address_bits: Some(64),
-    }
+    let mut able = Capabilities::minimal();
+    able.page_size = PAGE;
+    able.nr_memslots = 32764;
+    able.user_memory2 = true;
+    able.readonly_mem = true;
+    able.guest_memfd = true;
+    able.guest_memfd_flags = GuestMemfdFlags::all();
+    able.memory_attributes = 0;
+    able.memory_fault_info = true;
+    able.push_map = false;
+    able.address_bits = Some(64);
+    able
 }
 
-/// Host memory at `address` that nobody owns.
+/// All host memory from `address` on, without an owner. [`range`] takes as much
+/// of it as it needs.
 pub fn host(address: u64) -> HostMemory {
-    HostMemory::new(address, Arc::new(()))
+    owned_host(address, Arc::new(()))
 }
 
-/// The part of a file from `offset` on, which nobody owns.
-pub fn file(fd: i32, offset: u64) -> FileStart {
-    FileStart::new(fd, offset, Arc::new(()))
+/// All host memory from `address` on, with an owner.
+///
+/// # Panics
+/// If the address is 0.
+pub fn owned_host(address: u64, owner: Owner) -> HostMemory {
+    // SAFETY: only a simulated KVM gets it, which copies bytes by system calls
+    // that can fail, or nothing is mapped there.
+    let memory = unsafe { HostMemory::new(address, address.wrapping_neg(), owner) };
+    memory.expect("host memory has an address")
 }
 
-/// A range that the guest reads and writes, and that is not logged.
+/// The bytes of a file from `offset` on, without an owner.
+///
+/// # Panics
+/// If the offset is 2^64 - 1.
+pub fn file(fd: i32, offset: u64) -> FileSlice {
+    // SAFETY: the tests keep the files open that they use.
+    let slice = unsafe { FileSlice::from_raw_fd(fd, offset, u64::MAX - offset, Arc::new(())) };
+    slice.expect("there are bytes at the offset")
+}
+
+/// The bytes of a device's file from `offset` on, without an owner.
+pub fn device_file(fd: i32, offset: u64) -> DeviceFile {
+    DeviceFile::new(file(fd, offset))
+}
+
+/// A range that the guest reads and writes, and that is not logged: the first
+/// `size` bytes of `backing`.
+///
+/// # Panics
+/// If it is empty or wraps.
 pub fn range(gpa: u64, size: u64, backing: Backing) -> SlotRange {
-    SlotRange {
-        gpa,
-        size,
-        access: SlotAccess::ReadWrite,
-        backing,
-        log_dirty: false,
-    }
+    let backing = backing.slice(0, size).expect("the backing has the bytes");
+    SlotRange::new(gpa, SlotAccess::ReadWrite, backing).expect("the range does not wrap")
 }
 
 /// Ordinary memory at `address`.
@@ -76,31 +98,22 @@ pub fn guest_memfd(gpa: u64, size: u64, fd: i32, offset: u64) -> SlotRange {
 
 /// A slice of a device's file.
 pub fn device(gpa: u64, size: u64, fd: i32, offset: u64) -> SlotRange {
-    range(gpa, size, Backing::FdOffset(file(fd, offset)))
+    range(gpa, size, Backing::FdOffset(device_file(fd, offset)))
 }
 
 /// The range, read-only.
 pub fn readonly(range: SlotRange) -> SlotRange {
-    SlotRange {
-        access: SlotAccess::ReadOnly,
-        ..range
-    }
+    range.with_access(SlotAccess::ReadOnly)
 }
 
 /// The range, logged.
 pub fn logged(range: SlotRange) -> SlotRange {
-    SlotRange {
-        log_dirty: true,
-        ..range
-    }
+    range.with_log_dirty(true)
 }
 
 /// Carries a plan out on paper.
 pub fn follow(table: &mut SlotTable, plan: &Plan) {
-    // SAFETY: there is no VM behind `Paper`, and so no guest that could touch
-    // the addresses.
-    let applied = unsafe { apply(&Paper, &able(), ABI, plan, table) };
-    let _ = applied.expect("paper refuses nothing");
+    table.follow(plan).expect("the plan starts from the table");
 }
 
 /// The table of a VM that was given these ranges one set after the other.
@@ -125,5 +138,5 @@ pub fn plan_again(table: &SlotTable, wanted: &[SlotRange]) -> Plan {
 
 /// The operations as text.
 pub fn texts(plan: &Plan) -> Vec<String> {
-    plan.ops.iter().map(ToString::to_string).collect()
+    plan.ops().iter().map(ToString::to_string).collect()
 }

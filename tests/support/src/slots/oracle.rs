@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use kvm_slots::PageState;
+use kvm_slots::convert::PageState;
 
 use super::layout::{At, COUNT, at};
 

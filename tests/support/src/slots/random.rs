@@ -5,7 +5,7 @@
 use kvm_slots::{Backing, SlotAccess, SlotRange};
 use proptest::prelude::*;
 
-use super::{HOST, PAGE, file, host, range};
+use super::{HOST, PAGE, device_file, file, host, range};
 
 /// How many pages the guest has: enough for all memory, and for gaps.
 pub const SPACE: u64 = 40;
@@ -86,14 +86,14 @@ pub fn ranges(picks: &[Pick], fds: Fds) -> Vec<SlotRange> {
     for pick in picks {
         let new = pick.range(fds);
         let clash = ranges.iter().any(|had| {
-            let apart = had.gpa + had.size <= new.gpa || new.gpa + new.size <= had.gpa;
-            !apart || (had.backing == new.backing && new.backing.file().is_some())
+            let apart = had.gpa() + had.size() <= new.gpa() || new.gpa() + new.size() <= had.gpa();
+            !apart || (had.backing() == new.backing() && new.backing().file().is_some())
         });
         if !clash {
             ranges.push(new);
         }
     }
-    ranges.sort_by_key(|range| range.gpa);
+    ranges.sort_by_key(|range| range.gpa());
     ranges
 }
 
@@ -110,17 +110,16 @@ impl Pick {
             7 => guest_memfd(PAGE, Some(host(address))),
             more => {
                 let (fd, offset) = fds.registers[more - 8];
-                Backing::FdOffset(file(fd, offset).measured())
+                Backing::FdOffset(device_file(fd, offset).measured())
             }
         };
         let plain = self.memory < PLAIN;
-        SlotRange {
-            access: match plain && self.readonly {
-                true => SlotAccess::ReadOnly,
-                false => SlotAccess::ReadWrite,
-            },
-            log_dirty: plain && self.log_dirty,
-            ..range(self.page * PAGE, SIZES[self.memory] * PAGE, backing)
-        }
+        let access = match plain && self.readonly {
+            true => SlotAccess::ReadOnly,
+            false => SlotAccess::ReadWrite,
+        };
+        let range = range(self.page * PAGE, SIZES[self.memory] * PAGE, backing);
+        let range = range.with_access(access);
+        range.with_log_dirty(plain && self.log_dirty)
     }
 }

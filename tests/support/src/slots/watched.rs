@@ -11,7 +11,8 @@ use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::{Backing, Errno, GuestMemfdFlags, PushMap, PushedRange, Slot, SlotAccess, Vm};
+use kvm_slots::push::{PushMap, PushedRange};
+use kvm_slots::{Backing, Errno, GuestMemfdFlags, Slot, SlotAccess, Vm};
 
 /// Says yes to every memslot, and has none.
 #[derive(Debug)]
@@ -231,20 +232,20 @@ fn told(region: &kvm_userspace_memory_region2) -> Told {
 /// What the kernel should have been told for a slot under a profile that has
 /// this flag.
 pub fn of_slot(slot: &Slot, flag: u32) -> Told {
-    let mut flags = match &slot.backing {
+    let mut flags = match slot.backing() {
         Backing::Host(_) => 0,
         Backing::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
         Backing::FdOffset(_) => flag,
     };
-    if slot.log_dirty {
+    if slot.log_dirty() {
         flags |= KVM_MEM_LOG_DIRTY_PAGES;
     }
-    if slot.access == SlotAccess::ReadOnly {
+    if slot.access() == SlotAccess::ReadOnly {
         flags |= KVM_MEM_READONLY;
     }
-    let address = slot.backing.host().map_or(0, |host| host.address());
-    let file = slot.backing.file();
+    let address = slot.backing().host().map_or(0, |host| host.address());
+    let file = slot.backing().file();
     let fd = file.map_or(0, |file| u32::try_from(file.fd()).expect("an open file"));
     let offset = file.map_or(0, |file| file.offset());
-    (slot.gpa, slot.size, flags, address, fd, offset)
+    (slot.gpa(), slot.size(), flags, address, fd, offset)
 }

@@ -8,10 +8,10 @@ use common::faults::possible;
 use common::machine::{Machine, ranges_of};
 use common::random::{NO_FDS, Pick, picks, ranges};
 use common::{ABI, PAGE, device, guest_memfd};
+use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
     AbiProfile, Backing, Capabilities, PlanError, SlotRange, SlotTable, StepError, Unsupported,
-    plan,
 };
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ fn old_kernel() -> SimConfig {
 /// What such a kernel has slots for.
 fn on_host_memory(picks: &[Pick]) -> Vec<SlotRange> {
     let mut ranges = ranges(picks, NO_FDS);
-    ranges.retain(|range| matches!(range.backing, Backing::Host(_)));
+    ranges.retain(|range| matches!(range.backing(), Backing::Host(_)));
     ranges
 }
 
@@ -35,19 +35,19 @@ proptest! {
         for set in sets {
             let wanted = on_host_memory(&set);
             let plan = machine.plan(&wanted);
-            let before = machine.table.clone();
-            for (step, op) in plan.ops.iter().enumerate() {
+            let before = machine.table().clone();
+            for (step, op) in plan.ops().iter().enumerate() {
                 for errno in possible(op) {
                     let error = machine.apply(&plan, [(step, errno)]).unwrap_err();
                     prop_assert_eq!(error.why, StepError::Refused(errno));
-                    prop_assert_eq!(&machine.table, &before);
+                    prop_assert_eq!(machine.table(), &before);
                     machine.check();
                 }
             }
-            let calls = machine.vm.old_ioctls();
+            let calls = machine.vm().old_ioctls();
             let _ = machine.apply(&plan, []).unwrap();
-            prop_assert_eq!(machine.vm.old_ioctls() - calls, plan.ops.len());
-            prop_assert_eq!(ranges_of(&machine.table), wanted);
+            prop_assert_eq!(machine.vm().old_ioctls() - calls, plan.ops().len());
+            prop_assert_eq!(ranges_of(machine.table()), wanted);
             machine.check();
         }
     }
@@ -58,8 +58,8 @@ fn a_newer_kernel_is_never_asked_by_the_older_ioctl() {
     let mut machine = Machine::new();
     let plan = machine.plan(&[common::ram(0, PAGE, common::HOST)]);
     let _ = machine.apply(&plan, []).unwrap();
-    assert_eq!(machine.vm.calls().len(), 1);
-    assert_eq!(machine.vm.old_ioctls(), 0);
+    assert_eq!(machine.vm().calls().len(), 1);
+    assert_eq!(machine.vm().old_ioctls(), 0);
 }
 
 #[test]

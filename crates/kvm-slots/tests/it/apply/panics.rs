@@ -14,10 +14,11 @@ use common::random::{NO_FDS, Pick, picks, ranges};
 use common::watched::Watched;
 use common::{ABI, HOST, PAGE, able, ram};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_slots::dirty::BeforeOp;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    BeforeOp, Errno, GuestMemfdFlags, HoldVcpus, Op, SlotListener, SlotRange, SlotTable, Vm,
-    apply_with, plan, slot_ranges,
+    Errno, GuestMemfdFlags, HoldVcpus, Op, SlotListener, SlotRange, SlotTable, Slots, Vm,
+    slot_ranges,
 };
 use memory_model::{AddrRange, HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
 use proptest::prelude::*;
@@ -146,20 +147,29 @@ impl Vm for Panicking {
     }
 }
 
-/// Changes the slots in `table` to `wanted`; `Err` if something panics.
-fn change(vm: &Panicking, table: &mut SlotTable, wanted: &[SlotRange]) -> std::thread::Result<()> {
-    let plan = plan(table, wanted, &able(), ABI).expect("a plan");
+/// The slots of a VM with a bomb, which also watches.
+fn slots() -> (Slots<Panicking>, Bomb) {
+    let vm = Panicking::new();
+    let bomb = vm.bomb.clone();
+    // SAFETY: no guest loads or stores, so no one touches the addresses.
+    let slots = unsafe { Slots::new(vm, ABI) };
+    let slots = slots.with_capabilities(able());
+    (slots.with_watcher(Arc::new(bomb.clone())), bomb)
+}
+
+/// Changes the slots to `wanted`; `Err` if something panics.
+fn change(slots: &mut Slots<Panicking>, wanted: &[SlotRange]) -> std::thread::Result<()> {
+    let plan = slots.plan(wanted).expect("a plan");
     catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: no guest loads or stores, so no one touches the addresses.
-        let applied = unsafe { apply_with(vm, &able(), ABI, &plan, table, &vm.bomb) };
-        let _ = applied.expect("nothing is refused");
+        let _ = slots.apply(&plan).expect("nothing is refused");
     }))
 }
 
 /// Sets of ordinary memory: the simulated kernel has no files here.
 fn memory(set: &[Pick]) -> Vec<SlotRange> {
     let all = ranges(set, NO_FDS).into_iter();
-    all.filter(|range| range.backing.file().is_none()).collect()
+    all.filter(|range| range.backing().file().is_none())
+        .collect()
 }
 
 proptest! {
@@ -170,19 +180,18 @@ proptest! {
         let (old, new) = (memory(&old), memory(&new));
         for when in WHEN {
             for call in 0.. {
-                let vm = Panicking::new();
-                let mut table = SlotTable::new();
-                change(&vm, &mut table, &old).unwrap();
-                let before = table.clone();
-                vm.bomb.arm(when, call, false);
-                if change(&vm, &mut table, &new).is_ok() {
+                let (mut slots, bomb) = slots();
+                change(&mut slots, &old).unwrap();
+                let before = slots.table().clone();
+                bomb.arm(when, call, false);
+                if change(&mut slots, &new).is_ok() {
                     break;
                 }
-                prop_assert_eq!(&table, &before);
-                check(&vm.vm, &table, ABI);
-                vm.bomb.disarm();
-                change(&vm, &mut table, &new).unwrap();
-                check(&vm.vm, &table, ABI);
+                prop_assert_eq!(slots.table(), &before);
+                check(&slots.vm().vm, slots.table(), ABI);
+                bomb.disarm();
+                change(&mut slots, &new).unwrap();
+                check(&slots.vm().vm, slots.table(), ABI);
             }
         }
     }
@@ -195,17 +204,16 @@ proptest! {
         let (old, new) = (memory(&old), memory(&new));
         for when in WHEN {
             for call in 0.. {
-                let vm = Panicking::new();
-                let mut table = SlotTable::new();
-                change(&vm, &mut table, &old).unwrap();
-                vm.bomb.arm(when, call, true);
-                if change(&vm, &mut table, &new).is_ok() {
+                let (mut slots, bomb) = slots();
+                change(&mut slots, &old).unwrap();
+                bomb.arm(when, call, true);
+                if change(&mut slots, &new).is_ok() {
                     break;
                 }
-                vm.bomb.disarm();
-                change(&vm, &mut table, &new).unwrap();
-                prop_assert_eq!(&ranges_of(&table), &new);
-                check(&vm.vm, &table, ABI);
+                bomb.disarm();
+                change(&mut slots, &new).unwrap();
+                prop_assert_eq!(&ranges_of(slots.table()), &new);
+                check(&slots.vm().vm, slots.table(), ABI);
             }
         }
     }
@@ -259,8 +267,8 @@ impl Rig {
         let (vm, vcpus) = (Panicking::new(), Vcpus::default());
         let bomb = vm.bomb.clone();
         // SAFETY: no guest loads or stores, so no one touches the addresses.
-        let slots = unsafe { SlotListener::new(vm, ABI, vcpus.clone()) };
-        let slots = Arc::new(slots.with_watcher(Arc::new(bomb.clone())));
+        let slots = unsafe { Slots::new(vm, ABI) }.with_watcher(Arc::new(bomb.clone()));
+        let slots = Arc::new(SlotListener::new(slots, vcpus.clone()));
         model.add_listener(space, 0, slots.clone()).unwrap();
         Self {
             model,
@@ -347,18 +355,17 @@ fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
 
 #[test]
 fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_gone() {
-    let vm = Panicking::new();
-    let mut table = SlotTable::new();
+    let (mut slots, bomb) = slots();
     let owner = Arc::new(());
-    let mut range = ram(0, PAGE, HOST);
-    range.backing = kvm_slots::Backing::Host(kvm_slots::HostMemory::new(HOST, owner.clone()));
-    vm.bomb.arm(When::After, 0, true);
-    change(&vm, &mut table, &[range]).unwrap_err();
+    let memory = kvm_slots::Backing::Host(common::owned_host(HOST, owner.clone()));
+    let range = common::range(0, PAGE, memory);
+    bomb.arm(When::After, 0, true);
+    change(&mut slots, &[range]).unwrap_err();
     // KVM has the slot, and it could not be deleted.
-    assert_eq!(vm.vm.vm.memslots().len(), 1);
+    assert_eq!(slots.vm().vm.vm.memslots().len(), 1);
     assert!(Arc::strong_count(&owner) > 1);
-    vm.bomb.disarm();
-    change(&vm, &mut table, &[ram(PAGE, PAGE, HOST + PAGE)]).unwrap();
-    assert_eq!(vm.vm.vm.memslots().len(), 1);
+    bomb.disarm();
+    change(&mut slots, &[ram(PAGE, PAGE, HOST + PAGE)]).unwrap();
+    assert_eq!(slots.vm().vm.vm.memslots().len(), 1);
     assert_eq!(Arc::strong_count(&owner), 1);
 }

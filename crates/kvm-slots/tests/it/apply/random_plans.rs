@@ -15,8 +15,8 @@ proptest! {
             let wanted = ranges(&set, machine.fds());
             let plan = machine.plan(&wanted);
             let applied = machine.apply(&plan, []).unwrap();
-            prop_assert_eq!(applied.ops(), &plan.ops[..]);
-            prop_assert_eq!(ranges_of(&machine.table), wanted);
+            prop_assert_eq!(applied.ops(), plan.ops());
+            prop_assert_eq!(ranges_of(machine.table()), wanted);
             machine.check();
         }
     }
@@ -25,11 +25,11 @@ proptest! {
     fn what_was_applied_can_be_undone(old in picks(), new in picks()) {
         let mut machine = Machine::new();
         for set in [&old, &new] {
-            let before = machine.table.clone();
+            let before = machine.table().clone();
             let plan = machine.plan(&ranges(set, machine.fds()));
             let applied = machine.apply(&plan, []).unwrap();
             prop_assert_eq!(machine.undo(applied, []), []);
-            prop_assert_eq!(&machine.table, &before);
+            prop_assert_eq!(machine.table(), &before);
             machine.check();
             let _ = machine.apply(&plan, []).unwrap();
         }

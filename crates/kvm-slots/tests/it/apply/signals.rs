@@ -7,7 +7,8 @@ use common::machine::Machine;
 use common::region::private_vm;
 use common::{HOST, PAGE, ram};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{Errno, MEMORY_ATTRIBUTE_PRIVATE, StepError, Vm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Errno, StepError, Vm};
 
 /// More signals than the retries of one call.
 const STORM: u32 = 1000;
@@ -20,14 +21,14 @@ fn a_plan_is_carried_out_and_undone_through_signals() {
     for kernel in KERNELS {
         let mut machine = Machine::on(SimConfig::released(kernel));
         let plan = machine.plan(&[ram(0, PAGE, HOST), ram(2 * PAGE, PAGE, HOST)]);
-        machine.vm.vm.interrupt(5);
+        machine.vm().vm.interrupt(5);
         let applied = machine.apply(&plan, []).unwrap();
-        assert_eq!(applied.ops(), plan.ops);
+        assert_eq!(applied.ops(), plan.ops());
         machine.check();
-        machine.vm.vm.interrupt(5);
+        machine.vm().vm.interrupt(5);
         assert!(machine.undo(applied, []).is_empty());
         machine.check();
-        assert!(machine.vm.vm.memslots().is_empty());
+        assert!(machine.vm().vm.memslots().is_empty());
     }
 }
 
@@ -36,12 +37,12 @@ fn signals_without_end_are_an_error_and_nothing_has_changed() {
     for kernel in KERNELS {
         let mut machine = Machine::on(SimConfig::released(kernel));
         let plan = machine.plan(&[ram(0, PAGE, HOST)]);
-        machine.vm.vm.interrupt(STORM);
+        machine.vm().vm.interrupt(STORM);
         let error = machine.apply(&plan, []).unwrap_err();
         assert_eq!(error.why, StepError::Refused(Errno::EINTR));
         assert!(error.not_undone.is_empty());
         machine.check();
-        machine.vm.vm.interrupt(0);
+        machine.vm().vm.interrupt(0);
         let _ = machine.apply(&plan, []).unwrap();
         machine.check();
     }

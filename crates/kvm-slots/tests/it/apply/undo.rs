@@ -47,8 +47,8 @@ fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>])
             Some(StepError::Refused(errno)) => assert_eq!(calls.next(), Some(&Err(errno))),
             Some(StepError::Stale(id)) => {
                 let blocks = |op: &Op| match op {
-                    Op::Create(slot) | Op::Delete(slot) => slot.id == id,
-                    Op::Move { to, .. } | Op::SetFlags { to, .. } => to.id == id,
+                    Op::Create(slot) | Op::Delete(slot) => slot.id() == id,
+                    Op::Move { to, .. } | Op::SetFlags { to, .. } => to.id() == id,
                     Op::SetPrivate { .. } => false,
                 };
                 assert!(untaken.iter().any(|op| blocks(op)), "{back}: slot {id}");
@@ -72,14 +72,14 @@ proptest! {
         new in picks(),
     ) {
         let (mut machine, plan) = transaction(abi, &old, &new);
-        let before = machine.table.clone();
-        for (step, op) in plan.ops.iter().enumerate() {
+        let before = machine.table().clone();
+        for (step, op) in plan.ops().iter().enumerate() {
             for errno in possible(op) {
                 let error = machine.apply(&plan, [(step, errno)]).unwrap_err();
                 prop_assert_eq!(&error.op, op);
                 prop_assert_eq!(error.why, StepError::Refused(errno));
                 prop_assert_eq!(error.not_undone, []);
-                prop_assert_eq!(&machine.table, &before);
+                prop_assert_eq!(machine.table(), &before);
                 machine.check();
             }
         }
@@ -97,9 +97,9 @@ proptest! {
         refused in prop::collection::vec(prop::bool::weighted(0.3), 32),
     ) {
         let (mut machine, plan) = transaction(abi, &old, &new);
-        prop_assume!(!plan.ops.is_empty());
-        let before = machine.table.clone();
-        let step = step.index(plan.ops.len());
+        prop_assume!(!plan.ops().is_empty());
+        let before = machine.table().clone();
+        let step = step.index(plan.ops().len());
         let undoing = refused.iter().enumerate().filter(|(_, refused)| **refused);
         let mut fail: BTreeMap<usize, Errno> =
             undoing.map(|(n, _)| (step + 1 + n, Errno::EIO)).collect();
@@ -107,9 +107,9 @@ proptest! {
 
         let error = machine.apply(&plan, fail).unwrap_err();
         prop_assert_eq!(error.why, StepError::Refused(Errno::ENOMEM));
-        let calls = machine.vm.calls();
-        told_apart(&plan.ops[..step], &error.not_undone, &calls[step + 1..]);
-        prop_assert_eq!(error.not_undone.is_empty(), machine.table == before);
+        let calls = machine.vm().calls();
+        told_apart(&plan.ops()[..step], &error.not_undone, &calls[step + 1..]);
+        prop_assert_eq!(error.not_undone.is_empty(), *machine.table() == before);
         machine.check();
     }
 
@@ -122,20 +122,20 @@ proptest! {
         old in picks(),
         new in picks(),
     ) {
-        let steps = transaction(abi, &old, &new).1.ops.len();
+        let steps = transaction(abi, &old, &new).1.ops().len();
         for step in 0..steps {
             let (mut machine, plan) = transaction(abi, &old, &new);
             let applied = machine.apply(&plan, []).unwrap();
             let not_undone = machine.undo(applied, [(step, Errno::EFAULT)]);
-            let back = plan.ops[plan.ops.len() - 1 - step].inverse();
+            let back = plan.ops()[plan.ops().len() - 1 - step].inverse();
             let why = StepError::Refused(Errno::EFAULT);
             prop_assert_eq!(&not_undone[0], &NotUndone { op: back, why });
-            told_apart(&plan.ops, &not_undone, &machine.vm.calls());
+            told_apart(plan.ops(), &not_undone, &machine.vm().calls());
             machine.check();
             // Planning from the table as it is leads back all the same.
             let wanted = ranges(&old, machine.fds());
             let _ = machine.apply(&machine.plan(&wanted), []).unwrap();
-            prop_assert_eq!(ranges_of(&machine.table), wanted);
+            prop_assert_eq!(ranges_of(machine.table()), wanted);
             machine.check();
         }
     }
@@ -149,12 +149,12 @@ proptest! {
         let (mut machine, stale) = transaction(ABI, &older, &new);
         let now = machine.plan(&ranges(&old, machine.fds()));
         let _ = machine.apply(&now, []).unwrap();
-        let before = machine.table.clone();
+        let before = machine.table().clone();
         match machine.apply(&stale, []) {
-            Ok(applied) => prop_assert_eq!(applied.ops(), &stale.ops[..]),
+            Ok(applied) => prop_assert_eq!(applied.ops(), stale.ops()),
             Err(error) => {
                 prop_assert_eq!(error.not_undone, []);
-                prop_assert_eq!(&machine.table, &before);
+                prop_assert_eq!(machine.table(), &before);
             }
         }
         machine.check();

@@ -38,7 +38,7 @@ fn the_errors_text_says_what_failed_and_what_is_left() {
         error.to_string(),
         "CREATE slot 1 at 0x8000, 0x1000 bytes: ENOMEM; not undone: DELETE slot 0 at 0x0 (EIO)"
     );
-    assert_eq!(machine.table.len(), 1);
+    assert_eq!(machine.table().len(), 1);
     machine.check();
 }
 
@@ -52,18 +52,18 @@ fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
         ram(0x9000, PAGE, HOST),
     ];
     let plan = transaction(&mut machine, &old, &new);
-    let [gone @ Op::Delete(old), came @ Op::Create(new), _] = &plan.ops[..] else {
+    let [gone @ Op::Delete(old), came @ Op::Create(new), _] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!(old.id, new.id);
+    assert_eq!(old.id(), new.id());
     let error = machine
         .apply(&plan, [(2, Errno::ENOMEM), (3, Errno::EIO)])
         .unwrap_err();
     assert_eq!(
         error.not_undone,
-        [refused(came.inverse()), blocked(gone, new.id)]
+        [refused(came.inverse()), blocked(gone, new.id())]
     );
-    assert_eq!(machine.vm.calls().len(), 4, "the last step is not tried");
+    assert_eq!(machine.vm().calls().len(), 4, "the last step is not tried");
     machine.check();
 }
 
@@ -86,7 +86,7 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
         moved @ Op::Move { .. },
         came @ Op::Create(slot),
         _,
-    ] = &plan.ops[..]
+    ] = plan.ops()
     else {
         panic!("{plan:?}");
     };
@@ -99,8 +99,8 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
         error.not_undone,
         [
             refused(came.inverse()),
-            blocked(moved, slot.id),
-            blocked(gone, slot.id)
+            blocked(moved, slot.id()),
+            blocked(gone, slot.id())
         ]
     );
     machine.check();
@@ -118,7 +118,7 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
         gone @ Op::Delete(_),
         back @ Op::Move { to, .. },
         Op::Create(_),
-    ] = &plan.ops[..]
+    ] = plan.ops()
     else {
         panic!("{plan:?}");
     };
@@ -127,7 +127,7 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
         .unwrap_err();
     assert_eq!(
         error.not_undone,
-        [refused(back.inverse()), blocked(gone, to.id)]
+        [refused(back.inverse()), blocked(gone, to.id())]
     );
     machine.check();
 }
@@ -148,7 +148,7 @@ fn what_was_applied_before_something_else_is_undone_only_where_it_still_stands()
         .apply(&machine.plan(&[ram.clone(), first]), [])
         .unwrap();
     let late = machine.apply(&machine.plan(&[ram, second]), []).unwrap();
-    let table = machine.table.clone();
+    let table = machine.table().clone();
 
     // The slot is another now, and stays.
     let [came] = early.ops() else {
@@ -156,8 +156,8 @@ fn what_was_applied_before_something_else_is_undone_only_where_it_still_stands()
     };
     let expected = blocked(came, 1);
     assert_eq!(machine.undo(early, []), [expected]);
-    assert_eq!(machine.vm.calls(), []);
-    assert_eq!(machine.table, table);
+    assert_eq!(machine.vm().calls(), []);
+    assert_eq!(*machine.table(), table);
     machine.check();
     assert_eq!(machine.undo(late, []), []);
     machine.check();

@@ -10,10 +10,10 @@ use common::PAGE;
 use common::faults::possible;
 use common::machine::Machine;
 use common::region::private_vm;
+use guest_ranges::{AddrRange, PageRange, coalesce};
+use kvm_slots::plan::plan_change;
 use kvm_slots::sim::{KernelVersion, SimConfig};
-use kvm_slots::{
-    AbiProfile, Capabilities, Change, GuestMemfdFlags, PageRun, Plan, SlotRange, Vm, plan_change,
-};
+use kvm_slots::{AbiProfile, Capabilities, Change, GuestMemfdFlags, Plan, SlotRange, Vm};
 use proptest::prelude::*;
 
 /// Memory of some pages, and which of them are private.
@@ -34,15 +34,11 @@ impl Memory {
         pages.map(|page| (self.at + page) * PAGE).collect()
     }
 
-    fn runs(&self) -> Vec<PageRun> {
-        let mut runs: Vec<PageRun> = Vec::new();
-        for gpa in self.private_pages() {
-            match runs.last_mut() {
-                Some(run) if run.gpa + run.size == gpa => run.size += PAGE,
-                _ => runs.push(PageRun { gpa, size: PAGE }),
-            }
-        }
-        runs
+    fn runs(&self) -> Vec<PageRange> {
+        let pages = self.private_pages().into_iter();
+        let pages = pages.filter_map(|gpa| AddrRange::new(gpa, PAGE.into()));
+        let runs = coalesce(pages).map(|run| PageRange::try_from(run).unwrap());
+        runs.collect()
     }
 }
 
@@ -57,14 +53,11 @@ fn memory() -> impl Strategy<Value = Memory> {
 fn change(machine: &Machine, fd: i32, from: Option<&Memory>, to: &Memory) -> Plan {
     let gone: Vec<SlotRange> = from.iter().map(|memory| memory.range(fd)).collect();
     let was = from.map(Memory::runs).unwrap_or_default();
-    let change = Change {
-        gone: &gone,
-        come: &[to.range(fd)],
-        was_private: &was,
-        is_private: &to.runs(),
-    };
-    let capabilities = Capabilities::probe(&machine.vm.vm);
-    plan_change(&machine.table, &change, &capabilities, AbiProfile::None).expect("a plan")
+    let added = [to.range(fd)];
+    let is = to.runs();
+    let change = Change::new(&gone, &added).with_private_pages(&was, &is);
+    let capabilities = Capabilities::probe(&machine.vm().vm);
+    plan_change(machine.table(), &change, &capabilities, AbiProfile::None).expect("a plan")
 }
 
 proptest! {
@@ -78,27 +71,27 @@ proptest! {
             abi: AbiProfile::None,
             ..private_vm(KernelVersion::V7_3)
         });
-        let file = machine.vm.vm.create_guest_memfd(16 * PAGE, GuestMemfdFlags::empty());
+        let file = machine.vm().vm.create_guest_memfd(16 * PAGE, GuestMemfdFlags::empty());
         let file = file.expect("a file");
         let fd = file.as_raw_fd();
 
         let plan = change(&machine, fd, None, &old);
         drop(machine.apply(&plan, []).expect("nothing fails"));
-        prop_assert_eq!(machine.vm.private(), old.private_pages());
+        prop_assert_eq!(machine.vm().private(), old.private_pages());
 
         let plan = change(&machine, fd, Some(&old), &new);
-        for (number, op) in plan.ops.iter().enumerate() {
+        for (number, op) in plan.ops().iter().enumerate() {
             for errno in possible(op) {
-                let before = machine.table.clone();
+                let before = machine.table().clone();
                 let error = machine.apply(&plan, [(number, errno)]).expect_err("it fails");
                 prop_assert_eq!((&error.op, &error.not_undone[..]), (op, &[][..]));
-                prop_assert_eq!(&machine.table, &before);
+                prop_assert_eq!(machine.table(), &before);
                 machine.check();
-                prop_assert_eq!(machine.vm.private(), old.private_pages());
+                prop_assert_eq!(machine.vm().private(), old.private_pages());
             }
         }
         drop(machine.apply(&plan, []).expect("nothing fails"));
         machine.check();
-        prop_assert_eq!(machine.vm.private(), new.private_pages());
+        prop_assert_eq!(machine.vm().private(), new.private_pages());
     }
 }

@@ -8,8 +8,9 @@ use kvm_bindings::{
     KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
+use kvm_slots::push::{PushMap, PushedRange};
 use kvm_slots::sim::{SimMemslot, SimVm};
-use kvm_slots::{Errno, GuestMemfdFlags, PushMap, PushedRange, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 type Region = kvm_userspace_memory_region2;
 

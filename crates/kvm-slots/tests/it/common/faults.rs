@@ -25,7 +25,7 @@ pub fn possible(op: &Op) -> Vec<Errno> {
         Op::Move { .. } => errnos.push(Errno::EEXIST),
         Op::Create(slot) => {
             errnos.push(Errno::EEXIST);
-            match slot.backing {
+            match slot.backing() {
                 Backing::Host(_) => {}
                 Backing::GuestMemfd { .. } => errnos.push(Errno::EBADF),
                 Backing::FdOffset(_) => {

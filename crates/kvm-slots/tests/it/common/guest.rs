@@ -5,8 +5,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{KVM_MEM_GUEST_MEMFD, kvm_userspace_memory_region2};
-use kvm_slots::sim::{GuestFault, MmioHandler, SimConfig, SimVm};
-use kvm_slots::{GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE, Vm};
+use kvm_slots::exit::{GuestFault, MmioHandler};
+use kvm_slots::sim::{SimConfig, SimVm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{GuestMemfdFlags, Vm};
 
 use super::PAGE;
 use super::pages::Pages;

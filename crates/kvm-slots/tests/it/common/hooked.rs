@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
+use kvm_slots::dirty::{DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
 use kvm_slots::sim::SimVm;
-use kvm_slots::{DirtyEntry, DirtyRing, Errno, GuestMemfdFlags, LoggingVm, ManualProtect, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 /// The ioctls of dirty tracking at which hooks are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,18 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, Backing, Capabilities, DirtyClient, DirtyCollector, DirtyMode, Errno, HostMemory,
-    SlotRange, SlotTable, apply_with, plan,
-};
+use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode};
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{AbiProfile, Backing, Capabilities, Errno, SlotRange, Slots};
 use proptest::prelude::*;
 
 use super::guest::NoExits;
 use super::hooked::{DirtyIoctl, Hooked, Hooks};
 use super::layout::lock;
 use super::pages::Pages;
-use super::{PAGE, range};
+use super::{PAGE, owned_host, range};
 
 /// How many pages of host memory there are.
 pub const MEMORY: u64 = 24;
@@ -138,8 +137,8 @@ impl Meanwhile {
     fn copy(&mut self) {
         let taken = self.client.as_ref().expect("a client").take_all();
         for run in taken.runs() {
-            let first = (run.host - self.pages.address()) / PAGE;
-            for page in first..first + run.size / PAGE {
+            let number = |host: u64| (host - self.pages.address()) / PAGE;
+            for page in number(run.start())..=number(run.last()) {
                 self.copy.insert(page, self.pages.read(offset(page)));
                 self.taken.insert(page);
                 self.written.remove(&page);
@@ -185,10 +184,9 @@ impl Hooks for Mutex<Meanwhile> {
 /// The whole of it.
 pub struct Migration {
     pub vm: Racing,
-    pub collector: DirtyCollector<Racing>,
-    pub table: SlotTable,
+    pub collector: Arc<DirtyCollector<Racing>>,
+    pub slots: Slots<Racing>,
     pages: Arc<Pages>,
-    capabilities: Capabilities,
 }
 
 impl Migration {
@@ -216,18 +214,24 @@ impl Migration {
             collector.add_ring(Box::new(sim.dirty_ring().expect("a ring")));
         }
         vm.meanwhile().client = Some(collector.tracker().client());
+        let collector = Arc::new(collector);
+        // SAFETY: the slots are on `pages`, a mapping of its own that lives as
+        // long as the slots name it as their owner.
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
         Self {
             vm,
+            slots: slots.with_watcher(collector.clone()),
             collector,
-            table: SlotTable::new(),
             pages,
-            capabilities,
         }
     }
 
     pub fn step(&mut self, step: &Step) {
         match step {
-            Step::Collect => self.collector.collect(&self.table).expect("a collection"),
+            Step::Collect => self
+                .collector
+                .collect(self.slots.table())
+                .expect("a collection"),
             Step::Slots(slots, fail) => self.change(slots, *fail),
             small => {
                 let done = self.vm.meanwhile().small(small);
@@ -242,18 +246,14 @@ impl Migration {
     /// vCPUs are held: nothing runs meanwhile.
     fn change(&mut self, slots: &[SlotPick], fail: Option<usize>) {
         let wanted = self.ranges(slots);
-        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
-        let plan = plan(&self.table, &wanted, capabilities, abi).expect("a plan");
+        let plan = self.slots.plan(&wanted).expect("a plan");
         let held = std::mem::take(&mut self.vm.meanwhile().steps);
         self.vm.meanwhile().fail = fail;
-        let table = &mut self.table;
-        // SAFETY: the slots are on `pages`, a mapping of its own that lives as
-        // long as the slots name it as their owner; the table is this VM's.
-        let _ = unsafe { apply_with(&self.vm, capabilities, abi, &plan, table, &self.collector) };
-        let logging = self.table.slots().filter(|slot| slot.log_dirty);
+        let _ = self.slots.apply(&plan);
+        let logging = self.slots.table().slots().filter(|slot| slot.log_dirty());
         let pages = logging.flat_map(|slot| {
-            let host = slot.backing.host().expect("plain").address() - self.pages.address();
-            (0..slot.size / PAGE).map(move |n| (slot.gpa / PAGE + n, host / PAGE + n))
+            let host = slot.backing().host().expect("plain").address() - self.pages.address();
+            (0..slot.size() / PAGE).map(move |n| (slot.gpa() / PAGE + n, host / PAGE + n))
         });
         let mut meanwhile = self.vm.meanwhile();
         meanwhile.logged = pages.collect();
@@ -264,13 +264,14 @@ impl Migration {
         let mut ranges: Vec<SlotRange> = Vec::new();
         for pick in slots {
             let (from, to) = (pick.gpa * PAGE, (pick.gpa + pick.size) * PAGE);
-            if ranges.iter().all(|r| r.gpa + r.size <= from || to <= r.gpa) {
+            if ranges
+                .iter()
+                .all(|r| r.gpa() + r.size() <= from || to <= r.gpa())
+            {
                 let address = self.pages.address() + pick.memory * PAGE;
-                let backing = Backing::Host(HostMemory::new(address, self.pages.clone()));
-                ranges.push(SlotRange {
-                    log_dirty: pick.log_dirty,
-                    ..range(from, pick.size * PAGE, backing)
-                });
+                let backing = Backing::Host(owned_host(address, self.pages.clone()));
+                let range = range(from, pick.size * PAGE, backing);
+                ranges.push(range.with_log_dirty(pick.log_dirty));
             }
         }
         ranges

@@ -8,7 +8,7 @@ use common::PAGE;
 use common::beside::{Nobody, check, guest_load, host_offset};
 use common::layout::{COUNT, Layout};
 use common::oracle::Oracle;
-use kvm_slots::{ConvertError, PageRange, PageState, Request};
+use kvm_slots::convert::{ConvertError, PageRange, PageState, Request};
 use proptest::prelude::*;
 
 /// How a guest asks.

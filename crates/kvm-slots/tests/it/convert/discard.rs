@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 
 use common::PAGE;
 use common::watched::Paper;
-use kvm_slots::{Discard, Errno, Vm};
+use kvm_slots::convert::Discard;
+use kvm_slots::{Errno, Vm};
 use memmap2::{MmapMut, MmapOptions};
 
 /// A file of four pages that each begin with a 7.

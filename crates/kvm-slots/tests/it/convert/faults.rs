@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::PAGE;
 use common::layout::{COUNT, Layout, lock, pages_of, start};
 use common::oracle::Oracle;
-use kvm_slots::{
-    ConversionFailure, ConvertError, Errno, FailedStep, GuestPages, PageRange, PageState, Request,
+use kvm_slots::Errno;
+use kvm_slots::convert::{
+    ConversionFailure, ConvertError, FailedStep, GuestPages, PageRange, PageState, Request,
 };
 use proptest::prelude::*;
 

@@ -5,8 +5,9 @@
 use crate::common;
 
 use common::{PAGE, device, guest_memfd, ram};
-use kvm_slots::{
-    ConvertibleMemory, ConvertibleRange, FileHolds, GuestPages, MemoryError, PageRange, SlotRange,
+use kvm_slots::SlotRange;
+use kvm_slots::convert::{
+    ConvertibleMemory, ConvertibleRange, GuestMemfdSides, GuestPages, MemoryError, PageRange,
 };
 
 const FD: i32 = 7;
@@ -17,7 +18,7 @@ fn pages(first: u64, count: u64) -> PageRange {
 }
 
 fn set(memory: &mut ConvertibleMemory, ranges: &[SlotRange]) -> Result<(), MemoryError> {
-    let convertible = |range| ConvertibleRange::new(range, FileHolds::Private);
+    let convertible = |range| ConvertibleRange::new(range, GuestMemfdSides::Private);
     memory.set_ranges(ranges.iter().filter_map(convertible))
 }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use common::pages::Pages;
 use common::region::private_vm;
 use common::{ABI, PAGE};
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    ConvertError, Converter, Engine, GuestMemfdFlags, ModelPages, PageRange, Refusal, Request,
-    SlotListener, Stretch, Vm,
+use kvm_slots::convert::{
+    ConvertError, Converter, Engine, ModelPages, PageRange, Refusal, Request, Stretch,
 };
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{GuestMemfdFlags, SlotListener, Slots, Vm};
 use memory_model::{
     AddrRange, CommitError, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError,
     Memory, MemoryModel, PageSet, PrivateMmio, Region, RegionId, SpaceId, Update,
@@ -73,7 +73,8 @@ fn machine() -> Machine {
     let space = model.add_space("memory", root).unwrap();
     // SAFETY: the host memory is a mapping to which there are no references;
     // it rides on its region as the owner.
-    let slots = unsafe { SlotListener::new(vm.clone(), ABI, kvm_slots::NoneRuns) };
+    let slots = unsafe { Slots::new(vm.clone(), ABI) };
+    let slots = SlotListener::new(slots, kvm_slots::VcpusStopped);
     model.add_listener(space, 0, Arc::new(slots)).unwrap();
     Machine {
         vm,
@@ -87,8 +88,7 @@ fn machine() -> Machine {
 }
 
 fn engine(vm: &SimVm) -> Engine<SimVm> {
-    // SAFETY: as for the slots of `machine`.
-    unsafe { Engine::new(vm.clone()) }
+    Engine::new(vm.clone())
 }
 
 #[test]
@@ -182,8 +182,7 @@ fn a_revocation_reaches_the_models_listeners_and_ends_the_acceptance() {
     let ear = Arc::new(Ear::default());
     m.model.add_listener(m.space, 0, ear.clone()).unwrap();
     let (model, space) = (m.model, m.space);
-    // SAFETY: as for the slots of `machine`.
-    let converter = unsafe { Converter::new(m.vm.clone(), ModelPages::new(model, space)) };
+    let converter = Converter::new(m.vm.clone(), ModelPages::new(model, space));
     let accept = Request::accept(BAR + PAGE, 3 * PAGE).unwrap();
     assert_eq!(converter.convert(accept).unwrap().bytes, 3 * PAGE);
     let bar = PageRange::new(BAR, 4 * PAGE).unwrap();
@@ -228,7 +227,7 @@ fn the_stretches_of_a_plan_are_where_the_view_has_them() {
     let host = m.host.address();
     let pages = ModelPages::new(&mut m.model, m.space);
     let request = Request::hypercall(RAM + 4 * PAGE, 12, 1 << 4).unwrap();
-    let plan = kvm_slots::plan_conversion(&pages, request).unwrap();
+    let plan = kvm_slots::convert::plan_conversion(&pages, request).unwrap();
     let hosts: Vec<_> = plan.stretches.iter().map(Stretch::host).collect();
     assert_eq!(hosts, [Some(host + 4 * PAGE)]);
     assert_eq!(plan.stretches[0].range, request.range());

@@ -4,16 +4,16 @@
 use crate::common;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use common::PAGE;
 use common::layout::{Noting, SharedSteps, lock, pages_of, start};
 use common::region::private_vm;
-use kvm_slots::sim::{KernelVersion, SimVm};
-use kvm_slots::{
-    Backing, ConvertError, Converter, ConvertibleMemory, ConvertibleRange, Errno, FailedStep,
-    FileHolds, FileStart, GuestPages, PageRange, PageState, Request, plan_conversion,
+use kvm_slots::convert::{
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FailedStep, GuestMemfdSides,
+    GuestPages, PageRange, PageState, Request, plan_conversion,
 };
+use kvm_slots::sim::{KernelVersion, SimVm};
+use kvm_slots::{Backing, Errno};
 
 /// 96 MiB, of which no byte is touched.
 const PAGES: u64 = 3 * 8192;
@@ -22,15 +22,14 @@ type Large = Converter<Noting, ConvertibleMemory>;
 
 /// Memory with both sides in one file, and every other page private.
 fn alternating(steps: &SharedSteps) -> Large {
-    let file = FileStart::new(-1, 0, Arc::new(()));
+    let file = common::file(-1, 0);
     let backing = Backing::GuestMemfd { file, host: None };
     let range = common::range(0, PAGES * PAGE, backing);
     let mut memory = ConvertibleMemory::new();
-    let range = ConvertibleRange::new(&range, FileHolds::Both);
+    let range = ConvertibleRange::new(&range, GuestMemfdSides::Both);
     memory.set_ranges(range).unwrap();
     let vm = Noting::new(SimVm::new(private_vm(KernelVersion::V7_3)), steps);
-    // SAFETY: there is no host address, and in place nothing is discarded.
-    let large = unsafe { Converter::new(vm, memory) };
+    let large = Converter::new(vm, memory);
     for page in (0..PAGES).step_by(2) {
         let _ = large.hypercall(page * PAGE, 1, 1 << 4).unwrap();
     }

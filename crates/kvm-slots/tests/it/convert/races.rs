@@ -8,7 +8,8 @@ use std::sync::Barrier;
 
 use common::PAGE;
 use common::layout::{At, COUNT, Layout, at, pages_of, start};
-use kvm_slots::{Errno, GuestPages, PageRange};
+use kvm_slots::Errno;
+use kvm_slots::convert::{GuestPages, PageRange};
 
 const THREADS: u64 = 4;
 const REQUESTS: u64 = 1500;

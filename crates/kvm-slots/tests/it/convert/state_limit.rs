@@ -3,16 +3,15 @@
 
 use crate::common;
 
-use std::sync::Arc;
-
 use common::PAGE;
 use common::layout::{Noting, SharedSteps, lock};
 use common::region::private_vm;
-use kvm_slots::sim::{KernelVersion, SimVm};
-use kvm_slots::{
-    Backing, ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FileHolds, FileStart,
-    GuestPages, PageRange, Refusal,
+use kvm_slots::Backing;
+use kvm_slots::convert::{
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, GuestPages,
+    PageRange, Refusal,
 };
+use kvm_slots::sim::{KernelVersion, SimVm};
 
 /// The pages that share a bitmap, and what that costs.
 const CHUNK: u64 = 16 << 20;
@@ -29,15 +28,14 @@ fn guest(limit: usize, steps: &SharedSteps) -> Guest {
     assert_eq!(memory.state_limit(), ConvertibleMemory::DEFAULT_STATE_LIMIT);
     memory.set_state_limit(limit);
     let vm = Noting::new(SimVm::new(private_vm(KernelVersion::V7_3)), steps);
-    // SAFETY: there is no host address, and in place nothing is discarded.
-    unsafe { Converter::new(vm, memory) }
+    Converter::new(vm, memory)
 }
 
 /// A BAR of a page moves, and the guest makes it private there.
 fn convert_at(guest: &Guest, gpa: u64) -> Result<u64, ConvertError> {
-    let file = FileStart::new(-1, 0, Arc::new(()));
+    let file = common::file(-1, 0);
     let backing = Backing::GuestMemfd { file, host: None };
-    let range = ConvertibleRange::new(&common::range(gpa, PAGE, backing), FileHolds::Both);
+    let range = ConvertibleRange::new(&common::range(gpa, PAGE, backing), GuestMemfdSides::Both);
     guest.with_pages(|m| m.set_ranges(range)).unwrap().unwrap();
     Ok(guest.hypercall(gpa, 1, PRIVATE)?.bytes)
 }

@@ -5,10 +5,9 @@ use crate::common;
 
 use common::PAGE;
 use common::layout::{COUNT, Layout};
+use kvm_slots::Unsupported;
+use kvm_slots::convert::{ConvertError, MemoryError, PageRange, Refusal, Request, RequestError};
 use kvm_slots::sim::{KernelVersion, SimConfig};
-use kvm_slots::{
-    ConvertError, MemoryError, PageRange, Refusal, Request, RequestError, Unsupported,
-};
 
 const PRIVATE: u64 = 1 << 4;
 const SHARED: u64 = 0;

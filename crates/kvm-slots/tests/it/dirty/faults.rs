@@ -11,11 +11,12 @@ use common::hooked::{DirtyIoctl, Hooked, Hooks, PaperRing};
 use common::pages::Pages;
 use common::{PAGE, logged, ram, table};
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
-use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig};
-use kvm_slots::{
-    BeforeOp, Capabilities, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode, Errno,
-    LoggingVm, Op, RingId, SlotTable,
+use kvm_slots::dirty::{
+    BeforeOp, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode, LoggingVm, RingId,
 };
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{KernelVersion, SimConfig};
+use kvm_slots::{Capabilities, Errno, Op, SlotTable};
 
 const PAGES: u64 = 200;
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
@@ -104,7 +105,7 @@ impl Machine {
         let taken = self.client.take_all();
         let page = |host: u64| (host - self.host) / PAGE;
         let runs = taken.runs();
-        runs.flat_map(|run| page(run.host)..page(run.host + run.size))
+        runs.flat_map(|run| page(run.start())..=page(run.last()))
             .collect()
     }
 }

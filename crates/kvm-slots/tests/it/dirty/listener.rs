@@ -8,10 +8,9 @@ use std::sync::Arc;
 use common::PAGE;
 use common::guest::NoExits;
 use common::pages::Pages;
+use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, Capabilities, DirtyClient, DirtyCollector, DirtyMode, NoneRuns, SlotListener,
-};
+use kvm_slots::{AbiProfile, Capabilities, SlotListener, Slots, VcpusStopped};
 use memory_model::{
     DirtyClients, HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId,
     SpaceId, Update,
@@ -40,8 +39,9 @@ impl Machine {
         let collector = Arc::new(collector.unwrap());
         // SAFETY: the only host memory is `pages`, a mapping of its own to
         // which there are no references, and which the model keeps.
-        let slots = unsafe { SlotListener::new(vm.clone(), AbiProfile::None, NoneRuns) };
-        let slots = Arc::new(slots.with_watcher(collector.clone()));
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
+        let slots = slots.with_watcher(collector.clone());
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
         let pages = Arc::new(Pages::new(16 * 4096));
         let (address, size) = (pages.address(), pages.size());
         // SAFETY: only the simulated KVM accesses it, by copies that can fail.
@@ -80,7 +80,7 @@ impl Machine {
         let taken = self.client.take_all();
         let page = |host: u64| (host - self.pages.address()) / PAGE;
         let runs = taken.runs();
-        runs.flat_map(|run| page(run.host)..page(run.host + run.size))
+        runs.flat_map(|run| page(run.start())..=page(run.last()))
             .collect()
     }
 }

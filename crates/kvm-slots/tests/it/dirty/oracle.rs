@@ -6,7 +6,7 @@ use crate::common;
 use std::collections::BTreeSet;
 
 use common::migration::{Migration, Step, mode, small_step, step};
-use kvm_slots::DirtyMode;
+use kvm_slots::dirty::DirtyMode;
 use proptest::prelude::*;
 
 proptest! {

@@ -9,8 +9,10 @@ use common::PAGE;
 use common::guest::Guest;
 use common::pages::Pages;
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
-use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig};
-use kvm_slots::{DirtyCapabilities, DirtyEntry, DirtyRing, Errno, LoggingVm, ManualProtect};
+use kvm_slots::Errno;
+use kvm_slots::dirty::{DirtyCapabilities, DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{KernelVersion, SimConfig};
 
 const SLOT: u32 = 3;
 const PAGES: u64 = 200;

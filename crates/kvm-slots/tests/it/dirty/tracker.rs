@@ -7,14 +7,14 @@ use std::slice::from_ref;
 use std::sync::Arc;
 
 use common::hooked::{Hooked, Hooks, PaperRing};
-use common::{HOST, PAGE, able, device, guest_memfd, logged, planned, ram, readonly, table};
+use common::{HOST, PAGE, device, guest_memfd, logged, planned, ram, readonly, table};
+use guest_ranges::AddrRange;
 use kvm_bindings::KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP;
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, ApplyError, Capabilities, DirtyCollector, DirtyEntry, DirtyError, DirtyMode,
-    DirtyRun, DirtyTracker, Errno, LoggingVm, SlotRange, SlotTable, StepError, Unlogged, Vm,
-    apply_with, plan,
+use kvm_slots::dirty::{
+    DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyTracker, LoggingVm, Unlogged,
 };
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{AbiProfile, Capabilities, Errno, SlotRange, SlotTable, Slots, StepError};
 
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
 
@@ -25,9 +25,8 @@ fn tracker(table: &SlotTable) -> DirtyTracker {
     tracker
 }
 
-fn run(host: u64, pages: u64) -> DirtyRun {
-    let size = pages * PAGE;
-    DirtyRun { host, size }
+fn run(host: u64, pages: u64) -> AddrRange {
+    AddrRange::new(host, (pages * PAGE).into()).unwrap()
 }
 
 /// Sixteen pages at `gpa`, logged.
@@ -122,7 +121,7 @@ fn slots_that_no_log_covers_are_listed_with_the_reason() {
         guest_memfd(3 * PAGE, PAGE, 1000, 0),
         device(4 * PAGE, PAGE, 1001, 0),
     ]]);
-    let unlogged: Vec<_> = table.unlogged().map(|u| (u.slot.gpa, u.why)).collect();
+    let unlogged: Vec<_> = table.unlogged().map(|u| (u.slot.gpa(), u.why)).collect();
     let (file, mmio) = (Unlogged::GuestMemfd, Unlogged::PrivateMmio);
     assert_eq!(
         unlogged,
@@ -156,33 +155,21 @@ fn vm() -> (SimVm, Capabilities) {
     (vm, capabilities)
 }
 
-/// Applies a change from one table to these ranges.
-fn change(
-    vm: &impl Vm,
-    collector: &DirtyCollector<SimVm>,
-    table: &mut SlotTable,
-    wanted: &[SlotRange],
-) -> Result<(), Box<ApplyError>> {
-    let abi = AbiProfile::None;
-    let plan = plan(table, wanted, &able(), abi).expect("a plan");
-    // SAFETY: no guest runs, so nobody touches the addresses.
-    let applied = unsafe { apply_with(vm, &able(), abi, &plan, table, collector) };
-    applied.map(drop).map_err(Box::new)
-}
-
 #[test]
 fn an_operation_waits_for_its_log_and_is_refused_without_it() {
     let (sim, capabilities) = vm();
     let collector = DirtyCollector::new(sim, &capabilities, DirtyMode::Log).unwrap();
-    let mut table = SlotTable::new();
     // The slots are another VM's, so that there is no log to read.
     let (other, _) = vm();
+    // SAFETY: no guest runs, so nobody touches the addresses.
+    let slots = unsafe { Slots::new(other, AbiProfile::None) };
+    let mut slots = slots.with_watcher(Arc::new(collector));
     let two = [logged(ram(0, PAGE, HOST)), ram(PAGE, PAGE, HOST + PAGE)];
-    change(&other, &collector, &mut table, &two).unwrap();
-    let before = table.clone();
-    let error = change(&other, &collector, &mut table, &[]).unwrap_err();
+    let _ = slots.apply(&slots.plan(&two).unwrap()).unwrap();
+    let before = slots.table().clone();
+    let error = slots.apply(&slots.plan(&[]).unwrap()).unwrap_err();
     assert_eq!(error.why, StepError::Refused(Errno::ENOENT));
-    assert_eq!((error.not_undone, table), (vec![], before));
+    assert_eq!((error.not_undone, slots.table()), (vec![], &before));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kvm_slots::sim::{MmioHandler, SimVm};
+use kvm_slots::exit::MmioHandler;
+use kvm_slots::sim::SimVm;
 use memory_model::{AddrRange, FlatView, ViewReader};
 
 use crate::common::PAGE;

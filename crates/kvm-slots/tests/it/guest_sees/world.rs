@@ -104,7 +104,8 @@ impl World {
         };
         // SAFETY: the host addresses are mappings of their own, whose owners
         // ride on the regions, and there are no references to their bytes.
-        let slots = unsafe { SlotListener::new(stepped.clone(), ABI, stepped.clone()) };
+        let slots = unsafe { kvm_slots::Slots::new(stepped.clone(), ABI) };
+        let slots = SlotListener::new(slots, stepped.clone());
         let others = [(); 2].map(|()| {
             Arc::new(Other {
                 observer: observer.clone(),

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::pages::Pages;
+use kvm_slots::dirty::{BeforeOp, DirtyCollector, DirtyMode};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, BeforeOp, Capabilities, DirtyCollector, DirtyMode, Errno, HoldVcpus, Op,
-    SlotListener, SlotTable,
-};
+use kvm_slots::{AbiProfile, Capabilities, Errno, HoldVcpus, Op, SlotListener, SlotTable, Slots};
 use memory_model::{
     DirtyClients, HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId,
     SpaceId, Update,
@@ -106,7 +104,7 @@ impl Machine {
         let memory = unsafe { HostMemory::new(pages.address(), pages.size(), pages) }.unwrap();
         // SAFETY: the only host memory is a mapping of its own to which there are
         // no references, and which the model keeps. No guest runs.
-        let slots = unsafe { SlotListener::new(vm.clone(), AbiProfile::None, vcpus.clone()) };
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
         let collector = DirtyCollector::new(vm.clone(), &Capabilities::probe(&vm), DirtyMode::Log);
         let watcher = watched.then(|| {
             Arc::new(Watcher {
@@ -119,6 +117,7 @@ impl Machine {
             Some(watcher) => slots.with_watcher(watcher.clone()),
             None => slots,
         };
+        let slots = SlotListener::new(slots, vcpus.clone());
         let (slots, refuses) = (Arc::new(slots), Arc::new(Refuses::default()));
         let mut model = MemoryModel::new();
         let mut t = model.transaction();
@@ -182,7 +181,7 @@ fn vcpus_are_held_while_a_log_ends_because_its_start_is_undone() {
     assert_eq!(m.held_and_ended(), (0, 0));
     assert!(!m.log(false, true));
     assert_eq!(m.held_and_ended(), (1, 1));
-    assert!(m.slots.table().slots().all(|slot| slot.log_dirty));
+    assert!(m.slots.table().slots().all(|slot| slot.log_dirty()));
 }
 
 #[test]

@@ -13,7 +13,9 @@ use common::machine::{check, ranges_of};
 use common::watched::Watched;
 use common::{ABI, HOST, PAGE};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{ApplyError, Errno, FollowError, NoneRuns, SlotListener, StepError, slot_ranges};
+use kvm_slots::{
+    ApplyError, Errno, FollowError, SlotListener, StepError, VcpusStopped, slot_ranges,
+};
 use memory_model::{
     CommitError, DirtyClients, FileSlice, HostMemory, Listener, ListenerError, Memory, MemoryModel,
     PrivateMmio, Region, RegionId, SpaceId, Update,
@@ -113,7 +115,8 @@ impl Rig {
         t.commit().unwrap();
         let space = model.add_space("memory", root).unwrap();
         // SAFETY: no guest loads or stores, so nobody touches the addresses.
-        let slots = Arc::new(unsafe { SlotListener::new(Watched::new(vm), ABI, NoneRuns) });
+        let slots = unsafe { kvm_slots::Slots::new(Watched::new(vm), ABI) };
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
         let refuses = Arc::new(Refusing::default());
         model.add_listener(space, 0, slots.clone()).unwrap();
         model.add_listener(space, -1, refuses.clone()).unwrap();

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use common::PAGE;
 use common::pages::Pages;
 use common::region::private_vm;
-use kvm_slots::sim::{GuestFault, KernelVersion, MmioHandler, SimConfig, SimVm};
+use kvm_slots::convert::PageRange;
+use kvm_slots::exit::{GuestFault, MmioHandler};
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Change, FileStart, GuestMemfdFlags,
-    MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, PageRun, SlotAccess, SlotListener, SlotRange, SlotTable,
-    Vm, apply, plan_change, undo,
+    AbiProfile, Backing, Change, GuestMemfdFlags, SlotAccess, SlotListener, SlotRange, Slots,
+    VcpusStopped, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region, RegionId};
 
@@ -49,8 +51,8 @@ impl Machine {
         let vm = SimVm::new(config);
         // SAFETY: all host memory in these tests is of `Pages`, to which there
         // are no references, and which travels along as the owner.
-        let slots = unsafe { SlotListener::new(vm.clone(), AbiProfile::None, NoneRuns) };
-        let slots = Arc::new(slots);
+        let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
         model.add_listener(space, 0, slots.clone()).unwrap();
         Self {
             model,
@@ -81,7 +83,10 @@ impl Machine {
 
     fn accesses(&self) -> Vec<(u64, SlotAccess)> {
         let table = self.slots.table();
-        let mut slots: Vec<_> = table.slots().map(|slot| (slot.gpa, slot.access)).collect();
+        let mut slots: Vec<_> = table
+            .slots()
+            .map(|slot| (slot.gpa(), slot.access()))
+            .collect();
         slots.sort_unstable();
         slots
     }
@@ -182,8 +187,7 @@ fn private_pages_outlive_a_slot_that_is_made_anew_around_them() {
 /// A private page, and the plans that move it and its slot.
 struct Mover {
     vm: SimVm,
-    capabilities: Capabilities,
-    table: SlotTable,
+    slots: Slots<SimVm>,
     range: SlotRange,
 }
 
@@ -193,64 +197,49 @@ impl Mover {
         let vm = SimVm::new(private_vm(KernelVersion::V7_3));
         let file = vm.create_guest_memfd(shared.size(), GuestMemfdFlags::empty());
         let file = Arc::new(file.unwrap());
-        let range = SlotRange {
-            gpa: 0x1000,
-            size: shared.size(),
-            access: SlotAccess::ReadWrite,
-            backing: Backing::GuestMemfd {
-                file: FileStart::new(file.as_raw_fd(), 0, file),
-                host: Some(kvm_slots::HostMemory::new(shared.address(), shared.clone())),
-            },
-            log_dirty: false,
+        let backing = Backing::GuestMemfd {
+            file: FileSlice::new(file, 0, shared.size()).unwrap(),
+            host: common::owned_host(shared.address(), shared.clone()).slice(0, shared.size()),
         };
+        let range = SlotRange::new(0x1000, SlotAccess::ReadWrite, backing).unwrap();
         let mut mover = Self {
-            capabilities: Capabilities::probe(&vm),
+            // SAFETY: the host memory is of `Pages`, to which there are no
+            // references, and which its slot owns.
+            slots: unsafe { Slots::new(vm.clone(), AbiProfile::None) },
             vm,
-            table: SlotTable::new(),
             range,
         };
-        let change = Change {
-            come: &[mover.range.clone()],
-            is_private: &[mover.private_page()],
-            ..Change::default()
-        };
+        let added = [mover.range.clone()];
+        let is = [mover.private_page()];
+        let change = Change::new(&[], &added).with_private_pages(&[], &is);
         let _ = mover.carry_out(&change);
         mover
     }
 
-    fn private_page(&self) -> PageRun {
-        PageRun {
-            gpa: self.range.gpa + PAGE,
-            size: PAGE,
-        }
+    fn private_page(&self) -> PageRange {
+        PageRange::new(self.range.gpa() + PAGE, PAGE).unwrap()
     }
 
     fn move_to(&mut self, gpa: u64) -> kvm_slots::Applied {
         let (gone, was) = (self.range.clone(), self.private_page());
-        self.range.gpa = gpa;
+        let backing = self.range.backing().clone();
+        self.range = SlotRange::new(gpa, SlotAccess::ReadWrite, backing).unwrap();
         let come = self.range.clone();
-        let change = Change {
-            gone: &[gone],
-            come: &[come],
-            was_private: &[was],
-            is_private: &[self.private_page()],
-        };
+        let removed = [gone];
+        let added = [come];
+        let was = [was];
+        let is = [self.private_page()];
+        let change = Change::new(&removed, &added).with_private_pages(&was, &is);
         self.carry_out(&change)
     }
 
     fn carry_out(&mut self, change: &Change<'_>) -> kvm_slots::Applied {
-        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
-        let plan = plan_change(&self.table, change, capabilities, abi).unwrap();
-        // SAFETY: the host memory is of `Pages`, to which there are no
-        // references, and which its slot owns. The table is this VM's own.
-        unsafe { apply(&self.vm, capabilities, abi, &plan, &mut self.table) }.unwrap()
+        let plan = self.slots.plan_change(change).unwrap();
+        self.slots.apply(&plan).unwrap()
     }
 
     fn undo(&mut self, applied: kvm_slots::Applied) {
-        let (capabilities, abi) = (&self.capabilities, AbiProfile::None);
-        // SAFETY: as above.
-        let left = unsafe { undo(&self.vm, capabilities, abi, applied, &mut self.table) };
-        assert_eq!(left, []);
+        assert_eq!(self.slots.undo(applied), []);
     }
 
     fn load<const N: usize>(&self, gpa: u64) -> Result<[u8; N], GuestFault> {

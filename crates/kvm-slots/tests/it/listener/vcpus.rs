@@ -11,7 +11,7 @@ use common::machine::ranges_of;
 use common::watched::{Watched, of_slot};
 use common::{ABI, HOST, PAGE};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{Errno, HoldVcpus, SlotListener, SlotRules, slot_ranges};
+use kvm_slots::{Errno, HoldVcpus, SlotListener, SlotRules, Slots, slot_ranges};
 use memory_model::{
     HostMemory, Listener, ListenerError, Memory, MemoryModel, Region, RegionId, SpaceId, Update,
 };
@@ -101,9 +101,8 @@ impl Machine {
         });
         let (vcpus, refuses) = (Vcpus::default(), Arc::new(Refuses::default()));
         // SAFETY: no guest loads or stores, so nobody touches the addresses.
-        let slots =
-            unsafe { SlotListener::with_rules(Watched::new(vm), ABI, vcpus.clone(), rules) };
-        let slots = Arc::new(slots);
+        let slots = unsafe { Slots::new(Watched::new(vm), ABI) }.with_rules(rules);
+        let slots = Arc::new(SlotListener::new(slots, vcpus.clone()));
         model.add_listener(space, 0, slots.clone()).unwrap();
         model.add_listener(space, -1, refuses.clone()).unwrap();
         Self {
@@ -154,7 +153,7 @@ impl Machine {
         let table = self.slots.table();
         let told = table
             .slots()
-            .map(|slot| (slot.id.into(), of_slot(slot, 1 << 4)));
+            .map(|slot| (slot.id().into(), of_slot(slot, 1 << 4)));
         assert_eq!(self.slots.vm().slots(), told.collect());
         ranges_of(&table) == slot_ranges(&self.model.view(self.space))
     }
@@ -240,7 +239,7 @@ fn a_listener_keeps_to_its_rules() {
     let mut machine = Machine::new(rules);
     let ids = |machine: &Machine| -> Vec<u16> {
         let table = machine.slots.table();
-        table.slots().map(|slot| slot.id).collect()
+        table.slots().map(|slot| slot.id()).collect()
     };
     assert_eq!(ids(&machine), [10, 11, 12]);
     // The hole is in the upper half of the RAM; the lower one stays.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use common::{ABI, HOST, PAGE, device, ram, readonly, texts};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, FollowError, NoneRuns, PlanError, SlotListener, Unsupported, slot_ranges,
+    AbiProfile, Backing, FollowError, PlanError, SlotListener, Slots, Unsupported, VcpusStopped,
+    slot_ranges,
 };
 use memory_model::{
     CommitError, DirtyClients, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError,
@@ -56,7 +57,8 @@ fn listener(abi: AbiProfile) -> Arc<SlotListener<SimVm>> {
     let config = SimConfig::released(KernelVersion::V7_3);
     let vm = SimVm::new(SimConfig { abi, ..config });
     // SAFETY: no guest loads or stores, so nobody touches the addresses.
-    Arc::new(unsafe { SlotListener::new(vm, abi, NoneRuns) }.keeping_latest_plan())
+    let slots = unsafe { Slots::new(vm, abi) };
+    Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan())
 }
 
 /// Refuses every change but the first view.
@@ -173,7 +175,7 @@ fn what_is_logged_has_a_slot_with_a_log_where_kvm_has_one() {
     ]);
     let logged = |model: &MemoryModel| -> Vec<u64> {
         let ranges = slot_ranges(&model.view(space)).into_iter();
-        ranges.filter(|r| r.log_dirty).map(|r| r.gpa).collect()
+        ranges.filter(|r| r.log_dirty()).map(|r| r.gpa()).collect()
     };
     assert!(logged(&model).is_empty());
     let mut t = model.transaction();

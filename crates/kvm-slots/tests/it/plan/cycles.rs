@@ -14,7 +14,7 @@ fn at(page: u64, memory: u64, size: u64) -> SlotRange {
 
 /// The numbers of deletes, moves and creates.
 fn counts(plan: &Plan) -> [usize; 3] {
-    let count = |is: fn(&Op) -> bool| plan.ops.iter().filter(|op| is(op)).count();
+    let count = |is: fn(&Op) -> bool| plan.ops().iter().filter(|op| is(op)).count();
     [
         count(|op| matches!(op, Op::Delete(_))),
         count(|op| matches!(op, Op::Move { .. })),
@@ -87,7 +87,7 @@ fn a_change_too_tangled_to_search_through_still_has_a_plan_that_works() {
     for new in &layouts[1..] {
         let plan = planned(&layouts[0], new);
         let mut kvm = DumbSlots::default();
-        for op in planned(&[], &layouts[0]).ops.iter().chain(&plan.ops) {
+        for op in planned(&[], &layouts[0]).ops().iter().chain(plan.ops()) {
             kvm.step(op);
         }
         assert_eq!(&kvm.ranges(), new);
@@ -104,7 +104,7 @@ fn memory_at_many_addresses_that_all_change_still_has_a_plan() {
     let new: Vec<SlotRange> = (0..60).map(|n| at(n, (n + 1) % 3, 1)).collect();
     let plan = planned(&old, &new);
     let mut kvm = DumbSlots::default();
-    for op in planned(&[], &old).ops.iter().chain(&plan.ops) {
+    for op in planned(&[], &old).ops().iter().chain(plan.ops()) {
         kvm.step(op);
     }
     assert_eq!(kvm.ranges(), new);

@@ -6,18 +6,16 @@ use crate::common;
 use std::collections::BTreeSet;
 
 use common::random::{NO_FDS, picks, ranges};
-use common::{ABI, HOST, PAGE, able, follow, logged, ram, table, texts};
-use kvm_slots::{Change, Plan, PlanError, SlotRange, SlotRules, SlotTable, plan, plan_change};
+use common::{ABI, HOST, PAGE, able, device, follow, logged, ram, table, texts};
+use guest_ranges::AddrRange;
+use kvm_slots::plan::{plan, plan_change};
+use kvm_slots::{Change, Plan, PlanError, SlotRange, SlotRules, SlotTable};
 use proptest::prelude::*;
 
 const B: u64 = HOST + 0x1000_0000;
 
 fn change(table: &SlotTable, gone: &[SlotRange], come: &[SlotRange]) -> Result<Plan, PlanError> {
-    let change = Change {
-        gone,
-        come,
-        ..Change::default()
-    };
+    let change = Change::new(gone, come);
     plan_change(table, &change, &able(), ABI)
 }
 
@@ -29,11 +27,8 @@ fn without(a: &[SlotRange], b: &[SlotRange]) -> Vec<SlotRange> {
         .collect()
 }
 
-fn remainders(plan: &Plan) -> BTreeSet<(u64, u64)> {
-    plan.trapped
-        .iter()
-        .map(|part| (part.gpa, part.size))
-        .collect()
+fn remainders(plan: &Plan) -> BTreeSet<AddrRange> {
+    plan.trapped().iter().copied().collect()
 }
 
 /// Ranges side by side with ends anywhere: a gap, a size, a piece of memory
@@ -85,8 +80,8 @@ proptest! {
             let (gone, come) = (without(&had, &wanted), without(&wanted, &had));
             let all = plan(&table, &wanted, &able(), ABI).unwrap();
             let only = change(&table, &gone, &come).unwrap();
-            prop_assert_eq!(&only.ops, &all.ops);
-            prop_assert_eq!(only.holds_vcpus, all.holds_vcpus);
+            prop_assert_eq!(&only.ops(), &all.ops());
+            prop_assert_eq!(only.holds_vcpus(), all.holds_vcpus());
 
             // What is trapped follows from what changes, too.
             let none = SlotTable::new();
@@ -110,7 +105,10 @@ fn a_range_stays_when_only_the_neighbour_in_its_last_page_changes() {
 
     let plan = change(&had, std::slice::from_ref(&high), &[other]).unwrap();
     assert_eq!(texts(&plan), ["DELETE slot 1 at 0x3000"]);
-    assert_eq!(remainders(&plan), BTreeSet::from([(0x2c00, 0x400)]));
+    assert_eq!(
+        remainders(&plan),
+        AddrRange::new(0x2c00, 0x400).into_iter().collect()
+    );
 
     // And it does not grow into the page that it then has for itself.
     let plan = change(&had, &[high], &[]).unwrap();
@@ -129,9 +127,9 @@ fn what_goes_must_be_there_as_it_is_said_to_be() {
         ram(0x1000, 0x2000, B),
         logged(ram(0x1000, 0x2000, HOST)),
         ram(0x8000, 0x2000, HOST),
-        ram(0, 1 << 63, 0),
+        device(0, 1 << 63, 7, 0),
     ] {
-        let (gpa, size) = (other.gpa, other.size);
+        let (gpa, size) = (other.gpa(), other.size());
         let refused = change(&had, &[other], &[]);
         assert_eq!(refused, Err(PlanError::NotThere { gpa, size }));
     }
@@ -143,10 +141,16 @@ fn what_comes_must_not_overlap_what_stays() {
     let stays = ram(0x1000, 0x2000, HOST);
     let goes = ram(0x4000, 0x2000, B);
     let had = table(&[&[stays.clone(), goes.clone()]]);
-    for come in [stays, ram(0x2000, 0x1000, B), ram(0, 0x8000, B)] {
-        let (gpa, size) = (come.gpa, come.size);
-        let refused = change(&had, std::slice::from_ref(&goes), &[come]);
-        assert_eq!(refused, Err(PlanError::BadRange { gpa, size }));
+    for added in [stays, ram(0x2000, 0x1000, B), ram(0, 0x8000, B)] {
+        let (gpa, size) = (added.gpa(), added.size());
+        let refused = change(&had, std::slice::from_ref(&goes), &[added]);
+        let overlap = PlanError::Overlap {
+            gpa,
+            size,
+            other_gpa: 0x1000,
+            other_size: 0x2000,
+        };
+        assert_eq!(refused, Err(overlap));
     }
     // Where something goes, something can come.
     assert!(change(&had, &[goes], &[ram(0x3000, 0x8000, B)]).is_ok());
@@ -163,16 +167,20 @@ fn a_table_finds_its_slots_by_address_and_number() {
         (0x4000, Some(1)),
         (u64::MAX, None),
     ] {
-        assert_eq!(had.find(gpa).map(|slot| slot.id), id, "{gpa:#x}");
+        assert_eq!(had.find(gpa).map(|slot| slot.id()), id, "{gpa:#x}");
     }
-    let ids = |first, last| had.intersecting(first, last).map(|slot| slot.id).collect();
+    let ids = |first, last| {
+        had.intersecting(first, last)
+            .map(|slot| slot.id())
+            .collect()
+    };
     let found: [Vec<u16>; 4] = [
         ids(0, u64::MAX),
         ids(0x2fff, 0x4000),
         ids(0x3000, 0x3fff),
         ids(0x2000, 0x2000),
     ];
-    assert_eq!(found, [vec![1, 0], vec![1, 0], vec![], vec![0]]);
-    assert_eq!(had.get(1).map(|slot| slot.gpa), Some(0x4000));
+    assert_eq!(found, [vec![0, 1], vec![0, 1], vec![], vec![0]]);
+    assert_eq!(had.get(1).map(|slot| slot.gpa()), Some(0x4000));
     assert_eq!(had.get(2), None);
 }

@@ -4,11 +4,13 @@
 use crate::common;
 
 use common::{
-    ABI, HOST, PAGE, able, device, guest_memfd, logged, planned, ram, range, readonly, table, texts,
+    ABI, HOST, PAGE, able, device, file, guest_memfd, host, logged, planned, ram, range, readonly,
+    table, texts,
 };
+use guest_ranges::AddrRange;
+use kvm_slots::plan::{UnsupportedRange, plan};
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Op, PlanError, Remainder, SlotRange, Unsupported,
-    UnsupportedRange, plan,
+    AbiProfile, Backing, Op, PlanError, RangeError, SlotAccess, SlotRange, Unsupported,
 };
 
 const NONE: [&str; 0] = [];
@@ -16,29 +18,29 @@ const NONE: [&str; 0] = [];
 const B: u64 = HOST + 0x1000_0000;
 const C: u64 = HOST + 0x2000_0000;
 
-fn remainder(gpa: u64, size: u64) -> Remainder {
-    Remainder { gpa, size }
+fn remainder(gpa: u64, size: u64) -> AddrRange {
+    AddrRange::new(gpa, size.into()).unwrap()
 }
 
 #[test]
 fn remainders_of_pages_at_both_ends_trap() {
     let plan = planned(&[], &[ram(0x1800, 0x2c00, HOST + 0x800)]);
     assert_eq!(
-        plan.trapped,
+        plan.trapped(),
         [remainder(0x1800, 0x800), remainder(0x4000, 0x400)]
     );
-    let [Op::Create(slot)] = &plan.ops[..] else {
+    let [Op::Create(slot)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!((slot.gpa, slot.size), (0x2000, 0x2000));
+    assert_eq!((slot.gpa(), slot.size()), (0x2000, 0x2000));
     // The backing starts where the first whole page does.
-    assert_eq!(slot.backing, ram(0, 1, HOST + 0x1000).backing);
+    assert_eq!(slot.backing(), ram(0, 0x2000, HOST + 0x1000).backing());
 
     let plan = planned(&[], &[device(0x1800, 0x2c00, 7, 0x800)]);
-    let [Op::Create(slot)] = &plan.ops[..] else {
+    let [Op::Create(slot)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!(slot.backing, device(0, 1, 7, 0x1000).backing);
+    assert_eq!(slot.backing(), device(0, 0x2000, 7, 0x1000).backing());
 }
 
 #[test]
@@ -51,7 +53,7 @@ fn a_range_inside_one_page_or_across_one_border_traps_whole() {
     ] {
         let plan = planned(&[], &[ram(gpa, size, HOST + gpa)]);
         assert_eq!(texts(&plan), NONE);
-        assert_eq!(plan.trapped, [remainder(gpa, size)]);
+        assert_eq!(plan.trapped(), [remainder(gpa, size)]);
     }
 }
 
@@ -62,27 +64,28 @@ fn two_ranges_may_share_a_page_that_then_traps() {
         &[ram(0x1000, 0x1800, HOST), ram(0x2800, 0x1800, B + 0x800)],
     );
     assert_eq!(
-        plan.trapped,
+        plan.trapped(),
         [remainder(0x2000, 0x800), remainder(0x2800, 0x800)]
     );
-    assert_eq!(plan.ops.len(), 2);
+    assert_eq!(plan.ops().len(), 2);
 }
 
 #[test]
 fn a_range_may_end_at_the_last_address() {
     let plan = planned(&[], &[ram(u64::MAX - 0x17ff, 0x1800, HOST + 0x800)]);
-    let [Op::Create(slot)] = &plan.ops[..] else {
+    let [Op::Create(slot)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!((slot.gpa, slot.last()), (u64::MAX - 0xfff, u64::MAX));
-    assert_eq!(plan.trapped, [remainder(u64::MAX - 0x17ff, 0x800)]);
+    assert_eq!((slot.gpa(), slot.last()), (u64::MAX - 0xfff, u64::MAX));
+    assert_eq!(plan.trapped(), [remainder(u64::MAX - 0x17ff, 0x800)]);
 }
 
 #[test]
 fn the_limit_is_the_kernels_and_is_checked_before_anything() {
-    let four = Capabilities {
-        nr_memslots: 4,
-        ..able()
+    let four = {
+        let mut able = able();
+        able.nr_memslots = 4;
+        able
     };
     let bars = |count: u64| -> Vec<SlotRange> {
         (0..count)
@@ -90,7 +93,7 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
             .collect()
     };
     let had = table(&[&bars(4)]);
-    assert_eq!(plan(&had, &bars(4), &four, ABI).unwrap().ops, []);
+    assert_eq!(plan(&had, &bars(4), &four, ABI).unwrap().ops(), []);
     let refused = PlanError::TooManySlots {
         needed: 5,
         limit: 4,
@@ -102,14 +105,15 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
     let others: Vec<SlotRange> = (0..4)
         .map(|n| device(n * PAGE, PAGE, 7, n * PAGE))
         .collect();
-    assert_eq!(plan(&had, &others, &four, ABI).unwrap().ops.len(), 8);
+    assert_eq!(plan(&had, &others, &four, ABI).unwrap().ops().len(), 8);
 }
 
 #[test]
 fn no_capability_makes_more_slots_than_there_are_numbers() {
-    let boastful = Capabilities {
-        nr_memslots: u32::MAX,
-        ..able()
+    let boastful = {
+        let mut able = able();
+        able.nr_memslots = u32::MAX;
+        able
     };
     let bars = |count: u64| -> Vec<SlotRange> {
         (0..count)
@@ -118,7 +122,10 @@ fn no_capability_makes_more_slots_than_there_are_numbers() {
     };
     let none = table(&[]);
     assert_eq!(
-        plan(&none, &bars(65536), &boastful, ABI).unwrap().ops.len(),
+        plan(&none, &bars(65536), &boastful, ABI)
+            .unwrap()
+            .ops()
+            .len(),
         65536
     );
     assert!(matches!(
@@ -129,11 +136,12 @@ fn no_capability_makes_more_slots_than_there_are_numbers() {
 
 #[test]
 fn every_unsupported_range_is_named_with_its_reason() {
-    let old_kernel = Capabilities {
-        user_memory2: false,
-        readonly_mem: false,
-        guest_memfd: false,
-        ..able()
+    let old_kernel = {
+        let mut able = able();
+        able.user_memory2 = false;
+        able.readonly_mem = false;
+        able.guest_memfd = false;
+        able
     };
     let wanted = [
         ram(0x0000, PAGE, HOST),
@@ -216,9 +224,10 @@ fn a_host_address_out_of_step_with_the_guests_is_misaligned() {
 
 #[test]
 fn larger_pages_leave_larger_remainders() {
-    let large = Capabilities {
-        page_size: 0x1_0000,
-        ..able()
+    let large = {
+        let mut able = able();
+        able.page_size = 0x1_0000;
+        able
     };
     let plan = plan(
         &table(&[]),
@@ -228,31 +237,34 @@ fn larger_pages_leave_larger_remainders() {
     )
     .unwrap();
     assert_eq!(
-        plan.trapped,
+        plan.trapped(),
         [remainder(0x1000, 0xf000), remainder(0x2_0000, 0x1000)]
     );
 }
 
 #[test]
-fn ranges_that_overlap_wrap_or_are_empty_are_bad() {
-    let bad = |ranges: &[SlotRange], gpa, size| {
+fn ranges_that_overlap_are_refused_and_named() {
+    let refused = |ranges: &[SlotRange], why| {
         let planned = plan(&table(&[]), ranges, &able(), ABI);
-        assert_eq!(planned, Err(PlanError::BadRange { gpa, size }));
+        assert_eq!(planned, Err(why));
+    };
+    let overlap = |(gpa, size), (other_gpa, other_size)| PlanError::Overlap {
+        gpa,
+        size,
+        other_gpa,
+        other_size,
     };
     // Whatever the order in which they come, and also within a page.
-    bad(&[ram(0, 0x2000, HOST), ram(0x1000, PAGE, B)], 0x1000, PAGE);
-    bad(&[ram(0x1000, PAGE, B), ram(0, 0x2000, HOST)], 0x1000, PAGE);
-    bad(&[ram(0x10, 0x10, HOST), ram(0x1f, 1, B)], 0x1f, 1);
-    bad(
-        &[ram(0, u64::MAX, HOST), ram(u64::MAX - 1, 2, B)],
-        u64::MAX - 1,
-        2,
-    );
-    bad(&[ram(u64::MAX, 1, HOST), ram(u64::MAX, 1, B)], u64::MAX, 1);
-    bad(&[ram(u64::MAX, 2, HOST)], u64::MAX, 2);
-    bad(&[ram(0x1000, 0, HOST)], 0x1000, 0);
-    // The file's offset would wrap where the first whole page starts.
-    bad(&[device(0x1001, 0x2000, 7, u64::MAX)], 0x1001, 0x2000);
+    let [low, high] = [ram(0, 0x2000, HOST), ram(0x1000, PAGE, B)];
+    let both = || overlap((0x1000, PAGE), (0, 0x2000));
+    refused(&[low.clone(), high.clone()], both());
+    refused(&[high, low], both());
+    let within_a_page = [ram(0x10, 0x10, HOST), ram(0x1f, 1, B)];
+    refused(&within_a_page, overlap((0x1f, 1), (0x10, 0x10)));
+    let to_the_end = [device(0, u64::MAX, 7, 0), ram(u64::MAX - 1, 2, B)];
+    refused(&to_the_end, overlap((u64::MAX - 1, 2), (0, u64::MAX)));
+    let last = [ram(u64::MAX, 1, HOST), ram(u64::MAX, 1, B)];
+    refused(&last, overlap((u64::MAX, 1), (u64::MAX, 1)));
     // Side by side is no overlap.
     assert!(
         plan(
@@ -263,4 +275,28 @@ fn ranges_that_overlap_wrap_or_are_empty_are_bad() {
         )
         .is_ok()
     );
+}
+
+#[test]
+fn a_range_that_wraps_or_differs_from_its_memory_in_size_cannot_be_written() {
+    let at = |gpa, backing| SlotRange::new(gpa, SlotAccess::ReadWrite, backing);
+    let memory = |size| Backing::Host(host(HOST).slice(0, size).unwrap());
+    let (gpa, size) = (u64::MAX, 2);
+    assert_eq!(at(gpa, memory(size)), Err(RangeError::Wraps { gpa, size }));
+    assert!(at(gpa, memory(1)).is_ok());
+    // A range is as large as its memory, which is never empty.
+    assert_eq!(at(0, memory(0x5000)).unwrap().size(), 0x5000);
+    assert_eq!(memory(0x5000).slice(0x1000, 0x4001), None);
+    assert_eq!(memory(0x5000).slice(0, 0), None);
+    let sides = |file_size, host_size| Backing::GuestMemfd {
+        file: file(7, 0).slice(0, file_size).unwrap(),
+        host: host(HOST).slice(0, host_size),
+    };
+    let differ = RangeError::SizesDiffer {
+        gpa: 0,
+        file: 0x2000,
+        host: 0x1000,
+    };
+    assert_eq!(at(0, sides(0x2000, 0x1000)), Err(differ));
+    assert!(at(0, sides(0x2000, 0x2000)).is_ok());
 }

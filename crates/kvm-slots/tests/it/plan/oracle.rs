@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use common::dumb::{DumbSlots, Page};
 use common::random::{NO_FDS, picks, ranges};
 use common::{ABI, PAGE, able, follow, ram};
-use kvm_slots::{Op, SlotTable, plan};
+use kvm_slots::plan::plan;
+use kvm_slots::{Op, SlotTable};
 use proptest::prelude::*;
 
 /// Whether all pages of `old` are in `now`, with the same bytes.
@@ -22,12 +23,12 @@ fn moves_onto_itself(op: &Op) -> bool {
     let Op::Move { from, to } = op else {
         return false;
     };
-    from.gpa.abs_diff(to.gpa) < from.size
+    from.gpa().abs_diff(to.gpa()) < from.size()
 }
 
 /// Whether the VMM could not answer an exit just before or after.
 fn is_without_host(op: &Op) -> bool {
-    matches!(op, Op::Create(slot) | Op::Delete(slot) if slot.backing.host().is_none())
+    matches!(op, Op::Create(slot) | Op::Delete(slot) if slot.backing().host().is_none())
 }
 
 proptest! {
@@ -44,7 +45,7 @@ proptest! {
             // keeps all memory that the guest has both before and after.
             let old = kvm.bytes();
             let mut gap = false;
-            for (n, op) in plan.ops.iter().enumerate() {
+            for (n, op) in plan.ops().iter().enumerate() {
                 gap |= n > 0 && !is_within(&old, &kvm.bytes());
                 gap |= moves_onto_itself(op) || is_without_host(op);
                 kvm.step(op);
@@ -52,14 +53,14 @@ proptest! {
             prop_assert_eq!(&kvm.ranges(), &wanted);
 
             // Never worse than starting over, and nothing for nothing.
-            prop_assert!(plan.ops.len() <= before.len() + wanted.len());
-            prop_assert_eq!(plan.ops.is_empty(), before == wanted);
+            prop_assert!(plan.ops().len() <= before.len() + wanted.len());
+            prop_assert_eq!(plan.ops().is_empty(), before == wanted);
 
-            prop_assert_eq!(plan.holds_vcpus, gap);
+            prop_assert_eq!(plan.holds_vcpus(), gap);
 
             follow(&mut table, &plan);
             let again = common::plan_again(&table, &wanted);
-            prop_assert_eq!(again.ops, []);
+            prop_assert_eq!(again.ops(), []);
         }
     }
 
@@ -68,13 +69,13 @@ proptest! {
         let (old, new) = (ranges(&old, NO_FDS), ranges(&new, NO_FDS));
         let plan = common::planned(&old, &new);
         let mut kvm = DumbSlots::default();
-        for op in &common::planned(&[], &old).ops {
+        for op in common::planned(&[], &old).ops() {
             kvm.step(op);
         }
-        for op in &plan.ops {
+        for op in plan.ops() {
             kvm.step(op);
         }
-        for op in plan.ops.iter().rev().map(Op::inverse) {
+        for op in plan.ops().iter().rev().map(Op::inverse) {
             kvm.step(&op);
         }
         prop_assert_eq!(kvm.ranges(), old);
@@ -88,11 +89,11 @@ proptest! {
         let size = size.min(u64::MAX - gpa);
         prop_assume!(size > 0);
         let plan = common::planned(&[], &[ram(gpa, size, common::HOST + gpa % PAGE)]);
-        let slots = plan.ops.iter().map(|op| match op {
-            Op::Create(slot) => (slot.gpa, slot.size),
+        let slots = plan.ops().iter().map(|op| match op {
+            Op::Create(slot) => (slot.gpa(), slot.size()),
             other => panic!("{other}"),
         });
-        let trapped = plan.trapped.iter().map(|part| (part.gpa, part.size));
+        let trapped = plan.trapped().iter().map(|part| (part.start(), part.last() - part.start() + 1));
         let mut parts: Vec<(u64, u64)> = slots.chain(trapped).collect();
         parts.sort_unstable();
         let mut at = gpa;
@@ -101,6 +102,6 @@ proptest! {
             at += size;
         }
         prop_assert_eq!(at, gpa + size);
-        prop_assert!(plan.trapped.iter().all(|part| part.size < 2 * PAGE));
+        prop_assert!(plan.trapped().iter().all(|part| part.size() < u128::from(2 * PAGE)));
     }
 }

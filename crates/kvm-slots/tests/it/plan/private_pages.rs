@@ -7,29 +7,24 @@ use std::collections::BTreeSet;
 
 use common::dumb::DumbSlots;
 use common::{ABI, HOST, PAGE, able, guest_memfd, ram, table, texts};
-use kvm_slots::{
-    Capabilities, Change, MEMORY_ATTRIBUTE_PRIVATE, PageRun, Plan, PlanError, SlotTable,
-    Unsupported, UnsupportedRange, plan_change,
-};
+use kvm_slots::convert::PageRange;
+use kvm_slots::plan::{UnsupportedRange, plan_change};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Capabilities, Change, Plan, PlanError, SlotTable, Unsupported};
 use proptest::prelude::*;
 
 fn confidential() -> Capabilities {
-    Capabilities {
-        memory_attributes: MEMORY_ATTRIBUTE_PRIVATE,
-        ..able()
-    }
+    let mut able = able();
+    able.memory_attributes = MEMORY_ATTRIBUTE_PRIVATE;
+    able
 }
 
-fn run(gpa: u64, size: u64) -> PageRun {
-    PageRun { gpa, size }
+fn run(gpa: u64, size: u64) -> PageRange {
+    PageRange::new(gpa, size).unwrap()
 }
 
-fn attributes(was: &[PageRun], is: &[PageRun]) -> Result<Plan, PlanError> {
-    let change = Change {
-        was_private: was,
-        is_private: is,
-        ..Change::default()
-    };
+fn attributes(was: &[PageRange], is: &[PageRange]) -> Result<Plan, PlanError> {
+    let change = Change::new(&[], &[]).with_private_pages(was, is);
     plan_change(&SlotTable::new(), &change, &confidential(), ABI)
 }
 
@@ -38,12 +33,11 @@ fn private_pages_follow_memory_that_moves() {
     let old = guest_memfd(0x1000, 0x4000, 7, 0);
     let new = guest_memfd(0x9000, 0x4000, 7, 0);
     let had = table(&[std::slice::from_ref(&old)]);
-    let change = Change {
-        gone: &[old],
-        come: &[new],
-        was_private: &[run(0x1000, 0x1000), run(0x3000, 0x2000)],
-        is_private: &[run(0x9000, 0x1000), run(0xb000, 0x2000)],
-    };
+    let removed = [old];
+    let added = [new];
+    let was = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
+    let is = [run(0x9000, 0x1000), run(0xb000, 0x2000)];
+    let change = Change::new(&removed, &added).with_private_pages(&was, &is);
     let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
@@ -56,7 +50,7 @@ fn private_pages_follow_memory_that_moves() {
             "CREATE slot 0 at 0x9000, 0x4000 bytes",
         ]
     );
-    assert!(plan.holds_vcpus);
+    assert!(plan.holds_vcpus());
 }
 
 #[test]
@@ -65,12 +59,9 @@ fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
     let new = guest_memfd(0x1000, 0x5000, 7, 0);
     let had = table(&[std::slice::from_ref(&old)]);
     let private = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
-    let change = Change {
-        gone: &[old],
-        come: &[new],
-        was_private: &private,
-        is_private: &private,
-    };
+    let removed = [old];
+    let added = [new];
+    let change = Change::new(&removed, &added).with_private_pages(&private, &private);
     let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
@@ -79,7 +70,7 @@ fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
             "CREATE slot 0 at 0x1000, 0x5000 bytes"
         ]
     );
-    assert!(plan.holds_vcpus);
+    assert!(plan.holds_vcpus());
 }
 
 #[test]
@@ -87,12 +78,11 @@ fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
     let private = guest_memfd(0x1000, PAGE, 7, 0);
     let bar = |gpa| ram(gpa, PAGE, HOST);
     let had = table(&[&[private.clone(), bar(0x8000)]]);
-    let change = Change {
-        gone: &[private, bar(0x8000)],
-        come: &[bar(0x1000), guest_memfd(0x8000, PAGE, 7, 0)],
-        was_private: &[run(0x1000, PAGE)],
-        is_private: &[run(0x8000, PAGE)],
-    };
+    let removed = [private, bar(0x8000)];
+    let added = [bar(0x1000), guest_memfd(0x8000, PAGE, 7, 0)];
+    let was = [run(0x1000, PAGE)];
+    let is = [run(0x8000, PAGE)];
+    let change = Change::new(&removed, &added).with_private_pages(&was, &is);
     let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
@@ -107,30 +97,47 @@ fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
 }
 
 #[test]
-fn pages_that_are_no_pages_are_refused() {
-    for bad in [
-        run(0, 0),
-        run(1, PAGE),
-        run(0, PAGE + 1),
-        run(PAGE.wrapping_neg(), PAGE),
-        run(0, u64::MAX),
-    ] {
-        let refused = Err(PlanError::BadPages(bad));
-        assert_eq!(attributes(&[bad], &[]), refused);
-        assert_eq!(attributes(&[], &[bad]), refused);
+fn pages_that_are_no_pages_cannot_be_written() {
+    let top = PAGE.wrapping_neg();
+    for (gpa, size) in [(0, 0), (1, PAGE), (0, PAGE + 1), (top, PAGE), (0, u64::MAX)] {
+        assert!(PageRange::new(gpa, size).is_err());
     }
+}
+
+#[test]
+fn pages_that_are_smaller_than_the_hosts_are_refused() {
+    let mut large = confidential();
+    large.page_size = 4 * PAGE;
+    let whole = run(0, 4 * PAGE);
+    for bad in [run(0, PAGE), run(PAGE, 4 * PAGE)] {
+        let refused = PlanError::PagesUnaligned {
+            pages: bad,
+            page_size: 4 * PAGE,
+        };
+        for (was, is) in [(bad, whole), (whole, bad)] {
+            let (was, is) = ([was], [is]);
+            let change = Change::new(&[], &[]).with_private_pages(&was, &is);
+            let planned = plan_change(&SlotTable::new(), &change, &large, ABI);
+            assert_eq!(planned, Err(refused.clone()));
+        }
+    }
+}
+
+#[test]
+fn private_pages_that_overlap_are_refused_and_named() {
     let overlapping = [run(0x4000, PAGE), run(0, 0x2000), run(0x1000, PAGE)];
-    let refused = Err(PlanError::BadPages(run(0x1000, PAGE)));
-    assert_eq!(attributes(&overlapping, &[]), refused);
+    let refused = PlanError::PagesOverlap {
+        pages: run(0x1000, PAGE),
+        other: run(0, 0x2000),
+    };
+    assert_eq!(attributes(&overlapping, &[]), Err(refused.clone()));
+    assert_eq!(attributes(&[], &overlapping), Err(refused));
 }
 
 #[test]
 fn a_kernel_without_private_pages_refuses_what_would_change_them() {
     let pages = [run(0x1000, PAGE)];
-    let change = Change {
-        is_private: &pages,
-        ..Change::default()
-    };
+    let change = Change::new(&[], &[]).with_private_pages(&[], &pages);
     let refused = UnsupportedRange {
         gpa: 0x1000,
         size: PAGE,
@@ -141,16 +148,13 @@ fn a_kernel_without_private_pages_refuses_what_would_change_them() {
         Err(PlanError::Unsupported(vec![refused]))
     );
     // Nothing changes, nothing is asked of it.
-    let same = Change {
-        was_private: &pages,
-        ..change
-    };
+    let same = change.with_private_pages(&pages, &pages);
     let plan = plan_change(&SlotTable::new(), &same, &able(), ABI).unwrap();
-    assert_eq!(plan.ops, []);
+    assert_eq!(plan.ops(), []);
 }
 
 /// A set of pages as some runs, which may touch.
-fn some_runs() -> impl Strategy<Value = Vec<PageRun>> {
+fn some_runs() -> impl Strategy<Value = Vec<PageRange>> {
     prop::collection::vec((0..3_u64, 1..4_u64), 0..8).prop_map(|pieces| {
         let mut at = 0;
         let place = |(gap, pages): (u64, u64)| {
@@ -162,10 +166,8 @@ fn some_runs() -> impl Strategy<Value = Vec<PageRun>> {
     })
 }
 
-fn pages(runs: &[PageRun]) -> BTreeSet<u64> {
-    let pages = runs
-        .iter()
-        .map(|run| run.gpa / PAGE..(run.gpa + run.size) / PAGE);
+fn pages(runs: &[PageRange]) -> BTreeSet<u64> {
+    let pages = runs.iter().map(|run| run.start() / PAGE..run.end() / PAGE);
     pages.flatten().collect()
 }
 
@@ -178,7 +180,7 @@ proptest! {
         let plan = attributes(&was, &is).unwrap();
         let mut kvm = DumbSlots::default();
         kvm.private = pages(&was);
-        for op in &plan.ops {
+        for op in plan.ops() {
             kvm.step(op);
         }
         prop_assert_eq!(&kvm.private, &pages(&is));
@@ -191,9 +193,9 @@ proptest! {
             let (had, has) = kind(page);
             had != has && (page == 0 || kind(page - 1) != (had, has))
         });
-        prop_assert_eq!(plan.ops.len(), starts.count());
+        prop_assert_eq!(plan.ops().len(), starts.count());
 
-        for op in plan.ops.iter().rev().map(kvm_slots::Op::inverse) {
+        for op in plan.ops().iter().rev().map(kvm_slots::Op::inverse) {
             kvm.step(&op);
         }
         prop_assert_eq!(&kvm.private, &was);

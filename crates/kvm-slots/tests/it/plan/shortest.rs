@@ -8,7 +8,8 @@ use crate::common;
 use std::collections::{HashMap, VecDeque};
 
 use common::{ABI, HOST, PAGE, able, device, guest_memfd, logged, ram, readonly, table};
-use kvm_slots::{Op, Slot, SlotAccess, SlotRange, plan};
+use kvm_slots::plan::plan;
+use kvm_slots::{Op, Slot, SlotAccess, SlotRange};
 
 /// What a slot can be: its memory, a letter, and how it is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,9 +104,9 @@ impl World {
             for (to, distance) in self.distances(from).into_iter().enumerate() {
                 let new = &self.states[to];
                 let plan = plan(&table, &ranges[to], &able(), ABI).unwrap();
-                assert_eq!(plan.ops.len(), distance, "{old:?} to {new:?}: {plan:#?}");
+                assert_eq!(plan.ops().len(), distance, "{old:?} to {new:?}: {plan:#?}");
                 let mut at = from;
-                for op in &plan.ops {
+                for op in plan.ops() {
                     let next = self.numbers[&after(&self.states[at], op)];
                     assert!(self.steps[at].contains(&next), "{op}");
                     at = next;
@@ -205,8 +206,8 @@ fn take(state: &mut State, slot: &Slot) {
 }
 
 fn as_what(slot: &Slot) -> (u64, What) {
-    let host = slot.backing.host().map(|host| host.address());
-    let memory = match (host, slot.backing.file().map(|file| file.fd())) {
+    let host = slot.backing().host().map(|host| host.address());
+    let memory = match (host, slot.backing().file().map(|file| file.fd())) {
         (Some(address), _) => {
             let letter = u8::try_from((address - HOST) / 0x10_0000);
             char::from(letter.expect("a letter"))
@@ -216,11 +217,11 @@ fn as_what(slot: &Slot) -> (u64, What) {
     };
     let what = What {
         memory,
-        pages: slot.size / PAGE,
-        readonly: slot.access == SlotAccess::ReadOnly,
-        log: slot.log_dirty,
+        pages: slot.size() / PAGE,
+        readonly: slot.access() == SlotAccess::ReadOnly,
+        log: slot.log_dirty(),
     };
-    (slot.gpa / PAGE, what)
+    (slot.gpa() / PAGE, what)
 }
 
 const A: What = one('A', 1);

@@ -5,7 +5,8 @@
 use crate::common;
 
 use common::{ABI, HOST, PAGE, able, device, follow, guest_memfd, logged, ram, table, texts};
-use kvm_slots::{Capabilities, Op, Plan, PlanError, SlotRange, SlotRules, SlotTable, plan};
+use kvm_slots::plan::plan;
+use kvm_slots::{Op, Plan, PlanError, SlotRange, SlotRules, SlotTable};
 
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
@@ -26,8 +27,8 @@ fn planned(rules: SlotRules, old: &[SlotRange], new: &[SlotRange]) -> Plan {
 
 /// Where each new slot starts, and its size.
 fn places(plan: &Plan) -> Vec<(u64, u64)> {
-    let places = plan.ops.iter().map(|op| match op {
-        Op::Create(slot) => (slot.gpa, slot.size),
+    let places = plan.ops().iter().map(|op| match op {
+        Op::Create(slot) => (slot.gpa(), slot.size()),
         other => panic!("{other}"),
     });
     places.collect()
@@ -65,9 +66,10 @@ fn reserved_numbers_are_never_given_out() {
 
 #[test]
 fn reservations_may_overlap_and_be_above_the_limit() {
-    let four = Capabilities {
-        nr_memslots: 4,
-        ..able()
+    let four = {
+        let mut able = able();
+        able.nr_memslots = 4;
+        able
     };
     let rules = SlotRules::new()
         .reserving(1..=2)
@@ -75,7 +77,7 @@ fn reservations_may_overlap_and_be_above_the_limit() {
         .reserving(3..=9)
         .reserving(8..=8);
     let table = SlotTable::with_rules(rules);
-    assert_eq!(plan(&table, &bars(1), &four, ABI).unwrap().ops.len(), 1);
+    assert_eq!(plan(&table, &bars(1), &four, ABI).unwrap().ops().len(), 1);
     let refused = PlanError::TooManySlots {
         needed: 2,
         limit: 4,
@@ -94,7 +96,7 @@ fn an_empty_reservation_reserves_nothing() {
 #[test]
 fn all_numbers_that_the_kernel_has_are_used_and_no_more() {
     let table = table(&[&bars(32764)]);
-    assert_eq!(table.slots().map(|slot| slot.id).max(), Some(32763));
+    assert_eq!(table.slots().map(|slot| slot.id()).max(), Some(32763));
     let refused = PlanError::TooManySlots {
         needed: 32765,
         limit: 32764,
@@ -110,10 +112,10 @@ fn what_is_larger_than_kvm_takes_is_cut_into_slots_of_four_tebibytes() {
         places(&plan),
         [(0, 4 * TIB), (4 * TIB, 4 * TIB), (8 * TIB, TIB)]
     );
-    let Some(Op::Create(third)) = plan.ops.last() else {
+    let Some(Op::Create(third)) = plan.ops().last() else {
         panic!("{plan:?}");
     };
-    assert_eq!(third.backing, ram(0, PAGE, HOST + 8 * TIB).backing);
+    assert_eq!(third.backing(), ram(0, TIB, HOST + 8 * TIB).backing());
 
     // What fits is one slot, wherever it is.
     let plan = planned(SlotRules::new(), &[], &[ram(PAGE, 4 * TIB, HOST + PAGE)]);
@@ -149,7 +151,7 @@ fn a_maximum_is_kept_whatever_it_is() {
             next += size;
         }
         assert_eq!(next, at + size);
-        assert!(plan.ops.len() <= 12, "{}", plan.ops.len());
+        assert!(plan.ops().len() <= 12, "{}", plan.ops().len());
     }
 }
 
@@ -160,17 +162,21 @@ fn a_range_of_several_slots_moves_and_is_logged_slot_by_slot() {
     let here = ram(0x1_0000_0000, size, HOST + 0x5000);
     let there = ram(0x40_0000_1000, size, HOST + 0x5000);
     let plan = planned(rules(), std::slice::from_ref(&here), &[there]);
-    assert_eq!(plan.ops.len(), 3);
-    assert!(plan.ops.iter().all(|op| matches!(op, Op::Move { .. })));
-    assert!(plan.holds_vcpus);
+    assert_eq!(plan.ops().len(), 3);
+    assert!(plan.ops().iter().all(|op| matches!(op, Op::Move { .. })));
+    assert!(plan.holds_vcpus());
 
     let plan = planned(
         rules(),
         std::slice::from_ref(&here),
         &[logged(here.clone())],
     );
-    assert_eq!(plan.ops.len(), 3);
-    assert!(plan.ops.iter().all(|op| matches!(op, Op::SetFlags { .. })));
+    assert_eq!(plan.ops().len(), 3);
+    assert!(
+        plan.ops()
+            .iter()
+            .all(|op| matches!(op, Op::SetFlags { .. }))
+    );
 }
 
 #[test]

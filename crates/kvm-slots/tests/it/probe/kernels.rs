@@ -11,11 +11,9 @@ use common::contested::{Contested, Quirk};
 use common::region::{private_vm, wrong_files};
 use common::{ABI, PAGE};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region2};
+use kvm_slots::probe::{ProbeCheck, ProbeError, Probed, probe_abi};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{
-    AbiProfile, Errno, GuestMemfdFlags, ProbeCheck, ProbeError, Probed, SlotTable, Unsupported, Vm,
-    probe_abi,
-};
+use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotTable, Slots, Unsupported, Vm};
 
 const RFC: AbiProfile = AbiProfile::RFC_DMA_BUF_BIT_3;
 const BIT_3: AbiProfile = AbiProfile::FdOffset { flag: 1 << 3 };
@@ -227,29 +225,29 @@ fn a_file_of_the_wrong_kind_makes_no_slot() {
 fn slots_that_are_there_stay_and_are_not_probed_over() {
     let vm = kernel(ABI);
     let file = Arc::new(dma_buf(&vm, 2));
-    let capabilities = kvm_slots::Capabilities::probe(&vm);
-    let mut table = SlotTable::new();
     let ranges = [common::ram(0, PAGE, common::HOST)];
-    let plan = kvm_slots::plan(&table, &ranges, &capabilities, ABI).unwrap();
     // SAFETY: no vCPU runs.
-    let _ = unsafe { kvm_slots::apply(&vm, &capabilities, ABI, &plan, &mut table) }.unwrap();
+    let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
+    let plan = slots.plan(&ranges).unwrap();
+    let _ = slots.apply(&plan).unwrap();
+    let table = slots.table();
     let before = vm.memslots();
     // SAFETY: no vCPU runs, here and below; the table is the VM's.
-    let over = unsafe { probe_abi(&vm, &table, ABI, 0, Some(file.as_fd())) };
+    let over = unsafe { probe_abi(&vm, table, ABI, 0, Some(file.as_fd())) };
     assert!(matches!(over, Err(ProbeError::NoRoom { .. })), "{over:?}");
     // SAFETY: as above.
-    let beside = unsafe { probe_abi(&vm, &table, ABI, PAGE, Some(file.as_fd())) };
+    let beside = unsafe { probe_abi(&vm, table, ABI, PAGE, Some(file.as_fd())) };
     assert_eq!(beside, Ok(Probed::Made));
     assert_eq!(vm.memslots(), before);
 
     for gpa in [1, u64::MAX - PAGE + 1, u64::MAX] {
         // SAFETY: as above.
-        let result = unsafe { probe_abi(&vm, &table, ABI, gpa, None) };
+        let result = unsafe { probe_abi(&vm, table, ABI, gpa, None) };
         assert!(matches!(result, Err(ProbeError::NoRoom { .. })), "{gpa:#x}");
     }
     // Beyond what the guest can address, not even a plain slot goes.
     // SAFETY: as above.
-    let beyond = unsafe { probe_abi(&vm, &table, ABI, 1 << 50, None) };
+    let beyond = unsafe { probe_abi(&vm, table, ABI, 1 << 50, None) };
     assert_eq!(beyond, Err(ProbeError::Plain(Errno::EINVAL)));
 }
 

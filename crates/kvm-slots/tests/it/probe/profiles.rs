@@ -10,11 +10,14 @@ use std::sync::Arc;
 
 use common::guest::NoExits;
 use common::region::private_vm;
-use common::{ABI, PAGE, able, device, file, logged, range, readonly};
-use kvm_slots::sim::{GuestFault, KernelVersion, MEMORY_EXIT_FLAG_PRIVATE, SimConfig, SimVm};
+use common::{ABI, PAGE, able, device, device_file, logged, range, readonly};
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
+use kvm_slots::plan::plan;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, MEMORY_ATTRIBUTE_PRIVATE, NoneRuns, PlanError,
-    SlotListener, SlotRange, SlotTable, StepError, Unsupported, Vm, apply, plan,
+    AbiProfile, Backing, Capabilities, Errno, PlanError, SlotListener, SlotRange, SlotTable, Slots,
+    StepError, Unsupported, VcpusStopped, Vm,
 };
 use memory_model::{CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, TreeError};
 
@@ -23,25 +26,27 @@ const PROFILES: [AbiProfile; 3] = [ABI, RFC, AbiProfile::Push];
 
 /// A kernel that can do everything, for a VM with private memory.
 fn most_able() -> Capabilities {
-    Capabilities {
-        memory_attributes: MEMORY_ATTRIBUTE_PRIVATE,
-        push_map: true,
-        ..able()
-    }
+    let mut able = able();
+    able.memory_attributes = MEMORY_ATTRIBUTE_PRIVATE;
+    able.push_map = true;
+    able
 }
 
 /// Why there is no slot for one range.
 fn refusal(wanted: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> Option<Unsupported> {
-    match plan(&SlotTable::new(), &[wanted], capabilities, abi) {
+    let checked = capabilities.check(&wanted, abi).err();
+    let planned = match plan(&SlotTable::new(), &[wanted], capabilities, abi) {
         Ok(_) => None,
         Err(PlanError::Unsupported(ranges)) => Some(ranges[0].why),
         Err(error) => panic!("{error}"),
-    }
+    };
+    assert_eq!(checked, planned);
+    planned
 }
 
 /// These bytes of a file of so many.
 fn of_file(offset: u64, size: u64, file_size: u64) -> SlotRange {
-    let file = file(1000, offset).with_file_size(file_size);
+    let file = device_file(1000, offset).with_file_size(file_size);
     range(0, size, Backing::FdOffset(file))
 }
 
@@ -58,7 +63,8 @@ fn shown(vm: &SimVm, file: &Arc<OwnedFd>, offset: u64, size: u64) -> (MemoryMode
     t.commit().unwrap();
     let space = model.add_space("memory", root).unwrap();
     // SAFETY: there is no host address in the model.
-    let slots = unsafe { SlotListener::new(vm.clone(), vm.config().abi, NoneRuns) };
+    let slots = unsafe { Slots::new(vm.clone(), vm.config().abi) };
+    let slots = SlotListener::new(slots, VcpusStopped);
     model.add_listener(space, 0, Arc::new(slots)).unwrap();
     place(&mut model, root, bar).unwrap();
     (model, bar)
@@ -179,17 +185,20 @@ fn a_file_of_unknown_size_is_refused_where_it_matters() {
 #[test]
 fn each_profile_needs_what_it_is_made_of() {
     let range = || of_file(0, PAGE, PAGE);
-    let no_region2 = Capabilities {
-        user_memory2: false,
-        ..most_able()
+    let no_region2 = {
+        let mut able = most_able();
+        able.user_memory2 = false;
+        able
     };
-    let no_private = Capabilities {
-        memory_attributes: 0,
-        ..most_able()
+    let no_private = {
+        let mut able = most_able();
+        able.memory_attributes = 0;
+        able
     };
-    let no_push = Capabilities {
-        push_map: false,
-        ..most_able()
+    let no_push = {
+        let mut able = most_able();
+        able.push_map = false;
+        able
     };
     let no_address = Some(Unsupported::NoHostAddress);
     for (abi, capabilities, why) in [
@@ -226,14 +235,14 @@ fn no_profile_has_read_only_or_logged_slots_or_parts_of_pages() {
 fn a_push_profile_on_a_vm_without_a_push_map_fails_and_changes_nothing() {
     let vm = SimVm::new(SimConfig::released(KernelVersion::V7_3));
     let wanted = [device(0, PAGE, 1000, 0)];
-    let mut table = SlotTable::new();
-    let push = AbiProfile::Push;
+    // SAFETY: there is no host address in the ranges.
+    let slots = unsafe { Slots::new(vm.clone(), AbiProfile::Push) };
     // The capabilities are another VM's.
-    let plan = plan(&table, &wanted, &most_able(), push).unwrap();
-    // SAFETY: there is no host address in the plan.
-    let error = unsafe { apply(&vm, &most_able(), push, &plan, &mut table) }.unwrap_err();
+    let mut slots = slots.with_capabilities(most_able());
+    let plan = slots.plan(&wanted).unwrap();
+    let error = slots.apply(&plan).unwrap_err();
     assert_eq!(error.why, StepError::Refused(Errno::EOPNOTSUPP));
-    assert!(table.is_empty() && vm.memslots().is_empty());
+    assert!(slots.table().is_empty() && vm.memslots().is_empty());
 }
 
 #[test]

@@ -13,7 +13,8 @@ use common::pages::Pages;
 use common::region::device_page;
 use common::{ABI, PAGE};
 use kvm_bindings::KVM_MEM_READONLY;
-use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig, SimVm};
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 const NONE: [&str; 0] = [];

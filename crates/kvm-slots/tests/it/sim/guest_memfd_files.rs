@@ -12,7 +12,8 @@ use common::PAGE;
 use common::guest::Guest;
 use common::pages::Pages;
 use common::region::{Guestless, file_page, private_vm, wrong_files};
-use kvm_slots::sim::{FileCall, GuestFault, KernelVersion, Sharing, SimConfig};
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{FileCall, KernelVersion, Sharing, SimConfig};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;

@@ -10,7 +10,8 @@ use common::pages::Pages;
 use common::region::private_vm;
 use common::{ABI, PAGE};
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::sim::{GuestFault, KernelVersion, SimConfig};
+use kvm_slots::exit::GuestFault;
+use kvm_slots::sim::{KernelVersion, SimConfig};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 /// A page at which there is no slot, beside one with memory.

@@ -11,8 +11,9 @@ use common::{HOST, PAGE, file};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
+use kvm_slots::push::{PushMap, PushedRange};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, PushMap, PushedRange, Vm};
+use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, Vm};
 
 type Region = kvm_userspace_memory_region2;
 

@@ -10,8 +10,10 @@ use common::guest::{Guest, MMIO};
 use common::pages::Pages;
 use common::region::{Guestless, private_vm};
 use kvm_bindings::KVM_MEM_READONLY;
-use kvm_slots::sim::{GuestFault, KernelVersion, MEMORY_EXIT_FLAG_PRIVATE, SimConfig};
-use kvm_slots::{Errno, GuestMemfdFlags, MEMORY_ATTRIBUTE_PRIVATE};
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
+use kvm_slots::sim::{KernelVersion, SimConfig};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Errno, GuestMemfdFlags};
 
 const PRIVATE: u64 = MEMORY_ATTRIBUTE_PRIVATE;
 const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);

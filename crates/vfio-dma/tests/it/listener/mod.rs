@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kvm_slots::{ConvertError, FailedStep};
+use kvm_slots::convert::{ConvertError, FailedStep};
 use memory_model::{CommitError, FileSlice, FlatRange, PageState};
 use vfio_dma::listener::{DmaFollowError, DmaPolicy, Peers};
 use vfio_dma::{AddressSpace, DmaOp, DmaPlace, DmaPlanError, Gaps, LeftOut, SimIommuKind};

@@ -6,11 +6,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
-use kvm_slots::{
-    AbiProfile, Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted,
-    Engine, GuestMemfdFlags, ModelPages, Request, Vm,
+use kvm_slots::convert::{
+    Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted, Engine,
+    ModelPages, Request,
 };
+use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
+use kvm_slots::{AbiProfile, GuestMemfdFlags, Vm};
 use memmap2::{MmapOptions, MmapRaw};
 use memory_model::{
     AddrRange, Backing, CommitError, FileSlice, GuestAccess, GuestMemfdSides, HostMemory, Kind,
@@ -210,9 +211,7 @@ impl Machine {
         let refuser = Arc::new(Refuser::default());
         model.add_listener(space, 1, dma.clone()).unwrap();
         model.add_listener(space, -1, refuser.clone()).unwrap();
-        // SAFETY: all host memory is a mapping of `host`, to which there are no references, and rides on
-        // its region as the owner. No guest runs.
-        let mut engine = unsafe { Engine::new(vm) };
+        let mut engine = Engine::new(vm);
         engine.add_listener(dma.clone());
         engine.add_listener(refuser.clone());
         Self {

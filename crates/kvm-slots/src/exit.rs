@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Exits of a vCPU on a memory access, of a real or a simulated guest.
+
+use crate::errno::Errno;
+
+/// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
+pub const MEMORY_EXIT_FLAG_PRIVATE: u64 = 1 << 3;
+
+/// Why a guest's access did not complete: what `KVM_RUN` would return with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuestFault {
+    /// `KVM_EXIT_MEMORY_FAULT`: the VMM can resolve it, by a conversion.
+    #[error("memory fault at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
+    Memory {
+        /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
+        flags: u64,
+        /// The page's guest-physical address.
+        gpa: u64,
+        /// The page's size in bytes.
+        size: u64,
+    },
+    /// `KVM_RUN` fails with ENODEV, and reports where: the device behind a slot
+    /// without a host address does not answer. The same access may succeed when
+    /// it does again; no conversion helps.
+    #[error("no device answers at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
+    Revoked {
+        /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
+        flags: u64,
+        /// The page's guest-physical address.
+        gpa: u64,
+        /// The page's size in bytes.
+        size: u64,
+    },
+    /// `KVM_EXIT_DIRTY_RING_FULL`: nothing was accessed, and the guest goes on
+    /// only after the ring was harvested and reset
+    /// ([`DirtyCollector::make_room`](crate::dirty::DirtyCollector::make_room)).
+    #[error("the vCPU's dirty ring is full")]
+    DirtyRingFull,
+    /// `KVM_RUN` fails and says no more than this.
+    #[error("KVM_RUN failed with {0}")]
+    Failed(Errno),
+}
+
+/// Answers the accesses that exit to the VMM.
+pub trait MmioHandler {
+    /// The guest loads `data.len()` bytes, 1 to 8, at `gpa`.
+    fn mmio_read(&mut self, gpa: u64, data: &mut [u8]);
+    /// The guest stores `data`, 1 to 8 bytes, at `gpa`.
+    fn mmio_write(&mut self, gpa: u64, data: &[u8]);
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The memslots of one VM: planned, applied and rolled back in one place.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use crate::abi::{AbiProfile, Unsupported};
+use crate::apply::{self, Applied, ApplyError, NotUndone};
+use crate::caps::Capabilities;
+use crate::dirty::ops::BeforeOp;
+use crate::errno::Errno;
+use crate::plan;
+use crate::plan::change::Change;
+use crate::plan::error::PlanError;
+use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
+use crate::range::SlotRange;
+use crate::rules::SlotRules;
+use crate::slot::Slot;
+use crate::step::Stepper;
+use crate::table::SlotTable;
+use crate::vm::Vm;
+
+/// The memslots of one VM.
+///
+/// A plan is made from the slots that the VM has; applying it makes one ioctl
+/// for each [`Op`]. The [`table`](Self::table) follows each that succeeds, so it
+/// stays true after a failure.
+///
+/// No slot outlives the owner of its memory. Dropping this value deletes the
+/// slots that KVM still has. If KVM refuses to delete one, its owner is leaked.
+#[derive(Debug)]
+pub struct Slots<V: Vm> {
+    vm: Arc<V>,
+    capabilities: Capabilities,
+    abi: AbiProfile,
+    table: SlotTable,
+    watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
+}
+
+impl<V: Vm> Slots<V> {
+    /// Manages the memslots of `vm`, which has none yet.
+    ///
+    /// # Safety
+    /// The caller vouches for what safe code hands in later:
+    ///
+    /// - `vm` does what [`Vm`] documents. All memslots of the VM are made and
+    ///   changed through this value, except those with
+    ///   [reserved numbers](SlotRules::reserving).
+    /// - `abi` is [`AbiProfile::None`], or how the kernel at hand takes memory
+    ///   without a host address ([`probe_abi`](crate::probe::probe_abi())). A
+    ///   kernel that gives the flag another meaning could take such a slot for
+    ///   memory of the process.
+    pub unsafe fn new(vm: V, abi: AbiProfile) -> Self {
+        Self {
+            capabilities: Capabilities::probe(&vm),
+            vm: Arc::new(vm),
+            abi,
+            table: SlotTable::new(),
+            watcher: None,
+        }
+    }
+
+    /// Has later plans go by `rules`: for a VM that has slots with reserved
+    /// numbers, or whose slots shall not be as large as they can be.
+    #[must_use]
+    pub fn with_rules(mut self, rules: SlotRules) -> Self {
+        self.table.set_rules(rules);
+        self
+    }
+
+    /// Has later plans go by these capabilities: for a VMM that wants fewer, or
+    /// knows more than KVM says. KVM refuses what it does not have.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// Has `watcher` asked before each operation, also before those that undo
+    /// others: a [`DirtyCollector`](crate::dirty::DirtyCollector), which reads a
+    /// dirty log before an operation that ends it.
+    #[must_use]
+    pub fn with_watcher(mut self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
+        self.watcher = Some(watcher);
+        self
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &V {
+        &self.vm
+    }
+
+    /// What the VM's kernel can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// How slots without a host address are made.
+    pub fn abi(&self) -> AbiProfile {
+        self.abi
+    }
+
+    /// The slots as they are now.
+    pub fn table(&self) -> &SlotTable {
+        &self.table
+    }
+
+    /// Whether the guest can have `range` without exits: see
+    /// [`Capabilities::check`].
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(&self, range: &SlotRange) -> Result<(), Unsupported> {
+        self.capabilities.check(range, self.abi)
+    }
+
+    /// Plans how the slots become those that `wanted` needs: everything that
+    /// the guest reaches directly. No page changes between private and shared.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn plan(&self, wanted: &[SlotRange]) -> Result<Plan, PlanError> {
+        plan::plan(&self.table, wanted, &self.capabilities, self.abi)
+    }
+
+    /// Plans a change of some ranges. The cost depends on the change, with one
+    /// search for each range, and not on the number of slots.
+    ///
+    /// # Errors
+    /// As for [`plan::plan_change`].
+    pub fn plan_change(&self, change: &Change<'_>) -> Result<Plan, PlanError> {
+        plan::plan_change(&self.table, change, &self.capabilities, self.abi)
+    }
+
+    /// Carries `plan` out. After a failure, the steps before it are undone.
+    ///
+    /// Running vCPUs see only the memory before and the memory after the plan if
+    /// the caller holds them as [`Plan::holds_vcpus`] requires.
+    ///
+    /// # Errors
+    /// [`ApplyError`] with the step that the kernel or the watcher refused. A plan
+    /// made from other slots fails too: a step whose slot is not in the expected
+    /// state is not tried.
+    ///
+    /// # Panics
+    /// If the VM or the watcher does. The steps before are undone as after a
+    /// failure; the table has the slots that could not be undone.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the error names whole slots, and a failed ioctl dwarfs its copying"
+    )]
+    pub fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
+        let (stepper, table) = self.stepper();
+        // SAFETY: only the planner makes slots, from ranges whose `HostMemory`
+        // vouches for the bytes. `table` followed all operations, and
+        // `drop` deletes its slots.
+        unsafe { apply::apply(&stepper, plan, table) }
+    }
+
+    /// Rolls back an applied plan; returns the steps that could not be undone.
+    ///
+    /// A step is skipped if its slot is not in the expected state, because an
+    /// earlier step could not be undone or the slots have changed since: KVM
+    /// would interpret the ioctl as a different operation. The result names such
+    /// a step with the slot that blocks it.
+    ///
+    /// # Panics
+    /// If the VM or the watcher does. The remaining steps are not undone; the
+    /// table stays true.
+    pub fn undo(&mut self, applied: Applied) -> Vec<NotUndone> {
+        let (stepper, table) = self.stepper();
+        // SAFETY: as in `apply`; `applied` holds the owners of deleted slots.
+        unsafe { apply::undo(&stepper, applied.ops(), table) }
+    }
+
+    /// The VM, for those who need it while the slots are locked.
+    #[cfg(feature = "memory-model")]
+    pub(crate) fn shared_vm(&self) -> Arc<V> {
+        self.vm.clone()
+    }
+
+    /// Whether a watcher is asked before each operation.
+    #[cfg(feature = "memory-model")]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    fn stepper(&mut self) -> (Stepper<'_, V>, &mut SlotTable) {
+        let watcher: &dyn BeforeOp = match &self.watcher {
+            Some(watcher) => &**watcher,
+            None => &(),
+        };
+        let stepper = Stepper {
+            vm: &*self.vm,
+            capabilities: &self.capabilities,
+            abi: self.abi,
+            watcher,
+        };
+        (stepper, &mut self.table)
+    }
+}
+
+impl<V: Vm> Drop for Slots<V> {
+    fn drop(&mut self) {
+        let (slots, unsettled) = std::mem::take(&mut self.table).into_slots();
+        let stepper = self.stepper().0;
+        // Of an operation that panicked, KVM may or may not have the slot.
+        let (mut created, mut doubtful) = (None, None);
+        match unsettled {
+            Some(Op::Create(slot)) => created = Some(slot),
+            Some(Op::Delete(slot)) => doubtful = Some(slot.id),
+            _ => {}
+        }
+        for slot in slots {
+            let may_be_gone = doubtful == Some(slot.id);
+            delete(&stepper, slot, may_be_gone);
+        }
+        if let Some(slot) = created {
+            delete(&stepper, slot, true);
+        }
+    }
+}
+
+/// Deletes the slot, or leaks its owner. The watcher is not asked: it cannot
+/// keep a slot that has no one to manage it.
+fn delete<V: Vm>(stepper: &Stepper<'_, V>, slot: Slot, may_be_gone: bool) {
+    let op = Op::Delete(slot);
+    // A panic while another one unwinds would abort the process.
+    let deleted = panic::catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: deleting a slot takes memory from the guest and gives none.
+        unsafe { stepper.perform(&op) }
+    }));
+    match deleted {
+        Ok(Ok(())) => {}
+        // The answer of KVM, and of a push map, if the slot does not exist.
+        Ok(Err(Errno::EINVAL | Errno::ENOENT)) if may_be_gone => {}
+        // KVM may still have the slot, and the guest reach its memory.
+        Ok(Err(_)) | Err(_) => std::mem::forget(op),
+    }
+}
