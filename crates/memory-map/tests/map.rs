@@ -200,7 +200,7 @@ fn rows_serialize_with_their_addresses_in_hexadecimal() {
 }
 
 #[test]
-fn text_has_one_line_for_each_row_under_a_heading() {
+fn text_has_a_line_for_each_short_row_under_a_heading() {
     let mut m = Machine::new();
     m.put(Region::ram("ram", memory(0x1000)), 0x1000, "a note");
     let map = m.map().with_slots([slot(2, 0x1000, 0x1000)]);
