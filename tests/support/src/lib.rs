@@ -6,12 +6,15 @@
 //! - `slots`: guest memory in a line, VMs that record and fail ioctls, a list of
 //!   slots with KVM's rules, and a layout of pages with an oracle for
 //!   conversions.
+//! - `devices`: PCI devices as `lspci` prints them and as bytes.
 //!
 //! What only one package's tests use is in the `tests/it/common` of that package.
 //!
 //! Each part is a feature, named after the library that it tests. So the tests
 //! of `memory-model` do not build `kvm-slots`.
 
+#[cfg(feature = "bar-report")]
+pub mod devices;
 #[cfg(feature = "memory-model")]
 pub mod model_oracle;
 #[cfg(feature = "kvm-slots")]
