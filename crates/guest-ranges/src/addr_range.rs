@@ -69,6 +69,17 @@ impl AddrRange {
         Self::from_bounds(self.start.wrapping_add(by), self.last.wrapping_add(by))
     }
 
+    /// The bytes of `self` and then those of `next`; `None` if `next` does not
+    /// start right behind.
+    #[inline]
+    pub fn joined(self, next: Self) -> Option<Self> {
+        let touch = self.last.checked_add(1) == Some(next.start);
+        touch.then_some(Self {
+            start: self.start,
+            last: next.last,
+        })
+    }
+
     /// Makes the range end at `last`, if it ends before that.
     #[inline]
     pub fn extend_to(&mut self, last: u64) {

@@ -38,7 +38,8 @@
 //! compiler's back. Whether that is sound is known where the memory is mapped,
 //! and nowhere else. So [`HostMemory::new`] is `unsafe`: its caller promises that
 //! the guest may access these bytes for as long as the owner lives. A slice of a
-//! [`HostMemory`] inherits the promise, and nothing else creates one. Code that
+//! [`HostMemory`] inherits the promise, and so do slices of one owner that are
+//! joined; nothing else creates one. Code that
 //! receives a [`HostMemory`] can therefore pass it to KVM or to an IOMMU in safe
 //! code. A [`FileSlice`] owns its descriptor for the same reason.
 //!
