@@ -17,7 +17,7 @@
 //!
 //! An [`AddressSpace`] is a VFIO container, an iommufd's IOAS, or a simulated one
 //! (`SimIommu`, feature `sim`). The crate `vfio-private` implements it for the kernel's
-//! (`device::DmaSpace`). Any other model of guest memory can use the planner without the
+//! (`device::Iommu`). Any other model of guest memory can use the planner without the
 //! listener.
 //!
 //! # Example
@@ -28,7 +28,7 @@
 //! # #[cfg(feature = "sim")] {
 //! use std::sync::Arc;
 //!
-//! use guest_ranges::AddrRange;
+//! use guest_ranges::{AddrRange, HostMemory};
 //! use vfio_dma::{
 //!     DmaAccess, DmaChange, DmaLimits, DmaRange, DmaTable, Gaps, SimIommu, SimIommuKind, apply_dma,
 //!     plan_dma_change,
@@ -42,8 +42,9 @@
 //! let mut table = DmaTable::new();
 //!
 //! let owner = Arc::new("what keeps the memory mapped");
-//! let iova = range(0x10_0000, 0x4000);
-//! let ram = DmaRange::host(iova, DmaAccess::ReadWrite, 0x7f00_0000_0000, owner)?;
+//! // SAFETY: nothing is mapped by a simulated IOMMU.
+//! let memory = unsafe { HostMemory::new(0x7f00_0000_0000, 0x4000, owner) }.ok_or("no memory")?;
+//! let ram = DmaRange::new(0x10_0000, memory, DmaAccess::ReadWrite)?;
 //! // Each page is a mapping, so that it can be unmapped by itself.
 //! let ram = ram.in_units_of(0x1000)?;
 //! let added = DmaChange { gone: &[], come: &[ram] };
@@ -93,8 +94,10 @@
 //!
 //! # What this crate does not do
 //!
-//! It makes no system call, opens no device and contains no `unsafe`. It does not know how a view came
-//! to be, and which memory devices may touch is said by whoever makes the address space.
+//! It makes no system call, opens no device and contains no `unsafe`. It creates no memory to map: a
+//! [`DmaRange`] takes a [`HostMemory`](guest_ranges::HostMemory) or a
+//! [`FileSlice`](guest_ranges::FileSlice), whose creator has promised that devices may access it. So
+//! safe code that has an [`AddressSpace`], a listener or the planner can map such memory and no other.
 //!
 //! # Features
 //!
@@ -122,7 +125,7 @@ pub use plan::{
     DmaChange, DmaOp, DmaPlan, DmaPlanError, Gaps, LeftOut, MOST_MAPPINGS, plan_dma,
     plan_dma_change,
 };
-pub use range::{DmaAccess, DmaPlace, DmaRange, Owner};
+pub use range::{DmaAccess, DmaMemory, DmaRange};
 pub use refusal::{DmaObstacle, DmaRefusal, DmaUnsupported};
 #[cfg(feature = "sim")]
 pub use sim::{SimIommu, SimIommuKind};

@@ -227,7 +227,7 @@ fn mappable(come: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(Addr
     let (mut pieces, mut left_out) = (Vec::new(), Vec::new());
     for range in come {
         let iova = range.iova();
-        let shift = range.place().position().wrapping_sub(iova.start());
+        let shift = range.memory().position().wrapping_sub(iova.start());
         if shift % limits.page_size() != 0 {
             left_out.push((iova, LeftOut::Misaligned));
             continue;

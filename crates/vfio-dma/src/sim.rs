@@ -9,7 +9,7 @@ use guest_ranges::AddrRange;
 
 use crate::apply::AddressSpace;
 use crate::limits::DmaLimits;
-use crate::range::{DmaAccess, DmaPlace, DmaRange};
+use crate::range::{DmaAccess, DmaMemory, DmaRange};
 use crate::refusal::{DmaRefusal, DmaUnsupported};
 
 const ENOENT: i32 = 2;
@@ -76,13 +76,13 @@ impl SimIommu {
         self.state().mappings.len()
     }
 
-    /// Where a device's access to an IOVA leads; `None` if the IOMMU stops it.
-    pub fn reach(&self, iova: u64, writes: bool) -> Option<DmaPlace> {
+    /// The byte that a device's access to an IOVA reaches; `None` if the IOMMU stops it.
+    pub fn reach(&self, iova: u64, writes: bool) -> Option<DmaMemory> {
         let state = self.state();
         let (_, mapping) = state.mappings.range(..=iova).next_back()?;
         let byte = AddrRange::new(iova, 1)?;
         let at = mapping.within(byte)?;
-        (!writes || at.access() == DmaAccess::ReadWrite).then_some(at.place())
+        (!writes || at.access() == DmaAccess::ReadWrite).then(|| at.memory().clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,11 +123,11 @@ impl AddressSpace for SimIommu {
     fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
         let state = &mut *self.state();
         state.begin()?;
-        let (iova, place) = (range.iova(), range.place());
-        if place.is_file() && self.kind == SimIommuKind::Type1 {
+        let (iova, memory) = (range.iova(), range.memory());
+        if memory.is_file() && self.kind == SimIommuKind::Type1 {
             return Err(DmaUnsupported::FileInContainer.into());
         }
-        let sizes = [iova.start(), range.size(), place.position()];
+        let sizes = [iova.start(), range.size(), memory.position()];
         if !sizes.into_iter().all(|number| self.is_aligned(number)) {
             return Err(DmaRefusal::Errno(EINVAL));
         }
@@ -189,7 +189,10 @@ impl AddressSpace for SimIommu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::sync::Arc;
+
+    use guest_ranges::{FileSlice, HostMemory};
 
     const PAGE: u64 = 0x1000;
     const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
@@ -205,8 +208,8 @@ mod tests {
     }
 
     fn host(iova: AddrRange) -> DmaRange {
-        let address = 0x7000_0000 + iova.start();
-        DmaRange::host(iova, DmaAccess::ReadWrite, address, Arc::new(())).unwrap()
+        let memory = HostMemory::placeholder(u64::try_from(iova.size()).unwrap()).unwrap();
+        DmaRange::new(iova.start(), memory, DmaAccess::ReadWrite).unwrap()
     }
 
     fn errno<T>(result: Result<T, DmaRefusal>) -> Option<i32> {
@@ -258,14 +261,12 @@ mod tests {
     #[test]
     fn devices_reach_what_is_mapped_as_it_is_mapped() {
         let iommu = iommu(SimIommuKind::Iommufd);
-        let owner = Arc::new(());
-        let read_only = DmaRange::file(span(1, 2), DmaAccess::Read, (3, 0x5000), owner);
+        let file = Arc::new(File::open("/dev/null").unwrap());
+        let file = FileSlice::new(file, 0x5000, 2 * PAGE).unwrap();
+        let read_only = DmaRange::new(PAGE, file.clone(), DmaAccess::Read);
         iommu.map(&read_only.unwrap()).unwrap();
-        let place = DmaPlace::File {
-            fd: 3,
-            offset: 0x6004,
-        };
-        assert_eq!(iommu.reach(0x2004, false), Some(place));
+        let byte = file.slice(0x1004, 1).map(DmaMemory::File);
+        assert_eq!(iommu.reach(0x2004, false), byte);
         assert_eq!(iommu.reach(0x2004, true), None);
         assert_eq!(iommu.reach(0x3000, false), None);
         iommu.fail(1, 5);

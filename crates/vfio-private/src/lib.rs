@@ -124,7 +124,7 @@
 //! All that is said above needs no device. With the feature `device` there is a module of that name which
 //! opens one through VFIO, asks the kernel for these facts, does with each piece what its access
 //! calls for, turns the device's interrupts into eventfds, and maps memory for DMA. It alone has unsafe
-//! code. The crate `vfio-dma` plans which memory devices reach; `device::DmaSpace` is the address space
+//! code. The crate `vfio-dma` plans which memory devices reach; `device::Iommu` is the address space
 //! that it maps in.
 //!
 //! # What this does not do

@@ -7,9 +7,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use guest_ranges::AddrRange;
+use guest_ranges::FileSlice;
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal, DmaUnsupported};
-use vfio_private::device::{Device, DmaFileError, Iommu, Way};
+use vfio_private::device::{Device, Iommu, Way};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
@@ -140,8 +140,7 @@ fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
 /// The rule that the planner rests on.
 fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let arena = Arc::new(Arena::new(4));
-    let iova = AddrRange::new(A, u128::from(4 * PAGE)).ok_or("a range")?;
-    let all = DmaRange::host(iova, DmaAccess::ReadWrite, arena.address(0), arena.clone());
+    let all = DmaRange::new(A, arena.host_memory(0, 4), DmaAccess::ReadWrite);
     let all = all.map_err(at("a range"))?;
     let is_group = device.iommu().way() == Way::Group;
     let refused = match is_group {
@@ -248,12 +247,11 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     memory.write_all(b"in file.").map_err(at("a memfd"))?;
 
     let edu = Edu::new(device)?;
-    let iova = AddrRange::new(A, PAGE.into()).ok_or("a range")?;
-    let mapped = device
-        .iommu()
-        .map_dma_file(iova, DmaAccess::ReadWrite, file.clone(), PAGE);
+    let page = FileSlice::new(file.clone(), PAGE, PAGE).ok_or("no bytes")?;
+    let page = DmaRange::new(A, page, DmaAccess::ReadWrite).map_err(at("a range"))?;
+    let mapped = map(device, &page);
     if device.iommu().way() == Way::Group {
-        let due = DmaFileError::Refused(DmaUnsupported::FileInContainer.into());
+        let due = DmaUnsupported::FileInContainer.into();
         return same("a file in a container", mapped, Err(due));
     }
     mapped.map_err(at("a memfd"))?;
@@ -265,14 +263,8 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     memory.read_exact(&mut seen).map_err(at("a memfd"))?;
     same("copied", seen, *b"in file.")?;
     let null = File::open("/dev/null").map_err(at("/dev/null"))?;
-    let iova = AddrRange::new(B, PAGE.into()).ok_or("a range")?;
-    let null = device
-        .iommu()
-        .map_dma_file(iova, DmaAccess::Read, Arc::new(null.into()), 0);
-    match null {
-        Err(DmaFileError::Refused(refusal)) => {
-            same("/dev/null", refusal.obstacle(), Some(DmaObstacle::Iova))
-        }
-        other => Err(format!("/dev/null: {other:?}")),
-    }
+    let null = FileSlice::new(Arc::new(null), 0, PAGE).ok_or("no bytes")?;
+    let null = DmaRange::new(B, null, DmaAccess::Read).map_err(at("a range"))?;
+    let refused = map(device, &null).map_err(DmaRefusal::obstacle);
+    same("/dev/null", refused, Err(Some(DmaObstacle::Iova)))
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use guest_ranges::gaps;
 use memory_model::{
-    AddrRange, Backing, FileSlice, FlatRange, GuestAccess, GuestMemfdSides, HostMemory, PageSet,
+    AddrRange, Backing, FileSlice, FlatRange, GuestAccess, GuestMemfdSides, PageSet,
 };
 
 use crate::plan::{DmaPlanError, Gaps, MOST_MAPPINGS};
-use crate::range::{DmaAccess, DmaPlace, DmaRange};
+use crate::range::{DmaAccess, DmaRange};
 
-/// Finds the file for a run of a device's memory: a dma-buf that VFIO exported.
+/// Finds the file for a run of a device's memory: a dma-buf that VFIO exported. Its slice starts with
+/// the run's first byte; what is longer than the run is ignored, and a shorter one counts as none.
 pub type FindFile<H> = dyn Fn(&FlatRange<H>) -> Option<FileSlice> + Send + Sync;
 
 /// Whether devices reach other devices' memory, as far as the host has it
@@ -86,11 +87,12 @@ pub(super) fn want<H>(
                     None | Some((_, GuestMemfdSides::Shared)) => None,
                     Some(_) => Some(policy.unit),
                 };
-                at_host(shared, access, memory.host()).and_then(|range| in_units(range, unit))
+                let range = DmaRange::new(shared.start(), memory.host().clone(), access);
+                range.ok().and_then(|range| in_units(range, unit))
             }
             Some(Backing::DeviceRam(memory)) => match &policy.peers {
                 Peers::Nothing => None,
-                Peers::HostAddress => at_host(shared, access, &memory),
+                Peers::HostAddress => DmaRange::new(shared.start(), memory, access).ok(),
                 Peers::Files(find) => of_file(run, shared, access, &**find),
             },
             Some(Backing::PrivateMmio(_) | Backing::Nothing) | None => None,
@@ -103,14 +105,6 @@ pub(super) fn want<H>(
         }
     }
     Ok(())
-}
-
-fn at_host(range: AddrRange, access: DmaAccess, memory: &HostMemory) -> Option<DmaRange> {
-    let owner = memory.owner().clone();
-    let place = DmaPlace::Host {
-        address: memory.address(),
-    };
-    DmaRange::new(range, access, place, owner).ok()
 }
 
 /// A unit that is none counts as a page, the safe choice.
@@ -128,10 +122,7 @@ fn of_file<H>(
     access: DmaAccess,
     find: &FindFile<H>,
 ) -> Option<DmaRange> {
-    let file = find(&run.clipped(range)?)?;
-    let place = DmaPlace::File {
-        fd: file.fd(),
-        offset: file.offset(),
-    };
-    DmaRange::new(range, access, place, file.owner().clone()).ok()
+    let size = u64::try_from(range.size()).ok()?;
+    let file = find(&run.clipped(range)?)?.slice(0, size)?;
+    DmaRange::new(range.start(), file, access).ok()
 }

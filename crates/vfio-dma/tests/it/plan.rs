@@ -13,7 +13,7 @@ use vfio_dma::{
 };
 
 use crate::support::picture::{CELL, Callable, Cells, Kernel, OWNERS, PAGES, Seen};
-use crate::support::{PAGE, bytes};
+use crate::support::{PAGE, bytes, to_host};
 
 /// What no device may have: in the middle, not at the edge of a unit.
 const HOLE: (u64, u64) = (9 * PAGE, 2 * PAGE);
@@ -36,8 +36,8 @@ impl Drawn {
         };
         let iova = span(self.cells);
         let address = 0x7000_0000 + iova.start() + self.shift;
-        let owner = OWNERS.with(|owners| Arc::clone(&owners[self.owner]));
-        let range = DmaRange::host(iova, access, address, owner).unwrap();
+        let owner = OWNERS.with(|owners| owners[self.owner].clone());
+        let range = to_host(iova, access, address, owner);
         match self.unit {
             Some(unit) => range.in_units_of(unit).unwrap(),
             None => range,
@@ -190,7 +190,7 @@ fn the_highest_page_of_all_is_mapped_like_any_other() {
     let last_page = AddrRange::from_bounds(u64::MAX - (PAGE - 1), u64::MAX).unwrap();
     let two = AddrRange::from_bounds(last_page.start() - PAGE, u64::MAX).unwrap();
     let limits = DmaLimits::new(PAGE, [AddrRange::ALL], None).unwrap();
-    let ram = DmaRange::host(two, DmaAccess::ReadWrite, 0x7000_0000, Arc::new(())).unwrap();
+    let ram = to_host(two, DmaAccess::ReadWrite, 0x7000_0000, Arc::new(()));
     let ram = ram.in_units_of(PAGE).unwrap();
     for kind in [SimIommuKind::Type1, SimIommuKind::Iommufd] {
         let (iommu, mut table) = (SimIommu::new(kind, limits.clone()), DmaTable::new());

@@ -32,8 +32,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What devices reach by DMA is what an [`Iommu`] has mapped ([`Iommu::map_dma`]); the crate
-//! [`vfio_dma`] plans it.
+//! Devices reach by DMA what their [`Iommu`] has mapped ([`Iommu::map_dma`]). It is an
+//! [`AddressSpace`](vfio_dma::AddressSpace), for which the crate [`vfio_dma`] plans mappings.
 //!
 //! # What this does not do
 //!
@@ -57,7 +57,6 @@ use memmap2::MmapOptions;
 use vfio_bindings::bindings::vfio as uapi;
 
 pub use address::{ParseAddressError, PciAddress};
-pub use dma::{DmaFileError, DmaSpace};
 pub use dma_buf::{Exported, Grain};
 pub use error::DeviceError;
 pub use iommu::{Iommu, Way};

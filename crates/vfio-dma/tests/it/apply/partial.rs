@@ -11,7 +11,7 @@ use vfio_dma::{
     DmaTable, Gaps, apply_dma, plan_dma, undo_dma,
 };
 
-use crate::support::{PAGE, pages};
+use crate::support::{PAGE, pages, to_host};
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
@@ -76,7 +76,7 @@ impl AddressSpace for Partial {
 fn page(number: u64) -> DmaRange {
     let iova = pages(number, 1);
     let address = 0x7000_0000 + number * 2 * PAGE;
-    DmaRange::host(iova, DmaAccess::ReadWrite, address, Arc::new(())).unwrap()
+    to_host(iova, DmaAccess::ReadWrite, address, Arc::new(()))
 }
 
 /// Pages 0 to 4, each mapped by itself, and the plan that unmaps all by one call.

@@ -4,14 +4,13 @@
 
 mod resync;
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kvm_slots::{ConvertError, FailedStep};
 use memory_model::{CommitError, FileSlice, FlatRange, PageState};
 use vfio_dma::listener::{DmaFollowError, DmaPolicy, Peers};
-use vfio_dma::{AddressSpace, DmaOp, DmaPlace, DmaPlanError, Gaps, LeftOut, SimIommuKind};
+use vfio_dma::{AddressSpace, DmaMemory, DmaOp, DmaPlanError, Gaps, LeftOut, SimIommuKind};
 
 use crate::support::machine::{APART, BAR, HOLE, Machine, PLAIN, PRIVATE_BAR, REGISTERS, ROM};
 use crate::support::{PAGE, bytes, pages};
@@ -201,7 +200,7 @@ fn a_page_that_the_model_alone_has_made_private_is_found_by_looking_at_all() {
 #[test]
 fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
     let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
-    let fd = file.as_raw_fd();
+    let same_file = file.clone();
     let find = move |run: &FlatRange<()>| {
         let is_bar = run.region().name() == "bar";
         let (offset, size) = (run.offset(), run.range().size());
@@ -218,9 +217,9 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
     m.place(BAR, 50 * PAGE, 0).unwrap();
     // A page of registers in the middle, so that the BAR is two runs.
     m.place(REGISTERS, 51 * PAGE, 1).unwrap();
-    let offset = 2 * PAGE + 8;
     let reached = m.iommu.reach(52 * PAGE + 8, true);
-    assert_eq!(reached, Some(DmaPlace::File { fd, offset }));
+    let byte = FileSlice::new(same_file, 2 * PAGE + 8, 1);
+    assert_eq!(reached, byte.map(DmaMemory::File));
     assert_eq!(m.iommu.reach(51 * PAGE, false), None);
     // It goes and comes with the region: what was revoked is mapped anew.
     let mut t = m.model.transaction();
