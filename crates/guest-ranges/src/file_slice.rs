@@ -91,7 +91,7 @@ impl FileSlice {
     pub fn joined(&self, next: &Self) -> Option<Self> {
         let range = self.range.joined(next.range)?;
         // A slice has fewer than 2^64 bytes.
-        u64::try_from(range.size()).ok()?;
+        range.size_u64()?;
         let is_same = self.fd == next.fd && is_same_owner(&self.owner, &next.owner);
         is_same.then(|| Self {
             fd: self.fd,

@@ -8,7 +8,7 @@ use guest_ranges::{AddrRange, RangeSet, subtract};
 use thiserror::Error;
 
 use crate::limits::DmaLimits;
-use crate::range::{DmaRange, Shown};
+use crate::range::DmaRange;
 use crate::table::DmaTable;
 
 /// The most mappings that are planned for, where the kernel has no limit of its own: what keeps them
@@ -62,7 +62,7 @@ impl fmt::Display for DmaOp {
         match (self, self.iova()) {
             (Self::Map(range), _) => write!(f, "MAP {range}"),
             (Self::Unmap(ranges), Some(iova)) => {
-                write!(f, "UNMAP {} ({} mappings)", Shown(iova), ranges.len())
+                write!(f, "UNMAP {} ({} mappings)", iova.dashed(), ranges.len())
             }
             (Self::Unmap(_), None) => f.write_str("UNMAP nothing"),
         }
@@ -112,7 +112,7 @@ pub enum DmaPlanError {
         limit: u64,
     },
     /// By [`Gaps::Refuse`]: pages that stay would be out of reach for a moment.
-    #[error("{mapping} would have to be unmapped for {} to stay", Shown(*gap))]
+    #[error("{mapping} would have to be unmapped for {} to stay", gap.dashed())]
     Gap {
         /// The mapping that goes in part.
         mapping: Box<DmaRange>,
@@ -329,10 +329,8 @@ fn runs(mappings: Vec<DmaRange>) -> Vec<Vec<DmaRange>> {
     let mut runs: Vec<Vec<DmaRange>> = Vec::new();
     for mapping in mappings {
         let last = runs.last_mut().filter(|run| {
-            let end = run
-                .last()
-                .and_then(|last| last.iova().last().checked_add(1));
-            end == Some(mapping.iova().start())
+            let touches = |last: &DmaRange| last.iova().joined(mapping.iova()).is_some();
+            run.last().is_some_and(touches)
         });
         match last {
             Some(run) => run.push(mapping),

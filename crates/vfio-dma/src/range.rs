@@ -218,10 +218,9 @@ impl DmaRange {
     pub(crate) fn within(&self, range: AddrRange) -> Option<Self> {
         let iova = self.iova.intersect(range)?;
         let offset = iova.start() - self.iova.start();
-        let size = u64::try_from(iova.size()).ok()?;
         Some(Self {
             iova,
-            memory: self.memory.slice(offset, size)?,
+            memory: self.memory.slice(offset, iova.size_u64()?)?,
             ..*self
         })
     }
@@ -251,15 +250,6 @@ impl DmaRange {
     }
 }
 
-/// First and last IOVA, as in `/proc/iomem`: `0x1000-0x1fff`.
-pub(crate) struct Shown(pub(crate) AddrRange);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}-{:#x}", self.0.start(), self.0.last())
-    }
-}
-
 /// Which owner it is.
 fn address(owner: &Owner) -> *const () {
     Arc::as_ptr(owner).cast()
@@ -276,7 +266,7 @@ impl Eq for DmaRange {}
 /// For example `0x1000-0x1fff to host 0x7f0000001000`.
 impl fmt::Display for DmaRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to {}", Shown(self.iova), self.memory)?;
+        write!(f, "{} to {}", self.iova.dashed(), self.memory)?;
         match self.access {
             DmaAccess::Read => f.write_str(", read-only"),
             DmaAccess::ReadWrite => Ok(()),

@@ -122,7 +122,6 @@ fn of_file<H>(
     access: DmaAccess,
     find: &FindFile<H>,
 ) -> Option<DmaRange> {
-    let size = u64::try_from(range.size()).ok()?;
-    let file = find(&run.clipped(range)?)?.slice(0, size)?;
+    let file = find(&run.clipped(range)?)?.slice(0, range.size_u64()?)?;
     DmaRange::new(range.start(), file, access).ok()
 }

@@ -98,7 +98,7 @@ struct IoasIovaRanges {
 
 /// How many bytes; all 2^64 have no number, and the kernel refuses what it gets instead.
 fn bytes(iova: AddrRange) -> u64 {
-    u64::try_from(iova.size()).unwrap_or(u64::MAX)
+    iova.size_u64().unwrap_or(u64::MAX)
 }
 
 /// `size_of` for the fields that say it: the structures have tens of bytes.
