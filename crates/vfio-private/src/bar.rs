@@ -4,8 +4,9 @@
 
 use core::fmt;
 
+use guest_ranges::AddrRange;
+
 use crate::error::{InputError, MsixPart};
-use crate::span::Span;
 
 /// The number of a BAR in a type 0 configuration header: 0 to 5.
 ///
@@ -59,8 +60,8 @@ pub enum BarKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bar {
     index: BarIndex,
-    // Starts at 0, so its end is the size.
-    extent: Span,
+    // Starts at 0, so its last byte tells the size.
+    extent: AddrRange,
     kind: BarKind,
 }
 
@@ -75,13 +76,13 @@ impl Bar {
         if !size.is_power_of_two() {
             return Err(InputError::BarSize { bar: index, size });
         }
-        match Span::new(0, size) {
-            Ok(extent) => Ok(Self {
+        match AddrRange::from_bounds(0, size - 1) {
+            Some(extent) => Ok(Self {
                 index,
                 extent,
                 kind,
             }),
-            Err(error) => Err(error),
+            None => Err(InputError::BarSize { bar: index, size }),
         }
     }
 
@@ -92,7 +93,8 @@ impl Bar {
 
     /// The size in bytes, a power of two.
     pub const fn size(self) -> u64 {
-        self.extent.end()
+        // A power of two, so at most 2^63.
+        self.extent.last() + 1
     }
 
     /// Memory or I/O.
@@ -101,14 +103,14 @@ impl Bar {
     }
 
     /// All bytes of the BAR, from offset 0 on.
-    pub const fn extent(self) -> Span {
+    pub const fn extent(self) -> AddrRange {
         self.extent
     }
 }
 
 /// One area of VFIO's sparse-mmap capability, as the kernel reports it.
 ///
-/// Unlike a [`Span`] it may be empty, since drivers do report such areas, and may lie anywhere.
+/// Unlike an [`AddrRange`] it may be empty, since drivers do report such areas, and may lie anywhere.
 /// [`classify`](crate::classify) ignores the empty ones and rejects the rest if they leave the BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SparseArea {
@@ -143,13 +145,56 @@ impl Region {
     }
 }
 
-/// A span in a named BAR.
+/// Bytes of a named BAR.
+///
+/// ```
+/// use vfio_private::{BarIndex, BarRange, InputError};
+///
+/// let bar = BarIndex::new(0)?;
+/// let table = BarRange::new(bar, 0x2000, 0x210)?;
+/// assert_eq!(table.range.last(), 0x220f);
+/// assert_eq!(table.to_string(), "0x2000-0x220f of BAR 0");
+/// let empty = BarRange::new(bar, 0x2000, 0);
+/// assert_eq!(empty, Err(InputError::EmptyRange { offset: 0x2000 }));
+/// # Ok::<(), InputError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BarSpan {
+pub struct BarRange {
     /// The BAR.
     pub bar: BarIndex,
-    /// The bytes in it.
-    pub span: Span,
+    /// The bytes, as offsets from the start of the BAR.
+    pub range: AddrRange,
+}
+
+impl BarRange {
+    /// The `size` bytes from `offset` on in `bar`. They need not fit the BAR, whose size is not
+    /// known here.
+    ///
+    /// # Errors
+    ///
+    /// [`InputError::EmptyRange`] for a size of 0, [`InputError::RangeWraps`] if offset plus size
+    /// does not fit a `u64`.
+    pub fn new(bar: BarIndex, offset: u64, size: u64) -> Result<Self, InputError> {
+        let range = range(offset, size)?;
+        Ok(Self { bar, range })
+    }
+}
+
+/// For example `0x2000-0x220f of BAR 0`.
+impl fmt::Display for BarRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.range.dashed(), self.bar)
+    }
+}
+
+/// No BAR reaches the last byte of a 64-bit space, so that its end fits, too.
+fn range(offset: u64, size: u64) -> Result<AddrRange, InputError> {
+    if size == 0 {
+        return Err(InputError::EmptyRange { offset });
+    }
+    let fits = offset.checked_add(size).is_some();
+    let range = AddrRange::new(offset, size.into()).filter(|_| fits);
+    range.ok_or(InputError::RangeWraps { offset, size })
 }
 
 /// Where the device's MSI-X structures are (PCI capability 0x11).
@@ -158,9 +203,9 @@ pub struct BarSpan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Msix {
     /// The vector table, 16 bytes a vector.
-    pub table: BarSpan,
+    pub table: BarRange,
     /// The pending bit array, one bit a vector in units of 8 bytes.
-    pub pba: BarSpan,
+    pub pba: BarRange,
 }
 
 impl Msix {
@@ -170,7 +215,7 @@ impl Msix {
     ///
     /// [`InputError::MsixVectors`] for a number that no device has, [`InputError::MsixOffset`] for
     /// an offset that is no multiple of 8, which the capability cannot express, and
-    /// [`InputError::SpanWraps`].
+    /// [`InputError::RangeWraps`].
     pub fn with_vectors(
         vectors: u16,
         table: (BarIndex, u64),
@@ -183,8 +228,7 @@ impl Msix {
             if offset % 8 != 0 {
                 return Err(InputError::MsixOffset { bar, offset });
             }
-            let span = Span::new(offset, size)?;
-            Ok(BarSpan { bar, span })
+            BarRange::new(bar, offset, size)
         };
         Ok(Self {
             table: place(table, u64::from(vectors) * 16)?,
@@ -193,7 +237,7 @@ impl Msix {
     }
 
     /// Where one of the two is.
-    pub const fn place(&self, part: MsixPart) -> BarSpan {
+    pub const fn place(&self, part: MsixPart) -> BarRange {
         match part {
             MsixPart::Table => self.table,
             MsixPart::Pba => self.pba,
@@ -255,7 +299,7 @@ pub enum TeeKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReportedRange {
     /// The bytes, from the start of the BAR.
-    pub span: Span,
+    pub range: AddrRange,
     /// Whether they belong to the guest's trusted environment.
     pub kind: TeeKind,
     /// Which MSI-X structures the device says are in the range. A range that is marked must hold at
@@ -264,6 +308,25 @@ pub struct ReportedRange {
 }
 
 impl ReportedRange {
+    /// The `size` bytes from `offset` on in a BAR, without a mark for MSI-X structures.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BarRange::new`].
+    pub fn new(offset: u64, size: u64, kind: TeeKind) -> Result<Self, InputError> {
+        Ok(Self {
+            range: range(offset, size)?,
+            kind,
+            msix: MsixParts::NONE,
+        })
+    }
+
+    /// The same range, marked to hold these MSI-X structures.
+    #[must_use]
+    pub const fn with_msix(self, msix: MsixParts) -> Self {
+        Self { msix, ..self }
+    }
+
     /// Whether the device has locked MSI-X structures in the range although it is not TEE memory.
     ///
     /// A device marks its MSI-X structures if the host asked it to lock them (`LOCK_MSIX`). It then
@@ -301,6 +364,21 @@ mod tests {
         for index in [6, 7, u8::MAX] {
             assert_eq!(BarIndex::new(index), Err(InputError::NoSuchBar { index }));
         }
+    }
+
+    #[test]
+    fn a_range_reaches_up_to_the_last_offset_but_not_around_it() {
+        let new = |offset, size| BarRange::new(BarIndex::new(0).unwrap(), offset, size);
+        let top = new(u64::MAX - 1, 1).unwrap();
+        assert_eq!(top.range.last(), u64::MAX - 1);
+        for (offset, size) in [(u64::MAX, 1), (1, u64::MAX)] {
+            let wraps = InputError::RangeWraps { offset, size };
+            assert_eq!(new(offset, size), Err(wraps));
+        }
+        let most = new(0, u64::MAX).unwrap();
+        assert_eq!(most.range.size_u64(), Some(u64::MAX));
+        let empty = InputError::EmptyRange { offset: 0 };
+        assert_eq!(new(0, 0), Err(empty));
     }
 
     #[test]

@@ -37,9 +37,9 @@ pub fn classify(
         sub_page: policy.sub_page(),
     };
     let mut pieces: Vec<Piece> = Vec::new();
-    for span in layers.uniform_spans() {
-        let (access, reasons) = rules.at(span.offset());
-        let piece = Piece::new(span, access, reasons);
+    for range in layers.uniform_ranges() {
+        let (access, reasons) = rules.at(range.start());
+        let piece = Piece::new(range, access, reasons);
         match pieces.last_mut().and_then(|last| last.joined(piece)) {
             Some(joined) => {
                 pieces.pop();

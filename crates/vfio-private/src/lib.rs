@@ -16,8 +16,8 @@
 //!
 //! ```
 //! use vfio_private::{
-//!     Access, Bar, BarIndex, BarInput, BarKind, Msix, MsixParts, PageSize, Policy, Region,
-//!     ReportedRange, Span, TeeKind, classify,
+//!     Access, Bar, BarIndex, BarInput, BarKind, Msix, PageSize, Policy, Region, ReportedRange,
+//!     TeeKind, classify,
 //! };
 //!
 //! let index = BarIndex::new(0)?;
@@ -39,11 +39,7 @@
 //!
 //! // The registers below become private once the device has attested them. What the report does
 //! // not list, the guest cannot reach.
-//! let registers = ReportedRange {
-//!     span: Span::new(0, 0x2000)?,
-//!     kind: TeeKind::Tee,
-//!     msix: MsixParts::NONE,
-//! };
+//! let registers = ReportedRange::new(0, 0x2000, TeeKind::Tee)?;
 //! let attested = BarInput { report: Some(&[registers]), ..input };
 //! let access: Vec<Access> = classify(&attested, PageSize::Size4K, Policy::new())?
 //!     .iter()
@@ -140,7 +136,6 @@ mod bar;
 mod bytes;
 mod classify;
 pub mod config;
-mod coverage;
 #[cfg(feature = "device")]
 #[allow(unsafe_code)]
 pub mod device;
@@ -157,10 +152,11 @@ pub mod region_info;
 mod relocate;
 pub mod report;
 mod separate;
-mod span;
+
+pub use guest_ranges::AddrRange;
 
 pub use bar::{
-    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, MsixParts, Region, ReportedRange, SparseArea,
+    Bar, BarIndex, BarInput, BarKind, BarRange, Msix, MsixParts, Region, ReportedRange, SparseArea,
     TeeKind,
 };
 pub use classify::classify;
@@ -173,7 +169,6 @@ pub use reach::{Cause, Reach, ReachChange, ReachEvent};
 pub use reason::{Reason, Reasons};
 pub use relocate::Relocation;
 pub use report::InterfaceReport;
-pub use span::Span;
 
 /// Runs the code of the README as a test.
 #[cfg(doctest)]

@@ -4,8 +4,9 @@
 
 use core::fmt;
 
+use guest_ranges::AddrRange;
+
 use crate::reason::Reasons;
-use crate::span::Span;
 
 /// How a guest reaches the bytes of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,15 +41,15 @@ impl fmt::Display for Access {
 /// may start and end anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
-    span: Span,
+    range: AddrRange,
     access: Access,
     reasons: Reasons,
 }
 
 impl Piece {
-    pub(crate) const fn new(span: Span, access: Access, reasons: Reasons) -> Self {
+    pub(crate) const fn new(range: AddrRange, access: Access, reasons: Reasons) -> Self {
         Self {
-            span,
+            range,
             access,
             reasons,
         }
@@ -57,26 +58,24 @@ impl Piece {
     /// The same piece up to and with the bytes of `next`, if nothing tells the two apart.
     pub(crate) fn joined(self, next: Self) -> Option<Self> {
         let alike = self.access == next.access && self.reasons == next.reasons;
-        if !alike || self.span.end() != next.span.offset() {
-            return None;
-        }
-        let span = Span::between(self.span.offset(), next.span.end())?;
-        Some(Self { span, ..self })
+        let range = self.range.joined(next.range).filter(|_| alike)?;
+        Some(Self { range, ..self })
     }
 
     /// The bytes, from the start of the BAR.
-    pub const fn span(self) -> Span {
-        self.span
+    pub const fn range(self) -> AddrRange {
+        self.range
     }
 
     /// Where the piece starts, in bytes from the start of the BAR.
     pub const fn offset(self) -> u64 {
-        self.span.offset()
+        self.range.start()
     }
 
     /// Size in bytes.
     pub const fn size(self) -> u64 {
-        self.span.size()
+        // A BAR has at most 2^63 bytes.
+        self.range.last() - self.range.start() + 1
     }
 
     /// How the guest reaches the bytes.
@@ -111,6 +110,12 @@ impl Piece {
 /// For example `0x2000-0x2fff trap: host page holds the MSI-X table`.
 impl fmt::Display for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.span, self.access, self.reasons)
+        write!(
+            f,
+            "{} {}: {}",
+            self.range.dashed(),
+            self.access,
+            self.reasons
+        )
     }
 }

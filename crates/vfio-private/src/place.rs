@@ -4,11 +4,11 @@
 
 use core::fmt;
 
+use guest_ranges::AddrRange;
 use thiserror::Error;
 
 use crate::bar::{Bar, BarIndex, BarKind, MsixParts, ReportedRange, TeeKind};
 use crate::report::{InterfaceReport, MmioRange};
-use crate::span::Span;
 
 /// The unit of a report, whatever the host's pages are.
 const REPORT_PAGE: u64 = 0x1000;
@@ -178,9 +178,10 @@ fn place_range(
         true => TeeKind::NonTee,
         false => TeeKind::Tee,
     };
-    match Span::new(offset, u64::from(range.pages) * REPORT_PAGE) {
-        Ok(span) if span.end() <= bar.size() => Ok(ReportedRange {
-            span,
+    let bytes = u128::from(range.pages) * u128::from(REPORT_PAGE);
+    match AddrRange::new(offset, bytes) {
+        Some(placed) if bar.extent().covers(placed) => Ok(ReportedRange {
+            range: placed,
             kind,
             msix: range.msix(),
         }),

@@ -2,11 +2,12 @@
 
 //! Private bytes must have their host pages to themselves.
 
+use guest_ranges::AddrRange;
+
 use crate::bar::{ReportedRange, TeeKind};
 use crate::error::{ClassifyError, Neighbour};
-use crate::layers::{Layers, ReportLayers, locked_into_tee};
+use crate::layers::{Layers, ReportLayers, edges, locked_into_tee};
 use crate::policy::TeeMsixPolicy;
-use crate::span::Span;
 
 /// Finds the lowest host page that a private range shares with something that is not private.
 ///
@@ -37,7 +38,7 @@ fn conflict(layers: &Layers, ranges: &[ReportedRange]) -> Option<ClassifyError> 
 
 /// The error for an MSI-X structure in `page` that the device reports as locked there. If locked
 /// structures are left to the guest, another cause keeps the page from being private.
-fn locked(layers: &Layers, ranges: &[ReportedRange], page: Span) -> Option<ClassifyError> {
+fn locked(layers: &Layers, ranges: &[ReportedRange], page: AddrRange) -> Option<ClassifyError> {
     if layers.tee_msix != TeeMsixPolicy::Refuse {
         return None;
     }
@@ -48,17 +49,17 @@ fn locked(layers: &Layers, ranges: &[ReportedRange], page: Span) -> Option<Class
         .filter(|trap| tee.first_overlapping(trap.pages).is_some());
     let can_be_left = in_tee
         .clone()
-        .all(|trap| locked_into_tee(ranges, trap.part).holds(trap.bytes));
+        .all(|trap| locked_into_tee(ranges, trap.part).covers(trap.bytes));
     in_tee.find_map(|trap| {
-        let here = trap.bytes.intersection(page)?;
+        let here = trap.bytes.intersect(page)?;
         let is_marked =
             |range: &&ReportedRange| range.kind == TeeKind::Tee && range.msix.contains(trap.part);
-        let marked = ranges.iter().filter(is_marked).map(|range| range.span);
+        let marked = ranges.iter().filter(is_marked).map(|marked| marked.range);
         Some(ClassifyError::MsixLocked {
             bar: layers.bar.index(),
             part: trap.part,
             structure: trap.bytes,
-            private: marked.filter(|span| span.overlaps(here)).min()?,
+            private: marked.filter(|range| range.overlaps(here)).min()?,
             page,
             can_be_left,
         })
@@ -67,17 +68,14 @@ fn locked(layers: &Layers, ranges: &[ReportedRange], page: Span) -> Option<Class
 
 /// A page is shared if private bytes fill it only in part, in which case one of their edges is off
 /// the page boundaries, or if the page is to be trapped.
-fn lowest_shared_page(layers: &Layers, report: &ReportLayers) -> Option<Span> {
-    let partly = report
-        .tee
-        .edges()
-        .find(|&edge| !layers.page.is_aligned(edge));
+fn lowest_shared_page(layers: &Layers, report: &ReportLayers) -> Option<AddrRange> {
+    let partly = edges(&report.tee).find(|&edge| !layers.page.is_aligned(edge));
     let trapped = layers.traps.iter().filter_map(|trap| {
         let tee = report.tee.first_overlapping(trap.pages)?;
-        Some(tee.intersection(trap.pages)?.offset())
+        Some(tee.intersect(trap.pages)?.start())
     });
     let offset = partly.into_iter().chain(trapped).min()?;
-    layers.page.page_of(offset)
+    Some(layers.page.page_of(offset))
 }
 
 /// What private bytes in `page` share it with. What no other report could mend comes first: the
@@ -86,9 +84,9 @@ fn neighbour(
     layers: &Layers,
     report: &ReportLayers,
     ranges: &[ReportedRange],
-    page: Span,
+    page: AddrRange,
 ) -> Option<Neighbour> {
-    if let Some(behind) = Span::between(layers.bar.size(), page.end()) {
+    if let Some(behind) = AddrRange::from_bounds(layers.bar.size(), page.last()) {
         return Some(Neighbour::BehindBar(behind));
     }
     if let Some(trap) = layers.traps.iter().find(|trap| trap.bytes.overlaps(page)) {
@@ -102,8 +100,8 @@ fn neighbour(
 }
 
 /// The lowest reported range of `kind` with a byte in `page`, whole.
-fn lowest_in(page: Span, ranges: &[ReportedRange], kind: TeeKind) -> Option<Span> {
+fn lowest_in(page: AddrRange, ranges: &[ReportedRange], kind: TeeKind) -> Option<AddrRange> {
     let alike = ranges.iter().filter(|range| range.kind == kind);
-    let spans = alike.map(|range| range.span);
-    spans.filter(|span| span.overlaps(page)).min()
+    let ranges = alike.map(|reported| reported.range);
+    ranges.filter(|range| range.overlaps(page)).min()
 }

@@ -14,7 +14,7 @@ use crate::assigned::AssignedDevice;
 use crate::board::Board;
 use crate::causes::with_causes;
 use crate::handle::Handle;
-use crate::machine::{ActionKind, ErrorCode, Span};
+use crate::machine::{ActionKind, ErrorCode, GpaRange};
 
 /// Why an action was not carried out. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +163,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
 
     /// The guest makes shared what it has accepted of these pages, and nothing
     /// else.
-    fn give_back(&mut self, span: Span) -> Result<(), ActError> {
+    fn give_back(&mut self, span: GpaRange) -> Result<(), ActError> {
         let range = self.supported(span)?;
         PageRange::new(span.gpa, span.size)?;
         for part in self.model.accepted(self.space).clipped(range).iter() {
@@ -174,7 +174,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// The addresses, unless this kernel could not be given what is there.
-    fn supported(&self, span: Span) -> Result<AddrRange, ActError> {
+    fn supported(&self, span: GpaRange) -> Result<AddrRange, ActError> {
         let range = AddrRange::new(span.gpa, span.size.into());
         let range = range.ok_or(ActError::NoHostAddress { gpa: span.gpa })?;
         let view = self.model.view(self.space);
@@ -252,7 +252,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         size: usize,
         access: impl FnOnce(&crate::handle::Host, u64, usize) -> std::io::Result<()>,
     ) -> Result<(), ActError> {
-        let range = self.supported(Span {
+        let range = self.supported(GpaRange {
             gpa,
             size: size as u64,
         })?;

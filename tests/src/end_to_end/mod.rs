@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vfio_private::device::{Device, Iommu, Way};
-use vfio_private::{Access, MsixParts, ReportedRange, Span, TeeKind};
+use vfio_private::{Access, ReportedRange, TeeKind};
 
 use crate::check::{at, same};
 use crate::needs::Need;
@@ -145,18 +145,13 @@ fn open(model: Model) -> Result<Device, String> {
 /// A whole BAR as a dma-buf.
 fn dma_buf(device: &Device, bar: u8) -> Result<(OpenBar, Arc<OwnedFd>), String> {
     let open = regions::bar(device, bar)?;
-    let all = [Span::new(0, open.bar.size()).map_err(at("a BAR"))?];
-    let file = device.export_dma_buf(bar.into(), &all);
+    let file = device.export_dma_buf(bar.into(), &[open.bar.extent()]);
     Ok((open, Arc::new(file.map_err(at("a dma-buf"))?)))
 }
 
 /// What a TDISP report would say of a range that only the guest may reach.
 fn tee(offset: u64, size: u64) -> Result<ReportedRange, String> {
-    Ok(ReportedRange {
-        span: Span::new(offset, size).map_err(at("a range"))?,
-        kind: TeeKind::Tee,
-        msix: MsixParts::NONE,
-    })
+    ReportedRange::new(offset, size, TeeKind::Tee).map_err(at("a range"))
 }
 
 /// How the parts of this process's address space that show a device are called.

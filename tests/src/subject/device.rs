@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vfio_private::Span;
+use vfio_private::AddrRange;
 use vfio_private::device::{Device, Iommu, Way};
 
 use super::PAGE;
@@ -35,9 +35,9 @@ impl LentDevice {
         let cleared = device.write(&region, 0, &zeros);
         cleared.map_err(|e| e.to_string())?;
         let half = DEVICE_PAGES / 2 * PAGE;
-        let span = |offset| Span::new(offset, half).map_err(|e| e.to_string());
+        let range = |offset| AddrRange::new(offset, half.into()).ok_or("a range");
         // The upper half first: they are not contiguous.
-        let file = device.export_dma_buf(2, &[span(half)?, span(0)?]);
+        let file = device.export_dma_buf(2, &[range(half)?, range(0)?]);
         let file = file.map_err(|e| e.to_string())?;
         Ok(Self { device, file })
     }

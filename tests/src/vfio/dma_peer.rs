@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guest_ranges::FileSlice;
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
-use vfio_private::Span;
+use vfio_private::AddrRange;
 use vfio_private::device::{Device, Mapping, Way};
 
 use super::edu::{Edu, map, range, unmap};
@@ -36,7 +36,7 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
         Ok(device.iommu().map_dma(&range.map_err(at("a range"))?))
     };
     let by_file = || -> Result<_, String> {
-        let whole = Span::new(0, size).map_err(at("a span"))?;
+        let whole = AddrRange::new(0, size.into()).ok_or("a range")?;
         let file = peer.export_dma_buf(2, &[whole]).map_err(at("a dma-buf"))?;
         let file = FileSlice::new(Arc::new(file), 0, size).ok_or("no bytes")?;
         let range = DmaRange::new(PEER, file, DmaAccess::ReadWrite);

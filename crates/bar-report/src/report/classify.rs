@@ -160,8 +160,8 @@ impl Subject<'_> {
         let (Some(msix), control @ 1..) = (self.device.msix, report.report.msix_control) else {
             return Ok(());
         };
-        let reported = u64::from(control & MSIX_VECTORS) + 1;
-        let vectors = msix.table.span.size() / 16;
+        let reported = u128::from(control & MSIX_VECTORS) + 1;
+        let vectors = msix.table.range.size() / 16;
         if reported == vectors {
             return Ok(());
         }

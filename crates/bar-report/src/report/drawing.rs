@@ -79,7 +79,7 @@ fn crowded(pieces: &[Piece], size: u64) -> Drawing {
         let (start, end) = (edge(cell), edge(cell + 1));
         while pieces
             .get(next)
-            .is_some_and(|piece| piece.span().end() <= start)
+            .is_some_and(|piece| piece.range().last() < start)
         {
             next += 1;
         }

@@ -5,11 +5,12 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use guest_ranges::AddrRange;
+
 use super::error::DeviceError;
 use super::{Device, ioctl};
 use crate::bar::Bar;
 use crate::piece::{Access, Piece};
-use crate::span::Span;
 
 /// How many dma-bufs there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,13 +34,13 @@ pub struct Exported {
 }
 
 /// The ranges of each dma-buf, each with the pieces that lie in it.
-fn plan(bar: Bar, pieces: &[Piece], grain: Grain) -> Vec<(Span, Vec<Piece>)> {
+fn plan(bar: Bar, pieces: &[Piece], grain: Grain) -> Vec<(AddrRange, Vec<Piece>)> {
     let private = pieces
         .iter()
         .copied()
         .filter(|piece| piece.access() == Access::Private);
     match grain {
-        Grain::Piece => private.map(|piece| (piece.span(), vec![piece])).collect(),
+        Grain::Piece => private.map(|piece| (piece.range(), vec![piece])).collect(),
         Grain::Bar => {
             let all: Vec<Piece> = private.collect();
             match all.is_empty() {
@@ -63,13 +64,13 @@ impl Device {
         grain: Grain,
     ) -> Result<Vec<Exported>, DeviceError> {
         let mut exported = Vec::new();
-        for (span, pieces) in plan(bar, pieces, grain) {
+        for (range, pieces) in plan(bar, pieces, grain) {
             let region = u32::from(bar.index().get());
-            let file = Arc::new(self.export_dma_buf(region, &[span])?);
+            let file = Arc::new(self.export_dma_buf(region, &[range])?);
             exported.extend(pieces.into_iter().map(|piece| Exported {
                 piece,
                 file: Arc::clone(&file),
-                offset: piece.offset() - span.offset(),
+                offset: piece.offset() - range.start(),
             }));
         }
         Ok(exported)
@@ -88,7 +89,11 @@ impl Device {
     /// [`DeviceError::Ioctl`]. ENOTTY: the kernel has no such feature. EINVAL: a range that is not of
     /// whole host pages or leaves the region, none at all, or a region that no other device could
     /// reach: I/O ports, or less than a page. ENODEV: a region that is no BAR, or that is not there.
-    pub fn export_dma_buf(&self, region: u32, ranges: &[Span]) -> Result<OwnedFd, DeviceError> {
+    pub fn export_dma_buf(
+        &self,
+        region: u32,
+        ranges: &[AddrRange],
+    ) -> Result<OwnedFd, DeviceError> {
         let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
         let open_flags = (libc::O_RDWR | libc::O_CLOEXEC).unsigned_abs();
         // `struct vfio_device_feature`, then `struct vfio_device_feature_dma_buf` with its ranges.
@@ -96,7 +101,7 @@ impl Device {
         words.extend(
             ranges
                 .iter()
-                .flat_map(|range| [range.offset(), range.size()]),
+                .flat_map(|range| [range.start(), range.size_u64().unwrap_or(u64::MAX)]),
         );
         ioctl::dma_buf(&self.file, &mut words, &self.name())
     }
@@ -113,7 +118,7 @@ mod tests {
         let index = BarIndex::new(0).unwrap();
         let bar = Bar::new(index, BarKind::Memory, 0x8000).unwrap();
         let tee = |offset| ReportedRange {
-            span: Span::new(offset, 0x2000).unwrap(),
+            range: AddrRange::new(offset, 0x2000).unwrap(),
             kind: TeeKind::Tee,
             msix: MsixParts::NONE,
         };
@@ -124,14 +129,14 @@ mod tests {
             report: Some(&[tee(0x1000), tee(0x6000)]),
         };
         let pieces = classify(&input, PageSize::Size4K, Policy::new()).unwrap();
-        let spans: Vec<Span> = plan(bar, &pieces, Grain::Piece)
+        let ranges: Vec<AddrRange> = plan(bar, &pieces, Grain::Piece)
             .iter()
-            .map(|(span, pieces)| {
+            .map(|(range, pieces)| {
                 assert_eq!(pieces.len(), 1);
-                *span
+                *range
             })
             .collect();
-        assert_eq!(spans, [tee(0x1000).span, tee(0x6000).span]);
+        assert_eq!(ranges, [tee(0x1000).range, tee(0x6000).range]);
         let whole = plan(bar, &pieces, Grain::Bar);
         assert_eq!(whole.len(), 1);
         assert_eq!((whole[0].0, whole[0].1.len()), (bar.extent(), 2));

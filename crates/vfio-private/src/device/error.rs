@@ -5,13 +5,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use guest_ranges::AddrRange;
 use thiserror::Error;
 
 use super::address::PciAddress;
 use crate::config::ConfigError;
 use crate::piece::Access;
 use crate::region_info::RegionInfoError;
-use crate::span::Span;
 
 /// What went wrong. Whatever it was, nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -123,22 +123,22 @@ pub enum DeviceError {
         errno: i32,
     },
     /// The kernel did not map the bytes.
-    #[error("{address}: mapping {span} of region {region}: {}", text(*errno))]
+    #[error("{address}: mapping {} of region {region}: {}", range.dashed(), text(*errno))]
     Map {
         /// The device.
         address: PciAddress,
         /// The number of the region.
         region: u32,
         /// The bytes.
-        span: Span,
+        range: AddrRange,
         /// What the kernel said.
         errno: i32,
     },
     /// A piece that is not for this: only shared ones are mapped, only private ones exported.
-    #[error("piece {span} is {access}")]
+    #[error("piece {} is {access}", range.dashed())]
     WrongAccess {
         /// The piece.
-        span: Span,
+        range: AddrRange,
         /// What it is.
         access: Access,
     },

@@ -53,6 +53,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
+use guest_ranges::AddrRange;
 use memmap2::MmapOptions;
 use vfio_bindings::bindings::vfio as uapi;
 
@@ -65,7 +66,6 @@ pub use mapping::{Mapping, Register};
 use crate::bar::BarIndex;
 use crate::piece::{Access, Piece};
 use crate::region_info::RegionInfo;
-use crate::span::Span;
 
 /// The most that is taken for the description of a region: thousands of sparse areas.
 const MAX_REGION_INFO: usize = 1 << 20;
@@ -178,11 +178,11 @@ impl Device {
     pub fn map_piece(&self, bar: BarIndex, piece: Piece) -> Result<Mapping, DeviceError> {
         if piece.access() != Access::Shared {
             return Err(DeviceError::WrongAccess {
-                span: piece.span(),
+                range: piece.range(),
                 access: piece.access(),
             });
         }
-        self.map(&self.region(bar.get().into())?, piece.span())
+        self.map(&self.region(bar.get().into())?, piece.range())
     }
 
     /// Maps bytes of a region, readable and writable, whatever they are classified as.
@@ -190,16 +190,16 @@ impl Device {
     /// # Errors
     ///
     /// [`DeviceError::Outside`] if the bytes leave the region. [`DeviceError::Map`]: EINVAL where
-    /// the kernel does not allow it, or `span` does not start on a host page.
-    pub fn map(&self, region: &RegionInfo, span: Span) -> Result<Mapping, DeviceError> {
+    /// the kernel does not allow it, or `range` does not start on a host page.
+    pub fn map(&self, region: &RegionInfo, range: AddrRange) -> Result<Mapping, DeviceError> {
         let failed = |errno| DeviceError::Map {
             address: self.address,
             region: region.index,
-            span,
+            range,
             errno,
         };
-        let len = usize::try_from(span.size()).map_err(|_| failed(libc::ENOMEM))?;
-        let at = self.place(region, span.offset(), len)?;
+        let len = usize::try_from(range.size()).map_err(|_| failed(libc::ENOMEM))?;
+        let at = self.place(region, range.start(), len)?;
         // memmap2 would round it down, and hand the rest to the kernel.
         if at % rounding() != 0 {
             return Err(failed(libc::EINVAL));

@@ -7,7 +7,7 @@ use super::effect::{ConfigEffect, MsixControl};
 use super::error::EmulateError;
 use super::msi::{Msi, MsiState};
 use super::registers::Registers;
-use crate::bar::{Bar, BarIndex, BarKind, BarSpan};
+use crate::bar::{Bar, BarIndex, BarKind, BarRange};
 use crate::bytes::{le16, patched};
 use crate::config::ConfigSpace;
 use crate::reach::{Reach, ReachChange, ReachEvent};
@@ -105,9 +105,9 @@ impl GuestConfig {
         let bars: Vec<Bar> = bars.iter().map(shown).collect();
         let mut guest = Self::new(config, &bars)?;
         if let Some(at) = guest.msix {
-            let place = |at: BarSpan| {
+            let place = |at: BarRange| {
                 // A relocation is within reach of 32 bits.
-                let offset = u32::try_from(at.span.offset()).unwrap_or_default();
+                let offset = u32::try_from(at.range.start()).unwrap_or_default();
                 (offset | u32::from(at.bar.get())).to_le_bytes()
             };
             let msix = relocation.msix;

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use super::effect::MsixControl;
 use super::msi::Message;
-use crate::bar::{BarIndex, BarSpan, Msix};
+use crate::bar::{BarIndex, BarRange, Msix};
 
 /// Bytes of a vector: address, data, control.
 const ENTRY: usize = 16;
@@ -110,7 +110,7 @@ impl MsixTable {
     /// is off.
     pub fn new(place: Msix) -> Self {
         // `Msix` has at most 2048 vectors.
-        let len = |at: BarSpan| usize::try_from(at.span.size()).unwrap_or(0);
+        let len = |at: BarRange| usize::try_from(at.range.size()).unwrap_or(0);
         let vectors = (len(place.table) / ENTRY).min(2048);
         Self {
             place,
@@ -256,9 +256,9 @@ impl MsixTable {
 
     /// What is at `offset` of a BAR. Where a device has both structures, it is the table.
     fn byte(&self, bar: BarIndex, offset: Option<u64>) -> Byte {
-        let within = |place: BarSpan| {
-            let offset = offset.filter(|at| place.bar == bar && place.span.contains(*at))?;
-            usize::try_from(offset - place.span.offset()).ok()
+        let within = |place: BarRange| {
+            let offset = offset.filter(|at| place.bar == bar && place.range.contains(*at))?;
+            usize::try_from(offset - place.range.start()).ok()
         };
         let table = within(self.place.table).map(Byte::Table);
         let pending = || within(self.place.pba).map(Byte::Pending);

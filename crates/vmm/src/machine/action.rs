@@ -103,11 +103,11 @@ pub enum ActionKind {
         on: bool,
     },
     /// The guest accepts private MMIO.
-    Accept(Span),
+    Accept(GpaRange),
     /// The guest gives accepted private MMIO back.
-    GiveBack(Span),
+    GiveBack(GpaRange),
     /// The device takes accepted private MMIO back.
-    Revoke(Span),
+    Revoke(GpaRange),
     /// The guest switches the memory decoding of the device whose BAR the
     /// region is.
     Decode {
@@ -124,7 +124,7 @@ pub enum ActionKind {
     /// Pages become private or shared.
     Convert {
         /// The pages.
-        span: Span,
+        span: GpaRange,
         /// Whether they become private.
         private: bool,
     },
@@ -150,7 +150,7 @@ pub enum ActionKind {
 
 /// A run of guest-physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct GpaRange {
     /// The first.
     pub gpa: u64,
     /// How many, at least one and not past 2^64.
