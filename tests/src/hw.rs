@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kvm_slots::sim::{KernelVersion, VmType};
 use kvm_slots::{AbiProfile, DirtyMode, ProbeError, SlotTable, probe_abi};
-use vfio_private::device::Way;
+use vfio_private::device::VfioInterface;
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
@@ -121,7 +121,7 @@ pub fn all() -> Vec<HwTest> {
         "machine_real_devices_runs_on_the_real_kvm_as_it_says",
         &[
             Need::Kvm,
-            Need::VfioWay(Way::Group),
+            Need::VfioInterface(VfioInterface::LegacyGroup),
             Need::Vfio(Model::Edu),
             Need::Vfio(Model::Ivshmem),
             Need::Vfio(Model::Nvme),
@@ -156,7 +156,10 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "vmm_bars_asks_vfio_of_a_device_that_nobody_has_open",
-        &[Need::VfioWay(Way::Group), Need::Vfio(Model::Nvme)],
+        &[
+            Need::VfioInterface(VfioInterface::LegacyGroup),
+            Need::Vfio(Model::Nvme),
+        ],
         vfio::bars::asks_vfio,
     );
     tests.extend(of_running_vcpus());

@@ -47,14 +47,14 @@
 //! let ram = DmaRange::new(0x10_0000, memory, DmaAccess::ReadWrite)?;
 //! // Each page is a mapping, so that it can be unmapped by itself.
 //! let ram = ram.in_units_of(0x1000)?;
-//! let added = DmaChange { gone: &[], come: &[ram] };
+//! let added = DmaChange { removed: &[], added: &[ram] };
 //! let plan = plan_dma_change(&table, &added, &limits, Gaps::Refuse)?;
 //! assert_eq!(plan.ops.len(), 4);
 //! assert_eq!(plan.ops[0].to_string(), "MAP 0x100000-0x100fff to host 0x7f0000000000");
 //! let _ = apply_dma(&iommu, &plan, &mut table)?;
 //!
 //! // The guest makes a page private: no device may reach it.
-//! let removed = DmaChange { gone: &[range(0x10_1000, 0x1000)], come: &[] };
+//! let removed = DmaChange { removed: &[range(0x10_1000, 0x1000)], added: &[] };
 //! let plan = plan_dma_change(&table, &removed, &limits, Gaps::Refuse)?;
 //! let _ = apply_dma(&iommu, &plan, &mut table)?;
 //! assert!(iommu.reach(0x10_1000, false).is_none());

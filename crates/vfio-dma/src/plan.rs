@@ -19,9 +19,9 @@ pub const MOST_MAPPINGS: u64 = 1 << 22;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DmaChange<'a> {
     /// IOVAs at which nothing is wanted any more, but for what comes.
-    pub gone: &'a [AddrRange],
+    pub removed: &'a [AddrRange],
     /// What is wanted from here on, in place of what was there. They must not overlap.
-    pub come: &'a [DmaRange],
+    pub added: &'a [DmaRange],
 }
 
 /// Whether pages may be out of reach for a moment that are mapped before and after.
@@ -133,8 +133,8 @@ pub fn plan_dma(
     gaps: Gaps,
 ) -> Result<DmaPlan, DmaPlanError> {
     let change = DmaChange {
-        gone: &[AddrRange::ALL],
-        come: wanted,
+        removed: &[AddrRange::ALL],
+        added: wanted,
     };
     plan_dma_change(table, &change, limits, gaps)
 }
@@ -157,10 +157,10 @@ pub fn plan_dma_change(
     limits: &DmaLimits,
     gaps: Gaps,
 ) -> Result<DmaPlan, DmaPlanError> {
-    let come = in_order(change.come)?;
-    let (pieces, left_out) = mappable(&come, limits);
-    let changed = change.gone.iter().copied();
-    let changed = changed.chain(come.iter().map(|range| range.iova()));
+    let added = in_order(change.added)?;
+    let (pieces, left_out) = mappable(&added, limits);
+    let changed = change.removed.iter().copied();
+    let changed = changed.chain(added.iter().map(|range| range.iova()));
     let windows: RangeSet = changed.map(|range| limits.pages_around(range)).collect();
 
     let mut wanted = Vec::new();
@@ -207,14 +207,14 @@ pub fn plan_dma_change(
     })
 }
 
-fn in_order(come: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
-    let mut come: Vec<&DmaRange> = come.iter().collect();
-    come.sort_by_key(|range| range.iova());
-    let overlap = come
+fn in_order(added: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
+    let mut added: Vec<&DmaRange> = added.iter().collect();
+    added.sort_by_key(|range| range.iova());
+    let overlap = added
         .windows(2)
         .find(|two| two[0].iova().overlaps(two[1].iova()));
     match overlap {
-        None => Ok(come),
+        None => Ok(added),
         Some(two) => Err(DmaPlanError::Overlap {
             first: Box::new(two[0].clone()),
             second: Box::new(two[1].clone()),
@@ -223,9 +223,9 @@ fn in_order(come: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
 }
 
 /// What of the ranges can be mapped, and what not, both by IOVA.
-fn mappable(come: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(AddrRange, LeftOut)>) {
+fn mappable(added: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(AddrRange, LeftOut)>) {
     let (mut pieces, mut left_out) = (Vec::new(), Vec::new());
-    for range in come {
+    for range in added {
         let iova = range.iova();
         let shift = range.memory().position().wrapping_sub(iova.start());
         if shift % limits.page_size() != 0 {
@@ -283,7 +283,7 @@ fn joined(mut ranges: Vec<DmaRange>) -> Vec<DmaRange> {
 /// That there can be mappings for these ranges beside those that stay: before they are made, as a
 /// range can have any number of units.
 fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), DmaPlanError> {
-    let come = wanted.iter().map(|range| match range.unit() {
+    let added = wanted.iter().map(|range| match range.unit() {
         None => 1,
         Some(unit) => {
             let (iova, unit) = (range.iova(), unit.max(limits.page_size()));
@@ -291,7 +291,7 @@ fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), Dm
         }
     });
     let stay = u64::try_from(stay).unwrap_or(u64::MAX);
-    let needed = come.fold(stay, u64::saturating_add);
+    let needed = added.fold(stay, u64::saturating_add);
     let limit = limits.mappings().unwrap_or(u64::MAX).min(MOST_MAPPINGS);
     match needed > limit {
         true => Err(DmaPlanError::TooMany { needed, limit }),

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vfio_private::config::ConfigSpace;
-use vfio_private::device::{Device, DeviceError, Iommu, Mapping, PciAddress, Way};
+use vfio_private::device::{Device, DeviceError, Iommu, Mapping, PciAddress, VfioInterface};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{AddrRange, BarIndex, Msix, MsixPart};
 
@@ -67,7 +67,8 @@ impl AssignedDevices {
 /// # Errors
 /// [`DeviceError`]: where neither works, the older way's, which more users know.
 pub fn open(address: PciAddress) -> Result<Device, DeviceError> {
-    let [first, second] = Way::ALL.map(|way| move || Device::open(&Iommu::new(way)?, address));
+    let [first, second] =
+        VfioInterface::ALL.map(|interface| move || Device::open(&Iommu::new(interface)?, address));
     first().or_else(|error| second().map_err(|_| error))
 }
 

@@ -16,7 +16,7 @@ mod unplug;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vfio_private::device::{Device, Iommu, Way};
+use vfio_private::device::{Device, Iommu, VfioInterface};
 use vfio_private::{Access, ReportedRange, TeeKind};
 
 use crate::check::{at, same};
@@ -136,7 +136,7 @@ pub const TESTS: [Test; 11] = [
 
 /// A device in an address space of its own, with memory decoding on.
 fn open(model: Model) -> Result<Device, String> {
-    let iommu = Iommu::new(Way::Group).map_err(at("VFIO"))?;
+    let iommu = Iommu::new(VfioInterface::LegacyGroup).map_err(at("VFIO"))?;
     let device = Device::open(&iommu, model.bound()?).map_err(at(model))?;
     device.set_memory_decode(true).map_err(at("decode on"))?;
     Ok(device)

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vfio_private::AddrRange;
-use vfio_private::device::{Device, Iommu, Way};
+use vfio_private::device::{Device, Iommu, VfioInterface};
 
 use super::PAGE;
 use crate::vfio::Model;
@@ -27,7 +27,7 @@ impl LentDevice {
     /// # Errors
     /// What is missing, in words.
     pub fn open() -> Result<Self, String> {
-        let iommu = Iommu::new(Way::Group).map_err(|e| e.to_string())?;
+        let iommu = Iommu::new(VfioInterface::LegacyGroup).map_err(|e| e.to_string())?;
         let device = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(|e| e.to_string())?;
         device.set_memory_decode(true).map_err(|e| e.to_string())?;
         let region = device.region(2).map_err(|e| e.to_string())?;

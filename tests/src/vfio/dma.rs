@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use guest_ranges::FileSlice;
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal, DmaUnsupported};
-use vfio_private::device::{Device, Iommu, Way};
+use vfio_private::device::{Device, Iommu, VfioInterface};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
@@ -24,7 +24,7 @@ static NEEDS: [[Need; 5]; 2] = {
     let mut at = 0;
     while at < needs.len() {
         needs[at][0] = Need::MappableGuestMemfd;
-        needs[at][1] = Need::VfioWay(Way::ALL[at]);
+        needs[at][1] = Need::VfioInterface(VfioInterface::ALL[at]);
         needs[at][2] = Need::Vfio(Model::Edu);
         needs[at][3] = Need::Vfio(Model::Ivshmem);
         at += 1;
@@ -72,7 +72,7 @@ pub(super) fn all() -> Vec<OnDevice> {
     ];
     let of_way = |needs: &'static [Need; 5]| {
         TESTS.iter().filter_map(move |(name, [from, to], run)| {
-            let Need::VfioWay(way) = needs[1] else {
+            let Need::VfioInterface(way) = needs[1] else {
                 return None;
             };
             Some(OnDevice {
@@ -142,7 +142,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let arena = Arc::new(Arena::new(4));
     let all = DmaRange::new(A, arena.host_memory(0, 4), DmaAccess::ReadWrite);
     let all = all.map_err(at("a range"))?;
-    let is_group = device.iommu().way() == Way::Group;
+    let is_group = device.iommu().interface() == VfioInterface::LegacyGroup;
     let refused = match is_group {
         true => DmaObstacle::Iova,
         false => DmaObstacle::NothingThere,
@@ -182,7 +182,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
 /// Though the device stays open for as long as somebody has it mapped, and with
 /// it what it is in.
 fn lets_go(device: &Device) -> Result<(), String> {
-    let iommu = Iommu::new(device.iommu().way()).map_err(at("an address space"))?;
+    let iommu = Iommu::new(device.iommu().interface()).map_err(at("an address space"))?;
     let other = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(at("ivshmem"))?;
     let (_, bar) = mapping(&other, 2)?;
     let arena = Arc::new(Arena::new(1));
@@ -203,9 +203,9 @@ fn limits_hold(device: &Device) -> Result<(), String> {
     let is_allowed = |iova| limits.allowed().any(|range| range.contains(iova));
     same("low memory", is_allowed(A), true)?;
     same("interrupts", is_allowed(0xfee0_0000), false)?;
-    let default = match device.iommu().way() {
-        Way::Group => Some(65535),
-        Way::Cdev => None,
+    let default = match device.iommu().interface() {
+        VfioInterface::LegacyGroup => Some(65535),
+        VfioInterface::Cdev => None,
     };
     same("mappings", limits.mappings(), default)?;
 
@@ -250,7 +250,7 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     let page = FileSlice::new(file.clone(), PAGE, PAGE).ok_or("no bytes")?;
     let page = DmaRange::new(A, page, DmaAccess::ReadWrite).map_err(at("a range"))?;
     let mapped = map(device, &page);
-    if device.iommu().way() == Way::Group {
+    if device.iommu().interface() == VfioInterface::LegacyGroup {
         let due = DmaUnsupported::FileInContainer.into();
         return same("a file in a container", mapped, Err(due));
     }

@@ -13,7 +13,7 @@ use kvm_slots::{
 use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
 use vfio_dma::listener::{DmaListener, DmaPolicy};
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
-use vfio_private::device::{Device, Way};
+use vfio_private::device::{Device, VfioInterface};
 use vmm::with_causes;
 
 use super::edu::{Edu, map, unmap};
@@ -42,7 +42,7 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     same("copied", peek(address + 8), Ok(*b"in file."))?;
     same("unmapped", unmap(device, RAM, PAGE), Ok(PAGE))?;
 
-    if device.iommu().way() == Way::Group {
+    if device.iommu().interface() == VfioInterface::LegacyGroup {
         return Ok(());
     }
     let file = FileSlice::new(file, 0, PAGE).ok_or("no bytes")?;

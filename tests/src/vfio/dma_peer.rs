@@ -6,7 +6,7 @@ use std::sync::Arc;
 use guest_ranges::FileSlice;
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
 use vfio_private::AddrRange;
-use vfio_private::device::{Device, Mapping, Way};
+use vfio_private::device::{Device, Mapping, VfioInterface};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
@@ -47,7 +47,7 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
     let clear = || bar.write(0x4_0008, 0_u64).map_err(at("a store"));
 
     clear()?;
-    if device.iommu().way() == Way::Group {
+    if device.iommu().interface() == VfioInterface::LegacyGroup {
         by_host(&bar)?.map_err(at("by host address"))?;
         edu.carry(MEMORY, PEER + 0x4_0008)?;
         return same("ivshmem", seen()?, carried);

@@ -17,18 +17,18 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         let mappings = self.follower.get_ref();
         let reached = change.stretches.iter().filter(|s| s.host().is_some());
         let ranges = reached.map(|s| s.range).chain(change.bare.iter().copied());
-        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
         for range in ranges {
             match to {
                 PageState::Private => {
-                    gone.extend(AddrRange::new(range.start(), range.size().into()))
+                    removed.extend(AddrRange::new(range.start(), range.size().into()))
                 }
-                PageState::Shared => mappings.want_pages(range, &mut come)?,
+                PageState::Shared => mappings.want_pages(range, &mut added)?,
             }
         }
         let change = DmaChange {
-            gone: &gone,
-            come: &come,
+            removed: &removed,
+            added: &added,
         };
         self.follower
             .apply_with(|state| mappings.plan_dma_change(state, &change))

@@ -235,12 +235,12 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
         }
         let were = diff.changed.iter().map(|both| &both.0);
         let are = diff.changed.iter().map(|both| &both.1);
-        let gone = diff.removed.iter().chain(were);
-        let gone: Vec<AddrRange> = gone.map(FlatRange::range).collect();
-        let come = self.wanted(diff.added.iter().chain(are), update.private)?;
+        let removed = diff.removed.iter().chain(were);
+        let removed: Vec<AddrRange> = removed.map(FlatRange::range).collect();
+        let added = self.wanted(diff.added.iter().chain(are), update.private)?;
         let change = DmaChange {
-            gone: &gone,
-            come: &come,
+            removed: &removed,
+            added: &added,
         };
         self.plan_dma_change(state, &change).map(Some)
     }

@@ -2,7 +2,7 @@
 
 //! Real devices, by VFIO's system calls (feature `device`).
 //!
-//! A device is opened by its address through an [`Iommu`], in one of two [`Way`]s. What it says of
+//! A device is opened by its address through an [`Iommu`], by one of two [`VfioInterface`]s. What it says of
 //! its regions goes to [`classify`](crate::classify); of the pieces that come back, shared ones are
 //! mapped ([`Device::map_piece`]), trapped ones are read and written ([`Device::read`],
 //! [`Device::write`]), private ones become dma-bufs ([`Device::export_private`]). Its interrupts become
@@ -10,10 +10,10 @@
 //!
 //! ```no_run
 //! use vfio_private::config::ConfigSpace;
-//! use vfio_private::device::{Device, Iommu, Way};
+//! use vfio_private::device::{Device, Iommu, VfioInterface};
 //! use vfio_private::{Access, Bar, BarIndex, BarInput, BarKind, PageSize, Policy, classify};
 //!
-//! let device = Device::open(&Iommu::new(Way::Group)?, "0000:01:00.0".parse()?)?;
+//! let device = Device::open(&Iommu::new(VfioInterface::LegacyGroup)?, "0000:01:00.0".parse()?)?;
 //! device.set_memory_decode(true)?;
 //! let index = BarIndex::new(0)?;
 //! let info = device.region(index.get().into())?;
@@ -60,7 +60,7 @@ use vfio_bindings::bindings::vfio as uapi;
 pub use address::{ParseAddressError, PciAddress};
 pub use dma_buf::{Exported, Grain};
 pub use error::DeviceError;
-pub use iommu::{Iommu, Way};
+pub use iommu::{Iommu, VfioInterface};
 pub use mapping::{Mapping, Register};
 
 use crate::bar::BarIndex;

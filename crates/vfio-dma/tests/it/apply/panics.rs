@@ -136,7 +136,7 @@ proptest! {
         let _ = catch_unwind(applied);
         kernel.panics_in(None);
         let gone = pages(gone.0, gone.1.min(PAGES - gone.0));
-        let change = DmaChange { gone: &[gone], come: &[] };
+        let change = DmaChange { removed: &[gone], added: &[] };
         let third = plan_dma_change(&table, &change, &limits(), Gaps::Allow).unwrap();
         let _ = apply_dma(&kernel, &third, &mut table).unwrap();
         kernel.borrow().is_within(&table);

@@ -8,9 +8,9 @@
 //!
 //! ```no_run
 //! use vfio_private::device::interrupts::{EventFd, InterruptKind, MessageKind, Vectors};
-//! use vfio_private::device::{Device, Iommu, Way};
+//! use vfio_private::device::{Device, Iommu, VfioInterface};
 //!
-//! let device = Device::open(&Iommu::new(Way::Group)?, "0000:01:00.0".parse()?)?;
+//! let device = Device::open(&Iommu::new(VfioInterface::LegacyGroup)?, "0000:01:00.0".parse()?)?;
 //! let info = device.interrupt_info(InterruptKind::Msix)?;
 //! println!("{} vectors", info.vectors);
 //! let (admin, queue) = (EventFd::new(0)?, EventFd::new(0)?);
