@@ -71,6 +71,7 @@ impl DmaApplied {
 
 /// A step that could not be taken back, so that what it did is still so.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DmaNotUndone {
     /// What would have had to be done.
     pub op: DmaOp,
@@ -87,6 +88,7 @@ impl fmt::Display for DmaNotUndone {
 /// An operation was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{op}: {refusal}")]
+#[non_exhaustive]
 pub struct DmaApplyError {
     /// The operation.
     pub op: DmaOp,

@@ -26,6 +26,7 @@ pub struct DmaChange<'a> {
 
 /// Whether pages may be out of reach for a moment that are mapped before and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Gaps {
     /// Yes: they are listed in the plan. Devices that use them meanwhile fail.
     #[default]
@@ -71,6 +72,7 @@ impl fmt::Display for DmaOp {
 
 /// Why bytes are not mapped that were wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LeftOut {
     /// They are in a part of a page.
     PartOfPage,
@@ -82,6 +84,7 @@ pub enum LeftOut {
 
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DmaPlan {
     /// In this order: first all that unmap, then all that map.
     pub ops: Vec<DmaOp>,

@@ -19,6 +19,7 @@ const ENOSPC: i32 = 28;
 
 /// Whose rules are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SimIommuKind {
     /// A container's: `vfio_dma_do_map` and `vfio_dma_do_unmap` in drivers/vfio/vfio_iommu_type1.c,
     /// version 2.

@@ -122,6 +122,7 @@ pub struct SparseArea {
 
 /// What VFIO says about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Region {
     /// The region's mmap flag. Without it no part can be mapped, whatever else is said.
     pub mmap: bool,
@@ -340,6 +341,7 @@ impl ReportedRange {
 
 /// Everything [`classify`](crate::classify) is told about one BAR.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct BarInput<'a> {
     /// The BAR.
     pub bar: Bar,
@@ -352,6 +354,30 @@ pub struct BarInput<'a> {
     /// memory BAR is then blocked, but for trapped MSI-X pages. For an I/O BAR, which a report
     /// never lists, the two are the same.
     pub report: Option<&'a [ReportedRange]>,
+}
+
+impl<'a> BarInput<'a> {
+    /// A BAR of a device without MSI-X, and without a report.
+    pub const fn new(bar: Bar, region: &'a Region) -> Self {
+        Self {
+            bar,
+            region,
+            msix: None,
+            report: None,
+        }
+    }
+
+    /// The same BAR of a device with these MSI-X structures; `None` without the capability.
+    #[must_use]
+    pub const fn with_msix(self, msix: Option<Msix>) -> Self {
+        Self { msix, ..self }
+    }
+
+    /// The same BAR with the ranges that a report has for it; `None` without a report.
+    #[must_use]
+    pub const fn with_report(self, report: Option<&'a [ReportedRange]>) -> Self {
+        Self { report, ..self }
+    }
 }
 
 #[cfg(test)]

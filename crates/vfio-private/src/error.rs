@@ -83,6 +83,7 @@ impl fmt::Display for MsixPart {
 
 /// What a private range would have to share a host page with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Neighbour {
     /// An MSI-X structure whose host pages are trapped.
     Msix(MsixPart, AddrRange),

@@ -21,12 +21,10 @@
 //! };
 //!
 //! let index = BarIndex::new(0)?;
-//! let input = BarInput {
-//!     bar: Bar::new(index, BarKind::Memory, 0x4000)?,
-//!     region: &Region::mappable(),
-//!     msix: Some(Msix::with_vectors(33, (index, 0x2000), (index, 0x2800))?),
-//!     report: None,
-//! };
+//! let bar = Bar::new(index, BarKind::Memory, 0x4000)?;
+//! let region = Region::mappable();
+//! let msix = Msix::with_vectors(33, (index, 0x2000), (index, 0x2800))?;
+//! let input = BarInput::new(bar, &region).with_msix(Some(msix));
 //! let pieces = classify(&input, PageSize::Size4K, Policy::new())?;
 //! assert_eq!(pieces.len(), 3);
 //! assert_eq!(pieces[1].access(), Access::Trap);
@@ -39,8 +37,8 @@
 //!
 //! // The registers below become private once the device has attested them. What the report does
 //! // not list, the guest cannot reach.
-//! let registers = ReportedRange::new(0, 0x2000, TeeKind::Tee)?;
-//! let attested = BarInput { report: Some(&[registers]), ..input };
+//! let registers = [ReportedRange::new(0, 0x2000, TeeKind::Tee)?];
+//! let attested = input.with_report(Some(&registers));
 //! let access: Vec<Access> = classify(&attested, PageSize::Size4K, Policy::new())?
 //!     .iter()
 //!     .map(|piece| piece.access())

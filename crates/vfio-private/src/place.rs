@@ -69,6 +69,7 @@ pub enum PlaceError {
 
 /// A range of the report that is in no BAR, by its range ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct LeftOut {
     /// The number of the range, from 0.
     pub n: usize,

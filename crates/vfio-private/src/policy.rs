@@ -4,6 +4,7 @@
 
 /// Where the guest finds the MSI-X table and pending bit array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MsixPlacement {
     /// Where the device has them: their host pages are carved out of the BAR and trapped, and
     /// registers that share the pages are trapped along.
@@ -19,6 +20,7 @@ pub enum MsixPlacement {
 
 /// What happens to the host pages of the MSI-X pending bit array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PbaPolicy {
     /// They are trapped, so the VMM can show pending bits of the interrupts it emulates.
     #[default]
@@ -30,6 +32,7 @@ pub enum PbaPolicy {
 
 /// What happens to a memory BAR that is smaller than a host page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SubPagePolicy {
     /// It is trapped: always correct, as nothing but the BAR is in reach of the guest.
     #[default]
@@ -47,6 +50,7 @@ pub enum SubPagePolicy {
 /// such a table catches the guest's writes and has no way to carry them out: the device refuses the
 /// host, and no interrupt ever arrives. So there is no choice to trap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TeeMsixPolicy {
     /// It is an error, like anything else that private bytes would share a host page with. Right
     /// for a VMM that sets the device's vectors up itself, as all do that use VFIO's interrupts: it

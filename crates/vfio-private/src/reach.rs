@@ -38,6 +38,7 @@ const ADVANCED_RESET: (usize, u8) = (4, 1);
 
 /// Why a device does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// Memory decoding is off.
     DecodeOff,
@@ -69,6 +70,7 @@ pub struct Reach {
 
 /// What a write or a reset does, in the order in which it has to be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ReachChange {
     /// What comes first.
     pub before: Option<ReachEvent>,

@@ -97,6 +97,7 @@ pub struct RegionType {
 
 /// The region info of one region.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionInfo {
     /// The number of the region: 0 to 5 are the BARs, 6 is the ROM, 7 configuration space, 8 VGA;
     /// device-specific regions follow.

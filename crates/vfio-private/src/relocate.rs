@@ -28,6 +28,7 @@ use crate::page::PageSize;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Relocation {
     /// The BAR as the guest sees it: at least twice as large. A 32-bit BAR may not find a place.
     pub bar: Bar,

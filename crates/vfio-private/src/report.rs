@@ -86,6 +86,7 @@ pub enum ReportError {
 
 /// One MMIO range, as reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct MmioRange {
     /// The number of the first page of 4 KiB, with the reporting offset added. It is no address
     /// that anybody else uses. Below 2^52.
@@ -128,6 +129,7 @@ impl MmioRange {
 
 /// A report, read but not yet placed in BARs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InterfaceReport {
     /// `INTERFACE_INFO`: bit 0 no firmware update while locked, 1 DMA without PASID, 2 DMA with
     /// PASID, 3 ATS, 4 PRS.

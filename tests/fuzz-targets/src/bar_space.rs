@@ -160,12 +160,9 @@ struct Told<'a> {
 /// Classifies, by the policy and by the default, and looks at the pieces.
 fn assert_bar(told: &Told<'_>) {
     for policy in [told.policy, Policy::new()] {
-        let input = BarInput {
-            bar: told.bar,
-            region: told.region,
-            msix: told.msix,
-            report: told.report,
-        };
+        let input = BarInput::new(told.bar, told.region)
+            .with_msix(told.msix)
+            .with_report(told.report);
         if let Ok(pieces) = classify(&input, told.page, policy) {
             assert_tiles(told.bar, &pieces);
             let areas = told.region.sparse.as_ref().map_or(0, Vec::len);

@@ -34,12 +34,7 @@ pub(crate) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
         let index = register.index;
         let info = device.region(index.get().into()).map_err(at(index))?;
         let bar = Bar::new(index, register.kind, info.size).map_err(at(index))?;
-        let input = BarInput {
-            bar,
-            region: &info.region,
-            msix,
-            report: None,
-        };
+        let input = BarInput::new(bar, &info.region).with_msix(msix);
         let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(index))?;
         bars.push(OpenBar { bar, info, pieces });
     }
@@ -183,12 +178,7 @@ fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
     let info = device
         .region(bar.index().get().into())
         .map_err(at(bar.index()))?;
-    let input = BarInput {
-        bar,
-        region: &info.region,
-        msix: None,
-        report: Some(&tee),
-    };
+    let input = BarInput::new(bar, &info.region).with_report(Some(&tee));
     let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(bar.index()))?;
     for grain in [Grain::Piece, Grain::Bar] {
         let exported = device.export_private(bar, &pieces, grain);

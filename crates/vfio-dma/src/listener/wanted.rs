@@ -18,6 +18,7 @@ pub type FindFile<H> = dyn Fn(&FlatRange<H>) -> Option<FileSlice> + Send + Sync;
 
 /// Whether devices reach other devices' memory, as far as the host has it
 /// mapped. What is private they do not in any case.
+#[non_exhaustive]
 pub enum Peers<H> {
     /// No.
     Nothing,
@@ -39,6 +40,7 @@ impl<H> fmt::Debug for Peers<H> {
 
 /// What has more than one right answer.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DmaPolicy<H> {
     /// Memory that has a private side is mapped in units of so many bytes, a
     /// power of two. No conversion of whole units takes more from devices than
@@ -62,6 +64,26 @@ impl<H> Default for DmaPolicy<H> {
             gaps: Gaps::default(),
             peers: Peers::Nothing,
         }
+    }
+}
+
+impl<H> DmaPolicy<H> {
+    /// The same policy with units of so many bytes.
+    #[must_use]
+    pub fn with_unit(self, unit: u64) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// The same policy with another choice for changes that have a gap.
+    #[must_use]
+    pub fn with_gaps(self, gaps: Gaps) -> Self {
+        Self { gaps, ..self }
+    }
+
+    /// The same policy with another choice for the memory of other devices.
+    #[must_use]
+    pub fn with_peers(self, peers: Peers<H>) -> Self {
+        Self { peers, ..self }
     }
 }
 

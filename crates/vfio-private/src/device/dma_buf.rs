@@ -23,6 +23,7 @@ pub enum Grain {
 
 /// A private piece as a slice of a dma-buf.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Exported {
     /// The piece.
     pub piece: Piece,
@@ -110,8 +111,10 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BarIndex, BarInput, BarKind, MsixParts, PageSize, Policy, Region, ReportedRange};
-    use crate::{TeeKind, classify};
+    use crate::bar::{BarIndex, BarInput, BarKind, MsixParts, Region, ReportedRange, TeeKind};
+    use crate::classify::classify;
+    use crate::page::PageSize;
+    use crate::policy::Policy;
 
     #[test]
     fn there_is_a_file_for_each_private_piece_or_one_for_the_bar() {
@@ -122,12 +125,9 @@ mod tests {
             kind: TeeKind::Tee,
             msix: MsixParts::NONE,
         };
-        let input = BarInput {
-            bar,
-            region: &Region::mappable(),
-            msix: None,
-            report: Some(&[tee(0x1000), tee(0x6000)]),
-        };
+        let region = Region::mappable();
+        let report = [tee(0x1000), tee(0x6000)];
+        let input = BarInput::new(bar, &region).with_report(Some(&report));
         let pieces = classify(&input, PageSize::Size4K, Policy::new()).unwrap();
         let ranges: Vec<AddrRange> = plan(bar, &pieces, Grain::Piece)
             .iter()
@@ -141,10 +141,7 @@ mod tests {
         assert_eq!(whole.len(), 1);
         assert_eq!((whole[0].0, whole[0].1.len()), (bar.extent(), 2));
 
-        let shared = BarInput {
-            report: None,
-            ..input
-        };
+        let shared = input.with_report(None);
         let pieces = classify(&shared, PageSize::Size4K, Policy::new()).unwrap();
         for grain in [Grain::Piece, Grain::Bar] {
             assert_eq!(plan(bar, &pieces, grain), []);

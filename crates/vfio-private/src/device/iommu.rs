@@ -21,7 +21,6 @@ const IOMMUFD: &str = "/dev/iommu";
 
 /// The VFIO interface that a device is opened by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum VfioInterface {
     /// The legacy interface: the device's IOMMU group, in a container with the IOMMU model type1 v2.
     /// Every kernel that has VFIO for PCI has it.

@@ -17,12 +17,9 @@
 //! device.set_memory_decode(true)?;
 //! let index = BarIndex::new(0)?;
 //! let info = device.region(index.get().into())?;
-//! let input = BarInput {
-//!     bar: Bar::new(index, BarKind::Memory, info.size)?,
-//!     region: &info.region,
-//!     msix: ConfigSpace::new(&device.config_space()?)?.msix()?,
-//!     report: None,
-//! };
+//! let bar = Bar::new(index, BarKind::Memory, info.size)?;
+//! let msix = ConfigSpace::new(&device.config_space()?)?.msix()?;
+//! let input = BarInput::new(bar, &info.region).with_msix(msix);
 //! for piece in classify(&input, PageSize::Size4K, Policy::new())? {
 //!     if piece.access() == Access::Shared {
 //!         let mapping = device.map_piece(index, piece)?;

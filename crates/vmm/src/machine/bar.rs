@@ -71,12 +71,11 @@ pub fn pieces(
         region = real.region.region.clone();
     }
     region.mmap &= !bar.unmapped;
-    let input = BarInput {
-        bar: Bar::new(index, BarKind::Memory, size).map_err(|e| say(&e))?,
-        region: &region,
-        msix,
-        report: (!report.is_empty()).then_some(&report),
-    };
+    let cut = Bar::new(index, BarKind::Memory, size).map_err(|e| say(&e))?;
+    let report = (!report.is_empty()).then_some(report.as_slice());
+    let input = BarInput::new(cut, &region)
+        .with_msix(msix)
+        .with_report(report);
     let page = PageSize::new(4096).map_err(|e| say(&e))?;
     classify(&input, page, Policy::default()).map_err(|e| say(&e))
 }

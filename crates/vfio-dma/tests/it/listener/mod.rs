@@ -59,10 +59,7 @@ fn ram_is_one_mapping_unless_it_has_a_private_side() {
 #[test]
 fn conversions_of_whole_units_have_no_gap_and_others_say_which() {
     for kind in KINDS {
-        let policy = DmaPolicy {
-            unit: 4 * PAGE,
-            ..DmaPolicy::default()
-        };
+        let policy = DmaPolicy::default().with_unit(4 * PAGE);
         let mut m = Machine::new(kind, policy, None);
         m.place(APART, 16 * PAGE, 0).unwrap();
         assert_eq!(m.iommu.mappings(), 4);
@@ -82,11 +79,9 @@ fn conversions_of_whole_units_have_no_gap_and_others_say_which() {
 
 #[test]
 fn where_gaps_are_refused_so_is_the_conversion() {
-    let policy = DmaPolicy {
-        unit: 4 * PAGE,
-        gaps: Gaps::Refuse,
-        peers: Peers::Nothing,
-    };
+    let policy = DmaPolicy::default()
+        .with_unit(4 * PAGE)
+        .with_gaps(Gaps::Refuse);
     let mut m = machine(policy);
     m.place(APART, 16 * PAGE, 0).unwrap();
     let calls = m.iommu.calls();
@@ -207,10 +202,7 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
         let size = u64::try_from(size).unwrap();
         is_bar.then(|| FileSlice::new(file.clone(), offset, size))?
     };
-    let policy = DmaPolicy {
-        peers: Peers::Files(Arc::new(find)),
-        ..DmaPolicy::default()
-    };
+    let policy = DmaPolicy::default().with_peers(Peers::Files(Arc::new(find)));
     let mut m = machine(policy);
     m.place(PRIVATE_BAR, 60 * PAGE, 0).unwrap();
     assert_eq!(m.iommu.mappings(), 0);
@@ -239,10 +231,7 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
 fn a_container_refuses_files_and_so_the_transaction() {
     let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
     let find = move |_: &FlatRange<()>| FileSlice::new(file.clone(), 0, 4 * PAGE);
-    let policy = DmaPolicy {
-        peers: Peers::Files(Arc::new(find)),
-        ..DmaPolicy::default()
-    };
+    let policy = DmaPolicy::default().with_peers(Peers::Files(Arc::new(find)));
     let mut m = Machine::new(SimIommuKind::Type1, policy, None);
     let error = m.place(BAR, 50 * PAGE, 0).unwrap_err();
     let text = refused(&error).to_string();

@@ -152,7 +152,7 @@ pub(super) fn type1_unmap(container: &File, iova: AddrRange) -> Result<u64, DmaR
 pub(super) fn type1_info(container: &File, words: &mut [u64]) -> Result<(), DmaRefusal> {
     let bytes = u32::try_from(size_of_val(words)).unwrap_or(u32::MAX);
     if let Some(first) = words.first_mut() {
-        *first = super::super::ioctl::pair(bytes, 0);
+        *first = crate::device::ioctl::pair(bytes, 0);
     }
     // SAFETY: the ioctl reads and writes no more than the size it is told, which is that of `words`;
     // every bit pattern is a `u64`. What is shorter than its fixed part it refuses.

@@ -80,6 +80,7 @@ impl core::fmt::Display for InterruptKind {
 
 /// What the kernel says of one kind of a device's interrupts (`VFIO_DEVICE_GET_IRQ_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct InterruptInfo {
     /// How many vectors there are; 0 if there is no interrupt of this kind.
     pub vectors: u16,

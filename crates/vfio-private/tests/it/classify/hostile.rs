@@ -167,10 +167,10 @@ fn any_device() -> impl Strategy<Value = Device> {
     let area = (number(), number()).prop_map(|(offset, size)| SparseArea { offset, size });
     let sparse = prop::option::of(prop::collection::vec(area, 0..4));
     let region =
-        (any::<bool>(), sparse, any::<bool>()).prop_map(|(mmap, sparse, msix_mappable)| Region {
-            mmap,
-            sparse,
-            msix_mappable,
+        (any::<bool>(), sparse, any::<bool>()).prop_map(|(mmap, sparse, msix_mappable)| {
+            let mut region = Region::mappable();
+            (region.mmap, region.sparse, region.msix_mappable) = (mmap, sparse, msix_mappable);
+            region
         });
     let msix = (any_place(), any_place()).prop_map(|(table, pba)| Msix { table, pba });
     let mark = prop::bool::weighted(0.1);

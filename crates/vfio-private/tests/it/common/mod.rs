@@ -100,12 +100,9 @@ impl Device {
     }
 
     pub fn classify(&self) -> Result<Vec<Piece>, ClassifyError> {
-        let input = BarInput {
-            bar: self.bar,
-            region: &self.region,
-            msix: self.msix,
-            report: self.report.as_deref(),
-        };
+        let input = BarInput::new(self.bar, &self.region)
+            .with_msix(self.msix)
+            .with_report(self.report.as_deref());
         classify(&input, self.page, self.policy)
     }
 
