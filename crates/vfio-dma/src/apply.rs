@@ -227,7 +227,7 @@ fn unmap(
         Err(refusal) => refusal,
     };
     if let [range] = ranges {
-        return match any_uncertain && first.is_nothing_there() {
+        return match any_uncertain && first.is_not_mapped() {
             true => (vec![range.clone()], Ok(())),
             false => (Vec::new(), Err(first)),
         };
@@ -238,7 +238,7 @@ fn unmap(
             .cloned()
             .partition(|range| match space.unmap(range.iova()) {
                 Ok(_) => true,
-                Err(refusal) => refusal.is_nothing_there(),
+                Err(refusal) => refusal.is_not_mapped(),
             });
     match left.is_empty() {
         true => (gone, Ok(())),

@@ -131,13 +131,13 @@ pub enum DmaPlanError {
 /// [`DmaPlanError`].
 pub fn plan_dma(
     table: &DmaTable,
-    wanted: &[DmaRange],
+    target: &[DmaRange],
     limits: &DmaLimits,
     gaps: Gaps,
 ) -> Result<DmaPlan, DmaPlanError> {
     let change = DmaChange {
         removed: &[AddrRange::ALL],
-        added: wanted,
+        added: target,
     };
     plan_dma_change(table, &change, limits, gaps)
 }
@@ -166,7 +166,7 @@ pub fn plan_dma_change(
     let changed = changed.chain(added.iter().map(|range| range.iova()));
     let windows: RangeSet = changed.map(|range| limits.pages_around(range)).collect();
 
-    let mut wanted = Vec::new();
+    let mut target = Vec::new();
     let (mut kept, mut unmapped, mut gap) = (Vec::new(), Vec::new(), Vec::new());
     for mapping in touching(table, &windows) {
         // It may be mapped, whichever parts of it are still wanted.
@@ -189,19 +189,19 @@ pub fn plan_dma_change(
             });
         }
         let rest = windows.gaps(iova);
-        wanted.extend(rest.filter_map(|part| mapping.within(part)));
+        target.extend(rest.filter_map(|part| mapping.within(part)));
         gap.extend(stays.iter());
         unmapped.push(mapping.clone());
     }
     let kept: RangeSet = kept.into_iter().collect();
     for piece in &pieces {
         let missing = kept.gaps(piece.iova());
-        wanted.extend(missing.filter_map(|part| piece.within(part)));
+        target.extend(missing.filter_map(|part| piece.within(part)));
     }
-    let wanted = joined(wanted);
+    let target = joined(target);
     let stay = table.len() - unmapped.len();
-    enough(stay, &wanted, limits)?;
-    let maps = in_units(wanted, limits.page_size());
+    check_count(stay, &target, limits)?;
+    let maps = in_units(target, limits.page_size());
     let unmaps = runs(unmapped).into_iter().map(DmaOp::Unmap);
     Ok(DmaPlan {
         ops: unmaps.chain(maps.into_iter().map(DmaOp::Map)).collect(),
@@ -285,8 +285,8 @@ fn joined(mut ranges: Vec<DmaRange>) -> Vec<DmaRange> {
 
 /// That there can be mappings for these ranges beside those that stay: before they are made, as a
 /// range can have any number of units.
-fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), DmaPlanError> {
-    let added = wanted.iter().map(|range| match range.unit() {
+fn check_count(stay: usize, target: &[DmaRange], limits: &DmaLimits) -> Result<(), DmaPlanError> {
+    let added = target.iter().map(|range| match range.unit() {
         None => 1,
         Some(unit) => {
             let (iova, unit) = (range.iova(), unit.max(limits.page_size()));

@@ -67,7 +67,7 @@ pub enum DmaObstacle {
     /// The dma-buf is revoked: the device's memory decoding is off, or it sleeps (ENODEV).
     Revoked,
     /// Nothing is mapped there (ENOENT).
-    NothingThere,
+    NotMapped,
 }
 
 impl DmaRefusal {
@@ -85,8 +85,8 @@ impl DmaRefusal {
     }
 
     /// Whether nothing was mapped there.
-    pub fn is_nothing_there(self) -> bool {
-        self.obstacle() == Some(DmaObstacle::NothingThere)
+    pub fn is_not_mapped(self) -> bool {
+        self.obstacle() == Some(DmaObstacle::NotMapped)
     }
 }
 
@@ -99,7 +99,7 @@ fn obstacle(errno: i32) -> Option<DmaObstacle> {
         errno::EPERM => DmaObstacle::ReadOnlyMemory,
         errno::EINVAL => DmaObstacle::Iova,
         errno::ENODEV => DmaObstacle::Revoked,
-        errno::ENOENT => DmaObstacle::NothingThere,
+        errno::ENOENT => DmaObstacle::NotMapped,
         _ => return None,
     })
 }

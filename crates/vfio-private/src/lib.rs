@@ -139,17 +139,17 @@ pub mod config;
 pub mod device;
 pub mod emulate;
 mod error;
-mod layers;
+mod facts;
 mod page;
 mod piece;
-mod place;
+
+mod isolation;
 mod policy;
 mod reach;
 mod reason;
 pub mod region_info;
 mod relocate;
 pub mod report;
-mod separate;
 
 pub use guest_ranges::AddrRange;
 
@@ -161,12 +161,11 @@ pub use classify::classify;
 pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
 pub use page::PageSize;
 pub use piece::{Access, Piece};
-pub use place::{LeftOut, OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
 pub use reach::{Cause, Reach, ReachChange, ReachEvent};
 pub use reason::{Reason, Reasons};
 pub use relocate::Relocation;
-pub use report::InterfaceReport;
+pub use report::{InterfaceReport, LeftOut, OffsetRule, PlaceError, PlacedReport};
 
 /// Runs the code of the README as a test.
 #[cfg(doctest)]

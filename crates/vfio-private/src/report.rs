@@ -6,7 +6,11 @@
 //! are in pages of 4 KiB, whatever the host's pages are. See [`place`](InterfaceReport::place) for
 //! how they become offsets in BARs.
 
+mod placement;
+
 use thiserror::Error;
+
+pub use placement::{LeftOut, OffsetRule, PlaceError, PlacedReport};
 
 use crate::bar::MsixParts;
 use crate::bytes::{le16, le32, le64};

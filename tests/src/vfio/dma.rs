@@ -145,7 +145,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let is_group = device.iommu().interface() == VfioInterface::LegacyGroup;
     let refused = match is_group {
         true => DmaObstacle::Iova,
-        false => DmaObstacle::NothingThere,
+        false => DmaObstacle::NotMapped,
     };
     let obstacle = |result: Result<u64, DmaRefusal>| match result {
         Ok(bytes) => Err(format!("{bytes:#x} bytes went")),
@@ -165,7 +165,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let nothing = unmap(device, A, 4 * PAGE).map_err(DmaRefusal::obstacle);
     let due = match is_group {
         true => Ok(0),
-        false => Err(Some(DmaObstacle::NothingThere)),
+        false => Err(Some(DmaObstacle::NotMapped)),
     };
     same("nothing", nothing, due)?;
 

@@ -5,7 +5,7 @@ use kvm_slots::{Conversion, ConversionListener, ConversionListenerError, PageRan
 use memory_model::AddrRange;
 
 use super::follow::{DmaFollowError, DmaListener, Mappings};
-use super::wanted::want;
+use super::target::extend_target;
 use crate::apply::AddressSpace;
 use crate::plan::{DmaChange, DmaPlanError};
 use crate::range::DmaRange;
@@ -23,7 +23,7 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
                 PageState::Private => {
                     removed.extend(AddrRange::new(range.start(), range.size().into()))
                 }
-                PageState::Shared => mappings.want_pages(range, &mut added)?,
+                PageState::Shared => mappings.target_pages(range, &mut added)?,
             }
         }
         let change = DmaChange {
@@ -38,14 +38,18 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
 impl<S, H> Mappings<S, H> {
     /// The view says more than a conversion: what is read-only, and whose memory
     /// it is. It is the published one, as nothing else is under way.
-    fn want_pages(&self, pages: PageRange, wanted: &mut Vec<DmaRange>) -> Result<(), DmaPlanError> {
+    fn target_pages(
+        &self,
+        pages: PageRange,
+        target: &mut Vec<DmaRange>,
+    ) -> Result<(), DmaPlanError> {
         let Some(range) = AddrRange::from_bounds(pages.start(), pages.end() - 1) else {
             return Ok(());
         };
         let view = self.reader.view();
         for run in view.intersecting(range) {
             if let Some(part) = run.range().intersect(range) {
-                want(run, part, None, &self.policy, wanted)?;
+                extend_target(run, part, None, &self.policy, target)?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use memory_model::{
     Update, ViewReader,
 };
 
-use super::wanted::{DmaPolicy, want};
+use super::target::{DmaPolicy, extend_target};
 use crate::apply::{AddressSpace, DmaApplied, DmaApplyError, DmaNotUndone, apply_dma, undo_dma};
 use crate::limits::DmaLimits;
 use crate::plan::{DmaChange, DmaOp, DmaPlan, DmaPlanError, plan_dma, plan_dma_change};
@@ -161,12 +161,12 @@ impl<S, H> Mappings<S, H> {
         view: &FlatView<H>,
         private: &PageSet,
     ) -> Result<DmaPlan, DmaFollowError> {
-        let wanted = self.wanted(view.ranges(), private)?;
-        let plan = plan_dma(&state.table, &wanted, &state.limits, self.policy.gaps);
+        let target = self.target(view.ranges(), private)?;
+        let plan = plan_dma(&state.table, &target, &state.limits, self.policy.gaps);
         Ok(plan?)
     }
 
-    fn wanted<'a>(
+    fn target<'a>(
         &self,
         runs: impl Iterator<Item = &'a FlatRange<H>>,
         private: &PageSet,
@@ -174,11 +174,11 @@ impl<S, H> Mappings<S, H> {
     where
         H: 'a,
     {
-        let mut wanted = Vec::new();
+        let mut target = Vec::new();
         for run in runs {
-            want(run, run.range(), Some(private), &self.policy, &mut wanted)?;
+            extend_target(run, run.range(), Some(private), &self.policy, &mut target)?;
         }
-        Ok(wanted)
+        Ok(target)
     }
 
     pub(super) fn plan_dma_change(
@@ -237,7 +237,7 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
         let are = diff.changed.iter().map(|both| &both.1);
         let removed = diff.removed.iter().chain(were);
         let removed: Vec<AddrRange> = removed.map(FlatRange::range).collect();
-        let added = self.wanted(diff.added.iter().chain(are), update.private)?;
+        let added = self.target(diff.added.iter().chain(are), update.private)?;
         let change = DmaChange {
             removed: &removed,
             added: &added,

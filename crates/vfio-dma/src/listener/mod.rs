@@ -28,7 +28,7 @@
 #[cfg(feature = "kvm-slots")]
 mod convert;
 mod follow;
-mod wanted;
+mod target;
 
 pub use follow::{DmaFollowError, DmaListener};
-pub use wanted::{DmaPolicy, FindFile, Peers};
+pub use target::{DmaPolicy, FindFile, Peers};

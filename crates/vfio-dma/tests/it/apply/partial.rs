@@ -174,6 +174,6 @@ fn a_mapping_that_is_not_there_although_it_should_be_is_an_error() {
     let _ = apply(&space, &mut table, &pages[..1]).unwrap();
     space.unmap(pages[0].iova()).unwrap();
     let error = apply(&space, &mut table, &[]).unwrap_err();
-    assert!(error.refusal.is_nothing_there());
+    assert!(error.refusal.is_not_mapped());
     assert_eq!(in_table(&table), [0]);
 }

@@ -66,7 +66,7 @@ impl Iommu {
         let is_gone = match unmapped {
             Ok(_) => true,
             // As a whole it cannot be split: it went with an earlier call, which failed later.
-            Err(refusal) => known == Some(iova) && refusal.is_nothing_there(),
+            Err(refusal) => known == Some(iova) && refusal.is_not_mapped(),
         };
         let mut let_go = Vec::new();
         if is_gone {
@@ -151,7 +151,7 @@ impl Inner {
         let mapped = mem::take(&mut *self.mapped());
         for (_, range) in mapped {
             let unmapped = self.unmap(range.iova());
-            if unmapped.is_err_and(|refusal| !refusal.is_nothing_there()) {
+            if unmapped.is_err_and(|refusal| !refusal.is_not_mapped()) {
                 // A device may still write there: nobody else ever gets it.
                 mem::forget(range);
             }

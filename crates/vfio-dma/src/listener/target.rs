@@ -88,13 +88,13 @@ impl<H> DmaPolicy<H> {
 }
 
 /// What devices are to reach of `part` of a run, but for the pages in
-/// `private`. It is added to `wanted`.
-pub(super) fn want<H>(
+/// `private`. It is added to `target`.
+pub(super) fn extend_target<H>(
     run: &FlatRange<H>,
     part: AddrRange,
     private: Option<&PageSet>,
     policy: &DmaPolicy<H>,
-    wanted: &mut Vec<DmaRange>,
+    target: &mut Vec<DmaRange>,
 ) -> Result<(), DmaPlanError> {
     let access = match run.access() {
         GuestAccess::ReadWrite => DmaAccess::ReadWrite,
@@ -119,8 +119,8 @@ pub(super) fn want<H>(
             },
             Some(Backing::PrivateMmio(_) | Backing::Nothing) | None => None,
         };
-        wanted.extend(range);
-        let needed = u64::try_from(wanted.len()).unwrap_or(u64::MAX);
+        target.extend(range);
+        let needed = u64::try_from(target.len()).unwrap_or(u64::MAX);
         if needed > MOST_MAPPINGS {
             let limit = MOST_MAPPINGS;
             return Err(DmaPlanError::TooMany { needed, limit });

@@ -14,7 +14,7 @@ use crate::policy::{MsixPlacement, PbaPolicy, Policy, TeeMsixPolicy};
 
 /// The facts about one BAR that decide the access of its bytes.
 #[derive(Debug)]
-pub(crate) struct Layers {
+pub(crate) struct BarFacts {
     pub(crate) bar: Bar,
     pub(crate) page: PageSize,
     pub(crate) tee_msix: TeeMsixPolicy,
@@ -22,7 +22,7 @@ pub(crate) struct Layers {
     pub(crate) traps: Vec<MsixTrap>,
     /// The host pages that VFIO's sparse-mmap areas hold as a whole; all of the BAR without areas.
     pub(crate) mappable_pages: RangeSet,
-    pub(crate) report: Option<ReportLayers>,
+    pub(crate) report: Option<ReportFacts>,
 }
 
 /// An MSI-X structure that is the host's: no page of it can be private.
@@ -39,7 +39,7 @@ pub(crate) struct MsixTrap {
 
 /// What the TDISP report says of the BAR.
 #[derive(Debug)]
-pub(crate) struct ReportLayers {
+pub(crate) struct ReportFacts {
     pub(crate) tee: RangeSet,
     pub(crate) non_tee: RangeSet,
     pub(crate) unreported: RangeSet,
@@ -49,8 +49,8 @@ pub(crate) struct ReportLayers {
     pub(crate) mixed_pages: RangeSet,
 }
 
-impl Layers {
-    /// Checks that the facts fit the BAR and each other, and sorts them into layers.
+impl BarFacts {
+    /// Checks that the facts fit the BAR and each other, and sorts them into facts.
     pub(crate) fn new(
         input: &BarInput<'_>,
         page: PageSize,
@@ -61,12 +61,12 @@ impl Layers {
         let mappable_pages = mappable_pages(bar, input.region, page)?;
         let mut report = None;
         if let Some(ranges) = input.report {
-            let mut layers = ReportLayers::new(bar, ranges, page)?;
+            let mut facts = ReportFacts::new(bar, ranges, page)?;
             check_marks(bar, input.msix, ranges)?;
             if policy.tee_msix() == TeeMsixPolicy::Private {
-                layers.leave_msix_to_guest(&mut traps, ranges);
+                facts.leave_msix_to_guest(&mut traps, ranges);
             }
-            report = Some(layers);
+            report = Some(facts);
         }
         Ok(Self {
             bar,
@@ -197,7 +197,7 @@ fn mappable_pages(bar: Bar, region: &Region, page: PageSize) -> Result<RangeSet,
         .collect())
 }
 
-impl ReportLayers {
+impl ReportFacts {
     fn new(bar: Bar, ranges: &[ReportedRange], page: PageSize) -> Result<Self, ClassifyError> {
         for &range in ranges {
             check_reported(bar, range)?;
