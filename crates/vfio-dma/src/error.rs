@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a range or a limit cannot be.
+//! Invalid numbers in a range or a limit.
 
 use thiserror::Error;
 
-/// A number that cannot be what it is given as.
+/// A number that is not valid for a range, a unit or a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DmaInputError {

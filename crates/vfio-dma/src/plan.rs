@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Mappings that there are, and what changes → operations: a pure function.
+//! Plans the operations for a change of mappings, as a pure function.
 
 use core::fmt;
 
@@ -11,36 +11,36 @@ use crate::limits::DmaLimits;
 use crate::range::DmaRange;
 use crate::table::DmaTable;
 
-/// The most mappings that are planned for, where the kernel has no limit of its own: what keeps them
-/// takes some hundred bytes each.
+/// The most mappings that are planned where the kernel has no limit of its own. The bookkeeping takes
+/// a few hundred bytes for each.
 pub const MOST_MAPPINGS: u64 = 1 << 22;
 
-/// What is to change. IOVAs in neither are left alone.
+/// A change of mappings. IOVAs in neither list stay as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DmaChange<'a> {
-    /// IOVAs at which nothing is wanted any more, but for what comes.
+    /// IOVAs to unmap, except for what `added` maps there.
     pub removed: &'a [AddrRange],
-    /// What is wanted from here on, in place of what was there. They must not overlap.
+    /// Ranges to map, in place of what was there. They must not overlap.
     pub added: &'a [DmaRange],
 }
 
-/// Whether pages may be out of reach for a moment that are mapped before and after.
+/// Whether a plan may have gaps: pages that are mapped before and after, but not in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Gaps {
-    /// Yes: they are listed in the plan. Devices that use them meanwhile fail.
+    /// Gaps are allowed and listed in the plan. Devices cannot access the pages meanwhile.
     #[default]
     Allow,
-    /// No: what would need it is refused.
+    /// A change that needs a gap is refused.
     Refuse,
 }
 
 /// One operation on an address space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DmaOp {
-    /// Mappings go that lie next to each other, by one call.
+    /// Removes adjacent mappings with one call.
     Unmap(Vec<DmaRange>),
-    /// One comes.
+    /// Adds one mapping.
     Map(DmaRange),
 }
 
@@ -70,27 +70,27 @@ impl fmt::Display for DmaOp {
     }
 }
 
-/// Why bytes are not mapped that were wanted.
+/// Why bytes of an added range are not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeftOut {
-    /// They are in a part of a page.
+    /// They fill a page only in part.
     PartOfPage,
-    /// Pages of the IOVAs are not pages of the memory.
+    /// The IOVAs and the memory are not aligned to each other's pages.
     Misaligned,
-    /// The IOVAs are not to be had: they are the hardware's, or beyond its reach.
+    /// The hardware reserves the IOVAs or does not reach them.
     Hole,
 }
 
-/// What is to be done.
+/// The operations of a change, and its side effects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DmaPlan {
-    /// In this order: first all that unmap, then all that map.
+    /// The operations in order: first all that unmap, then all that map.
     pub ops: Vec<DmaOp>,
-    /// What of the ranges that come no device will reach, by IOVA.
+    /// The parts of added ranges that are not mapped, by IOVA.
     pub left_out: Vec<(AddrRange, LeftOut)>,
-    /// What is mapped before and after, and not in between, by IOVA.
+    /// What is mapped before and after but not in between, by IOVA.
     pub gaps: Vec<AddrRange>,
 }
 
@@ -101,30 +101,30 @@ pub enum DmaPlanError {
     /// Two ranges have IOVAs in common.
     #[error("{first} and {second} overlap")]
     Overlap {
-        /// The one.
+        /// The lower one.
         first: Box<DmaRange>,
-        /// And the other, which starts there or behind.
+        /// The other, which starts in it.
         second: Box<DmaRange>,
     },
-    /// There would be more mappings than there can be.
+    /// The change needs more mappings than the limit.
     #[error("{needed} DMA mappings are needed, and there can be {limit}")]
     TooMany {
-        /// How many there would be.
+        /// The number of mappings needed.
         needed: u64,
-        /// How many there can be.
+        /// The limit.
         limit: u64,
     },
-    /// By [`Gaps::Refuse`]: pages that stay would be out of reach for a moment.
+    /// The change needs a gap, and the choice is [`Gaps::Refuse`].
     #[error("{mapping} would have to be unmapped for {} to stay", gap.dashed())]
     Gap {
-        /// The mapping that goes in part.
+        /// The mapping of which a part is removed.
         mapping: Box<DmaRange>,
-        /// The lowest pages of it that stay.
+        /// The lowest pages that stay.
         gap: AddrRange,
     },
 }
 
-/// Plans from what there is to `wanted`, which is everything.
+/// Plans from the existing mappings to `target`, which is everything that devices should reach.
 ///
 /// # Errors
 ///
@@ -142,14 +142,14 @@ pub fn plan_dma(
     plan_dma_change(table, &change, limits, gaps)
 }
 
-/// Plans a change. What is mapped and stays as it is stays mapped, unless it is in one mapping with
-/// what goes: no kernel unmaps a part of a mapping.
+/// Plans a change. Unchanged pages stay mapped, unless they share a mapping with a page that is
+/// removed: no kernel unmaps a part of a mapping.
 ///
 /// An [uncertain](DmaTable::uncertain) mapping with an IOVA in the change is unmapped. The rest of
 /// that mapping is not mapped again, and is not reported as a gap. [`plan_dma`], which has all
 /// target ranges, settles everything.
 ///
-/// It costs what the change and the mappings in it do, not what there is.
+/// The cost depends on the change and the mappings in it, not on the number of mappings.
 ///
 /// # Errors
 ///
@@ -225,7 +225,7 @@ fn in_order(added: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
     }
 }
 
-/// What of the ranges can be mapped, and what not, both by IOVA.
+/// The parts of the ranges that can be mapped, and those that cannot, both by IOVA.
 fn mappable(added: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(AddrRange, LeftOut)>) {
     let (mut pieces, mut left_out) = (Vec::new(), Vec::new());
     for range in added {
@@ -267,7 +267,7 @@ fn overlapping(pieces: &[DmaRange], range: AddrRange) -> impl Iterator<Item = &D
     from_there.take_while(move |piece| piece.iova().overlaps(range))
 }
 
-/// What lies next to each other, here and in memory, as one.
+/// Joins ranges that are adjacent both in IOVAs and in memory.
 fn joined(mut ranges: Vec<DmaRange>) -> Vec<DmaRange> {
     ranges.sort_by_key(DmaRange::iova);
     let mut joined: Vec<DmaRange> = Vec::with_capacity(ranges.len());
@@ -283,8 +283,8 @@ fn joined(mut ranges: Vec<DmaRange>) -> Vec<DmaRange> {
     joined
 }
 
-/// That there can be mappings for these ranges beside those that stay: before they are made, as a
-/// range can have any number of units.
+/// Checks that there can be mappings for these ranges beside those that stay. It does so before they
+/// are cut, because a range can have any number of units.
 fn check_count(stay: usize, target: &[DmaRange], limits: &DmaLimits) -> Result<(), DmaPlanError> {
     let added = target.iter().map(|range| match range.unit() {
         None => 1,
@@ -302,7 +302,7 @@ fn check_count(stay: usize, target: &[DmaRange], limits: &DmaLimits) -> Result<(
     }
 }
 
-/// Cut where units end.
+/// Cuts ranges where units end.
 fn in_units(ranges: Vec<DmaRange>, page: u64) -> Vec<DmaRange> {
     let mut cut = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -320,14 +320,14 @@ fn in_units(ranges: Vec<DmaRange>, page: u64) -> Vec<DmaRange> {
     cut
 }
 
-/// What of `iova` is from `from` on in the same unit.
+/// The part of `iova` from `from` on that is in the same unit.
 fn in_unit(iova: AddrRange, from: u64, unit: u64) -> Option<AddrRange> {
     let last = (from | (unit - 1)).min(iova.last());
     AddrRange::from_bounds(from, last)
 }
 
-/// Mappings by IOVA, those together that lie next to each other: one call unmaps them. A call that
-/// reached across a hole could hit what is not ours.
+/// Groups adjacent mappings, which one call unmaps. A call across a hole could unmap mappings that
+/// are not in the table.
 fn runs(mappings: Vec<DmaRange>) -> Vec<Vec<DmaRange>> {
     let mut runs: Vec<Vec<DmaRange>> = Vec::new();
     for mapping in mappings {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What devices reach at an IOVA: the planner's input, and each mapping that it makes.
+//! IOVAs and the memory that devices reach there: the planner's input, and its mappings.
 
 use core::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use guest_ranges::{AddrRange, FileSlice, HostMemory, Owner};
 
 use crate::error::DmaInputError;
 
-/// What devices may do.
+/// How devices may access memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DmaAccess {
-    /// Load. A store is stopped by the IOMMU, as if nothing were there.
+    /// Loads only. The IOMMU stops stores.
     Read,
-    /// Load and store.
+    /// Loads and stores.
     ReadWrite,
 }
 
@@ -47,7 +47,7 @@ impl DmaMemory {
         }
     }
 
-    /// Whether the bytes are a file's, which only an iommufd maps.
+    /// Whether the memory is in a file, which only an iommufd maps.
     pub fn is_file(&self) -> bool {
         matches!(self, Self::File(_))
     }
@@ -172,13 +172,13 @@ impl DmaRange {
         })
     }
 
-    /// The same range as mappings that each lie in one unit of `bytes` IOVAs, at multiples of it: so
-    /// that what is in one unit can go while the others stay mapped. Without that a range is one
-    /// mapping. Less than the IOMMU's page counts as one.
+    /// The same range, mapped in units of `bytes` IOVAs that start at multiples of `bytes`. Each unit
+    /// can be unmapped while the others stay. Without units a range is one mapping. A unit smaller than
+    /// the IOMMU's page counts as a page.
     ///
     /// # Errors
     ///
-    /// [`DmaInputError::Unit`] if that is not a power of two.
+    /// [`DmaInputError::Unit`] if `bytes` is not a power of two.
     pub fn in_units_of(self, bytes: u64) -> Result<Self, DmaInputError> {
         if !bytes.is_power_of_two() {
             return Err(DmaInputError::Unit { bytes });
@@ -199,7 +199,7 @@ impl DmaRange {
         self.memory.size()
     }
 
-    /// What devices may do there.
+    /// How devices may access it.
     pub fn access(&self) -> DmaAccess {
         self.access
     }
@@ -209,7 +209,7 @@ impl DmaRange {
         &self.memory
     }
 
-    /// The unit that mappings do not reach out of.
+    /// The size of units, if the range is mapped in units.
     pub fn unit(&self) -> Option<u64> {
         self.unit
     }
@@ -225,9 +225,9 @@ impl DmaRange {
         })
     }
 
-    /// Whether both lead to the same bytes in the same way, wherever they have IOVAs in common. The
-    /// same address of another owner is other memory: it was unmapped meanwhile, and a device would
-    /// be left on what was there before.
+    /// Whether both lead to the same bytes with the same access, wherever they share IOVAs. The same
+    /// address with another owner is other memory: it was unmapped in between, and a device would keep
+    /// the old pages.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
         // What IOVA 0 would lead to, were the range that long.
         let base = |range: &Self| range.memory.position().wrapping_sub(range.iova.start());
@@ -237,7 +237,7 @@ impl DmaRange {
             && address(self.memory.owner()) == address(other.memory.owner())
     }
 
-    /// This and the IOVAs right behind it as one, if that is the same memory.
+    /// This range and `next`, which starts right behind it in IOVAs and in memory, as one.
     pub(crate) fn joined(&self, next: &Self) -> Option<Self> {
         let iova = self.iova.joined(next.iova)?;
         let joins = self.unit == next.unit && self.agrees_with(next);
@@ -255,7 +255,7 @@ fn address(owner: &Owner) -> *const () {
     Arc::as_ptr(owner).cast()
 }
 
-/// Two ranges are equal when they are the same bytes of the same owner, reached alike.
+/// Two ranges are equal if they lead to the same bytes of the same owner with the same access.
 impl PartialEq for DmaRange {
     fn eq(&self, other: &Self) -> bool {
         self.iova == other.iova && self.unit == other.unit && self.agrees_with(other)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A simulated address space (feature `sim`): the kernel's rules, in the order of its checks.
+//! A simulated address space (feature `sim`) that follows the kernel's rules, in the order of its checks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,19 +17,19 @@ const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 
-/// Whose rules are followed.
+/// Which kernel interface is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SimIommuKind {
-    /// A container's: `vfio_dma_do_map` and `vfio_dma_do_unmap` in drivers/vfio/vfio_iommu_type1.c,
+    /// A container: `vfio_dma_do_map` and `vfio_dma_do_unmap` in drivers/vfio/vfio_iommu_type1.c,
     /// version 2.
     Type1,
-    /// An iommufd's: `iopt_check_iova` and `iopt_unmap_iova_range` in
+    /// An iommufd: `iopt_check_iova` and `iopt_unmap_iova_range` in
     /// drivers/iommu/iommufd/io_pagetable.c.
     Iommufd,
 }
 
-/// An IOMMU without hardware: it maps no memory, and knows where each IOVA leads.
+/// An IOMMU without hardware. It maps no memory, and knows where each IOVA leads.
 #[derive(Debug)]
 pub struct SimIommu {
     kind: SimIommuKind,
@@ -41,7 +41,7 @@ pub struct SimIommu {
 struct State {
     mappings: BTreeMap<u64, DmaRange>,
     calls: u64,
-    /// By number of the call: what it fails with.
+    /// The errno of calls that fail, by number of the call.
     failures: BTreeMap<u64, i32>,
 }
 
@@ -55,24 +55,24 @@ impl SimIommu {
         }
     }
 
-    /// Has a call to come fail, the next one being number 0, before it does anything. Calls are
-    /// `map` and `unmap`.
+    /// Makes a future call of `map` or `unmap` fail before it has an effect. The next call has
+    /// number 0.
     pub fn fail(&self, call: u64, errno: i32) {
         let state = &mut *self.state();
         state.failures.insert(state.calls + call, errno);
     }
 
-    /// Takes back what [`fail`](Self::fail) has set up and no call has come to.
+    /// Cancels the failures that [`fail`](Self::fail) has set up and that have not happened yet.
     pub fn fail_no_more(&self) {
         self.state().failures.clear();
     }
 
-    /// How many calls there were.
+    /// The number of calls so far.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    /// How many mappings there are.
+    /// The number of mappings.
     pub fn mappings(&self) -> usize {
         self.state().mappings.len()
     }
@@ -100,7 +100,7 @@ impl SimIommu {
 }
 
 impl State {
-    /// Counts a call, which may be one that is to fail.
+    /// Counts a call, and fails it if that was requested.
     fn begin(&mut self) -> Result<(), DmaRefusal> {
         let call = self.calls;
         self.calls += 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The same listener, told of conversions.
+//! The listener for conversions of the crate `kvm-slots`.
 
 use kvm_slots::{Conversion, ConversionListener, ConversionListenerError, PageRange, PageState};
 use memory_model::AddrRange;
@@ -11,8 +11,8 @@ use crate::plan::{DmaChange, DmaPlanError};
 use crate::range::DmaRange;
 
 impl<S: AddressSpace, H> DmaListener<S, H> {
-    /// Devices get or lose pages. What is taken back is not the same mappings
-    /// again, as it can be a part of what was prepared, but the same pages.
+    /// Maps or unmaps the pages of a conversion. An undo restores the same pages,
+    /// not the same mappings: it can be a part of what was prepared.
     fn convert(&self, to: PageState, change: &Conversion<'_>) -> Result<(), DmaFollowError> {
         let mappings = self.follower.get_ref();
         let reached = change.stretches.iter().filter(|s| s.host().is_some());
@@ -36,8 +36,8 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
 }
 
 impl<S, H> Mappings<S, H> {
-    /// The view says more than a conversion: what is read-only, and whose memory
-    /// it is. It is the published one, as nothing else is under way.
+    /// The view knows more than a conversion: which memory is read-only, and who
+    /// owns it. It is the published view, because no transaction is in progress.
     fn target_pages(
         &self,
         pages: PageRange,

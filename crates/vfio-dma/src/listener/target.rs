@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Runs of a view and the state of pages → what devices are to reach.
+//! Computes the DMA ranges that devices should reach from a view and the state of its pages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::range::{DmaAccess, DmaRange};
 /// the run's first byte; what is longer than the run is ignored, and a shorter one counts as none.
 pub type FindFile<H> = dyn Fn(&FlatRange<H>) -> Option<FileSlice> + Send + Sync;
 
-/// Whether devices reach other devices' memory, as far as the host has it
-/// mapped. What is private they do not in any case.
+/// Whether devices reach the memory of other devices that the host has mapped.
+/// They never reach private memory.
 #[non_exhaustive]
 pub enum Peers<H> {
-    /// No.
+    /// They do not.
     Nothing,
-    /// By the host's mapping. Containers take it (type1), iommufds do not.
+    /// By the host's mapping. Containers (type1) support it, iommufds do not.
     HostAddress,
-    /// By a file for each run, where there is one. Iommufds take dma-bufs.
+    /// By a file for each run that has one. Iommufds support dma-bufs.
     Files(Arc<FindFile<H>>),
 }
 
@@ -38,22 +38,21 @@ impl<H> fmt::Debug for Peers<H> {
     }
 }
 
-/// What has more than one right answer.
+/// The caller's choices.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DmaPolicy<H> {
-    /// Memory that has a private side is mapped in units of so many bytes, a
-    /// power of two. No conversion of whole units takes more from devices than
-    /// it converts; one of less has a gap, in which devices do not reach the
-    /// rest of the unit.
+    /// The size in bytes of the units that memory with a private side is mapped
+    /// in, a power of two. A conversion of whole units has no gap. A smaller one
+    /// does: devices cannot access the rest of the unit for a moment.
     ///
-    /// The default is a page: no conversion has a gap, and each page is a
-    /// mapping. Where a guest has more memory shared than the kernel takes
-    /// mappings, larger units are needed: see [the crate's page](crate).
+    /// The default is a page, so that no conversion has a gap and each page is a
+    /// mapping. If a guest shares more pages than the kernel allows mappings,
+    /// choose larger units: see [the crate's page](crate).
     pub unit: u64,
-    /// Whether changes that have a gap are carried out, or refused.
+    /// Whether changes that need a gap are carried out or refused.
     pub gaps: Gaps,
-    /// Whether devices reach each other.
+    /// Whether devices reach each other's memory.
     pub peers: Peers<H>,
 }
 
@@ -68,7 +67,7 @@ impl<H> Default for DmaPolicy<H> {
 }
 
 impl<H> DmaPolicy<H> {
-    /// The same policy with units of so many bytes.
+    /// The same policy with another size of units.
     #[must_use]
     pub fn with_unit(self, unit: u64) -> Self {
         Self { unit, ..self }
@@ -87,8 +86,8 @@ impl<H> DmaPolicy<H> {
     }
 }
 
-/// What devices are to reach of `part` of a run, but for the pages in
-/// `private`. It is added to `target`.
+/// Adds to `target` what devices should reach of `part` of a run, without the
+/// pages in `private`.
 pub(super) fn extend_target<H>(
     run: &FlatRange<H>,
     part: AddrRange,
@@ -129,7 +128,7 @@ pub(super) fn extend_target<H>(
     Ok(())
 }
 
-/// A unit that is none counts as a page, the safe choice.
+/// An invalid unit counts as a page, the safe choice.
 fn in_units(range: DmaRange, unit: Option<u64>) -> Option<DmaRange> {
     match unit {
         None => Some(range),
