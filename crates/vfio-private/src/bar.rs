@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is known about one BAR: the classifier's input.
+//! The facts about one BAR: the classifier's input.
 
 use core::fmt;
 
@@ -70,8 +70,8 @@ impl Bar {
     ///
     /// # Errors
     ///
-    /// [`InputError::BarSize`] if `size` is not a power of two. An unimplemented BAR, of size 0,
-    /// is no BAR.
+    /// [`InputError::BarSize`] if `size` is not a power of two. Size 0, of an unimplemented BAR, is
+    /// refused too.
     pub const fn new(index: BarIndex, kind: BarKind, size: u64) -> Result<Self, InputError> {
         if !size.is_power_of_two() {
             return Err(InputError::BarSize { bar: index, size });
@@ -120,15 +120,15 @@ pub struct SparseArea {
     pub size: u64,
 }
 
-/// What VFIO says about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
+/// What VFIO reports about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Region {
-    /// The region's mmap flag. Without it no part can be mapped, whatever else is said.
+    /// The region's mmap flag. Without it no part can be mapped, whatever the other fields are.
     pub mmap: bool,
-    /// The sparse-mmap capability: only bytes inside an area can be mapped. `None` means that there
-    /// is no such capability and the mmap flag speaks for the whole region; an empty list means
-    /// that nothing can be mapped. The order is free, and areas may touch or overlap.
+    /// The sparse-mmap capability: only bytes inside an area can be mapped. Without the capability
+    /// (`None`) the mmap flag applies to the whole region. With an empty list nothing can be mapped.
+    /// The order is free, and areas may touch or overlap.
     pub sparse: Option<Vec<SparseArea>>,
     /// The MSI-X-mappable capability: VFIO does not refuse to map the pages of the MSI-X table.
     /// The table is trapped all the same; see [`Reason::MsixNotMappable`](crate::Reason).
@@ -198,7 +198,7 @@ fn range(offset: u64, size: u64) -> Result<AddrRange, InputError> {
     range.ok_or(InputError::RangeWraps { offset, size })
 }
 
-/// Where the device's MSI-X structures are (PCI capability 0x11).
+/// The places of the device's MSI-X structures (PCI capability 0x11).
 ///
 /// Both may be in any memory BAR, not necessarily the same one, at any offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -237,7 +237,7 @@ impl Msix {
         })
     }
 
-    /// Where one of the two is.
+    /// The bytes of one of the two.
     pub const fn place(&self, part: MsixPart) -> BarRange {
         match part {
             MsixPart::Table => self.table,
@@ -283,7 +283,7 @@ impl MsixParts {
     }
 }
 
-/// What a TDISP interface report says of a range: the inverse of its `IS_NON_TEE_MEM` attribute.
+/// The kind of a range in a TDISP interface report: the inverse of its `IS_NON_TEE_MEM` attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TeeKind {
     /// Only the confidential guest may reach the range: `IS_NON_TEE_MEM` clear.
@@ -292,7 +292,7 @@ pub enum TeeKind {
     NonTee,
 }
 
-/// One MMIO range of a TDISP interface report, already taken back to an offset in its BAR.
+/// One MMIO range of a TDISP interface report, converted to an offset in its BAR.
 ///
 /// The report itself counts in units of 4 KiB and adds a reporting offset to every address;
 /// [`InterfaceReport::place`](crate::InterfaceReport::place) undoes that. Ranges of the same kind may
@@ -303,8 +303,8 @@ pub struct ReportedRange {
     pub range: AddrRange,
     /// Whether they belong to the guest's trusted environment.
     pub kind: TeeKind,
-    /// Which MSI-X structures the device says are in the range. A range that is marked must hold at
-    /// least a byte of what it is marked for.
+    /// The MSI-X structures that the device reports to be in the range. A marked range must hold at
+    /// least a byte of the structure.
     pub msix: MsixParts,
 }
 
@@ -339,20 +339,20 @@ impl ReportedRange {
     }
 }
 
-/// Everything [`classify`](crate::classify) is told about one BAR.
+/// Everything that [`classify`](crate::classify) knows about one BAR.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BarInput<'a> {
     /// The BAR.
     pub bar: Bar,
-    /// What VFIO says about its region.
+    /// What VFIO reports about its region.
     pub region: &'a Region,
     /// The device's MSI-X structures, in this BAR or another; `None` without the capability.
     pub msix: Option<Msix>,
-    /// The ranges of the device's TDISP report that concern this BAR. `None` means that there is
-    /// no report and nothing is private. An empty list is a report that is silent on this BAR: a
-    /// memory BAR is then blocked, but for trapped MSI-X pages. For an I/O BAR, which a report
-    /// never lists, the two are the same.
+    /// The ranges of this BAR in the device's TDISP report. Without a report (`None`) nothing is
+    /// private. An empty list is a report that does not mention this BAR: a memory BAR is then
+    /// blocked, except for trapped MSI-X pages. For an I/O BAR, which a report never lists, the two
+    /// are the same.
     pub report: Option<&'a [ReportedRange]>,
 }
 

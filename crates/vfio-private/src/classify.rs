@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The classifier: from the facts about a BAR to its pieces.
+//! The classifier: computes the pieces of a BAR from the facts about it.
 
 use crate::bar::{BarInput, BarKind, Region};
 use crate::error::{ClassifyError, MsixPart};
@@ -11,13 +11,13 @@ use crate::piece::{Access, Piece};
 use crate::policy::{Policy, SubPagePolicy};
 use crate::reason::{Reason, Reasons};
 
-/// Says which bytes of a BAR are private, shared, trapped or blocked, and why.
+/// Decides which bytes of a BAR are private, shared, trapped or blocked, and why.
 ///
 /// The pieces tile the BAR: they start at offset 0, each begins where the one before ends, and the
 /// last ends with the BAR. Neighbours differ in access or reasons. The [crate] page has the rules.
 ///
-/// Time and memory follow the number of sparse-mmap areas and reported ranges; the size of the BAR
-/// does not matter. With `a` areas and `r` ranges there are at most `5 + 2 * a + 6 * r` pieces.
+/// Time and memory depend on the number of sparse-mmap areas and reported ranges, not on the size of
+/// the BAR. With `a` areas and `r` ranges there are at most `5 + 2 * a + 6 * r` pieces.
 ///
 /// # Errors
 ///
@@ -106,7 +106,7 @@ impl Rules<'_> {
         }
     }
 
-    /// What the VMM must intercept for the sake of interrupts.
+    /// What the VMM must trap to handle interrupts.
     fn msix_obstacles(&self, offset: u64) -> Reasons {
         let mut obstacles = Reasons::default();
         for trap in self.facts.traps.iter().filter(|trap| trap.is_carved) {
@@ -132,7 +132,7 @@ impl Rules<'_> {
             | Reasons::when(refused, Reason::MsixNotMappable)
     }
 
-    /// What the guest must not be able to reach beside what it may.
+    /// Bytes in the same page that the guest must not reach.
     fn report_obstacles(&self, offset: u64, listing: Listing) -> Reasons {
         let report = self.facts.report.as_ref();
         let mixed = report.is_some_and(|report| report.mixed_pages.contains(offset));

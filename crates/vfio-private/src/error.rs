@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can be wrong with the input, each error with the numbers that show it.
+//! Errors of the input, each with the numbers that show the problem.
 
 use core::fmt;
 
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::bar::{BarIndex, BarRange, ReportedRange};
 
-/// A number that cannot be what it is given as. Raised when an input type is made.
+/// A number that is not valid for its input type. Raised when a value of that type is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InputError {
@@ -89,9 +89,9 @@ pub enum Neighbour {
     Msix(MsixPart, AddrRange),
     /// A NON_TEE range of the report.
     NonTee(AddrRange),
-    /// Bytes that no range of the report has.
+    /// Bytes in no range of the report.
     Unreported(AddrRange),
-    /// What comes behind a BAR that is smaller than a host page.
+    /// The bytes behind a BAR that is smaller than a host page.
     BehindBar(AddrRange),
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for Neighbour {
     }
 }
 
-/// What to do about a locked MSI-X structure.
+/// Displays what to do about a locked MSI-X structure.
 struct Remedy {
     can_be_left: bool,
 }
@@ -121,7 +121,7 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// Where an MSI-X structure is, in words.
+/// Displays where an MSI-X structure is.
 struct Place(Option<BarRange>);
 
 impl fmt::Display for Place {
@@ -207,8 +207,8 @@ pub enum ClassifyError {
         /// A NON_TEE range with a byte in common.
         non_tee: AddrRange,
     },
-    /// A range that the TDISP report marks to hold an MSI-X structure, and that does not. Either
-    /// the report is of another device, or the wrong rule took it back to offsets in the BAR.
+    /// A range that the TDISP report marks to hold an MSI-X structure, but that does not. Either
+    /// the report is of another device, or a wrong rule converted it to offsets in the BAR.
     #[error("{bar}: report marks {} to hold the {part}, which is {}", range.dashed(), Place(*at))]
     ReportMisplacesMsix {
         /// The BAR.
@@ -247,7 +247,11 @@ pub enum ClassifyError {
     ///
     /// The lowest such page is named. A smaller host page size may help; trapping or sharing the
     /// page would break what the device has attested.
-    #[error("{bar}: private range {} shares the host page {} with {neighbour}", private.dashed(), page.dashed())]
+    #[error(
+        "{bar}: private range {} shares the host page {} with {neighbour}",
+        private.dashed(),
+        page.dashed()
+    )]
     PrivateNotSeparable {
         /// The BAR.
         bar: BarIndex,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The facts about a BAR, checked, and each turned into the set of bytes it is about.
+//! Checks the facts about a BAR and converts each to the set of bytes that it holds for.
 //!
-//! Every fact about a host page is spread here over all bytes of the page. After that, whether a
-//! fact holds at an offset no longer depends on other offsets.
+//! A fact about a host page applies to all bytes of the page. So whether a fact holds at an offset
+//! does not depend on other offsets.
 
 use guest_ranges::{AddrRange, RangeSet};
 
@@ -18,14 +18,14 @@ pub(crate) struct BarFacts {
     pub(crate) bar: Bar,
     pub(crate) page: PageSize,
     pub(crate) tee_msix: TeeMsixPolicy,
-    /// The MSI-X structures that are in this BAR and the host's.
+    /// The MSI-X structures in this BAR that belong to the host.
     pub(crate) traps: Vec<MsixTrap>,
     /// The host pages that VFIO's sparse-mmap areas hold as a whole; all of the BAR without areas.
     pub(crate) mappable_pages: RangeSet,
     pub(crate) report: Option<ReportFacts>,
 }
 
-/// An MSI-X structure that is the host's: no page of it can be private.
+/// An MSI-X structure that belongs to the host: none of its pages can be private.
 #[derive(Debug)]
 pub(crate) struct MsixTrap {
     pub(crate) part: MsixPart,
@@ -33,11 +33,11 @@ pub(crate) struct MsixTrap {
     pub(crate) bytes: AddrRange,
     /// The host pages it is in.
     pub(crate) pages: AddrRange,
-    /// The guest is shown it here, so that the pages trap, and not elsewhere.
+    /// Whether the guest finds the structure here, so that its pages trap, and not elsewhere.
     pub(crate) is_carved: bool,
 }
 
-/// What the TDISP report says of the BAR.
+/// The ranges of the TDISP report in the BAR, as sets.
 #[derive(Debug)]
 pub(crate) struct ReportFacts {
     pub(crate) tee: RangeSet,
@@ -50,7 +50,7 @@ pub(crate) struct ReportFacts {
 }
 
 impl BarFacts {
-    /// Checks that the facts fit the BAR and each other, and sorts them into facts.
+    /// Checks that the input fits the BAR and is free of contradictions, and converts it to sets.
     pub(crate) fn new(
         input: &BarInput<'_>,
         page: PageSize,
@@ -243,8 +243,8 @@ pub(crate) fn locked_into_tee(ranges: &[ReportedRange], part: MsixPart) -> Range
     marked.map(|marked| marked.range).collect()
 }
 
-/// A range that is marked for a structure must hold some of it. This is what shows that a report
-/// was taken back to the wrong offsets.
+/// Checks that a range that is marked for a structure holds some of it. This detects a report that
+/// was converted to wrong offsets.
 fn check_marks(
     bar: Bar,
     msix: Option<Msix>,
@@ -318,7 +318,7 @@ fn check_contradictions(bar: Bar, ranges: &[ReportedRange]) -> Result<(), Classi
 /// The host pages with both NON_TEE and unreported bytes.
 ///
 /// In such a page a NON_TEE range starts or ends off a page boundary, so only the pages at the ends
-/// of ranges need a look. (At the end of a BAR that is smaller than a page, nothing is unreported.)
+/// of ranges are checked. (At the end of a BAR that is smaller than a page, nothing is unreported.)
 fn mixed_pages(non_tee: &RangeSet, unreported: &RangeSet, page: PageSize) -> RangeSet {
     let ends = edges(non_tee).filter(|&edge| !page.is_aligned(edge));
     let pages = ends.map(|edge| page.page_of(edge));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Private bytes must have their host pages to themselves.
+//! Checks that private bytes have their host pages to themselves.
 
 use guest_ranges::AddrRange;
 

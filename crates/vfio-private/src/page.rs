@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host page size, the finest grain at which anything can be mapped.
+//! The host page size: the smallest unit that can be mapped.
 
 use core::fmt;
 

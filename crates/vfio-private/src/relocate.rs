@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! MSI-X structures shown to the guest elsewhere than where the device has them.
+//! Shows the MSI-X structures to the guest at another place than the device has them.
 
 use guest_ranges::AddrRange;
 
@@ -11,9 +11,9 @@ use crate::page::PageSize;
 /// Where the guest finds MSI-X by [`MsixPlacement::Relocate`](crate::MsixPlacement::Relocate): behind
 /// the end of the BAR that has the table, which the guest sees enlarged.
 ///
-/// All bytes from [`emulated`](Self::emulated) on are the VMM's and trap; those below are the
-/// device's, and [`classify`](crate::classify) has their pieces. The capability that the guest reads
-/// must name these places.
+/// All bytes from [`emulated`](Self::emulated) on belong to the VMM and trap. Those below are the
+/// device's, and [`classify`](crate::classify) returns their pieces. The capability that the guest
+/// reads must name these places.
 ///
 /// ```
 /// use vfio_private::{Bar, BarIndex, BarKind, Msix, PageSize, Relocation};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Private pieces as files: what KVM is told instead of a host address.
+//! Exports private pieces as dma-bufs, which KVM takes instead of a host address.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::{Device, ioctl};
 use crate::bar::Bar;
 use crate::piece::{Access, Piece};
 
-/// How many dma-bufs there are.
+/// How pieces are grouped into dma-bufs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Grain {
-    /// One for each piece: for a KVM that takes a dma-buf as a whole only.
+    /// One dma-buf for each piece, for a KVM that maps a dma-buf only as a whole.
     Piece,
-    /// One for the BAR, of which each piece is a slice: for a KVM that takes an offset.
+    /// One dma-buf for the BAR, of which each piece is a slice, for a KVM that takes an offset.
     Bar,
 }
 
@@ -27,8 +27,8 @@ pub enum Grain {
 pub struct Exported {
     /// The piece.
     pub piece: Piece,
-    /// The dma-buf. It cannot be mapped, and is not there any more for whoever uses it while memory
-    /// decoding is off or the device is reset or powered down.
+    /// The dma-buf. It cannot be mapped by a process. Its users lose access while memory decoding is
+    /// off or the device is reset or powered down.
     pub file: Arc<OwnedFd>,
     /// Where in the file the piece starts, in bytes.
     pub offset: u64,
@@ -53,7 +53,7 @@ fn plan(bar: Bar, pieces: &[Piece], grain: Grain) -> Vec<(AddrRange, Vec<Piece>)
 }
 
 impl Device {
-    /// Exports the private ones of a BAR's pieces as dma-bufs (Linux 6.19 and newer).
+    /// Exports the private pieces of a BAR as dma-bufs (Linux 6.19 and newer).
     ///
     /// # Errors
     ///
@@ -77,19 +77,19 @@ impl Device {
         Ok(exported)
     }
 
-    /// Whether the kernel exports dma-bufs of this device at all.
+    /// Whether the kernel can export dma-bufs of this device.
     pub fn can_export(&self) -> bool {
         ioctl::has_dma_buf(&self.file)
     }
 
-    /// Exports ranges of a region, one behind the other, as one dma-buf
+    /// Exports ranges of a region, concatenated, as one dma-buf
     /// (`VFIO_DEVICE_FEATURE_DMA_BUF`, Linux 6.19 and newer).
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Ioctl`]. ENOTTY: the kernel has no such feature. EINVAL: a range that is not of
-    /// whole host pages or leaves the region, none at all, or a region that no other device could
-    /// reach: I/O ports, or less than a page. ENODEV: a region that is no BAR, or that is not there.
+    /// [`DeviceError::Ioctl`]. ENOTTY: the kernel does not have the feature. EINVAL: a range that is
+    /// not whole host pages or leaves the region, an empty list, or a region that other devices cannot
+    /// access (I/O ports, or less than a page). ENODEV: a region that is not a BAR or does not exist.
     pub fn export_dma_buf(
         &self,
         region: u32,

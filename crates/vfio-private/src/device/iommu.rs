@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What devices are opened through: a container with groups, or an iommufd.
+//! DMA address spaces that devices are opened through: a container with groups, or an iommufd.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

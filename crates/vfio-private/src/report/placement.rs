@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From the pages of a TDISP report back to offsets in BARs.
+//! Converts the pages of a TDISP report to offsets in BARs.
 
 use core::fmt;
 
@@ -13,11 +13,11 @@ use crate::report::{InterfaceReport, MmioRange};
 /// The unit of a report, whatever the host's pages are.
 const REPORT_PAGE: u64 = 0x1000;
 
-/// How a reported page is taken back to an offset in its BAR.
+/// How a reported page is converted to an offset in its BAR.
 ///
 /// The host gives the device a reporting offset when it locks the interface, and the device adds it
-/// to every address it reports. A report does not say what it was. Consumers undo it in one of two
-/// ways, neither of which is always right.
+/// to every address it reports. The report does not contain that offset. Consumers undo it in one of
+/// two ways, neither of which is always right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OffsetRule {
     /// Counted from the lowest page with the same range ID. Right if the first page of the BAR is
@@ -103,7 +103,7 @@ pub struct PlacedReport {
 
 impl PlacedReport {
     /// The ranges of one BAR, for [`BarInput::report`](crate::BarInput::report). Empty if the
-    /// report is silent on the BAR.
+    /// report does not mention the BAR.
     pub fn of(&self, bar: BarIndex) -> &[ReportedRange] {
         let ranges = self.ranges.get(usize::from(bar.get()));
         ranges.map(Vec::as_slice).unwrap_or_default()

@@ -51,14 +51,14 @@ impl Iommu {
         Ok(())
     }
 
-    /// Unmaps all mappings in a range, and returns how many bytes that was. When it returns, no device
-    /// reaches them any more, and their owners are let go.
+    /// Unmaps all mappings in a range and returns the number of unmapped bytes. After it returns, no
+    /// device reaches them, and their owners are released.
     ///
     /// # Errors
     ///
     /// [`DmaRefusal`], if a mapping would have to be split: EINVAL from a container, ENOENT from an
-    /// iommufd. The iommufd may have unmapped those below it. Where there is no mapping, a container
-    /// unmaps 0 bytes, and an iommufd says ENOENT.
+    /// iommufd. The iommufd may have unmapped those below it. Without a mapping in the range, a
+    /// container unmaps 0 bytes, and an iommufd returns ENOENT.
     pub fn unmap_dma(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         let mut mapped = self.inner.mapped();
         let unmapped = self.inner.unmap(iova);
@@ -74,14 +74,14 @@ impl Iommu {
             let starts: Vec<u64> = starts.map(|(start, _)| *start).collect();
             let_go.extend(starts.iter().filter_map(|start| mapped.remove(start)));
         }
-        // Owners go when nothing is locked any more: they may do anything.
+        // Owners are dropped after the lock is released: they may run any code.
         drop(mapped);
         drop(let_go);
         unmapped
     }
 
-    /// What can be mapped: pages of which size, at which IOVAs, and how many mappings there can be.
-    /// Devices that are opened later can narrow it.
+    /// What can be mapped: the page size, the IOVAs, and the number of mappings. Devices that are
+    /// opened later can narrow it.
     ///
     /// # Errors
     ///
@@ -152,14 +152,14 @@ impl Inner {
         for (_, range) in mapped {
             let unmapped = self.unmap(range.iova());
             if unmapped.is_err_and(|refusal| !refusal.is_not_mapped()) {
-                // A device may still write there: nobody else ever gets it.
+                // A device may still write there, so the memory is never released.
                 mem::forget(range);
             }
         }
     }
 }
 
-/// What an iommufd says where there is no such thing.
+/// The errors of an iommufd that cannot map files.
 fn without_files(refusal: DmaRefusal) -> DmaRefusal {
     match refusal {
         DmaRefusal::Errno(libc::ENOTTY) => DmaUnsupported::Files.into(),
@@ -168,7 +168,7 @@ fn without_files(refusal: DmaRefusal) -> DmaRefusal {
     }
 }
 
-/// The kernel is asked again with more room until it has said all.
+/// Repeats the query with more room until the kernel has returned everything.
 fn type1_info(container: &std::fs::File) -> Result<Type1Info, DmaRefusal> {
     let mut words = vec![0_u64; 16];
     loop {

@@ -20,9 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! An eventfd reaches a guest as an irqfd of KVM, on a route to the guest's own message. Which message
-//! that is, and when it changes, [`MsixTable`](crate::emulate::MsixTable) and
-//! [`GuestConfig`](crate::emulate::GuestConfig) say.
+//! An eventfd reaches a guest as an irqfd of KVM, on a route to the guest's own message.
+//! [`MsixTable`](crate::emulate::MsixTable) and [`GuestConfig`](crate::emulate::GuestConfig) report
+//! that message, and when it changes.
 //!
 //! **Messages need bus mastering**: a device whose command register has bit 2 clear sends none.
 
@@ -45,7 +45,7 @@ use super::Device;
 /// How a device interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InterruptKind {
-    /// A line, shared with others as a rule.
+    /// A line, usually shared with other devices.
     Intx,
     /// Messages whose numbers follow each other, up to 32.
     Msi,
@@ -78,7 +78,7 @@ impl core::fmt::Display for InterruptKind {
     }
 }
 
-/// What the kernel says of one kind of a device's interrupts (`VFIO_DEVICE_GET_IRQ_INFO`).
+/// What the kernel reports about one kind of a device's interrupts (`VFIO_DEVICE_GET_IRQ_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct InterruptInfo {
@@ -94,7 +94,7 @@ pub struct InterruptInfo {
 }
 
 impl Device {
-    /// What there is of one kind of interrupts.
+    /// Queries the kernel for one kind of interrupts.
     ///
     /// # Errors
     ///
