@@ -3,9 +3,10 @@
 //! The classifier: computes the pieces of a BAR from the facts about it.
 
 use crate::bar::{BarInput, BarKind, Region};
-use crate::error::{ClassifyError, MsixPart};
+use crate::error::ClassifyError;
 use crate::facts::{BarFacts, MsixTrap};
 use crate::isolation;
+use crate::msix::MsixPart;
 use crate::page::PageSize;
 use crate::piece::{Access, Piece};
 use crate::policy::{Policy, SubPagePolicy};

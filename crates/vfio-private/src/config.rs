@@ -10,9 +10,10 @@
 mod ea;
 mod error;
 
-use crate::bar::{BarIndex, BarKind, Msix};
+use crate::bar::{BarIndex, BarKind};
 use crate::bytes::{le16, le32};
 use crate::error::InputError;
+use crate::msix::Msix;
 
 pub use ea::{EaEntry, EaResource};
 pub use error::ConfigError;

@@ -8,6 +8,7 @@ use guest_ranges::AddrRange;
 use thiserror::Error;
 
 use crate::bar::{BarIndex, BarRange, ReportedRange};
+use crate::msix::MsixPart;
 
 /// A number that is not valid for its input type. Raised when a value of that type is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -61,24 +62,6 @@ pub enum InputError {
         /// The size in bytes.
         bytes: u64,
     },
-}
-
-/// One of the two MSI-X structures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MsixPart {
-    /// The vector table.
-    Table,
-    /// The pending bit array.
-    Pba,
-}
-
-impl fmt::Display for MsixPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Table => "MSI-X table",
-            Self::Pba => "MSI-X PBA",
-        })
-    }
 }
 
 /// What a private range would have to share a host page with.

@@ -7,8 +7,9 @@
 
 use guest_ranges::{AddrRange, RangeSet};
 
-use crate::bar::{Bar, BarInput, BarKind, Msix, Region, ReportedRange, TeeKind};
-use crate::error::{ClassifyError, MsixPart};
+use crate::bar::{Bar, BarInput, BarKind, Region, ReportedRange, TeeKind};
+use crate::error::ClassifyError;
+use crate::msix::{Msix, MsixPart};
 use crate::page::PageSize;
 use crate::policy::{MsixPlacement, PbaPolicy, Policy, TeeMsixPolicy};
 

@@ -156,10 +156,10 @@ pub mod device;
 pub mod emulate;
 mod error;
 mod facts;
+mod isolation;
+mod msix;
 mod page;
 mod piece;
-
-mod isolation;
 mod policy;
 mod reach;
 mod reason;
@@ -170,11 +170,11 @@ pub mod report;
 pub use guest_ranges::AddrRange;
 
 pub use bar::{
-    Bar, BarIndex, BarInput, BarKind, BarRange, Msix, MsixParts, Region, ReportedRange, SparseArea,
-    TeeKind,
+    Bar, BarIndex, BarInput, BarKind, BarRange, Region, ReportedRange, SparseArea, TeeKind,
 };
 pub use classify::classify;
-pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
+pub use error::{ClassifyError, InputError, Neighbour};
+pub use msix::{Msix, MsixPart, MsixParts};
 pub use page::PageSize;
 pub use piece::{Access, Piece};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};

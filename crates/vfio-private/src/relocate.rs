@@ -4,8 +4,9 @@
 
 use guest_ranges::AddrRange;
 
-use crate::bar::{Bar, BarKind, Msix};
-use crate::error::{ClassifyError, MsixPart};
+use crate::bar::{Bar, BarKind};
+use crate::error::ClassifyError;
+use crate::msix::{Msix, MsixPart};
 use crate::page::PageSize;
 
 /// Where the guest finds MSI-X by [`MsixPlacement::Relocate`](crate::MsixPlacement::Relocate): behind

@@ -12,8 +12,8 @@ use thiserror::Error;
 
 pub use placement::{LeftOut, OffsetRule, PlaceError, PlacedReport};
 
-use crate::bar::MsixParts;
 use crate::bytes::{le16, le32, le64};
+use crate::msix::MsixParts;
 
 /// Offsets in the fixed part, and its size.
 mod fixed {

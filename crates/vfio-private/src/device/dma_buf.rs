@@ -111,8 +111,9 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bar::{BarIndex, BarInput, BarKind, MsixParts, Region, ReportedRange, TeeKind};
+    use crate::bar::{BarIndex, BarInput, BarKind, Region, ReportedRange, TeeKind};
     use crate::classify::classify;
+    use crate::msix::MsixParts;
     use crate::page::PageSize;
     use crate::policy::Policy;
 

@@ -6,7 +6,8 @@ use core::ops::Range;
 
 use super::effect::MsixControl;
 use super::msi::Message;
-use crate::bar::{BarIndex, BarRange, Msix};
+use crate::bar::{BarIndex, BarRange};
+use crate::msix::Msix;
 
 /// Bytes of a vector: address, data, control.
 const ENTRY: usize = 16;

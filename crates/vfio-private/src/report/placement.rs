@@ -7,7 +7,8 @@ use core::fmt;
 use guest_ranges::AddrRange;
 use thiserror::Error;
 
-use crate::bar::{Bar, BarIndex, BarKind, MsixParts, ReportedRange, TeeKind};
+use crate::bar::{Bar, BarIndex, BarKind, ReportedRange, TeeKind};
+use crate::msix::MsixParts;
 use crate::report::{InterfaceReport, MmioRange};
 
 /// The unit of a report, whatever the host's pages are.
