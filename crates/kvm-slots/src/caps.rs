@@ -6,9 +6,6 @@ use kvm_bindings::{
     KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
 };
 
-use crate::abi::{AbiProfile, Unsupported};
-use crate::plan::cut;
-use crate::range::SlotRange;
 use crate::uapi::KVM_CAP_GUEST_MEMFD_FLAGS;
 use crate::vm::{GuestMemfdFlags, Vm};
 
@@ -80,19 +77,6 @@ impl Capabilities {
             push_map: vm.push_map().is_some(),
             address_bits: vm.address_bits(),
         }
-    }
-
-    /// Whether a VM with these capabilities can give the guest `range` without
-    /// exits. Its address and the number of slots do not matter here: a plan
-    /// refuses those.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub fn check(&self, range: &SlotRange, abi: AbiProfile) -> Result<(), Unsupported> {
-        // What is empty or wraps asks for no slot.
-        let pages = cut::whole_pages(std::slice::from_ref(range), self.page_size);
-        let mut ranges = pages.into_iter().flat_map(|pages| pages.ranges);
-        ranges.try_for_each(|want| want.check(self, abi))
     }
 }
 

@@ -234,6 +234,7 @@ mod apply;
 mod caps;
 pub mod convert;
 pub mod dirty;
+mod discard;
 mod errno;
 pub mod exit;
 mod file_size;
@@ -249,7 +250,6 @@ pub mod probe;
 pub mod push;
 mod range;
 mod rules;
-mod settle;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
@@ -257,13 +257,14 @@ mod slots;
 mod step;
 mod table;
 pub mod uapi;
+mod unsupported;
 #[cfg(feature = "vcpu-gate")]
 pub mod vcpu_gate;
 #[cfg(feature = "memory-model")]
 mod view;
 mod vm;
 
-pub use abi::{AbiProfile, ParseAbiError, Unsupported};
+pub use abi::{AbiProfile, ParseAbiError};
 #[cfg(target_arch = "x86_64")]
 pub use address_bits::cpuid_address_bits;
 pub use apply::{Applied, ApplyError, NotUndone};
@@ -284,6 +285,7 @@ pub use slot::{Slot, SlotId};
 pub use slots::Slots;
 pub use step::StepError;
 pub use table::SlotTable;
+pub use unsupported::Unsupported;
 #[cfg(feature = "memory-model")]
 pub use view::slot_ranges;
 pub use vm::{GuestMemfdFlags, Vm};

@@ -123,6 +123,24 @@ impl SlotRange {
         self.log_dirty
     }
 
+    /// The part of `size` bytes that starts `offset` bytes into the range;
+    /// `None` if it is not inside.
+    pub(crate) fn part(&self, offset: u64, size: u64) -> Option<Self> {
+        let backing = self.backing.slice(offset, size)?;
+        Some(Self {
+            gpa: self.gpa + offset,
+            access: self.access,
+            backing,
+            log_dirty: self.log_dirty,
+        })
+    }
+
+    /// Whether both ranges have the same bytes with the same access, wherever
+    /// the guest sees them.
+    pub(crate) fn is_same_memory(&self, other: &Self) -> bool {
+        self.access == other.access && self.backing == other.backing
+    }
+
     /// Asks the kernel how large a device's file is.
     pub(crate) fn measure(&mut self) {
         if let Backing::FdOffset(file) = &mut self.backing {

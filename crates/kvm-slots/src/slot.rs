@@ -9,7 +9,7 @@ use kvm_bindings::{
 use crate::abi::AbiProfile;
 use crate::caps::Capabilities;
 use crate::push::PushedRange;
-use crate::range::{Backing, SlotAccess};
+use crate::range::{Backing, SlotAccess, SlotRange};
 
 /// A memslot's number in address space 0.
 pub type SlotId = u16;
@@ -23,11 +23,8 @@ pub type SlotId = u16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub(crate) id: SlotId,
-    pub(crate) gpa: u64,
-    pub(crate) size: u64,
-    pub(crate) access: SlotAccess,
-    pub(crate) backing: Backing,
-    pub(crate) log_dirty: bool,
+    /// Whole pages.
+    pub(crate) range: SlotRange,
 }
 
 /// How a slot is encoded for a kernel.
@@ -46,51 +43,51 @@ impl Slot {
 
     /// The first guest-physical address, page aligned.
     pub fn gpa(&self) -> u64 {
-        self.gpa
+        self.range.gpa()
     }
 
     /// The number of bytes, page aligned and not zero.
     pub fn size(&self) -> u64 {
-        self.size
+        self.range.size()
     }
 
     /// Whether stores are direct too.
     pub fn access(&self) -> SlotAccess {
-        self.access
+        self.range.access()
     }
 
     /// The bytes that the guest reaches.
     pub fn backing(&self) -> &Backing {
-        &self.backing
+        self.range.backing()
     }
 
     /// Whether KVM logs which pages the guest writes.
     pub fn log_dirty(&self) -> bool {
-        self.log_dirty
+        self.range.log_dirty()
     }
 
     /// The last guest-physical address.
     pub fn last(&self) -> u64 {
-        self.gpa + (self.size - 1)
+        self.range.last()
     }
 
     /// Whether KVM lets the slot change its address or its logging. Slots on
     /// files can only be deleted.
     pub fn is_mutable(&self) -> bool {
-        matches!(self.backing, Backing::Host(_))
+        matches!(self.backing(), Backing::Host(_))
     }
 
     /// The flags by the names of the kernel's header, without their prefix.
     /// What an ABI profile has in their place is called `FD_OFFSET`.
     pub fn flag_names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
-        if self.log_dirty {
+        if self.log_dirty() {
             names.push("LOG_DIRTY_PAGES");
         }
-        if self.access == SlotAccess::ReadOnly {
+        if self.access() == SlotAccess::ReadOnly {
             names.push("READONLY");
         }
-        match self.backing {
+        match self.backing() {
             Backing::Host(_) => {}
             Backing::GuestMemfd { .. } => names.push("GUEST_MEMFD"),
             Backing::FdOffset(_) => names.push("FD_OFFSET"),
@@ -106,11 +103,11 @@ impl Slot {
         capabilities: &Capabilities,
         abi: AbiProfile,
     ) -> Option<Encoding> {
-        match &self.backing {
+        match self.backing() {
             Backing::FdOffset(file) if abi == AbiProfile::Push => {
                 Some(Encoding::Pushed(PushedRange {
-                    gpa: self.gpa,
-                    size: self.size,
+                    gpa: self.gpa(),
+                    size: self.size(),
                     file: file.slice().clone(),
                 }))
             }
@@ -125,12 +122,12 @@ impl Slot {
         let region = kvm_userspace_memory_region2 {
             slot: self.id.into(),
             flags: self.plain_flags(),
-            guest_phys_addr: self.gpa,
-            memory_size: self.size,
-            userspace_addr: self.backing.host().map_or(0, |host| host.address()),
+            guest_phys_addr: self.gpa(),
+            memory_size: self.size(),
+            userspace_addr: self.backing().host().map_or(0, |host| host.address()),
             ..Default::default()
         };
-        match &self.backing {
+        match self.backing() {
             Backing::Host(_) => Some(region),
             Backing::GuestMemfd { file, .. } => Some(kvm_userspace_memory_region2 {
                 flags: region.flags | KVM_MEM_GUEST_MEMFD,
@@ -147,25 +144,25 @@ impl Slot {
 
     /// What the older ioctl takes; `None` for a backing that it cannot name.
     fn region1(&self) -> Option<kvm_userspace_memory_region> {
-        let Backing::Host(host) = &self.backing else {
+        let Backing::Host(host) = self.backing() else {
             return None;
         };
         Some(kvm_userspace_memory_region {
             slot: self.id.into(),
             flags: self.plain_flags(),
-            guest_phys_addr: self.gpa,
-            memory_size: self.size,
+            guest_phys_addr: self.gpa(),
+            memory_size: self.size(),
             userspace_addr: host.address(),
         })
     }
 
     fn plain_flags(&self) -> u32 {
-        let log = if self.log_dirty {
+        let log = if self.log_dirty() {
             KVM_MEM_LOG_DIRTY_PAGES
         } else {
             0
         };
-        let readonly = match self.access {
+        let readonly = match self.access() {
             SlotAccess::ReadOnly => KVM_MEM_READONLY,
             SlotAccess::ReadWrite => 0,
         };

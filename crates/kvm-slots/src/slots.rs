@@ -4,7 +4,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::abi::{AbiProfile, Unsupported};
+use crate::abi::AbiProfile;
 use crate::apply::{self, Applied, ApplyError, NotUndone};
 use crate::caps::Capabilities;
 use crate::dirty::ops::BeforeOp;
@@ -19,6 +19,7 @@ use crate::rules::SlotRules;
 use crate::slot::Slot;
 use crate::step::Stepper;
 use crate::table::SlotTable;
+use crate::unsupported::Unsupported;
 use crate::vm::Vm;
 
 /// The memslots of one VM.

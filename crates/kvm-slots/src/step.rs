@@ -6,6 +6,7 @@ use crate::caps::Capabilities;
 use crate::dirty::ops::BeforeOp;
 use crate::errno::Errno;
 use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
 use crate::slot::{Encoding, Slot, SlotId};
 use crate::table::SlotTable;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
@@ -73,7 +74,7 @@ impl<V: Vm> Stepper<'_, V> {
         let (slot, memory_size) = match op {
             Op::Delete(slot) => (slot, 0),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
-                (slot, slot.size)
+                (slot, slot.size())
             }
             Op::SetPrivate { pages, private } => {
                 let attributes = match private {
@@ -111,6 +112,62 @@ impl<V: Vm> Stepper<'_, V> {
     }
 }
 
+impl<V: Vm> Stepper<'_, V> {
+    /// Restores the slot or the pages of the operation that may or may not have
+    /// been carried out. If KVM refuses to restore the slot, it is deleted, and
+    /// the table follows.
+    ///
+    /// # Errors
+    /// What KVM refused; the operation stays unsettled.
+    ///
+    /// # Safety
+    /// As for [`step`](Self::step).
+    #[cold]
+    pub(crate) unsafe fn settle(&self, table: &mut SlotTable) -> Result<(), Errno> {
+        let Some(op) = table.unsettled().cloned() else {
+            return Ok(());
+        };
+        match &op {
+            // SAFETY: passed on from the caller, as is each of those below.
+            Op::Create(slot) => unsafe { self.ensure_deleted(slot) }?,
+            // It is not known whether the slot exists, and KVM creates a slot
+            // only if it does not.
+            // SAFETY: as above.
+            Op::Delete(slot) => unsafe {
+                self.ensure_deleted(slot)?;
+                if self.perform(&Op::Create(slot.clone())).is_err() {
+                    table.remove(slot.id);
+                }
+            },
+            // KVM does nothing if the slot is so already.
+            // SAFETY: as above.
+            Op::Move { from, to } | Op::SetFlags { from, to } => unsafe {
+                if self.perform(&op.inverse()).is_err() {
+                    self.ensure_deleted(to)?;
+                    table.remove(from.id);
+                }
+            },
+            // SAFETY: as above.
+            Op::SetPrivate { .. } => unsafe { self.perform(&op.inverse()) }?,
+        }
+        table.set_unsettled(None);
+        Ok(())
+    }
+
+    /// Deletes the slot if it is there.
+    ///
+    /// # Safety
+    /// As for [`step`](Self::step).
+    unsafe fn ensure_deleted(&self, slot: &Slot) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        match unsafe { self.perform(&Op::Delete(slot.clone())) } {
+            // The answer of KVM, and of a push map, if the slot does not exist.
+            Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+}
+
 /// A call in progress. If it panics, it is not known whether KVM carried the
 /// operation out; the table records that.
 struct Call<'a> {
@@ -140,6 +197,22 @@ fn starts_from(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     }
 }
 
+impl SlotTable {
+    /// Applies `plan` to the table alone, without a VM. Later plans start from the
+    /// slots that a VM would then have.
+    ///
+    /// # Errors
+    /// [`StepError::Stale`] at the first step whose slot is not in the expected
+    /// state. The table has followed the steps before it.
+    pub fn follow(&mut self, plan: &Plan) -> Result<(), StepError> {
+        for op in &plan.ops {
+            finds_room(self, op)?;
+            self.follow_op(op);
+        }
+        Ok(())
+    }
+}
+
 /// Whether the table has what the operation starts from, and no other slot
 /// holds addresses that its slot is to have. Plans keep the second rule by
 /// themselves.
@@ -148,7 +221,7 @@ pub(crate) fn finds_room(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     let (Op::Create(to) | Op::Move { to, .. }) = op else {
         return Ok(());
     };
-    let mut there = table.intersecting_downwards(to.gpa, to.last());
+    let mut there = table.intersecting_downwards(to.gpa(), to.last());
     match there.find(|other: &&Slot| other.id != to.id) {
         None => Ok(()),
         Some(other) => Err(StepError::Stale(other.id)),

@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::ids::FreeIds;
 use crate::plan::op::Op;
-use crate::plan::outcome::Plan;
 use crate::rules::SlotRules;
 use crate::slot::{Slot, SlotId};
-use crate::step::{StepError, finds_room};
 
 /// The memslots that KVM has, by number and by address. It changes only as
 /// operations succeed, so that it is true also after a failure.
@@ -64,20 +62,6 @@ impl SlotTable {
             free.take(id..=id);
         }
         (self.rules, self.free) = (rules, free);
-    }
-
-    /// Carries `plan` out on paper: a later plan can start from what a VM will
-    /// have then. No VM is asked.
-    ///
-    /// # Errors
-    /// [`StepError::Stale`] at the first step whose slot is not in the expected
-    /// state. The table has followed the steps before it.
-    pub fn follow(&mut self, plan: &Plan) -> Result<(), StepError> {
-        for op in &plan.ops {
-            finds_room(self, op)?;
-            self.follow_op(op);
-        }
-        Ok(())
     }
 
     /// What the VMM decided about its slots.
@@ -164,10 +148,10 @@ impl SlotTable {
             Op::Delete(slot) => self.remove(slot.id),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
                 match self.slots.insert(slot.id, slot.clone()) {
-                    Some(old) => drop(self.by_gpa.remove(&old.gpa)),
+                    Some(old) => drop(self.by_gpa.remove(&old.gpa())),
                     None => self.free.take(slot.id..=slot.id),
                 }
-                self.by_gpa.insert(slot.gpa, slot.id);
+                self.by_gpa.insert(slot.gpa(), slot.id);
             }
             Op::SetPrivate { .. } => {}
         }
@@ -177,7 +161,7 @@ impl SlotTable {
         let Some(slot) = self.slots.remove(&id) else {
             return;
         };
-        self.by_gpa.remove(&slot.gpa);
+        self.by_gpa.remove(&slot.gpa());
         if !self.rules.is_reserved(id) {
             self.free.put_back(id);
         }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
-use crate::convert::{Discard, discard};
+use crate::discard::{self, Discard};
 use crate::errno::Errno;
 use crate::push::PushMap;
 

@@ -3,11 +3,11 @@
 
 use std::fmt;
 
+use super::check::Refusal;
 use super::listener::ConversionListenerError;
-use super::plan::Refusal;
 use super::request::RequestError;
-use crate::abi::Unsupported;
 use crate::errno::Errno;
+use crate::unsupported::Unsupported;
 use guest_ranges::PageRange;
 
 /// Pages of which something could not be done. A guest chooses how many there

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Listeners of conversions: a mapper for DMA, which maps shared pages only.
 
-use std::sync::Arc;
-
-use super::error::NotConvertedBack;
 use super::sides::Stretch;
 use guest_ranges::PageRange;
 use guest_ranges::PageState;
@@ -42,24 +39,6 @@ impl<'a> Conversion<'a> {
             unbacked,
         })
     }
-}
-
-/// Has listeners go back, the last to prepare first; returns the numbers of
-/// those that could not.
-pub(super) fn abort(
-    prepared: &[Arc<dyn ConversionListener>],
-    change: Option<Conversion<'_>>,
-    not_undone: &mut NotConvertedBack,
-) -> Vec<usize> {
-    let mut stuck = Vec::new();
-    let Some(change) = change else { return stuck };
-    for (number, listener) in prepared.iter().enumerate().rev() {
-        if let Err(error) = listener.abort(&change) {
-            not_undone.add_listener(listener.name(), error);
-            stuck.push(number);
-        }
-    }
-    stuck
 }
 
 /// Follows conversions.

@@ -104,8 +104,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod check;
 mod converter;
-pub(crate) mod discard;
 mod engine;
 mod error;
 mod listener;
@@ -115,8 +115,13 @@ mod model;
 mod pages;
 mod plan;
 mod request;
+mod rollback;
+mod settle;
 mod sides;
+mod switch;
 
+pub use crate::discard::Discard;
+pub use check::Refusal;
 pub use converter::Converter;
 pub use engine::Engine;
 pub use error::{
@@ -128,6 +133,6 @@ pub use memory::{ConvertibleMemory, MemoryError};
 #[cfg(feature = "memory-model")]
 pub use model::ModelPages;
 pub use pages::GuestPages;
-pub use plan::{ConversionPlan, Refusal, plan_conversion};
+pub use plan::{ConversionPlan, plan_conversion};
 pub use request::{Request, RequestError};
-pub use sides::{ConvertibleRange, Discard, Sides, Stretch};
+pub use sides::{ConvertibleRange, Sides, Stretch};

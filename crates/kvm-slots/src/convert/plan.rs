@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! From a request to what has to be done for it: a pure function.
 
+use super::check::{Refusal, check};
 use super::pages::GuestPages;
 use super::request::Request;
-use super::sides::{Discard, Sides, Stretch};
+use super::sides::Stretch;
+use crate::discard::Discard;
 use guest_ranges::PageRange;
 use guest_ranges::PageState;
 
@@ -61,45 +63,6 @@ impl ConversionPlan {
     }
 }
 
-/// Why a request was refused. Nothing has changed. A guest can bring any of
-/// these about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Some page cannot be private: nothing is there, or memory without a
-    /// private side.
-    #[error("{range} cannot become private: at {at:#x} is nothing with a private side")]
-    NoPrivateSide {
-        /// The whole range asked for.
-        range: PageRange,
-        /// The first page that cannot.
-        at: u64,
-    },
-    /// Some page cannot be shared: only a guest_memfd is there.
-    #[error("{range} cannot become shared: at {at:#x} is nothing with a shared side")]
-    NoSharedSide {
-        /// The whole range asked for.
-        range: PageRange,
-        /// The first page that cannot.
-        at: u64,
-    },
-    /// So many pages would be private, there or elsewhere, that what is written
-    /// down of them could outgrow its limit: [`GuestPages::has_room`].
-    #[error("{range} cannot become private too: the state of the pages is at its limit")]
-    NoRoom {
-        /// The whole range asked for.
-        range: PageRange,
-    },
-    /// Some page that was to be accepted is not private MMIO.
-    #[error("{range} cannot be accepted: at {at:#x} is no private MMIO")]
-    NotPrivateMmio {
-        /// The whole range asked for.
-        range: PageRange,
-        /// The first page that is not.
-        at: u64,
-    },
-}
-
 /// Plans `request`, or as much of it as fits into one plan.
 ///
 /// # Errors
@@ -111,40 +74,6 @@ pub fn plan_conversion(
 ) -> Result<ConversionPlan, Refusal> {
     check(pages, request)?;
     Ok(part(pages, request.range, request.to))
-}
-
-/// Whether every page of the request can be as it asks. It costs what there is
-/// of memory in the range, and not what there is of pages.
-pub(super) fn check(pages: &impl GuestPages, request: Request) -> Result<(), Refusal> {
-    let Request {
-        range,
-        to,
-        mmio_only,
-    } = request;
-    if to == PageState::Shared {
-        let bad = |s: &Stretch| matches!(s.sides, Sides::PrivateOnly { .. });
-        return match pages.memory(range).find(bad) {
-            Some(stretch) => {
-                let at = stretch.range.start().max(range.start());
-                Err(Refusal::NoSharedSide { range, at })
-            }
-            None => Ok(()),
-        };
-    }
-    let mut at = range.start();
-    for stretch in pages.memory(range) {
-        let fits = !mmio_only || stretch.sides == Sides::PrivateMmio;
-        if !fits || stretch.range.start() > at {
-            break;
-        }
-        at = stretch.range.end();
-    }
-    match at >= range.end() {
-        true if pages.has_room(range) => Ok(()),
-        true => Err(Refusal::NoRoom { range }),
-        false if mmio_only => Err(Refusal::NotPrivateMmio { range, at }),
-        false => Err(Refusal::NoPrivateSide { range, at }),
-    }
 }
 
 /// The plan for the beginning of `range`, which was checked.

@@ -2,8 +2,7 @@
 //! Memory with a private side: where its two sides are, and how the bytes of
 //! one of them go.
 
-use std::fmt;
-
+use crate::discard::Discard;
 use crate::range::{Backing, SlotRange};
 use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
@@ -106,38 +105,6 @@ impl Stretch {
             }
             (Sides::PrivateOnly { .. }, PageState::Private)
             | (Sides::InPlace { .. } | Sides::PrivateMmio, _) => None,
-        }
-    }
-}
-
-/// Bytes that no one must see again. Where they were, zeros are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discard {
-    /// A hole is punched into a file: the private side.
-    File {
-        /// The guest_memfd.
-        fd: i32,
-        /// Where in the file.
-        offset: u64,
-        /// How many bytes.
-        size: u64,
-    },
-    /// Host memory is given back: the shared side.
-    Host {
-        /// Where in the process.
-        address: u64,
-        /// How many bytes.
-        size: u64,
-    },
-}
-
-impl fmt::Display for Discard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { fd, offset, size } => {
-                write!(f, "{size:#x} bytes of fd {fd} + {offset:#x}")
-            }
-            Self::Host { address, size } => write!(f, "{size:#x} bytes at host {address:#x}"),
         }
     }
 }

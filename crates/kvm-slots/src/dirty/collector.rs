@@ -4,107 +4,16 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::clears::clears;
+use super::error::DirtyError;
 use super::ops::BeforeOp;
-use super::rings::{RingId, Rings};
+use super::rings::Rings;
 use super::tracker::DirtyTracker;
-use super::vm::{DirtyCapabilities, DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
+use super::vm::{DirtyCapabilities, DirtyMode, DirtyRing, LoggingVm, ManualProtect, RingId};
 use crate::caps::Capabilities;
 use crate::errno::Errno;
 use crate::plan::op::Op;
-use crate::slot::{Slot, SlotId};
+use crate::slot::Slot;
 use crate::table::SlotTable;
-
-/// How KVM reports what was written. One way for the life of a VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DirtyMode {
-    /// A log for each slot; reading it write-protects all pages that it has.
-    Log,
-    /// A log for each slot; pages are write-protected by further calls, of at
-    /// most 2^18 pages each, so that vCPUs do not wait long for any of them.
-    ManualProtect {
-        /// All pages count as written when logging starts.
-        initially_set: bool,
-    },
-    /// A ring for each vCPU. The cost depends on the pages written and on the size
-    /// of the rings, not on the size of the guest's memory.
-    Ring {
-        /// Its size: a power of two, 16 bytes for each entry.
-        bytes: u32,
-    },
-}
-
-/// Why pages could not be collected. What was collected before is kept.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DirtyError {
-    /// The kernel does not have the mode, or not any more for this VM.
-    #[error("{mode:?} cannot be enabled: {errno}")]
-    Mode {
-        /// The mode.
-        mode: DirtyMode,
-        /// What the kernel said.
-        errno: Errno,
-    },
-    /// A slot's log could not be read.
-    #[error("the dirty log of slot {slot} cannot be read: {errno}")]
-    Get {
-        /// The slot.
-        slot: SlotId,
-        /// What the kernel said.
-        errno: Errno,
-    },
-    /// A slot's log could not be cleared: its pages will be reported again.
-    #[error("the dirty log of slot {slot} cannot be cleared from page {first_page} on: {errno}")]
-    Clear {
-        /// The slot.
-        slot: SlotId,
-        /// The first page of the call.
-        first_page: u64,
-        /// What the kernel said.
-        errno: Errno,
-    },
-    /// The rings could not be reset. Their entries were collected, but what is
-    /// written to these pages now leaves no trace until they are.
-    #[error("the dirty rings cannot be reset: {0}")]
-    Reset(Errno),
-    /// The kernel did not reset all collected entries, even after retries:
-    /// further writes to their pages are not logged.
-    #[error("the kernel did not reset {left} entries of the dirty rings")]
-    NotReset {
-        /// The number of entries that were not reset.
-        left: u64,
-    },
-    /// The kernel skipped an entry of a ring. Later entries were not collected
-    /// and never will be.
-    #[error("entry {position} of dirty ring {ring} is missing although later ones are there")]
-    Skipped {
-        /// The ring.
-        ring: RingId,
-        /// The position of the entry in the ring.
-        position: usize,
-    },
-    /// A vCPU exits because its ring is full, but the ring has no entry to
-    /// collect; see [`DirtyCollector::make_room`].
-    #[error("dirty ring {0} is full, and there is nothing in it to collect")]
-    StaysFull(RingId),
-    /// An entry of a ring names a page that no slot of the table has: the first
-    /// one, if several do. All other entries were collected.
-    #[error("the dirty ring names page {page:#x} of slot {slot:#x}, which is in no slot", page = .0.page, slot = .0.slot)]
-    Stray(DirtyEntry),
-}
-
-impl DirtyError {
-    fn errno(&self) -> Errno {
-        match self {
-            Self::Mode { errno, .. } | Self::Get { errno, .. } | Self::Clear { errno, .. } => {
-                *errno
-            }
-            Self::Reset(errno) => *errno,
-            Self::NotReset { .. } | Self::Skipped { .. } | Self::StaysFull(_) => Errno::EIO,
-            Self::Stray(_) => Errno::ENOENT,
-        }
-    }
-}
 
 /// Brings what KVM logged to a [`DirtyTracker`]: on request, and before
 /// memslot operations that would take a log away. It is the [`BeforeOp`] of
@@ -191,7 +100,7 @@ impl<V: LoggingVm> DirtyCollector<V> {
     /// [`DirtyError`]. What was read of the kernel is kept, so that this may be
     /// called again.
     pub fn collect(&self, table: &SlotTable) -> Result<(), DirtyError> {
-        for slot in table.slots().filter(|slot| slot.log_dirty) {
+        for slot in table.slots().filter(|slot| slot.log_dirty()) {
             self.tracker.track(slot);
             self.collect_log(slot)?;
         }
@@ -234,7 +143,7 @@ impl<V: LoggingVm> DirtyCollector<V> {
     }
 
     fn clear_log(&self, slot: &Slot, log: &[u64]) -> Result<(), DirtyError> {
-        for clear in clears(log, slot.size / self.tracker.page_size()) {
+        for clear in clears(log, slot.size() / self.tracker.page_size()) {
             let cleared = self.vm.clear_dirty_log(
                 slot.id.into(),
                 clear.first_page,

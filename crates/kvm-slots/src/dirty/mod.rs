@@ -3,18 +3,21 @@
 
 mod clears;
 pub(crate) mod collector;
+mod error;
 pub(crate) mod ops;
 pub(crate) mod pages;
-pub(crate) mod rings;
+mod rings;
 pub(crate) mod tracker;
 pub(crate) mod unlogged;
 pub(crate) mod vm;
 
 pub use crate::ioctl::VcpuDirtyRing;
-pub use collector::{DirtyCollector, DirtyError, DirtyMode};
+pub use collector::DirtyCollector;
+pub use error::DirtyError;
 pub use ops::BeforeOp;
 pub use pages::DirtyPages;
-pub use rings::RingId;
 pub use tracker::{DirtyClient, DirtyTracker};
 pub use unlogged::{Unlogged, UnloggedSlot};
-pub use vm::{DirtyCapabilities, DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
+pub use vm::{
+    DirtyCapabilities, DirtyEntry, DirtyMode, DirtyRing, LoggingVm, ManualProtect, RingId,
+};

@@ -36,10 +36,10 @@ impl Op {
     pub fn ends_log(&self) -> Option<&Slot> {
         let (from, goes_on) = match self {
             Self::Delete(slot) => (slot, false),
-            Self::Move { from, to } | Self::SetFlags { from, to } => (from, to.log_dirty),
+            Self::Move { from, to } | Self::SetFlags { from, to } => (from, to.log_dirty()),
             Self::Create(_) | Self::SetPrivate { .. } => return None,
         };
-        (from.log_dirty && !goes_on).then_some(from)
+        (from.log_dirty() && !goes_on).then_some(from)
     }
 
     /// The slot that logs once this operation is done.
@@ -47,7 +47,7 @@ impl Op {
         match self {
             Self::Delete(_) | Self::SetPrivate { .. } => None,
             Self::Create(slot) | Self::Move { to: slot, .. } | Self::SetFlags { to: slot, .. } => {
-                Some(slot).filter(|slot| slot.log_dirty)
+                Some(slot).filter(|slot| slot.log_dirty())
             }
         }
     }
@@ -72,17 +72,15 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::range::{Backing, SlotAccess};
+    use crate::range::{Backing, SlotAccess, SlotRange};
     use guest_ranges::HostMemory;
 
     fn slot(gpa: u64, log_dirty: bool) -> Slot {
+        let memory = Backing::Host(HostMemory::placeholder(0x1000).unwrap());
+        let range = SlotRange::new(gpa, SlotAccess::ReadWrite, memory).unwrap();
         Slot {
             id: 3,
-            gpa,
-            size: 0x1000,
-            access: SlotAccess::ReadWrite,
-            backing: Backing::Host(HostMemory::placeholder(0x1000).unwrap()),
-            log_dirty,
+            range: range.with_log_dirty(log_dirty),
         }
     }
 

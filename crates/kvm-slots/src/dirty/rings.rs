@@ -1,26 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The dirty rings of a VM's vCPUs: harvested and reset together.
 
-use std::fmt;
-
-use super::collector::DirtyError;
-use super::vm::{DirtyEntry, DirtyRing, LoggingVm};
+use super::error::DirtyError;
+use super::vm::{DirtyEntry, DirtyRing, LoggingVm, RingId};
 use crate::errno::Errno;
 
 /// How often the kernel is asked to reset rings without making progress. A
 /// signal interrupts the ioctl without an error; the next call continues.
 const FRUITLESS_RESETS: usize = 16;
-
-/// The dirty ring of one vCPU, as
-/// [`DirtyCollector::add_ring`](crate::dirty::DirtyCollector::add_ring) numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RingId(usize);
-
-impl fmt::Display for RingId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 #[derive(Debug)]
 struct Ring {

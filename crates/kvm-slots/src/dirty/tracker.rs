@@ -106,9 +106,9 @@ impl DirtyTracker {
         };
         let mut tracked = 0;
         for slot in table.intersecting(gpa, last) {
-            let (from, to) = (gpa.max(slot.gpa), last.min(slot.last()));
-            if let Some(host) = slot.backing.host() {
-                let all = self.mark(host.address() + (from - slot.gpa), to - from + 1);
+            let (from, to) = (gpa.max(slot.gpa()), last.min(slot.last()));
+            if let Some(host) = slot.backing().host() {
+                let all = self.mark(host.address() + (from - slot.gpa()), to - from + 1);
                 tracked += if all { to - from + 1 } else { 0 };
             }
         }
@@ -143,7 +143,7 @@ impl DirtyTracker {
         let state = &mut *self.state();
         state.memory.insert(memory);
         for dirty in state.clients.values_mut() {
-            dirty.insert_bitmap(first, log, slot.size / self.page_size);
+            dirty.insert_bitmap(first, log, slot.size() / self.page_size);
         }
     }
 
@@ -154,7 +154,7 @@ impl DirtyTracker {
             return false;
         };
         let in_slot = entry.page.checked_mul(self.page_size);
-        let at = in_slot.filter(|at| *at < slot.size);
+        let at = in_slot.filter(|at| *at < slot.size());
         let Some((at, memory)) = at.zip(host_range(slot)) else {
             return false;
         };
@@ -197,7 +197,7 @@ impl DirtyClient {
     /// slot without a host address.
     pub fn take_slot(&self, slot: &Slot) -> DirtyPages {
         match host_range(slot) {
-            Some(memory) => self.take(memory.start(), slot.size),
+            Some(memory) => self.take(memory.start(), slot.size()),
             None => DirtyPages::new(self.tracker.page_size),
         }
     }
@@ -235,7 +235,7 @@ impl DirtyPages {
     /// The guest-physical addresses at which `slot` shows these pages, as first
     /// address and number of bytes; none that it does not show.
     pub fn in_slot<'a>(&'a self, slot: &Slot) -> impl Iterator<Item = (u64, u64)> + 'a {
-        let gpa = slot.gpa;
+        let gpa = slot.gpa();
         let memory = host_range(slot).into_iter();
         memory.flat_map(move |memory| {
             let shown = self.within(memory);
@@ -249,7 +249,7 @@ impl DirtyPages {
 fn host_range(slot: &Slot) -> Option<AddrRange> {
     // Only these can be logged: beside a guest_memfd the host address is not
     // where the guest writes.
-    let host = slot.backing.host().filter(|_| slot.is_mutable())?;
+    let host = slot.backing().host().filter(|_| slot.is_mutable())?;
     Some(host.range())
 }
 

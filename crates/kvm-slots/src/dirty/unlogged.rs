@@ -9,7 +9,7 @@ use crate::table::SlotTable;
 
 /// A slot whose writes are not logged, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{size:#x} bytes at {gpa:#x} in slot {id}: {why}", id = .slot.id, gpa = .slot.gpa, size = .slot.size)]
+#[error("{size:#x} bytes at {gpa:#x} in slot {id}: {why}", id = .slot.id, gpa = .slot.gpa(), size = .slot.size())]
 #[non_exhaustive]
 pub struct UnloggedSlot {
     /// The slot.
@@ -47,11 +47,11 @@ impl Unlogged {
     /// Why `slot` is not logged; `None` if it is, or if the guest cannot write
     /// it directly.
     pub fn of(slot: &Slot) -> Option<Self> {
-        match (&slot.backing, slot.access) {
+        match (slot.backing(), slot.access()) {
             (Backing::GuestMemfd { .. }, _) => Some(Self::GuestMemfd),
             (Backing::FdOffset(_), _) => Some(Self::PrivateMmio),
             (Backing::Host(_), SlotAccess::ReadOnly) => None,
-            (Backing::Host(_), SlotAccess::ReadWrite) => (!slot.log_dirty).then_some(Self::Off),
+            (Backing::Host(_), SlotAccess::ReadWrite) => (!slot.log_dirty()).then_some(Self::Off),
         }
     }
 }

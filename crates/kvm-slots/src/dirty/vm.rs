@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What dirty tracking asks of a VM, and of the ring of a vCPU.
 
+use std::fmt;
+
 use kvm_bindings::{
     KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP,
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
@@ -18,6 +20,25 @@ bitflags::bitflags! {
         /// All pages count as written when logging starts.
         const INITIALLY_SET = 1 << 1;
     }
+}
+
+/// How KVM reports what was written. One way for the life of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirtyMode {
+    /// A log for each slot; reading it write-protects all pages that it has.
+    Log,
+    /// A log for each slot; pages are write-protected by further calls, of at
+    /// most 2^18 pages each, so that vCPUs do not wait long for any of them.
+    ManualProtect {
+        /// All pages count as written when logging starts.
+        initially_set: bool,
+    },
+    /// A ring for each vCPU. The cost depends on the pages written and on the size
+    /// of the rings, not on the size of the guest's memory.
+    Ring {
+        /// Its size: a power of two, 16 bytes for each entry.
+        bytes: u32,
+    },
 }
 
 /// What a VM's kernel can do to track writes.
@@ -117,4 +138,15 @@ pub trait DirtyRing: std::fmt::Debug + Send {
     /// filled later ones: harvesting never gets past it. Call it on a ring that
     /// has nothing left to harvest.
     fn skipped(&self) -> Option<usize>;
+}
+
+/// The dirty ring of one vCPU, as
+/// [`DirtyCollector::add_ring`](crate::dirty::DirtyCollector::add_ring) numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RingId(pub(super) usize);
+
+impl fmt::Display for RingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
 }

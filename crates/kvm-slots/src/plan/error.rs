@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Why there is no plan.
 
-use crate::abi::Unsupported;
+use crate::unsupported::Unsupported;
 use guest_ranges::PageRange;
 
 /// Why there is no plan.

@@ -64,26 +64,31 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Delete(s) => write!(f, "DELETE slot {} at {:#x}", s.id, s.gpa),
+            Self::Delete(s) => write!(f, "DELETE slot {} at {:#x}", s.id, s.gpa()),
             Self::Move { from, to } => {
                 write!(
                     f,
                     "MOVE slot {} from {:#x} to {:#x}",
-                    to.id, from.gpa, to.gpa
+                    to.id,
+                    from.gpa(),
+                    to.gpa()
                 )
             }
             Self::SetFlags { to, .. } => {
-                let logging = if to.log_dirty { "starts" } else { "stops" };
+                let logging = if to.log_dirty() { "starts" } else { "stops" };
                 write!(
                     f,
                     "FLAGS slot {} at {:#x}: dirty log {logging}",
-                    to.id, to.gpa
+                    to.id,
+                    to.gpa()
                 )
             }
             Self::Create(s) => write!(
                 f,
                 "CREATE slot {} at {:#x}, {:#x} bytes",
-                s.id, s.gpa, s.size
+                s.id,
+                s.gpa(),
+                s.size()
             ),
             Self::SetPrivate { pages, private } => {
                 let state = if *private { "private" } else { "shared" };

@@ -5,9 +5,9 @@ use super::error::{PlanError, UnsupportedRange};
 use guest_ranges::{AddrRange, PageRange, coalesce, subtract};
 
 use super::op::Op;
-use crate::abi::Unsupported;
 use crate::caps::Capabilities;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::unsupported::Unsupported;
 
 /// The operations that set attributes: those that make pages shared come before
 /// all moves, those that make pages private behind them.

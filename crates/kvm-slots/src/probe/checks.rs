@@ -6,7 +6,8 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 
-use super::{ProbeCheck, ProbeError, Probed, Sample};
+use super::outcome::{ProbeCheck, ProbeError, Probed};
+use super::sample::Sample;
 use crate::abi::AbiProfile;
 use crate::errno::Errno;
 use crate::slot::SlotId;

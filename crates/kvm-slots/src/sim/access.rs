@@ -10,7 +10,7 @@
 use super::memslots::{On, PAGE, Serves, SimSlot};
 use super::mmio_entries::Entry;
 use super::reach::Bytes;
-use super::{SimVm, State};
+use super::vm::{SimVm, State};
 use crate::errno::Errno;
 use crate::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
 

@@ -7,9 +7,10 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::files::{FileKind, SimFile};
+use super::host;
 use super::mapping::GuestMemfdMapping;
 use super::memslots::PAGE;
-use super::{SimVm, State, host};
+use super::vm::{SimVm, State};
 use crate::errno::Errno;
 use crate::vm::GuestMemfdFlags;
 

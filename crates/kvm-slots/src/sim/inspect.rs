@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the simulated kernel has, for tests to compare with what a VMM thinks.
 
-use super::SimVm;
 use super::memslots::SimSlot;
+use super::vm::SimVm;
 
 /// A memslot of the simulated kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

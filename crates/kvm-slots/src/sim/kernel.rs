@@ -10,7 +10,6 @@ use kvm_bindings::{
     KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2, KVM_CAP_VM_TYPES,
 };
 
-use super::dirty_ring::MAX_BYTES;
 use crate::abi::AbiProfile;
 use crate::dirty::vm::ManualProtect;
 use crate::uapi::{
@@ -18,6 +17,9 @@ use crate::uapi::{
     MEMORY_ATTRIBUTE_PRIVATE,
 };
 use crate::vm::GuestMemfdFlags;
+
+/// `KVM_DIRTY_RING_MAX_ENTRIES`, in bytes: 16 for each entry.
+pub(super) const MAX_RING_BYTES: u32 = 65536 * 16;
 
 /// The newest releases of the long-term kernels whose checks were read or run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,7 +186,9 @@ impl SimConfig {
             KVM_CAP_READONLY_MEM => 1,
             KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => number(ManualProtect::all().bits()),
             // x86 has the ring by both names, and needs no log beside it.
-            KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => number(MAX_BYTES.into()),
+            KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => {
+                number(MAX_RING_BYTES.into())
+            }
             KVM_CAP_USER_MEMORY2 => self.has_region2().into(),
             KVM_CAP_MEMORY_FAULT_INFO => self.has_region2().into(),
             KVM_CAP_GUEST_MEMFD => self.has_guest_memfd().into(),

@@ -7,7 +7,7 @@
 
 use super::access::Reached;
 use super::memslots::PAGE;
-use super::{SimVm, State};
+use super::vm::{SimVm, State};
 use crate::errno::Errno;
 use crate::exit::GuestFault;
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::SIGRTMIN;
 
+use super::error::GateError;
 use super::shared::Shared;
 use super::signal::ExitSignal;
-use super::{GateError, GatedVcpu};
+use super::vcpu::GatedVcpu;
 use crate::hold::HoldVcpus;
 
 /// What [`VcpuGate::new`] adds to `SIGRTMIN`: other libraries tend to use

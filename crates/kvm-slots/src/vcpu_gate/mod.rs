@@ -101,6 +101,7 @@
 //!   `tgkill` in holders.
 //! - KVM must have `KVM_CAP_IMMEDIATE_EXIT`, as it has since Linux 4.12.
 
+mod enter;
 mod entry;
 mod error;
 mod gate;

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use libc::{c_int, c_long, c_void, siginfo_t};
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, SignalHandler, register_signal_handler};
 
+use super::error::{GateError, RunError};
 use super::presence::Tid;
-use super::{GateError, RunError};
 use crate::errno::Errno;
 
 /// Reading a signal's handler and setting it are two steps.

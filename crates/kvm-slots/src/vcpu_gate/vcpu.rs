@@ -5,10 +5,11 @@ use std::sync::{Arc, Weak};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::entry::{NotEntered, Purpose, VcpuEntry};
+use super::enter::{NotEntered, Purpose};
+use super::entry::VcpuEntry;
+use super::error::{GateError, RunError};
 use super::run_page::RunPage;
 use super::shared::Shared;
-use super::{GateError, RunError};
 use crate::errno::Errno;
 
 /// A vCPU that enters the guest only while its [`VcpuGate`](super::VcpuGate) is

@@ -1,8 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Giving stale bytes back to the host.
 
-use super::sides::Discard;
+use std::fmt;
+
 use crate::errno::Errno;
+
+/// Bytes that no one must see again. Where they were, zeros are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// A hole is punched into a file: the private side.
+    File {
+        /// The guest_memfd.
+        fd: i32,
+        /// Where in the file.
+        offset: u64,
+        /// How many bytes.
+        size: u64,
+    },
+    /// Host memory is given back: the shared side.
+    Host {
+        /// Where in the process.
+        address: u64,
+        /// How many bytes.
+        size: u64,
+    },
+}
+
+impl fmt::Display for Discard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { fd, offset, size } => {
+                write!(f, "{size:#x} bytes of fd {fd} + {offset:#x}")
+            }
+            Self::Host { address, size } => write!(f, "{size:#x} bytes at host {address:#x}"),
+        }
+    }
+}
 
 /// Frees the bytes. They then read as zeros, or, in a private mapping of a file,
 /// as the bytes of the file.
