@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How memory without a host address is encoded for a kernel.
+//! The ABIs for memory without a host address.
+//!
+//! A device's registers that only the guest accesses have a file and no host
+//! address. No released kernel supports slots on such a file, and the proposed
+//! ABIs differ. An [`AbiProfile`] names one of them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use kvm_bindings::kvm_userspace_memory_region2;
 
-/// The way in which this kernel takes memory without a host address. No
-/// released kernel takes any, the proposals differ, and no capability number
-/// tells them apart: so the user says which it is, and
-/// [`probe_abi`](crate::probe::probe_abi()) finds out whether that is so.
+/// The ABI of a kernel for memory without a host address
+/// ([`Backing::FdOffset`](crate::Backing::FdOffset)).
+///
+/// No released kernel has one, the proposals differ, and no capability number
+/// distinguishes them. So the user chooses the profile, and
+/// [`probe_abi`](crate::probe::probe_abi()) checks that the kernel has it.
+/// Ranges that a profile cannot express are
+/// [`Unsupported`](crate::Unsupported), with the reason.
 ///
 /// | profile | descriptor | offset, size | flag |
 /// | --- | --- | --- | --- |
@@ -17,42 +25,42 @@ use kvm_bindings::kvm_userspace_memory_region2;
 /// | [`RfcDmaBuf`](Self::RfcDmaBuf) | `guest_memfd` | 0, and the dma-buf's size | yes |
 /// | [`Push`](Self::Push) | no memslot: [`PushMap`](crate::push::PushMap) is called | any whole pages | no |
 ///
-/// A flag bit is what the kernel at hand takes it for. Bit 3 has three
-/// meanings in kernels that are in use: the RFC's, that of Firecracker's
-/// `KVM_MEM_USERFAULT`, and that of ChromeOS's `KVM_MEM_NON_COHERENT_DMA`.
+/// The meaning of a flag bit depends on the kernel. Bit 3 has three meanings in
+/// kernels that are in use: the RFC's, Firecracker's `KVM_MEM_USERFAULT`, and
+/// ChromeOS's `KVM_MEM_NON_COHERENT_DMA`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AbiProfile {
-    /// Not at all: every released kernel up to 7.3.
+    /// No support: every released kernel up to 7.3.
     #[default]
     None,
-    /// A file descriptor in `pad1` and an offset into the file in `pad2[0]`,
-    /// announced by a flag bit. Slices of the file are allowed.
+    /// A file descriptor in `pad1` and an offset into the file in `pad2[0]`, with a
+    /// flag bit. A slot can have a part of the file.
     FdOffset {
-        /// The flag bit, as the kernel at hand defines it.
+        /// The flag bit, as the kernel defines it.
         flag: u32,
     },
-    /// A dma-buf's descriptor in `guest_memfd`, announced by a flag bit, on a VM
-    /// that has private memory. The slot has the dma-buf as a whole. This is
-    /// `KVM_MEM_VFIO_DMABUF` of the KVM RFCs of January and May 2025.
+    /// A dma-buf's descriptor in `guest_memfd`, with a flag bit, on a VM with private
+    /// memory. The slot has the whole dma-buf. This is `KVM_MEM_VFIO_DMABUF` of the
+    /// KVM RFCs of January and May 2025.
     RfcDmaBuf {
-        /// The flag bit, as the kernel at hand defines it.
+        /// The flag bit, as the kernel defines it.
         flag: u32,
     },
-    /// No memslot: the VMM has the platform map each range at once, by the
-    /// VM's [`PushMap`](crate::push::PushMap). The drafts for Arm CCA do it so.
+    /// No memslot: the VM's [`PushMap`](crate::push::PushMap) maps each range
+    /// immediately. The drafts for Arm CCA do this.
     Push,
 }
 
 impl AbiProfile {
-    /// [`AbiProfile::FdOffset`] with the flag bit of this project's own kernel
-    /// patch, `KVM_MEM_BACKING_FD`, which its simulated kernels use too.
+    /// [`AbiProfile::FdOffset`] with the flag bit of this project's kernel patch and
+    /// simulated kernels, `KVM_MEM_BACKING_FD`.
     pub const FD_OFFSET_BIT_4: Self = Self::FdOffset { flag: 1 << 4 };
 
     /// [`AbiProfile::RfcDmaBuf`] with the flag bit of the RFCs.
     pub const RFC_DMA_BUF_BIT_3: Self = Self::RfcDmaBuf { flag: 1 << 3 };
 
-    /// The flag bit, where there is one.
+    /// The flag bit, if the profile has one.
     pub fn flag(self) -> Option<u32> {
         match self {
             Self::None | Self::Push => None,
@@ -60,13 +68,13 @@ impl AbiProfile {
         }
     }
 
-    /// Whether ranges must say how large their files are
+    /// Whether ranges must have the size of their files
     /// ([`DeviceFile::file_size`](crate::DeviceFile::file_size)).
     pub fn needs_file_sizes(self) -> bool {
         matches!(self, Self::RfcDmaBuf { .. })
     }
 
-    /// Whether only VMs with private memory have it.
+    /// Whether the profile requires a VM with private memory.
     pub fn needs_private_memory(self) -> bool {
         matches!(self, Self::RfcDmaBuf { .. })
     }
@@ -79,7 +87,7 @@ impl AbiProfile {
         self.flag().filter(|flag| !good(*flag))
     }
 
-    /// `region` with a device's file in it; `None` where no memslot is made.
+    /// Adds a device's file to `region`; `None` if the profile uses no memslot.
     pub(crate) fn on_file(
         self,
         region: kvm_userspace_memory_region2,
@@ -114,15 +122,15 @@ impl fmt::Display for AbiProfile {
     }
 }
 
-/// A text that names no [`AbiProfile`].
+/// The error for a text that is not an [`AbiProfile`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not none, fd-offset, rfc-dmabuf or push; the middle two take a bit from 3 to 15, as in fd-offset=4"
 )]
 pub struct ParseAbiError(String);
 
-/// `none`, `push`, `fd-offset` and `rfc-dmabuf`; the latter two alone with the
-/// bit of their constants, or with another: `fd-offset=9`.
+/// Parses `none`, `push`, `fd-offset` and `rfc-dmabuf`. The latter two have the bit
+/// of their constants, or another one: `fd-offset=9`.
 impl FromStr for AbiProfile {
     type Err = ParseAbiError;
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a kernel takes memory without a host address in the way that a
-//! profile says: found out by slots made and refused, never by a number.
+//! Checks whether a kernel has a profile's ABI for memory without a host address.
+//!
+//! A probe creates slots, and tries slots that must be refused, with the expected
+//! errors. No capability number could show that. It also recognizes a kernel that
+//! uses the profile's flag for something else.
 
 mod checks;
 mod outcome;
@@ -22,27 +25,27 @@ use checks::Checks;
 use pushed::pushed;
 use sample::{Sample, raw};
 
-/// Finds out whether the kernel of `vm` takes memory without a host address in
-/// the way that `abi` says, by doing so at `gpa`, where `table` has no slot.
+/// Checks whether the kernel of `vm` has the ABI `abi`, with slots at `gpa`, where
+/// `table` has none.
 ///
-/// `file` is one of the kind that the ABI is for: a dma-buf of a device. What
-/// can be shown without one is less: see [`Probed`]. A slot of one page is
-/// made on it, or of the whole file where the profile wants that; the page
-/// behind it must be free as well.
+/// `file` is of the kind that the ABI is for: a dma-buf of a device. Without one, the
+/// probe shows less: see [`Probed`]. The probe creates a slot of one page on it, or
+/// of the whole file if the profile requires that. The next page must be free as
+/// well.
 ///
-/// What must be refused is tried as well, with the error that is due: a kernel
-/// that ignores what it does not know, or that has given the flag another
-/// meaning, is told apart. Afterwards the VM has the slots that it had.
+/// The probe also tries slots that must be refused with certain errors. So it
+/// recognizes a kernel that ignores unknown fields, or that uses the flag for
+/// something else. Afterwards the VM has its previous slots.
 ///
 /// # Errors
 /// [`ProbeError`].
 ///
 /// # Safety
-/// No vCPU of the VM runs until this has returned, nor at all after
-/// [`ProbeError::LeftBehind`]: a kernel of another ABI may take one of the
-/// slots for host memory that nobody has promised.
+/// No vCPU of the VM runs before this returns, or at all after
+/// [`ProbeError::LeftBehind`]: a kernel with another ABI could interpret one of the
+/// slots as host memory of this process.
 ///
-/// `table` must be the one that followed all operations on `vm` so far.
+/// `table` must have followed all operations on `vm` so far.
 pub unsafe fn probe_abi(
     vm: &impl Vm,
     table: &SlotTable,
@@ -61,7 +64,7 @@ pub unsafe fn probe_abi(
         (Some(sample), AbiProfile::RfcDmaBuf { .. }) => sample.size,
         _ => page,
     };
-    // A slot that is a page too large has to find room, too.
+    // A slot that is one page too large must fit too.
     let [slot, other] = room(table, &capabilities, gpa, size.saturating_add(page))?;
     let stranger = UnixDatagram::unbound().map_err(|error| ProbeError::File(error.into()))?;
 
@@ -83,14 +86,14 @@ pub unsafe fn probe_abi(
                 sample,
                 stranger: raw(stranger.as_fd()),
             };
-            // SAFETY: the caller promises that no vCPU runs meanwhile; the
-            // numbers and the place are in no slot of the table.
+            // SAFETY: the caller guarantees that no vCPU runs meanwhile; the
+            // numbers and addresses are in no slot of the table.
             unsafe { checks.run() }
         }
     }
 }
 
-/// Two numbers that no slot has, if none has the place either.
+/// Two unused slot numbers, if the addresses are unused too.
 fn room(
     table: &SlotTable,
     capabilities: &Capabilities,
@@ -99,8 +102,8 @@ fn room(
 ) -> Result<[SlotId; 2], ProbeError> {
     let none = ProbeError::NoRoom { gpa, size };
     let last = gpa.checked_add(size - 1).ok_or(none.clone())?;
-    let taken = |slot: &crate::Slot| slot.gpa() <= last && gpa <= slot.last();
-    if gpa % capabilities.page_size != 0 || table.slots().any(taken) {
+    let occupied = |slot: &crate::Slot| slot.gpa() <= last && gpa <= slot.last();
+    if gpa % capabilities.page_size != 0 || table.slots().any(occupied) {
         return Err(none);
     }
     let limit = capabilities.nr_memslots.min(1 << SlotId::BITS);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A memslot, and how it is encoded for the kernel.
+//! A memslot and its encoding for the kernel.
 
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
@@ -14,12 +14,12 @@ use crate::range::{Backing, SlotAccess, SlotRange};
 /// A memslot's number in address space 0.
 pub type SlotId = u16;
 
-/// A memslot: page aligned, with a number.
+/// A memslot: a range of whole pages with a number.
 ///
-/// What is mapped push-style ([`AbiProfile::Push`]) has a number here too, by
-/// which it is distinguished from the rest. KVM has no slot of that number then.
+/// A range that is mapped push-style ([`AbiProfile::Push`]) has a number too, but
+/// KVM has no slot of that number.
 ///
-/// Only a plan makes slots, from the ranges that the VMM hands in.
+/// Only the planner makes slots, from the ranges that the VMM passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub(crate) id: SlotId,
@@ -27,7 +27,7 @@ pub struct Slot {
     pub(crate) range: SlotRange,
 }
 
-/// How a slot is encoded for a kernel.
+/// The encoding of a slot for a kernel.
 #[derive(Debug)]
 pub(crate) enum Encoding {
     Region2(kvm_userspace_memory_region2),
@@ -56,7 +56,7 @@ impl Slot {
         self.range.access()
     }
 
-    /// The bytes that the guest reaches.
+    /// The memory that the guest reaches.
     pub fn backing(&self) -> &Backing {
         self.range.backing()
     }
@@ -71,14 +71,14 @@ impl Slot {
         self.range.last()
     }
 
-    /// Whether KVM lets the slot change its address or its logging. Slots on
-    /// files can only be deleted.
+    /// Whether KVM can change the slot's address and logging. KVM can only delete
+    /// slots on files.
     pub fn is_mutable(&self) -> bool {
         matches!(self.backing(), Backing::Host(_))
     }
 
-    /// The flags by the names of the kernel's header, without their prefix.
-    /// What an ABI profile has in their place is called `FD_OFFSET`.
+    /// The names of the flags in the kernel's header, without their prefix. The flag
+    /// of an ABI profile is `FD_OFFSET`.
     pub fn flag_names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
         if self.log_dirty() {
@@ -95,8 +95,8 @@ impl Slot {
         names
     }
 
-    /// How the slot is encoded for this kernel. `None` for a backing that it has no
-    /// way for; the planner has refused those.
+    /// Encodes the slot for this kernel. `None` for a backing that the kernel does
+    /// not support; the planner refuses those.
     #[inline]
     pub(crate) fn encoding(
         &self,
@@ -116,8 +116,8 @@ impl Slot {
         }
     }
 
-    /// What `KVM_SET_USER_MEMORY_REGION2` takes to create the slot, or to move
-    /// it or change its flags.
+    /// The argument of `KVM_SET_USER_MEMORY_REGION2` that creates the slot, moves it
+    /// or changes its flags.
     fn region2(&self, abi: AbiProfile) -> Option<kvm_userspace_memory_region2> {
         let region = kvm_userspace_memory_region2 {
             slot: self.id.into(),
@@ -142,7 +142,7 @@ impl Slot {
         }
     }
 
-    /// What the older ioctl takes; `None` for a backing that it cannot name.
+    /// The argument of the older ioctl; `None` for a backing that it does not support.
     fn region1(&self) -> Option<kvm_userspace_memory_region> {
         let Backing::Host(host) = self.backing() else {
             return None;

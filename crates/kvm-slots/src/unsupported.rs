@@ -7,72 +7,71 @@ use crate::range::{Backing, DeviceFile, SlotAccess, SlotRange};
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::GuestMemfdFlags;
 
-/// Why a kernel cannot give the guest direct access to some memory.
+/// The reason why a kernel cannot give the guest direct access to some memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsupported {
     /// The memory has no host address, and the ABI has no slots of that kind.
     #[error("unsupported by this kernel's ABI: no memslot without a host address")]
     NoHostAddress,
-    /// The flag bit of the ABI profile is none, several, or one that KVM has
-    /// given another meaning: a kernel would take the slot for another kind.
+    /// The flag of the ABI profile is not one bit, or a bit that KVM uses for another
+    /// kind of slot.
     #[error("the ABI profile's flag {flag:#x} is not a single bit from 3 to 15")]
     BadFlag {
         /// The flag.
         flag: u32,
     },
-    /// The ABI takes a dma-buf as a whole, and this is part of one: a BAR with
-    /// the MSI-X table in its midst, for example.
+    /// The ABI requires a whole dma-buf, and this is a part of one, such as a BAR
+    /// around an MSI-X table.
     #[error(
         "unsupported by this kernel's ABI: {size:#x} bytes at offset {offset:#x} of a dma-buf of \
          {file_size:#x} bytes, which it takes only as a whole"
     )]
     PartOfFile {
-        /// Where in the file the bytes start.
+        /// The offset of the first byte in the file.
         offset: u64,
         /// The number of bytes.
         size: u64,
         /// The size of the file in bytes.
         file_size: u64,
     },
-    /// The ABI takes a dma-buf as a whole, and how large this one is was not
-    /// said.
+    /// The ABI requires a whole dma-buf, and the size of this one is unknown.
     #[error(
         "unsupported by this kernel's ABI: a file of unknown size, which it takes only as a whole"
     )]
     FileSizeUnknown,
-    /// The ABI has the VMM map memory, and the VM has no way to.
+    /// The ABI maps memory push-style, and the VM has no push map.
     #[error("unsupported by this VM: mapping without a memslot (it has no push map)")]
     NoPushMap,
-    /// The slot would have to be read-only, which this backing cannot be.
+    /// A slot on a file cannot be read-only.
     #[error("unsupported by this kernel's ABI: a slot on a file cannot be read-only")]
     ReadOnlyFile,
     /// The kernel has no read-only slots.
     #[error("unsupported by this kernel: read-only memslots (KVM_CAP_READONLY_MEM is 0)")]
     NoReadOnly,
-    /// Dirty logging of memory that only a file holds.
+    /// A slot on a file cannot be logged.
     #[error("unsupported by this kernel's ABI: dirty logging of a slot on a file")]
     UnloggableFile,
-    /// The kernel has no guest_memfd, or not for this type of VM.
+    /// The kernel has no guest_memfd for this type of VM.
     #[error("unsupported by this kernel: guest_memfd for this VM (KVM_CAP_GUEST_MEMFD is 0)")]
     NoGuestMemfd,
-    /// The kernel's guest_memfd cannot be made in the way that is needed.
+    /// The kernel's guest_memfd does not have the required flags.
     #[error("unsupported by this kernel: guest_memfd flags {needed:?} (it has {offered:?})")]
     NoGuestMemfdFlags {
-        /// The flags that are needed.
+        /// The required flags.
         needed: GuestMemfdFlags,
         /// The flags that the kernel offers for this VM.
         offered: GuestMemfdFlags,
     },
-    /// The kernel does not know private pages, or not for this type of VM.
+    /// The kernel has no private pages for this type of VM.
     #[error("unsupported by this kernel: private pages (KVM_CAP_MEMORY_ATTRIBUTES is 0)")]
     NoPrivatePages,
-    /// The host address and the guest address differ within a page.
+    /// The guest address and the host address differ within a page.
     #[error("the host address is not page aligned where the guest address is")]
     Misaligned,
 }
 
-/// Whether a slot with these properties can exist at all.
+/// Checks whether KVM can have a slot for a range of whole pages.
 pub(crate) fn check(
     range: &SlotRange,
     capabilities: &Capabilities,
@@ -90,7 +89,7 @@ pub(crate) fn check(
             false
         }
     };
-    // Both flags are refused beside KVM_MEM_GUEST_MEMFD
+    // KVM refuses both flags together with KVM_MEM_GUEST_MEMFD
     // (check_memory_region_flags in virt/kvm/kvm_main.c).
     match range.access() {
         SlotAccess::ReadOnly if !plain => return Err(Unsupported::ReadOnlyFile),
@@ -110,7 +109,7 @@ pub(crate) fn check(
     }
 }
 
-/// Whether the profile can express these bytes of a device's file.
+/// Checks whether the profile can express these bytes of a device's file.
 fn check_file(
     size: u64,
     file: &DeviceFile,

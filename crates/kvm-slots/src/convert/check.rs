@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checks whether every page of a request can change as it asks.
+//! Checks whether every page of a request can change to the requested state.
 
 use guest_ranges::{PageRange, PageState};
 
@@ -8,47 +8,45 @@ use super::request::{Request, RequestError};
 use super::sides::{Sides, Stretch};
 use crate::unsupported::Unsupported;
 
-/// Why a request was refused. Nothing has changed. A guest can bring any of
-/// these about.
+/// The reason why a request was refused. Nothing has changed. A guest can cause each
+/// of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Some page cannot be private: nothing is there, or memory without a
-    /// private side.
+    /// A page cannot be private: it has no memory, or memory without a private side.
     #[error("{range} cannot become private: at {at:#x} is nothing with a private side")]
     NoPrivateSide {
-        /// The whole range asked for.
+        /// The whole requested range.
         range: PageRange,
-        /// The first page that cannot.
+        /// The first such page.
         at: u64,
     },
-    /// Some page cannot be shared: only a guest_memfd is there.
+    /// A page cannot be shared: it has only a guest_memfd.
     #[error("{range} cannot become shared: at {at:#x} is nothing with a shared side")]
     NoSharedSide {
-        /// The whole range asked for.
+        /// The whole requested range.
         range: PageRange,
-        /// The first page that cannot.
+        /// The first such page.
         at: u64,
     },
-    /// So many pages would be private, there or elsewhere, that what is written
-    /// down of them could outgrow its limit: [`GuestPages::has_room`].
+    /// The state of private pages could exceed its limit: [`GuestPages::has_room`].
     #[error("{range} cannot become private too: the state of the pages is at its limit")]
     NoRoom {
-        /// The whole range asked for.
+        /// The whole requested range.
         range: PageRange,
     },
-    /// Some page that was to be accepted is not private MMIO.
+    /// The guest accepts a page that is not private MMIO.
     #[error("{range} cannot be accepted: at {at:#x} is no private MMIO")]
     NotPrivateMmio {
-        /// The whole range asked for.
+        /// The whole requested range.
         range: PageRange,
-        /// The first page that is not.
+        /// The first such page.
         at: u64,
     },
 }
 
-/// Whether every page of the request can be as it asks. It costs what there is
-/// of memory in the range, and not what there is of pages.
+/// Checks whether every page of the request can change. The cost depends on the
+/// number of pieces of memory in the range, not on the number of pages.
 pub(super) fn check(pages: &impl GuestPages, request: Request) -> Result<(), Refusal> {
     let Request {
         range,

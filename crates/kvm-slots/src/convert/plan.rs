@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From a request to what has to be done for it: a pure function.
+//! Plans a conversion: a pure function of a request and the pages.
 
 use super::check::{Refusal, check};
 use super::pages::GuestPages;
@@ -9,29 +9,28 @@ use crate::discard::Discard;
 use guest_ranges::PageRange;
 use guest_ranges::PageState;
 
-/// The most stretches of one plan. A guest that has alternated its pages would
-/// otherwise make a plan as large as its memory.
+/// The maximum number of stretches of one plan. Otherwise a guest that alternates
+/// its pages could make a plan as large as its memory.
 const MAX_STRETCHES: usize = 4096;
 
-/// What one request, or the part of it that fits, comes to: pages that change
-/// and nothing else.
+/// The pages that change for a request, or for the part of it that fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConversionPlan {
-    /// What the pages become.
+    /// The new state of the pages.
     pub to: PageState,
-    /// The pages that change and have memory, by address. What lies next to
-    /// each other on both sides is one stretch.
+    /// The pages that change and have memory, by address. Pages that are adjacent on
+    /// both sides are one stretch.
     pub stretches: Vec<Stretch>,
-    /// Where bytes become stale: the stretches. To shared, they are joined across
-    /// pages that have changed before: nobody can have written to the private
-    /// side of those, and one call frees it all. To private they are not, as
-    /// the host may store to the shared side of a private page at any time.
+    /// The stretches whose bytes become stale. To shared, stretches are joined across
+    /// pages that are already shared: no one can have written to their private
+    /// side, and one call frees all of them. To private, stretches are not joined,
+    /// because the host may store to the shared side of a private page at any time.
     pub stale: Vec<Stretch>,
-    /// The pages that become shared and have no memory with a private side now:
-    /// it was taken away while they were private.
+    /// The pages that become shared and have no memory with a private side: it was
+    /// removed while they were private.
     pub unbacked: Vec<PageRange>,
-    /// What of the request this plan does not reach.
+    /// The rest of the request, for a later plan.
     pub rest: Option<PageRange>,
 }
 
@@ -47,27 +46,26 @@ impl ConversionPlan {
         stretches.chain(self.unbacked.iter().copied())
     }
 
-    /// From the first page that changes to the last: one call of
-    /// `KVM_SET_MEMORY_ATTRIBUTES` is enough, since what lies between is in the
-    /// wanted state.
+    /// The range from the first page that changes to the last. One call of
+    /// `KVM_SET_MEMORY_ATTRIBUTES` is enough, because the pages between are already
+    /// in the new state.
     pub fn span(&self) -> Option<PageRange> {
         let start = self.changes().map(PageRange::start).min()?;
         let end = self.changes().map(PageRange::end).max()?;
         PageRange::between(start, end)
     }
 
-    /// The bytes to discard, and the pages whose bytes they were.
+    /// The bytes to discard, with their pages.
     pub fn discards(&self) -> impl Iterator<Item = (PageRange, Discard)> + '_ {
         let stale = |s: &Stretch| Some((s.range, s.stale(self.to)?));
         self.stale.iter().filter_map(stale)
     }
 }
 
-/// Plans `request`, or as much of it as fits into one plan.
+/// Plans `request`, or the first part of it if it does not fit into one plan.
 ///
 /// # Errors
-/// [`Refusal`] if any page of the request cannot be as it asks, even one that
-/// this plan would not reach.
+/// [`Refusal`] if any page of the request cannot change, even one in a later part.
 pub fn plan_conversion(
     pages: &impl GuestPages,
     request: Request,
@@ -76,7 +74,7 @@ pub fn plan_conversion(
     Ok(part(pages, request.range, request.to))
 }
 
-/// The plan for the beginning of `range`, which was checked.
+/// Plans the first part of `range`, which was checked.
 pub(super) fn part(pages: &impl GuestPages, range: PageRange, to: PageState) -> ConversionPlan {
     let mut plan = ConversionPlan {
         to,
@@ -116,7 +114,7 @@ fn shared(pages: &impl GuestPages, range: PageRange) -> impl Iterator<Item = Pag
     })
 }
 
-/// Adds what changes, until the plan is full.
+/// Adds the pages that change, until the plan is full.
 fn add_all(
     plan: &mut ConversionPlan,
     pages: &impl GuestPages,
@@ -125,7 +123,7 @@ fn add_all(
 ) {
     let mut memory = pages.memory(range).peekable();
     let only_stale_between = plan.to == PageState::Shared;
-    // Whether the latest stretch was of the memory that is next.
+    // Whether the previous stretch was in the next memory.
     let mut same_memory = false;
     for change in changes {
         let mut at = change.start();
@@ -145,7 +143,7 @@ fn add_all(
                     same_memory = true;
                     stretch.range.end()
                 }
-                // Nothing is there up to the next memory, or to the end.
+                // There is no memory up to the next one, or up to the end.
                 next => {
                     let end = next.map_or(left.end(), |m| m.range.start());
                     plan.unbacked.extend(PageRange::between(at, end));
@@ -156,8 +154,8 @@ fn add_all(
     }
 }
 
-/// Adds a stretch: to the one before it if the two lie side by side, or if
-/// what lies between is known to be the same memory.
+/// Adds a stretch. It is joined with the previous one if both are adjacent, or if
+/// the pages between are known to be the same memory.
 fn join(stretches: &mut Vec<Stretch>, stretch: Stretch, same_memory: bool) {
     if let Some(last) = stretches.last_mut() {
         let distance = stretch.range.start() - last.range.start();

@@ -14,8 +14,8 @@ use super::switch::{Progress, Steps};
 use crate::vm::Vm;
 
 impl<V: Vm> Steps<V> {
-    /// Rolls back what was done of one plan. Pages that KVM does not change
-    /// back have changed hands; that is written down, and listeners follow.
+    /// Rolls back the steps of one plan. Pages that KVM does not change back are
+    /// recorded in their new state, and listeners follow.
     pub(super) fn roll_back(
         &self,
         pages: &mut impl GuestPages,
@@ -32,13 +32,13 @@ impl<V: Vm> Steps<V> {
         }
         let (mut back, mut kept, mut kept_unbacked) = (Vec::new(), Vec::new(), Vec::new());
         for stretch in &plan.stretches {
-            match self.attributes_back(pages, stretch.range, plan.to, progress, not_undone) {
+            match self.restore_attributes(pages, stretch.range, plan.to, progress, not_undone) {
                 true => back.push(*stretch),
                 false => kept.push(*stretch),
             }
         }
         for &range in &plan.unbacked {
-            if !self.attributes_back(pages, range, plan.to, progress, not_undone) {
+            if !self.restore_attributes(pages, range, plan.to, progress, not_undone) {
                 kept_unbacked.push(range);
             }
         }
@@ -50,7 +50,7 @@ impl<V: Vm> Steps<V> {
             return;
         };
         for (number, listener) in self.listeners.iter().enumerate() {
-            // Who could not go back has these pages already, and is named.
+            // A listener that could not abort still has these pages.
             if stuck.contains(&number) {
                 continue;
             }
@@ -65,8 +65,8 @@ impl<V: Vm> Steps<V> {
         }
     }
 
-    /// Whether the pages are what they were.
-    fn attributes_back(
+    /// Restores the attributes. Returns whether the pages have their old state.
+    fn restore_attributes(
         &self,
         pages: &mut impl GuestPages,
         range: PageRange,
@@ -86,8 +86,8 @@ impl<V: Vm> Steps<V> {
     }
 }
 
-/// Has listeners go back, the last to prepare first; returns the numbers of
-/// those that could not.
+/// Aborts listeners, the last one first. Returns the numbers of listeners that
+/// failed.
 fn abort(
     prepared: &[Arc<dyn ConversionListener>],
     change: Option<Conversion<'_>>,

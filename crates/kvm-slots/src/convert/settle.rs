@@ -12,8 +12,8 @@ use super::switch::Steps;
 use crate::vm::Vm;
 
 impl<V: Vm> Steps<V> {
-    /// Nothing can go wrong any more that would have to be undone: stale bytes
-    /// are discarded, the state is recorded, listeners are notified.
+    /// Discards stale bytes, records the new states, and notifies listeners. A failure
+    /// here needs no rollback.
     pub(super) fn settle(
         &self,
         pages: &mut impl GuestPages,
@@ -21,9 +21,9 @@ impl<V: Vm> Steps<V> {
         converted: &mut Converted,
     ) {
         for (range, discard) in plan.discards() {
-            // SAFETY: `pages` vouches for the memory and the files of its
-            // stretches (`GuestPages`). Their bytes are stale: the guest has the
-            // other side of these pages now, and no device is left on this one.
+            // SAFETY: `GuestPages` guarantees the memory and the files of its
+            // stretches. Their bytes are stale: the guest has the other side of
+            // these pages now, and no device has this side.
             if let Err(errno) = unsafe { self.vm.discard(discard) } {
                 converted.not_discarded.add(range, errno);
             }
@@ -42,7 +42,7 @@ impl<V: Vm> Steps<V> {
     }
 }
 
-/// Private MMIO that has become private is accepted.
+/// Records that private MMIO is accepted if it has become private.
 pub(super) fn accept(pages: &mut impl GuestPages, to: PageState, stretches: &[Stretch]) {
     let registers = stretches.iter().filter(|s| s.sides == Sides::PrivateMmio);
     for stretch in registers.filter(|_| to == PageState::Private) {

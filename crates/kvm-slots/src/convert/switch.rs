@@ -44,9 +44,9 @@ impl<V: Vm> Steps<V> {
         }
     }
 
-    /// The guest changes sides, and the listeners with it. Pages are mapped for
-    /// devices only while the guest has them as shared: listeners come first
-    /// on the way to private, and last on the way to shared.
+    /// Changes attributes and notifies listeners. Devices have pages only while the
+    /// guest has them as shared, so listeners are first to private and last to
+    /// shared.
     pub(super) fn switch(&self, plan: &ConversionPlan) -> Result<(), Failed> {
         let Some(span) = plan.span() else {
             return Ok(());

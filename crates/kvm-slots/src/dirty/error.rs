@@ -5,16 +5,16 @@ use super::vm::{DirtyEntry, DirtyMode, RingId};
 use crate::errno::Errno;
 use crate::slot::SlotId;
 
-/// Why pages could not be collected. What was collected before is kept.
+/// The reason why pages could not be collected. Pages collected before are kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirtyError {
-    /// The kernel does not have the mode, or not any more for this VM.
+    /// The kernel does not have the mode, or can no longer enable it for this VM.
     #[error("{mode:?} cannot be enabled: {errno}")]
     Mode {
         /// The mode.
         mode: DirtyMode,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
     /// A slot's log could not be read.
@@ -22,21 +22,21 @@ pub enum DirtyError {
     Get {
         /// The slot.
         slot: SlotId,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// A slot's log could not be cleared: its pages will be reported again.
+    /// A slot's log could not be cleared. Its pages are reported again.
     #[error("the dirty log of slot {slot} cannot be cleared from page {first_page} on: {errno}")]
     Clear {
         /// The slot.
         slot: SlotId,
         /// The first page of the call.
         first_page: u64,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// The rings could not be reset. Their entries were collected, but what is
-    /// written to these pages now leaves no trace until they are.
+    /// The rings could not be reset. Their entries were collected, but new writes to
+    /// these pages are not logged until the rings are reset.
     #[error("the dirty rings cannot be reset: {0}")]
     Reset(Errno),
     /// The kernel did not reset all collected entries, even after retries:
@@ -59,8 +59,8 @@ pub enum DirtyError {
     /// collect; see [`DirtyCollector::make_room`](super::DirtyCollector::make_room).
     #[error("dirty ring {0} is full, and there is nothing in it to collect")]
     StaysFull(RingId),
-    /// An entry of a ring names a page that no slot of the table has: the first
-    /// one, if several do. All other entries were collected.
+    /// An entry of a ring names a page that is in no slot of the table. This is the
+    /// first such entry. All others were collected.
     #[error("the dirty ring names page {page:#x} of slot {slot:#x}, which is in no slot", page = .0.page, slot = .0.slot)]
     Stray(DirtyEntry),
 }

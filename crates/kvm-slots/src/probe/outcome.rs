@@ -1,67 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The outcome of a probe.
+//! The results and errors of a probe.
 
 use crate::errno::Errno;
 use crate::slot::SlotId;
 use crate::unsupported::Unsupported;
 
-/// How much a successful probe has shown.
+/// The result of a successful probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Probed {
-    /// Slots were made on the file that was given, and all that must be refused
-    /// was.
+    /// The kernel created slots on the given file, and refused all slots that it must
+    /// refuse.
     Made,
-    /// No file of the right kind was given: the kernel looks for the descriptor
-    /// where the profile has it, and refuses what it must.
+    /// No file was given. The kernel reads the descriptor from the profile's field, and
+    /// refused all slots that it must refuse.
     Refusals,
 }
 
-/// What a check does that a probe is made of.
+/// The checks of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProbeCheck {
-    /// A slot on a descriptor that does not exist, where other ABIs would find
-    /// a good one.
+    /// A slot on a descriptor that does not exist, with a valid one in the fields of
+    /// other ABIs.
     BadDescriptor,
-    /// A slot on a file that is no device's.
+    /// A slot on a file that is not a device's.
     WrongKind,
-    /// The profile's flag and another one that it excludes.
+    /// The profile's flag together with a flag that it excludes.
     FlagBeside(u32),
     /// The profile's flag in `KVM_SET_USER_MEMORY_REGION`.
     OldIoctl,
     /// A slot that also has a host address.
     HostAddress,
-    /// A slot that starts within a page of the file.
+    /// A slot that starts inside a page of the file.
     UnalignedOffset,
-    /// A slot from the file's end on, or with fewer bytes than must be.
+    /// A slot beyond the file's end, or with too few bytes.
     WrongBytes,
     /// A slot on the file.
     Create,
-    /// The same slot once more.
+    /// The same slot again.
     CreateAgain,
-    /// Another slot at the same place.
+    /// Another slot at the same address.
     SamePlace,
-    /// The slot elsewhere.
+    /// A move of the slot.
     Move,
     /// A plain slot of the same number.
     OtherKind,
-    /// The slot goes.
+    /// The deletion of the slot.
     Delete,
-    /// The slot goes once more.
+    /// A second deletion of the slot.
     DeleteAgain,
     /// A slot on the second page of the file.
     Slice,
 }
 
-/// Why a probe did not find the ABI.
+/// The reason why a probe did not find the ABI.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
-    /// The profile can do nothing on any kernel, or on none with this VM.
+    /// The profile works on no kernel, or on no kernel with this VM.
     #[error(transparent)]
     Profile(#[from] Unsupported),
-    /// The place for the probe is in use, wraps, or there is no number left.
+    /// The addresses of the probe are in use or wrap, or no slot number is free.
     #[error("there is no room for a slot of {size:#x} bytes at {gpa:#x} to probe with")]
     NoRoom {
         /// The first guest-physical address.
@@ -69,43 +69,44 @@ pub enum ProbeError {
         /// The number of bytes.
         size: u64,
     },
-    /// The file that was given has no size, or not of whole pages, or there
-    /// are no descriptors left to try with.
+    /// The given file does not have a size of whole pages, or the process has no free
+    /// descriptors.
     #[error("the file to probe with is none of whole pages: {0}")]
     File(Errno),
-    /// Even a plain slot is refused at the place: it says nothing of the ABI.
-    /// ENOTTY stands for a kernel without `KVM_SET_USER_MEMORY_REGION2`.
+    /// The kernel refuses even a plain slot at these addresses, so the probe shows
+    /// nothing about the ABI. ENOTTY is a kernel without
+    /// `KVM_SET_USER_MEMORY_REGION2`.
     #[error("a plain slot is refused where the probe should be: {0}")]
     Plain(Errno),
-    /// The kernel refuses the flag whatever comes with it.
+    /// The kernel refuses the flag in every slot.
     #[error("the kernel does not know the flag {flag:#x}, or not for this type of VM")]
     UnknownFlag {
         /// The profile's flag.
         flag: u32,
     },
-    /// The kernel takes the flag, and it means something else: it does not look
-    /// for the descriptor where the profile has it.
+    /// The kernel uses the flag for something else: it does not read the descriptor
+    /// from the profile's field.
     #[error("the flag {flag:#x} means something else to this kernel")]
     OtherMeaning {
         /// The profile's flag.
         flag: u32,
     },
-    /// The kernel has something alike, but not this ABI.
+    /// The kernel has a similar ABI, but not this one.
     #[error("{check:?}: {} where the profile has {}", said(*.seen), said(*.expected))]
     Differs {
-        /// What was tried.
+        /// The check.
         check: ProbeCheck,
-        /// What the ABI comes to.
+        /// The expected result.
         expected: Result<(), Errno>,
-        /// What this kernel does.
+        /// This kernel's result.
         seen: Result<(), Errno>,
     },
-    /// A slot of the probe could not be taken away. No vCPU may run on the VM.
+    /// A slot of the probe could not be deleted. No vCPU may run on the VM.
     #[error("slot {slot} of the probe could not be deleted: {errno}; the VM is not to be used")]
     LeftBehind {
-        /// The slot's number; 0 for what was mapped push-style.
+        /// The slot's number; 0 for a push-style mapping.
         slot: SlotId,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
 }

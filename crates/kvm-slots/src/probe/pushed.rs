@@ -11,7 +11,7 @@ use super::sample::Sample;
 use crate::errno::Errno;
 use crate::push::{PushMap, PushedRange};
 
-/// The same for a platform that has no memslot to probe.
+/// Probes a platform that maps memory without memslots.
 pub(super) fn pushed(
     push: &dyn PushMap,
     gpa: u64,
@@ -19,15 +19,15 @@ pub(super) fn pushed(
     sample: Option<Sample>,
     stranger: BorrowedFd<'_>,
 ) -> Result<Probed, ProbeError> {
-    // SAFETY: the caller's borrows keep the descriptors open, -1 names no file, and
-    // what is mapped is unmapped before this returns.
+    // SAFETY: the caller's borrows keep the descriptors open, -1 is not a file, and
+    // all mappings are removed before this returns.
     let slice = |fd: i32, offset| unsafe { FileSlice::from_raw_fd(fd, offset, size, Arc::new(())) };
     let range = |fd: i32, offset| {
         // Sizes of files are below 2^63.
         let file = slice(fd, offset).ok_or(ProbeError::File(Errno::EINVAL))?;
         Ok::<_, ProbeError>(PushedRange { gpa, size, file })
     };
-    // Which error it is, is the platform's affair.
+    // The platform chooses the error.
     let refused = |check, range: PushedRange| match push.map(&range) {
         Err(_) => Ok(()),
         Ok(()) => {
@@ -58,11 +58,11 @@ pub(super) fn pushed(
     refused(ProbeCheck::WrongBytes, range(fd, sample.size)?)?;
     let right = range(fd, 0)?;
     done(ProbeCheck::Create, push.map(&right))?;
-    // The place is taken; if it is not refused, it is there twice.
+    // The addresses are in use. Without a refusal, they are mapped twice.
     let again = refused(ProbeCheck::SamePlace, right.clone());
-    let gone = push.unmap(&right);
+    let unmapped = push.unmap(&right);
     again?;
-    gone.map_err(|errno| ProbeError::LeftBehind { slot: 0, errno })?;
+    unmapped.map_err(|errno| ProbeError::LeftBehind { slot: 0, errno })?;
     match push.unmap(&right) {
         Err(_) => Ok(Probed::Made),
         Ok(()) => Err(ProbeError::Differs {

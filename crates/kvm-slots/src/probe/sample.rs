@@ -7,7 +7,7 @@ use super::outcome::ProbeError;
 use crate::errno::Errno;
 use crate::file_size::file_size;
 
-/// A file of the right kind.
+/// A file of the kind that a profile is for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) fd: u32,

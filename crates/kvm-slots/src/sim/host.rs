@@ -54,9 +54,9 @@ fn remote(address: u64, len: usize) -> Result<libc::iovec, Errno> {
     })
 }
 
-fn complete(copied: isize, wanted: usize) -> Result<(), Errno> {
+fn complete(copied: isize, expected: usize) -> Result<(), Errno> {
     match usize::try_from(copied) {
-        Ok(copied) if copied == wanted => Ok(()),
+        Ok(copied) if copied == expected => Ok(()),
         Ok(_) => Err(Errno::EFAULT),
         Err(_) => Err(Errno::last()),
     }

@@ -99,9 +99,9 @@ impl GatedVcpu {
             let result = unsafe { &mut *fd }.run();
             match result {
                 Ok(exit) => {
-                    let taken = take();
+                    let view = take();
                     inside.leave();
-                    return Ok((RunOutcome::Exit(exit), Some(taken)));
+                    return Ok((RunOutcome::Exit(exit), Some(view)));
                 }
                 Err(error) => match (Errno::from(error), inside.leave()) {
                     // By a hold, a kick or a stop: entering again finds out.

@@ -158,8 +158,8 @@ fn slots() -> (Slots<Panicking>, Bomb) {
 }
 
 /// Changes the slots to `wanted`; `Err` if something panics.
-fn change(slots: &mut Slots<Panicking>, wanted: &[SlotRange]) -> std::thread::Result<()> {
-    let plan = slots.plan(wanted).expect("a plan");
+fn change(slots: &mut Slots<Panicking>, target: &[SlotRange]) -> std::thread::Result<()> {
+    let plan = slots.plan(target).expect("a plan");
     catch_unwind(AssertUnwindSafe(|| {
         let _ = slots.apply(&plan).expect("nothing is refused");
     }))

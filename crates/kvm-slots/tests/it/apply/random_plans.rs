@@ -12,11 +12,11 @@ proptest! {
     fn a_simulated_kernel_takes_every_plan(sets in prop::collection::vec(picks(), 1..6)) {
         let mut machine = Machine::new();
         for set in sets {
-            let wanted = ranges(&set, machine.fds());
-            let plan = machine.plan(&wanted);
+            let target = ranges(&set, machine.fds());
+            let plan = machine.plan(&target);
             let applied = machine.apply(&plan, []).unwrap();
             prop_assert_eq!(applied.ops(), plan.ops());
-            prop_assert_eq!(ranges_of(machine.table()), wanted);
+            prop_assert_eq!(ranges_of(machine.table()), target);
             machine.check();
         }
     }

@@ -133,9 +133,9 @@ proptest! {
             told_apart(plan.ops(), &not_undone, &machine.vm().calls());
             machine.check();
             // Planning from the table as it is leads back all the same.
-            let wanted = ranges(&old, machine.fds());
-            let _ = machine.apply(&machine.plan(&wanted), []).unwrap();
-            prop_assert_eq!(ranges_of(machine.table()), wanted);
+            let target = ranges(&old, machine.fds());
+            let _ = machine.apply(&machine.plan(&target), []).unwrap();
+            prop_assert_eq!(ranges_of(machine.table()), target);
             machine.check();
         }
     }

@@ -52,7 +52,7 @@ fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
         ram(0x9000, PAGE, HOST),
     ];
     let plan = transaction(&mut machine, &old, &new);
-    let [gone @ Op::Delete(old), came @ Op::Create(new), _] = plan.ops() else {
+    let [delete @ Op::Delete(old), create @ Op::Create(new), _] = plan.ops() else {
         panic!("{plan:?}");
     };
     assert_eq!(old.id(), new.id());
@@ -61,7 +61,7 @@ fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
         .unwrap_err();
     assert_eq!(
         error.not_undone,
-        [refused(came.inverse()), blocked(gone, new.id())]
+        [refused(create.inverse()), blocked(delete, new.id())]
     );
     assert_eq!(machine.vm().calls().len(), 4, "the last step is not tried");
     machine.check();
@@ -81,10 +81,10 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
     ];
     let plan = transaction(&mut machine, &old, &new);
     let [
-        gone @ Op::Delete(_),
+        delete @ Op::Delete(_),
         Op::Delete(_),
         moved @ Op::Move { .. },
-        came @ Op::Create(slot),
+        create @ Op::Create(slot),
         _,
     ] = plan.ops()
     else {
@@ -98,9 +98,9 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
     assert_eq!(
         error.not_undone,
         [
-            refused(came.inverse()),
+            refused(create.inverse()),
             blocked(moved, slot.id()),
-            blocked(gone, slot.id())
+            blocked(delete, slot.id())
         ]
     );
     machine.check();
@@ -115,7 +115,7 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
     let new = [ram(PAGE, PAGE, HOST), ram(0, PAGE, HOST + PAGE)];
     let plan = transaction(&mut machine, &old, &new);
     let [
-        gone @ Op::Delete(_),
+        delete @ Op::Delete(_),
         back @ Op::Move { to, .. },
         Op::Create(_),
     ] = plan.ops()
@@ -127,7 +127,7 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
         .unwrap_err();
     assert_eq!(
         error.not_undone,
-        [refused(back.inverse()), blocked(gone, to.id())]
+        [refused(back.inverse()), blocked(delete, to.id())]
     );
     machine.check();
 }
@@ -151,10 +151,10 @@ fn what_was_applied_before_something_else_is_undone_only_where_it_still_stands()
     let table = machine.table().clone();
 
     // The slot is another now, and stays.
-    let [came] = early.ops() else {
+    let [create] = early.ops() else {
         panic!("{early:?}");
     };
-    let expected = blocked(came, 1);
+    let expected = blocked(create, 1);
     assert_eq!(machine.undo(early, []), [expected]);
     assert_eq!(machine.vm().calls(), []);
     assert_eq!(*machine.table(), table);

@@ -51,11 +51,11 @@ fn memory() -> impl Strategy<Value = Memory> {
 }
 
 fn change(machine: &Machine, fd: i32, from: Option<&Memory>, to: &Memory) -> Plan {
-    let gone: Vec<SlotRange> = from.iter().map(|memory| memory.range(fd)).collect();
+    let removed: Vec<SlotRange> = from.iter().map(|memory| memory.range(fd)).collect();
     let was = from.map(Memory::runs).unwrap_or_default();
     let added = [to.range(fd)];
     let is = to.runs();
-    let change = Change::new(&gone, &added).with_private_pages(&was, &is);
+    let change = Change::new(&removed, &added).with_private_pages(&was, &is);
     let capabilities = Capabilities::probe(&machine.vm().vm);
     plan_change(machine.table(), &change, &capabilities, AbiProfile::None).expect("a plan")
 }

@@ -245,8 +245,8 @@ impl Migration {
 
     /// vCPUs are held: nothing runs meanwhile.
     fn change(&mut self, slots: &[SlotPick], fail: Option<usize>) {
-        let wanted = self.ranges(slots);
-        let plan = self.slots.plan(&wanted).expect("a plan");
+        let target = self.ranges(slots);
+        let plan = self.slots.plan(&target).expect("a plan");
         let held = std::mem::take(&mut self.vm.meanwhile().steps);
         self.vm.meanwhile().fail = fail;
         let _ = self.slots.apply(&plan);

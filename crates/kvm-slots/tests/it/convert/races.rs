@@ -101,8 +101,8 @@ fn racing_conversions_leave_state_attributes_and_listeners_as_one() {
     // is private now: each change was counted by exactly one thread.
     let pages = changed / PAGE;
     assert_eq!(pages % 2, private.len() as u64 % 2);
-    let told = layout.log();
-    let by_attributes = told
+    let log = layout.log();
+    let by_attributes = log
         .iter()
         .filter(|line| line.starts_with("private ") || line.starts_with("shared "));
     assert!(by_attributes.count() > 1000, "the threads did convert");

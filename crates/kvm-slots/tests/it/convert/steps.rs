@@ -93,16 +93,16 @@ fn only_pages_that_change_are_told_and_released() {
 fn private_mmio_is_accepted_by_its_attributes_alone() {
     let layout = Layout::new();
     assert_eq!(convert(&layout, 20, 4, PRIVATE), 4);
-    let told = ["one prepare 20,21,22,23", "two prepare 20,21,22,23"];
-    assert_eq!(layout.log(), [&told[..], &["private 20-23"]].concat());
-    let gone = layout.converter.with_pages(|pages| pages.set_ranges(None));
+    let notified = ["one prepare 20,21,22,23", "two prepare 20,21,22,23"];
+    assert_eq!(layout.log(), [&notified[..], &["private 20-23"]].concat());
+    let changed = layout.converter.with_pages(|pages| pages.set_ranges(None));
     let pages = PageRange::new(20 * PAGE, 4 * PAGE).unwrap();
-    assert_eq!(gone.unwrap(), Err(MemoryError::Accepted { pages }));
+    assert_eq!(changed.unwrap(), Err(MemoryError::Accepted { pages }));
     // The guest gives it back, and then it can go.
     assert_eq!(convert(&layout, 20, 4, SHARED), 4);
-    assert_eq!(layout.log(), [&["shared 20-23"], &told[..]].concat());
-    let gone = layout.converter.with_pages(|pages| pages.set_ranges(None));
-    assert_eq!(gone.unwrap(), Ok(()));
+    assert_eq!(layout.log(), [&["shared 20-23"], &notified[..]].concat());
+    let changed = layout.converter.with_pages(|pages| pages.set_ranges(None));
+    assert_eq!(changed.unwrap(), Ok(()));
 }
 
 #[test]
@@ -159,8 +159,8 @@ fn a_private_page_whose_memory_is_gone_can_still_become_shared() {
         .unwrap();
     assert_eq!(convert(&layout, 0, COUNT, SHARED), 4);
     // Nobody has bytes to discard. Who knows of other memory there may map it.
-    let told = ["shared 0-3", "one prepare 0,1,2,3", "two prepare 0,1,2,3"];
-    assert_eq!(layout.log(), told);
+    let notified = ["shared 0-3", "one prepare 0,1,2,3", "two prepare 0,1,2,3"];
+    assert_eq!(layout.log(), notified);
 }
 
 #[test]

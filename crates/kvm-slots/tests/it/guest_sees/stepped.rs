@@ -46,8 +46,8 @@ impl Vm for Stepped {
         }
         self.observer.look();
         let id = u16::try_from(region.slot).unwrap();
-        let had = vm.memslots().into_iter().find(|slot| slot.id == Some(id));
-        let moves = had.is_some_and(|had| had.gpa != region.guest_phys_addr);
+        let old = vm.memslots().into_iter().find(|slot| slot.id == Some(id));
+        let moves = old.is_some_and(|old| old.gpa != region.guest_phys_addr);
         if region.memory_size > 0 && moves {
             // Nowhere for a moment, as on hosts that emulate what meets it.
             let nowhere = kvm_userspace_memory_region2 {

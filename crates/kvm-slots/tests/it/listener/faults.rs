@@ -158,8 +158,8 @@ impl Rig {
     /// Whether model, table and simulated KVM agree.
     fn check(&self) {
         self.check_slots();
-        let wanted = slot_ranges(&self.model.view(self.space));
-        assert_eq!(ranges_of(&self.slots.table()), wanted);
+        let target = slot_ranges(&self.model.view(self.space));
+        assert_eq!(ranges_of(&self.slots.table()), target);
     }
 }
 

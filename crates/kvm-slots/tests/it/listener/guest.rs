@@ -221,12 +221,12 @@ impl Mover {
     }
 
     fn move_to(&mut self, gpa: u64) -> kvm_slots::Applied {
-        let (gone, was) = (self.range.clone(), self.private_page());
+        let (old, was) = (self.range.clone(), self.private_page());
         let backing = self.range.backing().clone();
         self.range = SlotRange::new(gpa, SlotAccess::ReadWrite, backing).unwrap();
-        let come = self.range.clone();
-        let removed = [gone];
-        let added = [come];
+        let new = self.range.clone();
+        let removed = [old];
+        let added = [new];
         let was = [was];
         let is = [self.private_page()];
         let change = Change::new(&removed, &added).with_private_pages(&was, &is);

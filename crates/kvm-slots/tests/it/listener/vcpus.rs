@@ -151,10 +151,10 @@ impl Machine {
     /// Whether the table is what the VM has, and the VM what the view says.
     fn is_in_step(&self) -> bool {
         let table = self.slots.table();
-        let told = table
+        let expected = table
             .slots()
             .map(|slot| (slot.id().into(), of_slot(slot, 1 << 4)));
-        assert_eq!(self.slots.vm().slots(), told.collect());
+        assert_eq!(self.slots.vm().slots(), expected.collect());
         ranges_of(&table) == slot_ranges(&self.model.view(self.space))
     }
 }

@@ -92,20 +92,20 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
             .map(|n| ram(n * PAGE, PAGE, HOST + n * PAGE))
             .collect()
     };
-    let had = table(&[&bars(4)]);
-    assert_eq!(plan(&had, &bars(4), &four, ABI).unwrap().ops(), []);
+    let current = table(&[&bars(4)]);
+    assert_eq!(plan(&current, &bars(4), &four, ABI).unwrap().ops(), []);
     let refused = PlanError::TooManySlots {
         needed: 5,
         limit: 4,
         reserved: 0,
     };
-    assert_eq!(plan(&had, &bars(5), &four, ABI), Err(refused));
+    assert_eq!(plan(&current, &bars(5), &four, ABI), Err(refused));
 
     // Four others fit, because the old ones go first.
     let others: Vec<SlotRange> = (0..4)
         .map(|n| device(n * PAGE, PAGE, 7, n * PAGE))
         .collect();
-    assert_eq!(plan(&had, &others, &four, ABI).unwrap().ops().len(), 8);
+    assert_eq!(plan(&current, &others, &four, ABI).unwrap().ops().len(), 8);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn every_unsupported_range_is_named_with_its_reason() {
         able.guest_memfd = false;
         able
     };
-    let wanted = [
+    let ranges = [
         ram(0x0000, PAGE, HOST),
         readonly(ram(0x2000, PAGE, B)),
         guest_memfd(0x4000, PAGE, 7, 0),
@@ -155,7 +155,7 @@ fn every_unsupported_range_is_named_with_its_reason() {
         size: PAGE,
         why,
     };
-    let error = plan(&table(&[]), &wanted, &old_kernel, AbiProfile::None).unwrap_err();
+    let error = plan(&table(&[]), &ranges, &old_kernel, AbiProfile::None).unwrap_err();
     assert_eq!(
         error,
         PlanError::Unsupported(vec![

@@ -150,11 +150,11 @@ fn two_ram_bars_that_swap_cost_one_delete_one_move_and_one_create() {
         &[ram(0x1000, PAGE, HOST), ram(0x2000, PAGE, B)],
         &[ram(0x1000, PAGE, B), ram(0x2000, PAGE, HOST)],
     );
-    let [Op::Delete(gone), Op::Move { from, to }, Op::Create(new)] = plan.ops() else {
+    let [Op::Delete(deleted), Op::Move { from, to }, Op::Create(new)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!((from.gpa(), to.gpa()), (new.gpa(), gone.gpa()));
-    assert_eq!(new.backing(), gone.backing());
+    assert_eq!((from.gpa(), to.gpa()), (new.gpa(), deleted.gpa()));
+    assert_eq!(new.backing(), deleted.backing());
     assert!(plan.holds_vcpus());
 }
 
@@ -267,9 +267,9 @@ fn numbers_are_given_lowest_first_and_used_again() {
     let ids: Vec<u16> = with_holes.slots().map(|slot| slot.id()).collect();
     assert_eq!(ids, [0, 2, 3, 5]);
 
-    let mut wanted = six(&[1, 4]);
-    wanted.extend([7, 8, 9].map(|n| ram(n * 2 * PAGE, PAGE, B + n * PAGE)));
-    let plan = plan(&with_holes, &wanted, &able(), ABI).unwrap();
+    let mut ranges = six(&[1, 4]);
+    ranges.extend([7, 8, 9].map(|n| ram(n * 2 * PAGE, PAGE, B + n * PAGE)));
+    let plan = plan(&with_holes, &ranges, &able(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [

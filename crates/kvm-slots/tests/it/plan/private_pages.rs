@@ -32,13 +32,13 @@ fn attributes(was: &[PageRange], is: &[PageRange]) -> Result<Plan, PlanError> {
 fn private_pages_follow_memory_that_moves() {
     let old = guest_memfd(0x1000, 0x4000, 7, 0);
     let new = guest_memfd(0x9000, 0x4000, 7, 0);
-    let had = table(&[std::slice::from_ref(&old)]);
+    let current = table(&[std::slice::from_ref(&old)]);
     let removed = [old];
     let added = [new];
     let was = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
     let is = [run(0x9000, 0x1000), run(0xb000, 0x2000)];
     let change = Change::new(&removed, &added).with_private_pages(&was, &is);
-    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    let plan = plan_change(&current, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [
@@ -57,12 +57,12 @@ fn private_pages_follow_memory_that_moves() {
 fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
     let old = guest_memfd(0x1000, 0x4000, 7, 0);
     let new = guest_memfd(0x1000, 0x5000, 7, 0);
-    let had = table(&[std::slice::from_ref(&old)]);
+    let current = table(&[std::slice::from_ref(&old)]);
     let private = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
     let removed = [old];
     let added = [new];
     let change = Change::new(&removed, &added).with_private_pages(&private, &private);
-    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    let plan = plan_change(&current, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [
@@ -77,13 +77,13 @@ fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
 fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
     let private = guest_memfd(0x1000, PAGE, 7, 0);
     let bar = |gpa| ram(gpa, PAGE, HOST);
-    let had = table(&[&[private.clone(), bar(0x8000)]]);
+    let current = table(&[&[private.clone(), bar(0x8000)]]);
     let removed = [private, bar(0x8000)];
     let added = [bar(0x1000), guest_memfd(0x8000, PAGE, 7, 0)];
     let was = [run(0x1000, PAGE)];
     let is = [run(0x8000, PAGE)];
     let change = Change::new(&removed, &added).with_private_pages(&was, &is);
-    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    let plan = plan_change(&current, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [
@@ -190,8 +190,8 @@ proptest! {
         let (was, is) = (pages(&was), pages(&is));
         let kind = |page: u64| (was.contains(&page), is.contains(&page));
         let starts = (0..60).filter(|&page| {
-            let (had, has) = kind(page);
-            had != has && (page == 0 || kind(page - 1) != (had, has))
+            let (before, after) = kind(page);
+            before != after && (page == 0 || kind(page - 1) != (before, after))
         });
         prop_assert_eq!(plan.ops().len(), starts.count());
 

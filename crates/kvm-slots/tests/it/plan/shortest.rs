@@ -140,7 +140,7 @@ fn fill(page: u64, end: u64, whats: &[What], state: &mut State, states: &mut Vec
 /// KVM takes no two slots on the same bytes of a guest_memfd. On those of a
 /// device's file it does.
 fn is_bound(state: &State, what: What) -> bool {
-    what.memory == 'g' && state.iter().any(|(_, had)| had.memory == 'g')
+    what.memory == 'g' && state.iter().any(|(_, other)| other.memory == 'g')
 }
 
 /// Every state that one ioctl leads to.
@@ -172,8 +172,7 @@ fn steps(state: &State, pages: u64, whats: &[What]) -> Vec<State> {
 
 /// The state with one more slot; `None` where there is one already.
 fn put(state: &State, page: u64, what: What) -> Option<State> {
-    let apart =
-        |&(other, had): &(u64, What)| other + had.pages <= page || page + what.pages <= other;
+    let apart = |&(at, other): &(u64, What)| at + other.pages <= page || page + what.pages <= at;
     if !state.iter().all(apart) {
         return None;
     }
@@ -201,7 +200,7 @@ fn after(state: &State, op: &Op) -> State {
 
 fn take(state: &mut State, slot: &Slot) {
     let slot = as_what(slot);
-    let at = state.iter().position(|had| *had == slot);
+    let at = state.iter().position(|other| *other == slot);
     state.remove(at.expect("a slot that is there"));
 }
 

@@ -33,9 +33,9 @@ fn most_able() -> Capabilities {
 }
 
 /// Why there is no slot for one range.
-fn refusal(wanted: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> Option<Unsupported> {
-    let checked = capabilities.check(&wanted, abi).err();
-    let planned = match plan(&SlotTable::new(), &[wanted], capabilities, abi) {
+fn refusal(range: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> Option<Unsupported> {
+    let checked = capabilities.check(&range, abi).err();
+    let planned = match plan(&SlotTable::new(), &[range], capabilities, abi) {
         Ok(_) => None,
         Err(PlanError::Unsupported(ranges)) => Some(ranges[0].why),
         Err(error) => panic!("{error}"),
@@ -234,12 +234,12 @@ fn no_profile_has_read_only_or_logged_slots_or_parts_of_pages() {
 #[test]
 fn a_push_profile_on_a_vm_without_a_push_map_fails_and_changes_nothing() {
     let vm = SimVm::new(SimConfig::released(KernelVersion::V7_3));
-    let wanted = [device(0, PAGE, 1000, 0)];
+    let range = [device(0, PAGE, 1000, 0)];
     // SAFETY: there is no host address in the ranges.
     let slots = unsafe { Slots::new(vm.clone(), AbiProfile::Push) };
     // The capabilities are another VM's.
     let mut slots = slots.with_capabilities(most_able());
-    let plan = slots.plan(&wanted).unwrap();
+    let plan = slots.plan(&range).unwrap();
     let error = slots.apply(&plan).unwrap_err();
     assert_eq!(error.why, StepError::Refused(Errno::EOPNOTSUPP));
     assert!(slots.table().is_empty() && vm.memslots().is_empty());

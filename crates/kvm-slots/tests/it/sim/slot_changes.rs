@@ -34,40 +34,43 @@ const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
 fn only_a_slot_that_is_there_can_be_deleted() {
     for kernel in ALL {
         let vm = Guestless::released(kernel);
-        let gone = Region {
+        let deletion = Region {
             memory_size: 0,
             ..page(3, 0)
         };
-        assert_eq!(vm.set_v1(gone), EINVAL);
+        assert_eq!(vm.set_v1(deletion), EINVAL);
         assert_eq!(vm.set_v1(page(3, 0)), Ok(()));
-        assert_eq!(vm.set_v1(gone), Ok(()));
-        assert_eq!(vm.set_v1(gone), EINVAL);
+        assert_eq!(vm.set_v1(deletion), Ok(()));
+        assert_eq!(vm.set_v1(deletion), EINVAL);
     }
 }
 
 #[test]
 fn a_deletion_ignores_all_but_the_number_if_it_is_well_formed() {
     for kernel in NEWER {
-        let gone = Region {
+        let deletion = Region {
             memory_size: 0,
             ..page(0, 0x7000)
         };
         let mut ignored = vec![
-            gone,
+            deletion,
             Region {
                 userspace_addr: 0,
-                ..gone
+                ..deletion
             },
-            Region { flags: LOG, ..gone },
+            Region {
+                flags: LOG,
+                ..deletion
+            },
             Region {
                 flags: READONLY,
-                ..gone
+                ..deletion
             },
         ];
         let on_file = Region {
             flags: KVM_MEM_GUEST_MEMFD,
             guest_memfd: CLOSED,
-            ..gone
+            ..deletion
         };
         // The flag is only known where there is a guest_memfd.
         let known = kernel >= KernelVersion::V6_18;
@@ -84,19 +87,19 @@ fn a_deletion_ignores_all_but_the_number_if_it_is_well_formed() {
         for malformed in [
             Region {
                 guest_phys_addr: 1,
-                ..gone
+                ..deletion
             },
             Region {
                 userspace_addr: 1,
-                ..gone
+                ..deletion
             },
             Region {
                 userspace_addr: 1 << 63,
-                ..gone
+                ..deletion
             },
             Region {
                 flags: 1 << 31,
-                ..gone
+                ..deletion
             },
         ] {
             assert_eq!(vm.set(malformed), EINVAL, "{kernel}: {malformed:?}");
