@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The dirty logs of a simulated VM, with the kernel's checks in its order.
+//! The dirty logs of a simulated VM.
 //!
-//! Compare `kvm_get_dirty_log_protect`, `kvm_clear_dirty_log_protect` and
-//! `mark_page_dirty_in_slot` (virt/kvm/kvm_main.c, Linux 6.18).
+//! Compare `mark_page_dirty_in_slot` (virt/kvm/kvm_main.c, Linux 6.18).
 
 use std::collections::BTreeMap;
 
@@ -14,27 +13,27 @@ use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{DirtyEntry, ManualProtect};
 use crate::errno::Errno;
 
-/// What the guest wrote, as far as the VM can tell.
+/// The logged writes of the guest.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     pub(super) manual: Option<ManualProtect>,
     /// The slots that log.
     pub(super) logs: BTreeMap<Key, Log>,
     pub(super) ring: Option<Ring>,
-    /// The guest has made its first access, so there is a vCPU.
+    /// Whether the guest has made its first access, so a vCPU exists.
     pub(super) has_vcpu: bool,
 }
 
-/// The log of a slot, or what stands for it where there is a ring.
+/// The log of a slot. With a ring, it records the pages that are already reported.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) pages: u64,
-    /// By number, written and not protected again since.
+    /// The written pages, by number, that are not protected again.
     pub(super) written: DirtyPages,
 }
 
 impl Dirty {
-    /// Follows a slot that may have changed.
+    /// Records a change of a slot.
     pub(super) fn follow(&mut self, slot: u32, old: Option<SimSlot>, new: Option<SimSlot>) {
         let key = key(slot);
         let logging = |slot: &SimSlot| slot.flags & KVM_MEM_LOG_DIRTY_PAGES != 0;
@@ -55,14 +54,14 @@ impl Dirty {
             }
             Log { pages, written }
         });
-        // A move takes the log along. It also unmaps the slot's pages, so that
-        // with a ring they are all told of again.
+        // A move keeps the log. It also unmaps the slot's pages, so with a ring all
+        // of them are reported again.
         if moved && has_ring {
             log.written = DirtyPages::new(PAGE);
         }
     }
 
-    /// The guest has written a page of a slot.
+    /// Records that the guest has written a page of a slot.
     pub(super) fn mark(&mut self, key: Key, page: u64) {
         let Some(log) = self.logs.get_mut(&key) else {
             return;

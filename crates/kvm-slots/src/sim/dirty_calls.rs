@@ -17,7 +17,7 @@ use crate::dirty::vm::{LoggingVm, ManualProtect};
 use crate::errno::Errno;
 
 impl SimVm {
-    /// The checks that reading and clearing begin with.
+    /// The first checks of reading and clearing.
     fn check_log(&self, dirty: &Dirty, slot: u32) -> Result<Key, Errno> {
         if dirty.ring.is_some() {
             return Err(Errno::ENXIO);
@@ -80,7 +80,7 @@ impl LoggingVm for SimVm {
         bitmap: &[u64],
     ) -> Result<(), Errno> {
         let num = u64::from(num_pages);
-        // Not the kernel's check but that of the call: see the real VM.
+        // This check is not the kernel's: see the real VM.
         if (bitmap.len() as u64) < num.div_ceil(64) {
             return Err(Errno::EINVAL);
         }

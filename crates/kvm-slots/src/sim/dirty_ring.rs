@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The dirty ring of the one vCPU that a simulated guest has.
+//! The dirty ring of a simulated guest's only vCPU.
 //!
 //! Compare virt/kvm/dirty_ring.c and `kvm_vm_ioctl_enable_dirty_log_ring`
 //! (virt/kvm/kvm_main.c, Linux 6.18).
@@ -11,8 +11,8 @@ use crate::errno::Errno;
 
 /// The size of an entry in bytes.
 const ENTRY: u32 = 16;
-/// Entries kept free for what one run of a vCPU may still write
-/// (`KVM_DIRTY_RING_RSVD_ENTRIES`). Processors that log in batches add to it.
+/// Entries that are kept free for one more run of a vCPU
+/// (`KVM_DIRTY_RING_RSVD_ENTRIES`). Processors that log in batches need more.
 const RESERVED: u32 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,19 +22,18 @@ pub(super) enum Flag {
     Harvested,
 }
 
-/// A ring: the entries in it are those from `reset` to `pushed`, which only
-/// ever grow.
+/// A ring. Its entries are those from `reset` to `pushed`, which only increase.
 #[derive(Debug)]
 pub(super) struct Ring {
     pub(super) entries: Vec<(Flag, DirtyEntry)>,
     pushed: usize,
     reset: usize,
-    /// How many of the next entries are skipped.
+    /// The number of next entries to skip.
     pub(super) skip: usize,
 }
 
 impl Ring {
-    /// A ring of `bytes` bytes, if the kernel takes that size.
+    /// A ring of `bytes` bytes, if the kernel supports that size.
     pub(super) fn new(bytes: u32) -> Result<Self, Errno> {
         let too_small = bytes < RESERVED * ENTRY || u64::from(bytes) < PAGE;
         if !bytes.is_power_of_two() || too_small {
@@ -66,7 +65,7 @@ impl Ring {
         }
     }
 
-    /// Frees entries up to the first that is not harvested.
+    /// Frees the entries before the first one that is not harvested.
     pub(super) fn reset(&mut self) -> Vec<DirtyEntry> {
         let mut freed = Vec::new();
         loop {

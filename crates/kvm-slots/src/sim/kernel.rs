@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which kernel is simulated, and so what it can do.
+//! The simulated kernel and its capabilities.
 
 use std::fmt;
 
@@ -21,7 +21,8 @@ use crate::vm::GuestMemfdFlags;
 /// `KVM_DIRTY_RING_MAX_ENTRIES`, in bytes: 16 for each entry.
 pub(super) const MAX_RING_BYTES: u32 = 65536 * 16;
 
-/// The newest releases of the long-term kernels whose checks were read or run.
+/// The simulated kernels: the latest releases of long-term kernels whose checks were
+/// read or run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KernelVersion {
     /// No `KVM_SET_USER_MEMORY_REGION2`, no guest_memfd.
@@ -76,7 +77,7 @@ pub struct SimConfig {
     pub emulates_guest: bool,
     /// The type of VM.
     pub vm_type: VmType,
-    /// A patch that gives the kernel slots without a host address, or none.
+    /// The ABI of the kernel's patch for slots without a host address, or none.
     pub abi: AbiProfile,
     /// The width of the guest's physical addresses, in bits.
     pub physical_bits: u32,
@@ -85,7 +86,7 @@ pub struct SimConfig {
 }
 
 impl SimConfig {
-    /// A plain VM on a released kernel as distributions build it.
+    /// A plain VM on a released kernel with the configuration of distributions.
     pub fn released(kernel: KernelVersion) -> Self {
         Self {
             kernel,
@@ -151,8 +152,7 @@ impl SimConfig {
         self.kernel >= KernelVersion::V6_12
     }
 
-    /// How many address spaces a slot number can name: with SMM two, but
-    /// private VMs have no SMM.
+    /// The number of address spaces: two with SMM, but private VMs have no SMM.
     pub(crate) fn address_spaces(&self) -> u32 {
         match self.smm && !self.has_private_memory() {
             true => 2,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A simulated KVM: [`SimVm`] answers memory ioctls as a kernel of a chosen
-//! version would, and resolves a guest's loads and stores as KVM does.
+//! Simulates a KVM: [`SimVm`] answers memory ioctls like a kernel of a chosen
+//! version, and resolves a guest's loads and stores like KVM.
 //!
-//! It is for developing and testing a VMM where there is no `/dev/kvm`, or not
-//! the one that one would like to have. Host memory in its slots is the real
-//! memory of the process; guest_memfds and the dma-bufs of devices are
-//! anonymous files. [`SimVm::memslots`] shows what the kernel has.
+//! Use it to develop and test a VMM without `/dev/kvm`, or for other kernel versions.
+//! Host memory in its slots is real memory of the process. guest_memfds and the
+//! dma-bufs of devices are anonymous files. [`SimVm::memslots`] lists the kernel's
+//! slots.
 //!
 //! ```
 //! use kvm_slots::exit::MmioHandler;
@@ -28,13 +28,13 @@
 //!
 //! # Files
 //!
-//! The descriptor of a simulated guest_memfd is one of an ordinary anonymous
-//! file, which takes system calls that a guest_memfd does not. A VMM that is to
-//! be told so goes by [`SimVm::file_call`] and [`SimVm::map_file`]. Closing is
-//! noticed by itself: when the last descriptor and the last mapping are gone,
-//! the slots of a guest_memfd stay and have no backing, as in the kernel.
+//! The descriptor of a simulated guest_memfd is an ordinary anonymous file, which
+//! supports system calls that a guest_memfd does not. [`SimVm::file_call`] and
+//! [`SimVm::map_file`] return the errors of a guest_memfd. The simulation notices
+//! when a file is closed: after the last descriptor and mapping are dropped, the
+//! slots of a guest_memfd stay without a backing, as in the kernel.
 //!
-//! A guest has one vCPU, and one dirty ring if there are any.
+//! A guest has one vCPU, and at most one dirty ring.
 
 mod access;
 mod dirty;

@@ -10,9 +10,9 @@ use crate::push::{PushMap, PushedRange};
 use crate::slot::raw_fd;
 
 impl PushMap for SimVm {
-    /// EINVAL for parts of pages, what is beyond the file or the guest's
-    /// addresses, and files that are no dma-buf; EBADF for no file; EEXIST for
-    /// addresses that are mapped.
+    /// EINVAL for partial pages, ranges beyond the file or the guest's addresses, and
+    /// files that are not a dma-buf; EBADF for a closed descriptor; EEXIST for mapped
+    /// addresses.
     fn map(&self, range: &PushedRange) -> Result<(), Errno> {
         let state = &mut *self.state();
         let new = checked(range, self.config.physical_bits, &state.files)?;
@@ -23,7 +23,7 @@ impl PushMap for SimVm {
         Ok(())
     }
 
-    /// ENOENT for all but what was mapped, exactly.
+    /// ENOENT for a range that is not exactly a mapped range.
     fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
         let ranges = &mut self.state().pushed.ranges;
         match ranges.get(&range.gpa) {

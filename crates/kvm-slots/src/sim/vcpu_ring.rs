@@ -14,8 +14,8 @@ pub struct SimDirtyRing {
 }
 
 impl SimVm {
-    /// The ring of the guest's vCPU. Only once: two harvesters of one ring each
-    /// miss what the other takes.
+    /// The ring of the guest's vCPU. Call this only once: two harvesters of one ring
+    /// miss each other's entries.
     ///
     /// # Errors
     /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::dirty::LoggingVm).
@@ -29,8 +29,8 @@ impl SimVm {
         }
     }
 
-    /// Has the kernel misbehave: it skips the next `count` entries of the dirty
-    /// ring.
+    /// Simulates a kernel error: the next `count` entries of the dirty ring are
+    /// skipped.
     ///
     /// # Errors
     /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::dirty::LoggingVm).

@@ -29,19 +29,19 @@ pub struct SimVm {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) memslots: Memslots,
-    /// What the VMM has mapped without a memslot.
+    /// The ranges that are mapped without a memslot.
     pub(super) pushed: Pushed,
     pub(super) files: Files,
     /// The pages with the attribute PRIVATE.
     pub(super) private: RangeSet,
     pub(super) dirty: Dirty,
     pub(super) mmio_entries: MmioEntries,
-    /// How many more ioctls on memory are interrupted.
+    /// The number of memory ioctls to interrupt.
     interrupts: u32,
 }
 
 impl SimVm {
-    /// A VM of this type on this kernel.
+    /// A VM on a kernel, both chosen by `config`.
     pub fn new(config: SimConfig) -> Self {
         Self {
             config,
@@ -49,7 +49,7 @@ impl SimVm {
         }
     }
 
-    /// What is simulated.
+    /// The simulated kernel and VM.
     pub fn config(&self) -> &SimConfig {
         &self.config
     }
@@ -57,7 +57,7 @@ impl SimVm {
     /// A dma-buf of `size` zero bytes, as VFIO exports one for a BAR.
     ///
     /// # Errors
-    /// What the host says where no file can be made.
+    /// The host's error if the file cannot be created.
     pub fn create_dma_buf(&self, size: u64) -> Result<OwnedFd, Errno> {
         if size == 0 || size % PAGE != 0 {
             return Err(Errno::EINVAL);
@@ -67,11 +67,11 @@ impl SimVm {
             .create(FileKind::DmaBuf { revoked: false }, size)
     }
 
-    /// The device behind a dma-buf stops, or starts again, to answer: memory
-    /// decoding off, reset, D3.
+    /// Sets whether the device of a dma-buf does not answer: memory decoding is off,
+    /// reset, D3.
     ///
     /// # Errors
-    /// EBADF or EINVAL for a descriptor that is no dma-buf of this VM.
+    /// EBADF or EINVAL if the descriptor is not a dma-buf of this VM.
     pub fn set_revoked(&self, dma_buf: BorrowedFd<'_>, revoked: bool) -> Result<(), Errno> {
         let mut state = self.state();
         let fd = u32::from_ne_bytes(dma_buf.as_raw_fd().to_ne_bytes());
@@ -84,13 +84,13 @@ impl SimVm {
         Ok(())
     }
 
-    /// Has signals interrupt the next `count` ioctls that set memslots or
+    /// Simulates signals that interrupt the next `count` ioctls on memslots or
     /// attributes. They fail with EINTR and change nothing.
     pub fn interrupt(&self, count: u32) {
         self.state().interrupts = count;
     }
 
-    /// Every change is one assignment, so a panic leaves nothing half done.
+    /// Every change is one assignment, so a panic leaves no partial change.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A vCPU enters the guest through its gate, or is kicked.
+//! Enters the guest through the gate, or kicks a vCPU.
 
 use super::entry::{Inside, VcpuEntry};
 use super::presence::Tid;
 use super::shared::{Shared, Waited};
 
-/// Why a vCPU enters.
+/// The purpose of entering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// To run the guest.
@@ -14,7 +14,7 @@ pub(super) enum Purpose {
     Complete,
 }
 
-/// Why a vCPU did not enter.
+/// The reason why a vCPU did not enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotEntered {
     Kicked,

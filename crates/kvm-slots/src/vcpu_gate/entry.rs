@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One vCPU of a gate, shared between its own thread and the others.
+//! One vCPU of a gate, shared between its own thread and other threads.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

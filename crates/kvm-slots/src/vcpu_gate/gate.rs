@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_hold_is_kept_apart_from_its_gate_and_ended_on_another_thread() {
-        // What a `SlotListener` asks of it.
+        // The trait that a `SlotListener` requires.
         fn hold<G: HoldVcpus + Send + Sync>(gate: &G) -> G::Held {
             gate.hold()
         }

@@ -8,7 +8,7 @@ pub(super) struct Holds {
     stopped: bool,
 }
 
-/// What a vCPU that wants to enter finds.
+/// The answer to a vCPU that tries to enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Open,
