@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state of a guest's pages, for VMMs without a memory model.
 
-use super::pages::{GuestPages, parts};
+use super::pages::{GuestPages, pages_within};
 use super::sides::{ConvertibleRange, Stretch};
 use guest_ranges::PageRange;
 use guest_ranges::PageSet;
@@ -96,7 +96,7 @@ impl ConvertibleMemory {
                 |new: &&ConvertibleRange| new.stretch == old.stretch && new.backing == old.backing;
             let before = ranges.partition_point(|r| r.stretch.range < old.stretch.range);
             let stays = ranges.get(before).filter(stays).is_some();
-            if let (false, Some(pages)) = (stays, parts(&self.accepted, old.stretch.range).next()) {
+            if let (false, Some(pages)) = (stays, pages_within(&self.accepted, old.stretch.range).next()) {
                 return Err(MemoryError::Accepted { pages });
             }
         }
@@ -137,11 +137,11 @@ unsafe impl GuestPages for ConvertibleMemory {
     }
 
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(&self.private, range)
+        pages_within(&self.private, range)
     }
 
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(&self.accepted, range)
+        pages_within(&self.accepted, range)
     }
 
     fn has_room(&self, range: PageRange) -> bool {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use memory_model::{Backing, FlatView, MemoryModel, SpaceId};
 
-use super::pages::{GuestPages, parts};
+use super::pages::{GuestPages, pages_within};
 use super::sides::{Sides, Stretch};
 use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
@@ -57,11 +57,11 @@ unsafe impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
     }
 
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(self.model.borrow().private(self.space), range)
+        pages_within(self.model.borrow().private(self.space), range)
     }
 
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(self.model.borrow().accepted(self.space), range)
+        pages_within(self.model.borrow().accepted(self.space), range)
     }
 
     fn has_room(&self, range: PageRange) -> bool {

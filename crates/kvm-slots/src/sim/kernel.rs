@@ -185,7 +185,7 @@ impl SimConfig {
             KVM_CAP_MULTI_ADDRESS_SPACE => number(self.address_spaces().into()),
             KVM_CAP_READONLY_MEM => 1,
             KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => number(ManualProtect::all().bits()),
-            // x86 has the ring by both names, and needs no log beside it.
+            // x86 has the ring by both names, and needs no additional log.
             KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => {
                 number(MAX_RING_BYTES.into())
             }

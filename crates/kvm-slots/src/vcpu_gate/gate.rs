@@ -73,7 +73,7 @@ impl VcpuGate {
         }
     }
 
-    /// Has each vCPU's current or next [`run`](GatedVcpu::run) return
+    /// Makes each vCPU's current or next [`run`](GatedVcpu::run) return
     /// [`Kicked`](super::RunOutcome::Kicked), as
     /// [`VcpuKicker::kick`](super::VcpuKicker::kick) does. Does not wait for
     /// that.
@@ -83,7 +83,7 @@ impl VcpuGate {
         }
     }
 
-    /// Has every [`run`](GatedVcpu::run), current and future, return
+    /// Makes every [`run`](GatedVcpu::run), current and future, return
     /// [`Stopped`](super::RunOutcome::Stopped): of vCPUs in the guest, of those
     /// that wait while the gate is held, and of those made later. Does not wait
     /// for that; the caller may be a vCPU thread.

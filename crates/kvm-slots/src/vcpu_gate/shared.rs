@@ -86,7 +86,7 @@ impl Shared {
         self.change(Holds::remove);
     }
 
-    /// Has all vCPUs leave the guest permanently.
+    /// Makes all vCPUs leave the guest permanently.
     pub(super) fn stop(&self) {
         for entry in self.change(Holds::stop).iter() {
             entry.request_exit(self.signal);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Kernels that have no `KVM_SET_USER_MEMORY_REGION2`: the older ioctl does
-//! for everything on host memory.
+//! Kernels without `KVM_SET_USER_MEMORY_REGION2`: the older ioctl supports all host
+//! memory.
 
 use crate::common;
 
@@ -19,7 +19,7 @@ fn old_kernel() -> SimConfig {
     SimConfig::released(KernelVersion::V6_1)
 }
 
-/// What such a kernel has slots for.
+/// The ranges that such a kernel supports.
 fn on_host_memory(picks: &[Pick]) -> Vec<SlotRange> {
     let mut ranges = ranges(picks, NO_FDS);
     ranges.retain(|range| matches!(range.backing(), Backing::Host(_)));

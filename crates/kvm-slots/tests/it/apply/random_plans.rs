@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Plans of random changes, carried out on a simulated VM.
+//! Plans of random changes, applied to a simulated VM.
 
 use crate::common;
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is left after the kernel refuses a step, whichever step it is, and
-//! whatever it says.
+//! The slots after the kernel refuses a step, for every step and every error.
 
 use crate::common;
 
@@ -34,8 +33,8 @@ fn transaction(abi: AbiProfile, old: &[Pick], new: &[Pick]) -> (Machine, Plan) {
     (machine, plan)
 }
 
-/// What undoing `ops` came to, going by what each call did: a step is refused,
-/// or not even tried when one that was not undone is in its way.
+/// Checks the result of undoing `ops` against the result of each call: a step is
+/// refused, or skipped if a step that was not undone blocks it.
 fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>]) {
     let mut calls = calls.iter();
     let mut left = not_undone.iter().peekable();

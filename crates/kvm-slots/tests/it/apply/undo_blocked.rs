@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Steps back that are blocked by one that the kernel refused: they are not
-//! tried, because KVM could take them for other operations.
+//! Rollback steps that are blocked by a step that the kernel refused. They are skipped,
+//! because KVM could interpret them as other operations.
 
 use crate::common;
 
@@ -94,7 +94,7 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
         .apply(&plan, [(4, Errno::ENOMEM), (5, Errno::EIO)])
         .unwrap_err();
     // The slot is where the other one should go back to, and has the number
-    // that should come back.
+    // that should be restored.
     assert_eq!(
         error.not_undone,
         [
@@ -111,7 +111,7 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
     let mut machine = Machine::new();
     let (fd, _) = machine.fds().registers[0];
     let old = [ram(0, PAGE, HOST), device(PAGE, PAGE, fd, 0)];
-    // The BAR goes, RAM moves onto its place, and something new is refused.
+    // The BAR is deleted, RAM moves to its address, and the new slot is refused.
     let new = [ram(PAGE, PAGE, HOST), ram(0, PAGE, HOST + PAGE)];
     let plan = transaction(&mut machine, &old, &new);
     let [

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Every step of a change in which private pages follow memory fails once.
+//! Every step of a change fails once in which private pages follow memory.
 
 use crate::common;
 
@@ -16,7 +16,7 @@ use kvm_slots::sim::{KernelVersion, SimConfig};
 use kvm_slots::{AbiProfile, Capabilities, Change, GuestMemfdFlags, Plan, SlotRange, Vm};
 use proptest::prelude::*;
 
-/// Memory of some pages, and which of them are private.
+/// Memory of some pages, some of which are private.
 #[derive(Clone, Debug)]
 struct Memory {
     at: u64,

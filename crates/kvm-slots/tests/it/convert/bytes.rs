@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What guest and host find in pages that change hands, beside an oracle that
-//! has each page's two values.
+//! The bytes that guest and host find in converted pages, compared with an oracle that
+//! has both values of each page.
 
 use crate::common;
 
@@ -11,7 +11,7 @@ use common::oracle::Oracle;
 use kvm_slots::convert::{ConvertError, PageRange, PageState, Request};
 use proptest::prelude::*;
 
-/// How a guest asks.
+/// The kinds of requests.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Hypercall,

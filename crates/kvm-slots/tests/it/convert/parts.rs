@@ -58,8 +58,8 @@ fn a_plan_has_at_most_4096_stretches_and_says_where_it_ends() {
     assert_eq!(plan.rest.unwrap().start(), 8193 * PAGE);
 }
 
-/// Between private pages that become shared are shared ones, whose private side
-/// nobody can have written.
+/// Between private pages that become shared, there are shared pages. No one can have
+/// written their private side.
 #[test]
 fn what_becomes_stale_to_shared_is_one_stretch() {
     let large = alternating(&SharedSteps::default());

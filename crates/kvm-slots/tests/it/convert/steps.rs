@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which steps a conversion takes, in which order, and none to spare.
+//! The steps of conversions, their order, and that there are no others.
 
 use crate::common;
 
@@ -71,9 +71,9 @@ fn only_pages_that_change_are_told_and_released() {
         convert(&layout, page, 1, PRIVATE);
     }
     layout.log();
-    // One ioctl from the first page that changes to the last, and a release for
-    // what lies side by side in a slot: what the host has stored in the shared
-    // side of other private pages is its own.
+    // One ioctl from the first page that changes to the last, and one discard for
+    // each run of adjacent pages. The shared side of other private pages keeps the
+    // host's bytes.
     assert_eq!(convert(&layout, 0, 12, PRIVATE), 9);
     assert_eq!(
         layout.log(),
@@ -158,7 +158,7 @@ fn a_private_page_whose_memory_is_gone_can_still_become_shared() {
         .unwrap()
         .unwrap();
     assert_eq!(convert(&layout, 0, COUNT, SHARED), 4);
-    // Nobody has bytes to discard. Who knows of other memory there may map it.
+    // There are no bytes to discard. A listener may map other memory there.
     let notified = ["shared 0-3", "one prepare 0,1,2,3", "two prepare 0,1,2,3"];
     assert_eq!(layout.log(), notified);
 }

@@ -148,7 +148,7 @@ fn a_plan_says_whether_a_log_ends_with_it() {
     assert!(!ends(&off, &[whole]));
 }
 
-/// A simulated VM that is asked for nothing but slots.
+/// A simulated VM that is used only for slots.
 fn vm() -> (SimVm, Capabilities) {
     let vm = SimVm::new(SimConfig::released(KernelVersion::V7_3));
     let capabilities = Capabilities::probe(&vm);
@@ -161,7 +161,7 @@ fn an_operation_waits_for_its_log_and_is_refused_without_it() {
     let collector = DirtyCollector::new(sim, &capabilities, DirtyMode::Log).unwrap();
     // The slots are another VM's, so that there is no log to read.
     let (other, _) = vm();
-    // SAFETY: no guest runs, so nobody touches the addresses.
+    // SAFETY: no guest runs, so no one accesses the addresses.
     let slots = unsafe { Slots::new(other, AbiProfile::None) };
     let mut slots = slots.with_watcher(Arc::new(collector));
     let two = [logged(ram(0, PAGE, HOST)), ram(PAGE, PAGE, HOST + PAGE)];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest sees of memory whose slots follow a view, or a plan.
+//! The memory that a guest sees while its slots follow a view or a plan.
 
 use crate::common;
 
@@ -128,7 +128,7 @@ fn rom_in_the_middle_of_ram_is_really_read_only_and_the_ram_beside_it_is_not() {
         (b"1234", b"5678")
     );
 
-    // The RAM below it comes back as it was.
+    // The RAM below it reappears unchanged.
     let mut t = machine.model.transaction();
     t.set_enabled(id, false).unwrap();
     t.commit().unwrap();

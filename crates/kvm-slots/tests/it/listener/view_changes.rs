@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memslots in step with a flat view, transaction by transaction.
+//! Memslots stay in sync with a flat view, transaction by transaction.
 
 use crate::common;
 
@@ -56,7 +56,7 @@ fn model(regions: Vec<(u64, Region)>) -> Built {
 fn listener(abi: AbiProfile) -> Arc<SlotListener<SimVm>> {
     let config = SimConfig::released(KernelVersion::V7_3);
     let vm = SimVm::new(SimConfig { abi, ..config });
-    // SAFETY: no guest loads or stores, so nobody touches the addresses.
+    // SAFETY: no guest loads or stores, so no one accesses the addresses.
     let slots = unsafe { Slots::new(vm, abi) };
     Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan())
 }
@@ -202,7 +202,7 @@ fn a_log_starts_and_stops_without_any_slot_going() {
         let plan = texts(&slots.take_latest_plan().unwrap());
         assert!(plan.len() == 1 && plan[0].contains(flag), "{plan:?}");
     }
-    // Who logs makes no difference to the slots, only whether anybody does.
+    // The slots depend only on whether any client logs, not on which one.
     let mut t = model.transaction();
     t.set_global_dirty_logging(DirtyClients::NONE);
     t.commit().unwrap();

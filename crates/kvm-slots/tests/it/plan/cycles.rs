@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that changes places: which slots have to be made anew for it.
+//! Memory that swaps places, and the slots that must be recreated for it.
 
 use crate::common;
 
@@ -46,7 +46,7 @@ fn of_memory_that_shows_once_too_often_that_goes_which_is_in_the_way() {
     let old = [at(0, 0, 1), at(1, 0, 1), at(2, 1, 1)];
     let new = [at(2, 0, 1), at(0, 1, 1)];
     assert_eq!(counts(&planned(&old, &new)), [1, 2, 0]);
-    // And the other way round, that comes which has to wait.
+    // In the other direction, the added range has to wait.
     assert_eq!(counts(&planned(&new, &old)), [0, 2, 1]);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Plans from what changes are the plans from everything.
+//! Plans from changes are the same as plans from all memory.
 
 use crate::common;
 
@@ -23,7 +23,7 @@ fn change(
     plan_change(table, &change, &able(), ABI)
 }
 
-/// What is in `a` and not in `b`.
+/// The ranges in `a` but not in `b`.
 fn without(a: &[SlotRange], b: &[SlotRange]) -> Vec<SlotRange> {
     a.iter()
         .filter(|range| !b.contains(range))
@@ -36,7 +36,7 @@ fn remainders(plan: &Plan) -> BTreeSet<AddrRange> {
 }
 
 /// Ranges side by side with ends anywhere: a gap, a size, a piece of memory
-/// and whether it is logged. The host address is in step with the guest's.
+/// and whether it is logged. The host address is aligned like the guest's.
 fn unaligned() -> impl Strategy<Value = Vec<SlotRange>> {
     let unit = 0x400_u64;
     let piece = (
@@ -87,7 +87,7 @@ proptest! {
             prop_assert_eq!(&only.ops(), &all.ops());
             prop_assert_eq!(only.holds_vcpus(), all.holds_vcpus());
 
-            // What is trapped follows from what changes, too.
+            // The trapped bytes follow from the changes, too.
             let none = SlotTable::new();
             let no_more = remainders(&plan(&none, &removed, &able(), ABI).unwrap());
             trapped.retain(|part| !no_more.contains(part));
@@ -156,7 +156,7 @@ fn what_comes_must_not_overlap_what_stays() {
         };
         assert_eq!(refused, Err(overlap));
     }
-    // Where something goes, something can come.
+    // A removed range leaves room for an added one.
     assert!(change(&current, &[goes], &[ram(0x3000, 0x8000, B)]).is_ok());
 }
 

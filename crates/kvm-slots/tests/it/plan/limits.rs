@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the planner cuts off and what it refuses.
+//! The bytes that the planner cuts off, and the ranges that it refuses.
 
 use crate::common;
 
@@ -210,7 +210,7 @@ fn a_host_address_out_of_step_with_the_guests_is_misaligned() {
         host: Some(common::host(at)),
     };
     misaligned(range(0x1000, PAGE, both(HOST + 1)));
-    // In step, both ends are cut alike.
+    // If both are aligned, both ends are cut in the same way.
     assert!(
         plan(
             &table(&[]),
@@ -254,7 +254,7 @@ fn ranges_that_overlap_are_refused_and_named() {
         other_gpa,
         other_size,
     };
-    // Whatever the order in which they come, and also within a page.
+    // In any order, and also within a page.
     let [low, high] = [ram(0, 0x2000, HOST), ram(0x1000, PAGE, B)];
     let both = || overlap((0x1000, PAGE), (0, 0x2000));
     refused(&[low.clone(), high.clone()], both());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which operations a change of ranges comes to, case by case.
+//! The operations of a change of ranges, case by case.
 
 use crate::common;
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Plans of random changes, replayed on a list of slots that knows only KVM's
-//! rules.
+//! Plans of random changes, replayed on a list of slots that has only KVM's rules.
 
 use crate::common;
 

@@ -147,7 +147,7 @@ fn a_kernel_without_private_pages_refuses_what_would_change_them() {
         plan_change(&SlotTable::new(), &change, &able(), ABI),
         Err(PlanError::Unsupported(vec![refused]))
     );
-    // Nothing changes, nothing is asked of it.
+    // Nothing changes, so the kernel needs no capability.
     let same = change.with_private_pages(&pages, &pages);
     let plan = plan_change(&SlotTable::new(), &same, &able(), ABI).unwrap();
     assert_eq!(plan.ops(), []);

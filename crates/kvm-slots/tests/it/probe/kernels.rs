@@ -245,7 +245,7 @@ fn slots_that_are_there_stay_and_are_not_probed_over() {
         let result = unsafe { probe_abi(&vm, table, ABI, gpa, None) };
         assert!(matches!(result, Err(ProbeError::NoRoom { .. })), "{gpa:#x}");
     }
-    // Beyond what the guest can address, not even a plain slot goes.
+    // Beyond the guest's addresses, KVM refuses even a plain slot.
     // SAFETY: as above.
     let beyond = unsafe { probe_abi(&vm, table, ABI, 1 << 50, None) };
     assert_eq!(beyond, Err(ProbeError::Plain(Errno::EINVAL)));
@@ -265,7 +265,7 @@ fn a_flag_that_kvm_has_given_a_meaning_is_never_tried() {
     }
 }
 
-/// The stand-ins for foreign kernels do take what they are there to take.
+/// The simulated foreign kernels accept the slots that they should accept.
 #[test]
 fn the_contested_kernels_take_plain_slots_with_the_bit() {
     for quirk in [Quirk::Attribute, Quirk::Bitmap, Quirk::DropsUnknown] {

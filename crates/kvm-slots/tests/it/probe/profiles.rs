@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What each ABI profile can express, and what the guest then reaches.
+//! The ranges that each ABI profile supports, and the memory that the guest reaches.
 
 use crate::common;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The checks of a kernel that takes a device's file and an offset in the
-//! padding, gated by a flag.
+//! The checks of a kernel with a device's file and an offset in the padding, enabled by a
+//! flag.
 
 use crate::common;
 

@@ -28,7 +28,7 @@ const ALL: [KernelVersion; 4] = [
 /// Kernels with the newer ioctl.
 const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
 
-/// The end of what a process can have mapped.
+/// The end of a process's address space.
 const USER_END: u64 = (1 << 47) - PAGE;
 
 #[test]
@@ -201,7 +201,7 @@ fn host_addresses_are_a_processs_own() {
         assert_eq!(vm.set(two), EINVAL);
         assert_eq!(vm.set(at(USER_END - PAGE)), Ok(()));
         assert_eq!(vm.delete(0), Ok(()));
-        // Whether anything is mapped there is not asked.
+        // The mapping is not checked.
         assert_eq!(vm.set(at(0)), Ok(()));
     }
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the memslot ioctls do to a slot that is there, and in which order they
-//! check.
+//! The memslot ioctls on an existing slot, and the order of their checks.
 
 use crate::common;
 
@@ -247,7 +246,7 @@ fn checks_come_in_the_kernels_order() {
         assert_eq!(vm.set(bad_fd(1, PAGE)), EBADF);
         assert_eq!(vm.set(bad_fd(1, far)), EBADF);
         assert_eq!(vm.set(file_page(1, far, &file)), EINVAL);
-        // What a slot cannot become comes before where it would be.
+        // Invalid changes are checked before the address.
         assert_eq!(vm.set(page(1, PAGE)), Ok(()));
         assert_eq!(
             vm.set(Region {
