@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_number_can_be_taken_and_put_back() {
+    fn the_last_number_can_be_removed_and_returned() {
         let mut free = FreeIds::all();
         free.take(SlotId::MAX..=SlotId::MAX);
         assert_eq!(free.iter().last(), Some(SlotId::MAX - 1));
@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_of_free_numbers_are_what_a_set_of_all_numbers_would_be(
+        fn free_numbers_agree_with_a_set_of_all_numbers(
             steps in prop::collection::vec((any::<bool>(), 0..40_u16, 0..6_u16), 0..60)
         ) {
             let mut free = FreeIds::all();

@@ -141,6 +141,7 @@ impl SlotRange {
     }
 
     /// Queries the size of a device's file.
+    #[cfg(feature = "memory-model")]
     pub(crate) fn measure(&mut self) {
         if let Backing::FdOffset(file) = &mut self.backing {
             file.measure();

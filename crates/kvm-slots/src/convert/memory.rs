@@ -96,7 +96,10 @@ impl ConvertibleMemory {
                 |new: &&ConvertibleRange| new.stretch == old.stretch && new.backing == old.backing;
             let before = ranges.partition_point(|r| r.stretch.range < old.stretch.range);
             let stays = ranges.get(before).filter(stays).is_some();
-            if let (false, Some(pages)) = (stays, pages_within(&self.accepted, old.stretch.range).next()) {
+            if let (false, Some(pages)) = (
+                stays,
+                pages_within(&self.accepted, old.stretch.range).next(),
+            ) {
                 return Err(MemoryError::Accepted { pages });
             }
         }

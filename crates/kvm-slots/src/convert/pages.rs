@@ -54,7 +54,10 @@ pub unsafe trait GuestPages {
 }
 
 /// The parts of a range that are in a set, as whole pages.
-pub(super) fn pages_within(set: &PageSet, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+pub(super) fn pages_within(
+    set: &PageSet,
+    range: PageRange,
+) -> impl Iterator<Item = PageRange> + '_ {
     let parts = set.within(range.into());
     // The range ends below 2^64, and so do its parts.
     parts.filter_map(|part| PageRange::between(part.start(), part.last() + 1))

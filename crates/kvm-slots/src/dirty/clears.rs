@@ -61,7 +61,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn what_is_set_is_cleared_once_by_calls_that_kvm_takes(
+        fn each_set_bit_is_cleared_once_by_calls_that_kvm_accepts(
             pages in 1_usize..700_000,
             dirty in prop::collection::vec(any::<usize>(), 0..40),
         ) {

@@ -41,14 +41,14 @@ impl<V: Vm> Checks<'_, V> {
     /// numbers are not in use.
     pub(super) unsafe fn run(&self) -> Result<Probed, ProbeError> {
         // SAFETY: passed on from the caller.
-        unsafe { self.plain_slots_are_taken() }?;
+        unsafe { self.plain_slots_are_accepted() }?;
         // SAFETY: passed on from the caller.
         let found = unsafe { self.all() };
         // SAFETY: passed on from the caller.
         unsafe { self.restore() }?;
         // SAFETY: passed on from the caller. The kernel reported that the slots are
         // deleted; this verifies it.
-        match unsafe { self.plain_slots_are_taken() } {
+        match unsafe { self.plain_slots_are_accepted() } {
             Err(ProbeError::Plain(errno)) => Err(self.left_behind(0, errno)),
             other => other.and(found),
         }
@@ -56,7 +56,7 @@ impl<V: Vm> Checks<'_, V> {
 
     /// Checks that a plain slot is possible, so that later refusals are due to the
     /// profile.
-    unsafe fn plain_slots_are_taken(&self) -> Result<(), ProbeError> {
+    unsafe fn plain_slots_are_accepted(&self) -> Result<(), ProbeError> {
         // SAFETY: the slot is at host address 0. No one accesses it, because no
         // vCPU runs: the caller guarantees that.
         unsafe { self.vm.set_user_memory_region2(&self.plain()) }.map_err(ProbeError::Plain)?;

@@ -186,7 +186,7 @@ fn a_slot_that_a_panic_left_behind_is_deleted_or_leaked_too() {
 }
 
 #[test]
-fn rules_that_come_late_leave_the_slots_and_their_numbers_alone() {
+fn rules_that_are_set_late_do_not_change_slots_and_their_numbers() {
     let (slots, owners) = three_slots(0, Deletes::Work);
     let mut slots = slots.with_rules(SlotRules::new().reserving(0..=4));
     assert_eq!((slots.table().len(), holders(&owners)), (3, [1, 1, 1]));

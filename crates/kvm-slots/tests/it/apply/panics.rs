@@ -354,7 +354,7 @@ fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
 }
 
 #[test]
-fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_gone() {
+fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_deleted() {
     let (mut slots, bomb) = slots();
     let owner = Arc::new(());
     let memory = kvm_slots::Backing::Host(common::owned_host(HOST, owner.clone()));

@@ -22,7 +22,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_applied_can_be_undone(old in picks(), new in picks()) {
+    fn an_applied_plan_can_be_undone(old in picks(), new in picks()) {
         let mut machine = Machine::new();
         for set in [&old, &new] {
             let before = machine.table().clone();

@@ -28,7 +28,7 @@ fn blocked(op: &Op, by: u16) -> NotUndone {
 }
 
 #[test]
-fn the_errors_text_says_what_failed_and_what_is_left() {
+fn the_errors_text_names_the_failed_step_and_the_remaining_ones() {
     let mut machine = Machine::new();
     let plan = machine.plan(&[ram(0, PAGE, HOST), ram(0x8000, PAGE, HOST + PAGE)]);
     let error = machine
@@ -43,7 +43,7 @@ fn the_errors_text_says_what_failed_and_what_is_left() {
 }
 
 #[test]
-fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
+fn a_slot_is_not_recreated_with_the_number_of_one_that_could_not_be_deleted() {
     let mut machine = Machine::new();
     // Other memory in its place: another slot of the same number.
     let old = [ram(0x8000, 2 * PAGE, HOST)];
@@ -133,7 +133,7 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
 }
 
 #[test]
-fn what_was_applied_before_something_else_is_undone_only_where_it_still_stands() {
+fn an_earlier_plan_is_undone_only_where_its_slots_are_unchanged() {
     let mut machine = Machine::new();
     let guest_memfd_at = |gpa| guest_memfd(gpa, PAGE, machine.fds().guest_memfd, 0);
     let (ram, first, second) = (

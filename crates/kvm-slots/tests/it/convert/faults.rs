@@ -134,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn what_cannot_be_undone_is_named_and_the_state_stays_true(
+    fn steps_that_cannot_be_undone_are_named_and_the_state_stays_true(
         (before, request) in cases(),
         fail in prop::collection::vec(any::<bool>(), 40),
     ) {
@@ -186,7 +186,7 @@ fn a_listener_that_refuses_is_named_with_its_reason() {
 }
 
 #[test]
-fn what_was_not_undone_is_told_in_words() {
+fn the_errors_text_lists_what_was_not_undone() {
     let (layout, mut oracle) = begin(&[(0, true), (2, true)]);
     // Both pages become shared. `one` maps them and `two` refuses. `one` unmaps them.
     // The first page becomes private again and the other does not. `one` maps it

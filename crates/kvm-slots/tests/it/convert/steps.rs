@@ -28,7 +28,7 @@ fn refused(layout: &Layout, request: Request) -> Refusal {
 }
 
 #[test]
-fn devices_leave_before_the_guest_loses_pages_and_come_after_it_has_them() {
+fn devices_are_unmapped_before_the_guest_loses_pages_and_mapped_after_it_has_them() {
     let layout = Layout::new();
     assert_eq!(convert(&layout, 0, 2, PRIVATE), 2);
     assert_eq!(
@@ -53,7 +53,7 @@ fn devices_leave_before_the_guest_loses_pages_and_come_after_it_has_them() {
 }
 
 #[test]
-fn what_is_as_asked_already_costs_nothing() {
+fn pages_in_the_requested_state_cost_nothing() {
     let layout = Layout::new();
     convert(&layout, 2, 4, PRIVATE);
     layout.log();
@@ -65,7 +65,7 @@ fn what_is_as_asked_already_costs_nothing() {
 }
 
 #[test]
-fn only_pages_that_change_are_told_and_released() {
+fn only_pages_that_change_are_reported_and_discarded() {
     let layout = Layout::new();
     for page in [1, 3, 4] {
         convert(&layout, page, 1, PRIVATE);
@@ -148,7 +148,7 @@ fn one_page_that_cannot_be_private_refuses_the_whole_request() {
 }
 
 #[test]
-fn a_private_page_whose_memory_is_gone_can_still_become_shared() {
+fn a_private_page_whose_memory_was_removed_can_still_become_shared() {
     let layout = Layout::new();
     convert(&layout, 0, 4, PRIVATE);
     layout.log();
@@ -182,7 +182,7 @@ fn a_vm_without_private_pages_can_accept_private_mmio_and_no_more() {
 }
 
 #[test]
-fn what_a_guest_cannot_ask_for_is_an_error_that_says_why() {
+fn an_invalid_request_of_a_guest_is_an_error_with_its_reason() {
     let top = 0_u64.wrapping_sub(PAGE);
     let hypercall = Request::hypercall;
     assert_eq!(hypercall(0, 0, 0), Err(RequestError::Empty { gpa: 0 }));

@@ -183,7 +183,7 @@ fn an_interrupted_reset_is_tried_again_and_one_without_progress_is_an_error() {
 }
 
 #[test]
-fn what_was_harvested_is_kept_where_the_reset_fails() {
+fn harvested_pages_are_kept_if_the_reset_fails() {
     let mut m = Machine::new(RING);
     m.store([3]);
     m.faults.no_reset.store(true, Ordering::Relaxed);

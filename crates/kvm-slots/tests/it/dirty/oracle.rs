@@ -27,7 +27,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_written_is_told_once_and_what_was_not_is_not(
+    fn written_pages_are_reported_once_and_others_never(
         mode in mode(),
         steps in prop::collection::vec(step(), 0..60),
     ) {

@@ -217,7 +217,7 @@ fn a_ring_is_refused_by_its_size_and_when_it_is_too_late() {
 }
 
 #[test]
-fn a_kernel_says_how_it_can_track_writes() {
+fn a_kernel_reports_its_dirty_tracking_capabilities() {
     let (guest, _) = guest();
     let capabilities = DirtyCapabilities::probe(guest.vm());
     assert_eq!(capabilities.manual_protect, ManualProtect::all());

@@ -90,7 +90,7 @@ fn a_guest_sees_of_rom_only_the_old_and_the_new() {
 }
 
 #[test]
-fn an_exit_that_a_guest_sees_is_never_at_private_mmio_that_comes_or_goes() {
+fn a_guest_never_exits_at_private_mmio_that_is_added_or_removed() {
     let mut world = World::new(&[What::PrivateMmio]);
     let (nowhere, there) = (vec![None], vec![Some(1)]);
     for (from, to) in [(&nowhere, &there), (&there, &nowhere)] {

@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn what_an_abort_could_not_undo_is_named_and_mended_by_the_next_change(
+    fn steps_that_an_abort_could_not_undo_are_named_and_corrected_by_the_next_change(
         first in steps(),
         steps in steps(),
         at in any::<prop::sample::Index>(),
@@ -269,7 +269,7 @@ proptest! {
         rig.check();
     }
     #[test]
-    fn what_a_refused_commit_could_not_undo_is_named_and_mended_by_the_next_change(
+    fn steps_that_a_refused_commit_could_not_undo_are_named_and_corrected_by_the_next_change(
         first in steps(),
         steps in steps(),
         at in any::<prop::sample::Index>(),

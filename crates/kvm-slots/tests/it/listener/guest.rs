@@ -153,7 +153,7 @@ fn ram_that_becomes_read_only_for_a_while_takes_no_store_meanwhile() {
 }
 
 #[test]
-fn private_pages_outlive_a_slot_that_is_made_anew_around_them() {
+fn private_pages_outlive_a_slot_that_is_recreated_around_them() {
     let mut machine = Machine::new(private_vm(KernelVersion::V7_3));
     let shared = pages(4);
     let file = machine
@@ -266,7 +266,7 @@ fn private_bytes_move_with_their_memory_and_no_attribute_is_left_behind() {
 }
 
 #[test]
-fn private_bytes_that_moved_come_back_and_no_attribute_is_left_behind() {
+fn private_bytes_that_moved_return_and_no_attribute_is_left_behind() {
     let shared = pages(4);
     shared.write(0x1000, b"shared");
     let mut mover = Mover::new(&shared);

@@ -200,7 +200,7 @@ fn vcpus_stay_held_while_a_gap_is_undone() {
 }
 
 #[test]
-fn the_next_transaction_puts_right_what_could_not_be_undone() {
+fn the_next_transaction_corrects_steps_that_could_not_be_undone() {
     let mut machine = Machine::new(SlotRules::new());
     // The delete succeeds. The create and the rollback fail.
     assert!(!machine.set_hole(true, &[1, 2]));

@@ -141,7 +141,7 @@ fn a_commit_moves_the_slots_and_an_abort_moves_them_back() {
 }
 
 #[test]
-fn what_the_kernel_cannot_do_refuses_the_commit_and_changes_nothing() {
+fn an_unsupported_range_refuses_the_commit_and_changes_nothing() {
     let (mut model, space, ids) = model(vec![(0x1000, Region::ram("ram", memory(HOST)))]);
     let slots = listener(AbiProfile::None);
     model.add_listener(space, 0, slots.clone()).unwrap();
@@ -163,7 +163,7 @@ fn what_the_kernel_cannot_do_refuses_the_commit_and_changes_nothing() {
 }
 
 #[test]
-fn what_is_logged_has_a_slot_with_a_log_where_kvm_has_one() {
+fn logged_memory_has_a_slot_with_a_log_if_kvm_supports_it() {
     let mixed = Memory::with_guest_memfd(host(HOST + 0x4000), file(0), GuestMemfdSides::Private);
     let registers = PrivateMmio::new(file(0x8000));
     let (mut model, space, ids) = model(vec![
@@ -210,7 +210,7 @@ fn a_log_starts_and_stops_without_any_slot_going() {
 }
 
 #[test]
-fn slots_go_with_the_listener_that_leaves_and_come_back_with_it() {
+fn slots_are_deleted_when_the_listener_is_removed_and_recreated_when_it_is_added() {
     let regions = [0x1000, 0x8000].map(|at| (at, Region::ram("ram", memory(HOST + at))));
     let (mut model, space, _) = model(regions.to_vec());
     let slots = listener(ABI);

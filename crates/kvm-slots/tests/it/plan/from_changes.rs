@@ -66,7 +66,7 @@ fn any_ranges() -> impl Strategy<Value = Vec<SlotRange>> {
 
 proptest! {
     #[test]
-    fn a_plan_from_what_changes_is_the_plan_from_everything(
+    fn a_plan_from_changes_is_the_plan_from_everything(
         sets in prop::collection::vec(any_ranges(), 1..6),
         max in prop::option::of(1..4_u64),
         reserved in prop::option::of(0..4_u16),
@@ -122,7 +122,7 @@ fn a_range_stays_when_only_the_neighbour_in_its_last_page_changes() {
 }
 
 #[test]
-fn what_goes_must_be_there_as_it_is_said_to_be() {
+fn a_removed_range_must_have_its_slots() {
     let current = table(&[&[ram(0x1000, 0x2000, HOST)]]);
     let before = current.clone();
     for other in [
@@ -141,7 +141,7 @@ fn what_goes_must_be_there_as_it_is_said_to_be() {
 }
 
 #[test]
-fn what_comes_must_not_overlap_what_stays() {
+fn an_added_range_must_not_overlap_one_that_stays() {
     let stays = ram(0x1000, 0x2000, HOST);
     let goes = ram(0x4000, 0x2000, B);
     let current = table(&[&[stays.clone(), goes.clone()]]);

@@ -15,7 +15,7 @@ const B: u64 = HOST + 0x1000_0000;
 const C: u64 = HOST + 0x2000_0000;
 
 #[test]
-fn what_stays_as_it_is_costs_nothing() {
+fn unchanged_ranges_cost_nothing() {
     let all = [
         ram(0, PAGE, HOST),
         readonly(ram(0x2000, PAGE, B)),
@@ -91,7 +91,7 @@ fn a_toggle_of_the_dirty_log_is_one_flags_operation() {
 }
 
 #[test]
-fn what_kvm_cannot_change_is_deleted_and_made_anew() {
+fn slots_that_kvm_cannot_change_are_deleted_and_recreated() {
     let old = [ram(0x1000, 0x2000, HOST)];
     let others = [
         ram(0x1000, 0x4000, HOST),

@@ -32,7 +32,7 @@ fn is_without_host(op: &Op) -> bool {
 
 proptest! {
     #[test]
-    fn every_plan_keeps_kvms_rules_and_reaches_what_is_wanted(
+    fn every_plan_keeps_kvms_rules_and_reaches_its_target(
         sets in prop::collection::vec(picks(), 1..6)
     ) {
         let (mut table, mut kvm) = (SlotTable::new(), DumbSlots::default());

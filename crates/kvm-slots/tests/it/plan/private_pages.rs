@@ -54,7 +54,7 @@ fn private_pages_follow_memory_that_moves() {
 }
 
 #[test]
-fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
+fn a_slot_that_is_recreated_in_place_keeps_its_private_pages() {
     let old = guest_memfd(0x1000, 0x4000, 7, 0);
     let new = guest_memfd(0x1000, 0x5000, 7, 0);
     let current = table(&[std::slice::from_ref(&old)]);
@@ -74,7 +74,7 @@ fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
 }
 
 #[test]
-fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
+fn memory_is_added_only_after_the_pages_there_are_shared() {
     let private = guest_memfd(0x1000, PAGE, 7, 0);
     let bar = |gpa| ram(gpa, PAGE, HOST);
     let current = table(&[&[private.clone(), bar(0x8000)]]);
@@ -135,7 +135,7 @@ fn private_pages_that_overlap_are_refused_and_named() {
 }
 
 #[test]
-fn a_kernel_without_private_pages_refuses_what_would_change_them() {
+fn a_kernel_without_private_pages_refuses_changes_of_them() {
     let pages = [run(0x1000, PAGE)];
     let change = Change::new(&[], &[]).with_private_pages(&[], &pages);
     let refused = UnsupportedRange {

@@ -105,7 +105,7 @@ fn all_numbers_that_the_kernel_has_are_used_and_no_more() {
 }
 
 #[test]
-fn what_is_larger_than_kvm_takes_is_cut_into_slots_of_four_tebibytes() {
+fn a_range_larger_than_kvm_allows_is_cut_into_slots_of_four_tebibytes() {
     let plan = planned(SlotRules::new(), &[], &[ram(0, 9 * TIB, HOST)]);
     assert_eq!(
         places(&plan),

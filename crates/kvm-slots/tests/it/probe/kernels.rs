@@ -43,7 +43,7 @@ fn probe(vm: &impl Vm, abi: AbiProfile, file: Option<&OwnedFd>) -> Result<Probed
 }
 
 #[test]
-fn a_kernel_with_the_abi_is_told_with_a_file_and_without_one() {
+fn a_probe_finds_the_abi_with_a_file_and_without_one() {
     for abi in [ABI, BIT_3, RFC, AbiProfile::Push] {
         let vm = kernel(abi);
         for pages in [1, 2, 5] {
@@ -107,7 +107,7 @@ fn another_abi_at_the_same_bit_is_another_meaning() {
 }
 
 #[test]
-fn the_contested_meanings_of_bit_3_are_told_apart() {
+fn the_contested_meanings_of_bit_3_are_distinguished() {
     for quirk in [Quirk::Attribute, Quirk::Bitmap, Quirk::DropsUnknown] {
         for abi in [BIT_3, RFC] {
             let released = SimVm::new(private_vm(KernelVersion::V7_3));
@@ -178,7 +178,7 @@ fn a_push_map_that_takes_too_much_is_none() {
 }
 
 #[test]
-fn a_slot_that_cannot_be_deleted_is_said_to_be_there() {
+fn a_slot_that_cannot_be_deleted_is_reported() {
     let vm = Contested::new(kernel(ABI), 1 << 4, Quirk::Sticky);
     let file = dma_buf(&vm.vm, 1);
     let why = probe(&vm, ABI, Some(&file)).unwrap_err();

@@ -122,7 +122,7 @@ fn the_guest_reaches_the_devices_file_by_every_profile() {
 }
 
 #[test]
-fn a_slice_goes_by_two_profiles_and_fails_the_commit_by_the_rfcs() {
+fn a_slice_works_with_two_profiles_and_fails_the_commit_with_the_rfcs() {
     for abi in [ABI, AbiProfile::Push] {
         for (offset, size) in [(0, PAGE), (PAGE, PAGE), (PAGE, 3 * PAGE)] {
             let slice = of_file(offset, size, 4 * PAGE);
@@ -183,7 +183,7 @@ fn a_file_of_unknown_size_is_refused_where_it_matters() {
 }
 
 #[test]
-fn each_profile_needs_what_it_is_made_of() {
+fn each_profile_needs_its_parts() {
     let range = || of_file(0, PAGE, PAGE);
     let no_region2 = {
         let mut able = most_able();

@@ -32,7 +32,7 @@ const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
 const USER_END: u64 = (1 << 47) - PAGE;
 
 #[test]
-fn the_newer_ioctl_came_after_6_1() {
+fn the_newer_ioctl_is_newer_than_6_1() {
     let vm = Guestless::released(KernelVersion::V6_1);
     assert_eq!(vm.set(page(0, 0)), Err(Errno::ENOTTY));
     assert_eq!(vm.create(PAGE, 0).unwrap_err(), Errno::ENOTTY);
@@ -101,7 +101,7 @@ fn slot_numbers_end_at_the_capability() {
 }
 
 #[test]
-fn as_many_slots_as_the_capability_says_fit_and_no_more() {
+fn as_many_slots_fit_as_the_capability_reports() {
     let vm = Guestless::new(SimConfig {
         nr_memslots: 64,
         ..SimConfig::released(KernelVersion::V7_3)

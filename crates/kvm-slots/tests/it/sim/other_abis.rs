@@ -121,7 +121,7 @@ fn only_a_platform_that_maps_at_once_has_a_push_map() {
 }
 
 #[test]
-fn what_is_mapped_at_once_is_whole_pages_inside_a_dma_buf() {
+fn push_style_mappings_are_whole_pages_inside_a_dma_buf() {
     let (vm, dma_buf) = pushing();
     let fd = dma_buf.as_raw_fd();
     for (gpa, size, offset) in [
@@ -150,7 +150,7 @@ fn what_is_mapped_at_once_is_whole_pages_inside_a_dma_buf() {
 }
 
 #[test]
-fn what_is_mapped_at_once_overlaps_nothing_and_goes_as_it_came() {
+fn push_style_mappings_do_not_overlap_and_are_unmapped_as_a_whole() {
     let (vm, dma_buf) = pushing();
     let fd = dma_buf.as_raw_fd();
     let range = pushed(4 * PAGE, 2 * PAGE, fd, PAGE);

@@ -146,7 +146,7 @@ fn a_private_store_to_a_read_only_slot_is_a_fault_and_no_exit() {
 }
 
 #[test]
-fn private_and_shared_bytes_of_a_page_are_apart() {
+fn private_and_shared_bytes_of_a_page_are_separate() {
     let (mut guest, ram) = (guest(), pages(2));
     let _file = guest.ram_and_file(0, 0x1000, &ram, GuestMemfdFlags::empty());
     guest.store(0x1ffc, b"shared").unwrap();
