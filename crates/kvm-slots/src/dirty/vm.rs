@@ -101,7 +101,8 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     ///
     /// # Errors
     /// EINVAL if `bitmap` has fewer bits; if `first_page` is not a multiple of 64; or
-    /// if `num_pages` is not a multiple of 64 and does not end with the slot. As for [`get_dirty_log`](Self::get_dirty_log).
+    /// if `num_pages` is not a multiple of 64 and does not end with the slot. Other
+    /// errors as for [`get_dirty_log`](Self::get_dirty_log).
     fn clear_dirty_log(
         &self,
         slot: u32,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether vCPUs may enter the guest, as plain data.
+//! The holds of a gate, as plain data.
 
 /// The holds and the stop of a gate.
 #[derive(Debug, Default)]
