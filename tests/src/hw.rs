@@ -328,7 +328,7 @@ fn no_abi_is_found() -> Result<(), String> {
         // There is no device to have a dma-buf of; its stand-in has a size too.
         let file = real.device_file(0x4000).map_err(|e| e.to_string())?;
         for file in [None, Some(file.as_fd())] {
-            // SAFETY: the VM has no vCPU, and no slot.
+            // SAFETY: the VM has neither a vCPU nor a slot.
             let found = unsafe { probe_abi(real.vm(), &SlotTable::new(), abi, 0x10_0000, file) };
             let as_due = match abi {
                 AbiProfile::FdOffset { flag } | AbiProfile::RfcDmaBuf { flag } => {

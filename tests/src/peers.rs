@@ -149,10 +149,10 @@ fn takes_slots_up_to_2_to_52(vm: &KvmVm) -> bool {
         userspace_addr: 4096,
         ..Default::default()
     };
-    // SAFETY: no guest runs while the slot is there.
+    // SAFETY: no guest runs while the slot exists.
     let taken = unsafe { vm.set_user_memory_region(&region) }.is_ok();
     region.memory_size = 0;
-    // SAFETY: a deletion, which is refused where there is nothing to delete.
+    // SAFETY: a deletion names no memory.
     let _ = unsafe { vm.set_user_memory_region(&region) };
     taken
 }
@@ -173,8 +173,8 @@ pub fn emulates_guest() -> Result<bool, String> {
             userspace_addr: memory.address(0),
             ..Default::default()
         };
-        // SAFETY: there is nothing at the address, which is the arena's and
-        // stays so until `real` is gone.
+        // SAFETY: the address belongs to the arena, which outlives `real`. There
+        // are no references to it.
         unsafe { real.set(&region, true) }.map_err(|e| e.to_string())?;
         let emulates = real.access(0, 1, None, &mut Zeros).is_ok();
         drop(real);

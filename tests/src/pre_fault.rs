@@ -24,8 +24,8 @@ fn vm() -> Result<(KvmVm, Arc<HostMapping>), String> {
         userspace_addr: memory.address(),
         ..Default::default()
     };
-    // SAFETY: the mapping allows volatile access only, and who calls this drops
-    // it after the VM, whose guest never runs.
+    // SAFETY: the mapping allows only volatile access. No guest runs, and the
+    // callers drop the mapping after the VM.
     unsafe { vm.set_user_memory_region(&region) }.map_err(|e| e.to_string())?;
     Ok((vm, Arc::new(memory)))
 }

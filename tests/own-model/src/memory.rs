@@ -30,8 +30,8 @@ impl Bytes {
 
     /// All bytes as host memory, which keeps them mapped.
     pub fn host_memory(self: &Arc<Self>) -> HostMemory {
-        // SAFETY: the bytes are mapped while the owner, this value, lives, and
-        // there are no references to them.
+        // SAFETY: this value is the owner and keeps the bytes mapped. There are
+        // no references to them, and accesses are volatile.
         let memory = unsafe { HostMemory::new(self.address(), self.0.len() as u64, self.clone()) };
         memory.expect("a mapping has bytes and an address")
     }
@@ -39,15 +39,15 @@ impl Bytes {
     /// The byte at `offset`, or `None` behind the end.
     pub fn get(&self, offset: u64) -> Option<u8> {
         let at = self.at(offset)?;
-        // SAFETY: the address is in the mapping, which is readable for as long
-        // as `self`; the guest may write it meanwhile, so it is volatile.
+        // SAFETY: the address is in the mapping, which is readable as long as
+        // `self` lives. The guest may write it, so the access is volatile.
         Some(unsafe { at.read_volatile() })
     }
 
     /// Overwrites the byte at `offset`; `None` behind the end.
     pub fn set(&self, offset: u64, byte: u8) -> Option<()> {
         let at = self.at(offset)?;
-        // SAFETY: as above, and writable; there are no references to it.
+        // SAFETY: as above; the mapping is writable, without references to it.
         unsafe { at.write_volatile(byte) };
         Some(())
     }

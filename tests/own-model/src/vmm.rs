@@ -64,13 +64,16 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
     /// A hypervisor for a VM that has no memory yet.
     ///
     /// # Errors
-    /// [`DirtyError`] where the kernel has no dirty log of that mode.
-    pub fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
+    /// [`DirtyError`] if the kernel has no dirty log of that mode.
+    ///
+    /// # Safety
+    /// As for [`Slots::new`]: no one else makes or changes slots of `vm`, and
+    /// `abi` is the way in which its kernel takes slots without a host address.
+    pub unsafe fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
         let capabilities = Capabilities::probe(&vm);
         let converter = Converter::new(vm.clone(), ConvertibleMemory::new());
         let collector = Arc::new(DirtyCollector::new(vm.clone(), &capabilities, mode)?);
-        // SAFETY: as above. A range's owner is the mapping itself, which lives as
-        // long as the owner. No one else makes slots of this VM.
+        // SAFETY: passed on from the caller.
         let slots = unsafe { Slots::new(vm, abi) };
         Ok(Self {
             slots: slots.with_watcher(collector.clone()),

@@ -149,7 +149,7 @@ fn model() -> Converter<Paper, ModelPages<MemoryModel, ()>> {
 
 /// The private and the shared side of a slot.
 fn sides(n: u64) -> (FileSlice, HostMemory) {
-    // SAFETY: nothing is mapped there, and no guest runs.
+    // SAFETY: no guest or device runs, so nothing accesses the addresses.
     let host = unsafe { HostMemory::new(HOST + n * SLOT, SLOT, Arc::new(())) };
     let file = FileSlice::new(Arc::new(std::io::stdin()), n * SLOT, SLOT);
     (file.expect("it has bytes"), host.expect("it has bytes"))

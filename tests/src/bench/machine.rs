@@ -30,7 +30,7 @@ impl Bars {
     /// BARs of memory at host addresses where there is nothing: a memslot each.
     pub fn of_memory(count: u64) -> Self {
         let bar = |number| {
-            // SAFETY: nothing is mapped there, and no guest runs.
+            // SAFETY: no guest or device runs, so nothing accesses the addresses.
             let host = unsafe { HostMemory::new(HOST + number * SIZE, SIZE, Arc::new(())) }?;
             Some(Region::ram("bar", Memory::host_only(host)))
         };

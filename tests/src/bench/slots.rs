@@ -56,7 +56,7 @@ impl Vm for Idle {
 /// Moves the BAR in the middle to and fro, `times` times.
 pub fn run(bars: u64, times: u64) {
     let mut machine = Bars::of_memory(bars);
-    // SAFETY: there is no guest that could touch what the slots name.
+    // SAFETY: `Idle` has no slots and no guest.
     let slots = unsafe { Slots::new(Idle, AbiProfile::None) };
     let slots = SlotListener::new(slots, VcpusStopped);
     let following = machine

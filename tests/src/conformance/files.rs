@@ -182,7 +182,7 @@ pub(super) fn guest_and_host_share_a_mapped_file_until_a_hole_is_punched(
         ..on_file(page(&arena, 0, gpa), &file)
     };
     same("a slot", set(subject, region), Ok(()))?;
-    // SAFETY: there are no references to the mapping's bytes.
+    // SAFETY: there are no references to the mapping.
     let written = unsafe { poke(mapping.address() + PAGE, &7_u64.to_le_bytes()) };
     same("the host's store", written, Ok(()))?;
     same("the guest's load", load(subject, gpa + PAGE), Ok(7))?;

@@ -91,7 +91,7 @@ pub(super) fn the_abi_is_found_and_no_other(subject: &mut impl Subject) -> Resul
             AbiProfile::RfcDmaBuf { flag },
         ];
         for (profile, due) in profiles.into_iter().zip(due) {
-            // SAFETY: the VM has no vCPU, and no slot.
+            // SAFETY: the VM has neither a vCPU nor a slot.
             let found = unsafe { probe_abi(other.vm(), &SlotTable::new(), profile, GPA, file) };
             same(&format!("{profile}, {file:?}"), found, due)?;
         }

@@ -187,8 +187,8 @@ fn on_file(
 
 /// The newer ioctl.
 fn set(subject: &impl Subject, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
-    // SAFETY: bodies name arenas and mappings of files only, whose bytes nobody
-    // refers to, and let no guest run when these are gone.
+    // SAFETY: statements name only arenas and mappings of files, to which there
+    // are no references, and run no guest after these are unmapped.
     unsafe { subject.set(&region, false) }
 }
 

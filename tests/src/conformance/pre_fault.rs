@@ -74,7 +74,7 @@ pub(super) fn a_slot_that_is_deleted_meanwhile_ends_it(
         let (came_to, deleted) = thread::scope(|scope| {
             let deleter = scope.spawn(move || {
                 let gone = kvm_userspace_memory_region::default();
-                // SAFETY: a slot that goes needs no memory.
+                // SAFETY: a deletion names no memory.
                 unsafe { vm.set_user_memory_region(&gone) }
             });
             (pre_fault(subject, BASE, MANY), deleter.join())

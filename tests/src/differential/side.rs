@@ -126,9 +126,9 @@ impl<S: Subject> Side<S> {
         if region.flags & BACKING_FD != 0 {
             (raw.pad1, raw.pad2[0]) = (fd, region.offset);
         }
-        // SAFETY: arena addresses are in the arena or in the guard behind it,
-        // which outlive the VM and have no references to them; raw ones are
-        // none at which this process has memory.
+        // SAFETY: arena addresses lie in the arena or its guard pages, which
+        // outlive the VM and to which there are no references. This process has
+        // no memory at raw addresses.
         unsafe { self.subject.set(&raw, region.v1) }
     }
 
@@ -153,7 +153,7 @@ impl<S: Subject> Side<S> {
         let file = self.files[at].as_ref().ok_or(Errno::EBADF)?;
         let mapping = self.subject.map_file(file.as_fd(), offset, size, sharing)?;
         if let Some(value) = store {
-            // SAFETY: the mapping is new: nobody has a reference to its bytes.
+            // SAFETY: the mapping is new, so there are no references to it.
             unsafe { poke(mapping.address(), &value.to_le_bytes()) }?;
         }
         peek(mapping.address())

@@ -61,9 +61,8 @@ impl Tracked {
             DirtyMode::Log | DirtyMode::ManualProtect { .. } => None,
         };
         let collector = Arc::new(collector);
-        // SAFETY: all ranges are mappings that allow volatile access only, and
-        // the slots hold them as their owners. The guest's own slots are on
-        // another number.
+        // SAFETY: the VM is new, and all of its slots are made through `slots`,
+        // that of the guest's code too.
         let slots = unsafe { Slots::new(vm, AbiProfile::None) };
         Ok(Self {
             slots: slots.with_watcher(collector.clone()),

@@ -136,7 +136,7 @@ fn make(vm: &impl LoggingVm, memory: &HostMapping, slot: u32, flags: u32) -> Res
         memory_size: PAGES * 4096,
         userspace_addr: memory.address() + offset,
     };
-    // SAFETY: no vCPU is ever made, so nothing touches the memory through the
-    // slot; and the mapping outlives both VMs.
+    // SAFETY: the VM never has a vCPU, so nothing accesses the memory through
+    // the slot, and the mapping outlives both VMs.
     unsafe { vm.set_user_memory_region(&region) }
 }

@@ -118,8 +118,8 @@ fn while_it_loads(
 fn low_mapping() -> Result<(), String> {
     const SIZE: usize = 1 << 20;
     let failed = |what: &str| Err(format!("{what} at 0: {}", kvm_slots::Errno::last()));
-    // SAFETY: nothing is at these addresses, or the call fails: so no reference
-    // points there, and none is made below.
+    // SAFETY: the call fails if anything is mapped there. So there are no
+    // references to the addresses, and none are made below.
     let low = unsafe {
         libc::mmap(
             ptr::null_mut(),
@@ -138,17 +138,17 @@ fn low_mapping() -> Result<(), String> {
         libc::MADV_DONTNEED,
         libc::MADV_POPULATE_WRITE,
     ] {
-        // SAFETY: the mapping was made above, and nobody knows of it.
+        // SAFETY: the mapping was made above, and nothing else uses it.
         if unsafe { libc::madvise(low, SIZE, advice) } != 0 {
             return failed("madvise");
         }
     }
-    // SAFETY: as above; where it moves to, the kernel finds a free place.
+    // SAFETY: as above; the kernel chooses a free address to move it to.
     let moved = unsafe { libc::mremap(low, SIZE, 2 * SIZE, libc::MREMAP_MAYMOVE) };
     if moved == libc::MAP_FAILED {
         return failed("mremap");
     }
-    // SAFETY: as above; this is all of it.
+    // SAFETY: as above; this is the whole mapping.
     match unsafe { libc::munmap(moved, 2 * SIZE) } {
         0 => Ok(()),
         _ => failed("munmap"),

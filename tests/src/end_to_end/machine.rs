@@ -159,8 +159,8 @@ pub(super) fn machine() -> Result<(Guest, Memory), String> {
     let real = Real::new(VmType::SwProtected, true)?;
     let gate = Arc::new(Gate::default());
     let vm = real.vm().clone();
-    // SAFETY: all memory in the model is a `Mapping` or an arena, which are there for as long as
-    // the regions that own them, and allow this process none but volatile access.
+    // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on. These
+    // tests need `Need::HostlessSlots`: a kernel with the patch that gives the flag this meaning.
     let followed = unsafe { Followed::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
     let engine = Engine::new(vm);
     let guest = Guest {

@@ -31,7 +31,7 @@ impl Stats {
         if fd < 0 {
             return Err(format!("statistics: {}", kvm_slots::Errno::last()));
         }
-        // SAFETY: the kernel has just made this descriptor for us alone.
+        // SAFETY: the kernel has just created the descriptor, so no one else owns it.
         let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         // struct kvm_stats_header: flags, name_size, num_desc, id_offset,
         // desc_offset, data_offset.

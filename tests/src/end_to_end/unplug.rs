@@ -94,7 +94,7 @@ fn request(device: &Device) -> Result<EventFd, String> {
     let fd = device.as_fd().as_raw_fd();
     // `_IO(';', 100 + 10)`: VFIO_DEVICE_SET_IRQS.
     const SET_IRQS: libc::Ioctl = 0x3b6e_u32 as libc::Ioctl;
-    // SAFETY: the device is open, and `set` is as long as it says.
+    // SAFETY: the device is open, and `set` is as long as its first field says.
     match unsafe { libc::ioctl(fd, SET_IRQS, set.as_mut_ptr()) } {
         0 => Ok(event),
         _ => Err(format!(

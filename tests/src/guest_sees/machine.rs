@@ -62,8 +62,8 @@ impl Words {
     pub(super) fn word(&self, offset: u64) -> &AtomicU64 {
         let offset = usize::try_from(offset).expect("an offset in memory");
         assert!(offset % 8 == 0 && offset + 8 <= self.0.len());
-        // SAFETY: inside the mapping, which lives as long as `self`, and
-        // aligned as a page is. The guest's accesses to it are whole words.
+        // SAFETY: the word is inside the mapping, which lives as long as `self`,
+        // and it is aligned. The guest accesses whole words, too.
         unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset).cast()) }
     }
 }
@@ -114,8 +114,8 @@ impl Machine {
         let vm = FaultyVm::new(kvm_vm.clone());
         let gate = VcpuGate::new().map_err(at("a gate"))?;
         let rules = SlotRules::new().reserving(OWN_SLOT..=IN_THE_WAY);
-        // SAFETY: every host address of the model is that of `Words`, which ride
-        // on their regions and are accessed by atomics alone.
+        // SAFETY: the VM is new, and `FaultyVm` refuses a call or passes it on.
+        // Slots that are made elsewhere have the numbers that `rules` reserves.
         let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) }.with_rules(rules);
         let slots = SlotListener::new(slots, gate.clone());
         let mut model = MemoryModel::new();
@@ -155,7 +155,8 @@ impl Machine {
             ..Default::default()
         };
         self.kept.push(memory);
-        // SAFETY: the memory is accessed by atomics alone, and kept.
+        // SAFETY: `kept` keeps the memory mapped, and this process accesses it
+        // by atomics only. The slot's number is reserved in the model's rules.
         unsafe { self.kvm_vm.set_user_memory_region(&region) }.map_err(at("a slot"))
     }
 

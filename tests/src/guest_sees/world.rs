@@ -226,7 +226,7 @@ fn region(name: &str, what: What, thing: u64) -> Result<Region<Handle>, String> 
             }
             let memory = Words::new(&bytes)?;
             let (address, size) = (memory.address(), memory.size());
-            // SAFETY: `memory` keeps the bytes mapped and makes atomic accesses only.
+            // SAFETY: `memory` owns the mapping, and this process accesses it by atomics only.
             let host = unsafe { HostMemory::new(address, size, memory.clone()) };
             let host = host.ok_or("host memory")?;
             let region = Region::ram(name, Memory::host_only(host));

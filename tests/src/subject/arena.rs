@@ -44,8 +44,7 @@ impl Arena {
     pub fn new(pages: usize) -> Self {
         let len = (pages + GUARD) * 0x1000;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping, at an address of the kernel's choice, takes
-        // nothing away from anyone.
+        // SAFETY: the kernel chooses a free address, so no mapping is replaced.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "no memory for an arena");
         let start = NonNull::new(start.cast()).expect("mmap does not return null");
@@ -69,8 +68,8 @@ impl Arena {
     pub fn host_memory(self: &Arc<Self>, page: usize, pages: usize) -> HostMemory {
         assert!(page + pages <= self.pages + GUARD);
         let (address, size) = (self.address(page), pages as u64 * PAGE);
-        // SAFETY: the addresses belong to the arena while it lives, and nothing
-        // has a reference to bytes there: the kernel copies them.
+        // SAFETY: the addresses belong to the arena while it lives. There are no
+        // references to the bytes: this process has the kernel copy them.
         let memory = unsafe { HostMemory::new(address, size, self.clone()) };
         memory.expect("an arena has pages")
     }
@@ -112,9 +111,9 @@ impl Arena {
         let both = libc::PROT_READ | libc::PROT_WRITE;
         let at: *mut libc::c_void =
             ptr::with_exposed_provenance_mut(usize::try_from(self.address(page)).expect("64 bits"));
-        // SAFETY: the page is in the arena, whose addresses are ours and to
-        // which there are no references: all access is by copies of the
-        // kernel's, and by guests, to which a missing page is a fault of theirs.
+        // SAFETY: the page is in the arena, to which there are no references.
+        // This process has the kernel copy the bytes. A guest that accesses a
+        // missing page faults.
         let done = unsafe {
             match change {
                 HostChange::Unmap => libc::mmap(at, 0x1000, libc::PROT_NONE, none, -1, 0) == at,
@@ -127,8 +126,7 @@ impl Arena {
     }
 }
 
-// SAFETY: the mapping belongs to no thread; all access to it is by copies of
-// the kernel's.
+// SAFETY: the mapping belongs to no thread, and the kernel makes all copies.
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
@@ -136,8 +134,8 @@ unsafe impl Sync for Arena {}
 impl Drop for Arena {
     fn drop(&mut self) {
         let len = (self.pages + GUARD) * 0x1000;
-        // SAFETY: the mapping is ours, and the VMs whose slots name it go
-        // before it does, or have no guest that runs any more.
+        // SAFETY: the mapping is the arena's. VMs whose slots name it are dropped
+        // earlier, or their guests no longer run.
         unsafe { libc::munmap(self.start.as_ptr().cast(), len) };
     }
 }
@@ -150,8 +148,8 @@ pub fn peek<const N: usize>(address: u64) -> Result<[u8; N], Errno> {
     let mut data = [0; N];
     let local = vector(data.as_mut_ptr() as u64, N)?;
     let remote = vector(address, N)?;
-    // SAFETY: `local` is `data`, which is ours to write. The kernel does the
-    // copy and checks both sides; what it reads is bytes, whoever writes them.
+    // SAFETY: `local` is `data`, which this function may write. The kernel
+    // copies and checks both sides; a concurrent write changes only the bytes.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     complete(copied, N).map(|()| data)
 }
@@ -166,8 +164,8 @@ pub fn peek<const N: usize>(address: u64) -> Result<[u8; N], Errno> {
 pub unsafe fn poke(address: u64, data: &[u8]) -> Result<(), Errno> {
     let local = vector(data.as_ptr() as u64, data.len())?;
     let remote = vector(address, data.len())?;
-    // SAFETY: the kernel only reads `local`, which is `data`. That `remote` may
-    // be written is the caller's promise.
+    // SAFETY: the kernel only reads `local`, which is `data`. The caller has
+    // promised that `remote` may be written.
     let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
     complete(copied, data.len())
 }

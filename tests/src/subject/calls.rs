@@ -39,7 +39,7 @@ impl Drop for FileMapping {
             return;
         }
         let address = usize::try_from(self.address).expect("64 bits");
-        // SAFETY: the mapping is ours, and there are no references to it.
+        // SAFETY: this value owns the mapping, to which there are no references.
         unsafe { libc::munmap(ptr::with_exposed_provenance_mut(address), self.size) };
     }
 }
@@ -49,8 +49,8 @@ pub(super) fn call(file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
     let fd = file.as_raw_fd();
     let mut byte = 0_u8;
     let one: *mut libc::c_void = (&raw mut byte).cast();
-    // SAFETY: the file is open, and `one` is one byte that is ours; else only
-    // numbers are passed.
+    // SAFETY: the file is open, and `one` points to a byte of this function. All
+    // other arguments are numbers.
     let result = unsafe {
         match call {
             FileCall::Read => libc::read(fd, one, 1),
@@ -82,8 +82,7 @@ pub(super) fn map(
         Sharing::Shared => libc::MAP_SHARED,
         Sharing::Private => libc::MAP_PRIVATE,
     };
-    // SAFETY: a new mapping, at an address of the kernel's choice, takes
-    // nothing away from anyone.
+    // SAFETY: the kernel chooses a free address, so no mapping is replaced.
     let start = unsafe { libc::mmap(ptr::null_mut(), size, both, flags, file.as_raw_fd(), offset) };
     if start == libc::MAP_FAILED {
         return Err(Errno::last());

@@ -36,7 +36,8 @@ impl Followed {
     /// The memory of `real` but for the guest's own code, whose slot is kept.
     ///
     /// # Safety
-    /// As for [`Slots::new`], for all that comes into the model.
+    /// No one else makes or changes slots of this VM as long as the model lives,
+    /// and `abi` is as [`Slots::new`] requires.
     pub(crate) unsafe fn new(
         real: &Real,
         abi: AbiProfile,
@@ -45,7 +46,8 @@ impl Followed {
         let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
         let rules = SlotRules::new().reserving(own..=own);
         let (vm, gate) = (real.vm().clone(), Arc::clone(gate));
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: `KvmVm` is the real KVM. The slot that exists already has the
+        // number that `rules` reserves; the caller vouches for the rest.
         let slots = unsafe { Slots::new(vm, abi) }.with_rules(rules);
         let slots = Arc::new(SlotListener::new(slots, gate).keeping_latest_plan());
         let mut model = MemoryModel::new();

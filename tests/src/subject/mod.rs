@@ -132,7 +132,7 @@ pub trait Subject: Sized {
     /// As for [`Vm::set_user_memory_region2`].
     unsafe fn set(&self, region: &kvm_userspace_memory_region2, v1: bool) -> Result<(), Errno> {
         if !v1 {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: passed on from the caller.
             return unsafe { self.vm().set_user_memory_region2(region) };
         }
         let region = kvm_userspace_memory_region {

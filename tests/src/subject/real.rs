@@ -130,7 +130,7 @@ impl Real {
             userspace_addr: memory.address(0),
             ..Default::default()
         };
-        // SAFETY: the memory is the guest's own, and goes behind the vCPU.
+        // SAFETY: the memory is the guest's own, and is dropped after the vCPU.
         unsafe { self.set(&region, true) }?;
         let vcpu = VcpuGuest::new(self.vm.fd(), processor, &poke.stub)?;
         Ok(Guest {
@@ -201,8 +201,8 @@ impl Subject for Real {
             ..Default::default()
         };
         let fd = guest.vcpu.vcpu().as_raw_fd();
-        // SAFETY: the vCPU is open, and `left` is what this ioctl reads and
-        // writes back.
+        // SAFETY: the vCPU is open, and `left` is the structure that this ioctl
+        // reads and updates.
         let result = unsafe { libc::ioctl(fd, KVM_PRE_FAULT_MEMORY, &raw mut left) };
         (range.gpa, range.size) = (left.gpa, left.size);
         if result < 0 {

@@ -41,7 +41,7 @@ impl Simulated {
                 userspace_addr: memory.address(0),
                 ..Default::default()
             };
-            // SAFETY: the memory is the guest's own, and goes behind the VM.
+            // SAFETY: the memory is the guest's own, and is dropped after the VM.
             let set = unsafe { simulated.set(&region, true) };
             set.map_err(|e| format!("a guest: {e}"))?;
             simulated._memory = Some(memory);

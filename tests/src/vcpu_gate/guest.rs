@@ -107,8 +107,8 @@ impl Machine {
             userspace_addr: self.memory.as_mut_ptr() as u64,
             ..Default::default()
         };
-        // SAFETY: once a vCPU runs, the mapping is accessed by atomics alone,
-        // and each vCPU keeps it.
+        // SAFETY: while a vCPU runs, this process accesses the mapping only by
+        // atomics, and each vCPU keeps it mapped.
         unsafe { self.vm.set_user_memory_region(&region) }.map_err(at("a slot"))
     }
 
@@ -142,8 +142,8 @@ impl Machine {
     fn word(&self, number: u64, offset: u64) -> u64 {
         assert!(number < MOST);
         let at = usize::try_from(LINES + number * LINE + offset).expect("small");
-        // SAFETY: the word is in the mapping, aligned, and accessed by atomics
-        // alone on this side; the guest's accesses are whole words too.
+        // SAFETY: the word is in the mapping and aligned. This process accesses
+        // it only by atomics, and the guest accesses whole words.
         let word = unsafe { AtomicU64::from_ptr(self.memory.as_mut_ptr().add(at).cast()) };
         word.load(Ordering::SeqCst)
     }

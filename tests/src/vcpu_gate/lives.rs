@@ -139,7 +139,7 @@ pub(super) fn own_signals() -> Result<(), String> {
             let _stop = StopAtEnd(machine.gate.clone());
             let (tell, told) = std::sync::mpsc::channel();
             let running = scope.spawn(move || {
-                // SAFETY: it has no arguments and cannot fail.
+                // SAFETY: the function has no arguments and cannot fail.
                 let _ = tell.send(unsafe { libc::pthread_self() });
                 match vcpu.gated.run() {
                     Ok(RunOutcome::Interrupted) => Ok(()),
@@ -148,8 +148,8 @@ pub(super) fn own_signals() -> Result<(), String> {
             });
             let thread = told.recv().map_err(|e| e.to_string())?;
             wait_until_it_moves(&machine, number)?;
-            // SAFETY: the thread runs until it gets this signal, or the gate is
-            // stopped; either way it is not joined yet.
+            // SAFETY: the thread runs until this signal or a stop of the gate
+            // ends it, and has not been joined yet.
             let sent = unsafe { libc::pthread_kill(thread, signal) };
             same("pthread_kill", sent, 0)?;
             join(running)

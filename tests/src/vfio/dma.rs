@@ -235,12 +235,12 @@ fn limits_hold(device: &Device) -> Result<(), String> {
 
 /// Nobody has to promise anything for a file's pages.
 fn reaches_a_memfd(device: &Device) -> Result<(), String> {
-    // SAFETY: the name is a string with an end.
+    // SAFETY: the name is a C string.
     let fd = unsafe { libc::memfd_create(c"dma".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
         return Err("there are no memfds".into());
     }
-    // SAFETY: the descriptor is new, and nobody else knows it.
+    // SAFETY: the kernel has just created the descriptor, so no one else owns it.
     let file = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
     let mut memory = File::from(file.try_clone().map_err(at("a memfd"))?);
     memory.set_len(2 * PAGE).map_err(at("a memfd"))?;

@@ -84,17 +84,13 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
 
     let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
     let rules = SlotRules::new().reserving(own..=own);
-    // SAFETY: all memory in the model is the arena's, which rides on its region as the owner, and
-    // to which there are no references. The guest runs on this thread only.
+    // SAFETY: the VM's only other slot is the guest's own, whose number `rules` reserves.
     let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
     let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
-    // SAFETY: as above.
-    let (dma, mut engine) = unsafe {
-        (
-            DmaSpace::new(device.iommu().clone()),
-            Engine::new(real.vm().clone()),
-        )
-    };
+    // SAFETY: all memory in the model is the arena's, which its region owns. This process accesses
+    // it only by copies that the kernel makes.
+    let dma = unsafe { DmaSpace::new(device.iommu().clone()) };
+    let mut engine = Engine::new(real.vm().clone());
     let dma = DmaListener::new(dma, model.reader(space), DmaPolicy::default());
     let dma = Arc::new(dma.map_err(at("limits"))?);
     model

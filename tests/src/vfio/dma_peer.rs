@@ -34,7 +34,7 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
 
     let by_host = |bar: &Arc<Mapping>| -> Result<_, String> {
         let range = DmaRange::host(all, DmaAccess::ReadWrite, bar.address(), bar.clone());
-        // SAFETY: a `Mapping` allows this process none but volatile access, and owns the range.
+        // SAFETY: the range owns the `Mapping`, which allows this process only volatile access.
         Ok(unsafe { device.iommu().map_dma(&range.map_err(at("a range"))?) })
     };
     let by_file = || -> Result<_, String> {

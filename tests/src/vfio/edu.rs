@@ -97,7 +97,7 @@ pub(super) fn range(
 }
 
 pub(super) fn map(device: &Device, range: &DmaRange) -> Result<(), DmaRefusal> {
-    // SAFETY: the range is memory of an arena, which it owns, and of which there are no references.
+    // SAFETY: the range owns its memory: an arena or a mapping, to which there are no references.
     unsafe { device.iommu().map_dma(range) }
 }
 

@@ -83,8 +83,7 @@ impl Board {
     pub(super) fn new() -> Result<(Guest, Self), String> {
         let real = Real::new(VmType::Plain, true)?;
         let gate = Arc::new(Gate::default());
-        // SAFETY: all memory in the model is a mapping, of a BAR or anonymous, which is there for as
-        // long as the region that owns it. It is accessed as volatile, or not any more once it is here.
+        // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on.
         let memory = unsafe { Followed::new(&real, AbiProfile::None, &gate) }?;
         let guest = Guest {
             real,
@@ -112,7 +111,7 @@ impl Board {
         let page = Arc::new(MmapRaw::from(page));
         let address = page.as_mut_ptr().expose_provenance() as u64;
         let size = page.len() as u64;
-        // SAFETY: `page` keeps the bytes mapped, and nothing else uses them.
+        // SAFETY: `page` owns the mapping, and nothing else uses the bytes.
         let memory = unsafe { HostMemory::new(address, size, page) }.ok_or("no bytes")?;
         self.add(Region::ram("code", Memory::host_only(memory)), gpa)
     }

@@ -46,7 +46,7 @@ impl Slice {
             ..Default::default()
         };
         region.pad2[0] = PAGE;
-        // SAFETY: the slot has no memory of this process.
+        // SAFETY: the slot names a file and no memory of this process.
         unsafe { guest.set(&region, false) }.map_err(at("a slot"))?;
         Ok(Self {
             guest,

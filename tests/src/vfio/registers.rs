@@ -106,8 +106,8 @@ fn sent(mapping: &Mapping) -> Result<(), i32> {
     let (_reader, writer) = io::pipe().map_err(|e| e.raw_os_error().unwrap_or(0))?;
     let address = usize::try_from(mapping.address()).expect("64 bits");
     let bytes = ptr::with_exposed_provenance(address);
-    // SAFETY: the kernel only reads these bytes, which are all in the mapping; where none can be
-    // had, the call fails. No reference to them is made.
+    // SAFETY: the kernel only reads these bytes, which are all in the mapping. It returns an error
+    // if it cannot read them. There is no reference to them.
     let written = unsafe { libc::write(writer.as_raw_fd(), bytes, 4) };
     match written {
         4 => Ok(()),

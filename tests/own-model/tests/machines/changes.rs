@@ -71,7 +71,7 @@ pub fn memory_that_moves_is_one_operation_and_holds_nobody<V: Host>(mut machine:
 
 pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V>) {
     machine.change(|model| model.add(region(1, RAM, 2, What::Ram(stamped(2)))));
-    // A slot that the hypervisor knows nothing of is in the way.
+    // A slot that the hypervisor does not know is in the way.
     const TAKEN: u64 = 1 << 34;
     let other = stamped(1);
     let region_2 = kvm_userspace_memory_region2 {
@@ -81,8 +81,8 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
         userspace_addr: other.address(),
         ..Default::default()
     };
-    // SAFETY: `other` is a mapping of its own, and it outlives the VM's guest,
-    // which this test runs.
+    // SAFETY: `other` is a mapping of its own and outlives the last run of the
+    // guest. The hypervisor has far fewer slots, so it never uses this number.
     unsafe { machine.vmm.vm().set_user_memory_region2(&region_2) }.unwrap();
     let before = machine.vmm.slots().table().clone();
     let refused = machine.vmm.change(|model| {

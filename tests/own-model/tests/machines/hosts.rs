@@ -67,7 +67,9 @@ pub fn simulated(need: Need) -> Machine<SimVm> {
         abi: AbiProfile::FD_OFFSET_BIT_4,
         ..SimConfig::released(KernelVersion::V7_3)
     });
-    let vmm = Vmm::new(vm.clone(), AbiProfile::FD_OFFSET_BIT_4, DirtyMode::Log);
+    // SAFETY: the VM is new, and simulates a kernel with this profile. Its slots
+    // belong to the `Vmm`, except one that a test puts at a number of its own.
+    let vmm = unsafe { Vmm::new(vm.clone(), AbiProfile::FD_OFFSET_BIT_4, DirtyMode::Log) };
     Machine {
         vmm: vmm.expect("every kernel has logs"),
         guest: Box::new(vm),
@@ -98,7 +100,10 @@ pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
     }
     let guest = own_model::guest::Vcpu::new(vm.fd());
     let (guest, code) = guest.map_err(|error| format!("there is no guest: {error}"))?;
-    let vmm = Vmm::new(vm, AbiProfile::None, DirtyMode::Log).map_err(|e| e.to_string())?;
+    // SAFETY: the VM is new. Its slots belong to the `Vmm`, except one that a
+    // test puts at a number of its own. There are none without a host address.
+    let vmm = unsafe { Vmm::new(vm, AbiProfile::None, DirtyMode::Log) };
+    let vmm = vmm.map_err(|e| e.to_string())?;
     let mut machine = Machine {
         vmm,
         guest: Box::new(guest),

@@ -200,7 +200,7 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
     let target = usize::from(target) % index.max(1);
     // All that fits behind the first page, as whole pages.
     let bytes = u64::try_from(size).map_or(NO_LARGER, |size| size.min(NO_LARGER));
-    // SAFETY: nothing accesses the memory of these models.
+    // SAFETY: no guest or device runs on these models, so nothing accesses it.
     let host = unsafe { HostMemory::new(0x1000, bytes, Arc::new(())) }.unwrap();
     let memory = Memory::host_only(host.clone());
     let file = FileSlice::new(Arc::new(std::io::stdin()), 0, bytes).unwrap();

@@ -270,8 +270,8 @@ impl Layout {
         let host = Arc::new(Pages::new(usize::try_from(COUNT * PAGE).unwrap()));
         let ranges = slots(&vm, &host);
         let wanted: Vec<SlotRange> = ranges.iter().map(|(range, _)| range.clone()).collect();
-        // SAFETY: the host memory is a mapping to which there are no
-        // references, and its owner rides on the slots.
+        // SAFETY: the VM is new, and only `slots` makes its memslots. `ABI` is
+        // the simulated kernel's own profile.
         let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
         let plan = slots.plan(&wanted).expect("a plan");
         let _ = slots.apply(&plan).expect("the slots exist");

@@ -68,8 +68,8 @@ impl Machine {
     pub fn on(config: SimConfig) -> Self {
         let vm = Watched::new(SimVm::new(config));
         Self {
-            // SAFETY: no test loads or stores through the slots, so nothing is
-            // ever touched at the host addresses.
+            // SAFETY: the VM is new, `Watched` refuses a call or passes it on,
+            // and `config.abi` is the simulated kernel's own profile.
             slots: unsafe { Slots::new(vm, config.abi) },
             abi: config.abi,
             files: None,

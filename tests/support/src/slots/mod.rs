@@ -54,8 +54,9 @@ pub fn host(address: u64) -> HostMemory {
 /// # Panics
 /// If the address is 0.
 pub fn owned_host(address: u64, owner: Owner) -> HostMemory {
-    // SAFETY: only a simulated KVM gets it, which copies bytes by system calls
-    // that can fail, or nothing is mapped there.
+    // SAFETY: only a simulated KVM gets this memory. It copies bytes by system
+    // calls, which fail where nothing is mapped, and tests that map memory there
+    // hold no references to it.
     let memory = unsafe { HostMemory::new(address, address.wrapping_neg(), owner) };
     memory.expect("host memory has an address")
 }
@@ -65,7 +66,7 @@ pub fn owned_host(address: u64, owner: Owner) -> HostMemory {
 /// # Panics
 /// If the offset is 2^64 - 1.
 pub fn file(fd: i32, offset: u64) -> FileSlice {
-    // SAFETY: the tests keep the files open that they use.
+    // SAFETY: the tests keep the files open for as long as they use them.
     let slice = unsafe { FileSlice::from_raw_fd(fd, offset, u64::MAX - offset, Arc::new(())) };
     slice.expect("there are bytes at the offset")
 }

@@ -69,8 +69,8 @@ impl Guestless {
 
     /// `KVM_SET_USER_MEMORY_REGION2`.
     pub fn set(&self, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
-        // SAFETY: only a guest touches what slots name, and this VM, which
-        // nobody else can get at, has none.
+        // SAFETY: only a guest accesses the memory that slots name. This VM,
+        // which no one else can reach, never runs one.
         unsafe { self.vm.set_user_memory_region2(&region) }
     }
 
@@ -144,10 +144,10 @@ pub const CLOSED: u32 = 99_999;
 pub fn wrong_files() -> Vec<OwnedFd> {
     let null = File::open("/dev/null").expect("a file");
     let directory = File::open("/").expect("a directory");
-    // SAFETY: the name is a string with its terminator.
+    // SAFETY: the name is a C string.
     let memfd = unsafe { libc::memfd_create(c"plain".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(memfd >= 0);
-    // SAFETY: the kernel has just made this descriptor for us alone.
+    // SAFETY: the kernel has just created the descriptor, so no one else owns it.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     vec![null.into(), directory.into(), memfd]
 }
