@@ -56,11 +56,11 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::PrivatePages => capabilities
             .as_ref()
             .is_ok_and(|c| c.memory_attributes != 0),
-        Need::Kvm | Need::DirectGuest | Need::NoHostlessSlots => true,
+        Need::Kvm | Need::DirectGuest | Need::NoBackingFd => true,
         Need::ManualProtect | Need::DirtyRing => true,
         Need::NoPreFault => config.kernel < KernelVersion::V6_12,
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
-        Need::HostlessSlots => config.abi != AbiProfile::None,
+        Need::BackingFd => config.abi != AbiProfile::None,
         // Of devices there is what slots are made on: a dma-buf.
         Need::VfioWay(_) | Need::Vfio(_) => true,
     };

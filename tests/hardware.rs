@@ -3,13 +3,13 @@
 //! ignored, with the reason.
 
 use libtest_mimic::{Arguments, Trial};
-use tests::hw;
+use tests::hardware;
 use tests::needs::Host;
 
 fn main() {
     let arguments = Arguments::from_args();
     let host = Host::probe();
-    let trials = hw::all().into_iter().map(|test| {
+    let trials = hardware::all().into_iter().map(|test| {
         let missing = test.needs.iter().find_map(|need| host.lacks(*need));
         let trial = Trial::test(test.name.clone(), move || Ok(test.run(&|_| {})?));
         match missing {

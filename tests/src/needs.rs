@@ -12,7 +12,7 @@ use vfio_private::device::Way;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};
 
-use crate::peers::emulates_guest;
+use crate::backends::emulates_guest;
 use crate::subject::{Real, Subject};
 use crate::vfio::Model;
 
@@ -37,9 +37,9 @@ pub enum Need {
     DirectGuest,
     /// A released kernel: no memslots without a host address. A patched one
     /// is told by its name, because what would find out is itself under test.
-    NoHostlessSlots,
+    NoBackingFd,
     /// A kernel patched to have memslots without a host address.
-    HostlessSlots,
+    BackingFd,
     /// Dirty logs that are cleared by calls of their own.
     ManualProtect,
     /// Dirty rings that need no log beside them.
@@ -137,11 +137,11 @@ impl Host {
                 Ok(true) => Some("this KVM emulates every instruction of the guest".into()),
                 Err(why) => Some(why.clone()),
             },
-            Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
+            Need::NoBackingFd => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,
             },
-            Need::HostlessSlots => match self.kernel.contains("private-mmio") {
+            Need::BackingFd => match self.kernel.contains("private-mmio") {
                 true => None,
                 false => Some(format!("{} is not patched to have them", self.kernel)),
             },

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::alone;
 use crate::shell::{Step, capture, cargo, root, run_all, succeeds};
+use crate::standalone;
 use crate::tidy::{self, rust_files};
 use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
@@ -39,7 +39,7 @@ const KERNEL_BUILD: Duration = Duration::from_secs(25 * 60);
 pub fn run() -> Result<(), String> {
     install()?;
     tidy::check()?;
-    alone::check()?;
+    standalone::check()?;
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
@@ -79,7 +79,7 @@ pub fn run() -> Result<(), String> {
             "page_set::",
         ]),
     );
-    steps.extend(alone::steps());
+    steps.extend(standalone::steps());
     steps.push(package());
     run_all(&steps)?;
     hardware_tests()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Developer commands: `cargo xtask --help`.
 
-mod alone;
 mod bench;
 mod ci;
 mod coverage;
@@ -10,6 +9,7 @@ mod hw_test;
 mod lab;
 mod miri;
 mod shell;
+mod standalone;
 mod tidy;
 
 use std::path::PathBuf;

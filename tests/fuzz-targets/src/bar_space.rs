@@ -47,7 +47,7 @@ pub fn config_space(data: &[u8]) -> bool {
                 .unwrap_or_else(|error| panic!("{register:?}: {error}")),
             None => bar(index, register.kind, bits.wrapping_add(index.get() * 37)),
         };
-        assert_bar(&Told {
+        assert_bar(&Facts {
             bar,
             region: &Region::mappable(),
             msix,
@@ -93,7 +93,7 @@ pub fn region_info(data: &[u8]) -> bool {
     };
     // The size that it says, if a BAR can have it.
     let said = Bar::new(index, BarKind::Memory, info.size);
-    assert_bar(&Told {
+    assert_bar(&Facts {
         bar: said.unwrap_or_else(|_| bar(index, BarKind::Memory, bits)),
         region: &info.region,
         msix,
@@ -135,7 +135,7 @@ pub fn report(data: &[u8]) -> bool {
         "each range is in a BAR or left out"
     );
     for &bar in &bars {
-        assert_bar(&Told {
+        assert_bar(&Facts {
             bar,
             region: &Region::mappable(),
             msix,
@@ -147,8 +147,8 @@ pub fn report(data: &[u8]) -> bool {
     true
 }
 
-/// All that `classify` is told.
-struct Told<'a> {
+/// All that `classify` is facts.
+struct Facts<'a> {
     bar: Bar,
     region: &'a Region,
     msix: Option<Msix>,
@@ -158,23 +158,23 @@ struct Told<'a> {
 }
 
 /// Classifies, by the policy and by the default, and looks at the pieces.
-fn assert_bar(told: &Told<'_>) {
-    for policy in [told.policy, Policy::new()] {
+fn assert_bar(facts: &Facts<'_>) {
+    for policy in [facts.policy, Policy::new()] {
         let input = BarInput {
-            bar: told.bar,
-            region: told.region,
-            msix: told.msix,
-            report: told.report,
+            bar: facts.bar,
+            region: facts.region,
+            msix: facts.msix,
+            report: facts.report,
         };
-        if let Ok(pieces) = classify(&input, told.page, policy) {
-            assert_tiles(told.bar, &pieces);
-            let areas = told.region.sparse.as_ref().map_or(0, Vec::len);
-            let ranges = told.report.map_or(0, <[_]>::len);
+        if let Ok(pieces) = classify(&input, facts.page, policy) {
+            assert_tiles(facts.bar, &pieces);
+            let areas = facts.region.sparse.as_ref().map_or(0, Vec::len);
+            let ranges = facts.report.map_or(0, <[_]>::len);
             assert!(pieces.len() <= 5 + 2 * areas + 6 * ranges);
-            assert_private_is_reported(told, &pieces);
-            assert_shared_is_offered(told, &pieces);
+            assert_private_is_reported(facts, &pieces);
+            assert_shared_is_offered(facts, &pieces);
             if policy == Policy::new() {
-                assert_table_is_not_shared(told, &pieces);
+                assert_table_is_not_shared(facts, &pieces);
             }
         }
     }
@@ -197,9 +197,9 @@ fn assert_tiles(bar: Bar, pieces: &[Piece]) {
 }
 
 /// Nothing is private but what a report lists so, and all of that is.
-fn assert_private_is_reported(told: &Told<'_>, pieces: &[Piece]) {
+fn assert_private_is_reported(facts: &Facts<'_>, pieces: &[Piece]) {
     let of_kind = |kind: TeeKind, span: Span| {
-        let ranges = told.report.into_iter().flatten();
+        let ranges = facts.report.into_iter().flatten();
         ranges
             .filter(move |range| range.kind == kind)
             .filter_map(move |range| range.span.intersection(span))
@@ -210,7 +210,7 @@ fn assert_private_is_reported(told: &Told<'_>, pieces: &[Piece]) {
         match piece.access() {
             Access::Private => {
                 assert_eq!(tee, piece.size(), "{piece}");
-                let whole = |offset| told.page.is_aligned(offset);
+                let whole = |offset| facts.page.is_aligned(offset);
                 assert!(
                     whole(piece.offset()) && whole(piece.span().end()),
                     "{piece}"
@@ -218,7 +218,7 @@ fn assert_private_is_reported(told: &Told<'_>, pieces: &[Piece]) {
             }
             _ => assert_eq!(tee, 0, "{piece}"),
         }
-        if piece.access() == Access::Shared && told.report.is_some() {
+        if piece.access() == Access::Shared && facts.report.is_some() {
             let non_tee = covered(of_kind(TeeKind::NonTee, piece.span()));
             assert_eq!(non_tee, piece.size(), "{piece}");
         }
@@ -237,13 +237,13 @@ fn covered(mut spans: Vec<Span>) -> u64 {
 }
 
 /// What is shared is what VFIO lets userspace map.
-fn assert_shared_is_offered(told: &Told<'_>, pieces: &[Piece]) {
+fn assert_shared_is_offered(facts: &Facts<'_>, pieces: &[Piece]) {
     for piece in pieces.iter().filter(|p| p.access() == Access::Shared) {
         assert!(
-            told.region.mmap && told.bar.kind() == BarKind::Memory,
+            facts.region.mmap && facts.bar.kind() == BarKind::Memory,
             "{piece}"
         );
-        let Some(areas) = &told.region.sparse else {
+        let Some(areas) = &facts.region.sparse else {
             continue;
         };
         let spans = areas
@@ -255,18 +255,18 @@ fn assert_shared_is_offered(told: &Told<'_>, pieces: &[Piece]) {
 }
 
 /// No page with a byte of the table is mapped, privately or shared.
-fn assert_table_is_not_shared(told: &Told<'_>, pieces: &[Piece]) {
-    let Some(msix) = told.msix.filter(|m| m.table.bar == told.bar.index()) else {
+fn assert_table_is_not_shared(facts: &Facts<'_>, pieces: &[Piece]) {
+    let Some(msix) = facts.msix.filter(|m| m.table.bar == facts.bar.index()) else {
         return;
     };
-    let page = told.page.bytes();
+    let page = facts.page.bytes();
     let start = msix.table.span.offset() / page * page;
     let end = msix
         .table
         .span
         .end()
         .next_multiple_of(page)
-        .min(told.bar.size());
+        .min(facts.bar.size());
     for piece in pieces.iter().filter(|piece| piece.kvm_mappable()) {
         let apart = piece.span().end() <= start || end <= piece.offset();
         assert!(apart, "{piece} and the table {}", msix.table.span);

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What people give `bar-report`: text of `lspci`, and lists of regions.
 
-#[path = "../../../crates/bar-report/tests/it/changed_paste.rs"]
-mod changed_paste;
-
 use bar_report::{
     BarReport, BarReportError, ClassifiedBar, DeviceFacts, Reader, RegionList, ReportOptions,
     TdispReport, with_causes,
 };
+use support::changed_paste::{changed, changes, contradiction};
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
-
-use changed_paste::{changed, changes, contradiction};
 
 const NVME: &str = include_str!("../../../examples/nvme-lspci.txt");
 

@@ -11,7 +11,7 @@
 pub mod guest;
 mod memory;
 mod model;
-mod moved;
+mod private_pages;
 mod vmm;
 
 pub use memory::Bytes;

@@ -14,7 +14,7 @@ use kvm_slots::{
 use parking_lot::{ArcRwLockWriteGuard, RawRwLock, RwLock, RwLockReadGuard};
 
 use crate::Model;
-use crate::moved::private_pages;
+use crate::private_pages::private_pages;
 
 /// A VM, its memory, and everything that follows it.
 #[derive(Debug)]

@@ -3,9 +3,9 @@
 //! statement has one body, which runs on the real KVM (`src/hw.rs`) and on
 //! every simulated one (`conformance.rs`).
 
+mod backing_fd;
 mod engine;
 mod files;
-mod hostless;
 mod pre_fault;
 mod private;
 mod slots;
@@ -121,24 +121,24 @@ pub fn all() -> Vec<Statement> {
         [PrivatePages] => engine::what_a_guest_converts_never_leaks_and_no_stale_byte_is_left,
     );
     const DEVICE: [Need; 3] = [
-        Need::HostlessSlots,
+        Need::BackingFd,
         Need::VfioWay(Way::Group),
         Need::Vfio(Model::Ivshmem),
     ];
-    let hostless = statements!("backing_fd", Plain,
-        DEVICE => hostless::the_abi_is_found_and_no_other,
-        DEVICE => hostless::mistakes_are_refused_in_their_order,
-        DEVICE => hostless::other_files_are_refused,
-        DEVICE => hostless::a_slot_is_immutable_until_it_goes,
-        DEVICE => hostless::slices_show_their_bytes_wherever_they_are,
-        DEVICE => hostless::a_revoked_slot_stops_the_guest_and_comes_back,
+    let backing_fd = statements!("backing_fd", Plain,
+        DEVICE => backing_fd::the_abi_is_found_and_no_other,
+        DEVICE => backing_fd::mistakes_are_refused_in_their_order,
+        DEVICE => backing_fd::other_files_are_refused,
+        DEVICE => backing_fd::a_slot_is_immutable_until_it_goes,
+        DEVICE => backing_fd::slices_show_their_bytes_wherever_they_are,
+        DEVICE => backing_fd::a_revoked_slot_stops_the_guest_and_comes_back,
     );
-    let hostless_private = statements!("backing_fd_private", SwProtected,
-        DEVICE => hostless::the_abi_is_found_and_no_other,
-        DEVICE => hostless::mistakes_are_refused_in_their_order,
-        DEVICE => hostless::slices_show_their_bytes_wherever_they_are,
-        DEVICE => hostless::a_revoked_slot_stops_the_guest_and_comes_back,
-        DEVICE => hostless::a_private_vm_reaches_only_what_it_has_accepted,
+    let backing_fd_private = statements!("backing_fd_private", SwProtected,
+        DEVICE => backing_fd::the_abi_is_found_and_no_other,
+        DEVICE => backing_fd::mistakes_are_refused_in_their_order,
+        DEVICE => backing_fd::slices_show_their_bytes_wherever_they_are,
+        DEVICE => backing_fd::a_revoked_slot_stops_the_guest_and_comes_back,
+        DEVICE => backing_fd::a_private_vm_reaches_only_what_it_has_accepted,
     );
     let all: [&[Statement]; 9] = [
         &slots,
@@ -148,8 +148,8 @@ pub fn all() -> Vec<Statement> {
         &engine,
         &pre_fault,
         &pre_fault_private,
-        &hostless,
-        &hostless_private,
+        &backing_fd,
+        &backing_fd_private,
     ];
     all.concat()
 }

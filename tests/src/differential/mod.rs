@@ -2,9 +2,9 @@
 //! The simulated KVM against the real one: the same random operations on both,
 //! and every error and everything that a guest can observe compared.
 
-mod found;
 mod op;
 mod random;
+mod regressions;
 mod shrink;
 mod side;
 
@@ -14,9 +14,9 @@ use kvm_slots::sim::VmType;
 use kvm_slots::uapi::KVM_CAP_MEM_BACKING_FD;
 use kvm_slots::{AbiProfile, Vm};
 
-pub use found::{Found, all as found};
+pub use regressions::{Regression, all as regressions};
 
-use crate::peers::simulated_like;
+use crate::backends::simulated_like;
 use crate::subject::{Real, Simulated, Subject};
 use crate::vfio::Model;
 use op::{Answer, Op};
@@ -118,7 +118,7 @@ pub(crate) fn compare(vm_type: VmType, ops: &[Op]) -> Result<Option<Mismatch>, S
     Ok(None)
 }
 
-impl Found {
+impl Regression {
     /// Does the sequence to two VMs.
     ///
     /// # Errors

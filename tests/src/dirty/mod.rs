@@ -2,7 +2,7 @@
 //! Dirty tracking on the real KVM, with a guest that writes.
 
 mod guest;
-mod refused;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use kvm_slots::dirty::DirtyMode;
 use crate::needs::Need;
 use guest::{HIGH, LOW, PAGES, Tracked, copy_pages, expect};
 
-pub use refused::refused_alike;
+pub use refusals::refused_alike;
 
 /// The ways to track writes, by name, and what each needs.
 pub const MODES: [(&str, DirtyMode, &[Need]); 3] = [

@@ -19,7 +19,7 @@ use vfio_private::region_info::RegionInfo;
 use vmm::guest::GuestError;
 
 use super::at;
-use crate::subject::{Followed, Gate, PAGE, Real, Subject};
+use crate::subject::{Gate, ModelMemory, PAGE, Real, Subject};
 
 /// Places for BARs of 1 MiB that the guest reaches.
 pub(super) const A: u64 = 0x4000_0000;
@@ -34,7 +34,7 @@ pub(super) enum Seen {
     /// A private access to what is not private: flags and address of the exit.
     Fault(u64, u64),
     /// A private access to a device that does not answer: the address.
-    Gone(u64),
+    Revoked(u64),
 }
 
 /// A part of a BAR that traps, and the VMM's own MSI-X table in it.
@@ -139,7 +139,7 @@ fn seen(result: Result<u64, GuestError>, gpa: u64) -> Result<Seen, String> {
             flags: MEMORY_EXIT_FLAG_PRIVATE,
             gpa,
             ..
-        })) => Ok(Seen::Gone(gpa)),
+        })) => Ok(Seen::Revoked(gpa)),
         Err(error) => Err(format!("{gpa:#x}: {error}")),
     }
 }
@@ -160,15 +160,15 @@ pub(super) fn machine() -> Result<(Guest, Memory), String> {
     let gate = Arc::new(Gate::default());
     let vm = real.vm().clone();
     // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on. These
-    // tests need `Need::HostlessSlots`: a kernel with the patch that gives the flag this meaning.
-    let followed = unsafe { Followed::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
+    // tests need `Need::BackingFd`: a kernel with the patch that gives the flag this meaning.
+    let followed = unsafe { ModelMemory::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
     let engine = Engine::new(vm);
     let guest = Guest {
         real,
         gate,
         exits: Exits::default(),
     };
-    let Followed {
+    let ModelMemory {
         model,
         root,
         space,

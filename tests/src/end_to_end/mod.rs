@@ -2,15 +2,15 @@
 //! The point of it all: a confidential guest drives a real device that the host
 //! cannot map, by memslots that have no host address.
 
-mod accepted;
-mod alike;
-pub mod costs;
-mod gone;
-mod host;
+mod acceptance;
+pub mod access_costs;
+mod access_paths;
+mod dma_buf_slices;
+mod host_mappings;
+mod kvm_stats;
 mod machine;
 mod registers;
-mod slices;
-mod stats;
+mod revocation;
 mod unplug;
 
 use std::os::fd::OwnedFd;
@@ -31,17 +31,13 @@ pub type Test = (&'static str, &'static [Need], fn() -> Result<(), String>);
 pub const TESTS: [Test; 11] = [
     (
         "a_guest_computes_on_a_device_that_the_host_cannot_map",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
         registers::edu_computes,
     ),
     (
         "a_guest_fills_and_checks_memory_that_the_host_cannot_map",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::Ivshmem),
         ],
@@ -49,84 +45,64 @@ pub const TESTS: [Test; 11] = [
     ),
     (
         "an_access_before_acceptance_is_a_memory_fault_that_asks_for_it",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
-        accepted::a_fault_asks_for_it,
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
+        acceptance::a_fault_asks_for_it,
     ),
     (
         "what_is_accepted_cannot_be_moved_hidden_shrunk_or_replaced",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
-        accepted::it_is_fixed,
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
+        acceptance::it_is_fixed,
     ),
     (
         "a_bar_around_an_msix_table_is_slices_of_one_dma_buf",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Nvme),
-        ],
-        slices::around_a_table,
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Nvme)],
+        dma_buf_slices::around_a_table,
     ),
     (
         "slices_in_any_order_show_their_own_bytes",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::Ivshmem),
         ],
-        slices::in_any_order,
+        dma_buf_slices::in_any_order,
     ),
     (
         "no_change_of_a_host_mapping_reaches_private_mappings",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::DirectGuest,
             Need::Vfio(Model::Edu),
         ],
-        host::changes_do_not_reach_it,
+        host_mappings::changes_do_not_reach_it,
     ),
     (
         "a_device_that_stops_answering_is_seen_to_and_comes_back_with_acceptance",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
-        gone::decode_off,
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
+        revocation::decode_off,
     ),
     (
         "a_reset_takes_acceptance_away",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Nvme),
-        ],
-        gone::reset,
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Nvme)],
+        revocation::reset,
     ),
     (
         "private_mapped_and_trapped_registers_answer_alike",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::Edu),
             Need::Vfio(Model::E1000e),
             Need::Vfio(Model::Ivshmem),
         ],
-        alike::three_ways,
+        access_paths::three_ways,
     ),
     // The last, because others need the device.
     (
         "a_device_that_is_unplugged_leaves_nothing_to_reach",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::TestDev),
         ],

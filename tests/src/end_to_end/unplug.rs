@@ -45,8 +45,8 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     drop(device);
     let removed = gone.recv_timeout(PATIENCE).map_err(at("the removal"))?;
     removed.map_err(at("the removal"))?;
-    same("gone", guest.access(A + NAME.0, None)?, Seen::Gone(A))?;
-    same("gone", guest.access(A, Some(0))?, Seen::Gone(A))?;
+    same("gone", guest.access(A + NAME.0, None)?, Seen::Revoked(A))?;
+    same("gone", guest.access(A, Some(0))?, Seen::Revoked(A))?;
 
     same("revoked", memory.revoke(A, size)?, size)?;
     let removed = memory.change(|t| {

@@ -5,21 +5,21 @@
 //! every kind: some succeed, some are refused at each operation, by KVM itself,
 //! or by other listeners.
 
+mod changes;
 mod code;
 mod faulty;
-mod found;
 mod machine;
-mod world;
+mod regressions;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use changes::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 use code::Word;
 use machine::line;
-use world::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 
-pub use found::TESTS;
+pub use regressions::TESTS;
 
 /// How many seconds each test runs.
 static SECONDS: AtomicU64 = AtomicU64::new(2);
@@ -125,7 +125,7 @@ fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
 fn with_vcpus(
     world: &mut World,
     vcpus: u64,
-    act: impl FnOnce(&mut World) -> Result<Tally, String>,
+    change: impl FnOnce(&mut World) -> Result<Tally, String>,
 ) -> Result<Tally, String> {
     let all: Result<Vec<_>, String> = (0..vcpus).map(|n| world.machine.vcpu(n)).collect();
     let gate = world.machine.gate.clone();
@@ -145,7 +145,7 @@ fn with_vcpus(
             })
         });
         let threads: Vec<_> = threads.collect();
-        let acted = act(world);
+        let changed = change(world);
         gate.stop();
         let ran: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         // The guest's finding comes first: it ended the other threads.
@@ -155,7 +155,7 @@ fn with_vcpus(
             result?;
             all.push((exits, direct));
         }
-        Ok::<_, String>((acted?, all))
+        Ok::<_, String>((changed?, all))
     })?;
     for (number, (exits, direct)) in (0..vcpus).zip(ran) {
         let own = &world.machine.own;

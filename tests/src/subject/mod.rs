@@ -3,9 +3,9 @@
 //! test body runs on both.
 
 mod arena;
-mod calls;
 mod device;
-mod followed;
+mod file_calls;
+mod model_memory;
 mod real;
 mod simulated;
 
@@ -18,9 +18,9 @@ use kvm_slots::{Capabilities, Errno, Vm};
 use vmm::guest::GuestError;
 
 pub use arena::{Arena, HostChange, PAGE, peek, poke};
-pub use calls::FileMapping;
 pub use device::{DEVICE_PAGES, LentDevice};
-pub(crate) use followed::{Followed, Gate};
+pub use file_calls::FileMapping;
+pub(crate) use model_memory::{Gate, ModelMemory};
 pub use real::Real;
 pub use simulated::Simulated;
 

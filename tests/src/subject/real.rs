@@ -12,7 +12,7 @@ use kvm_slots::{Errno, KvmVm};
 use vmm::guest::poke::{Order, Poke};
 use vmm::guest::{GuestError, Processor, VcpuGuest};
 
-use super::{Arena, FileMapping, LentDevice, REACHABLE, STUB, Subject, calls};
+use super::{Arena, FileMapping, LentDevice, REACHABLE, STUB, Subject, file_calls};
 
 /// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`: kvm-ioctls 0.25 lacks it.
 const KVM_PRE_FAULT_MEMORY: libc::Ioctl = 0xc040_aed5u32 as libc::Ioctl;
@@ -161,7 +161,7 @@ impl Subject for Real {
     }
 
     fn file_call(&self, file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
-        calls::call(file, call)
+        file_calls::call(file, call)
     }
 
     fn map_file(
@@ -171,7 +171,7 @@ impl Subject for Real {
         size: u64,
         sharing: Sharing,
     ) -> Result<FileMapping, Errno> {
-        calls::map(file, offset, size, sharing)
+        file_calls::map(file, offset, size, sharing)
     }
 
     fn lend_device(&mut self) -> Result<(), String> {

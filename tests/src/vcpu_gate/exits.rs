@@ -9,7 +9,7 @@ use kvm_slots::vcpu_gate::{CompleteOutcome, RunOutcome};
 
 use super::guest::{MMIO, Machine, Program, Vcpu};
 use super::join;
-use super::watch::{StopAtEnd, rounds, wait_for, within_time};
+use super::time_limits::{StopAtEnd, rounds, wait_for, within_time};
 use crate::check::{at, same};
 
 /// The value that the guest loads after it has stored `stored`.

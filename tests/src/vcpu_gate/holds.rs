@@ -8,7 +8,7 @@ use kvm_slots::HoldVcpus;
 use kvm_slots::vcpu_gate::RunOutcome;
 
 use super::guest::{Machine, Program};
-use super::watch::{StopAtEnd, rounds, wait_for, within_time};
+use super::time_limits::{StopAtEnd, rounds, wait_for, within_time};
 use super::{Running, join, start};
 use crate::check::same;
 

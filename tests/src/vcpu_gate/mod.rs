@@ -5,8 +5,8 @@
 mod exits;
 mod guest;
 mod holds;
-mod lives;
-mod watch;
+mod lifecycle;
+mod time_limits;
 
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -31,7 +31,7 @@ pub const WITH_VCPUS: [(&str, TestWithVcpus); 6] = [
     ("all_vcpus_move_between_holds", holds::all_move_between),
     ("holds_nest_and_overlap", holds::nest_and_overlap),
     ("no_vcpu_notices_a_gap", holds::hide_gaps),
-    ("stopping_ends_all_runs", lives::stopping_ends_all),
+    ("stopping_ends_all_runs", lifecycle::stopping_ends_all),
     ("vcpu_threads_hold_too", exits::threads_hold_too),
 ];
 
@@ -46,16 +46,22 @@ pub const TESTS: [(&str, Test); 8] = [
         "completing_an_exit_does_not_run_the_guest",
         exits::completing_does_not_run,
     ),
-    ("kicks_are_told_from_holds", lives::kicks),
-    ("signals_of_the_vmms_own_are_reported", lives::own_signals),
-    ("vcpus_are_made_and_dropped_meanwhile", lives::come_and_go),
+    ("kicks_are_told_from_holds", lifecycle::kicks),
+    (
+        "signals_of_the_vmms_own_are_reported",
+        lifecycle::own_signals,
+    ),
+    (
+        "vcpus_are_made_and_dropped_meanwhile",
+        lifecycle::come_and_go,
+    ),
     (
         "a_vcpu_moves_between_threads_meanwhile",
-        lives::move_between_threads,
+        lifecycle::move_between_threads,
     ),
     (
         "a_vcpu_whose_thread_panicked_is_not_waited_for",
-        lives::panicked,
+        lifecycle::panicked,
     ),
 ];
 

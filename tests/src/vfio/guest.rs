@@ -17,7 +17,7 @@ use vmm::guest::GuestError;
 
 use super::registers::{EDU_ID, FACTORIAL, STATUS, computed, mapping};
 use super::{Model, at, same};
-use crate::subject::{Followed, Gate, Real, Subject};
+use crate::subject::{Gate, ModelMemory, Real, Subject};
 
 /// Places for BARs of 1 MiB that the guest reaches.
 pub(super) const A: u64 = 0x4000_0000;
@@ -76,7 +76,7 @@ impl Guest {
 /// The guest's memory.
 #[derive(Debug)]
 pub(super) struct Board {
-    memory: Followed,
+    memory: ModelMemory,
 }
 
 impl Board {
@@ -84,7 +84,7 @@ impl Board {
         let real = Real::new(VmType::Plain, true)?;
         let gate = Arc::new(Gate::default());
         // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on.
-        let memory = unsafe { Followed::new(&real, AbiProfile::None, &gate) }?;
+        let memory = unsafe { ModelMemory::new(&real, AbiProfile::None, &gate) }?;
         let guest = Guest {
             real,
             gate,

@@ -2,6 +2,7 @@
 //! Real devices, opened through VFIO: those of QEMU that the lab has. Whoever
 //! has them elsewhere, bound to vfio-pci, can run the tests there.
 
+mod backing_fd;
 pub mod bars;
 mod config;
 pub mod data_sheets;
@@ -10,7 +11,6 @@ mod dma_convert;
 mod dma_peer;
 mod edu;
 mod guest;
-mod hostless;
 mod interrupts;
 mod messages;
 pub(crate) mod regions;
@@ -262,17 +262,17 @@ const HOSTLESS: [(Model, &str, Body); 3] = [
     (
         Model::Edu,
         "a_guest_reads_its_id_through_a_page_that_the_host_does_not_map",
-        hostless::reads_its_id,
+        backing_fd::reads_its_id,
     ),
     (
         Model::Edu,
         "an_access_before_acceptance_is_a_private_memory_fault_and_then_direct",
-        hostless::is_accepted,
+        backing_fd::is_accepted,
     ),
     (
         Model::Edu,
         "without_decoding_the_guest_is_stopped_with_the_address_and_then_goes_on",
-        hostless::is_revoked,
+        backing_fd::is_revoked,
     ),
 ];
 
@@ -286,7 +286,7 @@ static NEEDS: [[Need; 6]; Model::ALL.len() * Way::ALL.len()] = {
         needs[at][0] = Need::VfioWay(Way::ALL[at % Way::ALL.len()]);
         needs[at][1] = Need::Vfio(Model::ALL[at / Way::ALL.len()]);
         needs[at][3] = Need::Vfio(Model::Ivshmem);
-        needs[at][4] = Need::HostlessSlots;
+        needs[at][4] = Need::BackingFd;
         needs[at][5] = Need::PrivatePages;
         at += 1;
     }
@@ -327,8 +327,8 @@ pub fn all() -> Vec<OnDevice> {
         }
         let ones = ON_ONE.map(|test| (without_kvm, test));
         let in_guest = IN_GUEST.map(|test| (&needs[..4], test));
-        let hostless = HOSTLESS.map(|test| (&needs[..], test));
-        let tests = ones.into_iter().chain(in_guest).chain(hostless);
+        let backing_fd = HOSTLESS.map(|test| (&needs[..], test));
+        let tests = ones.into_iter().chain(in_guest).chain(backing_fd);
         for (needs, (of, name, run)) in tests {
             if of == model {
                 add(name, needs, run);

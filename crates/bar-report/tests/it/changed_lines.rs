@@ -2,9 +2,9 @@
 //! Pastes in which one line at a time is marked in each way, left out, or doubled.
 
 use bar_report::{BarReport, BarReportError, Reader, RegionList, ReportOptions};
+use support::changed_paste::{changed, changes, contradiction};
 use vfio_private::PageSize;
 
-use crate::changed_paste::{changed, changes, contradiction};
 use crate::support::devices::{NIC, NVME, dump, nvme_config};
 
 fn ask(text: &str, device: Option<&str>) -> Result<BarReport, BarReportError> {

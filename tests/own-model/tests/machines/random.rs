@@ -260,7 +260,7 @@ impl<'a, V: Host> World<'a, V> {
             let seen = match direct {
                 Some((number, page)) => {
                     let region = &self.regions[number];
-                    slots.insert(gpa, told(region, page));
+                    slots.insert(gpa, expected(region, page));
                     Seen::Direct(self.bytes[&(region.name as usize, page)])
                 }
                 None => Seen::Exit,
@@ -317,24 +317,24 @@ impl<'a, V: Host> World<'a, V> {
     fn is_told_what_was_written(&mut self) -> Result<(), TestCaseError> {
         let collected = self.machine.vmm.collect();
         prop_assert_eq!(collected, Ok(()));
-        let told = self.client.take_all();
+        let dirty = self.client.take_all();
         let written = std::mem::take(&mut self.written);
         prop_assert!(
-            written.iter().all(|page| told.contains(*page)),
+            written.iter().all(|page| dirty.contains(*page)),
             "{:x?}",
             written
         );
         // A processor may have mapped a page for writing when it was loaded
         // from, and KVM counts that.
         if self.machine.vmm.vm().memslots().is_some() {
-            prop_assert_eq!(told.len(), written.len() as u64);
+            prop_assert_eq!(dirty.len(), written.len() as u64);
         }
         Ok(())
     }
 }
 
 /// Where a page's bytes are, in the process or in a file, and the flags.
-fn told(region: &Region, page: u64) -> ((Option<u64>, Option<u64>), u32) {
+fn expected(region: &Region, page: u64) -> ((Option<u64>, Option<u64>), u32) {
     let offset = page * PAGE;
     match &region.what {
         What::Ram(bytes) => {

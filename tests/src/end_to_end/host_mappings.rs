@@ -8,8 +8,8 @@ use std::thread;
 
 use memory_model::{Memory as Ram, Region};
 
+use super::kvm_stats::Stats;
 use super::machine::{A, C, Guest, Seen, machine};
-use super::stats::Stats;
 use super::{at, dma_buf, nothing_is_mapped, open, same};
 use crate::subject::{Arena, HostChange, PAGE};
 use crate::vfio::Model;

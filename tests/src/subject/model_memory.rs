@@ -24,7 +24,7 @@ impl HoldVcpus for Gate {
 
 /// A model with nothing in it yet.
 #[derive(Debug)]
-pub(crate) struct Followed {
+pub(crate) struct ModelMemory {
     pub(crate) model: MemoryModel<()>,
     /// What all regions lie in.
     pub(crate) root: RegionId,
@@ -32,7 +32,7 @@ pub(crate) struct Followed {
     pub(crate) slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
 }
 
-impl Followed {
+impl ModelMemory {
     /// The memory of `real` but for the guest's own code, whose slot is kept.
     ///
     /// # Safety

@@ -9,8 +9,8 @@
 //! and `bench conversion alone|model KIND TIMES` are the same for pages that a guest makes
 //! private or shared.
 
-mod beside;
 mod containers;
+mod contention;
 mod conversions;
 mod lookups;
 mod machine;

@@ -10,7 +10,7 @@ use crate::subject::{HostChange, PAGE};
 
 /// A sequence with what it shows.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Regression {
     /// A sentence with underscores.
     pub name: &'static str,
     /// What must be there for it to show anything.
@@ -21,7 +21,7 @@ pub struct Found {
 }
 
 /// All of them.
-pub fn all() -> Vec<Found> {
+pub fn all() -> Vec<Regression> {
     vec![
         plain(
             "reading_and_writing_a_guest_memfd_is_invalid_and_not_unseekable",
@@ -143,7 +143,7 @@ pub fn all() -> Vec<Found> {
                 })
                 .collect(),
         ),
-        Found {
+        Regression {
             vm_type: VmType::SwProtected,
             ..plain(
                 "a_page_that_was_seen_to_be_mmio_stays_so_until_slots_change",
@@ -165,8 +165,8 @@ pub fn all() -> Vec<Found> {
     ]
 }
 
-fn plain(name: &'static str, needs: &'static [Need], ops: Vec<Op>) -> Found {
-    Found {
+fn plain(name: &'static str, needs: &'static [Need], ops: Vec<Op>) -> Regression {
+    Regression {
         name,
         needs,
         vm_type: VmType::Plain,

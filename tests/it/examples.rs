@@ -3,7 +3,7 @@
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
-use tests::peers::{MACHINES, WITH_DEVICES, all_ok, machine, run};
+use tests::backends::{MACHINES, WITH_DEVICES, all_ok, machine, run};
 use vmm::backend::sim::Sim;
 use vmm::machine::How;
 

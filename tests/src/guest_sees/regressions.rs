@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::world::{BEYOND, IN_THE_WAY, Step, World};
+use super::changes::{BEYOND, IN_THE_WAY, Step, World};
 use super::{Tally, runs_for, with_vcpus};
 
 /// A test.

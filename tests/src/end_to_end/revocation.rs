@@ -4,9 +4,9 @@
 use kvm_slots::exit::MEMORY_EXIT_FLAG_PRIVATE;
 use vfio_private::{Cause, ReachEvent};
 
+use super::dma_buf_slices::{TABLE, VERSION};
 use super::machine::{A, Guest, Memory, Seen, machine};
 use super::registers::factorial;
-use super::slices::{TABLE, VERSION};
 use super::{at, dma_buf, open, same};
 use crate::vfio::Model;
 use crate::vfio::registers::EDU_ID;
@@ -27,8 +27,8 @@ pub(super) fn decode_off() -> Result<(), String> {
     for _ in 0..10 {
         device.set_memory_decode(false).map_err(at("decode off"))?;
         for offset in [0, 8] {
-            same("gone", guest.access(A + offset, None)?, Seen::Gone(A))?;
-            same("gone", guest.access(A + offset, Some(3))?, Seen::Gone(A))?;
+            same("gone", guest.access(A + offset, None)?, Seen::Revoked(A))?;
+            same("gone", guest.access(A + offset, Some(3))?, Seen::Revoked(A))?;
         }
         device.set_memory_decode(true).map_err(at("decode on"))?;
         same("identification", guest.load(A)?, EDU_ID)?;

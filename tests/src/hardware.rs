@@ -14,10 +14,10 @@ use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
 use vmm::machine::How;
 
+use crate::backends::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::conformance::{self, Statement};
-use crate::differential::{self, Found};
+use crate::differential::{self, Regression};
 use crate::needs::{DEVICE, Need, kvm};
-use crate::peers::{MACHINES, all_ok, machine, run, same, simulated_like};
 use crate::vfio::{Model, OnDevice};
 use crate::{dirty, end_to_end, pre_fault, vfio};
 #[cfg(target_arch = "x86_64")]
@@ -46,7 +46,7 @@ enum Body {
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     Watched(WatchedRun, u64),
     Statement(Statement),
-    Found(Found),
+    Regression(Regression),
     Random(VmType),
     OnDevice(OnDevice),
     DataSheet(Model),
@@ -65,7 +65,7 @@ impl HwTest {
             Body::WithVcpus(run, vcpus) => run(*vcpus),
             Body::Watched(run, vcpus) => run(*vcpus, progress),
             Body::Statement(statement) => statement.on_real(),
-            Body::Found(found) => found.run(),
+            Body::Regression(regression) => regression.run(),
             Body::Random(vm_type) => differential::random(*vm_type, progress),
             Body::OnDevice(test) => test.run(),
             Body::DataSheet(model) => vfio::data_sheets::printed(*model),
@@ -111,12 +111,12 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "a_released_kernel_refuses_a_slot_without_a_host_address",
-        &[Need::Kvm, Need::UserMemory2, Need::NoHostlessSlots],
+        &[Need::Kvm, Need::UserMemory2, Need::NoBackingFd],
         a_released_kernel_refuses,
     );
     plain(
         "a_released_kernel_has_no_abi_whatever_the_profile",
-        &[Need::Kvm, Need::UserMemory2, Need::NoHostlessSlots],
+        &[Need::Kvm, Need::UserMemory2, Need::NoBackingFd],
         no_abi_is_found,
     );
     plain(
@@ -133,7 +133,7 @@ pub fn all() -> Vec<HwTest> {
     plain(
         "machine_private_mmio_runs_on_the_real_kvm_as_it_says",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::Edu),
             Need::Vfio(Model::Ivshmem),
@@ -243,10 +243,11 @@ fn of_what_the_guest_sees() -> Vec<HwTest> {
 
 /// The same on the real and on the simulated KVM.
 fn against_the_simulation() -> Vec<HwTest> {
-    let found = differential::found().into_iter().map(|found| HwTest {
-        name: format!("differential::{}", found.name),
-        needs: found.needs,
-        run: Body::Found(found),
+    let regressions = differential::regressions();
+    let regressions = regressions.into_iter().map(|regression| HwTest {
+        name: format!("differential::{}", regression.name),
+        needs: regression.needs,
+        run: Body::Regression(regression),
     });
     let random = [
         ("plain_vms", &[Need::Kvm][..], VmType::Plain),
@@ -257,7 +258,7 @@ fn against_the_simulation() -> Vec<HwTest> {
         needs,
         run: Body::Random(vm_type),
     });
-    found.chain(random).collect()
+    regressions.chain(random).collect()
 }
 
 fn runs_as_it_says(name: &str) -> Result<(), String> {

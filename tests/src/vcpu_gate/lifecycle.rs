@@ -10,7 +10,7 @@ use kvm_slots::vcpu_gate::{RunOutcome, VcpuKicker};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use super::guest::{MOST, Machine, Program, Vcpu};
-use super::watch::{StopAtEnd, rounds, wait_for, within_time};
+use super::time_limits::{StopAtEnd, rounds, wait_for, within_time};
 use super::{Running, join, start};
 use crate::check::same;
 

@@ -15,19 +15,19 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tests::needs::Host;
-use tests::{differential, end_to_end, hw};
+use tests::{differential, end_to_end, hardware};
 
 fn main() -> ExitCode {
     let only = match arguments(std::env::args().skip(1)) {
-        Ok(Wish::Tests(only)) => only,
-        Ok(Wish::AccessCosts) => return access_costs(),
+        Ok(Command::Tests(only)) => only,
+        Ok(Command::AccessCosts) => return access_costs(),
         Err(usage) => {
             eprintln!("hw-tests: {usage}");
             return ExitCode::FAILURE;
         }
     };
     let host = Host::probe();
-    let mut tests = hw::all();
+    let mut tests = hardware::all();
     tests.retain(|test| test.name.contains(&only));
     let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
     say(&json!({"kernel": host.kernel, "caps": host.capabilities(), "tests": names}));
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 /// What is asked for.
-enum Wish {
+enum Command {
     /// The tests that have this in their names.
     Tests(String),
     /// What accesses to devices cost.
@@ -66,7 +66,7 @@ enum Wish {
 }
 
 fn access_costs() -> ExitCode {
-    match end_to_end::costs::costs() {
+    match end_to_end::access_costs::costs() {
         Ok(costs) => {
             for cost in costs {
                 say(&json!({"what": cost.what, "by": cost.by, "ns": cost.ns}));
@@ -82,7 +82,7 @@ fn access_costs() -> ExitCode {
 
 /// How many operations the differential tests make is set; the rest is
 /// returned.
-fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Wish, String> {
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
     let mut only = String::new();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -97,12 +97,12 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Wish, String
                 let seconds = seconds.ok_or("--guest-sees-seconds takes a number")?;
                 tests::guest_sees::set_seconds(seconds);
             }
-            "--access-costs" => return Ok(Wish::AccessCosts),
+            "--access-costs" => return Ok(Command::AccessCosts),
             "--only" => only = arguments.next().ok_or("--only takes a text")?,
             other => return Err(format!("there is no option '{other}'")),
         }
     }
-    Ok(Wish::Tests(only))
+    Ok(Command::Tests(only))
 }
 
 /// Whoever waits for a long test sees that it lives.

@@ -11,7 +11,7 @@ use rangemap::RangeMap;
 use serde_json::json;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::beside::{self, Beside, Work};
+use crate::contention::{self, Contended, Work};
 use crate::machine::{Bars, Random, STRIDE};
 
 /// How many addresses are looked up, and how often.
@@ -84,40 +84,40 @@ fn beside(
     ranges: &[FlatRange<()>],
 ) {
     let mut other = Bars::new(count);
-    let work = |work: &Work| beside::commit(&mut other, count, work);
-    say_beside(
+    let work = |work: &Work| contention::commit(&mut other, count, work);
+    say_contended(
         "the two arrays, while another thread commits to a model",
         count,
-        beside::time(addresses, work, |a| find_in_array(starts, ranges, a)),
+        contention::time(addresses, work, |a| find_in_array(starts, ranges, a)),
     );
     // The tree of runs is full before the first move, and higher after it.
-    beside::move_to_and_fro(&mut machine, count);
+    contention::move_to_and_fro(&mut machine, count);
     let mut reader = machine.model.reader(machine.space).for_thread();
     say(
         "memory-model, ThreadReader, after a move to and fro",
         count,
         time(addresses, |a| find_in_view(&mut reader, a)),
     );
-    let work = |work: &Work| beside::commit_now_and_then(&mut machine, count, work);
-    say_beside(
+    let work = |work: &Work| contention::commit_now_and_then(&mut machine, count, work);
+    say_contended(
         "the same, while another thread commits to this model 10 000 times a second",
         count,
-        Some(beside::time_all(addresses, work, |a| {
+        Some(contention::time_all(addresses, work, |a| {
             find_in_view(&mut reader, a)
         })),
     );
-    let work = |work: &Work| beside::commit(&mut other, count, work);
-    say_beside(
+    let work = |work: &Work| contention::commit(&mut other, count, work);
+    say_contended(
         "the same, while another thread commits to another model without a pause",
         count,
-        beside::time(addresses, work, |a| find_in_view(&mut reader, a)),
+        contention::time(addresses, work, |a| find_in_view(&mut reader, a)),
     );
     drop(other);
-    let work = |work: &Work| beside::commit(&mut machine, count, work);
-    say_beside(
+    let work = |work: &Work| contention::commit(&mut machine, count, work);
+    say_contended(
         "the same, while another thread commits to this model without a pause",
         count,
-        beside::time(addresses, work, |a| find_in_view(&mut reader, a)),
+        contention::time(addresses, work, |a| find_in_view(&mut reader, a)),
     );
 }
 
@@ -260,8 +260,8 @@ fn say(what: &str, count: u64, ns: f64) {
     );
 }
 
-fn say_beside(what: &str, count: u64, beside: Option<Beside>) {
-    if let Some(Beside { ns, steps }) = beside {
+fn say_contended(what: &str, count: u64, beside: Option<Contended>) {
+    if let Some(Contended { ns, steps }) = beside {
         let steps = hundredths(steps);
         println!(
             "{}",

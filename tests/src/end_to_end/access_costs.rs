@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::alike::{By, guest_with};
+use super::access_paths::{By, guest_with};
 use super::machine::{A, Seen};
 use super::open;
 use crate::vfio::Model;

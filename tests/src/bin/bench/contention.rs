@@ -47,7 +47,7 @@ impl Work {
 }
 
 /// What lookups take while another thread works.
-pub struct Beside {
+pub struct Contended {
     /// Nanoseconds a lookup.
     pub ns: f64,
     /// What the other thread did in a second.
@@ -60,7 +60,7 @@ pub fn time(
     addresses: &[u64],
     work: impl FnOnce(&Work) + Send,
     mut lookup: impl FnMut(u64) -> u64,
-) -> Option<Beside> {
+) -> Option<Contended> {
     let shared = Work::default();
     std::thread::scope(|scope| {
         scope.spawn(|| work(&shared));
@@ -82,7 +82,7 @@ pub fn time(
             }
         }
         shared.done.store(true, Ordering::Relaxed);
-        Some(Beside {
+        Some(Contended {
             ns: fastest.ns()?,
             steps: steps as f64 / seconds,
         })
@@ -95,7 +95,7 @@ pub fn time_all(
     addresses: &[u64],
     work: impl FnOnce(&Work) + Send,
     mut lookup: impl FnMut(u64) -> u64,
-) -> Beside {
+) -> Contended {
     let shared = Work::default();
     std::thread::scope(|scope| {
         scope.spawn(|| work(&shared));
@@ -109,7 +109,7 @@ pub fn time_all(
         }
         let steps = shared.steps.load(Ordering::Relaxed) - before;
         shared.done.store(true, Ordering::Relaxed);
-        Beside {
+        Contended {
             ns: fastest * 1e9 / (addresses.len() * PASSES) as f64,
             steps: steps as f64 / seconds,
         }
