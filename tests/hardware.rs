@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hardware tests for `cargo test`: what this machine lacks is listed as
-//! ignored, with the reason.
+//! The hardware tests for `cargo test`. A test that this machine cannot run is
+//! listed as ignored, with the reason.
 
 use libtest_mimic::{Arguments, Trial};
 use tests::hardware;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest's writes to configuration space, carried over to a memory model: how
-//! a VMM wires the one to the other. BARs come, move and go, and accepted
-//! private MMIO is revoked before it goes.
+//! A guest's writes to configuration space update a memory model, as in a VMM
+//! that wires one to the other. BARs appear, move and disappear, and accepted
+//! private MMIO is revoked before it disappears.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,8 +15,8 @@ use proptest::prelude::*;
 use vfio_private::emulate::{ConfigEffect, GuestConfig};
 use vfio_private::{Bar, BarIndex, BarKind, ReachEvent};
 
-/// A device: 16 KiB in 32 bits, 32 ports, and 1 MiB in 64 bits. It has power
-/// management, and is reset by PCI Express.
+/// A device with a 32-bit BAR of 16 KiB, an I/O BAR of 32 ports and a 64-bit
+/// BAR of 1 MiB. It has power management and a PCI Express reset.
 const POWER: u64 = 0x40;
 const EXPRESS: u64 = 0x50;
 
@@ -46,7 +46,7 @@ fn bars() -> [Bar; 3] {
     ]
 }
 
-/// What was revoked, and whether it still showed then.
+/// Records the pages that were revoked.
 #[derive(Debug, Default)]
 struct Told {
     lost: Mutex<Vec<AddrRange>>,
@@ -68,7 +68,7 @@ impl Listener<()> for Told {
 
 struct Machine {
     guest: GuestConfig,
-    /// What was forwarded to the device.
+    /// The registers that were forwarded to the device.
     device: Vec<u8>,
     model: MemoryModel<()>,
     memory: (SpaceId, RegionId),
@@ -89,13 +89,13 @@ impl Machine {
             let region = match bar.kind() {
                 BarKind::Io => Region::mmio(&name, bar.size().into()),
                 BarKind::Memory => {
-                    // In a VMM, the dma-buf of a private piece.
+                    // A VMM has the dma-buf of a private piece here.
                     let file = Arc::new(File::open("/dev/null").unwrap());
                     let slice = FileSlice::new(file, 0, bar.size()).unwrap();
                     Region::private_mmio(&name, PrivateMmio::new(slice))
                 }
             };
-            // Hidden until the device answers.
+            // Hidden until decoding is on.
             let hidden = Switches {
                 enabled: false,
                 ..Switches::default()
@@ -119,7 +119,7 @@ impl Machine {
         }
     }
 
-    /// The guest writes, and the VMM follows.
+    /// The guest writes, and the VMM applies the effects.
     fn write(&mut self, offset: u64, data: &[u8]) {
         for effect in self.guest.write(offset, data) {
             match effect {
@@ -181,8 +181,8 @@ impl Machine {
         });
     }
 
-    /// One transaction. What the guest has accepted and is about to lose by what
-    /// it asks for is revoked first.
+    /// One transaction. Accepted pages that the change would take from the
+    /// guest are revoked first.
     fn change(&mut self, make: impl Fn(&mut Transaction<'_, ()>)) {
         loop {
             let mut change = self.model.transaction();
@@ -198,7 +198,7 @@ impl Machine {
         }
     }
 
-    /// Which BAR is at an address, and at which offset in it.
+    /// The BAR at an address, and the offset in it.
     fn found(&self, space: SpaceId, address: u64) -> Option<(BarIndex, u64)> {
         let view = self.model.view(space);
         let run = view.find(address)?;
@@ -222,7 +222,7 @@ impl Machine {
 const A: u64 = 0xe000_0000;
 const B: u64 = 0x12_3450_0000;
 
-/// As a guest's firmware or kernel does it.
+/// Sizes and places the BARs as a guest's firmware or kernel does.
 fn set_up() -> Machine {
     let mut machine = Machine::new();
     for (register, size) in [
@@ -257,13 +257,13 @@ fn the_flat_view_follows_a_guest_that_sizes_and_moves_bars() {
     assert_eq!(machine.in_memory(B + 0xf_1234), Some((2, 0xf_1234)));
     let port = BarIndex::new(1).unwrap();
     assert_eq!(machine.found(machine.ports.0, 0xc01f), Some((port, 0x1f)));
-    // A move while decoding is on.
+    // Move a BAR while decoding is on.
     machine.write32(0x10, 0xf000_0000);
     assert_eq!(
         (machine.in_memory(A), machine.in_memory(0xf000_0000)),
         (None, Some((0, 0)))
     );
-    // Its size is asked for: it is nowhere meanwhile.
+    // While the guest sizes the BAR, it is at no address.
     machine.write32(0x10, u32::MAX);
     assert_eq!(
         (
@@ -273,7 +273,7 @@ fn the_flat_view_follows_a_guest_that_sizes_and_moves_bars() {
         (None, None)
     );
     machine.write32(0x10, 0xe000_0000);
-    // Ports stay when memory goes, and the other way round.
+    // Memory and I/O decoding are independent.
     machine.write(4, &[1, 0]);
     assert_eq!((machine.in_memory(A), machine.in_memory(B)), (None, None));
     assert!(machine.found(machine.ports.0, 0xc000).is_some());
@@ -286,7 +286,7 @@ fn the_flat_view_follows_a_guest_that_sizes_and_moves_bars() {
 fn what_was_accepted_goes_with_the_device_and_has_to_be_accepted_again() {
     let mut machine = set_up();
     let (space, range) = (machine.memory.0, pages(A, 0x2000));
-    // What takes the device away, and what brings it back.
+    // Writes that disable the device, and writes that enable it again.
     let ways: [(u64, &[u8], u64, &[u8]); 4] = [
         (4, &[0, 0], 4, &[2, 0]),
         (POWER + 4, &[3], POWER + 4, &[0]),
@@ -306,7 +306,7 @@ fn what_was_accepted_goes_with_the_device_and_has_to_be_accepted_again() {
         );
         assert_eq!(machine.lost(), []);
     }
-    // What does not touch memory revokes nothing.
+    // Writes that do not affect memory revoke nothing.
     machine.model.accept(space, range).unwrap();
     machine.write(4, &[2, 4]);
     machine.write32(0x14, 0xd000);
@@ -329,7 +329,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => EXPRESS + 8..EXPRESS + 10,
         1 => 0_u64..0x100,
     ];
-    // Few places, so that BARs meet.
+    // Few places, so that BARs overlap.
     let byte = prop_oneof![
         Just(0),
         Just(0xff),
@@ -346,8 +346,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever it writes, the guest finds its BARs where it put them, and only
-    /// what it sees is accepted.
+    /// After any writes, the BARs are where the guest placed them, and only
+    /// visible pages are accepted.
     #[test]
     fn the_view_is_what_the_guest_wrote(steps in steps()) {
         let mut machine = Machine::new();
@@ -359,7 +359,8 @@ proptest! {
                     let space = machine.memory.0;
                     if let Some(at) = machine.guest.shown(bar) {
                         let range = pages(at + page * 0x1000, 0x1000);
-                        // It may be hidden by another BAR, or be ports.
+                        // The BAR may be hidden by another one, or be an I/O
+                        // BAR.
                         let _ = machine.model.accept(space, range);
                     }
                 }
@@ -376,7 +377,7 @@ proptest! {
                     });
                     let found = machine.found(space, probe);
                     match found {
-                        // Of two at one address, either.
+                        // If two BARs are at one address, either is right.
                         Some((bar, offset)) => prop_assert!(
                             due.any(|(b, at)| b.index() == bar && probe - at == offset)
                         ),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Every machine that users get, on every simulated kernel.
+//! The built-in machine and the examples, on every simulated kernel.
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
@@ -44,7 +44,7 @@ fn every_example_in_the_folder_is_run() {
         })
         .collect();
     names.sort();
-    // Those with real devices are hardware tests.
+    // Machines with real devices are hardware tests.
     let run = MACHINES.iter().skip(1).chain(&WITH_DEVICES);
     let mut run: Vec<&str> = run.map(|(name, _)| *name).collect();
     run.sort_unstable();
@@ -60,7 +60,7 @@ fn private_mmio_is_direct_where_the_kernel_has_slots_for_it_and_nowhere_else() {
             let mut reads = steps
                 .iter()
                 .filter(|step| step.op == "read" && step.region.starts_with("private-registers"));
-            // Without KVM_SET_USER_MEMORY_REGION2 there is nothing to extend.
+            // The profile extends KVM_SET_USER_MEMORY_REGION2, which 6.1 lacks.
             let can = abi != AbiProfile::None && kernel != KernelVersion::V6_1;
             let how = if can { How::Direct } else { How::Error };
             assert!(reads.clone().count() >= 2);
@@ -82,7 +82,8 @@ fn no_step_of_a_machine_leaves_a_slot_behind_or_makes_one_too_many() {
             run.step(&machine, index + 1, step);
             let view = run.board.model.view(run.board.space);
             let slots = run.slots();
-            // Every direct page is in a slot, and every slot shows direct bytes.
+            // Every direct page is in a slot, and every slot has only direct
+            // pages.
             let direct = view.ranges().filter(|r| r.access().reads_directly());
             let pages = direct.map(|r| {
                 let (start, last) = (u128::from(r.range().start()), u128::from(r.range().last()));

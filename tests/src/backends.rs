@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The same machine on several backends, and what was seen on each.
+//! Runs a machine file on several backends and compares the reports.
 
 use std::sync::OnceLock;
 
@@ -16,7 +16,7 @@ use vmm::run::Run;
 
 use crate::subject::{Arena, HostChange, Real, Subject};
 
-/// The machines that users get: the built-in one and the examples, by name.
+/// The built-in machine and the examples, by name.
 pub const MACHINES: [(&str, &str); 6] = [
     (
         "built_in",
@@ -38,7 +38,7 @@ pub const MACHINES: [(&str, &str); 6] = [
     ("pc", include_str!("../../examples/pc.toml")),
 ];
 
-/// Those with real devices, which only a kernel that has them runs.
+/// The examples with real devices.
 pub const WITH_DEVICES: [(&str, &str); 2] = [
     (
         "real_devices",
@@ -53,7 +53,7 @@ pub const WITH_DEVICES: [(&str, &str); 2] = [
 /// One of [`MACHINES`] or [`WITH_DEVICES`].
 ///
 /// # Errors
-/// What is wrong with it, or that there is none of that name.
+/// The machine is not valid, or there is none of that name.
 pub fn machine(name: &str) -> Result<Machine, String> {
     let text = MACHINES
         .iter()
@@ -67,7 +67,7 @@ pub fn machine(name: &str) -> Result<Machine, String> {
 /// Runs a machine's whole script.
 ///
 /// # Errors
-/// Why it could not begin.
+/// A message that says why it could not start.
 pub fn run<P: Platform>(machine: &Machine, platform: &P) -> Result<Vec<StepReport>, String> {
     let mut run = Run::new(machine, platform).map_err(|error| vmm::with_causes(&error))?;
     let steps = machine.steps.iter().enumerate();
@@ -76,10 +76,10 @@ pub fn run<P: Platform>(machine: &Machine, platform: &P) -> Result<Vec<StepRepor
         .collect())
 }
 
-/// That every step went as the machine says.
+/// Requires that every step met the machine's expectation.
 ///
 /// # Errors
-/// The first that did not, as the user would see it.
+/// The first step that did not, as the user would see it.
 pub fn all_ok(steps: &[StepReport]) -> Result<(), String> {
     match steps.iter().find(|step| !step.ok()) {
         Some(step) => Err(format!("not as expected:\n{}", step.text())),
@@ -87,8 +87,8 @@ pub fn all_ok(steps: &[StepReport]) -> Result<(), String> {
     }
 }
 
-/// That two runs saw the same: how each step was resolved, its value, and which
-/// memslot operations it led to.
+/// Requires that two runs are equal: how each step was resolved, its value, and
+/// the memslot operations.
 ///
 /// # Errors
 /// The first step that differs, from both runs.
@@ -102,16 +102,16 @@ pub fn same(one: &[StepReport], other: &[StepReport]) -> Result<(), String> {
     }
 }
 
-/// A simulated kernel that can do what the real one can. `vm` is one of the real
-/// one's and has no slots yet.
+/// A simulated kernel with the capabilities of the real one. `vm` is a real VM
+/// without slots.
 ///
 /// # Errors
-/// Why no guest can be run to find out, in words.
+/// A message that says why no guest can be run to find out.
 pub fn simulated_like(vm: &KvmVm, physical_bits: u32) -> Result<SimConfig, String> {
     let capabilities = Capabilities::probe(vm);
     let private = capabilities.memory_attributes != 0;
     Ok(SimConfig {
-        // With no attribute at all there is nothing else that it could say.
+        // Without any attribute, this is the only error that it could return.
         private_pages: vm.set_memory_attributes(0, 4096, 0) != Err(Errno::ENOTTY),
         vm_type: match private {
             true => VmType::SwProtected,
@@ -127,21 +127,22 @@ pub fn simulated_like(vm: &KvmVm, physical_bits: u32) -> Result<SimConfig, Strin
     })
 }
 
-/// The version whose checks a kernel has.
+/// The simulated version with the same checks as this kernel.
 fn version(capabilities: &Capabilities) -> KernelVersion {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
     let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
     match (number(), number()) {
         _ if !capabilities.user_memory2 => KernelVersion::V6_1,
-        // Distributions take features back into older kernels.
+        // Distributions backport features to older kernels.
         (..=5, _) | (6, ..=17) if capabilities.guest_memfd_flags.is_empty() => KernelVersion::V6_12,
         (..=6, _) | (7, ..=2) => KernelVersion::V6_18,
         _ => KernelVersion::V7_3,
     }
 }
 
-/// As KVM does without two-dimensional paging, whatever the processor's width.
+/// KVM without two-dimensional paging does so, whatever the processor's address
+/// width.
 fn takes_slots_up_to_2_to_52(vm: &KvmVm) -> bool {
     let mut region = kvm_userspace_memory_region {
         guest_phys_addr: (1 << 52) - 4096,
@@ -157,11 +158,11 @@ fn takes_slots_up_to_2_to_52(vm: &KvmVm) -> bool {
     taken
 }
 
-/// Whether KVM emulates the guest: a load where the host has no memory is then
-/// an exit to the VMM.
+/// Whether KVM emulates the guest. If so, a load where the host has no memory
+/// is an exit to the VMM.
 ///
 /// # Errors
-/// Why no guest can be run to find out, in words.
+/// A message that says why no guest can be run to find out.
 pub fn emulates_guest() -> Result<bool, String> {
     static KNOWN: OnceLock<Result<bool, String>> = OnceLock::new();
     let probe = || {
@@ -183,7 +184,7 @@ pub fn emulates_guest() -> Result<bool, String> {
     KNOWN.get_or_init(probe).clone()
 }
 
-/// Answers every exit, with zeros.
+/// Answers every exit with zeros.
 struct Zeros;
 
 impl MmioHandler for Zeros {

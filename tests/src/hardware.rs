@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hardware tests themselves.
+//! The list of all hardware tests.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -26,9 +26,9 @@ use crate::{guest_sees, vcpu_gate};
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
 pub struct HwTest {
-    /// A sentence with underscores.
+    /// The name, a sentence with underscores.
     pub name: String,
-    /// What must be there.
+    /// What the machine must have.
     pub needs: &'static [Need],
     run: Body,
 }
@@ -53,10 +53,10 @@ enum Body {
 }
 
 impl HwTest {
-    /// Runs the test. If it takes long, it tells how far it is.
+    /// Runs the test. A long one reports its progress.
     ///
     /// # Errors
-    /// What went wrong.
+    /// A message that says what went wrong.
     pub fn run(&self, progress: &dyn Fn(String)) -> Result<(), String> {
         match &self.run {
             Body::Plain(run) => run(),
@@ -187,13 +187,13 @@ pub fn all() -> Vec<HwTest> {
     tests
 }
 
-/// Tests with vCPU threads. There is guest code for x86-64 only.
+/// Tests with vCPU threads. Their guest code is for x86-64.
 #[cfg(target_arch = "x86_64")]
 fn of_running_vcpus() -> Vec<HwTest> {
     [of_the_gate(), of_what_the_guest_sees()].concat()
 }
 
-/// One entry for all, so that the list shows what they need.
+/// On other architectures, one entry stands for all of these tests.
 #[cfg(not(target_arch = "x86_64"))]
 fn of_running_vcpus() -> Vec<HwTest> {
     vec![HwTest {
@@ -241,7 +241,7 @@ fn of_what_the_guest_sees() -> Vec<HwTest> {
     tests.collect()
 }
 
-/// The same on the real and on the simulated KVM.
+/// Comparisons of the real and the simulated KVM.
 fn against_the_simulation() -> Vec<HwTest> {
     let regressions = differential::regressions();
     let regressions = regressions.into_iter().map(|regression| HwTest {
@@ -266,15 +266,15 @@ fn runs_as_it_says(name: &str) -> Result<(), String> {
     all_ok(&run(&machine, &kvm(&machine)?)?)
 }
 
-/// By the way that the kernel patch of this project brings, which is probed.
+/// Uses the interface of this project's kernel patch, if a probe finds it.
 fn private_mmio_runs_as_it_says() -> Result<(), String> {
     let machine = machine("private_mmio")?;
     let kvm = Kvm::new(&machine, Path::new(DEVICE), AbiProfile::FD_OFFSET_BIT_4);
     all_ok(&run(&machine, &kvm.map_err(|e| vmm::with_causes(&e))?)?)
 }
 
-/// The simulated kernel is given what the real one can do, so that also what
-/// cannot be done is seen alike.
+/// The simulated kernel gets the capabilities of the real one, so that refusals
+/// match too.
 fn is_seen_alike(name: &str) -> Result<(), String> {
     let machine = machine(name)?;
     let real = kvm(&machine)?;
@@ -295,8 +295,8 @@ fn guest_memfd_ram_is_direct() -> Result<(), String> {
     }
 }
 
-/// What the profile asks for is a flag that no released kernel knows: there is
-/// no backend for it, and the probe's finding is the reason.
+/// No released kernel knows the profile's flag. So there is no backend for it,
+/// and the reason is the probe's result.
 fn a_released_kernel_refuses() -> Result<(), String> {
     let machine = machine("built_in")?;
     let profile = AbiProfile::FD_OFFSET_BIT_4;
@@ -313,9 +313,10 @@ fn a_released_kernel_refuses() -> Result<(), String> {
     }
 }
 
-/// Every bit that a profile could name, with a file to probe with and without.
+/// Every bit that a profile could name, probed with and without a file.
 fn no_abi_is_found() -> Result<(), String> {
-    // Private where this kernel can: the RFCs' slots are for such VMs only.
+    // The RFCs' slots need a VM with private pages, so use one if the kernel
+    // has them.
     let machine = machine("confidential")?;
     let flags = (3..16).map(|bit| 1 << bit);
     let profiles = flags.flat_map(|flag| {
@@ -326,7 +327,7 @@ fn no_abi_is_found() -> Result<(), String> {
     });
     for abi in profiles.chain([AbiProfile::None, AbiProfile::Push]) {
         let real = kvm(&machine)?;
-        // There is no device to have a dma-buf of; its stand-in has a size too.
+        // A stand-in for a dma-buf, which has a size, too.
         let file = real.device_file(0x4000).map_err(|e| e.to_string())?;
         for file in [None, Some(file.as_fd())] {
             // SAFETY: the VM has neither a vCPU nor a slot.

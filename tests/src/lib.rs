@@ -44,7 +44,7 @@ pub mod subject;
 mod vcpu_gate;
 pub mod vfio;
 
-/// The examples of the documentation.
+/// The Rust examples of README.md, ARCHITECTURE.md and docs/.
 #[cfg(doctest)]
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/examples.md"))]
 pub struct Examples;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Runs the hardware tests; prints one JSON object a line: first the host and
-//! the names of all tests, then each test as it starts and as it ends, last
-//! how many that were. So whoever reads knows which test it was that never
-//! came back, and whether this was all. `--differential-ops N`
-//! makes the differential tests longer or shorter; `--only TEXT` leaves out
-//! tests without that text in their names; `--guest-sees-seconds N` sets how long
-//! each test named `guest_sees` runs. `--access-costs` runs no test, and
-//! says what accesses to a device cost.
+//! Runs the hardware tests and prints one JSON object per line: first the host
+//! and the names of all tests, then the start and the end of each test, last
+//! the number of tests. So a reader knows which test hung, and whether the
+//! output is complete. `--only TEXT` runs the tests with that text in their
+//! names. `--differential-ops N` sets the number of operations of each
+//! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
+//! test runs. `--access-costs` runs no test: it prints what an access to a
+//! device costs.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,11 +57,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is asked for.
+/// What to do.
 enum Command {
-    /// The tests that have this in their names.
+    /// Run the tests with this text in their names.
     Tests(String),
-    /// What accesses to devices cost.
+    /// Measure accesses to devices.
     AccessCosts,
 }
 
@@ -80,8 +80,7 @@ fn access_costs() -> ExitCode {
     }
 }
 
-/// How many operations the differential tests make is set; the rest is
-/// returned.
+/// Parses the arguments. Settings of the tests take effect at once.
 fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
     let mut only = String::new();
     while let Some(argument) = arguments.next() {
@@ -105,12 +104,12 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
     Ok(Command::Tests(only))
 }
 
-/// Whoever waits for a long test sees that it lives.
+/// Shows that a long test makes progress.
 fn progress(text: String) {
     say(&json!({"progress": text}));
 }
 
-/// Who no longer listens need not be told.
+/// A reader that has closed the pipe is not an error.
 fn say(line: &Value) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Slots that are a slice of a device's file and have no host address, as this
-//! project's kernel patch has them.
+//! Slots on a slice of a device's file, without a host address: the interface
+//! of this project's kernel patch.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, String>;
 const EINVAL: std::result::Result<(), Errno> = Err(Errno::EINVAL);
 const FLAG: u32 = 1 << 4;
 const GPA: u64 = 0x4000_0000;
-/// A descriptor of nothing.
+/// A descriptor that is not open.
 const CLOSED: u32 = 99_999;
 
 /// A page of the device.
@@ -50,7 +50,7 @@ fn at(region: Region, offset: u64) -> Region {
     region
 }
 
-/// That the device does not answer, as the guest's access ends then.
+/// The result of a guest's access while the device does not respond.
 fn revoked(subject: &impl Subject, gpa: u64) -> std::result::Result<u64, GuestError> {
     let flags = match subject.vm_type() {
         VmType::Plain => 0,
@@ -60,7 +60,7 @@ fn revoked(subject: &impl Subject, gpa: u64) -> std::result::Result<u64, GuestEr
     Err(GuestFault::Revoked { flags, gpa, size }.into())
 }
 
-/// The guest accepts pages, where there is something to accept.
+/// The guest accepts pages, if the VM has private pages.
 fn accept(subject: &impl Subject, gpa: u64, size: u64) -> Result<()> {
     let attributes = match subject.vm_type() {
         VmType::Plain => return Ok(()),
@@ -71,7 +71,7 @@ fn accept(subject: &impl Subject, gpa: u64, size: u64) -> Result<()> {
 }
 
 pub(super) fn the_abi_is_found_and_no_other(subject: &mut impl Subject) -> Result<()> {
-    // Without a guest, whose slot is not in the table.
+    // A VM without a guest, because the guest's slot would not be in the table.
     let mut other = subject.another(false)?;
     other.lend_device()?;
     let kinds = other.vm().check_extension(KVM_CAP_MEM_BACKING_FD);
@@ -137,7 +137,7 @@ pub(super) fn mistakes_are_refused_in_their_order(subject: &mut impl Subject) ->
         set(subject, at(good, PAGE.wrapping_neg())),
         EINVAL,
     )?;
-    // From here on each has all later mistakes as well, as far as can be.
+    // From here on, each call also has the later mistakes, as far as possible.
     subject.set_answering(false)?;
     let closed = Region {
         pad1: CLOSED,
@@ -269,7 +269,7 @@ pub(super) fn slices_show_their_bytes_wherever_they_are(subject: &mut impl Subje
         let region = slice(subject, slot, GPA + 2 * n * PAGE, n * PAGE)?;
         same("a slice", set(subject, region), Ok(()))?;
     }
-    // All of it once more, the other way round.
+    // The same again in the opposite order.
     let whole = Region {
         memory_size: DEVICE_PAGES * PAGE,
         ..slice(subject, 100, 0x1_0000_0000, 0)?
@@ -325,7 +325,7 @@ pub(super) fn a_private_vm_reaches_only_what_it_has_accepted(
     subject: &mut impl Subject,
 ) -> Result<()> {
     subject.lend_device()?;
-    // An exit before there is a slot leaves its mark in the page table.
+    // An exit before the slot exists leaves an MMIO entry in the page table.
     same("nothing there", load(subject, GPA), Ok(EXIT))?;
     let both = Region {
         memory_size: 2 * PAGE,

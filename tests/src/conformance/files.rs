@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! guest_memfd_test: how the files are made, what may be done to them, and
-//! what of them the guest and the host reach.
+//! The selftest `guest_memfd_test`: creating the files, system calls on them,
+//! and accesses by the guest and the host.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -82,7 +82,7 @@ pub(super) fn holes_and_allocations_have_rules(subject: &mut impl Subject) -> Re
         (KEEP, 0, 4 * page, Ok(())),
         (PUNCH, page, page, Ok(())),
         (KEEP, page, page, Ok(())),
-        // Behind the end nothing is allocated, and there is nothing to punch.
+        // Beyond the end, neither allocating nor punching has an effect.
         (KEEP, 4 * page, page, EINVAL),
         (KEEP, 3 * page, 2 * page, EINVAL),
         (PUNCH, 4 * page, page, Ok(())),
@@ -106,7 +106,7 @@ pub(super) fn an_offset_near_the_end_of_signed_numbers_is_refused(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let (arena, file) = (Arena::new(1), create(subject, 4 * PAGE, NONE)?);
-    // At the very end the sum wraps, which kernels before 7.3 overlook.
+    // At the very end the sum wraps; kernels before 7.3 do not check that.
     for guest_memfd_offset in [(1 << 63) - 2 * PAGE, 1 << 63, 0_u64.wrapping_sub(2 * PAGE)] {
         let region = kvm_userspace_memory_region2 {
             guest_memfd_offset,
@@ -198,7 +198,7 @@ pub(super) fn guest_and_host_share_a_mapped_file_until_a_hole_is_punched(
     same("the guest's load from it", load(subject, gpa), Ok(0))?;
     same("the host's", peek(mapping.address()), Ok([0; 8]))?;
     same("a load beside it", load(subject, gpa + PAGE), Ok(7))?;
-    // The slot goes before the mapping that it names.
+    // Delete the slot before the mapping that it names is unmapped.
     same("deletion", super::delete(subject, 0), Ok(()))
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the kernel's own selftests assert of KVM's memory, restated. Each
-//! statement has one body, which runs on the real KVM (`src/hw.rs`) and on
-//! every simulated one (`conformance.rs`).
+//! What the kernel's own selftests assert about KVM's memory. Each statement
+//! has one body, which runs on the real KVM (`src/hardware.rs`) and on every
+//! simulated kernel (`conformance.rs`).
 
 mod backing_fd;
 mod engine;
@@ -27,38 +27,38 @@ use crate::vfio::Model;
 /// A statement about KVM.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
-    /// The selftest of the kernel that asserts it, or what of this project
-    /// does the same.
+    /// The kernel selftest that asserts it, or the part of this project that
+    /// does.
     pub of: &'static str,
-    /// A sentence with underscores.
+    /// The name, a sentence with underscores.
     pub name: &'static str,
-    /// What must be there for it to mean anything.
+    /// What the statement needs.
     pub needs: &'static [Need],
-    /// The type of VM that it is about.
+    /// The type of VM.
     pub vm_type: VmType,
     real: fn(&mut Real) -> Result<(), String>,
     simulated: fn(&mut Simulated) -> Result<(), String>,
 }
 
 impl Statement {
-    /// Whether it holds on the real KVM.
+    /// Checks the statement on the real KVM.
     ///
     /// # Errors
-    /// What does not.
+    /// A message that says what does not hold.
     pub fn on_real(&self) -> Result<(), String> {
         (self.real)(&mut Real::new(self.vm_type, true)?)
     }
 
-    /// Whether it holds on a simulated one, of a VM with a guest.
+    /// Checks the statement on a simulated VM with a guest.
     ///
     /// # Errors
-    /// What does not.
+    /// A message that says what does not hold.
     pub fn on_simulated(&self, vm: &mut Simulated) -> Result<(), String> {
         (self.simulated)(vm)
     }
 }
 
-/// Statements of one selftest, each by its needs and its function.
+/// Lists the statements of one selftest, each with its needs and its function.
 macro_rules! statements {
     ($of:literal, $vm_type:ident, $($needs:expr => $module:ident::$name:ident,)*) => {
         [$(Statement {
@@ -72,7 +72,7 @@ macro_rules! statements {
     };
 }
 
-/// All of them.
+/// All statements.
 pub fn all() -> Vec<Statement> {
     use Need::{
         DirectGuest, GuestMemfd, Kvm, MappableGuestMemfd, PreFault, PreFaultEnds, PrivatePages,
@@ -154,7 +154,7 @@ pub fn all() -> Vec<Statement> {
     all.concat()
 }
 
-/// That it is as it should be.
+/// Requires that `found` equals `due`.
 fn same<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<(), String> {
     match is == should {
         true => Ok(()),
@@ -162,7 +162,7 @@ fn same<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<(), String
     }
 }
 
-/// One page of the arena's first.
+/// A slot of one page of the arena.
 fn page(arena: &Arena, slot: u32, gpa: u64) -> kvm_userspace_memory_region2 {
     kvm_userspace_memory_region2 {
         slot,
@@ -173,7 +173,7 @@ fn page(arena: &Arena, slot: u32, gpa: u64) -> kvm_userspace_memory_region2 {
     }
 }
 
-/// The same on a guest_memfd, beside the host's memory.
+/// The same slot with a guest_memfd as well.
 fn on_file(
     region: kvm_userspace_memory_region2,
     file: &impl AsRawFd,
@@ -185,14 +185,14 @@ fn on_file(
     }
 }
 
-/// The newer ioctl.
+/// Calls `KVM_SET_USER_MEMORY_REGION2`.
 fn set(subject: &impl Subject, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
     // SAFETY: statements name only arenas and mappings of files, to which there
     // are no references, and run no guest after these are unmapped.
     unsafe { subject.set(&region, false) }
 }
 
-/// The older ioctl.
+/// Calls `KVM_SET_USER_MEMORY_REGION`.
 fn set_v1(subject: &impl Subject, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
     // SAFETY: as above.
     unsafe { subject.set(&region, true) }
@@ -211,7 +211,7 @@ fn create(subject: &impl Subject, size: u64, flags: GuestMemfdFlags) -> Result<O
     file.map_err(|errno| format!("a guest_memfd of {size:#x} bytes: {errno}"))
 }
 
-/// What a guest's access is: the value, or how it ended.
+/// The result of a guest's access: the value, or the error.
 fn load(subject: &mut impl Subject, gpa: u64) -> Result<u64, GuestError> {
     subject.access(gpa, 8, None, &mut Ones)
 }
@@ -220,10 +220,10 @@ fn store(subject: &mut impl Subject, gpa: u64, value: u64) -> Result<u64, GuestE
     subject.access(gpa, 8, Some(value), &mut Ones)
 }
 
-/// What every MMIO load returns.
+/// The value of every MMIO load.
 const EXIT: u64 = u64::MAX;
 
-/// Answers all exits, loads with ones.
+/// Answers all exits; loads return ones.
 struct Ones;
 
 impl MmioHandler for Ones {

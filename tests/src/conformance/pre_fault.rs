@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! pre_fault_memory_test: mapping pages before the guest touches them.
+//! The selftest `pre_fault_memory_test`: mapping pages before the guest
+//! accesses them.
 
 use std::thread;
 
@@ -11,12 +12,12 @@ use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 use super::{create, on_file, page, same, set, set_v1};
 use crate::subject::{Arena, PAGE, Subject};
 
-/// Where the slot is, and how many pages it has.
+/// The address of the slot, and its number of pages.
 const BASE: u64 = 0x4000_0000;
 const PAGES: u64 = 4;
 
-/// Pre-faults until nothing is left or nothing goes; returns how many pages are
-/// left, and why.
+/// Pre-faults until nothing is left or a call fails. Returns the number of
+/// pages that are left, and the last result.
 fn pre_fault(subject: &mut impl Subject, gpa: u64, pages: u64) -> (u64, Result<(), Errno>) {
     let mut range = PreFault {
         gpa,
@@ -47,7 +48,7 @@ pub(super) fn a_slot_is_pre_faulted_as_far_as_it_goes(
     all_of_it(subject)
 }
 
-/// Full, straddling the end, and past it.
+/// A range in the slot, one across its end, and one beyond it.
 fn all_of_it(subject: &mut impl Subject) -> Result<(), String> {
     let end = BASE + PAGES * PAGE;
     same("all", pre_fault(subject, BASE, PAGES), (0, Ok(())))?;
@@ -58,7 +59,7 @@ fn all_of_it(subject: &mut impl Subject) -> Result<(), String> {
     same("past the end", pre_fault(subject, end, 2), (2, behind))
 }
 
-/// The kernel returns with what it has come to, and never goes on for ever.
+/// The kernel returns its progress and does not retry forever.
 pub(super) fn a_slot_that_is_deleted_meanwhile_ends_it(
     subject: &mut impl Subject,
 ) -> Result<(), String> {

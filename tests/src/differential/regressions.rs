@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Sequences on which the simulated KVM once disagreed with the real one.
+//! Regression tests: sequences on which the simulated KVM once disagreed with
+//! the real one.
 
 use kvm_bindings::{KVM_MEM_GUEST_MEMFD, KVM_MEM_READONLY};
 use kvm_slots::sim::{FileCall, PreFault, VmType};
@@ -8,19 +9,19 @@ use super::op::{Host, Op, Region};
 use crate::needs::Need;
 use crate::subject::{HostChange, PAGE};
 
-/// A sequence with what it shows.
+/// A sequence of operations, named after what it shows.
 #[derive(Clone, Debug)]
 pub struct Regression {
-    /// A sentence with underscores.
+    /// The name, a sentence with underscores.
     pub name: &'static str,
-    /// What must be there for it to show anything.
+    /// What the sequence needs.
     pub needs: &'static [Need],
     /// The type of VM.
     pub vm_type: VmType,
     pub(super) ops: Vec<Op>,
 }
 
-/// All of them.
+/// All sequences.
 pub fn all() -> Vec<Regression> {
     vec![
         plain(
@@ -174,7 +175,7 @@ fn plain(name: &'static str, needs: &'static [Need], ops: Vec<Op>) -> Regression
     }
 }
 
-/// Loads and stores to a page that the host changes, before and after.
+/// Loads and stores before and after the host changes the page.
 fn accesses_to(flags: u32, change: HostChange) -> Vec<Op> {
     let region = Region {
         flags,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which calls the real and the simulated KVM refuse, and with what.
+//! Calls that the real and the simulated KVM refuse, with the errors.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use vmm::backend::Platform;
 
 use crate::needs::{empty, kvm};
 
-/// A slot with a log, one without, and one that is not there.
+/// A slot with a log, one without, and one that does not exist.
 const LOGGED: u32 = 3;
 const PLAIN: u32 = 4;
 const ABSENT: u32 = 5;
 const PAGES: u64 = 200;
 
-/// Asks both the same.
+/// Makes the same call on both.
 pub fn refused_alike() -> Result<(), String> {
     let real = kvm(&empty())?.vm().clone();
     let sim = SimVm::new(SimConfig::released(KernelVersion::V6_18));
@@ -59,7 +59,8 @@ fn answers(vm: &impl LoggingVm, memory: &HostMapping) -> Vec<String> {
     for (slot, flags) in [(LOGGED, KVM_MEM_LOG_DIRTY_PAGES), (PLAIN, 0)] {
         say(format!("slot {slot}"), &make(vm, memory, slot, flags));
     }
-    // The last ones are not valid: numbers and address spaces end below them.
+    // The last ones are not valid: slot numbers and address spaces end below
+    // them.
     let slots = [LOGGED, PLAIN, ABSENT, 40_000, 7 << 16, u32::MAX];
     for slot in slots {
         say(format!("log of slot {slot:#x}"), &vm.get_dirty_log(slot));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Acceptance: without it nothing is reached, with it nothing changes.
+//! Acceptance: before it, the guest reaches nothing; after it, nothing changes.
 
 use kvm_slots::exit::MEMORY_EXIT_FLAG_PRIVATE;
 use memory_model::{CommitError, Region, RegionId, Transaction, TreeError};
@@ -10,8 +10,8 @@ use crate::subject::PAGE;
 use crate::vfio::Model;
 use crate::vfio::registers::EDU_ID;
 
-/// The guest's first access exits and says what it takes the page for; the VMM
-/// has the engine accept it, and the same access goes through.
+/// The guest's first access exits and requests a private page. The VMM accepts
+/// it through the engine, and the same access succeeds.
 pub(super) fn a_fault_asks_for_it() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
@@ -45,14 +45,15 @@ pub(super) fn a_fault_asks_for_it() -> Result<(), String> {
 
 type Change = fn(&mut Transaction<'_, ()>, RegionId) -> Result<(), TreeError>;
 
-/// What would take accepted registers away from the guest.
+/// Changes that would take accepted registers away from the guest.
 const CHANGES: [(&str, Change); 3] = [
     ("a move", |change, bar| change.move_to(bar, B)),
     ("hiding", |change, bar| change.set_enabled(bar, false)),
     ("removal", |change, bar| change.unplace(bar)),
 ];
 
-/// Each of them is refused, and the guest sees what it saw, by the same slots.
+/// Each change is refused. The guest sees the same registers, through the same
+/// slots.
 pub(super) fn it_is_fixed() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
@@ -67,7 +68,7 @@ pub(super) fn it_is_fixed() -> Result<(), String> {
         refused(what, memory.change(|t| change(t, region)))?;
     }
     let root = memory.root();
-    // Other bytes of the same file, and none at all, in front of its end.
+    // Cover the last page with other bytes of the same file, and with a hole.
     let other = private_region(&file, 0, PAGE)?;
     refused("other bytes", cover(&mut memory, other, A + size - PAGE))?;
     let hole = Region::reservation("hole", PAGE.into());
@@ -81,7 +82,7 @@ pub(super) fn it_is_fixed() -> Result<(), String> {
     same("the slots", memory.slots.table(), slots)?;
     same("identification", guest.load(A)?, EDU_ID)?;
     same("exits", guest.exits.count, 0)?;
-    // The guest's own word, or the device's, is what ends it.
+    // Only the guest or the device ends the acceptance.
     same("revoked", memory.revoke(A, size)?, size)?;
     memory
         .change(|t| t.move_to(region, B))

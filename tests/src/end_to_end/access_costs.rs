@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What an access of the guest costs, by each way in which it can have a
-//! device.
+//! What an access of the guest to a device costs, over each path.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,24 +9,24 @@ use super::machine::{A, Seen};
 use super::open;
 use crate::vfio::Model;
 
-/// How often each is measured; the best counts.
+/// How many times each load is measured; the fastest counts.
 const ROUNDS: u32 = 5;
 
-/// What a load of 4 bytes costs.
+/// The cost of a load of 4 bytes.
 #[derive(Clone, Debug)]
 pub struct Cost {
-    /// Of which device's BAR.
+    /// The device whose BAR is loaded from.
     pub what: &'static str,
     /// `private`, `mapped` or `trapped`.
     pub by: &'static str,
-    /// Nanoseconds by this machine's clock.
+    /// Nanoseconds of this machine's clock.
     pub ns: f64,
 }
 
-/// Loads from registers, which a device answers, and from memory on a device.
+/// Measures loads from registers and from memory on a device.
 ///
 /// # Errors
-/// What is missing, or went wrong.
+/// A message that says what is missing or went wrong.
 pub fn costs() -> Result<Vec<Cost>, String> {
     let mut costs = Vec::new();
     for (model, bar, what) in [
@@ -37,7 +36,7 @@ pub fn costs() -> Result<Vec<Cost>, String> {
         let device = Arc::new(open(model)?);
         for by in By::ALL {
             let (mut guest, _memory) = guest_with(&device, bar, by)?;
-            // An exit takes as long as many loads do.
+            // An exit takes as long as many loads.
             let count = match by {
                 By::Trapped => 500,
                 By::Private | By::Mapped => 2_000_000,
@@ -54,7 +53,7 @@ pub fn costs() -> Result<Vec<Cost>, String> {
                 one = one.min(time(1)?);
                 all = all.min(time(count + 1)?);
             }
-            // Entering and leaving the guest is no part of a load.
+            // Do not count entering and leaving the guest.
             let best = all.saturating_sub(one);
             costs.push(Cost {
                 what,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The same accesses to the same registers, by each way in which a guest can
-//! have them.
+//! The same accesses to the same registers, over each path: private, mapped and
+//! trapped.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::{at, dma_buf, open, same};
 use crate::vfio::Model;
 use crate::vfio::regions;
 
-/// How a guest has a BAR.
+/// The path by which a guest reaches a BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// Directly, by a slot without a host address.
+    /// Directly, through a slot without a host address.
     Private,
-    /// Directly, by a mapping that the VMM has too.
+    /// Directly, through a mapping that the VMM has as well.
     Mapped,
-    /// By exits, of which the VMM makes system calls.
+    /// By exits, for which the VMM makes system calls.
     Trapped,
 }
 
@@ -36,7 +36,7 @@ impl By {
     }
 }
 
-/// A guest that has a whole BAR at [`A`] in this way.
+/// A guest that reaches a whole BAR at [`A`] over this path.
 pub(super) fn guest_with(device: &Arc<Device>, bar: u8, by: By) -> Result<(Guest, Memory), String> {
     let (mut guest, mut memory) = machine()?;
     let open = regions::bar(device, bar)?;
@@ -65,13 +65,14 @@ pub(super) fn guest_with(device: &Arc<Device>, bar: u8, by: By) -> Result<(Guest
     Ok((guest, memory))
 }
 
-/// Registers, and what is stored there; nothing where they are only read.
+/// Registers, and the values to store. A register without values is only read.
 type Script = &'static [(u64, &'static [u32])];
 
-/// edu: identification, and an inverter.
+/// edu: the identification, and an inverter.
 const EDU: Script = &[(0, &[]), (4, &[0, 0x1234_5678, u32::MAX]), (0x20, &[])];
-/// e1000e: device status, VLAN's ether type, a receive address and the first
-/// entries of the multicast table, which hold what is written.
+/// e1000e: the device status, the VLAN ether type, a receive address and the
+/// first entries of the multicast table. Every register except the status holds
+/// what is written.
 const E1000E: Script = &[
     (0x8, &[]),
     (0x38, &[0x8100, 0x9100]),
@@ -79,7 +80,7 @@ const E1000E: Script = &[
     (0x5200, &[1, 0xffff_0000]),
     (0x5204, &[0xdead_beef]),
 ];
-/// ivshmem: memory, across all of it.
+/// ivshmem: words all over its memory.
 const IVSHMEM: Script = &[
     (0, &[1, 2]),
     (0x1234, &[0x0bad_cafe]),
@@ -113,11 +114,11 @@ pub(super) fn three_ways() -> Result<(), String> {
     Ok(())
 }
 
-/// What is loaded before and after each store.
+/// The values that are loaded before and after each store.
 fn play(guest: &mut Guest, script: Script) -> Result<Vec<u32>, String> {
     let mut seen = Vec::new();
     for (offset, stores) in script {
-        // What an earlier way has left there is no part of it.
+        // Does not depend on what an earlier path left there.
         if stores.is_empty() {
             seen.push(guest.load(A + offset)?);
         }

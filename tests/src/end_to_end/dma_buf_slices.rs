@@ -16,12 +16,13 @@ use crate::vfio::Model;
 pub(super) const VERSION: (u64, u32) = (0x8, 0x1_0400);
 /// nvme's admin queue attributes: both sizes can be written while it is off.
 const QUEUES: u64 = 0x24;
-/// Where its MSI-X table starts.
+/// The offset of nvme's MSI-X table.
 pub(super) const TABLE: u64 = 0x2000;
 const PBA: u64 = 0x3000;
 
-/// The registers and the pending bits are private, the table between them is
-/// the VMM's: two slots on one file, and a page that exits.
+/// The registers and the pending bits are private; the table between them
+/// belongs to the VMM. So there are two slots on one file, and a page that
+/// exits.
 pub(super) fn around_a_table() -> Result<(), String> {
     let device = Arc::new(open(Model::Nvme)?);
     let (bar, file) = dma_buf(&device, 0)?;
@@ -82,7 +83,7 @@ pub(super) fn around_a_table() -> Result<(), String> {
     nothing_is_mapped()
 }
 
-/// Where the slots without a host address are, their sizes, and their offsets.
+/// The slots without a host address: addresses, sizes and offsets in the file.
 fn slices(table: &SlotTable) -> Vec<(u64, u64, u64)> {
     let slots = table.slots().filter_map(|slot| match &slot.backing() {
         Backing::FdOffset(start) => Some((slot.gpa(), slot.size(), start.slice().offset())),
@@ -93,8 +94,8 @@ fn slices(table: &SlotTable) -> Vec<(u64, u64, u64)> {
     slices
 }
 
-/// Pages of ivshmem's memory, in another order and with others between them, and
-/// one of them twice.
+/// Pages of ivshmem's memory, in another order, with gaps, and one of them
+/// twice.
 pub(super) fn in_any_order() -> Result<(), String> {
     const PAGES: [u64; 6] = [255, 0, 17, 128, 17, 1];
     let device = open(Model::Ivshmem)?;
@@ -105,7 +106,7 @@ pub(super) fn in_any_order() -> Result<(), String> {
         let write = device.write(&bar.info, page * PAGE + 8, &mark(page).to_le_bytes());
         write.map_err(at("a write"))?;
     }
-    // Every other page of the guest's, so that no two are one slot.
+    // Every other page, so that no two pages merge into one slot.
     let place = |n: usize| C + 2 * PAGE * n as u64;
     for (n, page) in PAGES.into_iter().enumerate() {
         memory.show_private(&file, page * PAGE, PAGE, place(n))?;
@@ -125,7 +126,7 @@ pub(super) fn in_any_order() -> Result<(), String> {
     same("exits", guest.exits.count, 0)
 }
 
-/// Where host-backed slots would have low addresses, too.
+/// Also where host-backed slots would have low addresses.
 fn below_a_mebibyte(memory: &mut Memory, file: &Arc<std::os::fd::OwnedFd>) -> Result<(), String> {
     memory.show_private(file, 3 * PAGE, PAGE, 0xa_0000)?;
     memory.accept(0xa_0000, PAGE)

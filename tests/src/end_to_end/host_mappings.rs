@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Host mappings come, change and go while the guest uses private registers.
+//! Host mappings are created, changed and removed while the guest uses private
+//! registers.
 
 use std::ptr;
 use std::sync::Arc;
@@ -15,18 +16,19 @@ use crate::subject::{Arena, HostChange, PAGE};
 use crate::vfio::Model;
 use crate::vfio::registers::EDU_ID;
 
-/// How often the host changes its mappings.
+/// How many times the host changes its mappings.
 const ROUNDS: u32 = 200;
-/// How many loads the guest makes without leaving.
+/// How many loads the guest makes without an exit.
 const LOADS: u32 = 1000;
-/// How many pages of the host's memory the guest has as RAM.
+/// How many pages of host memory the guest has as RAM.
 const PAGES: usize = 8;
-/// What the host stores in them.
+/// The value that the host stores in these pages.
 const MARK: u64 = 0x1234_5678;
 
-/// KVM counts the faults that it resolves. Private mappings cause none, whatever
-/// the host does, at low addresses too, where slots without an address would be
-/// taken for mappings at 0. Host-backed ones follow every change.
+/// KVM counts the faults that it resolves. Whatever the host does, private
+/// mappings cause none. That includes low addresses, where slots without a host
+/// address could be mistaken for mappings at 0. Host-backed mappings follow
+/// every change.
 pub(super) fn changes_do_not_reach_it() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
@@ -39,7 +41,7 @@ pub(super) fn changes_do_not_reach_it() -> Result<(), String> {
     let faults = Stats::of(guest.real.vcpu())?;
     let fixed = || faults.get("pf_fixed");
 
-    // All that the guest needs is mapped by now.
+    // By now, everything that the guest needs is mapped.
     same(
         "identification",
         guest.loads(A, LOADS)?,
@@ -65,7 +67,7 @@ pub(super) fn changes_do_not_reach_it() -> Result<(), String> {
     }
     same("faults on private registers", fixed()? - before, 0)?;
 
-    // The same with the memory that the host does have a mapping of.
+    // The same with memory that the host maps.
     let before = fixed()?;
     for round in 0..ROUNDS {
         let value = MARK + u64::from(round);
@@ -86,7 +88,7 @@ pub(super) fn changes_do_not_reach_it() -> Result<(), String> {
     same("exits", guest.exits.count, 0)
 }
 
-/// Returns how often the guest was seen to load while the host was at work.
+/// Returns how many loads of the guest overlapped with the host's changes.
 fn while_it_loads(
     guest: &mut Guest,
     work: impl FnOnce() -> Result<(), String>,
@@ -102,7 +104,7 @@ fn while_it_loads(
                     Seen::Value(EDU_ID),
                 )?;
                 times += 1;
-                // There may be one processor for both.
+                // Both threads may share one processor.
                 thread::yield_now();
             }
             Ok::<_, String>(times)
@@ -114,7 +116,7 @@ fn while_it_loads(
     })
 }
 
-/// Memory at address 0 and behind comes, is written, dropped, moved and goes.
+/// Maps, writes, discards, moves and unmaps memory at address 0.
 fn low_mapping() -> Result<(), String> {
     const SIZE: usize = 1 << 20;
     let failed = |what: &str| Err(format!("{what} at 0: {}", kvm_slots::Errno::last()));

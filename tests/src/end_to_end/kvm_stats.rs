@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What KVM counts of a vCPU (`KVM_GET_STATS_FD`, Linux 5.14 and newer).
+//! The statistics that KVM keeps of a vCPU (`KVM_GET_STATS_FD`, Linux 5.14 and
+//! newer).
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -21,10 +22,10 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    /// Those of this vCPU.
+    /// Opens the counters of this vCPU.
     ///
     /// # Errors
-    /// KVM has none, or they are not as its documentation says.
+    /// KVM has none, or their format is not as documented.
     pub(super) fn of(vcpu: &VcpuFd) -> Result<Self, String> {
         // SAFETY: the vCPU is open, and the ioctl takes no argument.
         let fd = unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_GET_STATS_FD, 0) };
@@ -58,10 +59,10 @@ impl Stats {
         Ok(Self { file, counters })
     }
 
-    /// A counter by its name.
+    /// Reads a counter by its name.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no counter of that name.
     pub(super) fn get(&self, name: &str) -> Result<u64, String> {
         let found = self.counters.iter().find(|(other, _)| other == name);
         let (_, offset) = found.ok_or_else(|| format!("KVM does not count {name}"))?;

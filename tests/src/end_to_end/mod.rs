@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The point of it all: a confidential guest drives a real device that the host
-//! cannot map, by memslots that have no host address.
+//! The purpose of the project: a confidential guest drives a real device that
+//! the host cannot map, through memslots without a host address.
 
 mod acceptance;
 pub mod access_costs;
@@ -27,7 +27,7 @@ use crate::vfio::regions::{self, OpenBar};
 /// A test, what it needs, and what it does.
 pub type Test = (&'static str, &'static [Need], fn() -> Result<(), String>);
 
-/// All of them.
+/// All tests.
 pub const TESTS: [Test; 11] = [
     (
         "a_guest_computes_on_a_device_that_the_host_cannot_map",
@@ -98,7 +98,7 @@ pub const TESTS: [Test; 11] = [
         ],
         access_paths::three_ways,
     ),
-    // The last, because others need the device.
+    // The last test, because it removes a device that others need.
     (
         "a_device_that_is_unplugged_leaves_nothing_to_reach",
         &[
@@ -118,7 +118,7 @@ fn open(model: Model) -> Result<Device, String> {
     Ok(device)
 }
 
-/// A whole BAR as a dma-buf.
+/// Exports a whole BAR as a dma-buf.
 fn dma_buf(device: &Device, bar: u8) -> Result<(OpenBar, Arc<OwnedFd>), String> {
     let open = regions::bar(device, bar)?;
     let all = [Span::new(0, open.bar.size()).map_err(at("a BAR"))?];
@@ -126,7 +126,7 @@ fn dma_buf(device: &Device, bar: u8) -> Result<(OpenBar, Arc<OwnedFd>), String> 
     Ok((open, Arc::new(file.map_err(at("a dma-buf"))?)))
 }
 
-/// What a TDISP report would say of a range that only the guest may reach.
+/// The entry of a TDISP report for a range that only the guest may reach.
 fn tee(offset: u64, size: u64) -> Result<ReportedRange, String> {
     Ok(ReportedRange {
         span: Span::new(offset, size).map_err(at("a range"))?,
@@ -135,14 +135,14 @@ fn tee(offset: u64, size: u64) -> Result<ReportedRange, String> {
     })
 }
 
-/// How the parts of this process's address space that show a device are called.
+/// The names in `/proc/self/maps` of mappings of a device.
 fn shown_in_the_host() -> Result<Vec<String>, String> {
     let maps = std::fs::read_to_string("/proc/self/maps").map_err(at("maps"))?;
     let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
     Ok(maps.lines().filter(is_device).map(String::from).collect())
 }
 
-/// That nothing of a device is mapped in this process.
+/// Requires that nothing of a device is mapped in this process.
 fn nothing_is_mapped() -> Result<(), String> {
     match shown_in_the_host()?.first() {
         Some(line) => Err(format!("the host has a mapping: {line}")),
@@ -150,7 +150,7 @@ fn nothing_is_mapped() -> Result<(), String> {
     }
 }
 
-/// That it would be seen if something were.
+/// Requires that a mapping would be noticed if there were one.
 fn a_mapping_is_seen(device: &Device, open: &OpenBar) -> Result<(), String> {
     let shared = open
         .pieces

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Devices that stop answering under the guest, and come back.
+//! Devices that stop responding while the guest uses them, and return.
 
 use kvm_slots::exit::MEMORY_EXIT_FLAG_PRIVATE;
 use vfio_private::{Cause, ReachEvent};
@@ -13,8 +13,8 @@ use crate::vfio::registers::EDU_ID;
 
 const UNACCEPTED: Seen = Seen::Fault(MEMORY_EXIT_FLAG_PRIVATE, A);
 
-/// Decoding goes off with nobody told, then as an event of which the VMM makes
-/// a revocation.
+/// Decoding is switched off: first without notice, then as an event that the
+/// VMM turns into a revocation.
 pub(super) fn decode_off() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
@@ -47,11 +47,11 @@ pub(super) fn decode_off() -> Result<(), String> {
     accepted_anew(&mut guest, &mut memory, size)
 }
 
-/// A reset is announced by the VMM, which makes it. nvme can be reset on its
-/// own, and its configuration is lost by that.
+/// The VMM announces a reset and then makes it. nvme can be reset on its own,
+/// and loses its configuration.
 pub(super) fn reset() -> Result<(), String> {
     /// Controller configuration (NVM Express Base Specification, 3.1.4.5), and
-    /// entry sizes in it, which can be written while the controller is off.
+    /// its entry sizes, which can be written while the controller is off.
     const CONFIGURATION: u64 = 0x14;
     const SIZES: u32 = 0x0046_0000;
     let device = open(Model::Nvme)?;
@@ -75,8 +75,8 @@ pub(super) fn reset() -> Result<(), String> {
     same("version", guest.load(A + VERSION.0)?, VERSION.1)?;
     same("a device as new", guest.load(A + CONFIGURATION)?, 0)?;
 
-    // A reset that nobody announced: the pages are mapped anew by themselves,
-    // and show the device as it is now.
+    // A reset without notice: KVM maps the pages again by itself, and they show
+    // the device after the reset.
     guest.store(A + CONFIGURATION, SIZES)?;
     reset()?;
     same("a device as new", guest.load(A + CONFIGURATION)?, 0)?;

@@ -18,7 +18,7 @@ use crate::check::at;
 /// A vCPU without progress for this long is an error.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
-/// What a region is, and how many pages it has.
+/// The kind of a region, and its number of pages.
 #[derive(Clone, Copy, Debug)]
 enum What {
     Ram(u64),
@@ -36,9 +36,9 @@ const WHATS: [What; 7] = [
     What::Ram(1),
 ];
 
-/// A page of the memory at which KVM has a slot that is not the model's.
+/// A page at which KVM has a slot that is not in the model.
 pub(super) const IN_THE_WAY: u64 = PAGES;
-/// Further pages that only a BAR out of the guest's reach has.
+/// Pages that the guest cannot reach, for a BAR beyond its addresses.
 pub(super) const BEYOND: u64 = (1 << 56) / PAGE;
 
 /// One step of a change.
@@ -50,7 +50,7 @@ pub(super) enum Step {
     Log(usize, bool),
 }
 
-/// Numbers that look random.
+/// Pseudo-random numbers.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -95,9 +95,9 @@ impl What {
 pub(super) struct World {
     pub(super) machine: Machine,
     pub(super) regions: Vec<RegionId>,
-    /// Before the slots.
+    /// The listener before the slots.
     pub(super) refuses: Arc<Refuses>,
-    /// Behind them.
+    /// The listener after the slots.
     pub(super) refuses_last: Arc<Refuses>,
 }
 
@@ -149,13 +149,13 @@ impl World {
         Ok(world)
     }
 
-    /// vCPUs with numbers below this run, and are waited for.
+    /// vCPUs with numbers below this run, and changes wait for them.
     pub(super) fn wait_for(&self, vcpus: u64) {
         let vcpus = u8::try_from(vcpus).expect("a few");
         self.refuses.announces.vcpus.store(vcpus, Ordering::SeqCst);
     }
 
-    /// Makes a change, and has the guest check what it sees.
+    /// Makes a change while the guest checks what it sees.
     pub(super) fn commit(&mut self, steps: &[Step]) -> Result<Result<(), CommitError>, String> {
         let regions = self.regions.clone();
         let made = self.change(|change| {
@@ -188,7 +188,7 @@ impl World {
         Ok(made)
     }
 
-    /// No commit is under way: only what the view has may answer.
+    /// No commit is in progress, so only the current view may answer.
     fn settle(&mut self) {
         let view = self.machine.model.view(self.machine.space);
         for page in 0..PAGES {
@@ -238,7 +238,7 @@ fn region(name: &str, what: What, thing: u64) -> Result<Region<Handle>, String> 
     }
 }
 
-/// What answers at a page of a view, in the guest's encoding.
+/// The answer at a page of a view, in the guest's encoding.
 fn may(view: &FlatView<Handle>, page: u64) -> u64 {
     let range = page_range(page);
     let Some(run) = view.find(range.start()) else {
@@ -260,7 +260,7 @@ fn may(view: &FlatView<Handle>, page: u64) -> u64 {
 struct Announces {
     own: Arc<Words>,
     vcpus: AtomicU8,
-    /// A vCPU has ended; do not wait for it.
+    /// Records that a vCPU has ended, so that changes do not wait for it.
     ended: AtomicBool,
     failed: Mutex<Option<String>>,
 }
@@ -288,8 +288,8 @@ impl Announces {
         }
     }
 
-    /// Returns when no vCPU fetches from where it could until now: an
-    /// instruction that is not there cannot be emulated.
+    /// Waits until no vCPU fetches from pages that are about to be removed: KVM
+    /// cannot emulate an instruction that it cannot read.
     fn wait_for_fetches(&self) -> Result<(), String> {
         let vcpus = self.vcpus.load(Ordering::SeqCst);
         let begun = |vcpu: u8| {
@@ -324,7 +324,7 @@ impl Listener<Handle> for Announces {
     }
 }
 
-/// When the other listener refuses.
+/// When a listener refuses.
 pub(super) const NEVER: u8 = 0;
 pub(super) const PREPARE: u8 = 1;
 pub(super) const APPLY: u8 = 2;
@@ -336,7 +336,7 @@ pub(super) struct Refuses {
 }
 
 impl Refuses {
-    /// A vCPU makes no more progress.
+    /// A vCPU makes no progress.
     pub(super) fn vcpu_ended(&self) {
         self.announces.ended.store(true, Ordering::SeqCst);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Regression tests: changes that a running guest once saw half-made.
+//! Regression tests: changes that a running guest once saw half done.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::{Tally, runs_for, with_vcpus};
 /// A test.
 type Test = fn() -> Result<(), String>;
 
-/// Each with its name.
+/// The tests by name.
 pub const TESTS: [(&str, Test); 3] = [
     ("no_exit_at_ram_of_refused_commits", refused_commits),
     (
@@ -22,10 +22,10 @@ pub const TESTS: [(&str, Test); 3] = [
     ),
 ];
 
-/// How many changes there are of each kind, on a machine that is fast enough.
+/// The number of changes of each kind, on a machine that is fast enough.
 const CHANGES: u64 = 500;
 
-/// The RAM of eight pages, alone at all of the guest's pages but the last few.
+/// The RAM of eight pages is alone at all guest pages except the last few.
 fn ram_alone(world: &mut World) -> Result<(), String> {
     let hide = (1..world.regions.len()).map(|n| Step::Show(n, false));
     let mut steps: Vec<Step> = hide.collect();
@@ -33,7 +33,7 @@ fn ram_alone(world: &mut World) -> Result<(), String> {
     world.commit(&steps)?.map_err(|error| error.to_string())
 }
 
-/// RAM is removed and a region is added that KVM, or the planner, refuses.
+/// Removes RAM and adds a region that KVM or the planner refuses.
 fn refused_commits() -> Result<(), String> {
     for page in [IN_THE_WAY, BEYOND] {
         let mut world = World::new()?;
@@ -77,7 +77,7 @@ fn moves_onto_itself() -> Result<(), String> {
     no_direct(tally)
 }
 
-/// Makes changes one after the other.
+/// Makes changes one after another.
 fn changes<const N: usize>(
     world: &mut World,
     steps: impl Fn(u64) -> [Step; N],
@@ -91,7 +91,7 @@ fn changes<const N: usize>(
     Ok(Tally::default())
 }
 
-/// Checks that no exit was at memory that the guest reaches directly.
+/// Requires that no exit was at memory that the guest reaches directly.
 fn no_direct(tally: Tally) -> Result<(), String> {
     match tally.direct {
         0 => Ok(()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that a guest under test may touch, and that the host takes away from
-//! it and gives back, page by page.
+//! Memory that a guest under test may access. The host removes and restores it
+//! page by page.
 
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use kvm_slots::Errno;
 /// The size of a page.
 pub const PAGE: u64 = 4096;
 
-/// How many pages there are behind the arena at which nothing ever is: room for
-/// slots that are longer than their memory.
+/// The number of guard pages after the arena: room for slots that are longer
+/// than their memory.
 const GUARD: usize = 4096;
 
-/// Pages of anonymous memory. The addresses stay this arena's for as long as it
-/// is there, also where there is no memory at them.
+/// Pages of anonymous memory. The arena owns the addresses as long as it lives,
+/// also where no memory is mapped.
 #[derive(Debug)]
 pub struct Arena {
     start: NonNull<u8>,
     pages: usize,
 }
 
-/// What the host does to a page.
+/// A change that the host makes to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostChange {
-    /// No memory is at the address any more.
+    /// Unmaps the memory.
     Unmap,
-    /// Zeros, and writable.
+    /// Maps zeros, readable and writable.
     Renew,
-    /// What was written is forgotten (`MADV_DONTNEED`).
+    /// Discards what was written (`MADV_DONTNEED`).
     Discard,
-    /// Not to be written.
+    /// Makes the page read-only.
     Protect,
 }
 
 impl Arena {
-    /// Zeros.
+    /// An arena of zeros.
     ///
     /// # Panics
     /// If the host has no memory.
@@ -55,16 +55,16 @@ impl Arena {
         arena
     }
 
-    /// The host address of a page, which may also be one behind the last.
+    /// The host address of a page, which may also be a guard page.
     pub fn address(&self, page: usize) -> u64 {
         assert!(page < self.pages + GUARD);
         self.start.as_ptr().expose_provenance() as u64 + page as u64 * PAGE
     }
 
-    /// Memory from a page on that guests under test may access.
+    /// The memory of some pages, for guests under test.
     ///
     /// # Panics
-    /// If it reaches behind the guard pages.
+    /// If it reaches beyond the guard pages.
     pub fn host_memory(self: &Arc<Self>, page: usize, pages: usize) -> HostMemory {
         assert!(page + pages <= self.pages + GUARD);
         let (address, size) = (self.address(page), pages as u64 * PAGE);
@@ -79,18 +79,18 @@ impl Arena {
         self.pages
     }
 
-    /// Copies from the memory, by way of the kernel.
+    /// Copies bytes from the memory, through the kernel.
     ///
     /// # Errors
-    /// EFAULT where there is none.
+    /// EFAULT if no memory is mapped.
     pub fn read<const N: usize>(&self, offset: u64) -> Result<[u8; N], Errno> {
         peek(self.address(0) + offset)
     }
 
-    /// Copies to the memory, by way of the kernel.
+    /// Copies bytes to the memory, through the kernel.
     ///
     /// # Errors
-    /// EFAULT where there is none that could be written.
+    /// EFAULT if no writable memory is mapped.
     ///
     /// # Panics
     /// If the bytes are not all in the arena.
@@ -103,7 +103,7 @@ impl Arena {
     /// Changes one page.
     ///
     /// # Panics
-    /// If it is not one of the arena.
+    /// If the page is not in the arena.
     pub fn change(&self, page: usize, change: HostChange) {
         assert!(page < self.pages);
         let fixed = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
@@ -140,10 +140,10 @@ impl Drop for Arena {
     }
 }
 
-/// Copies from this process's memory, by way of the kernel.
+/// Copies bytes from this process's memory, through the kernel.
 ///
 /// # Errors
-/// EFAULT where there is none.
+/// EFAULT if no memory is mapped.
 pub fn peek<const N: usize>(address: u64) -> Result<[u8; N], Errno> {
     let mut data = [0; N];
     let local = vector(data.as_mut_ptr() as u64, N)?;
@@ -154,13 +154,13 @@ pub fn peek<const N: usize>(address: u64) -> Result<[u8; N], Errno> {
     complete(copied, N).map(|()| data)
 }
 
-/// Copies to this process's memory, by way of the kernel.
+/// Copies bytes to this process's memory, through the kernel.
 ///
 /// # Errors
-/// EFAULT where there is none that could be written.
+/// EFAULT if no writable memory is mapped.
 ///
 /// # Safety
-/// There is no reference to the bytes.
+/// There must be no references to the bytes.
 pub unsafe fn poke(address: u64, data: &[u8]) -> Result<(), Errno> {
     let local = vector(data.as_ptr() as u64, data.len())?;
     let remote = vector(address, data.len())?;

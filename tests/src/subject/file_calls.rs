@@ -12,7 +12,7 @@ use kvm_slots::sim::{FileCall, GuestMemfdMapping, Sharing};
 pub struct FileMapping {
     address: u64,
     size: usize,
-    /// The simulated one, which goes by itself.
+    /// The mapping of a simulated file, which unmaps itself.
     simulated: Option<GuestMemfdMapping>,
 }
 

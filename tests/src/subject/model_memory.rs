@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A real VM whose memory is a model, which memslots follow.
+//! A real VM whose memslots follow a memory model.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 use super::{Real, Subject};
 use crate::check::at;
 
-/// A vCPU takes it for each access, and the listener while there is a gap.
+/// A lock that the vCPU holds during each access, and the listener while memory
+/// has a gap.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(Arc<Mutex<()>>);
 
@@ -22,18 +23,18 @@ impl HoldVcpus for Gate {
     }
 }
 
-/// A model with nothing in it yet.
+/// A memory model, and the listener that updates the VM's memslots.
 #[derive(Debug)]
 pub(crate) struct ModelMemory {
     pub(crate) model: MemoryModel<()>,
-    /// What all regions lie in.
+    /// The container of all regions.
     pub(crate) root: RegionId,
     pub(crate) space: SpaceId,
     pub(crate) slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
 }
 
 impl ModelMemory {
-    /// The memory of `real` but for the guest's own code, whose slot is kept.
+    /// An empty model for `real`. The slot of the guest's own code stays.
     ///
     /// # Safety
     /// No one else makes or changes slots of this VM as long as the model lives,

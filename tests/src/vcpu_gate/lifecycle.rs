@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! vCPUs that stop, are kicked, begin, end, and move between threads.
+//! vCPUs that are created, kicked, stopped, dropped, and moved between threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use super::time_limits::{StopAtEnd, rounds, wait_for, within_time};
 use super::{Running, join, start};
 use crate::check::same;
 
-/// Waits until the guest has counted further.
+/// Waits until the guest has made progress.
 fn wait_until_it_moves(machine: &Machine, number: u64) -> Result<(), String> {
     let before = machine.counted(number);
     wait_for("a vCPU that counts", || machine.counted(number) > before)
 }
 
-/// Runs once, and is kicked.
+/// Runs the vCPU once, which a kick must end.
 fn run_until_kicked(vcpu: &mut Vcpu) -> Result<(), String> {
     match vcpu.gated.run() {
         Ok(RunOutcome::Kicked) => Ok(()),
@@ -28,7 +28,7 @@ fn run_until_kicked(vcpu: &mut Vcpu) -> Result<(), String> {
     }
 }
 
-/// Runs the vCPU on a new thread until `meanwhile` has kicked it, or has failed.
+/// Runs the vCPU on a new thread until `meanwhile` has kicked it or failed.
 fn run_meanwhile(
     vcpu: &mut Vcpu,
     meanwhile: impl FnOnce(&VcpuKicker) -> Result<(), String>,
@@ -45,8 +45,8 @@ fn run_meanwhile(
     })
 }
 
-/// A stop ends runs in the guest, runs that wait while held, and those of a new
-/// vCPU.
+/// A stop ends runs in the guest, runs that are held, and later runs of new
+/// vCPUs.
 pub(super) fn stopping_ends_all(vcpus: u64) -> Result<(), String> {
     within_time(move || {
         for held_when_stopped in [false, true] {
@@ -79,7 +79,7 @@ fn is_stopped(mut vcpu: Vcpu) -> bool {
     matches!(vcpu.gated.run(), Ok(RunOutcome::Stopped))
 }
 
-/// Each kick ends one run, in the guest or in a held gate; no hold ends any.
+/// Each kick ends one run, in the guest or at a held gate. A hold never does.
 pub(super) fn kicks() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
@@ -101,7 +101,7 @@ pub(super) fn kicks() -> Result<(), String> {
                 Ok(())
             })?;
             by_all = !by_all;
-            // Before it enters, twice, and then inside.
+            // Two kicks before it enters, then one inside the guest.
             kicker.kick();
             kicker.kick();
             run_until_kicked(&mut vcpu)?;
@@ -110,7 +110,7 @@ pub(super) fn kicks() -> Result<(), String> {
                 kicker.kick();
                 Ok(())
             })?;
-            // The gate stays closed until the kick has been taken.
+            // The gate stays closed until the kick has taken effect.
             let held = machine.gate.hold();
             run_meanwhile(&mut vcpu, |kicker| {
                 thread::yield_now();
@@ -126,7 +126,7 @@ pub(super) fn kicks() -> Result<(), String> {
     })
 }
 
-/// Another signal ends a run, which reports that.
+/// Another signal ends a run, and the run reports that.
 pub(super) fn own_signals() -> Result<(), String> {
     extern "C" fn ignore(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     within_time(|| {
@@ -157,7 +157,7 @@ pub(super) fn own_signals() -> Result<(), String> {
     })
 }
 
-/// Two threads create, run and drop vCPUs, while two others hold.
+/// Two threads create, run and drop vCPUs while two others hold.
 pub(super) fn come_and_go() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
@@ -195,7 +195,7 @@ pub(super) fn come_and_go() -> Result<(), String> {
     })
 }
 
-/// A vCPU that counts a little, is kicked, and dropped.
+/// Creates a vCPU, lets it count a little, kicks it and drops it.
 fn one_life(machine: &Arc<Machine>) -> Result<(), String> {
     let mut vcpu = machine.vcpu(Program::Count)?;
     let number = vcpu.number;
@@ -206,7 +206,7 @@ fn one_life(machine: &Arc<Machine>) -> Result<(), String> {
     })
 }
 
-/// Each run is on a new thread, which ends after it.
+/// Each run is on a new thread, which ends afterwards.
 pub(super) fn move_between_threads() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
@@ -238,14 +238,14 @@ pub(super) fn move_between_threads() -> Result<(), String> {
     })
 }
 
-/// Its thread panicked while it handled an exit.
+/// A vCPU thread panics while it handles an exit.
 pub(super) fn panicked() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
         let mut vcpu = machine.vcpu(Program::Mmio)?;
         let panicked = thread::Builder::new().spawn(move || {
             let exit = format!("{:?}", vcpu.gated.run());
-            // Without a message on stderr: the panic is expected.
+            // No message on stderr, because the panic is expected.
             std::panic::resume_unwind(Box::new(exit));
         });
         let panicked = panicked.map_err(|e| e.to_string())?.join();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The gate that holds vCPUs, on the real KVM: vCPU threads in busy loops, and
-//! threads that hold them.
+//! The gate that holds vCPUs, on the real KVM: vCPU threads run busy loops
+//! while other threads hold them.
 
 mod exits;
 mod guest;
@@ -22,10 +22,10 @@ type Test = fn() -> Result<(), String>;
 /// A test with a number of vCPUs.
 type TestWithVcpus = fn(u64) -> Result<(), String>;
 
-/// How many vCPUs there are in a test that is run with several numbers.
+/// The numbers of vCPUs that the tests of [`WITH_VCPUS`] run with.
 pub const NUMBERS: [u64; 4] = [1, 2, 4, 8];
 
-/// What is tested with each of [`NUMBERS`].
+/// The tests that run with each of [`NUMBERS`].
 pub const WITH_VCPUS: [(&str, TestWithVcpus); 6] = [
     ("no_vcpu_moves_while_held", holds::none_moves),
     ("all_vcpus_move_between_holds", holds::all_move_between),
@@ -35,7 +35,7 @@ pub const WITH_VCPUS: [(&str, TestWithVcpus); 6] = [
     ("vcpu_threads_hold_too", exits::threads_hold_too),
 ];
 
-/// What is tested once.
+/// The tests that run once.
 pub const TESTS: [(&str, Test); 8] = [
     (
         "holds_meet_vcpus_on_their_way_out_and_in",
@@ -65,7 +65,8 @@ pub const TESTS: [(&str, Test); 8] = [
     ),
 ];
 
-/// Runs a vCPU without exits on a thread of its own, until the gate is stopped.
+/// Runs a vCPU on a thread of its own until the gate is stopped. It must not
+/// exit.
 fn start<'scope>(scope: &'scope Scope<'scope, '_>, mut vcpu: Vcpu) -> Running<'scope> {
     scope.spawn(move || {
         match vcpu.gated.run() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Time limits: a hang is a failure that names the place.
+//! Time limits: a hang is a failure that says where it happened.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use kvm_slots::vcpu_gate::VcpuGate;
 
-/// How long a test makes rounds. On a slow machine it makes fewer.
+/// How long a test repeats its rounds. A slow machine makes fewer rounds.
 const ROUNDS_FOR: Duration = Duration::from_millis(250);
-/// No wait takes that long, even on one emulated processor.
+/// No wait takes this long, even on one emulated processor.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 /// Runs a test, and fails if it hangs.
@@ -40,21 +40,20 @@ pub(super) fn rounds(
     Ok(())
 }
 
-/// Waits until something has happened.
+/// Waits until a condition holds.
 pub(super) fn wait_for(what: &str, done: impl Fn() -> bool) -> Result<(), String> {
     let start = Instant::now();
     while !done() {
         if start.elapsed() > TOO_LONG {
             return Err(format!("{what}: not after {TOO_LONG:?}"));
         }
-        // A thread that only yields is in the vCPUs' way where there are few
-        // processors.
+        // With few processors, a thread that only yields slows the vCPUs down.
         thread::sleep(Duration::from_micros(20));
     }
     Ok(())
 }
 
-/// Stops the vCPUs of a test that fails, so that their threads end.
+/// Stops the vCPUs of a failing test, so that their threads end.
 #[derive(Debug)]
 pub(super) struct StopAtEnd(pub(super) VcpuGate);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Devices in a guest's memory that the host has no mapping of: a memslot on a
-//! slice of a dma-buf.
+//! Devices in a guest's memory that the host does not map: a memslot on a slice
+//! of a dma-buf.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -18,7 +18,7 @@ use super::registers::EDU_ID;
 use super::{at, regions, same};
 use crate::subject::{PAGE, Real, Subject};
 
-/// Where the guest sees the device.
+/// The guest-physical address of the device.
 const GPA: u64 = 0x4000_0000;
 
 /// A VM with a slot of one page.
@@ -29,7 +29,8 @@ struct Slice {
 }
 
 impl Slice {
-    /// The second page of a dma-buf is the first of edu's BAR.
+    /// Creates a slot on the second page of a dma-buf, which is the first page
+    /// of edu's BAR.
     fn new(device: &Device, vm_type: VmType) -> Result<Self, String> {
         let open = regions::bar(device, 0)?;
         let ranges = [(PAGE, PAGE), (0, 2 * PAGE)].map(|(offset, size)| Span::new(offset, size));

@@ -21,8 +21,8 @@ use super::guest::Exits;
 use super::{at, same};
 use crate::subject::{Arena, PAGE, Real, Subject, peek, poke};
 
-/// The host's mapping of a guest_memfd is memory that can be pinned. As a file
-/// it is no memfd, which an iommufd would take.
+/// The host's mapping of a guest_memfd can be pinned. The file itself is not a
+/// memfd, so an iommufd refuses it.
 pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     let edu = Edu::new(device)?;
     let real = Real::new(VmType::Plain, false)?;
@@ -53,12 +53,12 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     }
 }
 
-/// Where the guest's memory is: the guest and edu both reach that far.
+/// The address of the guest's memory, within reach of the guest and of edu.
 const RAM: u64 = 0x1_0000;
 const PAGES: u64 = 8;
 
-/// The model, KVM's memslots, the IOMMU's mappings and the conversion engine at
-/// once: what the guest makes private no device reaches, whatever it is told.
+/// The model, KVM's memslots, the IOMMU's mappings and the conversion engine
+/// together: no device reaches a page that the guest has made private.
 pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let edu = Edu::new(device)?;
     let mut real = Real::new(VmType::SwProtected, true)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Real devices, opened through VFIO: those of QEMU that the lab has. Whoever
-//! has them elsewhere, bound to vfio-pci, can run the tests there.
+//! Real devices, opened through VFIO: the QEMU devices of the lab. The tests
+//! run on any machine that has them bound to vfio-pci.
 
 mod backing_fd;
 pub mod bars;
@@ -26,18 +26,18 @@ use vmm::machine::DeviceName;
 use crate::check::{at, same};
 use crate::needs::Need;
 
-/// A device that the tests know.
+/// A device that has tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
-    /// A network card: MSI-X in a BAR of its own, and an I/O BAR.
+    /// A network card with MSI-X in a BAR of its own, and an I/O BAR.
     E1000e,
-    /// A device for teaching: some registers in 1 MiB.
+    /// A device for teaching, with some registers in 1 MiB.
     Edu,
-    /// Memory as a BAR, beside one of 256 bytes.
+    /// A BAR of plain memory, and one of 256 bytes.
     Ivshmem,
-    /// A disk controller: MSI-X among its registers.
+    /// A disk controller with MSI-X among its registers.
     Nvme,
-    /// A device for tests: a page of memory, and an I/O BAR.
+    /// A device for tests, with a page of memory and an I/O BAR.
     TestDev,
 }
 
@@ -60,7 +60,7 @@ impl Model {
         }
     }
 
-    /// Vendor and device.
+    /// The vendor and device IDs.
     const fn ids(self) -> (u16, u16) {
         match self {
             Self::E1000e => (0x8086, 0x10d3),
@@ -71,10 +71,10 @@ impl Model {
         }
     }
 
-    /// The first such device that vfio-pci has.
+    /// The first such device that is bound to vfio-pci.
     ///
     /// # Errors
-    /// What is missing, in words.
+    /// A message that says what is missing.
     pub fn bound(self) -> Result<PciAddress, String> {
         let (vendor, device) = self.ids();
         DeviceName::Model { vendor, device }.find()
@@ -92,7 +92,7 @@ impl fmt::Display for Model {
     }
 }
 
-/// What is missing to open devices this way, if something is.
+/// What is missing to open devices through this interface, if anything.
 pub fn lacks_way(way: Way) -> Option<String> {
     match way {
         Way::Group => lacks("/dev/vfio/vfio"),
@@ -113,13 +113,14 @@ pub struct OnDevice {
     name: &'static str,
     model: Model,
     way: Way,
-    /// What must be there.
+    /// What the machine must have.
     pub needs: &'static [Need],
     run: fn(&Device) -> Result<(), String>,
 }
 
 impl OnDevice {
-    /// A sentence with underscores, behind the device and how it is opened.
+    /// The name: a sentence with underscores, after the interface and the
+    /// device.
     pub fn name(&self) -> String {
         format!("vfio::{}::{}::{}", self.way, self.model, self.name)
     }
@@ -127,7 +128,7 @@ impl OnDevice {
     /// Opens the device and runs the test.
     ///
     /// # Errors
-    /// What went wrong.
+    /// A message that says what went wrong.
     pub fn run(&self) -> Result<(), String> {
         (self.run)(&self.model.open(self.way)?)
     }
@@ -135,7 +136,7 @@ impl OnDevice {
 
 type Body = fn(&Device) -> Result<(), String>;
 
-/// On every device.
+/// The tests that run on every device.
 const ON_ALL: [(&str, Body); 5] = [
     (
         "its_pieces_agree_with_what_can_be_mapped",
@@ -159,7 +160,7 @@ const ON_ALL: [(&str, Body); 5] = [
     ),
 ];
 
-/// On one.
+/// The tests that run on one device.
 const ON_ONE: [(Model, &str, Body); 13] = [
     (
         Model::Nvme,
@@ -228,7 +229,7 @@ const ON_ONE: [(Model, &str, Body); 13] = [
     ),
 ];
 
-/// On one, with a guest.
+/// The tests with a guest.
 const IN_GUEST: [(Model, &str, Body); 5] = [
     (
         Model::Ivshmem,
@@ -257,7 +258,7 @@ const IN_GUEST: [(Model, &str, Body); 5] = [
     ),
 ];
 
-/// On one, with a guest whose memslots have no host address.
+/// The tests with a guest whose memslots have no host address.
 const HOSTLESS: [(Model, &str, Body); 3] = [
     (
         Model::Edu,
@@ -276,9 +277,9 @@ const HOSTLESS: [(Model, &str, Body); 3] = [
     ),
 ];
 
-/// For each device and way: the way, the device; for tests with a guest also a
-/// KVM, and the device that others change places with; for those without host
-/// addresses also such slots, and private pages.
+/// The needs of each interface and device: the interface and the device; for
+/// tests with a guest also a KVM, and the device that others swap places with;
+/// for slots without a host address also such slots, and private pages.
 static NEEDS: [[Need; 6]; Model::ALL.len() * Way::ALL.len()] = {
     let mut needs = [[Need::Kvm; 6]; Model::ALL.len() * Way::ALL.len()];
     let mut at = 0;
@@ -293,7 +294,8 @@ static NEEDS: [[Need; 6]; Model::ALL.len() * Way::ALL.len()] = {
     needs
 };
 
-/// `vmm bars` beside each device's documentation: it opens the device by itself.
+/// Compares `vmm bars` with each device's documentation. The command opens the
+/// device itself.
 pub fn data_sheets() -> Vec<(String, &'static [Need], Model)> {
     let name = |model| format!("vmm_bars_prints_what_the_data_sheet_of_{model}_says");
     let of_groups = NEEDS.iter().filter_map(|needs| match needs {
@@ -305,7 +307,7 @@ pub fn data_sheets() -> Vec<(String, &'static [Need], Model)> {
     of_groups.collect()
 }
 
-/// All of them, each device in each way.
+/// All tests, for each device and each interface.
 pub fn all() -> Vec<OnDevice> {
     let mut tests = Vec::new();
     for needs in &NEEDS {

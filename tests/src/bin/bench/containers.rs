@@ -6,16 +6,16 @@ use memory_model::{Region, RegionId};
 use crate::machine::{Bars, STRIDE};
 use crate::moves;
 
-/// A container with one BAR in it, as large as all others together: it lies over
-/// them, and moves by as much as one of them takes. Its BAR shows between two.
+/// A container with one BAR, as large as all others together. It covers them,
+/// and moves by the size of one of them. Its BAR is visible between two others.
 pub fn sparse(bars: u64, times: u64) {
     let mut machine = Bars::new(bars);
     let container = place(&mut machine, 0, bars, &[bars / 2]);
     to_and_fro(&mut machine, container, [STRIDE, 0], times);
 }
 
-/// A container with 16 BARs, which show between those in the middle: it moves
-/// behind all others, and back.
+/// A container with 16 BARs, which are visible between those in the middle. It
+/// moves after all others, and back.
 pub fn dense(bars: u64, times: u64) {
     let mut machine = Bars::new(bars);
     let [there, here] = [bars * STRIDE + STRIDE, bars / 2 * STRIDE];
@@ -23,8 +23,8 @@ pub fn dense(bars: u64, times: u64) {
     to_and_fro(&mut machine, container, [there, here], times);
 }
 
-/// Lays a container with room for so many BARs over the others, with BARs in
-/// some of its places, each between two others; then has a listener follow.
+/// Places a container with room for `room` BARs over the others, with BARs at
+/// some of its places, each between two others. Then adds a listener.
 fn place(machine: &mut Bars, at: u64, room: u64, places: &[u64]) -> RegionId {
     let mut t = machine.model.transaction();
     let size = u128::from(room * STRIDE);

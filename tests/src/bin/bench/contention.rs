@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Lookups of one thread while another one works.
+//! Lookups on one thread while another thread works.
 //!
-//! On a machine where others run, too, the other thread is not always running,
-//! and the fastest lookups are those beside nobody. So only those count beside
-//! which it got something done.
+//! On a busy machine the other thread does not always run, and the fastest
+//! lookups are those without contention. So only lookups count during which the
+//! other thread made progress.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,22 +12,22 @@ use crate::lookups::{Fastest, SECTION, Section, TIMES};
 use crate::machine::{Bars, STRIDE};
 use crate::moves::move_one_bar;
 
-/// So often every address is looked up, at most.
+/// Every address is looked up at most this many times.
 const MAX_ROUNDS: usize = 400;
-/// So often while the other thread worked, if it ever does.
+/// Every address is looked up this many times while the other thread works, if
+/// it does.
 const ENOUGH: usize = 100;
-/// How often the other thread has to have got something done for a section of
-/// lookups to count.
+/// How many steps the other thread must make for a section of lookups to count.
 const STEPS: u64 = 4;
 
-/// How often a second a thread commits that does not do so all the time: more
-/// often than a guest makes a VMM commit with its BARs.
+/// The commits per second of a thread that does not commit constantly: more
+/// than a guest causes with its BARs.
 const RATE: u32 = 10_000;
-/// How often each address is looked up at a time beside such a thread, so that
-/// there are some commits each time.
+/// How many times each address is looked up at a time next to such a thread, so
+/// that each time there are some commits.
 const PASSES: usize = 8;
 
-/// A counter that another thread increments, and a sign that it is to end.
+/// A counter that another thread increments, and a flag that ends it.
 #[derive(Default)]
 pub struct Work {
     done: AtomicBool,
@@ -40,22 +40,22 @@ impl Work {
     }
 
     fn step(&self) {
-        // Nobody else writes to it.
+        // Only this thread writes the counter.
         let steps = self.steps.load(Ordering::Relaxed);
         self.steps.store(steps + 1, Ordering::Relaxed);
     }
 }
 
-/// What lookups take while another thread works.
+/// The cost of lookups while another thread works.
 pub struct Contended {
-    /// Nanoseconds a lookup.
+    /// Nanoseconds per lookup.
     pub ns: f64,
-    /// What the other thread did in a second.
+    /// Steps of the other thread per second.
     pub steps: f64,
 }
 
-/// The time of a lookup while another thread works; `None` if the two were
-/// hardly ever seen to run at the same time.
+/// The time of a lookup while another thread works, or `None` if the two hardly
+/// ever ran at the same time.
 pub fn time(
     addresses: &[u64],
     work: impl FnOnce(&Work) + Send,
@@ -89,8 +89,8 @@ pub fn time(
     })
 }
 
-/// The time of a lookup beside a thread that does something now and then: of
-/// all addresses together, since it happens beside few of them.
+/// The time of a lookup next to a thread that works occasionally: of all
+/// addresses together, because few lookups overlap with the work.
 pub fn time_all(
     addresses: &[u64],
     work: impl FnOnce(&Work) + Send,
@@ -116,14 +116,14 @@ pub fn time_all(
     })
 }
 
-/// Moves the first BAR behind all others, and back.
+/// Moves the first BAR after all others, and back.
 pub fn move_to_and_fro(machine: &mut Bars, count: u64) {
     for to in [count * STRIDE, 0] {
         move_one_bar(&mut machine.model, machine.bars[0], to);
     }
 }
 
-/// Moves the first BAR [so often](RATE).
+/// Moves the first BAR at the rate [`RATE`].
 pub fn commit_now_and_then(machine: &mut Bars, count: u64, work: &Work) {
     let start = Instant::now();
     let mut done = 0;
@@ -135,7 +135,7 @@ pub fn commit_now_and_then(machine: &mut Bars, count: u64, work: &Work) {
     });
 }
 
-/// Moves the first BAR all the time.
+/// Moves the first BAR constantly.
 pub fn commit(machine: &mut Bars, count: u64, work: &Work) {
     commit_when(machine, count, work, || true);
 }

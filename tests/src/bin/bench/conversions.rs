@@ -23,17 +23,17 @@ use serde_json::json;
 
 const PAGE: u64 = 4096;
 const TIB: u64 = 1 << 40;
-/// The memory is that many slots, side by side.
+/// The memory consists of this many adjacent slots.
 const SLOTS: u64 = 8;
 const SLOT: u64 = TIB / SLOTS;
-/// A host address that a process could have. It is never touched.
+/// A host address that a process could have. It is never accessed.
 const HOST: u64 = 0x5000_0000_0000;
-/// How many requests are timed.
+/// The number of requests that are timed.
 const REQUESTS: u64 = 1 << 21;
-/// How many at a time: shorter than what a scheduler gives a thread.
+/// How many at a time: less than a scheduler's time slice.
 const ROUND: u64 = 1 << 8;
 
-/// A VM that takes everything at once.
+/// A VM that accepts every call at once.
 #[derive(Debug)]
 struct Paper;
 
@@ -71,7 +71,7 @@ impl Vm for Paper {
     }
 }
 
-/// Looks at what changes, as a mapper would that has nothing to do.
+/// Visits each change, as a mapper without work would.
 struct Idle;
 
 impl ConversionListener for Idle {
@@ -85,7 +85,8 @@ impl ConversionListener for Idle {
     }
 }
 
-/// One request: the first page, how many, and whether they become private.
+/// One request: the first page, the number of pages, and whether they become
+/// private.
 type Request = (u64, u64, bool);
 
 /// How a guest chooses what to convert.
@@ -96,10 +97,10 @@ const KINDS: [&str; 4] = [
     "random 2 MiB, to and fro",
 ];
 
-/// The requests of a kind, of which the `n`th is asked for.
+/// The `n`th request of a kind.
 fn request(kind: usize, n: u64) -> Request {
     let pages = TIB / PAGE;
-    // A different number for each n (Fibonacci hashing), spread evenly.
+    // A different number for each n, spread evenly (Fibonacci hashing).
     let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let (turn, again) = (n / (1 << 19), n % (1 << 19));
     let (page, count, private) = match kind {
@@ -161,7 +162,7 @@ fn on_paper<P: GuestPages>(pages: P) -> Converter<Paper, P> {
     converter
 }
 
-/// Prints one JSON object a line: what, how, and how many a second.
+/// Prints one JSON object per line: what, how, and the rate per second.
 pub fn run() {
     for (kind, how) in KINDS.iter().enumerate() {
         let converter = plain();
@@ -181,7 +182,7 @@ pub fn run() {
         say("with memory-model", how, rate, pages, bytes.ok());
         let mut set = RangeSet::new();
         let (rate, pages) = time(kind, |request| peer(&mut set, request));
-        // What it takes at least: two addresses for each range.
+        // The minimum: two addresses for each range.
         let bytes = set.iter().count() * 16;
         say(
             "only the state, in a rangemap::RangeSet",
@@ -193,8 +194,8 @@ pub fn run() {
     }
 }
 
-/// What of a request changes, and the state after it, by other means: without
-/// slots, steps and listeners.
+/// Applies a request by other means, as a comparison: without slots, steps and
+/// listeners.
 fn peer(set: &mut RangeSet<u64>, (page, count, private): Request) -> u64 {
     let range = page * PAGE..(page + count) * PAGE;
     let held: u64 = set
@@ -213,8 +214,8 @@ fn peer(set: &mut RangeSet<u64>, (page, count, private): Request) -> u64 {
     }
 }
 
-/// Requests and pages a second: the median of many short rounds, so that what
-/// else the machine does meanwhile hardly counts.
+/// Requests and pages per second: the median of many short rounds, so that
+/// other work on the machine hardly counts.
 fn time(kind: usize, mut convert: impl FnMut(Request) -> u64) -> (f64, f64) {
     let mut rounds = Vec::new();
     let mut bytes = 0;
@@ -243,7 +244,7 @@ fn say(what: &str, how: &str, requests: f64, pages: f64, bytes: Option<usize>) {
     );
 }
 
-/// Makes `times` requests of a kind, for somebody who counts instructions.
+/// Makes `times` requests of a kind, for an instruction counter.
 pub fn count(kind: usize, with_model: bool, times: u64) {
     let kind = kind % KINDS.len();
     match with_model {

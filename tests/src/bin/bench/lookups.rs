@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Looking random addresses up, beside others that do the same.
+//! Lookups of random addresses, compared with other data structures.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -14,14 +14,14 @@ use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use crate::contention::{self, Contended, Work};
 use crate::machine::{Bars, Random, STRIDE};
 
-/// How many addresses are looked up, and how often.
+/// The number of addresses, and how many times each is looked up.
 const LOOKUPS: usize = 1 << 16;
 pub const TIMES: usize = 25;
-/// How many are looked up at a time. Of each section the fastest time counts,
-/// since everything else on the machine can only make it slower.
+/// How many are looked up at a time. The fastest time of each section counts,
+/// because other work on the machine can only slow it down.
 pub const SECTION: usize = 1 << 12;
 
-/// Prints one JSON object a line: what, how many ranges, nanoseconds.
+/// Prints one JSON object per line: what, the number of ranges, nanoseconds.
 pub fn run() {
     for count in [4, 64, 512, 4096, 100_000] {
         let addresses = addresses(count);
@@ -74,8 +74,8 @@ pub fn run() {
     }
 }
 
-/// The same lookups while another thread works, and what they have in common
-/// with those of an array that the other thread knows nothing of.
+/// The same lookups while another thread works, and lookups in an array that
+/// the other thread does not use.
 fn beside(
     count: u64,
     addresses: &[u64],
@@ -90,7 +90,8 @@ fn beside(
         count,
         contention::time(addresses, work, |a| find_in_array(starts, ranges, a)),
     );
-    // The tree of runs is full before the first move, and higher after it.
+    // The tree of runs is full before the first move, and has another level
+    // after it.
     contention::move_to_and_fro(&mut machine, count);
     let mut reader = machine.model.reader(machine.space).for_thread();
     say(
@@ -121,13 +122,13 @@ fn beside(
     );
 }
 
-/// What a vCPU's thread does.
+/// Looks an address up as a vCPU thread does.
 #[inline(always)]
 fn find_in_view(reader: &mut ThreadReader<()>, a: u64) -> u64 {
     reader.view().find(a).map_or(0, |run| run.range().start())
 }
 
-/// What `partition_point` finds, as a reader of a view would tell it.
+/// Looks an address up with `partition_point`, with the result of a reader.
 fn find_in_array(starts: &[u64], ranges: &[FlatRange<()>], a: u64) -> u64 {
     let after = starts.partition_point(|&start| start <= a);
     let found = after.checked_sub(1).and_then(|at| ranges.get(at));
@@ -176,8 +177,8 @@ fn peers(count: u64, addresses: &[u64]) {
     }
 }
 
-/// Ranges as vm-memory has them; more mappings than a process may have are
-/// left out.
+/// The ranges as vm-memory has them, unless there are more mappings than a
+/// process may have.
 fn guest_memory(count: u64) -> Option<Arc<vm_memory::GuestMemoryMmap<()>>> {
     if count > 10_000 {
         return None;
@@ -201,7 +202,7 @@ fn time(addresses: &[u64], mut lookup: impl FnMut(u64) -> u64) -> f64 {
     fastest.ns().unwrap_or(f64::NAN)
 }
 
-/// What it took to look some addresses up.
+/// The measured times of some addresses.
 #[derive(Clone, Copy)]
 pub struct Section {
     pub seconds: f64,
@@ -220,7 +221,7 @@ impl Section {
     }
 }
 
-/// The fastest time of each section, and how many there were.
+/// The fastest time of each section, and the number of measurements.
 pub struct Fastest {
     sections: Vec<(f64, usize)>,
     lookups: usize,
@@ -240,7 +241,7 @@ impl Fastest {
         *times += 1;
     }
 
-    /// Whether each section was timed so often.
+    /// Whether each section was timed this many times.
     pub fn have_each(&self, times: usize) -> bool {
         self.sections.iter().all(|section| section.1 >= times)
     }
@@ -274,7 +275,7 @@ fn hundredths(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// Addresses inside the ranges, in no order.
+/// Addresses inside the ranges, in random order.
 fn addresses(count: u64) -> Vec<u64> {
     let mut random = Random::default();
     let next = || random.below(count) * STRIDE + random.below(0x1000);

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine with as many mapped BARs as one likes.
+//! A machine with any number of mapped BARs.
 
 use std::sync::Arc;
 
 use memory_model::{HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
 
-/// Each BAR has 4 KiB, and as much free behind it.
+/// Each BAR has 4 KiB, followed by a gap of the same size.
 pub const STRIDE: u64 = 0x2000;
 const SIZE: u64 = 0x1000;
-/// An address that a process could have. Nobody looks.
+/// An address that a process could have. It is never accessed.
 const HOST: u64 = 0x7e00_0000_0000;
 
-/// A model in which the BARs lie side by side in a container.
+/// A model with the BARs next to each other in a container.
 pub struct Bars {
     pub model: MemoryModel,
     pub space: SpaceId,
-    /// What they lie in.
+    /// The container of the BARs.
     pub window: RegionId,
     pub bars: Vec<RegionId>,
 }
 
 impl Bars {
-    /// BARs of registers, every access to which traps.
+    /// BARs of trapped registers.
     pub fn new(count: u64) -> Self {
         let bar = |_| Some(Region::mmio("bar", SIZE.into()));
         build(count, bar).expect("the machine is valid")
     }
 
-    /// BARs of memory at host addresses where there is nothing: a memslot each.
+    /// BARs of memory at host addresses without a mapping: a memslot each.
     pub fn of_memory(count: u64) -> Self {
         let bar = |number| {
             // SAFETY: no guest or device runs, so nothing accesses the addresses.
@@ -63,7 +63,7 @@ fn build(
     })
 }
 
-/// Numbers in no order, always the same (xorshift64*).
+/// Pseudo-random numbers, always the same (xorshift64*).
 pub struct Random(u64);
 
 impl Default for Random {
@@ -78,7 +78,7 @@ impl Random {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        // The upper bits are the better ones.
+        // The upper bits are more random.
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % end
     }
 }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What things cost. `cargo xtask bench` runs this and makes tables of it.
+//! Benchmarks. `cargo xtask bench` runs them and prints tables.
 //!
-//! `bench lookups` prints nanoseconds; `bench moves N TIMES` moves one BAR
-//! among N, for somebody who counts instructions to watch; `bench scattered N
-//! TIMES` moves any of them to any place; `bench slots N TIMES` moves one that
-//! is memory, with memslots that follow; `bench sparse N TIMES` and `bench dense
-//! N TIMES` move a container. `bench conversions`
-//! and `bench conversion alone|model KIND TIMES` are the same for pages that a guest makes
-//! private or shared.
+//! `bench lookups` and `bench conversions` print times as JSON. The others do
+//! work for an instruction counter: `bench moves N TIMES` moves one BAR among
+//! N, `bench scattered N TIMES` moves any of them to any place, `bench slots N
+//! TIMES` moves one of memory, with memslots that follow, and `bench sparse N
+//! TIMES` and `bench dense N TIMES` move a container. `bench conversion
+//! alone|model KIND TIMES` converts pages.
 
 mod containers;
 mod contention;

@@ -8,7 +8,7 @@ use memory_model::{Listener, ListenerError, MemoryModel, RegionId, Update};
 
 use crate::machine::{Bars, Random, STRIDE};
 
-/// Looks at what differs, as a listener would that has nothing to do.
+/// Visits each difference, as a listener without work would.
 struct Idle;
 
 impl Listener<()> for Idle {
@@ -22,13 +22,13 @@ impl Listener<()> for Idle {
     }
 }
 
-/// Moves the BAR in the middle to and fro, `times` times.
+/// Moves the BAR in the middle back and forth, `times` times.
 pub fn run(bars: u64, times: u64) {
     to_and_fro(&mut machine(bars), bars, times);
 }
 
-/// Moves any BAR to any free place, `times` times: after as many moves that
-/// nobody counts, and at least as many as there are BARs.
+/// Moves random BARs to random free places, `times` times, after as many
+/// uncounted moves, and at least as many as there are BARs.
 pub fn scattered(bars: u64, times: u64) {
     let mut machine = machine(bars);
     // Every second place is free.
@@ -47,21 +47,21 @@ pub fn scattered(bars: u64, times: u64) {
     }
 }
 
-/// BARs that a listener follows.
+/// Adds a listener to BARs.
 fn machine(bars: u64) -> Bars {
     let mut machine = Bars::new(bars);
     follow(&mut machine);
     machine
 }
 
-/// Has a listener follow that has nothing to do.
+/// Adds a listener without work.
 pub fn follow(machine: &mut Bars) {
     let idle = Arc::new(Idle);
     let following = machine.model.add_listener(machine.space, 0, idle);
     following.expect("an idle listener refuses nothing");
 }
 
-/// Moves the BAR in the middle behind all others, and back.
+/// Moves the BAR in the middle after all others, and back.
 pub fn to_and_fro(machine: &mut Bars, bars: u64, times: u64) {
     let bar = machine.bars[machine.bars.len() / 2];
     let here = bars / 2 * STRIDE;
@@ -72,7 +72,7 @@ pub fn to_and_fro(machine: &mut Bars, bars: u64, times: u64) {
     }
 }
 
-/// The whole of what is counted.
+/// Everything that is counted.
 #[inline(never)]
 pub fn move_one_bar(model: &mut MemoryModel, bar: RegionId, to: u64) {
     move_one(model, bar, to);

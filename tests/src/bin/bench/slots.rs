@@ -13,7 +13,8 @@ use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotListener, Slots, VcpusSt
 use crate::machine::Bars;
 use crate::moves::to_and_fro;
 
-/// A VM that takes every memslot, and has none: what is left is the planning.
+/// A VM that accepts every memslot and keeps none, so that only planning costs
+/// time.
 #[derive(Debug)]
 struct Idle;
 
@@ -53,7 +54,7 @@ impl Vm for Idle {
     }
 }
 
-/// Moves the BAR in the middle to and fro, `times` times.
+/// Moves the BAR in the middle back and forth, `times` times.
 pub fn run(bars: u64, times: u64) {
     let mut machine = Bars::of_memory(bars);
     // SAFETY: `Idle` has no slots and no guest.
