@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a device and a kernel say of BARs, up to the pieces that a guest gets.
+//! What a device and a kernel say about BARs, and the pieces that a guest gets.
 
 use vfio_private::config::{BarRegister, ConfigSpace, EaResource};
 use vfio_private::region_info::RegionInfo;
@@ -11,8 +11,8 @@ use vfio_private::{
 
 use crate::input::Input;
 
-/// PCI configuration space, behind four bytes that choose sizes of BARs, the
-/// host's pages and a policy.
+/// PCI configuration space, after four bytes that choose sizes of BARs, the
+/// host's page size and a policy.
 pub fn config_space(data: &[u8]) -> bool {
     let (choices, space) = data.split_at_checked(4).unwrap_or((data, &[]));
     let mut input = Input::new(choices);
@@ -24,7 +24,7 @@ pub fn config_space(data: &[u8]) -> bool {
     let chain = config.capabilities();
     let msix = match (config.msix(), chain) {
         (Ok(msix), Ok(chain)) => {
-            // Every fourth byte behind the header.
+            // Every fourth byte after the header.
             assert!(chain.len() <= 48);
             assert_eq!(chain.iter().any(|c| c.id == 0x11), msix.is_some());
             msix
@@ -59,7 +59,7 @@ pub fn config_space(data: &[u8]) -> bool {
     true
 }
 
-/// The BARs with a size are those of Enhanced Allocation, and none of them is left out.
+/// All BARs of Enhanced Allocation have a size, and no others do.
 fn assert_allocated(config: ConfigSpace<'_>, registers: &[BarRegister]) {
     // The header alone has no capabilities.
     let entries = config.enhanced_allocation().unwrap_or_default();
@@ -76,8 +76,8 @@ fn assert_allocated(config: ConfigSpace<'_>, registers: &[BarRegister]) {
     assert!(sized.eq(&allocated), "{registers:?} and {allocated:?}");
 }
 
-/// A VFIO region info with its capabilities, behind eight bytes that choose an
-/// MSI-X table, a size, the host's pages and a policy.
+/// A VFIO region info with its capabilities, after eight bytes that choose an
+/// MSI-X table, a size, the host's page size and a policy.
 pub fn region_info(data: &[u8]) -> bool {
     let (choices, bytes) = data.split_at_checked(8).unwrap_or((data, &[]));
     let mut input = Input::new(choices);
@@ -91,7 +91,7 @@ pub fn region_info(data: &[u8]) -> bool {
     let Ok(index) = BarIndex::new(info.index.to_le_bytes()[0] % 6) else {
         return false;
     };
-    // The size that it says, if a BAR can have it.
+    // The size in the region info, if a BAR can have it.
     let said = Bar::new(index, BarKind::Memory, info.size);
     assert_bar(&Facts {
         bar: said.unwrap_or_else(|_| bar(index, BarKind::Memory, bits)),
@@ -104,8 +104,8 @@ pub fn region_info(data: &[u8]) -> bool {
     true
 }
 
-/// A TDISP interface report, behind twelve bytes that choose the device it is
-/// of, the host's pages and a policy.
+/// A TDISP interface report, after twelve bytes that choose its device, the
+/// host's page size and a policy.
 pub fn report(data: &[u8]) -> bool {
     let (choices, bytes) = data.split_at_checked(12).unwrap_or((data, &[]));
     let mut input = Input::new(choices);
@@ -147,7 +147,7 @@ pub fn report(data: &[u8]) -> bool {
     true
 }
 
-/// All that `classify` is facts.
+/// The inputs of `classify`.
 struct Facts<'a> {
     bar: Bar,
     region: &'a Region,
@@ -157,7 +157,7 @@ struct Facts<'a> {
     policy: Policy,
 }
 
-/// Classifies, by the policy and by the default, and looks at the pieces.
+/// Classifies with the policy and with the default, and checks the pieces.
 fn assert_bar(facts: &Facts<'_>) {
     for policy in [facts.policy, Policy::new()] {
         let input = BarInput {
@@ -180,7 +180,7 @@ fn assert_bar(facts: &Facts<'_>) {
     }
 }
 
-/// The pieces lie side by side, from the first byte to the last.
+/// The pieces tile the BAR from its first byte to its last.
 fn assert_tiles(bar: Bar, pieces: &[Piece]) {
     let mut end = 0;
     for piece in pieces {
@@ -196,7 +196,7 @@ fn assert_tiles(bar: Bar, pieces: &[Piece]) {
     assert_eq!(two, None, "two pieces are one");
 }
 
-/// Nothing is private but what a report lists so, and all of that is.
+/// Exactly the ranges that a report lists as private are private.
 fn assert_private_is_reported(facts: &Facts<'_>, pieces: &[Piece]) {
     let of_kind = |kind: TeeKind, span: Span| {
         let ranges = facts.report.into_iter().flatten();
@@ -225,7 +225,7 @@ fn assert_private_is_reported(facts: &Facts<'_>, pieces: &[Piece]) {
     }
 }
 
-/// How many bytes the spans have together.
+/// The total size of the spans.
 fn covered(mut spans: Vec<Span>) -> u64 {
     spans.sort();
     let (mut end, mut bytes) = (0, 0);
@@ -236,7 +236,7 @@ fn covered(mut spans: Vec<Span>) -> u64 {
     bytes
 }
 
-/// What is shared is what VFIO lets userspace map.
+/// Only pages that VFIO lets userspace map are shared.
 fn assert_shared_is_offered(facts: &Facts<'_>, pieces: &[Piece]) {
     for piece in pieces.iter().filter(|p| p.access() == Access::Shared) {
         assert!(
@@ -285,7 +285,8 @@ fn msix(input: &mut Input<'_>) -> Option<Msix> {
     if vectors == 1 {
         return None;
     }
-    // The low bits choose a BAR, the others a place on a grid that most pages are finer than.
+    // The low bits choose a BAR, the others a multiple of a size that is larger
+    // than most pages.
     let place = |byte: u8| {
         let index = BarIndex::new(byte & 3).ok()?;
         Some((index, u64::from(byte >> 2) * 0x808))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What people give `bar-report`: text of `lspci`, and lists of regions.
+//! The inputs of `bar-report`: text of `lspci`, and lists of regions.
 
 use bar_report::{
     BarReport, BarReportError, ClassifiedBar, DeviceFacts, Reader, RegionList, ReportOptions,
@@ -27,10 +27,11 @@ fn report(data: &[u8], options: &ReportOptions) -> Result<BarReport, BarReportEr
     device(data)?.bars(&RegionList::unknown())?.report(options)
 }
 
-/// Checks that a change to one line at most makes facts unknown. The text alone
-/// decides which line it is.
+/// Checks that a change to one line can only make facts unknown. The text
+/// determines the line.
 fn assert_changes(text: &str) {
-    // Ends of lines that `str::lines` does not know: several lines would be left out.
+    // Line ends that `str::lines` does not know: several lines would be left
+    // out.
     let others = ['\x0b', '\x0c', '\u{85}', '\u{2028}', '\u{2029}'];
     if text.contains(others) || text.replace("\r\n", "\n").contains('\r') {
         return;
@@ -56,7 +57,7 @@ fn assert_changes(text: &str) {
     }
 }
 
-/// A list of regions, of the disk in the examples.
+/// A list of regions for the disk in the examples.
 pub fn regions(data: &[u8]) -> bool {
     assert_pages(|page| {
         let device = device(NVME.as_bytes())?;
@@ -65,7 +66,7 @@ pub fn regions(data: &[u8]) -> bool {
     })
 }
 
-/// The bytes as a TDISP report of the same disk, with all choices.
+/// The bytes as a TDISP report of the same disk, with all options.
 pub fn reported(data: &[u8]) {
     for rule in [OffsetRule::Relative, OffsetRule::Masked] {
         for locked_msix in [TeeMsixPolicy::Refuse, TeeMsixPolicy::Private] {
@@ -83,7 +84,7 @@ pub fn reported(data: &[u8]) {
     }
 }
 
-/// Whether there is a report on any page size.
+/// Whether there is a report for any page size.
 fn assert_pages(report: impl Fn(PageSize) -> Result<BarReport, BarReportError>) -> bool {
     let mut answers = false;
     for page in [PageSize::Size4K, PageSize::Size64K] {
@@ -92,8 +93,8 @@ fn assert_pages(report: impl Fn(PageSize) -> Result<BarReport, BarReportError>) 
     answers
 }
 
-/// A report can be printed, covers its BARs and has few notes, which are in text
-/// and JSON; an error is one short line.
+/// A report can be printed, covers its BARs and has few notes, which are in the
+/// text and in the JSON. An error is one short line.
 fn assert_sound(report: Result<BarReport, BarReportError>) -> bool {
     match report {
         Ok(report) => {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where private pages go when memory moves: KVM keeps them by address, this
-//! hypervisor by the bytes of their guest_memfd.
+//! Private pages of memory that moves: KVM keeps the attribute by address, this
+//! hypervisor by the bytes of the guest_memfd.
 
 use kvm_slots::SlotRange;
 use kvm_slots::convert::{GuestPages, PageRange};
 
-/// The private pages of the ranges that go, and where the same bytes are then.
-/// `None` if a page would be nowhere: such a change is refused.
+/// The private pages of the removed ranges, and the new addresses of the same
+/// bytes. `None` if a page would have no address: such a change is refused.
 pub fn private_pages(
     pages: &impl GuestPages,
     removed: &[SlotRange],
@@ -25,14 +25,14 @@ pub fn private_pages(
     Some((was, is))
 }
 
-/// One by one, because a run may be cut into pieces that go different ways.
+/// Page by page, because the parts of a run may move to different addresses.
 fn single_pages(run: PageRange) -> impl Iterator<Item = PageRange> {
     let size = crate::PAGE;
     let starts = (0..run.pages()).map(move |n| run.start() + n * size);
     starts.filter_map(move |gpa| PageRange::new(gpa, size).ok())
 }
 
-/// Where a page of `old` is in `new`.
+/// The address in `new` of a page of `old`.
 fn now(page: PageRange, old: &SlotRange, new: &SlotRange) -> Option<PageRange> {
     let (from, to) = (old.backing().file()?, new.backing().file()?);
     let in_file = from.offset() + (page.start() - old.gpa());

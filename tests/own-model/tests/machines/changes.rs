@@ -97,7 +97,7 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     assert_eq!(error.not_undone, []);
     assert_eq!(machine.vmm.slots().table(), &before);
     machine.loads(RAM + PAGE, 2);
-    // And the next change starts from there.
+    // The next change starts from the old memory.
     machine.change(|model| model.add(hole(RAM)));
     machine.exits(RAM);
     machine.loads(RAM + PAGE, 2);
@@ -156,13 +156,13 @@ pub fn a_vcpu_never_sees_a_gap_in_its_ram<V: Host>(mut machine: Machine<V>) {
                     return Some(seen);
                 }
                 loads.fetch_add(1, Ordering::Relaxed);
-                // Or the lock would be the vCPU's for ever.
+                // Otherwise the vCPU would keep the lock forever.
                 thread::yield_now();
             }
             None
         });
         let mut round = 0;
-        // Both sides must get their turn.
+        // Both threads must make progress.
         while (loads.load(Ordering::Relaxed) < 5000 || round < 300) && !vcpu.is_finished() {
             let change = match round % 2 {
                 0 => vmm.change(|model| model.add(hole(RAM + 3 * PAGE))),

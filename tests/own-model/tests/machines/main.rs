@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hypervisor at work, on the simulated KVM and on the real one. What the
-//! machine lacks is listed as ignored, with the reason.
+//! Tests of the hypervisor on the simulated and the real KVM. A test that this
+//! machine cannot run is listed as ignored, with the reason.
 
 mod changes;
 mod confidential;
@@ -16,7 +16,7 @@ use hosts::{Machine, Need};
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    // Each test on both, generic over the VM.
+    // Runs each test on both, generic over the VM.
     macro_rules! both {
         ($need:expr, $($module:ident::$test:ident),* $(,)?) => {$(
             let name = stringify!($test);
@@ -49,7 +49,7 @@ fn main() {
         confidential::private_pages_follow_memory_that_moves,
         confidential::private_pages_are_never_hidden,
     );
-    // No released kernel has these.
+    // No released kernel has the slots that these need.
     for (name, test) in registers::ALL {
         trials.push(Trial::test(format!("sim::{name}"), move || {
             test(hosts::simulated(Need::PrivatePages));
@@ -59,7 +59,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// A test on the real KVM, if there is one that can do what it needs.
+/// A test on the real KVM, ignored if the KVM lacks what it needs.
 fn on_real(
     name: &str,
     need: Need,

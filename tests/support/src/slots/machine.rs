@@ -21,7 +21,7 @@ use super::{ABI, PAGE};
 pub struct Machine {
     /// The slots.
     pub slots: Slots<Watched<SimVm>>,
-    /// How its kernel takes slots without a host address.
+    /// The kernel's profile for slots without a host address.
     pub abi: AbiProfile,
     files: Option<Files>,
 }
@@ -46,7 +46,7 @@ impl Machine {
         Self::with(ABI)
     }
 
-    /// A VM whose kernel takes slots without a host address by this profile.
+    /// A VM whose kernel takes slots without a host address with this profile.
     pub fn with(abi: AbiProfile) -> Self {
         let released = match abi {
             AbiProfile::RfcDmaBuf { .. } => private_vm(KernelVersion::V7_3),
@@ -91,12 +91,12 @@ impl Machine {
         }
     }
 
-    /// The plan from the slots that there are to these ranges.
+    /// The plan from the current slots to these ranges.
     pub fn plan(&self, wanted: &[SlotRange]) -> Plan {
         self.slots.plan(wanted).expect("a plan")
     }
 
-    /// Carries `plan` out while the calls that `fail` numbers fail.
+    /// Applies `plan` while the calls with the numbers in `fail` fail.
     pub fn apply(
         &mut self,
         plan: &Plan,
@@ -106,7 +106,7 @@ impl Machine {
         self.slots.apply(plan).map_err(Box::new)
     }
 
-    /// Takes a plan back while the calls that `fail` numbers fail.
+    /// Undoes a plan while the calls with the numbers in `fail` fail.
     pub fn undo(
         &mut self,
         applied: Applied,
@@ -132,8 +132,8 @@ impl Machine {
     }
 }
 
-/// Whether a VM has exactly the slots of a table: by what it was told, and by
-/// what the simulated kernel has.
+/// Whether a VM has exactly the slots of a table, by the calls that it got and
+/// by the simulated kernel's state.
 pub fn check(vm: &Watched<SimVm>, table: &SlotTable, abi: AbiProfile) {
     let by_push =
         |slot: &&Slot| abi == AbiProfile::Push && matches!(slot.backing(), Backing::FdOffset(_));
@@ -178,7 +178,7 @@ fn in_kernel(slot: &Slot, pushed: bool, flag: u32) -> SimMemslot {
     }
 }
 
-/// The ranges that would ask for the slots of a table, by address.
+/// The ranges that would produce the slots of a table, by address.
 pub fn ranges_of(table: &SlotTable) -> Vec<SlotRange> {
     let by_address: BTreeMap<u64, SlotRange> = table
         .slots()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Short ways to say ranges and tables, for tests of `kvm-slots`.
+//! Short ways to write ranges and tables, for tests of `kvm-slots`.
 
 pub mod beside;
 pub mod dumb;
@@ -27,7 +27,7 @@ pub const HOST: u64 = 0x7e00_0000_0000;
 /// A profile with slots of every kind.
 pub const ABI: AbiProfile = AbiProfile::FD_OFFSET_BIT_4;
 
-/// A kernel that can do everything.
+/// The capabilities of a kernel that supports everything.
 pub fn able() -> Capabilities {
     let mut able = Capabilities::minimal();
     able.page_size = PAGE;
@@ -112,12 +112,12 @@ pub fn logged(range: SlotRange) -> SlotRange {
     range.with_log_dirty(true)
 }
 
-/// Carries a plan out on paper.
+/// Applies a plan to a table only.
 pub fn follow(table: &mut SlotTable, plan: &Plan) {
     table.follow(plan).expect("the plan starts from the table");
 }
 
-/// The table of a VM that was given these ranges one set after the other.
+/// The table of a VM that got these sets of ranges one after another.
 pub fn table(sets: &[&[SlotRange]]) -> SlotTable {
     let mut table = SlotTable::new();
     for wanted in sets {

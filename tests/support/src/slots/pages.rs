@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that a simulated guest may touch: a mapping of its own, to which
+//! Memory that a simulated guest may access: a mapping of its own, to which
 //! there is never a reference.
 
 use std::ptr::{self, NonNull};
@@ -64,7 +64,7 @@ impl Pages {
         }
     }
 
-    /// Takes access to `len` bytes from `offset` on away from everyone.
+    /// Removes all access to `len` bytes from `offset` on.
     pub fn forbid(&self, offset: usize, len: usize) {
         assert!(offset + len <= self.len);
         // SAFETY: the bytes are inside the mapping, to which there are no
