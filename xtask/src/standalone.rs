@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! That `kvm-slots` is usable without `memory-model`: a package that does so.
+//! Checks that `kvm-slots` is usable without `memory-model`, by a package that
+//! uses it so.
 //!
-//! In a build of the whole workspace it has the features that others ask for.
-//! So the package is built by itself.
+//! In a build of the whole workspace, `kvm-slots` has the features that other
+//! packages request. So the package is built by itself.
 
 use std::process::Command;
 
 use crate::shell::{Step, cargo, root};
 
-/// The package, what it must use and what it must not.
+/// The package, the crate that it must use, and the one that it must not.
 const PACKAGE: &str = "own-model";
 const WITH: &str = "kvm-slots";
 const WITHOUT: &str = "memory-model";
 
-/// Looks at everything that the package depends on, tests included.
+/// Checks all dependencies of the package, including those of its tests.
 pub fn check() -> Result<(), String> {
     let mut command = Command::new(cargo());
     command.args(["tree", "-p", PACKAGE, "-e", "normal,build,dev"]);
@@ -29,13 +30,14 @@ pub fn check() -> Result<(), String> {
     Ok(())
 }
 
-/// The package's tests, and nothing else that could ask for features.
+/// Runs the package's tests by themselves, so that nothing else requests
+/// features.
 pub fn steps() -> Vec<Step> {
     let name = "tests without memory-model";
     vec![Step::cargo(name, &["test", "-p", PACKAGE])]
 }
 
-/// `libraries`: the names of all that it depends on, each on a line.
+/// `libraries` has the names of all dependencies, one per line.
 fn depends_as_it_should(libraries: &str) -> Result<(), String> {
     let is = |name: &str| {
         let name = name.replace('-', "_");
