@@ -283,7 +283,7 @@ fn the_flat_view_follows_a_guest_that_sizes_and_moves_bars() {
 }
 
 #[test]
-fn what_was_accepted_goes_with_the_device_and_has_to_be_accepted_again() {
+fn accepted_pages_are_revoked_with_the_device_and_must_be_accepted_again() {
     let mut machine = set_up();
     let (space, range) = (machine.memory.0, pages(A, 0x2000));
     // Writes that disable the device, and writes that enable it again.

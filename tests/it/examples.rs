@@ -15,7 +15,7 @@ const KERNELS: [KernelVersion; 4] = [
 ];
 
 #[test]
-fn every_machine_runs_as_it_says_on_every_simulated_kernel() {
+fn every_machine_meets_its_expectations_on_every_simulated_kernel() {
     for (name, _) in MACHINES {
         let machine = machine(name).unwrap();
         for kernel in KERNELS {
@@ -73,7 +73,7 @@ fn private_mmio_is_direct_where_the_kernel_has_slots_for_it_and_nowhere_else() {
 }
 
 #[test]
-fn no_step_of_a_machine_leaves_a_slot_behind_or_makes_one_too_many() {
+fn every_step_of_a_machine_leaves_exactly_the_slots_of_its_view() {
     for (name, _) in MACHINES {
         let machine = machine(name).unwrap();
         let sim = Sim::new(&machine, KernelVersion::V7_3, AbiProfile::FD_OFFSET_BIT_4);

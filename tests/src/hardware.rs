@@ -78,12 +78,12 @@ pub fn all() -> Vec<HwTest> {
     let mut tests = Vec::new();
     for (name, _) in MACHINES {
         tests.push(HwTest {
-            name: format!("machine_{name}_runs_on_the_real_kvm_as_it_says"),
+            name: format!("machine_{name}_meets_its_expectations_on_the_real_kvm"),
             needs: &[Need::Kvm],
             run: Body::OfMachine(runs_as_it_says, name),
         });
         tests.push(HwTest {
-            name: format!("machine_{name}_is_seen_alike_on_the_real_and_the_simulated_kvm"),
+            name: format!("machine_{name}_behaves_the_same_on_the_real_and_the_simulated_kvm"),
             needs: &[Need::Kvm],
             run: Body::OfMachine(is_seen_alike, name),
         });
@@ -120,7 +120,7 @@ pub fn all() -> Vec<HwTest> {
         no_abi_is_found,
     );
     plain(
-        "machine_real_devices_runs_on_the_real_kvm_as_it_says",
+        "machine_real_devices_meets_its_expectations_on_the_real_kvm",
         &[
             Need::Kvm,
             Need::VfioWay(Way::Group),
@@ -131,7 +131,7 @@ pub fn all() -> Vec<HwTest> {
         || runs_as_it_says("real_devices"),
     );
     plain(
-        "machine_private_mmio_runs_on_the_real_kvm_as_it_says",
+        "machine_private_mmio_meets_its_expectations_on_the_real_kvm",
         &[
             Need::BackingFd,
             Need::PrivatePages,
@@ -142,22 +142,22 @@ pub fn all() -> Vec<HwTest> {
         private_mmio_runs_as_it_says,
     );
     plain(
-        "clearing_a_dirty_log_is_refused_alike_on_the_real_and_the_simulated_kvm",
+        "clearing_a_dirty_log_is_refused_by_the_real_and_the_simulated_kvm",
         &[Need::Kvm, Need::ManualProtect, Need::DirtyRing],
         dirty::refused_alike,
     );
     plain(
-        "pre_faulting_goes_as_far_as_there_is_memory",
+        "pre_faulting_stops_at_the_end_of_the_slot",
         &[Need::Kvm, Need::PreFault],
         pre_fault::goes_as_far_as_there_is_memory,
     );
     plain(
-        "pre_faulting_is_refused_where_the_kernel_has_none",
+        "pre_faulting_fails_on_a_kernel_without_it",
         &[Need::Kvm, Need::NoPreFault],
         pre_fault::is_refused_where_it_is_missing,
     );
     plain(
-        "vmm_bars_asks_vfio_of_a_device_that_nobody_has_open",
+        "vmm_bars_asks_vfio_about_a_device_that_is_not_open",
         &[Need::VfioWay(Way::Group), Need::Vfio(Model::Nvme)],
         vfio::bars::asks_vfio,
     );
@@ -209,7 +209,10 @@ fn of_the_gate() -> Vec<HwTest> {
     let mut tests = Vec::new();
     for (name, run) in vcpu_gate::WITH_VCPUS {
         for vcpus in vcpu_gate::NUMBERS {
-            tests.push((format!("{name}_of_{vcpus}"), Body::WithVcpus(run, vcpus)));
+            tests.push((
+                format!("{name}_with_{vcpus}_vcpus"),
+                Body::WithVcpus(run, vcpus),
+            ));
         }
     }
     for (name, run) in vcpu_gate::TESTS {
@@ -228,7 +231,7 @@ fn of_the_gate() -> Vec<HwTest> {
 fn of_what_the_guest_sees() -> Vec<HwTest> {
     let found = guest_sees::TESTS.map(|(name, run)| (name.to_string(), Body::Plain(run)));
     let numbers = guest_sees::NUMBERS.map(|vcpus| {
-        let name = format!("only_the_old_and_the_new_with_{vcpus}_vcpus");
+        let name = format!("only_old_and_new_memory_with_{vcpus}_vcpus");
         let run = guest_sees::only_the_old_and_the_new;
         (name, Body::Watched(run, vcpus))
     });
@@ -254,7 +257,7 @@ fn against_the_simulation() -> Vec<HwTest> {
         ("private_vms", &[Need::PrivatePages], VmType::SwProtected),
     ];
     let random = random.into_iter().map(|(which, needs, vm_type)| HwTest {
-        name: format!("differential::random_operations_on_{which}_are_answered_alike"),
+        name: format!("differential::random_operations_on_{which}_get_the_same_answers"),
         needs,
         run: Body::Random(vm_type),
     });

@@ -97,7 +97,7 @@ enum Command {
         #[arg(long, value_name = "PERCENT")]
         min: Option<f64>,
     },
-    /// Check the house rules: file length, licence lines, left-overs as `todo!`.
+    /// Check the house rules: file length, licence lines, left-overs like `todo!`.
     Tidy,
 }
 

@@ -57,7 +57,7 @@ mod tests {
     use super::depends_as_it_should;
 
     #[test]
-    fn a_package_that_depends_on_the_memory_model_is_told() {
+    fn a_package_that_depends_on_the_memory_model_is_reported() {
         let good = "own_model\nkvm_slots\nlibc (*)\n";
         assert_eq!(depends_as_it_should(good), Ok(()));
         let bad = format!("{good}memory_model (*)\n");

@@ -19,7 +19,7 @@ fn seeds(target: Target) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn every_seed_is_followed_to_its_end_and_is_small() {
+fn every_seed_is_valid_to_its_end_and_small() {
     for target in TARGETS {
         let seeds = seeds(target);
         assert!(!seeds.is_empty(), "{}", target.name);

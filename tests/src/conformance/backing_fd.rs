@@ -70,7 +70,7 @@ fn accept(subject: &impl Subject, gpa: u64, size: u64) -> Result<()> {
     same("attributes", set, Ok(()))
 }
 
-pub(super) fn the_abi_is_found_and_no_other(subject: &mut impl Subject) -> Result<()> {
+pub(super) fn only_this_abi_is_found(subject: &mut impl Subject) -> Result<()> {
     // A VM without a guest, because the guest's slot would not be in the table.
     let mut other = subject.another(false)?;
     other.lend_device()?;
@@ -99,7 +99,7 @@ pub(super) fn the_abi_is_found_and_no_other(subject: &mut impl Subject) -> Resul
     Ok(())
 }
 
-pub(super) fn mistakes_are_refused_in_their_order(subject: &mut impl Subject) -> Result<()> {
+pub(super) fn errors_are_checked_in_the_documented_order(subject: &mut impl Subject) -> Result<()> {
     subject.lend_device()?;
     let arena = Arena::new(1);
     same("a plain slot", set(subject, page(&arena, 1, GPA)), Ok(()))?;
@@ -202,7 +202,7 @@ pub(super) fn other_files_are_refused(subject: &mut impl Subject) -> Result<()> 
     same("the dma-buf", set(subject, good), Ok(()))
 }
 
-pub(super) fn a_slot_is_immutable_until_it_goes(subject: &mut impl Subject) -> Result<()> {
+pub(super) fn a_slot_is_immutable_until_it_is_deleted(subject: &mut impl Subject) -> Result<()> {
     subject.lend_device()?;
     let arena = Arena::new(1);
     let slot = slice(subject, 0, GPA, PAGE)?;
@@ -262,7 +262,7 @@ pub(super) fn a_slot_is_immutable_until_it_goes(subject: &mut impl Subject) -> R
     same("creation", set(subject, at(slot, 0)), Ok(()))
 }
 
-pub(super) fn slices_show_their_bytes_wherever_they_are(subject: &mut impl Subject) -> Result<()> {
+pub(super) fn slices_show_their_bytes_at_any_address(subject: &mut impl Subject) -> Result<()> {
     subject.lend_device()?;
     for n in 0..DEVICE_PAGES {
         let slot = u32::try_from(n).map_err(|e| e.to_string())?;
@@ -288,7 +288,7 @@ pub(super) fn slices_show_their_bytes_wherever_they_are(subject: &mut impl Subje
     same("the others", load(subject, 0x1_0000_1008), Ok(2))
 }
 
-pub(super) fn a_revoked_slot_stops_the_guest_and_comes_back(
+pub(super) fn a_revoked_slot_stops_the_guest_until_it_returns(
     subject: &mut impl Subject,
 ) -> Result<()> {
     subject.lend_device()?;

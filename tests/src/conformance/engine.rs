@@ -28,7 +28,7 @@ const RANGES: [(u64, u64); 5] = [
     (0, SIZE),
 ];
 
-pub(super) fn what_a_guest_converts_never_leaks_and_no_stale_byte_is_left(
+pub(super) fn conversions_never_leak_and_leave_no_stale_byte(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let pages = usize::try_from(SIZE / PAGE).map_err(|e| e.to_string())?;

@@ -61,7 +61,7 @@ pub(super) fn bad_sizes_are_refused(subject: &mut impl Subject) -> Result<(), St
     Ok(())
 }
 
-pub(super) fn a_file_is_neither_read_nor_written_nor_resized(
+pub(super) fn a_file_cannot_be_read_written_or_resized(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let file = create(subject, PAGE, NONE)?;
@@ -118,7 +118,7 @@ pub(super) fn an_offset_near_the_end_of_signed_numbers_is_refused(
     Ok(())
 }
 
-pub(super) fn a_file_is_mapped_if_and_only_if_it_was_made_for_that(
+pub(super) fn a_file_can_be_mapped_only_if_created_with_the_flag(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     for (flags, should) in [
@@ -143,7 +143,7 @@ pub(super) fn a_file_is_mapped_if_and_only_if_it_was_made_for_that(
     Ok(())
 }
 
-pub(super) fn there_is_no_copy_on_write(subject: &mut impl Subject) -> Result<(), String> {
+pub(super) fn copy_on_write_mappings_are_refused(subject: &mut impl Subject) -> Result<(), String> {
     for (flags, should) in [(NONE, Errno::ENODEV), (ALL, Errno::EINVAL)] {
         let file = create(subject, PAGE, flags)?;
         let mapped = subject.map_file(file.as_fd(), 0, PAGE, Sharing::Private);
@@ -152,7 +152,7 @@ pub(super) fn there_is_no_copy_on_write(subject: &mut impl Subject) -> Result<()
     Ok(())
 }
 
-pub(super) fn the_host_faults_behind_the_end_and_on_private_pages(
+pub(super) fn the_host_faults_beyond_the_end_and_on_private_pages(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let shared = create(subject, PAGE, ALL)?;

@@ -36,7 +36,7 @@ fn pre_fault(subject: &mut impl Subject, gpa: u64, pages: u64) -> (u64, Result<(
     }
 }
 
-pub(super) fn a_slot_is_pre_faulted_as_far_as_it_goes(
+pub(super) fn a_slot_is_pre_faulted_up_to_its_end(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let arena = Arena::new(usize::try_from(PAGES).unwrap_or(0));
@@ -60,7 +60,7 @@ fn all_of_it(subject: &mut impl Subject) -> Result<(), String> {
 }
 
 /// The kernel returns its progress and does not retry forever.
-pub(super) fn a_slot_that_is_deleted_meanwhile_ends_it(
+pub(super) fn deleting_the_slot_ends_pre_faulting(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     const MANY: u64 = 256;

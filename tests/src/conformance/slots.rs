@@ -44,7 +44,7 @@ pub(super) fn every_bad_flag_is_refused_by_the_newer_ioctl(
     same("no flag", set(subject, page(&arena, 0, 0)), Ok(()))
 }
 
-pub(super) fn as_many_slots_as_advertised_fit_and_no_more(
+pub(super) fn exactly_the_advertised_number_of_slots_fits(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let (arena, other) = (Arena::new(1), subject.another(false)?);
@@ -57,7 +57,9 @@ pub(super) fn as_many_slots_as_advertised_fit_and_no_more(
     same("one more", set_v1(&other, one_more), EINVAL)
 }
 
-pub(super) fn a_slot_in_use_moves_and_goes(subject: &mut impl Subject) -> Result<(), String> {
+pub(super) fn a_slot_in_use_can_be_moved_and_deleted(
+    subject: &mut impl Subject,
+) -> Result<(), String> {
     let arena = Arena::new(1);
     let (old, new) = (0x1_0000_0000, 0x4000_0000);
     same("creation", set_v1(subject, page(&arena, 0, old)), Ok(()))?;

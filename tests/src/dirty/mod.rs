@@ -35,9 +35,9 @@ type Test = fn(DirtyMode) -> Result<(), String>;
 
 /// The tests that run in each mode.
 pub const TESTS: [(&str, Test); 8] = [
-    ("has_what_the_guest_wrote_once", tells_once),
+    ("has_each_written_page_once", tells_once),
     ("has_all_of_many_pages", tells_of_many),
-    ("is_kept_when_its_slot_goes", survives_delete),
+    ("is_kept_when_its_slot_is_deleted", survives_delete),
     ("follows_a_slot_that_moves", follows_a_move),
     ("is_kept_when_logging_stops", survives_logging_off),
     ("starts_empty_when_logging_starts", starts_empty),

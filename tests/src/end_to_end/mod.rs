@@ -49,7 +49,7 @@ pub const TESTS: [Test; 11] = [
         acceptance::a_fault_asks_for_it,
     ),
     (
-        "what_is_accepted_cannot_be_moved_hidden_shrunk_or_replaced",
+        "accepted_pages_cannot_be_moved_hidden_shrunk_or_replaced",
         &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
         acceptance::it_is_fixed,
     ),
@@ -78,17 +78,17 @@ pub const TESTS: [Test; 11] = [
         host_mappings::changes_do_not_reach_it,
     ),
     (
-        "a_device_that_stops_answering_is_seen_to_and_comes_back_with_acceptance",
+        "a_device_that_stops_responding_must_be_accepted_again",
         &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
         revocation::decode_off,
     ),
     (
-        "a_reset_takes_acceptance_away",
+        "a_reset_revokes_acceptance",
         &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Nvme)],
         revocation::reset,
     ),
     (
-        "private_mapped_and_trapped_registers_answer_alike",
+        "private_mapped_and_trapped_registers_return_the_same_values",
         &[
             Need::BackingFd,
             Need::PrivatePages,
@@ -100,7 +100,7 @@ pub const TESTS: [Test; 11] = [
     ),
     // The last test, because it removes a device that others need.
     (
-        "a_device_that_is_unplugged_leaves_nothing_to_reach",
+        "an_unplugged_device_is_out_of_reach",
         &[
             Need::BackingFd,
             Need::PrivatePages,

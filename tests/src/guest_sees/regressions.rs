@@ -13,7 +13,7 @@ type Test = fn() -> Result<(), String>;
 pub const TESTS: [(&str, Test); 3] = [
     ("no_exit_at_ram_of_refused_commits", refused_commits),
     (
-        "no_exit_at_what_its_view_calls_direct_ram_when_mmio_covers_it",
+        "no_exit_at_direct_ram_when_mmio_covers_it",
         mmio_over_live_ram,
     ),
     (

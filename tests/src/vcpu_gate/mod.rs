@@ -38,7 +38,7 @@ pub const WITH_VCPUS: [(&str, TestWithVcpus); 6] = [
 /// The tests that run once.
 pub const TESTS: [(&str, Test); 8] = [
     (
-        "holds_meet_vcpus_on_their_way_out_and_in",
+        "holds_catch_vcpus_that_exit_or_enter",
         holds::meet_kicked_vcpus,
     ),
     ("no_exit_is_lost_or_repeated", exits::none_is_lost),
@@ -46,17 +46,14 @@ pub const TESTS: [(&str, Test); 8] = [
         "completing_an_exit_does_not_run_the_guest",
         exits::completing_does_not_run,
     ),
-    ("kicks_are_told_from_holds", lifecycle::kicks),
+    ("kicks_are_distinguished_from_holds", lifecycle::kicks),
+    ("other_signals_are_reported", lifecycle::own_signals),
     (
-        "signals_of_the_vmms_own_are_reported",
-        lifecycle::own_signals,
-    ),
-    (
-        "vcpus_are_made_and_dropped_meanwhile",
+        "vcpus_are_created_and_dropped_during_holds",
         lifecycle::come_and_go,
     ),
     (
-        "a_vcpu_moves_between_threads_meanwhile",
+        "a_vcpu_moves_between_threads_during_holds",
         lifecycle::move_between_threads,
     ),
     (

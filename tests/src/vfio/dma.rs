@@ -47,8 +47,12 @@ pub(super) fn all() -> Vec<OnDevice> {
             [0, 3],
             dma_convert::reaches_a_guest_memfd,
         ),
-        ("dma_mappings_go_as_a_whole", [1, 3], go_as_a_whole),
-        ("dma_limits_are_as_the_kernel_refuses", [1, 3], limits_hold),
+        ("dma_mappings_are_removed_as_a_whole", [1, 3], go_as_a_whole),
+        (
+            "dma_limits_match_what_the_kernel_refuses",
+            [1, 3],
+            limits_hold,
+        ),
         (
             "dma_reaches_a_memfd_through_an_iommufd",
             [1, 3],
@@ -60,7 +64,7 @@ pub(super) fn all() -> Vec<OnDevice> {
             dma_peer::reaches_a_peer,
         ),
         (
-            "memory_is_let_go_when_nothing_can_map_or_unmap_any_more",
+            "memory_is_released_when_nothing_can_map_or_unmap",
             [1, 4],
             lets_go,
         ),

@@ -139,11 +139,11 @@ type Body = fn(&Device) -> Result<(), String>;
 /// The tests that run on every device.
 const ON_ALL: [(&str, Body); 5] = [
     (
-        "its_pieces_agree_with_what_can_be_mapped",
+        "its_pieces_match_what_can_be_mapped",
         regions::pieces_agree_with_mmap,
     ),
     (
-        "dma_bufs_are_of_whole_pages_of_memory_bars",
+        "dma_bufs_cover_whole_pages_of_memory_bars",
         regions::dma_bufs,
     ),
     (
@@ -151,11 +151,11 @@ const ON_ALL: [(&str, Body); 5] = [
         interrupts::by_loopback,
     ),
     (
-        "a_guest_finds_its_bars_as_large_as_the_kernel_says",
+        "a_guest_sizes_its_bars_as_the_kernel_does",
         config::sizes_are_the_kernels,
     ),
     (
-        "what_a_reset_leaves_is_foreseen",
+        "the_state_after_a_reset_is_predicted",
         config::resets_are_foreseen,
     ),
 ];
@@ -164,7 +164,7 @@ const ON_ALL: [(&str, Body); 5] = [
 const ON_ONE: [(Model, &str, Body); 13] = [
     (
         Model::Nvme,
-        "a_reset_by_the_guest_is_foreseen_and_happens",
+        "a_reset_by_the_guest_is_predicted_and_happens",
         config::guests_reset_is_foreseen,
     ),
     (
@@ -179,17 +179,17 @@ const ON_ONE: [(Model, &str, Body); 13] = [
     ),
     (
         Model::Edu,
-        "it_interrupts_by_message_when_it_is_told_to",
+        "it_sends_a_message_on_request",
         interrupts::edu_sends_messages,
     ),
     (
         Model::Edu,
-        "it_holds_its_line_until_it_is_served",
+        "it_asserts_its_line_until_it_is_served",
         interrupts::edu_holds_its_line,
     ),
     (
         Model::E1000e,
-        "its_causes_arrive_at_the_vectors_that_they_are_routed_to",
+        "its_causes_arrive_at_their_vectors",
         interrupts::e1000e_sends_vectors,
     ),
     (
@@ -219,12 +219,12 @@ const ON_ONE: [(Model, &str, Body); 13] = [
     ),
     (
         Model::E1000e,
-        "asleep_it_is_out_of_reach_until_it_wakes",
+        "it_is_out_of_reach_while_it_sleeps",
         registers::asleep,
     ),
     (
         Model::E1000e,
-        "what_leaves_a_region_is_refused",
+        "accesses_beyond_a_region_are_refused",
         regions::outside_is_refused,
     ),
 ];
@@ -248,7 +248,7 @@ const IN_GUEST: [(Model, &str, Body); 5] = [
     ),
     (
         Model::Edu,
-        "it_moves_and_changes_places_with_ivshmem_while_a_guest_looks",
+        "it_moves_and_swaps_with_ivshmem_while_a_guest_reads",
         guest::moves_and_swaps,
     ),
     (

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_are_added_up_and_what_is_none_is_left_out() {
+    fn crates_are_summed_up_and_other_files_left_out() {
         let table = table(&[
             file("/w/crates/a/src/x.rs", 10, 10),
             file("/w/crates/a/src/in/y.rs", 30, 25),

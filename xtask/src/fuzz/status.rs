@@ -66,7 +66,7 @@ mod tests {
     use super::Status;
 
     #[test]
-    fn progress_findings_and_the_end_are_read_and_all_else_is_passed_over() {
+    fn progress_findings_and_the_end_are_read_and_the_rest_is_ignored() {
         let mut status = Status::default();
         for line in [
             "INFO: Running with entropic power schedule (0xFF, 100).",

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_lacks_any_line_of_weight_is_not_good() {
+    fn a_run_that_lacks_an_important_line_is_not_good() {
         // The first line and the starts only help to find reasons.
         for missing in [BEGIN, A_PASSES, B_SKIPS, END] {
             let lines: Vec<&str> = ALL.into_iter().filter(|line| *line != missing).collect();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_is_told_of_the_test_that_ran_and_of_those_that_never_did() {
+    fn a_hang_fails_the_running_test_and_those_that_never_ran() {
         let environment = follow(&ALL[..3]).finish(&Ending::Silent(120), None);
         assert!(reason(&environment, "a").contains("did not end: nothing was heard for 120 s"));
         assert!(reason(&environment, "b").contains("did not run"));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_test_is_told_of_that_test() {
+    fn a_panic_in_a_test_fails_that_test() {
         let panic = "[9.9] Kernel panic - not syncing: Fatal exception";
         let environment = follow(&ALL[..5]).finish(&Ending::Closed, Some(panic));
         assert!(reason(&environment, "b").contains("did not end: the kernel says"));
@@ -257,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_after_the_last_test_is_a_failure_all_the_same() {
+    fn a_panic_after_the_last_test_is_a_failure() {
         let environment = follow(&ALL).finish(&Ending::Closed, Some("Kernel panic"));
         assert!(!environment.is_good());
         assert_eq!(environment.count(Status::Fail), 0);
     }
 
     #[test]
-    fn a_program_that_dies_is_told_with_its_status() {
+    fn a_program_that_dies_is_reported_with_its_status() {
         let lines = [&ALL[..3], &[r#"{"exit": 139}"#]].concat();
         let environment = follow(&lines).finish(&Ending::Closed, None);
         assert!(reason(&environment, "a").contains("ended early, with status 139"));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_between_the_lines_is_passed_over() {
+    fn noise_between_the_lines_is_ignored() {
         let mut follower = Follower::new("lab");
         for line in ALL {
             assert_eq!(follower.line("random: crng init done"), None);

@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_environment_is_a_fault_only_where_it_was_asked_for() {
+    fn a_missing_environment_is_a_fault_only_if_it_is_required() {
         let mut report = examples::report();
         report.environments.truncate(1);
         assert_eq!(report.verdict(&[]), Ok(()));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_for_skipping_is_told_once_with_all_it_holds_for() {
+    fn a_reason_for_skipping_is_listed_once_with_its_tests() {
         let report = examples::report();
         let skips = report.reasons(Status::Skip);
         let pairs = vec![("host", "a_page_is_private"), ("lab-7.3", "only_here")];

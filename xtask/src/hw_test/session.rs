@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_says_all_is_good_even_if_it_lingers() {
+    fn a_program_that_reports_its_end_is_good_even_if_it_lingers() {
         assert!(shell(&format!("{BEGIN}{PASS}{END}"), SHORT).is_good());
         let start = Instant::now();
         assert!(shell(&format!("{BEGIN}{PASS}{END} exec sleep 60"), SHORT).is_good());
@@ -202,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_do_not_end_the_following() {
+    fn bytes_that_are_not_text_do_not_end_the_output() {
         let noise = r"printf '\377\376\n';";
         assert!(shell(&format!("{BEGIN}{noise}{PASS}{END}"), SHORT).is_good());
     }
 
     #[test]
-    fn a_machine_that_panics_fails_though_all_tests_passed() {
+    fn a_machine_that_panics_fails_although_all_tests_passed() {
         let folder = tempfile::tempdir().expect("a folder");
         let console = folder.path().join("console.log");
         let panic = format!(

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cached_package_serves_offline_unless_its_content_is_another() {
+    fn a_cached_package_is_used_offline_unless_its_content_differs() {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::at(folder.path()).expect("a cache");
         let apt = Apt::new(&cache, &X86_64, Network::Offline);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_not_set_up_for_debian_is_told_so() {
+    fn a_machine_without_debians_archive_is_an_error() {
         let error = list("noble http://mirror.example/ubuntu/\n", "/keys").expect_err("no Debian");
         assert!(error.contains("not set up"), "{error}");
     }

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_tells_of_the_end_is_found() {
+    fn the_first_line_that_explains_the_end_is_found() {
         let console = "[1.0] Linux\r\n[1.2] Kernel panic - not syncing: No init found.\r\n---[ end";
         let words = complaint(console).expect("a panic");
         assert_eq!(words, "[1.2] Kernel panic - not syncing: No init found.");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_finds_wrong_with_itself_is_found_before_its_end() {
+    fn a_warning_of_the_kernel_is_found_before_its_end() {
         for line in [
             "[    4.2] WARNING: CPU: 0 PID: 61 at virt/kvm/kvm_main.c:1 it+0x1/0x2",
             "[    4.2] WARNING: virt/kvm/kvm_main.c:1 at it+0x1/0x2, CPU#0: hw-tests/61",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_that_is_known_is_no_complaint_and_hides_no_other() {
+    fn a_known_warning_is_not_an_error_and_hides_no_other() {
         let known =
             "[   56.4] WARNING: arch/x86/kvm/mmu/tdp_mmu.c:1137 at kvm_tdp_mmu_map+0x4dd/0x5c0";
         let other = "[   57.0] WARNING: arch/x86/kvm/mmu/tdp_mmu.c:20 at kvm_tdp_mmu_zap+0x1/0x2";
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_and_tests_say_is_no_complaint_of_the_kernel() {
+    fn output_of_qemu_and_of_tests_is_not_a_kernel_error() {
         let console = "qemu-system-x86_64: warning: TCG doesn't support it\n\
                        [    2.5] kvm: user requested TSC rate below hardware speed\n\
                        [    2.6] Warning: unable to open an initial console.\n";

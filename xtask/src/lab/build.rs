@@ -277,21 +277,21 @@ mod tests {
     use crate::lab::environment::{ENVIRONMENTS, Kernel};
 
     #[test]
-    fn an_option_that_got_lost_is_named() {
+    fn a_lost_option_is_named() {
         let wanted = "# words\nCONFIG_KVM=y\nCONFIG_NEW=y\nCONFIG_DEBUG=n\nCONFIG_OLD=n\n";
         let got = "CONFIG_KVM=y\n# CONFIG_NEW is not set\nCONFIG_OLD=y\n";
         assert_eq!(lost(wanted, got), ["CONFIG_NEW=y", "CONFIG_OLD=n"]);
     }
 
     #[test]
-    fn an_option_that_is_set_anew_is_not_looked_for_as_it_was() {
+    fn an_overridden_option_is_not_checked() {
         let options = "# words\nCONFIG_A=n\nCONFIG_AB=y\n";
         assert_eq!(without(options, "CONFIG_A=y\n"), "# words\nCONFIG_AB=y\n");
         assert_eq!(without(options, "# CONFIG_A\n"), options);
     }
 
     #[test]
-    fn the_version_is_the_makefiles() {
+    fn the_version_is_that_of_the_makefile() {
         let makefile = "# SPDX\nVERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n";
         assert_eq!(version(makefile), "7.3.4");
         assert_eq!(version(""), "?.?.?");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_takes_too_long_is_stopped_and_its_tree_stays() {
+    fn a_build_that_takes_too_long_is_stopped_and_keeps_its_tree() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("Makefile"), "slow:\n\tsleep 60\n").expect("written");
         let builder = Builder {

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unfinished_is_not_there_and_is_made_anew() {
+    fn an_unfinished_entry_does_not_exist_and_is_made_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::at(folder.path()).expect("a cache");
         let scratch = cache.scratch("kernel").expect("a scratch folder");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_parts_from_their_concatenation() {
+    fn the_key_of_parts_differs_from_that_of_their_concatenation() {
         let one: [&[u8]; 2] = [b"ab", b"c"];
         let other: [&[u8]; 2] = [b"a", b"bc"];
         assert_ne!(key(one), key(other));

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_command_prints_is_passed_on_and_its_status_is_the_last_line() {
+    fn the_output_of_a_command_is_copied_and_the_last_line_is_its_status() {
         let said = b"{\"init\": \"7.3\"}\none\n{\"two\": 2}\n{\"exit\": 3}\n";
         let mut shown = Vec::new();
         assert_eq!(show(&said[..], &mut shown), Some(3));

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_selects_all_but_the_slow_environments_and_each_can_be_found() {
+    fn no_name_selects_all_but_the_slow_environments() {
         let selected = select(&[]).expect("most of them");
         for environment in ENVIRONMENTS {
             assert_eq!(find(environment.name), Ok(environment));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_none_has_is_told_which_there_are() {
+    fn an_unknown_name_is_an_error_that_lists_the_environments() {
         let error = select(&["lab-0.1".to_string()]).expect_err("there is none");
         assert!(error.contains("'lab-0.1'") && error.contains("debian-6.12, debian-7.3"));
     }

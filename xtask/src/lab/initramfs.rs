@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_has_what_was_put_in_whatever_the_lengths() {
+    fn an_archive_has_its_files_whatever_the_lengths() {
         let mut archive = Archive::default();
         archive.folder("bin");
         archive.device("dev/console", 5, 1);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_takes_each_word_of_a_command_as_it_is() {
+    fn a_shell_reads_each_word_of_a_command_unchanged() {
         let words = ["printf", "%s|", "it's", "a b", "$HOME", ""].map(String::from);
         let shell = std::process::Command::new("sh")
             .args(["-c", &shell_line(&words)])

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_is_what_is_loaded() {
+    fn a_stored_manifest_is_loaded_unchanged() {
         let folder = tempfile::tempdir().expect("a folder");
         let environment = find("debian-6.1").expect("it is known");
         assert_eq!(Manifest::load(folder.path(), environment), None);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn another_package_or_another_recipe_is_another_kernel() {
+    fn a_different_package_or_recipe_is_a_different_kernel() {
         let root = Path::new("/root");
         let place = |sum: &str, name: &str| {
             let environment = find(name).expect("it is known");

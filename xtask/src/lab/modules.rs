@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_collected_in_the_order_of_loading() {
+    fn dependencies_are_collected_in_the_order_of_loading() {
         let folder = tempfile::tempdir().expect("a folder");
         let (tree, to) = (folder.path().join("lib"), folder.path().join("to"));
         cache::make_folder(&tree.join("kvm")).expect("a folder");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_says_nothing_stands_on_nothing() {
+    fn a_module_without_a_list_has_no_dependencies() {
         assert_eq!(depends(b"\x7fELF"), Vec::<String>::new());
         assert_eq!(depends(&module("")), Vec::<String>::new());
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_an_error() {
+    fn a_cycle_is_an_error() {
         let needs = |name: &str, on: &str| (name.to_string(), vec![on.to_string()]);
         let circle = BTreeMap::from([needs("a", "b"), needs("b", "a")]);
         assert!(order(&circle).is_err());

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_checksum_is_passed_over() {
+    fn a_record_without_a_checksum_is_skipped() {
         let records = "Package: a\nVersion: 1\n\nPackage: b\nVersion: 1\nSHA256: 12\n";
         assert_eq!(parse(records), []);
         let whole = record("linux-source-7.3", "7.3.4-1");

@@ -21,7 +21,7 @@ fn hole(gpa: u64) -> Region {
     }
 }
 
-pub fn what_shows_is_what_the_guest_reaches<V: Host>(mut machine: Machine<V>) {
+pub fn the_guest_reaches_what_is_visible<V: Host>(mut machine: Machine<V>) {
     let (ram, rom) = (stamped(4), stamped(2));
     machine.change(|model| {
         model.add(region(1, RAM, 4, What::Ram(ram.clone())));
@@ -54,7 +54,7 @@ pub fn what_shows_is_what_the_guest_reaches<V: Host>(mut machine: Machine<V>) {
     assert_eq!(machine.vmm.slots().table().len(), 1 + machine.code.len());
 }
 
-pub fn memory_that_moves_is_one_operation_and_holds_nobody<V: Host>(mut machine: Machine<V>) {
+pub fn moving_memory_is_one_operation_and_holds_no_vcpu<V: Host>(mut machine: Machine<V>) {
     machine.change(|model| model.add(region(1, RAM, 2, What::Ram(stamped(2)))));
     let moved = machine.change(|model| model.move_to(1, 4 * RAM));
     assert!(
@@ -116,7 +116,7 @@ pub fn addresses_that_no_processor_has_are_refused_before_kvm_is_asked<V: Host>(
     assert_eq!(machine.vmm.slots().capabilities().address_bits, Some(bits));
 }
 
-pub fn a_change_that_the_hypervisor_refuses_is_taken_back<V: Host>(mut machine: Machine<V>) {
+pub fn a_change_that_the_hypervisor_refuses_is_undone<V: Host>(mut machine: Machine<V>) {
     machine.change(|model| {
         model.add(region(1, RAM, 2, What::Ram(stamped(2))));
         model.add(region(2, 2 * RAM, 3, What::Rom(stamped(3))));

@@ -20,7 +20,7 @@ fn bytes(converted: Result<Converted, ConvertError>) -> u64 {
     converted.bytes
 }
 
-pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Machine<V>) {
+pub fn a_converted_page_leaves_no_bytes_behind<V: Host>(mut machine: Machine<V>) {
     let (what, shared) = machine.confidential(4);
     machine.change(|model| model.add(region(1, AT, 4, what)));
     machine.stores(AT + PAGE, 5);
@@ -50,7 +50,7 @@ pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Mac
     machine.loads(AT + PAGE, 0);
 }
 
-pub fn a_hypercall_is_met_as_a_whole_or_not_at_all<V: Host>(mut machine: Machine<V>) {
+pub fn a_hypercall_converts_all_pages_or_none<V: Host>(mut machine: Machine<V>) {
     let (what, shared) = machine.confidential(2);
     machine.change(|model| {
         model.add(region(1, AT, 2, what));

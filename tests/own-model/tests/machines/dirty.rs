@@ -60,7 +60,7 @@ pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machin
     assert_eq!(pages(&display.take_all(), &memory, 8), BTreeSet::from([2]));
 }
 
-pub fn what_the_vmm_writes_is_told_to_each_client_once<V: Host>(mut machine: Machine<V>) {
+pub fn a_write_of_the_vmm_is_reported_to_each_client_once<V: Host>(mut machine: Machine<V>) {
     let memory = stamped(4);
     machine.change(|model| {
         model.add(Region {

@@ -97,7 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-pub fn random_changes_come_to_what_a_dumb_paint_says<V: Host>(machine: Machine<V>) {
+pub fn random_changes_match_a_painted_model<V: Host>(machine: Machine<V>) {
     // The one VM starts each case empty.
     let machine = RefCell::new(machine);
     let cases = match machine.borrow().vmm.vm().memslots() {
