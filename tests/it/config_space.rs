@@ -48,13 +48,13 @@ fn bars() -> [Bar; 3] {
 
 /// Records the pages that were revoked.
 #[derive(Debug, Default)]
-struct Told {
+struct Revocations {
     lost: Mutex<Vec<AddrRange>>,
 }
 
-impl Listener<()> for Told {
+impl Listener<()> for Revocations {
     fn name(&self) -> &str {
-        "whoever unbinds the device's TDISP interface"
+        "TDISP unbind"
     }
 
     fn prepare(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
@@ -74,7 +74,7 @@ struct Machine {
     memory: (SpaceId, RegionId),
     ports: (SpaceId, RegionId),
     regions: BTreeMap<BarIndex, RegionId>,
-    told: Arc<Told>,
+    revocations: Arc<Revocations>,
 }
 
 impl Machine {
@@ -106,8 +106,10 @@ impl Machine {
         change.commit().unwrap();
         let memory = (model.add_space("memory", memory).unwrap(), memory);
         let ports = (model.add_space("ports", ports).unwrap(), ports);
-        let told = Arc::new(Told::default());
-        model.add_listener(memory.0, 0, told.clone()).unwrap();
+        let revocations = Arc::new(Revocations::default());
+        model
+            .add_listener(memory.0, 0, revocations.clone())
+            .unwrap();
         Self {
             guest: GuestConfig::new(&config(), &bars()).unwrap(),
             device: config(),
@@ -115,7 +117,7 @@ impl Machine {
             memory,
             ports,
             regions,
-            told,
+            revocations,
         }
     }
 
@@ -215,7 +217,7 @@ impl Machine {
     }
 
     fn lost(&self) -> Vec<AddrRange> {
-        std::mem::take(&mut self.told.lost.lock().unwrap())
+        std::mem::take(&mut self.revocations.lost.lock().unwrap())
     }
 }
 

@@ -85,7 +85,7 @@ pub fn all() -> Vec<HwTest> {
         tests.push(HwTest {
             name: format!("machine_{name}_behaves_the_same_on_the_real_and_the_simulated_kvm"),
             needs: &[Need::Kvm],
-            run: Body::OfMachine(is_seen_alike, name),
+            run: Body::OfMachine(behaves_the_same, name),
         });
     }
     for (mode_name, mode, needs) in dirty::MODES {
@@ -142,9 +142,9 @@ pub fn all() -> Vec<HwTest> {
         private_mmio_runs_as_it_says,
     );
     plain(
-        "clearing_a_dirty_log_is_refused_by_the_real_and_the_simulated_kvm",
+        "clearing_a_dirty_log_fails_the_same_on_the_real_and_the_simulated_kvm",
         &[Need::Kvm, Need::ManualProtect, Need::DirtyRing],
-        dirty::refused_alike,
+        dirty::refusals_are_the_same,
     );
     plain(
         "pre_faulting_stops_at_the_end_of_the_slot",
@@ -278,7 +278,7 @@ fn private_mmio_runs_as_it_says() -> Result<(), String> {
 
 /// The simulated kernel gets the capabilities of the real one, so that refusals
 /// match too.
-fn is_seen_alike(name: &str) -> Result<(), String> {
+fn behaves_the_same(name: &str) -> Result<(), String> {
     let machine = machine(name)?;
     let real = kvm(&machine)?;
     let simulated = Sim::of(simulated_like(real.vm(), real.physical_bits())?);

@@ -189,10 +189,8 @@ fn assert_tiles(bar: Bar, pieces: &[Piece]) {
         end = piece.span().end();
     }
     assert_eq!(end, bar.size());
-    let alike = |piece: &Piece| (piece.access(), piece.reasons());
-    let two = pieces
-        .windows(2)
-        .find(|two| alike(&two[0]) == alike(&two[1]));
+    let key = |piece: &Piece| (piece.access(), piece.reasons());
+    let two = pieces.windows(2).find(|two| key(&two[0]) == key(&two[1]));
     assert_eq!(two, None, "two pieces are one");
 }
 

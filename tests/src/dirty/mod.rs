@@ -11,7 +11,7 @@ use kvm_slots::dirty::DirtyMode;
 use crate::needs::Need;
 use guest::{HIGH, LOW, PAGES, Tracked, copy_pages, expect};
 
-pub use refusals::refused_alike;
+pub use refusals::refusals_are_the_same;
 
 /// The modes of dirty tracking by name, with what each needs.
 pub const MODES: [(&str, DirtyMode, &[Need]); 3] = [
@@ -35,8 +35,8 @@ type Test = fn(DirtyMode) -> Result<(), String>;
 
 /// The tests that run in each mode.
 pub const TESTS: [(&str, Test); 8] = [
-    ("has_each_written_page_once", tells_once),
-    ("has_all_of_many_pages", tells_of_many),
+    ("has_each_written_page_once", reports_once),
+    ("has_all_of_many_pages", reports_many),
     ("is_kept_when_its_slot_is_deleted", survives_delete),
     ("follows_a_slot_that_moves", follows_a_move),
     ("is_kept_when_logging_stops", survives_logging_off),
@@ -51,7 +51,7 @@ pub const TESTS: [(&str, Test); 8] = [
 /// Pages at both ends, and on both sides of the borders of the log's words.
 const SOME: [u64; 6] = [0, 3, 63, 64, 127, PAGES - 1];
 
-fn tells_once(mode: DirtyMode) -> Result<(), String> {
+fn reports_once(mode: DirtyMode) -> Result<(), String> {
     let stores: Vec<u64> = SOME.iter().chain(&[3, 3, 130]).map(|n| page(*n)).collect();
     let mut vm = Tracked::new(mode, &stores)?;
     vm.has(LOW, true)?;
@@ -62,7 +62,7 @@ fn tells_once(mode: DirtyMode) -> Result<(), String> {
     expect("written again", vm.collected()?, [page(3), page(130)])
 }
 
-fn tells_of_many(mode: DirtyMode) -> Result<(), String> {
+fn reports_many(mode: DirtyMode) -> Result<(), String> {
     // Twice, so that a ring wraps; backwards the second time.
     let twice: Vec<u64> = (0..PAGES).chain((0..PAGES).rev()).map(page).collect();
     let mut vm = Tracked::new(mode, &twice)?;

@@ -20,7 +20,7 @@ const ABSENT: u32 = 5;
 const PAGES: u64 = 200;
 
 /// Makes the same call on both.
-pub fn refused_alike() -> Result<(), String> {
+pub fn refusals_are_the_same() -> Result<(), String> {
     let real = kvm(&empty())?.vm().clone();
     let sim = SimVm::new(SimConfig::released(KernelVersion::V6_18));
     let memory = HostMapping::anonymous(2 * PAGES * 4096).map_err(|e| e.to_string())?;

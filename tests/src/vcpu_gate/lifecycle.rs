@@ -137,16 +137,16 @@ pub(super) fn own_signals() -> Result<(), String> {
         let number = vcpu.number;
         thread::scope(|scope| {
             let _stop = StopAtEnd(machine.gate.clone());
-            let (tell, told) = std::sync::mpsc::channel();
+            let (sender, receiver) = std::sync::mpsc::channel();
             let running = scope.spawn(move || {
                 // SAFETY: the function has no arguments and cannot fail.
-                let _ = tell.send(unsafe { libc::pthread_self() });
+                let _ = sender.send(unsafe { libc::pthread_self() });
                 match vcpu.gated.run() {
                     Ok(RunOutcome::Interrupted) => Ok(()),
                     other => Err(format!("interrupted: {other:?}")),
                 }
             });
-            let thread = told.recv().map_err(|e| e.to_string())?;
+            let thread = receiver.recv().map_err(|e| e.to_string())?;
             wait_until_it_moves(&machine, number)?;
             // SAFETY: the thread runs until this signal or a stop of the gate
             // ends it, and has not been joined yet.
@@ -158,7 +158,7 @@ pub(super) fn own_signals() -> Result<(), String> {
 }
 
 /// Two threads create, run and drop vCPUs while two others hold.
-pub(super) fn come_and_go() -> Result<(), String> {
+pub(super) fn created_and_dropped() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
         let done = AtomicBool::new(false);

@@ -50,7 +50,7 @@ pub const TESTS: [(&str, Test); 8] = [
     ("other_signals_are_reported", lifecycle::own_signals),
     (
         "vcpus_are_created_and_dropped_during_holds",
-        lifecycle::come_and_go,
+        lifecycle::created_and_dropped,
     ),
     (
         "a_vcpu_moves_between_threads_during_holds",

@@ -38,7 +38,7 @@ fn place(machine: &mut Bars, at: u64, room: u64, places: &[u64]) -> RegionId {
     }
     let placed = t.place(container, machine.window, at, 1);
     placed.expect("nothing is in itself");
-    t.commit().expect("nobody refuses");
+    t.commit().expect("no listener refuses");
     moves::follow(machine);
     container
 }

@@ -143,7 +143,7 @@ fn model() -> Converter<Paper, ModelPages<MemoryModel, ()>> {
         let ram = t.add(Region::ram("ram", memory.expect("of one size")));
         t.place(ram.expect("new"), root, n * SLOT, 0).expect("free");
     }
-    t.commit().expect("nobody refuses");
+    t.commit().expect("no listener refuses");
     let space = model.add_space("memory", root).expect("it renders");
     on_paper(ModelPages::new(model, space))
 }

@@ -82,5 +82,5 @@ pub fn move_one_bar(model: &mut MemoryModel, bar: RegionId, to: u64) {
 fn move_one(model: &mut MemoryModel, bar: RegionId, to: u64) {
     let mut transaction = model.transaction();
     transaction.move_to(bar, to).expect("it is placed");
-    transaction.commit().expect("nobody refuses");
+    transaction.commit().expect("no listener refuses");
 }

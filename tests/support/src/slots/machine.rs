@@ -13,7 +13,7 @@ use kvm_slots::{
 
 use super::random::{FILE_SIZE, Fds};
 use super::region::private_vm;
-use super::watched::{Told, Watched, of_slot};
+use super::watched::{SlotFields, Watched, of_slot};
 use super::{ABI, PAGE};
 
 /// A VM and the table of its slots.
@@ -139,10 +139,10 @@ pub fn check(vm: &Watched<SimVm>, table: &SlotTable, abi: AbiProfile) {
         |slot: &&Slot| abi == AbiProfile::Push && matches!(slot.backing(), Backing::FdOffset(_));
     let flag = abi.flag().unwrap_or(0);
     let slots = table.slots().filter(|slot| !by_push(slot));
-    let told: BTreeMap<u32, Told> = slots
+    let expected: BTreeMap<u32, SlotFields> = slots
         .map(|slot| (slot.id().into(), of_slot(slot, flag)))
         .collect();
-    assert_eq!(vm.slots(), told);
+    assert_eq!(vm.slots(), expected);
     let pushed: BTreeMap<u64, PushedRange> = table
         .slots()
         .filter(by_push)

@@ -48,7 +48,7 @@ impl Vm for Paper {
 
 /// A memslot as in the ioctl: address, size, flags, host address, and
 /// descriptor and offset of the file.
-pub type Told = (u64, u64, u32, u64, u32, u64);
+pub type SlotFields = (u64, u64, u32, u64, u32, u64);
 
 /// Passes memslot ioctls on to `vm`.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub struct Watched<V> {
 struct Notes {
     calls: Vec<Result<(), Errno>>,
     fail: BTreeMap<usize, Errno>,
-    slots: BTreeMap<u32, Told>,
+    slots: BTreeMap<u32, SlotFields>,
     pushed: BTreeMap<u64, PushedRange>,
     private: BTreeSet<u64>,
     old_ioctls: usize,
@@ -91,7 +91,7 @@ impl<V: Vm> Watched<V> {
     }
 
     /// The memslots, by the results of the calls.
-    pub fn slots(&self) -> BTreeMap<u32, Told> {
+    pub fn slots(&self) -> BTreeMap<u32, SlotFields> {
         self.notes().slots.clone()
     }
 
@@ -135,7 +135,7 @@ impl<V: Vm> Watched<V> {
         if result.is_ok() {
             match region.memory_size {
                 0 => notes.slots.remove(&region.slot),
-                _ => notes.slots.insert(region.slot, told(region)),
+                _ => notes.slots.insert(region.slot, fields(region)),
             };
         }
         result
@@ -215,7 +215,7 @@ impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
     }
 }
 
-fn told(region: &kvm_userspace_memory_region2) -> Told {
+fn fields(region: &kvm_userspace_memory_region2) -> SlotFields {
     let (fd, offset) = match region.pad1 {
         0 => (region.guest_memfd, region.guest_memfd_offset),
         fd => (fd, region.pad2[0]),
@@ -232,7 +232,7 @@ fn told(region: &kvm_userspace_memory_region2) -> Told {
 
 /// The ioctl that should have created a slot, with a profile that has this
 /// flag.
-pub fn of_slot(slot: &Slot, flag: u32) -> Told {
+pub fn of_slot(slot: &Slot, flag: u32) -> SlotFields {
     let mut flags = match slot.backing() {
         Backing::Host(_) => 0,
         Backing::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
