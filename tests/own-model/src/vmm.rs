@@ -58,7 +58,7 @@ pub enum Refused {
     /// Another part of the hypervisor refused, and these steps could not be
     /// undone.
     #[error("it was taken back, but for {} steps", .0.len())]
-    TakenBack(Vec<NotUndone>),
+    RolledBack(Vec<NotUndone>),
 }
 
 impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
@@ -131,7 +131,7 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
             if !agrees() {
                 let left = self.slots.undo(applied);
                 pages.set_ranges(convertible(&self.shown))?;
-                return Err(Refused::TakenBack(left));
+                return Err(Refused::RolledBack(left));
             }
             for page in was_private {
                 pages.record(page, PageState::Shared);

@@ -129,7 +129,7 @@ pub fn a_change_that_the_hypervisor_refuses_is_undone<V: Host>(mut machine: Mach
         },
         || false,
     );
-    assert!(matches!(&refused, Err(Refused::TakenBack(left)) if left.is_empty()));
+    assert!(matches!(&refused, Err(Refused::RolledBack(left)) if left.is_empty()));
     assert_eq!(machine.vmm.slots().table(), &before);
     assert_eq!(machine.vmm.model().regions.len(), 2 + machine.code.len());
     machine.loads(RAM + PAGE, 2);
