@@ -110,7 +110,7 @@ fn convert(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) -> bool 
 /// The first page and the number of pages, if the request is well-formed.
 fn requested(asked: &Asked) -> Option<(u64, u64)> {
     let size = asked.size.filter(|_| asked.clean)?;
-    let whole = asked.gpa % PAGE == 0 && size % PAGE == 0 && size > 0;
+    let whole = asked.gpa.is_multiple_of(PAGE) && size.is_multiple_of(PAGE) && size > 0;
     asked.gpa.checked_add(size).filter(|_| whole)?;
     Some((asked.gpa / PAGE, size / PAGE))
 }

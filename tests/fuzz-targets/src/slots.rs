@@ -44,11 +44,7 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, target: &[SlotRange]) {
                 .slots()
                 .map(|slot| u128::from(slot.size()))
                 .sum();
-            let trapped: u128 = plan
-                .trapped()
-                .iter()
-                .map(|part| u128::from(part.size()))
-                .sum();
+            let trapped: u128 = plan.trapped().iter().map(|part| part.size()).sum();
             let asked: u128 = target.iter().map(|range| u128::from(range.size())).sum();
             assert_eq!(slots + trapped, asked, "each byte has a slot or is trapped");
             let again = planned(machine, target).expect("it is there already");
