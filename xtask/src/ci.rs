@@ -74,7 +74,7 @@ pub fn run() -> Result<(), String> {
     steps.push(
         Step::cargo("every other page of a TiB", &["test", "--release"]).with(&[
             "-p",
-            "memory-model",
+            "guest-ranges",
             "--test",
             "it",
             "page_set::",

@@ -7,7 +7,7 @@ use vfio_private::config::ConfigError;
 use vfio_private::report::ReportError;
 use vfio_private::{ClassifyError, InputError, OffsetRule, PlaceError};
 
-use crate::causes::with_causes;
+use crate::error_chain::with_causes;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]

@@ -121,9 +121,9 @@
 #![forbid(unsafe_code)]
 
 mod bdf;
-mod causes;
 mod device_bars;
 mod error;
+mod error_chain;
 mod facts;
 mod quote;
 mod report;
@@ -131,9 +131,9 @@ mod sources;
 mod wording;
 
 pub use bdf::{Bdf, BdfError};
-pub use causes::with_causes;
 pub use device_bars::{DeviceBars, KnownBar};
 pub use error::BarReportError;
+pub use error_chain::with_causes;
 pub use facts::DeviceFacts;
 pub use report::classify::ReportOptions;
 pub use report::note::{Note, Topic};

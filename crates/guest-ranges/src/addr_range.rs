@@ -5,8 +5,8 @@ use core::fmt;
 
 /// A non-empty range of addresses in one address space.
 ///
-/// Both ends are inclusive, so that the range of every byte of a 64-bit space
-/// (2^64 bytes) has a value. Sizes are `u128` for the same reason.
+/// Both ends are inclusive, so that a range can have every byte of a 64-bit space (2^64
+/// bytes). Sizes are `u128` for the same reason.
 ///
 /// ```
 /// use guest_ranges::AddrRange;
@@ -30,8 +30,8 @@ impl AddrRange {
         last: u64::MAX,
     };
 
-    /// The `size` bytes from `start` on; `None` if that is no byte at all or
-    /// ends past 2^64.
+    /// The `size` bytes from `start` on. `None` if `size` is 0 or the range ends past
+    /// 2^64.
     #[inline]
     pub fn new(start: u64, size: u128) -> Option<Self> {
         let last = u128::from(start).checked_add(size.checked_sub(1)?)?;
@@ -41,35 +41,35 @@ impl AddrRange {
         })
     }
 
-    /// The bytes from `start` to `last`, both included; `None` if `last` lies
-    /// before `start`.
+    /// The bytes from `start` to `last`, both included. `None` if `last` is less than
+    /// `start`.
     #[inline]
     pub fn from_bounds(start: u64, last: u64) -> Option<Self> {
         (start <= last).then_some(Self { start, last })
     }
 
-    /// The range that lies `by` bytes higher, without what ends up past 2^64.
+    /// The range moved up by `by` bytes, without what ends up past 2^64.
     #[inline]
     pub fn moved_up(self, by: u64) -> Option<Self> {
         let start = self.start.checked_add(by)?;
         Self::from_bounds(start, self.last.saturating_add(by))
     }
 
-    /// The range that lies `by` bytes lower, without what ends up below 0.
+    /// The range moved down by `by` bytes, without what ends up below 0.
     #[inline]
     pub fn moved_down(self, by: u64) -> Option<Self> {
         let last = self.last.checked_sub(by)?;
         Self::from_bounds(self.start.saturating_sub(by), last)
     }
 
-    /// The range whose first and last bytes lie `by` bytes higher, modulo 2^64;
-    /// `None` if the last then lies before the first.
+    /// The range with both ends moved up by `by` bytes, modulo 2^64. `None` if the last
+    /// address is then less than the first.
     #[inline]
     pub fn wrapped_up(self, by: u64) -> Option<Self> {
         Self::from_bounds(self.start.wrapping_add(by), self.last.wrapping_add(by))
     }
 
-    /// Makes the range end at `last`, if it ends before that.
+    /// Extends the range to end at `last`, if it ends before.
     #[inline]
     pub fn extend_to(&mut self, last: u64) {
         self.last = self.last.max(last);
@@ -81,7 +81,7 @@ impl AddrRange {
         self.start
     }
 
-    /// The last address: it belongs to the range.
+    /// The last address, which is in the range.
     #[inline]
     pub fn last(self) -> u64 {
         self.last
@@ -92,25 +92,25 @@ impl AddrRange {
         u128::from(self.last - self.start) + 1
     }
 
-    /// Whether `address` lies in the range.
+    /// Whether `address` is in the range.
     #[inline]
     pub fn contains(self, address: u64) -> bool {
         self.start <= address && address <= self.last
     }
 
-    /// Whether the ranges have a byte in common. Touching is not overlapping.
+    /// Whether the ranges have a byte in common. Ranges that only touch do not.
     #[inline]
     pub fn overlaps(self, other: Self) -> bool {
         self.start <= other.last && other.start <= self.last
     }
 
-    /// Whether every byte of `other` lies in the range.
+    /// Whether every byte of `other` is in the range.
     #[inline]
     pub fn covers(self, other: Self) -> bool {
         self.start <= other.start && other.last <= self.last
     }
 
-    /// The bytes that both ranges have, if any.
+    /// The bytes that are in both ranges, if any.
     #[inline]
     pub fn intersect(self, other: Self) -> Option<Self> {
         Self::from_bounds(self.start.max(other.start), self.last.min(other.last))

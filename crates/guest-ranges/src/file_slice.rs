@@ -12,8 +12,8 @@ use crate::host_memory::Owner;
 
 /// Bytes of a file: a descriptor, an offset and a size.
 ///
-/// The descriptor is a number because the kernel's interfaces take one. The owner
-/// that travels with it keeps it open.
+/// The descriptor is a number because the kernel's interfaces take one. The owner keeps
+/// it open.
 #[derive(Clone)]
 pub struct FileSlice {
     fd: i32,
@@ -22,7 +22,7 @@ pub struct FileSlice {
 }
 
 impl FileSlice {
-    /// `size` bytes from `offset` on of `file`; `None` if that is empty or wraps.
+    /// `size` bytes of `file` from `offset` on. `None` if the range is empty or wraps.
     #[cfg(feature = "std")]
     pub fn new<F: AsFd + Send + Sync + 'static>(
         file: Arc<F>,
@@ -38,26 +38,26 @@ impl FileSlice {
         })
     }
 
-    /// `size` bytes from `offset` on of the file behind `fd`; `None` if that is
+    /// `size` bytes of the file behind `fd` from `offset` on. `None` if the range is
     /// empty or wraps.
     ///
     /// # Safety
-    /// `fd` must stay open, and the same file, while `owner` lives. If it is a
-    /// guest_memfd or a file whose pages a guest may have, code that holds the
-    /// slice may discard its bytes.
+    /// `fd` must stay open, and refer to the same file, while `owner` lives. If it is a
+    /// guest_memfd or a file whose pages a guest may have, code that holds the slice may
+    /// discard its bytes.
     #[expect(unsafe_code, reason = "declares the promise; there is no unsafe block")]
     pub unsafe fn from_raw_fd(fd: i32, offset: u64, size: u64, owner: Owner) -> Option<Self> {
         let range = AddrRange::new(offset, size.into())?;
         Some(Self { fd, range, owner })
     }
 
-    /// The file descriptor's number.
+    /// The file descriptor.
     #[inline]
     pub fn fd(&self) -> i32 {
         self.fd
     }
 
-    /// Where in the file the slice starts, in bytes.
+    /// The offset of the slice in the file, in bytes.
     #[inline]
     pub fn offset(&self) -> u64 {
         self.range.start()
@@ -70,13 +70,13 @@ impl FileSlice {
         (self.range.last() - self.range.start()).saturating_add(1)
     }
 
-    /// What keeps the descriptor open.
+    /// The owner that keeps the descriptor open.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// `size` bytes from `offset` (relative to this slice) on; `None` if they
-    /// are not all inside.
+    /// `size` bytes from `offset` on, relative to this slice. `None` if they are not all
+    /// inside.
     pub fn slice(&self, offset: u64, size: u64) -> Option<Self> {
         let range = AddrRange::new(self.offset().checked_add(offset)?, size.into())?;
         self.range.covers(range).then(|| Self {
@@ -87,7 +87,7 @@ impl FileSlice {
     }
 }
 
-/// Equal if they are the same bytes of the same descriptor.
+/// Two are equal if they are the same bytes of the same descriptor.
 impl PartialEq for FileSlice {
     fn eq(&self, other: &Self) -> bool {
         (self.fd, self.range) == (other.fd, other.range)

@@ -7,15 +7,15 @@ use core::fmt;
 
 use crate::addr_range::AddrRange;
 
-/// Keeps a mapping or a descriptor valid while it lives. Drop it to release them.
+/// An owner that keeps a mapping or a descriptor valid while it lives.
 pub type Owner = Arc<dyn Any + Send + Sync>;
 
 /// A piece of the host process's address space that a guest may access.
 ///
-/// This crate never reads through the address. Whoever created the value has
-/// promised that it is sound to hand it to a guest or a device, so code that
-/// receives one needs no `unsafe` to do so. It still needs `unsafe`, with an
-/// argument of its own, to dereference the address.
+/// This crate never reads through the address. The code that created the value has
+/// promised that it is sound to give the memory to a guest or a device. Code that
+/// receives one therefore needs no `unsafe` to do so. It still needs `unsafe`, with a
+/// justification of its own, to dereference the address.
 #[derive(Clone)]
 pub struct HostMemory {
     range: AddrRange,
@@ -23,31 +23,31 @@ pub struct HostMemory {
 }
 
 impl HostMemory {
-    /// `size` bytes at host virtual address `address`, valid while `owner`
-    /// lives; `None` if that is empty or wraps, or if `address` is null.
+    /// `size` bytes at host virtual address `address`, valid while `owner` lives.
+    /// `None` if the range is empty or wraps, or if `address` is null.
     ///
-    /// Null is no host address: KVM takes a `userspace_addr` of 0 beside a
-    /// guest_memfd for a memslot without one, and Linux lets no ordinary process
+    /// Null is not a host address: KVM interprets a `userspace_addr` of 0 with a
+    /// guest_memfd as a memslot without host memory, and Linux lets no ordinary process
     /// map anything there (`vm.mmap_min_addr`).
     ///
     /// # Safety
     /// For as long as `owner` lives, the bytes must be memory that a guest, a
     /// device, or code that acts for them may read, write and discard at any
     /// time: mapped, with no reference to it and no other use that relies on its
-    /// contents. If the mapping is read-only, whoever gives it to a guest must
-    /// give it as read-only. An address that nothing is mapped at is allowed if
-    /// nothing ever will be: accesses to it fail.
+    /// contents. If the mapping is read-only, code that gives it to a guest must make
+    /// it read-only there. An address at which nothing is mapped is allowed if nothing
+    /// ever will be: accesses to it fail.
     #[expect(unsafe_code, reason = "declares the promise; there is no unsafe block")]
     pub unsafe fn new(address: u64, size: u64, owner: Owner) -> Option<Self> {
         let range = AddrRange::new(address, size.into())?;
         (address != 0).then_some(Self { range, owner })
     }
 
-    /// `size` bytes that are nowhere, for a model that describes memory which no
-    /// guest will run on; `None` if `size` is 0 or more than 2^63.
+    /// A placeholder of `size` bytes without memory, for a model that no guest will run
+    /// on. `None` if `size` is 0 or more than 2^63.
     ///
-    /// The addresses are the last ones of the 64-bit space, which Linux maps for
-    /// no process. KVM and IOMMUs refuse them.
+    /// The addresses are the last ones of the 64-bit space. Linux maps these for no
+    /// process, and KVM and IOMMUs refuse them.
     pub fn placeholder(size: u64) -> Option<Self> {
         let address = size.wrapping_neg();
         let range = AddrRange::new(address, size.into())?;
@@ -76,12 +76,12 @@ impl HostMemory {
         (self.range.last() - self.range.start()).saturating_add(1)
     }
 
-    /// What keeps the memory mapped.
+    /// The owner that keeps the memory mapped.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// `size` bytes from `offset` on; `None` if they are not all inside.
+    /// `size` bytes from `offset` on. `None` if they are not all inside.
     pub fn slice(&self, offset: u64, size: u64) -> Option<Self> {
         let range = AddrRange::new(self.address().checked_add(offset)?, size.into())?;
         self.range.covers(range).then(|| Self {
@@ -91,7 +91,7 @@ impl HostMemory {
     }
 }
 
-/// Equal if the addresses are, whoever owns them.
+/// Two are equal if their addresses are, whatever their owners.
 impl PartialEq for HostMemory {
     fn eq(&self, other: &Self) -> bool {
         self.range == other.range

@@ -8,7 +8,8 @@
 //! | --- | --- |
 //! | [`AddrRange`] | addresses: never empty, never wraps, reaches 2^64 |
 //! | [`PageRange`] | whole pages of 4 KiB, as KVM's ioctls take them |
-//! | [`walk()`] | one walk of two sorted lists of ranges; [`overlap()`], [`subtract()`], [`gaps()`] and [`coalesce()`] derive from it |
+//! | [`walk()`] | one pass over two sorted lists of ranges; [`overlap()`], [`subtract()`] and [`gaps()`] derive from it |
+//! | [`coalesce()`] | joins ranges that touch or overlap |
 //! | [`RangeSet`] | a set of addresses, as few ranges |
 //! | [`PageSet`] | a set of pages in bounded memory, whichever pages a guest chooses |
 //! | [`PageState`] | whether a page is private or shared |
@@ -17,7 +18,7 @@
 //!
 //! # Example
 //!
-//! A guest has made some pages of its RAM private. Devices may reach the rest.
+//! A guest has made some pages of its RAM private. Devices may access the rest.
 //!
 //! ```
 //! use guest_ranges::{AddrRange, PageSet, gaps};
@@ -32,25 +33,25 @@
 //! assert_eq!(shared[1], AddrRange::from_bounds(0x7000, 0xf_ffff).unwrap());
 //! ```
 //!
-//! # Host memory is vouched for where it enters
+//! # Safety of host memory
 //!
-//! A VMM hands host memory to a guest, which reads and writes it behind the
-//! compiler's back. Whether that is sound is known where the memory is mapped,
-//! and nowhere else. So [`HostMemory::new`] is `unsafe`: its caller promises that
-//! the guest may access these bytes for as long as the owner lives. A slice of a
-//! [`HostMemory`] inherits the promise, and nothing else creates one. Code that
-//! receives a [`HostMemory`] can therefore pass it to KVM or to an IOMMU in safe
-//! code. A [`FileSlice`] owns its descriptor for the same reason.
+//! A VMM gives host memory to a guest, which reads and writes it behind the
+//! compiler's back. Only the code that maps the memory can know whether that is
+//! sound. [`HostMemory::new`] is therefore `unsafe`: its caller promises that the
+//! guest may access these bytes for as long as the owner lives. A slice of a
+//! [`HostMemory`] inherits the promise, and nothing else creates one. Safe code that
+//! receives a [`HostMemory`] can pass it to KVM or to an IOMMU. A [`FileSlice`] owns
+//! its descriptor for the same reason.
 //!
 //! # What this crate does not do
 //!
-//! It never reads through an address and contains no `unsafe` block. It
-//! knows neither KVM nor VFIO, and no page size but 4 KiB.
+//! The crate never reads through an address and contains no `unsafe` block. It knows
+//! neither KVM nor VFIO, and no page size but 4 KiB.
 //!
 //! # Features
 //!
-//! - `std` (default): [`FileSlice::new`], which takes the owner of a descriptor.
-//!   Without it the crate needs `alloc` only.
+//! - `std` (default): adds [`FileSlice::new`], which takes the owner of a descriptor.
+//!   Without this feature the crate needs only `alloc`.
 #![cfg_attr(not(feature = "std"), no_std)]
 // Two constructors are `unsafe fn`s, which `forbid` does not allow. There is no
 // `unsafe` block.
@@ -78,7 +79,7 @@ pub use page_state::{GuestMemfdSides, PageState};
 pub use range_set::RangeSet;
 pub use walk::{Piece, coalesce, gaps, overlap, subtract, walk};
 
-/// The example of the README.
+/// The example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Some pages next to each other, one bit for each.
+//! A chunk of adjacent pages, with one bit for each page.
 
-/// So many pages are one chunk. A bitmap of 512 bytes makes what surrounds it
-/// (a map's entry, an allocation's header) small beside it.
+/// The number of pages in a chunk. The bitmap of 512 bytes is large compared to its
+/// overhead: a map's entry and an allocation's header.
 pub(crate) const PAGES: usize = 4096;
 
 pub(crate) const BITS: usize = 64;
@@ -10,11 +10,11 @@ pub(crate) const BITS: usize = 64;
 /// A bit for each page of a chunk.
 pub(crate) type Bitmap = [u64; PAGES / BITS];
 
-/// Which pages of a chunk are in a set.
+/// The pages of a chunk that are in a set.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
     bits: Bitmap,
-    /// How many bits are set.
+    /// The number of set bits.
     count: usize,
 }
 
@@ -36,29 +36,37 @@ impl Chunk {
         self.count == PAGES
     }
 
-    /// Whether as many bits are set as is said.
+    /// Whether the recorded number of bits is correct.
     pub(crate) fn is_counted(&self) -> bool {
         self.count == self.bits.iter().map(|&word| ones(word)).sum::<usize>()
     }
 
-    /// Says of too many pages that they are in the set.
+    /// Records one page too many.
     #[cfg(test)]
     pub(crate) fn miscount(&mut self) {
         self.count += 1;
     }
 
     /// Puts the pages from `first` to `last` in, or takes them out.
+    #[inline]
     pub(crate) fn set(&mut self, first: usize, last: usize, is_in: bool) {
-        for word in first / BITS..=last / BITS {
-            let from = first.saturating_sub(word * BITS);
-            let to = (last - word * BITS).min(BITS - 1);
-            let mask = (!0 << from) & (!0 >> (BITS - 1 - to));
-            let old = self.bits[word];
-            let new = if is_in { old | mask } else { old & !mask };
-            self.bits[word] = new;
-            // What goes out was counted, so this cannot go below zero.
-            self.count -= ones(old & !new);
-            self.count += ones(new & !old);
+        let (low, high) = (first / BITS, last / BITS);
+        let from_first = !0 << (first % BITS);
+        let to_last = !0 >> (BITS - 1 - last % BITS);
+        let changed = match low == high {
+            true => change(&mut self.bits[low], from_first & to_last, is_in),
+            false => {
+                let between = self.bits[low + 1..high].iter_mut();
+                let between = between.map(|word| change(word, !0, is_in));
+                let between = between.sum::<usize>();
+                let ends = change(&mut self.bits[low], from_first, is_in);
+                between + ends + change(&mut self.bits[high], to_last, is_in)
+            }
+        };
+        match is_in {
+            true => self.count += changed,
+            // They were counted, so this cannot go below zero.
+            false => self.count -= changed,
         }
     }
 
@@ -75,27 +83,40 @@ impl Chunk {
         &self.bits
     }
 
-    /// How many pages are in the set.
+    /// The number of pages in the set.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// The first page from `from` on that is in the set (or, with `is_in`
-    /// false, is not); [`PAGES`] if there is none.
-    pub(crate) fn next(&self, from: usize, is_in: bool) -> usize {
+    /// The first page from `from` to `to` that is in the set (or, with `is_in`
+    /// false, is not); `to + 1` if there is none.
+    #[inline]
+    pub(crate) fn next(&self, from: usize, to: usize, is_in: bool) -> usize {
         let mut mask = !0 << (from % BITS);
-        for word in from / BITS..PAGES / BITS {
+        for word in from / BITS..=to / BITS {
             let bits = if is_in {
                 self.bits[word]
             } else {
                 !self.bits[word]
             };
             if bits & mask != 0 {
-                return word * BITS + (bits & mask).trailing_zeros() as usize;
+                let page = word * BITS + (bits & mask).trailing_zeros() as usize;
+                return page.min(to + 1);
             }
             mask = !0;
         }
-        PAGES
+        to + 1
+    }
+}
+
+/// Puts the pages of a mask in, or takes them out; returns how many changed.
+#[inline]
+fn change(word: &mut u64, mask: u64, is_in: bool) -> usize {
+    let change = mask & if is_in { !*word } else { *word };
+    *word ^= change;
+    match change {
+        u64::MAX => BITS,
+        some => ones(some),
     }
 }
 

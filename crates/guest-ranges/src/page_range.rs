@@ -5,39 +5,38 @@ use core::fmt;
 
 use crate::addr_range::AddrRange;
 
-/// The bytes of a page: the smallest unit that can be private or accepted, and
+/// The size of a page in bytes: the smallest unit that can be private or accepted, and
 /// the smallest page of any host.
 pub const PAGE_SIZE: u64 = 4096;
 
 /// One or more whole pages of 4 KiB, next to each other.
 ///
-/// The end is exclusive and a `u64`: the very last page of a 64-bit space
-/// cannot be named, nor can it for `KVM_SET_MEMORY_ATTRIBUTES`, which refuses
-/// what reaches 2^64 (`kvm_vm_ioctl_set_mem_attributes` in
-/// virt/kvm/kvm_main.c).
+/// The end is exclusive and a `u64`, so the range cannot include the last page of a
+/// 64-bit space. `KVM_SET_MEMORY_ATTRIBUTES` refuses that page, too
+/// (`kvm_vm_ioctl_set_mem_attributes` in virt/kvm/kvm_main.c).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageRange {
     start: u64,
     end: u64,
 }
 
-/// Why numbers are no range of pages.
+/// Why numbers do not form a range of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PageRangeError {
-    /// There is no byte in it.
+    /// The range is empty.
     Empty {
         /// The first address.
         gpa: u64,
     },
-    /// It does not consist of whole pages of 4 KiB.
+    /// The range does not consist of whole pages of 4 KiB.
     Unaligned {
         /// The first address.
         gpa: u64,
         /// The number of bytes.
         size: u64,
     },
-    /// It does not end below 2^64.
+    /// The range does not end below 2^64.
     Wraps {
         /// The first address.
         gpa: u64,
@@ -66,8 +65,7 @@ impl PageRange {
     /// The `size` bytes from `gpa` on.
     ///
     /// # Errors
-    /// [`PageRangeError`] for no byte at all, half a page, or an end at or above
-    /// 2^64.
+    /// [`PageRangeError`] for an empty range, half a page, or an end at or above 2^64.
     pub fn new(gpa: u64, size: u64) -> Result<Self, PageRangeError> {
         if size == 0 {
             return Err(PageRangeError::Empty { gpa });
@@ -81,16 +79,16 @@ impl PageRange {
         }
     }
 
-    /// The pages from `start` up to `end`; `None` if there is none, or if one of
-    /// the two is not the start of a page.
+    /// The pages from `start` up to `end`. `None` if there is no page, or if one of the
+    /// two is not the start of a page.
     #[inline]
     pub fn between(start: u64, end: u64) -> Option<Self> {
         let aligned = (start | end) % PAGE_SIZE == 0;
         (start < end && aligned).then_some(Self { start, end })
     }
 
-    /// The pages that lie in `range` as a whole, below 2^64 - 4096; `None` if
-    /// there is none.
+    /// The pages that lie entirely in `range`, below 2^64 - 4096. `None` if there is
+    /// none.
     pub fn inside(range: AddrRange) -> Option<Self> {
         let end = range.last().saturating_add(1) & !(PAGE_SIZE - 1);
         Self::between(range.start().checked_next_multiple_of(PAGE_SIZE)?, end)
@@ -102,7 +100,7 @@ impl PageRange {
         self.start
     }
 
-    /// The first address behind the range.
+    /// The first address past the range.
     #[inline]
     pub fn end(self) -> u64 {
         self.end

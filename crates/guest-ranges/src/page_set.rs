@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A set of pages that stays small however they are chosen.
+//! A set of pages in bounded memory.
 
 pub(crate) mod check;
 
@@ -19,34 +19,34 @@ use crate::walk::coalesce;
 /// The bytes of a chunk of pages.
 const CHUNK_SIZE: u64 = PAGE_SIZE * PAGES as u64;
 
-/// The pages of a chunk, and the bits of a word, as they are added to addresses.
+/// The pages of a chunk, and the bits of a word, for arithmetic with addresses.
 const CHUNK_PAGES: u64 = PAGES as u64;
 const WORD: u64 = BITS as u64;
 
-/// What an entry of two words costs at most in a B-tree: when all of its nodes
-/// are as empty as they may be.
+/// The most bytes that an entry of two words takes in a B-tree, whose nodes are as
+/// empty as they may be.
 const ENTRY_BYTES: usize = 48;
 
-/// What a bitmap costs, with what an allocator needs to know of it.
+/// The bytes that a bitmap takes, with the allocator's overhead.
 const BITMAP_BYTES: usize = size_of::<Chunk>() + 8;
 
-/// The most that a chunk costs that the set reaches into.
+/// The most bytes that a chunk takes.
 const CHUNK_BYTES: usize = ENTRY_BYTES + BITMAP_BYTES;
 
 /// A set of pages of 4 KiB.
 ///
-/// A range stands for the pages that it touches. The set yields ranges of whole
-/// pages, unless they are cut to a range that has half pages.
+/// Methods that take a range apply to every page that the range touches. The set
+/// yields ranges of whole pages, unless they are cut to a range with half pages.
 ///
-/// # How large it gets
+/// # Size
 ///
-/// Chunks of 16 MiB that are in the set as a whole are held as ranges, other
-/// chunks with pages in the set as bitmaps. So no choice of pages makes the set
-/// larger than 576 bytes for each chunk that it reaches into, 36 MiB for each TiB:
-/// 1.125 bits a page.
+/// The set stores chunks of 16 MiB that it contains as a whole as ranges, and chunks
+/// that it contains in part as bitmaps. It takes at most 576 bytes for each chunk that
+/// it reaches into, or 36 MiB for each TiB, whichever pages it contains. That is 1.125
+/// bits for each page.
 ///
-/// A guest that chooses where the pages are chooses how many chunks that is:
-/// [`has_room`](Self::has_room) keeps it in bounds.
+/// A guest that chooses the addresses of the pages also chooses the number of chunks.
+/// [`has_room`](Self::has_room) checks a limit.
 ///
 /// ```
 /// use guest_ranges::{AddrRange, PageSet};
@@ -62,7 +62,7 @@ const CHUNK_BYTES: usize = ENTRY_BYTES + BITMAP_BYTES;
 pub struct PageSet {
     /// The numbers of the chunks that are in the set as a whole.
     whole: RangeSet,
-    /// The chunks that are in it in part.
+    /// The chunks that are in the set in part.
     mixed: BTreeMap<u64, Box<Chunk>>,
 }
 
@@ -70,14 +70,14 @@ impl PageSet {
     /// The most bytes that the set can take for each TiB that it reaches into.
     pub const MAX_BYTES_PER_TIB: usize = 36 << 20;
 
-    /// The set of no page.
+    /// An empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether there is no page in the set.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
-        // A chunk that is in it in part has some page in it.
+        // A mixed chunk has at least one page in the set.
         self.whole.is_empty() && self.mixed.is_empty()
     }
 
@@ -89,20 +89,47 @@ impl PageSet {
     /// The parts of `range` that are in the set, as the fewest ranges, by
     /// address.
     pub fn within(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
+        // Most ranges are of few pages, and so inside one chunk. The iterator over
+        // several is large: in a box, it costs nothing where it is not needed.
+        let chunks = chunks_of(range);
+        let number = chunks.start();
+        if number != chunks.last() {
+            return Parts::Several(Box::new(self.within_chunks(range)));
+        }
+        match self.mixed.get(&number) {
+            Some(chunk) => Parts::Chunk(Runs {
+                chunk,
+                number,
+                from: page_in_chunk(range.start()),
+                to: page_in_chunk(range.last()),
+                clip: range,
+            }),
+            None => Parts::Whole(self.whole.contains(number).then_some(range)),
+        }
+    }
+
+    fn within_chunks(&self, range: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
         let chunks = chunks_of(range);
         let whole = self.whole.within(chunks).filter_map(addresses_of_chunks);
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
         let mixed = mixed.flat_map(move |(&number, chunk)| {
-            // A search for one page looks at one page, and not at its chunk.
             let from = (number == chunks.start()).then(|| page_in_chunk(range.start()));
             let to = (number == chunks.last()).then(|| page_in_chunk(range.last()));
-            runs(number, chunk, from.unwrap_or(0), to.unwrap_or(PAGES - 1))
+            Runs {
+                chunk,
+                number,
+                from: from.unwrap_or(0),
+                to: to.unwrap_or(PAGES - 1),
+                clip: range,
+            }
         });
         let parts = ByAddress {
-            one: whole.peekable(),
+            one: whole
+                .filter_map(move |part| part.intersect(range))
+                .peekable(),
             other: mixed.peekable(),
         };
-        coalesce(parts.filter_map(move |part| part.intersect(range)))
+        coalesce(parts)
     }
 
     /// The number of pages in the set.
@@ -111,7 +138,7 @@ impl PageSet {
         self.whole.count() * PAGES as u128 + mixed.sum::<u128>()
     }
 
-    /// Whether the page that holds `address` is in the set.
+    /// Whether the page at `address` is in the set.
     pub fn contains(&self, address: u64) -> bool {
         AddrRange::from_bounds(address, address).is_some_and(|only| self.covers(only))
     }
@@ -121,17 +148,17 @@ impl PageSet {
         self.within(range).next() == Some(range)
     }
 
-    /// Puts every page that `range` touches into the set.
+    /// Inserts every page that `range` touches.
     pub fn insert(&mut self, range: AddrRange) {
         self.set(range, true);
     }
 
-    /// Takes every page that `range` touches out of the set.
+    /// Removes every page that `range` touches.
     pub fn remove(&mut self, range: AddrRange) {
         self.set(range, false);
     }
 
-    /// Puts every page of `other` into the set.
+    /// Inserts every page of `other`.
     pub fn insert_all(&mut self, other: &Self) {
         for chunks in other.whole.iter() {
             self.set_chunks(chunks, true);
@@ -141,9 +168,9 @@ impl PageSet {
         }
     }
 
-    /// Puts pages into the set by a bitmap, as KVM's dirty logs are: bit `n` of
-    /// its first `pages` bits stands for page `n` from the one that holds
-    /// `first`. Pages behind the last one of the space are left out.
+    /// Inserts the pages of a bitmap, such as a KVM dirty log. Bit `n` stands for
+    /// the page `n` pages above the one at `first`. Only the first `pages` bits count,
+    /// and only pages below 2^64.
     pub fn insert_bitmap(&mut self, first: u64, bitmap: &[u64], pages: u64) {
         let first = first / PAGE_SIZE;
         let bits = bitmap.len() as u64 * WORD;
@@ -166,14 +193,14 @@ impl PageSet {
         }
     }
 
-    /// Takes every page that `range` touches out of the set; returns them.
+    /// Removes every page that `range` touches. Returns the removed pages.
     pub fn take(&mut self, range: AddrRange) -> Self {
         let taken = self.clipped(range);
         self.remove(range);
         taken
     }
 
-    /// The set of those pages of this one that `range` touches.
+    /// The set of the pages of this set that `range` touches.
     #[must_use]
     pub fn clipped(&self, range: AddrRange) -> Self {
         let chunks = chunks_of(range);
@@ -195,23 +222,23 @@ impl PageSet {
         clipped
     }
 
-    /// The bytes that the set takes on the heap, at most.
+    /// The most bytes that the set takes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.whole.len() * ENTRY_BYTES + self.mixed.len() * CHUNK_BYTES
     }
 
-    /// Whether the set, with `range` in it, would stay within `limit` bytes on
-    /// the heap, whichever of its pages are removed later.
+    /// Whether the set with `range` inserted would take at most `limit` bytes on the
+    /// heap, whichever pages are removed later.
     pub fn has_room(&self, range: AddrRange, limit: usize) -> bool {
         let chunks = chunks_of(range);
         let most = (limit / CHUNK_BYTES) as u128;
         let reached = self.whole.count() + self.mixed.len() as u128;
-        // What it reaches into already is looked for only if that matters.
+        // Chunks that are in the set already are counted only if that matters.
         let new = chunks.size();
         reached + new <= most || reached + new - self.reached_of(chunks) <= most
     }
 
-    /// How many of some chunks the set reaches into.
+    /// The number of given chunks that the set reaches into.
     fn reached_of(&self, chunks: AddrRange) -> u128 {
         let whole = self.whole.within(chunks).map(AddrRange::size);
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
@@ -219,6 +246,9 @@ impl PageSet {
     }
 
     fn set(&mut self, range: AddrRange, is_in: bool) {
+        if !is_in && self.is_empty() {
+            return;
+        }
         let chunks = chunks_of(range);
         let (mut first, mut last) = (chunks.start(), chunks.last());
         let from = page_in_chunk(range.start());
@@ -234,13 +264,13 @@ impl PageSet {
             self.set_in_chunk(last, 0, to, is_in);
             last -= 1;
         }
-        // Between two neighbours there is nothing.
+        // There is no chunk between two neighbours.
         if let Some(chunks) = AddrRange::from_bounds(first, last) {
             self.set_chunks(chunks, is_in);
         }
     }
 
-    /// Puts whole chunks in, or takes them out.
+    /// Inserts or removes whole chunks.
     fn set_chunks(&mut self, chunks: AddrRange, is_in: bool) {
         let mixed = self.mixed.range(chunks.start()..=chunks.last());
         let mixed: Vec<u64> = mixed.map(|(&number, _)| number).collect();
@@ -253,7 +283,7 @@ impl PageSet {
         }
     }
 
-    /// Adds the pages of one chunk.
+    /// Inserts pages of one chunk.
     fn insert_chunk(&mut self, number: u64, bitmap: &Bitmap) {
         let only = AddrRange::from_bounds(number, number);
         let is_whole = only.is_some_and(|only| self.whole.covers(only));
@@ -268,14 +298,14 @@ impl PageSet {
         }
     }
 
-    /// Puts the pages from `from` to `to` of one chunk in, or takes them out.
+    /// Inserts or removes the pages from `from` to `to` of one chunk.
     fn set_in_chunk(&mut self, number: u64, from: usize, to: usize, is_in: bool) {
         let Some(only) = AddrRange::from_bounds(number, number) else {
             return;
         };
         let chunk = match self.mixed.entry(number) {
             Entry::Occupied(chunk) => chunk.into_mut(),
-            Entry::Vacant(free) => match (self.whole.covers(only), is_in) {
+            Entry::Vacant(free) => match (self.whole.contains(number), is_in) {
                 (true, false) => {
                     self.whole.remove(only);
                     free.insert(Box::new(Chunk::ALL))
@@ -298,10 +328,10 @@ impl fmt::Debug for PageSet {
     }
 }
 
-/// A bitmap of which only some bits count.
+/// A bitmap of which only the first bits count.
 struct Bits<'a> {
     bitmap: &'a [u64],
-    /// How many of them count.
+    /// The number of bits that count.
     pages: u64,
 }
 
@@ -352,29 +382,61 @@ fn page_in_chunk(address: u64) -> usize {
     usize::try_from(page).unwrap_or(PAGES - 1)
 }
 
-/// The addresses that chunk `number` has in the set, from page `from` on and
-/// up to the end of the run that page `to` is in.
-fn runs(
-    number: u64,
-    chunk: &Chunk,
-    mut from: usize,
-    to: usize,
-) -> impl Iterator<Item = AddrRange> + '_ {
-    core::iter::from_fn(move || {
-        let first = match from <= to {
-            true => chunk.next(from, true),
-            false => return None,
-        };
-        if first > to {
-            return None;
-        }
-        from = chunk.next(first, false);
-        let address = |page: usize| number * CHUNK_SIZE + page as u64 * PAGE_SIZE;
-        AddrRange::from_bounds(address(first), address(from - 1) + (PAGE_SIZE - 1))
-    })
+/// The parts of a range that are in a set.
+enum Parts<'a, S> {
+    /// Of a chunk that is in the set as a whole, or not at all.
+    Whole(Option<AddrRange>),
+    /// Of one chunk that is in it in part.
+    Chunk(Runs<'a>),
+    /// Of several chunks.
+    Several(Box<S>),
 }
 
-/// What two iterators give, by address.
+impl<S: Iterator<Item = AddrRange>> Iterator for Parts<'_, S> {
+    type Item = AddrRange;
+
+    #[inline]
+    fn next(&mut self) -> Option<AddrRange> {
+        match self {
+            Self::Whole(range) => range.take(),
+            Self::Chunk(runs) => runs.next(),
+            Self::Several(parts) => parts.next(),
+        }
+    }
+}
+
+/// The addresses that a chunk has in the set.
+struct Runs<'a> {
+    chunk: &'a Chunk,
+    number: u64,
+    /// The first and the last page that are still to be looked at.
+    from: usize,
+    to: usize,
+    /// Runs are cut to this range.
+    clip: AddrRange,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = AddrRange;
+
+    #[inline]
+    fn next(&mut self) -> Option<AddrRange> {
+        if self.from > self.to {
+            return None;
+        }
+        let first = self.chunk.next(self.from, self.to, true);
+        if first > self.to {
+            self.from = first;
+            return None;
+        }
+        self.from = self.chunk.next(first, self.to, false);
+        let address = |page: usize| self.number * CHUNK_SIZE + page as u64 * PAGE_SIZE;
+        let last = address(self.from - 1) + (PAGE_SIZE - 1);
+        AddrRange::from_bounds(address(first), last)?.intersect(self.clip)
+    }
+}
+
+/// Merges two iterators by address.
 struct ByAddress<A: Iterator, B: Iterator> {
     one: Peekable<A>,
     other: Peekable<B>,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a page is private or shared, and where its bytes are.
+//! The state of a page, private or shared, and where its bytes are.
 
 /// Who may access a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: code that converts pages has to handle each state.
 pub enum PageState {
     /// The guest and the host.
     Shared,
@@ -21,15 +22,16 @@ impl PageState {
     }
 }
 
-/// Which pages of a piece of RAM a guest_memfd holds.
+/// The pages of a piece of RAM that a guest_memfd holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Exhaustive: code that converts pages has to know where each side is.
 pub enum GuestMemfdSides {
-    /// Only the private ones. Shared pages are in the host memory beside it.
+    /// Only the private pages. Shared pages are in separate host memory.
     Private,
-    /// Only shared ones. The host memory is a mapping of this very file, and the
-    /// guest has no private pages here.
+    /// Only shared pages. The host memory is a mapping of this file, and the guest has
+    /// no private pages here.
     Shared,
-    /// Both, in place. The host memory is a mapping of this very file, of which
-    /// the host may access the pages that are shared at the time.
+    /// Both, in place. The host memory is a mapping of this file. The host may access
+    /// the pages that are currently shared.
     Both,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A set of addresses, held as few ranges.
+//! A set of addresses, stored as ranges.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use crate::addr_range::AddrRange;
 use crate::walk::gaps;
 
-/// A set of addresses, or of any other numbers. Ranges that touch are joined, so
-/// that the set is as small as its description can be.
+/// A set of addresses, or of any other numbers. The set joins ranges that touch, so it
+/// stores the fewest possible ranges.
 ///
 /// ```
 /// use guest_ranges::{AddrRange, RangeSet};
@@ -21,14 +21,14 @@ use crate::walk::gaps;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
-    /// Start to last: disjoint, and never adjacent.
+    /// Start to last. The ranges are disjoint and never adjacent.
     ranges: BTreeMap<u64, u64>,
-    /// How many addresses they have.
+    /// The number of addresses.
     count: u128,
 }
 
 impl RangeSet {
-    /// The set of no address.
+    /// An empty set.
     pub const fn new() -> Self {
         Self {
             ranges: BTreeMap::new(),
@@ -42,7 +42,7 @@ impl RangeSet {
         self.ranges.iter().filter_map(range)
     }
 
-    /// Whether there is no address in the set.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -52,13 +52,13 @@ impl RangeSet {
         self.ranges.len()
     }
 
-    /// How many addresses are in the set.
+    /// The number of addresses in the set.
     pub fn count(&self) -> u128 {
         self.count
     }
 
-    /// Where a range starts that reaches the next one, or is none; where the
-    /// last one starts if the ranges do not have as many addresses as recorded.
+    /// The start of the first range that is invalid or reaches the next one. The start
+    /// of the last range if the number of addresses differs from the recorded one.
     pub(crate) fn first_wrong(&self) -> Option<u64> {
         let mut ranges = self.ranges.iter().peekable();
         let mut count = 0;
@@ -74,7 +74,7 @@ impl RangeSet {
         (count != self.count).then_some(start.unwrap_or(0))
     }
 
-    /// Adds a range as it is, whatever there is.
+    /// Adds a range without joining it.
     #[cfg(test)]
     pub(crate) fn insert_unjoined(&mut self, start: u64, last: u64) {
         self.ranges.insert(start, last);
@@ -114,7 +114,7 @@ impl RangeSet {
         self.within(range).next() == Some(range)
     }
 
-    /// Puts every address of `range` into the set.
+    /// Inserts every address of `range`.
     pub fn insert(&mut self, range: AddrRange) {
         // Reach one address further on both sides, to join what is adjacent.
         let reach = AddrRange::from_bounds(
@@ -129,7 +129,7 @@ impl RangeSet {
         self.put(start, last);
     }
 
-    /// Takes every address of `range` out of the set.
+    /// Removes every address of `range`.
     pub fn remove(&mut self, range: AddrRange) {
         for start in self.starts_touching(range) {
             let Some(last) = self.take(start) else {
@@ -150,14 +150,14 @@ impl RangeSet {
         self.count += u128::from(last - start) + 1;
     }
 
-    /// Takes out the range that starts there; returns where it ends.
+    /// Removes the range that starts at `start`. Returns its last address.
     fn take(&mut self, start: u64) -> Option<u64> {
         let last = self.ranges.remove(&start)?;
         self.count -= u128::from(last - start) + 1;
         Some(last)
     }
 
-    /// The starts of the held ranges that share an address with `range`.
+    /// The starts of the stored ranges that share an address with `range`.
     fn starts_touching(&self, range: AddrRange) -> Vec<u64> {
         let touches = |&(_, &last): &(&u64, &u64)| last >= range.start();
         let before = self.ranges.range(..range.start()).next_back();

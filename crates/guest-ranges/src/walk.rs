@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One walk of two sorted lists of ranges, and what derives from it.
+//! One pass over two sorted lists of ranges, and functions that derive from it.
 //!
-//! Lists are sorted by address, and no two ranges of a list overlap. Ranges may
-//! touch. A list that breaks this rule yields wrong pieces, but the walk ends
-//! and never panics.
+//! Lists are sorted by address, and the ranges of a list do not overlap. They may
+//! touch. A list that breaks this rule yields wrong pieces, but the walk ends and
+//! never panics.
 
 use core::iter::{Fuse, Peekable};
 
 use crate::addr_range::AddrRange;
 
-/// Addresses that are in the same ranges throughout: in one of the left list, in
-/// one of the right list, or in both.
+/// A stretch of addresses that lies in one range of the left list, one of the right
+/// list, or one of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<L, R> {
     /// The addresses.
     pub range: AddrRange,
-    /// What the left list has there.
+    /// The value of the left list's range, if it has one there.
     pub left: Option<L>,
-    /// What the right list has there.
+    /// The value of the right list's range, if it has one there.
     pub right: Option<R>,
 }
 
@@ -26,7 +26,7 @@ struct Walk<I: Iterator, J: Iterator> {
     right: Side<J>,
 }
 
-/// A list, with what is left of the range at its head.
+/// A list, with the rest of the range at its head.
 struct Side<I: Iterator> {
     head: Option<I::Item>,
     rest: Fuse<I>,
@@ -54,8 +54,8 @@ impl<T: Copy, I: Iterator<Item = (AddrRange, T)>> Side<I> {
     }
 }
 
-/// Walks two lists at once and yields each piece of addresses that either of them
-/// has, by address.
+/// Walks two lists in one pass and yields every piece of addresses that is in either
+/// list, by address.
 ///
 /// ```
 /// use guest_ranges::{AddrRange, walk};
@@ -110,17 +110,17 @@ where
     }
 }
 
-/// What a list has at `start`, and the last address up to which that is so.
+/// The value of a list at `start`, and the last address up to which it applies.
 fn covers<T: Copy>(head: Option<(AddrRange, T)>, start: u64) -> (Option<T>, u64) {
     match head {
         None => (None, u64::MAX),
         Some((range, value)) if range.start() == start => (Some(value), range.last()),
-        // Behind `start`, so there is an address before it.
+        // The range is above `start`, so there is an address before it.
         Some((range, _)) => (None, range.start() - 1),
     }
 }
 
-/// The addresses that both lists have.
+/// The addresses that are in both lists.
 ///
 /// ```
 /// use guest_ranges::{AddrRange, overlap};
@@ -133,12 +133,12 @@ pub fn overlap(
     right: impl IntoIterator<Item = AddrRange>,
 ) -> impl Iterator<Item = AddrRange> {
     let both = |piece: &Piece<(), ()>| piece.left.is_some() && piece.right.is_some();
-    walk(bare(left), bare(right))
+    walk(without_values(left), without_values(right))
         .filter(both)
         .map(|piece| piece.range)
 }
 
-/// The addresses of the left list that the right list does not have.
+/// The addresses of the left list that are not in the right list.
 ///
 /// ```
 /// use guest_ranges::{AddrRange, subtract};
@@ -152,12 +152,20 @@ pub fn subtract(
     right: impl IntoIterator<Item = AddrRange>,
 ) -> impl Iterator<Item = AddrRange> {
     let left_only = |piece: &Piece<(), ()>| piece.right.is_none();
-    walk(bare(left), bare(right))
+    walk(without_values(left), without_values(right))
         .filter(left_only)
         .map(|piece| piece.range)
 }
 
-/// The addresses of `whole` that the list does not have.
+/// The addresses of `whole` that are not in the list.
+///
+/// ```
+/// use guest_ranges::{AddrRange, gaps};
+///
+/// let range = |first, last| AddrRange::from_bounds(first, last).unwrap();
+/// let free = gaps(range(0, 9), [range(3, 4), range(8, 20)]);
+/// assert!(free.eq([range(0, 2), range(5, 7)]));
+/// ```
 pub fn gaps(
     whole: AddrRange,
     list: impl IntoIterator<Item = AddrRange>,
@@ -198,7 +206,9 @@ impl<I: Iterator<Item = AddrRange>> Iterator for Coalesced<I> {
     }
 }
 
-fn bare(list: impl IntoIterator<Item = AddrRange>) -> impl Iterator<Item = (AddrRange, ())> {
+fn without_values(
+    list: impl IntoIterator<Item = AddrRange>,
+) -> impl Iterator<Item = (AddrRange, ())> {
     list.into_iter().map(|range| (range, ()))
 }
 

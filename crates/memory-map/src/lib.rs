@@ -16,7 +16,8 @@
 //! the model changes. It has three kinds of rows: [`TreeRow`], [`FlatRow`] and
 //! [`SlotRow`]. The forms are functions of the rows alone:
 //!
-//! - [`text::tree`], [`text::flat`] and [`text::slots`] print one row a line.
+//! - [`text::tree`], [`text::flat`] and [`text::slots`] print tables that fit in 80
+//!   columns.
 //! - [`Map`] and the rows implement [`serde::Serialize`]. Addresses are
 //!   hexadecimal strings, because JSON numbers end at 2^53.
 //! - [`svg::document`] draws all three side by side on one vertical scale.
@@ -48,9 +49,10 @@
 //! let map = Map::of(&model, space, "small", |region| region.handle().to_string());
 //! assert_eq!(text::flat(&map), "\
 //! Flat view
-//!   0000000000000000-00000000000fefff  direct rw         ram                    ram
-//!   00000000000ff000-00000000000ff007  trap              mmio                   serial                         a 16550
-//!   00000000000ff008-00000000000fffff  direct rw         ram                    ram + 0xff008
+//!   start            last             access    kind        slot region
+//!   0000000000000000-00000000000fefff direct rw ram              ram
+//!   00000000000ff000-00000000000ff007 trap      mmio             serial: a 16550
+//!   00000000000ff008-00000000000fffff direct rw ram              ram + 0xff008
 //! ");
 //!
 //! // The memslots, if the VMM has them at hand. From a `kvm_slots::SlotTable`:

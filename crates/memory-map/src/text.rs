@@ -1,92 +1,157 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The map as text.
+//! The map as text, in lines of at most [`WIDTH`] columns.
+//!
+//! A name or a note that does not fit behind its row follows below it. Names
+//! come from the caller and may be of any length: a word that is wider than a
+//! line is not broken.
 
 use std::fmt::Write;
 
 use crate::map::Map;
 
+/// How many columns a line has.
+pub const WIDTH: usize = 80;
+
 /// The region tree, children below their parents, by address.
 pub fn tree(map: &Map) -> String {
     let mut out = String::from("Region tree\n");
-    for row in &map.tree {
-        let indent = "  ".repeat(row.depth + 1);
-        let range = format!("{indent}{:016x}-{:016x}", row.start, row.last);
+    for tree_row in &map.tree {
+        let indent = 2 * (tree_row.depth + 1);
+        let range = format!(
+            "{:indent$}{:016x}-{:016x}",
+            "", tree_row.start, tree_row.last
+        );
         let mut words = Vec::new();
-        if row.priority != 0 {
-            words.push(match row.priority {
+        if tree_row.priority != 0 {
+            words.push(match tree_row.priority {
                 i32::MAX => "above all".to_string(),
                 priority => format!("priority {priority}"),
             });
         }
-        if !row.enabled {
+        if !tree_row.enabled {
             words.push("disabled".into());
         }
-        if row.readonly {
+        if tree_row.readonly {
             words.push("read-only".into());
         }
-        if !row.note.is_empty() {
-            words.push(row.note.clone());
+        if !tree_row.note.is_empty() {
+            words.push(tree_row.note.clone());
         }
-        line(
-            &mut out,
-            format_args!(
-                "{range:<44} {:<12} {:<22} {}",
-                row.kind,
-                row.name,
-                words.join("; ")
-            ),
-        );
+        let head = format!("{range:<39} {:<12} ", tree_row.kind);
+        out += &row(&head, &tree_row.name, &words.join("; "), indent + 4);
     }
     out
 }
 
 /// The flat view, by address.
 pub fn flat(map: &Map) -> String {
-    let mut out = String::from("Flat view\n");
-    for row in &map.flat {
-        let place = match row.offset {
-            0 => row.region.clone(),
-            offset => format!("{} + {offset:#x}", row.region),
+    let mut out = String::from(
+        "Flat view\n  start            last             access    kind        slot region\n",
+    );
+    for flat_row in &map.flat {
+        let place = match flat_row.offset {
+            0 => flat_row.region.clone(),
+            offset => format!("{} + {offset:#x}", flat_row.region),
         };
-        let slot = row.slot.map_or(String::new(), |id| format!("slot {id}"));
-        let access = row.access;
-        line(
-            &mut out,
-            format_args!(
-                "  {:016x}-{:016x}  {access:<17} {:<12} {slot:<9} {place:<30} {}",
-                row.start, row.last, row.kind, row.note
-            ),
+        let slot = flat_row.slot.map_or(String::new(), |id| id.to_string());
+        let head = format!(
+            "  {:016x}-{:016x} {:<9} {:<12} {slot:>3} ",
+            flat_row.start, flat_row.last, flat_row.access, flat_row.kind
         );
+        out += &row(&head, &place, &flat_row.note, 6);
     }
     out
 }
 
 /// The memslots, by number.
 pub fn slots(map: &Map) -> String {
-    let mut out = String::from(
-        "Memslots\n    id  gpa               size          flags            backing\n",
-    );
-    for row in &map.slots {
-        let flags = match row.flags.is_empty() {
+    let mut out =
+        String::from("Memslots\n   id gpa              size        flags       backing\n");
+    for slot in &map.slots {
+        let flags = match slot.flags.is_empty() {
             true => "-".to_string(),
-            false => row.flags.join("|"),
+            false => slot.flags.join("|"),
         };
-        line(
-            &mut out,
-            format_args!(
-                "  {:>4}  {:016x}  {:<12}  {flags:<15}  {}",
-                row.id,
-                row.gpa,
-                format!("{:#x}", row.size),
-                row.backing
-            ),
-        );
+        let size = format!("{:#x}", slot.size);
+        let head = format!("  {:>3} {:016x} {size:<11} {flags:<11} ", slot.id, slot.gpa);
+        out += &row(&head, &slot.backing, "", 6);
     }
     out
 }
 
-/// Appends a line, without blanks at its end.
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+/// A row of a table: fixed columns, then a name, then a note. What does not fit
+/// on the line of the columns follows below, from column `indent` on.
+pub fn row(columns: &str, name: &str, note: &str, indent: usize) -> String {
+    let both = match note {
+        "" => name.to_string(),
+        note => format!("{name}: {note}"),
+    };
+    let fits = |text: &str| columns.chars().count() + text.chars().count() <= WIDTH;
+    let margin = " ".repeat(indent);
+    let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "{}", text.to_string().trim_end());
+    let _ = if fits(&both) {
+        writeln!(out, "{}", format!("{columns}{both}").trim_end())
+    } else if fits(name) {
+        writeln!(out, "{columns}{name}\n{}", fill(&margin, note, indent))
+    } else {
+        let columns = columns.trim_end();
+        writeln!(out, "{columns}\n{}", fill(&margin, &both, indent))
+    };
+    out
+}
+
+/// Appends `text` to `start` and breaks lines between words where they would
+/// become wider than [`WIDTH`]. Further lines start at column `indent`.
+pub fn fill(start: &str, text: &str, indent: usize) -> String {
+    let mut out = start.to_string();
+    let mut column = start.chars().count();
+    for (n, word) in text.split(' ').enumerate() {
+        let width = word.chars().count();
+        if n > 0 && column + 1 + width > WIDTH {
+            out.truncate(out.trim_end().len());
+            out += "\n";
+            out += &" ".repeat(indent);
+            column = indent;
+        } else if n > 0 {
+            out += " ";
+            column += 1;
+        }
+        out += word;
+        column += width;
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WIDTH, fill, row};
+
+    #[test]
+    fn a_name_and_a_note_follow_below_where_they_do_not_fit() {
+        let columns = "-".repeat(WIDTH - 10);
+        assert_eq!(
+            row(&columns, "name", "note", 4),
+            format!("{columns}name: note\n")
+        );
+        let below = format!("{columns}name\n    a note\n");
+        assert_eq!(row(&columns, "name", "a note", 4), below);
+        let below = format!("{columns}\n    a long name: note\n");
+        assert_eq!(row(&columns, "a long name", "note", 4), below);
+        assert_eq!(row("  trap  ", "", "", 4), "  trap\n");
+    }
+
+    #[test]
+    fn lines_are_as_wide_as_they_may_be_and_words_stay_whole() {
+        let text = "x".repeat(WIDTH - 4);
+        assert_eq!(fill("ab: ", &text, 4), format!("ab: {text}"));
+        let two = format!("{text} y");
+        assert_eq!(fill("ab: ", &two, 4), format!("ab: {text}\n    y"));
+        let long = "x".repeat(2 * WIDTH);
+        assert_eq!(
+            fill("", &format!("a {long} b"), 2),
+            format!("a\n  {long}\n  b")
+        );
+    }
 }

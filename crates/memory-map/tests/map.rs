@@ -200,7 +200,7 @@ fn rows_serialize_with_their_addresses_in_hexadecimal() {
 }
 
 #[test]
-fn text_has_one_line_for_each_row_under_a_heading() {
+fn text_has_a_line_for_each_short_row_under_a_heading() {
     let mut m = Machine::new();
     m.put(Region::ram("ram", memory(0x1000)), 0x1000, "a note");
     let map = m.map().with_slots([slot(2, 0x1000, 0x1000)]);
@@ -209,8 +209,8 @@ fn text_has_one_line_for_each_row_under_a_heading() {
         lines,
         [
             "Region tree",
-            "  0000000000000000-ffffffffffffffff          container    memory",
-            "    0000000000001000-0000000000001fff        ram          ram                    a note",
+            "  0000000000000000-ffffffffffffffff     container    memory",
+            "    0000000000001000-0000000000001fff   ram          ram: a note",
         ]
     );
     let lines: Vec<String> = text::slots(&map).lines().map(str::to_string).collect();
@@ -218,8 +218,8 @@ fn text_has_one_line_for_each_row_under_a_heading() {
         lines,
         [
             "Memslots",
-            "    id  gpa               size          flags            backing",
-            "     2  0000000000001000  0x1000        -                host memory at 0x7f0000000000",
+            "   id gpa              size        flags       backing",
+            "    2 0000000000001000 0x1000      -           host memory at 0x7f0000000000",
         ]
     );
 }

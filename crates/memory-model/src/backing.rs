@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What lies behind a region's bytes: host memory, or a file, or both.
+//! The bytes behind a region: host memory, a file, or both.
 //!
-//! The types here carry the first two invariants of the crate. [`Memory`],
-//! which RAM and all its relatives are made of, cannot be built without a host
-//! address. [`PrivateMmio`] is built from a file alone and has no method that
-//! returns an address.
+//! The types here enforce the first two invariants of the crate. [`Memory`], which
+//! backs RAM, ROM and ROM devices, cannot be built without a host address.
+//! [`PrivateMmio`] is built from a file alone and has no method that returns an
+//! address.
 
 use guest_ranges::{FileSlice, GuestMemfdSides, HostMemory};
 
-/// What RAM, ROM and ROM devices are made of: host memory, always, and
-/// possibly a guest_memfd beside or beneath it.
+/// The backing of RAM, ROM and ROM devices: host memory, and possibly a guest_memfd
+/// beside or beneath it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     host: HostMemory,
@@ -37,13 +37,13 @@ impl Memory {
         })
     }
 
-    /// The host mapping. It always exists; while a page is private, touching
-    /// it there may fault.
+    /// The host mapping, which always exists. An access to a page through it may
+    /// fault while the page is private.
     pub fn host(&self) -> &HostMemory {
         &self.host
     }
 
-    /// The guest_memfd and the pages that it holds, if there is one.
+    /// The guest_memfd, if there is one, and which pages it holds.
     pub fn guest_memfd(&self) -> Option<(&FileSlice, GuestMemfdSides)> {
         self.guest_memfd
             .as_ref()
@@ -71,8 +71,8 @@ impl Memory {
 /// Device registers that the guest reaches through its second-stage page
 /// table and that the host cannot map.
 ///
-/// There is no method that returns a pointer or a host address, and nothing
-/// that turns this into [`Memory`]:
+/// No method returns a pointer or a host address, and nothing converts this type to
+/// [`Memory`]:
 ///
 /// ```compile_fail
 /// # fn f(mmio: &memory_model::PrivateMmio) {
@@ -85,7 +85,7 @@ pub struct PrivateMmio {
 }
 
 impl PrivateMmio {
-    /// The registers that `file` (of a VFIO device: a dma-buf) stands for.
+    /// The registers behind `file`, which is a dma-buf for a VFIO device.
     pub fn new(file: FileSlice) -> Self {
         Self { file }
     }

@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What differs between two flat views.
+//! The difference between two flat views.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use crate::{FlatRange, FlatView};
+use crate::view::{FlatRange, FlatView};
 
-/// What a listener has to do to follow from one view to the next.
+/// The difference between two flat views, for listeners to apply.
 ///
-/// A run whose bytes and addresses stay, and that only answers differently, is
-/// `changed`: nothing has to be unmapped for it.
+/// A run is `changed` if only its attributes differ, and its bytes and addresses
+/// stay. It does not have to be unmapped.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diff<H> {
     /// Runs that the new view no longer has, by address.
     pub removed: Vec<FlatRange<H>>,
     /// Runs that the old view did not have, by address.
     pub added: Vec<FlatRange<H>>,
-    /// Runs that answer differently: as they were, and as they are.
+    /// Runs whose attributes differ: the old run and the new run.
     pub changed: Vec<(FlatRange<H>, FlatRange<H>)>,
 }
 
-/// For how many runs there is room in a diff that is used again.
+/// How many runs a reused diff keeps allocated.
 const KEPT: usize = 16;
 
 impl<H> Default for Diff<H> {
@@ -39,7 +40,7 @@ impl<H> Diff<H> {
         self.len() == 0
     }
 
-    /// Forgets all, and keeps some of the room for the next.
+    /// Removes all runs, and keeps some of the allocations.
     pub(crate) fn clear(&mut self) {
         clear(&mut self.removed);
         clear(&mut self.added);
@@ -51,15 +52,16 @@ impl<H> Diff<H> {
         self.removed.len() + self.added.len() + self.changed.len()
     }
 
-    /// What leads from `old` to `new`. It looks at every run of both.
+    /// The difference from `old` to `new`. The cost is proportional to the number of
+    /// runs of both.
     pub fn between(old: &FlatView<H>, new: &FlatView<H>) -> Self {
         let mut diff = Self::default();
         diff.extend(old.ranges(), new.ranges());
         diff
     }
 
-    /// Adds what leads from `old` to `new`, both behind all that was added
-    /// before. Says whether that is anything.
+    /// Adds the difference from `old` to `new`, which are both above all runs added
+    /// before. Returns whether there is a difference.
     pub(crate) fn extend<'a>(
         &mut self,
         mut old: impl Iterator<Item = &'a FlatRange<H>>,
@@ -69,30 +71,30 @@ impl<H> Diff<H> {
         H: 'a,
     {
         let before = self.len();
-        let (mut gone, mut come) = (old.next(), new.next());
+        let (mut old_run, mut new_run) = (old.next(), new.next());
         loop {
-            let order = match (gone, come) {
+            let order = match (old_run, new_run) {
                 (None, None) => return self.len() > before,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some(a), Some(b)) => a.range().start().cmp(&b.range().start()),
             };
-            match (order, gone, come) {
+            match (order, old_run, new_run) {
                 (Ordering::Equal, Some(a), Some(b)) => self.compare(a, b),
                 (Ordering::Less, Some(a), _) => self.removed.push(a.clone()),
                 (Ordering::Greater, _, Some(b)) => self.added.push(b.clone()),
                 _ => {}
             }
             if order != Ordering::Greater {
-                gone = old.next();
+                old_run = old.next();
             }
             if order != Ordering::Less {
-                come = new.next();
+                new_run = new.next();
             }
         }
     }
 
-    /// Two runs with the same start.
+    /// Compares two runs with the same start.
     fn compare(&mut self, old: &FlatRange<H>, new: &FlatRange<H>) {
         if old == new {
             return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What can go wrong, each with the region and range that it concerns.
+//! Errors, each with the region and the range that it concerns.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -7,13 +7,17 @@ use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
-use crate::{AddrRange, PAGE_SIZE, RegionId, SpaceId, Unloggable};
+use guest_ranges::{AddrRange, PAGE_SIZE};
+
+use crate::logging::Unloggable;
+use crate::region::RegionId;
+use crate::space::SpaceId;
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {
-    /// The id names no region of this model, or one that was removed.
+    /// The id is not of a region of this model, or the region was removed.
     #[error("{0:?} is not part of this model")]
     NoSuchRegion(RegionId),
     /// A size of zero, or above 2^64.
@@ -44,28 +48,28 @@ pub enum TreeError {
         /// Where it was to be placed.
         parent: String,
     },
-    /// The region is needed by others.
+    /// Something else uses the region.
     #[error("'{name}' is in use: {by}")]
     InUse {
         /// The region's name.
         name: String,
-        /// By what.
+        /// What uses it.
         by: Use,
     },
-    /// Direct reads can be switched on a ROM device only.
+    /// Only a ROM device has direct reads to switch.
     #[error("'{name}' is no ROM device: its reads cannot be switched")]
     NotRomDevice {
         /// The region's name.
         name: String,
     },
-    /// Ioeventfds and coalesced ranges can be attached to MMIO and to ROM
-    /// devices only.
+    /// Ioeventfds and coalesced ranges can be attached only to MMIO and to ROM
+    /// devices.
     #[error("'{name}' does not trap: nothing can be attached to it")]
     NotTrapped {
         /// The region's name.
         name: String,
     },
-    /// It would be attached to bytes that the region does not have.
+    /// The attachment reaches past the end of the region.
     #[error("what is attached at offset {at:#x} ends outside of '{name}'")]
     OutsideRegion {
         /// The region's name.
@@ -73,15 +77,15 @@ pub enum TreeError {
         /// The first offset, in bytes.
         at: u64,
     },
-    /// Something is attached there already, and a write could mean both.
+    /// Something is attached there already, and a write could match both.
     #[error("something is attached to '{name}' at offset {at:#x} already")]
     AlreadyAttached {
         /// The region's name.
         name: String,
-        /// The first offset that both have, in bytes.
+        /// The first offset that both cover, in bytes.
         at: u64,
     },
-    /// Not exactly this is attached.
+    /// No identical attachment exists.
     #[error("this is not attached to '{name}' at offset {at:#x}")]
     NotAttached {
         /// The region's name.
@@ -89,7 +93,7 @@ pub enum TreeError {
         /// The first offset, in bytes.
         at: u64,
     },
-    /// What is written to the region cannot be logged.
+    /// Writes to the region cannot be logged.
     #[error("writes to '{name}' cannot be logged: {why}")]
     NotLoggable {
         /// The region's name.
@@ -99,7 +103,7 @@ pub enum TreeError {
     },
 }
 
-/// What keeps a region from being removed.
+/// The use of a region that keeps it from being removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Use {
@@ -120,7 +124,7 @@ pub enum Use {
     Root,
 }
 
-/// The id names no address space of this model, or one that was removed.
+/// The id is not of an address space of this model, or the space was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not part of this model")]
 pub struct NoSuchSpace(pub SpaceId);
@@ -130,15 +134,15 @@ pub struct NoSuchSpace(pub SpaceId);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The transaction would touch bytes of private MMIO that the guest has
-    /// accepted: only the guest, or a revocation, can give them up.
+    /// The transaction would change private MMIO that the guest has accepted. The
+    /// guest has to give it back first, or the host revokes it.
     Accepted {
         /// The accepted addresses that would change.
         range: AddrRange,
         /// The private MMIO region's name.
         region: String,
     },
-    /// Aliases of aliases multiply until rendering would not end.
+    /// Aliases of aliases multiply so much that rendering would take too long.
     TooComplex {
         /// The address space.
         space: String,
@@ -186,14 +190,15 @@ impl Error for CommitError {
 /// A listener that prepared for a change and then could not undo it.
 #[derive(Debug, thiserror::Error)]
 #[error("listener '{listener}' could not undo the change")]
+#[non_exhaustive]
 pub struct NotUndone {
     /// The listener's name.
     pub listener: String,
-    /// What it said.
+    /// The listener's error.
     pub source: ListenerError,
 }
 
-/// What a listener's `prepare` may fail with. Downcast it for the typed error.
+/// The error of a listener's method. Downcast it to get the typed error.
 pub type ListenerError = Box<dyn Error + Send + Sync>;
 
 /// Why a range could not be accepted, given back or converted. Nothing has
@@ -210,36 +215,115 @@ pub enum StateError {
         /// The whole range asked for.
         range: AddrRange,
     },
-    /// Some byte of the range is not what the operation needs.
+    /// Some byte of the range is not of the kind that the operation needs.
     #[error("{range}: at {at:#x} there is {found}, not {needed}")]
     WrongKind {
         /// The whole range asked for.
         range: AddrRange,
         /// The first address that does not fit.
         at: u64,
-        /// What is there, in words.
+        /// The kind that is there, in words.
         found: String,
-        /// What would have been needed, in words.
+        /// The kind that is needed, in words.
         needed: &'static str,
     },
-    /// So many pages would be private, there or elsewhere, that their state
-    /// could outgrow the limit.
+    /// The state of the private pages of the space could exceed the limit.
     #[error("{range} cannot be private too: the state could take more than {limit} bytes")]
     NoRoom {
         /// The whole range asked for.
         range: AddrRange,
-        /// The most bytes that the space's state may come to take.
+        /// The most bytes that the state may take.
         limit: usize,
     },
 }
 
-/// Why a view could not be had as guest memory.
+/// Why a view could not be made into guest memory.
 #[cfg(feature = "vm-memory")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the host memory of '{region}' at {range} is not in the mapping that was given for it")]
+#[non_exhaustive]
 pub struct MappingError {
     /// The guest's addresses.
     pub range: AddrRange,
     /// The region's name.
     pub region: String,
+}
+
+/// Why an address space could not be added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddSpaceError {
+    /// Its root is not part of the model.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Its view cannot be rendered.
+    #[error(transparent)]
+    Render(#[from] CommitError),
+}
+
+/// Why an address space could not be removed. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveSpaceError {
+    /// It is not part of the model.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// A listener follows it.
+    #[error("listener '{listener}' follows '{space}'; remove it first")]
+    InUse {
+        /// The address space.
+        space: String,
+        /// The first of its listeners.
+        listener: String,
+    },
+    /// The guest has accepted pages of it.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Why a listener could not be added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddListenerError {
+    /// There is no such space.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// It already follows a space, this one or another.
+    #[error("listener '{listener}' already follows '{space}'")]
+    Follows {
+        /// The listener's name.
+        listener: String,
+        /// The address space that it follows.
+        space: String,
+    },
+    /// It refused the first change, from nothing to the view.
+    #[error("listener '{listener}' refused to follow '{space}'")]
+    Refused {
+        /// The listener's name.
+        listener: String,
+        /// The address space.
+        space: String,
+        /// The listener's error.
+        source: ListenerError,
+    },
+}
+
+/// Why a listener could not be removed. It keeps following then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveListenerError {
+    /// There is no such space.
+    #[error(transparent)]
+    NoSuchSpace(#[from] NoSuchSpace),
+    /// It does not follow the space.
+    #[error("listener '{listener}' does not follow '{space}'")]
+    NotFollowing {
+        /// The listener's name.
+        listener: String,
+        /// The address space.
+        space: String,
+    },
+    /// [`CommitError::Accepted`], or [`CommitError::Refused`] by this listener.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
 }

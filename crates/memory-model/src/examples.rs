@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Examples, to read one at a time. There is no code here but them.
+//! Examples for single features. This module contains no code.
 //!
-//! All of them make up their host addresses and descriptors: this crate looks
-//! at neither.
+//! The host addresses and descriptors are made up: this crate uses neither.
 //!
 //! # A PC's memory map
 //!
-//! One piece of RAM shows through two windows, below and above the hole for
-//! devices. What must win where regions overlap has the higher priority.
+//! Two aliases show one RAM region below and above the hole for devices. Where
+//! regions overlap, the one with the higher priority wins.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -51,8 +50,8 @@
 //! # Shadowing a ROM, as a PC's chipset does
 //!
 //! Firmware starts from ROM, copies itself to the RAM beneath and then runs
-//! from there, write-protected. The chipset's register comes to one region that
-//! is switched, not to regions that come and go.
+//! from there, write-protected. The chipset's register switches one region on and
+//! off. It adds and removes none.
 //!
 //! ```
 //! use memory_model::{GuestAccess, MemoryModel, Region, Switches};
@@ -87,7 +86,7 @@
 //! t.commit()?;
 //! assert_eq!(at_f0000(&model), ("ram".to_string(), GuestAccess::ReadWrite));
 //!
-//! // ... and locks it. The window is read-only, the RAM elsewhere is not.
+//! // ... and locks it. The window is read-only. The RAM elsewhere is not.
 //! let mut t = model.transaction();
 //! t.set_readonly(shadow, true)?;
 //! t.commit()?;
@@ -96,10 +95,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # A BAR that moves, and who follows it
+//! # A BAR that moves, and a listener that follows
 //!
-//! The guest writes a new address to a BAR. A listener, in a VMM the table of
-//! KVM memory slots, is told what is gone and what has come, both at once.
+//! The guest writes a new address to a BAR. A listener, such as the table of KVM
+//! memory slots, is notified of the removal and of the addition in one call.
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -145,10 +144,10 @@
 //!
 //! # Converting pages between shared and private
 //!
-//! A confidential guest asks for a range to become private. The range may
-//! cross runs; each has its own guest_memfd, or none. The VMM converts run by
-//! run and then records it: the model calls no kernel. The crate `kvm-slots`
-//! does both (`Engine`, with `ModelPages`).
+//! A confidential guest asks for a range to become private. The range may cross
+//! runs, and each run has its own guest_memfd, or none. The VMM converts run by run
+//! and then records the new state, because the model does not call the kernel. The
+//! crate `kvm-slots` does both (`Engine`, with `ModelPages`).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -171,7 +170,7 @@
 //! t.commit()?;
 //! let space = model.add_space("memory", memory)?;
 //!
-//! // What the kernel is to be told, and where in the file the pages are.
+//! // For each run: the addresses to convert, and their place in the file.
 //! let range = AddrRange::new(0x4000, 0x3000).unwrap();
 //! let view = model.view(space);
 //! for run in view.intersecting(range).filter_map(|run| run.clipped(range)) {
@@ -182,12 +181,12 @@
 //! model.set_page_state(space, range, PageState::Private)?;
 //! assert!(model.private(space).covers(range));
 //!
-//! // One page goes back.
+//! // The guest makes one page shared again.
 //! let page = AddrRange::new(0x5000, 0x1000).unwrap();
 //! model.set_page_state(space, page, PageState::Shared)?;
 //! assert_eq!(model.private(space).iter().count(), 2);
 //!
-//! // A device's registers cannot be private, and no byte of the range becomes so.
+//! // Emulated registers cannot become private, so the whole range is refused.
 //! let beyond = AddrRange::new(0x7000, 0x2000).unwrap();
 //! let refused = model.set_page_state(space, beyond, PageState::Private);
 //! assert!(matches!(refused, Err(StateError::WrongKind { at: 0x8000, .. })));
@@ -197,8 +196,9 @@
 //!
 //! # Private MMIO: accepted, then revoked
 //!
-//! A guest that has checked a device's registers where they lie must be able to
-//! rely on that. Only a revocation, which everyone hears of, frees the VMM.
+//! A guest that has verified a device's registers at an address relies on them to
+//! stay there. The VMM can move them only after a revocation, of which it notifies
+//! the listeners and the guest.
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -207,7 +207,7 @@
 //!     PrivateMmio, Region, SpaceId, Update,
 //! };
 //!
-//! /// Tells the guest, in a VMM.
+//! /// Records the pages. In a VMM, this notifies the guest.
 //! #[derive(Default)]
 //! struct Lost(Mutex<Vec<AddrRange>>);
 //!
@@ -232,14 +232,14 @@
 //! let lost = Arc::new(Lost::default());
 //! model.add_listener(space, 0, lost.clone())?;
 //!
-//! // The guest accepts one page: from now on the whole BAR stays.
+//! // The guest accepts one page. From now on the whole BAR is fixed.
 //! let page = AddrRange::new(0xe000_1000, 0x1000).unwrap();
 //! model.accept(space, page)?;
 //! let mut t = model.transaction();
 //! t.set_enabled(bar, false)?;
 //! assert!(matches!(t.commit(), Err(CommitError::Accepted { range, .. }) if range == page));
 //!
-//! // The device is reset: what was accepted is lost, and the BAR can go.
+//! // The device is reset. The accepted page is lost, and the BAR can be disabled.
 //! let all = AddrRange::new(0xe000_0000, 0x4000).unwrap();
 //! assert!(model.revoke(space, all).iter().eq([page]));
 //! assert_eq!(*lost.0.lock().unwrap(), [page]);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What devices may reach of a view, as the crate `vm-memory` has it.
+//! Guest memory for devices: the part of a view that they may access, with the
+//! traits of the crate `vm-memory`.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -9,6 +10,7 @@ use core::iter::FusedIterator;
 use core::slice;
 use std::io;
 
+use guest_ranges::{AddrRange, HostMemory, PageSet, PageState};
 use vm_memory::bitmap::BS;
 use vm_memory::guest_memory::GuestMemorySliceIterator;
 use vm_memory::{
@@ -17,50 +19,46 @@ use vm_memory::{
     VolatileSlice,
 };
 
+use crate::error::{MappingError, StateError};
 use crate::page_state::require_pages;
-use crate::{
-    AddrRange, Backing, FlatRange, FlatView, HostMemory, MappingError, PageSet, PageState,
-    StateError,
-};
+use crate::view::{Backing, FlatRange, FlatView};
 
-/// The memory of a view that a device emulated in the VMM may reach: what has a
-/// host address, and is shared.
+/// The memory of a view that a device emulated in the VMM may access: memory that
+/// has a host address and is shared.
 ///
-/// It implements [`GuestMemory`], and through it [`Bytes`](vm_memory::Bytes),
-/// which virtio queues and devices run on. `M` is the type of the mappings
-/// behind it, such as `vm_memory::MmapRegion`. So it is `vm-memory` that reads
-/// and writes, through slices that the mappings give; this crate makes none.
+/// It implements [`GuestMemory`], and through it [`Bytes`](vm_memory::Bytes), which
+/// virtio queues and devices use. `M` is the type of the mappings behind it, such as
+/// `vm_memory::MmapRegion`. `vm-memory` reads and writes through the slices of these
+/// mappings. This crate creates no slices.
 ///
-/// | what lies there | reads | writes |
+/// | memory | reads | writes |
 /// | --- | --- | --- |
 /// | RAM | yes | yes |
 /// | RAM that is read-only for the guest, ROM | yes | refused |
 /// | ROM device with direct reads | yes | refused |
-/// | ROM device without | refused | refused |
-/// | private pages of any of them | refused | refused |
-/// | device RAM: a device is no RAM | refused | refused |
+/// | ROM device without direct reads | refused | refused |
+/// | private pages of any of these | refused | refused |
+/// | device RAM | refused | refused |
 /// | private MMIO, trapped MMIO, nothing | refused | refused |
 ///
-/// # Whole or not at all
+/// # All or nothing
 ///
-/// An access that touches one byte that is refused is an error, *before*
-/// anything is read or written: `read`, `write` and their volatile variants
-/// never stop short at a border, as they do with the regions of `vm-memory`.
-/// Accesses of zero bytes succeed anywhere. The error is
-/// [`GuestMemoryError::InvalidGuestAddress`] with an address that cannot be
-/// reached, or [`GuestMemoryError::IOError`] of the kind `PermissionDenied` for
-/// a write to what can only be read.
+/// An access with one refused byte is an error *before* anything is read or written.
+/// `read`, `write` and their volatile variants never stop short at a border, as they
+/// do with the regions of `vm-memory`. Accesses of zero bytes always succeed. The
+/// error is [`GuestMemoryError::InvalidGuestAddress`] with an unreachable address, or
+/// [`GuestMemoryError::IOError`] of the kind `PermissionDenied` for a write to
+/// read-only memory.
 ///
-/// There is no list of regions to go around this:
+/// No list of regions bypasses this:
 /// [`physical_memory`](GuestMemory::physical_memory) is `None`.
 ///
 /// # A snapshot
 ///
-/// It shows the view and the private pages that it was made of. After a commit,
-/// make another; after a conversion,
-/// [`set_page_state`](Self::set_page_state) brings it up to date. Either must
-/// happen before the guest is told, as must the end of what devices still do
-/// with slices that they got before: who holds a slice can reach its bytes.
+/// A `SharedMemory` is a snapshot of a view and of the private pages. After a commit,
+/// make a new one. After a conversion, update it with
+/// [`set_page_state`](Self::set_page_state). Do so before the guest is notified, and
+/// let devices finish with the slices that they hold: a slice still reaches its bytes.
 ///
 /// # Example
 ///
@@ -91,7 +89,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SharedMemory<M> {
-    /// By address; they do not overlap.
+    /// By address, without overlap.
     pieces: Vec<Piece<M>>,
     private: PageSet,
 }
@@ -105,9 +103,9 @@ struct Piece<M> {
 }
 
 impl<M: VolatileMemory> SharedMemory<M> {
-    /// What `view` shows, without the pages in `private`. For each run of it
-    /// that has host memory and is read directly, `mapping_of` gives the
-    /// mapping that this memory lies in; what it gives none for is left out.
+    /// The memory of `view`, without the pages in `private`. For each run that has
+    /// host memory and direct reads, `mapping_of` returns the mapping that contains
+    /// the memory, or `None` to leave the run out.
     ///
     /// # Errors
     /// [`MappingError`] if the memory does not lie in the mapping.
@@ -161,8 +159,8 @@ impl<M: VolatileMemory> SharedMemory<M> {
 }
 
 impl<M> SharedMemory<M> {
-    /// Pages became private, and so unreachable, or shared, and so reachable if
-    /// they are of the right kind.
+    /// Updates the state of pages. Private pages are unreachable. Shared pages are
+    /// reachable if their kind allows it.
     ///
     /// # Errors
     /// [`StateError::Unaligned`].
@@ -175,7 +173,7 @@ impl<M> SharedMemory<M> {
         Ok(())
     }
 
-    /// The slices of these bytes, if every one of them can be accessed so.
+    /// The slices of these bytes, if `access` is allowed to all of them.
     fn reach(
         &self,
         address: GuestAddress,
@@ -233,7 +231,7 @@ impl<M: VolatileMemory> GuestMemory for SharedMemory<M> {
     }
 }
 
-/// The slices of an access that was found to be allowed as a whole.
+/// The slices of an access that is allowed as a whole.
 struct Slices<'a, M> {
     left: Option<AddrRange>,
     pieces: slice::Iter<'a, Piece<M>>,
@@ -314,7 +312,8 @@ impl<M> fmt::Debug for SharedMemory<M> {
     }
 }
 
-/// The regions that [`SharedMemory`] does not have: there is no value of this.
+/// The region type of [`SharedMemory`], which has no list of regions: a type without
+/// values.
 #[derive(Debug)]
 pub enum NoRegion {}
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest's memory: a tree of regions, the flat view that it renders to, and
-//! who may touch what.
+//! A model of a guest's memory: a tree of regions, the flat view that it renders
+//! to, and who may access what.
 //!
-//! Whether the *host* has a pointer to some memory and whether the *guest*
-//! reaches it directly are two separate things here. Ordinary RAM has both; a
-//! trapped device register has neither; and the **private MMIO** of a
-//! confidential VM's device has only the second.
+//! The model separates two properties: whether the *host* has a pointer to some
+//! memory, and whether the *guest* reaches it directly. Ordinary RAM has both. A
+//! trapped device register has neither. The **private MMIO** of a confidential
+//! VM's device has only the second.
 //!
 //! | [`Kind`] | host address | guest access |
 //! | --- | --- | --- |
@@ -18,17 +18,21 @@
 //!
 //! # How data flows
 //!
-//! A [`Transaction`] changes the [`Tree`]. Its commit renders only the addresses
-//! that can show the change; the new [`FlatView`] shares the rest with the old
-//! one. The commit takes the [`Diff`] of the two, lets every [`Listener`] prepare
-//! for it and then apply it, and publishes the view. Readers on other threads look
-//! addresses up through a [`ViewReader`], without a lock: [`FlatView::access_parts`]
-//! says who answers an exit. If a listener refuses, nothing has happened.
+//! 1. A [`Transaction`] changes the [`Tree`].
+//! 2. Its commit renders only the addresses that can show the change. The new
+//!    [`FlatView`] shares the rest with the old one.
+//! 3. The commit takes the [`Diff`] of the two views. Every [`Listener`] prepares
+//!    for it, and then every listener applies it. If a listener refuses, the
+//!    commit fails and changes nothing.
+//! 4. The commit publishes the new view.
+//!
+//! Readers on other threads look addresses up through a [`ViewReader`], without a
+//! lock. [`FlatView::access_parts`] finds who answers an exit.
 //!
 //! # Example
 //!
-//! A small machine: RAM, a serial port's registers on top of it, and a window
-//! of a device that only the guest may touch.
+//! A small machine has RAM, a serial port's registers on top of it, and a BAR
+//! that only the guest may access.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -40,13 +44,13 @@
 //! #[derive(Debug)]
 //! enum Device { None, Serial, Accelerator }
 //!
-//! // The host memory: here a vector, in a VMM an mmap. It lives as long as any
+//! // The host memory: a vector here, an mmap in a VMM. It lives as long as any
 //! // view that shows it.
 //! let pages = Arc::new(vec![0_u8; 0x10_0000]);
 //! // SAFETY: no guest runs, and nothing else uses the vector.
 //! let host = unsafe { HostMemory::new(pages.as_ptr() as u64, 0x10_0000, pages.clone()) };
 //! let host = host.unwrap();
-//! // The registers: in a VMM a dma-buf that VFIO exported, here any file.
+//! // The registers: any file here, a dma-buf exported by VFIO in a VMM.
 //! let file = Arc::new(std::fs::File::open("/dev/null")?);
 //! let registers = PrivateMmio::new(FileSlice::new(file, 0, 0x4000).unwrap());
 //!
@@ -69,12 +73,12 @@
 //! assert!(matches!(hit.region().handle(), Device::Serial));
 //! assert_eq!(hit.access(), GuestAccess::Trap);
 //!
-//! // The BAR is reached directly, and there is no host address to ask for.
+//! // The guest reaches the BAR directly. It has no host address.
 //! let bar_range = view.find(0xe000_1000).unwrap();
 //! assert_eq!(bar_range.access(), GuestAccess::ReadWrite);
 //! assert!(matches!(bar_range.backing(), Backing::PrivateMmio(_)));
 //!
-//! // Once the guest has accepted it, it stays where it is.
+//! // Once the guest has accepted the BAR, it cannot move.
 //! model.accept(space, AddrRange::new(0xe000_0000, 0x4000).unwrap())?;
 //! let mut t = model.transaction();
 //! t.move_to(bar, 0xf000_0000)?;
@@ -83,28 +87,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! More are in [`examples`]: a PC's memory map, shadowing, a BAR that moves,
+//! [`examples`] has more: a PC's memory map, shadowing, a BAR that moves,
 //! conversions, acceptance and revocation.
 //!
 //! # What this crate does not do
 //!
-//! It knows neither KVM nor VFIO, opens nothing, maps nothing and never reads
-//! through an address. It contains no `unsafe`. It calls no device either:
-//! [`AccessRules`] say which device accesses carry out one of the guest's, and
-//! the caller makes them.
+//! The crate knows neither KVM nor VFIO. It opens nothing, maps nothing and never
+//! reads through an address. It contains no `unsafe`. It calls no device:
+//! [`AccessRules`] plan the device accesses that carry out a guest access, and the
+//! caller makes them.
 //!
-//! It needs the standard library, though most of it would do with `alloc`:
-//! readers that never wait rest on `arc-swap`, and that on thread-local
-//! storage.
+//! It needs the standard library, because wait-free readers use `arc-swap`, which
+//! needs thread-local storage. The rest needs only `alloc`.
 //!
 //! # Features
 //!
-//! None is on by default.
+//! No feature is on by default.
 //!
-//! - `vm-memory`: `SharedMemory`, the part of a view that devices emulated in
-//!   the VMM may reach, as guest memory of the crate `vm-memory`, which
-//!   `virtio-queue` and others run on. Private MMIO, private pages and devices'
-//!   own memory are not in it.
+//! - `vm-memory`: adds `SharedMemory`, the part of a view that devices emulated in
+//!   the VMM may access. It implements the traits of the crate `vm-memory`, which
+//!   `virtio-queue` and other crates use. It excludes private MMIO, private pages
+//!   and device RAM.
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -116,7 +119,6 @@ mod diff;
 mod error;
 pub mod examples;
 mod follower;
-mod following;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
 mod listener;
@@ -143,10 +145,12 @@ pub use backing::{Memory, PrivateMmio};
 pub use diff::Diff;
 #[cfg(feature = "vm-memory")]
 pub use error::MappingError;
-pub use error::{CommitError, ListenerError, NoSuchSpace, NotUndone, StateError, TreeError, Use};
+pub use error::{
+    AddListenerError, AddSpaceError, CommitError, ListenerError, NoSuchSpace, NotUndone,
+    RemoveListenerError, RemoveSpaceError, StateError, TreeError, Use,
+};
 pub use follower::Follower;
 pub use follower::follow::{ApplyPlan, Follow};
-pub use following::{AddListenerError, RemoveListenerError};
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::{NoRegion, SharedMemory};
 pub use guest_ranges::{
@@ -154,7 +158,7 @@ pub use guest_ranges::{
 };
 pub use listener::{Listener, Update};
 pub use logging::{DirtyClients, GlobalLogging, Unloggable};
-pub use model::{AddSpaceError, MemoryModel, RemoveSpaceError};
+pub use model::MemoryModel;
 pub use page_state::DEFAULT_STATE_LIMIT;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};
 pub use region::{GuestAccess, Kind, Region, RegionId, Switches};

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who follows a view: a KVM memslot table, a DMA mapper, an ioeventfd bus.
+//! Listeners follow a view: a KVM memslot table, a DMA mapper, an ioeventfd bus.
 
-use crate::{AttachmentDiff, Diff, FlatView, GlobalLogging, ListenerError, PageSet, SpaceId};
+use guest_ranges::PageSet;
 
-/// A change of one address space, as listeners see it. Something differs, not
-/// always the view.
+use crate::attachments::active::AttachmentDiff;
+use crate::diff::Diff;
+use crate::error::ListenerError;
+use crate::logging::GlobalLogging;
+use crate::space::SpaceId;
+use crate::view::FlatView;
+
+/// A change of one address space, as listeners see it. The view, the logging or the
+/// attachments differ.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Update<'a, H> {
     /// The address space.
     pub space: SpaceId,
@@ -16,22 +24,22 @@ pub struct Update<'a, H> {
     pub new: &'a FlatView<H>,
     /// What differs between the views.
     pub diff: &'a Diff<H>,
-    /// For whom all memory is logged. The diff has the runs for which that
-    /// makes a difference, [`FlatView::unloggable`] those for which it cannot.
+    /// The clients for which all memory is logged. The diff has the runs that this
+    /// affects. [`FlatView::unloggable`] lists the runs that cannot be logged.
     pub global_logging: GlobalLogging,
     /// The ioeventfds and coalesced ranges that differ.
     pub attachments: &'a AttachmentDiff,
-    /// The pages that are private, before and after alike: a change of the
-    /// view leaves them so, whatever memory comes there.
+    /// The private pages. A change of the view does not affect them, whatever
+    /// memory it adds at their addresses.
     pub private: &'a PageSet,
 }
 
 /// Follows an address space.
 ///
-/// All calls come on the thread that commits, one at a time. A view that no
-/// listener could follow is never published. A listener
-/// that is [added](crate::MemoryModel::add_listener) gets a change from nothing,
-/// one that is [removed](crate::MemoryModel::remove_listener) a change to nothing.
+/// The committing thread makes all calls, one at a time. A view that some listener
+/// cannot follow is never published. An
+/// [added](crate::MemoryModel::add_listener) listener gets a change from nothing, a
+/// [removed](crate::MemoryModel::remove_listener) one a change to nothing.
 ///
 /// # Order
 ///
@@ -56,26 +64,27 @@ pub struct Update<'a, H> {
 /// keeps the memory valid until all have committed. To use the memory for
 /// something else, wait until the transaction has returned.
 ///
-/// So while a change is applied, listeners with a higher priority have the new
-/// view and those with a lower one the old. Devices lose memory before the guest
-/// does if their listener has a higher priority than the memslots.
+/// While a change is applied, listeners with a higher priority already have the
+/// new view, and those with a lower priority still have the old one. Devices lose
+/// memory before the guest does if their listener has a higher priority than the
+/// memslots.
 ///
 /// # Listeners that can fail
 ///
-/// A [`Follower`](crate::Follower) implements this trait for whatever plans,
-/// applies and undoes changes. It keeps track of what is applied, and resyncs
-/// after a failure that could not be undone or a panic.
+/// A [`Follower`](crate::Follower) implements this trait for a type that plans,
+/// applies and undoes changes. It tracks what is applied. It resyncs after a panic
+/// or a failure that could not be undone.
 ///
 /// # Panics
 ///
-/// A listener that panics does not leave a change half made:
-/// [`Transaction::commit`](crate::Transaction::commit) says what happens.
+/// A listener that panics leaves no change half made. See
+/// [`Transaction::commit`](crate::Transaction::commit).
 pub trait Listener<H>: Send + Sync {
     /// Names the listener in errors.
     fn name(&self) -> &str;
 
     /// Prepares for the change, or refuses it and leaves everything unchanged. A
-    /// listener whose work no guest notices can make the change here.
+    /// listener whose work is invisible to the guest can make the change here.
     ///
     /// # Errors
     /// Any error refuses the whole transaction: [`abort`](Self::abort) is called
@@ -104,21 +113,21 @@ pub trait Listener<H>: Send + Sync {
     /// stays published.
     ///
     /// # Errors
-    /// What could not be undone; the error of the commit carries it.
+    /// What could not be undone. The commit's error includes it.
     fn abort(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
         Ok(())
     }
 
-    /// The guest lost these pages of private MMIO, which it had accepted.
+    /// The host revoked these accepted pages of private MMIO.
     fn revoked(&self, _space: SpaceId, _lost: &PageSet) {}
 }
 
-/// Calls `tell` for each; for those behind one with which it panics, too.
-pub(crate) fn tell_each<T>(all: impl Iterator<Item = T>, tell: impl FnMut(T)) {
+/// Calls `notify` for each item, also for those after one with which it panics.
+pub(crate) fn notify_each<T>(all: impl Iterator<Item = T>, notify: impl FnMut(T)) {
     struct Rest<I: Iterator, F: FnMut(I::Item)>(I, F);
 
     impl<I: Iterator, F: FnMut(I::Item)> Rest<I, F> {
-        fn tell(&mut self) {
+        fn notify(&mut self) {
             for next in self.0.by_ref() {
                 (self.1)(next);
             }
@@ -127,9 +136,9 @@ pub(crate) fn tell_each<T>(all: impl Iterator<Item = T>, tell: impl FnMut(T)) {
 
     impl<I: Iterator, F: FnMut(I::Item)> Drop for Rest<I, F> {
         fn drop(&mut self) {
-            self.tell();
+            self.notify();
         }
     }
 
-    Rest(all, tell).tell();
+    Rest(all, notify).notify();
 }

@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who wants to know which memory was written, and where nobody can.
+//! Dirty logging: the clients that want to know which memory was written, and the
+//! memory that cannot be logged.
 
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::{BitAnd, BitOr, Sub};
 
+use crate::error::TreeError;
+use crate::region::{Kind, RegionId};
+use crate::transaction::Transaction;
 use crate::transaction::undo::Undo;
-use crate::{FlatRange, FlatView, Kind, MemoryModel, RegionId, Transaction, TreeError};
+use crate::view::{FlatRange, FlatView};
 
-/// A set of clients, each with a purpose for which it has the writes to memory
-/// logged.
+/// A set of clients for which writes to memory are logged.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct DirtyClients(u8);
 
 impl DirtyClients {
-    /// Nobody.
+    /// No client.
     pub const NONE: Self = Self(0);
-    /// A display, to draw only what was written.
+    /// A display, which redraws only what was written.
     pub const VGA: Self = Self(1 << 0);
-    /// Translated code, to throw away what was translated from what is written.
+    /// A code translator, which discards the translations of what was written.
     pub const CODE: Self = Self(1 << 1);
-    /// A migration, to send again what was written since it was sent.
+    /// A migration, which sends again what was written since it was sent.
     pub const MIGRATION: Self = Self(1 << 2);
 
     const NAMES: [(Self, &'static str); 3] = [
@@ -29,18 +32,18 @@ impl DirtyClients {
         (Self::MIGRATION, "MIGRATION"),
     ];
 
-    /// Whether it is nobody.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self == Self::NONE
     }
 
-    /// Whether all of `others` are among them.
+    /// Whether all of `others` are in the set.
     pub fn contains(self, others: Self) -> bool {
         self & others == others
     }
 }
 
-/// Those who are in one of the sets.
+/// The clients in either set.
 impl BitOr for DirtyClients {
     type Output = Self;
 
@@ -49,7 +52,7 @@ impl BitOr for DirtyClients {
     }
 }
 
-/// Those who are in both sets.
+/// The clients in both sets.
 impl BitAnd for DirtyClients {
     type Output = Self;
 
@@ -58,7 +61,7 @@ impl BitAnd for DirtyClients {
     }
 }
 
-/// Those who are in the first set only.
+/// The clients in the first set only.
 impl Sub for DirtyClients {
     type Output = Self;
 
@@ -78,12 +81,12 @@ impl fmt::Debug for DirtyClients {
     }
 }
 
-/// The clients that have all memory logged, before a change and after it.
+/// The clients for which all memory is logged, before a change and after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GlobalLogging {
-    /// Before the change.
+    /// The clients before the change.
     pub before: DirtyClients,
-    /// After it.
+    /// The clients after the change.
     pub after: DirtyClients,
 }
 
@@ -98,14 +101,14 @@ impl GlobalLogging {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unloggable {
-    /// It has no memory of its own: nothing is written that its device, or
-    /// the region that it shows, does not know of.
+    /// The region has no memory of its own. Its device, or the region that it shows,
+    /// sees every write.
     #[error("it has no memory of its own")]
     NoMemory,
-    /// The device changes its memory itself, and no log has that.
+    /// The device writes its memory itself, and no log includes these writes.
     #[error("its device writes the memory too")]
     DeviceRam,
-    /// Only the guest reaches the registers; nobody else could read them.
+    /// Only the guest reaches the registers, so no client could read them.
     #[error("no host address reaches it")]
     PrivateMmio,
     /// The guest reaches its pages through a guest_memfd, not through the host
@@ -130,41 +133,32 @@ impl Unloggable {
         }
     }
 
-    /// Whether something is lost on whoever wants all that was written.
+    /// Whether a client that wants all writes misses some.
     fn loses_writes(self) -> bool {
         self != Self::NoMemory
     }
 }
 
 impl<H> FlatRange<H> {
-    /// Why a log of all that is written lacks what is written here; `None`
-    /// where it lacks nothing: the writes can be logged, or come to the VMM.
+    /// Why a log of all writes lacks the writes to this run. `None` if it lacks
+    /// none: the writes can be logged, or they exit to the VMM.
     pub fn unloggable(&self) -> Option<Unloggable> {
         Unloggable::of(self.region().kind()).filter(|why| why.loses_writes())
     }
 }
 
 impl<H> FlatView<H> {
-    /// The runs that a log of all that is written lacks, and why. It looks at
-    /// every run.
+    /// The runs whose writes a log of all writes lacks, and why. The cost is
+    /// proportional to the number of runs.
     pub fn unloggable(&self) -> impl Iterator<Item = (&FlatRange<H>, Unloggable)> {
         self.ranges()
             .filter_map(|run| Some((run, run.unloggable()?)))
     }
 }
 
-impl<H> MemoryModel<H> {
-    /// The clients that have all memory logged. What they do not get, is what
-    /// [`FlatView::unloggable`] lists.
-    pub fn global_dirty_logging(&self) -> DirtyClients {
-        self.tree.global_logging()
-    }
-}
-
 impl<H> Transaction<'_, H> {
-    /// Has the writes to a region's memory logged for `clients`, wherever it
-    /// shows, and no longer for those that are not among them. Listeners see
-    /// runs that answer differently.
+    /// Sets the clients for which writes to a region's memory are logged, wherever
+    /// the region shows. Listeners get the region's runs as changed.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotLoggable`].
@@ -181,14 +175,14 @@ impl<H> Transaction<'_, H> {
         Ok(())
     }
 
-    /// Has the writes to all memory logged for `clients`, beside those that
-    /// single regions are logged for.
+    /// Sets the clients for which writes to all memory are logged, in addition to
+    /// the clients of single regions.
     ///
-    /// Every listener of every space is told. What cannot be logged does not
-    /// stand in the way: [`FlatView::unloggable`] lists it.
+    /// Every listener of every space is notified. Memory that cannot be logged is
+    /// no error: [`FlatView::unloggable`] lists it.
     ///
-    /// The commit renders every space anew, unless it finds that they are the
-    /// same clients as before the transaction: then it costs nothing.
+    /// The commit renders every space again, unless the clients are the same as
+    /// before the transaction. Then it costs nothing.
     pub fn set_global_dirty_logging(&mut self, clients: DirtyClients) {
         let before = self.model.tree.set_global_logging(clients);
         if before != clients {

@@ -1,45 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The model: one region tree, and the address spaces that show parts of it.
 
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use guest_ranges::{AddrRange, PageSet};
 use smallvec::SmallVec;
 
+use crate::attachments::IoEventFd;
+use crate::attachments::active::AttachmentDiff;
+use crate::diff::Diff;
+use crate::error::{
+    AddListenerError, AddSpaceError, CommitError, RemoveListenerError, RemoveSpaceError,
+};
+use crate::listener::Listener;
+use crate::logging::DirtyClients;
 use crate::page_state::DEFAULT_STATE_LIMIT;
+use crate::reader::ViewReader;
+use crate::region::RegionId;
 use crate::runs::Pool;
 use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
+use crate::transaction::Transaction;
+use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;
-use crate::{
-    AddrRange, AttachmentDiff, CommitError, Diff, FlatView, IoEventFd, NoSuchSpace, PageSet,
-    RegionId, Transaction, TreeError, ViewReader,
-};
+use crate::view::FlatView;
 
-/// A region tree, and address spaces rooted in it. `H` is the caller's own
-/// handle, which rides on every region and comes back from every lookup.
+/// A region tree, and the address spaces rooted in it. `H` is the type of the
+/// caller's handles: each region has one, and lookups return it.
 ///
-/// Changes go through a [`Transaction`]; readers on other threads use a
+/// A [`Transaction`] changes the model. Readers on other threads use a
 /// [`ViewReader`].
 ///
 /// # Ids
 ///
-/// A [`RegionId`] or a [`SpaceId`] that was removed, or that is another model's,
-/// names nothing: what returns a `Result` says so in it, and what only looks at
-/// a space panics, as an index does. [`spaces`](Self::spaces) lists those that
-/// there are.
+/// A [`RegionId`] or [`SpaceId`] is invalid once it is removed, and in any other
+/// model. Methods that return a `Result` then return an error. Methods that only
+/// read a space panic, as indexing does. [`spaces`](Self::spaces) lists the valid
+/// spaces.
 #[derive(Debug)]
 pub struct MemoryModel<H = ()> {
     pub(crate) tree: Tree<H>,
     pub(crate) spaces: Spaces<H>,
     space_ids: SpaceIds,
-    /// How to go back to before the transaction that is under way, the latest
-    /// step last. Here it outlives a transaction that is forgotten.
+    /// What undoes the steps of the current transaction, the latest step last.
+    /// The model owns it so that it outlives a forgotten transaction.
     pub(crate) undo: SmallVec<[Undo<H>; 2]>,
-    /// Nothing, and room for what differs next.
+    /// An empty diff whose allocations the next commit reuses.
     pub(crate) spare: Diff<H>,
-    /// Nodes for the next view.
+    /// Nodes that the next view reuses.
     pub(crate) pool: Pool<H>,
 }
 
@@ -63,29 +73,29 @@ impl<H> MemoryModel<H> {
         }
     }
 
-    /// The region tree, to look at.
+    /// The region tree.
     pub fn tree(&self) -> &Tree<H> {
         &self.tree
     }
 
-    /// Begins a change. Nothing of it shows before it is committed; dropped
-    /// without that, it never happened.
+    /// Begins a change. It takes effect when it is committed, and is undone if it
+    /// is dropped before.
     pub fn transaction(&mut self) -> Transaction<'_, H> {
         self.undo_forgotten();
         Transaction::begin(self)
     }
 
-    /// Undoes what a transaction has left that was forgotten.
+    /// Undoes the steps of a transaction that was forgotten.
     #[inline]
     pub(crate) fn undo_forgotten(&mut self) {
         if !self.undo.is_empty() {
-            self.go_back_to(0);
+            self.roll_back_to(0);
         }
     }
 
     /// Undoes the latest steps, all but the first `steps`.
     #[cold]
-    pub(crate) fn go_back_to(&mut self, steps: usize) {
+    pub(crate) fn roll_back_to(&mut self, steps: usize) {
         while self.undo.len() > steps {
             if let Some(step) = self.undo.pop() {
                 step.undo(&mut self.tree);
@@ -93,10 +103,11 @@ impl<H> MemoryModel<H> {
         }
     }
 
-    /// Adds an address space that shows `root` from address 0 on.
+    /// Adds an address space that shows `root` at address 0.
     ///
     /// # Errors
-    /// [`TreeError::NoSuchRegion`]; [`CommitError::TooComplex`].
+    /// [`AddSpaceError::Tree`] if there is no such region;
+    /// [`AddSpaceError::Render`] with [`CommitError::TooComplex`].
     pub fn add_space(&mut self, name: &str, root: RegionId) -> Result<SpaceId, AddSpaceError> {
         self.undo_forgotten();
         self.tree.node(root)?;
@@ -115,26 +126,25 @@ impl<H> MemoryModel<H> {
         };
         let mut diff = Diff::default();
         let all = [AddrRange::ALL];
-        let view = space.follow(&self.tree, &nothing, &all, &mut diff, &mut self.pool)?;
+        let view = space.updated_view(&self.tree, &nothing, &all, &mut diff, &mut self.pool)?;
         space.publish(&view);
         self.tree.add_space(root, id)?;
         self.spaces.push(space);
         Ok(id)
     }
 
-    /// Removes an address space that nobody follows: what a device on a bus saw
-    /// that is unplugged. Its root stays, and can be removed if nothing else
-    /// needs it.
+    /// Removes an address space that no listener follows, such as the one that an
+    /// unplugged device saw. Its root region stays in the tree.
     ///
-    /// Whoever still has a [`ViewReader`] finds nothing from here on. Views and
-    /// snapshots that were taken before stay as they are, and keep alive what
-    /// they show. Which pages are private is forgotten.
+    /// Remaining [`ViewReader`]s of the space find no region from now on. Views
+    /// and snapshots taken earlier do not change, and keep alive what they show.
+    /// The state of the space's pages is dropped.
     ///
     /// # Errors
-    /// [`RemoveSpaceError::InUse`] while it has listeners: each of them may
-    /// refuse to leave, and then it is known which. [`RemoveSpaceError::Commit`]
-    /// with [`CommitError::Accepted`] while the guest has accepted pages of it.
-    /// [`RemoveSpaceError::NoSuchSpace`].
+    /// [`RemoveSpaceError::InUse`] while the space has listeners. Remove each with
+    /// [`remove_listener`](Self::remove_listener), which it may refuse.
+    /// [`RemoveSpaceError::Commit`] with [`CommitError::Accepted`] while the guest
+    /// has accepted pages of the space. [`RemoveSpaceError::NoSuchSpace`].
     pub fn remove_space(&mut self, space: SpaceId) -> Result<(), RemoveSpaceError> {
         self.undo_forgotten();
         let position = self.spaces.position(space)?;
@@ -153,6 +163,117 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
+    /// Adds a listener to `space`. The listener first gets a change from nothing
+    /// to the current view.
+    ///
+    /// A listener follows one space. To follow several spaces with the same code,
+    /// add a listener for each.
+    ///
+    /// # Errors
+    /// [`AddListenerError`]. The listener is not added then.
+    pub fn add_listener(
+        &mut self,
+        space: SpaceId,
+        priority: i32,
+        listener: Arc<dyn Listener<H>>,
+    ) -> Result<(), AddListenerError> {
+        self.undo_forgotten();
+        let position = self.spaces.position(space)?;
+        // A listener of two spaces would keep one state for both, and undoing a
+        // change of one space would lose a change of the other.
+        let mut spaces = self.spaces.iter();
+        if let Some(followed) = spaces.find(|space| space.position_of(&listener).is_some()) {
+            return Err(AddListenerError::Follows {
+                listener: listener.name().to_string(),
+                space: followed.name.clone(),
+            });
+        }
+        let change = Change::from_nothing(self, position);
+        if change.is_something() {
+            let made = change.apply_to(self, &*listener);
+            made.map_err(|source| AddListenerError::Refused {
+                listener: listener.name().to_string(),
+                space: self.spaces[position].name.clone(),
+                source,
+            })?;
+            listener.commit(&change.update(self));
+        }
+        let listeners = &mut self.spaces[position].listeners;
+        let position = listeners.partition_point(|(p, _)| *p <= priority);
+        listeners.insert(position, (priority, listener));
+        Ok(())
+    }
+
+    /// Removes a listener from `space`. The listener last gets a change from the
+    /// current view to nothing, so that it unmaps what it has mapped. Readers and
+    /// other listeners are not affected.
+    ///
+    /// When a device is unplugged, its mappings are removed:
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use memory_model::{Listener, ListenerError, MemoryModel, Region, Update};
+    /// /// What a device reaches by DMA.
+    /// struct Mappings;
+    ///
+    /// impl Listener<()> for Mappings {
+    ///     // …
+    /// #   fn name(&self) -> &str { "DMA" }
+    /// #   fn prepare(&self, _: &Update<'_, ()>) -> Result<(), ListenerError> { Ok(()) }
+    /// }
+    ///
+    /// # let mut model = MemoryModel::new();
+    /// # let mut t = model.transaction();
+    /// # let root = t.add(Region::container("bus", 1 << 64))?;
+    /// # t.commit()?;
+    /// let bus = model.add_space("what the device sees", root)?;
+    /// let mappings = Arc::new(Mappings);
+    /// model.add_listener(bus, 0, mappings.clone())?;
+    ///
+    /// // Later:
+    /// model.remove_listener(bus, &mappings)?;
+    /// model.remove_space(bus)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`RemoveListenerError`]. The listener keeps following then, and nothing has
+    /// changed. While the guest has accepted pages of the space, no listener can be
+    /// removed, because it could unmap them. The pages are given back or
+    /// [revoked](Self::revoke) first.
+    pub fn remove_listener<L: Listener<H> + ?Sized>(
+        &mut self,
+        space: SpaceId,
+        listener: &Arc<L>,
+    ) -> Result<(), RemoveListenerError> {
+        self.undo_forgotten();
+        let position = self.spaces.position(space)?;
+        let it = &self.spaces[position];
+        let Some(place) = it.position_of(listener) else {
+            return Err(RemoveListenerError::NotFollowing {
+                listener: listener.name().to_string(),
+                space: it.name.clone(),
+            });
+        };
+        let change = Change::to_nothing(self, position);
+        it.accepted_stays(&change.diff)?;
+        let notifies = change.is_something();
+        if notifies {
+            let made = change.apply_to(self, &**listener);
+            made.map_err(|source| CommitError::Refused {
+                listener: listener.name().to_string(),
+                source,
+                not_undone: Vec::new(),
+            })?;
+        }
+        // It is removed before its `commit`, so a panic there does not keep it.
+        self.spaces[position].listeners.remove(place);
+        if notifies {
+            listener.commit(&change.update(self));
+        }
+        Ok(())
+    }
+
     /// All address spaces: id, name and root, in the order they were added.
     pub fn spaces(&self) -> impl Iterator<Item = (SpaceId, &str, RegionId)> {
         let spaces = self.spaces.iter();
@@ -168,7 +289,7 @@ impl<H> MemoryModel<H> {
         known(self.spaces.get(space)).reader.clone()
     }
 
-    /// The space's view as it is now.
+    /// The space's current view.
     ///
     /// # Panics
     /// If there is no such space.
@@ -177,8 +298,14 @@ impl<H> MemoryModel<H> {
         known(self.spaces.get(space)).view.clone()
     }
 
-    /// The ioeventfds that are active in the space, by address. It looks at
-    /// every run.
+    /// The clients for which all memory is logged. [`FlatView::unloggable`] lists
+    /// the memory for which that is impossible.
+    pub fn global_dirty_logging(&self) -> DirtyClients {
+        self.tree.global_logging()
+    }
+
+    /// The ioeventfds that are active in the space, by address. The cost is
+    /// proportional to the number of runs.
     ///
     /// # Panics
     /// If there is no such space.
@@ -187,8 +314,8 @@ impl<H> MemoryModel<H> {
         AttachmentDiff::to_all_of(&self.tree, &self.view(space)).ioeventfds_added
     }
 
-    /// The addresses of the space that are coalesced, as ranges of which each
-    /// lies in one run. It looks at every run.
+    /// The coalesced addresses of the space, as ranges that each lie in one run.
+    /// The cost is proportional to the number of runs.
     ///
     /// # Panics
     /// If there is no such space.
@@ -196,35 +323,4 @@ impl<H> MemoryModel<H> {
     pub fn coalesced(&self, space: SpaceId) -> Vec<AddrRange> {
         AttachmentDiff::to_all_of(&self.tree, &self.view(space)).coalesced_added
     }
-}
-
-/// Why an address space could not be added.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddSpaceError {
-    /// Its root is not part of the model.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// Its view cannot be rendered.
-    #[error(transparent)]
-    Render(#[from] CommitError),
-}
-
-/// Why an address space could not be removed. Nothing has changed then.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoveSpaceError {
-    /// It is not part of the model.
-    #[error(transparent)]
-    NoSuchSpace(#[from] NoSuchSpace),
-    /// Somebody follows it.
-    #[error("listener '{listener}' follows '{space}'; remove it first")]
-    InUse {
-        /// The address space.
-        space: String,
-        /// The first of its listeners.
-        listener: String,
-    },
-    /// The guest has accepted pages of it.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
 }

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The state of a space's pages: private or shared, and accepted by the guest.
+//! The state of an address space's pages: private or shared, and accepted or not.
 
-use guest_ranges::{AddrRange, GuestMemfdSides, PAGE_SIZE, PageSet, PageState};
+use guest_ranges::{AddrRange, GuestMemfdSides, PAGE_SIZE, PageSet, PageState, gaps};
 
 use crate::error::StateError;
-use crate::listener::tell_each;
+use crate::listener::notify_each;
 use crate::model::MemoryModel;
 use crate::space::{Space, SpaceId, known};
 use crate::view::{Backing, FlatRange};
 
-/// The bytes that the [private pages](MemoryModel::private) of an address space
-/// may take if nobody sets another [limit](MemoryModel::set_state_limit): as
-/// many as pages in 7 TiB of addresses can need.
+/// The default [limit](MemoryModel::set_state_limit), in bytes, for the state of an
+/// address space's [private pages](MemoryModel::private): enough for any choice of
+/// pages in 7 TiB of addresses.
 pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
 
-/// # Whose requests these are
+/// # The guest's requests and the host's
 ///
 /// [`accept`](Self::accept), [`give_back`](Self::give_back) and
-/// [`set_page_state`](Self::set_page_state) record what the guest has asked for
-/// and was granted. The last two end acceptance, and tell nobody, since the
-/// guest knows: they are for a hypercall or a request of the guest's, and for
-/// no other reason to be called. A VMM that takes pages away for reasons of its
-/// own calls [`revoke`](Self::revoke), or the guest goes on to trust pages that
-/// it has no longer.
+/// [`set_page_state`](Self::set_page_state) record a request of the guest, such as a
+/// hypercall, that the VMM has granted. The last two end acceptance without
+/// notifying listeners, because the guest knows. Do not call them for another
+/// reason. A VMM that takes pages away for its own reasons calls
+/// [`revoke`](Self::revoke). Otherwise the guest keeps trusting pages that it no
+/// longer has.
 impl<H> MemoryModel<H> {
-    /// The guest accepts `range`, all of it private MMIO, as it is mapped now.
-    /// From here on no transaction can change what lies there, and no listener
-    /// can leave: only [`give_back`](Self::give_back),
+    /// Records that the guest accepts `range`, all of it private MMIO, as it is
+    /// mapped now. From now on, no transaction can change what lies there, and no
+    /// listener can be removed, until [`give_back`](Self::give_back),
     /// [`set_page_state`](Self::set_page_state) to shared or
-    /// [`revoke`](Self::revoke) ends it.
+    /// [`revoke`](Self::revoke) ends the acceptance.
     ///
     /// # Errors
     /// [`StateError::Unaligned`], or [`StateError::WrongKind`] if some byte is
@@ -42,9 +42,9 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
-    /// The guest itself gives up what it accepted of `range`. No listener is
-    /// told. If it is not the guest that wants this, it is a case for
-    /// [`revoke`](Self::revoke).
+    /// Records that the guest itself gives up what it has accepted of `range`. No
+    /// listener is notified. If the host ends the acceptance, call
+    /// [`revoke`](Self::revoke) instead.
     ///
     /// # Errors
     /// [`StateError::Unaligned`]; [`StateError::NoSuchSpace`].
@@ -55,26 +55,25 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
-    /// The host takes back what was accepted of `range`: the device was reset
-    /// or unplugged, or stopped decoding. Listeners are told, and so must the
-    /// guest be. Returns the accepted pages that were lost: all that the range
-    /// touches, since half a page cannot stay accepted.
+    /// Revokes what the guest has accepted of `range`, because the device was reset
+    /// or unplugged, or stopped decoding. Listeners are notified. The caller notifies
+    /// the guest. Returns the accepted pages that the guest lost: all pages that the
+    /// range touches, as half a page cannot stay accepted.
     ///
-    /// The view stays as it is, with the pages mapped: to change it is up to a
-    /// transaction. That is a step of its own, and what was revoked stays so if
-    /// the transaction is then refused or dropped: the guest has been told, and
-    /// would have to accept the pages again. So whatever can refuse is asked
-    /// first, as far as it can be.
+    /// The view does not change, and the pages stay mapped until a transaction
+    /// removes them. If that transaction is refused or dropped, the pages stay
+    /// revoked: the guest was notified and has to accept them again. Therefore check
+    /// first whether anything can refuse the transaction.
     ///
     /// # Panics
-    /// If there is no such space. If a listener panics, after all were told.
+    /// If there is no such space. If a listener panics, after all were notified.
     #[track_caller]
     pub fn revoke(&mut self, space: SpaceId, range: AddrRange) -> PageSet {
         let it = known(self.spaces.get_mut(space));
         let lost = it.accepted.clipped(range);
         it.accepted.remove(range);
         if !lost.is_empty() {
-            tell_each(it.listeners.iter(), |(_, listener)| {
+            notify_each(it.listeners.iter(), |(_, listener)| {
                 listener.revoked(space, &lost);
             });
         }
@@ -91,16 +90,15 @@ impl<H> MemoryModel<H> {
     }
 
     /// Records that every page of `range` is now in `state`, as the guest has
-    /// asked for. What the guest has accepted and makes shared, it gives back,
-    /// and no listener is told of that: see [`give_back`](Self::give_back).
+    /// asked for. An accepted page that becomes shared is also given back, without
+    /// notifying listeners: see [`give_back`](Self::give_back).
     ///
     /// # Errors
-    /// [`StateError::Unaligned`], or [`StateError::WrongKind`] if some byte is
-    /// to be private and cannot: it is neither RAM on a guest_memfd with
-    /// private pages, nor private MMIO. [`StateError::NoRoom`] if pages are to
-    /// be private and the space's [limit](Self::set_state_limit) does not allow
-    /// it. Making pages shared takes no room, whatever is there, or nothing.
-    /// [`StateError::NoSuchSpace`].
+    /// [`StateError::Unaligned`]. [`StateError::WrongKind`] if `state` is private and
+    /// some byte is neither private MMIO nor RAM on a guest_memfd with private pages.
+    /// [`StateError::NoRoom`] if `state` is private and the space's
+    /// [limit](Self::set_state_limit) does not allow it. Pages at any address can
+    /// become shared. [`StateError::NoSuchSpace`].
     pub fn set_page_state(
         &mut self,
         space: SpaceId,
@@ -126,12 +124,12 @@ impl<H> MemoryModel<H> {
 
     /// The pages that are private.
     ///
-    /// A page stays in the set while nothing has a place there, as it does for
-    /// KVM: what comes there next is private from the start. So the set reaches
-    /// wherever the guest has ever made memory private and not shared again, and
-    /// a guest that moves a BAR about can make that any address. What bounds it
-    /// is the space's [limit](Self::set_state_limit), and not the guest's
-    /// memory. To forget pages, here and in KVM, is to make them shared.
+    /// As in KVM, a page stays private when its memory moves away, and memory that
+    /// is added there is private from the start. The set therefore includes every
+    /// page that the guest has made private and not shared again. A guest that moves
+    /// a BAR can do that at any address. The set is bounded by the space's
+    /// [limit](Self::set_state_limit), not by the guest's memory. To remove pages
+    /// from the set and from KVM's, make them shared.
     ///
     /// # Panics
     /// If there is no such space.
@@ -139,72 +137,24 @@ impl<H> MemoryModel<H> {
     pub fn private(&self, space: SpaceId) -> &PageSet {
         &known(self.spaces.get(space)).private
     }
-}
 
-impl<H> Space<H> {
-    /// Checks that every byte of `range` lies in a run for which `fits`.
-    fn require(
-        &self,
-        range: AddrRange,
-        needed: &'static str,
-        fits: impl Fn(&FlatRange<H>) -> bool,
-    ) -> Result<(), StateError> {
-        let mut at = Some(range.start());
-        while let Some(address) = at.filter(|&a| a <= range.last()) {
-            let run = self.view.find(address);
-            match run {
-                Some(run) if fits(run) => at = run.range().last().checked_add(1),
-                _ => {
-                    return Err(StateError::WrongKind {
-                        range,
-                        at: address,
-                        found: run.map_or("nothing", |r| r.region().kind().word()).into(),
-                        needed,
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A page is accepted, private or shared as a whole.
-pub(crate) fn require_pages(range: AddrRange) -> Result<(), StateError> {
-    let whole = range.start() % PAGE_SIZE == 0 && range.last() % PAGE_SIZE == PAGE_SIZE - 1;
-    match whole {
-        true => Ok(()),
-        false => Err(StateError::Unaligned { range }),
-    }
-}
-
-fn has_private_side(backing: &Backing) -> bool {
-    match backing {
-        Backing::Memory(memory) => memory
-            .guest_memfd()
-            .is_some_and(|(_, sides)| sides != GuestMemfdSides::Shared),
-        Backing::PrivateMmio(_) => true,
-        Backing::DeviceRam(_) | Backing::Nothing => false,
-    }
-}
-
-impl<H> MemoryModel<H> {
-    /// Sets how many bytes of the host's memory the state of the space's
-    /// private pages may come to take.
+    /// Sets how many bytes of host memory the state of the space's private pages
+    /// may take.
     ///
-    /// The state can outgrow any function of the guest's memory, since pages
-    /// stay private where [memory was](Self::private). KVM's own state grows
-    /// alike. So what would outgrow the limit is refused before it is done
-    /// ([`StateError::NoRoom`]), and can be done once others were made shared:
-    /// by the guest, or by the VMM where it has taken memory away.
+    /// The size of the state does not depend on the guest's memory alone, because
+    /// pages [stay private](Self::private) when their memory moves away. KVM's own
+    /// state grows the same way. A conversion that could exceed the limit is refused
+    /// before it happens, with [`StateError::NoRoom`]. It succeeds once other pages
+    /// are shared again: by the guest, or by the VMM where it has removed memory.
     ///
-    /// What counts is not what the set takes now but the most that it could
-    /// take if the guest made some of its pages shared:
-    /// [`PageSet::MAX_BYTES_PER_TIB`](crate::PageSet::MAX_BYTES_PER_TIB) for each TiB that it reaches into, 576
-    /// bytes for 16 MiB. So making pages shared never has to be refused.
+    /// The limit applies to the most that the set could take after the guest makes
+    /// some of its pages shared, not to what it takes now. That is
+    /// [`PageSet::MAX_BYTES_PER_TIB`] for each TiB that the set reaches into, or 576
+    /// bytes for each 16 MiB. Making pages shared is therefore never refused.
     ///
-    /// A limit below what there is refuses what reaches further, and nothing
-    /// else. What is [accepted](Self::accepted) has no limit: it lies in private
-    /// MMIO that is there, and so cannot outgrow it.
+    /// A limit below the current size refuses only conversions that reach further.
+    /// [Accepted](Self::accepted) pages have no limit: they lie in existing private
+    /// MMIO and cannot outgrow it.
     ///
     /// ```
     /// use memory_model::{DEFAULT_STATE_LIMIT, MemoryModel, PageSet, Region};
@@ -227,7 +177,7 @@ impl<H> MemoryModel<H> {
         known(self.spaces.get_mut(space)).state_limit = bytes;
     }
 
-    /// The limit, in bytes.
+    /// The limit for the state of the space's private pages, in bytes.
     ///
     /// # Panics
     /// If there is no such space.
@@ -236,8 +186,8 @@ impl<H> MemoryModel<H> {
         known(self.spaces.get(space)).state_limit
     }
 
-    /// Whether `range` could be recorded as private within the limit. Whoever
-    /// does something first that cannot be taken back asks before.
+    /// Checks whether `range` could be recorded as private within the limit. Call it
+    /// before an operation that cannot be undone.
     ///
     /// # Errors
     /// [`StateError::NoRoom`]; [`StateError::NoSuchSpace`].
@@ -247,12 +197,52 @@ impl<H> MemoryModel<H> {
 }
 
 impl<H> Space<H> {
-    /// Whether `range` could be recorded as private within the limit.
+    /// Checks that every byte of `range` lies in a run for which `fits` is true.
+    fn require(
+        &self,
+        range: AddrRange,
+        needed: &'static str,
+        fits: impl Fn(&FlatRange<H>) -> bool,
+    ) -> Result<(), StateError> {
+        let runs = self.view.intersecting(range);
+        let fitting = runs.take_while(|run| fits(run)).map(FlatRange::range);
+        let Some(gap) = gaps(range, fitting).next() else {
+            return Ok(());
+        };
+        let found = self.view.find(gap.start());
+        Err(StateError::WrongKind {
+            range,
+            at: gap.start(),
+            found: found.map_or("nothing", |r| r.region().kind().word()).into(),
+            needed,
+        })
+    }
+
+    /// Checks whether `range` could be recorded as private within the limit.
     pub(crate) fn has_room(&self, range: AddrRange) -> Result<(), StateError> {
         let limit = self.state_limit;
         match self.private.has_room(range, limit) {
             true => Ok(()),
             false => Err(StateError::NoRoom { range, limit }),
         }
+    }
+}
+
+/// Checks that `range` consists of whole pages: only these have a state.
+pub(crate) fn require_pages(range: AddrRange) -> Result<(), StateError> {
+    let whole = range.start() % PAGE_SIZE == 0 && range.last() % PAGE_SIZE == PAGE_SIZE - 1;
+    match whole {
+        true => Ok(()),
+        false => Err(StateError::Unaligned { range }),
+    }
+}
+
+fn has_private_side(backing: &Backing) -> bool {
+    match backing {
+        Backing::Memory(memory) => memory
+            .guest_memfd()
+            .is_some_and(|(_, sides)| sides != GuestMemfdSides::Shared),
+        Backing::PrivateMmio(_) => true,
+        Backing::DeviceRam(_) | Backing::Nothing => false,
     }
 }

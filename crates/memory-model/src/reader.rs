@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How vCPU and device threads read a view while others change it.
+//! Readers: how vCPU and device threads look up a view while it changes.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -7,23 +7,24 @@ use core::ops::Deref;
 
 use arc_swap::{ArcSwap, Cache, Guard};
 
-use crate::FlatView;
+use crate::view::FlatView;
 
-/// Reads the current view of one address space, from any thread, without a
-/// lock: a reader never waits, and never sees half of a change.
+/// Reads the current view of one address space, from any thread and without a lock.
+/// A reader never waits and never sees half of a change.
 ///
 /// # Answering an exit
 ///
 /// A vCPU thread looks up the addresses of an MMIO exit with
-/// [`FlatView::access_parts`]. The exit may meet a change: the view calls the run
-/// direct, because its memory has just gone, or has come since. The thread then
-/// does what the guest would have done: the access on the host mapping of the
-/// memory (which is then dirty, if anyone tracks that). Private MMIO has no host
-/// mapping. A listener that adds or removes it holds the vCPUs, until the view is
-/// published, and waits for each one that has just left the guest to take its
-/// view; `SlotListener` of the crate `kvm-slots` does so. An access that is left
-/// without an answer is one that KVM cannot emulate, or the rest of one that KVM
-/// split in two: answer it like an address at which nothing is.
+/// [`FlatView::access_parts`]. If the exit races with a change, the view may say that
+/// the guest reaches the run directly, because its memory was just removed or has
+/// been added since. The thread then makes the guest's access on the host mapping of
+/// the memory, and marks the memory dirty if it is logged.
+///
+/// Private MMIO has no host mapping. A listener that adds or removes it holds the
+/// vCPUs until the view is published, and waits until each vCPU that has just left
+/// the guest has taken its view. `SlotListener` of the crate `kvm-slots` does so. An
+/// access that still has no answer is one that KVM cannot emulate, or the rest of one
+/// that KVM split in two. Answer it like an address where no region is.
 ///
 /// ```
 /// use memory_model::{AccessDirection, FlatView, Responder};
@@ -77,18 +78,18 @@ impl<H> ViewReader<H> {
         }
     }
 
-    /// The view as it is now. What is returned stays as it is, whatever is
-    /// committed meanwhile; hold it for one access, not for long.
+    /// The current view. The returned view does not change when another is
+    /// committed. Hold it for one access, not for long.
     pub fn view(&self) -> ViewGuard<H> {
         ViewGuard(self.current.load())
     }
 
-    /// The view as it is now, to keep for as long as one likes.
+    /// The current view, to keep for any time.
     pub fn snapshot(&self) -> Arc<FlatView<H>> {
         self.current.load_full()
     }
 
-    /// A reader for one thread that looks addresses up all the time.
+    /// A reader for one thread that looks addresses up often.
     pub fn for_thread(&self) -> ThreadReader<H> {
         ThreadReader {
             cache: Cache::new(self.current.clone()),
@@ -120,17 +121,17 @@ impl<H> Deref for ViewGuard<H> {
     }
 }
 
-/// Reads the current view for one thread: it looks whether there is a newer
-/// view, and that is all that it costs as long as there is none.
+/// Reads the current view for one thread. While the view does not change, a read
+/// costs only the check for a newer one.
 ///
-/// It keeps the latest view that it has seen alive, and all that this shows,
-/// until it is asked again or dropped.
+/// The reader keeps the latest view that it has seen alive, with everything that
+/// the view shows, until the next read or until it is dropped.
 pub struct ThreadReader<H> {
     cache: Cache<Arc<ArcSwap<FlatView<H>>>, Arc<FlatView<H>>>,
 }
 
 impl<H> ThreadReader<H> {
-    /// The view as it is now.
+    /// The current view.
     #[inline]
     pub fn view(&mut self) -> &FlatView<H> {
         self.cache.load()

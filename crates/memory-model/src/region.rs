@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a region is: its kind, its size, its name and the caller's handle.
+//! Regions: kind, size, name, switches and the caller's handle.
 
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::{HostMemory, Memory, PrivateMmio};
+use guest_ranges::HostMemory;
 
-/// Names a region of one [`MemoryModel`](crate::MemoryModel).
+use crate::backing::{Memory, PrivateMmio};
+
+/// The id of a region of one [`MemoryModel`](crate::MemoryModel).
 ///
-/// An id is never reused for another region: once its region is removed, every
-/// use of it is an error. So is its use with another model, unless 65 535 models
-/// were made between the two.
+/// An id is never reused. Once its region is removed, every use of the id is an
+/// error. So is its use with another model, unless 65 535 models were created between
+/// the two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegionId {
     pub(crate) index: u32,
-    /// Of which model it is, and how many regions had this index there before.
+    /// The model's id, and the number of earlier regions with this index.
     pub(crate) generation: u32,
 }
 
 impl RegionId {
-    /// How many of the lower bits count the regions with the same index.
+    /// The number of low bits that count the regions with the same index.
     pub(crate) const GENERATION_BITS: u32 = 16;
     /// Those bits.
     pub(crate) const GENERATIONS: u32 = (1 << Self::GENERATION_BITS) - 1;
@@ -32,48 +34,48 @@ impl fmt::Debug for RegionId {
     }
 }
 
-/// What a region is made of and how its bytes answer.
+/// The kind of a region: its backing, and how its bytes answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
-    /// Holds other regions. Where no child lies, whatever is below shows.
+    /// Contains other regions. Where no child lies, it is transparent.
     Container,
-    /// Claims addresses: every access is a decode error.
+    /// Reserves addresses. Every access is a decode error.
     Reservation,
-    /// Every access traps to the VMM. Children lie on top of it.
+    /// Traps every access to the VMM. Children lie on top of it.
     Mmio,
     /// Memory that the guest reads and writes directly.
     Ram(Memory),
-    /// Memory that the guest reads directly; writes are dropped.
+    /// Memory that the guest reads directly. Writes are dropped.
     Rom(Memory),
-    /// Memory that the guest reads directly while direct reads are on; writes
-    /// trap always, and reads too while they are off (a flash chip).
+    /// Memory such as a flash chip. Writes always trap. Reads are direct while
+    /// [`Switches::direct_reads`] is on, and trap otherwise.
     RomDevice(Memory),
-    /// A device's memory that the host has mapped (a shared VFIO BAR): the
-    /// guest reaches it directly, the host accesses it with the device's own
-    /// access sizes.
+    /// A device's memory that the host has mapped, such as a shared VFIO BAR. The
+    /// guest reaches it directly. The host accesses it with the device's own access
+    /// sizes.
     DeviceRam(HostMemory),
-    /// Device registers that only the guest may touch. Not RAM: there is no
-    /// host address.
+    /// Device registers that only the guest may access. They have no host address.
     PrivateMmio(PrivateMmio),
-    /// A window onto another region, from `offset` bytes into it on. Children
-    /// of an alias are never seen.
+    /// A window onto another region, starting at `offset` in it. Children of an
+    /// alias never show.
     Alias {
         /// The region that the window shows.
         target: RegionId,
-        /// How far into the target the window starts, in bytes.
+        /// The offset in the target at which the window starts, in bytes.
         offset: u64,
     },
 }
 
 impl Kind {
-    /// Whether a region of this kind answers accesses itself, rather than only
-    /// through what lies in it or behind it.
+    /// Whether a region of this kind answers accesses itself, not only through its
+    /// children or its target.
     #[inline]
-    pub fn terminates(&self) -> bool {
+    pub(crate) fn terminates(&self) -> bool {
         !matches!(self, Kind::Container | Kind::Alias { .. })
     }
 
-    /// The kind in one or two words, as listings print it.
+    /// The kind in one or two words, for listings.
     pub fn word(&self) -> &'static str {
         match self {
             Kind::Container => "container",
@@ -89,18 +91,20 @@ impl Kind {
     }
 }
 
-/// What can be switched on a region while the machine runs.
+/// The switches of a region, which can change while the machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+// Exhaustive: callers write `Switches { readonly: true, ..Switches::default() }`.
 pub struct Switches {
-    /// Off: the region and all that is in it are gone from every view.
+    /// Whether the region shows. If not, no view shows it or anything in it.
     pub enabled: bool,
-    /// No guest write reaches the memory of this region or of any inside it.
+    /// Whether guest writes are kept from the memory of this region and of all
+    /// regions in it.
     pub readonly: bool,
-    /// The contents survive a power cycle; inherited.
+    /// Whether the contents survive a power cycle. Inherited.
     pub nonvolatile: bool,
-    /// Never joined with a neighbour in a flat view; inherited.
+    /// Whether runs are never joined with a neighbour in a flat view. Inherited.
     pub unmergeable: bool,
-    /// For a [`Kind::RomDevice`]: reads are direct. Without effect on others.
+    /// Whether reads of a [`Kind::RomDevice`] are direct. Other kinds ignore it.
     pub direct_reads: bool,
 }
 
@@ -116,8 +120,8 @@ impl Default for Switches {
     }
 }
 
-/// A region's description: what it is, and what the caller wants back from a
-/// lookup. Built by one of the constructors, then handed to
+/// The description of a region, with the handle that lookups return. Build it with
+/// one of the constructors and pass it to
 /// [`Transaction::add`](crate::Transaction::add).
 #[derive(Clone, Debug)]
 pub struct Region<H = ()> {
@@ -184,16 +188,15 @@ impl Region<()> {
         Self::new(name, Kind::PrivateMmio(registers), size)
     }
 
-    /// A window of `size` bytes onto `target` from `offset` on. It may reach
-    /// past the target's end; nothing is seen there.
+    /// A window of `size` bytes onto `target`, starting at `offset`. It may reach
+    /// past the target's end, where it shows nothing.
     pub fn alias(name: &str, target: RegionId, offset: u64, size: u128) -> Self {
         Self::new(name, Kind::Alias { target, offset }, size)
     }
 }
 
 impl<H> Region<H> {
-    /// The same region with the caller's own handle, which every lookup in it
-    /// returns.
+    /// The same region with the caller's handle, which every lookup returns.
     pub fn with_handle<T>(self, handle: T) -> Region<T> {
         Region {
             name: self.name,
@@ -204,23 +207,23 @@ impl<H> Region<H> {
         }
     }
 
-    /// The same region with other switches to start with.
+    /// The same region with other initial switches.
     #[must_use]
     pub fn with_switches(self, switches: Switches) -> Self {
         Self { switches, ..self }
     }
 
-    /// The name. Names are for people: they need not be unique.
+    /// The name, for messages. It need not be unique.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the region is made of.
+    /// The kind.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// The number of bytes: 1 to 2^64 for a region that is part of a model.
+    /// The size in bytes: 1 to 2^64 for a region that is part of a model.
     pub fn size(&self) -> u128 {
         self.size
     }
@@ -231,16 +234,17 @@ impl<H> Region<H> {
     }
 }
 
-/// How the guest's own loads and stores are answered.
+/// What the guest's loads and stores do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Exhaustive: a listener has to decide how to map each of them.
 pub enum GuestAccess {
     /// Loads and stores reach the bytes without the VMM.
     ReadWrite,
-    /// Loads reach the bytes; stores come to the VMM, which drops them.
+    /// Loads reach the bytes. Stores exit to the VMM, which drops them.
     ReadOnly,
-    /// Loads reach the bytes; stores come to the VMM, which acts on them.
+    /// Loads reach the bytes. Stores exit to the VMM, which carries them out.
     ReadTrapWrite,
-    /// Loads and stores come to the VMM.
+    /// Loads and stores exit to the VMM.
     Trap,
 }
 
@@ -255,8 +259,8 @@ impl GuestAccess {
         self == Self::ReadWrite
     }
 
-    /// The access of a region of `kind` under `switches` that include what it
-    /// inherited; `None` for kinds that do not answer themselves.
+    /// The access of a region of `kind` with `switches`, which include what it
+    /// inherits. `None` for kinds that do not answer themselves.
     #[inline]
     pub(crate) fn of(kind: &Kind, switches: Switches) -> Option<Self> {
         let memory = match switches.readonly {

@@ -1,26 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An address space of a model, and its id, which names no other one ever.
+//! An address space of a model, and its id, which is never reused.
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ptr;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use crate::render::follow::follow;
+use guest_ranges::{AddrRange, PageSet};
+
+use crate::diff::Diff;
+use crate::error::{CommitError, NoSuchSpace};
+use crate::listener::Listener;
+use crate::reader::ViewReader;
+use crate::region::RegionId;
+use crate::render::update::updated_view;
 use crate::render::{MAX_VISITS, TooComplex};
 use crate::runs::Pool;
 use crate::tree::Tree;
-use crate::{
-    AddrRange, CommitError, Diff, FlatView, Listener, NoSuchSpace, PageSet, RegionId, ViewReader,
-};
+use crate::view::FlatView;
 
-/// Names an address space of one [`MemoryModel`](crate::MemoryModel). Those that
-/// were added earlier are less.
+/// The id of an address space of one [`MemoryModel`](crate::MemoryModel). Earlier
+/// spaces have lower ids.
 ///
-/// An id is never reused: once its space is removed, it names nothing. To
-/// another model, too, it names nothing, unless 65 535 models were made between
-/// the two.
+/// An id is never reused, and is invalid once its space is removed. It is also
+/// invalid in another model, unless 65 535 models were created between the two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpaceId(u64);
 
@@ -30,7 +35,7 @@ impl fmt::Debug for SpaceId {
     }
 }
 
-/// Tells one model from others.
+/// The id of a model, which is part of the ids of its regions and spaces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModelId(pub(crate) u16);
 
@@ -41,12 +46,12 @@ impl ModelId {
     }
 }
 
-/// The ids that a model's next spaces get.
+/// The generator of a model's space ids.
 #[derive(Debug)]
 pub(crate) struct SpaceIds(u64);
 
 impl SpaceIds {
-    /// The bits for which space it is; those above say of which model.
+    /// The bits that number the space. Those above identify the model.
     const NUMBERS: u64 = (1 << 48) - 1;
 
     pub(crate) fn of(model: ModelId) -> Self {
@@ -55,26 +60,26 @@ impl SpaceIds {
 
     pub(crate) fn next(&mut self) -> SpaceId {
         let id = SpaceId(self.0);
-        // Nobody adds 2^48 spaces one by one.
+        // 2^48 spaces cannot be added one by one.
         self.0 = self.0.wrapping_add(1);
         id
     }
 }
 
-/// One address space: a root, its current view, who follows it, and the state
-/// of its pages.
+/// One address space: its root, its current view, its listeners, and the state of
+/// its pages.
 pub(crate) struct Space<H> {
     pub(crate) id: SpaceId,
     pub(crate) name: String,
     pub(crate) root: RegionId,
-    /// What the reader shows.
+    /// The view that readers see.
     pub(crate) view: Arc<FlatView<H>>,
     pub(crate) reader: ViewReader<H>,
     /// By priority, the lowest first; among equals, the earliest first.
     pub(crate) listeners: Vec<(i32, Arc<dyn Listener<H>>)>,
     pub(crate) accepted: PageSet,
     pub(crate) private: PageSet,
-    /// The most bytes that `private` may come to take.
+    /// The most bytes that `private` may take.
     pub(crate) state_limit: usize,
 }
 
@@ -85,15 +90,21 @@ impl<H> fmt::Debug for Space<H> {
 }
 
 impl<H> Space<H> {
-    /// Shows another view to readers.
+    /// The index of a listener among those of the space.
+    pub(crate) fn position_of<L: ?Sized>(&self, listener: &Arc<L>) -> Option<usize> {
+        let mut all = self.listeners.iter();
+        all.position(|(_, other)| ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(listener)))
+    }
+
+    /// Publishes another view to readers.
     pub(crate) fn publish(&mut self, view: &Arc<FlatView<H>>) {
         self.reader.publish(view.clone());
         self.view = view.clone();
     }
 
-    /// The view that takes the place of `old`, which is right everywhere but
-    /// in `windows`; adds what differs to `diff`.
-    pub(crate) fn follow(
+    /// The view that replaces `old`, which is correct outside of `windows`. Adds the
+    /// differences to `diff`.
+    pub(crate) fn updated_view(
         &self,
         tree: &Tree<H>,
         old: &Arc<FlatView<H>>,
@@ -101,17 +112,16 @@ impl<H> Space<H> {
         diff: &mut Diff<H>,
         pool: &mut Pool<H>,
     ) -> Result<Arc<FlatView<H>>, CommitError> {
-        let new = follow(tree, self.root, old, windows, diff, pool);
+        let new = updated_view(tree, self.root, old, windows, diff, pool);
         new.map_err(|TooComplex| CommitError::TooComplex {
             space: self.name.clone(),
             limit: MAX_VISITS,
         })
     }
 
-    /// Invariant 3: what the guest has accepted is not touched. A run is mapped
-    /// as a whole, so the whole run stays that holds an accepted byte: whoever
-    /// cut it, or joined something to it, would have to unmap the accepted byte
-    /// meanwhile.
+    /// Checks invariant 3: accepted pages do not change. A run is mapped as a whole,
+    /// so a run with an accepted byte must stay whole: a listener that cuts or extends
+    /// it would have to unmap the accepted byte meanwhile.
     #[inline]
     pub(crate) fn accepted_stays(&self, diff: &Diff<H>) -> Result<(), CommitError> {
         if self.accepted.is_empty() {
@@ -139,7 +149,7 @@ impl<H> Default for Spaces<H> {
 }
 
 impl<H> Spaces<H> {
-    /// Where a space is.
+    /// The position of a space.
     pub(crate) fn position(&self, id: SpaceId) -> Result<usize, NoSuchSpace> {
         let position = self.0.binary_search_by_key(&id, |space| space.id);
         position.map_err(|_| NoSuchSpace(id))
@@ -154,7 +164,7 @@ impl<H> Spaces<H> {
         Ok(&mut self.0[position])
     }
 
-    /// Adds a space that was made later than all others.
+    /// Adds a space, whose id is higher than all others.
     pub(crate) fn push(&mut self, space: Space<H>) {
         self.0.push(space);
     }
@@ -184,7 +194,7 @@ impl<H> core::ops::IndexMut<usize> for Spaces<H> {
     }
 }
 
-/// A space that the caller must have, as the index of a slice must be in it.
+/// Unwraps a space. An invalid id panics, as an invalid index does.
 #[track_caller]
 pub(crate) fn known<T>(space: Result<T, NoSuchSpace>) -> T {
     match space {

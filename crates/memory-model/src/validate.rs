@@ -1,34 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a model agrees with itself: everything that follows from something
-//! else is worked out anew and compared.
+//! Consistency check of a model: recomputes all derived data and compares it.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 
+use guest_ranges::{AddrRange, InvalidSet, gaps};
 use smallvec::SmallVec;
 
-use guest_ranges::InvalidSet;
-
+use crate::model::MemoryModel;
+use crate::region::{Kind, RegionId};
 use crate::render::{MAX_VISITS, TooComplex, render};
-use crate::space::Space;
-use crate::view::push;
-use crate::{AddrRange, FlatRange, FlatView, Kind, MemoryModel, RegionId, SpaceId};
+use crate::space::{Space, SpaceId};
+use crate::view::{FlatRange, FlatView, push};
 
-/// How a model does not agree with itself: a mistake in this crate, not in what
-/// was asked of it.
+/// An inconsistency of a model, which is a bug in this crate and not in its use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Invalid {
     /// The table of regions is wrong.
-    #[error("seat {index} in the table of regions: {what}")]
-    Seat {
-        /// The place in the table.
+    #[error("entry {index} in the table of regions: {what}")]
+    Entry {
+        /// The index in the table.
         index: u32,
         /// What is wrong.
         what: &'static str,
     },
-    /// A region is wrong, or does not agree with another.
+    /// A region is wrong, or inconsistent with another.
     #[error("'{name}' ({id:?}): {what}")]
     Region {
         /// The region.
@@ -38,15 +36,15 @@ pub enum Invalid {
         /// What is wrong.
         what: &'static str,
     },
-    /// There are not as many ioeventfds and coalesced ranges as is said.
-    #[error("{counted} ioeventfds and coalesced ranges are there, {recorded} are said to be")]
+    /// The number of ioeventfds and coalesced ranges differs from the recorded one.
+    #[error("{counted} ioeventfds and coalesced ranges are there, {recorded} are recorded")]
     AttachmentCount {
-        /// How many there are.
+        /// The actual number.
         counted: usize,
-        /// How many there are said to be.
+        /// The recorded number.
         recorded: usize,
     },
-    /// Something about an address space is wrong.
+    /// An address space is wrong.
     #[error("'{space}': {what}")]
     Space {
         /// The space's name.
@@ -69,15 +67,15 @@ pub enum Invalid {
     View {
         /// The space's name.
         space: String,
-        /// The first address that differs, or where a run starts that does.
+        /// The start of the first run that differs.
         at: u64,
-        /// The view's run there, in words.
+        /// A description of the view's run there.
         shown: String,
-        /// The run that should be there, in words.
+        /// A description of the run that should be there.
         rendered: String,
     },
-    /// Nothing is known to be wrong, but the view cannot be compared: only parts
-    /// of it can be rendered, as aliases of aliases multiply.
+    /// The view cannot be checked: aliases of aliases multiply so much that only parts
+    /// of it can be rendered. It may be correct.
     #[error("rendering all of '{space}' took more than {limit} steps")]
     TooComplex {
         /// The space's name.
@@ -85,17 +83,17 @@ pub enum Invalid {
         /// The number of regions visited before giving up.
         limit: u64,
     },
-    /// A page counts as accepted and is not private MMIO.
+    /// An accepted page is not private MMIO.
     #[error("'{space}': of {range}, which is accepted, {at:#x} is not private MMIO")]
     Accepted {
         /// The space's name.
         space: String,
         /// Accepted pages.
         range: AddrRange,
-        /// The first of their addresses that is something else.
+        /// The first of these addresses that is not private MMIO.
         at: u64,
     },
-    /// A set of pages is not held as it must be.
+    /// The representation of a set of pages is wrong.
     #[error("'{space}', its {set} pages at {at:#x}: {what}")]
     Pages {
         /// The space's name.
@@ -109,7 +107,7 @@ pub enum Invalid {
     },
 }
 
-/// Something that is wrong, and where: an address.
+/// What is wrong, and at which address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken {
     pub(crate) at: u64,
@@ -123,22 +121,19 @@ impl Broken {
 }
 
 impl<H> MemoryModel<H> {
-    /// Whether the model agrees with itself: a check for tests and for
-    /// debugging, after any step and with nothing prepared for it.
+    /// Checks the model for consistency, for tests and debugging. It can be called at
+    /// any time.
     ///
-    /// No use of the model makes it fail. It is no part of any other operation,
-    /// since it spares nothing: it visits every region, renders every address
-    /// space as a whole, and looks at every run and every bitmap of pages.
+    /// No use of the model makes the check fail. No other operation calls it, because
+    /// it is slow: it visits every region, renders every address space as a whole, and
+    /// checks every run and every bitmap of pages.
     ///
-    /// - Ids: each names one region, and no number is given out twice.
-    /// - The tree: where a region says it lies, the region there finds it, and
-    ///   the other way round; the same of aliases and of roots; nothing contains
-    ///   itself; what is attached is counted.
-    /// - Views: the runs are sorted, do not overlap, are joined where they must
-    ///   be, are found where lookups look for them, and are what the whole tree
-    ///   renders to; readers see them.
-    /// - Pages: accepted ones lie in private MMIO; both sets are held as they
-    ///   must be.
+    /// - Ids: each is the id of one region, and none is assigned twice.
+    /// - The tree: parents and children, aliases and targets, and roots and spaces
+    ///   refer to each other. No region contains itself. Attachments are counted.
+    /// - Views: the runs are sorted and joined, do not overlap, are found by lookups,
+    ///   and are what the whole tree renders to. Readers see them.
+    /// - Pages: accepted pages lie in private MMIO, and both sets are well formed.
     ///
     /// # Errors
     /// [`Invalid`]: the first thing that is wrong.
@@ -151,7 +146,7 @@ impl<H> MemoryModel<H> {
         Ok(())
     }
 
-    /// Regions name the spaces that they are the root of.
+    /// Checks that regions refer only to spaces that they are the root of.
     fn check_roots(&self) -> Result<(), Invalid> {
         for (id, node) in self.tree.nodes() {
             let is_root = |space: &SpaceId| self.spaces.get(*space).is_ok_and(|s| s.root == id);
@@ -229,7 +224,7 @@ fn in_words<H>(run: Option<&FlatRange<H>>) -> String {
     format!("'{name}' ({id:?}) + {offset:#x} at {range}, {how:?}")
 }
 
-/// Whether the runs are a view's, whatever they show.
+/// Checks that the runs form a valid view, whatever they show.
 fn check_runs<H>(space: &Space<H>) -> Result<(), Invalid> {
     let view: &FlatView<H> = &space.view;
     let wrong = |Broken { at, what }| {
@@ -272,21 +267,17 @@ fn check_pages<H>(space: &Space<H>) -> Result<(), Invalid> {
         })?;
     }
     for range in space.accepted.iter() {
-        let mut at = Some(range.start());
-        while let Some(address) = at.filter(|&at| at <= range.last()) {
-            let run = space.view.find(address);
-            let is_private = |run: &&FlatRange<H>| {
-                let kind = run.region.kind();
-                matches!(kind, Kind::PrivateMmio(_))
-            };
-            let Some(run) = run.filter(is_private) else {
-                return Err(Invalid::Accepted {
-                    space: space.name.clone(),
-                    range,
-                    at: address,
-                });
-            };
-            at = run.range.last().checked_add(1);
+        let is_private = |run: &&FlatRange<H>| {
+            let kind = run.region.kind();
+            matches!(kind, Kind::PrivateMmio(_))
+        };
+        let private = space.view.intersecting(range).filter(is_private);
+        if let Some(gap) = gaps(range, private.map(FlatRange::range)).next() {
+            return Err(Invalid::Accepted {
+                space: space.name.clone(),
+                range,
+                at: gap.start(),
+            });
         }
     }
     Ok(())

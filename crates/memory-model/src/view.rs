@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The flat view: which region answers at each address.
+//! The flat view: the region that answers at each address.
 
 use alloc::sync::Arc;
 
+use guest_ranges::{AddrRange, HostMemory};
 use smallvec::SmallVec;
 
+use crate::backing::{Memory, PrivateMmio};
+use crate::logging::DirtyClients;
+use crate::region::{GuestAccess, Kind, Region, RegionId, Switches};
 use crate::runs::{Edit, Pool, Ranges, Runs};
-use crate::{
-    AddrRange, DirtyClients, GuestAccess, HostMemory, Kind, Memory, PrivateMmio, Region, RegionId,
-    Switches,
-};
 
-/// A run of addresses that one region answers, in one way.
+/// A run: addresses that one region answers, with the same attributes throughout.
 #[derive(Debug)]
 pub struct FlatRange<H> {
     pub(crate) range: AddrRange,
@@ -23,26 +23,27 @@ pub struct FlatRange<H> {
 
 /// How a run of addresses answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Attributes {
     /// What the guest's loads and stores do.
     pub access: GuestAccess,
-    /// Whether [`Switches::readonly`] is set on the region, or on one around
-    /// it. It says who forbids writes, not whether there are any: a ROM has it
-    /// off unless somebody sets it, and its `access` is read-only all the same;
-    /// a trapped region can have it on. What a guest's store does is what
-    /// `access` says, and nothing else.
+    /// Whether [`Switches::readonly`] is set on the region, or on one around it.
+    ///
+    /// Use `access` to find out what a guest's store does. The access of a ROM is
+    /// read-only without this switch, and a trapped region can have the switch on.
     pub readonly: bool,
     /// Whether the contents survive a power cycle.
     pub nonvolatile: bool,
     /// Whether the run stays apart from its neighbours.
     pub unmergeable: bool,
-    /// Who has the writes logged, to this region or to all. Nobody where they
-    /// cannot be: see [`FlatRange::unloggable`].
+    /// The clients for which writes are logged, to this region or to all memory.
+    /// None if writes cannot be logged: see [`FlatRange::unloggable`].
     pub logged: DirtyClients,
 }
 
 impl Attributes {
-    /// Those of a region with these `switches`, which include what it inherits.
+    /// The attributes of a region with these `switches`, which include what it
+    /// inherits.
     pub(crate) fn of(access: GuestAccess, switches: Switches, logged: DirtyClients) -> Self {
         Self {
             access,
@@ -54,24 +55,25 @@ impl Attributes {
     }
 }
 
-/// The bytes behind a run of addresses, cut to exactly those bytes.
+/// The bytes behind a run, cut to exactly the run.
 ///
-/// Mapping is one axis and [`GuestAccess`] the other: RAM that traps still has
-/// its host memory, private MMIO that the guest reaches directly has none.
+/// The backing does not depend on [`GuestAccess`]: RAM that traps still has its host
+/// memory, and private MMIO that the guest reaches directly has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// Exhaustive: a listener has to decide what to map for each of them.
 pub enum Backing {
-    /// RAM, ROM or a ROM device: always has a host address.
+    /// RAM, ROM or a ROM device, which always has a host address.
     Memory(Memory),
     /// A device's memory, mapped in the host.
     DeviceRam(HostMemory),
-    /// A device's registers that no host address reaches.
+    /// A device's registers, which have no host address.
     PrivateMmio(PrivateMmio),
     /// Nothing: the VMM answers every access.
     Nothing,
 }
 
 impl Backing {
-    /// Where the bytes are in the host; `None` for private MMIO.
+    /// The host memory of the bytes. `None` for private MMIO and for `Nothing`.
     pub fn host(&self) -> Option<&HostMemory> {
         match self {
             Self::Memory(memory) => Some(memory.host()),
@@ -89,7 +91,7 @@ impl<H> Clone for FlatRange<H> {
         }
     }
 
-    /// At less cost if it is the same region.
+    /// Costs less if both are runs of the same region.
     #[inline]
     fn clone_from(&mut self, other: &Self) {
         if !Arc::ptr_eq(&self.region, &other.region) {
@@ -118,12 +120,12 @@ impl<H> FlatRange<H> {
         &self.region
     }
 
-    /// The offset in the region of the first address, in bytes.
+    /// The offset of the first address in the region, in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The offset in the region of an address; `None` if it is not in the run.
+    /// The offset of an address in the region. `None` if it is not in the run.
     pub fn offset_of(&self, address: u64) -> Option<u64> {
         let is_in_run = self.range.contains(address);
         is_in_run.then(|| self.offset + (address - self.range.start()))
@@ -134,7 +136,7 @@ impl<H> FlatRange<H> {
         self.attributes.access
     }
 
-    /// Everything about how the run answers.
+    /// How the run answers.
     pub fn attributes(&self) -> Attributes {
         self.attributes
     }
@@ -144,7 +146,7 @@ impl<H> FlatRange<H> {
         self.backing_of(self.range).unwrap_or(Backing::Nothing)
     }
 
-    /// The bytes behind `range`; `None` if it is not wholly inside this run.
+    /// The bytes behind `range`. `None` if it is not entirely inside this run.
     pub fn backing_of(&self, range: AddrRange) -> Option<Backing> {
         if !self.range.covers(range) {
             return None;
@@ -164,7 +166,7 @@ impl<H> FlatRange<H> {
         })
     }
 
-    /// The same run cut to `range`; `None` if no address is in both.
+    /// The same run cut to `range`. `None` if no address is in both.
     pub fn clipped(&self, range: AddrRange) -> Option<Self> {
         let range = self.range.intersect(range)?;
         Some(Self {
@@ -174,13 +176,13 @@ impl<H> FlatRange<H> {
         })
     }
 
-    /// Whether both are the same bytes at the same addresses, however they
-    /// answer.
+    /// Whether both are the same bytes at the same addresses, whatever their
+    /// attributes.
     pub fn same_bytes(&self, other: &Self) -> bool {
         (self.range, self.id, self.offset) == (other.range, other.id, other.offset)
     }
 
-    /// Whether `next` continues this run, so that one run can stand for both.
+    /// Whether `next` continues this run, so that the two can be joined.
     pub(crate) fn continues_into(&self, next: &Self) -> bool {
         self.range.last().checked_add(1) == Some(next.range.start())
             && self.id == next.id
@@ -190,7 +192,8 @@ impl<H> FlatRange<H> {
     }
 }
 
-/// Two runs are equal when nobody could tell one from the other.
+/// Two runs are equal if they are the same bytes at the same addresses, with the
+/// same attributes.
 impl<H> PartialEq for FlatRange<H> {
     fn eq(&self, other: &Self) -> bool {
         self.same_bytes(other) && self.attributes == other.attributes
@@ -198,9 +201,9 @@ impl<H> PartialEq for FlatRange<H> {
 }
 impl<H> Eq for FlatRange<H> {}
 
-/// Every address of a space that some region answers: sorted runs that do not
-/// overlap. It never changes once made, and shares with other views of the
-/// space what they have in common.
+/// The flat view of an address space: sorted runs, without overlap, of the addresses
+/// that a region answers. A view never changes. Views of a space share the parts that
+/// they have in common.
 #[derive(Debug)]
 pub struct FlatView<H> {
     runs: Runs<H>,
@@ -219,7 +222,7 @@ impl<H> FlatView<H> {
         &mut self.runs
     }
 
-    /// The same view, but with other runs in the range of each edit.
+    /// A copy of the view with the runs in the range of each edit replaced.
     #[inline]
     pub(crate) fn edited(&self, edits: &[Edit<H>], pool: &mut Pool<H>) -> Arc<Self> {
         let mut new = pool.copy(self);
@@ -234,7 +237,7 @@ impl<H> FlatView<H> {
         &self.runs
     }
 
-    /// How many runs there are.
+    /// The number of runs.
     pub fn len(&self) -> usize {
         self.runs.len()
     }
@@ -249,15 +252,15 @@ impl<H> FlatView<H> {
         self.runs.from(0)
     }
 
-    /// The run that `address` lies in; `None` where no region answers.
+    /// The run at `address`. `None` if no region answers there.
     #[inline]
     pub fn find(&self, address: u64) -> Option<&FlatRange<H>> {
         let run = self.runs.near(address)?;
         run.range.contains(address).then_some(run)
     }
 
-    /// The runs that share an address with `range`, by address, uncut. The
-    /// first of them is the lowest.
+    /// The runs that share an address with `range`, the lowest first. They are not
+    /// cut to `range`.
     pub fn intersecting(
         &self,
         range: AddrRange,
@@ -266,9 +269,9 @@ impl<H> FlatView<H> {
         from.take_while(move |run| run.range.start() <= range.last())
     }
 
-    /// The lowest run that shares an address with `range`, cut to it; `None`
-    /// where no region answers at any of its addresses. What lies in `range`
-    /// before the run is a hole.
+    /// The lowest run that shares an address with `range`, cut to `range`. `None` if
+    /// no region answers in `range`. The addresses of `range` below the run are a
+    /// hole.
     ///
     /// ```
     /// use memory_model::{AddrRange, MemoryModel, Region};
@@ -293,15 +296,10 @@ impl<H> FlatView<H> {
     }
 }
 
-/// Puts a run behind others that it may continue.
+/// Appends a run, or extends the last run if it continues it.
 pub(crate) fn push<H>(runs: &mut SmallVec<[FlatRange<H>; 2]>, run: FlatRange<H>) {
     match runs.last_mut() {
-        Some(last) if last.continues_into(&run) => last.range = join(last.range, run.range),
+        Some(last) if last.continues_into(&run) => last.range.extend_to(run.range.last()),
         _ => runs.push(run),
     }
-}
-
-fn join(a: AddrRange, b: AddrRange) -> AddrRange {
-    // `a` ends where `b` starts, so the bounds are in order.
-    AddrRange::from_bounds(a.start(), b.last()).unwrap_or(a)
 }

@@ -1,33 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A thin VMM that composes `memory-model`, `kvm-slots` and `vfio-private`.
 //!
-//! It reads a [`machine`], puts it together on a [`backend`] as a [`board`],
-//! has a [`guest`] run its script, and compares what was seen with what was
-//! expected ([`run`], [`report`]). [`Board::map`](board::Board::map) shows a machine
-//! without running it, and [`bars`] how a device's BARs would be cut.
+//! [`machine`] reads a machine file. [`board`] assembles the machine on a
+//! [`backend`], the real KVM or the simulated one, with its [`devices`]. [`run`]
+//! lets a [`guest`] execute the script and compares each step with what was
+//! expected; [`report`] prints the result. [`Board::map`](board::Board::map) shows
+//! a machine without running it, and [`bars`] how a device's BARs would be cut.
+//! [`cli`] is the command line.
 
-mod act;
-pub mod assigned;
 pub mod backend;
-mod bar_parts;
 pub mod bars;
 pub mod board;
-mod causes;
 pub mod cli;
-pub mod device;
-mod dispatch;
-pub mod exit;
-mod fault;
+pub mod devices;
 pub mod guest;
-pub mod handle;
-mod host_mapping;
 pub mod machine;
-mod map;
-mod parts;
 pub mod report;
 pub mod run;
-pub mod script_time;
 
-pub use act::ActError;
-pub use causes::with_causes;
-pub use host_mapping::HostMapping;
+pub use bar_report::with_causes;
+
+pub use board::host_mapping::HostMapping;

@@ -8,6 +8,7 @@
 //! - `slots`: short ways to write ranges, VMs that record and fail ioctls, a list
 //!   of slots with KVM's rules, and a layout of pages with an oracle for
 //!   conversions.
+//! - `devices`: PCI devices as `lspci` prints them and as bytes.
 //!
 //! Helpers that only one package uses are in that package's `tests/it`.
 //!
@@ -16,6 +17,8 @@
 
 #[cfg(feature = "bar-report")]
 pub mod changed_paste;
+#[cfg(feature = "bar-report")]
+pub mod devices;
 #[cfg(feature = "memory-model")]
 pub mod model_oracle;
 #[cfg(feature = "kvm-slots")]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The report for people.
+//! The report for people, in lines of at most [`WIDTH`] columns. Only a word of the
+//! device's name, which is quoted from the input, can be wider.
 
 use std::fmt::Write;
 
@@ -8,6 +9,12 @@ use vfio_private::{Access, Bar, BarKind, Msix, MsixPart, Piece, Span};
 use crate::report::drawing::{MIXED, draw, glyph};
 use crate::report::note::Topic;
 use crate::report::{BarReport, ClassifiedBar};
+
+/// How many columns a line has.
+const WIDTH: usize = 80;
+
+/// The last column from which reasons stay beside their piece.
+const LAST_COLUMN: usize = 50;
 
 const ACCESSES: [Access; 4] = [
     Access::Private,
@@ -29,7 +36,7 @@ const fn meaning(access: Access) -> &'static str {
 impl BarReport {
     /// The report for people: the device, its BARs as tables and drawings, and what they mean.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{}\n\n", self.name);
+        let mut text = fill("", &self.name, 2) + "\n\n";
         for line in basis(self) {
             text += &format!("{line}\n");
         }
@@ -71,7 +78,27 @@ fn notes(report: &BarReport, topic: Topic) -> impl Iterator<Item = String> {
 }
 
 fn labelled(label: &str, text: &str) -> String {
-    format!("{label:13}{text}")
+    fill(&format!("{label:13}"), text, 15)
+}
+
+/// Appends `text` to `start` and breaks lines between words where they would
+/// become wider than [`WIDTH`]. Further lines start at column `indent`.
+fn fill(start: &str, text: &str, indent: usize) -> String {
+    let mut out = start.to_string();
+    let mut column = start.chars().count();
+    for (n, word) in text.split(' ').enumerate() {
+        let width = word.chars().count();
+        if n > 0 && column + 1 + width > WIDTH {
+            out += &format!("\n{:indent$}", "");
+            column = indent;
+        } else if n > 0 {
+            out += " ";
+            column += 1;
+        }
+        out += word;
+        column += width;
+    }
+    out
 }
 
 fn msix_text(msix: &Msix) -> String {
@@ -108,23 +135,32 @@ fn bar_text(report: &BarReport, of: &ClassifiedBar) -> String {
     );
     for (piece, span) in of.pieces.iter().zip(spans) {
         let yes = |yes| if yes { "yes" } else { "no" };
-        let mut why = piece.reasons().iter().map(|reason| reason.to_string());
-        let _ = writeln!(
-            text,
-            "  {span:wide$}  {:>8}  {:7}  {:3}  {:3}  {}",
+        let columns = format!(
+            "  {span:wide$}  {:>8}  {:7}  {:3}  {:3}  ",
             size(piece.size()),
             piece.access().to_string(),
             yes(piece.kvm_mappable()),
             yes(piece.dma_mappable()),
-            why.next().unwrap_or_default()
         );
-        for more in why.chain(bystanders(report, bar, piece)) {
-            let _ = writeln!(text, "  {:wide$}  {:29}{more}", "", "");
+        let why = piece.reasons().iter().map(|reason| reason.to_string());
+        let why = why.chain(bystanders(report, bar, piece));
+        // Beside the piece while that leaves room for words, else below it.
+        let (mut start, column) = match columns.len() <= LAST_COLUMN {
+            true => (columns.clone(), columns.len()),
+            false => {
+                let _ = writeln!(text, "{}", columns.trim_end());
+                (format!("{:6}", ""), 6)
+            }
+        };
+        for why in why {
+            let _ = writeln!(text, "{}", fill(&start, &why, column + 2));
+            start = format!("{:column$}", "");
         }
     }
-    text += &format!("  {}\n", summary(of));
+    let _ = writeln!(text, "{}", fill("  ", &summary(of), 4));
     for note in report.notes_of(of).filter(|note| note.bar.is_some()) {
-        text += &format!("  {}: {}\n", note.topic.label(), note.text);
+        let label = format!("  {}: ", note.topic.label());
+        let _ = writeln!(text, "{}", fill(&label, &note.text, 4));
     }
     text
 }
@@ -171,8 +207,8 @@ fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
 
 fn summary(of: &ClassifiedBar) -> String {
     let bytes = |access: Access| -> u64 {
-        let alike = of.pieces.iter().filter(|piece| piece.access() == access);
-        alike.map(|piece| piece.size()).sum()
+        let same = of.pieces.iter().filter(|piece| piece.access() == access);
+        same.map(|piece| piece.size()).sum()
     };
     let (private, shared) = (bytes(Access::Private), bytes(Access::Shared));
     let direct = private + shared;

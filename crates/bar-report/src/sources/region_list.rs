@@ -21,7 +21,7 @@ pub struct RegionFact {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegionSource {
     /// No source: each memory BAR counts as mappable.
-    Nobody,
+    Unknown,
     /// VFIO was asked but did not answer: each memory BAR counts as mappable.
     Refused(String),
     /// A list in a file.
@@ -43,7 +43,7 @@ impl RegionList {
     /// No list: each memory BAR counts as mappable, which a note says.
     pub const fn unknown() -> Self {
         Self {
-            source: RegionSource::Nobody,
+            source: RegionSource::Unknown,
             file: None,
             regions: None,
         }
@@ -74,7 +74,7 @@ impl RegionSource {
         let text = match self {
             Self::File => format!("what {} says", wording.regions),
             Self::Vfio => "what it says itself".to_string(),
-            Self::Nobody => format!("not known ({}): {taken}", wording.no_regions),
+            Self::Unknown => format!("not known ({}): {taken}", wording.no_regions),
             Self::Refused(why) => format!("not known ({why}): {taken}"),
         };
         Note::new(Topic::Regions, text)

@@ -2,9 +2,9 @@
 //! BARs and MSI-X as `lspci` prints them: the facts agree, or there is an error with the place of
 //! the fact.
 
-use crate::support::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 use crate::support::pastes::{HEAD, answer, fault, shown, starts};
 use crate::support::{Ask, case};
+use support::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 
 #[test]
 fn a_type_or_number_that_lspci_does_not_print_for_a_bar_is_refused() {

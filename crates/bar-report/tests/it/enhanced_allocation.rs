@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Devices whose BARs are in the Enhanced Allocation capability.
 
-use crate::support::devices::{Files, dump, lines, notes};
 use crate::support::{Ask, case};
+use support::devices::{Files, dump, lines, notes};
 
 fn device() -> Vec<u8> {
     std::fs::read(case("ea-raw.bin")).unwrap()

@@ -5,7 +5,7 @@ use bar_report::{BarReportError, with_causes};
 use proptest::prelude::*;
 
 use crate::support::Ask;
-use crate::support::devices::{Files, NIC, NVME, dump, nvme_config, report};
+use support::devices::{Files, NIC, NVME, dump, nvme_config, report};
 
 const REGIONS: &str = r#"[{"index":0,"size":"0x4000","flags":["read","write","mmap"],
     "msix_mappable":true,"sparse":[{"offset":"0x0","size":"0x2000"}]}]"#;

@@ -2,9 +2,9 @@
 //! Text that mails, web pages and people have marked, broken or
 //! encoded: the text is read, or refused with a line number.
 
-use crate::support::devices::{NVME, lines};
 use crate::support::pastes::{HEAD, NVME_LINES, PM, answer, fault, shown, starts};
 use crate::support::{Ask, case};
+use support::devices::{NVME, lines};
 
 #[test]
 fn what_stands_in_front_of_a_line_does_not_hide_it() {

@@ -2,9 +2,9 @@
 //! Pastes that once got a wrong answer, and on similar ones: they
 //! are read, or refused with the reason.
 
-use crate::support::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 use crate::support::pastes::{HEAD, NVME_LINES, PM, answer, fault, shown, starts};
 use crate::support::{Ask, case};
+use support::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 
 /// A capability of devices that have extended ones.
 const EXPRESS: &str = "\tCapabilities: [40] Express (v2) Endpoint, MSI 00\n";

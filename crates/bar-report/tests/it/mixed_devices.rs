@@ -3,8 +3,8 @@
 //! contradicts the rest.
 
 use crate::support::Ask;
-use crate::support::devices::{Files, NVME, dump, lines, notes, nvme_config, report};
 use crate::support::pastes::{HEAD, NVME_LINES, PM, answer, fault, starts};
+use support::devices::{Files, NVME, dump, lines, notes, nvme_config, report};
 
 const REGION: &str = "\tRegion 0: Memory at f0000000 (64-bit, non-prefetchable) [size=16K]\n";
 const OTHER_REGION: &str = "\tRegion 2: Memory at f1000000 (64-bit, non-prefetchable) [size=16K]\n";

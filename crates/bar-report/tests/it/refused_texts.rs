@@ -3,8 +3,8 @@
 //! and never half a report.
 
 use crate::support::Ask;
-use crate::support::devices::{Files, NIC, NVME, dump, nvme_config};
 use crate::support::pastes::fault;
+use support::devices::{Files, NIC, NVME, dump, nvme_config};
 
 /// What is said if `from` in the text of the NVMe disk is `to`.
 fn with(from: &str, to: &str) -> String {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a set of pages is held as it says.
+//! Consistency check of a set of pages.
 
 use super::{CHUNK_SIZE, PageSet};
 use core::fmt;
 
 use crate::addr_range::AddrRange;
 
-/// The number of the last chunk there is.
+/// The number of the last chunk.
 const LAST_CHUNK: u64 = u64::MAX / CHUNK_SIZE;
 
-/// How a set contradicts itself: a mistake in this crate.
+/// An inconsistency of a set, which is a bug in this crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidSet {
-    /// An address near the contradiction.
+    /// An address near the inconsistency.
     pub at: u64,
     /// What is wrong.
     pub what: &'static str,
@@ -31,7 +31,7 @@ impl PageSet {
     /// Checks every range and every bitmap of the set, for tests.
     ///
     /// # Errors
-    /// [`InvalidSet`], which a user of this crate never sees.
+    /// [`InvalidSet`]. No use of the set makes the check fail.
     pub fn check(&self) -> Result<(), InvalidSet> {
         let address = |chunk: u64| chunk.saturating_mul(CHUNK_SIZE);
         if let Some(chunk) = self.whole.first_wrong() {
@@ -48,7 +48,7 @@ impl PageSet {
             let only = AddrRange::from_bounds(number, number);
             let what = match only.is_some_and(|only| self.whole.covers(only)) {
                 true => "a chunk is in it as a whole and in part",
-                false if !chunk.is_counted() => "a bitmap's pages are not as many as is said",
+                false if !chunk.is_counted() => "a bitmap's pages are not as many as is recorded",
                 false if chunk.is_none() => "a bitmap of no page",
                 false if chunk.is_all() => "a bitmap of all pages of a chunk",
                 false => continue,
@@ -122,7 +122,7 @@ mod tests {
         chunk.set(1, PAGES - 1, false);
         chunk.miscount();
         set.mixed.insert(8, Box::new(chunk));
-        wrong(&set, 8, "not as many as is said");
+        wrong(&set, 8, "not as many as is recorded");
     }
 
     #[test]

@@ -238,6 +238,9 @@ fn join(stretches: &mut Vec<Stretch>, stretch: Stretch, same_memory: bool) {
             last.range = joined.unwrap_or(last.range);
             return;
         }
+    } else {
+        // Most requests are about one stretch: no list grows for it.
+        *stretches = Vec::with_capacity(4);
     }
     stretches.push(stretch);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who answers an access that came to the VMM; which accesses a trapped region
-//! takes, and which of its device's carry one out.
+//! Accesses that exit to the VMM: who answers them, which ones a trapped region
+//! accepts, and which device accesses carry one out.
 
 pub(crate) mod parts;
 pub(crate) mod plan;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The parts of an access that came to the VMM, each with who answers it.
+//! The parts of an access that exits to the VMM, each with its responder.
 
 use core::iter::FusedIterator;
 
@@ -17,8 +17,8 @@ pub enum AccessDirection {
     Write,
 }
 
-/// The parts of an access, by address: an iterator that
-/// [`FlatView::access_parts`] returns.
+/// The parts of an access, by address. [`FlatView::access_parts`] returns this
+/// iterator.
 #[derive(Debug)]
 pub struct AccessParts<'a, H> {
     view: &'a FlatView<H>,
@@ -27,20 +27,21 @@ pub struct AccessParts<'a, H> {
     direction: AccessDirection,
 }
 
-/// The bytes of an access that one run answers, or that lie in one hole.
+/// The part of an access that one run answers, or that lies in one hole.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct AccessPart<'a, H> {
     /// The address of the first byte.
     pub address: u64,
-    /// How many bytes: at least 1. They do not pass 2^64.
+    /// The number of bytes, at least 1. The part does not pass 2^64.
     pub size: usize,
     /// Who answers.
     pub responder: Responder<'a, H>,
 }
 
 impl<H> FlatView<H> {
-    /// Who answers an access of `size` bytes at `address` that came to the VMM,
-    /// such as an MMIO exit of a vCPU.
+    /// Splits an access of `size` bytes at `address` that exits to the VMM, such as an
+    /// MMIO exit of a vCPU, into parts with one responder each.
     ///
     /// An access that spans several runs or holes has a part for each. One that
     /// passes 2^64 continues at address 0. If carrying out a part changes the
@@ -57,7 +58,7 @@ impl<H> FlatView<H> {
     /// t.commit()?;
     /// let space = model.add_space("memory", memory)?;
     ///
-    /// // A load of 8 bytes: the last 4 of the device, and nothing behind it.
+    /// // A load of 8 bytes: the last 4 of the device, then 4 where nothing is.
     /// let mut data = [0xff; 8];
     /// let mut rest = &mut data[..];
     /// let view = model.view(space);
@@ -106,7 +107,7 @@ impl<'a, H> Iterator for AccessParts<'a, H> {
             Some(run) => run.range().last(),
             None => self.hole_end(most as u64),
         };
-        // The part has `most` more bytes than one, or fewer if the run ends before.
+        // The part has 1 + `most` bytes, or fewer if the run ends before.
         let more = usize::try_from(last - address).map_or(most, |more| more.min(most));
         let size = more + 1;
         self.address = address.wrapping_add(size as u64);
@@ -122,12 +123,12 @@ impl<'a, H> Iterator for AccessParts<'a, H> {
 impl<H> FusedIterator for AccessParts<'_, H> {}
 
 impl<H> AccessParts<'_, H> {
-    /// The last address without a run, of those from here up to `most` bytes on.
+    /// The end of the hole at the current address, at most `most` bytes on.
     fn hole_end(&self, most: u64) -> u64 {
         let last = self.address.saturating_add(most);
         let range = AddrRange::from_bounds(self.address, last);
         let next = range.and_then(|range| self.view.intersecting(range).next());
-        // It is not at the address itself, so something lies before it.
+        // No run is at the address itself, so the next run starts above it.
         next.map_or(last, |run| run.range().start() - 1)
     }
 }
@@ -139,7 +140,7 @@ impl<H> Clone for AccessParts<'_, H> {
 }
 
 impl<H> AccessPart<'_, H> {
-    /// For [`Responder::Memory`]: where exactly these bytes are in the host.
+    /// The host memory of exactly these bytes, for [`Responder::Memory`].
     pub fn host(&self) -> Option<HostMemory> {
         let Responder::Memory { run, .. } = self.responder else {
             return None;

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which accesses of a device carry out one of the guest's: a pure function.
+//! Plans the device accesses that carry out a guest access. A pure function.
 
 use core::iter::FusedIterator;
 
-use crate::{AccessRules, Endianness};
+use crate::access::rules::{AccessRules, Endianness};
 
-/// The device accesses that carry out one access of the guest: an iterator
-/// over them, by address.
+/// An iterator over the device accesses that carry out one guest access, by address.
 ///
-/// The guest's access and the device's are numbers here, both in the device's
-/// byte order: [`Endianness`] turns the guest's into bytes and back.
+/// The values of the guest's access and of the device's are numbers in the device's
+/// byte order. [`Endianness`] converts the guest's number from and to bytes.
 #[derive(Clone, Debug)]
 pub struct AccessPlan {
     rules: AccessRules,
     offset: u64,
     size: u8,
-    /// How many of the bytes earlier pieces have.
+    /// How many of the bytes the earlier pieces cover.
     done: u8,
 }
 
 impl AccessPlan {
-    /// Carries out `size` bytes, 1 to 8, at `offset`, which do not wrap.
+    /// Plans an access of `size` bytes, 1 to 8, at `offset`, which does not wrap.
     pub(crate) fn new(rules: AccessRules, offset: u64, size: u8) -> Self {
         Self {
             rules,
@@ -30,23 +29,22 @@ impl AccessPlan {
         }
     }
 
-    /// The number that the guest reads, of the numbers that `read` returns for
-    /// each piece.
+    /// Combines the numbers that `read` returns for the pieces into the number that
+    /// the guest reads.
     pub fn combine_read(self, mut read: impl FnMut(&Piece) -> u64) -> u64 {
         self.fold(0, |value, piece| value | piece.take(read(&piece)))
     }
 
-    /// Each piece with the number to be written there if the guest writes
-    /// `value`. Of a [partial](Piece::is_partial) piece the bits outside its
-    /// mask are zero. A device that does not look at the mask wants them
-    /// [merged](Piece::merge) with what it holds: whether reading that has side
-    /// effects, its author knows.
+    /// Splits `value`, which the guest writes, into the number to write for each
+    /// piece. In a [partial](Piece::is_partial) piece the bits outside the mask are
+    /// zero. For a device that ignores the mask, [merge](Piece::merge) them with the
+    /// device's current number, if reading that has no side effects.
     pub fn split_write(self, value: u64) -> impl Iterator<Item = (Piece, u64)> {
         self.map(move |piece| (piece, piece.give(value)))
     }
 
-    /// The size and the first offset of the device access that carries out
-    /// what it can of `left` bytes (at least 1) at `at`.
+    /// The size and the offset of the next device access, for `left` bytes (at least
+    /// 1) at `at`.
     fn access(&self, at: u64, left: u8) -> (u8, u64) {
         let implemented = self.rules.implemented();
         let largest = 1_u8 << left.ilog2();
@@ -58,9 +56,9 @@ impl AccessPlan {
         if size >= implemented.min() {
             return (size, at);
         }
-        // A wider access than was asked for is always aligned: an unaligned
-        // one could reach past the end of any region, and not only of one whose
-        // size is no multiple of what is implemented.
+        // An access that is widened is also aligned. Otherwise it could reach past the
+        // end of any region, not only of one whose size is no multiple of the
+        // implemented size.
         let size = implemented.min();
         (size, at - at % u64::from(size))
     }
@@ -74,7 +72,7 @@ impl Iterator for AccessPlan {
         if left == 0 {
             return None;
         }
-        // The access does not wrap, so this and all it has do not either.
+        // The access does not wrap, so neither does this part of it.
         let at = self.offset + u64::from(self.done);
         let (size, offset) = self.access(at, left);
         let before = u8::try_from(at - offset).unwrap_or(0);
@@ -96,22 +94,22 @@ impl Iterator for AccessPlan {
 
 impl FusedIterator for AccessPlan {}
 
-/// One access of the device, and the part that it has in the guest's.
+/// One device access, and the part of the guest access that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
     offset: u64,
     size: u8,
-    /// How many bytes it has in common with the guest's access.
+    /// The number of bytes of the guest's access that it covers.
     covered: u8,
-    /// The lowest of these in the device's number.
+    /// The lowest covered byte in the device's number.
     device_byte: u8,
-    /// The lowest of these in the guest's number.
+    /// The lowest covered byte in the guest's number.
     guest_byte: u8,
 }
 
 impl Piece {
-    /// Where in the region it starts, in bytes. A [partial](Self::is_partial)
-    /// one can end past the [region's end](AccessRules#the-regions-end).
+    /// The offset in the region, in bytes. A [partial](Self::is_partial) piece can
+    /// end past the [region's end](AccessRules#the-regions-end).
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -121,30 +119,29 @@ impl Piece {
         self.size
     }
 
-    /// The bits of the device's number that are part of the guest's access.
+    /// The bits of the device's number that belong to the guest's access.
     pub fn mask(&self) -> u64 {
         low_bytes(self.covered) << (8 * self.device_byte)
     }
 
-    /// Whether it is wider than what the guest asked for.
+    /// Whether the piece is wider than the part of the guest's access that it covers.
     pub fn is_partial(&self) -> bool {
         self.covered < self.size
     }
 
-    /// What reading `device` adds to the number that the guest reads; bits
-    /// outside the mask are ignored.
+    /// The bits that reading `device` contributes to the number that the guest reads.
+    /// Bits outside the mask are ignored.
     pub fn take(&self, device: u64) -> u64 {
         (device & self.mask()) >> (8 * self.device_byte) << (8 * self.guest_byte)
     }
 
-    /// What the device is written if the guest writes `value`; zero outside
-    /// the mask.
+    /// The number to write to the device if the guest writes `value`. Bits outside
+    /// the mask are zero.
     pub fn give(&self, value: u64) -> u64 {
         value >> (8 * self.guest_byte) << (8 * self.device_byte) & self.mask()
     }
 
-    /// The number with the bits of `new` where the guest's access is, and
-    /// those of `old` where it is not.
+    /// The number with the bits of `new` inside the mask and those of `old` outside.
     pub fn merge(&self, old: u64, new: u64) -> u64 {
         (old & !self.mask() | new & self.mask()) & low_bytes(self.size)
     }

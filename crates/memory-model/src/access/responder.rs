@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who answers an access that came to the VMM.
+//! The responder of an access that exits to the VMM.
 
 use crate::access::parts::AccessDirection;
 use crate::region::Kind;
 use crate::view::FlatRange;
 
-/// Who answers an access, or a part of one, that came to the VMM.
+/// Who answers an access, or a part of one, that exits to the VMM.
 #[derive(Debug)]
+// Exhaustive: a VMM has to decide what the guest gets from each of them.
 pub enum Responder<'a, H> {
     /// An emulated device: the run traps the access.
     Device {
@@ -15,9 +16,9 @@ pub enum Responder<'a, H> {
         /// The offset in the region of the first byte.
         offset: u64,
     },
-    /// Memory that the guest accesses directly: the caller makes the access on
-    /// the host mapping of the memory. The [handle](crate::Region::handle) can
-    /// have the mapping; [`AccessPart::host`](crate::AccessPart::host) has its
+    /// Memory that the guest accesses directly. The caller makes the access on the
+    /// host mapping of the memory. The region's [handle](crate::Region::handle) can
+    /// hold the mapping. [`AccessPart::host`](crate::AccessPart::host) returns its
     /// address.
     Memory {
         /// The run of the memory's region.
@@ -25,7 +26,7 @@ pub enum Responder<'a, H> {
         /// The offset in the region of the first byte.
         offset: u64,
     },
-    /// No one: the guest cannot write the memory of this run. The store is
+    /// No one: the memory of this run is read-only for the guest. The store is
     /// dropped.
     ReadOnly(&'a FlatRange<H>),
     /// No one: this run is private MMIO, which has no host address.
@@ -37,7 +38,7 @@ pub enum Responder<'a, H> {
 }
 
 impl<'a, H> Responder<'a, H> {
-    /// The one at `address`, where `run` is.
+    /// The responder at `address`, where `run` is.
     #[inline]
     pub(crate) fn of(
         run: Option<&'a FlatRange<H>>,

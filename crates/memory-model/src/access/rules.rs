@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which accesses a trapped region takes.
+//! The rules for accesses to a trapped region.
 
 use core::fmt;
 
-use crate::AccessPlan;
+use crate::access::plan::AccessPlan;
 
-/// The widest access there is, in bytes.
+/// The size of the widest access, in bytes.
 const WIDEST: u8 = 8;
 
-/// Access sizes from a smallest to a largest, each 1, 2, 4 or 8 bytes.
+/// A range of access sizes. The smallest and the largest are 1, 2, 4 or 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sizes {
     min: u8,
@@ -67,17 +67,17 @@ impl fmt::Debug for Sizes {
     }
 }
 
-/// Which byte of a device's number lies at the lowest address.
+/// The byte order of a device's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endianness {
-    /// The lowest.
+    /// The lowest byte is at the lowest address.
     Little,
-    /// The highest.
+    /// The highest byte is at the lowest address.
     Big,
 }
 
 impl Endianness {
-    /// The number that `bytes`, by address, stand for: up to 8 of them.
+    /// Converts up to 8 bytes, by address, to a number.
     pub fn value(self, bytes: &[u8]) -> u64 {
         let append = |value, &byte: &u8| value << 8 | u64::from(byte);
         match self {
@@ -86,7 +86,7 @@ impl Endianness {
         }
     }
 
-    /// Fills `bytes`, by address, with the lowest bytes of a number.
+    /// Converts the lowest bytes of a number to `bytes`, by address.
     pub fn fill(self, bytes: &mut [u8], value: u64) {
         let lowest_first = value.to_le_bytes().into_iter().chain(core::iter::repeat(0));
         match self {
@@ -100,58 +100,56 @@ impl Endianness {
     }
 }
 
-/// What a trapped region's device makes of accesses.
+/// The rules for accesses to the device of a trapped region.
 ///
-/// *Valid* is what the guest may ask for: anything else is an error.
-/// *Implemented* is what the device's code can do: a valid access that is
-/// wider is split, one that is smaller is carried out by a wider one, one that
-/// is unaligned by several. An access is **aligned** if its size is a power of
-/// two and divides its offset in the region.
+/// *Valid* accesses are those that the guest may make. Others are errors.
+/// *Implemented* accesses are those that the device's code supports. A valid access
+/// that is wider is split, a smaller one is carried out by a wider one, and an
+/// unaligned one by several. An access is **aligned** if its size is a power of two
+/// and divides its offset in the region.
 ///
 /// # Odd sizes
 ///
-/// KVM can bring any size from 1 to 8. It hands over what an instruction
-/// accesses in parts of up to 8 bytes that cross no page
-/// (`emulator_read_write` and `complete_emulated_mmio` in arch/x86/kvm/x86.c):
-/// of 8 bytes that start 3 before a page's end, it brings 3, and then 5.
+/// KVM can deliver any size from 1 to 8. It splits what an instruction accesses into
+/// parts of up to 8 bytes that cross no page (`emulator_read_write` and
+/// `complete_emulated_mmio` in arch/x86/kvm/x86.c). For 8 bytes that start 3 bytes
+/// before the end of a page, it delivers 3 bytes and then 5.
 ///
-/// Here an odd size is an unaligned access. By the default rules it is refused
-/// ([`AccessRule::Aligned`]); where unaligned accesses are valid, it is carried
-/// out by pieces of 1, 2, 4 and 8 bytes. QEMU refuses none of them: before it
-/// asks what is valid, it splits what comes into accesses of powers of two,
-/// aligned ones unless the device is implemented for others. Who wants that
-/// takes [`with_valid_unaligned`](Self::with_valid_unaligned).
+/// Here, an access of an odd size is unaligned. The default rules refuse it
+/// ([`AccessRule::Aligned`]). If unaligned accesses are valid, pieces of 1, 2, 4 and 8
+/// bytes carry it out. QEMU refuses no odd size: before it checks validity, it splits
+/// an access into powers of two, aligned unless the device implements unaligned
+/// accesses. [`with_valid_unaligned`](Self::with_valid_unaligned) gives the same
+/// result.
 ///
 /// # The region's end
 ///
-/// The rules do not know how large a region is. An access that is carried out
-/// by a wider, aligned one passes the end of a region whose size is no multiple
-/// of the smallest implemented size: in a region of 6 bytes of which the device
-/// implements 4 at a time, the bytes at 4 and 5 are part of 4 bytes at 4. No
-/// bit of a [mask](crate::Piece::mask) is ever outside of what the guest asked
-/// for. The device sees that offset and size, and answers what it likes for
-/// bytes that it does not have. QEMU passes the end alike, and even of regions
-/// of a round size, since it widens an access without aligning it.
+/// The rules do not know the size of the region. If that is no multiple of the
+/// smallest implemented size, a widened access passes the end of the region. In a
+/// region of 6 bytes whose device implements 4-byte accesses, the bytes at 4 and 5 are
+/// part of an access of 4 bytes at 4. No bit of a [mask](crate::Piece::mask) is ever
+/// outside of the guest's access. The device gets this offset and size, and may answer
+/// anything for bytes that it does not have. QEMU passes the end in the same way, and
+/// also in regions of a round size, because it widens an access without aligning it.
 ///
 /// # Default
 ///
-/// Aligned accesses of 1 to 8 bytes are valid, aligned ones of 1 to 4
-/// implemented, little endian: no aligned load or store fails, and a device
-/// with 32-bit registers need not know of wider ones. QEMU's defaults have the
-/// same sizes. Whoever wants wide accesses refused rather than split says so
-/// with [`with_valid`](Self::with_valid).
+/// Aligned accesses of 1 to 8 bytes are valid, aligned accesses of 1 to 4 bytes are
+/// implemented, and the byte order is little endian. No aligned load or store fails,
+/// and a device with 32-bit registers sees no wider access. QEMU's defaults have the
+/// same sizes. To refuse wide accesses instead of splitting them, use
+/// [`with_valid`](Self::with_valid).
 ///
-/// # Where to keep them
+/// # Where to keep the rules
 ///
-/// No region and no view knows its rules: a lookup in a
-/// [`FlatView`](crate::FlatView) returns the caller's handle, and the handle
-/// carries them, next to the device that it stands for. Whoever answers the
-/// exit calls [`plan`](Self::plan).
+/// Regions and views do not store rules. A lookup in a [`FlatView`](crate::FlatView)
+/// returns the caller's handle. Keep the rules there, next to the device. The code
+/// that answers the exit calls [`plan`](Self::plan).
 ///
 /// ```
 /// use memory_model::{AccessRules, Endianness, Sizes};
 ///
-/// // A device with big endian registers of 4 bytes, which hold their offset.
+/// // A device with big endian registers of 4 bytes, which contain their offset.
 /// let rules = AccessRules::new()
 ///     .with_implemented(Sizes::new(4, 4).unwrap())
 ///     .with_endianness(Endianness::Big);
@@ -207,13 +205,13 @@ impl AccessRules {
         }
     }
 
-    /// The same rules, by which the guest may access these sizes.
+    /// The same rules with other valid sizes.
     #[must_use]
     pub const fn with_valid(self, valid: Sizes) -> Self {
         Self { valid, ..self }
     }
 
-    /// The same rules, by which unaligned accesses are valid, or are not.
+    /// The same rules with unaligned accesses valid or not.
     #[must_use]
     pub const fn with_valid_unaligned(self, valid_unaligned: bool) -> Self {
         Self {
@@ -222,7 +220,7 @@ impl AccessRules {
         }
     }
 
-    /// The same rules for a device that is accessed in these sizes.
+    /// The same rules with other implemented sizes.
     #[must_use]
     pub const fn with_implemented(self, implemented: Sizes) -> Self {
         Self {
@@ -231,8 +229,7 @@ impl AccessRules {
         }
     }
 
-    /// The same rules for a device that takes a size it implements at any
-    /// offset, or only where it is aligned.
+    /// The same rules for a device that implements unaligned accesses or does not.
     #[must_use]
     pub const fn with_implemented_unaligned(self, implemented_unaligned: bool) -> Self {
         Self {
@@ -241,28 +238,28 @@ impl AccessRules {
         }
     }
 
-    /// The same rules for a device with this byte order.
+    /// The same rules with another byte order.
     #[must_use]
     pub const fn with_endianness(self, endianness: Endianness) -> Self {
         Self { endianness, ..self }
     }
 
-    /// The sizes that the guest may access.
+    /// The valid sizes.
     pub const fn valid(&self) -> Sizes {
         self.valid
     }
 
-    /// Whether the guest's accesses may be unaligned.
+    /// Whether unaligned accesses are valid.
     pub const fn valid_unaligned(&self) -> bool {
         self.valid_unaligned
     }
 
-    /// The sizes in which the device is accessed.
+    /// The implemented sizes.
     pub const fn implemented(&self) -> Sizes {
         self.implemented
     }
 
-    /// Whether the device is accessed at any offset.
+    /// Whether the device implements unaligned accesses.
     pub const fn implemented_unaligned(&self) -> bool {
         self.implemented_unaligned
     }
@@ -272,12 +269,12 @@ impl AccessRules {
         self.endianness
     }
 
-    /// The device accesses that carry out the guest's access of `size` bytes
-    /// at `offset` in the region, by address: 1 to 8 of them.
+    /// Plans the 1 to 8 device accesses that carry out a guest access of `size` bytes
+    /// at `offset` in the region.
     ///
     /// # Errors
-    /// [`AccessError`] if the access is not valid. What the guest gets then,
-    /// ones or an exception, is the caller's to say.
+    /// [`AccessError`] if the access is not valid. The caller decides what the guest
+    /// gets then: all ones, or an exception.
     pub fn plan(&self, offset: u64, size: usize) -> Result<AccessPlan, AccessError> {
         let broken = |rule| AccessError { offset, size, rule };
         let bytes = match u8::try_from(size) {
@@ -302,28 +299,28 @@ impl AccessRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an access of {size} bytes at offset {offset:#x}: {rule}")]
 pub struct AccessError {
-    /// Where in the region it starts, in bytes.
+    /// The offset in the region, in bytes.
     pub offset: u64,
     /// The number of bytes.
     pub size: usize,
-    /// What it breaks.
+    /// The rule that the access breaks.
     pub rule: AccessRule,
 }
 
-/// What an access has to keep to, in the order in which it is checked.
+/// A rule for accesses. The variants are in the order in which they are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessRule {
-    /// No access is empty, or wider than 8 bytes.
+    /// An access has 1 to 8 bytes.
     #[error("accesses have 1 to 8 bytes")]
     OneToEight,
     /// No access reaches past offset 2^64 - 1.
     #[error("it reaches past 2^64")]
     Wraps,
-    /// The region takes these sizes.
+    /// Only these sizes are valid.
     #[error("only accesses of {0} bytes are valid")]
     Sizes(Sizes),
-    /// The region takes aligned accesses.
+    /// Only aligned accesses are valid.
     #[error("only aligned accesses are valid")]
     Aligned,
 }

@@ -1,31 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which attachments are active in a view, and what differs between two. Pure
-//! functions.
+//! The attachments that are active in a view, and the difference between two views.
+//! Pure functions.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::attachments::IoEventKey;
+use guest_ranges::AddrRange;
+
+use crate::attachments::{EventFd, IoEventFd, IoEventKey, Trigger};
+use crate::diff::Diff;
+use crate::region::{GuestAccess, RegionId};
 use crate::render::windows::Windows;
 use crate::tree::Tree;
-use crate::{
-    AddrRange, Diff, EventFd, FlatRange, FlatView, GuestAccess, IoEventFd, RegionId, Trigger,
-};
+use crate::view::{FlatRange, FlatView};
 
-/// The ioeventfds and coalesced ranges that a listener has to take away, and
-/// then those that it has to add: at the guest's addresses, and by address.
+/// The ioeventfds and coalesced ranges that a listener has to remove, and then those
+/// that it has to add. They have the guest's addresses and are sorted by them.
 ///
-/// An ioeventfd is active where all bytes of its writes lie in one trapped
-/// run; a coalesced range is cut to the trapped runs that show some of it.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// An ioeventfd is active where all bytes of its writes lie in one trapped run. A
+/// coalesced range is cut to the trapped runs that show a part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AttachmentDiff {
-    /// Ioeventfds that are not active any more.
+    /// Ioeventfds that are no longer active.
     pub ioeventfds_removed: Vec<IoEventFd>,
-    /// Ioeventfds that were not active before.
+    /// Ioeventfds that become active.
     pub ioeventfds_added: Vec<IoEventFd>,
-    /// Coalesced ranges that are none any more.
+    /// Ranges that are no longer coalesced.
     pub coalesced_removed: Vec<AddrRange>,
-    /// Coalesced ranges that were none before.
+    /// Ranges that become coalesced.
     pub coalesced_added: Vec<AddrRange>,
 }
 
@@ -38,17 +41,18 @@ impl AttachmentDiff {
             && self.coalesced_added.is_empty()
     }
 
-    /// From nothing to all that is active in `view`. It looks at every run.
+    /// The difference from nothing to all that is active in `view`. The cost is
+    /// proportional to the number of runs.
     pub(crate) fn to_all_of<H>(tree: &Tree<H>, view: &FlatView<H>) -> Self {
-        let mut come = Active::default();
+        let mut after = Active::default();
         if tree.has_attachments() {
-            view.ranges().for_each(|run| come.add(tree, run));
+            view.ranges().for_each(|run| after.add(tree, run));
         }
-        Active::default().until(come)
+        Active::default().diff_to(after)
     }
 
-    /// The same the other way round.
-    pub(crate) fn turned_round(self) -> Self {
+    /// The change from the new state back to the old.
+    pub(crate) fn reversed(self) -> Self {
         Self {
             ioeventfds_removed: self.ioeventfds_added,
             ioeventfds_added: self.ioeventfds_removed,
@@ -57,8 +61,8 @@ impl AttachmentDiff {
         }
     }
 
-    /// From one view to the next. `diff` is what differs between their runs,
-    /// and `marked` has all addresses at which the new view shows what was
+    /// The difference from one view to the next. `diff` is the difference of their
+    /// runs. `marked` has all addresses at which the new view shows what was
     /// `touched`.
     pub(crate) fn between<H>(
         tree: &Tree<H>,
@@ -67,29 +71,29 @@ impl AttachmentDiff {
         diff: &Diff<H>,
         marked: &[AddrRange],
     ) -> Self {
-        let (mut gone, mut come) = (Active::default(), Active::default());
+        let (mut before, mut after) = (Active::default(), Active::default());
         let changed = diff.changed.iter();
         for run in diff.removed.iter().chain(changed.clone().map(|c| &c.0)) {
-            gone.add_as_before(tree, touched, run);
+            before.add_as_before(tree, touched, run);
         }
         for run in diff.added.iter().chain(changed.map(|c| &c.1)) {
-            come.add(tree, run);
+            after.add(tree, run);
         }
         let mut latest = None;
         for run in marked.iter().flat_map(|window| new.intersecting(*window)) {
             let start = run.range().start();
-            // A run that two windows reach into counts once, and one that
-            // differs is in the diff.
+            // A run that two windows reach into counts once. A run that differs was
+            // handled with the diff.
             if latest.replace(start) != Some(start) && old.find(start) == Some(run) {
-                gone.add_touched_before(touched, run);
-                come.add_touched_now(tree, touched, run);
+                before.add_touched_before(touched, run);
+                after.add_touched_now(tree, touched, run);
             }
         }
-        gone.until(come)
+        before.diff_to(after)
     }
 }
 
-/// What is active, at the guest's addresses.
+/// The active attachments, at the guest's addresses.
 #[derive(Default)]
 struct Active {
     ioeventfds: Vec<IoEventFd>,
@@ -105,7 +109,7 @@ impl Active {
         }
     }
 
-    /// Adds what was active in a run before something was touched.
+    /// Adds what was active in a run before the transaction.
     fn add_as_before<H>(&mut self, tree: &Tree<H>, touched: &Touched, run: &FlatRange<H>) {
         let id = run.id();
         if let (Some(offsets), Some(now)) = (trapped(run), tree.attachments(id)) {
@@ -117,7 +121,7 @@ impl Active {
         self.add_touched_before(touched, run);
     }
 
-    /// Adds what was active in a run of that which was touched.
+    /// Adds the touched attachments that were active in a run before the transaction.
     fn add_touched_before<H>(&mut self, touched: &Touched, run: &FlatRange<H>) {
         let Some(offsets) = trapped(run) else { return };
         let ioeventfds = touched.ioeventfds_of(run.id(), offsets);
@@ -134,7 +138,7 @@ impl Active {
         self.add_coalesced(run, before);
     }
 
-    /// Adds what is active in a run of that which was touched.
+    /// Adds the touched attachments that are active in a run now.
     fn add_touched_now<H>(&mut self, tree: &Tree<H>, touched: &Touched, run: &FlatRange<H>) {
         let id = run.id();
         if let (Some(offsets), Some(now)) = (trapped(run), tree.attachments(id)) {
@@ -173,15 +177,15 @@ impl Active {
         self.coalesced.extend(ranges.filter_map(address));
     }
 
-    /// What leads from this to what is active `then`.
-    fn until(mut self, mut then: Self) -> AttachmentDiff {
-        keep_differences(&mut self.ioeventfds, &mut then.ioeventfds);
-        keep_differences(&mut self.coalesced, &mut then.coalesced);
+    /// The difference from this to `after`.
+    fn diff_to(mut self, mut after: Self) -> AttachmentDiff {
+        keep_differences(&mut self.ioeventfds, &mut after.ioeventfds);
+        keep_differences(&mut self.coalesced, &mut after.coalesced);
         AttachmentDiff {
             ioeventfds_removed: self.ioeventfds,
-            ioeventfds_added: then.ioeventfds,
+            ioeventfds_added: after.ioeventfds,
             coalesced_removed: self.coalesced,
-            coalesced_added: then.coalesced,
+            coalesced_added: after.coalesced,
         }
     }
 }
@@ -194,7 +198,7 @@ fn trapped<H>(run: &FlatRange<H>) -> Option<AddrRange> {
     }
 }
 
-/// Sorts both, and takes out what both have. Neither has anything twice.
+/// Sorts both, and removes what both contain. Neither contains duplicates.
 fn keep_differences<T: Ord + Clone>(a: &mut Vec<T>, b: &mut Vec<T>) {
     a.sort_unstable();
     b.sort_unstable();
@@ -203,7 +207,7 @@ fn keep_differences<T: Ord + Clone>(a: &mut Vec<T>, b: &mut Vec<T>) {
     b.retain(|item| before.binary_search(item).is_err());
 }
 
-/// What a transaction has attached or detached, as it was before.
+/// What a transaction has attached or detached, each with its state before.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
     ioeventfds: BTreeMap<(RegionId, IoEventKey), Option<EventFd>>,
@@ -211,17 +215,17 @@ pub(crate) struct Touched {
 }
 
 impl Touched {
-    /// An ioeventfd is touched; if it was before, that stays as it is.
+    /// Records that an ioeventfd is touched. Only the first record counts.
     pub(crate) fn ioeventfd(&mut self, id: RegionId, key: IoEventKey, before: Option<EventFd>) {
         self.ioeventfds.entry((id, key)).or_insert(before);
     }
 
-    /// A coalesced range is touched; if it was before, that stays as it is.
+    /// Records that a coalesced range is touched. Only the first record counts.
     pub(crate) fn coalesced(&mut self, id: RegionId, range: AddrRange, before: bool) {
         self.coalesced.entry((id, range)).or_insert(before);
     }
 
-    /// The addresses at which what was touched shows now.
+    /// The addresses at which the touched attachments show now.
     pub(crate) fn windows<H>(&self, tree: &Tree<H>) -> Windows {
         let mut windows = Windows::default();
         for &(id, (at, _)) in self.ioeventfds.keys() {
@@ -246,7 +250,7 @@ impl Touched {
     }
 
     fn coalesced_of(&self, id: RegionId) -> impl Iterator<Item = (AddrRange, bool)> + '_ {
-        // No range sorts before the first byte alone.
+        // No range sorts before the range of the first byte.
         let from = AddrRange::from_bounds(0, 0).map(|first| (id, first));
         let touched = from
             .into_iter()

@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The steps of a transaction that attach something to a region.
+//! The steps of a transaction that attach ioeventfds and coalesced ranges.
 
 use alloc::string::ToString;
 
-use crate::attachments::IoEventKey;
+use guest_ranges::AddrRange;
+
+use crate::attachments::{EventFd, IoEventFd, IoEventKey};
+use crate::error::TreeError;
+use crate::region::RegionId;
+use crate::transaction::Transaction;
 use crate::transaction::undo::Undo;
 use crate::tree::node::Node;
-use crate::{AddrRange, EventFd, IoEventFd, RegionId, Transaction, TreeError};
 
 impl<H> Transaction<'_, H> {
-    /// Has writes to a region signal an eventfd instead of coming to the VMM.
+    /// Attaches an ioeventfd to a region: matching writes signal the eventfd instead
+    /// of exiting to the VMM.
     ///
-    /// It is active wherever all bytes of such a write lie in one trapped run
-    /// of the region. Elsewhere, writes come to the VMM.
+    /// The ioeventfd is active where all bytes of a matching write lie in one trapped
+    /// run of the region. Elsewhere, writes exit to the VMM.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotTrapped`] for kinds other
     /// than MMIO and ROM devices; [`TreeError::OutsideRegion`];
-    /// [`TreeError::AlreadyAttached`] if a write could signal two of them.
+    /// [`TreeError::AlreadyAttached`] if a write could signal two ioeventfds.
     pub fn attach_ioeventfd(
         &mut self,
         id: RegionId,
@@ -38,11 +43,11 @@ impl<H> Transaction<'_, H> {
         Ok(())
     }
 
-    /// Has these writes come to the VMM again.
+    /// Detaches an ioeventfd: matching writes exit to the VMM again.
     ///
     /// # Errors
-    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotAttached`] if there is not
-    /// this very one.
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotAttached`] if no identical
+    /// ioeventfd is attached.
     pub fn detach_ioeventfd(
         &mut self,
         id: RegionId,
@@ -58,8 +63,8 @@ impl<H> Transaction<'_, H> {
         Ok(())
     }
 
-    /// Has writes to a range of offsets in a region wait until the vCPU comes
-    /// to the VMM for another reason, wherever they trap.
+    /// Attaches a coalesced range to a region: where writes to these offsets trap,
+    /// they are queued until the vCPU exits to the VMM for another reason.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotTrapped`] for kinds other
@@ -77,11 +82,12 @@ impl<H> Transaction<'_, H> {
         Ok(())
     }
 
-    /// Has writes to these offsets come to the VMM at once again.
+    /// Detaches a coalesced range: writes to these offsets exit to the VMM at once
+    /// again.
     ///
     /// # Errors
-    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotAttached`] if there is not
-    /// this very range.
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotAttached`] if no identical range
+    /// is attached.
     pub fn detach_coalesced(&mut self, id: RegionId, range: AddrRange) -> Result<(), TreeError> {
         let node = self.model.tree.node(id)?;
         if !node.attachments.has_coalesced(range) {
@@ -108,7 +114,7 @@ impl<H> Transaction<'_, H> {
     }
 }
 
-/// Whether something can be attached to `range` of a region at all.
+/// Checks that something can be attached to `range` of a region.
 fn takes_attachment<H>(node: &Node<H>, at: u64, range: Option<AddrRange>) -> Result<(), TreeError> {
     let region = &node.region;
     if !region.kind().takes_attachments() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is attached to a trapped region, so that some writes to it do not stop
-//! the vCPU: ioeventfds and coalesced ranges.
+//! Ioeventfds and coalesced ranges: attachments of a trapped region with which some
+//! writes to it do not stop the vCPU.
 
 pub(crate) mod active;
 mod attach;
@@ -11,10 +11,12 @@ use core::any::Any;
 use core::cmp::Ordering;
 use core::fmt;
 
-use crate::tree::Tree;
-use crate::{AddrRange, Kind, Owner, RegionId};
+use guest_ranges::{AddrRange, Owner};
 
-/// An eventfd: its descriptor's number, and an owner that keeps it open.
+use crate::region::{Kind, RegionId};
+use crate::tree::Tree;
+
+/// An eventfd: a file descriptor and the owner that keeps it open.
 #[derive(Clone)]
 pub struct EventFd {
     fd: i32,
@@ -22,23 +24,23 @@ pub struct EventFd {
 }
 
 impl EventFd {
-    /// The eventfd that `fd` names, which stays open while `owner` lives.
+    /// The eventfd with the descriptor `fd`, which stays open while `owner` lives.
     pub fn new<O: Any + Send + Sync>(fd: i32, owner: Arc<O>) -> Self {
         Self { fd, owner }
     }
 
-    /// The file descriptor's number.
+    /// The file descriptor.
     pub fn fd(&self) -> i32 {
         self.fd
     }
 
-    /// What keeps the descriptor open.
+    /// The owner that keeps the descriptor open.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 }
 
-/// Two are equal when they are the same descriptor.
+/// Two are equal if their descriptors are.
 impl PartialEq for EventFd {
     fn eq(&self, other: &Self) -> bool {
         self.fd == other.fd
@@ -63,13 +65,14 @@ impl fmt::Debug for EventFd {
     }
 }
 
-/// Which writes signal an [`IoEventFd`]: those of one size, and then possibly
-/// of one value, or all.
+/// The writes that signal an [`IoEventFd`]: all, those of one size, or those of one
+/// size and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// Exhaustive: a listener has to register each of them.
 pub enum Trigger {
-    /// Any write that starts there.
+    /// Any write that starts at the address.
     AnyWrite,
-    /// Writes of 1 byte, of this value if there is one.
+    /// Writes of 1 byte, only of this value if one is given. Likewise below.
     U8(Option<u8>),
     /// Writes of 2 bytes.
     U16(Option<u16>),
@@ -83,7 +86,7 @@ impl Trigger {
     pub(crate) const FIRST: Self = Self::AnyWrite;
     pub(crate) const LAST: Self = Self::U64(Some(u64::MAX));
 
-    /// How many bytes are written: 1, 2, 4 or 8; 0 if that does not matter.
+    /// The number of bytes of the write: 1, 2, 4 or 8. 0 for any number.
     pub fn size(self) -> u64 {
         match self {
             Self::AnyWrite => 0,
@@ -94,7 +97,7 @@ impl Trigger {
         }
     }
 
-    /// The value that is written, if it matters.
+    /// The value of the write. `None` for any value.
     pub fn value(self) -> Option<u64> {
         match self {
             Self::AnyWrite => None,
@@ -105,28 +108,28 @@ impl Trigger {
         }
     }
 
-    /// Whether one write could be both.
-    pub fn meets(self, other: Self) -> bool {
+    /// Whether one write could match both.
+    pub(crate) fn meets(self, other: Self) -> bool {
         let (a, b) = (self.value(), other.value());
         let any = self == Self::AnyWrite || other == Self::AnyWrite;
         any || self.size() == other.size() && (a.is_none() || b.is_none() || a == b)
     }
 }
 
-/// An eventfd that some writes to an address signal, without the VMM.
+/// An eventfd that writes to an address signal, without an exit to the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IoEventFd {
-    /// Where the writes start. What is attached to a region has its offset in
-    /// that region, in bytes; what listeners see, the guest's address.
+    /// Where the writes start: the offset in the region for an attachment, and the
+    /// guest's address for a listener.
     pub at: u64,
-    /// Which writes.
+    /// The writes that signal the eventfd.
     pub trigger: Trigger,
-    /// What they signal.
+    /// The eventfd.
     pub event: EventFd,
 }
 
 impl IoEventFd {
-    /// What its writes cover, at least the first byte; `None` if that wraps.
+    /// The bytes of a matching write, at least the first byte. `None` if it wraps.
     pub fn range(&self) -> Option<AddrRange> {
         AddrRange::new(self.at, self.trigger.size().max(1).into())
     }
@@ -136,14 +139,14 @@ impl IoEventFd {
     }
 }
 
-/// An ioeventfd but for what it signals.
+/// What identifies an ioeventfd: its address and its trigger.
 pub(crate) type IoEventKey = (u64, Trigger);
 
-/// What is attached to one region, by offset.
+/// The attachments of one region, by offset.
 #[derive(Debug, Default)]
 pub(crate) struct Attachments {
     ioeventfds: BTreeMap<IoEventKey, EventFd>,
-    /// By their first offset. They do not overlap.
+    /// By first offset, without overlap.
     coalesced: BTreeMap<u64, AddrRange>,
 }
 
@@ -177,7 +180,7 @@ impl Attachments {
         Some(IoEventFd { at, trigger, event })
     }
 
-    /// Whether exactly this is attached.
+    /// Whether exactly this ioeventfd is attached.
     pub(crate) fn has_ioeventfd(&self, ioeventfd: &IoEventFd) -> bool {
         self.ioeventfds.get(&ioeventfd.key()) == Some(&ioeventfd.event)
     }
@@ -188,20 +191,19 @@ impl Attachments {
 }
 
 impl Kind {
-    /// Whether writes can trap and mean something: where nothing else does,
-    /// an attachment would never be met.
+    /// Whether writes can trap to a device, so that an attachment can take effect.
     pub(crate) fn takes_attachments(&self) -> bool {
         matches!(self, Kind::Mmio | Kind::RomDevice(_))
     }
 }
 
 impl<H> Tree<H> {
-    /// What is attached to a region, if there is such a region.
+    /// The attachments of a region, if it exists.
     pub(crate) fn attachments(&self, id: RegionId) -> Option<&Attachments> {
         self.node(id).ok().map(|node| &node.attachments)
     }
 
-    /// Attaches an ioeventfd or takes it away; says what was there.
+    /// Attaches or removes an ioeventfd. Returns the previous eventfd.
     pub(crate) fn set_ioeventfd(
         &mut self,
         id: RegionId,
@@ -218,7 +220,7 @@ impl<H> Tree<H> {
         before
     }
 
-    /// Attaches a coalesced range or takes it away; says whether it was there.
+    /// Attaches or removes a coalesced range. Returns whether it was attached.
     pub(crate) fn set_coalesced(&mut self, id: RegionId, range: AddrRange, to: bool) -> bool {
         let Ok(node) = self.node_mut(id) else {
             return false;
@@ -232,7 +234,7 @@ impl<H> Tree<H> {
         before.is_some()
     }
 
-    /// Whether anything is attached to any region.
+    /// Whether any region has an attachment.
     pub(crate) fn has_attachments(&self) -> bool {
         self.attachments != 0
     }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What differs from one follower to another: its plans, and how they are
-//! carried out.
+//! The traits that a follower's type implements: making plans, and carrying them out.
 
 use core::error::Error;
 
@@ -11,15 +10,15 @@ use crate::listener::Update;
 ///
 /// [`Follow`] makes the plans.
 pub trait ApplyPlan {
-    /// What changes from plan to plan: usually a table of what was carried out.
+    /// The state that plans change: usually a table of what was carried out.
     ///
-    /// The follower keeps it behind a lock and hands it to each method. If a
-    /// method panics, the next one gets the state as it was at that moment.
+    /// The follower keeps it behind a lock and passes it to each method. If a
+    /// method panics, the next one gets the state as the panic left it.
     type State;
     /// The steps of a change.
     type Plan;
-    /// What it takes to undo a plan. It is dropped when the transaction has
-    /// ended, so it can hold whatever has to last until then.
+    /// What is needed to undo a plan. The follower drops it when the transaction
+    /// ends, so it can own what must live until then.
     type Applied;
     /// Why a plan was not made, not carried out or not undone.
     type Error: Error + Send + Sync + 'static;
@@ -30,7 +29,8 @@ pub trait ApplyPlan {
     /// Carries a plan out, or fails and rolls back what it did.
     ///
     /// # Errors
-    /// Why not. [`rolled_back`](Self::rolled_back) tells whether all was undone.
+    /// Why the plan failed. [`rolled_back`](Self::rolled_back) says whether all of it
+    /// was undone.
     fn apply(
         &self,
         state: &mut Self::State,
@@ -43,16 +43,16 @@ pub trait ApplyPlan {
     /// What could not be undone. The next transaction resyncs.
     fn undo(&self, state: &mut Self::State, applied: Self::Applied) -> Result<(), Self::Error>;
 
-    /// Whether [`apply`](Self::apply), which failed with `error`, has undone all
-    /// that it did. If it has not, the next transaction resyncs. By default it
-    /// has not.
+    /// Whether [`apply`](Self::apply), which failed with `error`, has undone
+    /// everything. If not, the next transaction resyncs. The default is `false`.
     fn rolled_back(&self, _error: &Self::Error) -> bool {
         false
     }
 
-    /// Whether to carry `plan` out while the transaction prepares: if no running
-    /// guest notices. The plan is then refused before any other listener has
-    /// made a change. By default, plans wait until every listener has prepared.
+    /// Whether to carry `plan` out while the transaction prepares, because a running
+    /// guest does not notice it. A failure then refuses the transaction before any
+    /// other listener has made a change. By default, plans wait until every listener
+    /// has prepared.
     fn applies_in_prepare(&self, _plan: &Self::Plan) -> bool {
         false
     }
@@ -60,7 +60,7 @@ pub trait ApplyPlan {
 
 /// Plans what a [`Follower`](super::Follower) carries out.
 pub trait Follow<H>: ApplyPlan {
-    /// Plans a change from what `update` removes and adds; `None` if there is
+    /// Plans a change from what `update` removes and adds. `None` means that there is
     /// nothing to do. [`Update::diff`] is empty if only
     /// [`Update::attachments`] or [`Update::global_logging`] differ.
     ///
@@ -72,8 +72,8 @@ pub trait Follow<H>: ApplyPlan {
         update: &Update<'_, H>,
     ) -> Result<Option<Self::Plan>, Self::Error>;
 
-    /// Plans a resync: from `state` to the whole of [`Update::new`]. What there
-    /// is now may differ from [`Update::old`].
+    /// Plans a resync from `state` to the whole of [`Update::new`]. `state` may
+    /// differ from [`Update::old`].
     ///
     /// # Errors
     /// Any error refuses the transaction.

@@ -14,8 +14,7 @@ use stage::{Progress, Stage};
 /// A [`Listener`](crate::Listener) that can fail: it plans each change and carries it out, rolls
 /// it back if another listener refuses, and resyncs if that fails.
 ///
-/// `F` says what a plan is and how it is carried out. What all such listeners
-/// have in common is here:
+/// `F` makes the plans and carries them out. The follower does the rest:
 ///
 /// | call | what happens |
 /// | --- | --- |
@@ -26,8 +25,8 @@ use stage::{Progress, Stage};
 ///
 /// After a failure that could not be rolled back, or a panic of `F`, the state
 /// may differ from the published view. The follower then
-/// [needs a resync](Self::needs_resync), and the next transaction of the space
-/// plans from the whole view.
+/// [needs a resync](Self::needs_resync): the next transaction of the space plans
+/// from the whole view.
 ///
 /// # Example
 ///
@@ -207,7 +206,8 @@ where
 }
 
 impl<F: ApplyPlan> Follower<F> {
-    /// A follower that has carried out nothing yet: `state` says so.
+    /// Makes a follower that has carried out no plan yet. `state` is the initial
+    /// state.
     pub fn new(follow: F, state: F::State) -> Self {
         Self {
             follow,
@@ -236,31 +236,30 @@ impl<F: ApplyPlan> Follower<F> {
         &self.follow
     }
 
-    /// As [`get_ref`](Self::get_ref), to be changed before it follows anything.
+    /// As [`get_ref`](Self::get_ref), to configure it before it follows a space.
     pub fn get_mut(&mut self) -> &mut F {
         &mut self.follow
     }
 
-    /// Calls `f` with the state, which no transaction changes meanwhile.
+    /// Calls `f` with the state. Transactions wait for it.
     pub fn with_state<R>(&self, f: impl FnOnce(&mut F::State) -> R) -> R {
         f(&mut self.progress().state)
     }
 
-    /// Whether something could not be rolled back. The state then may differ
-    /// from the published view until a transaction, or
-    /// [`resync_with`](Self::resync_with), resyncs.
+    /// Whether a plan could not be rolled back. The state may then differ from the
+    /// published view until a transaction, or [`resync_with`](Self::resync_with),
+    /// resyncs.
     pub fn needs_resync(&self) -> bool {
         self.progress().needs_resync
     }
 
-    /// Has the next transaction resync: after a change behind the model's back.
+    /// Makes the next transaction resync, after a change outside of the model.
     pub fn require_resync(&self) {
         self.progress().needs_resync = true;
     }
 
-    /// The latest plan that was carried out, if there was one since the last
-    /// time that this was asked. It is kept only by request:
-    /// [`keeping_latest_plan`](Self::keeping_latest_plan).
+    /// Takes the latest plan that was carried out since the last call. The follower
+    /// keeps it only after [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<F::Plan> {
         self.progress().latest.take()
     }
@@ -302,8 +301,8 @@ impl<F: ApplyPlan> Follower<F> {
         Ok(())
     }
 
-    /// A panic cannot have left this half changed: `needs_resync` is set
-    /// whenever `F` is called that could panic with a plan half carried out.
+    /// A poisoned lock is no problem: `needs_resync` is set during each call of `F`
+    /// that could panic with a plan half carried out.
     fn progress(&self) -> MutexGuard<'_, Progress<F>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -313,7 +312,7 @@ impl<F: ApplyPlan> Follower<F> {
         progress: &mut Progress<F>,
         plan: &F::Plan,
     ) -> Result<F::Applied, F::Error> {
-        // After a panic, no one has said what became of the steps.
+        // After a panic, the state of the steps is unknown.
         let needed_resync = core::mem::replace(&mut progress.needs_resync, true);
         let applied = self.follow.apply(&mut progress.state, plan);
         progress.needs_resync = match &applied {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a follower keeps behind its lock.
+//! The state that a follower keeps behind its lock.
 
 use super::follow::ApplyPlan;
 
-/// What has been carried out, and what is under way.
+/// What has been carried out, and the stage of the current transaction.
 pub(super) struct Progress<F: ApplyPlan> {
     pub(super) state: F::State,
     pub(super) stage: Stage<F::Plan, F::Applied>,
@@ -12,7 +12,7 @@ pub(super) struct Progress<F: ApplyPlan> {
     pub(super) needs_resync: bool,
 }
 
-/// How far a transaction has come.
+/// The stage of a transaction.
 #[derive(Debug)]
 pub(super) enum Stage<P, A> {
     /// No transaction, or one in which there is nothing to do.

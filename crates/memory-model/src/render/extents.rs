@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where in a region something answers: what changes if the region does.
+//! The extents of a region: the offsets at which something in it answers.
 //!
-//! A container answers nowhere itself, so a change of one concerns what is in
-//! it, however large it is and whatever else lies within its addresses.
+//! A container does not answer itself. A change of a container affects only the
+//! extents, whatever its size and whatever else lies within its addresses.
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::region::{Kind, RegionId};
 use crate::render::windows::{Ranges, join};
 use crate::tree::Tree;
-use crate::{AddrRange, Kind, RegionId};
 
-/// The extents of what a region shows.
+/// The extents of a region.
 #[derive(Debug)]
 pub(crate) struct Extents {
     region: RegionId,
@@ -19,20 +20,20 @@ pub(crate) struct Extents {
     known: Ranges,
 }
 
-/// A part of a region that is still to be looked at.
+/// A part of a region that is still to be visited.
 struct Part {
     id: RegionId,
     offsets: AddrRange,
-    /// What has to be added to the offsets for those in the region that it is
-    /// about: modulo 2^64, as an alias can have its target begin before it.
+    /// The difference between offsets in the outermost region and these offsets, modulo
+    /// 2^64: the target of an alias can start before it.
     base: u64,
 }
 
 type Parts = SmallVec<[Part; 8]>;
 
 impl Extents {
-    /// Those of a region that is enabled and does not answer itself: otherwise
-    /// it is the only one.
+    /// The extents of a region that is enabled and does not answer itself. One that
+    /// does is its own only extent.
     pub(crate) fn of(region: RegionId) -> Self {
         Self {
             region,
@@ -41,15 +42,15 @@ impl Extents {
         }
     }
 
-    /// Those in a part of it: offsets in it, sorted, and not adjacent. `None` if
-    /// that takes more visits than are `left`.
+    /// The extents in a part of the region: sorted offsets, not adjacent. `None` if
+    /// finding them takes more than `left` visits.
     pub(crate) fn within<H>(
         &mut self,
         tree: &Tree<H>,
         part: AddrRange,
         left: &mut u64,
     ) -> Option<&[AddrRange]> {
-        // What is moved shows the same in both places.
+        // A region that moves has the same extents in both places.
         if self.part != Some(part) {
             self.known = find(tree, self.region, part, left)?;
             self.part = Some(part);
@@ -58,7 +59,7 @@ impl Extents {
     }
 }
 
-/// Where in `part` of a region something answers.
+/// Finds the extents in `part` of a region.
 fn find<H>(tree: &Tree<H>, id: RegionId, part: AddrRange, left: &mut u64) -> Option<Ranges> {
     let mut found = Ranges::new();
     let mut parts = Parts::new();
@@ -107,16 +108,18 @@ pub(crate) mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+    use crate::model::MemoryModel;
+    use crate::region::Region;
     use crate::render::windows::Windows;
-    use crate::{MemoryModel, Region, Transaction};
+    use crate::transaction::Transaction;
 
     pub(crate) const PAGE: u64 = 0x1000;
 
-    /// Fewer for an interpreter, which takes its time.
+    /// Fewer for Miri, which is slow.
     pub(crate) const MANY: u64 = if cfg!(miri) { 100 } else { 1000 };
 
-    /// Others lie at every second page from 0 on. Everything lies in the first
-    /// region, which is a space.
+    /// A model with other regions at every second page. All regions lie in the root of
+    /// a space.
     pub(crate) struct Among {
         pub(crate) model: MemoryModel,
         pub(crate) root: RegionId,
@@ -168,7 +171,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Places so many pages of a trapped region.
+    /// Places a trapped region of `count` pages.
     pub(crate) fn pages(
         t: &mut Transaction<'_, ()>,
         parent: RegionId,
@@ -186,7 +189,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn of_a_large_container_only_the_child_is_rendered_wherever_it_was_and_is() {
+    fn of_a_large_container_only_the_childs_old_and_new_place_are_rendered() {
         let mut among = Among::others(10 * MANY);
         let child = (10 * MANY / 2 + 1) * PAGE;
         let container = among.container(1 << 48, [child]);
@@ -206,7 +209,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn to_place_an_empty_container_of_all_addresses_is_to_render_nothing() {
+    fn placing_an_empty_container_renders_nothing() {
         let mut among = Among::others(100);
         let container = among.container(1 << 64, []);
         assert_eq!(among.windows(|t| t.unplace(container).unwrap()), []);
@@ -226,7 +229,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_answers_itself_is_rendered_as_a_whole() {
+    fn a_region_that_answers_itself_is_rendered_as_a_whole() {
         let mut among = Among::others(100);
         let root = among.root;
         let placed = among.windows(|t| {
@@ -238,7 +241,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn of_an_alias_of_an_alias_that_is_rendered_which_both_show() {
+    fn of_an_alias_of_an_alias_only_what_both_show_is_rendered() {
         let mut among = Among::others(MANY);
         let container = among.container(1 << 32, (0..100).map(|n| n << 20));
         let root = among.root;
@@ -278,10 +281,10 @@ pub(crate) mod tests {
         assert_eq!(other, None);
     }
 
-    // It visits more regions than an interpreter has the time for.
+    // This visits too many regions for Miri.
     #[cfg(not(miri))]
     #[test]
-    fn what_nobody_could_render_is_not_looked_at_for_ever() {
+    fn a_tree_too_complex_to_render_is_not_visited_forever() {
         let mut among = Among::others(1);
         let root = among.root;
         let mut t = among.model.transaction();

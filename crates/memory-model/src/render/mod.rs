@@ -1,67 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From the region tree to the flat view: a pure function.
+//! Renders the region tree to a flat view. A pure function.
 //!
-//! Depth first, the winner among siblings first; each region that answers
-//! accesses then fills only what its betters left open. So children cover
-//! their parent, higher priorities cover lower ones, and whatever lies outside
-//! its parent is cut off.
+//! Rendering goes depth first, and to the winner among siblings first. Each region
+//! that answers accesses then fills the addresses that are still free. Children
+//! therefore cover their parent, higher priorities cover lower ones, and what lies
+//! outside of its parent is cut off.
 
+mod coalesce;
 mod extents;
-mod fewer;
-pub(crate) mod follow;
-mod taken;
+mod occupied;
+pub(crate) mod update;
 pub(crate) mod windows;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
-use crate::render::taken::Taken;
+use crate::region::{GuestAccess, Kind, RegionId, Switches};
+use crate::render::occupied::Occupied;
 use crate::tree::Tree;
 use crate::tree::children::Child;
 use crate::tree::node::Node;
 use crate::view::{Attributes, FlatRange};
-use crate::{AddrRange, GuestAccess, Kind, RegionId, Switches};
 
-/// How many regions one rendering visits before it gives up. Only aliases of
-/// aliases, each showing the next one twice, come near it.
+/// The number of regions that a rendering visits before it gives up. Only aliases of
+/// aliases that each show the next one twice come near it.
 pub(crate) const MAX_VISITS: u64 = 1 << 22;
 
 /// Rendering took more than [`MAX_VISITS`] steps.
 #[derive(Debug)]
 pub(crate) struct TooComplex;
 
-/// A region that can show.
+/// A region to visit.
 struct Seen {
     id: RegionId,
     /// The offsets in it that can show.
     offsets: AddrRange,
-    /// What has to be added to offsets for addresses: modulo 2^64, since an
-    /// alias can have its target begin below the first address.
+    /// The difference between addresses and offsets, modulo 2^64: the target of an
+    /// alias can start below address 0.
     base: u64,
-    /// The switches of what is around it, or with its own.
+    /// The inherited switches, later combined with its own.
     switches: Switches,
 }
 
 enum Step {
-    /// Look at a region.
+    /// Visit a region.
     Visit(Seen),
-    /// All children of the region are rendered: it takes what is left.
+    /// Fill the free addresses with the region, after all its children.
     Fill(Seen),
 }
 
-/// What is still to be done, the next at the end: enough for a window of a
+/// The remaining steps, the next one last. The inline size is enough for a window of a
 /// usual machine.
 type Steps = SmallVec<[Step; 8]>;
 
-/// Tells what of the tree below `root`, which lies at address 0, shows in
+/// Emits the runs that the tree below `root`, which lies at address 0, shows in
 /// `window`, by address. Neighbours are not joined yet.
 #[inline]
 pub(crate) fn render<H>(
     tree: &Tree<H>,
     root: RegionId,
     window: AddrRange,
-    tell: impl FnMut(FlatRange<H>),
+    emit: impl FnMut(FlatRange<H>),
 ) -> Result<(), TooComplex> {
-    let mut taken = Taken::new();
+    let mut occupied = Occupied::new();
     let mut visits = 0;
     let mut steps = Steps::new();
     let mut next = Some(Seen {
@@ -75,7 +76,7 @@ pub(crate) fn render<H>(
             None => break,
             Some(Step::Fill(seen)) => {
                 if let Ok(node) = tree.node(seen.id) {
-                    fill(tree, &mut taken, node, &seen);
+                    fill(tree, &mut occupied, node, &seen);
                 }
                 continue;
             }
@@ -85,16 +86,21 @@ pub(crate) fn render<H>(
         if visits > MAX_VISITS {
             return Err(TooComplex);
         }
-        next = visit(tree, seen, &mut steps, &mut taken);
+        next = visit(tree, seen, &mut steps, &mut occupied);
     }
-    taken.for_each(tell);
+    occupied.for_each(emit);
     Ok(())
 }
 
-/// Plans what to do for a region: first what lies in it, then itself. Returns
-/// what has to be visited next.
+/// Pushes the steps for a region: first its children, then itself. Returns the region
+/// to visit next.
 #[inline]
-fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>) -> Option<Seen> {
+fn visit<H>(
+    tree: &Tree<H>,
+    seen: Seen,
+    steps: &mut Steps,
+    occupied: &mut Occupied<H>,
+) -> Option<Seen> {
     let node = tree.node(seen.id).ok()?;
     if !node.switches.enabled {
         return None;
@@ -106,8 +112,8 @@ fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>)
     };
 
     if let Kind::Alias { target, offset } = *node.region.kind() {
-        // The target is shown as if it started `offset` bytes before the
-        // alias, wherever it lies itself.
+        // The target shows as if it started `offset` bytes before the alias, wherever
+        // it is placed itself.
         return Some(Seen {
             id: target,
             offsets: seen.offsets.moved_up(offset)?,
@@ -117,15 +123,15 @@ fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>)
     }
 
     if node.children.is_empty() {
-        fill(tree, taken, node, &seen);
+        fill(tree, occupied, node, &seen);
         return None;
     }
-    // Only those children are looked at that reach into what is asked for.
+    // Only the children that reach into the offsets can show.
     let children = node.children.reaching_into(seen.offsets);
     let (first, others) = match children.split_first() {
         Some(parts) => parts,
         None => {
-            fill(tree, taken, node, &seen);
+            fill(tree, occupied, node, &seen);
             return None;
         }
     };
@@ -148,7 +154,7 @@ fn visit<H>(tree: &Tree<H>, seen: Seen, steps: &mut Steps, taken: &mut Taken<H>)
     child(first)
 }
 
-/// A region's switches together with those around it.
+/// A region's switches combined with the inherited ones.
 fn inherit(outer: Switches, own: Switches) -> Switches {
     Switches {
         readonly: outer.readonly || own.readonly,
@@ -158,8 +164,8 @@ fn inherit(outer: Switches, own: Switches) -> Switches {
     }
 }
 
-/// Gives a region every address where it can show and that nobody has taken.
-fn fill<H>(tree: &Tree<H>, taken: &mut Taken<H>, node: &Node<H>, seen: &Seen) {
+/// Adds runs of a region at every free address at which it can show.
+fn fill<H>(tree: &Tree<H>, occupied: &mut Occupied<H>, node: &Node<H>, seen: &Seen) {
     let Some(access) = GuestAccess::of(node.region.kind(), seen.switches) else {
         return;
     };
@@ -172,8 +178,8 @@ fn fill<H>(tree: &Tree<H>, taken: &mut Taken<H>, node: &Node<H>, seen: &Seen) {
     let Some(clip) = AddrRange::from_bounds(start, last) else {
         return;
     };
-    for range in taken.gaps(clip) {
-        taken.insert(FlatRange {
+    for range in occupied.gaps(clip) {
+        occupied.insert(FlatRange {
             range,
             id: seen.id,
             region: node.region.clone(),

@@ -1,35 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where in the address spaces a change of the tree can show: the addresses
-//! that have to be rendered anew.
+//! Windows: the addresses of the spaces at which a change of the tree can show, and
+//! which have to be rendered again.
 
+use guest_ranges::AddrRange;
 use smallvec::{SmallVec, smallvec};
 
+use crate::region::{Kind, RegionId};
 use crate::render;
+use crate::render::coalesce::coalesce_windows;
 use crate::render::extents::Extents;
-use crate::render::fewer::fewer;
+use crate::space::SpaceId;
 use crate::tree::Tree;
-use crate::{AddrRange, Kind, RegionId, SpaceId};
 
-/// How many regions are visited for one change before everything counts as
-/// changed. Only a region that is shown by ever so many aliases has as many.
+/// The number of regions visited for one change before everything counts as changed.
+/// Only a region with a huge number of aliases needs as many.
 const MAX_VISITS: u32 = 1 << 16;
 
 /// Addresses by address space.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
-    /// In no order, and with overlaps.
+    /// In any order, and with overlaps.
     all: SmallVec<[Window; 4]>,
-    /// How many they were when they were last put in order.
+    /// The number of windows when they were last sorted.
     in_order: usize,
-    /// It is not known which: all of all spaces.
+    /// All addresses of all spaces count as changed.
     everything: bool,
 }
 
-/// One or two parts of a region. What is moved shows in two places, and both
-/// are followed at once.
+/// One or two parts of a region. A region that moves has two places, which are
+/// followed together.
 type Parts = [Option<AddrRange>; 2];
 
-/// How far windows had come.
+/// A state of [`Windows`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     all: usize,
@@ -37,32 +39,32 @@ pub(crate) struct Mark {
     everything: bool,
 }
 
-/// A region of which only some shows, and where it lies in the one that is
-/// looked at first: each place is a part of that.
+/// A region that shows only at its extents, and where it lies in the region that is
+/// visited first.
 struct Inner {
     extents: Extents,
     at: [u64; 2],
-    /// How many regions may still be visited, and windows added. What takes
-    /// more cannot be rendered, since that visits the same regions; or it shows
-    /// in so many spaces that all of them may as well be.
+    /// How many regions may still be visited and windows added. A change that needs
+    /// more either cannot be rendered, which visits the same regions, or shows in so
+    /// many spaces that all may count as changed.
     left: u64,
 }
 
 /// An address space, and some of its addresses.
 pub(crate) type Window = (SpaceId, AddrRange);
 
-/// Addresses as few ranges, by address.
+/// Sorted ranges that do not touch.
 pub(crate) type Ranges = SmallVec<[AddrRange; 4]>;
 
 impl Windows {
     /// Adds the addresses at which `part` of a region shows, if the region and
-    /// all around it are enabled.
+    /// all regions around it are enabled.
     pub(crate) fn add<H>(&mut self, tree: &Tree<H>, id: RegionId, part: AddrRange) {
         self.add_parts(tree, id, [Some(part), None], None);
     }
 
-    /// Adds the addresses at which something of a region shows, if the region
-    /// and all around it are enabled.
+    /// Adds the addresses at which a region shows, if the region and all regions
+    /// around it are enabled.
     pub(crate) fn add_region<H>(&mut self, tree: &Tree<H>, id: RegionId) {
         match tree.node(id) {
             Ok(node) if !node.region.kind().terminates() => {
@@ -72,19 +74,18 @@ impl Windows {
         }
     }
 
-    /// Adds the addresses at which something of a region shows in the one that
-    /// it lies in.
+    /// Adds the addresses at which a region shows in the one that it lies in.
     pub(crate) fn add_placed<H>(&mut self, tree: &Tree<H>, id: RegionId) {
         self.add_places(tree, id, None);
     }
 
-    /// Adds the addresses at which something of a region shows in the one that
-    /// it lies in, and at which it showed when it lay at `before`.
+    /// Adds the addresses at which a region shows in the one that it lies in, and at
+    /// which it showed when it was at `before`.
     pub(crate) fn add_moved<H>(&mut self, tree: &Tree<H>, id: RegionId, before: u64) {
         self.add_places(tree, id, Some(before));
     }
 
-    /// Adds where something of a region shows, or showed when it lay at `before`.
+    /// Adds where a region shows, and where it showed when it was at `before`.
     fn add_places<H>(&mut self, tree: &Tree<H>, id: RegionId, before: Option<u64>) {
         let Ok(node) = tree.node(id) else { return };
         let Some(place) = node.place else { return };
@@ -99,8 +100,8 @@ impl Windows {
         self.add_parts(tree, place.parent, parts, None);
     }
 
-    /// Adds what shows of a region that does not answer itself, and lies at
-    /// one or two places in another, or at the start of itself.
+    /// Adds the extents of a region that does not answer itself, at one or two places
+    /// in the region `around` it, or in itself.
     #[inline(never)]
     fn add_inner<H>(
         &mut self,
@@ -119,8 +120,8 @@ impl Windows {
         self.add_parts(tree, around, parts, Some(&mut inner));
     }
 
-    /// Adds the addresses at which parts of a region show, or what shows of
-    /// another that lies there.
+    /// Adds the addresses at which parts of a region show, or the extents of an inner
+    /// region there.
     fn add_parts<H>(
         &mut self,
         tree: &Tree<H>,
@@ -172,9 +173,8 @@ impl Windows {
         }
     }
 
-    /// Adds what shows of a region in spaces with this root: in `parts` of
-    /// them. Each part has been moved `up` on its way, modulo 2^64. `None` if
-    /// that is too much.
+    /// Adds the extents of the inner region in `parts` of the spaces with this root.
+    /// Each part has been moved `up`, modulo 2^64. `None` if there are too many.
     #[inline(never)]
     fn push_inner<H>(
         &mut self,
@@ -192,7 +192,7 @@ impl Windows {
             let extents = inner.extents.within(tree, shown, &mut inner.left)?;
             let windows = extents.iter().filter_map(|e| e.wrapped_up(by));
             let mut windows: Ranges = windows.collect();
-            fewer(tree, root, &mut windows);
+            coalesce_windows(tree, root, &mut windows);
             for &space in spaces {
                 inner.left = inner.left.checked_sub(windows.len() as u64)?;
                 windows
@@ -208,7 +208,7 @@ impl Windows {
         self.everything = true;
     }
 
-    /// A mark to go back to.
+    /// A mark for [`roll_back_to`](Self::roll_back_to).
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             all: self.all.len(),
@@ -217,9 +217,9 @@ impl Windows {
         }
     }
 
-    /// Forgets what was added since then, if that can still be told apart: it
-    /// costs something to have too many, and changes nothing.
-    pub(crate) fn go_back_to(&mut self, mark: Mark) {
+    /// Drops the windows added since `mark`, if they are still separate. Windows
+    /// that stay cost time and change nothing.
+    pub(crate) fn roll_back_to(&mut self, mark: Mark) {
         self.everything = mark.everything;
         if self.in_order == mark.in_order {
             self.all.truncate(mark.all);
@@ -227,7 +227,7 @@ impl Windows {
     }
 
     fn push(&mut self, window: Window) {
-        // However often the same is changed, it takes no more room.
+        // Changing the same addresses repeatedly takes no more memory.
         if self.all.len() > 64 && self.all.len() > 2 * self.in_order {
             put_in_order(&mut self.all);
             self.in_order = self.all.len();
@@ -235,7 +235,7 @@ impl Windows {
         self.all.push(window);
     }
 
-    /// The spaces that have changed, and where, by id. `spaces` are all of them.
+    /// The windows by space, sorted by id. `spaces` are all spaces of the model.
     pub(crate) fn by_space(
         &mut self,
         spaces: impl Iterator<Item = SpaceId>,
@@ -255,7 +255,7 @@ impl Windows {
     }
 }
 
-/// Both, as `f` makes of each.
+/// Applies `f` to both parts.
 #[inline]
 fn each(parts: Parts, f: impl Fn(AddrRange) -> Option<AddrRange>) -> Parts {
     parts.map(|part| part.and_then(&f))
@@ -263,7 +263,7 @@ fn each(parts: Parts, f: impl Fn(AddrRange) -> Option<AddrRange>) -> Parts {
 
 /// Sorts windows and joins those that overlap or are adjacent.
 fn put_in_order(all: &mut SmallVec<[Window; 4]>) {
-    // Those of a region that has moved are in order, or the wrong way round.
+    // Two windows, as of a region that has moved, need no sort.
     match all[..] {
         [a, b] if a > b => all.swap(0, 1),
         [_, _] => {}
@@ -272,8 +272,8 @@ fn put_in_order(all: &mut SmallVec<[Window; 4]>) {
     all.dedup_by(|next, before| before.0 == next.0 && join(&mut before.1, next.1));
 }
 
-/// Makes a range reach over the next one, which does not start before it, if
-/// they overlap or are adjacent; says whether they do.
+/// Joins a range with the next one, which does not start before it, if they overlap or
+/// touch. Returns whether they do.
 #[inline]
 pub(crate) fn join(before: &mut AddrRange, next: AddrRange) -> bool {
     let joins = next.start() <= before.last().saturating_add(1);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a tree of runs is what lookups take it for.
+//! Consistency check of a tree of runs.
 
 use super::Runs;
 use super::node::{Entry, Inner, Leaf, MAX, Node, Nodes, Root, Row};
 use crate::validate::Broken;
 
 impl<H> Runs<H> {
-    /// How many levels there are, if all leaves are on one, no node below the
-    /// root is empty, each address in a node is where the entry starts, and the
-    /// runs are sorted, do not overlap and are as many as is said. It looks at
-    /// all of them.
+    /// Checks that all leaves are on one level, that no node below the root is empty,
+    /// that each address in a node is the start of its entry, and that the runs are
+    /// sorted, do not overlap and have the recorded number. Returns the number of
+    /// levels.
     pub(crate) fn check(&self) -> Result<usize, Broken> {
         let mut walk = Walk::default();
         let levels = match &self.root {
@@ -24,11 +24,11 @@ impl<H> Runs<H> {
     }
 }
 
-/// What was seen of the runs, which come by address.
+/// The state of a check, which visits the runs by address.
 #[derive(Default)]
 struct Walk {
     runs: usize,
-    /// Where the latest run ends.
+    /// The end of the latest run.
     latest: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ impl Walk {
         }
     }
 
-    /// Checks all from a node down; returns how many levels that is.
+    /// Checks a node and all nodes below it. Returns the number of levels.
     fn inner<H>(&mut self, inner: &Inner<H>) -> Result<usize, Broken> {
         let below = match inner {
             Inner::Leaves(row) => self.nodes(row, Self::leaf),
@@ -87,7 +87,7 @@ impl Walk {
     }
 }
 
-/// Entries first and then nothing, and beside them where they start.
+/// Checks that the entries come first, and that their starts are correct.
 fn check_row<E: Entry>(row: &Row<E>) -> Result<(), Broken> {
     for at in 0..MAX {
         let entry = row.get(at);

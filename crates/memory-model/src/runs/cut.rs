@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Replacing any number of runs: all nodes that have some of them are cut anew.
+//! Replaces any number of runs, and rebuilds all nodes that contain some of them.
 
 use alloc::vec::Vec;
 
@@ -7,10 +7,10 @@ use super::Edit;
 use super::edit::Part;
 use super::node::{Entry, Inner, Leaf, MAX, MIN, Nodes, Root, Row};
 use super::shared::Shared;
-use crate::FlatRange;
+use crate::view::FlatRange;
 
 impl<H> Root<H> {
-    /// Makes an edit, whatever it takes; says how many runs it replaced.
+    /// Makes an edit of any size. Returns how many runs were replaced.
     #[cold]
     pub(super) fn cut_anew(&mut self, edit: &Edit<H>) -> usize {
         let mut cutting = Cutting {
@@ -27,7 +27,7 @@ impl<H> Root<H> {
     }
 }
 
-/// The root above nodes of one level.
+/// The root above the nodes of one level.
 fn root_above<H, P: Part<H>>(mut level: Vec<Shared<P>>, root: fn(P) -> Root<H>) -> Root<H> {
     match level.pop() {
         None => Root::Leaf(Row::new()),
@@ -39,18 +39,17 @@ fn root_above<H, P: Part<H>>(mut level: Vec<Shared<P>>, root: fn(P) -> Root<H>) 
     }
 }
 
-/// An edit that is on its way through the tree.
+/// The state of an edit while it descends the tree.
 struct Cutting<'a, H> {
     edit: &'a Edit<H>,
-    /// New runs that no node has yet: they go into the first that can have
-    /// them.
+    /// New runs that no node has yet. They go into the first node with room.
     runs: &'a [FlatRange<H>],
-    /// How many were replaced.
+    /// The number of runs that were replaced.
     removed: usize,
 }
 
 impl<H> Cutting<'_, H> {
-    /// What takes the place of a leaf: nothing if nothing is left.
+    /// The nodes that replace a leaf, which can be none.
     fn leaf(&mut self, leaf: &Leaf<H>) -> Vec<Shared<Leaf<H>>> {
         let (from, to) = leaf.places(self.edit.range);
         self.removed += to - from;
@@ -60,7 +59,7 @@ impl<H> Cutting<'_, H> {
         rows(all.collect()).map(Shared::new).collect()
     }
 
-    /// What takes the place of an inner node: nothing if nothing is left.
+    /// The nodes that replace an inner node, which can be none.
     fn inner(&mut self, inner: &Inner<H>) -> Vec<Shared<Inner<H>>> {
         match inner {
             Inner::Leaves(row) => self.below(row, Self::leaf),
@@ -87,13 +86,13 @@ impl<H> Cutting<'_, H> {
     }
 }
 
-/// As few inner nodes as possible, all of like size.
+/// Makes as few inner nodes as possible, of similar sizes.
 fn inners<H, P: Part<H>>(all: Vec<Shared<P>>) -> Vec<Shared<Inner<H>>> {
     let inners = rows(all).map(|row| Shared::new(P::above(row)));
     inners.collect()
 }
 
-/// As few rows as possible for these entries, all of like size.
+/// Makes as few rows as possible for these entries, of similar sizes.
 fn rows<E: Entry>(all: Vec<E>) -> impl Iterator<Item = Row<E>> {
     let mut count = all.len().div_ceil(MAX);
     let mut rest = all.into_iter();
@@ -104,10 +103,9 @@ fn rows<E: Entry>(all: Vec<E>) -> impl Iterator<Item = Row<E>> {
     })
 }
 
-/// Joins nodes that became too small with a neighbour.
+/// Joins each node that is too small with a neighbour.
 fn join_small<H, P: Part<H>>(all: &mut Vec<Shared<P>>) {
-    // From the last to the first, so that what is joined moves nobody who is
-    // still to be looked at.
+    // From the last to the first, so that a join does not move unvisited nodes.
     for right in (1..all.len()).rev() {
         let (a, b) = (all[right - 1].len(), all[right].len());
         if a.min(b) < MIN && a + b <= MAX {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Replacing runs: copies of the nodes from there up to the root.
+//! Replaces runs, and copies the nodes from there up to the root.
 //!
-//! What is usual is that all of it happens in one leaf, which at most is split
-//! or joined with a neighbour. Otherwise nodes are cut anew.
+//! Usually a change happens in one leaf, which is at most split or joined with a
+//! neighbour. Otherwise `cut` rebuilds the nodes.
 
 use super::node::{Inner, Leaf, MAX, MIN, Node, Nodes, Root, Row};
 use super::pool::{Kept, own};
@@ -10,12 +10,12 @@ use super::shared::Shared;
 use super::{Edit, Pool, Runs};
 
 impl<H> Runs<H> {
-    /// Has other runs in the range of each edit: those of the edit. Edits do
-    /// not overlap, and no old run reaches over the end of a range.
+    /// Replaces the runs in the range of each edit with those of the edit. Edits do
+    /// not overlap, and no old run reaches past the end of a range.
     pub(crate) fn edit(&mut self, edits: &[Edit<H>], pool: &mut Pool<H>) {
-        // Nodes that only this tree has are changed where they are: so those
-        // that several edits meet are copied once. A leaf that is first given
-        // a run and then loses one does not get too small in between.
+        // Nodes that only this tree has are changed in place, so a node that several
+        // edits change is copied once. Edits with runs come first, so that a leaf that
+        // gains and loses a run does not get too small in between.
         for empty in [false, true] {
             for edit in edits.iter().filter(|edit| edit.runs.is_empty() == empty) {
                 let removed = self.root.edit(edit, pool);
@@ -26,7 +26,7 @@ impl<H> Runs<H> {
 }
 
 impl<H> Root<H> {
-    /// Replaces runs; says how many there were.
+    /// Replaces runs. Returns how many were replaced.
     fn edit(&mut self, edit: &Edit<H>, pool: &mut Pool<H>) -> usize {
         let mut making = Making {
             edit,
@@ -56,7 +56,7 @@ impl<H> Root<H> {
         making.removed
     }
 
-    /// Takes away what has only one node below it, or none.
+    /// Removes inner nodes at the top that have only one node below them, or none.
     pub(super) fn lower(&mut self) {
         while let Self::Inner(inner) = self {
             *self = match inner {
@@ -74,39 +74,37 @@ impl<H> Root<H> {
     }
 }
 
-/// An edit that is on its way through the tree.
+/// The state of an edit while it descends the tree.
 pub(super) struct Making<'a, H> {
     edit: &'a Edit<H>,
     pool: &'a mut Pool<H>,
-    /// How many runs were replaced.
+    /// The number of runs that were replaced.
     removed: usize,
-    /// Where the node starts that was just made, if that is elsewhere than
-    /// before.
+    /// The start of the node that was just changed, if it differs from before.
     start: Option<u64>,
 }
 
-/// What came of an edit of a node.
+/// The result of an edit of a node.
 pub(super) enum Edited<P> {
-    /// All of it is in the node.
+    /// Everything fits in the node.
     Fits,
-    /// This did not fit in the node any more.
+    /// This part no longer fits in the node.
     Split(Shared<P>),
-    /// It is more than can be done in one leaf. There are the same runs as
-    /// before.
+    /// The edit does not fit in one leaf. The runs are unchanged.
     Not,
 }
 
-/// A node that others are above.
+/// A node below the root.
 pub(super) trait Part<H>: Node + Kept<H> {
     fn len(&self) -> usize;
 
-    /// Replaces runs in one leaf, if that is all that it takes.
+    /// Replaces runs, if one leaf is enough for that.
     fn edit(&mut self, making: &mut Making<'_, H>) -> Edited<Self>;
 
-    /// Appends what is in the next node, for which there has to be room.
+    /// Appends the entries of the next node, which must fit.
     fn append(&mut self, next: Self);
 
-    /// The node above some of them.
+    /// The node above some nodes of this kind.
     fn above(row: Nodes<Self>) -> Inner<H>;
 }
 
@@ -119,21 +117,21 @@ impl<H> Part<H> for Leaf<H> {
         let edit = making.edit;
         let (from, to) = self.places(edit.range);
         let start = self.start_of(0);
-        let (gone, runs) = (to - from, &edit.runs[..]);
-        if self.len() - gone + runs.len() > MAX + 1 {
+        let (replaced, runs) = (to - from, &edit.runs[..]);
+        if self.len() - replaced + runs.len() > MAX + 1 {
             return Edited::Not;
         }
-        making.removed += gone;
-        let both = gone.min(runs.len());
+        making.removed += replaced;
+        let both = replaced.min(runs.len());
         for (at, run) in runs[..both].iter().enumerate() {
             self.replace(from + at, run.clone());
         }
-        for _ in both..gone {
+        for _ in both..replaced {
             self.remove(from + both);
         }
         let mut edited = Edited::Fits;
         for (at, run) in runs.iter().enumerate().skip(both) {
-            // Only the last can be one too many.
+            // Only the last one can be too many.
             if let Some(right) = self.insert(from + at, run.clone()) {
                 edited = Edited::Split(Shared::new(right));
             }
@@ -172,7 +170,7 @@ impl<H> Part<H> for Inner<H> {
         match (self, next) {
             (Self::Leaves(row), Self::Leaves(next)) => row.append(next),
             (Self::Inners(row), Self::Inners(next)) => row.append(next),
-            // All leaves of a tree are on one level.
+            // All leaves of a tree are on the same level.
             _ => {}
         }
     }
@@ -196,7 +194,7 @@ fn edit_below<H, P: Part<H>>(row: &mut Nodes<P>, making: &mut Making<'_, H>) -> 
     let edited = below.edit(making);
     let len = below.len();
     if at > 0 {
-        // Nodes above do not see it.
+        // Nodes above are not affected.
         let start = making.start.take();
         start.into_iter().for_each(|start| row.set_start(at, start));
     }
@@ -219,12 +217,12 @@ fn edit_below<H, P: Part<H>>(row: &mut Nodes<P>, making: &mut Making<'_, H>) -> 
     Edited::Fits
 }
 
-/// Joins a node with a neighbour, if there is one with room.
+/// Joins a node with a neighbour that has room, if there is one.
 #[cold]
 fn join<H, P: Part<H>>(row: &mut Nodes<P>, at: usize) {
     for left in [Some(at), at.checked_sub(1)].into_iter().flatten() {
         let two = row.get(left).zip(row.get(left + 1));
-        // Room for one more is left, so that nothing is soon split again.
+        // One entry stays free, so that the node is not split again soon.
         if two.is_some_and(|(a, b)| a.len() + b.len() < MAX) {
             if let (Some(next), Some(left)) = (row.remove(left + 1), row.get_mut(left)) {
                 left.make_mut().append(next.into_node());

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The runs of a flat view in a tree of shared nodes: a new view shares with
-//! the old one all that did not change, so that it costs what changed.
+//! The runs of a flat view, in a tree of shared nodes. A new view shares all unchanged
+//! nodes with the old one, so its cost depends on the change.
 //!
-//! It is a B+ tree of small nodes, which only their maker changes. Replacing
-//! some runs copies the nodes from there up to the root, and all others belong
-//! to both trees.
+//! The tree is a B+ tree of small nodes. A node changes only while one tree owns it.
+//! Replacing runs copies the nodes from there up to the root. All others belong to both
+//! trees.
 
 mod check;
 mod cut;
@@ -16,15 +16,16 @@ mod shared;
 
 use core::slice::Iter;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
 use self::node::{Entry, Inner, Leaf, Root, Row};
 pub(crate) use self::pool::Pool;
 use self::shared::Shared;
-use crate::{AddrRange, FlatRange};
+use crate::view::FlatRange;
 
-/// Sorted runs that do not overlap. Clones share all but the root, which is in
-/// its place so that a lookup has one pointer less to wait for.
+/// Sorted runs that do not overlap. Clones share all nodes but the root, which is
+/// stored inline so that a lookup follows one pointer less.
 #[derive(Debug)]
 pub(crate) struct Runs<H> {
     root: Root<H>,
@@ -59,8 +60,8 @@ impl<H> Runs<H> {
         self.len
     }
 
-    /// The run that starts at `address` or, of those below, the nearest; the
-    /// first if there is none. `None` if there are no runs.
+    /// The last run that starts at or below `address`, or the first run if there is
+    /// none. `None` if there are no runs.
     #[inline(always)]
     pub(crate) fn near(&self, address: u64) -> Option<&FlatRange<H>> {
         if address == u64::MAX {
@@ -98,7 +99,7 @@ impl<H> Runs<H> {
         }
     }
 
-    /// The runs from the one that holds `address`, or else the first behind it.
+    /// The runs from the one at `address` on, or from the first above it.
     pub(crate) fn from(&self, address: u64) -> Ranges<'_, H> {
         let mut ranges = Ranges {
             inners: SmallVec::new(),
@@ -112,10 +113,14 @@ impl<H> Runs<H> {
         ranges
     }
 
-    /// Tells the runs that have an address of `range`, by address.
-    pub(crate) fn meeting<'a>(&'a self, range: AddrRange, tell: &mut impl FnMut(&'a FlatRange<H>)) {
+    /// Calls `visit` for the runs that have an address of `range`, by address.
+    pub(crate) fn meeting<'a>(
+        &'a self,
+        range: AddrRange,
+        visit: &mut impl FnMut(&'a FlatRange<H>),
+    ) {
         let mut inner = match &self.root {
-            Root::Leaf(leaf) => return meeting_leaf(leaf, range, tell),
+            Root::Leaf(leaf) => return meeting_leaf(leaf, range, visit),
             Root::Inner(inner) => inner,
         };
         // Down as long as all of them are in one node.
@@ -123,54 +128,54 @@ impl<H> Runs<H> {
             match inner {
                 Inner::Inners(row) => match row.only_in(range) {
                     Some(below) => inner = below,
-                    None => return meeting(inner, range, tell),
+                    None => return meeting(inner, range, visit),
                 },
                 Inner::Leaves(row) => match row.only_in(range) {
-                    Some(leaf) => return meeting_leaf(leaf, range, tell),
-                    None => return meeting(inner, range, tell),
+                    Some(leaf) => return meeting_leaf(leaf, range, visit),
+                    None => return meeting(inner, range, visit),
                 },
             }
         }
     }
 }
 
-/// Those of the runs below a node, in the order of their addresses.
-fn meeting<'a, H>(inner: &'a Inner<H>, range: AddrRange, tell: &mut impl FnMut(&'a FlatRange<H>)) {
+/// Calls `visit` for the runs below a node.
+fn meeting<'a, H>(inner: &'a Inner<H>, range: AddrRange, visit: &mut impl FnMut(&'a FlatRange<H>)) {
     match inner {
-        Inner::Inners(row) => each_in(row, range, |below| meeting(below, range, tell)),
-        Inner::Leaves(row) => each_in(row, range, |leaf| meeting_leaf(leaf, range, tell)),
+        Inner::Inners(row) => each_in(row, range, |below| meeting(below, range, visit)),
+        Inner::Leaves(row) => each_in(row, range, |leaf| meeting_leaf(leaf, range, visit)),
     }
 }
 
 fn meeting_leaf<'a, H>(
     leaf: &'a Leaf<H>,
     range: AddrRange,
-    tell: &mut impl FnMut(&'a FlatRange<H>),
+    visit: &mut impl FnMut(&'a FlatRange<H>),
 ) {
     each_in(leaf, range, |run| {
         if run.range().last() >= range.start() {
-            tell(run);
+            visit(run);
         }
     });
 }
 
-/// The entry that can have the first address of a range, and those behind it
-/// that start in the range.
-fn each_in<'a, E: Entry>(row: &'a Row<E>, range: AddrRange, mut tell: impl FnMut(&'a E)) {
+/// Calls `visit` for the entry that can have the first address of a range, and for
+/// those after it that start in the range.
+fn each_in<'a, E: Entry>(row: &'a Row<E>, range: AddrRange, mut visit: impl FnMut(&'a E)) {
     let mut at = row.place_in(range.start());
     while row.starts_up_to(at, range.last()) {
-        row.get(at).into_iter().for_each(&mut tell);
+        row.get(at).into_iter().for_each(&mut visit);
         at += 1;
     }
 }
 
-/// What is left of a row.
+/// The rest of a row.
 type Rest<'a, E> = Iter<'a, Option<E>>;
 
-/// Goes through the runs of a [`FlatView`](crate::FlatView) by address.
+/// An iterator over the runs of a [`FlatView`](crate::FlatView), by address.
 #[derive(Debug)]
 pub struct Ranges<'a, H> {
-    /// What is left of the nodes above the leaves, the topmost first.
+    /// The rests of the nodes above the leaves, the topmost first.
     inners: SmallVec<[Rest<'a, Shared<Inner<H>>>; 6]>,
     leaves: Rest<'a, Shared<Leaf<H>>>,
     runs: Rest<'a, FlatRange<H>>,
@@ -187,8 +192,7 @@ impl<H> Clone for Ranges<'_, H> {
 }
 
 impl<'a, H> Ranges<'a, H> {
-    /// Goes on with what is in a node from the run on that has `address`, or
-    /// else is behind it.
+    /// Continues in a node with the run at `address`, or with the first above it.
     fn enter(&mut self, mut inner: &'a Inner<H>, address: u64) {
         loop {
             match inner {

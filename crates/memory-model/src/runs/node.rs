@@ -1,47 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the tree of runs is made of, and how an address is looked up in it.
+//! The nodes of the tree of runs, and lookups in them.
 
 use core::mem;
 
 use super::shared::Shared;
-use crate::{AddrRange, FlatRange};
+use guest_ranges::AddrRange;
 
-/// The nodes of one level that an inner node is above.
+use crate::view::FlatRange;
+
+/// The nodes of one level below an inner node.
 pub(super) type Nodes<N> = Row<Shared<N>>;
 
-/// The most entries of a row: as many addresses as a cache line has room for.
+/// The most entries of a row, so that their addresses fit in a cache line.
 pub(super) const MAX: usize = 8;
-/// Rows with fewer are joined with a neighbour that has room for them.
+/// Rows with fewer entries are joined with a neighbour that has room.
 pub(super) const MIN: usize = 3;
 
-/// Entries by address, and then nothing. Their first addresses lie side by
-/// side, so that little has to be waited for, and are searched without
-/// branches, so that nothing has to be guessed.
+/// Entries by address, followed by empty places. The first addresses of the entries lie
+/// side by side, so that a lookup waits for little memory. The search has no branches,
+/// so that none is mispredicted.
 ///
-/// A lookup needs one entry and these addresses, of all entries but the first;
-/// with what says of which kind the node is, they fill one cache line.
+/// A lookup needs one entry and the addresses of all entries but the first. Together
+/// with the kind of the node, these fill one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Row<E> {
-    /// Where all but the first start. Behind the last, all are the highest
-    /// address there is.
+    /// The starts of all entries but the first. Past the last entry, the highest
+    /// address.
     pub(super) others: [u64; MAX - 1],
     pub(super) entries: [Option<E>; MAX],
     pub(super) len: usize,
 }
 
-/// The runs of a stretch of addresses.
+/// A leaf: the runs of a stretch of addresses.
 pub(super) type Leaf<H> = Row<FlatRange<H>>;
 
-/// The leaves or the inner nodes of a stretch of addresses: at least one.
+/// An inner node: one or more leaves or inner nodes of a stretch of addresses.
 #[derive(Debug)]
 pub(super) enum Inner<H> {
     Leaves(Nodes<Leaf<H>>),
     Inners(Nodes<Inner<H>>),
 }
 
-/// The topmost node. An inner one has at least two below it.
-// It is part of a view, of which there are few.
+/// The topmost node. An inner one has at least two nodes below it.
+// Its size matters little, as it is part of a view, of which there are few.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 #[repr(u64, align(64))]
@@ -50,7 +52,7 @@ pub(super) enum Root<H> {
     Inner(Inner<H>),
 }
 
-/// What a row is made of.
+/// An entry of a row.
 pub(super) trait Entry: Clone {
     /// The address of the first run in it.
     fn start(&self) -> u64;
@@ -70,7 +72,7 @@ impl<N: Node> Entry for Shared<N> {
     }
 }
 
-/// What others are above.
+/// A node below the root.
 pub(super) trait Node: Clone {
     /// The address of the first run in it.
     fn start(&self) -> u64;
@@ -93,7 +95,7 @@ impl<H> Node for Inner<H> {
     }
 }
 
-// A handle need not be cloned for that.
+// By hand, as a handle can be cloned without `H: Clone`.
 impl<H> Clone for Inner<H> {
     #[inline]
     fn clone(&self) -> Self {
@@ -142,15 +144,15 @@ impl<E> Row<E> {
     #[inline(always)]
     pub(super) fn find(&self, address: u64) -> Option<&E> {
         let place = self.place(address);
-        // It is one of them anyway, but asking makes the compiler add up first.
+        // The place is always valid. The check makes the compiler finish the sum first.
         match place < self.len {
             true => self.entries[place].as_ref(),
             false => None,
         }
     }
 
-    /// Whether two entries at the most start below the highest address. That is
-    /// seen where a lookup looks anyway.
+    /// Whether at most two entries start below the highest address. The check reads only
+    /// what a lookup reads anyway.
     #[inline(always)]
     pub(super) fn is_two_below(&self) -> bool {
         self.others[1] == u64::MAX
@@ -176,17 +178,17 @@ impl<E> Row<E> {
         self.get(self.len.checked_sub(1)?)
     }
 
-    /// Those from a place on. Behind them comes nothing.
+    /// The entries from a place on.
     pub(super) fn from(&self, at: usize) -> core::slice::Iter<'_, Option<E>> {
         self.entries.get(at..self.len).unwrap_or(&[]).iter()
     }
 
-    /// Where the last entry is that starts at `address` or below; the first if
-    /// none does. There is no telling for the highest address of all, which
-    /// stands behind the last entry.
+    /// The place of the last entry that starts at or below `address`, or the first place
+    /// if there is none. It does not work for the highest address, which also fills the
+    /// places past the last entry.
     ///
-    /// All are compared, since that takes less time than to wait for one
-    /// comparison before the next.
+    /// All starts are compared, because independent comparisons take less time than
+    /// dependent ones.
     #[inline(always)]
     pub(super) fn place(&self, address: u64) -> usize {
         let others = self.others.iter();
@@ -204,7 +206,7 @@ impl<E> Row<E> {
 }
 
 impl<E: Entry> Row<E> {
-    /// Where an entry starts; the highest address where there is none.
+    /// The start of an entry, or the highest address if there is none.
     #[inline]
     pub(super) fn start_of(&self, at: usize) -> u64 {
         match at.checked_sub(1) {
@@ -213,7 +215,7 @@ impl<E: Entry> Row<E> {
         }
     }
 
-    /// An entry, but not the first, has got another start.
+    /// Updates the start of an entry other than the first.
     #[inline]
     pub(super) fn set_start(&mut self, at: usize, start: u64) {
         if let Some(other) = at.checked_sub(1).and_then(|at| self.others.get_mut(at)) {
@@ -221,7 +223,7 @@ impl<E: Entry> Row<E> {
         }
     }
 
-    /// The entry that has all that starts in a range, if one has.
+    /// The only entry with something that starts in a range, if there is only one.
     #[inline]
     pub(super) fn only_in(&self, range: AddrRange) -> Option<&E> {
         let at = self.place_in(range.start());
@@ -231,14 +233,14 @@ impl<E: Entry> Row<E> {
         }
     }
 
-    /// Whether there is an entry at a place, and starts at `address` or below.
+    /// Whether there is an entry at a place, and it starts at or below `address`.
     #[inline]
     pub(super) fn starts_up_to(&self, at: usize, address: u64) -> bool {
         at < self.len && self.start_of(at) <= address
     }
 
-    /// The place of the first entry that starts in a range, and of the first
-    /// behind it.
+    /// The place of the first entry that starts in a range, and of the first one past
+    /// the range.
     #[inline]
     pub(super) fn places(&self, range: AddrRange) -> (usize, usize) {
         let at = self.place_in(range.start());
@@ -263,7 +265,7 @@ impl<E: Entry> Row<E> {
         self.len += 1;
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, at: usize) -> Option<E> {
         let entry = self.entries.get_mut(at)?.take()?;
         self.entries[at..self.len].rotate_left(1);
@@ -276,13 +278,13 @@ impl<E: Entry> Row<E> {
         Some(entry)
     }
 
-    /// Puts an entry in. If there is no room, the second half is split off.
+    /// Inserts an entry. If there is no room, the second half is split off.
     pub(super) fn insert(&mut self, at: usize, entry: E) -> Option<Self> {
         if self.len < MAX {
             self.insert_in(at, entry);
             return None;
         }
-        // The half that the entry comes into is the smaller one.
+        // The entry goes into the smaller half.
         let half = if at > MAX / 2 { MAX / 2 + 1 } else { MAX / 2 };
         let mut right = Self::new();
         for entry in &mut self.entries[half..] {
@@ -311,13 +313,13 @@ impl<E: Entry> Row<E> {
         self.entries[at] = Some(entry);
     }
 
-    /// Puts another in the place of an entry.
+    /// Replaces an entry.
     pub(super) fn replace(&mut self, at: usize, entry: E) {
         self.set_start(at, entry.start());
         self.entries[at] = Some(entry);
     }
 
-    /// Appends the entries of the next row, for which there has to be room.
+    /// Appends the entries of the next row, which must fit.
     pub(super) fn append(&mut self, next: Self) {
         next.into_entries().for_each(|entry| self.push(entry));
     }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Views that nobody looks at any more, and their nodes, to make the next view
-//! of.
+//! A pool of views without readers, and of their nodes, for reuse in the next view.
 //!
-//! What changes once changes again. So a view keeps what is in it until the
-//! next is made of it, and each node becomes the one that takes its place: most
-//! entries are in both, and need not be counted anew. Nodes for which that does
-//! not come about are emptied, and filled with what comes.
+//! What changes once often changes again. A view in the pool therefore keeps its
+//! contents until the next view is made from it, and each node becomes the one that
+//! replaces it: most entries are in both, and their reference counts need no update.
+//! Other nodes are emptied and refilled.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,23 +13,23 @@ use core::fmt;
 use super::edit::Part;
 use super::node::{Inner, Leaf, Root, Row};
 use super::shared::Shared;
-use crate::FlatView;
+use crate::view::FlatView;
 
-/// How many empty nodes are kept of a kind: a few changes in large views need
-/// no more.
+/// The number of empty nodes of each kind that are kept: enough for a few changes in
+/// large views.
 const KEPT: usize = 32;
 
-/// How many views are kept, and how many more wait for their readers to go on
-/// to newer ones.
+/// The number of views that are kept, and of further views that wait for their readers
+/// to move to newer ones.
 const VIEWS: usize = 4;
 
-/// Views and nodes, none of which anybody else has.
+/// Views and nodes that only the pool owns.
 pub(crate) struct Pool<H> {
-    /// Views that were replaced, the oldest first. If the last reader took one
-    /// down, it would touch hundreds of counters that the next change writes
-    /// to as well, and the two would wait for each other.
+    /// Views that were replaced, the oldest first. If the last reader dropped one, it
+    /// would update hundreds of counters that the next change writes to as well, and
+    /// the two would wait for each other.
     retired: Vec<Arc<FlatView<H>>>,
-    /// Those whose readers have gone on, the oldest first.
+    /// Views without readers, the oldest first.
     views: Vec<Arc<FlatView<H>>>,
     leaves: Spare<Leaf<H>>,
     inners: Spare<Inner<H>>,
@@ -38,9 +37,9 @@ pub(crate) struct Pool<H> {
 
 /// Nodes of one kind.
 pub(super) struct Spare<N> {
-    /// Of a view that is becoming another.
+    /// Nodes left over from a view that is becoming another.
     left: Vec<Shared<N>>,
-    /// With nothing in them.
+    /// Empty nodes.
     empty: Vec<Shared<N>>,
 }
 
@@ -72,7 +71,7 @@ impl<H> fmt::Debug for Pool<H> {
 }
 
 impl<H> Pool<H> {
-    /// Takes in a view that was replaced, as soon as its readers have gone on.
+    /// Adds a view that was replaced, as soon as it has no readers.
     pub(crate) fn retire(&mut self, view: Arc<FlatView<H>>) {
         if self.retired.is_empty() && Arc::strong_count(&view) == 1 {
             return self.take_in(view);
@@ -93,12 +92,12 @@ impl<H> Pool<H> {
         }
     }
 
-    /// Drops all, and leaves the views that somebody reads to those who do.
+    /// Drops everything. Views with readers stay alive until these drop them.
     pub(crate) fn let_go(&mut self) {
         *self = Self::default();
     }
 
-    /// Takes a view in that nobody else has.
+    /// Adds a view without readers.
     pub(super) fn take_in(&mut self, view: Arc<FlatView<H>>) {
         if self.views.len() == VIEWS {
             let mut oldest = self.views.remove(0);
@@ -111,10 +110,10 @@ impl<H> Pool<H> {
         self.views.push(view);
     }
 
-    /// A view with the same runs as another, for somebody who makes changes to
-    /// it and then [tidies up](Self::tidy_up).
+    /// A view with the same runs as another. The caller changes it and then calls
+    /// [`tidy_up`](Self::tidy_up).
     pub(crate) fn copy(&mut self, view: &FlatView<H>) -> Arc<FlatView<H>> {
-        // If several spaces change at once, they do so in the same order again.
+        // If several spaces change at once, they are likely to do so in the same order.
         let mut spare = match self.views.len() {
             0 | 1 => self.views.pop(),
             _ => Some(self.views.remove(0)),
@@ -134,7 +133,7 @@ impl<H> Pool<H> {
         }
     }
 
-    /// Empties the nodes that no part of the next view was made of.
+    /// Empties the nodes that were not reused for the next view.
     pub(crate) fn tidy_up(&mut self) {
         while let Some(node) = self.inners.left.pop() {
             self.empty(node);
@@ -144,7 +143,7 @@ impl<H> Pool<H> {
         }
     }
 
-    /// Keeps a node for one that is like it, if nobody else has it.
+    /// Keeps a node for a similar one, if no other tree has it.
     #[inline]
     fn leave<P: Part<H>>(&mut self, node: Shared<P>) {
         if node.is_own() {
@@ -152,19 +151,18 @@ impl<H> Pool<H> {
         }
     }
 
-    /// Keeps nodes, and those below them, with nothing in them, if nobody else
-    /// has them.
+    /// Empties and keeps nodes, and those below them, if no other tree has them.
     #[inline]
     fn empty_all<P: Part<H>>(&mut self, nodes: impl Iterator<Item = Shared<P>>) {
         for node in nodes {
-            // Most are shared, which is seen at less cost than that none is.
+            // Most are shared, and finding that out is cheap.
             if node.is_own() {
                 self.empty(node);
             }
         }
     }
 
-    /// Keeps a node, and those below it that nobody else has.
+    /// Empties and keeps a node, and those below it that no other tree has.
     fn empty<P: Part<H>>(&mut self, mut node: Shared<P>) {
         if let Some(own) = node.get_mut() {
             own.empty_into(self);
@@ -175,7 +173,7 @@ impl<H> Pool<H> {
         }
     }
 
-    /// A copy of a node, made of one that is like it or that is empty.
+    /// A copy of a node, made from a similar or an empty one.
     fn copy_node<P: Part<H>>(&mut self, node: &P) -> Shared<P> {
         let Spare { left, empty } = P::spare(self);
         let like = left.iter().rposition(|left| left.resembles(node));
@@ -193,7 +191,7 @@ impl<H> Pool<H> {
     }
 }
 
-/// A node to change: a copy of it if others have it, too.
+/// A node to change: a copy if another tree has it, too.
 #[inline]
 pub(super) fn own<'a, H, P: Part<H>>(
     node: &'a mut Shared<P>,
@@ -205,20 +203,20 @@ pub(super) fn own<'a, H, P: Part<H>>(
     node.get_mut()
 }
 
-/// A node that can be kept for another use.
+/// A node that can be reused.
 pub(super) trait Kept<H>: Sized {
     fn spare(pool: &mut Pool<H>) -> &mut Spare<Self>;
 
-    /// Whether it seems to have much in common with another.
+    /// Whether the node is likely to have many entries in common with another.
     fn resembles(&self, other: &Self) -> bool;
 
-    /// Takes over all that another has, and leaves what only it had.
+    /// Becomes a copy of another, and gives its own remaining entries to the pool.
     fn become_like(&mut self, other: &Self, pool: &mut Pool<H>);
 
-    /// Takes all out that is in it.
+    /// Removes all entries.
     fn empty_into(&mut self, pool: &mut Pool<H>);
 
-    /// Fills a node that has nothing in it with what another has.
+    /// Fills an empty node with the entries of another.
     fn fill(&mut self, other: &Self);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Making a row of another, at less cost than a new one takes.
+//! Makes a row from an existing one, which costs less than a new one.
 
 use core::mem;
 
@@ -7,26 +7,26 @@ use super::node::{Entry, Leaf, Nodes, Row};
 use super::shared::Shared;
 
 impl<E: Entry> Row<E> {
-    /// Takes all out.
+    /// Removes all entries.
     #[inline]
     pub(super) fn drain(&mut self) -> impl Iterator<Item = E> {
         self.len = 0;
         self.entries.iter_mut().map_while(Option::take)
     }
 
-    /// Fills a row that has nothing in it with what another has.
+    /// Fills an empty row with the entries of another.
     #[inline]
     pub(super) fn fill(&mut self, other: &Self) {
         debug_assert!(self.len == 0 && self.entries.iter().all(Option::is_none));
         self.others = other.others;
         for (entry, other) in self.entries.iter_mut().zip(&other.entries) {
-            // There is nothing that would have to be dropped.
+            // Nothing has to be dropped.
             mem::forget(mem::replace(entry, other.clone()));
         }
         self.len = other.len;
     }
 
-    /// Whether it seems to have much in common with another.
+    /// Whether the row is likely to have many entries in common with another.
     #[inline]
     pub(super) fn resembles(&self, other: &Self) -> bool {
         self.others[0] == other.others[0]
@@ -34,8 +34,8 @@ impl<E: Entry> Row<E> {
 }
 
 impl<N> Nodes<N> {
-    /// Takes over all entries that another has; tells those of its own that it
-    /// has no more.
+    /// Becomes a copy of another. Calls the closure with its own entries that the copy
+    /// does not have.
     #[inline]
     pub(super) fn take_over(&mut self, other: &Self, mut leave: impl FnMut(Shared<N>)) {
         self.others = other.others;
@@ -52,7 +52,7 @@ impl<N> Nodes<N> {
     }
 }
 
-/// Out of line, since of a whole row it is usually one.
+/// Out of line, because usually a single entry of a row differs.
 #[inline(never)]
 fn exchange<N>(
     own: &mut Option<Shared<N>>,
@@ -64,14 +64,14 @@ fn exchange<N>(
 }
 
 impl<H> Leaf<H> {
-    /// Takes over all runs that another has.
+    /// Becomes a copy of another.
     #[inline]
     pub(super) fn take_over(&mut self, other: &Self) {
         self.others = other.others;
         self.len = other.len;
         for (run, other) in self.entries.iter_mut().zip(&other.entries) {
             match (&mut *run, other) {
-                // Behind the last of both.
+                // Past the last entry of both.
                 (None, None) => break,
                 (Some(run), Some(other)) => run.clone_from(other),
                 _ => *run = other.clone(),

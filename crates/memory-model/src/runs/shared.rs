@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A node that several trees can have.
+//! A node that several trees can share.
 
 use alloc::sync::Arc;
 use core::ops::Deref;
 
-/// A handle of a node. It is like an `Arc`, but has the node in cache lines of
-/// its own.
+/// A handle of a node: an `Arc` that keeps the node in cache lines of its own.
 ///
-/// Whoever copies the node above writes to the counters of this one. Readers of
-/// the node would then have to wait for its first addresses if they were in the
-/// same line.
+/// A writer that copies the node above updates the counters of this one. If they were
+/// in the same line as the node's first addresses, readers would wait for these.
 #[derive(Debug)]
 pub(super) struct Shared<N>(Arc<Apart<N>>);
 
@@ -38,8 +36,7 @@ impl<N> Shared<N> {
         Self(Arc::new(Apart(node)))
     }
 
-    /// Whether nobody else has the node. If so, that stays so as long as this
-    /// handle is not cloned.
+    /// Whether this is the only handle. That stays true until it is cloned.
     #[inline]
     pub(super) fn is_own(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -51,7 +48,7 @@ impl<N> Shared<N> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The node, to change it, if nobody else has it.
+    /// The node, to change it, if this is the only handle.
     #[inline]
     pub(super) fn get_mut(&mut self) -> Option<&mut N> {
         Arc::get_mut(&mut self.0).map(|apart| &mut apart.0)
@@ -59,12 +56,12 @@ impl<N> Shared<N> {
 }
 
 impl<N: Clone> Shared<N> {
-    /// The node, to change it: a copy if somebody else has it, too.
+    /// The node, to change it: a copy if there are other handles.
     pub(super) fn make_mut(&mut self) -> &mut N {
         &mut Arc::make_mut(&mut self.0).0
     }
 
-    /// The node itself: a copy if somebody else has it, too.
+    /// The node itself: a copy if there are other handles.
     pub(super) fn into_node(self) -> N {
         Arc::unwrap_or_clone(self.0).0
     }

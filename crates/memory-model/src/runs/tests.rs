@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The tree of runs against a sorted map; and what is wrong with a tree is
-//! found.
+//! The tree of runs against a sorted map, and `check` against damaged trees.
 
 use super::*;
+use crate::logging::DirtyClients;
+use crate::region::{GuestAccess, Region, RegionId};
 use crate::view::{Attributes, FlatView};
-use crate::{DirtyClients, GuestAccess, Region, RegionId};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -86,7 +86,7 @@ fn a_hundred_thousand_runs_lie_in_few_levels() {
     assert_eq!(view.find(start + 3).unwrap().range().start(), start);
 }
 
-/// So many runs of 16 bytes, side by side.
+/// This many runs of 16 bytes, side by side.
 fn tree(count: u64) -> Runs<()> {
     let mut runs = Runs::new();
     let edit = Edit {

@@ -2,39 +2,39 @@
 //! How a transaction is committed: planned, prepared, applied, published.
 
 use alloc::string::ToString;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use crate::attachments::active::Touched;
-use crate::listener::tell_each;
+use crate::attachments::active::{AttachmentDiff, Touched};
+use crate::error::{CommitError, ListenerError, NotUndone};
+use crate::listener::{Listener, notify_each};
+use crate::logging::GlobalLogging;
+use crate::model::MemoryModel;
 use crate::render::windows::Ranges;
+use crate::transaction::Transaction;
+use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
-use crate::{
-    AttachmentDiff, CommitError, Diff, FlatView, GlobalLogging, Listener, ListenerError,
-    MemoryModel, NotUndone, Transaction, Update,
-};
 
 impl<H> Transaction<'_, H> {
-    /// Makes the change. Every listener of every space whose view differs
-    /// prepares, then every one applies, then the new views are published, then
-    /// every listener commits. A space whose view does not differ is skipped.
+    /// Makes the changes take effect. Every listener of every space that differs
+    /// prepares, then every listener applies, then the new views are published, then
+    /// every listener commits. A space without a difference is skipped.
     ///
     /// # Errors
-    /// [`CommitError`]. Nothing has changed then, and the transaction is over:
-    /// the regions that it added are removed, with their ids. To try again,
-    /// repeat its steps in a new transaction once the reason no longer applies:
-    /// for [`CommitError::Accepted`], once the guest has given the range back or
-    /// [`revoke`](MemoryModel::revoke) has taken it. If [`CommitError::Refused`]
-    /// lists listeners that could not roll back, these need a resync, which a
-    /// later change does.
+    /// [`CommitError`]. Nothing has changed then, and the transaction ends: the
+    /// regions that it added are removed, and their ids are invalid. To try again,
+    /// repeat the steps in a new transaction when the reason no longer applies. For
+    /// [`CommitError::Accepted`], that is when the guest has given the range back or
+    /// the host has [revoked](MemoryModel::revoke) it. If [`CommitError::Refused`]
+    /// lists listeners that could not roll back, these need a resync, which the next
+    /// change does.
     ///
     /// # Panics
-    /// If a listener does. A panic in `prepare` or `apply` counts as a refusal:
-    /// the listeners that have prepared abort, and nothing has changed. After a
-    /// panic in `commit` the change is made, and the remaining listeners still
-    /// commit. A second panic during that ends the process.
+    /// If a listener panics. A panic in `prepare` or `apply` counts as a refusal: the
+    /// listeners that have prepared abort, and nothing has changed. After a panic in
+    /// `commit` the changes are in effect, and the remaining listeners still commit. A
+    /// second panic during that aborts the process.
     pub fn commit(mut self) -> Result<(), CommitError> {
         if Undo::is_nothing(&self.model.undo, &self.model.tree) {
             self.model.undo.clear();
@@ -49,21 +49,21 @@ impl<H> Transaction<'_, H> {
         }
         let removed = |step: &Undo<H>| matches!(step, Undo::Remove(..));
         let removes = self.model.undo.iter().any(removed);
-        // From here on, the listeners are told, also if something panics.
+        // From here on, the listeners are notified, even if something panics.
         let mut made = Made {
             model: self.model,
             changes,
-            told: (0, 0),
+            notified: (0, 0),
             removes,
         };
-        // There is no way back. Nor is there for steps that are left if what
-        // one of them owns panics as it is dropped.
+        // The change can no longer be rolled back, nor can steps that remain if
+        // dropping one of them panics.
         drop(made.model.undo.drain(..));
-        made.tell();
+        made.notify();
         Ok(())
     }
 
-    /// Renders anew what can differ, and keeps the spaces that do differ.
+    /// Renders what can differ, and returns the changes of the spaces that do.
     fn plan(&mut self) -> Result<Changes<H>, CommitError> {
         let global_logging = GlobalLogging {
             before: self.logging_before,
@@ -95,7 +95,7 @@ impl<H> Transaction<'_, H> {
             let space = &spaces[at];
             let old = space.view.clone();
             let mut diff = core::mem::take(&mut self.model.spare);
-            let new = space.follow(tree, &old, &windows, &mut diff, &mut self.model.pool)?;
+            let new = space.updated_view(tree, &old, &windows, &mut diff, &mut self.model.pool)?;
             let attachments = match attached {
                 true => {
                     let views = [&*old, &*new];
@@ -127,7 +127,7 @@ impl<H> Transaction<'_, H> {
     }
 }
 
-/// Has every listener prepare, and then every one apply. If one refuses, those
+/// Makes every listener prepare, and then every listener apply. If one refuses, those
 /// that have prepared abort.
 #[inline]
 fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitError> {
@@ -157,30 +157,30 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
     Ok(())
 }
 
-/// Listeners that have prepared for what may not come. They go back, also if
-/// another one panics.
+/// Listeners that have prepared for a change that can still be refused. They
+/// abort when this is dropped, also if another listener panics.
 struct Prepared<'a, H> {
     model: &'a MemoryModel<H>,
     changes: &'a [Change<H>],
-    /// How many of them, from the first on.
+    /// The number of listeners that have prepared, from the first on.
     count: usize,
 }
 
 impl<H> Prepared<'_, H> {
-    /// Has them abort, as `listener` refused.
+    /// Makes them abort, because `listener` refused.
     #[cold]
     fn refused(&mut self, listener: &dyn Listener<H>, source: ListenerError) -> CommitError {
         CommitError::Refused {
             listener: listener.name().to_string(),
             source,
-            not_undone: self.go_back(),
+            not_undone: self.roll_back(),
         }
     }
 
-    /// Has them roll back, the last to prepare first; returns those that could
-    /// not.
+    /// Calls `abort` on them, the last to prepare first; returns those that
+    /// fail.
     #[cold]
-    fn go_back(&mut self) -> Vec<NotUndone> {
+    fn roll_back(&mut self) -> Vec<NotUndone> {
         let all = self.changes.iter().flat_map(|change| {
             let listeners = &self.model.spaces[change.at].listeners;
             listeners
@@ -190,7 +190,7 @@ impl<H> Prepared<'_, H> {
         let prepared: Vec<_> = all.take(self.count).collect();
         self.count = 0;
         let mut not_undone = Vec::new();
-        tell_each(prepared.into_iter().rev(), |(change, listener)| {
+        notify_each(prepared.into_iter().rev(), |(change, listener)| {
             if let Err(source) = listener.abort(&change.update(self.model)) {
                 let listener = listener.name().to_string();
                 not_undone.push(NotUndone { listener, source });
@@ -204,61 +204,35 @@ impl<H> Drop for Prepared<'_, H> {
     #[inline]
     fn drop(&mut self) {
         if self.count > 0 {
-            self.go_back();
+            self.roll_back();
         }
     }
 }
 
-/// Those of a usual transaction: of one space.
+/// The changes of a transaction. Most transactions change one space.
 type Changes<H> = SmallVec<[Change<H>; 1]>;
 
-/// A change of one space's view: planned, or made for one listener alone.
-pub(crate) struct Change<H> {
-    /// Where the space is.
-    pub(crate) at: usize,
-    pub(crate) old: Arc<FlatView<H>>,
-    pub(crate) new: Arc<FlatView<H>>,
-    pub(crate) diff: Diff<H>,
-    pub(crate) global_logging: GlobalLogging,
-    pub(crate) attachments: AttachmentDiff,
-}
-
-impl<H> Change<H> {
-    pub(crate) fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
-        let space = &model.spaces[self.at];
-        Update {
-            space: space.id,
-            old: &self.old,
-            new: &self.new,
-            diff: &self.diff,
-            global_logging: self.global_logging,
-            attachments: &self.attachments,
-            private: &space.private,
-        }
-    }
-}
-
-/// Changes that are published. All listeners are told, also those behind one
-/// that panics, and what the model needs no more goes.
+/// Changes that are published. All listeners are notified, also those after one
+/// that panics, and then the model drops what it no longer needs.
 struct Made<'m, H> {
     model: &'m mut MemoryModel<H>,
     changes: Changes<H>,
-    /// Of how many changes all listeners are told, and of the next how many.
-    told: (usize, usize),
+    /// For how many changes all listeners are notified, and how many for the next.
+    notified: (usize, usize),
     /// Whether a region was removed.
     removes: bool,
 }
 
 impl<H> Made<'_, H> {
     #[inline]
-    fn tell(&mut self) {
-        while let Some(change) = self.changes.get(self.told.0) {
+    fn notify(&mut self) {
+        while let Some(change) = self.changes.get(self.notified.0) {
             let listeners = &self.model.spaces[change.at].listeners;
-            while let Some((_, listener)) = listeners.get(self.told.1) {
-                self.told.1 += 1;
+            while let Some((_, listener)) = listeners.get(self.notified.1) {
+                self.notified.1 += 1;
                 listener.commit(&change.update(self.model));
             }
-            self.told = (self.told.0 + 1, 0);
+            self.notified = (self.notified.0 + 1, 0);
         }
     }
 }
@@ -266,32 +240,29 @@ impl<H> Made<'_, H> {
 impl<H> Drop for Made<'_, H> {
     #[inline]
     fn drop(&mut self) {
-        self.tell();
+        self.notify();
         for change in &mut self.changes {
-            self.model.recycle(change);
+            recycle(self.model, change);
         }
-        // A view that shows what is no longer in the tree keeps it alive: only
-        // those who read it may have it now.
+        // An old view keeps removed regions alive. Only its readers may hold it now.
         if self.removes {
             self.model.pool.let_go();
         }
     }
 }
 
-/// A change of so many runs is not a usual one.
+/// A change of more runs than this is unusual.
 const MANY: usize = 64;
 
-impl<H> MemoryModel<H> {
-    /// Keeps of a change that is made what the next can use.
-    fn recycle(&mut self, change: &mut Change<H>) {
-        let large = change.diff.len() > MANY;
-        change.diff.clear();
-        core::mem::swap(&mut self.spare, &mut change.diff);
-        let old = core::mem::replace(&mut change.old, change.new.clone());
-        self.pool.retire(old);
-        // Nothing is kept for readers if that could be all of a view.
-        if large {
-            self.pool.let_go();
-        }
+/// Keeps what the next commit can reuse of a change that is complete.
+fn recycle<H>(model: &mut MemoryModel<H>, change: &mut Change<H>) {
+    let large = change.diff.len() > MANY;
+    change.diff.clear();
+    core::mem::swap(&mut model.spare, &mut change.diff);
+    let old = core::mem::replace(&mut change.old, change.new.clone());
+    model.pool.retire(old);
+    // After a large change, the retained nodes could be those of a whole view.
+    if large {
+        model.pool.let_go();
     }
 }

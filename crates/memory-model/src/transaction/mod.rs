@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
-pub(crate) mod commit;
+pub(crate) mod change;
+mod commit;
 pub(crate) mod nested;
 pub(crate) mod undo;
 
@@ -10,27 +11,30 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 
 use crate::attachments::active::Touched;
+use crate::error::TreeError;
+use crate::logging::DirtyClients;
+use crate::model::MemoryModel;
+use crate::region::{Kind, Region, RegionId, Switches};
 use crate::render::windows::Windows;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;
 use crate::tree::node::Place;
-use crate::{DirtyClients, Kind, MemoryModel, Region, RegionId, Switches, TreeError};
 
-/// A change of the region tree in the making.
+/// A set of changes to the region tree.
 ///
-/// Each method changes the tree at once, or refuses and leaves it as it was;
-/// views and listeners follow at [`commit`](Self::commit). A transaction that
-/// is dropped, or whose commit fails, is undone. One that is forgotten
-/// ([`core::mem::forget`]) is undone as soon as the model is to change in some
-/// other way; until then its steps are in the tree, and in no view.
+/// Each method changes the tree at once, or fails and leaves it unchanged. Views and
+/// listeners follow at [`commit`](Self::commit). A transaction that is dropped, or
+/// whose commit fails, is undone. A transaction that is forgotten
+/// ([`core::mem::forget`]) is undone before the next change of the model. Until then
+/// its steps are in the tree, but in no view.
 #[derive(Debug)]
 pub struct Transaction<'m, H> {
     pub(crate) model: &'m mut MemoryModel<H>,
-    /// Where views can differ.
+    /// The addresses at which views can differ.
     pub(crate) windows: Windows,
-    /// What was attached or detached, if anything was.
+    /// The attachments that were changed, if any.
     pub(crate) touched: Option<Touched>,
-    /// For whom all memory was logged when it began.
+    /// The clients for which all memory was logged at the start.
     pub(crate) logging_before: DirtyClients,
 }
 
@@ -49,19 +53,19 @@ impl<'m, H> Transaction<'m, H> {
         &self.model.tree
     }
 
-    /// Adds a region, which lies nowhere yet.
+    /// Adds a region, which is not placed yet.
     ///
     /// # Errors
-    /// [`TreeError::BadSize`]; [`TreeError::NoSuchRegion`] for an alias of
-    /// nothing.
+    /// [`TreeError::BadSize`]; [`TreeError::NoSuchRegion`] for an alias whose target
+    /// does not exist.
     pub fn add(&mut self, region: Region<H>) -> Result<RegionId, TreeError> {
         let id = self.model.tree.add(region)?;
         self.model.undo.push(Undo::Add(id));
         Ok(id)
     }
 
-    /// Removes a region; returns what it was, with the caller's handle. Views
-    /// and snapshots that still show it keep what it is made of alive.
+    /// Removes a region. Returns it, with the caller's handle. Views and snapshots
+    /// that still show the region keep its backing alive.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::InUse`] while it is placed, has
@@ -74,12 +78,12 @@ impl<'m, H> Transaction<'m, H> {
         Ok(region)
     }
 
-    /// Puts `child` into `parent` at offset `address`, in bytes. Among
-    /// siblings the higher priority wins, and among equals the latest placed.
+    /// Places `child` in `parent` at offset `address`, in bytes. Among siblings, the
+    /// higher priority wins; among equal priorities, the latest placed wins.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::AlreadyPlaced`];
-    /// [`TreeError::Cycle`] if it would come to contain itself.
+    /// [`TreeError::Cycle`] if `child` would contain itself.
     pub fn place(
         &mut self,
         child: RegionId,
@@ -98,7 +102,7 @@ impl<'m, H> Transaction<'m, H> {
         Ok(())
     }
 
-    /// Takes `child` out of the region it lies in.
+    /// Removes `child` from the region that it lies in.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotPlaced`].
@@ -109,8 +113,8 @@ impl<'m, H> Transaction<'m, H> {
         Ok(())
     }
 
-    /// Moves `child` to another offset in the region it lies in. That makes it
-    /// the latest placed among equals.
+    /// Moves `child` to another offset in the region that it lies in. It then is the
+    /// latest placed.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotPlaced`].
@@ -138,7 +142,7 @@ impl<'m, H> Transaction<'m, H> {
         self.switch(id, |s| Switches { readonly, ..s })
     }
 
-    /// Has a ROM device answer reads directly, or trap them.
+    /// Makes reads of a ROM device direct, or lets them trap.
     ///
     /// # Errors
     /// [`TreeError::NoSuchRegion`]; [`TreeError::NotRomDevice`].
@@ -164,7 +168,7 @@ impl<'m, H> Transaction<'m, H> {
         if to == from {
             return Ok(());
         }
-        // It shows while it is enabled, be that before or after.
+        // The region shows while it is enabled: before the switch, after it, or both.
         if from.enabled {
             self.windows.add_region(&self.model.tree, id);
         }

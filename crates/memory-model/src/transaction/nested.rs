@@ -3,20 +3,20 @@
 
 use core::ops::{Deref, DerefMut};
 
-use crate::Transaction;
 use crate::render::windows::Mark;
+use crate::transaction::Transaction;
 
-/// A part of a [`Transaction`]: it takes the same steps, on the same tree.
+/// A part of a [`Transaction`], with the same methods and on the same tree.
 ///
-/// [Committed](Self::commit), its steps become steps of the transaction
-/// around it, and nobody is told before the outermost one is committed.
-/// Dropped, it undoes its own steps and none else. Forgotten
-/// ([`core::mem::forget`]), it is as if it were committed.
+/// On [`commit`](Self::commit), its steps become steps of the outer transaction, and
+/// listeners are notified when the outermost transaction is committed. If it is
+/// dropped, only its own steps are undone. Forgetting it ([`core::mem::forget`])
+/// commits it.
 ///
 /// ```
 /// use memory_model::{MemoryModel, Region, Transaction, TreeError};
 ///
-/// /// Makes a place for two BARs, or for none.
+/// /// Adds two BARs, or none.
 /// fn plug(t: &mut Transaction<'_, ()>, sizes: [u128; 2]) -> Result<(), TreeError> {
 ///     let mut both = t.nested();
 ///     for size in sizes {
@@ -28,13 +28,13 @@ use crate::render::windows::Mark;
 ///
 /// let mut model = MemoryModel::new();
 /// let mut t = model.transaction();
-/// assert!(plug(&mut t, [0x1000, 0]).is_err(), "the first is gone, too");
+/// assert!(plug(&mut t, [0x1000, 0]).is_err(), "the first is removed, too");
 /// plug(&mut t, [0x1000, 0x2000])?;
 /// t.commit()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Meanwhile, the transaction around it can be neither used nor committed:
+/// Meanwhile, the outer transaction can be neither used nor committed:
 ///
 /// ```compile_fail,E0505
 /// # let mut model = memory_model::MemoryModel::<()>::new();
@@ -46,9 +46,9 @@ use crate::render::windows::Mark;
 #[derive(Debug)]
 pub struct Nested<'t, 'm, H> {
     outer: &'t mut Transaction<'m, H>,
-    /// How many steps there were before.
+    /// The number of steps before.
     steps: usize,
-    /// How far the transaction's windows had come before.
+    /// The transaction's windows before.
     windows: Mark,
 }
 
@@ -64,9 +64,9 @@ impl<'m, H> Transaction<'m, H> {
 }
 
 impl<H> Nested<'_, '_, H> {
-    /// Makes its steps part of the transaction around it.
+    /// Makes its steps part of the outer transaction.
     pub fn commit(mut self) {
-        // What is not behind the last step is not undone.
+        // The drop then undoes no step.
         self.steps = self.outer.model.undo.len();
         self.windows = self.outer.windows.mark();
     }
@@ -74,8 +74,8 @@ impl<H> Nested<'_, '_, H> {
 
 impl<H> Drop for Nested<'_, '_, H> {
     fn drop(&mut self) {
-        self.outer.model.go_back_to(self.steps);
-        self.outer.windows.go_back_to(self.windows);
+        self.outer.model.roll_back_to(self.steps);
+        self.outer.windows.roll_back_to(self.windows);
     }
 }
 

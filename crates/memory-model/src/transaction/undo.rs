@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How to go back by one step of a transaction.
+//! What undoes one step of a transaction.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 
-use crate::attachments::IoEventKey;
+use guest_ranges::AddrRange;
+
+use crate::attachments::{EventFd, IoEventKey};
+use crate::logging::DirtyClients;
+use crate::region::{RegionId, Switches};
 use crate::tree::Tree;
 use crate::tree::node::{Node, Place};
-use crate::{AddrRange, DirtyClients, EventFd, RegionId, Switches};
 
-/// What undoes a step, on the tree as the step left it.
+/// Undoes a step, on the tree as the step left it.
 #[derive(Debug)]
 pub(crate) enum Undo<H> {
     Add(RegionId),
@@ -25,11 +28,11 @@ pub(crate) enum Undo<H> {
 }
 
 impl<H> Undo<H> {
-    /// Whether all of some steps together change nothing: each only set
-    /// something, and what was set is as it was before the first of them.
+    /// Whether some steps together change nothing: each only sets a value, and all
+    /// values are as they were before the first step.
     ///
-    /// With other steps among them that cannot be told from this: what was
-    /// switched off meanwhile did not show what they changed.
+    /// With other kinds of steps among them, equal values prove nothing: a region that
+    /// was off meanwhile did not show their changes.
     #[inline]
     pub(crate) fn is_nothing(steps: &[Self], tree: &Tree<H>) -> bool {
         let only_sets = |step: &Self| {
@@ -43,7 +46,7 @@ impl<H> Undo<H> {
 
     #[inline(never)]
     fn is_as_before(steps: &[Self], tree: &Tree<H>) -> bool {
-        // The first that set something knows how it was.
+        // The first step that set a value has the value before.
         let (mut switched, mut logged, mut all_logged) = (BTreeSet::new(), BTreeSet::new(), false);
         steps.iter().all(|step| match *step {
             Self::Switch(id, before) => {
@@ -60,7 +63,7 @@ impl<H> Undo<H> {
     }
 
     pub(crate) fn undo(self, tree: &mut Tree<H>) {
-        // Each undoes what succeeded on this very tree.
+        // Each of these undoes a step that succeeded on this tree.
         match self {
             Self::Add(id) => tree.undo_add(id),
             Self::Remove(id, node) => tree.restore(id, *node),
@@ -83,7 +86,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{MemoryModel, Region, Transaction};
+    use crate::model::MemoryModel;
+    use crate::region::Region;
+    use crate::transaction::Transaction;
 
     fn space() -> (MemoryModel, [RegionId; 2]) {
         let mut model = MemoryModel::new();
@@ -135,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn after_regions_came_and_went_and_came_back_each_has_a_seat_of_its_own(
+        fn after_regions_are_added_removed_and_restored_each_has_its_own_entry(
             steps in prop::collection::vec(any::<(bool, prop::sample::Index)>(), 1..60),
             parts in prop::collection::vec(1_usize..12, 1..10),
             kept in 1_usize..20,
@@ -154,8 +159,8 @@ mod tests {
                 let mut nested = t.nested();
                 let mut there: Vec<_> =
                     kept.iter().copied().filter(|id| nested.tree().region(*id).is_ok()).collect();
-                for (comes, which) in steps.by_ref().take(part) {
-                    if comes {
+                for (adds, which) in steps.by_ref().take(part) {
+                    if adds {
                         let new = add(&mut nested, 99);
                         there.push(new);
                     } else if !there.is_empty() {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Regions in a B-tree, by where they start.
+//! A B-tree of children, sorted by their start.
 //!
-//! Its nodes are large and their entries lie side by side: to find a place
-//! takes a search in a few sorted arrays, and to put one in moves half of one
-//! array. The standard library's tree takes twice as many instructions
-//! to find where a range of keys begins.
+//! The nodes are large sorted arrays. A lookup searches a few of them, and an insertion
+//! moves half of one on average. The standard library's tree takes twice as many
+//! instructions to find the start of a range of keys.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -13,16 +12,16 @@ use crate::tree::children::Child;
 
 /// The most regions in a leaf.
 const MAX_CHILDREN: usize = 48;
-/// The most parts of a node above: two levels have room for a hundred thousand
-/// regions, and to put a part in moves no more than fits in a cache.
+/// The most parts of an inner node. Two levels have room for a hundred thousand
+/// regions, and inserting a part moves no more than fits in a cache.
 const MAX_PARTS: usize = 4096;
 
-/// Regions by where they start; among equals, in no order.
+/// Children by their start. The order of equal starts is unspecified.
 #[derive(Debug)]
 pub(crate) enum ByStart {
     Leaf(Vec<Child>),
-    /// Parts of one height, each with an address that nothing before it
-    /// starts above, and nothing in it below.
+    /// Parts of the same height. Each has an address: no child before the part starts
+    /// above it, and no child in the part starts below it.
     Inner(Vec<(u64, ByStart)>),
 }
 
@@ -44,7 +43,7 @@ impl ByStart {
         }
     }
 
-    /// The most entries that it can have.
+    /// The most entries of the node.
     fn max(&self) -> usize {
         match self {
             Self::Leaf(_) => MAX_CHILDREN,
@@ -52,8 +51,8 @@ impl ByStart {
         }
     }
 
-    /// Whether it is to be joined with a neighbour that has room for it, and
-    /// for as many again.
+    /// Whether to join the node with a neighbour that has room for twice as many
+    /// entries.
     fn is_small(&self) -> bool {
         self.len() < self.max() / 4
     }
@@ -61,13 +60,13 @@ impl ByStart {
     pub(crate) fn insert(&mut self, child: Child) {
         if let Some(right) = self.put(child, true) {
             let left = mem::take(self);
-            // The first part has all that is below the second.
+            // The first part has everything below the second.
             *self = Self::Inner(Vec::from([(0, left), right]));
         }
     }
 
-    /// Inserts below this node, which may be the last of its height; returns
-    /// what does not fit in it any more.
+    /// Inserts below this node. `last` says whether the node is the last of its
+    /// height. Returns the part that no longer fits.
     fn put(&mut self, child: Child, last: bool) -> Option<(u64, Self)> {
         let start = child.range.start();
         match self {
@@ -88,7 +87,7 @@ impl ByStart {
         }
     }
 
-    /// Removes what starts at an address and has the number of its placing.
+    /// Removes the child with this start and placing.
     pub(crate) fn remove(&mut self, start: u64, placing: u64) {
         self.take(start, placing);
         while let Self::Inner(parts) = self {
@@ -100,7 +99,7 @@ impl ByStart {
         }
     }
 
-    /// Removes it below this node; says whether it was there.
+    /// Removes the child below this node. Returns whether it was there.
     fn take(&mut self, start: u64, placing: u64) -> bool {
         match self {
             Self::Leaf(children) => {
@@ -143,8 +142,8 @@ impl ByStart {
         }
     }
 
-    /// Those that start at `from` to `last`.
-    pub(crate) fn for_each(&self, from: u64, last: u64, tell: &mut impl FnMut(&Child)) {
+    /// Calls `visit` for the children that start at `from` to `last`.
+    pub(crate) fn for_each(&self, from: u64, last: u64, visit: &mut impl FnMut(&Child)) {
         match self {
             Self::Leaf(children) => {
                 let at = children.partition_point(|child| child.range.start() < from);
@@ -152,7 +151,7 @@ impl ByStart {
                     if child.range.start() > last {
                         return;
                     }
-                    tell(child);
+                    visit(child);
                 }
             }
             Self::Inner(parts) => {
@@ -161,21 +160,21 @@ impl ByStart {
                     if *first > last {
                         return;
                     }
-                    part.for_each(from, last, tell);
+                    part.for_each(from, last, visit);
                 }
             }
         }
     }
 }
 
-/// The first of some parts that can have something from `start` on.
+/// The first part that can have a child at or above `start`.
 #[inline]
 fn first_with(parts: &[(u64, ByStart)], start: u64) -> usize {
     let behind = parts.partition_point(|(first, _)| *first < start);
     behind.saturating_sub(1)
 }
 
-/// Inserts an entry; returns the last of them if they are too many.
+/// Inserts an entry. Returns the upper entries if there are too many.
 #[inline]
 fn put_at<T>(all: &mut Vec<T>, at: usize, entry: T, last: bool, max: usize) -> Option<Vec<T>> {
     if all.len() < max {
@@ -185,10 +184,10 @@ fn put_at<T>(all: &mut Vec<T>, at: usize, entry: T, last: bool, max: usize) -> O
     Some(split(all, at, entry, last))
 }
 
-/// Inserts an entry where there is no room; returns the last of them.
+/// Inserts an entry into a full node. Returns the upper entries.
 #[cold]
 fn split<T>(all: &mut Vec<T>, at: usize, entry: T, last: bool) -> Vec<T> {
-    // What comes in order leaves nodes behind that are full.
+    // Insertions in ascending order leave full nodes behind.
     let left = if last && at == all.len() {
         at
     } else {
@@ -202,8 +201,8 @@ fn split<T>(all: &mut Vec<T>, at: usize, entry: T, last: bool) -> Vec<T> {
     right
 }
 
-/// Joins a part with a neighbour, if the two are not too many, or removes it
-/// if it is empty.
+/// Joins a part with a neighbour if the two fit in one node, or removes it if it is
+/// empty.
 #[cold]
 fn join(parts: &mut Vec<(u64, ByStart)>, at: usize) {
     if parts.get(at).is_some_and(|(_, part)| part.is_empty()) {
@@ -223,7 +222,9 @@ fn join(parts: &mut Vec<(u64, ByStart)>, at: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AddrRange, RegionId};
+    use guest_ranges::AddrRange;
+
+    use crate::region::RegionId;
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 
@@ -288,10 +289,10 @@ mod tests {
                     let n = if how == 1 { count - 1 - n } else { n };
                     let start = first + n * stride / 2;
                     let placing = placing * 1000 + n;
-                    let gone: Vec<Key> =
+                    let removed: Vec<Key> =
                         map.range((start, 0)..=(start, u64::MAX)).map(|(key, ())| *key).collect();
                     if how == 2 {
-                        gone.iter().for_each(|key| {
+                        removed.iter().for_each(|key| {
                             tree.remove(key.0, key.1);
                             map.remove(key);
                         });
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_regions_in_order_fill_few_levels_and_go_again() {
+    fn a_hundred_thousand_regions_in_order_fill_few_levels_and_can_be_removed() {
         // Under Miri, a hundredth.
         let count = if cfg!(miri) { 1000 } else { 100_000 };
         let mut tree = ByStart::default();

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a region tree agrees with itself.
+//! Consistency check of the region tree.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Tree;
+use guest_ranges::AddrRange;
+
+use crate::logging::{DirtyClients, Unloggable};
+use crate::region::{Kind, RegionId};
 use crate::tree::node::Node;
-use crate::{AddrRange, DirtyClients, Invalid, Kind, RegionId, Unloggable};
+use crate::validate::Invalid;
 
 impl<H> Tree<H> {
-    /// Looks at every region, and at where each is named.
+    /// Checks every region and all references to it.
     pub(crate) fn check(&self) -> Result<(), Invalid> {
-        self.check_seats()?;
+        self.check_entries()?;
         let mut attachments = 0;
         for (id, node) in self.nodes() {
             let wrong = |what| self.wrong(id, what);
@@ -30,7 +34,7 @@ impl<H> Tree<H> {
         self.check_cycles()
     }
 
-    /// What is wrong with a region.
+    /// The error for a region.
     pub(crate) fn wrong(&self, id: RegionId, what: &'static str) -> Invalid {
         let name = self.name(id);
         Invalid::Region { id, name, what }
@@ -38,37 +42,36 @@ impl<H> Tree<H> {
 
     /// All regions.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (RegionId, &Node<H>)> {
-        let seats = (0..).zip(&self.seats);
-        seats.filter_map(|(index, seat)| {
-            let (generation, node) = seat.node.as_ref()?;
+        let entries = (0..).zip(&self.entries);
+        entries.filter_map(|(index, entry)| {
+            let (generation, node) = entry.node.as_ref()?;
             let generation = *generation;
             Some((RegionId { index, generation }, node))
         })
     }
 
-    /// Each seat has a region, or waits for the next, or has had as many as
-    /// there can be.
-    fn check_seats(&self) -> Result<(), Invalid> {
+    /// Checks that each entry has a region, is free, or has used all its generations.
+    fn check_entries(&self) -> Result<(), Invalid> {
         let free: BTreeSet<u32> = self.free.iter().copied().collect();
         if free.len() != self.free.len() {
-            return Err(Invalid::Seat {
+            return Err(Invalid::Entry {
                 index: first_twice(&self.free),
                 what: "it is free twice",
             });
         }
-        let seats = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
-        if let Some(&index) = free.range(seats..).next() {
-            let what = "it is free, and there is no such seat";
-            return Err(Invalid::Seat { index, what });
+        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        if let Some(&index) = free.range(entries..).next() {
+            let what = "it is free, and there is no such entry";
+            return Err(Invalid::Entry { index, what });
         }
-        for (index, seat) in (0..).zip(&self.seats) {
-            let (is_free, next) = (free.contains(&index), seat.next_generation);
+        for (index, entry) in (0..).zip(&self.entries) {
+            let (is_free, next) = (free.contains(&index), entry.next_generation);
             let has_run_out = next & RegionId::GENERATIONS == 0;
             // Generations of the last model wrap.
             let is_past = |generation: u32| {
                 (1..=1 << RegionId::GENERATION_BITS).contains(&next.wrapping_sub(generation))
             };
-            let what = match &seat.node {
+            let what = match &entry.node {
                 Some(_) if is_free => "it is free, and a region has it",
                 Some((generation, _)) if !is_past(*generation) => {
                     "its region's generation is still to come"
@@ -77,7 +80,7 @@ impl<H> Tree<H> {
                 None if !is_free && !has_run_out => "no region has it, and it is not free",
                 Some(_) | None => continue,
             };
-            return Err(Invalid::Seat { index, what });
+            return Err(Invalid::Entry { index, what });
         }
         Ok(())
     }
@@ -107,7 +110,7 @@ impl<H> Tree<H> {
         let Some(child) = node.as_child(id) else {
             return Ok(());
         };
-        // As rendering finds it: by one address that it has.
+        // Look it up as rendering does, by one of its addresses.
         let last = child.range.last();
         let there = AddrRange::from_bounds(last, last).unwrap_or(child.range);
         let found = parent.children.reaching_into(there);
@@ -156,7 +159,7 @@ impl<H> Tree<H> {
         }
     }
 
-    /// No region contains itself, be it by what it shows.
+    /// Checks that no region contains itself, directly or through aliases.
     fn check_cycles(&self) -> Result<(), Invalid> {
         enum Step {
             Enter(RegionId),
@@ -192,8 +195,8 @@ impl<H> Tree<H> {
     }
 }
 
-/// What is attached is inside the region, can be there, and no write is two of
-/// them.
+/// Checks that attachments lie inside the region, that its kind allows them, and that
+/// no write matches two of them.
 fn check_attachments<H>(node: &Node<H>) -> Result<(), &'static str> {
     if node.attachments.is_empty() {
         return Ok(());
@@ -224,7 +227,7 @@ fn check_attachments<H>(node: &Node<H>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The first seat that is in a list twice.
+/// The first entry that is in a list twice.
 fn first_twice(free: &[u32]) -> u32 {
     let mut seen = BTreeSet::new();
     let twice = free.iter().find(|&&index| !seen.insert(index));

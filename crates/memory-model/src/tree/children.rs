@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The regions in a region, found by where they lie.
+//! The children of a region, by address.
 //!
-//! They may overlap and be of any size, so they are kept by the magnitude of
-//! their size: of those with up to 2^n bytes, the ones that reach into a range
-//! start less than 2^n before it. Asking for a range so costs little more than
-//! what is found, however many there are.
+//! Children may overlap and have any size. They are grouped by the magnitude of their
+//! size: those with up to 2^n bytes that reach into a range start less than 2^n before
+//! it. A lookup therefore costs little more than the children that it finds, however
+//! many there are.
 
 use alloc::vec::Vec;
 
+use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
+use crate::region::RegionId;
 use crate::tree::by_start::ByStart;
-use crate::{AddrRange, RegionId};
 
 /// A region in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Child {
     pub(crate) id: RegionId,
-    /// Where it lies, in the addresses of the region around it; cut off where
-    /// 64 bits end.
+    /// The offsets that it covers in the parent, cut off at 2^64.
     pub(crate) range: AddrRange,
     pub(crate) priority: i32,
-    /// The number of its placing: the latest has the highest.
+    /// The number of its placing. The latest has the highest.
     pub(crate) placing: u64,
 }
 
 impl Child {
-    /// Sorts the winner first: priority downwards, the latest first among
-    /// equals.
+    /// The sort key that puts the winner first: the highest priority, and the latest
+    /// placed among equal priorities.
     #[inline]
     pub(crate) fn rank(&self) -> impl Ord + use<> {
         core::cmp::Reverse((self.priority, self.placing))
@@ -40,7 +40,7 @@ pub(crate) struct Children {
     by_size: Vec<SameSize>,
 }
 
-/// Those of like size.
+/// Children with the same magnitude of size.
 #[derive(Debug)]
 struct SameSize {
     magnitude: u32,
@@ -81,7 +81,7 @@ impl Children {
         }
     }
 
-    /// All of them, in no order that means anything.
+    /// All children, in an unspecified order.
     pub(crate) fn all(&self) -> Vec<Child> {
         let mut all = Vec::new();
         for SameSize { by_start, .. } in &self.by_size {
@@ -90,7 +90,7 @@ impl Children {
         all
     }
 
-    /// Those that reach into `range`, the winner first.
+    /// The children that reach into `range`, the winner first.
     #[inline]
     pub(crate) fn reaching_into(&self, range: AddrRange) -> SmallVec<[Child; 2]> {
         let mut found = SmallVec::new();
@@ -109,27 +109,28 @@ impl Children {
         found
     }
 
-    /// Those that reach into `range`, in no order that means anything.
+    /// Calls `visit` for the children that reach into `range`, in an unspecified
+    /// order.
     #[inline]
-    pub(crate) fn for_each_reaching_into(&self, range: AddrRange, mut tell: impl FnMut(&Child)) {
+    pub(crate) fn for_each_reaching_into(&self, range: AddrRange, mut visit: impl FnMut(&Child)) {
         for same_size in &self.by_size {
             let from = same_size.from(range);
             let by_start = &same_size.by_start;
             by_start.for_each(from, range.last(), &mut |child| {
                 if child.range.last() >= range.start() {
-                    tell(child);
+                    visit(child);
                 }
             });
         }
     }
 
-    /// Those that reach into `range`, in no order that means anything. If more
-    /// have to be looked at than are `left`, it stops, and is false.
+    /// Calls `visit` for the children that reach into `range`, in an unspecified
+    /// order. Returns false, and stops, if more than `left` have to be examined.
     pub(crate) fn few_reaching_into(
         &self,
         range: AddrRange,
         left: &mut usize,
-        mut tell: impl FnMut(&Child),
+        mut visit: impl FnMut(&Child),
     ) -> bool {
         self.by_size.iter().all(|same_size| {
             let from = same_size.from(range);
@@ -140,7 +141,7 @@ impl Children {
                 };
                 *left = less;
                 if child.range.last() >= range.start() {
-                    tell(child);
+                    visit(child);
                 }
                 true
             })
@@ -149,7 +150,7 @@ impl Children {
 }
 
 impl SameSize {
-    /// Where the first of these can start that reaches into `range`.
+    /// The lowest start of a child that can reach into `range`.
     #[inline]
     fn from(&self, range: AddrRange) -> u64 {
         let reach = u64::MAX.checked_shr(64 - self.magnitude).unwrap_or(0);
@@ -157,27 +158,27 @@ impl SameSize {
     }
 }
 
-/// Those that start at `from` to `last`, until one is told in vain: then it is
-/// false.
+/// Calls `visit` for the children that start at `from` to `last`, until it returns
+/// false. Returns whether it never did.
 fn while_each(
     by_start: &ByStart,
     from: u64,
     last: u64,
-    tell: &mut impl FnMut(&Child) -> bool,
+    visit: &mut impl FnMut(&Child) -> bool,
 ) -> bool {
     match by_start {
         ByStart::Leaf(children) => {
             let at = children.partition_point(|child| child.range.start() < from);
             let found = children.get(at..).unwrap_or(&[]).iter();
             let mut found = found.take_while(|child| child.range.start() <= last);
-            found.all(tell)
+            found.all(visit)
         }
         ByStart::Inner(parts) => {
-            // What starts where a part does can end the part before.
+            // Children with the start of a part can also be at the end of the part before.
             let behind = parts.partition_point(|(first, _)| *first < from);
             let found = parts.get(behind.saturating_sub(1)..).unwrap_or(&[]).iter();
             let mut found = found.take_while(|(first, _)| *first <= last);
-            found.all(|(_, part)| while_each(part, from, last, tell))
+            found.all(|(_, part)| while_each(part, from, last, visit))
         }
     }
 }
@@ -204,9 +205,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn children_are_found_as_by_looking_at_each(
+        fn children_are_found_as_by_a_linear_search(
             placed in prop::collection::vec((range(), -2_i32..2), 0..40),
-            gone in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
             asked in prop::collection::vec(range(), 1..20),
             most in 0_usize..50,
         ) {
@@ -217,7 +218,7 @@ mod tests {
                 children.insert(child);
                 all.push(child);
             }
-            for index in gone {
+            for index in removed {
                 if !all.is_empty() {
                     children.remove(&all.swap_remove(index.index(all.len())));
                 }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether a region would come to contain itself.
+//! Cycle check: whether a region would contain itself.
 
 use alloc::collections::BTreeSet;
 use alloc::vec;
 
+use crate::region::{Kind, RegionId};
 use crate::tree::Tree;
-use crate::{Kind, RegionId};
 
 impl<H> Tree<H> {
     /// Whether `inner` is `outer`, or lies in it, or is shown in it by an alias.
     ///
-    /// It looks upwards, at what `inner` lies in and is shown by: what is in a
-    /// region can be ever so much, and what it is in hardly ever is.
+    /// The search goes upwards, from `inner` to its parents and aliases, because a
+    /// region usually has far fewer of these than regions below it.
     pub(crate) fn contains(&self, outer: RegionId, inner: RegionId) -> bool {
         self.search(outer, inner).0
     }
 
-    /// The same, and how many regions it looked at.
+    /// The same, with the number of regions visited.
     fn search(&self, outer: RegionId, inner: RegionId) -> (bool, usize) {
         if outer == inner {
             return (true, 0);
@@ -50,7 +50,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Place, Region, TreeError};
+    use crate::error::TreeError;
+    use crate::region::Region;
+    use crate::tree::node::Place;
 
     /// Looks downwards, at all that is in a region.
     fn reaches(tree: &Tree<()>, from: RegionId, to: RegionId) -> bool {
@@ -78,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_would_contain_itself_is_refused_and_nothing_else(
+        fn only_a_region_that_would_contain_itself_is_refused(
             regions in prop::collection::vec(prop::option::of(any::<prop::sample::Index>()), 2..24),
             placings in prop::collection::vec(
                 (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()),
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_is_placed_without_a_look_at_what_it_shows() {
+    fn placing_an_alias_does_not_visit_its_target() {
         let mut tree = Tree::new(crate::space::ModelId::next());
         let [full, root] = [(); 2].map(|()| container(&mut tree));
         for _ in 0..1000 {
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn each_placing_of_a_chain_that_is_built_from_below_looks_at_one_region() {
+    fn building_a_chain_from_below_visits_one_region_for_each_placing() {
         let mut tree = Tree::new(crate::space::ModelId::next());
         let mut inner = container(&mut tree);
         for _ in 0..1000 {
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_in_many_ways_is_looked_at_once() {
+    fn a_region_shown_in_many_ways_is_visited_once() {
         let mut tree = Tree::new(crate::space::ModelId::next());
         let lowest = container(&mut tree);
         let mut shown = lowest;

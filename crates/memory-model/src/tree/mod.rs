@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The region tree: who lies in whom, where, and who wins.
+//! The region tree: parents, places and priorities.
 
 mod by_start;
 mod check;
@@ -13,38 +13,39 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use guest_ranges::AddrRange;
+
 use crate::attachments::Attachments;
-use crate::space::ModelId;
+use crate::error::{TreeError, Use};
+use crate::logging::{DirtyClients, Unloggable};
+use crate::region::{Kind, Region, RegionId, Switches};
+use crate::space::{ModelId, SpaceId};
 use crate::tree::children::{Child, Children};
 use crate::tree::node::{Node, Place};
 
-use crate::{
-    AddrRange, DirtyClients, Kind, Region, RegionId, SpaceId, Switches, TreeError, Unloggable, Use,
-};
-
-/// All regions of a model, placed or not. It is read through
-/// [`MemoryModel::tree`](crate::MemoryModel::tree) and changed by a
+/// All regions of a model, placed or not. Read it through
+/// [`MemoryModel::tree`](crate::MemoryModel::tree), and change it with a
 /// [`Transaction`](crate::Transaction).
 #[derive(Debug)]
 pub struct Tree<H> {
-    /// The generation that a seat starts with: another in each model, so that
-    /// another model's ids name nothing here.
+    /// The first generation of each entry. It differs between models, so that ids of
+    /// other models are invalid here.
     first_generation: u32,
-    seats: Vec<Seat<H>>,
-    /// The seats that nobody has, to be used again.
+    entries: Vec<Entry<H>>,
+    /// The entries without a region, to be reused.
     free: Vec<u32>,
-    /// How many placings there were.
+    /// The number of placings so far.
     placings: u64,
-    /// For whom the writes to all memory are logged.
+    /// The clients for which writes to all memory are logged.
     global_logging: DirtyClients,
-    /// How many attachments all regions have.
+    /// The number of attachments of all regions.
     pub(crate) attachments: usize,
 }
 
-/// A place in the table of regions. It serves one region after the other, each
-/// under a generation of its own, so that an id never names two regions.
+/// An entry of the table of regions. It holds one region after the other, each with a
+/// generation of its own, so that ids are never reused.
 #[derive(Debug)]
-struct Seat<H> {
+struct Entry<H> {
     node: Option<(u32, Node<H>)>,
     next_generation: u32,
 }
@@ -53,7 +54,7 @@ impl<H> Tree<H> {
     pub(crate) fn new(model: ModelId) -> Self {
         Self {
             first_generation: u32::from(model.0) << RegionId::GENERATION_BITS,
-            seats: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
             placings: 0,
             global_logging: DirtyClients::NONE,
@@ -62,8 +63,8 @@ impl<H> Tree<H> {
     }
 
     pub(crate) fn node(&self, id: RegionId) -> Result<&Node<H>, TreeError> {
-        match self.seats.get(id.index as usize) {
-            Some(Seat {
+        match self.entries.get(id.index as usize) {
+            Some(Entry {
                 node: Some((generation, node)),
                 ..
             }) if *generation == id.generation => Ok(node),
@@ -72,8 +73,8 @@ impl<H> Tree<H> {
     }
 
     pub(crate) fn node_mut(&mut self, id: RegionId) -> Result<&mut Node<H>, TreeError> {
-        match self.seats.get_mut(id.index as usize) {
-            Some(Seat {
+        match self.entries.get_mut(id.index as usize) {
+            Some(Entry {
                 node: Some((generation, node)),
                 ..
             }) if *generation == id.generation => Ok(node),
@@ -96,13 +97,13 @@ impl<H> Tree<H> {
         Ok(self.node(id)?.switches)
     }
 
-    /// For whom the writes to the region are logged, without those who have
-    /// all logged.
+    /// The clients for which writes to the region are logged, without those for which
+    /// all memory is logged.
     pub fn dirty_logging(&self, id: RegionId) -> Result<DirtyClients, TreeError> {
         Ok(self.node(id)?.logging)
     }
 
-    /// Where the region lies, if it lies anywhere.
+    /// The place of the region, if it is placed.
     pub fn place(&self, id: RegionId) -> Result<Option<Place>, TreeError> {
         Ok(self.node(id)?.place)
     }
@@ -114,8 +115,8 @@ impl<H> Tree<H> {
         Ok(children.into_iter().map(|child| child.id).collect())
     }
 
-    /// Every region below and including `root` with its depth, parents before
-    /// their children, children by address. Aliases are not followed.
+    /// `root` and every region below it, with its depth. Parents precede their
+    /// children, and children are sorted by address. Aliases are not followed.
     pub fn walk(&self, root: RegionId) -> Vec<(usize, RegionId)> {
         let mut out = Vec::new();
         let mut stack = vec![(0, root)];
@@ -130,11 +131,11 @@ impl<H> Tree<H> {
         out
     }
 
-    /// Every region that lies in no other, by id: roots of address spaces,
+    /// Every region that lies in no other region, by id: roots of address spaces,
     /// targets of aliases, and regions that are not placed.
     pub fn roots(&self) -> impl Iterator<Item = RegionId> {
-        (0..).zip(&self.seats).filter_map(|(index, seat)| {
-            let (generation, node) = seat.node.as_ref()?;
+        (0..).zip(&self.entries).filter_map(|(index, entry)| {
+            let (generation, node) = entry.node.as_ref()?;
             let generation = *generation;
             node.place
                 .is_none()
@@ -142,7 +143,7 @@ impl<H> Tree<H> {
         })
     }
 
-    /// Adds a region that lies nowhere yet.
+    /// Adds a region, which is not placed yet.
     pub(crate) fn add(&mut self, region: Region<H>) -> Result<RegionId, TreeError> {
         let Some(offsets) = AddrRange::new(0, region.size()) else {
             return Err(TreeError::BadSize {
@@ -157,7 +158,7 @@ impl<H> Tree<H> {
         if let Some(target) = target {
             self.node(target)?;
         }
-        let id = self.sit(Node {
+        let id = self.insert(Node {
             switches: region.switches,
             logging: DirtyClients::NONE,
             attachments: Attachments::default(),
@@ -175,29 +176,29 @@ impl<H> Tree<H> {
         Ok(id)
     }
 
-    /// Gives a region a seat, and with it its id.
-    fn sit(&mut self, node: Node<H>) -> RegionId {
+    /// Stores a region in an entry, which determines its id.
+    fn insert(&mut self, node: Node<H>) -> RegionId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.seats.push(Seat {
+            self.entries.push(Entry {
                 node: None,
                 next_generation: self.first_generation,
             });
-            u32::try_from(self.seats.len() - 1).expect("2^32 regions do not fit in memory")
+            u32::try_from(self.entries.len() - 1).expect("2^32 regions do not fit in memory")
         });
-        let seat = &mut self.seats[index as usize];
-        let generation = seat.next_generation;
-        seat.next_generation = generation.wrapping_add(1);
-        seat.node = Some((generation, node));
+        let entry = &mut self.entries[index as usize];
+        let generation = entry.next_generation;
+        entry.next_generation = generation.wrapping_add(1);
+        entry.node = Some((generation, node));
         RegionId { index, generation }
     }
 
-    /// Takes a region from its seat.
-    fn stand_up(&mut self, id: RegionId) -> Result<Node<H>, TreeError> {
+    /// Removes a region from its entry.
+    fn remove_entry(&mut self, id: RegionId) -> Result<Node<H>, TreeError> {
         self.node(id)?;
-        let seat = &mut self.seats[id.index as usize];
-        let (_, node) = seat.node.take().ok_or(TreeError::NoSuchRegion(id))?;
-        // A seat whose generations have run out stays empty.
-        if seat.next_generation & RegionId::GENERATIONS != 0 {
+        let entry = &mut self.entries[id.index as usize];
+        let (_, node) = entry.node.take().ok_or(TreeError::NoSuchRegion(id))?;
+        // An entry whose generations have run out stays empty.
+        if entry.next_generation & RegionId::GENERATIONS != 0 {
             self.free.push(id.index);
         }
         self.release_target(id, &node);
@@ -206,11 +207,11 @@ impl<H> Tree<H> {
 
     /// Undoes [`add`](Self::add).
     pub(crate) fn undo_add(&mut self, id: RegionId) {
-        // Whatever was done with the region since then is undone already.
-        drop(self.stand_up(id));
+        // All later steps are undone already.
+        drop(self.remove_entry(id));
     }
 
-    /// Takes a region out of the model that nothing else needs.
+    /// Removes a region that nothing uses.
     pub(crate) fn remove(&mut self, id: RegionId) -> Result<Node<H>, TreeError> {
         let node = self.node(id)?;
         let by = match node {
@@ -225,7 +226,7 @@ impl<H> Tree<H> {
             let name = self.name(id);
             return Err(TreeError::InUse { name, by });
         }
-        self.stand_up(id)
+        self.remove_entry(id)
     }
 
     fn release_target(&mut self, id: RegionId, node: &Node<H>) {
@@ -236,12 +237,12 @@ impl<H> Tree<H> {
         }
     }
 
-    /// Undoes [`remove`](Self::remove), when all later steps are undone.
+    /// Undoes [`remove`](Self::remove), after all later steps were undone.
     ///
-    /// The seat is then the last of those that are free: a later step that took
-    /// one from the end of the list has put it back there, and one that needed
-    /// a new seat found the list empty, and left that at its end. Only a seat
-    /// without further generations is not in the list at all.
+    /// The entry is then the last in the list of free entries: a later step that took
+    /// an entry from the end of the list has put it back, and one that needed a new
+    /// entry found the list empty and left its own at the end. Only an entry without
+    /// further generations is not in the list.
     pub(crate) fn restore(&mut self, id: RegionId, node: Node<H>) {
         if let Kind::Alias { target, .. } = *node.region.kind() {
             if let Ok(target) = self.node_mut(target) {
@@ -251,10 +252,10 @@ impl<H> Tree<H> {
         if self.free.last() == Some(&id.index) {
             self.free.pop();
         }
-        self.seats[id.index as usize].node = Some((id.generation, node));
+        self.entries[id.index as usize].node = Some((id.generation, node));
     }
 
-    /// Puts a region that lies nowhere into another.
+    /// Places a region that is not placed in another.
     pub(crate) fn place_at(&mut self, child: RegionId, place: Place) -> Result<(), TreeError> {
         self.node(place.parent)?;
         if self.node(child)?.place.is_some() {
@@ -272,8 +273,8 @@ impl<H> Tree<H> {
         Ok(())
     }
 
-    /// Takes a region out of the one it lies in; says what its place was, and
-    /// the number of its placing.
+    /// Removes a region from the one that it lies in. Returns its old place and the
+    /// number of its placing.
     pub(crate) fn unplace(&mut self, child: RegionId) -> Result<(Place, u64), TreeError> {
         let node = self.node_mut(child)?;
         let as_child = node.as_child(child);
@@ -301,8 +302,8 @@ impl<H> Tree<H> {
         }
     }
 
-    /// Moves a region in the one it lies in, as the latest placed; says what
-    /// its place was, and the number of its placing.
+    /// Moves a region in the one that it lies in, as the latest placed. Returns its
+    /// old place and the number of its placing.
     pub(crate) fn move_to(
         &mut self,
         child: RegionId,
@@ -317,8 +318,8 @@ impl<H> Tree<H> {
         self.put_again(child, Place { address, ..place }, self.placings)
     }
 
-    /// Gives a region another place in the region that it lies in; says what
-    /// its place was. Undoes [`move_to`](Self::move_to).
+    /// Gives a region another place in the region that it lies in. Returns its old
+    /// place and the number of its placing. Undoes [`move_to`](Self::move_to).
     pub(crate) fn put_again(
         &mut self,
         child: RegionId,
@@ -341,13 +342,13 @@ impl<H> Tree<H> {
         Ok(before)
     }
 
-    /// Sets a region's switches; says what they were.
+    /// Sets a region's switches. Returns the old ones.
     pub(crate) fn switch(&mut self, id: RegionId, to: Switches) -> Result<Switches, TreeError> {
         let node = self.node_mut(id)?;
         Ok(core::mem::replace(&mut node.switches, to))
     }
 
-    /// Sets for whom the writes to a region are logged; says for whom they were.
+    /// Sets the clients for which writes to a region are logged. Returns the old ones.
     pub(crate) fn set_logging(
         &mut self,
         id: RegionId,
@@ -365,8 +366,8 @@ impl<H> Tree<H> {
         self.global_logging
     }
 
-    /// Sets for whom the writes to all memory are logged; says for whom they
-    /// were.
+    /// Sets the clients for which writes to all memory are logged. Returns the old
+    /// ones.
     pub(crate) fn set_global_logging(&mut self, to: DirtyClients) -> DirtyClients {
         core::mem::replace(&mut self.global_logging, to)
     }
@@ -377,7 +378,7 @@ impl<H> Tree<H> {
         Ok(())
     }
 
-    /// A region is no longer the root of an address space.
+    /// Unmarks a region as the root of an address space.
     pub(crate) fn remove_space(&mut self, root: RegionId, space: SpaceId) {
         if let Ok(node) = self.node_mut(root) {
             node.spaces.retain(|other| *other != space);

@@ -1,33 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A region as part of a tree.
+//! Nodes of the region tree.
 
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::attachments::Attachments;
-use crate::tree::children::{Child, Children};
-use crate::{AddrRange, DirtyClients, Region, RegionId, SpaceId, Switches, Unloggable};
+use guest_ranges::AddrRange;
 
-/// Where a region lies.
+use crate::attachments::Attachments;
+use crate::logging::{DirtyClients, Unloggable};
+use crate::region::{Region, RegionId, Switches};
+use crate::space::SpaceId;
+use crate::tree::children::{Child, Children};
+
+/// The place of a region in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// In which region.
+    /// The region that it lies in.
     pub parent: RegionId,
-    /// At which offset in it, in bytes. It may lie past the parent's end.
+    /// The offset in the parent, in bytes. It may be past the parent's end.
     pub address: u64,
-    /// Among its siblings the higher priority wins; among equals, the latest.
+    /// The priority. Among siblings, the higher priority wins; among equal priorities,
+    /// the latest placed wins.
     pub priority: i32,
 }
 
-/// A region as part of a tree.
+/// A region in the tree.
 #[derive(Debug)]
 pub(crate) struct Node<H> {
     pub(crate) region: Arc<Region<H>>,
-    /// All offsets in it.
+    /// All offsets in the region.
     pub(crate) offsets: AddrRange,
     pub(crate) switches: Switches,
-    /// For whom the writes to this very region are logged.
+    /// The clients for which writes to this region are logged.
     pub(crate) logging: DirtyClients,
     pub(crate) attachments: Attachments,
     pub(crate) place: Option<Place>,
@@ -36,13 +41,13 @@ pub(crate) struct Node<H> {
     pub(crate) children: Children,
     /// The aliases that show this region.
     pub(crate) aliases: BTreeSet<RegionId>,
-    /// The address spaces that show it from their first address on.
+    /// The address spaces whose root it is.
     pub(crate) spaces: Vec<SpaceId>,
 }
 
 impl<H> Node<H> {
-    /// For whom the writes to the region are logged: for those who asked for
-    /// it and for those who have all logged, if it can be.
+    /// The clients for which writes to the region are logged, including those for
+    /// which all memory is logged. None if the region cannot be logged.
     pub(crate) fn logged(&self, global: DirtyClients) -> DirtyClients {
         match Unloggable::of(self.region.kind()) {
             None => self.logging | global,
@@ -50,8 +55,7 @@ impl<H> Node<H> {
         }
     }
 
-    /// The region as a child of the one that it lies in. `None` if it lies
-    /// nowhere.
+    /// The region as a child of the one that it lies in. `None` if it is not placed.
     pub(crate) fn as_child(&self, id: RegionId) -> Option<Child> {
         let place = self.place?;
         let range = self.offsets.moved_up(place.address)?;

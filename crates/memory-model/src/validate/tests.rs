@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A model that is damaged is found to be.
+//! `validate` finds each kind of damage.
 
 use super::*;
+use guest_ranges::{FileSlice, PAGE_SIZE};
+
+use crate::backing::PrivateMmio;
+use crate::region::Region;
 use crate::runs::{Edit, Pool, Runs};
-use crate::{FileSlice, PAGE_SIZE, PrivateMmio, Region};
 
 /// Two devices, side by side, and a BAR of two pages that the guest has
 /// accepted.
@@ -32,7 +35,7 @@ fn range(start: u64, size: u64) -> AddrRange {
     AddrRange::new(start, size.into()).unwrap()
 }
 
-/// A model that shows these runs instead.
+/// A model with edited runs in its view.
 fn showing(edit: impl FnOnce(&mut SmallVec<[FlatRange<()>; 2]>)) -> MemoryModel {
     let (mut model, space, _) = machine();
     let mut shown: SmallVec<_> = model.view(space).ranges().cloned().collect();
@@ -127,8 +130,8 @@ fn readers_that_see_another_view_are_found() {
     let (mut model, space, _) = machine();
     let same = FlatView::of(model.view(space).runs().clone());
     model.spaces.get_mut(space).unwrap().view = Arc::new(same);
-    let said = model.validate().unwrap_err();
-    assert_eq!(said.to_string(), "'memory': readers see another view");
+    let error = model.validate().unwrap_err();
+    assert_eq!(error.to_string(), "'memory': readers see another view");
 }
 
 #[test]
@@ -142,19 +145,19 @@ fn a_switch_that_was_set_behind_the_views_back_is_found() {
 fn a_root_and_its_space_that_do_not_agree_are_found() {
     let (mut model, space, [root, one, ..]) = machine();
     model.tree.node_mut(root).unwrap().spaces.clear();
-    let said = model.validate().unwrap_err();
-    assert!(matches!(said, Invalid::Space { .. }), "{said}");
+    let error = model.validate().unwrap_err();
+    assert!(matches!(error, Invalid::Space { .. }), "{error}");
 
     model.tree.node_mut(root).unwrap().spaces = [space, space].into();
-    let said = model.validate().unwrap_err();
-    assert!(matches!(said, Invalid::Space { .. }), "{said}");
+    let error = model.validate().unwrap_err();
+    assert!(matches!(error, Invalid::Space { .. }), "{error}");
 
     model.tree.node_mut(root).unwrap().spaces = [space].into();
     model.tree.node_mut(one).unwrap().spaces.push(space);
-    let said = model.validate().unwrap_err();
+    let error = model.validate().unwrap_err();
     assert!(
-        matches!(said, Invalid::Region { id, .. } if id == one),
-        "{said}"
+        matches!(error, Invalid::Region { id, .. } if id == one),
+        "{error}"
     );
 }
 
@@ -172,10 +175,10 @@ fn accepted_pages_that_are_no_private_mmio_are_found() {
             .unwrap()
             .accepted
             .insert(accepted);
-        let said = model.validate().unwrap_err();
+        let error = model.validate().unwrap_err();
         assert!(
-            matches!(said, Invalid::Accepted { at: found, .. } if found == at),
-            "{said}"
+            matches!(error, Invalid::Accepted { at: found, .. } if found == at),
+            "{error}"
         );
     }
 }

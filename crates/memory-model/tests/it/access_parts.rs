@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who answers an access that came to the VMM.
+//! The responders of accesses that exit to the VMM.
 
 use crate::common;
 

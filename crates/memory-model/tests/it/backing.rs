@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What regions are made of.
+//! The backing of regions.
 
 use crate::common;
 

@@ -7,14 +7,14 @@
 
 mod common;
 
-/// Regions, and what shows of them in a flat view.
+/// Regions, and how a flat view shows them.
 mod tree {
     mod aliases;
     mod ids;
     mod rendering;
 }
 
-/// Changes that happen together or not at all.
+/// Changes that take effect together or not at all.
 mod transactions {
     mod all_or_nothing;
     mod nested;
@@ -26,8 +26,8 @@ mod listeners {
     mod apply_stage;
     mod dirty_logging;
     mod follower;
-    mod leaving;
     mod order;
+    mod removal;
 }
 
 /// Ioeventfds and coalesced ranges.
@@ -48,18 +48,17 @@ mod backing;
 /// Private, shared and accepted pages.
 mod pages {
     mod acceptance;
-    mod page_set;
     mod page_state;
     mod state_limit;
 }
 
-/// Readers beside a writer.
+/// Readers concurrent with a writer.
 mod readers {
     mod kept_views;
     mod threads;
 }
 
-/// What devices reach through `vm-memory`.
+/// What devices access through `vm-memory`.
 mod guest_memory {
     mod reach;
     mod virtio;

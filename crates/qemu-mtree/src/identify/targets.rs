@@ -17,8 +17,8 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::identity::Identity;
+use super::windows::assigned::Suits;
 use super::windows::fits::filled;
-use super::windows::taken::Suits;
 use super::windows::{Trees, Window};
 use crate::error::Fault;
 use crate::parse::dump::{Drawn, Dump};
@@ -56,10 +56,10 @@ pub(crate) fn targets(dump: &Dump, identity: &Identity) -> Result<Vec<Option<usi
         let window = window_of.get(&number).zip(settled.get_mut(&alias.key));
         let root = match window {
             None => blocks.choose(alias, None),
-            Some((&at, (known, taken))) => known[at].or_else(|| {
+            Some((&at, (known, assigned))) => known[at].or_else(|| {
                 let window = &windows[&alias.key][at];
-                let root = blocks.choose(alias, Some(&|root| taken.suits(window, root)));
-                root.inspect(|&root| taken.take(window, root))
+                let root = blocks.choose(alias, Some(&|root| assigned.suits(window, root)));
+                root.inspect(|&root| assigned.assign(window, root))
             }),
         };
         let root = root.ok_or_else(|| no_target(alias))?;

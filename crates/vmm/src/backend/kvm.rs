@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Running on the kernel's KVM.
+//! The platform that is the kernel's KVM.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -14,7 +14,7 @@ use kvm_slots::probe::{ProbeError, probe_abi};
 use kvm_slots::{AbiProfile, Errno, KvmVm, SlotTable};
 
 use super::Platform;
-use crate::assigned::{AssignError, AssignedDevices, BarWindow};
+use crate::devices::assigned::{AssignError, AssignedDevices, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{GuestError, Processor, ProcessorError, VcpuGuest};
 use crate::machine::{AssignedBar, Machine};
@@ -41,10 +41,10 @@ pub enum KvmError {
     /// The device is not KVM's.
     #[error("{} is not KVM: it does not answer KVM_GET_API_VERSION with 12", .0.display())]
     NotKvm(PathBuf),
-    /// KVM is there, but a VM cannot be made.
+    /// KVM is there, but cannot create a VM.
     #[error("KVM cannot {0}: {1}")]
     Vm(&'static str, Errno),
-    /// The kernel has not the ABI that was asked for.
+    /// The kernel does not have the requested ABI.
     #[error("KVM takes no memory without a host address by {0}: {1}")]
     Abi(AbiProfile, ProbeError),
     /// No guest can run on this processor.
@@ -53,14 +53,14 @@ pub enum KvmError {
 }
 
 impl Kvm {
-    /// A VM of the type that `machine` needs, or a plain one where the kernel
-    /// has no other. That the kernel has the ABI is probed.
+    /// A VM of the type that `machine` needs, or a plain one if the kernel has no
+    /// other. Probes that the kernel has the ABI.
     ///
     /// # Errors
-    /// [`KvmError`] in words for people.
+    /// [`KvmError`].
     pub fn new(machine: &Machine, device: &Path, abi: AbiProfile) -> Result<Self, KvmError> {
         let kvm = open(device)?;
-        // First, because types of VMs mean something else on other architectures.
+        // First, because VM types have another meaning on other architectures.
         let processor = Processor::probe(&kvm)?;
         let say = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
         let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
@@ -73,8 +73,8 @@ impl Kvm {
         .map_err(say("create a VM"))?;
         let vm = KvmVm::new(Arc::new(vm)).with_address_bits(processor.physical_bits());
         if abi != AbiProfile::None {
-            // SAFETY: the VM was made just now: it has no vCPU and no slot,
-            // and is dropped if the probe fails.
+            // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if
+            // the probe fails.
             unsafe { probe_abi(&vm, &SlotTable::new(), abi, 0, None) }
                 .map_err(|why| KvmError::Abi(abi, why))?;
         }
@@ -89,7 +89,7 @@ impl Kvm {
 
 fn open(path: &Path) -> Result<KvmDevice, KvmError> {
     let unopened = |error| KvmError::Open(path.to_path_buf(), error);
-    // Opened here too, because the error of the call below has no words.
+    // Opened here first for the error's text: the call below has a number only.
     File::options()
         .read(true)
         .write(true)

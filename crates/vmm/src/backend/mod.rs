@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a machine runs on: the real KVM, or the simulated one.
+//! The platforms that a machine runs on: the real KVM and the simulated one.
 
 pub mod kvm;
 pub mod sim;
@@ -9,49 +9,49 @@ use std::os::fd::OwnedFd;
 
 use kvm_slots::{AbiProfile, Errno, Vm};
 
-use crate::assigned::{AssignError, BarWindow};
+use crate::devices::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{Guest, GuestError};
 use crate::machine::AssignedBar;
 
-/// A place to run a machine on.
+/// A platform to run a machine on, with one VM.
 pub trait Platform {
     /// The VM.
     type Vm: Vm + Clone + Debug + Send + Sync + 'static;
     /// The guest that runs the script.
     type Guest: Guest;
 
-    /// The word for it in reports: `kvm` or `sim`.
+    /// Its word in reports: `kvm` or `sim`.
     fn name(&self) -> &'static str;
 
-    /// Which kernel it is.
+    /// The version of its kernel.
     fn kernel(&self) -> String;
 
     /// The VM.
     fn vm(&self) -> &Self::Vm;
 
-    /// How this kernel takes slots without a host address.
+    /// The ABI for memslots without a host address.
     fn abi(&self) -> AbiProfile;
 
     /// The width of guest-physical addresses, in bits.
     fn physical_bits(&self) -> u32;
 
-    /// The file that stands for a device's registers of `size` bytes.
+    /// A file in place of a device's registers of `size` bytes.
     ///
     /// # Errors
-    /// What the host says where it cannot be made.
+    /// The error of the system call.
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno>;
 
-    /// A BAR of a real device, assigned to this VM; `None` where there are no
-    /// real devices, and [`device_file`](Self::device_file) stands for it.
+    /// A BAR of a real device, assigned to this VM; `None` if the platform has no
+    /// real devices, and uses [`device_file`](Self::device_file) instead.
     ///
     /// # Errors
     /// [`AssignError`].
     fn assigned(&self, bar: AssignedBar) -> Result<Option<BarWindow>, AssignError>;
 
-    /// A guest that is about to run the stub, which lies in its memory.
+    /// A guest that is about to run the stub, which is in its memory.
     ///
     /// # Errors
-    /// What KVM says.
+    /// The error of KVM.
     fn start(&self, stub: &Stub) -> Result<Self::Guest, GuestError>;
 }

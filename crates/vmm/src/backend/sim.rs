@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Running on the simulated KVM.
+//! The platform that is the simulated KVM.
 
 use std::os::fd::OwnedFd;
 
@@ -7,7 +7,7 @@ use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{AbiProfile, Errno};
 
 use super::Platform;
-use crate::assigned::{AssignError, BarWindow};
+use crate::devices::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
 use crate::guest::{GuestError, Interpreter};
 use crate::machine::{AssignedBar, Machine};
@@ -20,8 +20,8 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A VM of the type that `machine` needs, on a kernel of this version with
-    /// this way to make slots without a host address.
+    /// A VM of the type that `machine` needs, on a kernel of this version with this
+    /// ABI for memslots without a host address.
     pub fn new(machine: &Machine, kernel: KernelVersion, abi: AbiProfile) -> Self {
         let wanted = machine.has_private_pages() || abi.needs_private_memory();
         let private = wanted && kernel >= KernelVersion::V6_12;
@@ -37,7 +37,7 @@ impl Sim {
         })
     }
 
-    /// A VM of exactly this description.
+    /// A VM with exactly this configuration.
     pub fn of(config: SimConfig) -> Self {
         Self {
             vm: SimVm::new(config),

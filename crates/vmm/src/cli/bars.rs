@@ -17,17 +17,17 @@ vmm bars [OPTIONS] BDF
 
 const EXAMPLES: &str = "\
 Examples:
-  vmm bars 0000:01:00.0                   a device of this machine, from sysfs
+  vmm bars 0000:01:00.0             a device of this machine, from sysfs
   lspci -vv -s 01:00.0 > nvme.txt
-  vmm bars --config nvme.txt              the same from what was printed, also elsewhere
+  vmm bars --config nvme.txt        the same from this text, on any machine
   vmm bars 01:00.0 --config all.txt --page-size 64K
-                                          one of several devices, on another host
+                                    one of several devices, on another host
   vmm bars --config config.bin --regions regions.json
-                                          raw configuration space, and what VFIO says:
+                                    raw configuration space, and VFIO's answers:
     [{\"index\": 0, \"size\": \"0x4000\", \"flags\": [\"read\", \"write\", \"mmap\"],
       \"msix_mappable\": true, \"sparse\": [{\"offset\": \"0x0\", \"size\": \"0x2000\"}]}]
   vmm bars --config nvme.txt --report report.bin --report-offset masked
-                                          with what the device attested by TDISP
+                                    with what the device attested by TDISP
 
 Without a report nothing is private. Pages that hold a byte of the MSI-X table
 or of the pending bits trap, as do BARs that are smaller than a host page.
@@ -36,7 +36,8 @@ Notes list what an answer depends on: a fact that is not known, another offset
 rule that fits, a table that the device has locked. With --json each BAR has the
 notes that apply to it, and all notes are printed to standard error too.
 
-Exit status: 0 if every BAR was classified; 2 if not, and then only the error is printed.";
+Exit status: 0 if every BAR was classified; 2 if not, and then only the error is
+printed.";
 
 #[derive(Debug, Args)]
 #[command(override_usage = USAGE, after_help = EXAMPLES)]
@@ -127,7 +128,7 @@ fn page_size(text: &str) -> Result<PageSize, String> {
     PageSize::new(bytes).map_err(|error| error.to_string())
 }
 
-/// Classifies the BARs and prints the report, as a whole or not at all.
+/// Classifies the BARs and prints the whole report, or only an error.
 pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     let page = match args.page_size {
         Some(page) => page,
@@ -150,12 +151,13 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     if args.json {
         print_notes(&report.notes);
     }
-    // At once: standard output would be written line by line, and there may be many.
+    // In one call: standard output is flushed at each line, and there may be many.
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
 }
 
-/// For people who pipe the JSON to a program. Failures are ignored.
+/// Prints the notes on standard error, for people who pipe the JSON to a program.
+/// Ignores failures.
 fn print_notes(notes: &[Note]) {
     let line = |note: &Note| match note.bar {
         Some(bar) => format!("note: {bar}: {note}\n"),

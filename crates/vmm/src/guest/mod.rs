@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The guest: it makes the script's accesses, one after the other.
+//! The guest, which makes the script's accesses one after the other.
 
+mod interpreter;
 #[cfg(not(target_arch = "x86_64"))]
-mod elsewhere;
-mod interpret;
+mod other_arch;
 pub mod poke;
 pub mod stub;
 #[cfg(target_arch = "x86_64")]
@@ -11,9 +11,9 @@ mod x86_64;
 
 use kvm_slots::exit::{GuestFault, MmioHandler};
 
+pub use interpreter::Interpreter;
 #[cfg(not(target_arch = "x86_64"))]
-pub use elsewhere::{Processor, VcpuGuest};
-pub use interpret::Interpreter;
+pub use other_arch::{Processor, VcpuGuest};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{Processor, VcpuGuest};
 
@@ -25,18 +25,17 @@ pub trait Guest {
     /// `vmm`. Returns the value loaded, or 0 for a store.
     ///
     /// # Errors
-    /// [`GuestError`]; the guest goes on behind the access. Only at a memory
-    /// fault, and where its dirty ring is full, it stands before it, and can
-    /// make it again.
+    /// [`GuestError`]. The guest continues after the access, except at a memory fault
+    /// or a full dirty ring: then it is still before the access and can retry it.
     fn access(&mut self, access: &Access, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError>;
 
-    /// Goes back before the latest access, to make it once more.
+    /// Returns to before the latest access, to make it once more.
     ///
     /// # Errors
     /// [`GuestError::Stopped`].
     fn again(&mut self) -> Result<(), GuestError>;
 
-    /// Leaves the next access of the script out.
+    /// Skips the next access of the script.
     ///
     /// # Errors
     /// [`GuestError::Stopped`].
@@ -59,7 +58,7 @@ pub enum GuestError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessorError {
-    /// KVM does not tell what the processor can do.
+    /// KVM does not report the features of the processor.
     #[error("KVM cannot tell what the processor can do: {0}")]
     Cpuid(kvm_slots::Errno),
     /// The script cannot be compiled for this architecture.

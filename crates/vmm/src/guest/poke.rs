@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest without a script: code for one access of each kind, and which one is
-//! made next is told in registers. For tests that decide as they go.
+//! A guest without a script, for tests that choose each access at run time. Its
+//! code has one access of each kind, and registers select the next one.
 
 use super::stub::{DONE_PORT, Stub, WindowMap, load, page_tables, store};
 
@@ -13,26 +13,26 @@ const LOADS: &[u8] = &[0x8b, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf9];
 /// Code that makes any access to some 2 MiB pages of guest-physical memory.
 #[derive(Clone, Debug)]
 pub struct Poke {
-    /// What is to be put at the guest-physical address that it was made for.
+    /// The code and page tables, for the address that they were made for.
     pub stub: Stub,
     shown: WindowMap,
 }
 
-/// What a vCPU is told to make an access.
+/// The registers with which a vCPU makes an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     /// Where its code is.
     pub rip: u64,
     /// The virtual address of the access.
     pub rdi: u64,
-    /// What it stores, if it does.
+    /// The value of a store.
     pub rax: u64,
-    /// How often it loads, where it loads more than once.
+    /// The number of loads of [`Poke::loads`].
     pub rcx: u64,
 }
 
 impl Poke {
-    /// How many bytes the stub has, at the most, for up to 500 pages.
+    /// The most bytes that the stub has, for up to 500 pages.
     pub const SIZE: u64 = 4 * 4096;
 
     /// Code to be put at `base`, for accesses to the 2 MiB pages that hold
@@ -67,8 +67,7 @@ impl Poke {
         self.order(SIZES.len() + number(size), gpa, value)
     }
 
-    /// So many loads of 4 bytes, one after the other, with nothing between
-    /// them: at least one.
+    /// `count` loads of 4 bytes, at least one, with nothing between them.
     pub fn loads(&self, gpa: u64, count: u32) -> Order {
         Order {
             rcx: count.max(1).into(),

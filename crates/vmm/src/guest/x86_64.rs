@@ -23,14 +23,14 @@ const EFER: u64 = 1 << 8 | 1 << 10;
 /// RFLAGS: the bit that is always set; interrupts are off.
 const RFLAGS: u64 = 1 << 1;
 
-/// What the processor can do.
+/// The features of the processor.
 #[derive(Debug)]
 pub struct Processor {
     cpuid: CpuId,
 }
 
 impl Processor {
-    /// Asks KVM.
+    /// Asks KVM for them.
     ///
     /// # Errors
     /// [`ProcessorError::Cpuid`].
@@ -61,13 +61,13 @@ pub struct VcpuGuest {
 }
 
 impl VcpuGuest {
-    /// A vCPU of `vm` that is about to run `stub`, which lies in its memory.
+    /// A vCPU of `vm` that is about to run `stub`, which is in its memory.
     ///
     /// # Errors
-    /// What KVM says while the vCPU is made and set up.
+    /// The error of KVM.
     pub fn new(vm: &VmFd, processor: &Processor, stub: &Stub) -> Result<Self, Errno> {
         let vcpu = vm.create_vcpu(0)?;
-        // Without CPUID there is no 64-bit mode to switch on.
+        // Without CPUID, the vCPU has no 64-bit mode.
         vcpu.set_cpuid2(&processor.cpuid)?;
         let mut sregs = vcpu.get_sregs()?;
         sregs.cs = segment(0b1011, 8, true);
@@ -101,7 +101,7 @@ impl VcpuGuest {
         Ok(self.vcpu.get_regs()?.rax)
     }
 
-    /// Puts the vCPU before the access of that number.
+    /// Sets the vCPU to before the access of this number.
     fn go_to(&mut self, number: usize) -> Result<(), Errno> {
         let rip = *self.entries.get(number).ok_or(Errno::EINVAL)?;
         let (rdi, rax, rcx) = (0, 0, 0);
@@ -120,11 +120,11 @@ impl VcpuGuest {
         Ok(())
     }
 
-    /// Makes an access of a [`Poke`](super::poke::Poke), whose stub this vCPU
-    /// was made with. Returns what is in RAX behind it.
+    /// Makes an access of a [`Poke`](super::poke::Poke) with whose stub this vCPU
+    /// was created. Returns the value of RAX after it.
     ///
     /// # Errors
-    /// [`GuestError`]; the next access can be made all the same.
+    /// [`GuestError`]. The next access can still be made.
     pub fn poke(&mut self, order: Order, vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
         self.tell(order).map_err(|e| stopped(&e))?;
         self.run(vmm)
@@ -161,15 +161,15 @@ impl VcpuGuest {
 }
 
 impl VcpuGuest {
-    /// Why `KVM_RUN` has failed with ENODEV: this project's kernel patch says
-    /// where the device is missed, in the fields of another exit.
+    /// Why `KVM_RUN` failed with ENODEV: this project's kernel patch reports the
+    /// address in the fields of another exit.
     fn revoked(&mut self) -> GuestFault {
         let run = self.vcpu.get_kvm_run();
         if run.exit_reason != KVM_EXIT_MEMORY_FAULT {
             return GuestFault::Failed(Errno::ENODEV);
         }
-        // SAFETY: the exit's reason says that this is what KVM has filled in;
-        // any other bytes would be three numbers as well.
+        // SAFETY: the exit's reason says that KVM has filled in this member, and any
+        // bytes are three valid numbers.
         let fault = unsafe { run.__bindgen_anon_1.memory_fault };
         GuestFault::Revoked {
             flags: fault.flags,
@@ -185,12 +185,11 @@ impl Guest for VcpuGuest {
         if let Err(GuestError::Fault(GuestFault::DirtyRingFull | GuestFault::Memory { .. })) =
             result
         {
-            // The vCPU stands where it stood, and the same access may be made
-            // again.
+            // The vCPU has not moved, and can retry the access.
             return result;
         }
         match result {
-            // A store leaves in the register what it stored.
+            // After a store the register holds the stored value.
             Ok(value) => {
                 self.next += 1;
                 Ok(match access.kind {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the VMM does while its guest runs: plain data.
+//! The actions of a script, which the VMM performs while its guest runs: plain data.
 
-/// Something that the VMM does, and the error it is to fail with, if any.
+/// An action of the VMM, and the error that it is expected to fail with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// What it does.
+    /// The action.
     pub what: ActionKind,
     /// The expected error.
     pub fails: Option<ErrorCode>,
@@ -13,21 +13,21 @@ pub struct Action {
 /// Why an action can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// It concerns private MMIO that the guest has accepted.
+    /// The guest has accepted the private MMIO.
     Accepted,
-    /// The pages are of another kind than it needs.
+    /// The pages are not of the kind that it needs.
     WrongKind,
-    /// It concerns parts of pages.
+    /// The addresses are not multiples of the page size.
     Unaligned,
-    /// There is no host address to reach the bytes through.
+    /// The bytes have no host address.
     NoHostAddress,
-    /// This kernel cannot do it.
+    /// This kernel does not support it.
     Unsupported,
-    /// There would be more memslots than the kernel has.
+    /// The kernel does not have as many memslots.
     TooManySlots,
-    /// It lies beyond the guest's physical addresses.
+    /// It is beyond the guest's physical addresses.
     OutOfReach,
-    /// Rendering the regions would not end.
+    /// Rendering the regions would take too long.
     TooComplex,
     /// The region tree does not allow it.
     Tree,
@@ -53,7 +53,7 @@ impl ErrorCode {
         Self::Device,
     ];
 
-    /// The word that machine files and reports use.
+    /// Its word in machine files and reports.
     pub fn word(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -71,31 +71,31 @@ impl ErrorCode {
     }
 }
 
-/// What a VMM does while its guest runs.
+/// What an action does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionKind {
-    /// A region goes to another offset in its parent.
+    /// Moves a region to another offset in its parent.
     Move {
         /// The region.
         region: usize,
         /// The new offset.
         to: u64,
     },
-    /// A region comes or goes.
+    /// Enables or disables a region.
     Enable {
         /// The region.
         region: usize,
-        /// Whether it comes.
+        /// Whether it is enabled.
         on: bool,
     },
-    /// Guest writes to a region's memory are forbidden or allowed.
+    /// Forbids or allows guest writes to a region's memory.
     ReadOnly {
         /// The region.
         region: usize,
         /// Whether they are forbidden.
         on: bool,
     },
-    /// A flash chip's reads are direct or trap.
+    /// Makes a flash chip's reads direct, or trap.
     DirectReads {
         /// The region.
         region: usize,
@@ -104,24 +104,23 @@ pub enum ActionKind {
     },
     /// The guest accepts private MMIO.
     Accept(Span),
-    /// The guest gives accepted private MMIO back.
+    /// The guest returns accepted private MMIO.
     GiveBack(Span),
-    /// The device takes accepted private MMIO back.
+    /// The device revokes accepted private MMIO.
     Revoke(Span),
-    /// The guest switches the memory decoding of the device whose BAR the
-    /// region is.
+    /// The guest switches the memory decoding of the device that the BAR belongs to.
     Decode {
         /// The region.
         region: usize,
-        /// Whether it is on then.
+        /// Whether it is switched on.
         on: bool,
     },
-    /// The device whose BAR the region is gets reset.
+    /// Resets the device that the BAR belongs to.
     Reset {
         /// The region.
         region: usize,
     },
-    /// Pages become private or shared.
+    /// Converts pages to private or shared.
     Convert {
         /// The pages.
         span: Span,
@@ -148,7 +147,7 @@ pub enum ActionKind {
     },
 }
 
-/// A run of guest-physical addresses.
+/// A range of guest-physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The first.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What machine files call real devices.
+//! The names of real devices in machine files.
 
 use std::fmt;
 use std::fs;
@@ -48,7 +48,7 @@ impl fmt::Display for DeviceName {
 }
 
 impl DeviceName {
-    /// The device's address: that of the first one that vfio-pci has.
+    /// The device's address: the first one that is bound to vfio-pci.
     ///
     /// # Errors
     /// What is missing, in words.

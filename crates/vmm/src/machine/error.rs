@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is wrong with a machine file, and where.
+//! Errors in machine files, with their place.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// A mistake in a machine file: file, line, what it concerns, and which field.
+/// A mistake in a machine file: file, line, subject and field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineError {
     /// The file.
@@ -46,8 +46,7 @@ impl fmt::Display for MachineError {
             text += &format!("field '{}': ", shortened(field));
         }
         text += &shortened(&self.problem);
-        // Words of the file are quoted: they may be anything, also what would
-        // break the line or drive the terminal.
+        // Words of the file are quoted. They may contain control characters.
         for c in text.chars() {
             match c.is_control() {
                 true => write!(f, "{}", c.escape_default())?,
@@ -83,7 +82,7 @@ pub(super) fn line_of(bytes: &[u8], offset: usize) -> usize {
     before.filter(|&&byte| byte == b'\n').count() + 1
 }
 
-/// A machine file's text: knows on which line an offset is.
+/// A machine file's text, which converts offsets to lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     pub(super) file: &'a str,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checking one field after the other, with errors that say which.
+//! Checks single fields, with errors that name them.
 
 use std::ops::Range;
 
@@ -14,9 +14,9 @@ pub(super) struct Subject<'a> {
     pub(super) source: &'a Source<'a>,
     /// In words: `region 'ram'`, `step 3`.
     pub(super) name: String,
-    /// Where in the file it stands.
+    /// Its place in the file.
     pub(super) span: Range<usize>,
-    /// Which repetition of it this is, and what the repetition says.
+    /// The number of this repetition, and the `repeat` field.
     pub(super) index: u64,
     pub(super) repeat: Option<Repeat>,
 }
@@ -49,7 +49,7 @@ impl Subject<'_> {
         }
     }
 
-    /// An error of a field that is not there.
+    /// An error of a missing field.
     pub(super) fn missing(&self, field: &str, why: &str) -> MachineError {
         self.wrong(field, self.span.clone(), format!("is missing: {why}"))
     }
@@ -75,7 +75,7 @@ impl Subject<'_> {
         }
     }
 
-    /// A number below 2^64, from `field` on by `step` for each repetition.
+    /// A number below 2^64: `field`, plus `step` for each repetition.
     pub(super) fn number(
         &self,
         name: &str,

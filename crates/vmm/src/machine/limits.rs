@@ -10,8 +10,8 @@ pub(super) const MAX_FILE: u64 = 4 << 20;
 /// than a kilobyte for each, before it looks at what they are.
 pub(super) const MAX_TABLES: u64 = 150_000;
 
-/// How many names may be joined by dots in one key: the reader of TOML goes
-/// that deep, and does not say where there are more.
+/// How many dots a key may have: the reader of TOML has this limit too, but its
+/// error has no line.
 pub(super) const MAX_DOTS: u64 = 40;
 
 /// How many values a file may have, for the same reason.
@@ -26,15 +26,15 @@ pub(super) const MAX_STEPS: usize = 100_000;
 /// How long a name may be, in bytes.
 pub(super) const MAX_NAME: usize = 255;
 
-/// How many regions may lie around a region.
+/// How deep regions may be nested.
 pub(super) const MAX_DEPTH: usize = 100;
 
 /// How many regions an address space may show, counting each as often as
 /// aliases show it.
 pub(super) const MAX_SHOWN: u64 = 100_000;
 
-/// How many initial values the regions may have together. Each can be in a page
-/// of its own.
+/// How many initial values the regions may have together. Each may use a page of
+/// its own.
 pub(super) const MAX_INIT: u64 = 20_000;
 
 /// How many private and shared ranges the BARs may have together.
@@ -57,7 +57,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// At most `limit` of what the word stands for.
+    /// At most `limit` of `what`.
     pub(super) fn new(limit: u64, what: &'static str) -> Self {
         Self {
             limit,

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine: its regions, and a script of what its guest does. Plain data
-//! ([`Machine`]), checked when it is read from a file.
+//! A [`Machine`]: its regions and the script of its guest. Plain data, checked when
+//! it is read from a file.
 
 mod action;
-mod bar;
+mod alias_expansion;
+mod bar_pieces;
 mod device_name;
 mod error;
 mod fields;
 mod limits;
 mod number;
 mod raw;
+mod region_totals;
 mod regions;
-mod shown;
-mod size;
 mod spec;
 mod steps;
-mod totals;
+mod toml_size;
 
 use std::fs::File;
 use std::io::Read;
@@ -27,7 +27,7 @@ use limits::{MAX_FILE, name_problem};
 use raw::RawMachine;
 
 pub use action::{Action, ActionKind, ErrorCode, Span};
-pub use bar::{RealBar, pieces};
+pub use bar_pieces::{RealBar, pieces};
 pub use device_name::ParseDeviceNameError;
 pub use error::MachineError;
 pub use spec::{
@@ -35,7 +35,7 @@ pub use spec::{
     Machine, OnMemoryFault, Place, Region, Step,
 };
 
-/// The machine that `vmm` runs when it is given none.
+/// The machine that `vmm` runs without an argument.
 const BUILT_IN: &str = include_str!("../built-in.toml");
 
 impl Machine {
@@ -55,7 +55,7 @@ impl Machine {
         let file = path.display().to_string();
         let unreadable = |why: String| MachineError::unreadable(&file, why);
         let opened = File::open(path).map_err(|e| unreadable(e.to_string()))?;
-        // Pipes and devices do not tell their size beforehand.
+        // Pipes and devices do not have a size.
         let mut text = Vec::new();
         let read = opened.take(MAX_FILE + 1).read_to_end(&mut text);
         read.map_err(|e| unreadable(e.to_string()))?;
@@ -84,13 +84,13 @@ fn too_large(file: &str) -> MachineError {
     MachineError::unreadable(file, format!("it is larger than {MAX_FILE} bytes"))
 }
 
-/// From text to a checked machine.
+/// Parses and checks a machine.
 fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
     if text.len() as u64 > MAX_FILE {
         return Err(too_large(file));
     }
     let source = Source { file, text };
-    size::check(&source)?;
+    toml_size::check(&source)?;
     let raw: RawMachine = toml::from_str(text).map_err(|e| source.toml_error(&e))?;
     let regions = regions::check(&source, &raw.region)?;
     let steps = steps::check(&source, &regions, &raw.step)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Machine files as TOML has them, every field with its place in the file.
+//! The TOML form of machine files, every field with its place in the file.
 
 use std::num::NonZeroU16;
 
@@ -88,10 +88,10 @@ pub(super) struct RawSpan {
 pub(super) struct Repeat {
     /// How often.
     pub(super) count: NonZeroU16,
-    /// How far `at` goes on each time.
+    /// What is added to `at` each time.
     #[serde(default = "nothing")]
     pub(super) stride: Number,
-    /// How much is added to values and expectations each time.
+    /// What is added to values and expectations each time.
     #[serde(default = "nothing")]
     pub(super) add: Number,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checking the regions of a machine file.
+//! Checks the regions of a machine file.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,15 +8,15 @@ use std::str::FromStr;
 use toml::Spanned;
 use vfio_private::BarIndex;
 
-use super::bar;
+use super::alias_expansion::shown;
+use super::bar_pieces;
 use super::error::{MachineError, Source};
 use super::fields::Subject;
 use super::limits::{MAX_REGIONS, MAX_SHOWN, name_problem};
 use super::number::Number;
 use super::raw::{RawRegion, RawSpan};
-use super::shown::shown;
+use super::region_totals::Totals;
 use super::spec::{AssignedBar, Backing, Bar, DeviceKind, DeviceName, Init, Kind, Place, Region};
-use super::totals::Totals;
 
 /// How large a region with memory may be, in bytes: KVM takes no slot of 8 TiB
 /// or more.
@@ -24,7 +24,7 @@ const MAX_MEMORY: u128 = 1 << 42;
 
 const PAGE: u128 = 4096;
 
-/// From the file's regions to checked ones, the root before them.
+/// Checks the file's regions and adds the root before them.
 pub(super) fn check(
     source: &Source<'_>,
     raws: &[Spanned<RawRegion>],
@@ -298,7 +298,7 @@ fn bar(subject: &Subject<'_>, raw: &RawRegion) -> Result<Bar, MachineError> {
     })
 }
 
-/// Which device's BAR it is, if it is a real one's.
+/// The device that the BAR belongs to, if it is a real one.
 fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar>, MachineError> {
     let Some(device) = &raw.device else {
         subject.refuse(("bar", &raw.bar), "a bar of no 'device'")?;
@@ -316,14 +316,14 @@ fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar
 }
 
 /// How many pieces vfio-private cuts the BAR into. A BAR that it cannot cut is an
-/// error here, so that assembling it cannot fail.
+/// error here already, with its line in the file.
 fn pieces(
     subject: &Subject<'_>,
     raw: &RawRegion,
     bar: &Bar,
     size: u128,
 ) -> Result<u64, MachineError> {
-    match bar::pieces(bar, size, None) {
+    match bar_pieces::pieces(bar, size, None) {
         Ok(pieces) => Ok(pieces.len() as u64),
         Err(problem) => Err(subject.wrong("kind", raw.kind.span(), problem)),
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a machine is: plain data.
+//! The types of a machine: plain data.
 
 use memory_model::AddrRange;
 use vfio_private::BarIndex;
@@ -10,25 +10,25 @@ use super::action::{Action, ActionKind};
 /// A machine and its guest's script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What the machine is called.
+    /// The machine's name.
     pub name: String,
     /// The regions, parents before their children and targets before their
     /// aliases. The first is the root.
     pub regions: Vec<Region>,
-    /// What happens, in order.
+    /// The steps of the script, in order.
     pub steps: Vec<Step>,
-    /// What the VMM does where the guest takes a page for what it is not.
+    /// What the VMM does at a memory fault.
     pub on_memory_fault: OnMemoryFault,
 }
 
 /// What the VMM does at a memory fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMemoryFault {
-    /// The access ends there, and that is what is seen of it.
+    /// The access ends with the fault, which the script sees.
     #[default]
     Report,
-    /// The pages become what the guest takes them for, if they can, and the
-    /// guest tries again: what it then comes to is what is seen.
+    /// The VMM converts the pages to the state that the guest expects, if it can, and
+    /// the guest retries. The script sees the retried access.
     Convert,
 }
 
@@ -38,29 +38,29 @@ pub enum OnMemoryFault {
 pub struct Region {
     /// Its name, unique in the machine.
     pub name: String,
-    /// Where it lies; `None` for the root, and for targets of aliases that
-    /// lie nowhere themselves.
+    /// Its place; `None` for the root, and for targets of aliases that are not placed
+    /// themselves.
     pub place: Option<Place>,
     /// The number of bytes, 1 to 2^64.
     pub size: u128,
     /// What it is.
     pub kind: Kind,
-    /// Whether it is there to begin with.
+    /// Whether it is enabled initially.
     pub enabled: bool,
     /// Whether guest writes to memory in it are dropped.
     pub readonly: bool,
-    /// What its bytes hold to begin with, where that is not zero.
+    /// Its initial values that are not zero.
     pub init: Vec<Init>,
 }
 
-/// Where a region lies.
+/// The place of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// In which region.
+    /// The region that it is in.
     pub parent: usize,
-    /// At which offset in it.
+    /// The offset in that region.
     pub at: u64,
-    /// Which of overlapping siblings wins: the highest.
+    /// The priority: the highest of overlapping siblings wins.
     pub priority: i32,
 }
 
@@ -69,7 +69,7 @@ pub struct Place {
 pub enum Kind {
     /// Holds other regions.
     Container,
-    /// Claims addresses that answer nothing.
+    /// Reserves addresses: nothing answers there.
     Reserved,
     /// Trapped: a device answers.
     Mmio(DeviceKind),
@@ -82,7 +82,7 @@ pub enum Kind {
     RomDevice,
     /// A device's memory, mapped in the host.
     DeviceRam,
-    /// A device's registers that only the guest can touch.
+    /// A device's registers that only the guest can access.
     PrivateMmio,
     /// A window onto another region.
     Alias {
@@ -96,46 +96,46 @@ pub enum Kind {
     Bar(Bar),
 }
 
-/// What RAM is made of.
+/// The backing of RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     /// Memory of the VMM.
     Host,
-    /// A guest_memfd that the VMM has mapped.
+    /// A guest_memfd, which the VMM maps.
     GuestMemfd,
     /// Memory of the VMM for shared pages, a guest_memfd for private ones.
     Private,
 }
 
-/// The devices that there are.
+/// The kinds of emulated devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// Identification, inverter and factorial registers.
     Edu,
-    /// Registers that hold what is written.
+    /// Registers that hold the written value.
     Registers,
     /// Counts how often it was read.
     Counter,
 }
 
-/// What is known of a BAR.
+/// A BAR as the machine file describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bar {
-    /// Which device's BAR it is; `None` for one that memory stands for.
+    /// The real BAR; `None` if memory takes its place.
     pub assigned: Option<AssignedBar>,
-    /// Whether the VMM maps nothing of it, as if VFIO allowed no mapping.
+    /// Whether the VMM maps none of it, as if VFIO did not allow a mapping.
     pub unmapped: bool,
     /// Offset and size of the MSI-X table.
     pub msix_table: Option<(u64, u64)>,
     /// Offset and size of the MSI-X pending bits.
     pub msix_pba: Option<(u64, u64)>,
-    /// The ranges that only the guest may touch (offset, size).
+    /// The ranges that only the guest may access (offset, size).
     pub private: Vec<(u64, u64)>,
-    /// The ranges that the host may touch too (offset, size).
+    /// The ranges that the host may access too (offset, size).
     pub shared: Vec<(u64, u64)>,
 }
 
-/// A BAR of a real device, which VFIO has.
+/// A BAR of a real device that is bound to VFIO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignedBar {
     /// The device.
@@ -144,12 +144,12 @@ pub struct AssignedBar {
     pub bar: BarIndex,
 }
 
-/// How a machine file calls a real device.
+/// The name of a real device in a machine file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceName {
     /// By its address: `0000:01:00.0`.
     At(PciAddress),
-    /// The first of this vendor and type that vfio-pci has: `1234:11e8`.
+    /// The first of this vendor and type that is bound to vfio-pci: `1234:11e8`.
     Model {
         /// The vendor's ID.
         vendor: u16,
@@ -158,7 +158,7 @@ pub enum DeviceName {
     },
 }
 
-/// A value in memory to begin with.
+/// An initial value in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Init {
     /// Offset in the region.
@@ -169,12 +169,12 @@ pub struct Init {
     pub value: u64,
 }
 
-/// One step of the script, with what is expected of it.
+/// One step of the script, with its expected result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The guest loads or stores.
     Guest(Access),
-    /// The VMM does something while the guest runs.
+    /// The VMM performs an action while the guest runs.
     Vmm(Action),
 }
 
@@ -187,21 +187,21 @@ pub struct Access {
     pub size: usize,
     /// What it does.
     pub kind: AccessKind,
-    /// Whether the guest's page table says that its pages are private. `None`
-    /// for an access that takes every page for what it is.
+    /// The private bit in the guest's page table. `None` for an access that matches
+    /// the state of every page.
     pub private: Option<bool>,
     /// How it is expected to be resolved.
     pub how: How,
-    /// How often the guest tries until it reads what is expected: of a device
-    /// that takes its time. At least once.
+    /// How often the guest tries until it reads the expected value, at least once: a
+    /// device may take its time.
     pub tries: u32,
 }
 
 /// Load or store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessKind {
-    /// A load that is expected to give this value; any value if none is said,
-    /// which only a load that fails can do.
+    /// A load that is expected to return this value. Only a load that is expected to
+    /// fail has none.
     Read(Option<u64>),
     /// A store of this value.
     Write(u64),
@@ -216,15 +216,15 @@ pub enum How {
     Mmio,
     /// By an exit on a store to ROM, which the VMM dropped.
     RomWrite,
-    /// By a memory fault: the page is private and the memory is not, or the
-    /// other way round; or the page is not what the guest takes it for.
+    /// By a memory fault: the page is private and the memory is not, or the other way
+    /// round, or the page does not match the private bit of the access.
     MemoryFault,
     /// Not at all.
     Error,
 }
 
 impl How {
-    /// The word that machine files and reports use.
+    /// Its word in machine files and reports.
     pub fn word(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -245,7 +245,7 @@ impl Machine {
         })
     }
 
-    /// What the VMM reads and writes by its host address.
+    /// The memory that the VMM accesses through its host address.
     pub fn host_accesses(&self) -> impl Iterator<Item = AddrRange> {
         self.steps.iter().filter_map(|step| match step {
             Step::Guest(_) => None,
@@ -257,7 +257,7 @@ impl Machine {
         })
     }
 
-    /// The real devices' BARs that the machine has.
+    /// The BARs of real devices in the machine.
     pub fn assigned(&self) -> impl Iterator<Item = AssignedBar> {
         self.regions.iter().filter_map(|region| match &region.kind {
             Kind::Bar(bar) => bar.assigned,
@@ -265,7 +265,7 @@ impl Machine {
         })
     }
 
-    /// Whether some page can be private, which takes a VM of another type.
+    /// Whether some page can be private, which needs a VM of another type.
     pub fn has_private_pages(&self) -> bool {
         let mut kinds = self.regions.iter().map(|region| &region.kind);
         kinds.any(|kind| match kind {

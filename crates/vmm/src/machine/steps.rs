@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checking the steps of a machine file.
+//! Checks the steps of a machine file.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use super::number::Number;
 use super::raw::RawStep;
 use super::spec::{Access, AccessKind, How, Kind, Region, Step};
 
-/// From the file's steps to checked ones.
+/// Checks the file's steps.
 pub(super) fn check(
     source: &Source<'_>,
     regions: &[Region],
@@ -57,8 +57,7 @@ pub(super) fn check(
 struct Totals {
     tries: Budget,
     pages: Budget,
-    /// The pages that were counted since something last changed the memory that
-    /// is at an address.
+    /// The pages counted since an action last changed the memory map.
     touched: HashSet<u64>,
 }
 
@@ -239,7 +238,7 @@ impl Reader<'_> {
         })
     }
 
-    /// What a read is expected to give, unless it is expected to fail.
+    /// The expected value of a read, unless it is expected to fail.
     fn expectation(&self, size: usize, may_fail: bool) -> Result<Option<u64>, MachineError> {
         match &self.raw.expect {
             Some(expect) => self.subject.value("expect", expect, size).map(Some),
@@ -272,7 +271,7 @@ impl Reader<'_> {
         let index = self.by_name.get(name.as_str()).copied();
         let wrong = |problem| Err(self.subject.wrong("region", field.span(), problem));
         match index {
-            // The guest's own code lies in it.
+            // The guest's own code is in it.
             Some(0) => wrong(format!(
                 "'{name}' is all memory there is: it stays as it is"
             )),
@@ -333,7 +332,7 @@ impl Reader<'_> {
             .word("state", state, &[("private", true), ("shared", false)])
     }
 
-    /// Fields that mean nothing for an action are mistakes.
+    /// Refuses fields that an action does not have.
     fn nothing_else(&self, what: &ActionKind) -> Result<(), MachineError> {
         use ActionKind::{
             Convert, Decode, DirectReads, Enable, HostRead, HostWrite, Move, ReadOnly, Reset,

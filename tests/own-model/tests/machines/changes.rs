@@ -116,7 +116,7 @@ pub fn addresses_that_no_processor_has_are_refused_before_kvm_is_asked<V: Host>(
     assert_eq!(machine.vmm.slots().capabilities().address_bits, Some(bits));
 }
 
-pub fn a_change_that_the_hypervisor_refuses_is_undone<V: Host>(mut machine: Machine<V>) {
+pub fn a_change_that_the_hypervisor_refuses_is_rolled_back<V: Host>(mut machine: Machine<V>) {
     machine.change(|model| {
         model.add(region(1, RAM, 2, What::Ram(stamped(2))));
         model.add(region(2, 2 * RAM, 3, What::Rom(stamped(3))));

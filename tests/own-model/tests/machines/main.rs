@@ -36,7 +36,7 @@ fn main() {
         changes::moving_memory_is_one_operation_and_holds_no_vcpu,
         changes::a_change_that_kvm_refuses_changes_nothing,
         changes::addresses_that_no_processor_has_are_refused_before_kvm_is_asked,
-        changes::a_change_that_the_hypervisor_refuses_is_undone,
+        changes::a_change_that_the_hypervisor_refuses_is_rolled_back,
         changes::a_vcpu_never_sees_a_gap_in_its_ram,
         dirty::writes_are_found_after_their_slot_was_split_and_moved,
         dirty::a_write_of_the_vmm_is_reported_to_each_client_once,

@@ -186,7 +186,7 @@ impl<'a, V: Host> World<'a, V> {
         for &(page, byte) in &step.stores {
             self.store(page, byte)?;
         }
-        self.is_told_what_was_written()
+        self.gets_what_was_written()
     }
 
     fn edit(&self, regions: &mut Vec<Region>, edit: &Edit) {
@@ -261,7 +261,7 @@ impl<'a, V: Host> World<'a, V> {
             let seen = match direct {
                 Some((number, page)) => {
                     let region = &self.regions[number];
-                    slots.insert(gpa, expected(region, page));
+                    slots.insert(gpa, key(region, page));
                     Seen::Direct(self.bytes[&(region.name as usize, page)])
                 }
                 None => Seen::Exit,
@@ -315,27 +315,27 @@ impl<'a, V: Host> World<'a, V> {
         Ok(())
     }
 
-    fn is_told_what_was_written(&mut self) -> Result<(), TestCaseError> {
+    fn gets_what_was_written(&mut self) -> Result<(), TestCaseError> {
         let collected = self.machine.vmm.collect();
         prop_assert_eq!(collected, Ok(()));
-        let dirty = self.client.take_all();
+        let reported = self.client.take_all();
         let written = std::mem::take(&mut self.written);
         prop_assert!(
-            written.iter().all(|page| dirty.contains(*page)),
+            written.iter().all(|page| reported.contains(*page)),
             "{:x?}",
             written
         );
         // A processor may map a page as writable on a load, and KVM counts that
         // as a write.
         if self.machine.vmm.vm().memslots().is_some() {
-            prop_assert_eq!(dirty.len(), written.len() as u64);
+            prop_assert_eq!(reported.len(), written.len() as u64);
         }
         Ok(())
     }
 }
 
 /// The expected slot of a page: host address, offset in the file, and flags.
-fn expected(region: &Region, page: u64) -> ((Option<u64>, Option<u64>), u32) {
+fn key(region: &Region, page: u64) -> ((Option<u64>, Option<u64>), u32) {
     let offset = page * PAGE;
     match &region.what {
         What::Ram(bytes) => {

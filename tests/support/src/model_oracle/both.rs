@@ -125,7 +125,7 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
                 part.commit();
             } else {
                 drop(part);
-                painted.go_back_to(before);
+                painted.roll_back_to(before);
             }
         }
     }

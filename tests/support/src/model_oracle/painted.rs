@@ -72,7 +72,7 @@ impl What {
 
 impl Painted {
     /// Restores an earlier state, but remembers the ids that were undone.
-    pub fn go_back_to(&mut self, before: Painted) {
+    pub fn roll_back_to(&mut self, before: Painted) {
         let mut undone = core::mem::take(&mut self.undone);
         let added = self.nodes.drain(..).skip(before.nodes.len());
         undone.extend(added.map(|node| node.id));

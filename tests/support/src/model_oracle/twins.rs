@@ -174,7 +174,7 @@ impl Twins {
             other => panic!("{other:?}"),
         }
         assert!(same(0) && same(1), "nothing happened");
-        self.painted.go_back_to(before);
+        self.painted.roll_back_to(before);
     }
 
     fn check(&self) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is asked of the library, and its reports in short forms.
 
-pub mod devices;
 pub mod pastes;
 
 use std::path::{Path, PathBuf};

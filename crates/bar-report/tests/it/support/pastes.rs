@@ -2,7 +2,7 @@
 //! Texts of `lspci`, and what the library makes of them.
 
 use crate::support::Ask;
-use crate::support::devices::{Files, lines};
+use support::devices::{Files, lines};
 
 /// The pieces of the NVMe disk.
 pub const NVME_LINES: [&str; 3] = [
@@ -41,9 +41,10 @@ pub fn starts(text: &str, what: &str) {
     assert!(said.starts_with(what), "{said}\n{text}");
 }
 
-/// The text for people.
+/// The text for people, with its words in one line.
 pub fn shown(text: &str) -> String {
     let files = Files::new();
     let path = files.put("lspci.txt", text);
-    Ask::config(&path).text()
+    let text = Ask::config(&path).text();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

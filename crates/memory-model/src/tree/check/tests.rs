@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A tree that is damaged is found to be.
+//! `check` finds each kind of damage.
 
 use alloc::sync::Arc;
 
 use super::*;
+use crate::attachments::{EventFd, IoEventFd, Trigger};
+use crate::model::MemoryModel;
+use crate::region::Region;
 use crate::space::ModelId;
 use crate::tree::node::Place;
-use crate::{EventFd, IoEventFd, MemoryModel, Region, Trigger};
 
 /// A container with a device and an alias of it; and nothing where a region
 /// was. The device has an ioeventfd and a coalesced range.
@@ -15,7 +17,7 @@ struct Machine {
     container: RegionId,
     device: RegionId,
     alias: RegionId,
-    gone: RegionId,
+    removed: RegionId,
 }
 
 fn machine() -> Machine {
@@ -24,7 +26,7 @@ fn machine() -> Machine {
     let container = t.add(Region::container("container", 1 << 64)).unwrap();
     let device = t.add(Region::mmio("device", 0x1000)).unwrap();
     let alias = t.add(Region::alias("alias", device, 0, 0x800)).unwrap();
-    let gone = t.add(Region::mmio("gone", 1)).unwrap();
+    let removed = t.add(Region::mmio("removed", 1)).unwrap();
     t.place(device, container, 0x1000, 0).unwrap();
     t.place(alias, container, 0x4000, 0).unwrap();
     t.attach_ioeventfd(device, event(0x10)).unwrap();
@@ -32,14 +34,14 @@ fn machine() -> Machine {
         .unwrap();
     t.commit().unwrap();
     let mut t = model.transaction();
-    t.remove(gone).unwrap();
+    t.remove(removed).unwrap();
     t.commit().unwrap();
     Machine {
         model,
         container,
         device,
         alias,
-        gone,
+        removed,
     }
 }
 
@@ -51,8 +53,8 @@ fn event(at: u64) -> IoEventFd {
     }
 }
 
-/// What is said of a tree after some damage.
-fn said(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
+/// The error for a tree after some damage.
+fn error_after(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
     let mut m = machine();
     assert_eq!(m.model.validate(), Ok(()));
     let mut tree = core::mem::replace(&mut m.model.tree, Tree::new(crate::space::ModelId::next()));
@@ -62,59 +64,59 @@ fn said(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
 }
 
 #[track_caller]
-fn region(said: Invalid, named: &str, says: &str) {
-    match said {
+fn region(error: Invalid, named: &str, says: &str) {
+    match error {
         Invalid::Region { name, what, .. } if name == named && what.contains(says) => {}
         other => panic!("{other}"),
     }
 }
 
 #[track_caller]
-fn seat(said: Invalid, of: RegionId, says: &str) {
-    match said {
-        Invalid::Seat { index, what } if index == of.index && what.contains(says) => {}
+fn entry(error: Invalid, of: RegionId, says: &str) {
+    match error {
+        Invalid::Entry { index, what } if index == of.index && what.contains(says) => {}
         other => panic!("{other}"),
     }
 }
 
 #[test]
-fn a_seat_that_is_taken_and_free_is_found() {
-    seat(
-        said(|tree, m| tree.free.push(m.device.index)),
+fn an_entry_that_is_taken_and_free_is_found() {
+    entry(
+        error_after(|tree, m| tree.free.push(m.device.index)),
         m_index(|m| m.device),
         "a region has it",
     );
-    seat(
-        said(|tree, m| tree.free.push(m.gone.index)),
-        m_index(|m| m.gone),
+    entry(
+        error_after(|tree, m| tree.free.push(m.removed.index)),
+        m_index(|m| m.removed),
         "free twice",
     );
-    seat(
-        said(|tree, _| tree.free.clear()),
-        m_index(|m| m.gone),
+    entry(
+        error_after(|tree, _| tree.free.clear()),
+        m_index(|m| m.removed),
         "not free",
     );
-    let said = said(|tree, _| tree.free.push(77));
-    assert!(matches!(said, Invalid::Seat { index: 77, .. }), "{said}");
+    let error = error_after(|tree, _| tree.free.push(77));
+    assert!(matches!(error, Invalid::Entry { index: 77, .. }), "{error}");
 }
 
 #[test]
-fn a_seat_that_is_free_although_its_generations_have_run_out_is_found() {
+fn an_entry_that_is_free_although_its_generations_have_run_out_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
-        let seat = &mut tree.seats[m.gone.index as usize];
-        seat.next_generation = (seat.next_generation | RegionId::GENERATIONS).wrapping_add(1);
+        let entry = &mut tree.entries[m.removed.index as usize];
+        entry.next_generation = (entry.next_generation | RegionId::GENERATIONS).wrapping_add(1);
     };
-    seat(said(damage), m_index(|m| m.gone), "run out");
+    entry(error_after(damage), m_index(|m| m.removed), "run out");
 }
 
 #[test]
-fn seats_whose_generations_run_out_are_right_in_the_first_model_and_the_last() {
+fn entries_whose_generations_run_out_are_right_in_the_first_model_and_the_last() {
     for model in [0, 1, u16::MAX] {
         let mut tree = Tree::<()>::new(ModelId(model));
         let first = tree.add(Region::mmio("x", 1)).unwrap();
         drop(tree.remove(first).unwrap());
         // Two are left.
-        tree.seats[0].next_generation = first.generation + RegionId::GENERATIONS - 1;
+        tree.entries[0].next_generation = first.generation + RegionId::GENERATIONS - 1;
         for _ in 0..2 {
             let id = tree.add(Region::mmio("x", 1)).unwrap();
             assert_eq!(id.index, 0);
@@ -122,7 +124,7 @@ fn seats_whose_generations_run_out_are_right_in_the_first_model_and_the_last() {
             drop(tree.remove(id).unwrap());
             assert_eq!(tree.check(), Ok(()));
         }
-        // The seat stays empty: its next id would be another model's.
+        // The entry stays empty: its next id would be another model's.
         let id = tree.add(Region::mmio("x", 1)).unwrap();
         assert_eq!(id.index, 1);
         assert_eq!(tree.check(), Ok(()));
@@ -137,9 +139,9 @@ fn m_index(of: impl Fn(&Machine) -> RegionId) -> RegionId {
 #[test]
 fn a_generation_that_could_be_given_out_again_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
-        tree.seats[m.device.index as usize].next_generation = m.device.generation;
+        tree.entries[m.device.index as usize].next_generation = m.device.generation;
     };
-    seat(said(damage), m_index(|m| m.device), "still to come");
+    entry(error_after(damage), m_index(|m| m.device), "still to come");
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn a_region_that_its_parent_does_not_find_is_found() {
         let parent = tree.node_mut(m.container).unwrap();
         parent.children.remove(&as_child);
     };
-    region(said(damage), "device", "does not find it");
+    region(error_after(damage), "device", "does not find it");
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn a_region_that_its_parent_has_twice_is_found() {
         parent.children.insert(as_child);
     };
     // The container comes first.
-    region(said(damage), "container", "one placing");
+    region(error_after(damage), "container", "one placing");
 }
 
 #[test]
@@ -169,16 +171,16 @@ fn a_child_that_lies_elsewhere_or_nowhere_is_found() {
         let place = tree.node_mut(m.device).unwrap().place.as_mut().unwrap();
         place.address += 0x10;
     };
-    region(said(moved), "container", "another place");
+    region(error_after(moved), "container", "another place");
     let unplaced = |tree: &mut Tree<()>, m: &Machine| {
         tree.node_mut(m.device).unwrap().place = None;
     };
-    region(said(unplaced), "container", "lies elsewhere");
-    let gone = |tree: &mut Tree<()>, m: &Machine| {
-        tree.seats[m.alias.index as usize].node = None;
+    region(error_after(unplaced), "container", "lies elsewhere");
+    let removed = |tree: &mut Tree<()>, m: &Machine| {
+        tree.entries[m.alias.index as usize].node = None;
         tree.free.push(m.alias.index);
     };
-    region(said(gone), "container", "no region");
+    region(error_after(removed), "container", "no region");
 }
 
 #[test]
@@ -186,19 +188,19 @@ fn a_parent_that_there_is_not_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
         let container = tree.node_mut(m.container).unwrap();
         let place = Place {
-            parent: m.gone,
+            parent: m.removed,
             address: 0,
             priority: 0,
         };
         (container.place, container.placing) = (Some(place), 1);
     };
-    region(said(damage), "container", "that there is not");
+    region(error_after(damage), "container", "that there is not");
 }
 
 #[test]
 fn a_placing_that_is_still_to_come_is_found() {
     let damage = |tree: &mut Tree<()>, _: &Machine| tree.placings = 1;
-    region(said(damage), "alias", "still to come");
+    region(error_after(damage), "alias", "still to come");
 }
 
 #[test]
@@ -206,12 +208,12 @@ fn an_alias_and_its_target_that_do_not_agree_are_found() {
     let forgotten = |tree: &mut Tree<()>, m: &Machine| {
         tree.node_mut(m.device).unwrap().aliases.clear();
     };
-    region(said(forgotten), "alias", "does not know it");
+    region(error_after(forgotten), "alias", "does not know it");
     let made_up = |tree: &mut Tree<()>, m: &Machine| {
         let device = tree.node_mut(m.device).unwrap();
         device.aliases.insert(m.container);
     };
-    region(said(made_up), "device", "does not show it");
+    region(error_after(made_up), "device", "does not show it");
 }
 
 #[test]
@@ -222,9 +224,9 @@ fn a_region_that_contains_itself_is_found() {
         place.parent = m.device;
         tree.put(m.alias, place, placing);
     };
-    let said = said(damage);
-    let Invalid::Region { what, .. } = said else {
-        panic!("{said}");
+    let error = error_after(damage);
+    let Invalid::Region { what, .. } = error else {
+        panic!("{error}");
     };
     assert!(what.contains("contains itself"), "{what}");
 }
@@ -235,7 +237,7 @@ fn offsets_of_another_size_are_found() {
         let container = tree.node_mut(m.container).unwrap();
         container.offsets = AddrRange::new(0, 0x5000).unwrap();
     };
-    region(said(damage), "container", "not those of its size");
+    region(error_after(damage), "container", "not those of its size");
 }
 
 #[test]
@@ -243,17 +245,17 @@ fn logging_of_what_cannot_be_logged_is_found() {
     let damage = |tree: &mut Tree<()>, m: &Machine| {
         tree.node_mut(m.device).unwrap().logging = DirtyClients::VGA;
     };
-    region(said(damage), "device", "cannot be");
+    region(error_after(damage), "device", "cannot be");
 }
 
 #[test]
 fn attachments_that_are_not_counted_are_found() {
-    let said = said(|tree, _| tree.attachments = 1);
+    let error = error_after(|tree, _| tree.attachments = 1);
     let expected = Invalid::AttachmentCount {
         counted: 2,
         recorded: 1,
     };
-    assert_eq!(said, expected);
+    assert_eq!(error, expected);
 }
 
 #[test]
@@ -261,23 +263,23 @@ fn attachments_that_cannot_be_are_found() {
     let elsewhere = |tree: &mut Tree<()>, m: &Machine| {
         tree.set_coalesced(m.alias, AddrRange::new(0, 1).unwrap(), true);
     };
-    region(said(elsewhere), "alias", "does not trap");
+    region(error_after(elsewhere), "alias", "does not trap");
     let outside = |tree: &mut Tree<()>, m: &Machine| {
         tree.set_coalesced(m.device, AddrRange::new(0xfff, 2).unwrap(), true);
     };
-    region(said(outside), "device", "range is not inside");
+    region(error_after(outside), "device", "range is not inside");
     let overlapping = |tree: &mut Tree<()>, m: &Machine| {
         tree.set_coalesced(m.device, AddrRange::new(0x21, 1).unwrap(), true);
     };
-    region(said(overlapping), "device", "overlap");
+    region(error_after(overlapping), "device", "overlap");
     let outside = |tree: &mut Tree<()>, m: &Machine| {
         let event = event(0xffe);
         tree.set_ioeventfd(m.device, event.key(), Some(event.event));
     };
-    region(said(outside), "device", "ioeventfd is not inside");
+    region(error_after(outside), "device", "ioeventfd is not inside");
     let twice = |tree: &mut Tree<()>, m: &Machine| {
         let key = (0x10, Trigger::AnyWrite);
         tree.set_ioeventfd(m.device, key, Some(event(0).event));
     };
-    region(said(twice), "device", "two of its ioeventfds");
+    region(error_after(twice), "device", "two of its ioeventfds");
 }

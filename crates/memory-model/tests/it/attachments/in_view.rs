@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ioeventfds and coalesced ranges follow what shows of their regions.
+//! Ioeventfds and coalesced ranges are active where their regions show.
 
 use crate::common;
 
@@ -14,12 +14,12 @@ use memory_model::{
 /// Notes all changes of attachments: `-` for what went, `+` for what came.
 #[derive(Default)]
 struct Bus {
-    told: Mutex<Vec<String>>,
+    notified: Mutex<Vec<String>>,
 }
 
 impl Bus {
     fn take(&self) -> Vec<String> {
-        core::mem::take(&mut self.told.lock().unwrap())
+        core::mem::take(&mut self.notified.lock().unwrap())
     }
 }
 
@@ -33,13 +33,13 @@ impl Listener<()> for Bus {
         assert!(!a.is_empty() || !update.diff.is_empty());
         let events = [("-", &a.ioeventfds_removed), ("+", &a.ioeventfds_added)];
         let ranges = [("-", &a.coalesced_removed), ("+", &a.coalesced_added)];
-        let mut told = self.told.lock().unwrap();
+        let mut notified = self.notified.lock().unwrap();
         for (sign, events) in events {
             let text = |e: &IoEventFd| format!("{sign}{:x} fd {}", e.at, e.event.fd());
-            told.extend(events.iter().map(text));
+            notified.extend(events.iter().map(text));
         }
         for (sign, ranges) in ranges {
-            told.extend(ranges.iter().map(|range| format!("{sign}{range}")));
+            notified.extend(ranges.iter().map(|range| format!("{sign}{range}")));
         }
         Ok(())
     }
@@ -74,8 +74,8 @@ impl Doorbell {
         d
     }
 
-    /// What the bus is told of a change.
-    fn told(
+    /// What the bus is notified of in a change.
+    fn notified(
         &mut self,
         steps: impl FnOnce(&mut Transaction<'_, ()>) -> Result<(), TreeError>,
     ) -> Vec<String> {
@@ -90,19 +90,19 @@ impl Doorbell {
 }
 
 #[test]
-fn what_is_attached_is_told_and_what_is_detached_too() {
+fn attaching_and_detaching_notify_the_bus() {
     let mut d = Doorbell::new();
     let page = d.page;
     let view = d.m.model.view(d.m.space);
-    let told = d.told(|t| t.attach_ioeventfd(page, bell(0x10, 5)));
-    assert_eq!(told, ["+1010 fd 5"]);
-    let told = d.told(|t| t.attach_coalesced(page, bytes(0x40, 0x40)));
-    assert_eq!(told, ["+0x1040..=0x107f"]);
-    let told = d.told(|t| {
+    let notified = d.notified(|t| t.attach_ioeventfd(page, bell(0x10, 5)));
+    assert_eq!(notified, ["+1010 fd 5"]);
+    let notified = d.notified(|t| t.attach_coalesced(page, bytes(0x40, 0x40)));
+    assert_eq!(notified, ["+0x1040..=0x107f"]);
+    let notified = d.notified(|t| {
         t.detach_coalesced(page, bytes(0x40, 0x40))?;
         t.detach_ioeventfd(page, &bell(0x10, 5))
     });
-    assert_eq!(told, ["-1010 fd 5", "-0x1040..=0x107f"]);
+    assert_eq!(notified, ["-1010 fd 5", "-0x1040..=0x107f"]);
     // The view has nothing to do with it.
     assert!(Arc::ptr_eq(&view, &d.m.model.view(d.m.space)));
 }
@@ -111,7 +111,7 @@ fn what_is_attached_is_told_and_what_is_detached_too() {
 fn attachments_move_with_their_region_and_go_with_it() {
     let mut d = Doorbell::attached();
     let page = d.page;
-    let moved = d.told(|t| t.move_to(page, 0x2000));
+    let moved = d.notified(|t| t.move_to(page, 0x2000));
     assert_eq!(
         moved,
         [
@@ -123,10 +123,10 @@ fn attachments_move_with_their_region_and_go_with_it() {
             "+0x2040..=0x207f",
         ]
     );
-    let hidden = d.told(|t| t.set_enabled(page, false));
+    let hidden = d.notified(|t| t.set_enabled(page, false));
     assert_eq!(hidden, ["-2010 fd 5", "-2020 fd 6", "-0x2040..=0x207f"]);
     assert_eq!(d.active(d.m.space), []);
-    assert_eq!(d.told(|t| t.set_enabled(page, true)).len(), 3);
+    assert_eq!(d.notified(|t| t.set_enabled(page, true)).len(), 3);
     assert_eq!(d.active(d.m.space), [(0x2010, 5), (0x2020, 6)]);
     assert_eq!(d.m.model.coalesced(d.m.space), [bytes(0x2040, 0x40)]);
 }
@@ -138,9 +138,9 @@ fn an_ioeventfd_needs_all_its_bytes_and_a_coalesced_range_is_cut() {
     let over = d.m.add(Region::mmio("over", 0x3d));
     // It covers the last byte of the first write, the whole second one, and
     // the first 16 coalesced ones.
-    let told = d.told(|t| t.place(over, root, 0x1013, 1));
+    let notified = d.notified(|t| t.place(over, root, 0x1013, 1));
     assert_eq!(
-        told,
+        notified,
         [
             "-1010 fd 5",
             "-1020 fd 6",
@@ -148,30 +148,36 @@ fn an_ioeventfd_needs_all_its_bytes_and_a_coalesced_range_is_cut() {
             "+0x1050..=0x107f"
         ]
     );
-    let told = d.told(|t| t.move_to(over, 0x1014));
-    assert_eq!(told, ["+1010 fd 5", "-0x1050..=0x107f", "+0x1051..=0x107f"]);
-    // In the middle, it cuts the coalesced range in two.
-    let told = d.told(|t| t.unplace(over));
-    assert_eq!(told, ["+1020 fd 6", "-0x1051..=0x107f", "+0x1040..=0x107f"]);
-    let small = d.m.add(Region::reservation("small", 1));
-    let told = d.told(|t| t.place(small, root, 0x1060, 1));
+    let notified = d.notified(|t| t.move_to(over, 0x1014));
     assert_eq!(
-        told,
+        notified,
+        ["+1010 fd 5", "-0x1050..=0x107f", "+0x1051..=0x107f"]
+    );
+    // In the middle, it cuts the coalesced range in two.
+    let notified = d.notified(|t| t.unplace(over));
+    assert_eq!(
+        notified,
+        ["+1020 fd 6", "-0x1051..=0x107f", "+0x1040..=0x107f"]
+    );
+    let small = d.m.add(Region::reservation("small", 1));
+    let notified = d.notified(|t| t.place(small, root, 0x1060, 1));
+    assert_eq!(
+        notified,
         ["-0x1040..=0x107f", "+0x1040..=0x105f", "+0x1061..=0x107f"]
     );
 }
 
 #[test]
-fn a_change_elsewhere_on_the_page_tells_nothing() {
+fn a_change_elsewhere_on_the_page_does_not_notify() {
     let mut d = Doorbell::attached();
     let root = d.m.root;
     let over = d.m.add(Region::mmio("over", 8));
     // Runs are cut, but what is active stays where it is.
-    let told = d.told(|t| t.place(over, root, 0x1018, 1));
-    assert_eq!(told, [""; 0]);
+    let notified = d.notified(|t| t.place(over, root, 0x1018, 1));
+    assert_eq!(notified, [""; 0]);
     assert_eq!(d.m.view().len(), 3);
-    let told = d.told(|t| t.unplace(over));
-    assert_eq!(told, [""; 0]);
+    let notified = d.notified(|t| t.unplace(over));
+    assert_eq!(notified, [""; 0]);
 }
 
 #[test]
@@ -186,13 +192,13 @@ fn attachments_are_active_wherever_the_region_shows() {
     let ports = d.m.model.add_space("ports", ports).unwrap();
     d.bus.take();
     let any = triggered(0x11, Trigger::AnyWrite, 7);
-    let told = d.told(|t| {
+    let notified = d.notified(|t| {
         t.attach_ioeventfd(page, bell(0x10, 5))?;
         t.attach_ioeventfd(page, any)?;
         t.attach_coalesced(page, bytes(0x10, 8))
     });
     assert_eq!(
-        told,
+        notified,
         [
             "+1010 fd 5",
             "+1011 fd 7",
@@ -206,8 +212,8 @@ fn attachments_are_active_wherever_the_region_shows() {
     );
     assert_eq!(d.active(ports), [(0x90, 5), (0x91, 7)]);
     assert_eq!(d.m.model.coalesced(ports), [bytes(0x90, 8)]);
-    let told = d.told(|t| t.unplace(alias));
-    assert_eq!(told, ["-3001 fd 7", "-0x3000..=0x3001"]);
+    let notified = d.notified(|t| t.unplace(alias));
+    assert_eq!(notified, ["-3001 fd 7", "-0x3000..=0x3001"]);
 }
 
 #[test]
@@ -242,23 +248,23 @@ fn a_seam_between_two_runs_has_no_ioeventfd() {
 fn another_eventfd_in_the_same_place_is_another_ioeventfd() {
     let mut d = Doorbell::attached();
     let page = d.page;
-    let told = d.told(|t| {
+    let notified = d.notified(|t| {
         t.detach_ioeventfd(page, &bell(0x10, 5))?;
         t.attach_ioeventfd(page, bell(0x10, 9))
     });
-    assert_eq!(told, ["-1010 fd 5", "+1010 fd 9"]);
-    let told = d.told(|t| {
+    assert_eq!(notified, ["-1010 fd 5", "+1010 fd 9"]);
+    let notified = d.notified(|t| {
         t.detach_ioeventfd(page, &bell(0x10, 9))?;
         t.attach_ioeventfd(page, bell(0x10, 9))
     });
-    assert_eq!(told, [""; 0]);
+    assert_eq!(notified, [""; 0]);
 }
 
 #[test]
-fn attaching_and_moving_in_one_transaction_tell_of_the_result_only() {
+fn attaching_and_moving_in_one_transaction_report_only_the_result() {
     let mut d = Doorbell::attached();
     let page = d.page;
-    let told = d.told(|t| {
+    let notified = d.notified(|t| {
         t.set_enabled(page, false)?;
         t.attach_ioeventfd(page, bell(0x30, 7))?;
         t.set_enabled(page, true)?;
@@ -266,7 +272,7 @@ fn attaching_and_moving_in_one_transaction_tell_of_the_result_only() {
         t.detach_ioeventfd(page, &bell(0x20, 6))?;
         t.move_to(page, 0x1000)
     });
-    assert_eq!(told, ["-1020 fd 6", "+1030 fd 7"]);
+    assert_eq!(notified, ["-1020 fd 6", "+1030 fd 7"]);
 }
 
 #[test]
@@ -282,18 +288,18 @@ fn what_a_dropped_transaction_or_part_attached_never_was() {
     let mut t = d.m.model.transaction();
     steps(&mut t);
     drop(t);
-    let told = d.told(|t| {
+    let notified = d.notified(|t| {
         steps(&mut t.nested());
         t.attach_ioeventfd(page, bell(0x14, 7))
     });
-    assert_eq!(told, ["+1014 fd 7"]);
+    assert_eq!(notified, ["+1014 fd 7"]);
     let active = [(0x1010, 5), (0x1014, 7), (0x1020, 6)];
     assert_eq!(d.active(d.m.space), active);
     assert_eq!(d.m.model.coalesced(d.m.space), [bytes(0x1040, 0x40)]);
 }
 
 #[test]
-fn who_follows_later_is_told_of_all_that_is_active() {
+fn a_listener_added_later_gets_all_active_attachments() {
     let mut d = Doorbell::attached();
     let late = Arc::new(Bus::default());
     d.m.model.add_listener(d.m.space, 1, late.clone()).unwrap();
@@ -320,7 +326,7 @@ fn a_region_with_attachments_is_not_removed() {
     t.detach_coalesced(page, bytes(0x40, 0x40)).unwrap();
     t.remove(page).unwrap();
     t.commit().unwrap();
-    let told = d.bus.take();
-    let gone = ["-1010 fd 5", "-1020 fd 6", "-0x1040..=0x107f"];
-    assert_eq!(told, gone);
+    let notified = d.bus.take();
+    let removed = ["-1010 fd 5", "-1020 fd 6", "-0x1040..=0x107f"];
+    assert_eq!(notified, removed);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What can be attached to which region, and what to it as well.
+//! What can be attached to which region, and in which combinations.
 
 use crate::common;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine with real memory in it, one kind beside the other.
+//! A machine with mapped memory of each kind.
 
 use std::sync::Arc;
 

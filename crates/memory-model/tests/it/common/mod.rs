@@ -193,7 +193,7 @@ pub fn show_diff(diff: &Diff<()>) -> Vec<String> {
     removed.chain(added).chain(changed).collect()
 }
 
-/// What listeners were told, in the order in which they were.
+/// What listeners were notified of, in order.
 pub type Log = Arc<Mutex<Vec<String>>>;
 
 /// Takes what was logged so far.

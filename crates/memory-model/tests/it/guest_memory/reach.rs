@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What devices may reach through `vm-memory`, and that an access of anything
-//! else is an error, never short.
+//! What devices may access through `vm-memory`. Any other access fails as a whole.
 
 use crate::common;
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A virtio queue in the memory that a view shows, and what a driver can make
-//! a device touch with it.
+//! A virtio queue in the memory of a view, and what a driver can make a device access.
 
 use crate::common;
 

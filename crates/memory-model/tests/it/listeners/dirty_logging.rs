@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who has the writes to memory logged, and what cannot be.
+//! The clients for which writes are logged, and memory that cannot be logged.
 
 use crate::common;
 
@@ -143,7 +143,7 @@ fn global_logging_comes_on_top_of_a_regions_own() {
 }
 
 #[test]
-fn a_global_switch_back_and_forth_in_one_transaction_tells_nobody() {
+fn a_global_switch_set_and_reset_in_one_transaction_notifies_no_listener() {
     let mut m = Machine::new();
     m.put(ram("a", 0x10), 0);
     let log = Log::default();
@@ -211,7 +211,7 @@ fn what_a_full_log_lacks_is_listed_with_the_reason() {
 /// Refuses to log all of a space that has something that cannot be logged.
 #[derive(Default)]
 struct Migration {
-    told: Mutex<Vec<(DirtyClients, DirtyClients, usize)>>,
+    notified: Mutex<Vec<(DirtyClients, DirtyClients, usize)>>,
 }
 
 impl Listener<()> for Migration {
@@ -221,8 +221,8 @@ impl Listener<()> for Migration {
 
     fn prepare(&self, update: &Update<'_, ()>) -> Result<(), ListenerError> {
         let logging = update.global_logging;
-        let told = (logging.before, logging.after, update.diff.changed.len());
-        self.told.lock().unwrap().push(told);
+        let notified = (logging.before, logging.after, update.diff.changed.len());
+        self.notified.lock().unwrap().push(notified);
         match update.new.unloggable().next() {
             Some((run, why)) if logging.after.contains(MIGRATION) => {
                 Err(format!("{}: {why}", run.range()).into())
@@ -238,7 +238,7 @@ fn listeners_hear_of_global_logging_even_if_no_run_changes() {
     let migration = Arc::new(Migration::default());
     let listener = migration.clone();
     m.model.add_listener(m.space, 0, listener).unwrap();
-    assert!(migration.told.lock().unwrap().is_empty());
+    assert!(migration.notified.lock().unwrap().is_empty());
     set_global(&mut m, CODE);
     let root = m.root;
     let registers = m.put_in(root, private_mmio("bar", 0x1000), 0);
@@ -249,7 +249,7 @@ fn listeners_hear_of_global_logging_even_if_no_run_changes() {
     m.change(|t| t.unplace(registers));
     set_global(&mut m, MIGRATION);
     assert_eq!(
-        *migration.told.lock().unwrap(),
+        *migration.notified.lock().unwrap(),
         [
             (NONE, CODE, 0),
             (CODE, CODE, 0),
@@ -267,8 +267,8 @@ fn who_follows_later_hears_of_the_logging_that_is_on() {
     let migration = Arc::new(Migration::default());
     let listener = migration.clone();
     m.model.add_listener(m.space, 0, listener).unwrap();
-    let told = [(NONE, MIGRATION, 0)];
-    assert_eq!(*migration.told.lock().unwrap(), told);
+    let notified = [(NONE, MIGRATION, 0)];
+    assert_eq!(*migration.notified.lock().unwrap(), notified);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A follower whose steps fail or panic: when it plans from the whole view, and
-//! what it keeps.
+//! A follower whose steps fail or panic: when it resyncs, and what it keeps.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What listeners are told, in which order, and what happens if one refuses.
+//! What listeners are notified of, in which order, and what happens if one refuses.
 
 use crate::common;
 
@@ -12,7 +12,7 @@ use memory_model::{
     CommitError, DirtyClients, Listener, ListenerError, Region, Update, ViewReader,
 };
 
-/// A machine with one listener, which has been told nothing yet.
+/// A machine with one listener, which has not been notified yet.
 fn followed() -> (Machine, Log, Arc<Recorder>) {
     let mut m = Machine::new();
     let log = Log::default();
@@ -22,7 +22,7 @@ fn followed() -> (Machine, Log, Arc<Recorder>) {
 }
 
 #[test]
-fn a_listener_is_told_what_was_added_removed_and_moved() {
+fn a_listener_gets_what_was_added_removed_and_moved() {
     let (mut m, log, _) = followed();
     let ram = m.put(ram("ram", 0x10), 0);
     assert_eq!(take(&log), ["l prepare +0-f ram rw", "l commit"]);
@@ -82,7 +82,7 @@ fn becoming_nonvolatile_in_another_container_is_a_change_too() {
 }
 
 #[test]
-fn a_commit_without_difference_calls_nobody() {
+fn a_commit_without_difference_calls_no_listener() {
     let (mut m, log, _) = followed();
     let ram = m.put(ram("ram", 0x10), 0);
     take(&log);
@@ -97,7 +97,7 @@ fn a_commit_without_difference_calls_nobody() {
 }
 
 #[test]
-fn what_is_switched_to_and_fro_in_one_transaction_calls_nobody() {
+fn a_switch_set_and_reset_in_one_transaction_calls_no_listener() {
     let (mut m, log, _) = followed();
     let ram = m.put(ram("ram", 0x10), 0);
     take(&log);
@@ -160,12 +160,12 @@ fn lower_priorities_come_first_and_equal_ones_in_the_order_they_were_added() {
 }
 
 #[test]
-fn what_goes_is_told_in_the_order_of_what_comes_and_an_abort_in_the_reverse() {
+fn removals_are_notified_in_the_order_of_additions_and_aborts_in_reverse() {
     let mut m = Machine::new();
     let root = m.root;
     let second = m.model.add_space("second", root).unwrap();
     let log = Log::default();
-    // Neither when they came nor their priorities count across spaces.
+    // Across spaces, neither the order of addition nor the priorities count.
     let late = [(second, "d", 9), (second, "c", -9), (m.space, "b", 5)];
     let listeners = late.into_iter().chain([(m.space, "a", -5)]);
     let listeners = listeners.map(|(space, name, priority)| {
@@ -175,8 +175,8 @@ fn what_goes_is_told_in_the_order_of_what_comes_and_an_abort_in_the_reverse() {
         listener
     });
     let refuses = listeners.collect::<Vec<_>>().remove(0);
-    let order = |told: Vec<String>| -> Vec<String> {
-        let short = told.iter().map(|told| told.split(' ').take(2));
+    let order = |notified: Vec<String>| -> Vec<String> {
+        let short = notified.iter().map(|notified| notified.split(' ').take(2));
         short.map(|words| words.collect::<String>()).collect()
     };
     let prepares = ["aprepare", "bprepare", "cprepare", "dprepare"];
@@ -249,7 +249,7 @@ fn a_refusal_undoes_everything_and_aborts_the_latest_first() {
     assert_eq!(m.everything(&[]), before);
     assert!(Arc::ptr_eq(&m.model.view(m.space), &view));
 
-    // Once nobody refuses, the same change goes through.
+    // Once no listener refuses, the same change succeeds.
     listeners[2].refuses.store(false, Relaxed);
     m.put(Region::mmio("x", 1), 0);
     assert_eq!(m.view(), ["0-0 x trap"]);
@@ -306,7 +306,7 @@ fn what_could_not_be_undone_is_in_the_error() {
 }
 
 #[test]
-fn a_new_listener_is_told_what_is_there_already() {
+fn a_new_listener_gets_the_current_view() {
     let mut m = Machine::new();
     m.put(ram("ram", 0x10), 0);
     m.put(Region::mmio("mmio", 0x10), 0x10);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the guest has accepted stays as it is.
+//! Accepted pages do not change.
 
 use crate::common;
 
@@ -247,7 +247,7 @@ fn a_page_that_becomes_shared_is_given_back() {
 }
 
 #[test]
-fn a_revocation_frees_the_range_and_tells_every_listener_in_order() {
+fn a_revocation_frees_the_range_and_notifies_every_listener_in_order() {
     let mut a = Accepted::range(bytes(BAR, 0x2000));
     let (bar, space) = (a.bar, a.m.space);
     a.m.model
@@ -275,7 +275,7 @@ fn a_revocation_frees_the_range_and_tells_every_listener_in_order() {
 }
 
 #[test]
-fn a_revocation_of_what_was_not_accepted_tells_nobody() {
+fn a_revocation_of_what_was_not_accepted_notifies_no_listener() {
     let mut a = Accepted::range(bytes(BAR, 0x1000));
     let log = Log::default();
     let listener = Recorder::new("l", &log);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Who may touch a page.
+//! Private and shared pages.
 
 use crate::common;
 
@@ -133,13 +133,13 @@ fn a_page_stays_private_while_nothing_is_there() {
     assert!(model.private(space).iter().eq([rest]));
 }
 
-/// The private pages that it was told of last.
+/// The private pages that it was notified of last.
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<AddrRange>>);
+struct Notified(Mutex<Vec<AddrRange>>);
 
-impl Listener<()> for Told {
+impl Listener<()> for Notified {
     fn name(&self) -> &str {
-        "told"
+        "notified"
     }
 
     fn prepare(&self, update: &Update<'_, ()>) -> Result<(), ListenerError> {
@@ -149,16 +149,16 @@ impl Listener<()> for Told {
 }
 
 #[test]
-fn listeners_are_told_which_pages_are_private() {
+fn listeners_learn_which_pages_are_private() {
     let mut m = machine();
-    let (space, told) = (m.space, Arc::new(Told::default()));
+    let (space, notified) = (m.space, Arc::new(Notified::default()));
     let page = |n: u64| bytes(BAR + n * 0x1000, 0x1000);
     let set = m.model.set_page_state(space, page(1), PageState::Private);
     set.unwrap();
-    m.model.add_listener(space, 0, told.clone()).unwrap();
-    assert_eq!(*told.0.lock().unwrap(), [page(1)]);
+    m.model.add_listener(space, 0, notified.clone()).unwrap();
+    assert_eq!(*notified.0.lock().unwrap(), [page(1)]);
     let set = m.model.set_page_state(space, page(2), PageState::Private);
     set.unwrap();
     m.put(ram("more", 0x1000), 0x10_0000);
-    assert_eq!(*told.0.lock().unwrap(), [bytes(BAR + 0x1000, 0x2000)]);
+    assert_eq!(*notified.0.lock().unwrap(), [bytes(BAR + 0x1000, 0x2000)]);
 }

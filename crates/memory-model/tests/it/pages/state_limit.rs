@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! However a guest moves memory about, the state of its pages has a bound.
+//! The state of pages is bounded, however a guest moves memory.
 
 use crate::common;
 
@@ -76,7 +76,7 @@ fn what_nothing_lies_at_can_be_made_shared_to_make_room() {
     m.convert_at(bar, 0).unwrap();
     assert!(m.convert_at(bar, CHUNK).is_err());
     assert!(m.model.has_room(m.space, page(CHUNK)).is_err());
-    // The BAR has gone from there.
+    // The BAR is no longer there.
     let (space, shared) = (m.space, PageState::Shared);
     m.model.set_page_state(space, page(0), shared).unwrap();
     assert_eq!(m.model.has_room(m.space, page(CHUNK)), Ok(()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Views are made of views that were replaced: whoever still has one must not
+//! New views reuse replaced ones. A reader that still has a replaced view must not
 //! notice.
 
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ type Kept = (Arc<FlatView<()>>, BTreeMap<u64, RegionId>);
 #[derive(Clone, Debug)]
 enum Beside {
     Nothing,
-    /// Somebody keeps the view, until so many others were kept.
+    /// A reader keeps the view, until this many others were kept.
     Keep,
     /// A thread looks at the view, and at none before it is asked again.
     Look,

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Threads that read while another one commits: real ones, on the real
-//! `arc-swap`. What they meet is up to the machine, or to Miri, which tries many
-//! schedules and knows of data races; the small sizes are for it. Chosen
-//! interleavings are in `swap/`.
+//! Threads that read while another one commits, with the real `arc-swap`. The machine
+//! determines the interleavings, or Miri, which tries many schedules and detects data
+//! races. The small sizes are for Miri. Chosen interleavings are in `swap/`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -175,7 +174,7 @@ fn what_is_removed_lives_no_longer_than_the_views_that_are_read() {
     let reader = m.model.reader(m.space);
     let mut held = Vec::new();
     for n in 1..=20 {
-        // Views that somebody reads while they are replaced.
+        // Views that a reader holds while they are replaced.
         held.push(reader.snapshot());
         let mut t = m.model.transaction();
         t.move_to(m.movers[0], STAMP_AT - (n + 1) * PAGE).unwrap();
@@ -192,7 +191,7 @@ fn what_is_removed_lives_no_longer_than_the_views_that_are_read() {
 }
 
 #[test]
-fn a_space_that_goes_is_whole_or_empty_and_then_stays_empty() {
+fn a_space_being_removed_is_whole_or_empty_and_then_stays_empty() {
     let mut m = Machine::new();
     let (alive, space) = (m.alive.clone(), m.space);
     thread::scope(|scope| {

@@ -233,31 +233,31 @@ fn no_region_comes_to_contain_itself_through_aliases() {
 fn the_id_of_a_removed_region_is_an_error_everywhere() {
     let mut m = Machine::new();
     let root = m.root;
-    let gone = m.add(ram("gone", 0x10));
-    m.change(|t| t.remove(gone));
+    let removed = m.add(ram("removed", 0x10));
+    m.change(|t| t.remove(removed));
     let other = m.add(ram("other", 0x10));
-    assert_ne!(gone, other);
+    assert_ne!(removed, other);
 
-    let error = TreeError::NoSuchRegion(gone);
+    let error = TreeError::NoSuchRegion(removed);
     let tree = m.model.tree();
-    assert_eq!(tree.region(gone).unwrap_err(), error);
-    assert_eq!(tree.switches(gone).unwrap_err(), error);
-    assert_eq!(tree.place(gone).unwrap_err(), error);
-    assert_eq!(tree.children(gone).unwrap_err(), error);
-    assert!(tree.walk(gone).is_empty());
-    assert!(m.model.add_space("gone", gone).is_err());
+    assert_eq!(tree.region(removed).unwrap_err(), error);
+    assert_eq!(tree.switches(removed).unwrap_err(), error);
+    assert_eq!(tree.place(removed).unwrap_err(), error);
+    assert_eq!(tree.children(removed).unwrap_err(), error);
+    assert!(tree.walk(removed).is_empty());
+    assert!(m.model.add_space("removed", removed).is_err());
 
     let mut t = m.model.transaction();
     let results = [
-        t.place(gone, root, 0, 0),
-        t.place(other, gone, 0, 0),
-        t.unplace(gone),
-        t.move_to(gone, 0),
-        t.set_enabled(gone, true),
-        t.set_readonly(gone, true),
-        t.set_direct_reads(gone, true),
-        t.remove(gone).map(drop),
-        t.add(Region::alias("a", gone, 0, 1)).map(drop),
+        t.place(removed, root, 0, 0),
+        t.place(other, removed, 0, 0),
+        t.unplace(removed),
+        t.move_to(removed, 0),
+        t.set_enabled(removed, true),
+        t.set_readonly(removed, true),
+        t.set_direct_reads(removed, true),
+        t.remove(removed).map(drop),
+        t.add(Region::alias("a", removed, 0, 1)).map(drop),
     ];
     for (step, result) in results.into_iter().enumerate() {
         assert_eq!(result, Err(error.clone()), "step {step}");

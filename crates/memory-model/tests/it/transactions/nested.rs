@@ -59,7 +59,7 @@ fn a_dropped_part_of_many_steps_loses_nothing_of_what_was_changed_before() {
 }
 
 #[test]
-fn only_the_outermost_commit_renders_and_tells() {
+fn only_the_outermost_commit_renders_and_notifies() {
     let mut m = Machine::new();
     let a = m.put(Region::mmio("a", 0x10), 0);
     let log = Log::default();
@@ -76,8 +76,8 @@ fn only_the_outermost_commit_renders_and_tells() {
     assert!(take(&log).is_empty());
     assert_eq!(common::show(&reader.view()), view);
     t.commit().unwrap();
-    let told = ["l prepare -0-f a trap, +10-1f a trap", "l commit"];
-    assert_eq!(take(&log), told);
+    let notified = ["l prepare -0-f a trap, +10-1f a trap", "l commit"];
+    assert_eq!(take(&log), notified);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn parts_one_after_the_other_are_undone_each_on_its_own() {
 }
 
 #[test]
-fn a_seat_that_two_regions_had_goes_back_to_the_first() {
+fn an_entry_that_two_regions_used_is_restored_to_the_first() {
     let mut m = Machine::new();
     let first = m.add(Region::mmio("first", 0x10));
     let mut t = m.model.transaction();

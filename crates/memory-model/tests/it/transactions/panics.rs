@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Listeners that panic, and transactions that are forgotten: nothing is left
-//! half made.
+//! Listeners that panic, and transactions that are forgotten, leave no change half
+//! made.
 
 use crate::common;
 
@@ -94,28 +94,28 @@ impl Panicking {
     }
 
     /// All views are of one mind with the tree, and followed as before.
-    fn check(&mut self, has: Option<RegionId>, gone: Option<RegionId>) {
+    fn check(&mut self, has: Option<RegionId>, removed: Option<RegionId>) {
         let shown = ["0-0 x trap"];
         let shown = &shown[..usize::from(has.is_some())];
         assert_eq!(self.m.view(), shown);
         let tree = self.m.model.tree();
         assert!(has.is_none_or(|id| tree.region(id).is_ok()));
-        assert!(gone.is_none_or(|id| tree.region(id).is_err()));
+        assert!(removed.is_none_or(|id| tree.region(id).is_err()));
         take(&self.log);
         self.m.put(Region::mmio("y", 1), 0x10);
         assert_eq!(self.m.view().len(), shown.len() + 1);
-        let told = take(&self.log);
-        assert!(told[0].starts_with("a prepare") && told[5].starts_with("c commit"));
+        let notified = take(&self.log);
+        assert!(notified[0].starts_with("a prepare") && notified[5].starts_with("c commit"));
     }
 }
 
 #[test]
-fn a_panic_in_commit_leaves_the_change_made_and_the_others_told() {
+fn a_panic_in_commit_keeps_the_change_and_the_others_are_notified() {
     let mut p = Panicking::new();
     p.panics.in_commit.store(true, Relaxed);
     let x = p.put();
-    let told = take(&p.log);
-    assert_eq!(told[3..], ["a commit", "b commit", "c commit"]);
+    let notified = take(&p.log);
+    assert_eq!(notified[3..], ["a commit", "b commit", "c commit"]);
     p.panics.in_commit.store(false, Relaxed);
     p.check(Some(x), None);
 }
@@ -130,7 +130,7 @@ impl Drop for PanicsInDrop {
 }
 
 #[test]
-fn an_owner_that_panics_as_its_region_is_removed_keeps_no_listener_from_being_told() {
+fn an_owner_that_panics_as_its_region_is_removed_keeps_no_listener_from_being_notified() {
     let mut p = Panicking::new();
     let owner = Arc::new(PanicsInDrop);
     let host = host_at(0x1000, 0x10, owner);
@@ -145,8 +145,8 @@ fn an_owner_that_panics_as_its_region_is_removed_keeps_no_listener_from_being_to
     // The transaction still has it, and drops it when the view is published.
     drop(t.remove(ram).unwrap());
     catch_unwind(AssertUnwindSafe(|| t.commit())).unwrap_err();
-    let told = take(&p.log);
-    assert_eq!(told[3..], ["a commit", "b commit", "c commit"]);
+    let notified = take(&p.log);
+    assert_eq!(notified[3..], ["a commit", "b commit", "c commit"]);
     p.check(Some(x), None);
 }
 
@@ -187,7 +187,7 @@ fn a_panic_in_abort_has_the_others_abort_too() {
 }
 
 #[test]
-fn a_panic_in_revoked_has_the_others_told_too() {
+fn after_a_panic_in_revoked_the_others_are_notified_too() {
     let mut p = Panicking::new();
     p.m.put(private_mmio("bar", 0x1000), 0x1000);
     let page = bytes(0x1000, 0x1000);
@@ -267,7 +267,7 @@ fn a_forgotten_transaction_is_seen_by_no_listener_and_no_space() {
     forgotten(&mut m);
     m.model.remove_space(second).unwrap();
     assert_eq!(m.model.global_dirty_logging(), DirtyClients::NONE);
-    assert!(take(&log).iter().all(|told| !told.contains('x')));
+    assert!(take(&log).iter().all(|notified| !notified.contains('x')));
 }
 
 #[test]

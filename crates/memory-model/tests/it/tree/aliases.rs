@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Windows onto other regions, and what they make of the flat view.
+//! Aliases, and how the flat view shows them.
 
 use crate::common;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ids that name nothing: what was removed, and what is another model's.
+//! Invalid ids: of removed regions and spaces, and of other models.
 
 use crate::common;
 
@@ -12,8 +12,8 @@ use memory_model::{
     RemoveListenerError, RemoveSpaceError, SpaceId, StateError, TreeError,
 };
 
-/// Two models that were built in the same way, with ids that look alike.
-fn alike() -> [Machine; 2] {
+/// Two models built in the same way, with ids that look the same.
+fn twins() -> [Machine; 2] {
     [0, 1].map(|_| {
         let mut m = Machine::new();
         m.put(private_mmio("bar", 0x1000), 0);
@@ -58,7 +58,7 @@ fn names_nothing(m: &mut Machine, space: SpaceId) {
 
 #[test]
 fn a_space_of_another_model_is_none() {
-    let [mut a, b] = alike();
+    let [mut a, b] = twins();
     assert_ne!(a.space, b.space);
     names_nothing(&mut a, b.space);
     assert!(a.model.accepted(a.space).is_empty());
@@ -67,17 +67,17 @@ fn a_space_of_another_model_is_none() {
 
 #[test]
 fn a_space_that_was_removed_is_none() {
-    let [mut a, _] = alike();
-    let (root, gone) = (a.root, a.space);
-    a.model.remove_space(gone).unwrap();
-    names_nothing(&mut a, gone);
+    let [mut a, _] = twins();
+    let (root, removed) = (a.root, a.space);
+    a.model.remove_space(removed).unwrap();
+    names_nothing(&mut a, removed);
     a.space = a.model.add_space("again", root).unwrap();
-    names_nothing(&mut a, gone);
+    names_nothing(&mut a, removed);
 }
 
 #[test]
 fn a_region_of_another_model_is_none() {
-    let [mut a, b] = alike();
+    let [mut a, b] = twins();
     let (root, foreign) = (a.root, b.root);
     assert_ne!(root, foreign);
     let none = || TreeError::NoSuchRegion(foreign);
@@ -98,7 +98,7 @@ fn a_region_of_another_model_is_none() {
     assert_eq!(a.everything(&[]), before);
     let refused = a.model.add_space("foreign", foreign);
     assert!(matches!(refused, Err(AddSpaceError::Tree(e)) if e == none()));
-    // The message is about the region, not about how models are told apart.
+    // The message is about the region, not about how models are distinguished.
     let text = none().to_string();
     assert_eq!(text, "region 0.0 is not part of this model");
     assert_eq!(
@@ -165,13 +165,13 @@ fn no_id_comes_twice_however_often_its_place_is_used_again() {
 fn a_region_whose_place_has_no_more_ids_comes_back_when_its_removal_is_undone() {
     let mut m = Machine::new();
     let mut t = m.model.transaction();
-    let gone = t.add(Region::mmio("gone", 1)).unwrap();
+    let removed = t.add(Region::mmio("removed", 1)).unwrap();
     let mut last = t.add(Region::mmio("last", 1)).unwrap();
     for _ in 1..1 << 16 {
         t.remove(last).unwrap();
         last = t.add(Region::mmio("last", 1)).unwrap();
     }
-    t.remove(gone).unwrap();
+    t.remove(removed).unwrap();
     t.commit().unwrap();
     assert_eq!(m.model.validate(), Ok(()));
     let mut t = m.model.transaction();
@@ -181,7 +181,10 @@ fn a_region_whose_place_has_no_more_ids_comes_back_when_its_removal_is_undone() 
     assert_eq!(m.model.validate(), Ok(()));
     // The place of the other one is free nevertheless.
     let next = m.add(Region::mmio("next", 1));
-    assert_eq!(format!("{next:?}"), format!("{gone:?}").replace(".0", ".1"));
+    assert_eq!(
+        format!("{next:?}"),
+        format!("{removed:?}").replace(".0", ".1")
+    );
     m.change(|t| t.remove(last));
     let mut t = m.model.transaction();
     t.remove(next).unwrap();
@@ -197,7 +200,7 @@ fn a_removed_region_is_returned_with_its_handle() {
     let id = t.add(device).unwrap();
     let region = t.remove(id).unwrap();
     t.commit().unwrap();
-    // Nobody else has it.
+    // No other owner is left.
     let region = Arc::try_unwrap(region).unwrap();
     assert_eq!(region.handle(), "driver");
 }

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::taken::{Suits, Taken};
+use super::assigned::{Assigned, Suits};
 use super::{Trees, Window};
 use crate::parse::dump::Drawn;
 use crate::rules;
@@ -19,7 +19,7 @@ const UNSET: [u128; 2] = [0x1000, 0x10_0000];
 pub(crate) fn filled<'a>(
     trees: &'a Trees<'a>,
     windows: &[Window],
-) -> (Vec<Option<usize>>, Taken<'a>) {
+) -> (Vec<Option<usize>>, Assigned<'a>) {
     let mut fits = fits(trees, windows);
     // Nested buses can fill a window alike in everything. All orders of them are
     // tried that a few keys give; what explains most of all windows is right.
@@ -91,14 +91,14 @@ fn settle<'a>(
     trees: &'a Trees<'a>,
     windows: &[Window],
     fits: &[Fit],
-) -> (u128, Vec<Option<usize>>, Taken<'a>) {
-    let mut taken = Taken::new(trees, windows);
+) -> (u128, Vec<Option<usize>>, Assigned<'a>) {
+    let mut assigned = Assigned::new(trees, windows);
     let mut found = vec![None; windows.len()];
     let mut inner = HashSet::new();
     if let Some(window) = windows.first() {
         inner.extend(window.targets.iter().map(|&target| trees.root(target)));
         let first = window.targets.first().copied();
-        first.inspect(|&first| taken.take(window, first));
+        first.inspect(|&first| assigned.assign(window, first));
         found[0] = first;
     }
     let mut by_tree: Vec<(usize, Vec<&Fit>)> = Vec::new();
@@ -123,14 +123,14 @@ fn settle<'a>(
         if !done.insert(number) {
             continue;
         }
-        let alike = |a: &&Fit, b: &&Fit| (a.bytes, a.largest) == (b.bytes, b.largest);
-        for fits in by_tree[number].1.chunk_by(alike) {
+        let equivalent = |a: &&Fit, b: &&Fit| (a.bytes, a.largest) == (b.bytes, b.largest);
+        for fits in by_tree[number].1.chunk_by(equivalent) {
             for least in [Suits::Expected, Suits::Allowed] {
                 for fit in fits {
                     let window = &windows[fit.window];
                     let open = found[fit.window].is_none();
-                    if open && taken.suits(window, fit.target) >= least {
-                        taken.take(window, fit.target);
+                    if open && assigned.suits(window, fit.target) >= least {
+                        assigned.assign(window, fit.target);
                         found[fit.window] = Some(fit.target);
                     }
                 }
@@ -143,7 +143,7 @@ fn settle<'a>(
             }
         }
     }
-    (explained, found, taken)
+    (explained, found, assigned)
 }
 
 /// The sizes of the regions in a target that lie entirely in a window of it.

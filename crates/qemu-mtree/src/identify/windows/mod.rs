@@ -14,8 +14,8 @@
 //!    and of equals the one that does so with larger pieces: the outer of two
 //!    nested buses never fills less than the inner one, nor with smaller ones.
 
+pub(super) mod assigned;
 pub(super) mod fits;
-pub(super) mod taken;
 
 use super::identity::Identity;
 use crate::parse::dump::Dump;

@@ -136,7 +136,7 @@ fn no_view_is_seen_after_a_newer_one() {
 struct Progress {
     /// The latest generation for which every listener has prepared.
     prepared: AtomicU64,
-    /// The latest generation of whose commit a listener was told.
+    /// The latest generation whose commit notified a listener.
     committed: AtomicU64,
     /// The last listener refuses.
     refuses: AtomicBool,

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An assembled machine: model, memslots and devices, ready to run.
+//!
+//! [`region_builder`] builds the model's regions, and [`bar_regions`] those of a
+//! BAR. While the guest runs, [`exits`] answers its trapped accesses, and
+//! [`actions`] does what the script tells the VMM to do.
+
+pub mod actions;
+mod bar_regions;
+pub mod exits;
+pub mod handle;
+pub mod host_mapping;
+mod region_builder;
+
+use std::sync::Arc;
+
+use kvm_slots::convert::Engine;
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{Capabilities, SlotListener, Slots, Unsupported, VcpusStopped};
+use memory_model::{
+    AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
+    RegionId, SpaceId, TreeError,
+};
+
+use memory_map::{Map, SlotRow};
+
+use crate::backend::Platform;
+use crate::board::exits::Exit;
+use crate::board::handle::Handle;
+use crate::board::host_mapping::HostMapping;
+use crate::board::region_builder::{RegionBuilder, RegionError, host_handle, host_memory};
+use crate::devices::emulated::Device;
+use crate::guest::stub::{self, Stub};
+use crate::machine::{Access, Machine};
+
+/// A machine that can run.
+#[derive(Debug)]
+pub struct Board<V: kvm_slots::Vm> {
+    /// The region tree and its view.
+    pub model: MemoryModel<Handle>,
+    /// The guest's memory.
+    pub space: SpaceId,
+    /// The memslots, updated with every change of the view.
+    pub slots: Arc<SlotListener<V>>,
+    /// Converts pages between private and shared.
+    pub engine: Engine<V>,
+    /// Whether pages of this VM can be private.
+    pub private_pages: bool,
+    /// The model's region for each of the machine's.
+    pub regions: Vec<RegionId>,
+    /// For each of the machine's regions: why this kernel does not support it.
+    pub refused: Vec<Option<Unsupported>>,
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// The exits since the list was last taken.
+    pub exits: Vec<Exit>,
+}
+
+/// Why a machine could not be assembled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BoardError {
+    /// A region could not be built.
+    #[error("region '{region}'")]
+    Region {
+        /// The region's name.
+        region: String,
+        /// Why.
+        source: RegionError,
+    },
+    /// The region tree does not allow it.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The regions cannot be rendered.
+    #[error(transparent)]
+    Space(#[from] AddSpaceError),
+    /// The regions cannot change.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// KVM refused the memslots.
+    #[error("the memslots cannot be set up")]
+    Slots(#[source] AddListenerError),
+    /// An access is beyond the processor's physical addresses.
+    #[error(
+        "the access to {gpa:#x} is out of reach: guest-physical addresses have {bits} bits here"
+    )]
+    OutOfReach {
+        /// The address.
+        gpa: u64,
+        /// The width of addresses.
+        bits: u32,
+    },
+    /// There is no free room for the guest's code.
+    #[error("no {size:#x} free bytes are left for the guest's code")]
+    NoRoom {
+        /// How many bytes it needs.
+        size: u64,
+    },
+}
+
+impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
+    /// Assembles `machine` on `platform`, to show its map.
+    ///
+    /// # Errors
+    /// [`BoardError`].
+    pub fn new<P: Platform<Vm = V>>(machine: &Machine, platform: &P) -> Result<Self, BoardError> {
+        let (model, space, built) = assemble(machine, platform)?;
+        Self::follow(platform, model, space, built)
+    }
+
+    /// Assembles `machine` on `platform`, with the guest's own code in its memory.
+    ///
+    /// # Errors
+    /// [`BoardError`].
+    pub fn with_guest<P: Platform<Vm = V>>(
+        machine: &Machine,
+        platform: &P,
+        script: &[Access],
+    ) -> Result<(Self, Stub), BoardError> {
+        let (mut model, space, built) = assemble(machine, platform)?;
+        let bits = platform.physical_bits();
+        let hosts: Vec<AddrRange> = machine.host_accesses().collect();
+        let stub = add_stub(&mut model, space, built.regions[0], script, &hosts, bits)?;
+        Ok((Self::follow(platform, model, space, built)?, stub))
+    }
+
+    /// Registers the memslots as a listener of the model.
+    fn follow<P: Platform<Vm = V>>(
+        platform: &P,
+        mut model: MemoryModel<Handle>,
+        space: SpaceId,
+        built: BuiltRegions,
+    ) -> Result<Self, BoardError> {
+        // Every host address in the model comes from a `HostMapping`, in
+        // `region_builder` or in `add_stub`, and that mapping travels along as its
+        // owner.
+        // SAFETY: a `HostMapping` is readable and writable until it is dropped,
+        // and offers volatile access only. The one vCPU runs on the thread that
+        // commits, so that no vCPU runs during a commit.
+        let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
+        let engine = Engine::new(platform.vm().clone());
+        model
+            .add_listener(space, 0, slots.clone())
+            .map_err(BoardError::Slots)?;
+        let attributes = Capabilities::probe(platform.vm()).memory_attributes;
+        Ok(Self {
+            model,
+            space,
+            slots,
+            engine,
+            private_pages: attributes & MEMORY_ATTRIBUTE_PRIVATE != 0,
+            regions: built.regions,
+            refused: built.refused,
+            devices: built.devices,
+            exits: Vec::new(),
+        })
+    }
+
+    /// The current memory map of the board, for the machine called `machine`.
+    pub fn map(&self, machine: &str) -> Map {
+        let map = Map::of(&self.model, self.space, machine, |region| {
+            note(region.handle())
+        });
+        map.with_slots(self.slots.table().slots().map(SlotRow::from))
+    }
+}
+
+impl<V: kvm_slots::Vm> Board<V> {
+    /// Why this kernel does not support the regions at these addresses, if so.
+    pub(crate) fn refusal(&self, range: AddrRange) -> Option<Unsupported> {
+        let view = self.model.view(self.space);
+        let mut runs = view.intersecting(range);
+        runs.find_map(|run| run.region().handle().refused)
+    }
+
+    /// The address of the region's parent in the address space, and the region's
+    /// offset in it.
+    pub(crate) fn place(&self, id: RegionId) -> (u64, u64) {
+        let place = |id| self.model.tree().place(id).ok().flatten();
+        let Some(own) = place(id) else { return (0, 0) };
+        let around = std::iter::successors(place(own.parent), |around| place(around.parent));
+        let start = around.fold(0_u64, |start, around| start.saturating_add(around.address));
+        (start, own.address)
+    }
+
+    /// The region at an address and the offset in it, for reports.
+    pub(crate) fn region_name(&self, gpa: u64) -> String {
+        let view = self.model.view(self.space);
+        let found = view
+            .find(gpa)
+            .and_then(|run| Some((run, run.offset_of(gpa)?)));
+        match found {
+            Some((run, offset)) => format!("{} + {offset:#x}", run.region().name()),
+            None => "nothing".into(),
+        }
+    }
+}
+
+/// Why this kernel does not support a region, or why a piece of a BAR is what it is.
+fn note(handle: &Handle) -> String {
+    handle
+        .refused
+        .map_or_else(|| handle.note.clone(), |why| why.to_string())
+}
+
+/// The machine's regions in the model.
+#[derive(Debug, Default)]
+struct BuiltRegions {
+    regions: Vec<RegionId>,
+    refused: Vec<Option<Unsupported>>,
+    devices: Vec<Device>,
+}
+
+/// A model of the machine, and the address space that shows all of it.
+fn assemble<P: Platform>(
+    machine: &Machine,
+    platform: &P,
+) -> Result<(MemoryModel<Handle>, SpaceId, BuiltRegions), BoardError> {
+    let capabilities = Capabilities::probe(platform.vm());
+    let mut model = MemoryModel::new();
+    let built = build(&mut model, machine, platform, &capabilities)?;
+    let space = model.add_space("memory", built.regions[0])?;
+    Ok((model, space, built))
+}
+
+/// Adds and places all regions in one transaction.
+fn build<P: Platform>(
+    model: &mut MemoryModel<Handle>,
+    machine: &Machine,
+    platform: &P,
+    capabilities: &Capabilities,
+) -> Result<BuiltRegions, BoardError> {
+    let mut all = BuiltRegions::default();
+    let mut transaction = model.transaction();
+    for region in &machine.regions {
+        let builder = RegionBuilder {
+            platform,
+            capabilities,
+            regions: &all.regions,
+            devices: &mut all.devices,
+        };
+        let built = builder.build(region).map_err(|source| BoardError::Region {
+            region: region.name.clone(),
+            source,
+        })?;
+        let id = transaction.add(built.region)?;
+        let mut refused = transaction.tree().region(id)?.handle().refused;
+        for (offset, piece) in built.pieces {
+            refused = refused.or(piece.handle().refused);
+            let piece = transaction.add(piece)?;
+            transaction.place(piece, id, offset, 0)?;
+        }
+        if let Some(place) = region.place {
+            transaction.place(id, all.regions[place.parent], place.at, place.priority)?;
+        }
+        transaction.set_enabled(id, region.enabled)?;
+        transaction.set_readonly(id, region.readonly)?;
+        all.regions.push(id);
+        all.refused.push(refused);
+    }
+    transaction.commit()?;
+    Ok(all)
+}
+
+/// Puts the guest's code into memory of its own, where nothing else is.
+fn add_stub(
+    model: &mut MemoryModel<Handle>,
+    space: SpaceId,
+    root: RegionId,
+    accesses: &[Access],
+    hosts: &[AddrRange],
+    bits: u32,
+) -> Result<Stub, BoardError> {
+    let limit = 1_u64.checked_shl(bits).map_or(u64::MAX, |end| end - 1);
+    let last = |access: &Access| access.gpa.saturating_add(access.size as u64 - 1);
+    if let Some(access) = accesses.iter().find(|access| last(access) > limit) {
+        let gpa = access.gpa;
+        return Err(BoardError::OutOfReach { gpa, bits });
+    }
+    let size = stub::size(accesses);
+    let base = free_place(&model.view(space), accesses, hosts, size, limit);
+    let base = base.ok_or(BoardError::NoRoom { size })?;
+    let stub = stub::compile(accesses, base);
+
+    let part = |source: std::io::Error| BoardError::Region {
+        region: "guest code".into(),
+        source: source.into(),
+    };
+    let mapping = Arc::new(HostMapping::anonymous(size).map_err(part)?);
+    mapping.write(0, &stub.image).map_err(part)?;
+    let memory = Memory::host_only(host_memory(&mapping, size).map_err(part)?);
+    let handle = Handle {
+        note: "the script as machine code, and its page tables".into(),
+        ..host_handle(mapping)
+    };
+    let mut transaction = model.transaction();
+    let region = transaction.add(Region::ram("guest code", memory).with_handle(handle))?;
+    // Above everything, so that no step of the script can hide it.
+    transaction.place(region, root, base, i32::MAX)?;
+    transaction.commit()?;
+    Ok(stub)
+}
+
+/// The highest free place for `size` bytes that no access goes to, of the guest
+/// or of its host: a guest whose code was overwritten may never exit.
+fn free_place(
+    view: &FlatView<Handle>,
+    accesses: &[Access],
+    hosts: &[AddrRange],
+    size: u64,
+    limit: u64,
+) -> Option<u64> {
+    const ALIGN: u64 = 2 << 20;
+    let busy = view.ranges().map(|run| run.range());
+    let touched = accesses
+        .iter()
+        .filter_map(|a| AddrRange::new(a.gpa, a.size as u128));
+    let mut busy: Vec<AddrRange> = busy.chain(touched).chain(hosts.iter().copied()).collect();
+    busy.sort();
+    // The gaps between them, by address.
+    let mut gaps = Vec::new();
+    let mut free_from = Some(0);
+    for range in busy {
+        let Some(from) = free_from else { break };
+        if from < range.start() {
+            gaps.push((from, range.start() - 1));
+        }
+        free_from = range.last().checked_add(1).map(|next| next.max(from));
+    }
+    gaps.extend(free_from.map(|from| (from, u64::MAX)));
+    gaps.into_iter().rev().find_map(|(from, last)| {
+        let start = from.checked_next_multiple_of(ALIGN)?;
+        let place = AddrRange::new(start, size.into())?;
+        (place.last() <= last.min(limit)).then_some(start)
+    })
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A run for people, step by step, in lines of at most 80 columns. Only words of
+//! a machine file or of a path can be wider.
+
+use std::fmt::Write;
+
+use memory_map::text::{fill, row};
+
+use crate::report::{Observation, Report, StepReport};
+
+/// The heading of the steps.
+pub const STEPS: &str = "Steps\n   n    step             gpa   size how    value       where\n";
+
+/// How wide a value can be that is shown in a column.
+const COLUMN: usize = 18;
+
+/// Where further lines of a step start.
+const INDENT: usize = 10;
+
+/// The machine, and what it runs on.
+pub fn heading(report: &Report) -> String {
+    let backend = format!("{}: {}", report.backend, report.why_backend);
+    let mut lines = vec![
+        ("Machine", report.machine.clone()),
+        ("Backend", backend),
+        ("Kernel", report.kernel.clone()),
+    ];
+    for (region, why) in &report.unsupported {
+        lines.push(("Without", format!("{region}: {why}")));
+    }
+    let mut text = String::new();
+    for (label, words) in lines {
+        text += &fill(&format!("{label:9}"), &words, 9);
+        text += "\n";
+    }
+    text + "\n"
+}
+
+impl StepReport {
+    /// The step as a row, followed by the expectation if it was not met, and by
+    /// the memslot operations.
+    pub fn text(&self) -> String {
+        let verdict = if self.ok() { "ok" } else { "WRONG" };
+        let columns = format!(
+            "{:>4} {verdict:<2} {:<9} {:>#10x} {:>#6x} {:<6} {:<10}  ",
+            self.n,
+            self.op,
+            self.gpa,
+            self.size,
+            self.seen.how.word(),
+            self.in_column(&self.seen),
+        );
+        let mut text = row(&columns, &self.region, &self.note(), INDENT);
+        if !self.ok() {
+            let how = self.expected.how.word();
+            let value = self.in_column(&self.expected);
+            let _ = writeln!(text, "{:INDENT$}expected {how} {value}", "");
+        }
+        for op in &self.slot_ops {
+            let _ = writeln!(text, "{:INDENT$}{op}", "");
+        }
+        text
+    }
+
+    /// The value if it is too long for a column, and the note.
+    fn note(&self) -> String {
+        let reason = self.seen.value.as_deref();
+        let reason = reason.filter(|value| value.len() > COLUMN);
+        let parts = [reason.unwrap_or(""), &self.seen.note];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("; ")
+    }
+
+    /// The value, if it is short enough for a column.
+    fn in_column<'a>(&self, observation: &'a Observation) -> &'a str {
+        match observation.value.as_deref() {
+            Some(value) if value.len() <= COLUMN => value,
+            _ if self.unsupported => "unsupported",
+            _ => "-",
+        }
+    }
+}
+
+/// The number of steps, by outcome.
+#[derive(Debug, Default)]
+pub struct Tally {
+    steps: usize,
+    /// How many were not as expected.
+    pub wrong: usize,
+    unsupported: usize,
+}
+
+impl Tally {
+    /// Counts a step.
+    pub fn count(&mut self, step: &StepReport) {
+        self.steps += 1;
+        self.wrong += usize::from(!step.ok());
+        self.unsupported += usize::from(step.unsupported);
+    }
+
+    /// The numbers in a sentence.
+    pub fn summary(&self) -> String {
+        let steps = self.steps;
+        let mut text = match self.wrong {
+            0 => format!("All {steps} steps as expected"),
+            wrong => format!("{wrong} of {steps} steps NOT as expected"),
+        };
+        match self.unsupported {
+            0 => {}
+            n => text += &format!("; {n} of them are unsupported by this kernel"),
+        }
+        text + "."
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The integration tests of `vmm`, in one program.
+//!
+//! `cargo test -p vmm --test it bars::` runs one folder. The tests that limit the
+//! memory of a process are in the program `bombs`.
+
+mod common;
+
+/// `vmm bars`: sources, reports, notes and text.
+mod bars {
+    mod notes;
+    mod reports;
+    mod rules_and_text;
+    mod sources;
+}
+
+/// The program as a user starts it: what it prints where, and how it exits.
+mod cli {
+    mod map;
+    mod mtree;
+    mod run_and_exit_status;
+    mod width;
+}
+
+/// Machine files and scripts that are built to do harm.
+mod hostile {
+    mod damaged_files;
+    mod nasty_machines;
+}
+
+/// Machine files: every class of mistake, and `repeat`.
+mod machine_files {
+    mod regions;
+    mod repeat;
+    mod steps;
+}
+
+/// What single steps of a script come to, and the parts that they need.
+mod run {
+    mod address_width;
+    mod emulated_devices;
+    mod error_causes;
+    mod guest_code;
+    mod memory_faults;
+    mod tries;
+}
