@@ -3,9 +3,8 @@
 
 use bar_report::{BarReport, BarReportError, Reader, RegionList, ReportOptions};
 use support::changed_paste::{changed, changes, contradiction};
-use vfio_private::PageSize;
-
 use support::devices::{NIC, NVME, dump, nvme_config};
+use vfio_private::PageSize;
 
 fn ask(text: &str, device: Option<&str>) -> Result<BarReport, BarReportError> {
     let device = device.map(|device| device.parse().unwrap());
