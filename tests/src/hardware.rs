@@ -8,7 +8,7 @@ use kvm_slots::dirty::DirtyMode;
 use kvm_slots::probe::{ProbeError, probe_abi};
 use kvm_slots::sim::{KernelVersion, VmType};
 use kvm_slots::{AbiProfile, SlotTable};
-use vfio_private::device::Way;
+use vfio_private::device::VfioInterface;
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
@@ -123,7 +123,7 @@ pub fn all() -> Vec<HwTest> {
         "machine_real_devices_meets_its_expectations_on_the_real_kvm",
         &[
             Need::Kvm,
-            Need::VfioWay(Way::Group),
+            Need::VfioInterface(VfioInterface::LegacyGroup),
             Need::Vfio(Model::Edu),
             Need::Vfio(Model::Ivshmem),
             Need::Vfio(Model::Nvme),
@@ -158,7 +158,10 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "vmm_bars_asks_vfio_about_a_device_that_is_not_open",
-        &[Need::VfioWay(Way::Group), Need::Vfio(Model::Nvme)],
+        &[
+            Need::VfioInterface(VfioInterface::LegacyGroup),
+            Need::Vfio(Model::Nvme),
+        ],
         vfio::bars::asks_vfio,
     );
     tests.extend(of_running_vcpus());

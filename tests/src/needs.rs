@@ -8,7 +8,7 @@ use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
 use kvm_slots::dirty::{DirtyCapabilities, ManualProtect};
 use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags, Vm};
-use vfio_private::device::Way;
+use vfio_private::device::VfioInterface;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};
 
@@ -56,7 +56,7 @@ pub enum Need {
     /// ten times.
     PreFaultEnds,
     /// An interface by which VFIO opens devices.
-    VfioWay(Way),
+    VfioInterface(VfioInterface),
     /// A device that is bound to vfio-pci.
     Vfio(Model),
 }
@@ -109,7 +109,7 @@ impl Host {
     /// Why `need` is not met, or nothing if it is.
     pub fn lacks(&self, need: Need) -> Option<String> {
         match need {
-            Need::VfioWay(way) => return crate::vfio::lacks_way(way),
+            Need::VfioInterface(way) => return crate::vfio::lacks_way(way),
             Need::Vfio(model) => return model.bound().err(),
             _ => {}
         }
@@ -164,7 +164,7 @@ impl Host {
                 Some(version) if version > (7, 3) => None,
                 _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
             },
-            Need::NoPreFault | Need::VfioWay(_) | Need::Vfio(_) => None,
+            Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
         }
     }
 

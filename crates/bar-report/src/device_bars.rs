@@ -25,12 +25,7 @@ pub struct KnownBar {
 impl KnownBar {
     /// The input of [`vfio_private::classify`], without a TDISP report.
     pub fn input(&self) -> BarInput<'_> {
-        BarInput {
-            bar: self.bar,
-            region: &self.region,
-            msix: self.msix,
-            report: None,
-        }
+        BarInput::new(self.bar, &self.region).with_msix(self.msix)
     }
 }
 

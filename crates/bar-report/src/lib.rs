@@ -30,7 +30,7 @@
 //! let bars = device.bars(&RegionList::unknown())?;
 //! for bar in bars.bars() {
 //!     let pieces = classify(&bar.input(), PageSize::Size4K, Policy::new())?;
-//!     assert_eq!(pieces[1].span().to_string(), "0x2000-0x2fff");
+//!     assert_eq!(pieces[1].range().dashed().to_string(), "0x2000-0x2fff");
 //!     assert_eq!(pieces[1].access(), Access::Trap);
 //! }
 //!

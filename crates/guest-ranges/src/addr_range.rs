@@ -44,8 +44,12 @@ impl AddrRange {
     /// The bytes from `start` to `last`, both included. `None` if `last` is less than
     /// `start`.
     #[inline]
-    pub fn from_bounds(start: u64, last: u64) -> Option<Self> {
-        (start <= last).then_some(Self { start, last })
+    pub const fn from_bounds(start: u64, last: u64) -> Option<Self> {
+        if start <= last {
+            Some(Self { start, last })
+        } else {
+            None
+        }
     }
 
     /// The range moved up by `by` bytes, without what ends up past 2^64.
@@ -69,6 +73,17 @@ impl AddrRange {
         Self::from_bounds(self.start.wrapping_add(by), self.last.wrapping_add(by))
     }
 
+    /// The bytes of `self` and then those of `next`; `None` if `next` does not
+    /// start right behind.
+    #[inline]
+    pub fn joined(self, next: Self) -> Option<Self> {
+        let touch = self.last.checked_add(1) == Some(next.start);
+        touch.then_some(Self {
+            start: self.start,
+            last: next.last,
+        })
+    }
+
     /// Extends the range to end at `last`, if it ends before.
     #[inline]
     pub fn extend_to(&mut self, last: u64) {
@@ -77,19 +92,26 @@ impl AddrRange {
 
     /// The first address.
     #[inline]
-    pub fn start(self) -> u64 {
+    pub const fn start(self) -> u64 {
         self.start
     }
 
     /// The last address, which is in the range.
     #[inline]
-    pub fn last(self) -> u64 {
+    pub const fn last(self) -> u64 {
         self.last
     }
 
     /// The number of bytes: 1 to 2^64.
     pub fn size(self) -> u128 {
         u128::from(self.last - self.start) + 1
+    }
+
+    /// The number of bytes; `None` for [`ALL`](Self::ALL), whose 2^64 bytes do not
+    /// fit.
+    #[inline]
+    pub const fn size_u64(self) -> Option<u64> {
+        (self.last - self.start).checked_add(1)
     }
 
     /// Whether `address` is in the range.
@@ -110,6 +132,12 @@ impl AddrRange {
         self.start <= other.start && other.last <= self.last
     }
 
+    /// Displays the first and the last address with a dash between, as the kernel's
+    /// log shows resources: `0x1000-0x1fff`.
+    pub fn dashed(self) -> impl fmt::Display {
+        Dashed(self)
+    }
+
     /// The bytes that are in both ranges, if any.
     #[inline]
     pub fn intersect(self, other: Self) -> Option<Self> {
@@ -123,6 +151,14 @@ impl fmt::Display for AddrRange {
     }
 }
 
+struct Dashed(AddrRange);
+
+impl fmt::Display for Dashed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}-{:#x}", self.0.start, self.0.last)
+    }
+}
+
 impl fmt::Debug for AddrRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -131,6 +167,8 @@ impl fmt::Debug for AddrRange {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]
@@ -147,6 +185,16 @@ mod tests {
     fn the_whole_space_has_two_to_the_64_bytes() {
         assert_eq!(AddrRange::new(0, 1 << 64), Some(AddrRange::ALL));
         assert_eq!(AddrRange::ALL.size(), 1 << 64);
+        assert_eq!(AddrRange::ALL.size_u64(), None);
+        let most = AddrRange::new(1, u64::MAX.into()).unwrap();
+        assert_eq!(most.size_u64(), Some(u64::MAX));
+    }
+
+    #[test]
+    fn a_range_shows_both_ends() {
+        let page = AddrRange::new(0x1000, 0x1000).unwrap();
+        assert_eq!(page.to_string(), "0x1000..=0x1fff");
+        assert_eq!(page.dashed().to_string(), "0x1000-0x1fff");
     }
 
     #[test]

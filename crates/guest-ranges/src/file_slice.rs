@@ -8,7 +8,7 @@ use core::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
 use crate::addr_range::AddrRange;
-use crate::host_memory::Owner;
+use crate::host_memory::{Owner, is_same_owner};
 
 /// Bytes of a file: a descriptor, an offset and a size.
 ///
@@ -80,6 +80,20 @@ impl FileSlice {
     pub fn slice(&self, offset: u64, size: u64) -> Option<Self> {
         let range = AddrRange::new(self.offset().checked_add(offset)?, size.into())?;
         self.range.covers(range).then(|| Self {
+            fd: self.fd,
+            range,
+            owner: self.owner.clone(),
+        })
+    }
+
+    /// The bytes of `self` and then those of `next`; `None` if `next` does not
+    /// start right behind in the same descriptor, or has another owner.
+    pub fn joined(&self, next: &Self) -> Option<Self> {
+        let range = self.range.joined(next.range)?;
+        // A slice has fewer than 2^64 bytes.
+        range.size_u64()?;
+        let is_same = self.fd == next.fd && is_same_owner(&self.owner, &next.owner);
+        is_same.then(|| Self {
             fd: self.fd,
             range,
             owner: self.owner.clone(),

@@ -89,6 +89,23 @@ impl HostMemory {
             owner: self.owner.clone(),
         })
     }
+
+    /// The bytes of `self` and then those of `next`; `None` if `next` does not
+    /// start right behind, or has another owner.
+    pub fn joined(&self, next: &Self) -> Option<Self> {
+        // One owner keeps both mapped, so the promises for both hold together.
+        let range = self.range.joined(next.range)?;
+        is_same_owner(&self.owner, &next.owner).then(|| Self {
+            range,
+            owner: self.owner.clone(),
+        })
+    }
+}
+
+/// Whether both are the same value, not only equal ones.
+pub(crate) fn is_same_owner(one: &Owner, other: &Owner) -> bool {
+    // Without the vtables, which can differ for one value.
+    core::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
 /// Two are equal if their addresses are, whatever their owners.

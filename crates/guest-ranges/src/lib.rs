@@ -39,9 +39,9 @@
 //! compiler's back. Only the code that maps the memory can know whether that is
 //! sound. [`HostMemory::new`] is therefore `unsafe`: its caller promises that the
 //! guest may access these bytes for as long as the owner lives. A slice of a
-//! [`HostMemory`] inherits the promise, and nothing else creates one. Safe code that
-//! receives a [`HostMemory`] can pass it to KVM or to an IOMMU. A [`FileSlice`] owns
-//! its descriptor for the same reason.
+//! [`HostMemory`] inherits the promise, and so do slices of one owner that are joined.
+//! Nothing else creates one. Safe code that receives a [`HostMemory`] can pass it to
+//! KVM or to an IOMMU. A [`FileSlice`] owns its descriptor for the same reason.
 //!
 //! # What this crate does not do
 //!

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Operations → an address space, and back.
+//! Carries plans out on an address space, and undoes them.
 
 use core::fmt;
 use core::slice;
@@ -16,24 +16,27 @@ use crate::range::DmaRange;
 use crate::refusal::DmaRefusal;
 use crate::table::DmaTable;
 
-/// An address space of devices: a container or an IOAS of the kernel's, or a simulated one.
+/// An address space of devices: a VFIO container, an iommufd's IOAS, or a simulated one.
+///
+/// Its mappings lead only to memory that a [`DmaRange`] vouches for. So safe code may call
+/// [`map`](Self::map) with any range, and an implementation needs no promise from its caller.
 pub trait AddressSpace {
-    /// Makes one mapping. What it leads to is held until it is unmapped.
+    /// Makes one mapping. The address space holds the owner of its memory until it is unmapped.
     ///
     /// # Errors
     ///
     /// [`DmaRefusal`]; nothing is mapped then.
     fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal>;
 
-    /// Unmaps all mappings in a range, and returns how many bytes that was. When it returns, no device
-    /// reaches them any more.
+    /// Unmaps all mappings in a range and returns the number of unmapped bytes. After it returns, no
+    /// device reaches them.
     ///
     /// # Errors
     ///
-    /// [`DmaRefusal`]. Of several mappings, some may be gone then.
+    /// [`DmaRefusal`]. Of several mappings, some may be unmapped then.
     fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal>;
 
-    /// What can be mapped, now.
+    /// What can be mapped now.
     ///
     /// # Errors
     ///
@@ -55,7 +58,7 @@ impl<S: AddressSpace + ?Sized> AddressSpace for Arc<S> {
     }
 }
 
-/// What was carried out: [`undo_dma`] takes it back.
+/// The operations that were carried out. [`undo_dma`] undoes them.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct DmaApplied {
@@ -63,18 +66,19 @@ pub struct DmaApplied {
 }
 
 impl DmaApplied {
-    /// The operations, in their order.
+    /// The operations, in order.
     pub fn ops(&self) -> &[DmaOp] {
         &self.done
     }
 }
 
-/// A step that could not be taken back, so that what it did is still so.
+/// An operation that could not be undone. Its effect remains.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DmaNotUndone {
-    /// What would have had to be done.
+    /// The inverse operation, which failed.
     pub op: DmaOp,
-    /// Why it was not.
+    /// Why it failed.
     pub refusal: DmaRefusal,
 }
 
@@ -87,17 +91,18 @@ impl fmt::Display for DmaNotUndone {
 /// An operation was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{op}: {refusal}")]
+#[non_exhaustive]
 pub struct DmaApplyError {
     /// The operation.
     pub op: DmaOp,
     /// Why.
     pub refusal: DmaRefusal,
-    /// What could not be taken back of those before. Empty: everything is as it was.
+    /// The earlier operations that could not be undone. If empty, everything is as before.
     pub not_undone: Vec<DmaNotUndone>,
 }
 
-/// Carries a plan out. If an operation is refused, those before it are taken back. The table follows
-/// one mapping at a time, and so is true in either case.
+/// Carries a plan out. If an operation is refused, the earlier ones are undone. The table follows one
+/// mapping at a time, so it is right in either case.
 ///
 /// # Errors
 ///
@@ -128,8 +133,8 @@ pub fn apply_dma(
     Ok(applied)
 }
 
-/// Takes back what was carried out, the latest first. Says what could not be; the rest is taken back
-/// all the same.
+/// Undoes what was carried out, the latest operation first. Returns what could not be undone, and
+/// undoes the rest nevertheless.
 ///
 /// # Panics
 ///
@@ -152,7 +157,7 @@ pub fn undo_dma(
     not_undone
 }
 
-/// What of an operation was done, and how it ended.
+/// The part of an operation that was carried out, and the result.
 fn step(
     space: &impl AddressSpace,
     op: &DmaOp,
@@ -208,9 +213,9 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// What is gone, and how it ended. An iommufd that refuses to unmap several mappings has unmapped
-/// those before the one that it stumbled over (`iopt_unmap_iova_range` in
-/// drivers/iommu/iommufd/io_pagetable.c): then one after the other finds out which are left.
+/// The mappings that were unmapped, and the result. An iommufd that refuses to unmap several mappings
+/// has unmapped those before the one that failed (`iopt_unmap_iova_range` in
+/// drivers/iommu/iommufd/io_pagetable.c), so the mappings are then unmapped one by one.
 fn unmap(
     space: &impl AddressSpace,
     op: &DmaOp,
@@ -225,7 +230,7 @@ fn unmap(
         Err(refusal) => refusal,
     };
     if let [range] = ranges {
-        return match any_uncertain && first.is_nothing_there() {
+        return match any_uncertain && first.is_not_mapped() {
             true => (vec![range.clone()], Ok(())),
             false => (Vec::new(), Err(first)),
         };
@@ -236,7 +241,7 @@ fn unmap(
             .cloned()
             .partition(|range| match space.unmap(range.iova()) {
                 Ok(_) => true,
-                Err(refusal) => refusal.is_nothing_there(),
+                Err(refusal) => refusal.is_not_mapped(),
             });
     match left.is_empty() {
         true => (gone, Ok(())),

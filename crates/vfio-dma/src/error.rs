@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a range or a limit cannot be.
+//! Invalid numbers in a range or a limit.
 
 use thiserror::Error;
 
-/// A number that cannot be what it is given as.
+/// A number that is not valid for a range, a unit or a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DmaInputError {
-    /// Addresses, or offsets in a file, that do not fit 64 bits.
+    /// IOVAs that do not fit 64 bits.
     #[error("range of {size:#x} bytes at {offset:#x} wraps around")]
     Wraps {
-        /// The first address or offset, in bytes.
+        /// The first IOVA.
         offset: u64,
-        /// How many bytes the range would hold.
-        size: u128,
+        /// The number of bytes.
+        size: u64,
     },
     /// A page of an IOMMU, or a unit of DMA mappings, that is not a power of two.
     #[error("{bytes:#x} bytes are not a power of two, as pages and units of DMA mappings are")]

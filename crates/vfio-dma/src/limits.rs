@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What an IOMMU, or the kernel in front of it, does not take.
+//! What an IOMMU, and the kernel that drives it, can map.
 
 use guest_ranges::{AddrRange, RangeSet};
 
 use crate::error::DmaInputError;
 
-/// What can be mapped in an address space. Each device that joins it can narrow this.
+/// What can be mapped in an address space. Each device that joins can narrow it.
 #[derive(Clone, Debug)]
 pub struct DmaLimits {
     page_size: u64,
@@ -15,8 +15,8 @@ pub struct DmaLimits {
 }
 
 impl DmaLimits {
-    /// Mappings of whole pages of `page_size` bytes, at IOVAs in `allowed`, and as many as
-    /// `mappings` at a time if there is a number.
+    /// Mappings of whole pages of `page_size` bytes at IOVAs in `allowed`, and at most `mappings` at a
+    /// time; `None` for no limit.
     ///
     /// # Errors
     ///
@@ -41,13 +41,13 @@ impl DmaLimits {
         self.page_size
     }
 
-    /// The IOVAs that can be mapped, by address. What lies between them is the hardware's: on x86
+    /// The IOVAs that can be mapped, by address. The hardware reserves those between them: on x86
     /// 0xfee00000 to 0xfeefffff, where a write is an interrupt.
     pub fn allowed(&self) -> impl Iterator<Item = AddrRange> {
         self.allowed.iter()
     }
 
-    /// How many mappings there can be, those that there are included.
+    /// How many mappings there can be, existing ones included; `None` for no limit.
     pub fn mappings(&self) -> Option<u64> {
         self.mappings
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Mappings that there are, and what changes → operations: a pure function.
+//! Plans the operations for a change of mappings, as a pure function.
 
 use core::fmt;
 
@@ -8,38 +8,39 @@ use guest_ranges::{AddrRange, RangeSet, subtract};
 use thiserror::Error;
 
 use crate::limits::DmaLimits;
-use crate::range::{DmaRange, Shown};
+use crate::range::DmaRange;
 use crate::table::DmaTable;
 
-/// The most mappings that are planned for, where the kernel has no limit of its own: what keeps them
-/// takes some hundred bytes each.
+/// The most mappings that are planned where the kernel has no limit of its own. The bookkeeping takes
+/// a few hundred bytes for each.
 pub const MOST_MAPPINGS: u64 = 1 << 22;
 
-/// What is to change. IOVAs in neither are left alone.
+/// A change of mappings. IOVAs in neither list stay as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DmaChange<'a> {
-    /// IOVAs at which nothing is wanted any more, but for what comes.
-    pub gone: &'a [AddrRange],
-    /// What is wanted from here on, in place of what was there. They must not overlap.
-    pub come: &'a [DmaRange],
+    /// IOVAs to unmap, except for what `added` maps there.
+    pub removed: &'a [AddrRange],
+    /// Ranges to map, in place of what was there. They must not overlap.
+    pub added: &'a [DmaRange],
 }
 
-/// Whether pages may be out of reach for a moment that are mapped before and after.
+/// Whether a plan may have gaps: pages that are mapped before and after, but not in between.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Gaps {
-    /// Yes: they are listed in the plan. Devices that use them meanwhile fail.
+    /// Gaps are allowed and listed in the plan. Devices cannot access the pages meanwhile.
     #[default]
     Allow,
-    /// No: what would need it is refused.
+    /// A change that needs a gap is refused.
     Refuse,
 }
 
 /// One operation on an address space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DmaOp {
-    /// Mappings go that lie next to each other, by one call.
+    /// Removes adjacent mappings with one call.
     Unmap(Vec<DmaRange>),
-    /// One comes.
+    /// Adds one mapping.
     Map(DmaRange),
 }
 
@@ -62,32 +63,34 @@ impl fmt::Display for DmaOp {
         match (self, self.iova()) {
             (Self::Map(range), _) => write!(f, "MAP {range}"),
             (Self::Unmap(ranges), Some(iova)) => {
-                write!(f, "UNMAP {} ({} mappings)", Shown(iova), ranges.len())
+                write!(f, "UNMAP {} ({} mappings)", iova.dashed(), ranges.len())
             }
             (Self::Unmap(_), None) => f.write_str("UNMAP nothing"),
         }
     }
 }
 
-/// Why bytes are not mapped that were wanted.
+/// Why bytes of an added range are not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LeftOut {
-    /// They are in a part of a page.
+    /// They fill a page only in part.
     PartOfPage,
-    /// Pages of the IOVAs are not pages of the memory.
+    /// The IOVAs and the memory are not aligned to each other's pages.
     Misaligned,
-    /// The IOVAs are not to be had: they are the hardware's, or beyond its reach.
+    /// The hardware reserves the IOVAs or does not reach them.
     Hole,
 }
 
-/// What is to be done.
+/// The operations of a change, and its side effects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DmaPlan {
-    /// In this order: first all that unmap, then all that map.
+    /// The operations in order: first all that unmap, then all that map.
     pub ops: Vec<DmaOp>,
-    /// What of the ranges that come no device will reach, by IOVA.
+    /// The parts of added ranges that are not mapped, by IOVA.
     pub left_out: Vec<(AddrRange, LeftOut)>,
-    /// What is mapped before and after, and not in between, by IOVA.
+    /// What is mapped before and after but not in between, by IOVA.
     pub gaps: Vec<AddrRange>,
 }
 
@@ -98,55 +101,55 @@ pub enum DmaPlanError {
     /// Two ranges have IOVAs in common.
     #[error("{first} and {second} overlap")]
     Overlap {
-        /// The one.
+        /// The lower one.
         first: Box<DmaRange>,
-        /// And the other, which starts there or behind.
+        /// The other, which starts in it.
         second: Box<DmaRange>,
     },
-    /// There would be more mappings than there can be.
+    /// The change needs more mappings than the limit.
     #[error("{needed} DMA mappings are needed, and there can be {limit}")]
     TooMany {
-        /// How many there would be.
+        /// The number of mappings needed.
         needed: u64,
-        /// How many there can be.
+        /// The limit.
         limit: u64,
     },
-    /// By [`Gaps::Refuse`]: pages that stay would be out of reach for a moment.
-    #[error("{mapping} would have to be unmapped for {} to stay", Shown(*gap))]
+    /// The change needs a gap, and the choice is [`Gaps::Refuse`].
+    #[error("{mapping} would have to be unmapped for {} to stay", gap.dashed())]
     Gap {
-        /// The mapping that goes in part.
+        /// The mapping of which a part is removed.
         mapping: Box<DmaRange>,
-        /// The lowest pages of it that stay.
+        /// The lowest pages that stay.
         gap: AddrRange,
     },
 }
 
-/// Plans from what there is to `wanted`, which is everything.
+/// Plans from the existing mappings to `target`, which is everything that devices should reach.
 ///
 /// # Errors
 ///
 /// [`DmaPlanError`].
 pub fn plan_dma(
     table: &DmaTable,
-    wanted: &[DmaRange],
+    target: &[DmaRange],
     limits: &DmaLimits,
     gaps: Gaps,
 ) -> Result<DmaPlan, DmaPlanError> {
     let change = DmaChange {
-        gone: &[AddrRange::ALL],
-        come: wanted,
+        removed: &[AddrRange::ALL],
+        added: target,
     };
     plan_dma_change(table, &change, limits, gaps)
 }
 
-/// Plans a change. What is mapped and stays as it is stays mapped, unless it is in one mapping with
-/// what goes: no kernel unmaps a part of a mapping.
+/// Plans a change. Unchanged pages stay mapped, unless they share a mapping with a page that is
+/// removed: no kernel unmaps a part of a mapping.
 ///
 /// An [uncertain](DmaTable::uncertain) mapping with an IOVA in the change is unmapped. The rest of
 /// that mapping is not mapped again, and is not reported as a gap. [`plan_dma`], which has all
 /// target ranges, settles everything.
 ///
-/// It costs what the change and the mappings in it do, not what there is.
+/// The cost depends on the change and the mappings in it, not on the number of mappings.
 ///
 /// # Errors
 ///
@@ -157,13 +160,13 @@ pub fn plan_dma_change(
     limits: &DmaLimits,
     gaps: Gaps,
 ) -> Result<DmaPlan, DmaPlanError> {
-    let come = in_order(change.come)?;
-    let (pieces, left_out) = mappable(&come, limits);
-    let changed = change.gone.iter().copied();
-    let changed = changed.chain(come.iter().map(|range| range.iova()));
+    let added = in_order(change.added)?;
+    let (pieces, left_out) = mappable(&added, limits);
+    let changed = change.removed.iter().copied();
+    let changed = changed.chain(added.iter().map(|range| range.iova()));
     let windows: RangeSet = changed.map(|range| limits.pages_around(range)).collect();
 
-    let mut wanted = Vec::new();
+    let mut target = Vec::new();
     let (mut kept, mut unmapped, mut gap) = (Vec::new(), Vec::new(), Vec::new());
     for mapping in touching(table, &windows) {
         // It may be mapped, whichever parts of it are still wanted.
@@ -186,19 +189,19 @@ pub fn plan_dma_change(
             });
         }
         let rest = windows.gaps(iova);
-        wanted.extend(rest.filter_map(|part| mapping.within(part)));
+        target.extend(rest.filter_map(|part| mapping.within(part)));
         gap.extend(stays.iter());
         unmapped.push(mapping.clone());
     }
     let kept: RangeSet = kept.into_iter().collect();
     for piece in &pieces {
         let missing = kept.gaps(piece.iova());
-        wanted.extend(missing.filter_map(|part| piece.within(part)));
+        target.extend(missing.filter_map(|part| piece.within(part)));
     }
-    let wanted = joined(wanted);
+    let target = joined(target);
     let stay = table.len() - unmapped.len();
-    enough(stay, &wanted, limits)?;
-    let maps = in_units(wanted, limits.page_size());
+    check_count(stay, &target, limits)?;
+    let maps = in_units(target, limits.page_size());
     let unmaps = runs(unmapped).into_iter().map(DmaOp::Unmap);
     Ok(DmaPlan {
         ops: unmaps.chain(maps.into_iter().map(DmaOp::Map)).collect(),
@@ -207,14 +210,14 @@ pub fn plan_dma_change(
     })
 }
 
-fn in_order(come: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
-    let mut come: Vec<&DmaRange> = come.iter().collect();
-    come.sort_by_key(|range| range.iova());
-    let overlap = come
+fn in_order(added: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
+    let mut added: Vec<&DmaRange> = added.iter().collect();
+    added.sort_by_key(|range| range.iova());
+    let overlap = added
         .windows(2)
         .find(|two| two[0].iova().overlaps(two[1].iova()));
     match overlap {
-        None => Ok(come),
+        None => Ok(added),
         Some(two) => Err(DmaPlanError::Overlap {
             first: Box::new(two[0].clone()),
             second: Box::new(two[1].clone()),
@@ -222,12 +225,12 @@ fn in_order(come: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
     }
 }
 
-/// What of the ranges can be mapped, and what not, both by IOVA.
-fn mappable(come: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(AddrRange, LeftOut)>) {
+/// The parts of the ranges that can be mapped, and those that cannot, both by IOVA.
+fn mappable(added: &[&DmaRange], limits: &DmaLimits) -> (Vec<DmaRange>, Vec<(AddrRange, LeftOut)>) {
     let (mut pieces, mut left_out) = (Vec::new(), Vec::new());
-    for range in come {
+    for range in added {
         let iova = range.iova();
-        let shift = range.place().position().wrapping_sub(iova.start());
+        let shift = range.memory().position().wrapping_sub(iova.start());
         if shift % limits.page_size() != 0 {
             left_out.push((iova, LeftOut::Misaligned));
             continue;
@@ -264,7 +267,7 @@ fn overlapping(pieces: &[DmaRange], range: AddrRange) -> impl Iterator<Item = &D
     from_there.take_while(move |piece| piece.iova().overlaps(range))
 }
 
-/// What lies next to each other, here and in memory, as one.
+/// Joins ranges that are adjacent both in IOVAs and in memory.
 fn joined(mut ranges: Vec<DmaRange>) -> Vec<DmaRange> {
     ranges.sort_by_key(DmaRange::iova);
     let mut joined: Vec<DmaRange> = Vec::with_capacity(ranges.len());
@@ -280,10 +283,10 @@ fn joined(mut ranges: Vec<DmaRange>) -> Vec<DmaRange> {
     joined
 }
 
-/// That there can be mappings for these ranges beside those that stay: before they are made, as a
-/// range can have any number of units.
-fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), DmaPlanError> {
-    let come = wanted.iter().map(|range| match range.unit() {
+/// Checks that there can be mappings for these ranges beside those that stay. It does so before they
+/// are cut, because a range can have any number of units.
+fn check_count(stay: usize, target: &[DmaRange], limits: &DmaLimits) -> Result<(), DmaPlanError> {
+    let added = target.iter().map(|range| match range.unit() {
         None => 1,
         Some(unit) => {
             let (iova, unit) = (range.iova(), unit.max(limits.page_size()));
@@ -291,7 +294,7 @@ fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), Dm
         }
     });
     let stay = u64::try_from(stay).unwrap_or(u64::MAX);
-    let needed = come.fold(stay, u64::saturating_add);
+    let needed = added.fold(stay, u64::saturating_add);
     let limit = limits.mappings().unwrap_or(u64::MAX).min(MOST_MAPPINGS);
     match needed > limit {
         true => Err(DmaPlanError::TooMany { needed, limit }),
@@ -299,7 +302,7 @@ fn enough(stay: usize, wanted: &[DmaRange], limits: &DmaLimits) -> Result<(), Dm
     }
 }
 
-/// Cut where units end.
+/// Cuts ranges where units end.
 fn in_units(ranges: Vec<DmaRange>, page: u64) -> Vec<DmaRange> {
     let mut cut = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -317,22 +320,20 @@ fn in_units(ranges: Vec<DmaRange>, page: u64) -> Vec<DmaRange> {
     cut
 }
 
-/// What of `iova` is from `from` on in the same unit.
+/// The part of `iova` from `from` on that is in the same unit.
 fn in_unit(iova: AddrRange, from: u64, unit: u64) -> Option<AddrRange> {
     let last = (from | (unit - 1)).min(iova.last());
     AddrRange::from_bounds(from, last)
 }
 
-/// Mappings by IOVA, those together that lie next to each other: one call unmaps them. A call that
-/// reached across a hole could hit what is not ours.
+/// Groups adjacent mappings, which one call unmaps. A call across a hole could unmap mappings that
+/// are not in the table.
 fn runs(mappings: Vec<DmaRange>) -> Vec<Vec<DmaRange>> {
     let mut runs: Vec<Vec<DmaRange>> = Vec::new();
     for mapping in mappings {
         let last = runs.last_mut().filter(|run| {
-            let end = run
-                .last()
-                .and_then(|last| last.iova().last().checked_add(1));
-            end == Some(mapping.iova().start())
+            let touches = |last: &DmaRange| last.iova().joined(mapping.iova()).is_some();
+            run.last().is_some_and(touches)
         });
         match last {
             Some(run) => run.push(mapping),

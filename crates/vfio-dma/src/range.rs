@@ -1,148 +1,184 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a device may reach at an IOVA: the planner's input, and each mapping that it makes.
+//! IOVAs and the memory that devices reach there: the planner's input, and its mappings.
 
-use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
-use guest_ranges::AddrRange;
+use guest_ranges::{AddrRange, FileSlice, HostMemory, Owner};
 
 use crate::error::DmaInputError;
 
-/// Whatever must stay alive for a host address or a descriptor to stay valid: a mapping, an owned
-/// file.
-pub type Owner = Arc<dyn Any + Send + Sync>;
-
-/// What devices may do.
+/// How devices may access memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DmaAccess {
-    /// Load. A store is stopped by the IOMMU, as if nothing were there.
+    /// Loads only. The IOMMU stops stores.
     Read,
-    /// Load and store.
+    /// Loads and stores.
     ReadWrite,
 }
 
-/// Where the bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DmaPlace {
-    /// In this process.
-    Host {
-        /// The host virtual address of the first byte.
-        address: u64,
-    },
-    /// In a file: a memfd, or a dma-buf that VFIO exported. Only an iommufd takes files.
-    File {
-        /// The file's descriptor.
-        fd: i32,
-        /// Where in the file the first byte is.
-        offset: u64,
-    },
+/// The memory that IOVAs lead to.
+///
+/// A value vouches for its memory: [`HostMemory`] by the promise of whoever created it, [`FileSlice`]
+/// by the descriptor that it owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DmaMemory {
+    /// Memory of this process.
+    Host(HostMemory),
+    /// Bytes of a file: a memfd, or a dma-buf that VFIO exported. Only an iommufd maps files.
+    File(FileSlice),
 }
 
-impl DmaPlace {
-    /// Whether the bytes are a file's, which only an iommufd takes.
-    pub fn is_file(self) -> bool {
-        matches!(self, Self::File { .. })
+impl DmaMemory {
+    /// The number of bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Host(memory) => memory.size(),
+            Self::File(file) => file.size(),
+        }
+    }
+
+    /// What keeps the memory mapped, or the descriptor open.
+    pub fn owner(&self) -> &Owner {
+        match self {
+            Self::Host(memory) => memory.owner(),
+            Self::File(file) => file.owner(),
+        }
+    }
+
+    /// Whether the memory is in a file, which only an iommufd maps.
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
     }
 
     /// The address, or the offset in the file.
-    pub(crate) fn position(self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         match self {
-            Self::Host { address } => address,
-            Self::File { offset, .. } => offset,
+            Self::Host(memory) => memory.address(),
+            Self::File(file) => file.offset(),
         }
     }
 
-    /// The same memory, `bytes` further on. No range is so long that this wraps.
-    fn advanced(self, bytes: u64) -> Self {
+    fn descriptor(&self) -> Option<i32> {
         match self {
-            Self::Host { address } => Self::Host {
-                address: address.wrapping_add(bytes),
-            },
-            Self::File { fd, offset } => Self::File {
-                fd,
-                offset: offset.wrapping_add(bytes),
-            },
+            Self::Host(_) => None,
+            Self::File(file) => Some(file.fd()),
+        }
+    }
+
+    fn slice(&self, offset: u64, size: u64) -> Option<Self> {
+        Some(match self {
+            Self::Host(memory) => Self::Host(memory.slice(offset, size)?),
+            Self::File(file) => Self::File(file.slice(offset, size)?),
+        })
+    }
+
+    fn joined(&self, next: &Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Host(memory), Self::Host(next)) => memory.joined(next).map(Self::Host),
+            (Self::File(file), Self::File(next)) => file.joined(next).map(Self::File),
+            (Self::Host(_), Self::File(_)) | (Self::File(_), Self::Host(_)) => None,
         }
     }
 }
 
-/// IOVAs at which devices reach some bytes.
+impl From<HostMemory> for DmaMemory {
+    fn from(memory: HostMemory) -> Self {
+        Self::Host(memory)
+    }
+}
+
+impl From<FileSlice> for DmaMemory {
+    fn from(file: FileSlice) -> Self {
+        Self::File(file)
+    }
+}
+
+/// For example `host 0x7f0000001000`.
+impl fmt::Display for DmaMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(memory) => write!(f, "host {:#x}", memory.address()),
+            Self::File(file) => write!(f, "fd {} + {:#x}", file.fd(), file.offset()),
+        }
+    }
+}
+
+/// IOVAs at which devices reach some memory, as many as the memory has bytes.
 ///
-/// Plain data: nothing is read through the address here. Whoever maps it promises that it is memory
-/// which devices may touch for as long as the owner lives, and the address space that it is mapped in
-/// keeps the owner until the kernel has unmapped it.
+/// The memory is a [`HostMemory`] or a [`FileSlice`], so a range never leads to memory that no one
+/// has vouched for:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use guest_ranges::HostMemory;
+/// use vfio_dma::{DmaAccess, DmaRange};
+///
+/// // SAFETY: nothing accesses the memory in this example.
+/// let ram = unsafe { HostMemory::new(0x7f00_0000_0000, 0x4000, Arc::new(())) }.unwrap();
+/// let range = DmaRange::new(0x10_0000, ram, DmaAccess::ReadWrite)?;
+/// assert_eq!(range.to_string(), "0x100000-0x103fff to host 0x7f0000000000");
+/// # Ok::<(), vfio_dma::DmaInputError>(())
+/// ```
+///
+/// An address is not memory:
+///
+/// ```compile_fail,E0277
+/// use vfio_dma::{DmaAccess, DmaRange};
+///
+/// let range = DmaRange::new(0x10_0000, 0x7f00_0000_0000_u64, DmaAccess::ReadWrite);
+/// ```
+///
+/// Nor can a range be changed to lead elsewhere:
+///
+/// ```compile_fail,E0451
+/// # fn larger(range: vfio_dma::DmaRange) -> vfio_dma::DmaRange {
+/// use guest_ranges::AddrRange;
+/// use vfio_dma::DmaRange;
+///
+/// DmaRange { iova: AddrRange::ALL, ..range }
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct DmaRange {
     iova: AddrRange,
     access: DmaAccess,
-    place: DmaPlace,
+    /// As large as `iova`.
+    memory: DmaMemory,
     unit: Option<u64>,
-    owner: Owner,
 }
 
 impl DmaRange {
-    /// Memory of this process, from `address` on.
+    /// All of `memory`, from the IOVA `iova` on.
     ///
     /// # Errors
     ///
-    /// [`DmaInputError::Wraps`] if the addresses wrap around.
-    pub fn host<O: Any + Send + Sync>(
-        iova: AddrRange,
-        access: DmaAccess,
-        address: u64,
-        owner: Arc<O>,
-    ) -> Result<Self, DmaInputError> {
-        Self::new(iova, access, DmaPlace::Host { address }, owner)
-    }
-
-    /// The bytes of a file, from `offset` on: a memfd, or a dma-buf of a device.
-    ///
-    /// # Errors
-    ///
-    /// [`DmaInputError::Wraps`] if the offsets wrap around.
-    pub fn file<O: Any + Send + Sync>(
-        iova: AddrRange,
-        access: DmaAccess,
-        (fd, offset): (i32, u64),
-        owner: Arc<O>,
-    ) -> Result<Self, DmaInputError> {
-        Self::new(iova, access, DmaPlace::File { fd, offset }, owner)
-    }
-
-    /// Bytes at either place.
-    ///
-    /// # Errors
-    ///
-    /// [`DmaInputError::Wraps`] if the addresses or offsets wrap around.
+    /// [`DmaInputError::Wraps`] if the IOVAs wrap around.
     pub fn new(
-        iova: AddrRange,
+        iova: u64,
+        memory: impl Into<DmaMemory>,
         access: DmaAccess,
-        place: DmaPlace,
-        owner: Owner,
     ) -> Result<Self, DmaInputError> {
-        let (offset, size) = (place.position(), iova.size());
-        // All 2^64 bytes have no size that a mapping could have.
-        if AddrRange::new(offset, size).is_none() || u64::try_from(size).is_err() {
-            return Err(DmaInputError::Wraps { offset, size });
-        }
+        let memory = memory.into();
+        let (offset, size) = (iova, memory.size());
+        let iova = AddrRange::new(offset, size.into());
         Ok(Self {
-            iova,
+            iova: iova.ok_or(DmaInputError::Wraps { offset, size })?,
             access,
-            place,
+            memory,
             unit: None,
-            owner,
         })
     }
 
-    /// The same range as mappings that each lie in one unit of `bytes` IOVAs, at multiples of it: so
-    /// that what is in one unit can go while the others stay mapped. Without that a range is one
-    /// mapping. Less than the IOMMU's page counts as one.
+    /// The same range, mapped in units of `bytes` IOVAs that start at multiples of `bytes`. Each unit
+    /// can be unmapped while the others stay. Without units a range is one mapping. A unit smaller than
+    /// the IOMMU's page counts as a page.
     ///
     /// # Errors
     ///
-    /// [`DmaInputError::Unit`] if that is not a power of two.
+    /// [`DmaInputError::Unit`] if `bytes` is not a power of two.
     pub fn in_units_of(self, bytes: u64) -> Result<Self, DmaInputError> {
         if !bytes.is_power_of_two() {
             return Err(DmaInputError::Unit { bytes });
@@ -158,75 +194,59 @@ impl DmaRange {
         self.iova
     }
 
-    /// How many bytes.
+    /// The number of bytes.
     pub fn size(&self) -> u64 {
-        self.iova.last() - self.iova.start() + 1
+        self.memory.size()
     }
 
-    /// What devices may do there.
+    /// How devices may access it.
     pub fn access(&self) -> DmaAccess {
         self.access
     }
 
-    /// Where the bytes are.
-    pub fn place(&self) -> DmaPlace {
-        self.place
+    /// The memory that devices reach.
+    pub fn memory(&self) -> &DmaMemory {
+        &self.memory
     }
 
-    /// The unit that mappings do not reach out of.
+    /// The size of units, if the range is mapped in units.
     pub fn unit(&self) -> Option<u64> {
         self.unit
-    }
-
-    /// What keeps the bytes valid.
-    pub fn owner(&self) -> &Owner {
-        &self.owner
     }
 
     /// The part of it that lies in `range`.
     pub(crate) fn within(&self, range: AddrRange) -> Option<Self> {
         let iova = self.iova.intersect(range)?;
+        let offset = iova.start() - self.iova.start();
         Some(Self {
-            place: self.place.advanced(iova.start() - self.iova.start()),
             iova,
-            ..self.clone()
+            memory: self.memory.slice(offset, iova.size_u64()?)?,
+            ..*self
         })
     }
 
-    /// Whether both lead to the same bytes in the same way, wherever they have IOVAs in common. The
-    /// same address of another owner is other memory: it was unmapped meanwhile, and a device would
-    /// be left on what was there before.
+    /// Whether both lead to the same bytes with the same access, wherever they share IOVAs. The same
+    /// address with another owner is other memory: it was unmapped in between, and a device would keep
+    /// the old pages.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
-        let first = self.iova.start().min(other.iova.start());
-        let place = |range: &Self| {
-            // Both counted back to the same IOVA: this may be before the memory.
-            range
-                .place
-                .advanced(0_u64.wrapping_sub(range.iova.start() - first))
-        };
+        // What IOVA 0 would lead to, were the range that long.
+        let base = |range: &Self| range.memory.position().wrapping_sub(range.iova.start());
         self.access == other.access
-            && place(self) == place(other)
-            && address(&self.owner) == address(&other.owner)
+            && self.memory.descriptor() == other.memory.descriptor()
+            && base(self) == base(other)
+            && address(self.memory.owner()) == address(other.memory.owner())
     }
 
-    /// This and the IOVAs right behind it as one, if that is the same memory.
+    /// This range and `next`, which starts right behind it in IOVAs and in memory, as one.
     pub(crate) fn joined(&self, next: &Self) -> Option<Self> {
-        let adjacent = self.iova.last().checked_add(1) == Some(next.iova.start());
-        let joins = adjacent && self.unit == next.unit && self.agrees_with(next);
-        let iova = AddrRange::from_bounds(self.iova.start(), next.iova.last()).filter(|_| joins)?;
+        let iova = self.iova.joined(next.iova)?;
+        let joins = self.unit == next.unit && self.agrees_with(next);
+        let memory = self.memory.joined(&next.memory).filter(|_| joins)?;
         Some(Self {
             iova,
-            ..self.clone()
+            memory,
+            ..*self
         })
-    }
-}
-
-/// First and last IOVA, as in `/proc/iomem`: `0x1000-0x1fff`.
-pub(crate) struct Shown(pub(crate) AddrRange);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}-{:#x}", self.0.start(), self.0.last())
     }
 }
 
@@ -235,7 +255,7 @@ fn address(owner: &Owner) -> *const () {
     Arc::as_ptr(owner).cast()
 }
 
-/// Two ranges are equal when they are the same bytes of the same owner, reached alike.
+/// Two ranges are equal if they lead to the same bytes of the same owner with the same access.
 impl PartialEq for DmaRange {
     fn eq(&self, other: &Self) -> bool {
         self.iova == other.iova && self.unit == other.unit && self.agrees_with(other)
@@ -246,11 +266,7 @@ impl Eq for DmaRange {}
 /// For example `0x1000-0x1fff to host 0x7f0000001000`.
 impl fmt::Display for DmaRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let iova = Shown(self.iova);
-        match self.place {
-            DmaPlace::Host { address } => write!(f, "{iova} to host {address:#x}")?,
-            DmaPlace::File { fd, offset } => write!(f, "{iova} to fd {fd} + {offset:#x}")?,
-        }
+        write!(f, "{} to {}", self.iova.dashed(), self.memory)?;
         match self.access {
             DmaAccess::Read => f.write_str(", read-only"),
             DmaAccess::ReadWrite => Ok(()),

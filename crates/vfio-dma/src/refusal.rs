@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why an address space does not do what it is asked for.
+//! Why an address space refuses an operation.
 
 use std::io;
 
 use thiserror::Error;
 
-/// Error numbers that are told apart: the same on every architecture that has VFIO.
+/// Error numbers that are distinguished. They are the same on every architecture that has VFIO.
 mod errno {
     pub(super) const EPERM: i32 = 1;
     pub(super) const ENOENT: i32 = 2;
@@ -18,60 +18,60 @@ mod errno {
     pub(super) const ENOSPC: i32 = 28;
 }
 
-/// What there is none of.
+/// What the kernel does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum DmaUnsupported {
-    /// A container has no way to map a file; an iommufd does.
+    /// A container cannot map a file; an iommufd can.
     #[error("a container maps no files: open the device by its own file, with an iommufd")]
     FileInContainer,
-    /// The kernel's iommufd maps no files: they came with Linux 6.13.
+    /// The kernel's iommufd maps no files. Linux 6.13 and newer do.
     #[error("the kernel's iommufd maps no files")]
     Files,
-    /// The kernel's iommufd does not map this dma-buf: it takes those that VFIO exported, as Linux
-    /// 7.3 was seen to; older kernels take none.
+    /// The kernel's iommufd does not map this dma-buf. Linux 7.3 maps those that VFIO exported; older
+    /// kernels map none.
     #[error("the kernel's iommufd does not map this dma-buf")]
     DmaBuf,
 }
 
-/// What an address space said.
+/// Why an operation was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum DmaRefusal {
-    /// There is no such thing.
+    /// The operation is not supported.
     #[error(transparent)]
     Unsupported(#[from] DmaUnsupported),
-    /// The kernel refused.
+    /// The kernel returned this error number.
     #[error("{}{}", io::Error::from_raw_os_error(*.0), meant(*.0))]
     Errno(i32),
 }
 
-/// What stands in the way, as far as the kernel's number tells.
+/// What the kernel's error number means for a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DmaObstacle {
-    /// There is a mapping already (EEXIST).
+    /// The IOVAs are mapped already (EEXIST).
     Mapped,
-    /// There are as many mappings as there can be (ENOSPC): the parameter `dma_entry_limit` of the
-    /// module vfio_iommu_type1.
+    /// The limit of mappings is reached (ENOSPC): the parameter `dma_entry_limit` of the module
+    /// vfio_iommu_type1.
     TooManyMappings,
-    /// More memory would be locked than may be (`RLIMIT_MEMLOCK`), or there is none left (ENOMEM).
+    /// The process may not lock as much memory (`RLIMIT_MEMLOCK`), or none is left (ENOMEM).
     LockedMemory,
-    /// There is no memory at the host address, or none that can be pinned (EFAULT).
+    /// The host address has no memory, or none that can be pinned (EFAULT).
     NoMemory,
-    /// The memory is read-only, and devices were to write (EPERM).
+    /// The memory is read-only, and the mapping is not (EPERM).
     ReadOnlyMemory,
-    /// The IOVAs are not to be had, or not whole pages, or a mapping would have to be split (EINVAL).
-    /// Of a file also: it is no memfd.
+    /// The IOVAs cannot be mapped, or are not whole pages, or a mapping would have to be split
+    /// (EINVAL). For a file also: it is not a memfd.
     Iova,
-    /// The dma-buf is revoked: the device's memory decoding is off, or it sleeps (ENODEV).
+    /// The dma-buf is revoked, because the device's memory decoding is off or it sleeps (ENODEV).
     Revoked,
-    /// Nothing is mapped there (ENOENT).
-    NothingThere,
+    /// The IOVAs are not mapped (ENOENT).
+    NotMapped,
 }
 
 impl DmaRefusal {
-    /// The kernel's error number, if it was the kernel.
+    /// The error number, if the kernel refused.
     pub fn errno(self) -> Option<i32> {
         match self {
             Self::Errno(errno) => Some(errno),
@@ -79,14 +79,14 @@ impl DmaRefusal {
         }
     }
 
-    /// What stands in the way, as far as the kernel's number tells.
+    /// What the kernel's error number means for a mapping, if it is a known one.
     pub fn obstacle(self) -> Option<DmaObstacle> {
         obstacle(self.errno()?)
     }
 
-    /// Whether nothing was mapped there.
-    pub fn is_nothing_there(self) -> bool {
-        self.obstacle() == Some(DmaObstacle::NothingThere)
+    /// Whether the IOVAs are not mapped.
+    pub fn is_not_mapped(self) -> bool {
+        self.obstacle() == Some(DmaObstacle::NotMapped)
     }
 }
 
@@ -99,12 +99,12 @@ fn obstacle(errno: i32) -> Option<DmaObstacle> {
         errno::EPERM => DmaObstacle::ReadOnlyMemory,
         errno::EINVAL => DmaObstacle::Iova,
         errno::ENODEV => DmaObstacle::Revoked,
-        errno::ENOENT => DmaObstacle::NothingThere,
+        errno::ENOENT => DmaObstacle::NotMapped,
         _ => return None,
     })
 }
 
-/// What the number means here, where its own words are misleading.
+/// A hint where the number's usual text is misleading.
 fn meant(errno: i32) -> &'static str {
     match obstacle(errno) {
         Some(DmaObstacle::TooManyMappings) => ": as many mappings as dma_entry_limit allows",

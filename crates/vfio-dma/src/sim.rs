@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A simulated address space (feature `sim`): the kernel's rules, in the order of its checks.
+//! A simulated address space (feature `sim`) that follows the kernel's rules, in the order of its checks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use guest_ranges::AddrRange;
 
 use crate::apply::AddressSpace;
 use crate::limits::DmaLimits;
-use crate::range::{DmaAccess, DmaPlace, DmaRange};
+use crate::range::{DmaAccess, DmaMemory, DmaRange};
 use crate::refusal::{DmaRefusal, DmaUnsupported};
 
 const ENOENT: i32 = 2;
@@ -17,18 +17,19 @@ const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 
-/// Whose rules are followed.
+/// Which kernel interface is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SimIommuKind {
-    /// A container's: `vfio_dma_do_map` and `vfio_dma_do_unmap` in drivers/vfio/vfio_iommu_type1.c,
+    /// A container: `vfio_dma_do_map` and `vfio_dma_do_unmap` in drivers/vfio/vfio_iommu_type1.c,
     /// version 2.
     Type1,
-    /// An iommufd's: `iopt_check_iova` and `iopt_unmap_iova_range` in
+    /// An iommufd: `iopt_check_iova` and `iopt_unmap_iova_range` in
     /// drivers/iommu/iommufd/io_pagetable.c.
     Iommufd,
 }
 
-/// An IOMMU without hardware: it maps no memory, and knows where each IOVA leads.
+/// An IOMMU without hardware. It maps no memory, and knows where each IOVA leads.
 #[derive(Debug)]
 pub struct SimIommu {
     kind: SimIommuKind,
@@ -40,7 +41,7 @@ pub struct SimIommu {
 struct State {
     mappings: BTreeMap<u64, DmaRange>,
     calls: u64,
-    /// By number of the call: what it fails with.
+    /// The errno of calls that fail, by number of the call.
     failures: BTreeMap<u64, i32>,
 }
 
@@ -54,35 +55,35 @@ impl SimIommu {
         }
     }
 
-    /// Has a call to come fail, the next one being number 0, before it does anything. Calls are
-    /// `map` and `unmap`.
+    /// Makes a future call of `map` or `unmap` fail before it has an effect. The next call has
+    /// number 0.
     pub fn fail(&self, call: u64, errno: i32) {
         let state = &mut *self.state();
         state.failures.insert(state.calls + call, errno);
     }
 
-    /// Takes back what [`fail`](Self::fail) has set up and no call has come to.
+    /// Cancels the failures that [`fail`](Self::fail) has set up and that have not happened yet.
     pub fn fail_no_more(&self) {
         self.state().failures.clear();
     }
 
-    /// How many calls there were.
+    /// The number of calls so far.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    /// How many mappings there are.
+    /// The number of mappings.
     pub fn mappings(&self) -> usize {
         self.state().mappings.len()
     }
 
-    /// Where a device's access to an IOVA leads; `None` if the IOMMU stops it.
-    pub fn reach(&self, iova: u64, writes: bool) -> Option<DmaPlace> {
+    /// The byte that a device's access to an IOVA reaches; `None` if the IOMMU stops it.
+    pub fn reach(&self, iova: u64, writes: bool) -> Option<DmaMemory> {
         let state = self.state();
         let (_, mapping) = state.mappings.range(..=iova).next_back()?;
         let byte = AddrRange::new(iova, 1)?;
         let at = mapping.within(byte)?;
-        (!writes || at.access() == DmaAccess::ReadWrite).then_some(at.place())
+        (!writes || at.access() == DmaAccess::ReadWrite).then(|| at.memory().clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,7 +100,7 @@ impl SimIommu {
 }
 
 impl State {
-    /// Counts a call, which may be one that is to fail.
+    /// Counts a call, and fails it if that was requested.
     fn begin(&mut self) -> Result<(), DmaRefusal> {
         let call = self.calls;
         self.calls += 1;
@@ -123,11 +124,11 @@ impl AddressSpace for SimIommu {
     fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
         let state = &mut *self.state();
         state.begin()?;
-        let (iova, place) = (range.iova(), range.place());
-        if place.is_file() && self.kind == SimIommuKind::Type1 {
+        let (iova, memory) = (range.iova(), range.memory());
+        if memory.is_file() && self.kind == SimIommuKind::Type1 {
             return Err(DmaUnsupported::FileInContainer.into());
         }
-        let sizes = [iova.start(), range.size(), place.position()];
+        let sizes = [iova.start(), range.size(), memory.position()];
         if !sizes.into_iter().all(|number| self.is_aligned(number)) {
             return Err(DmaRefusal::Errno(EINVAL));
         }
@@ -189,7 +190,10 @@ impl AddressSpace for SimIommu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::sync::Arc;
+
+    use guest_ranges::{FileSlice, HostMemory};
 
     const PAGE: u64 = 0x1000;
     const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
@@ -205,8 +209,8 @@ mod tests {
     }
 
     fn host(iova: AddrRange) -> DmaRange {
-        let address = 0x7000_0000 + iova.start();
-        DmaRange::host(iova, DmaAccess::ReadWrite, address, Arc::new(())).unwrap()
+        let memory = HostMemory::placeholder(u64::try_from(iova.size()).unwrap()).unwrap();
+        DmaRange::new(iova.start(), memory, DmaAccess::ReadWrite).unwrap()
     }
 
     fn errno<T>(result: Result<T, DmaRefusal>) -> Option<i32> {
@@ -258,14 +262,12 @@ mod tests {
     #[test]
     fn devices_reach_what_is_mapped_as_it_is_mapped() {
         let iommu = iommu(SimIommuKind::Iommufd);
-        let owner = Arc::new(());
-        let read_only = DmaRange::file(span(1, 2), DmaAccess::Read, (3, 0x5000), owner);
+        let file = Arc::new(File::open("/dev/null").unwrap());
+        let file = FileSlice::new(file, 0x5000, 2 * PAGE).unwrap();
+        let read_only = DmaRange::new(PAGE, file.clone(), DmaAccess::Read);
         iommu.map(&read_only.unwrap()).unwrap();
-        let place = DmaPlace::File {
-            fd: 3,
-            offset: 0x6004,
-        };
-        assert_eq!(iommu.reach(0x2004, false), Some(place));
+        let byte = file.slice(0x1004, 1).map(DmaMemory::File);
+        assert_eq!(iommu.reach(0x2004, false), byte);
         assert_eq!(iommu.reach(0x2004, true), None);
         assert_eq!(iommu.reach(0x3000, false), None);
         iommu.fail(1, 5);

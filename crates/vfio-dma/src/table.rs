@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The mappings that there are.
+//! The existing mappings of an address space.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,17 +21,17 @@ pub struct DmaTable {
 }
 
 impl DmaTable {
-    /// No mapping.
+    /// A table without mappings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many mappings there are.
+    /// The number of mappings.
     pub fn len(&self) -> usize {
         self.by_iova.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no mappings.
     pub fn is_empty(&self) -> bool {
         self.by_iova.is_empty()
     }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is known about one BAR: the classifier's input.
+//! The facts about one BAR: the classifier's input.
 
 use core::fmt;
 
-use crate::error::{InputError, MsixPart};
-use crate::span::Span;
+use guest_ranges::AddrRange;
+
+use crate::error::InputError;
+use crate::msix::{Msix, MsixParts};
 
 /// The number of a BAR in a type 0 configuration header: 0 to 5.
 ///
@@ -59,8 +61,8 @@ pub enum BarKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bar {
     index: BarIndex,
-    // Starts at 0, so its end is the size.
-    extent: Span,
+    // Starts at 0, so its last byte tells the size.
+    extent: AddrRange,
     kind: BarKind,
 }
 
@@ -69,19 +71,19 @@ impl Bar {
     ///
     /// # Errors
     ///
-    /// [`InputError::BarSize`] if `size` is not a power of two. An unimplemented BAR, of size 0,
-    /// is no BAR.
+    /// [`InputError::BarSize`] if `size` is not a power of two. Size 0, of an unimplemented BAR, is
+    /// refused too.
     pub const fn new(index: BarIndex, kind: BarKind, size: u64) -> Result<Self, InputError> {
         if !size.is_power_of_two() {
             return Err(InputError::BarSize { bar: index, size });
         }
-        match Span::new(0, size) {
-            Ok(extent) => Ok(Self {
+        match AddrRange::from_bounds(0, size - 1) {
+            Some(extent) => Ok(Self {
                 index,
                 extent,
                 kind,
             }),
-            Err(error) => Err(error),
+            None => Err(InputError::BarSize { bar: index, size }),
         }
     }
 
@@ -92,7 +94,8 @@ impl Bar {
 
     /// The size in bytes, a power of two.
     pub const fn size(self) -> u64 {
-        self.extent.end()
+        // A power of two, so at most 2^63.
+        self.extent.last() + 1
     }
 
     /// Memory or I/O.
@@ -101,14 +104,14 @@ impl Bar {
     }
 
     /// All bytes of the BAR, from offset 0 on.
-    pub const fn extent(self) -> Span {
+    pub const fn extent(self) -> AddrRange {
         self.extent
     }
 }
 
 /// One area of VFIO's sparse-mmap capability, as the kernel reports it.
 ///
-/// Unlike a [`Span`] it may be empty, since drivers do report such areas, and may lie anywhere.
+/// Unlike an [`AddrRange`] it may be empty, since drivers do report such areas, and may lie anywhere.
 /// [`classify`](crate::classify) ignores the empty ones and rejects the rest if they leave the BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SparseArea {
@@ -118,14 +121,15 @@ pub struct SparseArea {
     pub size: u64,
 }
 
-/// What VFIO says about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
+/// What VFIO reports about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Region {
-    /// The region's mmap flag. Without it no part can be mapped, whatever else is said.
+    /// The region's mmap flag. Without it no part can be mapped, whatever the other fields are.
     pub mmap: bool,
-    /// The sparse-mmap capability: only bytes inside an area can be mapped. `None` means that there
-    /// is no such capability and the mmap flag speaks for the whole region; an empty list means
-    /// that nothing can be mapped. The order is free, and areas may touch or overlap.
+    /// The sparse-mmap capability: only bytes inside an area can be mapped. Without the capability
+    /// (`None`) the mmap flag applies to the whole region. With an empty list nothing can be mapped.
+    /// The order is free, and areas may touch or overlap.
     pub sparse: Option<Vec<SparseArea>>,
     /// The MSI-X-mappable capability: VFIO does not refuse to map the pages of the MSI-X table.
     /// The table is trapped all the same; see [`Reason::MsixNotMappable`](crate::Reason).
@@ -143,102 +147,59 @@ impl Region {
     }
 }
 
-/// A span in a named BAR.
+/// Bytes of a named BAR.
+///
+/// ```
+/// use vfio_private::{BarIndex, BarRange, InputError};
+///
+/// let bar = BarIndex::new(0)?;
+/// let table = BarRange::new(bar, 0x2000, 0x210)?;
+/// assert_eq!(table.range.last(), 0x220f);
+/// assert_eq!(table.to_string(), "0x2000-0x220f of BAR 0");
+/// let empty = BarRange::new(bar, 0x2000, 0);
+/// assert_eq!(empty, Err(InputError::EmptyRange { offset: 0x2000 }));
+/// # Ok::<(), InputError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BarSpan {
+pub struct BarRange {
     /// The BAR.
     pub bar: BarIndex,
-    /// The bytes in it.
-    pub span: Span,
+    /// The bytes, as offsets from the start of the BAR.
+    pub range: AddrRange,
 }
 
-/// Where the device's MSI-X structures are (PCI capability 0x11).
-///
-/// Both may be in any memory BAR, not necessarily the same one, at any offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Msix {
-    /// The vector table, 16 bytes a vector.
-    pub table: BarSpan,
-    /// The pending bit array, one bit a vector in units of 8 bytes.
-    pub pba: BarSpan,
-}
-
-impl Msix {
-    /// The structures for `vectors` vectors, 1 to 2048, each structure at a BAR and an offset in it.
+impl BarRange {
+    /// The `size` bytes from `offset` on in `bar`. They need not fit the BAR, whose size is not
+    /// known here.
     ///
     /// # Errors
     ///
-    /// [`InputError::MsixVectors`] for a number that no device has, [`InputError::MsixOffset`] for
-    /// an offset that is no multiple of 8, which the capability cannot express, and
-    /// [`InputError::SpanWraps`].
-    pub fn with_vectors(
-        vectors: u16,
-        table: (BarIndex, u64),
-        pba: (BarIndex, u64),
-    ) -> Result<Self, InputError> {
-        if !(1..=2048).contains(&vectors) {
-            return Err(InputError::MsixVectors { vectors });
-        }
-        let place = |(bar, offset): (BarIndex, u64), size| {
-            if offset % 8 != 0 {
-                return Err(InputError::MsixOffset { bar, offset });
-            }
-            let span = Span::new(offset, size)?;
-            Ok(BarSpan { bar, span })
-        };
-        Ok(Self {
-            table: place(table, u64::from(vectors) * 16)?,
-            pba: place(pba, u64::from(vectors).div_ceil(64) * 8)?,
-        })
-    }
-
-    /// Where one of the two is.
-    pub const fn place(&self, part: MsixPart) -> BarSpan {
-        match part {
-            MsixPart::Table => self.table,
-            MsixPart::Pba => self.pba,
-        }
+    /// [`InputError::EmptyRange`] for a size of 0, [`InputError::RangeWraps`] if offset plus size
+    /// does not fit a `u64`.
+    pub fn new(bar: BarIndex, offset: u64, size: u64) -> Result<Self, InputError> {
+        let range = range(offset, size)?;
+        Ok(Self { bar, range })
     }
 }
 
-/// None, one or both of the MSI-X structures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct MsixParts {
-    /// The vector table.
-    pub table: bool,
-    /// The pending bit array.
-    pub pba: bool,
-}
-
-/// For example `MSI-X table and MSI-X PBA`.
-impl fmt::Display for MsixParts {
+/// For example `0x2000-0x220f of BAR 0`.
+impl fmt::Display for BarRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.table, self.pba) {
-            (false, false) => f.write_str("no MSI-X structure"),
-            (true, false) => write!(f, "{}", MsixPart::Table),
-            (false, true) => write!(f, "{}", MsixPart::Pba),
-            (true, true) => write!(f, "{} and {}", MsixPart::Table, MsixPart::Pba),
-        }
+        write!(f, "{} of {}", self.range.dashed(), self.bar)
     }
 }
 
-impl MsixParts {
-    /// Neither.
-    pub const NONE: Self = Self {
-        table: false,
-        pba: false,
-    };
-
-    /// Whether `part` is one of them.
-    pub const fn contains(self, part: MsixPart) -> bool {
-        match part {
-            MsixPart::Table => self.table,
-            MsixPart::Pba => self.pba,
-        }
+/// No BAR reaches the last byte of a 64-bit space, so that its end fits, too.
+fn range(offset: u64, size: u64) -> Result<AddrRange, InputError> {
+    if size == 0 {
+        return Err(InputError::EmptyRange { offset });
     }
+    let fits = offset.checked_add(size).is_some();
+    let range = AddrRange::new(offset, size.into()).filter(|_| fits);
+    range.ok_or(InputError::RangeWraps { offset, size })
 }
 
-/// What a TDISP interface report says of a range: the inverse of its `IS_NON_TEE_MEM` attribute.
+/// The kind of a range in a TDISP interface report: the inverse of its `IS_NON_TEE_MEM` attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TeeKind {
     /// Only the confidential guest may reach the range: `IS_NON_TEE_MEM` clear.
@@ -247,7 +208,7 @@ pub enum TeeKind {
     NonTee,
 }
 
-/// One MMIO range of a TDISP interface report, already taken back to an offset in its BAR.
+/// One MMIO range of a TDISP interface report, converted to an offset in its BAR.
 ///
 /// The report itself counts in units of 4 KiB and adds a reporting offset to every address;
 /// [`InterfaceReport::place`](crate::InterfaceReport::place) undoes that. Ranges of the same kind may
@@ -255,15 +216,34 @@ pub enum TeeKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReportedRange {
     /// The bytes, from the start of the BAR.
-    pub span: Span,
+    pub range: AddrRange,
     /// Whether they belong to the guest's trusted environment.
     pub kind: TeeKind,
-    /// Which MSI-X structures the device says are in the range. A range that is marked must hold at
-    /// least a byte of what it is marked for.
+    /// The MSI-X structures that the device reports to be in the range. A marked range must hold at
+    /// least a byte of the structure.
     pub msix: MsixParts,
 }
 
 impl ReportedRange {
+    /// The `size` bytes from `offset` on in a BAR, without a mark for MSI-X structures.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BarRange::new`].
+    pub fn new(offset: u64, size: u64, kind: TeeKind) -> Result<Self, InputError> {
+        Ok(Self {
+            range: range(offset, size)?,
+            kind,
+            msix: MsixParts::NONE,
+        })
+    }
+
+    /// The same range, marked to hold these MSI-X structures.
+    #[must_use]
+    pub const fn with_msix(self, msix: MsixParts) -> Self {
+        Self { msix, ..self }
+    }
+
     /// Whether the device has locked MSI-X structures in the range although it is not TEE memory.
     ///
     /// A device marks its MSI-X structures if the host asked it to lock them (`LOCK_MSIX`). It then
@@ -275,20 +255,45 @@ impl ReportedRange {
     }
 }
 
-/// Everything [`classify`](crate::classify) is told about one BAR.
+/// Everything that [`classify`](crate::classify) knows about one BAR.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct BarInput<'a> {
     /// The BAR.
     pub bar: Bar,
-    /// What VFIO says about its region.
+    /// What VFIO reports about its region.
     pub region: &'a Region,
     /// The device's MSI-X structures, in this BAR or another; `None` without the capability.
     pub msix: Option<Msix>,
-    /// The ranges of the device's TDISP report that concern this BAR. `None` means that there is
-    /// no report and nothing is private. An empty list is a report that is silent on this BAR: a
-    /// memory BAR is then blocked, but for trapped MSI-X pages. For an I/O BAR, which a report
-    /// never lists, the two are the same.
+    /// The ranges of this BAR in the device's TDISP report. Without a report (`None`) nothing is
+    /// private. An empty list is a report that does not mention this BAR: a memory BAR is then
+    /// blocked, except for trapped MSI-X pages. For an I/O BAR, which a report never lists, the two
+    /// are the same.
     pub report: Option<&'a [ReportedRange]>,
+}
+
+impl<'a> BarInput<'a> {
+    /// A BAR of a device without MSI-X, and without a report.
+    pub const fn new(bar: Bar, region: &'a Region) -> Self {
+        Self {
+            bar,
+            region,
+            msix: None,
+            report: None,
+        }
+    }
+
+    /// The same BAR of a device with these MSI-X structures; `None` without the capability.
+    #[must_use]
+    pub const fn with_msix(self, msix: Option<Msix>) -> Self {
+        Self { msix, ..self }
+    }
+
+    /// The same BAR with the ranges that a report has for it; `None` without a report.
+    #[must_use]
+    pub const fn with_report(self, report: Option<&'a [ReportedRange]>) -> Self {
+        Self { report, ..self }
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +306,21 @@ mod tests {
         for index in [6, 7, u8::MAX] {
             assert_eq!(BarIndex::new(index), Err(InputError::NoSuchBar { index }));
         }
+    }
+
+    #[test]
+    fn a_range_reaches_up_to_the_last_offset_but_not_around_it() {
+        let new = |offset, size| BarRange::new(BarIndex::new(0).unwrap(), offset, size);
+        let top = new(u64::MAX - 1, 1).unwrap();
+        assert_eq!(top.range.last(), u64::MAX - 1);
+        for (offset, size) in [(u64::MAX, 1), (1, u64::MAX)] {
+            let wraps = InputError::RangeWraps { offset, size };
+            assert_eq!(new(offset, size), Err(wraps));
+        }
+        let most = new(0, u64::MAX).unwrap();
+        assert_eq!(most.range.size_u64(), Some(u64::MAX));
+        let empty = InputError::EmptyRange { offset: 0 };
+        assert_eq!(new(0, 0), Err(empty));
     }
 
     #[test]

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The classifier: from the facts about a BAR to its pieces.
+//! The classifier: computes the pieces of a BAR from the facts about it.
 
 use crate::bar::{BarInput, BarKind, Region};
-use crate::error::{ClassifyError, MsixPart};
-use crate::layers::{Layers, MsixTrap};
+use crate::error::ClassifyError;
+use crate::facts::{BarFacts, MsixTrap};
+use crate::isolation;
+use crate::msix::MsixPart;
 use crate::page::PageSize;
 use crate::piece::{Access, Piece};
 use crate::policy::{Policy, SubPagePolicy};
 use crate::reason::{Reason, Reasons};
-use crate::separate;
 
-/// Says which bytes of a BAR are private, shared, trapped or blocked, and why.
+/// Decides which bytes of a BAR are private, shared, trapped or blocked, and why.
 ///
 /// The pieces tile the BAR: they start at offset 0, each begins where the one before ends, and the
 /// last ends with the BAR. Neighbours differ in access or reasons. The [crate] page has the rules.
 ///
-/// Time and memory follow the number of sparse-mmap areas and reported ranges; the size of the BAR
-/// does not matter. With `a` areas and `r` ranges there are at most `5 + 2 * a + 6 * r` pieces.
+/// Time and memory depend on the number of sparse-mmap areas and reported ranges, not on the size of
+/// the BAR. With `a` areas and `r` ranges there are at most `5 + 2 * a + 6 * r` pieces.
 ///
 /// # Errors
 ///
@@ -28,18 +29,18 @@ pub fn classify(
     page: PageSize,
     policy: Policy,
 ) -> Result<Vec<Piece>, ClassifyError> {
-    let layers = Layers::new(input, page, policy)?;
-    separate::check(&layers, input.report.unwrap_or_default())?;
+    let facts = BarFacts::new(input, page, policy)?;
+    isolation::check(&facts, input.report.unwrap_or_default())?;
 
     let rules = Rules {
-        layers: &layers,
+        facts: &facts,
         region: input.region,
         sub_page: policy.sub_page(),
     };
     let mut pieces: Vec<Piece> = Vec::new();
-    for span in layers.uniform_spans() {
-        let (access, reasons) = rules.at(span.offset());
-        let piece = Piece::new(span, access, reasons);
+    for range in facts.uniform_ranges() {
+        let (access, reasons) = rules.at(range.start());
+        let piece = Piece::new(range, access, reasons);
         match pieces.last_mut().and_then(|last| last.joined(piece)) {
             Some(joined) => {
                 pieces.pop();
@@ -62,7 +63,7 @@ enum Listing {
 
 /// The rules, which look at one byte at a time.
 struct Rules<'a> {
-    layers: &'a Layers,
+    facts: &'a BarFacts,
     region: &'a Region,
     sub_page: SubPagePolicy,
 }
@@ -70,7 +71,7 @@ struct Rules<'a> {
 impl Rules<'_> {
     /// The access of the byte at `offset`, and the reasons.
     fn at(&self, offset: u64) -> (Access, Reasons) {
-        if self.layers.bar.kind() == BarKind::Io {
+        if self.facts.bar.kind() == BarKind::Io {
             return (Access::Trap, Reason::IoBar.into());
         }
         let listing = self.listing(offset);
@@ -98,7 +99,7 @@ impl Rules<'_> {
     }
 
     fn listing(&self, offset: u64) -> Listing {
-        match &self.layers.report {
+        match &self.facts.report {
             None => Listing::NoReport,
             Some(report) if report.tee.contains(offset) => Listing::Tee,
             Some(report) if report.non_tee.contains(offset) => Listing::NonTee,
@@ -106,10 +107,10 @@ impl Rules<'_> {
         }
     }
 
-    /// What the VMM must intercept for the sake of interrupts.
+    /// What the VMM must trap to handle interrupts.
     fn msix_obstacles(&self, offset: u64) -> Reasons {
         let mut obstacles = Reasons::default();
-        for trap in self.layers.traps.iter().filter(|trap| trap.is_carved) {
+        for trap in self.facts.traps.iter().filter(|trap| trap.is_carved) {
             let reason = match trap.part {
                 MsixPart::Table => Reason::MsixTable,
                 MsixPart::Pba => Reason::MsixPba,
@@ -124,17 +125,17 @@ impl Rules<'_> {
         if !self.region.mmap {
             return Reason::RegionNotMappable.into();
         }
-        let outside = !self.layers.mappable_pages.contains(offset);
+        let outside = !self.facts.mappable_pages.contains(offset);
         let has_table =
             |trap: &MsixTrap| trap.part == MsixPart::Table && trap.pages.contains(offset);
-        let refused = !self.region.msix_mappable && self.layers.traps.iter().any(has_table);
+        let refused = !self.region.msix_mappable && self.facts.traps.iter().any(has_table);
         Reasons::when(outside, Reason::OutsideSparseAreas)
             | Reasons::when(refused, Reason::MsixNotMappable)
     }
 
-    /// What the guest must not be able to reach beside what it may.
+    /// Bytes in the same page that the guest must not reach.
     fn report_obstacles(&self, offset: u64, listing: Listing) -> Reasons {
-        let report = self.layers.report.as_ref();
+        let report = self.facts.report.as_ref();
         let mixed = report.is_some_and(|report| report.mixed_pages.contains(offset));
         match listing {
             Listing::NonTee => Reasons::when(mixed, Reason::PageHasUnreported),
@@ -144,12 +145,12 @@ impl Rules<'_> {
     }
 
     fn sub_page_obstacles(&self) -> Reasons {
-        let trapped = self.layers.is_sub_page() && self.sub_page == SubPagePolicy::Trap;
+        let trapped = self.facts.is_sub_page() && self.sub_page == SubPagePolicy::Trap;
         Reasons::when(trapped, Reason::SubPageBar)
     }
 
     fn reasons_for_privacy(&self, offset: u64) -> Reasons {
-        let report = self.layers.report.as_ref();
+        let report = self.facts.report.as_ref();
         let msix = report.is_some_and(|report| report.guest_msix.contains(offset));
         Reasons::from(Reason::ReportedTee) | Reasons::when(msix, Reason::MsixLeftToGuest)
     }
@@ -159,6 +160,6 @@ impl Rules<'_> {
             Listing::NoReport => Reason::NoReport,
             _ => Reason::ReportedNonTee,
         };
-        Reasons::from(why) | Reasons::when(self.layers.is_sub_page(), Reason::ExpandedBar)
+        Reasons::from(why) | Reasons::when(self.facts.is_sub_page(), Reason::ExpandedBar)
     }
 }

@@ -2,17 +2,18 @@
 
 //! PCI configuration space, as read from sysfs, from VFIO's config region or from a hex dump.
 //!
-//! It says which BARs there are, of which kind and at which address, and where the MSI-X structures
-//! are. **It does not say how large a BAR is**: that shows only when all ones are written to it. The
-//! size comes from VFIO's region info, from sysfs or from what `lspci` prints. BARs of the Enhanced
+//! It has the number, kind and address of each BAR, and the places of the MSI-X structures. **It does
+//! not have the size of a BAR**: a BAR returns its size only after all ones are written to it. The
+//! size comes from VFIO's region info, from sysfs or from the output of `lspci`. BARs of the Enhanced
 //! Allocation capability are the exception: the capability has their size, and they have no register.
 
 mod ea;
 mod error;
 
-use crate::bar::{BarIndex, BarKind, Msix};
+use crate::bar::{BarIndex, BarKind};
 use crate::bytes::{le16, le32};
 use crate::error::InputError;
+use crate::msix::Msix;
 
 pub use ea::{EaEntry, EaResource};
 pub use error::ConfigError;
@@ -37,8 +38,8 @@ const MSIX: u8 = 0x11;
 /// A BAR as its register, or an Enhanced Allocation entry, describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BarRegister {
-    /// The number of the BAR. The upper half of a 64-bit BAR is not counted as one, but takes the
-    /// next number.
+    /// The number of the BAR. The upper half of a 64-bit BAR is not a BAR, but occupies the next
+    /// number.
     pub index: BarIndex,
     /// Memory or I/O.
     pub kind: BarKind,
@@ -47,9 +48,9 @@ pub struct BarRegister {
     pub is_64bit: bool,
     /// Reads have no side effects.
     pub prefetchable: bool,
-    /// Where the BAR is in the address space of its bus; 0 if it was not given a place.
+    /// The address of the BAR on its bus; 0 if it has none.
     pub address: u64,
-    /// The size in bytes, which only an Enhanced Allocation entry says. Such a BAR has no register.
+    /// The size in bytes, which only an Enhanced Allocation entry has. Such a BAR has no register.
     pub size: Option<u64>,
 }
 
@@ -82,12 +83,12 @@ pub struct ConfigSpace<'a> {
 }
 
 impl<'a> ConfigSpace<'a> {
-    /// Takes the bytes of configuration space.
+    /// A reader of these bytes of configuration space.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Length`] unless there are 64 bytes (the header), 256 or 4096;
-    /// [`ConfigError::NoDevice`] and [`ConfigError::HeaderType`] for what is no device with BARs.
+    /// [`ConfigError::NoDevice`] and [`ConfigError::HeaderType`] for a function without BARs.
     pub fn new(bytes: &'a [u8]) -> Result<Self, ConfigError> {
         if !Self::has_length(bytes) {
             return Err(ConfigError::Length { len: bytes.len() });
@@ -209,9 +210,9 @@ impl<'a> ConfigSpace<'a> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the chain enters the header, leaves the bytes, comes back to itself, or
-    /// reads as all ones. A chain that cannot be followed to its end is never taken for a shorter
-    /// one: an MSI-X table that is overlooked would be handed to the guest.
+    /// [`ConfigError`] if the chain enters the header, leaves the bytes, loops, or reads as all ones. A
+    /// chain that cannot be followed to its end is an error: an overlooked MSI-X table would be handed
+    /// to the guest.
     pub fn capabilities(self) -> Result<Vec<Capability>, ConfigError> {
         let mut chain: Vec<Capability> = Vec::new();
         if le16(self.bytes, header::STATUS).unwrap_or_default() & header::STATUS_CAPABILITIES == 0 {

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can be wrong with the input, each error with the numbers that show it.
+//! Errors of the input, each with the numbers that show the problem.
 
 use core::fmt;
 
+use guest_ranges::AddrRange;
 use thiserror::Error;
 
-use crate::bar::{BarIndex, BarSpan, ReportedRange};
-use crate::span::Span;
+use crate::bar::{BarIndex, BarRange, ReportedRange};
+use crate::msix::MsixPart;
 
-/// A number that cannot be what it is given as. Raised when an input type is made.
+/// A number that is not valid for its input type. Raised when a value of that type is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InputError {
     /// A range without bytes.
     #[error("range at {offset:#x} is empty")]
-    EmptySpan {
+    EmptyRange {
         /// Where the range would start, in bytes.
         offset: u64,
     },
     /// A range whose end does not fit 64 bits.
     #[error("range of {size:#x} bytes at {offset:#x} wraps around")]
-    SpanWraps {
+    RangeWraps {
         /// Where the range would start, in bytes.
         offset: u64,
         /// How many bytes it would hold.
@@ -63,49 +64,32 @@ pub enum InputError {
     },
 }
 
-/// One of the two MSI-X structures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MsixPart {
-    /// The vector table.
-    Table,
-    /// The pending bit array.
-    Pba,
-}
-
-impl fmt::Display for MsixPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Table => "MSI-X table",
-            Self::Pba => "MSI-X PBA",
-        })
-    }
-}
-
 /// What a private range would have to share a host page with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Neighbour {
     /// An MSI-X structure whose host pages are trapped.
-    Msix(MsixPart, Span),
+    Msix(MsixPart, AddrRange),
     /// A NON_TEE range of the report.
-    NonTee(Span),
-    /// Bytes that no range of the report has.
-    Unreported(Span),
-    /// What comes behind a BAR that is smaller than a host page.
-    BehindBar(Span),
+    NonTee(AddrRange),
+    /// Bytes in no range of the report.
+    Unreported(AddrRange),
+    /// The bytes behind a BAR that is smaller than a host page.
+    BehindBar(AddrRange),
 }
 
 impl fmt::Display for Neighbour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Msix(part, span) => write!(f, "the {part} {span}"),
-            Self::NonTee(span) => write!(f, "the non-TEE range {span}"),
-            Self::Unreported(span) => write!(f, "the unreported bytes {span}"),
-            Self::BehindBar(span) => write!(f, "what follows the BAR, {span}"),
+            Self::Msix(part, range) => write!(f, "the {part} {}", range.dashed()),
+            Self::NonTee(range) => write!(f, "the non-TEE range {}", range.dashed()),
+            Self::Unreported(range) => write!(f, "the unreported bytes {}", range.dashed()),
+            Self::BehindBar(range) => write!(f, "what follows the BAR, {}", range.dashed()),
         }
     }
 }
 
-/// What to do about a locked MSI-X structure.
+/// Displays what to do about a locked MSI-X structure.
 struct Remedy {
     can_be_left: bool,
 }
@@ -120,13 +104,13 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// Where an MSI-X structure is, in words.
-struct Place(Option<BarSpan>);
+/// Displays where an MSI-X structure is.
+struct Place(Option<BarRange>);
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(place) => write!(f, "at {} of {}", place.span, place.bar),
+            Some(place) => write!(f, "at {place}"),
             None => f.write_str("nowhere: the device has no MSI-X capability"),
         }
     }
@@ -149,7 +133,7 @@ pub enum ClassifyError {
         size: u64,
     },
     /// An MSI-X structure that leaves the BAR its capability names.
-    #[error("{bar}: {part} {span} leaves the {bar_size:#x} bytes of the BAR")]
+    #[error("{bar}: {part} {} leaves the {bar_size:#x} bytes of the BAR", range.dashed())]
     MsixOutsideBar {
         /// The BAR.
         bar: BarIndex,
@@ -158,17 +142,17 @@ pub enum ClassifyError {
         /// Table or PBA.
         part: MsixPart,
         /// Where the structure would be.
-        span: Span,
+        range: AddrRange,
     },
     /// An MSI-X structure in an I/O BAR; the PCI specification wants a memory BAR.
-    #[error("{bar}: {part} {span} is in an I/O BAR")]
+    #[error("{bar}: {part} {} is in an I/O BAR", range.dashed())]
     MsixInIoBar {
         /// The BAR.
         bar: BarIndex,
         /// Table or PBA.
         part: MsixPart,
         /// Where the structure would be.
-        span: Span,
+        range: AddrRange,
     },
     /// A BAR that is too large for MSI-X structures behind its end.
     #[error("{bar}: MSI-X behind {bar_size:#x} bytes is out of reach of a 32-bit offset")]
@@ -179,7 +163,7 @@ pub enum ClassifyError {
         bar_size: u64,
     },
     /// A range of the TDISP report that leaves the BAR.
-    #[error("{bar}: reported range {} leaves the {bar_size:#x} bytes of the BAR", range.span)]
+    #[error("{bar}: reported range {} leaves the {bar_size:#x} bytes of the BAR", range.range.dashed())]
     ReportOutsideBar {
         /// The BAR.
         bar: BarIndex,
@@ -189,7 +173,7 @@ pub enum ClassifyError {
         range: ReportedRange,
     },
     /// A range of the TDISP report in an I/O BAR; a report is about memory only.
-    #[error("{bar}: reported range {} is in an I/O BAR", range.span)]
+    #[error("{bar}: reported range {} is in an I/O BAR", range.range.dashed())]
     ReportInIoBar {
         /// The BAR.
         bar: BarIndex,
@@ -197,32 +181,34 @@ pub enum ClassifyError {
         range: ReportedRange,
     },
     /// Bytes that the TDISP report lists both as TEE and as NON_TEE.
-    #[error("{bar}: report lists {tee} as TEE and {non_tee} as non-TEE, which overlap")]
+    #[error("{bar}: report lists {} as TEE and {} as non-TEE, which overlap", tee.dashed(), non_tee.dashed())]
     ReportContradicts {
         /// The BAR.
         bar: BarIndex,
         /// A TEE range.
-        tee: Span,
+        tee: AddrRange,
         /// A NON_TEE range with a byte in common.
-        non_tee: Span,
+        non_tee: AddrRange,
     },
-    /// A range that the TDISP report marks to hold an MSI-X structure, and that does not. Either
-    /// the report is of another device, or the wrong rule took it back to offsets in the BAR.
-    #[error("{bar}: report marks {range} to hold the {part}, which is {}", Place(*at))]
+    /// A range that the TDISP report marks to hold an MSI-X structure, but that does not. Either
+    /// the report is of another device, or a wrong rule converted it to offsets in the BAR.
+    #[error("{bar}: report marks {} to hold the {part}, which is {}", range.dashed(), Place(*at))]
     ReportMisplacesMsix {
         /// The BAR.
         bar: BarIndex,
         /// Table or PBA.
         part: MsixPart,
         /// The range, as reported.
-        range: Span,
+        range: AddrRange,
         /// Where the capability says the structure is; `None` without the capability.
-        at: Option<BarSpan>,
+        at: Option<BarRange>,
     },
     /// The TDISP report marks a private range as holding an MSI-X structure, which the policy leaves
     /// to the host: the device has locked it into TEE memory, where the host cannot write it.
     #[error(
-        "{bar}: the device has locked the {part} {structure} into the private range {private}: {}",
+        "{bar}: the device has locked the {part} {} into the private range {}: {}",
+        structure.dashed(),
+        private.dashed(),
         Remedy { can_be_left: *can_be_left }
     )]
     MsixLocked {
@@ -231,11 +217,11 @@ pub enum ClassifyError {
         /// Table or PBA.
         part: MsixPart,
         /// Where the structure is.
-        structure: Span,
+        structure: AddrRange,
         /// The TEE range, as reported.
-        private: Span,
+        private: AddrRange,
         /// The host page, as offsets in the BAR; the lowest one that is not separable.
-        page: Span,
+        page: AddrRange,
         /// Whether all structures that TEE ranges touch are locked into them as a whole, so that
         /// they can be left to the guest: [`TeeMsixPolicy::Private`](crate::TeeMsixPolicy::Private).
         can_be_left: bool,
@@ -244,15 +230,19 @@ pub enum ClassifyError {
     ///
     /// The lowest such page is named. A smaller host page size may help; trapping or sharing the
     /// page would break what the device has attested.
-    #[error("{bar}: private range {private} shares the host page {page} with {neighbour}")]
+    #[error(
+        "{bar}: private range {} shares the host page {} with {neighbour}",
+        private.dashed(),
+        page.dashed()
+    )]
     PrivateNotSeparable {
         /// The BAR.
         bar: BarIndex,
         /// The TEE range, as reported.
-        private: Span,
+        private: AddrRange,
         /// What else is in the page.
         neighbour: Neighbour,
         /// The host page, as offsets in the BAR.
-        page: Span,
+        page: AddrRange,
     },
 }

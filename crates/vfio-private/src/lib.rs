@@ -1,32 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which bytes of a VFIO device's BARs are private, shared, trapped or blocked, and why.
+//! Decides which bytes of a VFIO device's BARs are private, shared, trapped or blocked, and why.
 //!
-//! A VMM that assigns a PCI device to a guest must decide for every byte of every BAR how the
-//! guest reaches it. Most may be mapped; the MSI-X table may not, nor what VFIO refuses to map; and
-//! in a confidential guest the device's TDISP interface report sets apart what only the guest may
-//! reach. All of it happens in host pages, which rarely fall where the device's registers do.
+//! A VMM that assigns a PCI device to a guest must decide for every byte of every BAR how the guest
+//! reaches it. Most bytes may be mapped. The MSI-X table may not, nor the bytes that VFIO refuses to
+//! map. In a confidential guest, the device's TDISP interface report lists the bytes that only the
+//! guest may access. All of this works in host pages, and a device's registers rarely start on one.
 //!
 //! [`classify`] makes this decision as a pure function. It opens no file, makes no system call and
 //! keeps no state.
 //!
+//! | module | contents |
+//! | --- | --- |
+//! | crate root | [`classify`], its input ([`BarInput`], [`Policy`]) and its output ([`Piece`], [`Reason`]) |
+//! | [`config`] | parses PCI configuration space: BARs, capabilities, MSI-X |
+//! | [`region_info`] | parses VFIO's region info |
+//! | [`report`] | parses a TDISP interface report and converts its pages to offsets in BARs |
+//! | [`emulate`] | configuration space and the MSI-X table as the guest sees them |
+//! | `device` (feature `device`) | opens a device through VFIO, maps and exports its BARs, its interrupts and its DMA |
+//!
+//! Bytes of a BAR are an [`AddrRange`] of offsets. Offsets count from the start of the BAR.
+//!
 //! # Example
 //!
-//! An NVMe-like device: a BAR of 16 KiB with the MSI-X structures in the middle.
+//! An NVMe-like device has a BAR of 16 KiB with the MSI-X structures in the middle.
 //!
 //! ```
 //! use vfio_private::{
-//!     Access, Bar, BarIndex, BarInput, BarKind, Msix, MsixParts, PageSize, Policy, Region,
-//!     ReportedRange, Span, TeeKind, classify,
+//!     Access, Bar, BarIndex, BarInput, BarKind, Msix, PageSize, Policy, Region, ReportedRange,
+//!     TeeKind, classify,
 //! };
 //!
 //! let index = BarIndex::new(0)?;
-//! let input = BarInput {
-//!     bar: Bar::new(index, BarKind::Memory, 0x4000)?,
-//!     region: &Region::mappable(),
-//!     msix: Some(Msix::with_vectors(33, (index, 0x2000), (index, 0x2800))?),
-//!     report: None,
-//! };
+//! let bar = Bar::new(index, BarKind::Memory, 0x4000)?;
+//! let region = Region::mappable();
+//! let msix = Msix::with_vectors(33, (index, 0x2000), (index, 0x2800))?;
+//! let input = BarInput::new(bar, &region).with_msix(Some(msix));
 //! let pieces = classify(&input, PageSize::Size4K, Policy::new())?;
 //! assert_eq!(pieces.len(), 3);
 //! assert_eq!(pieces[1].access(), Access::Trap);
@@ -37,21 +46,17 @@
 //!      host page holds the MSI-X pending bit array (PBA)",
 //! );
 //!
-//! // The registers below become private once the device has attested them. What the report does
-//! // not list, the guest cannot reach.
-//! let registers = ReportedRange {
-//!     span: Span::new(0, 0x2000)?,
-//!     kind: TeeKind::Tee,
-//!     msix: MsixParts::NONE,
-//! };
-//! let attested = BarInput { report: Some(&[registers]), ..input };
+//! // The registers below become private once the device has attested them. The guest cannot reach
+//! // bytes that the report does not list.
+//! let registers = [ReportedRange::new(0, 0x2000, TeeKind::Tee)?];
+//! let attested = input.with_report(Some(&registers));
 //! let access: Vec<Access> = classify(&attested, PageSize::Size4K, Policy::new())?
 //!     .iter()
 //!     .map(|piece| piece.access())
 //!     .collect();
 //! assert_eq!(access, [Access::Private, Access::Trap, Access::Blocked]);
 //!
-//! // A host with pages of 16 KiB cannot tell the registers from the table.
+//! // A host with pages of 16 KiB cannot separate the registers from the table.
 //! let error = classify(&attested, PageSize::Size16K, Policy::new()).unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
@@ -63,76 +68,81 @@
 //!
 //! # Rules
 //!
-//! The report says what is wished for:
+//! The report determines the access that a byte should have:
 //!
 //! | the byte is | access |
 //! | --- | --- |
-//! | in no report, as there is none | shared |
+//! | of a device without a report | shared |
 //! | in a TEE range | private |
 //! | in a NON_TEE range | shared |
-//! | in a report's gap | blocked |
+//! | in no range of the report | blocked |
 //!
-//! Host pages say what can be had:
+//! Host pages limit what is possible:
 //!
-//! - A page with a byte of the MSI-X table is trapped, unreported bytes in it included. So is a
-//!   page with a byte of the pending bit array, unless the [`Policy`] is to map it. By the policy to
-//!   relocate, both are mapped like anything else, and the guest is shown others: see [`Relocation`].
-//! - What would be shared is trapped instead if VFIO does not let userspace map its page, or if
-//!   the page also has unreported bytes, or if the BAR is smaller than a page (but see
-//!   [`SubPagePolicy`]). Unreported bytes stay blocked.
-//! - What would be private needs no permission to be mapped by userspace: it is never mapped there,
-//!   but exported as a dma-buf, whose ranges must be whole host pages. A page with private bytes
-//!   must have no others. If it does, the answer is an error: to share the page would expose it,
-//!   to trap it would hand the guest's data to the VMM.
+//! - A page with a byte of the MSI-X table is trapped, including unreported bytes in it. So is a page
+//!   with a byte of the pending bit array, unless the [`Policy`] maps it. A policy that relocates the
+//!   structures maps both like any other page, and the guest sees emulated ones: see [`Relocation`].
+//! - A shared byte is trapped instead if VFIO does not let userspace map its page, if the page also
+//!   has unreported bytes, or if the BAR is smaller than a page (but see [`SubPagePolicy`]).
+//!   Unreported bytes stay blocked.
+//! - A private byte does not need to be mappable by userspace. It is exported as part of a dma-buf,
+//!   whose ranges are whole host pages. So a page with private bytes must have no others. Otherwise
+//!   the result is an error: sharing the page would expose the private bytes, and trapping it would
+//!   give the guest's data to the VMM.
 //! - A TEE range that the report marks to hold the MSI-X table or PBA is such an error too, unless
-//!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A NON_TEE range that
-//!   is marked traps, but see [`ReportedRange::locks_host_out`]. A marked range that holds no byte of
-//!   the structure is refused: it was converted to a wrong offset.
+//!   the [`Policy`] leaves the structures to the guest: see [`TeeMsixPolicy`]. A marked NON_TEE range
+//!   is trapped, but see [`ReportedRange::locks_host_out`]. A marked range without a byte of the
+//!   structure is refused: it was converted to a wrong offset.
 //! - I/O BARs are trapped.
 //!
 //! # Where the facts come from
 //!
-//! Three parsers turn bytes from outside into the input of [`classify`]. They take any bytes: what
-//! they cannot follow is an error that names the offset, and never a shorter answer.
+//! Three parsers decode the inputs of [`classify`]. They accept any bytes. Input that they cannot
+//! parse to its end is an error that names the offset, never a shorter result.
 //!
-//! | bytes | parser | gives |
+//! | bytes | parser | result |
 //! | --- | --- | --- |
 //! | PCI configuration space | [`ConfigSpace`](config::ConfigSpace) | kinds of BARs, sizes of those of Enhanced Allocation, [`Msix`] |
 //! | VFIO region info | [`RegionInfo`](region_info::RegionInfo) | sizes, [`Region`] |
 //! | TDISP interface report | [`InterfaceReport`], then [`place`](InterfaceReport::place) | [`ReportedRange`]s of each BAR |
 //!
-//! A report does not say at which offset of a BAR a page is. The rule for that is a parameter, see
-//! [`OffsetRule`], and a report that does not fit the BARs is refused as a whole. Ranges that stand for
-//! no BAR are [left out](PlacedReport::left_out).
+//! A report does not contain the offset of a page in its BAR. The rule that computes it is a
+//! parameter, see [`OffsetRule`], and a report that does not fit the BARs is refused as a whole.
+//! Ranges that belong to no BAR are [left out](PlacedReport::left_out).
 //!
-//! The crate `bar-report` makes the same input from a device's files in sysfs and from text of `lspci`.
+//! The crate `bar-report` builds the same input from a device's files in sysfs and from the output of
+//! `lspci`.
 //!
-//! # When it is out of reach
+//! # When a device does not answer
 //!
-//! While memory decoding is off or the device sleeps, nothing of a BAR can be had, shared or private.
-//! [`Reach`] says of a write to configuration space, before it is made, whether it comes to that. A reset
-//! does so too, for as long as it takes: one that the guest starts by such a write, and one by the VMM.
+//! While memory decoding is off or the device sleeps, no byte of a BAR is accessible, shared or
+//! private. The same holds during a reset, by the guest or by the VMM. [`Reach`] reports before a write
+//! to configuration space is made whether it has that effect.
 //!
 //! # What the guest sees
 //!
-//! The module [`emulate`] has configuration space as the guest has it, where it finds the sizes of BARs
-//! and gives them their places, and the MSI-X table. It is state without a device: a guest's write
-//! returns the effects that the VMM has to follow.
+//! The module [`emulate`] holds the guest's configuration space, in which the guest sizes and places
+//! the BARs, and its MSI-X table. It is state without a device: a guest's write returns the effects
+//! that the VMM must carry out.
 //!
 //! # Real devices
 //!
-//! All that is said above needs no device. With the feature `device` there is a module of that name which
-//! opens one through VFIO, asks the kernel for these facts, does with each piece what its access
-//! calls for, turns the device's interrupts into eventfds, and maps memory for DMA. It alone has unsafe
-//! code. The crate `vfio-dma` plans which memory devices reach; `device::DmaSpace` is the address space
-//! that it maps in.
+//! None of the above needs a device. With the feature `device`, the module of that name opens one
+//! through VFIO, queries the kernel for these facts, maps shared pieces, exports private ones as
+//! dma-bufs, turns interrupts into eventfds, and maps memory for DMA. It is the only module with unsafe
+//! code. The crate `vfio-dma` plans the DMA mappings; `device::Iommu` is the address space that it
+//! maps in.
 //!
-//! # What this does not do
+//! # What this crate does not do
 //!
-//! It does not choose guest addresses: pieces are offsets in the BAR. A BAR that moves has the same
-//! pieces as before. It delivers no interrupt to a guest: it says as which message.
+//! It does not choose guest addresses: a BAR that moves has the same pieces as before. It delivers no
+//! interrupt to a guest, but reports which message a vector sends. It binds no TDISP interface.
+//!
+//! # Features
+//!
+//! - `device`: opens real devices, with unsafe code for VFIO's system calls.
 
-// System calls need it, and only they: `device` alone may.
+// Only `device` makes system calls.
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
@@ -140,40 +150,38 @@ mod bar;
 mod bytes;
 mod classify;
 pub mod config;
-mod coverage;
 #[cfg(feature = "device")]
 #[allow(unsafe_code)]
 pub mod device;
 pub mod emulate;
 mod error;
-mod layers;
+mod facts;
+mod isolation;
+mod msix;
 mod page;
 mod piece;
-mod place;
 mod policy;
 mod reach;
 mod reason;
 pub mod region_info;
 mod relocate;
 pub mod report;
-mod separate;
-mod span;
+
+pub use guest_ranges::AddrRange;
 
 pub use bar::{
-    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, MsixParts, Region, ReportedRange, SparseArea,
-    TeeKind,
+    Bar, BarIndex, BarInput, BarKind, BarRange, Region, ReportedRange, SparseArea, TeeKind,
 };
 pub use classify::classify;
-pub use error::{ClassifyError, InputError, MsixPart, Neighbour};
+pub use error::{ClassifyError, InputError, Neighbour};
+pub use msix::{Msix, MsixPart, MsixParts};
 pub use page::PageSize;
 pub use piece::{Access, Piece};
-pub use place::{LeftOut, OffsetRule, PlaceError, PlacedReport};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
 pub use reach::{Cause, Reach, ReachChange, ReachEvent};
 pub use reason::{Reason, Reasons};
 pub use relocate::Relocation;
-pub use report::InterfaceReport;
-pub use span::Span;
+pub use report::{InterfaceReport, LeftOut, OffsetRule, PlaceError, PlacedReport};
 
 /// Runs the code of the README as a test.
 #[cfg(doctest)]

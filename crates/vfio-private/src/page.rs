@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host page size, the finest grain at which anything can be mapped.
+//! The host page size: the smallest unit that can be mapped.
 
 use core::fmt;
 
+use guest_ranges::AddrRange;
+
 use crate::error::InputError;
-use crate::span::Span;
 
 /// The page size of the host kernel.
 ///
@@ -50,23 +51,31 @@ impl PageSize {
         offset % self.bytes() == 0
     }
 
-    /// The page that holds the byte at `offset`; `None` for the topmost page of the 64-bit space,
-    /// whose end no `u64` can name.
-    pub(crate) const fn page_of(self, offset: u64) -> Option<Span> {
-        let start = self.floor(offset);
-        Span::between(start, start.wrapping_add(self.bytes()))
+    /// The page that holds the byte at `offset`.
+    pub(crate) fn page_of(self, offset: u64) -> AddrRange {
+        let (first, last) = (self.floor(offset), self.last_of_page(offset));
+        AddrRange::from_bounds(first, last).expect("a page ends behind its start")
     }
 
-    /// Every page that holds a byte of `span`.
-    pub(crate) fn round_out(self, span: Span) -> Option<Span> {
-        let end = span.end().checked_next_multiple_of(self.bytes())?;
-        Span::between(self.floor(span.offset()), end)
+    /// Every page that holds a byte of `range`.
+    pub(crate) fn round_out(self, range: AddrRange) -> AddrRange {
+        let (first, last) = (self.floor(range.start()), self.last_of_page(range.last()));
+        AddrRange::from_bounds(first, last).expect("pages hold the range")
     }
 
-    /// Every page whose bytes are all in `span`; `None` if there are none.
-    pub(crate) fn round_in(self, span: Span) -> Option<Span> {
-        let start = span.offset().checked_next_multiple_of(self.bytes())?;
-        Span::between(start, self.floor(span.end()))
+    /// Every page whose bytes are all in `range`; `None` if there are none.
+    pub(crate) fn round_in(self, range: AddrRange) -> Option<AddrRange> {
+        let start = range.start().checked_next_multiple_of(self.bytes())?;
+        let last = match range.last().checked_add(1) {
+            Some(end) => self.floor(end).checked_sub(1)?,
+            // The topmost page ends where offsets do.
+            None => range.last(),
+        };
+        AddrRange::from_bounds(start, last)
+    }
+
+    const fn last_of_page(self, offset: u64) -> u64 {
+        offset | (self.bytes() - 1)
     }
 
     const fn floor(self, offset: u64) -> u64 {
@@ -96,22 +105,23 @@ mod tests {
     }
 
     #[test]
-    fn rounding_at_the_top_of_the_address_space_gives_nothing_rather_than_wrapping() {
+    fn rounding_at_the_top_of_the_address_space_does_not_wrap() {
         let page = PageSize::Size64K;
-        let top = Span::between(u64::MAX - 1, u64::MAX).unwrap();
-        assert_eq!(page.page_of(u64::MAX), None);
-        assert_eq!(page.round_out(top), None);
+        let top = AddrRange::from_bounds(u64::MAX - 1, u64::MAX).unwrap();
+        let topmost = AddrRange::from_bounds(u64::MAX - 0xffff, u64::MAX).unwrap();
+        assert_eq!(page.page_of(u64::MAX), topmost);
+        assert_eq!(page.round_out(top), topmost);
         assert_eq!(page.round_in(top), None);
+        assert_eq!(page.round_in(topmost), Some(topmost));
     }
 
     #[test]
     fn rounding_in_drops_pages_that_are_only_partly_inside() {
-        let span = Span::between(0x800, 0x3800).unwrap();
-        assert_eq!(
-            PageSize::Size4K.round_in(span),
-            Span::between(0x1000, 0x3000)
-        );
-        assert_eq!(PageSize::Size4K.round_out(span), Span::between(0, 0x4000));
-        assert_eq!(PageSize::Size16K.round_in(span), None);
+        let range = AddrRange::new(0x800, 0x3000).unwrap();
+        let inside = AddrRange::new(0x1000, 0x2000);
+        assert_eq!(PageSize::Size4K.round_in(range), inside);
+        let around = PageSize::Size4K.round_out(range);
+        assert_eq!(Some(around), AddrRange::new(0, 0x4000));
+        assert_eq!(PageSize::Size16K.round_in(range), None);
     }
 }

@@ -4,16 +4,17 @@
 
 use core::fmt;
 
+use guest_ranges::AddrRange;
+
 use crate::reason::Reasons;
-use crate::span::Span;
 
 /// How a guest reaches the bytes of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Directly, and only the confidential guest: through its secure second-stage table. There is
-    /// no host address for it; it is reached by the dma-buf that VFIO exports.
+    /// Directly, through the confidential guest's secure second-stage table, and by no one else.
+    /// There is no host address for it, only the dma-buf that VFIO exports.
     Private,
-    /// Directly, through a mapping the VMM has as well.
+    /// Directly, through a mapping that the VMM has as well.
     Shared,
     /// Every access exits to the VMM, which carries it out.
     Trap,
@@ -40,43 +41,41 @@ impl fmt::Display for Access {
 /// may start and end anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
-    span: Span,
+    range: AddrRange,
     access: Access,
     reasons: Reasons,
 }
 
 impl Piece {
-    pub(crate) const fn new(span: Span, access: Access, reasons: Reasons) -> Self {
+    pub(crate) const fn new(range: AddrRange, access: Access, reasons: Reasons) -> Self {
         Self {
-            span,
+            range,
             access,
             reasons,
         }
     }
 
-    /// The same piece up to and with the bytes of `next`, if nothing tells the two apart.
+    /// This piece and `next`, which starts right behind it, as one, if access and reasons are equal.
     pub(crate) fn joined(self, next: Self) -> Option<Self> {
         let alike = self.access == next.access && self.reasons == next.reasons;
-        if !alike || self.span.end() != next.span.offset() {
-            return None;
-        }
-        let span = Span::between(self.span.offset(), next.span.end())?;
-        Some(Self { span, ..self })
+        let range = self.range.joined(next.range).filter(|_| alike)?;
+        Some(Self { range, ..self })
     }
 
     /// The bytes, from the start of the BAR.
-    pub const fn span(self) -> Span {
-        self.span
+    pub const fn range(self) -> AddrRange {
+        self.range
     }
 
     /// Where the piece starts, in bytes from the start of the BAR.
     pub const fn offset(self) -> u64 {
-        self.span.offset()
+        self.range.start()
     }
 
     /// Size in bytes.
     pub const fn size(self) -> u64 {
-        self.span.size()
+        // A BAR has at most 2^63 bytes.
+        self.range.last() - self.range.start() + 1
     }
 
     /// How the guest reaches the bytes.
@@ -84,8 +83,8 @@ impl Piece {
         self.access
     }
 
-    /// Why. A shared, private or blocked piece has the reasons that made it so; a trapped piece
-    /// has everything that on its own would have kept it from being mapped.
+    /// Why. A shared, private or blocked piece has the reasons for that access. A trapped piece has
+    /// every reason that alone would prevent mapping it.
     pub const fn reasons(self) -> Reasons {
         self.reasons
     }
@@ -98,11 +97,12 @@ impl Piece {
         matches!(self.access, Access::Private | Access::Shared)
     }
 
-    /// Whether other devices' DMA may be given the piece by its host address: only shared pieces.
+    /// Whether the piece can be mapped for other devices' DMA by its host address. Only shared pieces
+    /// can.
     ///
     /// A private piece has no host address. It can be a target of DMA only through its dma-buf
-    /// (`IOMMU_IOAS_MAP_FILE`), and only for a device that the guest trusts; that is not a matter
-    /// of the BAR, so the answer here is no.
+    /// (`IOMMU_IOAS_MAP_FILE`), and only for a device that the guest trusts. That does not depend on
+    /// the BAR, so the answer here is no.
     pub const fn dma_mappable(self) -> bool {
         matches!(self.access, Access::Shared)
     }
@@ -111,6 +111,12 @@ impl Piece {
 /// For example `0x2000-0x2fff trap: host page holds the MSI-X table`.
 impl fmt::Display for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.span, self.access, self.reasons)
+        write!(
+            f,
+            "{} {}: {}",
+            self.range.dashed(),
+            self.access,
+            self.reasons
+        )
     }
 }

@@ -1,66 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Questions that have more than one right answer, put to the caller.
+//! The caller's choices, where there is more than one right answer.
 
 /// Where the guest finds the MSI-X table and pending bit array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MsixPlacement {
     /// Where the device has them: their host pages are carved out of the BAR and trapped, and
-    /// registers that share the pages are trapped along.
+    /// registers that share the pages are trapped too.
     #[default]
     Carve,
-    /// Elsewhere, as [`Relocation`](crate::Relocation) has it: the VMM emulates both behind the end of
-    /// an enlarged BAR, and the device's own ones are mapped like anything else. For devices with
-    /// registers in these pages that must be fast. The guest can then write the device's table, so
-    /// the host needs interrupt remapping, and VFIO must offer to map it: where the region lacks the
-    /// MSI-X-mappable capability, the pages are trapped still.
+    /// Elsewhere, see [`Relocation`](crate::Relocation): the VMM emulates both behind the end of an
+    /// enlarged BAR, and the device's own ones are mapped like any other page. This is for devices
+    /// with registers in these pages that must be fast. The guest can then write the device's table,
+    /// so the host needs interrupt remapping, and VFIO must offer to map the table: without the
+    /// region's MSI-X-mappable capability, the pages are still trapped.
     Relocate,
 }
 
 /// What happens to the host pages of the MSI-X pending bit array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PbaPolicy {
     /// They are trapped, so the VMM can show pending bits of the interrupts it emulates.
     #[default]
     Trap,
-    /// They are like any other page. Reading pending bits is the only thing lost, and drivers
-    /// seldom do; a register that shares the page becomes fast.
+    /// They are mapped like any other page. A register that shares the page becomes fast. The guest
+    /// cannot read emulated pending bits, which drivers rarely do.
     Map,
 }
 
 /// What happens to a memory BAR that is smaller than a host page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SubPagePolicy {
-    /// It is trapped: always correct, as nothing but the BAR is in reach of the guest.
+    /// It is trapped. This is always correct: the guest reaches nothing but the BAR.
     #[default]
     Trap,
-    /// It may be mapped. The caller undertakes to give the BAR a whole host page of guest physical
-    /// address space, page aligned, and to map the page. VFIO sets the mmap flag of such a BAR
-    /// only if the BAR starts on a page and nothing else lives in the rest of it.
+    /// It may be mapped. The caller must give the BAR a whole, aligned host page of guest-physical
+    /// address space, and map the page. VFIO sets the mmap flag of such a BAR only if the BAR starts
+    /// on a page and nothing else is in the rest of the page.
     Expand,
 }
 
 /// What happens to MSI-X structures that the TDISP report puts in TEE memory.
 ///
-/// A device reports the ranges of its MSI-X table and PBA if the host had it lock them together
-/// with the interface. In TEE memory only the guest can write them from then on. A VMM that traps
-/// such a table catches the guest's writes and has no way to carry them out: the device refuses the
-/// host, and no interrupt ever arrives. So there is no choice to trap.
+/// A device reports the ranges of its MSI-X table and PBA if the host locked them together with the
+/// interface. From then on only the guest can write those in TEE memory. A VMM that traps such a
+/// table cannot carry out the guest's writes: the device rejects them, and no interrupt arrives. So
+/// trapping is not a choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TeeMsixPolicy {
-    /// It is an error, like anything else that private bytes would share a host page with. Right
-    /// for a VMM that sets the device's vectors up itself, as all do that use VFIO's interrupts: it
-    /// must not let the device lock MSI-X.
+    /// It is an error, like everything else that private bytes would share a host page with. This is
+    /// right for a VMM that sets up the device's vectors itself, as all VMMs with VFIO's interrupts
+    /// do: such a VMM must not let the device lock MSI-X.
     #[default]
     Refuse,
-    /// They are private: the guest writes the vectors, and the VMM sees none of it. Right only if
-    /// the platform lets the guest choose vectors safely, by an interrupt remapping that confines
-    /// them. Only what the report marks as the structure becomes private so; a TEE range that holds
-    /// the table without a mark is still an error.
+    /// They are private: the guest writes the vectors, and the VMM does not see it. This is right only
+    /// if the platform's interrupt remapping confines the vectors that the guest chooses. Only a range
+    /// that the report marks becomes private; a TEE range that holds the table without a mark is still
+    /// an error.
     Private,
 }
 
-/// The caller's choices. The default is the careful one: trap, or refuse.
+/// The caller's choices. The default is the careful choice: trap, or refuse.
 ///
 /// ```
 /// use vfio_private::{PbaPolicy, Policy, SubPagePolicy};

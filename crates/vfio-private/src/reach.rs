@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether a device answers at its memory BARs, and what a write to its configuration space does to
+//! Tracks whether a device answers at its memory BARs, and how writes to configuration space change
 //! that.
 //!
-//! Linux takes mappings and dma-bufs of a device away while memory decoding is off or the device
-//! sleeps in D3hot, and during a reset (`drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_config.c`).
-//! What a guest was given must be taken back *before* that: a device's TDISP interface must be
-//! unbound first, and accepted private MMIO be revoked. So the question is asked of a write that was
-//! not made yet.
+//! Linux revokes mappings and dma-bufs of a device while memory decoding is off or the device sleeps
+//! in D3hot, and during a reset (`drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_config.c`). The guest
+//! must lose the memory *before* that: first the device's TDISP interface is unbound, and accepted
+//! private MMIO is revoked. So a write is examined before it is made.
 
 use crate::bytes::{le16, patched, written};
 use crate::config::{ConfigError, ConfigSpace};
@@ -36,24 +35,25 @@ const ADVANCED: u8 = 0x13;
 const ADVANCED_HAS_RESET: (usize, u8) = (3, 1 << 1 | 1);
 const ADVANCED_RESET: (usize, u8) = (4, 1);
 
-/// Why a device does not answer.
+/// Why a device does not answer at its memory BARs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// Memory decoding is off.
     DecodeOff,
     /// The device sleeps, in D3hot.
     Asleep,
-    /// It is being reset. This is over when the write or the ioctl that does it is.
+    /// It is being reset. The reset is over when the write or the ioctl returns.
     Reset,
 }
 
-/// What changes for those who have something of the device's memory.
+/// A change for users of the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReachEvent {
-    /// It is about to be out of reach: revoke, hide, unbind, and only then go on.
+    /// The memory is about to become inaccessible. Revoke, hide and unbind before going on.
     Revoked(Cause),
-    /// It is within reach again once the write is made. What was accepted does not come back by
-    /// itself.
+    /// The memory is accessible again once the write is made. What the guest had accepted stays
+    /// revoked.
     Restored,
 }
 
@@ -67,19 +67,20 @@ pub struct Reach {
     resets: [Option<(usize, u8)>; 2],
 }
 
-/// What a write or a reset does, in the order in which it has to be followed.
+/// The effects of a write or a reset, in the order in which the VMM carries them out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct ReachChange {
-    /// What comes first.
+    /// To do before the write or the reset is made.
     pub before: Option<ReachEvent>,
-    /// What comes once the write or the reset is made.
+    /// To do after the write or the reset was made.
     pub after: Option<ReachEvent>,
-    /// How it is then.
+    /// The state afterwards.
     pub next: Reach,
 }
 
 impl Reach {
-    /// As configuration space says it is.
+    /// The state by a device's configuration space.
     ///
     /// # Errors
     ///
@@ -121,10 +122,10 @@ impl Reach {
         }
     }
 
-    /// How it will be when `data` has been written to configuration space at `offset`.
+    /// The state after `data` is written to configuration space at `offset`.
     ///
-    /// A device may refuse: it need not have D3hot, for one. Then it stays within reach, and was
-    /// taken from the guest for nothing; [`of`](Self::of) tells.
+    /// A device may ignore the write, for example if it does not have D3hot. Its memory then stays
+    /// accessible, and the guest lost it for nothing. [`of`](Self::of) determines the state again.
     #[must_use]
     pub fn after_write(self, offset: u64, data: &[u8]) -> Self {
         let written = |register: usize, value: u16| {
@@ -139,7 +140,7 @@ impl Reach {
         }
     }
 
-    /// What it means to go from here to `next`, if anything.
+    /// The event of a change from this state to `next`, if any.
     pub fn event(self, next: Self) -> Option<ReachEvent> {
         match (self.missing(), next.missing()) {
             (None, Some(cause)) => Some(ReachEvent::Revoked(cause)),
@@ -148,8 +149,8 @@ impl Reach {
         }
     }
 
-    /// Whether a write starts a function level reset. Linux carries it out within the write: it wakes
-    /// the device, and restores configuration space.
+    /// Whether a write starts a function level reset. Linux carries the reset out within the write. It
+    /// wakes the device and restores configuration space.
     pub fn is_reset(self, offset: u64, data: &[u8]) -> bool {
         let starts = |(at, bit): &(usize, u8)| {
             written(*at as u64, offset, data).is_some_and(|byte| byte & bit != 0)
@@ -157,7 +158,7 @@ impl Reach {
         self.resets.iter().flatten().any(starts)
     }
 
-    /// All that a write comes to: what to do before it is made, and what after.
+    /// All effects of a write: what to do before it is made, and what after.
     pub fn on_write(self, offset: u64, data: &[u8]) -> ReachChange {
         let next = self.after_write(offset, data);
         match self.is_reset(offset, data) {
@@ -177,8 +178,8 @@ impl Reach {
         }
     }
 
-    /// What a reset by the VMM comes to (`VFIO_DEVICE_RESET`), which Linux carries out like one by
-    /// the guest: it wakes the device, and restores configuration space.
+    /// All effects of a reset by the VMM (`VFIO_DEVICE_RESET`). Linux carries it out like one by the
+    /// guest: it wakes the device and restores configuration space.
     pub fn on_reset(self) -> ReachChange {
         self.through_reset(self)
     }

@@ -38,7 +38,7 @@ pub enum RegionInfoError {
         /// How many bytes there were.
         len: usize,
     },
-    /// The kernel has more to say than there was room for. Call it again with `argsz` bytes.
+    /// The kernel has more to return than there was room for. Call it again with `argsz` bytes.
     #[error("the kernel has {argsz} bytes of region info, and there are {len}")]
     Incomplete {
         /// How many bytes the kernel asks for.
@@ -60,7 +60,7 @@ pub enum RegionInfoError {
         /// How many bytes belong to the region info.
         len: usize,
     },
-    /// More capabilities than there is room for: the chain comes back to itself.
+    /// More capabilities than there is room for: the chain loops.
     #[error("the chain of capabilities has no end; it came by offset {offset:#x} again")]
     Cycle {
         /// Where it was when that was certain.
@@ -91,17 +91,18 @@ pub enum RegionInfoError {
 pub struct RegionType {
     /// Global, or of the vendor in the low 16 bits if bit 31 is set.
     pub kind: u32,
-    /// What it is among those of its type.
+    /// The subtype.
     pub subtype: u32,
 }
 
 /// The region info of one region.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegionInfo {
     /// The number of the region: 0 to 5 are the BARs, 6 is the ROM, 7 configuration space, 8 VGA;
     /// device-specific regions follow.
     pub index: u32,
-    /// Size in bytes; 0 for a BAR that there is not, or that the kernel could not claim.
+    /// Size in bytes; 0 for a BAR that does not exist, or that the kernel could not claim.
     pub size: u64,
     /// Where the region starts in the device's file.
     pub offset: u64,

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The TDISP `DEVICE_INTERFACE_REPORT`: what a device attests of itself to a confidential guest.
+//! Parses the TDISP `DEVICE_INTERFACE_REPORT`, in which a device describes itself to a confidential guest.
 //!
 //! PCI Express Base Specification 6.3, section 11.3.11. All numbers are little-endian, and ranges
 //! are in pages of 4 KiB, whatever the host's pages are. See [`place`](InterfaceReport::place) for
 //! how they become offsets in BARs.
 
+mod placement;
+
 use thiserror::Error;
 
-use crate::bar::MsixParts;
+pub use placement::{LeftOut, OffsetRule, PlaceError, PlacedReport};
+
 use crate::bytes::{le16, le32, le64};
+use crate::msix::MsixParts;
 
 /// Offsets in the fixed part, and its size.
 mod fixed {
@@ -86,9 +90,10 @@ pub enum ReportError {
 
 /// One MMIO range, as reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct MmioRange {
-    /// The number of the first page of 4 KiB, with the reporting offset added. It is no address
-    /// that anybody else uses. Below 2^52.
+    /// The number of the first page of 4 KiB, with the reporting offset added. No one else uses this
+    /// address. Below 2^52.
     pub first_page: u64,
     /// How many pages of 4 KiB; at least 1.
     pub pages: u32,
@@ -98,8 +103,8 @@ pub struct MmioRange {
 }
 
 impl MmioRange {
-    /// Which MSI-X structures the device says are in the range (bits 0 and 1). It says so only if
-    /// the host locked them together with the interface.
+    /// The MSI-X structures that the device reports to be in the range (bits 0 and 1). It reports them
+    /// only if the host locked them together with the interface.
     pub const fn msix(self) -> MsixParts {
         MsixParts {
             table: self.attributes & 1 != 0,
@@ -107,13 +112,13 @@ impl MmioRange {
         }
     }
 
-    /// `IS_NON_TEE_MEM` (bit 2): the range is open to everybody.
+    /// `IS_NON_TEE_MEM` (bit 2): everyone may access the range.
     pub const fn is_non_tee(self) -> bool {
         self.attributes & 4 != 0
     }
 
     /// `IS_MEM_ATTR_UPDATABLE` (bit 3): the guest may switch the range between TEE and NON_TEE
-    /// later. The report has what it was when the interface was locked.
+    /// later. The report has the kind at the time when the interface was locked.
     pub const fn is_updatable(self) -> bool {
         self.attributes & 8 != 0
     }
@@ -128,6 +133,7 @@ impl MmioRange {
 
 /// A report, read but not yet placed in BARs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InterfaceReport {
     /// `INTERFACE_INFO`: bit 0 no firmware update while locked, 1 DMA without PASID, 2 DMA with
     /// PASID, 3 ATS, 4 PRS.
@@ -145,11 +151,11 @@ pub struct InterfaceReport {
 }
 
 impl InterfaceReport {
-    /// Reads a whole report. Memory follows the number of bytes.
+    /// Parses a whole report. Memory depends on the number of bytes.
     ///
     /// # Errors
     ///
-    /// [`ReportError`]: a report is taken as a whole or not at all.
+    /// [`ReportError`]: a report is accepted as a whole or not at all.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
         let len = bytes.len();
         let short = ReportError::Short { len };

@@ -4,8 +4,8 @@
 use vfio_private::config::{BarRegister, ConfigSpace, EaResource};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
-    Access, Bar, BarIndex, BarInput, BarKind, InterfaceReport, Msix, MsixPlacement, OffsetRule,
-    PageSize, PbaPolicy, Piece, Policy, Region, ReportedRange, Span, SubPagePolicy, TeeKind,
+    Access, AddrRange, Bar, BarIndex, BarInput, BarKind, InterfaceReport, Msix, MsixPlacement,
+    OffsetRule, PageSize, PbaPolicy, Piece, Policy, Region, ReportedRange, SubPagePolicy, TeeKind,
     TeeMsixPolicy, classify,
 };
 
@@ -160,12 +160,9 @@ struct Facts<'a> {
 /// Classifies with the policy and with the default, and checks the pieces.
 fn assert_bar(facts: &Facts<'_>) {
     for policy in [facts.policy, Policy::new()] {
-        let input = BarInput {
-            bar: facts.bar,
-            region: facts.region,
-            msix: facts.msix,
-            report: facts.report,
-        };
+        let input = BarInput::new(facts.bar, facts.region)
+            .with_msix(facts.msix)
+            .with_report(facts.report);
         if let Ok(pieces) = classify(&input, facts.page, policy) {
             assert_tiles(facts.bar, &pieces);
             let areas = facts.region.sparse.as_ref().map_or(0, Vec::len);
@@ -186,7 +183,7 @@ fn assert_tiles(bar: Bar, pieces: &[Piece]) {
     for piece in pieces {
         assert_eq!(piece.offset(), end);
         assert!(!piece.reasons().is_empty() && !piece.to_string().is_empty());
-        end = piece.span().end();
+        end = end_of(piece.range());
     }
     assert_eq!(end, bar.size());
     let key = |piece: &Piece| (piece.access(), piece.reasons());
@@ -196,40 +193,45 @@ fn assert_tiles(bar: Bar, pieces: &[Piece]) {
 
 /// Exactly the ranges that a report lists as private are private.
 fn assert_private_is_reported(facts: &Facts<'_>, pieces: &[Piece]) {
-    let of_kind = |kind: TeeKind, span: Span| {
+    let of_kind = |kind: TeeKind, range: AddrRange| {
         let ranges = facts.report.into_iter().flatten();
         ranges
             .filter(move |range| range.kind == kind)
-            .filter_map(move |range| range.span.intersection(span))
+            .filter_map(move |reported| reported.range.intersect(range))
             .collect::<Vec<_>>()
     };
     for piece in pieces {
-        let tee = covered(of_kind(TeeKind::Tee, piece.span()));
+        let tee = covered(of_kind(TeeKind::Tee, piece.range()));
         match piece.access() {
             Access::Private => {
                 assert_eq!(tee, piece.size(), "{piece}");
                 let whole = |offset| facts.page.is_aligned(offset);
                 assert!(
-                    whole(piece.offset()) && whole(piece.span().end()),
+                    whole(piece.offset()) && whole(end_of(piece.range())),
                     "{piece}"
                 );
             }
             _ => assert_eq!(tee, 0, "{piece}"),
         }
         if piece.access() == Access::Shared && facts.report.is_some() {
-            let non_tee = covered(of_kind(TeeKind::NonTee, piece.span()));
+            let non_tee = covered(of_kind(TeeKind::NonTee, piece.range()));
             assert_eq!(non_tee, piece.size(), "{piece}");
         }
     }
 }
 
-/// The total size of the spans.
-fn covered(mut spans: Vec<Span>) -> u64 {
-    spans.sort();
+/// The offset just behind a range of a BAR.
+fn end_of(range: AddrRange) -> u64 {
+    range.last() + 1
+}
+
+/// How many bytes the ranges have together.
+fn covered(mut ranges: Vec<AddrRange>) -> u64 {
+    ranges.sort();
     let (mut end, mut bytes) = (0, 0);
-    for span in spans {
-        bytes += span.end().saturating_sub(span.offset().max(end));
-        end = span.end().max(end);
+    for range in ranges {
+        bytes += end_of(range).saturating_sub(range.start().max(end));
+        end = end_of(range).max(end);
     }
     bytes
 }
@@ -244,10 +246,10 @@ fn assert_shared_is_offered(facts: &Facts<'_>, pieces: &[Piece]) {
         let Some(areas) = &facts.region.sparse else {
             continue;
         };
-        let spans = areas
+        let ranges = areas
             .iter()
-            .filter_map(|area| Span::new(area.offset, area.size).ok());
-        let offered = spans.filter_map(|area| area.intersection(piece.span()));
+            .filter_map(|area| AddrRange::new(area.offset, area.size.into()));
+        let offered = ranges.filter_map(|area| area.intersect(piece.range()));
         assert_eq!(covered(offered.collect()), piece.size(), "{piece}");
     }
 }
@@ -258,16 +260,12 @@ fn assert_table_is_not_shared(facts: &Facts<'_>, pieces: &[Piece]) {
         return;
     };
     let page = facts.page.bytes();
-    let start = msix.table.span.offset() / page * page;
-    let end = msix
-        .table
-        .span
-        .end()
-        .next_multiple_of(page)
-        .min(facts.bar.size());
+    let table = msix.table.range;
+    let start = table.start() / page * page;
+    let end = end_of(table).next_multiple_of(page).min(facts.bar.size());
     for piece in pieces.iter().filter(|piece| piece.kvm_mappable()) {
-        let apart = piece.span().end() <= start || end <= piece.offset();
-        assert!(apart, "{piece} and the table {}", msix.table.span);
+        let apart = end_of(piece.range()) <= start || end <= piece.offset();
+        assert!(apart, "{piece} and the table {}", table.dashed());
     }
 }
 

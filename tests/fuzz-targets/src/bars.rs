@@ -102,6 +102,9 @@ fn assert_sound(report: Result<BarReport, BarReportError>) -> bool {
             let pieces: usize = report.bars.iter().map(|bar| bar.pieces.len()).sum();
             let text = report.to_text();
             assert!(text.len() < 20_000 + 1000 * pieces);
+            // The text is wrapped.
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let shown = words(&text);
             let listed = report.to_json();
             assert_eq!(listed.as_array().map(Vec::len), Some(report.bars.len()));
             assert!(report.notes.len() < 80);
@@ -109,7 +112,10 @@ fn assert_sound(report: Result<BarReport, BarReportError>) -> bool {
             for note in &report.notes {
                 assert!(note.text.len() < 1000, "{note}");
                 assert!(!note.text.contains(|c: char| c.is_control()), "{note:?}");
-                assert!(text.contains(&note.text), "{note} is not in {text}");
+                assert!(
+                    shown.contains(&words(&note.text)),
+                    "{note} is not in {text}"
+                );
                 let concerned = report.bars.iter().any(|bar| note.concerns(bar.bar));
                 assert_eq!(listed.contains(&note.text), concerned, "{note}");
             }

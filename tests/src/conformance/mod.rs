@@ -17,7 +17,7 @@ use kvm_bindings::{KVM_MEM_GUEST_MEMFD, kvm_userspace_memory_region2};
 use kvm_slots::exit::MmioHandler;
 use kvm_slots::sim::VmType;
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
-use vfio_private::device::Way;
+use vfio_private::device::VfioInterface;
 use vmm::guest::GuestError;
 
 use crate::needs::Need;
@@ -122,7 +122,7 @@ pub fn all() -> Vec<Statement> {
     );
     const DEVICE: [Need; 3] = [
         Need::BackingFd,
-        Need::VfioWay(Way::Group),
+        Need::VfioInterface(VfioInterface::LegacyGroup),
         Need::Vfio(Model::Ivshmem),
     ];
     let backing_fd = statements!("backing_fd", Plain,

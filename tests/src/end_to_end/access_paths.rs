@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use vfio_private::Span;
+use vfio_private::AddrRange;
 use vfio_private::device::Device;
 
 use super::machine::{A, Guest, Memory, Trapped, machine};
@@ -48,7 +48,7 @@ pub(super) fn guest_with(device: &Arc<Device>, bar: u8, by: By) -> Result<(Guest
             memory.accept(A, size)?;
         }
         By::Mapped => {
-            let all = Span::new(0, size).map_err(at("a BAR"))?;
+            let all = AddrRange::new(0, size.into()).ok_or("a BAR")?;
             let mapping = device.map(&open.info, all).map_err(at("a mapping"))?;
             memory.show_mapped(&Arc::new(mapping), A)?;
         }

@@ -28,12 +28,10 @@ pub(super) fn around_a_table() -> Result<(), String> {
     let (bar, file) = dma_buf(&device, 0)?;
     let config = device.config_space().map_err(at("configuration space"))?;
     let config = ConfigSpace::new(&config).map_err(at("configuration space"))?;
-    let input = BarInput {
-        bar: bar.bar,
-        region: &bar.info.region,
-        msix: config.msix().map_err(at("MSI-X"))?,
-        report: Some(&[tee(0, TABLE)?, tee(PBA, PAGE)?]),
-    };
+    let report = [tee(0, TABLE)?, tee(PBA, PAGE)?];
+    let input = BarInput::new(bar.bar, &bar.info.region)
+        .with_msix(config.msix().map_err(at("MSI-X"))?)
+        .with_report(Some(&report));
     let policy = Policy::new().with_pba(PbaPolicy::Map);
     let pieces = classify(&input, PageSize::Size4K, policy).map_err(at("classification"))?;
     let (mut guest, mut memory) = machine()?;

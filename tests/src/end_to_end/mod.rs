@@ -16,8 +16,8 @@ mod unplug;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use vfio_private::device::{Device, Iommu, Way};
-use vfio_private::{Access, MsixParts, ReportedRange, Span, TeeKind};
+use vfio_private::device::{Device, Iommu, VfioInterface};
+use vfio_private::{Access, ReportedRange, TeeKind};
 
 use crate::check::{at, same};
 use crate::needs::Need;
@@ -112,7 +112,7 @@ pub const TESTS: [Test; 11] = [
 
 /// A device in an address space of its own, with memory decoding on.
 fn open(model: Model) -> Result<Device, String> {
-    let iommu = Iommu::new(Way::Group).map_err(at("VFIO"))?;
+    let iommu = Iommu::new(VfioInterface::LegacyGroup).map_err(at("VFIO"))?;
     let device = Device::open(&iommu, model.bound()?).map_err(at(model))?;
     device.set_memory_decode(true).map_err(at("decode on"))?;
     Ok(device)
@@ -121,18 +121,13 @@ fn open(model: Model) -> Result<Device, String> {
 /// Exports a whole BAR as a dma-buf.
 fn dma_buf(device: &Device, bar: u8) -> Result<(OpenBar, Arc<OwnedFd>), String> {
     let open = regions::bar(device, bar)?;
-    let all = [Span::new(0, open.bar.size()).map_err(at("a BAR"))?];
-    let file = device.export_dma_buf(bar.into(), &all);
+    let file = device.export_dma_buf(bar.into(), &[open.bar.extent()]);
     Ok((open, Arc::new(file.map_err(at("a dma-buf"))?)))
 }
 
 /// The entry of a TDISP report for a range that only the guest may reach.
 fn tee(offset: u64, size: u64) -> Result<ReportedRange, String> {
-    Ok(ReportedRange {
-        span: Span::new(offset, size).map_err(at("a range"))?,
-        kind: TeeKind::Tee,
-        msix: MsixParts::NONE,
-    })
+    ReportedRange::new(offset, size, TeeKind::Tee).map_err(at("a range"))
 }
 
 /// The names in `/proc/self/maps` of mappings of a device.

@@ -4,8 +4,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use vfio_private::Span;
-use vfio_private::device::{Device, Iommu, Way};
+use vfio_private::AddrRange;
+use vfio_private::device::{Device, Iommu, VfioInterface};
 
 use super::PAGE;
 use crate::vfio::Model;
@@ -27,7 +27,7 @@ impl LentDevice {
     /// # Errors
     /// A message that says what is missing.
     pub fn open() -> Result<Self, String> {
-        let iommu = Iommu::new(Way::Group).map_err(|e| e.to_string())?;
+        let iommu = Iommu::new(VfioInterface::LegacyGroup).map_err(|e| e.to_string())?;
         let device = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(|e| e.to_string())?;
         device.set_memory_decode(true).map_err(|e| e.to_string())?;
         let region = device.region(2).map_err(|e| e.to_string())?;
@@ -35,9 +35,9 @@ impl LentDevice {
         let cleared = device.write(&region, 0, &zeros);
         cleared.map_err(|e| e.to_string())?;
         let half = DEVICE_PAGES / 2 * PAGE;
-        let span = |offset| Span::new(offset, half).map_err(|e| e.to_string());
+        let range = |offset| AddrRange::new(offset, half.into()).ok_or("a range");
         // The upper half first, so that the ranges are not contiguous.
-        let file = device.export_dma_buf(2, &[span(half)?, span(0)?]);
+        let file = device.export_dma_buf(2, &[range(half)?, range(0)?]);
         let file = file.map_err(|e| e.to_string())?;
         Ok(Self { device, file })
     }

@@ -4,12 +4,12 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use guest_ranges::AddrRange;
 use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use kvm_slots::sim::VmType;
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{AbiProfile, Vm};
-use vfio_private::Span;
 use vfio_private::device::Device;
 use vmm::guest::GuestError;
 
@@ -33,9 +33,10 @@ impl Slice {
     /// of edu's BAR.
     fn new(device: &Device, vm_type: VmType) -> Result<Self, String> {
         let open = regions::bar(device, 0)?;
-        let ranges = [(PAGE, PAGE), (0, 2 * PAGE)].map(|(offset, size)| Span::new(offset, size));
+        let ranges =
+            [(PAGE, PAGE), (0, 2 * PAGE)].map(|(at, size)| AddrRange::new(at, size.into()));
         let [second, first] = ranges;
-        let ranges = [second.map_err(at("a span"))?, first.map_err(at("a span"))?];
+        let ranges = [second.ok_or("a range")?, first.ok_or("a range")?];
         let file = device.export_dma_buf(open.bar.index().get().into(), &ranges);
         let file = file.map_err(at("a dma-buf"))?;
         let guest = Real::new(vm_type, true)?;

@@ -2,7 +2,7 @@
 //! `vmm bars` on a device that is bound to vfio-pci.
 
 use bar_report::{BarReport, RegionSource};
-use vfio_private::device::Way;
+use vfio_private::device::VfioInterface;
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 use vmm::bars::{Request, report};
 
@@ -14,7 +14,7 @@ use super::{Model, at, same};
 pub fn asks_vfio() -> Result<(), String> {
     let asked = ask(Model::Nvme)?;
     same("the source", &asked.regions, &RegionSource::Vfio)?;
-    let device = Model::Nvme.open(Way::Group)?;
+    let device = Model::Nvme.open(VfioInterface::LegacyGroup)?;
     let due = bars(&device)?;
     same("the number of BARs", asked.bars.len(), due.len())?;
     for (asked, due) in asked.bars.iter().zip(&due) {

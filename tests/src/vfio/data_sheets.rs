@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Compares what `vmm bars` prints for a device with its documentation.
 
-use vfio_private::device::Way;
+use vfio_private::device::VfioInterface;
 use vfio_private::device::interrupts::InterruptKind;
 
 use super::bars::ask;
@@ -111,7 +111,7 @@ pub fn printed(model: Model) -> Result<(), String> {
         })
         .collect();
     same("pieces", found.as_slice(), pieces)?;
-    let device = model.open(Way::Group)?;
+    let device = model.open(VfioInterface::LegacyGroup)?;
     for (kind, due) in [InterruptKind::Msi, InterruptKind::Msix]
         .into_iter()
         .zip(vectors)

@@ -7,9 +7,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use guest_ranges::AddrRange;
+use guest_ranges::FileSlice;
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal, DmaUnsupported};
-use vfio_private::device::{Device, DmaFileError, Iommu, Way};
+use vfio_private::device::{Device, Iommu, VfioInterface};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
@@ -24,7 +24,7 @@ static NEEDS: [[Need; 5]; 2] = {
     let mut at = 0;
     while at < needs.len() {
         needs[at][0] = Need::MappableGuestMemfd;
-        needs[at][1] = Need::VfioWay(Way::ALL[at]);
+        needs[at][1] = Need::VfioInterface(VfioInterface::ALL[at]);
         needs[at][2] = Need::Vfio(Model::Edu);
         needs[at][3] = Need::Vfio(Model::Ivshmem);
         at += 1;
@@ -76,7 +76,7 @@ pub(super) fn all() -> Vec<OnDevice> {
     ];
     let of_way = |needs: &'static [Need; 5]| {
         TESTS.iter().filter_map(move |(name, [from, to], run)| {
-            let Need::VfioWay(way) = needs[1] else {
+            let Need::VfioInterface(way) = needs[1] else {
                 return None;
             };
             Some(OnDevice {
@@ -144,13 +144,12 @@ fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
 /// The rule that the planner depends on.
 fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let arena = Arc::new(Arena::new(4));
-    let iova = AddrRange::new(A, u128::from(4 * PAGE)).ok_or("a range")?;
-    let all = DmaRange::host(iova, DmaAccess::ReadWrite, arena.address(0), arena.clone());
+    let all = DmaRange::new(A, arena.host_memory(0, 4), DmaAccess::ReadWrite);
     let all = all.map_err(at("a range"))?;
-    let is_group = device.iommu().way() == Way::Group;
+    let is_group = device.iommu().interface() == VfioInterface::LegacyGroup;
     let refused = match is_group {
         true => DmaObstacle::Iova,
-        false => DmaObstacle::NothingThere,
+        false => DmaObstacle::NotMapped,
     };
     let obstacle = |result: Result<u64, DmaRefusal>| match result {
         Ok(bytes) => Err(format!("{bytes:#x} bytes went")),
@@ -170,7 +169,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let nothing = unmap(device, A, 4 * PAGE).map_err(DmaRefusal::obstacle);
     let due = match is_group {
         true => Ok(0),
-        false => Err(Some(DmaObstacle::NothingThere)),
+        false => Err(Some(DmaObstacle::NotMapped)),
     };
     same("nothing", nothing, due)?;
 
@@ -187,7 +186,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
 /// The device and its address space stay open as long as a mapping of the
 /// device exists.
 fn lets_go(device: &Device) -> Result<(), String> {
-    let iommu = Iommu::new(device.iommu().way()).map_err(at("an address space"))?;
+    let iommu = Iommu::new(device.iommu().interface()).map_err(at("an address space"))?;
     let other = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(at("ivshmem"))?;
     let (_, bar) = mapping(&other, 2)?;
     let arena = Arc::new(Arena::new(1));
@@ -208,9 +207,9 @@ fn limits_hold(device: &Device) -> Result<(), String> {
     let is_allowed = |iova| limits.allowed().any(|range| range.contains(iova));
     same("low memory", is_allowed(A), true)?;
     same("interrupts", is_allowed(0xfee0_0000), false)?;
-    let default = match device.iommu().way() {
-        Way::Group => Some(65535),
-        Way::Cdev => None,
+    let default = match device.iommu().interface() {
+        VfioInterface::LegacyGroup => Some(65535),
+        VfioInterface::Cdev => None,
     };
     same("mappings", limits.mappings(), default)?;
 
@@ -252,12 +251,11 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     memory.write_all(b"in file.").map_err(at("a memfd"))?;
 
     let edu = Edu::new(device)?;
-    let iova = AddrRange::new(A, PAGE.into()).ok_or("a range")?;
-    let mapped = device
-        .iommu()
-        .map_dma_file(iova, DmaAccess::ReadWrite, file.clone(), PAGE);
-    if device.iommu().way() == Way::Group {
-        let due = DmaFileError::Refused(DmaUnsupported::FileInContainer.into());
+    let page = FileSlice::new(file.clone(), PAGE, PAGE).ok_or("no bytes")?;
+    let page = DmaRange::new(A, page, DmaAccess::ReadWrite).map_err(at("a range"))?;
+    let mapped = map(device, &page);
+    if device.iommu().interface() == VfioInterface::LegacyGroup {
+        let due = DmaUnsupported::FileInContainer.into();
         return same("a file in a container", mapped, Err(due));
     }
     mapped.map_err(at("a memfd"))?;
@@ -269,14 +267,8 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     memory.read_exact(&mut seen).map_err(at("a memfd"))?;
     same("copied", seen, *b"in file.")?;
     let null = File::open("/dev/null").map_err(at("/dev/null"))?;
-    let iova = AddrRange::new(B, PAGE.into()).ok_or("a range")?;
-    let null = device
-        .iommu()
-        .map_dma_file(iova, DmaAccess::Read, Arc::new(null.into()), 0);
-    match null {
-        Err(DmaFileError::Refused(refusal)) => {
-            same("/dev/null", refusal.obstacle(), Some(DmaObstacle::Iova))
-        }
-        other => Err(format!("/dev/null: {other:?}")),
-    }
+    let null = FileSlice::new(Arc::new(null), 0, PAGE).ok_or("no bytes")?;
+    let null = DmaRange::new(B, null, DmaAccess::Read).map_err(at("a range"))?;
+    let refused = map(device, &null).map_err(DmaRefusal::obstacle);
+    same("/dev/null", refused, Err(Some(DmaObstacle::Iova)))
 }

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use guest_ranges::AddrRange;
+use guest_ranges::HostMemory;
 use kvm_slots::convert::{Engine, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::{
@@ -12,8 +12,8 @@ use kvm_slots::{
 };
 use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
 use vfio_dma::listener::{DmaListener, DmaPolicy};
-use vfio_dma::{DmaAccess, DmaObstacle, DmaRange};
-use vfio_private::device::{Device, DmaFileError, DmaSpace, Way};
+use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
+use vfio_private::device::{Device, VfioInterface};
 use vmm::with_causes;
 
 use super::edu::{Edu, map, unmap};
@@ -34,23 +34,21 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     // SAFETY: the bytes are in the mapping, to which there are no references.
     unsafe { poke(address, b"in file.") }.map_err(at("memory"))?;
 
-    let iova = AddrRange::new(RAM, PAGE.into()).ok_or("a range")?;
-    let range = DmaRange::host(iova, DmaAccess::ReadWrite, address, mapping);
+    // SAFETY: `mapping` owns the bytes, to which there are no references.
+    let memory = unsafe { HostMemory::new(address, PAGE, mapping) }.ok_or("no memory")?;
+    let range = DmaRange::new(RAM, memory, DmaAccess::ReadWrite);
     map(device, &range.map_err(at("a range"))?).map_err(at("mapping"))?;
     edu.carry(RAM, RAM + 8)?;
     same("copied", peek(address + 8), Ok(*b"in file."))?;
     same("unmapped", unmap(device, RAM, PAGE), Ok(PAGE))?;
 
-    if device.iommu().way() == Way::Group {
+    if device.iommu().interface() == VfioInterface::LegacyGroup {
         return Ok(());
     }
-    let access = DmaAccess::ReadWrite;
-    match device.iommu().map_dma_file(iova, access, file, 0) {
-        Err(DmaFileError::Refused(refusal)) => {
-            same("as a file", refusal.obstacle(), Some(DmaObstacle::Iova))
-        }
-        other => Err(format!("as a file: {other:?}")),
-    }
+    let file = FileSlice::new(file, 0, PAGE).ok_or("no bytes")?;
+    let range = DmaRange::new(RAM, file, DmaAccess::ReadWrite).map_err(at("a range"))?;
+    let refused = map(device, &range).map_err(DmaRefusal::obstacle);
+    same("as a file", refused, Err(Some(DmaObstacle::Iova)))
 }
 
 /// The address of the guest's memory, within reach of the guest and of edu.
@@ -87,11 +85,12 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     // SAFETY: the VM's only other slot is the guest's own, whose number `rules` reserves.
     let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
     let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
-    // SAFETY: all memory in the model is the arena's, which its region owns. This process accesses
-    // it only by copies that the kernel makes.
-    let dma = unsafe { DmaSpace::new(device.iommu().clone()) };
     let mut engine = Engine::new(real.vm().clone());
-    let dma = DmaListener::new(dma, model.reader(space), DmaPolicy::default());
+    let dma = DmaListener::new(
+        device.iommu().clone(),
+        model.reader(space),
+        DmaPolicy::default(),
+    );
     let dma = Arc::new(dma.map_err(at("limits"))?);
     model
         .add_listener(space, 0, Arc::new(slots))

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use guest_ranges::AddrRange;
+use guest_ranges::FileSlice;
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
-use vfio_private::Span;
-use vfio_private::device::{Device, DmaFileError, Mapping, Way};
+use vfio_private::AddrRange;
+use vfio_private::device::{Device, Mapping, VfioInterface};
 
 use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
@@ -30,26 +30,24 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
     let memory = range(MEMORY, &arena, 0, DmaAccess::ReadWrite)?;
     map(device, &memory).map_err(at("memory"))?;
     let size = open.bar.size();
-    let all = AddrRange::new(PEER, size.into()).ok_or("a range")?;
 
     let by_host = |bar: &Arc<Mapping>| -> Result<_, String> {
-        let range = DmaRange::host(all, DmaAccess::ReadWrite, bar.address(), bar.clone());
-        // SAFETY: the range owns the `Mapping`, which allows this process only volatile access.
-        Ok(unsafe { device.iommu().map_dma(&range.map_err(at("a range"))?) })
+        let range = DmaRange::new(PEER, bar.host_memory(), DmaAccess::ReadWrite);
+        Ok(device.iommu().map_dma(&range.map_err(at("a range"))?))
     };
     let by_file = || -> Result<_, String> {
-        let whole = Span::new(0, size).map_err(at("a span"))?;
+        let whole = AddrRange::new(0, size.into()).ok_or("a range")?;
         let file = peer.export_dma_buf(2, &[whole]).map_err(at("a dma-buf"))?;
-        Ok(device
-            .iommu()
-            .map_dma_file(all, DmaAccess::ReadWrite, Arc::new(file), 0))
+        let file = FileSlice::new(Arc::new(file), 0, size).ok_or("no bytes")?;
+        let range = DmaRange::new(PEER, file, DmaAccess::ReadWrite);
+        Ok(device.iommu().map_dma(&range.map_err(at("a range"))?))
     };
     let seen = || bar.read::<u64>(0x4_0008).map_err(at("a load"));
     let carried = u64::from_le_bytes(*b"to peer.");
     let clear = || bar.write(0x4_0008, 0_u64).map_err(at("a store"));
 
     clear()?;
-    if device.iommu().way() == Way::Group {
+    if device.iommu().interface() == VfioInterface::LegacyGroup {
         by_host(&bar)?.map_err(at("by host address"))?;
         edu.carry(MEMORY, PEER + 0x4_0008)?;
         return same("ivshmem", seen()?, carried);
@@ -64,8 +62,8 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
     // restore it.
     peer.set_memory_decode(false).map_err(at("decode"))?;
     let revoked = match by_file()? {
-        Err(DmaFileError::Refused(refusal)) => refusal.obstacle(),
-        other => return Err(format!("what is revoked: {other:?}")),
+        Err(refusal) => refusal.obstacle(),
+        Ok(()) => return Err("what is revoked: mapped".into()),
     };
     same("what is revoked", revoked, Some(DmaObstacle::Revoked))?;
     peer.set_memory_decode(true).map_err(at("decode"))?;

@@ -10,7 +10,7 @@ use vfio_private::device::{Device, Mapping};
 
 use super::at;
 use super::registers::mapping;
-use crate::subject::{Arena, PAGE};
+use crate::subject::Arena;
 
 /// The engine's registers, and the device's own memory: 4 KiB.
 mod engine {
@@ -92,14 +92,11 @@ pub(super) fn range(
     page: usize,
     access: DmaAccess,
 ) -> Result<DmaRange, String> {
-    let iova = AddrRange::new(iova, PAGE.into()).ok_or("a range")?;
-    let range = DmaRange::host(iova, access, arena.address(page), Arc::clone(arena));
-    range.map_err(at("a range"))
+    DmaRange::new(iova, arena.host_memory(page, 1), access).map_err(at("a range"))
 }
 
 pub(super) fn map(device: &Device, range: &DmaRange) -> Result<(), DmaRefusal> {
-    // SAFETY: the range owns its memory: an arena or a mapping, to which there are no references.
-    unsafe { device.iommu().map_dma(range) }
+    device.iommu().map_dma(range)
 }
 
 pub(super) fn unmap(device: &Device, iova: u64, size: u64) -> Result<u64, DmaRefusal> {

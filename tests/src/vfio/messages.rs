@@ -75,7 +75,7 @@ impl<'a> Vmm<'a> {
     /// The guest writes bytes of a vector.
     fn entry(&mut self, vector: u16, offset: u64, data: &[u8]) -> Result<(), String> {
         let place = self.msix.table;
-        let offset = place.span.offset() + u64::from(vector) * 16 + offset;
+        let offset = place.range.start() + u64::from(vector) * 16 + offset;
         let write = self.table.write(place.bar, offset, data);
         same("what is the device's", write.device.is_empty(), true)?;
         self.follow(&write.changes)

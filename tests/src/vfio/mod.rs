@@ -20,7 +20,7 @@ mod toggles;
 use std::fmt;
 use std::path::Path;
 
-use vfio_private::device::{Device, Iommu, PciAddress, Way};
+use vfio_private::device::{Device, Iommu, PciAddress, VfioInterface};
 use vmm::machine::DeviceName;
 
 use crate::check::{at, same};
@@ -80,7 +80,7 @@ impl Model {
         DeviceName::Model { vendor, device }.find()
     }
 
-    fn open(self, way: Way) -> Result<Device, String> {
+    fn open(self, way: VfioInterface) -> Result<Device, String> {
         let iommu = Iommu::new(way).map_err(|e| e.to_string())?;
         Device::open(&iommu, self.bound()?).map_err(|e| e.to_string())
     }
@@ -93,10 +93,10 @@ impl fmt::Display for Model {
 }
 
 /// What is missing to open devices through this interface, if anything.
-pub fn lacks_way(way: Way) -> Option<String> {
+pub fn lacks_way(way: VfioInterface) -> Option<String> {
     match way {
-        Way::Group => lacks("/dev/vfio/vfio"),
-        Way::Cdev => lacks("/dev/iommu").or(lacks("/dev/vfio/devices")),
+        VfioInterface::LegacyGroup => lacks("/dev/vfio/vfio"),
+        VfioInterface::Cdev => lacks("/dev/iommu").or(lacks("/dev/vfio/devices")),
     }
 }
 
@@ -112,7 +112,7 @@ fn lacks(path: &str) -> Option<String> {
 pub struct OnDevice {
     name: &'static str,
     model: Model,
-    way: Way,
+    way: VfioInterface,
     /// What the machine must have.
     pub needs: &'static [Need],
     run: fn(&Device) -> Result<(), String>,
@@ -280,12 +280,12 @@ const HOSTLESS: [(Model, &str, Body); 3] = [
 /// The needs of each interface and device: the interface and the device; for
 /// tests with a guest also a KVM, and the device that others swap places with;
 /// for slots without a host address also such slots, and private pages.
-static NEEDS: [[Need; 6]; Model::ALL.len() * Way::ALL.len()] = {
-    let mut needs = [[Need::Kvm; 6]; Model::ALL.len() * Way::ALL.len()];
+static NEEDS: [[Need; 6]; Model::ALL.len() * VfioInterface::ALL.len()] = {
+    let mut needs = [[Need::Kvm; 6]; Model::ALL.len() * VfioInterface::ALL.len()];
     let mut at = 0;
     while at < needs.len() {
-        needs[at][0] = Need::VfioWay(Way::ALL[at % Way::ALL.len()]);
-        needs[at][1] = Need::Vfio(Model::ALL[at / Way::ALL.len()]);
+        needs[at][0] = Need::VfioInterface(VfioInterface::ALL[at % VfioInterface::ALL.len()]);
+        needs[at][1] = Need::Vfio(Model::ALL[at / VfioInterface::ALL.len()]);
         needs[at][3] = Need::Vfio(Model::Ivshmem);
         needs[at][4] = Need::BackingFd;
         needs[at][5] = Need::PrivatePages;
@@ -299,9 +299,11 @@ static NEEDS: [[Need; 6]; Model::ALL.len() * Way::ALL.len()] = {
 pub fn data_sheets() -> Vec<(String, &'static [Need], Model)> {
     let name = |model| format!("vmm_bars_prints_what_the_data_sheet_of_{model}_says");
     let of_groups = NEEDS.iter().filter_map(|needs| match needs {
-        [Need::VfioWay(Way::Group), Need::Vfio(model), ..] => {
-            Some((name(*model), &needs[..2], *model))
-        }
+        [
+            Need::VfioInterface(VfioInterface::LegacyGroup),
+            Need::Vfio(model),
+            ..,
+        ] => Some((name(*model), &needs[..2], *model)),
         _ => None,
     });
     of_groups.collect()
@@ -311,7 +313,7 @@ pub fn data_sheets() -> Vec<(String, &'static [Need], Model)> {
 pub fn all() -> Vec<OnDevice> {
     let mut tests = Vec::new();
     for needs in &NEEDS {
-        let [Need::VfioWay(way), Need::Vfio(model), ..] = *needs else {
+        let [Need::VfioInterface(way), Need::Vfio(model), ..] = *needs else {
             continue;
         };
         let without_kvm = &needs[..2];

@@ -9,8 +9,8 @@ use vfio_private::config::ConfigSpace;
 use vfio_private::device::{Device, DeviceError, Grain};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
-    Access, Bar, BarIndex, BarInput, BarKind, MsixParts, PageSize, Piece, Policy, Reason,
-    ReportedRange, Span, TeeKind, classify,
+    Access, AddrRange, Bar, BarIndex, BarInput, BarKind, PageSize, Piece, Policy, Reason,
+    ReportedRange, TeeKind, classify,
 };
 
 use super::{at, same};
@@ -35,12 +35,7 @@ pub(crate) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
         let index = register.index;
         let info = device.region(index.get().into()).map_err(at(index))?;
         let bar = Bar::new(index, register.kind, info.size).map_err(at(index))?;
-        let input = BarInput {
-            bar,
-            region: &info.region,
-            msix,
-            report: None,
-        };
+        let input = BarInput::new(bar, &info.region).with_msix(msix);
         let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(index))?;
         bars.push(OpenBar { bar, info, pieces });
     }
@@ -62,20 +57,27 @@ const KERNELS: [Reason; 4] = [
 /// refuse them.
 pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
     for OpenBar { bar, info, pieces } in bars(device)? {
-        let end = pieces.last().map_or(0, |piece| piece.span().end());
+        let end = pieces
+            .last()
+            .map_or(0, |piece| piece.offset() + piece.size());
         same("the pieces' end", end, bar.size())?;
         for piece in pieces {
             let refused = KERNELS
                 .iter()
                 .any(|reason| piece.reasons().contains(*reason));
             let mut offset = piece.offset();
-            while offset < piece.span().end() {
+            let end = piece.offset() + piece.size();
+            while offset < end {
                 // The rest of a page of a smaller BAR is mapped with it.
-                let size = PAGE.min(piece.span().end() - offset);
-                let page = Span::new(offset, size).map_err(at(offset))?;
+                let size = PAGE.min(end - offset);
+                let page = AddrRange::new(offset, size.into()).ok_or("a page")?;
                 let mapped = device.map(&info, page);
                 if mapped.is_ok() == refused {
-                    return Err(format!("{} {page} of {piece}: {mapped:?}", bar.index()));
+                    return Err(format!(
+                        "{} {} of {piece}: {mapped:?}",
+                        bar.index(),
+                        page.dashed()
+                    ));
                 }
                 offset += PAGE;
             }
@@ -115,8 +117,8 @@ pub(crate) fn outside_is_refused(device: &Device) -> Result<(), String> {
             due.clone(),
         )?;
         same("a write", device.write(&info, size - 2, &[0; 4]), due)?;
-        let span = Span::new(0, size + PAGE).map_err(at("a span"))?;
-        let mapped = device.map(&info, span).map(|_| ());
+        let range = AddrRange::new(0, u128::from(size + PAGE)).ok_or("a range")?;
+        let mapped = device.map(&info, range).map(|_| ());
         same("a mapping", mapped, Err(outside(0, size + PAGE)))?;
     }
     let none = device.region(device.regions() + 100);
@@ -135,7 +137,7 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
     for OpenBar { bar, .. } in bars(device)? {
         let region = u32::from(bar.index().get());
         let is_whole = bar.kind() == BarKind::Memory && bar.size() % PAGE == 0;
-        let export = |ranges: &[Span]| match device.export_dma_buf(region, ranges) {
+        let export = |ranges: &[AddrRange]| match device.export_dma_buf(region, ranges) {
             Ok(_) => None,
             Err(error) => error.errno(),
         };
@@ -145,9 +147,9 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
             (true, true) => if_whole,
         };
         let name = |what: &str| format!("{}, {what}", bar.index());
-        let last = Span::new(bar.size().saturating_sub(PAGE), PAGE).map_err(at("a span"))?;
-        let past = Span::new(bar.size(), PAGE).map_err(at("a span"))?;
-        let odd = Span::new(0, 0x10).map_err(at("a span"))?;
+        let last = AddrRange::new(bar.size().saturating_sub(PAGE), PAGE.into()).ok_or("a range")?;
+        let past = AddrRange::new(bar.size(), PAGE.into()).ok_or("a range")?;
+        let odd = AddrRange::new(0, 0x10).ok_or("a range")?;
         let invalid = Some(libc::EINVAL);
         same(&name("all"), export(&[bar.extent()]), due(None))?;
         same(&name("its last page"), export(&[last]), due(None))?;
@@ -158,7 +160,7 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
             private_pieces(device, bar)?;
         }
     }
-    let rom = device.export_dma_buf(6, &[Span::new(0, PAGE).map_err(at("a span"))?]);
+    let rom = device.export_dma_buf(6, &[AddrRange::new(0, PAGE.into()).ok_or("a range")?]);
     let due = if has { libc::ENODEV } else { libc::ENOTTY };
     same(
         "the ROM",
@@ -170,13 +172,7 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
 /// If the first and the last page are private, they are two files or slices of
 /// one. No such file can be mapped.
 fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
-    let page = |offset| {
-        Span::new(offset, PAGE).map(|span| ReportedRange {
-            span,
-            kind: TeeKind::Tee,
-            msix: MsixParts::NONE,
-        })
-    };
+    let page = |offset| ReportedRange::new(offset, PAGE, TeeKind::Tee);
     let mut tee = vec![page(0).map_err(at("a page"))?];
     // Separate from the first page.
     if bar.size() > 2 * PAGE {
@@ -185,12 +181,7 @@ fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
     let info = device
         .region(bar.index().get().into())
         .map_err(at(bar.index()))?;
-    let input = BarInput {
-        bar,
-        region: &info.region,
-        msix: None,
-        report: Some(&tee),
-    };
+    let input = BarInput::new(bar, &info.region).with_report(Some(&tee));
     let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(bar.index()))?;
     for grain in [Grain::Piece, Grain::Bar] {
         let exported = device.export_private(bar, &pieces, grain);

@@ -96,7 +96,7 @@ pub(crate) fn decode_off(device: &Device) -> Result<(), String> {
     same("a write", refused, Err(Some(libc::EIO)))?;
     same("through the mapping", sent(&mapping), Err(libc::EFAULT))?;
     // It can still be mapped.
-    let page = open.pieces[0].span();
+    let page = open.pieces[0].range();
     device.map(&open.info, page).map_err(at("mapping"))?;
     same("decode before", decode(true)?, false)?;
     same("through the mapping", sent(&mapping), Ok(()))?;

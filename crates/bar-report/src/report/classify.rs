@@ -3,8 +3,7 @@
 //! fit.
 
 use vfio_private::{
-    BarInput, ClassifyError, OffsetRule, PageSize, Piece, PlacedReport, Policy, TeeMsixPolicy,
-    classify,
+    ClassifyError, OffsetRule, PageSize, Piece, PlacedReport, Policy, TeeMsixPolicy, classify,
 };
 
 use crate::device_bars::{DeviceBars, KnownBar};
@@ -160,8 +159,8 @@ impl Subject<'_> {
         let (Some(msix), control @ 1..) = (self.device.msix, report.report.msix_control) else {
             return Ok(());
         };
-        let reported = u64::from(control & MSIX_VECTORS) + 1;
-        let vectors = msix.table.span.size() / 16;
+        let reported = u128::from(control & MSIX_VECTORS) + 1;
+        let vectors = msix.table.range.size() / 16;
         if reported == vectors {
             return Ok(());
         }
@@ -215,10 +214,8 @@ impl Subject<'_> {
     ) -> Result<Pieces, ClassifyError> {
         let policy = Policy::new().with_tee_msix(choice.locked_msix);
         let of_bar = |mapped: &KnownBar| {
-            let input = BarInput {
-                report: placed.map(|placed| placed.of(mapped.bar.index())),
-                ..mapped.input()
-            };
+            let report = placed.map(|placed| placed.of(mapped.bar.index()));
+            let input = mapped.input().with_report(report);
             classify(&input, self.page, policy)
         };
         self.device.bars.iter().map(of_bar).collect()

@@ -79,7 +79,7 @@ fn crowded(pieces: &[Piece], size: u64) -> Drawing {
         let (start, end) = (edge(cell), edge(cell + 1));
         while pieces
             .get(next)
-            .is_some_and(|piece| piece.span().end() <= start)
+            .is_some_and(|piece| piece.range().last() < start)
         {
             next += 1;
         }
@@ -125,16 +125,11 @@ mod tests {
     }
 
     fn pieces(size: u64, table: u64, sparse: Option<Vec<SparseArea>>) -> Vec<Piece> {
-        let region = Region {
-            sparse,
-            ..Region::mappable()
-        };
-        let input = BarInput {
-            bar: Bar::new(index(), BarKind::Memory, size).unwrap(),
-            region: &region,
-            msix: Some(Msix::with_vectors(8, (index(), table), (index(), table + 0x800)).unwrap()),
-            report: None,
-        };
+        let mut region = Region::mappable();
+        region.sparse = sparse;
+        let bar = Bar::new(index(), BarKind::Memory, size).unwrap();
+        let msix = Msix::with_vectors(8, (index(), table), (index(), table + 0x800)).unwrap();
+        let input = BarInput::new(bar, &region).with_msix(Some(msix));
         classify(&input, PageSize::Size4K, Policy::new()).unwrap()
     }
 

@@ -51,7 +51,8 @@ pub(super) fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note
         let text = format!(
             "the device has locked the {} in {}, which is not TEE memory: it rejects the \
              host's accesses, so trapping may not work; lock without LOCK_MSIX",
-            range.msix, range.span
+            range.msix,
+            range.range.dashed()
         );
         Note::new(Topic::Report, text).of_bar(index)
     };

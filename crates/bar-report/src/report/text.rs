@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use vfio_private::{Access, Bar, BarKind, Msix, MsixPart, Piece, Span};
+use vfio_private::{Access, AddrRange, Bar, BarKind, Msix, MsixPart, Piece};
 
 use crate::report::drawing::{MIXED, draw, glyph};
 use crate::report::note::Topic;
@@ -102,11 +102,8 @@ fn fill(start: &str, text: &str, indent: usize) -> String {
 }
 
 fn msix_text(msix: &Msix) -> String {
-    let vectors = msix.table.span.size() / 16;
-    let part = |part: MsixPart| {
-        let place = msix.place(part);
-        format!("{} of {}", place.span, place.bar)
-    };
+    let vectors = msix.table.range.size() / 16;
+    let part = |part: MsixPart| msix.place(part);
     format!(
         "{vectors} vectors; table {}, pending bits (PBA) {}",
         part(MsixPart::Table),
@@ -122,8 +119,12 @@ fn bar_text(report: &BarReport, of: &ClassifiedBar) -> String {
     if !drawing.is_to_scale {
         text += "   (not to scale: small pieces are drawn larger)\n";
     }
-    let spans: Vec<String> = of.pieces.iter().map(|p| p.span().to_string()).collect();
-    let wide = spans
+    let ranges: Vec<String> = of
+        .pieces
+        .iter()
+        .map(|p| p.range().dashed().to_string())
+        .collect();
+    let wide = ranges
         .iter()
         .map(String::len)
         .max()
@@ -133,10 +134,10 @@ fn bar_text(report: &BarReport, of: &ClassifiedBar) -> String {
         "  {:wide$}  {:>8}  access   KVM  DMA  why\n",
         "bytes", "size"
     );
-    for (piece, span) in of.pieces.iter().zip(spans) {
+    for (piece, range) in of.pieces.iter().zip(ranges) {
         let yes = |yes| if yes { "yes" } else { "no" };
         let columns = format!(
-            "  {span:wide$}  {:>8}  {:7}  {:3}  {:3}  ",
+            "  {range:wide$}  {:>8}  {:7}  {:3}  {:3}  ",
             size(piece.size()),
             piece.access().to_string(),
             yes(piece.kvm_mappable()),
@@ -190,13 +191,13 @@ fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
         return None;
     }
     let places = [msix.place(MsixPart::Table), msix.place(MsixPart::Pba)];
-    let inside: Vec<Span> = places
+    let inside: Vec<AddrRange> = places
         .iter()
         .filter(|place| place.bar == bar.index())
-        .filter_map(|place| place.span.intersection(piece.span()))
+        .filter_map(|place| place.range.intersect(piece.range()))
         .collect();
     // Table and PBA do not overlap on any device that works; if they do, there is less to say.
-    let own: u64 = inside.iter().map(|span| span.size()).sum();
+    let own: u64 = inside.iter().filter_map(|range| range.size_u64()).sum();
     let others = piece.size().checked_sub(own).filter(|&others| others > 0)?;
     (own > 0).then(|| {
         format!(

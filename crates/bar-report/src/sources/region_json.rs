@@ -133,16 +133,16 @@ impl From<Entry> for RegionFact {
             offset: area.offset.0,
             size: area.size.0,
         };
+        let mut region = Region::default();
+        region.mmap = entry.flags.contains(&Flag::Mmap);
+        region.sparse = entry
+            .sparse
+            .map(|areas| areas.into_iter().map(area).collect());
+        region.msix_mappable = entry.msix_mappable;
         Self {
             index: entry.index,
             size: entry.size.0,
-            region: Region {
-                mmap: entry.flags.contains(&Flag::Mmap),
-                sparse: entry
-                    .sparse
-                    .map(|areas| areas.into_iter().map(area).collect()),
-                msix_mappable: entry.msix_mappable,
-            },
+            region,
         }
     }
 }

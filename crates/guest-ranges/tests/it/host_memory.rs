@@ -73,3 +73,36 @@ fn a_descriptor_is_open_as_long_as_any_slice_of_its_file() {
     drop(part);
     assert!(held.upgrade().is_none());
 }
+
+#[test]
+fn memory_joins_what_follows_it_only_with_the_same_owner() {
+    let owner: Owner = Arc::new(());
+    let memory = host(0x1000, 0x3000, owner.clone()).unwrap();
+    let parts = [memory.slice(0, 0x1000), memory.slice(0x1000, 0x2000)];
+    let [first, second] = parts.map(Option::unwrap);
+    assert_eq!(first.joined(&second), Some(memory.clone()));
+    assert_eq!(second.joined(&first), None);
+    assert_eq!(first.joined(&memory), None);
+    assert_eq!(first.joined(&piece(0x2000, 0x2000)), None);
+    let joined = first.joined(&second).unwrap();
+    drop((memory, first, second));
+    assert_eq!(Arc::strong_count(&owner), 2);
+    drop(joined);
+}
+
+#[test]
+fn slices_join_in_one_descriptor_up_to_the_largest_size() {
+    let file = Arc::new(File::open("/dev/null").unwrap());
+    let slice = |file: &Arc<File>, offset, size| FileSlice::new(file.clone(), offset, size);
+    let first = slice(&file, 0x1000, 0x1000).unwrap();
+    let second = slice(&file, 0x2000, 0x1000).unwrap();
+    assert_eq!(first.joined(&second), slice(&file, 0x1000, 0x2000));
+    assert_eq!(second.joined(&first), None);
+    let other = Arc::new(File::open("/dev/null").unwrap());
+    assert_eq!(first.joined(&slice(&other, 0x2000, 0x1000).unwrap()), None);
+    let half = slice(&file, 0, 1 << 63).unwrap();
+    let rest = |size| slice(&file, 1 << 63, size).unwrap();
+    assert_eq!(half.joined(&rest(1 << 63)), None);
+    let most = half.joined(&rest((1 << 63) - 1)).unwrap();
+    assert_eq!(most.size(), u64::MAX);
+}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The same listener, told of conversions.
+//! The listener for conversions of the crate `kvm-slots`.
 
 use kvm_slots::convert::{
     Conversion, ConversionListener, ConversionListenerError, PageRange, PageState,
@@ -7,32 +7,32 @@ use kvm_slots::convert::{
 use memory_model::AddrRange;
 
 use super::follow::{DmaFollowError, DmaListener, Mappings};
-use super::wanted::want;
+use super::target::extend_target;
 use crate::apply::AddressSpace;
 use crate::plan::{DmaChange, DmaPlanError};
 use crate::range::DmaRange;
 
 impl<S: AddressSpace, H> DmaListener<S, H> {
-    /// Devices get or lose pages. What is taken back is not the same mappings
-    /// again, as it can be a part of what was prepared, but the same pages.
+    /// Maps or unmaps the pages of a conversion. An undo restores the same pages,
+    /// not the same mappings: it can be a part of what was prepared.
     fn convert(&self, to: PageState, change: &Conversion<'_>) -> Result<(), DmaFollowError> {
         let mappings = self.follower.get_ref();
         let reached = change.stretches.iter().filter(|s| s.host().is_some());
         let ranges = reached
             .map(|s| s.range)
             .chain(change.unbacked.iter().copied());
-        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
         for range in ranges {
             match to {
                 PageState::Private => {
-                    gone.extend(AddrRange::new(range.start(), range.size().into()))
+                    removed.extend(AddrRange::new(range.start(), range.size().into()))
                 }
-                PageState::Shared => mappings.want_pages(range, &mut come)?,
+                PageState::Shared => mappings.target_pages(range, &mut added)?,
             }
         }
         let change = DmaChange {
-            gone: &gone,
-            come: &come,
+            removed: &removed,
+            added: &added,
         };
         self.follower
             .apply_with(|state| mappings.plan_dma_change(state, &change))
@@ -40,16 +40,20 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
 }
 
 impl<S, H> Mappings<S, H> {
-    /// The view says more than a conversion: what is read-only, and whose memory
-    /// it is. It is the published one, as nothing else is under way.
-    fn want_pages(&self, pages: PageRange, wanted: &mut Vec<DmaRange>) -> Result<(), DmaPlanError> {
+    /// The view knows more than a conversion: which memory is read-only, and who
+    /// owns it. It is the published view, because no transaction is in progress.
+    fn target_pages(
+        &self,
+        pages: PageRange,
+        target: &mut Vec<DmaRange>,
+    ) -> Result<(), DmaPlanError> {
         let Some(range) = AddrRange::from_bounds(pages.start(), pages.end() - 1) else {
             return Ok(());
         };
         let view = self.reader.view();
         for run in view.intersecting(range) {
             if let Some(part) = run.range().intersect(range) {
-                want(run, part, None, &self.policy, wanted)?;
+                extend_target(run, part, None, &self.policy, target)?;
             }
         }
         Ok(())

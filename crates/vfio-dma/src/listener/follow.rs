@@ -6,7 +6,7 @@ use memory_model::{
     Update, ViewReader,
 };
 
-use super::wanted::{DmaPolicy, want};
+use super::target::{DmaPolicy, extend_target};
 use crate::apply::{AddressSpace, DmaApplied, DmaApplyError, DmaNotUndone, apply_dma, undo_dma};
 use crate::limits::DmaLimits;
 use crate::plan::{DmaChange, DmaOp, DmaPlan, DmaPlanError, plan_dma, plan_dma_change};
@@ -26,8 +26,8 @@ use crate::table::DmaTable;
 /// mappings. Only after a failure that could not be undone, or a panic, does the
 /// next transaction resync: it plans from the whole view.
 ///
-/// The mappings stay when this goes: the owners of the memory are with the
-/// [`AddressSpace`].
+/// The mappings stay when the listener is dropped: the [`AddressSpace`] holds the
+/// owners of the memory.
 ///
 /// # Panics
 ///
@@ -39,7 +39,7 @@ pub struct DmaListener<S: AddressSpace, H> {
     pub(super) follower: Follower<Mappings<S, H>>,
 }
 
-/// What makes the mappings, and for whom.
+/// Where mappings are made, and what they follow.
 #[derive(Debug)]
 pub(super) struct Mappings<S, H> {
     space: S,
@@ -53,11 +53,11 @@ pub(super) struct State {
     limits: DmaLimits,
 }
 
-/// Why devices could not follow.
+/// Why the mappings could not follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DmaFollowError {
-    /// There is no plan; nothing was touched.
+    /// The planner refused; nothing was touched.
     #[error(transparent)]
     Plan(#[from] DmaPlanError),
     /// A mapping was refused.
@@ -74,12 +74,12 @@ fn list(steps: &[DmaNotUndone]) -> String {
 }
 
 impl<S: AddressSpace, H> DmaListener<S, H> {
-    /// Follows the view that `reader` reads with the mappings of `space`, which
-    /// has none yet.
+    /// A listener whose mappings in `space` follow the view that `reader` reads.
+    /// `space` has no mappings yet.
     ///
     /// # Errors
-    /// [`DmaRefusal`], if the kernel does not say what can be mapped: a
-    /// container does not before it has a device.
+    /// [`DmaRefusal`] if the kernel does not report what can be mapped: a
+    /// container does so only after a device was opened.
     pub fn new(space: S, reader: ViewReader<H>, policy: DmaPolicy<H>) -> Result<Self, DmaRefusal> {
         let limits = space.limits()?;
         let mappings = Mappings {
@@ -93,8 +93,8 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         })
     }
 
-    /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan):
-    /// and with it the owners of memory that it removed.
+    /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan), and
+    /// with it the owners of memory that it unmapped.
     #[must_use]
     pub fn keeping_latest_plan(self) -> Self {
         Self {
@@ -102,8 +102,8 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         }
     }
 
-    /// Asks anew what can be mapped: after a device was opened. What is mapped
-    /// already stays; the kernel takes no device that this is in the way of.
+    /// Queries again what can be mapped. Call it after opening a device. Existing
+    /// mappings stay: the kernel refuses a device that they conflict with.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -113,8 +113,8 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
         Ok(())
     }
 
-    /// Plans from the whole view: after the state of pages was changed behind the
-    /// conversion engine's back, with [`memory_model::MemoryModel`]'s own calls.
+    /// Resyncs from the whole view. Call it after page states were changed with
+    /// [`memory_model::MemoryModel`] directly, without the conversion engine.
     ///
     /// # Errors
     /// [`DmaFollowError`].
@@ -124,31 +124,31 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
             .resync_with(|state| mappings.plan_all(state, view, private))
     }
 
-    /// Where the mappings are.
+    /// The address space of the mappings.
     pub fn space(&self) -> &S {
         &self.follower.get_ref().space
     }
 
-    /// Reads the view that the mappings follow. A conversion looks up in it what
-    /// memory pages are.
+    /// The reader of the view that the mappings follow. A conversion looks up in
+    /// it which memory its pages are.
     pub fn reader(&self) -> &ViewReader<H> {
         &self.follower.get_ref().reader
     }
 
-    /// The mappings as they are now.
+    /// A copy of the mappings as they are now.
     pub fn table(&self) -> DmaTable {
         self.follower.with_state(|state| state.table.clone())
     }
 
-    /// Whether something could not be undone: devices may reach more or less than
-    /// the view shows, until a transaction resyncs.
+    /// Whether a change could not be undone. Devices may reach more or less than
+    /// the view shows until a transaction resyncs.
     pub fn needs_resync(&self) -> bool {
         self.follower.needs_resync()
     }
 
-    /// The latest plan that was carried out, if there was one since the last
-    /// time that this was asked: what was left out, and which gaps there were. It
-    /// is kept only by request: [`keeping_latest_plan`](Self::keeping_latest_plan).
+    /// The latest plan that was carried out since the last call: what it left out,
+    /// and which gaps it had. Plans are kept only by request:
+    /// [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<DmaPlan> {
         self.follower.take_latest_plan()
     }
@@ -161,12 +161,12 @@ impl<S, H> Mappings<S, H> {
         view: &FlatView<H>,
         private: &PageSet,
     ) -> Result<DmaPlan, DmaFollowError> {
-        let wanted = self.wanted(view.ranges(), private)?;
-        let plan = plan_dma(&state.table, &wanted, &state.limits, self.policy.gaps);
+        let target = self.target(view.ranges(), private)?;
+        let plan = plan_dma(&state.table, &target, &state.limits, self.policy.gaps);
         Ok(plan?)
     }
 
-    fn wanted<'a>(
+    fn target<'a>(
         &self,
         runs: impl Iterator<Item = &'a FlatRange<H>>,
         private: &PageSet,
@@ -174,11 +174,11 @@ impl<S, H> Mappings<S, H> {
     where
         H: 'a,
     {
-        let mut wanted = Vec::new();
+        let mut target = Vec::new();
         for run in runs {
-            want(run, run.range(), Some(private), &self.policy, &mut wanted)?;
+            extend_target(run, run.range(), Some(private), &self.policy, &mut target)?;
         }
-        Ok(wanted)
+        Ok(target)
     }
 
     pub(super) fn plan_dma_change(
@@ -235,12 +235,12 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
         }
         let were = diff.changed.iter().map(|both| &both.0);
         let are = diff.changed.iter().map(|both| &both.1);
-        let gone = diff.removed.iter().chain(were);
-        let gone: Vec<AddrRange> = gone.map(FlatRange::range).collect();
-        let come = self.wanted(diff.added.iter().chain(are), update.private)?;
+        let removed = diff.removed.iter().chain(were);
+        let removed: Vec<AddrRange> = removed.map(FlatRange::range).collect();
+        let added = self.target(diff.added.iter().chain(are), update.private)?;
         let change = DmaChange {
-            gone: &gone,
-            come: &come,
+            removed: &removed,
+            added: &added,
         };
         self.plan_dma_change(state, &change).map(Some)
     }

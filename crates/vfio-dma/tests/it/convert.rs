@@ -56,13 +56,13 @@ fn trouble() -> impl Strategy<Value = Trouble> {
 
 fn policy() -> impl Strategy<Value = DmaPolicy<()>> {
     let unit = prop_oneof![Just(PAGE), Just(4 * PAGE), Just(1 << 21)];
-    (unit, any::<bool>()).prop_map(|(unit, peers)| DmaPolicy {
-        unit,
-        gaps: Gaps::Allow,
-        peers: match peers {
+    (unit, any::<bool>()).prop_map(|(unit, peers)| {
+        let peers = match peers {
             true => Peers::HostAddress,
             false => Peers::Nothing,
-        },
+        };
+        let policy = DmaPolicy::default().with_gaps(Gaps::Allow);
+        policy.with_unit(unit).with_peers(peers)
     })
 }
 

@@ -13,7 +13,7 @@ use vfio_dma::{
 };
 
 use crate::support::picture::{CELL, Callable, Cells, Kernel, OWNERS, PAGES, Seen};
-use crate::support::{PAGE, bytes};
+use crate::support::{PAGE, bytes, to_host};
 
 /// What no device may have: in the middle, not at the edge of a unit.
 const HOLE: (u64, u64) = (9 * PAGE, 2 * PAGE);
@@ -36,8 +36,8 @@ impl Drawn {
         };
         let iova = span(self.cells);
         let address = 0x7000_0000 + iova.start() + self.shift;
-        let owner = OWNERS.with(|owners| Arc::clone(&owners[self.owner]));
-        let range = DmaRange::host(iova, access, address, owner).unwrap();
+        let owner = OWNERS.with(|owners| owners[self.owner].clone());
+        let range = to_host(iova, access, address, owner);
         match self.unit {
             Some(unit) => range.in_units_of(unit).unwrap(),
             None => range,
@@ -78,26 +78,26 @@ fn drawn() -> impl Strategy<Value = Drawn> {
 }
 
 /// Ranges that do not overlap: what hits an earlier one is left away.
-fn come() -> impl Strategy<Value = Vec<Drawn>> {
+fn added() -> impl Strategy<Value = Vec<Drawn>> {
     prop::collection::vec(drawn(), 0..4).prop_map(|all| {
-        let mut come: Vec<Drawn> = Vec::new();
+        let mut added: Vec<Drawn> = Vec::new();
         for one in all {
-            if !come
+            if !added
                 .iter()
                 .any(|other| span(other.cells).overlaps(span(one.cells)))
             {
-                come.push(one);
+                added.push(one);
             }
         }
-        come
+        added
     })
 }
 
 type Step = (Vec<(u64, u64)>, Vec<Drawn>);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let gone = prop::collection::vec(cells(), 0..3);
-    prop::collection::vec((gone, come()), 1..12)
+    let removed = prop::collection::vec(cells(), 0..3);
+    prop::collection::vec((removed, added()), 1..12)
 }
 
 fn limits(mappings: Option<u64>) -> DmaLimits {
@@ -107,7 +107,7 @@ fn limits(mappings: Option<u64>) -> DmaLimits {
 }
 
 /// That the plan says what it does, and does no more than it must.
-fn check_plan(before: &Kernel, wanted: [&Cells; 2], come: &[Drawn], plan: &DmaPlan) {
+fn check_plan(before: &Kernel, wanted: [&Cells; 2], added: &[Drawn], plan: &DmaPlan) {
     let maps = plan.ops.iter().filter(|op| matches!(op, DmaOp::Map(_)));
     let maps = maps.count();
     let unmaps = plan.ops.len() - maps;
@@ -127,18 +127,22 @@ fn check_plan(before: &Kernel, wanted: [&Cells; 2], come: &[Drawn], plan: &DmaPl
     let runs = removed.len() - removed.windows(2).filter(|two| is_next(two)).count();
     assert_eq!(unmaps, runs, "fewest unmaps: {plan:?}");
 
-    let gone: Vec<u64> = removed
+    let removed: Vec<u64> = removed
         .iter()
         .flat_map(|pages| pages.iter().copied())
         .collect();
-    let come_back: Vec<u64> = gone.iter().copied().filter(|page| stays(*page)).collect();
+    let come_back: Vec<u64> = removed
+        .iter()
+        .copied()
+        .filter(|page| stays(*page))
+        .collect();
     let listed = plan
         .gaps
         .iter()
         .flat_map(|gap| gap.start() / PAGE..(gap.last() + 1) / PAGE);
     assert_eq!(listed.collect::<Vec<u64>>(), come_back, "gaps");
 
-    let is_new = |page: u64| new.at(page).is_some() && (!stays(page) || gone.contains(&page));
+    let is_new = |page: u64| new.at(page).is_some() && (!stays(page) || removed.contains(&page));
     let begins = |page: &u64| {
         let continues = *page > 0 && is_new(page - 1) && new.continues(page - 1);
         is_new(*page) && !continues
@@ -149,7 +153,7 @@ fn check_plan(before: &Kernel, wanted: [&Cells; 2], come: &[Drawn], plan: &DmaPl
         "fewest maps: {plan:?}"
     );
 
-    for one in come {
+    for one in added {
         for cell in one.cells.0..one.cells.0 + one.cells.1 {
             let at = cell * CELL;
             let mut left = plan.left_out.iter().filter(|(span, _)| span.contains(at));
@@ -172,8 +176,8 @@ fn check_plan(before: &Kernel, wanted: [&Cells; 2], come: &[Drawn], plan: &DmaPl
 /// What there will be, by the picture.
 fn repaint(cells: &Cells, step: &Step) -> Cells {
     let mut new = cells.clone();
-    for gone in step.0.iter().chain(step.1.iter().map(|one| &one.cells)) {
-        new.clear(*gone);
+    for removed in step.0.iter().chain(step.1.iter().map(|one| &one.cells)) {
+        new.clear(*removed);
     }
     for one in &step.1 {
         let in_hole = |page: u64| page * PAGE >= HOLE.0 && page * PAGE < HOLE.0 + HOLE.1;
@@ -190,7 +194,7 @@ fn the_highest_page_of_all_is_mapped_like_any_other() {
     let last_page = AddrRange::from_bounds(u64::MAX - (PAGE - 1), u64::MAX).unwrap();
     let two = AddrRange::from_bounds(last_page.start() - PAGE, u64::MAX).unwrap();
     let limits = DmaLimits::new(PAGE, [AddrRange::ALL], None).unwrap();
-    let ram = DmaRange::host(two, DmaAccess::ReadWrite, 0x7000_0000, Arc::new(())).unwrap();
+    let ram = to_host(two, DmaAccess::ReadWrite, 0x7000_0000, Arc::new(()));
     let ram = ram.in_units_of(PAGE).unwrap();
     for kind in [SimIommuKind::Type1, SimIommuKind::Iommufd] {
         let (iommu, mut table) = (SimIommu::new(kind, limits.clone()), DmaTable::new());
@@ -200,8 +204,8 @@ fn the_highest_page_of_all_is_mapped_like_any_other() {
         assert_eq!(table.touching(two).count(), 2);
         assert!(iommu.reach(u64::MAX, true).is_some());
         let change = DmaChange {
-            gone: &[last_page],
-            come: &[],
+            removed: &[last_page],
+            added: &[],
         };
         let plan = plan_dma_change(&table, &change, &limits, Gaps::Refuse).unwrap();
         let _ = apply_dma(&iommu, &plan, &mut table).unwrap();
@@ -223,9 +227,9 @@ proptest! {
         let (mut table, mut cells) = (DmaTable::new(), Cells::default());
         for step in steps {
             let new = repaint(&cells, &step);
-            let gone: Vec<AddrRange> = step.0.iter().map(|gone| span(*gone)).collect();
-            let come: Vec<DmaRange> = step.1.iter().map(Drawn::range).collect();
-            let change = DmaChange { gone: &gone, come: &come };
+            let removed: Vec<AddrRange> = step.0.iter().map(|removed| span(*removed)).collect();
+            let added: Vec<DmaRange> = step.1.iter().map(Drawn::range).collect();
+            let change = DmaChange { removed: &removed, added: &added };
             let plan = plan_dma_change(&table, &change, &limits, Gaps::Allow).unwrap();
             check_plan(&kernel.borrow(), [&cells, &new], &step.1, &plan);
             let refused = plan_dma_change(&table, &change, &limits, Gaps::Refuse);
@@ -246,9 +250,9 @@ proptest! {
         let (kernel, limits) = (Callable::default(), limits(None));
         let mut table = DmaTable::new();
         for (n, step) in steps.iter().enumerate() {
-            let gone: Vec<AddrRange> = step.0.iter().map(|gone| span(*gone)).collect();
-            let come: Vec<DmaRange> = step.1.iter().map(Drawn::range).collect();
-            let change = DmaChange { gone: &gone, come: &come };
+            let removed: Vec<AddrRange> = step.0.iter().map(|removed| span(*removed)).collect();
+            let added: Vec<DmaRange> = step.1.iter().map(Drawn::range).collect();
+            let change = DmaChange { removed: &removed, added: &added };
             let plan = plan_dma_change(&table, &change, &limits, Gaps::Allow).unwrap();
             let (before, mappings) = (table.clone(), kernel.borrow().mappings());
             let at = (fails + n) % (plan.ops.len() + 1);
@@ -281,10 +285,10 @@ proptest! {
     ) {
         let kernel = Callable::default();
         let (mut table, tight) = (DmaTable::new(), limits(Some(limit)));
-        for (gone, come) in &steps {
-            let gone: Vec<AddrRange> = gone.iter().map(|gone| span(*gone)).collect();
-            let come: Vec<DmaRange> = come.iter().map(Drawn::range).collect();
-            let change = DmaChange { gone: &gone, come: &come };
+        for (removed, added) in &steps {
+            let removed: Vec<AddrRange> = removed.iter().map(|removed| span(*removed)).collect();
+            let added: Vec<DmaRange> = added.iter().map(Drawn::range).collect();
+            let change = DmaChange { removed: &removed, added: &added };
             let free = plan_dma_change(&table, &change, &limits(None), Gaps::Allow).unwrap();
             let mut after = table.clone();
             let copy = Callable::of(kernel.borrow().clone());

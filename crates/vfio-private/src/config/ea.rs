@@ -21,6 +21,7 @@ const LARGEST_PAGE: u64 = 0x1_0000;
 
 /// An entry of the capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct EaEntry {
     /// Where the entry starts, in bytes from the start of configuration space.
     pub offset: usize,

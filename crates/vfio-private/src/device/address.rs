@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where a PCI device is, and the files by which VFIO hands it out.
+//! The address of a PCI device, and the files that VFIO has for it.
 
 use core::fmt;
 use core::str::FromStr;

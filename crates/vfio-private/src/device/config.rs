@@ -36,7 +36,7 @@ impl Device {
         self.read(&self.config, offset, data)
     }
 
-    /// Writes configuration space. What a guest may not change, the kernel keeps or emulates.
+    /// Writes configuration space. The kernel protects or emulates what a guest may not change.
     ///
     /// # Errors
     ///
@@ -45,8 +45,8 @@ impl Device {
         self.write(&self.config, offset, data)
     }
 
-    /// Whether the device answers at its memory BARs, and which write would change that: to be
-    /// asked before [`write_config`](Self::write_config) carries out what a guest wrote.
+    /// Whether the device answers at its memory BARs, and which write would change that. Check it
+    /// before [`write_config`](Self::write_config) carries out a guest's write.
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ impl Device {
         Ok(self.command()? & MEMORY_SPACE != 0)
     }
 
-    /// Switches memory decoding. **It is off when a device is opened**, and must be on before its
-    /// memory BARs are touched and before a dma-buf is exported, which is born revoked otherwise.
+    /// Switches memory decoding. **It is off when a device is opened**. Switch it on before accessing
+    /// memory BARs and before exporting a dma-buf, which is revoked from the start otherwise.
     /// Whether it was on before.
     ///
     /// # Errors

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why something cannot be had of a device.
+//! Errors of an open device.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use guest_ranges::AddrRange;
 use thiserror::Error;
 
 use super::address::PciAddress;
 use crate::config::ConfigError;
 use crate::piece::Access;
 use crate::region_info::RegionInfoError;
-use crate::span::Span;
 
-/// What went wrong. Whatever it was, nothing has changed.
+/// An error of a device or its address space. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -49,10 +49,10 @@ pub enum DeviceError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: i32,
     },
-    /// The kernel's VFIO is not the one that this speaks to.
+    /// The kernel's VFIO has another API version.
     #[error("the kernel's VFIO has API version {version}, not 0")]
     ApiVersion {
         /// Its version.
@@ -68,10 +68,10 @@ pub enum DeviceError {
         on: String,
         /// The ioctl's name in the kernel's headers.
         ioctl: &'static str,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: i32,
     },
-    /// The kernel's description of a region makes no sense.
+    /// The kernel's description of a region is invalid.
     #[error("{address}: region {region}")]
     RegionInfo {
         /// The device.
@@ -81,7 +81,7 @@ pub enum DeviceError {
         /// What is wrong with it.
         source: RegionInfoError,
     },
-    /// The device's configuration space makes no sense.
+    /// The device's configuration space is invalid.
     #[error("{address}: configuration space")]
     Config {
         /// The device.
@@ -123,23 +123,23 @@ pub enum DeviceError {
         errno: i32,
     },
     /// The kernel did not map the bytes.
-    #[error("{address}: mapping {span} of region {region}: {}", text(*errno))]
+    #[error("{address}: mapping {} of region {region}: {}", range.dashed(), text(*errno))]
     Map {
         /// The device.
         address: PciAddress,
         /// The number of the region.
         region: u32,
         /// The bytes.
-        span: Span,
-        /// What the kernel said.
+        range: AddrRange,
+        /// The kernel's error number.
         errno: i32,
     },
-    /// A piece that is not for this: only shared ones are mapped, only private ones exported.
-    #[error("piece {span} is {access}")]
+    /// A piece with the wrong access: only shared pieces are mapped, only private ones exported.
+    #[error("piece {} is {access}", range.dashed())]
     WrongAccess {
         /// The piece.
-        span: Span,
-        /// What it is.
+        range: AddrRange,
+        /// Its access.
         access: Access,
     },
 }

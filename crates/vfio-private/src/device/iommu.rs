@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What devices are opened through: a container with groups, or an iommufd.
+//! DMA address spaces that devices are opened through: a container with groups, or an iommufd.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -19,36 +19,36 @@ const SYSFS: &str = "/sys";
 const CONTAINER: &str = "/dev/vfio/vfio";
 const IOMMUFD: &str = "/dev/iommu";
 
-/// How VFIO hands out a device.
+/// The VFIO interface that a device is opened by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Way {
-    /// By its IOMMU group, in a container with the IOMMU model type1 v2: every kernel that has
-    /// VFIO for PCI.
-    Group,
-    /// By its own file, bound to an iommufd: Linux 6.6 and newer, as a build option.
+pub enum VfioInterface {
+    /// The legacy interface: the device's IOMMU group, in a container with the IOMMU model type1 v2.
+    /// Every kernel that has VFIO for PCI has it.
+    LegacyGroup,
+    /// The device's own character device, bound to an iommufd: Linux 6.6 and newer, as a build option.
     Cdev,
 }
 
-impl Way {
+impl VfioInterface {
     /// Both, the older first.
-    pub const ALL: [Self; 2] = [Self::Group, Self::Cdev];
+    pub const ALL: [Self; 2] = [Self::LegacyGroup, Self::Cdev];
 }
 
 /// For example `group`.
-impl core::fmt::Display for Way {
+impl core::fmt::Display for VfioInterface {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::Group => "group",
+            Self::LegacyGroup => "group",
             Self::Cdev => "cdev",
         })
     }
 }
 
-/// The DMA address space that devices are put into: one for a VM, as a rule. It is empty at first,
-/// and devices reach nothing: see [`map_dma`](Self::map_dma).
+/// A DMA address space that devices are put into, usually one for a VM. It is empty at first, so that
+/// devices reach no memory: see [`map_dma`](Self::map_dma).
 ///
-/// Clones are the same one. It is there as long as one of them, or a device that was opened through
-/// it.
+/// Clones are the same address space. It lives as long as one of them, or a device that was opened
+/// through it.
 #[derive(Clone, Debug)]
 pub struct Iommu {
     pub(super) inner: Arc<Inner>,
@@ -84,10 +84,10 @@ impl Iommu {
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] if the kernel does not have this way, or does not let us.
-    pub fn new(way: Way) -> Result<Self, DeviceError> {
-        let files = match way {
-            Way::Group => {
+    /// [`DeviceError`] if the kernel does not have this interface, or denies access to it.
+    pub fn new(interface: VfioInterface) -> Result<Self, DeviceError> {
+        let files = match interface {
+            VfioInterface::LegacyGroup => {
                 let container = open(Path::new(CONTAINER))?;
                 let version = ioctl::api_version(&container);
                 if i64::from(version) != i64::from(uapi::VFIO_API_VERSION) {
@@ -101,7 +101,7 @@ impl Iommu {
                     groups: Mutex::default(),
                 }
             }
-            Way::Cdev => {
+            VfioInterface::Cdev => {
                 let iommufd = open(Path::new(IOMMUFD))?;
                 let ioas = ioctl::ioas(&iommufd)?;
                 Files::Iommufd { iommufd, ioas }
@@ -113,11 +113,11 @@ impl Iommu {
         })
     }
 
-    /// The way it was made for.
-    pub fn way(&self) -> Way {
+    /// The interface that devices are opened by.
+    pub fn interface(&self) -> VfioInterface {
         match self.inner.files {
-            Files::Container { .. } => Way::Group,
-            Files::Iommufd { .. } => Way::Cdev,
+            Files::Container { .. } => VfioInterface::LegacyGroup,
+            Files::Iommufd { .. } => VfioInterface::Cdev,
         }
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Bytes of a region in this process's address space.
+//! Mappings of regions in this process's address space.
 
 use std::sync::Arc;
 
@@ -9,17 +9,18 @@ use memmap2::MmapRaw;
 
 use super::error::DeviceError;
 
-/// A mapping of a region, there until it is dropped.
+/// A mapping of a region, until it is dropped.
 ///
-/// There are no references to its bytes, as the device and a guest change them at any time: all
-/// access is volatile, of one width, and aligned to it.
+/// There are no references to its bytes, because the device and a guest change them at any time. All
+/// accesses are volatile and aligned to their width.
 ///
-/// **Where memory decoding is off, or the device is reset or powered down, an access is a SIGBUS**,
-/// which ends the process. Where a guest has the address by a memslot, `KVM_RUN` fails instead.
+/// **While memory decoding is off, or the device is reset or powered down, an access raises SIGBUS**,
+/// which ends the process. If a guest accesses the address through a memslot, `KVM_RUN` fails
+/// instead.
 ///
-/// Hold a VM's vCPUs while the memslot of registers comes, or moves. A vCPU that has just left the
-/// guest for want of that slot is served by KVM through this mapping, and not in the width that the
-/// guest asked for: some devices answer such a read with zero.
+/// Hold a VM's vCPUs while the memslot of registers is added or moved. If a vCPU has just left the
+/// guest because the slot was missing, KVM completes the access through this mapping, and not in the
+/// width of the guest's access: some devices answer such a read with zero.
 #[derive(Debug)]
 pub struct Mapping {
     map: MmapRaw,
@@ -31,12 +32,12 @@ impl Mapping {
         Self { map }
     }
 
-    /// The host virtual address of the first byte: what a memslot takes.
+    /// The host virtual address of the first byte, for a memslot.
     pub fn address(&self) -> u64 {
         self.map.as_mut_ptr().expose_provenance() as u64
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     pub fn size(&self) -> u64 {
         self.map.len() as u64
     }
@@ -92,7 +93,7 @@ impl Mapping {
 
 /// A width that registers are accessed in.
 pub trait Register: Copy + sealed::Sealed {
-    /// From the device's order of bytes, or to it.
+    /// Converts from the device's byte order, or to it.
     #[must_use]
     fn little_endian(self) -> Self;
 }

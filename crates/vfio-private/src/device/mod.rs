@@ -2,27 +2,24 @@
 
 //! Real devices, by VFIO's system calls (feature `device`).
 //!
-//! A device is opened by its address through an [`Iommu`], in one of two [`Way`]s. What it says of
-//! its regions goes to [`classify`](crate::classify); of the pieces that come back, shared ones are
-//! mapped ([`Device::map_piece`]), trapped ones are read and written ([`Device::read`],
-//! [`Device::write`]), private ones become dma-bufs ([`Device::export_private`]). Its interrupts become
-//! eventfds ([`interrupts`]).
+//! An [`Iommu`] opens a device by its address, by one of two [`VfioInterface`]s. [`Device::region`]
+//! returns the input of [`classify`](crate::classify). Of the resulting pieces, shared ones are mapped
+//! ([`Device::map_piece`]), trapped ones are read and written ([`Device::read`], [`Device::write`]), and
+//! private ones are exported as dma-bufs ([`Device::export_private`]). Interrupts become eventfds
+//! ([`interrupts`]).
 //!
 //! ```no_run
 //! use vfio_private::config::ConfigSpace;
-//! use vfio_private::device::{Device, Iommu, Way};
+//! use vfio_private::device::{Device, Iommu, VfioInterface};
 //! use vfio_private::{Access, Bar, BarIndex, BarInput, BarKind, PageSize, Policy, classify};
 //!
-//! let device = Device::open(&Iommu::new(Way::Group)?, "0000:01:00.0".parse()?)?;
+//! let device = Device::open(&Iommu::new(VfioInterface::LegacyGroup)?, "0000:01:00.0".parse()?)?;
 //! device.set_memory_decode(true)?;
 //! let index = BarIndex::new(0)?;
 //! let info = device.region(index.get().into())?;
-//! let input = BarInput {
-//!     bar: Bar::new(index, BarKind::Memory, info.size)?,
-//!     region: &info.region,
-//!     msix: ConfigSpace::new(&device.config_space()?)?.msix()?,
-//!     report: None,
-//! };
+//! let bar = Bar::new(index, BarKind::Memory, info.size)?;
+//! let msix = ConfigSpace::new(&device.config_space()?)?.msix()?;
+//! let input = BarInput::new(bar, &info.region).with_msix(msix);
 //! for piece in classify(&input, PageSize::Size4K, Policy::new())? {
 //!     if piece.access() == Access::Shared {
 //!         let mapping = device.map_piece(index, piece)?;
@@ -32,10 +29,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What devices reach by DMA is what an [`Iommu`] has mapped ([`Iommu::map_dma`]); the crate
-//! [`vfio_dma`] plans it.
+//! Devices reach by DMA what their [`Iommu`] has mapped ([`Iommu::map_dma`]). It is an
+//! [`AddressSpace`](vfio_dma::AddressSpace), for which the crate [`vfio_dma`] plans mappings.
 //!
-//! # What this does not do
+//! # What this module does not do
 //!
 //! It binds no TDISP interface: no released kernel can do that. Only PCI devices are opened.
 
@@ -53,20 +50,21 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
+use guest_ranges::AddrRange;
 use memmap2::MmapOptions;
 use vfio_bindings::bindings::vfio as uapi;
 
 pub use address::{ParseAddressError, PciAddress};
-pub use dma::{DmaFileError, DmaSpace};
 pub use dma_buf::{Exported, Grain};
 pub use error::DeviceError;
-pub use iommu::{Iommu, Way};
+pub use guest_ranges::HostMemory;
+pub use iommu::{Iommu, VfioInterface};
 pub use mapping::{Mapping, Register};
+pub use vfio_dma;
 
 use crate::bar::BarIndex;
 use crate::piece::{Access, Piece};
 use crate::region_info::RegionInfo;
-use crate::span::Span;
 
 /// The most that is taken for the description of a region: thousands of sparse areas.
 const MAX_REGION_INFO: usize = 1 << 20;
@@ -107,18 +105,18 @@ impl Device {
         })
     }
 
-    /// Where it is.
+    /// The device's address.
     pub fn address(&self) -> PciAddress {
         self.address
     }
 
-    /// What it was opened through: for another device in the same address space.
+    /// The address space of the device. Open another device through it to share it.
     pub fn iommu(&self) -> &Iommu {
         &self.iommu
     }
 
-    /// How many regions there are: the BARs 0 to 5, the ROM, configuration space, VGA, and those of
-    /// its own.
+    /// The number of regions: BARs 0 to 5, the ROM, configuration space, VGA, and device-specific
+    /// ones.
     pub fn regions(&self) -> u32 {
         self.regions
     }
@@ -128,20 +126,20 @@ impl Device {
         self.can_reset
     }
 
-    /// What the kernel says of a region, with its whole chain of capabilities.
+    /// Queries the kernel for a region, with its whole chain of capabilities.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Ioctl`]: EINVAL for a region that there cannot be.
+    /// [`DeviceError::Ioctl`]: EINVAL for a region that cannot exist.
     /// [`DeviceError::RegionInfo`].
     pub fn region(&self, region: u32) -> Result<RegionInfo, DeviceError> {
         region_info(&self.file, self.address, region)
     }
 
-    /// Reads bytes of a region by a system call: what a trapped access comes to.
+    /// Reads bytes of a region by a system call, as for a trapped access.
     ///
-    /// The kernel makes aligned accesses to the device, of 4, 2 and 1 bytes, since Linux 6.10 also
-    /// of 8 where the host is 64-bit. So what is aligned and has one of these sizes is one access.
+    /// The kernel makes aligned accesses to the device of 4, 2 and 1 bytes, and since Linux 6.10 also
+    /// of 8 bytes on 64-bit hosts. So an aligned read of one of these sizes is one access.
     ///
     /// # Errors
     ///
@@ -163,8 +161,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read). Of a write that is more than one access, the first ones may
-    /// have been made.
+    /// As for [`read`](Self::read). If a write takes several accesses, the first ones may have been
+    /// made.
     pub fn write(&self, region: &RegionInfo, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
         let at = self.place(region, offset, data.len())?;
         let result = self.file.write_all_at(data, at);
@@ -179,11 +177,11 @@ impl Device {
     pub fn map_piece(&self, bar: BarIndex, piece: Piece) -> Result<Mapping, DeviceError> {
         if piece.access() != Access::Shared {
             return Err(DeviceError::WrongAccess {
-                span: piece.span(),
+                range: piece.range(),
                 access: piece.access(),
             });
         }
-        self.map(&self.region(bar.get().into())?, piece.span())
+        self.map(&self.region(bar.get().into())?, piece.range())
     }
 
     /// Maps bytes of a region, readable and writable, whatever they are classified as.
@@ -191,16 +189,16 @@ impl Device {
     /// # Errors
     ///
     /// [`DeviceError::Outside`] if the bytes leave the region. [`DeviceError::Map`]: EINVAL where
-    /// the kernel does not allow it, or `span` does not start on a host page.
-    pub fn map(&self, region: &RegionInfo, span: Span) -> Result<Mapping, DeviceError> {
+    /// the kernel does not allow it, or `range` does not start on a host page.
+    pub fn map(&self, region: &RegionInfo, range: AddrRange) -> Result<Mapping, DeviceError> {
         let failed = |errno| DeviceError::Map {
             address: self.address,
             region: region.index,
-            span,
+            range,
             errno,
         };
-        let len = usize::try_from(span.size()).map_err(|_| failed(libc::ENOMEM))?;
-        let at = self.place(region, span.offset(), len)?;
+        let len = usize::try_from(range.size()).map_err(|_| failed(libc::ENOMEM))?;
+        let at = self.place(region, range.start(), len)?;
         // memmap2 would round it down, and hand the rest to the kernel.
         if at % rounding() != 0 {
             return Err(failed(libc::EINVAL));
@@ -212,9 +210,9 @@ impl Device {
         }
     }
 
-    /// Resets the device (`VFIO_DEVICE_RESET`). Mappings and dma-bufs are dead meanwhile; those of
-    /// them that the IOMMU has stay so. What a guest has accepted must be revoked before:
-    /// [`Reach::on_reset`](crate::Reach::on_reset) says whether, and what comes after.
+    /// Resets the device (`VFIO_DEVICE_RESET`). Mappings and dma-bufs are dead during the reset, and
+    /// those that are mapped in an IOMMU stay dead. Revoke what a guest has accepted first:
+    /// [`Reach::on_reset`](crate::Reach::on_reset) returns what to do before and after.
     ///
     /// # Errors
     ///
@@ -223,7 +221,7 @@ impl Device {
         ioctl::reset(&self.file, &self.name())
     }
 
-    /// How errors call it.
+    /// The device's name in errors.
     fn name(&self) -> String {
         self.address.to_string()
     }
@@ -253,14 +251,14 @@ impl Device {
     }
 }
 
-/// The device's file, for what is not here: other features.
+/// The device's file, for VFIO features that this crate does not use.
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-/// The kernel is asked again with more room until it has said all.
+/// Repeats the query with more room until the kernel has returned everything.
 fn region_info(file: &File, address: PciAddress, region: u32) -> Result<RegionInfo, DeviceError> {
     use crate::region_info::RegionInfoError;
 

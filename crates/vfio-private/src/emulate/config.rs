@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Configuration space as a guest has it.
+//! The guest's configuration space.
 
 use super::bars::{self, GuestBar};
 use super::effect::{ConfigEffect, MsixControl};
 use super::error::EmulateError;
 use super::msi::{Msi, MsiState};
 use super::registers::Registers;
-use crate::bar::{Bar, BarIndex, BarKind, BarSpan};
+use crate::bar::{Bar, BarIndex, BarKind, BarRange};
 use crate::bytes::{le16, patched};
 use crate::config::ConfigSpace;
 use crate::reach::{Reach, ReachChange, ReachEvent};
@@ -26,10 +26,10 @@ const MSIX_CONTROL: usize = 2;
 const MSIX_ENABLE: u16 = 1 << 15;
 const MSIX_MASK: u16 = 1 << 14;
 
-/// Configuration space as a guest has it, of a device that VFIO has.
+/// The guest's configuration space of a VFIO device.
 ///
-/// BARs, MSI and MSI-X are emulated here. The rest is the device's: of a [read](Self::read) it is left
-/// as it is, and a [write](Self::write) says what of it to forward.
+/// BARs, MSI and MSI-X are emulated. The rest is the device's: a [read](Self::read) leaves it as it
+/// is, and a [write](Self::write) returns what to forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestConfig {
     registers: Registers,
@@ -52,12 +52,12 @@ struct State {
 }
 
 impl GuestConfig {
-    /// For a device with this configuration space, as VFIO shows it, and these BARs. The BARs have no
-    /// address, MSI and MSI-X are off, and all else is as the device has it.
+    /// Configuration space for a device whose configuration space VFIO shows as `config`, with these
+    /// BARs. The BARs have no address, MSI and MSI-X are off, and everything else is the device's.
     ///
     /// # Errors
     ///
-    /// [`EmulateError`]: configuration space that makes no sense, or BARs that do not fit it.
+    /// [`EmulateError`] for invalid configuration space, or for BARs that do not fit it.
     pub fn new(config: &[u8], bars: &[Bar]) -> Result<Self, EmulateError> {
         let chain = ConfigSpace::new(config)?.capabilities()?;
         let find = |id| {
@@ -105,9 +105,9 @@ impl GuestConfig {
         let bars: Vec<Bar> = bars.iter().map(shown).collect();
         let mut guest = Self::new(config, &bars)?;
         if let Some(at) = guest.msix {
-            let place = |at: BarSpan| {
+            let place = |at: BarRange| {
                 // A relocation is within reach of 32 bits.
-                let offset = u32::try_from(at.span.offset()).unwrap_or_default();
+                let offset = u32::try_from(at.range.start()).unwrap_or_default();
                 (offset | u32::from(at.bar.get())).to_le_bytes()
             };
             let msix = relocation.msix;
@@ -122,8 +122,8 @@ impl GuestConfig {
         self.registers.read(offset, data);
     }
 
-    /// What the guest's write of `data` at `offset` asks for, in this order. Any bytes may be written
-    /// anywhere; what is past the end of configuration space is lost.
+    /// Carries out the guest's write of `data` at `offset`. Returns what the VMM must do, in order. Any
+    /// bytes may be written anywhere; those past the end of configuration space are ignored.
     #[must_use = "a guest's write has effects"]
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Vec<ConfigEffect> {
         let old = self.state();
@@ -148,8 +148,9 @@ impl GuestConfig {
         effects
     }
 
-    /// What is to be done because the device's configuration space is now `config`: it may have
-    /// refused what was forwarded, as not every device has D3hot, or have been reset.
+    /// Synchronizes with the device's configuration space, which is now `config`. Returns what the VMM
+    /// must do. The device may have ignored a forwarded write, for example if it has no D3hot, or may
+    /// have been reset.
     ///
     /// # Errors
     ///
@@ -169,8 +170,8 @@ impl GuestConfig {
         Ok(effects)
     }
 
-    /// Whether the device answers at its memory BARs: also for what a reset by the VMM comes to, see
-    /// [`Reach::on_reset`].
+    /// Whether the device answers at its memory BARs. [`Reach::on_reset`] has the effects of a reset by
+    /// the VMM.
     pub fn reach(&self) -> Reach {
         self.reach
     }
@@ -181,8 +182,8 @@ impl GuestConfig {
         self.bars.iter().map(place)
     }
 
-    /// Where the guest finds a BAR now: `None` also if there is no such BAR, or if the device does not
-    /// answer there.
+    /// The address at which the guest finds a BAR now. `None` if it has no address, if there is no
+    /// such BAR, or if the device does not answer there.
     pub fn shown(&self, bar: BarIndex) -> Option<u64> {
         let (bar, place) = self.bars().find(|(found, _)| found.index() == bar)?;
         let answers = match bar.kind() {
@@ -192,12 +193,12 @@ impl GuestConfig {
         place.filter(|_| answers)
     }
 
-    /// What the guest has made of MSI; `None` if it is off, or the device has none.
+    /// The guest's setup of MSI; `None` if it is off, or the device has none.
     pub fn msi(&self) -> Option<MsiState> {
         self.msi?.state(&self.registers)
     }
 
-    /// What the guest has made of MSI-X; `None` if the device has none.
+    /// The guest's setup of MSI-X; `None` if the device has none.
     pub fn msix(&self) -> Option<MsixControl> {
         let control = u16::from_le_bytes(self.registers.get(self.msix? + MSIX_CONTROL));
         Some(MsixControl {

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest's write to configuration space asks for.
+//! The effects of a guest's write to configuration space.
 
 use super::msi::MsiState;
 use crate::bar::BarIndex;
 use crate::reach::ReachEvent;
 
-/// One thing to do. A write asks for several, which are done in their order.
+/// One thing that the VMM must do. A write can have several effects, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigEffect {
-    /// The memory BARs are about to be out of reach, all of them, or are within reach again, at the
-    /// addresses that they have then.
+    /// All memory BARs are about to become inaccessible, or are accessible again, at the addresses
+    /// that they have then.
     Reach(ReachEvent),
     /// The I/O BARs answer from now on, or no longer.
     IoDecode(bool),
-    /// A BAR has another address, `None` for none: it has not been given one, or its size is being
-    /// asked for. Whether it shows there is another matter: see [`Reach`](Self::Reach) and
+    /// A BAR has another address. `None` if it has no address, or while the guest reads its size.
+    /// Whether the device answers there depends on [`Reach`](Self::Reach) and
     /// [`IoDecode`](Self::IoDecode).
     BarMoved {
         /// The BAR.
@@ -25,9 +25,9 @@ pub enum ConfigEffect {
     },
     /// The device's line is disabled from now on, or no longer.
     IntxDisabled(bool),
-    /// What the guest has made of MSI; `None` if it is off.
+    /// The guest's new setup of MSI; `None` if it is off.
     Msi(Option<MsiState>),
-    /// What the guest has made of MSI-X: for [`MsixTable::set_control`](super::MsixTable::set_control).
+    /// The guest's new setup of MSI-X, for [`MsixTable::set_control`](super::MsixTable::set_control).
     Msix(MsixControl),
     /// Bytes to be written to the device, in one write.
     Forward {

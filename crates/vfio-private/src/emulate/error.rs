@@ -7,11 +7,11 @@ use thiserror::Error;
 use crate::bar::{BarIndex, BarKind};
 use crate::config::ConfigError;
 
-/// What does not fit together.
+/// A device that cannot be emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EmulateError {
-    /// The device's configuration space makes no sense.
+    /// The device's configuration space is invalid.
     #[error("configuration space")]
     Config(#[from] ConfigError),
     /// A BAR that is given twice, or whose register is the upper half of another.
@@ -20,14 +20,14 @@ pub enum EmulateError {
         /// The BAR.
         bar: BarIndex,
     },
-    /// A BAR of another kind than its register says.
+    /// A BAR of another kind than its register.
     #[error("{bar} is given as {given:?}, and its register says {register:?}")]
     Kind {
         /// The BAR.
         bar: BarIndex,
-        /// What is given.
+        /// The given kind.
         given: BarKind,
-        /// What the register says.
+        /// The kind by its register.
         register: BarKind,
     },
     /// A size that the BAR's register cannot express.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a guest sees of a device beside its BARs' bytes, and what its writes there ask of the VMM.
+//! Emulates configuration space and the MSI-X table for a guest.
 //!
-//! [`GuestConfig`] is configuration space: BARs that the guest sizes and moves, and the controls of
-//! MSI and MSI-X. [`MsixTable`] is the MSI-X table with its pending bits, in whichever trapped pages
-//! they are. Both are state without a device: a read fills in what is theirs, a write returns what is
-//! to be done, in order. Everything else is the device's, and goes through VFIO, which guards it.
+//! [`GuestConfig`] is the guest's configuration space: BARs that the guest sizes and moves, and the
+//! controls of MSI and MSI-X. [`MsixTable`] is the MSI-X table with its pending bits, in the trapped
+//! pages that hold them. Both are state without a device. A read fills in the emulated bytes, and a
+//! write returns what the VMM must do, in order. All other bytes belong to the device, and go through
+//! VFIO, which guards them.
 //!
 //! ```
 //! use vfio_private::emulate::{ConfigEffect, GuestConfig};
@@ -17,7 +18,7 @@
 //! let index = BarIndex::new(0)?;
 //! let mut guest = GuestConfig::new(&config, &[Bar::new(index, BarKind::Memory, 0x10_0000)?])?;
 //!
-//! // The guest asks for the size, and chooses a place.
+//! // The guest reads the size, and chooses an address.
 //! guest.write(0x10, &[0xff; 4]);
 //! let mut register = [0; 4];
 //! guest.read(0x10, &mut register);
@@ -34,10 +35,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What this does not do
+//! # What this module does not do
 //!
 //! The expansion ROM's register, extended configuration space and all other capabilities are left to
-//! VFIO. Nothing is delivered to a guest: [`Message`] is what a route of KVM's needs.
+//! VFIO. No interrupt is delivered to a guest: a [`Message`] is what a KVM route needs.
 
 mod bars;
 mod config;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The MSI capability as the guest has it (PCI Express Base Specification, 7.7.1).
+//! The guest's MSI capability (PCI Express Base Specification, 7.7.1).
 
 use super::registers::Registers;
 use crate::bytes::le16;
@@ -18,17 +18,17 @@ const HAS_MASK: u16 = 1 << 8;
 /// The end of the space that capabilities are in.
 const END: usize = 0x100;
 
-/// A message that is an interrupt: what a route of KVM's takes (`struct kvm_irq_routing_msi`), or
+/// A message that is an interrupt, as a KVM route takes it (`struct kvm_irq_routing_msi`), or
 /// `KVM_SIGNAL_MSI`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Message {
-    /// Where it is written to, in the guest's sense: a guest-physical address.
+    /// The guest-physical address that it is written to.
     pub address: u64,
     /// What is written.
     pub data: u32,
 }
 
-/// What a guest has made of MSI.
+/// A guest's setup of MSI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MsiState {
     /// How many vectors it uses: 1, 2, 4, 8, 16 or 32.
@@ -40,8 +40,8 @@ pub struct MsiState {
 }
 
 impl MsiState {
-    /// What a vector sends: the messages of several differ in the lowest bits of their data. `None`
-    /// for one that is not used.
+    /// The message of a vector. Messages of several vectors differ in the lowest bits of their data.
+    /// `None` for a vector that is not used.
     pub fn message(self, vector: u8) -> Option<Message> {
         (vector < self.vectors).then(|| Message {
             data: self.message.data & !(u32::from(self.vectors) - 1) | u32::from(vector),

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The MSI-X table and its pending bits as the guest has them (PCI Express Base Specification, 7.7.2).
+//! The guest's MSI-X table and pending bits (PCI Express Base Specification, 7.7.2).
 
 use core::ops::Range;
 
 use super::effect::MsixControl;
 use super::msi::Message;
-use crate::bar::{BarIndex, BarSpan, Msix};
+use crate::bar::{BarIndex, BarRange};
+use crate::msix::Msix;
 
 /// Bytes of a vector: address, data, control.
 const ENTRY: usize = 16;
@@ -23,7 +24,7 @@ const WRITABLE: [u8; ENTRY] = [
     0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, MASKED, 0, 0, 0,
 ];
 
-/// Something to do for the guest's MSI-X, in its order.
+/// One thing that the VMM must do for the guest's MSI-X.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MsixChange {
     /// MSI-X is on. No vector has a route yet.
@@ -38,10 +39,10 @@ pub enum MsixChange {
     Routed {
         /// The vector.
         vector: u16,
-        /// What to make a route of.
+        /// The message of its route.
         message: Message,
     },
-    /// A vector is masked: what the device sends must go to [`MsixTable::signal`].
+    /// A vector is masked. Pass its interrupts to [`MsixTable::signal`].
     Unrouted {
         /// The vector.
         vector: u16,
@@ -55,7 +56,7 @@ pub enum MsixChange {
     },
 }
 
-/// What a trapped write came to.
+/// The effects of a trapped write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trapped {
     /// What to do.
@@ -75,9 +76,9 @@ enum Byte {
 
 /// A guest's MSI-X table and pending bits.
 ///
-/// It has no device. Accesses to the trapped pages of a BAR go to [`read`](Self::read) and
+/// It has no device. Pass accesses to the trapped pages of a BAR to [`read`](Self::read) and
 /// [`write`](Self::write), the control register's bits to [`set_control`](Self::set_control), and
-/// what the device sends for a vector without a route to [`signal`](Self::signal).
+/// interrupts of a vector without a route to [`signal`](Self::signal).
 ///
 /// ```
 /// use vfio_private::emulate::{Message, MsixChange, MsixControl, MsixTable};
@@ -105,12 +106,11 @@ pub struct MsixTable {
 }
 
 impl MsixTable {
-    /// For structures at this place: where the guest finds them, by
-    /// [`Relocation`](crate::Relocation) or as the device has them. All vectors are masked, and MSI-X
-    /// is off.
+    /// Structures at the place where the guest finds them: by [`Relocation`](crate::Relocation), or the
+    /// device's own place. All vectors are masked, and MSI-X is off.
     pub fn new(place: Msix) -> Self {
         // `Msix` has at most 2048 vectors.
-        let len = |at: BarSpan| usize::try_from(at.span.size()).unwrap_or(0);
+        let len = |at: BarRange| usize::try_from(at.range.size()).unwrap_or(0);
         let vectors = (len(place.table) / ENTRY).min(2048);
         Self {
             place,
@@ -164,7 +164,7 @@ impl MsixTable {
         }
     }
 
-    /// Follows the control register. What is pending is forgotten where MSI-X goes off.
+    /// Follows the control register. Pending messages are dropped when MSI-X is switched off.
     pub fn set_control(&mut self, control: MsixControl) -> Vec<MsixChange> {
         let old: Vec<_> = (0..self.vectors()).map(|v| self.route(v)).collect();
         let was = core::mem::replace(&mut self.control, control).enabled;
@@ -193,8 +193,8 @@ impl MsixTable {
         changes
     }
 
-    /// The device has sent the message of a vector. What it becomes for the guest: a message, or
-    /// nothing, where it is pending from now on, MSI-X is off, or there is no such vector.
+    /// Handles an interrupt of a vector from the device. Returns the message for the guest; `None` if
+    /// the vector is now pending, if MSI-X is off, or if there is no such vector.
     pub fn signal(&mut self, vector: u16) -> Option<Message> {
         let route = self.route(vector);
         if route.is_none() && self.control.enabled && vector < self.vectors() {
@@ -206,7 +206,7 @@ impl MsixTable {
         route
     }
 
-    /// The message that a vector goes to the guest as; `None` if it is masked, by itself or with all,
+    /// The message that a vector sends to the guest; `None` if it is masked, alone or with all others,
     /// if MSI-X is off, or if there is no such vector.
     pub fn route(&self, vector: u16) -> Option<Message> {
         let entry = self.entries.get(usize::from(vector))?;
@@ -256,9 +256,9 @@ impl MsixTable {
 
     /// What is at `offset` of a BAR. Where a device has both structures, it is the table.
     fn byte(&self, bar: BarIndex, offset: Option<u64>) -> Byte {
-        let within = |place: BarSpan| {
-            let offset = offset.filter(|at| place.bar == bar && place.span.contains(*at))?;
-            usize::try_from(offset - place.span.offset()).ok()
+        let within = |place: BarRange| {
+            let offset = offset.filter(|at| place.bar == bar && place.range.contains(*at))?;
+            usize::try_from(offset - place.range.start()).ok()
         };
         let table = within(self.place.table).map(Byte::Table);
         let pending = || within(self.place.pba).map(Byte::Pending);

@@ -57,12 +57,10 @@ impl Device {
         });
         let named = |(this, _): &&(Bar, RegionInfo)| this.index() == index(bar);
         let (bar, info) = bars.iter().find(named).unwrap();
-        let input = BarInput {
-            bar: *bar,
-            region: &info.region,
-            msix,
-            report: placed.as_ref().map(|placed| placed.of(bar.index())),
-        };
+        let report = placed.as_ref().map(|placed| placed.of(bar.index()));
+        let input = BarInput::new(*bar, &info.region)
+            .with_msix(msix)
+            .with_report(report);
         classify(&input, self.page, self.policy).unwrap()
     }
 

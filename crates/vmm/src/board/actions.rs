@@ -11,7 +11,7 @@ use vfio_private::device::DeviceError;
 use crate::board::Board;
 use crate::board::handle::Handle;
 use crate::devices::assigned::AssignedDevice;
-use crate::machine::{ActionKind, ErrorCode, Span};
+use crate::machine::{ActionKind, ErrorCode, GpaRange};
 use bar_report::with_causes;
 
 /// Why an action failed. A failed action changes nothing.
@@ -160,7 +160,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// Makes those of these pages shared that the guest has accepted.
-    fn give_back(&mut self, span: Span) -> Result<(), ActionError> {
+    fn give_back(&mut self, span: GpaRange) -> Result<(), ActionError> {
         let range = self.supported(span)?;
         PageRange::new(span.gpa, span.size).map_err(RequestError::from)?;
         for part in self.model.accepted(self.space).clipped(range).iter() {
@@ -171,7 +171,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// The addresses as a range, unless this kernel does not support a region there.
-    fn supported(&self, span: Span) -> Result<AddrRange, ActionError> {
+    fn supported(&self, span: GpaRange) -> Result<AddrRange, ActionError> {
         let range = AddrRange::new(span.gpa, span.size.into());
         let range = range.ok_or(ActionError::NoHostAddress { gpa: span.gpa })?;
         match self.refusal(range) {
@@ -247,7 +247,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         size: usize,
         access: impl FnOnce(&crate::board::handle::Host, u64, usize) -> std::io::Result<()>,
     ) -> Result<(), ActionError> {
-        let range = self.supported(Span {
+        let range = self.supported(GpaRange {
             gpa,
             size: size as u64,
         })?;

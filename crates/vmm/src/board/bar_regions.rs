@@ -108,7 +108,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
                 Region::device_ram(&name, memory).with_handle(handle)
             }
             (Access::Shared, Behind::Device(window, _)) => {
-                let mapping = window.map(piece.span())?;
+                let mapping = window.map(piece.range())?;
                 Region::device_ram(&name, mapping.host_memory()).with_handle(Handle {
                     host: Some(Host::Bar(window.from(offset))),
                     note,

@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vfio_private::config::ConfigSpace;
-use vfio_private::device::{Device, DeviceError, Iommu, Mapping, PciAddress, Way};
+use vfio_private::device::{Device, DeviceError, Iommu, Mapping, PciAddress, VfioInterface};
 use vfio_private::region_info::RegionInfo;
-use vfio_private::{BarIndex, Msix, MsixPart, Span};
+use vfio_private::{AddrRange, BarIndex, Msix, MsixPart};
 
 use crate::machine::{AssignedBar, DeviceName, RealBar};
 use bar_report::with_causes;
@@ -67,7 +67,8 @@ impl AssignedDevices {
 /// # Errors
 /// [`DeviceError`]: if both fail, that of the group, which more users know.
 pub fn open(address: PciAddress) -> Result<Device, DeviceError> {
-    let [first, second] = Way::ALL.map(|way| move || Device::open(&Iommu::new(way)?, address));
+    let [first, second] =
+        VfioInterface::ALL.map(|interface| move || Device::open(&Iommu::new(interface)?, address));
     first().or_else(|error| second().map_err(|_| error))
 }
 
@@ -132,8 +133,8 @@ impl BarWindow {
     ///
     /// # Errors
     /// [`DeviceError`].
-    pub fn map(&self, span: Span) -> Result<Arc<Mapping>, DeviceError> {
-        Ok(Arc::new(self.device.device.map(&self.region, span)?))
+    pub fn map(&self, range: AddrRange) -> Result<Arc<Mapping>, DeviceError> {
+        Ok(Arc::new(self.device.device.map(&self.region, range)?))
     }
 
     /// The whole BAR as a dma-buf.
@@ -141,8 +142,8 @@ impl BarWindow {
     /// # Errors
     /// [`DeviceError`].
     pub fn dma_buf(&self) -> Result<OwnedFd, DeviceError> {
-        let all = Span::new(0, self.region.size).ok();
-        let all: Vec<Span> = all.into_iter().collect();
+        let all = AddrRange::new(0, self.region.size.into());
+        let all: Vec<AddrRange> = all.into_iter().collect();
         let device = &self.device.device;
         device.export_dma_buf(self.bar.get().into(), &all)
     }
@@ -175,7 +176,7 @@ impl BarWindow {
         self.device.msix.is_some_and(|msix| {
             let parts = [MsixPart::Table, MsixPart::Pba].map(|part| msix.place(part));
             let mut parts = parts.into_iter().filter(|part| part.bar == self.bar);
-            parts.any(|part| part.span.offset() < end && start < part.span.end())
+            parts.any(|part| part.range.start() < end && start <= part.range.last())
         })
     }
 }

@@ -103,11 +103,11 @@ pub enum ActionKind {
         on: bool,
     },
     /// The guest accepts private MMIO.
-    Accept(Span),
+    Accept(GpaRange),
     /// The guest returns accepted private MMIO.
-    GiveBack(Span),
+    GiveBack(GpaRange),
     /// The device revokes accepted private MMIO.
-    Revoke(Span),
+    Revoke(GpaRange),
     /// The guest switches the memory decoding of the device that the BAR belongs to.
     Decode {
         /// The region.
@@ -123,7 +123,7 @@ pub enum ActionKind {
     /// Converts pages to private or shared.
     Convert {
         /// The pages.
-        span: Span,
+        span: GpaRange,
         /// Whether they become private.
         private: bool,
     },
@@ -149,7 +149,7 @@ pub enum ActionKind {
 
 /// A range of guest-physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct GpaRange {
     /// The first.
     pub gpa: u64,
     /// How many, at least one and not past 2^64.

@@ -3,8 +3,8 @@
 
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
-    Bar, BarIndex, BarInput, BarKind, BarSpan, Msix, MsixParts, PageSize, Piece, Policy, Region,
-    ReportedRange, Span, TeeKind, classify,
+    Bar, BarIndex, BarInput, BarKind, BarRange, Msix, PageSize, Piece, Policy, Region,
+    ReportedRange, TeeKind, classify,
 };
 
 use super::spec;
@@ -34,13 +34,8 @@ pub fn pieces(
     let say = |error: &dyn std::error::Error| error.to_string();
     let index = bar.assigned.map_or(BarIndex::new(0), |real| Ok(real.bar));
     let index = index.map_err(|e| say(&e))?;
-    let span = |&(offset, size): &(u64, u64)| Span::new(offset, size).map_err(|e| say(&e));
-    let in_bar = |part| {
-        Ok::<_, String>(BarSpan {
-            bar: index,
-            span: span(part)?,
-        })
-    };
+    let in_bar =
+        |&(offset, size): &(u64, u64)| BarRange::new(index, offset, size).map_err(|e| say(&e));
 
     let msix = match (&bar.msix_table, &bar.msix_pba) {
         (None, None) => None,
@@ -53,12 +48,8 @@ pub fn pieces(
     };
     let mut report = Vec::new();
     for (ranges, kind) in [(&bar.private, TeeKind::Tee), (&bar.shared, TeeKind::NonTee)] {
-        for range in ranges {
-            report.push(ReportedRange {
-                span: span(range)?,
-                kind,
-                msix: MsixParts::NONE,
-            });
+        for &(offset, size) in ranges {
+            report.push(ReportedRange::new(offset, size, kind).map_err(|e| say(&e))?);
         }
     }
     let mut region = Region::mappable();
@@ -80,12 +71,11 @@ pub fn pieces(
         region = real.region.region.clone();
     }
     region.mmap &= !bar.unmapped;
-    let input = BarInput {
-        bar: Bar::new(index, BarKind::Memory, size).map_err(|e| say(&e))?,
-        region: &region,
-        msix,
-        report: (!report.is_empty()).then_some(&report),
-    };
+    let cut = Bar::new(index, BarKind::Memory, size).map_err(|e| say(&e))?;
+    let report = (!report.is_empty()).then_some(report.as_slice());
+    let input = BarInput::new(cut, &region)
+        .with_msix(msix)
+        .with_report(report);
     let page = PageSize::new(4096).map_err(|e| say(&e))?;
     classify(&input, page, Policy::default()).map_err(|e| say(&e))
 }

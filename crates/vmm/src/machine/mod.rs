@@ -26,7 +26,7 @@ use fields::Subject;
 use limits::{MAX_FILE, name_problem};
 use raw::RawMachine;
 
-pub use action::{Action, ActionKind, ErrorCode, Span};
+pub use action::{Action, ActionKind, ErrorCode, GpaRange};
 pub use bar_pieces::{RealBar, pieces};
 pub use device_name::ParseDeviceNameError;
 pub use error::MachineError;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use memory_model::PAGE_SIZE;
 use toml::Spanned;
 
-use super::action::{Action, ActionKind, ErrorCode, Span};
+use super::action::{Action, ActionKind, ErrorCode, GpaRange};
 use super::error::{MachineError, Source};
 use super::fields::Subject;
 use super::limits::{Budget, MAX_PAGES, MAX_STEPS, MAX_TRIES};
@@ -302,14 +302,14 @@ impl Reader<'_> {
         }
     }
 
-    fn span(&self) -> Result<Span, MachineError> {
+    fn span(&self) -> Result<GpaRange, MachineError> {
         let gpa = self.address("at", &self.raw.at)?;
         let size = self
             .subject
             .need(("size", &self.raw.size), "how many bytes?")?;
         let bytes = self.subject.fixed("size", size)?;
         match bytes.checked_sub(1).and_then(|more| gpa.checked_add(more)) {
-            Some(_) => Ok(Span { gpa, size: bytes }),
+            Some(_) => Ok(GpaRange { gpa, size: bytes }),
             None => {
                 let problem = "is empty, or ends past 2^64".into();
                 Err(self.subject.wrong("size", size.span(), problem))

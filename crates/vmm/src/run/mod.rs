@@ -15,7 +15,7 @@ use crate::board::{Board, BoardError};
 use crate::guest::stub::Stub;
 use crate::guest::{Guest, GuestError};
 use crate::machine::{
-    Access, AccessKind, Action, ActionKind, How, Machine, OnMemoryFault, Span, Step,
+    Access, AccessKind, Action, ActionKind, GpaRange, How, Machine, OnMemoryFault, Step,
 };
 use crate::report::{Observation, StepReport};
 use crate::run::script_time::ScriptTime;
@@ -263,12 +263,12 @@ fn describe<V: Vm>(
         let size = u64::try_from(region.size).unwrap_or(u64::MAX);
         (op, gpa, size, format!("{}{more}", region.name))
     };
-    let of_span = |op, span: Span, more: &str| {
+    let of_span = |op, span: GpaRange, more: &str| {
         let region = board.region_name(span.gpa);
         (op, span.gpa, span.size, format!("{region}{more}"))
     };
     let switched = |on| if on { " on" } else { " off" };
-    let bytes = |gpa, size: usize| Span {
+    let bytes = |gpa, size: usize| GpaRange {
         gpa,
         size: size as u64,
     };

@@ -12,7 +12,7 @@ use vfio_dma::{
 };
 
 use crate::support::picture::{Callable, OWNERS, PAGES};
-use crate::support::{PAGE, When, pages};
+use crate::support::{PAGE, When, pages, to_host};
 
 fn limits() -> DmaLimits {
     DmaLimits::new(PAGE, [pages(0, PAGES)], None).unwrap()
@@ -30,9 +30,9 @@ struct Drawn {
 impl Drawn {
     fn range(self) -> DmaRange {
         let iova = pages(self.start, self.pages);
-        let owner = OWNERS.with(|owners| Arc::clone(&owners[self.owner]));
+        let owner = OWNERS.with(|owners| owners[self.owner].clone());
         let address = 0x7000_0000 + iova.start();
-        let range = DmaRange::host(iova, DmaAccess::ReadWrite, address, owner).unwrap();
+        let range = to_host(iova, DmaAccess::ReadWrite, address, owner);
         range.in_units_of(self.unit * PAGE).unwrap()
     }
 }
@@ -136,7 +136,7 @@ proptest! {
         let _ = catch_unwind(applied);
         kernel.panics_in(None);
         let gone = pages(gone.0, gone.1.min(PAGES - gone.0));
-        let change = DmaChange { gone: &[gone], come: &[] };
+        let change = DmaChange { removed: &[gone], added: &[] };
         let third = plan_dma_change(&table, &change, &limits(), Gaps::Allow).unwrap();
         let _ = apply_dma(&kernel, &third, &mut table).unwrap();
         kernel.borrow().is_within(&table);
@@ -148,7 +148,7 @@ proptest! {
 /// A page whose mapping panics.
 fn panicked(when: When) -> (Callable, DmaTable, DmaRange) {
     let owner = Arc::new("memory");
-    let range = DmaRange::host(pages(0, 1), DmaAccess::ReadWrite, 0x7000_0000, owner).unwrap();
+    let range = to_host(pages(0, 1), DmaAccess::ReadWrite, 0x7000_0000, owner);
     let (kernel, mut table) = (Callable::default(), DmaTable::new());
     let wanted = [range.clone()];
     let plan = plan_dma(&table, &wanted, &limits(), Gaps::Refuse).unwrap();

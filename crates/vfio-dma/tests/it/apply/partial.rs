@@ -11,7 +11,7 @@ use vfio_dma::{
     DmaTable, Gaps, apply_dma, plan_dma, undo_dma,
 };
 
-use crate::support::{PAGE, pages};
+use crate::support::{PAGE, pages, to_host};
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
@@ -76,7 +76,7 @@ impl AddressSpace for Partial {
 fn page(number: u64) -> DmaRange {
     let iova = pages(number, 1);
     let address = 0x7000_0000 + number * 2 * PAGE;
-    DmaRange::host(iova, DmaAccess::ReadWrite, address, Arc::new(())).unwrap()
+    to_host(iova, DmaAccess::ReadWrite, address, Arc::new(()))
 }
 
 /// Pages 0 to 4, each mapped by itself, and the plan that unmaps all by one call.
@@ -174,6 +174,6 @@ fn a_mapping_that_is_not_there_although_it_should_be_is_an_error() {
     let _ = apply(&space, &mut table, &pages[..1]).unwrap();
     space.unmap(pages[0].iova()).unwrap();
     let error = apply(&space, &mut table, &[]).unwrap_err();
-    assert!(error.refusal.is_nothing_there());
+    assert!(error.refusal.is_not_mapped());
     assert_eq!(in_table(&table), [0]);
 }

@@ -4,14 +4,13 @@
 
 mod resync;
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kvm_slots::convert::{ConvertError, FailedStep};
 use memory_model::{CommitError, FileSlice, FlatRange, PageState};
 use vfio_dma::listener::{DmaFollowError, DmaPolicy, Peers};
-use vfio_dma::{AddressSpace, DmaOp, DmaPlace, DmaPlanError, Gaps, LeftOut, SimIommuKind};
+use vfio_dma::{AddressSpace, DmaMemory, DmaOp, DmaPlanError, Gaps, LeftOut, SimIommuKind};
 
 use crate::support::machine::{APART, BAR, HOLE, Machine, PLAIN, PRIVATE_BAR, REGISTERS, ROM};
 use crate::support::{PAGE, bytes, pages};
@@ -60,10 +59,7 @@ fn ram_is_one_mapping_unless_it_has_a_private_side() {
 #[test]
 fn conversions_of_whole_units_have_no_gap_and_others_say_which() {
     for kind in KINDS {
-        let policy = DmaPolicy {
-            unit: 4 * PAGE,
-            ..DmaPolicy::default()
-        };
+        let policy = DmaPolicy::default().with_unit(4 * PAGE);
         let mut m = Machine::new(kind, policy, None);
         m.place(APART, 16 * PAGE, 0).unwrap();
         assert_eq!(m.iommu.mappings(), 4);
@@ -83,11 +79,9 @@ fn conversions_of_whole_units_have_no_gap_and_others_say_which() {
 
 #[test]
 fn where_gaps_are_refused_so_is_the_conversion() {
-    let policy = DmaPolicy {
-        unit: 4 * PAGE,
-        gaps: Gaps::Refuse,
-        peers: Peers::Nothing,
-    };
+    let policy = DmaPolicy::default()
+        .with_unit(4 * PAGE)
+        .with_gaps(Gaps::Refuse);
     let mut m = machine(policy);
     m.place(APART, 16 * PAGE, 0).unwrap();
     let calls = m.iommu.calls();
@@ -201,26 +195,23 @@ fn a_page_that_the_model_alone_has_made_private_is_found_by_looking_at_all() {
 #[test]
 fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
     let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
-    let fd = file.as_raw_fd();
+    let same_file = file.clone();
     let find = move |run: &FlatRange<()>| {
         let is_bar = run.region().name() == "bar";
         let (offset, size) = (run.offset(), run.range().size());
         let size = u64::try_from(size).unwrap();
         is_bar.then(|| FileSlice::new(file.clone(), offset, size))?
     };
-    let policy = DmaPolicy {
-        peers: Peers::Files(Arc::new(find)),
-        ..DmaPolicy::default()
-    };
+    let policy = DmaPolicy::default().with_peers(Peers::Files(Arc::new(find)));
     let mut m = machine(policy);
     m.place(PRIVATE_BAR, 60 * PAGE, 0).unwrap();
     assert_eq!(m.iommu.mappings(), 0);
     m.place(BAR, 50 * PAGE, 0).unwrap();
     // A page of registers in the middle, so that the BAR is two runs.
     m.place(REGISTERS, 51 * PAGE, 1).unwrap();
-    let offset = 2 * PAGE + 8;
     let reached = m.iommu.reach(52 * PAGE + 8, true);
-    assert_eq!(reached, Some(DmaPlace::File { fd, offset }));
+    let byte = FileSlice::new(same_file, 2 * PAGE + 8, 1);
+    assert_eq!(reached, byte.map(DmaMemory::File));
     assert_eq!(m.iommu.reach(51 * PAGE, false), None);
     // It goes and comes with the region: what was revoked is mapped anew.
     let mut t = m.model.transaction();
@@ -240,10 +231,7 @@ fn a_devices_memory_is_reached_by_its_file_where_there_is_one() {
 fn a_container_refuses_files_and_so_the_transaction() {
     let file = Arc::new(std::fs::File::open("/dev/null").unwrap());
     let find = move |_: &FlatRange<()>| FileSlice::new(file.clone(), 0, 4 * PAGE);
-    let policy = DmaPolicy {
-        peers: Peers::Files(Arc::new(find)),
-        ..DmaPolicy::default()
-    };
+    let policy = DmaPolicy::default().with_peers(Peers::Files(Arc::new(find)));
     let mut m = Machine::new(SimIommuKind::Type1, policy, None);
     let error = m.place(BAR, 50 * PAGE, 0).unwrap_err();
     let text = refused(&error).to_string();

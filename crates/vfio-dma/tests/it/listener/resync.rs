@@ -14,10 +14,7 @@ use crate::support::{PAGE, When, pages};
 
 /// Visible memory, in units of four pages.
 fn machine(kind: SimIommuKind) -> Machine {
-    let policy = DmaPolicy {
-        unit: 4 * PAGE,
-        ..DmaPolicy::default()
-    };
+    let policy = DmaPolicy::default().with_unit(4 * PAGE);
     let mut m = Machine::new(kind, policy, None);
     m.place(PLAIN, 0, 0).unwrap();
     m.place(APART, 16 * PAGE, 0).unwrap();

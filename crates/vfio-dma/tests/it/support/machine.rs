@@ -18,7 +18,7 @@ use memory_model::{
     Listener, ListenerError, Memory, MemoryModel, PrivateMmio, Region, RegionId, SpaceId, Update,
 };
 use vfio_dma::listener::{DmaListener, DmaPolicy, Peers};
-use vfio_dma::{AddressSpace, DmaLimits, DmaPlace, DmaRange, DmaRefusal, SimIommu, SimIommuKind};
+use vfio_dma::{AddressSpace, DmaLimits, DmaMemory, DmaRange, DmaRefusal, SimIommu, SimIommuKind};
 
 use super::{PAGE, When, pages};
 
@@ -279,8 +279,8 @@ impl Machine {
     /// What a device reaches of a page.
     pub(crate) fn reached(&self, page: u64) -> Option<(u64, bool)> {
         let place = |writes| match self.iommu.reach(page * PAGE + 0x123, writes)? {
-            DmaPlace::Host { address } => Some(address - 0x123),
-            DmaPlace::File { .. } => None,
+            DmaMemory::Host(memory) => Some(memory.address() - 0x123),
+            DmaMemory::File(_) => None,
         };
         let address = place(false)?;
         Some((address, place(true) == Some(address)))

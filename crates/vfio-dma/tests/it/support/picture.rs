@@ -6,10 +6,8 @@ use std::cell::RefCell;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use guest_ranges::AddrRange;
-use vfio_dma::{
-    AddressSpace, DmaAccess, DmaLimits, DmaPlace, DmaRange, DmaRefusal, DmaTable, Owner,
-};
+use guest_ranges::{AddrRange, Owner};
+use vfio_dma::{AddressSpace, DmaAccess, DmaLimits, DmaMemory, DmaRange, DmaRefusal, DmaTable};
 
 use super::{PAGE, When};
 
@@ -33,13 +31,13 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn of(range: &DmaRange) -> Self {
-        let DmaPlace::Host { address } = range.place() else {
+        let DmaMemory::Host(memory) = range.memory() else {
             panic!("no file is drawn");
         };
         Self {
-            base: address.wrapping_sub(range.iova().start()),
+            base: memory.address().wrapping_sub(range.iova().start()),
             writes: range.access() == DmaAccess::ReadWrite,
-            owner: address_of(range.owner()),
+            owner: address_of(memory.owner()),
             unit: range.unit().map(|unit| unit.max(PAGE)),
         }
     }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 
-use guest_ranges::AddrRange;
+use guest_ranges::{AddrRange, FileSlice, HostMemory};
 use vfio_bindings::bindings::vfio as uapi;
 use vfio_dma::{DmaAccess, DmaRefusal};
 use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ref};
@@ -98,7 +98,7 @@ struct IoasIovaRanges {
 
 /// How many bytes; all 2^64 have no number, and the kernel refuses what it gets instead.
 fn bytes(iova: AddrRange) -> u64 {
-    u64::try_from(iova.size()).unwrap_or(u64::MAX)
+    iova.size_u64().unwrap_or(u64::MAX)
 }
 
 /// `size_of` for the fields that say it: the structures have tens of bytes.
@@ -111,12 +111,12 @@ const fn size<T>() -> u32 {
 ///
 /// # Safety
 ///
-/// The bytes at `address` may be changed by devices at any time until they are unmapped.
+/// The owner of `memory` must live until the IOVAs are unmapped.
 pub(super) unsafe fn type1_map(
     container: &File,
-    iova: AddrRange,
+    iova: u64,
+    memory: &HostMemory,
     access: DmaAccess,
-    address: u64,
 ) -> Result<(), DmaRefusal> {
     let map = Type1Map {
         argsz: size::<Type1Map>(),
@@ -124,12 +124,12 @@ pub(super) unsafe fn type1_map(
             DmaAccess::Read => uapi::VFIO_DMA_MAP_FLAG_READ,
             DmaAccess::ReadWrite => uapi::VFIO_DMA_MAP_FLAG_READ | uapi::VFIO_DMA_MAP_FLAG_WRITE,
         },
-        vaddr: address,
-        iova: iova.start(),
-        size: bytes(iova),
+        vaddr: memory.address(),
+        iova,
+        size: memory.size(),
     };
-    // SAFETY: `map` has the layout that the ioctl reads, and says its size. What it leads to the
-    // caller answers for.
+    // SAFETY: `map` has the layout that the ioctl reads, and says its size. Devices may access the
+    // bytes for as long as the owner of `memory` lives, and the caller keeps it.
     done(unsafe { ioctl_with_ref(container, VFIO_IOMMU_MAP_DMA(), &map) })
 }
 
@@ -152,7 +152,7 @@ pub(super) fn type1_unmap(container: &File, iova: AddrRange) -> Result<u64, DmaR
 pub(super) fn type1_info(container: &File, words: &mut [u64]) -> Result<(), DmaRefusal> {
     let bytes = u32::try_from(size_of_val(words)).unwrap_or(u32::MAX);
     if let Some(first) = words.first_mut() {
-        *first = super::super::ioctl::pair(bytes, 0);
+        *first = crate::device::ioctl::pair(bytes, 0);
     }
     // SAFETY: the ioctl reads and writes no more than the size it is told, which is that of `words`;
     // every bit pattern is a `u64`. What is shorter than its fixed part it refuses.
@@ -167,18 +167,18 @@ pub(super) fn type1_info(container: &File, words: &mut [u64]) -> Result<(), DmaR
 pub(super) unsafe fn ioas_map(
     iommufd: &File,
     ioas: u32,
-    iova: AddrRange,
+    iova: u64,
+    memory: &HostMemory,
     access: DmaAccess,
-    address: u64,
 ) -> Result<(), DmaRefusal> {
     let mut map = IoasMap {
         size: size::<IoasMap>(),
         flags: ioas_flags(access),
         ioas_id: ioas,
         reserved: 0,
-        user_va: address,
-        length: bytes(iova),
-        iova: iova.start(),
+        user_va: memory.address(),
+        length: memory.size(),
+        iova,
     };
     // SAFETY: as in `type1_map`; the ioctl also writes to `map`.
     done(unsafe { ioctl_with_mut_ref(iommufd, IOMMU_IOAS_MAP(), &mut map) })
@@ -188,18 +188,18 @@ pub(super) unsafe fn ioas_map(
 pub(super) fn ioas_map_file(
     iommufd: &File,
     ioas: u32,
-    iova: AddrRange,
+    iova: u64,
+    file: &FileSlice,
     access: DmaAccess,
-    (fd, offset): (i32, u64),
 ) -> Result<(), DmaRefusal> {
     let mut map = IoasMapFile {
         size: size::<IoasMapFile>(),
         flags: ioas_flags(access),
         ioas_id: ioas,
-        fd,
-        start: offset,
-        length: bytes(iova),
-        iova: iova.start(),
+        fd: file.fd(),
+        start: file.offset(),
+        length: file.size(),
+        iova,
     };
     // SAFETY: `map` has the layout that the ioctl reads and writes, and says its size. No address is
     // named.

@@ -2,32 +2,26 @@
 
 //! DMA mappings of a container or an IOAS.
 //!
-//! # Who keeps the memory
+//! # Which memory can be mapped
 //!
-//! A device writes to what is mapped for it whenever it likes, also after everybody else has let go.
-//! So an [`Iommu`] holds the owner of what it has mapped, until the kernel has said that it is
-//! unmapped: by [`unmap_dma`](Iommu::unmap_dma), or when the last clone of it goes. What the kernel
-//! would not unmap is never let go.
-//!
-//! That is half of what memory needs. The other half, that nobody in this process has a reference to
-//! bytes which a device changes, no type can say of an address. It is promised by whoever calls
-//! [`map_dma`](Iommu::map_dma), or once for all by [`DmaSpace::new`]. A file's pages need no promise:
-//! [`map_dma_file`](Iommu::map_dma_file).
+//! A device writes to the memory that is mapped for it at any time, so such memory needs two things.
+//! It must stay mapped in this process: an [`Iommu`] holds the owner of each mapping until the kernel
+//! has unmapped it, by [`unmap_dma`](Iommu::unmap_dma) or when the last clone of the `Iommu` is
+//! dropped. What the kernel does not unmap is never released. And this process must not hold
+//! references to the bytes: whoever created the [`HostMemory`](guest_ranges::HostMemory) has promised
+//! that. A [`FileSlice`](guest_ranges::FileSlice) needs no promise, because the kernel holds the
+//! file's pages. So mapping is safe.
 
 mod info;
 mod ioctl;
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError};
 
 use guest_ranges::AddrRange;
 use info::{Type1Info, Type1InfoError};
-use vfio_dma::{
-    AddressSpace, DmaAccess, DmaInputError, DmaLimits, DmaPlace, DmaRange, DmaRefusal,
-    DmaUnsupported,
-};
+use vfio_dma::{AddressSpace, DmaLimits, DmaMemory, DmaRange, DmaRefusal, DmaUnsupported};
 
 use super::iommu::{Files, Inner, Iommu};
 
@@ -41,55 +35,30 @@ impl Iommu {
     /// Maps memory for the devices of this address space. There must be one: a container without a
     /// device maps nothing.
     ///
+    /// Files need an iommufd and Linux 6.13; it takes memfds. Linux 7.3 was seen to map dma-bufs of
+    /// other devices too. The mapping of a dma-buf is dead once the dma-buf was revoked, and stays so
+    /// when the device is back: unmap it and map it again.
+    ///
     /// # Errors
     ///
     /// [`DmaRefusal`]; [`DmaUnsupported`] for a file in a container. Nothing is mapped then.
-    ///
-    /// # Safety
-    ///
-    /// If the range is [`DmaPlace::Host`]: until it is unmapped, and at least for as long as its owner
-    /// lives, the bytes must be mapped at that address, and not be otherwise used by this process, as
-    /// devices read and, unless the range is [`DmaAccess::Read`], write them at any time. If it is
-    /// [`DmaPlace::File`]: the owner must keep the descriptor open.
-    pub unsafe fn map_dma(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
+    pub fn map_dma(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
         let mut mapped = self.inner.mapped();
-        // SAFETY: passed on from the caller. The owner is held below, before anybody could unmap.
+        // SAFETY: `mapped` is locked, so nothing is unmapped before it holds the owner. It keeps the
+        // owner until the kernel has unmapped the range.
         unsafe { self.inner.map(range) }?;
         mapped.insert(range.iova().start(), range.clone());
         Ok(())
     }
 
-    /// Maps bytes of a file, from `offset` on: a memfd, or a dma-buf of a device, so that one device
-    /// reaches the other's memory. It needs an iommufd, and Linux 6.13; dma-bufs were
-    /// seen to be taken by 7.3.
-    ///
-    /// A dma-buf's mapping is dead once the dma-buf was revoked, and stays so when the device is
-    /// back: then it has to be unmapped and mapped again.
-    ///
-    /// # Errors
-    ///
-    /// [`DmaFileError`].
-    pub fn map_dma_file(
-        &self,
-        iova: AddrRange,
-        access: DmaAccess,
-        file: Arc<OwnedFd>,
-        offset: u64,
-    ) -> Result<(), DmaFileError> {
-        let at = (file.as_raw_fd(), offset);
-        let range = DmaRange::file(iova, access, at, file)?;
-        // SAFETY: the descriptor's owner is the owner of the range.
-        Ok(unsafe { self.map_dma(&range) }?)
-    }
-
-    /// Unmaps all mappings in a range, and returns how many bytes that was. When it returns, no device
-    /// reaches them any more, and their owners are let go.
+    /// Unmaps all mappings in a range and returns the number of unmapped bytes. After it returns, no
+    /// device reaches them, and their owners are released.
     ///
     /// # Errors
     ///
     /// [`DmaRefusal`], if a mapping would have to be split: EINVAL from a container, ENOENT from an
-    /// iommufd. The iommufd may have unmapped those below it. Where there is no mapping, a container
-    /// unmaps 0 bytes, and an iommufd says ENOENT.
+    /// iommufd. The iommufd may have unmapped those below it. Without a mapping in the range, a
+    /// container unmaps 0 bytes, and an iommufd returns ENOENT.
     pub fn unmap_dma(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         let mut mapped = self.inner.mapped();
         let unmapped = self.inner.unmap(iova);
@@ -97,7 +66,7 @@ impl Iommu {
         let is_gone = match unmapped {
             Ok(_) => true,
             // As a whole it cannot be split: it went with an earlier call, which failed later.
-            Err(refusal) => known == Some(iova) && refusal.is_nothing_there(),
+            Err(refusal) => known == Some(iova) && refusal.is_not_mapped(),
         };
         let mut let_go = Vec::new();
         if is_gone {
@@ -105,14 +74,14 @@ impl Iommu {
             let starts: Vec<u64> = starts.map(|(start, _)| *start).collect();
             let_go.extend(starts.iter().filter_map(|start| mapped.remove(start)));
         }
-        // Owners go when nothing is locked any more: they may do anything.
+        // Owners are dropped after the lock is released: they may run any code.
         drop(mapped);
         drop(let_go);
         unmapped
     }
 
-    /// What can be mapped: pages of which size, at which IOVAs, and how many mappings there can be.
-    /// Devices that are opened later can narrow it.
+    /// What can be mapped: the page size, the IOVAs, and the number of mappings. Devices that are
+    /// opened later can narrow it.
     ///
     /// # Errors
     ///
@@ -139,18 +108,6 @@ impl Iommu {
     }
 }
 
-/// Why bytes of a file are not mapped.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DmaFileError {
-    /// The offsets wrap around.
-    #[error(transparent)]
-    Range(#[from] DmaInputError),
-    /// The kernel does not map it.
-    #[error(transparent)]
-    Refused(#[from] DmaRefusal),
-}
-
 impl Inner {
     pub(super) fn mapped(&self) -> MutexGuard<'_, Mapped> {
         // It follows the kernel one call at a time, and so a panic leaves nothing half done.
@@ -159,23 +116,23 @@ impl Inner {
 
     /// # Safety
     ///
-    /// As for [`Iommu::map_dma`].
+    /// The owner of the range's memory must live until the range is unmapped.
     unsafe fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
-        let (iova, access) = (range.iova(), range.access());
-        match (&self.files, range.place()) {
+        let (iova, access) = (range.iova().start(), range.access());
+        match (&self.files, range.memory()) {
             // SAFETY: passed on from the caller.
-            (Files::Container { container, .. }, DmaPlace::Host { address }) => unsafe {
-                ioctl::type1_map(container, iova, access, address)
+            (Files::Container { container, .. }, DmaMemory::Host(memory)) => unsafe {
+                ioctl::type1_map(container, iova, memory, access)
             },
-            (Files::Container { .. }, DmaPlace::File { .. }) => {
+            (Files::Container { .. }, DmaMemory::File(_)) => {
                 Err(DmaUnsupported::FileInContainer.into())
             }
             // SAFETY: passed on from the caller.
-            (Files::Iommufd { iommufd, ioas }, DmaPlace::Host { address }) => unsafe {
-                ioctl::ioas_map(iommufd, *ioas, iova, access, address)
+            (Files::Iommufd { iommufd, ioas }, DmaMemory::Host(memory)) => unsafe {
+                ioctl::ioas_map(iommufd, *ioas, iova, memory, access)
             },
-            (Files::Iommufd { iommufd, ioas }, DmaPlace::File { fd, offset }) => {
-                let mapped = ioctl::ioas_map_file(iommufd, *ioas, iova, access, (fd, offset));
+            (Files::Iommufd { iommufd, ioas }, DmaMemory::File(file)) => {
+                let mapped = ioctl::ioas_map_file(iommufd, *ioas, iova, file, access);
                 mapped.map_err(without_files)
             }
         }
@@ -194,15 +151,15 @@ impl Inner {
         let mapped = mem::take(&mut *self.mapped());
         for (_, range) in mapped {
             let unmapped = self.unmap(range.iova());
-            if unmapped.is_err_and(|refusal| !refusal.is_nothing_there()) {
-                // A device may still write there: nobody else ever gets it.
+            if unmapped.is_err_and(|refusal| !refusal.is_not_mapped()) {
+                // A device may still write there, so the memory is never released.
                 mem::forget(range);
             }
         }
     }
 }
 
-/// What an iommufd says where there is no such thing.
+/// The errors of an iommufd that cannot map files.
 fn without_files(refusal: DmaRefusal) -> DmaRefusal {
     match refusal {
         DmaRefusal::Errno(libc::ENOTTY) => DmaUnsupported::Files.into(),
@@ -211,7 +168,7 @@ fn without_files(refusal: DmaRefusal) -> DmaRefusal {
     }
 }
 
-/// The kernel is asked again with more room until it has said all.
+/// Repeats the query with more room until the kernel has returned everything.
 fn type1_info(container: &std::fs::File) -> Result<Type1Info, DmaRefusal> {
     let mut words = vec![0_u64; 16];
     loop {
@@ -259,42 +216,17 @@ fn everywhere() -> Vec<AddrRange> {
     vec![AddrRange::ALL]
 }
 
-/// The address space of an [`Iommu`], for the planner: whoever makes one promises once what
-/// [`Iommu::map_dma`] asks for each time.
-#[derive(Clone, Debug)]
-pub struct DmaSpace {
-    iommu: Iommu,
-}
-
-impl DmaSpace {
-    /// The address space of `iommu`.
-    ///
-    /// # Safety
-    ///
-    /// Every range that is ever given to [`map`](AddressSpace::map) must be as [`Iommu::map_dma`] asks
-    /// for: memory that devices may touch at any time for as long as its owner lives, and that is not
-    /// otherwise used by this process.
-    pub unsafe fn new(iommu: Iommu) -> Self {
-        Self { iommu }
-    }
-
-    /// What devices are opened through.
-    pub fn iommu(&self) -> &Iommu {
-        &self.iommu
-    }
-}
-
-impl AddressSpace for DmaSpace {
+/// The address space that the crate [`vfio_dma`] plans for. It is empty at first.
+impl AddressSpace for Iommu {
     fn map(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
-        // SAFETY: promised by whoever made this.
-        unsafe { self.iommu.map_dma(range) }
+        self.map_dma(range)
     }
 
     fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
-        self.iommu.unmap_dma(iova)
+        self.unmap_dma(iova)
     }
 
     fn limits(&self) -> Result<DmaLimits, DmaRefusal> {
-        self.iommu.dma_limits()
+        self.dma_limits()
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Why an interrupt cannot be had.
+//! Errors of a device's interrupts.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::InterruptKind;
 use crate::device::PciAddress;
 
-/// What went wrong. Nothing has changed, unless the variant says so.
+/// An error of a device's interrupts. Nothing has changed, unless the variant's docs differ.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InterruptError {
@@ -18,7 +18,7 @@ pub enum InterruptError {
     None {
         /// The device.
         address: PciAddress,
-        /// The kind asked for.
+        /// The requested kind.
         kind: InterruptKind,
     },
     /// Another kind is enabled, or this one is already: VFIO has one at a time.
@@ -26,7 +26,7 @@ pub enum InterruptError {
     Enabled {
         /// The device.
         address: PciAddress,
-        /// The kind asked for.
+        /// The requested kind.
         kind: InterruptKind,
         /// The kind that is enabled.
         enabled: InterruptKind,
@@ -36,7 +36,7 @@ pub enum InterruptError {
     Empty {
         /// The device.
         address: PciAddress,
-        /// The kind asked for.
+        /// The requested kind.
         kind: InterruptKind,
     },
     /// A vector that the device does not have.
@@ -64,19 +64,19 @@ pub enum InterruptError {
         /// How many there are.
         allocated: u16,
     },
-    /// The host has fewer vectors left than were asked for.
+    /// The host has fewer vectors left than requested.
     #[error("{address}: the host has {available} vectors of {kind}, not {wanted}")]
     Fewer {
         /// The device.
         address: PciAddress,
         /// The kind.
         kind: InterruptKind,
-        /// How many were asked for.
+        /// How many were requested.
         wanted: usize,
-        /// How many it would give.
+        /// How many the host has.
         available: u32,
     },
-    /// Nobody listens to this vector.
+    /// The vector has no eventfd.
     #[error("{address}: vector {vector} of {kind} has no eventfd")]
     Silent {
         /// The device.
@@ -96,13 +96,13 @@ pub enum InterruptError {
         address: PciAddress,
         /// The kind.
         kind: InterruptKind,
-        /// What was asked of it.
+        /// The operation.
         call: &'static str,
         /// The first vector that was concerned.
         vector: usize,
         /// How many were concerned.
         count: usize,
-        /// What it said.
+        /// The kernel's error number.
         errno: i32,
     },
 }

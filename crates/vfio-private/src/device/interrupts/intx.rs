@@ -12,9 +12,9 @@ const KIND: InterruptKind = InterruptKind::Intx;
 
 /// A device's interrupt line, enabled until this is dropped.
 ///
-/// The line is level-triggered. The kernel masks it when it signals the eventfd, as it cannot know
-/// what makes the device let go; whoever has served the device [unmasks](Self::unmask) it. If the
-/// device still asserts the line then, the eventfd is signalled again.
+/// The line is level-triggered. The kernel masks it when it signals the eventfd, because it does not
+/// know how to make the device deassert the line. [Unmask](Self::unmask) it after serving the device.
+/// If the device still asserts the line then, the eventfd is signalled again.
 #[derive(Debug)]
 pub struct Intx<D: Deref<Target = Device>> {
     device: D,
@@ -61,8 +61,8 @@ impl<D: Deref<Target = Device>> Intx<D> {
         self.set(Action::Unmask)
     }
 
-    /// Has the kernel unmask the line whenever `served` is signalled: KVM does when a guest ends an
-    /// interrupt that was raised by an irqfd with this as its resample fd. `None` ends that.
+    /// Makes the kernel unmask the line whenever `served` is signalled, or no longer (`None`). KVM
+    /// signals an irqfd's resample fd when the guest ends the interrupt.
     ///
     /// # Errors
     ///

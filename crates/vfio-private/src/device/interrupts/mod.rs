@@ -8,9 +8,9 @@
 //!
 //! ```no_run
 //! use vfio_private::device::interrupts::{EventFd, InterruptKind, MessageKind, Vectors};
-//! use vfio_private::device::{Device, Iommu, Way};
+//! use vfio_private::device::{Device, Iommu, VfioInterface};
 //!
-//! let device = Device::open(&Iommu::new(Way::Group)?, "0000:01:00.0".parse()?)?;
+//! let device = Device::open(&Iommu::new(VfioInterface::LegacyGroup)?, "0000:01:00.0".parse()?)?;
 //! let info = device.interrupt_info(InterruptKind::Msix)?;
 //! println!("{} vectors", info.vectors);
 //! let (admin, queue) = (EventFd::new(0)?, EventFd::new(0)?);
@@ -20,9 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! An eventfd reaches a guest as an irqfd of KVM, on a route to the guest's own message. Which message
-//! that is, and when it changes, [`MsixTable`](crate::emulate::MsixTable) and
-//! [`GuestConfig`](crate::emulate::GuestConfig) say.
+//! An eventfd reaches a guest as an irqfd of KVM, on a route to the guest's own message.
+//! [`MsixTable`](crate::emulate::MsixTable) and [`GuestConfig`](crate::emulate::GuestConfig) report
+//! that message, and when it changes.
 //!
 //! **Messages need bus mastering**: a device whose command register has bit 2 clear sends none.
 
@@ -45,7 +45,7 @@ use super::Device;
 /// How a device interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InterruptKind {
-    /// A line, shared with others as a rule.
+    /// A line, usually shared with other devices.
     Intx,
     /// Messages whose numbers follow each other, up to 32.
     Msi,
@@ -78,8 +78,9 @@ impl core::fmt::Display for InterruptKind {
     }
 }
 
-/// What the kernel says of one kind of a device's interrupts (`VFIO_DEVICE_GET_IRQ_INFO`).
+/// What the kernel reports about one kind of a device's interrupts (`VFIO_DEVICE_GET_IRQ_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct InterruptInfo {
     /// How many vectors there are; 0 if there is no interrupt of this kind.
     pub vectors: u16,
@@ -93,7 +94,7 @@ pub struct InterruptInfo {
 }
 
 impl Device {
-    /// What there is of one kind of interrupts.
+    /// Queries the kernel for one kind of interrupts.
     ///
     /// # Errors
     ///

@@ -28,8 +28,8 @@ impl From<MessageKind> for InterruptKind {
 
 /// A device's message interrupts, enabled until this is dropped.
 ///
-/// Of the vectors that the device has, the first ones are allocated on the host; of these, those with
-/// an eventfd signal it. VFIO cannot mask a vector: take its eventfd away, or stop listening to it.
+/// The first of the device's vectors are allocated on the host. An allocated vector with an eventfd
+/// signals it. VFIO cannot mask a vector: remove its eventfd, or stop listening to it.
 #[derive(Debug)]
 pub struct Vectors<D: Deref<Target = Device>> {
     device: D,
@@ -69,8 +69,8 @@ impl<D: Deref<Target = Device>> Vectors<D> {
         u16::try_from(self.heard.len()).unwrap_or(u16::MAX)
     }
 
-    /// Gives vectors from `first` on other eventfds, or takes theirs away. Vectors past the
-    /// allocated ones are allocated, where the kernel can.
+    /// Sets or removes the eventfds of vectors from `first` on. Vectors that are not allocated yet are
+    /// allocated, if the kernel can.
     ///
     /// # Errors
     ///

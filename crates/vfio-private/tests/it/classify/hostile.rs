@@ -7,8 +7,8 @@ use crate::common;
 use common::{Device, assert_tiles, in_bar, index, non_tee, span, tee};
 use proptest::prelude::*;
 use vfio_private::{
-    Bar, BarKind, BarSpan, ClassifyError, Msix, MsixPart, MsixParts, PageSize, PbaPolicy, Policy,
-    Region, ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
+    AddrRange, Bar, BarKind, BarRange, ClassifyError, Msix, MsixPart, MsixParts, PageSize,
+    PbaPolicy, Policy, Region, ReportedRange, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
 };
 
 fn io_bar() -> Device {
@@ -43,12 +43,12 @@ fn msix_structures_must_stay_in_their_bar() {
         (MsixPart::Table, leaves, fits),
         (MsixPart::Pba, fits, leaves),
     ] {
-        let span = leaves.span;
+        let span = leaves.range;
         let error = ClassifyError::MsixOutsideBar {
             bar,
             bar_size,
             part,
-            span,
+            range: span,
         };
         let device = Device::with_bar(bar_size).msix(table, pba);
         assert_eq!(device.classify(), Err(error));
@@ -71,7 +71,7 @@ fn msix_structures_do_not_belong_in_an_io_bar() {
     let error = ClassifyError::MsixInIoBar {
         bar: index(0),
         part: MsixPart::Pba,
-        span: span(0x80, 8),
+        range: span(0x80, 8),
     };
     let device = io_bar().msix(in_bar(1, 0, 16), in_bar(0, 0x80, 8));
     assert_eq!(device.classify(), Err(error));
@@ -103,7 +103,7 @@ fn reported_ranges_do_not_belong_in_an_io_bar() {
 
 #[test]
 fn a_byte_cannot_be_tee_and_non_tee() {
-    let contradiction = |ranges: &[ReportedRange], tee: Span, non_tee: Span| {
+    let contradiction = |ranges: &[ReportedRange], tee: AddrRange, non_tee: AddrRange| {
         let device = Device::with_bar(0x8000).report(ranges);
         let error = ClassifyError::ReportContradicts {
             bar: index(0),
@@ -148,14 +148,16 @@ fn number() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn any_span() -> impl Strategy<Value = Span> {
-    (number(), number()).prop_filter_map("no span", |(offset, size)| Span::new(offset, size).ok())
+fn any_span() -> impl Strategy<Value = AddrRange> {
+    (number(), number()).prop_filter_map("no span", |(offset, size)| {
+        AddrRange::new(offset, size.into())
+    })
 }
 
-fn any_place() -> impl Strategy<Value = BarSpan> {
-    (0..6_u8, any_span()).prop_map(|(bar, span)| BarSpan {
+fn any_place() -> impl Strategy<Value = BarRange> {
+    (0..6_u8, any_span()).prop_map(|(bar, span)| BarRange {
         bar: index(bar % 2),
-        span,
+        range: span,
     })
 }
 
@@ -165,16 +167,16 @@ fn any_device() -> impl Strategy<Value = Device> {
     let area = (number(), number()).prop_map(|(offset, size)| SparseArea { offset, size });
     let sparse = prop::option::of(prop::collection::vec(area, 0..4));
     let region =
-        (any::<bool>(), sparse, any::<bool>()).prop_map(|(mmap, sparse, msix_mappable)| Region {
-            mmap,
-            sparse,
-            msix_mappable,
+        (any::<bool>(), sparse, any::<bool>()).prop_map(|(mmap, sparse, msix_mappable)| {
+            let mut region = Region::mappable();
+            (region.mmap, region.sparse, region.msix_mappable) = (mmap, sparse, msix_mappable);
+            region
         });
     let msix = (any_place(), any_place()).prop_map(|(table, pba)| Msix { table, pba });
     let mark = prop::bool::weighted(0.1);
     let range =
         (any_span(), any::<bool>(), mark, mark).prop_map(|(span, tee, table, pba)| ReportedRange {
-            span,
+            range: span,
             kind: if tee { TeeKind::Tee } else { TeeKind::NonTee },
             msix: MsixParts { table, pba },
         });

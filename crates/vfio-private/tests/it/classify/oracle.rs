@@ -5,11 +5,11 @@
 
 use crate::common;
 
-use common::{Device, assert_tiles, in_bar, span};
+use common::{Device, assert_tiles, end, in_bar, span};
 use proptest::prelude::*;
 use vfio_private::{
-    Access, ClassifyError, MsixPart, MsixParts, MsixPlacement, Neighbour, PageSize, PbaPolicy,
-    Reason, ReportedRange, Span, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
+    Access, AddrRange, ClassifyError, MsixPart, MsixParts, MsixPlacement, Neighbour, PageSize,
+    PbaPolicy, Reason, ReportedRange, SparseArea, SubPagePolicy, TeeKind, TeeMsixPolicy,
 };
 
 /// All that is known of one byte.
@@ -36,13 +36,18 @@ fn bytes_of(device: &Device) -> Vec<Byte> {
     if let Some(msix) = device.msix {
         for (place, is_table) in [(msix.table, true), (msix.pba, false)] {
             if place.bar == device.bar.index() {
-                paint(&mut bytes, place.span.offset(), place.span.size(), |byte| {
-                    if is_table {
-                        byte.table = true
-                    } else {
-                        byte.pba = true
-                    }
-                });
+                paint(
+                    &mut bytes,
+                    place.range.start(),
+                    place.range.size_u64().unwrap(),
+                    |byte| {
+                        if is_table {
+                            byte.table = true
+                        } else {
+                            byte.pba = true
+                        }
+                    },
+                );
             }
         }
     }
@@ -58,8 +63,8 @@ fn bytes_of(device: &Device) -> Vec<Byte> {
     for range in device.report.iter().flatten() {
         paint(
             &mut bytes,
-            range.span.offset(),
-            range.span.size(),
+            range.range.start(),
+            range.range.size_u64().unwrap(),
             |byte| match range.kind {
                 TeeKind::Tee => {
                     byte.tee = true;
@@ -89,8 +94,8 @@ fn oracle(device: &Device) -> Result<Answer, Refusal> {
         return Err(Refusal::Contradiction);
     }
     for range in device.report.iter().flatten() {
-        let start = usize::try_from(range.span.offset()).unwrap();
-        let end = usize::try_from(range.span.end()).unwrap();
+        let start = usize::try_from(range.range.start()).unwrap();
+        let end = usize::try_from(end(range.range)).unwrap();
         let table = bytes[start..end].iter().any(|byte| byte.table);
         let pba = bytes[start..end].iter().any(|byte| byte.pba);
         if (range.msix.table && !table) || (range.msix.pba && !pba) {
@@ -171,7 +176,7 @@ fn oracle(device: &Device) -> Result<Answer, Refusal> {
 }
 
 /// A range in a BAR of `size` bytes. Most are aligned, or hardly any report could be honoured.
-fn range_in(size: u64) -> impl Strategy<Value = Span> {
+fn range_in(size: u64) -> impl Strategy<Value = AddrRange> {
     let grain = prop::sample::select(vec![0x4000, 0x4000, 0x1000, 0x1000, 0x800, 8, 1]);
     (grain, 0..size, 0..size).prop_map(move |(grain, a, b)| {
         let start = a.min(b) / grain * grain;
@@ -181,7 +186,7 @@ fn range_in(size: u64) -> impl Strategy<Value = Span> {
 }
 
 /// MSI-X structures are small against the BAR.
-fn structure_in(size: u64) -> impl Strategy<Value = Span> {
+fn structure_in(size: u64) -> impl Strategy<Value = AddrRange> {
     (0..size, 1..=64_u64).prop_map(move |(offset, length)| {
         let offset = offset / 8 * 8;
         span(offset, (length * 16).min(size - offset))
@@ -192,7 +197,7 @@ fn structure_in(size: u64) -> impl Strategy<Value = Span> {
 fn report_in(size: u64) -> impl Strategy<Value = Vec<ReportedRange>> {
     let kind = prop::sample::select(vec![TeeKind::Tee, TeeKind::NonTee, TeeKind::NonTee]);
     let free = (range_in(size), kind.clone()).prop_map(|(span, kind)| ReportedRange {
-        span,
+        range: span,
         kind,
         msix: MsixParts::NONE,
     });
@@ -210,7 +215,7 @@ fn report_in(size: u64) -> impl Strategy<Value = Vec<ReportedRange>> {
                 };
                 let within = within.unwrap_or(span(0, slot));
                 Some(ReportedRange {
-                    span: span(start + within.offset(), within.size()),
+                    range: span(start + within.start(), within.size_u64().unwrap()),
                     kind,
                     msix: MsixParts::NONE,
                 })
@@ -225,7 +230,7 @@ fn mark(device: &mut Device, how: u8) {
     for (n, range) in device.report.iter_mut().flatten().enumerate() {
         let holds = |part| {
             let place = msix.map(|msix| msix.place(part));
-            place.is_some_and(|place| place.bar == index && place.span.overlaps(range.span))
+            place.is_some_and(|place| place.bar == index && place.range.overlaps(range.range))
         };
         range.msix = MsixParts {
             table: (how == 1 && holds(MsixPart::Table)) || (how == 2 && n == 0),
@@ -254,12 +259,15 @@ fn device() -> impl Strategy<Value = Device> {
             .prop_map(
                 |(mut device, msix, (sparse, flags), report, page, (policy, marks))| {
                     if let Some(((table_bar, table), (pba_bar, pba))) = msix {
-                        let table = in_bar(table_bar / 2, table.offset(), table.size());
-                        let pba = in_bar(pba_bar / 2, pba.offset(), pba.size());
+                        let table = in_bar(table_bar / 2, table.start(), table.size_u64().unwrap());
+                        let pba = in_bar(pba_bar / 2, pba.start(), pba.size_u64().unwrap());
                         device = device.msix(table, pba);
                     }
                     if let Some(areas) = sparse {
-                        let areas: Vec<_> = areas.iter().map(|s| (s.offset(), s.size())).collect();
+                        let areas: Vec<_> = areas
+                            .iter()
+                            .map(|s| (s.start(), s.size_u64().unwrap()))
+                            .collect();
                         device = device.sparse(&areas);
                     }
                     (device.region.mmap, device.region.msix_mappable) = flags;
@@ -313,15 +321,10 @@ fn assert_agreement(device: &Device) {
         Err(ClassifyError::ReportMisplacesMsix { range, .. }) => {
             assert_eq!(expected, Err(Refusal::Misplaced));
             let ranges = device.report.as_deref().unwrap_or_default();
-            assert!(ranges.iter().any(|reported| reported.span == range));
+            assert!(ranges.iter().any(|reported| reported.range == range));
         }
         Err(ClassifyError::PrivateNotSeparable { private, page, .. }) => {
-            assert_eq!(
-                expected,
-                Err(Refusal::NotSeparable {
-                    page: page.offset()
-                })
-            );
+            assert_eq!(expected, Err(Refusal::NotSeparable { page: page.start() }));
             assert!(private.overlaps(page));
         }
         Err(ClassifyError::MsixLocked {
@@ -330,7 +333,7 @@ fn assert_agreement(device: &Device) {
             can_be_left,
             ..
         }) => {
-            let page_at = page.offset();
+            let page_at = page.start();
             assert_eq!(expected, Err(Refusal::NotSeparable { page: page_at }));
             assert!(private.overlaps(page));
             assert_eq!(device.policy.tee_msix(), TeeMsixPolicy::Refuse);
@@ -363,7 +366,7 @@ proptest! {
     ) {
         for piece in device.classify().unwrap_or_default() {
             let whole = device.page.is_aligned(piece.offset())
-                && device.page.is_aligned(piece.span().end());
+                && device.page.is_aligned(end(piece.range()));
             let expanded = piece.reasons().contains(Reason::ExpandedBar);
             prop_assert!(!piece.kvm_mappable() || whole || expanded, "{}", piece);
         }

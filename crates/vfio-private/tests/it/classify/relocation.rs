@@ -4,7 +4,7 @@
 
 use crate::common;
 
-use common::{Device, in_bar, index, span, tee};
+use common::{Device, end, in_bar, index, span, tee};
 use proptest::prelude::*;
 use vfio_private::Access::{Blocked, Shared, Trap};
 use vfio_private::{
@@ -85,7 +85,7 @@ fn a_bar_that_msix_cannot_be_put_behind_is_an_error() {
     let error = ClassifyError::MsixInIoBar {
         bar: index(0),
         part: MsixPart::Table,
-        span: span(0, 16),
+        range: span(0, 16),
     };
     assert_eq!(Relocation::new(io, msix, page), Err(error));
 }
@@ -104,16 +104,16 @@ proptest! {
         let relocation = Relocation::new(bar, msix, page).unwrap();
         let (table, pba) = (relocation.msix.table, relocation.msix.pba);
         prop_assert_eq!((table.bar, pba.bar), (index(2), index(2)));
-        prop_assert_eq!(table.span.size(), msix.table.span.size());
-        prop_assert_eq!(pba.span.size(), msix.pba.span.size());
-        prop_assert!(!table.span.overlaps(pba.span));
-        prop_assert!(table.span.offset() % 8 == 0 && pba.span.offset() % 8 == 0);
-        prop_assert!(page.is_aligned(table.span.offset()));
-        prop_assert!(table.span.offset() >= bar.size());
-        prop_assert!(table.span.end().max(pba.span.end()) <= relocation.bar.size());
+        prop_assert_eq!(table.range.size(), msix.table.range.size());
+        prop_assert_eq!(pba.range.size(), msix.pba.range.size());
+        prop_assert!(!table.range.overlaps(pba.range));
+        prop_assert!(table.range.start() % 8 == 0 && pba.range.start() % 8 == 0);
+        prop_assert!(page.is_aligned(table.range.start()));
+        prop_assert!(table.range.start() >= bar.size());
+        prop_assert!(end(table.range).max(end(pba.range)) <= relocation.bar.size());
         prop_assert!(relocation.bar.size() >= 2 * bar.size());
-        prop_assert!(u32::try_from(pba.span.offset()).is_ok());
-        prop_assert_eq!(relocation.emulated.end(), relocation.bar.size());
-        prop_assert_eq!(relocation.emulated.offset(), bar.size());
+        prop_assert!(u32::try_from(pba.range.start()).is_ok());
+        prop_assert_eq!(end(relocation.emulated), relocation.bar.size());
+        prop_assert_eq!(relocation.emulated.start(), bar.size());
     }
 }

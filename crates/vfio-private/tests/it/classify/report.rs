@@ -151,7 +151,7 @@ fn a_sub_page_bar_obeys_the_report_where_it_can() {
 }
 
 /// The error of a device on pages of 16 KiB whose BAR is of 64 KiB.
-fn not_separable(device: Device) -> (vfio_private::Span, Neighbour, vfio_private::Span) {
+fn not_separable(device: Device) -> (vfio_private::AddrRange, Neighbour, vfio_private::AddrRange) {
     match device.page(PageSize::Size16K).classify() {
         Err(ClassifyError::PrivateNotSeparable {
             bar,

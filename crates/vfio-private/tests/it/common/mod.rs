@@ -5,8 +5,8 @@
 pub mod bytes;
 
 use vfio_private::{
-    Access, Bar, BarIndex, BarInput, BarKind, BarSpan, ClassifyError, Msix, MsixParts, PageSize,
-    Piece, Policy, Region, ReportedRange, Span, SparseArea, TeeKind, classify,
+    Access, AddrRange, Bar, BarIndex, BarInput, BarKind, BarRange, ClassifyError, Msix, MsixParts,
+    PageSize, Piece, Policy, Region, ReportedRange, SparseArea, TeeKind, classify,
 };
 
 /// One BAR and everything the classifier is told about it.
@@ -24,20 +24,25 @@ pub fn index(bar: u8) -> BarIndex {
     BarIndex::new(bar).unwrap()
 }
 
-pub fn span(offset: u64, size: u64) -> Span {
-    Span::new(offset, size).unwrap()
+pub fn span(offset: u64, size: u64) -> AddrRange {
+    AddrRange::new(offset, size.into()).unwrap()
 }
 
-pub fn in_bar(bar: u8, offset: u64, size: u64) -> BarSpan {
-    BarSpan {
+/// The offset just behind a range.
+pub fn end(range: AddrRange) -> u64 {
+    range.last() + 1
+}
+
+pub fn in_bar(bar: u8, offset: u64, size: u64) -> BarRange {
+    BarRange {
         bar: index(bar),
-        span: span(offset, size),
+        range: span(offset, size),
     }
 }
 
 pub fn tee(offset: u64, size: u64) -> ReportedRange {
     ReportedRange {
-        span: span(offset, size),
+        range: span(offset, size),
         kind: TeeKind::Tee,
         msix: MsixParts::NONE,
     }
@@ -45,7 +50,7 @@ pub fn tee(offset: u64, size: u64) -> ReportedRange {
 
 pub fn non_tee(offset: u64, size: u64) -> ReportedRange {
     ReportedRange {
-        span: span(offset, size),
+        range: span(offset, size),
         kind: TeeKind::NonTee,
         msix: MsixParts::NONE,
     }
@@ -64,7 +69,7 @@ impl Device {
         }
     }
 
-    pub fn msix(self, table: BarSpan, pba: BarSpan) -> Self {
+    pub fn msix(self, table: BarRange, pba: BarRange) -> Self {
         Self {
             msix: Some(Msix { table, pba }),
             ..self
@@ -95,12 +100,9 @@ impl Device {
     }
 
     pub fn classify(&self) -> Result<Vec<Piece>, ClassifyError> {
-        let input = BarInput {
-            bar: self.bar,
-            region: &self.region,
-            msix: self.msix,
-            report: self.report.as_deref(),
-        };
+        let input = BarInput::new(self.bar, &self.region)
+            .with_msix(self.msix)
+            .with_report(self.report.as_deref());
         classify(&input, self.page, self.policy)
     }
 
@@ -126,7 +128,7 @@ pub fn assert_tiles(bar: Bar, pieces: &[Piece]) {
     for piece in pieces {
         assert_eq!(piece.offset(), end);
         assert!(!piece.reasons().is_empty());
-        end = piece.span().end();
+        end = self::end(piece.range());
     }
     assert_eq!(end, bar.size());
     for pair in pieces.windows(2) {

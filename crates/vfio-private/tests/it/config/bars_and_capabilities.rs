@@ -224,5 +224,5 @@ fn msix_structures_are_checked_where_they_are_made() {
     });
     assert_eq!(Msix::with_vectors(1, at(0, 0), at(2, 0x1004)), error);
     let wraps = Msix::with_vectors(1, at(0, u64::MAX - 7), at(0, 0));
-    assert!(matches!(wraps, Err(InputError::SpanWraps { .. })));
+    assert!(matches!(wraps, Err(InputError::RangeWraps { .. })));
 }

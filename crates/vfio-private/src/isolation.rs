@@ -1,34 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Private bytes must have their host pages to themselves.
+//! Checks that private bytes have their host pages to themselves.
+
+use guest_ranges::AddrRange;
 
 use crate::bar::{ReportedRange, TeeKind};
 use crate::error::{ClassifyError, Neighbour};
-use crate::layers::{Layers, ReportLayers, locked_into_tee};
+use crate::facts::{BarFacts, ReportFacts, edges, locked_into_tee};
 use crate::policy::TeeMsixPolicy;
-use crate::span::Span;
 
 /// Finds the lowest host page that a private range shares with something that is not private.
 ///
-/// `ranges` is the report that `layers` was made from; the error names the range as it is there.
-pub(crate) fn check(layers: &Layers, ranges: &[ReportedRange]) -> Result<(), ClassifyError> {
-    match conflict(layers, ranges) {
+/// `ranges` is the report that `facts` was made from; the error names the range as it is there.
+pub(crate) fn check(facts: &BarFacts, ranges: &[ReportedRange]) -> Result<(), ClassifyError> {
+    match conflict(facts, ranges) {
         Some(error) => Err(error),
         None => Ok(()),
     }
 }
 
-fn conflict(layers: &Layers, ranges: &[ReportedRange]) -> Option<ClassifyError> {
-    let report = layers.report.as_ref()?;
-    let page = lowest_shared_page(layers, report)?;
-    let neighbour = neighbour(layers, report, ranges, page)?;
+fn conflict(facts: &BarFacts, ranges: &[ReportedRange]) -> Option<ClassifyError> {
+    let report = facts.report.as_ref()?;
+    let page = lowest_shared_page(facts, report)?;
+    let neighbour = neighbour(facts, report, ranges, page)?;
     if matches!(neighbour, Neighbour::Msix(..)) {
-        if let Some(error) = locked(layers, ranges, page) {
+        if let Some(error) = locked(facts, ranges, page) {
             return Some(error);
         }
     }
     Some(ClassifyError::PrivateNotSeparable {
-        bar: layers.bar.index(),
+        bar: facts.bar.index(),
         private: lowest_in(page, ranges, TeeKind::Tee)?,
         neighbour,
         page,
@@ -37,28 +38,28 @@ fn conflict(layers: &Layers, ranges: &[ReportedRange]) -> Option<ClassifyError> 
 
 /// The error for an MSI-X structure in `page` that the device reports as locked there. If locked
 /// structures are left to the guest, another cause keeps the page from being private.
-fn locked(layers: &Layers, ranges: &[ReportedRange], page: Span) -> Option<ClassifyError> {
-    if layers.tee_msix != TeeMsixPolicy::Refuse {
+fn locked(facts: &BarFacts, ranges: &[ReportedRange], page: AddrRange) -> Option<ClassifyError> {
+    if facts.tee_msix != TeeMsixPolicy::Refuse {
         return None;
     }
-    let tee = &layers.report.as_ref()?.tee;
-    let mut in_tee = layers
+    let tee = &facts.report.as_ref()?.tee;
+    let mut in_tee = facts
         .traps
         .iter()
         .filter(|trap| tee.first_overlapping(trap.pages).is_some());
     let can_be_left = in_tee
         .clone()
-        .all(|trap| locked_into_tee(ranges, trap.part).holds(trap.bytes));
+        .all(|trap| locked_into_tee(ranges, trap.part).covers(trap.bytes));
     in_tee.find_map(|trap| {
-        let here = trap.bytes.intersection(page)?;
+        let here = trap.bytes.intersect(page)?;
         let is_marked =
             |range: &&ReportedRange| range.kind == TeeKind::Tee && range.msix.contains(trap.part);
-        let marked = ranges.iter().filter(is_marked).map(|range| range.span);
+        let marked = ranges.iter().filter(is_marked).map(|marked| marked.range);
         Some(ClassifyError::MsixLocked {
-            bar: layers.bar.index(),
+            bar: facts.bar.index(),
             part: trap.part,
             structure: trap.bytes,
-            private: marked.filter(|span| span.overlaps(here)).min()?,
+            private: marked.filter(|range| range.overlaps(here)).min()?,
             page,
             can_be_left,
         })
@@ -67,31 +68,28 @@ fn locked(layers: &Layers, ranges: &[ReportedRange], page: Span) -> Option<Class
 
 /// A page is shared if private bytes fill it only in part, in which case one of their edges is off
 /// the page boundaries, or if the page is to be trapped.
-fn lowest_shared_page(layers: &Layers, report: &ReportLayers) -> Option<Span> {
-    let partly = report
-        .tee
-        .edges()
-        .find(|&edge| !layers.page.is_aligned(edge));
-    let trapped = layers.traps.iter().filter_map(|trap| {
+fn lowest_shared_page(facts: &BarFacts, report: &ReportFacts) -> Option<AddrRange> {
+    let partly = edges(&report.tee).find(|&edge| !facts.page.is_aligned(edge));
+    let trapped = facts.traps.iter().filter_map(|trap| {
         let tee = report.tee.first_overlapping(trap.pages)?;
-        Some(tee.intersection(trap.pages)?.offset())
+        Some(tee.intersect(trap.pages)?.start())
     });
     let offset = partly.into_iter().chain(trapped).min()?;
-    layers.page.page_of(offset)
+    Some(facts.page.page_of(offset))
 }
 
 /// What private bytes in `page` share it with. What no other report could mend comes first: the
 /// end of the BAR, then the MSI-X structures.
 fn neighbour(
-    layers: &Layers,
-    report: &ReportLayers,
+    facts: &BarFacts,
+    report: &ReportFacts,
     ranges: &[ReportedRange],
-    page: Span,
+    page: AddrRange,
 ) -> Option<Neighbour> {
-    if let Some(behind) = Span::between(layers.bar.size(), page.end()) {
+    if let Some(behind) = AddrRange::from_bounds(facts.bar.size(), page.last()) {
         return Some(Neighbour::BehindBar(behind));
     }
-    if let Some(trap) = layers.traps.iter().find(|trap| trap.bytes.overlaps(page)) {
+    if let Some(trap) = facts.traps.iter().find(|trap| trap.bytes.overlaps(page)) {
         return Some(Neighbour::Msix(trap.part, trap.bytes));
     }
     if let Some(non_tee) = lowest_in(page, ranges, TeeKind::NonTee) {
@@ -102,8 +100,8 @@ fn neighbour(
 }
 
 /// The lowest reported range of `kind` with a byte in `page`, whole.
-fn lowest_in(page: Span, ranges: &[ReportedRange], kind: TeeKind) -> Option<Span> {
+fn lowest_in(page: AddrRange, ranges: &[ReportedRange], kind: TeeKind) -> Option<AddrRange> {
     let alike = ranges.iter().filter(|range| range.kind == kind);
-    let spans = alike.map(|range| range.span);
-    spans.filter(|span| span.overlaps(page)).min()
+    let ranges = alike.map(|reported| reported.range);
+    ranges.filter(|range| range.overlaps(page)).min()
 }

@@ -1,56 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The facts about a BAR, checked, and each turned into the set of bytes it is about.
+//! Checks the facts about a BAR and converts each to the set of bytes that it holds for.
 //!
-//! Every fact about a host page is spread here over all bytes of the page. After that, whether a
-//! fact holds at an offset no longer depends on other offsets.
+//! A fact about a host page applies to all bytes of the page. So whether a fact holds at an offset
+//! does not depend on other offsets.
 
-use crate::bar::{Bar, BarInput, BarKind, Msix, Region, ReportedRange, TeeKind};
-use crate::coverage::Coverage;
-use crate::error::{ClassifyError, MsixPart};
+use guest_ranges::{AddrRange, RangeSet};
+
+use crate::bar::{Bar, BarInput, BarKind, Region, ReportedRange, TeeKind};
+use crate::error::ClassifyError;
+use crate::msix::{Msix, MsixPart};
 use crate::page::PageSize;
 use crate::policy::{MsixPlacement, PbaPolicy, Policy, TeeMsixPolicy};
-use crate::span::Span;
 
 /// The facts about one BAR that decide the access of its bytes.
 #[derive(Debug)]
-pub(crate) struct Layers {
+pub(crate) struct BarFacts {
     pub(crate) bar: Bar,
     pub(crate) page: PageSize,
     pub(crate) tee_msix: TeeMsixPolicy,
-    /// The MSI-X structures that are in this BAR and the host's.
+    /// The MSI-X structures in this BAR that belong to the host.
     pub(crate) traps: Vec<MsixTrap>,
     /// The host pages that VFIO's sparse-mmap areas hold as a whole; all of the BAR without areas.
-    pub(crate) mappable_pages: Coverage,
-    pub(crate) report: Option<ReportLayers>,
+    pub(crate) mappable_pages: RangeSet,
+    pub(crate) report: Option<ReportFacts>,
 }
 
-/// An MSI-X structure that is the host's: no page of it can be private.
+/// An MSI-X structure that belongs to the host: none of its pages can be private.
 #[derive(Debug)]
 pub(crate) struct MsixTrap {
     pub(crate) part: MsixPart,
     /// The structure itself.
-    pub(crate) bytes: Span,
+    pub(crate) bytes: AddrRange,
     /// The host pages it is in.
-    pub(crate) pages: Span,
-    /// The guest is shown it here, so that the pages trap, and not elsewhere.
+    pub(crate) pages: AddrRange,
+    /// Whether the guest finds the structure here, so that its pages trap, and not elsewhere.
     pub(crate) is_carved: bool,
 }
 
-/// What the TDISP report says of the BAR.
+/// The ranges of the TDISP report in the BAR, as sets.
 #[derive(Debug)]
-pub(crate) struct ReportLayers {
-    pub(crate) tee: Coverage,
-    pub(crate) non_tee: Coverage,
-    pub(crate) unreported: Coverage,
+pub(crate) struct ReportFacts {
+    pub(crate) tee: RangeSet,
+    pub(crate) non_tee: RangeSet,
+    pub(crate) unreported: RangeSet,
     /// Marked TEE ranges that hold MSI-X structures left to the guest.
-    pub(crate) guest_msix: Coverage,
+    pub(crate) guest_msix: RangeSet,
     /// Host pages with NON_TEE as well as unreported bytes.
-    pub(crate) mixed_pages: Coverage,
+    pub(crate) mixed_pages: RangeSet,
 }
 
-impl Layers {
-    /// Checks that the facts fit the BAR and each other, and sorts them into layers.
+impl BarFacts {
+    /// Checks that the input fits the BAR and is free of contradictions, and converts it to sets.
     pub(crate) fn new(
         input: &BarInput<'_>,
         page: PageSize,
@@ -61,12 +62,12 @@ impl Layers {
         let mappable_pages = mappable_pages(bar, input.region, page)?;
         let mut report = None;
         if let Some(ranges) = input.report {
-            let mut layers = ReportLayers::new(bar, ranges, page)?;
+            let mut facts = ReportFacts::new(bar, ranges, page)?;
             check_marks(bar, input.msix, ranges)?;
             if policy.tee_msix() == TeeMsixPolicy::Private {
-                layers.leave_msix_to_guest(&mut traps, ranges);
+                facts.leave_msix_to_guest(&mut traps, ranges);
             }
-            report = Some(layers);
+            report = Some(facts);
         }
         Ok(Self {
             bar,
@@ -84,31 +85,42 @@ impl Layers {
         self.bar.size() < self.page.bytes()
     }
 
-    /// Splits the BAR wherever a fact begins or ceases to hold, so that inside each span every
-    /// byte has the same facts. The spans tile the BAR in ascending order.
-    pub(crate) fn uniform_spans(&self) -> impl Iterator<Item = Span> + use<> {
-        let mut cuts = vec![0, self.bar.size()];
-        cuts.extend(self.mappable_pages.edges());
+    /// Splits the BAR wherever a fact begins or ceases to hold, so that inside each range every
+    /// byte has the same facts. The ranges tile the BAR in ascending order.
+    pub(crate) fn uniform_ranges(&self) -> impl Iterator<Item = AddrRange> + use<> {
+        let mut starts = vec![0];
+        starts.extend(edges(&self.mappable_pages));
         for trap in &self.traps {
-            cuts.extend([trap.pages.offset(), trap.pages.end()]);
+            starts.extend(ends(trap.pages));
         }
         if let Some(report) = &self.report {
-            cuts.extend(report.tee.edges());
-            cuts.extend(report.non_tee.edges());
-            cuts.extend(report.guest_msix.edges());
-            cuts.extend(report.mixed_pages.edges());
+            starts.extend(edges(&report.tee));
+            starts.extend(edges(&report.non_tee));
+            starts.extend(edges(&report.guest_msix));
+            starts.extend(edges(&report.mixed_pages));
         }
+        let extent = self.bar.extent();
         // A page reaches past the end of a BAR that is smaller.
-        cuts.retain(|&cut| cut <= self.bar.size());
-        cuts.sort_unstable();
-        let mut from = 0;
-        cuts.into_iter().filter_map(move |cut| {
-            // Equal cuts leave nothing between them.
-            let span = Span::between(from, cut);
-            from = cut;
-            span
+        starts.retain(|&start| extent.contains(start));
+        starts.sort_unstable();
+        starts.dedup();
+        let mut next = starts.clone().into_iter().skip(1);
+        starts.into_iter().filter_map(move |start| {
+            let last = next.next().map_or(extent.last(), |next| next - 1);
+            AddrRange::from_bounds(start, last)
         })
     }
+}
+
+/// Every offset at which membership in the set changes, in ascending order.
+pub(crate) fn edges(set: &RangeSet) -> impl Iterator<Item = u64> {
+    set.iter().flat_map(ends)
+}
+
+/// Where a range starts, and the offset just behind it.
+fn ends(range: AddrRange) -> impl Iterator<Item = u64> {
+    let behind = range.last().checked_add(1);
+    [range.start()].into_iter().chain(behind)
 }
 
 fn msix_traps(
@@ -125,47 +137,47 @@ fn msix_traps(
         if place.bar != bar.index() {
             continue;
         }
-        check_msix(bar, part, place.span)?;
+        check_msix(bar, part, place.range)?;
         if part == MsixPart::Pba && policy.pba() == PbaPolicy::Map {
             continue;
         }
-        traps.extend(page.round_out(place.span).map(|pages| MsixTrap {
+        traps.push(MsixTrap {
             part,
-            bytes: place.span,
-            pages,
+            bytes: place.range,
+            pages: page.round_out(place.range),
             is_carved: policy.msix() == MsixPlacement::Carve,
-        }));
+        });
     }
     Ok(traps)
 }
 
-fn check_msix(bar: Bar, part: MsixPart, span: Span) -> Result<(), ClassifyError> {
+fn check_msix(bar: Bar, part: MsixPart, range: AddrRange) -> Result<(), ClassifyError> {
     if bar.kind() == BarKind::Io {
         return Err(ClassifyError::MsixInIoBar {
             bar: bar.index(),
             part,
-            span,
+            range,
         });
     }
-    if span.end() > bar.size() {
+    if !bar.extent().covers(range) {
         return Err(ClassifyError::MsixOutsideBar {
             bar: bar.index(),
             bar_size: bar.size(),
             part,
-            span,
+            range,
         });
     }
     Ok(())
 }
 
-fn mappable_pages(bar: Bar, region: &Region, page: PageSize) -> Result<Coverage, ClassifyError> {
+fn mappable_pages(bar: Bar, region: &Region, page: PageSize) -> Result<RangeSet, ClassifyError> {
     let Some(areas) = &region.sparse else {
-        return Ok(Coverage::of([bar.extent()]));
+        return Ok(RangeSet::from_iter([bar.extent()]));
     };
-    let mut spans = Vec::with_capacity(areas.len());
+    let mut ranges = Vec::with_capacity(areas.len());
     for area in areas.iter().filter(|area| area.size != 0) {
-        match Span::new(area.offset, area.size) {
-            Ok(span) if span.end() <= bar.size() => spans.push(span),
+        match AddrRange::new(area.offset, area.size.into()) {
+            Some(range) if bar.extent().covers(range) => ranges.push(range),
             _ => {
                 return Err(ClassifyError::SparseAreaOutsideBar {
                     bar: bar.index(),
@@ -178,16 +190,15 @@ fn mappable_pages(bar: Bar, region: &Region, page: PageSize) -> Result<Coverage,
     }
     // Joined first: two touching areas may hold a page between them. And what follows a BAR that
     // is smaller than a page is no byte of the region, so that no area can hold it or need to.
-    let behind = page
-        .round_out(bar.extent())
-        .and_then(|pages| Span::between(bar.size(), pages.end()));
-    let joined = Coverage::of(spans.into_iter().chain(behind));
-    Ok(Coverage::of(
-        joined.spans().filter_map(|span| page.round_in(span)),
-    ))
+    let behind = AddrRange::from_bounds(bar.size(), page.round_out(bar.extent()).last());
+    let joined: RangeSet = ranges.into_iter().chain(behind).collect();
+    Ok(joined
+        .iter()
+        .filter_map(|range| page.round_in(range))
+        .collect())
 }
 
-impl ReportLayers {
+impl ReportFacts {
     fn new(bar: Bar, ranges: &[ReportedRange], page: PageSize) -> Result<Self, ClassifyError> {
         for &range in ranges {
             check_reported(bar, range)?;
@@ -196,17 +207,17 @@ impl ReportLayers {
 
         let of_kind = |kind| {
             let alike = ranges.iter().filter(move |range| range.kind == kind);
-            Coverage::of(alike.map(|range| range.span))
+            RangeSet::from_iter(alike.map(|reported| reported.range))
         };
-        let reported = Coverage::of(ranges.iter().map(|range| range.span));
-        let unreported = reported.complement_in(bar.extent());
+        let reported: RangeSet = ranges.iter().map(|reported| reported.range).collect();
+        let unreported = reported.gaps(bar.extent()).collect();
         let non_tee = of_kind(TeeKind::NonTee);
         Ok(Self {
             tee: of_kind(TeeKind::Tee),
             mixed_pages: mixed_pages(&non_tee, &unreported, page),
             non_tee,
             unreported,
-            guest_msix: Coverage::default(),
+            guest_msix: RangeSet::default(),
         })
     }
 
@@ -215,25 +226,26 @@ impl ReportLayers {
         let mut left = Vec::new();
         traps.retain(|trap| {
             let marked = locked_into_tee(ranges, trap.part);
-            let holds_all = marked.holds(trap.bytes);
+            let holds_all = marked.covers(trap.bytes);
             if holds_all {
-                left.extend(marked.spans());
+                left.extend(marked.iter());
             }
             !holds_all
         });
-        self.guest_msix = Coverage::of(left);
+        self.guest_msix = left.into_iter().collect();
     }
 }
 
 /// The TEE ranges that are marked to hold `part`.
-pub(crate) fn locked_into_tee(ranges: &[ReportedRange], part: MsixPart) -> Coverage {
+pub(crate) fn locked_into_tee(ranges: &[ReportedRange], part: MsixPart) -> RangeSet {
     let is_marked =
         |range: &&ReportedRange| range.kind == TeeKind::Tee && range.msix.contains(part);
-    Coverage::of(ranges.iter().filter(is_marked).map(|range| range.span))
+    let marked = ranges.iter().filter(is_marked);
+    marked.map(|marked| marked.range).collect()
 }
 
-/// A range that is marked for a structure must hold some of it. This is what shows that a report
-/// was taken back to the wrong offsets.
+/// Checks that a range that is marked for a structure holds some of it. This detects a report that
+/// was converted to wrong offsets.
 fn check_marks(
     bar: Bar,
     msix: Option<Msix>,
@@ -243,12 +255,12 @@ fn check_marks(
         for part in [MsixPart::Table, MsixPart::Pba] {
             let at = msix.map(|msix| msix.place(part));
             let is_there =
-                at.is_some_and(|at| at.bar == bar.index() && at.span.overlaps(range.span));
+                at.is_some_and(|at| at.bar == bar.index() && at.range.overlaps(range.range));
             if range.msix.contains(part) && !is_there {
                 return Err(ClassifyError::ReportMisplacesMsix {
                     bar: bar.index(),
                     part,
-                    range: range.span,
+                    range: range.range,
                     at,
                 });
             }
@@ -264,7 +276,7 @@ fn check_reported(bar: Bar, range: ReportedRange) -> Result<(), ClassifyError> {
             range,
         });
     }
-    if range.span.end() > bar.size() {
+    if !bar.extent().covers(range.range) {
         return Err(ClassifyError::ReportOutsideBar {
             bar: bar.index(),
             bar_size: bar.size(),
@@ -278,18 +290,18 @@ fn check_reported(bar: Bar, range: ReportedRange) -> Result<(), ClassifyError> {
 /// kind exactly if it starts before the furthest end of those.
 fn check_contradictions(bar: Bar, ranges: &[ReportedRange]) -> Result<(), ClassifyError> {
     let mut sorted = ranges.to_vec();
-    sorted.sort_unstable_by_key(|range| range.span);
-    let mut furthest_tee: Option<Span> = None;
-    let mut furthest_non_tee: Option<Span> = None;
-    for ReportedRange { span, kind, .. } in sorted {
+    sorted.sort_unstable_by_key(|reported| reported.range);
+    let mut furthest_tee: Option<AddrRange> = None;
+    let mut furthest_non_tee: Option<AddrRange> = None;
+    for ReportedRange { range, kind, .. } in sorted {
         let (same, other) = match kind {
             TeeKind::Tee => (&mut furthest_tee, furthest_non_tee),
             TeeKind::NonTee => (&mut furthest_non_tee, furthest_tee),
         };
-        if let Some(other) = other.filter(|other| span.offset() < other.end()) {
+        if let Some(other) = other.filter(|other| range.start() <= other.last()) {
             let (tee, non_tee) = match kind {
-                TeeKind::Tee => (span, other),
-                TeeKind::NonTee => (other, span),
+                TeeKind::Tee => (range, other),
+                TeeKind::NonTee => (other, range),
             };
             return Err(ClassifyError::ReportContradicts {
                 bar: bar.index(),
@@ -297,8 +309,8 @@ fn check_contradictions(bar: Bar, ranges: &[ReportedRange]) -> Result<(), Classi
                 non_tee,
             });
         }
-        if same.is_none_or(|same| same.end() < span.end()) {
-            *same = Some(span);
+        if same.is_none_or(|same| same.last() < range.last()) {
+            *same = Some(range);
         }
     }
     Ok(())
@@ -307,9 +319,11 @@ fn check_contradictions(bar: Bar, ranges: &[ReportedRange]) -> Result<(), Classi
 /// The host pages with both NON_TEE and unreported bytes.
 ///
 /// In such a page a NON_TEE range starts or ends off a page boundary, so only the pages at the ends
-/// of ranges need a look. (At the end of a BAR that is smaller than a page, nothing is unreported.)
-fn mixed_pages(non_tee: &Coverage, unreported: &Coverage, page: PageSize) -> Coverage {
-    let ends = non_tee.edges().filter(|&edge| !page.is_aligned(edge));
-    let pages = ends.filter_map(|edge| page.page_of(edge));
-    Coverage::of(pages.filter(|&page| unreported.first_overlapping(page).is_some()))
+/// of ranges are checked. (At the end of a BAR that is smaller than a page, nothing is unreported.)
+fn mixed_pages(non_tee: &RangeSet, unreported: &RangeSet, page: PageSize) -> RangeSet {
+    let ends = edges(non_tee).filter(|&edge| !page.is_aligned(edge));
+    let pages = ends.map(|edge| page.page_of(edge));
+    pages
+        .filter(|&page| unreported.first_overlapping(page).is_some())
+        .collect()
 }

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From the pages of a TDISP report back to offsets in BARs.
+//! Converts the pages of a TDISP report to offsets in BARs.
 
 use core::fmt;
 
+use guest_ranges::AddrRange;
 use thiserror::Error;
 
-use crate::bar::{Bar, BarIndex, BarKind, MsixParts, ReportedRange, TeeKind};
+use crate::bar::{Bar, BarIndex, BarKind, ReportedRange, TeeKind};
+use crate::msix::MsixParts;
 use crate::report::{InterfaceReport, MmioRange};
-use crate::span::Span;
 
 /// The unit of a report, whatever the host's pages are.
 const REPORT_PAGE: u64 = 0x1000;
 
-/// How a reported page is taken back to an offset in its BAR.
+/// How a reported page is converted to an offset in its BAR.
 ///
 /// The host gives the device a reporting offset when it locks the interface, and the device adds it
-/// to every address it reports. A report does not say what it was. Consumers undo it in one of two
-/// ways, neither of which is always right.
+/// to every address it reports. The report does not contain that offset. Consumers undo it in one of
+/// two ways, neither of which is always right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OffsetRule {
     /// Counted from the lowest page with the same range ID. Right if the first page of the BAR is
@@ -69,6 +70,7 @@ pub enum PlaceError {
 
 /// A range of the report that is in no BAR, by its range ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct LeftOut {
     /// The number of the range, from 0.
     pub n: usize,
@@ -102,7 +104,7 @@ pub struct PlacedReport {
 
 impl PlacedReport {
     /// The ranges of one BAR, for [`BarInput::report`](crate::BarInput::report). Empty if the
-    /// report is silent on the BAR.
+    /// report does not mention the BAR.
     pub fn of(&self, bar: BarIndex) -> &[ReportedRange] {
         let ranges = self.ranges.get(usize::from(bar.get()));
         ranges.map(Vec::as_slice).unwrap_or_default()
@@ -178,9 +180,10 @@ fn place_range(
         true => TeeKind::NonTee,
         false => TeeKind::Tee,
     };
-    match Span::new(offset, u64::from(range.pages) * REPORT_PAGE) {
-        Ok(span) if span.end() <= bar.size() => Ok(ReportedRange {
-            span,
+    let bytes = u128::from(range.pages) * u128::from(REPORT_PAGE);
+    match AddrRange::new(offset, bytes) {
+        Some(placed) if bar.extent().covers(placed) => Ok(ReportedRange {
+            range: placed,
             kind,
             msix: range.msix(),
         }),
