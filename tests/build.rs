@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Collects the Rust examples of the documentation, so that they are compiled
-//! as documentation tests. The libraries' own pages are tested with them.
+//! Collects the Rust examples of README.md, ARCHITECTURE.md and docs/, so that
+//! they are compiled as documentation tests.
 
 use std::error::Error;
 use std::fs;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(fs::write(to, examples)?)
 }
 
-/// The fenced blocks of Rust. A block that is not compiled is an error.
+/// The fenced Rust blocks. A block that would not be compiled is an error.
 fn rust_blocks(file: &Path, text: &str) -> Result<String, String> {
     let mut blocks = format!("From {}:\n", file.display());
     let mut inside = false;

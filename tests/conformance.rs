@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Every statement of `src/conformance` on every simulated KVM that has what
-//! it needs. The same statements on the real one are hardware tests.
+//! Every statement of `src/conformance` on every simulated kernel that has what
+//! the statement needs. The hardware tests run them on the real KVM.
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::{KernelVersion, SimConfig, VmType};
@@ -24,7 +24,7 @@ fn main() {
         for (kernel, abi) in released.into_iter().chain([patched]) {
             let config = SimConfig {
                 abi,
-                // Only the kernels that are built so have such VMs.
+                // A kernel has such VMs only if it is built with them.
                 private_pages: statement.vm_type == VmType::SwProtected,
                 vm_type: statement.vm_type,
                 ..SimConfig::released(kernel)
@@ -46,7 +46,7 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// What the simulated kernel lacks.
+/// The first need that the simulated kernel does not meet.
 fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
     let capabilities = Simulated::new(config, false).map(|vm| vm.capabilities());
     let has = |need: Need| match need {
@@ -56,12 +56,12 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::PrivatePages => capabilities
             .as_ref()
             .is_ok_and(|c| c.memory_attributes != 0),
-        Need::Kvm | Need::DirectGuest | Need::NoHostlessSlots => true,
+        Need::Kvm | Need::DirectGuest | Need::NoBackingFd => true,
         Need::ManualProtect | Need::DirtyRing => true,
         Need::NoPreFault => config.kernel < KernelVersion::V6_12,
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
-        Need::HostlessSlots => config.abi != AbiProfile::None,
-        // Of devices there is what slots are made on: a dma-buf.
+        Need::BackingFd => config.abi != AbiProfile::None,
+        // The simulation stands in for a device with a dma-buf.
         Need::VfioInterface(_) | Need::Vfio(_) => true,
     };
     statement.needs.iter().copied().find(|need| !has(*need))

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hardware tests for `cargo test`: what this machine lacks is listed as
-//! ignored, with the reason.
+//! The hardware tests for `cargo test`. A test that this machine cannot run is
+//! listed as ignored, with the reason.
 
 use libtest_mimic::{Arguments, Trial};
-use tests::hw;
+use tests::hardware;
 use tests::needs::Host;
 
 fn main() {
     let arguments = Arguments::from_args();
     let host = Host::probe();
-    let trials = hw::all().into_iter().map(|test| {
+    let trials = hardware::all().into_iter().map(|test| {
         let missing = test.needs.iter().find_map(|need| host.lacks(*need));
         let trial = Trial::test(test.name.clone(), move || Ok(test.run(&|_| {})?));
         match missing {

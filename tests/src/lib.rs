@@ -1,11 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hardware tests: what they need, and what they do with it.
+//! The hardware tests, and the tools that they share.
 //!
-//! A test states its needs. Where one is missing the test is skipped, and says
-//! which; it is never silently green. `cargo test` runs them by way of
-//! `hardware.rs`, and `cargo xtask hw-test` by way of the program `hw-tests`,
-//! a single binary that can also be carried into another machine.
+//! Each test names what it needs of the machine ([`needs::Need`]). If something
+//! is missing, the test is skipped with the reason. [`hardware::all`] lists the
+//! tests. `cargo test` runs them through `hardware.rs`, and `cargo xtask hw-test`
+//! through the program `hw-tests`, which can also be copied to another machine.
+//!
+//! | module | what it tests |
+//! | --- | --- |
+//! | [`conformance`] | what the kernel's own selftests assert, on the real and the simulated KVM |
+//! | [`differential`] | random operations on both KVMs, and a comparison of the answers |
+//! | `dirty` | dirty logs and rings |
+//! | [`end_to_end`] | private MMIO: a guest drives a device that the host cannot map |
+//! | `guest_sees` | what running vCPUs see of a commit |
+//! | `pre_fault` | mapping memory before the guest accesses it |
+//! | `vcpu_gate` | the gate that holds running vCPUs |
+//! | [`vfio`] | real devices: regions, interrupts, resets, DMA |
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`hardware`] | the list of all tests |
+//! | [`needs`] | what a test needs, and whether this machine has it |
+//! | [`subject`] | one VM with one guest, real or simulated |
+//! | [`backends`] | runs a machine file on several backends |
+//! | `check` | assertions that return a message |
+//! | `long_mode` | vCPUs in 64-bit mode |
 
+pub mod backends;
 mod check;
 pub mod conformance;
 pub mod differential;
@@ -13,18 +34,17 @@ mod dirty;
 pub mod end_to_end;
 #[cfg(target_arch = "x86_64")]
 pub mod guest_sees;
-pub mod hw;
+pub mod hardware;
 #[cfg(target_arch = "x86_64")]
 mod long_mode;
 pub mod needs;
-pub mod peers;
 mod pre_fault;
 pub mod subject;
 #[cfg(target_arch = "x86_64")]
 mod vcpu_gate;
 pub mod vfio;
 
-/// The examples of the documentation.
+/// The Rust examples of README.md, ARCHITECTURE.md and docs/.
 #[cfg(doctest)]
 #[doc = include_str!(concat!(env!("OUT_DIR"), "/examples.md"))]
 pub struct Examples;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! vCPUs of x86-64 that start in 64-bit mode, where guest-virtual addresses are
-//! guest-physical ones.
+//! x86-64 vCPUs that start in 64-bit mode, with guest-virtual equal to
+//! guest-physical addresses.
 
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 
-/// The page tables for the first GiB, by pages of 2 MiB, to be put in three
-/// pages at `gpa`: words with their offsets.
+/// The page tables for the first GiB, with 2 MiB pages, for three pages at
+/// `gpa`: words with their offsets.
 pub(crate) fn tables(gpa: u64) -> impl Iterator<Item = (u64, u64)> {
-    // Present, writable, accessed; of a 2 MiB page also dirty.
+    // Present, writable, accessed; for a 2 MiB page also dirty and large.
     let (table, page) = (0b10_0011, 0b1110_0011);
     let upper = [
         (0, (gpa + 0x1000) | table),
@@ -18,14 +18,14 @@ pub(crate) fn tables(gpa: u64) -> impl Iterator<Item = (u64, u64)> {
     upper.into_iter().chain(pages)
 }
 
-/// Has `vcpu` start with `regs`, by the page tables at `tables`.
+/// Sets `vcpu` up to start with `regs` and the page tables at `tables`.
 pub(crate) fn start(
     vcpu: &VcpuFd,
     cpuid: &CpuId,
     tables: u64,
     regs: kvm_regs,
 ) -> Result<(), kvm_ioctls::Error> {
-    // Without CPUID there is no 64-bit mode to switch on.
+    // KVM refuses 64-bit mode if CPUID does not have it.
     vcpu.set_cpuid2(cpuid)?;
     let mut sregs = vcpu.get_sregs()?;
     sregs.cs = segment(0b1011, 8, true);

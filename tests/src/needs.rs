@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a hardware test needs of the machine that it runs on.
+//! What a hardware test needs of the machine.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,48 +12,52 @@ use vfio_private::device::VfioInterface;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};
 
-use crate::peers::emulates_guest;
+use crate::backends::emulates_guest;
 use crate::subject::{Real, Subject};
 use crate::vfio::Model;
 
-/// Where KVM is.
+/// The path of KVM's device.
 pub const DEVICE: &str = "/dev/kvm";
 
-/// Something that a test cannot do without.
+/// Something that a test requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A KVM that can be opened, and makes a VM.
+    /// A KVM that can be opened and creates a VM.
     Kvm,
-    /// A guest_memfd on a plain VM that the host can map.
+    /// A guest_memfd on a plain VM that the host can map
+    /// (`GUEST_MEMFD_FLAG_MMAP`).
     MappableGuestMemfd,
     /// A guest_memfd on a plain VM.
     GuestMemfd,
-    /// The second version of the ioctl that sets memslots: without it there is
-    /// no field to ask for a slot without a host address with.
+    /// `KVM_SET_USER_MEMORY_REGION2`. The older ioctl has no fields for a slot
+    /// without a host address.
     UserMemory2,
-    /// Private pages: the type of VM that has them without hardware for it.
+    /// VMs with private pages that need no special hardware
+    /// (`KVM_X86_SW_PROTECTED_VM`).
     PrivatePages,
-    /// A processor that runs the guest, and no emulator.
+    /// A processor that runs the guest directly, without an emulator.
     DirectGuest,
-    /// A released kernel: no memslots without a host address. A patched one
-    /// is told by its name, because what would find out is itself under test.
-    NoHostlessSlots,
-    /// A kernel patched to have memslots without a host address.
-    HostlessSlots,
-    /// Dirty logs that are cleared by calls of their own.
+    /// A released kernel, without memslots on a backing fd. The kernel's name
+    /// tells a patched one, because the probe is itself under test.
+    NoBackingFd,
+    /// A kernel with this project's patch: memslots on a backing fd, without a
+    /// host address.
+    BackingFd,
+    /// Dirty logs that are cleared by a call of their own.
     ManualProtect,
-    /// Dirty rings that need no log beside them.
+    /// Dirty rings that need no dirty log as well.
     DirtyRing,
-    /// Guest memory can be mapped before the guest touches it.
+    /// Guest memory can be mapped before the guest accesses it.
     PreFault,
-    /// It cannot.
+    /// Guest memory cannot be mapped before the guest accesses it.
     NoPreFault,
-    /// Pre-faulting ends when its slot goes. Linux 6.12 was seen to go on for
-    /// ever, and nobody can end that; so was 7.3, once in some ten times.
+    /// Pre-faulting ends when its slot is deleted. Linux 6.12 was seen to
+    /// continue forever without a way to stop it, and so was 7.3, about once in
+    /// ten times.
     PreFaultEnds,
-    /// A way by which VFIO hands out devices.
+    /// An interface by which VFIO opens devices.
     VfioInterface(VfioInterface),
-    /// A device that VFIO has.
+    /// A device that is bound to vfio-pci.
     Vfio(Model),
 }
 
@@ -64,7 +68,7 @@ pub struct Host {
     pub plain: Result<Plain, String>,
     /// What a VM with private pages can do, or why there is none.
     pub private: Result<Capabilities, String>,
-    /// Whether KVM emulates the guest, or why nobody knows.
+    /// Whether KVM emulates the guest, or why that is unknown.
     pub emulates: Result<bool, String>,
     /// The kernel's release.
     pub kernel: String,
@@ -73,9 +77,9 @@ pub struct Host {
 /// What a plain VM can do.
 #[derive(Clone, Debug)]
 pub struct Plain {
-    /// In general.
+    /// The capabilities.
     pub capabilities: Capabilities,
-    /// To track writes.
+    /// The capabilities for dirty tracking.
     pub dirty: DirtyCapabilities,
     /// `KVM_CAP_PRE_FAULT_MEMORY`.
     pub pre_fault: bool,
@@ -137,11 +141,11 @@ impl Host {
                 Ok(true) => Some("this KVM emulates every instruction of the guest".into()),
                 Err(why) => Some(why.clone()),
             },
-            Need::NoHostlessSlots => match self.kernel.contains("private-mmio") {
+            Need::NoBackingFd => match self.kernel.contains("private-mmio") {
                 true => Some(format!("{} is patched to have them", self.kernel)),
                 false => None,
             },
-            Need::HostlessSlots => match self.kernel.contains("private-mmio") {
+            Need::BackingFd => match self.kernel.contains("private-mmio") {
                 true => None,
                 false => Some(format!("{} is not patched to have them", self.kernel)),
             },
@@ -185,7 +189,7 @@ impl Host {
     }
 }
 
-/// The first two numbers of a kernel's release.
+/// The first two numbers of a kernel release.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split('.').map_while(|number| number.parse().ok());
     Some((numbers.next()?, numbers.next()?))
@@ -194,12 +198,12 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// A VM of the real KVM for `machine`.
 ///
 /// # Errors
-/// Why there is none, in words.
+/// A message that says why there is none.
 pub fn kvm(machine: &Machine) -> Result<Kvm, String> {
     Kvm::new(machine, Path::new(DEVICE), AbiProfile::None).map_err(|error| error.to_string())
 }
 
-/// A machine without anything.
+/// A machine without regions and steps.
 pub fn empty() -> Machine {
     Machine {
         name: "empty".into(),

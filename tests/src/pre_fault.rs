@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Mapping guest memory beforehand, on the real KVM.
+//! Mapping guest memory before the guest accesses it, on the real KVM.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ fn vm() -> Result<(KvmVm, Arc<HostMapping>), String> {
         userspace_addr: memory.address(),
         ..Default::default()
     };
-    // SAFETY: the mapping allows volatile access only, and who calls this drops
-    // it after the VM, whose guest never runs.
+    // SAFETY: the mapping allows only volatile access. No guest runs, and the
+    // callers drop the mapping after the VM.
     unsafe { vm.set_user_memory_region(&region) }.map_err(|e| e.to_string())?;
     Ok((vm, Arc::new(memory)))
 }
 
-/// Up to the end of the slot; what lies behind it is named.
+/// Pre-faulting stops at the end of the slot and reports the rest.
 pub fn goes_as_far_as_there_is_memory() -> Result<(), String> {
     let (vm, _memory) = vm()?;
     let vcpu = vm.fd().create_vcpu(0).map_err(|e| e.to_string())?;
@@ -54,7 +54,7 @@ pub fn goes_as_far_as_there_is_memory() -> Result<(), String> {
     Ok(())
 }
 
-/// Where it is not to be had, nothing is claimed to be mapped.
+/// Without the capability, the call fails and maps nothing.
 pub fn is_refused_where_it_is_missing() -> Result<(), String> {
     let (vm, _memory) = vm()?;
     let vcpu = vm.fd().create_vcpu(0).map_err(|e| e.to_string())?;

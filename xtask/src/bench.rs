@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What things cost, as tables: on the terminal and in a file.
+//! Runs the benchmarks and writes tables to the terminal and to a file.
 //!
-//! Instructions are counted by callgrind, because clocks are noisy; where it is
-//! not installed that table is left out, and the reason is in its place. What is
-//! measured is built as virtual machine monitors build theirs: link-time
-//! optimisation, one codegen unit.
+//! Callgrind counts instructions, because clocks are noisy. If it is not
+//! installed, the reason is in the table's place. The measured code is built as
+//! virtual machine monitors are: with link-time optimisation and one codegen
+//! unit.
 
 mod accesses;
 mod conversions;
@@ -18,11 +18,11 @@ use serde_json::Value;
 
 use crate::shell::{build_benchmark, root};
 
-/// How many BARs are mapped while one moves.
+/// The numbers of mapped BARs while one moves.
 const BARS: [u64; 5] = [1, 240, 1024, 10_000, 100_000];
-/// And how many that have a memslot each, of which KVM has 32 764.
+/// The numbers of BARs with a memslot each. KVM has 32 764.
 const SLOTS: [u64; 4] = [1, 240, 1024, 10_000];
-/// How often it moves.
+/// The number of moves.
 const MOVES: u64 = 200;
 
 /// Runs all benchmarks and writes the tables to `target/bench.md`.
@@ -87,11 +87,11 @@ fn moves(program: &Path, what: &str, bars: &[u64], title: &str) -> Result<String
     Ok(table)
 }
 
-/// There is no valgrind to count with.
+/// Valgrind is not installed.
 struct Missing;
 
-/// Instructions of one call of `function`, of which the program with these
-/// arguments makes `times`.
+/// Instructions of one call of `function`, which the program with these
+/// arguments calls `times` times.
 fn count(program: &Path, function: &str, arguments: &[&str], times: u64) -> Result<u64, Missing> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
@@ -106,7 +106,8 @@ fn count(program: &Path, function: &str, arguments: &[&str], times: u64) -> Resu
     collected.map(|total| total / times).ok_or(Missing)
 }
 
-/// Nanoseconds for looking one address up, by what and how many ranges.
+/// Nanoseconds for looking one address up, by data structure and number of
+/// ranges.
 fn lookups(program: &Path) -> Result<String, String> {
     eprintln!("xtask: timing lookups");
     let output = Command::new(program).arg("lookups").output();
@@ -131,7 +132,7 @@ fn lookups(program: &Path) -> Result<String, String> {
             names.push(what.into());
         }
         times.insert((what.into(), ranges), ns);
-        // What the other thread did meanwhile says how much of it there was.
+        // The work of the other thread shows how much contention there was.
         if let Some(steps) = row["steps_per_second"].as_f64() {
             rates.insert((what.into(), ranges), steps);
         }
@@ -151,7 +152,7 @@ fn lookups(program: &Path) -> Result<String, String> {
     Ok(table)
 }
 
-/// By what and how many ranges.
+/// Values by data structure and number of ranges.
 type Times = BTreeMap<(String, u64), f64>;
 
 fn lookup_table(counts: &[u64], names: &[String], times: &Times) -> String {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a change must pass.
+//! The checks that a change must pass.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::alone;
 use crate::shell::{Step, capture, cargo, root, run_all, succeeds};
+use crate::standalone;
 use crate::tidy::{self, rust_files};
 use crate::{TEST_FEATURES, test_steps};
 use crate::{hw_test, lab};
 
-/// The crates that others use.
+/// The publishable crates.
 const LIBRARIES: [&str; 8] = [
     "guest-ranges",
     "memory-model",
@@ -28,30 +28,31 @@ const LIBRARIES: [&str; 8] = [
 /// The oldest toolchain that the libraries build with.
 const OLDEST: &str = "1.85.0";
 
-/// Other targets that must build, tests included. Nothing is linked, so that no C
-/// compiler is needed.
+/// Other targets that must compile, including the tests. Nothing is linked, so
+/// no C compiler is needed.
 const OTHER_TARGETS: [&str; 2] = ["aarch64-unknown-linux-gnu", "riscv64gc-unknown-linux-gnu"];
 
-/// How long building a kernel may take.
+/// The time limit for building a kernel.
 const KERNEL_BUILD: Duration = Duration::from_secs(25 * 60);
 
 /// Checks everything.
 pub fn run() -> Result<(), String> {
     install()?;
     tidy::check()?;
-    alone::check()?;
+    standalone::check()?;
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
-        // Without the system calls, whose tests' crate has them switched on above.
+        // Without the system calls, which the workspace switches on above.
         clippy(&["-p", "vfio-private", "--all-targets"]),
-        // Without a model of memory, and without memslots, which those tests have, too.
+        // Without memory-model, and without kvm-slots, which the tests switch
+        // on.
         clippy(&["-p", "vfio-dma", "--all-targets", "--no-default-features"]),
         clippy(&["-p", "vfio-dma", "--lib", "--features", "memory-model"]),
-        // Without memslots, which the VMM has switched on above.
+        // Without kvm-slots, which the VMM switches on above.
         clippy(&["-p", "memory-map", "--all-targets"]),
         clippy(&["-p", "bar-report", "--all-targets", "--no-default-features"]),
-        // The library alone: its tests have every feature.
+        // Only the library, because its tests switch every feature on.
         clippy(&["-p", "kvm-slots", "--no-default-features"]),
         clippy(&[
             "-p",
@@ -69,7 +70,7 @@ pub fn run() -> Result<(), String> {
     steps.extend(OTHER_TARGETS.into_iter().filter_map(other_target));
     steps.extend(oldest());
     steps.extend(test_steps());
-    // Without optimisation, a TiB of them takes minutes.
+    // Without optimisation, a TiB takes minutes.
     steps.push(
         Step::cargo("every other page of a TiB", &["test", "--release"]).with(&[
             "-p",
@@ -79,15 +80,16 @@ pub fn run() -> Result<(), String> {
             "page_set::",
         ]),
     );
-    steps.extend(alone::steps());
+    steps.extend(standalone::steps());
     steps.push(package());
     run_all(&steps)?;
     hardware_tests()
 }
 
-/// The hardware tests, here and on the lab kernels that have everything. A fresh
-/// machine may lack the tools, and have no archive to get them or the kernel
-/// from: that is said, and no failure. A test that fails is one.
+/// The hardware tests, on this machine and on the lab kernels that have
+/// everything. A fresh machine may lack the tools or the kernels, and a package
+/// archive to get them from. That is reported and is not a failure; a failing
+/// test is.
 fn hardware_tests() -> Result<(), String> {
     if let Err(error) = lab::doctor::install() {
         eprintln!("xtask: lab: its tools cannot be installed: {error}");
@@ -95,7 +97,7 @@ fn hardware_tests() -> Result<(), String> {
     hw_test::run_where_possible(&["host", "lab-7.3", "lab-7.3-private-mmio"], KERNEL_BUILD)
 }
 
-/// Puts the tools in place that a fresh toolchain may lack.
+/// Installs tools that a fresh toolchain may lack.
 fn install() -> Result<(), String> {
     for (component, command) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
         let is_there = || succeeds(&cargo(), &[command, "--version"]);
@@ -111,7 +113,8 @@ fn install() -> Result<(), String> {
     Ok(())
 }
 
-/// Lints, with every warning an error, and every `unsafe` without an argument.
+/// Lints. Every warning is an error, and so is an `unsafe` block without a
+/// comment.
 fn clippy(selection: &[&str]) -> Step {
     let lints = [
         "--",
@@ -151,8 +154,8 @@ fn has_target(target: &str) -> bool {
     folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
 }
 
-/// The libraries with the oldest toolchain that they promise to build with.
-/// Where it cannot be had, this is said and passed over.
+/// The libraries with the oldest toolchain that they support. If it cannot be
+/// installed, the step is skipped with a message.
 fn oldest() -> Option<Step> {
     let toolchain = format!("+{OLDEST}");
     let is_there = || succeeds("rustup", &["run", OLDEST, "rustc", "--version"]);
@@ -167,15 +170,17 @@ fn oldest() -> Option<Step> {
         return None;
     }
     let step = Step::rustup_cargo("oldest toolchain", &[&toolchain, "check", "--all-features"]);
-    // A folder of its own, so that the toolchains do not undo each other's work.
+    // A separate folder, so that the toolchains do not rebuild each other's
+    // work.
     Some(libraries(step).with(&["--target-dir", "target/oldest"]))
 }
 
 /// The libraries as they would be published.
 ///
-/// Cargo unpacks one library for the next from a registry of its own, which it
-/// caches by where the build is, not by what is in it: a second run would build
-/// against what the first one had. So the place is named after the content.
+/// Cargo provides one library to the next through a registry of its own. It
+/// caches that registry by the target folder, not by content, so a second run
+/// would build against the libraries of the first. So the folder is named after
+/// the content.
 fn package() -> Step {
     let mut hasher = DefaultHasher::new();
     for file in rust_files(&["crates"]) {
@@ -184,7 +189,7 @@ fn package() -> Step {
     let folder = root().join("target").join("packages");
     let place = folder.join(format!("{:016x}", hasher.finish()));
     if !place.exists() {
-        // What earlier content left there serves nobody any more.
+        // Builds of earlier content are not needed any more.
         let _ = fs::remove_dir_all(&folder);
     }
     let place = place.to_string_lossy();

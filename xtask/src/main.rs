@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Developer commands: `cargo xtask --help`.
 
-mod alone;
 mod bench;
 mod ci;
 mod coverage;
@@ -10,6 +9,7 @@ mod hw_test;
 mod lab;
 mod miri;
 mod shell;
+mod standalone;
 mod tidy;
 
 use std::path::PathBuf;
@@ -29,76 +29,75 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every test that needs no special hardware, and those that this
-    /// machine's /dev/kvm allows; the others are listed with what they lack.
+    /// Run all tests. Hardware tests that this machine cannot run are listed
+    /// with the reason.
     Test,
-    /// Run what a change must pass: house rules, format, lints, docs, tests,
-    /// features, oldest toolchain, kvm-slots without memory-model, packages.
+    /// Run the checks that a change must pass: house rules, format, lints,
+    /// docs, tests, features, oldest toolchain, kvm-slots without memory-model,
+    /// packages.
     Ci,
-    /// Run the hardware tests and show a table of tests and environments.
+    /// Run the hardware tests and print a table of tests and environments.
     ///
-    /// Environments are this machine (`host`) and the lab's kernels: `cargo
-    /// xtask lab list`. What the lab lacks is downloaded and built first.
+    /// The environments are this machine (`host`) and the lab's kernels: see
+    /// `cargo xtask lab list`. Missing kernels are downloaded or built first.
     HwTest {
-        /// Run in this environment, and fail if it cannot be had. May be given
-        /// more than once. Without it: in every environment that can be had.
+        /// Run in this environment, and fail if it is not available. Can be
+        /// repeated. Default: every available environment.
         #[arg(long, value_name = "NAME")]
         env: Vec<String>,
         /// Write the results to this file as JSON.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// How many random operations each differential test makes on the
-        /// real and on the simulated KVM. Without it: 200 000.
+        /// Number of random operations of each differential test on the real
+        /// and the simulated KVM. Default: 200 000, or 40 000 in the lab.
         #[arg(long, value_name = "N")]
         differential_ops: Option<u64>,
-        /// Run only tests with this text in their names. No blanks.
+        /// Run only tests with TEXT in their names. No blanks.
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
-        /// Write the report to this file, not to target/hw-test/report.html.
+        /// Write the report to this file instead of target/hw-test/report.html.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
-        /// Download nothing: use the kernels that are in the cache.
+        /// Download nothing. Use the kernels in the cache.
         #[arg(long)]
         offline: bool,
     },
-    /// Kernels with a real KVM and VFIO, on any machine: under an emulator.
+    /// Manage the lab: kernels with a real KVM and VFIO in an emulator.
     ///
-    /// Begin with `doctor`, which says what to install; then `build`, which
-    /// downloads and builds the kernels, once; then `cargo xtask hw-test` runs
-    /// the hardware tests in all of them, and `run ENV` in one.
+    /// Start with `doctor`, which says what to install. `build` then downloads
+    /// and builds the kernels. After that, `cargo xtask hw-test` runs the
+    /// hardware tests in all of them, and `run ENV` in one.
     Lab {
         #[command(subcommand)]
         command: lab::LabCommand,
     },
-    /// Measure what things cost; print tables and write them to
-    /// target/bench.md.
+    /// Run the benchmarks. Print tables, and write them to target/bench.md.
     Bench,
     /// Run tests under Miri, those with threads in many schedules. Takes
-    /// minutes, and a nightly toolchain.
+    /// minutes and needs a nightly toolchain.
     Miri,
-    /// Run the fuzzers, one after the other, and say what they found. Needs a
-    /// nightly toolchain and cargo-fuzz.
+    /// Run the fuzzers one after another and report findings. Needs a nightly
+    /// toolchain and cargo-fuzz.
     ///
-    /// What they learn is kept under ~/.cache/private-mmio-fuzz, for the next
-    /// run to begin with.
+    /// The corpora are kept in ~/.cache/private-mmio-fuzz for the next run.
     Fuzz {
-        /// Only this one; without it: all.
+        /// Run only this fuzzer. Default: all.
         target: Option<String>,
-        /// How long each of them runs.
+        /// How many seconds each fuzzer runs.
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u64,
     },
-    /// Run the tests and show which lines of the crates they reach: a table,
+    /// Run the tests and measure which lines of the crates they reach: a table,
     /// and every line in target/coverage/html. Needs cargo-llvm-cov.
     ///
-    /// What only runs in the lab, as all that opens real devices, is not
-    /// counted.
+    /// Tests in the lab are not counted, so code that opens real devices
+    /// appears unreached.
     Coverage {
-        /// Fail if less than this share of a crate's lines is reached.
+        /// Fail if the tests reach less than this share of a crate's lines.
         #[arg(long, value_name = "PERCENT")]
         min: Option<f64>,
     },
-    /// Check the house rules: file length, licence lines, left-overs.
+    /// Check the house rules: file length, licence lines, left-overs like `todo!`.
     Tidy,
 }
 
@@ -113,7 +112,7 @@ fn main() -> ExitCode {
             only,
             html,
             offline,
-        } => hw_test::run(&hw_test::Wish {
+        } => hw_test::run(&hw_test::HwTestOptions {
             names: env,
             json,
             html,
@@ -137,13 +136,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Features that only tests need.
+/// The features that only tests need.
 const TEST_FEATURES: [&str; 2] = [
     "--features",
     "kvm-slots/sim,kvm-slots/vcpu-gate,memory-model/vm-memory,vfio-dma/kvm-slots,vfio-dma/sim",
 ];
 
-/// The tests, with every feature that only tests need switched on.
+/// The tests, with every feature that only tests need.
 fn test_steps() -> Vec<Step> {
     let tests = Step::cargo("tests", &["test", "--workspace", "--no-fail-fast"]);
     vec![tests.with(&TEST_FEATURES)]

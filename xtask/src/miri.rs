@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Tests under Miri, which sees data races and undefined behaviour, and tries
-//! other schedules and other orders of memory accesses than this machine would.
+//! Runs tests under Miri, which detects data races and undefined behaviour. It
+//! tries schedules and orders of memory accesses that this machine would not.
 
 use crate::shell::{Step, run_all, succeeds};
 
-/// How to get it.
+/// How to install Miri.
 const INSTALL: &str =
     "rustup toolchain install nightly --profile minimal --component miri --component rust-src";
 
-/// Schedules of the tests with threads.
+/// The schedules of tests with threads.
 const SEEDS: &str = "-Zmiri-many-seeds=0..12";
 
-/// They look at the host: page size, environment, where regressions are kept.
+/// The tests access the host: page size, environment, regression files.
 const NO_ISOLATION: &str = "-Zmiri-disable-isolation";
 
-/// A test that takes minutes there, and has no threads. Those of memory-model
-/// make fewer steps there themselves.
+/// A test without threads that takes minutes under Miri. The tests of
+/// memory-model make fewer steps there by themselves.
 const SLOW: &str = "ten_thousand_bars";
 
-/// Runs what is worth it: readers beside a writer, what a commit is made of
-/// with all unit tests, the planner.
+/// Runs a selection: readers next to a writer, all unit tests of memory-model,
+/// transactions, and the planner.
 pub fn run() -> Result<(), String> {
-    // This builds its standard library too, once.
+    // This also builds Miri's standard library, once.
     if !succeeds("cargo", &["+nightly", "miri", "setup"]) {
         return Err(format!("Miri is missing: {INSTALL}"));
     }

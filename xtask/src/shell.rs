@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Running commands, and saying what and for how long.
+//! Runs commands, and prints what runs and how long it takes.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ impl Step {
         }
     }
 
-    /// `cargo` by way of rustup, where `+toolchain` is understood.
+    /// `cargo` through rustup, which understands `+toolchain`.
     pub fn rustup_cargo(name: &str, arguments: &[&str]) -> Self {
         Self {
             program: "cargo".into(),
@@ -36,14 +36,14 @@ impl Step {
         }
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments
             .extend(arguments.iter().map(ToString::to_string));
         self
     }
 
-    /// With a variable of the environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_string(), value.to_string()));
         self
@@ -53,7 +53,7 @@ impl Step {
         let start = Instant::now();
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).current_dir(root());
-        // Set by the toolchain that runs us; another one must not see it.
+        // Set by the current toolchain. Another one must not see it.
         command.env_remove("RUSTUP_TOOLCHAIN");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let status = command
@@ -73,7 +73,7 @@ impl Step {
     }
 }
 
-/// Runs one step after the other, up to the first that fails.
+/// Runs the steps in order, up to the first that fails.
 pub fn run_all(steps: &[Step]) -> Result<(), String> {
     for (number, step) in steps.iter().enumerate() {
         eprintln!("xtask: [{}/{}] {}", number + 1, steps.len(), step.name);
@@ -82,19 +82,19 @@ pub fn run_all(steps: &[Step]) -> Result<(), String> {
     Ok(())
 }
 
-/// The cargo that runs us.
+/// The cargo that runs this program.
 pub fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
 
-/// The workspace's folder.
+/// The workspace's root folder.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent()
         .map_or_else(|| here.to_path_buf(), Path::to_path_buf)
 }
 
-/// Whether a command can be run and succeeds; it prints nothing.
+/// Whether a command can be run and succeeds. Discards its output.
 pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let output = Command::new(program)
         .args(arguments)
@@ -103,21 +103,21 @@ pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-/// Builds a program of the workspace for release; returns where it is.
+/// Builds a program of the workspace for release and returns its path.
 pub fn build_program(package: &str, name: &str) -> Result<PathBuf, String> {
     build(package, name, "release", &mut Command::new(cargo()))
 }
 
-/// The same with the profile for measuring.
+/// The same with the benchmark profile.
 pub fn build_benchmark(package: &str, name: &str) -> Result<PathBuf, String> {
     build(package, name, "bench", &mut Command::new(cargo()))
 }
 
-/// The same for a target, with nothing to be linked when it starts: it runs
-/// where there is no library.
+/// The same for a target, linked statically, so that it runs without libraries.
 pub fn build_static_program(package: &str, name: &str, target: &str) -> Result<PathBuf, String> {
     let mut command = Command::new(cargo());
-    // Stated target: the flags are not for build scripts and macros.
+    // With an explicit target, the flags do not apply to build scripts and
+    // macros.
     command.env("CARGO_BUILD_TARGET", target);
     command.env(
         "RUSTFLAGS",
@@ -149,7 +149,7 @@ fn build(
 /// Runs a command and returns what it prints.
 ///
 /// # Errors
-/// It cannot be run or fails; says what it complained of last.
+/// It cannot be run or fails. The message has the last line of its errors.
 pub fn capture(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();
@@ -163,7 +163,7 @@ pub fn capture(command: &mut Command) -> Result<String, String> {
     Err(format!("{program}: {}: {last}", output.status))
 }
 
-/// Runs a command whose output is progress: it goes to standard error.
+/// Runs a command whose output is progress, and sends it to standard error.
 ///
 /// # Errors
 /// It cannot be run or fails.

@@ -6,18 +6,38 @@ use std::path::{Path, PathBuf};
 
 use crate::shell::root;
 
-/// One concept a file; what is longer has two.
-const MAX_LINES: usize = 400;
+/// A file has one concept. A longer file probably has two, so it is listed.
+const NOTED_LINES: usize = 400;
+
+/// A longer file is an error.
+const MAX_LINES: usize = 600;
 
 const LICENCE: &str = "// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause";
 
 /// What must not be left in code.
 const LEFT_OVERS: [&str; 4] = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore]"];
 
-/// Checks every Rust file of the workspace.
+/// Checks every Rust file of the workspace, and lists the long ones.
 pub fn check() -> Result<(), String> {
     let files = rust_files(&["crates", "fuzz/fuzz_targets", "tests", "xtask"]);
-    let faults: Vec<String> = files.iter().flat_map(|file| faults(file)).collect();
+    let mut faults = Vec::new();
+    for file in &files {
+        let name = file.strip_prefix(root()).unwrap_or(file).display();
+        let Ok(text) = fs::read_to_string(file) else {
+            faults.push(format!("{name}: cannot be read"));
+            continue;
+        };
+        if let Some(note) = note(&text) {
+            eprintln!("xtask: tidy: note: {name}: {note}");
+        }
+        // This file names the left-overs.
+        let left_overs = match file.ends_with("tidy.rs") {
+            true => &[][..],
+            false => &LEFT_OVERS,
+        };
+        let found = self::faults(&text, left_overs);
+        faults.extend(found.into_iter().map(|fault| format!("{name}:{fault}")));
+    }
     match faults.is_empty() {
         true => {
             eprintln!("xtask: tidy: ok ({} files)", files.len());
@@ -49,25 +69,53 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn faults(file: &Path) -> Vec<String> {
-    let name = file.strip_prefix(root()).unwrap_or(file).display();
-    let Ok(text) = fs::read_to_string(file) else {
-        return vec![format!("{name}: cannot be read")];
-    };
+/// What to mention about a file that is not wrong.
+fn note(text: &str) -> Option<String> {
+    let lines = text.lines().count();
+    (NOTED_LINES < lines && lines <= MAX_LINES)
+        .then(|| format!("{lines} lines are more than {NOTED_LINES}"))
+}
+
+/// What is wrong in a file: each fault follows the file's name and a colon.
+fn faults(text: &str, left_overs: &[&str]) -> Vec<String> {
     let mut faults = Vec::new();
     if text.lines().next() != Some(LICENCE) {
-        faults.push(format!("{name}:1: the first line is not `{LICENCE}`"));
+        faults.push(format!("1: the first line is not `{LICENCE}`"));
     }
     let lines = text.lines().count();
     if lines > MAX_LINES {
-        faults.push(format!("{name}: {lines} lines are more than {MAX_LINES}"));
+        faults.push(format!(" {lines} lines are more than {MAX_LINES}"));
     }
-    // This file names them.
-    if !file.ends_with("tidy.rs") {
-        for (number, line) in text.lines().enumerate() {
-            let found = LEFT_OVERS.iter().find(|left| line.contains(*left));
-            faults.extend(found.map(|left| format!("{name}:{}: `{left}`", number + 1)));
-        }
+    for (number, line) in text.lines().enumerate() {
+        let found = left_overs.iter().find(|left| line.contains(**left));
+        faults.extend(found.map(|left| format!("{}: `{left}`", number + 1)));
     }
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(lines: usize) -> String {
+        format!("{LICENCE}\n{}", "//\n".repeat(lines - 1))
+    }
+
+    #[test]
+    fn a_long_file_is_noted_and_a_longer_one_is_a_fault() {
+        let faults = |lines| faults(&file(lines), &LEFT_OVERS);
+        assert_eq!((note(&file(400)), faults(400)), (None, Vec::new()));
+        let noted = Some("401 lines are more than 400".to_string());
+        assert_eq!((note(&file(401)), faults(401)), (noted, Vec::new()));
+        assert_eq!(faults(600), Vec::<String>::new());
+        assert_eq!(note(&file(601)), None);
+        assert_eq!(faults(601), [" 601 lines are more than 600"]);
+    }
+
+    #[test]
+    fn a_missing_licence_and_left_overs_are_faults() {
+        let text = "fn f() {\n    todo!()\n}\n";
+        let licence = format!("1: the first line is not `{LICENCE}`");
+        assert_eq!(faults(text, &LEFT_OVERS), [licence, "2: `todo!(`".into()]);
+    }
 }

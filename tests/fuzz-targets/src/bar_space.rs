@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a device and a kernel say of BARs, up to the pieces that a guest gets.
+//! What a device and a kernel say about BARs, and the pieces that a guest gets.
 
 use vfio_private::config::{BarRegister, ConfigSpace, EaResource};
 use vfio_private::region_info::RegionInfo;
@@ -11,8 +11,8 @@ use vfio_private::{
 
 use crate::input::Input;
 
-/// PCI configuration space, behind four bytes that choose sizes of BARs, the
-/// host's pages and a policy.
+/// PCI configuration space, after four bytes that choose sizes of BARs, the
+/// host's page size and a policy.
 pub fn config_space(data: &[u8]) -> bool {
     let (choices, space) = data.split_at_checked(4).unwrap_or((data, &[]));
     let mut input = Input::new(choices);
@@ -24,7 +24,7 @@ pub fn config_space(data: &[u8]) -> bool {
     let chain = config.capabilities();
     let msix = match (config.msix(), chain) {
         (Ok(msix), Ok(chain)) => {
-            // Every fourth byte behind the header.
+            // Every fourth byte after the header.
             assert!(chain.len() <= 48);
             assert_eq!(chain.iter().any(|c| c.id == 0x11), msix.is_some());
             msix
@@ -47,7 +47,7 @@ pub fn config_space(data: &[u8]) -> bool {
                 .unwrap_or_else(|error| panic!("{register:?}: {error}")),
             None => bar(index, register.kind, bits.wrapping_add(index.get() * 37)),
         };
-        assert_bar(&Told {
+        assert_bar(&Facts {
             bar,
             region: &Region::mappable(),
             msix,
@@ -59,7 +59,7 @@ pub fn config_space(data: &[u8]) -> bool {
     true
 }
 
-/// The BARs with a size are those of Enhanced Allocation, and none of them is left out.
+/// All BARs of Enhanced Allocation have a size, and no others do.
 fn assert_allocated(config: ConfigSpace<'_>, registers: &[BarRegister]) {
     // The header alone has no capabilities.
     let entries = config.enhanced_allocation().unwrap_or_default();
@@ -76,8 +76,8 @@ fn assert_allocated(config: ConfigSpace<'_>, registers: &[BarRegister]) {
     assert!(sized.eq(&allocated), "{registers:?} and {allocated:?}");
 }
 
-/// A VFIO region info with its capabilities, behind eight bytes that choose an
-/// MSI-X table, a size, the host's pages and a policy.
+/// A VFIO region info with its capabilities, after eight bytes that choose an
+/// MSI-X table, a size, the host's page size and a policy.
 pub fn region_info(data: &[u8]) -> bool {
     let (choices, bytes) = data.split_at_checked(8).unwrap_or((data, &[]));
     let mut input = Input::new(choices);
@@ -91,9 +91,9 @@ pub fn region_info(data: &[u8]) -> bool {
     let Ok(index) = BarIndex::new(info.index.to_le_bytes()[0] % 6) else {
         return false;
     };
-    // The size that it says, if a BAR can have it.
+    // The size in the region info, if a BAR can have it.
     let said = Bar::new(index, BarKind::Memory, info.size);
-    assert_bar(&Told {
+    assert_bar(&Facts {
         bar: said.unwrap_or_else(|_| bar(index, BarKind::Memory, bits)),
         region: &info.region,
         msix,
@@ -104,8 +104,8 @@ pub fn region_info(data: &[u8]) -> bool {
     true
 }
 
-/// A TDISP interface report, behind twelve bytes that choose the device it is
-/// of, the host's pages and a policy.
+/// A TDISP interface report, after twelve bytes that choose its device, the
+/// host's page size and a policy.
 pub fn report(data: &[u8]) -> bool {
     let (choices, bytes) = data.split_at_checked(12).unwrap_or((data, &[]));
     let mut input = Input::new(choices);
@@ -135,7 +135,7 @@ pub fn report(data: &[u8]) -> bool {
         "each range is in a BAR or left out"
     );
     for &bar in &bars {
-        assert_bar(&Told {
+        assert_bar(&Facts {
             bar,
             region: &Region::mappable(),
             msix,
@@ -147,8 +147,8 @@ pub fn report(data: &[u8]) -> bool {
     true
 }
 
-/// All that `classify` is told.
-struct Told<'a> {
+/// The inputs of `classify`.
+struct Facts<'a> {
     bar: Bar,
     region: &'a Region,
     msix: Option<Msix>,
@@ -157,27 +157,27 @@ struct Told<'a> {
     policy: Policy,
 }
 
-/// Classifies, by the policy and by the default, and looks at the pieces.
-fn assert_bar(told: &Told<'_>) {
-    for policy in [told.policy, Policy::new()] {
-        let input = BarInput::new(told.bar, told.region)
-            .with_msix(told.msix)
-            .with_report(told.report);
-        if let Ok(pieces) = classify(&input, told.page, policy) {
-            assert_tiles(told.bar, &pieces);
-            let areas = told.region.sparse.as_ref().map_or(0, Vec::len);
-            let ranges = told.report.map_or(0, <[_]>::len);
+/// Classifies with the policy and with the default, and checks the pieces.
+fn assert_bar(facts: &Facts<'_>) {
+    for policy in [facts.policy, Policy::new()] {
+        let input = BarInput::new(facts.bar, facts.region)
+            .with_msix(facts.msix)
+            .with_report(facts.report);
+        if let Ok(pieces) = classify(&input, facts.page, policy) {
+            assert_tiles(facts.bar, &pieces);
+            let areas = facts.region.sparse.as_ref().map_or(0, Vec::len);
+            let ranges = facts.report.map_or(0, <[_]>::len);
             assert!(pieces.len() <= 5 + 2 * areas + 6 * ranges);
-            assert_private_is_reported(told, &pieces);
-            assert_shared_is_offered(told, &pieces);
+            assert_private_is_reported(facts, &pieces);
+            assert_shared_is_offered(facts, &pieces);
             if policy == Policy::new() {
-                assert_table_is_not_shared(told, &pieces);
+                assert_table_is_not_shared(facts, &pieces);
             }
         }
     }
 }
 
-/// The pieces lie side by side, from the first byte to the last.
+/// The pieces tile the BAR from its first byte to its last.
 fn assert_tiles(bar: Bar, pieces: &[Piece]) {
     let mut end = 0;
     for piece in pieces {
@@ -186,17 +186,15 @@ fn assert_tiles(bar: Bar, pieces: &[Piece]) {
         end = end_of(piece.range());
     }
     assert_eq!(end, bar.size());
-    let alike = |piece: &Piece| (piece.access(), piece.reasons());
-    let two = pieces
-        .windows(2)
-        .find(|two| alike(&two[0]) == alike(&two[1]));
+    let key = |piece: &Piece| (piece.access(), piece.reasons());
+    let two = pieces.windows(2).find(|two| key(&two[0]) == key(&two[1]));
     assert_eq!(two, None, "two pieces are one");
 }
 
-/// Nothing is private but what a report lists so, and all of that is.
-fn assert_private_is_reported(told: &Told<'_>, pieces: &[Piece]) {
+/// Exactly the ranges that a report lists as private are private.
+fn assert_private_is_reported(facts: &Facts<'_>, pieces: &[Piece]) {
     let of_kind = |kind: TeeKind, range: AddrRange| {
-        let ranges = told.report.into_iter().flatten();
+        let ranges = facts.report.into_iter().flatten();
         ranges
             .filter(move |range| range.kind == kind)
             .filter_map(move |reported| reported.range.intersect(range))
@@ -207,7 +205,7 @@ fn assert_private_is_reported(told: &Told<'_>, pieces: &[Piece]) {
         match piece.access() {
             Access::Private => {
                 assert_eq!(tee, piece.size(), "{piece}");
-                let whole = |offset| told.page.is_aligned(offset);
+                let whole = |offset| facts.page.is_aligned(offset);
                 assert!(
                     whole(piece.offset()) && whole(end_of(piece.range())),
                     "{piece}"
@@ -215,7 +213,7 @@ fn assert_private_is_reported(told: &Told<'_>, pieces: &[Piece]) {
             }
             _ => assert_eq!(tee, 0, "{piece}"),
         }
-        if piece.access() == Access::Shared && told.report.is_some() {
+        if piece.access() == Access::Shared && facts.report.is_some() {
             let non_tee = covered(of_kind(TeeKind::NonTee, piece.range()));
             assert_eq!(non_tee, piece.size(), "{piece}");
         }
@@ -238,14 +236,14 @@ fn covered(mut ranges: Vec<AddrRange>) -> u64 {
     bytes
 }
 
-/// What is shared is what VFIO lets userspace map.
-fn assert_shared_is_offered(told: &Told<'_>, pieces: &[Piece]) {
+/// Only pages that VFIO lets userspace map are shared.
+fn assert_shared_is_offered(facts: &Facts<'_>, pieces: &[Piece]) {
     for piece in pieces.iter().filter(|p| p.access() == Access::Shared) {
         assert!(
-            told.region.mmap && told.bar.kind() == BarKind::Memory,
+            facts.region.mmap && facts.bar.kind() == BarKind::Memory,
             "{piece}"
         );
-        let Some(areas) = &told.region.sparse else {
+        let Some(areas) = &facts.region.sparse else {
             continue;
         };
         let ranges = areas
@@ -257,14 +255,14 @@ fn assert_shared_is_offered(told: &Told<'_>, pieces: &[Piece]) {
 }
 
 /// No page with a byte of the table is mapped, privately or shared.
-fn assert_table_is_not_shared(told: &Told<'_>, pieces: &[Piece]) {
-    let Some(msix) = told.msix.filter(|m| m.table.bar == told.bar.index()) else {
+fn assert_table_is_not_shared(facts: &Facts<'_>, pieces: &[Piece]) {
+    let Some(msix) = facts.msix.filter(|m| m.table.bar == facts.bar.index()) else {
         return;
     };
-    let page = told.page.bytes();
+    let page = facts.page.bytes();
     let table = msix.table.range;
     let start = table.start() / page * page;
-    let end = end_of(table).next_multiple_of(page).min(told.bar.size());
+    let end = end_of(table).next_multiple_of(page).min(facts.bar.size());
     for piece in pieces.iter().filter(|piece| piece.kvm_mappable()) {
         let apart = end_of(piece.range()) <= start || end <= piece.offset();
         assert!(apart, "{piece} and the table {}", table.dashed());
@@ -283,7 +281,8 @@ fn msix(input: &mut Input<'_>) -> Option<Msix> {
     if vectors == 1 {
         return None;
     }
-    // The low bits choose a BAR, the others a place on a grid that most pages are finer than.
+    // The low bits choose a BAR, the others a multiple of a size that is larger
+    // than most pages.
     let place = |byte: u8| {
         let index = BarIndex::new(byte & 3).ok()?;
         Some((index, u64::from(byte >> 2) * 0x808))

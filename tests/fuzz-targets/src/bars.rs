@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What people give `bar-report`: text of `lspci`, and lists of regions.
-
-#[path = "../../../crates/bar-report/tests/it/changed_paste.rs"]
-mod changed_paste;
+//! The inputs of `bar-report`: text of `lspci`, and lists of regions.
 
 use bar_report::{
     BarReport, BarReportError, ClassifiedBar, DeviceFacts, Reader, RegionList, ReportOptions,
     TdispReport, with_causes,
 };
+use support::changed_paste::{changed, changes, contradiction};
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
-
-use changed_paste::{changed, changes, contradiction};
 
 const NVME: &str = include_str!("../../../examples/nvme-lspci.txt");
 
@@ -31,10 +27,11 @@ fn report(data: &[u8], options: &ReportOptions) -> Result<BarReport, BarReportEr
     device(data)?.bars(&RegionList::unknown())?.report(options)
 }
 
-/// Checks that a change to one line at most makes facts unknown. The text alone
-/// decides which line it is.
+/// Checks that a change to one line can only make facts unknown. The text
+/// determines the line.
 fn assert_changes(text: &str) {
-    // Ends of lines that `str::lines` does not know: several lines would be left out.
+    // Line ends that `str::lines` does not know: several lines would be left
+    // out.
     let others = ['\x0b', '\x0c', '\u{85}', '\u{2028}', '\u{2029}'];
     if text.contains(others) || text.replace("\r\n", "\n").contains('\r') {
         return;
@@ -60,7 +57,7 @@ fn assert_changes(text: &str) {
     }
 }
 
-/// A list of regions, of the disk in the examples.
+/// A list of regions for the disk in the examples.
 pub fn regions(data: &[u8]) -> bool {
     assert_pages(|page| {
         let device = device(NVME.as_bytes())?;
@@ -69,7 +66,7 @@ pub fn regions(data: &[u8]) -> bool {
     })
 }
 
-/// The bytes as a TDISP report of the same disk, with all choices.
+/// The bytes as a TDISP report of the same disk, with all options.
 pub fn reported(data: &[u8]) {
     for rule in [OffsetRule::Relative, OffsetRule::Masked] {
         for locked_msix in [TeeMsixPolicy::Refuse, TeeMsixPolicy::Private] {
@@ -87,7 +84,7 @@ pub fn reported(data: &[u8]) {
     }
 }
 
-/// Whether there is a report on any page size.
+/// Whether there is a report for any page size.
 fn assert_pages(report: impl Fn(PageSize) -> Result<BarReport, BarReportError>) -> bool {
     let mut answers = false;
     for page in [PageSize::Size4K, PageSize::Size64K] {
@@ -96,8 +93,8 @@ fn assert_pages(report: impl Fn(PageSize) -> Result<BarReport, BarReportError>) 
     answers
 }
 
-/// A report can be printed, covers its BARs and has few notes, which are in text
-/// and JSON; an error is one short line.
+/// A report can be printed, covers its BARs and has few notes, which are in the
+/// text and in the JSON. An error is one short line.
 fn assert_sound(report: Result<BarReport, BarReportError>) -> bool {
     match report {
         Ok(report) => {
@@ -105,8 +102,9 @@ fn assert_sound(report: Result<BarReport, BarReportError>) -> bool {
             let pieces: usize = report.bars.iter().map(|bar| bar.pieces.len()).sum();
             let text = report.to_text();
             assert!(text.len() < 20_000 + 1000 * pieces);
-            // Lines are broken where they reach 80 columns.
-            let text = words(&text);
+            // The text is wrapped.
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let shown = words(&text);
             let listed = report.to_json();
             assert_eq!(listed.as_array().map(Vec::len), Some(report.bars.len()));
             assert!(report.notes.len() < 80);
@@ -114,24 +112,22 @@ fn assert_sound(report: Result<BarReport, BarReportError>) -> bool {
             for note in &report.notes {
                 assert!(note.text.len() < 1000, "{note}");
                 assert!(!note.text.contains(|c: char| c.is_control()), "{note:?}");
-                assert!(text.contains(&words(&note.text)), "{note} is not in {text}");
+                assert!(
+                    shown.contains(&words(&note.text)),
+                    "{note} is not in {text}"
+                );
                 let concerned = report.bars.iter().any(|bar| note.concerns(bar.bar));
                 assert_eq!(listed.contains(&note.text), concerned, "{note}");
             }
             true
         }
         Err(error) => {
-            let error = with_causes(&error);
-            assert!(error.len() < 1000, "{error}");
-            assert!(!error.contains(|c: char| c.is_control()), "{error:?}");
+            let words = with_causes(&error);
+            assert!(words.len() < 1000, "{words}");
+            assert!(!words.contains(|c: char| c.is_control()), "{words:?}");
             false
         }
     }
-}
-
-/// The text with one space between words.
-fn words(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn assert_covered(bar: &ClassifiedBar) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A hostile guest's conversions: any numbers in hypercalls, memory faults and
-//! acceptances, while some steps of the host fail.
+//! acceptances, while some steps on the host fail.
 
 use kvm_slots::Errno;
 use kvm_slots::convert::{ConvertError, Converted, PageRange, PageState, Request};
@@ -11,10 +11,10 @@ use support::slots::beside::{Nobody, check, host_offset};
 use support::slots::layout::{At, COUNT, Layout, at, start};
 use support::slots::oracle::Oracle;
 
-/// All pages are looked at after each step.
+/// All pages are checked after each step, so long scripts are slow.
 const MAX_STEPS: usize = 32;
 
-/// A script of what a guest does.
+/// A script of a guest's actions.
 pub fn conversions(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let (layout, mut oracle) = (Layout::new(), Oracle::new());
@@ -23,7 +23,7 @@ pub fn conversions(data: &[u8]) -> bool {
             break;
         }
         if !step(&mut input, &layout, &mut oracle) {
-            // Stale bytes are still there, and the oracle has none.
+            // Stale bytes are left, which the oracle does not have.
             return false;
         }
         check(&layout, &mut oracle);
@@ -31,7 +31,8 @@ pub fn conversions(data: &[u8]) -> bool {
     true
 }
 
-/// Does one thing on both sides. Returns whether they can still be compared.
+/// Makes one step in the layout and the oracle. Returns whether they can still
+/// be compared.
 fn step(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) -> bool {
     match input.below(8) {
         0..5 => return convert(input, layout, oracle),
@@ -56,13 +57,13 @@ fn step(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) -> bool {
     true
 }
 
-/// What the guest asks for.
+/// What the guest requests.
 struct Asked {
     gpa: u64,
     size: Option<u64>,
     to: PageState,
     mmio_only: bool,
-    /// Reserved bits are clear.
+    /// Whether the reserved bits are clear.
     clean: bool,
 }
 
@@ -75,14 +76,14 @@ fn convert(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) -> bool 
     let (asked, result) = ask(input, layout);
     start(&layout.steps, []);
 
-    let wish = wish(&asked);
+    let requested = requested(&asked);
     let can = |&(first, count): &(u64, u64)| {
         let mmio = |page| !asked.mmio_only || at(page) == At::Mmio;
         let inside = count.min(COUNT - first.min(COUNT));
         let beyond = inside == count || (asked.to == PageState::Shared && !asked.mmio_only);
         beyond && oracle.can(first, inside, asked.to) && (first..first + inside).all(mmio)
     };
-    match (result, wish.filter(can)) {
+    match (result, requested.filter(can)) {
         (Ok(converted), Some((first, count))) => {
             let inside = count.min(COUNT - first.min(COUNT));
             let changed = oracle.convert(first, inside, asked.to);
@@ -92,7 +93,7 @@ fn convert(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) -> bool 
         }
         (Err(ConvertError::Failed(failure)), Some(_)) => {
             assert!(fail.is_some(), "{failure}");
-            // Only one step failed, so that the way back was free.
+            // Only one step failed, so undoing the others succeeded.
             assert!(failure.not_undone.is_empty(), "{failure}");
             true
         }
@@ -102,19 +103,19 @@ fn convert(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) -> bool 
             true
         }
         (Ok(converted), None) => panic!("{converted:?} of what cannot be"),
-        (Err(error), Some(wish)) => panic!("{error} at {wish:?}"),
+        (Err(error), Some(requested)) => panic!("{error} at {requested:?}"),
     }
 }
 
-/// First page and number of pages, if it is a request at all.
-fn wish(asked: &Asked) -> Option<(u64, u64)> {
+/// The first page and the number of pages, if the request is well-formed.
+fn requested(asked: &Asked) -> Option<(u64, u64)> {
     let size = asked.size.filter(|_| asked.clean)?;
-    let whole = asked.gpa % PAGE == 0 && size % PAGE == 0 && size > 0;
+    let whole = asked.gpa.is_multiple_of(PAGE) && size.is_multiple_of(PAGE) && size > 0;
     asked.gpa.checked_add(size).filter(|_| whole)?;
     Some((asked.gpa / PAGE, size / PAGE))
 }
 
-/// Asks in one of the ways in which a guest can.
+/// Makes a request in one of the ways in which a guest can.
 fn ask(input: &mut Input<'_>, layout: &Layout) -> (Asked, Result<Converted, ConvertError>) {
     let (gpa, pages) = (address(input), count(input));
     let size = pages.checked_mul(PAGE);
@@ -189,7 +190,7 @@ fn revoke(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) {
     assert!(revoked.not_shared.is_empty());
 }
 
-/// Mostly a page that there is.
+/// Mostly a page of the layout.
 fn address(input: &mut Input<'_>) -> u64 {
     match input.below(16) {
         0 => input.number(),
@@ -218,7 +219,7 @@ fn bytes(input: &mut Input<'_>, pages: Option<u64>) -> u64 {
     }
 }
 
-/// Mostly what is asked for; sometimes with bits that may be set, or any.
+/// Mostly the given flags, sometimes with other valid bits, or any bits.
 fn attributes(input: &mut Input<'_>, asked: u64, may: u64) -> u64 {
     match input.below(16) {
         0 => input.number(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Bytes as choices and numbers. Once they are used up, all answers are the
-//! first choice: so scripts end where their bytes do.
+//! Bytes as choices and numbers. When they are used up, all answers are the
+//! first choice, so scripts end with their bytes.
 
 use arbitrary::Unstructured;
 
@@ -21,7 +21,7 @@ impl<'a> Input<'a> {
         self.0.int_in_range(0..=end - 1).unwrap_or(0)
     }
 
-    /// The same for what counts in a `usize`.
+    /// The same for a `usize`.
     pub(crate) fn index(&mut self, end: usize) -> usize {
         self.0.int_in_range(0..=end - 1).unwrap_or(0)
     }
@@ -30,7 +30,7 @@ impl<'a> Input<'a> {
         self.below(2) == 1
     }
 
-    /// True once in so many times.
+    /// True once in `times` times.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == times - 1
     }

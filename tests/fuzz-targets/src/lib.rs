@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One function for each thing that reads bytes from outside: from a device,
-//! from a kernel, from a guest, from files.
+//! One function for each parser of untrusted input: from a device, a kernel, a
+//! guest, or files.
 //!
-//! Each takes any bytes, and panics if an answer is not sound. Whether the bytes
-//! made enough sense to be followed to their end is what it returns. Fuzzers call
-//! them (`cargo xtask fuzz`), and so do this crate's tests, on the seeds and on
-//! pseudo-random bytes, so that no nightly toolchain is needed to find out
-//! whether a target still holds.
+//! Each takes any bytes, and panics if a result is not sound. It returns
+//! whether the bytes were valid to their end. Fuzzers call the functions
+//! (`cargo xtask fuzz`), and so do this crate's tests, on the seeds and on
+//! pseudo-random bytes. So a broken target is found without a nightly
+//! toolchain.
 //!
-//! Where bytes are a script, the oracles are those of the libraries' own tests,
-//! from the package `support`.
+//! Targets that interpret the bytes as a script use the oracles of the
+//! libraries' own tests, from the package `support`.
 
 mod bar_space;
 mod bars;
@@ -30,13 +30,13 @@ pub use mtree::mtree;
 pub use page_sets::page_sets;
 pub use slots::slots;
 
-/// Something that reads bytes from outside.
+/// A parser of untrusted input.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name: of the fuzzer, and of the folder with its seeds.
+    /// The name of the fuzzer and of the folder with its seeds.
     pub name: &'static str,
-    /// Reads any bytes, and says whether they made enough sense to be followed to
-    /// their end; panics if what comes out is not sound.
+    /// Reads any bytes, and returns whether they were valid to their end.
+    /// Panics if a result is not sound.
     pub run: fn(&[u8]) -> bool,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Machine files, read and, if they are small, run on the simulated KVM.
+//! Machine files. Small ones are also run on the simulated KVM.
 
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
@@ -8,7 +8,7 @@ use vmm::backend::sim::Sim;
 use vmm::machine::Machine;
 use vmm::run::Run;
 
-/// Large machines take long, and tell no more.
+/// Large machines are slow, and find no more faults.
 const MAX_REGIONS: usize = 32;
 const MAX_STEPS: usize = 64;
 
@@ -39,7 +39,7 @@ pub fn machine(data: &[u8]) -> bool {
     }
 }
 
-/// Puts a machine together and takes its steps, whatever comes of them.
+/// Creates a machine and runs its steps, which may fail.
 fn run(machine: &Machine) {
     let sim = Sim::new(machine, KernelVersion::V7_3, AbiProfile::FD_OFFSET_BIT_4);
     let Ok(mut run) = Run::new(machine, &sim) else {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Transactions of a memory model beside the painted model of its tests.
+//! Transactions of a memory model, compared with the painted model of its
+//! tests.
 
 use memory_model::{AddrRange, DirtyClients, PAGE_SIZE, Switches, Trigger};
 
@@ -8,7 +9,7 @@ use support::model_oracle::ops::{AttachOp, End, New, Op, Pick, Step, WINDOW};
 use support::model_oracle::turns::Turn;
 use support::model_oracle::twins::Twins;
 
-/// Every address is looked at after each step: longer scripts take long.
+/// Every address is checked after each step, so long scripts are slow.
 const MAX_STEPS: usize = 24;
 const MAX_OPS: u64 = 10;
 const MAX_DEPTH: u8 = 2;
@@ -16,7 +17,8 @@ const MAX_DEPTH: u8 = 2;
 /// A script of transactions, acceptances and revocations.
 pub fn model(data: &[u8]) -> bool {
     let mut input = Input::new(data);
-    // Bytes, to have regions start and end anywhere; or pages, which have a state.
+    // Bytes, so that regions start and end anywhere; or pages, which have a
+    // state.
     let unit = input.pick(&[1, PAGE_SIZE]);
     let mut twins = Twins::new(unit);
     for _ in 0..MAX_STEPS {
@@ -55,7 +57,7 @@ fn step(input: &mut Input<'_>) -> Step {
     }
 }
 
-/// Who comes or goes.
+/// A listener or space that joins or leaves.
 fn turn(input: &mut Input<'_>) -> Turn {
     match input.below(5) {
         0..2 => Turn::Join(input.index(2), priority(input), input.one_in(5)),
@@ -109,7 +111,7 @@ fn new(input: &mut Input<'_>) -> New {
     }
 }
 
-/// Two small aliases of the same target, side by side or nearly so.
+/// Two small aliases of the same target, adjacent or nearly so.
 fn pair(input: &mut Input<'_>) -> [New; 2] {
     const AN_ALIAS: u8 = 15;
     let mut first = new(input);
@@ -171,7 +173,7 @@ fn range(input: &mut Input<'_>, most: u64) -> AddrRange {
     AddrRange::from_bounds(start, last).expect("it does not go down")
 }
 
-/// Mostly few different places, so that they meet.
+/// Mostly few different places, so that regions overlap.
 fn attached_at(input: &mut Input<'_>) -> u64 {
     match input.one_in(6) {
         true => address(input),

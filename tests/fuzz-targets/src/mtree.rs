@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What QEMU prints for `info mtree -D`.
+//! QEMU's output of `info mtree -D`.
 
 /// The text of a dump.
 pub fn mtree(data: &[u8]) -> bool {
@@ -25,12 +25,13 @@ pub fn mtree(data: &[u8]) -> bool {
     }
 }
 
-/// Marks of mails and diffs. Spaces are no mark: they say how deep a region lies.
+/// Marks of mails and diffs. Spaces are not a mark, because they give the depth
+/// of a region.
 const MARKS: [&str; 6] = ["> ", "+", "-", "**", "| ", "\t"];
 
-/// Checks that a mark in front of one line is an error or changes nothing.
+/// Checks that a mark in front of one line causes an error or changes nothing.
 ///
-/// Lines left out or doubled are not tried: a dump without a region, or with a
+/// Missing and doubled lines are not tried: a dump without a region, or with a
 /// second equal one, is as valid as the original.
 fn assert_marks(text: &str, views: &str) {
     let sum = text.bytes().fold(0_usize, |sum, byte| {
@@ -48,8 +49,8 @@ fn assert_marks(text: &str, views: &str) {
     }
 }
 
-/// The ranges of a view, which are its lines with two spaces in front, go up
-/// and do not overlap.
+/// The ranges of a view ascend and do not overlap. They are the lines with two
+/// spaces in front.
 fn assert_order(view: &str) {
     let mut free = Some(0);
     for line in view.lines().filter_map(range) {
@@ -67,7 +68,8 @@ fn assert_order(view: &str) {
 
 fn range(line: &str) -> Option<&str> {
     let bounds = line.strip_prefix("  ")?.get(..33)?;
-    // Of an address space with a strange name, or of a view without ranges.
+    // A line of an address space with an unusual name, or of a view without
+    // ranges.
     bounds
         .starts_with(|c: char| c.is_ascii_hexdigit())
         .then_some(bounds)

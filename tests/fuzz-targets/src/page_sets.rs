@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which pages are private: what a guest chooses takes no more memory than is
-//! promised, and is what it chose. The sets of both libraries are looked at.
+//! Sets of private pages: a set holds exactly the pages that a guest has
+//! chosen, in no more memory than promised. Covers the sets of both libraries.
 
 use kvm_slots::convert::{ConvertibleMemory, GuestPages, PageRange, PageState};
 use memory_model::{AddrRange, PAGE_SIZE, PageSet};
@@ -10,13 +10,13 @@ use crate::input::Input;
 const MAX_STEPS: usize = 48;
 /// The pages that share a bitmap.
 const CHUNK: u64 = 4096;
-/// So many pages at the start are painted one by one.
+/// The number of pages at the start that are painted one by one.
 const PAINTED: usize = 3 * 4096;
-/// Only low pages are in the set without ranges of chunks: 32 GiB.
+/// The set without ranges of chunks has only low pages: 32 GiB.
 const LOW: u64 = 1 << 23;
 const LAST: u64 = u64::MAX / PAGE_SIZE;
 
-/// What is promised for each chunk of 16 MiB that a set reaches into.
+/// The promised memory for each chunk of 16 MiB with pages in the set.
 const BYTES_PER_CHUNK: usize = PageSet::MAX_BYTES_PER_TIB >> 16;
 
 /// A script of pages that become private and shared.
@@ -30,7 +30,7 @@ pub fn page_sets(data: &[u8]) -> bool {
         let is_in = input.flag();
         let first = page(&mut input);
         if input.one_in(4) {
-            // Some among many, as a guest would that wants the sets to be large.
+            // Scattered pages, as from a guest that wants the sets to be large.
             let stride = 2 + input.below(CHUNK + 2);
             for n in 0..input.below(200) {
                 sets.set(first.saturating_add(n * stride), 1, is_in);
@@ -70,8 +70,8 @@ impl Sets {
             true => self.of_model.insert(range),
             false => self.of_model.remove(range),
         }
-        // The engine is only ever told of memory that there is, and no page
-        // ends at 2^64 there.
+        // The engine only handles existing memory, in which no page ends at
+        // 2^64.
         let low = PageRange::new(
             first * PAGE_SIZE,
             (last.min(LOW) + 1).saturating_sub(first) * PAGE_SIZE,
@@ -110,7 +110,7 @@ impl Sets {
         assert!(found.eq(painted.iter().copied()));
     }
 
-    /// How many chunks the model's set reaches into now; counts a long range's
+    /// The number of chunks with pages in the model's set. A long range counts
     /// only as far as it matters.
     fn reached(&self) -> usize {
         let chunks = self.of_model.iter().map(|range| {
@@ -132,7 +132,7 @@ fn pages(first: u64, last: u64) -> AddrRange {
     bounds.expect("the first page is not behind the last")
 }
 
-/// Near the borders of chunks, mostly.
+/// Mostly near the borders of chunks.
 fn page(input: &mut Input<'_>) -> u64 {
     let near = input.below(8);
     match input.below(8) {

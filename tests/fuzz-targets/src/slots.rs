@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Sets of ranges, one after the other, planned and carried out on a simulated
-//! KVM while some calls fail.
+//! A sequence of sets of ranges, planned and applied on a simulated KVM while
+//! some calls fail.
 
 use kvm_slots::{AbiProfile, Backing, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError};
 use support::slots::machine::Machine;
@@ -11,7 +11,7 @@ use crate::input::Input;
 const MAX_SETS: usize = 12;
 const MAX_RANGES: u64 = 12;
 
-/// A script of sets of ranges that a VM shall have.
+/// A script of target sets of ranges.
 pub fn slots(data: &[u8]) -> bool {
     let mut input = Input::new(data);
     let mut machine = Machine::with(input.pick(&[ABI, AbiProfile::Push]));
@@ -28,7 +28,7 @@ pub fn slots(data: &[u8]) -> bool {
     true
 }
 
-/// Plans, and carries the plan out, wholly or not at all.
+/// Plans, and applies the plan completely or not at all.
 fn change(input: &mut Input<'_>, machine: &mut Machine, target: &[SlotRange]) {
     let Some(plan) = planned(machine, target) else {
         return;
@@ -44,11 +44,7 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, target: &[SlotRange]) {
                 .slots()
                 .map(|slot| u128::from(slot.size()))
                 .sum();
-            let trapped: u128 = plan
-                .trapped()
-                .iter()
-                .map(|part| u128::from(part.size()))
-                .sum();
+            let trapped: u128 = plan.trapped().iter().map(|part| part.size()).sum();
             let asked: u128 = target.iter().map(|range| u128::from(range.size())).sum();
             assert_eq!(slots + trapped, asked, "each byte has a slot or is trapped");
             let again = planned(machine, target).expect("it is there already");
@@ -59,8 +55,8 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, target: &[SlotRange]) {
             }
         }
         Err(error) => {
-            // The kernel has refused a step, as it does with strange files. The
-            // way back is free, unless that is where a call was to fail.
+            // The kernel has refused a step, for example because of the file.
+            // Undoing succeeds, unless the injected failure is there.
             match (&error.not_undone[..], fail) {
                 ([], _) => assert_eq!(*machine.table(), before),
                 ([first, ..], Some((_, errno))) => {
@@ -72,7 +68,7 @@ fn change(input: &mut Input<'_>, machine: &mut Machine, target: &[SlotRange]) {
     }
 }
 
-/// A plan, unless there can be none.
+/// A plan, unless the ranges are not valid.
 fn planned(machine: &Machine, target: &[SlotRange]) -> Option<Plan> {
     match machine.slots.plan(target) {
         Ok(plan) => {
@@ -97,10 +93,10 @@ fn are_apart(ranges: &[SlotRange]) -> bool {
     ranges.iter().enumerate().all(two)
 }
 
-/// A range; `None` for one that would be empty or wrap, which cannot be written.
+/// A range, or `None` if it would be empty or wrap.
 fn one_range(input: &mut Input<'_>, machine: &Machine) -> Option<SlotRange> {
     let (gpa, size) = (address(input), size(input));
-    // One piece of memory is found again at another place, so that it moves.
+    // The same piece of memory appears at another address, so that it moves.
     let address = HOST + input.below(8) * 0x10_0000 + odd(input, gpa);
     let fds = machine.fds();
     let offset = input.below(5) * PAGE + odd(input, gpa);
@@ -110,7 +106,7 @@ fn one_range(input: &mut Input<'_>, machine: &Machine) -> Option<SlotRange> {
         8 => guest_memfd(fds.guest_memfd, offset, Some(address)),
         9 => Backing::FdOffset(device_file(fds.registers[0].0, offset).measured()),
         10 => Backing::FdOffset(device_file(fds.registers[1].0, offset)),
-        // Of another kind than it is used as, or none at all.
+        // A file of the wrong kind, or a descriptor that is not open.
         _ => guest_memfd(input.pick(&[fds.registers[0].0, -1, 0]), offset, None),
     };
     let plain = matches!(backing, Backing::Host(_)) || input.one_in(16);
@@ -149,13 +145,14 @@ fn size(input: &mut Input<'_>) -> u64 {
     match input.below(16) {
         0 => input.below(3 * PAGE),
         1 => input.number(),
-        // More than one slot can have.
+        // More pages than one slot can have.
         2 => 1 << (40 + input.below(12)),
         _ => pages,
     }
 }
 
-/// Mostly as far into a page as the guest's address, which KVM asks for.
+/// Mostly with the same offset in a page as the guest's address, as KVM
+/// requires.
 fn odd(input: &mut Input<'_>, gpa: u64) -> u64 {
     match input.one_in(16) {
         true => input.below(PAGE),
@@ -163,7 +160,7 @@ fn odd(input: &mut Input<'_>, gpa: u64) -> u64 {
     }
 }
 
-/// Which call fails, and how.
+/// The call that fails, and its error.
 fn failure(input: &mut Input<'_>) -> (usize, Errno) {
     let errnos = [Errno::EIO, Errno::EINVAL, Errno::ENOMEM, Errno::EEXIST];
     (input.index(12), input.pick(&errnos))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Each target on its seeds, on damaged seeds and on any bytes; without a
-//! fuzzer, so that a change that breaks one is seen where it is made.
+//! Runs each target on its seeds, on damaged seeds and on any bytes. It needs
+//! no fuzzer, so the change that breaks a target fails its own tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn seeds(target: Target) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn every_seed_is_followed_to_its_end_and_is_small() {
+fn every_seed_is_valid_to_its_end_and_small() {
     for target in TARGETS {
         let seeds = seeds(target);
         assert!(!seeds.is_empty(), "{}", target.name);
@@ -44,8 +44,8 @@ fn every_target_has_a_fuzzer() {
     assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
 }
 
-/// A good input with some bytes replaced, a part of it doubled or left out; or
-/// any bytes.
+/// A good input with some bytes replaced and a part doubled or removed; or any
+/// bytes.
 fn inputs(good: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let byte = || prop_oneof![any::<u8>(), b' '..=b'9', 0..8_u8, Just(0xff)];
     let changes = prop::collection::vec((any::<prop::sample::Index>(), byte()), 0..6);
@@ -65,7 +65,7 @@ fn inputs(good: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
                 _ => [&bytes[..b], &bytes[a..]].concat(),
             }
         });
-    // Long ones repeat themselves, as a byte of its own for each is slow to make.
+    // Long inputs repeat themselves, because random bytes are slow to generate.
     let any = (prop::collection::vec(byte(), 1..48), 0..400_usize)
         .prop_map(|(bytes, len)| bytes.into_iter().cycle().take(len).collect());
     prop_oneof![3 => damaged, 1 => any]
@@ -105,7 +105,7 @@ macro_rules! any_bytes {
     };
 }
 
-// As many as take a second or two.
+// As many cases as take a second or two.
 any_bytes! {
     config_space_takes_any_bytes: 4000,
     conversions_takes_any_bytes: 1000,

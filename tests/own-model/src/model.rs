@@ -11,38 +11,38 @@ use crate::Bytes;
 /// The size of a guest's page in bytes.
 pub const PAGE: u64 = 0x1000;
 
-/// What is in a region.
+/// The content of a region.
 #[derive(Clone, Debug)]
 pub enum What {
     /// Memory that the guest reads and writes.
     Ram(Arc<Bytes>),
     /// Memory that the guest only reads.
     Rom(Arc<Bytes>),
-    /// Memory with a private side: shared pages in host memory, private ones
-    /// in a guest_memfd.
+    /// Memory whose shared pages are in host memory, and private ones in a
+    /// guest_memfd.
     Confidential(Arc<Bytes>, Arc<OwnedFd>),
-    /// Registers of a device that only the guest touches: a file and no host
+    /// Registers of a device that only the guest accesses: a file and no host
     /// address.
     PrivateRegisters(Arc<OwnedFd>),
     /// A device of the VMM: every access exits.
     Trapped,
 }
 
-/// A region: whole pages at one place.
+/// A region: whole pages at one address.
 #[derive(Clone, Debug)]
 pub struct Region {
-    /// Which one it is.
+    /// The name.
     pub name: u32,
     /// The first guest-physical address, page aligned.
     pub gpa: u64,
-    /// The number of bytes, whole pages.
+    /// The size in bytes, in whole pages.
     pub size: u64,
-    /// Which of overlapping regions shows: the highest; among equal ones the
-    /// one that was added last.
+    /// Of overlapping regions, the one with the highest priority is visible, or
+    /// the last added among equals.
     pub priority: u8,
-    /// Where in its memory or file the region starts, in bytes.
+    /// The offset in its memory or file, in bytes.
     pub start: u64,
-    /// What it is.
+    /// The content.
     pub what: What,
     /// Whether the guest's writes are logged.
     pub logged: bool,
@@ -61,25 +61,25 @@ impl Model {
         self.regions.push(region);
     }
 
-    /// Takes all regions of that name away.
+    /// Removes all regions with that name.
     pub fn remove(&mut self, name: u32) {
         self.regions.retain(|region| region.name != name);
     }
 
-    /// Moves all regions of that name.
+    /// Moves all regions with that name.
     pub fn move_to(&mut self, name: u32, gpa: u64) {
         for region in self.regions.iter_mut().filter(|r| r.name == name) {
             region.gpa = gpa;
         }
     }
 
-    /// What the guest is to reach directly, by address.
+    /// The ranges that the guest reaches directly, by address.
     pub fn shows(&self) -> Vec<SlotRange> {
         let ends = self.regions.iter().flat_map(|r| [r.gpa, r.gpa + r.size]);
         let mut borders: Vec<u64> = ends.collect();
         borders.sort_unstable();
         borders.dedup();
-        // From border to border one region shows, or none.
+        // Between two borders, the same region is visible, or none.
         let mut shown: Vec<(&Region, u64, u64)> = Vec::new();
         for border in borders.windows(2) {
             let (from, to) = (border[0], border[1]);
@@ -95,7 +95,7 @@ impl Model {
         ranges.collect()
     }
 
-    /// The region that shows at an address.
+    /// The visible region at an address.
     fn top(&self, gpa: u64) -> Option<&Region> {
         let here = |r: &&Region| (r.gpa..r.gpa + r.size).contains(&gpa);
         self.regions.iter().filter(here).max_by_key(|r| r.priority)
@@ -103,7 +103,7 @@ impl Model {
 }
 
 impl Region {
-    /// The part of it from one address to another, for KVM.
+    /// The part of a region from one address to another, for KVM.
     fn range(&self, from: u64, to: u64) -> Option<SlotRange> {
         let at = self.start + (from - self.gpa);
         let size = to - from;

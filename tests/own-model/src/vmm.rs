@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hypervisor: one change of its model after the other.
+//! The hypervisor, which applies changes of its model to a VM.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use kvm_slots::{
 use parking_lot::{ArcRwLockWriteGuard, RawRwLock, RwLock, RwLockReadGuard};
 
 use crate::Model;
-use crate::moved::private_pages;
+use crate::private_pages::private_pages;
 
 /// A VM, its memory, and everything that follows it.
 #[derive(Debug)]
@@ -24,11 +24,11 @@ pub struct Vmm<V: Vm> {
     converter: Arc<Converter<V, ConvertibleMemory>>,
     gate: Arc<Gate>,
     model: Model,
-    /// What of the model shows: the ranges that the slots were made of.
+    /// The visible ranges, from which the slots were made.
     shown: Vec<SlotRange>,
 }
 
-/// What a change came to.
+/// The result of a change.
 #[derive(Debug)]
 pub struct Change {
     /// The operations.
@@ -37,7 +37,7 @@ pub struct Change {
     pub held: bool,
 }
 
-/// Why the memory did not change.
+/// The reason why the memory did not change.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// There is no plan.
@@ -49,28 +49,32 @@ pub enum Refused {
     /// The guest has accepted what would change.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// Pages that are private would be nowhere.
+    /// Private pages would have no address.
     #[error("private pages would be hidden")]
     HidesPrivate,
-    /// Nobody knows which pages are private.
+    /// The private pages could not be converted.
     #[error(transparent)]
     Convert(#[from] ConvertError),
-    /// Someone else in the hypervisor did not agree; this could not be undone.
+    /// Another part of the hypervisor refused, and these steps could not be
+    /// undone.
     #[error("it was taken back, but for {} steps", .0.len())]
-    TakenBack(Vec<NotUndone>),
+    RolledBack(Vec<NotUndone>),
 }
 
 impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
     /// A hypervisor for a VM that has no memory yet.
     ///
     /// # Errors
-    /// [`DirtyError`] where the kernel has no dirty log of that mode.
-    pub fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
+    /// [`DirtyError`] if the kernel has no dirty log of that mode.
+    ///
+    /// # Safety
+    /// As for [`Slots::new`]: no one else makes or changes slots of `vm`, and
+    /// `abi` is the way in which its kernel takes slots without a host address.
+    pub unsafe fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
         let capabilities = Capabilities::probe(&vm);
         let converter = Converter::new(vm.clone(), ConvertibleMemory::new());
         let collector = Arc::new(DirtyCollector::new(vm.clone(), &capabilities, mode)?);
-        // SAFETY: as above. A range's owner is the mapping itself, which lives as
-        // long as the owner. No one else makes slots of this VM.
+        // SAFETY: passed on from the caller.
         let slots = unsafe { Slots::new(vm, abi) };
         Ok(Self {
             slots: slots.with_watcher(collector.clone()),
@@ -82,7 +86,7 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
         })
     }
 
-    /// Changes the model, and the VM with it: all of it, or nothing.
+    /// Changes the model and the VM, completely or not at all.
     ///
     /// # Errors
     /// [`Refused`].
@@ -90,8 +94,8 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
         self.change_if(edit, || true)
     }
 
-    /// As [`change`](Self::change); once KVM has followed, `agrees` says whether
-    /// the rest of the hypervisor does too. If not, everything is taken back.
+    /// As [`change`](Self::change). After KVM has followed, `agrees` says
+    /// whether the rest of the hypervisor agrees. If not, everything is undone.
     ///
     /// # Errors
     /// [`Refused`].
@@ -106,7 +110,7 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
         let removed = without(&self.shown, &shown);
         let added = without(&shown, &self.shown);
         let converter = self.converter.clone();
-        // vCPUs that must be held stay held until the whole change is made.
+        // vCPUs that must be held stay held until the change is complete.
         let mut gate = None;
         let change = converter.with_pages(|pages| {
             let moved = private_pages(pages, &removed, &added);
@@ -127,7 +131,7 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
             if !agrees() {
                 let left = self.slots.undo(applied);
                 pages.set_ranges(convertible(&self.shown))?;
-                return Err(Refused::TakenBack(left));
+                return Err(Refused::RolledBack(left));
             }
             for page in was_private {
                 pages.record(page, PageState::Shared);
@@ -160,7 +164,7 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
         &self.slots
     }
 
-    /// Who tracks writes.
+    /// The collector of dirty pages.
     pub fn collector(&self) -> &DirtyCollector<V> {
         &self.collector
     }
@@ -173,18 +177,18 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
         self.collector.collect(self.slots.table())
     }
 
-    /// Who converts pages.
+    /// The converter.
     pub fn converter(&self) -> &Converter<V, ConvertibleMemory> {
         &self.converter
     }
 
-    /// What vCPU threads pass to enter the guest.
+    /// The gate that vCPU threads pass to enter the guest.
     pub fn gate(&self) -> Arc<Gate> {
         self.gate.clone()
     }
 }
 
-/// The ranges of `all` that `others` does not have, both by address.
+/// The ranges of `all` that are not in `others`, both sorted by address.
 fn without(all: &[SlotRange], others: &[SlotRange]) -> Vec<SlotRange> {
     let other = |range: &SlotRange| {
         let found = others.binary_search_by_key(&range.gpa(), |other| other.gpa());
@@ -200,7 +204,7 @@ fn convertible(shown: &[SlotRange]) -> impl Iterator<Item = ConvertibleRange> + 
 }
 
 /// Keeps vCPUs out of the guest. A vCPU thread enters for one access at a time,
-/// so that none need be kicked out.
+/// so no kick is needed.
 #[derive(Debug, Default)]
 pub struct Gate(Arc<RwLock<()>>);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The conversion engine on private memory, as `private_mem_conversions` asks
-//! for conversions by a hypercall.
+//! The conversion engine on private memory. The guest requests conversions as
+//! in the selftest `private_mem_conversions`, by a hypercall.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use kvm_slots::{Backing, FileSlice, GuestMemfdFlags, SlotAccess, SlotRange};
 use super::{create, load, on_file, page, same, set, store};
 use crate::subject::{Arena, PAGE, Subject};
 
-/// Where the pages are: the guest reaches two large pages from there on.
+/// The address of the pages. The guest reaches two large pages from there.
 const BASE: u64 = 0x4000_0000;
 const LARGE: u64 = 2 << 20;
 const SIZE: u64 = 2 * LARGE;
@@ -19,7 +19,7 @@ const SIZE: u64 = 2 * LARGE;
 const SHARED: u64 = 0;
 const PRIVATE: u64 = 1 << 4;
 
-/// What is converted: offset and size.
+/// The offsets and sizes to convert.
 const RANGES: [(u64, u64); 5] = [
     (0, PAGE),
     (LARGE - PAGE, 2 * PAGE),
@@ -28,7 +28,7 @@ const RANGES: [(u64, u64); 5] = [
     (0, SIZE),
 ];
 
-pub(super) fn what_a_guest_converts_never_leaks_and_no_stale_byte_is_left(
+pub(super) fn conversions_never_leak_and_leave_no_stale_byte(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let pages = usize::try_from(SIZE / PAGE).map_err(|e| e.to_string())?;

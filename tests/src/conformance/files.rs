@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! guest_memfd_test: how the files are made, what may be done to them, and
-//! what of them the guest and the host reach.
+//! The selftest `guest_memfd_test`: creating the files, system calls on them,
+//! and accesses by the guest and the host.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -61,7 +61,7 @@ pub(super) fn bad_sizes_are_refused(subject: &mut impl Subject) -> Result<(), St
     Ok(())
 }
 
-pub(super) fn a_file_is_neither_read_nor_written_nor_resized(
+pub(super) fn a_file_cannot_be_read_written_or_resized(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let file = create(subject, PAGE, NONE)?;
@@ -82,7 +82,7 @@ pub(super) fn holes_and_allocations_have_rules(subject: &mut impl Subject) -> Re
         (KEEP, 0, 4 * page, Ok(())),
         (PUNCH, page, page, Ok(())),
         (KEEP, page, page, Ok(())),
-        // Behind the end nothing is allocated, and there is nothing to punch.
+        // Beyond the end, neither allocating nor punching has an effect.
         (KEEP, 4 * page, page, EINVAL),
         (KEEP, 3 * page, 2 * page, EINVAL),
         (PUNCH, 4 * page, page, Ok(())),
@@ -106,7 +106,7 @@ pub(super) fn an_offset_near_the_end_of_signed_numbers_is_refused(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let (arena, file) = (Arena::new(1), create(subject, 4 * PAGE, NONE)?);
-    // At the very end the sum wraps, which kernels before 7.3 overlook.
+    // At the very end the sum wraps; kernels before 7.3 do not check that.
     for guest_memfd_offset in [(1 << 63) - 2 * PAGE, 1 << 63, 0_u64.wrapping_sub(2 * PAGE)] {
         let region = kvm_userspace_memory_region2 {
             guest_memfd_offset,
@@ -118,7 +118,7 @@ pub(super) fn an_offset_near_the_end_of_signed_numbers_is_refused(
     Ok(())
 }
 
-pub(super) fn a_file_is_mapped_if_and_only_if_it_was_made_for_that(
+pub(super) fn a_file_can_be_mapped_only_if_created_with_the_flag(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     for (flags, should) in [
@@ -143,7 +143,7 @@ pub(super) fn a_file_is_mapped_if_and_only_if_it_was_made_for_that(
     Ok(())
 }
 
-pub(super) fn there_is_no_copy_on_write(subject: &mut impl Subject) -> Result<(), String> {
+pub(super) fn copy_on_write_mappings_are_refused(subject: &mut impl Subject) -> Result<(), String> {
     for (flags, should) in [(NONE, Errno::ENODEV), (ALL, Errno::EINVAL)] {
         let file = create(subject, PAGE, flags)?;
         let mapped = subject.map_file(file.as_fd(), 0, PAGE, Sharing::Private);
@@ -152,7 +152,7 @@ pub(super) fn there_is_no_copy_on_write(subject: &mut impl Subject) -> Result<()
     Ok(())
 }
 
-pub(super) fn the_host_faults_behind_the_end_and_on_private_pages(
+pub(super) fn the_host_faults_beyond_the_end_and_on_private_pages(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let shared = create(subject, PAGE, ALL)?;
@@ -182,7 +182,7 @@ pub(super) fn guest_and_host_share_a_mapped_file_until_a_hole_is_punched(
         ..on_file(page(&arena, 0, gpa), &file)
     };
     same("a slot", set(subject, region), Ok(()))?;
-    // SAFETY: there are no references to the mapping's bytes.
+    // SAFETY: there are no references to the mapping.
     let written = unsafe { poke(mapping.address() + PAGE, &7_u64.to_le_bytes()) };
     same("the host's store", written, Ok(()))?;
     same("the guest's load", load(subject, gpa + PAGE), Ok(7))?;
@@ -198,7 +198,7 @@ pub(super) fn guest_and_host_share_a_mapped_file_until_a_hole_is_punched(
     same("the guest's load from it", load(subject, gpa), Ok(0))?;
     same("the host's", peek(mapping.address()), Ok([0; 8]))?;
     same("a load beside it", load(subject, gpa + PAGE), Ok(7))?;
-    // The slot goes before the mapping that it names.
+    // Delete the slot before the mapping that it names is unmapped.
     same("deletion", super::delete(subject, 0), Ok(()))
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the kernel's own selftests assert of KVM's memory, restated. Each
-//! statement has one body, which runs on the real KVM (`src/hw.rs`) and on
-//! every simulated one (`conformance.rs`).
+//! What the kernel's own selftests assert about KVM's memory. Each statement
+//! has one body, which runs on the real KVM (`src/hardware.rs`) and on every
+//! simulated kernel (`conformance.rs`).
 
+mod backing_fd;
 mod engine;
 mod files;
-mod hostless;
 mod pre_fault;
 mod private;
 mod slots;
@@ -27,38 +27,38 @@ use crate::vfio::Model;
 /// A statement about KVM.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
-    /// The selftest of the kernel that asserts it, or what of this project
-    /// does the same.
+    /// The kernel selftest that asserts it, or the part of this project that
+    /// does.
     pub of: &'static str,
-    /// A sentence with underscores.
+    /// The name, a sentence with underscores.
     pub name: &'static str,
-    /// What must be there for it to mean anything.
+    /// What the statement needs.
     pub needs: &'static [Need],
-    /// The type of VM that it is about.
+    /// The type of VM.
     pub vm_type: VmType,
     real: fn(&mut Real) -> Result<(), String>,
     simulated: fn(&mut Simulated) -> Result<(), String>,
 }
 
 impl Statement {
-    /// Whether it holds on the real KVM.
+    /// Checks the statement on the real KVM.
     ///
     /// # Errors
-    /// What does not.
+    /// A message that says what does not hold.
     pub fn on_real(&self) -> Result<(), String> {
         (self.real)(&mut Real::new(self.vm_type, true)?)
     }
 
-    /// Whether it holds on a simulated one, of a VM with a guest.
+    /// Checks the statement on a simulated VM with a guest.
     ///
     /// # Errors
-    /// What does not.
+    /// A message that says what does not hold.
     pub fn on_simulated(&self, vm: &mut Simulated) -> Result<(), String> {
         (self.simulated)(vm)
     }
 }
 
-/// Statements of one selftest, each by its needs and its function.
+/// Lists the statements of one selftest, each with its needs and its function.
 macro_rules! statements {
     ($of:literal, $vm_type:ident, $($needs:expr => $module:ident::$name:ident,)*) => {
         [$(Statement {
@@ -72,7 +72,7 @@ macro_rules! statements {
     };
 }
 
-/// All of them.
+/// All statements.
 pub fn all() -> Vec<Statement> {
     use Need::{
         DirectGuest, GuestMemfd, Kvm, MappableGuestMemfd, PreFault, PreFaultEnds, PrivatePages,
@@ -81,8 +81,8 @@ pub fn all() -> Vec<Statement> {
     let slots = statements!("set_memory_region_test", Plain,
         [Kvm] => slots::every_bad_flag_is_refused_by_the_older_ioctl,
         [UserMemory2] => slots::every_bad_flag_is_refused_by_the_newer_ioctl,
-        [Kvm] => slots::as_many_slots_as_advertised_fit_and_no_more,
-        [Kvm] => slots::a_slot_in_use_moves_and_goes,
+        [Kvm] => slots::exactly_the_advertised_number_of_slots_fits,
+        [Kvm] => slots::a_slot_in_use_can_be_moved_and_deleted,
         [GuestMemfd] => slots::logging_and_read_only_exclude_guest_memfd,
         [GuestMemfd] => slots::a_file_of_the_wrong_kind_is_refused,
         [GuestMemfd] => slots::every_unaligned_offset_is_refused,
@@ -92,12 +92,12 @@ pub fn all() -> Vec<Statement> {
         [GuestMemfd] => files::flags_are_accepted_if_and_only_if_they_are_advertised,
         [GuestMemfd] => files::every_file_is_an_inode_of_its_own,
         [GuestMemfd] => files::bad_sizes_are_refused,
-        [GuestMemfd] => files::a_file_is_neither_read_nor_written_nor_resized,
+        [GuestMemfd] => files::a_file_cannot_be_read_written_or_resized,
         [GuestMemfd] => files::holes_and_allocations_have_rules,
         [GuestMemfd] => files::an_offset_near_the_end_of_signed_numbers_is_refused,
-        [MappableGuestMemfd] => files::a_file_is_mapped_if_and_only_if_it_was_made_for_that,
-        [MappableGuestMemfd] => files::there_is_no_copy_on_write,
-        [MappableGuestMemfd] => files::the_host_faults_behind_the_end_and_on_private_pages,
+        [MappableGuestMemfd] => files::a_file_can_be_mapped_only_if_created_with_the_flag,
+        [MappableGuestMemfd] => files::copy_on_write_mappings_are_refused,
+        [MappableGuestMemfd] => files::the_host_faults_beyond_the_end_and_on_private_pages,
         [MappableGuestMemfd] => files::guest_and_host_share_a_mapped_file_until_a_hole_is_punched,
         [MappableGuestMemfd, DirectGuest] => files::a_closed_file_leaves_a_slot_without_backing,
     );
@@ -110,35 +110,35 @@ pub fn all() -> Vec<Statement> {
         [PrivatePages] => private::conversions_with_discards_leave_zeros,
     );
     let pre_fault = statements!("pre_fault_memory_test", Plain,
-        [PreFault] => pre_fault::a_slot_is_pre_faulted_as_far_as_it_goes,
+        [PreFault] => pre_fault::a_slot_is_pre_faulted_up_to_its_end,
         [PreFault] => pre_fault::malformed_ranges_are_refused,
-        [PreFault, PreFaultEnds] => pre_fault::a_slot_that_is_deleted_meanwhile_ends_it,
+        [PreFault, PreFaultEnds] => pre_fault::deleting_the_slot_ends_pre_faulting,
     );
     let pre_fault_private = statements!("pre_fault_memory_test", SwProtected,
         [PreFault, PrivatePages] => pre_fault::private_pages_are_pre_faulted_too,
     );
     let engine = statements!("conversion_engine", SwProtected,
-        [PrivatePages] => engine::what_a_guest_converts_never_leaks_and_no_stale_byte_is_left,
+        [PrivatePages] => engine::conversions_never_leak_and_leave_no_stale_byte,
     );
     const DEVICE: [Need; 3] = [
-        Need::HostlessSlots,
+        Need::BackingFd,
         Need::VfioInterface(VfioInterface::LegacyGroup),
         Need::Vfio(Model::Ivshmem),
     ];
-    let hostless = statements!("backing_fd", Plain,
-        DEVICE => hostless::the_abi_is_found_and_no_other,
-        DEVICE => hostless::mistakes_are_refused_in_their_order,
-        DEVICE => hostless::other_files_are_refused,
-        DEVICE => hostless::a_slot_is_immutable_until_it_goes,
-        DEVICE => hostless::slices_show_their_bytes_wherever_they_are,
-        DEVICE => hostless::a_revoked_slot_stops_the_guest_and_comes_back,
+    let backing_fd = statements!("backing_fd", Plain,
+        DEVICE => backing_fd::only_this_abi_is_found,
+        DEVICE => backing_fd::errors_are_checked_in_the_documented_order,
+        DEVICE => backing_fd::other_files_are_refused,
+        DEVICE => backing_fd::a_slot_is_immutable_until_it_is_deleted,
+        DEVICE => backing_fd::slices_show_their_bytes_at_any_address,
+        DEVICE => backing_fd::a_revoked_slot_stops_the_guest_until_it_returns,
     );
-    let hostless_private = statements!("backing_fd_private", SwProtected,
-        DEVICE => hostless::the_abi_is_found_and_no_other,
-        DEVICE => hostless::mistakes_are_refused_in_their_order,
-        DEVICE => hostless::slices_show_their_bytes_wherever_they_are,
-        DEVICE => hostless::a_revoked_slot_stops_the_guest_and_comes_back,
-        DEVICE => hostless::a_private_vm_reaches_only_what_it_has_accepted,
+    let backing_fd_private = statements!("backing_fd_private", SwProtected,
+        DEVICE => backing_fd::only_this_abi_is_found,
+        DEVICE => backing_fd::errors_are_checked_in_the_documented_order,
+        DEVICE => backing_fd::slices_show_their_bytes_at_any_address,
+        DEVICE => backing_fd::a_revoked_slot_stops_the_guest_until_it_returns,
+        DEVICE => backing_fd::a_private_vm_reaches_only_what_it_has_accepted,
     );
     let all: [&[Statement]; 9] = [
         &slots,
@@ -148,13 +148,13 @@ pub fn all() -> Vec<Statement> {
         &engine,
         &pre_fault,
         &pre_fault_private,
-        &hostless,
-        &hostless_private,
+        &backing_fd,
+        &backing_fd_private,
     ];
     all.concat()
 }
 
-/// That it is as it should be.
+/// Requires that `found` equals `due`.
 fn same<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<(), String> {
     match is == should {
         true => Ok(()),
@@ -162,7 +162,7 @@ fn same<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<(), String
     }
 }
 
-/// One page of the arena's first.
+/// A slot of one page of the arena.
 fn page(arena: &Arena, slot: u32, gpa: u64) -> kvm_userspace_memory_region2 {
     kvm_userspace_memory_region2 {
         slot,
@@ -173,7 +173,7 @@ fn page(arena: &Arena, slot: u32, gpa: u64) -> kvm_userspace_memory_region2 {
     }
 }
 
-/// The same on a guest_memfd, beside the host's memory.
+/// The same slot with a guest_memfd as well.
 fn on_file(
     region: kvm_userspace_memory_region2,
     file: &impl AsRawFd,
@@ -185,14 +185,14 @@ fn on_file(
     }
 }
 
-/// The newer ioctl.
+/// Calls `KVM_SET_USER_MEMORY_REGION2`.
 fn set(subject: &impl Subject, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
-    // SAFETY: bodies name arenas and mappings of files only, whose bytes nobody
-    // refers to, and let no guest run when these are gone.
+    // SAFETY: statements name only arenas and mappings of files, to which there
+    // are no references, and run no guest after these are unmapped.
     unsafe { subject.set(&region, false) }
 }
 
-/// The older ioctl.
+/// Calls `KVM_SET_USER_MEMORY_REGION`.
 fn set_v1(subject: &impl Subject, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
     // SAFETY: as above.
     unsafe { subject.set(&region, true) }
@@ -211,7 +211,7 @@ fn create(subject: &impl Subject, size: u64, flags: GuestMemfdFlags) -> Result<O
     file.map_err(|errno| format!("a guest_memfd of {size:#x} bytes: {errno}"))
 }
 
-/// What a guest's access is: the value, or how it ended.
+/// The result of a guest's access: the value, or the error.
 fn load(subject: &mut impl Subject, gpa: u64) -> Result<u64, GuestError> {
     subject.access(gpa, 8, None, &mut Ones)
 }
@@ -220,10 +220,10 @@ fn store(subject: &mut impl Subject, gpa: u64, value: u64) -> Result<u64, GuestE
     subject.access(gpa, 8, Some(value), &mut Ones)
 }
 
-/// What every MMIO load returns.
+/// The value of every MMIO load.
 const EXIT: u64 = u64::MAX;
 
-/// Answers all exits, loads with ones.
+/// Answers all exits; loads return ones.
 struct Ones;
 
 impl MmioHandler for Ones {

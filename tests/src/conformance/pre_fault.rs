@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! pre_fault_memory_test: mapping pages before the guest touches them.
+//! The selftest `pre_fault_memory_test`: mapping pages before the guest
+//! accesses them.
 
 use std::thread;
 
@@ -11,12 +12,12 @@ use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 use super::{create, on_file, page, same, set, set_v1};
 use crate::subject::{Arena, PAGE, Subject};
 
-/// Where the slot is, and how many pages it has.
+/// The address of the slot, and its number of pages.
 const BASE: u64 = 0x4000_0000;
 const PAGES: u64 = 4;
 
-/// Pre-faults until nothing is left or nothing goes; returns how many pages are
-/// left, and why.
+/// Pre-faults until nothing is left or a call fails. Returns the number of
+/// pages that are left, and the last result.
 fn pre_fault(subject: &mut impl Subject, gpa: u64, pages: u64) -> (u64, Result<(), Errno>) {
     let mut range = PreFault {
         gpa,
@@ -35,7 +36,7 @@ fn pre_fault(subject: &mut impl Subject, gpa: u64, pages: u64) -> (u64, Result<(
     }
 }
 
-pub(super) fn a_slot_is_pre_faulted_as_far_as_it_goes(
+pub(super) fn a_slot_is_pre_faulted_up_to_its_end(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let arena = Arena::new(usize::try_from(PAGES).unwrap_or(0));
@@ -47,7 +48,7 @@ pub(super) fn a_slot_is_pre_faulted_as_far_as_it_goes(
     all_of_it(subject)
 }
 
-/// Full, straddling the end, and past it.
+/// A range in the slot, one across its end, and one beyond it.
 fn all_of_it(subject: &mut impl Subject) -> Result<(), String> {
     let end = BASE + PAGES * PAGE;
     same("all", pre_fault(subject, BASE, PAGES), (0, Ok(())))?;
@@ -58,8 +59,8 @@ fn all_of_it(subject: &mut impl Subject) -> Result<(), String> {
     same("past the end", pre_fault(subject, end, 2), (2, behind))
 }
 
-/// The kernel returns with what it has come to, and never goes on for ever.
-pub(super) fn a_slot_that_is_deleted_meanwhile_ends_it(
+/// The kernel returns its progress and does not retry forever.
+pub(super) fn deleting_the_slot_ends_pre_faulting(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     const MANY: u64 = 256;
@@ -74,7 +75,7 @@ pub(super) fn a_slot_that_is_deleted_meanwhile_ends_it(
         let (came_to, deleted) = thread::scope(|scope| {
             let deleter = scope.spawn(move || {
                 let gone = kvm_userspace_memory_region::default();
-                // SAFETY: a slot that goes needs no memory.
+                // SAFETY: a deletion names no memory.
                 unsafe { vm.set_user_memory_region(&gone) }
             });
             (pre_fault(subject, BASE, MANY), deleter.join())

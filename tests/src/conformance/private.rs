@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! private_mem_kvm_exits and private_mem_conversions: private pages.
+//! The selftests `private_mem_kvm_exits` and `private_mem_conversions`: private
+//! pages.
 
 use std::os::fd::AsFd;
 
@@ -13,11 +14,11 @@ use super::{EXIT, create, delete, load, on_file, page, same, set, store};
 use crate::subject::{Arena, HostChange, PAGE, Subject};
 
 const NONE: GuestMemfdFlags = GuestMemfdFlags::empty();
-/// Where the pages are: the guest reaches two large pages from there on.
+/// The address of the pages. The guest reaches two large pages from there.
 const BASE: u64 = 0x4000_0000;
 const LARGE: u64 = 2 << 20;
 
-/// The fault of a private access to the page at `gpa`.
+/// The memory fault of a private access to the page at `gpa`.
 fn private_fault(gpa: u64) -> GuestFault {
     GuestFault::Memory {
         flags: MEMORY_EXIT_FLAG_PRIVATE,
@@ -42,7 +43,7 @@ pub(super) fn a_private_access_faults_when_its_slot_is_deleted(
     same("deletion", delete(subject, 0), Ok(()))?;
     let fault = Err(private_fault(BASE).into());
     same("a load", load(subject, BASE + 0x128), fault)?;
-    // As a shared page, it is none of KVM's business any more.
+    // As a shared page, it is an MMIO exit.
     same("to shared", convert(subject, BASE, PAGE, false), Ok(()))?;
     same("a load", load(subject, BASE), Ok(EXIT))
 }
@@ -78,7 +79,7 @@ pub(super) fn conversions_with_discards_leave_zeros(
     conversions(subject, true)
 }
 
-/// Ranges in two large pages: whole ones, parts, and across their border.
+/// Ranges in two large pages: whole pages, parts, and across their border.
 const RANGES: [(u64, u64); 8] = [
     (0, PAGE),
     (LARGE - PAGE, PAGE),
@@ -146,7 +147,7 @@ fn convert_there_and_back(
     for &at in &outside {
         same("beside the private", load(subject, BASE + at), Ok(shared))?;
     }
-    // The host takes its memory away: private pages do not notice.
+    // The host unmaps its memory, which does not affect private pages.
     if discard {
         for page in start / PAGE..(start + size) / PAGE {
             let page = usize::try_from(page).unwrap_or(0);
@@ -163,7 +164,7 @@ fn convert_there_and_back(
     for at in inside {
         same("shared again", load(subject, BASE + at), Ok(left))?;
     }
-    // What was private is there once more, unless it was discarded.
+    // The old private bytes are back, unless they were discarded.
     if discard {
         punch(subject, file, start, size)?;
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! set_memory_region_test: flags, numbers, files and places of memslots.
+//! The selftest `set_memory_region_test`: flags, numbers, files and addresses
+//! of memslots.
 
 use std::os::fd::AsRawFd;
 
@@ -43,7 +44,7 @@ pub(super) fn every_bad_flag_is_refused_by_the_newer_ioctl(
     same("no flag", set(subject, page(&arena, 0, 0)), Ok(()))
 }
 
-pub(super) fn as_many_slots_as_advertised_fit_and_no_more(
+pub(super) fn exactly_the_advertised_number_of_slots_fits(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let (arena, other) = (Arena::new(1), subject.another(false)?);
@@ -56,7 +57,9 @@ pub(super) fn as_many_slots_as_advertised_fit_and_no_more(
     same("one more", set_v1(&other, one_more), EINVAL)
 }
 
-pub(super) fn a_slot_in_use_moves_and_goes(subject: &mut impl Subject) -> Result<(), String> {
+pub(super) fn a_slot_in_use_can_be_moved_and_deleted(
+    subject: &mut impl Subject,
+) -> Result<(), String> {
     let arena = Arena::new(1);
     let (old, new) = (0x1_0000_0000, 0x4000_0000);
     same("creation", set_v1(subject, page(&arena, 0, old)), Ok(()))?;
@@ -95,7 +98,7 @@ pub(super) fn a_file_of_the_wrong_kind_is_refused(
         set(subject, on_file(region, &theirs)),
         EINVAL,
     )?;
-    // KVM's own device is a file of the wrong kind, too.
+    // /dev/kvm is also a file of the wrong kind.
     for path in ["/dev/null", "/dev/zero", "/dev/kvm", "/"] {
         if let Ok(file) = std::fs::File::open(path) {
             same(path, set(subject, on_file(region, &file)), EINVAL)?;
@@ -137,12 +140,13 @@ pub(super) fn neither_files_nor_addresses_overlap(
     };
     let middle = part(0, 0x10_0000, PAGE, 2 * PAGE);
     same("the first", set(subject, middle), Ok(()))?;
-    // By addresses, with another part of the file.
+    // The addresses overlap, the parts of the file do not.
     for gpa in [0x10_0000, 0x10_1000] {
         let region = part(1, gpa, 3 * PAGE, PAGE);
         same("same addresses", set(subject, region), Err(Errno::EEXIST))?;
     }
-    // By the file, elsewhere. Which error that is depends on the version.
+    // The parts of the file overlap, the addresses do not. The error depends on
+    // the version.
     for (offset, size) in [(0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (0, 4)] {
         let region = part(1, 0x20_0000, offset * PAGE, size * PAGE);
         match set(subject, region) {

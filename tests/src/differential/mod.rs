@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The simulated KVM against the real one: the same random operations on both,
-//! and every error and everything that a guest can observe compared.
+//! Compares the simulated KVM with the real one: both get the same random
+//! operations, and must return the same errors and show the guest the same
+//! memory.
 
-mod found;
 mod op;
 mod random;
+mod regressions;
 mod shrink;
 mod side;
 
@@ -14,45 +15,45 @@ use kvm_slots::sim::VmType;
 use kvm_slots::uapi::KVM_CAP_MEM_BACKING_FD;
 use kvm_slots::{AbiProfile, Vm};
 
-pub use found::{Found, all as found};
+pub use regressions::{Regression, all as regressions};
 
-use crate::peers::simulated_like;
+use crate::backends::simulated_like;
 use crate::subject::{Real, Simulated, Subject};
 use crate::vfio::Model;
 use op::{Answer, Op};
 use random::Random;
 use side::Side;
 
-/// How many operations one pair of VMs sees.
+/// How many operations are made on one pair of VMs.
 const PER_VM: u64 = 2000;
 
-/// How many operations a run makes in all.
+/// How many operations a run makes in total.
 static OPERATIONS: AtomicU64 = AtomicU64::new(if cfg!(debug_assertions) {
     20_000
 } else {
     200_000
 });
 
-/// Makes later runs of so many operations.
+/// Sets the number of operations of later runs.
 pub fn set_operations(operations: u64) {
     OPERATIONS.store(operations, Ordering::Relaxed);
 }
 
-/// Where the two did not agree.
+/// The first operation on which the two disagree.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mismatch {
     /// The number of the operation.
     pub index: usize,
-    /// What the real KVM answered.
+    /// The answer of the real KVM.
     pub real: Answer,
-    /// What the simulated one answered.
+    /// The answer of the simulated KVM.
     pub simulated: Answer,
 }
 
-/// Random operations on VMs of that type, with word of how far it is.
+/// Makes random operations on VMs of that type, and reports its progress.
 ///
 /// # Errors
-/// The first mismatch, as short as it could be made, with its seed.
+/// The first mismatch, with its seed and the shortest sequence that was found.
 pub fn random(vm_type: VmType, progress: &dyn Fn(String)) -> Result<(), String> {
     let operations = OPERATIONS.load(Ordering::Relaxed);
     let rounds = operations.div_ceil(PER_VM);
@@ -86,10 +87,10 @@ fn round(vm_type: VmType, seed: u64, count: u64) -> Result<(), String> {
     ))
 }
 
-/// Does these operations to two new VMs; returns where they first disagree.
+/// Makes these operations on two new VMs and returns the first mismatch.
 ///
 /// # Errors
-/// Why there are no two VMs.
+/// A message that says why the VMs cannot be created.
 pub(crate) fn compare(vm_type: VmType, ops: &[Op]) -> Result<Option<Mismatch>, String> {
     let mut real = Real::new(vm_type, true)?;
     let probe = Real::new(vm_type, false)?;
@@ -99,7 +100,7 @@ pub(crate) fn compare(vm_type: VmType, ops: &[Op]) -> Result<Option<Mismatch>, S
         config.abi = AbiProfile::FD_OFFSET_BIT_4;
     }
     let mut simulated = Simulated::new(config, true)?;
-    // Without a device they can at least be refused.
+    // Without a device, such slots can at least be refused.
     if has_slots_on_devices && Model::Ivshmem.bound().is_ok() {
         real.lend_device()?;
         simulated.lend_device()?;
@@ -118,11 +119,11 @@ pub(crate) fn compare(vm_type: VmType, ops: &[Op]) -> Result<Option<Mismatch>, S
     Ok(None)
 }
 
-impl Found {
-    /// Does the sequence to two VMs.
+impl Regression {
+    /// Makes the sequence on both VMs.
     ///
     /// # Errors
-    /// Where they do not agree.
+    /// The first mismatch.
     pub fn run(&self) -> Result<(), String> {
         match compare(self.vm_type, &self.ops)? {
             Some(mismatch) => Err(format!("{mismatch:x?}")),
@@ -139,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// What kind of answer it is.
+    /// The kind of an answer, for statistics.
     fn kind(op: &Op, answer: &Answer) -> String {
         let op = format!("{op:?}");
         let op = op.split(['(', ' ']).next().unwrap_or_default();
@@ -208,7 +209,7 @@ mod tests {
             let count = counts.get(kind).copied().unwrap_or(0);
             assert!(count >= 40, "{kind}: {count} of 40 000\n{counts:#?}");
         }
-        // Direct accesses are what a guest observes most of.
+        // Most of what a guest observes are direct accesses.
         assert!(counts["Access direct"] > 2000, "{counts:#?}");
     }
 }

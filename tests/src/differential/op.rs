@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is done to both VMs, as plain data, and what they answer.
+//! Operations on both VMs, as plain data, and their answers.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use vmm::guest::GuestError;
 
 use crate::subject::HostChange;
 
-/// One thing that a VMM, its host or its guest does.
+/// One operation of the VMM, the host or the guest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// A memslot ioctl.
     Set(Region),
-    /// `KVM_CREATE_GUEST_MEMFD`; the file takes that place.
+    /// `KVM_CREATE_GUEST_MEMFD`; the file gets this index.
     Create { at: usize, size: u64, flags: u64 },
-    /// The only descriptor of the file at that place is closed.
+    /// Closes the only descriptor of the file with this index.
     Close(usize),
-    /// A system call on the file at that place.
+    /// A system call on the file with this index.
     Call(usize, FileCall),
-    /// The file is mapped; its first bytes are read, or written; it is unmapped.
+    /// Maps the file, reads or writes its first bytes, and unmaps it.
     Map {
         at: usize,
         offset: u64,
@@ -34,7 +34,7 @@ pub enum Op {
     HostLoad(u64),
     /// The host writes 8 bytes of its memory.
     HostStore(u64, u64),
-    /// The device that a slot can be on answers, or no more.
+    /// Switches the device, on which slots can be, on or off.
     Answering(bool),
     /// `KVM_SET_MEMORY_ATTRIBUTES`.
     Attributes {
@@ -55,7 +55,7 @@ pub enum Op {
 /// The flag for slots without a host address.
 pub const BACKING_FD: u32 = 1 << 4;
 
-/// What a memslot ioctl is given.
+/// The argument of a memslot ioctl.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Region {
     /// Whether it is the older ioctl.
@@ -67,35 +67,35 @@ pub struct Region {
     pub host: Host,
     pub file: File,
     pub offset: u64,
-    /// What the padding is filled with, but for the file and the offset that
-    /// are there with [`BACKING_FD`].
+    /// The value of the padding, apart from the file and the offset that
+    /// [`BACKING_FD`] adds.
     pub padding: u64,
 }
 
 /// A host address.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Host {
-    /// So far into the memory that the host keeps for the guest.
+    /// An offset into the memory that the host keeps for the guest.
     Arena(u64),
-    /// That number, which is none that a guest could touch.
+    /// This number, at which a guest cannot access anything.
     Raw(u64),
 }
 
 /// A file descriptor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum File {
-    /// Of the guest_memfd at that place.
+    /// The guest_memfd with this index.
     At(usize),
-    /// Of the device's dma-buf, where there is one.
+    /// The device's dma-buf, if there is one.
     Device,
-    /// Of nothing.
+    /// A descriptor that is not open.
     Closed,
-    /// Of something that is no guest_memfd of this VM.
+    /// A file that is not a guest_memfd of this VM.
     Wrong(usize),
 }
 
 impl Default for Region {
-    /// One page of the host's memory at 0.
+    /// A slot of one page of the host's memory, at address 0.
     fn default() -> Self {
         Self {
             v1: false,
@@ -131,16 +131,16 @@ impl fmt::Debug for Host {
     }
 }
 
-/// What was to be seen of an operation.
+/// The observable result of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Nothing, or an error.
     Done(Result<(), Errno>),
     /// A value.
     Value(Result<[u8; 8], Errno>),
-    /// How far it came.
+    /// How much of the range is left.
     PreFault(Result<(), Errno>, PreFault),
-    /// What the guest loaded, and every exit meanwhile.
+    /// The value that the guest loaded, and the exits of the access.
     Access(Result<u64, GuestError>, Vec<Exit>),
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Random operations: mostly ones that do something, at few places so that they
-//! meet, and now and then each thing that is refused.
+//! Random operations. Most of them are valid, at few addresses so that they
+//! interact; every kind of refused operation occurs too.
 
 use kvm_slots::sim::{FileCall, PreFault, Sharing};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
@@ -14,7 +14,7 @@ use crate::subject::{HostChange, PAGE, REACHABLE};
 pub struct Random(u64);
 
 impl Random {
-    /// The same seed, the same stream.
+    /// A stream that depends only on the seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -126,7 +126,7 @@ fn region(random: &mut Random, slots: u32) -> Region {
     }
 }
 
-/// A slot without a host address, or one that is almost so.
+/// A slot without a host address, or one that differs slightly from that.
 fn on_device(random: &mut Random, slots: u32) -> Region {
     let other = region(random, slots);
     Region {
@@ -161,16 +161,16 @@ fn host(random: &mut Random) -> Host {
     match random.below(24) {
         0 => Host::Raw(random.of(&[0, 1, 1 << 63, (1 << 47) - PAGE, 1 << 47, 1 << 56])),
         1 => Host::Arena(random.of(&[1, 8, PAGE - 1])),
-        // At least in part behind the memory.
+        // At least partly beyond the memory.
         2 => Host::Arena((ARENA_PAGES as u64 - 2 + random.below(8)) * PAGE),
-        // Few, so that slots are asked for again at other addresses: moves.
+        // Few numbers, so that a slot is requested again at another address: a
+        // move.
         _ => Host::Arena(random.below(6) * 8 * PAGE),
     }
 }
 
-/// A place for a slot.
-/// The kernel writes attributes down page by page: of a range that it takes
-/// and that is large, it would be busy for minutes, and out of memory.
+/// The address of a slot. The kernel stores attributes page by page. A large
+/// valid range would take minutes and use up all memory.
 fn attributes(random: &mut Random) -> Op {
     let (gpa, size) = (gpa(random), size(random));
     let attributes = random.of(&[0, 0, 0, PRIVATE, PRIVATE, PRIVATE, 1, 1 << 4]);
@@ -196,7 +196,7 @@ fn gpa(random: &mut Random) -> u64 {
 fn page(random: &mut Random) -> u64 {
     let page = random.below(14) * PAGE;
     match random.below(6) {
-        // On both sides of the border of two large pages.
+        // On both sides of the border between two large pages.
         0..3 => 0x4020_0000 - 7 * PAGE + page,
         3 => 0x1_0000_0000 - 7 * PAGE + page,
         4 => page,
@@ -208,8 +208,8 @@ fn size(random: &mut Random) -> u64 {
     match random.below(40) {
         0..9 => 0,
         9 => random.of(&[1, PAGE - 1, PAGE + 8]),
-        // 2^31 pages are one too many; one less would be a slot that takes
-        // a minute to make.
+        // 2^31 pages are one too many. One less would be valid, but takes a
+        // minute to create.
         10 => random.of(&[1 << 43, 1 << 52, 0_u64.wrapping_sub(PAGE)]),
         11 => (256 + random.below(512)) * PAGE,
         _ => random.of(&[1, 2, 4, 4, 8, 8]) * PAGE,

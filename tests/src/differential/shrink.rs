@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The shortest sequence that still shows a mismatch, found by leaving out.
+//! Shrinks a sequence to a short one that still shows a mismatch.
 
 use super::Mismatch;
 use super::op::Op;
 
-/// Leaves out what can be left out, larger parts first. What is behind the
-/// mismatch goes at once.
+/// Removes operations that are not needed, larger parts first. Operations after
+/// the mismatch are removed at once.
 pub fn shrink(
     mut ops: Vec<Op>,
     mut mismatch: Mismatch,
@@ -28,7 +28,7 @@ pub fn shrink(
                 None => start = end,
             }
         }
-        // With single operations gone, others may have become needless.
+        // Removing one operation can make others unnecessary.
         if part > 1 || !left_out {
             part /= 2;
         }
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn only_what_it_takes_is_left() {
         let ops: Vec<Op> = (0..100).map(Op::Close).collect();
-        // It takes the operations 17 and 60, in this order.
+        // Needs the operations 17 and 60, in this order.
         let compare = |ops: &[Op]| {
             let first = ops.iter().position(|op| *op == Op::Close(17));
             let last = ops.iter().position(|op| *op == Op::Close(60));

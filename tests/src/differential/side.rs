@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One of the two VMs that everything is done to.
+//! One of the two VMs that are compared.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -10,32 +10,32 @@ use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 use super::op::{Answer, BACKING_FD, Exit, File, Host, Op, Region};
 use crate::subject::{Arena, Subject, peek, poke};
 
-/// How many guest_memfds there are at a time.
+/// The number of guest_memfds that can exist at a time.
 pub const FILES: usize = 3;
-/// How many pages of memory the host keeps for the guest.
+/// The number of pages that the host keeps for the guest.
 pub const ARENA_PAGES: usize = 48;
 /// No descriptor of this process has this number.
 const CLOSED: u32 = 99_999;
 
-/// A VM, and what a VMM keeps beside it.
+/// A VM, with the files and memory of its VMM.
 #[derive(Debug)]
 pub struct Side<S> {
     subject: S,
     files: [Option<OwnedFd>; FILES],
     wrong: Vec<OwnedFd>,
-    /// Behind `subject`, whose slots name it.
+    /// Dropped after `subject`, whose slots name it.
     arena: Arena,
 }
 
 impl<S: Subject> Side<S> {
-    /// Around a new VM.
+    /// Wraps a new VM.
     ///
     /// # Errors
-    /// Where the files that are not guest_memfds cannot be made.
+    /// The files that are not guest_memfds cannot be created.
     pub fn new(subject: S) -> Result<Self, String> {
         let null = std::fs::File::open("/dev/null").map_err(|e| e.to_string())?;
         let mut wrong = vec![null.into()];
-        // Another VM's, where there are such files at all.
+        // A guest_memfd of another VM, if the kernel has them.
         let other = subject.another(false)?;
         wrong.extend(
             other
@@ -50,7 +50,7 @@ impl<S: Subject> Side<S> {
         })
     }
 
-    /// Does it.
+    /// Makes an operation and returns its answer.
     pub fn run(&mut self, op: &Op) -> Answer {
         match op {
             Op::Set(region) => Answer::Done(self.set(region)),
@@ -126,9 +126,9 @@ impl<S: Subject> Side<S> {
         if region.flags & BACKING_FD != 0 {
             (raw.pad1, raw.pad2[0]) = (fd, region.offset);
         }
-        // SAFETY: arena addresses are in the arena or in the guard behind it,
-        // which outlive the VM and have no references to them; raw ones are
-        // none at which this process has memory.
+        // SAFETY: arena addresses lie in the arena or its guard pages, which
+        // outlive the VM and to which there are no references. This process has
+        // no memory at raw addresses.
         unsafe { self.subject.set(&raw, region.v1) }
     }
 
@@ -153,7 +153,7 @@ impl<S: Subject> Side<S> {
         let file = self.files[at].as_ref().ok_or(Errno::EBADF)?;
         let mapping = self.subject.map_file(file.as_fd(), offset, size, sharing)?;
         if let Some(value) = store {
-            // SAFETY: the mapping is new: nobody has a reference to its bytes.
+            // SAFETY: the mapping is new, so there are no references to it.
             unsafe { poke(mapping.address(), &value.to_le_bytes()) }?;
         }
         peek(mapping.address())
@@ -164,7 +164,7 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
     u32::from_ne_bytes(fd.as_raw_fd().to_ne_bytes())
 }
 
-/// Answers every load by its address, and keeps what was asked.
+/// Answers every load with its address, and records the exits.
 #[derive(Debug, Default)]
 struct Exits(Vec<Exit>);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest that stores to tracked memory, one store after the other.
+//! A guest that makes one store after another to tracked memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,15 +15,15 @@ use vmm::machine::{Access, AccessKind, How};
 
 use crate::needs::{empty, kvm};
 
-/// How many pages the tracked memory has: no multiple of 64.
+/// The number of pages of the tracked memory: not a multiple of 64.
 pub const PAGES: u64 = 1100;
-/// Where it lies, or can be moved to.
+/// One of the two addresses of the tracked memory.
 pub const LOW: u64 = 0x4000_0000;
 /// See [`LOW`].
 pub const HIGH: u64 = 0x8000_0000;
 
 const PAGE: u64 = 0x1000;
-/// Where the guest's code lies.
+/// The address of the guest's code.
 const CODE: u64 = 0x1_0000_0000;
 
 /// A VM of the real KVM with tracked memory.
@@ -41,8 +41,8 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// A guest that stores 8 bytes at each of these addresses, in turn: the
-    /// number of the store, from 1 on.
+    /// A guest that stores 8 bytes at each of these addresses in turn: the
+    /// number of the store, starting with 1.
     pub fn new(mode: DirtyMode, stores: &[u64]) -> Result<Self, String> {
         let kvm = kvm(&empty())?;
         let vm = kvm.vm().clone();
@@ -61,9 +61,8 @@ impl Tracked {
             DirtyMode::Log | DirtyMode::ManualProtect { .. } => None,
         };
         let collector = Arc::new(collector);
-        // SAFETY: all ranges are mappings that allow volatile access only, and
-        // the slots hold them as their owners. The guest's own slots are on
-        // another number.
+        // SAFETY: the VM is new, and all of its slots are made through `slots`,
+        // that of the guest's code too.
         let slots = unsafe { Slots::new(vm, AbiProfile::None) };
         Ok(Self {
             slots: slots.with_watcher(collector.clone()),
@@ -79,13 +78,13 @@ impl Tracked {
         })
     }
 
-    /// Puts the tracked memory there. Returns the last operation as text.
+    /// Places the tracked memory at `gpa`. Returns the last operation as text.
     pub fn has(&mut self, gpa: u64, log_dirty: bool) -> Result<String, String> {
         let memory = ram(gpa, PAGES * PAGE, &self.memory);
         self.follow(&[memory.with_log_dirty(log_dirty)])
     }
 
-    /// Takes the tracked memory away.
+    /// Removes the tracked memory.
     pub fn has_none(&mut self) -> Result<String, String> {
         self.follow(&[])
     }
@@ -95,8 +94,8 @@ impl Tracked {
         let size = stub::size(&self.script);
         wanted.push(ram(CODE, size, &self.code));
         let plan = self.slots.plan(&wanted).map_err(text)?;
-        // The guest does not run: it is started by `store` and `while_running`,
-        // which return once it stands.
+        // The guest does not run: `store` and `while_running` return after it
+        // has stopped.
         let applied = self.slots.apply(&plan).map_err(text)?;
         Ok(applied
             .ops()
@@ -131,9 +130,9 @@ impl Tracked {
         }
     }
 
-    /// The guest makes all its stores, on a thread of its own, while another
-    /// collects and this one calls `watch` again and again. Returns how many
-    /// stores it made.
+    /// The guest makes all its stores on a thread of its own. Meanwhile another
+    /// thread collects, and this one calls `watch` repeatedly. Returns the
+    /// number of stores.
     pub fn while_running(
         &mut self,
         mut watch: impl FnMut(&DirtyClient, &HostMapping) -> Result<(), String>,
@@ -145,7 +144,8 @@ impl Tracked {
             let vmm = scope.spawn(move || {
                 let mut collected = Ok(());
                 while !vcpu.is_finished() {
-                    // Also after a failure: the guest waits for room.
+                    // Continue after a failure, because the guest waits for
+                    // room in its ring.
                     collected = collector.collect(table).and(collected);
                 }
                 let ran = vcpu.join().map_err(|_| "the vCPU's thread panicked")?;
@@ -160,7 +160,7 @@ impl Tracked {
         })
     }
 
-    /// The VMM writes, by guest-physical address.
+    /// Marks a write of the VMM, by guest-physical address.
     pub fn mark(&self, gpa: u64, size: u64) -> Result<(), String> {
         let tracker = self.collector.tracker();
         match tracker.mark_guest(self.slots.table(), gpa, size) {
@@ -169,7 +169,7 @@ impl Tracked {
         }
     }
 
-    /// Collects and takes: the guest-physical addresses of the pages.
+    /// Collects, and takes the guest-physical addresses of the dirty pages.
     pub fn collected(&self) -> Result<Vec<u64>, String> {
         self.collector.collect(self.slots.table()).map_err(text)?;
         let mut pages = Vec::new();
@@ -184,8 +184,8 @@ impl Tracked {
         }
     }
 
-    /// Collects and takes: the numbers of the pages in the tracked memory,
-    /// whether it is in a slot or not.
+    /// Collects, and takes the numbers of the dirty pages of the tracked
+    /// memory, whether or not it is in a slot.
     pub fn all_taken(&self) -> Result<Vec<u64>, String> {
         self.collector.collect(self.slots.table()).map_err(text)?;
         let taken = self.client.take_all();
@@ -197,18 +197,18 @@ impl Tracked {
             .collect())
     }
 
-    /// Copies the pages that were written: the first 8 bytes of each, by number.
+    /// Copies the first 8 bytes of each dirty page, by number.
     pub fn copy_last(&self, copy: &mut BTreeMap<u64, u64>) -> Result<(), String> {
         self.collector.collect(self.slots.table()).map_err(text)?;
         copy_pages(&self.client, &self.memory, copy)
     }
 
-    /// What a page holds, by its number.
+    /// The first 8 bytes of each page.
     pub fn read(&self, page: u64) -> Result<u64, String> {
         read(&self.memory, page)
     }
 
-    /// How often the guest exited because its ring was full.
+    /// How many times the guest exited because its ring was full.
     pub fn ring_was_full(&self) -> usize {
         self.ring_was_full
     }
@@ -219,7 +219,7 @@ fn run_all(guest: &mut VcpuGuest, script: &[Access]) -> Result<usize, String> {
         loop {
             match guest.access(access, &mut Unanswered) {
                 Ok(_) => break,
-                // Another thread makes room.
+                // Another thread makes room in the ring.
                 Err(GuestError::Fault(GuestFault::DirtyRingFull)) => std::thread::yield_now(),
                 Err(error) => return Err(format!("store {done}: {error}")),
             }
@@ -228,7 +228,7 @@ fn run_all(guest: &mut VcpuGuest, script: &[Access]) -> Result<usize, String> {
     Ok(script.len())
 }
 
-/// Compares pages.
+/// Requires that two sets of pages are equal.
 pub fn expect(
     what: &str,
     seen: Vec<u64>,
@@ -241,7 +241,7 @@ pub fn expect(
     }
 }
 
-/// Takes pages and copies them, by number.
+/// Takes the dirty pages and copies them, by number.
 pub fn copy_pages(
     client: &DirtyClient,
     memory: &HostMapping,
@@ -262,7 +262,7 @@ fn read(memory: &HostMapping, page: u64) -> Result<u64, String> {
     Ok(u64::from_le_bytes(data))
 }
 
-/// No store of these tests is to exit.
+/// In these tests, no store may exit.
 struct Unanswered;
 
 impl MmioHandler for Unanswered {

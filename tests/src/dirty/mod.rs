@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Dirty tracking on the real KVM, with a guest that writes.
+//! Dirty tracking on the real KVM, with a guest that writes to its memory.
 
 mod guest;
-mod refused;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +11,9 @@ use kvm_slots::dirty::DirtyMode;
 use crate::needs::Need;
 use guest::{HIGH, LOW, PAGES, Tracked, copy_pages, expect};
 
-pub use refused::refused_alike;
+pub use refusals::refusals_are_the_same;
 
-/// The ways to track writes, by name, and what each needs.
+/// The modes of dirty tracking by name, with what each needs.
 pub const MODES: [(&str, DirtyMode, &[Need]); 3] = [
     ("dirty_log", DirtyMode::Log, &[Need::Kvm]),
     (
@@ -25,7 +25,7 @@ pub const MODES: [(&str, DirtyMode, &[Need]); 3] = [
     ),
     (
         "dirty_ring",
-        // Larger than what processors log at once, smaller than `PAGES`.
+        // More entries than a processor logs at once, and fewer than `PAGES`.
         DirtyMode::Ring { bytes: 16384 },
         &[Need::Kvm, Need::DirtyRing],
     ),
@@ -33,11 +33,11 @@ pub const MODES: [(&str, DirtyMode, &[Need]); 3] = [
 
 type Test = fn(DirtyMode) -> Result<(), String>;
 
-/// What is tested in each of the modes.
+/// The tests that run in each mode.
 pub const TESTS: [(&str, Test); 8] = [
-    ("has_what_the_guest_wrote_once", tells_once),
-    ("has_all_of_many_pages", tells_of_many),
-    ("is_kept_when_its_slot_goes", survives_delete),
+    ("has_each_written_page_once", reports_once),
+    ("has_all_of_many_pages", reports_many),
+    ("is_kept_when_its_slot_is_deleted", survives_delete),
     ("follows_a_slot_that_moves", follows_a_move),
     ("is_kept_when_logging_stops", survives_logging_off),
     ("starts_empty_when_logging_starts", starts_empty),
@@ -48,10 +48,10 @@ pub const TESTS: [(&str, Test); 8] = [
     ),
 ];
 
-/// Pages at both ends, and on both sides of where words of the log meet.
+/// Pages at both ends, and on both sides of the borders of the log's words.
 const SOME: [u64; 6] = [0, 3, 63, 64, 127, PAGES - 1];
 
-fn tells_once(mode: DirtyMode) -> Result<(), String> {
+fn reports_once(mode: DirtyMode) -> Result<(), String> {
     let stores: Vec<u64> = SOME.iter().chain(&[3, 3, 130]).map(|n| page(*n)).collect();
     let mut vm = Tracked::new(mode, &stores)?;
     vm.has(LOW, true)?;
@@ -62,8 +62,8 @@ fn tells_once(mode: DirtyMode) -> Result<(), String> {
     expect("written again", vm.collected()?, [page(3), page(130)])
 }
 
-fn tells_of_many(mode: DirtyMode) -> Result<(), String> {
-    // Twice, so that a ring comes round; backwards the second time.
+fn reports_many(mode: DirtyMode) -> Result<(), String> {
+    // Twice, so that a ring wraps; backwards the second time.
     let twice: Vec<u64> = (0..PAGES).chain((0..PAGES).rev()).map(page).collect();
     let mut vm = Tracked::new(mode, &twice)?;
     vm.has(LOW, true)?;
@@ -88,8 +88,8 @@ fn survives_delete(mode: DirtyMode) -> Result<(), String> {
     expect("written before the slot went", pages, SOME)
 }
 
-/// What was written before the move is told of at the new address, and so is
-/// what is written after it.
+/// Pages that were written before the move are reported at the new address, as
+/// are those written after it.
 fn follows_a_move(mode: DirtyMode) -> Result<(), String> {
     let stores = [page(3), page(64), HIGH + 0x1000, HIGH + 0x3000];
     let mut vm = Tracked::new(mode, &stores)?;
@@ -133,18 +133,18 @@ fn is_merged(mode: DirtyMode) -> Result<(), String> {
     vm.has(LOW, true)?;
     vm.store(2)?;
     vm.mark(page(64) + 8, 1)?;
-    // From the last byte of a page to the first of the next but one.
+    // From the last byte of a page to the first byte two pages later.
     vm.mark(page(101) - 1, 0x1002)?;
     let both = [3, 64, 100, 101, 102].map(page);
     expect("written by either", vm.collected()?, both)?;
     expect("not written again", vm.collected()?, [])
 }
 
-/// A copy made while the guest writes, and while its writes are collected, ends
-/// up the same.
+/// A copy that is made while the guest writes and its writes are collected ends
+/// up equal.
 fn is_complete_while_running(mode: DirtyMode) -> Result<(), String> {
-    // Few pages, so that each is written over and over, out of order. In an
-    // emulated machine a store may take milliseconds.
+    // Few pages, so that each is written many times, out of order. In an
+    // emulated machine a store can take milliseconds.
     const STORES: u64 = 5000;
     let numbers = (0..STORES).map(|n: u64| n * n % 97 * 5);
     let stores: Vec<u64> = numbers.clone().map(page).collect();
@@ -171,7 +171,7 @@ fn is_complete_while_running(mode: DirtyMode) -> Result<(), String> {
     }
 }
 
-/// The guest-physical address of a page of the memory while it is low.
+/// The guest-physical address of a page while the memory is at [`LOW`].
 fn page(number: u64) -> u64 {
     LOW + number * 0x1000
 }

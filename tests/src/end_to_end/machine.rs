@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The VMM of these tests: a confidential VM whose memory a model describes,
-//! and memslots and attributes that follow it.
+//! The VMM of these tests: a confidential VM whose memslots and attributes
+//! follow a memory model.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -19,46 +19,47 @@ use vfio_private::region_info::RegionInfo;
 use vmm::guest::GuestError;
 
 use super::at;
-use crate::subject::{Followed, Gate, PAGE, Real, Subject};
+use crate::subject::{Gate, ModelMemory, PAGE, Real, Subject};
 
-/// Places for BARs of 1 MiB that the guest reaches.
+/// Guest-physical addresses for BARs of 1 MiB.
 pub(super) const A: u64 = 0x4000_0000;
 pub(super) const B: u64 = 0x4010_0000;
 pub(super) const C: u64 = 0x4020_0000;
 
-/// What an access of the guest came to.
+/// The result of a guest's access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// It went through.
+    /// The access succeeded and loaded this value.
     Value(u32),
-    /// A private access to what is not private: flags and address of the exit.
+    /// A private access to a shared page: the flags and the address of the
+    /// exit.
     Fault(u64, u64),
-    /// A private access to a device that does not answer: the address.
-    Gone(u64),
+    /// A private access to a device that does not respond: the address.
+    Revoked(u64),
 }
 
-/// A part of a BAR that traps, and the VMM's own MSI-X table in it.
+/// A trapped part of a BAR: registers of the device, or the VMM's MSI-X table.
 #[derive(Debug)]
 pub(super) struct Trapped {
     pub(super) device: Arc<Device>,
     pub(super) info: RegionInfo,
-    /// Where in the BAR it starts.
+    /// The offset in the BAR.
     pub(super) offset: u64,
-    /// Whether its bytes are the VMM's, as those of an MSI-X table are.
+    /// Whether the VMM emulates it, as an MSI-X table.
     pub(super) emulated: bool,
 }
 
-/// Answers exits, and counts them.
+/// Answers exits and counts them.
 #[derive(Debug, Default)]
 pub(super) struct Exits {
     pub(super) count: usize,
-    /// By the address they start at.
+    /// The trapped parts by their first address.
     pub(super) trapped: BTreeMap<u64, Trapped>,
     table: BTreeMap<u64, u8>,
 }
 
 impl Exits {
-    /// The part that holds an address, and how far into its BAR that is.
+    /// The part at an address, and the offset in its BAR.
     fn find(&self, gpa: u64) -> Option<(&Trapped, u64)> {
         let (start, part) = self.trapped.range(..=gpa).next_back()?;
         Some((part, part.offset + (gpa - start)))
@@ -75,7 +76,7 @@ impl MmioHandler for Exits {
                     *byte = self.table.get(&n).copied().unwrap_or(0);
                 }
             }
-            // What does not answer reads as ones, as on a bus.
+            // A device that does not respond reads as ones, as on a bus.
             Some((part, offset)) => drop(part.device.read(&part.info, offset, data)),
             None => {}
         }
@@ -91,7 +92,7 @@ impl MmioHandler for Exits {
     }
 }
 
-/// The guest, apart from its memory, so that it can run meanwhile.
+/// The guest without its memory, so that it can run while the memory changes.
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) real: Real,
@@ -107,8 +108,8 @@ impl Guest {
         seen(self.real.access(gpa, 4, value, &mut self.exits), gpa)
     }
 
-    /// So many loads of 4 bytes, of which the last is seen. Nobody can hold the
-    /// vCPU meanwhile.
+    /// Makes `times` loads of 4 bytes and returns the last one. The vCPU cannot
+    /// be held meanwhile.
     pub(super) fn loads(&mut self, gpa: u64, count: u32) -> Result<Seen, String> {
         let loaded = self.real.loads(gpa, count, &mut self.exits);
         seen(loaded.map(u64::from), gpa)
@@ -139,7 +140,7 @@ fn seen(result: Result<u64, GuestError>, gpa: u64) -> Result<Seen, String> {
             flags: MEMORY_EXIT_FLAG_PRIVATE,
             gpa,
             ..
-        })) => Ok(Seen::Gone(gpa)),
+        })) => Ok(Seen::Revoked(gpa)),
         Err(error) => Err(format!("{gpa:#x}: {error}")),
     }
 }
@@ -154,21 +155,21 @@ pub(super) struct Memory {
     engine: Engine<KvmVm>,
 }
 
-/// A confidential VM with nothing but its guest in it.
+/// A confidential VM that has only its guest's own memory.
 pub(super) fn machine() -> Result<(Guest, Memory), String> {
     let real = Real::new(VmType::SwProtected, true)?;
     let gate = Arc::new(Gate::default());
     let vm = real.vm().clone();
-    // SAFETY: all memory in the model is a `Mapping` or an arena, which are there for as long as
-    // the regions that own them, and allow this process none but volatile access.
-    let followed = unsafe { Followed::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
+    // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on. These
+    // tests need `Need::BackingFd`: a kernel with the patch that gives the flag this meaning.
+    let followed = unsafe { ModelMemory::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
     let engine = Engine::new(vm);
     let guest = Guest {
         real,
         gate,
         exits: Exits::default(),
     };
-    let Followed {
+    let ModelMemory {
         model,
         root,
         space,
@@ -185,7 +186,7 @@ pub(super) fn machine() -> Result<(Guest, Memory), String> {
 }
 
 impl Memory {
-    /// Shows a region to the guest; of those in one place, the one with the
+    /// Places a region. Where regions overlap, the guest sees the one with the
     /// highest priority.
     pub(super) fn show(
         &mut self,
@@ -204,7 +205,7 @@ impl Memory {
         shown.ok_or_else(|| "it was not added".into())
     }
 
-    /// Shows bytes of a dma-buf, of which the host has no address.
+    /// Places bytes of a dma-buf, without a host address.
     pub(super) fn show_private(
         &mut self,
         file: &Arc<OwnedFd>,
@@ -215,23 +216,23 @@ impl Memory {
         self.show(private_region(file, offset, size)?, gpa, 0)
     }
 
-    /// Shows a mapping of a BAR.
+    /// Places a mapping of a BAR.
     pub(super) fn show_mapped(&mut self, bar: &Arc<Mapping>, gpa: u64) -> Result<RegionId, String> {
         self.show(Region::device_ram("mapped", bar.host_memory()), gpa, 0)
     }
 
-    /// What all regions lie in.
+    /// The container of all regions.
     pub(super) fn root(&self) -> RegionId {
         self.root
     }
 
-    /// A change as a transaction.
+    /// Makes a change in one transaction.
     pub(super) fn change(
         &mut self,
         change: impl FnOnce(&mut Transaction<'_, ()>) -> Result<(), TreeError>,
     ) -> Result<(), CommitError> {
         let mut transaction = self.model.transaction();
-        // A tree that does not allow it is a mistake of the test.
+        // An edit that the tree refuses is a mistake of the test.
         change(&mut transaction).expect("the tree allows it");
         transaction.commit()
     }
@@ -246,7 +247,7 @@ impl Memory {
         }
     }
 
-    /// What a memory fault asks for.
+    /// Answers a memory fault.
     pub(super) fn resolve(&mut self, flags: u64, gpa: u64) -> Result<u64, String> {
         let request = Request::memory_fault(flags, gpa, PAGE).map_err(at("a request"))?;
         self.convert(request).map_err(at("a memory fault"))
@@ -257,7 +258,8 @@ impl Memory {
         Ok(self.engine.convert(&mut pages, request)?.bytes)
     }
 
-    /// The device takes pages back; returns how many bytes were accepted.
+    /// Revokes pages because of the device. Returns how many bytes were
+    /// accepted.
     pub(super) fn revoke(&mut self, gpa: u64, size: u64) -> Result<u64, String> {
         let range = PageRange::new(gpa, size).map_err(at("a range"))?;
         let mut pages = ModelPages::new(&mut self.model, self.space);
@@ -269,7 +271,7 @@ impl Memory {
     }
 }
 
-/// Registers that only the guest reaches.
+/// A region of registers that only the guest reaches.
 pub(super) fn private_region(
     file: &Arc<OwnedFd>,
     offset: u64,

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The point of it all: a confidential guest drives a real device that the host
-//! cannot map, by memslots that have no host address.
+//! The purpose of the project: a confidential guest drives a real device that
+//! the host cannot map, through memslots without a host address.
 
-mod accepted;
-mod access_kinds;
-pub mod costs;
-mod gone;
-mod host;
+mod acceptance;
+pub mod access_costs;
+mod access_paths;
+mod dma_buf_slices;
+mod host_mappings;
+mod kvm_stats;
 mod machine;
 mod registers;
-mod slices;
-mod stats;
+mod revocation;
 mod unplug;
 
 use std::os::fd::OwnedFd;
@@ -27,21 +27,17 @@ use crate::vfio::regions::{self, OpenBar};
 /// A test, what it needs, and what it does.
 pub type Test = (&'static str, &'static [Need], fn() -> Result<(), String>);
 
-/// All of them.
+/// All tests.
 pub const TESTS: [Test; 11] = [
     (
         "a_guest_computes_on_a_device_that_the_host_cannot_map",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
         registers::edu_computes,
     ),
     (
         "a_guest_fills_and_checks_memory_that_the_host_cannot_map",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::Ivshmem),
         ],
@@ -49,84 +45,64 @@ pub const TESTS: [Test; 11] = [
     ),
     (
         "an_access_before_acceptance_is_a_memory_fault_that_asks_for_it",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
-        accepted::a_fault_asks_for_it,
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
+        acceptance::a_fault_asks_for_it,
     ),
     (
-        "what_is_accepted_cannot_be_moved_hidden_shrunk_or_replaced",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
-        accepted::it_is_fixed,
+        "accepted_pages_cannot_be_moved_hidden_shrunk_or_replaced",
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
+        acceptance::it_is_fixed,
     ),
     (
         "a_bar_around_an_msix_table_is_slices_of_one_dma_buf",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Nvme),
-        ],
-        slices::around_a_table,
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Nvme)],
+        dma_buf_slices::around_a_table,
     ),
     (
         "slices_in_any_order_show_their_own_bytes",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::Ivshmem),
         ],
-        slices::in_any_order,
+        dma_buf_slices::in_any_order,
     ),
     (
         "no_change_of_a_host_mapping_reaches_private_mappings",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::DirectGuest,
             Need::Vfio(Model::Edu),
         ],
-        host::changes_do_not_reach_it,
+        host_mappings::changes_do_not_reach_it,
     ),
     (
-        "a_device_that_stops_answering_is_seen_to_and_comes_back_with_acceptance",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Edu),
-        ],
-        gone::decode_off,
+        "a_device_that_stops_responding_must_be_accepted_again",
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
+        revocation::decode_off,
     ),
     (
-        "a_reset_takes_acceptance_away",
-        &[
-            Need::HostlessSlots,
-            Need::PrivatePages,
-            Need::Vfio(Model::Nvme),
-        ],
-        gone::reset,
+        "a_reset_revokes_acceptance",
+        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Nvme)],
+        revocation::reset,
     ),
     (
-        "private_mapped_and_trapped_registers_answer_alike",
+        "private_mapped_and_trapped_registers_return_the_same_values",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::Edu),
             Need::Vfio(Model::E1000e),
             Need::Vfio(Model::Ivshmem),
         ],
-        access_kinds::three_ways,
+        access_paths::three_ways,
     ),
-    // The last, because others need the device.
+    // The last test, because it removes a device that others need.
     (
-        "a_device_that_is_unplugged_leaves_nothing_to_reach",
+        "an_unplugged_device_is_out_of_reach",
         &[
-            Need::HostlessSlots,
+            Need::BackingFd,
             Need::PrivatePages,
             Need::Vfio(Model::TestDev),
         ],
@@ -142,26 +118,26 @@ fn open(model: Model) -> Result<Device, String> {
     Ok(device)
 }
 
-/// A whole BAR as a dma-buf.
+/// Exports a whole BAR as a dma-buf.
 fn dma_buf(device: &Device, bar: u8) -> Result<(OpenBar, Arc<OwnedFd>), String> {
     let open = regions::bar(device, bar)?;
     let file = device.export_dma_buf(bar.into(), &[open.bar.extent()]);
     Ok((open, Arc::new(file.map_err(at("a dma-buf"))?)))
 }
 
-/// What a TDISP report would say of a range that only the guest may reach.
+/// The entry of a TDISP report for a range that only the guest may reach.
 fn tee(offset: u64, size: u64) -> Result<ReportedRange, String> {
     ReportedRange::new(offset, size, TeeKind::Tee).map_err(at("a range"))
 }
 
-/// How the parts of this process's address space that show a device are called.
+/// The names in `/proc/self/maps` of mappings of a device.
 fn shown_in_the_host() -> Result<Vec<String>, String> {
     let maps = std::fs::read_to_string("/proc/self/maps").map_err(at("maps"))?;
     let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
     Ok(maps.lines().filter(is_device).map(String::from).collect())
 }
 
-/// That nothing of a device is mapped in this process.
+/// Requires that nothing of a device is mapped in this process.
 fn nothing_is_mapped() -> Result<(), String> {
     match shown_in_the_host()?.first() {
         Some(line) => Err(format!("the host has a mapping: {line}")),
@@ -169,7 +145,7 @@ fn nothing_is_mapped() -> Result<(), String> {
     }
 }
 
-/// That it would be seen if something were.
+/// Requires that a mapping would be noticed if there were one.
 fn a_mapping_is_seen(device: &Device, open: &OpenBar) -> Result<(), String> {
     let shared = open
         .pieces

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Registers and memory, by slots without a host address.
+//! Registers and memory of devices, through slots without a host address.
 
 use super::machine::{A, C, Guest, machine};
 use super::{a_mapping_is_seen, at, dma_buf, nothing_is_mapped, open, same};
@@ -7,7 +7,7 @@ use crate::subject::PAGE;
 use crate::vfio::Model;
 use crate::vfio::registers::{EDU_ID, FACTORIAL, STATUS, computed};
 
-/// edu identifies itself and computes, and nobody but the guest sees it.
+/// edu identifies itself and computes, and only the guest sees it.
 pub(super) fn edu_computes() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
@@ -32,7 +32,7 @@ pub(super) fn factorial(guest: &mut Guest, gpa: u64, n: u32) -> Result<u32, Stri
     guest.load(gpa + FACTORIAL)
 }
 
-/// ivshmem's memory has what the guest stored, all of it, and the device agrees.
+/// All of ivshmem's memory holds what the guest stored, and the device agrees.
 pub(super) fn ivshmem_remembers() -> Result<(), String> {
     let device = open(Model::Ivshmem)?;
     let (bar, file) = dma_buf(&device, 2)?;
@@ -41,7 +41,7 @@ pub(super) fn ivshmem_remembers() -> Result<(), String> {
     let size = bar.bar.size();
     memory.show_private(&file, 0, size, C)?;
     memory.accept(C, size)?;
-    // Two words of each page, and the very last one.
+    // Two words of each page, and the last word.
     let places = || (0..size / PAGE).flat_map(|page| [page * PAGE, page * PAGE + 0xffc]);
     let value = |offset: u64| u32::try_from(offset).unwrap_or(0) ^ 0x5a5a_a5a5;
     for offset in places() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A device that is unplugged while a guest has it.
+//! A device that is unplugged while a guest uses it.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,11 +19,11 @@ use crate::vfio::Model;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The name of pci-testdev's first test, at 16 once it is chosen: "mmio".
 const NAME: (u64, u32) = (16, u32::from_le_bytes(*b"mmio"));
-/// What a load from nowhere gives.
+/// The value of a load from no device.
 const NOWHERE: u32 = u32::MAX;
 
-/// VFIO asks for the device; the VMM gives it up, and only then tells KVM. What
-/// the guest had is out of reach at once.
+/// VFIO requests the device. The VMM closes it, and revokes the pages only
+/// afterwards. The guest loses access at once.
 pub(super) fn leaves_nothing() -> Result<(), String> {
     let address = Model::TestDev.bound()?;
     let device = open(Model::TestDev)?;
@@ -37,7 +37,7 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     let asked = request(&device)?;
     let (done, gone) = channel();
     let remove = format!("/sys/bus/pci/devices/{address}/remove");
-    // It ends when nobody has the device any more.
+    // The removal ends when no one has the device open.
     thread::spawn(move || done.send(fs::write(remove, "1")));
     wait(|| asked.read().is_ok(), "VFIO does not ask for the device")?;
     answers(&mut guest)?;
@@ -45,8 +45,8 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     drop(device);
     let removed = gone.recv_timeout(PATIENCE).map_err(at("the removal"))?;
     removed.map_err(at("the removal"))?;
-    same("gone", guest.access(A + NAME.0, None)?, Seen::Gone(A))?;
-    same("gone", guest.access(A, Some(0))?, Seen::Gone(A))?;
+    same("gone", guest.access(A + NAME.0, None)?, Seen::Revoked(A))?;
+    same("gone", guest.access(A, Some(0))?, Seen::Revoked(A))?;
 
     same("revoked", memory.revoke(A, size)?, size)?;
     let removed = memory.change(|t| {
@@ -57,7 +57,7 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     same("afterwards", guest.load(A + NAME.0)?, NOWHERE)?;
     drop(file);
 
-    // For those who come after.
+    // Restore the device for later tests.
     fs::write("/sys/bus/pci/rescan", "1").map_err(at("a scan"))?;
     let folder = format!("/sys/bus/pci/devices/{address}");
     wait(
@@ -78,11 +78,12 @@ fn answers(guest: &mut Guest) -> Result<(), String> {
     same("the device's name", guest.load(A + NAME.0)?, NAME.1)
 }
 
-/// Becomes readable when VFIO wants the device back (`VFIO_PCI_REQ_IRQ_INDEX`).
+/// An eventfd that becomes readable when VFIO requests the device
+/// (`VFIO_PCI_REQ_IRQ_INDEX`).
 fn request(device: &Device) -> Result<EventFd, String> {
     const HEADER: u32 = 20;
     let event = EventFd::new(EFD_NONBLOCK).map_err(at("an eventfd"))?;
-    // struct vfio_irq_set, and the descriptor behind it.
+    // struct vfio_irq_set, followed by the descriptor.
     let mut set = [
         HEADER + 4,
         uapi::VFIO_IRQ_SET_DATA_EVENTFD | uapi::VFIO_IRQ_SET_ACTION_TRIGGER,
@@ -94,7 +95,7 @@ fn request(device: &Device) -> Result<EventFd, String> {
     let fd = device.as_fd().as_raw_fd();
     // `_IO(';', 100 + 10)`: VFIO_DEVICE_SET_IRQS.
     const SET_IRQS: libc::Ioctl = 0x3b6e_u32 as libc::Ioctl;
-    // SAFETY: the device is open, and `set` is as long as it says.
+    // SAFETY: the device is open, and `set` is as long as its first field says.
     match unsafe { libc::ioctl(fd, SET_IRQS, set.as_mut_ptr()) } {
         0 => Ok(event),
         _ => Err(format!(

@@ -1,39 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The code of each vCPU. It loads, stores and fetches instructions all over the
+//! The code of each vCPU. It loads, stores and fetches instructions all over
 //! memory, and checks each answer itself.
 
 use std::arch::global_asm;
 
-/// How many pages the changing memory has. A power of two.
+/// The number of pages of the changing memory, a power of two.
 pub(super) const PAGES: u64 = 16;
 
-/// How many kinds of answers there are at a page, from [`NOTHING`] on.
+/// The number of possible answers at a page, from [`NOTHING`] on.
 pub(super) const MOST_THINGS: u64 = 61;
-/// The answer where no region is.
+/// The answer where there is no region.
 pub(super) const NOTHING: u64 = 0;
 /// Instructions can be fetched from the page.
 pub(super) const FETCH: u64 = 1 << 61;
 /// A store to the page may have no effect.
 pub(super) const NO_STORE: u64 = 1 << 63;
 
-/// The offset in a page of one word for each vCPU, for stores.
+/// The offset in a page of the words that vCPUs store to, one for each.
 pub(super) const WORDS: u64 = 0x40;
-/// The offset in a page of a function that returns what the page is.
+/// The offset in a page of a function that returns the page's identity.
 pub(super) const FUNCTION: u64 = 0x100;
 
 /// The words of a vCPU's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
-    /// How many accesses it has begun.
+    /// The number of accesses that the vCPU has begun.
     Begun,
     Loads,
     Stores,
     Fetches,
-    /// Loads and fetches during which more than one commit began or ended.
+    /// The number of loads and fetches during which more than one commit began
+    /// or ended.
     Unchecked,
     Number,
-    /// The fault that it found: the page, what answered, what may answer, and
-    /// the commit's number before and after.
+    /// The first wrong answer: the page, the answer, the allowed answers, and
+    /// the commit's number before and after the access.
     WrongPage,
     WrongThing,
     WrongMay,
@@ -41,12 +42,12 @@ pub(super) enum Word {
     WrongAfter,
 }
 
-// RDI: the vCPU's line. RSI: the number of commits begun and ended, and behind
-// it what may answer at each page, one bit for each thing. RBX: the memory.
-// R15, R14, R13: a random number, and how the next one is made of it.
+// RDI: the vCPU's line. RSI: the number of commits begun and ended, followed by
+// the allowed answers of each page, one bit each. RBX: the memory. R15, R14,
+// R13: a random number, and the constants that produce the next one.
 //
-// What may answer is read before and after the access: it is widened before a
-// commit begins, and narrowed after the commit has returned.
+// The allowed answers are read before and after the access. They grow before a
+// commit begins, and shrink after it has returned.
 global_asm!(
     r#"
     .pushsection .rodata.guest_sees, "a", @progbits

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A real VM of which operations are refused.
+//! A real VM that can refuse operations.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::{Errno, GuestMemfdFlags, KvmVm, Vm};
 
-/// A VM that can be told to refuse an operation.
+/// A VM that refuses an operation on request.
 #[derive(Clone, Debug)]
 pub(super) struct FaultyVm {
     vm: KvmVm,
@@ -17,7 +17,7 @@ pub(super) struct FaultyVm {
 }
 
 impl FaultyVm {
-    /// Refuses nothing so far.
+    /// Wraps a VM, and refuses nothing yet.
     pub(super) fn new(vm: KvmVm) -> Self {
         Self {
             vm,
@@ -25,14 +25,15 @@ impl FaultyVm {
         }
     }
 
-    /// Refuses the operation after the next `number`; none with `usize::MAX`.
+    /// Refuses the operation after the next `number` ones, or none if that is
+    /// `usize::MAX`.
     pub(super) fn refuse_after(&self, number: usize) {
         self.until.store(number, Ordering::Relaxed);
     }
 
     fn refuses(&self) -> bool {
         let left = self.until.load(Ordering::Relaxed);
-        // Only the one: the operations that undo others succeed.
+        // Only this operation: those that roll back succeed.
         self.until.store(left.wrapping_sub(1), Ordering::Relaxed);
         left == 0
     }

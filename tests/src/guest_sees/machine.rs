@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A real VM with vCPU threads, whose memory is a model that memslots follow.
+//! A real VM with vCPU threads, whose memslots follow a memory model.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,25 +20,25 @@ use crate::check::at;
 use crate::long_mode;
 
 pub(super) const PAGE: u64 = 4096;
-/// The uppermost page table. Those below it are in the next two pages, and show
-/// the first GiB at its guest-physical addresses.
+/// The top-level page table. The lower tables are in the next two pages and map
+/// the first GiB to the same guest-physical addresses.
 const TABLES: u64 = 0;
 const CODE: u64 = 0x3000;
-/// The number of commits, and what may answer at each page.
+/// The number of commits, and the allowed answers of each page.
 pub(super) const CONTROL: u64 = 0x4000;
-/// For each vCPU a line, and above it its stack.
+/// A line for each vCPU, with its stack above it.
 const LINES: u64 = 0x5000;
 const LINE: u64 = 0x200;
 const OWN_SIZE: u64 = 0x8000;
 /// The memory that changes.
 pub(super) const MEMORY: u64 = 0x20_0000;
-/// Slots that do not belong to the model: the guest's own memory, and slots in
-/// the way of others.
+/// Slots that are not in the model: the guest's own memory, and one that blocks
+/// others.
 const OWN_SLOT: u16 = 0;
 const IN_THE_WAY: u16 = 1;
 
 /// A mapping that the guest may access at any time. This process accesses
-/// aligned words of it, by atomics.
+/// aligned words of it by atomics.
 #[derive(Debug)]
 pub(super) struct Words(MmapRaw);
 
@@ -62,13 +62,13 @@ impl Words {
     pub(super) fn word(&self, offset: u64) -> &AtomicU64 {
         let offset = usize::try_from(offset).expect("an offset in memory");
         assert!(offset % 8 == 0 && offset + 8 <= self.0.len());
-        // SAFETY: inside the mapping, which lives as long as `self`, and
-        // aligned as a page is. The guest's accesses to it are whole words.
+        // SAFETY: the word is inside the mapping, which lives as long as `self`,
+        // and it is aligned. The guest accesses whole words, too.
         unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset).cast()) }
     }
 }
 
-/// What answers trapped accesses of a region: a word for each vCPU.
+/// Answers trapped accesses to a region: a word for each vCPU.
 #[derive(Debug, Default)]
 pub(super) struct Device(Mutex<[u64; 8]>);
 
@@ -81,7 +81,7 @@ impl Device {
 /// The handle of a region of the model.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Handle {
-    /// What its first page is; the pages after it count up.
+    /// The identity of its first page. Later pages count up.
     pub(super) thing: u64,
     pub(super) memory: Option<Arc<Words>>,
     pub(super) device: Option<Arc<Device>>,
@@ -97,7 +97,7 @@ pub(super) struct Machine {
     pub(super) own: Arc<Words>,
     kvm_vm: KvmVm,
     cpuid: CpuId,
-    /// Slots of the VM that the model does not know.
+    /// The memory of slots that are not in the model.
     kept: Vec<Arc<Words>>,
 }
 
@@ -114,8 +114,8 @@ impl Machine {
         let vm = FaultyVm::new(kvm_vm.clone());
         let gate = VcpuGate::new().map_err(at("a gate"))?;
         let rules = SlotRules::new().reserving(OWN_SLOT..=IN_THE_WAY);
-        // SAFETY: every host address of the model is that of `Words`, which ride
-        // on their regions and are accessed by atomics alone.
+        // SAFETY: the VM is new, and `FaultyVm` refuses a call or passes it on.
+        // Slots that are made elsewhere have the numbers that `rules` reserves.
         let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) }.with_rules(rules);
         let slots = SlotListener::new(slots, gate.clone());
         let mut model = MemoryModel::new();
@@ -141,7 +141,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Creates a slot that is not in the model, so that KVM refuses others there.
+    /// Creates a slot that is not in the model. KVM refuses other slots there.
     pub(super) fn put_in_the_way(&mut self, gpa: u64) -> Result<(), String> {
         self.make_slot(IN_THE_WAY, gpa, Words::new(&[0; 4096])?)
     }
@@ -155,7 +155,8 @@ impl Machine {
             ..Default::default()
         };
         self.kept.push(memory);
-        // SAFETY: the memory is accessed by atomics alone, and kept.
+        // SAFETY: `kept` keeps the memory mapped, and this process accesses it
+        // by atomics only. The slot's number is reserved in the model's rules.
         unsafe { self.kvm_vm.set_user_memory_region(&region) }.map_err(at("a slot"))
     }
 
@@ -192,18 +193,18 @@ impl Machine {
         long_mode::start(vcpu, &self.cpuid, TABLES, regs)
     }
 
-    /// How many commits have begun and ended.
+    /// The number of commits that have begun and ended.
     pub(super) fn number(&self) -> &AtomicU64 {
         self.own.word(CONTROL)
     }
 
-    /// What may answer at a page.
+    /// The allowed answers at a page.
     pub(super) fn may(&self, page: u64) -> &AtomicU64 {
         self.own.word(may_at(page))
     }
 }
 
-/// Where the guest reads what may answer at a page.
+/// The address at which the guest reads the allowed answers of a page.
 pub(super) fn may_at(page: u64) -> u64 {
     CONTROL + 8 + 8 * page
 }
@@ -213,20 +214,20 @@ pub(super) fn line(number: u64, word: Word) -> u64 {
     LINES + number * LINE + 8 * word as u64
 }
 
-/// A vCPU with what its thread needs.
+/// A vCPU and what its thread needs.
 pub(super) struct Vcpu {
     gated: GatedVcpu,
     reader: ViewReader<Handle>,
     own: Arc<Words>,
     pub(super) number: u64,
-    /// How many exits it took.
+    /// The number of exits.
     pub(super) exits: u64,
-    /// How many of them were at a run that the view calls direct.
+    /// The number of exits at memory that the view calls direct.
     pub(super) direct: u64,
 }
 
 impl Vcpu {
-    /// Runs until the gate is stopped, or the guest finds something wrong.
+    /// Runs until the gate is stopped or the guest finds a wrong answer.
     pub(super) fn run(&mut self) -> Result<(), String> {
         loop {
             let Self { gated, reader, .. } = self;
@@ -254,7 +255,7 @@ impl Vcpu {
         }
     }
 
-    /// What the guest found.
+    /// The wrong answer that the guest found, if any.
     fn wrong(&self) -> String {
         let word = |word| {
             self.own
@@ -273,7 +274,7 @@ impl Vcpu {
     }
 }
 
-/// Who answers the guest's access, which lies in one region as it is one word.
+/// The region that answers an access of one word.
 fn responder(
     view: &FlatView<Handle>,
     gpa: u64,
@@ -284,7 +285,7 @@ fn responder(
     part.map_or(Responder::Nothing, |part| part.responder)
 }
 
-/// What a load at `gpa` gets, and whether the view calls it direct.
+/// The value of a load at `gpa`, and whether the view calls it direct.
 fn load(view: &FlatView<Handle>, gpa: u64, size: usize) -> (u64, bool) {
     match responder(view, gpa, size, AccessDirection::Read) {
         Responder::Memory { run, offset } => {
@@ -305,7 +306,7 @@ fn load(view: &FlatView<Handle>, gpa: u64, size: usize) -> (u64, bool) {
     }
 }
 
-/// Stores at `gpa`; whether the view calls it direct.
+/// Stores at `gpa`. Returns whether the view calls it direct.
 fn store(view: &FlatView<Handle>, gpa: u64, size: usize, value: u64) -> bool {
     match responder(view, gpa, size, AccessDirection::Write) {
         Responder::Memory { run, offset } => {
@@ -321,12 +322,12 @@ fn store(view: &FlatView<Handle>, gpa: u64, size: usize, value: u64) -> bool {
             }
             false
         }
-        // The memory cannot be written, or nothing is there.
+        // The memory is read-only, or there is none.
         _ => false,
     }
 }
 
-/// Which of a device's words is at an offset, which is in one of its pages.
+/// The index of the device's word at an offset in one of its pages.
 fn device_word(offset: u64) -> Option<usize> {
     let word = (offset % PAGE).checked_sub(WORDS)? / 8;
     usize::try_from(word).ok().filter(|word| *word < 8)

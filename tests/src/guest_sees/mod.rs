@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What running vCPUs see of commits, on the real KVM: the memory before, the
-//! memory after, and nothing else. They load, store and fetch instructions all
-//! over memory, and check every answer. Meanwhile another thread makes changes of
-//! every kind: some succeed, some are refused at each operation, by KVM itself,
-//! or by other listeners.
+//! What running vCPUs see of commits, on the real KVM: the old memory, the new
+//! memory, and nothing else. The vCPUs load, store and fetch instructions all
+//! over memory, and check every answer. Meanwhile another thread makes changes
+//! of every kind. Some succeed; others are refused at each operation, by KVM
+//! itself, or by other listeners.
 
+mod changes;
 mod code;
 mod faulty;
-mod found;
 mod machine;
-mod world;
+mod regressions;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use changes::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 use code::Word;
 use machine::line;
-use world::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
 
-pub use found::TESTS;
+pub use regressions::TESTS;
 
 /// How many seconds each test runs.
 static SECONDS: AtomicU64 = AtomicU64::new(2);
-/// How many vCPUs there are in the test that is run with several numbers.
+/// The numbers of vCPUs that the main test runs with.
 pub const NUMBERS: [u64; 3] = [1, 2, 4];
 
 /// Sets how many seconds later tests run.
@@ -36,7 +36,7 @@ fn runs_for() -> Duration {
     Duration::from_secs(SECONDS.load(Ordering::Relaxed))
 }
 
-/// How many commits, accesses and exits there were.
+/// The numbers of commits, accesses and exits.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     made: u64,
@@ -49,10 +49,10 @@ struct Tally {
     direct: u64,
 }
 
-/// vCPUs access all of memory while it changes in every way.
+/// vCPUs access all of memory while changes of every kind are made.
 ///
 /// # Errors
-/// What a vCPU found wrong.
+/// The wrong answer that a vCPU found.
 pub fn only_the_old_and_the_new(vcpus: u64, progress: &dyn Fn(String)) -> Result<(), String> {
     let mut world = World::new()?;
     let tally = with_vcpus(&mut world, vcpus, |world| {
@@ -92,7 +92,7 @@ pub fn only_the_old_and_the_new(vcpus: u64, progress: &dyn Fn(String)) -> Result
     }
 }
 
-/// One change, of some steps, that may be refused; whether it was made.
+/// Makes one change of several steps. Returns whether it succeeded.
 fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
     let steps = 1 + random.below(3);
     let mut steps: Vec<Step> = (0..steps).map(|_| random.step()).collect();
@@ -105,7 +105,8 @@ fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
         3 => after = 1,
         4 => after = 2,
         5 => after = 3,
-        // A slot that is not in the model, and memory out of the guest's reach.
+        // A slot that is not in the model, and memory that the guest cannot
+        // reach.
         6 => steps.push(Step::Move(3, IN_THE_WAY)),
         7 => steps.push(Step::Move(3, BEYOND)),
         8 => last = PREPARE,
@@ -121,11 +122,11 @@ fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
     Ok(made.is_ok())
 }
 
-/// Calls `act` while vCPUs run, and counts what they did.
+/// Calls `change` while vCPUs run, and counts what they did.
 fn with_vcpus(
     world: &mut World,
     vcpus: u64,
-    act: impl FnOnce(&mut World) -> Result<Tally, String>,
+    change: impl FnOnce(&mut World) -> Result<Tally, String>,
 ) -> Result<Tally, String> {
     let all: Result<Vec<_>, String> = (0..vcpus).map(|n| world.machine.vcpu(n)).collect();
     let gate = world.machine.gate.clone();
@@ -137,7 +138,7 @@ fn with_vcpus(
             scope.spawn(move || {
                 let result = vcpu.run();
                 if result.is_err() {
-                    // So that the other threads end, and none waits for this one.
+                    // End the other threads, which must not wait for this one.
                     refuses.vcpu_ended();
                     gate.stop();
                 }
@@ -145,17 +146,17 @@ fn with_vcpus(
             })
         });
         let threads: Vec<_> = threads.collect();
-        let acted = act(world);
+        let changed = change(world);
         gate.stop();
         let ran: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
-        // The guest's finding comes first: it ended the other threads.
+        // The guest's finding takes precedence: it ended the other threads.
         let mut all = Vec::new();
         for vcpu in ran {
             let (exits, direct, result) = vcpu.map_err(|_| "a vCPU thread panicked")?;
             result?;
             all.push((exits, direct));
         }
-        Ok::<_, String>((acted?, all))
+        Ok::<_, String>((changed?, all))
     })?;
     for (number, (exits, direct)) in (0..vcpus).zip(ran) {
         let own = &world.machine.own;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that a guest under test may touch, and that the host takes away from
-//! it and gives back, page by page.
+//! Memory that a guest under test may access. The host removes and restores it
+//! page by page.
 
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -11,41 +11,40 @@ use kvm_slots::Errno;
 /// The size of a page.
 pub const PAGE: u64 = 4096;
 
-/// How many pages there are behind the arena at which nothing ever is: room for
-/// slots that are longer than their memory.
+/// The number of guard pages after the arena: room for slots that are longer
+/// than their memory.
 const GUARD: usize = 4096;
 
-/// Pages of anonymous memory. The addresses stay this arena's for as long as it
-/// is there, also where there is no memory at them.
+/// Pages of anonymous memory. The arena owns the addresses as long as it lives,
+/// also where no memory is mapped.
 #[derive(Debug)]
 pub struct Arena {
     start: NonNull<u8>,
     pages: usize,
 }
 
-/// What the host does to a page.
+/// A change that the host makes to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostChange {
-    /// No memory is at the address any more.
+    /// Unmaps the memory.
     Unmap,
-    /// Zeros, and writable.
+    /// Maps zeros, readable and writable.
     Renew,
-    /// What was written is forgotten (`MADV_DONTNEED`).
+    /// Discards what was written (`MADV_DONTNEED`).
     Discard,
-    /// Not to be written.
+    /// Makes the page read-only.
     Protect,
 }
 
 impl Arena {
-    /// Zeros.
+    /// An arena of zeros.
     ///
     /// # Panics
     /// If the host has no memory.
     pub fn new(pages: usize) -> Self {
         let len = (pages + GUARD) * 0x1000;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping, at an address of the kernel's choice, takes
-        // nothing away from anyone.
+        // SAFETY: the kernel chooses a free address, so no mapping is replaced.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
         assert_ne!(start, libc::MAP_FAILED, "no memory for an arena");
         let start = NonNull::new(start.cast()).expect("mmap does not return null");
@@ -56,21 +55,21 @@ impl Arena {
         arena
     }
 
-    /// The host address of a page, which may also be one behind the last.
+    /// The host address of a page, which may also be a guard page.
     pub fn address(&self, page: usize) -> u64 {
         assert!(page < self.pages + GUARD);
         self.start.as_ptr().expose_provenance() as u64 + page as u64 * PAGE
     }
 
-    /// Memory from a page on that guests under test may access.
+    /// The memory of some pages, for guests under test.
     ///
     /// # Panics
-    /// If it reaches behind the guard pages.
+    /// If it reaches beyond the guard pages.
     pub fn host_memory(self: &Arc<Self>, page: usize, pages: usize) -> HostMemory {
         assert!(page + pages <= self.pages + GUARD);
         let (address, size) = (self.address(page), pages as u64 * PAGE);
-        // SAFETY: the addresses belong to the arena while it lives, and nothing
-        // has a reference to bytes there: the kernel copies them.
+        // SAFETY: the addresses belong to the arena while it lives. There are no
+        // references to the bytes: this process has the kernel copy them.
         let memory = unsafe { HostMemory::new(address, size, self.clone()) };
         memory.expect("an arena has pages")
     }
@@ -80,18 +79,18 @@ impl Arena {
         self.pages
     }
 
-    /// Copies from the memory, by way of the kernel.
+    /// Copies bytes from the memory, through the kernel.
     ///
     /// # Errors
-    /// EFAULT where there is none.
+    /// EFAULT if no memory is mapped.
     pub fn read<const N: usize>(&self, offset: u64) -> Result<[u8; N], Errno> {
         peek(self.address(0) + offset)
     }
 
-    /// Copies to the memory, by way of the kernel.
+    /// Copies bytes to the memory, through the kernel.
     ///
     /// # Errors
-    /// EFAULT where there is none that could be written.
+    /// EFAULT if no writable memory is mapped.
     ///
     /// # Panics
     /// If the bytes are not all in the arena.
@@ -104,7 +103,7 @@ impl Arena {
     /// Changes one page.
     ///
     /// # Panics
-    /// If it is not one of the arena.
+    /// If the page is not in the arena.
     pub fn change(&self, page: usize, change: HostChange) {
         assert!(page < self.pages);
         let fixed = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
@@ -112,9 +111,9 @@ impl Arena {
         let both = libc::PROT_READ | libc::PROT_WRITE;
         let at: *mut libc::c_void =
             ptr::with_exposed_provenance_mut(usize::try_from(self.address(page)).expect("64 bits"));
-        // SAFETY: the page is in the arena, whose addresses are ours and to
-        // which there are no references: all access is by copies of the
-        // kernel's, and by guests, to which a missing page is a fault of theirs.
+        // SAFETY: the page is in the arena, to which there are no references.
+        // This process has the kernel copy the bytes. A guest that accesses a
+        // missing page faults.
         let done = unsafe {
             match change {
                 HostChange::Unmap => libc::mmap(at, 0x1000, libc::PROT_NONE, none, -1, 0) == at,
@@ -127,8 +126,7 @@ impl Arena {
     }
 }
 
-// SAFETY: the mapping belongs to no thread; all access to it is by copies of
-// the kernel's.
+// SAFETY: the mapping belongs to no thread, and the kernel makes all copies.
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
@@ -136,38 +134,38 @@ unsafe impl Sync for Arena {}
 impl Drop for Arena {
     fn drop(&mut self) {
         let len = (self.pages + GUARD) * 0x1000;
-        // SAFETY: the mapping is ours, and the VMs whose slots name it go
-        // before it does, or have no guest that runs any more.
+        // SAFETY: the mapping is the arena's. VMs whose slots name it are dropped
+        // earlier, or their guests no longer run.
         unsafe { libc::munmap(self.start.as_ptr().cast(), len) };
     }
 }
 
-/// Copies from this process's memory, by way of the kernel.
+/// Copies bytes from this process's memory, through the kernel.
 ///
 /// # Errors
-/// EFAULT where there is none.
+/// EFAULT if no memory is mapped.
 pub fn peek<const N: usize>(address: u64) -> Result<[u8; N], Errno> {
     let mut data = [0; N];
     let local = vector(data.as_mut_ptr() as u64, N)?;
     let remote = vector(address, N)?;
-    // SAFETY: `local` is `data`, which is ours to write. The kernel does the
-    // copy and checks both sides; what it reads is bytes, whoever writes them.
+    // SAFETY: `local` is `data`, which this function may write. The kernel
+    // copies and checks both sides; a concurrent write changes only the bytes.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     complete(copied, N).map(|()| data)
 }
 
-/// Copies to this process's memory, by way of the kernel.
+/// Copies bytes to this process's memory, through the kernel.
 ///
 /// # Errors
-/// EFAULT where there is none that could be written.
+/// EFAULT if no writable memory is mapped.
 ///
 /// # Safety
-/// There is no reference to the bytes.
+/// There must be no references to the bytes.
 pub unsafe fn poke(address: u64, data: &[u8]) -> Result<(), Errno> {
     let local = vector(data.as_ptr() as u64, data.len())?;
     let remote = vector(address, data.len())?;
-    // SAFETY: the kernel only reads `local`, which is `data`. That `remote` may
-    // be written is the caller's promise.
+    // SAFETY: the kernel only reads `local`, which is `data`. The caller has
+    // promised that `remote` may be written.
     let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
     complete(copied, data.len())
 }

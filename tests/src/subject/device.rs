@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A real device whose memory a guest is shown without a host address:
-//! ivshmem's second BAR, which is memory and nothing else.
+//! A real device whose memory a guest reaches without a host address: ivshmem's
+//! second BAR, which is plain memory.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,10 +10,10 @@ use vfio_private::device::{Device, Iommu, VfioInterface};
 use super::PAGE;
 use crate::vfio::Model;
 
-/// How many pages of it there are.
+/// The number of pages that tests may use.
 pub const DEVICE_PAGES: u64 = 8;
 
-/// An open device, and the dma-buf of its first pages.
+/// An open device, and a dma-buf of its first pages.
 #[derive(Debug)]
 pub struct LentDevice {
     device: Device,
@@ -21,11 +21,11 @@ pub struct LentDevice {
 }
 
 impl LentDevice {
-    /// Opens it; its pages are zeros. The dma-buf is of two ranges, so that
-    /// slots of it may be so.
+    /// Opens the device and clears its pages. The dma-buf consists of two
+    /// ranges, so that a slot can straddle them.
     ///
     /// # Errors
-    /// What is missing, in words.
+    /// A message that says what is missing.
     pub fn open() -> Result<Self, String> {
         let iommu = Iommu::new(VfioInterface::LegacyGroup).map_err(|e| e.to_string())?;
         let device = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(|e| e.to_string())?;
@@ -36,7 +36,7 @@ impl LentDevice {
         cleared.map_err(|e| e.to_string())?;
         let half = DEVICE_PAGES / 2 * PAGE;
         let range = |offset| AddrRange::new(offset, half.into()).ok_or("a range");
-        // The upper half first: they are not contiguous.
+        // The upper half first, so that the ranges are not contiguous.
         let file = device.export_dma_buf(2, &[range(half)?, range(0)?]);
         let file = file.map_err(|e| e.to_string())?;
         Ok(Self { device, file })
@@ -47,10 +47,10 @@ impl LentDevice {
         self.file.as_fd()
     }
 
-    /// Whether the device answers: memory decoding.
+    /// Switches the device's memory decoding on or off.
     ///
     /// # Errors
-    /// What VFIO says.
+    /// The error of VFIO.
     pub fn set_answering(&self, on: bool) -> Result<(), String> {
         let set = self.device.set_memory_decode(on);
         set.map(drop).map_err(|e| e.to_string())

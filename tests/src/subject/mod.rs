@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One VM with one guest, real or simulated, behind one face: so that the same
+//! One VM with one guest, real or simulated, behind one trait, so that the same
 //! test body runs on both.
 
 mod arena;
-mod calls;
 mod device;
-mod followed;
+mod file_calls;
+mod model_memory;
 mod real;
 mod simulated;
 
@@ -18,17 +18,17 @@ use kvm_slots::{Capabilities, Errno, Vm};
 use vmm::guest::GuestError;
 
 pub use arena::{Arena, HostChange, PAGE, peek, poke};
-pub use calls::FileMapping;
 pub use device::{DEVICE_PAGES, LentDevice};
-pub(crate) use followed::{Followed, Gate};
+pub use file_calls::FileMapping;
+pub(crate) use model_memory::{Gate, ModelMemory};
 pub use real::Real;
 pub use simulated::Simulated;
 
 /// The guest-physical address of the guest's own code and page tables.
 pub const STUB: u64 = 0x0800_0000;
 
-/// The 2 MiB pages that the guest can reach beside its own: at the bottom, two
-/// in the middle, two around 4 GiB, and one further up.
+/// The 2 MiB pages that the guest can reach besides its own: one at the bottom,
+/// two in the middle, two around 4 GiB, and one further up.
 pub const REACHABLE: [u64; 6] = [
     0,
     0x4000_0000,
@@ -38,15 +38,15 @@ pub const REACHABLE: [u64; 6] = [
     0x4_0000_0000,
 ];
 
-/// A VM under test. It has one guest, unless it was made without.
+/// A VM under test. It has one guest, unless it was created without.
 pub trait Subject: Sized {
     /// The VM.
     type Vm: Vm + Clone + Send;
 
-    /// Another VM like this one, with a guest or without.
+    /// Creates another VM of the same kind, with or without a guest.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// A message that says why there is none.
     fn another(&self, guest: bool) -> Result<Self, String>;
 
     /// The VM.
@@ -55,10 +55,10 @@ pub trait Subject: Sized {
     /// The type of the VM.
     fn vm_type(&self) -> VmType;
 
-    /// The descriptor of the VM itself, where it has one.
+    /// The descriptor of the VM itself, if it has one.
     fn descriptor(&self) -> Option<RawFd>;
 
-    /// A system call on a guest_memfd.
+    /// Makes a system call on a guest_memfd.
     ///
     /// # Errors
     /// What the kernel returns.
@@ -76,20 +76,20 @@ pub trait Subject: Sized {
         sharing: Sharing,
     ) -> Result<FileMapping, Errno>;
 
-    /// Has a device that a slot can be on without a host address from now on:
-    /// [`DEVICE_PAGES`] pages of zeros.
+    /// Adds a device for slots without a host address: [`DEVICE_PAGES`] pages
+    /// of zeros.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// A message that says why there is none.
     fn lend_device(&mut self) -> Result<(), String>;
 
     /// The dma-buf of that device, if it has one.
     fn dma_buf(&self) -> Option<BorrowedFd<'_>>;
 
-    /// That device answers from now on, or no more.
+    /// Switches that device on or off.
     ///
     /// # Errors
-    /// Why that cannot be, in words.
+    /// A message that says why that is not possible.
     fn set_answering(&self, on: bool) -> Result<(), String>;
 
     /// `KVM_PRE_FAULT_MEMORY`, once.
@@ -102,7 +102,7 @@ pub trait Subject: Sized {
     /// address in [`REACHABLE`]. Returns what it loaded.
     ///
     /// # Errors
-    /// What `KVM_RUN` fails with; the guest goes on behind the access.
+    /// The error of `KVM_RUN`. The guest continues after the access.
     fn access(
         &mut self,
         gpa: u64,
@@ -111,19 +111,19 @@ pub trait Subject: Sized {
         vmm: &mut dyn MmioHandler,
     ) -> Result<u64, GuestError>;
 
-    /// What a VM of this type can do.
+    /// The capabilities of the VM.
     fn capabilities(&self) -> Capabilities {
         Capabilities::probe(self.vm())
     }
 
-    /// The numbers of slots that tests may use end before this one: the
-    /// guest's own is the last that there is.
+    /// The number of the guest's own slot, which is the last one. Tests may use
+    /// the numbers below.
     fn own_slot(&self) -> u32 {
         self.capabilities().nr_memslots - 1
     }
 
-    /// A memslot ioctl: the newer one, or the older with what it has of
-    /// `region`.
+    /// Makes a memslot ioctl: the newer one, or the older one with the fields
+    /// of `region` that it has.
     ///
     /// # Errors
     /// What the kernel returns.
@@ -132,7 +132,7 @@ pub trait Subject: Sized {
     /// As for [`Vm::set_user_memory_region2`].
     unsafe fn set(&self, region: &kvm_userspace_memory_region2, v1: bool) -> Result<(), Errno> {
         if !v1 {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: passed on from the caller.
             return unsafe { self.vm().set_user_memory_region2(region) };
         }
         let region = kvm_userspace_memory_region {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A VM of the kernel's KVM.
+//! A VM of the real KVM.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use kvm_slots::{Errno, KvmVm};
 use vmm::guest::poke::{Order, Poke};
 use vmm::guest::{GuestError, Processor, VcpuGuest};
 
-use super::{Arena, FileMapping, LentDevice, REACHABLE, STUB, Subject, calls};
+use super::{Arena, FileMapping, LentDevice, REACHABLE, STUB, Subject, file_calls};
 
 /// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`: kvm-ioctls 0.25 lacks it.
 const KVM_PRE_FAULT_MEMORY: libc::Ioctl = 0xc040_aed5u32 as libc::Ioctl;
@@ -31,21 +31,21 @@ pub struct Real {
 struct Guest {
     vcpu: VcpuGuest,
     poke: Poke,
-    /// The guest's code; behind `vcpu`, so that it goes last.
+    /// The guest's code. Declared after `vcpu`, so that it is dropped later.
     _memory: Arena,
 }
 
 impl Real {
-    /// A VM of this type, with a guest or without.
+    /// A VM of this type, with or without a guest.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// A message that says why there is none.
     pub fn new(vm_type: VmType, guest: bool) -> Result<Self, String> {
         let say = |what: &'static str| {
             move |error: kvm_ioctls::Error| format!("{what}: {}", Errno::from(error))
         };
         let kvm = Kvm::new().map_err(say("/dev/kvm"))?;
-        // First, because types of VMs mean something else on other architectures.
+        // Checked first, because VM types differ between architectures.
         let processor = Processor::probe(&kvm).map_err(|e| e.to_string())?;
         let vm = match vm_type {
             VmType::Plain => kvm.create_vm(),
@@ -71,9 +71,9 @@ impl Real {
         self.physical_bits
     }
 
-    /// Runs code that lies at `code` in the guest's memory, with the virtual
-    /// address of `gpa` in RDI and `rax` in RAX, up to its write to the port
-    /// that ends an access. Returns what is in RAX then, or where it failed.
+    /// Runs the code at `code` in the guest's memory, with the virtual address
+    /// of `gpa` in RDI and `rax` in RAX, until it writes to the port that ends
+    /// an access. Returns RAX, or where it failed.
     pub fn run(
         &mut self,
         (code, gpa, rax): (u64, u64, u64),
@@ -97,11 +97,10 @@ impl Real {
         }
     }
 
-    /// The guest loads 4 bytes so many times, with nothing between. Returns
-    /// what it loaded last.
+    /// The guest loads 4 bytes `times` times in a row. Returns the last value.
     ///
     /// # Errors
-    /// What `KVM_RUN` fails with; the guest goes on behind the loads.
+    /// The error of `KVM_RUN`. The guest continues after the loads.
     pub fn loads(
         &mut self,
         gpa: u64,
@@ -130,7 +129,7 @@ impl Real {
             userspace_addr: memory.address(0),
             ..Default::default()
         };
-        // SAFETY: the memory is the guest's own, and goes behind the vCPU.
+        // SAFETY: the memory is the guest's own, and is dropped after the vCPU.
         unsafe { self.set(&region, true) }?;
         let vcpu = VcpuGuest::new(self.vm.fd(), processor, &poke.stub)?;
         Ok(Guest {
@@ -161,7 +160,7 @@ impl Subject for Real {
     }
 
     fn file_call(&self, file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
-        calls::call(file, call)
+        file_calls::call(file, call)
     }
 
     fn map_file(
@@ -171,7 +170,7 @@ impl Subject for Real {
         size: u64,
         sharing: Sharing,
     ) -> Result<FileMapping, Errno> {
-        calls::map(file, offset, size, sharing)
+        file_calls::map(file, offset, size, sharing)
     }
 
     fn lend_device(&mut self) -> Result<(), String> {
@@ -188,8 +187,9 @@ impl Subject for Real {
         device.map_or(Ok(()), |device| device.set_answering(on))
     }
 
-    /// The vCPU runs once before: where a slot went since it last did, Linux 6.12
-    /// would stay in this ioctl forever, waiting for what only `KVM_RUN` does.
+    /// Runs the vCPU once before. If a slot was deleted since the last run,
+    /// Linux 6.12 would stay in this ioctl forever, waiting for work that only
+    /// `KVM_RUN` does.
     fn pre_fault(&mut self, range: &mut PreFault) -> Result<(), Errno> {
         let own = self.access(STUB, 1, None, &mut Unexpected);
         own.expect("the guest reaches its own memory");
@@ -201,8 +201,8 @@ impl Subject for Real {
             ..Default::default()
         };
         let fd = guest.vcpu.vcpu().as_raw_fd();
-        // SAFETY: the vCPU is open, and `left` is what this ioctl reads and
-        // writes back.
+        // SAFETY: the vCPU is open, and `left` is the structure that this ioctl
+        // reads and updates.
         let result = unsafe { libc::ioctl(fd, KVM_PRE_FAULT_MEMORY, &raw mut left) };
         (range.gpa, range.size) = (left.gpa, left.size);
         if result < 0 {
@@ -226,14 +226,14 @@ impl Subject for Real {
         };
         let in_register = guest.vcpu.poke(order, vmm)?;
         Ok(match value {
-            // The upper bytes are what was in the register before.
+            // The upper bytes are left from the register's old value.
             None => in_register & (u64::MAX >> (64 - 8 * size)),
             Some(_) => 0,
         })
     }
 }
 
-/// Answers exits that the guest's own memory does not cause.
+/// Panics on any exit: the guest's own memory causes none.
 struct Unexpected;
 
 impl MmioHandler for Unexpected {

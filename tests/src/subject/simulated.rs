@@ -16,16 +16,16 @@ use super::{Arena, DEVICE_PAGES, FileMapping, PAGE, STUB, Subject};
 #[derive(Debug)]
 pub struct Simulated {
     vm: SimVm,
-    /// What stands for the guest's code: it has a slot, as the real one.
+    /// Stands for the guest's code, which has a slot on the real KVM.
     _memory: Option<Arena>,
     dma_buf: Option<OwnedFd>,
 }
 
 impl Simulated {
-    /// A VM of this kernel, with a guest or without.
+    /// A VM of this kernel, with or without a guest.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// A message that says why there is none.
     pub fn new(config: SimConfig, guest: bool) -> Result<Self, String> {
         let mut simulated = Self {
             vm: SimVm::new(config),
@@ -41,7 +41,7 @@ impl Simulated {
                 userspace_addr: memory.address(0),
                 ..Default::default()
             };
-            // SAFETY: the memory is the guest's own, and goes behind the VM.
+            // SAFETY: the memory is the guest's own, and is dropped after the VM.
             let set = unsafe { simulated.set(&region, true) };
             set.map_err(|e| format!("a guest: {e}"))?;
             simulated._memory = Some(memory);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! vCPUs that exit all the time.
+//! vCPUs that exit constantly.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use kvm_slots::vcpu_gate::{CompleteOutcome, RunOutcome};
 
 use super::guest::{MMIO, Machine, Program, Vcpu};
 use super::join;
-use super::watch::{StopAtEnd, rounds, wait_for, within_time};
+use super::time_limits::{StopAtEnd, rounds, wait_for, within_time};
 use crate::check::{at, same};
 
 /// The value that the guest loads after it has stored `stored`.
@@ -17,8 +17,8 @@ fn answer(stored: u64) -> u64 {
     stored.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// The device that a vCPU of [`Program::Mmio`] stores to and loads from, in
-/// turns.
+/// The device that a vCPU of [`Program::Mmio`] stores to and loads from
+/// alternately.
 #[derive(Debug, Default)]
 struct Device {
     stored: u64,
@@ -61,8 +61,8 @@ fn serve(
     }
 }
 
-/// Both sides count. The device checks each number when it arrives; the holder
-/// checks the guest's copy while the guest is held.
+/// The guest counts. The device checks each number when it arrives, and the
+/// holder checks the guest's copy while the guest is held.
 pub(super) fn none_is_lost() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
@@ -79,7 +79,7 @@ pub(super) fn none_is_lost() -> Result<(), String> {
             });
             let mut round = 0;
             let held = rounds(20_000, || {
-                // From none to three exits after the latest hold.
+                // Zero to three exits after the latest hold.
                 let from = stored.load(Ordering::SeqCst);
                 round += 1;
                 wait_for("an exit between holds", || {
@@ -88,7 +88,7 @@ pub(super) fn none_is_lost() -> Result<(), String> {
                 let held = machine.gate.hold();
                 let (counted, loaded) = (machine.counted(number), machine.loaded(number));
                 drop(held);
-                // Between the two stores the number is the one before.
+                // Between the two stores, the number is still the previous one.
                 let due = [counted, counted + 1].map(answer);
                 match counted == 0 || due.contains(&loaded) {
                     true => Ok(()),
@@ -104,7 +104,7 @@ pub(super) fn none_is_lost() -> Result<(), String> {
     })
 }
 
-/// All vCPU threads hold at each exit, and another thread holds all the time.
+/// All vCPU threads hold at each exit, and another thread holds repeatedly.
 pub(super) fn threads_hold_too(vcpus: u64) -> Result<(), String> {
     within_time(move || {
         let machine = Machine::new()?;
@@ -169,7 +169,7 @@ pub(super) fn completing_does_not_run() -> Result<(), String> {
                 other => return Err(format!("{other:?}")),
             }
             let after = vcpu.gated.fd().get_regs().map_err(at("registers"))?;
-            // One instruction of 3 bytes, unless it was complete before.
+            // One instruction of 3 bytes, unless it had completed before.
             let further = after.rip - before.rip;
             same("an instruction or none", matches!(further, 0 | 3), true)?;
             if device.loads == device.stored {

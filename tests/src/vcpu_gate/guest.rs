@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A VM with vCPUs that never end by themselves.
+//! A VM with vCPUs that never stop by themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,27 +13,27 @@ use memmap2::{MmapMut, MmapRaw};
 use crate::check::at;
 use crate::long_mode;
 
-/// The uppermost page table. Those below it are in the next two pages, and show
-/// the first GiB at its guest-physical addresses.
+/// The top-level page table. The lower tables are in the next two pages and map
+/// the first GiB to the same guest-physical addresses.
 const TABLES: u64 = 0;
 const CODE: u64 = 0x3000;
 /// A line for each vCPU.
 const LINES: u64 = 0x4000;
 const LINE: u64 = 64;
 const SIZE: u64 = 0x8000;
-/// Where there is no memory.
+/// An address without memory.
 pub(super) const MMIO: u64 = 0x10_0000;
 
 /// The most vCPUs of a machine.
 pub(super) const MOST: u64 = (SIZE - LINES) / LINE;
 
-/// What a vCPU does, over and over. RDI is the address of its line.
+/// What a vCPU does in a loop. RDI is the address of its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     /// Counts.
     Count,
-    /// Counts, and for each number stores it to [`MMIO`] (RSI), loads from
-    /// there, and stores what it loaded behind the number.
+    /// Counts. It stores each number to [`MMIO`] (RSI), loads from there, and
+    /// stores the loaded value next to its count.
     Mmio,
 }
 
@@ -59,14 +59,14 @@ impl Program {
     }
 }
 
-/// A VM whose vCPUs are behind a gate.
+/// A VM whose vCPUs run through a gate.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) gate: VcpuGate,
     vm: KvmVm,
     cpuid: CpuId,
     next: AtomicU64,
-    /// Kept by each vCPU of a test, by way of the machine; unmapped after `vm`.
+    /// Unmapped after `vm`. Each vCPU keeps the machine, and so the memory.
     memory: MmapRaw,
 }
 
@@ -95,7 +95,7 @@ impl Machine {
         Ok(Arc::new(machine))
     }
 
-    /// Deletes the slot with all of the guest, and recreates it.
+    /// Deletes the slot that holds all of the guest's memory, and recreates it.
     pub(super) fn replace_slot(&self) -> Result<(), String> {
         self.set_slot(0)?;
         self.set_slot(SIZE)
@@ -107,8 +107,8 @@ impl Machine {
             userspace_addr: self.memory.as_mut_ptr() as u64,
             ..Default::default()
         };
-        // SAFETY: once a vCPU runs, the mapping is accessed by atomics alone,
-        // and each vCPU keeps it.
+        // SAFETY: while a vCPU runs, this process accesses the mapping only by
+        // atomics, and each vCPU keeps it mapped.
         unsafe { self.vm.set_user_memory_region(&region) }.map_err(at("a slot"))
     }
 
@@ -129,7 +129,7 @@ impl Machine {
         })
     }
 
-    /// How far a vCPU has counted.
+    /// The count of a vCPU.
     pub(super) fn counted(&self, number: u64) -> u64 {
         self.word(number, 0)
     }
@@ -142,8 +142,8 @@ impl Machine {
     fn word(&self, number: u64, offset: u64) -> u64 {
         assert!(number < MOST);
         let at = usize::try_from(LINES + number * LINE + offset).expect("small");
-        // SAFETY: the word is in the mapping, aligned, and accessed by atomics
-        // alone on this side; the guest's accesses are whole words too.
+        // SAFETY: the word is in the mapping and aligned. This process accesses
+        // it only by atomics, and the guest accesses whole words.
         let word = unsafe { AtomicU64::from_ptr(self.memory.as_mut_ptr().add(at).cast()) };
         word.load(Ordering::SeqCst)
     }

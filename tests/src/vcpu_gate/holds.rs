@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Holding vCPUs that count.
+//! Holds of vCPUs that count.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use kvm_slots::HoldVcpus;
 use kvm_slots::vcpu_gate::RunOutcome;
 
 use super::guest::{Machine, Program};
-use super::watch::{StopAtEnd, rounds, wait_for, within_time};
+use super::time_limits::{StopAtEnd, rounds, wait_for, within_time};
 use super::{Running, join, start};
 use crate::check::same;
 
-/// How far each of the first vCPUs has counted.
+/// The counts of the first vCPUs.
 fn counted(machine: &Machine, vcpus: u64) -> Vec<u64> {
     (0..vcpus).map(|number| machine.counted(number)).collect()
 }
 
-/// Waits until each of the first vCPUs has counted further.
+/// Waits until each of the first vCPUs has made progress.
 fn wait_until_all_move(machine: &Machine, vcpus: u64) -> Result<(), String> {
     let before = counted(machine, vcpus);
     wait_for("a vCPU that counts", || {
@@ -48,7 +48,7 @@ fn with_counting(
     })
 }
 
-/// Nor after a while.
+/// No vCPU moves while it is held, not even after a while.
 pub(super) fn none_moves(vcpus: u64) -> Result<(), String> {
     with_counting(vcpus, move |machine| {
         rounds(20, || {
@@ -63,7 +63,7 @@ pub(super) fn none_moves(vcpus: u64) -> Result<(), String> {
     })
 }
 
-/// A lost wake-up would leave one of them where it is.
+/// A lost wake-up would leave a vCPU held.
 pub(super) fn all_move_between(vcpus: u64) -> Result<(), String> {
     with_counting(vcpus, move |machine| {
         rounds(5000, || {
@@ -75,7 +75,7 @@ pub(super) fn all_move_between(vcpus: u64) -> Result<(), String> {
             drop(held);
             same("counters while held", after, before)
         })?;
-        // Whether or not all of them are in the guest again.
+        // Whether or not all vCPUs have entered the guest again.
         rounds(5000, || {
             thread::sleep(Duration::from_micros(20));
             drop(machine.gate.hold());
@@ -85,8 +85,8 @@ pub(super) fn all_move_between(vcpus: u64) -> Result<(), String> {
     })
 }
 
-/// Holds vCPUs as `SlotListener` does, for a gap in the middle of their memory. A
-/// vCPU that noticed the gap would exit, and its run would end.
+/// Holds vCPUs as `SlotListener` does while their memory has a gap. A vCPU that
+/// noticed the gap would exit, and its run would end.
 pub(super) fn hide_gaps(vcpus: u64) -> Result<(), String> {
     fn with_gap(vcpus: &impl HoldVcpus, machine: &Machine) -> Result<(), String> {
         let _held = vcpus.hold();
@@ -101,8 +101,8 @@ pub(super) fn hide_gaps(vcpus: u64) -> Result<(), String> {
     })
 }
 
-/// A kicked vCPU enters again at once, and is held a moment later: while it
-/// leaves, outside, or while it enters.
+/// A kicked vCPU enters again at once. It is held a moment later: while it
+/// exits, outside the guest, or while it enters.
 pub(super) fn meet_kicked_vcpus() -> Result<(), String> {
     within_time(|| {
         let machine = Machine::new()?;
@@ -123,7 +123,7 @@ pub(super) fn meet_kicked_vcpus() -> Result<(), String> {
             let held = rounds(20_000, || {
                 wait_until_all_move(&machine, 1)?;
                 kicker.kick();
-                // From none to 20 µs.
+                // Zero to 20 µs.
                 round += 1;
                 spin(Duration::from_nanos(round * 70 % 20_000));
                 drop(machine.gate.hold());
@@ -149,7 +149,7 @@ pub(super) fn nest_and_overlap(vcpus: u64) -> Result<(), String> {
                 let outer = machine.gate.hold();
                 let before = counted(machine, vcpus);
                 let inner = machine.gate.hold();
-                // Not in the order that they were made in, and elsewhere.
+                // Release them in another order, on another thread.
                 thread::scope(|scope| scope.spawn(move || drop(outer)).join())
                     .map_err(|_| "a thread panicked")?;
                 let after = counted(machine, vcpus);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The gate that holds vCPUs, on the real KVM: vCPU threads in busy loops, and
-//! threads that hold them.
+//! The gate that holds vCPUs, on the real KVM: vCPU threads run busy loops
+//! while other threads hold them.
 
 mod exits;
 mod guest;
 mod holds;
-mod lives;
-mod watch;
+mod lifecycle;
+mod time_limits;
 
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -22,23 +22,23 @@ type Test = fn() -> Result<(), String>;
 /// A test with a number of vCPUs.
 type TestWithVcpus = fn(u64) -> Result<(), String>;
 
-/// How many vCPUs there are in a test that is run with several numbers.
+/// The numbers of vCPUs that the tests of [`WITH_VCPUS`] run with.
 pub const NUMBERS: [u64; 4] = [1, 2, 4, 8];
 
-/// What is tested with each of [`NUMBERS`].
+/// The tests that run with each of [`NUMBERS`].
 pub const WITH_VCPUS: [(&str, TestWithVcpus); 6] = [
     ("no_vcpu_moves_while_held", holds::none_moves),
     ("all_vcpus_move_between_holds", holds::all_move_between),
     ("holds_nest_and_overlap", holds::nest_and_overlap),
     ("no_vcpu_notices_a_gap", holds::hide_gaps),
-    ("stopping_ends_all_runs", lives::stopping_ends_all),
+    ("stopping_ends_all_runs", lifecycle::stopping_ends_all),
     ("vcpu_threads_hold_too", exits::threads_hold_too),
 ];
 
-/// What is tested once.
+/// The tests that run once.
 pub const TESTS: [(&str, Test); 8] = [
     (
-        "holds_meet_vcpus_on_their_way_out_and_in",
+        "holds_catch_vcpus_that_exit_or_enter",
         holds::meet_kicked_vcpus,
     ),
     ("no_exit_is_lost_or_repeated", exits::none_is_lost),
@@ -46,20 +46,24 @@ pub const TESTS: [(&str, Test); 8] = [
         "completing_an_exit_does_not_run_the_guest",
         exits::completing_does_not_run,
     ),
-    ("kicks_are_told_from_holds", lives::kicks),
-    ("signals_of_the_vmms_own_are_reported", lives::own_signals),
-    ("vcpus_are_made_and_dropped_meanwhile", lives::come_and_go),
+    ("kicks_are_distinguished_from_holds", lifecycle::kicks),
+    ("other_signals_are_reported", lifecycle::own_signals),
     (
-        "a_vcpu_moves_between_threads_meanwhile",
-        lives::move_between_threads,
+        "vcpus_are_created_and_dropped_during_holds",
+        lifecycle::created_and_dropped,
+    ),
+    (
+        "a_vcpu_moves_between_threads_during_holds",
+        lifecycle::move_between_threads,
     ),
     (
         "a_vcpu_whose_thread_panicked_is_not_waited_for",
-        lives::panicked,
+        lifecycle::panicked,
     ),
 ];
 
-/// Runs a vCPU without exits on a thread of its own, until the gate is stopped.
+/// Runs a vCPU on a thread of its own until the gate is stopped. It must not
+/// exit.
 fn start<'scope>(scope: &'scope Scope<'scope, '_>, mut vcpu: Vcpu) -> Running<'scope> {
     scope.spawn(move || {
         match vcpu.gated.run() {

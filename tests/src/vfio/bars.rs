@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vmm bars` on a device that VFIO has.
+//! `vmm bars` on a device that is bound to vfio-pci.
 
 use bar_report::{BarReport, RegionSource};
 use vfio_private::device::VfioInterface;
@@ -9,7 +9,8 @@ use vmm::bars::{Request, report};
 use super::regions::bars;
 use super::{Model, at, same};
 
-/// It says what VFIO does. While somebody has the device it cannot ask, and says so.
+/// It reports what VFIO says. While the device is open elsewhere it cannot ask,
+/// and reports that.
 pub fn asks_vfio() -> Result<(), String> {
     let asked = ask(Model::Nvme)?;
     same("the source", &asked.regions, &RegionSource::Vfio)?;
@@ -26,7 +27,7 @@ pub fn asks_vfio() -> Result<(), String> {
     }
 }
 
-/// Has `vmm bars` look at a device.
+/// Runs `vmm bars` on a device.
 pub(super) fn ask(model: Model) -> Result<BarReport, String> {
     let device = model.bound()?.to_string();
     let request = Request {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Configuration space as a guest of these devices would have it.
+//! Configuration space as a guest of these devices sees it.
 
 use vfio_private::config::ConfigSpace;
 use vfio_private::device::Device;
@@ -8,7 +8,7 @@ use vfio_private::{Bar, BarKind, Cause, ReachEvent};
 
 use super::{at, regions, same};
 
-/// Where the registers of BARs are.
+/// The offset of the BAR registers.
 const BARS: [u64; 6] = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24];
 
 /// A register of NVMe (NVM Express Base Specification, 3.1.3.5).
@@ -22,7 +22,7 @@ fn guest(device: &Device) -> Result<(GuestConfig, Vec<Bar>), String> {
     Ok((guest, bars))
 }
 
-/// Where a capability is.
+/// The offset of a capability.
 fn capability(device: &Device, id: u8) -> Result<Option<u64>, String> {
     let config = device.config_space().map_err(at("configuration space"))?;
     let chain = ConfigSpace::new(&config).and_then(ConfigSpace::capabilities);
@@ -31,7 +31,7 @@ fn capability(device: &Device, id: u8) -> Result<Option<u64>, String> {
     Ok(found.map(|capability| capability.offset.into()))
 }
 
-/// The kernel emulates BARs as well: both answer the same to all ones.
+/// The kernel emulates BARs as well: both give the same answer to all ones.
 pub(super) fn sizes_are_the_kernels(device: &Device) -> Result<(), String> {
     let (mut guest, bars) = guest(device)?;
     let mut before = [0; 24];
@@ -60,7 +60,7 @@ pub(super) fn sizes_are_the_kernels(device: &Device) -> Result<(), String> {
         let place = number << 40 | number << 28;
         let register = BARS[usize::from(bar.index().get())];
         let _ = guest.write(register, &place.to_le_bytes()[..4]);
-        // The next one, if this is not 64 bits wide.
+        // The next register, unless the BAR is 64 bits wide.
         if guest.bars().all(|(_, place)| place != Some(number << 28)) {
             let _ = guest.write(register + 4, &place.to_le_bytes()[4..]);
         }
@@ -74,7 +74,7 @@ pub(super) fn sizes_are_the_kernels(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// What a reset leaves is what was foreseen, also of a device that sleeps.
+/// The emulation predicts what a reset leaves, also for a device in D3.
 pub(super) fn resets_are_foreseen(device: &Device) -> Result<(), String> {
     regions::bars(device)?;
     let reach = || device.reach().map_err(at("reach"));
@@ -106,9 +106,9 @@ pub(super) fn resets_are_foreseen(device: &Device) -> Result<(), String> {
     same("effects", guest.observe(&config), Ok(Vec::new()))
 }
 
-/// A guest starts a function level reset. What the VMM hears before and after is
-/// what happens to the device: a register is as after power-on, and all else as
-/// it was.
+/// A guest starts a function level reset. The effects that the VMM gets before
+/// and after match the device: a register has its power-on value, and
+/// everything else is unchanged.
 pub(super) fn guests_reset_is_foreseen(device: &Device) -> Result<(), String> {
     let (mut guest, _) = guest(device)?;
     let open = regions::bar(device, 0)?;
@@ -116,7 +116,7 @@ pub(super) fn guests_reset_is_foreseen(device: &Device) -> Result<(), String> {
     let mapping = device
         .map_piece(open.bar.index(), *first)
         .map_err(at("mapping"))?;
-    // Sizes of queues, of a controller that is not switched on.
+    // The sizes of the queues, while the controller is disabled.
     mapping
         .write(NVME_CONFIGURATION, 0x46_0000_u32)
         .map_err(at("a store"))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What `vmm bars` prints of a device, beside what its documentation says.
+//! Compares what `vmm bars` prints for a device with its documentation.
 
 use vfio_private::device::VfioInterface;
 use vfio_private::device::interrupts::InterruptKind;
@@ -7,20 +7,20 @@ use vfio_private::device::interrupts::InterruptKind;
 use super::bars::ask;
 use super::{Model, at, same};
 
-/// Lines that must be printed, and all lines that begin with `BAR`.
+/// The lines that must be printed, and all lines that begin with `BAR`.
 struct Sheet {
     bars: &'static [&'static str],
     msix: &'static str,
     /// A piece with its access.
     pieces: &'static [(&'static str, &'static str)],
-    /// How many vectors of MSI and of MSI-X there are.
+    /// The numbers of MSI and MSI-X vectors.
     vectors: [u16; 2],
 }
 
 const NO_MSIX: &str = "MSI-X        none found";
 
-/// By documentation: Intel's datasheet of the 82574 (section 10, with the flash as QEMU has it), and
-/// of QEMU's own devices its specifications.
+/// From the documentation: Intel's datasheet of the 82574 (section 10, with the
+/// flash as in QEMU), and the specifications of QEMU's own devices.
 fn sheet(model: Model) -> Sheet {
     match model {
         Model::E1000e => Sheet {
@@ -81,10 +81,10 @@ fn sheet(model: Model) -> Sheet {
     }
 }
 
-/// It prints what the documentation says.
+/// Requires that it prints what the documentation says.
 ///
 /// # Errors
-/// What it prints, where it does not.
+/// The output, if it differs.
 pub fn printed(model: Model) -> Result<(), String> {
     let text = ask(model)?.to_text();
     let Sheet {

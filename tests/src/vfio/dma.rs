@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a device reaches by DMA: edu copies between its own memory and what is
-//! mapped for it, and nothing else.
+//! What a device reaches by DMA: edu copies between its own memory and the
+//! memory that is mapped for it, and reaches nothing else.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,8 +17,8 @@ use super::{Model, OnDevice, at, dma_convert, dma_peer, same};
 use crate::needs::Need;
 use crate::subject::{Arena, PAGE};
 
-/// A guest_memfd that can be mapped, the way, edu, another device, and a VM with
-/// private pages.
+/// A guest_memfd that can be mapped, the VFIO interface, edu, another device,
+/// and a VM with private pages.
 static NEEDS: [[Need; 5]; 2] = {
     let mut needs = [[Need::PrivatePages; 5]; 2];
     let mut at = 0;
@@ -32,8 +32,8 @@ static NEEDS: [[Need; 5]; 2] = {
     needs
 };
 
-/// All of them, in each way: from which of the needs to which each has, and
-/// itself.
+/// All tests for each VFIO interface: the first and last index of each test's
+/// needs, and the test.
 pub(super) fn all() -> Vec<OnDevice> {
     type Test = (&'static str, [usize; 2], fn(&Device) -> Result<(), String>);
     const TESTS: [Test; 8] = [
@@ -47,8 +47,12 @@ pub(super) fn all() -> Vec<OnDevice> {
             [0, 3],
             dma_convert::reaches_a_guest_memfd,
         ),
-        ("dma_mappings_go_as_a_whole", [1, 3], go_as_a_whole),
-        ("dma_limits_are_as_the_kernel_refuses", [1, 3], limits_hold),
+        ("dma_mappings_are_removed_as_a_whole", [1, 3], go_as_a_whole),
+        (
+            "dma_limits_match_what_the_kernel_refuses",
+            [1, 3],
+            limits_hold,
+        ),
         (
             "dma_reaches_a_memfd_through_an_iommufd",
             [1, 3],
@@ -60,7 +64,7 @@ pub(super) fn all() -> Vec<OnDevice> {
             dma_peer::reaches_a_peer,
         ),
         (
-            "memory_is_let_go_when_nothing_can_map_or_unmap_any_more",
+            "memory_is_released_when_nothing_can_map_or_unmap",
             [1, 4],
             lets_go,
         ),
@@ -87,7 +91,7 @@ pub(super) fn all() -> Vec<OnDevice> {
     NEEDS.iter().flat_map(of_way).collect()
 }
 
-/// Where pages are mapped.
+/// The IOVAs of the pages.
 const A: u64 = 0x10_0000;
 const B: u64 = 0x20_0000;
 const C: u64 = 0x30_0000;
@@ -120,7 +124,7 @@ fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
     same("unmapped", unmap(device, A, PAGE), Ok(PAGE))?;
     edu.carry(B, A + 0x800)?;
     same("after it was unmapped", read(0x800)?, *b"ours, 1.")?;
-    // What it loads there is not what is there.
+    // The device does not load the bytes that are there.
     map(device, &range(C, &arena, 2, DmaAccess::ReadWrite)?).map_err(at("mapping"))?;
     edu.carry(A + 0x100, C + 8)?;
     let seen = read(2 * PAGE + 8)?;
@@ -137,7 +141,7 @@ fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
     same("mapped again", read(0x800)?, *b"ours, 2.")
 }
 
-/// The rule that the planner rests on.
+/// The rule that the planner depends on.
 fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let arena = Arc::new(Arena::new(4));
     let all = DmaRange::new(A, arena.host_memory(0, 4), DmaAccess::ReadWrite);
@@ -169,7 +173,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     };
     same("nothing", nothing, due)?;
 
-    // Mappings side by side go together, and their owners with them.
+    // Adjacent mappings are unmapped together, and their owners are dropped.
     for page in 0..4 {
         let one = range(A + page as u64 * PAGE, &arena, page, DmaAccess::ReadWrite)?;
         map(device, &one).map_err(at("mapping"))?;
@@ -179,8 +183,8 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     same("owners", Arc::strong_count(&arena), 1)
 }
 
-/// Though the device stays open for as long as somebody has it mapped, and with
-/// it what it is in.
+/// The device and its address space stay open as long as a mapping of the
+/// device exists.
 fn lets_go(device: &Device) -> Result<(), String> {
     let iommu = Iommu::new(device.iommu().interface()).map_err(at("an address space"))?;
     let other = Device::open(&iommu, Model::Ivshmem.bound()?).map_err(at("ivshmem"))?;
@@ -219,7 +223,7 @@ fn limits_hold(device: &Device) -> Result<(), String> {
     same("interrupts", window, Some(DmaObstacle::Iova))?;
     let part = refused(&range(A + 0x800, &arena, 0, both)?)?;
     same("half a page", part, Some(DmaObstacle::Iova))?;
-    // Behind the arena's pages there are addresses and nothing at them.
+    // After the arena's pages there are addresses without memory.
     let nothing = refused(&range(A, &arena, 2, both)?)?;
     same("no memory", nothing, Some(DmaObstacle::NoMemory))?;
 
@@ -232,14 +236,14 @@ fn limits_hold(device: &Device) -> Result<(), String> {
     )
 }
 
-/// Nobody has to promise anything for a file's pages.
+/// Mapping a file's pages needs no `unsafe`.
 fn reaches_a_memfd(device: &Device) -> Result<(), String> {
-    // SAFETY: the name is a string with an end.
+    // SAFETY: the name is a C string.
     let fd = unsafe { libc::memfd_create(c"dma".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
         return Err("there are no memfds".into());
     }
-    // SAFETY: the descriptor is new, and nobody else knows it.
+    // SAFETY: the kernel has just created the descriptor, so no one else owns it.
     let file = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
     let mut memory = File::from(file.try_clone().map_err(at("a memfd"))?);
     memory.set_len(2 * PAGE).map_err(at("a memfd"))?;

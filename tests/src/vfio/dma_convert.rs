@@ -21,8 +21,8 @@ use super::guest::Exits;
 use super::{at, same};
 use crate::subject::{Arena, PAGE, Real, Subject, peek, poke};
 
-/// The host's mapping of a guest_memfd is memory that can be pinned. As a file
-/// it is no memfd, which an iommufd would take.
+/// The host's mapping of a guest_memfd can be pinned. The file itself is not a
+/// memfd, so an iommufd refuses it.
 pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     let edu = Edu::new(device)?;
     let real = Real::new(VmType::Plain, false)?;
@@ -34,7 +34,7 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     // SAFETY: the bytes are in the mapping, to which there are no references.
     unsafe { poke(address, b"in file.") }.map_err(at("memory"))?;
 
-    // SAFETY: the bytes are mapped while the mapping lives, and there are no references to them.
+    // SAFETY: `mapping` owns the bytes, to which there are no references.
     let memory = unsafe { HostMemory::new(address, PAGE, mapping) }.ok_or("no memory")?;
     let range = DmaRange::new(RAM, memory, DmaAccess::ReadWrite);
     map(device, &range.map_err(at("a range"))?).map_err(at("mapping"))?;
@@ -51,12 +51,12 @@ pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     same("as a file", refused, Err(Some(DmaObstacle::Iova)))
 }
 
-/// Where the guest's memory is: the guest and edu both reach that far.
+/// The address of the guest's memory, within reach of the guest and of edu.
 const RAM: u64 = 0x1_0000;
 const PAGES: u64 = 8;
 
-/// The model, KVM's memslots, the IOMMU's mappings and the conversion engine at
-/// once: what the guest makes private no device reaches, whatever it is told.
+/// The model, KVM's memslots, the IOMMU's mappings and the conversion engine
+/// together: no device reaches a page that the guest has made private.
 pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let edu = Edu::new(device)?;
     let mut real = Real::new(VmType::SwProtected, true)?;
@@ -82,8 +82,7 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
 
     let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
     let rules = SlotRules::new().reserving(own..=own);
-    // SAFETY: all memory in the model is the arena's, which rides on its region as the owner, and
-    // to which there are no references. The guest runs on this thread only.
+    // SAFETY: the VM's only other slot is the guest's own, whose number `rules` reserves.
     let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
     let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
     let mut engine = Engine::new(real.vm().clone());

@@ -13,12 +13,12 @@ use super::registers::mapping;
 use super::{Model, at, same};
 use crate::subject::Arena;
 
-/// Where the other device is, and memory.
+/// The IOVAs of the other device and of memory.
 const PEER: u64 = 0x80_0000;
 const MEMORY: u64 = 0x10_0000;
 
-/// In a container by the host's mapping of the other's BAR, in an iommufd by a
-/// dma-buf: each takes only the one.
+/// A container maps the host's mapping of the other device's BAR, and an
+/// iommufd a dma-buf. Neither accepts the other kind.
 pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
     let peer = Device::open(device.iommu(), Model::Ivshmem.bound()?);
     let peer = peer.map_err(at("ivshmem"))?;
@@ -58,7 +58,8 @@ pub(super) fn reaches_a_peer(device: &Device) -> Result<(), String> {
     edu.carry(MEMORY, PEER + 0x4_0008)?;
     same("ivshmem", seen()?, carried)?;
 
-    // Decoding goes, and takes the mapping with it; it comes back alone.
+    // Switching decoding off removes the mapping. Switching it on does not
+    // restore it.
     peer.set_memory_decode(false).map_err(at("decode"))?;
     let revoked = match by_file()? {
         Err(refusal) => refusal.obstacle(),

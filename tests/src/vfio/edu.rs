@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! edu's DMA engine, and what is mapped for it.
+//! edu's DMA engine, and mappings for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ mod engine {
     pub(super) const OWN: u64 = 0x4_0000;
 }
 
-/// edu, with its registers mapped and bus mastering on. Its addresses have 28
-/// bits.
+/// edu with its registers mapped and bus mastering on. Its DMA addresses have
+/// 28 bits.
 pub(super) struct Edu<'a> {
     device: &'a Device,
     registers: Mapping,
@@ -47,7 +47,7 @@ impl<'a> Edu<'a> {
         written.map_err(at("the command register"))
     }
 
-    /// Copies eight bytes between `iova` and the device, and waits.
+    /// Copies eight bytes between `iova` and the device, and waits for the end.
     fn copy(&self, iova: u64, to_memory: bool) -> Result<(), String> {
         let (source, destination) = match to_memory {
             true => (engine::OWN, iova),
@@ -77,14 +77,15 @@ impl<'a> Edu<'a> {
         }
     }
 
-    /// Has the device load eight bytes from one IOVA and store them at another.
+    /// Makes the device load eight bytes from one IOVA and store them at
+    /// another.
     pub(super) fn carry(&self, from: u64, to: u64) -> Result<(), String> {
         self.copy(from, false)?;
         self.copy(to, true)
     }
 }
 
-/// Pages that devices reach.
+/// A page that devices reach.
 pub(super) fn range(
     iova: u64,
     arena: &Arc<Arena>,

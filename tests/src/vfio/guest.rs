@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Devices in a guest's memory: the mapping of a BAR is device RAM of a model,
-//! and memslots follow that.
+//! which memslots follow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,23 +17,23 @@ use vmm::guest::GuestError;
 
 use super::registers::{EDU_ID, FACTORIAL, STATUS, computed, mapping};
 use super::{Model, at, same};
-use crate::subject::{Followed, Gate, Real, Subject};
+use crate::subject::{Gate, ModelMemory, Real, Subject};
 
-/// Places for BARs of 1 MiB that the guest reaches.
+/// Guest-physical addresses for BARs of 1 MiB.
 pub(super) const A: u64 = 0x4000_0000;
 const B: u64 = 0x4010_0000;
 const C: u64 = 0x4020_0000;
 
-/// What the VMM answers.
+/// The value of a load that the VMM answers.
 const TRAPPED: u32 = u32::MAX;
 
-/// What ivshmem's memory starts with.
+/// The first value in ivshmem's memory.
 const PATTERN: u32 = 0x5a5a_0001;
 
-/// How often BARs are moved, and swapped.
+/// How many times BARs are moved, and swapped.
 const ROUNDS: usize = 100;
 
-/// Answers exits and counts them.
+/// Answers and counts exits.
 #[derive(Debug, Default)]
 pub(super) struct Exits(pub(super) usize);
 
@@ -48,7 +48,7 @@ impl MmioHandler for Exits {
     }
 }
 
-/// A guest, apart from its memory, so that it can run meanwhile.
+/// A guest without its memory, so that it can run while the memory changes.
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) real: Real,
@@ -76,16 +76,15 @@ impl Guest {
 /// The guest's memory.
 #[derive(Debug)]
 pub(super) struct Board {
-    memory: Followed,
+    memory: ModelMemory,
 }
 
 impl Board {
     pub(super) fn new() -> Result<(Guest, Self), String> {
         let real = Real::new(VmType::Plain, true)?;
         let gate = Arc::new(Gate::default());
-        // SAFETY: all memory in the model is a mapping, of a BAR or anonymous, which is there for as
-        // long as the region that owns it. It is accessed as volatile, or not any more once it is here.
-        let memory = unsafe { Followed::new(&real, AbiProfile::None, &gate) }?;
+        // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on.
+        let memory = unsafe { ModelMemory::new(&real, AbiProfile::None, &gate) }?;
         let guest = Guest {
             real,
             gate,
@@ -94,7 +93,7 @@ impl Board {
         Ok((guest, Self { memory }))
     }
 
-    /// Shows a BAR to the guest.
+    /// Places a BAR.
     pub(super) fn show(
         &mut self,
         name: &str,
@@ -112,7 +111,7 @@ impl Board {
         let page = Arc::new(MmapRaw::from(page));
         let address = page.as_mut_ptr().expose_provenance() as u64;
         let size = page.len() as u64;
-        // SAFETY: `page` keeps the bytes mapped, and nothing else uses them.
+        // SAFETY: `page` owns the mapping, and nothing else uses the bytes.
         let memory = unsafe { HostMemory::new(address, size, page) }.ok_or("no bytes")?;
         self.add(Region::ram("code", Memory::host_only(memory)), gpa)
     }
@@ -126,7 +125,7 @@ impl Board {
         Ok(region)
     }
 
-    /// Moves BARs in one transaction; returns what that was for KVM.
+    /// Moves BARs in one transaction. Returns the memslot operations.
     fn put(&mut self, places: &[(RegionId, u64)]) -> Result<Vec<Op>, String> {
         let mut change = self.memory.model.transaction();
         for (region, gpa) in places {
@@ -144,7 +143,7 @@ impl Board {
     }
 }
 
-/// edu's registers, by loads and stores of the guest that nobody sees.
+/// edu's registers, through loads and stores of the guest without exits.
 pub(super) fn reaches_registers(device: &Device) -> Result<(), String> {
     let (_, bar) = mapping(device, 0)?;
     let (mut guest, mut board) = Board::new()?;
@@ -156,7 +155,7 @@ pub(super) fn reaches_registers(device: &Device) -> Result<(), String> {
     same("exits", guest.exits.0, 0)
 }
 
-/// ivshmem's memory, which the VMM sees too.
+/// ivshmem's memory, which the VMM reaches as well.
 pub(super) fn reaches_memory(device: &Device) -> Result<(), String> {
     let (_, bar) = mapping(device, 2)?;
     let bar = Arc::new(bar);
@@ -172,13 +171,13 @@ pub(super) fn reaches_memory(device: &Device) -> Result<(), String> {
     same("exits", guest.exits.0, 0)
 }
 
-/// A guest that looks all the while sees a BAR where it was or where it is, and
-/// of two that change places always one.
+/// While a BAR moves, the guest sees it at its old or its new address. While
+/// two BARs swap, the guest always sees one of them.
 ///
-/// The one that moves is ivshmem. Where a vCPU has left the guest for want of a
-/// slot that has come meanwhile, KVM reads by the host address, a byte at a
-/// time: memory does not mind, but edu's registers answer zero to that. While
-/// the two change places no vCPU is in the guest, and so this cannot be.
+/// The BAR that moves is ivshmem's. If a vCPU exits because a slot is missing,
+/// and the slot is created meanwhile, KVM reads through the host address, byte
+/// by byte. Memory allows that, but edu's registers return zero. During a swap
+/// no vCPU is in the guest, so this cannot happen.
 pub(super) fn moves_and_swaps(device: &Device) -> Result<(), String> {
     let other = Device::open(device.iommu(), Model::Ivshmem.bound()?);
     let other = other.map_err(at("ivshmem"))?;
@@ -212,8 +211,8 @@ pub(super) fn moves_and_swaps(device: &Device) -> Result<(), String> {
     same("ivshmem at last", guest.load(C)?, PATTERN)
 }
 
-/// What the guest loads at these addresses, one after the other, until `change`
-/// is done; and how often it exited.
+/// What the guest loads at these addresses in turn until `change` returns, and
+/// how many times it exited.
 fn while_it_looks(
     guest: &mut Guest,
     at: &[u64],
@@ -228,7 +227,7 @@ fn while_it_looks(
                 for gpa in at {
                     seen.push(guest.load(*gpa)?);
                 }
-                // Whoever waits for the gate gets it.
+                // A thread that waits for the gate gets it.
                 thread::yield_now();
             }
             Ok::<_, String>(seen)
@@ -241,7 +240,7 @@ fn while_it_looks(
     Ok((looked, guest.exits.0 - before))
 }
 
-/// That all of `due` was seen and nothing else.
+/// Requires that exactly the values of `due` were seen.
 fn only(seen: &[u32], due: &[u32]) -> Result<(), String> {
     match seen.iter().find(|value| !due.contains(value)) {
         Some(value) => return Err(format!("the guest saw {value:#x}")),
@@ -254,8 +253,9 @@ fn only(seen: &[u32], due: &[u32]) -> Result<(), String> {
     }
 }
 
-/// Where decoding ends under the guest, its accesses fail. Where the model hears
-/// of it before, they are trapped, and come back with it.
+/// If decoding is switched off without notice, the guest's accesses fail. If
+/// the model is told first, they are trapped, and are direct again with
+/// decoding.
 pub(super) fn decode_off_is_an_event(device: &Device) -> Result<(), String> {
     let (_, bar) = mapping(device, 0)?;
     let (mut guest, mut board) = Board::new()?;

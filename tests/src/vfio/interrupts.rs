@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Interrupts as eventfds: as if by the device, and by devices that can be told
-//! to interrupt.
+//! Interrupts as eventfds: triggered by VFIO, and by devices that interrupt on
+//! request.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use vfio_private::device::interrupts::{
 use super::registers::{FACTORIAL, STATUS};
 use super::{at, regions, same};
 
-/// edu's registers: which interrupts it has raised, one to raise some, one to
-/// take them back; and the bit of its status that has it raise one when it has
-/// computed, with the one that it raises.
+/// edu's registers: the raised interrupts, one to raise interrupts, and one to
+/// acknowledge them. The bit of its status that requests an interrupt after a
+/// computation, and that interrupt.
 const EDU_RAISED: u64 = 0x24;
 const EDU_RAISE: u64 = 0x60;
 const EDU_TAKE_BACK: u64 = 0x64;
 const EDU_TELL: u32 = 0x80;
 const EDU_COMPUTED: u32 = 1;
 
-/// The network card's registers (Intel 82574 datasheet, 10.2.4): causes that
-/// are set, to be set, to let through, to hold back, and to which vector; and
-/// the causes of MSI-X.
+/// The network card's registers (Intel 82574 datasheet, 10.2.4): interrupt
+/// cause read, cause set, mask set, mask clear and vector allocation, and the
+/// causes of MSI-X.
 const ICR: u64 = 0xc0;
 const ICS: u64 = 0xc8;
 const IMS: u64 = 0xd0;
@@ -32,18 +32,18 @@ const IMC: u64 = 0xd8;
 const IVAR: u64 = 0xe4;
 const CAUSES: u32 = 20;
 
-/// eventfds that do not block.
+/// Non-blocking eventfds.
 fn listeners(count: u16) -> Result<Vec<EventFd>, String> {
     let new = |_| EventFd::new(libc::EFD_NONBLOCK).map_err(at("an eventfd"));
     (0..count).map(new).collect()
 }
 
-/// What has arrived, now.
+/// The events that have arrived by now.
 fn arrived(listener: &EventFd) -> u64 {
     listener.read().unwrap_or(0)
 }
 
-/// Waits until something arrives.
+/// Waits for an event.
 fn arrives(what: &str, listener: &EventFd) -> Result<(), String> {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(10) {
@@ -56,7 +56,7 @@ fn arrives(what: &str, listener: &EventFd) -> Result<(), String> {
     Err(format!("{what} never arrived"))
 }
 
-/// What could arrive has time to.
+/// Gives unexpected events time to arrive.
 fn stays_quiet(what: &str, listener: &EventFd) -> Result<(), String> {
     thread::sleep(Duration::from_millis(20));
     same(what, arrived(listener), 0)
@@ -66,8 +66,8 @@ fn some(listeners: &[EventFd]) -> Vec<Option<&EventFd>> {
     listeners.iter().map(Some).collect()
 }
 
-/// Every vector of every kind, as if the device had sent it. What there is not
-/// is refused by name.
+/// Triggers every vector of every kind. A vector that does not exist is refused
+/// with its own error.
 pub(super) fn by_loopback(device: &Device) -> Result<(), String> {
     let vectors = |kind| {
         let info = device.interrupt_info(kind).map_err(at(kind))?;
@@ -149,7 +149,7 @@ fn messages_by_loopback(device: &Device, which: MessageKind, count: u16) -> Resu
     grows(device, which, &all)
 }
 
-/// Vectors that were not allocated are added, or all are enabled anew.
+/// Enables vectors that were not allocated, one by one or all again.
 fn grows(device: &Device, which: MessageKind, all: &[EventFd]) -> Result<(), String> {
     let kind = InterruptKind::from(which);
     let info = device.interrupt_info(kind).map_err(at(kind))?;
@@ -186,7 +186,7 @@ fn grows(device: &Device, which: MessageKind, all: &[EventFd]) -> Result<(), Str
     }
 }
 
-/// Reads and writes registers of a device's BAR 0.
+/// Reads and writes the registers of a device's BAR 0.
 #[derive(Debug)]
 struct Registers<'a> {
     device: &'a Device,
@@ -194,7 +194,7 @@ struct Registers<'a> {
 }
 
 impl<'a> Registers<'a> {
-    /// The device may also write by itself, as messages are writes.
+    /// Also enables bus mastering, because messages are writes.
     fn new(device: &'a Device) -> Result<Self, String> {
         let open = regions::bar(device, 0)?;
         device
@@ -217,7 +217,7 @@ impl<'a> Registers<'a> {
     }
 }
 
-/// edu raises an interrupt when it is told to, and when it has computed.
+/// edu raises an interrupt on request, and after a computation.
 pub(super) fn edu_sends_messages(device: &Device) -> Result<(), String> {
     let edu = Registers::new(device)?;
     let listener = listeners(1)?.remove(0);
@@ -243,8 +243,8 @@ pub(super) fn edu_sends_messages(device: &Device) -> Result<(), String> {
     edu.write(EDU_TAKE_BACK, 1)
 }
 
-/// edu holds its line until what it raised is taken back; the kernel masks the
-/// line at each interrupt.
+/// edu asserts its line until the interrupt is acknowledged. The kernel masks
+/// the line at each interrupt.
 pub(super) fn edu_holds_its_line(device: &Device) -> Result<(), String> {
     let info = device.interrupt_info(InterruptKind::Intx);
     if info.map_err(at("INTx"))?.vectors == 0 {
@@ -268,7 +268,7 @@ pub(super) fn edu_holds_its_line(device: &Device) -> Result<(), String> {
     line.unmask().map_err(at("unmasking"))?;
     arrives("what was masked", &listeners[0])?;
 
-    // As KVM does when a guest has served it.
+    // As KVM does after the guest has served the interrupt.
     let served = EventFd::new(0).map_err(at("an eventfd"))?;
     line.unmask_by(Some(&served)).map_err(at("unmasking"))?;
     served.write(1).map_err(at("a signal"))?;
@@ -282,17 +282,17 @@ pub(super) fn edu_holds_its_line(device: &Device) -> Result<(), String> {
     line.unmask_by(None).map_err(at("no more unmasking"))
 }
 
-/// The card sends the vectors that its causes are routed to.
+/// The card sends the vectors that its causes are mapped to.
 pub(super) fn e1000e_sends_vectors(device: &Device) -> Result<(), String> {
     let card = Registers::new(device)?;
-    // What is left of others: only a cause that is new is sent.
+    // Clear old causes: the card sends only new ones.
     card.write(IMC, u32::MAX)?;
     card.write(ICR, u32::MAX)?;
     let listeners = listeners(5)?;
     let vectors = Vectors::enable(device, MessageKind::Msix, &some(&listeners));
     let vectors = vectors.map_err(at("MSI-X"))?;
-    // Five causes: two of receiving, two of sending, one of all else. Each has
-    // four bits: the vector, and that there is one.
+    // Five causes: two for receiving, two for sending, one for everything else.
+    // Each has four bits: the vector, and whether it is valid.
     let routes = (0..5).fold(0, |bits, cause| bits | (8 | (4 - cause)) << (4 * cause));
     card.write(IVAR, routes)?;
     card.write(IMS, 0x1f << CAUSES)?;
@@ -303,8 +303,8 @@ pub(super) fn e1000e_sends_vectors(device: &Device) -> Result<(), String> {
         let others = listeners.iter().map(arrived).sum();
         same("other vectors", others, 0)?;
     }
-    // The card holds back what follows an interrupt too soon, by a timer. QEMU 7.2 gives up if MSI-X
-    // is switched off before that has run out.
+    // A timer of the card delays an interrupt that follows another one too
+    // soon. QEMU 7.2 aborts if MSI-X is disabled before the timer has expired.
     let quiet = |what: &'static str| {
         let mut all = listeners.iter();
         all.try_for_each(|listener| stays_quiet(what, listener))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From a device's interrupt to the guest's message: an emulated table beside
-//! real vectors, as a VMM has them.
+//! From a device's interrupt to the guest's message: a VMM's emulated MSI-X
+//! table, with the real vectors.
 
 use vfio_private::config::ConfigSpace;
 use vfio_private::device::Device;
@@ -12,23 +12,25 @@ use vfio_private::{Bar, Msix};
 
 use super::{at, regions, same};
 
-/// MSI-X's control register, in its capability, and its bits in the upper byte.
+/// The MSI-X control register in the capability, and the bits of its upper
+/// byte.
 const CONTROL: u64 = 3;
 const ENABLE: u8 = 0x80;
 const MASK: u8 = 0x40;
 
-/// A VMM with this one device.
+/// A VMM with one device.
 struct Vmm<'a> {
     device: &'a Device,
     config: GuestConfig,
-    /// Where the upper byte of MSI-X's control register is.
+    /// The offset of the upper byte of the MSI-X control register.
     control: u64,
     msix: Msix,
     table: MsixTable,
-    /// One for each vector: in a VMM, an irqfd once there is a route.
+    /// An eventfd for each vector. In a VMM it becomes an irqfd when there is a
+    /// route.
     listeners: Vec<EventFd>,
     vectors: Option<Vectors<&'a Device>>,
-    /// What came to the guest.
+    /// The messages that the guest has received.
     delivered: Vec<Message>,
 }
 
@@ -70,7 +72,7 @@ impl<'a> Vmm<'a> {
         same("control", self.config.msix(), Some(due))
     }
 
-    /// The guest writes some bytes of a vector.
+    /// The guest writes bytes of a vector.
     fn entry(&mut self, vector: u16, offset: u64, data: &[u8]) -> Result<(), String> {
         let place = self.msix.table;
         let offset = place.range.start() + u64::from(vector) * 16 + offset;
@@ -89,7 +91,7 @@ impl<'a> Vmm<'a> {
                 }
                 MsixChange::Disabled => self.vectors = None,
                 MsixChange::Routed { vector, .. } => self.listen(vector)?,
-                // The eventfd stays, and is looked at by the VMM.
+                // The eventfd stays, and the VMM reads it.
                 MsixChange::Unrouted { .. } => {}
                 MsixChange::Deliver { message, .. } => self.delivered.push(message),
             }
@@ -97,7 +99,8 @@ impl<'a> Vmm<'a> {
         Ok(())
     }
 
-    /// Has a vector signal its eventfd; where it was not allocated, all are anew.
+    /// Makes a vector signal its eventfd. If it was not allocated, enables all
+    /// vectors again.
     fn listen(&mut self, vector: u16) -> Result<(), String> {
         let mut vectors = self.vectors.take().ok_or("MSI-X is off")?;
         let listener = &self.listeners[usize::from(vector)];
@@ -113,7 +116,7 @@ impl<'a> Vmm<'a> {
         Ok(())
     }
 
-    /// The device sends a vector. What comes of it.
+    /// The device sends a vector. Returns the guest's message.
     fn send(&mut self, vector: u16) -> Result<Option<Message>, String> {
         let vectors = self.vectors.as_ref().ok_or("MSI-X is off")?;
         vectors.fire(vector).map_err(at("firing"))?;
@@ -123,8 +126,8 @@ impl<'a> Vmm<'a> {
     }
 }
 
-/// A guest sets its vectors up as Linux does, masks them and unmasks them.
-/// Nothing is lost, and all comes as the message that it asked for.
+/// A guest sets its vectors up as Linux does, masks them and unmasks them. No
+/// interrupt is lost, and each arrives as the message that the guest has set.
 pub(super) fn guest_sets_up_its_vectors(device: &Device) -> Result<(), String> {
     let mut vmm = Vmm::new(device)?;
     let last = vmm.table.vectors() - 1;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Real devices, opened through VFIO: those of QEMU that the lab has. Whoever
-//! has them elsewhere, bound to vfio-pci, can run the tests there.
+//! Real devices, opened through VFIO: the QEMU devices of the lab. The tests
+//! run on any machine that has them bound to vfio-pci.
 
+mod backing_fd;
 pub mod bars;
 mod config;
 pub mod data_sheets;
@@ -10,7 +11,6 @@ mod dma_convert;
 mod dma_peer;
 mod edu;
 mod guest;
-mod hostless;
 mod interrupts;
 mod messages;
 pub(crate) mod regions;
@@ -26,18 +26,18 @@ use vmm::machine::DeviceName;
 use crate::check::{at, same};
 use crate::needs::Need;
 
-/// A device that the tests know.
+/// A device that has tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
-    /// A network card: MSI-X in a BAR of its own, and an I/O BAR.
+    /// A network card with MSI-X in a BAR of its own, and an I/O BAR.
     E1000e,
-    /// A device for teaching: some registers in 1 MiB.
+    /// A device for teaching, with some registers in 1 MiB.
     Edu,
-    /// Memory as a BAR, beside one of 256 bytes.
+    /// A BAR of plain memory, and one of 256 bytes.
     Ivshmem,
-    /// A disk controller: MSI-X among its registers.
+    /// A disk controller with MSI-X among its registers.
     Nvme,
-    /// A device for tests: a page of memory, and an I/O BAR.
+    /// A device for tests, with a page of memory and an I/O BAR.
     TestDev,
 }
 
@@ -60,7 +60,7 @@ impl Model {
         }
     }
 
-    /// Vendor and device.
+    /// The vendor and device IDs.
     const fn ids(self) -> (u16, u16) {
         match self {
             Self::E1000e => (0x8086, 0x10d3),
@@ -71,10 +71,10 @@ impl Model {
         }
     }
 
-    /// The first such device that vfio-pci has.
+    /// The first such device that is bound to vfio-pci.
     ///
     /// # Errors
-    /// What is missing, in words.
+    /// A message that says what is missing.
     pub fn bound(self) -> Result<PciAddress, String> {
         let (vendor, device) = self.ids();
         DeviceName::Model { vendor, device }.find()
@@ -92,7 +92,7 @@ impl fmt::Display for Model {
     }
 }
 
-/// What is missing to open devices this way, if something is.
+/// What is missing to open devices through this interface, if anything.
 pub fn lacks_way(way: VfioInterface) -> Option<String> {
     match way {
         VfioInterface::LegacyGroup => lacks("/dev/vfio/vfio"),
@@ -113,13 +113,14 @@ pub struct OnDevice {
     name: &'static str,
     model: Model,
     way: VfioInterface,
-    /// What must be there.
+    /// What the machine must have.
     pub needs: &'static [Need],
     run: fn(&Device) -> Result<(), String>,
 }
 
 impl OnDevice {
-    /// A sentence with underscores, behind the device and how it is opened.
+    /// The name: a sentence with underscores, after the interface and the
+    /// device.
     pub fn name(&self) -> String {
         format!("vfio::{}::{}::{}", self.way, self.model, self.name)
     }
@@ -127,7 +128,7 @@ impl OnDevice {
     /// Opens the device and runs the test.
     ///
     /// # Errors
-    /// What went wrong.
+    /// A message that says what went wrong.
     pub fn run(&self) -> Result<(), String> {
         (self.run)(&self.model.open(self.way)?)
     }
@@ -135,14 +136,14 @@ impl OnDevice {
 
 type Body = fn(&Device) -> Result<(), String>;
 
-/// On every device.
+/// The tests that run on every device.
 const ON_ALL: [(&str, Body); 5] = [
     (
-        "its_pieces_agree_with_what_can_be_mapped",
+        "its_pieces_match_what_can_be_mapped",
         regions::pieces_agree_with_mmap,
     ),
     (
-        "dma_bufs_are_of_whole_pages_of_memory_bars",
+        "dma_bufs_cover_whole_pages_of_memory_bars",
         regions::dma_bufs,
     ),
     (
@@ -150,20 +151,20 @@ const ON_ALL: [(&str, Body); 5] = [
         interrupts::by_loopback,
     ),
     (
-        "a_guest_finds_its_bars_as_large_as_the_kernel_says",
+        "a_guest_sizes_its_bars_as_the_kernel_does",
         config::sizes_are_the_kernels,
     ),
     (
-        "what_a_reset_leaves_is_foreseen",
+        "the_state_after_a_reset_is_predicted",
         config::resets_are_foreseen,
     ),
 ];
 
-/// On one.
+/// The tests that run on one device.
 const ON_ONE: [(Model, &str, Body); 13] = [
     (
         Model::Nvme,
-        "a_reset_by_the_guest_is_foreseen_and_happens",
+        "a_reset_by_the_guest_is_predicted_and_happens",
         config::guests_reset_is_foreseen,
     ),
     (
@@ -178,17 +179,17 @@ const ON_ONE: [(Model, &str, Body); 13] = [
     ),
     (
         Model::Edu,
-        "it_interrupts_by_message_when_it_is_told_to",
+        "it_sends_a_message_on_request",
         interrupts::edu_sends_messages,
     ),
     (
         Model::Edu,
-        "it_holds_its_line_until_it_is_served",
+        "it_asserts_its_line_until_it_is_served",
         interrupts::edu_holds_its_line,
     ),
     (
         Model::E1000e,
-        "its_causes_arrive_at_the_vectors_that_they_are_routed_to",
+        "its_causes_arrive_at_their_vectors",
         interrupts::e1000e_sends_vectors,
     ),
     (
@@ -218,17 +219,17 @@ const ON_ONE: [(Model, &str, Body); 13] = [
     ),
     (
         Model::E1000e,
-        "asleep_it_is_out_of_reach_until_it_wakes",
+        "it_is_out_of_reach_while_it_sleeps",
         registers::asleep,
     ),
     (
         Model::E1000e,
-        "what_leaves_a_region_is_refused",
+        "accesses_beyond_a_region_are_refused",
         regions::outside_is_refused,
     ),
 ];
 
-/// On one, with a guest.
+/// The tests with a guest.
 const IN_GUEST: [(Model, &str, Body); 5] = [
     (
         Model::Ivshmem,
@@ -247,7 +248,7 @@ const IN_GUEST: [(Model, &str, Body); 5] = [
     ),
     (
         Model::Edu,
-        "it_moves_and_changes_places_with_ivshmem_while_a_guest_looks",
+        "it_moves_and_swaps_with_ivshmem_while_a_guest_reads",
         guest::moves_and_swaps,
     ),
     (
@@ -257,28 +258,28 @@ const IN_GUEST: [(Model, &str, Body); 5] = [
     ),
 ];
 
-/// On one, with a guest whose memslots have no host address.
+/// The tests with a guest whose memslots have no host address.
 const HOSTLESS: [(Model, &str, Body); 3] = [
     (
         Model::Edu,
         "a_guest_reads_its_id_through_a_page_that_the_host_does_not_map",
-        hostless::reads_its_id,
+        backing_fd::reads_its_id,
     ),
     (
         Model::Edu,
         "an_access_before_acceptance_is_a_private_memory_fault_and_then_direct",
-        hostless::is_accepted,
+        backing_fd::is_accepted,
     ),
     (
         Model::Edu,
         "without_decoding_the_guest_is_stopped_with_the_address_and_then_goes_on",
-        hostless::is_revoked,
+        backing_fd::is_revoked,
     ),
 ];
 
-/// For each device and way: the way, the device; for tests with a guest also a
-/// KVM, and the device that others change places with; for those without host
-/// addresses also such slots, and private pages.
+/// The needs of each interface and device: the interface and the device; for
+/// tests with a guest also a KVM, and the device that others swap places with;
+/// for slots without a host address also such slots, and private pages.
 static NEEDS: [[Need; 6]; Model::ALL.len() * VfioInterface::ALL.len()] = {
     let mut needs = [[Need::Kvm; 6]; Model::ALL.len() * VfioInterface::ALL.len()];
     let mut at = 0;
@@ -286,14 +287,15 @@ static NEEDS: [[Need; 6]; Model::ALL.len() * VfioInterface::ALL.len()] = {
         needs[at][0] = Need::VfioInterface(VfioInterface::ALL[at % VfioInterface::ALL.len()]);
         needs[at][1] = Need::Vfio(Model::ALL[at / VfioInterface::ALL.len()]);
         needs[at][3] = Need::Vfio(Model::Ivshmem);
-        needs[at][4] = Need::HostlessSlots;
+        needs[at][4] = Need::BackingFd;
         needs[at][5] = Need::PrivatePages;
         at += 1;
     }
     needs
 };
 
-/// `vmm bars` beside each device's documentation: it opens the device by itself.
+/// Compares `vmm bars` with each device's documentation. The command opens the
+/// device itself.
 pub fn data_sheets() -> Vec<(String, &'static [Need], Model)> {
     let name = |model| format!("vmm_bars_prints_what_the_data_sheet_of_{model}_says");
     let of_groups = NEEDS.iter().filter_map(|needs| match needs {
@@ -307,7 +309,7 @@ pub fn data_sheets() -> Vec<(String, &'static [Need], Model)> {
     of_groups.collect()
 }
 
-/// All of them, each device in each way.
+/// All tests, for each device and each interface.
 pub fn all() -> Vec<OnDevice> {
     let mut tests = Vec::new();
     for needs in &NEEDS {
@@ -329,8 +331,8 @@ pub fn all() -> Vec<OnDevice> {
         }
         let ones = ON_ONE.map(|test| (without_kvm, test));
         let in_guest = IN_GUEST.map(|test| (&needs[..4], test));
-        let hostless = HOSTLESS.map(|test| (&needs[..], test));
-        let tests = ones.into_iter().chain(in_guest).chain(hostless);
+        let backing_fd = HOSTLESS.map(|test| (&needs[..], test));
+        let tests = ones.into_iter().chain(in_guest).chain(backing_fd);
         for (needs, (of, name, run)) in tests {
             if of == model {
                 add(name, needs, run);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What there is of a device, and what the kernel lets us have of it.
+//! The regions of a device, and which of their bytes the kernel lets userspace
+//! map and export.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use vfio_private::{
 use super::{at, same};
 use crate::subject::PAGE;
 
-/// A BAR with all that is known of it.
+/// A BAR with everything that is known about it.
 #[derive(Debug)]
 pub(crate) struct OpenBar {
     pub(crate) bar: Bar,
@@ -23,7 +24,7 @@ pub(crate) struct OpenBar {
     pub(crate) pieces: Vec<Piece>,
 }
 
-/// The BARs of a device, classified, with memory decoding on.
+/// Classifies the BARs of a device, with memory decoding on.
 pub(crate) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
     device.set_memory_decode(true).map_err(at("decode on"))?;
     let config = device.config_space().map_err(at("configuration space"))?;
@@ -44,7 +45,7 @@ pub(crate) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
     }
 }
 
-/// The reasons that are the kernel's; the others are ours.
+/// The reasons that are limits of the kernel. The others are policy.
 const KERNELS: [Reason; 4] = [
     Reason::MsixNotMappable,
     Reason::RegionNotMappable,
@@ -52,7 +53,8 @@ const KERNELS: [Reason; 4] = [
     Reason::IoBar,
 ];
 
-/// The kernel maps every page but those that are trapped because it would not.
+/// The kernel maps every page except those that are trapped because it would
+/// refuse them.
 pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
     for OpenBar { bar, info, pieces } in bars(device)? {
         let end = pieces
@@ -66,7 +68,7 @@ pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
             let mut offset = piece.offset();
             let end = piece.offset() + piece.size();
             while offset < end {
-                // The rest of a page of a smaller BAR comes along.
+                // The rest of a page of a smaller BAR is mapped with it.
                 let size = PAGE.min(end - offset);
                 let page = AddrRange::new(offset, size.into()).ok_or("a page")?;
                 let mapped = device.map(&info, page);
@@ -84,7 +86,8 @@ pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// Also those that the kernel would map: the MSI-X table's page here.
+/// Pages that are not shared are not mapped, even if the kernel would map them,
+/// as the MSI-X table's page.
 pub(crate) fn only_shared_pieces_are_mapped(device: &Device) -> Result<(), String> {
     let (mut shared, mut others) = (0, 0);
     for OpenBar { bar, pieces, .. } in bars(device)? {
@@ -102,7 +105,7 @@ pub(crate) fn only_shared_pieces_are_mapped(device: &Device) -> Result<(), Strin
     }
 }
 
-/// Refused before the kernel is asked.
+/// Refused without a system call.
 pub(crate) fn outside_is_refused(device: &Device) -> Result<(), String> {
     for OpenBar { bar, info, .. } in bars(device)? {
         let size = bar.size();
@@ -128,7 +131,7 @@ pub(crate) fn outside_is_refused(device: &Device) -> Result<(), String> {
     }
 }
 
-/// Whole pages of a memory BAR become files, and nothing else does.
+/// Only whole pages of a memory BAR can be exported as a dma-buf.
 pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
     let has = device.can_export();
     for OpenBar { bar, .. } in bars(device)? {
@@ -166,12 +169,12 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
     )
 }
 
-/// Were the first and the last page private, they would be files of their own,
-/// or slices of one; and no file can be mapped.
+/// If the first and the last page are private, they are two files or slices of
+/// one. No such file can be mapped.
 fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
     let page = |offset| ReportedRange::new(offset, PAGE, TeeKind::Tee);
     let mut tee = vec![page(0).map_err(at("a page"))?];
-    // Apart from the first.
+    // Separate from the first page.
     if bar.size() > 2 * PAGE {
         tee.push(page(bar.size() - PAGE).map_err(at("a page"))?);
     }

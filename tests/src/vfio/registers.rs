@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Registers and memory of a device, by system calls and by a mapping.
+//! Registers and memory of a device, through system calls and through a
+//! mapping.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,12 +16,12 @@ use super::{at, same};
 
 /// edu's identification, at 0: its version and a fixed end.
 pub(crate) const EDU_ID: u32 = 0x0100_00ed;
-/// edu's factorial: a number goes in, its factorial comes out.
+/// edu's factorial: write a number, read its factorial.
 pub(crate) const FACTORIAL: u64 = 8;
 /// edu's status; bit 0 is set while it computes.
 pub(crate) const STATUS: u64 = 0x20;
 
-/// The one piece of a BAR that is shared as a whole.
+/// The single piece of a BAR that is shared as a whole.
 pub(crate) fn mapping(device: &Device, number: u8) -> Result<(OpenBar, Mapping), String> {
     let open = regions::bar(device, number)?;
     let [piece] = open.pieces[..] else {
@@ -30,14 +31,15 @@ pub(crate) fn mapping(device: &Device, number: u8) -> Result<(OpenBar, Mapping),
     Ok((open, mapping.map_err(at("mapping"))?))
 }
 
-/// Reads a register by a system call.
+/// Reads a register through a system call.
 fn read(device: &Device, open: &OpenBar, offset: u64) -> Result<u32, DeviceError> {
     let mut register = [0; 4];
     device.read(&open.info, offset, &mut register)?;
     Ok(u32::from_le_bytes(register))
 }
 
-/// Waits until edu has computed, which it does on a thread of its own.
+/// Waits until edu has finished a computation, which QEMU makes on another
+/// thread.
 pub(crate) fn computed(mut status: impl FnMut() -> Result<u32, String>) -> Result<(), String> {
     let start = Instant::now();
     while status()? & 1 != 0 {
@@ -79,7 +81,7 @@ pub(crate) fn ivshmem_remembers(device: &Device) -> Result<(), String> {
     Ok(())
 }
 
-/// Trapped accesses fail, and so do system calls on the mapping; a load would
+/// Trapped accesses fail, and so do system calls on the mapping. A load would
 /// end this process.
 pub(crate) fn decode_off(device: &Device) -> Result<(), String> {
     let (open, mapping) = mapping(device, 0)?;
@@ -93,7 +95,7 @@ pub(crate) fn decode_off(device: &Device) -> Result<(), String> {
     let refused = refused.map_err(|error| error.errno());
     same("a write", refused, Err(Some(libc::EIO)))?;
     same("through the mapping", sent(&mapping), Err(libc::EFAULT))?;
-    // It can be mapped all the same.
+    // It can still be mapped.
     let page = open.pieces[0].range();
     device.map(&open.info, page).map_err(at("mapping"))?;
     same("decode before", decode(true)?, false)?;
@@ -101,13 +103,13 @@ pub(crate) fn decode_off(device: &Device) -> Result<(), String> {
     same("a load", mapping.read(0), Ok(EDU_ID))
 }
 
-/// Has the kernel read four bytes of the mapping.
+/// Makes the kernel read four bytes of the mapping.
 fn sent(mapping: &Mapping) -> Result<(), i32> {
     let (_reader, writer) = io::pipe().map_err(|e| e.raw_os_error().unwrap_or(0))?;
     let address = usize::try_from(mapping.address()).expect("64 bits");
     let bytes = ptr::with_exposed_provenance(address);
-    // SAFETY: the kernel only reads these bytes, which are all in the mapping; where none can be
-    // had, the call fails. No reference to them is made.
+    // SAFETY: the kernel only reads these bytes, which are all in the mapping. It returns an error
+    // if it cannot read them. There is no reference to them.
     let written = unsafe { libc::write(writer.as_raw_fd(), bytes, 4) };
     match written {
         4 => Ok(()),
@@ -129,7 +131,8 @@ pub(crate) fn reset_leaves_it_reachable(device: &Device) -> Result<(), String> {
     same("mapped", mapping.read(0), Ok(EDU_ID))
 }
 
-/// The write that sends a device to sleep is foreseen, and takes it away.
+/// The emulation predicts the write that puts a device into D3, which disables
+/// it.
 pub(crate) fn asleep(device: &Device) -> Result<(), String> {
     let open = regions::bar(device, 0)?;
     let config = device.config_space().map_err(at("configuration space"))?;

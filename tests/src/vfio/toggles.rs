@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory decoding is switched under a guest that does nothing but store.
+//! Memory decoding is switched off and on while a guest does nothing but store.
 //!
-//! The guest counts, and stores each number it comes to, one place behind the
-//! other, round and round in ivshmem's memory. Where decoding is off its store
+//! The guest counts, and stores each number to the next place in ivshmem's
+//! memory, from the start again after the end. While decoding is off its store
 //! fails, `KVM_RUN` returns, and the number in its register is the one that was
-//! not stored. It is then held until decoding is on, and makes this store again.
-//! So whatever it has counted must be in memory.
+//! not stored. The guest is then held until decoding is on, and repeats the
+//! store. So every number that it has counted must be in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -25,34 +25,34 @@ use super::registers::mapping;
 use super::{at, same};
 use crate::subject::Gate;
 
-/// Where the guest's code is.
+/// The address of the guest's code.
 const CODE: u64 = 0x1_0000_0000;
 
-/// How many numbers memory holds: 8 bytes each in 1 MiB.
+/// How many numbers the memory holds: 1 MiB of 8 bytes each.
 const PLACES: u64 = 0x2_0000;
 
-/// How many numbers the guest stores before it looks up.
+/// How many numbers the guest stores between exits.
 const BURST: u64 = 0x100;
 
-/// How often decoding is switched off and on again.
+/// How many times decoding is switched off and on again.
 const TOGGLES: usize = 1000;
 
-/// What happens to the guest meanwhile.
+/// What happens to the guest while decoding is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// It is held, and notices nothing.
+    /// The guest is held, and notices nothing.
     Held,
-    /// Decoding comes back when the guest has failed.
+    /// Decoding is switched on after the guest has failed.
     Met,
-    /// The same, and its memslot goes and comes meanwhile.
+    /// The same, and the memslot is removed and added meanwhile.
     MetWithoutSlot,
-    /// Decoding comes back at once. The guest may fail, or not notice.
+    /// Decoding is switched on at once. The guest may fail or not notice.
     Raced,
 }
 
 const ROUNDS: [Round; 4] = [Round::Held, Round::Met, Round::MetWithoutSlot, Round::Raced];
 
-/// The guest's code: RAX counts, RDI is where the memory is.
+/// The guest's code: RAX counts, RDI is the address of the memory.
 fn code() -> Vec<u8> {
     let mask = u32::try_from(PLACES - 1).expect("a few");
     let [a, b, c, d] = mask.to_le_bytes();
@@ -69,27 +69,27 @@ fn code() -> Vec<u8> {
     .concat()
 }
 
-/// What the guest's thread and the VMM's tell each other.
+/// What the guest's thread and the VMM's share.
 #[derive(Debug, Default)]
 struct Shared {
     done: AtomicBool,
-    /// Set before decoding goes, and cleared when it is back.
+    /// Set before decoding is switched off, and cleared after it is on again.
     off: AtomicBool,
-    /// What the guest stores next.
+    /// The number that the guest stores next.
     counted: AtomicU64,
-    /// Below this, the VMM has seen all numbers in memory.
+    /// The VMM has found all numbers below this in memory.
     checked: AtomicU64,
     faults: AtomicUsize,
 }
 
-/// Runs the guest until all is done; whoever holds the gate finds it between two
-/// runs.
+/// Runs the guest until the test is done. A thread that holds the gate finds it
+/// between two runs.
 fn hammer(mut guest: Guest, shared: &Shared) -> Result<(Guest, usize), String> {
     let mut most = 0;
     while !shared.done.load(Ordering::Acquire) {
         thread::yield_now();
         let from = shared.counted.load(Ordering::Acquire);
-        // What is not checked yet is not overwritten.
+        // Do not overwrite numbers that are not checked yet.
         let unchecked = from - shared.checked.load(Ordering::Acquire);
         if unchecked + 2 * BURST > PLACES {
             continue;
@@ -99,7 +99,8 @@ fn hammer(mut guest: Guest, shared: &Shared) -> Result<(Guest, usize), String> {
         let (counted, ended) = guest.real.run((CODE, A, from), &mut guest.exits);
         shared.counted.store(counted, Ordering::Release);
         if ended.is_err() {
-            // Before the gate opens: whoever has it knows of all that failed.
+            // Before the gate opens, so that its next holder knows of all
+            // failures.
             shared.faults.fetch_add(1, Ordering::AcqRel);
         }
         drop(running);
@@ -140,7 +141,7 @@ impl Vmm<'_> {
         self.shared.faults.load(Ordering::Acquire)
     }
 
-    /// All that was counted is in memory. The guest is not running.
+    /// Requires that all counted numbers are in memory. The guest does not run.
     fn check(&self) -> Result<(), String> {
         let counted = self.shared.counted.load(Ordering::Acquire);
         let mut number = self.shared.checked.load(Ordering::Acquire);
@@ -160,7 +161,8 @@ impl Vmm<'_> {
         Ok(())
     }
 
-    /// The guest stores, decoding goes and comes, and the guest stores.
+    /// The guest stores, decoding is switched off and on, and the guest stores
+    /// again.
     fn round(&mut self, round: Round) -> Result<(), String> {
         let gate = Arc::clone(&self.gate);
         let before = {
@@ -207,8 +209,8 @@ impl Vmm<'_> {
     }
 }
 
-/// No store is lost, the guest fails once for each time that it meets no
-/// decoding, and goes on.
+/// No store is lost. The guest fails once each time that decoding is off, and
+/// continues.
 pub(super) fn under_a_guest_that_stores(device: &Device) -> Result<(), String> {
     let (open, bar) = mapping(device, 2)?;
     same("places", open.bar.size() / 8, PLACES)?;
@@ -233,7 +235,7 @@ pub(super) fn under_a_guest_that_stores(device: &Device) -> Result<(), String> {
         let toggled = toggle(&mut vmm);
         shared.done.store(true, Ordering::Release);
         let ended = guest.join().map_err(|_| "the guest's thread panicked")?;
-        // Why the guest ended is why it does not go on.
+        // If the guest has ended, its error is the reason.
         let (guest, most) = ended?;
         Ok::<_, String>((guest, most, toggled?))
     })?;
@@ -250,7 +252,8 @@ pub(super) fn under_a_guest_that_stores(device: &Device) -> Result<(), String> {
     }
 }
 
-/// Each kind of round as often; returns how often the guest failed.
+/// Makes the same number of rounds of each kind. Returns how many times the
+/// guest failed.
 fn toggle(vmm: &mut Vmm<'_>) -> Result<usize, String> {
     for number in 0..TOGGLES {
         let round = ROUNDS[number % ROUNDS.len()];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest's access to a device costs, in the lab.
+//! The cost of a guest's access to a device, in the lab.
 
 use std::fmt::Write;
 
@@ -9,17 +9,17 @@ use crate::lab::command;
 use crate::lab::environment::X86_64;
 use crate::shell::build_static_program;
 
-/// The environment that has all ways.
+/// The environment with all paths.
 const ENVIRONMENT: &str = "lab-7.3-private-mmio";
 
-/// How a guest can have a device, and what that is.
+/// The paths by which a guest reaches a device, with a description.
 const WAYS: [(&str, &str); 3] = [
     ("private", "directly, by a memslot without a host address"),
     ("mapped", "directly, by a memslot on the VMM's mapping"),
     ("trapped", "by an exit, and a system call of the VMM"),
 ];
 
-/// The table; where the lab cannot be had, the reason in its place.
+/// The table, or the reason if the lab is not available.
 pub fn table() -> String {
     let title = "A guest's load of 4 bytes from a device, nanoseconds under emulation, \
                  the best of 5 rounds";
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(lines.len(), 5);
         assert_eq!(lines[0], "| how | edu | memory |");
         assert!(lines[4].starts_with("| by an exit") && lines[4].ends_with("| 3 | 3 |"));
-        // What is not there is not made up.
+        // A missing value is not invented.
         rows.pop();
         assert_eq!(rows_of(&rows), None);
         assert_eq!(rows_of(&[]), None);

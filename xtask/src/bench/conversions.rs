@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::{count, line};
 
-/// How many requests are counted instruction by instruction.
+/// The number of requests whose instructions are counted.
 const COUNTED: u64 = 50_000;
 
-/// How many conversions a second, and what they take.
+/// Conversions per second, and their memory and instructions.
 pub fn table(program: &Path) -> Result<String, String> {
     eprintln!("xtask: timing conversions");
     let output = Command::new(program).arg("conversions").output();

@@ -21,18 +21,19 @@ pub fn run(min: Option<f64>) -> Result<(), String> {
     if !succeeds(&cargo(), &["llvm-cov", "--version"]) {
         return Err(format!("no cargo-llvm-cov: {INSTALL}"));
     }
-    // It is there already, mostly; what it lacks cargo-llvm-cov says itself.
+    // It is usually installed. If not, cargo-llvm-cov reports that.
     succeeds("rustup", &["component", "add", COMPONENT]);
     let folder = root().join("target").join("coverage");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let json = folder.join("summary.json");
-    // A table is of the crates' own sources: not of tests, nor of this program.
+    // Only the crates' own sources count, not tests or this program.
     let others = r"/(tests|xtask)/|/tests\.rs$";
     let report = |name: &str| {
         Step::cargo(name, &["llvm-cov", "report"]).with(&["--ignore-filename-regex", others])
     };
     run_all(&[
-        // What an earlier run counted, of programs that may be gone.
+        // Remove counts of earlier runs, of programs that may not exist any
+        // more.
         Step::cargo("a clean start", &["llvm-cov", "clean", "--workspace"]),
         Step::cargo("tests", &["llvm-cov", "--no-report", "--workspace"]).with(&TEST_FEATURES),
         report("summary")

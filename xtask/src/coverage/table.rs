@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What llvm-cov counted, by crate and file.
+//! The counts of llvm-cov, by crate and file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-/// What is read of llvm-cov's JSON.
+/// The parts of llvm-cov's JSON that are used.
 #[derive(Deserialize)]
 struct Export {
     data: Vec<Data>,
@@ -29,7 +29,7 @@ struct Summary {
     lines: Lines,
 }
 
-/// How many lines have code, and how many of them were run.
+/// The number of lines with code, and how many of them were run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 struct Lines {
     count: u64,
@@ -48,11 +48,11 @@ impl Lines {
         }
     }
 
-    /// Of a file without code all is reached.
+    /// A file without code is fully reached.
     fn percent(self) -> f64 {
         match self.count {
             0 => 100.0,
-            // No crate has so many lines that this would lose any.
+            // No crate has enough lines to lose precision.
             count => self.covered as f64 * 100.0 / count as f64,
         }
     }
@@ -65,10 +65,10 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Reads llvm-cov's JSON; takes the sources of the crates below `root`.
+    /// Reads llvm-cov's JSON, and keeps the sources of the crates below `root`.
     ///
     /// # Errors
-    /// It is something else, or there is nothing of any crate in it.
+    /// The JSON has another format, or no source of a crate.
     pub(super) fn read(json: &[u8], root: &Path) -> Result<Self, String> {
         let export: Export = serde_json::from_slice(json).map_err(|e| format!("llvm-cov: {e}"))?;
         let mut table = Self::default();
@@ -84,7 +84,7 @@ impl Table {
             }
         }
         for files in table.crates.values_mut() {
-            // Where most is to be gained comes first.
+            // Files with the most unreached lines come first.
             files.sort_by(|(a, la), (b, lb)| lb.missed().cmp(&la.missed()).then(a.cmp(b)));
         }
         match table.crates.is_empty() {
@@ -103,10 +103,10 @@ impl Table {
             .map(move |(name, files)| (name, total(files)))
     }
 
-    /// Asks for so many percent of each crate's lines.
+    /// Requires a minimum percentage of each crate's lines.
     ///
     /// # Errors
-    /// Names the crates that have less.
+    /// The crates that have less.
     pub(super) fn require(&self, min: f64) -> Result<(), String> {
         let low = self.totals().filter(|(_, lines)| lines.percent() < min);
         let low: Vec<String> = low
@@ -119,7 +119,8 @@ impl Table {
     }
 }
 
-/// Each crate's files, those with most lines to gain first; then the crates.
+/// Each crate's files, those with the most unreached lines first; then the
+/// crates.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, files) in &self.crates {
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_are_added_up_and_what_is_none_is_left_out() {
+    fn crates_are_summed_up_and_other_files_left_out() {
         let table = table(&[
             file("/w/crates/a/src/x.rs", 10, 10),
             file("/w/crates/a/src/in/y.rs", 30, 25),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The fuzzers of `fuzz/`: built, run one after the other, and watched.
+//! Builds the fuzzers of `fuzz/` and runs them one after another.
 
 mod status;
 
@@ -17,25 +17,25 @@ use status::Status;
 const NIGHTLY: &str = "rustup toolchain install nightly --profile minimal";
 const CARGO_FUZZ: &str = "cargo install cargo-fuzz";
 
-/// What the folder of the corpora is called, beside other programs' caches.
+/// The name of the corpora's folder among the caches.
 const NAME: &str = "private-mmio-fuzz";
 
-/// An input that takes longer, in seconds, is a finding.
+/// An input that takes longer than this many seconds is a finding.
 const TIMEOUT: u64 = 25;
-/// As is one that takes more memory, in MiB.
+/// An input that takes more MiB of memory is a finding, too.
 const MEMORY: u64 = 2048;
 
-/// Longer inputs show no more, and take longer.
+/// Longer inputs are slow and find no more faults.
 const LONGEST: u64 = 4096;
 
-/// How often something is heard of a fuzzer that runs.
+/// The interval between progress messages.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Runs one fuzzer or all, each for so many seconds.
+/// Runs one fuzzer or all, each for `seconds`.
 ///
 /// # Errors
-/// A tool is missing, a fuzzer does not build, or something was found: says
-/// which input shows it.
+/// A tool is missing, a fuzzer does not build, or it found something: the
+/// message names the input.
 pub fn run(wanted: Option<&str>, seconds: u64) -> Result<(), String> {
     let targets = chosen(targets()?, wanted)?;
     require_tools()?;
@@ -85,7 +85,7 @@ fn require_tools() -> Result<(), String> {
     Ok(())
 }
 
-/// Builds one fuzzer or all; returns the folder that they are in.
+/// Builds one fuzzer or all. Returns their folder.
 fn build(wanted: Option<&str>) -> Result<PathBuf, String> {
     let triple = format!("{ARCH}-unknown-linux-gnu");
     let folder = root().join("target").join("fuzz");
@@ -98,7 +98,7 @@ fn build(wanted: Option<&str>) -> Result<PathBuf, String> {
     Ok(folder.join(triple).join("release"))
 }
 
-/// Runs a fuzzer; returns what it came to, and what it found.
+/// Runs a fuzzer. Returns its last status, and its finding if there is one.
 fn watch(
     target: &str,
     programs: &Path,
@@ -111,7 +111,7 @@ fn watch(
         fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
     let mut command = Command::new(programs.join(target));
-    // New inputs go to the first folder; the seeds are only read.
+    // New inputs are stored in the first folder. The seeds are only read.
     command.arg(&corpus).arg(seeds(target));
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-max_len={LONGEST}"));
@@ -135,7 +135,7 @@ fn seeds(target: &str) -> PathBuf {
     root().join("tests/fuzz-targets/seeds").join(target)
 }
 
-/// Follows what a fuzzer says, to its end; keeps it all in a file.
+/// Follows a fuzzer's output to its end, and writes it to a file.
 fn follow(target: &str, mut command: Command, log: &Path) -> Result<(Status, bool), String> {
     let failed = |what: &Path, error: std::io::Error| format!("{}: {error}", what.display());
     let mut file = File::create(log).map_err(|e| failed(log, e))?;
@@ -146,7 +146,7 @@ fn follow(target: &str, mut command: Command, log: &Path) -> Result<(Status, boo
     let mut next = EVERY;
     let mut lines = child.stderr.take().map(BufReader::new);
     let mut line = Vec::new();
-    // What a program of somebody else's prints need not be text.
+    // The output of another program is not always valid text.
     while let Some(lines) = &mut lines {
         line.clear();
         match lines.read_until(b'\n', &mut line) {

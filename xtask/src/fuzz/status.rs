@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How far a fuzzer has come, from the lines that libFuzzer prints.
+//! A fuzzer's progress, from the lines that libFuzzer prints.
 
 use std::fmt;
 
-/// How far it has come, and what it found.
+/// The progress and the finding of a fuzzer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Status {
-    /// How many inputs were run.
+    /// The number of inputs that were run.
     pub runs: u64,
-    /// How many edges of the program they reach.
+    /// The number of edges that they reach in the program.
     pub edges: u64,
-    /// How many inputs are kept.
+    /// The number of inputs that are kept.
     pub kept: u64,
-    /// The file with the input that shows a fault.
+    /// The file with the input that causes the fault.
     pub input: Option<String>,
 }
 
 impl Status {
-    /// Takes what a line says.
+    /// Reads a line.
     pub(super) fn read(&mut self, line: &str) {
         if let Some((_, path)) = line.split_once("Test unit written to ") {
             self.input = Some(path.trim().to_string());
@@ -66,7 +66,7 @@ mod tests {
     use super::Status;
 
     #[test]
-    fn progress_findings_and_the_end_are_read_and_all_else_is_passed_over() {
+    fn progress_findings_and_the_end_are_read_and_the_rest_is_ignored() {
         let mut status = Status::default();
         for line in [
             "INFO: Running with entropic power schedule (0xFF, 100).",

@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Follows the test program by what it prints, and decides what came of it.
-//! What is not seen to pass has not passed: a line that is missing, a program
-//! that ends early, a kernel that panics each make a failure.
+//! Follows the test program's output and determines the results. A test passes
+//! only if its line says so. A missing line, a program that ends early and a
+//! kernel that panics are failures.
 
 use serde_json::{Value, json};
 
 use super::report::{Environment, Outcome, Status};
 
-/// How the lines came to an end.
+/// How the output ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Whoever wrote them is gone.
+    /// The writer closed it.
     Closed,
-    /// Nothing came for this many seconds.
+    /// There was no output for this many seconds.
     Silent(u64),
-    /// The whole took longer than this many seconds.
+    /// The whole run took longer than this many seconds.
     TooLong(u64),
 }
 
-/// What a line tells of.
+/// What a line reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A kernel runs its first program; its release.
+    /// The kernel has started its first program. Contains its release.
     Up(String),
-    /// The test program runs, with so many tests.
+    /// The test program has started, with this many tests.
     Begun(usize),
-    /// A test ended.
+    /// A test has ended.
     Ended(Outcome),
-    /// Something to be known.
+    /// A remark.
     Note(String),
 }
 
-/// The test program's run as far as it is known.
+/// The state of the test program's run.
 #[derive(Clone, Debug)]
 pub struct Follower {
     name: String,
@@ -46,7 +46,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Nothing was printed yet.
+    /// A run without output so far.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -61,8 +61,8 @@ impl Follower {
         }
     }
 
-    /// Takes in a line. One that is none of ours is passed over; if it was
-    /// ours and got garbled, what it said will be missed.
+    /// Reads a line. Lines of other programs are ignored. A garbled line of the
+    /// test program shows up as a missing result.
     pub fn line(&mut self, line: &str) -> Option<Event> {
         let line: Value = serde_json::from_str(line.trim()).ok()?;
         let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_string);
@@ -103,18 +103,18 @@ impl Follower {
         Some(Event::Ended(outcome))
     }
 
-    /// Whether the program has begun with its tests.
+    /// Whether the program has started its tests.
     pub fn has_begun(&self) -> bool {
         self.announced.is_some()
     }
 
-    /// Whether the program has said that this is all.
+    /// Whether the program has reported the end of its tests.
     pub fn has_ended(&self) -> bool {
         self.end.is_some()
     }
 
-    /// What came of it, given how the lines ended and, where there is one, the
-    /// line of the console that tells what went wrong in the kernel.
+    /// The result, given how the output ended and, if there is one, the
+    /// console's line with an error of the kernel.
     pub fn finish(mut self, ending: &Ending, complaint: Option<&str>) -> Environment {
         let mut failure = complaint.map(|words| format!("the kernel says: {words}"));
         let cause = failure.clone().unwrap_or_else(|| self.cause(ending));
@@ -153,7 +153,7 @@ impl Follower {
         }
     }
 
-    /// Why nothing more came, as far as the lines tell.
+    /// The reason why the output ended, as far as the lines tell.
     fn cause(&self, ending: &Ending) -> String {
         match (self.exit, ending) {
             (Some(status), _) if self.end.is_none() => {
@@ -207,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_lacks_any_line_of_weight_is_not_good() {
-        // The first and the starts only help to find reasons.
+    fn a_run_that_lacks_an_important_line_is_not_good() {
+        // The first line and the starts only help to find reasons.
         for missing in [BEGIN, A_PASSES, B_SKIPS, END] {
             let lines: Vec<&str> = ALL.into_iter().filter(|line| *line != missing).collect();
             let environment = follow(&lines).finish(&Ending::Closed, None);
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_run_cut_anywhere_is_not_good() {
         let text = ALL.join("\n");
-        // Without the end of the last line it is still the last line.
+        // The last line counts without its line end.
         for cut in 0..text.len() {
             let lines: Vec<&str> = text[..cut].lines().collect();
             let environment = follow(&lines).finish(&Ending::Closed, None);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_is_told_of_the_test_that_ran_and_of_those_that_never_did() {
+    fn a_hang_fails_the_running_test_and_those_that_never_ran() {
         let environment = follow(&ALL[..3]).finish(&Ending::Silent(120), None);
         assert!(reason(&environment, "a").contains("did not end: nothing was heard for 120 s"));
         assert!(reason(&environment, "b").contains("did not run"));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_test_is_told_of_that_test() {
+    fn a_panic_in_a_test_fails_that_test() {
         let panic = "[9.9] Kernel panic - not syncing: Fatal exception";
         let environment = follow(&ALL[..5]).finish(&Ending::Closed, Some(panic));
         assert!(reason(&environment, "b").contains("did not end: the kernel says"));
@@ -257,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_after_the_last_test_is_a_failure_all_the_same() {
+    fn a_panic_after_the_last_test_is_a_failure() {
         let environment = follow(&ALL).finish(&Ending::Closed, Some("Kernel panic"));
         assert!(!environment.is_good());
         assert_eq!(environment.count(Status::Fail), 0);
     }
 
     #[test]
-    fn a_program_that_dies_is_told_with_its_status() {
+    fn a_program_that_dies_is_reported_with_its_status() {
         let lines = [&ALL[..3], &[r#"{"exit": 139}"#]].concat();
         let environment = follow(&lines).finish(&Ending::Closed, None);
         assert!(reason(&environment, "a").contains("ended early, with status 139"));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_between_the_lines_is_passed_over() {
+    fn noise_between_the_lines_is_ignored() {
         let mut follower = Follower::new("lab");
         for line in ALL {
             assert_eq!(follower.line("random: crng init done"), None);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The results as one HTML page that needs nothing else: the table, every
-//! skip with its reason, every failure with the console of its machine.
+//! The results as one self-contained HTML page: the table, every skip with its
+//! reason, and every failure with its machine's console.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,7 @@ code { font-size: .92em; }
 <body>
 ";
 
-/// The page, given what the consoles said: a text for an environment's name.
+/// The page. `console` returns the console's text of an environment.
 pub fn page(report: &Report, console: impl Fn(&Environment) -> String) -> String {
     let mut page = String::from(HEAD);
     // Writing to a string cannot fail.
@@ -173,7 +173,7 @@ fn write_skips(report: &Report, to: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// Text as HTML has it. What no page can show becomes a dot.
+/// Escapes text for HTML. Characters that a page cannot show become dots.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for sign in text.chars() {

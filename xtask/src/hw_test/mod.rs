@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hardware tests in every environment that there is.
+//! Runs the hardware tests in the environments.
 
 mod follow;
 mod html;
@@ -23,62 +23,62 @@ use crate::lab::environment::{Environment, Kernel, X86_64, select};
 use crate::lab::{self, Bootable};
 use crate::shell::{build_program, build_static_program, root};
 use report::{Report, Unavailable};
-use session::Patience;
+use session::TimeLimits;
 
-/// What is to be run, and where the results go.
+/// What to run, and where to write the results.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
-    /// The environments by name; all where there is none.
+pub struct HwTestOptions {
+    /// The names of the environments. If empty, the default ones.
     pub names: Vec<String>,
-    /// Where the results go as JSON.
+    /// The file for the results as JSON.
     pub json: Option<PathBuf>,
-    /// Where they go as a page.
+    /// The file for the results as an HTML page.
     pub html: Option<PathBuf>,
-    /// Use nothing but the cache.
+    /// Use only the cache.
     pub offline: bool,
-    /// How many random operations a differential test makes; where it is not
-    /// said, as many as are quick.
+    /// The number of random operations of each differential test. If `None`, a
+    /// number that is quick.
     pub differential_ops: Option<u64>,
-    /// What the names of the tests have in them.
+    /// Run only tests with this text in their names.
     pub only: String,
 }
 
-/// How many random operations are quick in an emulator.
+/// The number of random operations that is quick in an emulator.
 const EMULATED_OPS: u64 = 40_000;
 
-/// Runs the tests in the environments that are named, or in all that can be
-/// had. What is named and cannot be had is a failure.
-pub fn run(wish: &Wish) -> Result<(), String> {
-    let report = report_on(wish, None)?;
-    report.verdict(&wish.names)
+/// Runs the tests in the named environments, or in all that are available. A
+/// named environment that is not available is a failure.
+pub fn run(options: &HwTestOptions) -> Result<(), String> {
+    let report = report_on(options, None)?;
+    report.verdict(&options.names)
 }
 
-/// The same where only this machine itself is required, and building a kernel
-/// has a limit: for machines that are fresh and may have no network.
+/// The same for fresh machines that may have no network: only this machine is
+/// required, and building a kernel has a time limit.
 pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String> {
-    let wish = Wish {
+    let options = HwTestOptions {
         names: names.iter().map(ToString::to_string).collect(),
-        ..Wish::default()
+        ..HwTestOptions::default()
     };
-    report_on(&wish, Some(limit))?.verdict(&["host".into()])
+    report_on(&options, Some(limit))?.verdict(&["host".into()])
 }
 
-fn report_on(wish: &Wish, limit: Option<Duration>) -> Result<Report, String> {
+fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report, String> {
     let start = Instant::now();
-    let environments = select(&wish.names)?;
+    let environments = select(&options.names)?;
     let folder = results_folder()?;
-    let network = match wish.offline {
+    let network = match options.offline {
         true => Network::Offline,
         false => Network::Daily,
     };
     let (jobs, unavailable) = jobs(&environments, network, limit, &folder)?;
     let prepared = start.elapsed().as_secs();
     let report = Report {
-        environments: run_jobs(jobs, wish.differential_ops, &wish.only)?,
+        environments: run_jobs(jobs, options.differential_ops, &options.only)?,
         unavailable,
     };
     println!("\n{}", table::text(&report));
-    let page = wish
+    let page = options
         .html
         .clone()
         .unwrap_or_else(|| folder.join("report.html"));
@@ -87,7 +87,7 @@ fn report_on(wish: &Wish, limit: Option<Duration>) -> Result<Report, String> {
         path.map(boot::console).unwrap_or_default()
     };
     write(&page, &html::page(&report, console))?;
-    if let Some(path) = &wish.json {
+    if let Some(path) = &options.json {
         write(path, &format!("{:#}\n", json!(report)))?;
     }
     let seconds = start.elapsed().as_secs();
@@ -105,7 +105,8 @@ enum Job {
     Booted(Box<Bootable>, PathBuf),
 }
 
-/// Makes the environments ready; says which cannot be had, and why.
+/// Prepares the environments. Returns those that are not available, with the
+/// reasons.
 fn jobs(
     environments: &[Environment],
     network: Network,
@@ -121,15 +122,15 @@ fn jobs(
             .and_then(|()| build_static_program("tests", "hw-tests", X86_64.target)),
     };
     if booted.len() < environments.len() {
-        // The program that is carried into the lab does here as well.
+        // The program that is built for the lab also runs here.
         let program = carried.clone();
         let program = program.or_else(|_| build_program("tests", "hw-tests"))?;
         jobs.push(Job::Host("host".into(), program));
     }
     let made = match &carried {
         Ok(program) => {
-            let errand = lab::Errand::Tests { program };
-            lab::make_bootable(&booted, &errand, network, limit)
+            let payload = lab::Payload::Tests { program };
+            lab::make_bootable(&booted, &payload, network, limit)
         }
         Err(error) => booted.iter().map(|_| Err(error.clone())).collect(),
     };
@@ -146,8 +147,8 @@ fn jobs(
     Ok((jobs, unavailable))
 }
 
-/// Runs the jobs, as many at a time as there are processors; returns what came
-/// of them in their order.
+/// Runs the jobs, as many at a time as there are processors. Returns the
+/// results in the jobs' order.
 fn run_jobs(
     jobs: Vec<Job>,
     ops: Option<u64>,
@@ -186,22 +187,22 @@ fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environmen
             command
                 .args(ops.into_iter().flatten())
                 .args(["--only", only]);
-            session::on_host(name, command, Patience::USUAL)
+            session::on_host(name, command, TimeLimits::USUAL)
         }
         Job::Booted(bootable, console) => {
-            // What an earlier run wrote is no sign of this one.
+            // Remove the output of an earlier run.
             lab::cache::remove(console)?;
             let mut command = bootable.command(Console::File {
                 path: console,
                 operations: ops.unwrap_or(EMULATED_OPS),
                 only,
             });
-            session::booted(bootable.name(), &mut command, console, Patience::USUAL)
+            session::booted(bootable.name(), &mut command, console, TimeLimits::USUAL)
         }
     }
 }
 
-/// Where reports and consoles go by default.
+/// The default folder for reports and consoles.
 pub fn results_folder() -> Result<PathBuf, String> {
     let folder = root().join("target").join("hw-test");
     lab::cache::make_folder(&folder)?;

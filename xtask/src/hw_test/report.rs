@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What came of the tests in every environment.
+//! The results of the tests in every environment.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Everything: what ran, and what could not.
+/// The results of a whole run.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// The environments that ran.
     pub environments: Vec<Environment>,
-    /// Those that cannot be had on this machine.
+    /// The environments that are not available on this machine.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unavailable: Vec<Unavailable>,
 }
@@ -19,21 +19,21 @@ pub struct Report {
 /// The tests of one environment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Environment {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The kernel's release.
     pub kernel: String,
-    /// What its KVM can do, by the names of the capabilities.
+    /// The capabilities of its KVM by name.
     pub caps: Value,
     /// The tests, in their order.
     pub tests: Vec<Outcome>,
-    /// What went wrong with the environment itself.
+    /// The failure of the environment itself, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// What was remarkable and no failure.
+    /// Remarks that are not failures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Where its console was written to.
+    /// The file with its console.
     #[serde(skip)]
     pub console: Option<PathBuf>,
 }
@@ -45,9 +45,9 @@ pub struct Outcome {
     pub name: String,
     /// How it ended.
     pub status: Status,
-    /// Why, unless it passed.
+    /// The reason, unless it passed.
     pub reason: Option<String>,
-    /// How long it took, in milliseconds.
+    /// The duration in milliseconds.
     pub ms: u64,
 }
 
@@ -55,16 +55,16 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should.
+    /// It passed.
     Pass,
-    /// Not as it should, or not at all.
+    /// It failed, or did not end.
     Fail,
-    /// It did not run: something that it needs is missing.
+    /// It was skipped, because something that it needs is missing.
     Skip,
 }
 
 impl Status {
-    /// The word for it.
+    /// The name of the status.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -74,12 +74,12 @@ impl Status {
     }
 }
 
-/// An environment that cannot be had.
+/// An environment that is not available.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unavailable {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Why not.
+    /// The reason.
     pub reason: String,
 }
 
@@ -89,20 +89,20 @@ impl Environment {
         self.tests.iter().find(|outcome| outcome.name == test)
     }
 
-    /// How many tests ended so.
+    /// The number of tests with a status.
     pub fn count(&self, status: Status) -> usize {
         let tests = self.tests.iter();
         tests.filter(|outcome| outcome.status == status).count()
     }
 
-    /// Whether everything went as it should.
+    /// Whether nothing failed.
     pub fn is_good(&self) -> bool {
         self.failure.is_none() && self.count(Status::Fail) == 0
     }
 }
 
 impl Report {
-    /// The names of all tests, each once, in the order of their appearance.
+    /// The names of all tests, each once, in the order of appearance.
     pub fn test_names(&self) -> Vec<&str> {
         let mut names = Vec::new();
         for outcome in self.environments.iter().flat_map(|e| &e.tests) {
@@ -113,8 +113,7 @@ impl Report {
         names
     }
 
-    /// Why tests ended so: each reason, with the environments and the tests
-    /// that it holds for.
+    /// The reasons of a status, each with its environments and tests.
     pub fn reasons(&self, status: Status) -> Vec<(&str, Vec<(&str, &str)>)> {
         let mut reasons: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
         for environment in &self.environments {
@@ -133,11 +132,10 @@ impl Report {
         reasons
     }
 
-    /// Whether the whole run is good, given which environments had to be
-    /// there.
+    /// Checks the whole run. The `required` environments must be available.
     ///
     /// # Errors
-    /// What is not.
+    /// What failed.
     pub fn verdict(&self, required: &[String]) -> Result<(), String> {
         let mut faults = Vec::new();
         for environment in &self.environments {
@@ -222,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_environment_is_a_fault_only_where_it_was_asked_for() {
+    fn a_missing_environment_is_a_fault_only_if_it_is_required() {
         let mut report = examples::report();
         report.environments.truncate(1);
         assert_eq!(report.verdict(&[]), Ok(()));
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_for_skipping_is_told_once_with_all_it_holds_for() {
+    fn a_reason_for_skipping_is_listed_once_with_its_tests() {
         let report = examples::report();
         let skips = report.reasons(Status::Skip);
         let pairs = vec![("host", "a_page_is_private"), ("lab-7.3", "only_here")];

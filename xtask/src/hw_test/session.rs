@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Runs the test program, here or in an emulator, and watches the clock.
+//! Runs the test program, on this machine or in an emulator, with time limits.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -13,21 +13,21 @@ use super::follow::{Ending, Event, Follower};
 use super::report::Environment;
 use crate::lab::{boot, cache};
 
-/// How long is waited, for what.
+/// Time limits.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For the tests to begin: for a kernel to boot.
+pub struct TimeLimits {
+    /// Until the tests start, which includes booting a kernel.
     pub begin: Duration,
-    /// For a test to end.
+    /// Until a test ends.
     pub test: Duration,
-    /// For all.
+    /// For the whole run.
     pub whole: Duration,
-    /// For the program to go away when it has said that it is done.
+    /// Until the program exits after it has reported the end.
     pub leave: Duration,
 }
 
-impl Patience {
-    /// What is enough on a machine with much else to do.
+impl TimeLimits {
+    /// Enough on a busy machine.
     pub const USUAL: Self = Self {
         begin: Duration::from_secs(90),
         test: Duration::from_secs(120),
@@ -43,15 +43,15 @@ impl Patience {
 pub fn on_host(
     name: &str,
     mut command: Command,
-    patience: Patience,
+    limits: TimeLimits,
 ) -> Result<Environment, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let (follower, ending) = run(name, &mut command, patience)?;
+    let (follower, ending) = run(name, &mut command, limits)?;
     Ok(follower.finish(&ending, None))
 }
 
-/// Boots a machine whose console is written to a file. What the emulator
-/// itself complains of is added there.
+/// Boots a machine whose console is written to a file. Errors of the emulator
+/// are appended to it.
 ///
 /// # Errors
 /// The emulator cannot be started.
@@ -59,12 +59,12 @@ pub fn booted(
     name: &str,
     command: &mut Command,
     console: &Path,
-    patience: Patience,
+    limits: TimeLimits,
 ) -> Result<Environment, String> {
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
     command.stderr(file);
-    let (follower, ending) = run(name, command, patience)?;
+    let (follower, ending) = run(name, command, limits)?;
     let said = fs::read(&complaints).unwrap_or_default();
     let mut log = File::options().create(true).append(true).open(console);
     let added = log.as_mut().map(|log| log.write_all(&said));
@@ -81,11 +81,11 @@ pub fn booted(
     Ok(environment)
 }
 
-/// Follows a command to its end, or to the end of one's patience.
+/// Follows a command until it ends or exceeds a limit.
 fn run(
     name: &str,
     command: &mut Command,
-    patience: Patience,
+    limits: TimeLimits,
 ) -> Result<(Follower, Ending), String> {
     let start = Instant::now();
     let program = command.get_program().to_string_lossy().into_owned();
@@ -94,11 +94,11 @@ fn run(
     let mut follower = Follower::new(name);
     let ending = loop {
         let now = match (follower.has_begun(), follower.has_ended()) {
-            (_, true) => patience.leave,
-            (false, _) => patience.begin,
-            (true, _) => patience.test,
+            (_, true) => limits.leave,
+            (false, _) => limits.begin,
+            (true, _) => limits.test,
         };
-        let left = patience.whole.saturating_sub(start.elapsed());
+        let left = limits.whole.saturating_sub(start.elapsed());
         match lines.recv_timeout(now.min(left)) {
             Ok(line) => {
                 if let Some(event) = follower.line(&line) {
@@ -107,10 +107,10 @@ fn run(
             }
             Err(RecvTimeoutError::Disconnected) => break Ending::Closed,
             Err(RecvTimeoutError::Timeout) if now < left => break Ending::Silent(now.as_secs()),
-            Err(RecvTimeoutError::Timeout) => break Ending::TooLong(patience.whole.as_secs()),
+            Err(RecvTimeoutError::Timeout) => break Ending::TooLong(limits.whole.as_secs()),
         }
     };
-    // Whatever it does now, nobody waits for it.
+    // Do not wait for the program any longer.
     let _ = child.kill();
     let _ = child.wait();
     Ok((follower, ending))
@@ -129,14 +129,14 @@ fn show(name: &str, start: Instant, event: &Event) {
     }
 }
 
-/// The lines that a program prints, as they come.
+/// The lines that a program prints, as they arrive.
 fn lines_of(child: &mut Child) -> Receiver<String> {
     let (to, from) = channel();
     if let Some(out) = child.stdout.take() {
         thread::spawn(move || {
             let mut out = BufReader::new(out);
             let mut line = Vec::new();
-            // Lines may be garbled; what is no text is not the end of it.
+            // Lines can be garbled. Invalid text does not end the output.
             while matches!(out.read_until(b'\n', &mut line), Ok(1..)) {
                 if to
                     .send(String::from_utf8_lossy(&line).into_owned())
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::hw_test::report::Status;
 
-    const SHORT: Patience = Patience {
+    const SHORT: TimeLimits = TimeLimits {
         begin: Duration::from_secs(5),
         test: Duration::from_millis(300),
         whole: Duration::from_secs(20),
@@ -167,15 +167,15 @@ mod tests {
     const PASS: &str = r#"echo '{"name":"a","status":"pass","reason":null,"ms":1}';"#;
     const END: &str = r#"echo '{"end":1}';"#;
 
-    fn shell(script: &str, patience: Patience) -> Environment {
+    fn shell(script: &str, limits: TimeLimits) -> Environment {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped());
-        let (follower, ending) = run("it", &mut command, patience).expect("sh starts");
+        let (follower, ending) = run("it", &mut command, limits).expect("sh starts");
         follower.finish(&ending, None)
     }
 
     #[test]
-    fn a_program_that_says_all_is_good_even_if_it_lingers() {
+    fn a_program_that_reports_its_end_is_good_even_if_it_lingers() {
         assert!(shell(&format!("{BEGIN}{PASS}{END}"), SHORT).is_good());
         let start = Instant::now();
         assert!(shell(&format!("{BEGIN}{PASS}{END} exec sleep 60"), SHORT).is_good());
@@ -192,23 +192,23 @@ mod tests {
 
     #[test]
     fn a_program_that_talks_forever_is_ended_and_fails() {
-        let patience = Patience {
+        let limits = TimeLimits {
             whole: Duration::from_secs(1),
             ..SHORT
         };
-        let environment = shell(&format!("{BEGIN} while sleep 0.1; do echo; done"), patience);
+        let environment = shell(&format!("{BEGIN} while sleep 0.1; do echo; done"), limits);
         let failure = environment.failure.expect("it failed");
         assert!(failure.contains("longer than 1 s"), "{failure}");
     }
 
     #[test]
-    fn bytes_that_are_no_text_do_not_end_the_following() {
+    fn bytes_that_are_not_text_do_not_end_the_output() {
         let noise = r"printf '\377\376\n';";
         assert!(shell(&format!("{BEGIN}{noise}{PASS}{END}"), SHORT).is_good());
     }
 
     #[test]
-    fn a_machine_that_panics_fails_though_all_tests_passed() {
+    fn a_machine_that_panics_fails_although_all_tests_passed() {
         let folder = tempfile::tempdir().expect("a folder");
         let console = folder.path().join("console.log");
         let panic = format!(

@@ -47,7 +47,7 @@ fn write_text(report: &Report, to: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// Each reason once, with the environments and the tests that it holds for.
+/// Each reason once, with its environments and tests.
 fn write_reasons(report: &Report, status: Status, word: &str, to: &mut String) -> std::fmt::Result {
     for (reason, pairs) in report.reasons(status) {
         let mut environments: Vec<&str> = pairs.iter().map(|(name, _)| *name).collect();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Debian's archive by way of apt, from suites that this machine need not be
-//! set up for: apt is given a source list, indexes and a state of their own.
-//! Its signatures are verified as always, its own set-up is not touched, and
-//! the address of the archive is the one that it is set up with.
+//! Downloads from Debian's archive with apt, also from suites that this machine
+//! does not use. apt gets a source list, indexes and a state of its own. It
+//! verifies signatures as always. The machine's configuration is not changed,
+//! and provides the archive's address.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -15,8 +15,7 @@ use super::environment::Architecture;
 use super::packages::{self, Package};
 use crate::shell;
 
-/// The suites that kernels are looked for in: of the archive, and of its
-/// security updates.
+/// The suites with kernels: of the archive, and of its security updates.
 const SUITES: [(&str, Archive); 5] = [
     ("bookworm", Archive::Main),
     ("bookworm-security", Archive::Security),
@@ -25,19 +24,19 @@ const SUITES: [(&str, Archive); 5] = [
     ("trixie-backports", Archive::Main),
 ];
 
-/// Where Debian's packages put the archive's keys.
+/// The archive's keys, as Debian's package installs them.
 const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.gpg",
     "/usr/share/keyrings/debian-archive-keyring.pgp",
 ];
 
-/// For how long the indexes are not looked at again.
+/// How long the indexes are used before they are renewed.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The packages that are of interest, as a pattern of names.
+/// The packages that are used, as a pattern of names.
 const WANTED: &str = "^(linux-(image|binary|modules|source)-[0-9].*|busybox-static)$";
 
-/// Which of the two addresses a suite is at.
+/// The address of a suite: the archive or its security updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Archive {
     Main,
@@ -47,11 +46,11 @@ enum Archive {
 /// Whether the network may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// Indexes are renewed once a day, and what is missing is downloaded.
+    /// Renew indexes once a day, and download what is missing.
     Daily,
-    /// Indexes are renewed now.
+    /// Renew indexes now.
     Now,
-    /// Only what is in the cache is used.
+    /// Use only the cache.
     Offline,
 }
 
@@ -68,12 +67,12 @@ pub struct Apt<'a> {
 #[derive(Clone, Debug)]
 struct Index {
     packages: Vec<Package>,
-    /// What went wrong when it was renewed, if something did.
+    /// The error of renewing the indexes, if any.
     complaint: Option<String>,
 }
 
 impl<'a> Apt<'a> {
-    /// Nothing is asked before something is wanted.
+    /// Prepares apt. It is not called before its packages are needed.
     pub fn new(cache: &'a Cache, architecture: &'a Architecture, network: Network) -> Self {
         Self {
             cache,
@@ -83,11 +82,11 @@ impl<'a> Apt<'a> {
         }
     }
 
-    /// Picks from what apt knows; where that fails, a complaint of apt's is
-    /// part of the reason.
+    /// Picks from the packages that apt knows. On failure, the error includes
+    /// apt's own.
     ///
     /// # Errors
-    /// apt cannot be asked, or `pick` finds nothing.
+    /// apt fails, or `pick` finds nothing.
     pub fn pick<T>(&self, pick: impl Fn(&[Package]) -> Result<T, String>) -> Result<T, String> {
         let index = self.known.get_or_init(|| self.index()).as_ref()?;
         pick(&index.packages).map_err(|error| match &index.complaint {
@@ -96,11 +95,11 @@ impl<'a> Apt<'a> {
         })
     }
 
-    /// The package's file, downloaded unless it is there, with the checksum of
-    /// the signed index.
+    /// The package's file, downloaded unless it is in the cache. Its checksum
+    /// is checked against the signed index.
     ///
     /// # Errors
-    /// It is not there and cannot be downloaded, or is not what it should be.
+    /// The file cannot be downloaded, or its checksum is wrong.
     pub fn fetch(&self, package: &Package) -> Result<PathBuf, String> {
         let place = self.cache.folder("packages")?;
         let place = place.join(package.file());
@@ -152,8 +151,8 @@ impl<'a> Apt<'a> {
         })
     }
 
-    /// Renews the indexes; where that fails, what there was is kept, and the
-    /// complaint returned.
+    /// Renews the indexes. On failure, keeps the old ones and returns the
+    /// error.
     fn renew(&self, folder: &Path, stamp: &Path) -> Result<Option<String>, String> {
         eprintln!("xtask: lab: asking apt for Debian's newest kernels");
         for name in ["lists/partial", "cache/archives/partial"] {
@@ -176,7 +175,7 @@ impl<'a> Apt<'a> {
         }
     }
 
-    /// apt with our folders instead of the machine's.
+    /// apt with folders of the cache instead of the machine's.
     fn command(&self, program: &str) -> Result<Command, String> {
         let folder = self.cache.folder("apt")?;
         let mut command = Command::new(program);
@@ -198,7 +197,7 @@ impl<'a> Apt<'a> {
             "Dir::Etc::sourceparts=/dev/null",
             "Dir::Etc::preferences=/dev/null",
             "Dir::Etc::preferencesparts=/dev/null",
-            // One's own cache is not open to apt's own user.
+            // apt's own user cannot access the cache.
             "APT::Sandbox::User=root",
             "Acquire::Languages=none",
             "Acquire::Retries=1",
@@ -211,10 +210,11 @@ impl<'a> Apt<'a> {
     }
 }
 
-/// The source list for our suites, at the addresses that apt is set up with.
+/// The source list for the suites, at the addresses in the machine's
+/// configuration.
 ///
 /// # Errors
-/// apt is not set up for Debian's archive, or its keys are not installed.
+/// apt is not configured for Debian's archive, or the keys are not installed.
 pub fn source_list() -> Result<String, String> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(RELEASE) $(REPO_URI)"]);
@@ -225,11 +225,11 @@ pub fn source_list() -> Result<String, String> {
     list(&targets, keyring)
 }
 
-/// One line a suite, given what apt is set up with: release and address.
+/// One line per suite, from apt's configuration: release and address.
 fn list(targets: &str, keyring: &str) -> Result<String, String> {
     let suite = |archive| SUITES.iter().filter(move |(_, of)| *of == archive);
     let address = |archive| {
-        // Any release of Debian's will do: all are at the same address.
+        // Any Debian release will do: all are at the same address.
         let is_of = |release: &str| match archive {
             Archive::Main => suite(Archive::Main).any(|(name, _)| release == *name),
             Archive::Security => suite(Archive::Security).any(|(name, _)| release == *name),
@@ -248,7 +248,7 @@ fn list(targets: &str, keyring: &str) -> Result<String, String> {
             Archive::Main => Some(main),
             Archive::Security => address(Archive::Security),
         };
-        // Without security updates the newest is a little older.
+        // Without security updates, the newest kernel is slightly older.
         if let Some(uri) = uri {
             list += &format!("deb [signed-by={keyring}] {uri} {name} main\n");
         }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cached_package_serves_offline_unless_its_content_is_another() {
+    fn a_cached_package_is_used_offline_unless_its_content_differs() {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::at(folder.path()).expect("a cache");
         let apt = Apt::new(&cache, &X86_64, Network::Offline);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_not_set_up_for_debian_is_told_so() {
+    fn a_machine_without_debians_archive_is_an_error() {
         let error = list("noble http://mirror.example/ubuntu/\n", "/keys").expect_err("no Debian");
         assert!(error.contains("not set up"), "{error}");
     }

@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use super::environment::Architecture;
 use super::kernel::Ready;
 
-/// The devices that tests find, all in IOMMU groups of their own: a network
-/// card with an MSI-X BAR and an I/O BAR, one BAR of 1 MiB, a BAR that is plain
-/// memory beside one smaller than a page, a disk controller with its MSI-X
-/// table in the middle of its registers, and a device for tests with a small
-/// memory BAR beside an I/O BAR.
+/// The devices for the tests, each in an IOMMU group of its own: a network card
+/// with an MSI-X BAR and an I/O BAR, a device with one BAR of 1 MiB, one with a
+/// BAR of plain memory and another that is smaller than a page, a disk
+/// controller with its MSI-X table in the middle of its registers, and a test
+/// device with a small memory BAR and an I/O BAR.
 const DEVICES: [&str; 12] = [
     "-device",
     "e1000e,romfile=",
@@ -29,31 +29,30 @@ const DEVICES: [&str; 12] = [
     "pci-testdev",
 ];
 
-/// How much memory the lab's machine has, in MiB.
+/// The memory of the lab's machine in MiB.
 const MEMORY: &str = "1024";
 
-/// Where the first serial port goes, and what is run.
+/// What to run, and where the first serial port is connected.
 #[derive(Clone, Copy, Debug)]
 pub enum Console<'a> {
-    /// The tests run; the second port, with the results, goes to standard
-    /// output.
+    /// Run the tests. The second port, with the results, is standard output.
     File {
-        /// Where the console goes.
+        /// The file for the console.
         path: &'a Path,
-        /// How many random operations differential tests make.
+        /// The number of random operations of each differential test.
         operations: u64,
-        /// What the names of the tests have in them; no blanks.
+        /// Run only tests with this text in their names. No blanks.
         only: &'a str,
     },
-    /// A command runs; the console goes to this file, what the command prints
+    /// Run a command. The console is written to this file, the command's output
     /// to standard output.
     Command(&'a Path),
-    /// A shell runs, here.
+    /// Run a shell on this terminal.
     Shell,
 }
 
-/// The command that boots an environment. The machine never starts anew: a
-/// panic ends it.
+/// The command that boots an environment. The machine never reboots: a panic
+/// ends it.
 pub fn command(
     architecture: &Architecture,
     ready: &Ready,
@@ -92,7 +91,7 @@ pub fn command(
     command
 }
 
-/// The first port to a file, the second to who starts the emulator.
+/// The first port to a file, the second to standard output.
 fn to_file(command: &mut Command, path: &Path) {
     let mut file = OsString::from("file:");
     file.push(path);
@@ -101,11 +100,11 @@ fn to_file(command: &mut Command, path: &Path) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
-/// The line of a console in which a kernel says what went wrong, if there is
-/// one: why it ended, or else what it found wrong with itself and went on with.
+/// The console's line with an error of the kernel, if there is one: a warning
+/// about itself, or the reason why it ended.
 pub fn complaint(console: &str) -> Option<&str> {
     const END: [&str; 2] = ["Kernel panic - not syncing", "Oops: "];
-    // What WARN_ON, lockdep, KASAN, UBSAN and the checks of RCU begin with.
+    // The prefixes of WARN_ON, lockdep, KASAN, UBSAN and the checks of RCU.
     const WRONG: [&str; 5] = [
         "BUG: ",
         "WARNING: ",
@@ -118,24 +117,25 @@ pub fn complaint(console: &str) -> Option<&str> {
         let mut lines = console.lines().map(str::trim);
         lines.find(|line| has_one(line) && !is_known(line))
     };
-    // What was wrong comes first, and explains the end.
+    // The warning comes first and explains the end.
     first(&WRONG).or_else(|| first(&END))
 }
 
-/// The line of a console with a warning that does not fail the tests, if there
-/// is one.
+/// The console's line with a warning that does not fail the tests, if there is
+/// one.
 pub fn known_warning(console: &str) -> Option<&str> {
     console.lines().map(str::trim).find(|line| is_known(line))
 }
 
-/// A check of KVM's that failed once in some twenty boots of Linux 7.3 in which
-/// several vCPUs faulted while memslots moved: a page that is mapped already is
-/// not the one that the fault found. Why is not known, and the guest goes on.
+/// A check in KVM that failed about once in twenty boots of Linux 7.3 in which
+/// several vCPUs faulted while memslots moved: a page that is already mapped is
+/// not the one that the fault found. The cause is not known, and the guest
+/// continues.
 fn is_known(line: &str) -> bool {
     line.contains("WARNING: ") && line.contains(" at kvm_tdp_mmu_map+")
 }
 
-/// What the console said, its end if it is long.
+/// The console's text, or its end if it is long.
 pub fn console(path: &Path) -> String {
     const MOST: usize = 512 * 1024;
     let bytes = fs::read(path).unwrap_or_default();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_tells_of_the_end_is_found() {
+    fn the_first_line_that_explains_the_end_is_found() {
         let console = "[1.0] Linux\r\n[1.2] Kernel panic - not syncing: No init found.\r\n---[ end";
         let words = complaint(console).expect("a panic");
         assert_eq!(words, "[1.2] Kernel panic - not syncing: No init found.");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_finds_wrong_with_itself_is_found_before_its_end() {
+    fn a_warning_of_the_kernel_is_found_before_its_end() {
         for line in [
             "[    4.2] WARNING: CPU: 0 PID: 61 at virt/kvm/kvm_main.c:1 it+0x1/0x2",
             "[    4.2] WARNING: virt/kvm/kvm_main.c:1 at it+0x1/0x2, CPU#0: hw-tests/61",
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_that_is_known_is_no_complaint_and_hides_no_other() {
+    fn a_known_warning_is_not_an_error_and_hides_no_other() {
         let known =
             "[   56.4] WARNING: arch/x86/kvm/mmu/tdp_mmu.c:1137 at kvm_tdp_mmu_map+0x4dd/0x5c0";
         let other = "[   57.0] WARNING: arch/x86/kvm/mmu/tdp_mmu.c:20 at kvm_tdp_mmu_zap+0x1/0x2";
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_and_tests_say_is_no_complaint_of_the_kernel() {
+    fn output_of_qemu_and_of_tests_is_not_a_kernel_error() {
         let console = "qemu-system-x86_64: warning: TCG doesn't support it\n\
                        [    2.5] kvm: user requested TSC rate below hardware speed\n\
                        [    2.6] Warning: unable to open an initial console.\n";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Builds a kernel from Debian's source: unpack, patch, configure, make. An
-//! interrupted build goes on where it was.
+//! interrupted build is resumed.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -15,19 +15,19 @@ use super::environment::{Architecture, Recipe};
 use super::kernel::files;
 use crate::shell::{self, root};
 
-/// How often progress is shown.
+/// The interval between progress messages.
 const BEAT: Duration = Duration::from_secs(10);
 
-/// How kernels are built on this machine.
+/// Builds kernels.
 #[derive(Clone, Copy, Debug)]
 pub struct Builder {
-    /// How many jobs at a time.
+    /// The number of parallel jobs.
     pub jobs: usize,
-    /// How long a build may take, if that is limited.
+    /// The time limit of a build, if there is one.
     pub limit: Option<Duration>,
 }
 
-/// The recipe's files: what the kernel is, beside its source.
+/// The recipe's files, which determine the kernel together with its source.
 ///
 /// # Errors
 /// One cannot be read.
@@ -43,8 +43,7 @@ impl Builder {
     /// Builds the source of a package into a folder.
     ///
     /// # Errors
-    /// A step fails, or the build takes longer than it may; it can be gone on
-    /// with then.
+    /// A step fails, or the build exceeds its limit. It can be resumed.
     pub fn build(
         &self,
         cache: &Cache,
@@ -73,7 +72,7 @@ impl Builder {
         cache::remove(&folder)
     }
 
-    /// Runs make, showing how far it is.
+    /// Runs make and shows its progress.
     fn make(&self, name: &str, target: &str, tree: &Path, log: &Path) -> Result<(), String> {
         let start = Instant::now();
         eprintln!("xtask: lab: {name}: building, with {} jobs", self.jobs);
@@ -82,7 +81,7 @@ impl Builder {
         let mut command = Command::new("nice");
         command.args(["-n", "10", "make", target]).current_dir(tree);
         command.arg(format!("-j{}", self.jobs));
-        // The same source makes the same kernel.
+        // Make the build reproducible.
         command.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970");
         command.envs([("KBUILD_BUILD_USER", "lab"), ("KBUILD_BUILD_HOST", "lab")]);
         command
@@ -142,7 +141,7 @@ fn for_each_line(out: ChildStdout, mut take: impl FnMut(String) -> bool) {
     }
 }
 
-/// Ends make in the way that lets it end its own children.
+/// Ends make with a signal that lets it end its children.
 fn stop(child: &mut Child) {
     shell::succeeds("kill", &["-TERM", &child.id().to_string()]);
     let _ = child.wait();
@@ -153,7 +152,8 @@ fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// The source's archive out of its package, and the source out of its archive.
+/// Unpacks the source's archive from its package, and the source from its
+/// archive.
 fn unpack(debs: &[PathBuf], package: &Path, tree: &Path) -> Result<(), String> {
     cache::remove(package)?;
     cache::make_folder(package)?;
@@ -170,7 +170,7 @@ fn unpack(debs: &[PathBuf], package: &Path, tree: &Path) -> Result<(), String> {
     cache::remove(package)
 }
 
-/// Applies the recipe's patches; each must fit as it is.
+/// Applies the recipe's patches. Each must apply exactly.
 fn patch(recipe: Recipe, tree: &Path) -> Result<(), String> {
     for patch in patches(recipe) {
         let mut command = Command::new("patch");
@@ -201,9 +201,8 @@ fn version(makefile: &str) -> String {
     parts.join(".")
 }
 
-/// Configures the source, and sees that nothing that was asked for got lost:
-/// an option may be renamed or have new conditions from one version to the
-/// next.
+/// Configures the source and checks that no option was lost: a new version can
+/// rename an option or give it new conditions.
 fn configure(recipe: Recipe, tree: &Path) -> Result<(), String> {
     let make = |target: &str| shell::capture(Command::new("make").arg(target).current_dir(tree));
     make("tinyconfig")?;
@@ -237,8 +236,7 @@ fn configuration(recipe: Recipe) -> Result<String, String> {
     ))
 }
 
-/// The lines of `options`, but for options that `later` sets anew: what of them
-/// would get lost is none of anybody's business.
+/// The lines of `options` without those that `later` overrides.
 fn without(options: &str, later: &str) -> String {
     let name = |line: &str| Some(line.split_once('=')?.0.to_string());
     let anew: Vec<String> = later.lines().filter_map(name).collect();
@@ -258,7 +256,7 @@ fn folder() -> PathBuf {
     root().join("xtask").join("lab")
 }
 
-/// The wanted options that a configuration does not have.
+/// The options that a configuration lacks.
 fn lost(wanted: &str, got: &str) -> Vec<String> {
     let is_there = |option: &str| match option.strip_suffix("=n") {
         Some(name) => !got
@@ -279,21 +277,21 @@ mod tests {
     use crate::lab::environment::{ENVIRONMENTS, Kernel};
 
     #[test]
-    fn an_option_that_got_lost_is_named() {
+    fn a_lost_option_is_named() {
         let wanted = "# words\nCONFIG_KVM=y\nCONFIG_NEW=y\nCONFIG_DEBUG=n\nCONFIG_OLD=n\n";
         let got = "CONFIG_KVM=y\n# CONFIG_NEW is not set\nCONFIG_OLD=y\n";
         assert_eq!(lost(wanted, got), ["CONFIG_NEW=y", "CONFIG_OLD=n"]);
     }
 
     #[test]
-    fn an_option_that_is_set_anew_is_not_looked_for_as_it_was() {
+    fn an_overridden_option_is_not_checked() {
         let options = "# words\nCONFIG_A=n\nCONFIG_AB=y\n";
         assert_eq!(without(options, "CONFIG_A=y\n"), "# words\nCONFIG_AB=y\n");
         assert_eq!(without(options, "# CONFIG_A\n"), options);
     }
 
     #[test]
-    fn the_version_is_the_makefiles() {
+    fn the_version_is_that_of_the_makefile() {
         let makefile = "# SPDX\nVERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n";
         assert_eq!(version(makefile), "7.3.4");
         assert_eq!(version(""), "?.?.?");
@@ -316,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_takes_too_long_is_stopped_and_its_tree_stays() {
+    fn a_build_that_takes_too_long_is_stopped_and_keeps_its_tree() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("Makefile"), "slow:\n\tsleep 60\n").expect("written");
         let builder = Builder {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What was downloaded and built, by content: a name says what is inside, so
-//! what is there is right, and needs no network.
+//! A cache of downloads and builds. A name identifies the content, so an
+//! existing entry is valid and needs no network.
 //!
-//! Everything is made under a name of its own and renamed when it is whole.
-//! What an interrupted run leaves behind is under `unfinished/`.
+//! Entries are made under a temporary name and renamed when they are complete.
+//! An interrupted run leaves its files in `unfinished/`.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// What the cache's folder is called.
+/// The name of the cache's folder.
 const NAME: &str = "private-mmio-lab";
 
 /// The cache's folder, and a lock on it for as long as this lives.
@@ -22,10 +22,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache, and waits until nobody else uses it.
+    /// Opens the cache, and waits until no other process uses it.
     ///
     /// # Errors
-    /// It cannot be made, or there is no place for it.
+    /// It cannot be created, or there is no place for it.
     pub fn open() -> Result<Self, String> {
         Self::at(&place()?)
     }
@@ -33,7 +33,7 @@ impl Cache {
     /// Opens the cache in this folder.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub fn at(root: &Path) -> Result<Self, String> {
         make_folder(root)?;
         let path = root.join("lock");
@@ -51,20 +51,20 @@ impl Cache {
         })
     }
 
-    /// A folder of the cache; it is made if it is not there.
+    /// A folder of the cache, created if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub fn folder(&self, name: &str) -> Result<PathBuf, String> {
         let folder = self.root.join(name);
         make_folder(&folder)?;
         Ok(folder)
     }
 
-    /// A fresh folder to make something in, of which `finish` is told.
+    /// A new folder for an entry, to be passed to `finish`.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub fn scratch(&self, name: &str) -> Result<PathBuf, String> {
         let folder = self.folder("unfinished")?.join(name);
         remove(&folder)?;
@@ -72,8 +72,8 @@ impl Cache {
         Ok(folder)
     }
 
-    /// Renames what is whole to its place. What is there already stays: it is
-    /// the same.
+    /// Renames a complete entry to its place. An existing entry stays, because
+    /// it is the same.
     ///
     /// # Errors
     /// It cannot be renamed.
@@ -84,21 +84,21 @@ impl Cache {
         fs::rename(made, place).map_err(|e| at(place, &e))
     }
 
-    /// Where the cache is.
+    /// The cache's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 }
 
-/// Where the cache belongs.
+/// The path of the cache.
 ///
 /// # Errors
-/// Neither `XDG_CACHE_HOME` nor `HOME` says where.
+/// Neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub fn place() -> Result<PathBuf, String> {
     Ok(caches()?.join(NAME))
 }
 
-/// Where all programs' caches belong.
+/// The folder for all programs' caches.
 ///
 /// # Errors
 /// As for [`place`].
@@ -112,7 +112,7 @@ pub fn caches() -> Result<PathBuf, String> {
     caches.ok_or("no place for a cache: neither XDG_CACHE_HOME nor HOME is set".into())
 }
 
-/// Writes a file so that it is there wholly or not at all.
+/// Writes a file completely or not at all.
 ///
 /// # Errors
 /// It cannot be written.
@@ -124,10 +124,10 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), String> {
     fs::rename(&new, path).map_err(|e| at(path, &e))
 }
 
-/// Removes a file or a folder that may not be there.
+/// Removes a file or a folder, if it exists.
 ///
 /// # Errors
-/// It is there and stays.
+/// It cannot be removed.
 pub fn remove(path: &Path) -> Result<(), String> {
     let removed = match path.is_dir() {
         true => fs::remove_dir_all(path),
@@ -139,15 +139,15 @@ pub fn remove(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 ///
 /// # Errors
-/// It cannot be made.
+/// It cannot be created.
 pub fn make_folder(path: &Path) -> Result<(), String> {
     fs::create_dir_all(path).map_err(|e| at(path, &e))
 }
 
-/// How many bytes the files below a path have.
+/// The total size of the files below a path.
 pub fn size(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else {
         return 0;
@@ -175,8 +175,8 @@ pub fn hash_of_file(path: &Path) -> Result<String, String> {
     }
 }
 
-/// The SHA-256 of some parts and their lengths, in hexadecimal: the name of
-/// what is made of them.
+/// The SHA-256 of some parts and their lengths, in hexadecimal: the name of an
+/// entry that is made from them.
 pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -191,7 +191,7 @@ fn hex(hasher: Sha256) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An error and where it was.
+/// An error with its path.
 pub fn at(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", path.display())
 }
@@ -201,12 +201,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unfinished_is_not_there_and_is_made_anew() {
+    fn an_unfinished_entry_does_not_exist_and_is_made_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::at(folder.path()).expect("a cache");
         let scratch = cache.scratch("kernel").expect("a scratch folder");
         fs::write(scratch.join("half"), "ha").expect("written");
-        // The run ends here; the next one begins again, with nothing of it.
+        // The run is interrupted here. The next one starts from nothing.
         let scratch = cache.scratch("kernel").expect("a scratch folder");
         assert!(!scratch.join("half").exists());
         fs::write(scratch.join("whole"), "whole").expect("written");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_parts_from_their_concatenation() {
+    fn the_key_of_parts_differs_from_that_of_their_concatenation() {
         let one: [&[u8]; 2] = [b"ab", b"c"];
         let other: [&[u8]; 2] = [b"a", b"bc"];
         assert_ne!(key(one), key(other));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A command in an environment: what it prints appears here.
+//! Runs a command in an environment and prints its output.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -11,21 +11,22 @@ use super::apt::Network;
 use super::boot::{self, Console};
 use super::cache;
 use super::environment::{Kernel, X86_64, find};
-use super::{Errand, doctor, make_bootable};
+use super::{Payload, doctor, make_bootable};
 use crate::hw_test;
 use crate::shell::{build_static_program, root};
 
-/// Boots an environment, runs a command in it, and prints what it prints. It
-/// finds `vmm` there.
+/// Boots an environment, runs a command in it, and prints its output. `vmm` is
+/// on its path.
 ///
 /// # Errors
-/// The environment cannot be had, the command fails, or its machine ends first.
+/// The environment is not available, the command fails, or its machine ends
+/// first.
 pub fn run(name: &str, words: &[String]) -> Result<(), String> {
     let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
     boot(name, &[("vmm", &vmm)], words, &mut std::io::stdout())
 }
 
-/// What a command prints in an environment.
+/// The output of a command in an environment.
 ///
 /// # Errors
 /// As for [`run`].
@@ -47,16 +48,16 @@ fn boot(
         return Err("the host is where you are: run it here".into());
     }
     doctor::can_boot(&X86_64)?;
-    let errand = Errand::Command {
+    let payload = Payload::Command {
         programs,
         examples: &root().join("examples"),
         words,
     };
-    let made = make_bootable(&[environment], &errand, Network::Daily, None);
+    let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
     let console = hw_test::results_folder()?.join(format!("{name}.command.log"));
     let mut command = bootable.command(Console::Command(&console));
-    // What the emulator cannot emulate is of interest only when it ends early.
+    // The emulator's messages matter only if it ends early.
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
     command.stderr(file);
@@ -65,7 +66,7 @@ fn boot(
         .map_err(|e| format!("{}: {e}", X86_64.qemu))?;
     let out = child.stdout.take().ok_or("the emulator has no output")?;
     let exit = show(BufReader::new(out), to);
-    // It has switched itself off, or its port is closed: it ends by itself.
+    // The machine has powered off or closed its port, so it ends by itself.
     let status = child.wait().map_err(|e| format!("{}: {e}", X86_64.qemu))?;
     match exit {
         Some(0) => Ok(()),
@@ -82,8 +83,8 @@ fn boot(
     }
 }
 
-/// Passes on what a command prints; returns its exit status, which the script
-/// that started it adds as the last line.
+/// Copies a command's output. Returns its exit status, which the init script
+/// appends as the last line.
 fn show(out: impl BufRead, to: &mut impl Write) -> Option<i64> {
     let mut exit = None;
     for line in out.split(b'\n') {
@@ -98,7 +99,7 @@ fn show(out: impl BufRead, to: &mut impl Write) -> Option<i64> {
         } else if let Some(status) = number("exit") {
             exit = Some(status);
         } else {
-            // Whoever does not read on does not keep the command from ending.
+            // A reader that closes the pipe does not stop the command.
             let _ = to.write_all(&line).and_then(|()| to.write_all(b"\n"));
         }
     }
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_command_prints_is_passed_on_and_its_status_is_the_last_line() {
+    fn the_output_of_a_command_is_copied_and_the_last_line_is_its_status() {
         let said = b"{\"init\": \"7.3\"}\none\n{\"two\": 2}\n{\"exit\": 3}\n";
         let mut shown = Vec::new();
         assert_eq!(show(&said[..], &mut shown), Some(3));

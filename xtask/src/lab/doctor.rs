@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What this machine lacks for the lab, and the one command that installs it.
+//! Checks what this machine lacks for the lab, and shows one command that
+//! installs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,18 +12,18 @@ use crate::shell;
 /// Something that the lab uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tool {
-    /// What is looked for: a program on the path, or a file.
+    /// How it is found: a program on the path, or a file.
     sign: Sign,
-    /// The package that has it.
+    /// The package that contains it.
     package: &'static str,
-    /// What cannot be done without it.
+    /// What it is needed for.
     purpose: Purpose,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
     Program(&'static str),
-    /// A header, wherever the compiler finds it.
+    /// A header in one of the compiler's folders.
     Header(&'static str),
     File(&'static str),
 }
@@ -75,7 +76,7 @@ const TOOLS: [Tool; 15] = [
     },
 ];
 
-/// Says what is there and what is missing.
+/// Prints what is installed and what is missing.
 ///
 /// # Errors
 /// Something is missing.
@@ -122,10 +123,10 @@ pub fn examine(architecture: &Architecture) -> Result<(), String> {
     }
 }
 
-/// Why an environment cannot be booted here, before anything is fetched.
+/// Checks whether an environment can be booted, before anything is downloaded.
 ///
 /// # Errors
-/// The reason.
+/// The reason why it cannot.
 pub fn can_boot(architecture: &Architecture) -> Result<(), String> {
     if std::env::consts::ARCH != architecture.rust {
         return Err(wrong_machine(architecture));
@@ -133,11 +134,11 @@ pub fn can_boot(architecture: &Architecture) -> Result<(), String> {
     needs(&[Purpose::Booting])
 }
 
-/// Why an environment cannot be made here. What is in the cache needs nothing
-/// of this.
+/// Checks whether an environment can be made. One in the cache needs none of
+/// this.
 ///
 /// # Errors
-/// The reason.
+/// The reason why it cannot.
 pub fn can_make(environment: Environment) -> Result<(), String> {
     match environment.kernel {
         Kernel::Host => Ok(()),
@@ -146,17 +147,17 @@ pub fn can_make(environment: Environment) -> Result<(), String> {
     }
 }
 
-/// Installs what is missing, where apt may be used without being asked.
+/// Installs what is missing, if apt can run without a password.
 ///
 /// # Errors
-/// What is still missing, and why.
+/// The reason why something is still missing.
 pub fn install() -> Result<(), String> {
     let missing: Vec<&str> = missing(&TOOLS.map(|tool| tool.purpose));
     if missing.is_empty() {
         return Ok(());
     }
     eprintln!("xtask: lab: installing {}", missing.join(", "));
-    // A machine that cannot be reached is not waited for.
+    // Do not wait for an archive that does not respond.
     const PATIENCE: [&str; 4] = [
         "-o",
         "Acquire::http::Timeout=20",
@@ -193,14 +194,14 @@ fn needs(purposes: &[Purpose]) -> Result<(), String> {
     }
 }
 
-/// The packages that are missing for some purposes.
+/// The missing packages for some purposes.
 fn missing(purposes: &[Purpose]) -> Vec<&'static str> {
     let wanted = TOOLS.iter().filter(|tool| purposes.contains(&tool.purpose));
     let missing = wanted.filter(|tool| !is_there(tool.sign));
     missing.map(|tool| tool.package).collect()
 }
 
-/// A machine that is new has not yet asked its archive what there is.
+/// Includes `update`, because a new machine has no indexes yet.
 fn install_command(packages: &[&str], as_root: bool) -> String {
     let sudo = if as_root { "" } else { "sudo " };
     format!(
@@ -234,7 +235,7 @@ fn on_path(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// Where a header may be: in the common place, or in the architecture's own.
+/// The possible paths of a header: the common folder and the architecture's.
 fn headers(name: &str) -> [PathBuf; 2] {
     let include = Path::new("/usr/include");
     let own = format!("{}-linux-gnu", std::env::consts::ARCH);

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which environments there are: an environment is a kernel, and a kernel is
-//! a package, or source with a configuration and perhaps patches.
+//! The list of environments. An environment is a kernel: a package, or source
+//! with a configuration and possibly patches.
 
-/// Where hardware tests can run.
+/// An environment for hardware tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Environment {
-    /// What users call it.
+    /// Its name.
     pub name: &'static str,
-    /// What it runs.
+    /// Its kernel.
     pub kernel: Kernel,
-    /// Whether it is meant where no name is given.
+    /// Whether it is selected if no name is given.
     pub by_default: bool,
 }
 
-/// Where an environment's kernel comes from.
+/// The source of an environment's kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// This machine's own: nothing is booted.
+    /// This machine's own kernel: nothing is booted.
     Host,
     /// Debian's package, the newest of a line such as `6.12`.
     Packaged(&'static str),
@@ -29,12 +29,13 @@ pub enum Kernel {
 pub struct Recipe {
     /// The line of the source package, such as `7.3`.
     pub line: &'static str,
-    /// What is set on top of `make tinyconfig`: files of `xtask/lab`, of which
-    /// later ones win.
+    /// The options on top of `make tinyconfig`: files of `xtask/lab`. Later
+    /// files override earlier ones.
     pub configs: &'static [&'static str],
-    /// A folder of `xtask/lab` whose `*.patch` files are applied by name.
+    /// A folder of `xtask/lab` whose `*.patch` files are applied in the order
+    /// of their names.
     pub patches: Option<&'static str>,
-    /// What the kernel's release ends with, so that tests can tell it.
+    /// The suffix of the kernel's release, by which tests recognise it.
     pub suffix: &'static str,
 }
 
@@ -63,7 +64,7 @@ pub const ENVIRONMENTS: [Environment; 7] = [
         }),
     ),
     Environment {
-        // Several times as slow as the others.
+        // Several times slower than the others.
         by_default: false,
         ..Environment::new(
             "lab-7.3-private-mmio-debug",
@@ -87,10 +88,10 @@ impl Environment {
     }
 }
 
-/// The environment of that name.
+/// The environment with that name.
 ///
 /// # Errors
-/// There is none; says which there are.
+/// There is none. The message lists the environments.
 pub fn find(name: &str) -> Result<Environment, String> {
     let found = ENVIRONMENTS.iter().find(|other| other.name == name);
     found.copied().ok_or_else(|| {
@@ -102,11 +103,11 @@ pub fn find(name: &str) -> Result<Environment, String> {
     })
 }
 
-/// The environments of these names, each once, or those that are meant where
-/// none is given.
+/// The environments with these names, each once, or the default ones if no name
+/// is given.
 ///
 /// # Errors
-/// A name that none has.
+/// An unknown name.
 pub fn select(names: &[String]) -> Result<Vec<Environment>, String> {
     match names.is_empty() {
         true => Ok(ENVIRONMENTS.into_iter().filter(|e| e.by_default).collect()),
@@ -123,17 +124,17 @@ pub fn select(names: &[String]) -> Result<Vec<Environment>, String> {
     }
 }
 
-/// What the lab needs to know of a processor's architecture. Another one would
-/// be another constant of this type.
+/// The properties of a processor architecture. Another one would be another
+/// constant of this type.
 #[derive(Clone, Copy, Debug)]
 pub struct Architecture {
-    /// Rust's name of it.
+    /// Rust's name of the architecture.
     pub rust: &'static str,
-    /// What the test program is built for: glibc, linked statically.
+    /// The target of the test program: glibc, linked statically.
     pub target: &'static str,
-    /// Debian's name of it.
+    /// Debian's name of the architecture.
     pub debian: &'static str,
-    /// How the names of Debian's kernel packages for virtual machines end.
+    /// The suffix of Debian's kernel packages for virtual machines.
     pub flavour: &'static str,
     /// The emulator.
     pub qemu: &'static str,
@@ -141,15 +142,15 @@ pub struct Architecture {
     /// emulator knows, with second-stage paging, and an IOMMU that remaps
     /// interrupts too, without which VFIO refuses to work.
     pub machine: &'static [&'static str],
-    /// The kernel's own words for the first and the second serial port.
+    /// The kernel's names of the first and the second serial port.
     pub serial: [&'static str; 2],
-    /// What the kernel is told about this machine. Emulated, and with other
-    /// work beside it, it may stand still for long: what the kernel takes for
-    /// a broken timer or a lockup then is neither.
+    /// Kernel parameters. An emulated machine can stall for a long time on a
+    /// busy host, which the kernel must not mistake for a broken timer or a
+    /// lockup.
     pub parameters: &'static str,
-    /// The modules that tests need, where they are not built in.
+    /// The modules that tests need, unless they are built in.
     pub modules: &'static [&'static str],
-    /// What `make` builds, and where it puts it.
+    /// The target of `make`, and the path of the image.
     pub image: (&'static str, &'static str),
 }
 
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_selects_all_but_the_slow_environments_and_each_can_be_found() {
+    fn no_name_selects_all_but_the_slow_environments() {
         let selected = select(&[]).expect("most of them");
         for environment in ENVIRONMENTS {
             assert_eq!(find(environment.name), Ok(environment));
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_none_has_is_told_which_there_are() {
+    fn an_unknown_name_is_an_error_that_lists_the_environments() {
         let error = select(&["lab-0.1".to_string()]).expect_err("there is none");
         assert!(error.contains("'lab-0.1'") && error.contains("debian-6.12, debian-7.3"));
     }

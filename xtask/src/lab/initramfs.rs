@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a lab kernel finds in its memory: busybox, the modules, the tests, and
-//! the script that starts them.
+//! The initramfs of a lab kernel: busybox, the modules, the tests, and the
+//! script that starts them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,15 +12,15 @@ use super::kernel::{self, Ready};
 /// The first program that a lab kernel starts.
 const INIT: &str = include_str!("../../lab/init");
 
-/// What a lab kernel is booted for.
+/// What a lab kernel runs.
 #[derive(Clone, Debug)]
-pub enum Errand<'a> {
-    /// To run the hardware tests, or for a shell beside them.
+pub enum Payload<'a> {
+    /// The hardware tests, or a shell next to them.
     Tests {
-        /// Their program.
+        /// The test program.
         program: &'a Path,
     },
-    /// To run a command with programs of the project and its examples.
+    /// A command, with programs of the project and its examples.
     Command {
         /// The programs by name.
         programs: &'a [(&'a str, &'a Path)],
@@ -31,15 +31,15 @@ pub enum Errand<'a> {
     },
 }
 
-/// Puts an environment's initramfs together; returns where it is. It is named
-/// after what is in it, and the environment's earlier ones are removed.
+/// Assembles an environment's initramfs and returns its path. Its name
+/// identifies the content. Earlier ones of the environment are removed.
 ///
 /// # Errors
-/// A part cannot be read, or the whole cannot be written.
+/// A part cannot be read, or the initramfs cannot be written.
 pub fn assemble(
     cache: &Cache,
     ready: &Ready,
-    errand: &Errand<'_>,
+    payload: &Payload<'_>,
     results_port: &str,
 ) -> Result<PathBuf, String> {
     let mut archive = Archive::default();
@@ -51,12 +51,12 @@ pub fn assemble(
     let read = |path: &Path| fs::read(path).map_err(|e| cache::at(path, &e));
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("bin/busybox", 0o755, &read(&ready.busybox)?)?;
-    let purpose = match errand {
-        Errand::Tests { program } => {
+    let purpose = match payload {
+        Payload::Tests { program } => {
             archive.file("hw-tests", 0o755, &read(program)?)?;
             "tests"
         }
-        Errand::Command {
+        Payload::Command {
             programs,
             examples,
             words,
@@ -89,7 +89,7 @@ pub fn assemble(
     Ok(place)
 }
 
-/// A command as a shell reads it: each word is taken as it is.
+/// A command line for a shell, with each word quoted.
 fn shell_line(words: &[String]) -> String {
     let quoted = words.iter().map(|word| word.replace('\'', r"'\''"));
     let quoted: Vec<String> = quoted.map(|word| format!("'{word}'")).collect();
@@ -173,7 +173,7 @@ impl Archive {
 mod tests {
     use super::*;
 
-    /// A reader that shares nothing with the writer: name, mode and content.
+    /// A reader that shares no code with the writer: name, mode and content.
     fn read(mut bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
         let mut entries = Vec::new();
         loop {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_has_what_was_put_in_whatever_the_lengths() {
+    fn an_archive_has_its_files_whatever_the_lengths() {
         let mut archive = Archive::default();
         archive.folder("bin");
         archive.device("dev/console", 5, 1);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_takes_each_word_of_a_command_as_it_is() {
+    fn a_shell_reads_each_word_of_a_command_unchanged() {
         let words = ["printf", "%s|", "it's", "a b", "$HOME", ""].map(String::from);
         let shell = std::process::Command::new("sh")
             .args(["-c", &shell_line(&words)])

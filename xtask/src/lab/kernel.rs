@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An environment's kernel and busybox, made ready: from the cache, or
-//! downloaded, or built.
+//! Prepares an environment's kernel and busybox: from the cache, downloaded, or
+//! built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,52 +16,52 @@ use super::modules;
 use super::packages::{self, Package};
 use crate::shell;
 
-/// The package with a busybox that stands on nothing.
+/// The package with a statically linked busybox.
 const BUSYBOX: &str = "busybox-static";
 
-/// All that is needed to boot an environment.
+/// Everything that is needed to boot an environment.
 #[derive(Clone, Debug)]
 pub struct Ready {
     /// Its name.
     pub environment: &'static str,
-    /// The packages that it is made of, for people.
+    /// The packages that it is made of, for display.
     pub origin: String,
     /// The kernel.
     pub image: PathBuf,
-    /// Its modules in the order of loading; none where all is built in.
+    /// Its modules in the order of loading. Empty if all are built in.
     pub modules: Vec<PathBuf>,
     /// A static busybox.
     pub busybox: PathBuf,
 }
 
-/// Why an environment cannot be had.
+/// Why an environment is not available.
 #[derive(Debug)]
 enum Obstacle {
-    /// What it takes cannot be had here; what it was made of last time may do.
+    /// The newest packages are not available. Those of last time may be.
     Parts(String),
-    /// It is there, and nothing can be made of it.
+    /// The packages are available but unusable.
     Making(String),
 }
 
-/// Makes environments ready.
+/// Prepares environments.
 #[derive(Debug)]
 pub struct Lab<'a> {
-    /// Where everything is kept.
+    /// The cache.
     pub cache: &'a Cache,
-    /// Where packages come from.
+    /// The source of packages.
     pub apt: &'a Apt<'a>,
-    /// For which processors.
+    /// The processor architecture.
     pub architecture: &'a Architecture,
     /// Builds what no package has.
     pub builder: Builder,
 }
 
 impl Lab<'_> {
-    /// Makes an environment ready. The newest packages are preferred; where
-    /// they cannot be had, those of last time serve.
+    /// Prepares an environment, from the newest packages or, if they are not
+    /// available, from those of last time.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// The reason why it is not available.
     pub fn ready(&self, environment: Environment) -> Result<Ready, String> {
         let newest = self.apt.pick(|known| self.choose(environment, known));
         let newest = newest.map_err(Obstacle::Parts);
@@ -128,8 +128,7 @@ impl Lab<'_> {
         })
     }
 
-    /// Fills a place of the cache with what is made of packages, unless that
-    /// is there.
+    /// Fills an entry of the cache from packages, unless it exists.
     fn fill(
         &self,
         environment: Environment,
@@ -164,14 +163,14 @@ fn unpack_busybox(debs: &[PathBuf], to: &Path) -> Result<(), String> {
     cache::remove(&tree)
 }
 
-/// The image and the wanted modules out of Debian's packages.
+/// Unpacks the image and the needed modules from Debian's packages.
 fn unpack_kernel(debs: &[PathBuf], wanted: &[&str], to: &Path) -> Result<(), String> {
     let tree = to.join("tree");
     unpack(debs, &tree)?;
     let roots = [tree.join("usr/lib/modules"), tree.join("lib/modules")];
     let root = roots.iter().find(|root| root.exists());
     let root = root.ok_or("the kernel's packages have no modules")?;
-    // Newer packages have the image beside the modules.
+    // Newer packages have the image next to the modules.
     let images = files(&tree.join("boot"));
     let beside = files(root).into_iter().map(|folder| folder.join("vmlinuz"));
     let is_image = |path: &PathBuf| {
@@ -185,7 +184,7 @@ fn unpack_kernel(debs: &[PathBuf], wanted: &[&str], to: &Path) -> Result<(), Str
     cache::remove(&tree)
 }
 
-/// Unpacks packages without running anything of theirs.
+/// Unpacks packages without running their scripts.
 fn unpack(debs: &[PathBuf], to: &Path) -> Result<(), String> {
     cache::make_folder(to)?;
     for deb in debs {
@@ -194,7 +193,7 @@ fn unpack(debs: &[PathBuf], to: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What is in a folder, sorted by name; nothing where there is none.
+/// The entries of a folder, sorted by name. Empty if it does not exist.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();

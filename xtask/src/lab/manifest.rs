@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What each environment was made of last time, so that it can be had again
-//! without a network, and what of the cache belongs to it.
+//! Records what each environment was made of last time, so that it can be used
+//! again without a network, and which cache entries belong to it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,26 +12,26 @@ use super::cache;
 use super::environment::{Architecture, Environment, Kernel};
 use super::packages::Package;
 
-/// Changes when what is made of the same packages would be something else.
+/// Changed when the same packages would produce something else.
 const EDITION: &[u8] = b"1";
 
 /// The packages of an environment.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Manifest {
-    /// That with busybox.
+    /// The package with busybox.
     pub busybox: Package,
-    /// Those with the kernel, or with its source.
+    /// The packages with the kernel or its source.
     pub kernel: Vec<Package>,
 }
 
 impl Manifest {
-    /// What the environment was made of last time, if it ever was.
+    /// What the environment was made of last time, if it was.
     pub fn load(root: &Path, environment: Environment) -> Option<Self> {
         let text = fs::read_to_string(place(root, environment)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    /// Keeps it for the next time.
+    /// Stores it for the next time.
     ///
     /// # Errors
     /// It cannot be written.
@@ -42,7 +42,7 @@ impl Manifest {
         cache::write(&place, text.as_bytes())
     }
 
-    /// The kernel's packages for people.
+    /// The kernel's packages, for display.
     pub fn origin(&self) -> String {
         let words = self
             .kernel
@@ -51,14 +51,14 @@ impl Manifest {
         words.collect::<Vec<_>>().join(", ")
     }
 
-    /// Where busybox is, if it is there.
+    /// The cache entry of busybox, whether or not it exists.
     pub fn busybox_place(&self, root: &Path, architecture: &Architecture) -> PathBuf {
         let key = key(architecture, std::slice::from_ref(&self.busybox), &[]);
         root.join("busybox").join(key)
     }
 
-    /// Where the kernel is, if it is there: what it is made of is the packages
-    /// and, where it is built, the recipe's files.
+    /// The cache entry of the kernel, whether or not it exists. It is made of
+    /// the packages and, if it is built, the recipe's files.
     ///
     /// # Errors
     /// One of those files cannot be read.
@@ -76,7 +76,7 @@ impl Manifest {
         Ok(root.join("kernels").join(key))
     }
 
-    /// All of the cache that the environment uses.
+    /// All cache entries that the environment uses.
     pub fn uses(
         &self,
         root: &Path,
@@ -92,7 +92,7 @@ impl Manifest {
     }
 }
 
-/// The name of what is made of packages and further inputs.
+/// The name of an entry that is made of packages and further inputs.
 fn key(architecture: &Architecture, packages: &[Package], inputs: &[Vec<u8>]) -> String {
     let sums = packages.iter().map(|package| package.sha256.as_bytes());
     let parts = [EDITION, architecture.debian.as_bytes()];
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_is_what_is_loaded() {
+    fn a_stored_manifest_is_loaded_unchanged() {
         let folder = tempfile::tempdir().expect("a folder");
         let environment = find("debian-6.1").expect("it is known");
         assert_eq!(Manifest::load(folder.path(), environment), None);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn another_package_or_another_recipe_is_another_kernel() {
+    fn a_different_package_or_recipe_is_a_different_kernel() {
         let root = Path::new("/root");
         let place = |sum: &str, name: &str| {
             let environment = find(name).expect("it is known");

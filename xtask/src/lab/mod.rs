@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The lab: kernels with a real KVM and a real VFIO on any machine, with no
-//! special hardware. An emulator plays a processor with a virtualisation
-//! extension and an IOMMU; a Linux runs in it, and in that Linux the tests.
+//! The lab: kernels with a real KVM and a real VFIO on any machine, without
+//! special hardware. An emulator provides a processor with a virtualisation
+//! extension and an IOMMU. Linux runs in it, and the tests run in that Linux.
 
 pub mod apt;
 pub mod boot;
@@ -23,67 +23,66 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use crate::hw_test::{self, Wish};
+use crate::hw_test::{self, HwTestOptions};
 use crate::shell::build_static_program;
 use apt::{Apt, Network};
 use boot::Console;
 use build::Builder;
 use cache::Cache;
 use environment::{ENVIRONMENTS, Environment, Kernel, X86_64, find, select};
-pub use initramfs::Errand;
+pub use initramfs::Payload;
 use kernel::{Lab, Ready};
 use manifest::Manifest;
 
-/// What the lab can be asked for.
+/// Commands of the lab.
 #[derive(Clone, Debug, Subcommand)]
 pub enum LabCommand {
-    /// Say what this machine lacks for the lab, and the one command that
-    /// installs it.
+    /// List what the lab needs, and print one command that installs what is
+    /// missing.
     Doctor,
-    /// List the environments, and what the cache has of them.
+    /// List the environments, and whether the cache has them.
     List,
-    /// Make environments ready: download or build their newest kernels.
+    /// Download or build the newest kernels of environments.
     ///
-    /// What was made before stays in the cache and needs no network again.
-    /// Building a kernel takes minutes; an interrupted build goes on where it
-    /// was.
+    /// The results stay in the cache and need no network later. Building a
+    /// kernel takes minutes. An interrupted build is resumed.
     Build {
-        /// Which; all but the slow ones where there is none.
+        /// The environments. Default: all but the slow ones.
         #[arg(value_name = "ENV")]
         names: Vec<String>,
     },
-    /// Boot an environment and run the hardware tests in it, or a command.
+    /// Boot an environment and run the hardware tests or a command in it.
     ///
-    /// A command finds `vmm` and the folder `examples` there, as here:
-    /// `cargo xtask lab run lab-7.3 -- vmm run examples/confidential.toml`.
-    /// Its output is what is printed, its exit status is this command's.
+    /// A command has `vmm` on its path and the folder `examples`: `cargo xtask
+    /// lab run lab-7.3 -- vmm run examples/confidential.toml`. This command
+    /// prints its output. It fails if the command fails.
     Run {
-        /// Which.
+        /// The environment.
         #[arg(value_name = "ENV")]
         name: String,
-        /// A shell on the console instead of the tests. The tests are
-        /// /hw-tests there; `poweroff -f`, or Ctrl-A x, ends it.
+        /// Start a shell on the console instead of the tests. The tests are in
+        /// /hw-tests. Leave with `poweroff -f` or Ctrl-A x.
         #[arg(long)]
         shell: bool,
-        /// Show the whole console afterwards.
+        /// Print the whole console afterwards.
         #[arg(long, conflicts_with = "shell")]
         console: bool,
-        /// What to run there instead of the tests.
+        /// The command to run instead of the tests.
         #[arg(last = true, conflicts_with_all = ["shell", "console"])]
         command: Vec<String>,
     },
-    /// Remove the cache, or what no environment uses any more.
+    /// Remove the cache, or the parts that no environment uses.
     Clean {
-        /// Only unfinished work, and all but the environments' latest kernels.
+        /// Remove only unfinished work and outdated kernels.
         #[arg(long)]
         stale: bool,
     },
 }
 
-/// Does what was asked for.
+/// Runs a command of the lab.
 ///
 /// # Errors
-/// What went wrong.
+/// A message that says what went wrong.
 pub fn run(command: &LabCommand) -> Result<(), String> {
     match command {
         LabCommand::Doctor => doctor::examine(&X86_64),
@@ -98,7 +97,7 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
     }
 }
 
-/// An environment that only needs to be booted.
+/// An environment that is ready to boot.
 #[derive(Clone, Debug)]
 pub struct Bootable {
     ready: Ready,
@@ -117,11 +116,11 @@ impl Bootable {
     }
 }
 
-/// Makes environments ready for an errand, each of them or the reason why
-/// not. A kernel that must be built may take as long as `limit`.
+/// Prepares environments for a payload. Returns each of them, or the reason why
+/// it is not available. Building a kernel may take `limit`.
 pub fn make_bootable(
     environments: &[Environment],
-    errand: &Errand<'_>,
+    payload: &Payload<'_>,
     network: Network,
     limit: Option<Duration>,
 ) -> Vec<Result<Bootable, String>> {
@@ -134,7 +133,7 @@ pub fn make_bootable(
     let lab = lab(&cache, &apt, limit);
     let bootable = |environment: &Environment| {
         let ready = lab.ready(*environment)?;
-        let initramfs = initramfs::assemble(&cache, &ready, errand, X86_64.serial[1])?;
+        let initramfs = initramfs::assemble(&cache, &ready, payload, X86_64.serial[1])?;
         Ok(Bootable { ready, initramfs })
     };
     environments.iter().map(bootable).collect()
@@ -168,7 +167,7 @@ fn list() -> Result<(), String> {
     Ok(())
 }
 
-/// What an environment's kernel was made of, if it is in the cache.
+/// The packages of an environment's kernel, if the kernel is in the cache.
 fn made(root: &Path, environment: Environment) -> Option<String> {
     let manifest = Manifest::load(root, environment)?;
     let place = manifest.kernel_place(root, &X86_64, environment);
@@ -201,11 +200,11 @@ fn build_named(names: &[String]) -> Result<(), String> {
 }
 
 fn run_tests(name: &str, console: bool) -> Result<(), String> {
-    let wish = Wish {
+    let options = HwTestOptions {
         names: vec![name.into()],
-        ..Wish::default()
+        ..HwTestOptions::default()
     };
-    let result = hw_test::run(&wish);
+    let result = hw_test::run(&options);
     if console {
         let path = hw_test::results_folder()?.join(format!("{name}.console.log"));
         println!("{}", boot::console(&path));
@@ -220,8 +219,8 @@ fn shell(name: &str) -> Result<(), String> {
     }
     doctor::can_boot(&X86_64)?;
     let program = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let errand = Errand::Tests { program: &program };
-    let made = make_bootable(&[environment], &errand, Network::Daily, None);
+    let payload = Payload::Tests { program: &program };
+    let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
     let mut command = bootable.command(Console::Shell);
     let status = command
@@ -233,8 +232,7 @@ fn shell(name: &str) -> Result<(), String> {
     }
 }
 
-/// What can be made or downloaded again is removed; apt's indexes are small
-/// and stay where only what is stale goes.
+/// Removes the cache. With `stale`, apt's indexes stay, because they are small.
 fn clean(stale: bool) -> Result<(), String> {
     let root = cache::place()?;
     let before = cache::size(&root);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which of a kernel's modules are needed, and in which order they load: each
-//! says itself which others it stands on.
+//! Selects a kernel's modules and their order of loading, from the dependencies
+//! that each module lists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,12 +10,12 @@ use std::process::Command;
 use super::cache;
 use crate::shell;
 
-/// Copies the wanted modules, and those they stand on, from a package's tree
-/// to a folder, uncompressed, with names that sort in the order of loading.
-/// A module that is not there is taken to be built in.
+/// Copies modules and their dependencies from a package's tree to a folder,
+/// uncompressed, with names that sort in the order of loading. A missing module
+/// is assumed to be built in.
 ///
 /// # Errors
-/// A file cannot be read or written, or modules stand on each other.
+/// A file cannot be read or written, or modules depend on each other.
 pub fn collect(tree: &Path, wanted: &[&str], to: &Path) -> Result<(), String> {
     let mut files = BTreeMap::new();
     find(tree, &mut files)?;
@@ -40,7 +40,7 @@ pub fn collect(tree: &Path, wanted: &[&str], to: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// All modules below a folder by their name, links not followed.
+/// All modules below a folder by name, without following links.
 fn find(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<(), String> {
     let entries = fs::read_dir(folder).map_err(|e| cache::at(folder, &e))?;
     for entry in entries.flatten() {
@@ -68,13 +68,13 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|e| cache::at(file, &e))
 }
 
-/// The kernel takes both signs for one.
+/// The kernel treats `-` and `_` as equal.
 fn plain(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// The modules that a module says it stands on: `depends=a,b` in its text
-/// section, ended by a zero byte.
+/// The dependencies of a module: `depends=a,b` in its data, terminated by a
+/// zero byte.
 fn depends(module: &[u8]) -> Vec<String> {
     const MARK: &[u8] = b"\0depends=";
     let Some(at) = module.windows(MARK.len()).position(|bytes| bytes == MARK) else {
@@ -87,7 +87,7 @@ fn depends(module: &[u8]) -> Vec<String> {
     names.map(plain).collect()
 }
 
-/// An order in which each comes after those it needs.
+/// An order in which each module comes after its dependencies.
 fn order(needs: &BTreeMap<String, Vec<String>>) -> Result<Vec<String>, String> {
     let mut order: Vec<String> = Vec::new();
     while order.len() < needs.len() {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_collected_in_the_order_of_loading() {
+    fn dependencies_are_collected_in_the_order_of_loading() {
         let folder = tempfile::tempdir().expect("a folder");
         let (tree, to) = (folder.path().join("lib"), folder.path().join("to"));
         cache::make_folder(&tree.join("kvm")).expect("a folder");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_says_nothing_stands_on_nothing() {
+    fn a_module_without_a_list_has_no_dependencies() {
         assert_eq!(depends(b"\x7fELF"), Vec::<String>::new());
         assert_eq!(depends(&module("")), Vec::<String>::new());
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_an_error() {
+    fn a_cycle_is_an_error() {
         let needs = |name: &str, on: &str| (name.to_string(), vec![on.to_string()]);
         let circle = BTreeMap::from([needs("a", "b"), needs("b", "a")]);
         assert!(order(&circle).is_err());

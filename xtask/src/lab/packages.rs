@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which of Debian's packages make up a kernel: apt's records are read, and
-//! the newest of a line is chosen. Nothing here touches the machine.
+//! Selects the Debian packages of a kernel from apt's records: the newest of a
+//! line. Pure functions.
 
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-/// One version of a package, as apt's index has it.
+/// One version of a package, as in apt's index.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Package {
     /// Its name.
     pub name: String,
-    /// Its version, in Debian's way.
+    /// Its version, in Debian's format.
     pub version: String,
     /// The SHA-256 of the file, in hexadecimal, from the signed index.
     pub sha256: String,
 }
 
 impl Package {
-    /// What its file is called in the cache: after its content.
+    /// The name of its file in the cache.
     pub fn file(&self) -> String {
         format!("{}.deb", self.sha256)
     }
 }
 
-/// Reads records as `apt-cache show` prints them. One that lacks a name, a
-/// version or a checksum cannot be used and is passed over.
+/// Reads records as `apt-cache show` prints them. Records without a name, a
+/// version or a checksum are skipped.
 pub fn parse(records: &str) -> Vec<Package> {
     records.split("\n\n").filter_map(package).collect()
 }
@@ -48,8 +48,8 @@ fn package(record: &str) -> Option<Package> {
     })
 }
 
-/// The packages with the newest kernel of a line: the image, and from 7.x on
-/// the modules, which are a package of their own there.
+/// The packages with the newest kernel of a line: the image, and since 7.x the
+/// modules, which are a package of their own.
 ///
 /// # Errors
 /// There is none of that line, or its modules are missing.
@@ -75,7 +75,7 @@ pub fn kernel(packages: &[Package], line: &str, flavour: &str) -> Result<Vec<Pac
     }
 }
 
-/// The newest version of the package of that name.
+/// The newest version of the package with that name.
 ///
 /// # Errors
 /// There is none.
@@ -87,8 +87,8 @@ pub fn newest(packages: &[Package], name: &str) -> Result<Package, String> {
         .ok_or_else(|| format!("apt knows no package {name}"))
 }
 
-/// Which of two versions is newer, by Debian's policy: the epoch, then the
-/// upstream version, then the revision.
+/// Compares two versions by Debian's policy: the epoch, then the upstream
+/// version, then the revision.
 pub fn compare(one: &str, other: &str) -> Ordering {
     let (one_epoch, one) = epoch(one);
     let (other_epoch, other) = epoch(other);
@@ -107,7 +107,7 @@ fn epoch(version: &str) -> (u64, &str) {
         .unwrap_or((0, version))
 }
 
-/// Text and numbers take turns, text first.
+/// Text and numbers alternate, text first.
 fn compare_part(mut one: &str, mut other: &str) -> Ordering {
     while !one.is_empty() || !other.is_empty() {
         let (one_text, one_rest) = split_at_end_of(one, |byte| !byte.is_ascii_digit());
@@ -148,7 +148,7 @@ fn compare_text(one: &str, other: &str) -> Ordering {
     weights(one).cmp(&weights(other))
 }
 
-/// Numbers of any length: the longer is the larger, leading zeros aside.
+/// Numbers of any length. Without leading zeros, the longer one is larger.
 fn compare_number(one: &str, other: &str) -> Ordering {
     let (one, other) = (one.trim_start_matches('0'), other.trim_start_matches('0'));
     one.len().cmp(&other.len()).then_with(|| one.cmp(other))
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_checksum_is_passed_over() {
+    fn a_record_without_a_checksum_is_skipped() {
         let records = "Package: a\nVersion: 1\n\nPackage: b\nVersion: 1\nSHA256: 12\n";
         assert_eq!(parse(records), []);
         let whole = record("linux-source-7.3", "7.3.4-1");

@@ -2,10 +2,9 @@
 //! Pastes in which one line at a time is marked in each way, left out, or doubled.
 
 use bar_report::{BarReport, BarReportError, Reader, RegionList, ReportOptions};
-use vfio_private::PageSize;
-
-use crate::changed_paste::{changed, changes, contradiction};
+use support::changed_paste::{changed, changes, contradiction};
 use support::devices::{NIC, NVME, dump, nvme_config};
+use vfio_private::PageSize;
 
 fn ask(text: &str, device: Option<&str>) -> Result<BarReport, BarReportError> {
     let device = device.map(|device| device.parse().unwrap());

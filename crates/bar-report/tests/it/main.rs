@@ -3,7 +3,6 @@
 
 mod bars_and_msix;
 mod changed_lines;
-mod changed_paste;
 mod enhanced_allocation;
 mod hostile_files;
 mod mails_and_web_pages;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest that loads and stores single bytes: of the simulated KVM, or of the
-//! real one.
+//! A guest that loads and stores single bytes, on the simulated or the real
+//! KVM.
 
 #[cfg(target_arch = "x86_64")]
 mod vcpu;
@@ -11,12 +11,12 @@ use kvm_slots::sim::SimVm;
 #[cfg(target_arch = "x86_64")]
 pub use vcpu::{CODE, Vcpu};
 
-/// What an access came to.
+/// The result of an access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The guest reached the byte, which is or was this.
+    /// The guest reached the byte and loaded or stored this value.
     Direct(u8),
-    /// An exit to the VMM, which nobody answers here.
+    /// An exit to the VMM, which is not answered here.
     Exit,
     /// Neither: a memory fault, or an error.
     Fault(String),
@@ -45,7 +45,7 @@ impl Guest for SimVm {
     }
 }
 
-/// How many exits there were.
+/// Counts exits.
 struct Exits(usize);
 
 impl MmioHandler for Exits {

@@ -9,12 +9,12 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use super::{Guest, Seen};
 use crate::{Bytes, PAGE, Region, What};
 
-/// Where the guest's code lies.
+/// The address of the guest's code.
 pub const CODE: u64 = 0x8000_0000;
 
 /// `mov al, [ebx]`, `hlt`.
 const LOAD: [u8; 3] = [0x8a, 0x03, 0xf4];
-/// `mov [ebx], al`, `hlt`; four bytes behind the other.
+/// `mov [ebx], al`, `hlt`; four bytes after the other.
 const STORE: [u8; 3] = [0x88, 0x03, 0xf4];
 
 /// A vCPU that makes one access at a time, below 4 GiB.
@@ -25,7 +25,7 @@ impl Vcpu {
     /// The first vCPU of a VM, and the region that its code needs.
     ///
     /// # Errors
-    /// What KVM or the host says.
+    /// The error of KVM or the host.
     pub fn new(vm: &VmFd) -> io::Result<(Self, Region)> {
         let code = Bytes::zeros(PAGE)?;
         for (offset, byte) in (0..).zip(LOAD).chain((4..).zip(STORE)) {
@@ -37,7 +37,7 @@ impl Vcpu {
         let data = flat(0b0011, 16);
         (sregs.ds, sregs.es, sregs.ss) = (data, data, data);
         (sregs.fs, sregs.gs) = (data, data);
-        // Protection, and nothing else.
+        // Only protection is on.
         sregs.cr0 = 1;
         vcpu.set_sregs(&sregs).map_err(host_error)?;
         let region = Region {
@@ -57,7 +57,7 @@ impl Vcpu {
             rip,
             rbx: gpa,
             rax: byte.into(),
-            // The bit that is always set; interrupts are off.
+            // The bit that is always set. Interrupts are off.
             rflags: 1 << 1,
             ..Default::default()
         };
@@ -81,7 +81,7 @@ impl Vcpu {
     }
 }
 
-/// A signal came.
+/// A signal arrived.
 const EINTR: i32 = 4;
 
 impl Guest for Vcpu {

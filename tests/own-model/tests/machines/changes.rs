@@ -21,7 +21,7 @@ fn hole(gpa: u64) -> Region {
     }
 }
 
-pub fn what_shows_is_what_the_guest_reaches<V: Host>(mut machine: Machine<V>) {
+pub fn the_guest_reaches_what_is_visible<V: Host>(mut machine: Machine<V>) {
     let (ram, rom) = (stamped(4), stamped(2));
     machine.change(|model| {
         model.add(region(1, RAM, 4, What::Ram(ram.clone())));
@@ -71,7 +71,7 @@ pub fn moving_memory_is_one_operation_and_holds_no_vcpu<V: Host>(mut machine: Ma
 
 pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V>) {
     machine.change(|model| model.add(region(1, RAM, 2, What::Ram(stamped(2)))));
-    // A slot that the hypervisor knows nothing of is in the way.
+    // A slot that the hypervisor does not know is in the way.
     const TAKEN: u64 = 1 << 34;
     let other = stamped(1);
     let region_2 = kvm_userspace_memory_region2 {
@@ -81,8 +81,8 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
         userspace_addr: other.address(),
         ..Default::default()
     };
-    // SAFETY: `other` is a mapping of its own, and it outlives the VM's guest,
-    // which this test runs.
+    // SAFETY: `other` is a mapping of its own and outlives the last run of the
+    // guest. The hypervisor has far fewer slots, so it never uses this number.
     unsafe { machine.vmm.vm().set_user_memory_region2(&region_2) }.unwrap();
     let before = machine.vmm.slots().table().clone();
     let refused = machine.vmm.change(|model| {
@@ -97,7 +97,7 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     assert_eq!(error.not_undone, []);
     assert_eq!(machine.vmm.slots().table(), &before);
     machine.loads(RAM + PAGE, 2);
-    // And the next change starts from there.
+    // The next change starts from the old memory.
     machine.change(|model| model.add(hole(RAM)));
     machine.exits(RAM);
     machine.loads(RAM + PAGE, 2);
@@ -129,7 +129,7 @@ pub fn a_change_that_the_hypervisor_refuses_is_rolled_back<V: Host>(mut machine:
         },
         || false,
     );
-    assert!(matches!(&refused, Err(Refused::TakenBack(left)) if left.is_empty()));
+    assert!(matches!(&refused, Err(Refused::RolledBack(left)) if left.is_empty()));
     assert_eq!(machine.vmm.slots().table(), &before);
     assert_eq!(machine.vmm.model().regions.len(), 2 + machine.code.len());
     machine.loads(RAM + PAGE, 2);
@@ -156,13 +156,13 @@ pub fn a_vcpu_never_sees_a_gap_in_its_ram<V: Host>(mut machine: Machine<V>) {
                     return Some(seen);
                 }
                 loads.fetch_add(1, Ordering::Relaxed);
-                // Or the lock would be the vCPU's for ever.
+                // Otherwise the vCPU would keep the lock forever.
                 thread::yield_now();
             }
             None
         });
         let mut round = 0;
-        // Both sides must get their turn.
+        // Both threads must make progress.
         while (loads.load(Ordering::Relaxed) < 5000 || round < 300) && !vcpu.is_finished() {
             let change = match round % 2 {
                 0 => vmm.change(|model| model.add(hole(RAM + 3 * PAGE))),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pages that change hands.
+//! Pages that are converted between shared and private.
 
 use kvm_slots::convert::{ConvertError, Converted, GuestPages, PageRange, Refusal};
 use own_model::{PAGE, Refused, Region, What};
@@ -11,7 +11,7 @@ const AT: u64 = 0x30_0000;
 const ENCRYPTED: u64 = 1 << 4;
 const PRIVATE: u64 = 1 << 3;
 
-/// How many bytes changed hands; none of what is stale may be left.
+/// The number of converted bytes. No stale bytes may be left.
 #[track_caller]
 fn bytes(converted: Result<Converted, ConvertError>) -> u64 {
     let converted = converted.expect("a conversion");
@@ -20,7 +20,7 @@ fn bytes(converted: Result<Converted, ConvertError>) -> u64 {
     converted.bytes
 }
 
-pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Machine<V>) {
+pub fn a_converted_page_leaves_no_bytes_behind<V: Host>(mut machine: Machine<V>) {
     let (what, shared) = machine.confidential(4);
     machine.change(|model| model.add(region(1, AT, 4, what)));
     machine.stores(AT + PAGE, 5);
@@ -35,7 +35,7 @@ pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Mac
     machine.loads(AT + PAGE, 0);
     machine.stores(AT + PAGE, 6);
     assert_eq!(shared.get(PAGE), Some(0));
-    // Another vCPU asks for the same.
+    // Another vCPU requests the same conversion.
     let again = machine
         .vmm
         .converter()
@@ -50,7 +50,7 @@ pub fn a_page_that_changes_sides_leaves_nothing_behind<V: Host>(mut machine: Mac
     machine.loads(AT + PAGE, 0);
 }
 
-pub fn a_hypercall_is_met_as_a_whole_or_not_at_all<V: Host>(mut machine: Machine<V>) {
+pub fn a_hypercall_converts_all_pages_or_none<V: Host>(mut machine: Machine<V>) {
     let (what, shared) = machine.confidential(2);
     machine.change(|model| {
         model.add(region(1, AT, 2, what));
@@ -108,7 +108,7 @@ pub fn private_pages_are_never_hidden<V: Host>(mut machine: Machine<V>) {
     let hidden = machine.vmm.change(|model| model.add(over(AT + PAGE)));
     assert!(matches!(hidden, Err(Refused::HidesPrivate)));
     machine.loads(AT + PAGE, 7);
-    // Beside it the memory is cut, and the page is what it was.
+    // The memory next to the page is cut, and the page is unchanged.
     machine.change(|model| model.add(over(AT + 2 * PAGE)));
     machine.loads(AT + PAGE, 7);
     machine.exits(AT + 2 * PAGE);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What was written.
+//! Dirty tracking.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machin
     let display = machine.vmm.collector().tracker().client();
     machine.stores(SCREEN + 2 * PAGE, 50);
     machine.stores(SCREEN + 7 * PAGE, 51);
-    // The slot goes, and its log with it.
+    // The slot is deleted, and its log with it.
     let split = machine.change(|model| {
         model.add(Region {
             priority: 1,
@@ -41,7 +41,7 @@ pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machin
     machine.vmm.collect().expect("the logs");
     let written = display.take_all();
     assert_eq!(pages(&written, &memory, 8), BTreeSet::from([1, 2, 3, 7]));
-    // Where they are now.
+    // The new addresses.
     let slot = machine
         .vmm
         .slots()
@@ -60,7 +60,7 @@ pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machin
     assert_eq!(pages(&display.take_all(), &memory, 8), BTreeSet::from([2]));
 }
 
-pub fn what_the_vmm_writes_is_reported_to_each_client_once<V: Host>(mut machine: Machine<V>) {
+pub fn a_write_of_the_vmm_is_reported_to_each_client_once<V: Host>(mut machine: Machine<V>) {
     let memory = stamped(4);
     machine.change(|model| {
         model.add(Region {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A hypervisor with a VM and a guest, on either KVM.
+//! A hypervisor with a VM and a guest, on the simulated or the real KVM.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use kvm_slots::{AbiProfile, GuestMemfdFlags, KvmVm, Vm};
 use own_model::guest::{Guest, Seen};
 use own_model::{Bytes, Model, PAGE, Region, Vmm, What};
 
-/// What a test cannot do without.
+/// What a test requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A VM.
     Plain,
-    /// One whose pages can be private.
+    /// A VM whose pages can be private.
     PrivatePages,
 }
 
-/// What the tests ask of a VM besides.
+/// What the tests need of a VM besides `LoggingVm`.
 pub trait Host: LoggingVm + Clone + Send + Sync + 'static {
-    /// The kernel's memslots, where they can be seen.
+    /// The kernel's memslots, if they can be inspected.
     fn memslots(&self) -> Option<Vec<SimMemslot>>;
-    /// A device's registers, where they can be a guest's.
+    /// A device's registers as a file, if a guest can reach them.
     fn registers(&self, size: u64) -> Option<OwnedFd>;
 }
 
@@ -51,7 +51,7 @@ impl Host for KvmVm {
 pub struct Machine<V: Vm> {
     pub vmm: Vmm<V>,
     pub guest: Box<dyn Guest>,
-    /// What of the model is the guest's own code, and never changes.
+    /// The regions of the guest's own code, which never change.
     pub code: Vec<Region>,
 }
 
@@ -67,7 +67,9 @@ pub fn simulated(need: Need) -> Machine<SimVm> {
         abi: AbiProfile::FD_OFFSET_BIT_4,
         ..SimConfig::released(KernelVersion::V7_3)
     });
-    let vmm = Vmm::new(vm.clone(), AbiProfile::FD_OFFSET_BIT_4, DirtyMode::Log);
+    // SAFETY: the VM is new, and simulates a kernel with this profile. Its slots
+    // belong to the `Vmm`, except one that a test puts at a number of its own.
+    let vmm = unsafe { Vmm::new(vm.clone(), AbiProfile::FD_OFFSET_BIT_4, DirtyMode::Log) };
     Machine {
         vmm: vmm.expect("every kernel has logs"),
         guest: Box::new(vm),
@@ -75,7 +77,7 @@ pub fn simulated(need: Need) -> Machine<SimVm> {
     }
 }
 
-/// On this machine's KVM, or why that cannot be.
+/// On this machine's KVM, or a message that says why that is not possible.
 #[cfg(target_arch = "x86_64")]
 pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
     use kvm_ioctls::Kvm;
@@ -98,7 +100,10 @@ pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
     }
     let guest = own_model::guest::Vcpu::new(vm.fd());
     let (guest, code) = guest.map_err(|error| format!("there is no guest: {error}"))?;
-    let vmm = Vmm::new(vm, AbiProfile::None, DirtyMode::Log).map_err(|e| e.to_string())?;
+    // SAFETY: the VM is new. Its slots belong to the `Vmm`, except one that a
+    // test puts at a number of its own. There are none without a host address.
+    let vmm = unsafe { Vmm::new(vm, AbiProfile::None, DirtyMode::Log) };
+    let vmm = vmm.map_err(|e| e.to_string())?;
     let mut machine = Machine {
         vmm,
         guest: Box::new(guest),
@@ -119,7 +124,7 @@ pub fn real(_need: Need) -> Result<Machine<KvmVm>, String> {
 }
 
 impl<V: Host> Machine<V> {
-    /// Changes the model; it must go well.
+    /// Changes the model, which must succeed.
     #[track_caller]
     pub fn change(&mut self, edit: impl FnOnce(&mut Model)) -> own_model::Change {
         self.vmm.change(edit).expect("the change")
@@ -141,14 +146,14 @@ impl<V: Host> Machine<V> {
         assert_eq!(self.guest.load(gpa), Seen::Exit, "load at {gpa:#x}");
     }
 
-    /// The guest does not reach it before something is converted.
+    /// The guest's access must be a memory fault.
     #[track_caller]
     pub fn faults(&mut self, gpa: u64) {
         let seen = self.guest.load(gpa);
         assert!(matches!(seen, Seen::Fault(_)), "load at {gpa:#x}: {seen:?}");
     }
 
-    /// Memory with a private side, and its shared bytes.
+    /// Memory with private pages, and its shared bytes.
     pub fn confidential(&self, pages: u64) -> (What, Arc<Bytes>) {
         let shared = Bytes::zeros(pages * PAGE).expect("memory");
         let file = self
@@ -160,7 +165,7 @@ impl<V: Host> Machine<V> {
     }
 }
 
-/// Memory whose pages begin with 1, 2, 3 and so on.
+/// Memory whose pages start with 1, 2, 3 and so on.
 pub fn stamped(pages: u8) -> Arc<Bytes> {
     let bytes = Bytes::zeros(u64::from(pages) * PAGE).expect("memory");
     for page in 0..pages {

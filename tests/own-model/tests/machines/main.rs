@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hypervisor at work, on the simulated KVM and on the real one. What the
-//! machine lacks is listed as ignored, with the reason.
+//! Tests of the hypervisor on the simulated and the real KVM. A test that this
+//! machine cannot run is listed as ignored, with the reason.
 
 mod changes;
 mod confidential;
@@ -16,7 +16,7 @@ use hosts::{Machine, Need};
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    // Each test on both, generic over the VM.
+    // Runs each test on both, generic over the VM.
     macro_rules! both {
         ($need:expr, $($module:ident::$test:ident),* $(,)?) => {$(
             let name = stringify!($test);
@@ -32,24 +32,24 @@ fn main() {
     }
     both!(
         Need::Plain,
-        changes::what_shows_is_what_the_guest_reaches,
+        changes::the_guest_reaches_what_is_visible,
         changes::moving_memory_is_one_operation_and_holds_no_vcpu,
         changes::a_change_that_kvm_refuses_changes_nothing,
         changes::addresses_that_no_processor_has_are_refused_before_kvm_is_asked,
         changes::a_change_that_the_hypervisor_refuses_is_rolled_back,
         changes::a_vcpu_never_sees_a_gap_in_its_ram,
         dirty::writes_are_found_after_their_slot_was_split_and_moved,
-        dirty::what_the_vmm_writes_is_reported_to_each_client_once,
-        random::random_changes_come_to_what_a_dumb_paint_says,
+        dirty::a_write_of_the_vmm_is_reported_to_each_client_once,
+        random::random_changes_match_a_painted_model,
     );
     both!(
         Need::PrivatePages,
-        confidential::a_page_that_changes_sides_leaves_nothing_behind,
-        confidential::a_hypercall_is_met_as_a_whole_or_not_at_all,
+        confidential::a_converted_page_leaves_no_bytes_behind,
+        confidential::a_hypercall_converts_all_pages_or_none,
         confidential::private_pages_follow_memory_that_moves,
         confidential::private_pages_are_never_hidden,
     );
-    // No released kernel has these.
+    // No released kernel has the slots that these need.
     for (name, test) in registers::ALL {
         trials.push(Trial::test(format!("sim::{name}"), move || {
             test(hosts::simulated(Need::PrivatePages));
@@ -59,7 +59,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// A test on the real KVM, if there is one that can do what it needs.
+/// A test on the real KVM, ignored if the KVM lacks what it needs.
 fn on_real(
     name: &str,
     need: Need,

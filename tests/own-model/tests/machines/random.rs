@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Random changes of the model, against a picture that is painted page by page.
+//! Random changes of the model, compared with a picture that is painted page by
+//! page.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,12 +19,12 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::hosts::{Host, Machine, region};
 
-/// Where the pages are that regions may lie in, and how many there are.
+/// The address and number of the pages at which regions may be.
 const BASE: u64 = 0x40_0000;
 const WORLD: u64 = 40;
-/// How many pages each memory has.
+/// The number of pages of each memory.
 const PAGES: u64 = 12;
-/// How many memories there are; the last is a device's registers.
+/// The number of memories. The last one is a device's registers.
 const MEMORIES: usize = 4;
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ enum Edit {
         priority: u8,
         logged: bool,
     },
-    /// These choose one of the regions by a number of any size.
+    /// These choose a region by a number of any size.
     Remove(usize),
     Move(usize, u64),
     Priority(usize, u8),
@@ -51,8 +52,8 @@ enum Kind {
     Trapped,
 }
 
-/// What happens: edits that come as one change, whether the hypervisor then
-/// agrees, and what the guest stores afterwards.
+/// One step: the edits of one change, whether the hypervisor agrees, and what
+/// the guest stores afterwards.
 #[derive(Clone, Debug)]
 struct Step {
     edits: Vec<Edit>,
@@ -96,7 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-pub fn random_changes_come_to_what_a_dumb_paint_says<V: Host>(machine: Machine<V>) {
+pub fn random_changes_match_a_painted_model<V: Host>(machine: Machine<V>) {
     // The one VM starts each case empty.
     let machine = RefCell::new(machine);
     let cases = match machine.borrow().vmm.vm().memslots() {
@@ -123,7 +124,7 @@ pub fn random_changes_come_to_what_a_dumb_paint_says<V: Host>(machine: Machine<V
     }
 }
 
-/// The machine, and what it should be.
+/// The machine, and its expected state.
 struct World<'a, V: Vm> {
     machine: &'a mut Machine<V>,
     memories: Vec<Arc<Bytes>>,
@@ -133,7 +134,7 @@ struct World<'a, V: Vm> {
     /// The first byte of each page of each memory.
     bytes: BTreeMap<(usize, u64), u8>,
     client: DirtyClient,
-    /// The host addresses of pages that were written since the last look.
+    /// The host addresses of pages that were written since the last check.
     written: BTreeSet<u64>,
 }
 
@@ -230,8 +231,8 @@ impl<'a, V: Host> World<'a, V> {
         }
     }
 
-    /// For each page the region that shows, by number, and the page in its
-    /// memory: low priorities are painted first, and painted over.
+    /// For each page, the number of the visible region and the page in its
+    /// memory. Low priorities are painted first, and painted over.
     fn paint(&self) -> Vec<Option<(usize, u64)>> {
         let mut picture = vec![None; usize::try_from(WORLD).expect("a few")];
         for priority in 0..=u8::MAX {
@@ -282,7 +283,7 @@ impl<'a, V: Host> World<'a, V> {
                     Some(file) => (None, Some(file + offset)),
                     None => (Some(slot.userspace_addr + offset), None),
                 };
-                // Logging and read-only; the bit above them is the profile's.
+                // Logging and read-only. The bit above them is the profile's.
                 let twice = found.insert(slot.gpa + offset, (address, slot.flags & 3));
                 prop_assert_eq!(twice, None);
             }
@@ -324,8 +325,8 @@ impl<'a, V: Host> World<'a, V> {
             "{:x?}",
             written
         );
-        // A processor may have mapped a page for writing when it was loaded
-        // from, and KVM counts that.
+        // A processor may map a page as writable on a load, and KVM counts that
+        // as a write.
         if self.machine.vmm.vm().memslots().is_some() {
             prop_assert_eq!(reported.len(), written.len() as u64);
         }
@@ -333,7 +334,7 @@ impl<'a, V: Host> World<'a, V> {
     }
 }
 
-/// Where a page's bytes are, in the process or in a file, and the flags.
+/// The expected slot of a page: host address, offset in the file, and flags.
 fn key(region: &Region, page: u64) -> ((Option<u64>, Option<u64>), u32) {
     let offset = page * PAGE;
     match &region.what {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is attached to regions, and what of it is active: computed from every
-//! run of a view, with no thought for what it costs.
+//! run of a view, regardless of the cost.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ impl Attached {
         let mut active = Self::default();
         for run in view.ranges().filter(|r| r.access() == GuestAccess::Trap) {
             let attached = &painted.nodes[*run.region().handle()].attached;
-            // Where the region would start; nothing wraps in so many bits.
+            // The address at which the region would start. Nothing wraps in so
+            // many bits.
             let base = i128::from(run.range().start()) - i128::from(run.offset());
             let shown = |first: i128, last: i128| {
                 let (start, end) = (run.range().start(), run.range().last());
@@ -62,7 +63,7 @@ impl Attached {
         self
     }
 
-    /// Follows an update: forwards, or back.
+    /// Follows an update, forwards or backwards.
     pub fn follow(&mut self, update: &Update<'_, usize>, back: bool) {
         let a = update.attachments;
         let mut events = [&a.ioeventfds_removed, &a.ioeventfds_added];
@@ -96,7 +97,8 @@ fn exchange<T: Ord + Clone>(list: &mut Vec<T>, [removed, added]: [&Vec<T>; 2]) {
     list.sort();
 }
 
-/// Does one thing in both models; they agree on whether it is allowed.
+/// Makes one operation in both models, which must agree on whether it is
+/// allowed.
 pub fn apply(t: &mut Transaction<'_, usize>, node: &mut Node, op: AttachOp) {
     let takes = !node.removed && matches!(node.what, What::Mmio | What::RomDevice);
     let fits = |at: u64, size: u64| u128::from(at) + u128::from(size) <= node.size;
@@ -147,7 +149,7 @@ pub fn apply(t: &mut Transaction<'_, usize>, node: &mut Node, op: AttachOp) {
     }
 }
 
-/// Whether some write is both; these are the sizes and values that are tried.
+/// Whether a write matches both, tried with these sizes and values.
 fn could_be_both(a: Trigger, b: Trigger) -> bool {
     let is = |t: Trigger, size: u64, value: u64| {
         let this_size = t == Trigger::AnyWrite || t.size() == size;

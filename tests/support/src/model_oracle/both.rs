@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One operation, done in both models.
+//! One operation, made in both models.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use super::painted::{Node, Painted, What};
 /// The size of the largest host memory.
 const NO_LARGER: u64 = u64::MAX - 0xfff;
 
-/// Does one thing in both models; they agree on whether it is allowed.
+/// Makes one operation in both models, which must agree on whether it is
+/// allowed.
 pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
     let count = painted.nodes.len();
     let pick = |pick: Pick| usize::from(pick) % count;
@@ -103,7 +104,7 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
             painted.logging = clients;
         }
         Op::Attach(node, op) => {
-            // Most regions take nothing: rather one that does.
+            // Most regions accept no children, so prefer one that does.
             let takes = |n: &Node| matches!(n.what, What::Mmio | What::RomDevice);
             let takers = (0..count).filter(|&n| takes(&painted.nodes[n]));
             let takers: Vec<usize> = takers.collect();
@@ -130,7 +131,7 @@ pub fn apply(t: &mut Transaction<'_, usize>, painted: &mut Painted, op: Op) {
     }
 }
 
-/// Picks any region, and every second time one that shows others.
+/// Picks any region, and half of the time one that can show others.
 fn pick_full(painted: &Painted, pick: Pick) -> usize {
     let nodes = &painted.nodes;
     let shows = |n: &usize| {
@@ -187,7 +188,7 @@ fn place(
     }
 }
 
-/// Adds a region; says its number.
+/// Adds a region and returns its number.
 pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> Option<usize> {
     let New {
         kind,
@@ -198,9 +199,9 @@ pub fn add(t: &mut Transaction<'_, usize>, painted: &mut Painted, new: New) -> O
     } = new;
     let index = painted.nodes.len();
     let target = usize::from(target) % index.max(1);
-    // All that fits behind the first page, as whole pages.
+    // As many whole pages as fit after the first page.
     let bytes = u64::try_from(size).map_or(NO_LARGER, |size| size.min(NO_LARGER));
-    // SAFETY: nothing accesses the memory of these models.
+    // SAFETY: no guest or device runs on these models, so nothing accesses it.
     let host = unsafe { HostMemory::new(0x1000, bytes, Arc::new(())) }.unwrap();
     let memory = Memory::host_only(host.clone());
     let file = FileSlice::new(Arc::new(std::io::stdin()), 0, bytes).unwrap();

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A flat view, compared address by address with who should answer there.
+//! Compares a flat view, address by address, with the region that should
+//! answer.
 
 use memory_model::{AddrRange, FlatView};
 
 use super::ops::WINDOW;
 use super::painted::{Answer, Painted};
 
-/// Compares a view with who answers at each address; looks closely at both
-/// ends of the space, and at the edges of every run wherever they are.
+/// Compares a view with the answer at each address: all addresses at both ends
+/// of the space, and the edges of every run anywhere.
 pub fn check_view(
     view: &FlatView<usize>,
     who: impl Fn(u64) -> Option<Answer>,
@@ -41,7 +42,7 @@ pub fn check_view(
     check_intersecting(view, &edges);
 }
 
-/// The first and last addresses of all runs, and those next to them, sorted.
+/// The first and last addresses of all runs, and their neighbours, sorted.
 fn edges(view: &FlatView<usize>) -> Vec<u64> {
     let around = |a: u64| [a.saturating_sub(1), a, a.saturating_add(1)];
     let runs = view.ranges().map(|run| run.range());
@@ -52,7 +53,7 @@ fn edges(view: &FlatView<usize>) -> Vec<u64> {
     edges
 }
 
-/// Runs are sorted, do not overlap, and could not be fewer.
+/// Runs are sorted, do not overlap, and cannot be merged.
 fn check_order(view: &FlatView<usize>) {
     assert_eq!(view.ranges().count(), view.len());
     for (a, b) in view.ranges().zip(view.ranges().skip(1)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A listener that knows nothing but the diffs.
+//! A listener that uses only the diffs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use memory_model::{DirtyClients, FlatRange, Listener, ListenerError, Update};
 
 use super::attached::Attached;
 
-/// Follows a view from the diffs alone, and rolls back on an abort.
+/// Follows a view by its diffs alone, and undoes them on an abort.
 #[derive(Debug)]
 pub struct Follower {
     pub runs: Mutex<Vec<FlatRange<usize>>>,

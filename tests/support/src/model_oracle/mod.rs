@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random transactions, compared address by address with a model that is too
-//! dumb to be wrong in the same way.
+//! simple to be wrong in the same way.
 
 mod attached;
 mod both;

@@ -6,17 +6,17 @@ use proptest::prelude::*;
 
 use super::turns::Turn;
 
-/// So many addresses at either end of the space are looked at one by one, and
-/// beyond them the edges of all runs.
+/// The number of addresses at either end of the space that are checked one by
+/// one. Elsewhere only the edges of runs are checked.
 pub const WINDOW: u64 = 96;
 
 /// The kind of an alias.
 pub const AN_ALIAS: u8 = 15;
 
-/// Picks a region: its number, modulo how many there are.
+/// Picks a region: a number, modulo the number of regions.
 pub type Pick = u16;
 
-/// What to add: its kind as a number, and what an alias would show.
+/// A region to add: its kind as a number, and the target of an alias.
 #[derive(Clone, Debug)]
 pub struct New {
     /// Its kind, as a number.
@@ -25,22 +25,22 @@ pub struct New {
     pub size: u128,
     /// Its switches.
     pub switches: Switches,
-    /// What an alias shows.
+    /// The target of an alias.
     pub target: Pick,
-    /// From where on an alias shows it.
+    /// The offset of an alias in its target.
     pub offset: u64,
 }
 
 /// One step of a transaction.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// Adds a region that is placed nowhere.
+    /// Adds a region without placing it.
     Add(New),
     /// Adds a region, and places it in another one.
     AddIn(New, Pick, u64, i32),
-    /// Two aliases of the same target, side by side or nearly so.
+    /// Adds two aliases of the same target, adjacent or nearly so.
     AddTwo([New; 2], Pick, u64, [u64; 2]),
-    /// This many equal regions, each this far above the one before.
+    /// Adds this many equal regions, each this far after the one before.
     AddRow(New, Pick, u64, u64, u8),
     /// Adds a container with contents.
     AddFull(Full),
@@ -58,40 +58,39 @@ pub enum Op {
     DirectReads(Pick, bool),
     /// Removes a region.
     Remove(Pick),
-    /// Sets who has writes to a region logged.
+    /// Sets the clients for which writes to a region are logged.
     Log(Pick, DirtyClients),
-    /// Sets who has all writes logged.
+    /// Sets the clients for which all writes are logged.
     LogAll(DirtyClients),
     /// Attaches something to a region, or detaches it.
     Attach(Pick, AttachOp),
-    /// A part, and whether it is kept.
+    /// A nested part, and whether it is kept.
     Nested(Vec<Op>, bool),
 }
 
-/// A container with what is in it, and where it is placed: itself, or an alias
-/// of it.
+/// A container with its contents, placed itself or through an alias.
 #[derive(Clone, Debug)]
 pub struct Full {
     /// The container.
     pub container: New,
-    /// What is in it, and where.
+    /// The contents, with their places.
     pub children: Vec<(New, u64)>,
     /// An alias of it, to be placed instead.
     pub alias: Option<New>,
-    /// Where it is placed.
+    /// The parent.
     pub parent: Pick,
-    /// At which address.
+    /// The address.
     pub address: u64,
-    /// With which priority.
+    /// The priority.
     pub priority: i32,
 }
 
-/// What is attached to a region, or which of what is attached is not any more.
+/// An attachment to a region, or a detachment.
 #[derive(Clone, Copy, Debug)]
 pub enum AttachOp {
     /// An ioeventfd: address, trigger and descriptor.
     Event(u64, Trigger, i32),
-    /// A range of writes to be coalesced.
+    /// A range of coalesced writes.
     Coalesced(AddrRange),
     /// Detaches an ioeventfd.
     NoEvent(Pick),
@@ -115,12 +114,12 @@ pub enum End {
 pub enum Step {
     /// A transaction.
     Change(Vec<Op>, End),
-    /// Some of a run of private MMIO: which run, how much less at its start,
-    /// and how many bytes.
+    /// The guest accepts part of a run of private MMIO: the run, the offset in
+    /// it, and the number of bytes.
     AcceptRun(usize, Pick, u64, u64),
-    /// Any addresses.
+    /// The guest accepts any addresses.
     Accept(usize, AddrRange),
-    /// The guest gives pages of a space back.
+    /// The guest returns pages of a space.
     GiveBack(usize, AddrRange),
     /// Pages of a space are revoked.
     Revoke(usize, AddrRange),
@@ -182,12 +181,12 @@ fn parent() -> impl Strategy<Value = Pick> {
     prop_oneof![3 => Just(0), 1 => Just(1), 3 => some()]
 }
 
-/// Nothing, mostly.
+/// Mostly empty.
 fn near() -> impl Strategy<Value = u64> {
     prop_oneof![3 => Just(0), 1 => 0..3_u64]
 }
 
-/// Two small aliases of the same target, with the same offset for now; half of
+/// Two small aliases of the same target, at first with the same offset. Half of
 /// them have the same switches.
 fn pair(mut first: New, other: Switches) -> [New; 2] {
     first.kind = AN_ALIAS;
@@ -205,7 +204,7 @@ fn small() -> impl Strategy<Value = New> {
     (new(), 1..5_u128).prop_map(|(new, size)| New { size, ..new })
 }
 
-/// A container with little in it, for what it covers.
+/// A container with few children for its size.
 fn full() -> impl Strategy<Value = Full> {
     let container = (new(), size()).prop_map(|(new, size)| New {
         kind: 0,
@@ -247,7 +246,7 @@ fn trigger() -> impl Strategy<Value = Trigger> {
     ]
 }
 
-/// Mostly few different places, so that they meet.
+/// Mostly few different places, so that regions overlap.
 fn attach() -> impl Strategy<Value = AttachOp> {
     let at = || prop_oneof![6 => 0..24_u64, 1 => address()];
     let range = |(start, more): (u64, u64)| {
@@ -262,7 +261,7 @@ fn attach() -> impl Strategy<Value = AttachOp> {
     ]
 }
 
-/// Steps, some of which are parts with steps and parts of their own.
+/// Steps, some of which are nested parts.
 fn op() -> impl Strategy<Value = Op> {
     simple_op().prop_recursive(2, 12, 6, |op| {
         (prop::collection::vec(op, 1..6), any::<bool>())
@@ -295,8 +294,8 @@ fn simple_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Steps as numbers of units, which are so many bytes: bytes themselves, to have
-/// regions start and end anywhere, or pages, which have a state.
+/// Steps in units of some size: bytes, so that regions start and end anywhere,
+/// or pages, which have a state.
 pub fn steps() -> impl Strategy<Value = (u64, Vec<Step>)> {
     let units = prop_oneof![Just(1_u64), Just(PAGE_SIZE)];
     (units, prop::collection::vec(step(), 1..48)).prop_map(|(unit, mut steps)| {
@@ -325,7 +324,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Who comes or goes; mostly without refusing.
+/// Who joins or leaves, mostly without a refusal.
 fn turn() -> impl Strategy<Value = Turn> {
     let refuses = || prop::bool::weighted(0.2);
     prop_oneof![

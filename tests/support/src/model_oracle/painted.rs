@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A deliberately dumb model of a region tree. It asks, one address at a time,
-//! who answers there; it knows no ranges, no clipping and no merging.
+//! A deliberately simple model of a region tree. It finds the region that
+//! answers at one address at a time, without ranges, clipping or merging.
 
 use memory_model::{DirtyClients, GuestAccess, RegionId, Switches};
 
@@ -40,7 +40,7 @@ pub struct Node {
     pub removed: bool,
 }
 
-/// Who answers an access, and how.
+/// The region that answers an access, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub node: usize,
@@ -56,7 +56,7 @@ pub struct Answer {
 pub struct Painted {
     pub nodes: Vec<Node>,
     pub roots: Vec<usize>,
-    /// For whom all memory is logged.
+    /// The clients for which all memory is logged.
     pub logging: DirtyClients,
     /// Ids from transactions that were undone.
     pub undone: Vec<RegionId>,
@@ -64,15 +64,14 @@ pub struct Painted {
 }
 
 impl What {
-    /// Whether there is memory that the host has, and only the VMM and the
-    /// guest write to.
+    /// Whether this is host memory to which only the VMM and the guest write.
     pub fn loggable(self) -> bool {
         matches!(self, What::Ram | What::Rom | What::RomDevice)
     }
 }
 
 impl Painted {
-    /// Becomes what it was before; only what was undone is not forgotten.
+    /// Restores an earlier state, but remembers the ids that were undone.
     pub fn roll_back_to(&mut self, before: Painted) {
         let mut undone = core::mem::take(&mut self.undone);
         let added = self.nodes.drain(..).skip(before.nodes.len());
@@ -90,7 +89,7 @@ impl Painted {
         });
     }
 
-    /// The regions in each region, the winner first.
+    /// The children of each region, by descending priority.
     pub fn children(&self) -> Vec<Vec<usize>> {
         let mut children = vec![Vec::new(); self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate() {
@@ -105,7 +104,8 @@ impl Painted {
         children.into_iter().map(winner_first).collect()
     }
 
-    /// Whether `to` is `from`, or is in it in some way.
+    /// Whether `from` contains `to`, directly or through others, or is equal to
+    /// it.
     pub fn reaches(&self, from: usize, to: usize) -> bool {
         let below = |n: usize| {
             let in_it =
@@ -120,7 +120,7 @@ impl Painted {
         from == to || below(from).chain(through).any(|n| self.reaches(n, to))
     }
 
-    /// Whether something needs the region.
+    /// Whether something refers to the region.
     pub fn in_use(&self, index: usize) -> bool {
         let needs = |node: &Node| {
             let shows = matches!(node.what, What::Alias { target, .. } if target == index);
@@ -133,7 +133,7 @@ impl Painted {
     }
 }
 
-/// Asks a [`Painted`] model, with the children of each region sorted once.
+/// Queries a [`Painted`] model, with the children of each region sorted once.
 pub struct Asking<'a> {
     painted: &'a Painted,
     children: Vec<Vec<usize>>,
@@ -145,13 +145,13 @@ impl<'a> Asking<'a> {
         Self { painted, children }
     }
 
-    /// Who answers at `address` of the space with this root.
+    /// The region that answers at `address` of the space with this root.
     pub fn who(&self, root: usize, address: u64) -> Option<Answer> {
         self.who_in(root, address.into(), [false; 3])
     }
 
-    /// Who answers at `at` bytes into `node`, under the `readonly`,
-    /// `nonvolatile` and `unmergeable` of all around it.
+    /// The region that answers at offset `at` of `node`, with the switches
+    /// `readonly`, `nonvolatile` and `unmergeable` of its ancestors.
     fn who_in(&self, index: usize, at: i128, outer: [bool; 3]) -> Option<Answer> {
         let node = &self.painted.nodes[index];
         let s = node.switches;

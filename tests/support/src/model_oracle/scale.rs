@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The same steps with larger units than bytes.
+//! The same steps in larger units than bytes.
 
 use memory_model::AddrRange;
 
 use super::ops::{AttachOp, New, Op, Step};
 
 impl Step {
-    /// What was so many bytes is so many units.
+    /// Multiplies all sizes and addresses by the unit.
     pub fn scale(&mut self, unit: u64) {
         match self {
             Self::Change(ops, _) => ops.iter_mut().for_each(|op| op.scale(unit)),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Listeners that come and go, and spaces that go and come again.
+//! Listeners that join and leave, and spaces that are removed and added.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,22 +13,22 @@ use super::follower::Follower;
 use super::ops::Pick;
 use super::twins::Twins;
 
-/// Who comes or goes.
+/// A listener or space that joins or leaves.
 #[derive(Clone, Copy, Debug)]
 pub enum Turn {
-    /// A listener follows a space with some priority, and refuses or not.
+    /// A listener joins a space with some priority, and may refuse.
     Join(usize, i32, bool),
-    /// One of the listeners leaves, and refuses or not.
+    /// A listener leaves, and may refuse.
     Leave(Pick, bool),
-    /// A space goes with all that follow it, and another one comes.
+    /// A space is removed with its listeners, and another one is added.
     Renew(usize),
 }
 
-/// More followers would make it slow.
+/// More followers would be slow.
 const MOST: usize = 6;
 
 impl Twins {
-    /// Has a listener or a space join or leave.
+    /// Makes a listener or a space join or leave.
     pub fn turn(&mut self, turn: Turn) {
         match turn {
             Turn::Join(s, priority, refuses) if self.followers.len() < MOST => {
@@ -43,7 +43,7 @@ impl Twins {
         }
     }
 
-    /// Those of priority 1 are to refuse transactions, too.
+    /// Makes the followers of priority 1 refuse transactions, too.
     pub fn join(&mut self, s: usize, priority: i32, refuses: bool) {
         let space = self.spaces[s];
         let follower = Arc::new(Follower {
@@ -130,12 +130,12 @@ impl Twins {
         }
     }
 
-    /// Whether there is something to tell a listener that comes or goes.
+    /// Whether a listener that joins or leaves is notified.
     fn shows(&self, space: SpaceId) -> bool {
         !self.model.view(space).is_empty() || self.painted.logging != DirtyClients::NONE
     }
 
-    /// Whether a listener of the space is to refuse the change.
+    /// Whether a follower of the space refuses.
     pub fn refuses_in(&self, s: usize) -> bool {
         let mut there = self.followers.iter().filter(|f| f.0 == self.spaces[s]);
         there.any(|(_, follower)| Arc::ptr_eq(&follower.refuses, &self.refuses))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The model and its twin, kept in step and compared after each.
+//! The model and its simple twin, which get the same steps and are compared
+//! after each.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,15 +17,15 @@ use super::follower::Follower;
 use super::ops::{End, New, Op, Step, WINDOW};
 use super::painted::{Asking, Painted, What};
 
-/// The model and its dumb twin.
+/// The model and its simple twin.
 #[derive(Debug)]
 pub struct Twins {
-    /// All regions and ranges are multiples of so many bytes.
+    /// All regions and ranges are multiples of this many bytes.
     unit: u64,
     pub(super) model: MemoryModel<usize>,
     pub(super) painted: Painted,
     pub(super) spaces: [SpaceId; 2],
-    /// Where accepted pages start.
+    /// The addresses of accepted pages.
     pub(super) accepted: [BTreeSet<u64>; 2],
     pub(super) followers: Vec<(SpaceId, Arc<Follower>)>,
     pub(super) refuses: Arc<AtomicBool>,
@@ -66,7 +67,7 @@ impl Twins {
         twins
     }
 
-    /// Does a step in both models, and compares them.
+    /// Makes a step in both models, and compares them.
     pub fn step(&mut self, step: Step) {
         match step {
             Step::Change(ops, end) => self.change(ops, end),
@@ -127,12 +128,12 @@ impl Twins {
         }
         let (was, is) = (Asking::of(&before), Asking::of(&self.painted));
         let differs = |s: usize, a: u64| was.who(s, a) != is.who(s, a);
-        // What was accepted is fixed with the whole run that it lies in, and
-        // with the addresses on both sides, which could join the run.
+        // Accepted pages fix the whole run that contains them, and the
+        // addresses on both sides, which could merge with the run.
         let touched = |s: usize, a: u64| {
             let run = views[s].find(a).expect("accepted").range();
             let beside = [run.start().saturating_sub(1), run.last().saturating_add(1)];
-            // Too many addresses to ask about are not asked about.
+            // Do not check too many addresses.
             run.size() > 4096 * u128::from(PAGE_SIZE)
                 || beside.into_iter().chain(pages(run)).any(|a| differs(s, a))
         };
@@ -223,7 +224,7 @@ impl Twins {
     }
 }
 
-/// Where the pages of `range` start.
+/// The addresses of the pages of `range`.
 fn pages(range: AddrRange) -> impl Iterator<Item = u64> {
     let size = usize::try_from(PAGE_SIZE).unwrap();
     (range.start()..=range.last()).step_by(size)

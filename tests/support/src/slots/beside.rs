@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The layout of pages beside its oracle: state, devices' mappings, and what
-//! guest and host find in each page.
+//! Compares the layout of pages with its oracle: states, devices' mappings, and
+//! the bytes that guest and host find in each page.
 
 use kvm_slots::convert::{GuestPages, PageRange};
 use kvm_slots::exit::{GuestFault, MmioHandler};
@@ -9,7 +9,7 @@ use super::PAGE;
 use super::layout::{At, COUNT, Layout, at, pages_of};
 use super::oracle::Oracle;
 
-/// What nobody answers.
+/// Exits that are not answered.
 #[derive(Debug)]
 pub struct Nobody;
 
@@ -21,7 +21,7 @@ impl MmioHandler for Nobody {
     fn mmio_write(&mut self, _gpa: u64, _data: &[u8]) {}
 }
 
-/// The value that the guest finds in a page, behind its first 8 bytes.
+/// The value that the guest finds in a page, after its first 8 bytes.
 pub fn guest_load(layout: &Layout, page: u64) -> Result<u64, GuestFault> {
     let mut data = [0; 8];
     layout
@@ -31,12 +31,12 @@ pub fn guest_load(layout: &Layout, page: u64) -> Result<u64, GuestFault> {
     Ok(u64::from_le_bytes(data))
 }
 
-/// Where the host has that value.
+/// The host's offset of that value.
 pub fn host_offset(page: u64) -> usize {
     usize::try_from(page * PAGE + 8).unwrap()
 }
 
-/// Everything that can be seen is as the oracle says.
+/// Checks that everything observable is as the oracle says.
 pub fn check(layout: &Layout, oracle: &mut Oracle) {
     let all = PageRange::new(0, COUNT * PAGE).unwrap();
     let (private, accepted) = layout

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! KVM's rules for memslots in the dumbest way: a list, looked through from
-//! end to end each time. It panics where KVM would refuse.
+//! KVM's rules for memslots in the simplest form: a list that each call
+//! searches from start to end. It panics where KVM would refuse.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,7 @@ pub struct DumbSlots {
 }
 
 impl DumbSlots {
-    /// Carries an operation out.
+    /// Makes an operation.
     pub fn step(&mut self, op: &Op) {
         match op {
             Op::Delete(slot) => drop(self.take(slot)),
@@ -66,7 +66,7 @@ impl DumbSlots {
         }
     }
 
-    /// Changes a slot in the only ways in which a plain one can change.
+    /// Changes a slot in one of the ways that KVM allows for a plain slot.
     fn change(&mut self, from: &Slot, to: &Slot, change: impl FnOnce(SlotRange) -> SlotRange) {
         assert!(
             matches!(from.backing(), Backing::Host(_)),
@@ -96,14 +96,14 @@ impl DumbSlots {
         self.slots.push(slot);
     }
 
-    /// All slots by address, as the ranges that would ask for them.
+    /// All slots by address, as the ranges that would produce them.
     pub fn ranges(&self) -> Vec<SlotRange> {
         let mut ranges: Vec<SlotRange> = self.slots.iter().map(|s| s.range.clone()).collect();
         ranges.sort_by_key(|range| range.gpa());
         ranges
     }
 
-    /// What the guest reaches: which bytes at which page, and how.
+    /// What the guest reaches: the bytes of each page, and how.
     pub fn bytes(&self) -> BTreeMap<u64, Page> {
         let pages = self.slots.iter().flat_map(|slot| {
             let range = &slot.range;
@@ -123,7 +123,7 @@ impl DumbSlots {
 /// the guest reaches them.
 pub type Page = (Option<u64>, Option<(i32, u64)>, SlotAccess);
 
-/// The range that would ask for a slot.
+/// The range that would produce a slot.
 pub fn as_range(slot: &Slot) -> SlotRange {
     let range = SlotRange::new(slot.gpa(), slot.access(), slot.backing().clone());
     let range = range.expect("a slot does not wrap");

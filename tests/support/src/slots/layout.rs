@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A simulated VM with memory of every kind, a converter for it, and a
-//! listener that maps shared pages for devices.
+//! A simulated VM with memory of every kind, its converter, and a listener that
+//! maps shared pages for devices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ use super::pages::Pages;
 use super::region::private_vm;
 use super::{ABI, PAGE, owned_host, range};
 
-/// What is at a page.
+/// The kind of memory at a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     /// Host memory and a guest_memfd.
@@ -35,11 +35,10 @@ pub enum At {
     Hole,
 }
 
-/// The pages that the tests have to do with.
+/// The number of pages in the layout.
 pub const COUNT: u64 = 40;
 
-/// Two slots lie side by side, then one of each other kind; the last pages are
-/// a hole again.
+/// Two adjacent slots, then one of each other kind. The last pages are a hole.
 pub fn at(page: u64) -> At {
     match page {
         0..=11 => At::Apart,
@@ -58,7 +57,7 @@ pub fn at(page: u64) -> At {
 pub struct Steps {
     taken: usize,
     fail: BTreeMap<usize, Errno>,
-    /// What was done, in words.
+    /// The steps as text.
     pub log: Vec<String>,
 }
 
@@ -75,7 +74,7 @@ impl Steps {
 /// The steps of a VM and of its listeners, in one count.
 pub type SharedSteps = Arc<Mutex<Steps>>;
 
-/// Counts from zero again, and fails the steps that `fail` numbers.
+/// Starts counting from zero, and fails the steps with the numbers in `fail`.
 pub fn start(steps: &SharedSteps, fail: impl IntoIterator<Item = (usize, Errno)>) {
     *lock(steps) = Steps {
         fail: fail.into_iter().collect(),
@@ -88,7 +87,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no test panics with the lock")
 }
 
-/// A VM that counts its steps, and notes which pages it was told are private.
+/// A VM that counts its steps, and records the private pages.
 #[derive(Debug)]
 pub struct Noting {
     /// The VM.
@@ -107,7 +106,7 @@ impl Noting {
         }
     }
 
-    /// The pages that are private, going by what it was told.
+    /// The private pages, by the calls to this VM.
     pub fn private(&self) -> BTreeSet<u64> {
         lock(&self.private).clone()
     }
@@ -164,7 +163,7 @@ impl Vm for Noting {
     }
 }
 
-/// Has pages mapped for devices.
+/// A listener that maps pages for devices.
 #[derive(Debug)]
 pub struct Mapper {
     name: String,
@@ -173,7 +172,8 @@ pub struct Mapper {
 }
 
 impl Mapper {
-    /// Has all pages mapped that devices can reach while nothing is private.
+    /// A mapper with all pages mapped that devices can reach while nothing is
+    /// private.
     pub fn new(name: &str, steps: &SharedSteps) -> Arc<Self> {
         let reachable = (0..COUNT).filter(|&page| matches!(at(page), At::Apart | At::InPlace));
         Arc::new(Self {
@@ -241,7 +241,7 @@ pub struct Layout {
     pub converter: Converter<Noting, ConvertibleMemory>,
     /// Its listeners.
     pub mappers: [Arc<Mapper>; 2],
-    /// What was done, and what shall fail.
+    /// The steps so far, and those that shall fail.
     pub steps: SharedSteps,
     /// The host memory of the pages, from page 0 on.
     pub host: Arc<Pages>,
@@ -270,8 +270,8 @@ impl Layout {
         let host = Arc::new(Pages::new(usize::try_from(COUNT * PAGE).unwrap()));
         let ranges = slots(&vm, &host);
         let wanted: Vec<SlotRange> = ranges.iter().map(|(range, _)| range.clone()).collect();
-        // SAFETY: the host memory is a mapping to which there are no
-        // references, and its owner rides on the slots.
+        // SAFETY: the VM is new, and only `slots` makes its memslots. `ABI` is
+        // the simulated kernel's own profile.
         let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
         let plan = slots.plan(&wanted).expect("a plan");
         let _ = slots.apply(&plan).expect("the slots exist");
@@ -302,13 +302,13 @@ impl Layout {
         self.converter.vm()
     }
 
-    /// What was done since the last time that this was asked.
+    /// The steps since the last call.
     pub fn log(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.steps).log)
     }
 }
 
-/// One slot for each kind of memory, and which side its file holds.
+/// One slot for each kind of memory, and which pages its file holds.
 fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
     let host = |page: u64| owned_host(pages.address() + page * PAGE, pages.clone());
     let file = |size: u64, flags| {

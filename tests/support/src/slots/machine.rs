@@ -13,7 +13,7 @@ use kvm_slots::{
 
 use super::random::{FILE_SIZE, Fds};
 use super::region::private_vm;
-use super::watched::{Told, Watched, of_slot};
+use super::watched::{SlotFields, Watched, of_slot};
 use super::{ABI, PAGE};
 
 /// A VM and the table of its slots.
@@ -21,7 +21,7 @@ use super::{ABI, PAGE};
 pub struct Machine {
     /// The slots.
     pub slots: Slots<Watched<SimVm>>,
-    /// How its kernel takes slots without a host address.
+    /// The kernel's profile for slots without a host address.
     pub abi: AbiProfile,
     files: Option<Files>,
 }
@@ -46,7 +46,7 @@ impl Machine {
         Self::with(ABI)
     }
 
-    /// A VM whose kernel takes slots without a host address by this profile.
+    /// A VM whose kernel takes slots without a host address with this profile.
     pub fn with(abi: AbiProfile) -> Self {
         let released = match abi {
             AbiProfile::RfcDmaBuf { .. } => private_vm(KernelVersion::V7_3),
@@ -68,8 +68,8 @@ impl Machine {
     pub fn on(config: SimConfig) -> Self {
         let vm = Watched::new(SimVm::new(config));
         Self {
-            // SAFETY: no test loads or stores through the slots, so nothing is
-            // ever touched at the host addresses.
+            // SAFETY: the VM is new, `Watched` refuses a call or passes it on,
+            // and `config.abi` is the simulated kernel's own profile.
             slots: unsafe { Slots::new(vm, config.abi) },
             abi: config.abi,
             files: None,
@@ -91,12 +91,12 @@ impl Machine {
         }
     }
 
-    /// The plan from the slots that there are to these ranges.
+    /// The plan from the current slots to these ranges.
     pub fn plan(&self, wanted: &[SlotRange]) -> Plan {
         self.slots.plan(wanted).expect("a plan")
     }
 
-    /// Carries `plan` out while the calls that `fail` numbers fail.
+    /// Applies `plan` while the calls with the numbers in `fail` fail.
     pub fn apply(
         &mut self,
         plan: &Plan,
@@ -106,7 +106,7 @@ impl Machine {
         self.slots.apply(plan).map_err(Box::new)
     }
 
-    /// Takes a plan back while the calls that `fail` numbers fail.
+    /// Undoes a plan while the calls with the numbers in `fail` fail.
     pub fn undo(
         &mut self,
         applied: Applied,
@@ -132,17 +132,17 @@ impl Machine {
     }
 }
 
-/// Whether a VM has exactly the slots of a table: by what it was told, and by
-/// what the simulated kernel has.
+/// Whether a VM has exactly the slots of a table, by the calls that it got and
+/// by the simulated kernel's state.
 pub fn check(vm: &Watched<SimVm>, table: &SlotTable, abi: AbiProfile) {
     let by_push =
         |slot: &&Slot| abi == AbiProfile::Push && matches!(slot.backing(), Backing::FdOffset(_));
     let flag = abi.flag().unwrap_or(0);
     let slots = table.slots().filter(|slot| !by_push(slot));
-    let told: BTreeMap<u32, Told> = slots
+    let expected: BTreeMap<u32, SlotFields> = slots
         .map(|slot| (slot.id().into(), of_slot(slot, flag)))
         .collect();
-    assert_eq!(vm.slots(), told);
+    assert_eq!(vm.slots(), expected);
     let pushed: BTreeMap<u64, PushedRange> = table
         .slots()
         .filter(by_push)
@@ -178,7 +178,7 @@ fn in_kernel(slot: &Slot, pushed: bool, flag: u32) -> SimMemslot {
     }
 }
 
-/// The ranges that would ask for the slots of a table, by address.
+/// The ranges that would produce the slots of a table, by address.
 pub fn ranges_of(table: &SlotTable) -> Vec<SlotRange> {
     let by_address: BTreeMap<u64, SlotRange> = table
         .slots()

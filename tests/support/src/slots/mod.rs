@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Short ways to say ranges and tables, for tests of `kvm-slots`.
+//! Short ways to write ranges and tables, for tests of `kvm-slots`.
 
 pub mod beside;
 pub mod dumb;
@@ -27,7 +27,7 @@ pub const HOST: u64 = 0x7e00_0000_0000;
 /// A profile with slots of every kind.
 pub const ABI: AbiProfile = AbiProfile::FD_OFFSET_BIT_4;
 
-/// A kernel that can do everything.
+/// The capabilities of a kernel that supports everything.
 pub fn able() -> Capabilities {
     let mut able = Capabilities::minimal();
     able.page_size = PAGE;
@@ -54,8 +54,9 @@ pub fn host(address: u64) -> HostMemory {
 /// # Panics
 /// If the address is 0.
 pub fn owned_host(address: u64, owner: Owner) -> HostMemory {
-    // SAFETY: only a simulated KVM gets it, which copies bytes by system calls
-    // that can fail, or nothing is mapped there.
+    // SAFETY: only a simulated KVM gets this memory. It copies bytes by system
+    // calls, which fail where nothing is mapped, and tests that map memory there
+    // hold no references to it.
     let memory = unsafe { HostMemory::new(address, address.wrapping_neg(), owner) };
     memory.expect("host memory has an address")
 }
@@ -65,7 +66,7 @@ pub fn owned_host(address: u64, owner: Owner) -> HostMemory {
 /// # Panics
 /// If the offset is 2^64 - 1.
 pub fn file(fd: i32, offset: u64) -> FileSlice {
-    // SAFETY: the tests keep the files open that they use.
+    // SAFETY: the tests keep the files open for as long as they use them.
     let slice = unsafe { FileSlice::from_raw_fd(fd, offset, u64::MAX - offset, Arc::new(())) };
     slice.expect("there are bytes at the offset")
 }
@@ -111,12 +112,12 @@ pub fn logged(range: SlotRange) -> SlotRange {
     range.with_log_dirty(true)
 }
 
-/// Carries a plan out on paper.
+/// Applies a plan to a table only.
 pub fn follow(table: &mut SlotTable, plan: &Plan) {
     table.follow(plan).expect("the plan starts from the table");
 }
 
-/// The table of a VM that was given these ranges one set after the other.
+/// The table of a VM that got these sets of ranges one after another.
 pub fn table(sets: &[&[SlotRange]]) -> SlotTable {
     let mut table = SlotTable::new();
     for wanted in sets {

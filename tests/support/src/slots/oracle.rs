@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What conversions come to, page by page and without any cleverness.
+//! The expected result of conversions, computed page by page.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use kvm_slots::convert::PageState;
 
 use super::layout::{At, COUNT, at};
 
-/// One page: what each side holds.
+/// One page: its private and its shared bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Page {
     /// Whether it is private.
     pub private: bool,
-    /// What the private side holds.
+    /// The private value.
     pub private_value: u64,
-    /// What the shared side holds.
+    /// The shared value.
     pub shared_value: u64,
 }
 
@@ -48,7 +48,7 @@ impl Oracle {
         })
     }
 
-    /// Converts, if all of it can be; returns how many pages changed.
+    /// Converts the pages if all of them can be. Returns how many changed.
     pub fn convert(&mut self, first: u64, count: u64, to: PageState) -> Option<u64> {
         if !self.can(first, count, to) {
             return None;
@@ -74,16 +74,16 @@ impl Oracle {
         &mut self.pages[usize::try_from(page).expect("a page of the layout")]
     }
 
-    /// The value that the guest loads and stores; `None` where it faults.
+    /// The value that the guest loads and stores, or `None` if it faults.
     pub fn guest(&mut self, page: u64) -> Option<&mut u64> {
         let kind = at(page);
         let now = self.page(page);
         match (kind, now.private) {
             (At::Apart, true) | (At::PrivateOnly, true) => Some(&mut now.private_value),
             (At::Apart | At::Plain, false) => Some(&mut now.shared_value),
-            // One set of bytes, whichever state.
+            // The same bytes in both states.
             (At::InPlace, _) => Some(&mut now.shared_value),
-            // Private or not at all.
+            // Accessible only while private.
             (At::Mmio, true) => Some(&mut now.private_value),
             (At::PrivateOnly | At::Mmio, false) | (At::Hole, _) | (At::Plain, true) => None,
         }
@@ -112,7 +112,7 @@ impl Oracle {
             .collect()
     }
 
-    /// The pages that a mapper for DMA has.
+    /// The pages that a DMA mapper maps.
     pub fn mapped(&self) -> BTreeSet<u64> {
         let reachable = |page: &u64| matches!(at(*page), At::Apart | At::InPlace);
         let private = self.private();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that a simulated guest may touch: a mapping of its own, to which
+//! Memory that a simulated guest may access: a mapping of its own, to which
 //! there is never a reference.
 
 use std::ptr::{self, NonNull};
@@ -11,17 +11,15 @@ pub struct Pages {
     len: usize,
 }
 
-// SAFETY: the mapping belongs to no thread; all access to it is by copies.
+// SAFETY: the mapping belongs to no thread, and all accesses are copies.
 unsafe impl Send for Pages {}
-// SAFETY: as above. Copies from several threads at once are kept apart by the
-// tests: they are single-threaded.
+// SAFETY: as above. The tests are single-threaded, so copies do not overlap.
 unsafe impl Sync for Pages {}
 
 impl Pages {
     /// A new mapping of `len` bytes.
     pub fn new(len: usize) -> Self {
-        // SAFETY: a new mapping, at an address of the kernel's choice, takes
-        // nothing away from anyone.
+        // SAFETY: the kernel chooses a free address, so no mapping is replaced.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -51,8 +49,8 @@ impl Pages {
     pub fn read<const N: usize>(&self, offset: usize) -> [u8; N] {
         assert!(offset + N <= self.len);
         let mut data = [0; N];
-        // SAFETY: inside the mapping, which lives as long as `self`; `data` is
-        // ours. Nobody writes meanwhile: the guest is this very thread.
+        // SAFETY: the bytes are inside the mapping, which lives as long as
+        // `self`. The guest runs on this thread, so nothing writes meanwhile.
         unsafe { ptr::copy_nonoverlapping(self.start.add(offset).as_ptr(), data.as_mut_ptr(), N) };
         data
     }
@@ -60,18 +58,17 @@ impl Pages {
     /// Stores bytes from `offset` on.
     pub fn write(&self, offset: usize, data: &[u8]) {
         assert!(offset + data.len() <= self.len);
-        // SAFETY: inside the mapping, to which there are no references; nobody
-        // reads meanwhile, as above.
+        // SAFETY: as above, and there are no references to the mapping.
         unsafe {
             ptr::copy_nonoverlapping(data.as_ptr(), self.start.add(offset).as_ptr(), data.len());
         }
     }
 
-    /// Takes access to `len` bytes from `offset` on away from everyone.
+    /// Removes all access to `len` bytes from `offset` on.
     pub fn forbid(&self, offset: usize, len: usize) {
         assert!(offset + len <= self.len);
-        // SAFETY: inside the mapping, to which there are no references. The
-        // tests do not touch it there any more.
+        // SAFETY: the bytes are inside the mapping, to which there are no
+        // references. The tests do not access them afterwards.
         let result =
             unsafe { libc::mprotect(self.start.add(offset).as_ptr().cast(), len, libc::PROT_NONE) };
         assert_eq!(result, 0);
@@ -80,8 +77,8 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing refers to it any more: each
-        // slot that names it holds it as its owner, or is never used again.
+        // SAFETY: this value owns the mapping, to which there are no references.
+        // A slot that names it holds it as its owner, or is never used again.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }

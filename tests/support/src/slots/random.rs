@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random sets of ranges over a small address space and few pieces of memory,
-//! so that the same memory turns up again elsewhere, and circles happen.
+//! so that the same memory reappears elsewhere and cycles occur.
 
 use kvm_slots::{Backing, SlotAccess, SlotRange};
 use proptest::prelude::*;
 
 use super::{HOST, PAGE, device_file, file, host, range};
 
-/// How many pages the guest has: enough for all memory, and for gaps.
+/// The number of pages of the guest: enough for all memory and for gaps.
 pub const SPACE: u64 = 40;
 
-/// One piece of memory at one place, if it fits there.
+/// One piece of memory at one address, if it fits there.
 #[derive(Clone, Copy, Debug)]
 pub struct Pick {
     memory: usize,
@@ -19,8 +19,8 @@ pub struct Pick {
     readonly: bool,
 }
 
-/// The descriptor of a guest_memfd of [`FILE_SIZE`] bytes; descriptors of
-/// dma-bufs, and where in them there are one and two pages to be had.
+/// The descriptor of a guest_memfd of [`FILE_SIZE`] bytes, and those of
+/// dma-bufs with one and two pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Fds {
     /// The guest_memfd.
@@ -32,7 +32,7 @@ pub struct Fds {
 /// The size of the guest_memfd.
 pub const FILE_SIZE: u64 = 4 * PAGE;
 
-/// Descriptors for tests in which nobody looks at them.
+/// Descriptors for tests that do not use them.
 pub const NO_FDS: Fds = Fds {
     guest_memfd: 1000,
     registers: [(1001, 0), (1001, 2 * PAGE)],
@@ -54,8 +54,8 @@ fn pick() -> impl Strategy<Value = Pick> {
     })
 }
 
-/// One set of ranges: anything anywhere, or all that there is in some order,
-/// so that two sets are apart by chains and circles of moves.
+/// One set of ranges: any memory anywhere, or all memory in some order, so that
+/// two sets differ by chains and cycles of moves.
 pub fn picks() -> impl Strategy<Value = Vec<Pick>> {
     prop_oneof![prop::collection::vec(pick(), 0..16), arrangement()]
 }
@@ -79,8 +79,8 @@ fn arrangement() -> impl Strategy<Value = Vec<Pick>> {
     })
 }
 
-/// The ranges by address. What would overlap an earlier pick is left out, and
-/// so is a second use of a piece of a file.
+/// The ranges by address, without picks that overlap an earlier one or use the
+/// same piece of a file again.
 pub fn ranges(picks: &[Pick], fds: Fds) -> Vec<SlotRange> {
     let mut ranges: Vec<SlotRange> = Vec::new();
     for pick in picks {

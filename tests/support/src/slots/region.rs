@@ -43,12 +43,12 @@ pub fn device_page(slot: u32, gpa: u64, file: &impl AsRawFd) -> kvm_userspace_me
     }
 }
 
-/// A file's descriptor, as regions have it.
+/// A file's descriptor, as in a region.
 pub fn number(file: &impl AsRawFd) -> u32 {
     u32::try_from(file.as_raw_fd()).expect("an open file")
 }
 
-/// A VM that no guest ever runs on: whatever its slots name stays untouched.
+/// A VM without a guest: nothing accesses the memory that its slots name.
 #[derive(Debug)]
 pub struct Guestless {
     vm: SimVm,
@@ -69,12 +69,12 @@ impl Guestless {
 
     /// `KVM_SET_USER_MEMORY_REGION2`.
     pub fn set(&self, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
-        // SAFETY: only a guest touches what slots name, and this VM, which
-        // nobody else can get at, has none.
+        // SAFETY: only a guest accesses the memory that slots name. This VM,
+        // which no one else can reach, never runs one.
         unsafe { self.vm.set_user_memory_region2(&region) }
     }
 
-    /// `KVM_SET_USER_MEMORY_REGION`, with what it has of `region`.
+    /// `KVM_SET_USER_MEMORY_REGION`, with the fields of `region` that it has.
     pub fn set_v1(&self, region: kvm_userspace_memory_region2) -> Result<(), Errno> {
         let region = kvm_userspace_memory_region {
             slot: region.slot,
@@ -111,12 +111,12 @@ impl Guestless {
         self.vm.create_dma_buf(pages * PAGE).expect("a dma-buf")
     }
 
-    /// What the VM can do.
+    /// The capabilities of the VM.
     pub fn capabilities(&self) -> Capabilities {
         Capabilities::probe(&self.vm)
     }
 
-    /// How many address spaces it has.
+    /// The number of address spaces.
     pub fn address_spaces(&self) -> i32 {
         self.vm.check_extension(KVM_CAP_MULTI_ADDRESS_SPACE)
     }
@@ -136,18 +136,17 @@ pub fn private_vm(kernel: KernelVersion) -> SimConfig {
     }
 }
 
-/// What a descriptor's number is after it was closed: none of this process,
-/// which never opens that many.
+/// The number of a closed descriptor. This process never opens that many.
 pub const CLOSED: u32 = 99_999;
 
-/// Files that are no guest_memfd and no dma-buf.
+/// Files that are neither a guest_memfd nor a dma-buf.
 pub fn wrong_files() -> Vec<OwnedFd> {
     let null = File::open("/dev/null").expect("a file");
     let directory = File::open("/").expect("a directory");
-    // SAFETY: the name is a string with its terminator.
+    // SAFETY: the name is a C string.
     let memfd = unsafe { libc::memfd_create(c"plain".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(memfd >= 0);
-    // SAFETY: the kernel has just made this descriptor for us alone.
+    // SAFETY: the kernel has just created the descriptor, so no one else owns it.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     vec![null.into(), directory.into(), memfd]
 }

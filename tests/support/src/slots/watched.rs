@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! VMs to test with: one that only exists on paper, and one that passes ioctls
-//! on, fails some of them, and notes what came of each.
+//! VMs for tests: one that accepts every ioctl and keeps nothing, and one that
+//! passes ioctls on, fails some of them, and records the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -14,7 +14,7 @@ use kvm_bindings::{
 use kvm_slots::push::{PushMap, PushedRange};
 use kvm_slots::{Backing, Errno, GuestMemfdFlags, Slot, SlotAccess, Vm};
 
-/// Says yes to every memslot, and has none.
+/// Accepts every memslot and keeps none.
 #[derive(Debug)]
 pub struct Paper;
 
@@ -46,14 +46,14 @@ impl Vm for Paper {
     }
 }
 
-/// A memslot as the ioctl told of it: address, size, flags, host address, and
+/// A memslot as in the ioctl: address, size, flags, host address, and
 /// descriptor and offset of the file.
-pub type Told = (u64, u64, u32, u64, u32, u64);
+pub type SlotFields = (u64, u64, u32, u64, u32, u64);
 
 /// Passes memslot ioctls on to `vm`.
 #[derive(Debug)]
 pub struct Watched<V> {
-    /// The VM behind it.
+    /// The wrapped VM.
     pub vm: V,
     notes: Mutex<Notes>,
 }
@@ -62,14 +62,14 @@ pub struct Watched<V> {
 struct Notes {
     calls: Vec<Result<(), Errno>>,
     fail: BTreeMap<usize, Errno>,
-    slots: BTreeMap<u32, Told>,
+    slots: BTreeMap<u32, SlotFields>,
     pushed: BTreeMap<u64, PushedRange>,
     private: BTreeSet<u64>,
     old_ioctls: usize,
 }
 
 impl<V: Vm> Watched<V> {
-    /// Watches `vm` from now on.
+    /// Wraps `vm`.
     pub fn new(vm: V) -> Self {
         Self {
             vm,
@@ -77,20 +77,21 @@ impl<V: Vm> Watched<V> {
         }
     }
 
-    /// Counts calls from zero again, and fails those that `fail` numbers.
+    /// Starts counting calls from zero, and fails those with the numbers in
+    /// `fail`.
     pub fn start(&self, fail: impl IntoIterator<Item = (usize, Errno)>) {
         let mut notes = self.notes();
         notes.calls.clear();
         notes.fail = fail.into_iter().collect();
     }
 
-    /// What came of each call since the start.
+    /// The result of each call since the start.
     pub fn calls(&self) -> Vec<Result<(), Errno>> {
         self.notes().calls.clone()
     }
 
-    /// What the VM has, going by what it said.
-    pub fn slots(&self) -> BTreeMap<u32, Told> {
+    /// The memslots, by the results of the calls.
+    pub fn slots(&self) -> BTreeMap<u32, SlotFields> {
         self.notes().slots.clone()
     }
 
@@ -104,7 +105,7 @@ impl<V: Vm> Watched<V> {
         self.notes().private.clone()
     }
 
-    /// How many memslot ioctls there were of the older kind, ever.
+    /// The total number of memslot ioctls of the older kind.
     pub fn old_ioctls(&self) -> usize {
         self.notes().old_ioctls
     }
@@ -134,7 +135,7 @@ impl<V: Vm> Watched<V> {
         if result.is_ok() {
             match region.memory_size {
                 0 => notes.slots.remove(&region.slot),
-                _ => notes.slots.insert(region.slot, told(region)),
+                _ => notes.slots.insert(region.slot, fields(region)),
             };
         }
         result
@@ -214,7 +215,7 @@ impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
     }
 }
 
-fn told(region: &kvm_userspace_memory_region2) -> Told {
+fn fields(region: &kvm_userspace_memory_region2) -> SlotFields {
     let (fd, offset) = match region.pad1 {
         0 => (region.guest_memfd, region.guest_memfd_offset),
         fd => (fd, region.pad2[0]),
@@ -229,9 +230,9 @@ fn told(region: &kvm_userspace_memory_region2) -> Told {
     )
 }
 
-/// What the kernel should have been told for a slot under a profile that has
-/// this flag.
-pub fn of_slot(slot: &Slot, flag: u32) -> Told {
+/// The ioctl that should have created a slot, with a profile that has this
+/// flag.
+pub fn of_slot(slot: &Slot, flag: u32) -> SlotFields {
     let mut flags = match slot.backing() {
         Backing::Host(_) => 0,
         Backing::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs the hardware tests and prints one JSON object per line: first the host
+//! and the names of all tests, then the start and the end of each test, last
+//! the number of tests. So a reader knows which test hung, and whether the
+//! output is complete. `--only TEXT` runs the tests with that text in their
+//! names. `--differential-ops N` sets the number of operations of each
+//! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
+//! test runs. `--access-costs` runs no test: it prints what an access to a
+//! device costs.
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tests::needs::Host;
+use tests::{differential, end_to_end, hardware};
+
+fn main() -> ExitCode {
+    let only = match arguments(std::env::args().skip(1)) {
+        Ok(Command::Tests(only)) => only,
+        Ok(Command::AccessCosts) => return access_costs(),
+        Err(usage) => {
+            eprintln!("hw-tests: {usage}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let host = Host::probe();
+    let mut tests = hardware::all();
+    tests.retain(|test| test.name.contains(&only));
+    let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
+    say(&json!({"kernel": host.kernel, "caps": host.capabilities(), "tests": names}));
+    let count = tests.len();
+    let mut failed = false;
+    for test in tests {
+        say(&json!({"start": test.name}));
+        let start = Instant::now();
+        let missing = test.needs.iter().find_map(|need| host.lacks(*need));
+        let (status, reason) = match missing {
+            Some(why) => ("skip", Some(why)),
+            None => match catch_unwind(AssertUnwindSafe(|| test.run(&progress))) {
+                Ok(Ok(())) => ("pass", None),
+                Ok(Err(why)) => ("fail", Some(why)),
+                Err(_) => ("fail", Some("it panicked".into())),
+            },
+        };
+        failed |= status == "fail";
+        let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        say(&json!({"name": test.name, "status": status, "reason": reason, "ms": ms}));
+    }
+    say(&json!({"end": count}));
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// What to do.
+enum Command {
+    /// Run the tests with this text in their names.
+    Tests(String),
+    /// Measure accesses to devices.
+    AccessCosts,
+}
+
+fn access_costs() -> ExitCode {
+    match end_to_end::access_costs::costs() {
+        Ok(costs) => {
+            for cost in costs {
+                say(&json!({"what": cost.what, "by": cost.by, "ns": cost.ns}));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("hw-tests: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Parses the arguments. Settings of the tests take effect at once.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut only = String::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--differential-ops" => {
+                let number = arguments.next().and_then(|text| text.parse().ok());
+                let number = number.ok_or("--differential-ops takes a number")?;
+                differential::set_operations(number);
+            }
+            #[cfg(target_arch = "x86_64")]
+            "--guest-sees-seconds" => {
+                let seconds = arguments.next().and_then(|text| text.parse().ok());
+                let seconds = seconds.ok_or("--guest-sees-seconds takes a number")?;
+                tests::guest_sees::set_seconds(seconds);
+            }
+            "--access-costs" => return Ok(Command::AccessCosts),
+            "--only" => only = arguments.next().ok_or("--only takes a text")?,
+            other => return Err(format!("there is no option '{other}'")),
+        }
+    }
+    Ok(Command::Tests(only))
+}
+
+/// Shows that a long test makes progress.
+fn progress(text: String) {
+    say(&json!({"progress": text}));
+}
+
+/// A reader that has closed the pipe is not an error.
+fn say(line: &Value) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Slots that are slices of one dma-buf.
+
+use std::sync::Arc;
+
+use kvm_slots::{Backing, SlotTable};
+use vfio_private::config::ConfigSpace;
+use vfio_private::{Access, BarInput, PageSize, PbaPolicy, Policy, classify};
+
+use super::machine::{C, Memory, Trapped, machine};
+use super::{at, dma_buf, nothing_is_mapped, open, same, tee};
+use crate::subject::PAGE;
+use crate::vfio::Model;
+
+/// nvme's version (NVM Express Base Specification, 3.1.4.2): 1.4.
+pub(super) const VERSION: (u64, u32) = (0x8, 0x1_0400);
+/// nvme's admin queue attributes: both sizes can be written while it is off.
+const QUEUES: u64 = 0x24;
+/// The offset of nvme's MSI-X table.
+pub(super) const TABLE: u64 = 0x2000;
+const PBA: u64 = 0x3000;
+
+/// The registers and the pending bits are private; the table between them
+/// belongs to the VMM. So there are two slots on one file, and a page that
+/// exits.
+pub(super) fn around_a_table() -> Result<(), String> {
+    let device = Arc::new(open(Model::Nvme)?);
+    let (bar, file) = dma_buf(&device, 0)?;
+    let config = device.config_space().map_err(at("configuration space"))?;
+    let config = ConfigSpace::new(&config).map_err(at("configuration space"))?;
+    let report = [tee(0, TABLE)?, tee(PBA, PAGE)?];
+    let input = BarInput::new(bar.bar, &bar.info.region)
+        .with_msix(config.msix().map_err(at("MSI-X"))?)
+        .with_report(Some(&report));
+    let policy = Policy::new().with_pba(PbaPolicy::Map);
+    let pieces = classify(&input, PageSize::Size4K, policy).map_err(at("classification"))?;
+    let (mut guest, mut memory) = machine()?;
+    let mut private = Vec::new();
+    for piece in &pieces {
+        let (offset, size) = (piece.offset(), piece.size());
+        match piece.access() {
+            Access::Private => {
+                memory.show_private(&file, offset, size, C + offset)?;
+                memory.accept(C + offset, size)?;
+                private.push((C + offset, size, offset));
+            }
+            _ => {
+                let part = Trapped {
+                    device: device.clone(),
+                    info: bar.info.clone(),
+                    offset,
+                    emulated: true,
+                };
+                guest.exits.trapped.insert(C + offset, part);
+            }
+        }
+    }
+    same(
+        "the private pieces",
+        &private,
+        &vec![(C, TABLE, 0), (C + PBA, PAGE, PBA)],
+    )?;
+    same("the slots", slices(&memory.slots.table()), private)?;
+
+    same("version", guest.load(C + VERSION.0)?, VERSION.1)?;
+    guest.store(C + QUEUES, 0x001f_003f)?;
+    same("a register", guest.load(C + QUEUES)?, 0x001f_003f)?;
+    let mut trapped = [0; 4];
+    let read = device.read(&bar.info, QUEUES, &mut trapped);
+    read.map_err(at("a read"))?;
+    same("the device's", u32::from_le_bytes(trapped), 0x001f_003f)?;
+    same("pending bits", guest.load(C + PBA)?, 0)?;
+    same("exits", guest.exits.count, 0)?;
+
+    for (offset, value) in [(0, 0xfee0_1000), (4, 0), (8, 0x41), (12, 0)] {
+        guest.store(C + TABLE + offset, value)?;
+    }
+    same("an entry's address", guest.load(C + TABLE)?, 0xfee0_1000)?;
+    same("an entry's data", guest.load(C + TABLE + 8)?, 0x41)?;
+    same("exits", guest.exits.count, 6)?;
+    nothing_is_mapped()
+}
+
+/// The slots without a host address: addresses, sizes and offsets in the file.
+fn slices(table: &SlotTable) -> Vec<(u64, u64, u64)> {
+    let slots = table.slots().filter_map(|slot| match &slot.backing() {
+        Backing::FdOffset(start) => Some((slot.gpa(), slot.size(), start.slice().offset())),
+        _ => None,
+    });
+    let mut slices: Vec<_> = slots.collect();
+    slices.sort_unstable();
+    slices
+}
+
+/// Pages of ivshmem's memory, in another order, with gaps, and one of them
+/// twice.
+pub(super) fn in_any_order() -> Result<(), String> {
+    const PAGES: [u64; 6] = [255, 0, 17, 128, 17, 1];
+    let device = open(Model::Ivshmem)?;
+    let (bar, file) = dma_buf(&device, 2)?;
+    let (mut guest, mut memory) = machine()?;
+    let mark = |page: u64| 0x1000_0000 | u32::try_from(page).unwrap_or(0);
+    for page in 0..bar.bar.size() / PAGE {
+        let write = device.write(&bar.info, page * PAGE + 8, &mark(page).to_le_bytes());
+        write.map_err(at("a write"))?;
+    }
+    // Every other page, so that no two pages merge into one slot.
+    let place = |n: usize| C + 2 * PAGE * n as u64;
+    for (n, page) in PAGES.into_iter().enumerate() {
+        memory.show_private(&file, page * PAGE, PAGE, place(n))?;
+        memory.accept(place(n), PAGE)?;
+    }
+    for (n, page) in PAGES.into_iter().enumerate() {
+        same("a mark", guest.load(place(n) + 8)?, mark(page))?;
+    }
+    guest.store(place(2), 0x0bad_cafe)?;
+    same(
+        "the same page elsewhere",
+        guest.load(place(4))?,
+        0x0bad_cafe,
+    )?;
+    below_a_mebibyte(&mut memory, &file)?;
+    same("far below", guest.load(0xa_0008)?, mark(3))?;
+    same("exits", guest.exits.count, 0)
+}
+
+/// Also where host-backed slots would have low addresses.
+fn below_a_mebibyte(memory: &mut Memory, file: &Arc<std::os::fd::OwnedFd>) -> Result<(), String> {
+    memory.show_private(file, 3 * PAGE, PAGE, 0xa_0000)?;
+    memory.accept(0xa_0000, PAGE)
+}
