@@ -121,6 +121,7 @@ pub mod examples;
 mod follower;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
+mod ids;
 mod listener;
 mod logging;
 mod model;
@@ -156,14 +157,14 @@ pub use guest_memory::{NoRegion, SharedMemory};
 pub use guest_ranges::{
     AddrRange, FileSlice, GuestMemfdSides, HostMemory, Owner, PAGE_SIZE, PageSet, PageState,
 };
+pub use ids::{RegionId, SpaceId};
 pub use listener::{Listener, Update};
 pub use logging::{DirtyClients, GlobalLogging, Unloggable};
 pub use model::MemoryModel;
 pub use page_state::DEFAULT_STATE_LIMIT;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};
-pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
+pub use region::{GuestAccess, Kind, Region, Switches};
 pub use runs::Ranges;
-pub use space::SpaceId;
 pub use transaction::Transaction;
 pub use transaction::nested::Nested;
 pub use tree::Tree;

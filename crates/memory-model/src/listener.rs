@@ -6,8 +6,8 @@ use guest_ranges::PageSet;
 use crate::attachments::active::AttachmentDiff;
 use crate::diff::Diff;
 use crate::error::ListenerError;
+use crate::ids::SpaceId;
 use crate::logging::GlobalLogging;
-use crate::space::SpaceId;
 use crate::view::FlatView;
 
 /// A change of one address space, as listeners see it. The view, the logging or the

@@ -7,7 +7,8 @@ use core::fmt;
 use core::ops::{BitAnd, BitOr, Sub};
 
 use crate::error::TreeError;
-use crate::region::{Kind, RegionId};
+use crate::ids::RegionId;
+use crate::region::Kind;
 use crate::transaction::Transaction;
 use crate::transaction::undo::Undo;
 use crate::view::{FlatRange, FlatView};

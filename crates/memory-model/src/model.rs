@@ -14,13 +14,14 @@ use crate::diff::Diff;
 use crate::error::{
     AddListenerError, AddSpaceError, CommitError, RemoveListenerError, RemoveSpaceError,
 };
+use crate::ids::RegionId;
+use crate::ids::{ModelId, SpaceId, SpaceIds};
 use crate::listener::Listener;
 use crate::logging::DirtyClients;
 use crate::page_state::DEFAULT_STATE_LIMIT;
 use crate::reader::ViewReader;
-use crate::region::RegionId;
 use crate::runs::Pool;
-use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
+use crate::space::{Space, Spaces, known};
 use crate::transaction::Transaction;
 use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;

@@ -4,9 +4,10 @@
 use guest_ranges::{AddrRange, GuestMemfdSides, PAGE_SIZE, PageSet, PageState, gaps};
 
 use crate::error::StateError;
+use crate::ids::SpaceId;
 use crate::listener::notify_each;
 use crate::model::MemoryModel;
-use crate::space::{Space, SpaceId, known};
+use crate::space::{Space, known};
 use crate::view::{Backing, FlatRange};
 
 /// The default [limit](MemoryModel::set_state_limit), in bytes, for the state of an

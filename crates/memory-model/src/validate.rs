@@ -8,10 +8,12 @@ use alloc::sync::Arc;
 use guest_ranges::{AddrRange, InvalidSet, gaps};
 use smallvec::SmallVec;
 
+use crate::ids::RegionId;
+use crate::ids::SpaceId;
 use crate::model::MemoryModel;
-use crate::region::{Kind, RegionId};
+use crate::region::Kind;
 use crate::render::{MAX_VISITS, TooComplex, render};
-use crate::space::{Space, SpaceId};
+use crate::space::Space;
 use crate::view::{FlatRange, FlatView, push};
 
 /// An inconsistency of a model, which is a bug in this crate and not in its use.

@@ -7,8 +7,9 @@ use guest_ranges::{AddrRange, HostMemory};
 use smallvec::SmallVec;
 
 use crate::backing::{Memory, PrivateMmio};
+use crate::ids::RegionId;
 use crate::logging::DirtyClients;
-use crate::region::{GuestAccess, Kind, Region, RegionId, Switches};
+use crate::region::{GuestAccess, Kind, Region, Switches};
 use crate::runs::{Edit, Pool, Ranges, Runs};
 
 /// A run: addresses that one region answers, with the same attributes throughout.

@@ -9,7 +9,8 @@ use guest_ranges::AddrRange;
 
 use crate::attachments::{EventFd, IoEventFd, IoEventKey, Trigger};
 use crate::diff::Diff;
-use crate::region::{GuestAccess, RegionId};
+use crate::ids::RegionId;
+use crate::region::GuestAccess;
 use crate::render::windows::Windows;
 use crate::tree::Tree;
 use crate::view::{FlatRange, FlatView};

@@ -13,7 +13,8 @@ use core::fmt;
 
 use guest_ranges::{AddrRange, Owner};
 
-use crate::region::{Kind, RegionId};
+use crate::ids::RegionId;
+use crate::region::Kind;
 use crate::tree::Tree;
 
 /// An eventfd: a file descriptor and the owner that keeps it open.

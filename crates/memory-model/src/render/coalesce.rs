@@ -8,7 +8,8 @@
 use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
-use crate::region::{Kind, RegionId};
+use crate::ids::RegionId;
+use crate::region::Kind;
 use crate::render::windows::Ranges;
 use crate::tree::Tree;
 

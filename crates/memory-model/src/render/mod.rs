@@ -15,7 +15,8 @@ pub(crate) mod windows;
 use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
-use crate::region::{GuestAccess, Kind, RegionId, Switches};
+use crate::ids::RegionId;
+use crate::region::{GuestAccess, Kind, Switches};
 use crate::render::occupied::Occupied;
 use crate::tree::Tree;
 use crate::tree::children::Child;

@@ -8,7 +8,7 @@ use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
 use crate::diff::Diff;
-use crate::region::RegionId;
+use crate::ids::RegionId;
 use crate::render::{TooComplex, render};
 use crate::runs::{Edit, Pool};
 use crate::tree::Tree;

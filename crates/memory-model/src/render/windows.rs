@@ -5,11 +5,12 @@
 use guest_ranges::AddrRange;
 use smallvec::{SmallVec, smallvec};
 
-use crate::region::{Kind, RegionId};
+use crate::ids::RegionId;
+use crate::ids::SpaceId;
+use crate::region::Kind;
 use crate::render;
 use crate::render::coalesce::coalesce_windows;
 use crate::render::extents::Extents;
-use crate::space::SpaceId;
 use crate::tree::Tree;
 
 /// The number of regions visited for one change before everything counts as changed.

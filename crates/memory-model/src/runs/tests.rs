@@ -2,8 +2,9 @@
 //! The tree of runs against a sorted map, and `check` against damaged trees.
 
 use super::*;
+use crate::ids::RegionId;
 use crate::logging::DirtyClients;
-use crate::region::{GuestAccess, Region, RegionId};
+use crate::region::{GuestAccess, Region};
 use crate::view::{Attributes, FlatView};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;

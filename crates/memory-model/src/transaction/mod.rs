@@ -12,9 +12,10 @@ use alloc::sync::Arc;
 
 use crate::attachments::active::Touched;
 use crate::error::TreeError;
+use crate::ids::RegionId;
 use crate::logging::DirtyClients;
 use crate::model::MemoryModel;
-use crate::region::{Kind, Region, RegionId, Switches};
+use crate::region::{Kind, Region, Switches};
 use crate::render::windows::Windows;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;

@@ -7,8 +7,9 @@ use alloc::collections::BTreeSet;
 use guest_ranges::AddrRange;
 
 use crate::attachments::{EventFd, IoEventKey};
+use crate::ids::RegionId;
 use crate::logging::DirtyClients;
-use crate::region::{RegionId, Switches};
+use crate::region::Switches;
 use crate::tree::Tree;
 use crate::tree::node::{Node, Place};
 

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use guest_ranges::AddrRange;
 
-    use crate::region::RegionId;
+    use crate::ids::RegionId;
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 

@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 use super::Tree;
 use guest_ranges::AddrRange;
 
+use crate::ids::RegionId;
 use crate::logging::{DirtyClients, Unloggable};
-use crate::region::{Kind, RegionId};
+use crate::region::Kind;
 use crate::tree::node::Node;
 use crate::validate::Invalid;
 

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
-use crate::region::RegionId;
+use crate::ids::RegionId;
 use crate::tree::by_start::ByStart;
 
 /// A region in another.

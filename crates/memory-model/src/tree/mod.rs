@@ -17,9 +17,10 @@ use guest_ranges::AddrRange;
 
 use crate::attachments::Attachments;
 use crate::error::{TreeError, Use};
+use crate::ids::RegionId;
+use crate::ids::{ModelId, SpaceId};
 use crate::logging::{DirtyClients, Unloggable};
-use crate::region::{Kind, Region, RegionId, Switches};
-use crate::space::{ModelId, SpaceId};
+use crate::region::{Kind, Region, Switches};
 use crate::tree::children::{Child, Children};
 use crate::tree::node::{Node, Place};
 

@@ -8,9 +8,10 @@ use alloc::vec::Vec;
 use guest_ranges::AddrRange;
 
 use crate::attachments::Attachments;
+use crate::ids::RegionId;
+use crate::ids::SpaceId;
 use crate::logging::{DirtyClients, Unloggable};
-use crate::region::{Region, RegionId, Switches};
-use crate::space::SpaceId;
+use crate::region::{Region, Switches};
 use crate::tree::children::{Child, Children};
 
 /// The place of a region in another.
