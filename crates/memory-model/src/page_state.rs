@@ -10,11 +10,6 @@ use crate::model::MemoryModel;
 use crate::space::{Space, known};
 use crate::view::{Backing, FlatRange};
 
-/// The default [limit](MemoryModel::set_state_limit), in bytes, for the state of an
-/// address space's [private pages](MemoryModel::private): enough for any choice of
-/// pages in 7 TiB of addresses.
-pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
-
 /// # The guest's requests and the host's
 ///
 /// [`accept`](Self::accept), [`give_back`](Self::give_back) and

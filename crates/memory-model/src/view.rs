@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::backing::{Memory, PrivateMmio};
 use crate::ids::RegionId;
-use crate::logging::DirtyClients;
+use crate::logging::{DirtyClients, Unloggable};
 use crate::region::{GuestAccess, Kind, Region, Switches};
 use crate::runs::{Edit, Pool, Ranges, Runs};
 
@@ -167,6 +167,12 @@ impl<H> FlatRange<H> {
         })
     }
 
+    /// Why a log of all writes lacks the writes to this run. `None` if it lacks
+    /// none: the writes can be logged, or they exit to the VMM.
+    pub fn unloggable(&self) -> Option<Unloggable> {
+        Unloggable::of(self.region().kind()).filter(|why| why.loses_writes())
+    }
+
     /// The same run cut to `range`. `None` if no address is in both.
     pub fn clipped(&self, range: AddrRange) -> Option<Self> {
         let range = self.range.intersect(range)?;
@@ -251,6 +257,13 @@ impl<H> FlatView<H> {
     /// All runs, by address.
     pub fn ranges(&self) -> Ranges<'_, H> {
         self.runs.from(0)
+    }
+
+    /// The runs whose writes a log of all writes lacks, and why. The cost is
+    /// proportional to the number of runs.
+    pub fn unloggable(&self) -> impl Iterator<Item = (&FlatRange<H>, Unloggable)> {
+        self.ranges()
+            .filter_map(|run| Some((run, run.unloggable()?)))
     }
 
     /// The run at `address`. `None` if no region answers there.

@@ -19,7 +19,7 @@ use crate::ids::RegionId;
 use crate::region::{GuestAccess, Kind, Switches};
 use crate::render::occupied::Occupied;
 use crate::tree::Tree;
-use crate::tree::children::Child;
+use crate::tree::child::Child;
 use crate::tree::node::Node;
 use crate::view::{Attributes, FlatRange};
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
+mod attach;
 pub(crate) mod change;
 mod commit;
+mod logging;
 pub(crate) mod nested;
 pub(crate) mod undo;
 

@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::tree::children::Child;
+use crate::tree::child::Child;
 
 /// The most regions in a leaf.
 const MAX_CHILDREN: usize = 48;

@@ -12,7 +12,8 @@ use crate::ids::RegionId;
 use crate::ids::SpaceId;
 use crate::logging::{DirtyClients, Unloggable};
 use crate::region::{Region, Switches};
-use crate::tree::children::{Child, Children};
+use crate::tree::child::Child;
+use crate::tree::children::Children;
 
 /// The place of a region in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
