@@ -20,9 +20,9 @@ use crate::runs::Pool;
 use crate::tree::Tree;
 use crate::view::FlatView;
 
-/// The default [limit](crate::MemoryModel::set_state_limit), in bytes, for the state of an
-/// address space's [private pages](crate::MemoryModel::private): enough for any choice of
-/// pages in 7 TiB of addresses.
+/// The default [limit](crate::MemoryModel::set_state_limit), in bytes, for the state
+/// of an address space's [private pages](crate::MemoryModel::private): enough for any
+/// choice of pages in 7 TiB of addresses.
 pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
 
 /// One address space: its root, its current view, its listeners, and the state of

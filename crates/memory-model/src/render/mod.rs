@@ -7,7 +7,7 @@
 //! outside of its parent is cut off.
 
 mod coalesce;
-mod extents;
+pub(crate) mod extents;
 mod occupied;
 pub(crate) mod update;
 pub(crate) mod windows;
@@ -189,3 +189,6 @@ fn fill<H>(tree: &Tree<H>, occupied: &mut Occupied<H>, node: &Node<H>, seen: &Se
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,8 +41,17 @@ pub struct Transaction<'m, H> {
     pub(crate) logging_before: DirtyClients,
 }
 
+impl<H> MemoryModel<H> {
+    /// Begins a change. It takes effect when it is committed, and is undone if it
+    /// is dropped before.
+    pub fn transaction(&mut self) -> Transaction<'_, H> {
+        self.undo_forgotten();
+        Transaction::begin(self)
+    }
+}
+
 impl<'m, H> Transaction<'m, H> {
-    pub(crate) fn begin(model: &'m mut MemoryModel<H>) -> Self {
+    fn begin(model: &'m mut MemoryModel<H>) -> Self {
         Self {
             logging_before: model.tree.global_logging(),
             model,
