@@ -169,5 +169,6 @@ pub use transaction::Transaction;
 pub use transaction::nested::Nested;
 pub use tree::Tree;
 pub use tree::node::Place;
-pub use validate::Invalid;
-pub use view::{Attributes, Backing, FlatRange, FlatView};
+pub use validate::invalid::Invalid;
+pub use view::FlatView;
+pub use view::flat_range::{Attributes, Backing, FlatRange};

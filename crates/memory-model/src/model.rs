@@ -19,12 +19,12 @@ use crate::ids::{ModelId, SpaceId, SpaceIds};
 use crate::listener::Listener;
 use crate::logging::DirtyClients;
 use crate::reader::ViewReader;
-use crate::runs::Pool;
 use crate::space::{DEFAULT_STATE_LIMIT, Space, Spaces, known};
 use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;
 use crate::view::FlatView;
+use crate::view::pool::Pool;
 
 /// A region tree, and the address spaces rooted in it. `H` is the type of the
 /// caller's handles: each region has one, and lookups return it.

@@ -8,7 +8,7 @@ use crate::ids::SpaceId;
 use crate::listener::notify_each;
 use crate::model::MemoryModel;
 use crate::space::{Space, known};
-use crate::view::{Backing, FlatRange};
+use crate::view::flat_range::{Backing, FlatRange};
 
 /// # The guest's requests and the host's
 ///

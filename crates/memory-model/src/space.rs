@@ -16,9 +16,9 @@ use crate::listener::Listener;
 use crate::reader::ViewReader;
 use crate::render::update::updated_view;
 use crate::render::{MAX_VISITS, TooComplex};
-use crate::runs::Pool;
 use crate::tree::Tree;
 use crate::view::FlatView;
+use crate::view::pool::Pool;
 
 /// The default [limit](crate::MemoryModel::set_state_limit), in bytes, for the state
 /// of an address space's [private pages](crate::MemoryModel::private): enough for any

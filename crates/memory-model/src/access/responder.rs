@@ -2,7 +2,7 @@
 //! The responder of an access that exits to the VMM, by the direction of the access.
 
 use crate::region::Kind;
-use crate::view::FlatRange;
+use crate::view::flat_range::FlatRange;
 
 /// Whether the guest loads or stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

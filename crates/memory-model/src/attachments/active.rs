@@ -13,7 +13,8 @@ use crate::ids::RegionId;
 use crate::region::GuestAccess;
 use crate::render::windows::Windows;
 use crate::tree::Tree;
-use crate::view::{FlatRange, FlatView};
+use crate::view::FlatView;
+use crate::view::flat_range::FlatRange;
 
 /// The ioeventfds and coalesced ranges that a listener has to remove, and then those
 /// that it has to add. They have the guest's addresses and are sorted by them.

@@ -21,7 +21,7 @@ use crate::render::occupied::Occupied;
 use crate::tree::Tree;
 use crate::tree::child::Child;
 use crate::tree::node::Node;
-use crate::view::{Attributes, FlatRange};
+use crate::view::flat_range::{Attributes, FlatRange};
 
 /// The number of regions that a rendering visits before it gives up. Only aliases of
 /// aliases that each show the next one twice come near it.

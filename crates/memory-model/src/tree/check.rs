@@ -12,7 +12,7 @@ use crate::ids::RegionId;
 use crate::logging::{DirtyClients, Unloggable};
 use crate::region::Kind;
 use crate::tree::node::Node;
-use crate::validate::Invalid;
+use crate::validate::invalid::Invalid;
 
 impl<H> Tree<H> {
     /// Checks every region and all references to it.
