@@ -132,6 +132,9 @@ impl<H> MemoryModel<H> {
     /// and snapshots taken earlier do not change, and keep alive what they show.
     /// The state of the space's pages is dropped.
     ///
+    /// Listeners are not removed with the space, because each may refuse. If one did
+    /// after others had been removed, the space would be left with some of them.
+    ///
     /// # Errors
     /// [`RemoveSpaceError::InUse`] while the space has listeners. Remove each with
     /// [`remove_listener`](Self::remove_listener), which it may refuse.

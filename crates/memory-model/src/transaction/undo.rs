@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What undoes one step of a transaction.
+//!
+//! # Why the model keeps the steps
+//!
+//! [`core::mem::forget`] is safe, and skips the drop that undoes a transaction. If the
+//! transaction kept its steps, the tree would then differ from every view for good.
+//! The model keeps them, and its next change undoes them first.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
