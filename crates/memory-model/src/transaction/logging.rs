@@ -30,7 +30,7 @@ impl<H> Transaction<'_, H> {
     /// the clients of single regions.
     ///
     /// Every listener of every space is notified. Memory that cannot be logged is
-    /// no error: [`FlatView::unloggable`] lists it.
+    /// no error: [`FlatView::unloggable`](crate::FlatView::unloggable) lists it.
     ///
     /// The commit renders every space again, unless the clients are the same as
     /// before the transaction. Then it costs nothing.
