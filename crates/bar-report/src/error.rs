@@ -8,6 +8,7 @@ use vfio_private::report::ReportError;
 use vfio_private::{ClassifyError, InputError, OffsetRule, PlaceError};
 
 use crate::error_chain::with_causes;
+use crate::quote::shown;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,11 @@ impl Fault {
             line: Some(line),
             what: what.into(),
         }
+    }
+
+    /// A line that was not understood, and what was expected in it.
+    pub(crate) fn not_understood(line: usize, text: &str, expected: &str) -> Self {
+        Self::at(line, format!("expected {expected} in '{}'", shown(text)))
     }
 
     pub(crate) fn whole(what: impl Into<String>) -> Self {

@@ -4,7 +4,8 @@
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use crate::view::{FlatRange, FlatView};
+use crate::view::FlatView;
+use crate::view::flat_range::FlatRange;
 
 /// The difference between two flat views, for listeners to apply.
 ///

@@ -9,9 +9,9 @@ use core::fmt;
 
 use guest_ranges::{AddrRange, PAGE_SIZE};
 
+use crate::ids::RegionId;
+use crate::ids::SpaceId;
 use crate::logging::Unloggable;
-use crate::region::RegionId;
-use crate::space::SpaceId;
 
 /// Why a change of the region tree was refused. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

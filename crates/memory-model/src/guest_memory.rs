@@ -21,7 +21,8 @@ use vm_memory::{
 
 use crate::error::{MappingError, StateError};
 use crate::page_state::require_pages;
-use crate::view::{Backing, FlatRange, FlatView};
+use crate::view::FlatView;
+use crate::view::flat_range::{Backing, FlatRange};
 
 /// The memory of a view that a device emulated in the VMM may access: memory that
 /// has a host address and is shared.

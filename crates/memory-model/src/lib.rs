@@ -121,6 +121,7 @@ pub mod examples;
 mod follower;
 #[cfg(feature = "vm-memory")]
 mod guest_memory;
+mod ids;
 mod listener;
 mod logging;
 mod model;
@@ -135,9 +136,9 @@ mod tree;
 mod validate;
 mod view;
 
-pub use access::parts::{AccessDirection, AccessPart, AccessParts};
+pub use access::parts::{AccessPart, AccessParts};
 pub use access::plan::{AccessPlan, Piece};
-pub use access::responder::Responder;
+pub use access::responder::{AccessDirection, Responder};
 pub use access::rules::{AccessError, AccessRule, AccessRules, Endianness, Sizes};
 pub use attachments::active::AttachmentDiff;
 pub use attachments::{EventFd, IoEventFd, Trigger};
@@ -156,17 +157,18 @@ pub use guest_memory::{NoRegion, SharedMemory};
 pub use guest_ranges::{
     AddrRange, FileSlice, GuestMemfdSides, HostMemory, Owner, PAGE_SIZE, PageSet, PageState,
 };
+pub use ids::{RegionId, SpaceId};
 pub use listener::{Listener, Update};
 pub use logging::{DirtyClients, GlobalLogging, Unloggable};
 pub use model::MemoryModel;
-pub use page_state::DEFAULT_STATE_LIMIT;
 pub use reader::{ThreadReader, ViewGuard, ViewReader};
-pub use region::{GuestAccess, Kind, Region, RegionId, Switches};
+pub use region::{GuestAccess, Kind, Region, Switches};
 pub use runs::Ranges;
-pub use space::SpaceId;
+pub use space::DEFAULT_STATE_LIMIT;
 pub use transaction::Transaction;
 pub use transaction::nested::Nested;
 pub use tree::Tree;
 pub use tree::node::Place;
-pub use validate::Invalid;
-pub use view::{Attributes, Backing, FlatRange, FlatView};
+pub use validate::invalid::Invalid;
+pub use view::FlatView;
+pub use view::flat_range::{Attributes, Backing, FlatRange};

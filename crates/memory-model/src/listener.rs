@@ -6,8 +6,8 @@ use guest_ranges::PageSet;
 use crate::attachments::active::AttachmentDiff;
 use crate::diff::Diff;
 use crate::error::ListenerError;
+use crate::ids::SpaceId;
 use crate::logging::GlobalLogging;
-use crate::space::SpaceId;
 use crate::view::FlatView;
 
 /// A change of one address space, as listeners see it. The view, the logging or the
@@ -57,7 +57,18 @@ pub struct Update<'a, H> {
 /// applies last, and no other one can refuse after it. Give the lowest priority
 /// to the listener whose changes the guest sees: the memslots.
 ///
-/// The order is the same for removals and additions. A listener gets a whole
+/// # Why there are two stages
+///
+/// With a single stage, a listener that changes what the guest sees would have to
+/// undo it when a later listener refuses. The guest would see the change and its
+/// rollback, or every change would have to stop the vCPUs. With two, all refusals
+/// come before the first visible change. In `apply`, only an operation that fails
+/// unexpectedly still refuses, such as an ioctl.
+///
+/// # Why removals do not come first
+///
+/// QEMU notifies listeners of removals in the reverse order, range by range, and then
+/// of additions. Here, the order is the same for both. A listener gets a whole
 /// change in one call, so that it can plan everything before it touches
 /// anything, turn a removal and an addition into a move, and leave no gap that
 /// it can avoid. No listener has to release removed memory first: the old view
@@ -67,7 +78,8 @@ pub struct Update<'a, H> {
 /// While a change is applied, listeners with a higher priority already have the
 /// new view, and those with a lower priority still have the old one. Devices lose
 /// memory before the guest does if their listener has a higher priority than the
-/// memslots.
+/// memslots. If a device must never reach memory that the guest cannot, stop the
+/// device before the commit.
 ///
 /// # Listeners that can fail
 ///

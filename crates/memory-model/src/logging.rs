@@ -6,11 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::{BitAnd, BitOr, Sub};
 
-use crate::error::TreeError;
-use crate::region::{Kind, RegionId};
-use crate::transaction::Transaction;
-use crate::transaction::undo::Undo;
-use crate::view::{FlatRange, FlatView};
+use crate::region::Kind;
 
 /// A set of clients for which writes to memory are logged.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -134,59 +130,7 @@ impl Unloggable {
     }
 
     /// Whether a client that wants all writes misses some.
-    fn loses_writes(self) -> bool {
+    pub(crate) fn loses_writes(self) -> bool {
         self != Self::NoMemory
-    }
-}
-
-impl<H> FlatRange<H> {
-    /// Why a log of all writes lacks the writes to this run. `None` if it lacks
-    /// none: the writes can be logged, or they exit to the VMM.
-    pub fn unloggable(&self) -> Option<Unloggable> {
-        Unloggable::of(self.region().kind()).filter(|why| why.loses_writes())
-    }
-}
-
-impl<H> FlatView<H> {
-    /// The runs whose writes a log of all writes lacks, and why. The cost is
-    /// proportional to the number of runs.
-    pub fn unloggable(&self) -> impl Iterator<Item = (&FlatRange<H>, Unloggable)> {
-        self.ranges()
-            .filter_map(|run| Some((run, run.unloggable()?)))
-    }
-}
-
-impl<H> Transaction<'_, H> {
-    /// Sets the clients for which writes to a region's memory are logged, wherever
-    /// the region shows. Listeners get the region's runs as changed.
-    ///
-    /// # Errors
-    /// [`TreeError::NoSuchRegion`]; [`TreeError::NotLoggable`].
-    pub fn set_dirty_logging(
-        &mut self,
-        id: RegionId,
-        clients: DirtyClients,
-    ) -> Result<(), TreeError> {
-        let before = self.model.tree.set_logging(id, clients)?;
-        if before != clients {
-            self.model.undo.push(Undo::Logging(id, before));
-            self.windows.add_region(&self.model.tree, id);
-        }
-        Ok(())
-    }
-
-    /// Sets the clients for which writes to all memory are logged, in addition to
-    /// the clients of single regions.
-    ///
-    /// Every listener of every space is notified. Memory that cannot be logged is
-    /// no error: [`FlatView::unloggable`] lists it.
-    ///
-    /// The commit renders every space again, unless the clients are the same as
-    /// before the transaction. Then it costs nothing.
-    pub fn set_global_dirty_logging(&mut self, clients: DirtyClients) {
-        let before = self.model.tree.set_global_logging(clients);
-        if before != clients {
-            self.model.undo.push(Undo::GlobalLogging(before));
-        }
     }
 }

@@ -14,24 +14,23 @@ use crate::diff::Diff;
 use crate::error::{
     AddListenerError, AddSpaceError, CommitError, RemoveListenerError, RemoveSpaceError,
 };
+use crate::ids::RegionId;
+use crate::ids::{ModelId, SpaceId, SpaceIds};
 use crate::listener::Listener;
 use crate::logging::DirtyClients;
-use crate::page_state::DEFAULT_STATE_LIMIT;
 use crate::reader::ViewReader;
-use crate::region::RegionId;
-use crate::runs::Pool;
-use crate::space::{ModelId, Space, SpaceId, SpaceIds, Spaces, known};
-use crate::transaction::Transaction;
+use crate::space::{DEFAULT_STATE_LIMIT, Space, Spaces, known};
 use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;
 use crate::view::FlatView;
+use crate::view::pool::Pool;
 
 /// A region tree, and the address spaces rooted in it. `H` is the type of the
 /// caller's handles: each region has one, and lookups return it.
 ///
-/// A [`Transaction`] changes the model. Readers on other threads use a
-/// [`ViewReader`].
+/// A [`Transaction`](crate::Transaction) changes the model. Readers on other threads
+/// use a [`ViewReader`].
 ///
 /// # Ids
 ///
@@ -76,13 +75,6 @@ impl<H> MemoryModel<H> {
     /// The region tree.
     pub fn tree(&self) -> &Tree<H> {
         &self.tree
-    }
-
-    /// Begins a change. It takes effect when it is committed, and is undone if it
-    /// is dropped before.
-    pub fn transaction(&mut self) -> Transaction<'_, H> {
-        self.undo_forgotten();
-        Transaction::begin(self)
     }
 
     /// Undoes the steps of a transaction that was forgotten.
@@ -140,6 +132,9 @@ impl<H> MemoryModel<H> {
     /// and snapshots taken earlier do not change, and keep alive what they show.
     /// The state of the space's pages is dropped.
     ///
+    /// Listeners are not removed with the space, because each may refuse. If one did
+    /// after others had been removed, the space would be left with some of them.
+    ///
     /// # Errors
     /// [`RemoveSpaceError::InUse`] while the space has listeners. Remove each with
     /// [`remove_listener`](Self::remove_listener), which it may refuse.
@@ -188,15 +183,15 @@ impl<H> MemoryModel<H> {
                 space: followed.name.clone(),
             });
         }
-        let change = Change::from_nothing(self, position);
+        let change = Change::from_nothing(&self.tree, &self.spaces, position);
         if change.is_something() {
-            let made = change.apply_to(self, &*listener);
+            let made = change.apply_to(&self.spaces, &*listener);
             made.map_err(|source| AddListenerError::Refused {
                 listener: listener.name().to_string(),
                 space: self.spaces[position].name.clone(),
                 source,
             })?;
-            listener.commit(&change.update(self));
+            listener.commit(&change.update(&self.spaces));
         }
         let listeners = &mut self.spaces[position].listeners;
         let position = listeners.partition_point(|(p, _)| *p <= priority);
@@ -255,11 +250,11 @@ impl<H> MemoryModel<H> {
                 space: it.name.clone(),
             });
         };
-        let change = Change::to_nothing(self, position);
+        let change = Change::to_nothing(&self.tree, &self.spaces, position);
         it.accepted_stays(&change.diff)?;
         let notifies = change.is_something();
         if notifies {
-            let made = change.apply_to(self, &**listener);
+            let made = change.apply_to(&self.spaces, &**listener);
             made.map_err(|source| CommitError::Refused {
                 listener: listener.name().to_string(),
                 source,
@@ -269,7 +264,7 @@ impl<H> MemoryModel<H> {
         // It is removed before its `commit`, so a panic there does not keep it.
         self.spaces[position].listeners.remove(place);
         if notifies {
-            listener.commit(&change.update(self));
+            listener.commit(&change.update(&self.spaces));
         }
         Ok(())
     }

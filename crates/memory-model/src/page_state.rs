@@ -4,15 +4,11 @@
 use guest_ranges::{AddrRange, GuestMemfdSides, PAGE_SIZE, PageSet, PageState, gaps};
 
 use crate::error::StateError;
+use crate::ids::SpaceId;
 use crate::listener::notify_each;
 use crate::model::MemoryModel;
-use crate::space::{Space, SpaceId, known};
-use crate::view::{Backing, FlatRange};
-
-/// The default [limit](MemoryModel::set_state_limit), in bytes, for the state of an
-/// address space's [private pages](MemoryModel::private): enough for any choice of
-/// pages in 7 TiB of addresses.
-pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
+use crate::space::{Space, known};
+use crate::view::flat_range::{Backing, FlatRange};
 
 /// # The guest's requests and the host's
 ///

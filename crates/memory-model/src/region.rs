@@ -7,32 +7,7 @@ use core::fmt;
 use guest_ranges::HostMemory;
 
 use crate::backing::{Memory, PrivateMmio};
-
-/// The id of a region of one [`MemoryModel`](crate::MemoryModel).
-///
-/// An id is never reused. Once its region is removed, every use of the id is an
-/// error. So is its use with another model, unless 65 535 models were created between
-/// the two.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RegionId {
-    pub(crate) index: u32,
-    /// The model's id, and the number of earlier regions with this index.
-    pub(crate) generation: u32,
-}
-
-impl RegionId {
-    /// The number of low bits that count the regions with the same index.
-    pub(crate) const GENERATION_BITS: u32 = 16;
-    /// Those bits.
-    pub(crate) const GENERATIONS: u32 = (1 << Self::GENERATION_BITS) - 1;
-}
-
-impl fmt::Debug for RegionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let generation = self.generation & Self::GENERATIONS;
-        write!(f, "region {}.{generation}", self.index)
-    }
-}
+use crate::ids::RegionId;
 
 /// The kind of a region: its backing, and how its bytes answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

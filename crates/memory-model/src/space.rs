@@ -1,70 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An address space of a model, and its id, which is never reused.
+//! The address spaces of a model: views, listeners and page states.
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr;
-use core::sync::atomic::{AtomicU16, Ordering};
 
 use guest_ranges::{AddrRange, PageSet};
 
 use crate::diff::Diff;
 use crate::error::{CommitError, NoSuchSpace};
+use crate::ids::{RegionId, SpaceId};
 use crate::listener::Listener;
 use crate::reader::ViewReader;
-use crate::region::RegionId;
 use crate::render::update::updated_view;
 use crate::render::{MAX_VISITS, TooComplex};
-use crate::runs::Pool;
 use crate::tree::Tree;
 use crate::view::FlatView;
+use crate::view::pool::Pool;
 
-/// The id of an address space of one [`MemoryModel`](crate::MemoryModel). Earlier
-/// spaces have lower ids.
-///
-/// An id is never reused, and is invalid once its space is removed. It is also
-/// invalid in another model, unless 65 535 models were created between the two.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpaceId(u64);
-
-impl fmt::Debug for SpaceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "space {}", self.0 & SpaceIds::NUMBERS)
-    }
-}
-
-/// The id of a model, which is part of the ids of its regions and spaces.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ModelId(pub(crate) u16);
-
-impl ModelId {
-    pub(crate) fn next() -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// The generator of a model's space ids.
-#[derive(Debug)]
-pub(crate) struct SpaceIds(u64);
-
-impl SpaceIds {
-    /// The bits that number the space. Those above identify the model.
-    const NUMBERS: u64 = (1 << 48) - 1;
-
-    pub(crate) fn of(model: ModelId) -> Self {
-        Self(u64::from(model.0) << 48)
-    }
-
-    pub(crate) fn next(&mut self) -> SpaceId {
-        let id = SpaceId(self.0);
-        // 2^48 spaces cannot be added one by one.
-        self.0 = self.0.wrapping_add(1);
-        id
-    }
-}
+/// The default [limit](crate::MemoryModel::set_state_limit), in bytes, for the state
+/// of an address space's [private pages](crate::MemoryModel::private): enough for any
+/// choice of pages in 7 TiB of addresses.
+pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
 
 /// One address space: its root, its current view, its listeners, and the state of
 /// its pages.

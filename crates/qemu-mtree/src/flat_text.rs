@@ -7,13 +7,23 @@ use memory_model::{FlatRange, MemoryModel};
 
 use crate::machine::{Machine, RegionInfo, View};
 
+impl Machine {
+    /// All flat views, as `info mtree -f` prints them.
+    ///
+    /// Views come in the order of their first address space in the dump. QEMU's
+    /// order is that of a hash table of pointers.
+    pub fn flat_text(&self) -> String {
+        text(self)
+    }
+}
+
 /// The whole listing.
 ///
 /// QEMU lists views in the order of a hash table of pointers, and a view's
 /// address spaces by age. Neither is in a dump: here, views come in the order
 /// of their first address space in the dump; and in a view first `memory`, then
 /// `I/O`, which are the oldest in every machine.
-pub(crate) fn text(machine: &Machine) -> String {
+fn text(machine: &Machine) -> String {
     let mut text = String::new();
     for (number, view) in machine.views.iter().enumerate() {
         // Writing to a string does not fail.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use memory_model::{FlatView, MemoryModel, SpaceId};
 
-use crate::flat_text;
 use crate::region_type::RegionType;
 
 /// What each region of the model carries: what QEMU prints of it and the model
@@ -43,14 +42,6 @@ impl Machine {
         let mut views = self.views.iter();
         let view = views.find(|view| view.spaces.iter().any(|space| space.name == address_space));
         Some(self.model.view(view?.root.as_ref()?.space))
-    }
-
-    /// All flat views, as `info mtree -f` prints them.
-    ///
-    /// Views come in the order of their first address space in the dump. QEMU's
-    /// order is that of a hash table of pointers.
-    pub fn flat_text(&self) -> String {
-        flat_text::text(self)
     }
 }
 

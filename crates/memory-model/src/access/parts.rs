@@ -5,17 +5,8 @@ use core::iter::FusedIterator;
 
 use guest_ranges::{AddrRange, HostMemory};
 
-use crate::access::responder::Responder;
+use crate::access::responder::{AccessDirection, Responder};
 use crate::view::FlatView;
-
-/// Whether the guest loads or stores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AccessDirection {
-    /// The guest loads.
-    Read,
-    /// The guest stores.
-    Write,
-}
 
 /// The parts of an access, by address. [`FlatView::access_parts`] returns this
 /// iterator.

@@ -3,7 +3,35 @@
 
 use core::iter::FusedIterator;
 
-use crate::access::rules::{AccessRules, Endianness};
+use crate::access::rules::{AccessError, AccessRule, AccessRules, Endianness, WIDEST};
+
+impl AccessRules {
+    /// Plans the 1 to 8 device accesses that carry out a guest access of `size` bytes
+    /// at `offset` in the region.
+    ///
+    /// # Errors
+    /// [`AccessError`] if the access is not valid. The caller decides what the guest
+    /// gets then: all ones, or an exception.
+    pub fn plan(&self, offset: u64, size: usize) -> Result<AccessPlan, AccessError> {
+        let broken = |rule| AccessError { offset, size, rule };
+        let bytes = match u8::try_from(size) {
+            Ok(bytes @ 1..=WIDEST) => bytes,
+            _ => return Err(broken(AccessRule::OneToEight)),
+        };
+        if offset.checked_add(u64::from(bytes) - 1).is_none() {
+            return Err(broken(AccessRule::Wraps));
+        }
+        let valid = self.valid();
+        if bytes < valid.min() || valid.max() < bytes {
+            return Err(broken(AccessRule::Sizes(valid)));
+        }
+        let aligned = bytes.is_power_of_two() && offset % u64::from(bytes) == 0;
+        if !aligned && !self.valid_unaligned() {
+            return Err(broken(AccessRule::Aligned));
+        }
+        Ok(AccessPlan::new(*self, offset, bytes))
+    }
+}
 
 /// An iterator over the device accesses that carry out one guest access, by address.
 ///
@@ -20,7 +48,7 @@ pub struct AccessPlan {
 
 impl AccessPlan {
     /// Plans an access of `size` bytes, 1 to 8, at `offset`, which does not wrap.
-    pub(crate) fn new(rules: AccessRules, offset: u64, size: u8) -> Self {
+    fn new(rules: AccessRules, offset: u64, size: u8) -> Self {
         Self {
             rules,
             offset,

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The responder of an access that exits to the VMM.
+//! The responder of an access that exits to the VMM, by the direction of the access.
 
-use crate::access::parts::AccessDirection;
 use crate::region::Kind;
-use crate::view::FlatRange;
+use crate::view::flat_range::FlatRange;
+
+/// Whether the guest loads or stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AccessDirection {
+    /// The guest loads.
+    Read,
+    /// The guest stores.
+    Write,
+}
 
 /// Who answers an access, or a part of one, that exits to the VMM.
 #[derive(Debug)]

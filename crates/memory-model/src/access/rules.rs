@@ -3,10 +3,8 @@
 
 use core::fmt;
 
-use crate::access::plan::AccessPlan;
-
 /// The size of the widest access, in bytes.
-const WIDEST: u8 = 8;
+pub(super) const WIDEST: u8 = 8;
 
 /// A range of access sizes. The smallest and the largest are 1, 2, 4 or 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -267,31 +265,6 @@ impl AccessRules {
     /// The byte order of the device's numbers.
     pub const fn endianness(&self) -> Endianness {
         self.endianness
-    }
-
-    /// Plans the 1 to 8 device accesses that carry out a guest access of `size` bytes
-    /// at `offset` in the region.
-    ///
-    /// # Errors
-    /// [`AccessError`] if the access is not valid. The caller decides what the guest
-    /// gets then: all ones, or an exception.
-    pub fn plan(&self, offset: u64, size: usize) -> Result<AccessPlan, AccessError> {
-        let broken = |rule| AccessError { offset, size, rule };
-        let bytes = match u8::try_from(size) {
-            Ok(bytes @ 1..=WIDEST) => bytes,
-            _ => return Err(broken(AccessRule::OneToEight)),
-        };
-        if offset.checked_add(u64::from(bytes) - 1).is_none() {
-            return Err(broken(AccessRule::Wraps));
-        }
-        if bytes < self.valid.min || self.valid.max < bytes {
-            return Err(broken(AccessRule::Sizes(self.valid)));
-        }
-        let aligned = bytes.is_power_of_two() && offset % u64::from(bytes) == 0;
-        if !aligned && !self.valid_unaligned {
-            return Err(broken(AccessRule::Aligned));
-        }
-        Ok(AccessPlan::new(*self, offset, bytes))
     }
 }
 

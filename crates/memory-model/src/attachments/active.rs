@@ -9,10 +9,12 @@ use guest_ranges::AddrRange;
 
 use crate::attachments::{EventFd, IoEventFd, IoEventKey, Trigger};
 use crate::diff::Diff;
-use crate::region::{GuestAccess, RegionId};
+use crate::ids::RegionId;
+use crate::region::GuestAccess;
 use crate::render::windows::Windows;
 use crate::tree::Tree;
-use crate::view::{FlatRange, FlatView};
+use crate::view::FlatView;
+use crate::view::flat_range::FlatRange;
 
 /// The ioeventfds and coalesced ranges that a listener has to remove, and then those
 /// that it has to add. They have the guest's addresses and are sorted by them.

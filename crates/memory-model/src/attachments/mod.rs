@@ -3,7 +3,6 @@
 //! writes to it do not stop the vCPU.
 
 pub(crate) mod active;
-mod attach;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -13,8 +12,7 @@ use core::fmt;
 
 use guest_ranges::{AddrRange, Owner};
 
-use crate::region::{Kind, RegionId};
-use crate::tree::Tree;
+use crate::region::Kind;
 
 /// An eventfd: a file descriptor and the owner that keeps it open.
 #[derive(Clone)]
@@ -188,58 +186,32 @@ impl Attachments {
     pub(crate) fn has_coalesced(&self, range: AddrRange) -> bool {
         self.coalesced.get(&range.start()) == Some(&range)
     }
+
+    /// Attaches or removes an ioeventfd. Returns the previous eventfd.
+    pub(crate) fn set_ioeventfd(
+        &mut self,
+        key: IoEventKey,
+        to: Option<EventFd>,
+    ) -> Option<EventFd> {
+        match to {
+            Some(event) => self.ioeventfds.insert(key, event),
+            None => self.ioeventfds.remove(&key),
+        }
+    }
+
+    /// Attaches or removes a coalesced range. Returns whether it was attached.
+    pub(crate) fn set_coalesced(&mut self, range: AddrRange, to: bool) -> bool {
+        let before = match to {
+            true => self.coalesced.insert(range.start(), range),
+            false => self.coalesced.remove(&range.start()),
+        };
+        before.is_some()
+    }
 }
 
 impl Kind {
     /// Whether writes can trap to a device, so that an attachment can take effect.
     pub(crate) fn takes_attachments(&self) -> bool {
         matches!(self, Kind::Mmio | Kind::RomDevice(_))
-    }
-}
-
-impl<H> Tree<H> {
-    /// The attachments of a region, if it exists.
-    pub(crate) fn attachments(&self, id: RegionId) -> Option<&Attachments> {
-        self.node(id).ok().map(|node| &node.attachments)
-    }
-
-    /// Attaches or removes an ioeventfd. Returns the previous eventfd.
-    pub(crate) fn set_ioeventfd(
-        &mut self,
-        id: RegionId,
-        key: IoEventKey,
-        to: Option<EventFd>,
-    ) -> Option<EventFd> {
-        let attached = to.is_some();
-        let ioeventfds = &mut self.node_mut(id).ok()?.attachments.ioeventfds;
-        let before = match to {
-            Some(event) => ioeventfds.insert(key, event),
-            None => ioeventfds.remove(&key),
-        };
-        self.count_attachments(before.is_some(), attached);
-        before
-    }
-
-    /// Attaches or removes a coalesced range. Returns whether it was attached.
-    pub(crate) fn set_coalesced(&mut self, id: RegionId, range: AddrRange, to: bool) -> bool {
-        let Ok(node) = self.node_mut(id) else {
-            return false;
-        };
-        let coalesced = &mut node.attachments.coalesced;
-        let before = match to {
-            true => coalesced.insert(range.start(), range),
-            false => coalesced.remove(&range.start()),
-        };
-        self.count_attachments(before.is_some(), to);
-        before.is_some()
-    }
-
-    /// Whether any region has an attachment.
-    pub(crate) fn has_attachments(&self) -> bool {
-        self.attachments != 0
-    }
-
-    fn count_attachments(&mut self, before: bool, after: bool) {
-        self.attachments = self.attachments - usize::from(before) + usize::from(after);
     }
 }

@@ -26,7 +26,8 @@ use stage::{Progress, Stage};
 /// After a failure that could not be rolled back, or a panic of `F`, the state
 /// may differ from the published view. The follower then
 /// [needs a resync](Self::needs_resync): the next transaction of the space plans
-/// from the whole view.
+/// from the whole view. A diff would not be enough: it has no entry for what a failed
+/// rollback left behind, because no view shows it.
 ///
 /// # Example
 ///

@@ -8,8 +8,9 @@
 use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
-use crate::region::{Kind, RegionId};
-use crate::render::windows::Ranges;
+use crate::ids::RegionId;
+use crate::region::Kind;
+use crate::render::extents::Ranges;
 use crate::tree::Tree;
 
 /// How many unchanged regions may be rendered to save one window: that many take
@@ -83,7 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::render::extents::tests::{Among, MANY, PAGE, page, pages};
+    use crate::render::tests::{Among, MANY, PAGE, page, pages};
 
     #[test]
     fn a_full_container_among_others_is_one_window() {

@@ -7,7 +7,7 @@
 //! outside of its parent is cut off.
 
 mod coalesce;
-mod extents;
+pub(crate) mod extents;
 mod occupied;
 pub(crate) mod update;
 pub(crate) mod windows;
@@ -15,12 +15,13 @@ pub(crate) mod windows;
 use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
-use crate::region::{GuestAccess, Kind, RegionId, Switches};
+use crate::ids::RegionId;
+use crate::region::{GuestAccess, Kind, Switches};
 use crate::render::occupied::Occupied;
 use crate::tree::Tree;
-use crate::tree::children::Child;
+use crate::tree::child::Child;
 use crate::tree::node::Node;
-use crate::view::{Attributes, FlatRange};
+use crate::view::flat_range::{Attributes, FlatRange};
 
 /// The number of regions that a rendering visits before it gives up. Only aliases of
 /// aliases that each show the next one twice come near it.
@@ -188,3 +189,6 @@ fn fill<H>(tree: &Tree<H>, occupied: &mut Occupied<H>, node: &Node<H>, seen: &Se
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use alloc::collections::BTreeMap;
 use guest_ranges::AddrRange;
 use smallvec::{SmallVec, smallvec};
 
-use crate::view::FlatRange;
+use crate::view::flat_range::FlatRange;
 
 /// Up to this many runs are kept in a sorted array. A window of a usual machine
 /// has no more, and needs no tree.

@@ -8,11 +8,13 @@ use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
 use crate::diff::Diff;
-use crate::region::RegionId;
+use crate::ids::RegionId;
 use crate::render::{TooComplex, render};
-use crate::runs::{Edit, Pool};
+use crate::runs::Edit;
 use crate::tree::Tree;
-use crate::view::{FlatRange, FlatView, push};
+use crate::view::FlatView;
+use crate::view::flat_range::{FlatRange, push};
+use crate::view::pool::Pool;
 
 /// The view of `root` that replaces `old`, which is correct outside of `windows`. Adds
 /// the differences to `diff`. Windows are sorted and do not overlap.
@@ -41,7 +43,7 @@ pub(crate) fn updated_view<H>(
     }
     match edits.is_empty() {
         true => Ok(old.clone()),
-        false => Ok(old.edited(&edits, pool)),
+        false => Ok(pool.edited(old, &edits)),
     }
 }
 

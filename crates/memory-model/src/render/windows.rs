@@ -5,11 +5,12 @@
 use guest_ranges::AddrRange;
 use smallvec::{SmallVec, smallvec};
 
-use crate::region::{Kind, RegionId};
+use crate::ids::RegionId;
+use crate::ids::SpaceId;
+use crate::region::Kind;
 use crate::render;
 use crate::render::coalesce::coalesce_windows;
-use crate::render::extents::Extents;
-use crate::space::SpaceId;
+use crate::render::extents::{Extents, Ranges, join};
 use crate::tree::Tree;
 
 /// The number of regions visited for one change before everything counts as changed.
@@ -52,9 +53,6 @@ struct Inner {
 
 /// An address space, and some of its addresses.
 pub(crate) type Window = (SpaceId, AddrRange);
-
-/// Sorted ranges that do not touch.
-pub(crate) type Ranges = SmallVec<[AddrRange; 4]>;
 
 impl Windows {
     /// Adds the addresses at which `part` of a region shows, if the region and
@@ -270,15 +268,4 @@ fn put_in_order(all: &mut SmallVec<[Window; 4]>) {
         _ => all.sort_unstable(),
     }
     all.dedup_by(|next, before| before.0 == next.0 && join(&mut before.1, next.1));
-}
-
-/// Joins a range with the next one, which does not start before it, if they overlap or
-/// touch. Returns whether they do.
-#[inline]
-pub(crate) fn join(before: &mut AddrRange, next: AddrRange) -> bool {
-    let joins = next.start() <= before.last().saturating_add(1);
-    if joins {
-        before.extend_to(next.last());
-    }
-    joins
 }

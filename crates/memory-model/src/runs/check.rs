@@ -3,7 +3,7 @@
 
 use super::Runs;
 use super::node::{Entry, Inner, Leaf, MAX, Node, Nodes, Root, Row};
-use crate::validate::Broken;
+use crate::validate::invalid::Broken;
 
 impl<H> Runs<H> {
     /// Checks that all leaves are on one level, that no node below the root is empty,

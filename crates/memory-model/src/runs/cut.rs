@@ -7,7 +7,7 @@ use super::Edit;
 use super::edit::Part;
 use super::node::{Entry, Inner, Leaf, MAX, MIN, Nodes, Root, Row};
 use super::shared::Shared;
-use crate::view::FlatRange;
+use crate::view::flat_range::FlatRange;
 
 impl<H> Root<H> {
     /// Makes an edit of any size. Returns how many runs were replaced.

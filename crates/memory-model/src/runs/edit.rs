@@ -4,21 +4,21 @@
 //! Usually a change happens in one leaf, which is at most split or joined with a
 //! neighbour. Otherwise `cut` rebuilds the nodes.
 
-use super::node::{Inner, Leaf, MAX, MIN, Node, Nodes, Root, Row};
-use super::pool::{Kept, own};
+use super::node::{Inner, Leaf, MAX, MIN, Nodes, Root, Row};
 use super::shared::Shared;
-use super::{Edit, Pool, Runs};
+use super::spare::{Kept, SpareNodes, own};
+use super::{Edit, Runs};
 
 impl<H> Runs<H> {
     /// Replaces the runs in the range of each edit with those of the edit. Edits do
     /// not overlap, and no old run reaches past the end of a range.
-    pub(crate) fn edit(&mut self, edits: &[Edit<H>], pool: &mut Pool<H>) {
+    pub(crate) fn edit(&mut self, edits: &[Edit<H>], spare: &mut SpareNodes<H>) {
         // Nodes that only this tree has are changed in place, so a node that several
         // edits change is copied once. Edits with runs come first, so that a leaf that
         // gains and loses a run does not get too small in between.
         for empty in [false, true] {
             for edit in edits.iter().filter(|edit| edit.runs.is_empty() == empty) {
-                let removed = self.root.edit(edit, pool);
+                let removed = self.root.edit(edit, spare);
                 self.len = self.len + edit.runs.len() - removed;
             }
         }
@@ -27,10 +27,10 @@ impl<H> Runs<H> {
 
 impl<H> Root<H> {
     /// Replaces runs. Returns how many were replaced.
-    fn edit(&mut self, edit: &Edit<H>, pool: &mut Pool<H>) -> usize {
+    fn edit(&mut self, edit: &Edit<H>, spare: &mut SpareNodes<H>) -> usize {
         let mut making = Making {
             edit,
-            pool,
+            spare,
             removed: 0,
             start: None,
         };
@@ -77,7 +77,7 @@ impl<H> Root<H> {
 /// The state of an edit while it descends the tree.
 pub(super) struct Making<'a, H> {
     edit: &'a Edit<H>,
-    pool: &'a mut Pool<H>,
+    spare: &'a mut SpareNodes<H>,
     /// The number of runs that were replaced.
     removed: usize,
     /// The start of the node that was just changed, if it differs from before.
@@ -95,7 +95,7 @@ pub(super) enum Edited<P> {
 }
 
 /// A node below the root.
-pub(super) trait Part<H>: Node + Kept<H> {
+pub(super) trait Part<H>: Kept<H> {
     fn len(&self) -> usize;
 
     /// Replaces runs, if one leaf is enough for that.
@@ -187,7 +187,7 @@ fn edit_below<H, P: Part<H>>(row: &mut Nodes<P>, making: &mut Making<'_, H>) -> 
     if row.starts_up_to(at + 1, range.last()) {
         return Edited::Not;
     }
-    let below = row.get_mut(at).and_then(|below| own(below, making.pool));
+    let below = row.get_mut(at).and_then(|below| own(below, making.spare));
     let Some(below) = below else {
         return Edited::Not;
     };

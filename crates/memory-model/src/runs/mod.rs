@@ -10,9 +10,9 @@ mod check;
 mod cut;
 mod edit;
 mod node;
-mod pool;
 mod reuse;
 mod shared;
+pub(crate) mod spare;
 
 use core::slice::Iter;
 
@@ -20,9 +20,8 @@ use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
 use self::node::{Entry, Inner, Leaf, Root, Row};
-pub(crate) use self::pool::Pool;
 use self::shared::Shared;
-use crate::view::FlatRange;
+use crate::view::flat_range::FlatRange;
 
 /// Sorted runs that do not overlap. Clones share all nodes but the root, which is
 /// stored inline so that a lookup follows one pointer less.

@@ -6,7 +6,7 @@ use core::mem;
 use super::shared::Shared;
 use guest_ranges::AddrRange;
 
-use crate::view::FlatRange;
+use crate::view::flat_range::FlatRange;
 
 /// The nodes of one level below an inner node.
 pub(super) type Nodes<N> = Row<Shared<N>>;

@@ -2,9 +2,13 @@
 //! The tree of runs against a sorted map, and `check` against damaged trees.
 
 use super::*;
+use crate::ids::RegionId;
 use crate::logging::DirtyClients;
-use crate::region::{GuestAccess, Region, RegionId};
-use crate::view::{Attributes, FlatView};
+use crate::region::{GuestAccess, Region};
+use crate::runs::spare::SpareNodes;
+use crate::view::FlatView;
+use crate::view::flat_range::Attributes;
+use crate::view::pool::Pool;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -56,10 +60,10 @@ proptest! {
             map.extend(new.iter().map(|r| (r.range().start(), r.clone())));
             let before = Arc::new(FlatView::of(runs.clone()));
             let listed: Vec<_> = before.ranges().cloned().collect();
-            runs.edit(&[Edit { range, runs: new.into() }], &mut pool);
+            runs.edit(&[Edit { range, runs: new.into() }], &mut pool.nodes);
             prop_assert!(before.ranges().eq(listed.iter()), "the old tree changed");
             runs = pool.copy(&FlatView::of(runs)).runs().clone();
-            pool.tidy_up();
+            pool.nodes.tidy_up();
             pool.take_in(before);
             prop_assert!(runs.check().is_ok(), "{:?}", runs.check());
             prop_assert_eq!(runs.len(), map.len());
@@ -93,7 +97,7 @@ fn tree(count: u64) -> Runs<()> {
         range: AddrRange::ALL,
         runs: (0..count).map(|n| run(n * 16, 16)).collect(),
     };
-    runs.edit(&[edit], &mut Pool::default());
+    runs.edit(&[edit], &mut SpareNodes::default());
     assert!(runs.check().is_ok());
     runs
 }

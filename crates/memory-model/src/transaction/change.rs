@@ -9,7 +9,8 @@ use crate::diff::Diff;
 use crate::error::ListenerError;
 use crate::listener::{Listener, Update};
 use crate::logging::{DirtyClients, GlobalLogging};
-use crate::model::MemoryModel;
+use crate::space::Spaces;
+use crate::tree::Tree;
 use crate::view::FlatView;
 
 /// A change of one address space, for all of its listeners or for a single one.
@@ -25,30 +26,30 @@ pub(crate) struct Change<H> {
 
 impl<H> Change<H> {
     /// The change from nothing to all that a space shows.
-    pub(crate) fn from_nothing(model: &MemoryModel<H>, at: usize) -> Self {
-        let (old, new) = (Arc::new(FlatView::empty()), model.spaces[at].view.clone());
+    pub(crate) fn from_nothing(tree: &Tree<H>, spaces: &Spaces<H>, at: usize) -> Self {
+        let (old, new) = (Arc::new(FlatView::empty()), spaces[at].view.clone());
         Self {
             at,
             diff: Diff::between(&old, &new),
             global_logging: GlobalLogging {
                 before: DirtyClients::NONE,
-                after: model.tree.global_logging(),
+                after: tree.global_logging(),
             },
-            attachments: AttachmentDiff::to_all_of(&model.tree, &new),
+            attachments: AttachmentDiff::to_all_of(tree, &new),
             old,
             new,
         }
     }
 
     /// The change from all that a space shows to nothing.
-    pub(crate) fn to_nothing(model: &MemoryModel<H>, at: usize) -> Self {
+    pub(crate) fn to_nothing(tree: &Tree<H>, spaces: &Spaces<H>, at: usize) -> Self {
         let Self {
             old: nothing,
             new: view,
             global_logging,
             attachments,
             ..
-        } = Self::from_nothing(model, at);
+        } = Self::from_nothing(tree, spaces, at);
         Self {
             at,
             diff: Diff::between(&view, &nothing),
@@ -70,8 +71,8 @@ impl<H> Change<H> {
 
     /// The change as listeners see it.
     #[inline]
-    pub(crate) fn update<'a>(&'a self, model: &'a MemoryModel<H>) -> Update<'a, H> {
-        let space = &model.spaces[self.at];
+    pub(crate) fn update<'a>(&'a self, spaces: &'a Spaces<H>) -> Update<'a, H> {
+        let space = &spaces[self.at];
         Update {
             space: space.id,
             old: &self.old,
@@ -87,7 +88,7 @@ impl<H> Change<H> {
     /// to apply or panics.
     pub(crate) fn apply_to<L: Listener<H> + ?Sized>(
         &self,
-        model: &MemoryModel<H>,
+        spaces: &Spaces<H>,
         listener: &L,
     ) -> Result<(), ListenerError> {
         struct Prepared<F: FnMut()>(F);
@@ -98,12 +99,12 @@ impl<H> Change<H> {
             }
         }
 
-        listener.prepare(&self.update(model))?;
+        listener.prepare(&self.update(spaces))?;
         let prepared = Prepared(|| {
             // The caller gets the error that caused the abort.
-            let _ = listener.abort(&self.update(model));
+            let _ = listener.abort(&self.update(spaces));
         });
-        listener.apply(&self.update(model))?;
+        listener.apply(&self.update(spaces))?;
         core::mem::forget(prepared);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::error::{CommitError, ListenerError, NotUndone};
 use crate::listener::{Listener, notify_each};
 use crate::logging::GlobalLogging;
 use crate::model::MemoryModel;
-use crate::render::windows::Ranges;
+use crate::render::extents::Ranges;
 use crate::transaction::Transaction;
 use crate::transaction::change::Change;
 use crate::transaction::undo::Undo;
@@ -137,7 +137,7 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
         count: 0,
     };
     for change in changes {
-        let update = change.update(model);
+        let update = change.update(&model.spaces);
         for (_, listener) in &model.spaces[change.at].listeners {
             if let Err(source) = listener.prepare(&update) {
                 return Err(prepared.refused(&**listener, source));
@@ -146,7 +146,7 @@ fn make<H>(model: &MemoryModel<H>, changes: &[Change<H>]) -> Result<(), CommitEr
         }
     }
     for change in changes.iter().rev() {
-        let update = change.update(model);
+        let update = change.update(&model.spaces);
         for (_, listener) in model.spaces[change.at].listeners.iter().rev() {
             if let Err(source) = listener.apply(&update) {
                 return Err(prepared.refused(&**listener, source));
@@ -191,7 +191,7 @@ impl<H> Prepared<'_, H> {
         self.count = 0;
         let mut not_undone = Vec::new();
         notify_each(prepared.into_iter().rev(), |(change, listener)| {
-            if let Err(source) = listener.abort(&change.update(self.model)) {
+            if let Err(source) = listener.abort(&change.update(&self.model.spaces)) {
                 let listener = listener.name().to_string();
                 not_undone.push(NotUndone { listener, source });
             }
@@ -230,7 +230,7 @@ impl<H> Made<'_, H> {
             let listeners = &self.model.spaces[change.at].listeners;
             while let Some((_, listener)) = listeners.get(self.notified.1) {
                 self.notified.1 += 1;
-                listener.commit(&change.update(self.model));
+                listener.commit(&change.update(&self.model.spaces));
             }
             self.notified = (self.notified.0 + 1, 0);
         }

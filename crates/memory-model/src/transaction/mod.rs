@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changes of the region tree that take effect together or not at all.
 
+mod attach;
 pub(crate) mod change;
 mod commit;
+mod logging;
 pub(crate) mod nested;
 pub(crate) mod undo;
 
@@ -12,9 +14,10 @@ use alloc::sync::Arc;
 
 use crate::attachments::active::Touched;
 use crate::error::TreeError;
+use crate::ids::RegionId;
 use crate::logging::DirtyClients;
 use crate::model::MemoryModel;
-use crate::region::{Kind, Region, RegionId, Switches};
+use crate::region::{Kind, Region, Switches};
 use crate::render::windows::Windows;
 use crate::transaction::undo::Undo;
 use crate::tree::Tree;
@@ -38,8 +41,17 @@ pub struct Transaction<'m, H> {
     pub(crate) logging_before: DirtyClients,
 }
 
+impl<H> MemoryModel<H> {
+    /// Begins a change. It takes effect when it is committed, and is undone if it
+    /// is dropped before.
+    pub fn transaction(&mut self) -> Transaction<'_, H> {
+        self.undo_forgotten();
+        Transaction::begin(self)
+    }
+}
+
 impl<'m, H> Transaction<'m, H> {
-    pub(crate) fn begin(model: &'m mut MemoryModel<H>) -> Self {
+    fn begin(model: &'m mut MemoryModel<H>) -> Self {
         Self {
             logging_before: model.tree.global_logging(),
             model,

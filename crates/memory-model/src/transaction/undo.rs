@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What undoes one step of a transaction.
+//!
+//! # Why the model keeps the steps
+//!
+//! [`core::mem::forget`] is safe, and skips the drop that undoes a transaction. If the
+//! transaction kept its steps, the tree would then differ from every view for good.
+//! The model keeps them, and its next change undoes them first.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -7,8 +13,9 @@ use alloc::collections::BTreeSet;
 use guest_ranges::AddrRange;
 
 use crate::attachments::{EventFd, IoEventKey};
+use crate::ids::RegionId;
 use crate::logging::DirtyClients;
-use crate::region::{RegionId, Switches};
+use crate::region::Switches;
 use crate::tree::Tree;
 use crate::tree::node::{Node, Place};
 

@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::tree::children::Child;
+use crate::tree::child::Child;
 
 /// The most regions in a leaf.
 const MAX_CHILDREN: usize = 48;
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use guest_ranges::AddrRange;
 
-    use crate::region::RegionId;
+    use crate::ids::RegionId;
     use alloc::collections::BTreeMap;
     use proptest::prelude::*;
 

@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use super::Tree;
 use guest_ranges::AddrRange;
 
+use crate::ids::RegionId;
 use crate::logging::{DirtyClients, Unloggable};
-use crate::region::{Kind, RegionId};
+use crate::region::Kind;
 use crate::tree::node::Node;
-use crate::validate::Invalid;
+use crate::validate::invalid::Invalid;
 
 impl<H> Tree<H> {
     /// Checks every region and all references to it.

@@ -11,28 +11,8 @@ use alloc::vec::Vec;
 use guest_ranges::AddrRange;
 use smallvec::SmallVec;
 
-use crate::region::RegionId;
 use crate::tree::by_start::ByStart;
-
-/// A region in another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Child {
-    pub(crate) id: RegionId,
-    /// The offsets that it covers in the parent, cut off at 2^64.
-    pub(crate) range: AddrRange,
-    pub(crate) priority: i32,
-    /// The number of its placing. The latest has the highest.
-    pub(crate) placing: u64,
-}
-
-impl Child {
-    /// The sort key that puts the winner first: the highest priority, and the latest
-    /// placed among equal priorities.
-    #[inline]
-    pub(crate) fn rank(&self) -> impl Ord + use<> {
-        core::cmp::Reverse((self.priority, self.placing))
-    }
-}
+use crate::tree::child::Child;
 
 /// All regions in a region.
 #[derive(Debug, Default)]
@@ -193,6 +173,7 @@ fn magnitude(range: AddrRange) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::RegionId;
     use proptest::prelude::*;
 
     fn edge() -> impl Strategy<Value = u64> {

@@ -4,7 +4,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec;
 
-use crate::region::{Kind, RegionId};
+use crate::ids::RegionId;
+use crate::region::Kind;
 use crate::tree::Tree;
 
 impl<H> Tree<H> {
@@ -87,7 +88,7 @@ mod tests {
                 1..80,
             ),
         ) {
-            let mut tree = Tree::new(crate::space::ModelId::next());
+            let mut tree = Tree::new(crate::ids::ModelId::next());
             let mut all: Vec<RegionId> = Vec::new();
             for target in regions {
                 let region = match target.filter(|_| !all.is_empty()) {
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn placing_an_alias_does_not_visit_its_target() {
-        let mut tree = Tree::new(crate::space::ModelId::next());
+        let mut tree = Tree::new(crate::ids::ModelId::next());
         let [full, root] = [(); 2].map(|()| container(&mut tree));
         for _ in 0..1000 {
             let leaf = tree.add(Region::mmio("leaf", 1)).unwrap();
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn building_a_chain_from_below_visits_one_region_for_each_placing() {
-        let mut tree = Tree::new(crate::space::ModelId::next());
+        let mut tree = Tree::new(crate::ids::ModelId::next());
         let mut inner = container(&mut tree);
         for _ in 0..1000 {
             let outer = container(&mut tree);
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_region_shown_in_many_ways_is_visited_once() {
-        let mut tree = Tree::new(crate::space::ModelId::next());
+        let mut tree = Tree::new(crate::ids::ModelId::next());
         let lowest = container(&mut tree);
         let mut shown = lowest;
         for _ in 0..64 {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The region tree: parents, places and priorities.
 
+mod attachments;
 mod by_start;
 mod check;
+pub(crate) mod child;
 pub(crate) mod children;
 mod cycle;
 pub(crate) mod node;
@@ -17,10 +19,12 @@ use guest_ranges::AddrRange;
 
 use crate::attachments::Attachments;
 use crate::error::{TreeError, Use};
+use crate::ids::RegionId;
+use crate::ids::{ModelId, SpaceId};
 use crate::logging::{DirtyClients, Unloggable};
-use crate::region::{Kind, Region, RegionId, Switches};
-use crate::space::{ModelId, SpaceId};
-use crate::tree::children::{Child, Children};
+use crate::region::{Kind, Region, Switches};
+use crate::tree::child::Child;
+use crate::tree::children::Children;
 use crate::tree::node::{Node, Place};
 
 /// All regions of a model, placed or not. Read it through

@@ -8,10 +8,12 @@ use alloc::vec::Vec;
 use guest_ranges::AddrRange;
 
 use crate::attachments::Attachments;
+use crate::ids::RegionId;
+use crate::ids::SpaceId;
 use crate::logging::{DirtyClients, Unloggable};
-use crate::region::{Region, RegionId, Switches};
-use crate::space::SpaceId;
-use crate::tree::children::{Child, Children};
+use crate::region::{Region, Switches};
+use crate::tree::child::Child;
+use crate::tree::children::Children;
 
 /// The place of a region in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

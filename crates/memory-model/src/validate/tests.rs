@@ -5,8 +5,10 @@ use super::*;
 use guest_ranges::{FileSlice, PAGE_SIZE};
 
 use crate::backing::PrivateMmio;
+use crate::ids::RegionId;
 use crate::region::Region;
-use crate::runs::{Edit, Pool, Runs};
+use crate::runs::spare::SpareNodes;
+use crate::runs::{Edit, Runs};
 
 /// Two devices, side by side, and a BAR of two pages that the guest has
 /// accepted.
@@ -45,7 +47,7 @@ fn showing(edit: impl FnOnce(&mut SmallVec<[FlatRange<()>; 2]>)) -> MemoryModel 
         range: AddrRange::ALL,
         runs: shown,
     };
-    runs.edit(&[edit], &mut Pool::default());
+    runs.edit(&[edit], &mut SpareNodes::default());
     model
         .spaces
         .get_mut(space)

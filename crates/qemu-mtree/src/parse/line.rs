@@ -13,6 +13,9 @@
 
 use crate::region_type::RegionType;
 
+/// What the line in front of a tree begins with.
+pub(super) const HEADINGS: [&str; 2] = ["address-space: ", "memory-region: "];
+
 /// What QEMU printed before the line of a region whose addresses wrapped.
 const WRAPPED: &str = "[DETECTED OVERFLOW!] ";
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::dump::{Alias, Drawn, Dump, Spaces};
-use super::line::{self, Name, RegionLine, cut};
+use super::line::{self, HEADINGS, Name, RegionLine, cut};
 use super::other_output::{FLAT, OWNED, is_flat, is_monitor, is_owned};
 use super::paste::Paste;
 use crate::error::Fault;
@@ -13,9 +13,6 @@ use crate::error::Fault;
 const MAX_REGIONS: usize = 16_384;
 /// The deepest level; real dumps have about ten.
 const MAX_DEPTH: usize = 128;
-
-/// What the line in front of a tree begins with.
-pub(super) const HEADINGS: [&str; 2] = ["address-space: ", "memory-region: "];
 
 /// What a tree is the tree of.
 enum Heading<'a> {

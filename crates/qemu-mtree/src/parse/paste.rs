@@ -2,7 +2,7 @@
 //! The prefix of every line of a paste: the marks of a quoted mail, or the spaces
 //! of an indented block.
 
-use super::parser::HEADINGS;
+use super::line::HEADINGS;
 
 /// How a text was pasted.
 #[derive(Debug)]

@@ -15,7 +15,6 @@ use crate::sources::lspci::capability_name::{allows_extended, is_id, may_be_msix
 use crate::sources::lspci::enhanced_allocation::Enhanced;
 use crate::sources::lspci::hexdump::{Dump, line_of_dump};
 use crate::sources::lspci::msix_lines::{self, OpenMsix};
-use crate::sources::lspci::not_understood;
 use crate::sources::lspci::omission::{Omission, omission};
 use crate::sources::lspci::region_line::region;
 use crate::sources::lspci::second_device::{NO_HEADER, OtherDevice};
@@ -176,7 +175,7 @@ impl Listing {
         let has_capabilities = match text.chars().next() {
             Some('+') => true,
             Some('-') => false,
-            _ => return Err(not_understood(line, text, "`Cap+` or `Cap-`")),
+            _ => return Err(Fault::not_understood(line, text, "`Cap+` or `Cap-`")),
         };
         let is_other = matches!(self.status, Some((_, other)) if other != has_capabilities);
         if is_other || self.is_late() {
@@ -252,7 +251,7 @@ impl Listing {
             return Ok(());
         }
         let expected = "a capability as in `[b0] MSI-X: Enable+ Count=33 Masked-`";
-        let fault = || not_understood(line, text, expected);
+        let fault = || Fault::not_understood(line, text, expected);
         let (place, name) = text
             .strip_prefix('[')
             .and_then(|text| text.split_once("] "))
@@ -290,7 +289,7 @@ impl Listing {
             let open = OpenMsix::new(line, msix);
             self.section = Section::Msix(open.ok_or_else(|| {
                 let expected = "the number of vectors as in `MSI-X: Enable+ Count=33 Masked-`";
-                not_understood(line, text, expected)
+                Fault::not_understood(line, text, expected)
             })?);
         } else if may_be_msix(name) {
             return Err(fault());

@@ -313,8 +313,3 @@ fn msix(merged: Merged, dumped: Option<MsixText>) -> Result<MsixText, Fault> {
         }
     }
 }
-
-/// What an error shows of a line that was not understood.
-pub(super) fn not_understood(line: usize, text: &str, expected: &str) -> Fault {
-    Fault::at(line, format!("expected {expected} in '{}'", shown(text)))
-}

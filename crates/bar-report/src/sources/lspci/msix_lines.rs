@@ -7,7 +7,6 @@ use std::str::FromStr;
 use vfio_private::BarIndex;
 
 use crate::error::Fault;
-use crate::sources::lspci::not_understood;
 
 /// The capability, until the lines below it have been read.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ pub(super) fn place(line: usize, text: &str) -> Result<(BarIndex, u64), Fault> {
         let offset = u64::from_str_radix(offset, 16).ok()?;
         is_whole.then_some((bar, offset))
     };
-    let (bar, offset) = read().ok_or_else(|| not_understood(line, text, expected))?;
+    let (bar, offset) = read().ok_or_else(|| Fault::not_understood(line, text, expected))?;
     let bar = BarIndex::new(bar).map_err(|error| Fault::at(line, error.to_string()))?;
     Ok((bar, offset))
 }

@@ -5,13 +5,12 @@ use vfio_private::{BarIndex, BarKind};
 
 use crate::error::Fault;
 use crate::facts::BarFact;
-use crate::sources::lspci::not_understood;
 
 /// Parses the text after `Region `.
 pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
     let expected =
         "a region as in `Region 0: Memory at f7c00000 (64-bit, prefetchable) [size=16K]`";
-    let fault = || not_understood(line, text, expected);
+    let fault = || Fault::not_understood(line, text, expected);
     let (number, rest) = text.split_once(':').ok_or_else(fault)?;
     let number = number_of(number).ok_or_else(fault)?;
     let index = BarIndex::new(number).map_err(|error| Fault::at(line, error.to_string()))?;
@@ -27,7 +26,8 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
     // It is missing where lspci read a dump rather than a device.
     let size = rest.split_once("[size=").map(|(_, size)| {
         let size = size.split_once(']').and_then(|(size, _)| bytes(size));
-        let size = size.ok_or_else(|| not_understood(line, text, "a size as in `[size=16K]`"))?;
+        let size =
+            size.ok_or_else(|| Fault::not_understood(line, text, "a size as in `[size=16K]`"))?;
         match vfio_private::Bar::new(index, kind, size) {
             Ok(_) => Ok(size),
             Err(error) => Err(Fault::at(line, error.to_string())),
@@ -39,7 +39,7 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         Some((_, words)) => {
             let words = words.split_once(')').map(|(words, _)| words);
             words.filter(|words| is_type(words)).ok_or_else(|| {
-                not_understood(line, text, "a type as in `(64-bit, prefetchable)`")
+                Fault::not_understood(line, text, "a type as in `(64-bit, prefetchable)`")
             })?
         }
     };

@@ -5,9 +5,9 @@ use alloc::sync::Arc;
 
 use super::*;
 use crate::attachments::{EventFd, IoEventFd, Trigger};
+use crate::ids::ModelId;
 use crate::model::MemoryModel;
 use crate::region::Region;
-use crate::space::ModelId;
 use crate::tree::node::Place;
 
 /// A container with a device and an alias of it; and nothing where a region
@@ -57,7 +57,7 @@ fn event(at: u64) -> IoEventFd {
 fn error_after(damage: impl FnOnce(&mut Tree<()>, &Machine)) -> Invalid {
     let mut m = machine();
     assert_eq!(m.model.validate(), Ok(()));
-    let mut tree = core::mem::replace(&mut m.model.tree, Tree::new(crate::space::ModelId::next()));
+    let mut tree = core::mem::replace(&mut m.model.tree, Tree::new(crate::ids::ModelId::next()));
     damage(&mut tree, &m);
     m.model.tree = tree;
     m.model.validate().unwrap_err()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The flat view: the region that answers at each address.
+//! A run of a flat view: the addresses that one region answers, how it answers, and
+//! the bytes behind it.
 
 use alloc::sync::Arc;
 
@@ -7,9 +8,9 @@ use guest_ranges::{AddrRange, HostMemory};
 use smallvec::SmallVec;
 
 use crate::backing::{Memory, PrivateMmio};
-use crate::logging::DirtyClients;
-use crate::region::{GuestAccess, Kind, Region, RegionId, Switches};
-use crate::runs::{Edit, Pool, Ranges, Runs};
+use crate::ids::RegionId;
+use crate::logging::{DirtyClients, Unloggable};
+use crate::region::{GuestAccess, Kind, Region, Switches};
 
 /// A run: addresses that one region answers, with the same attributes throughout.
 #[derive(Debug)]
@@ -166,6 +167,12 @@ impl<H> FlatRange<H> {
         })
     }
 
+    /// Why a log of all writes lacks the writes to this run. `None` if it lacks
+    /// none: the writes can be logged, or they exit to the VMM.
+    pub fn unloggable(&self) -> Option<Unloggable> {
+        Unloggable::of(self.region().kind()).filter(|why| why.loses_writes())
+    }
+
     /// The same run cut to `range`. `None` if no address is in both.
     pub fn clipped(&self, range: AddrRange) -> Option<Self> {
         let range = self.range.intersect(range)?;
@@ -200,101 +207,6 @@ impl<H> PartialEq for FlatRange<H> {
     }
 }
 impl<H> Eq for FlatRange<H> {}
-
-/// The flat view of an address space: sorted runs, without overlap, of the addresses
-/// that a region answers. A view never changes. Views of a space share the parts that
-/// they have in common.
-#[derive(Debug)]
-pub struct FlatView<H> {
-    runs: Runs<H>,
-}
-
-impl<H> FlatView<H> {
-    pub(crate) fn empty() -> Self {
-        Self::of(Runs::new())
-    }
-
-    pub(crate) fn of(runs: Runs<H>) -> Self {
-        Self { runs }
-    }
-
-    pub(crate) fn runs_mut(&mut self) -> &mut Runs<H> {
-        &mut self.runs
-    }
-
-    /// A copy of the view with the runs in the range of each edit replaced.
-    #[inline]
-    pub(crate) fn edited(&self, edits: &[Edit<H>], pool: &mut Pool<H>) -> Arc<Self> {
-        let mut new = pool.copy(self);
-        if let Some(new) = Arc::get_mut(&mut new) {
-            new.runs.edit(edits, pool);
-        }
-        pool.tidy_up();
-        new
-    }
-
-    pub(crate) fn runs(&self) -> &Runs<H> {
-        &self.runs
-    }
-
-    /// The number of runs.
-    pub fn len(&self) -> usize {
-        self.runs.len()
-    }
-
-    /// Whether no region answers anywhere.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// All runs, by address.
-    pub fn ranges(&self) -> Ranges<'_, H> {
-        self.runs.from(0)
-    }
-
-    /// The run at `address`. `None` if no region answers there.
-    #[inline]
-    pub fn find(&self, address: u64) -> Option<&FlatRange<H>> {
-        let run = self.runs.near(address)?;
-        run.range.contains(address).then_some(run)
-    }
-
-    /// The runs that share an address with `range`, the lowest first. They are not
-    /// cut to `range`.
-    pub fn intersecting(
-        &self,
-        range: AddrRange,
-    ) -> impl Iterator<Item = &FlatRange<H>> + Clone + use<'_, H> {
-        let from = self.runs.from(range.start());
-        from.take_while(move |run| run.range.start() <= range.last())
-    }
-
-    /// The lowest run that shares an address with `range`, cut to `range`. `None` if
-    /// no region answers in `range`. The addresses of `range` below the run are a
-    /// hole.
-    ///
-    /// ```
-    /// use memory_model::{AddrRange, MemoryModel, Region};
-    ///
-    /// let mut model: MemoryModel = MemoryModel::new();
-    /// let mut t = model.transaction();
-    /// let memory = t.add(Region::container("memory", 1 << 64))?;
-    /// let uart = t.add(Region::mmio("uart", 0x100))?;
-    /// t.place(uart, memory, 0x1000, 0)?;
-    /// t.commit()?;
-    /// let space = model.add_space("memory", memory)?;
-    ///
-    /// let range = |start, size| AddrRange::new(start, size).unwrap();
-    /// let found = model.view(space).find_in(range(0x10f0, 0x1000)).unwrap();
-    /// assert_eq!(found.range(), range(0x10f0, 0x10));
-    /// assert_eq!((found.id(), found.offset()), (uart, 0xf0));
-    /// assert!(model.view(space).find_in(range(0, 0x1000)).is_none());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn find_in(&self, range: AddrRange) -> Option<FlatRange<H>> {
-        self.intersecting(range).next()?.clipped(range)
-    }
-}
 
 /// Appends a run, or extends the last run if it continues it.
 pub(crate) fn push<H>(runs: &mut SmallVec<[FlatRange<H>; 2]>, run: FlatRange<H>) {

@@ -7,7 +7,7 @@ use guest_ranges::AddrRange;
 
 use crate::attachments::{EventFd, IoEventFd, IoEventKey};
 use crate::error::TreeError;
-use crate::region::RegionId;
+use crate::ids::RegionId;
 use crate::transaction::Transaction;
 use crate::transaction::undo::Undo;
 use crate::tree::node::Node;
