@@ -1,28 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How wide guest-physical addresses are, by architecture.
+//! The width of guest-physical addresses, by architecture.
 
 use kvm_ioctls::VmFd;
 
-/// The width that is known without the VM's vCPUs: no slot can lie beyond that
-/// many bits.
+/// The maximum width, independent of the VM's vCPUs. KVM has no slots beyond.
 pub(crate) fn of_vm(vm: &VmFd) -> Option<u32> {
     widest(|capability| vm.check_extension_raw(capability))
 }
 
-/// The processor's physical addresses where the guest's tables are nested, and
-/// 52 bits where KVM walks them (`kvm_mmu_max_gfn`, arch/x86/kvm/mmu.h).
+/// The processor's physical width with nested page tables, and 52 bits with shadow
+/// page tables (`kvm_mmu_max_gfn`, arch/x86/kvm/mmu.h).
 #[cfg(target_arch = "x86_64")]
 fn widest(_ask: impl Fn(core::ffi::c_ulong) -> i32) -> Option<u32> {
     Some(52)
 }
 
-/// The largest width of this host; the VM's type may lower it.
+/// The maximum width of this host. The VM's type may reduce it.
 #[cfg(target_arch = "aarch64")]
 fn widest(ask: impl Fn(core::ffi::c_ulong) -> i32) -> Option<u32> {
     positive(ask(kvm_bindings::KVM_CAP_ARM_VM_IPA_SIZE.into()))
 }
 
-/// The width that the mode of the second-stage page table allows.
+/// The width of the second-stage page table's mode.
 #[cfg(target_arch = "riscv64")]
 fn widest(ask: impl Fn(core::ffi::c_ulong) -> i32) -> Option<u32> {
     positive(ask(kvm_bindings::KVM_CAP_VM_GPA_BITS.into()))
@@ -42,9 +41,8 @@ fn positive(bits: i32) -> Option<u32> {
     u32::try_from(bits).ok().filter(|bits| *bits > 0)
 }
 
-/// The width of physical addresses that a vCPU with this CPUID has: leaf
-/// 0x80000008, EAX bits 7 to 0 (Intel SDM volume 2A, CPUID). `None` where the
-/// leaf is missing.
+/// The width of physical addresses in a vCPU's CPUID: leaf 0x80000008, EAX bits 7
+/// to 0 (Intel SDM volume 2A, CPUID). `None` if the leaf is missing.
 ///
 /// Pass it to [`KvmVm::with_address_bits`](crate::KvmVm::with_address_bits).
 #[cfg(target_arch = "x86_64")]

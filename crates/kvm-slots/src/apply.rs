@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Carrying a plan out, and going back when the kernel refuses a step.
+//! Applies a plan, and rolls it back if the kernel refuses a step.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -9,7 +9,7 @@ use crate::step::{StepError, Stepper, finds_room};
 use crate::table::SlotTable;
 use crate::vm::Vm;
 
-/// The operations of a plan that was carried out: what it takes to undo it.
+/// The operations of an applied plan, which can be undone.
 #[derive(Debug)]
 #[must_use = "dropping it gives up the way back"]
 pub struct Applied {
@@ -17,33 +17,33 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// The operations, in the order in which they were carried out.
+    /// The operations, in the order in which they were applied.
     pub fn ops(&self) -> &[Op] {
         &self.ops
     }
 }
 
-/// Which step failed.
+/// The failed step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op}: {why}{}", rest(.not_undone))]
 #[non_exhaustive]
 pub struct ApplyError {
     /// The operation.
     pub op: Op,
-    /// What the kernel said, or why it was not asked.
+    /// The kernel's error, or the reason why the operation was skipped.
     pub why: StepError,
-    /// What could not be undone of the steps before it: empty, and then
-    /// nothing has changed, unless something stood against that too.
+    /// The earlier steps that could not be undone. If it is empty, nothing has
+    /// changed.
     pub not_undone: Vec<NotUndone>,
 }
 
-/// A step that should have taken another one back, and did not.
+/// A step of a rollback that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{op} ({why})")]
 pub struct NotUndone {
-    /// The operation that would have led back.
+    /// The inverse operation.
     pub op: Op,
-    /// What the kernel said, or why it was not asked.
+    /// The kernel's error, or the reason why the operation was skipped.
     pub why: StepError,
 }
 
@@ -54,11 +54,11 @@ fn rest(not_undone: &[NotUndone]) -> String {
     texts.collect()
 }
 
-/// Carries `plan` out. `table` follows every step that succeeds; after a
-/// failure, or a panic of the VM or the watcher, the steps before it are undone.
+/// Applies `plan`. `table` follows every step that succeeds. After a failure, or a
+/// panic of the VM or the watcher, the earlier steps are undone.
 ///
 /// # Errors
-/// [`ApplyError`] with the step that failed.
+/// [`ApplyError`] with the failed step.
 ///
 /// # Safety
 /// The slots of `plan` must keep the contract of
@@ -80,9 +80,9 @@ pub(crate) unsafe fn apply<V: Vm>(
         ops: Vec::with_capacity(plan.ops.len()),
     };
     for op in &plan.ops {
-        // SAFETY: the caller vouches for the host ranges of all slots of the
-        // plan while their owners live, and the table, which follows, holds
-        // the owner of every slot that KVM has.
+        // SAFETY: the caller guarantees the host ranges of all slots of the plan
+        // while their owners live. The table follows, and holds the owner of
+        // every slot that KVM has.
         if let Err(why) = unsafe { stepper.step(op, done.table) } {
             let ops = std::mem::take(&mut done.ops);
             // SAFETY: as above; these slots were in the table before.
@@ -100,8 +100,8 @@ pub(crate) unsafe fn apply<V: Vm>(
     Ok(Applied { ops })
 }
 
-/// The operations of a plan that are done. A panic drops this, which undoes
-/// them; otherwise it is forgotten.
+/// The applied operations of a plan. Dropping it after a panic undoes them;
+/// otherwise it is forgotten.
 struct Done<'a, V: Vm> {
     stepper: &'a Stepper<'a, V>,
     table: &'a mut SlotTable,
@@ -116,8 +116,8 @@ impl<V: Vm> Drop for Done<'_, V> {
         // A second panic during unwinding would abort the process. The table is
         // true after each step, whether or not the next one panics.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `Done` exists in `apply` only, whose caller vouches
-            // for these slots' host ranges; `ops` holds their owners.
+            // SAFETY: `Done` exists in `apply` only, whose caller guarantees
+            // these slots' host ranges; `ops` holds their owners.
             unsafe {
                 let settled = self.stepper.settle(self.table);
                 if settled.is_ok() {
@@ -139,8 +139,8 @@ pub(crate) unsafe fn undo(
 ) -> Vec<NotUndone> {
     let mut not_undone: Vec<NotUndone> = Vec::new();
     for op in ops.iter().rev().map(Op::inverse) {
-        // SAFETY: the caller vouches for these slots' host ranges, and `ops`
-        // has held their owners since they were deleted.
+        // SAFETY: the caller guarantees these slots' host ranges, and `ops` has
+        // held their owners since they were deleted.
         let done = finds_room(table, &op).and_then(|()| unsafe { stepper.step(&op, table) });
         if let Err(why) = done {
             not_undone.push(NotUndone { op, why });

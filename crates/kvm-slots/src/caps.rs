@@ -1,48 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a VM's kernel can do with memory.
+//! The capabilities of a VM's kernel for memory.
 
 use kvm_bindings::{
     KVM_CAP_GUEST_MEMFD, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO, KVM_CAP_NR_MEMSLOTS,
     KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
 };
 
-use crate::abi::{AbiProfile, Unsupported};
-use crate::plan::cut;
-use crate::range::SlotRange;
 use crate::uapi::KVM_CAP_GUEST_MEMFD_FLAGS;
 use crate::vm::{GuestMemfdFlags, Vm};
 
-/// What a VM of one type on one kernel can do. Asked of the VM and not of
-/// `/dev/kvm`, because the answers differ by type of VM.
+/// The capabilities of a VM of one type on one kernel. They come from the VM and
+/// not from `/dev/kvm`, because they differ by type of VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// The host's page size in bytes: the granularity of memslots.
     pub page_size: u64,
-    /// How many memslots userspace may have (`KVM_CAP_NR_MEMSLOTS`).
+    /// The maximum number of memslots (`KVM_CAP_NR_MEMSLOTS`).
     pub nr_memslots: u32,
-    /// `KVM_SET_USER_MEMORY_REGION2` exists (Linux 6.8).
+    /// Whether `KVM_SET_USER_MEMORY_REGION2` exists (Linux 6.8).
     pub user_memory2: bool,
-    /// Read-only slots exist.
+    /// Whether read-only slots exist.
     pub readonly_mem: bool,
-    /// A VM of this type can have a guest_memfd.
+    /// Whether a VM of this type can have a guest_memfd.
     pub guest_memfd: bool,
-    /// The flags that a guest_memfd can be made with.
+    /// The supported flags of a guest_memfd.
     pub guest_memfd_flags: GuestMemfdFlags,
-    /// The attributes that pages can have; 0 if none.
+    /// The supported attributes of pages; 0 if there are none.
     pub memory_attributes: u64,
-    /// Faults that the VMM is to resolve come with their address.
+    /// Whether a fault that the VMM resolves has its address.
     pub memory_fault_info: bool,
-    /// Memory can be mapped without a memslot ([`Vm::push_map`]).
+    /// Whether memory can be mapped without a memslot ([`Vm::push_map`]).
     pub push_map: bool,
-    /// How many bits a guest-physical address has ([`Vm::address_bits`]); `None`
-    /// if that is not known. Ranges beyond are refused before KVM is asked.
+    /// The width of a guest-physical address in bits ([`Vm::address_bits`]); `None`
+    /// if it is unknown. The planner refuses ranges beyond.
     pub address_bits: Option<u32>,
 }
 
 impl Capabilities {
-    /// The least that a kernel has: 32 slots of host memory, and nothing more.
-    /// To plan for a VM that is not there, set the fields.
+    /// The minimum: 32 slots of host memory. Set the fields to plan without a VM.
     pub fn minimal() -> Self {
         Self {
             page_size: host_page_size(),
@@ -58,13 +54,13 @@ impl Capabilities {
         }
     }
 
-    /// Asks `vm`.
+    /// Queries the capabilities of `vm`.
     pub fn probe(vm: &impl Vm) -> Self {
-        // Negative answers are errors of the question itself: no such thing.
+        // Negative results are errors: the kernel lacks the capability.
         let ask = |capability| u32::try_from(vm.check_extension(capability)).unwrap_or(0);
         Self {
             page_size: host_page_size(),
-            // The API documentation: 32 where the extension is not reported.
+            // api.rst: 32 if the extension is not reported.
             nr_memslots: match ask(KVM_CAP_NR_MEMSLOTS) {
                 0 => 32,
                 n => n,
@@ -81,23 +77,10 @@ impl Capabilities {
             address_bits: vm.address_bits(),
         }
     }
-
-    /// Whether a VM with these capabilities can give the guest `range` without
-    /// exits. Its address and the number of slots do not matter here: a plan
-    /// refuses those.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub fn check(&self, range: &SlotRange, abi: AbiProfile) -> Result<(), Unsupported> {
-        // What is empty or wraps asks for no slot.
-        let pages = cut::whole_pages(std::slice::from_ref(range), self.page_size);
-        let mut ranges = pages.into_iter().flat_map(|pages| pages.ranges);
-        ranges.try_for_each(|want| want.check(self, abi))
-    }
 }
 
 pub(crate) fn host_page_size() -> u64 {
-    // SAFETY: `sysconf` only reads a constant of the system.
+    // SAFETY: `sysconf` only reads a system constant.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(size).unwrap_or(4096)
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// What a system call failed with.
+/// The error number of a failed system call.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
 
@@ -30,7 +30,7 @@ errnos! {
 }
 
 impl Errno {
-    /// What the latest system call of this thread failed with.
+    /// The error of this thread's latest system call.
     pub fn last() -> Self {
         std::io::Error::last_os_error().into()
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Exits of a vCPU on a memory access, of a real or a simulated guest.
+//! Exits of a vCPU on a memory access of a real or simulated guest.
 
 use crate::errno::Errno;
 
 /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
 pub const MEMORY_EXIT_FLAG_PRIVATE: u64 = 1 << 3;
 
-/// Why a guest's access did not complete: what `KVM_RUN` would return with.
+/// The result of `KVM_RUN` for a guest's access that did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GuestFault {
-    /// `KVM_EXIT_MEMORY_FAULT`: the VMM can resolve it, by a conversion.
+    /// `KVM_EXIT_MEMORY_FAULT`: the VMM can resolve it by a conversion.
     #[error("memory fault at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
     Memory {
         /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
@@ -20,9 +20,9 @@ pub enum GuestFault {
         /// The page's size in bytes.
         size: u64,
     },
-    /// `KVM_RUN` fails with ENODEV, and reports where: the device behind a slot
-    /// without a host address does not answer. The same access may succeed when
-    /// it does again; no conversion helps.
+    /// `KVM_RUN` fails with ENODEV and reports the address: the device behind a slot
+    /// without a host address does not answer. The access may succeed when the
+    /// device answers again. A conversion does not help.
     #[error("no device answers at {gpa:#x}, {size:#x} bytes, flags {flags:#x}")]
     Revoked {
         /// [`MEMORY_EXIT_FLAG_PRIVATE`] if the access was private.
@@ -32,17 +32,17 @@ pub enum GuestFault {
         /// The page's size in bytes.
         size: u64,
     },
-    /// `KVM_EXIT_DIRTY_RING_FULL`: nothing was accessed, and the guest goes on
-    /// only after the ring was harvested and reset
+    /// `KVM_EXIT_DIRTY_RING_FULL`: nothing was accessed. The guest continues only
+    /// after the ring was harvested and reset
     /// ([`DirtyCollector::make_room`](crate::dirty::DirtyCollector::make_room)).
     #[error("the vCPU's dirty ring is full")]
     DirtyRingFull,
-    /// `KVM_RUN` fails and says no more than this.
+    /// `KVM_RUN` fails without further details.
     #[error("KVM_RUN failed with {0}")]
     Failed(Errno),
 }
 
-/// Answers the accesses that exit to the VMM.
+/// Handles the accesses that exit to the VMM.
 pub trait MmioHandler {
     /// The guest loads `data.len()` bytes, 1 to 8, at `gpa`.
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]);

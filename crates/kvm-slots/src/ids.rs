@@ -1,57 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which slot numbers are free.
+//! The free slot numbers of a table.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+
+use guest_ranges::{AddrRange, RangeSet};
 
 use crate::slot::SlotId;
 
-/// The free numbers, as runs: the first of each run, and its last.
-/// There are never more runs than slots and reservations together.
+/// The free numbers, as a set of ranges. A planned move does not change it; a
+/// new or deleted slot changes one range.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FreeIds(BTreeMap<SlotId, SlotId>);
+pub(crate) struct FreeIds(RangeSet);
 
 impl FreeIds {
-    /// Every number there is.
+    /// All numbers.
     pub(crate) fn all() -> Self {
-        Self(BTreeMap::from([(0, SlotId::MAX)]))
+        Self(range(0..=SlotId::MAX).into_iter().collect())
     }
 
-    /// These numbers are free no more.
+    /// Removes numbers from the set.
     pub(crate) fn take(&mut self, ids: RangeInclusive<SlotId>) {
-        let (first, last) = ids.into_inner();
-        while let Some((&from, &to)) = self.0.range(..=last).next_back() {
-            if first > last || to < first {
-                return;
-            }
-            self.0.remove(&from);
-            if last < to {
-                self.0.insert(last + 1, to);
-            }
-            if from < first {
-                self.0.insert(from, first - 1);
-            }
+        if let Some(ids) = range(ids) {
+            self.0.remove(ids);
         }
     }
 
-    /// The number, which was taken, is free again.
+    /// Returns a number to the set.
     pub(crate) fn put_back(&mut self, id: SlotId) {
-        let below = self.0.range(..=id).next_back().map(|(&a, &b)| (a, b));
-        if below.is_some_and(|(_, last)| last >= id) {
-            return;
+        if let Some(id) = range(id..=id) {
+            self.0.insert(id);
         }
-        let first = match below {
-            Some((first, last)) if last.checked_add(1) == Some(id) => first,
-            _ => id,
-        };
-        let above = id.checked_add(1).and_then(|next| self.0.remove(&next));
-        self.0.insert(first, above.unwrap_or(id));
     }
 
     /// The free numbers, the lowest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = SlotId> + '_ {
-        self.0.iter().flat_map(|(&first, &last)| first..=last)
+        let numbers = self.0.iter().flat_map(|ids| ids.start()..=ids.last());
+        numbers.filter_map(|id| SlotId::try_from(id).ok())
     }
+}
+
+/// The numbers as a range; `None` if there are none.
+fn range(ids: RangeInclusive<SlotId>) -> Option<AddrRange> {
+    AddrRange::from_bounds((*ids.start()).into(), (*ids.end()).into())
 }
 
 #[cfg(test)]
@@ -63,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_number_can_be_taken_and_put_back() {
+    fn the_last_number_can_be_removed_and_returned() {
         let mut free = FreeIds::all();
         free.take(SlotId::MAX..=SlotId::MAX);
         assert_eq!(free.iter().last(), Some(SlotId::MAX - 1));
@@ -73,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_of_free_numbers_are_what_a_set_of_all_numbers_would_be(
+        fn free_numbers_agree_with_a_set_of_all_numbers(
             steps in prop::collection::vec((any::<bool>(), 0..40_u16, 0..6_u16), 0..60)
         ) {
             let mut free = FreeIds::all();

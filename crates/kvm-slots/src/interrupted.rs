@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! System calls that a signal interrupts.
+//! Retries system calls that a signal interrupts.
 
 use crate::errno::Errno;
 
-/// How often a call is made before EINTR is its result. Signals can arrive
-/// faster than a long call ends, and the thread must not be stuck in it.
+/// The maximum number of calls. Signals can arrive faster than a long call ends,
+/// and the thread must not get stuck.
 const MOST_CALLS: usize = 64;
 
-/// Retries a call that fails with EINTR: such a call has changed nothing.
+/// Retries a call while it fails with EINTR, which means that it changed nothing.
 ///
 /// # Errors
-/// The call's error; EINTR once the calls are used up.
+/// The call's error; EINTR after the maximum number of calls.
 pub(crate) fn call_again<T, E: Into<Errno>>(
     mut call: impl FnMut() -> Result<T, E>,
 ) -> Result<T, Errno> {
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn a_call_is_made_again_while_it_is_interrupted_and_not_for_ever() {
-        // How often it is interrupted, and how often it is made then.
+        // The number of interrupts, and the resulting number of calls.
         for (interrupts, calls, result) in [
             (0, 1, Ok(7)),
             (1, 2, Ok(7)),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The real KVM.
+//! The VM of the real KVM.
 
 use std::collections::BTreeMap;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -31,7 +31,7 @@ pub struct KvmVm {
     reported: Arc<Mutex<Reported>>,
 }
 
-/// What was reported to the kernel, as far as the sizes of buffers depend on it.
+/// The state that the sizes of buffers depend on.
 #[derive(Debug, Default)]
 struct Reported {
     /// Slots by number, with their size in bytes.
@@ -40,9 +40,9 @@ struct Reported {
 }
 
 impl KvmVm {
-    /// Uses the VM behind `vm`, which has no memslots yet. All memslots of that
-    /// VM must be left to this value and its clones: it knows by them how long
-    /// a dirty log is.
+    /// Uses the VM `vm`, which has no memslots yet. All memslots of that VM must be
+    /// made through this value and its clones, which determine the length of a
+    /// dirty log from them.
     pub fn new(vm: Arc<VmFd>) -> Self {
         Self {
             address_bits: address_bits::of_vm(&vm),
@@ -54,7 +54,7 @@ impl KvmVm {
 
     /// Sets the width of the vCPUs' guest-physical addresses, in bits. On x86 it
     /// is in their CPUID ([`cpuid_address_bits`](crate::cpuid_address_bits)), on
-    /// Arm in the VM's type. Without it, only the architecture's largest width is
+    /// Arm in the VM's type. Without this call, only the architecture's maximum is
     /// known.
     #[must_use]
     pub fn with_address_bits(self, bits: u32) -> Self {
@@ -64,7 +64,7 @@ impl KvmVm {
         }
     }
 
-    /// With the platform's call that maps a device's memory without a memslot.
+    /// Sets the platform's call that maps a device's memory without a memslot.
     #[must_use]
     pub fn with_push_map(self, push_map: Arc<dyn PushMap>) -> Self {
         Self {
@@ -73,25 +73,25 @@ impl KvmVm {
         }
     }
 
-    /// The VM's descriptor, for everything that is not memory.
+    /// The VM's descriptor, for calls that do not concern memory.
     pub fn fd(&self) -> &VmFd {
         &self.vm
     }
 
-    /// Maps the dirty ring of `vcpu`, a vCPU of this VM. Another VM's may have
-    /// no ring there, or a smaller one; harvesting it ends in SIGBUS then.
+    /// Maps the dirty ring of `vcpu`, a vCPU of this VM. A vCPU of another VM may
+    /// have no ring or a smaller one, and harvesting it would cause SIGBUS.
     ///
-    /// Each ring only once: two harvesters of one ring each miss what the
-    /// other takes.
+    /// Map each ring only once: two harvesters of one ring miss each other's
+    /// entries.
     ///
     /// # Errors
-    /// ENXIO before [`LoggingVm::enable_dirty_ring`], else what `mmap` says.
+    /// ENXIO before [`LoggingVm::enable_dirty_ring`], or the error of `mmap`.
     pub fn map_dirty_ring(&self, vcpu: &VcpuFd) -> Result<VcpuDirtyRing, Errno> {
         let bytes = self.reported().ring_bytes.ok_or(Errno::ENXIO)?;
         VcpuDirtyRing::map(vcpu, host_page_size(), bytes)
     }
 
-    /// Whole entries change at once, so a panic leaves nothing half done.
+    /// Entries change as a whole, so a panic leaves no partial change.
     fn reported(&self) -> MutexGuard<'_, Reported> {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,8 +124,8 @@ impl Vm for KvmVm {
         region: &kvm_userspace_memory_region2,
     ) -> Result<(), Errno> {
         let mut reported = self.reported();
-        // SAFETY: the caller promises about the host address exactly what
-        // kvm-ioctls asks for; the struct itself is passed by value.
+        // SAFETY: the caller guarantees for the host address exactly what
+        // kvm-ioctls requires; the struct itself is passed by value.
         call_again(|| unsafe { self.vm.set_user_memory_region2(*region) })?;
         reported.follow(region.slot, region.memory_size);
         Ok(())
@@ -148,8 +148,8 @@ impl Vm for KvmVm {
             flags: flags.bits(),
             ..Default::default()
         })?;
-        // SAFETY: the ioctl has just made this descriptor for us alone:
-        // kvm-ioctls returns the bare number and keeps no copy of it.
+        // SAFETY: the ioctl has just created this descriptor, and no one else has
+        // it: kvm-ioctls returns the number and keeps no copy.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
@@ -166,7 +166,7 @@ impl Vm for KvmVm {
         });
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
-            // The ioctl is generic, but kvm-ioctls has it for these only.
+            // The ioctl is generic, but kvm-ioctls has it only for these.
             let _ = (gpa, size, attributes);
             Err(Errno::ENOTTY)
         }
@@ -187,8 +187,8 @@ impl LoggingVm for KvmVm {
     }
 
     fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
-        // Both are the same ring. Where the newer name is not known, the
-        // kernel is an older one on x86, whose stores are ordered.
+        // Both names are the same ring. A kernel without the newer name is an
+        // older one on x86, whose stores are ordered.
         let cap = match self.check_extension(KVM_CAP_DIRTY_LOG_RING_ACQ_REL) {
             1.. => KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
             _ => KVM_CAP_DIRTY_LOG_RING,
@@ -200,9 +200,9 @@ impl LoggingVm for KvmVm {
     }
 
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
-        // The kernel writes as many bits as the slot has pages. That is as many
-        // as it was reported, and that cannot change while the lock is held: who
-        // makes slots has promised to do so here only.
+        // The kernel writes one bit for each page of the slot. The recorded size
+        // is the kernel's, and cannot change while the lock is held: all slots
+        // are made through this value.
         let reported = self.reported();
         let Some(&size) = reported.slots.get(&slot) else {
             return Err(ioctl::dirty_log_refusal(&self.vm, slot));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A listener that keeps a VM's memslots in step with a flat view.
+//! Keeps a VM's memslots in sync with a flat view.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::table::SlotTable;
 use crate::view::{ChangedRanges, slot_ranges};
 use crate::vm::Vm;
 
-/// Keeps the memslots of a VM in step with the view of one address space. It
-/// plans while a transaction prepares. It makes the change once every listener
-/// has prepared, and undoes it if another listener refuses later.
+/// Keeps the memslots of a VM in sync with the view of one address space. It plans
+/// while a transaction prepares, applies the plan after every listener has
+/// prepared, and rolls it back if another listener refuses later.
 ///
 /// # What a running guest sees
 ///
@@ -31,8 +31,8 @@ use crate::vm::Vm;
 /// [`Plan::holds_vcpus`] is set: from before the first operation until the new
 /// view is published, or until the old slots are back. Removing or moving one
 /// slot of memory that the host has mapped, adding slots of such memory, and
-/// starting a dirty log need no hold. Without a hold, a change of several
-/// addresses is not seen as a whole.
+/// starting a dirty log need no hold. Without a hold, the guest does not see a
+/// change of several addresses as a whole.
 ///
 /// A vCPU thread whose exit races with a change may find that its view calls the
 /// run direct. It then accesses the memory's host mapping: the documentation of
@@ -44,22 +44,22 @@ use crate::vm::Vm;
 /// Give this listener the lowest priority of all. It then applies last, and no
 /// other listener can refuse a change that the guest has already seen. If two
 /// such listeners follow one model, the second one can: the guest of the first
-/// one's VM sees the rollback. If KVM refuses the rollback too, the error says
-/// what is left, and the guest sees that.
+/// VM then sees the rollback. If KVM refuses the rollback too, the error lists
+/// the remaining steps, and the guest sees their result.
 ///
 /// # Cost
 ///
-/// The cost of a transaction depends on what it changes, not on the number of
-/// slots. Only after a failure that could not be undone, or a panic, does the
+/// The cost of a transaction depends on its changes, not on the number of slots.
+/// Only after a failure that could not be undone, or a panic, does the
 /// next transaction resync: it plans from the whole view.
 ///
-/// Page attributes stay as they are, by guest-physical address, like the
-/// model's private pages.
+/// The listener does not change page attributes. KVM keeps them by guest-physical
+/// address, as the model keeps private pages.
 pub struct SlotListener<V: Vm, H: HoldVcpus = VcpusStopped> {
     follower: Follower<Memslots<V, H>>,
 }
 
-/// The VM whose memslots follow.
+/// The slots and the state of a transaction.
 struct Memslots<V, H> {
     vm: Arc<V>,
     capabilities: Capabilities,
@@ -73,7 +73,7 @@ struct State<V: Vm> {
     ranges: ChangedRanges,
 }
 
-/// A plan that was carried out.
+/// An applied plan.
 struct AppliedPlan<Held> {
     applied: Applied,
     /// vCPUs that are held until the transaction has ended.
@@ -104,11 +104,11 @@ impl<V: Vm + fmt::Debug, H: HoldVcpus> fmt::Debug for SlotListener<V, H> {
     }
 }
 
-/// Why a VM's memslots could not follow a view.
+/// The reason why a VM's memslots could not follow a view.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FollowError {
-    /// There is no plan; KVM was not touched.
+    /// There is no plan. KVM was not called.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// KVM refused a step.
@@ -125,8 +125,8 @@ fn list(steps: &[NotUndone]) -> String {
 }
 
 impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
-    /// Follows a view with the memslots of `slots`, and holds `vcpus` where
-    /// memory in use has a gap. [`VcpusStopped`] is for a VM that needs none of that.
+    /// Follows a view with the memslots of `slots`, and holds `vcpus` while memory in
+    /// use has a gap. [`VcpusStopped`] is for a VM whose vCPUs need no hold.
     ///
     /// If `slots` has a watcher, vCPUs are also held while a log ends
     /// ([`Plan::ends_log`]).
@@ -146,8 +146,8 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         }
     }
 
-    /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan):
-    /// and with it the owners of memory that it removed.
+    /// Keeps the latest plan for [`take_latest_plan`](Self::take_latest_plan), and
+    /// with it the owners of removed memory.
     #[must_use]
     pub fn keeping_latest_plan(self) -> Self {
         Self {
@@ -155,7 +155,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         }
     }
 
-    /// Calls `look` with the memslots as they are, and keeps them so meanwhile:
+    /// Calls `look` with the current memslots, which do not change during the call:
     /// for [`DirtyCollector::collect`](crate::dirty::DirtyCollector::collect).
     pub fn with_table<R>(&self, look: impl FnOnce(&SlotTable) -> R) -> R {
         self.follower.with_state(|state| look(state.slots.table()))
@@ -166,23 +166,22 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         &self.follower.get_ref().vm
     }
 
-    /// What the VM's kernel can do.
+    /// The capabilities of the VM's kernel.
     pub fn capabilities(&self) -> &Capabilities {
         &self.follower.get_ref().capabilities
     }
 
-    /// How slots without a host address are made.
+    /// The ABI for slots without a host address.
     pub fn abi(&self) -> AbiProfile {
         self.follower.get_ref().abi
     }
 
-    /// The memslots as they are now.
+    /// A copy of the current memslots.
     pub fn table(&self) -> SlotTable {
         self.with_table(SlotTable::clone)
     }
 
-    /// The latest plan that was carried out, if there was one since the last
-    /// time that this was asked. It is kept only by request:
+    /// The latest applied plan since the last call. Plans are kept only after
     /// [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<Plan> {
         self.follower.take_latest_plan()
@@ -190,7 +189,7 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
 }
 
 impl<V: Vm, H: HoldVcpus> Memslots<V, H> {
-    /// Finds out how large the files are, for a profile that asks.
+    /// Queries the sizes of files for a profile that needs them.
     fn measure(&self, ranges: &mut [SlotRange]) {
         if !self.abi.needs_file_sizes() {
             return;
@@ -263,9 +262,9 @@ impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
         state: &mut State<V>,
         update: &Update<'_, T>,
     ) -> Result<Plan, FollowError> {
-        let mut wanted = slot_ranges(update.new);
-        self.measure(&mut wanted);
-        Ok(state.slots.plan(&wanted)?)
+        let mut ranges = slot_ranges(update.new);
+        self.measure(&mut ranges);
+        Ok(state.slots.plan(&ranges)?)
     }
 }
 

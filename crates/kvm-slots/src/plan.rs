@@ -1,17 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From what a VM has to what it shall have: the memslot operations, decided
-//! without touching anything.
+//! Plans memslot operations: a pure function of the current slots and the
+//! memory that the guest needs.
 //!
-//! The rules are those of `kvm_set_memory_region` (virt/kvm/kvm_main.c): a
-//! plain slot can move and toggle dirty logging; anything else about a slot,
-//! and everything about a slot on a file, needs a new slot. Slots never
-//! overlap, not even between two operations of one plan.
+//! # KVM's rules
+//!
+//! The rules are those of `kvm_set_memory_region` (virt/kvm/kvm_main.c).
+//!
+//! | KVM | so the planner |
+//! | --- | --- |
+//! | can change the address of a slot on host memory | moves it with one [`Op::Move`]; nothing is unmapped meanwhile |
+//! | can start or stop dirty logging of such a slot | uses one [`Op::SetFlags`] |
+//! | cannot change a slot's size, host address or access | deletes and recreates it |
+//! | can only delete a slot on a file | deletes and recreates it, whatever changed |
+//! | never lets slots overlap, not even for a moment | deletes the slots that are in the way first, and orders moves so that each target is free |
+//! | can refuse any operation | creates slots at free addresses before it deletes or moves any, so that a failure takes nothing from the guest |
+//! | has no operation that swaps slots | breaks cycles by deleting and recreating as few slots as possible |
+//! | allows at most 2^31 - 1 pages in a slot | cuts larger ranges into several slots, always at the same places, so that each can move: [`SlotRules`](crate::SlotRules) |
+//! | makes slots of whole pages | cuts ranges to pages and lists the other bytes as [`Plan::trapped`] |
+//! | requires guest and host address to agree within a page | refuses other ranges: [`Unsupported::Misaligned`](crate::Unsupported::Misaligned) |
+//! | has no read-only or logged slots on a file | refuses such ranges and lists all of them: [`PlanError::Unsupported`] |
+//! | limits the number of slots | assigns the lowest free numbers, except reserved ones, and refuses more: [`PlanError::TooManySlots`] |
+//! | keeps private pages by guest-physical address, with or without a slot | leaves them alone, or moves them with the memory: [`Change`], [`Op::SetPrivate`] |
+//! | has no operation on two slots at once | reports when vCPUs must be held, because the plan or its rollback leaves a gap: [`Plan::holds_vcpus`] |
+//! | limits guest-physical addresses, and refuses slots beyond with EINVAL | refuses such ranges itself if it knows the width: [`PlanError::BeyondAddresses`] |
+//!
+//! # The order of operations
 //!
 //! Operations that the kernel could refuse come before those that take memory
-//! from a running guest. Flags and the slots whose place is free come first,
-//! then deletes, then moves in an order in which each finds its place free, and
-//! then the other new slots. A page changes between private and shared while
-//! neither an old nor a new slot is there.
+//! from a running guest:
+//!
+//! 1. flags, and new slots at free addresses
+//! 2. deletes
+//! 3. pages that become shared
+//! 4. moves, each to a free address
+//! 5. pages that become private
+//! 6. the other new slots
+//!
+//! A page changes between private and shared while neither its old nor its new
+//! slot exists.
+//!
+//! # The length of a plan
+//!
+//! A slot that stays the same needs no operation. No plan is longer than the
+//! shortest possible one: the tests compare every change in some small worlds
+//! with an exhaustive search. The search for the shortest plan stops after some
+//! milliseconds; the plan is then valid but may be longer.
 
 pub(crate) mod change;
 pub(crate) mod cut;
@@ -22,6 +55,7 @@ mod order;
 pub(crate) mod outcome;
 mod pages;
 mod pair;
+mod supported;
 
 use std::collections::BTreeMap;
 
@@ -33,37 +67,38 @@ use crate::range::SlotRange;
 use crate::slot::{Slot, SlotId};
 use crate::table::SlotTable;
 use change::Change;
-use cut::{NewSlot, Pages};
+use cut::Pages;
 use early::Creates;
 use error::PlanError;
 use op::Op;
 use outcome::Plan;
 use pages::Attributes;
 use pair::Pairs;
+use supported::{reachable, supported};
 
-/// Plans how the slots of `table` become those that `wanted` needs: all that
-/// the guest is to reach directly. No page changes between private and shared.
+/// Plans the change from the slots of `table` to the slots for `ranges`: all
+/// memory that the guest reaches directly. No page changes between private and
+/// shared.
 ///
 /// # Errors
-/// [`PlanError`]; nothing was touched.
+/// [`PlanError`].
 pub fn plan(
     table: &SlotTable,
-    wanted: &[SlotRange],
+    ranges: &[SlotRange],
     capabilities: &Capabilities,
     abi: AbiProfile,
 ) -> Result<Plan, PlanError> {
-    let old = table.slots().map(|slot| (slot.gpa, slot)).collect();
-    let wanted = cut::whole_pages(wanted, capabilities.page_size)?;
-    decide(table, old, wanted, Attributes::default(), capabilities, abi)
+    let old = table.slots().map(|slot| (slot.gpa(), slot)).collect();
+    let new = cut::whole_pages(ranges, capabilities.page_size)?;
+    decide(table, old, new, Attributes::default(), capabilities, abi)
 }
 
-/// Plans a change of some ranges. It costs what changes, with a search in the
-/// table for each range, however many slots there are.
+/// Plans a change of some ranges. The cost depends on the change, with one
+/// search for each range, and not on the number of slots.
 ///
 /// # Errors
-/// [`PlanError`]; nothing was touched. That added ranges overlap ones
-/// that stay is found where slots would overlap, and not within a page that
-/// belongs to no slot.
+/// [`PlanError`]. An added range that overlaps a range that stays is refused
+/// only if their slots overlap, not if they share a page without a slot.
 pub fn plan_change(
     table: &SlotTable,
     change: &Change<'_>,
@@ -74,17 +109,16 @@ pub fn plan_change(
     let old = slots_of(table, change.removed, page)?;
     let added = cut::whole_pages(change.added, page)?;
     for range in &added.ranges {
-        let mut there = table.intersecting_downwards(range.gpa, range.last());
-        if let Some(stays) = there.find(|slot| !old.contains_key(&slot.gpa)) {
-            let (gpa, size) = (range.gpa, range.size);
-            return Err(cut::overlap(gpa, size, stays.gpa, stays.size));
+        let mut there = table.intersecting_downwards(range.gpa(), range.last());
+        if let Some(stays) = there.find(|slot| !old.contains_key(&slot.gpa())) {
+            return Err(cut::overlap(range, &stays.range));
         }
     }
     let attributes = pages::attributes(change.was_private, change.is_private, page)?;
     decide(table, old, added, attributes, capabilities, abi)
 }
 
-/// The slots that these ranges have, by address.
+/// The slots of these ranges, by address.
 fn slots_of<'a>(
     table: &'a SlotTable,
     ranges: &[SlotRange],
@@ -96,25 +130,24 @@ fn slots_of<'a>(
         if cut::count(std::slice::from_ref(&range), max) > table.len() {
             return Err(not_there(&range));
         }
-        for want in cut::split(vec![range], max) {
-            let is_it =
-                |slot: &&Slot| want.is_same_memory(slot) && want.log_dirty == slot.log_dirty;
-            let slot = table.starting_at(want.gpa).filter(is_it);
-            old.insert(want.gpa, slot.ok_or_else(|| not_there(&want))?);
+        for part in cut::split(vec![range], max) {
+            let slot = table.starting_at(part.gpa());
+            let slot = slot.filter(|slot| slot.range == part);
+            old.insert(part.gpa(), slot.ok_or_else(|| not_there(&part))?);
         }
     }
     Ok(old)
 }
 
-fn not_there(range: &NewSlot) -> PlanError {
+fn not_there(range: &SlotRange) -> PlanError {
     PlanError::NotThere {
-        gpa: range.gpa,
-        size: range.size,
+        gpa: range.gpa(),
+        size: range.size(),
     }
 }
 
-/// Decides how the slots `old` become those of the added ranges, and which slot
-/// becomes which. All other slots of the table stay.
+/// Plans the change from the slots `old` to slots for the added ranges. All other
+/// slots of the table stay.
 fn decide(
     table: &SlotTable,
     old: BTreeMap<u64, &Slot>,
@@ -129,7 +162,7 @@ fn decide(
     let needed = (table.len() - old.len()).saturating_add(cut::count(&added.ranges, max));
     let mut room = enough(table, needed, capabilities)?;
     if !attributes.is_empty() {
-        // Pages change before a new slot is there.
+        // Pages change before any new slot exists.
         room = 0;
     }
 
@@ -139,10 +172,10 @@ fn decide(
         flags,
         creates,
     } = pair::pair(old, cut::split(added.ranges, max));
-    let hostless = creates.iter().any(|want| want.backing.host().is_none())
-        || deletes.iter().any(|slot| slot.backing.host().is_none());
+    let hostless = creates.iter().any(|range| range.backing().host().is_none())
+        || deletes.iter().any(|slot| slot.backing().host().is_none());
     let count = deletes.len() + attributes.len() + moves.len() + creates.len();
-    // The usual plan moves a slot and adds none.
+    // The usual plan moves a slot and creates none.
     let [early, late] = match creates.is_empty() {
         true => [Vec::new(), Vec::new()],
         false => {
@@ -170,48 +203,8 @@ fn decide(
     })
 }
 
-/// Refuses ranges that the guest has no addresses for.
-fn reachable(wanted: &[NewSlot], capabilities: &Capabilities) -> Result<(), PlanError> {
-    let Some(bits) = capabilities.address_bits else {
-        return Ok(());
-    };
-    let beyond = |want: &&NewSlot| want.last().checked_shr(bits).is_some_and(|high| high != 0);
-    match wanted.iter().find(beyond) {
-        None => Ok(()),
-        Some(want) => Err(PlanError::BeyondAddresses {
-            gpa: want.gpa,
-            size: want.size,
-            bits,
-        }),
-    }
-}
-
-/// Refuses what this kernel has no slot for: all of it, not just the first.
-fn supported(
-    wanted: &[NewSlot],
-    attributes: &Attributes,
-    capabilities: &Capabilities,
-    abi: AbiProfile,
-) -> Result<(), PlanError> {
-    let refused = wanted.iter().filter_map(|w| {
-        let why = w.check(capabilities, abi).err()?;
-        Some(UnsupportedRange {
-            gpa: w.gpa,
-            size: w.size,
-            why,
-        })
-    });
-    let refused: Vec<_> = refused
-        .chain(attributes.unsupported(capabilities))
-        .collect();
-    match refused.is_empty() {
-        true => Ok(()),
-        false => Err(PlanError::Unsupported(refused)),
-    }
-}
-
-/// Refuses more slots than there are numbers for; returns how many more slots
-/// there can be than now.
+/// Refuses more slots than there are numbers. Returns how many slots can be
+/// added to the table now.
 fn enough(
     table: &SlotTable,
     needed: usize,
@@ -231,13 +224,13 @@ fn enough(
     }
 }
 
-/// Gives new slots the lowest numbers: early ones those that are free now, late
-/// ones those that are free after the deletes.
+/// Gives new slots the lowest numbers: early slots get numbers that are free now,
+/// late slots get numbers that are free after the deletes.
 fn number(table: &SlotTable, deletes: &[Slot], creates: Creates) -> [Vec<Slot>; 2] {
     let Creates { early, late } = creates;
     let mut free = table.free_ids().iter();
     let numbered = early.into_iter().zip(&mut free);
-    let early = numbered.map(|(want, id)| want.numbered(id)).collect();
+    let early = numbered.map(|(range, id)| Slot { id, range }).collect();
     if late.is_empty() {
         return [early, Vec::new()];
     }
@@ -245,9 +238,10 @@ fn number(table: &SlotTable, deletes: &[Slot], creates: Creates) -> [Vec<Slot>; 
     deleted.sort_unstable();
     let mut deleted = deleted.into_iter().peekable();
     let mut free = free.peekable();
-    let numbered = late.into_iter().map_while(|want| {
+    let numbered = late.into_iter().map_while(|range| {
         let lower = deleted.next_if(|id| free.peek().is_none_or(|free| id < free));
-        Some(want.numbered(lower.or_else(|| free.next())?))
+        let id = lower.or_else(|| free.next())?;
+        Some(Slot { id, range })
     });
     [early, numbered.collect()]
 }

@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Mapping at once, for platforms that have no memslot to resolve a fault by.
+//! Push-style mapping, for platforms without memslots for device memory.
 
 use std::fmt::Debug;
 
 use crate::errno::Errno;
 use guest_ranges::FileSlice;
 
-/// Memory without a host address that is mapped into the guest at once.
+/// Memory without a host address that is mapped into the guest immediately.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedRange {
     /// The first guest-physical address, page aligned.
     pub gpa: u64,
     /// The number of bytes, whole pages and not zero.
     pub size: u64,
-    /// The device's file, and where in it the bytes start, page aligned.
+    /// The bytes of the device's file, page aligned.
     pub file: FileSlice,
 }
 
-/// Maps a device's memory into the guest without a memslot: the platform's own
-/// call, such as the answer to the exit with which an Arm CCA guest asks for it.
+/// Maps a device's memory into the guest without a memslot, by a call of the
+/// platform. Arm CCA guests, for example, request such a mapping by an exit.
 ///
-/// [`Slots::apply`](crate::Slots::apply) drives it as it drives the memslot ioctls, under
-/// [`AbiProfile::Push`](crate::AbiProfile::Push): a failure undoes the whole
-/// plan.
+/// With [`AbiProfile::Push`](crate::AbiProfile::Push),
+/// [`Slots::apply`](crate::Slots::apply) calls it instead of the memslot ioctls. A
+/// failure rolls back the whole plan.
 pub trait PushMap: Debug + Send + Sync {
-    /// Maps the range. When this returns, the guest can reach it.
+    /// Maps the range. The guest can reach it when this returns.
     ///
     /// # Errors
-    /// Why not; nothing of it is mapped then.
+    /// The reason; no part of the range is mapped.
     fn map(&self, range: &PushedRange) -> Result<(), Errno>;
 
-    /// Takes a range away that [`map`](Self::map) mapped. When this returns,
-    /// the guest cannot reach it any more.
+    /// Unmaps a range that [`map`](Self::map) mapped. The guest cannot reach it any
+    /// more when this returns.
     ///
     /// # Errors
-    /// Why not; all of it is still mapped then.
+    /// The reason; the whole range is still mapped.
     fn unmap(&self, range: &PushedRange) -> Result<(), Errno>;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The input: what a VMM wants its guest to reach directly.
+//! The input of planning: the memory that a guest reaches directly.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use guest_ranges::{AddrRange, FileSlice, HostMemory};
 
 use crate::file_size::file_size;
 
-/// A range of guest-physical addresses that the guest is to reach directly.
+/// A range of guest-physical addresses that the guest reaches directly.
 ///
-/// It is as large as the memory behind it, never empty, and does not wrap.
-/// Neither its address nor its size need be page aligned: parts of pages at the
-/// ends are reported as trapped.
+/// It is as large as its backing, never empty, and does not wrap. Its address and
+/// size need not be page aligned: a plan reports partial pages at the ends as
+/// trapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotRange {
     gpa: u64,
@@ -20,11 +20,11 @@ pub struct SlotRange {
     log_dirty: bool,
 }
 
-/// Why memory cannot be at a guest-physical address.
+/// The reason why memory cannot be at a guest-physical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RangeError {
-    /// The range does not end below 2^64 or at it.
+    /// The range ends beyond 2^64.
     #[error("the range of {size:#x} bytes at {gpa:#x} wraps")]
     Wraps {
         /// The first guest-physical address.
@@ -32,7 +32,7 @@ pub enum RangeError {
         /// The number of bytes.
         size: u64,
     },
-    /// A guest_memfd and the host memory beside it differ in size.
+    /// A guest_memfd and its host memory differ in size.
     #[error(
         "the range at {gpa:#x} has {file:#x} bytes of a guest_memfd beside {host:#x} bytes of \
          host memory"
@@ -48,8 +48,7 @@ pub enum RangeError {
 }
 
 impl SlotRange {
-    /// The memory `backing`, from the guest-physical address `gpa` on, without a
-    /// dirty log.
+    /// The memory `backing` at the guest-physical address `gpa`, without a dirty log.
     ///
     /// # Errors
     /// [`RangeError`].
@@ -76,13 +75,13 @@ impl SlotRange {
         }
     }
 
-    /// The range, with or without a log of the pages that the guest writes.
+    /// Sets whether KVM logs the pages that the guest writes.
     #[must_use]
     pub fn with_log_dirty(self, log_dirty: bool) -> Self {
         Self { log_dirty, ..self }
     }
 
-    /// The range, with another access.
+    /// Sets the access.
     #[must_use]
     pub fn with_access(self, access: SlotAccess) -> Self {
         Self { access, ..self }
@@ -113,17 +112,36 @@ impl SlotRange {
         self.access
     }
 
-    /// The bytes that the guest reaches.
+    /// The memory that the guest reaches.
     pub fn backing(&self) -> &Backing {
         &self.backing
     }
 
-    /// Whether KVM shall log which pages the guest writes.
+    /// Whether KVM logs which pages the guest writes.
     pub fn log_dirty(&self) -> bool {
         self.log_dirty
     }
 
-    /// Asks the kernel how large a device's file is.
+    /// The part of `size` bytes that starts `offset` bytes into the range;
+    /// `None` if it is not inside.
+    pub(crate) fn part(&self, offset: u64, size: u64) -> Option<Self> {
+        let backing = self.backing.slice(offset, size)?;
+        Some(Self {
+            gpa: self.gpa + offset,
+            access: self.access,
+            backing,
+            log_dirty: self.log_dirty,
+        })
+    }
+
+    /// Whether both ranges have the same bytes with the same access, wherever
+    /// the guest sees them.
+    pub(crate) fn is_same_memory(&self, other: &Self) -> bool {
+        self.access == other.access && self.backing == other.backing
+    }
+
+    /// Queries the size of a device's file.
+    #[cfg(feature = "memory-model")]
     pub(crate) fn measure(&mut self) {
         if let Backing::FdOffset(file) = &mut self.backing {
             file.measure();
@@ -131,28 +149,28 @@ impl SlotRange {
     }
 }
 
-/// What the guest can do without an exit.
+/// The accesses that do not exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SlotAccess {
-    /// Load and store.
+    /// Loads and stores.
     ReadWrite,
-    /// Load; stores exit.
+    /// Loads; stores exit.
     ReadOnly,
 }
 
-/// The bytes behind a range.
+/// The memory of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backing {
     /// Memory of the host process.
     Host(HostMemory),
-    /// A guest_memfd; with host memory for the shared pages, or none.
+    /// A guest_memfd, with or without host memory for the shared pages.
     GuestMemfd {
         /// The guest_memfd.
         file: FileSlice,
-        /// Where the host sees, or has, the shared pages: as many bytes.
+        /// The host memory of the shared pages, with the same size.
         host: Option<HostMemory>,
     },
-    /// A file of a device (a VFIO dma-buf), and no host address at all.
+    /// A device's file (a VFIO dma-buf), without a host address.
     FdOffset(DeviceFile),
 }
 
@@ -167,7 +185,7 @@ impl Backing {
         }
     }
 
-    /// `size` bytes from `offset` on; `None` if they are not all inside.
+    /// The part of `size` bytes at `offset`; `None` if it is not inside.
     pub fn slice(&self, offset: u64, size: u64) -> Option<Self> {
         Some(match self {
             Self::Host(host) => Self::Host(host.slice(offset, size)?),
@@ -225,7 +243,7 @@ impl fmt::Display for Backing {
     }
 }
 
-/// Bytes of a device's file, and how large the whole file is, where that is known.
+/// Bytes of a device's file, and the size of the whole file if it is known.
 #[derive(Clone, Debug)]
 pub struct DeviceFile {
     slice: FileSlice,
@@ -233,7 +251,7 @@ pub struct DeviceFile {
 }
 
 impl DeviceFile {
-    /// These bytes of a file of unknown size.
+    /// Bytes of a file of unknown size.
     pub fn new(slice: FileSlice) -> Self {
         Self {
             slice,
@@ -241,8 +259,8 @@ impl DeviceFile {
         }
     }
 
-    /// With the size of the whole file in bytes. A profile that cannot take
-    /// part of a file needs it ([`AbiProfile::RfcDmaBuf`](crate::AbiProfile)).
+    /// Sets the size of the whole file in bytes. A profile that requires whole files
+    /// needs it ([`AbiProfile::RfcDmaBuf`](crate::AbiProfile)).
     #[must_use]
     pub fn with_file_size(self, bytes: u64) -> Self {
         Self {
@@ -251,7 +269,7 @@ impl DeviceFile {
         }
     }
 
-    /// With the size of the whole file as the kernel reports it, if it does.
+    /// Sets the size of the whole file from the kernel, if the kernel reports it.
     #[must_use]
     pub fn measured(mut self) -> Self {
         self.measure();
@@ -267,13 +285,13 @@ impl DeviceFile {
         &self.slice
     }
 
-    /// The size of the whole file in bytes, where it is known.
+    /// The size of the whole file in bytes, if it is known.
     pub fn file_size(&self) -> Option<u64> {
         self.file_size
     }
 }
 
-/// Equal if they are the same bytes of the same descriptor.
+/// Compares the bytes and the descriptor, not the file size.
 impl PartialEq for DeviceFile {
     fn eq(&self, other: &Self) -> bool {
         self.slice == other.slice

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a VMM decides about its slots once and for all.
+//! A VMM's rules for its slots: reserved numbers and the maximum size.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -7,13 +7,13 @@ use std::ops::RangeInclusive;
 use crate::plan::error::PlanError;
 use crate::slot::SlotId;
 
-/// `KVM_MEM_MAX_NR_PAGES`: a slot of more pages is refused
+/// `KVM_MEM_MAX_NR_PAGES`: KVM refuses larger slots
 /// (include/linux/kvm_host.h).
 const MAX_PAGES: u64 = (1 << 31) - 1;
 
-/// Which numbers a VMM keeps for itself, and how large a slot may become.
+/// The slot numbers that a VMM reserves, and the maximum size of a slot.
 ///
-/// They belong to a [`SlotTable`](crate::SlotTable) and stay the same for its
+/// They belong to a [`SlotTable`](crate::SlotTable) and do not change during its
 /// life, so that a range is always cut in the same way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotRules {
@@ -22,13 +22,13 @@ pub struct SlotRules {
 }
 
 impl SlotRules {
-    /// No reserved number, and slots as large as KVM takes them.
+    /// No reserved numbers, and the default maximum size.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Keeps these numbers for slots that the VMM makes on its own: no plan
-    /// ever uses them. Such slots must keep away from the ranges of the plans.
+    /// Reserves these numbers for slots that the VMM makes itself: no plan uses
+    /// them. Such slots must not overlap the ranges of plans.
     #[must_use]
     pub fn reserving(mut self, ids: RangeInclusive<SlotId>) -> Self {
         if !ids.is_empty() {
@@ -37,28 +37,28 @@ impl SlotRules {
         self
     }
 
-    /// Cuts ranges of more than `size` bytes into several slots. It must be a
-    /// multiple of the page size, and at most 2^31 - 1 pages: if not, there is
-    /// no plan ([`PlanError::BadMaximum`]).
+    /// Cuts ranges of more than `size` bytes into several slots. The size must be a
+    /// multiple of the page size and at most 2^31 - 1 pages; otherwise planning
+    /// fails ([`PlanError::BadMaximum`]).
     ///
-    /// Without this the limit is 2^30 pages, 4 TiB for pages of 4 KiB: the
-    /// largest power of two that KVM takes. A limit that is not a multiple of
-    /// the processor's large pages would cost one of these at every cut, since
-    /// KVM maps none that two slots share.
+    /// The default is 2^30 pages, 4 TiB for pages of 4 KiB: the largest power of
+    /// two that KVM supports. A size that is not a multiple of the processor's
+    /// large pages costs one large page at every cut, because KVM maps no large
+    /// page across two slots.
     #[must_use]
     pub fn with_max_slot_size(mut self, size: u64) -> Self {
         self.max_size = Some(size);
         self
     }
 
-    /// The numbers that are reserved; the ranges may overlap.
+    /// The reserved numbers. The ranges may overlap.
     pub fn reserved(&self) -> impl Iterator<Item = RangeInclusive<SlotId>> + '_ {
         self.reserved.iter().map(|&(first, last)| first..=last)
     }
 
-    /// How many numbers below `limit` are reserved.
+    /// The number of reserved numbers below `limit`.
     pub(crate) fn reserved_below(&self, limit: u32) -> u32 {
-        // By their first number, so that what overlaps is counted once.
+        // Sorted by first number, to count overlapping numbers once.
         let mut counted = 0;
         let counts = self.reserved.iter().map(|&(first, last)| {
             let end = (u32::from(last) + 1).min(limit);

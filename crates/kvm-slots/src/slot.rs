@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A memslot, and how it is encoded for the kernel.
+//! A memslot and its encoding for the kernel.
 
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
@@ -9,28 +9,25 @@ use kvm_bindings::{
 use crate::abi::AbiProfile;
 use crate::caps::Capabilities;
 use crate::push::PushedRange;
-use crate::range::{Backing, SlotAccess};
+use crate::range::{Backing, SlotAccess, SlotRange};
 
 /// A memslot's number in address space 0.
 pub type SlotId = u16;
 
-/// A memslot: page aligned, with a number.
+/// A memslot: a range of whole pages with a number.
 ///
-/// What is mapped push-style ([`AbiProfile::Push`]) has a number here too, by
-/// which it is distinguished from the rest. KVM has no slot of that number then.
+/// A range that is mapped push-style ([`AbiProfile::Push`]) has a number too, but
+/// KVM has no slot of that number.
 ///
-/// Only a plan makes slots, from the ranges that the VMM hands in.
+/// Only the planner makes slots, from the ranges that the VMM passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub(crate) id: SlotId,
-    pub(crate) gpa: u64,
-    pub(crate) size: u64,
-    pub(crate) access: SlotAccess,
-    pub(crate) backing: Backing,
-    pub(crate) log_dirty: bool,
+    /// Whole pages.
+    pub(crate) range: SlotRange,
 }
 
-/// How a slot is encoded for a kernel.
+/// The encoding of a slot for a kernel.
 #[derive(Debug)]
 pub(crate) enum Encoding {
     Region2(kvm_userspace_memory_region2),
@@ -46,51 +43,51 @@ impl Slot {
 
     /// The first guest-physical address, page aligned.
     pub fn gpa(&self) -> u64 {
-        self.gpa
+        self.range.gpa()
     }
 
     /// The number of bytes, page aligned and not zero.
     pub fn size(&self) -> u64 {
-        self.size
+        self.range.size()
     }
 
     /// Whether stores are direct too.
     pub fn access(&self) -> SlotAccess {
-        self.access
+        self.range.access()
     }
 
-    /// The bytes that the guest reaches.
+    /// The memory that the guest reaches.
     pub fn backing(&self) -> &Backing {
-        &self.backing
+        self.range.backing()
     }
 
     /// Whether KVM logs which pages the guest writes.
     pub fn log_dirty(&self) -> bool {
-        self.log_dirty
+        self.range.log_dirty()
     }
 
     /// The last guest-physical address.
     pub fn last(&self) -> u64 {
-        self.gpa + (self.size - 1)
+        self.range.last()
     }
 
-    /// Whether KVM lets the slot change its address or its logging. Slots on
-    /// files can only be deleted.
+    /// Whether KVM can change the slot's address and logging. KVM can only delete
+    /// slots on files.
     pub fn is_mutable(&self) -> bool {
-        matches!(self.backing, Backing::Host(_))
+        matches!(self.backing(), Backing::Host(_))
     }
 
-    /// The flags by the names of the kernel's header, without their prefix.
-    /// What an ABI profile has in their place is called `FD_OFFSET`.
+    /// The names of the flags in the kernel's header, without their prefix. The flag
+    /// of an ABI profile is `FD_OFFSET`.
     pub fn flag_names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
-        if self.log_dirty {
+        if self.log_dirty() {
             names.push("LOG_DIRTY_PAGES");
         }
-        if self.access == SlotAccess::ReadOnly {
+        if self.access() == SlotAccess::ReadOnly {
             names.push("READONLY");
         }
-        match self.backing {
+        match self.backing() {
             Backing::Host(_) => {}
             Backing::GuestMemfd { .. } => names.push("GUEST_MEMFD"),
             Backing::FdOffset(_) => names.push("FD_OFFSET"),
@@ -98,19 +95,19 @@ impl Slot {
         names
     }
 
-    /// How the slot is encoded for this kernel. `None` for a backing that it has no
-    /// way for; the planner has refused those.
+    /// Encodes the slot for this kernel. `None` for a backing that the kernel does
+    /// not support; the planner refuses those.
     #[inline]
     pub(crate) fn encoding(
         &self,
         capabilities: &Capabilities,
         abi: AbiProfile,
     ) -> Option<Encoding> {
-        match &self.backing {
+        match self.backing() {
             Backing::FdOffset(file) if abi == AbiProfile::Push => {
                 Some(Encoding::Pushed(PushedRange {
-                    gpa: self.gpa,
-                    size: self.size,
+                    gpa: self.gpa(),
+                    size: self.size(),
                     file: file.slice().clone(),
                 }))
             }
@@ -119,18 +116,18 @@ impl Slot {
         }
     }
 
-    /// What `KVM_SET_USER_MEMORY_REGION2` takes to create the slot, or to move
-    /// it or change its flags.
+    /// The argument of `KVM_SET_USER_MEMORY_REGION2` that creates the slot, moves it
+    /// or changes its flags.
     fn region2(&self, abi: AbiProfile) -> Option<kvm_userspace_memory_region2> {
         let region = kvm_userspace_memory_region2 {
             slot: self.id.into(),
             flags: self.plain_flags(),
-            guest_phys_addr: self.gpa,
-            memory_size: self.size,
-            userspace_addr: self.backing.host().map_or(0, |host| host.address()),
+            guest_phys_addr: self.gpa(),
+            memory_size: self.size(),
+            userspace_addr: self.backing().host().map_or(0, |host| host.address()),
             ..Default::default()
         };
-        match &self.backing {
+        match self.backing() {
             Backing::Host(_) => Some(region),
             Backing::GuestMemfd { file, .. } => Some(kvm_userspace_memory_region2 {
                 flags: region.flags | KVM_MEM_GUEST_MEMFD,
@@ -145,27 +142,27 @@ impl Slot {
         }
     }
 
-    /// What the older ioctl takes; `None` for a backing that it cannot name.
+    /// The argument of the older ioctl; `None` for a backing that it does not support.
     fn region1(&self) -> Option<kvm_userspace_memory_region> {
-        let Backing::Host(host) = &self.backing else {
+        let Backing::Host(host) = self.backing() else {
             return None;
         };
         Some(kvm_userspace_memory_region {
             slot: self.id.into(),
             flags: self.plain_flags(),
-            guest_phys_addr: self.gpa,
-            memory_size: self.size,
+            guest_phys_addr: self.gpa(),
+            memory_size: self.size(),
             userspace_addr: host.address(),
         })
     }
 
     fn plain_flags(&self) -> u32 {
-        let log = if self.log_dirty {
+        let log = if self.log_dirty() {
             KVM_MEM_LOG_DIRTY_PAGES
         } else {
             0
         };
-        let readonly = match self.access {
+        let readonly = match self.access() {
             SlotAccess::ReadOnly => KVM_MEM_READONLY,
             SlotAccess::ReadWrite => 0,
         };

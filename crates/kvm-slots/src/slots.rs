@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The memslots of one VM: planned, applied and rolled back in one place.
+//! Owns the memslots of one VM: plans, applies and rolls back changes.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::abi::{AbiProfile, Unsupported};
+use crate::abi::AbiProfile;
 use crate::apply::{self, Applied, ApplyError, NotUndone};
 use crate::caps::Capabilities;
 use crate::dirty::ops::BeforeOp;
@@ -19,16 +19,17 @@ use crate::rules::SlotRules;
 use crate::slot::Slot;
 use crate::step::Stepper;
 use crate::table::SlotTable;
+use crate::unsupported::Unsupported;
 use crate::vm::Vm;
 
 /// The memslots of one VM.
 ///
-/// A plan is made from the slots that the VM has; applying it makes one ioctl
-/// for each [`Op`]. The [`table`](Self::table) follows each that succeeds, so it
+/// A plan starts from the VM's current slots. Applying it makes one ioctl for each
+/// [`Op`]. The [`table`](Self::table) follows each operation that succeeds, so it
 /// stays true after a failure.
 ///
 /// No slot outlives the owner of its memory. Dropping this value deletes the
-/// slots that KVM still has. If KVM refuses to delete one, its owner is leaked.
+/// slots. If KVM refuses to delete a slot, the owner is leaked.
 #[derive(Debug)]
 pub struct Slots<V: Vm> {
     vm: Arc<V>,
@@ -42,15 +43,14 @@ impl<V: Vm> Slots<V> {
     /// Manages the memslots of `vm`, which has none yet.
     ///
     /// # Safety
-    /// The caller vouches for what safe code hands in later:
+    /// The caller guarantees:
     ///
     /// - `vm` does what [`Vm`] documents. All memslots of the VM are made and
     ///   changed through this value, except those with
     ///   [reserved numbers](SlotRules::reserving).
-    /// - `abi` is [`AbiProfile::None`], or how the kernel at hand takes memory
-    ///   without a host address ([`probe_abi`](crate::probe::probe_abi())). A
-    ///   kernel that gives the flag another meaning could take such a slot for
-    ///   memory of the process.
+    /// - `abi` is [`AbiProfile::None`], or the kernel has this ABI
+    ///   ([`probe_abi`](crate::probe::probe_abi())). A kernel that uses the flag for
+    ///   something else could interpret such a slot as memory of the process.
     pub unsafe fn new(vm: V, abi: AbiProfile) -> Self {
         Self {
             capabilities: Capabilities::probe(&vm),
@@ -61,24 +61,24 @@ impl<V: Vm> Slots<V> {
         }
     }
 
-    /// Has later plans go by `rules`: for a VM that has slots with reserved
-    /// numbers, or whose slots shall not be as large as they can be.
+    /// Sets the rules of later plans, for a VM that has slots with reserved numbers
+    /// or a maximum slot size.
     #[must_use]
     pub fn with_rules(mut self, rules: SlotRules) -> Self {
         self.table.set_rules(rules);
         self
     }
 
-    /// Has later plans go by these capabilities: for a VMM that wants fewer, or
-    /// knows more than KVM says. KVM refuses what it does not have.
+    /// Sets the capabilities of later plans, for a VMM that uses fewer, or knows more
+    /// than KVM reports. KVM refuses operations that it does not support.
     #[must_use]
     pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
         self
     }
 
-    /// Has `watcher` asked before each operation, also before those that undo
-    /// others: a [`DirtyCollector`](crate::dirty::DirtyCollector), which reads a
+    /// Sets a watcher that is called before each operation, including those of a
+    /// rollback: a [`DirtyCollector`](crate::dirty::DirtyCollector), which reads a
     /// dirty log before an operation that ends it.
     #[must_use]
     pub fn with_watcher(mut self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
@@ -91,37 +91,37 @@ impl<V: Vm> Slots<V> {
         &self.vm
     }
 
-    /// What the VM's kernel can do.
+    /// The capabilities of the VM's kernel.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
 
-    /// How slots without a host address are made.
+    /// The ABI for slots without a host address.
     pub fn abi(&self) -> AbiProfile {
         self.abi
     }
 
-    /// The slots as they are now.
+    /// The current slots.
     pub fn table(&self) -> &SlotTable {
         &self.table
     }
 
-    /// Whether the guest can have `range` without exits: see
+    /// Checks whether the guest can have `range` without exits: see
     /// [`Capabilities::check`].
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why it cannot.
     pub fn check(&self, range: &SlotRange) -> Result<(), Unsupported> {
         self.capabilities.check(range, self.abi)
     }
 
-    /// Plans how the slots become those that `wanted` needs: everything that
-    /// the guest reaches directly. No page changes between private and shared.
+    /// Plans the change to the slots for `ranges`: all memory that the guest reaches
+    /// directly. No page changes between private and shared.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn plan(&self, wanted: &[SlotRange]) -> Result<Plan, PlanError> {
-        plan::plan(&self.table, wanted, &self.capabilities, self.abi)
+    pub fn plan(&self, ranges: &[SlotRange]) -> Result<Plan, PlanError> {
+        plan::plan(&self.table, ranges, &self.capabilities, self.abi)
     }
 
     /// Plans a change of some ranges. The cost depends on the change, with one
@@ -133,7 +133,7 @@ impl<V: Vm> Slots<V> {
         plan::plan_change(&self.table, change, &self.capabilities, self.abi)
     }
 
-    /// Carries `plan` out. After a failure, the steps before it are undone.
+    /// Applies `plan`. After a failure, the earlier steps are undone.
     ///
     /// Running vCPUs see only the memory before and the memory after the plan if
     /// the caller holds them as [`Plan::holds_vcpus`] requires.
@@ -141,10 +141,10 @@ impl<V: Vm> Slots<V> {
     /// # Errors
     /// [`ApplyError`] with the step that the kernel or the watcher refused. A plan
     /// made from other slots fails too: a step whose slot is not in the expected
-    /// state is not tried.
+    /// state is skipped.
     ///
     /// # Panics
-    /// If the VM or the watcher does. The steps before are undone as after a
+    /// If the VM or the watcher panics. The earlier steps are undone as after a
     /// failure; the table has the slots that could not be undone.
     #[expect(
         clippy::result_large_err,
@@ -153,8 +153,8 @@ impl<V: Vm> Slots<V> {
     pub fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
         let (stepper, table) = self.stepper();
         // SAFETY: only the planner makes slots, from ranges whose `HostMemory`
-        // vouches for the bytes. `table` followed all operations, and
-        // `drop` deletes its slots.
+        // guarantees the bytes. `table` followed all operations, and `drop`
+        // deletes its slots.
         unsafe { apply::apply(&stepper, plan, table) }
     }
 
@@ -166,7 +166,7 @@ impl<V: Vm> Slots<V> {
     /// a step with the slot that blocks it.
     ///
     /// # Panics
-    /// If the VM or the watcher does. The remaining steps are not undone; the
+    /// If the VM or the watcher panics. The remaining steps are not undone; the
     /// table stays true.
     pub fn undo(&mut self, applied: Applied) -> Vec<NotUndone> {
         let (stepper, table) = self.stepper();
@@ -174,13 +174,13 @@ impl<V: Vm> Slots<V> {
         unsafe { apply::undo(&stepper, applied.ops(), table) }
     }
 
-    /// The VM, for those who need it while the slots are locked.
+    /// The VM, for use while the slots are locked.
     #[cfg(feature = "memory-model")]
     pub(crate) fn shared_vm(&self) -> Arc<V> {
         self.vm.clone()
     }
 
-    /// Whether a watcher is asked before each operation.
+    /// Whether there is a watcher.
     #[cfg(feature = "memory-model")]
     pub(crate) fn is_watched(&self) -> bool {
         self.watcher.is_some()
@@ -205,7 +205,7 @@ impl<V: Vm> Drop for Slots<V> {
     fn drop(&mut self) {
         let (slots, unsettled) = std::mem::take(&mut self.table).into_slots();
         let stepper = self.stepper().0;
-        // Of an operation that panicked, KVM may or may not have the slot.
+        // After an operation that panicked, KVM may or may not have its slot.
         let (mut created, mut doubtful) = (None, None);
         match unsettled {
             Some(Op::Create(slot)) => created = Some(slot),
@@ -213,8 +213,8 @@ impl<V: Vm> Drop for Slots<V> {
             _ => {}
         }
         for slot in slots {
-            let may_be_gone = doubtful == Some(slot.id);
-            delete(&stepper, slot, may_be_gone);
+            let may_not_exist = doubtful == Some(slot.id);
+            delete(&stepper, slot, may_not_exist);
         }
         if let Some(slot) = created {
             delete(&stepper, slot, true);
@@ -222,20 +222,20 @@ impl<V: Vm> Drop for Slots<V> {
     }
 }
 
-/// Deletes the slot, or leaks its owner. The watcher is not asked: it cannot
-/// keep a slot that has no one to manage it.
-fn delete<V: Vm>(stepper: &Stepper<'_, V>, slot: Slot, may_be_gone: bool) {
+/// Deletes the slot, or leaks its owner. The watcher is not called: it could not
+/// keep the slot.
+fn delete<V: Vm>(stepper: &Stepper<'_, V>, slot: Slot, may_not_exist: bool) {
     let op = Op::Delete(slot);
-    // A panic while another one unwinds would abort the process.
+    // A second panic during unwinding would abort the process.
     let deleted = panic::catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: deleting a slot takes memory from the guest and gives none.
         unsafe { stepper.perform(&op) }
     }));
     match deleted {
         Ok(Ok(())) => {}
-        // The answer of KVM, and of a push map, if the slot does not exist.
-        Ok(Err(Errno::EINVAL | Errno::ENOENT)) if may_be_gone => {}
-        // KVM may still have the slot, and the guest reach its memory.
+        // The error of KVM, and of a push map, if the slot does not exist.
+        Ok(Err(Errno::EINVAL | Errno::ENOENT)) if may_not_exist => {}
+        // KVM may still have the slot, and the guest may reach its memory.
         Ok(Err(_)) | Err(_) => std::mem::forget(op),
     }
 }

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One operation: whether it can be tried, and the call that carries it out.
+//! Carries out one operation: checks the state of its slot, and calls KVM.
 
 use crate::abi::AbiProfile;
 use crate::caps::Capabilities;
 use crate::dirty::ops::BeforeOp;
 use crate::errno::Errno;
 use crate::plan::op::Op;
+use crate::plan::outcome::Plan;
 use crate::slot::{Encoding, Slot, SlotId};
 use crate::table::SlotTable;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::Vm;
 
-/// Why an operation was not carried out.
+/// The reason why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
-    /// The kernel refused it.
+    /// The kernel refused the operation.
     #[error("{0}")]
     Refused(Errno),
-    /// It was not tried: this slot is there and should not be, or is gone or
-    /// another than the operation starts from. KVM might have taken the
-    /// operation for a different one, as it takes the making of a slot that
-    /// exists for a move.
-    #[error("not tried: slot {0} is not as it would have to be")]
+    /// The operation was skipped: this slot is not in the expected state. KVM could
+    /// interpret the ioctl as a different operation, such as the creation of an
+    /// existing slot as a move.
+    #[error("skipped: slot {0} is not in the expected state")]
     Stale(SlotId),
 }
 
@@ -32,19 +32,18 @@ impl From<Errno> for StepError {
     }
 }
 
-/// How operations are carried out on one VM.
+/// Carries out operations on one VM.
 #[derive(Debug)]
 pub(crate) struct Stepper<'a, V> {
     pub(crate) vm: &'a V,
     pub(crate) capabilities: &'a Capabilities,
     pub(crate) abi: AbiProfile,
-    /// It is asked before each operation.
+    /// It is called before each operation.
     pub(crate) watcher: &'a dyn BeforeOp,
 }
 
 impl<V: Vm> Stepper<'_, V> {
-    /// Carries `op` out if the table has what it starts from, and lets the
-    /// table follow.
+    /// Carries out `op` if its slot is in the expected state. The table follows.
     ///
     /// # Safety
     /// The operation's slots, and those of the table, must keep the contract of
@@ -65,7 +64,7 @@ impl<V: Vm> Stepper<'_, V> {
         Ok(())
     }
 
-    /// One operation, one call.
+    /// Makes the call of one operation.
     ///
     /// # Safety
     /// As for [`step`](Self::step).
@@ -73,7 +72,7 @@ impl<V: Vm> Stepper<'_, V> {
         let (slot, memory_size) = match op {
             Op::Delete(slot) => (slot, 0),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
-                (slot, slot.size)
+                (slot, slot.size())
             }
             Op::SetPrivate { pages, private } => {
                 let attributes = match private {
@@ -105,14 +104,70 @@ impl<V: Vm> Stepper<'_, V> {
                     _ => Err(Errno::EOPNOTSUPP),
                 }
             }
-            // The planner has refused those.
+            // The planner refuses those.
             None => Err(Errno::EOPNOTSUPP),
         }
     }
 }
 
-/// A call in progress. If it panics, it is not known whether KVM carried the
-/// operation out; the table records that.
+impl<V: Vm> Stepper<'_, V> {
+    /// Brings KVM back to the state in the table after a panic: restores the slot or
+    /// the pages of the unsettled operation. If KVM refuses to restore the slot, it
+    /// is deleted, and the table follows.
+    ///
+    /// # Errors
+    /// The error of KVM; the operation stays unsettled.
+    ///
+    /// # Safety
+    /// As for [`step`](Self::step).
+    #[cold]
+    pub(crate) unsafe fn settle(&self, table: &mut SlotTable) -> Result<(), Errno> {
+        let Some(op) = table.unsettled().cloned() else {
+            return Ok(());
+        };
+        match &op {
+            // SAFETY: passed on from the caller, as is each of those below.
+            Op::Create(slot) => unsafe { self.ensure_deleted(slot) }?,
+            // It is unknown whether the slot exists, and KVM does not create an
+            // existing slot.
+            // SAFETY: as above.
+            Op::Delete(slot) => unsafe {
+                self.ensure_deleted(slot)?;
+                if self.perform(&Op::Create(slot.clone())).is_err() {
+                    table.remove(slot.id);
+                }
+            },
+            // KVM does nothing if the slot is in this state already.
+            // SAFETY: as above.
+            Op::Move { from, to } | Op::SetFlags { from, to } => unsafe {
+                if self.perform(&op.inverse()).is_err() {
+                    self.ensure_deleted(to)?;
+                    table.remove(from.id);
+                }
+            },
+            // SAFETY: as above.
+            Op::SetPrivate { .. } => unsafe { self.perform(&op.inverse()) }?,
+        }
+        table.set_unsettled(None);
+        Ok(())
+    }
+
+    /// Deletes the slot if it exists.
+    ///
+    /// # Safety
+    /// As for [`step`](Self::step).
+    unsafe fn ensure_deleted(&self, slot: &Slot) -> Result<(), Errno> {
+        // SAFETY: passed on from the caller.
+        match unsafe { self.perform(&Op::Delete(slot.clone())) } {
+            // The error of KVM, and of a push map, if the slot does not exist.
+            Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// A call in progress. If it panics, it is unknown whether KVM carried out the
+/// operation. The table records that.
 struct Call<'a> {
     op: &'a Op,
     table: &'a mut SlotTable,
@@ -124,7 +179,7 @@ impl Drop for Call<'_> {
     }
 }
 
-/// Whether the slot of the operation's number is what it starts from.
+/// Checks that the operation's slot is in the expected state.
 fn starts_from(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     let (id, from) = match op {
         Op::Create(slot) => (slot.id, None),
@@ -140,15 +195,30 @@ fn starts_from(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     }
 }
 
-/// Whether the table has what the operation starts from, and no other slot
-/// holds addresses that its slot is to have. Plans keep the second rule by
-/// themselves.
+impl SlotTable {
+    /// Applies `plan` to the table alone, without a VM. Later plans start from the
+    /// slots that a VM would then have.
+    ///
+    /// # Errors
+    /// [`StepError::Stale`] at the first step whose slot is not in the expected
+    /// state. The table has followed the steps before it.
+    pub fn follow(&mut self, plan: &Plan) -> Result<(), StepError> {
+        for op in &plan.ops {
+            finds_room(self, op)?;
+            self.follow_op(op);
+        }
+        Ok(())
+    }
+}
+
+/// Checks that the operation's slot is in the expected state, and that no other
+/// slot occupies its target. Plans follow the second rule by themselves.
 pub(crate) fn finds_room(table: &SlotTable, op: &Op) -> Result<(), StepError> {
     starts_from(table, op)?;
     let (Op::Create(to) | Op::Move { to, .. }) = op else {
         return Ok(());
     };
-    let mut there = table.intersecting_downwards(to.gpa, to.last());
+    let mut there = table.intersecting_downwards(to.gpa(), to.last());
     match there.find(|other: &&Slot| other.id != to.id) {
         None => Ok(()),
         Some(other) => Err(StepError::Stale(other.id)),

@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which memslots a VM has.
+//! The table of a VM's memslots.
 
 use std::collections::BTreeMap;
 
 use crate::ids::FreeIds;
 use crate::plan::op::Op;
-use crate::plan::outcome::Plan;
 use crate::rules::SlotRules;
 use crate::slot::{Slot, SlotId};
-use crate::step::{StepError, finds_room};
 
-/// The memslots that KVM has, by number and by address. It changes only as
-/// operations succeed, so that it is true also after a failure.
+/// The memslots that KVM has, by number and by address. The table changes only when
+/// an operation succeeds, so it stays true after a failure.
 ///
-/// If the [`Vm`](crate::Vm) panics within an operation, it is not known whether
-/// KVM carried it out. The table records the operation. The next one, of a plan
-/// or of an undo, first brings KVM back to the state in the table.
+/// If the [`Vm`](crate::Vm) panics within an operation, it is unknown whether KVM
+/// carried it out. The table records the operation. The next operation, of a plan
+/// or of a rollback, first brings KVM back to the state in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotTable {
     rules: SlotRules,
     slots: BTreeMap<SlotId, Slot>,
     /// The number of each slot by its first address.
     by_gpa: BTreeMap<u64, SlotId>,
-    /// The numbers that are neither in use nor reserved.
+    /// The numbers that are neither used nor reserved.
     free: FreeIds,
     /// An operation that panicked: KVM may or may not have carried it out.
     unsettled: Option<Box<Op>>,
@@ -35,13 +33,13 @@ impl Default for SlotTable {
 }
 
 impl SlotTable {
-    /// The table of a VM that has no memslots yet.
+    /// The table of a VM without memslots.
     pub fn new() -> Self {
         Self::with_rules(SlotRules::new())
     }
 
-    /// The table of a VM that has no memslots yet, or only ones with reserved
-    /// numbers, which are not in the table.
+    /// The table of a VM without memslots, except for slots with reserved numbers,
+    /// which are not in the table.
     pub fn with_rules(rules: SlotRules) -> Self {
         let mut table = Self {
             rules: SlotRules::new(),
@@ -54,7 +52,7 @@ impl SlotTable {
         table
     }
 
-    /// Has later plans go by `rules`. Slots that are there stay.
+    /// Sets the rules of later plans. Existing slots stay.
     pub(crate) fn set_rules(&mut self, rules: SlotRules) {
         let mut free = FreeIds::all();
         for ids in rules.reserved() {
@@ -66,21 +64,7 @@ impl SlotTable {
         (self.rules, self.free) = (rules, free);
     }
 
-    /// Carries `plan` out on paper: a later plan can start from what a VM will
-    /// have then. No VM is asked.
-    ///
-    /// # Errors
-    /// [`StepError::Stale`] at the first step whose slot is not in the expected
-    /// state. The table has followed the steps before it.
-    pub fn follow(&mut self, plan: &Plan) -> Result<(), StepError> {
-        for op in &plan.ops {
-            finds_room(self, op)?;
-            self.follow_op(op);
-        }
-        Ok(())
-    }
-
-    /// What the VMM decided about its slots.
+    /// The VMM's rules for its slots.
     pub fn rules(&self) -> &SlotRules {
         &self.rules
     }
@@ -90,12 +74,12 @@ impl SlotTable {
         self.slots.values()
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether there is no slot.
+    /// Whether there are no slots.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -105,15 +89,15 @@ impl SlotTable {
         self.slots.get(&id)
     }
 
-    /// The slot that holds the guest-physical address `gpa`.
+    /// The slot that contains the guest-physical address `gpa`.
     pub fn find(&self, gpa: u64) -> Option<&Slot> {
         self.intersecting_downwards(gpa, gpa).next()
     }
 
-    /// The slots that hold some address from `first` to `last`, both included,
-    /// the lowest first. The cost is that of two searches and of what it finds.
+    /// The slots that contain some address from `first` to `last` (inclusive), the
+    /// lowest first. The cost is two searches and one step for each slot.
     pub fn intersecting(&self, first: u64, last: u64) -> impl Iterator<Item = &Slot> {
-        // Only the slot that starts at or below `first` can reach into it.
+        // Only the nearest slot at or below `first` can reach `first`.
         let below = self.by_gpa.range(..=first).next_back();
         let from = below.map_or(first, |(gpa, _)| *gpa).min(last);
         let slots = self.by_gpa.range(from..=last);
@@ -121,7 +105,7 @@ impl SlotTable {
         slots.skip_while(move |slot| slot.last() < first)
     }
 
-    /// The same slots, the highest first, for the cost of one search.
+    /// The same slots, the highest first, with one search.
     pub(crate) fn intersecting_downwards(
         &self,
         first: u64,
@@ -129,7 +113,7 @@ impl SlotTable {
     ) -> impl Iterator<Item = &Slot> {
         let below = self.by_gpa.range(..=last).rev();
         let slots = below.filter_map(|(_, id)| self.slots.get(id));
-        // Slots do not overlap, so downwards they also end ever lower.
+        // Slots do not overlap, so from high to low their ends decrease too.
         slots.take_while(move |slot| first <= slot.last())
     }
 
@@ -138,12 +122,12 @@ impl SlotTable {
         self.slots.get(self.by_gpa.get(&gpa)?)
     }
 
-    /// The numbers that are neither in use nor reserved.
+    /// The numbers that are neither used nor reserved.
     pub(crate) fn free_ids(&self) -> &FreeIds {
         &self.free
     }
 
-    /// All slots, and what an operation that panicked may have left.
+    /// All slots, and the unsettled operation.
     pub(crate) fn into_slots(self) -> (impl Iterator<Item = Slot>, Option<Op>) {
         (self.slots.into_values(), self.unsettled.map(|op| *op))
     }
@@ -153,21 +137,21 @@ impl SlotTable {
         self.unsettled.as_deref()
     }
 
-    /// Records, or clears, the operation whose outcome is not known.
+    /// Records or clears the operation whose outcome is unknown.
     pub(crate) fn set_unsettled(&mut self, op: Option<Op>) {
         self.unsettled = op.map(Box::new);
     }
 
-    /// Follows an operation that KVM has carried out.
+    /// Records an operation that KVM has carried out.
     pub(crate) fn follow_op(&mut self, op: &Op) {
         match op {
             Op::Delete(slot) => self.remove(slot.id),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
                 match self.slots.insert(slot.id, slot.clone()) {
-                    Some(old) => drop(self.by_gpa.remove(&old.gpa)),
+                    Some(old) => drop(self.by_gpa.remove(&old.gpa())),
                     None => self.free.take(slot.id..=slot.id),
                 }
-                self.by_gpa.insert(slot.gpa, slot.id);
+                self.by_gpa.insert(slot.gpa(), slot.id);
             }
             Op::SetPrivate { .. } => {}
         }
@@ -177,7 +161,7 @@ impl SlotTable {
         let Some(slot) = self.slots.remove(&id) else {
             return;
         };
-        self.by_gpa.remove(&slot.gpa);
+        self.by_gpa.remove(&slot.gpa());
         if !self.rules.is_reserved(id) {
             self.free.put_back(id);
         }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What of KVM's interface kvm-bindings and kvm-ioctls lack.
+//! The parts of KVM's interface that kvm-bindings and kvm-ioctls lack.
 
 pub use crate::ioctl::{PreFaultError, pre_fault_memory};
 
 /// `KVM_CAP_GUEST_MEMFD_FLAGS` (Linux 6.18), which kvm-bindings 0.14 lacks.
 pub const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
 
-/// `KVM_CAP_MEM_BACKING_FD` of this project's kernel patch: of which kinds of
-/// files a VM can have slots without a host address, by
-/// [`AbiProfile::FD_OFFSET_BIT_4`](crate::AbiProfile::FD_OFFSET_BIT_4). A bit
-/// for each kind. No released kernel has it, and another patch may take the
-/// number for something else: [`probe_abi`](crate::probe::probe_abi()) finds out.
+/// `KVM_CAP_MEM_BACKING_FD` of this project's kernel patch: the kinds of files that
+/// slots without a host address can be on, by
+/// [`AbiProfile::FD_OFFSET_BIT_4`](crate::AbiProfile::FD_OFFSET_BIT_4). One bit for
+/// each kind. No released kernel has it, and another patch may use the number for
+/// something else; [`probe_abi`](crate::probe::probe_abi()) checks the ABI itself.
 pub const KVM_CAP_MEM_BACKING_FD: u32 = 0x6664;
 
-/// The kind of file that is a dma-buf exported by VFIO
+/// The kind of file for a dma-buf that VFIO exports
 /// ([`KVM_CAP_MEM_BACKING_FD`]).
 pub const KVM_BACKING_FD_VFIO_DMABUF: u32 = 1 << 0;
 

@@ -1,29 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Flat views of the crate `memory-model` as input.
+//! Converts flat views of the crate `memory-model` to ranges.
 
 use memory_model::{self as model, Diff, FlatRange, FlatView, GuestAccess};
 
 use crate::range::{Backing, DeviceFile, SlotAccess, SlotRange};
 
-/// What of `view` the guest is to reach directly: everything that is not
-/// trapped.
+/// The ranges of `view` that the guest reaches directly: all that are not trapped.
 pub fn slot_ranges<H>(view: &FlatView<H>) -> Vec<SlotRange> {
     view.ranges().filter_map(slot_range).collect()
 }
 
-/// The ranges that are removed and added where a view changes. It is reused for
-/// the next change, so that a usual change allocates no lists.
+/// The removed and added ranges of a view change. It is reused for later changes, so
+/// that a usual change allocates no lists.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedRanges {
     pub(crate) removed: Vec<SlotRange>,
     pub(crate) added: Vec<SlotRange>,
 }
 
-/// A change of more ranges than this is not a usual one.
+/// A change of more ranges is unusual.
 const MANY: usize = 64;
 
 impl ChangedRanges {
-    /// Takes the ranges of a change.
+    /// Reads the ranges of a change.
     pub(crate) fn set<H>(&mut self, diff: &Diff<H>) {
         self.clear();
         let (were, are) = (
@@ -36,7 +35,7 @@ impl ChangedRanges {
         self.added.extend(added.filter_map(slot_range));
     }
 
-    /// Drops the ranges and the memory's owners.
+    /// Drops the ranges and the owners of their memory.
     pub(crate) fn clear(&mut self) {
         for ranges in [&mut self.removed, &mut self.added] {
             ranges.clear();
@@ -52,9 +51,9 @@ fn slot_range<H>(run: &FlatRange<H>) -> Option<SlotRange> {
         GuestAccess::Trap => return None,
     };
     let backing = backing(run.backing())?;
-    // KVM has a log for memory at a host address and for no other.
+    // KVM logs only memory at a host address.
     let plain = matches!(backing, Backing::Host(_));
-    // A run is as large as the memory behind it.
+    // A run is as large as its memory.
     let range = SlotRange::new(run.range().start(), access, backing).ok()?;
     Some(range.with_log_dirty(plain && !run.attributes().logged.is_empty()))
 }
@@ -63,8 +62,8 @@ fn backing(backing: model::Backing) -> Option<Backing> {
     Some(match backing {
         model::Backing::Memory(memory) => match memory.guest_memfd() {
             None => Backing::Host(memory.host().clone()),
-            // Whichever pages the file holds, the host address is where the
-            // shared ones are, or a view of them: KVM takes it in either case.
+            // The host address is where the shared pages are, or a mapping of
+            // them. KVM accepts both.
             Some((slice, _)) => Backing::GuestMemfd {
                 file: slice.clone(),
                 host: Some(memory.host().clone()),

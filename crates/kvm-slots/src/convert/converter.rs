@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One engine for all vCPU threads.
+//! Combines an engine with the pages, for all vCPU threads.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,10 +13,10 @@ use guest_ranges::PageRange;
 
 /// Converts pages of a VM for its vCPU threads, one request at a time.
 ///
-/// One lock around all of it is enough: KVM changes attributes under a lock of
-/// the VM too (`slots_lock`, in `kvm_vm_set_mem_attributes`). And it has to be
-/// around the discards: what one thread discards as stale, another could just
-/// have made current.
+/// One lock is enough: KVM also changes attributes under a lock of the VM
+/// (`slots_lock`, in `kvm_vm_set_mem_attributes`). The lock must include the
+/// discards. Otherwise one thread could discard bytes that another thread has just
+/// made current.
 #[derive(Debug)]
 pub struct Converter<V, P> {
     engine: Engine<V>,
@@ -24,7 +24,7 @@ pub struct Converter<V, P> {
 }
 
 impl<V: Vm, P: GuestPages> Converter<V, P> {
-    /// Converts pages of `vm`, of which `pages` knows.
+    /// Converts pages of `vm`. `pages` has their state.
     pub fn new(vm: V, pages: P) -> Self {
         Self {
             engine: Engine::new(vm),
@@ -32,7 +32,7 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         }
     }
 
-    /// Has `listener` follow all conversions, after those that do already.
+    /// Adds a listener, which is called after all earlier ones.
     pub fn add_listener(&mut self, listener: Arc<dyn ConversionListener>) {
         self.engine.add_listener(listener);
     }
@@ -42,9 +42,9 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         self.engine.vm()
     }
 
-    /// The guest called `KVM_HC_MAP_GPA_RANGE`, with these three arguments.
+    /// Handles the hypercall `KVM_HC_MAP_GPA_RANGE` with these three arguments.
     ///
-    /// Return 0 to it, or [`ConvertError::hypercall_return`].
+    /// Return 0 to the guest, or [`ConvertError::hypercall_return`].
     ///
     /// # Errors
     /// [`ConvertError`]
@@ -57,19 +57,19 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         self.convert(Request::hypercall(gpa, pages, attributes)?)
     }
 
-    /// `KVM_RUN` ended with `KVM_EXIT_MEMORY_FAULT` and EFAULT.
+    /// Handles `KVM_EXIT_MEMORY_FAULT` with EFAULT from `KVM_RUN`.
     ///
-    /// Run the vCPU again: its access will now succeed. Another vCPU may have
-    /// made the conversion meanwhile, and then this one changes nothing.
+    /// Run the vCPU again after success: its access will succeed. If another vCPU
+    /// has already converted the pages, this call changes nothing.
     ///
     /// # Errors
-    /// [`ConvertError`]: running the vCPU again would end in the same fault.
-    /// The guest has touched what cannot be what it takes it for.
+    /// [`ConvertError`]: the vCPU would fault again, because the pages cannot
+    /// change to the state that the guest expects.
     pub fn memory_fault(&self, flags: u64, gpa: u64, size: u64) -> Result<Converted, ConvertError> {
         self.convert(Request::memory_fault(flags, gpa, size)?)
     }
 
-    /// Converts what `request` asks for: all of it, or nothing.
+    /// Converts all pages that `request` names, or none.
     ///
     /// # Errors
     /// [`ConvertError`]
@@ -77,7 +77,7 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         self.engine.convert(&mut *self.lock()?, request)
     }
 
-    /// The host takes back what the guest has accepted of `range`:
+    /// Revokes the pages of `range` that the guest has accepted:
     /// [`Engine::revoke`].
     ///
     /// # Errors
@@ -86,8 +86,8 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         Ok(self.engine.revoke(&mut *self.lock()?, range))
     }
 
-    /// Looks at the pages, or changes what memory there is, while no
-    /// conversion is under way. `look` must not convert.
+    /// Calls `look` with the pages, to read or change them while no conversion is in
+    /// progress. `look` must not convert.
     ///
     /// # Errors
     /// [`ConvertError::CutShort`].
@@ -95,8 +95,8 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         Ok(look(&mut *self.lock()?))
     }
 
-    /// A panic in the middle of a conversion leaves attributes and state apart,
-    /// so that nothing can be built on them.
+    /// A panic in the middle of a conversion leaves attributes and state different,
+    /// so later conversions are refused.
     fn lock(&self) -> Result<MutexGuard<'_, P>, ConvertError> {
         self.pages.lock().map_err(|_| ConvertError::CutShort)
     }

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a conversion can end.
+//! The results and errors of conversions.
 
 use std::fmt;
 
+use super::check::Refusal;
 use super::listener::ConversionListenerError;
-use super::plan::Refusal;
 use super::request::RequestError;
-use crate::abi::Unsupported;
 use crate::errno::Errno;
+use crate::unsupported::Unsupported;
 use guest_ranges::PageRange;
 
-/// Pages of which something could not be done. A guest chooses how many there
-/// are, so only the first is kept.
+/// Pages for which a step failed. A guest chooses how many there are, so only the
+/// first is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// The first pages, and what the kernel said.
+    /// The first pages, and the kernel's error.
     pub first: Option<(PageRange, Errno)>,
 }
 
 impl Failures {
-    /// Whether there were none.
+    /// Whether there were no failures.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -41,57 +41,56 @@ impl fmt::Display for Failures {
     }
 }
 
-/// A conversion that was carried out.
+/// The result of a conversion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "it says which stale bytes are still there"]
+#[must_use = "it lists the stale bytes that were not discarded"]
 #[non_exhaustive]
 pub struct Converted {
-    /// How many bytes changed hands. 0 if all were as asked for already:
-    /// another vCPU was faster, and the guest just tries again.
+    /// The number of converted bytes. It is 0 if all pages already had the requested
+    /// state because another vCPU was faster; the guest retries its access.
     pub bytes: u64,
-    /// Stale bytes that the kernel did not give up. The conversion holds; the
-    /// host has less memory than it could, and the bytes may show again if
-    /// the pages change back.
+    /// Stale bytes that the kernel did not discard. The conversion is valid, but the
+    /// host has less free memory, and the bytes may reappear if the pages change
+    /// back.
     pub not_discarded: Failures,
 }
 
-/// A revocation that was carried out.
+/// The result of a revocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "it says what the guest has lost"]
+#[must_use = "it has the number of bytes that the guest has lost"]
 #[non_exhaustive]
 pub struct Revoked {
-    /// How many bytes the guest had accepted, and has lost.
+    /// The number of accepted bytes that the guest has lost.
     pub bytes: u64,
-    /// Pages that are private for KVM as before, because it did not change
-    /// that. They are not accepted any more.
+    /// Pages that KVM did not make shared. They are no longer accepted.
     pub not_shared: Failures,
 }
 
-/// Why a conversion was not carried out.
+/// The reason why a conversion failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
-    /// It is no request. Nothing has changed.
+    /// The request is invalid. Nothing has changed.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// It is one that cannot be met. Nothing has changed.
+    /// The request was refused. Nothing has changed.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The VM has no private pages. Nothing has changed.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// A step failed, and those before it were undone.
+    /// A step failed, and the earlier steps were undone.
     #[error(transparent)]
     Failed(Box<ConversionFailure>),
-    /// A listener panicked in the middle of an earlier conversion: it is
-    /// no longer known which pages are private.
+    /// A listener panicked in the middle of an earlier conversion. It is unknown
+    /// which pages are private.
     #[error("an earlier conversion was cut short by a panic")]
     CutShort,
 }
 
 impl ConvertError {
-    /// What a guest that asked by hypercall finds in its return register:
-    /// minus one of the numbers of include/uapi/linux/kvm_para.h.
+    /// The return value of the guest's hypercall: a negated error number of
+    /// include/uapi/linux/kvm_para.h.
     pub fn hypercall_return(&self) -> i64 {
         const KVM_EINVAL: i64 = 22;
         const KVM_EOPNOTSUPP: i64 = 95;
@@ -102,17 +101,17 @@ impl ConvertError {
     }
 }
 
-/// Which step of a conversion failed, and what it left behind.
+/// The failed step of a conversion, and the result of the rollback.
 #[derive(Debug, thiserror::Error)]
 #[error("conversion of {range}: {cause}{}", rest(.not_undone))]
 #[non_exhaustive]
 pub struct ConversionFailure {
-    /// The whole range asked for.
+    /// The whole requested range.
     pub range: PageRange,
     /// The step.
     pub cause: FailedStep,
-    /// What could not be undone of the steps before it: empty, and then
-    /// nothing has changed, unless that failed too.
+    /// The earlier steps that could not be undone. If it is empty, nothing has
+    /// changed.
     pub not_undone: NotConvertedBack,
 }
 
@@ -132,7 +131,7 @@ pub enum FailedStep {
     Attributes {
         /// The pages.
         range: PageRange,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
     /// A listener refused.
@@ -140,26 +139,25 @@ pub enum FailedStep {
     Listener {
         /// The listener's name.
         name: String,
-        /// What it said.
+        /// The listener's error.
         #[source]
         source: ConversionListenerError,
     },
 }
 
-/// What a conversion that failed could not undo.
+/// The steps that a failed conversion could not undo.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct NotConvertedBack {
-    /// Pages that have changed hands all the same: KVM did not change their
-    /// attributes back. This is how they are recorded.
+    /// Pages whose attributes KVM did not change back. They are recorded in their new
+    /// state.
     pub attributes: Failures,
-    /// Listeners that could not go back: for each its name and the first thing
-    /// it said.
+    /// Listeners that could not roll back, by name, each with its first error.
     pub listeners: Vec<(String, ConversionListenerError)>,
 }
 
 impl NotConvertedBack {
-    /// Whether all was undone.
+    /// Whether everything was undone.
     pub fn is_empty(&self) -> bool {
         self.attributes.is_empty() && self.listeners.is_empty()
     }

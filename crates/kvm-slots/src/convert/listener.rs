@@ -1,35 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Listeners of conversions: a mapper for DMA, which maps shared pages only.
+//! Listeners of conversions, such as a DMA mapper, which maps only shared pages.
 
-use std::sync::Arc;
-
-use super::error::NotConvertedBack;
 use super::sides::Stretch;
 use guest_ranges::PageRange;
 use guest_ranges::PageState;
 
-/// What a listener's `prepare` and `abort` may fail with. Downcast it for the
-/// typed error.
+/// The error of a listener's `prepare` and `abort`. Downcast it for the typed
+/// error.
 pub type ConversionListenerError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Pages that change hands, as listeners see it.
+/// The pages of a conversion, as listeners see them.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Conversion<'a> {
-    /// What the pages become. They are the opposite now.
+    /// The new state of the pages. They now have the other one.
     pub to: PageState,
-    /// The pages, by address, as few stretches as they can be.
-    /// [`Stretch::host`] is where the host has the shared ones; private MMIO
-    /// has no such place, and a mapper for DMA passes over it.
+    /// The pages, by address, as the fewest stretches. [`Stretch::host`] is the host
+    /// address of shared pages; private MMIO has none, and a DMA mapper skips it.
     pub stretches: &'a [Stretch],
-    /// The pages that become shared and have no private side now, by address: a
-    /// hole, or other memory that came to where pages were private. A mapper
-    /// for DMA that knows that memory maps it from here on.
+    /// The pages that become shared and have no private side now, by address: a hole,
+    /// or other memory that was added where pages are private. A DMA mapper that
+    /// knows that memory can now map it.
     pub unbacked: &'a [PageRange],
 }
 
 impl<'a> Conversion<'a> {
-    /// What listeners are notified of; `None` if no page changes.
+    /// The change for listeners; `None` if no page changes.
     pub(super) fn of(
         to: PageState,
         stretches: &'a [Stretch],
@@ -44,58 +40,39 @@ impl<'a> Conversion<'a> {
     }
 }
 
-/// Has listeners go back, the last to prepare first; returns the numbers of
-/// those that could not.
-pub(super) fn abort(
-    prepared: &[Arc<dyn ConversionListener>],
-    change: Option<Conversion<'_>>,
-    not_undone: &mut NotConvertedBack,
-) -> Vec<usize> {
-    let mut stuck = Vec::new();
-    let Some(change) = change else { return stuck };
-    for (number, listener) in prepared.iter().enumerate().rev() {
-        if let Err(error) = listener.abort(&change) {
-            not_undone.add_listener(listener.name(), error);
-            stuck.push(number);
-        }
-    }
-    stuck
-}
-
 /// Follows conversions.
 ///
-/// All calls come on the thread that converts, one at a time, in the order in
-/// which the listeners were added. A call must not convert in turn.
+/// All calls happen on the converting thread, one at a time, in the order in which
+/// the listeners were added. A call must not start a conversion.
 ///
-/// A large request can come as several changes of the same pages' neighbours:
-/// all of them are prepared before any is committed.
+/// A large request consists of several changes. All of them are prepared before any
+/// is committed.
 pub trait ConversionListener: Send + Sync {
-    /// Names the listener in errors.
+    /// The listener's name in errors.
     fn name(&self) -> &str;
 
-    /// Makes the change, or refuses it and leaves everything as it was.
+    /// Makes the change, or refuses it without any effect.
     ///
-    /// To private, it comes before the guest loses the shared pages: when it
-    /// returns, no device may reach them any more. To shared, it comes after
-    /// the guest has got them: devices may reach them from here on.
+    /// To private, this is called before the guest loses the shared pages. When it
+    /// returns, no device may access them any more. To shared, it is called after
+    /// the guest has them, and devices may access them.
     ///
     /// # Errors
-    /// Any error refuses the conversion: what was prepared before is
+    /// Any error refuses the conversion: listeners that have prepared are
     /// [aborted](Self::abort).
     fn prepare(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError>;
 
-    /// The change is made: what `prepare` kept to go back can go.
+    /// The change is complete. Drop all state that was kept for a rollback.
     fn commit(&self, _change: &Conversion<'_>) {}
 
-    /// Undoes what `prepare` did for these pages. They are some of those of
-    /// one prepared change, or all.
+    /// Undoes `prepare` for these pages: some or all pages of one prepared change.
     ///
     /// # Errors
-    /// What could not be undone; the error of the conversion carries it.
+    /// The reason why it cannot; the error of the conversion contains it.
     fn abort(&self, _change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
         Ok(())
     }
 
-    /// The guest lost these pages of private MMIO, which it had accepted.
+    /// The guest lost these accepted pages of private MMIO.
     fn revoked(&self, _pages: PageRange) {}
 }

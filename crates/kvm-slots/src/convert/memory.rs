@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest's convertible memory, for VMMs without a memory model.
+//! The state of a guest's pages, for VMMs without a memory model.
 
-use super::pages::{GuestPages, parts};
+use super::pages::{GuestPages, pages_within};
 use super::sides::{ConvertibleRange, Stretch};
 use guest_ranges::PageRange;
 use guest_ranges::PageSet;
 use guest_ranges::PageState;
 
-/// Memory with a private side, and which of its pages are private or accepted.
+/// Memory with a private side, and the pages that are private or accepted.
 ///
-/// Memory without a private side need not be named: it is the same as none.
+/// Omit memory without a private side: it is the same as none.
 ///
-/// # How large the state gets
+/// # The size of the state
 ///
-/// What is accepted takes at most 36 MiB for each TiB of private MMIO that there
-/// is. What is private takes as much for each TiB of addresses at which there
-/// ever was memory that the guest made private and not shared again. A guest
-/// that moves memory about can make that any address, so there is a
-/// [limit](Self::set_state_limit).
+/// Accepted pages need at most 36 MiB for each TiB of private MMIO. Private pages
+/// need as much for each TiB of addresses where the guest ever had private pages
+/// that it did not make shared again. A guest that moves memory can use any
+/// address, so there is a [limit](Self::set_state_limit).
 #[derive(Debug)]
 pub struct ConvertibleMemory {
     /// By address; no two overlap.
     ranges: Vec<ConvertibleRange>,
     private: PageSet,
     accepted: PageSet,
-    /// The most bytes that `private` may come to take.
+    /// The maximum size of `private` in bytes.
     limit: usize,
 }
 
@@ -39,19 +38,18 @@ impl Default for ConvertibleMemory {
     }
 }
 
-/// Why a guest's memory cannot become another. Nothing has changed.
+/// The reason why a guest's memory cannot change. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// Two of the ranges have these pages.
+    /// Two ranges overlap in these pages.
     #[error("two ranges have {pages}")]
     Overlap {
         /// The pages.
         pages: PageRange,
     },
-    /// The guest has accepted these pages of private MMIO, and the range they
-    /// are in is not among the new ones just as it was: only the guest or a
-    /// revocation ends that.
+    /// The guest has accepted these pages of private MMIO, and their range would
+    /// change. The guest must make them shared first, or the host revoke them.
     #[error("{pages} were accepted by the guest and cannot change")]
     Accepted {
         /// The first of them.
@@ -60,8 +58,8 @@ pub enum MemoryError {
 }
 
 impl ConvertibleMemory {
-    /// The bytes that the state of private pages may take if no one sets
-    /// another limit: as many as pages in 7 TiB of addresses can need.
+    /// The default limit of the state of private pages, in bytes: enough for any
+    /// pages in 7 TiB of addresses.
     pub const DEFAULT_STATE_LIMIT: usize = 256 << 20;
 
     /// No memory.
@@ -69,15 +67,15 @@ impl ConvertibleMemory {
         Self::default()
     }
 
-    /// The guest's memory is all of these ranges, in any order, and no other.
+    /// Replaces all ranges, in any order.
     ///
-    /// Pages that were private stay so, whatever is there now, as they do for
-    /// KVM. Where they are to follow memory that moves,
-    /// [`record`](GuestPages::record) it, and pass it to [`Change`](crate::Change).
+    /// Private pages stay private, as they do for KVM, even if their memory changes.
+    /// If they should follow memory that moves, [`record`](GuestPages::record) that,
+    /// and pass them to [`Change`](crate::Change).
     ///
-    /// Call it between planning the memslots and applying the plan: what the
-    /// guest has accepted refuses the change here. If then KVM refuses it, set
-    /// the old ranges again; those are never refused.
+    /// Call this between planning the memslots and applying the plan, because
+    /// accepted pages refuse the change here. If KVM then refuses the plan, set
+    /// the old ranges again; that never fails.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -98,7 +96,10 @@ impl ConvertibleMemory {
                 |new: &&ConvertibleRange| new.stretch == old.stretch && new.backing == old.backing;
             let before = ranges.partition_point(|r| r.stretch.range < old.stretch.range);
             let stays = ranges.get(before).filter(stays).is_some();
-            if let (false, Some(pages)) = (stays, parts(&self.accepted, old.stretch.range).next()) {
+            if let (false, Some(pages)) = (
+                stays,
+                pages_within(&self.accepted, old.stretch.range).next(),
+            ) {
                 return Err(MemoryError::Accepted { pages });
             }
         }
@@ -106,14 +107,14 @@ impl ConvertibleMemory {
         Ok(())
     }
 
-    /// Sets how many bytes of the host's memory the state of private pages may
-    /// come to take, if the guest makes some of them shared: 576 for each 16 MiB
-    /// that they reach into. A request that would outgrow it is refused before
-    /// anything is done ([`Refusal::NoRoom`](crate::convert::Refusal::NoRoom)). KVM's own
-    /// state grows alike and has no limit.
+    /// Sets the maximum size of the state of private pages, in bytes of host memory:
+    /// 576 for each 16 MiB of addresses with private pages, whichever of these pages
+    /// the guest later makes shared. A request that could exceed the limit is refused
+    /// before any change ([`Refusal::NoRoom`](crate::convert::Refusal::NoRoom)). KVM's
+    /// own state grows in the same way and has no limit.
     ///
-    /// Making pages shared is never refused for it. A VMM that has taken memory
-    /// away makes room, here and in KVM, by a request to make its pages shared.
+    /// The limit never refuses a request to make pages shared. A VMM that has removed
+    /// memory frees state, here and in KVM, by making its pages shared.
     pub fn set_state_limit(&mut self, bytes: usize) {
         self.limit = bytes;
     }
@@ -123,13 +124,13 @@ impl ConvertibleMemory {
         self.limit
     }
 
-    /// The bytes that the state of the pages takes on the heap, at most.
+    /// The maximum number of bytes that the state uses on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.private.heap_bytes() + self.accepted.heap_bytes()
     }
 }
 
-// SAFETY: all stretches are of `self.ranges`, which hold the memory and files.
+// SAFETY: all stretches are from `self.ranges`, which own the memory and files.
 unsafe impl GuestPages for ConvertibleMemory {
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
         let below = |memory: &ConvertibleRange| memory.stretch.range.end() <= range.start();
@@ -139,11 +140,11 @@ unsafe impl GuestPages for ConvertibleMemory {
     }
 
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(&self.private, range)
+        pages_within(&self.private, range)
     }
 
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(&self.accepted, range)
+        pages_within(&self.accepted, range)
     }
 
     fn has_room(&self, range: PageRange) -> bool {

@@ -1,72 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Converting pages between private and shared.
+//! Converts pages between private and shared.
 //!
-//! A confidential guest says which of its pages the host may touch. It says so
-//! by a hypercall, or by touching a page as what it is not; private MMIO it
-//! accepts. All are a [`Request`], and take one way:
+//! A confidential guest decides which of its pages the host may access. It
+//! requests a conversion by a hypercall, by an access to a page in the other
+//! state, or by accepting private MMIO. Each becomes a [`Request`]:
 //!
 //! ```text
 //! hypercall ────┐
-//! memory fault ─┼─> Request ─┐
-//! acceptance ───┘            ├─ plan_conversion ─> ConversionPlan ─ Engine ─> listeners,
-//! GuestPages ────────────────┘                                        │       attributes,
-//!     ^──────────────────── what has changed hands ───────────────────┘       discards
+//! memory fault ─┼─> Request ─ check ─ plan ─> ConversionPlan ─ switch ──> settle
+//! acceptance ───┘              ^                               │           │
+//!                          GuestPages                      listeners,   discards,
+//!                              ^                           attributes   listeners
+//!                              └───────── new states ──────────────────────┘
 //! ```
 //!
-//! [`plan_conversion`] is a pure function: it finds the pages that really
-//! change, and what lies behind them. An [`Engine`] carries that out; a
-//! [`Converter`] is one for all vCPU threads.
+//! [`plan_conversion`] is a pure function: it finds the pages that really change
+//! and their memory. An [`Engine`] carries out the plan. A [`Converter`] is an
+//! engine for all vCPU threads. Slots do not track which pages are private.
 //!
 //! # All or nothing
 //!
-//! A guest's hypercall has one return value. A guest that gets an error
-//! has to know what it may touch, so a request is met as a whole or not at all:
-//! one page that cannot be as asked refuses it.
+//! A guest's hypercall has one return value, and a guest that gets an error must
+//! know what it may access. So a request succeeds as a whole or not at all: one
+//! page that cannot change refuses the request.
 //!
 //! | page | to private | to shared |
 //! | --- | --- | --- |
 //! | host memory and guest_memfd | yes; the shared bytes are stale | yes; the private bytes are stale |
 //! | both in one guest_memfd | yes, in place | yes, in place |
 //! | guest_memfd alone | yes | refused: [`Refusal::NoSharedSide`] |
-//! | private MMIO | yes: that is acceptance | yes: the guest gives it back |
-//! | other memory, device registers, a hole | refused: [`Refusal::NoPrivateSide`] | yes; it was shared before, or its memory is gone |
+//! | private MMIO | yes: the guest accepts it | yes: the guest releases it |
+//! | other memory, device registers, a hole | refused: [`Refusal::NoPrivateSide`] | yes; it was shared before, or its memory was removed |
 //!
-//! Guests make holes shared as they boot, to reach emulated registers: that
-//! nothing is there is no reason to refuse.
+//! Guests make holes shared while they boot, to reach emulated registers. So a hole
+//! is no reason to refuse.
 //!
 //! # The order of steps
 //!
-//! To private: listeners prepare, attributes, stale shared bytes. No device is
-//! left on the shared pages when the guest loses them, and they are freed when
-//! neither guest nor device can bring them back.
+//! To private: listeners prepare, attributes change, stale shared bytes are
+//! discarded. No device has the shared pages when the guest loses them, and the
+//! bytes are freed when neither guest nor device can access them.
 //!
-//! To shared: attributes, listeners prepare, stale private bytes. Devices get
-//! pages that the guest has as shared already; where both sides are in one
-//! file, they could not be mapped before.
+//! To shared: attributes change, listeners prepare, stale private bytes are
+//! discarded. Devices get pages that the guest already has as shared. If both
+//! sides are in one file, devices could not map the pages earlier.
 //!
-//! In between, a page that one vCPU converts can change under another vCPU that
-//! touches it, as it does on hardware: the guest has to keep them apart.
+//! If one vCPU converts a page while another vCPU accesses it, the page changes
+//! under the second one, as on hardware. The guest has to avoid that.
 //!
-//! Discarding comes last because it cannot be undone. A discard that fails does
-//! not undo the conversion: what is wrong is that the host has less memory
-//! than it could. It is reported ([`Converted::not_discarded`]).
+//! Discarding comes last because it cannot be undone. A failed discard does not
+//! undo the conversion, since the host only has less free memory. It is reported
+//! in [`Converted::not_discarded`].
 //!
 //! # Bounds
 //!
-//! A guest can alternate its pages. A request over many such pages is planned
-//! in parts of 4096 stretches, so that no plan grows with it, and each part takes
-//! one ioctl for its attributes and one call for each range of memory that has
-//! stale bytes. The state has a bound too, wherever a guest moves its memory:
-//! see [`ConvertibleMemory`], and `MemoryModel::set_state_limit` of
-//! `memory-model`. What would outgrow it is refused ([`Refusal::NoRoom`]).
+//! A guest can alternate private and shared pages. A request for many such pages is
+//! planned in parts of 4096 stretches, so that plans have a bounded size. Each part
+//! costs one ioctl for its attributes and one call for each range of memory with
+//! stale bytes.
+//!
+//! The state of the pages is bounded too, wherever a guest moves its memory: see
+//! [`ConvertibleMemory`], and `MemoryModel::set_state_limit` of `memory-model`. A
+//! request that would exceed the limit is refused ([`Refusal::NoRoom`]).
 //!
 //! # Private MMIO
 //!
-//! To make private MMIO private is to accept it. From then on its range cannot
+//! A guest accepts private MMIO by making it private. From then on its range cannot
 //! change ([`ConvertibleMemory::set_ranges`]; a memory model refuses the
-//! transaction) before the guest has made it shared again or the host has
-//! [revoked](Converter::revoke) it. The host has no side of it, so nothing is
-//! discarded, and a mapper for DMA passes over it.
+//! transaction) until the guest makes it shared or the host
+//! [revokes](Converter::revoke) it. The host has no memory for it, so nothing is
+//! discarded, and a DMA mapper skips it.
 //!
 //! # Example
 //!
@@ -94,18 +97,18 @@
 //! // The guest calls KVM_HC_MAP_GPA_RANGE: two pages, encrypted.
 //! let accepted = converter.hypercall(0xe000_0000, 2, 1 << 4)?;
 //! assert_eq!(accepted.bytes, 0x2000);
-//! // A hole cannot be private, and so nothing of this is.
+//! // A hole cannot be private, so the whole request fails.
 //! let refused = converter.hypercall(0xe000_2000, 3, 1 << 4).unwrap_err();
 //! assert_eq!(refused.hypercall_return(), -22);
-//! // What the guest has accepted stays where it is.
-//! let gone = converter.with_pages(|memory| memory.set_ranges(None))?;
-//! assert!(gone.is_err());
+//! // Accepted pages cannot be removed.
+//! let changed = converter.with_pages(|memory| memory.set_ranges(None))?;
+//! assert!(changed.is_err());
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod check;
 mod converter;
-pub(crate) mod discard;
 mod engine;
 mod error;
 mod listener;
@@ -115,8 +118,13 @@ mod model;
 mod pages;
 mod plan;
 mod request;
+mod rollback;
+mod settle;
 mod sides;
+mod switch;
 
+pub use crate::discard::Discard;
+pub use check::Refusal;
 pub use converter::Converter;
 pub use engine::Engine;
 pub use error::{
@@ -128,6 +136,6 @@ pub use memory::{ConvertibleMemory, MemoryError};
 #[cfg(feature = "memory-model")]
 pub use model::ModelPages;
 pub use pages::GuestPages;
-pub use plan::{ConversionPlan, Refusal, plan_conversion};
+pub use plan::{ConversionPlan, plan_conversion};
 pub use request::{Request, RequestError};
-pub use sides::{ConvertibleRange, Discard, Sides, Stretch};
+pub use sides::{ConvertibleRange, Sides, Stretch};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The state of pages where a memory model has it.
+//! The state of pages in a memory model.
 
 use std::borrow::BorrowMut;
 use std::fmt;
@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 use memory_model::{Backing, FlatView, MemoryModel, SpaceId};
 
-use super::pages::{GuestPages, parts};
+use super::pages::{GuestPages, pages_within};
 use super::sides::{Sides, Stretch};
 use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
-/// The pages of one address space of a memory model. What is private and what
-/// is accepted is what the model says, and nothing is written down twice.
+/// The pages of one address space of a memory model, which records the private and
+/// accepted pages.
 ///
 /// `M` is the model itself, for a [`Converter`](crate::convert::Converter) that owns it,
-/// or a `&mut` to it, for an [`Engine`](crate::convert::Engine) that is lent it.
+/// or a `&mut` to it, for an [`Engine`](crate::convert::Engine) that borrows it.
 ///
 /// # Panics
-/// Looking at the pages does, if the space is not part of the model, or was
-/// removed from it: a VMM that removes a space takes its converter down first.
-/// So does recording what the model refuses, although it allowed the plan. A
+/// All methods panic if the space is not part of the model, or was removed from it:
+/// drop the converter before the space. Recording panics if the model refuses a
+/// change although it allowed the plan. A
 /// [`Converter`](crate::convert::Converter) then reports
 /// [`CutShort`](crate::convert::ConvertError::CutShort).
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl<H, M: BorrowMut<MemoryModel<H>>> ModelPages<M, H> {
     }
 }
 
-// SAFETY: all stretches are of memory and files that the model's view holds.
+// SAFETY: all stretches are from memory and files that the model's view owns.
 unsafe impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
         Memory {
@@ -57,11 +57,11 @@ unsafe impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
     }
 
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(self.model.borrow().private(self.space), range)
+        pages_within(self.model.borrow().private(self.space), range)
     }
 
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
-        parts(self.model.borrow().accepted(self.space), range)
+        pages_within(self.model.borrow().accepted(self.space), range)
     }
 
     fn has_room(&self, range: PageRange) -> bool {
@@ -87,16 +87,16 @@ unsafe impl<H, M: BorrowMut<MemoryModel<H>>> GuestPages for ModelPages<M, H> {
     }
 }
 
-/// The plan has asked the same view, and nothing changes it meanwhile. If the
-/// model refuses all the same, it no longer knows which pages are private, and
-/// nothing must go on from there.
+/// The plan has checked the same view, and nothing changes it meanwhile. If the model
+/// still refuses, its state of private pages is wrong, and no conversion may
+/// continue.
 fn must_follow<E: fmt::Display>(range: PageRange, recorded: Result<(), E>) {
     if let Err(error) = recorded {
         panic!("the model refuses what it allowed for {range}: {error}");
     }
 }
 
-/// The runs of a view that have a private side, from the start of a range on.
+/// The runs of a view that have a private side, in a range.
 struct Memory<H> {
     view: Arc<FlatView<H>>,
     rest: Option<PageRange>,
@@ -114,8 +114,8 @@ impl<H> Iterator for Memory<H> {
                 return None;
             };
             let end = run.range().last().saturating_add(1);
-            // Half a page at the end of a run is looked at, and passed over,
-            // with the next one.
+            // A partial page at the end of a run is skipped together with the
+            // next run.
             self.rest = end
                 .checked_next_multiple_of(4096)
                 .and_then(|end| PageRange::between(end, rest.end()));
@@ -136,7 +136,7 @@ impl<H> Iterator for Memory<H> {
     }
 }
 
-/// Where the two sides are; `None` if there is no private one.
+/// The places of the two sides; `None` if there is no private one.
 fn sides(backing: &Backing) -> Option<Sides> {
     match backing {
         Backing::Memory(memory) => {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the engine asks of the owner of a guest's memory.
+//! The state of a guest's pages, as an engine reads and records it.
 
 use super::sides::Stretch;
 use guest_ranges::{PageRange, PageSet, PageState};
 
-/// A guest's memory: what has a private side, and which pages are private now.
+/// A guest's memory with a private side, and the pages that are private now.
 ///
-/// It is the one place where that is written down.
-/// [`ConvertibleMemory`](crate::convert::ConvertibleMemory) is for VMMs that have no
-/// other; `ModelPages` (feature `memory-model`) is the state of a memory model.
+/// This is the only record of that state. VMMs without a memory model use
+/// [`ConvertibleMemory`](crate::convert::ConvertibleMemory); `ModelPages` (feature
+/// `memory-model`) uses the state of a memory model.
 ///
-/// No answer may change between two calls that take `&self`.
+/// Results must not change between two calls that take `&self`.
 ///
 /// # Safety
 /// Host addresses and descriptors of the stretches that [`memory`](Self::memory)
@@ -18,43 +18,47 @@ use guest_ranges::{PageRange, PageSet, PageState};
 /// [`FileSlice`](guest_ranges::FileSlice) values that live as long as the
 /// implementor: an engine discards bytes there.
 pub unsafe trait GuestPages {
-    /// The memory with a private side that `range` touches, by address and
-    /// without overlaps. What is left out cannot be private.
+    /// The memory with a private side in `range`, by address and without overlaps.
+    /// Other pages cannot be private.
     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_;
 
     /// The pages of `range` that are private, by address and without overlaps.
-    /// They need not be joined.
+    /// Adjacent ranges need not be joined.
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
 
-    /// The pages of `range` that the guest has accepted: of private MMIO, and
-    /// not given back since.
+    /// The pages of private MMIO in `range` that the guest has accepted and not
+    /// released since.
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
 
-    /// Whether there is room to record that these pages are private. A plan asks
-    /// for all that a request is about, before anything is done.
+    /// Whether there is room to record that these pages are private. It is called for
+    /// the whole range of a request, before any change.
     ///
-    /// A guest chooses which pages are private, and where memory is that moves.
-    /// An owner that keeps that in bounds says no here; this says always yes.
+    /// A guest chooses which pages are private, and where its memory is. An
+    /// implementation with a limit returns false here; the default is true.
     fn has_room(&self, range: PageRange) -> bool {
         let _ = range;
         true
     }
 
-    /// From here on these pages are in this state. A plan has found that they
-    /// can be, and that there is room. What becomes shared is not accepted any more.
+    /// Records the state of these pages. A plan has checked that they can have it, and
+    /// that there is room. Pages that become shared are no longer accepted.
     fn record(&mut self, range: PageRange, state: PageState);
 
-    /// The guest has accepted these pages. They are private MMIO, and private.
+    /// Records that the guest has accepted these pages of private MMIO, which are
+    /// private.
     fn accept(&mut self, range: PageRange);
 
-    /// The host takes back what was accepted of `range`. The pages stay
-    /// private until [`record`](Self::record) says otherwise.
+    /// Records that the pages of `range` are no longer accepted. They stay private
+    /// until the next [`record`](Self::record).
     fn revoke(&mut self, range: PageRange);
 }
 
 /// The parts of a range that are in a set, as whole pages.
-pub(super) fn parts(set: &PageSet, range: PageRange) -> impl Iterator<Item = PageRange> + '_ {
+pub(super) fn pages_within(
+    set: &PageSet,
+    range: PageRange,
+) -> impl Iterator<Item = PageRange> + '_ {
     let parts = set.within(range.into());
-    // Parts of a range that ends below 2^64 do, too.
+    // The range ends below 2^64, and so do its parts.
     parts.filter_map(|part| PageRange::between(part.start(), part.last() + 1))
 }

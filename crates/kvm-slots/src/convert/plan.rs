@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From a request to what has to be done for it: a pure function.
+//! Plans a conversion: a pure function of a request and the pages.
 
+use super::check::{Refusal, check};
 use super::pages::GuestPages;
 use super::request::Request;
-use super::sides::{Discard, Sides, Stretch};
+use super::sides::Stretch;
+use crate::discard::Discard;
 use guest_ranges::PageRange;
 use guest_ranges::PageState;
 
-/// The most stretches of one plan. A guest that has alternated its pages would
-/// otherwise make a plan as large as its memory.
+/// The maximum number of stretches of one plan. Otherwise a guest that alternates
+/// its pages could make a plan as large as its memory.
 const MAX_STRETCHES: usize = 4096;
 
-/// What one request, or the part of it that fits, comes to: pages that change
-/// and nothing else.
+/// The pages that change for a request, or for the part of it that fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConversionPlan {
-    /// What the pages become.
+    /// The new state of the pages.
     pub to: PageState,
-    /// The pages that change and have memory, by address. What lies next to
-    /// each other on both sides is one stretch.
+    /// The pages that change and have memory, by address. Pages that are adjacent on
+    /// both sides are one stretch.
     pub stretches: Vec<Stretch>,
-    /// Where bytes become stale: the stretches. To shared, they are joined across
-    /// pages that have changed before: nobody can have written to the private
-    /// side of those, and one call frees it all. To private they are not, as
-    /// the host may store to the shared side of a private page at any time.
+    /// The stretches whose bytes become stale. To shared, stretches are joined across
+    /// pages that are already shared: no one can have written to their private
+    /// side, and one call frees all of them. To private, stretches are not joined,
+    /// because the host may store to the shared side of a private page at any time.
     pub stale: Vec<Stretch>,
-    /// The pages that become shared and have no memory with a private side now:
-    /// it was taken away while they were private.
+    /// The pages that become shared and have no memory with a private side: it was
+    /// removed while they were private.
     pub unbacked: Vec<PageRange>,
-    /// What of the request this plan does not reach.
+    /// The rest of the request, for a later plan.
     pub rest: Option<PageRange>,
 }
 
@@ -45,66 +46,26 @@ impl ConversionPlan {
         stretches.chain(self.unbacked.iter().copied())
     }
 
-    /// From the first page that changes to the last: one call of
-    /// `KVM_SET_MEMORY_ATTRIBUTES` is enough, since what lies between is in the
-    /// wanted state.
+    /// The range from the first page that changes to the last. One call of
+    /// `KVM_SET_MEMORY_ATTRIBUTES` is enough, because the pages between are already
+    /// in the new state.
     pub fn span(&self) -> Option<PageRange> {
         let start = self.changes().map(PageRange::start).min()?;
         let end = self.changes().map(PageRange::end).max()?;
         PageRange::between(start, end)
     }
 
-    /// The bytes to discard, and the pages whose bytes they were.
+    /// The bytes to discard, with their pages.
     pub fn discards(&self) -> impl Iterator<Item = (PageRange, Discard)> + '_ {
         let stale = |s: &Stretch| Some((s.range, s.stale(self.to)?));
         self.stale.iter().filter_map(stale)
     }
 }
 
-/// Why a request was refused. Nothing has changed. A guest can bring any of
-/// these about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Some page cannot be private: nothing is there, or memory without a
-    /// private side.
-    #[error("{range} cannot become private: at {at:#x} is nothing with a private side")]
-    NoPrivateSide {
-        /// The whole range asked for.
-        range: PageRange,
-        /// The first page that cannot.
-        at: u64,
-    },
-    /// Some page cannot be shared: only a guest_memfd is there.
-    #[error("{range} cannot become shared: at {at:#x} is nothing with a shared side")]
-    NoSharedSide {
-        /// The whole range asked for.
-        range: PageRange,
-        /// The first page that cannot.
-        at: u64,
-    },
-    /// So many pages would be private, there or elsewhere, that what is written
-    /// down of them could outgrow its limit: [`GuestPages::has_room`].
-    #[error("{range} cannot become private too: the state of the pages is at its limit")]
-    NoRoom {
-        /// The whole range asked for.
-        range: PageRange,
-    },
-    /// Some page that was to be accepted is not private MMIO.
-    #[error("{range} cannot be accepted: at {at:#x} is no private MMIO")]
-    NotPrivateMmio {
-        /// The whole range asked for.
-        range: PageRange,
-        /// The first page that is not.
-        at: u64,
-    },
-}
-
-/// Plans `request`, or as much of it as fits into one plan.
+/// Plans `request`, or the first part of it if it does not fit into one plan.
 ///
 /// # Errors
-/// [`Refusal`] if any page of the request cannot be as it asks, even one that
-/// this plan would not reach.
+/// [`Refusal`] if any page of the request cannot change, even one in a later part.
 pub fn plan_conversion(
     pages: &impl GuestPages,
     request: Request,
@@ -113,41 +74,7 @@ pub fn plan_conversion(
     Ok(part(pages, request.range, request.to))
 }
 
-/// Whether every page of the request can be as it asks. It costs what there is
-/// of memory in the range, and not what there is of pages.
-pub(super) fn check(pages: &impl GuestPages, request: Request) -> Result<(), Refusal> {
-    let Request {
-        range,
-        to,
-        mmio_only,
-    } = request;
-    if to == PageState::Shared {
-        let bad = |s: &Stretch| matches!(s.sides, Sides::PrivateOnly { .. });
-        return match pages.memory(range).find(bad) {
-            Some(stretch) => {
-                let at = stretch.range.start().max(range.start());
-                Err(Refusal::NoSharedSide { range, at })
-            }
-            None => Ok(()),
-        };
-    }
-    let mut at = range.start();
-    for stretch in pages.memory(range) {
-        let fits = !mmio_only || stretch.sides == Sides::PrivateMmio;
-        if !fits || stretch.range.start() > at {
-            break;
-        }
-        at = stretch.range.end();
-    }
-    match at >= range.end() {
-        true if pages.has_room(range) => Ok(()),
-        true => Err(Refusal::NoRoom { range }),
-        false if mmio_only => Err(Refusal::NotPrivateMmio { range, at }),
-        false => Err(Refusal::NoPrivateSide { range, at }),
-    }
-}
-
-/// The plan for the beginning of `range`, which was checked.
+/// Plans the first part of `range`, which was checked.
 pub(super) fn part(pages: &impl GuestPages, range: PageRange, to: PageState) -> ConversionPlan {
     let mut plan = ConversionPlan {
         to,
@@ -187,7 +114,7 @@ fn shared(pages: &impl GuestPages, range: PageRange) -> impl Iterator<Item = Pag
     })
 }
 
-/// Adds what changes, until the plan is full.
+/// Adds the pages that change, until the plan is full.
 fn add_all(
     plan: &mut ConversionPlan,
     pages: &impl GuestPages,
@@ -196,7 +123,7 @@ fn add_all(
 ) {
     let mut memory = pages.memory(range).peekable();
     let only_stale_between = plan.to == PageState::Shared;
-    // Whether the latest stretch was of the memory that is next.
+    // Whether the previous stretch was in the next memory.
     let mut same_memory = false;
     for change in changes {
         let mut at = change.start();
@@ -216,7 +143,7 @@ fn add_all(
                     same_memory = true;
                     stretch.range.end()
                 }
-                // Nothing is there up to the next memory, or to the end.
+                // There is no memory up to the next one, or up to the end.
                 next => {
                     let end = next.map_or(left.end(), |m| m.range.start());
                     plan.unbacked.extend(PageRange::between(at, end));
@@ -227,8 +154,8 @@ fn add_all(
     }
 }
 
-/// Adds a stretch: to the one before it if the two lie side by side, or if
-/// what lies between is known to be the same memory.
+/// Adds a stretch. It is joined with the previous one if both are adjacent, or if
+/// the pages between are known to be the same memory.
 fn join(stretches: &mut Vec<Stretch>, stretch: Stretch, same_memory: bool) {
     if let Some(last) = stretches.last_mut() {
         let distance = stretch.range.start() - last.range.start();

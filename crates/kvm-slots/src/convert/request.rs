@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest asks for, however it asks.
+//! A guest's request to convert pages.
 
 use guest_ranges::{PAGE_SIZE, PageRange, PageRangeError, PageState};
 
-/// A wish for pages to be private, or shared.
+/// A request to make pages private or shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     pub(super) range: PageRange,
     pub(super) to: PageState,
-    /// Whether anything but private MMIO is a mistake.
+    /// Whether all pages must be private MMIO.
     pub(super) mmio_only: bool,
 }
 
 /// Bit 4 of the third argument of `KVM_HC_MAP_GPA_RANGE`: encrypted.
 const HYPERCALL_ENCRYPTED: u64 = 1 << 4;
-/// Bits 0 to 3: the size of page that the guest would like.
+/// Bits 0 to 3: the page size that the guest prefers.
 const HYPERCALL_PAGE_SIZE: u64 = 0xf;
 /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
 const EXIT_PRIVATE: u64 = 1 << 3;
 
 impl Request {
-    /// These pages shall be in this state.
+    /// A request to change these pages to this state.
     ///
     /// # Errors
-    /// [`RequestError`] for what is no range of pages.
+    /// [`RequestError`] if this is not a range of pages.
     pub fn new(gpa: u64, size: u64, to: PageState) -> Result<Self, RequestError> {
         Ok(Self {
             range: PageRange::new(gpa, size)?,
@@ -34,8 +34,8 @@ impl Request {
 
     /// The hypercall `KVM_HC_MAP_GPA_RANGE` (12), by its three arguments: an
     /// address, a number of pages of 4 KiB, and attributes
-    /// (Documentation/virt/kvm/x86/hypercalls.rst). The size of page in the
-    /// attributes is a preference, and not followed.
+    /// (Documentation/virt/kvm/x86/hypercalls.rst). The page size in the attributes is
+    /// only a preference and is ignored.
     ///
     /// # Errors
     /// [`RequestError`], also for reserved bits of the attributes.
@@ -54,8 +54,8 @@ impl Request {
         Self::new(gpa, pages.checked_mul(PAGE_SIZE).ok_or(wraps)?, to)
     }
 
-    /// The exit `KVM_EXIT_MEMORY_FAULT` (39), by its three fields: the guest
-    /// touched pages as private that are shared, or the other way round.
+    /// The exit `KVM_EXIT_MEMORY_FAULT` (39), by its three fields: the guest accessed
+    /// shared pages as private, or private pages as shared.
     ///
     /// # Errors
     /// [`RequestError`], also for flags other than
@@ -69,11 +69,11 @@ impl Request {
         Self::new(gpa, size, to)
     }
 
-    /// The guest accepts private MMIO: these pages shall be private, and must
-    /// all be private MMIO.
+    /// The guest accepts private MMIO: the pages become private, and must all be
+    /// private MMIO.
     ///
     /// # Errors
-    /// [`RequestError`] for what is no range of pages.
+    /// [`RequestError`] if this is not a range of pages.
     pub fn accept(gpa: u64, size: u64) -> Result<Self, RequestError> {
         Ok(Self {
             mmio_only: true,
@@ -86,23 +86,23 @@ impl Request {
         self.range
     }
 
-    /// What they shall be.
+    /// The state that they change to.
     pub fn to(self) -> PageState {
         self.to
     }
 }
 
-/// Why something is no request. A guest chooses these numbers.
+/// The reason why a request is invalid. A guest chooses these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// There is no byte in it.
+    /// The range is empty.
     #[error("no pages at {gpa:#x}")]
     Empty {
         /// The first address.
         gpa: u64,
     },
-    /// It does not consist of whole pages of 4 KiB, or of the host's pages
+    /// The range does not consist of whole pages of 4 KiB, or of the host's pages
     /// where those are larger.
     #[error("{size:#x} bytes at {gpa:#x} are not whole pages")]
     Unaligned {
@@ -111,12 +111,12 @@ pub enum RequestError {
         /// The number of bytes.
         size: u64,
     },
-    /// It does not end below 2^64.
+    /// The range does not end below 2^64.
     #[error("{size:#x} bytes at {gpa:#x} do not end below 2^64")]
     Wraps {
         /// The first address.
         gpa: u64,
-        /// The number of bytes; 2^64 - 1 stands for all larger ones.
+        /// The number of bytes; 2^64 - 1 if it does not fit.
         size: u64,
     },
     /// The hypercall's attributes have reserved bits.
@@ -125,7 +125,7 @@ pub enum RequestError {
         /// The attributes.
         attributes: u64,
     },
-    /// The exit has flags of unknown meaning.
+    /// The exit has unknown flags.
     #[error("flags {flags:#x} of the memory fault are unknown")]
     Flags {
         /// The flags.
@@ -139,7 +139,7 @@ impl From<PageRangeError> for RequestError {
             PageRangeError::Empty { gpa } => Self::Empty { gpa },
             PageRangeError::Unaligned { gpa, size } => Self::Unaligned { gpa, size },
             PageRangeError::Wraps { gpa, size } => Self::Wraps { gpa, size },
-            // Of another version of the crate: no range of pages in any case.
+            // An error of a later version: not a range of pages.
             _ => Self::Unaligned { gpa: 0, size: 0 },
         }
     }

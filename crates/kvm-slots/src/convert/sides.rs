@@ -1,50 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory with a private side: where its two sides are, and how the bytes of
-//! one of them go.
+//! Memory with a private side: the places of its private and shared bytes.
 
-use std::fmt;
-
+use crate::discard::Discard;
 use crate::range::{Backing, SlotRange};
 use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
-/// Where the private and the shared bytes of a stretch of memory are.
+/// The places of the private and the shared bytes of a stretch of memory.
 ///
-/// Plain numbers. The holder of the stretch keeps addresses and descriptors
-/// valid.
+/// These are plain numbers. The owner of the stretch keeps addresses and
+/// descriptors valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sides {
-    /// Private pages are in a guest_memfd, shared ones in host memory beside
-    /// it: what changes sides leaves stale bytes behind.
+    /// Private pages are in a guest_memfd, and shared pages in host memory. A
+    /// conversion leaves stale bytes on the other side.
     Split {
         /// The guest_memfd.
         fd: i32,
-        /// Where in the file the stretch starts.
+        /// The offset of the stretch in the file.
         offset: u64,
-        /// The host address where it starts.
+        /// The host address of the stretch.
         host: u64,
     },
-    /// There is a guest_memfd and nothing beside it: no page can be shared.
+    /// There is only a guest_memfd: no page can be shared.
     PrivateOnly {
         /// The guest_memfd.
         fd: i32,
-        /// Where in the file the stretch starts.
+        /// The offset of the stretch in the file.
         offset: u64,
     },
-    /// One guest_memfd holds both, in place: a page changes hands and keeps
-    /// its bytes, so nothing is stale.
+    /// One guest_memfd has both, in place: a page keeps its bytes when it is
+    /// converted, so no bytes are stale.
     InPlace {
         /// The host's mapping of the file.
         host: Option<u64>,
     },
-    /// Private MMIO: registers of a device, of which the host has nothing.
-    /// Private means accepted.
+    /// Private MMIO: registers of a device, without host memory. Private means
+    /// accepted.
     PrivateMmio,
 }
 
 impl Sides {
     /// The same memory, `bytes` further on.
     pub(super) fn advanced(self, bytes: u64) -> Self {
-        // Wrapping cannot happen in a stretch: its ends were checked.
+        // Nothing wraps inside a stretch: its ends were checked.
         match self {
             Self::Split { fd, offset, host } => Self::Split {
                 fd,
@@ -63,17 +61,17 @@ impl Sides {
     }
 }
 
-/// Pages that lie next to each other on both sides.
+/// Pages that are adjacent on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// The guest-physical addresses.
     pub range: PageRange,
-    /// What is there.
+    /// The places of their bytes.
     pub sides: Sides,
 }
 
 impl Stretch {
-    /// The part of the stretch that lies in `range`.
+    /// The part of the stretch in `range`.
     pub(super) fn within(&self, range: PageRange) -> Option<Self> {
         let part = self.range.intersect(range)?;
         Some(Self {
@@ -82,8 +80,7 @@ impl Stretch {
         })
     }
 
-    /// Where the host reaches these pages while they are shared. Private MMIO
-    /// has no such place.
+    /// The host address of these pages while they are shared. Private MMIO has none.
     pub fn host(&self) -> Option<u64> {
         match self.sides {
             Sides::Split { host, .. } => Some(host),
@@ -92,7 +89,7 @@ impl Stretch {
         }
     }
 
-    /// What becomes stale when the pages change to this state.
+    /// The bytes that become stale when the pages change to this state.
     pub(super) fn stale(&self, to: PageState) -> Option<Discard> {
         let size = self.range.size();
         match (self.sides, to) {
@@ -110,50 +107,18 @@ impl Stretch {
     }
 }
 
-/// Bytes that no one must see again. Where they were, zeros are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discard {
-    /// A hole is punched into a file: the private side.
-    File {
-        /// The guest_memfd.
-        fd: i32,
-        /// Where in the file.
-        offset: u64,
-        /// How many bytes.
-        size: u64,
-    },
-    /// Host memory is given back: the shared side.
-    Host {
-        /// Where in the process.
-        address: u64,
-        /// How many bytes.
-        size: u64,
-    },
-}
-
-impl fmt::Display for Discard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { fd, offset, size } => {
-                write!(f, "{size:#x} bytes of fd {fd} + {offset:#x}")
-            }
-            Self::Host { address, size } => write!(f, "{size:#x} bytes at host {address:#x}"),
-        }
-    }
-}
-
-/// Memory with a private side, and what keeps it valid.
+/// Memory with a private side, and its owners.
 #[derive(Clone, Debug)]
 pub struct ConvertibleRange {
     pub(super) stretch: Stretch,
-    /// What is there, with its owners.
+    /// The memory, with its owners.
     pub(super) backing: Backing,
 }
 
 impl ConvertibleRange {
-    /// What of a slot's range can be converted; `None` for memory without a
-    /// private side, and for less than a page. `sides` says which pages a
-    /// guest_memfd holds.
+    /// The convertible part of a slot's range; `None` for memory without a private
+    /// side, and for less than a page. `sides` are the pages that a guest_memfd
+    /// contains.
     pub fn new(range: &SlotRange, sides: GuestMemfdSides) -> Option<Self> {
         let pages = PageRange::inside(range.range())?;
         let skipped = pages.start() - range.gpa();
@@ -181,7 +146,7 @@ impl ConvertibleRange {
         })
     }
 
-    /// The pages and where they are.
+    /// The pages and the places of their bytes.
     pub fn stretch(&self) -> Stretch {
         self.stretch
     }

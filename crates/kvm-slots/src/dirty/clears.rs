@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which calls of `KVM_CLEAR_DIRTY_LOG` clear what a log says.
+//! Splits a dirty log into calls of `KVM_CLEAR_DIRTY_LOG`.
 //!
 //! The rule of `kvm_clear_dirty_log_protect` (virt/kvm/kvm_main.c): the first
 //! page is a multiple of 64, and so is the number of pages unless the call
 //! reaches the end of the slot.
 
-/// Words of one call: 2^18 pages, 1 GiB of pages of 4 KiB. KVM holds its MMU
-/// lock for a whole call, and vCPUs that fault wait for it.
+/// Words of one call: 2^18 pages, 1 GiB of pages of 4 KiB. KVM holds its MMU lock
+/// for the whole call, and vCPUs that fault wait for it.
 const WORDS_PER_CALL: usize = 1 << 12;
 
 /// One call.
@@ -14,14 +14,14 @@ const WORDS_PER_CALL: usize = 1 << 12;
 pub(crate) struct Clear<'a> {
     /// The first page, a multiple of 64.
     pub(crate) first_page: u64,
-    /// How many pages: a multiple of 64, or up to the last page of the slot.
+    /// The number of pages: a multiple of 64, or up to the last page of the slot.
     pub(crate) num_pages: u32,
-    /// Which of them.
+    /// The pages to clear.
     pub(crate) bitmap: &'a [u64],
 }
 
-/// The calls that clear all that is set in `log`, which is that of a slot of
-/// `pages` pages. Stretches without a dirty page are left out.
+/// The calls that clear all bits of `log`, the log of a slot of `pages` pages.
+/// Stretches without a dirty page are skipped.
 pub(crate) fn clears(log: &[u64], pages: u64) -> impl Iterator<Item = Clear<'_>> {
     let calls = log.chunks(WORDS_PER_CALL).enumerate();
     calls.filter_map(move |(number, words)| {
@@ -43,7 +43,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// What a kernel clears; `None` if it refuses the call.
+    /// The pages that a kernel clears; `None` if it refuses the call.
     fn dumb_kernel(clear: &Clear<'_>, pages: u64) -> Option<BTreeSet<u64>> {
         let (first, num) = (clear.first_page, u64::from(clear.num_pages));
         let inside = first <= pages && num <= pages - first;
@@ -61,7 +61,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn what_is_set_is_cleared_once_by_calls_that_kvm_takes(
+        fn each_set_bit_is_cleared_once_by_calls_that_kvm_accepts(
             pages in 1_usize..700_000,
             dirty in prop::collection::vec(any::<usize>(), 0..40),
         ) {

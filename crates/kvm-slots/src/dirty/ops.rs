@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which memslot operations take a log away, and the place to read it before.
+//! Finds the memslot operations that end a dirty log, and calls a watcher before
+//! them.
 
 use std::fmt;
 
@@ -9,12 +10,12 @@ use crate::plan::outcome::Plan;
 use crate::slot::Slot;
 use crate::table::SlotTable;
 
-/// Is asked before each memslot operation.
+/// A watcher that is called before each memslot operation.
 pub trait BeforeOp: fmt::Debug {
-    /// `op` is about to be carried out on the VM that has the slots of `table`.
+    /// Called before `op` on the VM with the slots of `table`.
     ///
     /// # Errors
-    /// The operation is then not carried out, as if the kernel had refused it.
+    /// The operation is refused, as if by the kernel.
     fn before(&self, op: &Op, table: &SlotTable) -> Result<(), Errno>;
 }
 
@@ -26,44 +27,44 @@ impl BeforeOp for () {
 }
 
 impl Op {
-    /// The slot whose dirty log the kernel throws away with this operation.
+    /// The slot whose dirty log the kernel discards with this operation.
     ///
-    /// The log goes with the slot, and with its flag
+    /// The log ends with the slot or its flag
     /// (`kvm_prepare_memory_region` and `kvm_commit_memory_region`,
-    /// virt/kvm/kvm_main.c). A slot that moves and goes on logging takes its
-    /// log along: a page that was written before is reported at the same place
-    /// within the slot, which is then at another address.
+    /// virt/kvm/kvm_main.c). A slot that moves and continues to log keeps its
+    /// log: a page that was written before is reported at the same offset in the
+    /// slot, which is then at another address.
     pub fn ends_log(&self) -> Option<&Slot> {
         let (from, goes_on) = match self {
             Self::Delete(slot) => (slot, false),
-            Self::Move { from, to } | Self::SetFlags { from, to } => (from, to.log_dirty),
+            Self::Move { from, to } | Self::SetFlags { from, to } => (from, to.log_dirty()),
             Self::Create(_) | Self::SetPrivate { .. } => return None,
         };
-        (from.log_dirty && !goes_on).then_some(from)
+        (from.log_dirty() && !goes_on).then_some(from)
     }
 
-    /// The slot that logs once this operation is done.
+    /// The slot that logs after this operation.
     pub(crate) fn logs_after(&self) -> Option<&Slot> {
         match self {
             Self::Delete(_) | Self::SetPrivate { .. } => None,
             Self::Create(slot) | Self::Move { to: slot, .. } | Self::SetFlags { to: slot, .. } => {
-                Some(slot).filter(|slot| slot.log_dirty)
+                Some(slot).filter(|slot| slot.log_dirty())
             }
         }
     }
 }
 
 impl Plan {
-    /// Whether some log ends with this plan, or with its rollback if a later
-    /// operation fails. What a guest writes between the reading of the log and
-    /// its end is in no log: who needs every write must hold the vCPUs while the
-    /// plan is applied, also where [`Plan::holds_vcpus`] does not say so.
+    /// Whether a log ends with this plan, or with its rollback if a later operation
+    /// fails. Guest writes between the read of the log and its end are not logged.
+    /// A VMM that needs every write must hold the vCPUs while the plan is applied,
+    /// even if [`Plan::holds_vcpus`] is false.
     pub fn ends_log(&self) -> bool {
         let Some((last, earlier)) = self.ops.split_last() else {
             return false;
         };
         let ends = |op: &Op| op.ends_log().is_some();
-        // The rollback of a slot that logs ends the log.
+        // The rollback of a new slot that logs ends the log.
         let may_end = |op: &Op| ends(op) || ends(&op.inverse());
         ends(last) || earlier.iter().any(may_end)
     }
@@ -72,17 +73,15 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::range::{Backing, SlotAccess};
+    use crate::range::{Backing, SlotAccess, SlotRange};
     use guest_ranges::HostMemory;
 
     fn slot(gpa: u64, log_dirty: bool) -> Slot {
+        let memory = Backing::Host(HostMemory::placeholder(0x1000).unwrap());
+        let range = SlotRange::new(gpa, SlotAccess::ReadWrite, memory).unwrap();
         Slot {
             id: 3,
-            gpa,
-            size: 0x1000,
-            access: SlotAccess::ReadWrite,
-            backing: Backing::Host(HostMemory::placeholder(0x1000).unwrap()),
-            log_dirty,
+            range: range.with_log_dirty(log_dirty),
         }
     }
 

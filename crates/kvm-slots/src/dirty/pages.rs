@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pages of host memory that were written.
+//! Sets of written pages of host memory.
 
 use std::fmt;
 use std::ops::Range;
 
 use guest_ranges::{AddrRange, PAGE_SIZE, PageSet};
 
-/// Pages of host memory that were written, each at most once.
+/// A set of written pages of host memory.
 ///
-/// It takes as much memory as a [`PageSet`]: at most 36 MiB for 1 TiB of pages of
+/// It uses as much memory as a [`PageSet`]: at most 36 MiB for 1 TiB of pages of
 /// 4 KiB.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DirtyPages {
     page_size: u64,
-    /// Whole pages of the host, by host address.
+    /// Whole pages, by host address.
     set: PageSet,
 }
 
 impl DirtyPages {
-    /// No page; `page_size` in bytes, as in
+    /// The empty set; `page_size` in bytes, as in
     /// [`Capabilities`](crate::Capabilities).
     pub(crate) fn new(page_size: u64) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl DirtyPages {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty()
     }
@@ -38,7 +38,7 @@ impl DirtyPages {
         u64::try_from(pages).unwrap_or(u64::MAX)
     }
 
-    /// Whether the page that holds the host address is among them.
+    /// Whether the set has the page of this host address.
     pub fn contains(&self, host: u64) -> bool {
         self.set.contains(host)
     }
@@ -48,7 +48,7 @@ impl DirtyPages {
         self.set.iter()
     }
 
-    /// The parts of a range of host addresses that are on these pages.
+    /// The parts of a range of host addresses on these pages.
     pub(crate) fn within(&self, host: AddrRange) -> impl Iterator<Item = AddrRange> + '_ {
         self.set.within(host)
     }
@@ -60,14 +60,13 @@ impl DirtyPages {
         }
     }
 
-    /// Adds the pages of a bitmap whose first bit is page `first`. Only
-    /// `pages` of its bits count.
+    /// Adds the pages of a bitmap of `pages` bits, whose first bit is page `first`.
     pub(crate) fn insert_bitmap(&mut self, first: u64, bitmap: &[u64], pages: u64) {
         if self.page_size == PAGE_SIZE {
             let address = first.saturating_mul(PAGE_SIZE);
             return self.set.insert_bitmap(address, bitmap, pages);
         }
-        // Each bit stands for several pages of the set.
+        // Each bit is several pages of the set.
         let words = (0..pages).step_by(64).zip(bitmap);
         for (from, word) in words {
             let bits = (0..64.min(pages - from)).filter(|bit| word >> bit & 1 == 1);
@@ -83,7 +82,7 @@ impl DirtyPages {
         self.set.insert_all(&other.set);
     }
 
-    /// Takes pages out, by number.
+    /// Removes and returns pages, by number.
     pub(crate) fn take(&mut self, pages: Range<u64>) -> Self {
         let mut taken = Self::new(self.page_size);
         if let Some(bytes) = self.bytes(pages) {
@@ -101,7 +100,7 @@ impl DirtyPages {
     }
 }
 
-/// As ranges: a set can be large.
+/// Shows ranges, because a set can be large.
 impl fmt::Debug for DirtyPages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.runs().take(16)).finish()
@@ -116,7 +115,7 @@ mod tests {
 
     const PAGE: u64 = 4096;
 
-    /// Where the sets hold another chunk of pages.
+    /// The number of pages in a chunk of a set.
     const PER_CHUNK: u64 = 4096;
 
     #[derive(Clone, Debug)]
@@ -127,7 +126,7 @@ mod tests {
     }
 
     fn pages() -> impl Strategy<Value = Range<u64>> {
-        // Around the border of two chunks.
+        // Around the boundary of two chunks.
         let start = PER_CHUNK - 300..PER_CHUNK + 300;
         (start, 0..200_u64).prop_map(|(start, len)| start..start + len)
     }
@@ -175,8 +174,8 @@ mod tests {
                     }
                     Step::Take(pages) => {
                         let taken = set.take(pages.clone());
-                        let (gone, stays) = dumb.iter().partition(|page| pages.contains(page));
-                        prop_assert_eq!(all(&taken), gone);
+                        let (removed, stays) = dumb.iter().partition(|page| pages.contains(page));
+                        prop_assert_eq!(all(&taken), removed);
                         dumb = stays;
                     }
                 }
@@ -186,7 +185,7 @@ mod tests {
                 for page in (PER_CHUNK - 300..PER_CHUNK + 700).step_by(7) {
                     prop_assert_eq!(set.contains(page * PAGE + 5), dumb.contains(&page));
                 }
-                // Runs never meet: what could be one is one.
+                // Runs are never adjacent.
                 let runs: Vec<_> = set.runs().collect();
                 prop_assert!(runs.windows(2).all(|w| w[0].last() + 1 < w[1].start()));
             }

@@ -1,26 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The dirty rings of a VM's vCPUs: harvested and reset together.
+//! Harvests and resets the dirty rings of a VM's vCPUs.
 
-use std::fmt;
-
-use super::collector::DirtyError;
-use super::vm::{DirtyEntry, DirtyRing, LoggingVm};
+use super::error::DirtyError;
+use super::vm::{DirtyEntry, DirtyRing, LoggingVm, RingId};
 use crate::errno::Errno;
 
-/// How often the kernel is asked to reset rings without making progress. A
-/// signal interrupts the ioctl without an error; the next call continues.
+/// The maximum number of resets without progress. A signal interrupts the ioctl
+/// without an error; the next call continues.
 const FRUITLESS_RESETS: usize = 16;
-
-/// The dirty ring of one vCPU, as
-/// [`DirtyCollector::add_ring`](crate::dirty::DirtyCollector::add_ring) numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RingId(usize);
-
-impl fmt::Display for RingId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 #[derive(Debug)]
 struct Ring {
@@ -33,7 +20,7 @@ struct Ring {
 #[derive(Debug, Default)]
 pub(super) struct Rings {
     rings: Vec<Ring>,
-    /// How many entries were harvested and not reset yet.
+    /// The number of harvested entries that are not reset yet.
     unreset: u64,
 }
 
@@ -50,7 +37,7 @@ impl Rings {
         ring.is_some_and(|ring| std::mem::take(&mut ring.harvested))
     }
 
-    /// All entries that can be harvested, and the first that is missing.
+    /// Harvests all entries. Also returns the first missing entry.
     pub(super) fn harvest(&mut self) -> (Vec<DirtyEntry>, Option<DirtyError>) {
         // Bounded by the size of the rings: only the reset frees entries.
         let (mut entries, mut skipped) = (Vec::new(), None);
@@ -68,8 +55,8 @@ impl Rings {
         (entries, skipped)
     }
 
-    /// Has the kernel reset the harvested entries; returns how many it did not
-    /// reset.
+    /// Resets the harvested entries. Returns the number of entries that the kernel did
+    /// not reset.
     pub(super) fn reset(&mut self, vm: &impl LoggingVm) -> Result<u64, Errno> {
         let mut fruitless = 0;
         loop {

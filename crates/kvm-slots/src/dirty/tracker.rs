@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What was written to host memory, by the guest and by the VMM.
+//! Tracks the pages of host memory that the guest and the VMM write.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,15 +12,15 @@ use super::vm::DirtyEntry;
 use crate::slot::{Slot, SlotId};
 use crate::table::SlotTable;
 
-/// Collects which pages of host memory were written, for several clients that
-/// each take them at their own pace. Clones are the same tracker.
+/// Tracks written pages of host memory for several clients, each of which takes them
+/// at its own pace. Clones are the same tracker.
 ///
-/// Pages are known by their host address. What was written stays written when
-/// its memslot moves, is split, or goes; and memory that shows at two
-/// guest-physical addresses is reported once.
+/// Pages are identified by their host address. A written page stays written when
+/// its memslot moves, is split, or is deleted. Memory at two guest-physical
+/// addresses is reported once.
 ///
-/// Memory is tracked from the time on that a slot on it logs, or that
-/// [`track`](Self::track) names it, until [`forget`](Self::forget).
+/// Memory is tracked from the first log of a slot on it, or from
+/// [`track`](Self::track), until [`forget`](Self::forget).
 #[derive(Clone, Debug)]
 pub struct DirtyTracker {
     page_size: u64,
@@ -34,8 +34,8 @@ struct State {
     next_client: u64,
 }
 
-/// A consumer of dirty pages. Each page is reported once per client. Dropping the
-/// client ends that.
+/// A consumer of dirty pages. Each page is reported once per client. Drop the client
+/// to stop.
 #[derive(Debug)]
 pub struct DirtyClient {
     number: u64,
@@ -43,7 +43,7 @@ pub struct DirtyClient {
 }
 
 impl DirtyTracker {
-    /// Nothing is tracked yet. `page_size` is the host's, in bytes:
+    /// A tracker of no memory. `page_size` is the host's, in bytes:
     /// [`Capabilities::page_size`](crate::Capabilities::page_size).
     pub fn new(page_size: u64) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl DirtyTracker {
         }
     }
 
-    /// A client, for whom nothing was written before now.
+    /// Adds a client. Earlier writes are not reported to it.
     pub fn client(&self) -> DirtyClient {
         let mut state = self.state();
         let number = state.next_client;
@@ -66,20 +66,18 @@ impl DirtyTracker {
         }
     }
 
-    /// Tracks the memory of a slot, and no more than that: nothing of it is
-    /// dirty for it. Not for slots without a host address, whose pages no one
-    /// can log.
+    /// Tracks the memory of a slot. This marks no page as dirty. Slots without a host
+    /// address cannot be logged and are ignored.
     pub fn track(&self, slot: &Slot) {
         if let Some(memory) = host_range(slot) {
             self.state().memory.insert(memory);
         }
     }
 
-    /// The VMM, or a device of it, has written `size` bytes at the host address
-    /// `host`. Call it after the write. May be called by any thread.
+    /// Marks `size` bytes at the host address `host` as written by the VMM or one of
+    /// its devices. Call it after the write, from any thread.
     ///
-    /// Returns whether all these bytes are tracked; those that are not are left
-    /// out.
+    /// Returns whether all these bytes are tracked; other bytes are ignored.
     pub fn mark(&self, host: u64, size: u64) -> bool {
         let Some(bytes) = bytes(host, size) else {
             return true;
@@ -98,25 +96,25 @@ impl DirtyTracker {
         tracked == u128::from(size)
     }
 
-    /// As [`mark`](Self::mark), by the guest-physical address `gpa`. Bytes in
-    /// no slot, or in one without a host address, are not tracked.
+    /// Same as [`mark`](Self::mark), by the guest-physical address `gpa`. Bytes in no
+    /// slot, or in a slot without a host address, are not tracked.
     pub fn mark_guest(&self, table: &SlotTable, gpa: u64, size: u64) -> bool {
         let Some(last) = size.checked_sub(1).map(|more| gpa.saturating_add(more)) else {
             return true;
         };
         let mut tracked = 0;
         for slot in table.intersecting(gpa, last) {
-            let (from, to) = (gpa.max(slot.gpa), last.min(slot.last()));
-            if let Some(host) = slot.backing.host() {
-                let all = self.mark(host.address() + (from - slot.gpa), to - from + 1);
+            let (from, to) = (gpa.max(slot.gpa()), last.min(slot.last()));
+            if let Some(host) = slot.backing().host() {
+                let all = self.mark(host.address() + (from - slot.gpa()), to - from + 1);
                 tracked += if all { to - from + 1 } else { 0 };
             }
         }
         tracked == size
     }
 
-    /// The memory is no longer the guest's: what was written to it is of no
-    /// interest to anyone any more. For memory that is about to be unmapped.
+    /// Stops tracking memory and drops its dirty pages. Call it before the memory is
+    /// unmapped.
     pub fn forget(&self, host: u64, size: u64) {
         let Some(bytes) = bytes(host, size) else {
             return;
@@ -134,7 +132,7 @@ impl DirtyTracker {
         memory.remove(bytes);
     }
 
-    /// Adds a slot's log, a bit for each of its pages.
+    /// Adds a slot's log, with a bit for each page.
     pub(crate) fn add_log(&self, slot: &Slot, log: &[u64]) {
         let Some(memory) = host_range(slot) else {
             return;
@@ -143,22 +141,22 @@ impl DirtyTracker {
         let state = &mut *self.state();
         state.memory.insert(memory);
         for dirty in state.clients.values_mut() {
-            dirty.insert_bitmap(first, log, slot.size / self.page_size);
+            dirty.insert_bitmap(first, log, slot.size() / self.page_size);
         }
     }
 
-    /// Adds an entry of a ring. False if it names no memory.
+    /// Adds an entry of a ring. Returns false if it names no memory.
     pub(crate) fn add_entry(&self, table: &SlotTable, entry: &DirtyEntry) -> bool {
         let id = SlotId::try_from(entry.slot);
         let Some(slot) = id.ok().and_then(|id| table.get(id)) else {
             return false;
         };
         let in_slot = entry.page.checked_mul(self.page_size);
-        let at = in_slot.filter(|at| *at < slot.size);
+        let at = in_slot.filter(|at| *at < slot.size());
         let Some((at, memory)) = at.zip(host_range(slot)) else {
             return false;
         };
-        // Also of a slot that has stopped to log since.
+        // The slot may have stopped logging since.
         self.track(slot);
         self.mark(memory.start() + at, self.page_size)
     }
@@ -168,23 +166,23 @@ impl DirtyTracker {
         self.page_size
     }
 
-    /// No change is more than one call that cannot panic half way.
+    /// Each change is one call that cannot panic halfway.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl DirtyClient {
-    /// The tracker that it is a client of.
+    /// The client's tracker.
     pub fn tracker(&self) -> &DirtyTracker {
         &self.tracker
     }
 
-    /// Takes the pages of `size` bytes from the host address `host` on that
-    /// were written since they were last taken.
+    /// Takes the pages in `size` bytes at the host address `host` that were written
+    /// since they were last taken.
     ///
-    /// Read their bytes after this: what is written meanwhile is reported
-    /// again. A page that lies in the range in part counts as in it.
+    /// Read their bytes after this call: later writes are reported again. The range
+    /// is rounded outwards to whole pages.
     pub fn take(&self, host: u64, size: u64) -> DirtyPages {
         let page = self.tracker.page_size;
         match bytes(host, size) {
@@ -193,22 +191,22 @@ impl DirtyClient {
         }
     }
 
-    /// As [`take`](Self::take), for the memory of a slot. There is none for a
-    /// slot without a host address.
+    /// Same as [`take`](Self::take), for the memory of a slot. A slot without a host
+    /// address has no dirty pages.
     pub fn take_slot(&self, slot: &Slot) -> DirtyPages {
         match host_range(slot) {
-            Some(memory) => self.take(memory.start(), slot.size),
+            Some(memory) => self.take(memory.start(), slot.size()),
             None => DirtyPages::new(self.tracker.page_size),
         }
     }
 
-    /// As [`take`](Self::take), for all memory, also such that is in no slot
-    /// any more.
+    /// Same as [`take`](Self::take), for all memory, including memory that is no longer
+    /// in a slot.
     pub fn take_all(&self) -> DirtyPages {
         self.take_pages(0..u64::MAX / self.tracker.page_size + 1)
     }
 
-    /// Gives pages back that were taken, as after a transfer that failed.
+    /// Marks taken pages as dirty again, for example after a failed transfer.
     pub fn give_back(&self, pages: &DirtyPages) {
         if let Some(dirty) = self.tracker.state().clients.get_mut(&self.number) {
             dirty.append(pages);
@@ -232,10 +230,10 @@ impl Drop for DirtyClient {
 }
 
 impl DirtyPages {
-    /// The guest-physical addresses at which `slot` shows these pages, as first
-    /// address and number of bytes; none that it does not show.
+    /// The guest-physical addresses of these pages in `slot`, as first address and
+    /// number of bytes.
     pub fn in_slot<'a>(&'a self, slot: &Slot) -> impl Iterator<Item = (u64, u64)> + 'a {
-        let gpa = slot.gpa;
+        let gpa = slot.gpa();
         let memory = host_range(slot).into_iter();
         memory.flat_map(move |memory| {
             let shown = self.within(memory);
@@ -247,13 +245,13 @@ impl DirtyPages {
 
 /// The host memory of a slot, if it has a host address.
 fn host_range(slot: &Slot) -> Option<AddrRange> {
-    // Only these can be logged: beside a guest_memfd the host address is not
-    // where the guest writes.
-    let host = slot.backing.host().filter(|_| slot.is_mutable())?;
+    // Only these can be logged: with a guest_memfd, the guest does not write to
+    // the host address.
+    let host = slot.backing().host().filter(|_| slot.is_mutable())?;
     Some(host.range())
 }
 
-/// The addresses, as far as there are any; `None` if there is none.
+/// The addresses as a range, cut at 2^64; `None` if it is empty.
 fn bytes(host: u64, size: u64) -> Option<AddrRange> {
     AddrRange::from_bounds(host, host.saturating_add(size.checked_sub(1)?))
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What dirty tracking asks of a VM, and of the ring of a vCPU.
+//! The dirty tracking calls of a VM, and of a vCPU's ring.
+
+use std::fmt;
 
 use kvm_bindings::{
     KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP,
@@ -20,7 +22,27 @@ bitflags::bitflags! {
     }
 }
 
-/// What a VM's kernel can do to track writes.
+/// The way in which KVM reports written pages. It does not change during the life of
+/// a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirtyMode {
+    /// A log for each slot. Reading it write-protects all its dirty pages.
+    Log,
+    /// A log for each slot. Separate calls write-protect at most 2^18 pages each, so
+    /// that vCPUs do not wait long.
+    ManualProtect {
+        /// All pages count as written when logging starts.
+        initially_set: bool,
+    },
+    /// A ring for each vCPU. The cost depends on the pages written and on the size
+    /// of the rings, not on the size of the guest's memory.
+    Ring {
+        /// The size of the ring: a power of two, 16 bytes for each entry.
+        bytes: u32,
+    },
+}
+
+/// The dirty tracking capabilities of a VM's kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirtyCapabilities {
@@ -28,59 +50,59 @@ pub struct DirtyCapabilities {
     pub manual_protect: ManualProtect,
     /// The largest ring, in bytes: 16 for each entry. 0 if there are no rings.
     pub ring_bytes: u32,
-    /// Some writes go past the rings into logs: so far on Arm only. This crate
-    /// has no rings on such a kernel.
+    /// Whether some writes are reported by logs only, so far on Arm. This crate does
+    /// not use rings on such a kernel.
     pub ring_needs_log: bool,
 }
 
 impl DirtyCapabilities {
-    /// Asks `vm`.
+    /// Queries the capabilities of `vm`.
     pub fn probe(vm: &impl Vm) -> Self {
         let ask = |capability| u32::try_from(vm.check_extension(capability)).unwrap_or(0);
         let options = ask(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
         Self {
             manual_protect: ManualProtect::from_bits_truncate(options.into()),
-            // The newer one is there on processors that order stores weakly.
-            // x86 has both, and they say the same.
+            // Processors with weakly ordered stores have the newer one. x86 has
+            // both, with the same value.
             ring_bytes: ask(KVM_CAP_DIRTY_LOG_RING_ACQ_REL).max(ask(KVM_CAP_DIRTY_LOG_RING)),
             ring_needs_log: ask(KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP) > 0,
         }
     }
 }
 
-/// A VM that reports which pages its guest wrote.
+/// A VM that reports the pages that its guest wrote.
 pub trait LoggingVm: Vm + std::fmt::Debug {
     /// `KVM_ENABLE_CAP` of `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`.
     ///
     /// # Errors
-    /// EINVAL for options that the kernel does not have, or that need others.
+    /// EINVAL for options that the kernel does not have, or that require others.
     fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno>;
 
-    /// `KVM_ENABLE_CAP` of `KVM_CAP_DIRTY_LOG_RING_ACQ_REL`: each vCPU has a
-    /// ring of `bytes` bytes, and slots have no log. Once, and before the first
-    /// vCPU is made.
+    /// `KVM_ENABLE_CAP` of `KVM_CAP_DIRTY_LOG_RING_ACQ_REL`: each vCPU has a ring of
+    /// `bytes` bytes, and slots have no log. Call it once, before the first vCPU is
+    /// created.
     ///
     /// # Errors
-    /// E2BIG above [`DirtyCapabilities::ring_bytes`]. EINVAL if it is no power
-    /// of two, less than a page, too small for what the processor may log at
-    /// once, or too late.
+    /// E2BIG above [`DirtyCapabilities::ring_bytes`]. EINVAL if the size is not a
+    /// power of two, less than a page, or smaller than the pages that the processor
+    /// may log at once, or if a vCPU exists.
     fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno>;
 
-    /// `KVM_GET_DIRTY_LOG`: a bit for each page of the slot. With manual
-    /// protection the log stays as it is, else it is clear after that.
+    /// `KVM_GET_DIRTY_LOG`: a bit for each page of the slot. Without manual
+    /// protection, this clears the log.
     ///
     /// # Errors
-    /// In this order: ENXIO if there are rings instead; EINVAL if no slot can
-    /// have this number; ENOENT if there is no such slot, or it does not log.
+    /// In this order: ENXIO if the VM uses rings; EINVAL if no slot can have this
+    /// number; ENOENT if there is no such slot, or it does not log.
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno>;
 
-    /// `KVM_CLEAR_DIRTY_LOG`: clears those of the `num_pages` pages of a slot
-    /// from `first_page` on that `bitmap` has.
+    /// `KVM_CLEAR_DIRTY_LOG`: clears the pages that are set in `bitmap`, which starts at
+    /// `first_page` of a slot and has `num_pages` bits.
     ///
     /// # Errors
-    /// EINVAL if `bitmap` has fewer bits than that; if `first_page` is no
-    /// multiple of 64; if `num_pages` is none and does not end with the slot.
-    /// As for [`get_dirty_log`](Self::get_dirty_log).
+    /// EINVAL if `bitmap` has fewer bits; if `first_page` is not a multiple of 64; or
+    /// if `num_pages` is not a multiple of 64 and does not end with the slot. Other
+    /// errors as for [`get_dirty_log`](Self::get_dirty_log).
     fn clear_dirty_log(
         &self,
         slot: u32,
@@ -89,19 +111,19 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
         bitmap: &[u64],
     ) -> Result<(), Errno>;
 
-    /// `KVM_RESET_DIRTY_RINGS`: the kernel takes back the entries that were
-    /// harvested, and reports these pages again. Returns how many: fewer
-    /// than were harvested if a signal interrupts it.
+    /// `KVM_RESET_DIRTY_RINGS`: the kernel frees the harvested entries, and reports
+    /// their pages again when they are written. Returns the number of entries, which
+    /// is smaller than the number of harvested ones if a signal interrupts the ioctl.
     ///
     /// # Errors
-    /// EINVAL if there are no rings.
+    /// EINVAL if the VM has no rings.
     fn reset_dirty_rings(&self) -> Result<u32, Errno>;
 }
 
 /// An entry of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirtyEntry {
-    /// The slot's number, with that of its address space from bit 16 on.
+    /// The slot's number, with the address space from bit 16.
     pub slot: u32,
     /// The page's number within the slot.
     pub page: u64,
@@ -109,12 +131,23 @@ pub struct DirtyEntry {
 
 /// The dirty ring of a vCPU.
 pub trait DirtyRing: std::fmt::Debug + Send {
-    /// The oldest entry that was not harvested yet, which is then. The kernel
-    /// takes it back at the next [`LoggingVm::reset_dirty_rings`].
+    /// Harvests the oldest entry. The kernel frees it at the next
+    /// [`LoggingVm::reset_dirty_rings`].
     fn harvest(&mut self) -> Option<DirtyEntry>;
 
-    /// The position of the next entry in the ring, if the kernel skipped it and
-    /// filled later ones: harvesting never gets past it. Call it on a ring that
-    /// has nothing left to harvest.
+    /// The position of the next entry, if the kernel skipped it and filled later ones.
+    /// Harvesting never gets past it. Call this on a ring that has nothing left to
+    /// harvest.
     fn skipped(&self) -> Option<usize>;
+}
+
+/// The dirty ring of one vCPU, as
+/// [`DirtyCollector::add_ring`](crate::dirty::DirtyCollector::add_ring) numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RingId(pub(super) usize);
+
+impl fmt::Display for RingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
 }

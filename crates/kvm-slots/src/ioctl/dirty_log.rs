@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Clearing logs and resetting rings, and why a log cannot be read.
+//! Clears dirty logs and resets dirty rings.
 
 use std::ptr::null_mut;
 
@@ -13,8 +13,8 @@ use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref};
 use super::numbers::{KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS};
 use crate::errno::Errno;
 
-/// Why `KVM_GET_DIRTY_LOG` refuses a slot that does not exist. There is no
-/// buffer: EFAULT if the slot exists after all.
+/// The error of `KVM_GET_DIRTY_LOG` for a slot that does not exist. There is no
+/// buffer, so the error is EFAULT if the slot does exist.
 pub(crate) fn dirty_log_refusal(vm: &VmFd, slot: u32) -> Errno {
     let log = kvm_dirty_log {
         slot,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The dirty ring of a real vCPU: memory that the kernel and we write in turn.
+//! The dirty ring of a real vCPU: memory that the kernel and this process share.
 //!
 //! The protocol is that of `KVM_CAP_DIRTY_LOG_RING` in
 //! Documentation/virt/kvm/api.rst. The kernel fills an entry and then sets its
-//! flag DIRTY; we read the entry and then set RESET; the ioctl that resets the
-//! rings makes it free again. Each side looks at the flags before the rest.
+//! flag DIRTY. This process reads the entry and then sets RESET. The ioctl that
+//! resets the rings frees the entry. Each side reads the flags before the rest.
 
 use std::fmt;
 use std::mem::{align_of, offset_of, size_of};
@@ -17,8 +17,8 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::dirty::vm::{DirtyEntry, DirtyRing};
 use crate::errno::Errno;
 
-/// `KVM_DIRTY_LOG_PAGE_OFFSET`, the same wherever there are rings; kvm-bindings
-/// has it for those architectures only.
+/// `KVM_DIRTY_LOG_PAGE_OFFSET`. It is the same on all architectures with rings;
+/// kvm-bindings has it for these only.
 const PAGE_OFFSET: u64 = 64;
 /// `KVM_DIRTY_GFN_F_DIRTY`.
 const DIRTY: u32 = 1 << 0;
@@ -47,12 +47,12 @@ pub struct VcpuDirtyRing {
     map: MmapRaw,
     /// A power of two.
     entries: usize,
-    /// How many were harvested, modulo `entries`.
+    /// The number of harvested entries, modulo `entries`.
     next: usize,
 }
 
 impl VcpuDirtyRing {
-    /// Maps the ring of `bytes` bytes, which is what its VM has enabled.
+    /// Maps the ring of `bytes` bytes, the size that its VM has enabled.
     pub(crate) fn map(vcpu: &VcpuFd, page_size: u64, bytes: u32) -> Result<Self, Errno> {
         let len = usize::try_from(bytes).map_err(|_| Errno::EINVAL)?;
         let entries = len / size_of::<Entry>();
@@ -73,18 +73,17 @@ impl VcpuDirtyRing {
         let position = position & (self.entries - 1);
         // SAFETY: the mapping starts at a page and is `entries` entries long,
         // and `position` is below that; it lives as long as `self`, which the
-        // reference borrows. All bit patterns are valid. Whoever else has the
-        // entry, the kernel, changes it by whole words while we do, which is
-        // what atomics are for; in this process nobody else has it: each ring
-        // is mapped by this type alone.
+        // reference borrows. All bit patterns are valid. The kernel changes the
+        // entry concurrently by whole words, which atomics allow. In this process
+        // only this type maps the ring.
         unsafe { &*self.map.as_ptr().cast::<Entry>().add(position) }
     }
 
-    /// Whether the kernel has filled the entry at `position`, and we have not
-    /// harvested it.
+    /// Whether the kernel has filled the entry at `position`, and it is not
+    /// harvested yet.
     fn is_dirty(&self, position: usize) -> bool {
-        // Acquire: what the kernel wrote before this flag is there too. One
-        // that has RESET as well is ours from last time round, not yet reset.
+        // Acquire: the kernel's writes before this flag are visible too. An entry
+        // that also has RESET was harvested before and is not reset yet.
         self.entry(position).flags.load(Ordering::Acquire) & (DIRTY | RESET) == DIRTY
     }
 }
@@ -99,7 +98,7 @@ impl DirtyRing for VcpuDirtyRing {
             slot: entry.slot.load(Ordering::Relaxed),
             page: entry.page.load(Ordering::Relaxed),
         };
-        // Release: the kernel may use the entry again only once it was read.
+        // Release: the kernel may reuse the entry only after it was read.
         entry.flags.store(RESET, Ordering::Release);
         self.next = (self.next + 1) & (self.entries - 1);
         Some(harvested)

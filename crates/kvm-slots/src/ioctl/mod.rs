@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The ioctls on memory that kvm-ioctls 0.25 lacks, each behind a call that is
-//! safe: whatever the arguments, the kernel touches no memory but that of this
-//! crate, and every descriptor has an owner.
+//! The memory ioctls that kvm-ioctls 0.25 lacks, as safe calls: whatever the
+//! arguments, the kernel accesses only memory of this crate, and every descriptor
+//! has an owner.
 
 mod dirty_log;
 mod dirty_ring;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Mapping guest memory before the guest touches it.
+//! Maps guest memory before the guest accesses it.
 
 use kvm_bindings::kvm_pre_fault_memory;
 use kvm_ioctls::VcpuFd;
@@ -8,28 +8,28 @@ use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use super::numbers::KVM_PRE_FAULT_MEMORY;
 use crate::errno::Errno;
 
-/// Where mapping guest memory beforehand stopped.
+/// The memory that could not be pre-faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{size:#x} bytes at {gpa:#x} are not mapped yet: {errno}")]
 pub struct PreFaultError {
     /// The guest-physical address of the first byte that is not mapped yet.
     pub gpa: u64,
-    /// How many bytes are missing from there on.
+    /// The number of remaining bytes.
     pub size: u64,
-    /// What the kernel said.
+    /// The kernel's error.
     ///
     /// EINVAL: not whole pages. ENOENT: no slot. EAGAIN: the slot is being
     /// deleted. EINTR: a signal. EOPNOTSUPP: not for this VM, or not yet; ENOTTY
-    /// or EINVAL before Linux 6.11. After EINTR and EAGAIN one may go on from
-    /// here.
+    /// or EINVAL before Linux 6.11. After EINTR and EAGAIN, the caller may
+    /// continue from here.
     pub errno: Errno,
 }
 
 /// `KVM_PRE_FAULT_MEMORY` (`KVM_CAP_PRE_FAULT_MEMORY`, Linux 6.11): maps `size`
-/// bytes of guest memory from `gpa` on for a vCPU, as if it had read them all.
+/// bytes of guest memory at `gpa` for a vCPU, as if the vCPU had read them all.
 ///
 /// # Errors
-/// [`PreFaultError`] with what is left; all before that is mapped.
+/// [`PreFaultError`] with the remaining range; all memory before it is mapped.
 pub fn pre_fault_memory(vcpu: &VcpuFd, gpa: u64, size: u64) -> Result<(), PreFaultError> {
     let mut left = kvm_pre_fault_memory {
         gpa,
@@ -44,7 +44,7 @@ pub fn pre_fault_memory(vcpu: &VcpuFd, gpa: u64, size: u64) -> Result<(), PreFau
         let errno = match result {
             0 if left.size == 0 => return Ok(()),
             0 if left.size < before => continue,
-            // The kernel promises progress: without any this would not end.
+            // The kernel guarantees progress. Without progress, stop.
             0 => Errno::EAGAIN,
             _ => Errno::last(),
         };

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A change of some ranges.
+//! Describes a change of some ranges.
 
 use crate::range::SlotRange;
 use guest_ranges::PageRange;
 
-/// The ranges that are removed and added. A range that changes is removed as it
-/// was and added as it is to be.
+/// The removed and added ranges. A range that changes is removed in its old form
+/// and added in its new form.
 ///
-/// The pages are for VMs with private pages. KVM keeps that attribute by
-/// guest-physical address whether or not there is a slot, so that it stays
-/// behind when memory moves. Say in `was_private` and `is_private` which pages
-/// are private before and after: pages in both, and in neither, cost nothing.
+/// The pages are for VMs with private pages. KVM keeps the private attribute by
+/// guest-physical address, with or without a slot, so it does not follow memory
+/// that moves. `was_private` and `is_private` list the private pages before and
+/// after the change. Pages in both lists, or in neither, cost nothing.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Change<'a> {
-    /// The removed ranges, as they were asked for.
+    /// The removed ranges, as they were originally planned.
     pub removed: &'a [SlotRange],
     /// The added ranges.
     pub added: &'a [SlotRange],
-    /// Pages that are private now, all that may have to change.
+    /// Pages that are private now.
     pub was_private: &'a [PageRange],
-    /// Pages that shall be private.
+    /// Pages that are private after the change.
     pub is_private: &'a [PageRange],
 }
 
 impl<'a> Change<'a> {
-    /// A change of ranges and of no private page.
+    /// A change of ranges, without private pages.
     pub fn new(removed: &'a [SlotRange], added: &'a [SlotRange]) -> Self {
         Self {
             removed,
@@ -34,7 +34,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// With the pages that are private before and after it.
+    /// Sets the pages that are private before and after the change.
     #[must_use]
     pub fn with_private_pages(self, was: &'a [PageRange], is: &'a [PageRange]) -> Self {
         Self {

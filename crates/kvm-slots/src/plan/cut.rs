@@ -1,129 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ranges cut to what a slot can be: whole pages, and not too many of them.
+//! Cuts ranges to whole pages, and into slots that are not too large.
 //!
-//! Each range is cut by itself, whatever lies beside it, and by where its bytes
-//! are, wherever the guest sees them. So a range that stays has its slots
-//! whatever happens to its neighbours, and one that moves has the same slots.
+//! Cuts depend only on the range itself and on where its bytes are, not on its
+//! neighbors or its guest-physical address. So a range that stays keeps its
+//! slots whatever happens to its neighbors, and a range that moves is cut into
+//! the same slots.
 
 use guest_ranges::AddrRange;
 
-use crate::abi::{self, AbiProfile, Unsupported};
-use crate::caps::Capabilities;
-use crate::range::{Backing, SlotAccess, SlotRange};
-use crate::slot::{Slot, SlotId};
-
 use super::error::PlanError;
+use crate::range::{Backing, SlotRange};
 
-/// Cuts between slots are at multiples of this where the maximum is one, too:
-/// no processor that KVM runs on maps larger pages for a guest.
+/// Cuts between slots are at multiples of this size if the maximum is such a
+/// multiple: no processor that KVM supports maps larger pages for a guest.
 const LARGEST_PAGE: u64 = 1 << 30;
 
-/// A slot that has no number yet.
-#[derive(Clone, Debug)]
-pub(crate) struct NewSlot {
-    pub(crate) gpa: u64,
-    pub(crate) size: u64,
-    pub(crate) access: SlotAccess,
-    pub(crate) backing: Backing,
-    pub(crate) log_dirty: bool,
-}
-
-impl NewSlot {
-    pub(crate) fn numbered(self, id: SlotId) -> Slot {
-        Slot {
-            id,
-            gpa: self.gpa,
-            size: self.size,
-            access: self.access,
-            backing: self.backing,
-            log_dirty: self.log_dirty,
-        }
-    }
-
-    pub(crate) fn last(&self) -> u64 {
-        self.gpa + (self.size - 1)
-    }
-
-    /// Whether `slot` has these bytes with this access, wherever it lies.
-    pub(crate) fn is_same_memory(&self, slot: &Slot) -> bool {
-        (self.size, self.access) == (slot.size, slot.access) && self.backing == slot.backing
-    }
-
-    /// Whether a slot for it can exist at all.
-    pub(crate) fn check(
-        &self,
-        capabilities: &Capabilities,
-        abi: AbiProfile,
-    ) -> Result<(), Unsupported> {
-        abi::check(
-            self.size,
-            self.access,
-            self.log_dirty,
-            &self.backing,
-            capabilities,
-            abi,
-        )
-    }
-
-    /// How many slots of at most `max` bytes it takes.
-    fn slots(&self, max: u64) -> u64 {
-        match self.first_slot(max) {
-            size if size == self.size => 1,
-            size => 1 + (self.size - size).div_ceil(max),
-        }
-    }
-
-    /// The size of the first slot: such that all others start at a multiple of
-    /// the largest page in the bytes behind, if `max` allows.
-    fn first_slot(&self, max: u64) -> u64 {
-        if self.size <= max {
-            return self.size;
-        }
-        let at = match (&self.backing, self.backing.file()) {
-            (Backing::Host(host), _) => host.address(),
-            (_, file) => file.map_or(0, |file| file.offset()),
-        };
-        let align = LARGEST_PAGE.min(1 << max.trailing_zeros());
-        max - at % align
-    }
-
-    /// The slots of at most `max` bytes.
-    fn split(self, max: u64, slots: &mut Vec<Self>) {
-        let (mut from, mut size) = (0, self.first_slot(max));
-        while from < self.size {
-            // It is inside the backing, so the slice exists.
-            slots.extend(self.backing.slice(from, size).map(|backing| Self {
-                gpa: self.gpa + from,
-                size,
-                backing,
-                ..self
-            }));
-            from += size;
-            size = max.min(self.size - from);
-        }
-    }
-}
-
-impl From<Slot> for NewSlot {
-    fn from(slot: Slot) -> Self {
-        Self {
-            gpa: slot.gpa,
-            size: slot.size,
-            access: slot.access,
-            backing: slot.backing,
-            log_dirty: slot.log_dirty,
-        }
-    }
-}
-
-/// What is left of ranges when they are cut to whole pages.
+/// Ranges of whole pages, and the bytes that do not fit into whole pages.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    pub(crate) ranges: Vec<NewSlot>,
+    pub(crate) ranges: Vec<SlotRange>,
     pub(crate) trapped: Vec<AddrRange>,
 }
 
-/// Cuts ranges to whole pages: starts up, ends down. The rest is trapped.
+/// Cuts ranges to whole pages: rounds starts up and ends down. The remaining
+/// bytes are trapped.
 pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, PlanError> {
     let mut sorted: Vec<&SlotRange> = ranges.iter().collect();
     sorted.sort_by_key(|range| range.gpa());
@@ -135,7 +35,7 @@ pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, Plan
     for range in sorted {
         let gpa = range.gpa();
         if let Some(other) = previous.filter(|other| gpa <= other.last()) {
-            return Err(overlap(gpa, range.size(), other.gpa(), other.size()));
+            return Err(overlap(range, other));
         }
         previous = Some(range);
         pages.add(range, page);
@@ -143,20 +43,20 @@ pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, Plan
     Ok(pages)
 }
 
-/// A range overlaps another range or slot.
-pub(crate) fn overlap(gpa: u64, size: u64, other_gpa: u64, other_size: u64) -> PlanError {
+/// The error for a range that overlaps another range or slot.
+pub(crate) fn overlap(range: &SlotRange, other: &SlotRange) -> PlanError {
     PlanError::Overlap {
-        gpa,
-        size,
-        other_gpa,
-        other_size,
+        gpa: range.gpa(),
+        size: range.size(),
+        other_gpa: other.gpa(),
+        other_size: other.size(),
     }
 }
 
 impl Pages {
     /// Adds the whole pages of a range.
     fn add(&mut self, range: &SlotRange, page: u64) {
-        // In 128 bits, where the end of the last page does not wrap.
+        // 128 bits, because the end of the last page is 2^64.
         let (first, end) = (u128::from(range.gpa()), u128::from(range.last()) + 1);
         let page = u128::from(page);
         let (up, down) = (first.next_multiple_of(page), end / page * page);
@@ -166,15 +66,8 @@ impl Pages {
         self.trap(first, up);
         self.trap(down, end);
         let (skipped, size) = (narrow(up - first), narrow(down - up));
-        // They are inside the range, so the slice exists.
-        self.ranges
-            .extend(range.backing().slice(skipped, size).map(|backing| NewSlot {
-                gpa: narrow(up),
-                size,
-                access: range.access(),
-                backing,
-                log_dirty: range.log_dirty(),
-            }));
+        // The pages are inside the range, so the part exists.
+        self.ranges.extend(range.part(skipped, size));
     }
 
     fn trap(&mut self, from: u128, to: u128) {
@@ -188,22 +81,51 @@ fn narrow(n: u128) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
-/// How many slots of at most `max` bytes the ranges take. More than memory
-/// could hold are counted, too: nothing is allocated.
-pub(crate) fn count(ranges: &[NewSlot], max: u64) -> usize {
-    let slots = ranges.iter().map(|range| range.slots(max));
+/// Counts the slots of at most `max` bytes that the ranges need, without
+/// allocating any: there may be too many for the host's memory.
+pub(crate) fn count(ranges: &[SlotRange], max: u64) -> usize {
+    let slots = ranges.iter().map(|range| slots(range, max));
     let total = slots.fold(0, u64::saturating_add);
     usize::try_from(total).unwrap_or(usize::MAX)
 }
 
 /// Cuts ranges of whole pages into slots of at most `max` bytes.
-pub(crate) fn split(ranges: Vec<NewSlot>, max: u64) -> Vec<NewSlot> {
-    if ranges.iter().all(|range| range.size <= max) {
+pub(crate) fn split(ranges: Vec<SlotRange>, max: u64) -> Vec<SlotRange> {
+    if ranges.iter().all(|range| range.size() <= max) {
         return ranges;
     }
     let mut slots = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        range.split(max, &mut slots);
+    for range in &ranges {
+        let (mut from, mut size) = (0, first_slot(range, max));
+        while from < range.size() {
+            // The slot is inside the range, so the part exists.
+            slots.extend(range.part(from, size));
+            from += size;
+            size = max.min(range.size() - from);
+        }
     }
     slots
+}
+
+/// The number of slots of at most `max` bytes that a range needs.
+fn slots(range: &SlotRange, max: u64) -> u64 {
+    match first_slot(range, max) {
+        size if size == range.size() => 1,
+        size => 1 + (range.size() - size).div_ceil(max),
+    }
+}
+
+/// The size of a range's first slot. All other slots then start at a multiple
+/// of the largest page in the backing, if `max` allows that.
+fn first_slot(range: &SlotRange, max: u64) -> u64 {
+    if range.size() <= max {
+        return range.size();
+    }
+    let backing = range.backing();
+    let at = match (backing, backing.file()) {
+        (Backing::Host(host), _) => host.address(),
+        (_, file) => file.map_or(0, |file| file.offset()),
+    };
+    let align = LARGEST_PAGE.min(1 << max.trailing_zeros());
+    max - at % align
 }

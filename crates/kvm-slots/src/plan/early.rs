@@ -1,68 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which new slots can be created before anything is taken from the guest, and
-//! whether the guest could see a gap in the rest of a plan.
+//! Finds the new slots that can be created before the plan takes memory from the
+//! guest, and checks whether the rest of the plan leaves a gap.
 
-use super::cut::NewSlot;
 use crate::abi::AbiProfile;
-use crate::range::Backing;
+use crate::range::{Backing, SlotRange};
 use crate::slot::Slot;
 use crate::table::SlotTable;
 
-/// New slots, by when they can be created.
+/// New slots, by the time at which they can be created.
 #[derive(Debug, Default)]
 pub(super) struct Creates {
     /// Before any slot is deleted or moved.
-    pub(super) early: Vec<NewSlot>,
-    /// Only afterwards: another slot has the place, the file or the number.
-    pub(super) late: Vec<NewSlot>,
+    pub(super) early: Vec<SlotRange>,
+    /// Afterwards: another slot occupies the addresses, the file or the number.
+    pub(super) late: Vec<SlotRange>,
 }
 
-/// Sorts `creates` by address and by when they can be created. `room` more slots
-/// fit in the table before any is deleted.
+/// Splits `creates` by the time at which they can be created, and sorts them by
+/// address. `room` more slots fit into the table before any is deleted.
 pub(super) fn split(
     table: &SlotTable,
     deletes: &[Slot],
-    mut creates: Vec<NewSlot>,
+    mut creates: Vec<SlotRange>,
     room: usize,
     abi: AbiProfile,
 ) -> Creates {
-    creates.sort_by_key(|want| want.gpa);
+    creates.sort_by_key(|range| range.gpa());
     let mut split = Creates::default();
-    for want in creates {
+    for range in creates {
         let fits = split.early.len() < room
             && table
-                .intersecting_downwards(want.gpa, want.last())
+                .intersecting_downwards(range.gpa(), range.last())
                 .next()
                 .is_none()
-            && !is_bound(&want.backing, deletes, abi);
+            && !is_bound(range.backing(), deletes, abi);
         match fits {
-            true => split.early.push(want),
-            false => split.late.push(want),
+            true => split.early.push(range),
+            false => split.late.push(range),
         }
     }
     split
 }
 
-/// Whether a slot that is to be deleted may keep the kernel from a new one on
-/// the same bytes of a file. Descriptors do not tell which files are the same.
+/// Whether one of the slots in `deletes` could prevent a new slot on the same
+/// bytes of a file. Different descriptors can refer to the same file.
 fn is_bound(backing: &Backing, deletes: &[Slot], abi: AbiProfile) -> bool {
-    let any = |kind: fn(&Backing) -> bool| deletes.iter().any(|slot| kind(&slot.backing));
+    let any = |kind: fn(&Backing) -> bool| deletes.iter().any(|slot| kind(slot.backing()));
     match backing {
         Backing::Host(_) => false,
         // `kvm_gmem_bind` (virt/kvm/guest_memfd.c).
         Backing::GuestMemfd { .. } => any(|other| matches!(other, Backing::GuestMemfd { .. })),
-        // With this profile, the same bytes may be in several slots.
+        // With this profile, several slots can have the same bytes.
         Backing::FdOffset(_) if matches!(abi, AbiProfile::FdOffset { .. }) => false,
         Backing::FdOffset(_) => any(|other| matches!(other, Backing::FdOffset(_))),
     }
 }
 
-/// Whether a running guest could miss memory that it has before: while the plan
-/// is applied, or while it is rolled back because a later operation failed.
+/// Whether a running guest could lose memory for a time: while the plan is
+/// applied, or while it is rolled back because a later operation failed.
 ///
 /// `deletes` and `moves` take addresses from the guest; `others` operations
-/// follow the first of them. A single one that nothing follows either happens
-/// or does not.
+/// follow. A single operation that nothing follows leaves no gap: it succeeds or
+/// fails as a whole.
 pub(super) fn has_gap(deletes: &[Slot], moves: &[(Slot, Slot)], others: usize) -> bool {
     match (deletes, moves) {
         ([], []) => false,
@@ -72,9 +71,9 @@ pub(super) fn has_gap(deletes: &[Slot], moves: &[(Slot, Slot)], others: usize) -
     }
 }
 
-/// Whether a slot moves by less than its size. KVM invalidates it during the
-/// move (`kvm_invalidate_memslot`). Not every host then lets the guest retry an
-/// access to it: some emulate the access, and it exits as MMIO.
+/// Whether a slot moves by less than its size. KVM invalidates the slot during the
+/// move (`kvm_invalidate_memslot`). Some hosts emulate an access to it instead of
+/// letting the guest retry, and the access exits as MMIO.
 fn overlap(from: &Slot, to: &Slot) -> bool {
-    from.gpa <= to.last() && to.gpa <= from.last()
+    from.gpa() <= to.last() && to.gpa() <= from.last()
 }

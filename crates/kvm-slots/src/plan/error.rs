@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Why there is no plan.
+//! The errors of planning.
 
-use crate::abi::Unsupported;
+use crate::unsupported::Unsupported;
 use guest_ranges::PageRange;
 
-/// Why there is no plan.
+/// The reason why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// The kernel has no slots for some of the ranges.
+    /// The kernel does not support some of the ranges.
     #[error("{}", list(.0))]
     Unsupported(Vec<UnsupportedRange>),
-    /// More slots than the kernel has, less those that the VMM reserved.
+    /// The plan needs more slots than the kernel has, minus the reserved ones.
     #[error("{needed} memslots are needed, the kernel has {limit} and {reserved} are reserved")]
     TooManySlots {
-        /// How many slots there would be.
+        /// The number of slots after the plan.
         needed: usize,
-        /// How many there can be (`KVM_CAP_NR_MEMSLOTS`).
+        /// The maximum number of slots (`KVM_CAP_NR_MEMSLOTS`).
         limit: u32,
-        /// How many of these [`SlotRules`](crate::SlotRules) reserve.
+        /// The number of slots that [`SlotRules`](crate::SlotRules) reserve.
         reserved: u32,
     },
     /// A range lies beyond the guest's physical addresses
@@ -50,17 +50,16 @@ pub enum PlanError {
         /// Its number of bytes.
         other_size: u64,
     },
-    /// A removed range does not have the slots that it should have: the
-    /// table needs a resync: [`plan()`](crate::plan::plan()) plans from everything
-    /// that is wanted.
-    #[error("the range of {size:#x} bytes at {gpa:#x} is to go, and its memslots are not there")]
+    /// A removed range does not have the expected slots. Resync the table with
+    /// [`plan()`](crate::plan::plan()), which plans from all memory.
+    #[error("the removed range of {size:#x} bytes at {gpa:#x} does not have its memslots")]
     NotThere {
         /// The first guest-physical address.
         gpa: u64,
         /// The number of bytes.
         size: u64,
     },
-    /// Private pages that are not whole pages of the host.
+    /// Private pages are not whole pages of the host.
     #[error(
         "private pages of {:#x} bytes at {:#x} are not whole pages of {page_size:#x} bytes",
         .pages.size(), .pages.start()
@@ -82,8 +81,8 @@ pub enum PlanError {
         /// The pages that they overlap, at the same or a lower address.
         other: PageRange,
     },
-    /// The largest slot that [`SlotRules`](crate::SlotRules) allow is not made
-    /// of whole pages, or is larger than any that KVM takes.
+    /// The maximum slot size of [`SlotRules`](crate::SlotRules) is not a number of
+    /// pages that KVM supports.
     #[error("slots of at most {size:#x} bytes: not whole pages, none, or more than 2^31 - 1")]
     BadMaximum {
         /// The number of bytes.
@@ -91,7 +90,7 @@ pub enum PlanError {
     },
 }
 
-/// A range that the kernel has no slot for, and why.
+/// A range that the kernel does not support, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{size:#x} bytes at {gpa:#x}: {why}")]
 pub struct UnsupportedRange {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One step of a plan: one ioctl.
+//! The operations of a plan. Each makes one ioctl.
 
 use std::fmt;
 
@@ -7,29 +7,29 @@ use guest_ranges::PageRange;
 
 use crate::slot::Slot;
 
-/// One operation on memslots or page attributes. The slot of `Delete` and each
-/// `from` are slots as they were, so that an operation can be undone.
+/// One operation on memslots or page attributes. `Delete` and `from` have the
+/// complete old slot, so that the operation can be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// The slot is deleted.
     Delete(Slot),
     /// The slot moves to another guest-physical address; logging may change.
     Move {
-        /// As it was.
+        /// The current slot.
         from: Slot,
-        /// As it shall be.
+        /// The new slot.
         to: Slot,
     },
     /// Dirty logging starts or stops.
     SetFlags {
-        /// As it was.
+        /// The current slot.
         from: Slot,
-        /// As it shall be.
+        /// The new slot.
         to: Slot,
     },
-    /// A new slot.
+    /// The slot is created.
     Create(Slot),
-    /// Pages, all of which are the one, become the other: private or shared
+    /// Shared pages become private, or private pages shared
     /// (`KVM_SET_MEMORY_ATTRIBUTES`). No slot changes.
     SetPrivate {
         /// The pages.
@@ -64,26 +64,31 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Delete(s) => write!(f, "DELETE slot {} at {:#x}", s.id, s.gpa),
+            Self::Delete(s) => write!(f, "DELETE slot {} at {:#x}", s.id, s.gpa()),
             Self::Move { from, to } => {
                 write!(
                     f,
                     "MOVE slot {} from {:#x} to {:#x}",
-                    to.id, from.gpa, to.gpa
+                    to.id,
+                    from.gpa(),
+                    to.gpa()
                 )
             }
             Self::SetFlags { to, .. } => {
-                let logging = if to.log_dirty { "starts" } else { "stops" };
+                let logging = if to.log_dirty() { "starts" } else { "stops" };
                 write!(
                     f,
                     "FLAGS slot {} at {:#x}: dirty log {logging}",
-                    to.id, to.gpa
+                    to.id,
+                    to.gpa()
                 )
             }
             Self::Create(s) => write!(
                 f,
                 "CREATE slot {} at {:#x}, {:#x} bytes",
-                s.id, s.gpa, s.size
+                s.id,
+                s.gpa(),
+                s.size()
             ),
             Self::SetPrivate { pages, private } => {
                 let state = if *private { "private" } else { "shared" };

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! In which order slots can move without ever overlapping.
+//! Orders moves so that slots never overlap.
 //!
-//! A slot waits for those that are still where it is to go. Where they wait for
-//! each other in a circle, one of them is deleted first and made anew last. To
-//! take out the fewest is to find a smallest feedback vertex set. That is
-//! hard in general, so it is searched for within a budget. What a guest can
-//! bring about, a few BARs that change places, is far below it.
+//! A move waits for the slots that occupy its target. If moves wait for each
+//! other in a cycle, one of their slots is deleted first and recreated last. The
+//! fewest such slots are a smallest feedback vertex set. Finding one is hard in
+//! general, so the search has a budget. A few BARs that a guest swaps are far
+//! below it.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// A slot of `size` bytes that is to go from one address to another. No two of
-/// a list overlap where they are, nor where they are to go.
+/// A move of a slot of `size` bytes. In a list of trips, neither the current
+/// addresses overlap, nor the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trip {
     pub(super) from: u64,
@@ -18,20 +18,20 @@ pub(super) struct Trip {
     pub(super) size: u64,
 }
 
-/// The trips by their index in the list: in which order they work, and which
-/// have to be taken out first.
+/// The result, as indices of trips: the order of moves, and the trips whose slots
+/// must be deleted first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Order {
     pub(super) moves: Vec<usize>,
     pub(super) broken: Vec<usize>,
 }
 
-/// How many steps a search may take, in looks at one trip.
+/// The number of trips that a search may still visit.
 #[derive(Debug)]
 pub(super) struct Budget(pub(super) usize);
 
 impl Budget {
-    /// Whether `steps` are left; they are spent then.
+    /// Spends `steps`. Returns whether they were left.
     pub(super) fn spend(&mut self, steps: usize) -> bool {
         let left = self.0.checked_sub(steps);
         self.0 = left.unwrap_or(0);
@@ -39,7 +39,7 @@ impl Budget {
     }
 }
 
-/// Orders trips, and breaks circles: as few as possible if the budget lasts.
+/// Orders trips, and breaks cycles with as few deletions as the budget allows.
 pub(super) fn order(trips: &[Trip], budget: &mut Budget) -> Order {
     if trips.len() < 2 {
         return Order {
@@ -49,11 +49,11 @@ pub(super) fn order(trips: &[Trip], budget: &mut Budget) -> Order {
     }
     let waits = Waits::between(trips);
     let all: Vec<usize> = (0..trips.len()).collect();
-    let mut gone = vec![false; trips.len()];
-    let mut moves = waits.drain(&all, &mut gone);
+    let mut removed = vec![false; trips.len()];
+    let mut moves = waits.drain(&all, &mut removed);
     let mut broken = Vec::new();
     if moves.len() < trips.len() {
-        let groups = waits.circles(&gone);
+        let groups = waits.cycles(&removed);
         let mut outside = vec![true; trips.len()];
         for &index in groups.iter().flatten() {
             outside[index] = false;
@@ -62,59 +62,59 @@ pub(super) fn order(trips: &[Trip], budget: &mut Budget) -> Order {
             broken.extend(waits.fewest_breaks(group, &mut outside, budget));
         }
         broken.sort_unstable();
-        gone.fill(false);
+        removed.fill(false);
         for &index in &broken {
-            gone[index] = true;
+            removed[index] = true;
         }
-        moves = waits.drain(&all, &mut gone);
+        moves = waits.drain(&all, &mut removed);
     }
     Order { moves, broken }
 }
 
-/// Who waits for whom.
+/// The dependencies between trips.
 struct Waits {
-    /// Those that a trip waits for.
-    for_whom: Vec<Vec<usize>>,
-    /// Those that wait for it.
-    by_whom: Vec<Vec<usize>>,
+    /// For each trip, the trips that it waits for.
+    waits_for: Vec<Vec<usize>>,
+    /// For each trip, the trips that wait for it.
+    awaited_by: Vec<Vec<usize>>,
 }
 
 impl Waits {
     fn between(trips: &[Trip]) -> Self {
         let mut waits = Self {
-            for_whom: vec![Vec::new(); trips.len()],
-            by_whom: vec![Vec::new(); trips.len()],
+            waits_for: vec![Vec::new(); trips.len()],
+            awaited_by: vec![Vec::new(); trips.len()],
         };
         let by_start: BTreeMap<u64, usize> = (0..trips.len()).map(|i| (trips[i].from, i)).collect();
         for (index, trip) in trips.iter().enumerate() {
             let below = by_start.range(..=trip.to + (trip.size - 1)).rev();
-            // Downwards they also end ever lower.
+            // From high to low addresses, their ends decrease too.
             let there =
                 below.take_while(|(start, other)| trip.to <= **start + (trips[**other].size - 1));
             for (_, &other) in there.filter(|(_, other)| **other != index) {
-                waits.for_whom[index].push(other);
-                waits.by_whom[other].push(index);
+                waits.waits_for[index].push(other);
+                waits.awaited_by[other].push(index);
             }
         }
         waits
     }
 
-    /// Lets those of `trips` go that can, one after the other, in that order.
-    fn drain(&self, trips: &[usize], gone: &mut [bool]) -> Vec<usize> {
+    /// Removes trips one by one while they can move. Returns them in that order.
+    fn drain(&self, trips: &[usize], removed: &mut [bool]) -> Vec<usize> {
         let mut left: BTreeMap<usize, usize> = BTreeMap::new();
         let mut ready = VecDeque::new();
-        for &index in trips.iter().filter(|index| !gone[**index]) {
-            let waits_for = &self.for_whom[index];
-            match waits_for.iter().filter(|other| !gone[**other]).count() {
+        for &index in trips.iter().filter(|index| !removed[**index]) {
+            let waits_for = &self.waits_for[index];
+            match waits_for.iter().filter(|other| !removed[**other]).count() {
                 0 => ready.push_back(index),
                 count => drop(left.insert(index, count)),
             }
         }
         let mut order = Vec::new();
         while let Some(index) = ready.pop_front() {
-            gone[index] = true;
+            removed[index] = true;
             order.push(index);
-            for waiting in &self.by_whom[index] {
+            for waiting in &self.awaited_by[index] {
                 let Some(count) = left.get_mut(waiting) else {
                     continue;
                 };
@@ -127,15 +127,15 @@ impl Waits {
         order
     }
 
-    /// Those that are left, without those that only wait for a circle, in
-    /// groups that have nothing to do with each other.
-    fn circles(&self, gone: &[bool]) -> Vec<Vec<usize>> {
-        let mut seen = gone.to_vec();
-        let mut unwanted: Vec<usize> = (0..seen.len()).collect();
-        while let Some(index) = unwanted.pop() {
-            if !seen[index] && self.by_whom[index].iter().all(|other| seen[*other]) {
+    /// Groups the remaining trips into connected components, without trips that
+    /// only wait for a cycle.
+    fn cycles(&self, removed: &[bool]) -> Vec<Vec<usize>> {
+        let mut seen = removed.to_vec();
+        let mut candidates: Vec<usize> = (0..seen.len()).collect();
+        while let Some(index) = candidates.pop() {
+            if !seen[index] && self.awaited_by[index].iter().all(|other| seen[*other]) {
                 seen[index] = true;
-                unwanted.extend(&self.for_whom[index]);
+                candidates.extend(&self.waits_for[index]);
             }
         }
         let mut groups = Vec::new();
@@ -145,7 +145,7 @@ impl Waits {
             while let Some(index) = open.pop() {
                 if !std::mem::replace(&mut seen[index], true) {
                     group.push(index);
-                    open.extend(self.for_whom[index].iter().chain(&self.by_whom[index]));
+                    open.extend(self.waits_for[index].iter().chain(&self.awaited_by[index]));
                 }
             }
             if !group.is_empty() {
@@ -156,8 +156,8 @@ impl Waits {
         groups
     }
 
-    /// The fewest of a group without which the others can go. Whoever is in no
-    /// group is `outside`.
+    /// Finds the fewest trips of a group to delete so that the others can move.
+    /// Trips in no group are `outside`.
     fn fewest_breaks(
         &self,
         group: &[usize],
@@ -172,7 +172,7 @@ impl Waits {
                     return quick;
                 }
                 let breaks: Vec<usize> = chosen.iter().map(|&at| group[at]).collect();
-                if self.can_go_without(group, &breaks, outside) {
+                if self.can_move_without(group, &breaks, outside) {
                     return breaks;
                 }
                 if !next_choice(&mut chosen, group.len()) {
@@ -183,64 +183,65 @@ impl Waits {
         quick
     }
 
-    /// Breaks those first that most wait for and that wait for most.
+    /// A heuristic: deletes the trips with the most dependencies first.
     fn quick_breaks(&self, group: &[usize], outside: &mut [bool]) -> Vec<usize> {
         let mut busiest = group.to_vec();
         busiest.sort_by_key(|&index| {
-            std::cmp::Reverse(self.for_whom[index].len() * self.by_whom[index].len())
+            std::cmp::Reverse(self.waits_for[index].len() * self.awaited_by[index].len())
         });
-        let gone = outside;
+        let removed = outside;
         let mut breaks = Vec::new();
         for index in busiest {
-            // Whom nobody waits for any more is in no circle.
-            if !gone[index] && self.by_whom[index].iter().any(|other| !gone[*other]) {
-                gone[index] = true;
+            // A trip that no other trip waits for is in no cycle.
+            if !removed[index] && self.awaited_by[index].iter().any(|other| !removed[*other]) {
+                removed[index] = true;
                 breaks.push(index);
-                self.release(index, gone);
+                self.release(index, removed);
             }
         }
-        reset(group, gone);
+        reset(group, removed);
         breaks
     }
 
-    /// Lets those go that waited only for `index`, and whom they set free.
-    fn release(&self, index: usize, gone: &mut [bool]) {
-        let mut open = self.by_whom[index].clone();
+    /// Removes the trips that waited only for `index`, and then those that waited
+    /// only for these.
+    fn release(&self, index: usize, removed: &mut [bool]) {
+        let mut open = self.awaited_by[index].clone();
         while let Some(index) = open.pop() {
-            if !gone[index] && self.for_whom[index].iter().all(|other| gone[*other]) {
-                gone[index] = true;
-                open.extend(&self.by_whom[index]);
+            if !removed[index] && self.waits_for[index].iter().all(|other| removed[*other]) {
+                removed[index] = true;
+                open.extend(&self.awaited_by[index]);
             }
         }
     }
 
-    fn can_go_without(&self, group: &[usize], breaks: &[usize], outside: &mut [bool]) -> bool {
-        let gone = outside;
+    fn can_move_without(&self, group: &[usize], breaks: &[usize], outside: &mut [bool]) -> bool {
+        let removed = outside;
         for &index in breaks {
-            gone[index] = true;
+            removed[index] = true;
         }
-        let went = self.drain(group, gone).len();
-        reset(group, gone);
-        went + breaks.len() == group.len()
+        let moved = self.drain(group, removed).len();
+        reset(group, removed);
+        moved + breaks.len() == group.len()
     }
 }
 
-/// Puts a group back to where it was before a search.
-fn reset(group: &[usize], gone: &mut [bool]) {
+/// Restores a group after a search.
+fn reset(group: &[usize], removed: &mut [bool]) {
     for &index in group {
-        gone[index] = false;
+        removed[index] = false;
     }
 }
 
-/// The next way to choose some of `count` things, in order; false behind the
+/// Steps to the next choice of some of `count` elements, in order; false after the
 /// last one.
 fn next_choice(chosen: &mut [usize], count: usize) -> bool {
-    let many = chosen.len();
-    for at in (0..many).rev() {
-        if chosen[at] + (many - at) < count {
+    let len = chosen.len();
+    for at in (0..len).rev() {
+        if chosen[at] + (len - at) < count {
             chosen[at] += 1;
-            for behind in at + 1..many {
-                chosen[behind] = chosen[behind - 1] + 1;
+            for next in at + 1..len {
+                chosen[next] = chosen[next - 1] + 1;
             }
             return true;
         }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A plan.
+//! The result of planning.
 
 use guest_ranges::AddrRange;
 
 use crate::plan::op::Op;
 
-/// What to do, in order, and what to know about it.
+/// The operations of a change, in order.
 ///
-/// Only [`Slots::plan`](crate::Slots::plan) and its like make one, so that its
-/// slots are on the memory of the ranges and on nothing else.
+/// Only the planner makes plans, so their slots are on the memory of the ranges
+/// and on no other memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) ops: Vec<Op>,
@@ -22,35 +22,36 @@ impl Plan {
         &self.ops
     }
 
-    /// Takes the operations out.
+    /// Returns the operations, in order.
     pub fn into_ops(self) -> Vec<Op> {
         self.ops
     }
 
-    /// Bytes of the added ranges, or of all that are wanted, that cannot be in
-    /// a slot because a slot is made of whole pages: accesses to them exit, and
-    /// the VMM answers. What is cut off a range depends on that range alone, so
-    /// those of ranges that stay are what they were.
+    /// The bytes of the planned ranges that cannot be in a slot, because slots
+    /// consist of whole pages. Accesses to them exit to the VMM.
+    ///
+    /// [`plan_change`](crate::plan::plan_change) lists those of the added ranges
+    /// only. The trapped bytes of a range depend on that range alone, so they do
+    /// not change for ranges that stay.
     pub fn trapped(&self) -> &[AddrRange] {
         &self.trapped
     }
 
-    /// Whether a running guest could see a gap: an address that it reaches
-    /// before the plan is out of reach while the plan is applied, or while it is
-    /// rolled back because an operation failed. vCPUs must be held from before
-    /// the plan is applied until the threads that answer their exits see the new
-    /// memory, or until the plan is rolled back.
+    /// Whether a running guest could see a gap: it temporarily cannot reach memory
+    /// while the plan is applied, or while the plan is rolled back because an
+    /// operation failed. Hold vCPUs from before the plan is applied until the
+    /// threads that answer their exits see the new memory, or until the plan is
+    /// rolled back.
     ///
-    /// It is false if only the plan's last operation takes memory from the
-    /// guest: a removal or a move of one slot. It is true, however,
+    /// A plan leaves no gap if only its last operation takes memory from the
+    /// guest: a delete or a move of one slot. There are exceptions:
     ///
-    /// - if a slot without a host address is added or removed: no view that a
-    ///   vCPU thread has could answer an exit there from just before or after;
-    /// - if a slot moves by less than its size, or moves while it is not known
-    ///   how wide guest-physical addresses are. KVM takes a slot out of the
-    ///   guest's reach before it finds that the slot cannot move. (It may also
-    ///   find that it has no memory for the slot's metadata. No plan provides for
-    ///   that ENOMEM.)
+    /// - A slot without a host address is added or removed. A vCPU thread has no
+    ///   mapping to answer an exit that races with this.
+    /// - A slot moves by less than its size, or moves while the width of
+    ///   guest-physical addresses is unknown. KVM invalidates a slot before it
+    ///   finds that the slot cannot move. (KVM may also find that it has no memory
+    ///   for the slot's metadata. No plan provides for that ENOMEM.)
     pub fn holds_vcpus(&self) -> bool {
         self.holds_vcpus
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which pages change from private to shared, and the other way.
+//! Plans the pages that change between private and shared.
 
 use super::error::{PlanError, UnsupportedRange};
 use guest_ranges::{AddrRange, PageRange, coalesce, subtract};
 
 use super::op::Op;
-use crate::abi::Unsupported;
 use crate::caps::Capabilities;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::unsupported::Unsupported;
 
-/// The operations that set attributes: those that make pages shared come before
-/// all moves, those that make pages private behind them.
+/// The operations that set attributes. Pages become shared before all moves, and
+/// private after them.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
     pub(super) shared: Vec<Op>,
@@ -18,7 +18,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// How many operations there are.
+    /// The number of operations.
     pub(super) fn len(&self) -> usize {
         self.shared.len() + self.private.len()
     }
@@ -28,7 +28,7 @@ impl Attributes {
         self.len() == 0
     }
 
-    /// The pages that this kernel cannot make private.
+    /// The pages that the kernel cannot make private.
     pub(super) fn unsupported(
         &self,
         capabilities: &Capabilities,
@@ -46,8 +46,8 @@ impl Attributes {
     }
 }
 
-/// What leads from the private pages `old` to the private pages `new`: one
-/// operation for each run of pages that change.
+/// Plans the change from the private pages `old` to `new`, with one operation for
+/// each run of pages.
 pub(super) fn attributes(
     old: &[PageRange],
     new: &[PageRange],
@@ -63,7 +63,7 @@ pub(super) fn attributes(
     })
 }
 
-/// Checked, sorted, and joined where they touch.
+/// Checks and sorts pages, and joins adjacent ranges.
 fn checked(pages: &[PageRange], page_size: u64) -> Result<Vec<AddrRange>, PlanError> {
     let mut sorted = pages.to_vec();
     sorted.sort_unstable();
@@ -80,10 +80,10 @@ fn checked(pages: &[PageRange], page_size: u64) -> Result<Vec<AddrRange>, PlanEr
     Ok(coalesce(sorted.into_iter().map(AddrRange::from)).collect())
 }
 
-/// One operation for each run of pages that is in `pages` and not in `others`.
+/// One operation for each run of pages in `pages` but not in `others`.
 fn changes(pages: &[AddrRange], others: &[AddrRange], private: bool) -> Vec<Op> {
     let runs = subtract(pages.iter().copied(), others.iter().copied());
-    // What is left of whole pages are whole pages.
+    // Whole pages minus whole pages are whole pages.
     let runs = runs.filter_map(|run| PageRange::try_from(run).ok());
     runs.map(|pages| Op::SetPrivate { pages, private })
         .collect()

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The slots that a probe makes, and what must become of each.
+//! The slots that a probe creates, and the expected result of each.
 
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
 
-use super::{ProbeCheck, ProbeError, Probed, Sample};
+use super::outcome::{ProbeCheck, ProbeError, Probed};
+use super::sample::Sample;
 use crate::abi::AbiProfile;
 use crate::errno::Errno;
 use crate::slot::SlotId;
@@ -14,49 +15,50 @@ use crate::vm::Vm;
 
 type Region = kvm_userspace_memory_region2;
 
-/// A descriptor that no process has.
+/// A descriptor that never exists.
 const BAD: u32 = u32::MAX;
 
-/// What a probe of memslots works with.
+/// The state of a probe of memslots.
 pub(super) struct Checks<'a, V> {
     pub(super) vm: &'a V,
     pub(super) abi: AbiProfile,
     pub(super) flag: u32,
     pub(super) page: u64,
-    /// Numbers that no slot has.
+    /// Unused slot numbers.
     pub(super) slots: [SlotId; 2],
     pub(super) gpa: u64,
     pub(super) size: u64,
     pub(super) sample: Option<Sample>,
-    /// A descriptor of a file that is no device's.
+    /// A descriptor of a file that is not a device's.
     pub(super) stranger: u32,
 }
 
 impl<V: Vm> Checks<'_, V> {
-    /// Makes the checks, and takes away whatever a kernel has made of them.
+    /// Makes the checks, and deletes all slots of the probe.
     ///
     /// # Safety
-    /// No vCPU runs meanwhile, nor after [`ProbeError::LeftBehind`]; the slots'
+    /// No vCPU runs meanwhile, or after [`ProbeError::LeftBehind`]; the slots'
     /// numbers are not in use.
     pub(super) unsafe fn run(&self) -> Result<Probed, ProbeError> {
         // SAFETY: passed on from the caller.
-        unsafe { self.plain_slots_are_taken() }?;
+        unsafe { self.plain_slots_are_accepted() }?;
         // SAFETY: passed on from the caller.
         let found = unsafe { self.all() };
         // SAFETY: passed on from the caller.
         unsafe { self.restore() }?;
-        // SAFETY: passed on from the caller. That there is no slot any more
-        // was the kernel's word; this shows it.
-        match unsafe { self.plain_slots_are_taken() } {
+        // SAFETY: passed on from the caller. The kernel reported that the slots are
+        // deleted; this verifies it.
+        match unsafe { self.plain_slots_are_accepted() } {
             Err(ProbeError::Plain(errno)) => Err(self.left_behind(0, errno)),
             other => other.and(found),
         }
     }
 
-    /// The place is good, so that what is refused later is the profile's.
-    unsafe fn plain_slots_are_taken(&self) -> Result<(), ProbeError> {
-        // SAFETY: the slot is at host address 0, which nobody uses through
-        // it: no vCPU runs, by the caller's promise.
+    /// Checks that a plain slot is possible, so that later refusals are due to the
+    /// profile.
+    unsafe fn plain_slots_are_accepted(&self) -> Result<(), ProbeError> {
+        // SAFETY: the slot is at host address 0. No one accesses it, because no
+        // vCPU runs: the caller guarantees that.
         unsafe { self.vm.set_user_memory_region2(&self.plain()) }.map_err(ProbeError::Plain)?;
         // SAFETY: as above.
         unsafe { self.delete(self.slots[0]) }.map_err(|errno| self.left_behind(0, errno))
@@ -83,8 +85,8 @@ impl<V: Vm> Checks<'_, V> {
         Ok(Probed::Made)
     }
 
-    /// Only a kernel that looks for a descriptor exactly where the profile has
-    /// it says EBADF: any other place has a good one.
+    /// Only a kernel that reads the descriptor from the profile's field returns EBADF:
+    /// all other fields have a valid one.
     unsafe fn the_flag_announces_a_descriptor(&self) -> Result<(), ProbeError> {
         let decoy = self.sample.map_or(self.stranger, |sample| sample.fd);
         let decoyed = match self.abi {
@@ -99,13 +101,13 @@ impl<V: Vm> Checks<'_, V> {
         };
         let flag = self.flag;
         let bad = Err(Errno::EBADF);
-        // SAFETY: no vCPU runs, by the caller's promise.
+        // SAFETY: the caller guarantees that no vCPU runs.
         match unsafe { self.vm.set_user_memory_region2(&decoyed) } {
             Ok(()) => return Err(ProbeError::OtherMeaning { flag }),
             Err(Errno::EINVAL) => {}
             seen => return same(ProbeCheck::BadDescriptor, bad, seen),
         }
-        // Does it not know the flag, or look elsewhere?
+        // Is the flag unknown, or the descriptor in another field?
         let both = Region {
             guest_memfd: BAD,
             pad1: BAD,
@@ -118,7 +120,7 @@ impl<V: Vm> Checks<'_, V> {
         }
     }
 
-    /// What is refused whatever the file.
+    /// Slots that are refused on any file.
     unsafe fn refusals(&self) -> Result<(), ProbeError> {
         let file = self.sample.map_or(self.stranger, |sample| sample.fd);
         let (right, invalid) = (self.on(file, 0), Err(Errno::EINVAL));
@@ -134,7 +136,7 @@ impl<V: Vm> Checks<'_, V> {
             let flags = right.flags | other;
             tries.push((ProbeCheck::FlagBeside(other), Region { flags, ..right }));
         }
-        // What the RFCs' kernels do with a host address is not laid down.
+        // The RFCs do not specify slots with a host address.
         if matches!(self.abi, AbiProfile::FdOffset { .. }) {
             let userspace_addr = self.page;
             let addressed = Region {
@@ -144,7 +146,7 @@ impl<V: Vm> Checks<'_, V> {
             tries.push((ProbeCheck::HostAddress, addressed));
         }
         for (check, region) in tries {
-            // SAFETY: no vCPU runs, by the caller's promise.
+            // SAFETY: the caller guarantees that no vCPU runs.
             unsafe { self.expect(check, region, invalid) }?;
         }
         let old = kvm_userspace_memory_region {
@@ -159,7 +161,7 @@ impl<V: Vm> Checks<'_, V> {
         same(ProbeCheck::OldIoctl, invalid, seen)
     }
 
-    /// Bytes of the file that the profile has no slot for.
+    /// Bytes of the file that the profile does not support.
     unsafe fn wrong_bytes(&self, sample: Sample) -> Result<(), ProbeError> {
         let mut tries = vec![self.on(sample.fd, sample.size)];
         if self.abi.needs_file_sizes() {
@@ -170,19 +172,19 @@ impl<V: Vm> Checks<'_, V> {
                 tries.push(self.sized(sample.fd, self.page));
             }
         } else {
-            // From the last page on, but a page too many.
+            // From the last page, with one page too many.
             let mut too_many = self.sized(sample.fd, 2 * self.page);
             too_many.pad2[0] = sample.size - self.page;
             tries.push(too_many);
         }
         for region in tries {
-            // SAFETY: no vCPU runs, by the caller's promise.
+            // SAFETY: the caller guarantees that no vCPU runs.
             unsafe { self.expect(ProbeCheck::WrongBytes, region, Err(Errno::EINVAL)) }?;
         }
         Ok(())
     }
 
-    /// From its making to its end, with nothing but the end possible between.
+    /// The life of a slot: it can be created and deleted, and not changed.
     unsafe fn life_of(&self, slot: Region) -> Result<(), ProbeError> {
         let elsewhere = Region {
             guest_phys_addr: slot.guest_phys_addr ^ self.page,
@@ -192,7 +194,7 @@ impl<V: Vm> Checks<'_, V> {
             slot: self.slots[1].into(),
             ..slot
         };
-        let gone = Region {
+        let deletion = Region {
             memory_size: 0,
             ..slot
         };
@@ -203,10 +205,10 @@ impl<V: Vm> Checks<'_, V> {
             (ProbeCheck::Move, elsewhere, invalid),
             (ProbeCheck::OtherKind, self.plain(), invalid),
             (ProbeCheck::SamePlace, beside, Err(Errno::EEXIST)),
-            (ProbeCheck::Delete, gone, Ok(())),
-            (ProbeCheck::DeleteAgain, gone, invalid),
+            (ProbeCheck::Delete, deletion, Ok(())),
+            (ProbeCheck::DeleteAgain, deletion, invalid),
         ] {
-            // SAFETY: no vCPU runs, by the caller's promise.
+            // SAFETY: the caller guarantees that no vCPU runs.
             unsafe { self.expect(check, region, expected) }?;
         }
         Ok(())
@@ -218,17 +220,17 @@ impl<V: Vm> Checks<'_, V> {
         region: Region,
         expected: Result<(), Errno>,
     ) -> Result<(), ProbeError> {
-        // SAFETY: no vCPU runs, by the caller's promise.
+        // SAFETY: the caller guarantees that no vCPU runs.
         let seen = unsafe { self.vm.set_user_memory_region2(&region) };
         same(check, expected, seen)
     }
 
-    /// Deletes what there is of the probe's slots.
+    /// Deletes the slots of the probe that exist.
     unsafe fn restore(&self) -> Result<(), ProbeError> {
         for n in [0, 1] {
-            // SAFETY: a deletion of a slot of the probe.
+            // SAFETY: this deletes a slot of the probe.
             match unsafe { self.delete(self.slots[n]) } {
-                // EINVAL: there is none.
+                // EINVAL: the slot does not exist.
                 Ok(()) | Err(Errno::EINVAL) => {}
                 Err(errno) => return Err(self.left_behind(n, errno)),
             }
@@ -241,7 +243,7 @@ impl<V: Vm> Checks<'_, V> {
             slot: slot.into(),
             ..Default::default()
         };
-        // SAFETY: it names no memory.
+        // SAFETY: the region has no memory.
         unsafe { self.vm.set_user_memory_region2(&none) }
     }
 
@@ -259,10 +261,10 @@ impl<V: Vm> Checks<'_, V> {
         }
     }
 
-    /// The slot as the profile has it.
+    /// The slot in the profile's encoding.
     fn on(&self, fd: u32, offset: u64) -> Region {
         let plain = self.plain();
-        // Only profiles without memslots have none; those are not probed here.
+        // Profiles without memslots are not probed here.
         self.abi.on_file(plain, fd, offset).unwrap_or(plain)
     }
 

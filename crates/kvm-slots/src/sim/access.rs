@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest's loads and stores come to.
+//! Resolves a guest's loads and stores.
 //!
 //! Compare `kvm_mmu_faultin_pfn` (arch/x86/kvm/mmu/mmu.c) and
 //! `emulator_read_write` (arch/x86/kvm/x86.c). The processor needs every page
-//! of an access before any byte moves. Where no slot answers, or a read-only
-//! one is written, KVM emulates the whole instruction: by way of host
-//! addresses alone, and page by page; what it cannot reach so is an exit.
+//! of an access before it transfers any byte. Without a slot, or for a store to a
+//! read-only slot, KVM emulates the whole instruction, page by page. The emulation
+//! uses only host addresses; accesses to other memory exit.
 
 use super::memslots::{On, PAGE, Serves, SimSlot};
 use super::mmio_entries::Entry;
 use super::reach::Bytes;
-use super::{SimVm, State};
+use super::vm::{SimVm, State};
 use crate::errno::Errno;
 use crate::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
 
-/// The most bytes of one MMIO exit.
+/// The maximum number of bytes of one MMIO exit.
 const MMIO_MAX: usize = 8;
 
-/// What the processor finds when it walks to a page.
+/// The result of the processor's page walk.
 pub(super) enum Reached {
     Mapped(Bytes),
-    /// Nothing that it could use: KVM emulates the instruction.
+    /// No usable page: KVM emulates the instruction.
     Emulated,
 }
 
-/// One way, or the other.
+/// A load or a store.
 enum Data<'a> {
     Load(&'a mut [u8]),
     Store(&'a [u8]),
@@ -47,8 +47,8 @@ impl SimVm {
     /// The guest stores `data` at `gpa`.
     ///
     /// # Errors
-    /// [`GuestFault`] at the first page that cannot be stored to. Nothing was
-    /// stored then.
+    /// [`GuestFault`] at the first page that cannot be stored to. Nothing is
+    /// stored.
     pub fn guest_store(
         &self,
         gpa: u64,
@@ -80,7 +80,7 @@ impl SimVm {
             }
             None => state.emulate(&pieces, &mut data),
         };
-        // The VMM may change the slots while it answers.
+        // The VMM may change the slots while it handles the exit.
         drop(state);
         for piece in exits {
             exit(&piece, &mut data, vmm);
@@ -106,7 +106,7 @@ impl State {
                 Reached::Mapped(page) => pages.push(page),
                 Reached::Emulated => return Ok(None),
             }
-            // A later page must not fail when an earlier one was written.
+            // A later page must not fail after an earlier one was written.
             if let (Some(page), true) = (pages.last(), pieces.len() > 1) {
                 let there = page.touch(&self.files, store);
                 there.map_err(GuestFault::Failed)?;
@@ -115,13 +115,13 @@ impl State {
         Ok(Some(pages))
     }
 
-    /// What an access comes to, by the entry that it meets or else by KVM.
+    /// Resolves an access by its page table entry, or else by KVM.
     fn enter(&mut self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let page = gpa & !(PAGE - 1);
         let slot = self.memslots.find(gpa);
         match self.mmio_entries.at(page) {
             Entry::Valid => Ok(Reached::Emulated),
-            // To the processor it is a shared access.
+            // The processor makes a shared access.
             Entry::Stale
                 if self.private.contains(page) && !slot.is_some_and(SimSlot::is_private_only) =>
             {
@@ -135,14 +135,14 @@ impl State {
         }
     }
 
-    /// KVM is asked, and writes down what it finds.
+    /// KVM resolves the fault and records the result.
     pub(super) fn fault(&mut self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let reached = self.reach(gpa, store)?;
         let page = gpa & !(PAGE - 1);
         let slot = self.pushed.find(gpa).or(self.memslots.find(gpa));
         match (&reached, slot) {
             (Reached::Mapped(bytes), _) => {
-                // What cannot be mapped leaves the entry as it is.
+                // A failed mapping leaves the entry unchanged.
                 let is_known = self.mmio_entries.at(page) != Entry::None;
                 if is_known && bytes.touch(&self.files, store).is_ok() {
                     self.mmio_entries.remove(page);
@@ -154,7 +154,7 @@ impl State {
         Ok(reached)
     }
 
-    /// What the processor finds at `gpa`.
+    /// Walks to the page at `gpa`.
     fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let (page, size) = (gpa & !(PAGE - 1), PAGE);
         let private = self.private.contains(page);
@@ -165,13 +165,13 @@ impl State {
             size,
         };
         let Some(slot) = self.pushed.find(gpa).or(self.memslots.find(gpa)) else {
-            // A private page without a slot is no MMIO.
+            // A private page without a slot is not MMIO.
             return match private {
                 true => Err(memory_fault),
                 false => Ok(Reached::Emulated),
             };
         };
-        // A private access faults before anyone asks whether it is a store.
+        // A private access faults before KVM checks whether it is a store.
         if store && slot.is_readonly() && !private {
             return Ok(Reached::Emulated);
         }
@@ -207,7 +207,7 @@ impl State {
         }
     }
 
-    /// Moves the pieces that the emulator can reach; returns the others.
+    /// Transfers the pieces that the emulator can reach. Returns the others.
     fn emulate(&mut self, pieces: &[Piece], data: &mut Data<'_>) -> Vec<Piece> {
         let mut exits = Vec::new();
         for piece in pieces {
@@ -238,7 +238,7 @@ impl State {
     }
 }
 
-/// What the emulator takes for a slot's memory, whatever else is behind the slot.
+/// The memory of a slot for the emulator: only its host address.
 fn host_bytes(slot: &SimSlot, gpa: u64) -> Option<Bytes> {
     match slot.file {
         Some(file) if matches!(file.serves, Serves::Device(_)) => None,
@@ -280,11 +280,11 @@ impl Data<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Piece {
     gpa: u64,
-    /// Which bytes of the access.
+    /// The bytes of the access.
     bytes: std::ops::Range<usize>,
 }
 
-/// Cuts an access at page borders.
+/// Splits an access at page boundaries.
 fn pieces(gpa: u64, len: usize) -> Vec<Piece> {
     let mut pieces = Vec::with_capacity(2);
     let mut done = 0;

@@ -1,43 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The dirty logs of a simulated VM, with the kernel's checks in its order.
+//! The dirty logs of a simulated VM.
 //!
-//! Compare `kvm_get_dirty_log_protect`, `kvm_clear_dirty_log_protect` and
-//! `mark_page_dirty_in_slot` (virt/kvm/kvm_main.c, Linux 6.18).
+//! Compare `mark_page_dirty_in_slot` (virt/kvm/kvm_main.c, Linux 6.18).
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use guest_ranges::AddrRange;
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
-use super::SimVm;
 use super::dirty_ring::Ring;
 use super::memslots::{Key, PAGE, SimSlot, key};
 use crate::dirty::pages::DirtyPages;
-use crate::dirty::vm::{DirtyEntry, LoggingVm, ManualProtect};
+use crate::dirty::vm::{DirtyEntry, ManualProtect};
 use crate::errno::Errno;
 
-/// What the guest wrote, as far as the VM can tell.
+/// The logged writes of the guest.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    manual: Option<ManualProtect>,
+    pub(super) manual: Option<ManualProtect>,
     /// The slots that log.
-    logs: BTreeMap<Key, Log>,
+    pub(super) logs: BTreeMap<Key, Log>,
     pub(super) ring: Option<Ring>,
-    /// The guest has made its first access, so there is a vCPU.
+    /// Whether the guest has made its first access, so a vCPU exists.
     pub(super) has_vcpu: bool,
 }
 
-/// The log of a slot, or what stands for it where there is a ring.
+/// The log of a slot. With a ring, it records the pages that are already reported.
 #[derive(Debug)]
-struct Log {
-    pages: u64,
-    /// By number, written and not protected again since.
-    written: DirtyPages,
+pub(super) struct Log {
+    pub(super) pages: u64,
+    /// The written pages, by number, that are not protected again.
+    pub(super) written: DirtyPages,
 }
 
 impl Dirty {
-    /// Follows a slot that may have changed.
+    /// Records a change of a slot.
     pub(super) fn follow(&mut self, slot: u32, old: Option<SimSlot>, new: Option<SimSlot>) {
         let key = key(slot);
         let logging = |slot: &SimSlot| slot.flags & KVM_MEM_LOG_DIRTY_PAGES != 0;
@@ -58,14 +54,14 @@ impl Dirty {
             }
             Log { pages, written }
         });
-        // A move takes the log along. It also unmaps the slot's pages, so that
-        // with a ring they are all told of again.
+        // A move keeps the log. It also unmaps the slot's pages, so with a ring all
+        // of them are reported again.
         if moved && has_ring {
             log.written = DirtyPages::new(PAGE);
         }
     }
 
-    /// The guest has written a page of a slot.
+    /// Records that the guest has written a page of a slot.
     pub(super) fn mark(&mut self, key: Key, page: u64) {
         let Some(log) = self.logs.get_mut(&key) else {
             return;
@@ -79,7 +75,7 @@ impl Dirty {
     }
 
     /// The ioctl that resets the rings.
-    fn reset_rings(&mut self) -> Result<u32, Errno> {
+    pub(super) fn reset_rings(&mut self) -> Result<u32, Errno> {
         let ring = self.ring.as_mut().ok_or(Errno::EINVAL)?;
         let entries = ring.reset();
         for entry in &entries {
@@ -89,100 +85,4 @@ impl Dirty {
         }
         Ok(u32::try_from(entries.len()).unwrap_or(u32::MAX))
     }
-}
-
-impl SimVm {
-    /// The checks that reading and clearing begin with.
-    fn check_log(&self, dirty: &Dirty, slot: u32) -> Result<Key, Errno> {
-        if dirty.ring.is_some() {
-            return Err(Errno::ENXIO);
-        }
-        let key = key(slot);
-        let spaces = self.config().address_spaces();
-        match u32::from(key.0) < spaces && key.1 < self.config().nr_memslots {
-            true => Ok(key),
-            false => Err(Errno::EINVAL),
-        }
-    }
-}
-
-impl LoggingVm for SimVm {
-    fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno> {
-        let alone = options == ManualProtect::INITIALLY_SET;
-        if alone || !ManualProtect::all().contains(options) {
-            return Err(Errno::EINVAL);
-        }
-        self.state().dirty.manual = Some(options);
-        Ok(())
-    }
-
-    fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
-        let ring = Ring::new(bytes)?;
-        let dirty = &mut self.state().dirty;
-        if dirty.ring.is_some() || dirty.has_vcpu {
-            return Err(Errno::EINVAL);
-        }
-        dirty.ring = Some(ring);
-        Ok(())
-    }
-
-    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
-        let dirty = &mut self.state().dirty;
-        let key = self.check_log(dirty, slot)?;
-        let manual = dirty.manual.unwrap_or(ManualProtect::empty());
-        let log = dirty.logs.get_mut(&key).ok_or(Errno::ENOENT)?;
-        let words = usize::try_from(log.pages.div_ceil(64)).map_err(|_| Errno::ENOMEM)?;
-        let mut bitmap = vec![0; words];
-        for run in log.written.runs() {
-            for page in page_numbers(run) {
-                let word = usize::try_from(page / 64).ok();
-                if let Some(word) = word.and_then(|word| bitmap.get_mut(word)) {
-                    *word |= 1 << (page % 64);
-                }
-            }
-        }
-        if !manual.contains(ManualProtect::ENABLE) {
-            log.written = DirtyPages::new(PAGE);
-        }
-        Ok(bitmap)
-    }
-
-    fn clear_dirty_log(
-        &self,
-        slot: u32,
-        first_page: u64,
-        num_pages: u32,
-        bitmap: &[u64],
-    ) -> Result<(), Errno> {
-        let num = u64::from(num_pages);
-        // Not the kernel's check but that of the call: see the real VM.
-        if (bitmap.len() as u64) < num.div_ceil(64) {
-            return Err(Errno::EINVAL);
-        }
-        let dirty = &mut self.state().dirty;
-        let key = self.check_log(dirty, slot)?;
-        if first_page % 64 != 0 {
-            return Err(Errno::EINVAL);
-        }
-        let log = dirty.logs.get_mut(&key).ok_or(Errno::ENOENT)?;
-        let rest = log.pages.checked_sub(first_page).ok_or(Errno::EINVAL)?;
-        if num > rest || (num < rest && num % 64 != 0) {
-            return Err(Errno::EINVAL);
-        }
-        let mut cleared = DirtyPages::new(PAGE);
-        cleared.insert_bitmap(first_page, bitmap, num);
-        for run in cleared.runs() {
-            log.written.take(page_numbers(run));
-        }
-        Ok(())
-    }
-
-    fn reset_dirty_rings(&self) -> Result<u32, Errno> {
-        self.state().dirty.reset_rings()
-    }
-}
-
-/// The numbers of the pages in a range of bytes of a slot.
-fn page_numbers(run: AddrRange) -> Range<u64> {
-    run.start() / PAGE..run.last() / PAGE + 1
 }

@@ -1,48 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The dirty ring of the one vCPU that a simulated guest has.
+//! The dirty ring of a simulated guest's only vCPU.
 //!
 //! Compare virt/kvm/dirty_ring.c and `kvm_vm_ioctl_enable_dirty_log_ring`
 //! (virt/kvm/kvm_main.c, Linux 6.18).
 
-use super::SimVm;
+use super::kernel::MAX_RING_BYTES;
 use super::memslots::PAGE;
-use crate::dirty::vm::{DirtyEntry, DirtyRing};
+use crate::dirty::vm::DirtyEntry;
 use crate::errno::Errno;
 
 /// The size of an entry in bytes.
 const ENTRY: u32 = 16;
-/// `KVM_DIRTY_RING_MAX_ENTRIES`, in bytes.
-pub(super) const MAX_BYTES: u32 = 65536 * ENTRY;
-/// Entries kept free for what one run of a vCPU may still write
-/// (`KVM_DIRTY_RING_RSVD_ENTRIES`). Processors that log in batches add to it.
+/// Entries that are kept free for one more run of a vCPU
+/// (`KVM_DIRTY_RING_RSVD_ENTRIES`). Processors that log in batches need more.
 const RESERVED: u32 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flag {
+pub(super) enum Flag {
     Free,
     Dirty,
     Harvested,
 }
 
-/// A ring: the entries in it are those from `reset` to `pushed`, which only
-/// ever grow.
+/// A ring. Its entries are those from `reset` to `pushed`, which only increase.
 #[derive(Debug)]
 pub(super) struct Ring {
-    entries: Vec<(Flag, DirtyEntry)>,
+    pub(super) entries: Vec<(Flag, DirtyEntry)>,
     pushed: usize,
     reset: usize,
-    /// How many of the next entries are skipped.
-    skip: usize,
+    /// The number of next entries to skip.
+    pub(super) skip: usize,
 }
 
 impl Ring {
-    /// A ring of `bytes` bytes, if the kernel takes that size.
+    /// A ring of `bytes` bytes, if the kernel supports that size.
     pub(super) fn new(bytes: u32) -> Result<Self, Errno> {
         let too_small = bytes < RESERVED * ENTRY || u64::from(bytes) < PAGE;
         if !bytes.is_power_of_two() || too_small {
             return Err(Errno::EINVAL);
         }
-        if bytes > MAX_BYTES {
+        if bytes > MAX_RING_BYTES {
             return Err(Errno::E2BIG);
         }
         let none = (Flag::Free, DirtyEntry { slot: 0, page: 0 });
@@ -68,7 +65,7 @@ impl Ring {
         }
     }
 
-    /// Frees entries up to the first that is not harvested.
+    /// Frees the entries before the first one that is not harvested.
     pub(super) fn reset(&mut self) -> Vec<DirtyEntry> {
         let mut freed = Vec::new();
         loop {
@@ -81,64 +78,5 @@ impl Ring {
             freed.push(*entry);
             self.reset += 1;
         }
-    }
-}
-
-/// The dirty ring of the simulated vCPU.
-#[derive(Debug)]
-pub struct SimDirtyRing {
-    vm: SimVm,
-    next: usize,
-}
-
-impl SimVm {
-    /// The ring of the guest's vCPU. Only once: two harvesters of one ring each
-    /// miss what the other takes.
-    ///
-    /// # Errors
-    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::dirty::LoggingVm).
-    pub fn dirty_ring(&self) -> Result<SimDirtyRing, Errno> {
-        match self.state().dirty.ring {
-            Some(_) => Ok(SimDirtyRing {
-                vm: self.clone(),
-                next: 0,
-            }),
-            None => Err(Errno::ENXIO),
-        }
-    }
-
-    /// Has the kernel misbehave: it skips the next `count` entries of the dirty
-    /// ring.
-    ///
-    /// # Errors
-    /// ENXIO before [`LoggingVm::enable_dirty_ring`](crate::dirty::LoggingVm).
-    pub fn skip_ring_entries(&self, count: usize) -> Result<(), Errno> {
-        let mut state = self.state();
-        state.dirty.ring.as_mut().ok_or(Errno::ENXIO)?.skip = count;
-        Ok(())
-    }
-}
-
-impl DirtyRing for SimDirtyRing {
-    fn harvest(&mut self) -> Option<DirtyEntry> {
-        let mut state = self.vm.state();
-        let ring = state.dirty.ring.as_mut()?;
-        let at = self.next % ring.entries.len();
-        let (flag, entry) = &mut ring.entries[at];
-        if *flag != Flag::Dirty {
-            return None;
-        }
-        *flag = Flag::Harvested;
-        self.next += 1;
-        Some(*entry)
-    }
-
-    fn skipped(&self) -> Option<usize> {
-        let state = self.vm.state();
-        let ring = state.dirty.ring.as_ref()?;
-        let next = self.next % ring.entries.len();
-        let is_dirty = |(flag, _): &(Flag, DirtyEntry)| *flag == Flag::Dirty;
-        let any = ring.entries.iter().any(is_dirty);
-        (any && !is_dirty(&ring.entries[next])).then_some(next)
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The files behind slots: guest_memfds, and the dma-bufs of devices.
+//! The files of slots: guest_memfds and dma-bufs of devices.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,16 +9,16 @@ use super::host::{self, HostFile};
 use crate::errno::Errno;
 use crate::vm::GuestMemfdFlags;
 
-/// What a file is, beyond its bytes.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     /// Made by `KVM_CREATE_GUEST_MEMFD` of this VM.
     GuestMemfd(GuestMemfdFlags),
-    /// Exported by a device; while revoked, nobody reaches its bytes.
+    /// Exported by a device. While it is revoked, no one can access its bytes.
     DmaBuf { revoked: bool },
 }
 
-/// The number of a file, never given out again.
+/// The number of a file, which is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileId(u64);
 
@@ -26,14 +26,14 @@ pub(super) struct FileId(u64);
 pub(super) struct SimFile {
     pub(super) kind: FileKind,
     pub(super) size: u64,
-    /// The simulation's own opening of the file.
+    /// The simulation's own open file description.
     pub(super) file: File,
     host: HostFile,
 }
 
 impl SimFile {
     /// Whether the last descriptor and the last mapping of a guest_memfd are
-    /// gone. Its slots then have no backing (`kvm_gmem_release`).
+    /// dropped. Its slots then have no backing (`kvm_gmem_release`).
     fn is_released(&self) -> bool {
         matches!(self.kind, FileKind::GuestMemfd(_)) && host::is_let_go(self.file.as_fd())
     }
@@ -45,16 +45,15 @@ pub(super) struct Files {
     files: BTreeMap<FileId, SimFile>,
     by_host: BTreeMap<HostFile, FileId>,
     next: u64,
-    /// How many files there are when released ones are next looked for.
+    /// The number of files that starts the next search for released ones.
     look_at: usize,
 }
 
-/// With fewer files it is not worth looking for released ones.
+/// With fewer files, released ones are not searched.
 const FEW: usize = 16;
 
 impl Files {
-    /// Makes a file; the caller gets the descriptor, and the simulation none
-    /// that would keep the file open for it.
+    /// Creates a file. The caller gets the only descriptor that keeps it open.
     pub(super) fn create(&mut self, kind: FileKind, size: u64) -> Result<OwnedFd, Errno> {
         self.forget_released();
         let fd = host::anonymous_file(size)?;
@@ -74,9 +73,9 @@ impl Files {
         Ok(fd)
     }
 
-    /// Drops the bytes of released files. Looking at a file takes a system call:
-    /// that happens whenever there are twice as many as were left the last time,
-    /// so that it stays in proportion to the files that are made.
+    /// Drops the bytes of released files. Each check needs a system call, so the search
+    /// runs only when the number of files has doubled: its cost is proportional to
+    /// the number of created files.
     fn forget_released(&mut self) {
         if self.files.len() < self.look_at {
             return;
@@ -91,8 +90,8 @@ impl Files {
         self.look_at = (2 * self.files.len()).max(FEW);
     }
 
-    /// The file that a descriptor names: EBADF if it names none, EINVAL if it
-    /// names one that this kernel's KVM cannot put into a slot.
+    /// The file of a descriptor. EBADF if the descriptor is not open, EINVAL if this
+    /// kernel's KVM cannot use the file in a slot.
     pub(super) fn by_descriptor(&self, fd: u32) -> Result<FileId, Errno> {
         let fd = i32::from_ne_bytes(fd.to_ne_bytes());
         let host = host::file_of(&fd)?;
@@ -104,7 +103,7 @@ impl Files {
         self.files.get(&id).filter(|file| !file.is_released())
     }
 
-    /// Whether it is a device's, and the device does not answer.
+    /// Whether it is the file of a device that does not answer.
     pub(super) fn is_revoked(&self, id: FileId) -> bool {
         let file = self.files.get(&id);
         file.is_some_and(|file| file.kind == FileKind::DmaBuf { revoked: true })
@@ -140,7 +139,7 @@ mod tests {
             open.push(files.create(KIND, 4096).unwrap());
             looks += usize::from(files.look_at != before);
         }
-        // With 0, 1, 2, 4 and 8 times as many; the last is not reached.
+        // With 0, 1, 2, 4 and 8 times as many; the last is never reached.
         assert_eq!(looks, 4);
         open.clear();
         files.look_at = 0;

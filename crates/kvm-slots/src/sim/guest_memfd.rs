@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! System calls on a guest_memfd. The file that stands for one here is an
-//! ordinary one and would take more than a guest_memfd does; these methods take
-//! as much, by the checks of `vfs_fallocate` (fs/open.c) and of
-//! virt/kvm/guest_memfd.c.
+//! System calls on a simulated guest_memfd. It is an ordinary file and supports more
+//! calls than a guest_memfd. These methods make the checks of `vfs_fallocate`
+//! (fs/open.c) and of virt/kvm/guest_memfd.c.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::files::{FileKind, SimFile};
+use super::host;
 use super::mapping::GuestMemfdMapping;
 use super::memslots::PAGE;
-use super::{SimVm, State, host};
+use super::vm::{SimVm, State};
 use crate::errno::Errno;
 use crate::vm::GuestMemfdFlags;
 
@@ -24,8 +24,7 @@ pub enum FileCall {
     Truncate(i64),
     /// `fallocate`.
     Allocate {
-        /// `FALLOC_FL_*`: KEEP_SIZE alone allocates, and with PUNCH_HOLE
-        /// discards.
+        /// `FALLOC_FL_*`: KEEP_SIZE alone allocates; with PUNCH_HOLE it discards.
         mode: i32,
         /// The first byte.
         offset: i64,
@@ -34,7 +33,7 @@ pub enum FileCall {
     },
 }
 
-/// How a mapping is shared.
+/// The sharing mode of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// `MAP_SHARED`.
@@ -47,23 +46,23 @@ impl SimVm {
     /// Makes a system call on a guest_memfd of this VM.
     ///
     /// # Errors
-    /// What the kernel returns; the file is then as it was. EINVAL also for a
-    /// file that is no guest_memfd of this VM.
+    /// The kernel's error; the file is unchanged. EINVAL also if the file is not a
+    /// guest_memfd of this VM.
     pub fn file_call(&self, file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
         let state = self.state();
         let (file, _) = state.guest_memfd(file)?;
         match call {
-            // There are no such file operations, whatever is asked.
+            // guest_memfd has no such file operations.
             FileCall::Read | FileCall::Write | FileCall::Truncate(_) => Err(Errno::EINVAL),
             FileCall::Allocate { mode, offset, len } => allocate(file, mode, offset, len),
         }
     }
 
-    /// Maps `size` bytes of a guest_memfd, from the byte `offset` on.
+    /// Maps `size` bytes of a guest_memfd at `offset`.
     ///
     /// # Errors
     /// ENODEV for a file without [`GuestMemfdFlags::MMAP`], EINVAL for a
-    /// mapping that is not shared, and what `mmap` says to the numbers.
+    /// mapping that is not shared, and the errors of `mmap` for the numbers.
     pub fn map_file(
         &self,
         file: BorrowedFd<'_>,
@@ -72,7 +71,7 @@ impl SimVm {
         sharing: Sharing,
     ) -> Result<GuestMemfdMapping, Errno> {
         let flags = self.state().guest_memfd(file)?.1;
-        // `mmap` looks at the numbers before it asks the file.
+        // `mmap` checks the numbers before it calls the file.
         if size == 0 || offset % PAGE != 0 {
             return Err(Errno::EINVAL);
         }
@@ -82,7 +81,7 @@ impl SimVm {
         if sharing == Sharing::Private {
             return Err(Errno::EINVAL);
         }
-        // Pages that do not begin as shared are private: no touch gets through.
+        // Pages that are not initially shared are private: every access faults.
         let touchable = flags.contains(GuestMemfdFlags::INIT_SHARED);
         GuestMemfdMapping::new(file, offset, size, touchable)
     }
@@ -106,8 +105,8 @@ fn allocate(file: &SimFile, mode: i32, offset: i64, len: i64) -> Result<(), Errn
     if offset < 0 || len <= 0 {
         return Err(Errno::EINVAL);
     }
-    // Modes that the kernel knows and guest_memfd does not end the same way,
-    // but for those that the sum is looked at before.
+    // All modes that guest_memfd does not support have the same error, but for
+    // some of them the kernel checks the sum first.
     if mode & KEEP == 0 && mode & PUNCH != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -125,13 +124,13 @@ fn allocate(file: &SimFile, mode: i32, offset: i64, len: i64) -> Result<(), Errn
         return Err(Errno::EINVAL);
     }
     match mode & PUNCH != 0 {
-        // Past the end there is nothing to discard, and nobody minds.
+        // Discarding beyond the end does nothing and succeeds.
         true => host::punch(&file.file, offset, len),
         false if end.unsigned_abs() <= file.size => host::allocate(&file.file, offset, len),
         false => Err(Errno::EINVAL),
     }
 }
 
-/// `FALLOC_FL_ZERO_RANGE` and `FALLOC_FL_UNSHARE_RANGE`: known to every
-/// filesystem call, with and without KEEP_SIZE.
+/// `FALLOC_FL_ZERO_RANGE` and `FALLOC_FL_UNSHARE_RANGE`, with and without KEEP_SIZE:
+/// the file system layer supports these modes.
 const KNOWN_MODES: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_UNSHARE_RANGE;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the simulation asks of the host: copies that fail as the kernel's do,
-//! files to stand for guest_memfds, and which file a number names.
+//! System calls of the simulation: copies that fail like the kernel's, files for
+//! guest_memfds, and the identity of files.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -11,18 +11,18 @@ use crate::errno::Errno;
 /// Copies from this process's memory at `address`.
 ///
 /// # Errors
-/// EFAULT where nothing is mapped, as for a copy in the kernel.
+/// EFAULT for unmapped memory, like a copy in the kernel.
 ///
 /// # Safety
-/// As for [`store`]; memory that is not there is no fault here.
+/// As for [`store`]. Unmapped memory does not fault.
 pub(super) unsafe fn load(address: u64, data: &mut [u8]) -> Result<(), Errno> {
     let local = libc::iovec {
         iov_base: data.as_mut_ptr().cast(),
         iov_len: data.len(),
     };
     let remote = remote(address, data.len())?;
-    // SAFETY: `local` is `data`, which is ours to write. The kernel does the
-    // copy and checks both sides, so that a bad `remote` is EFAULT.
+    // SAFETY: `local` is `data`, which is writable. The kernel copies and checks
+    // both sides, so a bad `remote` is EFAULT.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     complete(copied, data.len())
 }
@@ -30,7 +30,7 @@ pub(super) unsafe fn load(address: u64, data: &mut [u8]) -> Result<(), Errno> {
 /// Copies to this process's memory at `address`.
 ///
 /// # Errors
-/// EFAULT where nothing is mapped writably, as for a copy in the kernel.
+/// EFAULT for memory that is not mapped or not writable, like a copy in the kernel.
 ///
 /// # Safety
 /// The addresses must be memory that a guest may write: no reference to it.
@@ -40,8 +40,8 @@ pub(super) unsafe fn store(address: u64, data: &[u8]) -> Result<(), Errno> {
         iov_len: data.len(),
     };
     let remote = remote(address, data.len())?;
-    // SAFETY: the kernel only reads `local`, which is `data`. That `remote` may
-    // be written is the caller's promise; what is not mapped is EFAULT.
+    // SAFETY: the kernel only reads `local`, which is `data`. The caller guarantees
+    // that `remote` may be written; unmapped memory is EFAULT.
     let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
     complete(copied, data.len())
 }
@@ -54,9 +54,9 @@ fn remote(address: u64, len: usize) -> Result<libc::iovec, Errno> {
     })
 }
 
-fn complete(copied: isize, wanted: usize) -> Result<(), Errno> {
+fn complete(copied: isize, expected: usize) -> Result<(), Errno> {
     match usize::try_from(copied) {
-        Ok(copied) if copied == wanted => Ok(()),
+        Ok(copied) if copied == expected => Ok(()),
         Ok(_) => Err(Errno::EFAULT),
         Err(_) => Err(Errno::last()),
     }
@@ -69,23 +69,23 @@ pub(super) fn anonymous_file(size: u64) -> Result<OwnedFd, Errno> {
     if fd < 0 {
         return Err(Errno::last());
     }
-    // SAFETY: the kernel has just made this descriptor for us alone.
+    // SAFETY: the kernel has just created this descriptor; no one else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let file = File::from(fd);
     file.set_len(size)?;
     Ok(file.into())
 }
 
-/// Opens the file behind `fd` once more. Unlike a duplicate, the result does
-/// not keep open what `fd` is a descriptor of.
+/// Opens the file of `fd` again. Unlike a duplicate, the result does not keep the open
+/// file description of `fd`.
 pub(super) fn open_again(fd: BorrowedFd<'_>) -> Result<File, Errno> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let file = File::options().read(true).write(true).open(path)?;
     Ok(file)
 }
 
-/// Takes a lock that lasts until the last duplicate of `fd`, and the last
-/// mapping made through one, is gone.
+/// Locks the file until the last duplicate of `fd`, and the last mapping made through
+/// one, is dropped.
 pub(super) fn hold(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: `fd` is open; nothing else is passed.
     match unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
@@ -94,18 +94,18 @@ pub(super) fn hold(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-/// Whether nobody holds the file any more, as another opening of it sees. That
-/// opening then has the lock, and so sees the same from then on.
+/// Whether the lock is released, as another open file description sees it. That one
+/// then has the lock, so later calls return the same.
 pub(super) fn is_let_go(own: BorrowedFd<'_>) -> bool {
     hold(own).is_ok()
 }
 
-/// Takes the bytes out of the file: they read as zeros, and take no memory.
+/// Frees bytes of the file: they read as zeros and use no memory.
 pub(super) fn punch(file: &File, offset: i64, len: i64) -> Result<(), Errno> {
     fallocate(file, libc::FALLOC_FL_PUNCH_HOLE, offset, len)
 }
 
-/// Has the bytes take memory. They stay what they are: zeros in a hole.
+/// Allocates memory for the bytes, whose contents do not change: zeros in a hole.
 pub(super) fn allocate(file: &File, offset: i64, len: i64) -> Result<(), Errno> {
     fallocate(file, 0, offset, len)
 }
@@ -120,11 +120,11 @@ fn fallocate(file: &File, mode: i32, offset: i64, len: i64) -> Result<(), Errno>
     }
 }
 
-/// What tells one file from another, whatever descriptors name it.
+/// The identity of a file, independent of its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostFile(u64, u64);
 
-/// Which file the descriptor `fd` names.
+/// The identity of the file of `fd`.
 ///
 /// # Errors
 /// EBADF if there is no such descriptor.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the simulated kernel has, for tests to compare with what a VMM thinks.
+//! Lists the memslots of the simulated kernel, for tests.
 
-use super::SimVm;
 use super::memslots::SimSlot;
+use super::vm::SimVm;
 
 /// A memslot of the simulated kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SimMemslot {
-    /// Its number in address space 0; `None` for what was mapped without one.
+    /// The number in address space 0; `None` for a push-style mapping.
     pub id: Option<u16>,
     /// The first guest-physical address.
     pub gpa: u64,
@@ -17,7 +17,7 @@ pub struct SimMemslot {
     pub userspace_addr: u64,
     /// The flags.
     pub flags: u32,
-    /// Where in its file the bytes start, if there is a file.
+    /// The offset of the bytes in the file, if there is one.
     pub file_offset: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which kernel is simulated, and so what it can do.
+//! The simulated kernel and its capabilities.
 
 use std::fmt;
 
@@ -10,7 +10,6 @@ use kvm_bindings::{
     KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2, KVM_CAP_VM_TYPES,
 };
 
-use super::dirty_ring::MAX_BYTES;
 use crate::abi::AbiProfile;
 use crate::dirty::vm::ManualProtect;
 use crate::uapi::{
@@ -19,7 +18,11 @@ use crate::uapi::{
 };
 use crate::vm::GuestMemfdFlags;
 
-/// The newest releases of the long-term kernels whose checks were read or run.
+/// `KVM_DIRTY_RING_MAX_ENTRIES`, in bytes: 16 for each entry.
+pub(super) const MAX_RING_BYTES: u32 = 65536 * 16;
+
+/// The simulated kernels: the latest releases of long-term kernels whose checks were
+/// read or run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KernelVersion {
     /// No `KVM_SET_USER_MEMORY_REGION2`, no guest_memfd.
@@ -74,7 +77,7 @@ pub struct SimConfig {
     pub emulates_guest: bool,
     /// The type of VM.
     pub vm_type: VmType,
-    /// A patch that gives the kernel slots without a host address, or none.
+    /// The ABI of the kernel's patch for slots without a host address, or none.
     pub abi: AbiProfile,
     /// The width of the guest's physical addresses, in bits.
     pub physical_bits: u32,
@@ -83,7 +86,7 @@ pub struct SimConfig {
 }
 
 impl SimConfig {
-    /// A plain VM on a released kernel as distributions build it.
+    /// A plain VM on a released kernel with the configuration of distributions.
     pub fn released(kernel: KernelVersion) -> Self {
         Self {
             kernel,
@@ -149,8 +152,7 @@ impl SimConfig {
         self.kernel >= KernelVersion::V6_12
     }
 
-    /// How many address spaces a slot number can name: with SMM two, but
-    /// private VMs have no SMM.
+    /// The number of address spaces: two with SMM, but private VMs have no SMM.
     pub(crate) fn address_spaces(&self) -> u32 {
         match self.smm && !self.has_private_memory() {
             true => 2,
@@ -183,8 +185,10 @@ impl SimConfig {
             KVM_CAP_MULTI_ADDRESS_SPACE => number(self.address_spaces().into()),
             KVM_CAP_READONLY_MEM => 1,
             KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => number(ManualProtect::all().bits()),
-            // x86 has the ring by both names, and needs no log beside it.
-            KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => number(MAX_BYTES.into()),
+            // x86 has the ring by both names, and needs no additional log.
+            KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => {
+                number(MAX_RING_BYTES.into())
+            }
             KVM_CAP_USER_MEMORY2 => self.has_region2().into(),
             KVM_CAP_MEMORY_FAULT_INFO => self.has_region2().into(),
             KVM_CAP_GUEST_MEMFD => self.has_guest_memfd().into(),

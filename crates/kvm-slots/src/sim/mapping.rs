@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A mapping of the file that stands for a guest_memfd.
+//! A mapping of a simulated guest_memfd.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
 use crate::errno::Errno;
 
-/// A shared mapping of a simulated guest_memfd, there until it is dropped. It
-/// keeps the file open, as every mapping does.
+/// A shared mapping of a simulated guest_memfd, until it is dropped. It keeps the file
+/// open.
 #[derive(Debug)]
 pub struct GuestMemfdMapping {
     start: NonNull<libc::c_void>,
@@ -34,8 +34,8 @@ impl GuestMemfdMapping {
             false => libc::PROT_NONE,
         };
         let (fd, shared) = (file.as_raw_fd(), libc::MAP_SHARED);
-        // SAFETY: a new mapping, at an address of the kernel's choice, takes
-        // nothing away from anyone.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces no
+        // other.
         let start = unsafe { libc::mmap(ptr::null_mut(), size, protection, shared, fd, offset) };
         match NonNull::new(start) {
             Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(Self { start, size }),
@@ -43,8 +43,8 @@ impl GuestMemfdMapping {
         }
     }
 
-    /// The host virtual address of the first byte. Where the host must not
-    /// touch the pages, a touch is a fault (SIGSEGV; a real one is SIGBUS).
+    /// The host virtual address of the first byte. An access to private pages faults
+    /// (SIGSEGV; on a real guest_memfd SIGBUS).
     pub fn address(&self) -> u64 {
         self.start.as_ptr().expose_provenance() as u64
     }
@@ -57,8 +57,8 @@ impl GuestMemfdMapping {
 
 impl Drop for GuestMemfdMapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours. Whoever made a memslot of its address
-        // promised to keep it for as long as the slot is there.
+        // SAFETY: this value owns the mapping. The caller that made a memslot of its
+        // address guaranteed to keep it while the slot exists.
         unsafe { libc::munmap(self.start.as_ptr(), self.size) };
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The memslots of a simulated VM: the kernel's checks, in the kernel's order.
+//! The memslots of a simulated VM, with the kernel's checks in the kernel's order.
 //!
 //! Compare `kvm_vm_ioctl_set_memory_region`, `check_memory_region_flags`,
 //! `kvm_set_memory_region` and `kvm_gmem_bind` (virt/kvm/, Linux 7.3). Where a
@@ -23,7 +23,7 @@ const MAX_PAGES: u64 = (1 << 31) - 1;
 /// The end of the user half of a 47-bit address space (`access_ok`, x86).
 const USER_END: u64 = (1 << 47) - PAGE;
 
-/// A slot as the simulated kernel holds it.
+/// A slot of the simulated kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SimSlot {
     pub(super) gpa: u64,
@@ -33,7 +33,7 @@ pub(super) struct SimSlot {
     pub(super) file: Option<SlotFile>,
 }
 
-/// The file behind a slot.
+/// The file of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlotFile {
     pub(super) id: FileId,
@@ -47,30 +47,28 @@ impl SlotFile {
     }
 }
 
-/// Which of a guest's accesses go to the file behind a slot, and not to the
-/// host address beside it.
+/// The guest accesses that use a slot's file, and not its host address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Serves {
-    /// Private ones: a guest_memfd.
+    /// Private accesses: a guest_memfd.
     Private,
-    /// All: a guest_memfd that the host can map (`KVM_MEMSLOT_GMEM_ONLY`).
+    /// All accesses: a guest_memfd that the host can map (`KVM_MEMSLOT_GMEM_ONLY`).
     PrivateAndShared,
-    /// All: a device's file, in kernels that are patched for it.
+    /// All accesses: a device's file, in patched kernels.
     Device(On),
 }
 
-/// By which patch a slot is on a device's file.
+/// The patch that supports a slot on a device's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum On {
-    /// [`AbiProfile::FdOffset`], on a VM with private memory or without. With
-    /// it, all accesses to the slot are private ones: guests of
-    /// software-protected VMs cannot say, and no host mapping is there that
-    /// they could share.
+    /// [`AbiProfile::FdOffset`]. On a VM with private memory, all accesses to the slot
+    /// are private: guests of software-protected VMs cannot choose, and there is no
+    /// host mapping to share.
     FdOffset {
-        /// Whether they are.
+        /// Whether the VM has private memory.
         private_only: bool,
     },
-    /// Another one.
+    /// Another patch.
     Other,
 }
 
@@ -83,17 +81,17 @@ impl SimSlot {
         self.flags & KVM_MEM_READONLY != 0
     }
 
-    /// Whether every access of the guest is taken for a private one.
+    /// Whether every access of the guest is private.
     pub(super) fn is_private_only(&self) -> bool {
         let on = Serves::Device(On::FdOffset { private_only: true });
         self.file.is_some_and(|file| file.serves == on)
     }
 }
 
-/// A slot's number, after that of its address space.
+/// The number of an address space, and a slot's number in it.
 pub(super) type Key = (u16, u16);
 
-/// The slot that an ioctl names.
+/// The key of the slot in an ioctl.
 pub(super) fn key(slot: u32) -> Key {
     let [high, low] = [slot >> 16, slot & 0xffff];
     let short = |half: u32| u16::try_from(half).unwrap_or(u16::MAX);
@@ -106,13 +104,13 @@ pub(super) struct Memslots {
     slots: BTreeMap<(u16, u16), SimSlot>,
     /// The numbers by address space and guest-physical address.
     by_gpa: BTreeMap<(u16, u64), u16>,
-    /// Which bytes of guest_memfds are in slots: first byte and size. No byte is
-    /// in two slots.
+    /// The bytes of guest_memfds in slots: first byte and size. No byte is in two
+    /// slots.
     bound: BTreeMap<(FileId, u64), u64>,
 }
 
 impl Memslots {
-    /// The slot of address space 0 that holds `gpa`.
+    /// The slot of address space 0 that contains `gpa`.
     pub(super) fn find(&self, gpa: u64) -> Option<&SimSlot> {
         let (_, id) = self.by_gpa.range((0, 0)..=(0, gpa)).next_back()?;
         self.slots.get(&(0, *id)).filter(|slot| gpa <= slot.last())
@@ -124,12 +122,12 @@ impl Memslots {
         ids.filter_map(|(_, id)| Some((*id, self.slots.get(&(0, *id))?)))
     }
 
-    /// The slot of a number, as ioctls name it.
+    /// The slot with the number of an ioctl.
     pub(super) fn get(&self, slot: u32) -> Option<SimSlot> {
         self.slots.get(&key(slot)).copied()
     }
 
-    /// Which slot of address space 0 holds `gpa`, and which of its pages.
+    /// The slot of address space 0 that contains `gpa`, and the page in it.
     pub(super) fn page_at(&self, gpa: u64) -> Option<(Key, u64)> {
         let slot = self.find(gpa)?;
         let id = self.by_gpa.get(&(0, slot.gpa))?;
@@ -154,7 +152,7 @@ impl Memslots {
         Some(old)
     }
 
-    /// `KVM_SET_USER_MEMORY_REGION2`, and with `old_ioctl` the one before it.
+    /// `KVM_SET_USER_MEMORY_REGION2`, or the older ioctl if `old_ioctl` is set.
     pub(super) fn set(
         &mut self,
         config: &SimConfig,
@@ -208,7 +206,7 @@ impl Memslots {
         if beyond.is_some_and(|beyond| beyond != 0) {
             return Err(Errno::EINVAL);
         }
-        // Only now does a slot attach itself to what is behind it.
+        // Only now, the slot is bound to its file.
         let on_device = file.filter(|file| matches!(file.serves, Serves::Device(_)));
         if on_device.is_some_and(|file| files.is_revoked(file.id)) {
             return Err(Errno::ENODEV);
@@ -217,10 +215,9 @@ impl Memslots {
         Ok(())
     }
 
-    /// Whether another slot of the address space holds one of these addresses.
+    /// Whether another slot of the address space contains one of these addresses.
     fn overlaps(&self, key: (u16, u16), new: &SimSlot) -> bool {
-        // Slots do not overlap, so from the last address downwards they also
-        // end ever lower.
+        // Slots do not overlap, so from high to low their ends decrease too.
         let below = self.by_gpa.range((key.0, 0)..=(key.0, new.last())).rev();
         let mut others = below.filter(|(_, id)| **id != key.1);
         let nearest = others
@@ -229,14 +226,14 @@ impl Memslots {
         nearest.is_some_and(|slot| new.gpa <= slot.last())
     }
 
-    /// Whether a slot of address space 0 holds one of these addresses.
+    /// Whether a slot of address space 0 contains one of these addresses.
     pub(super) fn overlaps_any(&self, new: &SimSlot) -> bool {
         let nearest = self.by_gpa.range((0, 0)..=(0, new.last())).next_back();
         let nearest = nearest.and_then(|(_, id)| self.slots.get(&(0, *id)));
         nearest.is_some_and(|slot| new.gpa <= slot.last())
     }
 
-    /// Finds the file that a new slot names, and checks its range.
+    /// Finds the file of a new slot, and checks its range.
     fn bind(
         &self,
         config: &SimConfig,
@@ -266,7 +263,7 @@ impl Memslots {
             FileKind::GuestMemfd(_) => Serves::Private,
         };
         let fits = by_patch == matches!(serves, Serves::Device(_));
-        // The RFCs' slot has the dma-buf as a whole.
+        // The RFCs' slot has the whole dma-buf.
         let whole = (offset, region.memory_size) == (0, file.size);
         let sliced = !by_patch || !matches!(config.abi, AbiProfile::RfcDmaBuf { .. });
         if !fits || !is_inside(config, offset, region.memory_size, file) || !(whole || sliced) {
@@ -285,13 +282,13 @@ impl Memslots {
     /// Whether another slot has some of these bytes of a guest_memfd.
     fn is_bound(&self, file: SlotFile, size: u64) -> bool {
         let end = file.offset + size;
-        // They do not overlap: the last one below the end reaches furthest.
+        // They do not overlap, so the last one below the end ends highest.
         let nearest = self.bound.range((file.id, 0)..(file.id, end)).next_back();
         nearest.is_some_and(|((_, offset), size)| file.offset < offset + size)
     }
 }
 
-/// Whether a slice ends before the file does, as `kvm_gmem_bind` finds out.
+/// Whether a slice ends inside the file, by the check of `kvm_gmem_bind`.
 fn is_inside(config: &SimConfig, offset: u64, size: u64, file: &SimFile) -> bool {
     let Ok(start) = i64::try_from(offset) else {
         return false;
@@ -304,21 +301,21 @@ fn is_inside(config: &SimConfig, offset: u64, size: u64, file: &SimFile) -> bool
         || (wraps && guest_memfd && config.kernel <= KernelVersion::V6_18)
 }
 
-/// The flag bit by which a patched kernel takes slots without a host address.
+/// The flag bit of a patched kernel for slots without a host address.
 fn patch_flag(config: &SimConfig) -> u32 {
     match config.abi {
         AbiProfile::FdOffset { flag } => flag,
-        // The RFCs know the flag only where there is private memory.
+        // The RFCs have the flag only with private memory.
         AbiProfile::RfcDmaBuf { flag } if config.has_private_memory() => flag,
         AbiProfile::None | AbiProfile::RfcDmaBuf { .. } | AbiProfile::Push => 0,
     }
 }
 
-/// Which flags exist, and which exclude each other.
+/// Checks that the flags exist and do not exclude each other.
 fn check_flags(config: &SimConfig, flags: u32) -> Result<(), Errno> {
     let on_file = KVM_MEM_GUEST_MEMFD | patch_flag(config);
     let mut valid = patch_flag(config);
-    // From 6.18 on the flag is known wherever guest_memfd is built in.
+    // Since 6.18 the flag exists if guest_memfd is built in.
     if config.has_guest_memfd() {
         valid |= KVM_MEM_GUEST_MEMFD;
     }
@@ -332,7 +329,7 @@ fn check_flags(config: &SimConfig, flags: u32) -> Result<(), Errno> {
     }
 }
 
-/// Alignment and bounds of everything that the caller gave.
+/// Checks the alignment and bounds of the caller's numbers.
 fn check_numbers(config: &SimConfig, region: &kvm_userspace_memory_region2) -> Result<(), Errno> {
     let aligned = |n: u64| n % PAGE == 0;
     let (size, host) = (region.memory_size, region.userspace_addr);
@@ -357,14 +354,14 @@ fn check_numbers(config: &SimConfig, region: &kvm_userspace_memory_region2) -> R
     if good { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// What a slot becomes; `None` if nothing changes.
+/// The changed slot; `None` if nothing changes.
 fn changed(
     config: &SimConfig,
     old: &SimSlot,
     region: &kvm_userspace_memory_region2,
 ) -> Result<Option<SimSlot>, Errno> {
-    // Slots on files are immutable: naming the file again is refused even
-    // where nothing would change.
+    // Slots on files are immutable: an ioctl with the file is refused even if nothing
+    // would change.
     if region.flags & (KVM_MEM_GUEST_MEMFD | patch_flag(config)) != 0 {
         return Err(Errno::EINVAL);
     }

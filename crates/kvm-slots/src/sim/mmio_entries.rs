@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the second page table says of pages without a slot.
+//! The second page table's MMIO entries, for pages without a slot.
 //!
-//! KVM writes such a page down as MMIO, with the generation of the slots (an
-//! MMIO SPTE, arch/x86/kvm/mmu/spte.c). An access that meets the entry is one
-//! to shared memory, whatever the page's attribute says since
-//! (`kvm_mmu_page_fault` in arch/x86/kvm/mmu/mmu.c), and neither attributes nor
-//! the deletion of a slot take the entry away: only a mapping in its place.
+//! KVM caches such a page as MMIO, with the generation of the slots (an MMIO SPTE,
+//! arch/x86/kvm/mmu/spte.c). An access that finds the entry is shared, whatever the
+//! page's current attribute (`kvm_mmu_page_fault` in arch/x86/kvm/mmu/mmu.c). Neither
+//! attributes nor the deletion of a slot remove the entry; only a mapping at this page
+//! does.
 
 use std::collections::BTreeMap;
 
-/// How many pages are remembered. A kernel short of memory forgets some, too.
+/// The maximum number of entries. A kernel that is short of memory drops some, too.
 const MOST: usize = 1 << 16;
 
-/// The pages that are written down as MMIO.
+/// The pages that are cached as MMIO.
 #[derive(Debug, Default)]
 pub(super) struct MmioEntries {
     generation: u64,
@@ -20,12 +20,12 @@ pub(super) struct MmioEntries {
     pages: BTreeMap<u64, u64>,
 }
 
-/// What an access finds.
+/// The entry that an access finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// Nothing of the kind.
+    /// No MMIO entry.
     None,
-    /// MMIO, from before slots changed: whoever comes asks KVM anew.
+    /// MMIO, from before slots changed: KVM resolves the access again.
     Stale,
     /// MMIO.
     Valid,
@@ -45,7 +45,7 @@ impl MmioEntries {
         }
     }
 
-    /// There is no slot at the page.
+    /// Records that there is no slot at the page.
     pub(super) fn insert(&mut self, page: u64) {
         if self.pages.len() >= MOST {
             self.pages.clear();
@@ -53,7 +53,7 @@ impl MmioEntries {
         self.pages.insert(page, self.generation);
     }
 
-    /// The page is mapped.
+    /// Records that the page is mapped.
     pub(super) fn remove(&mut self, page: u64) {
         self.pages.remove(&page);
     }

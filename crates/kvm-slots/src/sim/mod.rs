@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A simulated KVM: [`SimVm`] answers memory ioctls as a kernel of a chosen
-//! version would, and resolves a guest's loads and stores as KVM does.
+//! Simulates a KVM: [`SimVm`] answers memory ioctls like a kernel of a chosen
+//! version, and resolves a guest's loads and stores like KVM.
 //!
-//! It is for developing and testing a VMM where there is no `/dev/kvm`, or not
-//! the one that one would like to have. Host memory in its slots is the real
-//! memory of the process; guest_memfds and the dma-bufs of devices are
-//! anonymous files. [`SimVm::memslots`] shows what the kernel has.
+//! Use it to develop and test a VMM without `/dev/kvm`, or for other kernel versions.
+//! Host memory in its slots is real memory of the process. guest_memfds and the
+//! dma-bufs of devices are anonymous files. [`SimVm::memslots`] lists the kernel's
+//! slots.
 //!
 //! ```
 //! use kvm_slots::exit::MmioHandler;
@@ -28,16 +28,17 @@
 //!
 //! # Files
 //!
-//! The descriptor of a simulated guest_memfd is one of an ordinary anonymous
-//! file, which takes system calls that a guest_memfd does not. A VMM that is to
-//! be told so goes by [`SimVm::file_call`] and [`SimVm::map_file`]. Closing is
-//! noticed by itself: when the last descriptor and the last mapping are gone,
-//! the slots of a guest_memfd stay and have no backing, as in the kernel.
+//! The descriptor of a simulated guest_memfd is an ordinary anonymous file, which
+//! supports system calls that a guest_memfd does not. [`SimVm::file_call`] and
+//! [`SimVm::map_file`] return the errors of a guest_memfd. The simulation notices
+//! when a file is closed: after the last descriptor and mapping are dropped, the
+//! slots of a guest_memfd stay without a backing, as in the kernel.
 //!
-//! A guest has one vCPU, and one dirty ring if there are any.
+//! A guest has one vCPU, and at most one dirty ring.
 
 mod access;
 mod dirty;
+mod dirty_calls;
 mod dirty_ring;
 mod files;
 mod guest_memfd;
@@ -48,211 +49,16 @@ mod mapping;
 mod memslots;
 mod mmio_entries;
 mod pre_fault;
+mod push_map;
 mod pushed;
 mod reach;
+mod vcpu_ring;
+mod vm;
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use guest_ranges::{PageRange, RangeSet};
-use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-
-pub use dirty_ring::SimDirtyRing;
 pub use guest_memfd::{FileCall, Sharing};
 pub use inspect::SimMemslot;
 pub use kernel::{KernelVersion, SimConfig, VmType};
 pub use mapping::GuestMemfdMapping;
 pub use pre_fault::PreFault;
-
-use crate::abi::AbiProfile;
-use crate::errno::Errno;
-use crate::interrupted::call_again;
-use crate::push::PushMap;
-use crate::vm::{GuestMemfdFlags, Vm};
-use dirty::Dirty;
-use files::{FileKind, Files};
-use memslots::{Memslots, PAGE};
-use mmio_entries::MmioEntries;
-use pushed::Pushed;
-
-/// A simulated VM. Clones are the same VM.
-#[derive(Clone, Debug)]
-pub struct SimVm {
-    config: SimConfig,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    memslots: Memslots,
-    /// What the VMM has mapped without a memslot.
-    pushed: Pushed,
-    files: Files,
-    /// The pages with the attribute PRIVATE.
-    private: RangeSet,
-    dirty: Dirty,
-    mmio_entries: MmioEntries,
-    /// How many more ioctls on memory are interrupted.
-    interrupts: u32,
-}
-
-impl SimVm {
-    /// A VM of this type on this kernel.
-    pub fn new(config: SimConfig) -> Self {
-        Self {
-            config,
-            state: Arc::default(),
-        }
-    }
-
-    /// What is simulated.
-    pub fn config(&self) -> &SimConfig {
-        &self.config
-    }
-
-    /// A dma-buf of `size` zero bytes, as VFIO exports one for a BAR.
-    ///
-    /// # Errors
-    /// What the host says where no file can be made.
-    pub fn create_dma_buf(&self, size: u64) -> Result<OwnedFd, Errno> {
-        if size == 0 || size % PAGE != 0 {
-            return Err(Errno::EINVAL);
-        }
-        self.state()
-            .files
-            .create(FileKind::DmaBuf { revoked: false }, size)
-    }
-
-    /// The device behind a dma-buf stops, or starts again, to answer: memory
-    /// decoding off, reset, D3.
-    ///
-    /// # Errors
-    /// EBADF or EINVAL for a descriptor that is no dma-buf of this VM.
-    pub fn set_revoked(&self, dma_buf: BorrowedFd<'_>, revoked: bool) -> Result<(), Errno> {
-        let mut state = self.state();
-        let fd = u32::from_ne_bytes(dma_buf.as_raw_fd().to_ne_bytes());
-        let id = state.files.by_descriptor(fd)?;
-        let file = state.files.get_mut(id).ok_or(Errno::EINVAL)?;
-        match &mut file.kind {
-            FileKind::DmaBuf { revoked: now } => *now = revoked,
-            FileKind::GuestMemfd(_) => return Err(Errno::EINVAL),
-        }
-        Ok(())
-    }
-
-    /// Has signals interrupt the next `count` ioctls that set memslots or
-    /// attributes. They fail with EINTR and change nothing.
-    pub fn interrupt(&self, count: u32) {
-        self.state().interrupts = count;
-    }
-
-    /// Every change is one assignment, so a panic leaves nothing half done.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_region(
-        &self,
-        region: &kvm_userspace_memory_region2,
-        old_ioctl: bool,
-    ) -> Result<(), Errno> {
-        let state = &mut *self.state();
-        state.begin_ioctl()?;
-        let old = state.memslots.get(region.slot);
-        state
-            .memslots
-            .set(&self.config, &state.files, region, old_ioctl)?;
-        let new = state.memslots.get(region.slot);
-        state.dirty.follow(region.slot, old, new);
-        if old != new {
-            state.mmio_entries.slots_changed();
-        }
-        Ok(())
-    }
-}
-
-impl State {
-    fn begin_ioctl(&mut self) -> Result<(), Errno> {
-        match self.interrupts.checked_sub(1) {
-            Some(left) => {
-                self.interrupts = left;
-                Err(Errno::EINTR)
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl Vm for SimVm {
-    fn check_extension(&self, capability: u32) -> i32 {
-        self.config.check_extension(capability)
-    }
-
-    unsafe fn set_user_memory_region2(
-        &self,
-        region: &kvm_userspace_memory_region2,
-    ) -> Result<(), Errno> {
-        match self.config.has_region2() {
-            true => call_again(|| self.set_region(region, false)),
-            false => Err(Errno::ENOTTY),
-        }
-    }
-
-    unsafe fn set_user_memory_region(
-        &self,
-        region: &kvm_userspace_memory_region,
-    ) -> Result<(), Errno> {
-        let region = kvm_userspace_memory_region2 {
-            slot: region.slot,
-            flags: region.flags,
-            guest_phys_addr: region.guest_phys_addr,
-            memory_size: region.memory_size,
-            userspace_addr: region.userspace_addr,
-            ..Default::default()
-        };
-        call_again(|| self.set_region(&region, true))
-    }
-
-    fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
-        if !self.config.knows_guest_memfd() {
-            return Err(Errno::ENOTTY);
-        }
-        let known =
-            self.config.has_guest_memfd() && self.config.guest_memfd_flags().contains(flags);
-        if !known || size == 0 || size % PAGE != 0 || i64::try_from(size).is_err() {
-            return Err(Errno::EINVAL);
-        }
-        self.state().files.create(FileKind::GuestMemfd(flags), size)
-    }
-
-    fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
-        if !self.config.has_attributes() {
-            return Err(Errno::ENOTTY);
-        }
-        let unknown = attributes & !self.config.attributes() != 0;
-        let pages = PageRange::new(gpa, size).map_err(|_| Errno::EINVAL)?;
-        if unknown {
-            return Err(Errno::EINVAL);
-        }
-        call_again(|| {
-            let state = &mut *self.state();
-            state.begin_ioctl()?;
-            match attributes {
-                0 => state.private.remove(pages.into()),
-                _ => state.private.insert(pages.into()),
-            }
-            Ok::<(), Errno>(())
-        })
-    }
-
-    fn address_bits(&self) -> Option<u32> {
-        Some(self.config.physical_bits)
-    }
-
-    fn push_map(&self) -> Option<&dyn PushMap> {
-        match self.config.abi {
-            AbiProfile::Push => Some(self),
-            _ => None,
-        }
-    }
-}
+pub use vcpu_ring::SimDirtyRing;
+pub use vm::SimVm;

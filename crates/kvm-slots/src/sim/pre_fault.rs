@@ -1,37 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `KVM_PRE_FAULT_MEMORY`: pages are mapped for the guest before it touches
-//! them. Nothing is to be seen of that here but whether it can be done.
+//! `KVM_PRE_FAULT_MEMORY`: maps pages before the guest accesses them. The simulation
+//! only checks whether this is possible.
 //!
 //! Compare `kvm_vcpu_pre_fault_memory` (virt/kvm/kvm_main.c) and
 //! `kvm_arch_vcpu_pre_fault_memory` (arch/x86/kvm/mmu/mmu.c).
 
 use super::access::Reached;
 use super::memslots::PAGE;
-use super::{SimVm, State};
+use super::vm::{SimVm, State};
 use crate::errno::Errno;
 use crate::exit::GuestFault;
 
-/// What is left to pre-fault, as the ioctl takes it and writes it back.
+/// The range to pre-fault. The ioctl updates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreFault {
     /// The first guest-physical address.
     pub gpa: u64,
     /// The number of bytes.
     pub size: u64,
-    /// None exist.
+    /// No flags exist.
     pub flags: u64,
 }
 
 impl SimVm {
-    /// `KVM_PRE_FAULT_MEMORY` of a vCPU of this VM. As far as it comes, `range`
-    /// shrinks; callers go on until nothing is left of it.
+    /// `KVM_PRE_FAULT_MEMORY` of a vCPU of this VM. It removes the mapped pages from
+    /// `range`; callers repeat it until the range is empty.
     ///
     /// # Errors
-    /// EINVAL for a malformed range, and where the kernel has no such ioctl
-    /// (those of a vCPU do not say ENOTTY); EOPNOTSUPP without two-dimensional
-    /// paging; if not even the first page can be mapped ENOENT where there is
-    /// no slot, EFAULT where the slot has no page to map, and ENODEV where the
-    /// device behind it does not answer.
+    /// - EINVAL for a malformed range, and if the kernel does not have the ioctl
+    ///   (vCPU ioctls do not fail with ENOTTY)
+    /// - EOPNOTSUPP without two-dimensional paging
+    ///
+    /// If not even the first page can be mapped:
+    ///
+    /// - ENOENT without a slot
+    /// - EFAULT if the slot has no page to map
+    /// - ENODEV if the device of the slot does not answer
     pub fn pre_fault(&self, range: &mut PreFault) -> Result<(), Errno> {
         let config = self.config();
         if !config.knows_pre_fault() {
@@ -50,7 +54,7 @@ impl SimVm {
             match state.pre_fault_page(range.gpa) {
                 Ok(()) => {}
                 Err(errno) if range.gpa == start => return Err(errno),
-                // Progress is success; the rest says how far it went.
+                // Any progress is success; the rest stays in the range.
                 Err(_) => break,
             }
             range.gpa += PAGE;
@@ -68,7 +72,7 @@ impl State {
             Err(GuestFault::Memory { .. }) => Err(Errno::EFAULT),
             Err(GuestFault::Revoked { .. }) => Err(Errno::ENODEV),
             Err(GuestFault::Failed(errno)) => Err(errno),
-            // Rings are looked at where a guest is entered, not here.
+            // Rings are checked when a guest is entered, not here.
             Err(GuestFault::DirtyRingFull) => Ok(()),
         }
     }

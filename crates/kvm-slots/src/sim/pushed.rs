@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the VMM maps without a memslot, as a platform with push-style mapping
-//! would take it. There is no released kernel to compare this with.
+//! The ranges that the VMM has mapped without a memslot.
 
 use std::collections::BTreeMap;
 
-use super::SimVm;
-use super::files::{FileKind, Files};
-use super::memslots::{On, PAGE, Serves, SimSlot, SlotFile};
-use crate::errno::Errno;
-use crate::push::{PushMap, PushedRange};
-use crate::slot::raw_fd;
+use super::memslots::SimSlot;
 
 /// All mapped ranges, by guest-physical address.
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
-    ranges: BTreeMap<u64, SimSlot>,
+    pub(super) ranges: BTreeMap<u64, SimSlot>,
 }
 
 impl Pushed {
@@ -27,67 +21,8 @@ impl Pushed {
         self.ranges.values()
     }
 
-    fn overlaps(&self, new: &SimSlot) -> bool {
+    pub(super) fn overlaps(&self, new: &SimSlot) -> bool {
         let nearest = self.ranges.range(..=new.last()).next_back();
         nearest.is_some_and(|(_, range)| new.gpa <= range.last())
     }
-}
-
-impl PushMap for SimVm {
-    /// EINVAL for parts of pages, what is beyond the file or the guest's
-    /// addresses, and files that are no dma-buf; EBADF for no file; EEXIST for
-    /// addresses that are mapped.
-    fn map(&self, range: &PushedRange) -> Result<(), Errno> {
-        let state = &mut *self.state();
-        let new = checked(range, self.config.physical_bits, &state.files)?;
-        if state.pushed.overlaps(&new) || state.memslots.overlaps_any(&new) {
-            return Err(Errno::EEXIST);
-        }
-        state.pushed.ranges.insert(new.gpa, new);
-        Ok(())
-    }
-
-    /// ENOENT for all but what was mapped, exactly.
-    fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
-        let ranges = &mut self.state().pushed.ranges;
-        match ranges.get(&range.gpa) {
-            Some(mapped) if mapped.size == range.size => {}
-            _ => return Err(Errno::ENOENT),
-        }
-        ranges.remove(&range.gpa);
-        Ok(())
-    }
-}
-
-fn checked(range: &PushedRange, physical_bits: u32, files: &Files) -> Result<SimSlot, Errno> {
-    let PushedRange { gpa, size, file } = range;
-    let (gpa, size, offset) = (*gpa, *size, file.offset());
-    let pages = [gpa, size, offset].iter().all(|n| n % PAGE == 0);
-    let last = size.checked_sub(1).and_then(|more| gpa.checked_add(more));
-    let last = last.ok_or(Errno::EINVAL)?;
-    let in_guest = last
-        .checked_shr(physical_bits)
-        .is_none_or(|beyond| beyond == 0);
-    if !pages || !in_guest {
-        return Err(Errno::EINVAL);
-    }
-    let id = files.by_descriptor(raw_fd(file.fd()))?;
-    let known = files.get(id).ok_or(Errno::EINVAL)?;
-    let inside = offset
-        .checked_add(size)
-        .is_some_and(|end| end <= known.size);
-    if !inside || !matches!(known.kind, FileKind::DmaBuf { .. }) {
-        return Err(Errno::EINVAL);
-    }
-    Ok(SimSlot {
-        gpa,
-        size,
-        userspace_addr: 0,
-        flags: 0,
-        file: Some(SlotFile {
-            id,
-            offset,
-            serves: Serves::Device(On::Other),
-        }),
-    })
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where the bytes of a guest's page are, and how they are copied.
+//! Locates and copies the bytes of a guest's page.
 
 use std::os::unix::fs::FileExt;
 
@@ -7,20 +7,20 @@ use super::files::{FileId, Files};
 use super::host;
 use crate::errno::Errno;
 
-/// Where bytes of one page are.
+/// The location of bytes of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bytes {
     /// At an address of this process, which need not be mapped.
     Host(u64),
-    /// In a file, from that offset on.
+    /// At an offset in a file.
     File(FileId, u64),
 }
 
 impl Bytes {
     pub(super) fn load(self, files: &Files, data: &mut [u8]) -> Result<(), Errno> {
         match self {
-            // SAFETY: who made the slot promised that the guest may read this
-            // memory for as long as the slot is there.
+            // SAFETY: the caller that made the slot guaranteed that the guest may
+            // read this memory while the slot exists.
             Self::Host(address) => unsafe { host::load(address, data) },
             Self::File(id, offset) => {
                 let file = files.get(id).ok_or(Errno::EIO)?;
@@ -31,8 +31,8 @@ impl Bytes {
 
     pub(super) fn store(self, files: &Files, data: &[u8]) -> Result<(), Errno> {
         match self {
-            // SAFETY: who made the slot promised that the guest may write this
-            // memory for as long as the slot is there.
+            // SAFETY: the caller that made the slot guaranteed that the guest may
+            // write this memory while the slot exists.
             Self::Host(address) => unsafe { host::store(address, data) },
             Self::File(id, offset) => {
                 let file = files.get(id).ok_or(Errno::EIO)?;
@@ -41,7 +41,7 @@ impl Bytes {
         }
     }
 
-    /// Whether the page can be read, or written too. It is not changed.
+    /// Whether the page can be read or written. Its contents do not change.
     pub(super) fn touch(self, files: &Files, store: bool) -> Result<(), Errno> {
         let mut byte = [0];
         self.load(files, &mut byte)?;

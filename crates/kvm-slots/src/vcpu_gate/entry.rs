@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One vCPU of a gate, shared between its own thread and the others.
+//! One vCPU of a gate, shared between its own thread and other threads.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::presence::{Presence, Tid};
+use super::presence::Presence;
 use super::run_page::RunPage;
-use super::shared::{Shared, Waited};
 use super::signal::{Delivery, ExitSignal};
 
 /// How long to wait before resending a signal that the kernel had no room for.
@@ -21,23 +20,7 @@ pub(super) struct VcpuEntry {
     /// The vCPU left the guest when asked to.
     left: Condvar,
     /// Written only with `presence` locked, and only for a vCPU inside.
-    run_page: RunPage,
-}
-
-/// Why a vCPU enters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// To run the guest.
-    Run,
-    /// To complete an exit, which a kick need not end: it is short.
-    Complete,
-}
-
-/// Why a vCPU did not enter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotEntered {
-    Kicked,
-    Stopped,
+    pub(super) run_page: RunPage,
 }
 
 impl VcpuEntry {
@@ -46,38 +29,6 @@ impl VcpuEntry {
             presence: Mutex::default(),
             left: Condvar::new(),
             run_page,
-        }
-    }
-
-    /// Waits while the gate is held, and marks the vCPU as inside, on the
-    /// calling thread, whose number is `thread`.
-    pub(super) fn enter(
-        &self,
-        shared: &Shared,
-        thread: Tid,
-        purpose: Purpose,
-    ) -> Result<Inside<'_>, NotEntered> {
-        loop {
-            let mut presence = self.lock();
-            // A holder closes the gate before it takes this lock: either this
-            // sees the gate closed, or the holder sees the vCPU inside.
-            if !shared.is_closed() {
-                if purpose == Purpose::Run && presence.take_kick() {
-                    return Err(NotEntered::Kicked);
-                }
-                presence.enter(thread);
-                if purpose == Purpose::Complete {
-                    presence.request_exit();
-                    self.run_page.set_immediate_exit(true);
-                }
-                return Ok(Inside(self));
-            }
-            drop(presence);
-            match shared.wait_until_open(|| purpose == Purpose::Run && self.lock().take_kick()) {
-                Waited::Open => {}
-                Waited::Kicked => return Err(NotEntered::Kicked),
-                Waited::Stopped => return Err(NotEntered::Stopped),
-            }
         }
     }
 
@@ -108,13 +59,6 @@ impl VcpuEntry {
         drop(self.left.wait_while(self.lock(), inside));
     }
 
-    /// Makes the attempt to enter that waits now fail, or else the next one.
-    pub(super) fn kick(&self, shared: &Shared) {
-        self.lock().kick();
-        self.request_exit(shared.signal());
-        shared.wake_waiting();
-    }
-
     fn mark_outside(&self, presence: &mut Presence) -> bool {
         let requested = presence.leave();
         if requested {
@@ -125,14 +69,14 @@ impl VcpuEntry {
     }
 
     /// A panic elsewhere cannot have left this half changed.
-    fn lock(&self) -> MutexGuard<'_, Presence> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Presence> {
         self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A vCPU that is marked as inside, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Inside<'a>(&'a VcpuEntry);
+pub(super) struct Inside<'a>(pub(super) &'a VcpuEntry);
 
 impl Inside<'_> {
     /// Marks the vCPU as outside. Returns whether it was asked to leave.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Why there is no gate, or no run.
+//! The errors of gates and runs.
 
 use crate::errno::Errno;
 
-/// Why a gate or a vCPU of it could not be made.
+/// The reason why a gate or one of its vCPUs could not be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
@@ -37,7 +37,7 @@ pub enum GateError {
     MapKvmRun(Errno),
 }
 
-/// Why a vCPU did not run.
+/// The reason why a vCPU did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::SIGRTMIN;
 
+use super::error::GateError;
 use super::shared::Shared;
 use super::signal::ExitSignal;
-use super::{GateError, GatedVcpu};
+use super::vcpu::GatedVcpu;
 use crate::hold::HoldVcpus;
 
 /// What [`VcpuGate::new`] adds to `SIGRTMIN`: other libraries tend to use
@@ -72,7 +73,7 @@ impl VcpuGate {
         }
     }
 
-    /// Has each vCPU's current or next [`run`](GatedVcpu::run) return
+    /// Makes each vCPU's current or next [`run`](GatedVcpu::run) return
     /// [`Kicked`](super::RunOutcome::Kicked), as
     /// [`VcpuKicker::kick`](super::VcpuKicker::kick) does. Does not wait for
     /// that.
@@ -82,7 +83,7 @@ impl VcpuGate {
         }
     }
 
-    /// Has every [`run`](GatedVcpu::run), current and future, return
+    /// Makes every [`run`](GatedVcpu::run), current and future, return
     /// [`Stopped`](super::RunOutcome::Stopped): of vCPUs in the guest, of those
     /// that wait while the gate is held, and of those made later. Does not wait
     /// for that; the caller may be a vCPU thread.
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_hold_is_kept_apart_from_its_gate_and_ended_on_another_thread() {
-        // What a `SlotListener` asks of it.
+        // The trait that a `SlotListener` requires.
         fn hold<G: HoldVcpus + Send + Sync>(gate: &G) -> G::Held {
             gate.hold()
         }

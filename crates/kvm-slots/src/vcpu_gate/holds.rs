@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether vCPUs may enter the guest, as plain data.
+//! The holds of a gate, as plain data.
 
 /// The holds and the stop of a gate.
 #[derive(Debug, Default)]
@@ -8,7 +8,7 @@ pub(super) struct Holds {
     stopped: bool,
 }
 
-/// What a vCPU that wants to enter finds.
+/// The answer to a vCPU that tries to enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Open,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! [`VcpuGate`]: holds the vCPUs of a real VM out of the guest.
+//! Holds the vCPUs of a real VM out of the guest.
 //!
-//! It implements [`HoldVcpus`](crate::HoldVcpus) for vCPUs that run by
+//! [`VcpuGate`] implements [`HoldVcpus`](crate::HoldVcpus) for vCPUs that run by
 //! `KVM_RUN`, each on a thread of its own. A `SlotListener` takes one; a VMM
 //! that applies plans itself calls [`VcpuGate::hold`] where a plan
 //! [asks for it](crate::Plan::holds_vcpus).
@@ -73,8 +73,8 @@
 //! - KVM splits an access that crosses a page or has more than 8 bytes into
 //!   several exits of one instruction, without a look at the memslots in
 //!   between. A hold can come between them. A VMM answers each exit by the view
-//!   that it took for it; private MMIO that has just come has no answer, as if
-//!   nothing were there.
+//!   that it took for it. Private MMIO that was just added has no answer, as if the
+//!   address were empty.
 //! - [`RunOutcome::Kicked`] and [`RunOutcome::Stopped`] say nothing about
 //!   completion. To save a vCPU's registers, kick it and call
 //!   [`GatedVcpu::complete`].
@@ -101,6 +101,7 @@
 //!   `tgkill` in holders.
 //! - KVM must have `KVM_CAP_IMMEDIATE_EXIT`, as it has since Linux 4.12.
 
+mod enter;
 mod entry;
 mod error;
 mod gate;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether one vCPU is in the guest and was asked to leave, as plain data.
+//! The presence of one vCPU in the guest, as plain data.
 
 /// A thread of this process, by the kernel's number for it.
 pub(super) type Tid = libc::pid_t;

@@ -28,7 +28,7 @@ impl RunPage {
         Ok(Self { map })
     }
 
-    /// Has `KVM_RUN` return at once, or run again.
+    /// Makes `KVM_RUN` return immediately, or run again.
     pub(super) fn set_immediate_exit(&self, exit: bool) {
         self.immediate_exit().store(exit.into(), Ordering::SeqCst);
     }

@@ -16,7 +16,7 @@ pub(super) struct Shared {
     /// Written with `state` locked.
     closed: AtomicBool,
     state: Mutex<State>,
-    /// Of interest to vCPUs that wait to enter.
+    /// Wakes the vCPUs that wait to enter.
     changed: Condvar,
 }
 
@@ -29,7 +29,7 @@ struct State {
 
 type Entries = Arc<Vec<Arc<VcpuEntry>>>;
 
-/// Why a vCPU no longer waits to enter.
+/// The reason why a vCPU no longer waits to enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
     Open,
@@ -86,7 +86,7 @@ impl Shared {
         self.change(Holds::remove);
     }
 
-    /// Has all vCPUs leave the guest permanently.
+    /// Makes all vCPUs leave the guest permanently.
     pub(super) fn stop(&self) {
         for entry in self.change(Holds::stop).iter() {
             entry.request_exit(self.signal);

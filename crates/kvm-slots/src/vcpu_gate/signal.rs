@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use libc::{c_int, c_long, c_void, siginfo_t};
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, SignalHandler, register_signal_handler};
 
+use super::error::{GateError, RunError};
 use super::presence::Tid;
-use super::{GateError, RunError};
 use crate::errno::Errno;
 
 /// Reading a signal's handler and setting it are two steps.
@@ -21,7 +21,7 @@ thread_local! {
     static THREAD: Cell<Option<(Tid, u64)>> = const { Cell::new(None) };
 }
 
-/// A real-time signal whose handler does nothing: that it arrives is enough.
+/// A real-time signal whose handler does nothing: its arrival is enough.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExitSignal(c_int);
 
@@ -99,7 +99,7 @@ fn address(handler: SignalHandler) -> libc::sighandler_t {
     handler as *const () as libc::sighandler_t
 }
 
-/// What the process does on a signal now.
+/// The process's current action for a signal.
 fn handler(signal: c_int) -> Result<libc::sighandler_t, Errno> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: nothing is changed, and the kernel's answer has room in `action`.

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::signal::SIGRTMIN;
 
-use super::entry::{NotEntered, Purpose, VcpuEntry};
+use super::enter::{NotEntered, Purpose};
+use super::entry::VcpuEntry;
 use super::run_page::RunPage;
 use super::shared::Shared;
 use super::signal::ExitSignal;

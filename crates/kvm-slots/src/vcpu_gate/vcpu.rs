@@ -5,10 +5,11 @@ use std::sync::{Arc, Weak};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::entry::{NotEntered, Purpose, VcpuEntry};
+use super::enter::{NotEntered, Purpose};
+use super::entry::VcpuEntry;
+use super::error::{GateError, RunError};
 use super::run_page::RunPage;
 use super::shared::Shared;
-use super::{GateError, RunError};
 use crate::errno::Errno;
 
 /// A vCPU that enters the guest only while its [`VcpuGate`](super::VcpuGate) is
@@ -98,9 +99,9 @@ impl GatedVcpu {
             let result = unsafe { &mut *fd }.run();
             match result {
                 Ok(exit) => {
-                    let taken = take();
+                    let view = take();
                     inside.leave();
-                    return Ok((RunOutcome::Exit(exit), Some(taken)));
+                    return Ok((RunOutcome::Exit(exit), Some(view)));
                 }
                 Err(error) => match (Errno::from(error), inside.leave()) {
                     // By a hold, a kick or a stop: entering again finds out.

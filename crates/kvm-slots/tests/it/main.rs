@@ -5,7 +5,7 @@
 
 mod common;
 
-/// Which operations a change of ranges needs.
+/// The operations of a change of ranges.
 mod plan {
     mod cycles;
     mod from_changes;
@@ -17,7 +17,7 @@ mod plan {
     mod table_rules;
 }
 
-/// Plans on a simulated VM: what fails, what panics, what is rolled back.
+/// Plans on a simulated VM: failures, panics, rollbacks.
 mod apply {
     mod drop;
     mod older_ioctl;
@@ -63,7 +63,7 @@ mod listener {
 /// Every access of a running guest, in every interleaving with a commit.
 mod guest_sees;
 
-/// What a kernel can do, and what it only seems to.
+/// Probes of kernels, with and without an ABI.
 mod probe {
     mod kernels;
     mod profiles;

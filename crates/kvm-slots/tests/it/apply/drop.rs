@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What becomes of a VM's slots, and of their owners, when [`Slots`] is dropped.
+//! Dropping [`Slots`] deletes the slots, or leaks the owners of their memory.
 
 use crate::common;
 
@@ -138,7 +138,7 @@ fn a_refused_delete_leaks_the_owner_of_that_slot_alone() {
 fn a_vm_that_panics_while_the_slots_are_dropped_leaks_the_owner_alone() {
     for (deletes, left) in [
         (Deletes::PanicBefore, vec![1]),
-        // The owner is kept: it is not known whether the slot is gone.
+        // The owner is kept: it is unknown whether the slot is deleted.
         (Deletes::PanicAfter, vec![]),
     ] {
         let (slots, owners) = three_slots(1, deletes);
@@ -186,7 +186,7 @@ fn a_slot_that_a_panic_left_behind_is_deleted_or_leaked_too() {
 }
 
 #[test]
-fn rules_that_come_late_leave_the_slots_and_their_numbers_alone() {
+fn rules_that_are_set_late_do_not_change_slots_and_their_numbers() {
     let (slots, owners) = three_slots(0, Deletes::Work);
     let mut slots = slots.with_rules(SlotRules::new().reserving(0..=4));
     assert_eq!((slots.table().len(), holders(&owners)), (3, [1, 1, 1]));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Kernels that have no `KVM_SET_USER_MEMORY_REGION2`: the older ioctl does
-//! for everything on host memory.
+//! Kernels without `KVM_SET_USER_MEMORY_REGION2`: the older ioctl supports all host
+//! memory.
 
 use crate::common;
 
@@ -19,7 +19,7 @@ fn old_kernel() -> SimConfig {
     SimConfig::released(KernelVersion::V6_1)
 }
 
-/// What such a kernel has slots for.
+/// The ranges that such a kernel supports.
 fn on_host_memory(picks: &[Pick]) -> Vec<SlotRange> {
     let mut ranges = ranges(picks, NO_FDS);
     ranges.retain(|range| matches!(range.backing(), Backing::Host(_)));
@@ -33,8 +33,8 @@ proptest! {
     ) {
         let mut machine = Machine::on(old_kernel());
         for set in sets {
-            let wanted = on_host_memory(&set);
-            let plan = machine.plan(&wanted);
+            let target = on_host_memory(&set);
+            let plan = machine.plan(&target);
             let before = machine.table().clone();
             for (step, op) in plan.ops().iter().enumerate() {
                 for errno in possible(op) {
@@ -47,7 +47,7 @@ proptest! {
             let calls = machine.vm().old_ioctls();
             let _ = machine.apply(&plan, []).unwrap();
             prop_assert_eq!(machine.vm().old_ioctls() - calls, plan.ops().len());
-            prop_assert_eq!(ranges_of(machine.table()), wanted);
+            prop_assert_eq!(ranges_of(machine.table()), target);
             machine.check();
         }
     }
@@ -68,8 +68,8 @@ fn files_are_refused_before_anything_is_touched() {
     let capabilities = Capabilities::probe(&vm);
     assert!(!capabilities.user_memory2);
     for abi in [AbiProfile::None, ABI, AbiProfile::RFC_DMA_BUF_BIT_3] {
-        let wanted = [guest_memfd(0, PAGE, 1000, 0), device(PAGE, PAGE, 1001, 0)];
-        let error = plan(&SlotTable::new(), &wanted, &capabilities, abi).unwrap_err();
+        let target = [guest_memfd(0, PAGE, 1000, 0), device(PAGE, PAGE, 1001, 0)];
+        let error = plan(&SlotTable::new(), &target, &capabilities, abi).unwrap_err();
         let PlanError::Unsupported(ranges) = error else {
             panic!("{error}");
         };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A VM or a watcher panics in the middle of a plan: the slots are unchanged, or
-//! the table has their state and the next change corrects them.
+//! A VM or a watcher panics in the middle of a plan. The slots are unchanged, or the
+//! table has their state and the next change corrects them.
 
 use crate::common;
 
@@ -36,7 +36,7 @@ enum When {
 
 const WHEN: [When; 3] = [When::Watcher, When::Before, When::After];
 
-/// Panics at one call, and before every later call if it goes on.
+/// Panics at one call, and optionally before every later call.
 #[derive(Clone, Debug, Default)]
 struct Bomb(Arc<Mutex<Fuse>>);
 
@@ -157,9 +157,9 @@ fn slots() -> (Slots<Panicking>, Bomb) {
     (slots.with_watcher(Arc::new(bomb.clone())), bomb)
 }
 
-/// Changes the slots to `wanted`; `Err` if something panics.
-fn change(slots: &mut Slots<Panicking>, wanted: &[SlotRange]) -> std::thread::Result<()> {
-    let plan = slots.plan(wanted).expect("a plan");
+/// Changes the slots to `target`; `Err` if something panics.
+fn change(slots: &mut Slots<Panicking>, target: &[SlotRange]) -> std::thread::Result<()> {
+    let plan = slots.plan(target).expect("a plan");
     catch_unwind(AssertUnwindSafe(|| {
         let _ = slots.apply(&plan).expect("nothing is refused");
     }))
@@ -337,7 +337,7 @@ fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
     rig.bomb.arm(When::Before, 1, true);
     rig.set_hole(true).unwrap_err();
     rig.bomb.disarm();
-    // The RAM's slot is gone. Nothing but what is attached to it changes.
+    // The RAM's slot is deleted. Nothing but what is attached to it changes.
     assert!(rig.slots.table().is_empty());
     let mut t = rig.model.transaction();
     t.set_enabled(rig.hole, true).unwrap();
@@ -354,7 +354,7 @@ fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
 }
 
 #[test]
-fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_gone() {
+fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_deleted() {
     let (mut slots, bomb) = slots();
     let owner = Arc::new(());
     let memory = kvm_slots::Backing::Host(common::owned_host(HOST, owner.clone()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Plans of random changes, carried out on a simulated VM.
+//! Plans of random changes, applied to a simulated VM.
 
 use crate::common;
 
@@ -12,17 +12,17 @@ proptest! {
     fn a_simulated_kernel_takes_every_plan(sets in prop::collection::vec(picks(), 1..6)) {
         let mut machine = Machine::new();
         for set in sets {
-            let wanted = ranges(&set, machine.fds());
-            let plan = machine.plan(&wanted);
+            let target = ranges(&set, machine.fds());
+            let plan = machine.plan(&target);
             let applied = machine.apply(&plan, []).unwrap();
             prop_assert_eq!(applied.ops(), plan.ops());
-            prop_assert_eq!(ranges_of(machine.table()), wanted);
+            prop_assert_eq!(ranges_of(machine.table()), target);
             machine.check();
         }
     }
 
     #[test]
-    fn what_was_applied_can_be_undone(old in picks(), new in picks()) {
+    fn an_applied_plan_can_be_undone(old in picks(), new in picks()) {
         let mut machine = Machine::new();
         for set in [&old, &new] {
             let before = machine.table().clone();

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is left after the kernel refuses a step, whichever step it is, and
-//! whatever it says.
+//! The slots after the kernel refuses a step, for every step and every error.
 
 use crate::common;
 
@@ -34,9 +33,9 @@ fn transaction(abi: AbiProfile, old: &[Pick], new: &[Pick]) -> (Machine, Plan) {
     (machine, plan)
 }
 
-/// What undoing `ops` came to, going by what each call did: a step is refused,
-/// or not even tried when one that was not undone is in its way.
-fn told_apart(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>]) {
+/// Checks the result of undoing `ops` against the result of each call: a step is
+/// refused, or skipped if a step that was not undone blocks it.
+fn check_not_undone(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Errno>]) {
     let mut calls = calls.iter();
     let mut left = not_undone.iter().peekable();
     let mut untaken: Vec<&Op> = Vec::new();
@@ -89,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn what_cannot_be_undone_is_named_and_the_table_stays_true(
+    fn steps_that_cannot_be_undone_are_named_and_the_table_stays_true(
         abi in abis(),
         old in picks(),
         new in picks(),
@@ -108,7 +107,7 @@ proptest! {
         let error = machine.apply(&plan, fail).unwrap_err();
         prop_assert_eq!(error.why, StepError::Refused(Errno::ENOMEM));
         let calls = machine.vm().calls();
-        told_apart(&plan.ops()[..step], &error.not_undone, &calls[step + 1..]);
+        check_not_undone(&plan.ops()[..step], &error.not_undone, &calls[step + 1..]);
         prop_assert_eq!(error.not_undone.is_empty(), *machine.table() == before);
         machine.check();
     }
@@ -117,7 +116,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn a_single_refusal_of_each_step_of_the_way_back_is_named(
+    fn a_single_refusal_of_each_rollback_step_is_named(
         abi in abis(),
         old in picks(),
         new in picks(),
@@ -130,18 +129,18 @@ proptest! {
             let back = plan.ops()[plan.ops().len() - 1 - step].inverse();
             let why = StepError::Refused(Errno::EFAULT);
             prop_assert_eq!(&not_undone[0], &NotUndone { op: back, why });
-            told_apart(plan.ops(), &not_undone, &machine.vm().calls());
+            check_not_undone(plan.ops(), &not_undone, &machine.vm().calls());
             machine.check();
             // Planning from the table as it is leads back all the same.
-            let wanted = ranges(&old, machine.fds());
-            let _ = machine.apply(&machine.plan(&wanted), []).unwrap();
-            prop_assert_eq!(ranges_of(machine.table()), wanted);
+            let target = ranges(&old, machine.fds());
+            let _ = machine.apply(&machine.plan(&target), []).unwrap();
+            prop_assert_eq!(ranges_of(machine.table()), target);
             machine.check();
         }
     }
 
     #[test]
-    fn a_plan_from_another_table_does_nothing_or_what_it_says(
+    fn a_plan_from_another_table_does_nothing_or_has_its_usual_effect(
         older in picks(),
         old in picks(),
         new in picks(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Steps back that are blocked by one that the kernel refused: they are not
-//! tried, because KVM could take them for other operations.
+//! Rollback steps that are blocked by a step that the kernel refused. They are skipped,
+//! because KVM could interpret them as other operations.
 
 use crate::common;
 
@@ -28,7 +28,7 @@ fn blocked(op: &Op, by: u16) -> NotUndone {
 }
 
 #[test]
-fn the_errors_text_says_what_failed_and_what_is_left() {
+fn the_errors_text_names_the_failed_step_and_the_remaining_ones() {
     let mut machine = Machine::new();
     let plan = machine.plan(&[ram(0, PAGE, HOST), ram(0x8000, PAGE, HOST + PAGE)]);
     let error = machine
@@ -43,7 +43,7 @@ fn the_errors_text_says_what_failed_and_what_is_left() {
 }
 
 #[test]
-fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
+fn a_slot_is_not_recreated_with_the_number_of_one_that_could_not_be_deleted() {
     let mut machine = Machine::new();
     // Other memory in its place: another slot of the same number.
     let old = [ram(0x8000, 2 * PAGE, HOST)];
@@ -52,7 +52,7 @@ fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
         ram(0x9000, PAGE, HOST),
     ];
     let plan = transaction(&mut machine, &old, &new);
-    let [gone @ Op::Delete(old), came @ Op::Create(new), _] = plan.ops() else {
+    let [delete @ Op::Delete(old), create @ Op::Create(new), _] = plan.ops() else {
         panic!("{plan:?}");
     };
     assert_eq!(old.id(), new.id());
@@ -61,7 +61,7 @@ fn a_slot_does_not_come_back_by_the_number_of_one_that_could_not_be_deleted() {
         .unwrap_err();
     assert_eq!(
         error.not_undone,
-        [refused(came.inverse()), blocked(gone, new.id())]
+        [refused(create.inverse()), blocked(delete, new.id())]
     );
     assert_eq!(machine.vm().calls().len(), 4, "the last step is not tried");
     machine.check();
@@ -81,10 +81,10 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
     ];
     let plan = transaction(&mut machine, &old, &new);
     let [
-        gone @ Op::Delete(_),
+        delete @ Op::Delete(_),
         Op::Delete(_),
         moved @ Op::Move { .. },
-        came @ Op::Create(slot),
+        create @ Op::Create(slot),
         _,
     ] = plan.ops()
     else {
@@ -94,13 +94,13 @@ fn a_slot_that_could_not_be_deleted_is_not_moved_by_a_create_of_the_same_memory(
         .apply(&plan, [(4, Errno::ENOMEM), (5, Errno::EIO)])
         .unwrap_err();
     // The slot is where the other one should go back to, and has the number
-    // that should come back.
+    // that should be restored.
     assert_eq!(
         error.not_undone,
         [
-            refused(came.inverse()),
+            refused(create.inverse()),
             blocked(moved, slot.id()),
-            blocked(gone, slot.id())
+            blocked(delete, slot.id())
         ]
     );
     machine.check();
@@ -111,11 +111,11 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
     let mut machine = Machine::new();
     let (fd, _) = machine.fds().registers[0];
     let old = [ram(0, PAGE, HOST), device(PAGE, PAGE, fd, 0)];
-    // The BAR goes, RAM moves onto its place, and something new is refused.
+    // The BAR is deleted, RAM moves to its address, and the new slot is refused.
     let new = [ram(PAGE, PAGE, HOST), ram(0, PAGE, HOST + PAGE)];
     let plan = transaction(&mut machine, &old, &new);
     let [
-        gone @ Op::Delete(_),
+        delete @ Op::Delete(_),
         back @ Op::Move { to, .. },
         Op::Create(_),
     ] = plan.ops()
@@ -127,13 +127,13 @@ fn a_place_that_could_not_be_freed_again_keeps_others_from_coming_back() {
         .unwrap_err();
     assert_eq!(
         error.not_undone,
-        [refused(back.inverse()), blocked(gone, to.id())]
+        [refused(back.inverse()), blocked(delete, to.id())]
     );
     machine.check();
 }
 
 #[test]
-fn what_was_applied_before_something_else_is_undone_only_where_it_still_stands() {
+fn an_earlier_plan_is_undone_only_where_its_slots_are_unchanged() {
     let mut machine = Machine::new();
     let guest_memfd_at = |gpa| guest_memfd(gpa, PAGE, machine.fds().guest_memfd, 0);
     let (ram, first, second) = (
@@ -151,10 +151,10 @@ fn what_was_applied_before_something_else_is_undone_only_where_it_still_stands()
     let table = machine.table().clone();
 
     // The slot is another now, and stays.
-    let [came] = early.ops() else {
+    let [create] = early.ops() else {
         panic!("{early:?}");
     };
-    let expected = blocked(came, 1);
+    let expected = blocked(create, 1);
     assert_eq!(machine.undo(early, []), [expected]);
     assert_eq!(machine.vm().calls(), []);
     assert_eq!(*machine.table(), table);

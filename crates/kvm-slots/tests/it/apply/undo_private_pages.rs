@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Every step of a change in which private pages follow memory fails once.
+//! Every step of a change fails once in which private pages follow memory.
 
 use crate::common;
 
@@ -16,7 +16,7 @@ use kvm_slots::sim::{KernelVersion, SimConfig};
 use kvm_slots::{AbiProfile, Capabilities, Change, GuestMemfdFlags, Plan, SlotRange, Vm};
 use proptest::prelude::*;
 
-/// Memory of some pages, and which of them are private.
+/// Memory of some pages, some of which are private.
 #[derive(Clone, Debug)]
 struct Memory {
     at: u64,
@@ -51,11 +51,11 @@ fn memory() -> impl Strategy<Value = Memory> {
 }
 
 fn change(machine: &Machine, fd: i32, from: Option<&Memory>, to: &Memory) -> Plan {
-    let gone: Vec<SlotRange> = from.iter().map(|memory| memory.range(fd)).collect();
+    let removed: Vec<SlotRange> = from.iter().map(|memory| memory.range(fd)).collect();
     let was = from.map(Memory::runs).unwrap_or_default();
     let added = [to.range(fd)];
     let is = to.runs();
-    let change = Change::new(&gone, &added).with_private_pages(&was, &is);
+    let change = Change::new(&removed, &added).with_private_pages(&was, &is);
     let capabilities = Capabilities::probe(&machine.vm().vm);
     plan_change(machine.table(), &change, &capabilities, AbiProfile::None).expect("a plan")
 }

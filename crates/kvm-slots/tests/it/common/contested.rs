@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Kernels that have given the bit of a profile another meaning, or that have
-//! the ABI of a profile with a mistake in it.
+//! Simulated kernels that use a profile's flag for something else, or that have an error
+//! in the ABI of a profile.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -14,7 +14,7 @@ use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 type Region = kvm_userspace_memory_region2;
 
-/// What is wrong with the kernel.
+/// The quirk of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quirk {
     /// The bit is an attribute of a plain slot, as `KVM_MEM_NON_COHERENT_DMA`.
@@ -28,28 +28,27 @@ pub enum Quirk {
     IgnoresFile,
     /// Any file will do.
     TakesAnyFile,
-    /// What lies beyond the end of the file is not looked at.
+    /// The end of the file is not checked.
     TakesAnyOffset,
     /// A slice is no good.
     WholeOnly,
     /// A slot on a file can move.
     Mutable,
-    /// Other flags are dropped beside the ABI's.
+    /// Other flags together with the ABI's are ignored.
     DropsOthers,
-    /// A host address beside a file is dropped.
+    /// A host address together with a file is ignored.
     DropsAddress,
-    /// Deleting what is not there is fine.
+    /// Deleting a slot that does not exist succeeds.
     DeletesNothing,
     /// A slot on a file cannot be deleted.
     Sticky,
-    /// Push-style: whatever the range, it is said to be mapped.
+    /// Push-style: every call succeeds.
     PushesAnything,
-    /// Push-style: over what is there, too.
+    /// Push-style: mapped addresses can be mapped again.
     PushesTwice,
 }
 
-/// A simulated kernel with a quirk about one flag. Every capability that it is
-/// asked for it claims to have.
+/// A simulated kernel with a quirk of one flag. It reports every capability.
 #[derive(Debug)]
 pub struct Contested {
     pub vm: SimVm,

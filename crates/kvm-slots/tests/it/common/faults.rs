@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the kernel can refuse an operation with, however right it is.
+//! The errors with which the kernel can refuse a valid operation.
 
 use kvm_slots::{Backing, Errno, Op};
 
@@ -11,13 +11,13 @@ use kvm_slots::{Backing, Errno, Op};
 /// | the ioctl's entry: a VM of another process, or a dead one | EIO | all |
 /// | copy from user | EFAULT | all |
 /// | flags, numbers, kinds of slots; addresses beyond the guest's | EINVAL | all |
-/// | the copy of a slot that is about to go or to move; the new slot and what the architecture keeps of it; the dirty bitmap | ENOMEM | all |
+/// | the copy of a slot before it is deleted or moved; the new slot and what the architecture keeps of it; the dirty bitmap | ENOMEM | all |
 /// | another slot has one of the addresses | EEXIST | CREATE, MOVE |
 /// | another slot has the same part of the guest_memfd (7.3) | EEXIST | CREATE on a guest_memfd |
 /// | no such descriptor | EBADF | CREATE on a file |
-/// | the device has gone, or its exporter takes no importer | ENODEV, EOPNOTSUPP | CREATE on a device's file |
+/// | the device was removed, or its exporter refuses importers | ENODEV, EOPNOTSUPP | CREATE on a device's file |
 ///
-/// A platform that maps push-style is taken to refuse with any of them.
+/// A push-style platform may refuse with any of them.
 pub fn possible(op: &Op) -> Vec<Errno> {
     let mut errnos = vec![Errno::EIO, Errno::EFAULT, Errno::EINVAL, Errno::ENOMEM];
     match op {

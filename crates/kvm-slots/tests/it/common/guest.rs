@@ -14,7 +14,7 @@ use super::PAGE;
 use super::pages::Pages;
 use super::region::device_page;
 
-/// What an MMIO load returns, in every byte.
+/// Every byte of an MMIO load.
 pub const MMIO: u8 = 0xee;
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Guest {
         self.set(slot, gpa, flags, pages, None);
     }
 
-    /// A slot on these pages and, beside them, on a new guest_memfd.
+    /// A slot on these pages and on a new guest_memfd.
     pub fn ram_and_file(
         &mut self,
         slot: u32,
@@ -136,7 +136,7 @@ impl Guest {
         self.vm.guest_store(gpa, data, &mut self.exits)
     }
 
-    /// The exits since the last time this was asked.
+    /// The exits since the last call.
     pub fn exits(&mut self) -> Vec<String> {
         std::mem::take(&mut self.exits.0)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A simulated VM with something else going on at its ioctls of dirty tracking,
-//! and a ring of entries that no kernel wrote.
+//! A simulated VM with hooks in its dirty tracking ioctls, and a ring of entries that no
+//! kernel wrote.
 
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
@@ -19,8 +19,8 @@ pub enum DirtyIoctl {
     Reset,
 }
 
-/// What goes on at a VM's ioctls. By default there is no ioctl for memslots, and
-/// the others are the simulated kernel's.
+/// Hooks in a VM's ioctls. By default there is no ioctl for memslots, and the others are
+/// the simulated kernel's.
 pub trait Hooks: Debug + Send + Sync {
     /// The value of a capability that the simulated kernel has no say in.
     fn extension(&self, _capability: u32) -> Option<i32> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A migration in small: a guest that writes, a VMM that writes, slots that
-//! change, and a copy that must end up the same.
+//! A small migration: a guest and a VMM that write, slots that change, and a copy that
+//! must be equal in the end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -55,7 +55,7 @@ pub fn slot_pick() -> impl Strategy<Value = SlotPick> {
     })
 }
 
-/// Steps of the guest and the VMM that may come at any time.
+/// Steps of the guest and the VMM that may happen at any time.
 pub fn small_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..SPACE).prop_map(Step::Store),
@@ -82,7 +82,7 @@ pub fn mode() -> impl Strategy<Value = DirtyMode> {
     ]
 }
 
-/// What runs while an ioctl of dirty tracking is under way.
+/// The steps that run during an ioctl of dirty tracking.
 #[derive(Debug)]
 pub struct Meanwhile {
     sim: SimVm,
@@ -91,10 +91,10 @@ pub struct Meanwhile {
     /// Guest-physical to host pages, of slots that log.
     logged: BTreeMap<u64, u64>,
     copy: BTreeMap<u64, [u8; 8]>,
-    /// Host pages written since they were last taken, as a dumb log has them.
+    /// Host pages written since they were last taken, by a simple log.
     pub written: BTreeSet<u64>,
     pub taken: BTreeSet<u64>,
-    /// The small steps still to come between ioctls.
+    /// The remaining small steps between ioctls.
     pub steps: VecDeque<Step>,
     counter: u64,
     fail: Option<usize>,
@@ -124,7 +124,7 @@ impl Meanwhile {
                 let tracker = self.client.as_ref().expect("a client").tracker();
                 match tracker.mark(self.pages.address() + page * PAGE + 3, 2) {
                     true => drop(self.written.insert(*page)),
-                    // It was said, so the VMM does what is needed.
+                    // The error reports it, so the VMM reacts.
                     false => drop(self.copy.insert(*page, value)),
                 }
             }
@@ -245,8 +245,8 @@ impl Migration {
 
     /// vCPUs are held: nothing runs meanwhile.
     fn change(&mut self, slots: &[SlotPick], fail: Option<usize>) {
-        let wanted = self.ranges(slots);
-        let plan = self.slots.plan(&wanted).expect("a plan");
+        let target = self.ranges(slots);
+        let plan = self.slots.plan(&target).expect("a plan");
         let held = std::mem::take(&mut self.vm.meanwhile().steps);
         self.vm.meanwhile().fail = fail;
         let _ = self.slots.apply(&plan);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the tests of this crate share: [`support::slots`], and what no other
-//! package's tests use.
+//! The shared parts of this crate's tests: [`support::slots`], and modules that no other
+//! package uses.
 
 pub mod contested;
 pub mod faults;

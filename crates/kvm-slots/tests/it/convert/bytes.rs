@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What guest and host find in pages that change hands, beside an oracle that
-//! has each page's two values.
+//! The bytes that guest and host find in converted pages, compared with an oracle that
+//! has both values of each page.
 
 use crate::common;
 
@@ -11,7 +11,7 @@ use common::oracle::Oracle;
 use kvm_slots::convert::{ConvertError, PageRange, PageState, Request};
 use proptest::prelude::*;
 
-/// How a guest asks.
+/// The kinds of requests.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Hypercall,
@@ -140,7 +140,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn every_page_is_what_the_oracle_says_after_each_step(ops in ops()) {
+    fn every_page_agrees_with_the_oracle_after_each_step(ops in ops()) {
         let (layout, mut oracle) = (Layout::new(), Oracle::new());
         for op in &ops {
             apply(&layout, &mut oracle, op);
@@ -172,7 +172,7 @@ fn no_pattern_leaks_from_one_side_to_the_other_and_back() {
 }
 
 #[test]
-fn what_the_host_stores_in_a_page_that_is_private_already_stays() {
+fn bytes_that_the_host_stores_in_a_private_page_stay() {
     let layout = Layout::new();
     assert_eq!(convert(&layout, By::Hypercall, 1, 2, true).unwrap(), 2);
     layout.host.write(host_offset(1), &[7; 8]);
@@ -192,7 +192,7 @@ fn a_page_in_place_keeps_its_bytes() {
 }
 
 #[test]
-fn the_fault_of_a_simulated_guest_is_answered_and_then_it_goes_on() {
+fn the_fault_of_a_simulated_guest_is_resolved_and_the_guest_continues() {
     let layout = Layout::new();
     // The page is private for KVM, and only a guest_memfd is there: a shared
     // access cannot be had, a private one can.

@@ -113,7 +113,7 @@ fn a_hole_is_punched_into_a_file_that_keeps_its_size() {
 }
 
 #[test]
-fn what_cannot_be_discarded_is_an_error() {
+fn a_failed_discard_is_an_error() {
     let file = file();
     let fd = file.as_raw_fd();
     for (what, errno) in [

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is left of a conversion of which a step failed, whichever step it is.
+//! The result of a conversion if a step fails, for every step.
 
 use crate::common;
 
@@ -113,7 +113,7 @@ proptest! {
                             .convert(range.start() / PAGE, range.pages(), request.to())
                             .unwrap();
                         prop_assert_eq!(converted.bytes, changed * PAGE);
-                        // The discards come last, and do not undo anything.
+                        // Discards are last, and their failures undo nothing.
                         let failed = layout.log().iter().any(|line| line.ends_with(&errno.to_string()));
                         prop_assert_eq!(!converted.not_discarded.is_empty(), failed);
                         check(&layout, &oracle);
@@ -134,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn what_cannot_be_undone_is_named_and_the_state_stays_true(
+    fn steps_that_cannot_be_undone_are_named_and_the_state_stays_true(
         (before, request) in cases(),
         fail in prop::collection::vec(any::<bool>(), 40),
     ) {
@@ -144,7 +144,7 @@ proptest! {
         start(&layout.steps, fail);
         let result = layout.converter.convert(request);
         let (was, is) = (oracle.private(), private(&layout));
-        // The state is KVM's, come what may.
+        // The state always agrees with KVM.
         prop_assert_eq!(&layout.vm().private(), &is);
         let changed = was.symmetric_difference(&is).count() as u64;
         match result {
@@ -186,10 +186,11 @@ fn a_listener_that_refuses_is_named_with_its_reason() {
 }
 
 #[test]
-fn what_was_not_undone_is_told_in_words() {
+fn the_errors_text_lists_what_was_not_undone() {
     let (layout, mut oracle) = begin(&[(0, true), (2, true)]);
-    // Shared, one maps, two refuses; one unmaps; the first page goes back, the
-    // other does not; one maps it after all, two still does not.
+    // Both pages become shared. `one` maps them and `two` refuses. `one` unmaps them.
+    // The first page becomes private again and the other does not. `one` maps it
+    // again, and `two` still refuses.
     start(
         &layout.steps,
         [(2, Errno::ENOMEM), (5, Errno::EIO), (7, Errno::EBUSY)],

@@ -89,7 +89,7 @@ fn ranges_beside_accepted_pages_change() {
 }
 
 #[test]
-fn ranges_that_overlap_are_refused_wherever_they_stand() {
+fn ranges_that_overlap_are_refused_in_any_order() {
     let (ranges, mut memory) = accepted();
     let before = shown(&memory);
     let [one, two, three] = ranges;

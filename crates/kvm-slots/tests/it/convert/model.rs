@@ -217,7 +217,7 @@ fn pages_stay_private_while_their_memory_is_away_and_can_be_shared_then() {
     assert_eq!(engine.convert(&mut pages, shared).unwrap().bytes, PAGE);
     enable(&mut m.model, true);
     assert_eq!(ranges(m.model.private(m.space)), [range(RAM + PAGE, 1)]);
-    // What nobody converted while it was away has lost nothing.
+    // Pages that were not converted while the memory was removed keep their bytes.
     assert_eq!(&m.host.read::<4>(0x10), b"kept");
 }
 

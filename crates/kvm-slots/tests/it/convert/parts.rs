@@ -47,7 +47,7 @@ fn private(large: &Large) -> BTreeSet<u64> {
 }
 
 #[test]
-fn a_plan_has_at_most_4096_stretches_and_says_where_it_ends() {
+fn a_plan_has_at_most_4096_stretches_and_the_rest_of_the_request() {
     let large = alternating(&SharedSteps::default());
     let request = all(PageState::Private);
     let plan = large.with_pages(|pages| plan_conversion(pages, request));
@@ -58,10 +58,10 @@ fn a_plan_has_at_most_4096_stretches_and_says_where_it_ends() {
     assert_eq!(plan.rest.unwrap().start(), 8193 * PAGE);
 }
 
-/// Between private pages that become shared are shared ones, whose private side
-/// nobody can have written.
+/// Between private pages that become shared, there are shared pages. No one can have
+/// written their private side.
 #[test]
-fn what_becomes_stale_to_shared_is_one_stretch() {
+fn stale_bytes_to_shared_are_one_stretch() {
     let large = alternating(&SharedSteps::default());
     let request = all(PageState::Shared);
     let plan = large.with_pages(|pages| plan_conversion(pages, request));
@@ -108,7 +108,7 @@ fn a_part_that_fails_takes_the_parts_before_it_back() {
 }
 
 #[test]
-fn a_part_that_cannot_be_taken_back_in_full_is_counted_and_recorded() {
+fn a_part_that_cannot_be_fully_undone_is_counted_and_recorded() {
     let steps = SharedSteps::default();
     let large = alternating(&steps);
     let before = private(&large);

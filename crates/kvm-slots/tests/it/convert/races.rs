@@ -97,12 +97,12 @@ fn racing_conversions_leave_state_attributes_and_listeners_as_one() {
     let layout = Layout::new();
     let changed = race(&layout);
     let private = check(&layout);
-    // Every page went to and fro, so the numbers of both ways differ by what
-    // is private now: each change was counted by exactly one thread.
+    // Every page changed in both directions, so the two counts differ by the pages
+    // that are private now: exactly one thread counted each change.
     let pages = changed / PAGE;
     assert_eq!(pages % 2, private.len() as u64 % 2);
-    let told = layout.log();
-    let by_attributes = told
+    let log = layout.log();
+    let by_attributes = log
         .iter()
         .filter(|line| line.starts_with("private ") || line.starts_with("shared "));
     assert!(by_attributes.count() > 1000, "the threads did convert");
@@ -111,11 +111,11 @@ fn racing_conversions_leave_state_attributes_and_listeners_as_one() {
 #[test]
 fn racing_conversions_stay_as_one_while_steps_fail() {
     let layout = Layout::new();
-    // Far apart, so that what is undone is not hit as well.
+    // Far apart, so that rollbacks do not fail too.
     start(&layout.steps, (0..4000).map(|n| (n * 13, Errno::ENOMEM)));
     race(&layout);
-    // Where an undo failed all the same, only listeners may be behind; so ask
-    // state and attributes.
+    // If a rollback failed anyway, only listeners may differ. Compare state and
+    // attributes.
     let all = PageRange::new(0, 2 * COUNT * PAGE).unwrap();
     let private = layout.converter.with_pages(|pages| {
         pages

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! However a guest moves its memory about, the state of its pages has a bound.
+//! The state of a guest's pages is bounded, however the guest moves its memory.
 
 use crate::common;
 
@@ -13,7 +13,7 @@ use kvm_slots::convert::{
 };
 use kvm_slots::sim::{KernelVersion, SimVm};
 
-/// The pages that share a bitmap, and what that costs.
+/// The pages that share a bitmap, and the size of a bitmap.
 const CHUNK: u64 = 16 << 20;
 const CHUNK_BYTES: usize = 576;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which steps a conversion takes, in which order, and none to spare.
+//! The steps of conversions, their order, and that there are no others.
 
 use crate::common;
 
@@ -28,7 +28,7 @@ fn refused(layout: &Layout, request: Request) -> Refusal {
 }
 
 #[test]
-fn devices_leave_before_the_guest_loses_pages_and_come_after_it_has_them() {
+fn devices_are_unmapped_before_the_guest_loses_pages_and_mapped_after_it_has_them() {
     let layout = Layout::new();
     assert_eq!(convert(&layout, 0, 2, PRIVATE), 2);
     assert_eq!(
@@ -53,7 +53,7 @@ fn devices_leave_before_the_guest_loses_pages_and_come_after_it_has_them() {
 }
 
 #[test]
-fn what_is_as_asked_already_costs_nothing() {
+fn pages_in_the_requested_state_cost_nothing() {
     let layout = Layout::new();
     convert(&layout, 2, 4, PRIVATE);
     layout.log();
@@ -65,15 +65,15 @@ fn what_is_as_asked_already_costs_nothing() {
 }
 
 #[test]
-fn only_pages_that_change_are_told_and_released() {
+fn only_pages_that_change_are_reported_and_discarded() {
     let layout = Layout::new();
     for page in [1, 3, 4] {
         convert(&layout, page, 1, PRIVATE);
     }
     layout.log();
-    // One ioctl from the first page that changes to the last, and a release for
-    // what lies side by side in a slot: what the host has stored in the shared
-    // side of other private pages is its own.
+    // One ioctl from the first page that changes to the last, and one discard for
+    // each run of adjacent pages. The shared side of other private pages keeps the
+    // host's bytes.
     assert_eq!(convert(&layout, 0, 12, PRIVATE), 9);
     assert_eq!(
         layout.log(),
@@ -93,16 +93,16 @@ fn only_pages_that_change_are_told_and_released() {
 fn private_mmio_is_accepted_by_its_attributes_alone() {
     let layout = Layout::new();
     assert_eq!(convert(&layout, 20, 4, PRIVATE), 4);
-    let told = ["one prepare 20,21,22,23", "two prepare 20,21,22,23"];
-    assert_eq!(layout.log(), [&told[..], &["private 20-23"]].concat());
-    let gone = layout.converter.with_pages(|pages| pages.set_ranges(None));
+    let notified = ["one prepare 20,21,22,23", "two prepare 20,21,22,23"];
+    assert_eq!(layout.log(), [&notified[..], &["private 20-23"]].concat());
+    let changed = layout.converter.with_pages(|pages| pages.set_ranges(None));
     let pages = PageRange::new(20 * PAGE, 4 * PAGE).unwrap();
-    assert_eq!(gone.unwrap(), Err(MemoryError::Accepted { pages }));
+    assert_eq!(changed.unwrap(), Err(MemoryError::Accepted { pages }));
     // The guest gives it back, and then it can go.
     assert_eq!(convert(&layout, 20, 4, SHARED), 4);
-    assert_eq!(layout.log(), [&["shared 20-23"], &told[..]].concat());
-    let gone = layout.converter.with_pages(|pages| pages.set_ranges(None));
-    assert_eq!(gone.unwrap(), Ok(()));
+    assert_eq!(layout.log(), [&["shared 20-23"], &notified[..]].concat());
+    let changed = layout.converter.with_pages(|pages| pages.set_ranges(None));
+    assert_eq!(changed.unwrap(), Ok(()));
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn one_page_that_cannot_be_private_refuses_the_whole_request() {
 }
 
 #[test]
-fn a_private_page_whose_memory_is_gone_can_still_become_shared() {
+fn a_private_page_whose_memory_was_removed_can_still_become_shared() {
     let layout = Layout::new();
     convert(&layout, 0, 4, PRIVATE);
     layout.log();
@@ -158,9 +158,9 @@ fn a_private_page_whose_memory_is_gone_can_still_become_shared() {
         .unwrap()
         .unwrap();
     assert_eq!(convert(&layout, 0, COUNT, SHARED), 4);
-    // Nobody has bytes to discard. Who knows of other memory there may map it.
-    let told = ["shared 0-3", "one prepare 0,1,2,3", "two prepare 0,1,2,3"];
-    assert_eq!(layout.log(), told);
+    // There are no bytes to discard. A listener may map other memory there.
+    let notified = ["shared 0-3", "one prepare 0,1,2,3", "two prepare 0,1,2,3"];
+    assert_eq!(layout.log(), notified);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_vm_without_private_pages_can_accept_private_mmio_and_no_more() {
 }
 
 #[test]
-fn what_a_guest_cannot_ask_for_is_an_error_that_says_why() {
+fn an_invalid_request_of_a_guest_is_an_error_with_its_reason() {
     let top = 0_u64.wrapping_sub(PAGE);
     let hypercall = Request::hypercall;
     assert_eq!(hypercall(0, 0, 0), Err(RequestError::Empty { gpa: 0 }));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Dirty logs and rings of kernels that do not do what they should.
+//! Dirty logs and rings of kernels with errors.
 
 use crate::common;
 
@@ -23,7 +23,7 @@ const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
 /// The number of entries that the guest fills before it exits.
 const FULL: u64 = 192;
 
-/// What the kernel does wrong.
+/// The error of the kernel.
 #[derive(Debug, Default)]
 struct Faults {
     /// The number of resets that do nothing.
@@ -136,7 +136,7 @@ fn an_entry_that_the_kernel_skips_in_a_ring_is_an_error_from_then_on() {
 #[test]
 fn a_ring_that_is_full_with_no_entry_in_it_is_an_error() {
     let mut m = Machine::new(RING);
-    // What was harvested earlier does not count.
+    // Entries that were harvested earlier do not count.
     m.store(0..FULL);
     m.make_room().unwrap();
     m.guest.vm().skip_ring_entries(4096).unwrap();
@@ -183,7 +183,7 @@ fn an_interrupted_reset_is_tried_again_and_one_without_progress_is_an_error() {
 }
 
 #[test]
-fn what_was_harvested_is_kept_where_the_reset_fails() {
+fn harvested_pages_are_kept_if_the_reset_fails() {
     let mut m = Machine::new(RING);
     m.store([3]);
     m.faults.no_reset.store(true, Ordering::Relaxed);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Random guests under dirty tracking: nothing lost, nothing told twice.
+//! Random guests under dirty tracking: no page is lost, none is reported twice.
 
 use crate::common;
 
@@ -27,12 +27,12 @@ proptest! {
     }
 
     #[test]
-    fn what_was_written_is_told_once_and_what_was_not_is_not(
+    fn written_pages_are_reported_once_and_others_never(
         mode in mode(),
         steps in prop::collection::vec(step(), 0..60),
     ) {
-        // Initially set logs tell more on purpose; and where KVM refuses an
-        // operation, a log that was read for it may be read again.
+        // Initially set logs report more on purpose. If KVM refuses an operation, a
+        // log that was read for it may be read again.
         let initially_set = DirtyMode::ManualProtect { initially_set: true };
         prop_assume!(mode != initially_set);
         let mut migration = Migration::new(mode);

@@ -66,7 +66,7 @@ fn a_manually_protected_log_is_cleared_by_clearing_it() {
     vm.set_manual_protect(ManualProtect::ENABLE).unwrap();
     store(&mut guest, &[0, 1, 64, 199]);
     assert_eq!(log(&guest), [0, 1, 64, 199]);
-    // Only what the bitmap has, and only in the range.
+    // Only the pages in the bitmap, and only in the range.
     vm.clear_dirty_log(SLOT, 0, 64, &[0b10]).unwrap();
     assert_eq!(log(&guest), [0, 64, 199]);
     vm.clear_dirty_log(SLOT, 192, 8, &[u64::MAX]).unwrap();
@@ -164,7 +164,7 @@ fn a_ring_has_each_page_once_until_it_is_reset() {
     store(&mut guest, &[9, 9, 2, 9]);
     let entry = |page| Some(DirtyEntry { slot: SLOT, page });
     assert_eq!(ring.harvest(), entry(9));
-    // Harvested is not reset: its page is not told of again.
+    // A harvested entry is not reset: its page is not reported again.
     store(&mut guest, &[9]);
     assert_eq!(vm.reset_dirty_rings(), Ok(1));
     store(&mut guest, &[9]);
@@ -181,7 +181,7 @@ fn a_guest_stops_where_its_ring_is_nearly_full() {
     vm.enable_dirty_ring(4096).unwrap();
     let mut ring = vm.dirty_ring().unwrap();
     let pages = add_memory(&mut guest);
-    // 256 entries, of which 64 are for what one run may still write.
+    // 256 entries, of which 64 are reserved for one more run.
     store(&mut guest, &Vec::from_iter(0..192));
     let full = Err(GuestFault::DirtyRingFull);
     assert_eq!(guest.store(192 * PAGE, &[1]), full);
@@ -217,7 +217,7 @@ fn a_ring_is_refused_by_its_size_and_when_it_is_too_late() {
 }
 
 #[test]
-fn a_kernel_says_how_it_can_track_writes() {
+fn a_kernel_reports_its_dirty_tracking_capabilities() {
     let (guest, _) = guest();
     let capabilities = DirtyCapabilities::probe(guest.vm());
     assert_eq!(capabilities.manual_protect, ManualProtect::all());

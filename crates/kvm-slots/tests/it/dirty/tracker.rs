@@ -52,7 +52,7 @@ fn pages_are_taken_once_and_at_the_address_of_their_slot() {
 }
 
 #[test]
-fn every_client_gets_all_that_was_written_since_it_came() {
+fn every_client_gets_all_pages_written_since_it_was_added() {
     let table = memory(0);
     let tracker = tracker(&table);
     let first = tracker.client();
@@ -69,7 +69,7 @@ fn every_client_gets_all_that_was_written_since_it_came() {
 }
 
 #[test]
-fn what_is_not_tracked_is_said() {
+fn writes_to_untracked_memory_are_reported() {
     let table = table(&[&[
         logged(ram(0, 16 * PAGE, HOST)),
         guest_memfd(16 * PAGE, PAGE, 1000, 0),
@@ -135,7 +135,7 @@ fn slots_that_no_log_covers_are_listed_with_the_reason() {
 }
 
 #[test]
-fn a_plan_says_whether_a_log_ends_with_it() {
+fn a_plan_knows_whether_a_log_ends_with_it() {
     let whole = logged(ram(0, 16 * PAGE, HOST));
     let moved = logged(ram(32 * PAGE, 16 * PAGE, HOST));
     let cut = logged(ram(0, 8 * PAGE, HOST));
@@ -148,7 +148,7 @@ fn a_plan_says_whether_a_log_ends_with_it() {
     assert!(!ends(&off, &[whole]));
 }
 
-/// A simulated VM that is asked for nothing but slots.
+/// A simulated VM that is used only for slots.
 fn vm() -> (SimVm, Capabilities) {
     let vm = SimVm::new(SimConfig::released(KernelVersion::V7_3));
     let capabilities = Capabilities::probe(&vm);
@@ -161,7 +161,7 @@ fn an_operation_waits_for_its_log_and_is_refused_without_it() {
     let collector = DirtyCollector::new(sim, &capabilities, DirtyMode::Log).unwrap();
     // The slots are another VM's, so that there is no log to read.
     let (other, _) = vm();
-    // SAFETY: no guest runs, so nobody touches the addresses.
+    // SAFETY: no guest runs, so no one accesses the addresses.
     let slots = unsafe { Slots::new(other, AbiProfile::None) };
     let mut slots = slots.with_watcher(Arc::new(collector));
     let two = [logged(ram(0, PAGE, HOST)), ram(PAGE, PAGE, HOST + PAGE)];
@@ -173,7 +173,7 @@ fn an_operation_waits_for_its_log_and_is_refused_without_it() {
 }
 
 #[test]
-fn an_entry_of_a_ring_that_names_no_page_is_said() {
+fn an_entry_of_a_ring_that_names_no_page_is_reported() {
     let (sim, capabilities) = vm();
     let collector = DirtyCollector::new(sim, &capabilities, RING).unwrap();
     let client = collector.tracker().client();

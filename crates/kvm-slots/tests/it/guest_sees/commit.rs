@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What was seen of a commit, and whether that is right.
+//! Checks the observations of a commit.
 
 use memory_model::FlatView;
 
 use super::observer::{Access, Found, Point, Reached, thing, things};
 use crate::common::PAGE;
 
-/// A commit, and all that was seen of it.
+/// A commit and its observations.
 pub struct Commit<'a> {
     pub old: &'a FlatView<u64>,
-    /// What was wanted, by page.
+    /// The new state, by page.
     pub target: &'a [u64],
-    /// What there is now: the one or the other.
+    /// The state after the commit: the old or the new one.
     pub new: &'a FlatView<u64>,
     pub points: &'a [Point],
     pub looks_up: LooksUp,

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest that runs sees of a commit: in small worlds every access, in
-//! every interleaving with every commit, whether it succeeds, is refused at any
-//! operation, or is refused by another listener.
+//! Checks what a running guest sees of a commit: in small worlds every access, in
+//! every interleaving with every commit, whether the commit succeeds, is refused at
+//! any operation, or is refused by another listener.
 //!
-//! An access has up to three steps: the processor reaches memory or exits, the
-//! vCPU thread looks the exit up, and answers it. A commit has a step for each
-//! ioctl, one for each change of what readers see, and, as a move is no single
-//! step of every kernel, one in the middle of each move. All that an access
-//! could come to is noted at each point between two steps of the commit; every
-//! combination of points is then looked at.
+//! An access has up to three steps: the processor reaches memory or exits, the vCPU
+//! thread looks up the exit, and answers it. A commit has a step for each ioctl and
+//! for each change of the readers' view. A move is not one step on every kernel, so
+//! it has another step in its middle. The observer records all possible results of an
+//! access between two steps of the commit. The tests check every combination.
 //!
-//! A thread that looks its exit up late, after a commit that began in between,
-//! gets the new answer. Memory that only the guest can reach has none: there,
-//! threads count as in the guest until they have looked up, as
-//! `HoldVcpus::hold` demands.
+//! A thread that looks up its exit late, after a commit that began meanwhile, gets the
+//! new answer. Memory that only the guest can reach has none, so there threads count as
+//! in the guest until they have looked up the exit, as `HoldVcpus::hold` requires.
 
 mod commit;
 mod observer;
@@ -23,8 +21,8 @@ mod world;
 use observer::{Access, Found, Point, Reached};
 use world::{Fail, State, Tally, What, World};
 
-/// Every commit from every state to every other one: as it is, refused at each
-/// call, and refused by listeners before and behind the slots.
+/// Runs every commit from every state to every other one: unchanged, refused at each
+/// call, and refused by listeners before and after the slots.
 fn explore(whats: &[What], places: &[&[u64]]) -> Tally {
     let mut states: Vec<State> = vec![Vec::new()];
     for places in places {
@@ -92,7 +90,7 @@ fn a_guest_sees_of_rom_only_the_old_and_the_new() {
 }
 
 #[test]
-fn an_exit_that_a_guest_sees_is_never_at_private_mmio_that_comes_or_goes() {
+fn a_guest_never_exits_at_private_mmio_that_is_added_or_removed() {
     let mut world = World::new(&[What::PrivateMmio]);
     let (nowhere, there) = (vec![None], vec![Some(1)]);
     for (from, to) in [(&nowhere, &there), (&there, &nowhere)] {
@@ -103,7 +101,7 @@ fn an_exit_that_a_guest_sees_is_never_at_private_mmio_that_comes_or_goes() {
             let exits = point.reached[1][load] == Reached::Exit;
             exits && point.found[1][load] == Found::NoAnswer
         };
-        // Where the slot has gone and the view has not, no vCPU is in the guest.
+        // While the slot is deleted and the view unchanged, no vCPU is in the guest.
         let mut all = points.iter().filter(|point| unanswered(point)).peekable();
         assert_eq!(all.peek().is_some(), from == &there);
         assert!(all.all(|point| point.held));

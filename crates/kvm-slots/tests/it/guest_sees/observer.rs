@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! All that an access of the guest could come to, between two steps of a commit.
+//! Records all possible results of an access between two steps of a commit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::common::pages::Pages;
 
 /// How many pages the guest has.
 pub const PAGES: u64 = 4;
-/// What answers where nothing is.
+/// The answer at an empty address.
 pub const NOTHING: u64 = 0;
 
 /// A load, a store, or the fetch of an instruction.
@@ -26,28 +26,28 @@ pub enum Access {
 
 pub const ACCESSES: [Access; 3] = [Access::Load, Access::Store, Access::Fetch];
 
-/// What the processor comes to. What answers is known by its stamp.
+/// The result of the processor. Memory is identified by its stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
     Memory(u64),
     Exit,
 }
 
-/// What a vCPU thread finds for an exit.
+/// The result of looking up an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     Answer(u64),
-    /// The view says that the guest reaches it, and there is no host address.
+    /// The view has direct memory without a host address.
     NoAnswer,
 }
 
-/// All that an access could come to between two steps of a commit: for each
-/// page and each kind of access.
+/// All possible results of an access between two steps of a commit, for each page and
+/// each kind of access.
 #[derive(Clone, Debug)]
 pub struct Point {
     /// No vCPU is in the guest, so that no access starts.
     pub held: bool,
-    /// What readers see at each page.
+    /// The readers' view of each page.
     pub published: Vec<u64>,
     pub reached: Vec<[Reached; 3]>,
     pub found: Vec<[Found; 3]>,
@@ -121,7 +121,7 @@ impl Observer {
         direct.map_or(Reached::Exit, Reached::Memory)
     }
 
-    /// What `SlotListener`'s documentation has a vCPU thread do.
+    /// A vCPU thread, by the documentation of `SlotListener`.
     pub fn find(&self, view: &FlatView<u64>, gpa: u64, access: Access) -> Found {
         let Some(run) = view.find(gpa) else {
             return Found::Answer(NOTHING);
@@ -155,7 +155,7 @@ pub fn stamp(region: usize, page: u64) -> u64 {
     (region as u64 + 1) << 8 | page
 }
 
-/// What a view has at a page, by its stamp.
+/// The stamp of a page in a view.
 pub fn thing(view: &FlatView<u64>, page: u64) -> u64 {
     let gpa = page * PAGE;
     view.find(gpa).map_or(NOTHING, |run| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A commit in steps: a VM, a way to hold its vCPUs, and other listeners, each
-//! of which has the observer look before and after what it does.
+//! A commit in steps: a VM, a way to hold its vCPUs, and other listeners. Each calls
+//! the observer before and after its actions.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,10 +46,10 @@ impl Vm for Stepped {
         }
         self.observer.look();
         let id = u16::try_from(region.slot).unwrap();
-        let had = vm.memslots().into_iter().find(|slot| slot.id == Some(id));
-        let moves = had.is_some_and(|had| had.gpa != region.guest_phys_addr);
+        let old = vm.memslots().into_iter().find(|slot| slot.id == Some(id));
+        let moves = old.is_some_and(|old| old.gpa != region.guest_phys_addr);
         if region.memory_size > 0 && moves {
-            // Nowhere for a moment, as on hosts that emulate what meets it.
+            // Deleted for a moment, like on hosts that emulate the access.
             let nowhere = kvm_userspace_memory_region2 {
                 memory_size: 0,
                 ..*region
@@ -103,13 +103,13 @@ impl Drop for Held {
     }
 }
 
-/// Another listener: looks at each stage, and refuses if it is told to.
+/// Another listener: calls the observer at each stage, and refuses on request.
 #[derive(Debug)]
 pub struct Other {
     pub observer: Arc<Observer>,
     pub refuses: AtomicBool,
     pub refuses_to_apply: AtomicBool,
-    /// What answers at each page of the view that is wanted.
+    /// The answer at each page of the new view.
     pub target: Mutex<Option<Vec<u64>>>,
 }
 
@@ -122,7 +122,7 @@ impl Listener<u64> for Other {
         self.observer.look();
         *self.target.lock().unwrap() = Some(things(update.new));
         match self.refuses.load(Ordering::SeqCst) {
-            true => Err("told to".into()),
+            true => Err("on request".into()),
             false => Ok(()),
         }
     }
@@ -130,7 +130,7 @@ impl Listener<u64> for Other {
     fn apply(&self, _: &Update<'_, u64>) -> Result<(), ListenerError> {
         self.observer.look();
         match self.refuses_to_apply.load(Ordering::SeqCst) {
-            true => Err("told to".into()),
+            true => Err("on request".into()),
             false => Ok(()),
         }
     }

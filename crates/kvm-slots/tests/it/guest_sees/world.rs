@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A small world: some regions that go from any place to any other.
+//! A small world: some regions that move between any places.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use super::stepped::{Fails, Other, Stepped};
 use crate::common::pages::Pages;
 use crate::common::{ABI, PAGE};
 
-/// What a world is made of.
+/// The regions of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     Ram(u64),
@@ -29,7 +29,7 @@ pub enum What {
 /// Where each region is: at a page, or nowhere.
 pub type State = Vec<Option<u64>>;
 
-/// What came of all commits of a world.
+/// The results of all commits of a world.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub commits: usize,
@@ -221,8 +221,8 @@ impl World {
         result.is_err()
     }
 
-    /// Goes from one state to another; what came of it, and all that could be
-    /// seen meanwhile.
+    /// Commits the change from one state to another. Returns the result, and everything
+    /// that could be seen meanwhile.
     pub fn observe(&mut self, from: &State, to: &State) -> (Result<(), CommitError>, Vec<Point>) {
         let observer = self.stepped.observer.clone();
         *observer.reader.lock().unwrap() = Some(self.model.reader(self.space));
@@ -241,6 +241,6 @@ pub enum Fail {
     Call(usize),
     /// Another listener, in `prepare`.
     Other(usize),
-    /// The one behind the slots, in `apply`.
+    /// The listener after the slots, in `apply`.
     Apply,
 }

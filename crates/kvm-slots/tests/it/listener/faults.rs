@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Transactions of a memory model whose memslot ioctls fail: afterwards model,
-//! table and simulated KVM agree, or the error says on what they do not.
+//! Transactions of a memory model whose memslot ioctls fail. Afterwards, model, table
+//! and simulated KVM agree, or the error lists the differences.
 
 use crate::common;
 
@@ -30,7 +30,7 @@ const PRIVATE: usize = 5;
 /// How many random transactions there are of each kind.
 const TRANSACTIONS: u32 = 1000;
 
-/// What a transaction does to one region.
+/// The change of one region in a transaction.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Move(usize, u64),
@@ -55,7 +55,7 @@ struct Rig {
     space: SpaceId,
     regions: Vec<RegionId>,
     slots: Slots,
-    /// Whether a listener behind the slots refuses.
+    /// Whether a listener after the slots refuses.
     refuses: Arc<Refusing>,
 }
 
@@ -114,7 +114,7 @@ impl Rig {
         }
         t.commit().unwrap();
         let space = model.add_space("memory", root).unwrap();
-        // SAFETY: no guest loads or stores, so nobody touches the addresses.
+        // SAFETY: no guest loads or stores, so no one accesses the addresses.
         let slots = unsafe { kvm_slots::Slots::new(Watched::new(vm), ABI) };
         let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
         let refuses = Arc::new(Refusing::default());
@@ -158,8 +158,8 @@ impl Rig {
     /// Whether model, table and simulated KVM agree.
     fn check(&self) {
         self.check_slots();
-        let wanted = slot_ranges(&self.model.view(self.space));
-        assert_eq!(ranges_of(&self.slots.table()), wanted);
+        let target = slot_ranges(&self.model.view(self.space));
+        assert_eq!(ranges_of(&self.slots.table()), target);
     }
 }
 
@@ -224,7 +224,7 @@ proptest! {
         let mut rig = Rig::new();
         rig.commit(&first, []).unwrap();
         let before = rig.slots.table();
-        // If a listener refuses to prepare, KVM is not asked.
+        // If a listener refuses to prepare, KVM is not called.
         rig.refuses.set(PREPARE);
         let _ = rig.commit(&steps, []);
         prop_assert!(rig.slots.vm().calls().is_empty());
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn what_an_abort_could_not_undo_is_named_and_mended_by_the_next_change(
+    fn steps_that_an_abort_could_not_undo_are_named_and_corrected_by_the_next_change(
         first in steps(),
         steps in steps(),
         at in any::<prop::sample::Index>(),
@@ -269,7 +269,7 @@ proptest! {
         rig.check();
     }
     #[test]
-    fn what_a_refused_commit_could_not_undo_is_named_and_mended_by_the_next_change(
+    fn steps_that_a_refused_commit_could_not_undo_are_named_and_corrected_by_the_next_change(
         first in steps(),
         steps in steps(),
         at in any::<prop::sample::Index>(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a guest sees of memory whose slots follow a view, or a plan.
+//! The memory that a guest sees while its slots follow a view or a plan.
 
 use crate::common;
 
@@ -128,7 +128,7 @@ fn rom_in_the_middle_of_ram_is_really_read_only_and_the_ram_beside_it_is_not() {
         (b"1234", b"5678")
     );
 
-    // The RAM below it comes back as it was.
+    // The RAM below it reappears unchanged.
     let mut t = machine.model.transaction();
     t.set_enabled(id, false).unwrap();
     t.commit().unwrap();
@@ -153,7 +153,7 @@ fn ram_that_becomes_read_only_for_a_while_takes_no_store_meanwhile() {
 }
 
 #[test]
-fn private_pages_outlive_a_slot_that_is_made_anew_around_them() {
+fn private_pages_outlive_a_slot_that_is_recreated_around_them() {
     let mut machine = Machine::new(private_vm(KernelVersion::V7_3));
     let shared = pages(4);
     let file = machine
@@ -221,12 +221,12 @@ impl Mover {
     }
 
     fn move_to(&mut self, gpa: u64) -> kvm_slots::Applied {
-        let (gone, was) = (self.range.clone(), self.private_page());
+        let (old, was) = (self.range.clone(), self.private_page());
         let backing = self.range.backing().clone();
         self.range = SlotRange::new(gpa, SlotAccess::ReadWrite, backing).unwrap();
-        let come = self.range.clone();
-        let removed = [gone];
-        let added = [come];
+        let new = self.range.clone();
+        let removed = [old];
+        let added = [new];
         let was = [was];
         let is = [self.private_page()];
         let change = Change::new(&removed, &added).with_private_pages(&was, &is);
@@ -266,7 +266,7 @@ fn private_bytes_move_with_their_memory_and_no_attribute_is_left_behind() {
 }
 
 #[test]
-fn private_bytes_that_moved_come_back_and_no_attribute_is_left_behind() {
+fn private_bytes_that_moved_return_and_no_attribute_is_left_behind() {
     let shared = pages(4);
     shared.write(0x1000, b"shared");
     let mut mover = Mover::new(&shared);

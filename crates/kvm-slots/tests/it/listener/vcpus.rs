@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! When a listener holds the vCPUs, and what it does after a failure that
+//! The commits for which a listener holds the vCPUs, and recovery after a failure that
 //! could not be undone.
 
 use crate::common;
@@ -41,7 +41,7 @@ impl Drop for Held {
     }
 }
 
-/// Refuses while it is told to.
+/// Refuses on request.
 #[derive(Debug, Default)]
 struct Refuses(Mutex<bool>);
 
@@ -57,7 +57,7 @@ impl Listener<()> for Refuses {
     /// When the slots have changed.
     fn apply(&self, _update: &Update<'_, ()>) -> Result<(), ListenerError> {
         match *self.0.lock().unwrap() {
-            true => Err("told to".into()),
+            true => Err("on request".into()),
             false => Ok(()),
         }
     }
@@ -100,7 +100,7 @@ impl Machine {
             ..SimConfig::released(KernelVersion::V7_3)
         });
         let (vcpus, refuses) = (Vcpus::default(), Arc::new(Refuses::default()));
-        // SAFETY: no guest loads or stores, so nobody touches the addresses.
+        // SAFETY: no guest loads or stores, so no one accesses the addresses.
         let slots = unsafe { Slots::new(Watched::new(vm), ABI) }.with_rules(rules);
         let slots = Arc::new(SlotListener::new(slots, vcpus.clone()));
         model.add_listener(space, 0, slots.clone()).unwrap();
@@ -148,13 +148,13 @@ impl Machine {
         self.vcpus.times.swap(0, Ordering::SeqCst)
     }
 
-    /// Whether the table is what the VM has, and the VM what the view says.
+    /// Checks that the table, the VM and the view agree.
     fn is_in_step(&self) -> bool {
         let table = self.slots.table();
-        let told = table
+        let expected = table
             .slots()
             .map(|slot| (slot.id().into(), of_slot(slot, 1 << 4)));
-        assert_eq!(self.slots.vm().slots(), told.collect());
+        assert_eq!(self.slots.vm().slots(), expected.collect());
         ranges_of(&table) == slot_ranges(&self.model.view(self.space))
     }
 }
@@ -200,12 +200,12 @@ fn vcpus_stay_held_while_a_gap_is_undone() {
 }
 
 #[test]
-fn the_next_transaction_puts_right_what_could_not_be_undone() {
+fn the_next_transaction_corrects_steps_that_could_not_be_undone() {
     let mut machine = Machine::new(SlotRules::new());
-    // The delete succeeds, neither the create nor the way back does.
+    // The delete succeeds. The create and the rollback fail.
     assert!(!machine.set_hole(true, &[1, 2]));
     assert!(!machine.is_in_step());
-    // A refusal by somebody else goes back to that, and not further.
+    // If another listener refuses, the slots return to that state.
     machine.refuse(true);
     assert!(!machine.move_bar(0x20_0000, &[]));
     assert!(!machine.is_in_step());
@@ -213,7 +213,7 @@ fn the_next_transaction_puts_right_what_could_not_be_undone() {
     assert!(machine.move_bar(0x20_0000, &[]));
     assert!(machine.is_in_step());
 
-    // What an abort could not undo is put right in the same way.
+    // The next commit also corrects a failed abort.
     machine.refuse(true);
     assert!(!machine.set_hole(true, &[3]));
     machine.refuse(false);

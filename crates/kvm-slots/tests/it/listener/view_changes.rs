@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memslots in step with a flat view, transaction by transaction.
+//! Memslots stay in sync with a flat view, transaction by transaction.
 
 use crate::common;
 
@@ -56,7 +56,7 @@ fn model(regions: Vec<(u64, Region)>) -> Built {
 fn listener(abi: AbiProfile) -> Arc<SlotListener<SimVm>> {
     let config = SimConfig::released(KernelVersion::V7_3);
     let vm = SimVm::new(SimConfig { abi, ..config });
-    // SAFETY: no guest loads or stores, so nobody touches the addresses.
+    // SAFETY: no guest loads or stores, so no one accesses the addresses.
     let slots = unsafe { Slots::new(vm, abi) };
     Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan())
 }
@@ -141,7 +141,7 @@ fn a_commit_moves_the_slots_and_an_abort_moves_them_back() {
 }
 
 #[test]
-fn what_the_kernel_cannot_do_refuses_the_commit_and_changes_nothing() {
+fn an_unsupported_range_refuses_the_commit_and_changes_nothing() {
     let (mut model, space, ids) = model(vec![(0x1000, Region::ram("ram", memory(HOST)))]);
     let slots = listener(AbiProfile::None);
     model.add_listener(space, 0, slots.clone()).unwrap();
@@ -163,7 +163,7 @@ fn what_the_kernel_cannot_do_refuses_the_commit_and_changes_nothing() {
 }
 
 #[test]
-fn what_is_logged_has_a_slot_with_a_log_where_kvm_has_one() {
+fn logged_memory_has_a_slot_with_a_log_if_kvm_supports_it() {
     let mixed = Memory::with_guest_memfd(host(HOST + 0x4000), file(0), GuestMemfdSides::Private);
     let registers = PrivateMmio::new(file(0x8000));
     let (mut model, space, ids) = model(vec![
@@ -202,7 +202,7 @@ fn a_log_starts_and_stops_without_any_slot_going() {
         let plan = texts(&slots.take_latest_plan().unwrap());
         assert!(plan.len() == 1 && plan[0].contains(flag), "{plan:?}");
     }
-    // Who logs makes no difference to the slots, only whether anybody does.
+    // The slots depend only on whether any client logs, not on which one.
     let mut t = model.transaction();
     t.set_global_dirty_logging(DirtyClients::NONE);
     t.commit().unwrap();
@@ -210,7 +210,7 @@ fn a_log_starts_and_stops_without_any_slot_going() {
 }
 
 #[test]
-fn slots_go_with_the_listener_that_leaves_and_come_back_with_it() {
+fn slots_are_deleted_when_the_listener_is_removed_and_recreated_when_it_is_added() {
     let regions = [0x1000, 0x8000].map(|at| (at, Region::ram("ram", memory(HOST + at))));
     let (mut model, space, _) = model(regions.to_vec());
     let slots = listener(ABI);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Memory that changes places: which slots have to be made anew for it.
+//! Memory that swaps places, and the slots that must be recreated for it.
 
 use crate::common;
 
@@ -23,7 +23,7 @@ fn counts(plan: &Plan) -> [usize; 3] {
 }
 
 #[test]
-fn what_changes_places_with_many_smaller_ones_is_the_one_that_is_made_anew() {
+fn a_slot_that_swaps_places_with_many_smaller_ones_is_recreated() {
     let count = 200;
     let small = |first: u64| (0..count).map(move |n| at(first + n, n + 1, 1));
     let mut old: Vec<SlotRange> = small(count).collect();
@@ -35,18 +35,18 @@ fn what_changes_places_with_many_smaller_ones_is_the_one_that_is_made_anew() {
 }
 
 #[test]
-fn memory_that_shows_twice_goes_where_two_circles_become_one() {
+fn memory_at_two_addresses_moves_so_that_two_cycles_become_one() {
     let old = [at(0, 0, 1), at(1, 0, 1), at(2, 1, 1), at(3, 2, 1)];
     let new = [at(2, 0, 1), at(3, 0, 1), at(0, 1, 1), at(1, 2, 1)];
     assert_eq!(counts(&planned(&old, &new)), [1, 3, 1]);
 }
 
 #[test]
-fn of_memory_that_shows_once_too_often_that_goes_which_is_in_the_way() {
+fn of_memory_at_too_many_addresses_the_blocking_slot_is_deleted() {
     let old = [at(0, 0, 1), at(1, 0, 1), at(2, 1, 1)];
     let new = [at(2, 0, 1), at(0, 1, 1)];
     assert_eq!(counts(&planned(&old, &new)), [1, 2, 0]);
-    // And the other way round, that comes which has to wait.
+    // In the other direction, the added range has to wait.
     assert_eq!(counts(&planned(&new, &old)), [0, 2, 1]);
 }
 

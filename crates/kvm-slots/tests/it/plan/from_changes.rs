@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Plans from what changes are the plans from everything.
+//! Plans from changes are the same as plans from all memory.
 
 use crate::common;
 
@@ -14,12 +14,16 @@ use proptest::prelude::*;
 
 const B: u64 = HOST + 0x1000_0000;
 
-fn change(table: &SlotTable, gone: &[SlotRange], come: &[SlotRange]) -> Result<Plan, PlanError> {
-    let change = Change::new(gone, come);
+fn change(
+    table: &SlotTable,
+    removed: &[SlotRange],
+    added: &[SlotRange],
+) -> Result<Plan, PlanError> {
+    let change = Change::new(removed, added);
     plan_change(table, &change, &able(), ABI)
 }
 
-/// What is in `a` and not in `b`.
+/// The ranges in `a` but not in `b`.
 fn without(a: &[SlotRange], b: &[SlotRange]) -> Vec<SlotRange> {
     a.iter()
         .filter(|range| !b.contains(range))
@@ -32,7 +36,7 @@ fn remainders(plan: &Plan) -> BTreeSet<AddrRange> {
 }
 
 /// Ranges side by side with ends anywhere: a gap, a size, a piece of memory
-/// and whether it is logged. The host address is in step with the guest's.
+/// and whether it is logged. The host address is aligned like the guest's.
 fn unaligned() -> impl Strategy<Value = Vec<SlotRange>> {
     let unit = 0x400_u64;
     let piece = (
@@ -62,7 +66,7 @@ fn any_ranges() -> impl Strategy<Value = Vec<SlotRange>> {
 
 proptest! {
     #[test]
-    fn a_plan_from_what_changes_is_the_plan_from_everything(
+    fn a_plan_from_changes_is_the_plan_from_everything(
         sets in prop::collection::vec(any_ranges(), 1..6),
         max in prop::option::of(1..4_u64),
         reserved in prop::option::of(0..4_u16),
@@ -75,23 +79,23 @@ proptest! {
             rules = rules.reserving(first..=first + 2);
         }
         let mut table = SlotTable::with_rules(rules);
-        let (mut had, mut trapped) = (Vec::new(), BTreeSet::new());
-        for wanted in sets {
-            let (gone, come) = (without(&had, &wanted), without(&wanted, &had));
-            let all = plan(&table, &wanted, &able(), ABI).unwrap();
-            let only = change(&table, &gone, &come).unwrap();
+        let (mut current, mut trapped) = (Vec::new(), BTreeSet::new());
+        for target in sets {
+            let (removed, added) = (without(&current, &target), without(&target, &current));
+            let all = plan(&table, &target, &able(), ABI).unwrap();
+            let only = change(&table, &removed, &added).unwrap();
             prop_assert_eq!(&only.ops(), &all.ops());
             prop_assert_eq!(only.holds_vcpus(), all.holds_vcpus());
 
-            // What is trapped follows from what changes, too.
+            // The trapped bytes follow from the changes, too.
             let none = SlotTable::new();
-            let no_more = remainders(&plan(&none, &gone, &able(), ABI).unwrap());
+            let no_more = remainders(&plan(&none, &removed, &able(), ABI).unwrap());
             trapped.retain(|part| !no_more.contains(part));
             trapped.extend(remainders(&only));
             prop_assert_eq!(&trapped, &remainders(&all));
 
             follow(&mut table, &only);
-            had = wanted;
+            current = target;
         }
     }
 }
@@ -101,9 +105,9 @@ fn a_range_stays_when_only_the_neighbour_in_its_last_page_changes() {
     let low = ram(0x1000, 0x1800, HOST);
     let high = ram(0x2800, 0x1800, B + 0x800);
     let other = ram(0x2c00, 0x400, B);
-    let had = table(&[&[low.clone(), high.clone()]]);
+    let current = table(&[&[low.clone(), high.clone()]]);
 
-    let plan = change(&had, std::slice::from_ref(&high), &[other]).unwrap();
+    let plan = change(&current, std::slice::from_ref(&high), &[other]).unwrap();
     assert_eq!(texts(&plan), ["DELETE slot 1 at 0x3000"]);
     assert_eq!(
         remainders(&plan),
@@ -111,16 +115,16 @@ fn a_range_stays_when_only_the_neighbour_in_its_last_page_changes() {
     );
 
     // And it does not grow into the page that it then has for itself.
-    let plan = change(&had, &[high], &[]).unwrap();
+    let plan = change(&current, &[high], &[]).unwrap();
     assert_eq!(texts(&plan), ["DELETE slot 1 at 0x3000"]);
-    let longer = change(&had, &[low], &[ram(0x1000, 0x1000, HOST)]).unwrap();
+    let longer = change(&current, &[low], &[ram(0x1000, 0x1000, HOST)]).unwrap();
     assert_eq!(texts(&longer), [""; 0]);
 }
 
 #[test]
-fn what_goes_must_be_there_as_it_is_said_to_be() {
-    let had = table(&[&[ram(0x1000, 0x2000, HOST)]]);
-    let before = had.clone();
+fn a_removed_range_must_have_its_slots() {
+    let current = table(&[&[ram(0x1000, 0x2000, HOST)]]);
+    let before = current.clone();
     for other in [
         ram(0x1000, 0x1000, HOST),
         ram(0x2000, 0x1000, HOST + PAGE),
@@ -130,20 +134,20 @@ fn what_goes_must_be_there_as_it_is_said_to_be() {
         device(0, 1 << 63, 7, 0),
     ] {
         let (gpa, size) = (other.gpa(), other.size());
-        let refused = change(&had, &[other], &[]);
+        let refused = change(&current, &[other], &[]);
         assert_eq!(refused, Err(PlanError::NotThere { gpa, size }));
     }
-    assert_eq!(had, before);
+    assert_eq!(current, before);
 }
 
 #[test]
-fn what_comes_must_not_overlap_what_stays() {
+fn an_added_range_must_not_overlap_one_that_stays() {
     let stays = ram(0x1000, 0x2000, HOST);
     let goes = ram(0x4000, 0x2000, B);
-    let had = table(&[&[stays.clone(), goes.clone()]]);
+    let current = table(&[&[stays.clone(), goes.clone()]]);
     for added in [stays, ram(0x2000, 0x1000, B), ram(0, 0x8000, B)] {
         let (gpa, size) = (added.gpa(), added.size());
-        let refused = change(&had, std::slice::from_ref(&goes), &[added]);
+        let refused = change(&current, std::slice::from_ref(&goes), &[added]);
         let overlap = PlanError::Overlap {
             gpa,
             size,
@@ -152,13 +156,13 @@ fn what_comes_must_not_overlap_what_stays() {
         };
         assert_eq!(refused, Err(overlap));
     }
-    // Where something goes, something can come.
-    assert!(change(&had, &[goes], &[ram(0x3000, 0x8000, B)]).is_ok());
+    // A removed range leaves room for an added one.
+    assert!(change(&current, &[goes], &[ram(0x3000, 0x8000, B)]).is_ok());
 }
 
 #[test]
 fn a_table_finds_its_slots_by_address_and_number() {
-    let had = table(&[&[ram(0x1000, 0x2000, HOST), ram(0x4000, 0x1000, B)]]);
+    let current = table(&[&[ram(0x1000, 0x2000, HOST), ram(0x4000, 0x1000, B)]]);
     for (gpa, id) in [
         (0xfff, None),
         (0x1000, Some(0)),
@@ -167,10 +171,11 @@ fn a_table_finds_its_slots_by_address_and_number() {
         (0x4000, Some(1)),
         (u64::MAX, None),
     ] {
-        assert_eq!(had.find(gpa).map(|slot| slot.id()), id, "{gpa:#x}");
+        assert_eq!(current.find(gpa).map(|slot| slot.id()), id, "{gpa:#x}");
     }
     let ids = |first, last| {
-        had.intersecting(first, last)
+        current
+            .intersecting(first, last)
             .map(|slot| slot.id())
             .collect()
     };
@@ -181,6 +186,6 @@ fn a_table_finds_its_slots_by_address_and_number() {
         ids(0x2000, 0x2000),
     ];
     assert_eq!(found, [vec![0, 1], vec![0, 1], vec![], vec![0]]);
-    assert_eq!(had.get(1).map(|slot| slot.gpa()), Some(0x4000));
-    assert_eq!(had.get(2), None);
+    assert_eq!(current.get(1).map(|slot| slot.gpa()), Some(0x4000));
+    assert_eq!(current.get(2), None);
 }

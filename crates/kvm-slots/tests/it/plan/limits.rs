@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the planner cuts off and what it refuses.
+//! The bytes that the planner cuts off, and the ranges that it refuses.
 
 use crate::common;
 
@@ -92,20 +92,20 @@ fn the_limit_is_the_kernels_and_is_checked_before_anything() {
             .map(|n| ram(n * PAGE, PAGE, HOST + n * PAGE))
             .collect()
     };
-    let had = table(&[&bars(4)]);
-    assert_eq!(plan(&had, &bars(4), &four, ABI).unwrap().ops(), []);
+    let current = table(&[&bars(4)]);
+    assert_eq!(plan(&current, &bars(4), &four, ABI).unwrap().ops(), []);
     let refused = PlanError::TooManySlots {
         needed: 5,
         limit: 4,
         reserved: 0,
     };
-    assert_eq!(plan(&had, &bars(5), &four, ABI), Err(refused));
+    assert_eq!(plan(&current, &bars(5), &four, ABI), Err(refused));
 
     // Four others fit, because the old ones go first.
     let others: Vec<SlotRange> = (0..4)
         .map(|n| device(n * PAGE, PAGE, 7, n * PAGE))
         .collect();
-    assert_eq!(plan(&had, &others, &four, ABI).unwrap().ops().len(), 8);
+    assert_eq!(plan(&current, &others, &four, ABI).unwrap().ops().len(), 8);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn every_unsupported_range_is_named_with_its_reason() {
         able.guest_memfd = false;
         able
     };
-    let wanted = [
+    let ranges = [
         ram(0x0000, PAGE, HOST),
         readonly(ram(0x2000, PAGE, B)),
         guest_memfd(0x4000, PAGE, 7, 0),
@@ -155,7 +155,7 @@ fn every_unsupported_range_is_named_with_its_reason() {
         size: PAGE,
         why,
     };
-    let error = plan(&table(&[]), &wanted, &old_kernel, AbiProfile::None).unwrap_err();
+    let error = plan(&table(&[]), &ranges, &old_kernel, AbiProfile::None).unwrap_err();
     assert_eq!(
         error,
         PlanError::Unsupported(vec![
@@ -210,7 +210,7 @@ fn a_host_address_out_of_step_with_the_guests_is_misaligned() {
         host: Some(common::host(at)),
     };
     misaligned(range(0x1000, PAGE, both(HOST + 1)));
-    // In step, both ends are cut alike.
+    // If both are aligned, both ends are cut in the same way.
     assert!(
         plan(
             &table(&[]),
@@ -254,7 +254,7 @@ fn ranges_that_overlap_are_refused_and_named() {
         other_gpa,
         other_size,
     };
-    // Whatever the order in which they come, and also within a page.
+    // In any order, and also within a page.
     let [low, high] = [ram(0, 0x2000, HOST), ram(0x1000, PAGE, B)];
     let both = || overlap((0x1000, PAGE), (0, 0x2000));
     refused(&[low.clone(), high.clone()], both());

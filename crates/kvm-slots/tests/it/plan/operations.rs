@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which operations a change of ranges comes to, case by case.
+//! The operations of a change of ranges, case by case.
 
 use crate::common;
 
@@ -15,7 +15,7 @@ const B: u64 = HOST + 0x1000_0000;
 const C: u64 = HOST + 0x2000_0000;
 
 #[test]
-fn what_stays_as_it_is_costs_nothing() {
+fn unchanged_ranges_cost_nothing() {
     let all = [
         ram(0, PAGE, HOST),
         readonly(ram(0x2000, PAGE, B)),
@@ -91,7 +91,7 @@ fn a_toggle_of_the_dirty_log_is_one_flags_operation() {
 }
 
 #[test]
-fn what_kvm_cannot_change_is_deleted_and_made_anew() {
+fn slots_that_kvm_cannot_change_are_deleted_and_recreated() {
     let old = [ram(0x1000, 0x2000, HOST)];
     let others = [
         ram(0x1000, 0x4000, HOST),
@@ -150,11 +150,11 @@ fn two_ram_bars_that_swap_cost_one_delete_one_move_and_one_create() {
         &[ram(0x1000, PAGE, HOST), ram(0x2000, PAGE, B)],
         &[ram(0x1000, PAGE, B), ram(0x2000, PAGE, HOST)],
     );
-    let [Op::Delete(gone), Op::Move { from, to }, Op::Create(new)] = plan.ops() else {
+    let [Op::Delete(deleted), Op::Move { from, to }, Op::Create(new)] = plan.ops() else {
         panic!("{plan:?}");
     };
-    assert_eq!((from.gpa(), to.gpa()), (new.gpa(), gone.gpa()));
-    assert_eq!(new.backing(), gone.backing());
+    assert_eq!((from.gpa(), to.gpa()), (new.gpa(), deleted.gpa()));
+    assert_eq!(new.backing(), deleted.backing());
     assert!(plan.holds_vcpus());
 }
 
@@ -267,9 +267,9 @@ fn numbers_are_given_lowest_first_and_used_again() {
     let ids: Vec<u16> = with_holes.slots().map(|slot| slot.id()).collect();
     assert_eq!(ids, [0, 2, 3, 5]);
 
-    let mut wanted = six(&[1, 4]);
-    wanted.extend([7, 8, 9].map(|n| ram(n * 2 * PAGE, PAGE, B + n * PAGE)));
-    let plan = plan(&with_holes, &wanted, &able(), ABI).unwrap();
+    let mut ranges = six(&[1, 4]);
+    ranges.extend([7, 8, 9].map(|n| ram(n * 2 * PAGE, PAGE, B + n * PAGE)));
+    let plan = plan(&with_holes, &ranges, &able(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [

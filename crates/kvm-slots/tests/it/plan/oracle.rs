@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Plans of random changes, replayed on a list of slots that knows only KVM's
-//! rules.
+//! Plans of random changes, replayed on a list of slots that has only KVM's rules.
 
 use crate::common;
 
@@ -33,14 +32,14 @@ fn is_without_host(op: &Op) -> bool {
 
 proptest! {
     #[test]
-    fn every_plan_keeps_kvms_rules_and_reaches_what_is_wanted(
+    fn every_plan_keeps_kvms_rules_and_reaches_its_target(
         sets in prop::collection::vec(picks(), 1..6)
     ) {
         let (mut table, mut kvm) = (SlotTable::new(), DumbSlots::default());
         for set in sets {
-            let wanted = ranges(&set, NO_FDS);
+            let target = ranges(&set, NO_FDS);
             let before = kvm.ranges();
-            let plan = plan(&table, &wanted, &able(), ABI).unwrap();
+            let plan = plan(&table, &target, &able(), ABI).unwrap();
             // The guest keeps its old memory until the last operation, which
             // keeps all memory that the guest has both before and after.
             let old = kvm.bytes();
@@ -50,16 +49,16 @@ proptest! {
                 gap |= moves_onto_itself(op) || is_without_host(op);
                 kvm.step(op);
             }
-            prop_assert_eq!(&kvm.ranges(), &wanted);
+            prop_assert_eq!(&kvm.ranges(), &target);
 
             // Never worse than starting over, and nothing for nothing.
-            prop_assert!(plan.ops().len() <= before.len() + wanted.len());
-            prop_assert_eq!(plan.ops().is_empty(), before == wanted);
+            prop_assert!(plan.ops().len() <= before.len() + target.len());
+            prop_assert_eq!(plan.ops().is_empty(), before == target);
 
             prop_assert_eq!(plan.holds_vcpus(), gap);
 
             follow(&mut table, &plan);
-            let again = common::plan_again(&table, &wanted);
+            let again = common::plan_again(&table, &target);
             prop_assert_eq!(again.ops(), []);
         }
     }

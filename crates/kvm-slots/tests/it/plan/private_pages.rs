@@ -32,13 +32,13 @@ fn attributes(was: &[PageRange], is: &[PageRange]) -> Result<Plan, PlanError> {
 fn private_pages_follow_memory_that_moves() {
     let old = guest_memfd(0x1000, 0x4000, 7, 0);
     let new = guest_memfd(0x9000, 0x4000, 7, 0);
-    let had = table(&[std::slice::from_ref(&old)]);
+    let current = table(&[std::slice::from_ref(&old)]);
     let removed = [old];
     let added = [new];
     let was = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
     let is = [run(0x9000, 0x1000), run(0xb000, 0x2000)];
     let change = Change::new(&removed, &added).with_private_pages(&was, &is);
-    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    let plan = plan_change(&current, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [
@@ -54,15 +54,15 @@ fn private_pages_follow_memory_that_moves() {
 }
 
 #[test]
-fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
+fn a_slot_that_is_recreated_in_place_keeps_its_private_pages() {
     let old = guest_memfd(0x1000, 0x4000, 7, 0);
     let new = guest_memfd(0x1000, 0x5000, 7, 0);
-    let had = table(&[std::slice::from_ref(&old)]);
+    let current = table(&[std::slice::from_ref(&old)]);
     let private = [run(0x1000, 0x1000), run(0x3000, 0x2000)];
     let removed = [old];
     let added = [new];
     let change = Change::new(&removed, &added).with_private_pages(&private, &private);
-    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    let plan = plan_change(&current, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [
@@ -74,16 +74,16 @@ fn a_slot_that_is_made_anew_where_it_was_keeps_its_private_pages() {
 }
 
 #[test]
-fn memory_comes_to_a_place_only_after_the_pages_there_are_shared() {
+fn memory_is_added_only_after_the_pages_there_are_shared() {
     let private = guest_memfd(0x1000, PAGE, 7, 0);
     let bar = |gpa| ram(gpa, PAGE, HOST);
-    let had = table(&[&[private.clone(), bar(0x8000)]]);
+    let current = table(&[&[private.clone(), bar(0x8000)]]);
     let removed = [private, bar(0x8000)];
     let added = [bar(0x1000), guest_memfd(0x8000, PAGE, 7, 0)];
     let was = [run(0x1000, PAGE)];
     let is = [run(0x8000, PAGE)];
     let change = Change::new(&removed, &added).with_private_pages(&was, &is);
-    let plan = plan_change(&had, &change, &confidential(), ABI).unwrap();
+    let plan = plan_change(&current, &change, &confidential(), ABI).unwrap();
     assert_eq!(
         texts(&plan),
         [
@@ -135,7 +135,7 @@ fn private_pages_that_overlap_are_refused_and_named() {
 }
 
 #[test]
-fn a_kernel_without_private_pages_refuses_what_would_change_them() {
+fn a_kernel_without_private_pages_refuses_changes_of_them() {
     let pages = [run(0x1000, PAGE)];
     let change = Change::new(&[], &[]).with_private_pages(&[], &pages);
     let refused = UnsupportedRange {
@@ -147,7 +147,7 @@ fn a_kernel_without_private_pages_refuses_what_would_change_them() {
         plan_change(&SlotTable::new(), &change, &able(), ABI),
         Err(PlanError::Unsupported(vec![refused]))
     );
-    // Nothing changes, nothing is asked of it.
+    // Nothing changes, so the kernel needs no capability.
     let same = change.with_private_pages(&pages, &pages);
     let plan = plan_change(&SlotTable::new(), &same, &able(), ABI).unwrap();
     assert_eq!(plan.ops(), []);
@@ -190,8 +190,8 @@ proptest! {
         let (was, is) = (pages(&was), pages(&is));
         let kind = |page: u64| (was.contains(&page), is.contains(&page));
         let starts = (0..60).filter(|&page| {
-            let (had, has) = kind(page);
-            had != has && (page == 0 || kind(page - 1) != (had, has))
+            let (before, after) = kind(page);
+            before != after && (page == 0 || kind(page - 1) != (before, after))
         });
         prop_assert_eq!(plan.ops().len(), starts.count());
 

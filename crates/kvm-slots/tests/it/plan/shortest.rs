@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! In small worlds every plan, from everything to everything, is as short as
-//! any sequence of ioctls that KVM would take. The shortest is found by looking
-//! at all of them, one step at a time.
+//! In small worlds, every plan between any two states is as short as any sequence of
+//! ioctls that KVM accepts. A breadth-first search finds the shortest sequence.
 
 use crate::common;
 
@@ -11,7 +10,7 @@ use common::{ABI, HOST, PAGE, able, device, guest_memfd, logged, ram, readonly, 
 use kvm_slots::plan::plan;
 use kvm_slots::{Op, Slot, SlotAccess, SlotRange};
 
-/// What a slot can be: its memory, a letter, and how it is mapped.
+/// A possible slot: its memory, by a letter, and its properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct What {
     memory: char,
@@ -55,7 +54,7 @@ impl What {
 /// The slots by page. Their numbers make no difference.
 type State = Vec<(u64, What)>;
 
-/// All that can be in a few pages, and which ioctl leads from what to what.
+/// All states of a few pages, and the ioctls between them.
 struct World {
     states: Vec<State>,
     numbers: HashMap<State, usize>,
@@ -137,10 +136,10 @@ fn fill(page: u64, end: u64, whats: &[What], state: &mut State, states: &mut Vec
     }
 }
 
-/// KVM takes no two slots on the same bytes of a guest_memfd. On those of a
-/// device's file it does.
+/// KVM refuses two slots on the same bytes of a guest_memfd. It accepts them on a
+/// device's file.
 fn is_bound(state: &State, what: What) -> bool {
-    what.memory == 'g' && state.iter().any(|(_, had)| had.memory == 'g')
+    what.memory == 'g' && state.iter().any(|(_, other)| other.memory == 'g')
 }
 
 /// Every state that one ioctl leads to.
@@ -172,8 +171,7 @@ fn steps(state: &State, pages: u64, whats: &[What]) -> Vec<State> {
 
 /// The state with one more slot; `None` where there is one already.
 fn put(state: &State, page: u64, what: What) -> Option<State> {
-    let apart =
-        |&(other, had): &(u64, What)| other + had.pages <= page || page + what.pages <= other;
+    let apart = |&(at, other): &(u64, What)| at + other.pages <= page || page + what.pages <= at;
     if !state.iter().all(apart) {
         return None;
     }
@@ -183,7 +181,7 @@ fn put(state: &State, page: u64, what: What) -> Option<State> {
     Some(state)
 }
 
-/// What an operation makes of a state.
+/// The state after an operation.
 fn after(state: &State, op: &Op) -> State {
     let mut after = state.clone();
     match op {
@@ -201,7 +199,7 @@ fn after(state: &State, op: &Op) -> State {
 
 fn take(state: &mut State, slot: &Slot) {
     let slot = as_what(slot);
-    let at = state.iter().position(|had| *had == slot);
+    let at = state.iter().position(|other| *other == slot);
     state.remove(at.expect("a slot that is there"));
 }
 

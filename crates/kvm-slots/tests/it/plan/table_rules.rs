@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the VMM decides for its table: reserved numbers, and how large a slot
-//! may be.
+//! A VMM's rules for its table: reserved numbers and the maximum slot size.
 
 use crate::common;
 
@@ -55,7 +54,7 @@ fn reserved_numbers_are_never_given_out() {
             "CREATE slot 4 at 0x2000, 0x1000 bytes",
         ]
     );
-    // The kernel's limit less what is reserved below it.
+    // The kernel's limit minus the reserved numbers below it.
     let refused = PlanError::TooManySlots {
         needed: 3,
         limit: 32764,
@@ -106,7 +105,7 @@ fn all_numbers_that_the_kernel_has_are_used_and_no_more() {
 }
 
 #[test]
-fn what_is_larger_than_kvm_takes_is_cut_into_slots_of_four_tebibytes() {
+fn a_range_larger_than_kvm_allows_is_cut_into_slots_of_four_tebibytes() {
     let plan = planned(SlotRules::new(), &[], &[ram(0, 9 * TIB, HOST)]);
     assert_eq!(
         places(&plan),
@@ -117,14 +116,14 @@ fn what_is_larger_than_kvm_takes_is_cut_into_slots_of_four_tebibytes() {
     };
     assert_eq!(third.backing(), ram(0, TIB, HOST + 8 * TIB).backing());
 
-    // What fits is one slot, wherever it is.
+    // A range that fits is one slot at any address.
     let plan = planned(SlotRules::new(), &[], &[ram(PAGE, 4 * TIB, HOST + PAGE)]);
     assert_eq!(places(&plan), [(PAGE, 4 * TIB)]);
 }
 
 #[test]
 fn cuts_are_where_large_pages_of_the_backing_start() {
-    // The guest's addresses and the backing's are in step within 1 GiB.
+    // The guest's addresses and the backing's are congruent modulo 1 GiB.
     let skew = 17 * PAGE;
     for range in [
         ram(skew, 5 * TIB, HOST + skew),

@@ -43,7 +43,7 @@ fn probe(vm: &impl Vm, abi: AbiProfile, file: Option<&OwnedFd>) -> Result<Probed
 }
 
 #[test]
-fn a_kernel_with_the_abi_is_told_with_a_file_and_without_one() {
+fn a_probe_finds_the_abi_with_a_file_and_without_one() {
     for abi in [ABI, BIT_3, RFC, AbiProfile::Push] {
         let vm = kernel(abi);
         for pages in [1, 2, 5] {
@@ -107,7 +107,7 @@ fn another_abi_at_the_same_bit_is_another_meaning() {
 }
 
 #[test]
-fn the_contested_meanings_of_bit_3_are_told_apart() {
+fn the_contested_meanings_of_bit_3_are_distinguished() {
     for quirk in [Quirk::Attribute, Quirk::Bitmap, Quirk::DropsUnknown] {
         for abi in [BIT_3, RFC] {
             let released = SimVm::new(private_vm(KernelVersion::V7_3));
@@ -178,7 +178,7 @@ fn a_push_map_that_takes_too_much_is_none() {
 }
 
 #[test]
-fn a_slot_that_cannot_be_deleted_is_said_to_be_there() {
+fn a_slot_that_cannot_be_deleted_is_reported() {
     let vm = Contested::new(kernel(ABI), 1 << 4, Quirk::Sticky);
     let file = dma_buf(&vm.vm, 1);
     let why = probe(&vm, ABI, Some(&file)).unwrap_err();
@@ -245,7 +245,7 @@ fn slots_that_are_there_stay_and_are_not_probed_over() {
         let result = unsafe { probe_abi(&vm, table, ABI, gpa, None) };
         assert!(matches!(result, Err(ProbeError::NoRoom { .. })), "{gpa:#x}");
     }
-    // Beyond what the guest can address, not even a plain slot goes.
+    // Beyond the guest's addresses, KVM refuses even a plain slot.
     // SAFETY: as above.
     let beyond = unsafe { probe_abi(&vm, table, ABI, 1 << 50, None) };
     assert_eq!(beyond, Err(ProbeError::Plain(Errno::EINVAL)));
@@ -265,7 +265,7 @@ fn a_flag_that_kvm_has_given_a_meaning_is_never_tried() {
     }
 }
 
-/// The stand-ins for foreign kernels do take what they are there to take.
+/// The simulated foreign kernels accept the slots that they should accept.
 #[test]
 fn the_contested_kernels_take_plain_slots_with_the_bit() {
     for quirk in [Quirk::Attribute, Quirk::Bitmap, Quirk::DropsUnknown] {

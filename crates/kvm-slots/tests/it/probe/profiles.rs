@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What each ABI profile can express, and what the guest then reaches.
+//! The ranges that each ABI profile supports, and the memory that the guest reaches.
 
 use crate::common;
 
@@ -33,9 +33,9 @@ fn most_able() -> Capabilities {
 }
 
 /// Why there is no slot for one range.
-fn refusal(wanted: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> Option<Unsupported> {
-    let checked = capabilities.check(&wanted, abi).err();
-    let planned = match plan(&SlotTable::new(), &[wanted], capabilities, abi) {
+fn refusal(range: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> Option<Unsupported> {
+    let checked = capabilities.check(&range, abi).err();
+    let planned = match plan(&SlotTable::new(), &[range], capabilities, abi) {
         Ok(_) => None,
         Err(PlanError::Unsupported(ranges)) => Some(ranges[0].why),
         Err(error) => panic!("{error}"),
@@ -122,7 +122,7 @@ fn the_guest_reaches_the_devices_file_by_every_profile() {
 }
 
 #[test]
-fn a_slice_goes_by_two_profiles_and_fails_the_commit_by_the_rfcs() {
+fn a_slice_works_with_two_profiles_and_fails_the_commit_with_the_rfcs() {
     for abi in [ABI, AbiProfile::Push] {
         for (offset, size) in [(0, PAGE), (PAGE, PAGE), (PAGE, 3 * PAGE)] {
             let slice = of_file(offset, size, 4 * PAGE);
@@ -183,7 +183,7 @@ fn a_file_of_unknown_size_is_refused_where_it_matters() {
 }
 
 #[test]
-fn each_profile_needs_what_it_is_made_of() {
+fn each_profile_needs_its_parts() {
     let range = || of_file(0, PAGE, PAGE);
     let no_region2 = {
         let mut able = most_able();
@@ -234,12 +234,12 @@ fn no_profile_has_read_only_or_logged_slots_or_parts_of_pages() {
 #[test]
 fn a_push_profile_on_a_vm_without_a_push_map_fails_and_changes_nothing() {
     let vm = SimVm::new(SimConfig::released(KernelVersion::V7_3));
-    let wanted = [device(0, PAGE, 1000, 0)];
+    let range = [device(0, PAGE, 1000, 0)];
     // SAFETY: there is no host address in the ranges.
     let slots = unsafe { Slots::new(vm.clone(), AbiProfile::Push) };
     // The capabilities are another VM's.
     let mut slots = slots.with_capabilities(most_able());
-    let plan = slots.plan(&wanted).unwrap();
+    let plan = slots.plan(&range).unwrap();
     let error = slots.apply(&plan).unwrap_err();
     assert_eq!(error.why, StepError::Refused(Errno::EOPNOTSUPP));
     assert!(slots.table().is_empty() && vm.memslots().is_empty());

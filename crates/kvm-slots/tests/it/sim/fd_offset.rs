@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The checks of a kernel that takes a device's file and an offset in the
-//! padding, gated by a flag.
+//! The checks of a kernel with a device's file and an offset in the padding, enabled by a
+//! flag.
 
 use crate::common;
 
@@ -122,7 +122,7 @@ fn a_number_that_is_no_descriptor_is_ebadf_and_any_other_file_is_einval() {
 }
 
 #[test]
-fn a_guest_memfd_is_no_devices_file_and_the_other_way_round() {
+fn a_guest_memfd_is_not_a_devices_file_or_vice_versa() {
     let vm = patched();
     let (guest_memfd, dma_buf) = (vm.file(1), vm.dma_buf(1));
     assert_eq!(vm.set(device_page(0, 0, &guest_memfd)), EINVAL);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a simulated guest's loads and stores come to.
+//! The results of a simulated guest's loads and stores.
 
 use crate::common;
 
@@ -200,7 +200,7 @@ fn a_revoked_dma_buf_fails_the_vcpu_until_it_is_back() {
     assert_eq!(guest.load::<9>(0x1000), Err(revoked));
     assert_eq!(guest.store(0x1ff8, &[0]), Err(revoked));
     assert_eq!(guest.exits(), NONE);
-    // Nothing can be attached to it meanwhile.
+    // No new slot can use it meanwhile.
     let mut region = device_page(1, 0x8000, &dma_buf);
     // SAFETY: the slot has no memory of this process.
     let set = |region| unsafe { guest.vm().set_user_memory_region2(&region) };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! System calls on a simulated guest_memfd, and what closing it does.
+//! System calls on a simulated guest_memfd, and the effects of closing it.
 
 use crate::common;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a kernel was built with and runs on: SMM, the second page table, an
-//! emulated guest; and what pre-faulting comes to.
+//! Options of the kernel's build and host: SMM, the second page table, an emulated guest;
+//! and pre-faulting.
 
 use crate::common;
 

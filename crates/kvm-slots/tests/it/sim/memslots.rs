@@ -28,11 +28,11 @@ const ALL: [KernelVersion; 4] = [
 /// Kernels with the newer ioctl.
 const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
 
-/// The end of what a process can have mapped.
+/// The end of a process's address space.
 const USER_END: u64 = (1 << 47) - PAGE;
 
 #[test]
-fn the_newer_ioctl_came_after_6_1() {
+fn the_newer_ioctl_is_newer_than_6_1() {
     let vm = Guestless::released(KernelVersion::V6_1);
     assert_eq!(vm.set(page(0, 0)), Err(Errno::ENOTTY));
     assert_eq!(vm.create(PAGE, 0).unwrap_err(), Errno::ENOTTY);
@@ -101,7 +101,7 @@ fn slot_numbers_end_at_the_capability() {
 }
 
 #[test]
-fn as_many_slots_as_the_capability_says_fit_and_no_more() {
+fn as_many_slots_fit_as_the_capability_reports() {
     let vm = Guestless::new(SimConfig {
         nr_memslots: 64,
         ..SimConfig::released(KernelVersion::V7_3)
@@ -201,7 +201,7 @@ fn host_addresses_are_a_processs_own() {
         assert_eq!(vm.set(two), EINVAL);
         assert_eq!(vm.set(at(USER_END - PAGE)), Ok(()));
         assert_eq!(vm.delete(0), Ok(()));
-        // Whether anything is mapped there is not asked.
+        // The mapping is not checked.
         assert_eq!(vm.set(at(0)), Ok(()));
     }
 }

@@ -14,7 +14,7 @@ use kvm_slots::exit::GuestFault;
 use kvm_slots::sim::{KernelVersion, SimConfig};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
-/// A page at which there is no slot, beside one with memory.
+/// A page without a slot, next to one with memory.
 const AT: u64 = 8 * PAGE;
 const RAM: u64 = 2 * PAGE;
 
@@ -44,7 +44,7 @@ fn a_slot_without_a_host_address_is_reached_where_there_was_mmio() {
     assert_eq!(guest.store(AT, &[5]), Ok(()));
     assert_eq!(guest.load(AT), Ok([5]));
     assert!(guest.exits().is_empty());
-    // It is MMIO again once the slot is gone.
+    // It is MMIO again after the slot is deleted.
     guest.delete(1);
     assert_eq!(guest.load(AT), Ok([MMIO]));
     assert_eq!(guest.exits().len(), 1);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The checks of a kernel with the RFCs' slots, and those of a platform that
-//! maps at once.
+//! The checks of a kernel with the RFCs' slots, and of a platform that maps push-style.
 
 use crate::common;
 
@@ -122,7 +121,7 @@ fn only_a_platform_that_maps_at_once_has_a_push_map() {
 }
 
 #[test]
-fn what_is_mapped_at_once_is_whole_pages_inside_a_dma_buf() {
+fn push_style_mappings_are_whole_pages_inside_a_dma_buf() {
     let (vm, dma_buf) = pushing();
     let fd = dma_buf.as_raw_fd();
     for (gpa, size, offset) in [
@@ -151,7 +150,7 @@ fn what_is_mapped_at_once_is_whole_pages_inside_a_dma_buf() {
 }
 
 #[test]
-fn what_is_mapped_at_once_overlaps_nothing_and_goes_as_it_came() {
+fn push_style_mappings_do_not_overlap_and_are_unmapped_as_a_whole() {
     let (vm, dma_buf) = pushing();
     let fd = dma_buf.as_raw_fd();
     let range = pushed(4 * PAGE, 2 * PAGE, fd, PAGE);
@@ -160,7 +159,7 @@ fn what_is_mapped_at_once_overlaps_nothing_and_goes_as_it_came() {
         let over = pushed(gpa * PAGE, size * PAGE, fd, 0);
         assert_eq!(vm.map(&over), Err(Errno::EEXIST), "{over:?}");
     }
-    // SAFETY: no vCPU runs, so that nobody touches the address.
+    // SAFETY: no vCPU runs, so that no one accesses the address.
     unsafe { vm.set_user_memory_region2(&page(0, 8 * PAGE)) }.unwrap();
     let over = pushed(7 * PAGE, 2 * PAGE, fd, 0);
     assert_eq!(vm.map(&over), Err(Errno::EEXIST));

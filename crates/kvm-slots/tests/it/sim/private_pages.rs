@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Private pages: the attribute's ioctl, and what a simulated guest sees.
+//! Private pages: the attribute's ioctl, and a simulated guest's accesses.
 
 use crate::common;
 
@@ -46,7 +46,7 @@ fn a_kernel_without_private_pages_does_not_know_the_ioctl() {
         let vm = Guestless::released(kernel);
         assert_eq!(vm.capabilities().memory_attributes, 0);
         assert_eq!(vm.set_attributes(0, PAGE, PRIVATE), Err(Errno::ENOTTY));
-        // It does not even look at what it was given.
+        // It does not check its arguments.
         assert_eq!(vm.set_attributes(1, 0, u64::MAX), Err(Errno::ENOTTY));
     }
     // However it was built, 6.1 has none.
@@ -105,7 +105,7 @@ fn attributes_are_set_on_whole_pages_that_do_not_wrap() {
         );
         assert_eq!(vm.set_attributes(gpa, size, 0), EINVAL);
     }
-    // No slot is needed, what is so already may be set, and much at once.
+    // No slot is needed. Pages in this state may be set again, and many at once.
     assert_eq!(vm.set_attributes(0, 512 << 40, PRIVATE), Ok(()));
     assert_eq!(vm.set_attributes(0, 512 << 40, PRIVATE), Ok(()));
     assert_eq!(vm.set_attributes(0, 512 << 40, 0), Ok(()));
@@ -118,7 +118,7 @@ fn a_private_access_without_a_guest_memfd_is_a_fault_with_its_page() {
     guest.convert(0x3000, true);
     assert_eq!(guest.load::<4>(0x3ff8), Err(private_fault(0x3000)));
     assert_eq!(guest.store(0x3010, &[1]), Err(private_fault(0x3000)));
-    // The pages beside it are as before, also in one access.
+    // Adjacent pages are unchanged, also in one access.
     assert_eq!(guest.store(0x2ffe, &[1; 4]), Err(private_fault(0x3000)));
     assert_eq!(ram.read(0x1ffc), [0; 6]);
     assert_eq!(guest.load(0x4000), Ok([0; 4]));
@@ -146,7 +146,7 @@ fn a_private_store_to_a_read_only_slot_is_a_fault_and_no_exit() {
 }
 
 #[test]
-fn private_and_shared_bytes_of_a_page_are_apart() {
+fn private_and_shared_bytes_of_a_page_are_separate() {
     let (mut guest, ram) = (guest(), pages(2));
     let _file = guest.ram_and_file(0, 0x1000, &ram, GuestMemfdFlags::empty());
     guest.store(0x1ffc, b"shared").unwrap();

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the memslot ioctls do to a slot that is there, and in which order they
-//! check.
+//! The memslot ioctls on an existing slot, and the order of their checks.
 
 use crate::common;
 
@@ -34,40 +33,43 @@ const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
 fn only_a_slot_that_is_there_can_be_deleted() {
     for kernel in ALL {
         let vm = Guestless::released(kernel);
-        let gone = Region {
+        let deletion = Region {
             memory_size: 0,
             ..page(3, 0)
         };
-        assert_eq!(vm.set_v1(gone), EINVAL);
+        assert_eq!(vm.set_v1(deletion), EINVAL);
         assert_eq!(vm.set_v1(page(3, 0)), Ok(()));
-        assert_eq!(vm.set_v1(gone), Ok(()));
-        assert_eq!(vm.set_v1(gone), EINVAL);
+        assert_eq!(vm.set_v1(deletion), Ok(()));
+        assert_eq!(vm.set_v1(deletion), EINVAL);
     }
 }
 
 #[test]
 fn a_deletion_ignores_all_but_the_number_if_it_is_well_formed() {
     for kernel in NEWER {
-        let gone = Region {
+        let deletion = Region {
             memory_size: 0,
             ..page(0, 0x7000)
         };
         let mut ignored = vec![
-            gone,
+            deletion,
             Region {
                 userspace_addr: 0,
-                ..gone
+                ..deletion
             },
-            Region { flags: LOG, ..gone },
+            Region {
+                flags: LOG,
+                ..deletion
+            },
             Region {
                 flags: READONLY,
-                ..gone
+                ..deletion
             },
         ];
         let on_file = Region {
             flags: KVM_MEM_GUEST_MEMFD,
             guest_memfd: CLOSED,
-            ..gone
+            ..deletion
         };
         // The flag is only known where there is a guest_memfd.
         let known = kernel >= KernelVersion::V6_18;
@@ -84,19 +86,19 @@ fn a_deletion_ignores_all_but_the_number_if_it_is_well_formed() {
         for malformed in [
             Region {
                 guest_phys_addr: 1,
-                ..gone
+                ..deletion
             },
             Region {
                 userspace_addr: 1,
-                ..gone
+                ..deletion
             },
             Region {
                 userspace_addr: 1 << 63,
-                ..gone
+                ..deletion
             },
             Region {
                 flags: 1 << 31,
-                ..gone
+                ..deletion
             },
         ] {
             assert_eq!(vm.set(malformed), EINVAL, "{kernel}: {malformed:?}");
@@ -244,7 +246,7 @@ fn checks_come_in_the_kernels_order() {
         assert_eq!(vm.set(bad_fd(1, PAGE)), EBADF);
         assert_eq!(vm.set(bad_fd(1, far)), EBADF);
         assert_eq!(vm.set(file_page(1, far, &file)), EINVAL);
-        // What a slot cannot become comes before where it would be.
+        // Invalid changes are checked before the address.
         assert_eq!(vm.set(page(1, PAGE)), Ok(()));
         assert_eq!(
             vm.set(Region {

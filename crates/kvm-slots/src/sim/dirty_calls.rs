@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The dirty log ioctls of a simulated VM, with the kernel's checks in its order.
+//!
+//! Compare `kvm_get_dirty_log_protect` and `kvm_clear_dirty_log_protect`
+//! (virt/kvm/kvm_main.c, Linux 6.18).
+
+use std::ops::Range;
+
+use guest_ranges::AddrRange;
+
+use super::dirty::Dirty;
+use super::dirty_ring::Ring;
+use super::memslots::{Key, PAGE, key};
+use super::vm::SimVm;
+use crate::dirty::pages::DirtyPages;
+use crate::dirty::vm::{LoggingVm, ManualProtect};
+use crate::errno::Errno;
+
+impl SimVm {
+    /// The first checks of reading and clearing.
+    fn check_log(&self, dirty: &Dirty, slot: u32) -> Result<Key, Errno> {
+        if dirty.ring.is_some() {
+            return Err(Errno::ENXIO);
+        }
+        let key = key(slot);
+        let spaces = self.config().address_spaces();
+        match u32::from(key.0) < spaces && key.1 < self.config().nr_memslots {
+            true => Ok(key),
+            false => Err(Errno::EINVAL),
+        }
+    }
+}
+
+impl LoggingVm for SimVm {
+    fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno> {
+        let alone = options == ManualProtect::INITIALLY_SET;
+        if alone || !ManualProtect::all().contains(options) {
+            return Err(Errno::EINVAL);
+        }
+        self.state().dirty.manual = Some(options);
+        Ok(())
+    }
+
+    fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
+        let ring = Ring::new(bytes)?;
+        let dirty = &mut self.state().dirty;
+        if dirty.ring.is_some() || dirty.has_vcpu {
+            return Err(Errno::EINVAL);
+        }
+        dirty.ring = Some(ring);
+        Ok(())
+    }
+
+    fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
+        let dirty = &mut self.state().dirty;
+        let key = self.check_log(dirty, slot)?;
+        let manual = dirty.manual.unwrap_or(ManualProtect::empty());
+        let log = dirty.logs.get_mut(&key).ok_or(Errno::ENOENT)?;
+        let words = usize::try_from(log.pages.div_ceil(64)).map_err(|_| Errno::ENOMEM)?;
+        let mut bitmap = vec![0; words];
+        for run in log.written.runs() {
+            for page in page_numbers(run) {
+                let word = usize::try_from(page / 64).ok();
+                if let Some(word) = word.and_then(|word| bitmap.get_mut(word)) {
+                    *word |= 1 << (page % 64);
+                }
+            }
+        }
+        if !manual.contains(ManualProtect::ENABLE) {
+            log.written = DirtyPages::new(PAGE);
+        }
+        Ok(bitmap)
+    }
+
+    fn clear_dirty_log(
+        &self,
+        slot: u32,
+        first_page: u64,
+        num_pages: u32,
+        bitmap: &[u64],
+    ) -> Result<(), Errno> {
+        let num = u64::from(num_pages);
+        // This check is not the kernel's: see the real VM.
+        if (bitmap.len() as u64) < num.div_ceil(64) {
+            return Err(Errno::EINVAL);
+        }
+        let dirty = &mut self.state().dirty;
+        let key = self.check_log(dirty, slot)?;
+        if first_page % 64 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let log = dirty.logs.get_mut(&key).ok_or(Errno::ENOENT)?;
+        let rest = log.pages.checked_sub(first_page).ok_or(Errno::EINVAL)?;
+        if num > rest || (num < rest && num % 64 != 0) {
+            return Err(Errno::EINVAL);
+        }
+        let mut cleared = DirtyPages::new(PAGE);
+        cleared.insert_bitmap(first_page, bitmap, num);
+        for run in cleared.runs() {
+            log.written.take(page_numbers(run));
+        }
+        Ok(())
+    }
+
+    fn reset_dirty_rings(&self) -> Result<u32, Errno> {
+        self.state().dirty.reset_rings()
+    }
+}
+
+/// The numbers of the pages in a range of bytes of a slot.
+fn page_numbers(run: AddrRange) -> Range<u64> {
+    run.start() / PAGE..run.last() / PAGE + 1
+}
