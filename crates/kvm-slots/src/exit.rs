@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Exits of a vCPU on a memory access of a real or simulated guest.
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
 pub const MEMORY_EXIT_FLAG_PRIVATE: u64 = 1 << 3;

@@ -151,65 +151,46 @@
 #![deny(missing_docs)]
 
 mod abi;
-mod address_bits;
-mod apply;
-mod caps;
 pub mod convert;
 pub mod dirty;
-mod discard;
-mod errno;
 pub mod exit;
-mod file_size;
-mod hold;
-mod ids;
-mod interrupted;
-mod ioctl;
-mod kvm;
-#[cfg(feature = "memory-model")]
-mod listener;
 pub mod plan;
 pub mod probe;
 pub mod push;
 mod range;
-mod rules;
 #[cfg(feature = "sim")]
 pub mod sim;
-mod slot;
 mod slots;
-mod step;
-mod table;
 pub mod uapi;
 mod unsupported;
 #[cfg(feature = "vcpu-gate")]
 pub mod vcpu_gate;
-#[cfg(feature = "memory-model")]
-mod view;
 mod vm;
 
 pub use abi::{AbiProfile, ParseAbiError};
-#[cfg(target_arch = "x86_64")]
-pub use address_bits::cpuid_address_bits;
-pub use apply::{Applied, ApplyError, NotUndone};
-pub use caps::Capabilities;
-pub use errno::Errno;
 pub use guest_ranges::{FileSlice, HostMemory};
-pub use hold::{HoldVcpus, VcpusStopped};
-pub use kvm::KvmVm;
-#[cfg(feature = "memory-model")]
-pub use listener::{FollowError, SlotListener};
 pub use plan::change::Change;
 pub use plan::error::PlanError;
 pub use plan::op::Op;
 pub use plan::outcome::Plan;
 pub use range::{Backing, DeviceFile, RangeError, SlotAccess, SlotRange};
-pub use rules::SlotRules;
-pub use slot::{Slot, SlotId};
 pub use slots::Slots;
-pub use step::StepError;
-pub use table::SlotTable;
-pub use unsupported::Unsupported;
+pub use slots::apply::{Applied, ApplyError, NotUndone};
+pub use slots::hold::{HoldVcpus, VcpusStopped};
 #[cfg(feature = "memory-model")]
-pub use view::slot_ranges;
+pub use slots::listener::{FollowError, SlotListener};
+pub use slots::rules::SlotRules;
+pub use slots::slot::{Slot, SlotId};
+pub use slots::step::StepError;
+pub use slots::table::SlotTable;
+#[cfg(feature = "memory-model")]
+pub use slots::view::slot_ranges;
+pub use unsupported::Unsupported;
+#[cfg(target_arch = "x86_64")]
+pub use vm::address_bits::cpuid_address_bits;
+pub use vm::caps::Capabilities;
+pub use vm::errno::Errno;
+pub use vm::kvm::KvmVm;
 pub use vm::{GuestMemfdFlags, Vm};
 pub use {kvm_bindings, kvm_ioctls};
 

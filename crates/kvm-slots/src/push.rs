@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 use guest_ranges::FileSlice;
 
 /// Memory without a host address that is mapped into the guest immediately.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use guest_ranges::{AddrRange, FileSlice, HostMemory};
 
-use crate::file_size::file_size;
+use crate::vm::file_size::file_size;
 
 /// A range of guest-physical addresses that the guest reaches directly.
 ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The parts of KVM's interface that kvm-bindings and kvm-ioctls lack.
 
-pub use crate::ioctl::{PreFaultError, pre_fault_memory};
+pub use crate::vm::ioctl::{PreFaultError, pre_fault_memory};
 
 /// `KVM_CAP_GUEST_MEMFD_FLAGS` (Linux 6.18), which kvm-bindings 0.14 lacks.
 pub const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;

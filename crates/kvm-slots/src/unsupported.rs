@@ -2,10 +2,10 @@
 //! Checks whether a kernel supports a slot, and names the reason if it does not.
 
 use crate::abi::AbiProfile;
-use crate::caps::Capabilities;
 use crate::range::{Backing, DeviceFile, SlotAccess, SlotRange};
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::GuestMemfdFlags;
+use crate::vm::caps::Capabilities;
 
 /// The reason why a kernel cannot give the guest direct access to some memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

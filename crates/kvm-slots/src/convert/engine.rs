@@ -13,9 +13,9 @@ use super::pages::GuestPages;
 use super::plan::{ConversionPlan, part};
 use super::request::Request;
 use super::switch::Steps;
-use crate::caps::Capabilities;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::Vm;
+use crate::vm::caps::Capabilities;
 
 /// Carries out conversions of a VM's pages. The caller passes the state of the
 /// pages to each call.

@@ -6,8 +6,8 @@ use std::fmt;
 use super::check::Refusal;
 use super::listener::ConversionListenerError;
 use super::request::RequestError;
-use crate::errno::Errno;
 use crate::unsupported::Unsupported;
+use crate::vm::errno::Errno;
 use guest_ranges::PageRange;
 
 /// Pages for which a step failed. A guest chooses how many there are, so only the

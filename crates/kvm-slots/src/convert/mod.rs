@@ -123,7 +123,7 @@ mod settle;
 mod sides;
 mod switch;
 
-pub use crate::discard::Discard;
+pub use crate::vm::discard::Discard;
 pub use check::Refusal;
 pub use converter::Converter;
 pub use engine::Engine;

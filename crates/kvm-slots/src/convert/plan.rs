@@ -5,7 +5,7 @@ use super::check::{Refusal, check};
 use super::pages::GuestPages;
 use super::request::Request;
 use super::sides::Stretch;
-use crate::discard::Discard;
+use crate::vm::discard::Discard;
 use guest_ranges::PageRange;
 use guest_ranges::PageState;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory with a private side: the places of its private and shared bytes.
 
-use crate::discard::Discard;
 use crate::range::{Backing, SlotRange};
+use crate::vm::discard::Discard;
 use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
 /// The places of the private and the shared bytes of a stretch of memory.

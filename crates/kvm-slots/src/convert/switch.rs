@@ -8,9 +8,9 @@ use guest_ranges::{PageRange, PageState};
 use super::error::FailedStep;
 use super::listener::{Conversion, ConversionListener};
 use super::plan::ConversionPlan;
-use crate::errno::Errno;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::Vm;
+use crate::vm::errno::Errno;
 
 /// The VM and the listeners that take part in each step.
 pub(super) struct Steps<V> {

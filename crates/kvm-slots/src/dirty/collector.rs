@@ -9,11 +9,11 @@ use super::ops::BeforeOp;
 use super::rings::Rings;
 use super::tracker::DirtyTracker;
 use super::vm::{DirtyCapabilities, DirtyMode, DirtyRing, LoggingVm, ManualProtect, RingId};
-use crate::caps::Capabilities;
-use crate::errno::Errno;
 use crate::plan::op::Op;
-use crate::slot::Slot;
-use crate::table::SlotTable;
+use crate::slots::slot::Slot;
+use crate::slots::table::SlotTable;
+use crate::vm::caps::Capabilities;
+use crate::vm::errno::Errno;
 
 /// Collects the pages that KVM logged into a [`DirtyTracker`]: on request, and before
 /// memslot operations that end a log. It is the [`BeforeOp`] of

@@ -2,8 +2,8 @@
 //! The errors of collecting dirty pages.
 
 use super::vm::{DirtyEntry, DirtyMode, RingId};
-use crate::errno::Errno;
-use crate::slot::SlotId;
+use crate::slots::slot::SlotId;
+use crate::vm::errno::Errno;
 
 /// The reason why pages could not be collected. Pages collected before are kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

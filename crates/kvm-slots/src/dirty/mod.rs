@@ -90,7 +90,7 @@ pub(crate) mod tracker;
 pub(crate) mod unlogged;
 pub(crate) mod vm;
 
-pub use crate::ioctl::VcpuDirtyRing;
+pub use crate::vm::ioctl::VcpuDirtyRing;
 pub use collector::DirtyCollector;
 pub use error::DirtyError;
 pub use ops::BeforeOp;

@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-use crate::errno::Errno;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
-use crate::slot::Slot;
-use crate::table::SlotTable;
+use crate::slots::slot::Slot;
+use crate::slots::table::SlotTable;
+use crate::vm::errno::Errno;
 
 /// A watcher that is called before each memslot operation.
 pub trait BeforeOp: fmt::Debug {

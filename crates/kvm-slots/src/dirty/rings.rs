@@ -3,7 +3,7 @@
 
 use super::error::DirtyError;
 use super::vm::{DirtyEntry, DirtyRing, LoggingVm, RingId};
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The maximum number of resets without progress. A signal interrupts the ioctl
 /// without an error; the next call continues.

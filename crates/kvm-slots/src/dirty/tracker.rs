@@ -9,8 +9,8 @@ use guest_ranges::{AddrRange, RangeSet};
 
 use super::pages::DirtyPages;
 use super::vm::DirtyEntry;
-use crate::slot::{Slot, SlotId};
-use crate::table::SlotTable;
+use crate::slots::slot::{Slot, SlotId};
+use crate::slots::table::SlotTable;
 
 /// Tracks written pages of host memory for several clients, each of which takes them
 /// at its own pace. Clones are the same tracker.

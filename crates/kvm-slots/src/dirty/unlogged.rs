@@ -4,8 +4,8 @@
 use std::fmt;
 
 use crate::range::{Backing, SlotAccess};
-use crate::slot::Slot;
-use crate::table::SlotTable;
+use crate::slots::slot::Slot;
+use crate::slots::table::SlotTable;
 
 /// A slot whose writes are not logged, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,8 +8,8 @@ use kvm_bindings::{
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
 };
 
-use crate::errno::Errno;
 use crate::vm::Vm;
+use crate::vm::errno::Errno;
 
 bitflags::bitflags! {
     /// Options of `KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2`.

@@ -4,8 +4,8 @@
 
 use crate::abi::AbiProfile;
 use crate::range::{Backing, SlotRange};
-use crate::slot::Slot;
-use crate::table::SlotTable;
+use crate::slots::slot::Slot;
+use crate::slots::table::SlotTable;
 
 /// New slots, by the time at which they can be created.
 #[derive(Debug, Default)]

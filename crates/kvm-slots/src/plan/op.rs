@@ -5,7 +5,7 @@ use std::fmt;
 
 use guest_ranges::PageRange;
 
-use crate::slot::Slot;
+use crate::slots::slot::Slot;
 
 /// One operation on memslots or page attributes. `Delete` and `from` have the
 /// complete old slot, so that the operation can be undone.

@@ -5,9 +5,9 @@ use super::error::{PlanError, UnsupportedRange};
 use guest_ranges::{AddrRange, PageRange, coalesce, subtract};
 
 use super::op::Op;
-use crate::caps::Capabilities;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::unsupported::Unsupported;
+use crate::vm::caps::Capabilities;
 
 /// The operations that set attributes. Pages become shared before all moves, and
 /// private after them.

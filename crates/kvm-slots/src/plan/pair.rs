@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::op::Op;
 use super::order::{self, Budget, Order, Trip};
 use crate::range::{Backing, SlotAccess, SlotRange};
-use crate::slot::Slot;
+use crate::slots::slot::Slot;
 
 /// The limit of the search for the shortest plan: some milliseconds. Only changes
 /// that are designed to be hard need more.

@@ -5,9 +5,9 @@ use super::cut;
 use super::error::{PlanError, UnsupportedRange};
 use super::pages::Attributes;
 use crate::abi::AbiProfile;
-use crate::caps::Capabilities;
 use crate::range::SlotRange;
 use crate::unsupported::{self, Unsupported};
+use crate::vm::caps::Capabilities;
 
 impl Capabilities {
     /// Checks whether a VM with these capabilities can give the guest `range`

@@ -9,9 +9,9 @@ use kvm_bindings::{
 use super::outcome::{ProbeCheck, ProbeError, Probed};
 use super::sample::Sample;
 use crate::abi::AbiProfile;
-use crate::errno::Errno;
-use crate::slot::SlotId;
+use crate::slots::slot::SlotId;
 use crate::vm::Vm;
+use crate::vm::errno::Errno;
 
 type Region = kvm_userspace_memory_region2;
 

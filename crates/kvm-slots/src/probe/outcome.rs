@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The results and errors of a probe.
 
-use crate::errno::Errno;
-use crate::slot::SlotId;
+use crate::slots::slot::SlotId;
 use crate::unsupported::Unsupported;
+use crate::vm::errno::Errno;
 
 /// The result of a successful probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

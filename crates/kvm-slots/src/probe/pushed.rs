@@ -8,8 +8,8 @@ use guest_ranges::FileSlice;
 
 use super::outcome::{ProbeCheck, ProbeError, Probed};
 use super::sample::Sample;
-use crate::errno::Errno;
 use crate::push::{PushMap, PushedRange};
+use crate::vm::errno::Errno;
 
 /// Probes a platform that maps memory without memslots.
 pub(super) fn pushed(

@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::outcome::ProbeError;
-use crate::errno::Errno;
-use crate::file_size::file_size;
+use crate::vm::errno::Errno;
+use crate::vm::file_size::file_size;
 
 /// A file of the kind that a profile is for.
 #[derive(Clone, Copy, Debug)]

@@ -11,8 +11,8 @@ use super::memslots::{On, PAGE, Serves, SimSlot};
 use super::mmio_entries::Entry;
 use super::reach::Bytes;
 use super::vm::{SimVm, State};
-use crate::errno::Errno;
 use crate::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
+use crate::vm::errno::Errno;
 
 /// The maximum number of bytes of one MMIO exit.
 const MMIO_MAX: usize = 8;

@@ -11,7 +11,7 @@ use super::dirty_ring::Ring;
 use super::memslots::{Key, PAGE, SimSlot, key};
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{DirtyEntry, ManualProtect};
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The logged writes of the guest.
 #[derive(Debug, Default)]

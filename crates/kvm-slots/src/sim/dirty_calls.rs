@@ -14,7 +14,7 @@ use super::memslots::{Key, PAGE, key};
 use super::vm::SimVm;
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{LoggingVm, ManualProtect};
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 impl SimVm {
     /// The first checks of reading and clearing.

@@ -7,7 +7,7 @@
 use super::kernel::MAX_RING_BYTES;
 use super::memslots::PAGE;
 use crate::dirty::vm::DirtyEntry;
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The size of an entry in bytes.
 const ENTRY: u32 = 16;

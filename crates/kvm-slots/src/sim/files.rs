@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::host::{self, HostFile};
-use crate::errno::Errno;
 use crate::vm::GuestMemfdFlags;
+use crate::vm::errno::Errno;
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use super::host;
 use super::mapping::GuestMemfdMapping;
 use super::memslots::PAGE;
 use super::vm::{SimVm, State};
-use crate::errno::Errno;
 use crate::vm::GuestMemfdFlags;
+use crate::vm::errno::Errno;
 
 /// A system call on a guest_memfd's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

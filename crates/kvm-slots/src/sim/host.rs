@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// Copies from this process's memory at `address`.
 ///

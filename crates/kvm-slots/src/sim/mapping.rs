@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// A shared mapping of a simulated guest_memfd, until it is dropped. It keeps the file
 /// open.

@@ -14,8 +14,8 @@ use kvm_bindings::{
 use super::files::{FileId, FileKind, Files, SimFile};
 use super::kernel::{KernelVersion, SimConfig};
 use crate::abi::AbiProfile;
-use crate::errno::Errno;
 use crate::vm::GuestMemfdFlags;
+use crate::vm::errno::Errno;
 
 pub(super) const PAGE: u64 = 4096;
 /// `KVM_MEM_MAX_NR_PAGES`.

@@ -8,8 +8,8 @@
 use super::access::Reached;
 use super::memslots::PAGE;
 use super::vm::{SimVm, State};
-use crate::errno::Errno;
 use crate::exit::GuestFault;
+use crate::vm::errno::Errno;
 
 /// The range to pre-fault. The ioctl updates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

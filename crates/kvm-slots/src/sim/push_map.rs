@@ -5,9 +5,9 @@
 use super::files::{FileKind, Files};
 use super::memslots::{On, PAGE, Serves, SimSlot, SlotFile};
 use super::vm::SimVm;
-use crate::errno::Errno;
 use crate::push::{PushMap, PushedRange};
-use crate::slot::raw_fd;
+use crate::slots::slot::raw_fd;
+use crate::vm::errno::Errno;
 
 impl PushMap for SimVm {
     /// EINVAL for partial pages, ranges beyond the file or the guest's addresses, and

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::files::{FileId, Files};
 use super::host;
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The location of bytes of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use super::dirty_ring::Flag;
 use super::vm::SimVm;
 use crate::dirty::vm::{DirtyEntry, DirtyRing};
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The dirty ring of the simulated vCPU.
 #[derive(Debug)]

@@ -14,9 +14,9 @@ use super::memslots::{Memslots, PAGE};
 use super::mmio_entries::MmioEntries;
 use super::pushed::Pushed;
 use crate::abi::AbiProfile;
-use crate::errno::Errno;
-use crate::interrupted::call_again;
 use crate::push::PushMap;
+use crate::vm::errno::Errno;
+use crate::vm::interrupted::call_again;
 use crate::vm::{GuestMemfdFlags, Vm};
 
 /// A simulated VM. Clones are the same VM.

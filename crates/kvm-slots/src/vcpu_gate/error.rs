@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The errors of gates and runs.
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The reason why a gate or one of its vCPUs could not be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,7 @@ use super::error::GateError;
 use super::shared::Shared;
 use super::signal::ExitSignal;
 use super::vcpu::GatedVcpu;
-use crate::hold::HoldVcpus;
+use crate::slots::hold::HoldVcpus;
 
 /// What [`VcpuGate::new`] adds to `SIGRTMIN`: other libraries tend to use
 /// `SIGRTMIN` itself.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use kvm_bindings::kvm_run;
 use memmap2::{MmapAsRawDesc, MmapOptions, MmapRaw};
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 const IMMEDIATE_EXIT: usize = offset_of!(kvm_run, immediate_exit);
 

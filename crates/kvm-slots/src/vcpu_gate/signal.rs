@@ -10,7 +10,7 @@ use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, SignalHandler, register_signal_ha
 
 use super::error::{GateError, RunError};
 use super::presence::Tid;
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// Reading a signal's handler and setting it are two steps.
 static INSTALLING: Mutex<()> = Mutex::new(());

@@ -10,7 +10,7 @@ use super::entry::VcpuEntry;
 use super::error::{GateError, RunError};
 use super::run_page::RunPage;
 use super::shared::Shared;
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// A vCPU that enters the guest only while its [`VcpuGate`](super::VcpuGate) is
 /// not held.

@@ -1,26 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Owns the memslots of one VM: plans, applies and rolls back changes.
 
+pub(crate) mod apply;
+pub(crate) mod hold;
+pub(crate) mod ids;
+#[cfg(feature = "memory-model")]
+pub(crate) mod listener;
+pub(crate) mod rules;
+pub(crate) mod slot;
+pub(crate) mod step;
+pub(crate) mod table;
+#[cfg(feature = "memory-model")]
+pub(crate) mod view;
+
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::abi::AbiProfile;
-use crate::apply::{self, Applied, ApplyError, NotUndone};
-use crate::caps::Capabilities;
 use crate::dirty::ops::BeforeOp;
-use crate::errno::Errno;
 use crate::plan;
 use crate::plan::change::Change;
 use crate::plan::error::PlanError;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
 use crate::range::SlotRange;
-use crate::rules::SlotRules;
-use crate::slot::Slot;
-use crate::step::Stepper;
-use crate::table::SlotTable;
+use crate::slots::apply::{Applied, ApplyError, NotUndone};
+use crate::slots::rules::SlotRules;
+use crate::slots::slot::Slot;
+use crate::slots::step::Stepper;
+use crate::slots::table::SlotTable;
 use crate::unsupported::Unsupported;
 use crate::vm::Vm;
+use crate::vm::caps::Capabilities;
+use crate::vm::errno::Errno;
 
 /// The memslots of one VM.
 ///

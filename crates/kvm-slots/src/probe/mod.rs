@@ -16,11 +16,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 
 use crate::abi::AbiProfile;
-use crate::caps::Capabilities;
-use crate::slot::SlotId;
-use crate::table::SlotTable;
+use crate::slots::slot::SlotId;
+use crate::slots::table::SlotTable;
 use crate::unsupported::{Unsupported, check_flag};
 use crate::vm::Vm;
+use crate::vm::caps::Capabilities;
 use checks::Checks;
 use pushed::pushed;
 use sample::{Sample, raw};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use crate::plan::error::PlanError;
-use crate::slot::SlotId;
+use crate::slots::slot::SlotId;
 
 /// `KVM_MEM_MAX_NR_PAGES`: KVM refuses larger slots
 /// (include/linux/kvm_host.h).

@@ -11,7 +11,7 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref};
 
 use super::numbers::{KVM_CLEAR_DIRTY_LOG, KVM_GET_DIRTY_LOG, KVM_RESET_DIRTY_RINGS};
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The error of `KVM_GET_DIRTY_LOG` for a slot that does not exist. There is no
 /// buffer, so the error is EFAULT if the slot does exist.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Retries system calls that a signal interrupts.
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The maximum number of calls. Signals can arrive faster than a long call ends,
 /// and the thread must not get stuck.

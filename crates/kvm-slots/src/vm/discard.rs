@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// Stale bytes to discard. They then read as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

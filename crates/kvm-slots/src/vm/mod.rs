@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The calls of a VM, real or simulated.
 
+pub(crate) mod address_bits;
+pub(crate) mod caps;
+pub(crate) mod discard;
+pub(crate) mod errno;
+pub(crate) mod file_size;
+pub(crate) mod interrupted;
+pub(crate) mod ioctl;
+pub(crate) mod kvm;
+
 use std::os::fd::OwnedFd;
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
-use crate::discard::{self, Discard};
-use crate::errno::Errno;
 use crate::push::PushMap;
+use crate::vm::discard::Discard;
+use crate::vm::errno::Errno;
 
 bitflags::bitflags! {
     /// Flags of `KVM_CREATE_GUEST_MEMFD` (include/uapi/linux/kvm.h, 6.18).

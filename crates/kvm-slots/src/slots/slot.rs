@@ -7,9 +7,9 @@ use kvm_bindings::{
 };
 
 use crate::abi::AbiProfile;
-use crate::caps::Capabilities;
 use crate::push::PushedRange;
 use crate::range::{Backing, SlotAccess, SlotRange};
+use crate::vm::caps::Capabilities;
 
 /// A memslot's number in address space 0.
 pub type SlotId = u16;

@@ -12,14 +12,14 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 
-use crate::address_bits;
-use crate::caps::host_page_size;
 use crate::dirty::vm::{LoggingVm, ManualProtect};
-use crate::errno::Errno;
-use crate::interrupted::call_again;
-use crate::ioctl;
-use crate::ioctl::VcpuDirtyRing;
 use crate::push::PushMap;
+use crate::vm::address_bits;
+use crate::vm::caps::host_page_size;
+use crate::vm::errno::Errno;
+use crate::vm::interrupted::call_again;
+use crate::vm::ioctl;
+use crate::vm::ioctl::VcpuDirtyRing;
 use crate::vm::{GuestMemfdFlags, Vm};
 
 /// A VM of the kernel's KVM. Clones are the same VM.

@@ -5,8 +5,8 @@ use std::panic::{self, AssertUnwindSafe};
 
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
-use crate::step::{StepError, Stepper, finds_room};
-use crate::table::SlotTable;
+use crate::slots::step::{StepError, Stepper, finds_room};
+use crate::slots::table::SlotTable;
 use crate::vm::Vm;
 
 /// The operations of an applied plan, which can be undone.

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::FreeIds;
 use crate::plan::op::Op;
-use crate::rules::SlotRules;
-use crate::slot::{Slot, SlotId};
+use crate::slots::ids::FreeIds;
+use crate::slots::rules::SlotRules;
+use crate::slots::slot::{Slot, SlotId};
 
 /// The memslots that KVM has, by number and by address. The table changes only when
 /// an operation succeeds, so it stays true after a failure.

@@ -2,15 +2,15 @@
 //! Carries out one operation: checks the state of its slot, and calls KVM.
 
 use crate::abi::AbiProfile;
-use crate::caps::Capabilities;
 use crate::dirty::ops::BeforeOp;
-use crate::errno::Errno;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
-use crate::slot::{Encoding, Slot, SlotId};
-use crate::table::SlotTable;
+use crate::slots::slot::{Encoding, Slot, SlotId};
+use crate::slots::table::SlotTable;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::Vm;
+use crate::vm::caps::Capabilities;
+use crate::vm::errno::Errno;
 
 /// The reason why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

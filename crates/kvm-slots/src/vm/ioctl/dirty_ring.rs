@@ -15,7 +15,7 @@ use kvm_ioctls::VcpuFd;
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::dirty::vm::{DirtyEntry, DirtyRing};
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// `KVM_DIRTY_LOG_PAGE_OFFSET`. It is the same on all architectures with rings;
 /// kvm-bindings has it for these only.

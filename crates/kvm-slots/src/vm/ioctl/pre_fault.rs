@@ -6,7 +6,7 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 
 use super::numbers::KVM_PRE_FAULT_MEMORY;
-use crate::errno::Errno;
+use crate::vm::errno::Errno;
 
 /// The memory that could not be pre-faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -62,10 +62,10 @@ use std::collections::BTreeMap;
 pub use error::UnsupportedRange;
 
 use crate::abi::AbiProfile;
-use crate::caps::Capabilities;
 use crate::range::SlotRange;
-use crate::slot::{Slot, SlotId};
-use crate::table::SlotTable;
+use crate::slots::slot::{Slot, SlotId};
+use crate::slots::table::SlotTable;
+use crate::vm::caps::Capabilities;
 use change::Change;
 use cut::Pages;
 use early::Creates;

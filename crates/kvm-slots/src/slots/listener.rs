@@ -7,18 +7,18 @@ use std::sync::Arc;
 use memory_model::{ApplyPlan, Follow, Follower, Listener, ListenerError, Update};
 
 use crate::abi::AbiProfile;
-use crate::apply::{Applied, ApplyError, NotUndone};
-use crate::caps::Capabilities;
-use crate::hold::{HoldVcpus, VcpusStopped};
 use crate::plan::change::Change;
 use crate::plan::error::PlanError;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
 use crate::range::SlotRange;
 use crate::slots::Slots;
-use crate::table::SlotTable;
-use crate::view::{ChangedRanges, slot_ranges};
+use crate::slots::apply::{Applied, ApplyError, NotUndone};
+use crate::slots::hold::{HoldVcpus, VcpusStopped};
+use crate::slots::table::SlotTable;
+use crate::slots::view::{ChangedRanges, slot_ranges};
 use crate::vm::Vm;
+use crate::vm::caps::Capabilities;
 
 /// Keeps the memslots of a VM in sync with the view of one address space. It plans
 /// while a transaction prepares, applies the plan after every listener has

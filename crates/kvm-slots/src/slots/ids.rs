@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use guest_ranges::{AddrRange, RangeSet};
 
-use crate::slot::SlotId;
+use crate::slots::slot::SlotId;
 
 /// The free numbers, as a set of ranges. A planned move does not change it; a
 /// new or deleted slot changes one range.
