@@ -11,7 +11,7 @@ use std::str::FromStr;
 use kvm_bindings::kvm_userspace_memory_region2;
 
 /// The ABI of a kernel for memory without a host address
-/// ([`Backing::FdOffset`](crate::Backing::FdOffset)).
+/// ([`SlotBacking::FdOffset`](crate::SlotBacking::FdOffset)).
 ///
 /// No released kernel has one, the proposals differ, and no capability number
 /// distinguishes them. So the user chooses the profile, and

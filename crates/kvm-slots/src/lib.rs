@@ -23,7 +23,7 @@
 //! use std::os::fd::OwnedFd;
 //! use kvm_slots::kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 //! use kvm_slots::{
-//!     AbiProfile, Backing, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, Slots, Vm,
+//!     AbiProfile, SlotBacking, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, Slots, Vm,
 //! };
 //! # struct Paper;
 //! # impl Vm for Paper {
@@ -43,7 +43,7 @@
 //! // In a VMM this is `HostMemory::new`, with the owner of a mapping.
 //! let memory = HostMemory::placeholder(0x10_0000).ok_or("empty")?;
 //! let bar = |gpa| {
-//!     SlotRange::new(gpa, SlotAccess::ReadWrite, Backing::Host(memory.clone()))
+//!     SlotRange::new(gpa, SlotAccess::ReadWrite, SlotBacking::Host(memory.clone()))
 //! };
 //!
 //! let first = slots.plan(&[bar(0xe000_0000)?])?;
@@ -173,7 +173,7 @@ pub use plan::change::Change;
 pub use plan::error::PlanError;
 pub use plan::op::Op;
 pub use plan::outcome::Plan;
-pub use range::{Backing, DeviceFile, RangeError, SlotAccess, SlotRange};
+pub use range::{DeviceFile, RangeError, SlotAccess, SlotBacking, SlotRange};
 pub use slots::Slots;
 pub use slots::apply::{Applied, ApplyError, NotUndone};
 pub use slots::hold::{HoldVcpus, VcpusStopped};

@@ -16,7 +16,7 @@ use crate::vm::file_size::file_size;
 pub struct SlotRange {
     gpa: u64,
     access: SlotAccess,
-    backing: Backing,
+    backing: SlotBacking,
     log_dirty: bool,
 }
 
@@ -52,9 +52,9 @@ impl SlotRange {
     ///
     /// # Errors
     /// [`RangeError`].
-    pub fn new(gpa: u64, access: SlotAccess, backing: Backing) -> Result<Self, RangeError> {
+    pub fn new(gpa: u64, access: SlotAccess, backing: SlotBacking) -> Result<Self, RangeError> {
         let size = backing.size();
-        if let Backing::GuestMemfd {
+        if let SlotBacking::GuestMemfd {
             file,
             host: Some(host),
         } = &backing
@@ -113,7 +113,7 @@ impl SlotRange {
     }
 
     /// The memory that the guest reaches.
-    pub fn backing(&self) -> &Backing {
+    pub fn backing(&self) -> &SlotBacking {
         &self.backing
     }
 
@@ -143,7 +143,7 @@ impl SlotRange {
     /// Queries the size of a device's file.
     #[cfg(feature = "memory-model")]
     pub(crate) fn measure(&mut self) {
-        if let Backing::FdOffset(file) = &mut self.backing {
+        if let SlotBacking::FdOffset(file) = &mut self.backing {
             file.measure();
         }
     }
@@ -160,7 +160,7 @@ pub enum SlotAccess {
 
 /// The memory of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Backing {
+pub enum SlotBacking {
     /// Memory of the host process.
     Host(HostMemory),
     /// A guest_memfd, with or without host memory for the shared pages.
@@ -174,7 +174,7 @@ pub enum Backing {
     FdOffset(DeviceFile),
 }
 
-impl Backing {
+impl SlotBacking {
     /// The number of bytes, never zero.
     #[inline]
     pub fn size(&self) -> u64 {
@@ -224,7 +224,7 @@ impl Backing {
     }
 }
 
-impl fmt::Display for Backing {
+impl fmt::Display for SlotBacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(host) => write!(f, "host memory at {:#x}", host.address()),

@@ -2,7 +2,7 @@
 //! Checks whether a kernel supports a slot, and names the reason if it does not.
 
 use crate::abi::AbiProfile;
-use crate::range::{Backing, DeviceFile, SlotAccess, SlotRange};
+use crate::range::{DeviceFile, SlotAccess, SlotBacking, SlotRange};
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::GuestMemfdFlags;
 use crate::vm::caps::Capabilities;
@@ -79,12 +79,14 @@ pub(crate) fn check(
 ) -> Result<(), Unsupported> {
     let backing = range.backing();
     let plain = match backing {
-        Backing::Host(_) => true,
-        Backing::GuestMemfd { .. } if !capabilities.user_memory2 || !capabilities.guest_memfd => {
+        SlotBacking::Host(_) => true,
+        SlotBacking::GuestMemfd { .. }
+            if !capabilities.user_memory2 || !capabilities.guest_memfd =>
+        {
             return Err(Unsupported::NoGuestMemfd);
         }
-        Backing::GuestMemfd { .. } => false,
-        Backing::FdOffset(file) => {
+        SlotBacking::GuestMemfd { .. } => false,
+        SlotBacking::FdOffset(file) => {
             check_file(range.size(), file, capabilities, abi)?;
             false
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Rows from the memslots of `kvm-slots`.
 
-use kvm_slots::{Backing, Slot};
+use kvm_slots::{Slot, SlotBacking};
 
 use crate::rows::SlotRow;
 
@@ -20,9 +20,9 @@ impl From<&Slot> for SlotRow {
 }
 
 /// What is behind a slot, without what differs from run to run.
-fn behind(backing: &Backing) -> Vec<String> {
+fn behind(backing: &SlotBacking) -> Vec<String> {
     let file = backing.file().map(|file| match backing {
-        Backing::GuestMemfd { .. } => format!("guest_memfd + {:#x}", file.offset()),
+        SlotBacking::GuestMemfd { .. } => format!("guest_memfd + {:#x}", file.offset()),
         _ => format!("file + {:#x}", file.offset()),
     });
     let host = backing.host().map(|_| "host memory".to_string());
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     /// Slot 3, planned for a kernel that has such slots.
-    fn slot(access: SlotAccess, backing: Backing) -> Slot {
+    fn slot(access: SlotAccess, backing: SlotBacking) -> Slot {
         let range = SlotRange::new(0x1000, access, backing).expect("it does not wrap");
         let mut able = Capabilities::minimal();
         (able.page_size, able.user_memory2, able.readonly_mem) = (0x1000, true, true);
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_slot_on_host_memory_is_described_with_and_without_its_address() {
         let host = HostMemory::placeholder(0x2000).expect("it has bytes");
-        let row = SlotRow::from(&slot(SlotAccess::ReadOnly, Backing::Host(host)));
+        let row = SlotRow::from(&slot(SlotAccess::ReadOnly, SlotBacking::Host(host)));
         assert_eq!((row.id, row.gpa, row.size), (3, 0x1000, 0x2000));
         assert_eq!(row.flags, ["READONLY"]);
         assert_eq!(row.backing, "host memory at 0xffffffffffffe000");
@@ -67,7 +67,7 @@ mod tests {
     fn a_slot_on_a_file_alone_has_no_host_address() {
         let file = FileSlice::new(Arc::new(std::io::stdin()), 0x4000, 0x2000);
         let file = DeviceFile::new(file.expect("it has bytes"));
-        let row = SlotRow::from(&slot(SlotAccess::ReadWrite, Backing::FdOffset(file)));
+        let row = SlotRow::from(&slot(SlotAccess::ReadWrite, SlotBacking::FdOffset(file)));
         assert_eq!(row.backing, "fd 0 + 0x4000, no host address");
         assert_eq!(row.behind, ["file + 0x4000"]);
         assert!(!row.host_mapped);

@@ -2,7 +2,9 @@
 //! A sequence of sets of ranges, planned and applied on a simulated KVM while
 //! some calls fail.
 
-use kvm_slots::{AbiProfile, Backing, Errno, Plan, PlanError, SlotAccess, SlotRange, StepError};
+use kvm_slots::{
+    AbiProfile, Errno, Plan, PlanError, SlotAccess, SlotBacking, SlotRange, StepError,
+};
 use support::slots::machine::Machine;
 use support::slots::{ABI, HOST, PAGE, device_file, file, host};
 
@@ -101,15 +103,15 @@ fn one_range(input: &mut Input<'_>, machine: &Machine) -> Option<SlotRange> {
     let fds = machine.fds();
     let offset = input.below(5) * PAGE + odd(input, gpa);
     let backing = match input.below(12) {
-        0..7 => Backing::Host(host(address)),
+        0..7 => SlotBacking::Host(host(address)),
         7 => guest_memfd(fds.guest_memfd, offset, None),
         8 => guest_memfd(fds.guest_memfd, offset, Some(address)),
-        9 => Backing::FdOffset(device_file(fds.registers[0].0, offset).measured()),
-        10 => Backing::FdOffset(device_file(fds.registers[1].0, offset)),
+        9 => SlotBacking::FdOffset(device_file(fds.registers[0].0, offset).measured()),
+        10 => SlotBacking::FdOffset(device_file(fds.registers[1].0, offset)),
         // A file of the wrong kind, or a descriptor that is not open.
         _ => guest_memfd(input.pick(&[fds.registers[0].0, -1, 0]), offset, None),
     };
-    let plain = matches!(backing, Backing::Host(_)) || input.one_in(16);
+    let plain = matches!(backing, SlotBacking::Host(_)) || input.one_in(16);
     let access = match plain && input.one_in(4) {
         true => SlotAccess::ReadOnly,
         false => SlotAccess::ReadWrite,
@@ -120,9 +122,9 @@ fn one_range(input: &mut Input<'_>, machine: &Machine) -> Option<SlotRange> {
     Some(range.ok()?.with_log_dirty(log_dirty))
 }
 
-fn guest_memfd(fd: i32, offset: u64, address: Option<u64>) -> Backing {
+fn guest_memfd(fd: i32, offset: u64, address: Option<u64>) -> SlotBacking {
     let file = file(fd, offset);
-    Backing::GuestMemfd {
+    SlotBacking::GuestMemfd {
         file,
         host: address.map(host),
     }

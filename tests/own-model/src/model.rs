@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use kvm_slots::{Backing, DeviceFile, FileSlice, SlotAccess, SlotRange};
+use kvm_slots::{DeviceFile, FileSlice, SlotAccess, SlotBacking, SlotRange};
 
 use crate::Bytes;
 
@@ -110,13 +110,13 @@ impl Region {
         let host = |bytes: &Arc<Bytes>| bytes.host_memory().slice(at, size);
         let file = |file: &Arc<OwnedFd>| FileSlice::new(file.clone(), at, size);
         let backing = match &self.what {
-            What::Ram(bytes) | What::Rom(bytes) => Backing::Host(host(bytes)?),
-            What::Confidential(shared, private) => Backing::GuestMemfd {
+            What::Ram(bytes) | What::Rom(bytes) => SlotBacking::Host(host(bytes)?),
+            What::Confidential(shared, private) => SlotBacking::GuestMemfd {
                 file: file(private)?,
                 host: Some(host(shared)?),
             },
             What::PrivateRegisters(registers) => {
-                Backing::FdOffset(DeviceFile::new(file(registers)?))
+                SlotBacking::FdOffset(DeviceFile::new(file(registers)?))
             }
             What::Trapped => return None,
         };

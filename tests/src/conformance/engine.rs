@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides};
-use kvm_slots::{Backing, FileSlice, GuestMemfdFlags, SlotAccess, SlotRange};
+use kvm_slots::{FileSlice, GuestMemfdFlags, SlotAccess, SlotBacking, SlotRange};
 
 use super::{create, load, on_file, page, same, set, store};
 use crate::subject::{Arena, PAGE, Subject};
@@ -40,7 +40,7 @@ pub(super) fn conversions_never_leak_and_leave_no_stale_byte(
     };
     same("a slot", set(subject, region), Ok(()))?;
 
-    let backing = Backing::GuestMemfd {
+    let backing = SlotBacking::GuestMemfd {
         file: FileSlice::new(file.clone(), 0, SIZE).ok_or("no bytes")?,
         host: Some(arena.host_memory(0, pages)),
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode, RingId};
 use kvm_slots::exit::{GuestFault, MmioHandler};
-use kvm_slots::{AbiProfile, Backing, Capabilities, KvmVm, SlotAccess, SlotRange, Slots};
+use kvm_slots::{AbiProfile, Capabilities, KvmVm, SlotAccess, SlotBacking, SlotRange, Slots};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 use vmm::guest::{Guest, GuestError, VcpuGuest, stub};
@@ -288,7 +288,7 @@ fn store(number: u64, gpa: u64) -> Access {
 
 fn ram(gpa: u64, size: u64, memory: &Arc<HostMapping>) -> SlotRange {
     let memory = memory.host_memory().slice(0, size);
-    let backing = Backing::Host(memory.expect("it has as many bytes"));
+    let backing = SlotBacking::Host(memory.expect("it has as many bytes"));
     SlotRange::new(gpa, SlotAccess::ReadWrite, backing).expect("it does not wrap")
 }
 

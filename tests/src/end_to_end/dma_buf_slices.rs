@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kvm_slots::{Backing, SlotTable};
+use kvm_slots::{SlotBacking, SlotTable};
 use vfio_private::config::ConfigSpace;
 use vfio_private::{Access, BarInput, PageSize, PbaPolicy, Policy, classify};
 
@@ -84,7 +84,7 @@ pub(super) fn around_a_table() -> Result<(), String> {
 /// The slots without a host address: addresses, sizes and offsets in the file.
 fn slices(table: &SlotTable) -> Vec<(u64, u64, u64)> {
     let slots = table.slots().filter_map(|slot| match &slot.backing() {
-        Backing::FdOffset(start) => Some((slot.gpa(), slot.size(), start.slice().offset())),
+        SlotBacking::FdOffset(start) => Some((slot.gpa(), slot.size(), start.slice().offset())),
         _ => None,
     });
     let mut slices: Vec<_> = slots.collect();

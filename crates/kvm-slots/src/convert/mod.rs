@@ -77,7 +77,7 @@
 //! # #[cfg(feature = "sim")] {
 //! use std::sync::Arc;
 //! use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
-//! use kvm_slots::{AbiProfile, Backing, DeviceFile, FileSlice, SlotAccess, SlotRange};
+//! use kvm_slots::{AbiProfile, SlotBacking, DeviceFile, FileSlice, SlotAccess, SlotRange};
 //! use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides};
 //!
 //! let vm = SimVm::new(SimConfig {
@@ -88,7 +88,7 @@
 //! });
 //! let registers = Arc::new(vm.create_dma_buf(0x4000)?);
 //! let registers = FileSlice::new(registers, 0, 0x4000).ok_or("empty")?;
-//! let registers = Backing::FdOffset(DeviceFile::new(registers));
+//! let registers = SlotBacking::FdOffset(DeviceFile::new(registers));
 //! let bar = SlotRange::new(0xe000_0000, SlotAccess::ReadWrite, registers)?;
 //! let mut memory = ConvertibleMemory::new();
 //! memory.set_ranges(ConvertibleRange::new(&bar, GuestMemfdSides::Private))?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory with a private side: the places of its private and shared bytes.
 
-use crate::range::{Backing, SlotRange};
+use crate::range::{SlotBacking, SlotRange};
 use crate::vm::discard::Discard;
 use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 
@@ -112,7 +112,7 @@ impl Stretch {
 pub struct ConvertibleRange {
     pub(super) stretch: Stretch,
     /// The memory, with its owners.
-    pub(super) backing: Backing,
+    pub(super) backing: SlotBacking,
 }
 
 impl ConvertibleRange {
@@ -125,11 +125,13 @@ impl ConvertibleRange {
         let backing = range.backing().slice(skipped, pages.size())?;
         let host = backing.host().map(|host| host.address());
         let sides = match (&backing, sides, host) {
-            (Backing::Host(_), ..) => return None,
-            (Backing::FdOffset(_), ..) => Sides::PrivateMmio,
-            (Backing::GuestMemfd { .. }, GuestMemfdSides::Shared, _) => return None,
-            (Backing::GuestMemfd { .. }, GuestMemfdSides::Both, host) => Sides::InPlace { host },
-            (Backing::GuestMemfd { file, .. }, GuestMemfdSides::Private, host) => {
+            (SlotBacking::Host(_), ..) => return None,
+            (SlotBacking::FdOffset(_), ..) => Sides::PrivateMmio,
+            (SlotBacking::GuestMemfd { .. }, GuestMemfdSides::Shared, _) => return None,
+            (SlotBacking::GuestMemfd { .. }, GuestMemfdSides::Both, host) => {
+                Sides::InPlace { host }
+            }
+            (SlotBacking::GuestMemfd { file, .. }, GuestMemfdSides::Private, host) => {
                 let (fd, offset) = (file.fd(), file.offset());
                 match host {
                     Some(host) => Sides::Split { fd, offset, host },

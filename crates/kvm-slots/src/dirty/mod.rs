@@ -46,7 +46,7 @@
 //! use kvm_slots::dirty::{DirtyCollector, DirtyMode};
 //! use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 //! use kvm_slots::{
-//!     AbiProfile, Backing, Capabilities, HostMemory, SlotAccess, SlotRange, Slots,
+//!     AbiProfile, SlotBacking, Capabilities, HostMemory, SlotAccess, SlotRange, Slots,
 //! };
 //!
 //! let vm = SimVm::new(SimConfig::released(KernelVersion::V6_18));
@@ -57,7 +57,7 @@
 //! let memory = unsafe { HostMemory::new(0x7f00_0000_0000, 0x10_0000, Arc::new(())) };
 //! let memory = memory.ok_or("empty")?;
 //! let drawn_at = memory.address() + 0x3000;
-//! let memory = Backing::Host(memory);
+//! let memory = SlotBacking::Host(memory);
 //! let frame_buffer = SlotRange::new(0xd000_0000, SlotAccess::ReadWrite, memory)?;
 //! let frame_buffer = frame_buffer.with_log_dirty(true);
 //! // SAFETY: no one else makes slots of this VM.

@@ -73,11 +73,11 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::range::{Backing, SlotAccess, SlotRange};
+    use crate::range::{SlotAccess, SlotBacking, SlotRange};
     use guest_ranges::HostMemory;
 
     fn slot(gpa: u64, log_dirty: bool) -> Slot {
-        let memory = Backing::Host(HostMemory::placeholder(0x1000).unwrap());
+        let memory = SlotBacking::Host(HostMemory::placeholder(0x1000).unwrap());
         let range = SlotRange::new(gpa, SlotAccess::ReadWrite, memory).unwrap();
         Slot {
             id: 3,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::range::{Backing, SlotAccess};
+use crate::range::{SlotAccess, SlotBacking};
 use crate::slots::slot::Slot;
 use crate::slots::table::SlotTable;
 
@@ -48,10 +48,12 @@ impl Unlogged {
     /// write it directly.
     pub fn of(slot: &Slot) -> Option<Self> {
         match (slot.backing(), slot.access()) {
-            (Backing::GuestMemfd { .. }, _) => Some(Self::GuestMemfd),
-            (Backing::FdOffset(_), _) => Some(Self::PrivateMmio),
-            (Backing::Host(_), SlotAccess::ReadOnly) => None,
-            (Backing::Host(_), SlotAccess::ReadWrite) => (!slot.log_dirty()).then_some(Self::Off),
+            (SlotBacking::GuestMemfd { .. }, _) => Some(Self::GuestMemfd),
+            (SlotBacking::FdOffset(_), _) => Some(Self::PrivateMmio),
+            (SlotBacking::Host(_), SlotAccess::ReadOnly) => None,
+            (SlotBacking::Host(_), SlotAccess::ReadWrite) => {
+                (!slot.log_dirty()).then_some(Self::Off)
+            }
         }
     }
 }

@@ -9,7 +9,7 @@
 use guest_ranges::AddrRange;
 
 use super::error::PlanError;
-use crate::range::{Backing, SlotRange};
+use crate::range::{SlotBacking, SlotRange};
 
 /// Cuts between slots are at multiples of this size if the maximum is such a
 /// multiple: no processor that KVM supports maps larger pages for a guest.
@@ -123,7 +123,7 @@ fn first_slot(range: &SlotRange, max: u64) -> u64 {
     }
     let backing = range.backing();
     let at = match (backing, backing.file()) {
-        (Backing::Host(host), _) => host.address(),
+        (SlotBacking::Host(host), _) => host.address(),
         (_, file) => file.map_or(0, |file| file.offset()),
     };
     let align = LARGEST_PAGE.min(1 << max.trailing_zeros());

@@ -3,7 +3,7 @@
 //! guest, and checks whether the rest of the plan leaves a gap.
 
 use crate::abi::AbiProfile;
-use crate::range::{Backing, SlotRange};
+use crate::range::{SlotBacking, SlotRange};
 use crate::slots::slot::Slot;
 use crate::slots::table::SlotTable;
 
@@ -44,15 +44,17 @@ pub(super) fn split(
 
 /// Whether one of the slots in `deletes` could prevent a new slot on the same
 /// bytes of a file. Different descriptors can refer to the same file.
-fn is_bound(backing: &Backing, deletes: &[Slot], abi: AbiProfile) -> bool {
-    let any = |kind: fn(&Backing) -> bool| deletes.iter().any(|slot| kind(slot.backing()));
+fn is_bound(backing: &SlotBacking, deletes: &[Slot], abi: AbiProfile) -> bool {
+    let any = |kind: fn(&SlotBacking) -> bool| deletes.iter().any(|slot| kind(slot.backing()));
     match backing {
-        Backing::Host(_) => false,
+        SlotBacking::Host(_) => false,
         // `kvm_gmem_bind` (virt/kvm/guest_memfd.c).
-        Backing::GuestMemfd { .. } => any(|other| matches!(other, Backing::GuestMemfd { .. })),
+        SlotBacking::GuestMemfd { .. } => {
+            any(|other| matches!(other, SlotBacking::GuestMemfd { .. }))
+        }
         // With this profile, several slots can have the same bytes.
-        Backing::FdOffset(_) if matches!(abi, AbiProfile::FdOffset { .. }) => false,
-        Backing::FdOffset(_) => any(|other| matches!(other, Backing::FdOffset(_))),
+        SlotBacking::FdOffset(_) if matches!(abi, AbiProfile::FdOffset { .. }) => false,
+        SlotBacking::FdOffset(_) => any(|other| matches!(other, SlotBacking::FdOffset(_))),
     }
 }
 

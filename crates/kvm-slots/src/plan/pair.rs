@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::op::Op;
 use super::order::{self, Budget, Order, Trip};
-use crate::range::{Backing, SlotAccess, SlotRange};
+use crate::range::{SlotAccess, SlotBacking, SlotRange};
 use crate::slots::slot::Slot;
 
 /// The limit of the search for the shortest plan: some milliseconds. Only changes
@@ -89,8 +89,8 @@ type Key = (u64, u64, SlotAccess);
 /// The key of a range; `None` for a range on a file, whose slot cannot move.
 fn key(range: &SlotRange) -> Option<Key> {
     match range.backing() {
-        Backing::Host(host) => Some((host.address(), host.size(), range.access())),
-        Backing::GuestMemfd { .. } | Backing::FdOffset(_) => None,
+        SlotBacking::Host(host) => Some((host.address(), host.size(), range.access())),
+        SlotBacking::GuestMemfd { .. } | SlotBacking::FdOffset(_) => None,
     }
 }
 

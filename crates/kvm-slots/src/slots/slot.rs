@@ -8,7 +8,7 @@ use kvm_bindings::{
 
 use crate::abi::AbiProfile;
 use crate::push::PushedRange;
-use crate::range::{Backing, SlotAccess, SlotRange};
+use crate::range::{SlotAccess, SlotBacking, SlotRange};
 use crate::vm::caps::Capabilities;
 
 /// A memslot's number in address space 0.
@@ -57,7 +57,7 @@ impl Slot {
     }
 
     /// The memory that the guest reaches.
-    pub fn backing(&self) -> &Backing {
+    pub fn backing(&self) -> &SlotBacking {
         self.range.backing()
     }
 
@@ -74,7 +74,7 @@ impl Slot {
     /// Whether KVM can change the slot's address and logging. KVM can only delete
     /// slots on files.
     pub fn is_mutable(&self) -> bool {
-        matches!(self.backing(), Backing::Host(_))
+        matches!(self.backing(), SlotBacking::Host(_))
     }
 
     /// The names of the flags in the kernel's header, without their prefix. The flag
@@ -88,9 +88,9 @@ impl Slot {
             names.push("READONLY");
         }
         match self.backing() {
-            Backing::Host(_) => {}
-            Backing::GuestMemfd { .. } => names.push("GUEST_MEMFD"),
-            Backing::FdOffset(_) => names.push("FD_OFFSET"),
+            SlotBacking::Host(_) => {}
+            SlotBacking::GuestMemfd { .. } => names.push("GUEST_MEMFD"),
+            SlotBacking::FdOffset(_) => names.push("FD_OFFSET"),
         }
         names
     }
@@ -104,7 +104,7 @@ impl Slot {
         abi: AbiProfile,
     ) -> Option<Encoding> {
         match self.backing() {
-            Backing::FdOffset(file) if abi == AbiProfile::Push => {
+            SlotBacking::FdOffset(file) if abi == AbiProfile::Push => {
                 Some(Encoding::Pushed(PushedRange {
                     gpa: self.gpa(),
                     size: self.size(),
@@ -128,14 +128,14 @@ impl Slot {
             ..Default::default()
         };
         match self.backing() {
-            Backing::Host(_) => Some(region),
-            Backing::GuestMemfd { file, .. } => Some(kvm_userspace_memory_region2 {
+            SlotBacking::Host(_) => Some(region),
+            SlotBacking::GuestMemfd { file, .. } => Some(kvm_userspace_memory_region2 {
                 flags: region.flags | KVM_MEM_GUEST_MEMFD,
                 guest_memfd: raw_fd(file.fd()),
                 guest_memfd_offset: file.offset(),
                 ..region
             }),
-            Backing::FdOffset(file) => {
+            SlotBacking::FdOffset(file) => {
                 let file = file.slice();
                 abi.on_file(region, raw_fd(file.fd()), file.offset())
             }
@@ -144,7 +144,7 @@ impl Slot {
 
     /// The argument of the older ioctl; `None` for a backing that it does not support.
     fn region1(&self) -> Option<kvm_userspace_memory_region> {
-        let Backing::Host(host) = self.backing() else {
+        let SlotBacking::Host(host) = self.backing() else {
             return None;
         };
         Some(kvm_userspace_memory_region {

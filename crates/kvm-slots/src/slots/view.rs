@@ -3,7 +3,7 @@
 
 use memory_model::{self as model, Diff, FlatRange, FlatView, GuestAccess};
 
-use crate::range::{Backing, DeviceFile, SlotAccess, SlotRange};
+use crate::range::{DeviceFile, SlotAccess, SlotBacking, SlotRange};
 
 /// The ranges of `view` that the guest reaches directly: all that are not trapped.
 pub fn slot_ranges<H>(view: &FlatView<H>) -> Vec<SlotRange> {
@@ -52,26 +52,26 @@ fn slot_range<H>(run: &FlatRange<H>) -> Option<SlotRange> {
     };
     let backing = backing(run.backing())?;
     // KVM logs only memory at a host address.
-    let plain = matches!(backing, Backing::Host(_));
+    let plain = matches!(backing, SlotBacking::Host(_));
     // A run is as large as its memory.
     let range = SlotRange::new(run.range().start(), access, backing).ok()?;
     Some(range.with_log_dirty(plain && !run.attributes().logged.is_empty()))
 }
 
-fn backing(backing: model::Backing) -> Option<Backing> {
+fn backing(backing: model::Backing) -> Option<SlotBacking> {
     Some(match backing {
         model::Backing::Memory(memory) => match memory.guest_memfd() {
-            None => Backing::Host(memory.host().clone()),
+            None => SlotBacking::Host(memory.host().clone()),
             // The host address is where the shared pages are, or a mapping of
             // them. KVM accepts both.
-            Some((slice, _)) => Backing::GuestMemfd {
+            Some((slice, _)) => SlotBacking::GuestMemfd {
                 file: slice.clone(),
                 host: Some(memory.host().clone()),
             },
         },
-        model::Backing::DeviceRam(mapping) => Backing::Host(mapping),
+        model::Backing::DeviceRam(mapping) => SlotBacking::Host(mapping),
         model::Backing::PrivateMmio(registers) => {
-            Backing::FdOffset(DeviceFile::new(registers.file().clone()))
+            SlotBacking::FdOffset(DeviceFile::new(registers.file().clone()))
         }
         model::Backing::Nothing => return None,
     })

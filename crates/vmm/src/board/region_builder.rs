@@ -186,7 +186,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         let size = bytes(region.size);
         let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
         let host = host_memory(&mapping, size)?;
-        let backing = slots::Backing::Host(host.clone());
+        let backing = slots::SlotBacking::Host(host.clone());
         if let Some(why) = self.refusal(SlotAccess::ReadOnly, backing) {
             return Ok(refused(region, why));
         }
@@ -225,7 +225,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
     ) -> Region<Handle> {
         let size = registers.size();
         let file = slots::DeviceFile::new(registers.file().clone());
-        let backing = slots::Backing::FdOffset(file.measured());
+        let backing = slots::SlotBacking::FdOffset(file.measured());
         let access = match readonly {
             true => SlotAccess::ReadOnly,
             false => SlotAccess::ReadWrite,
@@ -252,7 +252,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
     }
 
     /// Why this kernel has no slot of this kind.
-    fn refusal(&self, access: SlotAccess, backing: slots::Backing) -> Option<Unsupported> {
+    fn refusal(&self, access: SlotAccess, backing: slots::SlotBacking) -> Option<Unsupported> {
         // At address 0 nothing wraps.
         let range = SlotRange::new(0, access, backing).ok()?;
         self.capabilities.check(&range, self.platform.abi()).err()

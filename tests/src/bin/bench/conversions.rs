@@ -15,7 +15,7 @@ use kvm_slots::convert::{
 };
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    Backing, Errno, FileSlice, GuestMemfdFlags, HostMemory, SlotAccess, SlotRange, Vm,
+    Errno, FileSlice, GuestMemfdFlags, HostMemory, SlotAccess, SlotBacking, SlotRange, Vm,
 };
 use memory_model::{GuestMemfdSides, Memory, MemoryModel, Region};
 use rangemap::RangeSet;
@@ -124,7 +124,7 @@ fn plain() -> Converter<Paper, ConvertibleMemory> {
     let slots = (0..SLOTS).map(|n| {
         let (file, host) = sides(n);
         let host = Some(host);
-        let backing = Backing::GuestMemfd { file, host };
+        let backing = SlotBacking::GuestMemfd { file, host };
         SlotRange::new(n * SLOT, SlotAccess::ReadWrite, backing).expect("it does not wrap")
     });
     let ranges = slots.filter_map(|slot| ConvertibleRange::new(&slot, GuestMemfdSides::Private));

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvm_slots::{Backing, Op, Slot, SlotAccess, SlotId, SlotRange};
+use kvm_slots::{Op, Slot, SlotAccess, SlotBacking, SlotId, SlotRange};
 
 use super::PAGE;
 
@@ -69,7 +69,7 @@ impl DumbSlots {
     /// Changes a slot in one of the ways that KVM allows for a plain slot.
     fn change(&mut self, from: &Slot, to: &Slot, change: impl FnOnce(SlotRange) -> SlotRange) {
         assert!(
-            matches!(from.backing(), Backing::Host(_)),
+            matches!(from.backing(), SlotBacking::Host(_)),
             "{from:?} is immutable"
         );
         let mut slot = self.take(from);

@@ -12,7 +12,7 @@ use kvm_slots::convert::{
     ConvertibleRange, Discard, GuestMemfdSides, PageRange, PageState,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{Backing, DeviceFile, Errno, FileSlice, GuestMemfdFlags, SlotRange, Slots, Vm};
+use kvm_slots::{DeviceFile, Errno, FileSlice, GuestMemfdFlags, SlotBacking, SlotRange, Slots, Vm};
 
 use super::pages::Pages;
 use super::region::private_vm;
@@ -320,15 +320,15 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
     let apart = |page, size| {
         let (file, host) = (file(size, none), Some(host(page)));
         (
-            slot(page, size, Backing::GuestMemfd { file, host }),
+            slot(page, size, SlotBacking::GuestMemfd { file, host }),
             GuestMemfdSides::Private,
         )
     };
-    let private_only = Backing::GuestMemfd {
+    let private_only = SlotBacking::GuestMemfd {
         file: file(4, none),
         host: None,
     };
-    let in_place = Backing::GuestMemfd {
+    let in_place = SlotBacking::GuestMemfd {
         file: file(4, GuestMemfdFlags::MMAP),
         host: Some(host(28)),
     };
@@ -338,11 +338,11 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
         apart(0, 8),
         apart(8, 4),
         (
-            slot(16, 4, Backing::Host(host(16))),
+            slot(16, 4, SlotBacking::Host(host(16))),
             GuestMemfdSides::Private,
         ),
         (
-            slot(20, 4, Backing::FdOffset(registers)),
+            slot(20, 4, SlotBacking::FdOffset(registers)),
             GuestMemfdSides::Private,
         ),
         (slot(24, 4, private_only), GuestMemfdSides::Private),

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use kvm_slots::push::PushedRange;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm};
 use kvm_slots::{
-    AbiProfile, Applied, ApplyError, Backing, Errno, GuestMemfdFlags, NotUndone, Plan, Slot,
+    AbiProfile, Applied, ApplyError, Errno, GuestMemfdFlags, NotUndone, Plan, Slot, SlotBacking,
     SlotRange, SlotTable, Slots, Vm,
 };
 
@@ -135,8 +135,9 @@ impl Machine {
 /// Whether a VM has exactly the slots of a table, by the calls that it got and
 /// by the simulated kernel's state.
 pub fn check(vm: &Watched<SimVm>, table: &SlotTable, abi: AbiProfile) {
-    let by_push =
-        |slot: &&Slot| abi == AbiProfile::Push && matches!(slot.backing(), Backing::FdOffset(_));
+    let by_push = |slot: &&Slot| {
+        abi == AbiProfile::Push && matches!(slot.backing(), SlotBacking::FdOffset(_))
+    };
     let flag = abi.flag().unwrap_or(0);
     let slots = table.slots().filter(|slot| !by_push(slot));
     let expected: BTreeMap<u32, SlotFields> = slots

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use guest_ranges::Owner;
 use kvm_slots::plan::plan;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory, Plan,
-    SlotAccess, SlotRange, SlotTable,
+    AbiProfile, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory, Plan, SlotAccess,
+    SlotBacking, SlotRange, SlotTable,
 };
 
 /// The size of a page.
@@ -81,25 +81,25 @@ pub fn device_file(fd: i32, offset: u64) -> DeviceFile {
 ///
 /// # Panics
 /// If it is empty or wraps.
-pub fn range(gpa: u64, size: u64, backing: Backing) -> SlotRange {
+pub fn range(gpa: u64, size: u64, backing: SlotBacking) -> SlotRange {
     let backing = backing.slice(0, size).expect("the backing has the bytes");
     SlotRange::new(gpa, SlotAccess::ReadWrite, backing).expect("the range does not wrap")
 }
 
 /// Ordinary memory at `address`.
 pub fn ram(gpa: u64, size: u64, address: u64) -> SlotRange {
-    range(gpa, size, Backing::Host(host(address)))
+    range(gpa, size, SlotBacking::Host(host(address)))
 }
 
 /// A slice of a guest_memfd, without a host address.
 pub fn guest_memfd(gpa: u64, size: u64, fd: i32, offset: u64) -> SlotRange {
     let file = file(fd, offset);
-    range(gpa, size, Backing::GuestMemfd { file, host: None })
+    range(gpa, size, SlotBacking::GuestMemfd { file, host: None })
 }
 
 /// A slice of a device's file.
 pub fn device(gpa: u64, size: u64, fd: i32, offset: u64) -> SlotRange {
-    range(gpa, size, Backing::FdOffset(device_file(fd, offset)))
+    range(gpa, size, SlotBacking::FdOffset(device_file(fd, offset)))
 }
 
 /// The range, read-only.

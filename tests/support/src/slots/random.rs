@@ -2,7 +2,7 @@
 //! Random sets of ranges over a small address space and few pieces of memory,
 //! so that the same memory reappears elsewhere and cycles occur.
 
-use kvm_slots::{Backing, SlotAccess, SlotRange};
+use kvm_slots::{SlotAccess, SlotBacking, SlotRange};
 use proptest::prelude::*;
 
 use super::{HOST, PAGE, device_file, file, host, range};
@@ -100,17 +100,17 @@ pub fn ranges(picks: &[Pick], fds: Fds) -> Vec<SlotRange> {
 impl Pick {
     fn range(self, fds: Fds) -> SlotRange {
         let address = HOST + self.memory as u64 * 0x10_0000;
-        let guest_memfd = |offset, host| Backing::GuestMemfd {
+        let guest_memfd = |offset, host| SlotBacking::GuestMemfd {
             file: file(fds.guest_memfd, offset),
             host,
         };
         let backing = match self.memory {
-            ..PLAIN => Backing::Host(host(address)),
+            ..PLAIN => SlotBacking::Host(host(address)),
             6 => guest_memfd(0, None),
             7 => guest_memfd(PAGE, Some(host(address))),
             more => {
                 let (fd, offset) = fds.registers[more - 8];
-                Backing::FdOffset(device_file(fd, offset).measured())
+                SlotBacking::FdOffset(device_file(fd, offset).measured())
             }
         };
         let plain = self.memory < PLAIN;

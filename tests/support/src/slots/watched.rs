@@ -12,7 +12,7 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 use kvm_slots::push::{PushMap, PushedRange};
-use kvm_slots::{Backing, Errno, GuestMemfdFlags, Slot, SlotAccess, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, Slot, SlotAccess, SlotBacking, Vm};
 
 /// Accepts every memslot and keeps none.
 #[derive(Debug)]
@@ -234,9 +234,9 @@ fn fields(region: &kvm_userspace_memory_region2) -> SlotFields {
 /// flag.
 pub fn of_slot(slot: &Slot, flag: u32) -> SlotFields {
     let mut flags = match slot.backing() {
-        Backing::Host(_) => 0,
-        Backing::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
-        Backing::FdOffset(_) => flag,
+        SlotBacking::Host(_) => 0,
+        SlotBacking::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
+        SlotBacking::FdOffset(_) => flag,
     };
     if slot.log_dirty() {
         flags |= KVM_MEM_LOG_DIRTY_PAGES;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{HOST, PAGE};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Backing, Errno, GuestMemfdFlags, SlotRange, SlotRules, Slots, Vm};
+use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotBacking, SlotRange, SlotRules, Slots, Vm};
 
 /// How the VM answers a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ fn three_slots(id: u32, deletes: Deletes) -> (Slots<Stubborn>, Owners) {
 /// A page of its own for each number.
 fn owned((owner, number): (&Arc<()>, u64)) -> SlotRange {
     let memory = common::owned_host(HOST + number * PAGE, owner.clone());
-    common::range(2 * number * PAGE, PAGE, Backing::Host(memory))
+    common::range(2 * number * PAGE, PAGE, SlotBacking::Host(memory))
 }
 
 /// How many slots have each owner.

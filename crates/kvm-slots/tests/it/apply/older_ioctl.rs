@@ -11,7 +11,7 @@ use common::{ABI, PAGE, device, guest_memfd};
 use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, PlanError, SlotRange, SlotTable, StepError, Unsupported,
+    AbiProfile, Capabilities, PlanError, SlotBacking, SlotRange, SlotTable, StepError, Unsupported,
 };
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ fn old_kernel() -> SimConfig {
 /// The ranges that such a kernel supports.
 fn on_host_memory(picks: &[Pick]) -> Vec<SlotRange> {
     let mut ranges = ranges(picks, NO_FDS);
-    ranges.retain(|range| matches!(range.backing(), Backing::Host(_)));
+    ranges.retain(|range| matches!(range.backing(), SlotBacking::Host(_)));
     ranges
 }
 

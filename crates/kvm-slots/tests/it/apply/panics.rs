@@ -357,7 +357,7 @@ fn a_commit_that_leaves_the_view_as_it_was_mends_the_slots_too() {
 fn memory_that_a_vm_took_before_it_panicked_is_kept_until_the_slot_is_deleted() {
     let (mut slots, bomb) = slots();
     let owner = Arc::new(());
-    let memory = kvm_slots::Backing::Host(common::owned_host(HOST, owner.clone()));
+    let memory = kvm_slots::SlotBacking::Host(common::owned_host(HOST, owner.clone()));
     let range = common::range(0, PAGE, memory);
     bomb.arm(When::After, 0, true);
     change(&mut slots, &[range]).unwrap_err();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The errors with which the kernel can refuse a valid operation.
 
-use kvm_slots::{Backing, Errno, Op};
+use kvm_slots::{Errno, Op, SlotBacking};
 
 /// The errors of the call that carries `op` out, by the order of the kernel's
 /// checks (`kvm_vm_ioctl`, `kvm_set_memory_region` and what it calls, 7.3).
@@ -26,9 +26,9 @@ pub fn possible(op: &Op) -> Vec<Errno> {
         Op::Create(slot) => {
             errnos.push(Errno::EEXIST);
             match slot.backing() {
-                Backing::Host(_) => {}
-                Backing::GuestMemfd { .. } => errnos.push(Errno::EBADF),
-                Backing::FdOffset(_) => {
+                SlotBacking::Host(_) => {}
+                SlotBacking::GuestMemfd { .. } => errnos.push(Errno::EBADF),
+                SlotBacking::FdOffset(_) => {
                     errnos.extend([Errno::EBADF, Errno::ENODEV, Errno::EOPNOTSUPP]);
                 }
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kvm_slots::dirty::{DirtyClient, DirtyCollector, DirtyMode};
 use kvm_slots::exit::GuestFault;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Backing, Capabilities, Errno, SlotRange, Slots};
+use kvm_slots::{AbiProfile, Capabilities, Errno, SlotBacking, SlotRange, Slots};
 use proptest::prelude::*;
 
 use super::guest::NoExits;
@@ -269,7 +269,7 @@ impl Migration {
                 .all(|r| r.gpa() + r.size() <= from || to <= r.gpa())
             {
                 let address = self.pages.address() + pick.memory * PAGE;
-                let backing = Backing::Host(owned_host(address, self.pages.clone()));
+                let backing = SlotBacking::Host(owned_host(address, self.pages.clone()));
                 let range = range(from, pick.size * PAGE, backing);
                 ranges.push(range.with_log_dirty(pick.log_dirty));
             }

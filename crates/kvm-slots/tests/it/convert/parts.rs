@@ -13,7 +13,7 @@ use kvm_slots::convert::{
     GuestPages, PageRange, PageState, Request, plan_conversion,
 };
 use kvm_slots::sim::{KernelVersion, SimVm};
-use kvm_slots::{Backing, Errno};
+use kvm_slots::{Errno, SlotBacking};
 
 /// 96 MiB, of which no byte is touched.
 const PAGES: u64 = 3 * 8192;
@@ -23,7 +23,7 @@ type Large = Converter<Noting, ConvertibleMemory>;
 /// Memory with both sides in one file, and every other page private.
 fn alternating(steps: &SharedSteps) -> Large {
     let file = common::file(-1, 0);
-    let backing = Backing::GuestMemfd { file, host: None };
+    let backing = SlotBacking::GuestMemfd { file, host: None };
     let range = common::range(0, PAGES * PAGE, backing);
     let mut memory = ConvertibleMemory::new();
     let range = ConvertibleRange::new(&range, GuestMemfdSides::Both);

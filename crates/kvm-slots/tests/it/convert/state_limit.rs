@@ -6,7 +6,7 @@ use crate::common;
 use common::PAGE;
 use common::layout::{Noting, SharedSteps, lock};
 use common::region::private_vm;
-use kvm_slots::Backing;
+use kvm_slots::SlotBacking;
 use kvm_slots::convert::{
     ConvertError, Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, GuestPages,
     PageRange, Refusal,
@@ -34,7 +34,7 @@ fn guest(limit: usize, steps: &SharedSteps) -> Guest {
 /// A BAR of a page moves, and the guest makes it private there.
 fn convert_at(guest: &Guest, gpa: u64) -> Result<u64, ConvertError> {
     let file = common::file(-1, 0);
-    let backing = Backing::GuestMemfd { file, host: None };
+    let backing = SlotBacking::GuestMemfd { file, host: None };
     let range = ConvertibleRange::new(&common::range(gpa, PAGE, backing), GuestMemfdSides::Both);
     guest.with_pages(|m| m.set_ranges(range)).unwrap().unwrap();
     Ok(guest.hypercall(gpa, 1, PRIVATE)?.bytes)

@@ -14,7 +14,7 @@ use kvm_slots::exit::{GuestFault, MmioHandler};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Change, GuestMemfdFlags, SlotAccess, SlotListener, SlotRange, Slots,
+    AbiProfile, Change, GuestMemfdFlags, SlotAccess, SlotBacking, SlotListener, SlotRange, Slots,
     VcpusStopped, Vm,
 };
 use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region, RegionId};
@@ -197,7 +197,7 @@ impl Mover {
         let vm = SimVm::new(private_vm(KernelVersion::V7_3));
         let file = vm.create_guest_memfd(shared.size(), GuestMemfdFlags::empty());
         let file = Arc::new(file.unwrap());
-        let backing = Backing::GuestMemfd {
+        let backing = SlotBacking::GuestMemfd {
             file: FileSlice::new(file, 0, shared.size()).unwrap(),
             host: common::owned_host(shared.address(), shared.clone()).slice(0, shared.size()),
         };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use common::{ABI, HOST, PAGE, device, ram, readonly, texts};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Backing, FollowError, PlanError, SlotListener, Slots, Unsupported, VcpusStopped,
-    slot_ranges,
+    AbiProfile, FollowError, PlanError, SlotBacking, SlotListener, Slots, Unsupported,
+    VcpusStopped, slot_ranges,
 };
 use memory_model::{
     CommitError, DirtyClients, FileSlice, GuestMemfdSides, HostMemory, Listener, ListenerError,
@@ -99,7 +99,7 @@ fn everything_that_is_not_trapped_is_a_range() {
         (0xe000, Region::private_mmio("private", registers)),
         (0x1_0000, Region::reservation("hole", PAGE.into())),
     ]);
-    let in_both = Backing::GuestMemfd {
+    let in_both = SlotBacking::GuestMemfd {
         file: common::file(FD, 0),
         host: Some(common::host(HOST + 0x4000)),
     };

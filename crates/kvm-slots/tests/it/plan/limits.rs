@@ -10,7 +10,7 @@ use common::{
 use guest_ranges::AddrRange;
 use kvm_slots::plan::{UnsupportedRange, plan};
 use kvm_slots::{
-    AbiProfile, Backing, Op, PlanError, RangeError, SlotAccess, SlotRange, Unsupported,
+    AbiProfile, Op, PlanError, RangeError, SlotAccess, SlotBacking, SlotRange, Unsupported,
 };
 
 const NONE: [&str; 0] = [];
@@ -205,7 +205,7 @@ fn a_host_address_out_of_step_with_the_guests_is_misaligned() {
     };
     misaligned(ram(0x1000, PAGE, HOST + 0x800));
     misaligned(ram(0x1800, 0x1800, HOST));
-    let both = |at| Backing::GuestMemfd {
+    let both = |at| SlotBacking::GuestMemfd {
         file: common::file(7, 0),
         host: Some(common::host(at)),
     };
@@ -280,7 +280,7 @@ fn ranges_that_overlap_are_refused_and_named() {
 #[test]
 fn a_range_that_wraps_or_differs_from_its_memory_in_size_cannot_be_written() {
     let at = |gpa, backing| SlotRange::new(gpa, SlotAccess::ReadWrite, backing);
-    let memory = |size| Backing::Host(host(HOST).slice(0, size).unwrap());
+    let memory = |size| SlotBacking::Host(host(HOST).slice(0, size).unwrap());
     let (gpa, size) = (u64::MAX, 2);
     assert_eq!(at(gpa, memory(size)), Err(RangeError::Wraps { gpa, size }));
     assert!(at(gpa, memory(1)).is_ok());
@@ -288,7 +288,7 @@ fn a_range_that_wraps_or_differs_from_its_memory_in_size_cannot_be_written() {
     assert_eq!(at(0, memory(0x5000)).unwrap().size(), 0x5000);
     assert_eq!(memory(0x5000).slice(0x1000, 0x4001), None);
     assert_eq!(memory(0x5000).slice(0, 0), None);
-    let sides = |file_size, host_size| Backing::GuestMemfd {
+    let sides = |file_size, host_size| SlotBacking::GuestMemfd {
         file: file(7, 0).slice(0, file_size).unwrap(),
         host: host(HOST).slice(0, host_size),
     };

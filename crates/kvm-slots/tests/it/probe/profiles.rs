@@ -16,8 +16,8 @@ use kvm_slots::plan::plan;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, Backing, Capabilities, Errno, PlanError, SlotListener, SlotRange, SlotTable, Slots,
-    StepError, Unsupported, VcpusStopped, Vm,
+    AbiProfile, Capabilities, Errno, PlanError, SlotBacking, SlotListener, SlotRange, SlotTable,
+    Slots, StepError, Unsupported, VcpusStopped, Vm,
 };
 use memory_model::{CommitError, FileSlice, MemoryModel, PrivateMmio, Region, RegionId, TreeError};
 
@@ -47,7 +47,7 @@ fn refusal(range: SlotRange, capabilities: &Capabilities, abi: AbiProfile) -> Op
 /// These bytes of a file of so many.
 fn of_file(offset: u64, size: u64, file_size: u64) -> SlotRange {
     let file = device_file(1000, offset).with_file_size(file_size);
-    range(0, size, Backing::FdOffset(file))
+    range(0, size, SlotBacking::FdOffset(file))
 }
 
 /// A VM that follows a model with one region of private MMIO in it: `size`
