@@ -16,6 +16,16 @@ pub type Owner = Arc<dyn Any + Send + Sync>;
 /// promised that it is sound to give the memory to a guest or a device. Code that
 /// receives one therefore needs no `unsafe` to do so. It still needs `unsafe`, with a
 /// justification of its own, to dereference the address.
+///
+/// Safe code cannot pass memory of its own off as a guest's:
+///
+/// ```compile_fail,E0133
+/// # use std::sync::Arc;
+/// # use guest_ranges::HostMemory;
+/// let mut own = Box::new([1_u8; 4096]);
+/// let address = own.as_mut_ptr() as u64;
+/// let memory = HostMemory::new(address, 4096, Arc::new(()));
+/// ```
 #[derive(Clone)]
 pub struct HostMemory {
     range: AddrRange,

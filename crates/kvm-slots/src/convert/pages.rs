@@ -15,8 +15,30 @@ use guest_ranges::{PageRange, PageSet, PageState};
 /// # Safety
 /// Host addresses and descriptors of the stretches that [`memory`](Self::memory)
 /// yields must be those of [`HostMemory`](guest_ranges::HostMemory) and
-/// [`FileSlice`](guest_ranges::FileSlice) values that live as long as the
-/// implementor: an engine discards bytes there.
+/// [`FileSlice`](guest_ranges::FileSlice) values that the implementor holds for as
+/// long as it yields the stretches: an engine discards bytes there.
+///
+/// Code without `unsafe` therefore cannot have an engine discard memory that no one
+/// vouched for:
+///
+/// ```compile_fail,E0200
+/// # use kvm_slots::convert::{GuestPages, PageRange, PageState, Sides, Stretch};
+/// struct Liar(Box<[u8; 4096]>);
+///
+/// impl GuestPages for Liar {
+///     fn memory(&self, range: PageRange) -> impl Iterator<Item = Stretch> + '_ {
+///         let host = self.0.as_ptr() as u64;
+///         let sides = Sides::Split { fd: -1, offset: 0, host };
+///         std::iter::once(Stretch { range, sides })
+///     }
+///     // …
+/// #   fn private(&self, _: PageRange) -> impl Iterator<Item = PageRange> + '_ { None.into_iter() }
+/// #   fn accepted(&self, _: PageRange) -> impl Iterator<Item = PageRange> + '_ { None.into_iter() }
+/// #   fn record(&mut self, _: PageRange, _: PageState) {}
+/// #   fn accept(&mut self, _: PageRange) {}
+/// #   fn revoke(&mut self, _: PageRange) {}
+/// }
+/// ```
 pub unsafe trait GuestPages {
     /// The memory with a private side in `range`, by address and without overlaps.
     /// Other pages cannot be private.
