@@ -7,7 +7,7 @@ use kvm_slots::convert::{ConvertError, Converted, PageRange, PageState, Request}
 
 use crate::input::Input;
 use support::slots::PAGE;
-use support::slots::beside::{Nobody, check, host_offset};
+use support::slots::compare::{UnansweredExits, check, host_offset};
 use support::slots::layout::{At, COUNT, Layout, at, start};
 use support::slots::oracle::Oracle;
 
@@ -41,7 +41,7 @@ fn step(input: &mut Input<'_>, layout: &Layout, oracle: &mut Oracle) -> bool {
             if let Some(there) = oracle.guest(page) {
                 *there = value;
                 let (gpa, data) = (page * PAGE + 8, value.to_le_bytes());
-                let stored = layout.vm().vm.guest_store(gpa, &data, &mut Nobody);
+                let stored = layout.vm().vm.guest_store(gpa, &data, &mut UnansweredExits);
                 stored.expect("the page is there");
             }
         }

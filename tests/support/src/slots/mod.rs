@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Short ways to write ranges and tables, for tests of `kvm-slots`.
 
-pub mod beside;
+pub mod compare;
 pub mod dumb;
 pub mod layout;
 pub mod machine;

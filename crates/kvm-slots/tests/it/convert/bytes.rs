@@ -5,7 +5,7 @@
 use crate::common;
 
 use common::PAGE;
-use common::beside::{Nobody, check, guest_load, host_offset};
+use common::compare::{UnansweredExits, check, guest_load, host_offset};
 use common::layout::{COUNT, Layout};
 use common::oracle::Oracle;
 use kvm_slots::convert::{ConvertError, PageRange, PageState, Request};
@@ -109,7 +109,8 @@ fn apply(layout: &Layout, oracle: &mut Oracle, op: &Op) {
                 *at = value;
                 let data = value.to_le_bytes();
                 let vm = &layout.vm().vm;
-                vm.guest_store(page * PAGE + 8, &data, &mut Nobody).unwrap();
+                vm.guest_store(page * PAGE + 8, &data, &mut UnansweredExits)
+                    .unwrap();
             }
         }
         Op::HostStore { page, value } => {
@@ -154,7 +155,7 @@ fn no_pattern_leaks_from_one_side_to_the_other_and_back() {
     let layout = Layout::new();
     let vm = &layout.vm().vm;
     let store = |value: u64| {
-        vm.guest_store(8, &value.to_le_bytes(), &mut Nobody)
+        vm.guest_store(8, &value.to_le_bytes(), &mut UnansweredExits)
             .unwrap()
     };
     let host = || u64::from_le_bytes(layout.host.read(8));
@@ -184,7 +185,8 @@ fn bytes_that_the_host_stores_in_a_private_page_stay() {
 fn a_page_in_place_keeps_its_bytes() {
     let layout = Layout::new();
     let vm = &layout.vm().vm;
-    vm.guest_store(28 * PAGE + 8, &[7; 8], &mut Nobody).unwrap();
+    vm.guest_store(28 * PAGE + 8, &[7; 8], &mut UnansweredExits)
+        .unwrap();
     for private in [true, false] {
         assert_eq!(convert(&layout, By::Hypercall, 28, 4, private).unwrap(), 4);
         assert_eq!(guest_load(&layout, 28), Ok(0x0707_0707_0707_0707));

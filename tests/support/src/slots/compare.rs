@@ -11,9 +11,9 @@ use super::oracle::Oracle;
 
 /// Exits that are not answered.
 #[derive(Debug)]
-pub struct Nobody;
+pub struct UnansweredExits;
 
-impl MmioHandler for Nobody {
+impl MmioHandler for UnansweredExits {
     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {
         data.fill(0xff);
     }
@@ -27,7 +27,7 @@ pub fn guest_load(layout: &Layout, page: u64) -> Result<u64, GuestFault> {
     layout
         .vm()
         .vm
-        .guest_load(page * PAGE + 8, &mut data, &mut Nobody)?;
+        .guest_load(page * PAGE + 8, &mut data, &mut UnansweredExits)?;
     Ok(u64::from_le_bytes(data))
 }
 
