@@ -69,7 +69,7 @@ enum Command {
     /// hardware tests in all of them, and `run ENV` in one.
     Lab {
         #[command(subcommand)]
-        command: lab::LabCommand,
+        command: lab::cli::LabCommand,
     },
     /// Run the benchmarks. Print tables, and write them to target/bench.md.
     Bench,
@@ -120,7 +120,7 @@ fn main() -> ExitCode {
             differential_ops,
             only,
         }),
-        Command::Lab { command } => lab::run(&command),
+        Command::Lab { command } => lab::cli::run(&command),
         Command::Bench => bench::run(),
         Command::Miri => miri::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

@@ -21,7 +21,7 @@ use crate::lab::boot::{self, Console};
 use crate::lab::doctor;
 use crate::lab::environment::{Environment, Kernel, X86_64, select};
 use crate::lab::{self, Bootable};
-use crate::shell::{build_program, build_static_program, root};
+use crate::shell::{build_program, build_static_program};
 use report::{Report, Unavailable};
 use session::TimeLimits;
 
@@ -66,7 +66,7 @@ pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String>
 fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report, String> {
     let start = Instant::now();
     let environments = select(&options.names)?;
-    let folder = results_folder()?;
+    let folder = lab::boot::results_folder()?;
     let network = match options.offline {
         true => Network::Offline,
         false => Network::Daily,
@@ -200,13 +200,6 @@ fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environmen
             session::booted(bootable.name(), &mut command, console, TimeLimits::USUAL)
         }
     }
-}
-
-/// The default folder for reports and consoles.
-pub fn results_folder() -> Result<PathBuf, String> {
-    let folder = root().join("target").join("hw-test");
-    lab::cache::make_folder(&folder)?;
-    Ok(folder)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

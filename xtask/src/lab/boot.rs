@@ -3,11 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::cache;
 use super::environment::Architecture;
 use super::kernel::Ready;
+use crate::shell::root;
 
 /// The devices for the tests, each in an IOMMU group of its own: a network card
 /// with an MSI-X BAR and an I/O BAR, a device with one BAR of 1 MiB, one with a
@@ -141,6 +143,13 @@ pub fn console(path: &Path) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let end = &bytes[bytes.len().saturating_sub(MOST)..];
     String::from_utf8_lossy(end).replace('\r', "")
+}
+
+/// The default folder for reports and consoles.
+pub fn results_folder() -> Result<PathBuf, String> {
+    let folder = root().join("target").join("hw-test");
+    cache::make_folder(&folder)?;
+    Ok(folder)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::cache::files;
 use super::cache::{self, Cache};
 use super::environment::{Architecture, Recipe};
-use super::kernel::files;
 use crate::shell::{self, root};
 
 /// The interval between progress messages.

@@ -196,6 +196,14 @@ pub fn at(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", path.display())
 }
 
+/// The entries of a folder, sorted by name. Empty if it does not exist.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

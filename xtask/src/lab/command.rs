@@ -12,7 +12,6 @@ use super::boot::{self, Console};
 use super::cache;
 use super::environment::{Kernel, X86_64, find};
 use super::{Payload, doctor, make_bootable};
-use crate::hw_test;
 use crate::shell::{build_static_program, root};
 
 /// Boots an environment, runs a command in it, and prints its output. `vmm` is
@@ -55,7 +54,7 @@ fn boot(
     };
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
-    let console = hw_test::results_folder()?.join(format!("{name}.command.log"));
+    let console = boot::results_folder()?.join(format!("{name}.command.log"));
     let mut command = bootable.command(Console::Command(&console));
     // The emulator's messages matter only if it ends early.
     let complaints = console.with_extension("emulator");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cache::{self, Cache};
-use super::kernel::{self, Ready};
+use super::kernel::Ready;
 
 /// The first program that a lab kernel starts.
 const INIT: &str = include_str!("../../lab/init");
@@ -64,7 +64,7 @@ pub fn assemble(
             for (name, program) in *programs {
                 archive.file(&format!("bin/{name}"), 0o755, &read(program)?)?;
             }
-            for path in kernel::files(examples) {
+            for path in cache::files(examples) {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 archive.file(&format!("examples/{name}"), 0o644, &read(&path)?)?;
             }

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::apt::Apt;
 use super::build::Builder;
+use super::cache::files;
 use super::cache::{self, Cache};
 use super::doctor;
 use super::environment::{Architecture, Environment, Kernel};
@@ -191,12 +192,4 @@ fn unpack(debs: &[PathBuf], to: &Path) -> Result<(), String> {
         shell::capture(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to))?;
     }
     Ok(())
-}
-
-/// The entries of a folder, sorted by name. Empty if it does not exist.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
 }

@@ -7,6 +7,7 @@ pub mod apt;
 pub mod boot;
 mod build;
 pub mod cache;
+pub mod cli;
 pub mod command;
 pub mod doctor;
 pub mod environment;
@@ -16,86 +17,18 @@ mod manifest;
 mod modules;
 mod packages;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use clap::Subcommand;
-
-use crate::hw_test::{self, HwTestOptions};
-use crate::shell::build_static_program;
 use apt::{Apt, Network};
 use boot::Console;
 use build::Builder;
 use cache::Cache;
-use environment::{ENVIRONMENTS, Environment, Kernel, X86_64, find, select};
+use environment::{Environment, X86_64};
 pub use initramfs::Payload;
 use kernel::{Lab, Ready};
-use manifest::Manifest;
-
-/// Commands of the lab.
-#[derive(Clone, Debug, Subcommand)]
-pub enum LabCommand {
-    /// List what the lab needs, and print one command that installs what is
-    /// missing.
-    Doctor,
-    /// List the environments, and whether the cache has them.
-    List,
-    /// Download or build the newest kernels of environments.
-    ///
-    /// The results stay in the cache and need no network later. Building a
-    /// kernel takes minutes. An interrupted build is resumed.
-    Build {
-        /// The environments. Default: all but the slow ones.
-        #[arg(value_name = "ENV")]
-        names: Vec<String>,
-    },
-    /// Boot an environment and run the hardware tests or a command in it.
-    ///
-    /// A command has `vmm` on its path and the folder `examples`: `cargo xtask
-    /// lab run lab-7.3 -- vmm run examples/confidential.toml`. This command
-    /// prints its output. It fails if the command fails.
-    Run {
-        /// The environment.
-        #[arg(value_name = "ENV")]
-        name: String,
-        /// Start a shell on the console instead of the tests. The tests are in
-        /// /hw-tests. Leave with `poweroff -f` or Ctrl-A x.
-        #[arg(long)]
-        shell: bool,
-        /// Print the whole console afterwards.
-        #[arg(long, conflicts_with = "shell")]
-        console: bool,
-        /// The command to run instead of the tests.
-        #[arg(last = true, conflicts_with_all = ["shell", "console"])]
-        command: Vec<String>,
-    },
-    /// Remove the cache, or the parts that no environment uses.
-    Clean {
-        /// Remove only unfinished work and outdated kernels.
-        #[arg(long)]
-        stale: bool,
-    },
-}
-
-/// Runs a command of the lab.
-///
-/// # Errors
-/// A message that says what went wrong.
-pub fn run(command: &LabCommand) -> Result<(), String> {
-    match command {
-        LabCommand::Doctor => doctor::examine(&X86_64),
-        LabCommand::List => list(),
-        LabCommand::Build { names } => build_named(names),
-        LabCommand::Run {
-            name, shell: true, ..
-        } => shell(name),
-        LabCommand::Run { name, command, .. } if !command.is_empty() => command::run(name, command),
-        LabCommand::Run { name, console, .. } => run_tests(name, *console),
-        LabCommand::Clean { stale } => clean(*stale),
-    }
-}
 
 /// An environment that is ready to boot.
 #[derive(Clone, Debug)]
@@ -147,117 +80,4 @@ fn lab<'a>(cache: &'a Cache, apt: &'a Apt<'a>, limit: Option<Duration>) -> Lab<'
         architecture: &X86_64,
         builder: Builder { jobs, limit },
     }
-}
-
-fn list() -> Result<(), String> {
-    let root = cache::place()?;
-    for environment in ENVIRONMENTS {
-        let name = environment.name;
-        let state = match environment.kernel {
-            Kernel::Host => "this machine".into(),
-            _ => match made(&root, environment) {
-                Some(origin) => format!("ready: {origin}"),
-                None => format!("not made yet: cargo xtask lab build {name}"),
-            },
-        };
-        println!("{name:<26} {state}");
-    }
-    let mebibytes = cache::size(&root) >> 20;
-    println!("\n{mebibytes} MiB in {}", root.display());
-    Ok(())
-}
-
-/// The packages of an environment's kernel, if the kernel is in the cache.
-fn made(root: &Path, environment: Environment) -> Option<String> {
-    let manifest = Manifest::load(root, environment)?;
-    let place = manifest.kernel_place(root, &X86_64, environment);
-    place
-        .is_ok_and(|place| place.exists())
-        .then(|| manifest.origin())
-}
-
-fn build_named(names: &[String]) -> Result<(), String> {
-    let cache = Cache::open()?;
-    let apt = Apt::new(&cache, &X86_64, Network::Now);
-    let lab = lab(&cache, &apt, None);
-    let mut failed = Vec::new();
-    for environment in select(names)? {
-        if environment.kernel == Kernel::Host {
-            continue;
-        }
-        match lab.ready(environment) {
-            Ok(ready) => println!("{:<26} ready: {}", environment.name, ready.origin),
-            Err(error) => {
-                println!("{:<26} {error}", environment.name);
-                failed.push(environment.name);
-            }
-        }
-    }
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(format!("not ready: {}", failed.join(", "))),
-    }
-}
-
-fn run_tests(name: &str, console: bool) -> Result<(), String> {
-    let options = HwTestOptions {
-        names: vec![name.into()],
-        ..HwTestOptions::default()
-    };
-    let result = hw_test::run(&options);
-    if console {
-        let path = hw_test::results_folder()?.join(format!("{name}.console.log"));
-        println!("{}", boot::console(&path));
-    }
-    result
-}
-
-fn shell(name: &str) -> Result<(), String> {
-    let environment = find(name)?;
-    if environment.kernel == Kernel::Host {
-        return Err("the host is where you are".into());
-    }
-    doctor::can_boot(&X86_64)?;
-    let program = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let payload = Payload::Tests { program: &program };
-    let made = make_bootable(&[environment], &payload, Network::Daily, None);
-    let bootable = made.into_iter().next().ok_or("no environment")??;
-    let mut command = bootable.command(Console::Shell);
-    let status = command
-        .status()
-        .map_err(|e| format!("{}: {e}", X86_64.qemu))?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("{}: {status}", X86_64.qemu)),
-    }
-}
-
-/// Removes the cache. With `stale`, apt's indexes stay, because they are small.
-fn clean(stale: bool) -> Result<(), String> {
-    let root = cache::place()?;
-    let before = cache::size(&root);
-    if stale {
-        let cache = Cache::open()?;
-        let uses = ENVIRONMENTS.into_iter().filter_map(|environment| {
-            let manifest = Manifest::load(&root, environment)?;
-            Some(manifest.uses(&root, &X86_64, environment))
-        });
-        let used: Vec<PathBuf> = uses.flatten().collect();
-        for folder in ["kernels", "busybox", "packages"] {
-            for path in kernel::files(&cache.folder(folder)?) {
-                if !used.contains(&path) {
-                    cache::remove(&path)?;
-                }
-            }
-        }
-        for folder in ["unfinished", "builds"] {
-            cache::remove(&root.join(folder))?;
-        }
-    } else {
-        let _others_wait = Cache::open()?;
-        cache::remove(&root)?;
-    }
-    let freed = before.saturating_sub(cache::size(&root)) >> 20;
-    println!("{freed} MiB freed in {}", root.display());
-    Ok(())
 }
