@@ -7,7 +7,8 @@ use core::fmt;
 use guest_ranges::AddrRange;
 use thiserror::Error;
 
-use crate::bar::{Bar, BarIndex, BarKind, ReportedRange, TeeKind};
+use crate::bar::{Bar, BarIndex, BarKind};
+use crate::bar_input::{ReportedRange, TeeKind};
 use crate::msix::MsixParts;
 use crate::report::{InterfaceReport, MmioRange};
 
