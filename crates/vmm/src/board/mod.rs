@@ -2,7 +2,7 @@
 //! An assembled machine: model, memslots and devices, ready to run.
 //!
 //! [`region_builder`] builds the model's regions, and [`bar_regions`] those of a
-//! BAR. While the guest runs, [`exits`] answers its trapped accesses, and
+//! BAR. While the guest runs, [`mmio`] answers its trapped accesses, and
 //! [`actions`] does what the script tells the VMM to do.
 
 pub mod actions;
@@ -10,6 +10,7 @@ mod bar_regions;
 pub mod exits;
 pub mod handle;
 pub mod host_mapping;
+mod mmio;
 mod region_builder;
 
 use std::sync::Arc;
