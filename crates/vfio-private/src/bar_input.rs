@@ -75,7 +75,7 @@ impl ReportedRange {
     ///
     /// # Errors
     ///
-    /// As for [`BarRange::new`].
+    /// As for [`BarRange::new`](crate::BarRange::new).
     pub fn new(offset: u64, size: u64, kind: TeeKind) -> Result<Self, InputError> {
         Ok(Self {
             range: range(offset, size)?,
