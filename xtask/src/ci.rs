@@ -43,11 +43,12 @@ pub fn run() -> Result<(), String> {
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
-        // Without the system calls, which the workspace switches on above.
-        clippy(&["-p", "vfio-private", "--all-targets"]),
-        // Without memory-model, and without kvm-slots, which the tests switch
-        // on.
-        clippy(&["-p", "vfio-dma", "--all-targets", "--no-default-features"]),
+        // Without the system calls. Only the library, because its tests switch
+        // them on.
+        clippy(&["-p", "vfio-private", "--lib"]),
+        // Without memory-model, and without kvm-slots. Only the library, because
+        // its tests switch both on.
+        clippy(&["-p", "vfio-dma", "--lib", "--no-default-features"]),
         clippy(&["-p", "vfio-dma", "--lib", "--features", "memory-model"]),
         // Without kvm-slots, which the VMM switches on above.
         clippy(&["-p", "memory-map", "--all-targets"]),

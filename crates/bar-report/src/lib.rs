@@ -97,7 +97,8 @@
 //! A fact that no input states is an error that says which input has it. In a text of `lspci`, each
 //! line is parsed, or known not to be about BARs and MSI-X, or an error with its number: an MSI-X
 //! table that was overlooked would be handed to the guest. Two statements must agree, and capabilities
-//! that `lspci` could not read or that were cut off are an error.
+//! that `lspci` could not read or that were cut off are an error. So is a sign that lines are left out,
+//! or that a second device begins. Only I/O BARs need no size: all of them traps.
 //!
 //! The [`Note`]s of a report list what it depends on: VFIO was not asked, another offset rule fits
 //! too, a part was left out. The text and the JSON have the same notes.

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The facts about one BAR: the classifier's input.
+//! A BAR: its number, its size and bytes of it. [`InputError`] refuses numbers that no device has.
 
 use core::fmt;
 
 use guest_ranges::AddrRange;
-
-use crate::error::InputError;
-use crate::msix::{Msix, MsixParts};
+use thiserror::Error;
 
 /// The number of a BAR in a type 0 configuration header: 0 to 5.
 ///
@@ -109,44 +107,6 @@ impl Bar {
     }
 }
 
-/// One area of VFIO's sparse-mmap capability, as the kernel reports it.
-///
-/// Unlike an [`AddrRange`] it may be empty, since drivers do report such areas, and may lie anywhere.
-/// [`classify`](crate::classify) ignores the empty ones and rejects the rest if they leave the BAR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SparseArea {
-    /// Bytes from the start of the region.
-    pub offset: u64,
-    /// Size in bytes; 0 means nothing.
-    pub size: u64,
-}
-
-/// What VFIO reports about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Region {
-    /// The region's mmap flag. Without it no part can be mapped, whatever the other fields are.
-    pub mmap: bool,
-    /// The sparse-mmap capability: only bytes inside an area can be mapped. Without the capability
-    /// (`None`) the mmap flag applies to the whole region. With an empty list nothing can be mapped.
-    /// The order is free, and areas may touch or overlap.
-    pub sparse: Option<Vec<SparseArea>>,
-    /// The MSI-X-mappable capability: VFIO does not refuse to map the pages of the MSI-X table.
-    /// The table is trapped all the same; see [`Reason::MsixNotMappable`](crate::Reason).
-    pub msix_mappable: bool,
-}
-
-impl Region {
-    /// A region that VFIO lets userspace map as a whole, the MSI-X table included.
-    pub const fn mappable() -> Self {
-        Self {
-            mmap: true,
-            sparse: None,
-            msix_mappable: true,
-        }
-    }
-}
-
 /// Bytes of a named BAR.
 ///
 /// ```
@@ -190,7 +150,7 @@ impl fmt::Display for BarRange {
 }
 
 /// No BAR reaches the last byte of a 64-bit space, so that its end fits, too.
-fn range(offset: u64, size: u64) -> Result<AddrRange, InputError> {
+pub(crate) fn range(offset: u64, size: u64) -> Result<AddrRange, InputError> {
     if size == 0 {
         return Err(InputError::EmptyRange { offset });
     }
@@ -199,101 +159,58 @@ fn range(offset: u64, size: u64) -> Result<AddrRange, InputError> {
     range.ok_or(InputError::RangeWraps { offset, size })
 }
 
-/// The kind of a range in a TDISP interface report: the inverse of its `IS_NON_TEE_MEM` attribute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TeeKind {
-    /// Only the confidential guest may reach the range: `IS_NON_TEE_MEM` clear.
-    Tee,
-    /// Anyone may reach the range: `IS_NON_TEE_MEM` set.
-    NonTee,
-}
-
-/// One MMIO range of a TDISP interface report, converted to an offset in its BAR.
-///
-/// The report itself counts in units of 4 KiB and adds a reporting offset to every address;
-/// [`InterfaceReport::place`](crate::InterfaceReport::place) undoes that. Ranges of the same kind may
-/// overlap, ranges of different kinds may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReportedRange {
-    /// The bytes, from the start of the BAR.
-    pub range: AddrRange,
-    /// Whether they belong to the guest's trusted environment.
-    pub kind: TeeKind,
-    /// The MSI-X structures that the device reports to be in the range. A marked range must hold at
-    /// least a byte of the structure.
-    pub msix: MsixParts,
-}
-
-impl ReportedRange {
-    /// The `size` bytes from `offset` on in a BAR, without a mark for MSI-X structures.
-    ///
-    /// # Errors
-    ///
-    /// As for [`BarRange::new`].
-    pub fn new(offset: u64, size: u64, kind: TeeKind) -> Result<Self, InputError> {
-        Ok(Self {
-            range: range(offset, size)?,
-            kind,
-            msix: MsixParts::NONE,
-        })
-    }
-
-    /// The same range, marked to hold these MSI-X structures.
-    #[must_use]
-    pub const fn with_msix(self, msix: MsixParts) -> Self {
-        Self { msix, ..self }
-    }
-
-    /// Whether the device has locked MSI-X structures in the range although it is not TEE memory.
-    ///
-    /// A device marks its MSI-X structures if the host asked it to lock them (`LOCK_MSIX`). It then
-    /// rejects accesses to them without the trusted bit, which the host's accesses lack. So a VMM
-    /// that traps the guest's accesses may be unable to carry them out, and only interrupts set up
-    /// before the lock may work. [`classify`](crate::classify) traps the range nevertheless.
-    pub fn locks_host_out(&self) -> bool {
-        self.kind == TeeKind::NonTee && self.msix != MsixParts::NONE
-    }
-}
-
-/// Everything that [`classify`](crate::classify) knows about one BAR.
-#[derive(Clone, Copy, Debug)]
+/// A number that is not valid for its input type. Raised when a value of that type is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub struct BarInput<'a> {
-    /// The BAR.
-    pub bar: Bar,
-    /// What VFIO reports about its region.
-    pub region: &'a Region,
-    /// The device's MSI-X structures, in this BAR or another; `None` without the capability.
-    pub msix: Option<Msix>,
-    /// The ranges of this BAR in the device's TDISP report. Without a report (`None`) nothing is
-    /// private. An empty list is a report that does not mention this BAR: a memory BAR is then
-    /// blocked, except for trapped MSI-X pages. For an I/O BAR, which a report never lists, the two
-    /// are the same.
-    pub report: Option<&'a [ReportedRange]>,
-}
-
-impl<'a> BarInput<'a> {
-    /// A BAR of a device without MSI-X, and without a report.
-    pub const fn new(bar: Bar, region: &'a Region) -> Self {
-        Self {
-            bar,
-            region,
-            msix: None,
-            report: None,
-        }
-    }
-
-    /// The same BAR of a device with these MSI-X structures; `None` without the capability.
-    #[must_use]
-    pub const fn with_msix(self, msix: Option<Msix>) -> Self {
-        Self { msix, ..self }
-    }
-
-    /// The same BAR with the ranges that a report has for it; `None` without a report.
-    #[must_use]
-    pub const fn with_report(self, report: Option<&'a [ReportedRange]>) -> Self {
-        Self { report, ..self }
-    }
+pub enum InputError {
+    /// A range without bytes.
+    #[error("range at {offset:#x} is empty")]
+    EmptyRange {
+        /// Where the range would start, in bytes.
+        offset: u64,
+    },
+    /// A range whose end does not fit 64 bits.
+    #[error("range of {size:#x} bytes at {offset:#x} wraps around")]
+    RangeWraps {
+        /// Where the range would start, in bytes.
+        offset: u64,
+        /// How many bytes it would hold.
+        size: u64,
+    },
+    /// A BAR number above 5.
+    #[error("there is no BAR {index}, only 0 to 5")]
+    NoSuchBar {
+        /// The number.
+        index: u8,
+    },
+    /// A BAR size that is not a power of two.
+    #[error("{bar} has {size:#x} bytes, which is not a power of two")]
+    BarSize {
+        /// The BAR.
+        bar: BarIndex,
+        /// The size in bytes.
+        size: u64,
+    },
+    /// A number of MSI-X vectors that no device has.
+    #[error("{vectors} MSI-X vectors are not between 1 and 2048")]
+    MsixVectors {
+        /// The number.
+        vectors: u16,
+    },
+    /// An MSI-X structure off the grid of 8 bytes.
+    #[error("MSI-X structure at {offset:#x} of {bar} is not at a multiple of 8 bytes")]
+    MsixOffset {
+        /// The BAR.
+        bar: BarIndex,
+        /// Where the structure would be, in bytes.
+        offset: u64,
+    },
+    /// A host page size that no kernel has.
+    #[error("host page size {bytes:#x} is none of 4 KiB, 16 KiB and 64 KiB")]
+    PageSize {
+        /// The size in bytes.
+        bytes: u64,
+    },
 }
 
 #[cfg(test)]

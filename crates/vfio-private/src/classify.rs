@@ -2,7 +2,8 @@
 
 //! The classifier: computes the pieces of a BAR from the facts about it.
 
-use crate::bar::{BarInput, BarKind, Region};
+use crate::bar::BarKind;
+use crate::bar_input::{BarInput, Region};
 use crate::error::ClassifyError;
 use crate::facts::{BarFacts, MsixTrap};
 use crate::isolation;

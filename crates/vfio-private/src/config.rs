@@ -10,9 +10,8 @@
 mod ea;
 mod error;
 
-use crate::bar::{BarIndex, BarKind};
+use crate::bar::{BarIndex, BarKind, InputError};
 use crate::bytes::{le16, le32};
-use crate::error::InputError;
 use crate::msix::Msix;
 
 pub use ea::{EaEntry, EaResource};

@@ -1,68 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Errors of the input, each with the numbers that show the problem.
+//! Errors of the classifier, each with the numbers that show the problem.
 
 use core::fmt;
 
 use guest_ranges::AddrRange;
 use thiserror::Error;
 
-use crate::bar::{BarIndex, BarRange, ReportedRange};
+use crate::bar::{BarIndex, BarRange};
+use crate::bar_input::ReportedRange;
 use crate::msix::MsixPart;
-
-/// A number that is not valid for its input type. Raised when a value of that type is created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum InputError {
-    /// A range without bytes.
-    #[error("range at {offset:#x} is empty")]
-    EmptyRange {
-        /// Where the range would start, in bytes.
-        offset: u64,
-    },
-    /// A range whose end does not fit 64 bits.
-    #[error("range of {size:#x} bytes at {offset:#x} wraps around")]
-    RangeWraps {
-        /// Where the range would start, in bytes.
-        offset: u64,
-        /// How many bytes it would hold.
-        size: u64,
-    },
-    /// A BAR number above 5.
-    #[error("there is no BAR {index}, only 0 to 5")]
-    NoSuchBar {
-        /// The number.
-        index: u8,
-    },
-    /// A BAR size that is not a power of two.
-    #[error("{bar} has {size:#x} bytes, which is not a power of two")]
-    BarSize {
-        /// The BAR.
-        bar: BarIndex,
-        /// The size in bytes.
-        size: u64,
-    },
-    /// A number of MSI-X vectors that no device has.
-    #[error("{vectors} MSI-X vectors are not between 1 and 2048")]
-    MsixVectors {
-        /// The number.
-        vectors: u16,
-    },
-    /// An MSI-X structure off the grid of 8 bytes.
-    #[error("MSI-X structure at {offset:#x} of {bar} is not at a multiple of 8 bytes")]
-    MsixOffset {
-        /// The BAR.
-        bar: BarIndex,
-        /// Where the structure would be, in bytes.
-        offset: u64,
-    },
-    /// A host page size that no kernel has.
-    #[error("host page size {bytes:#x} is none of 4 KiB, 16 KiB and 64 KiB")]
-    PageSize {
-        /// The size in bytes.
-        bytes: u64,
-    },
-}
 
 /// What a private range would have to share a host page with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

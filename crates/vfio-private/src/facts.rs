@@ -7,7 +7,8 @@
 
 use guest_ranges::{AddrRange, RangeSet};
 
-use crate::bar::{Bar, BarInput, BarKind, Region, ReportedRange, TeeKind};
+use crate::bar::{Bar, BarKind};
+use crate::bar_input::{BarInput, Region, ReportedRange, TeeKind};
 use crate::error::ClassifyError;
 use crate::msix::{Msix, MsixPart};
 use crate::page::PageSize;

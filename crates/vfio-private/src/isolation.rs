@@ -4,7 +4,7 @@
 
 use guest_ranges::AddrRange;
 
-use crate::bar::{ReportedRange, TeeKind};
+use crate::bar_input::{ReportedRange, TeeKind};
 use crate::error::{ClassifyError, Neighbour};
 use crate::facts::{BarFacts, ReportFacts, edges, locked_into_tee};
 use crate::policy::TeeMsixPolicy;

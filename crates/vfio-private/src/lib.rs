@@ -147,6 +147,7 @@
 #![deny(unsafe_code)]
 
 mod bar;
+mod bar_input;
 mod bytes;
 mod classify;
 pub mod config;
@@ -169,11 +170,10 @@ pub mod report;
 
 pub use guest_ranges::AddrRange;
 
-pub use bar::{
-    Bar, BarIndex, BarInput, BarKind, BarRange, Region, ReportedRange, SparseArea, TeeKind,
-};
+pub use bar::{Bar, BarIndex, BarKind, BarRange, InputError};
+pub use bar_input::{BarInput, Region, ReportedRange, SparseArea, TeeKind};
 pub use classify::classify;
-pub use error::{ClassifyError, InputError, Neighbour};
+pub use error::{ClassifyError, Neighbour};
 pub use msix::{Msix, MsixPart, MsixParts};
 pub use page::PageSize;
 pub use piece::{Access, Piece};

@@ -4,8 +4,7 @@
 
 use core::fmt;
 
-use crate::bar::{BarIndex, BarRange};
-use crate::error::InputError;
+use crate::bar::{BarIndex, BarRange, InputError};
 
 /// One of the two MSI-X structures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use core::fmt;
 
 use guest_ranges::AddrRange;
 
-use crate::error::InputError;
+use crate::bar::InputError;
 
 /// The page size of the host kernel.
 ///

@@ -7,7 +7,7 @@
 use thiserror::Error;
 use vfio_bindings::bindings::vfio as uapi;
 
-use crate::bar::{Region, SparseArea};
+use crate::bar_input::{Region, SparseArea};
 use crate::bytes::{ne16, ne32, ne64};
 
 /// Offsets in `struct vfio_region_info`, and its size.

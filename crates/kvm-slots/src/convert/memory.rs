@@ -113,8 +113,10 @@ impl ConvertibleMemory {
     /// before any change ([`Refusal::NoRoom`](crate::convert::Refusal::NoRoom)). KVM's
     /// own state grows in the same way and has no limit.
     ///
-    /// The limit never refuses a request to make pages shared. A VMM that has removed
-    /// memory frees state, here and in KVM, by making its pages shared.
+    /// The limit never refuses a request to make pages shared: each 16 MiB with
+    /// private pages count as a bitmap from the start, even where the state is one
+    /// range now. A VMM that has removed memory frees state, here and in KVM, by
+    /// making its pages shared.
     pub fn set_state_limit(&mut self, bytes: usize) {
         self.limit = bytes;
     }

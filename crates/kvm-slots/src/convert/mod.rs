@@ -59,6 +59,10 @@
 //! costs one ioctl for its attributes and one call for each range of memory with
 //! stale bytes.
 //!
+//! Each part is planned twice: to change its attributes, and to settle it after all
+//! parts have succeeded. Until then the recorded state does not change, so a
+//! rollback finds the old state there and needs no list of what was done.
+//!
 //! The state of the pages is bounded too, wherever a guest moves its memory: see
 //! [`ConvertibleMemory`], and `MemoryModel::set_state_limit` of `memory-model`. A
 //! request that would exceed the limit is refused ([`Refusal::NoRoom`]).

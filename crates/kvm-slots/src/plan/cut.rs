@@ -4,7 +4,8 @@
 //! Cuts depend only on the range itself and on where its bytes are, not on its
 //! neighbors or its guest-physical address. So a range that stays keeps its
 //! slots whatever happens to its neighbors, and a range that moves is cut into
-//! the same slots.
+//! the same slots, which can move one by one. It is also why a plan from a
+//! change is the same as the plan from all ranges.
 
 use guest_ranges::AddrRange;
 

@@ -44,7 +44,9 @@ impl Plan {
     /// rolled back.
     ///
     /// A plan leaves no gap if only its last operation takes memory from the
-    /// guest: a delete or a move of one slot. There are exceptions:
+    /// guest: a delete or a move of one slot. A plan that deletes or moves two slots
+    /// holds vCPUs for the sake of its rollback: the second operation can fail
+    /// after the guest has seen the first. Some plans leave a gap nevertheless:
     ///
     /// - A slot without a host address is added or removed. A vCPU thread has no
     ///   mapping to answer an exit that races with this.

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The files of slots: guest_memfds and dma-bufs of devices.
+//!
+//! The kernel releases a guest_memfd with its last descriptor and mapping, and the
+//! VMM holds both. The simulation detects this by a lock (`flock`) of the open file
+//! description that it gives to the VMM: once a second one can take the lock, the
+//! first is gone.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! System calls of the simulation: copies that fail like the kernel's, files for
 //! guest_memfds, and the identity of files.
+//!
+//! Copies use `process_vm_readv` and `process_vm_writev` on this process: an access
+//! to unmapped memory is EFAULT, as in KVM, and not a SIGSEGV of the simulation.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

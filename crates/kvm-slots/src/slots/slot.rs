@@ -17,7 +17,8 @@ pub type SlotId = u16;
 /// A memslot: a range of whole pages with a number.
 ///
 /// A range that is mapped push-style ([`AbiProfile::Push`]) has a number too, but
-/// KVM has no slot of that number.
+/// KVM has no slot of that number. So all profiles share the planner, the order of
+/// operations and the rollback.
 ///
 /// Only the planner makes slots, from the ranges that the VMM passes.
 #[derive(Clone, Debug, PartialEq, Eq)]

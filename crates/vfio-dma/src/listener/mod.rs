@@ -6,6 +6,10 @@
 //! engine: pages that become private are unmapped before the guest uses them, and
 //! pages that become shared are mapped afterwards.
 //!
+//! The listener keeps no state of pages. It follows the engine's calls and not the
+//! page set, which changes too late: after the guest has got or lost the pages. In a
+//! transaction it takes the private pages from the update.
+//!
 //! | memory | devices may |
 //! | --- | --- |
 //! | RAM, shared pages | access it as the guest: read and write, or read |

@@ -4,8 +4,7 @@
 
 use thiserror::Error;
 
-use crate::bar::BarIndex;
-use crate::error::InputError;
+use crate::bar::{BarIndex, InputError};
 
 /// Why configuration space is not valid. Offsets are from its start, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -111,7 +111,8 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bar::{BarIndex, BarInput, BarKind, Region, ReportedRange, TeeKind};
+    use crate::bar::{BarIndex, BarKind};
+    use crate::bar_input::{BarInput, Region, ReportedRange, TeeKind};
     use crate::classify::classify;
     use crate::msix::MsixParts;
     use crate::page::PageSize;

@@ -45,6 +45,7 @@ pub mod interrupts;
 mod ioctl;
 mod iommu;
 mod mapping;
+mod sysfs;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -7,7 +7,8 @@ use core::fmt;
 use guest_ranges::AddrRange;
 use thiserror::Error;
 
-use crate::bar::{Bar, BarIndex, BarKind, ReportedRange, TeeKind};
+use crate::bar::{Bar, BarIndex, BarKind};
+use crate::bar_input::{ReportedRange, TeeKind};
 use crate::msix::MsixParts;
 use crate::report::{InterfaceReport, MmioRange};
 
@@ -18,7 +19,8 @@ const REPORT_PAGE: u64 = 0x1000;
 ///
 /// The host gives the device a reporting offset when it locks the interface, and the device adds it
 /// to every address it reports. The report does not contain that offset. Consumers undo it in one of
-/// two ways, neither of which is always right.
+/// two ways, neither of which is always right. The specification does not decide between them, so the
+/// caller does. The crate `bar-report` adds a note if the other rule fits too, with another result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OffsetRule {
     /// Counted from the lowest page with the same range ID. Right if the first page of the BAR is

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! An assembled machine: model, memslots and devices, ready to run.
 //!
-//! [`region_builder`] builds the model's regions, and [`bar_regions`] those of a
-//! BAR. While the guest runs, [`exits`] answers its trapped accesses, and
+//! `region_builder` builds the model's regions, and `bar_regions` those of a
+//! BAR. While the guest runs, `mmio` answers its trapped accesses, and
 //! [`actions`] does what the script tells the VMM to do.
 
 pub mod actions;
@@ -10,6 +10,7 @@ mod bar_regions;
 pub mod exits;
 pub mod handle;
 pub mod host_mapping;
+mod mmio;
 mod region_builder;
 
 use std::sync::Arc;
@@ -263,7 +264,8 @@ fn build<P: Platform>(
     Ok(all)
 }
 
-/// Puts the guest's code into memory of its own, where nothing else is.
+/// Puts the guest's code into memory of its own, where nothing else is. The memory
+/// is a region of the machine, so the report shows it like any other.
 fn add_stub(
     model: &mut MemoryModel<Handle>,
     space: SpaceId,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Builds the model's region for a region of the machine, with its memory and its
 //! device. If this kernel does not support the region, a reservation that carries
-//! the reason takes its place.
+//! the reason takes its place. The reservation claims the region's addresses: no
+//! region below shows through, and lookups find the reason.
 
 use std::fs::File;
 use std::io;

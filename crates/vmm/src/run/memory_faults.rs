@@ -65,7 +65,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     ///
     /// For SNP and TDX this comes from KVM (`kvm_mmu_faultin_pfn` in
     /// arch/x86/kvm/mmu/mmu.c). Software-protected VMs have no such bit: to KVM,
-    /// each of their accesses matches its page. So the VMM compares.
+    /// each of their accesses matches its page. So the VMM compares, on the real and
+    /// on the simulated KVM. The conversion and the retry are the same for all VMs.
     fn mismatch(&self, access: &Access) -> Option<GuestFault> {
         let private = access.private?;
         let last = access.gpa.saturating_add(access.size as u64 - 1);

@@ -15,7 +15,6 @@
 mod info;
 mod ioctl;
 
-use std::collections::BTreeMap;
 use std::mem;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -23,13 +22,10 @@ use guest_ranges::AddrRange;
 use info::{Type1Info, Type1InfoError};
 use vfio_dma::{AddressSpace, DmaLimits, DmaMemory, DmaRange, DmaRefusal, DmaUnsupported};
 
-use super::iommu::{Files, Inner, Iommu};
+use super::iommu::{Files, Inner, Iommu, Mapped};
 
 /// The most that is taken for what a container says of itself, and for an IOAS's ranges.
 const MAX_INFO: usize = 1 << 20;
-
-/// What devices reach, by IOVA: it holds the owners.
-pub(super) type Mapped = BTreeMap<u64, DmaRange>;
 
 impl Iommu {
     /// Maps memory for the devices of this address space. There must be one: a container without a
@@ -108,8 +104,14 @@ impl Iommu {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.unmap_all();
+    }
+}
+
 impl Inner {
-    pub(super) fn mapped(&self) -> MutexGuard<'_, Mapped> {
+    fn mapped(&self) -> MutexGuard<'_, Mapped> {
         // It follows the kernel one call at a time, and so a panic leaves nothing half done.
         self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +149,7 @@ impl Inner {
 
     /// Unmaps everything, so that owners can go. A device's mapping or dma-buf can keep the address
     /// space alive after its files are closed here.
-    pub(super) fn unmap_all(&mut self) {
+    fn unmap_all(&mut self) {
         let mapped = mem::take(&mut *self.mapped());
         for (_, range) in mapped {
             let unmapped = self.unmap(range.iova());
