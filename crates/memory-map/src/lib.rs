@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Text, JSON and SVG pictures of a guest's memory map.
+//! Renders a guest's memory map as text, JSON or an SVG picture.
 //!
-//! A [`Map`] is what a model of the crate `memory-model` looks like at one
-//! moment: the region tree, the flat view and, if there are any, the memslots.
+//! A [`Map`] is a snapshot of a model of the crate `memory-model`: the region
+//! tree, the flat view and, optionally, the memslots.
 //!
 //! # How data flows
 //!
@@ -12,20 +12,22 @@
 //! SlotRows ─ with_slots ─┘         └─ svg ───> a picture
 //! ```
 //!
-//! [`Map::of`] copies what it needs: a map is plain data, and stays the same when
-//! the model changes. It has three kinds of rows: [`TreeRow`], [`FlatRow`] and
-//! [`SlotRow`]. The forms are functions of the rows alone:
+//! [`Map::of`] copies the data that it needs. A map does not change when the
+//! model changes. It has three kinds of rows: [`TreeRow`], [`FlatRow`] and
+//! [`SlotRow`]. All output formats depend only on the rows:
 //!
 //! - [`text::tree`], [`text::flat`] and [`text::slots`] print tables that fit in 80
 //!   columns.
 //! - [`Map`] and the rows implement [`serde::Serialize`]. Addresses are
 //!   hexadecimal strings, because JSON numbers end at 2^53.
-//! - [`svg::document`] draws all three side by side on one vertical scale.
+//! - [`svg::document`] draws the tree, the flat view and the memslots side by
+//!   side on one vertical scale.
 //!
 //! # Example
 //!
-//! RAM, and a serial port's registers on top of it. The handle of a region is
-//! its note here; a VMM makes one from whatever its handles know.
+//! The machine has RAM, and the registers of a serial port on top of it. Here,
+//! the handle of a region is its note. A VMM derives the note from its own
+//! handles.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -55,7 +57,7 @@
 //!   00000000000ff008-00000000000fffff direct rw ram              ram + 0xff008
 //! ");
 //!
-//! // The memslots, if the VMM has them at hand. From a `kvm_slots::SlotTable`:
+//! // Optionally, add the memslots. From a `kvm_slots::SlotTable`:
 //! // map.with_slots(table.slots().map(SlotRow::from))
 //! let map = map.with_slots([SlotRow {
 //!     id: 0,
@@ -76,14 +78,15 @@
 //!
 //! # What this crate does not do
 //!
-//! It reads no memory and asks no kernel: memslots are what the caller says they
-//! are. It reads no map back from JSON. It contains no `unsafe`.
+//! The crate reads no guest memory and does not query the kernel: the caller
+//! provides the memslots. It does not parse JSON. It contains no `unsafe`.
 //!
 //! # Features
 //!
-//! None is on by default.
+//! No feature is enabled by default.
 //!
-//! - `kvm-slots`: `SlotRow::from` a slot of the crate `kvm-slots`.
+//! - `kvm-slots`: converts a slot of the crate `kvm-slots` with
+//!   `SlotRow::from`.
 #![forbid(unsafe_code)]
 
 mod map;

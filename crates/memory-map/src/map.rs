@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The map: rows of the tree, of the flat view and of the memslots, read from
-//! a model.
+//! Builds a map from a model: rows of the tree, of the flat view and of the
+//! memslots.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use crate::rows::{FlatRow, SlotRow, TreeRow};
 
-/// A guest's memory at one moment.
+/// A snapshot of a guest's memory map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Map {
     /// The machine's name.
     pub machine: String,
     /// The region tree, parents before their children. The address space's own
-    /// tree is first; those that follow lie nowhere in it.
+    /// tree comes first. Further trees have no place in the address space.
     pub tree: Vec<TreeRow>,
     /// The flat view, by address.
     pub flat: Vec<FlatRow>,
@@ -24,16 +24,19 @@ pub struct Map {
 }
 
 impl Map {
-    /// The memory that `space` shows now, of a machine that is called `machine`.
+    /// Takes a snapshot of the address space `space`. `machine` is the name of
+    /// the machine.
     ///
-    /// `note` says about a region what the model does not know, such as why a
-    /// piece of a BAR is trapped. Rows show it; an empty note shows nothing.
+    /// `note` returns information about a region that the model does not have,
+    /// such as why a piece of a BAR is trapped. Rows contain it; an empty note
+    /// is not shown.
     ///
-    /// Beside the space's own tree the map has every other tree of the model,
-    /// except for those of other spaces that no alias shows.
+    /// Besides the tree of `space`, the map contains the other trees of the
+    /// model. It omits the trees of other address spaces, unless an alias shows
+    /// them.
     ///
     /// # Panics
-    /// If there is no such space.
+    /// Panics if `space` does not exist.
     #[track_caller]
     pub fn of<H>(
         model: &MemoryModel<H>,
@@ -50,8 +53,8 @@ impl Map {
         }
     }
 
-    /// The same with memslots, also as the [`FlatRow::slot`] of the runs that
-    /// they make direct.
+    /// Adds memslots. Also sets [`FlatRow::slot`] of the runs that they make
+    /// direct.
     #[must_use]
     pub fn with_slots(mut self, slots: impl IntoIterator<Item = SlotRow>) -> Self {
         self.slots = slots.into_iter().collect();
@@ -65,11 +68,11 @@ impl Map {
     }
 }
 
-/// The number of the slot that makes a run direct.
+/// Returns the number of the slot that makes a run direct.
 fn slot_of(row: &FlatRow, by_address: &[&SlotRow]) -> Option<u16> {
     let range = AddrRange::from_bounds(row.start, row.last)?;
     let direct = row.access.reads_directly();
-    // A slot has whole pages only, so it may start behind the run's start.
+    // A slot has whole pages only, so it may start after the run's start.
     let first = by_address.partition_point(|slot| slot.gpa < range.start());
     let inside = by_address[first..].iter().take_while(|slot| {
         AddrRange::new(slot.gpa, slot.size.into()).is_some_and(|slot| range.covers(slot))
@@ -77,7 +80,7 @@ fn slot_of(row: &FlatRow, by_address: &[&SlotRow]) -> Option<u16> {
     inside.filter(|_| direct).map(|slot| slot.id).min()
 }
 
-/// The roots of the trees that the map of a space shows.
+/// Returns the roots of the trees that the map of an address space shows.
 fn roots<H>(model: &MemoryModel<H>, space: SpaceId) -> Vec<RegionId> {
     let tree = model.tree();
     let (own, others): (Vec<_>, Vec<_>) = model.spaces().partition(|(id, ..)| *id == space);
@@ -92,8 +95,8 @@ fn roots<H>(model: &MemoryModel<H>, space: SpaceId) -> Vec<RegionId> {
     roots
 }
 
-/// The roots of the trees that aliases in the trees of `from` show, and those
-/// in turn, with `from`.
+/// Returns `from`, and the roots of all trees that aliases in these trees show,
+/// directly or indirectly.
 fn shown_by_aliases<H>(tree: &Tree<H>, from: &[RegionId]) -> BTreeSet<RegionId> {
     let mut shown = BTreeSet::new();
     let mut pending = from.to_vec();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The rows of a map: plain data, which serializes as it is.
+//! The rows of a map: plain data that can be serialized.
 
 use memory_model::GuestAccess;
 use serde::Serialize;
@@ -7,26 +7,27 @@ use serde::Serialize;
 /// A region of the tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TreeRow {
-    /// How deep it lies: 0 for a root.
+    /// The depth in the tree: 0 for a root.
     pub depth: usize,
-    /// Its name.
+    /// The region's name.
     pub name: String,
-    /// The word for its kind: [`Kind::word`](memory_model::Kind::word).
+    /// The word for the region's kind:
+    /// [`Kind::word`](memory_model::Kind::word).
     pub kind: &'static str,
-    /// Where it would start in the address space, if nothing hid it.
+    /// The first address in the address space, visible or not.
     #[serde(serialize_with = "hex")]
     pub start: u128,
-    /// Where it would end; the last byte belongs to it.
+    /// The last address, inclusive.
     #[serde(serialize_with = "hex")]
     pub last: u128,
-    /// Among overlapping siblings the highest wins.
+    /// The priority. Among overlapping siblings the highest wins.
     pub priority: i32,
     /// Whether the region is enabled.
     pub enabled: bool,
-    /// Whether guest writes in it are dropped.
+    /// Whether the region drops guest writes.
     pub readonly: bool,
-    /// What an alias shows, that a ROM device's reads trap, or else the
-    /// caller's note.
+    /// The target of an alias, the fact that a ROM device's reads trap, or else
+    /// the caller's note.
     pub note: String,
 }
 
@@ -36,22 +37,22 @@ pub struct FlatRow {
     /// The first address.
     #[serde(serialize_with = "hex")]
     pub start: u64,
-    /// The last address: it belongs to the run.
+    /// The last address, inclusive.
     #[serde(serialize_with = "hex")]
     pub last: u64,
     /// The name of the region that answers.
     pub region: String,
-    /// Where in that region the run starts.
+    /// The offset of the run in that region.
     #[serde(serialize_with = "hex")]
     pub offset: u64,
     /// The word for the region's kind: [`Kind::word`](memory_model::Kind::word).
     pub kind: &'static str,
-    /// What the guest's loads and stores do.
+    /// The effect of the guest's loads and stores.
     #[serde(serialize_with = "shown")]
     pub access: GuestAccess,
     /// Whether the host has an address for these bytes.
     pub host_mapped: bool,
-    /// The number of the memslot that makes the run direct: the lowest, if
+    /// The number of the memslot that makes the run direct. The lowest, if
     /// there are several.
     pub slot: Option<u16>,
     /// The caller's note on the region.
@@ -61,20 +62,21 @@ pub struct FlatRow {
 /// A memslot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SlotRow {
-    /// Its number.
+    /// The slot number.
     pub id: u16,
     /// The first guest-physical address.
     #[serde(serialize_with = "hex")]
     pub gpa: u64,
-    /// How many bytes.
+    /// The number of bytes.
     #[serde(serialize_with = "hex")]
     pub size: u64,
-    /// Flags by the names of the kernel's header, without their prefix.
+    /// The names of the flags in the kernel's header, without their prefix.
     pub flags: Vec<&'static str>,
-    /// The bytes behind it, with the addresses and descriptors of this run.
-    /// Text and JSON show them.
+    /// The memory behind the slot, with the addresses and descriptors of this
+    /// run. Text and JSON contain it.
     pub backing: String,
-    /// The same in words that are the same in every run. Pictures show them.
+    /// The memory behind the slot, in words that are the same in every run.
+    /// Pictures contain it.
     #[serde(skip)]
     pub behind: Vec<String>,
     /// Whether the host has an address for these bytes.

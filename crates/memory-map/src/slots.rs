@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Rows from the memslots of `kvm-slots`.
+//! Converts memslots of `kvm-slots` to rows.
 
 use kvm_slots::{Slot, SlotBacking};
 
@@ -19,7 +19,8 @@ impl From<&Slot> for SlotRow {
     }
 }
 
-/// What is behind a slot, without what differs from run to run.
+/// Describes the memory behind a slot, without addresses and descriptors that
+/// differ between runs.
 fn behind(backing: &SlotBacking) -> Vec<String> {
     let file = backing.file().map(|file| match backing {
         SlotBacking::GuestMemfd { .. } => format!("guest_memfd + {:#x}", file.offset()),
@@ -41,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    /// Slot 3, planned for a kernel that has such slots.
+    /// Plans slot 3 for a kernel that supports all kinds of slots.
     fn slot(access: SlotAccess, backing: SlotBacking) -> Slot {
         let range = SlotRange::new(0x1000, access, backing).expect("it does not wrap");
         let mut able = Capabilities::minimal();

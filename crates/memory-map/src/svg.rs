@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The map as a picture: the region tree, the flat view and the memslots side
-//! by side on one vertical scale, the lowest address at the top.
+//! Draws the map as an SVG picture: the region tree, the flat view and the
+//! memslots side by side on one vertical scale, the lowest address at the top.
 //!
-//! The scale is honest but not linear: heights follow the logarithm of the
-//! size, what is very large is torn, and series of similar neighbours are
-//! folded into one box that says how many they are.
+//! The scale is not linear. Heights follow the logarithm of the size. Very
+//! large ranges have a break mark. Series of similar neighbours are folded into
+//! one box with their number.
 
 mod canvas;
 mod flat;
@@ -25,7 +25,7 @@ mod tests;
 
 use crate::map::Map;
 
-/// The picture as an SVG document.
+/// Draws the map as an SVG document.
 pub fn document(map: &Map) -> String {
     page::Page::of(map).document()
 }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The map as text, in lines of at most [`WIDTH`] columns.
+//! Formats the map as text, in lines of at most [`WIDTH`] columns.
 //!
-//! A name or a note that does not fit behind its row follows below it. Names
-//! come from the caller and may be of any length: a word that is wider than a
-//! line is not broken.
+//! A name or a note that does not fit on its row continues below it. Names come
+//! from the caller and can have any length. A word that is wider than a line is
+//! not broken.
 
 use std::fmt::Write;
 
 use crate::map::Map;
 
-/// How many columns a line has.
+/// The maximum width of a line, in columns.
 pub const WIDTH: usize = 80;
 
-/// The region tree, children below their parents, by address.
+/// Formats the region tree: children below their parents, by address.
 pub fn tree(map: &Map) -> String {
     let mut out = String::from("Region tree\n");
     for tree_row in &map.tree {
@@ -43,7 +43,7 @@ pub fn tree(map: &Map) -> String {
     out
 }
 
-/// The flat view, by address.
+/// Formats the flat view, by address.
 pub fn flat(map: &Map) -> String {
     let mut out = String::from(
         "Flat view\n  start            last             access    kind        slot region\n",
@@ -63,7 +63,7 @@ pub fn flat(map: &Map) -> String {
     out
 }
 
-/// The memslots, by number.
+/// Formats the memslots, by number.
 pub fn slots(map: &Map) -> String {
     let mut out =
         String::from("Memslots\n   id gpa              size        flags       backing\n");
@@ -79,8 +79,8 @@ pub fn slots(map: &Map) -> String {
     out
 }
 
-/// A row of a table: fixed columns, then a name, then a note. What does not fit
-/// on the line of the columns follows below, from column `indent` on.
+/// Formats a row of a table: fixed columns, then a name, then a note. Text that
+/// does not fit on the line continues below, from column `indent` on.
 pub fn row(columns: &str, name: &str, note: &str, indent: usize) -> String {
     let both = match note {
         "" => name.to_string(),

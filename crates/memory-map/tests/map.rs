@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Maps as they are read from a model.
+//! Builds maps from models.
 
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ fn only_bytes_that_the_host_can_address_are_host_mapped() {
 #[test]
 fn a_slot_belongs_to_the_direct_run_that_holds_it() {
     let mut m = Machine::new();
-    // A run that starts and ends within pages has a smaller slot.
+    // A run that starts and ends inside pages has a smaller slot.
     m.put(Region::ram("ram", memory(0x3000)), 0x800, "");
     m.put(Region::mmio("serial", 0x1000), 0x8000, "");
     m.put(Region::ram("far", memory(0x1000)), 0x10000, "");
@@ -123,7 +123,7 @@ fn a_slot_belongs_to_the_direct_run_that_holds_it() {
 }
 
 #[test]
-fn what_only_an_alias_shows_is_a_tree_of_its_own() {
+fn a_region_that_only_an_alias_shows_is_a_tree_of_its_own() {
     let mut m = Machine::new();
     let bus = m.add(Region::container("bus", 0x10000), "");
     let card = m.add(Region::mmio("card", 0x1000), "");
@@ -146,7 +146,7 @@ fn the_root_of_another_space_is_shown_only_if_an_alias_shows_it() {
     let bus = m.add(Region::container("bus", 0x10000), "");
     m.model.add_space("bus", bus).unwrap();
     assert_eq!(tree_names(&m.map()), [(0, "memory")]);
-    // Through an alias in another tree as well.
+    // The same through an alias in another tree.
     let between = m.add(Region::alias("between", bus, 0, 0x1000), "");
     m.put(Region::alias("window", between, 0, 0x1000), 0, "");
     assert_eq!(

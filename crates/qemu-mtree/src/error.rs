@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is wrong with a dump, and where.
+//! Errors: what is wrong with a dump, and where.
 
 use std::io;
 
-/// Why a dump could not be read or rendered: the file, the line and what was
+/// A dump that could not be read or rendered: the file, the line, and what was
 /// expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {what}")]
 #[non_exhaustive]
 pub struct DumpError {
-    /// The file as it was named.
+    /// The name of the file, as the caller gave it.
     pub file: String,
     /// The line, counted from 1.
     pub line: usize,
@@ -17,24 +17,24 @@ pub struct DumpError {
     pub what: String,
 }
 
-/// Why a file could not be read as a dump.
+/// A file that could not be read as a dump.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("{file}")]
     Io {
         /// The file.
         file: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It is no dump.
+    /// The file does not contain a valid dump.
     #[error(transparent)]
     Dump(#[from] DumpError),
 }
 
-/// A fault at a line of a text whose name only the caller knows.
+/// A fault at a line of a text. The caller adds the name of the text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) line: usize,
@@ -47,7 +47,7 @@ impl Fault {
         Self { line, what }
     }
 
-    /// The fault with the name of the file that it is in.
+    /// Adds the name of the file.
     pub(crate) fn in_file(self, file: &str) -> DumpError {
         DumpError {
             file: file.to_string(),
@@ -57,5 +57,6 @@ impl Fault {
     }
 }
 
-/// Stands for what a terminal would act upon, in what is quoted of a dump.
+/// Replaces control characters in quotations from a dump, so that a terminal
+/// does not interpret them.
 const HARMLESS: &str = "\u{fffd}";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Flat views as `info mtree -f` prints them.
+//! Formats flat views as `info mtree -f` prints them.
 
 use std::fmt::{self, Write};
 
@@ -8,25 +8,25 @@ use memory_model::{FlatRange, MemoryModel};
 use crate::machine::{Machine, RegionInfo, View};
 
 impl Machine {
-    /// All flat views, as `info mtree -f` prints them.
+    /// Formats all flat views as `info mtree -f` prints them.
     ///
-    /// Views come in the order of their first address space in the dump. QEMU's
-    /// order is that of a hash table of pointers.
+    /// The views are in the order of their first address space in the dump.
+    /// QEMU prints them in the order of a hash table of pointers.
     pub fn flat_text(&self) -> String {
         text(self)
     }
 }
 
-/// The whole listing.
+/// Formats all views.
 ///
-/// QEMU lists views in the order of a hash table of pointers, and a view's
-/// address spaces by age. Neither is in a dump: here, views come in the order
-/// of their first address space in the dump; and in a view first `memory`, then
-/// `I/O`, which are the oldest in every machine.
+/// QEMU prints views in the order of a hash table of pointers, and the address
+/// spaces of a view by age. A dump contains neither order. This function sorts
+/// views by their first address space in the dump. Within a view, `memory` is
+/// first and `I/O` second, because they are the oldest in every machine.
 fn text(machine: &Machine) -> String {
     let mut text = String::new();
     for (number, view) in machine.views.iter().enumerate() {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write_view(&mut text, number, view, machine);
     }
     text
@@ -49,7 +49,7 @@ fn write_view(out: &mut String, number: usize, view: &View, machine: &Machine) -
     }
     let root = view.root.as_ref().map_or("(none)", |root| &root.name);
     writeln!(out, " Root memory region: {root}")?;
-    // KVM has slots for guest memory, which is what this address space shows.
+    // KVM's slots hold guest memory, which is what this address space shows.
     let kvm = machine.kvm && view.spaces.iter().any(|space| space.name == "memory");
     let before = out.len();
     write_ranges(out, view, &machine.model, kvm)?;
@@ -100,7 +100,8 @@ fn write_range(out: &mut String, run: &FlatRange<RegionInfo>, kvm: bool) -> fmt:
     writeln!(out)
 }
 
-/// Whether a range of memory is a slot just as it is: whole pages.
+/// Returns whether a range of memory is a KVM slot as it is: it has whole pages
+/// only.
 fn has_slot(run: &FlatRange<RegionInfo>) -> bool {
     let range = run.range();
     range.start() % 0x1000 == 0 && range.size() % 0x1000 == 0

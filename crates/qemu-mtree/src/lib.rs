@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! QEMU's region dumps as a memory model.
+//! Parses QEMU's region dumps (`info mtree -D`) into a memory model.
 //!
 //! QEMU's monitor command `info mtree -D` prints the region trees of a machine,
-//! and `info mtree -f` the flat views that it renders from them. This crate reads
-//! the first and puts the machine's memory together as a
-//! [`MemoryModel`](memory_model::MemoryModel). Look addresses up in its flat
-//! views, print them as QEMU would, or change the model and see what follows.
+//! and `info mtree -f` the flat views that QEMU renders from them. This crate
+//! reads the region trees and rebuilds the machine's memory as a
+//! [`MemoryModel`](memory_model::MemoryModel). You can look up addresses in its
+//! flat views, print the views as QEMU would, or change the model and compare
+//! the results.
 //!
 //! # Example
 //!
@@ -55,7 +56,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`read_file`] does the same for a file.
+//! [`read_file`] reads a dump from a file.
 //!
 //! # How data flows
 //!
@@ -70,26 +71,27 @@
 //! # What a dump does not say
 //!
 //! Five facts that decide a flat view are not in the text: whether a region
-//! answers accesses or only holds others, whether an alias is read-only, which of
-//! two overlapping regions of equal priority was added last, whether a region has
-//! 0 bytes or 1, and whether KVM runs the machine. An alias names its target, and
-//! several regions can have that name. The crate decides by the shapes and names
-//! of regions. The tests compare the result with QEMU's own flat views of more
-//! than a hundred machines; they list the few views that are not exact, each with
-//! the fact that is missing.
+//! answers accesses or only contains others, whether an alias is read-only,
+//! which of two overlapping regions of equal priority was added last, whether a
+//! region has 0 bytes or 1, and whether KVM runs the machine. An alias names
+//! its target, and several regions can have that name. The crate guesses these
+//! facts from the shapes and names of regions. The tests compare the result
+//! with QEMU's own flat views of more than a hundred machines. They list the
+//! few views that are not exact, each with the missing fact.
 //!
 //! # Untrusted input
 //!
-//! A dump can be any text, also quoted or indented as a whole. What cannot be read
-//! is a [`DumpError`] that names the line. Work and memory are bounded: by the
-//! number of regions, their depth, and how many regions are seen through aliases.
+//! A dump can be any text, and the whole dump can be quoted or indented. A line
+//! that cannot be read is a [`DumpError`] with its number. Work and memory are
+//! bounded by limits on the number of regions, on their depth, and on the
+//! regions visible through aliases.
 //!
 //! # What this crate does not do
 //!
-//! It maps nothing. The model's memory is a
-//! [placeholder](memory_model::HostMemory::placeholder), which KVM refuses.
-//! It reads neither `info mtree -f`, nor `-o`, which prints owners, too; such text
-//! is an error that says which command to use.
+//! The crate maps no memory. The model's memory is a
+//! [placeholder](memory_model::HostMemory::placeholder), which KVM rejects. The
+//! crate does not read the output of `info mtree -f` or `-o`. The error for
+//! such text names the right command.
 #![forbid(unsafe_code)]
 
 mod build;

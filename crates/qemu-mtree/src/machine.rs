@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine as a dump shows it.
+//! The machine that a dump describes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,36 +8,37 @@ use memory_model::{FlatView, MemoryModel, SpaceId};
 
 use crate::region_type::RegionType;
 
-/// What each region of the model carries: what QEMU prints of it and the model
-/// does not keep.
+/// The handle of each region of the model: what QEMU prints about the region
+/// and the model does not keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RegionInfo {
-    /// The type as the dump has it.
+    /// The type that the dump prints.
     pub kind: RegionType,
-    /// The priority, which the model keeps for placed regions only.
+    /// The priority. The model keeps it for placed regions only.
     pub priority: i32,
 }
 
-/// A machine's memory, put together again from a dump of it.
+/// A machine's memory, rebuilt from a dump.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Machine {
-    /// All its regions, and one address space for each view that shows any.
+    /// All regions, and one address space for each view that is not empty.
     pub model: MemoryModel<RegionInfo>,
-    /// What `info mtree -f` lists, by the first address space of each.
+    /// The views that `info mtree -f` lists, in the order of their first
+    /// address space.
     pub views: Vec<View>,
     /// Whether KVM runs the machine.
     pub kvm: bool,
-    /// Where the dump may have been cut off, so that regions are missing.
+    /// Set if the dump may have been cut off, so that regions may be missing.
     pub cut_off: Option<CutOff>,
 }
 
 impl Machine {
-    /// The flat view of the first address space of this name; `None` if there
-    /// is no such space, or nothing in it can show.
+    /// Returns the flat view of the first address space with this name. Returns
+    /// `None` if there is no such address space, or if its view is empty.
     ///
-    /// `memory` is what the guest sees, and `I/O` are its ports.
+    /// `memory` is the guest's memory. `I/O` holds its I/O ports.
     pub fn flat_view(&self, address_space: &str) -> Option<Arc<FlatView<RegionInfo>>> {
         let mut views = self.views.iter();
         let view = views.find(|view| view.spaces.iter().any(|space| space.name == address_space));
@@ -51,11 +52,11 @@ impl Machine {
 pub struct View {
     /// The address spaces, in the order of the dump.
     pub spaces: Vec<AddressSpace>,
-    /// What the view is rendered from; `None` if nothing can show.
+    /// The root that the view is rendered from; `None` if the view is empty.
     pub root: Option<ViewRoot>,
 }
 
-/// What a view is rendered from.
+/// The root that a view is rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ViewRoot {
@@ -73,16 +74,16 @@ pub struct AddressSpace {
     pub name: String,
     /// The name of its own root.
     pub root: String,
-    /// If that root is an alias: the name of what it shows.
+    /// The name of that root's target, if the root is an alias.
     pub alias: Option<String>,
 }
 
-/// Where a dump ends without the empty line or the prompt that QEMU prints after
-/// the last tree.
+/// The end of a dump that lacks the empty line or the prompt that QEMU prints
+/// after the last tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutOff {
-    /// The file as it was named.
+    /// The name of the file, as the caller gave it.
     pub file: String,
     /// The last line, counted from 1.
     pub line: usize,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Reads dumps: from text, or from a file.
+//! Reads dumps from text or from a file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,10 +11,11 @@ use crate::machine::{CutOff, Machine};
 use crate::parse::other_output::open_end;
 use crate::parse::{MAX_BYTES, parse};
 
-/// Reads the dump in `text`, which errors call `file`.
+/// Reads the dump in `text`. Errors call it `file`.
 ///
 /// # Errors
-/// What is wrong with it, and in which line.
+/// Returns the line that cannot be read or rendered, and what was expected
+/// there.
 pub fn read(file: &str, text: &str) -> Result<Machine, DumpError> {
     let machine = parse(text).and_then(|dump| build(&dump));
     let mut machine = machine.map_err(|fault| fault.in_file(file))?;
@@ -25,10 +26,11 @@ pub fn read(file: &str, text: &str) -> Result<Machine, DumpError> {
     Ok(machine)
 }
 
-/// Reads the dump in a file, of up to 8 MiB.
+/// Reads the dump in a file of up to 8 MiB.
 ///
 /// # Errors
-/// If the file cannot be read, is too large, is no text or is no dump.
+/// Fails if the file cannot be read, is too large, is not UTF-8, or is not a
+/// dump.
 pub fn read_file(path: &Path) -> Result<Machine, FileError> {
     let file = path.display().to_string();
     let read_bytes = || {

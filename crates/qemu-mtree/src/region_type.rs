@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What QEMU prints as the type of a region.
+//! The type that QEMU prints for a region.
 
-/// What a region prints as. For an alias: what its target prints as.
+/// The type that QEMU prints for a region. For an alias, it is the type of its
+/// target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RegionType {
-    /// `container`: not memory, and lies in no other region. It says nothing
-    /// about whether the region answers accesses. Only newer QEMUs print it.
+    /// `container`: a region that is not memory and has no parent. It may or
+    /// may not answer accesses. Only newer versions of QEMU print it.
     Container,
-    /// `i/o`: not memory.
+    /// `i/o`: a region that is not memory.
     Io,
-    /// `ram`.
+    /// `ram`: RAM.
     Ram,
-    /// `rom`: RAM that is read-only.
+    /// `rom`: read-only RAM.
     Rom,
     /// `romd`: a ROM device whose reads are direct.
     RomDevice,
@@ -20,7 +21,7 @@ pub enum RegionType {
 }
 
 impl RegionType {
-    /// The type as QEMU prints it.
+    /// Returns the type as QEMU prints it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Container => "container",
@@ -32,7 +33,7 @@ impl RegionType {
         }
     }
 
-    /// Whether the region has bytes of its own.
+    /// Returns whether the region has bytes of its own.
     pub fn is_memory(self) -> bool {
         !matches!(self, Self::Container | Self::Io)
     }

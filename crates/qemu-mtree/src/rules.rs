@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the text does not say, and what is assumed instead.
+//! Guesses the facts that a dump does not contain.
 //!
-//! Five facts that decide a flat view are not in `info mtree`: whether a
-//! region that is not memory answers accesses or only holds others; whether an
+//! Five facts that decide a flat view are not in `info mtree`: whether a region
+//! that is not memory answers accesses or only contains others; whether an
 //! alias is read-only; which of two overlapping siblings of equal priority was
 //! added last; whether a region has 0 bytes or 1; and whether KVM runs the
-//! machine. Each is guessed here by rules about the *shape* of a region where
-//! there is one, and else by the name that a device model gives it. No rule
-//! knows a machine.
+//! machine. Rules about the *shape* of a region guess each fact where possible.
+//! Otherwise the name that a device model gives the region decides. No rule
+//! depends on the machine.
 
 use crate::region_type::RegionType;
 
-/// What the rules look at.
+/// The input of the rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape<'a> {
     pub(crate) name: &'a str,
     pub(crate) size: u128,
     pub(crate) priority: i32,
-    /// Whether it lies in another region.
+    /// Whether the region has a parent.
     pub(crate) placed: bool,
-    /// Where the first child starts; `None` if there is no child.
+    /// The address of the first child; `None` if there is no child.
     pub(crate) first_child: Option<u64>,
     /// Whether a child has the region's own name.
     pub(crate) namesake: bool,
-    /// Whether other regions lie in one whose name differs in its digits only.
-    pub(crate) like_a_parent: bool,
+    /// Whether a region has children whose name differs only in its digits.
+    pub(crate) resembles_parent: bool,
 }
 
-/// Answers accesses, though other regions lie in it at its very start.
+/// Regions that answer accesses although a child starts at offset 0.
 const ANSWERS: &[&str] = &[
-    // Port spaces: a port without a device reads as ones.
+    // Port spaces: a port without a device reads as all ones.
     "io",
     "pci0-io",
     "iocsr",
@@ -41,7 +41,7 @@ const ANSWERS: &[&str] = &[
     "via-pm",
     "vga.mmio",
     "bochs-display-mmio",
-    // Boards and chips that log accesses to what is not there.
+    // Boards and chips that log accesses to missing devices.
     "xtfpga.io",
     "cfam",
     "aspeed.smc.flash",
@@ -52,15 +52,15 @@ const ANSWERS: &[&str] = &[
     "ram",
 ];
 
-/// The same, for the ends of names.
+/// Suffixes of names of such regions.
 const ANSWERS_SUFFIX: &[&str] = &[
     // The background that PCI host bridges put behind their windows.
     "_window",
     "pci-isa-mmio",
 ];
 
-/// Only holds others, even while there are none.
-const HOLDS: &[&str] = &[
+/// Containers, even without children.
+const CONTAINERS: &[&str] = &[
     "system",
     "platform bus",
     "device-memory",
@@ -72,68 +72,68 @@ const HOLDS: &[&str] = &[
     "xive-vc-end",
 ];
 
-/// The same, where a PCI device has it as a BAR; other devices have registers
-/// of such names.
-const BARS_HOLD: &[&str] = &["pci-testdev-membar", "mailbox"];
+/// Containers if a PCI device has them as a BAR. Other devices have registers
+/// of these names.
+const CONTAINER_BARS: &[&str] = &["pci-testdev-membar", "mailbox"];
 
 /// The priority that PCI devices give to their BARs.
 const BAR: i32 = 1;
 
-/// Only holds others, though it looks like a block of registers.
-const WRAPS: &[&str] = &["virtio-pci"];
+/// Containers that look like a block of registers.
+const WRAPPERS: &[&str] = &["virtio-pci"];
 
-/// The priority that boards give to a stand-in for a device that QEMU lacks.
+/// The priority that boards give to a placeholder for a device that QEMU lacks.
 const UNIMPLEMENTED: i32 = -1000;
 
-/// The largest block of a device's registers; whatever is larger is a bus.
+/// The largest block of device registers. Larger regions are buses.
 const REGISTERS: u128 = 0x4_0000;
 
-/// Whether a region that is not memory answers accesses itself. The first
-/// rule that fits decides.
+/// Returns whether a region that is not memory answers accesses itself. The
+/// first rule that applies decides.
 pub(crate) fn answers(shape: Shape<'_>) -> bool {
     let name = shape.name;
-    // 1. Stand-ins for missing devices log what they are asked.
+    // 1. Placeholders for missing devices log accesses.
     if shape.priority == UNIMPLEMENTED {
         return true;
     }
     let Some(first_child) = shape.first_child else {
-        // 2. What nothing lies in is a device's registers, unless its name
-        //    says that it is a place for others.
-        //    Nor is it if it is as large as a bus and others of its kind are
-        //    places for others.
-        let wraps = !shape.placed && WRAPS.contains(&name);
-        let bus = shape.like_a_parent && shape.size > REGISTERS;
-        let bar = shape.priority == BAR && BARS_HOLD.contains(&name);
+        // 2. A region without children is a device's registers, unless its name
+        //    is that of a container, or it is as large as a bus and regions of
+        //    its kind have children.
+        let wraps = !shape.placed && WRAPPERS.contains(&name);
+        let bus = shape.resembles_parent && shape.size > REGISTERS;
+        let bar = shape.priority == BAR && CONTAINER_BARS.contains(&name);
         return !(wraps
             || bus
             || bar
-            || HOLDS.contains(&name)
+            || CONTAINERS.contains(&name)
             || says_container(name)
             || is_bus_space(name));
     };
-    // 3. An IOMMU translates whatever is not in the regions that lie in it.
+    // 3. An IOMMU translates accesses outside its children.
     if name.ends_with("iommu") {
         return true;
     }
-    // 4. By name: the few that no other rule tells apart.
+    // 4. By name: the few regions that no other rule recognizes.
     if ANSWERS.contains(&name) || ANSWERS_SUFFIX.iter().any(|end| name.ends_with(end)) {
         return true;
     }
-    // 5. A block of registers with others in it, but not at its start, has
-    //    registers of its own there. A bus lies in no other region, or is
-    //    large; and whoever wraps a region calls it what the region is called.
-    //    Everything else that others lie in only holds them.
-    let wraps = shape.namesake || WRAPS.contains(&name);
+    // 5. A block of registers whose first child is not at its start has
+    //    registers of its own there. A bus has no parent, or is large. A
+    //    wrapper has the name of the region that it wraps. Every other region
+    //    with children only contains them.
+    let wraps = shape.namesake || WRAPPERS.contains(&name);
     let bus = says_container(name) || is_bus_space(name);
     shape.placed && !wraps && !bus && first_child > 0 && shape.size <= REGISTERS
 }
 
-/// What regions of one kind share: the name without digits.
+/// Returns the name without digits, which regions of one kind share.
 pub(crate) fn kind(name: &str) -> String {
     name.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
-/// Whether the last word of a name, without its number, is a container's.
+/// Returns whether the last word of a name, without its number, is that of a
+/// container.
 fn says_container(name: &str) -> bool {
     let name = name.trim_end_matches(|c: char| c.is_ascii_hexdigit() && !c.is_ascii_lowercase());
     [
@@ -146,9 +146,10 @@ fn says_container(name: &str) -> bool {
     .any(|end| name.ends_with(end))
 }
 
-/// Whether a name reads as the address space of a bus: `isa-mem`, `pci_io`,
-/// `gpex_mmio`, `pci bus memory`, `sabre-pci-ioport`, `pci_bridge_pci`. A bus,
-/// nothing but words about buses, and then what kind of space it is.
+/// Returns whether a name is that of the address space of a bus: `isa-mem`,
+/// `pci_io`, `gpex_mmio`, `pci bus memory`, `sabre-pci-ioport`,
+/// `pci_bridge_pci`. It names a bus, then has only words about buses, and ends
+/// with the kind of space.
 fn is_bus_space(name: &str) -> bool {
     let words: Vec<&str> = name
         .split(|c: char| !c.is_ascii_alphanumeric())
@@ -175,29 +176,30 @@ fn is_bus_space(name: &str) -> bool {
     space && between.iter().all(about_buses)
 }
 
-/// Whether an alias that prints as `kind` lets no write through.
+/// Returns whether an alias that prints as `kind` drops writes.
 pub(crate) fn readonly_alias(name: &str, kind: RegionType) -> bool {
     match name {
-        // A PC's chipset shows the RAM below 1 MiB through an alias of this
-        // name where the guest has write-protected it.
+        // A PC's chipset shows RAM below 1 MiB through an alias of this name
+        // where the guest has write-protected it.
         "pam-rom" => true,
-        // A PC shows the end of its firmware below 1 MiB, read-only unless
-        // the firmware is plain RAM.
+        // A PC shows the end of its firmware below 1 MiB. It is read-only
+        // unless the firmware is plain RAM.
         "isa-bios" => kind != RegionType::Ram,
         _ => false,
     }
 }
 
-/// Whether a region that prints one byte has none. Memory and windows onto
-/// other regions come in pages; only registers come in bytes.
+/// Returns whether a region that prints as one byte is empty. Memory and
+/// aliases consist of pages; only registers consist of bytes.
 pub(crate) fn is_empty(size: u128, kind: RegionType, alias: bool) -> bool {
     size == 1 && (alias || kind.is_memory())
 }
 
-/// Among siblings of equal priority the latest added wins, and QEMU prints
-/// them by address, the winner first at the same address. Between different
-/// addresses the later start wins: boards lay out backgrounds before what lies
-/// in them, and neighbours upwards. The smallest key wins.
+/// Returns a sort key; the sibling with the smallest key wins. Among siblings
+/// of equal priority, the one added last wins. QEMU prints siblings by address,
+/// and the winner first at the same address. At different addresses, the later
+/// start wins: boards add backgrounds before the regions on top of them, and
+/// neighbours in ascending order.
 pub(crate) fn winner_first(priority: i32, address: u64) -> (i64, u128) {
     (
         -i64::from(priority),
@@ -205,9 +207,9 @@ pub(crate) fn winner_first(priority: i32, address: u64) -> (i64, u128) {
     )
 }
 
-/// Whether a region of this name is there only while KVM runs the machine: the
-/// in-kernel interrupt controllers of a PC. QEMU marks memory that KVM has a
-/// slot for.
+/// Returns whether a region of this name exists only if KVM runs the machine:
+/// the in-kernel interrupt controllers of a PC. QEMU marks memory that has a
+/// KVM slot.
 pub(crate) fn only_under_kvm(name: &str) -> bool {
     name.starts_with("kvm-")
 }
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_bus_spaces_are_told_from_those_of_devices() {
+    fn names_of_bus_spaces_differ_from_names_of_devices() {
         for name in [
             "pci",
             "pci_io",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Writing SVG elements. Everything is an attribute: no style sheets, no
-//! scripts and no fonts from elsewhere, so any viewer shows the same.
+//! Writes SVG elements. They use attributes only: no style sheets, scripts or
+//! external fonts. All viewers therefore show the same picture.
 
 use std::fmt::{self, Write};
 
@@ -20,7 +20,7 @@ pub struct Area {
     pub h: i32,
 }
 
-/// How a text looks, and which end of it lies at its place.
+/// The style of a text, and which end of it is at its position.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     /// The typeface.
@@ -29,12 +29,12 @@ pub struct Style {
     pub ink: &'static str,
     /// `start` or `end`.
     pub anchor: &'static str,
-    /// Whether it stands out.
+    /// Whether the text is bold.
     pub bold: bool,
 }
 
 impl Style {
-    /// Text that begins at its place.
+    /// A text that starts at its position.
     pub const fn new(face: Face, ink: &'static str) -> Self {
         Self {
             face,
@@ -44,7 +44,7 @@ impl Style {
         }
     }
 
-    /// The same, but ending at its place.
+    /// The same style for a text that ends at its position.
     pub const fn ending(self) -> Self {
         Self {
             anchor: "end",
@@ -52,7 +52,7 @@ impl Style {
         }
     }
 
-    /// The same in bold.
+    /// The same style in bold.
     pub const fn bold(self) -> Self {
         Self { bold: true, ..self }
     }
@@ -63,7 +63,7 @@ impl Style {
 pub struct Canvas {
     /// The elements as text.
     pub body: String,
-    /// Where text is: what tests look at.
+    /// The position of each text, for tests.
     #[cfg(test)]
     pub texts: Vec<(Area, String)>,
 }
@@ -75,14 +75,14 @@ impl Canvas {
         let _ = writeln!(self.body, "{element}");
     }
 
-    /// Draws a group that tells `title` when pointed at.
+    /// Draws a group. Viewers show `title` as its tooltip.
     pub fn group(&mut self, title: &str, draw: impl FnOnce(&mut Self)) {
         self.add(format_args!("<g><title>{}</title>", words::escape(title)));
         draw(self);
         self.add(format_args!("</g>"));
     }
 
-    /// Draws a rectangle with the attributes that `paint` spells out.
+    /// Draws a rectangle with the attributes in `paint`.
     pub fn rect(&mut self, area: Area, paint: &str) {
         let Area { x, y, w, h } = area;
         self.add(format_args!(
@@ -106,7 +106,7 @@ impl Canvas {
         self.rect(area, &border);
     }
 
-    /// Draws a line with the attributes that `paint` spells out.
+    /// Draws a line with the attributes in `paint`.
     pub fn line(&mut self, from: (i32, i32), to: (i32, i32), paint: &str) {
         let ((x1, y1), (x2, y2)) = (from, to);
         self.add(format_args!(
@@ -210,7 +210,7 @@ impl Canvas {
         ));
     }
 
-    /// Breaks what is between `left` and `right` with a zig-zag around `y`.
+    /// Draws a zig-zag break around `y` between `left` and `right`.
     pub fn zigzag(&mut self, (left, right): (i32, i32), y: i32) {
         const TOOTH: i32 = 6;
         let teeth = (right - left) / TOOTH;
@@ -227,7 +227,7 @@ impl Canvas {
             let command = if tooth == 0 { 'M' } else { 'L' };
             let _ = write!(path, "{command}{x} {y}");
         }
-        // A white band between two lines: the box looks torn.
+        // A white band between two lines makes the box look torn.
         let soft = look::EDGE;
         self.add(format_args!(
             r#"<path d="{path}" fill="none" stroke="{soft}" stroke-width="6"/>"#

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The column of the flat view.
+//! Draws the column of the flat view.
 
 use super::canvas::{Area, Canvas, Style};
 use super::label::{Label, Sign};
@@ -10,14 +10,14 @@ use super::stretch::Placed;
 use super::words::{self, Face};
 use crate::rows::FlatRow;
 
-/// How many lines a note may take.
+/// The most lines of a note.
 const NOTE_LINES: usize = 3;
 
-/// What the boxes need to be readable in a column `width` pixels wide.
+/// Returns the heights that the boxes need in a column `width` pixels wide.
 pub fn needs(flat: &[Placed<'_, FlatRow>], width: i32) -> Vec<Need> {
     let need = |placed: &Placed<'_, FlatRow>| {
         let lines = lines(placed, width);
-        // A word for the access fits beside the name; all else needs lines.
+        // A word for the access fits beside the name. Other text needs lines.
         let lines = if lines.len() > 1 { 1 + lines.len() } else { 1 };
         Need {
             span: placed.span.clone(),
@@ -28,7 +28,7 @@ pub fn needs(flat: &[Placed<'_, FlatRow>], width: i32) -> Vec<Need> {
     flat.iter().map(need).collect()
 }
 
-/// The looks per stretch; folds and stretches without an answer have none.
+/// Returns the look of each stretch. Folds and holes have none.
 pub fn looks(flat: &[Placed<'_, FlatRow>], stretches: usize) -> Vec<Option<Look>> {
     let mut looks = vec![None; stretches];
     for placed in flat.iter().filter(|placed| placed.rows.len() == 1) {
@@ -44,8 +44,9 @@ pub fn draw(
     scale: &Scale,
     (left, width): (i32, i32),
 ) {
-    // First, so that its pale border does not lie on those of its neighbours.
-    nothing(canvas, flat, scale, (left, width));
+    // Holes come first, so that their pale borders do not cover those of their
+    // neighbours.
+    draw_holes(canvas, flat, scale, (left, width));
     for placed in flat {
         let (top, bottom) = scale.range(&placed.span);
         let area = Area {
@@ -76,7 +77,7 @@ pub fn draw(
     }
 }
 
-/// A box for many runs, with a sample of their looks at its edge.
+/// Draws a box for many runs. Its edge shows samples of their looks.
 fn fold(canvas: &mut Canvas, placed: &Placed<'_, FlatRow>, area: Area) {
     const SAMPLES: i32 = 6;
     const STRIP: i32 = 10;
@@ -113,14 +114,14 @@ fn fold(canvas: &mut Canvas, placed: &Placed<'_, FlatRow>, area: Area) {
     );
 }
 
-/// Says how large the holes are.
-fn nothing(
+/// Labels the holes with their sizes.
+fn draw_holes(
     canvas: &mut Canvas,
     flat: &[Placed<'_, FlatRow>],
     scale: &Scale,
     (left, width): (i32, i32),
 ) {
-    // A region may stick out of the address space, where nothing can be.
+    // A region may extend beyond the address space, where nothing is reachable.
     let end = scale
         .bands
         .partition_point(|band| band.stretch.start < 1 << 64);
@@ -157,7 +158,7 @@ fn nothing(
     }
 }
 
-/// Everything about a run besides its name and size.
+/// Returns the text about a run, except its name and size.
 fn lines(placed: &Placed<'_, FlatRow>, width: i32) -> Vec<(Sign, String)> {
     let [row] = *placed.rows else {
         return Vec::new();

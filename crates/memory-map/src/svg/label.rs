@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is written into a box: as many lines as fit, each cut to the box.
+//! Writes the text of a box: as many lines as fit, each shortened to the box.
 
 use super::canvas::{Area, Canvas, Style};
 use super::look;
 use super::scale::{LINE, NEXT_LINE};
 use super::words::{self, Face};
 
-/// Between a box and its text.
+/// The distance between a box and its text.
 const PAD: i32 = 6;
 
-/// How far below the upper edge of its box a line is written.
+/// The distance of a baseline from the upper edge of its line.
 const BASELINE: i32 = 14;
 
-/// What stands in front of a line.
+/// The sign before a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// Nothing.
+    /// No sign.
     None,
-    /// There is no host address.
+    /// The host has no address for the memory.
     Lock,
-    /// The guest cannot have it.
+    /// The guest cannot reach the memory.
     Warning,
-    /// A warning goes on.
+    /// The line continues a warning.
     Warned,
 }
 
@@ -30,22 +30,22 @@ pub enum Sign {
 pub struct Label {
     /// The name.
     pub name: String,
-    /// How large it is: at the right of the first line.
+    /// The size, at the right end of the first line.
     pub size: String,
-    /// What else there is to say, the most important first.
+    /// Further lines, the most important first.
     pub lines: Vec<(Sign, String)>,
     /// The colour of the name.
     pub ink: &'static str,
 }
 
 impl Label {
-    /// The height of a box with `lines` lines.
+    /// Returns the height of a box with `lines` lines.
     pub fn height(lines: usize) -> i32 {
         let further = i32::try_from(lines).unwrap_or(i32::MAX / NEXT_LINE).max(1) - 1;
         LINE + further * NEXT_LINE
     }
 
-    /// Writes into `area`.
+    /// Writes the label into `area`.
     pub fn draw(&self, canvas: &mut Canvas, area: Area) {
         let left = area.x + PAD;
         let room = area.w - 2 * PAD;
@@ -54,7 +54,7 @@ impl Label {
 
         let size = words::width(&self.size, Face::Sans);
         let name = words::width(&self.name, Face::Mono);
-        // A number that leaves no room for the name is no use.
+        // Omit a size that leaves no room for the name.
         let sized = size > 0 && size + name.min(60) + PAD <= room;
         let name_room = if sized { room - size - PAD } else { room };
         let name = words::cut(&self.name, Face::Mono, name_room);
@@ -65,7 +65,7 @@ impl Label {
 
         let further = (area.h - LINE) / NEXT_LINE;
         if further < 1 {
-            // Beside the name then, if there is room enough to say anything.
+            // Write the first line beside the name, if there is enough room.
             let from = words::width(&name, Face::Mono) + 2 * PAD;
             if name_room - from > 70 {
                 self.line(canvas, (left + from, y), name_room - from, 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the colours and marks mean.
+//! Draws the legend: the meaning of colours and marks.
 
 use memory_model::GuestAccess;
 
@@ -11,12 +11,12 @@ use super::words::{self, Face};
 /// The height of a row of the legend.
 const ROW: i32 = 22;
 
-/// How many explanations stand side by side.
+/// The number of explanations in a row.
 const COLUMNS: i32 = 6;
 
 const SWATCH: (i32, i32) = (28, 14);
 
-/// What stands in front of an explanation.
+/// The mark before an explanation.
 enum Mark {
     Run(Look),
     Private,
@@ -27,8 +27,8 @@ enum Mark {
     Fold,
 }
 
-/// Draws the legend from `top` on between `left` and `right`; returns where it
-/// ends.
+/// Draws the legend from `top` on between `left` and `right`. Returns its lower
+/// edge.
 pub fn draw(canvas: &mut Canvas, (left, right): (i32, i32), top: i32) -> i32 {
     let width = (right - left) / COLUMNS;
     let mut y = top;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Colours and patterns. The colours differ in lightness too, and nothing is
-//! told by colour alone.
+//! Defines colours and patterns. The colours also differ in lightness, and no
+//! information depends on colour alone.
 
 use memory_model::GuestAccess;
 
@@ -8,47 +8,47 @@ use crate::rows::FlatRow;
 
 /// Text.
 pub const INK: &str = "#1f2328";
-/// Text that matters less.
+/// Less important text.
 pub const SOFT: &str = "#59636e";
 /// Borders of boxes.
 pub const EDGE: &str = "#6e7781";
 /// Lines that only guide the eye.
 pub const GUIDE: &str = "#d8dee4";
-/// What has no host address.
+/// Memory without a host address.
 pub const PRIVATE: &str = "#7b2d8b";
-/// What the guest cannot have.
+/// Memory that the guest cannot reach.
 pub const REFUSED: &str = "#9a3412";
 
-/// The edge of containers, and whatever stands for several looks.
+/// The edge of containers, and boxes that represent several looks.
 pub const NEUTRAL: &str = "#e7ebef";
 
-/// The attributes of a box that something covers.
+/// The attributes of a covered box.
 pub const HIDDEN_BOX: &str = r##"fill="#eef0f2" stroke="#afb8c1" stroke-width="0.75""##;
 
-/// The attributes of a box that is disabled.
+/// The attributes of a disabled box.
 pub const DISABLED_BOX: &str =
     r##"fill="#ffffff" stroke="#8c959f" stroke-width="0.9" stroke-dasharray="4 3""##;
 
-/// The attributes of a box that stands for many.
+/// The attributes of a box that represents many.
 pub const FOLD_BOX: &str =
     r##"fill="#ffffff" stroke="#6e7781" stroke-width="0.75" stroke-dasharray="1.5 2.5""##;
 
-/// What a run of the flat view looks like.
+/// The look of a run of the flat view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// The guest reaches it, or the VMM answers.
+    /// The guest reaches the memory directly, or the VMM emulates it.
     Answers {
-        /// What loads and stores do.
+        /// The effect of loads and stores.
         access: GuestAccess,
-        /// Whether it is direct and the host has no address for it.
+        /// Whether the run is direct and the host has no address for it.
         private: bool,
     },
-    /// Claimed, but nobody answers.
+    /// A region claims the addresses, but does not answer.
     Reserved,
 }
 
 impl Look {
-    /// The look of a run.
+    /// Returns the look of a run.
     pub fn of(row: &FlatRow) -> Self {
         match row.kind {
             "reserved" => Self::Reserved,
@@ -59,7 +59,7 @@ impl Look {
         }
     }
 
-    /// The colour under everything.
+    /// Returns the background colour.
     pub fn fill(self) -> &'static str {
         match self {
             Self::Answers { access, .. } => match access {
@@ -72,7 +72,7 @@ impl Look {
         }
     }
 
-    /// The pattern over it.
+    /// Returns the pattern over the background.
     pub fn pattern(self) -> Option<&'static str> {
         match self {
             Self::Answers { private: true, .. } => Some("url(#private)"),
@@ -81,7 +81,8 @@ impl Look {
         }
     }
 
-    /// Whether the host has no address for what the guest reaches.
+    /// Returns whether the host has no address for memory that the guest
+    /// reaches directly.
     pub fn is_private(self) -> bool {
         matches!(self, Self::Answers { private: true, .. })
     }

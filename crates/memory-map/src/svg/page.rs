@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The whole page: heading, legend, the three columns and what ties them
-//! together.
+//! Lays out the whole page: heading, legend, the three columns and the
+//! connecting lines.
 
 use super::canvas::{Area, Canvas, Style};
 use super::look::{self, Look};
@@ -19,10 +19,10 @@ const TREE: i32 = 360;
 const FLAT: i32 = 320;
 const SLOTS: i32 = 250;
 
-/// How many regions that lie nowhere are listed.
+/// The most unplaced regions that are listed.
 const UNPLACED: usize = 12;
 
-/// A map, laid out.
+/// The layout of a map.
 #[derive(Debug)]
 pub struct Page<'a> {
     map: &'a Map,
@@ -32,7 +32,7 @@ pub struct Page<'a> {
     stack: Stack<'a>,
 }
 
-/// Where the columns are.
+/// The left edges and widths of the columns.
 #[derive(Clone, Copy, Debug)]
 struct Columns {
     axis: i32,
@@ -43,7 +43,7 @@ struct Columns {
 }
 
 impl<'a> Page<'a> {
-    /// Decides what is drawn.
+    /// Lays out the map.
     pub fn of(map: &'a Map) -> Self {
         let stretches = Stretches::of(map);
         let flat = stretches.place(&map.flat);
@@ -58,7 +58,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Draws it.
+    /// Draws the document.
     pub fn document(&self) -> String {
         let (canvas, width, height) = self.draw();
         let title = words::escape(&format!("Guest memory of {}", self.map.machine));
@@ -78,7 +78,7 @@ impl<'a> Page<'a> {
         )
     }
 
-    /// The elements, and the width and height they take.
+    /// Returns the elements, and the width and height of the page.
     pub fn draw(&self) -> (Canvas, i32, i32) {
         let columns = self.columns();
         let mut canvas = Canvas::default();
@@ -89,7 +89,7 @@ impl<'a> Page<'a> {
         let scale = self.scale(y);
         let looks = flat::looks(&self.flat, self.stretches.0.len());
         self.axis(&mut canvas, &scale, columns);
-        self.ties(&mut canvas, &scale, &looks, columns);
+        self.connections(&mut canvas, &scale, &looks, columns);
         tree::draw(&mut canvas, &self.stack, &scale, &looks, columns.tree);
         flat::draw(&mut canvas, &self.flat, &scale, (columns.flat, FLAT));
         slots::draw(
@@ -102,16 +102,17 @@ impl<'a> Page<'a> {
         self.breaks(&mut canvas, &scale, columns);
 
         let (_, bottom) = scale.range(&(0..scale.bands.len()));
-        let bottom = self.footing(&mut canvas, columns, bottom.max(y) + 30);
+        let bottom = self.unplaced_list(&mut canvas, columns, bottom.max(y) + 30);
         (canvas, columns.right + MARGIN, bottom + MARGIN)
     }
 
-    /// The scale on which all three columns are readable.
+    /// Returns a scale on which all three columns are readable.
     pub fn scale(&self, top: i32) -> Scale {
         let mut needs = flat::needs(&self.flat, FLAT);
         needs.extend(slots::needs(&self.slots, SLOTS));
         needs.extend(tree::needs(&self.stack));
-        // Small ones first: what they grow is there for the large ones too.
+        // Small spans first: the space that they add also serves the large
+        // ones.
         needs.sort_by_key(|need| need.span.len());
         Scale::new(&self.stretches, &needs, top)
     }
@@ -165,7 +166,7 @@ impl<'a> Page<'a> {
         78
     }
 
-    /// The addresses, and lines that lead from them through the columns.
+    /// Draws the addresses, and guide lines from them through the columns.
     fn axis(&self, canvas: &mut Canvas, scale: &Scale, columns: Columns) {
         let last = scale
             .bands
@@ -184,9 +185,15 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Ties each run of the flat view to the region that answers, and each
-    /// memslot to the run it makes direct.
-    fn ties(&self, canvas: &mut Canvas, scale: &Scale, looks: &[Option<Look>], columns: Columns) {
+    /// Connects each run of the flat view with its region, and each memslot
+    /// with the run that it makes direct.
+    fn connections(
+        &self,
+        canvas: &mut Canvas,
+        scale: &Scale,
+        looks: &[Option<Look>],
+        columns: Columns,
+    ) {
         let gap = |x, (top, bottom): (i32, i32)| Area {
             x,
             y: top,
@@ -211,7 +218,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Tears what is too large, in all columns at the same height.
+    /// Draws a break through stretches that are too large, at the same height
+    /// in all columns.
     fn breaks(&self, canvas: &mut Canvas, scale: &Scale, columns: Columns) {
         for (index, band) in scale
             .bands
@@ -230,8 +238,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// What has no place on the scale.
-    fn footing(&self, canvas: &mut Canvas, columns: Columns, top: i32) -> i32 {
+    /// Lists regions without a place on the scale.
+    fn unplaced_list(&self, canvas: &mut Canvas, columns: Columns, top: i32) -> i32 {
         let room = columns.right - columns.tree;
         let mut y = top;
         let mut line = |style: Style, text: &str| {

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the rows of the three columns have in common.
+//! The common interface of the rows of the three columns.
 
 use super::words;
 use crate::map::Map;
 use crate::rows::{FlatRow, SlotRow, TreeRow};
 
-/// A row that covers addresses.
+/// A row that covers a range of addresses.
 pub trait Row {
-    /// The first address.
+    /// Returns the first address.
     fn start(&self) -> u128;
-    /// The address behind the last one.
+    /// Returns the end address, exclusive.
     fn end(&self) -> u128;
-    /// What people call it.
+    /// Returns the name to display.
     fn name(&self) -> String;
-    /// The same for all rows of a series, different for anything else.
+    /// Returns a key that all rows of a series share, and no other row.
     fn class(&self) -> String;
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
     fn size(&self) -> u128 {
         self.end() - self.start()
     }
@@ -93,20 +93,20 @@ impl Row for SlotRow {
 }
 
 impl Map {
-    /// The regions that have a place in the address space. The others are
-    /// targets of aliases and lie nowhere, in trees of their own.
+    /// Returns the regions with a place in the address space. The other regions
+    /// are in trees of their own, as targets of aliases.
     pub(super) fn placed(&self) -> &[TreeRow] {
         let next_root = self.tree.iter().skip(1).position(|row| row.depth == 0);
         &self.tree[..next_root.map_or(self.tree.len(), |index| index + 1)]
     }
 
-    /// The regions that lie nowhere.
+    /// Returns the regions without a place in the address space.
     pub(super) fn unplaced(&self) -> &[TreeRow] {
         &self.tree[self.placed().len()..]
     }
 }
 
-/// Several rows as one line: what they are, and how large.
+/// A description of several rows in one line.
 pub struct Summary {
     /// Such as `238 more of dev#`.
     pub head: String,
@@ -114,7 +114,7 @@ pub struct Summary {
     pub detail: String,
 }
 
-/// What is said of rows that are not drawn one by one.
+/// Summarizes rows that are not drawn one by one.
 pub fn summary<T: Row>(rows: &[&T]) -> Summary {
     let stems = distinct(rows.iter().map(|row| words::stem(&row.name())));
     let mut sizes = distinct(rows.iter().map(|row| row.size()));
@@ -141,7 +141,7 @@ pub fn summary<T: Row>(rows: &[&T]) -> Summary {
     }
 }
 
-/// What all of the texts begin with.
+/// Returns the longest common prefix of the texts.
 fn common_start(texts: &[String]) -> &str {
     let Some((first, others)) = texts.split_first() else {
         return "";
@@ -151,8 +151,8 @@ fn common_start(texts: &[String]) -> &str {
     &first[..ends.take_while(common).last().unwrap_or(0)]
 }
 
-/// Each value once, in the order of their first appearance. A handful is
-/// enough to see that there are many.
+/// Returns each value once, in the order of first appearance. A few values
+/// suffice to show that there are many.
 fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut out = Vec::new();
     for value in values {

@@ -1,51 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The vertical scale, the same for all columns: how high each stretch of
-//! addresses is drawn. A pure function from sizes to pixels.
+//! The vertical scale of all columns: the height of each stretch of addresses.
+//! It depends only on the sizes.
 
 use std::ops::Range;
 
 use super::stretch::{Stretch, Stretches};
 
-/// The height of a line of text with its box.
+/// The height of a box with one line of text.
 pub const LINE: i32 = 20;
 
-/// How much each further line takes.
+/// The height of each further line.
 pub const NEXT_LINE: i32 = 15;
 
 /// The height of a fold.
 const FOLD: i32 = 2 * LINE + 6;
 
-/// Larger stretches are broken: no scale shows a page beside 16 EiB.
+/// Stretches larger than this are drawn with a break: no scale shows both a
+/// page and 16 EiB.
 pub const UNBROKEN: u128 = 16 << 20;
 
-/// How much of a broken stretch its break mark takes, at its lower end.
+/// The height of the break mark at the lower end of a broken stretch.
 pub const BREAK: i32 = 20;
 
-/// A stretch with its place on paper.
+/// A stretch with its position.
 #[derive(Clone, Copy, Debug)]
 pub struct Band {
     /// The addresses.
     pub stretch: Stretch,
-    /// Where it starts.
+    /// The upper edge.
     pub top: i32,
-    /// How high it is.
+    /// The height.
     pub height: i32,
-    /// Whether it is cut short, which a mark tells.
+    /// Whether a break mark shortens the stretch.
     pub broken: bool,
 }
 
-/// Something that needs more height than its addresses give it.
+/// A box that needs more height than its addresses have.
 #[derive(Clone, Debug)]
 pub struct Need {
-    /// Which stretches.
+    /// The stretches that the box covers.
     pub span: Range<usize>,
-    /// How many pixels.
+    /// The minimum height in pixels.
     pub height: i32,
-    /// Whether break marks may lie in them. Where text is, they may not.
+    /// Whether break marks may cross the stretches. They must not cross text.
     pub breaks: bool,
 }
 
-/// All stretches on paper.
+/// The positions of all stretches.
 #[derive(Debug)]
 pub struct Scale {
     /// From the top down.
@@ -53,7 +54,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Lays out the stretches from `top` on, so that all needs are met.
+    /// Lays out the stretches from `top` on, so that the scale meets all needs.
     pub fn new(stretches: &Stretches, needs: &[Need], top: i32) -> Self {
         let band = |&stretch: &Stretch| Band {
             stretch,
@@ -65,7 +66,7 @@ impl Scale {
             bands: stretches.0.iter().map(band).collect(),
         };
         for need in needs {
-            scale.meet(need);
+            scale.grow_for(need);
         }
         let mut y = top;
         for band in &mut scale.bands {
@@ -75,9 +76,9 @@ impl Scale {
         scale
     }
 
-    /// The highest band grows; that in front of the first break mark, if
-    /// there may be none.
-    fn meet(&mut self, need: &Need) {
+    /// Grows the highest band. If no break mark may cross the box, grows the
+    /// highest band before the first break mark.
+    fn grow_for(&mut self, need: &Need) {
         let bands = &mut self.bands[need.span.clone()];
         let broken = bands.iter().position(|band| band.broken && !need.breaks);
         let bands = &mut bands[..broken.map_or(need.span.len(), |broken| broken + 1)];
@@ -90,14 +91,15 @@ impl Scale {
         }
     }
 
-    /// From where to where bands reach.
+    /// Returns the upper and lower edge of a span.
     pub fn range(&self, span: &Range<usize>) -> (i32, i32) {
         let bands = &self.bands[span.clone()];
         let top = bands.first().map_or(0, |band| band.top);
         (top, bands.last().map_or(top, |band| band.top + band.height))
     }
 
-    /// From the top to the first break mark, or to the end.
+    /// Returns the height from the upper edge of a span to its first break
+    /// mark, or to its end.
     pub fn clear(&self, span: &Range<usize>) -> i32 {
         let (top, bottom) = self.range(span);
         let broken = self.bands[span.clone()].iter().find(|band| band.broken);
@@ -116,7 +118,8 @@ fn is_broken(stretch: Stretch) -> bool {
     !stretch.folded && stretch.end - stretch.start > UNBROKEN
 }
 
-/// From a page to the largest unbroken stretch each doubling adds the same.
+/// The height grows by the same amount for each doubling, from a page to the
+/// largest unbroken stretch.
 fn height(stretch: Stretch) -> i32 {
     const PER_DOUBLING: i32 = 3;
     if stretch.folded {
@@ -128,7 +131,7 @@ fn height(stretch: Stretch) -> i32 {
         .and_then(|n| i32::try_from(n).ok());
     let grown = LINE + PER_DOUBLING * doublings.unwrap_or(0);
     match (stretch.empty, is_broken(stretch)) {
-        // Nothing is to be seen there.
+        // There is nothing to see in a hole.
         (true, false) => grown.min(LINE + 8),
         (true, true) => LINE + BREAK,
         (false, false) => grown,

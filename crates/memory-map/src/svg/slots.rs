@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The column of the memslots.
+//! Draws the column of the memslots.
 
 use super::canvas::{Area, Canvas};
 use super::label::{Label, Sign};
@@ -10,7 +10,7 @@ use super::stretch::Placed;
 use super::words::{self, Face};
 use crate::rows::SlotRow;
 
-/// What the boxes need to be readable in a column `width` pixels wide.
+/// Returns the heights that the boxes need in a column `width` pixels wide.
 pub fn needs(slots: &[Placed<'_, SlotRow>], width: i32) -> Vec<Need> {
     let need = |placed: &Placed<'_, SlotRow>| Need {
         span: placed.span.clone(),
@@ -20,8 +20,8 @@ pub fn needs(slots: &[Placed<'_, SlotRow>], width: i32) -> Vec<Need> {
     slots.iter().map(need).collect()
 }
 
-/// Draws the column between `left` and `left + width`. A slot looks like what
-/// it makes direct.
+/// Draws the column between `left` and `left + width`. A slot has the look of
+/// the run that it makes direct.
 pub fn draw(
     canvas: &mut Canvas,
     slots: &[Placed<'_, SlotRow>],
@@ -70,7 +70,7 @@ fn label(placed: &Placed<'_, SlotRow>, width: i32) -> Label {
     let behind = row.behind.iter().map(String::as_str);
     let words = row.flags.iter().copied().chain(behind);
     lines.extend(
-        joined(words, width - 12)
+        join_words(words, width - 12)
             .into_iter()
             .map(|line| (Sign::None, line)),
     );
@@ -82,8 +82,8 @@ fn label(placed: &Placed<'_, SlotRow>, width: i32) -> Label {
     }
 }
 
-/// Words with dots between them, on as many lines as they take.
-fn joined<'a>(words: impl Iterator<Item = &'a str>, room: i32) -> Vec<String> {
+/// Joins words with dots, and breaks lines that are too wide.
+fn join_words<'a>(words: impl Iterator<Item = &'a str>, room: i32) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words {
         let longer = lines.last().map(|line| format!("{line} · {word}"));

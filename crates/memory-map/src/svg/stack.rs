@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The region tree as a stack of boxes seen from the side: what lies further
-//! right covers what is left of it, so the rightmost box is what the guest
-//! sees.
+//! Stacks the regions of the tree. The picture shows the stack from the side:
+//! each box covers the boxes to its left, and the guest sees the rightmost box.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,65 +10,67 @@ use super::stretch::{Placed, Stretches};
 use crate::map::Map;
 use crate::rows::{FlatRow, TreeRow};
 
-/// How far a container's edge sticks out: its name is written upright there.
+/// The visible width of a container's edge. Its name is written upright there.
 pub const CONTAINER_EDGE: i32 = 19;
 
-/// How far the edge of anything else sticks out under what covers it.
+/// The visible width of the edge of any other region under the box that covers
+/// it.
 const EDGE: i32 = 84;
 
-/// How wide the box on top is at least.
+/// The minimum width of the topmost box.
 const TOPMOST: i32 = 130;
 
-/// How many hidden regions are drawn for the same addresses.
+/// The most hidden regions that are drawn for the same addresses.
 const HIDDEN: usize = 5;
 
-/// How many hidden regions are drawn at all.
+/// The most hidden regions that are drawn in total.
 const ALL_HIDDEN: usize = 400;
 
-/// A region of the tree on paper, or those in a fold.
+/// The drawing of a region, or of several in a fold.
 #[derive(Debug)]
 pub struct Sheet<'a> {
-    /// The region, or several in a fold.
+    /// The region, or several regions in a fold.
     pub rows: Vec<&'a TreeRow>,
     /// The stretches it covers.
     pub span: Range<usize>,
-    /// How far right it begins.
+    /// The left edge.
     pub left: i32,
-    /// How far its edge sticks out.
+    /// The visible width of its edge.
     pub edge: i32,
-    /// Whether it and everything around it is enabled.
+    /// Whether the region and its ancestors are enabled.
     pub enabled: bool,
-    /// Where its box ends in each stretch, and whether it is seen there.
+    /// The box in each stretch.
     pub reach: Vec<Reach>,
 }
 
 /// A box in one stretch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// How far right it goes.
+    /// The right edge.
     pub right: i32,
-    /// Where the first box above it begins.
+    /// The left edge of the first box above it.
     pub clear: i32,
-    /// Whether it is what the guest reaches.
+    /// Whether the guest reaches the region here.
     pub seen: bool,
 }
 
-/// All of them, the lowest first.
+/// All sheets, the lowest first.
 #[derive(Debug)]
 pub struct Stack<'a> {
     /// The boxes.
     pub sheets: Vec<Sheet<'a>>,
-    /// How many are left out, since all of them are hidden in the same place.
+    /// The number of regions that are omitted because too many are hidden in
+    /// the same place.
     pub left_out: usize,
 }
 
 impl Sheet<'_> {
-    /// Whether it only holds others.
+    /// Whether the region is a container.
     pub fn is_container(&self) -> bool {
         matches!(*self.rows, [row] if row.kind == "container")
     }
 
-    /// Neighbouring stretches where its box has the same right end.
+    /// Returns neighbouring stretches in which the box has the same right edge.
     pub fn runs(&self) -> Vec<(Range<usize>, Reach)> {
         let mut runs: Vec<(Range<usize>, Reach)> = Vec::new();
         for (index, &reach) in self.span.clone().zip(&self.reach) {
@@ -83,7 +84,7 @@ impl Sheet<'_> {
 }
 
 impl<'a> Stack<'a> {
-    /// Stacks the regions into a column `width` pixels wide.
+    /// Stacks the regions in a column `width` pixels wide.
     pub fn of(
         map: &'a Map,
         stretches: &Stretches,
@@ -101,14 +102,14 @@ impl<'a> Stack<'a> {
     }
 }
 
-/// A region, and whether it and all around it are enabled.
+/// A region, and whether it and its ancestors are enabled.
 #[derive(Clone, Copy)]
 struct Painted<'a> {
     row: &'a TreeRow,
     enabled: bool,
 }
 
-/// The order in which a painter would paint: parents before their children,
+/// Returns the regions in painting order: parents before their children, and
 /// the winner among siblings last.
 fn painters_order(rows: &[TreeRow]) -> Vec<Painted<'_>> {
     let mut children: Vec<Vec<usize>> = vec![Vec::new(); rows.len()];
@@ -134,8 +135,8 @@ fn painters_order(rows: &[TreeRow]) -> Vec<Painted<'_>> {
     out
 }
 
-/// Moves what is disabled below the first enabled sibling that it would cover.
-/// Containers are no such siblings: only their edges are to be seen.
+/// Moves disabled regions below the first enabled sibling that they would
+/// cover. Containers do not count, because only their edges are visible.
 fn disabled_below(siblings: &mut [usize], rows: &[TreeRow]) {
     for at in 0..siblings.len() {
         let row = &rows[siblings[at]];
@@ -153,7 +154,7 @@ fn disabled_below(siblings: &mut [usize], rows: &[TreeRow]) {
     }
 }
 
-/// Which region of the tree is what the flat view shows, per stretch.
+/// Returns the region that the flat view shows, per stretch.
 fn owners<'a>(
     painted: &[Painted<'a>],
     flat: &[Placed<'_, FlatRow>],
@@ -170,7 +171,7 @@ fn owners<'a>(
     let mut owners = vec![None; stretches];
     for placed in flat {
         let run = placed.rows[0];
-        // Where the region itself does not lie here, an alias shows it.
+        // If the region itself is not placed here, an alias shows it.
         let itself = by_name.get(run.region.as_str()).copied();
         let itself = itself.filter(|row| row.start + u128::from(run.offset) == run.start());
         let alias = aliases
@@ -184,7 +185,7 @@ fn owners<'a>(
     owners
 }
 
-/// The regions that are drawn, and how many are not.
+/// Returns the regions that are drawn, and the number of omitted ones.
 fn sheets<'a>(
     painted: &[Painted<'a>],
     owners: &[Option<&TreeRow>],
@@ -235,7 +236,8 @@ fn sheet_of(row: &TreeRow, span: Range<usize>, enabled: bool) -> Sheet<'_> {
     }
 }
 
-/// Moves each box so far right that the edges of all below it stick out.
+/// Moves each box to the right, so that the edges of all boxes below it are
+/// visible.
 fn spread(sheets: &mut [Sheet<'_>], width: i32) {
     for index in 0..sheets.len() {
         let (below, rest) = sheets.split_at_mut(index);
@@ -261,8 +263,8 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
-/// Where a box ends: what is seen goes all the way, the rest up to what
-/// covers it.
+/// Returns the extent of a box. A visible box extends to the end of the column,
+/// and any other box to the box that covers it.
 fn reach(
     sheets: &[Sheet<'_>],
     index: usize,
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_alias_shows_is_seen_in_the_alias() {
+    fn the_target_of_an_alias_is_seen_in_the_alias() {
         let mut off = tree_row(1, "other", "alias", 0x1000..0x2000);
         off.enabled = false;
         let map = map(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The address space cut at every border of the map, and series of similar
-//! stretches folded, so that a picture of thousands of regions ends.
+//! Cuts the address space at every border of the map, and folds series of
+//! similar stretches. Folding bounds the size of a picture of thousands of
+//! regions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,35 +10,35 @@ use std::ops::Range;
 use super::row::Row;
 use crate::map::Map;
 
-/// How often something must repeat to be folded.
+/// The least number of repetitions that are folded.
 const REPEATS: usize = 5;
 
-/// How many stretches one repetition may have.
+/// The most stretches of one repetition.
 const LONGEST_PERIOD: usize = 12;
 
-/// How many stretches are drawn before and behind a fold that has no better
-/// reason than that there are too many.
+/// The number of stretches that are drawn before and after a fold whose only
+/// purpose is to limit their number.
 const DRAWN: (usize, usize) = (84, 36);
 
-/// Addresses with no border inside, or a fold.
+/// A range of addresses without a border inside, or a fold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// The first address.
     pub start: u128,
-    /// The address behind the last one.
+    /// The end address, exclusive.
     pub end: u128,
-    /// Whether borders inside are not drawn.
+    /// Whether the stretch is a fold, whose inner borders are not drawn.
     pub folded: bool,
-    /// Whether nobody answers here.
+    /// Whether no region answers here.
     pub empty: bool,
 }
 
-/// All of them, by address and without gaps.
+/// All stretches, by address and without gaps.
 #[derive(Debug)]
 pub struct Stretches(pub Vec<Stretch>);
 
 impl Stretches {
-    /// Cuts and folds.
+    /// Cuts the address space of a map, and folds it.
     pub fn of(map: &Map) -> Self {
         let mut items: Vec<Item> = Vec::new();
         let mut classes = Numbers::default();
@@ -51,11 +52,12 @@ impl Stretches {
         items.extend(map.flat.iter().map(|row| item(row, false)));
         items.extend(map.slots.iter().map(|row| item(row, true)));
         let (cells, patterns) = cells(&items);
-        Self(limited(folded(&cells, &patterns)))
+        Self(limit(folded(&cells, &patterns)))
     }
 
-    /// The stretches that `start..end` covers; `None` if they are all inside
-    /// one fold. What begins or ends inside a fold is drawn outside it only.
+    /// Returns the stretches that `start..end` covers, or `None` if all of them
+    /// are inside one fold. A range that starts or ends inside a fold is drawn
+    /// only outside it.
     pub fn span(&self, start: u128, end: u128) -> Option<Range<usize>> {
         let all = &self.0;
         let mut first = all.partition_point(|stretch| stretch.end <= start);
@@ -72,7 +74,8 @@ impl Stretches {
         (first < behind).then_some(first..behind)
     }
 
-    /// The rows with what they cover; those inside a fold become one.
+    /// Returns the rows with the stretches that they cover. Rows inside a fold
+    /// become one.
     pub fn place<'a, T: Row>(&self, rows: &'a [T]) -> Vec<Placed<'a, T>> {
         let mut placed = Vec::new();
         let mut in_folds: BTreeMap<usize, Vec<&T>> = BTreeMap::new();
@@ -97,26 +100,26 @@ impl Stretches {
     }
 }
 
-/// A row, or those that a fold hides, and the stretches they cover.
+/// A row, or the rows that a fold hides, and the stretches that they cover.
 #[derive(Debug)]
 pub struct Placed<'a, T> {
     /// Which stretches.
     pub span: Range<usize>,
-    /// One row, or several in a fold.
+    /// One row, or several rows in a fold.
     pub rows: Vec<&'a T>,
 }
 
 struct Item {
     start: u128,
     end: u128,
-    /// The same for all items of a series.
+    /// Equal for all items of a series.
     class: usize,
-    /// Only the flat view says that somebody answers.
+    /// Whether a region answers. Only the flat view determines it.
     silent: bool,
 }
 
-/// The stretches between borders, and for each a number that is the same for
-/// those that look the same.
+/// Returns the stretches between borders, and a pattern number for each.
+/// Stretches with the same content have the same number.
 fn cells(items: &[Item]) -> (Vec<Stretch>, Vec<usize>) {
     let borders: BTreeSet<u128> = items
         .iter()
@@ -158,14 +161,13 @@ fn cells(items: &[Item]) -> (Vec<Stretch>, Vec<usize>) {
     (cells, numbers)
 }
 
-/// How many items of each class lie at an address.
+/// The number of items of each class at an address.
 #[derive(Default)]
 struct Here {
     counts: HashMap<usize, i64>,
-    /// The sum of a hash of each class with its count. It is the same for the
-    /// same items; for different items it is the same with a probability of
-    /// 2^-128. Keeping the items themselves for each border would take quadratic
-    /// memory.
+    /// The sum of a hash of each class with its count. Equal items have the
+    /// same sum; different items have the same sum with a probability of
+    /// 2^-128. Storing the items of each border would take quadratic memory.
     digest: u128,
 }
 
@@ -178,7 +180,7 @@ impl Here {
     }
 }
 
-/// 0 for a class without items.
+/// Returns 0 for a class without items.
 fn digest(class: usize, count: i64) -> u128 {
     let half = |which: u8| {
         let mut hasher = DefaultHasher::new();
@@ -191,7 +193,7 @@ fn digest(class: usize, count: i64) -> u128 {
     }
 }
 
-/// Numbers for things, the same for equal ones.
+/// Assigns a number to each value. Equal values have the same number.
 struct Numbers<T>(HashMap<T, usize>);
 
 impl<T> Default for Numbers<T> {
@@ -207,14 +209,15 @@ impl<T: Hash + Eq> Numbers<T> {
     }
 }
 
-/// Folds what repeats, except for its beginning and its end.
+/// Folds repetitions, except for those at the beginning and at the end.
 fn folded(cells: &[Stretch], patterns: &[usize]) -> Vec<Stretch> {
     let mut out = Vec::new();
     let mut at = 0;
     while at < cells.len() {
         let series = (1..=LONGEST_PERIOD).map(|period| (period, repeats(&patterns[at..], period)));
         let series = series.filter(|(_, repeats)| *repeats >= REPEATS);
-        // The longest series; among equals the one with the shortest period.
+        // The longest series wins; among equals, the one with the shortest
+        // period.
         let longest = series.max_by_key(|&(period, repeats)| (period * repeats, repeats));
         let Some((period, repeats)) = longest else {
             out.push(cells[at]);
@@ -227,14 +230,14 @@ fn folded(cells: &[Stretch], patterns: &[usize]) -> Vec<Stretch> {
         };
         let end = at + period * repeats;
         out.extend(&cells[at..at + before]);
-        out.push(joined(&cells[at + before..end - period]));
+        out.push(merged(&cells[at + before..end - period]));
         out.extend(&cells[end - period..end]);
         at = end;
     }
     out
 }
 
-/// How often the first `period` patterns come in a row.
+/// Returns how often the first `period` patterns repeat in a row.
 fn repeats(patterns: &[usize], period: usize) -> usize {
     let shifted = patterns.iter().skip(period);
     let same = patterns
@@ -248,20 +251,20 @@ fn repeats(patterns: &[usize], period: usize) -> usize {
     }
 }
 
-/// Not more than can be looked at.
-fn limited(stretches: Vec<Stretch>) -> Vec<Stretch> {
+/// Limits the number of stretches to what a reader can take in.
+fn limit(stretches: Vec<Stretch>) -> Vec<Stretch> {
     let (before, behind) = DRAWN;
     if stretches.len() <= before + behind + 1 {
         return stretches;
     }
     let end = stretches.len() - behind;
     let mut out = stretches[..before].to_vec();
-    out.push(joined(&stretches[before..end]));
+    out.push(merged(&stretches[before..end]));
     out.extend(&stretches[end..]);
     out
 }
 
-fn joined(stretches: &[Stretch]) -> Stretch {
+fn merged(stretches: &[Stretch]) -> Stretch {
     Stretch {
         start: stretches.first().map_or(0, |first| first.start),
         end: stretches.last().map_or(0, |last| last.end),
@@ -309,16 +312,16 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_repeat_is_drawn_up_to_a_limit() {
+    fn irregular_stretches_are_drawn_up_to_a_limit() {
         let patterns: Vec<usize> = (0..1000).collect();
-        let out = limited(folded(&plain(1000), &patterns));
+        let out = limit(folded(&plain(1000), &patterns));
         assert_eq!(out.len(), DRAWN.0 + DRAWN.1 + 1);
         assert_eq!((out[0].start, out[out.len() - 1].end), (0, 16_000));
         assert!(out.windows(2).all(|pair| pair[0].end == pair[1].start));
     }
 
     #[test]
-    fn what_begins_inside_a_fold_is_drawn_outside_it() {
+    fn a_range_that_begins_inside_a_fold_is_drawn_outside_it() {
         let mut all = plain(5);
         all[2].folded = true;
         let all = Stretches(all);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whole pictures.
+//! Tests of whole pictures.
 
 use std::ops::Range;
 
@@ -107,7 +107,7 @@ fn small() -> Map {
     }
 }
 
-/// `count` ranges, none like its neighbours.
+/// `count` ranges, each different from its neighbours.
 fn irregular(count: u64) -> Map {
     let range = |n: u64| n * n * 0x1000..(n * n + n + 1) * 0x1000;
     let name = |n: u64| {
@@ -127,7 +127,7 @@ fn irregular(count: u64) -> Map {
     )
 }
 
-/// `count` pages of devices, one behind the other.
+/// `count` adjacent pages of devices.
 fn series(count: u64) -> Map {
     let range = |n: u64| n * 0x1000..(n + 1) * 0x1000;
     let mut tree = vec![tree_row(0, "system", "container", 0..1 << 64)];
@@ -151,7 +151,8 @@ fn texts(map: &Map) -> Vec<String> {
         .collect()
 }
 
-/// The tags are balanced, attributes are quoted and no `&` or `<` is bare.
+/// Checks that the tags are balanced, attributes are quoted, and every `&` and
+/// `<` is escaped.
 fn is_well_formed(document: &str) -> bool {
     let mut open: Vec<&str> = Vec::new();
     let mut parts = document.split('<');
@@ -163,12 +164,12 @@ fn is_well_formed(document: &str) -> bool {
             return false;
         };
         let entities = ["amp;", "lt;", "gt;", "quot;", "apos;"];
-        let bare = |text: &str| {
+        let unescaped = |text: &str| {
             text.split('&')
                 .skip(1)
                 .any(|rest| !entities.iter().any(|e| rest.starts_with(e)))
         };
-        if bare(tag) || bare(text) || tag.matches('"').count() % 2 != 0 {
+        if unescaped(tag) || unescaped(text) || tag.matches('"').count() % 2 != 0 {
             return false;
         }
         match tag.strip_prefix('/') {
@@ -277,13 +278,13 @@ fn all_pictures_are_well_formed() {
 fn the_same_map_makes_the_same_picture() {
     let mut moved = small();
     assert_eq!(document(&small()), document(&moved));
-    // Where the VMM has mapped something is different in every run.
+    // The addresses of the VMM's mappings differ in every run.
     moved.slots[0].backing = "host memory at 0x7fffdeadb000".into();
     assert_eq!(document(&small()), document(&moved));
 }
 
 #[test]
-fn what_has_no_end_is_not_drawn_to_the_end() {
+fn an_endless_hole_is_not_drawn_to_the_end() {
     let (_, _, small) = Page::of(&small()).draw();
     assert!(small < 800, "{small}");
     let (_, _, many) = Page::of(&series(1000)).draw();
@@ -319,7 +320,7 @@ fn an_empty_machine_has_a_picture_too() {
 }
 
 #[test]
-fn what_lies_nowhere_is_listed_below() {
+fn unplaced_regions_are_listed_below() {
     let mut map = small();
     map.tree
         .push(tree_row(0, "flash", "rom device", 0..0x4_0000));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The column of the region tree.
+//! Draws the column of the region tree.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use super::scale::{Need, Scale};
 use super::stack::{Reach, Sheet, Stack};
 use super::words::{self, Face};
 
-/// How much of a container's name has room even if it is small.
+/// The length of a container's name that has room even in a small container.
 const UPRIGHT: i32 = 124;
 
-/// What the boxes need to be readable.
+/// Returns the heights that the boxes need.
 pub fn needs(stack: &Stack<'_>) -> Vec<Need> {
     let need = |sheet: &Sheet<'_>| match sheet.is_container() {
         true => {
@@ -40,7 +40,7 @@ pub fn needs(stack: &Stack<'_>) -> Vec<Need> {
     stack.sheets.iter().map(need).collect()
 }
 
-/// Draws the column from `left` on; `looks` are those of the flat view, per
+/// Draws the column from `left` on. `looks` are the looks of the flat view, per
 /// stretch.
 pub fn draw(
     canvas: &mut Canvas,
@@ -57,8 +57,8 @@ pub fn draw(
     }
 }
 
-/// Where a container's inside begins in a stretch: no break mark is drawn
-/// left of it, where the names stand upright.
+/// Returns the left edge of a container's inside in a stretch. Break marks
+/// start there, so that they do not cross the upright names.
 pub fn inside(stack: &Stack<'_>, stretch: usize) -> i32 {
     let around = stack.sheets.iter().filter(|sheet| sheet.is_container());
     let around = around.filter(|sheet| sheet.span.contains(&stretch));
@@ -106,7 +106,7 @@ fn container(canvas: &mut Canvas, sheet: &Sheet<'_>, scale: &Scale, left: i32) {
         true => long,
         false => words::cut(&sheet.rows[0].name, Face::SmallMono, room),
     };
-    // An edge narrower than a letter can have no name.
+    // An edge narrower than a letter has no room for a name.
     if sheet.edge >= 14 {
         canvas.upright(
             (edge.x + sheet.edge / 2 + 4, top + 6),
@@ -126,7 +126,7 @@ fn boxes(canvas: &mut Canvas, sheet: &Sheet<'_>, scale: &Scale, looks: &[Option<
     for (run, reach) in sheet.runs() {
         let area = |span: &Range<usize>| {
             let (top, bottom) = scale.range(span);
-            // A gap of a pixel keeps an edge apart from what covers it.
+            // A gap of one pixel separates an edge from the box that covers it.
             let right = if reach.seen {
                 reach.right
             } else {
@@ -145,7 +145,7 @@ fn boxes(canvas: &mut Canvas, sheet: &Sheet<'_>, scale: &Scale, looks: &[Option<
                 .for_each(|(span, look)| canvas.filled(area(span), *look)),
             false => canvas.rect(area(&run), unseen(sheet)),
         }
-        // What covers it without being seen must not hide its name.
+        // An invisible box above must not hide the name.
         let room = reach.clear.min(reach.right) - sheet.left;
         let area = Area {
             h: scale.clear(&run),
@@ -175,7 +175,7 @@ fn unseen(sheet: &Sheet<'_>) -> &'static str {
     }
 }
 
-/// Neighbouring stretches of a run that look the same.
+/// Returns neighbouring stretches of a run with the same look.
 fn same_looks(run: &Range<usize>, looks: &[Option<Look>]) -> Vec<(Range<usize>, Look)> {
     let mut out: Vec<(Range<usize>, Look)> = Vec::new();
     for stretch in run.clone() {
@@ -188,7 +188,7 @@ fn same_looks(run: &Range<usize>, looks: &[Option<Look>]) -> Vec<(Range<usize>, 
     out
 }
 
-/// The first run of those with the most room to write.
+/// Returns the first of the runs with the most room for text.
 fn labelled(sheet: &Sheet<'_>) -> (Range<usize>, Reach) {
     let runs = sheet.runs().into_iter().rev();
     let widest = runs.max_by_key(|(_, reach)| reach.clear.min(reach.right));
@@ -219,7 +219,7 @@ fn label(sheet: &Sheet<'_>) -> Label {
         false => Sign::None,
     };
     let words = match sign {
-        // Its pattern says what it is; there is hardly room for the reason.
+        // The pattern shows the access; there is hardly room for the reason.
         Sign::Warning if sheet.enabled => row.note.clone(),
         _ => words_on(sheet).join(" · "),
     };
@@ -231,7 +231,7 @@ fn label(sheet: &Sheet<'_>) -> Label {
     }
 }
 
-/// What there is to say about a region besides its name and size.
+/// Returns the text about a region, except its name and size.
 fn words_on(sheet: &Sheet<'_>) -> Vec<String> {
     let row = sheet.rows[0];
     let mut words = Vec::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Words and numbers for a picture: how they read, and how wide they are.
+//! Formats words and numbers for a picture, and estimates their widths.
 
 /// The typefaces, each with the size it is used in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub enum Face {
 }
 
 impl Face {
-    /// How many tenths of a pixel a character takes. Which font a viewer has
-    /// is unknown, so these are the widths of the wide ones.
+    /// Returns the width of a character in tenths of a pixel. The viewer's font
+    /// is unknown, so the widths are those of wide fonts.
     fn tenths(self, c: char) -> usize {
         match (self, c) {
             (Self::Mono, c) if c.is_ascii() => 73,
@@ -37,14 +37,14 @@ impl Face {
     }
 }
 
-/// An estimate of the width in pixels; real text is rarely wider.
+/// Estimates the width in pixels. Real text is rarely wider.
 pub fn width(text: &str, face: Face) -> i32 {
     let tenths: usize = text.chars().map(|c| face.tenths(c)).sum();
     i32::try_from(tenths.div_ceil(10)).unwrap_or(i32::MAX)
 }
 
-/// As much of the text as fits into `room` pixels, with `…` where it was cut;
-/// nothing if not even that says anything.
+/// Shortens the text to `room` pixels, and marks the cut with `…`. Returns an
+/// empty text if the rest would be too short to be useful.
 pub fn cut(text: &str, face: Face, room: i32) -> String {
     if width(text, face) <= room {
         return text.to_string();
@@ -63,7 +63,7 @@ pub fn cut(text: &str, face: Face, room: i32) -> String {
     }
 }
 
-/// The text in at most `lines` lines; the last one is cut.
+/// Wraps the text into at most `lines` lines. The last one is shortened.
 pub fn wrap(text: &str, face: Face, room: i32, lines: usize) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -86,7 +86,7 @@ fn fits_behind(line: &str, word: &str, face: Face, room: i32) -> bool {
     width(&format!("{line} {word}"), face) <= room
 }
 
-/// Text for XML, in elements and in attributes.
+/// Escapes text for XML elements and attributes.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -97,7 +97,7 @@ pub fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&apos;"),
             '\n' => out.push('\n'),
-            // XML has no way to say these.
+            // XML cannot represent these characters.
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             c => out.push(c),
         }
@@ -105,7 +105,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// An address with its digits in fours: `0x1_0000_0000`.
+/// Formats an address with its digits in groups of four: `0x1_0000_0000`.
 pub fn address(address: u128) -> String {
     if address == 1 << 64 {
         return "2^64".into();
@@ -121,8 +121,8 @@ pub fn address(address: u128) -> String {
     out
 }
 
-/// A number of bytes for people: `640 KiB`, `1.5 MiB`, and `~3 GiB` if that
-/// is not all of it.
+/// Formats a number of bytes for people: `640 KiB`, `1.5 MiB`, and `~3 GiB` for
+/// a rounded number.
 pub fn size(bytes: u128) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = UNITS
@@ -148,7 +148,7 @@ pub fn size(bytes: u128) -> String {
     }
 }
 
-/// A name without its numbers: those with the same one are a series.
+/// Removes the numbers from a name. Names of a series have the same stem.
 pub fn stem(name: &str) -> String {
     let mut out = String::new();
     let mut in_number = false;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_says_so_and_fits() {
+    fn a_shortened_text_is_marked_and_fits() {
         assert_eq!(cut("frame-buffer", Face::Mono, 200), "frame-buffer");
         assert_eq!(cut("frame-buffer", Face::Mono, 50), "frame…");
         assert_eq!(cut("frame-buffer", Face::Mono, 3), "");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_xml_cannot_say_is_replaced() {
+    fn characters_that_xml_cannot_represent_are_replaced() {
         assert_eq!(
             escape("<a & \"b\">\u{1}"),
             "&lt;a &amp; &quot;b&quot;&gt;\u{fffd}"

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which regions show themselves: strongly connected components.
+//! Finds cycles of regions: strongly connected components.
 
-/// For each of `count` nodes, the number of its component: two nodes have the
-/// same number if each reaches the other. `next` lists where a node leads.
+/// Returns a component number for each of `count` nodes. Two nodes have the
+/// same number if each reaches the other. `next` returns the successors of a
+/// node.
 pub(super) fn components(count: usize, next: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     let forward: Vec<Vec<usize>> = (0..count).map(next).collect();
     let mut backward = vec![Vec::new(); count];
@@ -11,8 +12,8 @@ pub(super) fn components(count: usize, next: impl Fn(usize) -> Vec<usize>) -> Ve
             backward[to].push(node);
         }
     }
-    // Kosaraju: what is left last on the way forward is begun first on the way
-    // back, which then cannot leave its component.
+    // Kosaraju's algorithm: the backward search starts from the nodes that the
+    // forward search finishes last, so it cannot leave a component.
     let mut order = Vec::with_capacity(count);
     let mut seen = vec![false; count];
     for node in 0..count {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What identities, targets and rules say of the regions of a dump.
+//! Collects what identities, targets and rules determine about the regions of a
+//! dump.
 
 use std::collections::HashSet;
 
@@ -9,8 +10,8 @@ use crate::identify::targets::targets;
 use crate::parse::dump::{Drawn, Dump};
 use crate::rules::{self, Shape};
 
-/// Everything known of the regions, by index; only of those that stand for
-/// themselves.
+/// The facts about each region, by index. Only canonical regions have
+/// meaningful facts.
 pub(super) struct Facts<'a> {
     pub(super) dump: &'a Dump,
     pub(super) identity: Identity,
@@ -20,7 +21,7 @@ pub(super) struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Everything that is known of a dump.
+    /// Derives all facts of a dump.
     pub(super) fn of(dump: &'a Dump) -> Result<Self, Fault> {
         let identity = Identity::of(dump);
         let targets = targets(dump, &identity)?;
@@ -45,7 +46,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Whether a region answers accesses itself.
+/// Returns whether a region answers accesses itself.
 fn answers(dump: &Dump, parents: &HashSet<String>, region: &Drawn) -> bool {
     let children = || region.children.iter().map(|&child| &dump.regions[child]);
     let shape = Shape {
@@ -55,7 +56,7 @@ fn answers(dump: &Dump, parents: &HashSet<String>, region: &Drawn) -> bool {
         placed: region.parent.is_some(),
         first_child: children().map(|child| child.address).min(),
         namesake: children().any(|child| child.name == region.name),
-        like_a_parent: parents.contains(&rules::kind(&region.name)),
+        resembles_parent: parents.contains(&rules::kind(&region.name)),
     };
     region.alias.is_none() && (region.kind.is_memory() || rules::answers(shape))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From the drawn trees to a [`MemoryModel`], and the views to be printed.
+//! Builds a [`MemoryModel`] and its views from the parsed trees.
 
 mod cycles;
 mod facts;
@@ -14,20 +14,20 @@ use facts::Facts;
 use plan::plan;
 use regions::{add, frame, place, refused};
 use view_root::view_root;
-use work::{MAX_SEEN, too_much};
+use work::{MAX_VISITS, first_over_limit};
 
 use crate::error::Fault;
 use crate::machine::{AddressSpace, Machine, View, ViewRoot};
 use crate::parse::dump::Dump;
 use crate::rules;
 
-/// Puts a machine's memory together.
+/// Builds a machine's memory from a dump.
 pub(crate) fn build(dump: &Dump) -> Result<Machine, Fault> {
     let facts = Facts::of(dump)?;
-    let parts = plan(&facts)?;
+    let planned = plan(&facts)?;
     let mut groups: Vec<(Option<usize>, Vec<AddressSpace>)> = Vec::new();
     for spaces in &dump.spaces {
-        let root = facts.identity.same(spaces.root);
+        let root = facts.identity.canonical(spaces.root);
         let view = view_root(&facts, root);
         let shown = spaces.names.iter().map(|name| AddressSpace {
             name: name.clone(),
@@ -39,14 +39,18 @@ pub(crate) fn build(dump: &Dump) -> Result<Machine, Fault> {
             None => groups.push((view, shown.collect())),
         }
     }
-    if let Some(root) = too_much(&facts, &parts, groups.iter().filter_map(|(view, _)| *view)) {
-        let what = format!("through aliases, more than {MAX_SEEN} regions are seen");
+    if let Some(root) = first_over_limit(
+        &facts,
+        &planned,
+        groups.iter().filter_map(|(view, _)| *view),
+    ) {
+        let what = format!("through aliases, more than {MAX_VISITS} regions are seen");
         return Err(Fault::new(dump.regions[root].line, what));
     }
     let mut model = MemoryModel::new();
     let mut transaction = model.transaction();
-    let ids = add(&facts, &parts, &mut transaction)?;
-    place(&facts, &parts, &ids, &mut transaction)?;
+    let ids = add(&facts, &planned, &mut transaction)?;
+    place(&facts, &planned, &ids, &mut transaction)?;
     let mut roots = Vec::new();
     for (view, _) in &groups {
         let known = view.and_then(|view| Some((view, ids[view]?)));

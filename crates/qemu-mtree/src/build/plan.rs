@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which regions the model gets, and which lie in which.
+//! Plans the regions of the model and their children.
 //!
-//! Mostly those of the dump. But an alias may show another part of a region
-//! that it lies in itself, as on Arm's SSE boards; QEMU renders that, because
-//! the alias does not show the alias again. The model refuses whatever contains
-//! itself. So such an alias gets a target of its own: what lies inside its
-//! window, each by an alias of the region itself.
+//! Most regions are copied from the dump one to one. But an alias can show
+//! another part of a region that contains the alias, as on Arm's SSE boards.
+//! QEMU renders such an alias, because the shown part does not include the
+//! alias again. The model rejects any region that contains itself. The plan
+//! therefore gives such an alias a target of its own, which holds only the
+//! children inside the alias's window.
 
 use super::cycles::components;
 use super::facts::Facts;
@@ -13,45 +14,46 @@ use crate::error::Fault;
 use crate::parse::line::cut;
 use crate::rules;
 
-/// How many regions are looked at to make copies; real machines need some
+/// The most regions that are visited to make copies. Real machines need some
 /// hundreds.
 const MAX_COPYING: usize = 1 << 19;
 
-/// A region of the model in the making.
+/// A planned region of the model.
 #[derive(Debug)]
-pub(super) struct Part {
-    /// The region of the dump that it is, or that it stands in for.
+pub(super) struct PlannedRegion {
+    /// The region of the dump that it represents.
     pub(super) drawn: usize,
-    pub(super) what: What,
-    /// What lies in it and where, the winner first.
+    pub(super) kind: PlannedKind,
+    /// Its children and their addresses, the winner first.
     pub(super) children: Vec<(usize, u64)>,
 }
 
-/// What a part is.
+/// What the model gets for a planned region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
-    /// Drawn elsewhere already, or not needed.
-    Nothing,
-    /// The region, or one just like it.
-    Plain,
-    /// The alias, of this target.
-    Window { target: usize, offset: u64 },
-    /// Shows the whole of another part, as it is.
-    Whole { target: usize },
+pub(super) enum PlannedKind {
+    /// Nothing: another planned region represents it, or no region needs it.
+    Skipped,
+    /// A region that is not an alias, or a copy of one.
+    Region,
+    /// An alias of part of `target`.
+    Alias { target: usize, offset: u64 },
+    /// An alias of all of `target`.
+    WholeAlias { target: usize },
 }
 
-/// A copy to be made: of a region, as far as it is seen through a window.
+/// A pending copy of the part of a region that a window shows.
 struct Copy {
-    /// The part that becomes the copy.
+    /// The planned region that becomes the copy.
     part: usize,
     drawn: usize,
     first: u128,
-    /// Excluded, so that it can be 2^64.
+    /// Exclusive, so that it can be 2^64.
     end: u128,
 }
 
-/// Plans all regions: those with the numbers of drawn ones, then others.
-pub(super) fn plan(facts: &Facts<'_>) -> Result<Vec<Part>, Fault> {
+/// Plans all regions. The first ones have the indices of the dump; copies
+/// follow.
+pub(super) fn plan(facts: &Facts<'_>) -> Result<Vec<PlannedRegion>, Fault> {
     let regions = &facts.dump.regions;
     let component = components(regions.len(), |index| {
         let children = regions[index].children.iter().copied();
@@ -60,39 +62,40 @@ pub(super) fn plan(facts: &Facts<'_>) -> Result<Vec<Part>, Fault> {
     let mut planner = Planner {
         facts,
         component,
-        parts: Vec::new(),
+        planned: Vec::new(),
         copying: 0,
     };
     for (index, region) in regions.iter().enumerate() {
-        planner.parts.push(Part {
+        planner.planned.push(PlannedRegion {
             drawn: index,
-            what: match facts.identity.stands(index) {
-                true => What::Plain,
-                false => What::Nothing,
+            kind: match facts.identity.is_canonical(index) {
+                true => PlannedKind::Region,
+                false => PlannedKind::Skipped,
             },
-            children: match facts.identity.stands(index) && region.alias.is_none() {
+            children: match facts.identity.is_canonical(index) && region.alias.is_none() {
                 true => planner.children(index),
                 false => Vec::new(),
             },
         });
     }
-    for index in (0..regions.len()).filter(|&index| facts.identity.stands(index)) {
+    for index in (0..regions.len()).filter(|&index| facts.identity.is_canonical(index)) {
         planner.aim(index)?;
     }
-    Ok(planner.parts)
+    Ok(planner.planned)
 }
 
 struct Planner<'a> {
     facts: &'a Facts<'a>,
     component: Vec<usize>,
-    parts: Vec<Part>,
-    /// How many regions were looked at to make copies.
+    planned: Vec<PlannedRegion>,
+    /// The number of regions that were visited to make copies.
     copying: usize,
 }
 
 impl Planner<'_> {
-    /// What lies in a region, the winner first. The sort is stable, since QEMU
-    /// prints the winner first among those that start at the same address.
+    /// Returns the children of a region, the winner first. The sort is stable,
+    /// because QEMU prints the winner first among children with the same start
+    /// address.
     fn children(&self, index: usize) -> Vec<(usize, u64)> {
         let regions = &self.facts.dump.regions;
         let mut children = regions[index].children.clone();
@@ -103,22 +106,22 @@ impl Planner<'_> {
         children.into_iter().map(at).collect()
     }
 
-    /// Gives an alias its target.
+    /// Sets the target of an alias. Copies the target if it contains the alias.
     fn aim(&mut self, index: usize) -> Result<(), Fault> {
         let region = &self.facts.dump.regions[index];
         let (Some(alias), Some(target)) = (&region.alias, self.facts.targets[index]) else {
             return Ok(());
         };
         let offset = alias.offset;
-        self.parts[index].what = What::Window { target, offset };
+        self.planned[index].kind = PlannedKind::Alias { target, offset };
         if self.component[index] != self.component[target] {
             return Ok(());
         }
-        let target = self.add(target, What::Plain);
-        self.parts[index].what = What::Window { target, offset };
+        let target = self.add(target, PlannedKind::Region);
+        self.planned[index].kind = PlannedKind::Alias { target, offset };
         let mut todo = vec![Copy {
             part: target,
-            drawn: self.parts[target].drawn,
+            drawn: self.planned[target].drawn,
             first: offset.into(),
             end: u128::from(offset) + region.size,
         }];
@@ -133,13 +136,13 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Makes a copy, of a region from which `copy.drawn` is reached again.
+    /// Makes one copy. `copy.drawn` is part of a cycle of regions.
     fn copy(&mut self, copy: &Copy, todo: &mut Vec<Copy>) {
         let regions = &self.facts.dump.regions;
         let region = &regions[copy.drawn];
         if let (Some(alias), Some(target)) = (&region.alias, self.facts.targets[copy.drawn]) {
-            let part = self.add(target, What::Plain);
-            self.parts[copy.part].what = What::Window {
+            let part = self.add(target, PlannedKind::Region);
+            self.planned[copy.part].kind = PlannedKind::Alias {
                 target: part,
                 offset: alias.offset,
             };
@@ -158,9 +161,9 @@ impl Planner<'_> {
                 continue;
             }
             let part = if self.component[child] != self.component[copy.drawn] {
-                self.add(child, What::Whole { target: child })
+                self.add(child, PlannedKind::WholeAlias { target: child })
             } else {
-                let part = self.add(child, What::Plain);
+                let part = self.add(child, PlannedKind::Region);
                 todo.push(Copy {
                     part,
                     drawn: child,
@@ -169,16 +172,16 @@ impl Planner<'_> {
                 });
                 part
             };
-            self.parts[copy.part].children.push((part, address));
+            self.planned[copy.part].children.push((part, address));
         }
     }
 
-    fn add(&mut self, drawn: usize, what: What) -> usize {
-        self.parts.push(Part {
+    fn add(&mut self, drawn: usize, kind: PlannedKind) -> usize {
+        self.planned.push(PlannedRegion {
             drawn,
-            what,
+            kind,
             children: Vec::new(),
         });
-        self.parts.len() - 1
+        self.planned.len() - 1
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Regions of the model, made from drawn ones and placed.
+//! Adds the planned regions to the model and places them.
 
 use memory_model::{HostMemory, Memory, Region, RegionId, Switches, Transaction, TreeError};
 
 use super::facts::Facts;
-use super::plan::{Part, What};
+use super::plan::{PlannedKind, PlannedRegion};
 use crate::error::Fault;
 use crate::machine::RegionInfo;
 use crate::parse::dump::Drawn;
@@ -12,39 +12,39 @@ use crate::parse::line::cut;
 use crate::region_type::RegionType;
 use crate::rules;
 
-/// The model's refusal, at the line of the region that it is about.
+/// Converts the model's error to a fault at the region's line.
 pub(super) fn refused(region: &Drawn, error: &dyn std::error::Error) -> Fault {
     Fault::new(region.line, error.to_string())
 }
 
-/// Adds every region, aliases after what they show.
+/// Adds every region. An alias is added after its target.
 pub(super) fn add(
     facts: &Facts<'_>,
-    parts: &[Part],
+    planned: &[PlannedRegion],
     transaction: &mut Transaction<'_, RegionInfo>,
 ) -> Result<Vec<Option<RegionId>>, Fault> {
-    let mut ids = vec![None; parts.len()];
+    let mut ids = vec![None; planned.len()];
     let mut add = |region, drawn: &Drawn| {
         let id = transaction.add(region);
         id.map_err(|error| refused(drawn, &error))
     };
-    for (index, part) in parts.iter().enumerate() {
-        if part.what == What::Plain {
+    for (index, part) in planned.iter().enumerate() {
+        if part.kind == PlannedKind::Region {
             let drawn = &facts.dump.regions[part.drawn];
             let region = plain(drawn, facts.answers[part.drawn])?;
             ids[index] = Some(add(region.with_switches(switches(drawn)), drawn)?);
         }
     }
-    for index in 0..parts.len() {
-        // An alias's target may be an alias. No chain of them is endless: the
-        // plan saw to that.
+    for index in 0..planned.len() {
+        // An alias's target may be an alias. Every chain ends, because the plan
+        // breaks cycles.
         let mut chain = vec![index];
         while let Some(&top) = chain.last() {
-            let drawn = &facts.dump.regions[parts[top].drawn];
-            let (target, offset, switches) = match parts[top].what {
-                What::Window { target, offset } => (target, offset, switches(drawn)),
-                What::Whole { target } => (target, 0, Switches::default()),
-                What::Plain | What::Nothing => break,
+            let drawn = &facts.dump.regions[planned[top].drawn];
+            let (target, offset, switches) = match planned[top].kind {
+                PlannedKind::Alias { target, offset } => (target, offset, switches(drawn)),
+                PlannedKind::WholeAlias { target } => (target, 0, Switches::default()),
+                PlannedKind::Region | PlannedKind::Skipped => break,
             };
             match (ids[top], ids[target]) {
                 (Some(_), _) => drop(chain.pop()),
@@ -60,7 +60,7 @@ pub(super) fn add(
     Ok(ids)
 }
 
-/// A region that is no alias.
+/// Makes a region that is not an alias.
 fn plain(region: &Drawn, answers: bool) -> Result<Region<RegionInfo>, Fault> {
     let (name, size) = (&*region.name, region.size);
     let host = || {
@@ -99,7 +99,8 @@ fn switches(region: &Drawn) -> Switches {
         false => region.kind == RegionType::Rom,
     };
     Switches {
-        // The model has no regions of 0 bytes: hidden comes to the same.
+        // The model has no regions of 0 bytes. Disabling them has the same
+        // effect.
         enabled: !region.disabled && !rules::is_empty(region.size, region.kind, alias),
         readonly,
         nonvolatile: region.nonvolatile,
@@ -107,16 +108,16 @@ fn switches(region: &Drawn) -> Switches {
     }
 }
 
-/// Puts every region into the one that it lies in, the loser first.
+/// Places every region in its parent, the loser first.
 pub(super) fn place(
     facts: &Facts<'_>,
-    parts: &[Part],
+    planned: &[PlannedRegion],
     ids: &[Option<RegionId>],
     transaction: &mut Transaction<'_, RegionInfo>,
 ) -> Result<(), Fault> {
-    for (index, parent) in parts.iter().enumerate() {
+    for (index, parent) in planned.iter().enumerate() {
         for &(child, address) in parent.children.iter().rev() {
-            let drawn = &facts.dump.regions[parts[child].drawn];
+            let drawn = &facts.dump.regions[planned[child].drawn];
             let (Some(child), Some(parent)) = (ids[child], ids[index]) else {
                 continue;
             };
@@ -127,9 +128,10 @@ pub(super) fn place(
     Ok(())
 }
 
-/// What an address space shows that starts from `region`: QEMU has it where it
-/// lies in its parent, the model at 0. Where these differ, it goes into a frame
-/// as large as an address space.
+/// Returns the root to use for an address space that starts from `region`. QEMU
+/// places that region at its own address, the model at address 0. If the two
+/// differ, a container as large as the address space holds an alias of the
+/// region at its address.
 pub(super) fn frame(
     transaction: &mut Transaction<'_, RegionInfo>,
     region: &Drawn,

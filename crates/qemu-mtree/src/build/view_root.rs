@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which address spaces share a flat view.
+//! Finds the address spaces that share a flat view.
 //!
-//! QEMU renders no view twice: an address space that shows nothing but the
-//! whole of another region, by one alias or one child, uses that region's.
+//! QEMU renders each view once. An address space uses another region's view if
+//! it shows all of that region, through one alias or one child, and nothing
+//! else.
 
 use super::facts::Facts;
 
-/// The region that a view of `root` is rendered from; `None` if nothing can
-/// show, in which case all such address spaces share the empty view.
+/// Returns the region that a view of `root` is rendered from. `None` means that
+/// nothing is visible; all such address spaces share the empty view.
 pub(super) fn view_root(facts: &Facts<'_>, root: usize) -> Option<usize> {
     let regions = &facts.dump.regions;
     let mut at = root;
-    // Each step goes down, or through an alias; neither can go in a circle,
-    // but that is not known here.
+    // Each step descends to a child or follows an alias. The loop bound guards
+    // against cycles, which are not yet ruled out here.
     for _ in 0..=regions.len() {
         let region = &regions[at];
         if region.disabled {

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which of the regions that a dump draws are one and the same.
+//! Finds drawings of the same region.
 //!
-//! QEMU draws a region once inside the one it lies in, and once more as the
-//! root of each address space or `memory-region:` block that it is the root
-//! of, at its own address and with all that is below it. So a root is the same
-//! region as a region inside another tree that is drawn exactly like it. A
-//! block's root can also be an address space's.
+//! QEMU draws a region inside its parent. It draws the region again for each
+//! address space or `memory-region:` block whose root it is, at its own address
+//! and with its whole subtree. A root is therefore the same region as an
+//! identical drawing inside another tree. The root of a block can also be the
+//! root of an address space.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::parse::dump::{Drawn, Dump};
 use crate::region_type::RegionType;
 
-/// For each drawn region, the one that stands for all that are the same.
+/// For each drawing, the canonical drawing of the same region.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    same: Vec<usize>,
+    canonical: Vec<usize>,
 }
 
-/// Everything that two drawings of one region have in common.
+/// The properties that all drawings of one region share.
 #[derive(PartialEq, Eq, Hash)]
 struct Look<'a> {
     name: &'a str,
@@ -28,49 +28,51 @@ struct Look<'a> {
     priority: i32,
     switches: (bool, bool),
     alias: Option<(&'a str, u64)>,
-    /// The looks of the children, by number.
+    /// The look numbers of the children.
     children: Vec<usize>,
 }
 
 impl Identity {
-    /// Finds out.
+    /// Groups the drawings of a dump.
     pub(crate) fn of(dump: &Dump) -> Self {
         let looks = looks(&dump.regions);
         let sizes = tree_sizes(&dump.regions);
-        let mut same: Vec<usize> = (0..dump.regions.len()).collect();
+        let mut canonical: Vec<usize> = (0..dump.regions.len()).collect();
 
-        // Who lies in another region, by look.
+        // Drawings that have a parent, by look.
         let mut inner: HashMap<usize, Vec<usize>> = HashMap::new();
         for (index, region) in dump.regions.iter().enumerate() {
             if region.parent.is_some() {
                 inner.entry(looks[index]).or_default().push(index);
             }
         }
-        // A larger tree cannot lie in a smaller one: the largest come first,
-        // so that whatever a root may lie in is settled before it.
+        // A tree cannot lie in a smaller one. Processing the largest trees
+        // first settles every tree that may contain a root before the root
+        // itself.
         let spaces = dump.spaces.iter().map(|spaces| (spaces.root, false));
         let targets = dump.targets.iter().map(|&root| (root, true));
         let mut roots: Vec<(usize, bool)> = spaces.chain(targets).collect();
         roots.sort_by_key(|&(root, _)| std::cmp::Reverse(sizes[root]));
 
         let first_shown_by = first_shown_by(dump);
-        // Address spaces are roots of their own, and so are blocks: each takes
-        // the next that nobody of its sort took.
-        let mut taken: [HashSet<usize>; 2] = [HashSet::new(), HashSet::new()];
+        // Each address space has its own root, and so has each block. A root
+        // takes the next identical drawing that no other root of its sort uses.
+        let mut used: [HashSet<usize>; 2] = [HashSet::new(), HashSet::new()];
         let mut cursors: [HashMap<usize, usize>; 2] = [HashMap::new(), HashMap::new()];
         let mut free_spaces: HashMap<usize, VecDeque<usize>> = HashMap::new();
         for (root, is_target) in roots {
             let (look, sort) = (looks[root], usize::from(is_target));
-            // What lies in no other region says so, in newer QEMUs.
-            let lies_somewhere = dump.regions[root].kind != RegionType::Container;
-            let inside = inner.get(&look).filter(|_| lies_somewhere);
+            // Newer versions of QEMU print `container` for a region without a
+            // parent.
+            let has_parent = dump.regions[root].kind != RegionType::Container;
+            let inside = inner.get(&look).filter(|_| has_parent);
             let found = inside.and_then(|inside| {
                 let cursor = cursors[sort].entry(look).or_insert(0);
-                let first = same[*inside.first()?];
+                let first = canonical[*inside.first()?];
                 while let Some(&next) = inside.get(*cursor) {
                     *cursor += 1;
-                    if taken[sort].insert(same[next]) {
-                        return Some(same[next]);
+                    if used[sort].insert(canonical[next]) {
+                        return Some(canonical[next]);
                     }
                 }
                 Some(first)
@@ -88,26 +90,27 @@ impl Identity {
             };
             if let Some(found) = found {
                 for below in 0..sizes[root] {
-                    same[root + below] = same[found + below];
+                    canonical[root + below] = canonical[found + below];
                 }
             }
         }
-        Self { same }
+        Self { canonical }
     }
 
-    /// The drawing that stands for the region drawn at `index`.
-    pub(crate) fn same(&self, index: usize) -> usize {
-        self.same[index]
+    /// Returns the canonical drawing of the region drawn at `index`.
+    pub(crate) fn canonical(&self, index: usize) -> usize {
+        self.canonical[index]
     }
 
-    /// Whether the drawing stands for its region.
-    pub(crate) fn stands(&self, index: usize) -> bool {
-        self.same[index] == index
+    /// Returns whether the drawing at `index` is the canonical one.
+    pub(crate) fn is_canonical(&self, index: usize) -> bool {
+        self.canonical[index] == index
     }
 }
 
-/// For the first block of each name and type, the root of the tree with the
-/// first alias that shows it: that is some other region.
+/// Maps the first block of each name and type to the root of the tree that
+/// contains the first alias of it. The block is not the same region as that
+/// root.
 fn first_shown_by(dump: &Dump) -> HashMap<usize, usize> {
     let mut roots = HashMap::new();
     let mut root = 0;
@@ -129,11 +132,12 @@ fn first_shown_by(dump: &Dump) -> HashMap<usize, usize> {
     first
 }
 
-/// A number for each region; equal numbers are equal drawings.
+/// Returns a number for each drawing. Identical drawings have the same number.
 fn looks(regions: &[Drawn]) -> Vec<usize> {
     let mut numbers = HashMap::new();
     let mut looks = vec![0; regions.len()];
-    // Children come after their parents.
+    // Children come after their parents, so the reverse order visits them
+    // first.
     for (index, region) in regions.iter().enumerate().rev() {
         let look = Look {
             name: &region.name,
@@ -151,7 +155,7 @@ fn looks(regions: &[Drawn]) -> Vec<usize> {
     looks
 }
 
-/// How many regions each tree has, its root included.
+/// Returns the number of regions in each tree, including its root.
 fn tree_sizes(regions: &[Drawn]) -> Vec<usize> {
     let mut sizes = vec![1; regions.len()];
     for (index, region) in regions.iter().enumerate().rev() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which drawings are one region, and which region an alias shows.
+//! Identifies drawings of the same region, and the target of each alias.
 
 pub(crate) mod identity;
 pub(crate) mod targets;

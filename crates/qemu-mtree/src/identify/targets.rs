@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which region each alias shows, though a dump gives only its name.
+//! Finds the target of each alias. A dump contains only the target's name.
 //!
-//! QEMU prints a `memory-region:` block for each region that some alias shows,
-//! in the order in which it first met such an alias. So where several regions
-//! share a name, the order of the aliases tells them apart:
+//! QEMU prints a `memory-region:` block for each target of an alias, in the
+//! order in which it first visits such an alias. If several regions share a
+//! name, the order of the aliases distinguishes them:
 //!
-//! 1. The target has the alias's target name and prints as the same type.
+//! 1. The target's name is the alias's target name, and both print the same
+//!    type.
 //! 2. The first alias of a name shows the first block of that name.
-//! 3. What is seen through an alias decides, as `windows` says.
-//! 4. The n-th alias called A that shows a region called T shows the n-th T,
-//!    if that one's block was met already, or is the next one to be met. (A
-//!    PCI bridge is one alias of each name; the next bridge has the next T.)
-//! 5. Otherwise it shows the latest T that was met.
+//! 3. The regions visible through an alias decide, as `windows` describes.
+//! 4. The n-th alias called A with a target called T shows the n-th T, if that
+//!    block was visited already or is the next one to visit. (A PCI bridge has
+//!    one alias of each name; the next bridge has the next T.)
+//! 5. Otherwise the alias shows the T that was visited last.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -25,22 +26,22 @@ use crate::parse::dump::{Drawn, Dump};
 use crate::parse::line::cut;
 use crate::region_type::RegionType;
 
-/// What is known of a target: its name and type.
+/// What an alias states about its target: name and type.
 type Key<'a> = (&'a str, RegionType);
 
-/// An alias that stands for itself, or else for all drawings of it.
+/// An alias, once for all its drawings.
 struct Alias<'a> {
     index: usize,
-    /// Where it is drawn first.
+    /// The first drawing.
     drawn: &'a Drawn,
     key: Key<'a>,
-    /// Which of the aliases with its name and key it is, from 0.
+    /// Its position among the aliases with the same name and key, from 0.
     nth: usize,
-    /// Its name and key, as a number.
+    /// A number for its name and key.
     class: usize,
 }
 
-/// The target of each region that is an alias and stands for itself.
+/// Returns the target of each canonical region that is an alias.
 pub(crate) fn targets(dump: &Dump, identity: &Identity) -> Result<Vec<Option<usize>>, Fault> {
     let mut blocks = Blocks::of(dump);
     let aliases = aliases(dump, identity);
@@ -63,20 +64,21 @@ pub(crate) fn targets(dump: &Dump, identity: &Identity) -> Result<Vec<Option<usi
             }),
         };
         let root = root.ok_or_else(|| no_target(alias))?;
-        blocks.meet(root);
-        found[alias.index] = Some(identity.same(root));
+        blocks.visit(root);
+        found[alias.index] = Some(identity.canonical(root));
     }
     Ok(found)
 }
 
-/// The most pairs of an alias and what it may show that are compared; 256 PCI
-/// buses come to less. Beyond it, the order of the dump decides alone.
+/// The most pairs of an alias and a candidate target that are compared. 256 PCI
+/// buses have fewer. Beyond this limit, only the order of the dump decides.
 const MAX_PAIRS: usize = 1 << 18;
-/// The same for aliases and the regions that lie in what they may show.
+/// The most pairs of an alias and a child of a candidate target that are
+/// compared.
 const MAX_COMPARED: usize = 1 << 22;
 
-/// The aliases that rule 3 is about, by what they show; and for the number of
-/// each, which of these it is.
+/// Returns the aliases that rule 3 applies to, by key, and the index of each in
+/// that list by the number of the alias.
 fn windows<'a>(
     aliases: &[Alias<'a>],
     blocks: &Blocks<'a>,
@@ -108,7 +110,7 @@ fn windows<'a>(
     (windows, window_of)
 }
 
-/// All aliases, in the order in which they are first drawn.
+/// Returns all aliases in the order of their first drawings.
 fn aliases<'a>(dump: &'a Dump, identity: &Identity) -> Vec<Alias<'a>> {
     let mut seen = HashSet::new();
     let mut classes = HashMap::new();
@@ -116,7 +118,7 @@ fn aliases<'a>(dump: &'a Dump, identity: &Identity) -> Vec<Alias<'a>> {
     let mut aliases = Vec::new();
     for (index, drawn) in dump.regions.iter().enumerate() {
         let Some(alias) = &drawn.alias else { continue };
-        let index = identity.same(index);
+        let index = identity.canonical(index);
         if !seen.insert(index) {
             continue;
         }
@@ -147,12 +149,12 @@ fn no_target(alias: &Alias<'_>) -> Fault {
     Fault::new(alias.drawn.line, what)
 }
 
-/// The blocks, and which of them were met already.
+/// The blocks, and which of them were visited.
 struct Blocks<'a> {
     dump: &'a Dump,
     by_key: HashMap<Key<'a>, Named>,
-    met: HashSet<usize>,
-    /// The first block that was not met, among all.
+    visited: HashSet<usize>,
+    /// The index of the first block that was not visited.
     next: usize,
 }
 
@@ -160,9 +162,9 @@ struct Blocks<'a> {
 #[derive(Default)]
 struct Named {
     roots: Vec<usize>,
-    /// How many were met before the first that was not.
+    /// The number of visited roots before the first unvisited one.
     fresh: usize,
-    /// The last in their order that was.
+    /// The visited root that is last in the order of the dump.
     latest: Option<usize>,
 }
 
@@ -176,7 +178,7 @@ impl<'a> Blocks<'a> {
         Self {
             dump,
             by_key,
-            met: HashSet::new(),
+            visited: HashSet::new(),
             next: 0,
         }
     }
@@ -185,34 +187,35 @@ impl<'a> Blocks<'a> {
         self.by_key.get(key).map_or(&[], |named| &named.roots)
     }
 
-    fn meet(&mut self, root: usize) {
-        self.met.insert(root);
-        let is_met = |root: Option<&usize>| root.is_some_and(|root| self.met.contains(root));
-        while is_met(self.dump.targets.get(self.next)) {
+    fn visit(&mut self, root: usize) {
+        self.visited.insert(root);
+        let is_visited =
+            |root: Option<&usize>| root.is_some_and(|root| self.visited.contains(root));
+        while is_visited(self.dump.targets.get(self.next)) {
             self.next += 1;
         }
         if let Some(named) = self.by_key.get_mut(&key(&self.dump.regions[root])) {
-            while is_met(named.roots.get(named.fresh)) {
+            while is_visited(named.roots.get(named.fresh)) {
                 named.fresh += 1;
             }
-            // Blocks are numbered in their order.
+            // Blocks are numbered in the order of the dump.
             named.latest = named.latest.max(Some(root));
         }
     }
 
-    /// The target of an alias by rules 4 and 5; if `suits` is known, the first
-    /// by these rules of those that suit it best.
+    /// Returns the target of an alias by rules 4 and 5. With `suits`, returns
+    /// the first by these rules among the targets that suit the alias best.
     fn choose(&self, alias: &Alias<'_>, suits: Option<&dyn Fn(usize) -> Suits>) -> Option<usize> {
         let named = self.by_key.get(&alias.key)?;
-        let is_met = |root: &usize| self.met.contains(root);
+        let is_visited = |root: &usize| self.visited.contains(root);
         let fresh = named.roots.get(named.fresh).copied();
         let is_next = fresh.is_some() && fresh == self.dump.targets.get(self.next).copied();
         let fresh = fresh.filter(|_| named.latest.is_none() || is_next);
-        let at_nth = named.roots.get(alias.nth).copied().filter(is_met);
+        let at_nth = named.roots.get(alias.nth).copied().filter(is_visited);
         let by_order = at_nth.or(fresh).or(named.latest);
         let Some(suits) = suits else { return by_order };
-        let met = named.roots.iter().copied().filter(is_met);
-        let all = by_order.into_iter().chain(met).chain(fresh);
+        let visited = named.roots.iter().copied().filter(is_visited);
+        let all = by_order.into_iter().chain(visited).chain(fresh);
         let all = all.chain(named.roots.iter().copied());
         all.min_by_key(|&root| Reverse(suits(root)))
     }

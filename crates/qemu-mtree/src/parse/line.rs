@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One line of a dump.
+//! Parses one line of a dump.
 //!
-//! A region's line, two spaces of indentation per level:
+//! The line of a region has two spaces of indentation per level:
 //!
 //! ```text
 //! START-LAST (prio N, [nv-]TYPE): NAME[ [disabled]]
 //! START-LAST (prio N, [nv-]TYPE): alias NAME @TARGET OFFSET-LAST[ [disabled]]
 //! ```
 //!
-//! All addresses have sixteen hexadecimal digits and all ends are inclusive.
-//! QEMU marks a line whose addresses passed 2^64 and so wrapped.
+//! All addresses have sixteen hexadecimal digits, and all ends are inclusive.
+//! QEMU marks a line whose addresses exceeded 2^64 and wrapped.
 
 use crate::region_type::RegionType;
 
-/// What the line in front of a tree begins with.
+/// The prefixes of the line that precedes a tree.
 pub(super) const HEADINGS: [&str; 2] = ["address-space: ", "memory-region: "];
 
-/// What QEMU printed before the line of a region whose addresses wrapped.
+/// The mark that QEMU prints before a region whose addresses wrapped.
 const WRAPPED: &str = "[DETECTED OVERFLOW!] ";
 
-/// A region's line, taken apart.
+/// A parsed region line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RegionLine<'a> {
     /// 0 for the root of a tree.
@@ -38,8 +38,8 @@ pub(super) struct RegionLine<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Name<'a> {
     Region(&'a str),
-    /// Names can hold ` @` themselves, so where the alias's ends and the
-    /// target's begins is known only once all targets are.
+    /// Names can contain ` @`. Splitting the alias's name from the target's
+    /// therefore needs the names of all targets.
     Alias {
         names: &'a str,
         offset: u64,
@@ -47,7 +47,7 @@ pub(super) enum Name<'a> {
     },
 }
 
-/// Takes a region's line apart; says what was expected where it fails.
+/// Parses the line of a region. An error states what was expected.
 pub(super) fn region(line: &str) -> Result<RegionLine<'_>, String> {
     let (wrapped, text) = match line.strip_prefix(WRAPPED) {
         Some(text) => (true, text),
@@ -91,7 +91,7 @@ pub(super) fn region(line: &str) -> Result<RegionLine<'_>, String> {
     };
     let name = match alias(rest) {
         Some(alias) => alias,
-        // Its end was cut off, or is in the next line.
+        // The end of the line was cut off, or is on the next line.
         None if rest.starts_with("alias ") && rest.contains(" @") => {
             return Err("expected 'alias NAME @TARGET OFFSET-LAST'".into());
         }
@@ -110,7 +110,7 @@ pub(super) fn region(line: &str) -> Result<RegionLine<'_>, String> {
     })
 }
 
-/// `alias NAMES OFFSET-LAST`, where NAMES has a ` @`.
+/// Parses `alias NAMES OFFSET-LAST`, where NAMES contains ` @`.
 fn alias(text: &str) -> Option<Name<'_>> {
     let text = text.strip_prefix("alias ")?;
     let (names, window) = text.rsplit_once(' ')?;
@@ -124,7 +124,7 @@ fn alias(text: &str) -> Option<Name<'_>> {
     })
 }
 
-/// Two addresses with a dash between them, and what follows.
+/// Parses two addresses with a dash between them. Also returns the rest.
 fn bounds(text: &str) -> Option<(u64, u64, &str)> {
     let (start, rest) = address(text)?;
     let (last, rest) = address(rest.strip_prefix('-')?)?;
@@ -133,13 +133,13 @@ fn bounds(text: &str) -> Option<(u64, u64, &str)> {
 
 fn address(text: &str) -> Option<(u64, &str)> {
     let (digits, rest) = text.split_at_checked(16)?;
-    // `from_str_radix` would take a sign as well.
+    // `from_str_radix` also accepts a sign.
     let all = digits.bytes().all(|b| b.is_ascii_hexdigit());
     let value = u64::from_str_radix(digits, 16).ok()?;
     all.then_some((value, rest))
 }
 
-/// As much of a text as fits into a message.
+/// Shortens a text for a message.
 pub(crate) fn cut(text: &str) -> String {
     text.chars().take(60).collect()
 }

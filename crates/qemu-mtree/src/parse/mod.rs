@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From text to the trees that it draws, without knowing what they mean.
+//! Parses the trees of a dump, without interpreting them.
 
 pub(crate) mod dump;
 pub(crate) mod line;
@@ -11,18 +11,19 @@ use dump::Dump;
 
 use crate::error::Fault;
 
-/// Reads a dump.
+/// Parses a dump.
 pub(crate) fn parse(text: &str) -> Result<Dump, Fault> {
     short_lines(text)?;
     parser::parse(text)
 }
 
-/// The most bytes of text that are read.
+/// The largest text that is read, in bytes.
 pub(crate) const MAX_BYTES: usize = 8 << 20;
-/// The longest line of a region or heading, in bytes; real ones have about 150.
+/// The longest line of a region or heading, in bytes. Real lines have about
+/// 150.
 const MAX_LINE: usize = 1000;
 
-/// Checks that no name is too long to be handled many times.
+/// Rejects long names, because later steps copy names many times.
 fn short_lines(text: &str) -> Result<(), Fault> {
     let is_read = |line: &str| {
         let starts = [" ", "address-space: ", "memory-region: "];

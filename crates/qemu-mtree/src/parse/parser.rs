@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From text to the trees that it draws, without knowing what they mean.
+//! Parses the lines of a dump into trees.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use super::other_output::{FLAT, OWNED, is_flat, is_monitor, is_owned};
 use super::paste::Paste;
 use crate::error::Fault;
 
-/// The most lines of regions; the largest real dumps have some hundreds.
+/// The most regions. The largest real dumps have some hundreds.
 const MAX_REGIONS: usize = 16_384;
-/// The deepest level; real dumps have about ten.
+/// The most levels. Real dumps have about ten.
 const MAX_DEPTH: usize = 128;
 
-/// What a tree is the tree of.
+/// The heading of a tree.
 enum Heading<'a> {
     Spaces(Vec<String>),
     Target(&'a str),
@@ -22,19 +22,19 @@ enum Heading<'a> {
 
 struct Parser<'a> {
     dump: Dump,
-    /// The heading, and the line that it is on, of a tree not yet begun.
+    /// The heading of a tree whose root has not been read yet, and its line.
     heading: Option<(usize, Heading<'a>)>,
-    /// From the root of the current tree to its last region: index and where
-    /// it starts.
+    /// The path from the root of the current tree to its last region: index and
+    /// start address of each.
     path: Vec<(usize, u64)>,
-    /// The empty line, or the monitor's line, that ended the last tree if no
-    /// heading has followed yet.
+    /// The empty line or monitor line that ended the last tree, until the next
+    /// heading.
     gap: Option<(usize, &'static str)>,
-    /// Aliases whose two names are not told apart yet.
+    /// Aliases whose name and target's name are not split yet.
     unsplit: Vec<(usize, &'a str)>,
 }
 
-/// Reads a dump.
+/// Parses a dump.
 pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
     let mut parser = Parser {
         dump: Dump {
@@ -92,7 +92,7 @@ impl<'a> Parser<'a> {
         self.path.is_empty() && self.heading.is_none()
     }
 
-    /// An empty line, or one of the monitor's: ends a tree.
+    /// Handles an empty line or a line of the monitor, which ends a tree.
     fn gap(&mut self, number: usize, line: &str) -> Result<(), String> {
         let what = match line.is_empty() {
             true => "empty line",
@@ -113,7 +113,8 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Whether the line is the heading of a tree, of which it takes note.
+    /// Stores the line if it is the heading of a tree, and returns whether it
+    /// is.
     fn heading(&mut self, number: usize, line: &'a str) -> Result<bool, String> {
         if let Some(name) = line.strip_prefix(HEADINGS[0]) {
             self.path.clear();
@@ -197,7 +198,8 @@ impl<'a> Parser<'a> {
                          as the alias has"
                     ));
                 }
-                // The heading of an alias says its name; else it is found out later.
+                // The heading contains the alias's name. Without a heading,
+                // `split_names` finds it later.
                 let (name, target) = match &heading {
                     Some((_, Heading::Target(wanted))) => names
                         .strip_prefix(wanted)
@@ -258,7 +260,7 @@ impl<'a> Parser<'a> {
         Ok(self.dump)
     }
 
-    /// Tells an alias's name from its target's: at the last ` @` after which a
+    /// Splits an alias's name from its target's name, at the last ` @` that a
     /// known target's name follows.
     fn split_names(&mut self) -> Result<(), Fault> {
         let targets = self.dump.targets.iter();

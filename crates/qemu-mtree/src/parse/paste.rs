@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The prefix of every line of a paste: the marks of a quoted mail, or the spaces
-//! of an indented block.
+//! Removes the prefix of every line of a paste: the marks of a quoted mail, or
+//! the indentation of a code block.
 
 use super::line::HEADINGS;
 
-/// How a text was pasted.
+/// The format of a pasted text.
 #[derive(Debug)]
 pub(super) struct Paste<'a> {
-    /// What is in front of every line.
+    /// The text before every line.
     pub(super) prefix: &'a str,
 }
 
 impl<'a> Paste<'a> {
-    /// By the first heading, which has nothing in front of it in QEMU's own output.
+    /// Detects the prefix from the first heading, which has no prefix in QEMU's
+    /// own output.
     pub(super) fn of(text: &'a str) -> Self {
         let prefix = |line: &'a str| {
             let behind = line.trim_start_matches(|c| " \t>|\u{feff}".contains(c));
@@ -23,16 +24,16 @@ impl<'a> Paste<'a> {
         Self { prefix }
     }
 
-    /// A line as QEMU printed it; `None` if the prefix is missing.
+    /// Returns a line as QEMU printed it; `None` if the prefix is missing.
     pub(super) fn line(&self, line: &'a str) -> Option<&'a str> {
-        // Of a serial console, whose lines end with two or more.
+        // The lines of a serial console end with two or more of them.
         let line = line.trim_end_matches('\r');
         match line.strip_prefix(self.prefix) {
             Some(line) if line.trim().is_empty() => Some(""),
             Some(line) => Some(line),
-            // Trailing spaces may be lost.
+            // The paste may have lost trailing spaces.
             None if line.trim() == self.prefix.trim() => Some(""),
-            // Of a byte order mark, which only the first line has.
+            // A byte order mark is only on the first line.
             None if self.prefix == "\u{feff}" => Some(line),
             // Text above the dump has no prefix.
             None if !line.contains(" (prio ") && !HEADINGS.iter().any(|h| line.contains(h)) => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Dumps of machines with lines dropped, doubled, swapped, indented and changed.
+//! Damaged dumps of real machines: dropped, duplicated, swapped, indented and
+//! changed lines.
 
 use proptest::prelude::*;
 

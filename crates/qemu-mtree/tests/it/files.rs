@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Dumps in files, and what is made of them: views by name, and errors.
+//! Reads dumps from files: views by name, and errors.
 
 use std::error::Error;
 use std::path::Path;

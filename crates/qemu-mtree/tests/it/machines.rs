@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! QEMU's region trees of real machines, rendered, against QEMU's flat views
-//! of the same machines.
+//! Renders the region trees of real machines, and compares the views with
+//! QEMU's flat views of the same machines.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Views that the text lacks a fact for: machine, first address space by name,
-/// and the fact. None of the hundred machines has one.
+/// Views that are not exact because the text lacks a fact: machine, first
+/// address space by name, and the fact. None of the hundred machines has one.
 const LACKING: [(&str, &str, &str); 9] = [
     ("others/arm64-imx8mm-evk", "cpu-memory-0", VPU),
     ("others/arm64-imx8mm-evk", "pcie-bus-address-space", VPU),
@@ -31,7 +31,7 @@ pub fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
 }
 
-/// The machines in a folder of the data: the paths of their trees.
+/// Returns the paths of the trees in a folder of the test data.
 pub fn machines(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -50,9 +50,9 @@ fn rendered(name: &str, tree: &str) -> String {
     qemu_mtree::read(name, tree).unwrap().flat_text()
 }
 
-/// Views as a bag: from heading (address spaces sorted) and ranges to how many
-/// there are. The order of views is that of pointers, the order of the address
-/// spaces of one that of their making; a tree has neither.
+/// Counts equal views, by heading (with sorted address spaces) and ranges. QEMU
+/// orders views by pointers and address spaces by age, and a tree contains
+/// neither order.
 fn views(flat: &str) -> BTreeMap<(Vec<&str>, Vec<&str>), usize> {
     let mut views = BTreeMap::new();
     for view in flat.split("FlatView #").skip(1) {
@@ -64,8 +64,8 @@ fn views(flat: &str) -> BTreeMap<(Vec<&str>, Vec<&str>), usize> {
     views
 }
 
-/// How many views there are, and the first address space of each that is not
-/// exact.
+/// Returns the number of views, and the first address space of each view that
+/// is not exact.
 fn compare(tree: &Path) -> (usize, Vec<String>) {
     let printed = rendered(&tree.display().to_string(), &read(tree));
     let expected = read(&tree.with_extension("flat"));
@@ -76,7 +76,7 @@ fn compare(tree: &Path) -> (usize, Vec<String>) {
         name.unwrap_or("?").to_string()
     };
     let wrong: Vec<_> = wrong.map(|((spaces, _), _)| first(spaces)).collect();
-    // As many views as QEMU has: none is made up.
+    // The crate renders as many views as QEMU.
     assert_eq!(
         ours.values().sum::<usize>(),
         theirs.values().sum::<usize>(),

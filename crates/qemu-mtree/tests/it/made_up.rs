@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Made-up dumps: what is refused, with which words, and what a small one
-//! comes to.
+//! Hand-written dumps: error messages, and the views of small dumps.
 
 use std::fmt::Write;
 
 const ALL: &str = "0000000000000000-ffffffffffffffff (prio 0, container): ";
 
-/// The line and words of what is wrong with a dump.
+/// Returns the line and the message of a dump's error.
 fn wrong(text: &str) -> String {
     let error = qemu_mtree::read("a.tree", text).unwrap_err();
     assert_eq!(error.file, "a.tree");
     format!("{}: {}", error.line, error.what)
 }
 
-/// The ranges of the first view of a dump.
+/// Returns the ranges of the first view of a dump.
 fn ranges(text: &str) -> Vec<String> {
     let machine = qemu_mtree::read("a.tree", text).unwrap_or_else(|error| panic!("{error}"));
     let flat = machine.flat_text();
@@ -22,13 +21,13 @@ fn ranges(text: &str) -> Vec<String> {
     ranges.map(|line| line.trim().to_string()).collect()
 }
 
-/// An address space of 2^64 bytes, with these lines in it.
+/// Makes an address space of 2^64 bytes with these lines in it.
 fn system(lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|line| format!("    {line}\n")).collect();
     format!("address-space: memory\n  {ALL}system\n{lines}\n")
 }
 
-/// A block for a target, with these lines.
+/// Makes a target's block with these lines.
 fn target(name: &str, lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
     format!("memory-region: {name}\n{lines}\n")
@@ -165,8 +164,8 @@ fn a_target_of_another_type_is_none() {
 
 #[test]
 fn what_multiplies_without_end_is_refused() {
-    // An alias of itself; two aliases of each other; a region that shows all
-    // of itself.
+    // An alias of itself, two aliases of each other, and a region that shows
+    // all of itself.
     let window = "0000000000000000-0000000000000fff";
     let show = |name, of| format!("{window} (prio 0, i/o): alias {name} @{of} {window}");
     let own = target("a", &[&show("a", "a")]);
@@ -179,7 +178,7 @@ fn what_multiplies_without_end_is_refused() {
         system(&[&again]) + &target("system", &[&format!("{ALL}system"), &format!("  {again}")]);
     assert!(wrong(&text).contains("shows itself again and again"));
 
-    // Each shows the next one twice, forty times.
+    // Each region shows the next one twice, forty times.
     let mut text = String::from("address-space: memory\n");
     for n in 0..40 {
         let (end, half) = (1_u64 << (60 - n), 1_u64 << (59 - n));
@@ -310,7 +309,7 @@ fn regions_of_one_name_are_told_apart_by_the_order_of_their_aliases() {
     );
 }
 
-/// A window of a bus, and the block of a bus with a device.
+/// Makes a bus with a window, and the block of a bus with a device.
 fn window(name: &str, start: u64, last: u64) -> String {
     format!("{start:016x}-{last:016x} (prio 1, i/o): alias {name} @bus {start:016x}-{last:016x}")
 }
@@ -325,8 +324,8 @@ fn bus(lines: &[&str]) -> String {
 fn a_window_shows_the_bus_whose_devices_lie_in_it() {
     let first = "0000000000006000-000000000000600f (prio 1, i/o): first";
     let second = "0000000000002000-000000000000200f (prio 1, i/o): second";
-    // The first alias shows the first block, whatever is there. By order alone,
-    // the first alias called `memory` would show that one, too.
+    // The first alias shows the first block, whatever the block contains. By
+    // order alone, the first alias called `memory` would show that block, too.
     let text = system(&[
         &window("ports", 0x1000, 0x1fff),
         &window("memory", 0x2000, 0x2fff),
@@ -343,7 +342,7 @@ fn one_bridge_shows_one_bus() {
         &window("ports", 0x1000, 0x1fff),
         &window("memory", 0x2000, 0x2fff),
     ]);
-    // The second bus fills the window, but the first one is behind that bridge.
+    // The second bus fills the window, but the first bus is behind that bridge.
     let device = "0000000000002000-0000000000002fff (prio 1, i/o): device";
     let text = text + &bus(&[&window("memory", 0x2000, 0x20ff)]) + &bus(&[device]);
     let seen = "0000000000002000-00000000000020ff (prio 1, i/o): device";
@@ -352,23 +351,23 @@ fn one_bridge_shows_one_bus() {
 
 #[test]
 fn no_bus_is_behind_itself() {
-    // Three buses, each behind the one before, all through the same window.
+    // Three buses, each behind the previous one, all through the same window.
     let device = "0000000000002000-000000000000200f (prio 1, i/o): device";
     let open = window("memory", 0x2000, 0x2fff);
     let text = system(&[&open]) + &bus(&[&open]) + &bus(&[&open]) + &bus(&[device]);
     assert_eq!(ranges(&text), [device]);
-    // The innermost bus may be drawn first, as an address space's own.
+    // The innermost bus may be drawn first, as the root of an address space.
     let inner = bus(&[&open]).replace("memory-region: bus", "address-space: inner");
     let text = inner + &system(&[&open]) + &bus(&[&open]) + &bus(&[device]) + &bus(&[&open]);
     let machine = qemu_mtree::read("a.tree", &text).unwrap_or_else(|error| panic!("{error}"));
-    // In both views, that of `inner` and that of `memory`.
+    // In both views: the view of `inner` and the view of `memory`.
     assert_eq!(machine.flat_text().matches(device).count(), 2);
 }
 
 #[test]
 fn bridges_one_behind_the_other_are_no_multitude() {
-    // Each bus shows the next through three aliases, of which one window only
-    // is where the device is.
+    // Each bus shows the next one through three aliases. The device is in only
+    // one of the three windows.
     let device = "0000000000002000-000000000000200f (prio 1, i/o): device";
     let windows = [
         window("memory", 0x2000, 0x2fff),

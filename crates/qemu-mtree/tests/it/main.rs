@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Tests of the crate through what it offers.
+//! Tests of the public API.
 
 mod damaged;
 mod files;

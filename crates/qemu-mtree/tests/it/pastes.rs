@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Region dumps as people paste them: quoted, indented, between prompts, or from
-//! another command.
+//! Reads region dumps as people paste them: quoted, indented, between prompts,
+//! or printed by another command.
 
 const DUMP: &str = "\
 address-space: memory
@@ -23,7 +23,7 @@ fn flat(text: &str) -> String {
     }
 }
 
-/// The line and the text of a dump's error.
+/// Returns the line and the text of a dump's error.
 fn wrong(text: &str) -> String {
     match qemu_mtree::read("a.tree", text) {
         Ok(_) => panic!("{text}"),
@@ -31,7 +31,7 @@ fn wrong(text: &str) -> String {
     }
 }
 
-/// Every line with something in front.
+/// Puts a mark before every line.
 fn marked(mark: &str) -> String {
     DUMP.lines().map(|line| format!("{mark}{line}\n")).collect()
 }
@@ -40,7 +40,7 @@ fn marked(mark: &str) -> String {
 fn a_dump_that_is_quoted_or_indented_as_a_whole_is_the_same() {
     for mark in ["> ", ">", "> > ", "  ", "    ", "\t", "| ", " > "] {
         assert_eq!(flat(&marked(mark)), flat(DUMP), "{mark}");
-        // Mails lose spaces at the end of lines.
+        // Mails lose trailing spaces.
         let trimmed: String = marked(mark)
             .lines()
             .map(|line| format!("{}\n", line.trim_end()))

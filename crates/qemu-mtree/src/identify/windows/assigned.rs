@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Rules 1 to 3: which targets an alias may still show.
+//! Applies rules 1 to 3: which targets an alias may still have.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{Trees, Window};
 
-/// Whether an alias may show a target.
+/// How well a target suits an alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Suits {
-    /// One of rules 1 to 3 forbids it.
+    /// Rule 1, 2 or 3 forbids it.
     Forbidden,
-    /// None does.
+    /// No rule forbids it.
     Allowed,
-    /// Aliases of other names that lie where this one lies show it.
+    /// It is the target of an alias with another name in the same region.
     Expected,
 }
 
-/// The targets that are assigned to aliases.
+/// The targets assigned so far.
 pub(crate) struct Assigned<'a> {
     trees: &'a Trees<'a>,
     pairs: HashSet<(usize, usize)>,
-    /// For a target, in which region the aliases are that show it.
+    /// For each target, the region that contains its aliases.
     shown_in: HashMap<usize, Option<usize>>,
-    /// For such a region, how many targets are shown in it, and how many can be.
+    /// For each such region, the number of targets shown in it, and the limit.
     shown: HashMap<Option<usize>, usize>,
     most: HashMap<Option<usize>, usize>,
-    /// For the root of a tree, the root of the one that shows it.
+    /// For the root of a tree, the root of the tree that shows it.
     behind: HashMap<usize, usize>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Assigned<'a> {
         }
     }
 
-    /// What rules 1 to 3 say of an alias that shows a target.
+    /// Returns what rules 1 to 3 determine about an alias and a target.
     pub(crate) fn suits(&self, window: &Window, target: usize) -> Suits {
         let place = self.trees.place(window.alias);
         let shown_in = self.shown_in.get(&target);
@@ -77,11 +77,12 @@ impl<'a> Assigned<'a> {
         self.behind.insert(to, from);
     }
 
-    /// Whether a region is in a target's tree, or in one seen through it.
+    /// Returns whether a region is in the target's tree, or in a tree that is
+    /// visible through it.
     fn is_behind(&self, region: usize, target: usize) -> bool {
         let target = self.trees.root(target);
         let mut at = self.trees.root(region);
-        // No tree is behind itself, unless nothing else was left to show.
+        // A tree is behind itself only if an alias had no other target left.
         for _ in 0..=self.behind.len() {
             if at == target {
                 return true;

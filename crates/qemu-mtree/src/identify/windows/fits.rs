@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Rule 4: which target fills a window best.
+//! Applies rule 4: the target that fills a window best.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,19 +10,21 @@ use crate::parse::dump::Drawn;
 use crate::rules;
 
 /// The sizes of a bridge's windows for ports and for memory while its registers
-/// are 0. At address 0, these are not where firmware found devices.
+/// are 0. Such a window at address 0 does not show where firmware placed
+/// devices.
 const UNSET: [u128; 2] = [0x1000, 0x10_0000];
 
-/// What each alias shows by rule 4, where anything is seen through it. `windows`
-/// all have the same targets and come in the order of the dump; the first of
-/// them shows the first target.
+/// Returns the target of each alias by rule 4, if any region is visible through
+/// it. All `windows` have the same candidate targets and are in the order of
+/// the dump. The first window shows the first target.
 pub(crate) fn filled<'a>(
     trees: &'a Trees<'a>,
     windows: &[Window],
 ) -> (Vec<Option<usize>>, Assigned<'a>) {
     let mut fits = fits(trees, windows);
-    // Nested buses can fill a window alike in everything. All orders of them are
-    // tried that a few keys give; what explains most of all windows is right.
+    // Nested buses can fill a window equally well by every criterion. The
+    // function tries all orders that a few keys produce, and chooses the one
+    // that explains the most bytes of all windows.
     let children = |fit: &Fit| trees.dump.regions[fit.target].children.len();
     let best = |fit: &Fit| Reverse((fit.bytes, fit.largest, fit.in_all));
     let order = |fit: &Fit| (fit.window, fit.target);
@@ -43,13 +45,14 @@ pub(crate) fn filled<'a>(
     (chosen.1, chosen.2)
 }
 
-/// A target that an alias may show.
+/// A possible target of an alias.
 struct Fit {
-    /// How much of the window it fills.
+    /// The number of bytes of the window that it fills.
     bytes: u128,
-    /// How many of these are in one piece.
+    /// The size of the largest piece among these bytes.
     largest: u128,
-    /// How much of the windows of all classes in the same place.
+    /// The number of bytes that it fills in the windows of all classes in the
+    /// same place.
     in_all: u128,
     window: usize,
     target: usize,
@@ -85,8 +88,8 @@ fn fits(trees: &Trees<'_>, windows: &[Window]) -> Vec<Fit> {
     fits.into_iter().map(fit).collect()
 }
 
-/// Settles what fits, from the outermost buses inwards and on each the best
-/// first: how many bytes are explained, and how.
+/// Assigns targets from the outermost buses inwards, on each bus the best fits
+/// first. Returns the number of explained bytes and the assignment.
 fn settle<'a>(
     trees: &'a Trees<'a>,
     windows: &[Window],
@@ -111,8 +114,9 @@ fn settle<'a>(
         }
         by_tree[number].1.push(fit);
     }
-    // Those that no window shows come first, then what they show, and so on;
-    // at last, in whatever order, trees that are not reached so.
+    // The trees that no window shows come first, then the trees that those
+    // show, and so on. Trees that are not reached this way come last, in any
+    // order.
     let (outer, rest): (Vec<_>, Vec<_>) =
         (0..by_tree.len()).partition(|&number| !inner.contains(&by_tree[number].0));
     let mut explained = 0;
@@ -146,7 +150,8 @@ fn settle<'a>(
     (explained, found, assigned)
 }
 
-/// The sizes of the regions in a target that lie entirely in a window of it.
+/// Returns the sizes of the target's children that lie entirely inside the
+/// window.
 fn pieces(regions: &[Drawn], window: usize, target: usize) -> Vec<u128> {
     let window = &regions[window];
     let Some(alias) = &window.alias else {

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which of several regions of one name an alias shows, by what is there.
+//! Finds the target of an alias among regions of the same name, by what the
+//! alias's window shows.
 //!
-//! Every PCI bridge has a bus of the same name behind it and shows it to the
-//! bus before it through aliases of the same names. The order of a dump tells
-//! them apart only while all addresses ascend alike. But firmware opens a
-//! bridge's windows where the devices behind it are, so:
+//! The secondary bus of every PCI bridge has the same name, and aliases of the
+//! same names show it on the primary bus. The order of a dump distinguishes the
+//! buses only while all addresses ascend in the same order. But firmware opens
+//! a bridge's windows where the devices behind the bridge are. The rules are:
 //!
-//! 1. Aliases of one name show different targets, if there are enough of them.
-//! 2. The aliases that show one target lie in the same region, and no more
-//!    targets are shown in it than it has aliases of one name.
-//! 3. No region lies, through aliases, inside itself.
-//! 4. Among what these allow, a window shows the target that fills most of it,
-//!    and of equals the one that does so with larger pieces: the outer of two
-//!    nested buses never fills less than the inner one, nor with smaller ones.
+//! 1. Aliases of one name show different targets, if there are enough targets.
+//! 2. All aliases of one target lie in the same region. That region shows at
+//!    most as many targets as it has aliases of one name.
+//! 3. No region contains itself through aliases.
+//! 4. Among the remaining targets, a window shows the one that fills most of
+//!    it. Among equals it shows the one with larger pieces: the outer of two
+//!    nested buses never fills less than the inner one, and never with smaller
+//!    pieces.
 
 pub(super) mod assigned;
 pub(super) mod fits;
@@ -20,18 +22,18 @@ pub(super) mod fits;
 use super::identity::Identity;
 use crate::parse::dump::Dump;
 
-/// An alias whose target's name and type several regions have, at least as many
-/// as there are aliases of its own name that show one of them.
+/// An alias with several candidate targets of one name and type. There are at
+/// least as many candidates as aliases of the same class.
 pub(crate) struct Window {
     /// The region that is the alias.
     pub(crate) alias: usize,
     /// Equal for aliases of one name that show targets of one name and type.
     pub(crate) class: usize,
-    /// What it may show: roots of blocks.
+    /// The candidate targets: roots of blocks.
     pub(crate) targets: Vec<usize>,
 }
 
-/// Which tree each region is in.
+/// The tree of each region.
 pub(crate) struct Trees<'a> {
     dump: &'a Dump,
     identity: &'a Identity,
@@ -52,15 +54,15 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// The root of the tree that a region is in.
+    /// Returns the root of the tree that contains a region.
     fn root(&self, region: usize) -> usize {
-        let root = self.roots[self.identity.same(region)];
-        self.identity.same(root)
+        let root = self.roots[self.identity.canonical(region)];
+        self.identity.canonical(root)
     }
 
-    /// The region that an alias lies in.
+    /// Returns the region that contains an alias.
     fn place(&self, alias: usize) -> Option<usize> {
         let parent = self.dump.regions[alias].parent?;
-        Some(self.identity.same(parent))
+        Some(self.identity.canonical(parent))
     }
 }
