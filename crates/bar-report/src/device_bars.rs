@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The input of the classifier: what a source and VFIO state about a device's BARs, combined.
+//! Combines the facts of a source and of VFIO about a device's BARs to the input of the classifier.
 
 use vfio_private::{Bar, BarIndex, BarInput, BarKind, Msix, MsixPart, Region};
 
@@ -9,37 +9,37 @@ use crate::report::note::{Note, Topic};
 use crate::sources::region_list::{RegionFact, RegionList, RegionSource};
 use crate::wording::Wording;
 
-/// A BAR with its size, and with what VFIO lets userspace map of it.
+/// A BAR with its size and the areas that VFIO lets userspace map.
 #[derive(Clone, Debug)]
 pub struct KnownBar {
     /// The BAR.
     pub bar: Bar,
-    /// What userspace may map of it.
+    /// The areas that userspace may map.
     pub region: Region,
-    /// The device's MSI-X structures, in whichever BAR they are.
+    /// The MSI-X structures of the device, which may be in other BARs.
     pub msix: Option<Msix>,
-    /// What else its source says: width, prefetchable.
+    /// Further properties from its source: width, prefetchable.
     pub details: String,
 }
 
 impl KnownBar {
-    /// The input of [`vfio_private::classify`], without a TDISP report.
+    /// Returns the input of [`vfio_private::classify`], without a TDISP report.
     pub fn input(&self) -> BarInput<'_> {
         BarInput::new(self.bar, &self.region).with_msix(self.msix)
     }
 }
 
-/// The BARs of a device with all that decides their pieces, but for the TDISP report and the
-/// choices. [`DeviceFacts::bars`] makes it.
+/// The BARs of a device, with all facts that decide their pieces except the TDISP report and the
+/// choices. [`DeviceFacts::bars`] creates it.
 #[derive(Clone, Debug)]
 pub struct DeviceBars {
     pub(crate) name: String,
     pub(crate) bars: Vec<KnownBar>,
     pub(crate) msix: Option<Msix>,
-    /// Where MSI-X is described.
+    /// The place in the source that describes MSI-X.
     pub(crate) msix_place: String,
     pub(crate) region_source: RegionSource,
-    /// Where the regions are described.
+    /// The source of the regions.
     pub(crate) region_place: String,
     pub(crate) region_note: Note,
     /// The other notes.
@@ -48,28 +48,28 @@ pub struct DeviceBars {
 }
 
 impl DeviceBars {
-    /// The device as its source names it.
+    /// Returns the name of the device in its source.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The BARs in ascending order.
+    /// Returns the BARs in ascending order.
     pub fn bars(&self) -> &[KnownBar] {
         &self.bars
     }
 
-    /// The MSI-X structures.
+    /// Returns the MSI-X structures.
     pub const fn msix(&self) -> Option<Msix> {
         self.msix
     }
 
-    /// What is not known, is left out, or may be wrong.
+    /// Returns the notes: unknown facts, omitted parts and possible errors.
     pub fn notes(&self) -> impl Iterator<Item = &Note> {
         std::iter::once(&self.region_note).chain(&self.notes)
     }
 }
 
-/// How a list of regions and the other sources differ about a BAR.
+/// Describes how a list of regions and the other sources differ about a BAR.
 fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
     match (said, fact.map(|fact| fact.size)) {
         (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
@@ -83,11 +83,11 @@ fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> 
 }
 
 impl DeviceFacts {
-    /// The BARs with their sizes, and notes. The list of regions overrides the
-    /// other sources.
+    /// Returns the BARs with their sizes, and notes. The list of regions overrides the other
+    /// sources.
     ///
     /// # Errors
-    /// [`BarReportError`]: the size of a BAR is not known, or facts contradict each other.
+    /// [`BarReportError`] if the size of a BAR is unknown, or if facts contradict each other.
     pub fn bars(&self, list: &RegionList) -> Result<DeviceBars, BarReportError> {
         let regions = list.regions.as_deref();
         let whole = Region::mappable();
@@ -186,7 +186,7 @@ impl DeviceFacts {
             })
     }
 
-    /// That the register can hold what it does: it has no bits below the size.
+    /// Checks that the register can hold its value: no bits below the size are set.
     fn check_register(
         &self,
         fact: &BarFact,

@@ -180,7 +180,7 @@ fn what_is_damaged_below_is_good() {
     ));
 }
 
-/// Some bytes of a good file replaced, a part of it doubled or left out.
+/// Replaces some bytes of a valid file, and duplicates or removes a part of it.
 fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let len = good.len();
     let byte = prop_oneof![any::<u8>(), b' '..=b'~', Just(b'\n'), Just(0)];

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Text that is cut off, contradicts itself or is of another kind: an error that names the line,
-//! and never half a report.
+//! Text that is cut off, contradicts itself or is of another kind: an error names the line, and
+//! there is no partial report.
 
 use crate::support::Ask;
 use crate::support::pastes::fault;
 use support::devices::{Files, NIC, NVME, dump, nvme_config};
 
-/// What is said if `from` in the text of the NVMe disk is `to`.
+/// Returns the error for the text of the NVMe disk with `from` replaced by `to`.
 fn with(from: &str, to: &str) -> String {
     assert!(NVME.contains(from), "{from}");
     fault(&NVME.replacen(from, to, 1))
 }
 
-/// The text up to the line that begins with `start`.
+/// Returns the text before the line that begins with `start`.
 fn cut_before(start: &str) -> String {
     let lines = NVME
         .lines()
@@ -160,7 +160,7 @@ fn text_of_somebody_without_privilege_is_told_to_be_made_by_root() {
         said.contains("11: configuration space: capability at offset 0x40"),
         "{said}"
     );
-    // A full dump shows what the text hides.
+    // A full dump contains the facts that the text hides.
     let files = Files::new();
     let path = files.put("both.txt", format!("{denied}{}", dump(&nvme_config(256))));
     assert!(Ask::config(&path).run().is_ok());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The Enhanced Allocation capability as `lspci` prints it. It fixes the places
-//! of BARs. Their registers may be 0, and `lspci` then prints a BAR only if the
-//! kernel knows it.
+//! Parses the Enhanced Allocation capability as `lspci` prints it. The
+//! capability sets the addresses of BARs. Their registers may be 0, and `lspci`
+//! then prints a BAR only if the kernel knows it.
 
 use crate::error::Fault;
 use crate::facts::BarFact;
@@ -12,24 +12,24 @@ use crate::wording::Wording;
 #[derive(Debug)]
 pub(super) struct Enhanced {
     line: usize,
-    /// The number of entries; `None` if it was not understood.
+    /// The number of entries; `None` if the number was not understood.
     entries: Option<usize>,
     shown: Vec<Entry>,
-    /// Whether the entry that the lines are about is enabled.
+    /// Whether the current entry is enabled.
     is_enabled: bool,
 }
 
-/// An entry, without the fields that are not needed.
+/// The fields of an entry that are needed.
 #[derive(Debug)]
 struct Entry {
     line: usize,
-    /// Its resource, in `lspci`'s words.
+    /// The name of its resource, as `lspci` prints it.
     what: String,
     is_enabled: bool,
 }
 
 impl Enhanced {
-    /// The capability in `line`; `text` begins with `NumEntries=`.
+    /// Starts the capability in `line`. `text` begins with `NumEntries=`.
     pub(super) fn new(line: usize, text: &str) -> Self {
         let number = text.strip_prefix("NumEntries=").map(|number| {
             let end = number.find(|c: char| !c.is_ascii_digit());
@@ -43,7 +43,7 @@ impl Enhanced {
         }
     }
 
-    /// A line below the capability's own.
+    /// Reads a line below the first line of the capability.
     pub(super) fn line(&mut self, line: usize, text: &str) {
         if text.starts_with("Entry ") {
             self.is_enabled = !text.contains(": Enable- ");
@@ -59,7 +59,7 @@ impl Enhanced {
         }
     }
 
-    /// The BARs that the device has but does not decode.
+    /// Returns the BARs that the device has but does not decode.
     pub(super) fn left_out<'a>(&'a self, bars: &'a [BarFact]) -> impl Iterator<Item = String> + 'a {
         let is_missing = |entry: &&Entry| {
             let is_bar = |bar: &BarFact| bar.index.to_string() == entry.what;
