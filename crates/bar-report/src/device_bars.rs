@@ -70,13 +70,13 @@ impl DeviceBars {
 }
 
 /// Describes how a list of regions and the other sources differ about a BAR.
-fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
-    match (said, fact.map(|fact| fact.size)) {
+fn differs(listed: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
+    match (listed, fact.map(|fact| fact.size)) {
         (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
         (Some(_), None) => Some("no other source has the BAR".into()),
-        (Some(said), Some(Some(size))) if said.size != size => Some(format!(
+        (Some(listed), Some(Some(size))) if listed.size != size => Some(format!(
             "{:#x} bytes, other sources say {size:#x}",
-            said.size
+            listed.size
         )),
         _ => None,
     }
@@ -99,31 +99,31 @@ impl DeviceFacts {
         let mut notes_of_bars = Vec::new();
         for number in 0..BarIndex::COUNT {
             let fact = self.bars.iter().find(|fact| fact.index.get() == number);
-            let said =
-                regions.and_then(|all| all.iter().find(|said| said.index == u32::from(number)));
-            let is_there = match (said, fact) {
-                (Some(said), _) => said.size > 0,
+            let listed =
+                regions.and_then(|all| all.iter().find(|listed| listed.index == u32::from(number)));
+            let is_there = match (listed, fact) {
+                (Some(listed), _) => listed.size > 0,
                 (None, fact) => fact.is_some_and(|fact| !fact.is_unusable()),
             };
             if is_there && self.is_upper_half(number) {
                 let what = format!("number {number} is the upper half of BAR {}", number - 1);
-                return Err(match (said, fact.and_then(|fact| fact.line)) {
+                return Err(match (listed, fact.and_then(|fact| fact.line)) {
                     (Some(_), _) => Fault::whole(format!("{}: {what}", self.wording.regions)),
                     (None, Some(line)) => Fault::at(line, what),
                     (None, None) => Fault::whole(what),
                 }
                 .in_file(&self.source));
             }
-            let (size, region) = match (said, fact) {
+            let (size, region) = match (listed, fact) {
                 (None, None) => continue,
-                (Some(said), fact) if said.size == 0 => {
+                (Some(listed), fact) if listed.size == 0 => {
                     if fact.is_some_and(|fact| !fact.is_unusable()) {
                         let what = format!("BAR {number} is left out: VFIO has no bytes of it");
                         notes.push(Note::new(Topic::Regions, what));
                     }
                     continue;
                 }
-                (Some(said), _) => (said.size, &said.region),
+                (Some(listed), _) => (listed.size, &listed.region),
                 (None, Some(fact)) => match fact.size {
                     Some(0) => {
                         notes.extend(fact.without_bar());
@@ -142,9 +142,9 @@ impl DeviceFacts {
             };
             let bar = self.bar(number, fact, size)?;
             if let Some(fact) = fact {
-                self.check_register(fact, bar, said.is_some())?;
+                self.check_register(fact, bar, listed.is_some())?;
             }
-            if let Some(what) = regions.and_then(|_| differs(said, fact)) {
+            if let Some(what) = regions.and_then(|_| differs(listed, fact)) {
                 notes.push(Note::new(Topic::Regions, what).of_bar(bar.index()));
             }
             let of_bar = |text: &String| device(text).of_bar(bar.index());

@@ -8,7 +8,7 @@ use vfio_private::report::ReportError;
 use vfio_private::{ClassifyError, InputError, OffsetRule, PlaceError};
 
 use crate::error_chain::with_causes;
-use crate::quote::shown;
+use crate::quote::quoted;
 
 /// The reason why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ impl Fault {
 
     /// Creates the fault for a line that was not understood, with the expected text.
     pub(crate) fn not_understood(line: usize, text: &str, expected: &str) -> Self {
-        Self::at(line, format!("expected {expected} in '{}'", shown(text)))
+        Self::at(line, format!("expected {expected} in '{}'", quoted(text)))
     }
 
     pub(crate) fn whole(what: impl Into<String>) -> Self {

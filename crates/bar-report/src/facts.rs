@@ -104,8 +104,8 @@ impl BarFact {
     }
 
     /// Returns whether two lines state the same facts.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        let said = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
-        said(self) == said(other)
+    pub(crate) fn states_same_as(&self, other: &Self) -> bool {
+        let facts = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
+        facts(self) == facts(other)
     }
 }

@@ -2,29 +2,29 @@
 //! Prepares text from the input for quotation in errors and notes.
 
 /// The most characters that are quoted from a line.
-const MAX_SHOWN: usize = 100;
+const MAX_QUOTED: usize = 100;
 
-/// Quotes a text: shortens long text, and removes control characters, which a
+/// Quotes a text: shortens long text, and replaces control characters, which a
 /// terminal would interpret.
-pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(MAX_SHOWN).map(harmless).collect();
-    if text.chars().nth(MAX_SHOWN).is_some() {
-        shown.push('…');
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted: String = text.chars().take(MAX_QUOTED).map(printable).collect();
+    if text.chars().nth(MAX_QUOTED).is_some() {
+        quoted.push('…');
     }
-    shown
+    quoted
 }
 
 /// The most characters that are quoted from the message of another parser.
 #[cfg(feature = "json")]
-const MAX_SAID: usize = 400;
+const MAX_MESSAGE: usize = 400;
 
 /// Quotes the message of another parser, which may quote any part of the file.
 /// Shortens it in the middle, because its end names the line.
 #[cfg(feature = "json")]
-pub(crate) fn said(words: &str) -> String {
-    let half = MAX_SAID / 2;
-    let chars = || words.chars().map(harmless);
-    match words.chars().count().checked_sub(MAX_SAID) {
+pub(crate) fn quoted_message(words: &str) -> String {
+    let half = MAX_MESSAGE / 2;
+    let chars = || words.chars().map(printable);
+    match words.chars().count().checked_sub(MAX_MESSAGE) {
         None | Some(0) => chars().collect(),
         Some(more) => {
             let head: String = chars().take(half).collect();
@@ -33,7 +33,7 @@ pub(crate) fn said(words: &str) -> String {
     }
 }
 
-fn harmless(c: char) -> char {
+fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
         c if c.is_control() => char::REPLACEMENT_CHARACTER,

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn more_pieces_than_cells_are_drawn_as_what_is_mixed() {
+    fn more_pieces_than_cells_are_drawn_as_mixed_cells() {
         // Every other page, except in the upper half.
         let area = |page: u64| SparseArea {
             offset: page * 0x2000,

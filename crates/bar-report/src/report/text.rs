@@ -143,7 +143,7 @@ fn bar_text(report: &BarReport, of: &ClassifiedBar) -> String {
             yes(piece.dma_mappable()),
         );
         let why = piece.reasons().iter().map(|reason| reason.to_string());
-        let why = why.chain(bystanders(report, bar, piece));
+        let why = why.chain(shared_page_rest(report, bar, piece));
         // Write the reasons beside the piece if there is room for words, otherwise below it.
         let (mut start, column) = match columns.len() <= LAST_COLUMN {
             true => (columns.clone(), columns.len()),
@@ -184,7 +184,7 @@ fn heading(of: &ClassifiedBar) -> String {
 }
 
 /// Returns the part of a page that is trapped only because MSI-X structures share the page.
-fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
+fn shared_page_rest(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
     let msix = report.msix?;
     if piece.access() != Access::Trap {
         return None;
@@ -195,7 +195,7 @@ fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
         .filter(|place| place.bar == bar.index())
         .filter_map(|place| place.range.intersect(piece.range()))
         .collect();
-    // Table and PBA do not overlap on working devices. If they overlap, the count is too low.
+    // Table and PBA do not overlap on working devices. An overlap would be counted twice.
     let own: u64 = inside.iter().filter_map(|range| range.size_u64()).sum();
     let others = piece.size().checked_sub(own).filter(|&others| others > 0)?;
     (own > 0).then(|| {

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use vfio_private::{Region, SparseArea};
 
 use crate::error::{BarReportError, Fault};
-use crate::quote::said;
+use crate::quote::quoted_message;
 use crate::sources::file;
 use crate::sources::region_list::{RegionFact, RegionList, RegionSource};
 
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 impl RegionList {
-    /// Parses a list in JSON that errors call `name`:
+    /// Parses a list in JSON. Errors call it `name`:
     ///
     /// ```
     /// # use bar_report::RegionList;
@@ -110,7 +110,7 @@ impl RegionList {
 fn parse(bytes: &[u8]) -> Result<Vec<RegionFact>, Fault> {
     let entries: Vec<Entry> = serde_json::from_slice(bytes).map_err(|error| {
         // The message of the JSON parser ends with the line.
-        Fault::whole(said(&error.to_string()))
+        Fault::whole(quoted_message(&error.to_string()))
     })?;
     let mut regions: Vec<RegionFact> = Vec::with_capacity(entries.len());
     for entry in entries {

@@ -9,7 +9,7 @@ use vfio_private::{BarIndex, BarKind};
 use crate::bdf::Bdf;
 use crate::error::{BarReportError, Fault};
 use crate::facts::{BarFact, DeviceFacts};
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::sources::{config_space, file};
 use crate::wording::Wording;
 
@@ -102,7 +102,7 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
         let fault = |what: &str| {
             let what = format!(
                 "{what} in '{}': first and last address and flags",
-                shown(line)
+                quoted(line)
             );
             Fault::at(usize::from(number) + 1, what)
         };

@@ -141,8 +141,11 @@ fn an_io_bar_traps_whatever_its_size_and_a_bar_without_an_address_is_noted() {
     ] {
         let text = NVME.replace("at f7c00000", &format!("at {mark}"));
         assert!(shown(&text).contains(note), "{mark}");
-        let said = fault(&text.replace(" [size=16K]", ""));
-        assert!(said.contains("the size of BAR 0 is not known"), "{said}");
+        let message = fault(&text.replace(" [size=16K]", ""));
+        assert!(
+            message.contains("the size of BAR 0 is not known"),
+            "{message}"
+        );
     }
     let disabled = NVME.replace("prefetchable) [size", "prefetchable) [disabled] [size");
     assert!(shown(&disabled).contains("Note: the device does not decode it at present"));

@@ -25,7 +25,7 @@ const MSIX_LINES: [&str; 5] = [
 ];
 
 #[test]
-fn raw_configuration_space_has_the_sizes_and_notes_what_is_no_bar() {
+fn raw_configuration_space_has_the_sizes_and_notes_entries_that_are_no_bar() {
     let (answer, noted) = Ask::config(&case("ea-raw.bin")).bars_and_notes();
     assert_eq!(lines(&answer), LINES);
     let left_out = "Enhanced Allocation entries that are not BARs of this device are left out: \

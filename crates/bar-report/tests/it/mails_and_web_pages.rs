@@ -7,7 +7,7 @@ use crate::support::{Ask, case};
 use support::devices::{NVME, lines};
 
 #[test]
-fn what_stands_in_front_of_a_line_does_not_hide_it() {
+fn marks_before_a_line_do_not_hide_it() {
     let path = case("region-line-marked.txt");
     let answer = lines(&Ask::config(&path).bars());
     let expected = [
@@ -17,9 +17,9 @@ fn what_stands_in_front_of_a_line_does_not_hide_it() {
         "3 0x2000 0x6000 shared",
     ];
     assert_eq!(answer, expected);
-    let said = fault(&NVME.replace("\tRegion", "+\tRegion"));
+    let message = fault(&NVME.replace("\tRegion", "+\tRegion"));
     let what = "8: this is about a BAR and was not understood: '+ Region 0: Memory at f7c00000";
-    assert!(said.starts_with(what), "{said}");
+    assert!(message.starts_with(what), "{message}");
     starts(
         &NVME.replace("\tCapabilities: [b0]", "+ Capabilities: [b0]"),
         "15: this is about MSI-X",

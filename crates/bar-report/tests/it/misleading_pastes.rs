@@ -57,8 +57,11 @@ fn lines_that_are_left_out_may_have_been_bars_or_msix() {
             format!("{HEAD}{zero}{mark}\n{two}{PM}"),
             format!("{HEAD}{zero}{mark}\n{PM}"),
         ] {
-            let said = fault(&text);
-            assert!(said.contains("lines with BARs may be missing"), "{said}");
+            let message = fault(&text);
+            assert!(
+                message.contains("lines with BARs may be missing"),
+                "{message}"
+            );
         }
         // No BAR fits in between.
         let text = format!("{HEAD}{mark}\n{zero}{five}{PM}");
@@ -136,17 +139,17 @@ fn a_line_that_lspci_does_not_print_may_stand_for_others() {
         "<some lines>",
         "Capabil",
     ] {
-        let said = fault(&format!("{HEAD}{region}{PM}{mark}\n{end}"));
+        let message = fault(&format!("{HEAD}{region}{PM}{mark}\n{end}"));
         assert!(
-            said.starts_with("6: lines are left out among the capabilities"),
-            "{mark}: {said}"
+            message.starts_with("6: lines are left out among the capabilities"),
+            "{mark}: {message}"
         );
-        let said = fault(&format!(
+        let message = fault(&format!(
             "{HEAD}{mark}\n\tRegion 1: I/O ports at e000 [size=32]\n{PM}"
         ));
         assert!(
-            said.starts_with("4: lines with BARs may be missing"),
-            "{mark}: {said}"
+            message.starts_with("4: lines with BARs may be missing"),
+            "{mark}: {message}"
         );
         let known = NVME.replace(
             "\tCapabilities: [100 v2]",
@@ -283,10 +286,10 @@ fn a_first_line_that_was_not_understood_does_not_continue_the_device_in_front() 
     assert_eq!(answer(&mail), NVME_LINES);
     // The same before a device that has its first line.
     let (_, headless) = NIC.split_once('\n').unwrap();
-    let said = fault(&format!("{headless}\n{NVME}"));
+    let message = fault(&format!("{headless}\n{NVME}"));
     assert!(
-        said.contains("this precedes the first line of 0000:01:00.0"),
-        "{said}"
+        message.contains("this precedes the first line of 0000:01:00.0"),
+        "{message}"
     );
 }
 

@@ -30,8 +30,8 @@ fn a_first_line_with_words_in_front_does_not_continue_the_device() {
             format!("01:00.0 NIC: X\n{second}{REGION}{MSIX}"),
             format!("{HEAD}{REGION}{PM}{second}{}", dump(&nvme_config(256))),
         ] {
-            let said = fault(&text);
-            assert!(said.contains("has the address of a device"), "{said}");
+            let message = fault(&text);
+            assert!(message.contains("has the address of a device"), "{message}");
         }
     }
     // The device's own address, and addresses after all statements, do not start another device.
@@ -80,16 +80,19 @@ fn lines_that_are_left_out_in_front_of_the_first_capability_may_have_been_msix()
         "0a1,5",
         "*** 10,15 ****",
     ] {
-        let said = fault(&format!("{HEAD}{full}{mark}\n{PM}{DRIVER}"));
+        let message = fault(&format!("{HEAD}{full}{mark}\n{PM}{DRIVER}"));
         let left_out = "7: lines are left out among the capabilities";
-        assert!(said.starts_with(left_out), "{mark}: {said}");
+        assert!(message.starts_with(left_out), "{mark}: {message}");
         assert!(answer(&format!("{HEAD}{mark}\n{full}{PM}{DRIVER}")).len() == 3);
     }
     // Of two listings, the one with all BARs hides capabilities.
     let one = format!("{HEAD}{REGION}...\n{PM}{DRIVER}");
     let hidden = "\tCapabilities: <access denied>\n";
-    let said = fault(&format!("{one}\n{HEAD}{REGION}{hidden}{DRIVER}"));
-    assert!(said.contains("left out among the capabilities"), "{said}");
+    let message = fault(&format!("{one}\n{HEAD}{REGION}{hidden}{DRIVER}"));
+    assert!(
+        message.contains("left out among the capabilities"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -119,7 +122,7 @@ fn extended_capabilities_alone_show_that_others_are_left_out() {
 }
 
 #[test]
-fn what_is_almost_the_name_of_msix_is_an_error() {
+fn misspelled_msix_lines_are_an_error() {
     for name in ["MSIX", "MSI/X", "MSI- X", "MSI -X", "MSI_X", "msix"] {
         let text = format!("{HEAD}{REGION}\tCapabilities: [70] {name}: Enable+ Count=64 Masked-\n");
         starts(&text, "5: expected a capability as in");
@@ -130,8 +133,8 @@ fn what_is_almost_the_name_of_msix_is_an_error() {
         ("BAR=0", "BAR=+0"),
         ("BAR=0", "XBAR=0"),
     ] {
-        let said = fault(&format!("{HEAD}{REGION}{}", MSIX.replace(from, to)));
-        assert!(said.contains(": expected "), "{said}");
+        let message = fault(&format!("{HEAD}{REGION}{}", MSIX.replace(from, to)));
+        assert!(message.contains(": expected "), "{message}");
     }
 }
 
@@ -172,8 +175,11 @@ fn a_size_that_the_register_contradicts_is_an_error() {
     let due = "config: BAR 0 has 0x800000 bytes by the list of regions, and its register holds 0xf7c00000";
     assert!(error.contains(due), "{error}");
     let text = NVME.replace("[size=16K]", "[size=8M]");
-    let said = fault(&format!("{text}{}", dump(&nvme_config(256))));
-    assert!(said.contains("BAR 0 has 0x800000 bytes, and"), "{said}");
+    let message = fault(&format!("{text}{}", dump(&nvme_config(256))));
+    assert!(
+        message.contains("BAR 0 has 0x800000 bytes, and"),
+        "{message}"
+    );
 }
 
 #[test]

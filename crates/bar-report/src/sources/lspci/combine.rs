@@ -96,7 +96,7 @@ fn regions(listings: &[Listing]) -> Result<Vec<BarFact>, Fault> {
         let known = regions.iter_mut().find(|known| known.index == bar.index);
         match known {
             None => regions.push(bar.clone()),
-            Some(known) if !known.is_like(bar) => return Err(conflict(known, bar)),
+            Some(known) if !known.states_same_as(bar) => return Err(conflict(known, bar)),
             Some(known) => {
                 let new = bar.notes.iter().filter(|note| !known.notes.contains(note));
                 let new: Vec<String> = new.cloned().collect();
@@ -147,18 +147,18 @@ fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
             let what = format!("the device has no capabilities (Cap-) by line {line}");
             return Err(Fault::at(capability, what));
         }
-        let said = match own_msix(one) {
-            Ok(said) => said,
+        let found = match own_msix(one) {
+            Ok(found) => found,
             Err(fault) => {
                 unknown.get_or_insert(fault);
                 continue;
             }
         };
-        let line = said.map_or(one.line, |(_, line)| line);
+        let line = found.map_or(one.line, |(_, line)| line);
         let place = |msix: MsixText| msix.map(|(msix, _)| msix);
         match known {
-            Some((other, other_line)) if place(other) != place(said) => {
-                let what = match (other, said) {
+            Some((other, other_line)) if place(other) != place(found) => {
+                let what = match (other, found) {
                     (Some(_), Some(_)) => format!("MSI-X has another place in line {other_line}"),
                     (Some(_), None) => {
                         format!("no MSI-X here, but line {other_line} has it")
@@ -168,7 +168,7 @@ fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
                 return Err(Fault::at(line, what));
             }
             Some(_) => {}
-            None => known = Some((said, line)),
+            None => known = Some((found, line)),
         }
     }
     Ok(match (known, unknown) {

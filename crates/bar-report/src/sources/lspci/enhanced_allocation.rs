@@ -5,7 +5,7 @@
 
 use crate::error::Fault;
 use crate::facts::BarFact;
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::wording::Wording;
 
 /// The entries of the capability.
@@ -14,7 +14,7 @@ pub(super) struct Enhanced {
     line: usize,
     /// The number of entries; `None` if the number was not understood.
     entries: Option<usize>,
-    shown: Vec<Entry>,
+    entries_shown: Vec<Entry>,
     /// Whether the current entry is enabled.
     is_enabled: bool,
 }
@@ -38,7 +38,7 @@ impl Enhanced {
         Self {
             line,
             entries: number.and_then(|number| number.parse().ok()),
-            shown: Vec::new(),
+            entries_shown: Vec::new(),
             is_enabled: true,
         }
     }
@@ -49,8 +49,8 @@ impl Enhanced {
             self.is_enabled = !text.contains(": Enable- ");
         }
         // The number has six bits.
-        if let (Some(what), 0..64) = (text.strip_prefix(INDICATOR), self.shown.len()) {
-            self.shown.push(Entry {
+        if let (Some(what), 0..64) = (text.strip_prefix(INDICATOR), self.entries_shown.len()) {
+            self.entries_shown.push(Entry {
                 line,
                 what: what.to_string(),
                 is_enabled: self.is_enabled,
@@ -66,9 +66,9 @@ impl Enhanced {
             let is_own = entry.what.starts_with("BAR ");
             is_own && !entry.is_enabled && !bars.iter().any(is_bar)
         };
-        let missing = self.shown.iter().filter(is_missing);
+        let missing = self.entries_shown.iter().filter(is_missing);
         missing.map(|Entry { line, what, .. }| {
-            let what = shown(what);
+            let what = quoted(what);
             format!("{what}: its Enhanced Allocation entry in line {line} is disabled")
         })
     }
@@ -83,7 +83,9 @@ impl Enhanced {
             Some(number) => is_sized(number) || !entry.is_enabled,
             None => OTHERS.iter().any(|other| entry.what.starts_with(other)),
         };
-        match self.entries == Some(self.shown.len()) && self.shown.iter().all(is_known) {
+        match self.entries == Some(self.entries_shown.len())
+            && self.entries_shown.iter().all(is_known)
+        {
             true => Ok(()),
             false => {
                 let what = format!(

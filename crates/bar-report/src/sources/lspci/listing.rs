@@ -10,7 +10,7 @@ use vfio_private::{BarIndex, Msix};
 use crate::bdf::Bdf;
 use crate::error::Fault;
 use crate::facts::BarFact;
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::sources::lspci::capability_name::{allows_extended, is_id, may_be_msix};
 use crate::sources::lspci::enhanced_allocation::Enhanced;
 use crate::sources::lspci::hexdump::{Dump, line_of_dump};
@@ -102,7 +102,7 @@ impl Listing {
         }
     }
 
-    /// Whether the listing has only the device's name.
+    /// Returns whether the listing has only the device's name.
     pub(super) fn is_empty(&self) -> bool {
         self.status.is_none()
             && self.capabilities.is_none()
@@ -202,7 +202,7 @@ impl Listing {
         let number = bar.index.get();
         let same = |known: &&BarFact| known.index == bar.index;
         match self.regions.iter().find(same) {
-            Some(known) if !known.is_like(&bar) => return Err(conflict(known, &bar)),
+            Some(known) if !known.states_same_as(&bar) => return Err(conflict(known, &bar)),
             Some(_) => return Ok(()),
             None if self.regions.iter().any(|known| known.index > bar.index) => {
                 let what = format!(
@@ -348,7 +348,7 @@ impl Listing {
             let what = format!(
                 "this is about {what} and was not understood: '{}'. Give the lines as `lspci -vv` \
                  prints them, without anything in front",
-                shown(text)
+                quoted(text)
             );
             return Err(Fault::at(line, what));
         }

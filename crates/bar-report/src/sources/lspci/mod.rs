@@ -22,7 +22,7 @@ use vfio_private::config::ConfigSpace;
 use crate::bdf::Bdf;
 use crate::error::{BarReportError, Fault};
 use crate::facts::{BarFact, DeviceFacts};
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::sources::config_space;
 use crate::sources::lspci::combine::{Merged, merged};
 use crate::sources::lspci::listing::{Listing, MsixText};
@@ -80,7 +80,7 @@ pub(super) fn facts(
         None => file.to_string(),
     };
     Ok(DeviceFacts {
-        name: shown(name),
+        name: quoted(name),
         source: file.to_string(),
         bars,
         notes,

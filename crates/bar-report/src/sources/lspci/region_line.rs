@@ -95,8 +95,8 @@ fn notes(text: &str) -> Vec<String> {
         ),
         ("[disabled]", "the device does not decode it at present"),
     ];
-    let said = known.iter().filter(|(mark, _)| text.contains(mark));
-    said.map(|(_, words)| (*words).to_string()).collect()
+    let found = known.iter().filter(|(mark, _)| text.contains(mark));
+    found.map(|(_, words)| (*words).to_string()).collect()
 }
 
 /// Parses a size as `lspci` prints it: `256`, `16K`, `32M`.

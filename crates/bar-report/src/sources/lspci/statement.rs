@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_mark_in_front_is_still_a_mention() {
+    fn text_after_a_mark_is_still_a_mention() {
         for (text, what) in [
             ("+\tRegion 0: Memory at f7c00000", "a BAR"),
             ("memory at f7c00000 (32-bit, non-prefetchable)", "a BAR"),

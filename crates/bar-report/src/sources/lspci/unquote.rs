@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_what_web_pages_add_are_left_out() {
+    fn marks_and_additions_of_web_pages_are_removed() {
         for marked in [
             "&gt; &#9;Region 0:",
             "&gt;&gt;&nbsp;Region 0:",

@@ -37,8 +37,8 @@ pub fn fault(text: &str) -> String {
 
 /// Asserts the beginning of the error for a rejected text.
 pub fn starts(text: &str, what: &str) {
-    let said = fault(text);
-    assert!(said.starts_with(what), "{said}\n{text}");
+    let message = fault(text);
+    assert!(message.starts_with(what), "{message}\n{text}");
 }
 
 /// Returns the report as text, in one line.
