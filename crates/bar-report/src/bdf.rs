@@ -13,12 +13,12 @@ pub struct Bdf {
     function: u8,
 }
 
-/// The text is no address.
+/// The error for a text that is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a PCI address is written as in 01:00.0 or 0000:01:00.0")]
 pub struct BdfError;
 
-/// The domain may be left out and is 0 then, as `lspci` has it.
+/// The domain is optional and defaults to 0, as in `lspci`.
 impl FromStr for Bdf {
     type Err = BdfError;
 
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Option<Bdf> {
 }
 
 impl Bdf {
-    /// The same bus, device and function in the domain of `other`.
+    /// Returns the same bus, device and function in the domain of `other`.
     pub(crate) fn in_domain_of(self, other: Self) -> Self {
         Self {
             domain: other.domain,
@@ -50,7 +50,7 @@ impl Bdf {
     }
 }
 
-/// Digits only: `from_str_radix` would take a sign too.
+/// Accepts digits only: `from_str_radix` also accepts a sign.
 fn hex(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     match is_hex && digits.contains(&text.len()) {
@@ -59,7 +59,7 @@ fn hex(text: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> {
     }
 }
 
-/// With the domain, as sysfs names it.
+/// Includes the domain, as in sysfs.
 impl fmt::Display for Bdf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn text_that_is_not_an_address_is_refused() {
         for text in [
             "",
             "01:00",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The input of the classifier: what a source and VFIO state about a device's BARs, combined.
+//! Combines the facts of a source and of VFIO about a device's BARs to the input of the classifier.
 
 use vfio_private::{Bar, BarIndex, BarInput, BarKind, Msix, MsixPart, Region};
 
@@ -9,37 +9,37 @@ use crate::report::note::{Note, Topic};
 use crate::sources::region_list::{RegionFact, RegionList, RegionSource};
 use crate::wording::Wording;
 
-/// A BAR with its size, and with what VFIO lets userspace map of it.
+/// A BAR with its size and the areas that VFIO lets userspace map.
 #[derive(Clone, Debug)]
 pub struct KnownBar {
     /// The BAR.
     pub bar: Bar,
-    /// What userspace may map of it.
+    /// The areas that userspace may map.
     pub region: Region,
-    /// The device's MSI-X structures, in whichever BAR they are.
+    /// The MSI-X structures of the device, which may be in other BARs.
     pub msix: Option<Msix>,
-    /// What else its source says: width, prefetchable.
+    /// Further properties from its source: width, prefetchable.
     pub details: String,
 }
 
 impl KnownBar {
-    /// The input of [`vfio_private::classify`], without a TDISP report.
+    /// Returns the input of [`vfio_private::classify`], without a TDISP report.
     pub fn input(&self) -> BarInput<'_> {
         BarInput::new(self.bar, &self.region).with_msix(self.msix)
     }
 }
 
-/// The BARs of a device with all that decides their pieces, but for the TDISP report and the
-/// choices. [`DeviceFacts::bars`] makes it.
+/// The BARs of a device, with all facts that decide their pieces except the TDISP report and the
+/// choices. [`DeviceFacts::bars`] creates it.
 #[derive(Clone, Debug)]
 pub struct DeviceBars {
     pub(crate) name: String,
     pub(crate) bars: Vec<KnownBar>,
     pub(crate) msix: Option<Msix>,
-    /// Where MSI-X is described.
+    /// The place in the source that describes MSI-X.
     pub(crate) msix_place: String,
     pub(crate) region_source: RegionSource,
-    /// Where the regions are described.
+    /// The source of the regions.
     pub(crate) region_place: String,
     pub(crate) region_note: Note,
     /// The other notes.
@@ -48,46 +48,46 @@ pub struct DeviceBars {
 }
 
 impl DeviceBars {
-    /// The device as its source names it.
+    /// Returns the name of the device in its source.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The BARs in ascending order.
+    /// Returns the BARs in ascending order.
     pub fn bars(&self) -> &[KnownBar] {
         &self.bars
     }
 
-    /// The MSI-X structures.
+    /// Returns the MSI-X structures.
     pub const fn msix(&self) -> Option<Msix> {
         self.msix
     }
 
-    /// What is not known, is left out, or may be wrong.
+    /// Returns the notes: unknown facts, omitted parts and possible errors.
     pub fn notes(&self) -> impl Iterator<Item = &Note> {
         std::iter::once(&self.region_note).chain(&self.notes)
     }
 }
 
-/// How a list of regions and the other sources differ about a BAR.
-fn differs(said: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
-    match (said, fact.map(|fact| fact.size)) {
+/// Describes how a list of regions and the other sources differ about a BAR.
+fn differs(listed: Option<&RegionFact>, fact: Option<&BarFact>) -> Option<String> {
+    match (listed, fact.map(|fact| fact.size)) {
         (None, _) => Some("it has no such region: the BAR is taken as mappable".into()),
         (Some(_), None) => Some("no other source has the BAR".into()),
-        (Some(said), Some(Some(size))) if said.size != size => Some(format!(
+        (Some(listed), Some(Some(size))) if listed.size != size => Some(format!(
             "{:#x} bytes, other sources say {size:#x}",
-            said.size
+            listed.size
         )),
         _ => None,
     }
 }
 
 impl DeviceFacts {
-    /// The BARs with their sizes, and notes. The list of regions overrides the
-    /// other sources.
+    /// Returns the BARs with their sizes, and notes. The list of regions overrides the other
+    /// sources.
     ///
     /// # Errors
-    /// [`BarReportError`]: the size of a BAR is not known, or facts contradict each other.
+    /// [`BarReportError`] if the size of a BAR is unknown, or if facts contradict each other.
     pub fn bars(&self, list: &RegionList) -> Result<DeviceBars, BarReportError> {
         let regions = list.regions.as_deref();
         let whole = Region::mappable();
@@ -99,31 +99,31 @@ impl DeviceFacts {
         let mut notes_of_bars = Vec::new();
         for number in 0..BarIndex::COUNT {
             let fact = self.bars.iter().find(|fact| fact.index.get() == number);
-            let said =
-                regions.and_then(|all| all.iter().find(|said| said.index == u32::from(number)));
-            let is_there = match (said, fact) {
-                (Some(said), _) => said.size > 0,
+            let listed =
+                regions.and_then(|all| all.iter().find(|listed| listed.index == u32::from(number)));
+            let is_there = match (listed, fact) {
+                (Some(listed), _) => listed.size > 0,
                 (None, fact) => fact.is_some_and(|fact| !fact.is_unusable()),
             };
             if is_there && self.is_upper_half(number) {
                 let what = format!("number {number} is the upper half of BAR {}", number - 1);
-                return Err(match (said, fact.and_then(|fact| fact.line)) {
+                return Err(match (listed, fact.and_then(|fact| fact.line)) {
                     (Some(_), _) => Fault::whole(format!("{}: {what}", self.wording.regions)),
                     (None, Some(line)) => Fault::at(line, what),
                     (None, None) => Fault::whole(what),
                 }
                 .in_file(&self.source));
             }
-            let (size, region) = match (said, fact) {
+            let (size, region) = match (listed, fact) {
                 (None, None) => continue,
-                (Some(said), fact) if said.size == 0 => {
+                (Some(listed), fact) if listed.size == 0 => {
                     if fact.is_some_and(|fact| !fact.is_unusable()) {
                         let what = format!("BAR {number} is left out: VFIO has no bytes of it");
                         notes.push(Note::new(Topic::Regions, what));
                     }
                     continue;
                 }
-                (Some(said), _) => (said.size, &said.region),
+                (Some(listed), _) => (listed.size, &listed.region),
                 (None, Some(fact)) => match fact.size {
                     Some(0) => {
                         notes.extend(fact.without_bar());
@@ -142,9 +142,9 @@ impl DeviceFacts {
             };
             let bar = self.bar(number, fact, size)?;
             if let Some(fact) = fact {
-                self.check_register(fact, bar, said.is_some())?;
+                self.check_register(fact, bar, listed.is_some())?;
             }
-            if let Some(what) = regions.and_then(|_| differs(said, fact)) {
+            if let Some(what) = regions.and_then(|_| differs(listed, fact)) {
                 notes.push(Note::new(Topic::Regions, what).of_bar(bar.index()));
             }
             let of_bar = |text: &String| device(text).of_bar(bar.index());
@@ -186,7 +186,7 @@ impl DeviceFacts {
             })
     }
 
-    /// That the register can hold what it does: it has no bits below the size.
+    /// Checks that the register can hold its value: no bits below the size are set.
     fn check_register(
         &self,
         fact: &BarFact,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is wrong with a source, and where in it.
+//! Errors: what is wrong with a source, and where in it.
 
 use std::io;
 
@@ -8,9 +8,9 @@ use vfio_private::report::ReportError;
 use vfio_private::{ClassifyError, InputError, OffsetRule, PlaceError};
 
 use crate::error_chain::with_causes;
-use crate::quote::shown;
+use crate::quote::quoted;
 
-/// Why there is no report.
+/// The reason why there is no report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BarReportError {
@@ -19,10 +19,10 @@ pub enum BarReportError {
     Io {
         /// The file.
         file: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Something is wrong with a file as a whole.
+    /// A file as a whole is invalid.
     #[error("{file}: {what}")]
     File {
         /// The file.
@@ -30,7 +30,7 @@ pub enum BarReportError {
         /// What is wrong with it.
         what: String,
     },
-    /// Something is wrong with a line.
+    /// A line is invalid.
     #[error("{file}:{line}: {what}")]
     Line {
         /// The file.
@@ -40,7 +40,7 @@ pub enum BarReportError {
         /// What was found and what was expected.
         what: String,
     },
-    /// Configuration space makes no sense.
+    /// Configuration space is invalid.
     #[error("{file}: configuration space")]
     Config {
         /// The file, and the place of the dump in it.
@@ -48,7 +48,7 @@ pub enum BarReportError {
         /// What is wrong.
         source: ConfigError,
     },
-    /// A BAR cannot be as its source says.
+    /// A BAR cannot have the properties that its source states.
     #[error("{file}")]
     Input {
         /// The file.
@@ -56,7 +56,7 @@ pub enum BarReportError {
         /// What is wrong.
         source: InputError,
     },
-    /// The report makes no sense.
+    /// The TDISP report is invalid.
     #[error("{file}: TDISP report")]
     Report {
         /// The file.
@@ -64,22 +64,22 @@ pub enum BarReportError {
         /// What is wrong.
         source: ReportError,
     },
-    /// The report does not fit the device.
+    /// The TDISP report does not fit the device.
     #[error("{file}: by {name}")]
     Place {
         /// The file.
         file: String,
         /// The rule.
         rule: OffsetRule,
-        /// What the [`Wording`](crate::Wording) calls it.
+        /// The name of the rule in the [`Wording`](crate::Wording).
         name: &'static str,
         /// What does not fit.
         source: PlaceError,
     },
-    /// The facts do not fit each other.
+    /// The facts contradict each other.
     #[error("{place}")]
     Classify {
-        /// The place of the last of them: a file, perhaps with a line or an offset.
+        /// The place of the last of these facts: a file, perhaps with a line or an offset.
         place: String,
         /// What does not fit.
         source: ClassifyError,
@@ -94,10 +94,10 @@ pub enum BarReportError {
     },
 }
 
-/// A fault in a text whose name only the caller knows.
+/// A fault in a text. The caller adds the name of the text.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    /// The line, counted from 1; none if no line is to blame.
+    /// The line, counted from 1; none if the fault is not in one line.
     pub(crate) line: Option<usize>,
     pub(crate) what: String,
 }
@@ -110,9 +110,9 @@ impl Fault {
         }
     }
 
-    /// A line that was not understood, and what was expected in it.
+    /// Creates the fault for a line that was not understood, with the expected text.
     pub(crate) fn not_understood(line: usize, text: &str, expected: &str) -> Self {
-        Self::at(line, format!("expected {expected} in '{}'", shown(text)))
+        Self::at(line, format!("expected {expected} in '{}'", quoted(text)))
     }
 
     pub(crate) fn whole(what: impl Into<String>) -> Self {
@@ -122,7 +122,7 @@ impl Fault {
         }
     }
 
-    /// The fault with the name of the file that it is in.
+    /// Adds the name of the file.
     pub(crate) fn in_file(self, file: &str) -> BarReportError {
         let (file, what) = (file.to_string(), self.what);
         match self.line {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The messages of an error and of its sources.
+//! Formats the messages of an error and of its sources.
 
 use std::error::Error;
 
-/// The messages of the error and of all its sources, in one line.
+/// Joins the messages of the error and of all its sources in one line.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The facts about a device that a source states, before VFIO has its say.
+//! The facts that a source states about a device, without those from VFIO.
 
 use vfio_private::{BarIndex, BarKind, Msix};
 
 use crate::report::note::{Note, Topic};
 use crate::wording::Wording;
 
-/// What a source states about a device: its BARs and MSI-X. [`Reader`](crate::Reader) reads it, and
-/// [`DeviceFacts::bars`] makes the classifier's input of it.
+/// The facts that a source states about a device: its BARs and MSI-X. A [`Reader`](crate::Reader)
+/// reads them, and [`DeviceFacts::bars`] converts them to the classifier's input.
 #[derive(Clone, Debug)]
 pub struct DeviceFacts {
     /// The device as its source names it.
     pub(crate) name: String,
-    /// The file to blame.
+    /// The file that errors name.
     pub(crate) source: String,
-    /// Its BARs, each number once.
+    /// The BARs, each number once.
     pub(crate) bars: Vec<BarFact>,
     pub(crate) msix: Option<Msix>,
     /// The place of that fact: the file, and the line or the offset.
     pub(crate) msix_place: String,
     /// Notes about the device as a whole.
     pub(crate) notes: Vec<String>,
-    /// The note that there may be more BARs. A list of regions settles it.
+    /// The note that there may be more BARs. A list of regions resolves it.
     pub(crate) unknown: Option<String>,
     pub(crate) wording: Wording,
 }
@@ -33,27 +33,28 @@ impl DeviceFacts {
     }
 }
 
-/// What is known of a BAR without VFIO.
+/// The facts about a BAR, without those from VFIO.
 #[derive(Clone, Debug)]
 pub(crate) struct BarFact {
     pub(crate) index: BarIndex,
     pub(crate) kind: BarKind,
-    /// Configuration space alone does not say it. 0 if the BAR is named and cannot be used.
+    /// The size. Configuration space alone does not contain it. 0 if the source names the BAR but
+    /// the BAR cannot be used.
     pub(crate) size: Option<u64>,
-    /// What the register holds as an address, if there is one: it is a multiple of the size.
+    /// The address in the register, if there is one: a multiple of the size.
     pub(crate) register: Option<u64>,
-    /// It takes the next number too.
+    /// Whether the BAR also takes the next number.
     pub(crate) is_64bit: bool,
-    /// Width and such, in words.
+    /// Further properties in words, such as the width.
     pub(crate) details: String,
-    /// The line of the text that says so.
+    /// The line of the text that describes the BAR.
     pub(crate) line: Option<usize>,
     /// Notes about the BAR.
     pub(crate) notes: Vec<String>,
 }
 
 impl BarFact {
-    /// A BAR that is named and cannot be used.
+    /// Creates a BAR that the source names but that cannot be used.
     pub(crate) fn unusable(index: BarIndex, why: String) -> Self {
         Self {
             index,
@@ -67,12 +68,12 @@ impl BarFact {
         }
     }
 
-    /// Whether it is named and cannot be used.
+    /// Returns whether the source names the BAR but the BAR cannot be used.
     pub(crate) fn is_unusable(&self) -> bool {
         self.size == Some(0)
     }
 
-    /// The notes of a BAR that is not in the report.
+    /// Returns the notes of a BAR that is not in the report.
     pub(crate) fn without_bar(&self) -> impl Iterator<Item = Note> {
         let note = |text: &String| format!("{}: {text}", self.index);
         self.notes
@@ -80,7 +81,7 @@ impl BarFact {
             .map(move |text| Note::new(Topic::Device, note(text)))
     }
 
-    /// The facts of configuration space and a line of `lspci` combined; `None` if
+    /// Combines the facts of configuration space with those of a line of `lspci`. Returns `None` if
     /// they disagree.
     pub(crate) fn with_text(&self, text: &Self) -> Option<Self> {
         let mut both = text.clone();
@@ -102,9 +103,9 @@ impl BarFact {
         agrees.then_some(both)
     }
 
-    /// Whether two lines say the same.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        let said = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
-        said(self) == said(other)
+    /// Returns whether two lines state the same facts.
+    pub(crate) fn states_same_as(&self, other: &Self) -> bool {
+        let facts = |bar: &Self| (bar.index, bar.kind, bar.size, bar.is_64bit);
+        facts(self) == facts(other)
     }
 }

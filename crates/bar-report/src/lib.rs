@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Reads what describes a PCI device, and reports which bytes of its BARs are private, shared,
+//! Reads a description of a PCI device, and reports which bytes of its BARs are private, shared,
 //! trapped or blocked.
 //!
-//! [`vfio_private::classify`] decides how a guest reaches each byte of a BAR. This crate makes its
-//! input from a device's files in sysfs, from raw configuration space, or from output of `lspci -vv`
-//! that somebody pasted into a mail, and renders the result as a text with drawings or as JSON.
+//! [`vfio_private::classify`] decides how a guest reaches each byte of a BAR. This crate prepares
+//! its input from a device's files in sysfs, from raw configuration space, or from the output of
+//! `lspci -vv`, even if it was pasted into a mail. It renders the result as JSON, or as text with
+//! drawings.
 //!
 //! # Example
 //!
-//! A disk, as its owner pasted it:
+//! A disk, from the text that its owner pasted into a mail:
 //!
 //! ```
 //! use bar_report::{Reader, RegionList, ReportOptions};
@@ -94,30 +95,31 @@
 //!
 //! # Nothing is guessed
 //!
-//! A fact that no input states is an error that says which input has it. In a text of `lspci`, each
-//! line is parsed, or known not to be about BARs and MSI-X, or an error with its number: an MSI-X
-//! table that was overlooked would be handed to the guest. Two statements must agree, and capabilities
-//! that `lspci` could not read or that were cut off are an error. So is a sign that lines are left out,
-//! or that a second device begins. Only I/O BARs need no size: all of them traps.
+//! If no input states a required fact, the error says which input would have it. Each line of
+//! `lspci` output is parsed, or is known not to concern BARs and MSI-X, or is an error with its
+//! number: the guest would get access to an MSI-X table that was overlooked. Two statements about
+//! the same fact must agree. Capabilities that `lspci` could not read or that were cut off are an
+//! error, as is a sign that lines are left out or that a second device begins. Only I/O BARs need
+//! no size: all of their bytes trap.
 //!
-//! The [`Note`]s of a report list what it depends on: VFIO was not asked, another offset rule fits
-//! too, a part was left out. The text and the JSON have the same notes.
+//! The [`Note`]s of a report list its assumptions: VFIO was not queried, another offset rule also
+//! fits, or a part was left out. The text and the JSON have the same notes.
 //!
 //! A [`BarReportError`] names the file, the line and the cause; [`with_causes`] formats it in one
-//! line. Errors and notes call inputs by the words of a [`Wording`], so that a command line can name
-//! its options.
+//! line. A [`Wording`] sets the names that errors and notes use for the inputs, so that a command
+//! line can name its options.
 //!
 //! # Features
 //!
-//! `json`, on by default: [`BarReport::to_json`](BarReport), and [`RegionList`]s from JSON. Without it
-//! the crate needs only `vfio-private` and `thiserror`.
+//! `json`, enabled by default: [`BarReport::to_json`](BarReport), and [`RegionList`]s from JSON.
+//! Without this feature the crate needs only `vfio-private` and `thiserror`.
 //!
 //! # What this does not do
 //!
-//! It opens no device and makes no system call except to read files. To ask VFIO itself, open the
-//! device with the feature `device` of `vfio-private`, and pass its regions as
-//! [`RegionList::of_vfio`]; `vmm bars` does so. Expansion ROMs, windows of bridges and the BARs of
-//! virtual functions in an SR-IOV capability are ignored.
+//! This crate opens no device, and makes no system calls except to read files. To query VFIO, open
+//! the device with the feature `device` of `vfio-private`, and pass its regions as
+//! [`RegionList::of_vfio`]; `vmm bars` does so. The crate ignores expansion ROMs, windows of
+//! bridges, and the BARs of virtual functions in an SR-IOV capability.
 
 #![forbid(unsafe_code)]
 

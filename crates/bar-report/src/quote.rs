@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What errors and notes quote of a text.
+//! Prepares text from the input for quotation in errors and notes.
 
-/// At most this many characters of somebody's line are shown to them.
-const MAX_SHOWN: usize = 100;
+/// The most characters that are quoted from a line.
+const MAX_QUOTED: usize = 100;
 
-/// A part of the text as it can be shown: cut off where it becomes too long,
-/// and without what a terminal would act upon.
-pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(MAX_SHOWN).map(harmless).collect();
-    if text.chars().nth(MAX_SHOWN).is_some() {
-        shown.push('…');
+/// Quotes a text: shortens long text, and replaces control characters, which a
+/// terminal would interpret.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted: String = text.chars().take(MAX_QUOTED).map(printable).collect();
+    if text.chars().nth(MAX_QUOTED).is_some() {
+        quoted.push('…');
     }
-    shown
+    quoted
 }
 
-/// At most this many characters of what a parser of somebody else's says.
+/// The most characters that are quoted from the message of another parser.
 #[cfg(feature = "json")]
-const MAX_SAID: usize = 400;
+const MAX_MESSAGE: usize = 400;
 
-/// What such a parser says, which may quote any of the file: likewise, but cut
-/// in the middle, because the end says where.
+/// Quotes the message of another parser, which may quote any part of the file.
+/// Shortens it in the middle, because its end names the line.
 #[cfg(feature = "json")]
-pub(crate) fn said(words: &str) -> String {
-    let half = MAX_SAID / 2;
-    let chars = || words.chars().map(harmless);
-    match words.chars().count().checked_sub(MAX_SAID) {
+pub(crate) fn quoted_message(words: &str) -> String {
+    let half = MAX_MESSAGE / 2;
+    let chars = || words.chars().map(printable);
+    match words.chars().count().checked_sub(MAX_MESSAGE) {
         None | Some(0) => chars().collect(),
         Some(more) => {
             let head: String = chars().take(half).collect();
@@ -33,7 +33,7 @@ pub(crate) fn said(words: &str) -> String {
     }
 }
 
-fn harmless(c: char) -> char {
+fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
         c if c.is_control() => char::REPLACEMENT_CHARACTER,

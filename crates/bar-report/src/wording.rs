@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What messages call the inputs and choices.
+//! Sets the names of inputs and choices in messages.
 
 use vfio_private::OffsetRule;
 
-/// What errors and notes call the inputs and choices.
+/// The names of inputs and choices in errors and notes.
 ///
-/// By default they are named as in this crate. A program whose users know the inputs by other
-/// names, such as options of a command line, gives its own to
-/// [`Reader::with_wording`](crate::Reader::with_wording). Each field says where it stands in a
-/// sentence.
+/// By default the names are those of this crate. A program whose users know the inputs by other
+/// names, such as command-line options, passes its own names to
+/// [`Reader::with_wording`](crate::Reader::with_wording). The description of each field shows its
+/// place in a sentence.
 ///
 /// ```
 /// use bar_report::{Reader, RegionList, Wording};
@@ -27,15 +27,15 @@ use vfio_private::OffsetRule;
 pub struct Wording {
     /// "… does not list it": a [`RegionList`](crate::RegionList).
     pub regions: &'static str,
-    /// "give …": a [`RegionList`](crate::RegionList) that is missing.
+    /// "give …": a missing [`RegionList`](crate::RegionList).
     pub give_regions: &'static str,
-    /// "not known (…)": why there is no [`RegionList`](crate::RegionList).
+    /// "not known (…)": the reason why there is no [`RegionList`](crate::RegionList).
     pub no_regions: &'static str,
-    /// "give the bytes of configuration space…": how to give them. Empty, or it begins with a space.
+    /// "give the bytes of configuration space…": how to pass them. Empty, or begins with a space.
     pub as_device: &'static str,
-    /// "… what `lspci -vv` prints": what is read as a device.
+    /// "… what `lspci -vv` prints": the input that describes a device.
     pub device_takes: &'static str,
-    /// "…: nothing is private": that there is no [`TdispReport`](crate::TdispReport).
+    /// "…: nothing is private": the absence of a [`TdispReport`](crate::TdispReport).
     pub no_report: &'static str,
     /// "the report fits by …": [`OffsetRule::Relative`].
     pub relative: &'static str,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Cuts the BARs into pieces by the user's choices, and finds other choices that
+//! Splits the BARs into pieces according to the user's choices, and finds other choices that also
 //! fit.
 
 use vfio_private::{
@@ -15,25 +15,25 @@ use crate::report::tdisp_notes::{
 use crate::report::{BarReport, ClassifiedBar};
 use crate::sources::tdisp::TdispReport;
 
-/// The number of vectors less one, in the MSI-X control register.
+/// The field of the MSI-X control register that holds the number of vectors minus one.
 const MSIX_VECTORS: u16 = 0x7ff;
 
-/// What a [`BarReport`] depends on beside the [`DeviceBars`].
+/// The options of a [`BarReport`], in addition to the [`DeviceBars`].
 #[derive(Clone, Debug)]
 pub struct ReportOptions {
     /// The page size of the host.
     pub page: PageSize,
-    /// What the device attested; without it nothing is private.
+    /// The TDISP report of the device. Without it no byte is private.
     pub tdisp: Option<TdispReport>,
-    /// How the TDISP report's pages become offsets.
+    /// The rule that converts the TDISP report's pages to offsets.
     pub rule: OffsetRule,
-    /// How to treat MSI-X structures that the TDISP report marks as locked.
+    /// The treatment of MSI-X structures that the TDISP report marks as locked.
     pub locked_msix: TeeMsixPolicy,
 }
 
 impl ReportOptions {
-    /// No TDISP report, and the choices that `vmm bars` makes by default: offsets are relative, and
-    /// locked MSI-X structures are refused.
+    /// Creates options without a TDISP report and with the default choices of `vmm bars`: offsets
+    /// are relative, and locked MSI-X structures are an error.
     pub const fn new(page: PageSize) -> Self {
         Self {
             page,
@@ -45,10 +45,11 @@ impl ReportOptions {
 }
 
 impl DeviceBars {
-    /// Cuts every BAR into pieces, and notes what the answer depends on.
+    /// Splits every BAR into pieces, and notes the assumptions.
     ///
     /// # Errors
-    /// [`BarReportError`]: why a BAR cannot be cut, and which other options would avoid that.
+    /// [`BarReportError`] if a BAR cannot be split. The error names other options that would avoid
+    /// it.
     pub fn report(&self, options: &ReportOptions) -> Result<BarReport, BarReportError> {
         let subject = Subject {
             device: self,
@@ -80,7 +81,7 @@ impl DeviceBars {
     }
 }
 
-/// All inputs that decide the pieces, except the choices.
+/// The inputs that decide the pieces, except the choices.
 struct Subject<'a> {
     device: &'a DeviceBars,
     page: PageSize,
@@ -97,7 +98,7 @@ struct Choice {
 /// The pieces of each BAR.
 type Pieces = Vec<Vec<Piece>>;
 
-/// The rule's name in a note.
+/// Returns the name of the rule for a note.
 const fn name(rule: OffsetRule) -> &'static str {
     match rule {
         OffsetRule::Relative => "relative",
@@ -116,10 +117,9 @@ impl Choice {
 }
 
 impl Subject<'_> {
-    /// The pieces by `choice`, and notes about what the report says.
+    /// Returns the pieces by `choice`, and notes about the TDISP report.
     ///
-    /// The classifier decides whether the report fits by the other rule: it does
-    /// if every BAR can be cut by it.
+    /// The report also fits by the other rule if the classifier can split every BAR by that rule.
     fn cut(&self, choice: Choice) -> Result<(Pieces, Vec<Note>), BarReportError> {
         let Some(report) = self.report else {
             let none = format!("{}: nothing is private", self.device.wording.no_report);
@@ -153,8 +153,8 @@ impl Subject<'_> {
         Ok((pieces, notes))
     }
 
-    /// That the report's copy of the MSI-X control register has the device's number of vectors.
-    /// It is 0 if the device does not report it.
+    /// Checks that the report's copy of the MSI-X control register has the device's number of
+    /// vectors. The copy is 0 if the device does not report it.
     fn check_vectors(&self, report: &TdispReport) -> Result<(), BarReportError> {
         let (Some(msix), control @ 1..) = (self.device.msix, report.report.msix_control) else {
             return Ok(());
@@ -191,7 +191,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The error with the place of the fact that contradicts the others.
+    /// Adds the place of the fact that contradicts the others to the error.
     fn misfit(&self, source: ClassifyError, report: Option<&TdispReport>) -> BarReportError {
         let place = match (&source, report) {
             (ClassifyError::SparseAreaOutsideBar { .. }, _) => self.device.region_place.clone(),
@@ -221,7 +221,7 @@ impl Subject<'_> {
         self.device.bars.iter().map(of_bar).collect()
     }
 
-    /// The error, and which other choices would have avoided it.
+    /// Adds the other choices that would avoid the error.
     fn with_hints(
         &self,
         error: BarReportError,
@@ -258,7 +258,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The note that the other rule also fits, if its pieces differ.
+    /// Notes that the other rule also fits, if its pieces differ.
     fn ambiguity(&self, pieces: &Pieces, other: &Pieces, rule: OffsetRule) -> Option<Note> {
         let each = self.device.bars.iter().zip(pieces.iter().zip(other));
         let differing = each.filter(|(_, (pieces, other))| pieces != other);

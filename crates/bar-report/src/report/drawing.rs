@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A BAR as a bar: to scale, but with no piece too small to be seen.
+//! Draws a BAR as a row of cells: to scale, but with at least one cell for each
+//! piece.
 
 use vfio_private::{Access, Piece};
 
-/// Cells in a bar.
+/// The number of cells in a drawing.
 const WIDTH: u64 = 64;
 
-/// What stands for an access, and for several in one cell.
+/// Returns the cell for an access.
 pub(super) const fn glyph(access: Access) -> char {
     match access {
         Access::Private => '█',
@@ -16,7 +17,7 @@ pub(super) const fn glyph(access: Access) -> char {
     }
 }
 
-/// Several pieces that do not agree, in one cell.
+/// The cell for several pieces with different accesses.
 pub(super) const MIXED: char = '?';
 
 /// A drawn BAR.
@@ -24,9 +25,10 @@ pub(super) const MIXED: char = '?';
 pub(super) struct Drawing {
     /// The cells.
     pub(super) cells: String,
-    /// Below them, the offsets at which pieces begin, where there is room.
+    /// The line below the cells: the offsets at which pieces begin, if there is
+    /// room.
     pub(super) scale: String,
-    /// Whether small pieces were drawn larger than they are.
+    /// Whether small pieces are drawn larger than to scale.
     pub(super) is_to_scale: bool,
 }
 
@@ -54,8 +56,8 @@ pub(super) fn draw(pieces: &[Piece], size: u64) -> Drawing {
     drawing
 }
 
-/// One cell for each piece, and the others one by one to the piece whose cells
-/// stand for the most bytes.
+/// Returns the number of cells for each piece. Each piece gets one cell. Each
+/// further cell goes to the piece whose cells represent the most bytes.
 fn widths(pieces: &[Piece]) -> Vec<u64> {
     let mut cells: Vec<(u64, u64)> = pieces.iter().map(|piece| (piece.size(), 1)).collect();
     let bytes_a_cell = |&(size, width): &(u64, u64)| (u128::from(size) << 32) / u128::from(width);
@@ -67,7 +69,7 @@ fn widths(pieces: &[Piece]) -> Vec<u64> {
     cells.into_iter().map(|(_, width)| width).collect()
 }
 
-/// More pieces than cells: each cell shows what is in it.
+/// Draws more pieces than there are cells: each cell shows the pieces in it.
 fn crowded(pieces: &[Piece], size: u64) -> Drawing {
     let mut cells = String::new();
     let edge = |n: u64| {
@@ -102,7 +104,7 @@ fn crowded(pieces: &[Piece], size: u64) -> Drawing {
     }
 }
 
-/// Puts an offset below cell `at`, unless the one before is in the way.
+/// Writes an offset below cell `at`, unless the previous offset is in the way.
 fn label(scale: &mut String, at: u64, offset: u64) {
     let at = usize::try_from(at).unwrap_or(usize::MAX);
     let len = scale.chars().count();
@@ -156,8 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn more_pieces_than_cells_are_drawn_as_what_is_mixed() {
-        // Every other page, but for the upper half.
+    fn more_pieces_than_cells_are_drawn_as_mixed_cells() {
+        // Every other page, except in the upper half.
         let area = |page: u64| SparseArea {
             offset: page * 0x2000,
             size: 0x1000,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The report for scripts.
+//! Formats the report as JSON.
 
 use serde_json::{Value, json};
 use vfio_private::Piece;
@@ -8,9 +8,9 @@ use crate::report::BarReport;
 use crate::report::note::Note;
 
 impl BarReport {
-    /// The report for scripts: an array of the BARs with their pieces and the notes that apply to
-    /// them. Numbers of bytes are text in hexadecimal, as JSON's own numbers are not good for 64 bits
-    /// everywhere.
+    /// Formats the report as JSON: an array of the BARs with their pieces and the notes that apply
+    /// to them. Numbers of bytes are strings in hexadecimal, because not all JSON parsers handle
+    /// 64-bit numbers.
     pub fn to_json(&self) -> Value {
         let bars = self.bars.iter().map(|bar| {
             let notes: Vec<String> = self.notes_of(bar).map(Note::to_string).collect();

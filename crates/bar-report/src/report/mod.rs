@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The report: each BAR in pieces, and what that depends on.
+//! The report: the pieces of each BAR, and the assumptions behind them.
 
 pub(crate) mod classify;
 mod drawing;
@@ -14,37 +14,38 @@ use vfio_private::{Bar, Msix, PageSize, Piece};
 use crate::report::note::Note;
 use crate::sources::region_list::RegionSource;
 
-/// Each BAR of a device in pieces, and what that depends on.
-/// [`DeviceBars::report`](crate::DeviceBars::report) makes it.
+/// The pieces of each BAR of a device, and the assumptions behind them.
+/// [`DeviceBars::report`](crate::DeviceBars::report) creates it.
 #[derive(Clone, Debug)]
 pub struct BarReport {
-    /// The device as its source names it.
+    /// The name of the device in its source.
     pub name: String,
     /// The page size of the host.
     pub page: PageSize,
-    /// Who said what VFIO lets userspace map.
+    /// The source of the list of mappable regions.
     pub regions: RegionSource,
     /// The MSI-X structures.
     pub msix: Option<Msix>,
     /// The BARs in ascending order.
     pub bars: Vec<ClassifiedBar>,
-    /// What the report depends on, and what may be wrong with it.
+    /// The assumptions of the report, and possible errors in it.
     pub notes: Vec<Note>,
 }
 
-/// One BAR in pieces.
+/// The pieces of one BAR.
 #[derive(Clone, Debug)]
 pub struct ClassifiedBar {
     /// The BAR.
     pub bar: Bar,
-    /// What else its source says: width, prefetchable.
+    /// Further properties from its source: width, prefetchable.
     pub details: String,
     /// Its pieces.
     pub pieces: Vec<Piece>,
 }
 
 impl BarReport {
-    /// The notes that apply to a BAR: those of the device, and its own.
+    /// Returns the notes that apply to a BAR: the notes of the device, and the
+    /// BAR's own.
     pub fn notes_of(&self, bar: &ClassifiedBar) -> impl Iterator<Item = &Note> {
         let bar = bar.bar;
         self.notes.iter().filter(move |note| note.concerns(bar))

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One list of notes for people and scripts: what a report depends on, and what
-//! may be wrong with it.
+//! Notes for people and scripts: the assumptions of a report, and possible errors in it.
 
 use std::fmt;
 
 use vfio_private::{Bar, BarIndex, BarKind};
 
-/// What a note is about.
+/// The topic of a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Topic {
-    /// What VFIO lets userspace map, and who says so.
+    /// The regions that VFIO lets userspace map, and the source of that list.
     Regions,
     /// The TDISP report.
     Report,
@@ -28,15 +27,15 @@ impl Topic {
     }
 }
 
-/// Something to know about a report: a fact that is not known, another
-/// interpretation that fits, a part that is left out.
+/// An assumption of a report: an unknown fact, another interpretation that fits, or a part that is
+/// left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// What it is about.
+    /// The topic.
     pub topic: Topic,
-    /// The BAR that it is about; `None` for the device as a whole.
+    /// The BAR that the note applies to; `None` for the device as a whole.
     pub bar: Option<BarIndex>,
-    /// The note in words.
+    /// The text of the note.
     pub text: String,
 }
 
@@ -56,8 +55,8 @@ impl Note {
         }
     }
 
-    /// Whether it applies to `bar`. Notes on VFIO and on the report do not apply
-    /// to I/O ports, which always trap.
+    /// Returns whether the note applies to `bar`. Notes about VFIO and the TDISP report do not
+    /// apply to I/O ports, which always trap.
     pub fn concerns(&self, bar: Bar) -> bool {
         match self.bar {
             Some(index) => index == bar.index(),

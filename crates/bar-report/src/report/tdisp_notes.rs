@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Notes about what a TDISP report says of the device.
+//! Writes notes about the contents of a TDISP report.
 
 use vfio_private::report::MmioRange;
 use vfio_private::{BarIndex, LeftOut, MsixParts, Piece, Reason, ReportedRange};
 
 use crate::report::note::{Note, Topic};
 
-/// The most ranges that a note names.
+/// The most ranges that a note lists.
 const MAX_NAMED: usize = 8;
 
-/// The ranges that are in no BAR.
+/// Notes the ranges that are in no BAR.
 pub(super) fn left_out(ranges: &[LeftOut]) -> Option<Note> {
     let mut names: Vec<String> = ranges
         .iter()
@@ -29,7 +29,7 @@ pub(super) fn left_out(ranges: &[LeftOut]) -> Option<Note> {
     (!names.is_empty()).then(|| Note::new(Topic::Report, text()))
 }
 
-/// The note that MSI-X structures are locked by a range without a BAR.
+/// Notes that a range without a BAR locks MSI-X structures.
 pub(super) fn locked_elsewhere(ranges: &[LeftOut]) -> Option<Note> {
     let locked = ranges
         .iter()
@@ -67,7 +67,7 @@ pub(super) fn locked_open(index: BarIndex, ranges: &[ReportedRange]) -> Vec<Note
     notes
 }
 
-/// The note that the guest may change the pieces of the BAR later.
+/// Notes that the guest may change the pieces of the BAR later.
 pub(super) fn updatable(index: BarIndex, ranges: &[MmioRange]) -> Option<Note> {
     let is_own = |range: &MmioRange| range.id() == u16::from(index.get()) && range.is_updatable();
     let text = "the guest may switch ranges of this BAR between TEE and non-TEE memory later: this \
@@ -78,7 +78,7 @@ pub(super) fn updatable(index: BarIndex, ranges: &[MmioRange]) -> Option<Note> {
         .then(|| Note::new(Topic::Report, text).of_bar(index))
 }
 
-/// The note that the guest writes the MSI-X table.
+/// Notes that the guest writes the MSI-X table.
 pub(super) fn left_to_guest(index: BarIndex, pieces: &[Piece]) -> Option<Note> {
     let is_left = |piece: &Piece| piece.reasons().contains(Reason::MsixLeftToGuest);
     let text = "the MSI-X structures are left to the guest: correct only if the platform \

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The report for people, in lines of at most [`WIDTH`] columns. Only a word of the
-//! device's name, which is quoted from the input, can be wider.
+//! Formats the report as text, in lines of at most [`WIDTH`] columns. Only a word of the device's
+//! name, which is quoted from the input, can be wider.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ use crate::report::drawing::{MIXED, draw, glyph};
 use crate::report::note::Topic;
 use crate::report::{BarReport, ClassifiedBar};
 
-/// How many columns a line has.
+/// The maximum width of a line, in columns.
 const WIDTH: usize = 80;
 
-/// The last column from which reasons stay beside their piece.
+/// The last column at which reasons start beside their piece.
 const LAST_COLUMN: usize = 50;
 
 const ACCESSES: [Access; 4] = [
@@ -23,7 +23,7 @@ const ACCESSES: [Access; 4] = [
     Access::Blocked,
 ];
 
-/// What an access means to somebody who owns a device.
+/// Explains an access to the owner of a device.
 const fn meaning(access: Access) -> &'static str {
     match access {
         Access::Private => "the confidential guest alone reaches it, directly; the host cannot",
@@ -34,7 +34,7 @@ const fn meaning(access: Access) -> &'static str {
 }
 
 impl BarReport {
-    /// The report for people: the device, its BARs as tables and drawings, and what they mean.
+    /// Formats the report as text: the device, its BARs as tables and drawings, and a legend.
     pub fn to_text(&self) -> String {
         let mut text = fill("", &self.name, 2) + "\n\n";
         for line in basis(self) {
@@ -50,8 +50,7 @@ impl BarReport {
     }
 }
 
-/// The facts that the report depends on, one per line, with the notes of the
-/// device.
+/// Returns the facts that the report depends on, one per line, and the notes of the device.
 fn basis(report: &BarReport) -> Vec<String> {
     let msix = match report.msix {
         None => "none found".to_string(),
@@ -65,7 +64,7 @@ fn basis(report: &BarReport) -> Vec<String> {
     lines
 }
 
-/// The notes of the device on a topic; the first one is labelled with the topic.
+/// Returns the notes of the device on a topic. The first one is labelled with the topic.
 fn notes(report: &BarReport, topic: Topic) -> impl Iterator<Item = String> {
     let about = report
         .notes
@@ -144,8 +143,8 @@ fn bar_text(report: &BarReport, of: &ClassifiedBar) -> String {
             yes(piece.dma_mappable()),
         );
         let why = piece.reasons().iter().map(|reason| reason.to_string());
-        let why = why.chain(bystanders(report, bar, piece));
-        // Beside the piece while that leaves room for words, else below it.
+        let why = why.chain(shared_page_rest(report, bar, piece));
+        // Write the reasons beside the piece if there is room for words, otherwise below it.
         let (mut start, column) = match columns.len() <= LAST_COLUMN {
             true => (columns.clone(), columns.len()),
             false => {
@@ -184,8 +183,8 @@ fn heading(of: &ClassifiedBar) -> String {
     )
 }
 
-/// How much of a page that is trapped for the sake of MSI-X is no MSI-X.
-fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
+/// Returns the part of a page that is trapped only because MSI-X structures share the page.
+fn shared_page_rest(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
     let msix = report.msix?;
     if piece.access() != Access::Trap {
         return None;
@@ -196,7 +195,7 @@ fn bystanders(report: &BarReport, bar: Bar, piece: &Piece) -> Option<String> {
         .filter(|place| place.bar == bar.index())
         .filter_map(|place| place.range.intersect(piece.range()))
         .collect();
-    // Table and PBA do not overlap on any device that works; if they do, there is less to say.
+    // Table and PBA do not overlap on working devices. An overlap would be counted twice.
     let own: u64 = inside.iter().filter_map(|range| range.size_u64()).sum();
     let others = piece.size().checked_sub(own).filter(|&others| others > 0)?;
     (own > 0).then(|| {
@@ -233,7 +232,7 @@ fn summary(of: &ClassifiedBar) -> String {
     text + "."
 }
 
-/// What the drawings' cells mean, for those that occur.
+/// Explains the cells that occur in the drawings.
 fn legend(report: &BarReport) -> String {
     let mut text = String::new();
     let pieces = || report.bars.iter().flat_map(|bar| &bar.pieces);
@@ -253,7 +252,7 @@ fn legend(report: &BarReport) -> String {
     }
 }
 
-/// A number of bytes as `lspci` would give it, if it comes out even.
+/// Formats a number of bytes as `lspci` does, if it is a whole number of its unit.
 fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let even = |&(_, shift): &(&str, u32)| bytes >= 1 << shift && bytes % (1 << shift) == 0;

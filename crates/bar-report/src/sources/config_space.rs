@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Raw configuration space, and what a dump of it states.
+//! Reads the facts in raw configuration space or a dump of it.
 
 use vfio_private::config::{BarRegister, ConfigSpace, EaEntry, EaResource};
 use vfio_private::{BarIndex, BarKind};
@@ -11,10 +11,10 @@ use crate::wording::Wording;
 /// The capability ID of MSI-X.
 const MSIX: u8 = 0x11;
 
-/// The most entries that a note names.
+/// The most entries that a note lists.
 const MAX_NAMED: usize = 8;
 
-/// The device whose configuration space the bytes are.
+/// Returns the facts about the device with these bytes of configuration space.
 pub(super) fn facts(
     file: &str,
     bytes: &[u8],
@@ -42,8 +42,8 @@ pub(super) fn facts(
     })
 }
 
-/// The BARs of configuration space, which has sizes only for those of Enhanced
-/// Allocation.
+/// Returns the BARs of configuration space. Only BARs of Enhanced Allocation
+/// have sizes.
 pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
     let fact = |register: &BarRegister| {
         let mut details = bar_type(register.kind, register.is_64bit, register.prefetchable);
@@ -65,7 +65,8 @@ pub(super) fn of_registers(registers: &[BarRegister]) -> Vec<BarFact> {
     registers.iter().map(fact).collect()
 }
 
-/// The same, and those that Enhanced Allocation names and disables.
+/// Returns the same BARs, and those that Enhanced Allocation names and
+/// disables.
 pub(super) fn of_config(registers: &[BarRegister], entries: &[EaEntry]) -> Vec<BarFact> {
     let mut facts = of_registers(registers);
     for entry in entries {
@@ -83,8 +84,8 @@ pub(super) fn of_config(registers: &[BarRegister], entries: &[EaEntry]) -> Vec<B
     facts
 }
 
-/// The BARs that configuration space does not describe, because their registers
-/// are 0.
+/// Notes the BARs that configuration space does not describe, because their
+/// registers are 0.
 pub(super) fn unknown(facts: &[BarFact]) -> Option<String> {
     let is_known = |number: &u8| {
         facts.iter().any(|fact| {
@@ -106,7 +107,7 @@ pub(super) fn unknown(facts: &[BarFact]) -> Option<String> {
     (!numbers.is_empty()).then(text)
 }
 
-/// The entries of Enhanced Allocation that are no BAR of the device.
+/// Notes the entries of Enhanced Allocation that are not BARs of the device.
 pub(super) fn left_out(entries: &[EaEntry]) -> Option<String> {
     let is_bar =
         |entry: &&EaEntry| matches!(entry.resource, EaResource::Bar(_) | EaResource::Disabled(_));
@@ -126,7 +127,7 @@ pub(super) fn left_out(entries: &[EaEntry]) -> Option<String> {
     (!names.is_empty()).then(text)
 }
 
-/// Where a file with configuration space has the MSI-X capability.
+/// Returns the place of the MSI-X capability in a file of configuration space.
 pub(super) fn msix_place(file: &str, config: ConfigSpace<'_>) -> String {
     let chain = config.capabilities().unwrap_or_default();
     match chain.iter().find(|capability| capability.id == MSIX) {
@@ -135,7 +136,7 @@ pub(super) fn msix_place(file: &str, config: ConfigSpace<'_>) -> String {
     }
 }
 
-/// The words of `lspci` for what a BAR is.
+/// Describes a BAR in `lspci`'s words.
 pub(super) fn bar_type(kind: BarKind, is_64bit: bool, prefetchable: bool) -> String {
     if kind == BarKind::Io {
         return String::new();
@@ -145,7 +146,7 @@ pub(super) fn bar_type(kind: BarKind, is_64bit: bool, prefetchable: bool) -> Str
     format!("{width}, {non}prefetchable")
 }
 
-/// Vendor and device ID of a header.
+/// Formats the vendor and device ID of a header.
 pub(super) fn ids(config: &[u8]) -> String {
     match config {
         [v0, v1, d0, d1, ..] => format!("[{v1:02x}{v0:02x}:{d1:02x}{d0:02x}]"),

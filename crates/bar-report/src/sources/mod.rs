@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where facts come from: text of `lspci`, raw configuration space and sysfs describe a device; a
-//! list of regions says what VFIO lets userspace map; a TDISP report says what is private.
+//! The sources of facts. Text of `lspci`, raw configuration space and sysfs describe a device. A
+//! list of regions states what VFIO lets userspace map. A TDISP report states what is private.
 
 pub(crate) mod config_space;
 mod file;

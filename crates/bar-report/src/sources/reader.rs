@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Reads what describes a device, in whichever form it is.
+//! Reads the description of a device in any supported form.
 
 use std::path::Path;
 
@@ -11,40 +11,40 @@ use crate::facts::DeviceFacts;
 use crate::sources::{config_space, file, lspci, sysfs};
 use crate::wording::Wording;
 
-/// The largest text of `lspci` that is read: the output for some thousand
-/// devices with all of their configuration space.
+/// The largest text of `lspci` that is read: output for some thousand devices with their complete
+/// configuration space.
 const MAX_TEXT: u64 = 16 << 20;
 
-/// Reads what describes a device.
+/// Reads the description of a device.
 ///
-/// Where a text has a `name`, errors begin with it: the name of a file, or whatever the reader of
-/// the error knows the text by.
+/// Errors begin with the `name` of the input: a file name, or any name that the reader of the error
+/// recognizes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reader {
     wording: Wording,
 }
 
 impl Reader {
-    /// A reader whose errors and notes name inputs as this crate does.
+    /// Creates a reader with the default [`Wording`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A reader whose errors and notes name inputs as `wording` does. So do those of all that is
-    /// made from what it reads.
+    /// Creates a reader whose errors and notes call the inputs by the names in `wording`. This also
+    /// applies to everything created from the facts that it reads.
     pub const fn with_wording(wording: Wording) -> Self {
         Self { wording }
     }
 
-    /// Reads what `lspci -vv` printed, with or without the dump that `-x` to `-xxxx` add, as people
-    /// paste it: quoted in a mail, without the first line, one device twice.
+    /// Reads the output of `lspci -vv`, with or without the dump that `-x` to `-xxxx` add, as
+    /// people paste it: quoted in a mail, without the first line, or with one device twice.
     ///
-    /// Of several devices, `device` chooses one.
+    /// If the text has several devices, `device` selects one.
     ///
     /// # Errors
-    /// [`BarReportError::Line`] if a line that may state something about BARs or MSI-X was not
-    /// understood, contradicts another one, or may be missing; other variants if the text as a whole
-    /// or its dump makes no sense.
+    /// [`BarReportError::Line`] if a line that may state a fact about BARs or MSI-X was not
+    /// understood, contradicts another line, or may be missing. Other variants if the text as a
+    /// whole or its dump is invalid.
     pub fn lspci(
         &self,
         name: &str,
@@ -54,19 +54,18 @@ impl Reader {
         lspci::facts(name, text, device, self.wording)
     }
 
-    /// Reads the bytes of configuration space: 64, 256 or 4096.
+    /// Reads 64, 256 or 4096 bytes of configuration space.
     ///
     /// # Errors
-    /// [`BarReportError::Config`]
+    /// [`BarReportError::Config`] if the bytes are invalid.
     pub fn config_space(&self, name: &str, bytes: &[u8]) -> Result<DeviceFacts, BarReportError> {
         config_space::facts(name, bytes, self.wording)
     }
 
-    /// Reads either of these: text, or else the bytes of configuration space, which have no device to
-    /// choose.
+    /// Reads text, or else the bytes of configuration space. `device` applies only to text.
     ///
     /// # Errors
-    /// As [`Reader::lspci`] and [`Reader::config_space`]; also if the bytes are neither.
+    /// The errors of [`Reader::lspci`] and [`Reader::config_space`]; also if the bytes are neither.
     pub fn bytes(
         &self,
         name: &str,
@@ -92,21 +91,22 @@ impl Reader {
         }
     }
 
-    /// Reads a file, up to 16 MiB, as [`Reader::bytes`] does.
+    /// Reads a file of up to 16 MiB like [`Reader::bytes`].
     ///
     /// # Errors
-    /// As [`Reader::bytes`]; also if the file cannot be read or is larger.
+    /// The errors of [`Reader::bytes`]; also if the file cannot be read or is larger.
     pub fn file(&self, path: &Path, device: Option<Bdf>) -> Result<DeviceFacts, BarReportError> {
         let bytes = file::whole(path, MAX_TEXT)?;
         self.bytes(&path.display().to_string(), &bytes, device)
     }
 
-    /// Reads a device of this machine. `sysfs` is `/sys`, or a copy of the device's files `resource`
-    /// and `config` in `bus/pci/devices/…` below another folder.
+    /// Reads a device of this machine. `sysfs` is `/sys`, or another folder with a copy of the
+    /// device's files `resource` and `config` in `bus/pci/devices/…`.
     ///
     /// # Errors
-    /// If there is no such device, or a file cannot be read or makes no sense. Only root may read more
-    /// of configuration space than its header, which hides MSI-X.
+    /// Fails if the device does not exist, or if a file cannot be read or is invalid. Without root
+    /// privileges, only the header of configuration space is readable, which does not contain
+    /// MSI-X.
     pub fn sysfs(&self, sysfs: &Path, device: Bdf) -> Result<DeviceFacts, BarReportError> {
         sysfs::facts(sysfs, device, self.wording)
     }

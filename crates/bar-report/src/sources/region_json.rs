@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What VFIO would say of the regions, as JSON.
+//! Parses a list of VFIO's regions from JSON.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use vfio_private::{Region, SparseArea};
 
 use crate::error::{BarReportError, Fault};
-use crate::quote::said;
+use crate::quote::quoted_message;
 use crate::sources::file;
 use crate::sources::region_list::{RegionFact, RegionList, RegionSource};
 
@@ -40,8 +40,8 @@ enum Flag {
     Caps,
 }
 
-/// A number of up to 64 bits. JSON's own are only good for 53 of them
-/// everywhere, so that text in hexadecimal is taken as well.
+/// A number of up to 64 bits. Not all JSON parsers handle more than 53 bits, so a string in
+/// hexadecimal is also accepted.
 struct Number(u64);
 
 impl<'de> Deserialize<'de> for Number {
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 impl RegionList {
-    /// Parses a list in JSON that errors call `name`:
+    /// Parses a list in JSON. Errors call it `name`:
     ///
     /// ```
     /// # use bar_report::RegionList;
@@ -87,7 +87,7 @@ impl RegionList {
     /// ```
     ///
     /// # Errors
-    /// [`BarReportError::File`]
+    /// [`BarReportError::File`] if the list is invalid.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, BarReportError> {
         let regions = parse(bytes).map_err(|fault| fault.in_file(name))?;
         Ok(Self {
@@ -97,10 +97,10 @@ impl RegionList {
         })
     }
 
-    /// Reads a file, up to 1 MiB.
+    /// Reads a file of up to 1 MiB.
     ///
     /// # Errors
-    /// As [`RegionList::parse`]; also if the file cannot be read or is larger.
+    /// The errors of [`RegionList::parse`]; also if the file cannot be read or is larger.
     pub fn read(path: &Path) -> Result<Self, BarReportError> {
         let bytes = file::whole(path, file::MAX_LIST)?;
         Self::parse(&path.display().to_string(), &bytes)
@@ -109,13 +109,13 @@ impl RegionList {
 
 fn parse(bytes: &[u8]) -> Result<Vec<RegionFact>, Fault> {
     let entries: Vec<Entry> = serde_json::from_slice(bytes).map_err(|error| {
-        // It says the line itself, at the end.
-        Fault::whole(said(&error.to_string()))
+        // The message of the JSON parser ends with the line.
+        Fault::whole(quoted_message(&error.to_string()))
     })?;
     let mut regions: Vec<RegionFact> = Vec::with_capacity(entries.len());
     for entry in entries {
         let index = entry.index;
-        // Beyond the BARs are the ROM, configuration space and the device's own regions.
+        // Regions after the BARs are the ROM, configuration space and the device's own regions.
         let is_bar = index < u32::from(vfio_private::BarIndex::COUNT);
         if is_bar && regions.iter().any(|region| region.index == index) {
             return Err(Fault::whole(format!("region {index} is there twice")));

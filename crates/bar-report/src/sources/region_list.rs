@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What VFIO lets userspace map of a device, and who says so.
+//! The regions of a device that VFIO lets userspace map, and the source of that
+//! list.
 
 use vfio_private::Region;
 
 use crate::report::note::{Note, Topic};
 use crate::wording::Wording;
 
-/// What VFIO says of one region.
+/// VFIO's description of one region.
 #[derive(Clone, Debug)]
 pub struct RegionFact {
-    /// The region's number: that of a BAR if it is below 6.
+    /// The region's number. Numbers below 6 are those of BARs.
     pub index: u32,
-    /// Its number of bytes; 0 if there is no such region.
+    /// The number of bytes; 0 if the region does not exist.
     pub size: u64,
-    /// What userspace may map of it.
+    /// The areas that userspace may map.
     pub region: Region,
 }
 
-/// Who said what VFIO lets userspace map.
+/// The source of a list of regions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegionSource {
     /// No source: each memory BAR counts as mappable.
     Unknown,
-    /// VFIO was asked but did not answer: each memory BAR counts as mappable.
+    /// VFIO was queried but did not answer: each memory BAR counts as mappable.
     Refused(String),
     /// A list in a file.
     File,
@@ -30,17 +31,18 @@ pub enum RegionSource {
     Vfio,
 }
 
-/// What VFIO lets userspace map of a device, if that is known.
+/// The regions of a device that VFIO lets userspace map, if they are known.
 #[derive(Clone, Debug)]
 pub struct RegionList {
     pub(crate) source: RegionSource,
-    /// The file to blame; none if the list is from none.
+    /// The file that errors name; none if the list is not from a file.
     pub(crate) file: Option<String>,
     pub(crate) regions: Option<Vec<RegionFact>>,
 }
 
 impl RegionList {
-    /// No list: each memory BAR counts as mappable, which a note says.
+    /// Creates an unknown list: each memory BAR counts as mappable, and a note
+    /// states this.
     pub const fn unknown() -> Self {
         Self {
             source: RegionSource::Unknown,
@@ -49,7 +51,8 @@ impl RegionList {
         }
     }
 
-    /// No list either, because VFIO did not say: `why` is in the note.
+    /// Creates an unknown list because VFIO did not answer. The note contains
+    /// `why`.
     pub fn refused(why: impl Into<String>) -> Self {
         Self {
             source: RegionSource::Refused(why.into()),
@@ -58,7 +61,7 @@ impl RegionList {
         }
     }
 
-    /// What VFIO itself says of each region.
+    /// Creates a list from VFIO's description of each region.
     pub const fn of_vfio(regions: Vec<RegionFact>) -> Self {
         Self {
             source: RegionSource::Vfio,

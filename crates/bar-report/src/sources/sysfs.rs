@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A live device, as sysfs shows it.
+//! Reads a live device from sysfs.
 
 use std::path::Path;
 
@@ -9,25 +9,25 @@ use vfio_private::{BarIndex, BarKind};
 use crate::bdf::Bdf;
 use crate::error::{BarReportError, Fault};
 use crate::facts::{BarFact, DeviceFacts};
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::sources::{config_space, file};
 use crate::wording::Wording;
 
-/// No more than all of configuration space, and a page of text.
+/// The limits: all of configuration space, and a page of text.
 const MAX_FILE: u64 = 1 << 20;
 
 /// Bits of a resource's flags (`include/linux/ioport.h`).
 mod flag {
-    /// From an Enhanced Allocation entry: a 64-bit one takes no second register.
+    /// The resource is from an Enhanced Allocation entry. A 64-bit one takes no second register.
     pub(super) const EA: u64 = 0x20;
     pub(super) const IO: u64 = 0x100;
     pub(super) const PREFETCH: u64 = 0x2000;
     pub(super) const MEM_64: u64 = 0x10_0000;
-    /// It has a size but no address yet.
+    /// The resource has a size but no address yet.
     pub(super) const UNSET: u64 = 0x2000_0000;
 }
 
-/// What sysfs says of the device at `bdf`.
+/// Returns the facts in sysfs about the device at `bdf`.
 pub(super) fn facts(
     sysfs: &Path,
     bdf: Bdf,
@@ -86,8 +86,8 @@ fn add_unusable(bars: &mut Vec<BarFact>, space: ConfigSpace<'_>) -> Vec<String> 
     config_space::left_out(&entries).into_iter().collect()
 }
 
-/// The first six lines are the BARs: first address, last address, flags. The
-/// sizes of a virtual function are here too, which has no registers for them.
+/// Parses the first six lines, which are the BARs: first address, last address, flags. They include
+/// the sizes of a virtual function, which has no registers for them.
 fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
     let found = text.lines().count();
     if found < usize::from(BarIndex::COUNT) {
@@ -102,7 +102,7 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
         let fault = |what: &str| {
             let what = format!(
                 "{what} in '{}': first and last address and flags",
-                shown(line)
+                quoted(line)
             );
             Fault::at(usize::from(number) + 1, what)
         };
@@ -110,7 +110,7 @@ fn bars(text: &str) -> Result<Vec<BarFact>, Fault> {
         let Some([first, last, flags]) = numbers.as_deref() else {
             return Err(fault("expected three hexadecimal numbers"));
         };
-        // Linux itself takes this for a resource without bytes, whatever the flags.
+        // Linux itself interprets this as a resource without bytes, whatever the flags.
         if [*first, *last] == [0, 0] {
             continue;
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The TDISP interface report of a device.
+//! Reads the TDISP interface report of a device.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use vfio_private::InterfaceReport;
 use crate::error::BarReportError;
 use crate::sources::file;
 
-/// A TDISP interface report, and the name that errors call it by.
+/// A TDISP interface report, and its name in errors.
 #[derive(Clone, Debug)]
 pub struct TdispReport {
     pub(crate) file: String,
@@ -16,10 +16,10 @@ pub struct TdispReport {
 }
 
 impl TdispReport {
-    /// Parses the bytes of a report that errors call `name`.
+    /// Parses the bytes of a report. Errors call it `name`.
     ///
     /// # Errors
-    /// [`BarReportError::Report`]
+    /// [`BarReportError::Report`] if the bytes are not a valid report.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, BarReportError> {
         let file = name.to_string();
         match InterfaceReport::parse(bytes) {
@@ -28,10 +28,11 @@ impl TdispReport {
         }
     }
 
-    /// Reads a file, up to 1 MiB.
+    /// Reads a file of up to 1 MiB.
     ///
     /// # Errors
-    /// As [`TdispReport::parse`]; also if the file cannot be read or is larger.
+    /// The errors of [`TdispReport::parse`]; also if the file cannot be read or
+    /// is larger.
     pub fn read(path: &Path) -> Result<Self, BarReportError> {
         let bytes = file::whole(path, file::MAX_LIST)?;
         Self::parse(&path.display().to_string(), &bytes)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! BARs and MSI-X as `lspci` prints them: the facts agree, or there is an error with the place of
-//! the fact.
+//! BARs and MSI-X as `lspci` prints them: the facts agree, or an error names the place of the
+//! contradicting fact.
 
 use crate::support::pastes::{HEAD, answer, fault, shown, starts};
 use crate::support::{Ask, case};
@@ -124,7 +124,7 @@ fn an_io_bar_traps_whatever_its_size_and_a_bar_without_an_address_is_noted() {
     let text = Ask::config(&path).text();
     for note in [
         "BAR 4: I/O ports of unknown size. All of it traps.",
-        // Nor does lspci know of a BAR whose register is 0.
+        // lspci does not show a BAR whose register is 0 either.
         "BAR registers that are 0 are left out (2, 3)",
     ] {
         assert!(text.contains(note), "{text}");
@@ -141,8 +141,11 @@ fn an_io_bar_traps_whatever_its_size_and_a_bar_without_an_address_is_noted() {
     ] {
         let text = NVME.replace("at f7c00000", &format!("at {mark}"));
         assert!(shown(&text).contains(note), "{mark}");
-        let said = fault(&text.replace(" [size=16K]", ""));
-        assert!(said.contains("the size of BAR 0 is not known"), "{said}");
+        let message = fault(&text.replace(" [size=16K]", ""));
+        assert!(
+            message.contains("the size of BAR 0 is not known"),
+            "{message}"
+        );
     }
     let disabled = NVME.replace("prefetchable) [size", "prefetchable) [disabled] [size");
     assert!(shown(&disabled).contains("Note: the device does not decode it at present"));
@@ -176,7 +179,7 @@ fn bars_of_enhanced_allocation_are_read_where_the_text_lists_them() {
     );
     starts(&text(region, &entry(0, "BAR 0")), refused);
     starts(&text(region, ""), refused);
-    // A disabled one is no BAR.
+    // A disabled entry is not a BAR.
     let disabled = entry(0, "BAR 0") + &entry(1, "BAR 4").replace("Enable+", "Enable-");
     let disabled = text(region, &disabled);
     assert_eq!(answer(&disabled), ["0 0x0 0x40000000 shared"]);

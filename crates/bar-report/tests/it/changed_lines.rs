@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pastes in which one line at a time is marked in each way, left out, or doubled.
+//! Pastes with one changed line at a time: marked in each way, removed, or duplicated.
 
 use bar_report::{BarReport, BarReportError, Reader, RegionList, ReportOptions};
 use support::changed_paste::{changed, changes, contradiction};
@@ -13,8 +13,8 @@ fn ask(text: &str, device: Option<&str>) -> Result<BarReport, BarReportError> {
     bars.report(&ReportOptions::new(PageSize::Size4K))
 }
 
-/// Changes each line of a text in each way. Returns how many changed texts were
-/// answered, and how many refused.
+/// Changes each line of a text in each way. Returns the numbers of changed texts that were accepted
+/// and rejected.
 fn change_each_line(text: &str, device: Option<&str>) -> (usize, usize) {
     let before = ask(text, device).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let (mut answered, mut refused) = (0, 0);

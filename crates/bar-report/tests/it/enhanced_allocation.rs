@@ -25,7 +25,7 @@ const MSIX_LINES: [&str; 5] = [
 ];
 
 #[test]
-fn raw_configuration_space_has_the_sizes_and_notes_what_is_no_bar() {
+fn raw_configuration_space_has_the_sizes_and_notes_entries_that_are_no_bar() {
     let (answer, noted) = Ask::config(&case("ea-raw.bin")).bars_and_notes();
     assert_eq!(lines(&answer), LINES);
     let left_out = "Enhanced Allocation entries that are not BARs of this device are left out: \
@@ -129,7 +129,7 @@ fn an_entry_that_is_not_understood_is_an_error_that_names_it() {
         bytes
     };
     for (bytes, what) in [
-        // Half as many registers as the fields need.
+        // Half as many registers as the fields require.
         (
             changed(0x9c, 2),
             "entry at offset 0x9c: BAR 0 takes 4 registers after the first, and the entry has 2",
@@ -208,7 +208,7 @@ fn a_live_device_has_the_sizes_of_the_kernel_and_no_upper_halves() {
     let three = answer(&[first, second, none, none, fifth, none]);
     assert_eq!(lines(&three)[1], "1 0x0 0x1000000 shared");
 
-    // A kernel that did not take the entry of BAR 0.
+    // A kernel that did not accept the entry of BAR 0.
     let without = answer(&[none, none, none, none, fifth, none]);
     assert_eq!(lines(&without), MSIX_LINES[1..]);
     let why = "BAR 0: configuration space has it, and the kernel has no resource for it";

@@ -164,7 +164,7 @@ fn an_error_quotes_little_of_a_region_list_and_nothing_that_a_terminal_acts_upon
 }
 
 #[test]
-fn what_is_damaged_below_is_good() {
+fn the_files_that_other_tests_damage_are_valid() {
     let files = Files::new();
     let whole = format!("{NVME}{}", dump(&nvme_config(256)));
     let config = files.put("config", whole);
@@ -180,7 +180,7 @@ fn what_is_damaged_below_is_good() {
     ));
 }
 
-/// Some bytes of a good file replaced, a part of it doubled or left out.
+/// Replaces some bytes of a valid file, and duplicates or removes a part of it.
 fn damaged(good: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let len = good.len();
     let byte = prop_oneof![any::<u8>(), b' '..=b'~', Just(b'\n'), Just(0)];

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Text that mails, web pages and people have marked, broken or
-//! encoded: the text is read, or refused with a line number.
+//! Text that mails, web pages and people marked, broke or encoded: the library
+//! reads it, or rejects it with a line number.
 
 use crate::support::pastes::{HEAD, NVME_LINES, PM, answer, fault, shown, starts};
 use crate::support::{Ask, case};
 use support::devices::{NVME, lines};
 
 #[test]
-fn what_stands_in_front_of_a_line_does_not_hide_it() {
+fn marks_before_a_line_do_not_hide_it() {
     let path = case("region-line-marked.txt");
     let answer = lines(&Ask::config(&path).bars());
     let expected = [
@@ -17,9 +17,9 @@ fn what_stands_in_front_of_a_line_does_not_hide_it() {
         "3 0x2000 0x6000 shared",
     ];
     assert_eq!(answer, expected);
-    let said = fault(&NVME.replace("\tRegion", "+\tRegion"));
+    let message = fault(&NVME.replace("\tRegion", "+\tRegion"));
     let what = "8: this is about a BAR and was not understood: '+ Region 0: Memory at f7c00000";
-    assert!(said.starts_with(what), "{said}");
+    assert!(message.starts_with(what), "{message}");
     starts(
         &NVME.replace("\tCapabilities: [b0]", "+ Capabilities: [b0]"),
         "15: this is about MSI-X",
@@ -28,7 +28,7 @@ fn what_stands_in_front_of_a_line_does_not_hide_it() {
         &NVME.replace("\tCapabilities: [40]", "-\tCapabilities: [40]"),
         "10: this is about a cap",
     );
-    // The line that a mail has broken.
+    // The line that a mail broke.
     starts(
         &NVME.replace("MSI-X: Enable", "MSI-X:\nEnable"),
         "15: expected a capability as in",
@@ -113,7 +113,7 @@ fn text_in_the_encodings_of_mails_and_web_pages_is_read() {
     for text in [tabs, wide] {
         assert_eq!(answer(&text), NVME_LINES, "{text}");
     }
-    // No encoding: lspci's own numbers behind `=`.
+    // This is not an encoding: lspci itself prints numbers after `=`.
     let plain = NVME
         .replace("Count=33", "Count=20")
         .replace("=00002800", "=00003000");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! From files to reports: what is read, what is refused, and with which words.
+//! Reports from files: accepted inputs, rejected inputs and error messages.
 
 mod bars_and_msix;
 mod changed_lines;

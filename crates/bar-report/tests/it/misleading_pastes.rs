@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Pastes that once got a wrong answer, and on similar ones: they
-//! are read, or refused with the reason.
+//! Pastes that once produced a wrong report, and similar ones. The library
+//! reads them, or rejects them with the reason.
 
 use crate::support::pastes::{HEAD, NVME_LINES, PM, answer, fault, shown, starts};
 use crate::support::{Ask, case};
 use support::devices::{Files, NIC, NVME, dump, lines, nvme_config};
 
-/// A capability of devices that have extended ones.
+/// A capability that only devices with extended capabilities have.
 const EXPRESS: &str = "\tCapabilities: [40] Express (v2) Endpoint, MSI 00\n";
 
 #[test]
@@ -23,7 +23,7 @@ fn a_device_whose_capabilities_are_not_shown_is_not_one_without_msix() {
         &format!("01:00.0 Ethernet controller: X\n{region}"),
         unknown,
     );
-    // The status register says that there are none.
+    // The status register reports no capabilities.
     let none = HEAD.replace("Cap+", "Cap-") + region;
     assert_eq!(answer(&none), ["0 0x0 0x4000 shared"]);
     starts(
@@ -57,8 +57,11 @@ fn lines_that_are_left_out_may_have_been_bars_or_msix() {
             format!("{HEAD}{zero}{mark}\n{two}{PM}"),
             format!("{HEAD}{zero}{mark}\n{PM}"),
         ] {
-            let said = fault(&text);
-            assert!(said.contains("lines with BARs may be missing"), "{said}");
+            let message = fault(&text);
+            assert!(
+                message.contains("lines with BARs may be missing"),
+                "{message}"
+            );
         }
         // No BAR fits in between.
         let text = format!("{HEAD}{mark}\n{zero}{five}{PM}");
@@ -72,11 +75,11 @@ fn lines_that_are_left_out_may_have_been_bars_or_msix() {
             "\t[...]\n\tCapabilities: [100 v2]",
         );
         assert_eq!(answer(&nvme), NVME_LINES);
-        // A dump has all of it.
+        // A dump contains everything.
         let dumped = format!("{}\t{mark}\n{}", NVME, dump(&nvme_config(256)));
         assert_eq!(answer(&dumped), NVME_LINES);
     }
-    // Nor does a dump show a BAR whose register is 0.
+    // A dump does not show a BAR whose register is 0 either.
     let dumped = format!("{HEAD}{zero}...\n{PM}{}", dump(&nvme_config(256)));
     starts(&dumped, "5: lines with BARs may be missing");
     // A text that begins after the first BARs.
@@ -104,11 +107,11 @@ fn a_text_without_msix_that_may_be_cut_off_at_its_end_is_noted() {
     assert!(!shown(NVME.split_once("\tCapabilities: [100").unwrap().0).contains(note));
     let what = |text: &str| shown(text).contains("Then MSI-X may be missing");
     assert!(what(&text));
-    // Without capabilities, BARs may be.
+    // Without capabilities, BARs may be missing.
     let text = format!("{}{region}", HEAD.replace("Cap+", "Cap-"));
     assert!(shown(&text).contains("Then BARs may be missing here."));
     assert!(!shown(&format!("{text}\n")).contains(note));
-    // The end of a block of code is no empty line of lspci.
+    // The end of a code block is not an empty line of lspci.
     for end in ["```", "[/code]", "</pre>", "{noformat}", "***"] {
         assert!(what(&format!("{HEAD}{region}{PM}{end}\n")), "{end}");
         assert!(!what(&format!("{HEAD}{region}{PM}\n{end}\n")), "{end}");
@@ -136,17 +139,17 @@ fn a_line_that_lspci_does_not_print_may_stand_for_others() {
         "<some lines>",
         "Capabil",
     ] {
-        let said = fault(&format!("{HEAD}{region}{PM}{mark}\n{end}"));
+        let message = fault(&format!("{HEAD}{region}{PM}{mark}\n{end}"));
         assert!(
-            said.starts_with("6: lines are left out among the capabilities"),
-            "{mark}: {said}"
+            message.starts_with("6: lines are left out among the capabilities"),
+            "{mark}: {message}"
         );
-        let said = fault(&format!(
+        let message = fault(&format!(
             "{HEAD}{mark}\n\tRegion 1: I/O ports at e000 [size=32]\n{PM}"
         ));
         assert!(
-            said.starts_with("4: lines with BARs may be missing"),
-            "{mark}: {said}"
+            message.starts_with("4: lines with BARs may be missing"),
+            "{mark}: {message}"
         );
         let known = NVME.replace(
             "\tCapabilities: [100 v2]",
@@ -163,7 +166,7 @@ fn a_line_that_lspci_does_not_print_may_stand_for_others() {
         &format!("{}{region}\tReg", HEAD.replace("Cap+", "Cap-")),
         "5: lines with BARs may be missing",
     );
-    // What lspci does print.
+    // Text that lspci itself prints.
     for line in [
         "!!! Possibly incomplete decoding",
         "End",
@@ -281,12 +284,12 @@ fn a_first_line_that_was_not_understood_does_not_continue_the_device_in_front() 
     // The subject of a mail is not a line of a device.
     let mail = format!("Subject: MSI-X: table in the middle\n\n{NVME}");
     assert_eq!(answer(&mail), NVME_LINES);
-    // In front of a device that has its first line.
+    // The same before a device that has its first line.
     let (_, headless) = NIC.split_once('\n').unwrap();
-    let said = fault(&format!("{headless}\n{NVME}"));
+    let message = fault(&format!("{headless}\n{NVME}"));
     assert!(
-        said.contains("this precedes the first line of 0000:01:00.0"),
-        "{said}"
+        message.contains("this precedes the first line of 0000:01:00.0"),
+        "{message}"
     );
 }
 
@@ -311,7 +314,7 @@ fn two_listings_of_a_device_must_not_contradict_each_other() {
         &format!("{NVME}\n{ignored}"),
         "28: BAR 0 differs from line 8",
     );
-    // Else its extended capabilities would show that lines are left out.
+    // Otherwise its extended capabilities would show that lines are omitted.
     let nvme = NVME.replace(
         "[40] Power Management version 3",
         "[40] Express (v2) Endpoint",

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Texts and bytes of which a part is another device's, or
-//! contradicts the rest.
+//! Texts and bytes with a part that belongs to another device, or that contradicts the rest.
 
 use crate::support::Ask;
 use crate::support::pastes::{HEAD, NVME_LINES, PM, answer, fault, starts};
@@ -31,11 +30,11 @@ fn a_first_line_with_words_in_front_does_not_continue_the_device() {
             format!("01:00.0 NIC: X\n{second}{REGION}{MSIX}"),
             format!("{HEAD}{REGION}{PM}{second}{}", dump(&nvme_config(256))),
         ] {
-            let said = fault(&text);
-            assert!(said.contains("has the address of a device"), "{said}");
+            let message = fault(&text);
+            assert!(message.contains("has the address of a device"), "{message}");
         }
     }
-    // The device's own address, and addresses behind all statements, are no other device.
+    // The device's own address, and addresses after all statements, do not start another device.
     let own = format!("{HEAD}{REGION}nvme 0000:01:00.0: a message\n{PM}");
     assert_eq!(answer(&own), ["0 0x0 0x4000 shared"]);
     let link = format!("{HEAD}{REGION}{PM}\t\tAddr: 00:1c.0 CfgSpace=0\n{DRIVER}");
@@ -62,7 +61,7 @@ fn lines_out_of_order_are_of_a_second_device() {
     }
     let twice = format!("{HEAD}{REGION}{PM}\tCapabilities: [40] Express (v2) Endpoint\n{MSIX}");
     starts(&twice, "6: another capability is at [40] in front");
-    // A dump comes behind the driver.
+    // A dump follows the driver.
     let dumped = format!("{NVME}{DRIVER}{}", dump(&nvme_config(256)));
     assert_eq!(answer(&dumped), NVME_LINES);
 }
@@ -81,16 +80,19 @@ fn lines_that_are_left_out_in_front_of_the_first_capability_may_have_been_msix()
         "0a1,5",
         "*** 10,15 ****",
     ] {
-        let said = fault(&format!("{HEAD}{full}{mark}\n{PM}{DRIVER}"));
+        let message = fault(&format!("{HEAD}{full}{mark}\n{PM}{DRIVER}"));
         let left_out = "7: lines are left out among the capabilities";
-        assert!(said.starts_with(left_out), "{mark}: {said}");
+        assert!(message.starts_with(left_out), "{mark}: {message}");
         assert!(answer(&format!("{HEAD}{mark}\n{full}{PM}{DRIVER}")).len() == 3);
     }
-    // Of two listings, the one with all BARs has hidden capabilities.
+    // Of two listings, the one with all BARs hides capabilities.
     let one = format!("{HEAD}{REGION}...\n{PM}{DRIVER}");
     let hidden = "\tCapabilities: <access denied>\n";
-    let said = fault(&format!("{one}\n{HEAD}{REGION}{hidden}{DRIVER}"));
-    assert!(said.contains("left out among the capabilities"), "{said}");
+    let message = fault(&format!("{one}\n{HEAD}{REGION}{hidden}{DRIVER}"));
+    assert!(
+        message.contains("left out among the capabilities"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -114,13 +116,13 @@ fn extended_capabilities_alone_show_that_others_are_left_out() {
         let text = format!("{HEAD}{REGION}{express}{extended}{DRIVER}");
         assert_eq!(answer(&text), ["0 0x0 0x4000 shared"]);
     }
-    // Where MSI-X is shown, it is known.
+    // If a listing shows MSI-X, its place is known.
     let text = format!("{HEAD}{REGION}{MSIX}{extended}{DRIVER}");
     assert_eq!(answer(&text).len(), 3);
 }
 
 #[test]
-fn what_is_almost_the_name_of_msix_is_an_error() {
+fn misspelled_msix_lines_are_an_error() {
     for name in ["MSIX", "MSI/X", "MSI- X", "MSI -X", "MSI_X", "msix"] {
         let text = format!("{HEAD}{REGION}\tCapabilities: [70] {name}: Enable+ Count=64 Masked-\n");
         starts(&text, "5: expected a capability as in");
@@ -131,8 +133,8 @@ fn what_is_almost_the_name_of_msix_is_an_error() {
         ("BAR=0", "BAR=+0"),
         ("BAR=0", "XBAR=0"),
     ] {
-        let said = fault(&format!("{HEAD}{REGION}{}", MSIX.replace(from, to)));
-        assert!(said.contains(": expected "), "{said}");
+        let message = fault(&format!("{HEAD}{REGION}{}", MSIX.replace(from, to)));
+        assert!(message.contains(": expected "), "{message}");
     }
 }
 
@@ -173,8 +175,11 @@ fn a_size_that_the_register_contradicts_is_an_error() {
     let due = "config: BAR 0 has 0x800000 bytes by the list of regions, and its register holds 0xf7c00000";
     assert!(error.contains(due), "{error}");
     let text = NVME.replace("[size=16K]", "[size=8M]");
-    let said = fault(&format!("{text}{}", dump(&nvme_config(256))));
-    assert!(said.contains("BAR 0 has 0x800000 bytes, and"), "{said}");
+    let message = fault(&format!("{text}{}", dump(&nvme_config(256))));
+    assert!(
+        message.contains("BAR 0 has 0x800000 bytes, and"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -186,7 +191,7 @@ fn a_report_with_another_number_of_vectors_is_of_another_device() {
         bytes[4..6].copy_from_slice(&control.to_le_bytes());
         files.put("report", bytes)
     };
-    // Enabled, and with the number of vectors less one.
+    // MSI-X is enabled; the register holds the number of vectors minus one.
     for control in [0, 0x8020] {
         Ask::config(&config).report(&of(control)).bars();
     }
@@ -220,7 +225,7 @@ fn an_empty_line_ends_no_listing_that_has_more_of_them() {
     assert!(is_noted(&cut));
     assert!(!is_noted(&format!("{cut}\n")));
     assert!(is_noted(&cut.replace('\n', "\n\n")));
-    // Nor does one behind a line that may stand for others.
+    // An empty line after a line that may represent others does not end the listing either.
     assert!(is_noted(&format!("{cut}--\n\n")));
     let whole = format!("{cut}{DRIVER}");
     assert!(!is_noted(&whole.replace('\n', "\n\n")));

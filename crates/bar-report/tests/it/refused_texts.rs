@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Text that is cut off, contradicts itself or is of another kind: an error that names the line,
-//! and never half a report.
+//! Text that is cut off, contradicts itself or is of another kind: an error names the line, and
+//! there is no partial report.
 
 use crate::support::Ask;
 use crate::support::pastes::fault;
 use support::devices::{Files, NIC, NVME, dump, nvme_config};
 
-/// What is said if `from` in the text of the NVMe disk is `to`.
+/// Returns the error for the text of the NVMe disk with `from` replaced by `to`.
 fn with(from: &str, to: &str) -> String {
     assert!(NVME.contains(from), "{from}");
     fault(&NVME.replacen(from, to, 1))
 }
 
-/// The text up to the line that begins with `start`.
+/// Returns the text before the line that begins with `start`.
 fn cut_before(start: &str) -> String {
     let lines = NVME
         .lines()
@@ -65,8 +65,8 @@ fn a_region_that_was_not_understood_is_named_by_its_line() {
             "8: BAR 0 has 0x0 bytes, which is not",
         ),
     ] {
-        let said = with(region, to);
-        assert!(said.starts_with(what), "{said}");
+        let message = with(region, to);
+        assert!(message.starts_with(what), "{message}");
     }
 }
 
@@ -110,12 +110,12 @@ fn msix_that_was_not_understood_is_named_by_its_line() {
             "15: MSI-X structure at 0x2804",
         ),
     ] {
-        let said = with(from, to);
-        assert!(said.starts_with(what), "{said}");
+        let message = with(from, to);
+        assert!(message.starts_with(what), "{message}");
     }
-    let said = with("BAR=0 offset=00002800", "BAR=2 offset=00002800");
+    let message = with("BAR=0 offset=00002800", "BAR=2 offset=00002800");
     assert_eq!(
-        said,
+        message,
         "15: the MSI-X PBA is in BAR 2, and the device has no such BAR"
     );
 }
@@ -137,69 +137,78 @@ fn text_that_was_cut_off_does_not_pass_for_a_device_without_msix() {
         ),
         ("Subsystem:", "there is nothing about a device in it"),
     ] {
-        let said = fault(&cut_before(start));
-        assert!(said.starts_with(what), "{said}");
+        let message = fault(&cut_before(start));
+        assert!(message.starts_with(what), "{message}");
     }
-    let said = fault("\tVector table: BAR=0 offset=00002000\n");
+    let message = fault("\tVector table: BAR=0 offset=00002000\n");
     assert!(
-        said.starts_with("1: the line `MSI-X: … Count=` in front is missing"),
-        "{said}"
+        message.starts_with("1: the line `MSI-X: … Count=` in front is missing"),
+        "{message}"
     );
 }
 
 #[test]
-fn text_of_somebody_without_privilege_is_told_to_be_made_by_root() {
+fn the_error_for_text_printed_without_privileges_asks_for_root() {
     let denied = cut_before("Capabilities: [40]") + "\tCapabilities: <access denied>\n";
-    let said = fault(&denied);
+    let message = fault(&denied);
     assert!(
-        said.starts_with("10: the capabilities are hidden, and MSI-X with them"),
-        "{said}"
+        message.starts_with("10: the capabilities are hidden, and MSI-X with them"),
+        "{message}"
     );
-    let said = fault(&format!("{denied}{}", dump(&nvme_config(64))));
+    let message = fault(&format!("{denied}{}", dump(&nvme_config(64))));
     assert!(
-        said.contains("11: configuration space: capability at offset 0x40"),
-        "{said}"
+        message.contains("11: configuration space: capability at offset 0x40"),
+        "{message}"
     );
-    // A full dump shows what the text hides.
+    // A full dump contains the facts that the text hides.
     let files = Files::new();
     let path = files.put("both.txt", format!("{denied}{}", dump(&nvme_config(256))));
     assert!(Ask::config(&path).run().is_ok());
 }
 
 #[test]
-fn other_output_of_lspci_is_told_to_be_of_another_kind() {
+fn the_error_for_other_output_of_lspci_names_its_kind() {
     let plain = "01:00.0 Non-Volatile memory controller: Example Corp NVMe SSD (rev 01)\n";
-    let said = fault(plain);
-    assert!(said.contains("expected what `lspci -vv` prints"), "{said}");
-    let said = with("Region 0: Memory", "Memory");
+    let message = fault(plain);
     assert!(
-        said.starts_with("8: the BAR has no number: this is what `lspci -v` prints"),
-        "{said}"
+        message.contains("expected what `lspci -vv` prints"),
+        "{message}"
     );
-    let said = fault("hello\nworld\n");
+    let message = with("Region 0: Memory", "Memory");
     assert!(
-        said.contains("there is nothing about a device in it"),
-        "{said}"
+        message.starts_with("8: the BAR has no number: this is what `lspci -v` prints"),
+        "{message}"
     );
-    let said = with("Latency: 0", "!!! Unknown header type 7f");
+    let message = fault("hello\nworld\n");
     assert!(
-        said.starts_with("5: lspci could not read the device"),
-        "{said}"
+        message.contains("there is nothing about a device in it"),
+        "{message}"
     );
-    let said = with("[100 v2] Advanced Error Reporting", "[100] <chain looped>");
-    assert!(said.starts_with("18: lspci could not follow"), "{said}");
+    let message = with("Latency: 0", "!!! Unknown header type 7f");
+    assert!(
+        message.starts_with("5: lspci could not read the device"),
+        "{message}"
+    );
+    let message = with("[100 v2] Advanced Error Reporting", "[100] <chain looped>");
+    assert!(
+        message.starts_with("18: lspci could not follow"),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_device_that_is_pasted_twice_must_be_the_same_both_times() {
     let other = NVME.replace("16K", "64K");
-    let said = fault(&format!("{NVME}{other}"));
-    assert!(said.starts_with("27: BAR 0 differs from line 8"), "{said}");
-    let other = NVME.replace("00002000", "00003000");
-    let said = fault(&format!("{NVME}{other}"));
+    let message = fault(&format!("{NVME}{other}"));
     assert!(
-        said.starts_with("34: MSI-X has another place in line 15"),
-        "{said}"
+        message.starts_with("27: BAR 0 differs from line 8"),
+        "{message}"
+    );
+    let other = NVME.replace("00002000", "00003000");
+    let message = fault(&format!("{NVME}{other}"));
+    assert!(
+        message.starts_with("34: MSI-X has another place in line 15"),
+        "{message}"
     );
 }
 
@@ -207,24 +216,24 @@ fn a_device_that_is_pasted_twice_must_be_the_same_both_times() {
 fn a_dump_and_the_text_must_agree() {
     let mut config = nvme_config(256);
     config[0xb9] = 0x30;
-    let said = fault(&format!("{NVME}{}", dump(&config)));
+    let message = fault(&format!("{NVME}{}", dump(&config)));
     assert!(
-        said.starts_with("15: the place of MSI-X differs from the hex dump"),
-        "{said}"
+        message.starts_with("15: the place of MSI-X differs from the hex dump"),
+        "{message}"
     );
     let mut config = nvme_config(256);
     config[0x34] = 0;
-    let said = fault(&format!("{NVME}{}", dump(&config)));
+    let message = fault(&format!("{NVME}{}", dump(&config)));
     assert!(
-        said.starts_with("15: the place of MSI-X differs from the hex dump"),
-        "{said}"
+        message.starts_with("15: the place of MSI-X differs from the hex dump"),
+        "{message}"
     );
     let mut config = nvme_config(256);
     config[0x10] = 0x01;
-    let said = fault(&format!("{NVME}{}", dump(&config)));
+    let message = fault(&format!("{NVME}{}", dump(&config)));
     assert!(
-        said.starts_with("8: BAR 0 differs from the hex dump"),
-        "{said}"
+        message.starts_with("8: BAR 0 differs from the hex dump"),
+        "{message}"
     );
 }
 
@@ -232,44 +241,44 @@ fn a_dump_and_the_text_must_agree() {
 fn a_dump_with_a_line_too_few_or_too_many_is_named_by_its_line() {
     let lines = dump(&nvme_config(256));
     let without = lines.replacen("20: ", "x20: ", 1);
-    let said = fault(&format!("{NVME}{without}"));
+    let message = fault(&format!("{NVME}{without}"));
     assert!(
-        said.starts_with("23: the hex dump goes on at 30, not at 20"),
-        "{said}"
+        message.starts_with("23: the hex dump goes on at 30, not at 20"),
+        "{message}"
     );
-    let said = fault(&format!("{NVME}{lines}{lines}"));
+    let message = fault(&format!("{NVME}{lines}{lines}"));
     assert!(
-        said.starts_with("36: a second hex dump of the same device"),
-        "{said}"
+        message.starts_with("36: a second hex dump of the same device"),
+        "{message}"
     );
     let short = lines.replacen("b0: 11 00", "b0: 11", 1);
-    let said = fault(&format!("{NVME}{short}"));
+    let message = fault(&format!("{NVME}{short}"));
     assert!(
-        said.starts_with("31: a line of a hex dump has 16 bytes"),
-        "{said}"
+        message.starts_with("31: a line of a hex dump has 16 bytes"),
+        "{message}"
     );
     let long = lines.replacen("b0: 11 00", "b0: 11 00 00", 1);
-    let said = fault(&format!("{NVME}{long}"));
+    let message = fault(&format!("{NVME}{long}"));
     assert!(
-        said.starts_with("31: a line of a hex dump has 16 bytes"),
-        "{said}"
+        message.starts_with("31: a line of a hex dump has 16 bytes"),
+        "{message}"
     );
     let half: String = lines
         .lines()
         .take(9)
         .map(|line| format!("{line}\n"))
         .collect();
-    let said = fault(&format!("{NVME}{half}"));
+    let message = fault(&format!("{NVME}{half}"));
     assert!(
-        said.starts_with("20: configuration space: 144 bytes are no"),
-        "{said}"
+        message.starts_with("20: configuration space: 144 bytes are no"),
+        "{message}"
     );
 }
 
 #[test]
 fn a_text_of_many_devices_names_only_some_of_them() {
     let devices = (0..=255).map(|bus| NIC.replace("0000:03:", &format!("{bus:02x}:")));
-    let said = fault(&devices.collect::<String>());
-    assert!(said.ends_with("0000:0b:00.0 and 244 more"), "{said}");
-    assert!(said.len() < 400, "{said}");
+    let message = fault(&devices.collect::<String>());
+    assert!(message.ends_with("0000:0b:00.0 and 244 more"), "{message}");
+    assert!(message.len() < 400, "{message}");
 }

@@ -284,7 +284,7 @@ fn the_same_map_makes_the_same_picture() {
 }
 
 #[test]
-fn an_endless_hole_is_not_drawn_to_the_end() {
+fn large_maps_make_pictures_of_limited_height() {
     let (_, _, small) = Page::of(&small()).draw();
     assert!(small < 800, "{small}");
     let (_, _, many) = Page::of(&series(1000)).draw();

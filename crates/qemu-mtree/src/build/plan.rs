@@ -6,7 +6,8 @@
 //! QEMU renders such an alias, because the shown part does not include the
 //! alias again. The model rejects any region that contains itself. The plan
 //! therefore gives such an alias a target of its own, which holds only the
-//! children inside the alias's window.
+//! children inside the alias's window. Children on a cycle are copied, and all
+//! others are shown by an alias.
 
 use super::cycles::components;
 use super::facts::Facts;
@@ -44,7 +45,7 @@ pub(super) enum PlannedKind {
 /// A pending copy of the part of a region that a window shows.
 struct Copy {
     /// The planned region that becomes the copy.
-    part: usize,
+    index: usize,
     drawn: usize,
     first: u128,
     /// Exclusive, so that it can be 2^64.
@@ -120,7 +121,7 @@ impl Planner<'_> {
         let target = self.add(target, PlannedKind::Region);
         self.planned[index].kind = PlannedKind::Alias { target, offset };
         let mut todo = vec![Copy {
-            part: target,
+            index: target,
             drawn: self.planned[target].drawn,
             first: offset.into(),
             end: u128::from(offset) + region.size,
@@ -141,13 +142,13 @@ impl Planner<'_> {
         let regions = &self.facts.dump.regions;
         let region = &regions[copy.drawn];
         if let (Some(alias), Some(target)) = (&region.alias, self.facts.targets[copy.drawn]) {
-            let part = self.add(target, PlannedKind::Region);
-            self.planned[copy.part].kind = PlannedKind::Alias {
-                target: part,
+            let index = self.add(target, PlannedKind::Region);
+            self.planned[copy.index].kind = PlannedKind::Alias {
+                target: index,
                 offset: alias.offset,
             };
             todo.push(Copy {
-                part,
+                index,
                 drawn: target,
                 first: u128::from(alias.offset) + copy.first,
                 end: u128::from(alias.offset) + copy.end,
@@ -160,19 +161,19 @@ impl Planner<'_> {
             if regions[child].disabled || first >= end {
                 continue;
             }
-            let part = if self.component[child] != self.component[copy.drawn] {
+            let index = if self.component[child] != self.component[copy.drawn] {
                 self.add(child, PlannedKind::WholeAlias { target: child })
             } else {
-                let part = self.add(child, PlannedKind::Region);
+                let index = self.add(child, PlannedKind::Region);
                 todo.push(Copy {
-                    part,
+                    index,
                     drawn: child,
                     first: first - u128::from(address),
                     end: end - u128::from(address),
                 });
-                part
+                index
             };
-            self.planned[copy.part].children.push((part, address));
+            self.planned[copy.index].children.push((index, address));
         }
     }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Capabilities by the names that `lspci` gives them.
+//! Recognizes capabilities by the names that `lspci` prints.
 
-/// Whether it is PCI Express or PCI-X: without either, `lspci` looks for no extended capabilities.
+/// Returns whether the capability is PCI Express or PCI-X. Without either, `lspci` does not look
+/// for extended capabilities.
 pub(super) fn allows_extended(name: &str) -> bool {
     let is_named = ["Express", "PCI-X"]
         .iter()
@@ -9,7 +10,7 @@ pub(super) fn allows_extended(name: &str) -> bool {
     is_named || is_id(name, "10") || is_id(name, "07")
 }
 
-/// Whether a capability that was not read may be MSI-X, however it is written.
+/// Returns whether an unparsed capability may be MSI-X, in any spelling.
 pub(super) fn may_be_msix(name: &str) -> bool {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     let start: String = letters.take(4).collect();
@@ -17,7 +18,7 @@ pub(super) fn may_be_msix(name: &str) -> bool {
     has_name || start.eq_ignore_ascii_case("msix") || "MSI-X:".starts_with(name)
 }
 
-/// Whether an `lspci` that does not know a capability named it by its number.
+/// Returns whether an `lspci` that does not know a capability printed its number as its name.
 pub(super) fn is_id(name: &str, id: &str) -> bool {
     let number = name
         .strip_prefix('#')

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Combines one or more listings of a device. They must agree, and a fact that
-//! none of them proves is not known.
+//! Combines one or more listings of a device. The listings must agree. A fact is unknown unless at
+//! least one listing proves it.
 
 use crate::error::Fault;
 use crate::facts::BarFact;
@@ -20,19 +20,19 @@ const UNREADABLE: &str = "lspci could not read the device: is it powered down?";
 const MAY_BE_CUT: &str = "The text may have been cut off at its end, where lspci prints \
                           `Kernel driver in use: …` or an empty line. Then";
 
-/// The facts about a device in the text.
+/// The combined facts about a device.
 #[derive(Debug)]
 pub(super) struct Merged {
     pub(super) regions: Vec<BarFact>,
-    /// Whether there are no other BARs. A dump alone does not show them.
+    /// Whether there are no other BARs. A dump alone does not show this.
     pub(super) shows_all_bars: bool,
-    /// Where MSI-X is, or why that is not known. A dump may know it.
+    /// The place of MSI-X, or the reason why it is unknown. A dump may contain it.
     pub(super) msix: Result<MsixText, Fault>,
     pub(super) dump: Option<Dump>,
     pub(super) notes: Vec<String>,
 }
 
-/// Combines the listings, none of which is empty.
+/// Combines the listings. None of them is empty.
 pub(super) fn merged(listings: Vec<Listing>, wording: &Wording) -> Result<Merged, Fault> {
     readable(&listings)?;
     let regions = regions(&listings)?;
@@ -40,19 +40,19 @@ pub(super) fn merged(listings: Vec<Listing>, wording: &Wording) -> Result<Merged
     let has_dump = listings.iter().any(|one| one.dump.is_some());
     let bars = missing_bars(&listings);
     if !has_dump {
-        // Lines may be missing in one place that were of both.
+        // The lines that are missing in one place may have been of both kinds.
         let line = msix.as_ref().err().map(|fault| fault.line);
         match bars {
             Err(fault) if line == Some(fault.line) => return Err(fault),
             _ => msix = Ok(msix?),
         }
     }
-    // Nor does a dump show them: the register of a BAR without an address may be 0.
+    // A dump does not show these BARs either: the register of a BAR without an address may be 0.
     missing_bars(&listings)?;
     let enhanced = listings.iter().filter_map(|one| one.enhanced.as_ref());
     let dumps = || listings.iter().filter_map(|one| one.dump.as_ref());
     let mut notes = Vec::new();
-    // A dump of the capabilities has the entries themselves.
+    // A dump of the capabilities contains the entries themselves.
     if dumps().all(Dump::is_header) {
         enhanced
             .clone()
@@ -60,7 +60,7 @@ pub(super) fn merged(listings: Vec<Listing>, wording: &Wording) -> Result<Merged
         notes.extend(enhanced.flat_map(|one| one.left_out(&regions)));
     }
     if matches!(msix, Ok(None)) && !listings.iter().any(|one| one.is_whole) {
-        // Capabilities come after the BARs, if there are any.
+        // Capabilities follow the BARs, if there are any.
         let is_late = listings.iter().any(|one| one.capabilities.is_some());
         let what = if is_late { "MSI-X" } else { "BARs" };
         notes.push(format!("{MAY_BE_CUT} {what} may be missing here."));
@@ -89,14 +89,14 @@ fn readable(listings: &[Listing]) -> Result<(), Fault> {
     Err(Fault::at(line, what))
 }
 
-/// All regions. A listing without gaps must have each of them.
+/// Combines all regions. A listing without gaps must have each of them.
 fn regions(listings: &[Listing]) -> Result<Vec<BarFact>, Fault> {
     let mut regions: Vec<BarFact> = Vec::new();
     for bar in listings.iter().flat_map(|one| &one.regions) {
         let known = regions.iter_mut().find(|known| known.index == bar.index);
         match known {
             None => regions.push(bar.clone()),
-            Some(known) if !known.is_like(bar) => return Err(conflict(known, bar)),
+            Some(known) if !known.states_same_as(bar) => return Err(conflict(known, bar)),
             Some(known) => {
                 let new = bar.notes.iter().filter(|note| !known.notes.contains(note));
                 let new: Vec<String> = new.cloned().collect();
@@ -122,7 +122,7 @@ fn has_all_bars(listing: &Listing) -> bool {
     listing.status.is_some() && listing.cut_bars.is_none()
 }
 
-/// Checks that a listing shows all BARs; otherwise lines with BARs may be missing.
+/// Checks that a listing shows all BARs. Otherwise lines with BARs may be missing.
 fn missing_bars(listings: &[Listing]) -> Result<(), Fault> {
     // A listing that is only a dump has no lines of BARs.
     let mut texts = listings
@@ -137,8 +137,8 @@ fn missing_bars(listings: &[Listing]) -> Result<(), Fault> {
     }
 }
 
-/// Where MSI-X is by all listings that prove it. The outer error is theirs if
-/// they do not agree; the inner one says that none of them knows.
+/// Combines the places of MSI-X from all listings that prove them. The outer error means that the
+/// listings disagree. The inner error means that none of them contains the place.
 fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
     let mut known: Option<(MsixText, usize)> = None;
     let mut unknown = None;
@@ -147,18 +147,18 @@ fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
             let what = format!("the device has no capabilities (Cap-) by line {line}");
             return Err(Fault::at(capability, what));
         }
-        let said = match own_msix(one) {
-            Ok(said) => said,
+        let found = match own_msix(one) {
+            Ok(found) => found,
             Err(fault) => {
                 unknown.get_or_insert(fault);
                 continue;
             }
         };
-        let line = said.map_or(one.line, |(_, line)| line);
+        let line = found.map_or(one.line, |(_, line)| line);
         let place = |msix: MsixText| msix.map(|(msix, _)| msix);
         match known {
-            Some((other, other_line)) if place(other) != place(said) => {
-                let what = match (other, said) {
+            Some((other, other_line)) if place(other) != place(found) => {
+                let what = match (other, found) {
                     (Some(_), Some(_)) => format!("MSI-X has another place in line {other_line}"),
                     (Some(_), None) => {
                         format!("no MSI-X here, but line {other_line} has it")
@@ -168,7 +168,7 @@ fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
                 return Err(Fault::at(line, what));
             }
             Some(_) => {}
-            None => known = Some((said, line)),
+            None => known = Some((found, line)),
         }
     }
     Ok(match (known, unknown) {
@@ -178,7 +178,7 @@ fn msix(listings: &[Listing]) -> Result<Result<MsixText, Fault>, Fault> {
     })
 }
 
-/// Where MSI-X is, or that there is none, if one listing proves it.
+/// Returns the place of MSI-X, or `None` without MSI-X, if this listing proves it.
 fn own_msix(listing: &Listing) -> Result<MsixText, Fault> {
     if listing.msix.is_some() {
         return Ok(listing.msix);
@@ -198,7 +198,7 @@ fn own_msix(listing: &Listing) -> Result<MsixText, Fault> {
     }
 }
 
-/// The longest dump. The other dumps must be its beginning.
+/// Returns the longest dump. The other dumps must be its beginning.
 fn dump(listings: Vec<Listing>) -> Result<Option<Dump>, Fault> {
     let mut longest: Option<Dump> = None;
     for dump in listings.into_iter().filter_map(|one| one.dump) {

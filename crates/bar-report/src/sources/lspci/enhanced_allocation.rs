@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The Enhanced Allocation capability as `lspci` prints it. It fixes the places
-//! of BARs. Their registers may be 0, and `lspci` then prints a BAR only if the
-//! kernel knows it.
+//! Parses the Enhanced Allocation capability as `lspci` prints it. The
+//! capability sets the addresses of BARs. Their registers may be 0, and `lspci`
+//! then prints a BAR only if the kernel knows it.
 
 use crate::error::Fault;
 use crate::facts::BarFact;
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::wording::Wording;
 
 /// The entries of the capability.
 #[derive(Debug)]
 pub(super) struct Enhanced {
     line: usize,
-    /// The number of entries; `None` if it was not understood.
+    /// The number of entries; `None` if the number was not understood.
     entries: Option<usize>,
-    shown: Vec<Entry>,
-    /// Whether the entry that the lines are about is enabled.
+    entries_shown: Vec<Entry>,
+    /// Whether the current entry is enabled.
     is_enabled: bool,
 }
 
-/// An entry, without the fields that are not needed.
+/// The fields of an entry that are needed.
 #[derive(Debug)]
 struct Entry {
     line: usize,
-    /// Its resource, in `lspci`'s words.
+    /// The name of its resource, as `lspci` prints it.
     what: String,
     is_enabled: bool,
 }
 
 impl Enhanced {
-    /// The capability in `line`; `text` begins with `NumEntries=`.
+    /// Starts the capability in `line`. `text` begins with `NumEntries=`.
     pub(super) fn new(line: usize, text: &str) -> Self {
         let number = text.strip_prefix("NumEntries=").map(|number| {
             let end = number.find(|c: char| !c.is_ascii_digit());
@@ -38,19 +38,19 @@ impl Enhanced {
         Self {
             line,
             entries: number.and_then(|number| number.parse().ok()),
-            shown: Vec::new(),
+            entries_shown: Vec::new(),
             is_enabled: true,
         }
     }
 
-    /// A line below the capability's own.
+    /// Reads a line below the first line of the capability.
     pub(super) fn line(&mut self, line: usize, text: &str) {
         if text.starts_with("Entry ") {
             self.is_enabled = !text.contains(": Enable- ");
         }
         // The number has six bits.
-        if let (Some(what), 0..64) = (text.strip_prefix(INDICATOR), self.shown.len()) {
-            self.shown.push(Entry {
+        if let (Some(what), 0..64) = (text.strip_prefix(INDICATOR), self.entries_shown.len()) {
+            self.entries_shown.push(Entry {
                 line,
                 what: what.to_string(),
                 is_enabled: self.is_enabled,
@@ -59,16 +59,16 @@ impl Enhanced {
         }
     }
 
-    /// The BARs that the device has but does not decode.
+    /// Returns the BARs that the device has but does not decode.
     pub(super) fn left_out<'a>(&'a self, bars: &'a [BarFact]) -> impl Iterator<Item = String> + 'a {
         let is_missing = |entry: &&Entry| {
             let is_bar = |bar: &BarFact| bar.index.to_string() == entry.what;
             let is_own = entry.what.starts_with("BAR ");
             is_own && !entry.is_enabled && !bars.iter().any(is_bar)
         };
-        let missing = self.shown.iter().filter(is_missing);
+        let missing = self.entries_shown.iter().filter(is_missing);
         missing.map(|Entry { line, what, .. }| {
-            let what = shown(what);
+            let what = quoted(what);
             format!("{what}: its Enhanced Allocation entry in line {line} is disabled")
         })
     }
@@ -83,7 +83,9 @@ impl Enhanced {
             Some(number) => is_sized(number) || !entry.is_enabled,
             None => OTHERS.iter().any(|other| entry.what.starts_with(other)),
         };
-        match self.entries == Some(self.shown.len()) && self.shown.iter().all(is_known) {
+        match self.entries == Some(self.entries_shown.len())
+            && self.entries_shown.iter().all(is_known)
+        {
             true => Ok(()),
             false => {
                 let what = format!(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The first line of a device: its address, then its class and name.
+//! Parses the first line of a device: its address, then its class and name.
 
 use crate::bdf::Bdf;
 
@@ -8,11 +8,11 @@ const PATH: &str = "`lspci -P` leaves out the number of the device's bus: \
 const MARKED: &str = "this may be the first line of a device, but the line does not begin with its \
                       address: remove the text before it";
 
-/// The address in a device's first line; `None` for any other line.
+/// Returns the address in the first line of a device; `None` for any other line.
 ///
 /// # Errors
-/// If the line may be a first line but its address was not understood: the lines
-/// after it would be attributed to another device.
+/// Fails if the line may be a first line but its address was not understood. The parser would
+/// otherwise attribute the following lines to another device.
 pub(super) fn address(line: &str) -> Result<Option<Bdf>, &'static str> {
     let mut words = line.split_whitespace();
     let Some(first) = words.next() else {
@@ -26,7 +26,7 @@ pub(super) fn address(line: &str) -> Result<Option<Bdf>, &'static str> {
         }
         _ => {}
     }
-    // Marks of their own, as in `+ 01:00.0 …`.
+    // Marks in a word of their own, as in `+ 01:00.0 …`.
     let is_word = |word: &&str| word.contains(|c: char| c.is_ascii_alphanumeric());
     match [first].into_iter().chain(words).find(is_word) {
         Some(word) if has_address(word) => Err(MARKED),
@@ -34,9 +34,9 @@ pub(super) fn address(line: &str) -> Result<Option<Bdf>, &'static str> {
     }
 }
 
-/// The address of a device anywhere in a line that is not its first one.
+/// Returns the address of a device anywhere in a line that is not a first line.
 pub(super) fn mentioned(line: &str) -> Option<Bdf> {
-    // `lspci` prints the address of a root complex link's other end.
+    // `lspci` prints the address of the other end of a root complex link.
     if line.starts_with("Addr: ") {
         return None;
     }
@@ -46,7 +46,7 @@ pub(super) fn mentioned(line: &str) -> Option<Bdf> {
     trimmed.find_map(|word| word.trim_end_matches([':', '.']).parse().ok())
 }
 
-/// The device at the end of a path through bridges, all of one domain.
+/// Returns the device at the end of a path through bridges in one domain.
 fn on_path(bridges: &str, last: &str) -> Result<Bdf, &'static str> {
     let mut bridges = bridges.split('/');
     let root = bridges.next().and_then(|root| root.parse::<Bdf>().ok());
@@ -58,7 +58,7 @@ fn on_path(bridges: &str, last: &str) -> Result<Bdf, &'static str> {
     Ok(device.in_domain_of(root))
 }
 
-/// Whether something in a word looks like an address: `01:00.0`.
+/// Returns whether a part of a word looks like an address: `01:00.0`.
 fn has_address(word: &str) -> bool {
     let bytes = word.as_bytes();
     let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
@@ -68,7 +68,7 @@ fn has_address(word: &str) -> bool {
         };
         let shape = is_hex(start) && is_hex(dot - 1) && is_hex(dot + 1);
         let colon = bytes[dot - 3] == b':' && is_hex(dot - 2);
-        // A bus has two digits, of which one may be missing.
+        // A bus number has two digits, of which one may be missing.
         shape && colon && !is_hex(dot + 2)
     };
     word.match_indices('.').any(is_address)

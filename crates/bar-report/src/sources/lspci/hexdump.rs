@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The hex dump of configuration space that `lspci -x` to `-xxxx` print.
+//! Parses the hex dump of configuration space that `lspci -x` to `-xxxx` print.
 
 use crate::error::Fault;
 
-/// Bytes a line.
+/// The number of bytes in a line.
 const WIDTH: usize = 16;
-/// All of configuration space.
+/// The size of configuration space.
 const MAX_LEN: usize = 4096;
 
-/// The bytes in front of the capabilities.
+/// The size of the header, which precedes the capabilities.
 const HEADER: usize = 64;
 
-/// A dump as far as it has been read.
+/// A dump, as far as it has been read.
 #[derive(Debug)]
 pub(super) struct Dump {
-    /// The line it starts in.
+    /// The line where the dump starts.
     pub(super) line: usize,
     pub(super) bytes: Vec<u8>,
 }
 
-/// Where a line of a dump says it is, and its bytes as text; `None` for any
-/// other line.
+/// Returns the offset of a line of a dump, and its bytes as text. Returns
+/// `None` for any other line.
 pub(super) fn line_of_dump(text: &str) -> Option<(usize, &str)> {
     let (offset, bytes) = text.split_once(": ")?;
     let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -32,12 +32,12 @@ pub(super) fn line_of_dump(text: &str) -> Option<(usize, &str)> {
 }
 
 impl Dump {
-    /// Whether it has only the header, without the capabilities.
+    /// Returns whether the dump has only the header, without the capabilities.
     pub(super) fn is_header(&self) -> bool {
         self.bytes.len() <= HEADER
     }
 
-    /// Takes one line into a dump that may have begun.
+    /// Adds a line to a dump. The first line starts the dump.
     pub(super) fn read(
         dump: &mut Option<Self>,
         line: usize,

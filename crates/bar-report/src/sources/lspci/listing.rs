@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The lines that `lspci -vv` prints for one device.
+//! Parses the lines that `lspci -vv` prints for one device.
 //!
-//! Each line is parsed, or known not to concern BARs and MSI-X, or an error.
+//! Each line is parsed, or is known not to concern BARs and MSI-X, or is an error.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use vfio_private::{BarIndex, Msix};
 use crate::bdf::Bdf;
 use crate::error::Fault;
 use crate::facts::BarFact;
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::sources::lspci::capability_name::{allows_extended, is_id, may_be_msix};
 use crate::sources::lspci::enhanced_allocation::Enhanced;
 use crate::sources::lspci::hexdump::{Dump, line_of_dump};
@@ -30,69 +30,69 @@ const ORPHAN: &str = "a region after the capabilities is not the device's: the l
                       names its owner, is missing";
 const NO_MSIX: &str = "the line `MSI-X: … Count=` in front is missing";
 
-/// The MSI-X structures and the line they are named in; none without MSI-X.
+/// The MSI-X structures and the line that names them; none without MSI-X.
 pub(super) type MsixText = Option<(Msix, usize)>;
 
 /// The facts in one listing of a device.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// The line that the listing starts in.
+    /// The line where the listing starts.
     pub(super) line: usize,
-    /// The device, if its first line is there.
+    /// The device, if the listing has its first line.
     device: Option<Bdf>,
     pub(super) regions: Vec<BarFact>,
-    /// Where lines with BARs may be missing.
+    /// The line where BARs may be missing.
     pub(super) cut_bars: Option<usize>,
     pub(super) msix: MsixText,
-    /// The line of the status register, and whether it reports capabilities.
+    /// The line of the status register, and whether the register reports capabilities.
     pub(super) status: Option<(usize, bool)>,
     /// The line of the first capability.
     pub(super) capabilities: Option<usize>,
-    /// Where lines with capabilities are missing.
+    /// The line where capabilities are missing.
     pub(super) cut_capabilities: Option<usize>,
-    /// Where lspci says that it could not read them.
+    /// The line where lspci states that it could not read the capabilities.
     pub(super) denied: Option<usize>,
-    /// Where lspci says that it could not read the device.
+    /// The line where lspci states that it could not read the device.
     pub(super) unreadable: Option<usize>,
     pub(super) enhanced: Option<Enhanced>,
     pub(super) dump: Option<Dump>,
-    /// A line after all lines of interest has been seen.
+    /// Whether a line after all lines of interest has been seen.
     pub(super) is_whole: bool,
-    /// The line in front is empty.
+    /// Whether the previous line is empty.
     is_behind_empty: bool,
-    /// Empty lines are in the middle of the listing, so another one does not end it.
+    /// Whether the listing has empty lines in the middle, so that another one does not end it.
     has_empty_lines: bool,
     section: Section,
-    /// The first words of each capability, by its place.
+    /// The first words of each capability, by the capability's place.
     names: BTreeMap<String, String>,
-    /// A capability has been seen that only devices with extended ones have.
+    /// Whether a capability has been seen that only devices with extended capabilities have.
     may_be_extended: bool,
     other_device: OtherDevice,
-    /// Where lines are missing; the next region shows whether they were BARs.
+    /// The line where lines are missing. The next region shows whether they were BARs.
     gap: Option<usize>,
-    /// Where lines may be missing, if others follow.
+    /// The line where lines may be missing, if other lines follow.
     doubt: Option<usize>,
-    /// The lowest number that a further BAR can have.
+    /// The lowest possible number of a further BAR.
     next_bar: u8,
 }
 
-/// The part of the listing that a line belongs to.
+/// The part of the listing that contains the current line.
 #[derive(Debug, Default)]
 enum Section {
     /// The device itself.
     #[default]
     Device,
-    /// The MSI-X capability, whose places are in the lines that follow.
+    /// The MSI-X capability. The following lines contain its places.
     Msix(OpenMsix),
     /// The capability that lists the regions of virtual functions.
     VirtualFunctions,
     Enhanced,
-    /// Another capability, or what follows all of them.
+    /// Another capability, or the lines after all capabilities.
     Other,
 }
 
 impl Listing {
-    /// An empty listing. BARs may be missing until a line that precedes them is seen.
+    /// Creates an empty listing. BARs may be missing until a line that precedes them is seen.
     pub(super) fn new(line: usize, device: Option<Bdf>) -> Self {
         Self {
             line,
@@ -102,7 +102,7 @@ impl Listing {
         }
     }
 
-    /// Whether the listing has only the device's name.
+    /// Returns whether the listing has only the device's name.
     pub(super) fn is_empty(&self) -> bool {
         self.status.is_none()
             && self.capabilities.is_none()
@@ -112,14 +112,14 @@ impl Listing {
             && self.dump.is_none()
     }
 
-    /// Takes the next line.
+    /// Reads the next line.
     pub(super) fn line(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         if statements(text) > 1 {
             let what = "this is more than one line of `lspci -vv`: line ends are lost";
             return Err(Fault::at(line, what));
         }
         if text.is_empty() {
-            // `lspci` prints one behind each device.
+            // `lspci` prints an empty line after each device.
             self.is_whole |= !self.has_empty_lines && self.doubt.is_none();
             self.is_behind_empty = true;
             return Ok(());
@@ -170,7 +170,7 @@ impl Listing {
         Ok(())
     }
 
-    /// The status register: `+ 66MHz- …`, behind the `Cap`.
+    /// Reads the status register: `+ 66MHz- …`, after `Cap`.
     fn status(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         let has_capabilities = match text.chars().next() {
             Some('+') => true,
@@ -186,7 +186,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Whether lines have been seen that come after the device's registers.
+    /// Returns whether a line that follows the device's registers has been seen.
     fn is_late(&self) -> bool {
         !self.regions.is_empty() || !matches!(self.section, Section::Device)
     }
@@ -194,7 +194,7 @@ impl Listing {
     fn region(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         match self.section {
             Section::Device => {}
-            // Their sizes are not printed.
+            // `lspci` does not print the sizes of these regions.
             Section::VirtualFunctions if !text.contains("[size=") => return Ok(()),
             _ => return Err(Fault::at(line, ORPHAN)),
         }
@@ -202,7 +202,7 @@ impl Listing {
         let number = bar.index.get();
         let same = |known: &&BarFact| known.index == bar.index;
         match self.regions.iter().find(same) {
-            Some(known) if !known.is_like(&bar) => return Err(conflict(known, &bar)),
+            Some(known) if !known.states_same_as(&bar) => return Err(conflict(known, &bar)),
             Some(_) => return Ok(()),
             None if self.regions.iter().any(|known| known.index > bar.index) => {
                 let what = format!(
@@ -223,7 +223,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Lines may be missing here, and another one follows.
+    /// Records that lines are missing here, because another line follows.
     fn settle_doubt(&mut self) {
         let missing = match self.section {
             Section::Device => &mut self.gap,
@@ -232,17 +232,17 @@ impl Listing {
         *missing = missing.or(self.doubt.take());
     }
 
-    /// No BAR follows: lines missing before may have been BARs.
+    /// Records that no BAR follows: missing lines may have been BARs.
     fn end_of_bars(&mut self) {
         if let Some(gap) = self.gap.take().filter(|_| self.next_bar < BarIndex::COUNT) {
             self.cut_bars.get_or_insert(gap);
         }
     }
 
-    /// What follows `Capabilities: `.
+    /// Reads the text after `Capabilities: `.
     fn capability(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         self.settle_doubt();
-        // Lines left out in front of the first capability may have been others.
+        // Lines omitted before the first capability may have been other capabilities.
         self.cut_capabilities = self.cut_capabilities.or(self.gap);
         self.end_of_bars();
         self.section = Section::Other;
@@ -271,7 +271,7 @@ impl Listing {
         if is_extended && !self.may_be_extended {
             self.cut_capabilities.get_or_insert(line);
         }
-        // They follow the other capabilities, including MSI-X.
+        // Extended capabilities follow the others, including MSI-X.
         self.is_whole = is_extended;
         if !is_extended && is_id(name, "11") {
             return Err(Fault::at(line, UNKNOWN_MSIX));
@@ -297,7 +297,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Where the MSI-X structure is that `part` is for.
+    /// Reads the place of the MSI-X structure that `part` selects.
     fn place(
         &mut self,
         line: usize,
@@ -342,13 +342,13 @@ impl Listing {
         }
     }
 
-    /// A line that states no fact about BARs or MSI-X.
+    /// Reads a line that states no fact about BARs or MSI-X.
     fn other(&mut self, line: usize, text: &str) -> Result<(), Fault> {
         if let Some(what) = mention(text) {
             let what = format!(
                 "this is about {what} and was not understood: '{}'. Give the lines as `lspci -vv` \
                  prints them, without anything in front",
-                shown(text)
+                quoted(text)
             );
             return Err(Fault::at(line, what));
         }
@@ -387,7 +387,7 @@ impl Listing {
     }
 }
 
-/// The fault that two lines about one BAR differ.
+/// Creates the fault that two lines about one BAR differ.
 pub(super) fn conflict(known: &BarFact, bar: &BarFact) -> Fault {
     let other = known.line.unwrap_or_default();
     let what = format!("{} differs from line {other}", bar.index);

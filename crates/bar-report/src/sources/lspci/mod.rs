@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What `lspci -vv` printed, with or without a hex dump, as people paste it:
-//! several devices, one device twice, without its first line, quoted in a mail.
+//! Parses the output of `lspci -vv`, with or without a hex dump, as people paste it: several
+//! devices, one device twice, without the first line, or quoted in a mail.
 
 mod capability_name;
 mod combine;
@@ -22,7 +22,7 @@ use vfio_private::config::ConfigSpace;
 use crate::bdf::Bdf;
 use crate::error::{BarReportError, Fault};
 use crate::facts::{BarFact, DeviceFacts};
-use crate::quote::shown;
+use crate::quote::quoted;
 use crate::sources::config_space;
 use crate::sources::lspci::combine::{Merged, merged};
 use crate::sources::lspci::listing::{Listing, MsixText};
@@ -32,12 +32,12 @@ use crate::wording::Wording;
 
 const BASE64: &str = "this is base64, in which some mails are encoded: decode it first";
 
-/// So many devices are named in an error.
+/// The most devices that an error names.
 const MAX_NAMED: usize = 12;
 
-/// A device's part of the text.
+/// The part of the text about one device.
 struct Block<'a> {
-    /// None in a text that begins in the middle of a device.
+    /// None if the text begins in the middle of a device.
     bdf: Option<Bdf>,
     /// The first line.
     name: String,
@@ -47,7 +47,7 @@ struct Block<'a> {
     lines: Vec<Line<'a>>,
 }
 
-/// What the text says of the device at `wanted`, or of its only one.
+/// Returns the facts of the text about the device `wanted`, or about its only device.
 pub(super) fn facts(
     file: &str,
     text: &str,
@@ -67,7 +67,7 @@ pub(super) fn facts(
     let merged = merged(listings, &wording).map_err(fail)?;
     let dumped = read_dump(&merged, file)?;
     let bars = with_dumped(&merged, dumped.bars).map_err(fail)?;
-    // Without sizes, lspci does not know of BARs whose registers are 0.
+    // Without sizes, lspci does not show BARs whose registers are 0.
     let is_sized = merged.regions.iter().all(|region| region.size.is_some());
     let is_shown = merged.dump.is_none() || merged.shows_all_bars;
     let is_told = is_shown && is_sized;
@@ -80,7 +80,7 @@ pub(super) fn facts(
         None => file.to_string(),
     };
     Ok(DeviceFacts {
-        name: shown(name),
+        name: quoted(name),
         source: file.to_string(),
         bars,
         notes,
@@ -91,7 +91,7 @@ pub(super) fn facts(
     })
 }
 
-/// The fault that the text has nothing about the device.
+/// Creates the fault that the text has no facts about the device.
 fn nothing(text: &str, wording: &Wording) -> Fault {
     match unquote::base64(text) {
         Some(line) => Fault::at(line, BASE64),
@@ -103,7 +103,7 @@ fn nothing(text: &str, wording: &Wording) -> Fault {
     }
 }
 
-/// The BARs of the text and of the dump, which must agree.
+/// Combines the BARs of the text and of the dump, which must agree.
 fn with_dumped(merged: &Merged, dumped: Vec<BarFact>) -> Result<Vec<BarFact>, Fault> {
     let mut bars = dumped;
     for region in &merged.regions {
@@ -139,7 +139,7 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Fault> {
         number: 1,
         lines: Vec::new(),
     }];
-    // Whether the line before must end with a size and has none yet.
+    // Whether the previous line must end with a size but has none yet.
     let mut lacks_size = false;
     for line in unquote::lines(text) {
         let address = first_line::address(&line.text);
@@ -162,7 +162,8 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Fault> {
             continue;
         };
         match lines.last_mut() {
-            // Only lines with a size are both of interest and long enough for mails to break.
+            // Among the lines of interest, only those with a size are long enough for mails to
+            // break.
             Some(last) if lacks_size && is_end_of_region(&line.text) => {
                 let text = last.text.to_mut();
                 text.push(' ');
@@ -180,7 +181,8 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>, Fault> {
     Ok(blocks)
 }
 
-/// What a mail has moved to the next line: `non-prefetchable) [size=16K]`.
+/// Returns whether a mail moved the text from the end of a region's line to this line:
+/// `non-prefetchable) [size=16K]`.
 fn is_end_of_region(text: &str) -> bool {
     let is_part = |word: &str| {
         let is_address = word.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -204,7 +206,7 @@ const PARTS: [&str; 11] = [
     "at",
 ];
 
-/// The parts of the text that are about one device.
+/// Returns the parts of the text about one device.
 fn choose<'a, 'b>(
     blocks: &'a [Block<'b>],
     wanted: Option<Bdf>,
@@ -237,7 +239,7 @@ fn choose<'a, 'b>(
         }
         (Some(wanted), _) => Some(wanted),
         (None, Some(first)) => {
-            // Otherwise its lines would be ignored.
+            // Otherwise the lines of this part would be ignored.
             let nameless = blocks.iter().filter(|block| block.bdf.is_none());
             let mut lines = nameless.flat_map(|block| &block.lines);
             if let Some(line) = lines.find(|line| is_statement(&line.text)) {
@@ -252,18 +254,18 @@ fn choose<'a, 'b>(
     Ok(blocks.iter().filter(|block| block.bdf == only).collect())
 }
 
-/// Whether a line is one of a device. Mails have subjects that mention MSI-X.
+/// Returns whether a line belongs to a device. Subjects of mails can mention MSI-X.
 fn is_statement(text: &str) -> bool {
     statements(text) > 0 || mention(text).is_some_and(|what| what != MSIX)
 }
 
-/// What the hex dump says.
+/// The facts in the hex dump.
 #[derive(Default)]
 struct Dumped {
     bars: Vec<BarFact>,
-    /// `None` if the dump does not reach as far as the capabilities.
+    /// `None` if the dump does not include the capabilities.
     msix: Option<MsixText>,
-    /// The entries of Enhanced Allocation that are no BAR.
+    /// The entries of Enhanced Allocation that are not BARs.
     left_out: Option<String>,
 }
 
@@ -279,7 +281,7 @@ fn read_dump(merged: &Merged, file: &str) -> Result<Dumped, BarReportError> {
             facts.iter_mut().for_each(|fact| fact.line = line);
             facts
         };
-        // If the text has the capabilities, the dump need not.
+        // The dump need not contain the capabilities if the text does.
         if merged.msix.is_ok() && dump.is_header() {
             return Ok(Dumped {
                 bars: in_dump(config_space::of_registers(&registers)),
@@ -299,7 +301,7 @@ fn read_dump(merged: &Merged, file: &str) -> Result<Dumped, BarReportError> {
     })
 }
 
-/// Where MSI-X is by the text and by the dump, which must agree.
+/// Combines the places of MSI-X in the text and in the dump, which must agree.
 fn msix(merged: Merged, dumped: Option<MsixText>) -> Result<MsixText, Fault> {
     let place = |text: MsixText| text.map(|(msix, _)| msix);
     match (dumped, merged.msix) {

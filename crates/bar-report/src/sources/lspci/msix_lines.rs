@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The line of the MSI-X capability, and the lines below it with the places of
-//! its structures.
+//! Parses the line of the MSI-X capability, and the lines below it with the places of its
+//! structures.
 
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ use vfio_private::BarIndex;
 
 use crate::error::Fault;
 
-/// The capability, until the lines below it have been read.
+/// The capability, while the lines below it are being read.
 #[derive(Debug)]
 pub(super) struct OpenMsix {
     pub(super) line: usize,
@@ -20,7 +20,7 @@ pub(super) struct OpenMsix {
 impl OpenMsix {
     /// Parses the text after `MSI-X: `; `None` if it has no number of vectors.
     pub(super) fn new(line: usize, text: &str) -> Option<Self> {
-        // Before 2010 it was called `TabSize` and came last.
+        // Before 2010 the field was called `TabSize` and came last.
         let vectors = match value(text, "Count=") {
             Some(count) if text.contains(" Masked") => count,
             Some(_) => return None,
@@ -41,7 +41,7 @@ pub(super) fn place(line: usize, text: &str) -> Result<(BarIndex, u64), Fault> {
     let read = || {
         let bar = decimal(value(text, "BAR=")?)?;
         let offset = value(text, "offset=")?;
-        // With fewer digits, the line was cut off.
+        // With fewer digits, the line is cut off.
         let is_whole = offset.len() == 8 && offset.bytes().all(|c| c.is_ascii_hexdigit());
         let offset = u64::from_str_radix(offset, 16).ok()?;
         is_whole.then_some((bar, offset))
@@ -51,7 +51,7 @@ pub(super) fn place(line: usize, text: &str) -> Result<(BarIndex, u64), Fault> {
     Ok((bar, offset))
 }
 
-/// The rest of the one word that begins with `key`.
+/// Returns the rest of the only word that begins with `key`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let mut values = text
         .split_whitespace()
@@ -60,7 +60,7 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     values.next().is_none().then_some(value)
 }
 
-/// Digits only: `parse` would take a sign too.
+/// Accepts digits only: `parse` also accepts a sign.
 fn decimal<T: FromStr>(text: &str) -> Option<T> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().ok())?

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Signs that lines are left out of a text.
+//! Detects signs that a text omits lines.
 
-/// A sign that lines are left out.
+/// A sign that lines are omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Omission {
     /// `. . .`, `[...]`, `<snip>`, `(etc.)`, or a line that breaks off.
@@ -10,7 +10,7 @@ pub(super) enum Omission {
     Possible,
 }
 
-/// Whether lines are left out here.
+/// Returns the sign that lines are omitted here, if there is one.
 pub(super) fn omission(text: &str) -> Option<Omission> {
     if text.is_empty() {
         return None;
@@ -21,12 +21,12 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
     let breaks_off = STARTS.iter().any(|start| start.starts_with(text));
     let dots = ["..", ". .", "…"].iter().any(|dots| text.contains(dots));
     let is_cut = match text.contains(": ") {
-        // A line of `lspci` that was cut.
+        // A line of `lspci` that is cut off.
         true => text.ends_with("...") || text.ends_with('…'),
         false => dots || is_remark(text),
     };
     let pairs = [('[', ']'), ('<', '>'), ('{', '}')];
-    // Boot devices have a `[virtual] Expansion ROM at … [size=128K]`.
+    // Boot devices have the line `[virtual] Expansion ROM at … [size=128K]`.
     let is_rom = text.contains("Expansion ROM at ");
     let is_in = |(open, close)| text.starts_with(open) && text.ends_with(close) && !is_rom;
     if breaks_off || is_cut {
@@ -38,8 +38,8 @@ pub(super) fn omission(text: &str) -> Option<Omission> {
     }
 }
 
-/// Whether the line says which part of a file a diff shows: `@@ -10,5 +12,5 @@`,
-/// `12,14c13`, or `*** 10,15 ****`, of which the stars may have been removed.
+/// Returns whether the line is a position in a diff: `@@ -10,5 +12,5 @@`, `12,14c13`, or `*** 10,15
+/// ****`, possibly without the stars.
 fn is_place_in_diff(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let range = |text: &str| match text.split_once(',') {
@@ -52,8 +52,8 @@ fn is_place_in_diff(text: &str) -> bool {
     text.starts_with("@@") || text.split_once(['a', 'c', 'd']).is_some_and(is_change) || is_context
 }
 
-/// The beginnings of the lines of interest. A line that breaks off within one
-/// counts as such a line.
+/// The beginnings of the lines of interest. A line that breaks off inside a beginning counts as
+/// such a line.
 const STARTS: [&str; 4] = [
     "Status: Cap",
     "Region ",
@@ -61,7 +61,7 @@ const STARTS: [&str; 4] = [
     "Vector table: ",
 ];
 
-/// Whether the words are a person's remark that lines are left out.
+/// Returns whether a person wrote the text to say that lines are omitted.
 fn is_remark(text: &str) -> bool {
     if text.contains(": ") || text.split_whitespace().count() > MAX_WORDS {
         return false;
@@ -89,7 +89,7 @@ fn is_remark(text: &str) -> bool {
     words.any(is_word) || text.contains("8<") || text.contains(">8")
 }
 
-/// A remark has no more words than this.
+/// The most words of such a remark.
 const MAX_WORDS: usize = 6;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A BAR's line: `Region 0: Memory at f7c00000 (64-bit, prefetchable) [size=16K]`.
+//! Parses the line of a BAR: `Region 0: Memory at f7c00000 (64-bit, prefetchable) [size=16K]`.
 
 use vfio_private::{BarIndex, BarKind};
 
@@ -23,7 +23,7 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
         let what = "lspci found a 64-bit BAR that has no register for its upper half";
         return Err(Fault::at(line, what));
     }
-    // It is missing where lspci read a dump rather than a device.
+    // The size is missing if lspci read a dump instead of a device.
     let size = rest.split_once("[size=").map(|(_, size)| {
         let size = size.split_once(']').and_then(|(size, _)| bytes(size));
         let size =
@@ -43,7 +43,7 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
             })?
         }
     };
-    // A BAR of Enhanced Allocation has no register, and so no second one.
+    // A BAR of Enhanced Allocation has no register, and therefore no second one.
     let has_register = !rest.contains("[enhanced]");
     let is_64bit = details.contains("64-bit") && has_register;
     if is_64bit && number + 1 == BarIndex::COUNT {
@@ -68,17 +68,16 @@ pub(super) fn region(line: usize, text: &str) -> Result<BarFact, Fault> {
     })
 }
 
-/// The largest size that a register of 32 bits can have.
+/// The largest size of a BAR with a 32-bit register.
 const MAX_32BIT: u64 = 1 << 31;
 
-/// A number of one digit: `lspci` prints neither more digits nor a sign.
+/// Parses a number of one digit: `lspci` prints neither more digits nor a sign.
 fn number_of(text: &str) -> Option<u8> {
     let is_digit = text.len() == 1 && text.bytes().all(|byte| byte.is_ascii_digit());
     is_digit.then(|| text.parse().ok())?
 }
 
-/// Whether the words are a type that a BAR can have. `lspci` also prints the
-/// reserved one: `type 3`.
+/// Returns whether the words are a type of a BAR. `lspci` also prints the reserved one: `type 3`.
 fn is_type(words: &str) -> bool {
     let is_width = |width: &str| ["32-bit", "64-bit", "low-1M"].contains(&width);
     words.split_once(", ").is_some_and(|(width, prefetchable)| {
@@ -86,7 +85,7 @@ fn is_type(words: &str) -> bool {
     })
 }
 
-/// Why the guest may find the BAR elsewhere, or not at all.
+/// Returns the reasons why the guest may see the BAR at another address, or not at all.
 fn notes(text: &str) -> Vec<String> {
     let known = [
         ("<unassigned>", "the host has assigned no address to it"),
@@ -96,11 +95,11 @@ fn notes(text: &str) -> Vec<String> {
         ),
         ("[disabled]", "the device does not decode it at present"),
     ];
-    let said = known.iter().filter(|(mark, _)| text.contains(mark));
-    said.map(|(_, words)| (*words).to_string()).collect()
+    let found = known.iter().filter(|(mark, _)| text.contains(mark));
+    found.map(|(_, words)| (*words).to_string()).collect()
 }
 
-/// A size as `lspci` prints it: `256`, `16K`, `32M`.
+/// Parses a size as `lspci` prints it: `256`, `16K`, `32M`.
 fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text.get(digits.len()..)? {

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Lines that state something about BARs or MSI-X, however they are written.
+//! Detects lines that state a fact about BARs or MSI-X, in any spelling.
 //!
-//! Only other lines may be ignored if they are not understood.
+//! Only other lines may be ignored if the parser does not understand them.
 
 use crate::sources::lspci::hexdump::line_of_dump;
 
-/// What a line may be about.
+/// A subject of a line.
 pub(super) const MSIX: &str = "MSI-X";
 
 /// The length of the shortest statement, `pba:`.
 const SHORTEST: usize = 4;
 
-/// The subject that an unparsed line may be about, in words for an error.
+/// Returns the subject that an unparsed line may have, in words for an error.
 pub(super) fn mention(text: &str) -> Option<&'static str> {
     if text.len() < SHORTEST {
         return None;
@@ -40,8 +40,8 @@ pub(super) fn mention(text: &str) -> Option<&'static str> {
     has("status: cap").then_some("whether there are capabilities")
 }
 
-/// How many statements a line makes: more than one where line ends are lost,
-/// or where two listings are side by side.
+/// Returns the number of statements in a line. There is more than one if line
+/// ends are lost, or if two listings are side by side.
 pub(super) fn statements(text: &str) -> usize {
     if text.len() < SHORTEST {
         return 0;
@@ -56,14 +56,14 @@ pub(super) fn statements(text: &str) -> usize {
         "status: cap",
     ];
     let all = stated.into_iter().map(count).sum::<usize>() + regions(&text);
-    // These are parts of a region's line.
+    // These words are parts of a region's line.
     let parts = ["memory at ", "i/o ports at ", "[size="]
         .into_iter()
         .map(count);
     all.max(parts.max().unwrap_or_default())
 }
 
-/// How often `region 0:` and the like occur in a lower-case text.
+/// Counts `region 0:` and similar text in a lower-case text.
 fn regions(text: &str) -> usize {
     let behind = text.split("region ").skip(1);
     let is_region = |rest: &&str| {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_mark_in_front_is_still_a_mention() {
+    fn text_after_a_mark_is_still_a_mention() {
         for (text, what) in [
             ("+\tRegion 0: Memory at f7c00000", "a BAR"),
             ("memory at f7c00000 (32-bit, non-prefetchable)", "a BAR"),

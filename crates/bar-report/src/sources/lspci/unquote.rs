@@ -10,12 +10,12 @@ use std::borrow::Cow;
 /// One line, trimmed.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
-    /// Counted from 1; the first, if the line was continued.
+    /// The line, counted from 1. For a continued line, the number of its first part.
     pub(super) number: usize,
     pub(super) text: Cow<'a, str>,
 }
 
-/// The lines of `text`, empty ones included.
+/// Returns the lines of `text`, including empty ones.
 pub(super) fn lines(text: &str) -> Vec<Line<'_>> {
     let encoding = Encoding::of(text);
     let mut lines = Vec::new();
@@ -41,7 +41,7 @@ pub(super) fn lines(text: &str) -> Vec<Line<'_>> {
     lines
 }
 
-/// The first line that is likely to be base64.
+/// Returns the first line that is likely to be base64.
 pub(super) fn base64(text: &str) -> Option<usize> {
     let is_base64 = |line: &str| {
         let line = unquoted(line).trim();
@@ -55,13 +55,14 @@ pub(super) fn base64(text: &str) -> Option<usize> {
     text.lines().position(is_base64).map(|at| at + 1)
 }
 
-/// Encoders fill their lines, with at least this many characters.
+/// The least number of characters of a base64 line. Encoders fill their lines.
 const BASE64_LINE: usize = 60;
 
-/// How a text is encoded, detected by features that only such a text has.
+/// The encoding of a text, detected by features that only encoded text has.
 #[derive(Clone, Copy)]
 struct Encoding {
-    /// `=` and two digits stand for a byte. `lspci` prints `=` itself, before numbers.
+    /// Quoted-printable: `=` and two digits represent a byte. `lspci` itself prints `=` before
+    /// numbers.
     is_quoted_printable: bool,
     is_html: bool,
 }
@@ -79,7 +80,7 @@ impl Encoding {
         }
     }
 
-    /// The decoded line, split at other kinds of line ends.
+    /// Decodes the line, and splits it at other kinds of line ends.
     fn decode(self, line: Cow<'_, str>) -> Vec<Cow<'_, str>> {
         let mut line = line;
         if self.is_quoted_printable {
@@ -106,10 +107,10 @@ impl Encoding {
     }
 }
 
-/// Ends of lines that [`str::lines`] does not know.
+/// Line ends that [`str::lines`] does not recognize.
 const LINE_ENDS: [char; 4] = ['\r', '\n', '\x0b', '\x0c'];
 
-/// Entities that mail archives leave in a text. The last stands for `&` itself.
+/// Entities that mail archives leave in a text. The last one represents `&` itself.
 const ENTITIES: [(&str, &str); 10] = [
     ("&gt;", ">"),
     ("&lt;", "<"),
@@ -123,20 +124,20 @@ const ENTITIES: [(&str, &str); 10] = [
     ("&amp;", "&"),
 ];
 
-/// Whether quoted-printable text goes on in the next line. Rows of `=` do not.
+/// Returns whether quoted-printable text continues on the next line. Rows of `=` do not.
 fn is_soft_break(line: &str) -> bool {
     let line = line.trim_end();
     line.ends_with('=') && !line.ends_with("==") && line != "="
 }
 
-/// The line decoded; `None` if its `=` are not those of quoted-printable, as in
-/// the part of a mail that was not encoded.
+/// Decodes the line. Returns `None` if its `=` are not those of quoted-printable, as in an
+/// unencoded part of a mail.
 fn quoted_printable(line: &str) -> Option<String> {
     let mut parts = line.split('=');
     let mut decoded = parts.next()?.as_bytes().to_vec();
     for part in parts {
         let (code, rest) = part.split_at_checked(2)?;
-        // In hexadecimal numbers of `lspci`, letters are small.
+        // `lspci` prints hexadecimal digits in lower case.
         let is_code = code
             .bytes()
             .all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
@@ -151,8 +152,7 @@ fn quoted_printable(line: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&decoded).into_owned())
 }
 
-/// The line without the marks of a quoted mail, but with the indentation after
-/// them.
+/// Removes the marks of a quoted mail, but keeps the indentation after them.
 fn unquoted(line: &str) -> &str {
     let behind = line.trim_start_matches(|c: char| c == '>' || c.is_whitespace());
     match line.len() - behind.len() {
@@ -161,7 +161,7 @@ fn unquoted(line: &str) -> &str {
     }
 }
 
-/// The line without a terminal's colour codes.
+/// Removes a terminal's colour codes.
 fn without_escapes(line: &str) -> String {
     let mut parts = line.split('\x1b');
     let mut plain = parts.next().unwrap_or_default().to_string();
@@ -179,7 +179,7 @@ fn without_escapes(line: &str) -> String {
     plain
 }
 
-/// The plain form of spaces and hyphens of word processors and web pages.
+/// Returns the plain form of spaces and hyphens from word processors and web pages.
 fn plain(c: char) -> Option<char> {
     match c {
         _ if is_invisible(c) => None,
@@ -199,7 +199,7 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-/// The line without the marks of quotes, tables, emphasis and code.
+/// Removes the marks of quotes, tables, emphasis and code.
 fn without_marks(line: Cow<'_, str>) -> Cow<'_, str> {
     let is_mark = |c: char| c.is_whitespace() || "|*_`│┃".contains(c);
     let trim = |line: &'_ str| -> (usize, usize) {
@@ -207,7 +207,7 @@ fn without_marks(line: Cow<'_, str>) -> Cow<'_, str> {
         let text = start.trim_end_matches(is_mark);
         let from = line.len() - start.len();
         match text.is_empty() && line.contains(['*', '_', '`']) {
-            // Marks alone are no empty line, as `lspci` prints one behind a device.
+            // A line of marks is not an empty line, which `lspci` prints after a device.
             true => (0, line.len()),
             false => (from, from + text.len()),
         }
@@ -224,8 +224,7 @@ fn without_marks(line: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// The line with one space between words: some programs insert tabs or several
-/// spaces.
+/// Reduces the spaces between words to one, because some programs insert tabs or several spaces.
 fn single_spaced(line: Cow<'_, str>) -> Cow<'_, str> {
     match line.contains('\t') || line.contains("  ") {
         true => {
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_what_web_pages_add_are_left_out() {
+    fn marks_and_additions_of_web_pages_are_removed() {
         for marked in [
             "&gt; &#9;Region 0:",
             "&gt;&gt;&nbsp;Region 0:",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is asked of the library, and its reports in short forms.
+//! Queries to the library, and its reports in short forms.
 
 pub mod pastes;
 
@@ -11,7 +11,7 @@ use bar_report::{
 use serde_json::Value;
 use vfio_private::PageSize;
 
-/// The files that a report is made of, on pages of 4 KiB.
+/// The input files of a report, on pages of 4 KiB.
 #[derive(Clone, Default)]
 pub struct Ask {
     config: Option<PathBuf>,
@@ -22,7 +22,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Text of `lspci`, or configuration space.
+    /// Reads text of `lspci`, or configuration space.
     pub fn config(path: &str) -> Self {
         Self {
             config: Some(path.into()),
@@ -30,7 +30,7 @@ impl Ask {
         }
     }
 
-    /// A device of the machine whose sysfs is in the folder.
+    /// Reads a device of the machine whose sysfs is in the folder.
     pub fn sysfs(folder: &str, device: &str) -> Self {
         Self {
             sysfs: folder.into(),
@@ -39,7 +39,7 @@ impl Ask {
         .device(device)
     }
 
-    /// The device to choose.
+    /// Selects a device.
     pub fn device(self, device: &str) -> Self {
         Self {
             device: Some(device.parse().unwrap()),
@@ -47,7 +47,7 @@ impl Ask {
         }
     }
 
-    /// A list of regions in JSON.
+    /// Adds a list of regions in JSON.
     pub fn regions(self, path: &str) -> Self {
         Self {
             regions: Some(path.into()),
@@ -55,7 +55,7 @@ impl Ask {
         }
     }
 
-    /// A TDISP report.
+    /// Adds a TDISP report.
     pub fn report(self, path: &str) -> Self {
         Self {
             report: Some(path.into()),
@@ -80,18 +80,19 @@ impl Ask {
         })
     }
 
-    /// The report, which there must be.
+    /// Returns the report. Panics without one.
     fn made(&self) -> BarReport {
         self.run()
             .unwrap_or_else(|error| panic!("{}", with_causes(&error)))
     }
 
-    /// The report in JSON.
+    /// Returns the report as JSON.
     pub fn bars(&self) -> Value {
         self.made().to_json()
     }
 
-    /// The same, and all notes, those of a BAR with its name in front.
+    /// Returns the report as JSON, and all notes. The notes of a BAR begin with
+    /// its name.
     pub fn bars_and_notes(&self) -> (Value, Vec<String>) {
         let report = self.made();
         let notes = report.notes.iter().map(|note| match note.bar {
@@ -101,12 +102,12 @@ impl Ask {
         (report.to_json(), notes.collect())
     }
 
-    /// The report in text.
+    /// Returns the report as text.
     pub fn text(&self) -> String {
         self.made().to_text()
     }
 
-    /// Why there is no report, in one line.
+    /// Returns the error in one line.
     pub fn failure(&self) -> String {
         match self.run() {
             Ok(report) => panic!("{}", report.to_text()),
@@ -115,7 +116,7 @@ impl Ask {
     }
 }
 
-/// The path of a file in `tests/cases`.
+/// Returns the path of a file in `tests/cases`.
 pub fn case(name: &str) -> String {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     cases.join(name).to_str().unwrap().to_string()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Texts of `lspci`, and what the library makes of them.
+//! Pastes of `lspci`, and the library's results for them.
 
 use crate::support::Ask;
 use support::devices::{Files, lines};
@@ -23,7 +23,7 @@ pub fn answer(text: &str) -> Vec<String> {
     lines(&Ask::config(&files.put("lspci.txt", text)).bars())
 }
 
-/// The error for a text that is refused: line and reason.
+/// Returns the error for a rejected text: line and reason.
 pub fn fault(text: &str) -> String {
     let files = Files::new();
     let path = files.put("lspci.txt", text);
@@ -35,13 +35,13 @@ pub fn fault(text: &str) -> String {
         .to_string()
 }
 
-/// Asserts how the error for a text that is refused begins.
+/// Asserts the beginning of the error for a rejected text.
 pub fn starts(text: &str, what: &str) {
-    let said = fault(text);
-    assert!(said.starts_with(what), "{said}\n{text}");
+    let message = fault(text);
+    assert!(message.starts_with(what), "{message}\n{text}");
 }
 
-/// The text for people, with its words in one line.
+/// Returns the report as text, in one line.
 pub fn shown(text: &str) -> String {
     let files = Files::new();
     let path = files.put("lspci.txt", text);
