@@ -133,7 +133,7 @@ fn read_report(bytes: &[u8]) {
 }
 
 #[test]
-fn what_is_damaged_below_is_good() {
+fn the_bytes_that_other_tests_damage_are_valid() {
     let config = good_config();
     assert!(ConfigSpace::new(&config).unwrap().msix().unwrap().is_some());
     let ea = good_ea();
