@@ -160,6 +160,7 @@ pub enum SlotAccess {
 
 /// The memory of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SlotBacking {
     /// Memory of the host process.
     Host(HostMemory),

@@ -59,6 +59,7 @@ impl Tracked {
                 Some(collector.add_ring(Box::new(ring)))
             }
             DirtyMode::Log | DirtyMode::ManualProtect { .. } => None,
+            unknown => return Err(format!("no test for {unknown:?}")),
         };
         let collector = Arc::new(collector);
         // SAFETY: the VM is new, and all of its slots are made through `slots`,

@@ -10,6 +10,7 @@ use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 /// These are plain numbers. The owner of the stretch keeps addresses and
 /// descriptors valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sides {
     /// Private pages are in a guest_memfd, and shared pages in host memory. A
     /// conversion leaves stale bytes on the other side.

@@ -25,6 +25,7 @@ bitflags::bitflags! {
 /// The way in which KVM reports written pages. It does not change during the life of
 /// a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DirtyMode {
     /// A log for each slot. Reading it write-protects all its dirty pages.
     Log,

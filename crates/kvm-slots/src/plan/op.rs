@@ -10,6 +10,7 @@ use crate::slots::slot::Slot;
 /// One operation on memslots or page attributes. `Delete` and `from` have the
 /// complete old slot, so that the operation can be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Op {
     /// The slot is deleted.
     Delete(Slot),

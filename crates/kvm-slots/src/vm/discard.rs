@@ -7,6 +7,7 @@ use crate::vm::errno::Errno;
 
 /// Stale bytes to discard. They then read as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Discard {
     /// The private side: a hole is punched into a file.
     File {

@@ -63,6 +63,7 @@ impl DumbSlots {
                     assert!(changes, "{op}: nothing changes at page {page:#x}");
                 }
             }
+            unknown => panic!("{unknown}: the oracle does not know it"),
         }
     }
 

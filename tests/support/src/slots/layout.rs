@@ -156,6 +156,7 @@ impl Vm for Noting {
         let (word, size) = match what {
             Discard::File { size, .. } => ("punch", size),
             Discard::Host { size, .. } => ("release", size),
+            unknown => panic!("{unknown}: the oracle does not know it"),
         };
         lock(&self.steps).take(format!("{word} {}", size / PAGE))?;
         // SAFETY: passed on from the caller.

@@ -237,6 +237,7 @@ pub fn of_slot(slot: &Slot, flag: u32) -> SlotFields {
         SlotBacking::Host(_) => 0,
         SlotBacking::GuestMemfd { .. } => KVM_MEM_GUEST_MEMFD,
         SlotBacking::FdOffset(_) => flag,
+        unknown => panic!("{unknown}: the oracle does not know it"),
     };
     if slot.log_dirty() {
         flags |= KVM_MEM_LOG_DIRTY_PAGES;

@@ -48,7 +48,7 @@ fn check_not_undone(ops: &[Op], not_undone: &[NotUndone], calls: &[Result<(), Er
                 let blocks = |op: &Op| match op {
                     Op::Create(slot) | Op::Delete(slot) => slot.id() == id,
                     Op::Move { to, .. } | Op::SetFlags { to, .. } => to.id() == id,
-                    Op::SetPrivate { .. } => false,
+                    _ => false,
                 };
                 assert!(untaken.iter().any(|op| blocks(op)), "{back}: slot {id}");
             }

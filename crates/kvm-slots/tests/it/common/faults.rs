@@ -31,8 +31,10 @@ pub fn possible(op: &Op) -> Vec<Errno> {
                 SlotBacking::FdOffset(_) => {
                     errnos.extend([Errno::EBADF, Errno::ENODEV, Errno::EOPNOTSUPP]);
                 }
+                unknown => panic!("no errors are known for {unknown}"),
             }
         }
+        unknown => panic!("no errors are known for {unknown}"),
     }
     errnos
 }

@@ -191,7 +191,7 @@ fn after(state: &State, op: &Op) -> State {
             take(&mut after, from);
             after.push(as_what(to));
         }
-        Op::SetPrivate { .. } => panic!("{op}: no page was to change"),
+        _ => panic!("{op}: only slots were to change"),
     }
     after.sort_unstable();
     after
