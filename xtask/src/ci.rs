@@ -43,6 +43,8 @@ pub fn run() -> Result<(), String> {
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
+        // Without the standard library.
+        clippy(&["-p", "guest-ranges", "--lib", "--no-default-features"]),
         // Without the system calls. Only the library, because its tests switch
         // them on.
         clippy(&["-p", "vfio-private", "--lib"]),
