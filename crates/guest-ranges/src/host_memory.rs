@@ -83,7 +83,7 @@ impl HostMemory {
     #[inline]
     pub fn size(&self) -> u64 {
         // Made from a `u64`, so it fits.
-        (self.range.last() - self.range.start()).saturating_add(1)
+        self.range.size_u64().unwrap_or(u64::MAX)
     }
 
     /// The owner that keeps the memory mapped.

@@ -14,7 +14,7 @@ use crate::addr_range::AddrRange;
 use crate::page_chunk::{BITS, Bitmap, Chunk, PAGES};
 use crate::page_range::PAGE_SIZE;
 use crate::range_set::RangeSet;
-use crate::walk::coalesce;
+use crate::walk::{coalesce, gaps};
 
 /// The bytes of a chunk of pages.
 const CHUNK_SIZE: u64 = PAGE_SIZE * PAGES as u64;
@@ -195,8 +195,28 @@ impl PageSet {
 
     /// Removes every page that `range` touches. Returns the removed pages.
     pub fn take(&mut self, range: AddrRange) -> Self {
-        let taken = self.clipped(range);
-        self.remove(range);
+        let chunks = chunks_of(range);
+        let mut taken = Self::new();
+        for part in self.whole.within(chunks) {
+            taken.whole.insert(part);
+        }
+        self.whole.remove(chunks);
+        let mixed = self.mixed.range(chunks.start()..=chunks.last());
+        let mixed: Vec<u64> = mixed.map(|(&number, _)| number).collect();
+        for number in mixed {
+            taken.mixed.extend(self.mixed.remove_entry(&number));
+        }
+        // Chunks move as a whole. The pages of the outer two that are outside the
+        // range go back.
+        let first = AddrRange::from_bounds(chunks.start(), chunks.start());
+        let last = AddrRange::from_bounds(chunks.last(), chunks.last());
+        let outer = [first, last].into_iter().flatten();
+        let outer = outer.filter_map(addresses_of_chunks);
+        for outside in outer.flat_map(|chunk| gaps(chunk, [whole_pages(range)])) {
+            let kept = taken.clipped(outside);
+            taken.remove(outside);
+            self.insert_all(&kept);
+        }
         taken
     }
 
@@ -285,14 +305,13 @@ impl PageSet {
 
     /// Inserts pages of one chunk.
     fn insert_chunk(&mut self, number: u64, bitmap: &Bitmap) {
-        let only = AddrRange::from_bounds(number, number);
-        let is_whole = only.is_some_and(|only| self.whole.covers(only));
-        if is_whole || bitmap.iter().all(|&word| word == 0) {
+        if self.whole.contains(number) || bitmap.iter().all(|&word| word == 0) {
             return;
         }
         let chunk = self.mixed.entry(number);
         let chunk = chunk.or_insert_with(|| Box::new(Chunk::NONE));
         chunk.add(bitmap);
+        let only = AddrRange::from_bounds(number, number);
         if let (true, Some(only)) = (chunk.is_all(), only) {
             self.set_chunks(only, true);
         }
