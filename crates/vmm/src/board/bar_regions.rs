@@ -13,7 +13,7 @@ use crate::backend::Platform;
 use crate::board::handle::{Handle, Host};
 use crate::board::host_mapping::HostMapping;
 use crate::board::region_builder::{
-    BuiltRegion, RegionBuilder, RegionError, bytes, file_slice, host_handle, host_memory,
+    BuiltRegion, RegionBuilder, RegionError, bytes, file_slice, host_handle,
 };
 use crate::devices::assigned::BarWindow;
 use crate::devices::emulated::Device;
@@ -100,7 +100,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
                 // Only this piece is mapped, so that the host has no pointer to
                 // the private ones beside it.
                 let mapping = Arc::new(HostMapping::of_file(file, offset, size)?);
-                let memory = host_memory(&mapping, size)?;
+                let memory = mapping.host_memory();
                 let handle = Handle {
                     note,
                     ..host_handle(mapping)

@@ -29,7 +29,7 @@ use crate::backend::Platform;
 use crate::board::exits::Exit;
 use crate::board::handle::Handle;
 use crate::board::host_mapping::HostMapping;
-use crate::board::region_builder::{RegionBuilder, RegionError, host_handle, host_memory};
+use crate::board::region_builder::{RegionBuilder, RegionError, host_handle};
 use crate::devices::emulated::Device;
 use crate::guest::stub::{self, Stub};
 use crate::machine::{Access, Machine};
@@ -291,7 +291,7 @@ fn add_stub(
     };
     let mapping = Arc::new(HostMapping::anonymous(size).map_err(part)?);
     mapping.write(0, &stub.image).map_err(part)?;
-    let memory = Memory::host_only(host_memory(&mapping, size).map_err(part)?);
+    let memory = Memory::host_only(mapping.host_memory());
     let handle = Handle {
         note: "the script as machine code, and its page tables".into(),
         ..host_handle(mapping)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ::kvm_slots as slots;
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{Capabilities, Errno, GuestMemfdFlags, SlotAccess, SlotRange, Unsupported, Vm};
-use memory_model::{FileSlice, GuestMemfdSides, HostMemory, Memory, PrivateMmio, Region, RegionId};
+use memory_model::{FileSlice, GuestMemfdSides, Memory, PrivateMmio, Region, RegionId};
 use vfio_private::device::DeviceError;
 
 use crate::backend::Platform;
@@ -129,7 +129,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         };
         let Some(flags) = needed else {
             let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
-            let memory = Memory::host_only(host_memory(&mapping, size)?);
+            let memory = Memory::host_only(mapping.host_memory());
             return Ok(Region::ram(&region.name, memory).with_handle(host_handle(mapping)));
         };
         if let Err(why) = self.guest_memfd_exists(backing, flags) {
@@ -152,7 +152,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         };
         let mapping = filled(mapping, &region.init)?;
         let slice = file_slice(Arc::new(file), 0, size)?;
-        let memory = Memory::with_guest_memfd(host_memory(&mapping, size)?, slice, sides);
+        let memory = Memory::with_guest_memfd(mapping.host_memory(), slice, sides);
         let memory = memory
             .ok_or(io::ErrorKind::InvalidInput)
             .map_err(io::Error::from)?;
@@ -186,7 +186,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
     ) -> Result<Region<Handle>, RegionError> {
         let size = bytes(region.size);
         let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
-        let host = host_memory(&mapping, size)?;
+        let host = mapping.host_memory();
         let backing = slots::SlotBacking::Host(host.clone());
         if let Some(why) = self.refusal(SlotAccess::ReadOnly, backing) {
             return Ok(refused(region, why));
@@ -205,7 +205,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         let size = bytes(region.size);
         let file = self.device_file(size, &region.init)?;
         let mapping = Arc::new(HostMapping::of_file(&file, 0, size)?);
-        let memory = host_memory(&mapping, size)?;
+        let memory = mapping.host_memory();
         Ok(Region::device_ram(&region.name, memory).with_handle(host_handle(mapping)))
     }
 
@@ -292,12 +292,6 @@ fn filled(mapping: HostMapping, init: &[Init]) -> io::Result<Arc<HostMapping>> {
         mapping.write(init.at, &init.value.to_le_bytes()[..init.size])?;
     }
     Ok(Arc::new(mapping))
-}
-
-/// The first bytes of a mapping as the model's host memory.
-pub fn host_memory(mapping: &Arc<HostMapping>, size: u64) -> io::Result<HostMemory> {
-    let memory = mapping.host_memory().slice(0, size);
-    memory.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 pub(crate) fn file_slice(file: Arc<OwnedFd>, offset: u64, size: u64) -> io::Result<FileSlice> {
