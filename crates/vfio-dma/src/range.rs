@@ -20,7 +20,7 @@ pub enum DmaAccess {
 
 /// The memory that IOVAs lead to.
 ///
-/// A value vouches for its memory: [`HostMemory`] by the promise of whoever created it, [`FileSlice`]
+/// A value vouches for its memory: [`HostMemory`] by the promise of its creator, [`FileSlice`]
 /// by the descriptor that it owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DmaMemory {

@@ -207,8 +207,8 @@ impl ReportFacts {
         check_contradictions(bar, ranges)?;
 
         let of_kind = |kind| {
-            let alike = ranges.iter().filter(move |range| range.kind == kind);
-            RangeSet::from_iter(alike.map(|reported| reported.range))
+            let same_kind = ranges.iter().filter(move |range| range.kind == kind);
+            RangeSet::from_iter(same_kind.map(|reported| reported.range))
         };
         let reported: RangeSet = ranges.iter().map(|reported| reported.range).collect();
         let unreported = reported.gaps(bar.extent()).collect();

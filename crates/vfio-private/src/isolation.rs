@@ -101,7 +101,7 @@ fn neighbour(
 
 /// The lowest reported range of `kind` with a byte in `page`, whole.
 fn lowest_in(page: AddrRange, ranges: &[ReportedRange], kind: TeeKind) -> Option<AddrRange> {
-    let alike = ranges.iter().filter(|range| range.kind == kind);
-    let ranges = alike.map(|reported| reported.range);
+    let same_kind = ranges.iter().filter(|range| range.kind == kind);
+    let ranges = same_kind.map(|reported| reported.range);
     ranges.filter(|range| range.overlaps(page)).min()
 }

@@ -57,8 +57,8 @@ impl Piece {
 
     /// This piece and `next`, which starts right behind it, as one, if access and reasons are equal.
     pub(crate) fn joined(self, next: Self) -> Option<Self> {
-        let alike = self.access == next.access && self.reasons == next.reasons;
-        let range = self.range.joined(next.range).filter(|_| alike)?;
+        let same = self.access == next.access && self.reasons == next.reasons;
+        let range = self.range.joined(next.range).filter(|_| same)?;
         Some(Self { range, ..self })
     }
 

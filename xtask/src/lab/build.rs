@@ -239,9 +239,9 @@ fn configuration(recipe: Recipe) -> Result<String, String> {
 /// The lines of `options` without those that `later` overrides.
 fn without(options: &str, later: &str) -> String {
     let name = |line: &str| Some(line.split_once('=')?.0.to_string());
-    let anew: Vec<String> = later.lines().filter_map(name).collect();
+    let replaced: Vec<String> = later.lines().filter_map(name).collect();
     let lines = options.lines();
-    let kept = lines.filter(|line| name(line).is_none_or(|name| !anew.contains(&name)));
+    let kept = lines.filter(|line| name(line).is_none_or(|name| !replaced.contains(&name)));
     kept.map(|line| format!("{line}\n")).collect()
 }
 

@@ -88,7 +88,7 @@ pub(super) fn device_of_group(group: &File, name: &CStr, on: &str) -> Result<Fil
     // SAFETY: the ioctl reads a string up to its end, which a `CStr` has.
     let fd = unsafe { ioctl_with_ptr(group, VFIO_GROUP_GET_DEVICE_FD(), name.as_ptr()) };
     done(fd, on, "VFIO_GROUP_GET_DEVICE_FD")?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just made this descriptor for us, and no one else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
@@ -150,7 +150,7 @@ pub(super) fn region_info(
     for (word, request) in words.iter_mut().zip([pair(size, 0), pair(region, 0)]) {
         *word = request;
     }
-    // SAFETY: the ioctl reads and writes no more than the size it is told, which is that of
+    // SAFETY: the ioctl reads and writes no more than the size that it is given, which is that of
     // `words`; every bit pattern is a `u64`. What is shorter than the structure it refuses.
     let result =
         unsafe { ioctl_with_mut_ptr(device, VFIO_DEVICE_GET_REGION_INFO(), words.as_mut_ptr()) };
@@ -167,7 +167,7 @@ pub(super) fn reset(device: &File, on: &str) -> Result<(), DeviceError> {
 pub(super) fn has_dma_buf(device: &File) -> bool {
     let get = uapi::VFIO_DEVICE_FEATURE_GET | uapi::VFIO_DEVICE_FEATURE_PROBE;
     let mut header = pair(8, get | uapi::VFIO_DEVICE_FEATURE_DMA_BUF);
-    // SAFETY: the ioctl reads the header alone, whose size of 8 bytes it is told.
+    // SAFETY: the ioctl reads the header alone, whose size of 8 bytes it is given.
     unsafe { ioctl_with_mut_ref(device, VFIO_DEVICE_FEATURE(), &mut header) == 0 }
 }
 
@@ -179,11 +179,11 @@ pub(super) fn dma_buf(device: &File, words: &mut [u64], on: &str) -> Result<Owne
     if let Some(first) = words.first_mut() {
         *first = pair(size, flags);
     }
-    // SAFETY: the ioctl reads no more than the size it is told, which is that of `words`, and
+    // SAFETY: the ioctl reads no more than the size that it is given, which is that of `words`, and
     // refuses a size that does not go with the number of ranges.
     let fd = unsafe { ioctl_with_mut_ptr(device, VFIO_DEVICE_FEATURE(), words.as_mut_ptr()) };
     done(fd, on, "VFIO_DEVICE_FEATURE(DMA_BUF)")?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just made this descriptor for us, and no one else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -71,7 +71,7 @@ impl Mapping {
     /// As for [`read`](Self::read).
     pub fn write<T: Register>(&self, offset: u64, value: T) -> Result<(), DeviceError> {
         let register = self.register::<T>(offset)?;
-        // SAFETY: as above, and the mapping is writable. Nobody has a reference to its bytes: this
+        // SAFETY: as above, and the mapping is writable. No one has a reference to its bytes: this
         // type gives out none.
         unsafe { register.write_volatile(value.little_endian()) };
         Ok(())

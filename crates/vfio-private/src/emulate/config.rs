@@ -41,7 +41,7 @@ pub struct GuestConfig {
     reach: Reach,
 }
 
-/// What effects are told from.
+/// The state from which effects are derived.
 #[derive(Clone, Debug)]
 struct State {
     places: Vec<Option<u64>>,

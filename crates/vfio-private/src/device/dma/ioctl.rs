@@ -154,7 +154,7 @@ pub(super) fn type1_info(container: &File, words: &mut [u64]) -> Result<(), DmaR
     if let Some(first) = words.first_mut() {
         *first = crate::device::ioctl::pair(bytes, 0);
     }
-    // SAFETY: the ioctl reads and writes no more than the size it is told, which is that of `words`;
+    // SAFETY: the ioctl reads and writes no more than the size that it is given, which is that of `words`;
     // every bit pattern is a `u64`. What is shorter than its fixed part it refuses.
     done(unsafe { ioctl_with_mut_ptr(container, VFIO_IOMMU_GET_INFO(), words.as_mut_ptr()) })
 }
@@ -235,7 +235,7 @@ pub(super) fn ioas_iova_ranges(
         out_iova_alignment: 0,
     };
     // SAFETY: `query` has the layout that the ioctl reads and writes, and says its size. It writes no
-    // more ranges than it is told there is room for, each of two `u64`s.
+    // more ranges than it is given room for, each of two `u64`s.
     let result = done(unsafe { ioctl_with_mut_ref(iommufd, IOMMU_IOAS_IOVA_RANGES(), &mut query) });
     match result {
         Err(DmaRefusal::Errno(libc::EMSGSIZE)) | Ok(()) => Ok(query.num_iovas as usize),

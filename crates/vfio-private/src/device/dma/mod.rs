@@ -8,7 +8,7 @@
 //! It must stay mapped in this process: an [`Iommu`] holds the owner of each mapping until the kernel
 //! has unmapped it, by [`unmap_dma`](Iommu::unmap_dma) or when the last clone of the `Iommu` is
 //! dropped. What the kernel does not unmap is never released. And this process must not hold
-//! references to the bytes: whoever created the [`HostMemory`](guest_ranges::HostMemory) has promised
+//! references to the bytes: the creator of the [`HostMemory`](guest_ranges::HostMemory) has promised
 //! that. A [`FileSlice`](guest_ranges::FileSlice) needs no promise, because the kernel holds the
 //! file's pages. So mapping is safe.
 

@@ -121,7 +121,7 @@ impl Device {
         })
     }
 
-    /// The same, for a kind that is about to be enabled and will be by nobody else.
+    /// The same, for a kind that is about to be enabled and will be by no one else.
     fn claim(&self, kind: InterruptKind) -> Result<InterruptInfo, InterruptError> {
         let address = self.address();
         let info = self.interrupt_info(kind)?;

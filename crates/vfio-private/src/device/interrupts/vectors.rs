@@ -145,7 +145,7 @@ impl<D: Deref<Target = Device>> Vectors<D> {
             }),
         });
         if given.is_err() && !is_first {
-            // Some may have kept theirs, and nobody knows which.
+            // Some may have kept theirs, and it is not known which.
             let none: Vec<Option<&EventFd>> = vec![None; triggers.len()];
             let _ = self.call(first, Action::Trigger(&none));
         }
