@@ -13,6 +13,24 @@ use kvm_slots::{Capabilities, Errno, GuestMemfdFlags, Vm};
 
 use super::{HOST, PAGE};
 
+/// The simulated kernels, the oldest first.
+pub const ALL: [KernelVersion; 4] = [
+    KernelVersion::V6_1,
+    KernelVersion::V6_12,
+    KernelVersion::V6_18,
+    KernelVersion::V7_3,
+];
+
+/// Kernels with the newer ioctl.
+pub const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
+
+/// Results of a refused ioctl.
+pub const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
+/// See [`EINVAL`].
+pub const EEXIST: Result<(), Errno> = Err(Errno::EEXIST);
+/// See [`EINVAL`].
+pub const EBADF: Result<(), Errno> = Err(Errno::EBADF);
+
 /// One page of plain memory at `gpa`.
 pub fn page(slot: u32, gpa: u64) -> kvm_userspace_memory_region2 {
     kvm_userspace_memory_region2 {

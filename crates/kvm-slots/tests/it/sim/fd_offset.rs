@@ -4,19 +4,17 @@
 
 use crate::common;
 
-use common::region::{CLOSED, Guestless, device_page, file_page, number, page, wrong_files};
+use common::region::{
+    CLOSED, EBADF, EEXIST, EINVAL, Guestless, device_page, file_page, number, page, wrong_files,
+};
 use common::{ABI, HOST, PAGE};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
+use kvm_slots::AbiProfile;
 use kvm_slots::sim::{KernelVersion, SimConfig};
-use kvm_slots::{AbiProfile, Errno};
 
 type Region = kvm_userspace_memory_region2;
-
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
-const EEXIST: Result<(), Errno> = Err(Errno::EEXIST);
-const EBADF: Result<(), Errno> = Err(Errno::EBADF);
 
 const FLAG: u32 = 1 << 4;
 

@@ -11,14 +11,13 @@ use std::sync::Arc;
 use common::PAGE;
 use common::guest::Guest;
 use common::pages::Pages;
-use common::region::{Guestless, file_page, private_vm, wrong_files};
+use common::region::{EINVAL, Guestless, file_page, private_vm, wrong_files};
 use kvm_slots::exit::GuestFault;
 use kvm_slots::sim::{FileCall, KernelVersion, Sharing, SimConfig};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
 const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
 
 fn plain() -> SimConfig {
     SimConfig::released(KernelVersion::V7_3)

@@ -6,7 +6,9 @@ use crate::common;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
-use common::region::{CLOSED, Guestless, file_page, page, private_vm, wrong_files};
+use common::region::{
+    CLOSED, EBADF, EEXIST, EINVAL, Guestless, file_page, page, private_vm, wrong_files,
+};
 use common::{HOST, PAGE};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
@@ -15,10 +17,6 @@ use kvm_slots::sim::{KernelVersion, SimConfig};
 use kvm_slots::{Errno, GuestMemfdFlags};
 
 type Region = kvm_userspace_memory_region2;
-
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
-const EEXIST: Result<(), Errno> = Err(Errno::EEXIST);
-const EBADF: Result<(), Errno> = Err(Errno::EBADF);
 
 /// Every VM that can have a guest_memfd.
 fn configs() -> Vec<SimConfig> {

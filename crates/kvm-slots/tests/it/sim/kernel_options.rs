@@ -9,12 +9,10 @@ use std::sync::Arc;
 use common::PAGE;
 use common::guest::{Guest, MMIO};
 use common::pages::Pages;
-use common::region::{Guestless, page, private_vm};
+use common::region::{EINVAL, Guestless, page, private_vm};
 use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
 use kvm_slots::sim::{KernelVersion, PreFault, SimConfig};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
-
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
 
 fn released() -> SimConfig {
     SimConfig::released(KernelVersion::V7_3)

@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::region::{Guestless, page, private_vm};
+use common::region::{ALL, EEXIST, EINVAL, Guestless, NEWER, page, private_vm};
 use common::{HOST, PAGE};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
@@ -13,20 +13,8 @@ use kvm_slots::sim::{KernelVersion, SimConfig};
 
 type Region = kvm_userspace_memory_region2;
 
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
-const EEXIST: Result<(), Errno> = Err(Errno::EEXIST);
-
 const LOG: u32 = KVM_MEM_LOG_DIRTY_PAGES;
 const READONLY: u32 = KVM_MEM_READONLY;
-
-const ALL: [KernelVersion; 4] = [
-    KernelVersion::V6_1,
-    KernelVersion::V6_12,
-    KernelVersion::V6_18,
-    KernelVersion::V7_3,
-];
-/// Kernels with the newer ioctl.
-const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
 
 /// The end of a process's address space.
 const USER_END: u64 = (1 << 47) - PAGE;

@@ -5,7 +5,7 @@ use crate::common;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use common::region::{CLOSED, Guestless, number, page, private_vm, wrong_files};
+use common::region::{CLOSED, EINVAL, Guestless, number, page, private_vm, wrong_files};
 use common::{HOST, PAGE, file};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
@@ -16,7 +16,6 @@ use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, Vm};
 
 type Region = kvm_userspace_memory_region2;
 
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
 const FLAG: u32 = 1 << 3;
 
 fn rfc() -> Guestless {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::PAGE;
 use common::guest::{Guest, MMIO};
 use common::pages::Pages;
-use common::region::{Guestless, private_vm};
+use common::region::{EINVAL, Guestless, NEWER, private_vm};
 use kvm_bindings::KVM_MEM_READONLY;
 use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use kvm_slots::sim::{KernelVersion, SimConfig};
@@ -16,12 +16,6 @@ use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{Errno, GuestMemfdFlags};
 
 const PRIVATE: u64 = MEMORY_ATTRIBUTE_PRIVATE;
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
-const NEWER: [KernelVersion; 3] = [
-    KernelVersion::V6_12,
-    KernelVersion::V6_18,
-    KernelVersion::V7_3,
-];
 
 fn guest() -> Guest {
     Guest::new(private_vm(KernelVersion::V7_3))

@@ -3,31 +3,17 @@
 
 use crate::common;
 
-use common::region::{CLOSED, Guestless, file_page, page};
+use common::region::{ALL, CLOSED, EBADF, EEXIST, EINVAL, Guestless, NEWER, file_page, page};
 use common::{HOST, PAGE};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
-use kvm_slots::Errno;
 use kvm_slots::sim::KernelVersion;
 
 type Region = kvm_userspace_memory_region2;
 
-const EINVAL: Result<(), Errno> = Err(Errno::EINVAL);
-const EEXIST: Result<(), Errno> = Err(Errno::EEXIST);
-const EBADF: Result<(), Errno> = Err(Errno::EBADF);
-
 const LOG: u32 = KVM_MEM_LOG_DIRTY_PAGES;
 const READONLY: u32 = KVM_MEM_READONLY;
-
-const ALL: [KernelVersion; 4] = [
-    KernelVersion::V6_1,
-    KernelVersion::V6_12,
-    KernelVersion::V6_18,
-    KernelVersion::V7_3,
-];
-/// Kernels with the newer ioctl.
-const NEWER: [KernelVersion; 3] = [ALL[1], ALL[2], ALL[3]];
 
 #[test]
 fn only_a_slot_that_is_there_can_be_deleted() {
