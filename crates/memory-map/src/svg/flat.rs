@@ -48,17 +48,7 @@ pub fn draw(
     // neighbours.
     draw_holes(canvas, flat, scale, (left, width));
     for placed in flat {
-        let (top, bottom) = scale.range(&placed.span);
-        let area = Area {
-            x: left,
-            y: top,
-            w: width,
-            h: bottom - top,
-        };
-        let clear = Area {
-            h: scale.clear(&placed.span),
-            ..area
-        };
+        let [area, clear] = scale.areas(&placed.span, (left, width));
         canvas.group(&title(placed), |canvas| match *placed.rows {
             [row] => {
                 canvas.filled(area, Look::of(row));

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use super::canvas::Area;
 use super::stretch::{Stretch, Stretches};
 
 /// The height of a box with one line of text.
@@ -96,6 +97,23 @@ impl Scale {
         let bands = &self.bands[span.clone()];
         let top = bands.first().map_or(0, |band| band.top);
         (top, bands.last().map_or(top, |band| band.top + band.height))
+    }
+
+    /// Returns the area of a span in the column between `left` and `left + width`,
+    /// and the part of it above the first break mark.
+    pub fn areas(&self, span: &Range<usize>, (left, width): (i32, i32)) -> [Area; 2] {
+        let (top, bottom) = self.range(span);
+        let area = Area {
+            x: left,
+            y: top,
+            w: width,
+            h: bottom - top,
+        };
+        let clear = Area {
+            h: self.clear(span),
+            ..area
+        };
+        [area, clear]
     }
 
     /// Returns the height from the upper edge of a span to its first break

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Draws the column of the memslots.
 
-use super::canvas::{Area, Canvas};
+use super::canvas::Canvas;
 use super::label::{Label, Sign};
 use super::look::{self, Look};
 use super::row::{Row, summary};
@@ -30,17 +30,7 @@ pub fn draw(
     (left, width): (i32, i32),
 ) {
     for placed in slots {
-        let (top, bottom) = scale.range(&placed.span);
-        let area = Area {
-            x: left,
-            y: top,
-            w: width,
-            h: bottom - top,
-        };
-        let clear = Area {
-            h: scale.clear(&placed.span),
-            ..area
-        };
+        let [area, clear] = scale.areas(&placed.span, (left, width));
         canvas.group(&title(placed), |canvas| {
             match looks[placed.span.start] {
                 Some(look) if placed.rows.len() == 1 => canvas.filled(area, look),
