@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod bars;
 pub mod board;
+pub mod boot;
 pub mod cli;
 pub mod devices;
 pub mod guest;

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What to boot, and on which machine.
+
+use std::path::PathBuf;
+
+use kvm_slots::AbiProfile;
+use vfio_private::device::PciAddress;
+
+/// The arguments of `vmm boot`.
+#[derive(Clone, Debug)]
+pub struct BootConfig {
+    /// The kernel, a bzImage.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: Option<PathBuf>,
+    /// Kernel parameters after the VMM's own.
+    pub append: String,
+    /// The size of RAM in bytes, a multiple of 4 KiB.
+    pub memory: u64,
+    /// The number of vCPUs, at least 1.
+    pub cpus: u8,
+    /// PCI functions, in the order of their device numbers.
+    pub devices: Vec<DeviceConfig>,
+    /// The ABI for memslots without a host address.
+    pub abi: AbiProfile,
+    /// Whether RAM and device registers are private.
+    pub confidential: bool,
+    /// The device file of KVM.
+    pub kvm_device: PathBuf,
+}
+
+/// A PCI function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceConfig {
+    /// A device of the host, assigned with VFIO.
+    Assigned(PciAddress),
+    /// A function with one BAR of plain shared memory, of this many bytes: a power
+    /// of two of at least 4 KiB.
+    Memory(u64),
+}
