@@ -10,6 +10,7 @@
 //!                                                            └─► BARs: a transaction
 //! ```
 
+pub mod acpi;
 pub mod bus;
 pub mod config;
 pub mod layout;
