@@ -15,3 +15,4 @@ pub mod config;
 pub mod layout;
 pub mod outcome;
 pub mod pci;
+pub mod serial;
