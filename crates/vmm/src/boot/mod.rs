@@ -15,4 +15,5 @@ pub mod config;
 pub mod layout;
 pub mod outcome;
 pub mod pci;
+pub mod power;
 pub mod serial;
