@@ -12,8 +12,11 @@
 
 pub mod bus;
 pub mod config;
+pub mod keys;
 pub mod layout;
 pub mod outcome;
 pub mod pci;
 pub mod power;
 pub mod serial;
+pub mod signals;
+pub mod terminal;
