@@ -13,6 +13,11 @@
 pub mod acpi;
 pub mod bus;
 pub mod config;
+pub mod keys;
 pub mod layout;
 pub mod outcome;
 pub mod pci;
+pub mod power;
+pub mod serial;
+pub mod signals;
+pub mod terminal;

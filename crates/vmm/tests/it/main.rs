@@ -14,6 +14,11 @@ mod bars {
     mod sources;
 }
 
+/// `vmm boot`: its parts that need a process.
+mod boot {
+    mod terminal;
+}
+
 /// The program as a user starts it: what it prints where, and how it exits.
 mod cli {
     mod map;

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The user's terminal, which becomes the guest's.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::{panic, thread};
+
+use rustix::stdio::stdin;
+use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcsetattr};
+
+use super::keys::{KeyDecoder, Keys};
+use super::outcome::{End, Outcome};
+use super::serial::SerialPort;
+
+/// The terminal's attributes before it became raw. A process has one terminal, and a
+/// panic or a signal must be able to restore it.
+static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// What Ctrl-A H prints.
+const HELP: &str = "Ctrl-A X: leave    Ctrl-A A: send Ctrl-A    Ctrl-A H: this help";
+
+/// Standard input in raw mode, until this is dropped, a thread panics, or a signal of
+/// [`end_on_signals`](super::signals::end_on_signals) arrives.
+#[derive(Debug)]
+pub struct Terminal(());
+
+impl Terminal {
+    /// Puts standard input into raw mode, in which every key goes to the guest. `None` if
+    /// it is not a terminal.
+    ///
+    /// # Errors
+    /// The terminal refuses.
+    pub fn raw() -> io::Result<Option<Self>> {
+        if !isatty(stdin()) {
+            return Ok(None);
+        }
+        let original = tcgetattr(stdin())?;
+        restore_on_panic();
+        let mut raw = original.clone();
+        raw.make_raw();
+        // A line feed still starts at the left: the VMM prints messages too.
+        let output = OutputModes::OPOST;
+        raw.output_modes
+            .set(output, original.output_modes.contains(output));
+        // A signal meanwhile waits, and restores the terminal afterwards.
+        let mut saved = lock();
+        tcsetattr(stdin(), OptionalActions::Now, &raw)?;
+        saved.get_or_insert(original);
+        Ok(Some(Self(())))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Makes the terminal what it was before [`Terminal::raw`].
+pub(super) fn restore() {
+    let mut original = lock();
+    if let Some(attributes) = original.take() {
+        // It fails if the terminal has gone.
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &attributes);
+    }
+}
+
+fn lock() -> MutexGuard<'static, Option<Termios>> {
+    ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Restores the terminal before the message of a panic is printed.
+fn restore_on_panic() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            restore();
+            print(panic);
+        }));
+    });
+}
+
+/// Why the keys end.
+#[derive(Debug)]
+pub enum KeysEnd {
+    /// The user pressed Ctrl-A X.
+    Left,
+    /// The input is at its end.
+    EndOfInput,
+    /// The input cannot be read.
+    Failed(io::Error),
+}
+
+/// Reads keys and passes on those for the guest, until the user leaves or there is no
+/// more input. Ctrl-A H prints a help line on standard error.
+pub fn read_keys(mut input: impl Read, mut on_bytes: impl FnMut(&[u8])) -> KeysEnd {
+    let mut decoder = KeyDecoder::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = match input.read(&mut buffer) {
+            Ok(0) => return KeysEnd::EndOfInput,
+            Ok(read) => &buffer[..read],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return KeysEnd::Failed(error),
+        };
+        let Keys { bytes, help, left } = decoder.decode(read);
+        on_bytes(&bytes);
+        if help {
+            // Unlike `eprintln`, this does not panic if standard error is closed.
+            let _ = writeln!(io::stderr(), "\n{HELP}");
+        }
+        if left {
+            return KeysEnd::Left;
+        }
+    }
+}
+
+/// Starts a thread that passes standard input to the guest. It ends the guest when the
+/// user leaves; without a user, the guest goes on.
+///
+/// The thread is not joined: it usually blocks in a read, and ends with the process.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn spawn_input(serial: Arc<SerialPort>, end: End) -> io::Result<()> {
+    let read = move || match read_keys(io::stdin().lock(), |bytes| serial.input(bytes)) {
+        KeysEnd::Left => end.report(Outcome::Left),
+        KeysEnd::EndOfInput => {}
+        KeysEnd::Failed(error) => {
+            let _ = writeln!(io::stderr(), "vmm: no more input for the guest: {error}");
+        }
+    };
+    thread::Builder::new().name("input".into()).spawn(read)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Each item is what one read returns.
+    struct Reads(VecDeque<io::Result<&'static [u8]>>);
+
+    impl Read for Reads {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.pop_front().unwrap_or(Ok(b""))?;
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    fn keys<const N: usize>(reads: [io::Result<&'static [u8]>; N]) -> (Vec<u8>, KeysEnd) {
+        let mut sent = Vec::new();
+        let end = read_keys(Reads(reads.into()), |bytes| sent.extend_from_slice(bytes));
+        (sent, end)
+    }
+
+    #[test]
+    fn keys_are_passed_on_until_the_user_leaves() {
+        let (sent, end) = keys([Ok(b"ls\r\x01"), Ok(b"xmore"), Ok(b"more")]);
+        assert_eq!(sent, b"ls\r");
+        assert!(matches!(end, KeysEnd::Left));
+    }
+
+    #[test]
+    fn a_signal_does_not_end_the_keys_and_the_end_of_input_does() {
+        let (sent, end) = keys([Ok(b"a"), Err(io::ErrorKind::Interrupted.into()), Ok(b"b")]);
+        assert_eq!(sent, b"ab");
+        assert!(matches!(end, KeysEnd::EndOfInput));
+    }
+
+    #[test]
+    fn a_terminal_that_hangs_up_is_not_a_user_who_leaves() {
+        let (sent, end) = keys([Ok(b"a"), Err(io::Error::other("gone"))]);
+        assert_eq!(sent, b"a");
+        assert!(matches!(end, KeysEnd::Failed(_)));
+    }
+}
