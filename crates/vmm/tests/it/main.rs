@@ -19,6 +19,15 @@ mod boot {
     mod terminal;
 }
 
+/// The PCI bus of `vmm boot`: configuration space, and BARs that follow it.
+mod boot_pci {
+    mod bars;
+    mod config_space;
+    mod fixture;
+    mod private_pages;
+    mod random_writes;
+}
+
 /// The program as a user starts it: what it prints where, and how it exits.
 mod cli {
     mod map;

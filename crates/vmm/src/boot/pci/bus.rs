@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Bus 0, and the two ways to its configuration space: memory and ports.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::boot::bus::TrapDevice;
+use crate::boot::pci::Function;
+
+/// How many device numbers a bus has.
+const DEVICES: usize = 32;
+
+/// Bits of the address register: on, bus, device, function and register. The others
+/// are reserved and read as zeros.
+const ENABLE: u32 = 1 << 31;
+const ADDRESS: u32 = ENABLE | 0xff_fffc;
+
+/// Bus 0. Each device number has one function, and there is no other bus. What is
+/// absent reads as ones, and ignores writes.
+#[derive(Debug)]
+pub struct PciBus {
+    functions: [Option<Arc<dyn Function>>; DEVICES],
+}
+
+/// All device numbers are in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("all {DEVICES} device numbers of the PCI bus are in use")]
+pub struct BusFull;
+
+impl PciBus {
+    /// A bus with a host bridge as device 0.
+    pub fn new(host_bridge: Arc<dyn Function>) -> Self {
+        let mut functions = [const { None }; DEVICES];
+        functions[0] = Some(host_bridge);
+        Self { functions }
+    }
+
+    /// Adds a function. Returns its device number, the lowest that was free.
+    ///
+    /// # Errors
+    /// [`BusFull`].
+    pub fn add(&mut self, function: Arc<dyn Function>) -> Result<usize, BusFull> {
+        let mut slots = self.functions.iter_mut().enumerate();
+        let (device, slot) = slots.find(|(_, slot)| slot.is_none()).ok_or(BusFull)?;
+        *slot = Some(function);
+        Ok(device)
+    }
+
+    /// `address` is as in ECAM.
+    fn read(&self, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        for piece in pieces(address, data.len()) {
+            let at = address.wrapping_add(piece.start as u64);
+            if let Some((function, register)) = self.find(at) {
+                function.config_read(register, &mut data[piece]);
+            }
+        }
+    }
+
+    fn write(&self, address: u64, data: &[u8]) {
+        for piece in pieces(address, data.len()) {
+            let at = address.wrapping_add(piece.start as u64);
+            if let Some((function, register)) = self.find(at) {
+                function.config_write(register, &data[piece]);
+            }
+        }
+    }
+
+    /// The function and the register at an address of ECAM: 12 bits are the register,
+    /// 3 the function, 5 the device, and the rest is the bus.
+    fn find(&self, address: u64) -> Option<(&Arc<dyn Function>, u64)> {
+        let device = usize::try_from(address >> 15).ok()?;
+        let is_first = address >> 12 & 7 == 0;
+        let function = self.functions.get(device)?.as_ref();
+        Some((function.filter(|_| is_first)?, address & 0xfff))
+    }
+}
+
+/// Cuts an access into aligned ones of 1, 2 or 4 bytes. A configuration request
+/// addresses one double word, so a host bridge makes several of an access that is
+/// larger or crosses one.
+fn pieces(address: u64, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let at = address.wrapping_add(start as u64);
+        let fits = |size: &usize| at.is_multiple_of(*size as u64) && *size <= len - start;
+        let size = [4, 2, 1].into_iter().find(fits)?;
+        start += size;
+        Some(start - size..start)
+    })
+}
+
+/// Configuration space in memory (PCI Express Base Specification, 7.2.2).
+#[derive(Debug)]
+pub struct Ecam(Arc<PciBus>);
+
+impl Ecam {
+    /// ECAM of a bus.
+    pub fn new(bus: Arc<PciBus>) -> Self {
+        Self(bus)
+    }
+}
+
+impl TrapDevice for Ecam {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.0.read(offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.0.write(offset, data);
+    }
+}
+
+/// Configuration space through ports: four of an address, then four of data (PCI
+/// Local Bus Specification 3.0, 3.2.2.3.2).
+///
+/// The address is a register of four bytes. Smaller accesses to its ports reach the
+/// I/O bus on hardware, where no device is: they read as ones and change nothing.
+#[derive(Debug)]
+pub struct ConfigPorts {
+    bus: Arc<PciBus>,
+    address: AtomicU32,
+}
+
+impl ConfigPorts {
+    /// The ports of a bus.
+    pub fn new(bus: Arc<PciBus>) -> Self {
+        let address = AtomicU32::new(0);
+        Self { bus, address }
+    }
+
+    /// The address as in ECAM of data at `port`; `None` if the register is off.
+    fn selected(&self, port: u64) -> Option<u64> {
+        let address = self.address.load(Ordering::SeqCst);
+        let function = u64::from(address & !ENABLE) >> 8;
+        let register = u64::from(address & 0xff) + port - 4;
+        (address & ENABLE != 0).then_some(function << 12 | register)
+    }
+}
+
+impl TrapDevice for ConfigPorts {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        for piece in pieces(offset, data.len()) {
+            let port = offset.wrapping_add(piece.start as u64);
+            let data = &mut data[piece];
+            match (port, data.len()) {
+                (0, 4) => {
+                    let address = self.address.load(Ordering::SeqCst);
+                    data.copy_from_slice(&address.to_le_bytes());
+                }
+                (4..8, _) => {
+                    if let Some(address) = self.selected(port) {
+                        self.bus.read(address, data);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        for piece in pieces(offset, data.len()) {
+            let port = offset.wrapping_add(piece.start as u64);
+            match (port, &data[piece]) {
+                (0, &[a, b, c, d]) => {
+                    let address = u32::from_le_bytes([a, b, c, d]) & ADDRESS;
+                    self.address.store(address, Ordering::SeqCst);
+                }
+                (4..8, data) => {
+                    if let Some(address) = self.selected(port) {
+                        self.bus.write(address, data);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}

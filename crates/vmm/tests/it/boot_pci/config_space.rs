@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Both ways to configuration space.
+
+use std::sync::Arc;
+
+use vmm::boot::layout::{ECAM, PCI_CONFIG_PORTS};
+use vmm::boot::pci::bus::{BusFull, PciBus};
+use vmm::boot::pci::function::EmulatedFunction;
+use vmm::boot::pci::host_bridge::HostBridge;
+
+use super::fixture::{COMMAND, Fixture, TestDevice};
+
+const ADDRESS: u64 = PCI_CONFIG_PORTS.0 as u64;
+const DATA: u64 = ADDRESS + 4;
+
+/// A host bridge and a device 1.
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    let device = TestDevice::new();
+    let (guest, bars) = (device.guest(), TestDevice::bars(&fixture));
+    fixture.plug(vec![Arc::new(EmulatedFunction::new(device, guest, bars))]);
+    fixture
+}
+
+impl Fixture {
+    fn select(&self, address: u32) {
+        let ports = self.spaces.ports;
+        self.store(ports, ADDRESS, &address.to_le_bytes());
+    }
+
+    fn data<const N: usize>(&self, port: u64) -> [u8; N] {
+        self.load(self.spaces.ports, port)
+    }
+}
+
+#[test]
+fn linux_finds_the_address_register_and_a_host_bridge() {
+    let fixture = fixture();
+    let ports = fixture.spaces.ports;
+    // pci_check_type1 of Linux: a byte that is not the register's, then all of it.
+    fixture.store(ports, ADDRESS + 3, &[1]);
+    fixture.select(0x8000_0000);
+    assert_eq!(fixture.data(ADDRESS), 0x8000_0000_u32.to_le_bytes());
+    fixture.select(0x8000_0008);
+    assert_eq!(fixture.data(DATA + 2), [0x00, 0x06], "a host bridge");
+}
+
+#[test]
+fn only_a_double_word_selects_an_address() {
+    let fixture = fixture();
+    let ports = fixture.spaces.ports;
+    fixture.select(0x8000_0800);
+    for port in ADDRESS..DATA {
+        fixture.store(ports, port, &[0]);
+        assert_eq!(fixture.data(port), [0xff]);
+    }
+    fixture.store(ports, ADDRESS + 2, &[0, 0]);
+    assert_eq!(fixture.data(ADDRESS), 0x8000_0800_u32.to_le_bytes());
+    fixture.select(u32::MAX);
+    let without_reserved = 0x80ff_fffc_u32.to_le_bytes();
+    assert_eq!(fixture.data(ADDRESS), without_reserved);
+}
+
+#[test]
+fn the_ports_reach_the_same_registers_as_the_memory() {
+    let fixture = fixture();
+    fixture.select(0x8000_0800);
+    assert_eq!(fixture.data(DATA), [0x34, 0x12, 0xe8, 0x11]);
+    assert_eq!(fixture.data(DATA + 1), [0x12]);
+    assert_eq!(fixture.data(DATA + 2), [0xe8, 0x11]);
+    fixture.select(0x8000_0804);
+    fixture.store(fixture.spaces.ports, DATA, &[2]);
+    assert_eq!(fixture.config_read(1, COMMAND), 2);
+    assert_eq!(fixture.data(DATA + 2), [0, 0], "the status");
+}
+
+#[test]
+fn an_address_that_is_off_selects_nothing() {
+    let fixture = fixture();
+    fixture.select(0x0000_0804);
+    fixture.store(fixture.spaces.ports, DATA, &[2, 0]);
+    assert_eq!(fixture.data(DATA), [0xff; 4]);
+    assert_eq!(fixture.config_read(1, COMMAND), 0);
+}
+
+#[test]
+fn absent_functions_read_as_ones_and_ignore_writes() {
+    let fixture = fixture();
+    let memory = fixture.spaces.memory;
+    for function in [2 << 15, 31 << 15, 1 << 15 | 1 << 12, 7 << 12] {
+        fixture.store(memory, ECAM.0 + function + COMMAND, &[0; 4]);
+        assert_eq!(fixture.load(memory, ECAM.0 + function), [0xff; 4]);
+    }
+    // Bus 1, and a device after the last one of bus 0.
+    for address in [0x8001_0000, 0x8001_0800] {
+        fixture.select(address);
+        assert_eq!(fixture.data(DATA), [0xff; 4]);
+    }
+}
+
+#[test]
+fn accesses_that_cross_a_double_word_are_split() {
+    let fixture = fixture();
+    let memory = fixture.spaces.memory;
+    let device = ECAM.0 + (1 << 15);
+    let whole = [0x34, 0x12, 0xe8, 0x11, 0, 0, 0, 0];
+    assert_eq!(fixture.load(memory, device), whole);
+    assert_eq!(fixture.load(memory, device + 2), [0xe8, 0x11, 0, 0]);
+    // From the end of device 1 to the start of device 2, which is absent.
+    let end = fixture.load(memory, device + 0x7ffe);
+    assert_eq!(end, [0xff; 4]);
+    fixture.store(memory, device + 1, &[0, 0, 0, 2, 0, 0, 0, 0]);
+    assert_eq!(fixture.config_read(1, COMMAND), 2);
+}
+
+#[test]
+fn a_function_has_no_interrupt_line() {
+    let fixture = fixture();
+    assert_eq!(fixture.config_read(1, 0x3c), 0);
+}
+
+#[test]
+fn configuration_space_ends_where_the_device_has_none() {
+    let fixture = fixture();
+    assert_eq!(fixture.config_read(0, 0x100), u32::MAX);
+    assert_eq!(fixture.config_read(1, 0x100), u32::MAX);
+}
+
+#[test]
+fn a_bus_has_32_devices() {
+    let bridge = || Arc::new(HostBridge::new());
+    let mut bus = PciBus::new(bridge());
+    for device in 1..32 {
+        assert_eq!(bus.add(bridge()), Ok(device));
+    }
+    assert_eq!(bus.add(bridge()), Err(BusFull));
+}
