@@ -4,7 +4,8 @@
 //! The fields are those of the kernel's Documentation/arch/x86/boot.rst.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
@@ -15,9 +16,9 @@ use super::error::{FileError, Format};
 use crate::boot::layout::KERNEL;
 
 /// The offset of the setup header in the file.
-const HEADER: u64 = 0x1f1;
+const HEADER: usize = 0x1f1;
 /// The offset from which the byte at 0x201 counts to the end of the header.
-const HEADER_BODY: u64 = 0x202;
+const HEADER_BODY: usize = 0x202;
 /// "HdrS".
 const MAGIC: u32 = 0x5372_6448;
 /// The first version of the boot protocol with `xloadflags`.
@@ -78,37 +79,21 @@ impl Image {
 
 /// Reads the header. Fields that the kernel's version does not have are zero.
 fn read_header(file: &File) -> Result<setup_header, FileError> {
-    let mut start = [0; 1024];
-    let length = read_up_to(file, &mut start)?;
-    let start = &start[..length];
+    let mut start = Vec::new();
+    file.take(1024).read_to_end(&mut start)?;
     let mut header = setup_header::default();
     let bytes = header.as_mut_slice();
-    let from = HEADER as usize;
-    match start.get(from..from + bytes.len()) {
-        Some(found) => bytes.copy_from_slice(found),
-        None => return Err(FileError::Format(format(start))),
+    if let Some(found) = start.get(HEADER..HEADER + bytes.len()) {
+        bytes.copy_from_slice(found);
     }
     if header.header != MAGIC {
-        return Err(FileError::Format(format(start)));
+        return Err(FileError::Format(format(&start)));
     }
     let [_, body] = header.jump.to_le_bytes();
-    let end = (HEADER_BODY - HEADER) as usize + usize::from(body);
+    let end = HEADER_BODY - HEADER + usize::from(body);
     let unknown = header.as_mut_slice().get_mut(end..);
     unknown.unwrap_or_default().fill(0);
     Ok(header)
-}
-
-fn read_up_to(file: &File, buffer: &mut [u8]) -> Result<usize, FileError> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read_at(&mut buffer[length..], length as u64) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(length)
 }
 
 /// What a file is that has no valid header.

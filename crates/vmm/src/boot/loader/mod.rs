@@ -152,15 +152,17 @@ fn write_acpi(memory: &GuestMemoryMmap, acpi: &[u8]) -> Result<(), LoadError> {
 
 /// The zero page: what a boot loader tells the kernel.
 fn zero_page(image: &Image, initrd: Option<AddrRange>, layout: &Layout) -> boot_params {
-    let mut params = boot_params::default();
-    params.hdr = image.header;
+    let mut params = boot_params {
+        hdr: image.header,
+        acpi_rsdp_addr: ACPI_TABLES,
+        ..Default::default()
+    };
     params.hdr.type_of_loader = LOADER_UNKNOWN;
     (params.hdr.code32_start, _) = halves(KERNEL);
     (params.hdr.cmd_line_ptr, params.ext_cmd_line_ptr) = halves(COMMAND_LINE);
     let (start, size) = initrd.map_or((0, 0), |at| (at.start(), end(at) - at.start()));
     (params.hdr.ramdisk_image, params.ext_ramdisk_image) = halves(start);
     (params.hdr.ramdisk_size, params.ext_ramdisk_size) = halves(size);
-    params.acpi_rsdp_addr = ACPI_TABLES;
     let slots = params.e820_table.iter_mut();
     for (slot, (start, end, kind)) in slots.zip(e820(layout)) {
         (slot.addr, slot.size, slot.r#type) = (start, end - start, kind);
