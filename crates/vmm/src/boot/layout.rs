@@ -118,7 +118,10 @@ impl Layout {
         let too_large = LayoutError::TooLarge { memory, bits };
         let half = 1_u64 << (bits.clamp(1, MOST_BITS) - 1);
         let low = memory.min(LOW_RAM_END);
-        let high = AddrRange::new(HIGH_RAM_START, (memory - low).into());
+        let high = match memory - low {
+            0 => None,
+            size => Some(AddrRange::new(HIGH_RAM_START, size.into()).ok_or(too_large)?),
+        };
         let end = high.map_or(HIGH_RAM_START, |high| high.last() + 1);
         if end > half {
             return Err(too_large);

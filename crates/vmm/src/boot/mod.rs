@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Boots an ordinary Linux: `vmm boot`.
+//! Boots an ordinary Linux: `vmm boot`. On x86-64 only.
 //!
 //! ```text
 //! BootConfig ─► ram, loader, acpi, cpu ─► a VM at the kernel's 64-bit entry point
@@ -13,11 +13,14 @@
 pub mod acpi;
 pub mod bus;
 pub mod config;
+pub mod cpu;
 pub mod keys;
 pub mod layout;
+pub mod loader;
 pub mod outcome;
 pub mod pci;
 pub mod power;
+pub mod ram;
 pub mod serial;
 pub mod signals;
 pub mod terminal;
