@@ -178,6 +178,8 @@ mod tests {
     use super::*;
 
     const RECEIVED: u8 = 1;
+    const INTERRUPT_IDENTIFICATION: u8 = 2;
+    const NONE_PENDING: u8 = 1;
 
     /// Collects output, and fails once it is told to.
     #[derive(Clone, Default)]
@@ -261,7 +263,10 @@ mod tests {
         port.input(&paste[10..]);
         let mut received = Vec::new();
         while interrupt.read().is_ok() {
-            received.extend(handle_interrupt(&port, 256));
+            // Another interrupt may have been for the same bytes.
+            if read(&port, INTERRUPT_IDENTIFICATION) & NONE_PENDING == 0 {
+                received.extend(handle_interrupt(&port, 256));
+            }
         }
         assert!(received == paste, "{} bytes", received.len());
         assert_eq!(port.dropped(), 0);
