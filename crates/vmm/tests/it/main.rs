@@ -24,6 +24,7 @@ mod boot_pci {
     mod bars;
     mod config_space;
     mod fixture;
+    mod order;
     mod private_pages;
     mod random_writes;
 }

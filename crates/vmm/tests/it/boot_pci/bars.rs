@@ -36,9 +36,9 @@ fn fixture(count: usize) -> (Fixture, Vec<Arc<MemoryFunction>>) {
 impl Fixture {
     /// Writes both halves of BAR 0, the upper first.
     fn place(&self, device: u64, address: u64) -> Vec<&'static str> {
-        let (low, high) = (address as u32, (address >> 32) as u32);
-        let mut ioctls = self.config_write(device, BAR0 + 4, &high.to_le_bytes());
-        ioctls.extend(self.config_write(device, BAR0, &low.to_le_bytes()));
+        let bytes = address.to_le_bytes();
+        let mut ioctls = self.config_write(device, BAR0 + 4, &bytes[4..]);
+        ioctls.extend(self.config_write(device, BAR0, &bytes[..4]));
         ioctls
     }
 
@@ -206,6 +206,7 @@ fn decoding_stays_on_if_the_memory_cannot_be_hidden() {
     let error = functions[0].take_error().unwrap();
     assert!(matches!(error, WriteError::Hide(_)), "{error}");
     fixture.watch.refuses.store(false, Ordering::SeqCst);
+    assert_eq!(fixture.place(1, WINDOW), NONE, "nothing is left to be done");
     assert_eq!(fixture.decode(1, OFF), ["delete"]);
     assert_eq!(fixture.config_read(1, COMMAND) & 2, 0);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Both ways to configuration space.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vmm::boot::layout::{ECAM, PCI_CONFIG_PORTS};
+use vmm::boot::pci::Function;
 use vmm::boot::pci::bus::{BusFull, PciBus};
 use vmm::boot::pci::function::EmulatedFunction;
 use vmm::boot::pci::host_bridge::HostBridge;
@@ -96,6 +97,41 @@ fn absent_functions_read_as_ones_and_ignore_writes() {
         fixture.select(address);
         assert_eq!(fixture.data(DATA), [0xff; 4]);
     }
+}
+
+/// A function that lists the requests that it gets.
+#[derive(Debug, Default)]
+struct Requests(Mutex<Vec<(u64, usize)>>);
+
+impl Function for Requests {
+    fn config_read(&self, offset: u64, data: &mut [u8]) {
+        self.0.lock().unwrap().push((offset, data.len()));
+    }
+
+    fn config_write(&self, offset: u64, data: &[u8]) {
+        self.0.lock().unwrap().push((offset, data.len()));
+    }
+}
+
+#[test]
+fn a_function_gets_aligned_requests_of_up_to_four_bytes() {
+    let fixture = Fixture::new();
+    let function = Arc::<Requests>::default();
+    fixture.plug(vec![function.clone()]);
+    let (memory, ports) = (fixture.spaces.memory, fixture.spaces.ports);
+    let device = ECAM.0 + (1 << 15);
+    let requests = || std::mem::take(&mut *function.0.lock().unwrap());
+    fixture.load::<8>(memory, device + 8);
+    assert_eq!(requests(), [(8, 4), (12, 4)]);
+    fixture.store(memory, device + 0x42, &[0; 4]);
+    assert_eq!(requests(), [(0x42, 2), (0x44, 2)]);
+    fixture.store(memory, device + 0xffd, &[0; 8]);
+    assert_eq!(requests(), [(0xffd, 1), (0xffe, 2)]);
+    fixture.select(0x8000_0840);
+    fixture.store(ports, DATA - 2, &[0; 8]);
+    assert_eq!(requests(), [(0x40, 4)]);
+    fixture.load::<4>(ports, DATA + 1);
+    assert_eq!(requests(), [(0x41, 1), (0x42, 2)]);
 }
 
 #[test]

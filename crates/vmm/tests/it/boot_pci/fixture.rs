@@ -54,6 +54,7 @@ impl Listener<Handle> for Watch {
     }
 }
 
+#[derive(Debug)]
 pub struct Fixture {
     pub spaces: GuestSpaces,
     pub windows: PciWindows,
@@ -189,8 +190,13 @@ impl TestDevice {
     }
 
     pub fn guest(&self) -> GuestConfig {
+        Self::guest_of(&self.config.lock().unwrap())
+    }
+
+    /// What a guest sees of this configuration space.
+    pub fn guest_of(config: &[u8]) -> GuestConfig {
         let bars: Vec<Bar> = BARS.map(|(i, kind, size, _)| bar(i, kind, size)).to_vec();
-        GuestConfig::new(&self.config.lock().unwrap(), &bars).unwrap()
+        GuestConfig::new(config, &bars).unwrap()
     }
 
     /// BARs of memory and a trapped I/O BAR, each named by its number.
@@ -214,7 +220,8 @@ impl TestDevice {
 impl FunctionDevice for TestDevice {
     fn config_read(&self, offset: u64, data: &mut [u8]) {
         let config = self.config.lock().unwrap();
-        let there = config.get(offset as usize..).unwrap_or_default();
+        let offset = usize::try_from(offset).unwrap();
+        let there = config.get(offset..).unwrap_or_default();
         for (byte, from) in data.iter_mut().zip(there) {
             *byte = *from;
         }
@@ -224,7 +231,7 @@ impl FunctionDevice for TestDevice {
         let mut config = self.config.lock().unwrap();
         for (place, byte) in (offset..).zip(data) {
             if (COMMAND..COMMAND + 2).contains(&place) {
-                config[place as usize] = *byte;
+                config[usize::try_from(place).unwrap()] = *byte;
             }
         }
     }

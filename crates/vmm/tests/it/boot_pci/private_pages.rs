@@ -31,9 +31,7 @@ fn accepted(revokes: bool) -> (Fixture, Arc<EmulatedFunction<TestDevice>>) {
     let guest = device.guest();
     let function = Arc::new(EmulatedFunction::new(device, guest, bars));
     fixture.plug(vec![function.clone()]);
-    function
-        .write(0x10, &(WINDOW as u32).to_le_bytes())
-        .unwrap();
+    function.write(0x10, &WINDOW.to_le_bytes()[..4]).unwrap();
     function.write(COMMAND, &[2, 0]).unwrap();
     let range = AddrRange::new(WINDOW, size.into()).unwrap();
     let mut model = fixture.spaces.model();
@@ -65,8 +63,8 @@ fn accepted_pages_that_no_one_revokes_keep_the_device_decoding() {
 #[test]
 fn accepted_pages_do_not_move() {
     let (fixture, function) = accepted(true);
-    let moved = (WINDOW as u32 + 0x1_0000).to_le_bytes();
-    let error = function.write(0x10, &moved).unwrap_err();
+    let moved = (WINDOW + 0x1_0000).to_le_bytes();
+    let error = function.write(0x10, &moved[..4]).unwrap_err();
     let WriteError::Show(BarError::Commit(CommitError::Accepted { .. })) = error else {
         panic!("{error}");
     };
