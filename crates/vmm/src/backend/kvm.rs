@@ -20,7 +20,7 @@ use crate::guest::{GuestError, Processor, ProcessorError, VcpuGuest};
 use crate::machine::{AssignedBar, Machine};
 
 /// `KVM_X86_SW_PROTECTED_VM` (arch/x86/include/uapi/asm/kvm.h).
-const SW_PROTECTED_VM: u64 = 1;
+pub(crate) const SW_PROTECTED_VM: u64 = 1;
 
 /// The kernel's KVM with one VM.
 #[derive(Debug)]
@@ -47,6 +47,9 @@ pub enum KvmError {
     /// The kernel does not have the requested ABI.
     #[error("KVM takes no memory without a host address by {0}: {1}")]
     Abi(AbiProfile, ProbeError),
+    /// The kernel has no software-protected VMs.
+    #[error("KVM has no software-protected VMs (KVM_X86_SW_PROTECTED_VM)")]
+    NoProtectedVms,
     /// No guest can run on this processor.
     #[error(transparent)]
     Processor(#[from] ProcessorError),
@@ -87,7 +90,8 @@ impl Kvm {
     }
 }
 
-fn open(path: &Path) -> Result<KvmDevice, KvmError> {
+/// Opens the device of KVM.
+pub(crate) fn open(path: &Path) -> Result<KvmDevice, KvmError> {
     let unopened = |error| KvmError::Open(path.to_path_buf(), error);
     // Opened here first for the error's text: the call below has a number only.
     File::options()

@@ -2,6 +2,8 @@
 //! The command line: arguments, output and exit status.
 
 mod bars;
+#[cfg(target_arch = "x86_64")]
+mod boot;
 mod run;
 
 use std::error::Error;
@@ -63,6 +65,9 @@ enum Command {
     Mtree(MtreeArgs),
     /// Report which bytes of each BAR are private, shared, trapped or blocked.
     Bars(bars::BarsArgs),
+    /// Boot a Linux kernel, with devices assigned to it.
+    #[cfg(target_arch = "x86_64")]
+    Boot(boot::BootArgs),
 }
 
 #[derive(Debug, Args)]
@@ -170,10 +175,19 @@ pub fn main() -> ExitCode {
         Some(Command::Map(args)) => map(&args).map(|()| true),
         Some(Command::Mtree(args)) => mtree(&args).map(|()| true),
         Some(Command::Bars(args)) => bars::run(args).map(|()| true),
+        #[cfg(target_arch = "x86_64")]
+        Some(Command::Boot(args)) => return status(boot::boot(args)),
     };
+    status(result.map(|is_as_expected| match is_as_expected {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(1),
+    }))
+}
+
+/// The exit status of a command; prints its error.
+fn status(result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(status) => status,
         // The reader has closed the pipe. Exit as if by SIGPIPE, because not every
         // step was executed.
         Err(error) if is_broken_pipe(&*error) => ExitCode::from(141),

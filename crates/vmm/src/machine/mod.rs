@@ -9,7 +9,7 @@ mod device_name;
 mod error;
 mod fields;
 mod limits;
-mod number;
+pub(crate) mod number;
 mod raw;
 mod region_totals;
 mod regions;

@@ -43,7 +43,8 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-fn read(text: &str) -> Option<u128> {
+/// Reads a number with an optional unit. `None` if the text is none.
+pub(crate) fn read(text: &str) -> Option<u128> {
     let text = text.replace('_', "");
     let number = match text.strip_prefix("0x") {
         Some(hex) if !hex.starts_with('+') => u128::from_str_radix(hex, 16).ok()?,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::boot::bus::TrapDevice;
 use crate::boot::pci::Function;
+use crate::boot::pci::function::WriteError;
 
 /// How many device numbers a bus has.
 const DEVICES: usize = 32;
@@ -45,6 +46,13 @@ impl PciBus {
         let (device, slot) = slots.find(|(_, slot)| slot.is_none()).ok_or(BusFull)?;
         *slot = Some(function);
         Ok(device)
+    }
+
+    /// The errors of stores that the guest cannot be told of, one for each function,
+    /// with its device number.
+    pub fn take_errors(&self) -> impl Iterator<Item = (usize, WriteError)> {
+        let functions = self.functions.iter().enumerate();
+        functions.filter_map(|(number, function)| Some((number, function.as_ref()?.take_error()?)))
     }
 
     /// `address` is as in ECAM.

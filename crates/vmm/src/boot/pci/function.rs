@@ -109,12 +109,6 @@ impl<D: FunctionDevice> EmulatedFunction<D> {
         self.state().write(&self.device, offset, data)
     }
 
-    /// The first error of a guest's write since the last call. The guest cannot be
-    /// told, and must not be able to flood a log: the caller decides when to report.
-    pub fn take_error(&self) -> Option<WriteError> {
-        self.state().error.take()
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         // The next write puts the BARs where they belong.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -137,6 +131,10 @@ impl<D: FunctionDevice> Function for EmulatedFunction<D> {
         if let Err(error) = state.write(&self.device, offset, data) {
             state.error.get_or_insert(error);
         }
+    }
+
+    fn take_error(&self) -> Option<WriteError> {
+        self.state().error.take()
     }
 }
 

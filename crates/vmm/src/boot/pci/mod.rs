@@ -10,12 +10,16 @@
 
 use std::fmt::Debug;
 
+use function::WriteError;
+
+pub mod assigned;
 pub mod bars;
 pub mod bus;
 pub mod function;
 mod header;
 pub mod host_bridge;
 pub mod memory;
+pub mod messages;
 pub mod windows;
 
 /// A PCI function as the bus sees it. Several vCPUs may call it at once.
@@ -26,4 +30,9 @@ pub trait Function: Debug + Send + Sync {
 
     /// The guest stores 1, 2 or 4 bytes to configuration space.
     fn config_write(&self, offset: u64, data: &[u8]);
+
+    /// The first error of a store that the guest cannot be told of, since the last call.
+    fn take_error(&self) -> Option<WriteError> {
+        None
+    }
 }

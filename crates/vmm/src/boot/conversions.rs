@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Carries out the guest's requests to convert pages, for all vCPUs.
+
+use kvm_slots::KvmVm;
+use kvm_slots::convert::{
+    ConvertError, Converted, Engine, ModelPages, PageRange, PageState, Request, RequestError,
+};
+use memory_model::{AddrRange, PAGE_SIZE};
+
+use super::bus::GuestSpaces;
+use super::notes::Notes;
+
+/// Converts pages in the model, in KVM, and for devices.
+#[derive(Debug)]
+pub struct Conversions {
+    spaces: GuestSpaces,
+    engine: Engine<KvmVm>,
+    notes: Notes,
+}
+
+impl Conversions {
+    /// Converts by `engine`, which has its listeners.
+    pub fn new(spaces: GuestSpaces, engine: Engine<KvmVm>, notes: Notes) -> Self {
+        Self {
+            spaces,
+            engine,
+            notes,
+        }
+    }
+
+    /// The hypercall `KVM_HC_MAP_GPA_RANGE`. Returns its result for the guest.
+    pub fn hypercall(&self, gpa: u64, pages: u64, attributes: u64) -> u64 {
+        let request = Request::hypercall(gpa, pages, attributes);
+        let error = match request.map_err(ConvertError::from) {
+            Ok(request) => match self.convert(request) {
+                Ok(_) => return 0,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        error.hypercall_return().cast_unsigned()
+    }
+
+    /// Converts all pages of a request, or none.
+    ///
+    /// # Errors
+    /// [`ConvertError`].
+    pub fn convert(&self, request: Request) -> Result<Converted, ConvertError> {
+        let mut model = self.spaces.model();
+        let mut pages = ModelPages::new(&mut *model, self.spaces.memory);
+        self.engine.convert(&mut pages, request)
+    }
+
+    /// `KVM_EXIT_MEMORY_FAULT` in words. A guest has to ask before it accesses a page
+    /// in its other state, so that nothing is converted here.
+    pub fn memory_fault(&self, flags: u64, gpa: u64, size: u64) -> String {
+        let view = self.spaces.model().view(self.spaces.memory);
+        let region = view.find(gpa).map_or("nothing", |run| run.region().name());
+        let expected = Request::memory_fault(flags, gpa, size).map(Request::to);
+        let why = match expected {
+            Ok(PageState::Private) => "which the guest has not accepted",
+            Ok(PageState::Shared) => "which is private",
+            Err(RequestError::Flags { .. }) => "for a reason that KVM does not explain",
+            Err(_) => "and KVM's exit has no pages",
+        };
+        format!("a memory fault at {gpa:#x} in {region}, {why} (flags {flags:#x})")
+    }
+
+    /// Revokes the pages of `range` that the guest has accepted: their device is about
+    /// to stop responding.
+    pub fn revoke(&self, range: AddrRange) {
+        let start = range.start() / PAGE_SIZE * PAGE_SIZE;
+        let end = (range.last() / PAGE_SIZE + 1).checked_mul(PAGE_SIZE);
+        let pages = end.and_then(|end| PageRange::between(start, end));
+        let Some(pages) = pages else { return };
+        let mut model = self.spaces.model();
+        let mut state = ModelPages::new(&mut *model, self.spaces.memory);
+        let revoked = self.engine.revoke(&mut state, pages);
+        if revoked.bytes != 0 {
+            self.notes.add(format!(
+                "{:#x} bytes at {:#x} were revoked: the device does not respond",
+                revoked.bytes,
+                range.start()
+            ));
+        }
+        if !revoked.not_shared.is_empty() {
+            self.notes.add(format!(
+                "KVM takes them for private: {}",
+                revoked.not_shared
+            ));
+        }
+    }
+}

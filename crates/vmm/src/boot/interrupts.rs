@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Routes interrupts to the guest: each is an eventfd that KVM injects (irqfd). The
+//! VMM injects none itself.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
+};
+use kvm_slots::{Errno, KvmVm};
+use vfio_private::emulate::Message;
+use vm_allocator::IdAllocator;
+use vmm_sys_util::eventfd::EventFd;
+
+/// The pins of KVM's I/O APIC, whose GSIs are their numbers.
+const IO_APIC_PINS: u32 = 24;
+/// The pins of one of the two PICs.
+const PIC_PINS: u32 = 8;
+/// The end of GSIs (`KVM_MAX_IRQ_ROUTES`, include/linux/kvm_host.h).
+const GSI_END: u32 = 4096;
+
+/// Why an interrupt cannot be routed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InterruptError {
+    /// All GSIs are in use.
+    #[error("there are no more than {GSI_END} interrupts")]
+    NoGsi,
+    /// The eventfd cannot be made.
+    #[error("an interrupt's eventfd cannot be made: {0}")]
+    EventFd(std::io::Error),
+    /// KVM refused.
+    #[error("KVM refused to {call} for GSI {gsi}: {errno}")]
+    Kvm {
+        /// The ioctl.
+        call: &'static str,
+        /// The GSI.
+        gsi: u32,
+        /// The error.
+        errno: Errno,
+    },
+}
+
+/// The interrupts of one VM. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Interrupts {
+    vm: KvmVm,
+    routes: Arc<Mutex<Routes>>,
+    assigned: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Routes {
+    gsis: IdAllocator,
+    messages: BTreeMap<u32, Message>,
+}
+
+impl Interrupts {
+    /// The interrupts of `vm`, which has KVM's interrupt controllers.
+    pub fn new(vm: KvmVm) -> Self {
+        let gsis = IdAllocator::new(IO_APIC_PINS, GSI_END - 1);
+        Self {
+            vm,
+            routes: Arc::new(Mutex::new(Routes {
+                // The range is not empty.
+                gsis: gsis.expect("GSIs"),
+                messages: BTreeMap::new(),
+            })),
+            assigned: Arc::default(),
+        }
+    }
+
+    /// An eventfd whose signals raise a pin of the I/O APIC for a moment.
+    ///
+    /// # Errors
+    /// [`InterruptError::EventFd`], [`InterruptError::Kvm`].
+    pub fn pin(&self, gsi: u32) -> Result<EventFd, InterruptError> {
+        let event = event()?;
+        self.assign(&event, gsi)?;
+        Ok(event)
+    }
+
+    /// An eventfd that has no route to the guest yet.
+    ///
+    /// # Errors
+    /// [`InterruptError::EventFd`], [`InterruptError::NoGsi`].
+    pub fn line(&self) -> Result<MessageLine, InterruptError> {
+        let event = event()?;
+        let gsi = self.routes().gsis.allocate_id();
+        Ok(MessageLine {
+            interrupts: self.clone(),
+            gsi: gsi.map_err(|_| InterruptError::NoGsi)?,
+            event,
+            is_assigned: false,
+        })
+    }
+
+    fn assign(&self, event: &EventFd, gsi: u32) -> Result<(), InterruptError> {
+        let assigned = self.vm.fd().register_irqfd(event, gsi);
+        assigned.map_err(|error| InterruptError::Kvm {
+            call: "KVM_IRQFD",
+            gsi,
+            errno: error.into(),
+        })?;
+        self.assigned.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many eventfds were assigned so far.
+    pub fn assigned(&self) -> u64 {
+        self.assigned.load(Ordering::Relaxed)
+    }
+
+    /// Sets or removes a GSI's message, and hands all routes to KVM.
+    fn set(&self, gsi: u32, message: Option<Message>) -> Result<(), InterruptError> {
+        let mut routes = self.routes();
+        let old = routes.messages.get(&gsi).copied();
+        if old == message {
+            return Ok(());
+        }
+        routes.replace(gsi, message);
+        let entries = KvmIrqRouting::from_entries(&routes.entries());
+        let entries = entries.map_err(|_| InterruptError::NoGsi)?;
+        let set = self.vm.fd().set_gsi_routing(&entries);
+        set.map_err(|error| {
+            routes.replace(gsi, old);
+            InterruptError::Kvm {
+                call: "KVM_SET_GSI_ROUTING",
+                gsi,
+                errno: error.into(),
+            }
+        })
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Routes {
+    fn replace(&mut self, gsi: u32, message: Option<Message>) {
+        match message {
+            Some(message) => self.messages.insert(gsi, message),
+            None => self.messages.remove(&gsi),
+        };
+    }
+
+    /// Every route: KVM replaces its own default ones too.
+    fn entries(&self) -> Vec<kvm_irq_routing_entry> {
+        let pic = |gsi| match gsi / PIC_PINS {
+            0 => Some((KVM_IRQCHIP_PIC_MASTER, gsi)),
+            1 => Some((KVM_IRQCHIP_PIC_SLAVE, gsi - PIC_PINS)),
+            _ => None,
+        };
+        // The timer's pin: ISA interrupt 0 is pin 2 of an I/O APIC.
+        let io_apic = |gsi| (KVM_IRQCHIP_IOAPIC, if gsi == 0 { 2 } else { gsi });
+        let pins = (0..IO_APIC_PINS).flat_map(|gsi| {
+            [pic(gsi), Some(io_apic(gsi))]
+                .into_iter()
+                .flatten()
+                .map(move |(irqchip, pin)| kvm_irq_routing_entry {
+                    gsi,
+                    type_: KVM_IRQ_ROUTING_IRQCHIP,
+                    u: kvm_irq_routing_entry__bindgen_ty_1 {
+                        irqchip: kvm_irq_routing_irqchip { irqchip, pin },
+                    },
+                    ..Default::default()
+                })
+        });
+        pins.chain(
+            self.messages
+                .iter()
+                .map(|(gsi, message)| message_entry(*gsi, *message)),
+        )
+        .collect()
+    }
+}
+
+fn message_entry(gsi: u32, message: Message) -> kvm_irq_routing_entry {
+    let [a, b, c, d, e, f, g, h] = message.address.to_le_bytes();
+    kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_MSI,
+        u: kvm_irq_routing_entry__bindgen_ty_1 {
+            msi: kvm_irq_routing_msi {
+                address_lo: u32::from_le_bytes([a, b, c, d]),
+                address_hi: u32::from_le_bytes([e, f, g, h]),
+                data: message.data,
+                ..Default::default()
+            },
+        },
+        ..Default::default()
+    }
+}
+
+/// An eventfd whose signals reach the guest as a message while it has a route. A
+/// signal without a route stays pending in the eventfd, and KVM delivers it when the
+/// eventfd gets a route.
+#[derive(Debug)]
+pub struct MessageLine {
+    interrupts: Interrupts,
+    gsi: u32,
+    event: EventFd,
+    is_assigned: bool,
+}
+
+impl MessageLine {
+    /// The eventfd, for the device.
+    pub fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    /// Routes the eventfd to the guest as `message`.
+    ///
+    /// # Errors
+    /// [`InterruptError::Kvm`]; the eventfd has its old route.
+    pub fn route(&mut self, message: Message) -> Result<(), InterruptError> {
+        self.interrupts.set(self.gsi, Some(message))?;
+        if !self.is_assigned {
+            self.interrupts.assign(&self.event, self.gsi)?;
+            self.is_assigned = true;
+        }
+        Ok(())
+    }
+
+    /// Removes the route: signals are pending from now on.
+    pub fn unroute(&mut self) {
+        if std::mem::take(&mut self.is_assigned) {
+            // It is assigned, and KVM has no other reason to refuse.
+            let _ = self
+                .interrupts
+                .vm
+                .fd()
+                .unregister_irqfd(&self.event, self.gsi);
+        }
+    }
+
+    /// Whether a signal is pending.
+    pub fn is_pending(&self) -> bool {
+        if self.is_assigned {
+            return false;
+        }
+        // The eventfd counts signals, and a read takes them all.
+        match self.event.read() {
+            Ok(signals) => self.event.write(signals).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// Drops a pending signal.
+    pub fn discard(&self) {
+        // It is nonblocking: nothing is pending if it fails.
+        let _ = self.event.read();
+    }
+}
+
+impl Drop for MessageLine {
+    fn drop(&mut self) {
+        self.unroute();
+        // A route that no eventfd has does nothing.
+        let _ = self.interrupts.set(self.gsi, None);
+        let _ = self.interrupts.routes().gsis.free_id(self.gsi);
+    }
+}
+
+fn event() -> Result<EventFd, InterruptError> {
+    let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
+    EventFd::new(flags).map_err(InterruptError::EventFd)
+}

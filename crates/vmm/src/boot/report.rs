@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What `vmm boot` reports at the end.
+
+use std::sync::atomic::Ordering;
+
+use memory_map::SlotRow;
+use serde::Serialize;
+
+use super::machine::Machine;
+use super::outcome::Outcome;
+
+/// How the guest ended, and what was seen of it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// `power-off`, `panic`, `reset`, `fault` or `left`.
+    pub ended: &'static str,
+    /// What happened, if it was a fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// The regions whose accesses left the guest, each with their number.
+    pub exits: Vec<RegionExits>,
+    /// The memslots at the end.
+    pub slots: Vec<SlotRow>,
+    /// How many eventfds were connected to interrupts of the guest (irqfd). There is
+    /// no other way for an interrupt to reach it.
+    pub irqfds: u64,
+    /// What the user should know.
+    pub notes: Vec<String>,
+    #[serde(skip)]
+    status: u8,
+}
+
+/// How often accesses to a region left the guest.
+#[derive(Debug, Serialize)]
+pub struct RegionExits {
+    /// The region.
+    pub region: String,
+    /// How often.
+    pub count: u64,
+}
+
+impl Report {
+    /// The report on a machine whose guest is over.
+    pub fn new(machine: &Machine, outcome: Outcome) -> Self {
+        let status = outcome.status();
+        let (ended, fault) = match outcome {
+            Outcome::PowerOff => ("power-off", None),
+            Outcome::Panic => ("panic", None),
+            Outcome::Reset => ("reset", None),
+            Outcome::Fault(text) => ("fault", Some(text)),
+            Outcome::Left => ("left", None),
+        };
+        let table = machine.slots.table();
+        Self {
+            ended,
+            fault,
+            exits: exits(machine),
+            slots: table.slots().map(SlotRow::from).collect(),
+            irqfds: machine.interrupts.assigned(),
+            notes: notes(machine),
+            status,
+        }
+    }
+
+    /// The exit status of `vmm boot`.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
+    /// The report in words, a line each.
+    pub fn text(&self) -> String {
+        let mut text = match (self.ended, &self.fault) {
+            ("power-off", _) => "vmm: the guest switched itself off\n".into(),
+            ("panic", _) => "vmm: the guest's kernel panicked\n".into(),
+            ("reset", _) => "vmm: the guest reset the machine\n".into(),
+            (_, Some(fault)) => format!("vmm: a vCPU cannot go on: {fault}\n"),
+            _ => "vmm: left\n".to_string(),
+        };
+        for note in &self.notes {
+            text += &format!("vmm: note: {note}\n");
+        }
+        text
+    }
+}
+
+/// The notes, and the errors that functions have kept.
+fn notes(machine: &Machine) -> Vec<String> {
+    let errors = machine.bus.take_errors();
+    let errors = errors.map(|(number, error)| format!("PCI device {number}: {error}"));
+    machine.notes.list().into_iter().chain(errors).collect()
+}
+
+fn exits(machine: &Machine) -> Vec<RegionExits> {
+    let model = machine.spaces.model();
+    let tree = model.tree();
+    let all = tree.roots().flat_map(|root| tree.walk(root));
+    let regions = all.filter_map(|(_, id)| tree.region(id).ok());
+    let counted = regions.map(|region| RegionExits {
+        region: region.name().into(),
+        count: region.handle().exits.load(Ordering::Relaxed),
+    });
+    counted.filter(|exits| exits.count > 0).collect()
+}

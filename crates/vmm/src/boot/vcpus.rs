@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The threads of the vCPUs: each runs the guest and answers its exits by the view
+//! that was current when it left the guest.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use kvm_bindings::{
+    KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN,
+};
+use kvm_ioctls::VcpuExit;
+use kvm_slots::Errno;
+use kvm_slots::vcpu_gate::{GatedVcpu, RunError, RunOutcome};
+use memory_model::{FlatView, ViewReader};
+
+use super::bus::{self, Handle};
+use super::conversions::Conversions;
+use super::outcome::{End, Outcome};
+use super::power::Power;
+
+/// `KVM_HC_MAP_GPA_RANGE` (include/uapi/linux/kvm_para.h).
+const HYPERCALL_MAP_GPA_RANGE: u64 = 12;
+/// The return value for a hypercall that does not exist, -`KVM_ENOSYS`.
+const NO_SUCH_HYPERCALL: u64 = (-1000_i64).cast_unsigned();
+
+/// What a vCPU's thread needs to answer exits.
+#[derive(Clone, Debug)]
+pub struct ExitContext {
+    /// The view of guest-physical memory.
+    pub memory: ViewReader<Handle>,
+    /// The view of I/O ports.
+    pub ports: ViewReader<Handle>,
+    /// Converts pages at the guest's request.
+    pub conversions: Arc<Conversions>,
+    /// What resets the machine.
+    pub power: Arc<Power>,
+    /// Where the end is reported.
+    pub end: End,
+}
+
+/// Starts a vCPU's thread, which ends when the gate is stopped or the guest is over.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn spawn(
+    number: usize,
+    mut vcpu: GatedVcpu,
+    context: ExitContext,
+) -> std::io::Result<JoinHandle<()>> {
+    Builder::new().name(format!("vcpu{number}")).spawn(move || {
+        let end = context.end.clone();
+        let panicked = OnPanic(number, end.clone());
+        if let Some(outcome) = run(&mut vcpu, &context) {
+            end.report(outcome);
+        }
+        drop(panicked);
+    })
+}
+
+/// Ends the guest if the thread of a vCPU panics.
+struct OnPanic(usize, End);
+
+impl Drop for OnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = format!("the thread of vCPU {} panicked", self.0);
+            self.1.report(Outcome::Fault(text));
+        }
+    }
+}
+
+/// Runs the guest until it is over. `None` if another thread has ended it.
+fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
+    let (mut memory, mut ports) = (context.memory.for_thread(), context.ports.for_thread());
+    loop {
+        let result = vcpu.run_with(|| (memory.view(), ports.view()));
+        let stop = match result {
+            Ok((RunOutcome::Exit(exit), Some((memory, ports)))) => {
+                answer(exit, memory, ports, context)
+            }
+            Ok((RunOutcome::Stopped, _)) => return None,
+            Ok(_) => None,
+            Err(error) => Some(Stop::Failed(error)),
+        };
+        match stop {
+            None if context.end.is_over() => return None,
+            None => {}
+            Some(Stop::Outcome(outcome)) => return Some(outcome),
+            Some(Stop::Internal) => return Some(Outcome::Fault(internal_error(vcpu))),
+            Some(Stop::Failed(RunError::Kvm(Errno::EAGAIN))) => {}
+            Some(Stop::Failed(error)) => return Some(Outcome::Fault(failed(vcpu, &error))),
+        }
+    }
+}
+
+/// Why a vCPU cannot go on.
+enum Stop {
+    Outcome(Outcome),
+    Internal,
+    Failed(RunError),
+}
+
+fn answer(
+    exit: VcpuExit<'_>,
+    memory: &FlatView<Handle>,
+    ports: &FlatView<Handle>,
+    ExitContext {
+        conversions, power, ..
+    }: &ExitContext,
+) -> Option<Stop> {
+    let fault = |text: String| Some(Stop::Outcome(Outcome::Fault(text)));
+    match exit {
+        VcpuExit::MmioRead(gpa, data) => bus::read(memory, gpa, data),
+        VcpuExit::MmioWrite(gpa, data) => bus::write(memory, gpa, data),
+        VcpuExit::IoIn(port, data) => {
+            let width = port_width(data.len());
+            for data in data.chunks_mut(width) {
+                bus::read(ports, port.into(), data);
+            }
+        }
+        VcpuExit::IoOut(port, data) => {
+            for data in data.chunks(port_width(data.len())) {
+                bus::write(ports, port.into(), data);
+            }
+        }
+        VcpuExit::Hypercall(call) => {
+            let [gpa, pages, attributes, ..] = call.args;
+            *call.ret = match call.nr {
+                HYPERCALL_MAP_GPA_RANGE => conversions.hypercall(gpa, pages, attributes),
+                _ => NO_SUCH_HYPERCALL,
+            };
+        }
+        VcpuExit::MemoryFault { flags, gpa, size } => {
+            return fault(conversions.memory_fault(flags, gpa, size));
+        }
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
+            return Some(Stop::Outcome(Outcome::PowerOff));
+        }
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => {
+            return Some(Stop::Outcome(Outcome::Reset));
+        }
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _) => {
+            return Some(Stop::Outcome(Outcome::Panic));
+        }
+        // A triple fault, the last way in which Linux resets a machine.
+        VcpuExit::Shutdown => power.reset(),
+        VcpuExit::FailEntry(reason, _) => {
+            return fault(format!(
+                "the processor refused to enter the guest: {reason:#x}"
+            ));
+        }
+        VcpuExit::InternalError => return Some(Stop::Internal),
+        // Local APICs are KVM's, and so is waiting for interrupts.
+        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_) => {}
+        other => return fault(format!("an exit that no one handles: {other:?}")),
+    }
+    None
+}
+
+/// The width of each access of a port exit with this many bytes. An exit of a string
+/// instruction has several accesses to one port, and kvm-ioctls does not report their
+/// width: lengths that a single access can have are taken for one.
+fn port_width(len: usize) -> usize {
+    match len {
+        1 | 2 | 4 => len,
+        _ => 1,
+    }
+}
+
+/// `KVM_EXIT_INTERNAL_ERROR` in words, with the instruction if KVM reports it.
+fn internal_error(vcpu: &mut GatedVcpu) -> String {
+    let rip = vcpu.fd().get_regs().map_or(0, |regs| regs.rip);
+    let run = vcpu.fd_mut().get_kvm_run();
+    // SAFETY: the exit's reason says that KVM has filled in this member, and any bytes
+    // are valid numbers.
+    let error = unsafe { run.__bindgen_anon_1.internal };
+    if error.suberror != KVM_INTERNAL_ERROR_EMULATION {
+        return format!("KVM's internal error {} at {rip:#x}", error.suberror);
+    }
+    // SAFETY: as above. This member has the same first field, and more in the same
+    // bytes of the union.
+    let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
+    let mut text = format!("KVM cannot emulate the guest's instruction at {rip:#x}");
+    if failure.ndata >= 1 && failure.flags & 1 != 0 {
+        // SAFETY: as above; the flag says that the instruction's bytes are there.
+        let instruction = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
+        let size = usize::from(instruction.insn_size).min(instruction.insn_bytes.len());
+        text += ":";
+        for byte in &instruction.insn_bytes[..size] {
+            text += &format!(" {byte:02x}");
+        }
+    }
+    text
+}
+
+/// The error of `KVM_RUN` in words.
+fn failed(vcpu: &mut GatedVcpu, error: &RunError) -> String {
+    let rip = vcpu.fd().get_regs().map_or(0, |regs| regs.rip);
+    match error {
+        RunError::Kvm(Errno::ENODEV) => {
+            let run = vcpu.fd_mut().get_kvm_run();
+            // SAFETY: any bytes of the union are valid numbers. With this error, KVM
+            // reports the address there.
+            let gpa = unsafe { run.__bindgen_anon_1.memory_fault }.gpa;
+            format!("no device answers at {gpa:#x}, which the guest accessed at {rip:#x}")
+        }
+        error => format!("KVM_RUN failed at {rip:#x}: {error}"),
+    }
+}

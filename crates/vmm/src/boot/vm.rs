@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The VM of the kernel's KVM, with its interrupt controllers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kvm_bindings::{
+    KVM_CAP_EXIT_HYPERCALL, KVM_CAP_VM_TYPES, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config,
+};
+use kvm_ioctls::Kvm;
+use kvm_slots::probe::probe_abi;
+use kvm_slots::{AbiProfile, KvmVm, SlotTable};
+
+use super::layout::{KVM_IDENTITY_MAP, KVM_TSS};
+use crate::backend::kvm::{KvmError, SW_PROTECTED_VM, open};
+use crate::guest::Processor;
+
+/// `1 << KVM_HC_MAP_GPA_RANGE`.
+const MAP_GPA_RANGE: u64 = 1 << 12;
+
+/// KVM and one VM.
+#[derive(Debug)]
+pub struct GuestVm {
+    /// The device of KVM.
+    pub kvm: Kvm,
+    /// The VM.
+    pub vm: KvmVm,
+    /// The width of guest-physical addresses, in bits.
+    pub address_bits: u32,
+}
+
+impl GuestVm {
+    /// A VM with KVM's interrupt controllers and timer, without memory and vCPUs. A
+    /// confidential one is software-protected, and its guest converts pages by
+    /// hypercalls. Probes that the kernel has the ABI.
+    ///
+    /// # Errors
+    /// [`KvmError`].
+    pub fn new(device: &Path, abi: AbiProfile, confidential: bool) -> Result<Self, KvmError> {
+        let kvm = open(device)?;
+        let processor = Processor::probe(&kvm)?;
+        let failed = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
+        let fd = match confidential || abi.needs_private_memory() {
+            true => {
+                let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
+                if u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM == 0 {
+                    return Err(KvmError::NoProtectedVms);
+                }
+                kvm.create_vm_with_type(SW_PROTECTED_VM)
+            }
+            false => kvm.create_vm(),
+        };
+        let fd = Arc::new(fd.map_err(failed("create a VM"))?);
+        let vm = KvmVm::new(Arc::clone(&fd)).with_address_bits(processor.physical_bits());
+        if abi != AbiProfile::None {
+            // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if
+            // the probe fails.
+            unsafe { probe_abi(&vm, &SlotTable::new(), abi, 0, None) }
+                .map_err(|why| KvmError::Abi(abi, why))?;
+        }
+        // Intel processors without unrestricted guests use both.
+        fd.set_identity_map_address(KVM_IDENTITY_MAP)
+            .map_err(failed("place its identity map"))?;
+        fd.set_tss_address(usize::try_from(KVM_TSS).unwrap_or(usize::MAX))
+            .map_err(failed("place its task state"))?;
+        fd.create_irq_chip()
+            .map_err(failed("create interrupt controllers"))?;
+        fd.create_pit2(kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        })
+        .map_err(failed("create a timer"))?;
+        if confidential {
+            fd.enable_cap(&kvm_enable_cap {
+                cap: KVM_CAP_EXIT_HYPERCALL,
+                args: [MAP_GPA_RANGE, 0, 0, 0],
+                ..Default::default()
+            })
+            .map_err(failed("pass hypercalls on"))?;
+        }
+        Ok(Self {
+            kvm,
+            vm,
+            address_bits: processor.physical_bits(),
+        })
+    }
+}
