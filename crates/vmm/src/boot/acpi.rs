@@ -3,8 +3,8 @@
 //!
 //! The machine is *hardware-reduced*: it has no PM1 registers, PM timer or SCI.
 //! Linux then ignores the 8259 PIC and the 8254 timer too
-//! (`acpi_generic_reduced_hw_init`), so it takes the TSC's frequency from kvmclock
-//! or CPUID.
+//! (`acpi_generic_reduced_hw_init`). It needs the TSC's frequency from kvmclock,
+//! CPUID or the parameter `tsc_early_khz`, and hangs without.
 //!
 //! The power device is three one-byte ports from [`POWER_PORTS`]:
 //!
@@ -12,7 +12,7 @@
 //! | --- | --- | --- |
 //! | +0 | sleep control | writes `SLP_TYP << 2 \| 1 << 5`; [`SLEEP_OFF`] switches off |
 //! | +1 | sleep status | writes 0x80 before it sleeps, then polls bit 7; read as 0 |
-//! | +2 | reset | writes [`RESET_VALUE`] |
+//! | +2 | reset | writes [`RESET_VALUE`], given [`REBOOT_PARAMETER`] |
 //!
 //! There is no `_PRT`: PCI functions have no interrupts but MSI, and Linux leaves
 //! INTx alone. The MADT overrides no ISA interrupt, because Linux routes none on a
@@ -45,11 +45,15 @@ pub const SLEEP_TYPE_OFF: u8 = 5;
 pub const SLEEP_OFF: u8 = SLEEP_TYPE_OFF << 2 | 1 << 5;
 /// What the guest writes to the reset register.
 pub const RESET_VALUE: u8 = 1;
+/// The kernel parameter with which Linux uses the reset register. Without it, Linux
+/// takes a hardware-reduced machine for one with EFI (`reboot_init` in
+/// arch/x86/kernel/reboot.c), finds none, and jumps to the BIOS in real mode.
+pub const REBOOT_PARAMETER: &str = "reboot=acpi";
 
-/// What the machine has of the devices that some guests cannot use.
+/// Which devices the machine has.
 ///
-/// KVM emulates instructions that access these two, and cannot read an instruction
-/// in private memory: a confidential guest has neither.
+/// Both devices trap accesses to memory. KVM then reads the guest's instruction,
+/// which it cannot do in private memory: a confidential guest has neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcpiOptions {
     /// The I/O APIC. Without one, COM1 has no interrupt and Linux polls it.
