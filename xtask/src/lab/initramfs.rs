@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The initramfs of a lab kernel: busybox, the modules, the tests, and the
-//! script that starts them.
+//! The initramfs of a lab kernel or of a guest: busybox, the modules, the tests
+//! or scenarios, and the script that starts them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,6 +11,23 @@ use super::kernel::Ready;
 
 /// The first program that a lab kernel starts.
 const INIT: &str = include_str!("../../lab/init");
+
+/// The first program of a guest.
+const GUEST_INIT: &str = include_str!("../../lab/guest/init");
+
+/// What a guest can run, by name, and what these scripts share.
+const SCENARIOS: [(&str, &str); 7] = [
+    ("common", include_str!("../../lab/guest/common")),
+    ("disk", include_str!("../../lab/guest/disk")),
+    (
+        "disk_functions",
+        include_str!("../../lab/guest/disk_functions"),
+    ),
+    ("edu", include_str!("../../lab/guest/edu")),
+    ("idle", include_str!("../../lab/guest/idle")),
+    ("move", include_str!("../../lab/guest/move")),
+    ("net", include_str!("../../lab/guest/net")),
+];
 
 /// What a lab kernel runs.
 #[derive(Clone, Debug)]
@@ -29,6 +46,8 @@ pub enum Payload<'a> {
         /// The words of the command.
         words: &'a [String],
     },
+    /// Scenarios, in a guest of `vmm boot`.
+    Guest,
 }
 
 /// Assembles an environment's initramfs and returns its path. Its name
@@ -43,13 +62,17 @@ pub fn assemble(
     results_port: &str,
 ) -> Result<PathBuf, String> {
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "etc", "examples", "modules"] {
+    for folder in ["bin", "dev", "etc", "examples", "modules", "scenarios"] {
         archive.folder(folder);
     }
     // The kernel opens it for init before init can mount anything.
     archive.device("dev/console", 5, 1);
     let read = |path: &Path| fs::read(path).map_err(|e| cache::at(path, &e));
-    archive.file("init", 0o755, INIT.as_bytes())?;
+    let init = match payload {
+        Payload::Guest => GUEST_INIT,
+        Payload::Tests { .. } | Payload::Command { .. } => INIT,
+    };
+    archive.file("init", 0o755, init.as_bytes())?;
     archive.file("bin/busybox", 0o755, &read(&ready.busybox)?)?;
     let purpose = match payload {
         Payload::Tests { program } => {
@@ -70,6 +93,12 @@ pub fn assemble(
             }
             archive.file("etc/command", 0o644, shell_line(words).as_bytes())?;
             "command"
+        }
+        Payload::Guest => {
+            for (name, script) in SCENARIOS {
+                archive.file(&format!("scenarios/{name}"), 0o644, script.as_bytes())?;
+            }
+            "scenarios"
         }
     };
     archive.file("etc/results", 0o644, results_port.as_bytes())?;

@@ -11,13 +11,14 @@ pub mod cli;
 pub mod command;
 pub mod doctor;
 pub mod environment;
+mod guest;
 mod initramfs;
 mod kernel;
 mod manifest;
 mod modules;
 mod packages;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -41,6 +42,21 @@ impl Bootable {
     /// The environment's name.
     pub fn name(&self) -> &'static str {
         self.ready.environment
+    }
+
+    /// The packages that it is made of, for display.
+    pub fn origin(&self) -> &str {
+        &self.ready.origin
+    }
+
+    /// Its kernel.
+    pub fn kernel(&self) -> &Path {
+        &self.ready.image
+    }
+
+    /// Its initramfs.
+    pub fn initramfs(&self) -> &Path {
+        &self.initramfs
     }
 
     /// The command that boots it.
