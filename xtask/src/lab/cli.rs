@@ -9,6 +9,7 @@ use super::apt::{Apt, Network};
 use super::boot::{self, Console};
 use super::cache::{self, Cache};
 use super::command;
+use super::disk::Disk;
 use super::doctor;
 use super::environment::{ENVIRONMENTS, Environment, GUESTS, Kernel, X86_64, find, select};
 use super::guest;
@@ -171,10 +172,15 @@ fn shell(name: &str) -> Result<(), String> {
     }
     doctor::can_boot(&X86_64)?;
     let program = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let payload = Payload::Tests { program: &program };
+    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
+    let payload = Payload::Tests {
+        program: &program,
+        vmm: &vmm,
+    };
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
-    let mut command = bootable.command(Console::Shell);
+    let disk = Disk::create(&boot::results_folder()?.join(format!("{name}.shell.disk")))?;
+    let mut command = bootable.command(Console::Shell, &disk);
     let status = command
         .status()
         .map_err(|e| format!("{}: {e}", X86_64.qemu))?;

@@ -12,6 +12,8 @@ pub struct Environment {
     pub kernel: Kernel,
     /// Whether it is selected if no name is given.
     pub by_default: bool,
+    /// Whether it has a Linux to boot as a guest.
+    pub has_guest: bool,
 }
 
 /// The source of an environment's kernel.
@@ -55,8 +57,8 @@ pub struct Recipe {
 pub const ENVIRONMENTS: [Environment; 7] = [
     Environment::new("host", Kernel::Host),
     Environment::new("debian-6.1", packaged("6.1")),
-    Environment::new("debian-6.12", packaged("6.12")),
-    Environment::new("debian-7.3", packaged("7.3")),
+    Environment::new("debian-6.12", packaged("6.12")).with_guest(),
+    Environment::new("debian-7.3", packaged("7.3")).with_guest(),
     Environment::new(
         "lab-7.3",
         Kernel::Built(Recipe {
@@ -74,7 +76,8 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             patches: Some("private-mmio"),
             suffix: "-lab-private-mmio",
         }),
-    ),
+    )
+    .with_guest(),
     Environment {
         // Several times slower than the others.
         by_default: false,
@@ -100,6 +103,9 @@ pub const GUESTS: [Environment; 6] = [
     guest("guest-6.12-generic", "6.12", "amd64"),
     guest("guest-7.3-generic", "7.3", "amd64"),
 ];
+
+/// The guest in environments that have one.
+pub const GUEST: Environment = GUESTS[5];
 
 /// Debian's kernel with the modules for the tests.
 const fn packaged(line: &'static str) -> Kernel {
@@ -130,6 +136,14 @@ impl Environment {
             name,
             kernel,
             by_default: true,
+            has_guest: false,
+        }
+    }
+
+    const fn with_guest(self) -> Self {
+        Self {
+            has_guest: true,
+            ..self
         }
     }
 }

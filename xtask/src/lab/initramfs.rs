@@ -36,6 +36,8 @@ pub enum Payload<'a> {
     Tests {
         /// The test program.
         program: &'a Path,
+        /// The program `vmm`, which some tests run.
+        vmm: &'a Path,
     },
     /// A command, with programs of the project and its examples.
     Command {
@@ -50,8 +52,18 @@ pub enum Payload<'a> {
     Guest,
 }
 
+/// A Linux to boot as a guest.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Its kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+}
+
 /// Assembles an environment's initramfs and returns its path. Its name
-/// identifies the content. Earlier ones of the environment are removed.
+/// identifies the content. Earlier ones of the environment are removed. A guest
+/// is put into the folder `guest`.
 ///
 /// # Errors
 /// A part cannot be read, or the initramfs cannot be written.
@@ -59,6 +71,7 @@ pub fn assemble(
     cache: &Cache,
     ready: &Ready,
     payload: &Payload<'_>,
+    guest: Option<&Guest>,
     results_port: &str,
 ) -> Result<PathBuf, String> {
     let mut archive = Archive::default();
@@ -75,8 +88,9 @@ pub fn assemble(
     archive.file("init", 0o755, init.as_bytes())?;
     archive.file("bin/busybox", 0o755, &read(&ready.busybox)?)?;
     let purpose = match payload {
-        Payload::Tests { program } => {
+        Payload::Tests { program, vmm } => {
             archive.file("hw-tests", 0o755, &read(program)?)?;
+            archive.file("bin/vmm", 0o755, &read(vmm)?)?;
             "tests"
         }
         Payload::Command {
@@ -101,6 +115,11 @@ pub fn assemble(
             "scenarios"
         }
     };
+    if let Some(guest) = guest {
+        archive.folder("guest");
+        archive.file("guest/kernel", 0o644, &read(&guest.kernel)?)?;
+        archive.file("guest/initrd", 0o644, &read(&guest.initrd)?)?;
+    }
     archive.file("etc/results", 0o644, results_port.as_bytes())?;
     for module in &ready.modules {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
