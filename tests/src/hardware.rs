@@ -15,6 +15,7 @@ use vmm::backend::sim::Sim;
 use vmm::machine::How;
 
 use crate::backends::{MACHINES, all_ok, machine, run, same, simulated_like};
+use crate::boot::{self, Bars, BootTest, Wrote};
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Regression};
 use crate::needs::{DEVICE, Need, kvm};
@@ -31,6 +32,15 @@ pub struct HwTest {
     /// What the machine must have.
     pub needs: &'static [Need],
     run: Body,
+}
+
+/// What a test reports before it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A long test makes progress.
+    Progress(String),
+    /// Bytes that are on the lab's disk, unless the test fails.
+    Wrote(Wrote),
 }
 
 /// A run with a number of vCPUs, which reports its progress.
@@ -50,25 +60,28 @@ enum Body {
     Random(VmType),
     OnDevice(OnDevice),
     DataSheet(Model),
+    Boot(BootTest, Bars),
 }
 
 impl HwTest {
-    /// Runs the test. A long one reports its progress.
+    /// Runs the test, which may report something before it ends.
     ///
     /// # Errors
     /// A message that says what went wrong.
-    pub fn run(&self, progress: &dyn Fn(String)) -> Result<(), String> {
+    pub fn run(&self, report: &dyn Fn(Message)) -> Result<(), String> {
+        let progress = |text| report(Message::Progress(text));
         match &self.run {
             Body::Plain(run) => run(),
             Body::OfMachine(run, machine) => run(machine),
             Body::OfMode(run, mode) => run(*mode),
             Body::WithVcpus(run, vcpus) => run(*vcpus),
-            Body::Watched(run, vcpus) => run(*vcpus, progress),
+            Body::Watched(run, vcpus) => run(*vcpus, &progress),
             Body::Statement(statement) => statement.on_real(),
             Body::Regression(regression) => regression.run(),
-            Body::Random(vm_type) => differential::random(*vm_type, progress),
+            Body::Random(vm_type) => differential::random(*vm_type, &progress),
             Body::OnDevice(test) => test.run(),
             Body::DataSheet(model) => vfio::data_sheets::printed(*model),
+            Body::Boot(test, bars) => test.run(*bars, report),
         }
     }
 }
@@ -186,6 +199,11 @@ pub fn all() -> Vec<HwTest> {
         name: test.name(),
         needs: test.needs,
         run: Body::OnDevice(test),
+    }));
+    tests.extend(boot::all().map(|(name, needs, test, bars)| HwTest {
+        name,
+        needs,
+        run: Body::Boot(test, bars),
     }));
     tests
 }

@@ -8,6 +8,7 @@
 //!
 //! | module | what it tests |
 //! | --- | --- |
+//! | [`boot`] | an ordinary Linux drives devices with its own drivers |
 //! | [`conformance`] | what the kernel's own selftests assert, on the real and the simulated KVM |
 //! | [`differential`] | random operations on both KVMs, and a comparison of the answers |
 //! | `dirty` | dirty logs and rings |
@@ -27,6 +28,7 @@
 //! | `long_mode` | vCPUs in 64-bit mode |
 
 pub mod backends;
+pub mod boot;
 mod check;
 pub mod conformance;
 pub mod differential;

@@ -59,6 +59,8 @@ pub enum Need {
     VfioInterface(VfioInterface),
     /// A device that is bound to vfio-pci.
     Vfio(Model),
+    /// The program `vmm` and a Linux that it can boot, as in the lab.
+    LinuxGuest,
 }
 
 /// The machine that the tests run on, probed once.
@@ -111,6 +113,7 @@ impl Host {
         match need {
             Need::VfioInterface(way) => return crate::vfio::lacks_way(way),
             Need::Vfio(model) => return model.bound().err(),
+            Need::LinuxGuest => return crate::boot::lacks_guest(),
             _ => {}
         }
         let (plain, dirty, pre_fault) = match &self.plain {
@@ -164,7 +167,7 @@ impl Host {
                 Some(version) if version > (7, 3) => None,
                 _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
             },
-            Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
+            Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) | Need::LinuxGuest => None,
         }
     }
 

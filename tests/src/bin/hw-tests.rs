@@ -14,8 +14,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tests::hardware::{self, Message};
 use tests::needs::Host;
-use tests::{differential, end_to_end, hardware};
+use tests::{differential, end_to_end};
 
 fn main() -> ExitCode {
     let only = match arguments(std::env::args().skip(1)) {
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         let missing = test.needs.iter().find_map(|need| host.lacks(*need));
         let (status, reason) = match missing {
             Some(why) => ("skip", Some(why)),
-            None => match catch_unwind(AssertUnwindSafe(|| test.run(&progress))) {
+            None => match catch_unwind(AssertUnwindSafe(|| test.run(&report))) {
                 Ok(Ok(())) => ("pass", None),
                 Ok(Err(why)) => ("fail", Some(why)),
                 Err(_) => ("fail", Some("it panicked".into())),
@@ -104,9 +105,12 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
     Ok(Command::Tests(only))
 }
 
-/// Shows that a long test makes progress.
-fn progress(text: String) {
-    say(&json!({"progress": text}));
+/// Prints what a test reports before it ends.
+fn report(message: Message) {
+    say(&match message {
+        Message::Progress(text) => json!({"progress": text}),
+        Message::Wrote(wrote) => json!({"wrote": wrote}),
+    });
 }
 
 /// A reader that has closed the pipe is not an error.

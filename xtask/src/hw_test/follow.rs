@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::report::{Environment, Outcome, Status};
+use crate::lab::disk::Written;
 
 /// How the output ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub struct Follower {
     tests: Vec<Outcome>,
     running: Option<String>,
     notes: Vec<String>,
+    written: Vec<(String, Written)>,
     end: Option<u64>,
     exit: Option<i64>,
 }
@@ -56,6 +58,7 @@ impl Follower {
             tests: Vec::new(),
             running: None,
             notes: Vec::new(),
+            written: Vec::new(),
             end: None,
             exit: None,
         }
@@ -85,6 +88,11 @@ impl Follower {
         }
         if let Some(name) = text("start") {
             self.running = Some(name);
+            return None;
+        }
+        if let Some(written) = line.get("wrote") {
+            let written = serde_json::from_value(written.clone()).ok()?;
+            self.written.push((self.running.clone()?, written));
             return None;
         }
         if let Some(count) = line.get("end").and_then(Value::as_u64) {
@@ -150,6 +158,7 @@ impl Follower {
             failure,
             notes: self.notes,
             console: None,
+            written: self.written,
         }
     }
 
@@ -204,6 +213,15 @@ mod tests {
         assert_eq!(environment.caps["GUEST_MEMFD"], 1);
         assert_eq!(environment.count(Status::Pass), 1);
         assert_eq!(environment.count(Status::Skip), 1);
+    }
+
+    #[test]
+    fn what_a_test_wrote_to_the_disk_is_noted_with_its_name() {
+        let wrote = r#"{"wrote":{"offset":512,"length":3,"sha256":"ab"}}"#;
+        let lines = [&ALL[..3], &[wrote], &ALL[3..], &[wrote]].concat();
+        let written = follow(&lines).finish(&Ending::Closed, None).written;
+        assert_eq!(written.len(), 1, "the second one is of no test");
+        assert_eq!((written[0].0.as_str(), written[0].1.offset), ("a", 512));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::lab::apt::Network;
 use crate::lab::boot::{self, Console};
+use crate::lab::disk::Disk;
 use crate::lab::doctor;
 use crate::lab::environment::{Environment, Kernel, X86_64, select};
 use crate::lab::{self, Bootable};
@@ -118,18 +119,20 @@ fn jobs(
     let booted: Vec<Environment> = environments.iter().filter(is_booted).copied().collect();
     let carried = match booted.is_empty() {
         true => Err("not wanted".to_string()),
-        false => doctor::can_boot(&X86_64)
-            .and_then(|()| build_static_program("tests", "hw-tests", X86_64.target)),
+        false => doctor::can_boot(&X86_64).and_then(|()| {
+            let program = build_static_program("tests", "hw-tests", X86_64.target)?;
+            Ok((program, build_static_program("vmm", "vmm", X86_64.target)?))
+        }),
     };
     if booted.len() < environments.len() {
         // The program that is built for the lab also runs here.
-        let program = carried.clone();
+        let program = carried.clone().map(|(program, _)| program);
         let program = program.or_else(|_| build_program("tests", "hw-tests"))?;
         jobs.push(Job::Host("host".into(), program));
     }
     let made = match &carried {
-        Ok(program) => {
-            let payload = lab::Payload::Tests { program };
+        Ok((program, vmm)) => {
+            let payload = lab::Payload::Tests { program, vmm };
             lab::make_bootable(&booted, &payload, network, limit)
         }
         Err(error) => booted.iter().map(|_| Err(error.clone())).collect(),
@@ -192,12 +195,17 @@ fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environmen
         Job::Booted(bootable, console) => {
             // Remove the output of an earlier run.
             lab::cache::remove(console)?;
-            let mut command = bootable.command(Console::File {
+            let disk = Disk::create(&console.with_extension("disk"))?;
+            let to_file = Console::File {
                 path: console,
                 operations: ops.unwrap_or(EMULATED_OPS),
                 only,
-            });
-            session::booted(bootable.name(), &mut command, console, TimeLimits::USUAL)
+            };
+            let mut command = bootable.command(to_file, &disk);
+            let (name, limits) = (bootable.name(), TimeLimits::USUAL);
+            let mut results = session::booted(name, &mut command, console, limits)?;
+            results.check_disk(&disk);
+            Ok(results)
         }
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lab::disk::{Disk, Written};
+
 /// The results of a whole run.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -36,6 +38,9 @@ pub struct Environment {
     /// The file with its console.
     #[serde(skip)]
     pub console: Option<PathBuf>,
+    /// What tests wrote to the disk, each with the name of the test.
+    #[serde(skip)]
+    pub written: Vec<(String, Written)>,
 }
 
 /// How one test ended.
@@ -93,6 +98,20 @@ impl Environment {
     pub fn count(&self, status: Status) -> usize {
         let tests = self.tests.iter();
         tests.filter(|outcome| outcome.status == status).count()
+    }
+
+    /// Compares the disk with what the tests wrote. A test whose bytes are not on
+    /// it has failed.
+    pub fn check_disk(&mut self, disk: &Disk) {
+        for (name, written) in &self.written {
+            let Err(error) = disk.check(written) else {
+                continue;
+            };
+            let passed = |test: &&mut Outcome| test.name == *name && test.status == Status::Pass;
+            if let Some(test) = self.tests.iter_mut().find(passed) {
+                (test.status, test.reason) = (Status::Fail, Some(error));
+            }
+        }
     }
 
     /// Whether nothing failed.
@@ -190,6 +209,7 @@ pub mod examples {
             failure: None,
             notes: Vec::new(),
             console: None,
+            written: Vec::new(),
         };
         let good = vec![
             outcome("a_slot_moves", Status::Pass, None),
@@ -249,6 +269,32 @@ mod tests {
         assert_eq!(
             report.test_names(),
             ["a_slot_moves", "a_page_is_private", "only_here"]
+        );
+    }
+
+    #[test]
+    fn a_test_whose_bytes_are_not_on_the_disk_has_failed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::create(&folder.path().join("disk")).expect("an image");
+        let zeros = |sha256: &str| Written {
+            offset: 512,
+            length: 3,
+            sha256: sha256.into(),
+        };
+        let hash = "709e80c88487a2411e1ee4dfb9f22a861492d20c4765150c0c794abd70f8147c";
+        let mut environment = examples::report().environments.remove(0);
+        environment.written = vec![("a_slot_moves".into(), zeros(hash))];
+        environment.check_disk(&disk);
+        assert!(environment.is_good());
+        environment.written.push(("a_slot_moves".into(), zeros("")));
+        environment.check_disk(&disk);
+        let outcome = environment.outcome("a_slot_moves").expect("it is listed");
+        assert_eq!(outcome.status, Status::Fail);
+        assert!(
+            outcome
+                .reason
+                .as_ref()
+                .is_some_and(|why| why.contains(hash))
         );
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::cache;
+use super::disk::Disk;
 use super::environment::Architecture;
 use super::kernel::Ready;
 use crate::shell::root;
@@ -15,10 +16,13 @@ use crate::shell::root;
 /// with an MSI-X BAR and an I/O BAR, a device with one BAR of 1 MiB, one with a
 /// BAR of plain memory and another that is smaller than a page, a disk
 /// controller with its MSI-X table in the middle of its registers, and a test
-/// device with a small memory BAR and an I/O BAR.
-const DEVICES: [&str; 12] = [
+/// device with a small memory BAR and an I/O BAR. The network has nothing but
+/// the emulator in it.
+const DEVICES: [&str; 14] = [
+    "-netdev",
+    "user,id=net,restrict=on",
     "-device",
-    "e1000e,romfile=",
+    "e1000e,romfile=,netdev=net",
     "-device",
     "edu",
     "-object",
@@ -26,7 +30,7 @@ const DEVICES: [&str; 12] = [
     "-device",
     "ivshmem-plain,memdev=shared",
     "-device",
-    "nvme,serial=lab",
+    "nvme,serial=lab,drive=disk",
     "-device",
     "pci-testdev",
 ];
@@ -60,11 +64,13 @@ pub fn command(
     ready: &Ready,
     initramfs: &Path,
     console: Console<'_>,
+    disk: &Disk,
 ) -> Command {
     let mut command = Command::new(architecture.qemu);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
     command.args(["-display", "none", "-smp", "1", "-m", MEMORY]);
-    command.args(architecture.machine).args(DEVICES);
+    command.args(architecture.machine);
+    command.arg("-drive").arg(disk.drive()).args(DEVICES);
     command.arg("-kernel").arg(&ready.image);
     command.arg("-initrd").arg(initramfs);
     let mut parameters = format!(
@@ -172,7 +178,9 @@ mod tests {
             operations: 7,
             only: "this",
         };
-        let command = command(&X86_64, &ready, Path::new("ramfs"), console);
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::create(&folder.path().join("disk")).expect("an image");
+        let command = command(&X86_64, &ready, Path::new("ramfs"), console, &disk);
         let words: Vec<String> = command
             .get_args()
             .map(|word| word.to_string_lossy().into_owned())

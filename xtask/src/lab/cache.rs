@@ -175,6 +175,11 @@ pub fn hash_of_file(path: &Path) -> Result<String, String> {
     }
 }
 
+/// The SHA-256 of some bytes, in hexadecimal.
+pub fn hash(bytes: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(bytes))
+}
+
 /// The SHA-256 of some parts and their lengths, in hexadecimal: the name of an
 /// entry that is made from them.
 pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {

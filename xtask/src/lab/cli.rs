@@ -9,8 +9,10 @@ use super::apt::{Apt, Network};
 use super::boot::{self, Console};
 use super::cache::{self, Cache};
 use super::command;
+use super::disk::Disk;
 use super::doctor;
-use super::environment::{ENVIRONMENTS, Environment, Kernel, X86_64, find, select};
+use super::environment::{ENVIRONMENTS, Environment, GUESTS, Kernel, X86_64, find, select};
+use super::guest;
 use super::manifest::Manifest;
 use super::{Payload, lab, make_bootable};
 use crate::hw_test::{self, HwTestOptions};
@@ -53,6 +55,22 @@ pub enum LabCommand {
         #[arg(last = true, conflicts_with_all = ["shell", "console"])]
         command: Vec<String>,
     },
+    /// Get a Linux to boot with `vmm boot`: a kernel of Debian's, and an initramfs
+    /// with a shell and scenarios. Prints the command to boot it.
+    ///
+    /// Needs apt, dpkg-deb and xz, but none of the lab's other tools.
+    FetchGuest {
+        /// The line of the kernel: 6.1, 6.12 or 7.3.
+        #[arg(long, value_name = "LINE", default_value = "7.3")]
+        kernel: String,
+        /// Get Debian's kernel for all machines. It is larger than the one for
+        /// clouds, and has drivers that clouds do not need, such as e1000e.
+        #[arg(long)]
+        generic: bool,
+        /// The folder for `kernel` and `initrd`. Default: target/guest.
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
     /// Remove the cache, or the parts that no environment uses.
     Clean {
         /// Remove only unfinished work and outdated kernels.
@@ -75,6 +93,11 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
         } => shell(name),
         LabCommand::Run { name, command, .. } if !command.is_empty() => command::run(name, command),
         LabCommand::Run { name, console, .. } => run_tests(name, *console),
+        LabCommand::FetchGuest {
+            kernel,
+            generic,
+            to,
+        } => guest::fetch(kernel, *generic, to.as_deref()),
         LabCommand::Clean { stale } => clean(*stale),
     }
 }
@@ -149,10 +172,15 @@ fn shell(name: &str) -> Result<(), String> {
     }
     doctor::can_boot(&X86_64)?;
     let program = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let payload = Payload::Tests { program: &program };
+    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
+    let payload = Payload::Tests {
+        program: &program,
+        vmm: &vmm,
+    };
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
-    let mut command = bootable.command(Console::Shell);
+    let disk = Disk::create(&boot::results_folder()?.join(format!("{name}.shell.disk")))?;
+    let mut command = bootable.command(Console::Shell, &disk);
     let status = command
         .status()
         .map_err(|e| format!("{}: {e}", X86_64.qemu))?;
@@ -168,7 +196,8 @@ fn clean(stale: bool) -> Result<(), String> {
     let before = cache::size(&root);
     if stale {
         let cache = Cache::open()?;
-        let uses = ENVIRONMENTS.into_iter().filter_map(|environment| {
+        let all = ENVIRONMENTS.into_iter().chain(GUESTS);
+        let uses = all.filter_map(|environment| {
             let manifest = Manifest::load(&root, environment)?;
             Some(manifest.uses(&root, &X86_64, environment))
         });

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::apt::Network;
 use super::boot::{self, Console};
 use super::cache;
+use super::disk::Disk;
 use super::environment::{Kernel, X86_64, find};
 use super::{Payload, doctor, make_bootable};
 use crate::shell::{build_static_program, root};
@@ -55,7 +56,8 @@ fn boot(
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
     let console = boot::results_folder()?.join(format!("{name}.command.log"));
-    let mut command = bootable.command(Console::Command(&console));
+    let disk = Disk::create(&console.with_extension("disk"))?;
+    let mut command = bootable.command(Console::Command(&console), &disk);
     // The emulator's messages matter only if it ends early.
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;

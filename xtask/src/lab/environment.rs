@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The list of environments. An environment is a kernel: a package, or source
-//! with a configuration and possibly patches.
+//! with a configuration and possibly patches. Guests of `vmm boot` are listed
+//! in the same way.
 
 /// An environment for hardware tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Environment {
     pub kernel: Kernel,
     /// Whether it is selected if no name is given.
     pub by_default: bool,
+    /// Whether it has a Linux to boot as a guest.
+    pub has_guest: bool,
 }
 
 /// The source of an environment's kernel.
@@ -18,10 +21,21 @@ pub struct Environment {
 pub enum Kernel {
     /// This machine's own kernel: nothing is booted.
     Host,
-    /// Debian's package, the newest of a line such as `6.12`.
-    Packaged(&'static str),
+    /// Debian's package.
+    Packaged(Selection),
     /// Built from Debian's source package.
     Built(Recipe),
+}
+
+/// What is taken of Debian's packages of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The newest of this line, such as `6.12`.
+    pub line: &'static str,
+    /// The suffix of the packages' names.
+    pub flavour: &'static str,
+    /// The modules that are loaded, unless they are built in.
+    pub modules: &'static [&'static str],
 }
 
 /// How a kernel is built.
@@ -42,9 +56,9 @@ pub struct Recipe {
 /// All environments, in the order of reports.
 pub const ENVIRONMENTS: [Environment; 7] = [
     Environment::new("host", Kernel::Host),
-    Environment::new("debian-6.1", Kernel::Packaged("6.1")),
-    Environment::new("debian-6.12", Kernel::Packaged("6.12")),
-    Environment::new("debian-7.3", Kernel::Packaged("7.3")),
+    Environment::new("debian-6.1", packaged("6.1")),
+    Environment::new("debian-6.12", packaged("6.12")).with_guest(),
+    Environment::new("debian-7.3", packaged("7.3")).with_guest(),
     Environment::new(
         "lab-7.3",
         Kernel::Built(Recipe {
@@ -62,7 +76,8 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             patches: Some("private-mmio"),
             suffix: "-lab-private-mmio",
         }),
-    ),
+    )
+    .with_guest(),
     Environment {
         // Several times slower than the others.
         by_default: false,
@@ -78,12 +93,57 @@ pub const ENVIRONMENTS: [Environment; 7] = [
     },
 ];
 
+/// Linux as a guest of `vmm boot`. The generic kernels have drivers of devices
+/// that clouds do not have, such as e1000e, and nvme as a module.
+pub const GUESTS: [Environment; 6] = [
+    guest("guest-6.1", "6.1", "cloud-amd64"),
+    guest("guest-6.12", "6.12", "cloud-amd64"),
+    guest("guest-7.3", "7.3", "cloud-amd64"),
+    guest("guest-6.1-generic", "6.1", "amd64"),
+    guest("guest-6.12-generic", "6.12", "amd64"),
+    guest("guest-7.3-generic", "7.3", "amd64"),
+];
+
+/// The guest in environments that have one.
+pub const GUEST: Environment = GUESTS[5];
+
+/// Debian's kernel with the modules for the tests.
+const fn packaged(line: &'static str) -> Kernel {
+    Kernel::Packaged(Selection {
+        line,
+        flavour: "cloud-amd64",
+        modules: &["kvm_amd", "vfio_pci", "vfio_iommu_type1"],
+    })
+}
+
+const fn guest(name: &'static str, line: &'static str, flavour: &'static str) -> Environment {
+    Environment {
+        by_default: false,
+        ..Environment::new(
+            name,
+            Kernel::Packaged(Selection {
+                line,
+                flavour,
+                modules: &["nvme", "e1000e"],
+            }),
+        )
+    }
+}
+
 impl Environment {
     const fn new(name: &'static str, kernel: Kernel) -> Self {
         Self {
             name,
             kernel,
             by_default: true,
+            has_guest: false,
+        }
+    }
+
+    const fn with_guest(self) -> Self {
+        Self {
+            has_guest: true,
+            ..self
         }
     }
 }
@@ -101,6 +161,17 @@ pub fn find(name: &str) -> Result<Environment, String> {
             known.join(", ")
         )
     })
+}
+
+/// The guest of a line, such as `7.3`.
+///
+/// # Errors
+/// There is none. The message lists the lines.
+pub fn find_guest(line: &str, generic: bool) -> Result<Environment, String> {
+    let suffix = if generic { "-generic" } else { "" };
+    let name = format!("guest-{line}{suffix}");
+    let found = GUESTS.into_iter().find(|guest| guest.name == name);
+    found.ok_or_else(|| format!("there is no guest with Linux {line}; there are: 6.1, 6.12, 7.3"))
 }
 
 /// The environments with these names, each once, or the default ones if no name
@@ -134,8 +205,6 @@ pub struct Architecture {
     pub target: &'static str,
     /// Debian's name of the architecture.
     pub debian: &'static str,
-    /// The suffix of Debian's kernel packages for virtual machines.
-    pub flavour: &'static str,
     /// The emulator.
     pub qemu: &'static str,
     /// The machine and the processor: one whose virtualisation extension the
@@ -148,8 +217,6 @@ pub struct Architecture {
     /// busy host, which the kernel must not mistake for a broken timer or a
     /// lockup.
     pub parameters: &'static str,
-    /// The modules that tests need, unless they are built in.
-    pub modules: &'static [&'static str],
     /// The target of `make`, and the path of the image.
     pub image: (&'static str, &'static str),
 }
@@ -159,7 +226,6 @@ pub const X86_64: Architecture = Architecture {
     rust: "x86_64",
     target: "x86_64-unknown-linux-gnu",
     debian: "amd64",
-    flavour: "cloud-amd64",
     qemu: "qemu-system-x86_64",
     machine: &[
         "-machine",
@@ -174,7 +240,6 @@ pub const X86_64: Architecture = Architecture {
     serial: ["ttyS0", "ttyS1"],
     parameters: "intel_iommu=on mitigations=off no_timer_check nowatchdog \
                  rcupdate.rcu_cpu_stall_suppress=1",
-    modules: &["kvm_amd", "vfio_pci", "vfio_iommu_type1"],
     image: ("bzImage", "arch/x86/boot/bzImage"),
 };
 
@@ -192,6 +257,14 @@ mod tests {
             let name = environment.name.to_string();
             assert_eq!(select(&[name]), Ok(vec![environment]));
         }
+    }
+
+    #[test]
+    fn a_guest_is_found_by_its_line_and_flavour() {
+        for (generic, name) in [(false, "guest-7.3"), (true, "guest-7.3-generic")] {
+            assert_eq!(find_guest("7.3", generic).map(|guest| guest.name), Ok(name));
+        }
+        assert!(find_guest("5.10", false).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The initramfs of a lab kernel: busybox, the modules, the tests, and the
-//! script that starts them.
+//! The initramfs of a lab kernel or of a guest: busybox, the modules, the tests
+//! or scenarios, and the script that starts them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,6 +12,23 @@ use super::kernel::Ready;
 /// The first program that a lab kernel starts.
 const INIT: &str = include_str!("../../lab/init");
 
+/// The first program of a guest.
+const GUEST_INIT: &str = include_str!("../../lab/guest/init");
+
+/// What a guest can run, by name, and what these scripts share.
+const SCENARIOS: [(&str, &str); 7] = [
+    ("common", include_str!("../../lab/guest/common")),
+    ("disk", include_str!("../../lab/guest/disk")),
+    (
+        "disk_functions",
+        include_str!("../../lab/guest/disk_functions"),
+    ),
+    ("edu", include_str!("../../lab/guest/edu")),
+    ("idle", include_str!("../../lab/guest/idle")),
+    ("move", include_str!("../../lab/guest/move")),
+    ("net", include_str!("../../lab/guest/net")),
+];
+
 /// What a lab kernel runs.
 #[derive(Clone, Debug)]
 pub enum Payload<'a> {
@@ -19,6 +36,8 @@ pub enum Payload<'a> {
     Tests {
         /// The test program.
         program: &'a Path,
+        /// The program `vmm`, which some tests run.
+        vmm: &'a Path,
     },
     /// A command, with programs of the project and its examples.
     Command {
@@ -29,10 +48,22 @@ pub enum Payload<'a> {
         /// The words of the command.
         words: &'a [String],
     },
+    /// Scenarios, in a guest of `vmm boot`.
+    Guest,
+}
+
+/// A Linux to boot as a guest.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Its kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
 }
 
 /// Assembles an environment's initramfs and returns its path. Its name
-/// identifies the content. Earlier ones of the environment are removed.
+/// identifies the content. Earlier ones of the environment are removed. A guest
+/// is put into the folder `guest`.
 ///
 /// # Errors
 /// A part cannot be read, or the initramfs cannot be written.
@@ -40,20 +71,26 @@ pub fn assemble(
     cache: &Cache,
     ready: &Ready,
     payload: &Payload<'_>,
+    guest: Option<&Guest>,
     results_port: &str,
 ) -> Result<PathBuf, String> {
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "etc", "examples", "modules"] {
+    for folder in ["bin", "dev", "etc", "examples", "modules", "scenarios"] {
         archive.folder(folder);
     }
     // The kernel opens it for init before init can mount anything.
     archive.device("dev/console", 5, 1);
     let read = |path: &Path| fs::read(path).map_err(|e| cache::at(path, &e));
-    archive.file("init", 0o755, INIT.as_bytes())?;
+    let init = match payload {
+        Payload::Guest => GUEST_INIT,
+        Payload::Tests { .. } | Payload::Command { .. } => INIT,
+    };
+    archive.file("init", 0o755, init.as_bytes())?;
     archive.file("bin/busybox", 0o755, &read(&ready.busybox)?)?;
     let purpose = match payload {
-        Payload::Tests { program } => {
+        Payload::Tests { program, vmm } => {
             archive.file("hw-tests", 0o755, &read(program)?)?;
+            archive.file("bin/vmm", 0o755, &read(vmm)?)?;
             "tests"
         }
         Payload::Command {
@@ -71,7 +108,18 @@ pub fn assemble(
             archive.file("etc/command", 0o644, shell_line(words).as_bytes())?;
             "command"
         }
+        Payload::Guest => {
+            for (name, script) in SCENARIOS {
+                archive.file(&format!("scenarios/{name}"), 0o644, script.as_bytes())?;
+            }
+            "scenarios"
+        }
     };
+    if let Some(guest) = guest {
+        archive.folder("guest");
+        archive.file("guest/kernel", 0o644, &read(&guest.kernel)?)?;
+        archive.file("guest/initrd", 0o644, &read(&guest.initrd)?)?;
+    }
     archive.file("etc/results", 0o644, results_port.as_bytes())?;
     for module in &ready.modules {
         let name = module.file_name().unwrap_or_default().to_string_lossy();

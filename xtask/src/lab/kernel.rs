@@ -85,7 +85,7 @@ impl Lab<'_> {
     fn choose(&self, environment: Environment, known: &[Package]) -> Result<Manifest, String> {
         let kernel = match environment.kernel {
             Kernel::Host => return Err("the host is there without packages".into()),
-            Kernel::Packaged(line) => packages::kernel(known, line, self.architecture.flavour)?,
+            Kernel::Packaged(wanted) => packages::kernel(known, wanted.line, wanted.flavour)?,
             Kernel::Built(recipe) => {
                 let name = format!("linux-source-{}", recipe.line);
                 vec![packages::newest(known, &name)?]
@@ -110,7 +110,7 @@ impl Lab<'_> {
             &manifest.kernel,
             |debs, to| match environment.kernel {
                 Kernel::Host => Err("the host needs no kernel".into()),
-                Kernel::Packaged(_) => unpack_kernel(debs, architecture.modules, to),
+                Kernel::Packaged(wanted) => unpack_kernel(debs, wanted.modules, to),
                 Kernel::Built(recipe) => {
                     self.builder
                         .build(self.cache, architecture, recipe, debs, to)

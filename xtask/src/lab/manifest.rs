@@ -58,10 +58,11 @@ impl Manifest {
     }
 
     /// The cache entry of the kernel, whether or not it exists. It is made of
-    /// the packages and, if it is built, the recipe's files.
+    /// the packages and, if it is built, the recipe's files, or else the
+    /// selection of modules.
     ///
     /// # Errors
-    /// One of those files cannot be read.
+    /// One of the files cannot be read.
     pub fn kernel_place(
         &self,
         root: &Path,
@@ -70,7 +71,8 @@ impl Manifest {
     ) -> Result<PathBuf, String> {
         let inputs = match environment.kernel {
             Kernel::Built(recipe) => build::inputs(recipe)?,
-            Kernel::Host | Kernel::Packaged(_) => Vec::new(),
+            Kernel::Packaged(wanted) => vec![wanted.modules.join(" ").into_bytes()],
+            Kernel::Host => Vec::new(),
         };
         let key = key(architecture, &self.kernel, &inputs);
         Ok(root.join("kernels").join(key))

@@ -9,15 +9,17 @@ mod build;
 pub mod cache;
 pub mod cli;
 pub mod command;
+pub mod disk;
 pub mod doctor;
 pub mod environment;
+mod guest;
 mod initramfs;
 mod kernel;
 mod manifest;
 mod modules;
 mod packages;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -26,7 +28,9 @@ use apt::{Apt, Network};
 use boot::Console;
 use build::Builder;
 use cache::Cache;
-use environment::{Environment, X86_64};
+use disk::Disk;
+use environment::{Environment, GUEST, X86_64};
+use initramfs::Guest;
 pub use initramfs::Payload;
 use kernel::{Lab, Ready};
 
@@ -43,14 +47,30 @@ impl Bootable {
         self.ready.environment
     }
 
+    /// The packages that it is made of, for display.
+    pub fn origin(&self) -> &str {
+        &self.ready.origin
+    }
+
+    /// Its kernel.
+    pub fn kernel(&self) -> &Path {
+        &self.ready.image
+    }
+
+    /// Its initramfs.
+    pub fn initramfs(&self) -> &Path {
+        &self.initramfs
+    }
+
     /// The command that boots it.
-    pub fn command(&self, console: Console<'_>) -> Command {
-        boot::command(&X86_64, &self.ready, &self.initramfs, console)
+    pub fn command(&self, console: Console<'_>, disk: &Disk) -> Command {
+        boot::command(&X86_64, &self.ready, &self.initramfs, console, disk)
     }
 }
 
 /// Prepares environments for a payload. Returns each of them, or the reason why
-/// it is not available. Building a kernel may take `limit`.
+/// it is not available. Building a kernel may take `limit`. An environment whose
+/// guest is not available is prepared without it.
 pub fn make_bootable(
     environments: &[Environment],
     payload: &Payload<'_>,
@@ -64,12 +84,41 @@ pub fn make_bootable(
     };
     let apt = Apt::new(&cache, &X86_64, network);
     let lab = lab(&cache, &apt, limit);
-    let bootable = |environment: &Environment| {
-        let ready = lab.ready(*environment)?;
-        let initramfs = initramfs::assemble(&cache, &ready, payload, X86_64.serial[1])?;
-        Ok(Bootable { ready, initramfs })
+    let guest = match environments.iter().any(|e| e.has_guest) {
+        true => guest(&lab),
+        false => None,
     };
-    environments.iter().map(bootable).collect()
+    let prepared = environments.iter().map(|environment| {
+        let guest = guest.as_ref().filter(|_| environment.has_guest);
+        bootable(&lab, *environment, payload, guest)
+    });
+    prepared.collect()
+}
+
+/// The guest for the environments that have one.
+fn guest(lab: &Lab<'_>) -> Option<Guest> {
+    match bootable(lab, GUEST, &Payload::Guest, None) {
+        Ok(guest) => Some(Guest {
+            kernel: guest.ready.image,
+            initrd: guest.initramfs,
+        }),
+        Err(error) => {
+            eprintln!("xtask: lab: there is no guest to boot: {error}");
+            None
+        }
+    }
+}
+
+fn bootable(
+    lab: &Lab<'_>,
+    environment: Environment,
+    payload: &Payload<'_>,
+    guest: Option<&Guest>,
+) -> Result<Bootable, String> {
+    let ready = lab.ready(environment)?;
+    let port = X86_64.serial[1];
+    let initramfs = initramfs::assemble(lab.cache, &ready, payload, guest, port)?;
+    Ok(Bootable { ready, initramfs })
 }
 
 fn lab<'a>(cache: &'a Cache, apt: &'a Apt<'a>, limit: Option<Duration>) -> Lab<'a> {

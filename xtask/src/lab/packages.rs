@@ -57,9 +57,17 @@ pub fn kernel(packages: &[Package], line: &str, flavour: &str) -> Result<Vec<Pac
     let of = |prefix: &str| {
         let start = format!("{prefix}{line}.");
         let end = format!("-{flavour}");
-        let named = packages
-            .iter()
-            .filter(move |p| p.name.starts_with(&start) && p.name.ends_with(&end));
+        // A further word after a hyphen is another flavour.
+        let is_version = |middle: &str| {
+            let mut words = middle.split('-').skip(1);
+            words.all(|word| word.starts_with(|letter: char| letter.is_ascii_digit()))
+        };
+        let named = packages.iter().filter(|p| {
+            let middle = p.name.strip_prefix(&start);
+            middle
+                .and_then(|rest| rest.strip_suffix(&end))
+                .is_some_and(is_version)
+        });
         named.max_by(|a, b| compare(&a.version, &b.version))
     };
     if let Some(binary) = of("linux-binary-") {
@@ -203,6 +211,8 @@ mod tests {
         let chosen = kernel(&packages, "6.1", "cloud-amd64").expect("there is one");
         assert_eq!(chosen.len(), 1);
         assert_eq!(chosen[0].name, "linux-image-6.1.0-56-cloud-amd64");
+        let none = kernel(&packages, "6.12", "amd64").expect_err("only the cloud flavour");
+        assert!(none.contains("6.12 for amd64"), "{none}");
         let error = kernel(&packages, "7.3", "cloud-amd64").expect_err("there is none");
         assert!(error.contains("7.3"), "{error}");
     }

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! An ordinary Linux in `vmm boot` drives the lab's devices with its own
+//! drivers. The scenarios that it runs are in `xtask/lab/guest`.
+
+mod report;
+mod run;
+
+use serde::Serialize;
+
+use crate::hardware::Message;
+use crate::needs::Need;
+use crate::vfio::Model;
+pub(crate) use run::lacks_guest;
+use run::{Boot, Ended};
+use vfio_private::device::VfioInterface;
+
+/// How the guest reaches the BARs of its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bars {
+    /// By memslots on the VMM's mappings.
+    HostMapped,
+    /// By memslots without a host address.
+    Private,
+}
+
+/// Some bytes of the disk as the guest wrote them. `cargo xtask hw-test` looks
+/// for them in the disk's image after the lab's machine has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Wrote {
+    /// The first byte.
+    pub offset: u64,
+    /// The number of bytes.
+    pub length: u64,
+    /// Their SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What a test does. It reports what it sees.
+type Run = fn(Bars, &dyn Fn(Message)) -> Result<(), String>;
+
+/// A test, what it needs in each variant, and what it does.
+#[derive(Clone, Copy, Debug)]
+pub struct BootTest {
+    name: &'static str,
+    needs: [&'static [Need]; 2],
+    run: Run,
+}
+
+const LEGACY: Need = Need::VfioInterface(VfioInterface::LegacyGroup);
+
+/// The needs of a test with these devices, with host-mapped and private BARs.
+macro_rules! needs {
+    ($($model:ident),*) => {
+        [
+            &[Need::Kvm, Need::LinuxGuest, Need::NoBackingFd, LEGACY, $(Need::Vfio(Model::$model)),*],
+            &[Need::Kvm, Need::LinuxGuest, Need::BackingFd, LEGACY, $(Need::Vfio(Model::$model)),*],
+        ]
+    };
+}
+
+const TESTS: [BootTest; 4] = [
+    BootTest {
+        name: "linux_finds_its_disk_again_after_removal_reset_and_unbinding",
+        needs: needs!(Nvme),
+        run: disk,
+    },
+    BootTest {
+        name: "linux_moves_a_bar_and_uses_the_disk_behind_it",
+        needs: needs!(Nvme, Ivshmem),
+        run: moves,
+    },
+    BootTest {
+        name: "linux_pings_through_its_network_card",
+        needs: needs!(E1000e),
+        run: net,
+    },
+    BootTest {
+        name: "linux_uses_a_device_without_a_driver",
+        needs: needs!(Edu),
+        run: edu,
+    },
+];
+
+/// All tests in both variants, with their names and needs.
+pub fn all() -> impl Iterator<Item = (String, &'static [Need], BootTest, Bars)> {
+    let variants = [
+        (Bars::HostMapped, "host_mapped"),
+        (Bars::Private, "private"),
+    ];
+    TESTS.into_iter().flat_map(move |test| {
+        variants
+            .into_iter()
+            .zip(test.needs)
+            .map(move |((bars, variant), needs)| {
+                (format!("boot::{variant}::{}", test.name), needs, test, bars)
+            })
+    })
+}
+
+impl BootTest {
+    /// Runs the test.
+    ///
+    /// # Errors
+    /// A message that says what went wrong.
+    pub fn run(&self, bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
+        (self.run)(bars, report)
+    }
+}
+
+/// The guest's own nvme driver writes to the disk and reads it back, after each
+/// way of losing and finding the controller.
+fn disk(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
+    let boot = Boot {
+        scenario: "disk",
+        devices: &[Model::Nvme],
+        bars,
+        first_chunk: 0,
+    };
+    let ended = boot.run(report)?;
+    ended.says("partition nvme0n1p1 start=1048576")?;
+    ended.says("partition nvme0n1p2 ")?;
+    for step in ["remove_and_rescan", "reset_function", "unbind_and_bind"] {
+        ended.says(&format!("{step} ok"))?;
+    }
+    ended.wrote(4)?;
+    drivers_work(&ended)
+}
+
+/// The guest moves the controller's BAR to another address and back.
+fn moves(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
+    let boot = Boot {
+        scenario: "move",
+        devices: &[Model::Nvme, Model::Ivshmem],
+        bars,
+        first_chunk: 8,
+    };
+    let ended = boot.run(report)?;
+    match ended.lines_with("moved ").count() {
+        2 => {}
+        other => return Err(format!("the BAR moved {other} times, not 2")),
+    }
+    ended.wrote(2)?;
+    drivers_work(&ended)
+}
+
+/// The guest's own e1000e driver.
+fn net(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
+    let boot = Boot {
+        scenario: "net",
+        devices: &[Model::E1000e],
+        bars,
+        first_chunk: 0,
+    };
+    let ended = boot.run(report)?;
+    ended.says("ping ok")?;
+    ended.says("unbind_and_bind ok")?;
+    drivers_work(&ended)
+}
+
+/// The guest's processes access edu's registers.
+fn edu(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
+    let boot = Boot {
+        scenario: "edu",
+        devices: &[Model::Edu],
+        bars,
+        first_chunk: 0,
+    };
+    let ended = boot.run(report)?;
+    ended.says("remove_and_rescan ok")?;
+    ended.report.only_msix_tables_are_trapped()
+}
+
+/// The guest counted interrupts, and the VMM delivered them by irqfd. Registers
+/// were reached without exits.
+fn drivers_work(ended: &Ended) -> Result<(), String> {
+    if let Some(count) = ended.lines_with("interrupts ").next() {
+        match count.parse::<u64>() {
+            Ok(1..) => {}
+            _ => return Err(format!("the guest's driver had interrupts: {count}")),
+        }
+    }
+    ended.report.interrupts_are_by_irqfd()?;
+    ended.report.only_msix_tables_are_trapped()
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs `vmm boot` as a process, with a time limit, and follows the guest's
+//! console.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::report::Report;
+use super::{Bars, Wrote};
+use crate::check::at;
+use crate::hardware::Message;
+use crate::vfio::Model;
+
+/// The program, and the guest's kernel and initramfs, in the lab.
+const FILES: [&str; 3] = ["/bin/vmm", "/guest/kernel", "/guest/initrd"];
+
+/// How long a guest may run.
+const LIMIT: Duration = Duration::from_secs(110);
+
+/// The seed of what is written to the disk.
+const SEED: u32 = 4711;
+
+/// A guest to boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot<'a> {
+    /// What it does.
+    pub scenario: &'a str,
+    /// Its devices.
+    pub devices: &'a [Model],
+    /// How it reaches their BARs.
+    pub bars: Bars,
+    /// The first chunk of the disk to write. Each test has its own.
+    pub first_chunk: u32,
+}
+
+/// A guest that did what it should, and switched itself off.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The guest's reports, without `guest: `.
+    said: Vec<String>,
+    /// The VMM's report.
+    pub report: Report,
+}
+
+/// What this machine lacks to run Linux as a guest, if anything.
+pub fn lacks_guest() -> Option<String> {
+    let missing = FILES.iter().find(|file| fs::metadata(file).is_err());
+    if let Some(file) = missing {
+        return Some(format!("there is no {file}"));
+    }
+    let help = Command::new(FILES[0]).args(["boot", "--help"]).output();
+    match help {
+        Ok(output) if output.status.success() => None,
+        Ok(_) => Some("this vmm cannot boot a Linux".into()),
+        Err(error) => Some(format!("{}: {error}", FILES[0])),
+    }
+}
+
+impl Boot<'_> {
+    /// Boots the guest and waits for its end. While it uses its devices, the
+    /// VMM's mappings must be those that are due.
+    ///
+    /// # Errors
+    /// The guest fails, does not end in time, or does not switch itself off.
+    pub fn run(&self, report: &dyn Fn(Message)) -> Result<Ended, String> {
+        let mut child = self.command()?.spawn().map_err(at(FILES[0]))?;
+        let lines = lines_of(&mut child);
+        let followed = self.follow(child.id(), &lines, report);
+        if followed.is_err() {
+            let _ = child.kill();
+        }
+        let status = child.wait().map_err(at(FILES[0]))?;
+        let output = followed?;
+        let because = |error: String| format!("{error}; {status}; {}", last_of(&output));
+        let said = output
+            .iter()
+            .filter_map(|line| line.strip_prefix("guest: "));
+        let said: Vec<String> = said.map(String::from).collect();
+        if said.last().is_none_or(|last| last != "done") {
+            return Err(because("the guest did not come to its end".into()));
+        }
+        let report = Report::parse(&output).map_err(because)?;
+        report.is_power_off()?;
+        Ok(Ended { said, report })
+    }
+
+    fn command(&self) -> Result<Command, String> {
+        let [program, kernel, initrd] = FILES;
+        let (scenario, chunk) = (self.scenario, self.first_chunk);
+        let mut command = Command::new(program);
+        command.args(["boot", "--kernel", kernel, "--initrd", initrd]);
+        command.args(["--memory", "256M", "--json", "--append"]);
+        command.arg(format!(
+            "quiet guest.run={scenario} guest.seed={SEED} guest.chunk={chunk}"
+        ));
+        for device in self.devices {
+            command.arg("--device").arg(device.bound()?.to_string());
+        }
+        if self.bars == Bars::Private {
+            command.args(["--abi", "fd-offset"]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::inherit());
+        Ok(command)
+    }
+
+    /// The lines until the output ends.
+    fn follow(
+        &self,
+        process: u32,
+        lines: &Receiver<String>,
+        report: &dyn Fn(Message),
+    ) -> Result<Vec<String>, String> {
+        let start = Instant::now();
+        let mut output: Vec<String> = Vec::new();
+        loop {
+            let left = LIMIT.saturating_sub(start.elapsed());
+            match lines.recv_timeout(left) {
+                Ok(line) => {
+                    if let Some(said) = line.strip_prefix("guest: ") {
+                        report(Message::Progress(said.into()));
+                    }
+                    if let Some(wrote) = wrote(&line)? {
+                        report(Message::Wrote(wrote));
+                        self.check_mappings(process)?;
+                    }
+                    output.push(line);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(output),
+                Err(RecvTimeoutError::Timeout) => {
+                    let seconds = LIMIT.as_secs();
+                    return Err(format!("not over after {seconds} s; {}", last_of(&output)));
+                }
+            }
+        }
+    }
+
+    /// The VMM has a mapping of a BAR if the BARs are host-mapped, and none if
+    /// they are private.
+    fn check_mappings(&self, process: u32) -> Result<(), String> {
+        let maps = fs::read_to_string(format!("/proc/{process}/maps")).map_err(at("maps"))?;
+        let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
+        match (self.bars, maps.lines().find(is_device)) {
+            (Bars::HostMapped, Some(_)) | (Bars::Private, None) => Ok(()),
+            (Bars::HostMapped, None) => Err("the VMM has no mapping of a BAR".into()),
+            (Bars::Private, Some(line)) => Err(format!("the VMM has a mapping: {line}")),
+        }
+    }
+}
+
+impl Ended {
+    /// What the guest reported after this word.
+    pub fn lines_with<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a str> {
+        self.said
+            .iter()
+            .filter_map(move |line| line.strip_prefix(start))
+    }
+
+    /// Requires that the guest reported this.
+    pub fn says(&self, start: &str) -> Result<(), String> {
+        match self.lines_with(start).next() {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "the guest did not report '{start}': {:?}",
+                self.said
+            )),
+        }
+    }
+
+    /// Requires that the guest wrote to the disk so many times.
+    pub fn wrote(&self, times: usize) -> Result<(), String> {
+        match self.lines_with("wrote ").count() {
+            count if count == times => Ok(()),
+            count => Err(format!("the guest wrote {count} times, not {times}")),
+        }
+    }
+}
+
+/// Reads `guest: wrote offset=N length=N sha256=TEXT`.
+fn wrote(line: &str) -> Result<Option<Wrote>, String> {
+    let Some(fields) = line.strip_prefix("guest: wrote ") else {
+        return Ok(None);
+    };
+    let field = |name: &str| {
+        let value = |field: &str| Some(field.strip_prefix(name)?.strip_prefix('=')?.to_string());
+        let found = fields.split(' ').find_map(value);
+        found.ok_or_else(|| format!("there is no {name} in '{line}'"))
+    };
+    let number = |name: &str| field(name)?.parse().map_err(at(line));
+    Ok(Some(Wrote {
+        offset: number("offset")?,
+        length: number("length")?,
+        sha256: field("sha256")?,
+    }))
+}
+
+/// The lines that the guest and the VMM print, as they arrive.
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let (to, from) = channel();
+    if let Some(out) = child.stdout.take() {
+        thread::spawn(move || {
+            for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim_end().to_string();
+                if to.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    from
+}
+
+/// The end of the output, for messages.
+fn last_of(output: &[String]) -> String {
+    let last = &output[output.len().saturating_sub(30)..];
+    format!("the output ends with:\n{}", last.join("\n"))
+}
