@@ -69,3 +69,37 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(exits: &str, interrupts: &str) -> Report {
+        let text = format!(
+            "[   1.0] {{ it boots }}\n{{\n \"ended\": \"power-off\", \"slots\": [], \n \
+             \"exits\": [{exits}],\n \"interrupts\": {{{interrupts}}}\n}}"
+        );
+        let lines: Vec<String> = text.lines().map(String::from).collect();
+        Report::parse(&lines).expect("a report")
+    }
+
+    #[test]
+    fn exits_at_registers_are_found_beside_those_at_a_table() {
+        let serial = r#"{"region": "serial", "count": 9}"#;
+        let table = r#"{"region": "nvme.bar0.msix@0x2000", "count": 9}"#;
+        let doorbell = r#"{"region": "nvme.bar0@0x1000", "count": 1}"#;
+        let of = |exits: &[&str]| report(&exits.join(","), "").only_msix_tables_are_trapped();
+        assert_eq!(of(&[serial, table]), Ok(()));
+        let error = of(&[serial, doorbell]).expect_err("a doorbell was trapped");
+        assert!(error.contains("bar0@0x1000"), "{error}");
+    }
+
+    #[test]
+    fn an_interrupt_that_is_not_by_irqfd_is_found() {
+        let of = |interrupts: &str| report("", interrupts).interrupts_are_by_irqfd();
+        assert_eq!(of(r#""irqfd": 3, "line": 0"#), Ok(()));
+        for wrong in ["", r#""irqfd": 0"#, r#""irqfd": 3, "line": 1"#] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

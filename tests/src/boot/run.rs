@@ -219,3 +219,23 @@ fn last_of(output: &[String]) -> String {
     let last = &output[output.len().saturating_sub(30)..];
     format!("the output ends with:\n{}", last.join("\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_guest_wrote_is_read_from_its_line() {
+        let line = "guest: wrote offset=1048576 length=131072 sha256=3c59";
+        let wrote = wrote(line).expect("it is whole").expect("it wrote");
+        assert_eq!((wrote.offset, wrote.length), (1 << 20, 1 << 17));
+        assert_eq!(wrote.sha256, "3c59");
+    }
+
+    #[test]
+    fn a_line_that_is_cut_is_an_error() {
+        assert_eq!(wrote("guest: done"), Ok(None));
+        assert!(wrote("guest: wrote offset=1048576 length=").is_err());
+        assert!(wrote("guest: wrote offset=1048576 length=1").is_err());
+    }
+}
