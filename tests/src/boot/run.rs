@@ -3,10 +3,10 @@
 //! console.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::report::Report;
@@ -54,7 +54,7 @@ pub fn lacks_guest() -> Option<String> {
     }
     let help = Command::new(FILES[0]).args(["boot", "--help"]).output();
     match help {
-        Ok(output) if output.status.success() => None,
+        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("--kernel") => None,
         Ok(_) => Some("this vmm cannot boot a Linux".into()),
         Err(error) => Some(format!("{}: {error}", FILES[0])),
     }
@@ -69,21 +69,23 @@ impl Boot<'_> {
     pub fn run(&self, report: &dyn Fn(Message)) -> Result<Ended, String> {
         let mut child = self.command()?.spawn().map_err(at(FILES[0]))?;
         let lines = lines_of(&mut child);
+        let errors = errors_of(&mut child);
         let followed = self.follow(child.id(), &lines, report);
         if followed.is_err() {
             let _ = child.kill();
         }
         let status = child.wait().map_err(at(FILES[0]))?;
-        let output = followed?;
-        let because = |error: String| format!("{error}; {status}; {}", last_of(&output));
+        let errors = errors.join().unwrap_or_default();
+        let output = followed.map_err(|error| format!("{error}; {errors}"))?;
+        let because = |error: &str| format!("{error}; {status}; {errors}; {}", last_of(&output));
         let said = output
             .iter()
             .filter_map(|line| line.strip_prefix("guest: "));
         let said: Vec<String> = said.map(String::from).collect();
         if said.last().is_none_or(|last| last != "done") {
-            return Err(because("the guest did not come to its end".into()));
+            return Err(because("the guest did not come to its end"));
         }
-        let report = Report::parse(&output).map_err(because)?;
+        let report = Report::parse(&output).map_err(|error| because(&error))?;
         report.is_power_off()?;
         Ok(Ended { said, report })
     }
@@ -104,7 +106,7 @@ impl Boot<'_> {
             command.args(["--abi", "fd-offset"]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.stderr(Stdio::inherit());
+        command.stderr(Stdio::piped());
         Ok(command)
     }
 
@@ -212,6 +214,19 @@ fn lines_of(child: &mut Child) -> Receiver<String> {
         });
     }
     from
+}
+
+/// What the VMM prints to its standard error.
+fn errors_of(child: &mut Child) -> JoinHandle<String> {
+    let from = child.stderr.take();
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(mut from) = from {
+            // What was read until an error is what there is.
+            let _ = from.read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).trim_end().to_string()
+    })
 }
 
 /// The end of the output, for messages.
