@@ -68,16 +68,16 @@ impl Boot<'_> {
     /// The guest fails, does not end in time, or does not switch itself off.
     pub fn run(&self, report: &dyn Fn(Message)) -> Result<Ended, String> {
         let mut child = self.command()?.spawn().map_err(at(FILES[0]))?;
-        let lines = lines_of(&mut child);
-        let errors = errors_of(&mut child);
+        let lines = console_of(&mut child);
+        let printed = printed_by(&mut child);
         let followed = self.follow(child.id(), &lines, report);
         if followed.is_err() {
             let _ = child.kill();
         }
         let status = child.wait().map_err(at(FILES[0]))?;
-        let errors = errors.join().unwrap_or_default();
-        let output = followed.map_err(|error| format!("{error}; {errors}"))?;
-        let because = |error: &str| format!("{error}; {status}; {errors}; {}", last_of(&output));
+        let printed = printed.join().unwrap_or_default();
+        let output = followed?;
+        let because = |error: &str| format!("{error}; {status}; {}", last_of(&output));
         let said = output
             .iter()
             .filter_map(|line| line.strip_prefix("guest: "));
@@ -85,7 +85,7 @@ impl Boot<'_> {
         if said.last().is_none_or(|last| last != "done") {
             return Err(because("the guest did not come to its end"));
         }
-        let report = Report::parse(&output).map_err(|error| because(&error))?;
+        let report = Report::parse(&printed).map_err(|error| because(&error))?;
         report.is_power_off()?;
         Ok(Ended { said, report })
     }
@@ -106,6 +106,7 @@ impl Boot<'_> {
             command.args(["--abi", "fd-offset"]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // With --json, the console is standard error.
         command.stderr(Stdio::piped());
         Ok(command)
     }
@@ -200,12 +201,12 @@ fn wrote(line: &str) -> Result<Option<Wrote>, String> {
     }))
 }
 
-/// The lines that the guest and the VMM print, as they arrive.
-fn lines_of(child: &mut Child) -> Receiver<String> {
+/// The lines of the console, and the VMM's errors, as they arrive.
+fn console_of(child: &mut Child) -> Receiver<String> {
     let (to, from) = channel();
-    if let Some(out) = child.stdout.take() {
+    if let Some(console) = child.stderr.take() {
         thread::spawn(move || {
-            for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {
+            for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).trim_end().to_string();
                 if to.send(line).is_err() {
                     break;
@@ -216,9 +217,9 @@ fn lines_of(child: &mut Child) -> Receiver<String> {
     from
 }
 
-/// What the VMM prints to its standard error.
-fn errors_of(child: &mut Child) -> JoinHandle<String> {
-    let from = child.stderr.take();
+/// What the VMM prints to its standard output.
+fn printed_by(child: &mut Child) -> JoinHandle<String> {
+    let from = child.stdout.take();
     thread::spawn(move || {
         let mut text = Vec::new();
         if let Some(mut from) = from {
