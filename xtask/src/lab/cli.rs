@@ -11,7 +11,7 @@ use super::cache::{self, Cache};
 use super::command;
 use super::disk::Disk;
 use super::doctor;
-use super::environment::{ENVIRONMENTS, Environment, GUESTS, Kernel, X86_64, find, select};
+use super::environment::{ENVIRONMENTS, Environment, GUEST, GUESTS, Kernel, X86_64, find, select};
 use super::guest;
 use super::manifest::Manifest;
 use super::{Payload, lab, make_bootable};
@@ -134,7 +134,9 @@ fn build_named(names: &[String]) -> Result<(), String> {
     let apt = Apt::new(&cache, &X86_64, Network::Now);
     let lab = lab(&cache, &apt, None);
     let mut failed = Vec::new();
-    for environment in select(names)? {
+    let environments = select(names)?;
+    let guest = environments.iter().any(|e| e.has_guest).then_some(GUEST);
+    for environment in environments.into_iter().chain(guest) {
         if environment.kernel == Kernel::Host {
             continue;
         }
