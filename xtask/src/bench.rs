@@ -7,6 +7,7 @@
 //! unit.
 
 mod accesses;
+mod bar_sizes;
 mod conversions;
 
 use std::collections::BTreeMap;
@@ -59,10 +60,11 @@ pub fn run() -> Result<(), String> {
         "Moving one BAR of memory among N: the same, with memslots that follow on a VM that does nothing",
     )?;
     let tables = format!(
-        "{bars}\n{scattered}\n{sparse}\n{dense}\n{slots}\n{}\n{}\n{}",
+        "{bars}\n{scattered}\n{sparse}\n{dense}\n{slots}\n{}\n{}\n{}\n{}",
         lookups(&program)?,
         conversions::table(&program)?,
-        accesses::table()
+        accesses::table(),
+        bar_sizes::table()
     );
     print!("{tables}");
     let file = root().join("target").join("bench.md");

@@ -5,13 +5,13 @@
 //! output is complete. `--only TEXT` runs the tests with that text in their
 //! names. `--differential-ops N` sets the number of operations of each
 //! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
-//! test runs. `--access-costs` runs no test: it prints what an access to a
-//! device costs.
+//! test runs. `--access-costs` and `--bar-costs` run no test: they print what an
+//! access to a device costs, and what giving the guest a BAR costs.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::hardware::{self, Message};
@@ -21,7 +21,8 @@ use tests::{differential, end_to_end};
 fn main() -> ExitCode {
     let only = match arguments(std::env::args().skip(1)) {
         Ok(Command::Tests(only)) => only,
-        Ok(Command::AccessCosts) => return access_costs(),
+        Ok(Command::AccessCosts) => return measured(access_costs()),
+        Ok(Command::BarCosts) => return measured(bar_costs()),
         Err(usage) => {
             eprintln!("hw-tests: {usage}");
             return ExitCode::FAILURE;
@@ -64,16 +65,36 @@ enum Command {
     Tests(String),
     /// Measure accesses to devices.
     AccessCosts,
+    /// Measure giving BARs to a guest.
+    BarCosts,
 }
 
-fn access_costs() -> ExitCode {
-    match end_to_end::access_costs::costs() {
-        Ok(costs) => {
-            for cost in costs {
-                say(&json!({"what": cost.what, "by": cost.by, "ns": cost.ns}));
-            }
-            ExitCode::SUCCESS
-        }
+fn access_costs() -> Result<(), String> {
+    for cost in end_to_end::access_costs::costs()? {
+        say(&json!({"what": cost.what, "by": cost.by, "ns": cost.ns}));
+    }
+    Ok(())
+}
+
+fn bar_costs() -> Result<(), String> {
+    end_to_end::bar_costs::measure(|cost| {
+        let us = |time: Duration| time.as_secs_f64() * 1e6;
+        say(&json!({
+            "size": cost.size,
+            "by": cost.by,
+            "given_us": us(cost.given),
+            "first_load_us": us(cost.first_load),
+            "loads_us": us(cost.loads),
+            "tables_given": cost.tables_given,
+            "tables_loaded": cost.tables_loaded,
+            "mappings": cost.mappings,
+        }));
+    })
+}
+
+fn measured(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("hw-tests: {why}");
             ExitCode::FAILURE
@@ -98,6 +119,7 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
                 tests::guest_sees::set_seconds(seconds);
             }
             "--access-costs" => return Ok(Command::AccessCosts),
+            "--bar-costs" => return Ok(Command::BarCosts),
             "--only" => only = arguments.next().ok_or("--only takes a text")?,
             other => return Err(format!("there is no option '{other}'")),
         }

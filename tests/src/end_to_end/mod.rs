@@ -5,6 +5,7 @@
 mod acceptance;
 pub mod access_costs;
 mod access_paths;
+pub mod bar_costs;
 mod dma_buf_slices;
 mod host_mappings;
 mod kvm_stats;

@@ -33,7 +33,7 @@ fn measured() -> Result<String, String> {
     eprintln!("xtask: timing a guest's accesses to devices in {ENVIRONMENT}");
     let program = build_static_program("tests", "hw-tests", X86_64.target)?;
     let words = ["hw-tests", "--access-costs"];
-    let printed = command::output(ENVIRONMENT, ("hw-tests", &program), &words)?;
+    let printed = command::output(ENVIRONMENT, ("hw-tests", &program), &words, &[])?;
     let lines = printed.split(|&byte| byte == b'\n');
     let rows: Vec<Value> = lines
         .filter_map(|line| serde_json::from_slice(line).ok())

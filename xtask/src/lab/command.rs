@@ -23,17 +23,23 @@ use crate::shell::{build_static_program, root};
 /// first.
 pub fn run(name: &str, words: &[String]) -> Result<(), String> {
     let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
-    boot(name, &[("vmm", &vmm)], words, &mut std::io::stdout())
+    boot(name, &[("vmm", &vmm)], words, &[], &mut std::io::stdout())
 }
 
-/// The output of a command in an environment.
+/// The output of a command in an environment. `devices` are arguments of the
+/// emulator for devices besides the usual ones.
 ///
 /// # Errors
 /// As for [`run`].
-pub fn output(name: &str, program: (&str, &Path), words: &[&str]) -> Result<Vec<u8>, String> {
+pub fn output(
+    name: &str,
+    program: (&str, &Path),
+    words: &[&str],
+    devices: &[String],
+) -> Result<Vec<u8>, String> {
     let words: Vec<String> = words.iter().map(ToString::to_string).collect();
     let mut printed = Vec::new();
-    boot(name, &[program], &words, &mut printed)?;
+    boot(name, &[program], &words, devices, &mut printed)?;
     Ok(printed)
 }
 
@@ -41,6 +47,7 @@ fn boot(
     name: &str,
     programs: &[(&str, &Path)],
     words: &[String],
+    devices: &[String],
     to: &mut impl Write,
 ) -> Result<(), String> {
     let environment = find(name)?;
@@ -58,6 +65,7 @@ fn boot(
     let console = boot::results_folder()?.join(format!("{name}.command.log"));
     let disk = Disk::create(&console.with_extension("disk"))?;
     let mut command = bootable.command(Console::Command(&console), &disk);
+    command.args(devices);
     // The emulator's messages matter only if it ends early.
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
