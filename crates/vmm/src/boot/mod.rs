@@ -11,6 +11,8 @@
 //! ```
 
 pub mod bus;
+#[cfg(target_arch = "x86_64")]
+pub mod confidential;
 pub mod config;
 pub mod layout;
 pub mod outcome;
