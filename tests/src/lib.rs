@@ -27,6 +27,8 @@
 //! | `long_mode` | vCPUs in 64-bit mode |
 
 pub mod backends;
+#[cfg(target_arch = "x86_64")]
+mod boot_image;
 mod check;
 pub mod conformance;
 pub mod differential;

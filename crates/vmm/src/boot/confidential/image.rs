@@ -9,7 +9,7 @@ use memory_model::AddrRange;
 
 use guest_ranges::PageRange;
 
-use super::stub::{CopyEntry, Hypercall, loader, trampoline};
+use super::stub::{CopyEntry, Hypercall, checksum, loader, low, trampoline};
 use crate::guest::stub::{WindowMap, page_tables};
 
 /// The address of the trampoline in private RAM: one page, which an ordinary boot
@@ -25,6 +25,8 @@ const LARGE_PAGES: u64 = REACH / LARGE_PAGE;
 const TABLES: u64 = 6 * 4096;
 /// The room for the loader.
 const CODE: u64 = 128;
+/// The offset of the copy table.
+const HEAD: u32 = low(TABLES + CODE);
 
 /// Bytes to be copied to private RAM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,9 +147,9 @@ fn are_apart(pieces: &[&Piece], area: PageRange) -> Result<(), StagingError> {
 fn pack(pieces: &[&Piece], base: u64, base_low: u32) -> BootImage {
     let identity = WindowMap::showing((0..LARGE_PAGES).map(|number| number * LARGE_PAGE));
     let mut bytes = page_tables(&identity, base);
-    let table = base_low + (TABLES + CODE) as u32;
-    bytes.extend(loader(table, TRAMPOLINE as u32));
-    bytes.resize((TABLES + CODE) as usize, 0);
+    let table = base_low + HEAD;
+    bytes.extend(loader(table, low(TRAMPOLINE)));
+    bytes.resize(HEAD as usize, 0);
     let mut from = base + payload(pieces.len() as u64);
     for piece in pieces {
         let length = piece.bytes.len() as u64;
@@ -155,7 +157,7 @@ fn pack(pieces: &[&Piece], base: u64, base_low: u32) -> BootImage {
             from,
             to: piece.gpa,
             length,
-            checksum: crc32c::crc32c(&piece.bytes),
+            checksum: checksum(&piece.bytes),
         };
         bytes.extend(entry.bytes());
         from += length;
@@ -210,7 +212,7 @@ mod tests {
             }
             let start = usize::try_from(from - AREA).unwrap();
             let bytes = &image.bytes[start..start + usize::try_from(length).unwrap()];
-            assert_eq!(sum, u64::from(crc32c::crc32c(bytes)));
+            assert_eq!(sum, checksum(bytes));
             found.push((to, bytes));
             at += CopyEntry::SIZE;
         }
@@ -222,7 +224,8 @@ mod tests {
         let size = BootImage::size(&pieces);
         let image = image(&pieces, size).unwrap();
         assert!(image.bytes.len() as u64 <= size);
-        let code = trampoline(Hypercall::Vmmcall, 0x40_0000, (size / 4096) as u32, ENTRY);
+        let pages = u32::try_from(size / 4096).unwrap();
+        let code = trampoline(Hypercall::Vmmcall, 0x40_0000, pages, ENTRY);
         let due: Vec<(u64, &[u8])> = vec![
             (0x10_0000, &pieces[0].bytes),
             (0x7000, &pieces[1].bytes),

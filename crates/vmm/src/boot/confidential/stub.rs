@@ -2,10 +2,12 @@
 //! The code of the boot image: pure functions from addresses to machine code.
 //!
 //! It runs in 64-bit mode with interrupts off, and without a stack. All addresses are
-//! below 4 GiB, where virtual and physical addresses are equal. KVM need not decode an
+//! below 4 GiB, where virtual and physical addresses are equal. KVM need not emulate an
 //! instruction of it: there is no MMIO and no string I/O.
 
 use kvm_bindings::CpuId;
+use kvm_ioctls::VcpuFd;
+use kvm_slots::Errno;
 
 use super::super::layout::{PAGE_TABLES, ZERO_PAGE};
 use super::fault::{FAULT_PORT, LoaderFault};
@@ -30,18 +32,28 @@ impl Hypercall {
         }
     }
 
-    /// The instruction, and one that has no effect here.
-    ///
-    /// AMD processors without NRIPS do not tell KVM the length of `vmmcall`. KVM then
-    /// decodes the instruction, but from the shared side of its page (Linux 7.3). The
-    /// zeros there decode as an instruction of 2 bytes, not 3. From the third byte
-    /// on, `vmmcall` and these 2 bytes are `fnop` and `cli`; from the fourth byte on
-    /// they are `sar dl, 1`.
-    fn code(self) -> [u8; 5] {
+    /// The instruction. Both have the same length.
+    fn code(self) -> [u8; 3] {
         match self {
-            Self::Vmcall => [0x0f, 0x01, 0xc1, 0xd0, 0xfa],
-            Self::Vmmcall => [0x0f, 0x01, 0xd9, 0xd0, 0xfa],
+            Self::Vmcall => [0x0f, 0x01, 0xc1],
+            Self::Vmmcall => [0x0f, 0x01, 0xd9],
         }
+    }
+
+    /// Moves a vCPU behind a hypercall that the VMM has answered, if KVM could not.
+    ///
+    /// AMD processors without NRIPS do not tell KVM where the instruction ends. KVM
+    /// (Linux 7.3) then decodes it, with page tables and bytes that it reads from the
+    /// shared side. In private memory that fails: the next `KVM_RUN` after
+    /// `KVM_EXIT_HYPERCALL` returns `KVM_EXIT_INTERNAL_ERROR`, with the result in RAX
+    /// and RIP still at the instruction.
+    ///
+    /// # Errors
+    /// The error of KVM.
+    pub fn step_over(vcpu: &VcpuFd) -> Result<(), Errno> {
+        let mut regs = vcpu.get_regs()?;
+        regs.rip += Self::Vmmcall.code().len() as u64;
+        Ok(vcpu.set_regs(&regs)?)
     }
 }
 
@@ -59,8 +71,8 @@ pub struct CopyEntry {
     pub to: u64,
     /// The number of bytes.
     pub length: u64,
-    /// Their CRC-32C.
-    pub checksum: u32,
+    /// Their [`checksum`].
+    pub checksum: u64,
 }
 
 impl CopyEntry {
@@ -69,7 +81,7 @@ impl CopyEntry {
 
     /// The entry as [`loader`] reads it.
     pub fn bytes(self) -> [u8; 32] {
-        let words = [self.from, self.to, self.length, self.checksum.into()];
+        let words = [self.from, self.to, self.length, self.checksum];
         let mut bytes = [0; 32];
         for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
@@ -78,11 +90,23 @@ impl CopyEntry {
     }
 }
 
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x100_0000_01b3;
+
+/// The checksum of a piece: FNV-1a of 64 bits. Any KVM can run it, and one that
+/// emulates its guest has no `crc32` instruction.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    let mix = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+    bytes.iter().fold(FNV_OFFSET, mix)
+}
+
 /// Code that copies what the table at `table` lists, compares the checksum of each
 /// copy, and jumps to `next`.
 pub fn loader(table: u32, next: u32) -> Vec<u8> {
     let [t0, t1, t2, t3] = table.to_le_bytes();
     let [n0, n1, n2, n3] = next.to_le_bytes();
+    let [o0, o1, o2, o3, o4, o5, o6, o7] = FNV_OFFSET.to_le_bytes();
+    let [p0, p1, p2, p3, p4, p5, p6, p7] = FNV_PRIME.to_le_bytes();
     #[rustfmt::skip]
     let mut code = vec![
         0xfa,                         //       cli
@@ -91,23 +115,26 @@ pub fn loader(table: u32, next: u32) -> Vec<u8> {
         // Per entry:
         0x48, 0x8b, 0x4b, 0x10,       // entry: mov rcx, [rbx + 16]
         0x48, 0x85, 0xc9,             //       test rcx, rcx
-        0x74, 0x2e,                   //       jz done
+        0x74, 0x3f,                   //       jz done
         0x48, 0x8b, 0x33,             //       mov rsi, [rbx]
         0x48, 0x8b, 0x7b, 0x08,       //       mov rdi, [rbx + 8]
         0xf3, 0xa4,                   //       rep movsb
         // The checksum of the copy, not of the source:
         0x48, 0x8b, 0x73, 0x08,       //       mov rsi, [rbx + 8]
         0x48, 0x8b, 0x4b, 0x10,       //       mov rcx, [rbx + 16]
-        0x83, 0xc8, 0xff,             //       or eax, -1
-        0xf2, 0x0f, 0x38, 0xf0, 0x06, // sum:  crc32 eax, byte [rsi]
+        0x48, 0xb8,                   //       mov rax, OFFSET
+        o0, o1, o2, o3, o4, o5, o6, o7,
+        0x48, 0xba,                   //       mov rdx, PRIME
+        p0, p1, p2, p3, p4, p5, p6, p7,
+        0x32, 0x06,                   // sum:  xor al, [rsi]
+        0x48, 0x0f, 0xaf, 0xc2,       //       imul rax, rdx
         0x48, 0xff, 0xc6,             //       inc rsi
         0x48, 0xff, 0xc9,             //       dec rcx
-        0x75, 0xf3,                   //       jnz sum
-        0xf7, 0xd0,                   //       not eax
-        0x3b, 0x43, 0x18,             //       cmp eax, [rbx + 24]
+        0x75, 0xf2,                   //       jnz sum
+        0x48, 0x3b, 0x43, 0x18,       //       cmp rax, [rbx + 24]
         0x75, 0x0d,                   //       jne failed
         0x48, 0x83, 0xc3, 0x20,       //       add rbx, 32
-        0xeb, 0xc9,                   //       jmp entry
+        0xeb, 0xb8,                   //       jmp entry
         0xb8, n0, n1, n2, n3,         // done: mov eax, next
         0xff, 0xe0,                   //       jmp rax
     ];
@@ -158,11 +185,11 @@ fn mov(opcode: u8, value: u32) -> [u8; 5] {
     [opcode, a, b, c, d]
 }
 
-/// An address of the layout, which is below 1 MiB.
-const fn low(address: u64) -> u32 {
-    assert!(address < 1 << 20);
+/// A number below 1 MiB, such as an address of the layout.
+pub(super) const fn low(number: u64) -> u32 {
+    assert!(number < 1 << 20);
     #[expect(clippy::cast_possible_truncation, reason = "checked above")]
-    let low = address as u32;
+    let low = number as u32;
     low
 }
 
@@ -187,15 +214,22 @@ mod tests {
     }
 
     #[test]
+    fn the_checksum_is_fnv_1a() {
+        // Test vectors of the algorithm's authors.
+        assert_eq!(checksum(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(checksum(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
     fn jumps_land_on_instructions() {
         let fault = failed(LoaderFault::Checksum).len();
         let code = loader(0x1111_1111, 0x2222_2222);
         // From the end of each jump.
         for (jump, target) in [
             (0x10, code.len() - fault - 7),
-            (0x38, code.len() - fault),
-            (0x3e, 7),
-            (0x31, 0x24),
+            (0x49, code.len() - fault),
+            (0x4f, 7),
+            (0x43, 0x35),
         ] {
             let displacement = i64::from(code[jump - 1].cast_signed());
             assert_eq!(jump as i64 + displacement, target as i64, "{jump:#x}");
