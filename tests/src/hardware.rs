@@ -20,9 +20,9 @@ use crate::conformance::{self, Statement};
 use crate::differential::{self, Regression};
 use crate::needs::{DEVICE, Need, kvm};
 use crate::vfio::{Model, OnDevice};
-use crate::{dirty, end_to_end, pre_fault, vfio};
 #[cfg(target_arch = "x86_64")]
-use crate::{guest_sees, vcpu_gate};
+use crate::{boot_image, guest_sees, vcpu_gate};
+use crate::{dirty, end_to_end, pre_fault, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -211,7 +211,7 @@ pub fn all() -> Vec<HwTest> {
 /// Tests with vCPU threads. Their guest code is for x86-64.
 #[cfg(target_arch = "x86_64")]
 fn of_running_vcpus() -> Vec<HwTest> {
-    [of_the_gate(), of_what_the_guest_sees()].concat()
+    [of_the_gate(), of_what_the_guest_sees(), of_the_boot_image()].concat()
 }
 
 /// On other architectures, one entry stands for all of these tests.
@@ -263,6 +263,17 @@ fn of_what_the_guest_sees() -> Vec<HwTest> {
         run,
     });
     tests.collect()
+}
+
+/// How a confidential guest starts.
+#[cfg(target_arch = "x86_64")]
+fn of_the_boot_image() -> Vec<HwTest> {
+    let tests = boot_image::TESTS.map(|(name, needs, run)| HwTest {
+        name: format!("boot_image::{name}"),
+        needs,
+        run: Body::Plain(run),
+    });
+    tests.into()
 }
 
 /// Comparisons of the real and the simulated KVM.

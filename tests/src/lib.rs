@@ -29,6 +29,8 @@
 
 pub mod backends;
 pub mod boot;
+#[cfg(target_arch = "x86_64")]
+mod boot_image;
 mod check;
 pub mod conformance;
 pub mod differential;

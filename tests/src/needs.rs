@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
+use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_PRE_FAULT_MEMORY};
 use kvm_slots::dirty::{DirtyCapabilities, ManualProtect};
 use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags, Vm};
@@ -35,6 +35,9 @@ pub enum Need {
     /// VMs with private pages that need no special hardware
     /// (`KVM_X86_SW_PROTECTED_VM`).
     PrivatePages,
+    /// Hypercalls of VMs with private pages that the VMM answers
+    /// (`KVM_CAP_EXIT_HYPERCALL`).
+    HypercallExits,
     /// A processor that runs the guest directly, without an emulator.
     DirectGuest,
     /// A released kernel, without memslots on a backing fd. The kernel's name
@@ -70,6 +73,8 @@ pub struct Host {
     pub plain: Result<Plain, String>,
     /// What a VM with private pages can do, or why there is none.
     pub private: Result<Capabilities, String>,
+    /// Whether such a VM has `KVM_CAP_EXIT_HYPERCALL`.
+    pub hypercall_exits: bool,
     /// Whether KVM emulates the guest, or why that is unknown.
     pub emulates: Result<bool, String>,
     /// The kernel's release.
@@ -93,7 +98,9 @@ impl Host {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
         let plain = Real::new(VmType::Plain, false);
         let private = Real::new(VmType::SwProtected, false);
+        let exits = |vm: &Real| vm.vm().check_extension(KVM_CAP_EXIT_HYPERCALL) > 0;
         Self {
+            hypercall_exits: private.as_ref().is_ok_and(exits),
             plain: plain.map(|plain| {
                 let vm = plain.vm();
                 Plain {
@@ -139,6 +146,8 @@ impl Host {
                 Ok(_) => Some("VMs of type 1 have no memory attributes".into()),
                 Err(why) => Some(format!("there are no private pages: {why}")),
             },
+            Need::HypercallExits if self.hypercall_exits => None,
+            Need::HypercallExits => Some("KVM_CAP_EXIT_HYPERCALL is 0".into()),
             Need::DirectGuest => match &self.emulates {
                 Ok(false) => None,
                 Ok(true) => Some("this KVM emulates every instruction of the guest".into()),

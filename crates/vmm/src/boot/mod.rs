@@ -12,6 +12,8 @@
 
 pub mod acpi;
 pub mod bus;
+#[cfg(target_arch = "x86_64")]
+pub mod confidential;
 pub mod config;
 pub mod conversions;
 pub mod cpu;

@@ -89,7 +89,7 @@ fn windows<'a>(accesses: impl Iterator<Item = &'a Access>) -> BTreeSet<u64> {
 
 /// Which virtual address shows a guest-physical one.
 #[derive(Clone, Debug)]
-pub(super) struct WindowMap {
+pub(crate) struct WindowMap {
     /// The 2 MiB pages by virtual address. They are sorted, so that an access
     /// across two neighbours finds them side by side.
     windows: Vec<u64>,
@@ -97,7 +97,7 @@ pub(super) struct WindowMap {
 
 impl WindowMap {
     /// Shows the 2 MiB pages that hold these addresses.
-    pub(super) fn showing(gpas: impl IntoIterator<Item = u64>) -> Self {
+    pub(crate) fn showing(gpas: impl IntoIterator<Item = u64>) -> Self {
         let windows: BTreeSet<u64> = gpas.into_iter().map(|gpa| gpa & !(WINDOW - 1)).collect();
         Self {
             windows: windows.into_iter().collect(),
@@ -112,7 +112,7 @@ impl WindowMap {
 }
 
 /// The level 4 table, the level 3 table, and as many of level 2 as there are.
-pub(super) fn page_tables(map: &WindowMap, base: u64) -> Vec<u8> {
+pub(crate) fn page_tables(map: &WindowMap, base: u64) -> Vec<u8> {
     let directories = map.windows.chunks(ENTRIES);
     let addresses = (2..)
         .map(|number| base + number * TABLE)
