@@ -274,7 +274,7 @@ fn lost(wanted: &str, got: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::environment::{ENVIRONMENTS, Kernel};
+    use crate::lab::environment::{Kernel, kernels};
 
     #[test]
     fn a_lost_option_is_named() {
@@ -298,8 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn every_recipe_of_an_environment_has_its_files() {
-        for environment in ENVIRONMENTS {
+    fn every_recipe_has_its_files() {
+        for environment in kernels() {
             if let Kernel::Built(recipe) = environment.kernel {
                 let inputs = inputs(recipe).expect("they are there");
                 let folder_is_filled = recipe.patches.is_none() || inputs.len() > 1;

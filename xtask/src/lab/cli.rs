@@ -10,7 +10,7 @@ use super::boot::{self, Console};
 use super::cache::{self, Cache};
 use super::command;
 use super::doctor;
-use super::environment::{ENVIRONMENTS, Environment, Kernel, X86_64, find, select};
+use super::environment::{Environment, GUEST, Kernel, X86_64, find, kernels, select_kernels};
 use super::manifest::Manifest;
 use super::{Payload, lab, make_bootable};
 use crate::hw_test::{self, HwTestOptions};
@@ -22,14 +22,16 @@ pub enum LabCommand {
     /// List what the lab needs, and print one command that installs what is
     /// missing.
     Doctor,
-    /// List the environments, and whether the cache has them.
+    /// List the environments and the kernel of confidential guests, and whether
+    /// the cache has them.
     List,
     /// Download or build the newest kernels of environments.
     ///
     /// The results stay in the cache and need no network later. Building a
     /// kernel takes minutes. An interrupted build is resumed.
     Build {
-        /// The environments. Default: all but the slow ones.
+        /// The environments, or `confidential-guest`, the kernel of confidential
+        /// guests. Default: all but the slow ones.
         #[arg(value_name = "ENV")]
         names: Vec<String>,
     },
@@ -81,7 +83,7 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
 
 fn list() -> Result<(), String> {
     let root = cache::place()?;
-    for environment in ENVIRONMENTS {
+    for environment in kernels() {
         let name = environment.name;
         let state = match environment.kernel {
             Kernel::Host => "this machine".into(),
@@ -111,12 +113,16 @@ fn build_named(names: &[String]) -> Result<(), String> {
     let apt = Apt::new(&cache, &X86_64, Network::Now);
     let lab = lab(&cache, &apt, None);
     let mut failed = Vec::new();
-    for environment in select(names)? {
+    for environment in select_kernels(names)? {
         if environment.kernel == Kernel::Host {
             continue;
         }
-        match lab.ready(environment) {
-            Ok(ready) => println!("{:<26} ready: {}", environment.name, ready.origin),
+        let made = match environment == GUEST {
+            true => lab.guest_kernel().map(|image| image.display().to_string()),
+            false => lab.ready(environment).map(|ready| ready.origin),
+        };
+        match made {
+            Ok(made) => println!("{:<26} ready: {made}", environment.name),
             Err(error) => {
                 println!("{:<26} {error}", environment.name);
                 failed.push(environment.name);
@@ -168,7 +174,7 @@ fn clean(stale: bool) -> Result<(), String> {
     let before = cache::size(&root);
     if stale {
         let cache = Cache::open()?;
-        let uses = ENVIRONMENTS.into_iter().filter_map(|environment| {
+        let uses = kernels().filter_map(|environment| {
             let manifest = Manifest::load(&root, environment)?;
             Some(manifest.uses(&root, &X86_64, environment))
         });

@@ -78,6 +78,23 @@ pub const ENVIRONMENTS: [Environment; 7] = [
     },
 ];
 
+/// The kernel of confidential guests. It is made like an environment's kernel, but
+/// nothing is run in it on its own: `vmm boot --confidential` boots it.
+pub const GUEST: Environment = Environment::new(
+    "confidential-guest",
+    Kernel::Built(Recipe {
+        line: "7.3",
+        configs: &["confidential-guest/guest.config"],
+        patches: Some("confidential-guest"),
+        suffix: "-lab-guest",
+    }),
+);
+
+/// All kernels that the cache can have: those of environments, and the guest's.
+pub fn kernels() -> impl Iterator<Item = Environment> {
+    ENVIRONMENTS.into_iter().chain([GUEST])
+}
+
 impl Environment {
     const fn new(name: &'static str, kernel: Kernel) -> Self {
         Self {
@@ -101,6 +118,24 @@ pub fn find(name: &str) -> Result<Environment, String> {
             known.join(", ")
         )
     })
+}
+
+/// The kernels with these names, each once, or the default ones if no name is
+/// given. Unlike [`select`], this knows the guest's kernel.
+///
+/// # Errors
+/// An unknown name.
+pub fn select_kernels(names: &[String]) -> Result<Vec<Environment>, String> {
+    let is_guest = |name: &String| name == GUEST.name;
+    let others: Vec<String> = names.iter().filter(|n| !is_guest(n)).cloned().collect();
+    let mut selected = match names.is_empty() || !others.is_empty() {
+        true => select(&others)?,
+        false => Vec::new(),
+    };
+    if names.is_empty() || names.iter().any(is_guest) {
+        selected.push(GUEST);
+    }
+    Ok(selected)
 }
 
 /// The environments with these names, each once, or the default ones if no name
@@ -192,6 +227,20 @@ mod tests {
             let name = environment.name.to_string();
             assert_eq!(select(&[name]), Ok(vec![environment]));
         }
+    }
+
+    #[test]
+    fn the_kernel_of_guests_is_built_by_default_and_is_no_environment() {
+        let names = |of: &[&str]| {
+            let of: Vec<String> = of.iter().map(ToString::to_string).collect();
+            let selected = select_kernels(&of).expect("known");
+            selected.iter().map(|e| e.name).collect::<Vec<_>>()
+        };
+        assert!(find(GUEST.name).is_err());
+        assert!(names(&[]).ends_with(&["lab-7.3-private-mmio", GUEST.name]));
+        assert_eq!(names(&[GUEST.name]), [GUEST.name]);
+        assert_eq!(names(&[GUEST.name, "host"]), ["host", GUEST.name]);
+        assert_eq!(names(&["host"]), ["host"]);
     }
 
     #[test]
