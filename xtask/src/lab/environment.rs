@@ -32,9 +32,9 @@ pub struct Recipe {
     /// The options on top of `make tinyconfig`: files of `xtask/lab`. Later
     /// files override earlier ones.
     pub configs: &'static [&'static str],
-    /// A folder of `xtask/lab` whose `*.patch` files are applied in the order
-    /// of their names.
-    pub patches: Option<&'static str>,
+    /// Folders of `xtask/lab` whose `*.patch` files are applied, in this order
+    /// and in the order of their names.
+    pub patches: &'static [&'static str],
     /// The suffix of the kernel's release, by which tests recognise it.
     pub suffix: &'static str,
 }
@@ -50,7 +50,7 @@ pub const ENVIRONMENTS: [Environment; 7] = [
         Kernel::Built(Recipe {
             line: "7.3",
             configs: &["kernel-7.3.config"],
-            patches: None,
+            patches: &[],
             suffix: "-lab",
         }),
     ),
@@ -59,7 +59,7 @@ pub const ENVIRONMENTS: [Environment; 7] = [
         Kernel::Built(Recipe {
             line: "7.3",
             configs: &["kernel-7.3.config", "private-mmio.config"],
-            patches: Some("private-mmio"),
+            patches: &["private-mmio", "confidential-host"],
             suffix: "-lab-private-mmio",
         }),
     ),
@@ -71,7 +71,7 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             Kernel::Built(Recipe {
                 line: "7.3",
                 configs: &["kernel-7.3.config", "private-mmio.config", "debug.config"],
-                patches: Some("private-mmio"),
+                patches: &["private-mmio", "confidential-host"],
                 suffix: "-lab-private-mmio-debug",
             }),
         )
@@ -85,7 +85,7 @@ pub const GUEST: Environment = Environment::new(
     Kernel::Built(Recipe {
         line: "7.3",
         configs: &["confidential-guest/guest.config"],
-        patches: Some("confidential-guest"),
+        patches: &["confidential-guest"],
         suffix: "-lab-guest",
     }),
 );
