@@ -11,7 +11,7 @@ use super::cache::{self, Cache};
 use super::command;
 use super::disk::Disk;
 use super::doctor;
-use super::environment::{ENVIRONMENTS, Environment, GUEST, GUESTS, Kernel, X86_64, find, select};
+use super::environment::{Environment, GUEST, Kernel, X86_64, find, kernels, select_kernels};
 use super::guest;
 use super::manifest::Manifest;
 use super::{Payload, lab, make_bootable};
@@ -24,14 +24,16 @@ pub enum LabCommand {
     /// List what the lab needs, and print one command that installs what is
     /// missing.
     Doctor,
-    /// List the environments, and whether the cache has them.
+    /// List the environments and the kernel of confidential guests, and whether
+    /// the cache has them.
     List,
     /// Download or build the newest kernels of environments.
     ///
     /// The results stay in the cache and need no network later. Building a
     /// kernel takes minutes. An interrupted build is resumed.
     Build {
-        /// The environments. Default: all but the slow ones.
+        /// The environments, or `confidential-guest`, the kernel of confidential
+        /// guests. Default: all but the slow ones.
         #[arg(value_name = "ENV")]
         names: Vec<String>,
     },
@@ -104,7 +106,7 @@ pub fn run(command: &LabCommand) -> Result<(), String> {
 
 fn list() -> Result<(), String> {
     let root = cache::place()?;
-    for environment in ENVIRONMENTS {
+    for environment in kernels() {
         let name = environment.name;
         let state = match environment.kernel {
             Kernel::Host => "this machine".into(),
@@ -134,14 +136,18 @@ fn build_named(names: &[String]) -> Result<(), String> {
     let apt = Apt::new(&cache, &X86_64, Network::Now);
     let lab = lab(&cache, &apt, None);
     let mut failed = Vec::new();
-    let environments = select(names)?;
+    let environments = select_kernels(names)?;
     let guest = environments.iter().any(|e| e.has_guest).then_some(GUEST);
     for environment in environments.into_iter().chain(guest) {
         if environment.kernel == Kernel::Host {
             continue;
         }
-        match lab.ready(environment) {
-            Ok(ready) => println!("{:<26} ready: {}", environment.name, ready.origin),
+        let made = match environment == GUEST {
+            true => lab.guest_kernel().map(|image| image.display().to_string()),
+            false => lab.ready(environment).map(|ready| ready.origin),
+        };
+        match made {
+            Ok(made) => println!("{:<26} ready: {made}", environment.name),
             Err(error) => {
                 println!("{:<26} {error}", environment.name);
                 failed.push(environment.name);
@@ -198,8 +204,7 @@ fn clean(stale: bool) -> Result<(), String> {
     let before = cache::size(&root);
     if stale {
         let cache = Cache::open()?;
-        let all = ENVIRONMENTS.into_iter().chain(GUESTS);
-        let uses = all.filter_map(|environment| {
+        let uses = kernels().filter_map(|environment| {
             let manifest = Manifest::load(&root, environment)?;
             Some(manifest.uses(&root, &X86_64, environment))
         });

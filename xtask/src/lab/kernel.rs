@@ -11,7 +11,7 @@ use super::build::Builder;
 use super::cache::files;
 use super::cache::{self, Cache};
 use super::doctor;
-use super::environment::{Architecture, Environment, Kernel};
+use super::environment::{Architecture, CONFIDENTIAL_GUEST, Environment, Kernel};
 use super::manifest::Manifest;
 use super::modules;
 use super::packages::{self, Package};
@@ -79,6 +79,14 @@ impl Lab<'_> {
                 ready.map_err(|(Obstacle::Parts(error) | Obstacle::Making(error))| error)
             }
         }
+    }
+
+    /// Prepares the kernel of confidential guests: a bzImage.
+    ///
+    /// # Errors
+    /// The reason why it is not available.
+    pub fn guest_kernel(&self) -> Result<PathBuf, String> {
+        Ok(self.ready(CONFIDENTIAL_GUEST)?.image)
     }
 
     /// The newest packages for an environment.
