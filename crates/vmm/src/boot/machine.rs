@@ -4,25 +4,31 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use kvm_slots::convert::Engine;
+use guest_ranges::PageRange;
+use kvm_slots::convert::{ConvertError, Engine, ModelPages};
 use kvm_slots::vcpu_gate::{GateError, GatedVcpu, VcpuGate};
 use kvm_slots::{AbiProfile, Errno, KvmVm, SlotListener, Slots};
 use memory_model::{
-    AddListenerError, AddSpaceError, CommitError, Listener, Memory, MemoryModel, Region, TreeError,
+    AddListenerError, AddSpaceError, AddrRange, CommitError, Listener, MemoryModel, Region,
+    RegionId, TreeError,
 };
 use vfio_dma::DmaRefusal;
 use vfio_dma::listener::{DmaListener, DmaPolicy};
 use vfio_private::device::{Device, DeviceError, Iommu, PciAddress, VfioInterface};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::acpi::{self, AcpiOptions};
 use super::bus::{GuestSpaces, Handle, TrapDevice};
+use super::confidential;
+use super::confidential::cpuid::CpuidFull;
+use super::confidential::doorway::{DOORWAY_PORT, DOORWAY_PORTS, Doorway};
+use super::confidential::fault::{FAULT_PORT, FaultPort};
+use super::confidential::stub::Hypercall;
 use super::config::{BootConfig, DeviceConfig};
 use super::conversions::Conversions;
-use super::cpu::{self, CpuError};
+use super::cpu::{self, CpuError, Start};
 use super::interrupts::{InterruptError, Interrupts};
 use super::layout::{self, Layout, LayoutError};
-use super::loader::{self, LoadError};
+use super::loaded::{Kernel, LoadedRam, LoadedRamError};
 use super::notes::Notes;
 use super::outcome::{End, Outcome};
 use super::pci::Function;
@@ -32,7 +38,6 @@ use super::pci::host_bridge::HostBridge;
 use super::pci::memory::{MemoryFunctionError, memory_function};
 use super::pci::windows::PciWindows;
 use super::power::{KEYBOARD_COMMAND, KeyboardReset, Power};
-use super::ram::{Ram, RamError};
 use super::serial::SerialPort;
 use super::vcpus::{self, ExitContext};
 use super::vm::GuestVm;
@@ -41,6 +46,10 @@ use crate::backend::kvm::KvmError;
 /// The kernel parameters before the user's. A panic resets the machine at once, and
 /// leaves the mark by which [`Power`] tells it from a reboot.
 const PARAMETERS: &str = "console=ttyS0 panic=-1 reboot=panic_warm";
+
+/// The size of the units of DMA mappings of memory with a private side. Guests share
+/// bounce buffers of many of these at once.
+const DMA_UNIT: u64 = 2 << 20;
 
 /// Why a guest cannot be booted.
 #[derive(Debug, thiserror::Error)]
@@ -52,15 +61,15 @@ pub enum BootError {
     /// RAM has no place.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// RAM cannot be had.
+    /// There is no RAM with a kernel in it.
     #[error(transparent)]
-    Ram(#[from] RamError),
-    /// The kernel or the initramfs cannot be loaded.
+    Ram(#[from] LoadedRamError),
+    /// RAM cannot be made private.
+    #[error("RAM cannot be made private")]
+    Private(#[from] ConvertError),
+    /// The guest cannot be told that it is confidential.
     #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The first page tables cannot be written.
-    #[error("there is no RAM for the first page tables")]
-    Tables(#[source] GuestMemoryError),
+    Cpuid(#[from] CpuidFull),
     /// The vCPUs cannot be set up.
     #[error(transparent)]
     Cpu(#[from] CpuError),
@@ -156,12 +165,15 @@ impl Machine {
     pub fn new(config: &BootConfig, console: Box<dyn Write + Send>) -> Result<Self, BootError> {
         let guest = GuestVm::new(&config.kvm_device, config.abi, config.confidential)?;
         let layout = Layout::new(config.memory, guest.address_bits)?;
-        let ram = Ram::anonymous(&layout)?;
+        let ram = load(config, &layout, &guest)?;
         let (end, notes) = (End::default(), Notes::default());
         let interrupts = Interrupts::new(guest.vm.clone());
-        let spaces = address_spaces(&ram)?;
+        let spaces = address_spaces(ram.banks)?;
         let gate = VcpuGate::new()?;
         let slots = follow(&spaces, &guest.vm, config.abi, gate.clone())?;
+        if let Some(staging) = ram.staging {
+            make_private(&spaces, &guest.vm, &layout, staging)?;
+        }
 
         let assigned = open_devices(&config.devices)?;
         let conversions = conversions(&spaces, &guest.vm, assigned.as_ref(), &notes)?;
@@ -173,23 +185,15 @@ impl Machine {
             notes: &notes,
         };
         let bus = Arc::new(pci_bus(config, assigned, &connections)?);
-
         let serial = SerialPort::new(interrupts.pin(layout::COM1_GSI)?, console, end.clone());
         let serial = Arc::new(serial);
-        let power = power(&ram, &end);
-        place_devices(&spaces, &serial, &bus, &power)?;
-
-        let options = AcpiOptions {
-            io_apic: true,
-            ecam: true,
-        };
-        let tables = acpi::tables(&layout, config.cpus, options);
-        let parameters = format!("{PARAMETERS} {} {}", acpi::REBOOT_PARAMETER, config.append);
-        let memory = ram.guest_memory();
-        let (kernel, initrd) = (&config.kernel, config.initrd.as_deref());
-        let loaded = loader::load(&memory, kernel, initrd, parameters.trim(), &layout, &tables)?;
-        cpu::write_tables(&memory).map_err(BootError::Tables)?;
-        let vcpus = create_vcpus(&guest, config.cpus, &gate, loaded.entry)?;
+        let power = Arc::new(Power::new(end.clone(), ram.reset_flag));
+        place_ports(&spaces, &serial, &bus, &power)?;
+        match config.confidential {
+            true => place_confidential_ports(&spaces, &end)?,
+            false => place_ecam(&spaces, &bus)?,
+        }
+        let vcpus = create_vcpus(&guest, config, &gate, ram.start)?;
 
         let model = spaces.model();
         let context = ExitContext {
@@ -242,16 +246,38 @@ impl Machine {
     }
 }
 
+/// RAM with the kernel in it.
+fn load(config: &BootConfig, layout: &Layout, guest: &GuestVm) -> Result<LoadedRam, BootError> {
+    // In a confidential guest, nothing may trap but what the kernel knows of.
+    let options = AcpiOptions {
+        io_apic: !config.confidential,
+        ecam: !config.confidential,
+    };
+    let tables = acpi::tables(layout, config.cpus, options);
+    let parameters = format!("{PARAMETERS} {} {}", acpi::REBOOT_PARAMETER, config.append);
+    let kernel = Kernel {
+        config,
+        parameters: parameters.trim(),
+        tables: &tables,
+    };
+    Ok(match config.confidential {
+        true => {
+            let features = cpu::cpuid(&guest.kvm, 0, config.cpus)?;
+            LoadedRam::staged(layout, &kernel, &guest.vm, Hypercall::of(&features))?
+        }
+        false => LoadedRam::in_place(layout, &kernel)?,
+    })
+}
+
 /// Memory with RAM, and ports.
-fn address_spaces(ram: &Ram) -> Result<GuestSpaces, BootError> {
+fn address_spaces(banks: Vec<(AddrRange, Region<Handle>)>) -> Result<GuestSpaces, BootError> {
     let mut model = MemoryModel::new();
     let mut t = model.transaction();
     let memory_root = t.add(Region::container("memory", 1 << 64).with_handle(Handle::default()))?;
     let port_root = t.add(Region::container("ports", 1 << 16).with_handle(Handle::default()))?;
-    for bank in ram.banks() {
-        let memory = Memory::host_only(bank.host_memory());
-        let region = t.add(Region::ram("ram", memory).with_handle(Handle::default()))?;
-        t.place(region, memory_root, bank.range().start(), 0)?;
+    for (range, region) in banks {
+        let region = t.add(region)?;
+        t.place(region, memory_root, range.start(), 0)?;
     }
     t.commit()?;
     let memory = model.add_space("memory", memory_root)?;
@@ -261,6 +287,25 @@ fn address_spaces(ram: &Ram) -> Result<GuestSpaces, BootError> {
         (memory_root, memory),
         (port_root, ports),
     ))
+}
+
+/// Makes RAM private, but for the staging area. There are no devices yet whose DMA
+/// would have to follow.
+fn make_private(
+    spaces: &GuestSpaces,
+    vm: &KvmVm,
+    layout: &Layout,
+    staging: PageRange,
+) -> Result<(), BootError> {
+    let mut model = spaces.model();
+    let mut pages = ModelPages::new(&mut *model, spaces.memory);
+    let engine = Engine::new(vm.clone());
+    Ok(confidential::ram::make_private(
+        &engine,
+        &mut pages,
+        layout.ram(),
+        staging,
+    )?)
 }
 
 /// Has the VM's memslots follow the view of memory.
@@ -333,7 +378,8 @@ fn conversions(
     if let Some(assigned) = assigned {
         let mut model = spaces.model();
         let reader = model.reader(spaces.memory);
-        let dma = DmaListener::new(assigned.iommu.clone(), reader, DmaPolicy::default());
+        let policy = DmaPolicy::default().with_unit(DMA_UNIT);
+        let dma = DmaListener::new(assigned.iommu.clone(), reader, policy);
         let dma = Arc::new(dma.map_err(BootError::Dma)?);
         model.add_listener(spaces.memory, 1, dma.clone() as Arc<dyn Listener<Handle>>)?;
         engine.add_listener(dma);
@@ -389,15 +435,9 @@ fn pci_bus(
     Ok(bus)
 }
 
-/// Power-off and reset, with the BIOS's flag in RAM.
-fn power(ram: &Ram, end: &End) -> Arc<Power> {
-    let memory = ram.guest_memory();
-    let reset_flag = move || memory.read_obj(GuestAddress(layout::RESET_FLAG)).ok();
-    Arc::new(Power::new(end.clone(), Box::new(reset_flag)))
-}
-
-/// Adds the devices that are always there.
-fn place_devices(
+/// Adds the devices that are always there. They are above BARs, which a guest may
+/// place anywhere in PCI's windows.
+fn place_ports(
     spaces: &GuestSpaces,
     serial: &Arc<SerialPort>,
     bus: &Arc<PciBus>,
@@ -405,53 +445,90 @@ fn place_devices(
 ) -> Result<(), BootError> {
     let keyboard = Arc::new(KeyboardReset(power.clone()));
     let config_ports = Arc::new(ConfigPorts::new(Arc::clone(bus)));
-    let ports: [(&str, (u16, u16), Arc<dyn TrapDevice>); 4] = [
-        ("serial port", (layout::COM1, 8), serial.clone()),
-        ("power", layout::POWER_PORTS, power.clone()),
-        ("keyboard controller", (KEYBOARD_COMMAND, 1), keyboard),
-        (
-            "PCI configuration ports",
-            layout::PCI_CONFIG_PORTS,
-            config_ports,
-        ),
-    ];
+    place_trapped(
+        spaces,
+        spaces.port_root,
+        [
+            ("serial port", (layout::COM1.into(), 8), serial.clone()),
+            ("power", wide(layout::POWER_PORTS), power.clone()),
+            (
+                "keyboard controller",
+                (KEYBOARD_COMMAND.into(), 1),
+                keyboard,
+            ),
+            (
+                "PCI configuration ports",
+                wide(layout::PCI_CONFIG_PORTS),
+                config_ports,
+            ),
+        ],
+    )
+}
+
+/// Adds configuration space in memory.
+fn place_ecam(spaces: &GuestSpaces, bus: &Arc<PciBus>) -> Result<(), BootError> {
     let ecam: Arc<dyn TrapDevice> = Arc::new(Ecam::new(Arc::clone(bus)));
+    let region = ("PCI configuration space", layout::ECAM, ecam);
+    place_trapped(spaces, spaces.memory_root, [region])
+}
+
+/// Adds what a confidential guest has in place of accesses that trap.
+fn place_confidential_ports(spaces: &GuestSpaces, end: &End) -> Result<(), BootError> {
+    let reader = spaces.model().reader(spaces.memory);
+    let doorway: Arc<dyn TrapDevice> = Arc::new(Doorway::new(reader));
+    let faults: Arc<dyn TrapDevice> = Arc::new(FaultPort(end.clone()));
+    place_trapped(
+        spaces,
+        spaces.port_root,
+        [
+            ("MMIO doorway", wide((DOORWAY_PORT, DOORWAY_PORTS)), doorway),
+            ("boot faults", (FAULT_PORT.into(), 4), faults),
+        ],
+    )
+}
+
+fn wide((start, count): (u16, u16)) -> (u64, u64) {
+    (start.into(), count.into())
+}
+
+fn place_trapped<const N: usize>(
+    spaces: &GuestSpaces,
+    root: RegionId,
+    regions: [(&str, (u64, u64), Arc<dyn TrapDevice>); N],
+) -> Result<(), BootError> {
     let mut model = spaces.model();
     let mut t = model.transaction();
-    // Above the BARs, which a guest may place anywhere.
-    const PRIORITY: i32 = 1;
-    for (name, (start, count), device) in ports {
-        let region = Region::mmio(name, count.into()).with_handle(Handle::device(device));
+    for (name, (start, size), device) in regions {
+        let region = Region::mmio(name, size.into()).with_handle(Handle::device(device));
         let region = t.add(region)?;
-        t.place(region, spaces.port_root, start.into(), PRIORITY)?;
+        t.place(region, root, start, 0)?;
     }
-    let (start, size) = layout::ECAM;
-    let region = Region::mmio("PCI configuration space", size.into());
-    let region = t.add(region.with_handle(Handle::device(ecam)))?;
-    t.place(region, spaces.memory_root, start, PRIORITY)?;
     Ok(t.commit()?)
 }
 
 /// vCPU 0 starts the kernel. The others wait until it starts them.
 fn create_vcpus(
     guest: &GuestVm,
-    count: u8,
+    config: &BootConfig,
     gate: &VcpuGate,
-    entry: u64,
+    start: Start,
 ) -> Result<Vec<GatedVcpu>, BootError> {
     let mut vcpus = Vec::new();
-    for number in 0..count {
+    for number in 0..config.cpus {
         let refused = |error: kvm_ioctls::Error| BootError::Vcpu {
             number,
             errno: error.into(),
         };
         let vcpu = guest.vm.fd().create_vcpu(number.into());
         let vcpu = vcpu.map_err(refused)?;
-        let features = cpu::cpuid(&guest.kvm, number, count)?;
+        let mut features = cpu::cpuid(&guest.kvm, number, config.cpus)?;
+        if config.confidential {
+            confidential::cpuid::add_leaves(&mut features, vcpu.get_tsc_khz().unwrap_or(0))?;
+        }
         vcpu.set_cpuid2(&features).map_err(refused)?;
         cpu::set_msrs(&vcpu)?;
         if number == 0 {
-            cpu::start(&vcpu, entry)?;
+            cpu::start(&vcpu, start)?;
         }
         vcpus.push(gate.vcpu(vcpu)?);
     }

@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod interrupts;
 pub mod keys;
 pub mod layout;
+pub mod loaded;
 pub mod loader;
 pub mod machine;
 pub mod notes;

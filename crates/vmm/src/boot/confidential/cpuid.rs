@@ -8,7 +8,8 @@ use super::doorway::DOORWAY_PORT;
 /// The first leaf: EAX is the last leaf, EBX, ECX and EDX are [`SIGNATURE`].
 pub const SIGNATURE_LEAF: u32 = 0x4000_0100;
 /// The second leaf: EAX is the features, EBX the first port of the
-/// [doorway](super::doorway).
+/// [doorway](super::doorway), ECX the frequency of the TSC in kHz. A page with KVM's
+/// clock would have to be shared.
 pub const FEATURE_LEAF: u32 = 0x4000_0101;
 /// The signature, as the registers hold it.
 pub const SIGNATURE: [u8; 12] = *b"PrivateMMIO\0";
@@ -22,11 +23,11 @@ pub const DOORWAY: u32 = 1 << 1;
 #[error("the CPUID table is full")]
 pub struct CpuidFull;
 
-/// Adds both leaves.
+/// Adds both leaves. `tsc_khz` is 0 if it is not known.
 ///
 /// # Errors
 /// [`CpuidFull`].
-pub fn add_leaves(cpuid: &mut CpuId) -> Result<(), CpuidFull> {
+pub fn add_leaves(cpuid: &mut CpuId, tsc_khz: u32) -> Result<(), CpuidFull> {
     let [ebx, ecx, edx] = [0, 4, 8].map(|at| {
         let [a, b, c, d] = [0, 1, 2, 3].map(|byte| SIGNATURE[at + byte]);
         u32::from_le_bytes([a, b, c, d])
@@ -43,6 +44,7 @@ pub fn add_leaves(cpuid: &mut CpuId) -> Result<(), CpuidFull> {
         function: FEATURE_LEAF,
         eax: PRIVATE_PAGES | DOORWAY,
         ebx: DOORWAY_PORT.into(),
+        ecx: tsc_khz,
         ..Default::default()
     };
     for leaf in [signature, features] {
@@ -58,14 +60,14 @@ mod tests {
     #[test]
     fn a_guest_reads_the_signature_from_ebx_ecx_and_edx() {
         let mut cpuid = CpuId::new(0).unwrap();
-        add_leaves(&mut cpuid).unwrap();
+        add_leaves(&mut cpuid, 2_600_000).unwrap();
         let [first, second] = cpuid.as_slice() else {
             panic!("{cpuid:?}");
         };
         let registers = [first.ebx, first.ecx, first.edx].map(u32::to_le_bytes);
         assert_eq!(registers.concat(), b"PrivateMMIO\0");
         assert_eq!((first.function, first.eax), (0x4000_0100, 0x4000_0101));
-        let features = (second.function, second.eax, second.ebx);
-        assert_eq!(features, (0x4000_0101, 0b11, 0x610));
+        let features = (second.function, second.eax, second.ebx, second.ecx);
+        assert_eq!(features, (0x4000_0101, 0b11, 0x610, 2_600_000));
     }
 }

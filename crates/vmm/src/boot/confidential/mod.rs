@@ -26,4 +26,5 @@ pub mod doorway;
 pub mod fault;
 pub mod image;
 pub mod ram;
+pub mod staged;
 pub mod stub;

@@ -39,6 +39,8 @@ const PRESENT: u64 = 1 | 1 << 1;
 /// Flag of a page directory's entry: a page of 2 MiB.
 const LARGE: u64 = 1 << 7;
 const TABLE_SIZE: u64 = 4096;
+/// The size of the page tables of [`write_tables`].
+pub const TABLES_SIZE: u64 = 6 * TABLE_SIZE;
 
 const IA32_MISC_ENABLE: u32 = 0x1a0;
 /// Fast string operations, without which Linux avoids `rep movs`.
@@ -122,15 +124,24 @@ pub fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
         .map_or(Ok(()), |first| Err(CpuError::Msr(first.index)))
 }
 
-/// Sets vCPU 0 to the kernel's 64-bit entry point. The tables of [`write_tables`]
-/// must be in RAM before it runs.
+/// Where vCPU 0 starts, in long mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The guest-physical address of the first instruction, mapped at itself.
+    pub rip: u64,
+    /// The page tables.
+    pub cr3: u64,
+}
+
+/// Sets vCPU 0 to where it starts. The tables of [`write_tables`] must be in RAM
+/// before it runs.
 ///
 /// # Errors
 /// [`CpuError`].
-pub fn start(vcpu: &VcpuFd, entry: u64) -> Result<(), CpuError> {
-    set_system_registers(vcpu)?;
+pub fn start(vcpu: &VcpuFd, start: Start) -> Result<(), CpuError> {
+    set_system_registers(vcpu, start.cr3)?;
     let regs = kvm_regs {
-        rip: entry,
+        rip: start.rip,
         rsi: ZERO_PAGE,
         rflags: RFLAGS,
         ..Default::default()
@@ -149,7 +160,7 @@ pub fn start(vcpu: &VcpuFd, entry: u64) -> Result<(), CpuError> {
     vcpu.set_lapic(&lapic).map_err(state("local APIC"))
 }
 
-fn set_system_registers(vcpu: &VcpuFd) -> Result<(), CpuError> {
+fn set_system_registers(vcpu: &VcpuFd, cr3: u64) -> Result<(), CpuError> {
     let mut sregs = vcpu.get_sregs().map_err(state("system registers"))?;
     sregs.cs = code();
     (sregs.ds, sregs.es, sregs.ss) = (data(), data(), data());
@@ -157,7 +168,7 @@ fn set_system_registers(vcpu: &VcpuFd) -> Result<(), CpuError> {
     (sregs.gdt.base, sregs.gdt.limit) = (GDT, 4 * 8 - 1);
     // No exception is expected before the kernel has its own table.
     (sregs.idt.base, sregs.idt.limit) = (0, 0);
-    (sregs.cr0, sregs.cr3, sregs.cr4) = (CR0, PAGE_TABLES, CR4);
+    (sregs.cr0, sregs.cr3, sregs.cr4) = (CR0, cr3, CR4);
     sregs.efer = EFER;
     vcpu.set_sregs(&sregs).map_err(state("system registers"))
 }
