@@ -253,8 +253,7 @@ pub struct Architecture {
     pub serial: [&'static str; 2],
     /// Kernel parameters. An emulated machine can stall for a long time on a
     /// busy host, which the kernel must not mistake for a broken timer or a
-    /// lockup. Ticks are periodic: about every other guest that was Linux lost a
-    /// one-shot timer and waited for 34 s. The cause is not known.
+    /// lockup.
     pub parameters: &'static str,
     /// The target of `make`, and the path of the image.
     pub image: (&'static str, &'static str),
@@ -277,7 +276,7 @@ pub const X86_64: Architecture = Architecture {
         "intel-iommu,caching-mode=on,intremap=on",
     ],
     serial: ["ttyS0", "ttyS1"],
-    parameters: "intel_iommu=on mitigations=off no_timer_check nohz=off highres=off nowatchdog \
+    parameters: "intel_iommu=on mitigations=off no_timer_check nowatchdog \
                  rcupdate.rcu_cpu_stall_suppress=1",
     image: ("bzImage", "arch/x86/boot/bzImage"),
 };

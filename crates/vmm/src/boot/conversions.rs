@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Carries out the guest's requests to convert pages, for all vCPUs.
 
+use std::sync::Arc;
+
 use kvm_slots::KvmVm;
 use kvm_slots::convert::{
     ConvertError, Converted, Engine, ModelPages, PageRange, PageState, Request, RequestError,
@@ -8,6 +10,7 @@ use kvm_slots::convert::{
 use memory_model::{AddrRange, PAGE_SIZE};
 
 use super::bus::GuestSpaces;
+use super::dma::DmaCheck;
 use super::notes::Notes;
 
 /// Converts pages in the model, in KVM, and for devices.
@@ -15,17 +18,29 @@ use super::notes::Notes;
 pub struct Conversions {
     spaces: GuestSpaces,
     engine: Engine<KvmVm>,
+    dma: Option<Arc<DmaCheck>>,
     notes: Notes,
 }
 
 impl Conversions {
-    /// Converts by `engine`, which has its listeners.
-    pub fn new(spaces: GuestSpaces, engine: Engine<KvmVm>, notes: Notes) -> Self {
+    /// Converts by `engine`, which has its listeners, among them `dma`.
+    pub fn new(
+        spaces: GuestSpaces,
+        engine: Engine<KvmVm>,
+        dma: Option<Arc<DmaCheck>>,
+        notes: Notes,
+    ) -> Self {
         Self {
             spaces,
             engine,
+            dma,
             notes,
         }
+    }
+
+    /// What devices reach by DMA; `None` without assigned devices.
+    pub fn dma(&self) -> Option<&DmaCheck> {
+        self.dma.as_deref()
     }
 
     /// The hypercall `KVM_HC_MAP_GPA_RANGE`. Returns its result for the guest.

@@ -26,6 +26,7 @@ use super::confidential::stub::Hypercall;
 use super::config::{BootConfig, DeviceConfig};
 use super::conversions::Conversions;
 use super::cpu::{self, CpuError, Start};
+use super::dma::{DmaCheck, GuestDma};
 use super::interrupts::{InterruptError, Interrupts};
 use super::layout::{self, Layout, LayoutError};
 use super::loaded::{Kernel, LoadedRam, LoadedRamError};
@@ -176,7 +177,8 @@ impl Machine {
         }
 
         let assigned = open_devices(&config.devices)?;
-        let conversions = conversions(&spaces, &guest.vm, assigned.as_ref(), &notes)?;
+        let dma = follow_dma(&spaces, assigned.as_ref())?;
+        let conversions = conversions(&spaces, &guest.vm, dma, &notes);
         let connections = Connections {
             spaces: &spaces,
             windows: PciWindows::new(&layout),
@@ -216,6 +218,11 @@ impl Machine {
             vcpus,
             context,
         })
+    }
+
+    /// What devices reach by DMA; `None` without assigned devices.
+    pub fn dma(&self) -> Option<&DmaCheck> {
+        self.context.conversions.dma()
     }
 
     /// Runs the guest until it is over.
@@ -367,25 +374,43 @@ fn open_all(
     Ok(AssignedDevices { iommu, devices })
 }
 
-/// Has devices' DMA mappings follow memory and its conversions.
+/// Has devices' DMA mappings follow memory.
+fn follow_dma(
+    spaces: &GuestSpaces,
+    assigned: Option<&AssignedDevices>,
+) -> Result<Option<Arc<GuestDma>>, BootError> {
+    let Some(assigned) = assigned else {
+        return Ok(None);
+    };
+    let mut model = spaces.model();
+    let reader = model.reader(spaces.memory);
+    let policy = DmaPolicy::default().with_unit(DMA_UNIT);
+    let dma = DmaListener::new(assigned.iommu.clone(), reader, policy);
+    let dma = Arc::new(dma.map_err(BootError::Dma)?);
+    model.add_listener(spaces.memory, 1, dma.clone() as Arc<dyn Listener<Handle>>)?;
+    Ok(Some(dma))
+}
+
+/// Has DMA mappings follow conversions too.
 fn conversions(
     spaces: &GuestSpaces,
     vm: &KvmVm,
-    assigned: Option<&AssignedDevices>,
+    dma: Option<Arc<GuestDma>>,
     notes: &Notes,
-) -> Result<Arc<Conversions>, BootError> {
+) -> Arc<Conversions> {
     let mut engine = Engine::new(vm.clone());
-    if let Some(assigned) = assigned {
-        let mut model = spaces.model();
-        let reader = model.reader(spaces.memory);
-        let policy = DmaPolicy::default().with_unit(DMA_UNIT);
-        let dma = DmaListener::new(assigned.iommu.clone(), reader, policy);
-        let dma = Arc::new(dma.map_err(BootError::Dma)?);
-        model.add_listener(spaces.memory, 1, dma.clone() as Arc<dyn Listener<Handle>>)?;
+    let check = dma.map(|dma| {
+        let check = Arc::new(DmaCheck::new(dma.clone()));
         engine.add_listener(dma);
-    }
-    let conversions = Conversions::new(spaces.clone(), engine, notes.clone());
-    Ok(Arc::new(conversions))
+        engine.add_listener(check.clone());
+        check
+    });
+    Arc::new(Conversions::new(
+        spaces.clone(),
+        engine,
+        check,
+        notes.clone(),
+    ))
 }
 
 /// What a function of the bus is connected to.

@@ -17,6 +17,7 @@ pub mod confidential;
 pub mod config;
 pub mod conversions;
 pub mod cpu;
+pub mod dma;
 pub mod interrupts;
 pub mod keys;
 pub mod layout;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use memory_map::SlotRow;
 use serde::Serialize;
 
+use super::dma::DmaCheck;
 use super::machine::Machine;
 use super::outcome::Outcome;
 
@@ -24,6 +25,9 @@ pub struct Report {
     /// How many eventfds were connected to interrupts of the guest (irqfd). There is
     /// no other way for an interrupt to reach it.
     pub irqfds: u64,
+    /// What devices reach by DMA; absent without assigned devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dma: Option<DmaReport>,
     /// What the user should know.
     pub notes: Vec<String>,
     #[serde(skip)]
@@ -37,6 +41,29 @@ pub struct RegionExits {
     pub region: String,
     /// How often.
     pub count: u64,
+}
+
+/// Memory that devices reach, in bytes.
+#[derive(Debug, Serialize)]
+pub struct DmaReport {
+    /// What is mapped at the end.
+    pub mapped: u64,
+    /// What has become private while the guest ran. It was unmapped before KVM made it
+    /// private: [`DmaCheck`] refuses the conversion otherwise.
+    pub became_private: u64,
+    /// What has become shared.
+    pub became_shared: u64,
+}
+
+impl From<&DmaCheck> for DmaReport {
+    fn from(dma: &DmaCheck) -> Self {
+        let (became_private, became_shared) = dma.converted();
+        Self {
+            mapped: dma.mapped(),
+            became_private,
+            became_shared,
+        }
+    }
 }
 
 impl Report {
@@ -57,6 +84,7 @@ impl Report {
             exits: exits(machine),
             slots: table.slots().map(SlotRow::from).collect(),
             irqfds: machine.interrupts.assigned(),
+            dma: machine.dma().map(DmaReport::from),
             notes: notes(machine),
             status,
         }

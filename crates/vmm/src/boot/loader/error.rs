@@ -99,9 +99,6 @@ pub enum FileError {
     /// The file is a bzImage without a 64-bit entry point (`XLF_KERNEL_64`).
     #[error("the kernel has no 64-bit entry point: it is for 32-bit or older than Linux 3.8")]
     No64BitEntry,
-    /// The kernel only runs at its own address.
-    #[error("the kernel is not relocatable (CONFIG_RELOCATABLE)")]
-    NotRelocatable,
     /// The header contradicts itself.
     #[error("the kernel's header has an invalid kernel_alignment, {alignment:#x}")]
     Alignment {

@@ -121,9 +121,6 @@ fn check(header: &setup_header, size: u64) -> Result<AddrRange, FileError> {
     if !is_64_bit || header.loadflags & LOADED_HIGH == 0 {
         return Err(FileError::No64BitEntry);
     }
-    if header.relocatable_kernel == 0 {
-        return Err(FileError::NotRelocatable);
-    }
     let alignment = header.kernel_alignment;
     if !alignment.is_power_of_two() {
         return Err(FileError::Alignment { alignment });
@@ -138,8 +135,8 @@ fn check(header: &setup_header, size: u64) -> Result<AddrRange, FileError> {
     if size < expected {
         return Err(FileError::Truncated { size, expected });
     }
-    // The kernel moves itself to the lowest aligned address from `pref_address` on,
-    // and needs `init_size` bytes there.
+    // The kernel moves itself to the lowest aligned address from `pref_address` on, or
+    // to `pref_address` if it is not relocatable. It needs `init_size` bytes there.
     let aligned = header
         .pref_address
         .max(KERNEL)
