@@ -405,7 +405,7 @@ fn place_devices(
 ) -> Result<(), BootError> {
     let keyboard = Arc::new(KeyboardReset(power.clone()));
     let config_ports = Arc::new(ConfigPorts::new(Arc::clone(bus)));
-    let ports: [(&str, (u16, u16), Arc<dyn TrapDevice>); 4] = [
+    let ports: [(&str, _, Arc<dyn TrapDevice>); 4] = [
         ("serial port", (layout::COM1, 8), serial.clone()),
         ("power", layout::POWER_PORTS, power.clone()),
         ("keyboard controller", (KEYBOARD_COMMAND, 1), keyboard),
