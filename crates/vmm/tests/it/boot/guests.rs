@@ -28,7 +28,8 @@ fn a_guest_that_switches_itself_off_is_status_0() {
 #[test]
 fn a_reset_is_status_3_and_with_the_flag_of_a_panic_1() {
     let Some(_) = kvm() else { return };
-    let resets: [(&str, fn(Code) -> Code); 3] = [
+    type Reset = fn(Code) -> Code;
+    let resets: [(&str, Reset); 3] = [
         ("the reset register", |code| code.out8(0x602, 1)),
         ("the keyboard controller", |code| code.out8(0x64, 0xfe)),
         // `ud2` without an interrupt table.
