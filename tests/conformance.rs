@@ -62,7 +62,8 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
         Need::BackingFd => config.abi != AbiProfile::None,
         // The simulation stands in for a device with a dma-buf.
-        Need::HypercallExits | Need::VfioInterface(_) | Need::Vfio(_) | Need::LinuxGuest => true,
+        Need::HypercallExits | Need::VfioInterface(_) | Need::Vfio(_) => true,
+        Need::LinuxGuest | Need::KernelCode => true,
     };
     statement.needs.iter().copied().find(|need| !has(*need))
 }

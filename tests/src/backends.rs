@@ -185,7 +185,7 @@ pub fn emulates_guest() -> Result<bool, String> {
 }
 
 /// Answers every exit with zeros.
-struct Zeros;
+pub(crate) struct Zeros;
 
 impl MmioHandler for Zeros {
     fn mmio_read(&mut self, _gpa: u64, data: &mut [u8]) {

@@ -62,8 +62,10 @@ pub enum Need {
     VfioInterface(VfioInterface),
     /// A device that is bound to vfio-pci.
     Vfio(Model),
-    /// The program `vmm` and a Linux that it can boot, as in the lab.
+    /// The program `vmm` and a Linux that it can boot.
     LinuxGuest,
+    /// A KVM that runs the code of a kernel.
+    KernelCode,
 }
 
 /// The machine that the tests run on, probed once.
@@ -121,6 +123,7 @@ impl Host {
             Need::VfioInterface(way) => return crate::vfio::lacks_way(way),
             Need::Vfio(model) => return model.bound().err(),
             Need::LinuxGuest => return crate::boot::lacks_guest(),
+            Need::KernelCode => return crate::boot::lacks_kernel_code(),
             _ => {}
         }
         let (plain, dirty, pre_fault) = match &self.plain {
@@ -176,7 +179,8 @@ impl Host {
                 Some(version) if version > (7, 3) => None,
                 _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
             },
-            Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) | Need::LinuxGuest => None,
+            Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
+            Need::LinuxGuest | Need::KernelCode => None,
         }
     }
 

@@ -5,11 +5,13 @@
 //! output is complete. `--only TEXT` runs the tests with that text in their
 //! names. `--differential-ops N` sets the number of operations of each
 //! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
-//! test runs. `--access-costs` and `--bar-costs` run no test: they print what an
+//! test runs. `--boot VMM KERNEL INITRD` sets what the tests of `vmm boot` use
+//! outside of the lab. `--access-costs` and `--bar-costs` run no test: they print what an
 //! access to a device costs, and what giving the guest a BAR costs.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -117,6 +119,14 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
                 let seconds = arguments.next().and_then(|text| text.parse().ok());
                 let seconds = seconds.ok_or("--guest-sees-seconds takes a number")?;
                 tests::guest_sees::set_seconds(seconds);
+            }
+            "--boot" => {
+                let mut file = || arguments.next().map(PathBuf::from);
+                let files = [file(), file(), file()];
+                let [Some(vmm), Some(kernel), Some(initrd)] = files else {
+                    return Err("--boot takes vmm, a kernel and an initramfs".into());
+                };
+                tests::boot::set_files([vmm, kernel, initrd]);
             }
             "--access-costs" => return Ok(Command::AccessCosts),
             "--bar-costs" => return Ok(Command::BarCosts),

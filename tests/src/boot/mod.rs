@@ -2,6 +2,7 @@
 //! An ordinary Linux in `vmm boot` drives the lab's devices with its own
 //! drivers. The scenarios that it runs are in `xtask/lab/guest`.
 
+mod kernel_code;
 mod report;
 mod run;
 
@@ -10,7 +11,9 @@ use serde::Serialize;
 use crate::hardware::Message;
 use crate::needs::Need;
 use crate::vfio::Model;
+pub(crate) use kernel_code::lacks_kernel_code;
 pub(crate) use run::lacks_guest;
+pub use run::set_files;
 use run::{Boot, Ended};
 use vfio_private::device::VfioInterface;
 
@@ -81,20 +84,52 @@ const TESTS: [BootTest; 4] = [
     },
 ];
 
-/// All tests in both variants, with their names and needs.
+/// What Linux needs without devices.
+const LINUX: &[Need] = &[Need::Kvm, Need::KernelCode, Need::LinuxGuest];
+
+/// Tests without devices of the host, in one variant.
+const WITHOUT_DEVICES: [BootTest; 3] = [
+    BootTest {
+        name: "linux_with_1_vcpu_reads_from_its_console",
+        needs: [LINUX; 2],
+        run: |_, report| console(1, report),
+    },
+    BootTest {
+        name: "linux_with_4_vcpus_reads_from_its_console",
+        needs: [LINUX; 2],
+        run: |_, report| console(4, report),
+    },
+    BootTest {
+        name: "linux_moves_bars_of_memory_and_finds_its_words",
+        needs: [LINUX; 2],
+        run: memory,
+    },
+];
+
+/// All tests in their variants, with their names and needs.
 pub fn all() -> impl Iterator<Item = (String, &'static [Need], BootTest, Bars)> {
     let variants = [
         (Bars::HostMapped, "host_mapped"),
         (Bars::Private, "private"),
     ];
-    TESTS.into_iter().flat_map(move |test| {
+    let alone = WITHOUT_DEVICES.into_iter().map(|test| {
+        let [needs, _] = test.needs;
+        (
+            format!("boot::{}", test.name),
+            needs,
+            test,
+            Bars::HostMapped,
+        )
+    });
+    let with_devices = TESTS.into_iter().flat_map(move |test| {
         variants
             .into_iter()
             .zip(test.needs)
             .map(move |((bars, variant), needs)| {
                 (format!("boot::{variant}::{}", test.name), needs, test, bars)
             })
-    })
+    });
+    alone.chain(with_devices)
 }
 
 impl BootTest {
@@ -111,10 +146,8 @@ impl BootTest {
 /// way of losing and finding the controller.
 fn disk(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
     let boot = Boot {
-        scenario: "disk",
         devices: &[Model::Nvme],
-        bars,
-        first_chunk: 0,
+        ..Boot::new("disk", bars)
     };
     let ended = boot.run(report)?;
     ended.says("partition nvme0n1p1 start=1048576")?;
@@ -129,27 +162,41 @@ fn disk(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
 /// The guest moves the controller's BAR to another address and back.
 fn moves(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
     let boot = Boot {
-        scenario: "move",
         devices: &[Model::Nvme, Model::Ivshmem],
-        bars,
         first_chunk: 8,
+        ..Boot::new("move", bars)
     };
     let ended = boot.run(report)?;
-    match ended.lines_with("moved ").count() {
-        2 => {}
-        other => return Err(format!("the BAR moved {other} times, not 2")),
-    }
+    ended.moved(2)?;
     ended.wrote(2)?;
     drivers_work(&ended)
+}
+
+/// The guest moves the BARs of two functions with memory, and finds its words there.
+fn memory(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
+    let boot = Boot {
+        memory_functions: 2,
+        ..Boot::new("memory", bars)
+    };
+    boot.run(report)?.moved(2)
+}
+
+/// Linux starts its processors, and its shell reads a line.
+fn console(cpus: u8, report: &dyn Fn(Message)) -> Result<(), String> {
+    let boot = Boot {
+        cpus,
+        ..Boot::new("console", Bars::HostMapped)
+    };
+    let ended = boot.run(report)?;
+    ended.says(&format!("processors {cpus}"))?;
+    ended.says("read a line")
 }
 
 /// The guest's own e1000e driver.
 fn net(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
     let boot = Boot {
-        scenario: "net",
         devices: &[Model::E1000e],
-        bars,
-        first_chunk: 0,
+        ..Boot::new("net", bars)
     };
     let ended = boot.run(report)?;
     ended.says("ping ok")?;
@@ -160,10 +207,8 @@ fn net(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
 /// The guest's processes access edu's registers.
 fn edu(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
     let boot = Boot {
-        scenario: "edu",
         devices: &[Model::Edu],
-        bars,
-        first_chunk: 0,
+        ..Boot::new("edu", bars)
     };
     let ended = boot.run(report)?;
     ended.says("remove_and_rescan ok")?;

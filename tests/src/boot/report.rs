@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What `vmm boot --json` prints at its end.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use super::Bars;
 
 /// The pieces of BARs with an MSI-X table in them: nvme's, and e1000e's.
 const TABLES: [&str; 2] = [" BAR 0 trap 0x2000", " BAR 3 trap 0x0"];
+
+/// The start of PCI's windows. RAM is below.
+const PCI: u64 = 0xc000_0000;
 
 /// The report of a run.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,9 +20,13 @@ pub struct Report {
     fault: Option<String>,
     /// The exits to the VMM by region.
     exits: Vec<Exits>,
+    /// The memslots at the end.
+    slots: Vec<Slot>,
     /// The eventfds that are connected to interrupts. No interrupt of a device
     /// arrives in another way.
     irqfds: u64,
+    /// What the VMM has to say.
+    notes: Vec<String>,
 }
 
 /// The exits that one region caused.
@@ -25,6 +34,32 @@ pub struct Report {
 struct Exits {
     region: String,
     count: u64,
+}
+
+/// A memslot.
+#[derive(Clone, Debug, Deserialize)]
+struct Slot {
+    #[serde(deserialize_with = "hex")]
+    gpa: u64,
+    #[serde(deserialize_with = "hex")]
+    size: u64,
+    backing: String,
+}
+
+fn hex<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_hex(&text).ok_or_else(|| serde::de::Error::custom(format!("'{text}' is no number")))
+}
+
+/// A hexadecimal number as Linux and the VMM print it.
+fn parse_hex(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
+/// A BAR that the guest reported: `FUNCTION start=0x… last=0x…`.
+fn guest_bar(line: &str) -> Option<(u64, u64)> {
+    let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name));
+    Some((parse_hex(field("start=")?)?, parse_hex(field("last=")?)?))
 }
 
 impl Report {
@@ -36,12 +71,13 @@ impl Report {
         serde_json::from_str(text).map_err(|e| format!("vmm boot's report: {e}: '{text}'"))
     }
 
-    /// The guest switched itself off.
+    /// The guest switched itself off, and nothing was wrong until then.
     pub fn is_power_off(&self) -> Result<(), String> {
         let fault = self.fault.as_deref().unwrap_or_default();
-        match self.ended.as_str() {
-            "power-off" => Ok(()),
-            other => Err(format!("the guest ended by {other}: {fault}")),
+        match (self.ended.as_str(), self.notes.as_slice()) {
+            ("power-off", []) => Ok(()),
+            ("power-off", notes) => Err(format!("the VMM has notes: {notes:?}")),
+            (other, _) => Err(format!("the guest ended by {other}: {fault}")),
         }
     }
 
@@ -62,25 +98,96 @@ impl Report {
             false => Err(format!("exits at registers: {wrong:?}")),
         }
     }
+
+    /// The memslots of devices are at the BARs that the guest reported, of which each
+    /// of a page or more has at least one, and nowhere else. They have a host address
+    /// if they are host-mapped.
+    pub fn slots_are_at_bars<'a>(
+        &self,
+        bars: Bars,
+        reported: impl Iterator<Item = &'a str>,
+    ) -> Result<(), String> {
+        let places = reported.map(|line| guest_bar(line).ok_or(format!("no BAR: '{line}'")));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        let is_in = |slot: &Slot, (start, last): (u64, u64)| {
+            slot.gpa >= start && slot.gpa + (slot.size - 1) <= last
+        };
+        let devices = self.slots.iter().filter(|slot| slot.gpa >= PCI);
+        for slot in devices.clone() {
+            if !places.iter().any(|place| is_in(slot, *place)) {
+                return Err(format!("a stale slot: {slot:?}; the guest has {places:x?}"));
+            }
+            let is_private = slot.backing.contains("no host address");
+            if is_private != (bars == Bars::Private) {
+                return Err(format!("a slot with the wrong backing: {slot:?}"));
+            }
+        }
+        let is_large = |(start, last): &(u64, u64)| last - start >= 0xfff;
+        for place in places.into_iter().filter(is_large) {
+            if !devices.clone().any(|slot| is_in(slot, place)) {
+                return Err(format!("no slot at the BAR {place:x?}: {:?}", self.slots));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn report(exits: &[&str], slots: &[&str]) -> Report {
+        let (exits, slots) = (exits.join(","), slots.join(","));
+        let text = format!(
+            r#"{{"ended": "power-off", "exits": [{exits}], "slots": [{slots}], "irqfds": 1,
+                "notes": []}}"#
+        );
+        Report::parse(&text).expect("a report")
+    }
+
     #[test]
     fn exits_at_registers_are_found_beside_those_at_a_table() {
         let serial = r#"{"region": "serial", "count": 9}"#;
         let table = r#"{"region": "0000:00:04.0 BAR 0 trap 0x2000", "count": 9}"#;
         let doorbell = r#"{"region": "0000:00:04.0 BAR 0 trap 0x1000", "count": 1}"#;
-        let of = |exits: &[&str]| {
-            let exits = exits.join(",");
-            let text = format!(r#"{{"ended": "power-off", "exits": [{exits}], "irqfds": 1}}"#);
-            let report = Report::parse(&text).expect("a report");
-            report.only_msix_tables_are_trapped()
-        };
+        let of = |exits: &[&str]| report(exits, &[]).only_msix_tables_are_trapped();
         assert_eq!(of(&[serial, table]), Ok(()));
         let error = of(&[serial, doorbell]).expect_err("a doorbell was trapped");
         assert!(error.contains("trap 0x1000"), "{error}");
+    }
+
+    #[test]
+    fn a_slot_that_is_stale_missing_or_of_the_wrong_kind_is_found() {
+        let ram = r#"{"gpa": "0x0", "size": "0x10000000", "backing": "host memory at 0x7f"}"#;
+        let slot = |gpa: &str| {
+            format!(r#"{{"gpa": "{gpa}", "size": "0x1000", "backing": "fd 7, no host address"}}"#)
+        };
+        let (first, other) = (slot("0xc0001000"), slot("0xd0000000"));
+        let place = "0000:00:01.0 start=0x00000000c0000000 last=0x00000000c0003fff";
+        let of = |kind, slots: &[&str], places: &[&str]| {
+            report(&[], slots).slots_are_at_bars(kind, places.iter().copied())
+        };
+        assert_eq!(of(Bars::Private, &[ram, &first], &[place]), Ok(()));
+        let small = "0000:00:02.0 start=0x00000000c0004000 last=0x00000000c00040ff";
+        assert_eq!(of(Bars::Private, &[ram], &[small]), Ok(()));
+        for (kind, slots, places, problem) in [
+            (
+                Bars::Private,
+                vec![ram, &first, &other],
+                vec![place],
+                "stale",
+            ),
+            (Bars::Private, vec![ram], vec![place], "no slot"),
+            (Bars::HostMapped, vec![ram, &first], vec![place], "backing"),
+            (
+                Bars::Private,
+                vec![ram],
+                vec!["0000:00:01.0 start=0x"],
+                "no BAR",
+            ),
+        ] {
+            let error = of(kind, &slots, &places).expect_err(problem);
+            assert!(error.contains(problem), "{error}");
+        }
     }
 }

@@ -3,8 +3,10 @@
 //! console.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,8 +17,11 @@ use crate::check::at;
 use crate::hardware::Message;
 use crate::vfio::Model;
 
-/// The program, and the guest's kernel and initramfs, in the lab.
-const FILES: [&str; 3] = ["/bin/vmm", "/guest/kernel", "/guest/initrd"];
+/// The program, and the guest's kernel and initramfs.
+static FILES: OnceLock<[PathBuf; 3]> = OnceLock::new();
+
+/// Where these files are in the lab.
+const LAB_FILES: [&str; 3] = ["/bin/vmm", "/guest/kernel", "/guest/initrd"];
 
 /// How long a guest may run.
 const LIMIT: Duration = Duration::from_secs(110);
@@ -35,6 +40,10 @@ pub struct Boot<'a> {
     pub bars: Bars,
     /// The first chunk of the disk to write. Each test has its own.
     pub first_chunk: u32,
+    /// The number of vCPUs.
+    pub cpus: u8,
+    /// The number of functions with nothing but 1 MiB of memory.
+    pub memory_functions: usize,
 }
 
 /// A guest that did what it should, and switched itself off.
@@ -46,35 +55,52 @@ pub struct Ended {
     pub report: Report,
 }
 
-/// What this machine lacks to run Linux as a guest, if anything.
-pub fn lacks_guest() -> Option<String> {
-    let missing = FILES.iter().find(|file| fs::metadata(file).is_err());
-    if let Some(file) = missing {
-        return Some(format!("there is no {file}"));
-    }
-    let help = Command::new(FILES[0]).args(["boot", "--help"]).output();
-    match help {
-        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("--kernel") => None,
-        Ok(_) => Some("this vmm cannot boot a Linux".into()),
-        Err(error) => Some(format!("{}: {error}", FILES[0])),
-    }
+/// Sets where the program `vmm`, the guest's kernel and its initramfs are, unless they
+/// are in use already.
+pub fn set_files(files: [PathBuf; 3]) {
+    // Tests that already run keep theirs.
+    let _ = FILES.set(files);
 }
 
-impl Boot<'_> {
+fn files() -> &'static [PathBuf; 3] {
+    FILES.get_or_init(|| LAB_FILES.map(PathBuf::from))
+}
+
+/// What this machine lacks to run Linux as a guest, if anything.
+pub fn lacks_guest() -> Option<String> {
+    let missing = files().iter().find(|file| fs::metadata(file).is_err())?;
+    Some(format!("there is no {}", missing.display()))
+}
+
+impl<'a> Boot<'a> {
+    /// A guest with one vCPU and no devices.
+    pub fn new(scenario: &'a str, bars: Bars) -> Self {
+        Self {
+            scenario,
+            devices: &[],
+            bars,
+            first_chunk: 0,
+            cpus: 1,
+            memory_functions: 0,
+        }
+    }
+
     /// Boots the guest and waits for its end. While it uses its devices, the
-    /// VMM's mappings must be those that are due.
+    /// VMM's mappings must be those that are due. At the end, memslots must be where
+    /// the guest has its BARs.
     ///
     /// # Errors
     /// The guest fails, does not end in time, or does not switch itself off.
     pub fn run(&self, report: &dyn Fn(Message)) -> Result<Ended, String> {
-        let mut child = self.command()?.spawn().map_err(at(FILES[0]))?;
+        let mut child = self.command()?.spawn().map_err(at("vmm"))?;
+        let keyboard = child.stdin.take();
         let lines = console_of(&mut child);
         let printed = printed_by(&mut child);
-        let followed = self.follow(child.id(), &lines, report);
+        let followed = self.follow(child.id(), keyboard, &lines, report);
         if followed.is_err() {
             let _ = child.kill();
         }
-        let status = child.wait().map_err(at(FILES[0]))?;
+        let status = child.wait().map_err(at("vmm"))?;
         let printed = printed.join().unwrap_or_default();
         let output = followed?;
         let because = |error: &str| format!("{error}; {status}; {}", last_of(&output));
@@ -87,20 +113,26 @@ impl Boot<'_> {
         }
         let report = Report::parse(&printed).map_err(|error| because(&error))?;
         report.is_power_off()?;
-        Ok(Ended { said, report })
+        let ended = Ended { said, report };
+        let reported = ended.lines_with("bar ");
+        ended.report.slots_are_at_bars(self.bars, reported)?;
+        Ok(ended)
     }
 
     fn command(&self) -> Result<Command, String> {
-        let [program, kernel, initrd] = FILES;
+        let [program, kernel, initrd] = files();
         let (scenario, chunk) = (self.scenario, self.first_chunk);
         let mut command = Command::new(program);
-        command.args(["boot", "--kernel", kernel, "--initrd", initrd]);
+        command.arg("boot").arg("--kernel").arg(kernel);
+        command.arg("--initrd").arg(initrd);
         command.args(["--memory", "256M", "--json", "--append"]);
-        // The processor that the lab emulates reports sizes of the XSAVE area that
-        // Linux, as a guest of a guest, finds inconsistent.
         command.arg(format!(
-            "quiet noxsave guest.run={scenario} guest.seed={SEED} guest.chunk={chunk}"
+            "quiet guest.run={scenario} guest.seed={SEED} guest.chunk={chunk}"
         ));
+        command.arg("--cpus").arg(self.cpus.to_string());
+        for _ in 0..self.memory_functions {
+            command.args(["--device", "memory:1M"]);
+        }
         for device in self.devices {
             command.arg("--device").arg(device.bound()?.to_string());
         }
@@ -117,6 +149,7 @@ impl Boot<'_> {
     fn follow(
         &self,
         process: u32,
+        mut keyboard: Option<ChildStdin>,
         lines: &Receiver<String>,
         report: &dyn Fn(Message),
     ) -> Result<Vec<String>, String> {
@@ -129,9 +162,18 @@ impl Boot<'_> {
                     if let Some(said) = line.strip_prefix("guest: ") {
                         report(Message::Progress(said.into()));
                     }
-                    if let Some(wrote) = wrote(&line)? {
-                        report(Message::Wrote(wrote));
+                    let wrote = wrote(&line)?;
+                    if wrote.is_some() || line.starts_with("guest: up ") {
                         self.check_mappings(process)?;
+                    }
+                    if let Some(wrote) = wrote {
+                        report(Message::Wrote(wrote));
+                    }
+                    if line == "guest: reads" {
+                        let keyboard = keyboard.as_mut().ok_or("no keyboard")?;
+                        keyboard
+                            .write_all(b"a line\n")
+                            .map_err(at("the keyboard"))?;
                     }
                     output.push(line);
                 }
@@ -147,6 +189,9 @@ impl Boot<'_> {
     /// The VMM has a mapping of a BAR if the BARs are host-mapped, and none if
     /// they are private.
     fn check_mappings(&self, process: u32) -> Result<(), String> {
+        if self.devices.is_empty() {
+            return Ok(());
+        }
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).map_err(at("maps"))?;
         let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
         match (self.bars, maps.lines().find(is_device)) {
@@ -173,6 +218,14 @@ impl Ended {
                 "the guest did not report '{start}': {:?}",
                 self.said
             )),
+        }
+    }
+
+    /// Requires that Linux moved a BAR so many times.
+    pub fn moved(&self, times: usize) -> Result<(), String> {
+        match self.lines_with("moved ").count() {
+            count if count == times => Ok(()),
+            count => Err(format!("the BAR moved {count} times, not {times}")),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::lab::boot::{self, Console};
 use crate::lab::disk::Disk;
 use crate::lab::doctor;
 use crate::lab::environment::{Environment, Kernel, X86_64, select};
-use crate::lab::{self, Bootable};
+use crate::lab::{self, Bootable, guest};
 use crate::shell::{build_program, build_static_program};
 use report::{Report, Unavailable};
 use session::TimeLimits;
@@ -102,7 +102,7 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
 /// One environment, ready to run.
 #[derive(Debug)]
 enum Job {
-    Host(String, PathBuf),
+    Host { program: PathBuf, vmm: PathBuf },
     Booted(Box<Bootable>, PathBuf),
 }
 
@@ -126,9 +126,14 @@ fn jobs(
     };
     if booted.len() < environments.len() {
         // The program that is built for the lab also runs here.
-        let program = carried.clone().map(|(program, _)| program);
-        let program = program.or_else(|_| build_program("tests", "hw-tests"))?;
-        jobs.push(Job::Host("host".into(), program));
+        let (program, vmm) = match carried.clone() {
+            Ok(programs) => programs,
+            Err(_) => (
+                build_program("tests", "hw-tests")?,
+                build_program("vmm", "vmm")?,
+            ),
+        };
+        jobs.push(Job::Host { program, vmm });
     }
     let made = match &carried {
         Ok((program, vmm)) => {
@@ -184,13 +189,14 @@ fn run_jobs(
 
 fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environment, String> {
     match job {
-        Job::Host(name, program) => {
+        Job::Host { program, vmm } => {
             let ops = ops.map(|n| ["--differential-ops".into(), n.to_string()]);
             let mut command = Command::new(program);
             command
                 .args(ops.into_iter().flatten())
                 .args(["--only", only]);
-            session::on_host(name, command, TimeLimits::USUAL)
+            command.arg("--boot").arg(vmm).args(guest::fetched());
+            session::on_host("host", command, TimeLimits::USUAL)
         }
         Job::Booted(bootable, console) => {
             // Remove the output of an earlier run.

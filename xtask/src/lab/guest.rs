@@ -10,6 +10,18 @@ use super::environment::{Environment, find_guest};
 use super::{Bootable, Payload, make_bootable};
 use crate::shell::root;
 
+/// The kernel and the initramfs that [`fetch`] copies if no folder is named.
+pub fn fetched() -> [PathBuf; 2] {
+    FILES.map(|name| folder().join(name))
+}
+
+/// The names of the copies.
+const FILES: [&str; 2] = ["kernel", "initrd"];
+
+fn folder() -> PathBuf {
+    root().join("target").join("guest")
+}
+
 /// Copies the kernel and the initramfs of a guest to a folder, and prints the
 /// command that boots them.
 ///
@@ -18,15 +30,15 @@ use crate::shell::root;
 /// written.
 pub fn fetch(line: &str, generic: bool, to: Option<&Path>) -> Result<(), String> {
     let guest = make(find_guest(line, generic)?, Network::Daily)?;
-    let folder = to.map_or_else(|| root().join("target").join("guest"), PathBuf::from);
+    let folder = to.map_or_else(folder, PathBuf::from);
     cache::make_folder(&folder)?;
     let copy = |from: &Path, name: &str| {
         let place = folder.join(name);
         let copied = fs::copy(from, &place).map_err(|e| cache::at(&place, &e));
         copied.map(|_| place)
     };
-    let kernel = copy(guest.kernel(), "kernel")?;
-    let initrd = copy(guest.initramfs(), "initrd")?;
+    let kernel = copy(guest.kernel(), FILES[0])?;
+    let initrd = copy(guest.initramfs(), FILES[1])?;
     eprintln!("xtask: lab: {}", guest.origin());
     println!("{}\n{}", kernel.display(), initrd.display());
     println!(

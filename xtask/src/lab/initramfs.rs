@@ -16,8 +16,9 @@ const INIT: &str = include_str!("../../lab/init");
 const GUEST_INIT: &str = include_str!("../../lab/guest/init");
 
 /// What a guest can run, by name, and what these scripts share.
-const SCENARIOS: [(&str, &str); 7] = [
+const SCENARIOS: [(&str, &str); 9] = [
     ("common", include_str!("../../lab/guest/common")),
+    ("console", include_str!("../../lab/guest/console")),
     ("disk", include_str!("../../lab/guest/disk")),
     (
         "disk_functions",
@@ -25,6 +26,7 @@ const SCENARIOS: [(&str, &str); 7] = [
     ),
     ("edu", include_str!("../../lab/guest/edu")),
     ("idle", include_str!("../../lab/guest/idle")),
+    ("memory", include_str!("../../lab/guest/memory")),
     ("move", include_str!("../../lab/guest/move")),
     ("net", include_str!("../../lab/guest/net")),
 ];

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use memory_map::SlotRow;
+use memory_map::text::fill;
 use serde::Serialize;
 
 use super::dma::DmaCheck;
@@ -95,19 +96,18 @@ impl Report {
         self.status
     }
 
-    /// The report in words, a line each.
+    /// The report in words, in lines of at most 80 columns.
     pub fn text(&self) -> String {
-        let mut text = match (self.ended, &self.fault) {
-            ("power-off", _) => "vmm: the guest switched itself off\n".into(),
-            ("panic", _) => "vmm: the guest's kernel panicked\n".into(),
-            ("reset", _) => "vmm: the guest reset the machine\n".into(),
-            (_, Some(fault)) => format!("vmm: a vCPU cannot go on: {fault}\n"),
-            _ => "vmm: left\n".to_string(),
+        let end = match (self.ended, &self.fault) {
+            ("power-off", _) => "the guest switched itself off".into(),
+            ("panic", _) => "the guest's kernel panicked".into(),
+            ("reset", _) => "the guest reset the machine".into(),
+            (_, Some(fault)) => format!("a vCPU cannot go on: {fault}"),
+            _ => "left".to_string(),
         };
-        for note in &self.notes {
-            text += &format!("vmm: note: {note}\n");
-        }
-        text
+        let notes = self.notes.iter().map(|note| format!("note: {note}"));
+        let lines = [end].into_iter().chain(notes);
+        lines.map(|line| fill("vmm: ", &line, 5) + "\n").collect()
     }
 }
 

@@ -14,8 +14,9 @@ mod bars {
     mod sources;
 }
 
-/// `vmm boot`: its parts that need a process.
+/// `vmm boot`: its parts that need a process, and guests of a few instructions.
 mod boot {
+    mod guests;
     mod terminal;
 }
 
@@ -31,6 +32,7 @@ mod boot_pci {
 
 /// The program as a user starts it: what it prints where, and how it exits.
 mod cli {
+    mod boot;
     mod map;
     mod mtree;
     mod run_and_exit_status;

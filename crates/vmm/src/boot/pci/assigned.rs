@@ -2,6 +2,7 @@
 //! A device of the host, assigned with VFIO: its BARs as regions, its configuration
 //! space, and its interrupts.
 
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guest_ranges::gaps;
@@ -251,7 +252,7 @@ fn cut(
 /// whole pages are private but those of the MSI-X structures.
 fn private_pages(bar: Bar, msix: Option<Msix>) -> Vec<ReportedRange> {
     const PAGE: u64 = 0x1000;
-    if bar.size() % PAGE != 0 {
+    if !bar.size().is_multiple_of(PAGE) {
         return Vec::new();
     }
     let parts = msix
@@ -330,13 +331,13 @@ impl TrapDevice for TrappedPiece {
         let own = match table {
             Some(table) => {
                 // The pending bits are up to date when they are read.
-                let pending = (0..messages.len()).filter(|vector| messages.is_pending(*vector));
+                let pending = (0..messages.count()).filter(|vector| messages.is_pending(*vector));
                 for vector in pending {
                     let _ = table.signal(vector);
                 }
                 table.read(self.bar, at, data)
             }
-            None => vec![0..data.len()],
+            None => iter::once(0..data.len()).collect(),
         };
         for run in own {
             let offset = at + run.start as u64;
@@ -357,7 +358,7 @@ impl TrapDevice for TrappedPiece {
                 self.device.change(&mut interrupts, trapped.changes);
                 trapped.device
             }
-            None => vec![0..data.len()],
+            None => iter::once(0..data.len()).collect(),
         };
         for run in own {
             let offset = at + run.start as u64;

@@ -110,7 +110,7 @@ impl Messages {
     }
 
     /// The number of vectors that have a route or had one.
-    pub fn len(&self) -> u16 {
+    pub fn count(&self) -> u16 {
         u16::try_from(self.lines.len()).unwrap_or(u16::MAX)
     }
 
@@ -124,7 +124,7 @@ impl Messages {
 
     /// Has at least `count` vectors enabled.
     fn reach(&mut self, count: u16) -> Result<(), MessageError> {
-        let first = self.len();
+        let first = self.count();
         if count <= first {
             return Ok(());
         }

@@ -98,7 +98,7 @@ fn every_report_of_bars_fits_in_80_columns() {
 fn the_help_of_every_command_fits_in_80_columns() {
     for help in ["--help", "-h"] {
         prints_80_columns(&[help]);
-        for command in ["run", "map", "mtree", "bars"] {
+        for command in ["run", "map", "mtree", "bars", "boot"] {
             prints_80_columns(&[command, help]);
         }
     }

@@ -2,6 +2,8 @@
 //! Starting the program, and reading what it prints.
 
 pub mod bars;
+#[cfg(target_arch = "x86_64")]
+pub mod guest;
 
 use std::path::Path;
 use std::process::{Command, Output};
