@@ -251,7 +251,7 @@ fn cut(
 /// whole pages are private but those of the MSI-X structures.
 fn private_pages(bar: Bar, msix: Option<Msix>) -> Vec<ReportedRange> {
     const PAGE: u64 = 0x1000;
-    if bar.size() % PAGE != 0 {
+    if !bar.size().is_multiple_of(PAGE) {
         return Vec::new();
     }
     let parts = msix
@@ -324,19 +324,19 @@ struct TrappedPiece {
 
 impl TrapDevice for TrappedPiece {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let at = self.start + offset;
+        let (at, whole) = (self.start + offset, 0..data.len());
         let mut interrupts = self.device.interrupts();
         let DeviceInterrupts { table, messages } = &mut *interrupts;
         let own = match table {
             Some(table) => {
                 // The pending bits are up to date when they are read.
-                let pending = (0..messages.len()).filter(|vector| messages.is_pending(*vector));
+                let pending = (0..messages.count()).filter(|vector| messages.is_pending(*vector));
                 for vector in pending {
                     let _ = table.signal(vector);
                 }
                 table.read(self.bar, at, data)
             }
-            None => vec![0..data.len()],
+            None => vec![whole],
         };
         for run in own {
             let offset = at + run.start as u64;
@@ -349,7 +349,7 @@ impl TrapDevice for TrappedPiece {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        let at = self.start + offset;
+        let (at, whole) = (self.start + offset, 0..data.len());
         let mut interrupts = self.device.interrupts();
         let own = match &mut interrupts.table {
             Some(table) => {
@@ -357,7 +357,7 @@ impl TrapDevice for TrappedPiece {
                 self.device.change(&mut interrupts, trapped.changes);
                 trapped.device
             }
-            None => vec![0..data.len()],
+            None => vec![whole],
         };
         for run in own {
             let offset = at + run.start as u64;
