@@ -45,7 +45,7 @@ pub enum InterruptError {
     },
 }
 
-/// The interrupts of one VM. Clones are the same.
+/// The interrupts of one VM. Clones share its routes.
 #[derive(Clone, Debug)]
 pub struct Interrupts {
     vm: KvmVm,
@@ -256,7 +256,7 @@ impl Drop for MessageLine {
     fn drop(&mut self) {
         self.unroute();
         let mut routes = self.interrupts.routes();
-        // KVM may keep it until the next route is set: without an eventfd, it does nothing.
+        // KVM has the route until the next one is set. It has no eventfd any more.
         routes.messages.remove(&self.gsi);
         let _ = routes.gsis.free_id(self.gsi);
     }
