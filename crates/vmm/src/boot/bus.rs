@@ -37,7 +37,7 @@ impl Handle {
     }
 }
 
-/// The region tree of a machine with its two address spaces. Clones are the same.
+/// The region tree of a machine with its two address spaces. Clones share it.
 #[derive(Clone, Debug)]
 pub struct GuestSpaces {
     model: Arc<Mutex<MemoryModel<Handle>>>,

@@ -38,3 +38,45 @@ pub enum DeviceConfig {
     /// of two of at least 4 KiB.
     Memory(u64),
 }
+
+/// A device of the host is listed twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is given twice: a guest has a device once")]
+pub struct AssignedTwice(pub PciAddress);
+
+impl DeviceConfig {
+    /// The assigned devices among `devices`, in the same order.
+    ///
+    /// # Errors
+    /// [`AssignedTwice`]: VFIO would open the device again, and two functions would
+    /// then share its registers and interrupts.
+    pub fn assigned(devices: &[Self]) -> Result<Vec<PciAddress>, AssignedTwice> {
+        let mut addresses = Vec::new();
+        for device in devices {
+            match device {
+                Self::Assigned(address) if addresses.contains(address) => {
+                    return Err(AssignedTwice(*address));
+                }
+                Self::Assigned(address) => addresses.push(*address),
+                Self::Memory(_) => {}
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_the_host_is_assigned_once() {
+        let [a, b] = ["0000:01:00.0", "0000:01:00.1"].map(|text| text.parse().unwrap());
+        let [first, second] = [a, b].map(DeviceConfig::Assigned);
+        let memory = DeviceConfig::Memory(4096);
+        let assigned = DeviceConfig::assigned(&[memory, second, memory, first]);
+        assert_eq!(assigned, Ok(vec![b, a]));
+        let twice = DeviceConfig::assigned(&[first, memory, second, first]);
+        assert_eq!(twice, Err(AssignedTwice(a)));
+    }
+}

@@ -45,7 +45,7 @@ pub enum InterruptError {
     },
 }
 
-/// The interrupts of one VM. Clones are the same.
+/// The interrupts of one VM. Clones share its routes.
 #[derive(Clone, Debug)]
 pub struct Interrupts {
     vm: KvmVm,
@@ -115,24 +115,31 @@ impl Interrupts {
         self.assigned.load(Ordering::Relaxed)
     }
 
-    /// Sets or removes a GSI's message, and hands all routes to KVM.
-    fn set(&self, gsi: u32, message: Option<Message>) -> Result<(), InterruptError> {
+    /// Sets a GSI's message, and hands all routes to KVM.
+    fn set(&self, gsi: u32, message: Message) -> Result<(), InterruptError> {
         let mut routes = self.routes();
-        let old = routes.messages.get(&gsi).copied();
-        if old == message {
+        let old = routes.messages.insert(gsi, message);
+        if old == Some(message) {
             return Ok(());
         }
-        routes.replace(gsi, message);
-        let entries = KvmIrqRouting::from_entries(&routes.entries());
-        let entries = entries.map_err(|_| InterruptError::NoGsi)?;
-        let set = self.vm.fd().set_gsi_routing(&entries);
-        set.map_err(|error| {
-            routes.replace(gsi, old);
-            InterruptError::Kvm {
-                call: "KVM_SET_GSI_ROUTING",
-                gsi,
-                errno: error.into(),
-            }
+        let set = self.hand_over(gsi, &routes.entries());
+        if set.is_err() {
+            match old {
+                Some(old) => routes.messages.insert(gsi, old),
+                None => routes.messages.remove(&gsi),
+            };
+        }
+        set
+    }
+
+    /// Replaces KVM's routes, of which that of `gsi` has changed.
+    fn hand_over(&self, gsi: u32, routes: &[kvm_irq_routing_entry]) -> Result<(), InterruptError> {
+        let routes = KvmIrqRouting::from_entries(routes).map_err(|_| InterruptError::NoGsi)?;
+        let set = self.vm.fd().set_gsi_routing(&routes);
+        set.map_err(|error| InterruptError::Kvm {
+            call: "KVM_SET_GSI_ROUTING",
+            gsi,
+            errno: error.into(),
         })
     }
 
@@ -142,13 +149,6 @@ impl Interrupts {
 }
 
 impl Routes {
-    fn replace(&mut self, gsi: u32, message: Option<Message>) {
-        match message {
-            Some(message) => self.messages.insert(gsi, message),
-            None => self.messages.remove(&gsi),
-        };
-    }
-
     /// Every route: KVM replaces its own default ones too.
     fn entries(&self) -> Vec<kvm_irq_routing_entry> {
         let pic = |gsi| match gsi / PIC_PINS {
@@ -219,7 +219,7 @@ impl MessageLine {
     /// # Errors
     /// [`InterruptError::Kvm`]; the eventfd has its old route.
     pub fn route(&mut self, message: Message) -> Result<(), InterruptError> {
-        self.interrupts.set(self.gsi, Some(message))?;
+        self.interrupts.set(self.gsi, message)?;
         if !self.is_assigned {
             self.interrupts.assign(&self.event, self.gsi)?;
             self.is_assigned = true;
@@ -250,20 +250,15 @@ impl MessageLine {
             Err(_) => false,
         }
     }
-
-    /// Drops a pending signal.
-    pub fn discard(&self) {
-        // It is nonblocking: nothing is pending if it fails.
-        let _ = self.event.read();
-    }
 }
 
 impl Drop for MessageLine {
     fn drop(&mut self) {
         self.unroute();
-        // A route that no eventfd has does nothing.
-        let _ = self.interrupts.set(self.gsi, None);
-        let _ = self.interrupts.routes().gsis.free_id(self.gsi);
+        let mut routes = self.interrupts.routes();
+        // KVM has the route until the next one is set. It has no eventfd any more.
+        routes.messages.remove(&self.gsi);
+        let _ = routes.gsis.free_id(self.gsi);
     }
 }
 

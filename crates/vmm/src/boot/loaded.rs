@@ -23,10 +23,10 @@ use super::ram::{Ram, RamError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadedRamError {
-    /// RAM cannot be had.
+    /// RAM cannot be allocated.
     #[error(transparent)]
     Ram(#[from] RamError),
-    /// Private RAM cannot be had.
+    /// Private RAM cannot be allocated.
     #[error(transparent)]
     Private(#[from] PrivateRamError),
     /// The kernel or the initramfs cannot be loaded.

@@ -23,7 +23,7 @@ use super::confidential::cpuid::CpuidFull;
 use super::confidential::doorway::{DOORWAY_PORT, DOORWAY_PORTS, Doorway};
 use super::confidential::fault::{FAULT_PORT, FaultPort};
 use super::confidential::stub::Hypercall;
-use super::config::{BootConfig, DeviceConfig};
+use super::config::{AssignedTwice, BootConfig, DeviceConfig};
 use super::conversions::Conversions;
 use super::cpu::{self, CpuError, Start};
 use super::dma::{DmaCheck, GuestDma};
@@ -100,6 +100,9 @@ pub enum BootError {
     /// KVM or the IOMMU refused a change of memory.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// A device is listed twice.
+    #[error(transparent)]
+    Twice(#[from] AssignedTwice),
     /// VFIO refused a device.
     #[error("{address} cannot be assigned")]
     Open {
@@ -341,11 +344,7 @@ struct AssignedDevices {
 /// Opens the assigned devices: through their groups, which all kernels with VFIO
 /// have; if that fails, through their own files.
 fn open_devices(devices: &[DeviceConfig]) -> Result<Option<AssignedDevices>, BootError> {
-    let addresses = devices.iter().filter_map(|device| match device {
-        DeviceConfig::Assigned(address) => Some(*address),
-        DeviceConfig::Memory(_) => None,
-    });
-    let addresses: Vec<PciAddress> = addresses.collect();
+    let addresses = DeviceConfig::assigned(devices)?;
     let Some(&first) = addresses.first() else {
         return Ok(None);
     };

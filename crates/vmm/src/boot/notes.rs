@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The most notes that are kept.
 const MOST: usize = 32;
 
-/// Notes. Clones are the same.
+/// Notes. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     inner: Arc<Mutex<Kept>>,

@@ -10,14 +10,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::acpi::{RESET_VALUE, SLEEP_TYPE_OFF};
 use super::bus::TrapDevice;
 use super::layout::WARM_RESET;
 use super::outcome::{End, Outcome};
 
-/// The sleep type of S5, soft off, in the table's `\_S5` package.
-pub const SLEEP_TYPE_OFF: u8 = 5;
-/// The value that resets the machine, in the FADT.
-pub const RESET_VALUE: u8 = 1;
 /// The command port of the keyboard controller.
 pub const KEYBOARD_COMMAND: u16 = 0x64;
 

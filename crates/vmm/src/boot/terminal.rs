@@ -105,7 +105,10 @@ pub fn read_keys(mut input: impl Read, mut on_bytes: impl FnMut(&[u8])) -> KeysE
             Err(error) => return KeysEnd::Failed(error),
         };
         let Keys { bytes, help, left } = decoder.decode(read);
-        on_bytes(&bytes);
+        // A guest whose output is stuck takes no input: the user must be able to leave.
+        if !bytes.is_empty() {
+            on_bytes(&bytes);
+        }
         if help {
             // Unlike `eprintln`, this does not panic if standard error is closed.
             let _ = writeln!(io::stderr(), "\n{HELP}");

@@ -39,7 +39,7 @@ pub struct ExitContext {
     pub end: End,
 }
 
-/// Starts a vCPU's thread, which ends when the gate is stopped or the guest is over.
+/// Starts a vCPU's thread, which ends when the gate is stopped or the guest ends.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -70,7 +70,7 @@ impl Drop for OnPanic {
     }
 }
 
-/// Runs the guest until it is over. `None` if another thread has ended it.
+/// Runs the guest until it ends. `None` if another thread has ended it.
 fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
     let (mut memory, mut ports) = (context.memory.for_thread(), context.ports.for_thread());
     loop {

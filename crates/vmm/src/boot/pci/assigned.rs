@@ -325,7 +325,7 @@ struct TrappedPiece {
 
 impl TrapDevice for TrappedPiece {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let at = self.start + offset;
+        let (at, whole) = (self.start + offset, 0..data.len());
         let mut interrupts = self.device.interrupts();
         let DeviceInterrupts { table, messages } = &mut *interrupts;
         let own = match table {
@@ -337,7 +337,7 @@ impl TrapDevice for TrappedPiece {
                 }
                 table.read(self.bar, at, data)
             }
-            None => iter::once(0..data.len()).collect(),
+            None => vec![whole],
         };
         for run in own {
             let offset = at + run.start as u64;
@@ -350,7 +350,7 @@ impl TrapDevice for TrappedPiece {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        let at = self.start + offset;
+        let (at, whole) = (self.start + offset, 0..data.len());
         let mut interrupts = self.device.interrupts();
         let own = match &mut interrupts.table {
             Some(table) => {
@@ -358,7 +358,7 @@ impl TrapDevice for TrappedPiece {
                 self.device.change(&mut interrupts, trapped.changes);
                 trapped.device
             }
-            None => iter::once(0..data.len()).collect(),
+            None => vec![whole],
         };
         for run in own {
             let offset = at + run.start as u64;

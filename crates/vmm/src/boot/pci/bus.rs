@@ -48,8 +48,8 @@ impl PciBus {
         Ok(device)
     }
 
-    /// The errors of stores that the guest cannot be told of, one for each function,
-    /// with its device number.
+    /// The errors of stores since the last call, at most one for each function, with
+    /// its device number. PCI has no way to report them to the guest.
     pub fn take_errors(&self) -> impl Iterator<Item = (usize, WriteError)> {
         let functions = self.functions.iter().enumerate();
         functions.filter_map(|(number, function)| Some((number, function.as_ref()?.take_error()?)))

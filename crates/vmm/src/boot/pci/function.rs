@@ -2,6 +2,7 @@
 //! A function whose BARs, MSI and MSI-X are emulated on top of a device.
 
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memory_model::AddrRange;
@@ -11,8 +12,10 @@ use vfio_private::emulate::{ConfigEffect, EmulateError, GuestConfig, MsiState, M
 use crate::boot::pci::Function;
 use crate::boot::pci::bars::{BarError, GuestBars};
 
+/// The expansion ROM's BAR.
+const ROM: RangeInclusive<u64> = 0x30..=0x33;
 /// The interrupt line and pin.
-const INTERRUPT: std::ops::RangeInclusive<u64> = 0x3c..=0x3d;
+const INTERRUPT: RangeInclusive<u64> = 0x3c..=0x3d;
 
 /// The device below an [`EmulatedFunction`].
 ///
@@ -63,7 +66,7 @@ pub enum WriteError {
 }
 
 /// A function: a device, and what the guest sees of it. Functions have no interrupt
-/// line here, so interrupt line and pin read as zeros.
+/// line and no expansion ROM here, so their registers read as zeros.
 ///
 /// The lock of the function is held during a write. The lock of the model comes after
 /// it, in this order only.
@@ -120,7 +123,7 @@ impl<D: FunctionDevice> Function for EmulatedFunction<D> {
         self.device.config_read(offset, data);
         self.state().guest.read(offset, data);
         for (place, byte) in (offset..).zip(data) {
-            if INTERRUPT.contains(&place) {
+            if ROM.contains(&place) || INTERRUPT.contains(&place) {
                 *byte = 0;
             }
         }

@@ -53,7 +53,7 @@ pub enum MemoryFunctionError {
     #[error(transparent)]
     Size(#[from] InputError),
     /// The memory could not be allocated.
-    #[error("{size:#x} bytes of device memory cannot be had")]
+    #[error("{size:#x} bytes of device memory cannot be allocated")]
     Memory {
         /// The size.
         size: u64,

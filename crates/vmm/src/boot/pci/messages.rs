@@ -49,6 +49,9 @@ impl Messages {
 
     /// Carries out one change of the MSI-X table.
     ///
+    /// A guest must not have MSI and MSI-X on at once. If it does, the kind that it
+    /// switched on last interrupts it.
+    ///
     /// # Errors
     /// [`MessageError`]: the vector does not interrupt the guest.
     pub fn change(&mut self, change: MsixChange) -> Result<(), MessageError> {
@@ -58,6 +61,7 @@ impl Messages {
                 self.kind = MessageKind::Msix;
                 self.reach(vectors)
             }
+            _ if self.kind == MessageKind::Msi => Ok(()),
             MsixChange::Disabled => {
                 self.stop();
                 Ok(())
@@ -109,7 +113,7 @@ impl Messages {
         line.is_some_and(MessageLine::is_pending)
     }
 
-    /// The number of vectors that have a route or had one.
+    /// The number of vectors that are enabled.
     pub fn count(&self) -> u16 {
         u16::try_from(self.lines.len()).unwrap_or(u16::MAX)
     }
@@ -128,35 +132,47 @@ impl Messages {
         if count <= first {
             return Ok(());
         }
-        for _ in first..count {
-            self.lines.push(self.interrupts.line()?);
-        }
+        let new = (first..count).map(|_| self.interrupts.line());
+        let new = new.collect::<Result<Vec<_>, _>>()?;
+        self.lines.extend(new);
         let enabled = self.enable(first);
-        if enabled.is_err() {
-            self.lines.truncate(first.into());
-        }
+        // Each line has a vector, or a later change could not enable it.
+        let kept = self.vectors.as_ref().map_or(0, Vectors::allocated);
+        self.lines.truncate(kept.into());
         enabled
     }
 
-    /// Gives VFIO the eventfds from `first` on. Where the kernel cannot add vectors to
-    /// enabled ones, all are switched off for a moment.
+    /// Gives VFIO the eventfds from `first` on.
     fn enable(&mut self, first: u16) -> Result<(), MessageError> {
         let events: Vec<Option<&EventFd>> =
             self.lines.iter().map(|line| Some(line.event())).collect();
+        let (old, new) = events.split_at(first.into());
         let device = Arc::clone(&self.device);
         let Some(mut vectors) = self.vectors.take() else {
             self.vectors = Some(Vectors::enable(device, self.kind, &events)?);
             return Ok(());
         };
-        self.vectors = Some(match vectors.set(first, &events[usize::from(first)..]) {
-            Ok(()) => vectors,
-            Err(VfioError::NotAllocated { .. }) => vectors.replace(&events)?,
-            Err(error) => {
+        let enabled = match vectors.set(first, new) {
+            // The kernel cannot add vectors: all are switched off for a moment.
+            Err(VfioError::NotAllocated { .. }) => vectors.replace(&events),
+            set => {
                 self.vectors = Some(vectors);
-                return Err(error.into());
+                return Ok(set?);
             }
-        });
-        Ok(())
+        };
+        let (vectors, result) = match enabled {
+            Ok(vectors) => (Some(vectors), Ok(())),
+            Err(error) => {
+                let restored = Vectors::enable(device, self.kind, old).ok();
+                (restored, Err(error.into()))
+            }
+        };
+        self.vectors = vectors;
+        // A message of that moment is lost. Drivers tolerate one too many.
+        for event in old.iter().flatten() {
+            let _ = event.write(1);
+        }
+        result
     }
 
     fn stop(&mut self) {

@@ -31,7 +31,8 @@ pub trait Function: Debug + Send + Sync {
     /// The guest stores 1, 2 or 4 bytes to configuration space.
     fn config_write(&self, offset: u64, data: &[u8]);
 
-    /// The first error of a store that the guest cannot be told of, since the last call.
+    /// The first error of a store since the last call. PCI has no way to report it to
+    /// the guest.
     fn take_error(&self) -> Option<WriteError> {
         None
     }

@@ -150,9 +150,11 @@ fn accesses_that_cross_a_double_word_are_split() {
 }
 
 #[test]
-fn a_function_has_no_interrupt_line() {
+fn a_function_has_no_interrupt_line_and_no_rom() {
     let fixture = fixture();
     assert_eq!(fixture.config_read(1, 0x3c), 0);
+    fixture.config_write(1, 0x30, &0xffff_f800_u32.to_le_bytes());
+    assert_eq!(fixture.config_read(1, 0x30), 0);
 }
 
 #[test]

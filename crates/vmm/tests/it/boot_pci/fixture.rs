@@ -179,6 +179,7 @@ impl TestDevice {
     pub fn new() -> Self {
         let mut config = vec![0; 256];
         config[..4].copy_from_slice(&[0x34, 0x12, 0xe8, 0x11]);
+        config[0x30..0x34].copy_from_slice(&0xfffe_0001_u32.to_le_bytes());
         config[0x3c..0x3e].copy_from_slice(&[11, 1]);
         for (index, _, _, flags) in BARS {
             config[0x10 + 4 * usize::from(index)] = flags;
