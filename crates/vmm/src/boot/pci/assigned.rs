@@ -2,7 +2,6 @@
 //! A device of the host, assigned with VFIO: its BARs as regions, its configuration
 //! space, and its interrupts.
 
-use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guest_ranges::gaps;
