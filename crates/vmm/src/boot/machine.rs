@@ -545,6 +545,7 @@ fn create_vcpus(
         };
         let vcpu = guest.vm.fd().create_vcpu(number.into());
         let vcpu = vcpu.map_err(refused)?;
+        cpu::set_tsc_frequency(&vcpu)?;
         let mut features = cpu::cpuid(&guest.kvm, number, config.cpus)?;
         if config.confidential {
             confidential::cpuid::add_leaves(&mut features, vcpu.get_tsc_khz().unwrap_or(0))?;

@@ -98,6 +98,20 @@ pub fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     Ok(())
 }
 
+/// Has the vCPU's TSC run as fast as the host's, for every vCPU.
+///
+/// KVM creates vCPUs with the frequency that the host had when KVM was loaded. Linux
+/// may have measured it again since. On a processor that cannot scale the TSC, KVM
+/// then refuses its own value, takes the guest's TSC for stopped, and the guest's
+/// timers expire too late by the host's uptime.
+///
+/// # Errors
+/// [`CpuError`].
+pub fn set_tsc_frequency(vcpu: &VcpuFd) -> Result<(), CpuError> {
+    // Zero is the host's frequency as it is now.
+    vcpu.set_tsc_khz(0).map_err(state("TSC frequency"))
+}
+
 /// Sets the MSRs that Linux expects the firmware to have set, for every vCPU. CPUID
 /// must be set before.
 ///
