@@ -515,10 +515,13 @@ fn wide((start, count): (u16, u16)) -> (u64, u64) {
     (start.into(), count.into())
 }
 
+/// A name, a start and a size, and the device there.
+type Trapped<'a> = (&'a str, (u64, u64), Arc<dyn TrapDevice>);
+
 fn place_trapped<const N: usize>(
     spaces: &GuestSpaces,
     root: RegionId,
-    regions: [(&str, (u64, u64), Arc<dyn TrapDevice>); N],
+    regions: [Trapped<'_>; N],
 ) -> Result<(), BootError> {
     let mut model = spaces.model();
     let mut t = model.transaction();
