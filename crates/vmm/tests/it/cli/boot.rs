@@ -186,7 +186,8 @@ fn a_memory_function_of_an_impossible_size_is_told_with_its_device_number() {
     assert!(said.starts_with("vmm: PCI device 2: "), "{said}");
     assert!(said.contains("power of two"), "{said}");
     let said = of(&["memory:4E"]);
-    let start = "vmm: PCI device 1: 0x4000000000000000 bytes of device memory cannot be had: ";
+    let start =
+        "vmm: PCI device 1: 0x4000000000000000 bytes of device memory cannot be allocated: ";
     assert!(said.starts_with(start), "{said}");
     assert_eq!(said.matches("(os error").count(), 1, "{said}");
     let said = of(&["memory:4K"; 32]);
