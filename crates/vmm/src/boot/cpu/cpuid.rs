@@ -8,15 +8,12 @@
 use kvm_bindings::{
     CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };
-use kvm_ioctls::Kvm;
+use kvm_ioctls::{Cap, Kvm};
 use kvm_slots::Errno;
 
 use super::CpuError;
 
-/// Leaf 1, ECX: the local APIC's timer can wait for a value of the TSC. It is hidden:
-/// where KVM itself runs in an emulator (QEMU 7.2), the timers of Linux guests were late
-/// by as much as the machine had been up. A timer that counts down has no such fault, and
-/// costs the guest the same exit.
+/// Leaf 1, ECX: the local APIC's timer can wait for a value of the TSC.
 const TSC_DEADLINE: u32 = 1 << 24;
 /// Leaf 1, ECX: there is a hypervisor.
 const HYPERVISOR: u32 = 1 << 31;
@@ -37,8 +34,11 @@ pub fn cpuid(kvm: &Kvm, vcpu: u8, cpus: u8) -> Result<CpuId, CpuError> {
     let supported = supported.map_err(|e| CpuError::Cpuid(e.into()))?;
     let topology = Topology { vcpu, cpus };
     let mut entries = topology.apply(supported.as_slice());
-    let leaf = entries.iter_mut().find(|leaf| leaf.function == 1);
-    leaf.into_iter().for_each(|leaf| leaf.ecx &= !TSC_DEADLINE);
+    // KVM reports this bit as a capability, for a VM with KVM's local APICs.
+    if kvm.check_extension(Cap::TscDeadlineTimer) {
+        let leaf = entries.iter_mut().find(|leaf| leaf.function == 1);
+        leaf.into_iter().for_each(|leaf| leaf.ecx |= TSC_DEADLINE);
+    }
     CpuId::from_entries(&entries).map_err(|_| CpuError::Cpuid(Errno::E2BIG))
 }
 
