@@ -12,7 +12,7 @@ pub mod command;
 pub mod disk;
 pub mod doctor;
 pub mod environment;
-mod guest;
+pub mod guest;
 mod initramfs;
 mod kernel;
 mod manifest;
