@@ -2,6 +2,9 @@
 //! An ordinary Linux in `vmm boot` drives the lab's devices with its own
 //! drivers. The scenarios that it runs are in `xtask/lab/guest`.
 
+pub mod calls;
+pub mod reader;
+pub mod reads;
 mod report;
 mod run;
 
@@ -11,7 +14,7 @@ use crate::hardware::Message;
 use crate::needs::Need;
 use crate::vfio::Model;
 pub(crate) use run::lacks_guest;
-use run::{Boot, Ended};
+use run::{Boot, Ended, INITRD};
 use vfio_private::device::VfioInterface;
 
 /// How the guest reaches the BARs of its devices.
@@ -21,6 +24,8 @@ pub enum Bars {
     HostMapped,
     /// By memslots without a host address.
     Private,
+    /// By exits.
+    Trapped,
 }
 
 /// Some bytes of the disk as the guest wrote them. `cargo xtask hw-test` looks
@@ -115,6 +120,7 @@ fn disk(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
         devices: &[Model::Nvme],
         bars,
         first_chunk: 0,
+        initrd: INITRD,
     };
     let ended = boot.run(report)?;
     ended.says("partition nvme0n1p1 start=1048576")?;
@@ -133,6 +139,7 @@ fn moves(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
         devices: &[Model::Nvme, Model::Ivshmem],
         bars,
         first_chunk: 8,
+        initrd: INITRD,
     };
     let ended = boot.run(report)?;
     match ended.lines_with("moved ").count() {
@@ -150,6 +157,7 @@ fn net(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
         devices: &[Model::E1000e],
         bars,
         first_chunk: 0,
+        initrd: INITRD,
     };
     let ended = boot.run(report)?;
     ended.says("ping ok")?;
@@ -164,6 +172,7 @@ fn edu(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
         devices: &[Model::Edu],
         bars,
         first_chunk: 0,
+        initrd: INITRD,
     };
     let ended = boot.run(report)?;
     ended.says("remove_and_rescan ok")?;

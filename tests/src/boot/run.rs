@@ -18,6 +18,9 @@ use crate::vfio::Model;
 /// The program, and the guest's kernel and initramfs, in the lab.
 const FILES: [&str; 3] = ["/bin/vmm", "/guest/kernel", "/guest/initrd"];
 
+/// The guest's usual initramfs.
+pub const INITRD: &str = FILES[2];
+
 /// How long a guest may run.
 const LIMIT: Duration = Duration::from_secs(110);
 
@@ -35,6 +38,8 @@ pub struct Boot<'a> {
     pub bars: Bars,
     /// The first chunk of the disk to write. Each test has its own.
     pub first_chunk: u32,
+    /// Its initramfs.
+    pub initrd: &'a str,
 }
 
 /// A guest that did what it should, and switched itself off.
@@ -91,10 +96,10 @@ impl Boot<'_> {
     }
 
     fn command(&self) -> Result<Command, String> {
-        let [program, kernel, initrd] = FILES;
+        let [program, kernel, _] = FILES;
         let (scenario, chunk) = (self.scenario, self.first_chunk);
         let mut command = Command::new(program);
-        command.args(["boot", "--kernel", kernel, "--initrd", initrd]);
+        command.args(["boot", "--kernel", kernel, "--initrd", self.initrd]);
         command.args(["--memory", "256M", "--json", "--append"]);
         // The processor that the lab emulates reports sizes of the XSAVE area that
         // Linux, as a guest of a guest, finds inconsistent.
@@ -104,8 +109,10 @@ impl Boot<'_> {
         for device in self.devices {
             command.arg("--device").arg(device.bound()?.to_string());
         }
-        if self.bars == Bars::Private {
-            command.args(["--abi", "fd-offset"]);
+        match self.bars {
+            Bars::HostMapped => {}
+            Bars::Private => drop(command.args(["--abi", "fd-offset"])),
+            Bars::Trapped => drop(command.arg("--trap")),
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // With --json, the console is standard error.
@@ -144,15 +151,14 @@ impl Boot<'_> {
         }
     }
 
-    /// The VMM has a mapping of a BAR if the BARs are host-mapped, and none if
-    /// they are private.
+    /// The VMM has a mapping of a BAR if the BARs are host-mapped, and only then.
     fn check_mappings(&self, process: u32) -> Result<(), String> {
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).map_err(at("maps"))?;
         let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
         match (self.bars, maps.lines().find(is_device)) {
-            (Bars::HostMapped, Some(_)) | (Bars::Private, None) => Ok(()),
+            (Bars::HostMapped, Some(_)) | (Bars::Private | Bars::Trapped, None) => Ok(()),
             (Bars::HostMapped, None) => Err("the VMM has no mapping of a BAR".into()),
-            (Bars::Private, Some(line)) => Err(format!("the VMM has a mapping: {line}")),
+            (_, Some(line)) => Err(format!("the VMM has a mapping: {line}")),
         }
     }
 }
