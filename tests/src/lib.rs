@@ -25,7 +25,7 @@
 //! | [`subject`] | one VM with one guest, real or simulated |
 //! | [`backends`] | runs a machine file on several backends |
 //! | `check` | assertions that return a message |
-//! | `long_mode` | vCPUs in 64-bit mode |
+//! | [`long_mode`] | vCPUs in 64-bit mode |
 
 pub mod backends;
 pub mod boot;
@@ -40,7 +40,7 @@ pub mod end_to_end;
 pub mod guest_sees;
 pub mod hardware;
 #[cfg(target_arch = "x86_64")]
-mod long_mode;
+pub mod long_mode;
 pub mod needs;
 mod pre_fault;
 pub mod subject;

@@ -7,7 +7,7 @@ use kvm_ioctls::VcpuFd;
 
 /// The page tables for the first GiB, with 2 MiB pages, for three pages at
 /// `gpa`: words with their offsets.
-pub(crate) fn tables(gpa: u64) -> impl Iterator<Item = (u64, u64)> {
+pub fn tables(gpa: u64) -> impl Iterator<Item = (u64, u64)> {
     // Present, writable, accessed; for a 2 MiB page also dirty and large.
     let (table, page) = (0b10_0011, 0b1110_0011);
     let upper = [
@@ -19,7 +19,10 @@ pub(crate) fn tables(gpa: u64) -> impl Iterator<Item = (u64, u64)> {
 }
 
 /// Sets `vcpu` up to start with `regs` and the page tables at `tables`.
-pub(crate) fn start(
+///
+/// # Errors
+/// KVM refuses a part of the state.
+pub fn start(
     vcpu: &VcpuFd,
     cpuid: &CpuId,
     tables: u64,

@@ -8,11 +8,14 @@
 
 mod accesses;
 mod bar_sizes;
+mod boot_calls;
 mod conversions;
+mod disk_reads;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -26,51 +29,72 @@ const SLOTS: [u64; 4] = [1, 240, 1024, 10_000];
 /// The number of moves.
 const MOVES: u64 = 200;
 
-/// Runs all benchmarks and writes the tables to `target/bench.md`.
-pub fn run() -> Result<(), String> {
-    let program = build_benchmark("tests", "bench")?;
-    let bars = moves(
-        &program,
-        "moves",
-        &BARS,
-        "Moving one BAR among N mapped ones: a whole transaction with one listener",
-    )?;
-    let scattered = moves(
-        &program,
-        "scattered",
-        &BARS,
-        "Moving any of N BARs to any free place, after N of these moves",
-    )?;
-    let sparse = moves(
-        &program,
-        "sparse",
-        &BARS,
-        "Moving a container with one BAR over N mapped ones: the same, and it is as large as all of them",
-    )?;
-    let dense = moves(
-        &program,
-        "dense",
-        &BARS,
-        "Moving a container with 16 BARs among N mapped ones: the same, from places between theirs to behind them",
-    )?;
+/// A benchmark's name, and what makes its tables.
+type Benchmark = (&'static str, fn() -> Result<String, String>);
+
+/// All benchmarks, in the order of their tables.
+const BENCHMARKS: [Benchmark; 8] = [
+    ("moves", all_moves),
+    ("lookups", lookups),
+    ("conversions", || conversions::table(&program()?)),
+    ("accesses", || Ok(accesses::table())),
+    ("bar-sizes", || Ok(bar_sizes::table())),
+    ("boot-calls", || Ok(boot_calls::table())),
+    ("disk-reads", || Ok(disk_reads::table())),
+    ("starts", || Ok(starts::table())),
+];
+
+/// Runs the benchmarks with `only` in their names. Writes the tables to
+/// `target/bench.md` if these are all.
+pub fn run(only: &str) -> Result<(), String> {
+    let chosen = BENCHMARKS.iter().filter(|(name, _)| name.contains(only));
+    let tables: Vec<String> = chosen
+        .map(|(_, tables)| tables())
+        .collect::<Result<_, _>>()?;
+    print!("{}", tables.join("\n"));
+    if tables.len() == BENCHMARKS.len() {
+        let file = root().join("target").join("bench.md");
+        let written = std::fs::write(&file, tables.join("\n"));
+        written.map_err(|e| format!("{}: {e}", file.display()))?;
+        eprintln!("xtask: written to {}", file.display());
+    }
+    Ok(())
+}
+
+fn program() -> Result<PathBuf, String> {
+    build_benchmark("tests", "bench")
+}
+
+/// Instructions for moving a BAR or a container in different surroundings.
+fn all_moves() -> Result<String, String> {
+    let program = program()?;
+    let tables = [
+        (
+            "moves",
+            "Moving one BAR among N mapped ones: a whole transaction with one listener",
+        ),
+        (
+            "scattered",
+            "Moving any of N BARs to any free place, after N of these moves",
+        ),
+        (
+            "sparse",
+            "Moving a container with one BAR over N mapped ones: the same, and it is as large as all of them",
+        ),
+        (
+            "dense",
+            "Moving a container with 16 BARs among N mapped ones: the same, from places between theirs to behind them",
+        ),
+    ];
+    let moved = tables.map(|(what, title)| moves(&program, what, &BARS, title));
     let slots = moves(
         &program,
         "slots",
         &SLOTS,
         "Moving one BAR of memory among N: the same, with memslots that follow on a VM that does nothing",
-    )?;
-    let tables = format!(
-        "{bars}\n{scattered}\n{sparse}\n{dense}\n{slots}\n{}\n{}\n{}\n{}",
-        lookups(&program)?,
-        conversions::table(&program)?,
-        accesses::table(),
-        bar_sizes::table()
     );
-    print!("{tables}");
-    let file = root().join("target").join("bench.md");
-    std::fs::write(&file, &tables).map_err(|e| format!("{}: {e}", file.display()))?;
-    eprintln!("xtask: written to {}", file.display());
-    Ok(())
+    let tables: Vec<String> = moved.into_iter().chain([slots]).collect::<Result<_, _>>()?;
+    Ok(tables.join("\n"))
 }
 
 /// Instructions for moving one BAR, or a container, among many.
@@ -110,9 +134,10 @@ fn count(program: &Path, function: &str, arguments: &[&str], times: u64) -> Resu
 
 /// Nanoseconds for looking one address up, by data structure and number of
 /// ranges.
-fn lookups(program: &Path) -> Result<String, String> {
+fn lookups() -> Result<String, String> {
+    let program = program()?;
     eprintln!("xtask: timing lookups");
-    let output = Command::new(program).arg("lookups").output();
+    let output = Command::new(&program).arg("lookups").output();
     let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
     let lines = output.stdout.split(|&byte| byte == b'\n');
     let mut counts: Vec<u64> = Vec::new();
@@ -180,6 +205,28 @@ fn rows(table: &mut String, counts: &[u64], names: &[String], times: &Times) {
             &format!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | ")),
         );
     }
+}
+
+/// Text in lines of up to 80 characters.
+fn wrapped(text: &str) -> String {
+    let mut wrapped = String::new();
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        let fits = width + 1 + length <= 80;
+        wrapped += match (width, fits) {
+            (0, _) => "",
+            (_, true) => " ",
+            (_, false) => "\n",
+        };
+        width = if fits && width > 0 {
+            width + 1 + length
+        } else {
+            length
+        };
+        wrapped += word;
+    }
+    wrapped
 }
 
 /// Writing to a string cannot fail.

@@ -72,7 +72,11 @@ enum Command {
         command: lab::cli::LabCommand,
     },
     /// Run the benchmarks. Print tables, and write them to target/bench.md.
-    Bench,
+    Bench {
+        /// Run only benchmarks with this text in their names. Print their tables.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
+    },
     /// Run tests under Miri, those with threads in many schedules. Takes
     /// minutes and needs a nightly toolchain.
     Miri,
@@ -121,7 +125,7 @@ fn main() -> ExitCode {
             only,
         }),
         Command::Lab { command } => lab::cli::run(&command),
-        Command::Bench => bench::run(),
+        Command::Bench { only } => bench::run(&only),
         Command::Miri => miri::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Coverage { min } => coverage::run(min),

@@ -6,8 +6,14 @@
 //! names. `--differential-ops N` sets the number of operations of each
 //! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
 //! test runs. `--boot VMM KERNEL INITRD` sets what the tests of `vmm boot` use
-//! outside of the lab. `--access-costs` and `--bar-costs` run no test: they print what an
-//! access to a device costs, and what giving the guest a BAR costs.
+//! outside of the lab. These run no test, and print what something costs:
+//!
+//! - `--access-costs`: an access to a device.
+//! - `--bar-costs`: giving the guest a BAR.
+//! - `--boot-calls STRACE QEMU VMM KERNEL INITRD`: booting Linux, in requests to
+//!   KVM.
+//! - `--read-costs private|public`: a guest's read of an assigned disk, with or
+//!   without private MMIO. The guest runs `--read-disk DEVICE`.
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +22,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tests::boot::calls::{self, Files};
+use tests::boot::{reader, reads};
 use tests::hardware::{self, Message};
 use tests::needs::Host;
 use tests::{differential, end_to_end};
@@ -25,6 +33,9 @@ fn main() -> ExitCode {
         Ok(Command::Tests(only)) => only,
         Ok(Command::AccessCosts) => return measured(access_costs()),
         Ok(Command::BarCosts) => return measured(bar_costs()),
+        Ok(Command::BootCalls(files)) => return measured(boot_calls(&files)),
+        Ok(Command::ReadCosts { private }) => return measured(read_costs(private)),
+        Ok(Command::ReadDisk(disk)) => return measured(reader::read(&disk)),
         Err(usage) => {
             eprintln!("hw-tests: {usage}");
             return ExitCode::FAILURE;
@@ -69,6 +80,15 @@ enum Command {
     AccessCosts,
     /// Measure giving BARs to a guest.
     BarCosts,
+    /// Count the requests to KVM of booting Linux.
+    BootCalls(Files),
+    /// Measure a guest's reads of a disk.
+    ReadCosts {
+        /// Whether the kernel has private MMIO.
+        private: bool,
+    },
+    /// Be the guest that reads.
+    ReadDisk(String),
 }
 
 fn access_costs() -> Result<(), String> {
@@ -90,6 +110,31 @@ fn bar_costs() -> Result<(), String> {
             "tables_given": cost.tables_given,
             "tables_loaded": cost.tables_loaded,
             "mappings": cost.mappings,
+        }));
+    })
+}
+
+fn boot_calls(files: &Files) -> Result<(), String> {
+    calls::measure(files, |by, counts| {
+        say(&json!({
+            "by": by,
+            "memslots": counts.memslots,
+            "failed": counts.failed,
+            "unchanged": counts.unchanged,
+            "slots": counts.slots,
+            "us": counts.time.as_secs_f64() * 1e6,
+            "exits": counts.exits,
+        }));
+    })
+}
+
+fn read_costs(private: bool) -> Result<(), String> {
+    reads::measure(private, |cost| {
+        say(&json!({
+            "by": cost.by,
+            "sequential": cost.sequential,
+            "random": cost.random,
+            "exits": cost.exits,
         }));
     })
 }
@@ -130,6 +175,29 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
             }
             "--access-costs" => return Ok(Command::AccessCosts),
             "--bar-costs" => return Ok(Command::BarCosts),
+            "--read-costs" => {
+                let private = match arguments.next().as_deref() {
+                    Some("private") => true,
+                    Some("public") => false,
+                    _ => return Err("--read-costs takes private or public".into()),
+                };
+                return Ok(Command::ReadCosts { private });
+            }
+            "--read-disk" => {
+                let disk = arguments.next().ok_or("--read-disk takes a device")?;
+                return Ok(Command::ReadDisk(disk));
+            }
+            "--boot-calls" => {
+                let mut path = || arguments.next().map(PathBuf::from);
+                let mut path = || path().ok_or("--boot-calls takes five paths");
+                return Ok(Command::BootCalls(Files {
+                    strace: path()?,
+                    qemu: path()?,
+                    vmm: path()?,
+                    kernel: path()?,
+                    initrd: path()?,
+                }));
+            }
             "--only" => only = arguments.next().ok_or("--only takes a text")?,
             other => return Err(format!("there is no option '{other}'")),
         }

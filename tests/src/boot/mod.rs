@@ -2,7 +2,10 @@
 //! An ordinary Linux in `vmm boot` drives the lab's devices with its own
 //! drivers. The scenarios that it runs are in `xtask/lab/guest`.
 
+pub mod calls;
 mod kernel_code;
+pub mod reader;
+pub mod reads;
 mod report;
 mod run;
 
@@ -24,6 +27,8 @@ pub enum Bars {
     HostMapped,
     /// By memslots without a host address.
     Private,
+    /// By exits.
+    Trapped,
 }
 
 /// Some bytes of the disk as the guest wrote them. `cargo xtask hw-test` looks

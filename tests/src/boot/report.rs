@@ -86,13 +86,21 @@ impl Report {
         self.irqfds
     }
 
+    /// The exits at BARs.
+    pub fn exits_at_bars(&self) -> u64 {
+        self.at_bars().map(|exits| exits.count).sum()
+    }
+
+    fn at_bars(&self) -> impl Iterator<Item = &Exits> {
+        let is_bar = |exits: &&Exits| exits.region.contains(" BAR ") && exits.count > 0;
+        self.exits.iter().filter(is_bar)
+    }
+
     /// No access to a BAR left the guest, but for those to an MSI-X table's
     /// page.
     pub fn only_msix_tables_are_trapped(&self) -> Result<(), String> {
-        let is_bar = |exits: &&Exits| exits.region.contains(" BAR ") && exits.count > 0;
         let is_table = |exits: &Exits| TABLES.iter().any(|table| exits.region.ends_with(table));
-        let bars = self.exits.iter().filter(is_bar);
-        let wrong: Vec<&Exits> = bars.filter(|exits| !is_table(exits)).collect();
+        let wrong: Vec<&Exits> = self.at_bars().filter(|exits| !is_table(exits)).collect();
         match wrong.is_empty() {
             true => Ok(()),
             false => Err(format!("exits at registers: {wrong:?}")),

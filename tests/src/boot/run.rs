@@ -44,6 +44,8 @@ pub struct Boot<'a> {
     pub cpus: u8,
     /// The number of functions with nothing but 1 MiB of memory.
     pub memory_functions: usize,
+    /// Another initramfs than the usual one.
+    pub initrd: Option<&'a str>,
 }
 
 /// A guest that did what it should, and switched itself off.
@@ -82,6 +84,7 @@ impl<'a> Boot<'a> {
             first_chunk: 0,
             cpus: 1,
             memory_functions: 0,
+            initrd: None,
         }
     }
 
@@ -124,7 +127,8 @@ impl<'a> Boot<'a> {
         let (scenario, chunk) = (self.scenario, self.first_chunk);
         let mut command = Command::new(program);
         command.arg("boot").arg("--kernel").arg(kernel);
-        command.arg("--initrd").arg(initrd);
+        command.arg("--initrd");
+        command.arg(self.initrd.map_or(initrd.as_path(), Path::new));
         command.args(["--memory", "256M", "--json", "--append"]);
         command.arg(format!(
             "quiet guest.run={scenario} guest.seed={SEED} guest.chunk={chunk}"
@@ -136,8 +140,10 @@ impl<'a> Boot<'a> {
         for device in self.devices {
             command.arg("--device").arg(device.bound()?.to_string());
         }
-        if self.bars == Bars::Private {
-            command.args(["--abi", "fd-offset"]);
+        match self.bars {
+            Bars::HostMapped => {}
+            Bars::Private => drop(command.args(["--abi", "fd-offset"])),
+            Bars::Trapped => drop(command.arg("--trap")),
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // With --json, the console is standard error.
@@ -186,8 +192,7 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// The VMM has a mapping of a BAR if the BARs are host-mapped, and none if
-    /// they are private.
+    /// The VMM has a mapping of a BAR if the BARs are host-mapped, and only then.
     fn check_mappings(&self, process: u32) -> Result<(), String> {
         if self.devices.is_empty() {
             return Ok(());
@@ -195,9 +200,9 @@ impl<'a> Boot<'a> {
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).map_err(at("maps"))?;
         let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
         match (self.bars, maps.lines().find(is_device)) {
-            (Bars::HostMapped, Some(_)) | (Bars::Private, None) => Ok(()),
+            (Bars::HostMapped, Some(_)) | (Bars::Private | Bars::Trapped, None) => Ok(()),
             (Bars::HostMapped, None) => Err("the VMM has no mapping of a BAR".into()),
-            (Bars::Private, Some(line)) => Err(format!("the VMM has a mapping: {line}")),
+            (_, Some(line)) => Err(format!("the VMM has a mapping: {line}")),
         }
     }
 }

@@ -33,7 +33,8 @@ fn measured() -> Result<String, String> {
     eprintln!("xtask: timing a guest's accesses to devices in {ENVIRONMENT}");
     let program = build_static_program("tests", "hw-tests", X86_64.target)?;
     let words = ["hw-tests", "--access-costs"];
-    let printed = command::output(ENVIRONMENT, ("hw-tests", &program), &words, &[])?;
+    let files = [("bin/hw-tests", program.as_path())];
+    let printed = command::output(ENVIRONMENT, &files, &words, &[])?;
     let lines = printed.split(|&byte| byte == b'\n');
     let rows: Vec<Value> = lines
         .filter_map(|line| serde_json::from_slice(line).ok())

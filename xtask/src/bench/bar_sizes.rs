@@ -81,7 +81,8 @@ pub fn table() -> String {
 fn measured(environment: &str, program: &Path) -> Result<String, String> {
     eprintln!("xtask: giving a guest BARs of different sizes in {environment}: some minutes");
     let words = ["hw-tests", "--bar-costs"];
-    let printed = command::output(environment, ("hw-tests", program), &words, &devices())?;
+    let files = [("bin/hw-tests", program)];
+    let printed = command::output(environment, &files, &words, &devices())?;
     let lines = printed.split(|&byte| byte == b'\n');
     let rows: Vec<Value> = lines
         .filter_map(|line| serde_json::from_slice(line).ok())

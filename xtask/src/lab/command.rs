@@ -23,29 +23,31 @@ use crate::shell::{build_static_program, root};
 /// first.
 pub fn run(name: &str, words: &[String]) -> Result<(), String> {
     let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
-    boot(name, &[("vmm", &vmm)], words, &[], &mut std::io::stdout())
+    let files = [("bin/vmm", vmm.as_path())];
+    boot(name, &files, words, &[], &mut std::io::stdout())
 }
 
-/// The output of a command in an environment. `devices` are arguments of the
-/// emulator for devices besides the usual ones.
+/// The output of a command in an environment. `files` are put there, by their
+/// paths without the first slash. `devices` are arguments of the emulator for
+/// devices besides the usual ones.
 ///
 /// # Errors
 /// As for [`run`].
 pub fn output(
     name: &str,
-    program: (&str, &Path),
+    files: &[(&str, &Path)],
     words: &[&str],
     devices: &[String],
 ) -> Result<Vec<u8>, String> {
     let words: Vec<String> = words.iter().map(ToString::to_string).collect();
     let mut printed = Vec::new();
-    boot(name, &[program], &words, devices, &mut printed)?;
+    boot(name, files, &words, devices, &mut printed)?;
     Ok(printed)
 }
 
 fn boot(
     name: &str,
-    programs: &[(&str, &Path)],
+    files: &[(&str, &Path)],
     words: &[String],
     devices: &[String],
     to: &mut impl Write,
@@ -56,7 +58,7 @@ fn boot(
     }
     doctor::can_boot(&X86_64)?;
     let payload = Payload::Command {
-        programs,
+        files,
         examples: &root().join("examples"),
         words,
     };

@@ -16,7 +16,7 @@ const INIT: &str = include_str!("../../lab/init");
 const GUEST_INIT: &str = include_str!("../../lab/guest/init");
 
 /// What a guest can run, by name, and what these scripts share.
-const SCENARIOS: [(&str, &str); 9] = [
+const SCENARIOS: [(&str, &str); 11] = [
     ("common", include_str!("../../lab/guest/common")),
     ("console", include_str!("../../lab/guest/console")),
     ("disk", include_str!("../../lab/guest/disk")),
@@ -25,10 +25,12 @@ const SCENARIOS: [(&str, &str); 9] = [
         include_str!("../../lab/guest/disk_functions"),
     ),
     ("edu", include_str!("../../lab/guest/edu")),
+    ("enable", include_str!("../../lab/guest/enable")),
     ("idle", include_str!("../../lab/guest/idle")),
     ("memory", include_str!("../../lab/guest/memory")),
     ("move", include_str!("../../lab/guest/move")),
     ("net", include_str!("../../lab/guest/net")),
+    ("reads", include_str!("../../lab/guest/reads")),
 ];
 
 /// What a lab kernel runs.
@@ -41,10 +43,10 @@ pub enum Payload<'a> {
         /// The program `vmm`, which some tests run.
         vmm: &'a Path,
     },
-    /// A command, with programs of the project and its examples.
+    /// A command, with programs and other files, and the project's examples.
     Command {
-        /// The programs by name.
-        programs: &'a [(&'a str, &'a Path)],
+        /// The files by their paths there, without the first slash.
+        files: &'a [(&'a str, &'a Path)],
         /// The folder of machine files.
         examples: &'a Path,
         /// The words of the command.
@@ -96,12 +98,13 @@ pub fn assemble(
             "tests"
         }
         Payload::Command {
-            programs,
+            files,
             examples,
             words,
         } => {
-            for (name, program) in *programs {
-                archive.file(&format!("bin/{name}"), 0o755, &read(program)?)?;
+            for (place, file) in *files {
+                archive.folders_of(place);
+                archive.file(place, 0o755, &read(file)?)?;
             }
             for path in cache::files(examples) {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -159,6 +162,13 @@ impl Archive {
     /// Adds a folder.
     pub fn folder(&mut self, name: &str) {
         self.entry(name, 0o040_755, 0, (0, 0));
+    }
+
+    /// Adds the folders that a file is in. Linux ignores those that it has.
+    fn folders_of(&mut self, place: &str) {
+        for (end, _) in place.match_indices('/') {
+            self.folder(&place[..end]);
+        }
     }
 
     /// Adds a character device.

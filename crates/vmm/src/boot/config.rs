@@ -23,10 +23,34 @@ pub struct BootConfig {
     pub devices: Vec<DeviceConfig>,
     /// The ABI for memslots without a host address.
     pub abi: AbiProfile,
+    /// Whether every access to a BAR of an assigned device traps.
+    pub trap: bool,
     /// Whether RAM and device registers are private.
     pub confidential: bool,
     /// The device file of KVM.
     pub kvm_device: PathBuf,
+}
+
+/// How the guest reaches the BARs of assigned devices, where nothing has to trap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BarAccess {
+    /// By memslots on the host's mappings.
+    HostMapped,
+    /// By memslots without a host address.
+    Private,
+    /// By exits.
+    Trapped,
+}
+
+impl BootConfig {
+    /// How the guest reaches the BARs of assigned devices.
+    pub fn bar_access(&self) -> BarAccess {
+        match (self.trap, self.abi) {
+            (true, _) => BarAccess::Trapped,
+            (false, AbiProfile::None) => BarAccess::HostMapped,
+            (false, _) => BarAccess::Private,
+        }
+    }
 }
 
 /// A PCI function.

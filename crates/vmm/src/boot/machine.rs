@@ -446,8 +446,8 @@ fn pci_bus(
                 let (interrupts, notes) = (to.interrupts.clone(), to.notes.clone());
                 let conversions = Arc::clone(to.conversions);
                 let device = AssignedDevice::new(device, interrupts, conversions, notes);
-                let function =
-                    device.and_then(|device| device.function(spaces, windows, config.abi));
+                let access = config.bar_access();
+                let function = device.and_then(|device| device.function(spaces, windows, access));
                 Arc::new(function.map_err(|source| BootError::Assign {
                     address: *address,
                     source,

@@ -69,6 +69,10 @@ pub struct BootArgs {
     /// host maps no registers of assigned devices.
     #[arg(long, default_value = "none")]
     abi: AbiProfile,
+    /// Trap every access to the registers of assigned devices. Much slower; shows
+    /// what direct access saves.
+    #[arg(long, conflicts_with = "abi")]
+    trap: bool,
     /// Run a software-protected VM: RAM and accepted registers are private.
     #[arg(long)]
     confidential: bool,
@@ -130,6 +134,7 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
         cpus: args.cpus,
         devices: args.devices.into_iter().map(|device| device.0).collect(),
         abi: args.abi,
+        trap: args.trap,
         confidential: args.confidential,
         kvm_device: args.kvm_device,
     };

@@ -6,7 +6,9 @@
 //! N, `bench scattered N TIMES` moves any of them to any place, `bench slots N
 //! TIMES` moves one of memory, with memslots that follow, and `bench sparse N
 //! TIMES` and `bench dense N TIMES` move a container. `bench conversion
-//! alone|model KIND TIMES` converts pages.
+//! alone|model KIND TIMES` converts pages. `bench start VMM` times how long `vmm
+//! boot` takes to its guest's first instruction, and `bench start-bare IMAGE` is
+//! the same without a VMM.
 
 mod containers;
 mod contention;
@@ -15,6 +17,8 @@ mod lookups;
 mod machine;
 mod moves;
 mod slots;
+#[cfg(target_arch = "x86_64")]
+mod start;
 
 use std::process::ExitCode;
 
@@ -47,15 +51,31 @@ fn main() -> ExitCode {
             (Ok(bars), Ok(times)) => slots::run(bars, times),
             _ => return usage(),
         },
+        #[cfg(target_arch = "x86_64")]
+        ["start", vmm] => return ended(start::compare(vmm)),
+        #[cfg(target_arch = "x86_64")]
+        ["start-bare", image] => return ended(start::bare::run(image)),
         _ => return usage(),
     }
     ExitCode::SUCCESS
 }
 
+#[cfg(target_arch = "x86_64")]
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn usage() -> ExitCode {
     eprintln!(
         "usage: bench lookups | bench moves|scattered|slots|sparse|dense BARS TIMES \
-         | bench conversions | bench conversion alone|model KIND TIMES"
+         | bench conversions | bench conversion alone|model KIND TIMES \
+         | bench start VMM | bench start-bare IMAGE"
     );
     ExitCode::from(2)
 }

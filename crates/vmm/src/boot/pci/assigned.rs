@@ -5,7 +5,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guest_ranges::gaps;
-use kvm_slots::AbiProfile;
 use memory_model::{AddrRange, FileSlice, PrivateMmio, Region};
 use vfio_private::config::{ConfigError, ConfigSpace};
 use vfio_private::device::{Device, DeviceError};
@@ -23,6 +22,7 @@ use super::function::{EmulatedFunction, FunctionDevice};
 use super::messages::{MessageError, Messages};
 use super::windows::PciWindows;
 use crate::boot::bus::{GuestSpaces, Handle, TrapDevice};
+use crate::boot::config::BarAccess;
 use crate::boot::conversions::Conversions;
 use crate::boot::interrupts::Interrupts;
 use crate::boot::notes::Notes;
@@ -98,8 +98,7 @@ impl AssignedDevice {
         }))
     }
 
-    /// The PCI function of the device. With an ABI for memslots without a host address,
-    /// all pages that need not trap are private. Otherwise the host maps them.
+    /// The PCI function of the device. `access` is for all pages that need not trap.
     ///
     /// # Errors
     /// [`AssignError`].
@@ -107,10 +106,10 @@ impl AssignedDevice {
         self: Arc<Self>,
         spaces: GuestSpaces,
         windows: PciWindows,
-        abi: AbiProfile,
+        access: BarAccess,
     ) -> Result<EmulatedFunction<Arc<Self>>, AssignError> {
         let config = self.device.config_space()?;
-        let regions = self.bars(&config, abi)?;
+        let regions = self.bars(&config, access)?;
         let bars: Vec<Bar> = regions.iter().map(|regions| regions.bar).collect();
         let guest = GuestConfig::new(&config, &bars)?;
         let bars = GuestBars::new(spaces, windows, regions)?;
@@ -122,12 +121,15 @@ impl AssignedDevice {
     fn bars(
         self: &Arc<Self>,
         config: &[u8],
-        abi: AbiProfile,
+        access: BarAccess,
     ) -> Result<Vec<BarRegions>, AssignError> {
         let msix = msix(&self.device)?;
         let mut bars = Vec::new();
         for index in (0..BarIndex::COUNT).filter_map(|index| BarIndex::new(index).ok()) {
-            let info = self.device.region(index.get().into())?;
+            let mut info = self.device.region(index.get().into())?;
+            if access == BarAccess::Trapped {
+                info.region = vfio_private::Region::default();
+            }
             if info.size == 0 {
                 continue;
             }
@@ -139,7 +141,7 @@ impl AssignedDevice {
             let is_io = config.get(register).is_some_and(|byte| byte & 1 != 0);
             let kind = if is_io { BarKind::Io } else { BarKind::Memory };
             let bar = Bar::new(index, kind, info.size).map_err(failed)?;
-            let pieces = cut(bar, &info, msix, abi != AbiProfile::None)?;
+            let pieces = cut(bar, &info, msix, access == BarAccess::Private)?;
             bars.push(self.regions(bar, Arc::new(info), &pieces)?);
         }
         Ok(bars)
