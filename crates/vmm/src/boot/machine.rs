@@ -1,48 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Puts a machine together, and runs it until the guest is over.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use guest_ranges::PageRange;
-use kvm_slots::convert::{ConvertError, Engine, ModelPages};
-use kvm_slots::vcpu_gate::{GateError, GatedVcpu, VcpuGate};
-use kvm_slots::{AbiProfile, Errno, KvmVm, SlotListener, Slots};
-use memory_model::{
-    AddListenerError, AddSpaceError, AddrRange, CommitError, Listener, MemoryModel, Region,
-    RegionId, TreeError,
-};
-use vfio_dma::DmaRefusal;
+use kvm_slots::convert::{Engine, ModelPages};
+use kvm_slots::vcpu_gate::{GatedVcpu, VcpuGate};
+use kvm_slots::{AbiProfile, KvmVm, SlotListener, Slots};
+use memory_model::{AddrRange, Listener, MemoryModel, Region, RegionId};
 use vfio_dma::listener::{DmaListener, DmaPolicy};
-use vfio_private::device::{Device, DeviceError, Iommu, PciAddress, VfioInterface};
+use vfio_private::device::{Device, Iommu, PciAddress, VfioInterface};
 
 use super::acpi::{self, AcpiOptions};
 use super::bus::{GuestSpaces, Handle, TrapDevice};
 use super::confidential;
-use super::confidential::cpuid::CpuidFull;
 use super::confidential::doorway::{DOORWAY_PORT, DOORWAY_PORTS, Doorway};
 use super::confidential::fault::{FAULT_PORT, FaultPort};
 use super::confidential::stub::Hypercall;
-use super::config::{AssignedTwice, BootConfig, DeviceConfig};
+use super::config::{BootConfig, DeviceConfig};
 use super::conversions::Conversions;
-use super::cpu::{self, CpuError, Start};
+use super::cpu::{self, Start};
 use super::dma::{DmaCheck, GuestDma};
-use super::interrupts::{InterruptError, Interrupts};
-use super::layout::{self, Layout, LayoutError};
-use super::loaded::{Kernel, LoadedRam, LoadedRamError};
+use super::error::BootError;
+use super::interrupts::Interrupts;
+use super::layout::{self, Layout};
+use super::loaded::{Kernel, LoadedRam};
 use super::notes::Notes;
 use super::outcome::{End, Outcome};
 use super::pci::Function;
-use super::pci::assigned::{AssignError, AssignedDevice};
-use super::pci::bus::{BusFull, ConfigPorts, Ecam, PciBus};
+use super::pci::assigned::AssignedDevice;
+use super::pci::bus::{ConfigPorts, Ecam, PciBus};
 use super::pci::host_bridge::HostBridge;
-use super::pci::memory::{MemoryFunctionError, memory_function};
+use super::pci::memory::memory_function;
 use super::pci::windows::PciWindows;
 use super::power::{KEYBOARD_COMMAND, KeyboardReset, Power};
 use super::serial::SerialPort;
 use super::vcpus::{self, ExitContext};
 use super::vm::GuestVm;
-use crate::backend::kvm::KvmError;
 
 /// The kernel parameters before the user's. A panic resets the machine at once, and
 /// leaves the mark by which [`Power`] tells it from a reboot.
@@ -51,92 +46,6 @@ const PARAMETERS: &str = "console=ttyS0 panic=-1 reboot=panic_warm";
 /// The size of the units of DMA mappings of memory with a private side. Guests share
 /// bounce buffers of many of these at once.
 const DMA_UNIT: u64 = 2 << 20;
-
-/// Why a guest cannot be booted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BootError {
-    /// KVM cannot be used.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// RAM has no place.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// There is no RAM with a kernel in it.
-    #[error(transparent)]
-    Ram(#[from] LoadedRamError),
-    /// RAM cannot be made private.
-    #[error("RAM cannot be made private")]
-    Private(#[from] ConvertError),
-    /// The guest cannot be told that it is confidential.
-    #[error(transparent)]
-    Cpuid(#[from] CpuidFull),
-    /// The vCPUs cannot be set up.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
-    /// KVM refused a vCPU.
-    #[error("KVM refuses vCPU {number}: {errno}")]
-    Vcpu {
-        /// Its number.
-        number: u8,
-        /// The error.
-        errno: Errno,
-    },
-    /// The vCPUs cannot be held.
-    #[error(transparent)]
-    Gate(#[from] GateError),
-    /// An interrupt has no route.
-    #[error(transparent)]
-    Interrupt(#[from] InterruptError),
-    /// The region tree does not allow it.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// The regions cannot be rendered.
-    #[error(transparent)]
-    Space(#[from] AddSpaceError),
-    /// KVM or the IOMMU refused the memory.
-    #[error(transparent)]
-    Listener(#[from] AddListenerError),
-    /// KVM or the IOMMU refused a change of memory.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// A device is listed twice.
-    #[error(transparent)]
-    Twice(#[from] AssignedTwice),
-    /// VFIO refused a device.
-    #[error("{address} cannot be assigned")]
-    Open {
-        /// The device.
-        address: PciAddress,
-        /// Why not.
-        source: DeviceError,
-    },
-    /// A device cannot be assigned.
-    #[error("{address} cannot be assigned")]
-    Assign {
-        /// The device.
-        address: PciAddress,
-        /// Why not.
-        source: AssignError,
-    },
-    /// The device's memory is out of reach for DMA.
-    #[error("devices cannot be given DMA")]
-    Dma(#[source] DmaRefusal),
-    /// A memory function cannot be made.
-    #[error("PCI device {number}")]
-    MemoryFunction {
-        /// Its number on the bus.
-        number: usize,
-        /// Why not.
-        source: MemoryFunctionError,
-    },
-    /// The bus has no room.
-    #[error(transparent)]
-    Bus(#[from] BusFull),
-    /// A thread cannot be started.
-    #[error("a vCPU's thread cannot be started")]
-    Thread(#[source] io::Error),
-}
 
 /// A machine that is ready to run.
 #[derive(Debug)]
@@ -168,7 +77,7 @@ impl Machine {
     /// [`BootError`].
     pub fn new(config: &BootConfig, console: Box<dyn Write + Send>) -> Result<Self, BootError> {
         let guest = GuestVm::new(&config.kvm_device, config.abi, config.confidential)?;
-        let layout = Layout::new(config.memory, guest.address_bits)?;
+        let layout = Layout::new(config.memory, guest.processor.physical_bits())?;
         let ram = load(config, &layout, &guest)?;
         let (end, notes) = (End::default(), Notes::default());
         let interrupts = Interrupts::new(guest.vm.clone());
@@ -272,7 +181,7 @@ fn load(config: &BootConfig, layout: &Layout, guest: &GuestVm) -> Result<LoadedR
     };
     Ok(match config.confidential {
         true => {
-            let features = cpu::cpuid(&guest.kvm, 0, config.cpus)?;
+            let features = cpu::cpuid(&guest.kvm, guest.processor.cpuid(), 0, config.cpus)?;
             LoadedRam::staged(layout, &kernel, &guest.vm, Hypercall::of(&features))?
         }
         false => LoadedRam::in_place(layout, &kernel)?,
@@ -549,7 +458,7 @@ fn create_vcpus(
         let vcpu = guest.vm.fd().create_vcpu(number.into());
         let vcpu = vcpu.map_err(refused)?;
         cpu::set_tsc_frequency(&vcpu)?;
-        let mut features = cpu::cpuid(&guest.kvm, number, config.cpus)?;
+        let mut features = cpu::cpuid(&guest.kvm, guest.processor.cpuid(), number, config.cpus)?;
         if config.confidential {
             confidential::cpuid::add_leaves(&mut features, vcpu.get_tsc_khz().unwrap_or(0))?;
         }

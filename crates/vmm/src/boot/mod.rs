@@ -18,6 +18,7 @@ pub mod config;
 pub mod conversions;
 pub mod cpu;
 pub mod dma;
+pub mod error;
 pub mod interrupts;
 pub mod keys;
 pub mod layout;

@@ -25,8 +25,8 @@ pub struct GuestVm {
     pub kvm: Kvm,
     /// The VM.
     pub vm: KvmVm,
-    /// The width of guest-physical addresses, in bits.
-    pub address_bits: u32,
+    /// What the processor can do.
+    pub processor: Processor,
 }
 
 impl GuestVm {
@@ -78,10 +78,6 @@ impl GuestVm {
             })
             .map_err(failed("pass hypercalls on"))?;
         }
-        Ok(Self {
-            kvm,
-            vm,
-            address_bits: processor.physical_bits(),
-        })
+        Ok(Self { kvm, vm, processor })
     }
 }

@@ -42,6 +42,11 @@ impl Processor {
         }
     }
 
+    /// The CPUID leaves that KVM supports.
+    pub fn cpuid(&self) -> &CpuId {
+        &self.cpuid
+    }
+
     /// The width of guest-physical addresses, in bits.
     pub fn physical_bits(&self) -> u32 {
         // CPUID 0x8000_0008, EAX bits 7:0 (AMD APM volume 3, Intel SDM 2A).

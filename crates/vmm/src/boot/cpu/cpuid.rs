@@ -5,9 +5,7 @@
 //! leaves about the topology are therefore set here, for both vendors (Intel SDM
 //! volume 2A, CPUID; AMD APM volume 3, appendix E).
 
-use kvm_bindings::{
-    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
-};
+use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 use kvm_slots::Errno;
 
@@ -25,13 +23,11 @@ const CMP_LEGACY: u32 = 1 << 1;
 const AMD: [u32; 2] = [0x6874_7541, 0x6f67_7948];
 
 /// The CPUID of a vCPU of a machine with one socket of `cpus` cores, without
-/// hyper-threads. The number of the vCPU is its APIC ID.
+/// hyper-threads. `supported` is what KVM reports. The number of the vCPU is its APIC ID.
 ///
 /// # Errors
 /// [`CpuError::Cpuid`].
-pub fn cpuid(kvm: &Kvm, vcpu: u8, cpus: u8) -> Result<CpuId, CpuError> {
-    let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-    let supported = supported.map_err(|e| CpuError::Cpuid(e.into()))?;
+pub fn cpuid(kvm: &Kvm, supported: &CpuId, vcpu: u8, cpus: u8) -> Result<CpuId, CpuError> {
     let topology = Topology { vcpu, cpus };
     let mut entries = topology.apply(supported.as_slice());
     // KVM reports this bit as a capability, for a VM with KVM's local APICs.

@@ -58,8 +58,8 @@ const LVT_LINT1: (usize, u32) = (0x360, 4 << 8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
-    /// KVM does not report the features of the processor.
-    #[error("KVM cannot tell what the processor can do")]
+    /// A vCPU's features do not fit into KVM's table.
+    #[error("a vCPU has too many CPUID leaves")]
     Cpuid(#[source] Errno),
     /// KVM refuses a part of the state.
     #[error("KVM refuses a vCPU's {what}")]
