@@ -137,17 +137,15 @@ fn build_named(names: &[String]) -> Result<(), String> {
     let lab = lab(&cache, &apt, None);
     let mut failed = Vec::new();
     let environments = select_kernels(names)?;
+    // One with a guest needs the guest's kernel too.
     let guest = environments.iter().any(|e| e.has_guest).then_some(GUEST);
+    let guest = guest.filter(|guest| !environments.contains(guest));
     for environment in environments.into_iter().chain(guest) {
         if environment.kernel == Kernel::Host {
             continue;
         }
-        let made = match environment == GUEST {
-            true => lab.guest_kernel().map(|image| image.display().to_string()),
-            false => lab.ready(environment).map(|ready| ready.origin),
-        };
-        match made {
-            Ok(made) => println!("{:<26} ready: {made}", environment.name),
+        match lab.ready(environment) {
+            Ok(ready) => println!("{:<26} ready: {}", environment.name, ready.origin),
             Err(error) => {
                 println!("{:<26} {error}", environment.name);
                 failed.push(environment.name);
