@@ -11,7 +11,9 @@ use super::cache::{self, Cache};
 use super::command;
 use super::disk::Disk;
 use super::doctor;
-use super::environment::{Environment, GUEST, Kernel, X86_64, find, kernels, select_kernels};
+use super::environment::{
+    CONFIDENTIAL_GUEST, Environment, GUEST, Kernel, X86_64, find, kernels, select_kernels,
+};
 use super::guest;
 use super::manifest::Manifest;
 use super::{Payload, lab, make_bootable};
@@ -142,7 +144,7 @@ fn build_named(names: &[String]) -> Result<(), String> {
         if environment.kernel == Kernel::Host {
             continue;
         }
-        let made = match environment == GUEST {
+        let made = match environment == CONFIDENTIAL_GUEST {
             true => lab.guest_kernel().map(|image| image.display().to_string()),
             false => lab.ready(environment).map(|ready| ready.origin),
         };

@@ -14,6 +14,8 @@ pub struct Environment {
     pub by_default: bool,
     /// Whether it has a Linux to boot as a guest.
     pub has_guest: bool,
+    /// Whether it has a Linux to boot as a confidential guest too.
+    pub has_confidential_guest: bool,
 }
 
 /// The source of an environment's kernel.
@@ -77,7 +79,8 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             suffix: "-lab-private-mmio",
         }),
     )
-    .with_guest(),
+    .with_guest()
+    .with_confidential_guest(),
     Environment {
         // Several times slower than the others.
         by_default: false,
@@ -155,12 +158,20 @@ impl Environment {
             kernel,
             by_default: true,
             has_guest: false,
+            has_confidential_guest: false,
         }
     }
 
     const fn with_guest(self) -> Self {
         Self {
             has_guest: true,
+            ..self
+        }
+    }
+
+    const fn with_confidential_guest(self) -> Self {
+        Self {
+            has_confidential_guest: true,
             ..self
         }
     }
