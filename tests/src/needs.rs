@@ -64,6 +64,8 @@ pub enum Need {
     Vfio(Model),
     /// The program `vmm` and a Linux that it can boot.
     LinuxGuest,
+    /// The kernel of confidential guests.
+    ConfidentialGuest,
     /// A KVM that runs the code of a kernel.
     KernelCode,
 }
@@ -123,6 +125,7 @@ impl Host {
             Need::VfioInterface(way) => return crate::vfio::lacks_way(way),
             Need::Vfio(model) => return model.bound().err(),
             Need::LinuxGuest => return crate::boot::lacks_guest(),
+            Need::ConfidentialGuest => return crate::boot::lacks_confidential_guest(),
             Need::KernelCode => return crate::boot::lacks_kernel_code(),
             _ => {}
         }
@@ -180,7 +183,7 @@ impl Host {
                 _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
             },
             Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
-            Need::LinuxGuest | Need::KernelCode => None,
+            Need::LinuxGuest | Need::ConfidentialGuest | Need::KernelCode => None,
         }
     }
 

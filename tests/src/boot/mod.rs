@@ -3,11 +3,13 @@
 //! drivers. The scenarios that it runs are in `xtask/lab/guest`.
 
 pub mod calls;
+mod confidential;
 mod kernel_code;
 pub mod reader;
 pub mod reads;
 mod report;
 mod run;
+mod scan;
 
 use serde::Serialize;
 
@@ -15,9 +17,9 @@ use crate::hardware::Message;
 use crate::needs::Need;
 use crate::vfio::Model;
 pub(crate) use kernel_code::lacks_kernel_code;
-pub(crate) use run::lacks_guest;
 pub use run::set_files;
 use run::{Boot, Ended};
+pub(crate) use run::{lacks_confidential_guest, lacks_guest};
 use vfio_private::device::VfioInterface;
 
 /// How the guest reaches the BARs of its devices.
@@ -134,7 +136,12 @@ pub fn all() -> impl Iterator<Item = (String, &'static [Need], BootTest, Bars)> 
                 (format!("boot::{variant}::{}", test.name), needs, test, bars)
             })
     });
-    alone.chain(with_devices)
+    let confidential = confidential::TESTS.into_iter().map(|test| {
+        let [_, needs] = test.needs;
+        let name = format!("boot::confidential::{}", test.name);
+        (name, needs, test, Bars::Private)
+    });
+    alone.chain(with_devices).chain(confidential)
 }
 
 impl BootTest {
@@ -154,14 +161,18 @@ fn disk(bars: Bars, report: &dyn Fn(Message)) -> Result<(), String> {
         devices: &[Model::Nvme],
         ..Boot::new("disk", bars)
     };
-    let ended = boot.run(report)?;
+    disk_was_found_again(&boot.run(report)?)
+}
+
+/// The scenario `disk` came to its end.
+fn disk_was_found_again(ended: &Ended) -> Result<(), String> {
     ended.says("partition nvme0n1p1 start=1048576")?;
     ended.says("partition nvme0n1p2 ")?;
     for step in ["remove_and_rescan", "reset_function", "unbind_and_bind"] {
         ended.says(&format!("{step} ok"))?;
     }
     ended.wrote(4)?;
-    drivers_work(&ended)
+    drivers_work(ended)
 }
 
 /// The guest moves the controller's BAR to another address and back.

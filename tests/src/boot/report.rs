@@ -25,8 +25,19 @@ pub struct Report {
     /// The eventfds that are connected to interrupts. No interrupt of a device
     /// arrives in another way.
     irqfds: u64,
+    /// What devices reach by DMA.
+    dma: Option<Dma>,
     /// What the VMM has to say.
     notes: Vec<String>,
+}
+
+/// What devices reach, in bytes.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Dma {
+    /// What is mapped at the end.
+    pub mapped: u64,
+    /// RAM that is shared at the end.
+    pub shared: u64,
 }
 
 /// The exits that one region caused.
@@ -62,6 +73,10 @@ fn guest_bar(line: &str) -> Option<(u64, u64)> {
     Some((parse_hex(field("start=")?)?, parse_hex(field("last=")?)?))
 }
 
+fn is_revocation(note: &str) -> bool {
+    note.ends_with(" were revoked: the device does not respond")
+}
+
 impl Report {
     /// Reads the report.
     ///
@@ -71,14 +86,39 @@ impl Report {
         serde_json::from_str(text).map_err(|e| format!("vmm boot's report: {e}: '{text}'"))
     }
 
-    /// The guest switched itself off, and nothing was wrong until then.
-    pub fn is_power_off(&self) -> Result<(), String> {
+    /// The guest switched itself off, and nothing was wrong until then. What it had
+    /// accepted was revoked at most if it `may_revoke`.
+    pub fn is_power_off(&self, may_revoke: bool) -> Result<(), String> {
         let fault = self.fault.as_deref().unwrap_or_default();
-        match (self.ended.as_str(), self.notes.as_slice()) {
-            ("power-off", []) => Ok(()),
-            ("power-off", notes) => Err(format!("the VMM has notes: {notes:?}")),
+        let is_wrong = |note: &&String| !(may_revoke && is_revocation(note));
+        match (self.ended.as_str(), self.notes.iter().find(is_wrong)) {
+            ("power-off", None) => Ok(()),
+            ("power-off", Some(_)) => Err(format!("the VMM has notes: {:?}", self.notes)),
             (other, _) => Err(format!("the guest ended by {other}: {fault}")),
         }
+    }
+
+    /// The guest ended at a register that it had not accepted.
+    pub fn is_fault_before_acceptance(&self, address: u64) -> Result<(), String> {
+        let fault = self.fault.as_deref().unwrap_or_default();
+        let start = format!("a memory fault at {address:#x} in ");
+        let region = fault.strip_prefix(&start);
+        let region =
+            region.and_then(|rest| rest.split(", which the guest has not accepted").next());
+        match region.is_some_and(|region| region.ends_with(" BAR 0 private 0x0")) {
+            true if self.ended == "fault" => Ok(()),
+            _ => Err(format!("the guest ended by {}: {fault}", self.ended)),
+        }
+    }
+
+    /// How often registers that the guest had accepted were revoked.
+    pub fn revocations(&self) -> usize {
+        self.notes.iter().filter(|note| is_revocation(note)).count()
+    }
+
+    /// What devices reach by DMA.
+    pub fn dma(&self) -> Option<Dma> {
+        self.dma
     }
 
     /// The eventfds that are connected to interrupts.

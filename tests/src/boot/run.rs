@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
@@ -23,11 +23,31 @@ static FILES: OnceLock<[PathBuf; 3]> = OnceLock::new();
 /// Where these files are in the lab.
 const LAB_FILES: [&str; 3] = ["/bin/vmm", "/guest/kernel", "/guest/initrd"];
 
+/// The kernel of confidential guests, in the lab.
+const CONFIDENTIAL_KERNEL: &str = "/guest/confidential-kernel";
+
 /// How long a guest may run.
 const LIMIT: Duration = Duration::from_secs(110);
 
-/// The seed of what is written to the disk.
-const SEED: u32 = 4711;
+/// The seed of what is written to the disk, and of the guest's secret.
+pub const SEED: u32 = 4711;
+
+/// The RAM of a guest, in MiB.
+pub const RAM: u64 = 256;
+
+/// The kernel and its VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// Debian's kernel in an ordinary VM.
+    Ordinary,
+    /// The kernel of confidential guests in an ordinary VM.
+    NotConfidential,
+    /// The same kernel in a confidential VM.
+    Confidential,
+}
+
+/// What is done to the VMM, by its process, while the guest waits for its console.
+pub type WhileReading = fn(u32, &dyn Fn(Message)) -> Result<(), String>;
 
 /// A guest to boot.
 #[derive(Clone, Copy, Debug)]
@@ -46,15 +66,23 @@ pub struct Boot<'a> {
     pub memory_functions: usize,
     /// Another initramfs than the usual one.
     pub initrd: Option<&'a str>,
+    /// Its kernel.
+    pub guest: Guest,
+    /// What is done before it gets a line from its console.
+    pub while_reading: WhileReading,
 }
 
-/// A guest that did what it should, and switched itself off.
+/// A guest that has ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// The guest's reports, without `guest: `.
     said: Vec<String>,
     /// The VMM's report.
     pub report: Report,
+    /// How the VMM ended.
+    pub status: ExitStatus,
+    /// The output.
+    output: Vec<String>,
 }
 
 /// Sets where the program `vmm`, the guest's kernel and its initramfs are, unless they
@@ -74,6 +102,12 @@ pub fn lacks_guest() -> Option<String> {
     Some(format!("there is no {}", missing.display()))
 }
 
+/// What this machine lacks to run Linux as a confidential guest, if anything.
+pub fn lacks_confidential_guest() -> Option<String> {
+    let missing = fs::metadata(CONFIDENTIAL_KERNEL).is_err();
+    missing.then(|| format!("there is no {CONFIDENTIAL_KERNEL}"))
+}
+
 impl<'a> Boot<'a> {
     /// A guest with one vCPU and no devices.
     pub fn new(scenario: &'a str, bars: Bars) -> Self {
@@ -85,16 +119,34 @@ impl<'a> Boot<'a> {
             cpus: 1,
             memory_functions: 0,
             initrd: None,
+            guest: Guest::Ordinary,
+            while_reading: |_, _| Ok(()),
         }
     }
 
-    /// Boots the guest and waits for its end. While it uses its devices, the
-    /// VMM's mappings must be those that are due. At the end, memslots must be where
-    /// the guest has its BARs.
+    /// Boots the guest and waits until it switches itself off. At the end, memslots
+    /// must be where the guest has its BARs.
     ///
     /// # Errors
-    /// The guest fails, does not end in time, or does not switch itself off.
+    /// As for [`until_end`](Self::until_end); the guest fails, or does not switch itself off.
     pub fn run(&self, report: &dyn Fn(Message)) -> Result<Ended, String> {
+        let ended = self.until_end(report)?;
+        if ended.said.last().is_none_or(|last| last != "done") {
+            return Err(ended.because("the guest did not come to its end"));
+        }
+        let may_revoke = self.guest == Guest::Confidential;
+        ended.report.is_power_off(may_revoke)?;
+        let reported = ended.lines_with("bar ");
+        ended.report.slots_are_at_bars(self.bars, reported)?;
+        Ok(ended)
+    }
+
+    /// Boots the guest and waits for its end, whatever that is. While it uses its
+    /// devices, the VMM's mappings must be those that are due.
+    ///
+    /// # Errors
+    /// The guest does not end in time, or the VMM has no report.
+    pub fn until_end(&self, report: &dyn Fn(Message)) -> Result<Ended, String> {
         let mut child = self.command()?.spawn().map_err(at("vmm"))?;
         let keyboard = child.stdin.take();
         let lines = console_of(&mut child);
@@ -106,30 +158,33 @@ impl<'a> Boot<'a> {
         let status = child.wait().map_err(at("vmm"))?;
         let printed = printed.join().unwrap_or_default();
         let output = followed?;
-        let because = |error: &str| format!("{error}; {status}; {}", last_of(&output));
+        let because = |error: String| format!("{error}; {status}; {}", last_of(&output));
+        let report = Report::parse(&printed).map_err(because)?;
         let said = output
             .iter()
             .filter_map(|line| line.strip_prefix("guest: "));
-        let said: Vec<String> = said.map(String::from).collect();
-        if said.last().is_none_or(|last| last != "done") {
-            return Err(because("the guest did not come to its end"));
-        }
-        let report = Report::parse(&printed).map_err(|error| because(&error))?;
-        report.is_power_off()?;
-        let ended = Ended { said, report };
-        let reported = ended.lines_with("bar ");
-        ended.report.slots_are_at_bars(self.bars, reported)?;
-        Ok(ended)
+        Ok(Ended {
+            said: said.map(String::from).collect(),
+            report,
+            status,
+            output,
+        })
     }
 
     fn command(&self) -> Result<Command, String> {
         let [program, kernel, initrd] = files();
         let (scenario, chunk) = (self.scenario, self.first_chunk);
         let mut command = Command::new(program);
-        command.arg("boot").arg("--kernel").arg(kernel);
+        command.arg("boot").arg("--kernel");
+        match self.guest {
+            Guest::Ordinary => command.arg(kernel),
+            Guest::NotConfidential => command.arg(CONFIDENTIAL_KERNEL),
+            Guest::Confidential => command.args([CONFIDENTIAL_KERNEL, "--confidential"]),
+        };
         command.arg("--initrd");
         command.arg(self.initrd.map_or(initrd.as_path(), Path::new));
-        command.args(["--memory", "256M", "--json", "--append"]);
+        command.arg("--memory").arg(format!("{RAM}M"));
+        command.args(["--json", "--append"]);
         command.arg(format!(
             "quiet guest.run={scenario} guest.seed={SEED} guest.chunk={chunk}"
         ));
@@ -176,6 +231,7 @@ impl<'a> Boot<'a> {
                         report(Message::Wrote(wrote));
                     }
                     if line == "guest: reads" {
+                        (self.while_reading)(process, report)?;
                         let keyboard = keyboard.as_mut().ok_or("no keyboard")?;
                         keyboard
                             .write_all(b"a line\n")
@@ -192,12 +248,17 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// The VMM has a mapping of a BAR if the BARs are host-mapped, and only then.
+    /// The VMM has a mapping of a BAR if the BARs are host-mapped, and only then. It
+    /// never has one of private RAM.
     fn check_mappings(&self, process: u32) -> Result<(), String> {
         if self.devices.is_empty() {
             return Ok(());
         }
         let maps = fs::read_to_string(format!("/proc/{process}/maps")).map_err(at("maps"))?;
+        let is_private = |line: &&str| line.contains("gmem") || line.contains("guest_memfd");
+        if let Some(line) = maps.lines().find(is_private) {
+            return Err(format!("the VMM has a mapping of private RAM: {line}"));
+        }
         let is_device = |line: &&str| line.contains("vfio") || line.contains("dmabuf");
         match (self.bars, maps.lines().find(is_device)) {
             (Bars::HostMapped, Some(_)) | (Bars::Private | Bars::Trapped, None) => Ok(()),
@@ -208,6 +269,11 @@ impl<'a> Boot<'a> {
 }
 
 impl Ended {
+    /// An error with the output behind it.
+    pub fn because(&self, error: &str) -> String {
+        format!("{error}; {}; {}", self.status, last_of(&self.output))
+    }
+
     /// What the guest reported after this word.
     pub fn lines_with<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a str> {
         self.said

@@ -14,6 +14,8 @@ pub struct Environment {
     pub by_default: bool,
     /// Whether it has a Linux to boot as a guest.
     pub has_guest: bool,
+    /// Whether it has a Linux to boot as a confidential guest too.
+    pub has_confidential_guest: bool,
 }
 
 /// The source of an environment's kernel.
@@ -77,7 +79,8 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             suffix: "-lab-private-mmio",
         }),
     )
-    .with_guest(),
+    .with_guest()
+    .with_confidential_guest(),
     Environment {
         // Several times slower than the others.
         by_default: false,
@@ -155,12 +158,20 @@ impl Environment {
             kernel,
             by_default: true,
             has_guest: false,
+            has_confidential_guest: false,
         }
     }
 
     const fn with_guest(self) -> Self {
         Self {
             has_guest: true,
+            ..self
+        }
+    }
+
+    const fn with_confidential_guest(self) -> Self {
+        Self {
+            has_confidential_guest: true,
             ..self
         }
     }
@@ -193,20 +204,23 @@ pub fn find_guest(line: &str, generic: bool) -> Result<Environment, String> {
 }
 
 /// The kernels with these names, each once, or the default ones if no name is
-/// given. Unlike [`select`], this knows the kernel of confidential guests.
+/// given. Unlike [`select`], this knows the kernels of guests.
 ///
 /// # Errors
 /// An unknown name.
 pub fn select_kernels(names: &[String]) -> Result<Vec<Environment>, String> {
-    let is_guest = |name: &String| name == CONFIDENTIAL_GUEST.name;
+    let guests = || GUESTS.into_iter().chain([CONFIDENTIAL_GUEST]);
+    let is_guest = |name: &String| guests().any(|guest| guest.name == name);
     let others: Vec<String> = names.iter().filter(|n| !is_guest(n)).cloned().collect();
     let mut selected = match names.is_empty() || !others.is_empty() {
         true => select(&others)?,
         false => Vec::new(),
     };
-    if names.is_empty() || names.iter().any(is_guest) {
-        selected.push(CONFIDENTIAL_GUEST);
-    }
+    let is_selected = |guest: &Environment| match names.is_empty() {
+        true => *guest == CONFIDENTIAL_GUEST,
+        false => names.iter().any(|name| name == guest.name),
+    };
+    selected.extend(guests().filter(is_selected));
     Ok(selected)
 }
 
@@ -315,6 +329,7 @@ mod tests {
         assert!(find(CONFIDENTIAL_GUEST.name).is_err());
         assert!(names(&[]).ends_with(&["lab-7.3-private-mmio", CONFIDENTIAL_GUEST.name]));
         assert_eq!(names(&[CONFIDENTIAL_GUEST.name]), [CONFIDENTIAL_GUEST.name]);
+        assert_eq!(names(&["guest-6.1"]), ["guest-6.1"]);
         assert_eq!(
             names(&[CONFIDENTIAL_GUEST.name, "host"]),
             ["host", CONFIDENTIAL_GUEST.name]

@@ -16,7 +16,7 @@ const INIT: &str = include_str!("../../lab/init");
 const GUEST_INIT: &str = include_str!("../../lab/guest/init");
 
 /// What a guest can run, by name, and what these scripts share.
-const SCENARIOS: [(&str, &str); 11] = [
+const SCENARIOS: [(&str, &str); 14] = [
     ("common", include_str!("../../lab/guest/common")),
     ("console", include_str!("../../lab/guest/console")),
     ("disk", include_str!("../../lab/guest/disk")),
@@ -31,6 +31,9 @@ const SCENARIOS: [(&str, &str); 11] = [
     ("move", include_str!("../../lab/guest/move")),
     ("net", include_str!("../../lab/guest/net")),
     ("reads", include_str!("../../lab/guest/reads")),
+    ("revoke", include_str!("../../lab/guest/revoke")),
+    ("secret", include_str!("../../lab/guest/secret")),
+    ("touch", include_str!("../../lab/guest/touch")),
 ];
 
 /// What a lab kernel runs.
@@ -63,6 +66,8 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// Its initramfs.
     pub initrd: PathBuf,
+    /// The kernel to boot confidentially, with the same initramfs.
+    pub confidential_kernel: Option<PathBuf>,
 }
 
 /// Assembles an environment's initramfs and returns its path. Its name
@@ -124,6 +129,9 @@ pub fn assemble(
         archive.folder("guest");
         archive.file("guest/kernel", 0o644, &read(&guest.kernel)?)?;
         archive.file("guest/initrd", 0o644, &read(&guest.initrd)?)?;
+        if let Some(kernel) = &guest.confidential_kernel {
+            archive.file("guest/confidential-kernel", 0o644, &read(kernel)?)?;
+        }
     }
     archive.file("etc/results", 0o644, results_port.as_bytes())?;
     for module in &ready.modules {

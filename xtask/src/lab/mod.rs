@@ -70,7 +70,7 @@ impl Bootable {
 
 /// Prepares environments for a payload. Returns each of them, or the reason why
 /// it is not available. Building a kernel may take `limit`. An environment whose
-/// guest is not available is prepared without it.
+/// guest or confidential guest is not available is prepared without it.
 pub fn make_bootable(
     environments: &[Environment],
     payload: &Payload<'_>,
@@ -88,9 +88,18 @@ pub fn make_bootable(
         true => guest(&lab),
         false => None,
     };
+    let confidential = match environments.iter().any(|e| e.has_confidential_guest) {
+        true => confidential_kernel(&lab),
+        false => None,
+    };
     let prepared = environments.iter().map(|environment| {
-        let guest = guest.as_ref().filter(|_| environment.has_guest);
-        bootable(&lab, *environment, payload, guest)
+        let guest = guest.clone().filter(|_| environment.has_guest);
+        let confidential = confidential.clone();
+        let guest = guest.map(|guest| Guest {
+            confidential_kernel: confidential.filter(|_| environment.has_confidential_guest),
+            ..guest
+        });
+        bootable(&lab, *environment, payload, guest.as_ref())
     });
     prepared.collect()
 }
@@ -101,12 +110,20 @@ fn guest(lab: &Lab<'_>) -> Option<Guest> {
         Ok(guest) => Some(Guest {
             kernel: guest.ready.image,
             initrd: guest.initramfs,
+            confidential_kernel: None,
         }),
         Err(error) => {
             eprintln!("xtask: lab: there is no guest to boot: {error}");
             None
         }
     }
+}
+
+/// The kernel for the environments that have a confidential guest.
+fn confidential_kernel(lab: &Lab<'_>) -> Option<PathBuf> {
+    let kernel = lab.guest_kernel();
+    let report = |error: &String| eprintln!("xtask: lab: there is no confidential guest: {error}");
+    kernel.inspect_err(report).ok()
 }
 
 fn bootable(

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvm_slots::convert::{Conversion, ConversionListener, ConversionListenerError, PageState};
 use memory_model::AddrRange;
+use vfio_dma::AddressSpace;
 use vfio_dma::listener::DmaListener;
 use vfio_private::device::Iommu;
 
 use super::bus::Handle;
 
 /// The DMA mappings of assigned devices.
-pub type GuestDma = DmaListener<Iommu, Handle>;
+pub type GuestDma<S = Iommu> = DmaListener<S, Handle>;
 
 /// Counts conversions, and refuses one that would leave devices with a private page.
 ///
@@ -22,8 +23,8 @@ pub type GuestDma = DmaListener<Iommu, Handle>;
 /// still mapped when this listener prepares would be reached by devices after KVM has
 /// made it private.
 #[derive(Debug)]
-pub struct DmaCheck {
-    dma: Arc<GuestDma>,
+pub struct DmaCheck<S: AddressSpace = Iommu> {
+    dma: Arc<GuestDma<S>>,
     to_private: AtomicU64,
     to_shared: AtomicU64,
 }
@@ -36,9 +37,9 @@ pub struct StillMapped {
     pub mapped: AddrRange,
 }
 
-impl DmaCheck {
+impl<S: AddressSpace> DmaCheck<S> {
     /// A check of these mappings.
-    pub fn new(dma: Arc<GuestDma>) -> Self {
+    pub fn new(dma: Arc<GuestDma<S>>) -> Self {
         Self {
             dma,
             to_private: AtomicU64::new(0),
@@ -60,7 +61,7 @@ impl DmaCheck {
     }
 }
 
-impl ConversionListener for DmaCheck {
+impl<S: AddressSpace + Send + Sync> ConversionListener for DmaCheck<S> {
     fn name(&self) -> &str {
         "DMA check"
     }

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use memory_map::SlotRow;
 use memory_map::text::fill;
+use memory_model::{AddrRange, Kind};
 use serde::Serialize;
 
-use super::dma::DmaCheck;
+use super::bus::GuestSpaces;
 use super::machine::Machine;
 use super::outcome::Outcome;
 
@@ -49,22 +50,37 @@ pub struct RegionExits {
 pub struct DmaReport {
     /// What is mapped at the end.
     pub mapped: u64,
+    /// RAM that is shared at the end.
+    pub shared: u64,
     /// What has become private while the guest ran. It was unmapped before KVM made it
-    /// private: [`DmaCheck`] refuses the conversion otherwise.
+    /// private: [`DmaCheck`](super::dma::DmaCheck) refuses the conversion otherwise.
     pub became_private: u64,
     /// What has become shared.
     pub became_shared: u64,
 }
 
-impl From<&DmaCheck> for DmaReport {
-    fn from(dma: &DmaCheck) -> Self {
+impl DmaReport {
+    fn new(machine: &Machine) -> Option<Self> {
+        let dma = machine.dma()?;
         let (became_private, became_shared) = dma.converted();
-        Self {
+        Some(Self {
             mapped: dma.mapped(),
+            shared: shared(&machine.spaces),
             became_private,
             became_shared,
-        }
+        })
     }
+}
+
+/// How much of RAM is shared.
+fn shared(spaces: &GuestSpaces) -> u64 {
+    let model = spaces.model();
+    let (view, private) = (model.view(spaces.memory), model.private(spaces.memory));
+    let size = |range: AddrRange| range.size_u64().unwrap_or(u64::MAX);
+    let ram = view.ranges().map(|run| (run.region().kind(), run.range()));
+    let ram = ram.filter(|(kind, _)| matches!(kind, Kind::Ram(_)));
+    let shared = ram.map(|(_, range)| size(range) - private.within(range).map(size).sum::<u64>());
+    shared.sum()
 }
 
 impl Report {
@@ -85,7 +101,7 @@ impl Report {
             exits: exits(machine),
             slots: table.slots().map(SlotRow::from).collect(),
             irqfds: machine.interrupts.assigned(),
-            dma: machine.dma().map(DmaReport::from),
+            dma: DmaReport::new(machine),
             notes: notes(machine),
             status,
         }

@@ -16,6 +16,7 @@ mod bars {
 
 /// `vmm boot`: its parts that need a process, and guests of a few instructions.
 mod boot {
+    mod dma_order;
     mod guests;
     mod terminal;
 }
