@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Linux in a confidential VM drives devices whose registers only it can reach.
+//!
+//! Two parts of this need no VM. `memory_model::SharedMemory` refuses the VMM's own
+//! accesses to private pages and private MMIO, as
+//! `what_is_private_or_a_device_or_nothing_is_not_reached` in memory-model tests. A page
+//! is out of the IOMMU before its attributes make it private: `boot::dma_order` in vmm.
 
 use sha2::{Digest, Sha256};
 use vfio_private::device::VfioInterface;
@@ -151,13 +156,16 @@ fn touch(report: &dyn Fn(Message)) -> Result<(), String> {
     }
 }
 
-/// The controller is reset while processes read from the disk.
+/// The controller is reset while another process reads from the disk.
 fn revoke(report: &dyn Fn(Message)) -> Result<(), String> {
     let boot = Boot {
         first_chunk: 24,
+        // One reads while the other resets.
+        cpus: 2,
         ..confidential("revoke", &[Model::Nvme])
     };
     let ended = boot.run(report)?;
+    ended.says("processors 2")?;
     ended.wrote(2)?;
     let accepted = ended.lines_with("reset accepted=").map(str::parse::<u64>);
     let accepted: Vec<u64> = accepted.collect::<Result<_, _>>().unwrap_or_default();
