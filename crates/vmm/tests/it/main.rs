@@ -15,6 +15,7 @@ mod bars {
 }
 
 /// `vmm boot`: its parts that need a process, and guests of a few instructions.
+#[cfg(target_arch = "x86_64")]
 mod boot {
     mod dma_order;
     mod guests;
@@ -22,6 +23,7 @@ mod boot {
 }
 
 /// The PCI bus of `vmm boot`: configuration space, and BARs that follow it.
+#[cfg(target_arch = "x86_64")]
 mod boot_pci {
     mod bars;
     mod config_space;
@@ -33,6 +35,7 @@ mod boot_pci {
 
 /// The program as a user starts it: what it prints where, and how it exits.
 mod cli {
+    #[cfg(target_arch = "x86_64")]
     mod boot;
     mod map;
     mod mtree;
