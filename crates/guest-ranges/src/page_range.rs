@@ -94,6 +94,15 @@ impl PageRange {
         Self::between(range.start().checked_next_multiple_of(PAGE_SIZE)?, end)
     }
 
+    /// The pages that hold a byte of `range`, but for the last page below 2^64. `None`
+    /// if there is no other.
+    pub fn touching(range: AddrRange) -> Option<Self> {
+        let page_of = |address: u64| address & !(PAGE_SIZE - 1);
+        let last = page_of(range.last());
+        let end = last.checked_add(PAGE_SIZE).unwrap_or(last);
+        Self::between(page_of(range.start()), end)
+    }
+
     /// The first address.
     #[inline]
     pub fn start(self) -> u64 {
@@ -169,6 +178,20 @@ impl fmt::Debug for PageRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_touches_the_pages_of_its_first_and_last_byte_and_those_between() {
+        let touched = |first, last| {
+            let range = AddrRange::from_bounds(first, last).unwrap();
+            PageRange::touching(range).map(|pages| (pages.start(), pages.end()))
+        };
+        assert_eq!(touched(0x1000, 0x1fff), Some((0x1000, 0x2000)));
+        assert_eq!(touched(0x1fff, 0x2000), Some((0x1000, 0x3000)));
+        let top = u64::MAX - 0xfff;
+        assert_eq!(touched(0, u64::MAX), Some((0, top)));
+        assert_eq!(touched(top - 1, u64::MAX), Some((top - 0x1000, top)));
+        assert_eq!(touched(top, u64::MAX), None);
+    }
 
     #[test]
     fn a_page_range_is_never_empty_and_ends_below_the_top() {

@@ -17,5 +17,9 @@ pub const KVM_CAP_MEM_BACKING_FD: u32 = 0x6664;
 /// ([`KVM_CAP_MEM_BACKING_FD`]).
 pub const KVM_BACKING_FD_VFIO_DMABUF: u32 = 1 << 0;
 
+/// `KVM_HC_MAP_GPA_RANGE`: the hypercall by which a guest converts pages
+/// ([`Request::hypercall`](crate::convert::Request::hypercall)).
+pub const HYPERCALL_MAP_GPA_RANGE: u8 = 12;
+
 /// `KVM_MEMORY_ATTRIBUTE_PRIVATE`: the guest's page is private.
 pub const MEMORY_ATTRIBUTE_PRIVATE: u64 = 1 << 3;

@@ -58,7 +58,7 @@ impl PageSize {
     }
 
     /// Every page that holds a byte of `range`.
-    pub(crate) fn round_out(self, range: AddrRange) -> AddrRange {
+    pub fn round_out(self, range: AddrRange) -> AddrRange {
         let (first, last) = (self.floor(range.start()), self.last_of_page(range.last()));
         AddrRange::from_bounds(first, last).expect("pages hold the range")
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvm_slots::convert::{ConvertError, ModelPages, PageRange, PageState, Request, RequestError};
 use kvm_slots::{FollowError, PlanError, Unsupported, Vm};
-use memory_model::{AddrRange, CommitError, PAGE_SIZE, RegionId, Transaction, TreeError};
+use memory_model::{AddrRange, CommitError, RegionId, Transaction, TreeError};
 use vfio_private::device::DeviceError;
 
 use crate::board::Board;
@@ -182,7 +182,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
 
     /// Revokes those of these pages that the guest has accepted.
     fn revoke(&mut self, range: AddrRange) {
-        if let Some(range) = touched_pages(range) {
+        if let Some(range) = PageRange::touching(range) {
             let mut pages = ModelPages::new(&mut self.model, self.space);
             // On an error KVM still takes them for private. That makes no
             // difference: the device behind them is gone.
@@ -261,13 +261,4 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
         };
         access(&host, offset, size).map_err(|_| nowhere)
     }
-}
-
-/// All pages that a range touches, except for the last one of the 64-bit space,
-/// which cannot be converted.
-fn touched_pages(range: AddrRange) -> Option<PageRange> {
-    let start = range.start() / PAGE_SIZE * PAGE_SIZE;
-    let end = (range.last() / PAGE_SIZE).saturating_add(1);
-    let end = end.saturating_mul(PAGE_SIZE) / PAGE_SIZE * PAGE_SIZE;
-    PageRange::new(start, end.checked_sub(start)?).ok()
 }

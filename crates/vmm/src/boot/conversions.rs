@@ -7,7 +7,7 @@ use kvm_slots::KvmVm;
 use kvm_slots::convert::{
     ConvertError, Converted, Engine, ModelPages, PageRange, PageState, Request, RequestError,
 };
-use memory_model::{AddrRange, PAGE_SIZE};
+use memory_model::AddrRange;
 
 use super::bus::GuestSpaces;
 use super::dma::DmaCheck;
@@ -84,10 +84,9 @@ impl Conversions {
     /// Revokes the pages of `range` that the guest has accepted: their device is about
     /// to stop responding.
     pub fn revoke(&self, range: AddrRange) {
-        let start = range.start() / PAGE_SIZE * PAGE_SIZE;
-        let end = (range.last() / PAGE_SIZE + 1).checked_mul(PAGE_SIZE);
-        let pages = end.and_then(|end| PageRange::between(start, end));
-        let Some(pages) = pages else { return };
+        let Some(pages) = PageRange::touching(range) else {
+            return;
+        };
         let mut model = self.spaces.model();
         let mut state = ModelPages::new(&mut *model, self.spaces.memory);
         let revoked = self.engine.revoke(&mut state, pages);

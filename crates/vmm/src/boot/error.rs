@@ -37,7 +37,7 @@ pub enum BootError {
     /// RAM cannot be made private.
     #[error("RAM cannot be made private")]
     Private(#[from] ConvertError),
-    /// The guest cannot be told that it is confidential.
+    /// CPUID has no room for the leaves of confidential guests.
     #[error(transparent)]
     Cpuid(#[from] CpuidFull),
     /// The vCPUs cannot be set up.

@@ -38,6 +38,7 @@ use super::power::{KEYBOARD_COMMAND, KeyboardReset, Power};
 use super::serial::SerialPort;
 use super::vcpus::{self, ExitContext};
 use super::vm::GuestVm;
+use crate::devices::assigned::by_either_interface;
 
 /// The kernel parameters before the user's. A panic resets the machine at once, and
 /// leaves the mark by which [`Power`] tells it from a reboot.
@@ -181,8 +182,8 @@ fn load(config: &BootConfig, layout: &Layout, guest: &GuestVm) -> Result<LoadedR
     };
     Ok(match config.confidential {
         true => {
-            let features = cpu::cpuid(&guest.kvm, guest.processor.cpuid(), 0, config.cpus)?;
-            LoadedRam::staged(layout, &kernel, &guest.vm, Hypercall::of(&features))?
+            let hypercall = Hypercall::of(guest.processor.cpuid());
+            LoadedRam::staged(layout, &kernel, &guest.vm, hypercall)?
         }
         false => LoadedRam::in_place(layout, &kernel)?,
     })
@@ -257,12 +258,7 @@ fn open_devices(devices: &[DeviceConfig]) -> Result<Option<AssignedDevices>, Boo
     let Some(&first) = addresses.first() else {
         return Ok(None);
     };
-    let [group, cdev] = VfioInterface::ALL.map(|interface| {
-        let addresses = &addresses;
-        move || open_all(interface, first, addresses)
-    });
-    // If both fail, the group's error is the one that more users know.
-    group().or_else(|error| cdev().map_err(|_| error)).map(Some)
+    by_either_interface(|interface| open_all(interface, first, &addresses)).map(Some)
 }
 
 fn open_all(

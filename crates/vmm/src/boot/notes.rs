@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the user should know and the guest cannot be told. A guest may cause any
+//! What the user should know and the guest does not notice. A guest may cause any
 //! number of these, so only the first ones are kept.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -11,6 +11,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuExit;
 use kvm_slots::Errno;
+use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 use kvm_slots::vcpu_gate::{GatedVcpu, RunError, RunOutcome};
 use memory_model::{FlatView, ViewReader};
 
@@ -19,8 +20,6 @@ use super::conversions::Conversions;
 use super::outcome::{End, Outcome};
 use super::power::Power;
 
-/// `KVM_HC_MAP_GPA_RANGE` (include/uapi/linux/kvm_para.h).
-const HYPERCALL_MAP_GPA_RANGE: u64 = 12;
 /// The return value for a hypercall that does not exist, -`KVM_ENOSYS`.
 const NO_SUCH_HYPERCALL: u64 = (-1000_i64).cast_unsigned();
 
@@ -126,9 +125,9 @@ fn answer(
         }
         VcpuExit::Hypercall(call) => {
             let [gpa, pages, attributes, ..] = call.args;
-            *call.ret = match call.nr {
-                HYPERCALL_MAP_GPA_RANGE => conversions.hypercall(gpa, pages, attributes),
-                _ => NO_SUCH_HYPERCALL,
+            *call.ret = match call.nr == u64::from(HYPERCALL_MAP_GPA_RANGE) {
+                true => conversions.hypercall(gpa, pages, attributes),
+                false => NO_SUCH_HYPERCALL,
             };
         }
         VcpuExit::MemoryFault { flags, gpa, size } => {

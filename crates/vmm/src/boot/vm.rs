@@ -9,14 +9,12 @@ use kvm_bindings::{
 };
 use kvm_ioctls::Kvm;
 use kvm_slots::probe::probe_abi;
+use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 use kvm_slots::{AbiProfile, KvmVm, SlotTable};
 
 use super::layout::{KVM_IDENTITY_MAP, KVM_TSS};
 use crate::backend::kvm::{KvmError, SW_PROTECTED_VM, open};
 use crate::guest::Processor;
-
-/// `1 << KVM_HC_MAP_GPA_RANGE`.
-const MAP_GPA_RANGE: u64 = 1 << 12;
 
 /// KVM and one VM.
 #[derive(Debug)]
@@ -73,7 +71,7 @@ impl GuestVm {
         if confidential {
             fd.enable_cap(&kvm_enable_cap {
                 cap: KVM_CAP_EXIT_HYPERCALL,
-                args: [MAP_GPA_RANGE, 0, 0, 0],
+                args: [1 << HYPERCALL_MAP_GPA_RANGE, 0, 0, 0],
                 ..Default::default()
             })
             .map_err(failed("pass hypercalls on"))?;

@@ -67,9 +67,18 @@ impl AssignedDevices {
 /// # Errors
 /// [`DeviceError`]: if both fail, that of the group, which more users know.
 pub fn open(address: PciAddress) -> Result<Device, DeviceError> {
-    let [first, second] =
-        VfioInterface::ALL.map(|interface| move || Device::open(&Iommu::new(interface)?, address));
-    first().or_else(|error| second().map_err(|_| error))
+    by_either_interface(|interface| Device::open(&Iommu::new(interface)?, address))
+}
+
+/// Tries the groups, and then, if that fails, the devices' own files.
+///
+/// # Errors
+/// If both fail, that of the groups.
+pub(crate) fn by_either_interface<T, E>(
+    open: impl Fn(VfioInterface) -> Result<T, E>,
+) -> Result<T, E> {
+    let [first, second] = VfioInterface::ALL;
+    open(first).or_else(|error| open(second).map_err(|_| error))
 }
 
 /// An open device. Its memory decoding is on when it is opened.

@@ -8,6 +8,7 @@
 use kvm_bindings::CpuId;
 use kvm_ioctls::VcpuFd;
 use kvm_slots::Errno;
+use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 
 use super::super::layout::{PAGE_TABLES, ZERO_PAGE};
 use super::fault::{FAULT_PORT, LoaderFault};
@@ -57,8 +58,6 @@ impl Hypercall {
     }
 }
 
-/// `KVM_HC_MAP_GPA_RANGE`.
-const MAP_GPA_RANGE: u8 = 12;
 /// Bit 4 of the attributes: encrypted.
 const ENCRYPTED: u8 = 1 << 4;
 
@@ -148,7 +147,7 @@ pub fn trampoline(hypercall: Hypercall, area: u32, pages: u32, entry: u64) -> Ve
     // The page tables in private RAM show the same code.
     code.extend(mov(EAX, low(PAGE_TABLES)));
     code.extend([0x0f, 0x22, 0xd8]); // mov cr3, rax
-    code.extend(mov(EAX, MAP_GPA_RANGE.into()));
+    code.extend(mov(EAX, HYPERCALL_MAP_GPA_RANGE.into()));
     code.extend(mov(EBX, area));
     code.extend(mov(ECX, pages));
     code.extend(mov(EDX, ENCRYPTED.into()));

@@ -108,7 +108,7 @@ pub fn write_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
 /// # Errors
 /// [`CpuError`].
 pub fn set_tsc_frequency(vcpu: &VcpuFd) -> Result<(), CpuError> {
-    // Zero is the host's frequency as it is now.
+    // Zero is the current frequency of the host.
     vcpu.set_tsc_khz(0).map_err(state("TSC frequency"))
 }
 

@@ -65,6 +65,7 @@ pub enum AssignError {
 #[derive(Debug)]
 pub struct AssignedDevice {
     device: Arc<Device>,
+    msix: Option<Msix>,
     notes: Notes,
     conversions: Arc<Conversions>,
     /// One lock for the table and what follows from it.
@@ -88,10 +89,12 @@ impl AssignedDevice {
         conversions: Arc<Conversions>,
         notes: Notes,
     ) -> Result<Arc<Self>, AssignError> {
-        let table = msix(&device)?.map(MsixTable::new);
+        let msix = ConfigSpace::new(&device.config_space()?)?.msix()?;
+        let table = msix.map(MsixTable::new);
         let messages = Messages::new(Arc::clone(&device), interrupts);
         Ok(Arc::new(Self {
             device,
+            msix,
             notes,
             conversions,
             interrupts: Mutex::new(DeviceInterrupts { table, messages }),
@@ -123,7 +126,6 @@ impl AssignedDevice {
         config: &[u8],
         access: BarAccess,
     ) -> Result<Vec<BarRegions>, AssignError> {
-        let msix = msix(&self.device)?;
         let mut bars = Vec::new();
         for index in (0..BarIndex::COUNT).filter_map(|index| BarIndex::new(index).ok()) {
             let mut info = self.device.region(index.get().into())?;
@@ -141,7 +143,7 @@ impl AssignedDevice {
             let is_io = config.get(register).is_some_and(|byte| byte & 1 != 0);
             let kind = if is_io { BarKind::Io } else { BarKind::Memory };
             let bar = Bar::new(index, kind, info.size).map_err(failed)?;
-            let pieces = cut(bar, &info, msix, access == BarAccess::Private)?;
+            let pieces = cut(bar, &info, self.msix, access == BarAccess::Private)?;
             bars.push(self.regions(bar, Arc::new(info), &pieces)?);
         }
         Ok(bars)
@@ -224,10 +226,6 @@ impl AssignedDevice {
     }
 }
 
-fn msix(device: &Device) -> Result<Option<Msix>, AssignError> {
-    Ok(ConfigSpace::new(&device.config_space()?)?.msix()?)
-}
-
 /// Cuts a BAR.
 fn cut(
     bar: Bar,
@@ -252,21 +250,16 @@ fn cut(
 /// A report in place of a TDISP interface's, which no device of the lab has: all
 /// whole pages are private but those of the MSI-X structures.
 fn private_pages(bar: Bar, msix: Option<Msix>) -> Vec<ReportedRange> {
-    const PAGE: u64 = 0x1000;
-    if !bar.size().is_multiple_of(PAGE) {
+    const PAGE: PageSize = PageSize::Size4K;
+    if !PAGE.is_aligned(bar.size()) {
         return Vec::new();
     }
     let parts = msix
         .into_iter()
         .flat_map(|msix| [MsixPart::Table, MsixPart::Pba].map(|part| msix.place(part)));
     let parts = parts.filter(|place| place.bar == bar.index());
-    let mut trapped: Vec<AddrRange> = parts
-        .filter_map(|place| {
-            let start = place.range.start() / PAGE * PAGE;
-            let last = place.range.last() / PAGE * PAGE + (PAGE - 1);
-            AddrRange::from_bounds(start, last)
-        })
-        .collect();
+    let pages = parts.map(|place| PAGE.round_out(place.range));
+    let mut trapped: Vec<AddrRange> = pages.collect();
     trapped.sort();
     trapped.dedup();
     let private = gaps(bar.extent(), trapped.iter().copied());
@@ -280,7 +273,7 @@ fn private_pages(bar: Bar, msix: Option<Msix>) -> Vec<ReportedRange> {
 
 impl FunctionDevice for Arc<AssignedDevice> {
     fn config_read(&self, offset: u64, data: &mut [u8]) {
-        // What cannot be read stays as it is: all ones.
+        // Bytes that cannot be read are all ones.
         let _ = self.device.read_config(offset, data);
     }
 
@@ -324,6 +317,17 @@ struct TrappedPiece {
     start: u64,
 }
 
+impl TrappedPiece {
+    /// Whether an access to the BAR has bytes of the pending bit array.
+    fn has_pending_bits(&self, at: u64, len: usize) -> bool {
+        let access = AddrRange::new(at, len as u128);
+        let pba = self.device.msix.map(|msix| msix.place(MsixPart::Pba));
+        let pba = pba.filter(|pba| pba.bar == self.bar);
+        pba.zip(access)
+            .is_some_and(|(pba, access)| pba.range.overlaps(access))
+    }
+}
+
 impl TrapDevice for TrappedPiece {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let (at, whole) = (self.start + offset, 0..data.len());
@@ -332,9 +336,11 @@ impl TrapDevice for TrappedPiece {
         let own = match table {
             Some(table) => {
                 // The pending bits are up to date when they are read.
-                let pending = (0..messages.count()).filter(|vector| messages.is_pending(*vector));
-                for vector in pending {
-                    let _ = table.signal(vector);
+                if self.has_pending_bits(at, data.len()) {
+                    let vectors = 0..messages.count();
+                    for vector in vectors.filter(|vector| messages.is_pending(*vector)) {
+                        let _ = table.signal(vector);
+                    }
                 }
                 table.read(self.bar, at, data)
             }
@@ -342,7 +348,7 @@ impl TrapDevice for TrappedPiece {
         };
         for run in own {
             let offset = at + run.start as u64;
-            // What cannot be read stays as it is: all ones.
+            // Bytes that cannot be read are all ones.
             let _ = self
                 .device
                 .device
