@@ -84,7 +84,7 @@ fn boot(
         Some(exit) => Err(format!("the command ended with {exit}")),
         None => {
             let text = boot::console(&console);
-            let words = boot::complaint(&text).unwrap_or("it says nothing of it");
+            let words = kernel_log::complaint(&text).unwrap_or("it says nothing of it");
             let (console, complaints) = (console.display(), complaints.display());
             Err(format!(
                 "the machine ended before the command ({status}): {words}; \
