@@ -31,7 +31,7 @@ impl TimeLimits {
     pub const USUAL: Self = Self {
         begin: Duration::from_secs(90),
         test: Duration::from_secs(120),
-        whole: Duration::from_secs(900),
+        whole: Duration::from_secs(1500),
         leave: Duration::from_secs(15),
     };
 }

@@ -10,6 +10,7 @@ use super::cache;
 use super::disk::Disk;
 use super::environment::Architecture;
 use super::kernel::Ready;
+use crate::hw_test::Selftests;
 use crate::shell::root;
 
 /// The devices for the tests, each in an IOMMU group of its own: a network card
@@ -49,6 +50,8 @@ pub enum Console<'a> {
         operations: u64,
         /// Run only tests with this text in their names. No blanks.
         only: &'a str,
+        /// Which of the kernel's own selftests are run.
+        selftests: Selftests,
     },
     /// Run a command. The console is written to this file, the command's output
     /// to standard output.
@@ -82,8 +85,10 @@ pub fn command(
             path,
             operations,
             only,
+            selftests,
         } => {
-            parameters += &format!(" lab.operations={operations}");
+            let selftests = selftests.word();
+            parameters += &format!(" lab.operations={operations} lab.selftests={selftests}");
             if !only.is_empty() {
                 parameters += &format!(" lab.only={only}");
             }
@@ -136,12 +141,14 @@ mod tests {
             image: "image".into(),
             modules: Vec::new(),
             busybox: "busybox".into(),
+            selftests: Err("none".into()),
         };
         let place = Path::new("console.log");
         let console = Console::File {
             path: place,
             operations: 7,
             only: "this",
+            selftests: Selftests::Quick,
         };
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::create(&folder.path().join("disk")).expect("an image");
@@ -160,6 +167,9 @@ mod tests {
         );
         let last = words.last().expect("parameters");
         assert!(last.contains("panic=-1"));
-        assert!(last.ends_with("lab.operations=7 lab.only=this"), "{last}");
+        assert!(
+            last.ends_with("lab.operations=7 lab.selftests=quick lab.only=this"),
+            "{last}"
+        );
     }
 }
