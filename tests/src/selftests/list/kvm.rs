@@ -75,7 +75,9 @@ pub static PROGRAMS: [Program; 110] = [
         "Unhandled exception '0x3'",
         "emulation: KVM does not get to see INT3",
     ),
-    program("kvm/x86/dirty_log_page_splitting_test").settings(&HUGE_PAGES),
+    program("kvm/x86/dirty_log_page_splitting_test")
+        .with(&["-b", "16M"])
+        .settings(&HUGE_PAGES),
     program("kvm/x86/evmcs_smm_controls_test"),
     program("kvm/x86/exit_on_emulation_failure_test"),
     program("kvm/x86/fastops_test"),
