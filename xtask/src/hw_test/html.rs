@@ -54,7 +54,9 @@ fn write_page(
         .test_names()
         .into_iter()
         .partition(|name| is_selftest(name));
-    write_table("Tests", &all, &own, to)?;
+    if !own.is_empty() || selftests.is_empty() {
+        write_table("Tests", &all, &own, to)?;
+    }
     let with_selftests = report.with_selftests();
     if !with_selftests.is_empty() {
         write_table(

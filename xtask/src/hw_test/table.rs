@@ -39,7 +39,9 @@ fn write_text(report: &Report, to: &mut String) -> std::fmt::Result {
         .test_names()
         .into_iter()
         .partition(|name| is_selftest(name));
-    write_table("test", &all, &own, to)?;
+    if !own.is_empty() || selftests.is_empty() {
+        write_table("test", &all, &own, to)?;
+    }
     let with_selftests = report.with_selftests();
     if !with_selftests.is_empty() {
         write_table("the kernel's own", &with_selftests, &selftests, to)?;
@@ -163,6 +165,9 @@ mod tests {
         has("selftest::kvm::debug_regs  pass     known");
         has("            known to fail  1        2");
         has("known to fail on lab-7.3, lab-7.3-private-mmio: the emulator's clock");
+        report.environments.remove(0);
+        let text = super::text(&report);
+        assert!(!text.contains("\ntest "), "no other tests ran:\n{text}");
         has(
             "FAILED: passes on lab-7.3 and fails on lab-7.3-private-mmio: selftest::kvm::debug_regs",
         );
