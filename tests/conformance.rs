@@ -63,7 +63,8 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::BackingFd => config.abi != AbiProfile::None,
         // The simulation stands in for a device with a dma-buf.
         Need::HypercallExits | Need::VfioInterface(_) | Need::Vfio(_) => true,
-        Need::LinuxGuest | Need::ConfidentialGuest | Need::KernelCode => true,
+        Need::LinuxGuest | Need::ConfidentialGuest => true,
+        Need::KernelCode | Need::Selftests => true,
     };
     statement.needs.iter().copied().find(|need| !has(*need))
 }

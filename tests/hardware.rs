@@ -2,8 +2,8 @@
 //! The hardware tests for `cargo test`. A test that this machine cannot run is
 //! listed as ignored, with the reason.
 
-use libtest_mimic::{Arguments, Trial};
-use tests::hardware;
+use libtest_mimic::{Arguments, Completion, Trial};
+use tests::hardware::{self, Ended};
 use tests::needs::Host;
 
 fn main() {
@@ -11,7 +11,15 @@ fn main() {
     let host = Host::probe();
     let trials = hardware::all().into_iter().map(|test| {
         let missing = test.needs.iter().find_map(|need| host.lacks(*need));
-        let trial = Trial::test(test.name.clone(), move || Ok(test.run(&|_| {})?));
+        let trial = Trial::ignorable_test(test.name.clone(), move || {
+            Ok(match test.run(&|_| {})? {
+                Ended::Passed => Completion::Completed,
+                Ended::Skipped(why) => Completion::ignored_with(why),
+                Ended::KnownFailure(why) => {
+                    Completion::ignored_with(format!("known failure: {why}"))
+                }
+            })
+        });
         match missing {
             Some(why) => trial
                 .with_kind(format!("skipped: {why}"))

@@ -19,6 +19,7 @@ use crate::boot::{self, Bars, BootTest, Wrote};
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Regression};
 use crate::needs::{DEVICE, Need, kvm};
+use crate::selftests::{self, Selftest};
 use crate::vfio::{Model, OnDevice};
 #[cfg(target_arch = "x86_64")]
 use crate::{boot_image, guest_sees, vcpu_gate};
@@ -41,6 +42,19 @@ pub enum Message {
     Progress(String),
     /// Bytes that are on the lab's disk, unless the test fails.
     Wrote(Wrote),
+    /// A remark that is not a failure.
+    Note(String),
+}
+
+/// How a test ended that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It passed.
+    Passed,
+    /// It was skipped: it found out itself that something is missing.
+    Skipped(String),
+    /// It failed in a way that is known and has this cause.
+    KnownFailure(String),
 }
 
 /// A run with a number of vCPUs, which reports its progress.
@@ -61,6 +75,7 @@ enum Body {
     OnDevice(OnDevice),
     DataSheet(Model),
     Boot(BootTest, Bars),
+    Selftest(Selftest),
 }
 
 impl HwTest {
@@ -68,9 +83,9 @@ impl HwTest {
     ///
     /// # Errors
     /// A message that says what went wrong.
-    pub fn run(&self, report: &dyn Fn(Message)) -> Result<(), String> {
+    pub fn run(&self, report: &dyn Fn(Message)) -> Result<Ended, String> {
         let progress = |text| report(Message::Progress(text));
-        match &self.run {
+        let passed = match &self.run {
             Body::Plain(run) => run(),
             Body::OfMachine(run, machine) => run(machine),
             Body::OfMode(run, mode) => run(*mode),
@@ -82,7 +97,9 @@ impl HwTest {
             Body::OnDevice(test) => test.run(),
             Body::DataSheet(model) => vfio::data_sheets::printed(*model),
             Body::Boot(test, bars) => test.run(*bars, report),
-        }
+            Body::Selftest(test) => return test.run(report),
+        };
+        passed.map(|()| Ended::Passed)
     }
 }
 
@@ -204,6 +221,11 @@ pub fn all() -> Vec<HwTest> {
         name,
         needs,
         run: Body::Boot(test, bars),
+    }));
+    tests.extend(selftests::all().into_iter().map(|test| HwTest {
+        name: test.name(),
+        needs: test.needs(),
+        run: Body::Selftest(test),
     }));
     tests
 }

@@ -15,6 +15,7 @@
 //! | [`end_to_end`] | private MMIO: a guest drives a device that the host cannot map |
 //! | `guest_sees` | what running vCPUs see of a commit |
 //! | `pre_fault` | mapping memory before the guest accesses it |
+//! | [`selftests`] | the kernel's own selftests, unmodified |
 //! | `vcpu_gate` | the gate that holds running vCPUs |
 //! | [`vfio`] | real devices: regions, interrupts, resets, DMA |
 //!
@@ -43,6 +44,7 @@ pub mod hardware;
 pub mod long_mode;
 pub mod needs;
 mod pre_fault;
+pub mod selftests;
 pub mod subject;
 #[cfg(target_arch = "x86_64")]
 mod vcpu_gate;

@@ -68,6 +68,8 @@ pub enum Need {
     ConfidentialGuest,
     /// A KVM that runs the code of a kernel.
     KernelCode,
+    /// The selftests of the kernel's source.
+    Selftests,
 }
 
 /// The machine that the tests run on, probed once.
@@ -127,6 +129,7 @@ impl Host {
             Need::LinuxGuest => return crate::boot::lacks_guest(),
             Need::ConfidentialGuest => return crate::boot::lacks_confidential_guest(),
             Need::KernelCode => return crate::boot::lacks_kernel_code(),
+            Need::Selftests => return crate::selftests::lacks_programs(),
             _ => {}
         }
         let (plain, dirty, pre_fault) = match &self.plain {
@@ -183,7 +186,8 @@ impl Host {
                 _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
             },
             Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
-            Need::LinuxGuest | Need::ConfidentialGuest | Need::KernelCode => None,
+            Need::LinuxGuest | Need::ConfidentialGuest => None,
+            Need::KernelCode | Need::Selftests => None,
         }
     }
 

@@ -55,6 +55,10 @@ enum Command {
         /// Run only tests with TEXT in their names. No blanks.
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
+        /// Which of the kernel's own selftests to run on the lab's own kernels.
+        /// `quick` takes a minute. Kernels that are slow run no others.
+        #[arg(long, value_name = "WHICH", default_value = "all")]
+        selftests: hw_test::Selftests,
         /// Write the report to this file instead of target/hw-test/report.html.
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
             json,
             differential_ops,
             only,
+            selftests,
             html,
             offline,
         } => hw_test::run(&hw_test::HwTestOptions {
@@ -123,6 +128,7 @@ fn main() -> ExitCode {
             offline,
             differential_ops,
             only,
+            selftests,
         }),
         Command::Lab { command } => lab::cli::run(&command),
         Command::Bench { only } => bench::run(&only),

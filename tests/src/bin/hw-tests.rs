@@ -3,7 +3,8 @@
 //! and the names of all tests, then the start and the end of each test, last
 //! the number of tests. So a reader knows which test hung, and whether the
 //! output is complete. `--only TEXT` runs the tests with that text in their
-//! names. `--differential-ops N` sets the number of operations of each
+//! names. `--selftests none|quick|all` selects among the kernel's own selftests.
+//! `--differential-ops N` sets the number of operations of each
 //! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
 //! test runs. `--boot VMM KERNEL INITRD` sets what the tests of `vmm boot` use
 //! outside of the lab. These run no test, and print what something costs:
@@ -24,8 +25,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::boot::calls::{self, Files};
 use tests::boot::{reader, reads};
-use tests::hardware::{self, Message};
+use tests::hardware::{self, Ended, Message};
 use tests::needs::Host;
+use tests::selftests::{self, Selection};
 use tests::{differential, end_to_end};
 
 fn main() -> ExitCode {
@@ -55,7 +57,9 @@ fn main() -> ExitCode {
         let (status, reason) = match missing {
             Some(why) => ("skip", Some(why)),
             None => match catch_unwind(AssertUnwindSafe(|| test.run(&report))) {
-                Ok(Ok(())) => ("pass", None),
+                Ok(Ok(Ended::Passed)) => ("pass", None),
+                Ok(Ok(Ended::Skipped(why))) => ("skip", Some(why)),
+                Ok(Ok(Ended::KnownFailure(why))) => ("known", Some(why)),
                 Ok(Err(why)) => ("fail", Some(why)),
                 Err(_) => ("fail", Some("it panicked".into())),
             },
@@ -198,6 +202,11 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
                     initrd: path()?,
                 }));
             }
+            "--selftests" => {
+                let selection = arguments.next().and_then(|name| Selection::named(&name));
+                let selection = selection.ok_or("--selftests takes none, quick or all")?;
+                selftests::select(selection);
+            }
             "--only" => only = arguments.next().ok_or("--only takes a text")?,
             other => return Err(format!("there is no option '{other}'")),
         }
@@ -210,6 +219,7 @@ fn report(message: Message) {
     say(&match message {
         Message::Progress(text) => json!({"progress": text}),
         Message::Wrote(wrote) => json!({"wrote": wrote}),
+        Message::Note(text) => json!({"note": text}),
     });
 }
 

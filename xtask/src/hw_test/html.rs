@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::compare::{Comparison, is_selftest};
 use super::report::{Environment, Report, Status};
 
 const HEAD: &str = "<!DOCTYPE html>
@@ -20,13 +21,13 @@ table { border-collapse: collapse; }
 th, td { border-bottom: 1px solid var(--line); padding: .2rem .7rem; text-align: left; }
 thead th { position: sticky; top: 0; background: Canvas; }
 td.pass { color: #1a7f37; }
-td.skip { color: #7a6a00; }
-td.fail { background: #c0202022; color: #c02020; font-weight: bold; }
+td.skip, td.known { color: #7a6a00; }
+td.fail, p.fail { background: #c0202022; color: #c02020; font-weight: bold; }
 td.none { color: #888; }
 pre { border: 1px solid var(--line); max-height: 40rem; overflow: auto; padding: .7rem; white-space: pre-wrap; }
 code { font-size: .92em; }
 @media (prefers-color-scheme: dark) {
-  td.pass { color: #4cc266; } td.skip { color: #d2b93a; } td.fail { color: #ff7b72; }
+  td.pass { color: #4cc266; } td.skip, td.known { color: #d2b93a; } td.fail, p.fail { color: #ff7b72; }
 }
 </style>
 </head>
@@ -48,9 +49,29 @@ fn write_page(
 ) -> std::fmt::Result {
     writeln!(to, "<h1>Hardware tests</h1>")?;
     write_environments(report, to)?;
-    write_table(report, to)?;
+    let all: Vec<&Environment> = report.environments.iter().collect();
+    let (selftests, own): (Vec<&str>, Vec<&str>) = report
+        .test_names()
+        .into_iter()
+        .partition(|name| is_selftest(name));
+    if !own.is_empty() || selftests.is_empty() {
+        write_table("Tests", &all, &own, to)?;
+    }
+    let with_selftests = report.with_selftests();
+    if !with_selftests.is_empty() {
+        write_table(
+            "The kernel's own selftests",
+            &with_selftests,
+            &selftests,
+            to,
+        )?;
+    }
+    if let Some(fault) = report.comparison.as_ref().and_then(Comparison::fault) {
+        writeln!(to, "<p class=\"fail\">{}</p>", escape(&fault))?;
+    }
     write_failures(report, console, to)?;
-    write_skips(report, to)?;
+    write_reasons(report, Status::Skip, "Skipped", to)?;
+    write_reasons(report, Status::Known, "Known to fail", to)?;
     writeln!(to, "</body>\n</html>")
 }
 
@@ -58,15 +79,15 @@ fn write_environments(report: &Report, to: &mut String) -> std::fmt::Result {
     writeln!(to, "<h2>Environments</h2>\n<div class=\"wide\"><table>")?;
     writeln!(
         to,
-        "<thead><tr><th>name<th>kernel<th>passed<th>skipped<th>failed<th>capabilities of its KVM</thead>"
+        "<thead><tr><th>name<th>kernel<th>passed<th>skipped<th>known to fail<th>failed<th>capabilities of its KVM</thead>"
     )?;
     for environment in &report.environments {
         let caps = environment.caps.as_object().into_iter().flatten();
         let caps: Vec<String> = caps
             .map(|(name, value)| format!("{name} {value}"))
             .collect();
-        let [pass, skip, fail] =
-            [Status::Pass, Status::Skip, Status::Fail].map(|s| environment.count(s));
+        let [pass, skip, known, fail] =
+            [Status::Pass, Status::Skip, Status::Known, Status::Fail].map(|s| environment.count(s));
         let name = escape(&environment.name);
         let kernel = escape(&environment.kernel);
         let caps = escape(&caps.join(", "));
@@ -77,31 +98,36 @@ fn write_environments(report: &Report, to: &mut String) -> std::fmt::Result {
         };
         writeln!(
             to,
-            "<tr><td class=\"{class}\">{name}<td>{kernel}<td>{pass}<td>{skip}<td>{fail}<td>{caps}"
+            "<tr><td class=\"{class}\">{name}<td>{kernel}<td>{pass}<td>{skip}<td>{known}<td>{fail}<td>{caps}"
         )?;
     }
     for missing in &report.unavailable {
         let (name, reason) = (escape(&missing.name), escape(&missing.reason));
         writeln!(
             to,
-            "<tr><td class=\"none\">{name}<td colspan=\"5\">not available: {reason}"
+            "<tr><td class=\"none\">{name}<td colspan=\"6\">not available: {reason}"
         )?;
     }
     writeln!(to, "</table></div>")
 }
 
-fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
+fn write_table(
+    title: &str,
+    environments: &[&Environment],
+    names: &[&str],
+    to: &mut String,
+) -> std::fmt::Result {
     writeln!(
         to,
-        "<h2>Tests</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>test"
+        "<h2>{title}</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>test"
     )?;
-    for environment in &report.environments {
+    for environment in environments {
         writeln!(to, "<th>{}", escape(&environment.name))?;
     }
     writeln!(to, "</thead>")?;
-    for test in report.test_names() {
+    for test in names {
         writeln!(to, "<tr><td><code>{}</code>", escape(test))?;
-        for environment in &report.environments {
+        for environment in environments {
             match environment.outcome(test) {
                 None => writeln!(to, "<td class=\"none\">–")?,
                 Some(outcome) => {
@@ -156,13 +182,18 @@ fn write_failures(
     Ok(())
 }
 
-fn write_skips(report: &Report, to: &mut String) -> std::fmt::Result {
-    let skips = report.reasons(Status::Skip);
-    if skips.is_empty() {
+fn write_reasons(
+    report: &Report,
+    status: Status,
+    title: &str,
+    to: &mut String,
+) -> std::fmt::Result {
+    let reasons = report.reasons(status);
+    if reasons.is_empty() {
         return Ok(());
     }
-    writeln!(to, "<h2>Skipped</h2>")?;
-    for (reason, pairs) in skips {
+    writeln!(to, "<h2>{title}</h2>")?;
+    for (reason, pairs) in reasons {
         writeln!(to, "<h3>{}</h3>\n<ul>", escape(reason))?;
         for (environment, test) in pairs {
             let (environment, test) = (escape(environment), escape(test));
@@ -224,5 +255,19 @@ mod tests {
         let mut report = examples::report();
         report.environments.truncate(1);
         assert!(!page(&report, |_| String::new()).contains("<h2>Failures</h2>"));
+    }
+
+    #[test]
+    fn the_kernels_own_selftests_have_a_table_with_their_fault() {
+        let page = page(&examples::selftests(), |_| String::new());
+        for part in [
+            "<h2>The kernel's own selftests</h2>",
+            "<td class=\"known\" title=\"1 ms. the emulator's clock\">known",
+            "<p class=\"fail\">passes on lab-7.3 and fails on lab-7.3-private-mmio: \
+             selftest::kvm::debug_regs</p>",
+            "<h2>Known to fail</h2>\n<h3>the emulator's clock</h3>",
+        ] {
+            assert!(page.contains(part), "{part}\n{page}");
+        }
     }
 }

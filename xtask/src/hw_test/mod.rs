@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Runs the hardware tests in the environments.
 
+mod compare;
 mod follow;
 mod html;
 mod report;
@@ -14,6 +15,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use serde_json::json;
 
 use crate::lab::apt::Network;
@@ -42,6 +44,39 @@ pub struct HwTestOptions {
     pub differential_ops: Option<u64>,
     /// Run only tests with this text in their names.
     pub only: String,
+    /// Which of the kernel's own selftests are run.
+    pub selftests: Selftests,
+}
+
+/// A selection of the kernel's own selftests.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
+pub enum Selftests {
+    /// None.
+    None,
+    /// Some that take a minute together.
+    Quick,
+    /// All.
+    #[default]
+    All,
+}
+
+impl Selftests {
+    /// The name by which the test program knows the selection.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quick => "quick",
+            Self::All => "all",
+        }
+    }
+
+    /// The selection for an environment. A slow one runs the quick ones at most.
+    fn on(self, environment: Environment) -> Self {
+        match environment.by_default {
+            true => self,
+            false => self.min(Self::Quick),
+        }
+    }
 }
 
 /// The number of random operations that is quick in an emulator.
@@ -55,10 +90,12 @@ pub fn run(options: &HwTestOptions) -> Result<(), String> {
 }
 
 /// The same for fresh machines that may have no network: only this machine is
-/// required, and building a kernel has a time limit.
+/// required, building a kernel has a time limit, and only quick selftests of the
+/// kernel are run.
 pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String> {
     let options = HwTestOptions {
         names: names.iter().map(ToString::to_string).collect(),
+        selftests: Selftests::Quick,
         ..HwTestOptions::default()
     };
     report_on(&options, Some(limit))?.verdict(&["host".into()])
@@ -72,12 +109,9 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
         true => Network::Offline,
         false => Network::Daily,
     };
-    let (jobs, unavailable) = jobs(&environments, network, limit, &folder)?;
+    let (jobs, unavailable) = jobs(&environments, options, network, limit, &folder)?;
     let prepared = start.elapsed().as_secs();
-    let report = Report {
-        environments: run_jobs(jobs, options.differential_ops, &options.only)?,
-        unavailable,
-    };
+    let report = Report::new(run_jobs(jobs, options)?, unavailable);
     println!("\n{}", table::text(&report));
     let page = options
         .html
@@ -102,14 +136,22 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
 /// One environment, ready to run.
 #[derive(Debug)]
 enum Job {
-    Host { program: PathBuf, vmm: PathBuf },
-    Booted(Box<Bootable>, PathBuf),
+    Host {
+        program: PathBuf,
+        vmm: PathBuf,
+    },
+    Booted {
+        bootable: Box<Bootable>,
+        console: PathBuf,
+        selftests: Selftests,
+    },
 }
 
 /// Prepares the environments. Returns those that are not available, with the
 /// reasons.
 fn jobs(
     environments: &[Environment],
+    options: &HwTestOptions,
     network: Network,
     limit: Option<Duration>,
     folder: &Path,
@@ -137,7 +179,11 @@ fn jobs(
     }
     let made = match &carried {
         Ok((program, vmm)) => {
-            let payload = lab::Payload::Tests { program, vmm };
+            let payload = lab::Payload::Tests {
+                program,
+                vmm,
+                selftests: options.selftests != Selftests::None,
+            };
             lab::make_bootable(&booted, &payload, network, limit)
         }
         Err(error) => booted.iter().map(|_| Err(error.clone())).collect(),
@@ -145,7 +191,11 @@ fn jobs(
     for (environment, made) in booted.iter().zip(made) {
         let console = folder.join(format!("{}.console.log", environment.name));
         match made {
-            Ok(bootable) => jobs.push(Job::Booted(Box::new(bootable), console)),
+            Ok(bootable) => jobs.push(Job::Booted {
+                bootable: Box::new(bootable),
+                console,
+                selftests: options.selftests.on(*environment),
+            }),
             Err(reason) => unavailable.push(Unavailable {
                 name: environment.name.into(),
                 reason,
@@ -157,11 +207,7 @@ fn jobs(
 
 /// Runs the jobs, as many at a time as there are processors. Returns the
 /// results in the jobs' order.
-fn run_jobs(
-    jobs: Vec<Job>,
-    ops: Option<u64>,
-    only: &str,
-) -> Result<Vec<report::Environment>, String> {
+fn run_jobs(jobs: Vec<Job>, options: &HwTestOptions) -> Result<Vec<report::Environment>, String> {
     let count = jobs.len();
     let workers = thread::available_parallelism()
         .map_or(1, usize::from)
@@ -174,7 +220,7 @@ fn run_jobs(
                 loop {
                     let next = queue.lock().ok().and_then(|mut queue| queue.next());
                     let Some((number, job)) = next else { break };
-                    let result = run_job(&job, ops, only);
+                    let result = run_job(&job, options);
                     if let Ok(mut done) = done.lock() {
                         done.push((number, result));
                     }
@@ -187,18 +233,24 @@ fn run_jobs(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environment, String> {
+fn run_job(job: &Job, options: &HwTestOptions) -> Result<report::Environment, String> {
+    let (ops, only) = (options.differential_ops, &options.only);
     match job {
         Job::Host { program, vmm } => {
             let ops = ops.map(|n| ["--differential-ops".into(), n.to_string()]);
             let mut command = Command::new(program);
             command
                 .args(ops.into_iter().flatten())
-                .args(["--only", only]);
+                .args(["--only", only])
+                .args(["--selftests", options.selftests.word()]);
             command.arg("--boot").arg(vmm).args(guest::fetched());
             session::on_host("host", command, TimeLimits::USUAL)
         }
-        Job::Booted(bootable, console) => {
+        Job::Booted {
+            bootable,
+            console,
+            selftests,
+        } => {
             // Remove the output of an earlier run.
             lab::cache::remove(console)?;
             let disk = Disk::create(&console.with_extension("disk"))?;
@@ -206,6 +258,7 @@ fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environmen
                 path: console,
                 operations: ops.unwrap_or(EMULATED_OPS),
                 only,
+                selftests: *selftests,
             };
             let mut command = bootable.command(to_file, &disk);
             let (name, limits) = (bootable.name(), TimeLimits::USUAL);
@@ -218,4 +271,19 @@ fn run_job(job: &Job, ops: Option<u64>, only: &str) -> Result<report::Environmen
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|e| lab::cache::at(path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::environment::find;
+
+    #[test]
+    fn a_slow_environment_runs_quick_selftests_at_most() {
+        let on = |name: &str, selftests: Selftests| selftests.on(find(name).expect("known"));
+        assert_eq!(on("lab-7.3", Selftests::All), Selftests::All);
+        let debug = "lab-7.3-private-mmio-debug";
+        assert_eq!(on(debug, Selftests::All), Selftests::Quick);
+        assert_eq!(on(debug, Selftests::None), Selftests::None);
+    }
 }

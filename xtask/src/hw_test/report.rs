@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::compare::{Comparison, is_selftest};
 use crate::lab::disk::{Disk, Written};
 
 /// The results of a whole run.
@@ -16,6 +17,10 @@ pub struct Report {
     /// The environments that are not available on this machine.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unavailable: Vec<Unavailable>,
+    /// The kernel's own selftests without and with this project's patches, if
+    /// both kernels ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
 }
 
 /// The tests of one environment.
@@ -66,6 +71,9 @@ pub enum Status {
     Fail,
     /// It was skipped, because something that it needs is missing.
     Skip,
+    /// It failed in a way that is known, and has another cause than this
+    /// project's code.
+    Known,
 }
 
 impl Status {
@@ -75,6 +83,7 @@ impl Status {
             Self::Pass => "pass",
             Self::Fail => "fail",
             Self::Skip => "skip",
+            Self::Known => "known",
         }
     }
 }
@@ -121,6 +130,15 @@ impl Environment {
 }
 
 impl Report {
+    /// The report on environments that ran and others that did not.
+    pub fn new(environments: Vec<Environment>, unavailable: Vec<Unavailable>) -> Self {
+        Self {
+            comparison: Comparison::of(&environments),
+            environments,
+            unavailable,
+        }
+    }
+
     /// The names of all tests, each once, in the order of appearance.
     pub fn test_names(&self) -> Vec<&str> {
         let mut names = Vec::new();
@@ -130,6 +148,13 @@ impl Report {
             }
         }
         names
+    }
+
+    /// The environments in which selftests of the kernel ran.
+    pub fn with_selftests(&self) -> Vec<&Environment> {
+        let ran = |outcome: &Outcome| is_selftest(&outcome.name) && outcome.status != Status::Skip;
+        let environments = self.environments.iter();
+        environments.filter(|e| e.tests.iter().any(ran)).collect()
     }
 
     /// The reasons of a status, each with its environments and tests.
@@ -169,6 +194,7 @@ impl Report {
                 faults.push(format!("{}: {failure}", environment.name));
             }
         }
+        faults.extend(self.comparison.as_ref().and_then(Comparison::fault));
         for missing in &self.unavailable {
             if required.contains(&missing.name) {
                 faults.push(format!(
@@ -190,6 +216,7 @@ impl Report {
 #[cfg(test)]
 pub mod examples {
     use super::*;
+    use crate::lab::environment::COMPARED;
     use serde_json::json;
 
     /// Two environments: one good, one that ended in the middle; and one that
@@ -219,19 +246,45 @@ pub mod examples {
             outcome("a_slot_moves", Status::Fail, Some("it took too long")),
             outcome("only_here", Status::Skip, Some("no <attributes>")),
         ];
-        Report {
-            environments: vec![
-                environment("host", good),
-                Environment {
-                    failure: Some("Kernel panic".into()),
-                    ..environment("lab-7.3", bad)
-                },
+        let environments = vec![
+            environment("host", good),
+            Environment {
+                failure: Some("Kernel panic".into()),
+                ..environment("lab-7.3", bad)
+            },
+        ];
+        let unavailable = vec![Unavailable {
+            name: "debian-6.1".into(),
+            reason: "apt cannot be reached".into(),
+        }];
+        Report::new(environments, unavailable)
+    }
+
+    /// The kernel's own selftests on the kernels without and with the patches. The
+    /// last one fails only with them, in a way that is known.
+    pub fn selftests() -> Report {
+        let outcome = |name: &str, status| Outcome {
+            name: format!("selftest::kvm::{name}"),
+            status,
+            reason: (status == Status::Known).then(|| "the emulator's clock".into()),
+            ms: 1,
+        };
+        let environment = |name: &str, last| Environment {
+            name: name.into(),
+            tests: vec![
+                outcome("smm_test", Status::Pass),
+                outcome("clock_test", Status::Known),
+                outcome("debug_regs", last),
             ],
-            unavailable: vec![Unavailable {
-                name: "debian-6.1".into(),
-                reason: "apt cannot be reached".into(),
-            }],
-        }
+            failure: None,
+            ..report().environments.remove(1)
+        };
+        let [without, with] = COMPARED;
+        let environments = vec![
+            environment(without, Status::Pass),
+            environment(with, Status::Known),
+        ];
+        Report::new(environments, Vec::new())
     }
 }
 
@@ -307,5 +360,22 @@ mod tests {
         assert!(first.get("failure").is_none());
         assert_eq!(json["environments"][1]["failure"], "Kernel panic");
         assert_eq!(json["unavailable"][0]["name"], "debian-6.1");
+        assert!(json.get("comparison").is_none());
+        let json = serde_json::to_value(examples::selftests()).expect("JSON");
+        let row = &json["comparison"]["tests"][2];
+        assert_eq!(row["name"], "selftest::kvm::debug_regs");
+        assert_eq!(row["statuses"], serde_json::json!(["pass", "known"]));
+        assert_eq!(row["regressed"], true);
+    }
+
+    #[test]
+    fn a_selftest_that_fails_only_with_the_patches_is_a_fault_even_if_it_is_known() {
+        let mut report = examples::selftests();
+        assert!(report.environments.iter().all(Environment::is_good));
+        let fault = report.verdict(&[]).expect_err("it regressed");
+        assert!(fault.contains("selftest::kvm::debug_regs"), "{fault}");
+        report.environments[1].tests[2].status = Status::Pass;
+        let report = Report::new(report.environments, Vec::new());
+        assert_eq!(report.verdict(&[]), Ok(()));
     }
 }

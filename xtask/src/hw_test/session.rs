@@ -31,7 +31,7 @@ impl TimeLimits {
     pub const USUAL: Self = Self {
         begin: Duration::from_secs(90),
         test: Duration::from_secs(120),
-        whole: Duration::from_secs(900),
+        whole: Duration::from_secs(1500),
         leave: Duration::from_secs(15),
     };
 }
@@ -73,10 +73,10 @@ pub fn booted(
         .map_err(|e| cache::at(console, &e))?;
     cache::remove(&complaints)?;
     let text = boot::console(console);
-    if let Some(warning) = boot::known_warning(&text) {
+    if let Some(warning) = kernel_log::known_warning(&text) {
         println!("xtask: {name}: the kernel gave a warning that is known: {warning}");
     }
-    let mut environment = follower.finish(&ending, boot::complaint(&text));
+    let mut environment = follower.finish(&ending, kernel_log::complaint(&text));
     environment.console = Some(console.to_path_buf());
     Ok(environment)
 }

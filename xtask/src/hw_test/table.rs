@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::report::{Report, Status};
+use super::compare::{Comparison, is_selftest};
+use super::report::{Environment, Report, Status};
 
 /// The whole report for a terminal.
 pub fn text(report: &Report) -> String {
@@ -33,9 +34,24 @@ fn write_text(report: &Report, to: &mut String) -> std::fmt::Result {
     for missing in &report.unavailable {
         writeln!(to, "{}: not available: {}", missing.name, missing.reason)?;
     }
-    write_table(report, to)?;
+    let all: Vec<&Environment> = report.environments.iter().collect();
+    let (selftests, own): (Vec<&str>, Vec<&str>) = report
+        .test_names()
+        .into_iter()
+        .partition(|name| is_selftest(name));
+    if !own.is_empty() || selftests.is_empty() {
+        write_table("test", &all, &own, to)?;
+    }
+    let with_selftests = report.with_selftests();
+    if !with_selftests.is_empty() {
+        write_table("the kernel's own", &with_selftests, &selftests, to)?;
+    }
     write_reasons(report, Status::Skip, "skipped", to)?;
+    write_reasons(report, Status::Known, "known to fail", to)?;
     write_reasons(report, Status::Fail, "FAILED", to)?;
+    if let Some(fault) = report.comparison.as_ref().and_then(Comparison::fault) {
+        writeln!(to, "\nFAILED: {fault}")?;
+    }
     for environment in &report.environments {
         if let Some(failure) = &environment.failure {
             writeln!(to, "\nFAILED: {}: {failure}", environment.name)?;
@@ -64,22 +80,22 @@ fn write_reasons(report: &Report, status: Status, word: &str, to: &mut String) -
     Ok(())
 }
 
-fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
-    let names = report.test_names();
-    let wide = names
-        .iter()
-        .map(|name| name.len())
-        .max()
-        .unwrap_or(0)
-        .max(4);
-    write!(to, "\n{:<wide$}", "test")?;
-    for environment in &report.environments {
+fn write_table(
+    title: &str,
+    environments: &[&Environment],
+    names: &[&str],
+    to: &mut String,
+) -> std::fmt::Result {
+    let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    let wide = longest.max(title.len());
+    write!(to, "\n{title:<wide$}")?;
+    for environment in environments {
         write!(to, "  {}", environment.name)?;
     }
     writeln!(to)?;
     for test in names {
         write!(to, "{test:<wide$}")?;
-        for environment in &report.environments {
+        for environment in environments {
             let outcome = environment.outcome(test);
             let word = outcome.map_or("-", |outcome| outcome.status.word());
             write!(to, "  {word:<width$}", width = environment.name.len())?;
@@ -89,11 +105,23 @@ fn write_table(report: &Report, to: &mut String) -> std::fmt::Result {
     for (status, what) in [
         (Status::Pass, "passed"),
         (Status::Skip, "skipped"),
+        (Status::Known, "known to fail"),
         (Status::Fail, "failed"),
     ] {
+        let counts = environments.iter().map(|environment| {
+            let outcomes = names.iter().filter_map(|name| environment.outcome(name));
+            (
+                outcomes.filter(|outcome| outcome.status == status).count(),
+                environment.name.len(),
+            )
+        });
+        let counts: Vec<(usize, usize)> = counts.collect();
+        // Only the kernel's own selftests have known failures.
+        if status == Status::Known && counts.iter().all(|(count, _)| *count == 0) {
+            continue;
+        }
         write!(to, "{what:>wide$}")?;
-        for environment in &report.environments {
-            let (count, width) = (environment.count(status), environment.name.len());
+        for (count, width) in counts {
             write!(to, "  {count:<width$}")?;
         }
         writeln!(to)?;
@@ -120,5 +148,28 @@ mod tests {
         has("skipped on host, lab-7.3: no <attributes>");
         has("FAILED on lab-7.3: it took too long");
         has("FAILED: lab-7.3: Kernel panic");
+    }
+
+    #[test]
+    fn the_kernels_own_selftests_have_a_table_of_their_own() {
+        let mut report = examples::selftests();
+        let mut other = examples::report().environments.remove(0);
+        other.tests[1].name = "selftest::kvm".into();
+        report.environments.insert(0, other);
+        let text = text(&report);
+        let has =
+            |line: &str| assert!(text.lines().any(|l| l.trim_end() == line), "{line}\n{text}");
+        has("test          host  lab-7.3  lab-7.3-private-mmio");
+        has("a_slot_moves  pass  -        -");
+        has("the kernel's own           lab-7.3  lab-7.3-private-mmio");
+        has("selftest::kvm::debug_regs  pass     known");
+        has("            known to fail  1        2");
+        has("known to fail on lab-7.3, lab-7.3-private-mmio: the emulator's clock");
+        report.environments.remove(0);
+        let text = super::text(&report);
+        assert!(!text.contains("\ntest "), "no other tests ran:\n{text}");
+        has(
+            "FAILED: passes on lab-7.3 and fails on lab-7.3-private-mmio: selftest::kvm::debug_regs",
+        );
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Builds a kernel from Debian's source: unpack, patch, configure, make. An
-//! interrupted build is resumed.
+//! Builds a kernel from Debian's source: configure, make. An interrupted build is
+//! resumed.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -10,15 +10,15 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cache::files;
 use super::cache::{self, Cache};
 use super::environment::{Architecture, Recipe};
-use crate::shell::{self, root};
+use super::source;
+use crate::shell;
 
 /// The interval between progress messages.
 const BEAT: Duration = Duration::from_secs(10);
 
-/// Builds kernels.
+/// Builds kernels and programs from their source.
 #[derive(Clone, Copy, Debug)]
 pub struct Builder {
     /// The number of parallel jobs.
@@ -33,9 +33,7 @@ pub struct Builder {
 /// One cannot be read.
 pub fn inputs(recipe: Recipe) -> Result<Vec<Vec<u8>>, String> {
     let mut inputs = vec![configuration(recipe)?.into_bytes()];
-    for patch in patches(recipe) {
-        inputs.push(fs::read(&patch).map_err(|e| cache::at(&patch, &e))?);
-    }
+    inputs.extend(source::patch_contents(recipe)?);
     Ok(inputs)
 }
 
@@ -56,30 +54,32 @@ impl Builder {
         let folder = cache
             .folder("builds")?
             .join(to.file_name().unwrap_or_default());
-        let tree = folder.join("tree");
-        if !tree.exists() {
-            eprintln!("xtask: lab: {name}: unpacking the source");
-            let new = folder.join("tree.new");
-            cache::remove(&new)?;
-            unpack(debs, &folder.join("package"), &new)?;
-            patch(recipe, &new)?;
-            configure(recipe, &new)?;
-            fs::rename(&new, &tree).map_err(|e| cache::at(&tree, &e))?;
-        }
-        self.make(&name, architecture.image.0, &tree, &folder.join("make.log"))?;
+        let tree = source::tree(&name, recipe, debs, &folder, |new| configure(recipe, new))?;
+        let log = folder.join("make.log");
+        self.make(&name, &[architecture.image.0], &tree, &log, Instant::now())?;
         let image = tree.join(architecture.image.1);
         fs::copy(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
         cache::remove(&folder)
     }
 
-    /// Runs make and shows its progress.
-    fn make(&self, name: &str, target: &str, tree: &Path, log: &Path) -> Result<(), String> {
-        let start = Instant::now();
+    /// Runs make and shows its progress. The limit counts from `start`.
+    ///
+    /// # Errors
+    /// It fails or exceeds the limit.
+    pub fn make(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        tree: &Path,
+        log: &Path,
+        start: Instant,
+    ) -> Result<(), String> {
         eprintln!("xtask: lab: {name}: building, with {} jobs", self.jobs);
         let mut log_file = File::create(log).map_err(|e| cache::at(log, &e))?;
         let errors = log_file.try_clone().map_err(|e| cache::at(log, &e))?;
         let mut command = Command::new("nice");
-        command.args(["-n", "10", "make", target]).current_dir(tree);
+        command.args(["-n", "10", "make"]).args(arguments);
+        command.current_dir(tree);
         command.arg(format!("-j{}", self.jobs));
         // Make the build reproducible.
         command.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970");
@@ -97,7 +97,7 @@ impl Builder {
         loop {
             match lines.recv_timeout(BEAT) {
                 Ok(line) => {
-                    steps += usize::from(line.starts_with("  "));
+                    steps += usize::from(is_step(&line));
                     let _ = writeln!(log_file, "{line}");
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -132,6 +132,11 @@ impl Builder {
     }
 }
 
+/// Whether make prints the line for a file: in short, or as a command.
+fn is_step(line: &str) -> bool {
+    line.starts_with("  ") || line.starts_with("gcc ")
+}
+
 fn for_each_line(out: ChildStdout, mut take: impl FnMut(String) -> bool) {
     let lines = BufReader::new(out).lines().map_while(Result::ok);
     for line in lines {
@@ -150,55 +155,6 @@ fn stop(child: &mut Child) {
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-/// Unpacks the source's archive from its package, and the source from its
-/// archive.
-fn unpack(debs: &[PathBuf], package: &Path, tree: &Path) -> Result<(), String> {
-    cache::remove(package)?;
-    cache::make_folder(package)?;
-    cache::make_folder(tree)?;
-    for deb in debs {
-        shell::capture(Command::new("dpkg-deb").arg("-x").arg(deb).arg(package))?;
-    }
-    let is_archive = |path: &PathBuf| path.to_string_lossy().contains(".tar.");
-    let archive = files(&package.join("usr/src")).into_iter().find(is_archive);
-    let archive = archive.ok_or("the source package has no archive in it")?;
-    let mut tar = Command::new("tar");
-    tar.arg("-xf").arg(archive).arg("-C").arg(tree);
-    shell::capture(tar.arg("--strip-components=1"))?;
-    cache::remove(package)
-}
-
-/// Applies the recipe's patches. Each must apply exactly.
-fn patch(recipe: Recipe, tree: &Path) -> Result<(), String> {
-    for patch in patches(recipe) {
-        let mut command = Command::new("patch");
-        command.args(["-p1", "--batch", "--forward", "--fuzz=0", "-i"]);
-        let applied = shell::capture(command.arg(&patch).current_dir(tree));
-        applied.map_err(|error| {
-            let version = version(&fs::read_to_string(tree.join("Makefile")).unwrap_or_default());
-            let name = patch.file_name().unwrap_or_default().to_string_lossy();
-            let known = patch.with_file_name("versions");
-            let known = fs::read_to_string(known).unwrap_or_else(|_| "not noted".into());
-            let known = known.split_whitespace().collect::<Vec<_>>().join(", ");
-            format!("{name} does not apply to Linux {version}; versions it is known to apply to: {known} ({error})")
-        })?;
-    }
-    Ok(())
-}
-
-/// The version that a kernel's Makefile states.
-fn version(makefile: &str) -> String {
-    let field = |name: &str| {
-        let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(" = ")?.to_string());
-        makefile
-            .lines()
-            .find_map(value)
-            .unwrap_or_else(|| "?".into())
-    };
-    let parts = ["VERSION", "PATCHLEVEL", "SUBLEVEL"].map(field);
-    parts.join(".")
 }
 
 /// Configures the source and checks that no option was lost: a new version can
@@ -226,7 +182,7 @@ fn configure(recipe: Recipe, tree: &Path) -> Result<(), String> {
 fn configuration(recipe: Recipe) -> Result<String, String> {
     let mut options = String::new();
     for config in recipe.configs {
-        let path = folder().join(config);
+        let path = source::lab_folder().join(config);
         let text = fs::read_to_string(&path).map_err(|e| cache::at(&path, &e))?;
         options = format!("{}{text}\n", without(&options, &text));
     }
@@ -243,20 +199,6 @@ fn without(options: &str, later: &str) -> String {
     let lines = options.lines();
     let kept = lines.filter(|line| name(line).is_none_or(|name| !replaced.contains(&name)));
     kept.map(|line| format!("{line}\n")).collect()
-}
-
-/// The recipe's patches, in the order of their folders and names.
-fn patches(recipe: Recipe) -> Vec<PathBuf> {
-    let all = recipe
-        .patches
-        .iter()
-        .flat_map(|name| files(&folder().join(name)));
-    let is_patch = |path: &PathBuf| path.extension().is_some_and(|end| end == "patch");
-    all.filter(is_patch).collect()
-}
-
-fn folder() -> PathBuf {
-    root().join("xtask").join("lab")
 }
 
 /// The options that a configuration lacks.
@@ -294,13 +236,6 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_that_of_the_makefile() {
-        let makefile = "# SPDX\nVERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n";
-        assert_eq!(version(makefile), "7.3.4");
-        assert_eq!(version(""), "?.?.?");
-    }
-
-    #[test]
     fn every_recipe_has_its_files() {
         for environment in kernels() {
             if let Kernel::Built(recipe) = environment.kernel {
@@ -326,7 +261,7 @@ mod tests {
         };
         let log = folder.path().join("make.log");
         let error = builder
-            .make("it", "slow", folder.path(), &log)
+            .make("it", &["slow"], folder.path(), &log, Instant::now())
             .expect_err("too long");
         assert!(error.contains("took longer"), "{error}");
         assert!(folder.path().join("Makefile").exists());
@@ -346,7 +281,7 @@ mod tests {
         };
         let log = folder.path().join("make.log");
         let error = builder
-            .make("it", "it", folder.path(), &log)
+            .make("it", &["it"], folder.path(), &log, Instant::now())
             .expect_err("it fails");
         assert!(error.contains("nothing works"), "{error}");
     }

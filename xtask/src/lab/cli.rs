@@ -40,8 +40,10 @@ pub enum LabCommand {
     /// Boot an environment and run the hardware tests or a command in it.
     ///
     /// A command has `vmm` on its path and the folder `examples`: `cargo xtask
-    /// lab run lab-7.3 -- vmm run examples/confidential.toml`. This command
-    /// prints its output. It fails if the command fails.
+    /// lab run lab-7.3 -- vmm run examples/confidential.toml`. A lab kernel has
+    /// its own selftests in `/selftests`: `cargo xtask lab run lab-7.3 --
+    /// /selftests/kvm/x86/smm_test`. This command prints the output. It fails if
+    /// the command fails.
     Run {
         /// The environment.
         #[arg(value_name = "ENV")]
@@ -182,6 +184,7 @@ fn shell(name: &str) -> Result<(), String> {
     let payload = Payload::Tests {
         program: &program,
         vmm: &vmm,
+        selftests: true,
     };
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
@@ -207,7 +210,7 @@ fn clean(stale: bool) -> Result<(), String> {
             Some(manifest.uses(&root, &X86_64, environment))
         });
         let used: Vec<PathBuf> = uses.flatten().collect();
-        for folder in ["kernels", "busybox", "packages"] {
+        for folder in ["kernels", "selftests", "busybox", "packages"] {
             for path in cache::files(&cache.folder(folder)?) {
                 if !used.contains(&path) {
                     cache::remove(&path)?;

@@ -16,7 +16,7 @@ use super::{Payload, doctor, make_bootable};
 use crate::shell::{build_static_program, root};
 
 /// Boots an environment, runs a command in it, and prints its output. `vmm` is
-/// on its path.
+/// on its path. The selftests of its kernel, if it has some, are in `/selftests`.
 ///
 /// # Errors
 /// The environment is not available, the command fails, or its machine ends
@@ -24,7 +24,7 @@ use crate::shell::{build_static_program, root};
 pub fn run(name: &str, words: &[String]) -> Result<(), String> {
     let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
     let files = [("bin/vmm", vmm.as_path())];
-    boot(name, &files, words, &[], &mut std::io::stdout())
+    boot(name, &files, words, true, &[], &mut std::io::stdout())
 }
 
 /// The output of a command in an environment. `files` are put there, by their
@@ -41,7 +41,7 @@ pub fn output(
 ) -> Result<Vec<u8>, String> {
     let words: Vec<String> = words.iter().map(ToString::to_string).collect();
     let mut printed = Vec::new();
-    boot(name, files, &words, devices, &mut printed)?;
+    boot(name, files, &words, false, devices, &mut printed)?;
     Ok(printed)
 }
 
@@ -49,6 +49,7 @@ fn boot(
     name: &str,
     files: &[(&str, &Path)],
     words: &[String],
+    selftests: bool,
     devices: &[String],
     to: &mut impl Write,
 ) -> Result<(), String> {
@@ -61,6 +62,7 @@ fn boot(
         files,
         examples: &root().join("examples"),
         words,
+        selftests,
     };
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
@@ -84,7 +86,7 @@ fn boot(
         Some(exit) => Err(format!("the command ended with {exit}")),
         None => {
             let text = boot::console(&console);
-            let words = boot::complaint(&text).unwrap_or("it says nothing of it");
+            let words = kernel_log::complaint(&text).unwrap_or("it says nothing of it");
             let (console, complaints) = (console.display(), complaints.display());
             Err(format!(
                 "the machine ended before the command ({status}): {words}; \

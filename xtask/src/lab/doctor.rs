@@ -36,6 +36,8 @@ enum Purpose {
     Fetching,
     /// Building a kernel.
     Building,
+    /// Building the kernel's own selftests.
+    Selftests,
 }
 
 const fn program(name: &'static str, package: &'static str, purpose: Purpose) -> Tool {
@@ -46,7 +48,7 @@ const fn program(name: &'static str, package: &'static str, purpose: Purpose) ->
     }
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 18] = [
     program("qemu-system-x86_64", "qemu-system-x86", Purpose::Booting),
     Tool {
         sign: Sign::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -73,6 +75,17 @@ const TOOLS: [Tool; 15] = [
         sign: Sign::Header("openssl/opensslv.h"),
         package: "libssl-dev",
         purpose: Purpose::Building,
+    },
+    program("strip", "binutils", Purpose::Selftests),
+    Tool {
+        sign: Sign::Header("uuid/uuid.h"),
+        package: "uuid-dev",
+        purpose: Purpose::Selftests,
+    },
+    Tool {
+        sign: Sign::Header("sys/capability.h"),
+        package: "libcap-dev",
+        purpose: Purpose::Selftests,
     },
 ];
 
@@ -145,6 +158,14 @@ pub fn can_make(environment: Environment) -> Result<(), String> {
         Kernel::Packaged(_) => needs(&[Purpose::Fetching]),
         Kernel::Built(_) => needs(&[Purpose::Fetching, Purpose::Building]),
     }
+}
+
+/// Checks whether the kernel's own selftests can be built.
+///
+/// # Errors
+/// The reason why they cannot.
+pub fn can_build_selftests() -> Result<(), String> {
+    needs(&[Purpose::Fetching, Purpose::Building, Purpose::Selftests])
 }
 
 /// Installs what is missing, if apt can run without a password.
@@ -253,6 +274,7 @@ fn purpose(purpose: Purpose) -> &'static str {
         Purpose::Booting => "booting",
         Purpose::Fetching => "getting kernels",
         Purpose::Building => "building kernels",
+        Purpose::Selftests => "building the kernels' selftests",
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Environment {
     pub has_guest: bool,
     /// Whether it has a Linux to boot as a confidential guest too.
     pub has_confidential_guest: bool,
+    /// Whether it has the selftests of its kernel's source.
+    pub has_selftests: bool,
 }
 
 /// The source of an environment's kernel.
@@ -69,7 +71,8 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             patches: &[],
             suffix: "-lab",
         }),
-    ),
+    )
+    .with_selftests(),
     Environment::new(
         "lab-7.3-private-mmio",
         Kernel::Built(Recipe {
@@ -80,7 +83,8 @@ pub const ENVIRONMENTS: [Environment; 7] = [
         }),
     )
     .with_guest()
-    .with_confidential_guest(),
+    .with_confidential_guest()
+    .with_selftests(),
     Environment {
         // Several times slower than the others.
         by_default: false,
@@ -93,8 +97,13 @@ pub const ENVIRONMENTS: [Environment; 7] = [
                 suffix: "-lab-private-mmio-debug",
             }),
         )
+        .with_selftests()
     },
 ];
+
+/// Two environments whose kernels differ only by this project's patches: without
+/// and with them. The kernel's selftests are compared between them.
+pub const COMPARED: [&str; 2] = ["lab-7.3", "lab-7.3-private-mmio"];
 
 /// Linux as a guest of `vmm boot`. The generic kernels have drivers of devices
 /// that clouds do not have, such as e1000e, and nvme as a module.
@@ -159,6 +168,7 @@ impl Environment {
             by_default: true,
             has_guest: false,
             has_confidential_guest: false,
+            has_selftests: false,
         }
     }
 
@@ -172,6 +182,13 @@ impl Environment {
     const fn with_confidential_guest(self) -> Self {
         Self {
             has_confidential_guest: true,
+            ..self
+        }
+    }
+
+    const fn with_selftests(self) -> Self {
+        Self {
+            has_selftests: true,
             ..self
         }
     }
@@ -335,6 +352,21 @@ mod tests {
             ["host", CONFIDENTIAL_GUEST.name]
         );
         assert_eq!(names(&["host"]), ["host"]);
+    }
+
+    #[test]
+    fn the_compared_environments_differ_by_patches_and_have_selftests() {
+        let recipe = |name: &str| {
+            let environment = find(name).expect("it is known");
+            assert!(environment.has_selftests && environment.by_default);
+            match environment.kernel {
+                Kernel::Built(recipe) => recipe,
+                other => panic!("{name} is not built: {other:?}"),
+            }
+        };
+        let [without, with] = COMPARED.map(recipe);
+        assert_eq!(without.line, with.line);
+        assert!(without.patches.is_empty() && !with.patches.is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::cache::{self, Cache};
 use super::kernel::Ready;
+use super::selftests;
 
 /// The first program that a lab kernel starts.
 const INIT: &str = include_str!("../../lab/init");
@@ -45,6 +46,8 @@ pub enum Payload<'a> {
         program: &'a Path,
         /// The program `vmm`, which some tests run.
         vmm: &'a Path,
+        /// Whether the selftests of the environment's kernel are carried.
+        selftests: bool,
     },
     /// A command, with programs and other files, and the project's examples.
     Command {
@@ -54,9 +57,20 @@ pub enum Payload<'a> {
         examples: &'a Path,
         /// The words of the command.
         words: &'a [String],
+        /// Whether the selftests of the environment's kernel are carried.
+        selftests: bool,
     },
     /// Scenarios, in a guest of `vmm boot`.
     Guest,
+}
+
+impl Payload<'_> {
+    fn has_selftests(&self) -> bool {
+        match self {
+            Self::Tests { selftests, .. } | Self::Command { selftests, .. } => *selftests,
+            Self::Guest => false,
+        }
+    }
 }
 
 /// A Linux to boot as a guest.
@@ -97,7 +111,7 @@ pub fn assemble(
     archive.file("init", 0o755, init.as_bytes())?;
     archive.file("bin/busybox", 0o755, &read(&ready.busybox)?)?;
     let purpose = match payload {
-        Payload::Tests { program, vmm } => {
+        Payload::Tests { program, vmm, .. } => {
             archive.file("hw-tests", 0o755, &read(program)?)?;
             archive.file("bin/vmm", 0o755, &read(vmm)?)?;
             "tests"
@@ -106,6 +120,7 @@ pub fn assemble(
             files,
             examples,
             words,
+            ..
         } => {
             for (place, file) in *files {
                 archive.folders_of(place);
@@ -125,6 +140,20 @@ pub fn assemble(
             "scenarios"
         }
     };
+    if payload.has_selftests() {
+        archive.folder("selftests");
+        match &ready.selftests {
+            Ok(folder) => {
+                for path in selftests::programs(folder)? {
+                    let name = path.strip_prefix(folder).unwrap_or(&path).display();
+                    let place = format!("selftests/{name}");
+                    archive.folders_of(&place);
+                    archive.file(&place, 0o755, &read(&path)?)?;
+                }
+            }
+            Err(why) => archive.file("selftests/missing", 0o644, why.as_bytes())?,
+        }
+    }
     if let Some(guest) = guest {
         archive.folder("guest");
         archive.file("guest/kernel", 0o644, &read(&guest.kernel)?)?;

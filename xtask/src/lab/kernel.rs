@@ -15,6 +15,7 @@ use super::environment::{Architecture, CONFIDENTIAL_GUEST, Environment, Kernel};
 use super::manifest::Manifest;
 use super::modules;
 use super::packages::{self, Package};
+use super::selftests;
 use crate::shell;
 
 /// The package with a statically linked busybox.
@@ -33,6 +34,8 @@ pub struct Ready {
     pub modules: Vec<PathBuf>,
     /// A static busybox.
     pub busybox: PathBuf,
+    /// The folder of its selftests, or why there are none.
+    pub selftests: Result<PathBuf, String>,
 }
 
 /// Why an environment is not available.
@@ -134,6 +137,32 @@ impl Lab<'_> {
             image: kernel.join("image"),
             modules: files(&kernel.join("modules")),
             busybox: busybox.join("busybox"),
+            selftests: self.selftests(environment, manifest),
+        })
+    }
+
+    /// The selftests of an environment's kernel. An environment without them is
+    /// usable nevertheless.
+    fn selftests(&self, environment: Environment, manifest: &Manifest) -> Result<PathBuf, String> {
+        let recipe = match (environment.kernel, environment.has_selftests) {
+            (Kernel::Built(recipe), true) => recipe,
+            _ => return Err("selftests are built for the lab's own kernels only".into()),
+        };
+        let (root, architecture) = (self.cache.root(), self.architecture);
+        let made = || {
+            let place = manifest.selftests_place(root, architecture, recipe)?;
+            if !place.exists() {
+                doctor::can_build_selftests()?;
+            }
+            let filled = self.fill(environment, &place, &manifest.kernel, |debs, to| {
+                selftests::build(self.builder, self.cache, recipe, debs, to)
+            });
+            filled.map_err(|(Obstacle::Parts(error) | Obstacle::Making(error))| error)?;
+            Ok(place)
+        };
+        made().inspect_err(|error: &String| {
+            let name = environment.name;
+            eprintln!("xtask: lab: {name}: its kernel's selftests are missing: {error}");
         })
     }
 

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::build;
 use super::cache;
-use super::environment::{Architecture, Environment, Kernel};
+use super::environment::{Architecture, Environment, Kernel, Recipe};
 use super::packages::Package;
+use super::selftests;
 
 /// Changed when the same packages would produce something else.
 const EDITION: &[u8] = b"1";
@@ -78,6 +79,21 @@ impl Manifest {
         Ok(root.join("kernels").join(key))
     }
 
+    /// The cache entry of the selftests, whether or not it exists. They depend on
+    /// the patches, but not on the kernel's configuration.
+    ///
+    /// # Errors
+    /// One of the patches cannot be read.
+    pub fn selftests_place(
+        &self,
+        root: &Path,
+        architecture: &Architecture,
+        recipe: Recipe,
+    ) -> Result<PathBuf, String> {
+        let key = key(architecture, &self.kernel, &selftests::inputs(recipe)?);
+        Ok(root.join("selftests").join(key))
+    }
+
     /// All cache entries that the environment uses.
     pub fn uses(
         &self,
@@ -87,6 +103,9 @@ impl Manifest {
     ) -> Vec<PathBuf> {
         let mut uses = vec![self.busybox_place(root, architecture)];
         uses.extend(self.kernel_place(root, architecture, environment));
+        if let (Kernel::Built(recipe), true) = (environment.kernel, environment.has_selftests) {
+            uses.extend(self.selftests_place(root, architecture, recipe));
+        }
         for package in self.kernel.iter().chain([&self.busybox]) {
             uses.push(root.join("packages").join(package.file()));
         }
@@ -149,5 +168,26 @@ mod tests {
         assert_eq!(place("a", "lab-7.3"), place("a", "lab-7.3"));
         assert_ne!(place("a", "lab-7.3"), place("b", "lab-7.3"));
         assert_ne!(place("a", "lab-7.3"), place("a", "debian-7.3"));
+    }
+    #[test]
+    fn kernels_that_differ_by_their_configuration_share_their_selftests() {
+        let root = Path::new("/root");
+        let uses = |name: &str| {
+            let environment = find(name).expect("it is known");
+            let uses = manifest("a").uses(root, &X86_64, environment);
+            let in_folder = |folder: &str| {
+                let path = uses.iter().find(|path| path.starts_with(root.join(folder)));
+                path.cloned()
+            };
+            (in_folder("kernels"), in_folder("selftests"))
+        };
+        let (kernel, selftests) = uses("lab-7.3-private-mmio");
+        let (debug_kernel, debug_selftests) = uses("lab-7.3-private-mmio-debug");
+        assert_ne!(kernel, debug_kernel);
+        assert!(selftests.is_some());
+        assert_eq!(selftests, debug_selftests);
+        // The patches can change them.
+        assert_ne!(selftests, uses("lab-7.3").1);
+        assert_eq!(uses("debian-7.3").1, None);
     }
 }

@@ -18,6 +18,8 @@ mod kernel;
 mod manifest;
 mod modules;
 mod packages;
+mod selftests;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

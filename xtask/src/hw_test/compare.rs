@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Compares the kernel's own selftests on the kernels without and with this
+//! project's patches. One that passes without and fails with them is a fault of
+//! the patches, whatever the list of known failures says.
+
+use serde::Serialize;
+
+use super::report::{Environment, Status};
+use crate::lab::environment::COMPARED;
+
+/// How the names of these tests start.
+const START: &str = "selftest::";
+
+/// Whether a test is one of the kernel's own selftests.
+pub fn is_selftest(name: &str) -> bool {
+    name.starts_with(START)
+}
+
+/// The selftests on two kernels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// The names of the environments: without and with the patches.
+    pub environments: [&'static str; 2],
+    /// The tests.
+    pub tests: Vec<Compared>,
+}
+
+/// One test on both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Compared {
+    /// Its name.
+    pub name: String,
+    /// How it ended without and with the patches, where it ran.
+    pub statuses: [Option<Status>; 2],
+    /// Whether it passes without and fails with them.
+    pub regressed: bool,
+}
+
+impl Comparison {
+    /// The comparison, if both environments ran.
+    pub fn of(environments: &[Environment]) -> Option<Self> {
+        let find = |name: &str| environments.iter().find(|other| other.name == name);
+        let [without, with] = COMPARED.map(find);
+        let both = [without?, with?];
+        let mut tests: Vec<Compared> = Vec::new();
+        for outcome in both.iter().flat_map(|environment| &environment.tests) {
+            let name = &outcome.name;
+            if is_selftest(name) && !tests.iter().any(|test| test.name == *name) {
+                let status = |of: &Environment| Some(of.outcome(name)?.status);
+                tests.push(Compared::new(name, both.map(status)));
+            }
+        }
+        (!tests.is_empty()).then_some(Self {
+            environments: COMPARED,
+            tests,
+        })
+    }
+
+    /// The names of the tests that regressed.
+    pub fn regressed(&self) -> Vec<&str> {
+        let tests = self.tests.iter().filter(|test| test.regressed);
+        tests.map(|test| test.name.as_str()).collect()
+    }
+
+    /// The tests that regressed, as a fault of the run, if there are any.
+    pub fn fault(&self) -> Option<String> {
+        let [without, with] = self.environments;
+        let regressed = self.regressed();
+        (!regressed.is_empty()).then(|| {
+            let names = regressed.join(", ");
+            format!("passes on {without} and fails on {with}: {names}")
+        })
+    }
+}
+
+impl Compared {
+    fn new(name: &str, statuses: [Option<Status>; 2]) -> Self {
+        let [without, with] = statuses;
+        // One that no longer exists does not pass either.
+        let fails = matches!(with, Some(Status::Fail | Status::Known) | None);
+        Self {
+            name: name.into(),
+            statuses,
+            regressed: without == Some(Status::Pass) && fails,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hw_test::report::examples;
+
+    #[test]
+    fn only_one_that_passes_without_the_patches_can_regress() {
+        use Status::{Fail, Known, Pass, Skip};
+        let regressed = |without, with| Compared::new("it", [without, with]).regressed;
+        for with in [Some(Fail), Some(Known), None] {
+            assert!(regressed(Some(Pass), with), "{with:?}");
+            for without in [Some(Fail), Some(Known), Some(Skip), None] {
+                assert!(!regressed(without, with), "{without:?} {with:?}");
+            }
+        }
+        assert!(!regressed(Some(Pass), Some(Pass)));
+        assert!(!regressed(Some(Pass), Some(Skip)));
+    }
+
+    #[test]
+    fn both_environments_are_compared_by_their_selftests() {
+        let report = examples::selftests();
+        let comparison = report.comparison.expect("both ran");
+        assert_eq!(comparison.tests.len(), 3);
+        assert_eq!(comparison.regressed(), ["selftest::kvm::debug_regs"]);
+        let fault = comparison.fault().expect("one regressed");
+        assert!(fault.starts_with("passes on lab-7.3 and fails on lab-7.3-private-mmio:"));
+        assert_eq!(Comparison::of(&report.environments[..1]), None);
+        assert_eq!(examples::report().comparison, None);
+    }
+}
