@@ -64,7 +64,7 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         // The simulation stands in for a device with a dma-buf.
         Need::HypercallExits | Need::VfioInterface(_) | Need::Vfio(_) => true,
         Need::LinuxGuest | Need::ConfidentialGuest => true,
-        Need::KernelCode | Need::Selftests => true,
+        Need::KernelCode | Need::Selftests | Need::Processors(_) => true,
     };
     statement.needs.iter().copied().find(|need| !has(*need))
 }

@@ -7,8 +7,10 @@ use std::path::Path;
 use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_PRE_FAULT_MEMORY};
 use kvm_slots::dirty::{DirtyCapabilities, ManualProtect};
 use kvm_slots::sim::VmType;
-use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags, Vm};
+use kvm_slots::uapi::pre_fault_memory;
+use kvm_slots::{AbiProfile, Capabilities, Errno, GuestMemfdFlags, Vm};
 use vfio_private::device::VfioInterface;
+use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};
 
@@ -50,10 +52,13 @@ pub enum Need {
     ManualProtect,
     /// Dirty rings that need no dirty log as well.
     DirtyRing,
-    /// Guest memory can be mapped before the guest accesses it.
+    /// The kernel has `KVM_PRE_FAULT_MEMORY`, and this KVM can do it: with shadow
+    /// page tables, it fails although its capability is 1.
     PreFault,
     /// Guest memory cannot be mapped before the guest accesses it.
     NoPreFault,
+    /// As many processors.
+    Processors(usize),
     /// Pre-faulting ends when its slot is deleted. Linux 6.12 was seen to
     /// continue forever without a way to stop it, and so was 7.3, about once in
     /// ten times.
@@ -96,6 +101,8 @@ pub struct Plain {
     pub dirty: DirtyCapabilities,
     /// `KVM_CAP_PRE_FAULT_MEMORY`.
     pub pre_fault: bool,
+    /// The error of `KVM_PRE_FAULT_MEMORY` where the VM has no memory.
+    pub pre_faulting: Option<Errno>,
 }
 
 impl Host {
@@ -113,6 +120,7 @@ impl Host {
                     capabilities: plain.capabilities(),
                     dirty: DirtyCapabilities::probe(vm),
                     pre_fault: vm.check_extension(KVM_CAP_PRE_FAULT_MEMORY) > 0,
+                    pre_faulting: pre_faulting(),
                 }
             }),
             private: private.map(|vm| vm.capabilities()),
@@ -178,13 +186,22 @@ impl Host {
             Need::DirtyRing if dirty.ring_bytes == 0 => Some("no dirty rings".into()),
             Need::DirtyRing if dirty.ring_needs_log => Some("dirty rings need a log".into()),
             Need::DirtyRing => None,
-            Need::PreFault if pre_fault => None,
+            Need::PreFault if pre_fault => match &self.plain {
+                Ok(can) if can.pre_faulting == Some(Errno::EOPNOTSUPP) => {
+                    Some("KVM_PRE_FAULT_MEMORY fails with EOPNOTSUPP".into())
+                }
+                _ => None,
+            },
             Need::PreFault => Some("KVM_CAP_PRE_FAULT_MEMORY is 0".into()),
             Need::NoPreFault if pre_fault => Some("KVM_CAP_PRE_FAULT_MEMORY is 1".into()),
             Need::PreFaultEnds => match version(&self.kernel) {
                 Some(version) if version > (7, 3) => None,
                 _ => Some(format!("Linux {} may pre-fault for ever", self.kernel)),
             },
+            Need::Processors(count) => {
+                let has = std::thread::available_parallelism().map_or(1, usize::from);
+                (has < count).then(|| format!("{count} processors are needed, there are {has}"))
+            }
             Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
             Need::LinuxGuest | Need::ConfidentialGuest => None,
             Need::KernelCode | Need::Selftests => None,
@@ -224,6 +241,12 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// A message that says why there is none.
 pub fn kvm(machine: &Machine) -> Result<Kvm, String> {
     Kvm::new(machine, Path::new(DEVICE), AbiProfile::None).map_err(|error| error.to_string())
+}
+
+/// The error of pre-faulting in a VM without memory.
+fn pre_faulting() -> Option<Errno> {
+    let vcpu = kvm(&empty()).ok()?.vm().fd().create_vcpu(0).ok()?;
+    Some(pre_fault_memory(&vcpu, 0, 4096).err()?.errno)
 }
 
 /// A machine without regions and steps.

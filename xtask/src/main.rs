@@ -52,7 +52,8 @@ enum Command {
         /// and the simulated KVM. Default: 200 000, or 40 000 in the lab.
         #[arg(long, value_name = "N")]
         differential_ops: Option<u64>,
-        /// Run only tests with TEXT in their names. No blanks.
+        /// Run only tests with TEXT in their names, or with each of several
+        /// texts, separated by commas. No blanks.
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
         /// Which of the kernel's own selftests to run on the lab's own kernels.

@@ -2,8 +2,8 @@
 //! Runs the hardware tests and prints one JSON object per line: first the host
 //! and the names of all tests, then the start and the end of each test, last
 //! the number of tests. So a reader knows which test hung, and whether the
-//! output is complete. `--only TEXT` runs the tests with that text in their
-//! names. `--selftests none|quick|all` selects among the kernel's own selftests.
+//! output is complete. `--only TEXT[,TEXT]...` runs the tests with these texts in
+//! their names. `--selftests none|quick|all` selects among the kernel's own selftests.
 //! `--differential-ops N` sets the number of operations of each
 //! differential test. `--guest-sees-seconds N` sets how long each `guest_sees`
 //! test runs. `--boot VMM KERNEL INITRD` sets what the tests of `vmm boot` use
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     };
     let host = Host::probe();
     let mut tests = hardware::all();
-    tests.retain(|test| test.name.contains(&only));
+    tests.retain(|test| only.split(',').all(|text| test.name.contains(text)));
     let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
     say(&json!({"kernel": host.kernel, "caps": host.capabilities(), "tests": names}));
     let count = tests.len();

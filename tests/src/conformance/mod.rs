@@ -125,6 +125,7 @@ pub fn all() -> Vec<Statement> {
         Need::VfioInterface(VfioInterface::LegacyGroup),
         Need::Vfio(Model::Ivshmem),
     ];
+    const PRE_FAULTED: [Need; 4] = [DEVICE[0], DEVICE[1], DEVICE[2], Need::PreFault];
     let backing_fd = statements!("backing_fd", Plain,
         DEVICE => backing_fd::only_this_abi_is_found,
         DEVICE => backing_fd::errors_are_checked_in_the_documented_order,
@@ -132,12 +133,14 @@ pub fn all() -> Vec<Statement> {
         DEVICE => backing_fd::a_slot_is_immutable_until_it_is_deleted,
         DEVICE => backing_fd::slices_show_their_bytes_at_any_address,
         DEVICE => backing_fd::a_revoked_slot_stops_the_guest_until_it_returns,
+        PRE_FAULTED => backing_fd::a_revoked_slot_is_not_pre_faulted,
     );
     let backing_fd_private = statements!("backing_fd_private", SwProtected,
         DEVICE => backing_fd::only_this_abi_is_found,
         DEVICE => backing_fd::errors_are_checked_in_the_documented_order,
         DEVICE => backing_fd::slices_show_their_bytes_at_any_address,
         DEVICE => backing_fd::a_revoked_slot_stops_the_guest_until_it_returns,
+        PRE_FAULTED => backing_fd::a_revoked_slot_is_not_pre_faulted,
         DEVICE => backing_fd::a_private_vm_reaches_only_what_it_has_accepted,
     );
     let all: [&[Statement]; 9] = [

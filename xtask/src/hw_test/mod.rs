@@ -254,10 +254,11 @@ fn run_job(job: &Job, options: &HwTestOptions) -> Result<report::Environment, St
             // Remove the output of an earlier run.
             lab::cache::remove(console)?;
             let disk = Disk::create(&console.with_extension("disk"))?;
+            let only = all_texts([bootable.only(), only.as_str()]);
             let to_file = Console::File {
                 path: console,
                 operations: ops.unwrap_or(EMULATED_OPS),
-                only,
+                only: &only,
                 selftests: *selftests,
             };
             let mut command = bootable.command(to_file, &disk);
@@ -269,6 +270,12 @@ fn run_job(job: &Job, options: &HwTestOptions) -> Result<report::Environment, St
     }
 }
 
+/// Several texts for names of tests as one argument. Empty ones are left out.
+fn all_texts(texts: [&str; 2]) -> String {
+    let texts = texts.into_iter().filter(|text| !text.is_empty());
+    texts.collect::<Vec<_>>().join(",")
+}
+
 fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|e| lab::cache::at(path, &e))
 }
@@ -277,6 +284,13 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::lab::environment::find;
+
+    #[test]
+    fn the_texts_of_an_environment_and_of_the_user_both_count() {
+        assert_eq!(all_texts(["backing_fd", "selftest"]), "backing_fd,selftest");
+        assert_eq!(all_texts(["", "selftest"]), "selftest");
+        assert_eq!(all_texts(["", ""]), "");
+    }
 
     #[test]
     fn a_slow_environment_runs_quick_selftests_at_most() {

@@ -71,14 +71,16 @@ pub fn command(
 ) -> Command {
     let mut command = Command::new(architecture.qemu);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
-    command.args(["-display", "none", "-smp", "1", "-m", MEMORY]);
+    let variant = ready.environment.variant;
+    let processors = variant.processors.to_string();
+    command.args(["-display", "none", "-smp", &processors, "-m", MEMORY]);
     command.args(architecture.machine);
     command.arg("-drive").arg(disk.drive()).args(DEVICES);
     command.arg("-kernel").arg(&ready.image);
     command.arg("-initrd").arg(initramfs);
     let mut parameters = format!(
-        "console={} panic=-1 oops=panic {}",
-        architecture.serial[0], architecture.parameters
+        "console={} panic=-1 oops=panic {} {}",
+        architecture.serial[0], architecture.parameters, variant.parameters
     );
     match console {
         Console::File {
@@ -131,12 +133,12 @@ pub fn results_folder() -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::environment::X86_64;
+    use crate::lab::environment::{X86_64, find};
 
     #[test]
     fn the_console_goes_to_a_file_and_the_results_to_standard_output() {
         let ready = Ready {
-            environment: "it",
+            environment: find("lab-7.3-private-mmio-no-npt").expect("known"),
             origin: String::new(),
             image: "image".into(),
             modules: Vec::new(),
@@ -166,7 +168,9 @@ mod tests {
             "-serial file:console.log -serial stdio"
         );
         let last = words.last().expect("parameters");
-        assert!(last.contains("panic=-1"));
+        assert!(last.contains("panic=-1") && last.contains("kvm_amd.npt=0"));
+        let processors = words.iter().position(|word| word == "-smp");
+        assert_eq!(words[processors.expect("a number") + 1], "1");
         assert!(
             last.ends_with("lab.operations=7 lab.selftests=quick lab.only=this"),
             "{last}"

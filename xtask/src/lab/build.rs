@@ -27,14 +27,31 @@ pub struct Builder {
     pub limit: Option<Duration>,
 }
 
-/// The recipe's files, which determine the kernel together with its source.
+/// What determines the kernel together with its source: the recipe's options,
+/// modules, and patches that change more than tools and documentation.
 ///
 /// # Errors
-/// One cannot be read.
+/// A file cannot be read.
 pub fn inputs(recipe: Recipe) -> Result<Vec<Vec<u8>>, String> {
     let mut inputs = vec![configuration(recipe)?.into_bytes()];
-    inputs.extend(source::patch_contents(recipe)?);
+    if !recipe.modules.is_empty() {
+        inputs.push(recipe.modules.join(" ").into_bytes());
+    }
+    let patches = source::patch_contents(recipe)?;
+    inputs.extend(patches.into_iter().filter(|patch| changes_kernel(patch)));
     Ok(inputs)
+}
+
+/// Whether a patch changes a file that the kernel may be built from.
+fn changes_kernel(patch: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(patch);
+    let mut files = text.lines().filter_map(|line| line.strip_prefix("+++ "));
+    let is_other = |file: &str| {
+        ["b/tools/testing/", "b/Documentation/"]
+            .iter()
+            .any(|start| file.starts_with(start))
+    };
+    files.any(|file| !is_other(file))
 }
 
 impl Builder {
@@ -56,9 +73,14 @@ impl Builder {
             .join(to.file_name().unwrap_or_default());
         let tree = source::tree(&name, recipe, debs, &folder, |new| configure(recipe, new))?;
         let log = folder.join("make.log");
-        self.make(&name, &[architecture.image.0], &tree, &log, Instant::now())?;
+        let mut targets = vec![architecture.image.0];
+        if !recipe.modules.is_empty() {
+            targets.push("modules");
+        }
+        self.make(&name, &targets, &tree, &log, Instant::now())?;
         let image = tree.join(architecture.image.1);
         fs::copy(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
+        copy_modules(recipe.modules, &tree, &to.join("modules"))?;
         cache::remove(&folder)
     }
 
@@ -144,6 +166,20 @@ fn for_each_line(out: ChildStdout, mut take: impl FnMut(String) -> bool) {
             break;
         }
     }
+}
+
+/// Copies modules, with names in the order of loading.
+fn copy_modules(modules: &[&str], tree: &Path, to: &Path) -> Result<(), String> {
+    if !modules.is_empty() {
+        cache::make_folder(to)?;
+    }
+    for (number, module) in modules.iter().enumerate() {
+        let path = tree.join(module);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let place = to.join(format!("{number:02}-{name}"));
+        fs::copy(&path, &place).map_err(|e| cache::at(&path, &e))?;
+    }
+    Ok(())
 }
 
 /// Ends make with a signal that lets it end its children.
@@ -249,6 +285,35 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_patch_of_tests_or_documentation_alone_does_not_change_the_kernel() {
+        let patch = |files: &[&str]| {
+            let parts = files
+                .iter()
+                .map(|file| format!("--- a/{file}\n+++ b/{file}\n"));
+            parts.collect::<String>().into_bytes()
+        };
+        let (test, text) = ("tools/testing/selftests/kvm/a.c", "Documentation/a.rst");
+        assert!(!changes_kernel(&patch(&[test, text])));
+        assert!(changes_kernel(&patch(&[test, "virt/kvm/kvm_main.c"])));
+        assert!(changes_kernel(&patch(&["tools/objtool/check.c"])));
+    }
+
+    #[test]
+    fn modules_are_named_in_the_order_of_loading() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (tree, to) = (folder.path().join("tree"), folder.path().join("modules"));
+        cache::make_folder(&tree.join("b")).expect("made");
+        for module in ["b/first.ko", "a.ko"] {
+            fs::write(tree.join(module), "").expect("written");
+        }
+        copy_modules(&["b/first.ko", "a.ko"], &tree, &to).expect("copied");
+        let names = cache::files(&to);
+        let names: Vec<_> = names.iter().filter_map(|path| path.file_name()).collect();
+        assert_eq!(names, ["00-first.ko", "01-a.ko"]);
+        assert!(copy_modules(&["none.ko"], &tree, &to).is_err());
     }
 
     #[test]

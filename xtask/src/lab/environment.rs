@@ -10,6 +10,8 @@ pub struct Environment {
     pub name: &'static str,
     /// Its kernel.
     pub kernel: Kernel,
+    /// How its machine and its tests differ from those of others.
+    pub variant: Variant,
     /// Whether it is selected if no name is given.
     pub by_default: bool,
     /// Whether it has a Linux to boot as a guest.
@@ -18,6 +20,27 @@ pub struct Environment {
     pub has_confidential_guest: bool,
     /// Whether it has the selftests of its kernel's source.
     pub has_selftests: bool,
+}
+
+/// What an environment has that others with the same kernel do not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The number of processors. Guests do not run reliably in an emulator that
+    /// has more than one.
+    pub processors: u32,
+    /// Parameters of the kernel.
+    pub parameters: &'static str,
+    /// Only tests with this text in their names exist.
+    pub only: &'static str,
+}
+
+impl Variant {
+    /// The usual machine and all tests.
+    pub const USUAL: Self = Self {
+        processors: 1,
+        parameters: "",
+        only: "",
+    };
 }
 
 /// The source of an environment's kernel.
@@ -55,10 +78,12 @@ pub struct Recipe {
     pub patches: &'static [&'static str],
     /// The suffix of the kernel's release, by which tests recognise it.
     pub suffix: &'static str,
+    /// The modules that are built and loaded, in this order: paths in the tree.
+    pub modules: &'static [&'static str],
 }
 
 /// All environments, in the order of reports.
-pub const ENVIRONMENTS: [Environment; 7] = [
+pub const ENVIRONMENTS: [Environment; 10] = [
     Environment::new("host", Kernel::Host),
     Environment::new("debian-6.1", packaged("6.1")),
     Environment::new("debian-6.12", packaged("6.12")).with_guest(),
@@ -70,21 +95,38 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             configs: &["kernel-7.3.config"],
             patches: &[],
             suffix: "-lab",
+            modules: &[],
         }),
     )
     .with_selftests(),
-    Environment::new(
-        "lab-7.3-private-mmio",
-        Kernel::Built(Recipe {
-            line: "7.3",
-            configs: &["kernel-7.3.config", "private-mmio.config"],
-            patches: &["private-mmio", "confidential-host"],
-            suffix: "-lab-private-mmio",
+    Environment::new("lab-7.3-private-mmio", PRIVATE_MMIO)
+        .with_guest()
+        .with_confidential_guest()
+        .with_selftests(),
+    // Shadow pages instead of KVM's newer MMU.
+    Environment::new("lab-7.3-private-mmio-no-tdp-mmu", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            parameters: "kvm.tdp_mmu=0",
+            only: "backing_fd",
+            ..Variant::USUAL
         }),
-    )
-    .with_guest()
-    .with_confidential_guest()
-    .with_selftests(),
+    // Shadow pages for the guest's page tables too.
+    Environment::new("lab-7.3-private-mmio-no-npt", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            parameters: "kvm_amd.npt=0",
+            only: "backing_fd",
+            ..Variant::USUAL
+        }),
+    // What happens on several processors at once.
+    Environment::new("lab-7.3-private-mmio-smp", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            processors: 2,
+            only: "without_vcpus",
+            ..Variant::USUAL
+        }),
     Environment {
         // Several times slower than the others.
         by_default: false,
@@ -93,13 +135,34 @@ pub const ENVIRONMENTS: [Environment; 7] = [
             Kernel::Built(Recipe {
                 line: "7.3",
                 configs: &["kernel-7.3.config", "private-mmio.config", "debug.config"],
-                patches: &["private-mmio", "confidential-host"],
+                patches: &PATCHES,
                 suffix: "-lab-private-mmio-debug",
+                modules: &[
+                    "virt/lib/irqbypass.ko",
+                    "arch/x86/kvm/kvm.ko",
+                    "arch/x86/kvm/kvm-amd.ko",
+                    "drivers/vfio/vfio.ko",
+                    "drivers/vfio/vfio_iommu_type1.ko",
+                    "drivers/vfio/pci/vfio-pci-core.ko",
+                    "drivers/vfio/pci/vfio-pci.ko",
+                ],
             }),
         )
         .with_selftests()
     },
 ];
+
+/// The patches of the kernels that have private MMIO.
+const PATCHES: [&str; 3] = ["kvm-fixes", "private-mmio", "confidential-host"];
+
+/// The kernel that has private MMIO.
+const PRIVATE_MMIO: Kernel = Kernel::Built(Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3.config", "private-mmio.config"],
+    patches: &PATCHES,
+    suffix: "-lab-private-mmio",
+    modules: &[],
+});
 
 /// Two environments whose kernels differ only by this project's patches: without
 /// and with them. The kernel's selftests are compared between them.
@@ -151,6 +214,7 @@ pub const CONFIDENTIAL_GUEST: Environment = Environment::new(
         configs: &["confidential-guest/guest.config"],
         patches: &["confidential-guest"],
         suffix: "-lab-guest",
+        modules: &[],
     }),
 );
 
@@ -165,6 +229,7 @@ impl Environment {
         Self {
             name,
             kernel,
+            variant: Variant::USUAL,
             by_default: true,
             has_guest: false,
             has_confidential_guest: false,
@@ -184,6 +249,10 @@ impl Environment {
             has_confidential_guest: true,
             ..self
         }
+    }
+
+    const fn with_variant(self, variant: Variant) -> Self {
+        Self { variant, ..self }
     }
 
     const fn with_selftests(self) -> Self {
@@ -344,7 +413,7 @@ mod tests {
             selected.iter().map(|e| e.name).collect::<Vec<_>>()
         };
         assert!(find(CONFIDENTIAL_GUEST.name).is_err());
-        assert!(names(&[]).ends_with(&["lab-7.3-private-mmio", CONFIDENTIAL_GUEST.name]));
+        assert!(names(&[]).ends_with(&["lab-7.3-private-mmio-smp", CONFIDENTIAL_GUEST.name]));
         assert_eq!(names(&[CONFIDENTIAL_GUEST.name]), [CONFIDENTIAL_GUEST.name]);
         assert_eq!(names(&["guest-6.1"]), ["guest-6.1"]);
         assert_eq!(
@@ -352,6 +421,19 @@ mod tests {
             ["host", CONFIDENTIAL_GUEST.name]
         );
         assert_eq!(names(&["host"]), ["host"]);
+    }
+
+    #[test]
+    fn a_variant_has_the_kernel_of_another_environment_and_some_tests() {
+        let usual = |environment: &&Environment| environment.variant == Variant::USUAL;
+        for variant in ENVIRONMENTS.iter().filter(|other| !usual(other)) {
+            let mut others = ENVIRONMENTS.iter().filter(usual);
+            let has_kernel = others.any(|other| other.kernel == variant.kernel);
+            assert!(
+                has_kernel && !variant.variant.only.is_empty(),
+                "{variant:?}"
+            );
+        }
     }
 
     #[test]

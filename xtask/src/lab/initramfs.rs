@@ -168,7 +168,7 @@ pub fn assemble(
         archive.file(&format!("modules/{name}"), 0o644, &read(module)?)?;
     }
     let bytes = archive.end();
-    let name = format!("{}.{purpose}", ready.environment);
+    let name = format!("{}.{purpose}", ready.environment.name);
     let folder = cache.folder("initramfs")?.join(name);
     let place = folder.join(format!("{}.cpio", cache::key([bytes.as_slice()])));
     if !place.exists() {

@@ -24,8 +24,8 @@ const BUSYBOX: &str = "busybox-static";
 /// Everything that is needed to boot an environment.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// Its name.
-    pub environment: &'static str,
+    /// The environment.
+    pub environment: Environment,
     /// The packages that it is made of, for display.
     pub origin: String,
     /// The kernel.
@@ -132,7 +132,7 @@ impl Lab<'_> {
             .store(root, environment)
             .map_err(Obstacle::Making)?;
         Ok(Ready {
-            environment: environment.name,
+            environment,
             origin: manifest.origin(),
             image: kernel.join("image"),
             modules: files(&kernel.join("modules")),

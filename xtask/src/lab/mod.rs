@@ -46,7 +46,12 @@ pub struct Bootable {
 impl Bootable {
     /// The environment's name.
     pub fn name(&self) -> &'static str {
-        self.ready.environment
+        self.ready.environment.name
+    }
+
+    /// The text that its tests have in their names.
+    pub fn only(&self) -> &'static str {
+        self.ready.environment.variant.only
     }
 
     /// The packages that it is made of, for display.
