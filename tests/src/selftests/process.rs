@@ -19,12 +19,15 @@ pub struct Finished {
     pub output: String,
 }
 
-/// Runs a command until it ends or exceeds the limit. Processes that it leaves
-/// behind are ended.
+/// The interval between two calls while a program runs.
+const BEAT: Duration = Duration::from_secs(30);
+
+/// Runs a command until it ends or exceeds the limit. Calls `alive` now and then
+/// meanwhile. Processes that the command leaves behind are ended.
 ///
 /// # Errors
 /// It cannot be started, or its output cannot be read.
-pub fn run(command: &mut Command, limit: Duration) -> Result<Finished, String> {
+pub fn run(command: &mut Command, limit: Duration, alive: &dyn Fn()) -> Result<Finished, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let named = |error: io::Error| format!("{program}: {error}");
     // A pipe would have to be emptied meanwhile, and stay open in processes that
@@ -36,7 +39,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Finished, String> {
     let waited = command
         .process_group(0)
         .spawn()
-        .and_then(|mut child| wait(&mut child, limit));
+        .and_then(|mut child| wait(&mut child, limit, alive));
     let output = fs::read(&path);
     let _ = fs::remove_file(&path);
     Ok(Finished {
@@ -53,13 +56,18 @@ fn output_path() -> PathBuf {
 }
 
 /// Waits for a child, and ends its process group.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+fn wait(child: &mut Child, limit: Duration, alive: &dyn Fn()) -> io::Result<Option<ExitStatus>> {
     let start = Instant::now();
+    let mut due = BEAT;
     let mut pause = Duration::from_millis(1);
     let status = loop {
         match child.try_wait() {
             Ok(None) if start.elapsed() < limit => {}
             other => break other,
+        }
+        if start.elapsed() >= due {
+            alive();
+            due += BEAT;
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -87,7 +95,7 @@ mod tests {
 
     fn shell(script: &str, limit: Duration) -> Finished {
         let mut command = Command::new("sh");
-        run(command.args(["-c", script]), limit).expect("sh starts")
+        run(command.args(["-c", script]), limit, &|| {}).expect("sh starts")
     }
 
     #[test]
@@ -127,7 +135,11 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_exist_is_an_error() {
-        let run = run(&mut Command::new("/no/such/program"), Duration::ZERO);
+        let run = run(
+            &mut Command::new("/no/such/program"),
+            Duration::ZERO,
+            &|| {},
+        );
         assert!(run.is_err_and(|why| why.contains("/no/such/program")));
     }
 }
