@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use super::kmsg::KernelLog;
 use super::list::{Expected, Plan, Program};
@@ -14,6 +15,9 @@ use crate::needs::Need;
 
 /// The exit status of a selftest that skips itself.
 const SKIPPED: i32 = 4;
+
+/// The interval of reports that a program still runs.
+const BEAT: Duration = Duration::from_secs(30);
 
 /// Runs a program of the list.
 ///
@@ -32,7 +36,7 @@ pub fn run(program: &Program, folder: &Path, report: &dyn Fn(Message)) -> Result
     let mut log = KernelLog::open()?;
     // The reader of the results gives up on a test that reports nothing.
     let alive = || report(Message::Progress(format!("{} runs", program.name())));
-    let finished = process::run(&mut command, program.limit, &alive)?;
+    let finished = process::run(&mut command, program.limit, BEAT, &alive)?;
     drop(settings);
     let news = log.news()?;
     if let Some(complaint) = kernel_log::complaint(&news) {
