@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The kernel's own selftests, unmodified. The lab builds them from the source
-//! of its kernels and puts them into `/selftests`. [`list`] says how each program
+//! of its kernels and puts them into `/selftests`. `list` says how each program
 //! is run and what is expected of it.
 
 mod kmsg;

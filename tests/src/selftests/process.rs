@@ -19,12 +19,17 @@ pub struct Finished {
     pub output: String,
 }
 
-/// Runs a command until it ends or exceeds the limit. Processes that it leaves
-/// behind are ended.
+/// Runs a command until it ends or exceeds the limit. Calls `alive` after each
+/// `beat` meanwhile. Processes that the command leaves behind are ended.
 ///
 /// # Errors
 /// It cannot be started, or its output cannot be read.
-pub fn run(command: &mut Command, limit: Duration) -> Result<Finished, String> {
+pub fn run(
+    command: &mut Command,
+    limit: Duration,
+    beat: Duration,
+    alive: &dyn Fn(),
+) -> Result<Finished, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let named = |error: io::Error| format!("{program}: {error}");
     // A pipe would have to be emptied meanwhile, and stay open in processes that
@@ -36,7 +41,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Finished, String> {
     let waited = command
         .process_group(0)
         .spawn()
-        .and_then(|mut child| wait(&mut child, limit));
+        .and_then(|mut child| wait(&mut child, limit, beat, alive));
     let output = fs::read(&path);
     let _ = fs::remove_file(&path);
     Ok(Finished {
@@ -53,13 +58,23 @@ fn output_path() -> PathBuf {
 }
 
 /// Waits for a child, and ends its process group.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+fn wait(
+    child: &mut Child,
+    limit: Duration,
+    beat: Duration,
+    alive: &dyn Fn(),
+) -> io::Result<Option<ExitStatus>> {
     let start = Instant::now();
+    let mut due = beat;
     let mut pause = Duration::from_millis(1);
     let status = loop {
         match child.try_wait() {
             Ok(None) if start.elapsed() < limit => {}
             other => break other,
+        }
+        if start.elapsed() >= due {
+            alive();
+            due += beat;
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -84,10 +99,11 @@ fn end_group(child: &Child) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     fn shell(script: &str, limit: Duration) -> Finished {
         let mut command = Command::new("sh");
-        run(command.args(["-c", script]), limit).expect("sh starts")
+        run(command.args(["-c", script]), limit, limit, &|| {}).expect("sh starts")
     }
 
     #[test]
@@ -113,6 +129,21 @@ mod tests {
         is_gone(&finished.output);
     }
 
+    #[test]
+    fn a_program_that_runs_for_long_is_reported_to_be_alive() {
+        let calls = |beat| {
+            let calls = Cell::new(0);
+            let alive = || calls.set(calls.get() + 1);
+            let mut command = Command::new("sleep");
+            let limit = Duration::from_secs(20);
+            let finished = run(command.arg("0.3"), limit, beat, &alive).expect("it starts");
+            assert!(finished.status.is_some_and(|status| status.success()));
+            calls.get()
+        };
+        assert!(calls(Duration::from_millis(50)) > 0);
+        assert_eq!(calls(Duration::from_secs(20)), 0);
+    }
+
     /// The process of this number ends soon, or has ended and is not waited for.
     fn is_gone(number: &str) {
         let stat = format!("/proc/{}/stat", number.trim());
@@ -127,7 +158,12 @@ mod tests {
 
     #[test]
     fn a_program_that_does_not_exist_is_an_error() {
-        let run = run(&mut Command::new("/no/such/program"), Duration::ZERO);
+        let run = run(
+            &mut Command::new("/no/such/program"),
+            Duration::ZERO,
+            Duration::MAX,
+            &|| {},
+        );
         assert!(run.is_err_and(|why| why.contains("/no/such/program")));
     }
 }

@@ -46,7 +46,9 @@ pub static PROGRAMS: [Program; 110] = [
     program("kvm/demand_paging_test")
         .variant("uffd_minor")
         .with(&["-b", "16M", "-v", "1", "-u", "MINOR", "-s", "shmem"]),
-    program("kvm/dirty_log_perf_test").with(&["-b", "16M", "-v", "1"]),
+    program("kvm/dirty_log_perf_test")
+        .with(&["-b", "16M", "-v", "1"])
+        .quick(),
     program("kvm/dirty_log_test").not_run(MEMORY),
     program("kvm/guest_memfd_test").quick(),
     program("kvm/guest_print_test"),
@@ -66,7 +68,7 @@ pub static PROGRAMS: [Program; 110] = [
     program("kvm/mmu_stress_test").not_run(MEMORY),
     program("kvm/pre_fault_memory_test").quick(),
     program("kvm/rseq_test"),
-    program("kvm/set_memory_region_test"),
+    program("kvm/set_memory_region_test").quick(),
     program("kvm/steal_time"),
     program("kvm/system_counter_offset_test"),
     program("kvm/vm_types_test").quick(),
@@ -81,7 +83,8 @@ pub static PROGRAMS: [Program; 110] = [
     ),
     program("kvm/x86/dirty_log_page_splitting_test")
         .with(&["-b", "16M"])
-        .settings(&HUGE_PAGES),
+        .settings(&HUGE_PAGES)
+        .quick(),
     program("kvm/x86/evmcs_smm_controls_test"),
     program("kvm/x86/exit_on_emulation_failure_test"),
     program("kvm/x86/fastops_test"),
@@ -121,7 +124,8 @@ pub static PROGRAMS: [Program; 110] = [
     program("kvm/x86/nested_x2apic_test"),
     program("kvm/x86/nx_huge_pages_test")
         .with(&["-t", "887563923", "-p", "100", "-r"])
-        .settings(&NX_HUGE_PAGES),
+        .settings(&NX_HUGE_PAGES)
+        .quick(),
     program("kvm/x86/platform_info_test"),
     program("kvm/x86/pmu_counters_test"),
     program("kvm/x86/pmu_event_filter_test"),
