@@ -126,6 +126,7 @@ pub fn all() -> Vec<Statement> {
         Need::Vfio(Model::Ivshmem),
     ];
     const PRE_FAULTED: [Need; 4] = [DEVICE[0], DEVICE[1], DEVICE[2], Need::PreFault];
+    const PRIVATE: [Need; 4] = [DEVICE[0], DEVICE[1], DEVICE[2], Need::PrivatePages];
     let backing_fd = statements!("backing_fd", Plain,
         DEVICE => backing_fd::only_this_abi_is_found,
         DEVICE => backing_fd::errors_are_checked_in_the_documented_order,
@@ -136,12 +137,12 @@ pub fn all() -> Vec<Statement> {
         PRE_FAULTED => backing_fd::a_revoked_slot_is_not_pre_faulted,
     );
     let backing_fd_private = statements!("backing_fd_private", SwProtected,
-        DEVICE => backing_fd::only_this_abi_is_found,
-        DEVICE => backing_fd::errors_are_checked_in_the_documented_order,
-        DEVICE => backing_fd::slices_show_their_bytes_at_any_address,
-        DEVICE => backing_fd::a_revoked_slot_stops_the_guest_until_it_returns,
-        PRE_FAULTED => backing_fd::a_revoked_slot_is_not_pre_faulted,
-        DEVICE => backing_fd::a_private_vm_reaches_only_what_it_has_accepted,
+        PRIVATE => backing_fd::only_this_abi_is_found,
+        PRIVATE => backing_fd::errors_are_checked_in_the_documented_order,
+        PRIVATE => backing_fd::slices_show_their_bytes_at_any_address,
+        PRIVATE => backing_fd::a_revoked_slot_stops_the_guest_until_it_returns,
+        PRIVATE => backing_fd::a_revoked_slot_is_not_pre_faulted,
+        PRIVATE => backing_fd::a_private_vm_reaches_only_what_it_has_accepted,
     );
     let all: [&[Statement]; 9] = [
         &slots,

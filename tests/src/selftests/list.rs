@@ -2,6 +2,7 @@
 //! The programs of the kernel's selftests: how each is run, and what is expected
 //! of it. A program can be run in several ways, with different names.
 
+mod backing_fd;
 mod iommu;
 mod kvm;
 mod vfio;
@@ -12,7 +13,12 @@ use super::settings::Setting;
 use crate::needs::Need;
 
 /// All programs, by suite.
-pub static PROGRAMS: [&[Program]; 3] = [&kvm::PROGRAMS, &vfio::PROGRAMS, &iommu::PROGRAMS];
+pub static PROGRAMS: [&[Program]; 4] = [
+    &kvm::PROGRAMS,
+    &backing_fd::PROGRAMS,
+    &vfio::PROGRAMS,
+    &iommu::PROGRAMS,
+];
 
 /// One run of a program.
 #[derive(Clone, Copy, Debug)]

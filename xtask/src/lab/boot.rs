@@ -19,22 +19,34 @@ use crate::shell::root;
 /// controller with its MSI-X table in the middle of its registers, and a test
 /// device with a small memory BAR and an I/O BAR. The network has nothing but
 /// the emulator in it.
-const DEVICES: [&str; 14] = [
-    "-netdev",
-    "user,id=net,restrict=on",
-    "-device",
-    "e1000e,romfile=,netdev=net",
-    "-device",
-    "edu",
-    "-object",
-    "memory-backend-ram,id=shared,size=1M,share=on",
-    "-device",
-    "ivshmem-plain,memdev=shared",
-    "-device",
-    "nvme,serial=lab,drive=disk",
-    "-device",
-    "pci-testdev",
-];
+fn devices(has_large_bars: bool) -> [&'static str; 14] {
+    let [memory, testdev] = match has_large_bars {
+        false => [
+            "memory-backend-ram,id=shared,size=1M,share=on",
+            "pci-testdev",
+        ],
+        true => [
+            "memory-backend-ram,id=shared,size=16M,share=on",
+            "pci-testdev,membar=2G",
+        ],
+    };
+    [
+        "-netdev",
+        "user,id=net,restrict=on",
+        "-device",
+        "e1000e,romfile=,netdev=net",
+        "-device",
+        "edu",
+        "-object",
+        memory,
+        "-device",
+        "ivshmem-plain,memdev=shared",
+        "-device",
+        "nvme,serial=lab,drive=disk",
+        "-device",
+        testdev,
+    ]
+}
 
 /// The memory of the lab's machine in MiB.
 const MEMORY: &str = "1024";
@@ -75,7 +87,8 @@ pub fn command(
     let processors = variant.processors.to_string();
     command.args(["-display", "none", "-smp", &processors, "-m", MEMORY]);
     command.args(architecture.machine);
-    command.arg("-drive").arg(disk.drive()).args(DEVICES);
+    command.arg("-drive").arg(disk.drive());
+    command.args(devices(variant.has_large_bars));
     command.arg("-kernel").arg(&ready.image);
     command.arg("-initrd").arg(initramfs);
     let mut parameters = format!(
@@ -169,6 +182,7 @@ mod tests {
         );
         let last = words.last().expect("parameters");
         assert!(last.contains("panic=-1") && last.contains("kvm_amd.npt=0"));
+        assert!(words.contains(&"pci-testdev,membar=2G".to_string()));
         let processors = words.iter().position(|word| word == "-smp");
         assert_eq!(words[processors.expect("a number") + 1], "1");
         assert!(

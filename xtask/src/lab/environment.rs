@@ -30,6 +30,9 @@ pub struct Variant {
     pub processors: u32,
     /// Parameters of the kernel.
     pub parameters: &'static str,
+    /// Whether ivshmem has a BAR of 16 MiB instead of 1 MiB, and pci-testdev
+    /// another one of 2 GiB, which can be mapped in huge pages.
+    pub has_large_bars: bool,
     /// Only tests with this text in their names exist.
     pub only: &'static str,
 }
@@ -39,6 +42,7 @@ impl Variant {
     pub const USUAL: Self = Self {
         processors: 1,
         parameters: "",
+        has_large_bars: false,
         only: "",
     };
 }
@@ -83,7 +87,7 @@ pub struct Recipe {
 }
 
 /// All environments, in the order of reports.
-pub const ENVIRONMENTS: [Environment; 10] = [
+pub const ENVIRONMENTS: [Environment; 11] = [
     Environment::new("host", Kernel::Host),
     Environment::new("debian-6.1", packaged("6.1")),
     Environment::new("debian-6.12", packaged("6.12")).with_guest(),
@@ -103,11 +107,20 @@ pub const ENVIRONMENTS: [Environment; 10] = [
         .with_guest()
         .with_confidential_guest()
         .with_selftests(),
+    // Huge pages.
+    Environment::new("lab-7.3-private-mmio-large-bars", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            has_large_bars: true,
+            only: "backing_fd",
+            ..Variant::USUAL
+        }),
     // Shadow pages instead of KVM's newer MMU.
     Environment::new("lab-7.3-private-mmio-no-tdp-mmu", PRIVATE_MMIO)
         .with_selftests()
         .with_variant(Variant {
             parameters: "kvm.tdp_mmu=0",
+            has_large_bars: true,
             only: "backing_fd",
             ..Variant::USUAL
         }),
@@ -116,6 +129,7 @@ pub const ENVIRONMENTS: [Environment; 10] = [
         .with_selftests()
         .with_variant(Variant {
             parameters: "kvm_amd.npt=0",
+            has_large_bars: true,
             only: "backing_fd",
             ..Variant::USUAL
         }),
