@@ -71,6 +71,10 @@ pub(super) fn a_file_cannot_be_read_written_or_resized(
         let result = subject.file_call(file.as_fd(), call);
         same(&format!("{call:?}"), result, EINVAL)?;
     }
+    for call in [FileCall::ReadAt, FileCall::WriteAt] {
+        let result = subject.file_call(file.as_fd(), call);
+        same(&format!("{call:?}"), result, Err(Errno(libc::ESPIPE)))?;
+    }
     Ok(())
 }
 

@@ -231,10 +231,12 @@ fn host_offset(random: &mut Random) -> u64 {
 fn call(random: &mut Random) -> FileCall {
     const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
     const PUNCH: i32 = KEEP | libc::FALLOC_FL_PUNCH_HOLE;
-    match random.below(10) {
+    match random.below(12) {
         0 => FileCall::Read,
         1 => FileCall::Write,
-        2 => FileCall::Truncate(random.of(&[0, 4096, 1 << 40])),
+        2 => FileCall::ReadAt,
+        3 => FileCall::WriteAt,
+        4 => FileCall::Truncate(random.of(&[0, 4096, 1 << 40])),
         _ => FileCall::Allocate {
             mode: random.of(&[
                 PUNCH,

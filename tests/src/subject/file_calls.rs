@@ -55,6 +55,8 @@ pub(super) fn call(file: BorrowedFd<'_>, call: FileCall) -> Result<(), Errno> {
         match call {
             FileCall::Read => libc::read(fd, one, 1),
             FileCall::Write => libc::write(fd, one, 1),
+            FileCall::ReadAt => libc::pread(fd, one, 1, 0),
+            FileCall::WriteAt => libc::pwrite(fd, one, 1, 0),
             FileCall::Truncate(size) => libc::ftruncate(fd, size) as isize,
             FileCall::Allocate { mode, offset, len } => {
                 libc::fallocate(fd, mode, offset, len) as isize

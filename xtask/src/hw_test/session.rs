@@ -193,6 +193,7 @@ mod tests {
     #[test]
     fn a_program_that_talks_forever_is_ended_and_fails() {
         let limits = TimeLimits {
+            test: Duration::from_secs(10),
             whole: Duration::from_secs(1),
             ..SHORT
         };

@@ -16,10 +16,14 @@ use crate::vm::errno::Errno;
 /// A system call on a guest_memfd's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileCall {
-    /// `read`. `pread` is ESPIPE instead: the file has no positions.
+    /// `read`.
     Read,
-    /// `write`; `pwrite` is ESPIPE.
+    /// `write`.
     Write,
+    /// `pread`.
+    ReadAt,
+    /// `pwrite`.
+    WriteAt,
     /// `ftruncate` to a size in bytes.
     Truncate(i64),
     /// `fallocate`.
@@ -54,6 +58,8 @@ impl SimVm {
         match call {
             // guest_memfd has no such file operations.
             FileCall::Read | FileCall::Write | FileCall::Truncate(_) => Err(Errno::EINVAL),
+            // Neither has it positions.
+            FileCall::ReadAt | FileCall::WriteAt => Err(Errno(libc::ESPIPE)),
             FileCall::Allocate { mode, offset, len } => allocate(file, mode, offset, len),
         }
     }
@@ -70,7 +76,11 @@ impl SimVm {
         size: u64,
         sharing: Sharing,
     ) -> Result<GuestMemfdMapping, Errno> {
-        let flags = self.state().guest_memfd(file)?.1;
+        let (end, flags) = {
+            let state = self.state();
+            let (file, flags) = state.guest_memfd(file)?;
+            (file.size, flags)
+        };
         // `mmap` checks the numbers before it calls the file.
         if size == 0 || offset % PAGE != 0 {
             return Err(Errno::EINVAL);
@@ -81,9 +91,13 @@ impl SimVm {
         if sharing == Sharing::Private {
             return Err(Errno::EINVAL);
         }
-        // Pages that are not initially shared are private: every access faults.
-        let touchable = flags.contains(GuestMemfdFlags::INIT_SHARED);
-        GuestMemfdMapping::new(file, offset, size, touchable)
+        // Pages that are not initially shared are private: every access faults, as
+        // beyond the end of the file.
+        let offset = match flags.contains(GuestMemfdFlags::INIT_SHARED) {
+            true => offset,
+            false => end,
+        };
+        GuestMemfdMapping::new(file, offset, size)
     }
 }
 

@@ -168,6 +168,32 @@ impl SimConfig {
         }
     }
 
+    /// `KVM_CHECK_EXTENSION` on `/dev/kvm`. Some capabilities differ from those of a
+    /// VM, as no VM limits them.
+    pub fn device_extension(&self, capability: u32) -> i32 {
+        let number = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+        match capability {
+            KVM_CAP_MULTI_ADDRESS_SPACE => 1 + i32::from(self.smm),
+            KVM_CAP_MEMORY_ATTRIBUTES if self.has_attributes() => number(MEMORY_ATTRIBUTE_PRIVATE),
+            KVM_CAP_GUEST_MEMFD => self.knows_guest_memfd().into(),
+            KVM_CAP_GUEST_MEMFD_FLAGS if self.kernel >= KernelVersion::V6_18 => {
+                number(GuestMemfdFlags::all().bits())
+            }
+            _ => self.check_extension(capability),
+        }
+    }
+
+    /// The type of a VM by its number, if this kernel makes such VMs.
+    pub(super) fn vm_type_of(&self, number: u64) -> Option<VmType> {
+        let made = |bit: i32| self.vm_types() & bit != 0;
+        match number {
+            // Kernels that do not list types have this one.
+            0 => Some(VmType::Plain),
+            1 if made(1 << 1) => Some(VmType::SwProtected),
+            _ => None,
+        }
+    }
+
     /// The types of VM that this kernel makes, one bit each.
     fn vm_types(&self) -> i32 {
         let private = self.has_attributes() && self.two_dimensional_paging;

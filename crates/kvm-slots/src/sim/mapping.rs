@@ -21,18 +21,10 @@ unsafe impl Send for GuestMemfdMapping {}
 unsafe impl Sync for GuestMemfdMapping {}
 
 impl GuestMemfdMapping {
-    pub(super) fn new(
-        file: BorrowedFd<'_>,
-        offset: u64,
-        size: u64,
-        touchable: bool,
-    ) -> Result<Self, Errno> {
+    pub(super) fn new(file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Self, Errno> {
         let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
         let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        let protection = match touchable {
-            true => libc::PROT_READ | libc::PROT_WRITE,
-            false => libc::PROT_NONE,
-        };
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
         let (fd, shared) = (file.as_raw_fd(), libc::MAP_SHARED);
         // SAFETY: a new mapping at an address that the kernel chooses replaces no
         // other.
@@ -43,8 +35,8 @@ impl GuestMemfdMapping {
         }
     }
 
-    /// The host virtual address of the first byte. An access to private pages faults
-    /// (SIGSEGV; on a real guest_memfd SIGBUS).
+    /// The host virtual address of the first byte. An access to private pages, or
+    /// beyond the end of the file, is SIGBUS.
     pub fn address(&self) -> u64 {
         self.start.as_ptr().expose_provenance() as u64
     }

@@ -49,6 +49,16 @@ impl SimVm {
         }
     }
 
+    /// `KVM_CREATE_VM` on the kernel of `config`: a VM of the type with this number,
+    /// whatever `config.vm_type` is.
+    ///
+    /// # Errors
+    /// EINVAL for a type that is not in `KVM_CAP_VM_TYPES`.
+    pub fn create(config: SimConfig, vm_type: u64) -> Result<Self, Errno> {
+        let vm_type = config.vm_type_of(vm_type).ok_or(Errno::EINVAL)?;
+        Ok(Self::new(SimConfig { vm_type, ..config }))
+    }
+
     /// The simulated kernel and VM.
     pub fn config(&self) -> &SimConfig {
         &self.config

@@ -111,6 +111,73 @@ fn a_file_that_is_no_guest_memfd_of_the_vm_takes_no_call() {
 }
 
 #[test]
+fn a_file_without_positions_is_neither_read_nor_written_at_one() {
+    let guest = Guest::new(plain());
+    let file = guest
+        .vm()
+        .create_guest_memfd(PAGE, GuestMemfdFlags::empty())
+        .unwrap();
+    let call = |call| guest.vm().file_call(file.as_fd(), call);
+    for (no_positions, no_operation) in [
+        (FileCall::ReadAt, FileCall::Read),
+        (FileCall::WriteAt, FileCall::Write),
+    ] {
+        assert_eq!(call(no_positions), Err(Errno(libc::ESPIPE)));
+        assert_eq!(call(no_operation), EINVAL);
+    }
+}
+
+/// The signal that ends a process in which one byte of a mapping is read.
+fn signal_of_a_load(address: u64) -> i32 {
+    // SAFETY: the child makes only calls that are safe after a fork.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork failed"),
+        0 => {
+            let address = usize::try_from(address).unwrap_or(0);
+            let byte: *const u8 = std::ptr::with_exposed_provenance(address);
+            // SAFETY: resets the actions of two signals, which then end this
+            // process, as may the load from mapped memory of the test.
+            unsafe {
+                libc::signal(libc::SIGBUS, libc::SIG_DFL);
+                libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+                libc::_exit(byte.read_volatile().into())
+            }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for the child; `status` is writable.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            match libc::WIFSIGNALED(status) {
+                true => libc::WTERMSIG(status),
+                false => 0,
+            }
+        }
+    }
+}
+
+#[test]
+fn the_hosts_access_to_a_private_page_or_beyond_the_end_is_sigbus() {
+    let guest = Guest::new(plain());
+    for (flags, at, signal) in [
+        (GuestMemfdFlags::all(), 0, 0),
+        (GuestMemfdFlags::all(), PAGE, libc::SIGBUS),
+        (GuestMemfdFlags::MMAP, 0, libc::SIGBUS),
+        (GuestMemfdFlags::MMAP, PAGE, libc::SIGBUS),
+    ] {
+        let file = guest.vm().create_guest_memfd(PAGE, flags).unwrap();
+        let mapping = guest
+            .vm()
+            .map_file(file.as_fd(), 0, 2 * PAGE, Sharing::Shared);
+        let address = mapping.as_ref().unwrap().address();
+        assert_eq!(
+            signal_of_a_load(address + at),
+            signal,
+            "{flags:?} + {at:#x}"
+        );
+    }
+}
+
+#[test]
 fn a_guest_memfd_of_a_private_vm_is_mapped_and_not_touched() {
     let guest = Guest::new(private_vm(KernelVersion::V7_3));
     let vm = guest.vm();

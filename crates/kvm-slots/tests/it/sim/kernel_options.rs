@@ -10,9 +10,15 @@ use common::PAGE;
 use common::guest::{Guest, MMIO};
 use common::pages::Pages;
 use common::region::{EINVAL, Guestless, page, private_vm};
-use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
-use kvm_slots::sim::{KernelVersion, PreFault, SimConfig};
+use kvm_bindings::{
+    KVM_CAP_GUEST_MEMFD, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MULTI_ADDRESS_SPACE,
+    KVM_CAP_NR_MEMSLOTS, KVM_CAP_PRE_FAULT_MEMORY, KVM_CAP_VM_TYPES,
+};
+use kvm_slots::sim::{KernelVersion, PreFault, SimConfig, SimVm, VmType};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
+
+/// Since Linux 6.18.
+const KVM_CAP_GUEST_MEMFD_FLAGS: u32 = 244;
 
 fn released() -> SimConfig {
     SimConfig::released(KernelVersion::V7_3)
@@ -27,6 +33,51 @@ fn pre_fault(guest: &Guest, gpa: u64, pages: u64) -> (Result<(), Errno>, u64) {
     let result = guest.vm().pre_fault(&mut range);
     assert_eq!(range.gpa + range.size, gpa + pages * PAGE);
     (result, range.size / PAGE)
+}
+
+#[test]
+fn a_kernel_makes_the_types_of_vm_that_it_lists_and_no_others() {
+    let listed = |config: &SimConfig| config.device_extension(KVM_CAP_VM_TYPES);
+    for (config, types) in [
+        (SimConfig::released(KernelVersion::V6_1), 0),
+        (released(), 1),
+        (private_vm(KernelVersion::V6_12), 3),
+        (private_vm(KernelVersion::V7_3), 3),
+    ] {
+        assert_eq!(listed(&config), types, "{config}");
+        for number in (0..64).chain([1 << 32, u64::MAX]) {
+            let made = SimVm::create(config, number);
+            // 6.1 lists no types, and makes plain VMs.
+            let is_made = number == 0 || (number < 31 && types & (1 << number) != 0);
+            assert_eq!(made.is_ok(), is_made, "{config}: {number}");
+            if let Ok(vm) = made {
+                let attributes = vm.check_extension(KVM_CAP_MEMORY_ATTRIBUTES);
+                assert_eq!(attributes != 0, number == 1, "{config}: {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_device_answers_for_vms_of_every_type() {
+    let private = private_vm(KernelVersion::V7_3);
+    let old = private_vm(KernelVersion::V6_12);
+    // The configuration names one type of VM, which must make no difference.
+    for vm_type in [VmType::Plain, VmType::SwProtected] {
+        for (config, capability, answer) in [
+            (private, KVM_CAP_MEMORY_ATTRIBUTES, 8),
+            (released(), KVM_CAP_MEMORY_ATTRIBUTES, 0),
+            (private, KVM_CAP_GUEST_MEMFD_FLAGS, 3),
+            (old, KVM_CAP_GUEST_MEMFD_FLAGS, 0),
+            (old, KVM_CAP_GUEST_MEMFD, 1),
+            (private, KVM_CAP_MULTI_ADDRESS_SPACE, 2),
+            (private, KVM_CAP_NR_MEMSLOTS, 32764),
+        ] {
+            let config = SimConfig { vm_type, ..config };
+            let answered = config.device_extension(capability);
+            assert_eq!(answered, answer, "{config}: {capability}");
+        }
+    }
 }
 
 #[test]
