@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Reads what the kernel logs while a program runs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
+
+const PATH: &str = "/dev/kmsg";
 
 /// The kernel's log, from the moment of opening it.
 #[derive(Debug)]
@@ -15,7 +17,6 @@ impl KernelLog {
     /// # Errors
     /// It cannot be opened.
     pub fn open() -> Result<Self, String> {
-        const PATH: &str = "/dev/kmsg";
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         let opened = options.open(PATH).and_then(|mut file| {
@@ -48,6 +49,29 @@ impl KernelLog {
                 Err(error) => return Err(format!("the kernel's log: {error}")),
             }
         }
+    }
+}
+
+/// Whether messages are read once, and only those since the opening.
+///
+/// # Errors
+/// One is missing, or an older one is read. The log may not be writable.
+pub fn reads_news_only() -> Result<(), String> {
+    let say = |text: &str| {
+        let written = fs::write(PATH, format!("hw-tests: {text}\n"));
+        written.map_err(|e| format!("{PATH}: {e}"))
+    };
+    say("before the opening")?;
+    let mut log = KernelLog::open()?;
+    say("after the opening")?;
+    let first = log.news()?;
+    let second = log.news()?;
+    let is_as_due = first.contains("hw-tests: after the opening\n")
+        && !first.contains("before the opening")
+        && !second.contains("hw-tests:");
+    match is_as_due {
+        true => Ok(()),
+        false => Err(format!("read {first:?}, then {second:?}")),
     }
 }
 

@@ -72,6 +72,8 @@ pub enum Selftest {
     Program(&'static Program),
     /// The list has every program, and the other way round.
     List,
+    /// The kernel's log is read as it must be to judge a program.
+    Log,
     /// Stands for the programs of a suite where there are none.
     Suite(&'static str),
 }
@@ -82,6 +84,7 @@ impl Selftest {
         match self {
             Self::Program(program) => format!("selftest::{}", program.name()),
             Self::List => "selftest::every_program_of_the_build_is_listed".into(),
+            Self::Log => "selftest::the_kernels_log_is_read_from_its_opening_on".into(),
             Self::Suite(suite) => format!("selftest::{suite}"),
         }
     }
@@ -92,7 +95,7 @@ impl Selftest {
             // One that is not run is reported as such everywhere.
             Self::Program(program) if matches!(program.plan, Plan::NotRun(_)) => &[],
             Self::Program(program) => program.needs,
-            Self::List | Self::Suite(_) => &[Need::Selftests],
+            Self::List | Self::Log | Self::Suite(_) => &[Need::Selftests],
         }
     }
 
@@ -114,6 +117,7 @@ impl Selftest {
                     false => Err(faults.join("; ")),
                 }
             }
+            Self::Log => kmsg::reads_news_only().map(|()| Ended::Passed),
             // Its need is not met where this test exists.
             Self::Suite(suite) => Err(format!("{FOLDER} has appeared, with {suite}")),
         }
@@ -133,8 +137,9 @@ pub fn all() -> Vec<Selftest> {
     };
     let programs = list::PROGRAMS.iter().copied().flatten();
     let programs = programs.filter(is_selected).map(Selftest::Program);
-    let list = (selection != Selection::None).then_some(Selftest::List);
-    programs.chain(list).collect()
+    let own = [Selftest::List, Selftest::Log].into_iter();
+    let own = own.filter(|_| selection != Selection::None);
+    programs.chain(own).collect()
 }
 
 /// Why this machine has no programs, if it has none.

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::report::{Environment, Status};
+use super::report::{Environment, Outcome, Status};
 use crate::lab::environment::COMPARED;
 
 /// How the names of these tests start.
@@ -14,6 +14,13 @@ const START: &str = "selftest::";
 /// Whether a test is one of the kernel's own selftests.
 pub fn is_selftest(name: &str) -> bool {
     name.starts_with(START)
+}
+
+/// Whether an environment has selftests, and not only stand-ins that say why it
+/// has none.
+pub fn has_selftests(environment: &Environment) -> bool {
+    let ran = |outcome: &Outcome| is_selftest(&outcome.name) && outcome.status != Status::Skip;
+    environment.tests.iter().any(ran)
 }
 
 /// The selftests on two kernels.
@@ -37,9 +44,12 @@ pub struct Compared {
 }
 
 impl Comparison {
-    /// The comparison, if both environments ran.
+    /// The comparison, if both environments ran and have selftests.
     pub fn of(environments: &[Environment]) -> Option<Self> {
-        let find = |name: &str| environments.iter().find(|other| other.name == name);
+        let find = |name: &str| {
+            let mut found = environments.iter().filter(|other| other.name == name);
+            found.find(|environment| has_selftests(environment))
+        };
         let [without, with] = COMPARED.map(find);
         let both = [without?, with?];
         let mut tests: Vec<Compared> = Vec::new();
@@ -114,6 +124,10 @@ mod tests {
         let fault = comparison.fault().expect("one regressed");
         assert!(fault.starts_with("passes on lab-7.3 and fails on lab-7.3-private-mmio:"));
         assert_eq!(Comparison::of(&report.environments[..1]), None);
+        let mut environments = report.environments;
+        environments[1].tests.truncate(1);
+        environments[1].tests[0].status = Status::Skip;
+        assert_eq!(Comparison::of(&environments), None, "only a stand-in");
         assert_eq!(examples::report().comparison, None);
     }
 }

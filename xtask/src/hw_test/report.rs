@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::compare::{Comparison, is_selftest};
+use super::compare::{Comparison, has_selftests};
 use crate::lab::disk::{Disk, Written};
 
 /// The results of a whole run.
@@ -152,9 +152,8 @@ impl Report {
 
     /// The environments in which selftests of the kernel ran.
     pub fn with_selftests(&self) -> Vec<&Environment> {
-        let ran = |outcome: &Outcome| is_selftest(&outcome.name) && outcome.status != Status::Skip;
         let environments = self.environments.iter();
-        environments.filter(|e| e.tests.iter().any(ran)).collect()
+        environments.filter(|e| has_selftests(e)).collect()
     }
 
     /// The reasons of a status, each with its environments and tests.
