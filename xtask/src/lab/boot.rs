@@ -48,8 +48,9 @@ fn devices(has_large_bars: bool) -> [&'static str; 14] {
     ]
 }
 
-/// The memory of the lab's machine in MiB.
-const MEMORY: &str = "1024";
+/// The memory of the lab's machine in MiB. One of the kernel's selftests gives
+/// its guest 1 GiB.
+const MEMORY: &str = "2560";
 
 /// What to run, and where the first serial port is connected.
 #[derive(Clone, Copy, Debug)]

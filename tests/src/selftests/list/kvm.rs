@@ -4,9 +4,6 @@
 use super::{Program, program};
 use crate::selftests::settings::Setting;
 
-/// Why programs are not run that use 1 GiB, whatever their arguments.
-const MEMORY: &str = "it writes to 1 GiB, which is all that the lab's machine has";
-
 /// Why idle pages cannot always be tracked.
 const IDLE_BITS: &str = "the bitmap of idle pages lacks the last pages of a machine whose memory \
     does not end at a multiple of 64 pages, as the lab's";
@@ -49,7 +46,7 @@ pub static PROGRAMS: [Program; 110] = [
     program("kvm/dirty_log_perf_test")
         .with(&["-b", "16M", "-v", "1"])
         .quick(),
-    program("kvm/dirty_log_test").not_run(MEMORY),
+    program("kvm/dirty_log_test").with(&["-i", "4", "-I", "50"]),
     program("kvm/guest_memfd_test").quick(),
     program("kvm/guest_print_test"),
     program("kvm/hardware_disable_test")
@@ -65,7 +62,8 @@ pub static PROGRAMS: [Program; 110] = [
         .with(&["-i", "50", "-b", "4M", "-v", "1"])
         .quick(),
     program("kvm/memslot_perf_test").with(&["-l", "1", "-s", "64", "-t", "600"]),
-    program("kvm/mmu_stress_test").not_run(MEMORY),
+    program("kvm/mmu_stress_test")
+        .not_run("it writes to 1 GiB several times, whatever its arguments: minutes of emulation"),
     program("kvm/pre_fault_memory_test").quick(),
     program("kvm/rseq_test"),
     program("kvm/set_memory_region_test").quick(),
