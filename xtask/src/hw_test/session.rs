@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::follow::{Ending, Event, Follower, message};
+use super::libtest::Translator;
 use super::report::Environment;
 use crate::lab::{boot, cache};
 
@@ -48,6 +49,22 @@ pub fn on_host(
     limits: TimeLimits,
 ) -> Result<Environment, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let (follower, ending) = run(name, &mut command, message, limits)?;
+    Ok(follower.finish(&ending, None))
+}
+
+/// Runs a test program of Cargo's on this machine.
+///
+/// # Errors
+/// It cannot be started.
+pub fn libtest(
+    name: &str,
+    mut command: Command,
+    mut translator: Translator,
+    limits: TimeLimits,
+) -> Result<Environment, String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let message = |line: &str| translator.message(line);
     let (follower, ending) = run(name, &mut command, message, limits)?;
     Ok(follower.finish(&ending, None))
 }
