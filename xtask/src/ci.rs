@@ -89,15 +89,16 @@ pub fn run() -> Result<(), String> {
     hardware_tests()
 }
 
-/// The hardware tests, on this machine and on the lab kernels that have
-/// everything. A fresh machine may lack the tools or the kernels, and a package
+/// The hardware tests, on this machine, on the simulated KVM and on the lab
+/// kernels that have everything. A fresh machine may lack the tools or the kernels, and a package
 /// archive to get them from. That is reported and is not a failure; a failing
 /// test is.
 fn hardware_tests() -> Result<(), String> {
     if let Err(error) = lab::doctor::install() {
         eprintln!("xtask: lab: its tools cannot be installed: {error}");
     }
-    hw_test::run_where_possible(&["host", "lab-7.3", "lab-7.3-private-mmio"], KERNEL_BUILD)
+    let names = ["host", "simulated", "lab-7.3", "lab-7.3-private-mmio"];
+    hw_test::run_where_possible(&names, KERNEL_BUILD)
 }
 
 /// Installs tools that a fresh toolchain may lack.

@@ -38,8 +38,9 @@ enum Command {
     Ci,
     /// Run the hardware tests and print a table of tests and environments.
     ///
-    /// The environments are this machine (`host`) and the lab's kernels: see
-    /// `cargo xtask lab list`. Missing kernels are downloaded or built first.
+    /// The environments are this machine (`host`), the simulated KVM
+    /// (`simulated`) and the lab's kernels: see `cargo xtask lab list`. Missing
+    /// kernels are downloaded or built first.
     HwTest {
         /// Run in this environment, and fail if it is not available. Can be
         /// repeated. Default: every available environment.
@@ -57,7 +58,8 @@ enum Command {
         #[arg(long, value_name = "TEXT", default_value = "")]
         only: String,
         /// Which of the kernel's own selftests to run on the lab's own kernels.
-        /// `quick` takes a minute. Kernels that are slow run no others.
+        /// `quick` takes a minute. Kernels that are slow run no others. `none`
+        /// leaves out the simulated KVM, which runs a few that take seconds.
         #[arg(long, value_name = "WHICH", default_value = "all")]
         selftests: hw_test::Selftests,
         /// Write the report to this file instead of target/hw-test/report.html.

@@ -127,14 +127,27 @@ pub fn build_static_program(package: &str, name: &str, target: &str) -> Result<P
     build(package, name, "release", &mut command)
 }
 
+/// Builds a test program of a package and returns its path.
+pub fn build_test(package: &str, name: &str, offline: bool) -> Result<PathBuf, String> {
+    let mut command = Command::new(cargo());
+    command.args(["test", "--no-run", "-p", package, "--test", name]);
+    command.args(offline.then_some("--offline"));
+    executable(&format!("the test {name} of {package}"), &mut command)
+}
+
 fn build(
     package: &str,
     name: &str,
     profile: &str,
     command: &mut Command,
 ) -> Result<PathBuf, String> {
-    eprintln!("xtask: building {name}");
     command.args(["build", "--profile", profile, "-p", package, "--bin", name]);
+    executable(name, command)
+}
+
+/// Runs a build and returns the path of its program.
+fn executable(name: &str, command: &mut Command) -> Result<PathBuf, String> {
+    eprintln!("xtask: building {name}");
     command.args(["--message-format", "json-render-diagnostics"]);
     let command = command.current_dir(root()).stderr(Stdio::inherit());
     let output = command.output().map_err(|e| format!("cargo: {e}"))?;

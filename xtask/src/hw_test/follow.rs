@@ -32,6 +32,12 @@ pub enum Event {
     Note(String),
 }
 
+/// The message of a line. Lines of other programs are ignored. A garbled line of
+/// the test program shows up as a missing result.
+pub fn message(line: &str) -> Option<Value> {
+    serde_json::from_str(line.trim()).ok()
+}
+
 /// The state of the test program's run.
 #[derive(Clone, Debug)]
 pub struct Follower {
@@ -64,10 +70,8 @@ impl Follower {
         }
     }
 
-    /// Reads a line. Lines of other programs are ignored. A garbled line of the
-    /// test program shows up as a missing result.
-    pub fn line(&mut self, line: &str) -> Option<Event> {
-        let line: Value = serde_json::from_str(line.trim()).ok()?;
+    /// Takes a message of the test program.
+    pub fn message(&mut self, line: Value) -> Option<Event> {
         let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_string);
         if let Some(release) = text("init") {
             self.kernel.clone_from(&release);
@@ -192,7 +196,7 @@ mod tests {
     fn follow(lines: &[&str]) -> Follower {
         let mut follower = Follower::new("lab");
         for line in lines {
-            follower.line(line);
+            message(line).and_then(|message| follower.message(message));
         }
         follower
     }
@@ -299,10 +303,10 @@ mod tests {
     fn noise_between_the_lines_is_ignored() {
         let mut follower = Follower::new("lab");
         for line in ALL {
-            assert_eq!(follower.line("random: crng init done"), None);
-            assert_eq!(follower.line("{\"half\":"), None);
-            assert_eq!(follower.line("[1,2]"), None);
-            follower.line(&format!("{line}\r"));
+            assert_eq!(message("random: crng init done"), None);
+            assert_eq!(message("{\"half\":"), None);
+            assert_eq!(follower.message(json!([1, 2])), None);
+            message(&format!("{line}\r")).and_then(|message| follower.message(message));
         }
         assert!(follower.finish(&Ending::Closed, None).is_good());
     }

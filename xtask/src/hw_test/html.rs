@@ -49,13 +49,12 @@ fn write_page(
 ) -> std::fmt::Result {
     writeln!(to, "<h1>Hardware tests</h1>")?;
     write_environments(report, to)?;
-    let all: Vec<&Environment> = report.environments.iter().collect();
     let (selftests, own): (Vec<&str>, Vec<&str>) = report
         .test_names()
         .into_iter()
         .partition(|name| is_selftest(name));
     if !own.is_empty() || selftests.is_empty() {
-        write_table("Tests", &all, &own, to)?;
+        write_table("Tests", &report.with_own_tests(), &own, to)?;
     }
     let with_selftests = report.with_selftests();
     if !with_selftests.is_empty() {

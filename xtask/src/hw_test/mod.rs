@@ -4,8 +4,10 @@
 mod compare;
 mod follow;
 mod html;
+mod libtest;
 mod report;
 mod session;
+mod simulated;
 mod table;
 
 use std::fs;
@@ -23,7 +25,7 @@ use crate::lab::boot::{self, Console};
 use crate::lab::disk::Disk;
 use crate::lab::doctor;
 use crate::lab::environment::{Environment, Kernel, X86_64, select};
-use crate::lab::{self, Bootable, guest};
+use crate::lab::{self, Bootable, Preloaded, guest};
 use crate::shell::{build_program, build_static_program};
 use report::{Report, Unavailable};
 use session::TimeLimits;
@@ -145,6 +147,12 @@ enum Job {
         console: PathBuf,
         selftests: Selftests,
     },
+    Simulated {
+        name: &'static str,
+        line: &'static str,
+        tests: simulated::Tests,
+        programs: Preloaded,
+    },
 }
 
 /// Prepares the environments. Returns those that are not available, with the
@@ -157,8 +165,8 @@ fn jobs(
     folder: &Path,
 ) -> Result<(Vec<Job>, Vec<Unavailable>), String> {
     let (mut jobs, mut unavailable) = (Vec::new(), Vec::new());
-    let is_booted = |environment: &&Environment| environment.kernel != Kernel::Host;
-    let booted: Vec<Environment> = environments.iter().filter(is_booted).copied().collect();
+    let booted = environments.iter().filter(|e| e.is_booted());
+    let booted: Vec<Environment> = booted.copied().collect();
     let carried = match booted.is_empty() {
         true => Err("not wanted".to_string()),
         false => doctor::can_boot(&X86_64).and_then(|()| {
@@ -166,7 +174,7 @@ fn jobs(
             Ok((program, build_static_program("vmm", "vmm", X86_64.target)?))
         }),
     };
-    if booted.len() < environments.len() {
+    if environments.iter().any(|e| e.kernel == Kernel::Host) {
         // The program that is built for the lab also runs here.
         let (program, vmm) = match carried.clone() {
             Ok(programs) => programs,
@@ -177,12 +185,33 @@ fn jobs(
         };
         jobs.push(Job::Host { program, vmm });
     }
+    let with_selftests = options.selftests != Selftests::None;
+    for environment in environments.iter().filter(|_| with_selftests) {
+        let Kernel::Simulated(recipe) = environment.kernel else {
+            continue;
+        };
+        let (name, line) = (environment.name, recipe.line);
+        let tests = simulated::Tests::build(&options.only, options.offline)?;
+        let made = || lab::preloaded(*environment, recipe, network, limit);
+        match tests.any().and_then(|()| made()) {
+            Ok(programs) => jobs.push(Job::Simulated {
+                name,
+                line,
+                tests,
+                programs,
+            }),
+            Err(reason) => unavailable.push(Unavailable {
+                name: name.into(),
+                reason,
+            }),
+        }
+    }
     let made = match &carried {
         Ok((program, vmm)) => {
             let payload = lab::Payload::Tests {
                 program,
                 vmm,
-                selftests: options.selftests != Selftests::None,
+                selftests: with_selftests,
             };
             lab::make_bootable(&booted, &payload, network, limit)
         }
@@ -246,6 +275,12 @@ fn run_job(job: &Job, options: &HwTestOptions) -> Result<report::Environment, St
             command.arg("--boot").arg(vmm).args(guest::fetched());
             session::on_host("host", command, TimeLimits::USUAL)
         }
+        Job::Simulated {
+            name,
+            line,
+            tests,
+            programs,
+        } => tests.run(name, line, programs),
         Job::Booted {
             bootable,
             console,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::compare::{Comparison, has_selftests};
+use super::compare::{Comparison, has_selftests, is_selftest};
 use crate::lab::disk::{Disk, Written};
 
 /// The results of a whole run.
@@ -148,6 +148,15 @@ impl Report {
             }
         }
         names
+    }
+
+    /// The environments other than those that have only selftests of the kernel.
+    pub fn with_own_tests(&self) -> Vec<&Environment> {
+        let is_own = |outcome: &Outcome| !is_selftest(&outcome.name);
+        let environments = self.environments.iter();
+        environments
+            .filter(|e| e.tests.is_empty() || e.tests.iter().any(is_own))
+            .collect()
     }
 
     /// The environments in which selftests of the kernel ran.

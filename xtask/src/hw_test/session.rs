@@ -9,7 +9,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::follow::{Ending, Event, Follower};
+use serde_json::Value;
+
+use super::follow::{Ending, Event, Follower, message};
+use super::libtest::Translator;
 use super::report::Environment;
 use crate::lab::{boot, cache};
 
@@ -46,7 +49,23 @@ pub fn on_host(
     limits: TimeLimits,
 ) -> Result<Environment, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let (follower, ending) = run(name, &mut command, limits)?;
+    let (follower, ending) = run(name, &mut command, message, limits)?;
+    Ok(follower.finish(&ending, None))
+}
+
+/// Runs a test program of Cargo's on this machine.
+///
+/// # Errors
+/// It cannot be started.
+pub fn libtest(
+    name: &str,
+    mut command: Command,
+    mut translator: Translator,
+    limits: TimeLimits,
+) -> Result<Environment, String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let message = |line: &str| translator.message(line);
+    let (follower, ending) = run(name, &mut command, message, limits)?;
     Ok(follower.finish(&ending, None))
 }
 
@@ -64,7 +83,7 @@ pub fn booted(
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
     command.stderr(file);
-    let (follower, ending) = run(name, command, limits)?;
+    let (follower, ending) = run(name, command, message, limits)?;
     let said = fs::read(&complaints).unwrap_or_default();
     let mut log = File::options().create(true).append(true).open(console);
     let added = log.as_mut().map(|log| log.write_all(&said));
@@ -85,6 +104,7 @@ pub fn booted(
 fn run(
     name: &str,
     command: &mut Command,
+    mut message: impl FnMut(&str) -> Option<Value>,
     limits: TimeLimits,
 ) -> Result<(Follower, Ending), String> {
     let start = Instant::now();
@@ -101,7 +121,7 @@ fn run(
         let left = limits.whole.saturating_sub(start.elapsed());
         match lines.recv_timeout(now.min(left)) {
             Ok(line) => {
-                if let Some(event) = follower.line(&line) {
+                if let Some(event) = message(&line).and_then(|it| follower.message(it)) {
                     show(name, start, &event);
                 }
             }
@@ -170,7 +190,7 @@ mod tests {
     fn shell(script: &str, limits: TimeLimits) -> Environment {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped());
-        let (follower, ending) = run("it", &mut command, limits).expect("sh starts");
+        let (follower, ending) = run("it", &mut command, message, limits).expect("sh starts");
         follower.finish(&ending, None)
     }
 

@@ -34,13 +34,12 @@ fn write_text(report: &Report, to: &mut String) -> std::fmt::Result {
     for missing in &report.unavailable {
         writeln!(to, "{}: not available: {}", missing.name, missing.reason)?;
     }
-    let all: Vec<&Environment> = report.environments.iter().collect();
     let (selftests, own): (Vec<&str>, Vec<&str>) = report
         .test_names()
         .into_iter()
         .partition(|name| is_selftest(name));
     if !own.is_empty() || selftests.is_empty() {
-        write_table("test", &all, &own, to)?;
+        write_table("test", &report.with_own_tests(), &own, to)?;
     }
     let with_selftests = report.with_selftests();
     if !with_selftests.is_empty() {
@@ -159,13 +158,18 @@ mod tests {
         let text = text(&report);
         let has =
             |line: &str| assert!(text.lines().any(|l| l.trim_end() == line), "{line}\n{text}");
-        has("test          host  lab-7.3  lab-7.3-private-mmio");
-        has("a_slot_moves  pass  -        -");
+        has("test          host");
+        has("a_slot_moves  pass");
         has("the kernel's own           lab-7.3  lab-7.3-private-mmio");
         has("selftest::kvm::debug_regs  pass     known");
         has("            known to fail  1        2");
         has("known to fail on lab-7.3, lab-7.3-private-mmio: the emulator's clock");
+        let own = report.environments[0].tests[0].clone();
+        report.environments[1].tests.push(own);
+        let text = super::text(&report);
+        assert!(text.contains("\ntest          host  lab-7.3\n"), "{text}");
         report.environments.remove(0);
+        report.environments[0].tests.pop();
         let text = super::text(&report);
         assert!(!text.contains("\ntest "), "no other tests ran:\n{text}");
         has(

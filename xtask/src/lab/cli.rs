@@ -124,10 +124,14 @@ fn list() -> Result<(), String> {
     Ok(())
 }
 
-/// The packages of an environment's kernel, if the kernel is in the cache.
+/// The packages of an environment's kernel, if the kernel or, if none is booted,
+/// its selftests are in the cache.
 fn made(root: &Path, environment: Environment) -> Option<String> {
     let manifest = Manifest::load(root, environment)?;
-    let place = manifest.kernel_place(root, &X86_64, environment);
+    let place = match environment.kernel {
+        Kernel::Simulated(recipe) => manifest.selftests_place(root, &X86_64, recipe),
+        _ => manifest.kernel_place(root, &X86_64, environment),
+    };
     place
         .is_ok_and(|place| place.exists())
         .then(|| manifest.origin())
@@ -143,11 +147,16 @@ fn build_named(names: &[String]) -> Result<(), String> {
     let guest = environments.iter().any(|e| e.has_guest).then_some(GUEST);
     let guest = guest.filter(|guest| !environments.contains(guest));
     for environment in environments.into_iter().chain(guest) {
-        if environment.kernel == Kernel::Host {
-            continue;
-        }
-        match lab.ready(environment) {
-            Ok(ready) => println!("{:<26} ready: {}", environment.name, ready.origin),
+        let origin = match environment.kernel {
+            Kernel::Host => continue,
+            Kernel::Simulated(recipe) => {
+                let programs = lab.preloaded(environment, recipe);
+                programs.map(|programs| programs.origin)
+            }
+            _ => lab.ready(environment).map(|ready| ready.origin),
+        };
+        match origin {
+            Ok(origin) => println!("{:<26} ready: {origin}", environment.name),
             Err(error) => {
                 println!("{:<26} {error}", environment.name);
                 failed.push(environment.name);
@@ -175,8 +184,8 @@ fn run_tests(name: &str, console: bool) -> Result<(), String> {
 
 fn shell(name: &str) -> Result<(), String> {
     let environment = find(name)?;
-    if environment.kernel == Kernel::Host {
-        return Err("the host is where you are".into());
+    if !environment.is_booted() {
+        return Err(format!("{name} is where you are"));
     }
     doctor::can_boot(&X86_64)?;
     let program = build_static_program("tests", "hw-tests", X86_64.target)?;

@@ -11,7 +11,7 @@ use super::apt::Network;
 use super::boot::{self, Console};
 use super::cache;
 use super::disk::Disk;
-use super::environment::{Kernel, X86_64, find};
+use super::environment::{X86_64, find};
 use super::{Payload, doctor, make_bootable};
 use crate::shell::{build_static_program, root};
 
@@ -54,8 +54,8 @@ fn boot(
     to: &mut impl Write,
 ) -> Result<(), String> {
     let environment = find(name)?;
-    if environment.kernel == Kernel::Host {
-        return Err("the host is where you are: run it here".into());
+    if !environment.is_booted() {
+        return Err(format!("{name} is where you are: run it here"));
     }
     doctor::can_boot(&X86_64)?;
     let payload = Payload::Command {

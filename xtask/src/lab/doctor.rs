@@ -147,6 +147,21 @@ pub fn can_boot(architecture: &Architecture) -> Result<(), String> {
     needs(&[Purpose::Booting])
 }
 
+/// Checks whether programs that are built from a kernel's source run on this
+/// machine and can be preloaded.
+///
+/// # Errors
+/// The reason why not.
+pub fn can_preload(architecture: &Architecture) -> Result<(), String> {
+    if std::env::consts::ARCH != architecture.rust {
+        return Err(wrong_machine(architecture));
+    }
+    match cfg!(target_env = "gnu") {
+        true => Ok(()),
+        false => Err("the library that is preloaded needs glibc".into()),
+    }
+}
+
 /// Checks whether an environment can be made. One in the cache needs none of
 /// this.
 ///
@@ -156,7 +171,7 @@ pub fn can_make(environment: Environment) -> Result<(), String> {
     match environment.kernel {
         Kernel::Host => Ok(()),
         Kernel::Packaged(_) => needs(&[Purpose::Fetching]),
-        Kernel::Built(_) => needs(&[Purpose::Fetching, Purpose::Building]),
+        Kernel::Built(_) | Kernel::Simulated(_) => needs(&[Purpose::Fetching, Purpose::Building]),
     }
 }
 

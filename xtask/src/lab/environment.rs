@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The list of environments. An environment is a kernel: a package, or source
-//! with a configuration and possibly patches. Guests of `vmm boot` are listed
-//! in the same way.
+//! with a configuration and possibly patches; or it is this machine, with its own
+//! KVM or the simulated one. Guests of `vmm boot` are listed in the same way.
 
 /// An environment for hardware tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub enum Kernel {
     Packaged(Selection),
     /// Built from Debian's source package.
     Built(Recipe),
+    /// This machine's own kernel, and the simulated KVM. The source has the
+    /// selftests that run on it.
+    Simulated(Recipe),
 }
 
 /// What is taken of Debian's packages of a kernel.
@@ -87,22 +90,13 @@ pub struct Recipe {
 }
 
 /// All environments, in the order of reports.
-pub const ENVIRONMENTS: [Environment; 11] = [
+pub const ENVIRONMENTS: [Environment; 12] = [
     Environment::new("host", Kernel::Host),
+    Environment::new("simulated", Kernel::Simulated(UNPATCHED)).with_selftests(),
     Environment::new("debian-6.1", packaged("6.1")),
     Environment::new("debian-6.12", packaged("6.12")).with_guest(),
     Environment::new("debian-7.3", packaged("7.3")).with_guest(),
-    Environment::new(
-        "lab-7.3",
-        Kernel::Built(Recipe {
-            line: "7.3",
-            configs: &["kernel-7.3.config"],
-            patches: &[],
-            suffix: "-lab",
-            modules: &[],
-        }),
-    )
-    .with_selftests(),
+    Environment::new("lab-7.3", Kernel::Built(UNPATCHED)).with_selftests(),
     Environment::new("lab-7.3-private-mmio", PRIVATE_MMIO)
         .with_guest()
         .with_confidential_guest()
@@ -165,6 +159,15 @@ pub const ENVIRONMENTS: [Environment; 11] = [
         .with_selftests()
     },
 ];
+
+/// Linux as it is.
+const UNPATCHED: Recipe = Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3.config"],
+    patches: &[],
+    suffix: "-lab",
+    modules: &[],
+};
 
 /// The patches of the kernels that have private MMIO.
 const PATCHES: [&str; 3] = ["kvm-fixes", "private-mmio", "confidential-host"];
@@ -248,6 +251,19 @@ impl Environment {
             has_guest: false,
             has_confidential_guest: false,
             has_selftests: false,
+        }
+    }
+
+    /// Whether a kernel is booted.
+    pub const fn is_booted(self) -> bool {
+        matches!(self.kernel, Kernel::Packaged(_) | Kernel::Built(_))
+    }
+
+    /// The recipe of the source that has its selftests.
+    pub const fn selftests(self) -> Option<Recipe> {
+        match self.kernel {
+            Kernel::Built(recipe) | Kernel::Simulated(recipe) if self.has_selftests => Some(recipe),
+            _ => None,
         }
     }
 
@@ -463,6 +479,17 @@ mod tests {
         let [without, with] = COMPARED.map(recipe);
         assert_eq!(without.line, with.line);
         assert!(without.patches.is_empty() && !with.patches.is_empty());
+    }
+
+    #[test]
+    fn the_selftests_on_the_simulated_kvm_are_those_of_linux_without_patches() {
+        let [simulated, without] = ["simulated", COMPARED[0]].map(|name| {
+            let environment = find(name).expect("it is known");
+            (environment.is_booted(), environment.selftests())
+        });
+        assert!(!simulated.0 && without.0);
+        assert!(simulated.1.is_some());
+        assert_eq!(simulated.1, without.1);
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub fn assemble(
         archive.folder("selftests");
         match &ready.selftests {
             Ok(folder) => {
-                for path in selftests::programs(folder)? {
+                for path in selftests::carried(folder)? {
                     let name = path.strip_prefix(folder).unwrap_or(&path).display();
                     let place = format!("selftests/{name}");
                     archive.folders_of(&place);

@@ -11,7 +11,7 @@ use super::build::Builder;
 use super::cache::files;
 use super::cache::{self, Cache};
 use super::doctor;
-use super::environment::{Architecture, CONFIDENTIAL_GUEST, Environment, Kernel};
+use super::environment::{Architecture, CONFIDENTIAL_GUEST, Environment, Kernel, Recipe};
 use super::manifest::Manifest;
 use super::modules;
 use super::packages::{self, Package};
@@ -38,6 +38,15 @@ pub struct Ready {
     pub selftests: Result<PathBuf, String>,
 }
 
+/// The selftests that run with a preloaded library.
+#[derive(Clone, Debug)]
+pub struct Preloaded {
+    /// Their folder.
+    pub folder: PathBuf,
+    /// The packages that they are made of, for display.
+    pub origin: String,
+}
+
 /// Why an environment is not available.
 #[derive(Debug)]
 enum Obstacle {
@@ -45,6 +54,13 @@ enum Obstacle {
     Parts(String),
     /// The packages are available but unusable.
     Making(String),
+}
+
+impl Obstacle {
+    fn reason(self) -> String {
+        let (Self::Parts(reason) | Self::Making(reason)) = self;
+        reason
+    }
 }
 
 /// Prepares environments.
@@ -67,10 +83,35 @@ impl Lab<'_> {
     /// # Errors
     /// The reason why it is not available.
     pub fn ready(&self, environment: Environment) -> Result<Ready, String> {
+        self.newest_or_last(environment, |manifest| self.make(environment, manifest))
+    }
+
+    /// Prepares the selftests that run with a preloaded library, from the same
+    /// packages, without a kernel.
+    ///
+    /// # Errors
+    /// The reason why they are not available.
+    pub fn preloaded(&self, environment: Environment, recipe: Recipe) -> Result<Preloaded, String> {
+        self.newest_or_last(environment, |manifest| {
+            let entry = self.selftests_entry(environment, recipe, manifest)?;
+            let stored = manifest.store(self.cache.root(), environment);
+            stored.map_err(Obstacle::Making)?;
+            Ok(Preloaded {
+                folder: selftests::preloaded(&entry),
+                origin: manifest.origin(),
+            })
+        })
+    }
+
+    fn newest_or_last<T>(
+        &self,
+        environment: Environment,
+        make: impl Fn(&Manifest) -> Result<T, Obstacle>,
+    ) -> Result<T, String> {
         let newest = self.apt.pick(|known| self.choose(environment, known));
         let newest = newest.map_err(Obstacle::Parts);
-        match newest.and_then(|manifest| self.make(environment, &manifest)) {
-            Ok(ready) => Ok(ready),
+        match newest.and_then(|manifest| make(&manifest)) {
+            Ok(made) => Ok(made),
             Err(Obstacle::Making(error)) => Err(error),
             Err(Obstacle::Parts(error)) => {
                 let Some(manifest) = Manifest::load(self.cache.root(), environment) else {
@@ -78,8 +119,7 @@ impl Lab<'_> {
                 };
                 eprintln!("xtask: lab: {}: {error}", environment.name);
                 eprintln!("xtask: lab: the packages of last time are used");
-                let ready = self.make(environment, &manifest);
-                ready.map_err(|(Obstacle::Parts(error) | Obstacle::Making(error))| error)
+                make(&manifest).map_err(Obstacle::reason)
             }
         }
     }
@@ -97,7 +137,7 @@ impl Lab<'_> {
         let kernel = match environment.kernel {
             Kernel::Host => return Err("the host is there without packages".into()),
             Kernel::Packaged(wanted) => packages::kernel(known, wanted.line, wanted.flavour)?,
-            Kernel::Built(recipe) => {
+            Kernel::Built(recipe) | Kernel::Simulated(recipe) => {
                 let name = format!("linux-source-{}", recipe.line);
                 vec![packages::newest(known, &name)?]
             }
@@ -120,7 +160,7 @@ impl Lab<'_> {
             &kernel,
             &manifest.kernel,
             |debs, to| match environment.kernel {
-                Kernel::Host => Err("the host needs no kernel".into()),
+                Kernel::Host | Kernel::Simulated(_) => Err("no kernel is booted".into()),
                 Kernel::Packaged(wanted) => unpack_kernel(debs, wanted.modules, to),
                 Kernel::Built(recipe) => {
                     self.builder
@@ -144,26 +184,31 @@ impl Lab<'_> {
     /// The selftests of an environment's kernel. An environment without them is
     /// usable nevertheless.
     fn selftests(&self, environment: Environment, manifest: &Manifest) -> Result<PathBuf, String> {
-        let recipe = match (environment.kernel, environment.has_selftests) {
-            (Kernel::Built(recipe), true) => recipe,
-            _ => return Err("selftests are built for the lab's own kernels only".into()),
-        };
-        let (root, architecture) = (self.cache.root(), self.architecture);
-        let made = || {
-            let place = manifest.selftests_place(root, architecture, recipe)?;
-            if !place.exists() {
-                doctor::can_build_selftests()?;
-            }
-            let filled = self.fill(environment, &place, &manifest.kernel, |debs, to| {
-                selftests::build(self.builder, self.cache, recipe, debs, to)
-            });
-            filled.map_err(|(Obstacle::Parts(error) | Obstacle::Making(error))| error)?;
-            Ok(place)
-        };
-        made().inspect_err(|error: &String| {
+        let only = "selftests are built for the lab's own kernels only";
+        let recipe = environment.selftests().ok_or(only)?;
+        let entry = self.selftests_entry(environment, recipe, manifest);
+        entry.map_err(Obstacle::reason).inspect_err(|error| {
             let name = environment.name;
             eprintln!("xtask: lab: {name}: its kernel's selftests are missing: {error}");
         })
+    }
+
+    /// The cache entry with the selftests of a source.
+    fn selftests_entry(
+        &self,
+        environment: Environment,
+        recipe: Recipe,
+        manifest: &Manifest,
+    ) -> Result<PathBuf, Obstacle> {
+        let place = manifest.selftests_place(self.cache.root(), self.architecture, recipe);
+        let place = place.map_err(Obstacle::Making)?;
+        if !place.exists() {
+            doctor::can_build_selftests().map_err(Obstacle::Parts)?;
+        }
+        self.fill(environment, &place, &manifest.kernel, |debs, to| {
+            selftests::build(self.builder, self.cache, recipe, debs, to)
+        })?;
+        Ok(place)
     }
 
     /// Fills an entry of the cache from packages, unless it exists.

@@ -63,7 +63,7 @@ impl Manifest {
     /// selection of modules.
     ///
     /// # Errors
-    /// One of the files cannot be read.
+    /// One of the files cannot be read, or there is no kernel to boot.
     pub fn kernel_place(
         &self,
         root: &Path,
@@ -73,7 +73,7 @@ impl Manifest {
         let inputs = match environment.kernel {
             Kernel::Built(recipe) => build::inputs(recipe)?,
             Kernel::Packaged(wanted) => vec![wanted.modules.join(" ").into_bytes()],
-            Kernel::Host => Vec::new(),
+            Kernel::Host | Kernel::Simulated(_) => return Err("no kernel is booted".into()),
         };
         let key = key(architecture, &self.kernel, &inputs);
         Ok(root.join("kernels").join(key))
@@ -103,7 +103,7 @@ impl Manifest {
     ) -> Vec<PathBuf> {
         let mut uses = vec![self.busybox_place(root, architecture)];
         uses.extend(self.kernel_place(root, architecture, environment));
-        if let (Kernel::Built(recipe), true) = (environment.kernel, environment.has_selftests) {
+        if let Some(recipe) = environment.selftests() {
             uses.extend(self.selftests_place(root, architecture, recipe));
         }
         for package in self.kernel.iter().chain([&self.busybox]) {
@@ -169,6 +169,20 @@ mod tests {
         assert_ne!(place("a", "lab-7.3"), place("b", "lab-7.3"));
         assert_ne!(place("a", "lab-7.3"), place("a", "debian-7.3"));
     }
+
+    #[test]
+    fn the_simulated_kvm_needs_no_kernel_and_the_selftests_of_the_unpatched_one() {
+        let root = Path::new("/root");
+        let uses = |name: &str| {
+            let environment = find(name).expect("it is known");
+            manifest("a").uses(root, &X86_64, environment)
+        };
+        let (simulated, unpatched) = (uses("simulated"), uses("lab-7.3"));
+        assert!(!simulated.iter().any(|p| p.starts_with("/root/kernels")));
+        assert!(simulated.iter().any(|p| p.starts_with("/root/selftests")));
+        assert!(simulated.iter().all(|path| unpatched.contains(path)));
+    }
+
     #[test]
     fn kernels_that_differ_by_their_configuration_share_their_selftests() {
         let root = Path::new("/root");

@@ -31,9 +31,10 @@ use boot::Console;
 use build::Builder;
 use cache::Cache;
 use disk::Disk;
-use environment::{Environment, GUEST, X86_64};
+use environment::{Environment, GUEST, Recipe, X86_64};
 use initramfs::Guest;
 pub use initramfs::Payload;
+pub use kernel::Preloaded;
 use kernel::{Lab, Ready};
 
 /// An environment that is ready to boot.
@@ -109,6 +110,23 @@ pub fn make_bootable(
         bootable(&lab, *environment, payload, guest.as_ref())
     });
     prepared.collect()
+}
+
+/// Prepares the selftests that run with a preloaded library on this machine.
+/// Building them may take `limit`.
+///
+/// # Errors
+/// The reason why they are not available.
+pub fn preloaded(
+    environment: Environment,
+    recipe: Recipe,
+    network: Network,
+    limit: Option<Duration>,
+) -> Result<Preloaded, String> {
+    doctor::can_preload(&X86_64)?;
+    let cache = Cache::open()?;
+    let apt = Apt::new(&cache, &X86_64, network);
+    lab(&cache, &apt, limit).preloaded(environment, recipe)
 }
 
 /// The guest for the environments that have one.
