@@ -130,8 +130,14 @@ impl Follower {
     pub fn finish(mut self, ending: &Ending, complaint: Option<&str>) -> Environment {
         let mut failure = complaint.map(|words| format!("the kernel says: {words}"));
         let cause = failure.clone().unwrap_or_else(|| self.cause(ending));
-        let announced = self.announced.take().unwrap_or_default();
-        if announced.is_empty() {
+        let announced = self.announced.take();
+        let is_idle = announced.as_ref().is_some_and(Vec::is_empty)
+            && self.end == Some(0)
+            && complaint.is_none();
+        let announced = announced.unwrap_or_default();
+        if is_idle {
+            failure = Some("no test has that text in its name".into());
+        } else if announced.is_empty() {
             failure = Some(format!("no test began: {cause}"));
         }
         let mut reached_end = self.end.is_some();
@@ -160,6 +166,7 @@ impl Follower {
             caps: self.caps,
             tests: self.tests,
             failure,
+            is_idle,
             notes: self.notes,
             console: None,
             written: self.written,
@@ -296,7 +303,9 @@ mod tests {
     fn no_test_at_all_is_a_failure() {
         let empty = r#"{"kernel":"7.3.4","caps":{},"tests":[]}"#;
         let environment = follow(&[empty, r#"{"end":0}"#]).finish(&Ending::Closed, None);
-        assert!(!environment.is_good());
+        assert!(!environment.is_good() && environment.is_idle);
+        let environment = follow(&[empty]).finish(&Ending::Closed, None);
+        assert!(!environment.is_good() && !environment.is_idle);
     }
 
     #[test]

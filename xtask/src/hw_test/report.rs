@@ -37,6 +37,9 @@ pub struct Environment {
     /// The failure of the environment itself, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Whether it had no test to run.
+    #[serde(skip)]
+    pub is_idle: bool,
     /// Remarks that are not failures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -130,8 +133,15 @@ impl Environment {
 }
 
 impl Report {
-    /// The report on environments that ran and others that did not.
-    pub fn new(environments: Vec<Environment>, unavailable: Vec<Unavailable>) -> Self {
+    /// The report on environments that ran and others that did not. One that had
+    /// no test to run counts among the latter.
+    pub fn new(environments: Vec<Environment>, mut unavailable: Vec<Unavailable>) -> Self {
+        let (idle, environments): (Vec<_>, Vec<_>) =
+            environments.into_iter().partition(|other| other.is_idle);
+        unavailable.extend(idle.into_iter().map(|environment| Unavailable {
+            name: environment.name,
+            reason: environment.failure.unwrap_or_default(),
+        }));
         Self {
             comparison: Comparison::of(&environments),
             environments,
@@ -242,6 +252,7 @@ pub mod examples {
             caps: json!({"GUEST_MEMFD": 1}),
             tests,
             failure: None,
+            is_idle: false,
             notes: Vec::new(),
             console: None,
             written: Vec::new(),
@@ -374,6 +385,25 @@ mod tests {
         assert_eq!(row["name"], "selftest::kvm::debug_regs");
         assert_eq!(row["statuses"], serde_json::json!(["pass", "known"]));
         assert_eq!(row["regressed"], true);
+    }
+
+    #[test]
+    fn an_environment_without_a_test_to_run_fails_only_if_it_was_named_or_is_the_last() {
+        let mut environments = examples::report().environments;
+        environments.truncate(1);
+        let idle = Environment {
+            name: "lab-7.3".into(),
+            tests: Vec::new(),
+            failure: Some("no test has that text in its name".into()),
+            is_idle: true,
+            ..environments[0].clone()
+        };
+        environments.push(idle.clone());
+        let report = Report::new(environments, Vec::new());
+        assert_eq!(report.verdict(&[]), Ok(()));
+        let named = report.verdict(&["lab-7.3".into()]);
+        assert!(named.is_err_and(|error| error.contains("no test has")));
+        assert!(Report::new(vec![idle], Vec::new()).verdict(&[]).is_err());
     }
 
     #[test]
