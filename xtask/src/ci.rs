@@ -90,14 +90,20 @@ pub fn run() -> Result<(), String> {
 }
 
 /// The hardware tests, on this machine, on the simulated KVM and on the lab
-/// kernels that have everything. A fresh machine may lack the tools or the kernels, and a package
-/// archive to get them from. That is reported and is not a failure; a failing
-/// test is.
+/// kernels that have everything. A fresh machine may lack the tools or the
+/// kernels, and a package archive to get them from. That is reported and is not
+/// a failure; a failing test is.
 fn hardware_tests() -> Result<(), String> {
     if let Err(error) = lab::doctor::install() {
         eprintln!("xtask: lab: its tools cannot be installed: {error}");
     }
-    let names = ["host", "simulated", "lab-7.3", "lab-7.3-private-mmio"];
+    let names = [
+        "host",
+        "simulated",
+        "lab-7.3",
+        "lab-7.3-private-mmio",
+        "lab-7.3-private-mmio-smp",
+    ];
     hw_test::run_where_possible(&names, KERNEL_BUILD)
 }
 
