@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::report::{Environment, Outcome, Status};
+use super::outcome::{Environment, Outcome, Status};
 use crate::lab::environment::COMPARED;
 
 /// How the names of these tests start.

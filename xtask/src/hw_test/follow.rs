@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::report::{Environment, Outcome, Status};
+use super::outcome::{Environment, Outcome, Status};
 use crate::lab::disk::Written;
 
 /// How the output ended.

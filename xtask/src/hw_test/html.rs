@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 
 use super::compare::{Comparison, is_selftest};
-use super::report::{Environment, Report, Status};
+use super::outcome::{Environment, Status};
+use super::report::Report;
 
 const HEAD: &str = "<!DOCTYPE html>
 <html lang=\"en\">

@@ -66,7 +66,7 @@ fn error(shown: &str) -> &str {
 mod tests {
     use super::*;
     use crate::hw_test::follow::{Ending, Follower};
-    use crate::hw_test::report::{Environment, Status};
+    use crate::hw_test::outcome::{Environment, Status};
 
     const LINES: [&str; 6] = [
         r#"{ "type": "suite", "event": "started", "test_count": 2 }"#,

@@ -5,6 +5,7 @@ mod compare;
 mod follow;
 mod html;
 mod libtest;
+mod outcome;
 mod report;
 mod session;
 mod simulated;
@@ -119,7 +120,7 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
         .html
         .clone()
         .unwrap_or_else(|| folder.join("report.html"));
-    let console = |environment: &report::Environment| {
+    let console = |environment: &outcome::Environment| {
         let path = environment.console.as_deref();
         path.map(boot::console).unwrap_or_default()
     };
@@ -236,7 +237,7 @@ fn jobs(
 
 /// Runs the jobs, as many at a time as there are processors. Returns the
 /// results in the jobs' order.
-fn run_jobs(jobs: Vec<Job>, options: &HwTestOptions) -> Result<Vec<report::Environment>, String> {
+fn run_jobs(jobs: Vec<Job>, options: &HwTestOptions) -> Result<Vec<outcome::Environment>, String> {
     let count = jobs.len();
     let workers = thread::available_parallelism()
         .map_or(1, usize::from)
@@ -262,7 +263,7 @@ fn run_jobs(jobs: Vec<Job>, options: &HwTestOptions) -> Result<Vec<report::Envir
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn run_job(job: &Job, options: &HwTestOptions) -> Result<report::Environment, String> {
+fn run_job(job: &Job, options: &HwTestOptions) -> Result<outcome::Environment, String> {
     let (ops, only) = (options.differential_ops, &options.only);
     match job {
         Job::Host { program, vmm } => {
@@ -294,7 +295,7 @@ fn run_job(job: &Job, options: &HwTestOptions) -> Result<report::Environment, St
                 path: console,
                 operations: ops.unwrap_or(EMULATED_OPS),
                 only: &only,
-                selftests: *selftests,
+                selftests: selftests.word(),
             };
             let mut command = bootable.command(to_file, &disk);
             let (name, limits) = (bootable.name(), TimeLimits::USUAL);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::follow::{Ending, Event, Follower, message};
 use super::libtest::Translator;
-use super::report::Environment;
+use super::outcome::Environment;
 use crate::lab::{boot, cache};
 
 /// Time limits.
@@ -174,7 +174,7 @@ fn lines_of(child: &mut Child) -> Receiver<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hw_test::report::Status;
+    use crate::hw_test::outcome::Status;
 
     const SHORT: TimeLimits = TimeLimits {
         begin: Duration::from_secs(5),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::libtest::Translator;
-use super::report::Environment;
+use super::outcome::Environment;
 use super::session::{self, TimeLimits};
 use crate::lab::Preloaded;
 use crate::shell;

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::compare::{Comparison, is_selftest};
-use super::report::{Environment, Report, Status};
+use super::outcome::{Environment, Status};
+use super::report::Report;
 
 /// The whole report for a terminal.
 pub fn text(report: &Report) -> String {

@@ -10,7 +10,6 @@ use super::cache;
 use super::disk::Disk;
 use super::environment::Architecture;
 use super::kernel::Ready;
-use crate::hw_test::Selftests;
 use crate::shell::root;
 
 /// The devices for the tests, each in an IOMMU group of its own: a network card
@@ -64,7 +63,7 @@ pub enum Console<'a> {
         /// Run only tests with this text in their names. No blanks.
         only: &'a str,
         /// Which of the kernel's own selftests are run.
-        selftests: Selftests,
+        selftests: &'a str,
     },
     /// Run a command. The console is written to this file, the command's output
     /// to standard output.
@@ -103,7 +102,6 @@ pub fn command(
             only,
             selftests,
         } => {
-            let selftests = selftests.word();
             parameters += &format!(" lab.operations={operations} lab.selftests={selftests}");
             if !only.is_empty() {
                 parameters += &format!(" lab.only={only}");
@@ -164,7 +162,7 @@ mod tests {
             path: place,
             operations: 7,
             only: "this",
-            selftests: Selftests::Quick,
+            selftests: "quick",
         };
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::create(&folder.path().join("disk")).expect("an image");
