@@ -45,10 +45,10 @@ impl Random {
 
 /// One operation. `slots` is the number of slots that tests may use.
 pub fn op(random: &mut Random, slots: u32) -> Op {
-    match random.below(106) {
+    match random.below(108) {
         0..34 => Op::Set(region(random, slots)),
-        100..104 => Op::Set(on_device(random, slots)),
-        104..106 => Op::Answering(!random.one_in(3)),
+        100..106 => Op::Set(on_device(random, slots)),
+        106..108 => Op::Answering(!random.one_in(3)),
         34..37 => Op::Create {
             at: random.index(FILES),
             size: file_size(random),
