@@ -35,7 +35,8 @@ pub enum AbiProfile {
     #[default]
     None,
     /// A file descriptor in `pad1` and an offset into the file in `pad2[0]`, with a
-    /// flag bit. A slot can have a part of the file.
+    /// flag bit. A slot can have a part of the file, which must be open for reading
+    /// and writing (EACCES).
     FdOffset {
         /// The flag bit, as the kernel defines it.
         flag: u32,

@@ -103,6 +103,11 @@ impl Files {
         self.by_host.get(&host).copied().ok_or(Errno::EINVAL)
     }
 
+    /// Whether a descriptor is open for reading and writing.
+    pub(super) fn is_read_write(fd: u32) -> bool {
+        host::is_read_write(i32::from_ne_bytes(fd.to_ne_bytes()))
+    }
+
     /// The file, unless it was released.
     pub(super) fn get(&self, id: FileId) -> Option<&SimFile> {
         self.files.get(&id).filter(|file| !file.is_released())

@@ -6,7 +6,7 @@
 //! to unmapped memory is EFAULT, as in KVM, and not a SIGSEGV of the simulation.
 
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
 use crate::vm::errno::Errno;
@@ -121,6 +121,14 @@ fn fallocate(file: &File, mode: i32, offset: i64, len: i64) -> Result<(), Errno>
         0 => Ok(()),
         _ => Err(Errno::last()),
     }
+}
+
+/// Whether a descriptor is open for reading and writing.
+pub(super) fn is_read_write(fd: RawFd) -> bool {
+    // SAFETY: `F_GETFL` takes no argument and accesses no memory. A number that is no
+    // descriptor is an error.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDWR
 }
 
 /// The identity of a file, independent of its descriptors.

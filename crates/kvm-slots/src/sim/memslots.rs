@@ -266,7 +266,15 @@ impl Memslots {
         // The RFCs' slot has the whole dma-buf.
         let whole = (offset, region.memory_size) == (0, file.size);
         let sliced = !by_patch || !matches!(config.abi, AbiProfile::RfcDmaBuf { .. });
-        if !fits || !is_inside(config, offset, region.memory_size, file) || !(whole || sliced) {
+        if !fits {
+            return Err(Errno::EINVAL);
+        }
+        // The patch maps devices read-write (`kvm_backing_fd_prepare`).
+        let by_offset = by_patch && matches!(config.abi, AbiProfile::FdOffset { .. });
+        if by_offset && !Files::is_read_write(fd) {
+            return Err(Errno::EACCES);
+        }
+        if !is_inside(config, offset, region.memory_size, file) || !(whole || sliced) {
             return Err(Errno::EINVAL);
         }
         let slot_file = SlotFile { id, offset, serves };

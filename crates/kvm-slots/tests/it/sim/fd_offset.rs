@@ -2,6 +2,9 @@
 //! The checks of a kernel with a device's file and an offset in the padding, enabled by a
 //! flag.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
 use crate::common;
 
 use common::region::{
@@ -11,8 +14,8 @@ use common::{ABI, HOST, PAGE};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
-use kvm_slots::AbiProfile;
 use kvm_slots::sim::{KernelVersion, SimConfig};
+use kvm_slots::{AbiProfile, Errno};
 
 type Region = kvm_userspace_memory_region2;
 
@@ -101,6 +104,23 @@ fn a_slice_is_whole_pages_inside_the_file() {
     };
     assert_eq!(vm.set(at(two, 3 * PAGE)), EINVAL);
     assert_eq!(vm.set(at(two, 2 * PAGE)), Ok(()));
+}
+
+#[test]
+fn a_file_that_is_not_open_for_reading_and_writing_is_eacces_before_its_size_is_looked_at() {
+    let vm = patched();
+    let file = vm.dma_buf(1);
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let read_only = File::options().read(true).open(&path).unwrap();
+    let write_only = File::options().write(true).open(&path).unwrap();
+    let region = device_page(0, 0, &file);
+    for other in [&read_only, &write_only] {
+        let pad1 = number(other);
+        let other = Region { pad1, ..region };
+        assert_eq!(vm.set(other), Err(Errno::EACCES));
+        assert_eq!(vm.set(at(other, PAGE)), Err(Errno::EACCES));
+    }
+    assert_eq!(vm.set(region), Ok(()));
 }
 
 #[test]
