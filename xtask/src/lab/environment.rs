@@ -105,6 +105,8 @@ pub const ENVIRONMENTS: [Environment; 12] = [
     Environment::new("lab-7.3-private-mmio-large-bars", PRIVATE_MMIO)
         .with_selftests()
         .with_variant(Variant {
+            // A guest can ask KVM to emulate an instruction.
+            parameters: "kvm.force_emulation_prefix=1",
             has_large_bars: true,
             only: "backing_fd",
             ..Variant::USUAL
