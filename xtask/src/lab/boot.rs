@@ -47,9 +47,9 @@ fn devices(has_large_bars: bool) -> [&'static str; 14] {
     ]
 }
 
-/// The memory of the lab's machine in MiB. One of the kernel's selftests gives
-/// its guest 1 GiB.
-const MEMORY: &str = "2560";
+/// The memory of the lab's machine in MiB. With 2560, two of seven runs of the
+/// tests that boot Linux with four vCPUs hung, for a reason that is not known.
+const MEMORY: &str = "1024";
 
 /// What to run, and where the first serial port is connected.
 #[derive(Clone, Copy, Debug)]
