@@ -26,8 +26,8 @@ pub fn excerpt(output: &str) -> String {
         .collect();
     let (early, late) = lines.split_at(lines.len().saturating_sub(LINES));
     let tells = |line: &&&str| line.starts_with("not ok") || line.starts_with("Random seed");
-    let told = early.iter().filter(tells).take(LINES);
-    let lines: Vec<String> = told.chain(late).map(|line| short(line)).collect();
+    let explaining = early.iter().filter(tells).take(LINES);
+    let lines: Vec<String> = explaining.chain(late).map(|line| short(line)).collect();
     match lines.is_empty() {
         true => "it printed nothing".into(),
         false => lines.join("\n"),

@@ -4,9 +4,8 @@
 
 use std::fmt::Write as _;
 
-use super::compare::{Comparison, is_selftest};
 use super::outcome::{Environment, Status};
-use super::report::Report;
+use super::report::{Report, Table};
 
 const HEAD: &str = "<!DOCTYPE html>
 <html lang=\"en\">
@@ -50,23 +49,13 @@ fn write_page(
 ) -> std::fmt::Result {
     writeln!(to, "<h1>Hardware tests</h1>")?;
     write_environments(report, to)?;
-    let (selftests, own): (Vec<&str>, Vec<&str>) = report
-        .test_names()
-        .into_iter()
-        .partition(|name| is_selftest(name));
-    if !own.is_empty() || selftests.is_empty() {
-        write_table("Tests", &report.with_own_tests(), &own, to)?;
+    if let Some(table) = report.own_tests() {
+        write_table("Tests", &table, to)?;
     }
-    let with_selftests = report.with_selftests();
-    if !with_selftests.is_empty() {
-        write_table(
-            "The kernel's own selftests",
-            &with_selftests,
-            &selftests,
-            to,
-        )?;
+    if let Some(table) = report.selftests() {
+        write_table("The kernel's own selftests", &table, to)?;
     }
-    if let Some(fault) = report.comparison.as_ref().and_then(Comparison::fault) {
+    if let Some(fault) = report.regression() {
         writeln!(to, "<p class=\"fail\">{}</p>", escape(&fault))?;
     }
     write_failures(report, console, to)?;
@@ -111,12 +100,11 @@ fn write_environments(report: &Report, to: &mut String) -> std::fmt::Result {
     writeln!(to, "</table></div>")
 }
 
-fn write_table(
-    title: &str,
-    environments: &[&Environment],
-    names: &[&str],
-    to: &mut String,
-) -> std::fmt::Result {
+fn write_table(title: &str, table: &Table<'_>, to: &mut String) -> std::fmt::Result {
+    let Table {
+        environments,
+        names,
+    } = table;
     writeln!(
         to,
         "<h2>{title}</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>test"

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::follow;
+
 /// Translates the lines of a test program, which runs one test at a time.
 #[derive(Debug)]
 pub struct Translator {
@@ -28,7 +30,7 @@ impl Translator {
 
     /// The message of a line, if it has one.
     pub fn message(&mut self, line: &str) -> Option<Value> {
-        let line: Value = serde_json::from_str(line.trim()).ok()?;
+        let line = follow::message(line)?;
         let text = |key: &str| line.get(key).and_then(Value::as_str);
         let event = text("event")?;
         if text("type")? == "suite" {

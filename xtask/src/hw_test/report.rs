@@ -20,6 +20,15 @@ pub struct Report {
     pub comparison: Option<Comparison>,
 }
 
+/// What a table of tests shows.
+#[derive(Clone, Debug)]
+pub struct Table<'a> {
+    /// The environments: its columns.
+    pub environments: Vec<&'a Environment>,
+    /// The names of the tests: its rows.
+    pub names: Vec<&'a str>,
+}
+
 /// An environment that is not available.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unavailable {
@@ -57,19 +66,38 @@ impl Report {
         names
     }
 
-    /// The environments other than those that have only selftests of the kernel.
-    pub fn with_own_tests(&self) -> Vec<&Environment> {
+    /// The project's own tests, in the environments that do not have only selftests
+    /// of the kernel. `None` if only selftests were run.
+    pub fn own_tests(&self) -> Option<Table<'_>> {
         let is_own = |outcome: &Outcome| !is_selftest(&outcome.name);
         let environments = self.environments.iter();
-        environments
+        let environments = environments
             .filter(|e| e.tests.is_empty() || e.tests.iter().any(is_own))
-            .collect()
+            .collect();
+        let all = self.test_names();
+        let names: Vec<&str> = all.iter().copied().filter(|n| !is_selftest(n)).collect();
+        (!names.is_empty() || all.is_empty()).then_some(Table {
+            environments,
+            names,
+        })
     }
 
-    /// The environments in which selftests of the kernel ran.
-    pub fn with_selftests(&self) -> Vec<&Environment> {
+    /// The kernel's selftests, in the environments in which some ran, if there are
+    /// any.
+    pub fn selftests(&self) -> Option<Table<'_>> {
         let environments = self.environments.iter();
-        environments.filter(|e| has_selftests(e)).collect()
+        let environments: Vec<_> = environments.filter(|e| has_selftests(e)).collect();
+        let mut names = self.test_names();
+        names.retain(|name| is_selftest(name));
+        (!environments.is_empty()).then_some(Table {
+            environments,
+            names,
+        })
+    }
+
+    /// The selftests that fail only with this project's patches, if there are any.
+    pub fn regression(&self) -> Option<String> {
+        self.comparison.as_ref()?.fault()
     }
 
     /// The reasons of a status, each with its environments and tests.
@@ -109,7 +137,7 @@ impl Report {
                 faults.push(format!("{}: {failure}", environment.name));
             }
         }
-        faults.extend(self.comparison.as_ref().and_then(Comparison::fault));
+        faults.extend(self.regression());
         for missing in &self.unavailable {
             if required.contains(&missing.name) {
                 faults.push(format!(

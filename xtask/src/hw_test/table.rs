@@ -3,9 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::compare::{Comparison, is_selftest};
-use super::outcome::{Environment, Status};
-use super::report::Report;
+use super::outcome::Status;
+use super::report::{Report, Table};
 
 /// The whole report for a terminal.
 pub fn text(report: &Report) -> String {
@@ -35,21 +34,16 @@ fn write_text(report: &Report, to: &mut String) -> std::fmt::Result {
     for missing in &report.unavailable {
         writeln!(to, "{}: not available: {}", missing.name, missing.reason)?;
     }
-    let (selftests, own): (Vec<&str>, Vec<&str>) = report
-        .test_names()
-        .into_iter()
-        .partition(|name| is_selftest(name));
-    if !own.is_empty() || selftests.is_empty() {
-        write_table("test", &report.with_own_tests(), &own, to)?;
+    if let Some(table) = report.own_tests() {
+        write_table("test", &table, to)?;
     }
-    let with_selftests = report.with_selftests();
-    if !with_selftests.is_empty() {
-        write_table("the kernel's own", &with_selftests, &selftests, to)?;
+    if let Some(table) = report.selftests() {
+        write_table("the kernel's own", &table, to)?;
     }
     write_reasons(report, Status::Skip, "skipped", to)?;
     write_reasons(report, Status::Known, "known to fail", to)?;
     write_reasons(report, Status::Fail, "FAILED", to)?;
-    if let Some(fault) = report.comparison.as_ref().and_then(Comparison::fault) {
+    if let Some(fault) = report.regression() {
         writeln!(to, "\nFAILED: {fault}")?;
     }
     for environment in &report.environments {
@@ -80,12 +74,11 @@ fn write_reasons(report: &Report, status: Status, word: &str, to: &mut String) -
     Ok(())
 }
 
-fn write_table(
-    title: &str,
-    environments: &[&Environment],
-    names: &[&str],
-    to: &mut String,
-) -> std::fmt::Result {
+fn write_table(title: &str, table: &Table<'_>, to: &mut String) -> std::fmt::Result {
+    let Table {
+        environments,
+        names,
+    } = table;
     let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
     let wide = longest.max(title.len());
     write!(to, "\n{title:<wide$}")?;

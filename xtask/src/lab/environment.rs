@@ -162,7 +162,7 @@ pub const ENVIRONMENTS: [Environment; 12] = [
     },
 ];
 
-/// Linux as it is.
+/// The kernel without patches.
 const UNPATCHED: Recipe = Recipe {
     line: "7.3",
     configs: &["kernel-7.3.config"],

@@ -43,7 +43,7 @@ pub fn patch_contents(recipe: Recipe) -> Result<Vec<Vec<u8>>, String> {
     patches(recipe).into_iter().map(read).collect()
 }
 
-/// The folder of what goes into a lab kernel.
+/// The folder of the configurations, patches and scripts of lab kernels.
 pub fn lab_folder() -> PathBuf {
     root().join("xtask").join("lab")
 }
