@@ -3,11 +3,9 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::shell::{Step, capture, cargo, root, run_all, succeeds};
+use crate::shell::{Step, cargo, has_standard_library, root, run_all, succeeds};
 use crate::standalone;
 use crate::tidy::{self, rust_files};
 use crate::{TEST_FEATURES, test_steps};
@@ -141,10 +139,7 @@ fn clippy(selection: &[&str]) -> Step {
 /// Checks the whole workspace for another architecture, without linking. If its
 /// standard library cannot be installed, the step is skipped with a message.
 fn other_target(target: &str) -> Option<Step> {
-    if !has_target(target) {
-        succeeds("rustup", &["target", "add", target]);
-    }
-    if !has_target(target) {
+    if !has_standard_library(target) {
         eprintln!(
             "xtask: {target}: SKIPPED: its standard library cannot be installed: \
              rustup target add {target}"
@@ -154,14 +149,6 @@ fn other_target(target: &str) -> Option<Step> {
     let check = Step::cargo(target, &["check", "--workspace", "--all-targets"]);
     let check = check.with(&TEST_FEATURES).with(&["--target", target]);
     Some(check.env("RUSTFLAGS", "-D warnings"))
-}
-
-/// Whether the toolchain has the target's standard library.
-fn has_target(target: &str) -> bool {
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--print", "target-libdir", "--target", target]);
-    let folder = capture(rustc.current_dir(root()));
-    folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
 }
 
 /// The libraries with the oldest toolchain that they support. If it cannot be

@@ -46,6 +46,9 @@ enum Command {
         /// repeated. Default: every available environment.
         #[arg(long, value_name = "NAME")]
         env: Vec<String>,
+        /// Run only in environments of this architecture.
+        #[arg(long, value_name = "ARCH", value_parser = architecture)]
+        arch: Option<&'static str>,
         /// Write the results to this file as JSON.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::HwTest {
             env,
+            arch,
             json,
             differential_ops,
             only,
@@ -126,6 +130,7 @@ fn main() -> ExitCode {
             offline,
         } => hw_test::run(&hw_test::HwTestOptions {
             names: env,
+            architecture: arch,
             json,
             html,
             offline,
@@ -147,6 +152,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// An architecture by Rust's name or Debian's.
+fn architecture(name: &str) -> Result<&'static str, String> {
+    let known = lab::architecture::ARCHITECTURES;
+    let found = known.iter().find(|a| [a.rust, a.debian].contains(&name));
+    found.map(|found| found.rust).ok_or_else(|| {
+        let known = known.map(|other| other.rust).join(", ");
+        format!("there are: {known}")
+    })
 }
 
 /// The features that only tests need.

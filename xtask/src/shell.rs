@@ -103,6 +103,18 @@ pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
+/// Whether the toolchain has a target's standard library, which rustup installs
+/// if it can.
+pub fn has_standard_library(triple: &str) -> bool {
+    let is_there = || {
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--print", "target-libdir", "--target", triple]);
+        let folder = capture(rustc.current_dir(root()));
+        folder.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
+    };
+    is_there() || (succeeds("rustup", &["target", "add", triple]) && is_there())
+}
+
 /// Builds a program of the workspace for release and returns its path.
 pub fn build_program(package: &str, name: &str) -> Result<PathBuf, String> {
     build(package, name, "release", &mut Command::new(cargo()))
@@ -113,12 +125,39 @@ pub fn build_benchmark(package: &str, name: &str) -> Result<PathBuf, String> {
     build(package, name, "bench", &mut Command::new(cargo()))
 }
 
+/// A target of the compiler.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub triple: &'static str,
+    /// The program that links for it on another architecture's machine.
+    pub linker: &'static str,
+    /// The package that contains the linker.
+    pub linker_package: &'static str,
+}
+
+impl Target {
+    /// Whether this machine's own compiler links for it.
+    pub fn is_native(&self) -> bool {
+        self.triple.split('-').next() == Some(std::env::consts::ARCH)
+    }
+
+    /// The variable with which Cargo is told the linker.
+    fn linker_variable(&self) -> String {
+        let name = self.triple.to_uppercase().replace('-', "_");
+        format!("CARGO_TARGET_{name}_LINKER")
+    }
+}
+
 /// The same for a target, linked statically, so that it runs without libraries.
-pub fn build_static_program(package: &str, name: &str, target: &str) -> Result<PathBuf, String> {
+pub fn build_static_program(package: &str, name: &str, target: &Target) -> Result<PathBuf, String> {
     let mut command = Command::new(cargo());
     // With an explicit target, the flags do not apply to build scripts and
     // macros.
-    command.env("CARGO_BUILD_TARGET", target);
+    command.env("CARGO_BUILD_TARGET", target.triple);
+    if !target.is_native() {
+        command.env(target.linker_variable(), target.linker);
+    }
     command.env(
         "RUSTFLAGS",
         "-C target-feature=+crt-static -C strip=debuginfo",

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::lab::architecture::X86_64;
 use crate::lab::command;
-use crate::lab::environment::X86_64;
 use crate::shell::build_static_program;
 
 /// The environment with all paths.
@@ -31,7 +31,7 @@ pub fn table() -> String {
 
 fn measured() -> Result<String, String> {
     eprintln!("xtask: timing a guest's accesses to devices in {ENVIRONMENT}");
-    let program = build_static_program("tests", "hw-tests", X86_64.target)?;
+    let program = build_static_program("tests", "hw-tests", &X86_64.target)?;
     let words = ["hw-tests", "--access-costs"];
     let files = [("bin/hw-tests", program.as_path())];
     let printed = command::output(ENVIRONMENT, &files, &words, &[])?;

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::line;
+use crate::lab::architecture::X86_64;
 use crate::lab::command;
-use crate::lab::environment::X86_64;
 use crate::shell::build_static_program;
 
 /// The environment with all ways, and one whose kernel maps a BAR in pages of
@@ -63,7 +63,7 @@ const COSTS: [(&str, &str, f64); 6] = [
 
 /// The tables, or the reason why there are none.
 pub fn table() -> String {
-    let program = build_static_program("tests", "hw-tests", X86_64.target);
+    let program = build_static_program("tests", "hw-tests", &X86_64.target);
     let table = |environment| {
         let title = format!(
             "Giving the guest a BAR of a newly opened device, under emulation, in {environment}: \

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::{line, wrapped};
 use crate::lab::apt::Network;
+use crate::lab::architecture::X86_64;
 use crate::lab::command;
-use crate::lab::environment::{GUEST, X86_64};
+use crate::lab::environment::GUEST;
 use crate::lab::guest;
 use crate::shell::{build_static_program, capture};
 
@@ -46,9 +47,9 @@ pub fn table() -> String {
 }
 
 fn measured() -> Result<String, String> {
-    let [strace, qemu] = [installed("strace")?, installed(X86_64.qemu)?];
-    let tests = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
+    let [strace, qemu] = [installed("strace")?, installed(X86_64.qemu.0)?];
+    let tests = build_static_program("tests", "hw-tests", &X86_64.target)?;
+    let vmm = build_static_program("vmm", "vmm", &X86_64.target)?;
     eprintln!("xtask: tracing a boot on this machine");
     let (place, printed) = match on_the_host(&tests, &vmm, &strace, &qemu) {
         Ok(printed) => ("On this machine".to_string(), printed),

@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use super::{line, wrapped};
+use crate::lab::architecture::X86_64;
 use crate::lab::command;
-use crate::lab::environment::X86_64;
 use crate::shell::build_static_program;
 
 /// The environment with all ways of access.
@@ -30,8 +30,8 @@ pub fn table() -> String {
 
 fn measured() -> Result<String, String> {
     eprintln!("xtask: timing a guest's reads of its disk in {ENVIRONMENT}");
-    let tests = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
+    let tests = build_static_program("tests", "hw-tests", &X86_64.target)?;
+    let vmm = build_static_program("vmm", "vmm", &X86_64.target)?;
     let files = [
         ("bin/hw-tests", tests.as_path()),
         ("bin/vmm", vmm.as_path()),

@@ -22,12 +22,12 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::lab::apt::Network;
+use crate::lab::architecture::Architecture;
 use crate::lab::boot::{self, Console};
 use crate::lab::disk::Disk;
-use crate::lab::doctor;
-use crate::lab::environment::{Environment, Kernel, X86_64, select};
-use crate::lab::{self, Bootable, Preloaded, guest};
-use crate::shell::{build_program, build_static_program};
+use crate::lab::environment::{Environment, Kernel, select};
+use crate::lab::{self, Bootable, Preloaded, Programs, guest};
+use crate::shell::build_program;
 use report::{Report, Unavailable};
 use session::TimeLimits;
 
@@ -36,6 +36,8 @@ use session::TimeLimits;
 pub struct HwTestOptions {
     /// The names of the environments. If empty, the default ones.
     pub names: Vec<String>,
+    /// Only environments of this architecture, by Rust's name of it.
+    pub architecture: Option<&'static str>,
     /// The file for the results as JSON.
     pub json: Option<PathBuf>,
     /// The file for the results as an HTML page.
@@ -107,6 +109,7 @@ pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String>
 fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report, String> {
     let start = Instant::now();
     let environments = select(&options.names)?;
+    let environments = of_architecture(environments, options.architecture)?;
     let folder = lab::boot::results_folder()?;
     let network = match options.offline {
         true => Network::Offline,
@@ -136,13 +139,25 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
     Ok(report)
 }
 
+/// The environments of an architecture, or all.
+fn of_architecture(
+    mut environments: Vec<Environment>,
+    architecture: Option<&str>,
+) -> Result<Vec<Environment>, String> {
+    let Some(architecture) = architecture else {
+        return Ok(environments);
+    };
+    environments.retain(|environment| environment.runs_on() == architecture);
+    match environments.is_empty() {
+        true => Err(format!("none of these environments is of {architecture}")),
+        false => Ok(environments),
+    }
+}
+
 /// One environment, ready to run.
 #[derive(Debug)]
 enum Job {
-    Host {
-        program: PathBuf,
-        vmm: PathBuf,
-    },
+    Host(Programs),
     Booted {
         bootable: Box<Bootable>,
         console: PathBuf,
@@ -168,23 +183,23 @@ fn jobs(
     let (mut jobs, mut unavailable) = (Vec::new(), Vec::new());
     let booted = environments.iter().filter(|e| e.is_booted());
     let booted: Vec<Environment> = booted.copied().collect();
-    let carried = match booted.is_empty() {
-        true => Err("not wanted".to_string()),
-        false => doctor::can_boot(&X86_64).and_then(|()| {
-            let program = build_static_program("tests", "hw-tests", X86_64.target)?;
-            Ok((program, build_static_program("vmm", "vmm", X86_64.target)?))
-        }),
-    };
+    let mut carried: Vec<(&Architecture, Result<Programs, String>)> = Vec::new();
+    for Environment { architecture, .. } in &booted {
+        if !carried.iter().any(|(other, _)| other == architecture) {
+            carried.push((architecture, Programs::build(architecture)));
+        }
+    }
     if environments.iter().any(|e| e.kernel == Kernel::Host) {
-        // The program that is built for the lab also runs here.
-        let (program, vmm) = match carried.clone() {
-            Ok(programs) => programs,
-            Err(_) => (
-                build_program("tests", "hw-tests")?,
-                build_program("vmm", "vmm")?,
-            ),
+        // The programs that are built for the lab also run here.
+        let native = carried.iter().find(|(other, _)| other.is_native());
+        let programs = match native {
+            Some((_, Ok(programs))) => programs.clone(),
+            _ => Programs {
+                tests: build_program("tests", "hw-tests")?,
+                vmm: build_program("vmm", "vmm")?,
+            },
         };
-        jobs.push(Job::Host { program, vmm });
+        jobs.push(Job::Host(programs));
     }
     let with_selftests = options.selftests != Selftests::None;
     for environment in environments.iter().filter(|_| with_selftests) {
@@ -207,24 +222,25 @@ fn jobs(
             }),
         }
     }
-    let made = match &carried {
-        Ok((program, vmm)) => {
-            let payload = lab::Payload::Tests {
-                program,
-                vmm,
-                selftests: with_selftests,
-            };
-            lab::make_bootable(&booted, &payload, network, limit)
-        }
-        Err(error) => booted.iter().map(|_| Err(error.clone())).collect(),
-    };
-    for (environment, made) in booted.iter().zip(made) {
+    let mut made = Vec::new();
+    for (architecture, programs) in &carried {
+        let own = booted.iter().filter(|e| e.architecture == *architecture);
+        let own: Vec<Environment> = own.copied().collect();
+        let bootable = match programs {
+            Ok(programs) => {
+                lab::make_bootable(&own, &programs.payload(with_selftests), network, limit)
+            }
+            Err(error) => own.iter().map(|_| Err(error.clone())).collect(),
+        };
+        made.extend(own.into_iter().zip(bootable));
+    }
+    for (environment, made) in made {
         let console = folder.join(format!("{}.console.log", environment.name));
         match made {
             Ok(bootable) => jobs.push(Job::Booted {
                 bootable: Box::new(bootable),
                 console,
-                selftests: options.selftests.on(*environment),
+                selftests: options.selftests.on(environment),
             }),
             Err(reason) => unavailable.push(Unavailable {
                 name: environment.name.into(),
@@ -266,14 +282,17 @@ fn run_jobs(jobs: Vec<Job>, options: &HwTestOptions) -> Result<Vec<outcome::Envi
 fn run_job(job: &Job, options: &HwTestOptions) -> Result<outcome::Environment, String> {
     let (ops, only) = (options.differential_ops, &options.only);
     match job {
-        Job::Host { program, vmm } => {
+        Job::Host(programs) => {
             let ops = ops.map(|n| ["--differential-ops".into(), n.to_string()]);
-            let mut command = Command::new(program);
+            let mut command = Command::new(&programs.tests);
             command
                 .args(ops.into_iter().flatten())
                 .args(["--only", only])
                 .args(["--selftests", options.selftests.word()]);
-            command.arg("--boot").arg(vmm).args(guest::fetched());
+            command
+                .arg("--boot")
+                .arg(&programs.vmm)
+                .args(guest::fetched());
             session::on_host("host", command, TimeLimits::USUAL)
         }
         Job::Simulated {

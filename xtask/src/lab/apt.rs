@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::architecture::Architecture;
 use super::cache::{self, Cache};
-use super::environment::Architecture;
 use super::packages::{self, Package};
 use crate::shell;
 
@@ -58,7 +58,7 @@ pub enum Network {
 #[derive(Debug)]
 pub struct Apt<'a> {
     cache: &'a Cache,
-    architecture: &'a Architecture,
+    architecture: &'static Architecture,
     network: Network,
     known: OnceCell<Result<Index, String>>,
 }
@@ -73,13 +73,18 @@ struct Index {
 
 impl<'a> Apt<'a> {
     /// Prepares apt. It is not called before its packages are needed.
-    pub fn new(cache: &'a Cache, architecture: &'a Architecture, network: Network) -> Self {
+    pub fn new(cache: &'a Cache, architecture: &'static Architecture, network: Network) -> Self {
         Self {
             cache,
             architecture,
             network,
             known: OnceCell::new(),
         }
+    }
+
+    /// The architecture of its packages.
+    pub fn architecture(&self) -> &'static Architecture {
+        self.architecture
     }
 
     /// Picks from the packages that apt knows. On failure, the error includes
@@ -130,8 +135,14 @@ impl<'a> Apt<'a> {
         Ok(place)
     }
 
+    /// The folder of the architecture's indexes.
+    fn folder(&self) -> Result<PathBuf, String> {
+        self.cache
+            .folder(&format!("apt/{}", self.architecture.debian))
+    }
+
     fn index(&self) -> Result<Index, String> {
-        let folder = self.cache.folder("apt")?;
+        let folder = self.folder()?;
         let stamp = folder.join("renewed");
         let age = fs::metadata(&stamp).and_then(|meta| meta.modified()).ok();
         let age = age.and_then(|time| time.elapsed().ok());
@@ -154,7 +165,10 @@ impl<'a> Apt<'a> {
     /// Renews the indexes. On failure, keeps the old ones and returns the
     /// error.
     fn renew(&self, folder: &Path, stamp: &Path) -> Result<Option<String>, String> {
-        eprintln!("xtask: lab: asking apt for Debian's newest kernels");
+        eprintln!(
+            "xtask: lab: asking apt for Debian's newest kernels, for {}",
+            self.architecture.debian
+        );
         for name in ["lists/partial", "cache/archives/partial"] {
             cache::make_folder(&folder.join(name))?;
         }
@@ -177,7 +191,7 @@ impl<'a> Apt<'a> {
 
     /// apt with folders of the cache instead of the machine's.
     fn command(&self, program: &str) -> Result<Command, String> {
-        let folder = self.cache.folder("apt")?;
+        let folder = self.folder()?;
         let mut command = Command::new(program);
         let mut option = |option: String| {
             command.args(["-o", &option]);
@@ -259,7 +273,7 @@ fn list(targets: &str, keyring: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::environment::X86_64;
+    use crate::lab::architecture::X86_64;
 
     #[test]
     fn the_suites_are_listed_at_the_addresses_that_apt_has() {

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::architecture::Architecture;
 use super::cache;
 use super::disk::Disk;
-use super::environment::Architecture;
 use super::kernel::Ready;
 use crate::shell::root;
 
@@ -54,7 +54,7 @@ const MEMORY: &str = "1024";
 /// What to run, and where the first serial port is connected.
 #[derive(Clone, Copy, Debug)]
 pub enum Console<'a> {
-    /// Run the tests. The second port, with the results, is standard output.
+    /// Run the tests. The port of the results is standard output.
     File {
         /// The file for the console.
         path: &'a Path,
@@ -74,14 +74,9 @@ pub enum Console<'a> {
 
 /// The command that boots an environment. The machine never reboots: a panic
 /// ends it.
-pub fn command(
-    architecture: &Architecture,
-    ready: &Ready,
-    initramfs: &Path,
-    console: Console<'_>,
-    disk: &Disk,
-) -> Command {
-    let mut command = Command::new(architecture.qemu);
+pub fn command(ready: &Ready, initramfs: &Path, console: Console<'_>, disk: &Disk) -> Command {
+    let architecture = ready.environment.architecture;
+    let mut command = Command::new(architecture.qemu.0);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
     let variant = ready.environment.variant;
     let processors = variant.processors.to_string();
@@ -93,7 +88,7 @@ pub fn command(
     command.arg("-initrd").arg(initramfs);
     let mut parameters = format!(
         "console={} panic=-1 oops=panic {} {}",
-        architecture.serial[0], architecture.parameters, variant.parameters
+        architecture.ports.console, architecture.parameters, variant.parameters
     );
     match console {
         Console::File {
@@ -106,24 +101,26 @@ pub fn command(
             if !only.is_empty() {
                 parameters += &format!(" lab.only={only}");
             }
-            to_file(&mut command, path);
+            to_file(&mut command, architecture, path);
         }
-        Console::Command(path) => to_file(&mut command, path),
+        Console::Command(path) => to_file(&mut command, architecture, path),
         Console::Shell => {
             parameters += " quiet lab.shell";
-            command.args(["-serial", "mon:stdio", "-serial", "null"]);
+            command.args(["-serial", "mon:stdio", "-chardev", "null,id=results"]);
+            command.args(architecture.results_device);
         }
     }
     command.arg("-append").arg(parameters);
     command
 }
 
-/// The first port to a file, the second to standard output.
-fn to_file(command: &mut Command, path: &Path) {
+/// The console to a file, the results to standard output.
+fn to_file(command: &mut Command, architecture: &Architecture, path: &Path) {
     let mut file = OsString::from("file:");
     file.push(path);
     command.arg("-serial").arg(file);
-    command.args(["-serial", "stdio"]);
+    command.args(["-chardev", "stdio,id=results"]);
+    command.args(architecture.results_device);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
@@ -145,48 +142,78 @@ pub fn results_folder() -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::environment::{X86_64, find};
+    use crate::lab::environment::find;
 
-    #[test]
-    fn the_console_goes_to_a_file_and_the_results_to_standard_output() {
+    fn words(name: &str, console: Console<'_>) -> Vec<String> {
         let ready = Ready {
-            environment: find("lab-7.3-private-mmio-no-npt").expect("known"),
+            environment: find(name).expect("known"),
             origin: String::new(),
             image: "image".into(),
             modules: Vec::new(),
             busybox: "busybox".into(),
             selftests: Err("none".into()),
         };
-        let place = Path::new("console.log");
-        let console = Console::File {
-            path: place,
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::create(&folder.path().join("disk")).expect("an image");
+        let command = command(&ready, Path::new("ramfs"), console, &disk);
+        let words = command.get_args().map(|word| word.to_string_lossy());
+        let emulator = command.get_program().to_string_lossy();
+        [emulator]
+            .into_iter()
+            .chain(words)
+            .map(String::from)
+            .collect()
+    }
+
+    fn after(words: &[String], option: &str) -> String {
+        let at = words.iter().position(|word| word == option);
+        words[at.expect("the option") + 1].clone()
+    }
+
+    fn tests() -> Console<'static> {
+        Console::File {
+            path: Path::new("console.log"),
             operations: 7,
             only: "this",
             selftests: "quick",
-        };
-        let folder = tempfile::tempdir().expect("a folder");
-        let disk = Disk::create(&folder.path().join("disk")).expect("an image");
-        let command = command(&X86_64, &ready, Path::new("ramfs"), console, &disk);
-        let words: Vec<String> = command
-            .get_args()
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect();
-        let serial = words
-            .iter()
-            .position(|word| word == "-serial")
-            .expect("a port");
-        assert_eq!(
-            words[serial..serial + 4].join(" "),
-            "-serial file:console.log -serial stdio"
-        );
+        }
+    }
+
+    #[test]
+    fn the_console_goes_to_a_file_and_the_results_to_standard_output() {
+        let words = words("lab-7.3-private-mmio-no-npt", tests());
+        let line = words.join(" ");
+        assert!(line.contains("-serial file:console.log -chardev stdio,id=results -serial"));
         let last = words.last().expect("parameters");
         assert!(last.contains("panic=-1") && last.contains("kvm_amd.npt=0"));
         assert!(words.contains(&"pci-testdev,membar=2G".to_string()));
-        let processors = words.iter().position(|word| word == "-smp");
-        assert_eq!(words[processors.expect("a number") + 1], "1");
+        assert_eq!(after(&words, "-smp"), "1");
         assert!(
             last.ends_with("lab.operations=7 lab.selftests=quick lab.only=this"),
             "{last}"
         );
+    }
+
+    #[test]
+    fn a_machine_has_the_ports_of_its_architecture() {
+        for (name, emulator, console) in [
+            ("lab-7.3", "qemu-system-x86_64", "console=ttyS0 "),
+            (
+                "arm64-debian-7.3",
+                "qemu-system-aarch64",
+                "console=ttyAMA0 ",
+            ),
+        ] {
+            for port in [tests(), Console::Shell] {
+                let words = words(name, port);
+                assert_eq!(words[0], emulator);
+                assert!(after(&words, "-append").starts_with(console));
+                assert!(
+                    words
+                        .iter()
+                        .any(|word| word.contains("chardev=results") || word == "chardev:results")
+                );
+            }
+        }
     }
 }

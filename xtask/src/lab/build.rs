@@ -10,8 +10,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::architecture::{Architecture, KernelTarget};
 use super::cache::{self, Cache};
-use super::environment::{Architecture, Recipe};
+use super::environment::Recipe;
 use super::source;
 use crate::shell;
 
@@ -71,14 +72,19 @@ impl Builder {
         let folder = cache
             .folder("builds")?
             .join(to.file_name().unwrap_or_default());
-        let tree = source::tree(&name, recipe, debs, &folder, |new| configure(recipe, new))?;
+        let tree = source::tree(&name, recipe, debs, &folder, |new| {
+            configure(architecture, recipe, new)
+        })?;
         let log = folder.join("make.log");
-        let mut targets = vec![architecture.image.0];
+        let KernelTarget { goal, image, .. } = architecture.kernel;
+        let cross = cross(architecture);
+        let mut targets: Vec<&str> = cross.iter().map(String::as_str).collect();
+        targets.push(goal);
         if !recipe.modules.is_empty() {
             targets.push("modules");
         }
         self.make(&name, &targets, &tree, &log, Instant::now())?;
-        let image = tree.join(architecture.image.1);
+        let image = tree.join(image);
         fs::copy(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
         copy_modules(recipe.modules, &tree, &to.join("modules"))?;
         cache::remove(&folder)
@@ -154,6 +160,22 @@ impl Builder {
     }
 }
 
+/// The arguments of make for another architecture than this machine's.
+fn cross(architecture: &Architecture) -> Vec<String> {
+    let KernelTarget {
+        name,
+        cross_compile,
+        ..
+    } = architecture.kernel;
+    match architecture.is_native() {
+        true => Vec::new(),
+        false => vec![
+            format!("ARCH={name}"),
+            format!("CROSS_COMPILE={cross_compile}"),
+        ],
+    }
+}
+
 /// Whether make prints the line for a file: in short, or as a command.
 fn is_step(line: &str) -> bool {
     line.starts_with("  ") || line.starts_with("gcc ")
@@ -195,8 +217,12 @@ fn last_lines(text: &str, count: usize) -> String {
 
 /// Configures the source and checks that no option was lost: a new version can
 /// rename an option or give it new conditions.
-fn configure(recipe: Recipe, tree: &Path) -> Result<(), String> {
-    let make = |target: &str| shell::capture(Command::new("make").arg(target).current_dir(tree));
+fn configure(architecture: &Architecture, recipe: Recipe, tree: &Path) -> Result<(), String> {
+    let make = |target: &str| {
+        let mut command = Command::new("make");
+        command.args(cross(architecture)).arg(target);
+        shell::capture(command.current_dir(tree))
+    };
     make("tinyconfig")?;
     let path = tree.join(".config");
     let read = || fs::read_to_string(&path).map_err(|e| cache::at(&path, &e));

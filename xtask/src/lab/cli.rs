@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::apt::{Apt, Network};
+use super::apt::Network;
 use super::boot::{self, Console};
 use super::cache::{self, Cache};
 use super::command;
 use super::disk::Disk;
 use super::doctor;
-use super::environment::{Environment, GUEST, Kernel, X86_64, find, kernels, select_kernels};
+use super::environment::{Environment, GUEST, Kernel, find, kernels, select_kernels};
 use super::guest;
 use super::manifest::Manifest;
-use super::{Payload, lab, make_bootable};
+use super::{Programs, lab, make_bootable};
 use crate::hw_test::{self, HwTestOptions};
-use crate::shell::build_static_program;
 
 /// Commands of the lab.
 #[derive(Clone, Debug, Subcommand)]
@@ -89,7 +88,7 @@ pub enum LabCommand {
 /// A message that says what went wrong.
 pub fn run(command: &LabCommand) -> Result<(), String> {
     match command {
-        LabCommand::Doctor => doctor::examine(&X86_64),
+        LabCommand::Doctor => doctor::examine(),
         LabCommand::List => list(),
         LabCommand::Build { names } => build_named(names),
         LabCommand::Run {
@@ -129,8 +128,10 @@ fn list() -> Result<(), String> {
 fn made(root: &Path, environment: Environment) -> Option<String> {
     let manifest = Manifest::load(root, environment)?;
     let place = match environment.kernel {
-        Kernel::Simulated(recipe) => manifest.selftests_place(root, &X86_64, recipe),
-        _ => manifest.kernel_place(root, &X86_64, environment),
+        Kernel::Simulated(recipe) => {
+            manifest.selftests_place(root, environment.architecture, recipe)
+        }
+        _ => manifest.kernel_place(root, environment),
     };
     place
         .is_ok_and(|place| place.exists())
@@ -139,8 +140,7 @@ fn made(root: &Path, environment: Environment) -> Option<String> {
 
 fn build_named(names: &[String]) -> Result<(), String> {
     let cache = Cache::open()?;
-    let apt = Apt::new(&cache, &X86_64, Network::Now);
-    let lab = lab(&cache, &apt, None);
+    let lab = lab(&cache, Network::Now, None);
     let mut failed = Vec::new();
     let environments = select_kernels(names)?;
     // One with a guest needs the guest's kernel too.
@@ -187,24 +187,18 @@ fn shell(name: &str) -> Result<(), String> {
     if !environment.is_booted() {
         return Err(format!("{name} is where you are"));
     }
-    doctor::can_boot(&X86_64)?;
-    let program = build_static_program("tests", "hw-tests", X86_64.target)?;
-    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
-    let payload = Payload::Tests {
-        program: &program,
-        vmm: &vmm,
-        selftests: true,
-    };
+    let programs = Programs::build(environment.architecture)?;
+    let payload = programs.payload(true);
     let made = make_bootable(&[environment], &payload, Network::Daily, None);
     let bootable = made.into_iter().next().ok_or("no environment")??;
     let disk = Disk::create(&boot::results_folder()?.join(format!("{name}.shell.disk")))?;
     let mut command = bootable.command(Console::Shell, &disk);
     let status = command
         .status()
-        .map_err(|e| format!("{}: {e}", X86_64.qemu))?;
+        .map_err(|e| format!("{}: {e}", environment.architecture.qemu.0))?;
     match status.success() {
         true => Ok(()),
-        false => Err(format!("{}: {status}", X86_64.qemu)),
+        false => Err(format!("{}: {status}", environment.architecture.qemu.0)),
     }
 }
 
@@ -216,7 +210,7 @@ fn clean(stale: bool) -> Result<(), String> {
         let cache = Cache::open()?;
         let uses = kernels().filter_map(|environment| {
             let manifest = Manifest::load(&root, environment)?;
-            Some(manifest.uses(&root, &X86_64, environment))
+            Some(manifest.uses(&root, environment))
         });
         let used: Vec<PathBuf> = uses.flatten().collect();
         for folder in ["kernels", "selftests", "busybox", "packages"] {

@@ -11,7 +11,7 @@ use super::apt::Network;
 use super::boot::{self, Console};
 use super::cache;
 use super::disk::Disk;
-use super::environment::{X86_64, find};
+use super::environment::find;
 use super::{Payload, doctor, make_bootable};
 use crate::shell::{build_static_program, root};
 
@@ -22,7 +22,8 @@ use crate::shell::{build_static_program, root};
 /// The environment is not available, the command fails, or its machine ends
 /// first.
 pub fn run(name: &str, words: &[String]) -> Result<(), String> {
-    let vmm = build_static_program("vmm", "vmm", X86_64.target)?;
+    let architecture = find(name)?.architecture;
+    let vmm = build_static_program("vmm", "vmm", &architecture.target)?;
     let files = [("bin/vmm", vmm.as_path())];
     boot(name, &files, words, true, &[], &mut std::io::stdout())
 }
@@ -57,7 +58,8 @@ fn boot(
     if !environment.is_booted() {
         return Err(format!("{name} is where you are: run it here"));
     }
-    doctor::can_boot(&X86_64)?;
+    doctor::can_boot(environment.architecture)?;
+    let emulator = environment.architecture.qemu.0;
     let payload = Payload::Command {
         files,
         examples: &root().join("examples"),
@@ -74,13 +76,11 @@ fn boot(
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
     command.stderr(file);
-    let mut child = command
-        .spawn()
-        .map_err(|e| format!("{}: {e}", X86_64.qemu))?;
+    let mut child = command.spawn().map_err(|e| format!("{emulator}: {e}"))?;
     let out = child.stdout.take().ok_or("the emulator has no output")?;
     let exit = show(BufReader::new(out), to);
     // The machine has powered off or closed its port, so it ends by itself.
-    let status = child.wait().map_err(|e| format!("{}: {e}", X86_64.qemu))?;
+    let status = child.wait().map_err(|e| format!("{emulator}: {e}"))?;
     match exit {
         Some(0) => Ok(()),
         Some(exit) => Err(format!("the command ended with {exit}")),

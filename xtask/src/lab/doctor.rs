@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::apt;
-use super::environment::{Architecture, Environment, Kernel};
+use super::architecture::{ARCHITECTURES, Architecture};
+use super::environment::{Environment, Kernel};
 use crate::shell;
 
 /// Something that the lab uses.
@@ -23,6 +24,8 @@ struct Tool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
     Program(&'static str),
+    /// The C library of a compiler for another architecture, for static programs.
+    CrossLibrary(&'static str),
     /// A header in one of the compiler's folders.
     Header(&'static str),
     File(&'static str),
@@ -30,8 +33,10 @@ enum Sign {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// Booting any environment.
+    /// Booting an environment.
     Booting,
+    /// Linking programs, and building kernels, for another architecture.
+    Linking,
     /// Getting kernels and their source.
     Fetching,
     /// Building a kernel.
@@ -48,8 +53,8 @@ const fn program(name: &'static str, package: &'static str, purpose: Purpose) ->
     }
 }
 
-const TOOLS: [Tool; 18] = [
-    program("qemu-system-x86_64", "qemu-system-x86", Purpose::Booting),
+/// The tools for every architecture.
+const TOOLS: [Tool; 17] = [
     Tool {
         sign: Sign::File("/usr/share/keyrings/debian-archive-keyring.gpg"),
         package: "debian-archive-keyring",
@@ -89,51 +94,63 @@ const TOOLS: [Tool; 18] = [
     },
 ];
 
+/// The tools for one architecture: the emulator, and on another architecture's
+/// machine a compiler, whose C library programs are linked with.
+fn tools_for(architecture: &Architecture) -> impl Iterator<Item = Tool> {
+    let (qemu, package) = architecture.qemu;
+    let emulator = program(qemu, package, Purpose::Booting);
+    let target = &architecture.target;
+    let compiler = (!target.is_native()).then_some([
+        program(target.linker, target.linker_package, Purpose::Linking),
+        Tool {
+            sign: Sign::CrossLibrary(architecture.rust),
+            package: architecture.libc_package,
+            purpose: Purpose::Linking,
+        },
+    ]);
+    [emulator].into_iter().chain(compiler.into_iter().flatten())
+}
+
+/// All tools for some architectures.
+fn tools(architectures: &[&Architecture]) -> Vec<Tool> {
+    let own = architectures.iter().flat_map(|other| tools_for(other));
+    own.chain(TOOLS).collect()
+}
+
 /// Prints what is installed and what is missing.
 ///
 /// # Errors
 /// Something is missing.
-pub fn examine(architecture: &Architecture) -> Result<(), String> {
+pub fn examine() -> Result<(), String> {
+    let say = |word: &str, what: &str, purpose: &str| println!("{word:<8} {what:<46} {purpose}");
+    let word = |is_there| if is_there { "ok" } else { "missing" };
     let mut missing = Vec::new();
-    for tool in TOOLS {
+    for tool in tools(&ARCHITECTURES) {
         let there = is_there(tool.sign);
-        let word = if there { "ok" } else { "missing" };
-        println!(
-            "{word:<8} {:<60} {}",
-            name(tool.sign),
-            purpose(tool.purpose)
-        );
+        say(word(there), &name(tool.sign), purpose(tool.purpose));
         if !there {
             missing.push(tool.package);
         }
     }
     let archive = apt::source_list();
-    let word = if archive.is_ok() { "ok" } else { "missing" };
-    println!(
-        "{word:<8} {:<60} getting kernels",
-        "an archive of Debian's in apt's set-up"
-    );
-    let fits = std::env::consts::ARCH == architecture.rust;
-    let word = if fits { "ok" } else { "missing" };
-    println!(
-        "{word:<8} {:<60} building the tests",
-        format!("a {} machine", architecture.rust)
-    );
+    let what = "an archive of Debian's in apt's set-up";
+    say(word(archive.is_ok()), what, purpose(Purpose::Fetching));
+    let mut standard_libraries = Ok(());
+    for architecture in ARCHITECTURES {
+        let there = standard_library(architecture);
+        let what = format!("Rust for {}", architecture.target.triple);
+        say(word(there.is_ok()), &what, "building the tests");
+        standard_libraries = standard_libraries.and(there);
+    }
     let kvm = Path::new("/dev/kvm").exists();
     let word = if kvm { "ok" } else { "no" };
-    println!(
-        "{word:<8} {:<60} the environment host; the lab needs none",
-        "/dev/kvm"
-    );
+    say(word, "/dev/kvm", "only the environment host");
     if !missing.is_empty() {
         let command = install_command(&missing, is_root());
         return Err(format!("to install what is missing:\n\n    {command}\n"));
     }
     archive?;
-    match fits {
-        true => Ok(()),
-        false => Err(wrong_machine(architecture)),
-    }
+    standard_libraries
 }
 
 /// Checks whether an environment can be booted, before anything is downloaded.
@@ -141,10 +158,8 @@ pub fn examine(architecture: &Architecture) -> Result<(), String> {
 /// # Errors
 /// The reason why it cannot.
 pub fn can_boot(architecture: &Architecture) -> Result<(), String> {
-    if std::env::consts::ARCH != architecture.rust {
-        return Err(wrong_machine(architecture));
-    }
-    needs(&[Purpose::Booting])
+    needs(&[architecture], &[Purpose::Booting, Purpose::Linking])?;
+    standard_library(architecture)
 }
 
 /// Checks whether programs that are built from a kernel's source run on this
@@ -153,8 +168,12 @@ pub fn can_boot(architecture: &Architecture) -> Result<(), String> {
 /// # Errors
 /// The reason why not.
 pub fn can_preload(architecture: &Architecture) -> Result<(), String> {
-    if std::env::consts::ARCH != architecture.rust {
-        return Err(wrong_machine(architecture));
+    if !architecture.is_native() {
+        return Err(format!(
+            "its programs are for {}, and this machine is {}",
+            architecture.rust,
+            std::env::consts::ARCH
+        ));
     }
     match cfg!(target_env = "gnu") {
         true => Ok(()),
@@ -168,10 +187,15 @@ pub fn can_preload(architecture: &Architecture) -> Result<(), String> {
 /// # Errors
 /// The reason why it cannot.
 pub fn can_make(environment: Environment) -> Result<(), String> {
+    let architecture = [environment.architecture];
     match environment.kernel {
         Kernel::Host => Ok(()),
-        Kernel::Packaged(_) => needs(&[Purpose::Fetching]),
-        Kernel::Built(_) | Kernel::Simulated(_) => needs(&[Purpose::Fetching, Purpose::Building]),
+        Kernel::Packaged(_) => needs(&architecture, &[Purpose::Fetching]),
+        Kernel::Simulated(_) => needs(&[], &[Purpose::Fetching, Purpose::Building]),
+        Kernel::Built(_) => needs(
+            &architecture,
+            &[Purpose::Fetching, Purpose::Building, Purpose::Linking],
+        ),
     }
 }
 
@@ -180,7 +204,10 @@ pub fn can_make(environment: Environment) -> Result<(), String> {
 /// # Errors
 /// The reason why they cannot.
 pub fn can_build_selftests() -> Result<(), String> {
-    needs(&[Purpose::Fetching, Purpose::Building, Purpose::Selftests])
+    needs(
+        &[],
+        &[Purpose::Fetching, Purpose::Building, Purpose::Selftests],
+    )
 }
 
 /// Installs what is missing, if apt can run without a password.
@@ -188,7 +215,7 @@ pub fn can_build_selftests() -> Result<(), String> {
 /// # Errors
 /// The reason why something is still missing.
 pub fn install() -> Result<(), String> {
-    let missing: Vec<&str> = missing(&TOOLS.map(|tool| tool.purpose));
+    let missing = missing(&ARCHITECTURES, |_| true);
     if missing.is_empty() {
         return Ok(());
     }
@@ -219,8 +246,8 @@ pub fn install() -> Result<(), String> {
     apt_get(&[&install[..], &missing].concat())
 }
 
-fn needs(purposes: &[Purpose]) -> Result<(), String> {
-    let missing = missing(purposes);
+fn needs(architectures: &[&Architecture], purposes: &[Purpose]) -> Result<(), String> {
+    let missing = missing(architectures, |purpose| purposes.contains(&purpose));
     match missing.is_empty() {
         true => Ok(()),
         false => Err(format!(
@@ -231,10 +258,25 @@ fn needs(purposes: &[Purpose]) -> Result<(), String> {
 }
 
 /// The missing packages for some purposes.
-fn missing(purposes: &[Purpose]) -> Vec<&'static str> {
-    let wanted = TOOLS.iter().filter(|tool| purposes.contains(&tool.purpose));
+fn missing(
+    architectures: &[&Architecture],
+    is_wanted: impl Fn(Purpose) -> bool,
+) -> Vec<&'static str> {
+    let wanted = tools(architectures).into_iter();
+    let wanted = wanted.filter(|tool| is_wanted(tool.purpose));
     let missing = wanted.filter(|tool| !is_there(tool.sign));
     missing.map(|tool| tool.package).collect()
+}
+
+/// Checks that the compiler has the standard library for an architecture.
+fn standard_library(architecture: &Architecture) -> Result<(), String> {
+    let triple = architecture.target.triple;
+    match shell::has_standard_library(triple) {
+        true => Ok(()),
+        false => Err(format!(
+            "Rust's standard library for {triple} is missing: rustup target add {triple}"
+        )),
+    }
 }
 
 /// Includes `update`, because a new machine has no indexes yet.
@@ -250,18 +292,11 @@ fn is_root() -> bool {
     shell::capture(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
-fn wrong_machine(architecture: &Architecture) -> String {
-    format!(
-        "the lab's kernels are for {}, and the tests are not built for it on {}",
-        architecture.rust,
-        std::env::consts::ARCH
-    )
-}
-
 fn is_there(sign: Sign) -> bool {
     match sign {
         Sign::Program(name) => on_path(name),
         Sign::File(path) => Path::new(path).exists(),
+        Sign::CrossLibrary(_) => Path::new(&name(sign)).exists(),
         Sign::Header(name) => headers(name).iter().any(|path| path.exists()),
     }
 }
@@ -278,18 +313,20 @@ fn headers(name: &str) -> [PathBuf; 2] {
     [include.join(name), include.join(own).join(name)]
 }
 
-fn name(sign: Sign) -> &'static str {
+fn name(sign: Sign) -> String {
     match sign {
-        Sign::Program(name) | Sign::Header(name) | Sign::File(name) => name,
+        Sign::Program(name) | Sign::Header(name) | Sign::File(name) => name.into(),
+        Sign::CrossLibrary(architecture) => format!("/usr/{architecture}-linux-gnu/lib/libc.a"),
     }
 }
 
 fn purpose(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Booting => "booting",
+        Purpose::Linking => "another architecture",
         Purpose::Fetching => "getting kernels",
         Purpose::Building => "building kernels",
-        Purpose::Selftests => "building the kernels' selftests",
+        Purpose::Selftests => "building selftests",
     }
 }
 
@@ -308,6 +345,15 @@ mod tests {
             install_command(&packages, false),
             "sudo apt-get update && sudo apt-get install --no-install-recommends flex bison"
         );
+    }
+
+    #[test]
+    fn an_architecture_needs_its_emulator_and_on_other_machines_a_compiler() {
+        for architecture in ARCHITECTURES {
+            let tools: Vec<Tool> = tools_for(architecture).collect();
+            assert_eq!(tools[0].sign, Sign::Program(architecture.qemu.0));
+            assert_eq!(tools.len() == 1, architecture.is_native());
+        }
     }
 
     #[test]

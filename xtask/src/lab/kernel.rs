@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::apt::Apt;
+use super::architecture::ARCHITECTURES;
 use super::build::Builder;
 use super::cache::files;
 use super::cache::{self, Cache};
 use super::doctor;
-use super::environment::{Architecture, CONFIDENTIAL_GUEST, Environment, Kernel, Recipe};
+use super::environment::{CONFIDENTIAL_GUEST, Environment, Kernel, Recipe};
 use super::manifest::Manifest;
 use super::modules;
 use super::packages::{self, Package};
@@ -68,10 +69,8 @@ impl Obstacle {
 pub struct Lab<'a> {
     /// The cache.
     pub cache: &'a Cache,
-    /// The source of packages.
-    pub apt: &'a Apt<'a>,
-    /// The processor architecture.
-    pub architecture: &'a Architecture,
+    /// The sources of packages, one for each architecture.
+    pub apts: [Apt<'a>; ARCHITECTURES.len()],
     /// Builds what no package has.
     pub builder: Builder,
 }
@@ -103,12 +102,20 @@ impl Lab<'_> {
         })
     }
 
+    /// The source of an environment's packages.
+    fn apt(&self, environment: Environment) -> &Apt<'_> {
+        let own = |apt: &&Apt<'_>| apt.architecture() == environment.architecture;
+        self.apts.iter().find(own).unwrap_or(&self.apts[0])
+    }
+
     fn newest_or_last<T>(
         &self,
         environment: Environment,
         make: impl Fn(&Manifest) -> Result<T, Obstacle>,
     ) -> Result<T, String> {
-        let newest = self.apt.pick(|known| self.choose(environment, known));
+        let newest = self
+            .apt(environment)
+            .pick(|known| self.choose(environment, known));
         let newest = newest.map_err(Obstacle::Parts);
         match newest.and_then(|manifest| make(&manifest)) {
             Ok(made) => Ok(made),
@@ -149,11 +156,11 @@ impl Lab<'_> {
     }
 
     fn make(&self, environment: Environment, manifest: &Manifest) -> Result<Ready, Obstacle> {
-        let (root, architecture) = (self.cache.root(), self.architecture);
+        let (root, architecture) = (self.cache.root(), environment.architecture);
         let busybox = manifest.busybox_place(root, architecture);
         let package = std::slice::from_ref(&manifest.busybox);
         self.fill(environment, &busybox, package, unpack_busybox)?;
-        let kernel = manifest.kernel_place(root, architecture, environment);
+        let kernel = manifest.kernel_place(root, environment);
         let kernel = kernel.map_err(Obstacle::Making)?;
         self.fill(
             environment,
@@ -200,7 +207,7 @@ impl Lab<'_> {
         recipe: Recipe,
         manifest: &Manifest,
     ) -> Result<PathBuf, Obstacle> {
-        let place = manifest.selftests_place(self.cache.root(), self.architecture, recipe);
+        let place = manifest.selftests_place(self.cache.root(), environment.architecture, recipe);
         let place = place.map_err(Obstacle::Making)?;
         if !place.exists() {
             doctor::can_build_selftests().map_err(Obstacle::Parts)?;
@@ -223,7 +230,9 @@ impl Lab<'_> {
             return Ok(());
         }
         doctor::can_make(environment).map_err(Obstacle::Parts)?;
-        let debs = packages.iter().map(|package| self.apt.fetch(package));
+        let debs = packages
+            .iter()
+            .map(|package| self.apt(environment).fetch(package));
         let debs: Vec<PathBuf> = debs.collect::<Result<_, _>>().map_err(Obstacle::Parts)?;
         let made = || {
             cache::make_folder(place.parent().unwrap_or(place))?;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::architecture::Architecture;
 use super::build;
 use super::cache;
-use super::environment::{Architecture, Environment, Kernel, Recipe};
+use super::environment::{Environment, Kernel, Recipe};
 use super::packages::Package;
 use super::selftests;
 
@@ -64,18 +65,13 @@ impl Manifest {
     ///
     /// # Errors
     /// One of the files cannot be read, or there is no kernel to boot.
-    pub fn kernel_place(
-        &self,
-        root: &Path,
-        architecture: &Architecture,
-        environment: Environment,
-    ) -> Result<PathBuf, String> {
+    pub fn kernel_place(&self, root: &Path, environment: Environment) -> Result<PathBuf, String> {
         let inputs = match environment.kernel {
             Kernel::Built(recipe) => build::inputs(recipe)?,
             Kernel::Packaged(wanted) => vec![wanted.modules.join(" ").into_bytes()],
             Kernel::Host | Kernel::Simulated(_) => return Err("no kernel is booted".into()),
         };
-        let key = key(architecture, &self.kernel, &inputs);
+        let key = key(environment.architecture, &self.kernel, &inputs);
         Ok(root.join("kernels").join(key))
     }
 
@@ -95,14 +91,10 @@ impl Manifest {
     }
 
     /// All cache entries that the environment uses.
-    pub fn uses(
-        &self,
-        root: &Path,
-        architecture: &Architecture,
-        environment: Environment,
-    ) -> Vec<PathBuf> {
+    pub fn uses(&self, root: &Path, environment: Environment) -> Vec<PathBuf> {
+        let architecture = environment.architecture;
         let mut uses = vec![self.busybox_place(root, architecture)];
-        uses.extend(self.kernel_place(root, architecture, environment));
+        uses.extend(self.kernel_place(root, environment));
         if let Some(recipe) = environment.selftests() {
             uses.extend(self.selftests_place(root, architecture, recipe));
         }
@@ -129,7 +121,7 @@ fn place(root: &Path, environment: Environment) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::environment::{X86_64, find};
+    use crate::lab::environment::find;
 
     fn manifest(sum: &str) -> Manifest {
         let package = |name: &str| Package {
@@ -162,7 +154,7 @@ mod tests {
         let root = Path::new("/root");
         let place = |sum: &str, name: &str| {
             let environment = find(name).expect("it is known");
-            let place = manifest(sum).kernel_place(root, &X86_64, environment);
+            let place = manifest(sum).kernel_place(root, environment);
             place.expect("the recipe is there")
         };
         assert_eq!(place("a", "lab-7.3"), place("a", "lab-7.3"));
@@ -175,7 +167,7 @@ mod tests {
         let root = Path::new("/root");
         let uses = |name: &str| {
             let environment = find(name).expect("it is known");
-            manifest("a").uses(root, &X86_64, environment)
+            manifest("a").uses(root, environment)
         };
         let (simulated, unpatched) = (uses("simulated"), uses("lab-7.3"));
         assert!(!simulated.iter().any(|p| p.starts_with("/root/kernels")));
@@ -188,7 +180,7 @@ mod tests {
         let root = Path::new("/root");
         let uses = |name: &str| {
             let environment = find(name).expect("it is known");
-            let uses = manifest("a").uses(root, &X86_64, environment);
+            let uses = manifest("a").uses(root, environment);
             let in_folder = |folder: &str| {
                 let path = uses.iter().find(|path| path.starts_with(root.join(folder)));
                 path.cloned()

@@ -4,6 +4,7 @@
 //! extension and an IOMMU. Linux runs in it, and the tests run in that Linux.
 
 pub mod apt;
+pub mod architecture;
 pub mod boot;
 mod build;
 pub mod cache;
@@ -27,15 +28,18 @@ use std::thread;
 use std::time::Duration;
 
 use apt::{Apt, Network};
+use architecture::{ARCHITECTURES, Architecture};
 use boot::Console;
 use build::Builder;
 use cache::Cache;
 use disk::Disk;
-use environment::{Environment, GUEST, Recipe, X86_64};
+use environment::{Environment, GUEST, Recipe};
 use initramfs::Guest;
 pub use initramfs::Payload;
 pub use kernel::Preloaded;
 use kernel::{Lab, Ready};
+
+use crate::shell::build_static_program;
 
 /// An environment that is ready to boot.
 #[derive(Clone, Debug)]
@@ -72,7 +76,39 @@ impl Bootable {
 
     /// The command that boots it.
     pub fn command(&self, console: Console<'_>, disk: &Disk) -> Command {
-        boot::command(&X86_64, &self.ready, &self.initramfs, console, disk)
+        boot::command(&self.ready, &self.initramfs, console, disk)
+    }
+}
+
+/// The test program and the program `vmm`, which some tests run.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The test program.
+    pub tests: PathBuf,
+    /// `vmm`.
+    pub vmm: PathBuf,
+}
+
+impl Programs {
+    /// Builds them for an architecture whose environments can be booted here.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn build(architecture: &Architecture) -> Result<Self, String> {
+        doctor::can_boot(architecture)?;
+        Ok(Self {
+            tests: build_static_program("tests", "hw-tests", &architecture.target)?,
+            vmm: build_static_program("vmm", "vmm", &architecture.target)?,
+        })
+    }
+
+    /// The same as what a lab kernel runs.
+    pub fn payload(&self, selftests: bool) -> Payload<'_> {
+        Payload::Tests {
+            program: &self.tests,
+            vmm: &self.vmm,
+            selftests,
+        }
     }
 }
 
@@ -90,8 +126,7 @@ pub fn make_bootable(
         Ok(cache) => cache,
         Err(error) => return all(error),
     };
-    let apt = Apt::new(&cache, &X86_64, network);
-    let lab = lab(&cache, &apt, limit);
+    let lab = lab(&cache, network, limit);
     let guest = match environments.iter().any(|e| e.has_guest) {
         true => guest(&lab),
         false => None,
@@ -123,10 +158,9 @@ pub fn preloaded(
     network: Network,
     limit: Option<Duration>,
 ) -> Result<Preloaded, String> {
-    doctor::can_preload(&X86_64)?;
+    doctor::can_preload(environment.architecture)?;
     let cache = Cache::open()?;
-    let apt = Apt::new(&cache, &X86_64, network);
-    lab(&cache, &apt, limit).preloaded(environment, recipe)
+    lab(&cache, network, limit).preloaded(environment, recipe)
 }
 
 /// The guest for the environments that have one.
@@ -158,17 +192,16 @@ fn bootable(
     guest: Option<&Guest>,
 ) -> Result<Bootable, String> {
     let ready = lab.ready(environment)?;
-    let port = X86_64.serial[1];
+    let port = environment.architecture.ports.results;
     let initramfs = initramfs::assemble(lab.cache, &ready, payload, guest, port)?;
     Ok(Bootable { ready, initramfs })
 }
 
-fn lab<'a>(cache: &'a Cache, apt: &'a Apt<'a>, limit: Option<Duration>) -> Lab<'a> {
+fn lab(cache: &Cache, network: Network, limit: Option<Duration>) -> Lab<'_> {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
     Lab {
         cache,
-        apt,
-        architecture: &X86_64,
+        apts: ARCHITECTURES.map(|architecture| Apt::new(cache, architecture, network)),
         builder: Builder { jobs, limit },
     }
 }

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The list of environments, of guests and of what their kernels are made of.
+
+use super::super::architecture::AARCH64;
+use super::{Environment, Kernel, Recipe, Selection, Variant};
+
+/// All environments, in the order of reports.
+pub const ENVIRONMENTS: [Environment; 15] = [
+    Environment::new("host", Kernel::Host),
+    Environment::new("simulated", Kernel::Simulated(UNPATCHED)).with_selftests(),
+    Environment::new("debian-6.1", packaged("6.1")),
+    Environment::new("debian-6.12", packaged("6.12")).with_guest(),
+    Environment::new("debian-7.3", packaged("7.3")).with_guest(),
+    Environment::new("lab-7.3", Kernel::Built(UNPATCHED)).with_selftests(),
+    Environment::new("lab-7.3-private-mmio", PRIVATE_MMIO)
+        .with_guest()
+        .with_confidential_guest()
+        .with_selftests(),
+    // Huge pages.
+    Environment::new("lab-7.3-private-mmio-large-bars", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            // A guest can ask KVM to emulate an instruction.
+            parameters: "kvm.force_emulation_prefix=1",
+            has_large_bars: true,
+            only: "backing_fd",
+            ..Variant::USUAL
+        }),
+    // Shadow pages instead of KVM's newer MMU.
+    Environment::new("lab-7.3-private-mmio-no-tdp-mmu", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            parameters: "kvm.tdp_mmu=0",
+            has_large_bars: true,
+            only: "backing_fd",
+            ..Variant::USUAL
+        }),
+    // Shadow pages for the guest's page tables too.
+    Environment::new("lab-7.3-private-mmio-no-npt", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            parameters: "kvm_amd.npt=0",
+            has_large_bars: true,
+            only: "backing_fd",
+            ..Variant::USUAL
+        }),
+    // What happens on several processors at once.
+    Environment::new("lab-7.3-private-mmio-smp", PRIVATE_MMIO)
+        .with_selftests()
+        .with_variant(Variant {
+            processors: 2,
+            only: "without_vcpus",
+            ..Variant::USUAL
+        }),
+    // Several times slower than the others.
+    Environment::new("lab-7.3-private-mmio-debug", PRIVATE_MMIO_DEBUG)
+        .with_selftests()
+        .by_name_only(),
+    Environment::new("arm64-debian-6.12", packaged_arm64("6.12", "cloud-arm64")).on(&AARCH64),
+    Environment::new("arm64-debian-7.3", packaged_arm64("7.3", "cloud-arm64")).on(&AARCH64),
+    // Pages of 16 KiB.
+    Environment::new("arm64-debian-7.3-16k", packaged_arm64("7.3", "arm64-16k")).on(&AARCH64),
+];
+
+/// The kernel without patches.
+const UNPATCHED: Recipe = Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3.config"],
+    patches: &[],
+    suffix: "-lab",
+    modules: &[],
+};
+
+/// The patches of the kernels that have private MMIO.
+const PATCHES: [&str; 3] = ["kvm-fixes", "private-mmio", "confidential-host"];
+
+/// The kernel that has private MMIO.
+const PRIVATE_MMIO: Kernel = Kernel::Built(Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3.config", "private-mmio.config"],
+    patches: &PATCHES,
+    suffix: "-lab-private-mmio",
+    modules: &[],
+});
+
+/// The same with the kernel's own checks, and KVM and VFIO as modules.
+const PRIVATE_MMIO_DEBUG: Kernel = Kernel::Built(Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3.config", "private-mmio.config", "debug.config"],
+    patches: &PATCHES,
+    suffix: "-lab-private-mmio-debug",
+    modules: &[
+        "virt/lib/irqbypass.ko",
+        "arch/x86/kvm/kvm.ko",
+        "arch/x86/kvm/kvm-amd.ko",
+        "drivers/vfio/vfio.ko",
+        "drivers/vfio/vfio_iommu_type1.ko",
+        "drivers/vfio/pci/vfio-pci-core.ko",
+        "drivers/vfio/pci/vfio-pci.ko",
+    ],
+});
+
+/// Two environments whose kernels differ only by this project's patches: without
+/// and with them. The kernel's selftests are compared between them.
+pub const COMPARED: [&str; 2] = ["lab-7.3", "lab-7.3-private-mmio"];
+
+/// Linux as a guest of `vmm boot`. The generic kernels have drivers of devices
+/// that clouds do not have, such as e1000e, and nvme as a module.
+pub const GUESTS: [Environment; 6] = [
+    guest("guest-6.1", "6.1", "cloud-amd64"),
+    guest("guest-6.12", "6.12", "cloud-amd64"),
+    guest("guest-7.3", "7.3", "cloud-amd64"),
+    guest("guest-6.1-generic", "6.1", "amd64"),
+    guest("guest-6.12-generic", "6.12", "amd64"),
+    guest("guest-7.3-generic", "7.3", "amd64"),
+];
+
+/// The guest in environments that have one.
+pub const GUEST: Environment = GUESTS[5];
+
+/// Debian's kernel with the modules for the tests.
+const fn packaged(line: &'static str) -> Kernel {
+    Kernel::Packaged(Selection {
+        line,
+        flavour: "cloud-amd64",
+        modules: &["kvm_amd", "vfio_pci", "vfio_iommu_type1"],
+    })
+}
+
+/// The same for Arm, where KVM is built in.
+const fn packaged_arm64(line: &'static str, flavour: &'static str) -> Kernel {
+    Kernel::Packaged(Selection {
+        line,
+        flavour,
+        modules: &["vfio_pci", "vfio_iommu_type1"],
+    })
+}
+
+const fn guest(name: &'static str, line: &'static str, flavour: &'static str) -> Environment {
+    let kernel = Kernel::Packaged(Selection {
+        line,
+        flavour,
+        modules: &["nvme", "e1000e"],
+    });
+    Environment::new(name, kernel).by_name_only()
+}
+
+/// The kernel of confidential guests. It is made like an environment's kernel, but
+/// nothing is run in it on its own: `vmm boot --confidential` boots it.
+pub const CONFIDENTIAL_GUEST: Environment = Environment::new(
+    "confidential-guest",
+    Kernel::Built(Recipe {
+        line: "7.3",
+        configs: &["confidential-guest/guest.config"],
+        patches: &["confidential-guest"],
+        suffix: "-lab-guest",
+        modules: &[],
+    }),
+);
+
+/// All kernels that the cache can have: those of environments and of guests.
+pub fn kernels() -> impl Iterator<Item = Environment> {
+    let guests = GUESTS.into_iter().chain([CONFIDENTIAL_GUEST]);
+    ENVIRONMENTS.into_iter().chain(guests)
+}
