@@ -26,6 +26,7 @@ use crate::lab::architecture::Architecture;
 use crate::lab::boot::{self, Console};
 use crate::lab::disk::Disk;
 use crate::lab::environment::{Environment, Kernel, select};
+use crate::lab::monitor::Monitor;
 use crate::lab::{self, Bootable, Preloaded, Programs, guest};
 use crate::shell::build_program;
 use report::{Report, Unavailable};
@@ -318,7 +319,10 @@ fn run_job(job: &Job, options: &HwTestOptions) -> Result<outcome::Environment, S
             };
             let mut command = bootable.command(to_file, &disk);
             let (name, limits) = (bootable.name(), TimeLimits::USUAL);
-            let mut results = session::booted(name, &mut command, console, limits)?;
+            let monitor = Monitor::new(name);
+            command.arg("-monitor").arg(monitor.option());
+            let examine = || monitor.examine(bootable.architecture());
+            let mut results = session::booted(name, &mut command, console, limits, examine)?;
             results.check_disk(&disk);
             Ok(results)
         }

@@ -49,7 +49,7 @@ pub fn on_host(
     limits: TimeLimits,
 ) -> Result<Environment, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let (follower, ending) = run(name, &mut command, message, limits)?;
+    let (follower, ending) = run(name, &mut command, message, limits, || ())?;
     Ok(follower.finish(&ending, None))
 }
 
@@ -65,12 +65,13 @@ pub fn libtest(
 ) -> Result<Environment, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let message = |line: &str| translator.message(line);
-    let (follower, ending) = run(name, &mut command, message, limits)?;
+    let (follower, ending) = run(name, &mut command, message, limits, || ())?;
     Ok(follower.finish(&ending, None))
 }
 
 /// Boots a machine whose console is written to a file. Errors of the emulator
-/// are appended to it.
+/// are appended to it. If the machine hangs, `examine` says more about it, which
+/// is appended too.
 ///
 /// # Errors
 /// The emulator cannot be started.
@@ -79,12 +80,15 @@ pub fn booted(
     command: &mut Command,
     console: &Path,
     limits: TimeLimits,
+    examine: impl FnOnce() -> String,
 ) -> Result<Environment, String> {
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
     command.stderr(file);
-    let (follower, ending) = run(name, command, message, limits)?;
-    let said = fs::read(&complaints).unwrap_or_default();
+    let mut examined = String::new();
+    let (follower, ending) = run(name, command, message, limits, || examined = examine())?;
+    let mut said = fs::read(&complaints).unwrap_or_default();
+    said.extend_from_slice(examined.as_bytes());
     let mut log = File::options().create(true).append(true).open(console);
     let added = log.as_mut().map(|log| log.write_all(&said));
     added
@@ -100,12 +104,14 @@ pub fn booted(
     Ok(environment)
 }
 
-/// Follows a command until it ends or exceeds a limit.
+/// Follows a command until it ends or exceeds a limit. If nothing more is heard of
+/// it, `examine` is called before it is ended.
 fn run(
     name: &str,
     command: &mut Command,
     mut message: impl FnMut(&str) -> Option<Value>,
     limits: TimeLimits,
+    examine: impl FnOnce(),
 ) -> Result<(Follower, Ending), String> {
     let start = Instant::now();
     let program = command.get_program().to_string_lossy().into_owned();
@@ -130,6 +136,9 @@ fn run(
             Err(RecvTimeoutError::Timeout) => break Ending::TooLong(limits.whole.as_secs()),
         }
     };
+    if let Ending::Silent(_) = ending {
+        examine();
+    }
     // Do not wait for the program any longer.
     let _ = child.kill();
     let _ = child.wait();
@@ -190,7 +199,8 @@ mod tests {
     fn shell(script: &str, limits: TimeLimits) -> Environment {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped());
-        let (follower, ending) = run("it", &mut command, message, limits).expect("sh starts");
+        let (follower, ending) =
+            run("it", &mut command, message, limits, || ()).expect("sh starts");
         follower.finish(&ending, None)
     }
 
@@ -229,6 +239,21 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_hangs_is_examined_and_one_that_ends_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let console = folder.path().join("console.log");
+        for (end, is_examined) in [("exec sleep 60", true), (END, false)] {
+            cache::remove(&console).expect("removed");
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("{BEGIN}{PASS}{end}")]);
+            command.stdout(Stdio::piped());
+            let examine = || "PC=0123".to_string();
+            booted("it", &mut command, &console, SHORT, examine).expect("sh starts");
+            assert_eq!(boot::console(&console).contains("PC=0123"), is_examined);
+        }
+    }
+
+    #[test]
     fn a_machine_that_panics_fails_although_all_tests_passed() {
         let folder = tempfile::tempdir().expect("a folder");
         let console = folder.path().join("console.log");
@@ -239,7 +264,8 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{panic}{BEGIN}{PASS}{END}")]);
         command.stdout(Stdio::piped());
-        let environment = booted("it", &mut command, &console, SHORT).expect("sh starts");
+        let environment =
+            booted("it", &mut command, &console, SHORT, String::new).expect("sh starts");
         assert!(!environment.is_good());
         assert_eq!(environment.console.as_deref(), Some(console.as_path()));
     }

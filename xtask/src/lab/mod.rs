@@ -18,6 +18,7 @@ mod initramfs;
 mod kernel;
 mod manifest;
 mod modules;
+pub mod monitor;
 mod packages;
 mod selftests;
 mod source;
@@ -72,6 +73,11 @@ impl Bootable {
     /// Its initramfs.
     pub fn initramfs(&self) -> &Path {
         &self.initramfs
+    }
+
+    /// The architecture of its machine.
+    pub fn architecture(&self) -> &'static Architecture {
+        self.ready.environment.architecture
     }
 
     /// The command that boots it.

@@ -32,6 +32,7 @@ pub const AARCH64: Architecture = Architecture {
         results: "ttyS0",
     },
     parameters: "mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
+    has_nmi: false,
     kernel: KernelTarget {
         name: "arm64",
         cross_compile: "aarch64-linux-gnu-",

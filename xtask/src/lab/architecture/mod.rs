@@ -40,6 +40,8 @@ pub struct Architecture {
     /// busy host, which the kernel must not mistake for a broken timer or a
     /// lockup.
     pub parameters: &'static str,
+    /// Whether a non-maskable interrupt makes the kernel panic.
+    pub has_nmi: bool,
     /// How its kernel is built.
     pub kernel: KernelTarget,
 }

@@ -32,7 +32,8 @@ pub const X86_64: Architecture = Architecture {
         results: "ttyS1",
     },
     parameters: "intel_iommu=on mitigations=off no_timer_check nowatchdog \
-                 rcupdate.rcu_cpu_stall_suppress=1",
+                 rcupdate.rcu_cpu_stall_suppress=1 unknown_nmi_panic panic_print=0x41",
+    has_nmi: true,
     kernel: KernelTarget {
         name: "x86",
         cross_compile: "x86_64-linux-gnu-",
