@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest, which makes the script's accesses one after the other.
 
+pub mod aarch64;
 mod interpreter;
 #[cfg(not(target_arch = "x86_64"))]
 mod other_arch;
