@@ -168,7 +168,7 @@ pub mod vcpu_gate;
 mod vm;
 
 pub use abi::{AbiProfile, ParseAbiError};
-pub use guest_ranges::{FileSlice, HostMemory};
+pub use guest_ranges::{FileSlice, HostMemory, PageSize};
 pub use plan::change::Change;
 pub use plan::error::PlanError;
 pub use plan::op::Op;

@@ -140,7 +140,7 @@ impl<V: LoggingVm> DirtyCollector<V> {
     }
 
     fn clear_log(&self, slot: &Slot, log: &[u64]) -> Result<(), DirtyError> {
-        for clear in clears(log, slot.size() / self.tracker.page_size()) {
+        for clear in clears(log, self.tracker.page_size().number(slot.size())) {
             let cleared = self.vm.clear_dirty_log(
                 slot.id.into(),
                 clear.first_page,

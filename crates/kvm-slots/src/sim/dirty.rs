@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
 use super::dirty_ring::Ring;
-use super::memslots::{Key, PAGE, SimSlot, key};
+use super::memslots::{HOST_PAGE, Key, PAGE, SimSlot, key};
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{DirtyEntry, ManualProtect};
 use crate::vm::errno::Errno;
@@ -48,7 +48,7 @@ impl Dirty {
         let has_ring = self.ring.is_some();
         let pages = new.size / PAGE;
         let log = self.logs.entry(key).or_insert_with(|| {
-            let mut written = DirtyPages::new(PAGE);
+            let mut written = DirtyPages::new(HOST_PAGE);
             if initially_set && !has_ring {
                 written.insert(0..pages);
             }
@@ -57,7 +57,7 @@ impl Dirty {
         // A move keeps the log. It also unmaps the slot's pages, so with a ring all
         // of them are reported again.
         if moved && has_ring {
-            log.written = DirtyPages::new(PAGE);
+            log.written = DirtyPages::new(HOST_PAGE);
         }
     }
 

@@ -10,7 +10,7 @@ use guest_ranges::AddrRange;
 
 use super::dirty::Dirty;
 use super::dirty_ring::Ring;
-use super::memslots::{Key, PAGE, key};
+use super::memslots::{HOST_PAGE, Key, PAGE, key};
 use super::vm::SimVm;
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{LoggingVm, ManualProtect};
@@ -67,7 +67,7 @@ impl LoggingVm for SimVm {
             }
         }
         if !manual.contains(ManualProtect::ENABLE) {
-            log.written = DirtyPages::new(PAGE);
+            log.written = DirtyPages::new(HOST_PAGE);
         }
         Ok(bitmap)
     }
@@ -94,7 +94,7 @@ impl LoggingVm for SimVm {
         if num > rest || (num < rest && num % 64 != 0) {
             return Err(Errno::EINVAL);
         }
-        let mut cleared = DirtyPages::new(PAGE);
+        let mut cleared = DirtyPages::new(HOST_PAGE);
         cleared.insert_bitmap(first_page, bitmap, num);
         for run in cleared.runs() {
             log.written.take(page_numbers(run));

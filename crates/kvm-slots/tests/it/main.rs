@@ -34,6 +34,7 @@ mod convert {
     mod bytes;
     mod discard;
     mod faults;
+    mod host_pages;
     mod memory_changes;
     mod model;
     mod parts;

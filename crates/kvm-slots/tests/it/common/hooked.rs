@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::dirty::{DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
 use kvm_slots::sim::SimVm;
-use kvm_slots::{Errno, GuestMemfdFlags, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Vm};
 
 /// The ioctls of dirty tracking at which hooks are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,10 @@ impl<H: Hooks> Vm for Hooked<H> {
 
     fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    fn page_size(&self) -> PageSize {
+        PageSize::Size4K
     }
 
     fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {

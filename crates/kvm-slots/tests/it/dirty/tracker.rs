@@ -14,13 +14,15 @@ use kvm_slots::dirty::{
     DirtyCollector, DirtyEntry, DirtyError, DirtyMode, DirtyTracker, LoggingVm, Unlogged,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Capabilities, Errno, SlotRange, SlotTable, Slots, StepError};
+use kvm_slots::{
+    AbiProfile, Capabilities, Errno, PageSize, SlotRange, SlotTable, Slots, StepError,
+};
 
 const RING: DirtyMode = DirtyMode::Ring { bytes: 4096 };
 
 /// A tracker of the memory of these slots.
 fn tracker(table: &SlotTable) -> DirtyTracker {
-    let tracker = DirtyTracker::new(PAGE);
+    let tracker = DirtyTracker::new(PageSize::Size4K);
     table.slots().for_each(|slot| tracker.track(slot));
     tracker
 }
