@@ -186,8 +186,10 @@ pub use slots::table::SlotTable;
 #[cfg(feature = "memory-model")]
 pub use slots::view::slot_ranges;
 pub use unsupported::Unsupported;
+#[cfg(target_arch = "aarch64")]
+pub use vm::address_bits::aarch64::vm_type_address_bits;
 #[cfg(target_arch = "x86_64")]
-pub use vm::address_bits::cpuid_address_bits;
+pub use vm::address_bits::x86_64::cpuid_address_bits;
 pub use vm::caps::Capabilities;
 pub use vm::errno::Errno;
 pub use vm::kvm::KvmVm;

@@ -88,8 +88,8 @@ pub trait Vm {
         caps::host_page_size()
     }
 
-    /// The width of a guest-physical address in bits, if it is known. KVM has no
-    /// slots beyond, or no vCPU could reach them.
+    /// The width of a guest-physical address of this VM in bits, if it is known. KVM has
+    /// no slots beyond, or no vCPU could reach them.
     fn address_bits(&self) -> Option<u32> {
         None
     }
