@@ -136,8 +136,6 @@
 //!
 //! # What this crate does not do yet
 //!
-//! - Use dirty rings where the kernel also needs a log (Arm):
-//!   [`DirtyCapabilities::ring_needs_log`](dirty::DirtyCapabilities::ring_needs_log).
 //! - Track the writes of devices (VFIO).
 //! - Protect pages again only when a client takes them: a collection protects all
 //!   dirty pages.

@@ -119,6 +119,11 @@ impl Memslots {
         self.slots.get(&(0, *id)).filter(|slot| gpa <= slot.last())
     }
 
+    /// Whether no address space has a slot.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// The slots of address space 0 by guest-physical address.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u16, &SimSlot)> {
         let ids = self.by_gpa.range((0, 0)..=(0, u64::MAX));

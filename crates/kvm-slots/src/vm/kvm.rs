@@ -6,7 +6,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
-    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, kvm_create_guest_memfd, kvm_enable_cap,
+    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP,
+    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, kvm_create_guest_memfd, kvm_enable_cap,
     kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -200,6 +201,10 @@ impl LoggingVm for KvmVm {
         self.enable(cap, bytes.into())?;
         reported.ring_bytes = Some(bytes);
         Ok(())
+    }
+
+    fn enable_log_beside_ring(&self) -> Result<(), Errno> {
+        self.enable(KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0)
     }
 
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {

@@ -47,6 +47,7 @@ mod convert {
 mod dirty {
     mod faults;
     mod listener;
+    mod log_beside_ring;
     mod oracle;
     mod sim_ioctls;
     mod tracker;

@@ -119,6 +119,10 @@ impl<H: Hooks> LoggingVm for Hooked<H> {
         self.sim.enable_dirty_ring(bytes)
     }
 
+    fn enable_log_beside_ring(&self) -> Result<(), Errno> {
+        self.sim.enable_log_beside_ring()
+    }
+
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
         self.around(DirtyIoctl::Get, || self.sim.get_dirty_log(slot))
     }
