@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
 use super::dirty_ring::Ring;
-use super::memslots::{Key, PAGE, SimSlot, key};
+use super::memslots::{Key, SimSlot, key};
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{DirtyEntry, ManualProtect};
 use crate::vm::errno::Errno;
 
 /// The logged writes of the guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Dirty {
+    /// The kernel's page size in bytes.
+    pub(super) page_size: u64,
     pub(super) manual: Option<ManualProtect>,
     /// The slots that log.
     pub(super) logs: BTreeMap<Key, Log>,
@@ -33,6 +35,16 @@ pub(super) struct Log {
 }
 
 impl Dirty {
+    pub(super) fn new(page_size: u64) -> Self {
+        Self {
+            page_size,
+            manual: None,
+            logs: BTreeMap::new(),
+            ring: None,
+            has_vcpu: false,
+        }
+    }
+
     /// Records a change of a slot.
     pub(super) fn follow(&mut self, slot: u32, old: Option<SimSlot>, new: Option<SimSlot>) {
         let key = key(slot);
@@ -46,9 +58,9 @@ impl Dirty {
             .manual
             .is_some_and(|manual| manual.contains(ManualProtect::INITIALLY_SET));
         let has_ring = self.ring.is_some();
-        let pages = new.size / PAGE;
+        let (pages, page_size) = (new.size / self.page_size, self.page_size);
         let log = self.logs.entry(key).or_insert_with(|| {
-            let mut written = DirtyPages::new(PAGE);
+            let mut written = DirtyPages::new(page_size);
             if initially_set && !has_ring {
                 written.insert(0..pages);
             }
@@ -57,7 +69,7 @@ impl Dirty {
         // A move keeps the log. It also unmaps the slot's pages, so with a ring all
         // of them are reported again.
         if moved && has_ring {
-            log.written = DirtyPages::new(PAGE);
+            log.written = DirtyPages::new(page_size);
         }
     }
 
@@ -66,7 +78,7 @@ impl Dirty {
         let Some(log) = self.logs.get_mut(&key) else {
             return;
         };
-        let is_new = !log.written.contains(page * PAGE);
+        let is_new = !log.written.contains(page * self.page_size);
         log.written.insert(page..page + 1);
         if let Some(ring) = self.ring.as_mut().filter(|_| is_new) {
             let slot = u32::from(key.0) << 16 | u32::from(key.1);

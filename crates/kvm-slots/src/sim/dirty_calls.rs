@@ -10,7 +10,7 @@ use guest_ranges::AddrRange;
 
 use super::dirty::Dirty;
 use super::dirty_ring::Ring;
-use super::memslots::{Key, PAGE, key};
+use super::memslots::{Key, key};
 use super::vm::SimVm;
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{LoggingVm, ManualProtect};
@@ -42,8 +42,8 @@ impl LoggingVm for SimVm {
     }
 
     fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
-        let ring = Ring::new(bytes)?;
         let dirty = &mut self.state().dirty;
+        let ring = Ring::new(bytes, dirty.page_size)?;
         if dirty.ring.is_some() || dirty.has_vcpu {
             return Err(Errno::EINVAL);
         }
@@ -53,13 +53,13 @@ impl LoggingVm for SimVm {
 
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
         let dirty = &mut self.state().dirty;
-        let key = self.check_log(dirty, slot)?;
+        let (key, page_size) = (self.check_log(dirty, slot)?, dirty.page_size);
         let manual = dirty.manual.unwrap_or(ManualProtect::empty());
         let log = dirty.logs.get_mut(&key).ok_or(Errno::ENOENT)?;
         let words = usize::try_from(log.pages.div_ceil(64)).map_err(|_| Errno::ENOMEM)?;
         let mut bitmap = vec![0; words];
         for run in log.written.runs() {
-            for page in page_numbers(run) {
+            for page in page_numbers(run, page_size) {
                 let word = usize::try_from(page / 64).ok();
                 if let Some(word) = word.and_then(|word| bitmap.get_mut(word)) {
                     *word |= 1 << (page % 64);
@@ -67,7 +67,7 @@ impl LoggingVm for SimVm {
             }
         }
         if !manual.contains(ManualProtect::ENABLE) {
-            log.written = DirtyPages::new(PAGE);
+            log.written = DirtyPages::new(page_size);
         }
         Ok(bitmap)
     }
@@ -85,7 +85,7 @@ impl LoggingVm for SimVm {
             return Err(Errno::EINVAL);
         }
         let dirty = &mut self.state().dirty;
-        let key = self.check_log(dirty, slot)?;
+        let (key, page_size) = (self.check_log(dirty, slot)?, dirty.page_size);
         if first_page % 64 != 0 {
             return Err(Errno::EINVAL);
         }
@@ -94,10 +94,10 @@ impl LoggingVm for SimVm {
         if num > rest || (num < rest && num % 64 != 0) {
             return Err(Errno::EINVAL);
         }
-        let mut cleared = DirtyPages::new(PAGE);
+        let mut cleared = DirtyPages::new(page_size);
         cleared.insert_bitmap(first_page, bitmap, num);
         for run in cleared.runs() {
-            log.written.take(page_numbers(run));
+            log.written.take(page_numbers(run, page_size));
         }
         Ok(())
     }
@@ -108,6 +108,6 @@ impl LoggingVm for SimVm {
 }
 
 /// The numbers of the pages in a range of bytes of a slot.
-fn page_numbers(run: AddrRange) -> Range<u64> {
-    run.start() / PAGE..run.last() / PAGE + 1
+fn page_numbers(run: AddrRange, page_size: u64) -> Range<u64> {
+    run.start() / page_size..run.last() / page_size + 1
 }

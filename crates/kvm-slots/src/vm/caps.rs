@@ -59,7 +59,7 @@ impl Capabilities {
         // Negative results are errors: the kernel lacks the capability.
         let ask = |capability| u32::try_from(vm.check_extension(capability)).unwrap_or(0);
         Self {
-            page_size: host_page_size(),
+            page_size: vm.page_size(),
             // api.rst: 32 if the extension is not reported.
             nr_memslots: match ask(KVM_CAP_NR_MEMSLOTS) {
                 0 => 32,

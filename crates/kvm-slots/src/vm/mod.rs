@@ -81,6 +81,11 @@ pub trait Vm {
     /// The kernel's error; no attribute has changed.
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
 
+    /// The page size of the VM's kernel in bytes: the granularity of memslots.
+    fn page_size(&self) -> u64 {
+        caps::host_page_size()
+    }
+
     /// The width of a guest-physical address in bits, if it is known. KVM has no
     /// slots beyond, or no vCPU could reach them.
     fn address_bits(&self) -> Option<u32> {
