@@ -14,10 +14,11 @@ use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
 use vmm::machine::How;
 
-use crate::backends::{MACHINES, all_ok, machine, run, same, simulated_like};
+use crate::backends::{MACHINES, all_ok, machine, run, same};
 use crate::boot::{self, Bars, BootTest, Wrote};
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Regression};
+use crate::like_host::simulated_like;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::selftests::{self, Selftest};
 use crate::vfio::{Model, OnDevice};
