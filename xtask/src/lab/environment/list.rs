@@ -5,7 +5,7 @@ use super::super::architecture::AARCH64;
 use super::{Environment, Kernel, Recipe, Selection, Variant};
 
 /// All environments, in the order of reports.
-pub const ENVIRONMENTS: [Environment; 15] = [
+pub const ENVIRONMENTS: [Environment; 16] = [
     Environment::new("host", Kernel::Host),
     Environment::new("simulated", Kernel::Simulated(UNPATCHED)).with_selftests(),
     Environment::new("debian-6.1", packaged("6.1")),
@@ -60,6 +60,9 @@ pub const ENVIRONMENTS: [Environment; 15] = [
     Environment::new("arm64-debian-7.3", packaged_arm64("7.3", "cloud-arm64")).on(&AARCH64),
     // Pages of 16 KiB.
     Environment::new("arm64-debian-7.3-16k", packaged_arm64("7.3", "arm64-16k")).on(&AARCH64),
+    Environment::new("arm64-lab-7.3-private-mmio", PRIVATE_MMIO_ARM64)
+        .on(&AARCH64)
+        .by_name_only(),
 ];
 
 /// The kernel without patches.
@@ -98,6 +101,15 @@ const PRIVATE_MMIO_DEBUG: Kernel = Kernel::Built(Recipe {
         "drivers/vfio/pci/vfio-pci-core.ko",
         "drivers/vfio/pci/vfio-pci.ko",
     ],
+});
+
+/// The kernel that has private MMIO, for Arm.
+const PRIVATE_MMIO_ARM64: Kernel = Kernel::Built(Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3-arm64.config", "private-mmio.config"],
+    patches: &PATCHES,
+    suffix: "-lab-private-mmio",
+    modules: &[],
 });
 
 /// Two environments whose kernels differ only by this project's patches: without
