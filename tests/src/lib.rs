@@ -29,6 +29,8 @@
 //! | `check` | assertions that return a message |
 //! | [`long_mode`] | vCPUs in 64-bit mode |
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod backends;
 pub mod boot;
 #[cfg(target_arch = "x86_64")]
