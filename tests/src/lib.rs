@@ -26,7 +26,8 @@
 //! | [`subject`] | one VM with one guest, real or simulated |
 //! | [`backends`] | runs a machine file on several backends |
 //! | `check` | assertions that return a message |
-//! | [`long_mode`] | vCPUs in 64-bit mode |
+//! | `random` | pseudo-random numbers |
+//! | [`vcpu`] | guests: programs, their instructions, and vCPUs that start them |
 
 pub mod backends;
 pub mod boot;
@@ -37,16 +38,14 @@ pub mod conformance;
 pub mod differential;
 mod dirty;
 pub mod end_to_end;
-#[cfg(target_arch = "x86_64")]
 pub mod guest_sees;
 pub mod hardware;
-#[cfg(target_arch = "x86_64")]
-pub mod long_mode;
 pub mod needs;
 mod pre_fault;
+mod random;
 pub mod selftests;
 pub mod subject;
-#[cfg(target_arch = "x86_64")]
+pub mod vcpu;
 mod vcpu_gate;
 pub mod vfio;
 
