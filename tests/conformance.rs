@@ -77,7 +77,7 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::PrivatePages => capabilities
             .as_ref()
             .is_ok_and(|c| c.memory_attributes != 0),
-        Need::Kvm | Need::DirectGuest | Need::NoBackingFd => true,
+        Need::Kvm | Need::Vcpus | Need::DirectGuest | Need::NoBackingFd => true,
         Need::ManualProtect | Need::DirtyRing => true,
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
         Need::BackingFd => config.abi != AbiProfile::None,

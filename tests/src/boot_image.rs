@@ -20,9 +20,9 @@ use vmm::boot::layout::{KERNEL, PAGE_TABLES, ZERO_PAGE};
 
 use crate::check::{at, same};
 use crate::end_to_end::Test;
-use crate::long_mode;
 use crate::needs::Need;
 use crate::subject::{Real, Subject};
+use crate::vcpu::x86_64::long_mode;
 
 /// All tests.
 pub const TESTS: [Test; 3] = [

@@ -16,15 +16,15 @@ use vmm::machine::How;
 
 use crate::backends::{MACHINES, all_ok, machine, run, same};
 use crate::boot::{self, Bars, BootTest, Wrote};
+#[cfg(target_arch = "x86_64")]
+use crate::boot_image;
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Regression};
 use crate::like_host::simulated_like;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::selftests::{self, Selftest};
 use crate::vfio::{Model, OnDevice};
-#[cfg(target_arch = "x86_64")]
-use crate::{boot_image, guest_sees, vcpu_gate};
-use crate::{dirty, end_to_end, pre_fault, vfio};
+use crate::{dirty, end_to_end, guest_sees, pre_fault, vcpu, vcpu_gate, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -66,9 +66,7 @@ enum Body {
     Plain(fn() -> Result<(), String>),
     OfMachine(fn(&str) -> Result<(), String>, &'static str),
     OfMode(fn(DirtyMode) -> Result<(), String>, DirtyMode),
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     WithVcpus(fn(u64) -> Result<(), String>, u64),
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     Watched(WatchedRun, u64),
     Statement(Statement),
     Regression(Regression),
@@ -247,24 +245,19 @@ fn of_this_architecture() -> Vec<HwTest> {
     tests.collect()
 }
 
-/// Tests with vCPU threads. Their guest code is for x86-64.
-#[cfg(target_arch = "x86_64")]
+/// Tests with vCPUs of their own.
 fn of_running_vcpus() -> Vec<HwTest> {
-    [of_the_gate(), of_what_the_guest_sees(), of_the_boot_image()].concat()
-}
-
-/// On other architectures, one entry stands for all of these tests.
-#[cfg(not(target_arch = "x86_64"))]
-fn of_running_vcpus() -> Vec<HwTest> {
-    vec![HwTest {
-        name: "vcpu_gate_and_guest_sees".into(),
-        needs: &[Need::Kvm],
-        run: Body::Plain(|| Err("there is guest code for x86-64 only".into())),
-    }]
+    let programs = HwTest {
+        name: "vcpu::programs_do_the_same_on_a_vcpu_and_interpreted".into(),
+        needs: &[Need::Vcpus],
+        run: Body::Plain(vcpu::same_as_interpreted::programs_do_the_same),
+    };
+    let programs = vec![programs];
+    let others = [of_the_gate(), of_what_the_guest_sees(), of_the_boot_image()];
+    [programs, others.concat()].concat()
 }
 
 /// The gate that holds vCPUs.
-#[cfg(target_arch = "x86_64")]
 fn of_the_gate() -> Vec<HwTest> {
     let mut tests = Vec::new();
     for (name, run) in vcpu_gate::WITH_VCPUS {
@@ -280,14 +273,13 @@ fn of_the_gate() -> Vec<HwTest> {
     }
     let tests = tests.into_iter().map(|(name, run)| HwTest {
         name: format!("vcpu_gate::{name}"),
-        needs: &[Need::Kvm],
+        needs: &[Need::Vcpus],
         run,
     });
     tests.collect()
 }
 
 /// What running vCPUs see of commits.
-#[cfg(target_arch = "x86_64")]
 fn of_what_the_guest_sees() -> Vec<HwTest> {
     let found = guest_sees::TESTS.map(|(name, run)| (name.to_string(), Body::Plain(run)));
     let numbers = guest_sees::NUMBERS.map(|vcpus| {
@@ -298,7 +290,7 @@ fn of_what_the_guest_sees() -> Vec<HwTest> {
     let tests = found.into_iter().chain(numbers);
     let tests = tests.map(|(name, run)| HwTest {
         name: format!("guest_sees::{name}"),
-        needs: &[Need::Kvm],
+        needs: &[Need::Vcpus],
         run,
     });
     tests.collect()
@@ -313,6 +305,12 @@ fn of_the_boot_image() -> Vec<HwTest> {
         run: Body::Plain(run),
     });
     tests.into()
+}
+
+/// The boot image's loader is for x86-64 kernels.
+#[cfg(not(target_arch = "x86_64"))]
+fn of_the_boot_image() -> Vec<HwTest> {
+    Vec::new()
 }
 
 /// Comparisons of the real and the simulated KVM.

@@ -27,7 +27,8 @@
 //! | [`backends`] | runs a machine file on several backends |
 //! | [`like_host`] | a simulated kernel that is like this host's |
 //! | `check` | assertions that return a message |
-//! | [`long_mode`] | vCPUs in 64-bit mode |
+//! | `random` | pseudo-random numbers |
+//! | [`vcpu`] | guests: programs, their instructions, and vCPUs that start them |
 
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;
@@ -40,17 +41,15 @@ pub mod conformance;
 pub mod differential;
 mod dirty;
 pub mod end_to_end;
-#[cfg(target_arch = "x86_64")]
 pub mod guest_sees;
 pub mod hardware;
 pub mod like_host;
-#[cfg(target_arch = "x86_64")]
-pub mod long_mode;
 pub mod needs;
 mod pre_fault;
+mod random;
 pub mod selftests;
 pub mod subject;
-#[cfg(target_arch = "x86_64")]
+pub mod vcpu;
 mod vcpu_gate;
 pub mod vfio;
 

@@ -26,6 +26,8 @@ pub const DEVICE: &str = "/dev/kvm";
 pub enum Need {
     /// A KVM that can be opened and creates a VM.
     Kvm,
+    /// A KVM, and [guests](crate::vcpu) for this architecture.
+    Vcpus,
     /// A guest_memfd on a plain VM that the host can map
     /// (`GUEST_MEMFD_FLAG_MMAP`).
     MappableGuestMemfd,
@@ -140,6 +142,7 @@ impl Host {
             Need::ConfidentialGuest => return crate::boot::lacks_confidential_guest(),
             Need::KernelCode => return crate::boot::lacks_kernel_code(),
             Need::Selftests => return crate::selftests::lacks_programs(),
+            Need::Vcpus => return crate::vcpu::lacks(),
             _ => {}
         }
         let (plain, dirty, pre_fault) = match &self.plain {
@@ -209,7 +212,7 @@ impl Host {
             }
             Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
             Need::LinuxGuest | Need::ConfidentialGuest => None,
-            Need::KernelCode | Need::Selftests => None,
+            Need::KernelCode | Need::Selftests | Need::Vcpus => None,
         }
     }
 

@@ -15,5 +15,5 @@ mod private_pages;
 mod vmm;
 
 pub use memory::Bytes;
-pub use model::{Model, PAGE, Region, What};
+pub use model::{Model, Region, What, page_size};
 pub use vmm::{Change, Gate, Refused, Vmm};

@@ -4,12 +4,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use kvm_slots::{DeviceFile, FileSlice, SlotAccess, SlotBacking, SlotRange};
+use kvm_slots::{Capabilities, DeviceFile, FileSlice, SlotAccess, SlotBacking, SlotRange};
 
 use crate::Bytes;
 
-/// The size of a guest's page in bytes.
-pub const PAGE: u64 = 0x1000;
+/// The size of a page in bytes: the host's, of which memslots are made.
+pub fn page_size() -> u64 {
+    Capabilities::minimal().page_size.bytes()
+}
 
 /// The content of a region.
 #[derive(Clone, Debug)]
@@ -103,6 +105,19 @@ impl Model {
 }
 
 impl Region {
+    /// The guest's own memory, which covers everything else and never changes.
+    pub(crate) fn code(gpa: u64, code: Arc<Bytes>) -> Self {
+        Self {
+            name: u32::MAX,
+            gpa,
+            size: code.host_memory().size(),
+            priority: u8::MAX,
+            start: 0,
+            what: What::Rom(code),
+            logged: false,
+        }
+    }
+
     /// The part of a region from one address to another, for KVM.
     fn range(&self, from: u64, to: u64) -> Option<SlotRange> {
         let at = self.start + (from - self.gpa);

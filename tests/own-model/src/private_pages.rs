@@ -27,7 +27,7 @@ pub fn private_pages(
 
 /// Page by page, because the parts of a run may move to different addresses.
 fn single_pages(run: PageRange) -> impl Iterator<Item = PageRange> {
-    let size = crate::PAGE;
+    let size = crate::page_size();
     let starts = (0..run.pages()).map(move |n| run.start() + n * size);
     starts.filter_map(move |gpa| PageRange::new(gpa, size).ok())
 }

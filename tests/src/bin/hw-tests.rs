@@ -163,7 +163,6 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
                 let number = number.ok_or("--differential-ops takes a number")?;
                 differential::set_operations(number);
             }
-            #[cfg(target_arch = "x86_64")]
             "--guest-sees-seconds" => {
                 let seconds = arguments.next().and_then(|text| text.parse().ok());
                 let seconds = seconds.ok_or("--guest-sees-seconds takes a number")?;

@@ -12,8 +12,10 @@ use memory_model::{
 };
 
 use super::code::{FETCH, FUNCTION, NO_STORE, NOTHING, PAGES, Word, function};
-use super::machine::{Device, Handle, MEMORY, Machine, PAGE, Words, line, page_range};
+use super::machine::{Device, Handle, MEMORY, Machine, Words, line};
 use crate::check::at;
+use crate::random::Random;
+use crate::vcpu::compile;
 
 /// A vCPU without progress for this long is an error.
 const TOO_LONG: Duration = Duration::from_secs(60);
@@ -38,8 +40,9 @@ const WHATS: [What; 7] = [
 
 /// A page at which KVM has a slot that is not in the model.
 pub(super) const IN_THE_WAY: u64 = PAGES;
-/// Pages that the guest cannot reach, for a BAR beyond its addresses.
-pub(super) const BEYOND: u64 = (1 << 56) / PAGE;
+/// A page that the guest cannot reach, for a BAR beyond its addresses, whatever
+/// the size of a page.
+pub(super) const BEYOND: u64 = (1 << 56) / 0x1000;
 
 /// One step of a change.
 #[derive(Clone, Copy, Debug)]
@@ -50,31 +53,20 @@ pub(super) enum Step {
     Log(usize, bool),
 }
 
-/// Pseudo-random numbers.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    /// A number below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        // xorshift64 (Marsaglia).
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % end
-    }
-
-    pub(super) fn step(&mut self) -> Step {
-        let region = usize::try_from(self.below(WHATS.len() as u64)).expect("small");
-        let on = self.below(2) == 0;
-        match self.below(8) {
+impl Step {
+    /// A random step.
+    pub(super) fn random(random: &mut Random) -> Self {
+        let region = usize::try_from(random.below(WHATS.len() as u64)).expect("small");
+        let on = random.below(2) == 0;
+        match random.below(8) {
             0..=3 => {
                 let last = PAGES - WHATS[region].pages();
-                Step::Move(region, self.below(last + 1))
+                Self::Move(region, random.below(last + 1))
             }
-            4 | 5 => Step::Show(region, on),
-            6 if WHATS[region].is_ram() => Step::Readonly(region, on),
-            _ if WHATS[region].is_ram() => Step::Log(region, on),
-            _ => Step::Show(region, on),
+            4 | 5 => Self::Show(region, on),
+            6 if WHATS[region].is_ram() => Self::Readonly(region, on),
+            _ if WHATS[region].is_ram() => Self::Log(region, on),
+            _ => Self::Show(region, on),
         }
     }
 }
@@ -106,21 +98,23 @@ impl World {
         let mut machine = Machine::new()?;
         let announces = Announces {
             own: machine.own.clone(),
+            page_size: machine.page_size,
             vcpus: AtomicU8::new(0),
             ended: AtomicBool::new(false),
             failed: Mutex::default(),
         };
-        machine.put_in_the_way(MEMORY + IN_THE_WAY * PAGE)?;
+        machine.put_in_the_way(machine.page(IN_THE_WAY))?;
         let mut regions = Vec::new();
         let mut thing = NOTHING + 1;
+        let (root, page_size) = (machine.root, machine.page_size);
+        let pages: Vec<u64> = (0..PAGES).map(|page| machine.page(page)).collect();
         let mut change = machine.model.transaction();
         for (number, what) in WHATS.iter().enumerate() {
-            let region = region(&number.to_string(), *what, thing)?;
+            let region = region(&number.to_string(), *what, thing, page_size)?;
             thing += what.pages();
             let region = change.add(region).map_err(at("a region"))?;
-            let page = 2 * number as u64;
             let priority = i32::try_from(number).map_err(at("a priority"))?;
-            let placed = change.place(region, machine.root, MEMORY + page * PAGE, priority);
+            let placed = change.place(region, root, pages[2 * number], priority);
             placed.map_err(at("a place"))?;
             regions.push(region);
         }
@@ -158,10 +152,11 @@ impl World {
     /// Makes a change while the guest checks what it sees.
     pub(super) fn commit(&mut self, steps: &[Step]) -> Result<Result<(), CommitError>, String> {
         let regions = self.regions.clone();
+        let page_size = self.machine.page_size;
         let made = self.change(|change| {
             for step in steps {
                 match *step {
-                    Step::Move(n, page) => change.move_to(regions[n], MEMORY + page * PAGE),
+                    Step::Move(n, page) => change.move_to(regions[n], MEMORY + page * page_size),
                     Step::Show(n, on) => change.set_enabled(regions[n], on),
                     Step::Readonly(n, on) => change.set_readonly(regions[n], on),
                     Step::Log(n, true) => change.set_dirty_logging(regions[n], DirtyClients::VGA),
@@ -192,7 +187,8 @@ impl World {
     fn settle(&mut self) {
         let view = self.machine.model.view(self.machine.space);
         for page in 0..PAGES {
-            let may = may(&view, page);
+            let at = self.machine.page(page);
+            let may = may(&view, at, self.machine.page_size);
             self.machine.may(page).store(may, Ordering::SeqCst);
         }
         let number = self.machine.number();
@@ -201,28 +197,28 @@ impl World {
     }
 }
 
-fn region(name: &str, what: What, thing: u64) -> Result<Region<Handle>, String> {
+fn region(name: &str, what: What, thing: u64, page_size: u64) -> Result<Region<Handle>, String> {
     let handle = Handle {
         thing,
         ..Handle::default()
     };
     match what {
         What::Mmio(pages) => {
-            let region = Region::mmio(name, (pages * PAGE).into());
+            let region = Region::mmio(name, (pages * page_size).into());
             Ok(region.with_handle(Handle {
                 device: Some(Arc::new(Device::default())),
                 ..handle
             }))
         }
         What::Ram(pages) => {
-            let mut bytes = vec![0; usize::try_from(pages * PAGE).map_err(at("a size"))?];
+            let mut bytes = vec![0; usize::try_from(pages * page_size).map_err(at("a size"))?];
             for page in 0..pages {
                 let mut put = |offset: u64, what: &[u8]| {
-                    let start = usize::try_from(page * PAGE + offset).expect("small");
+                    let start = usize::try_from(page * page_size + offset).expect("small");
                     bytes[start..start + what.len()].copy_from_slice(what);
                 };
                 put(0, &(thing + page).to_le_bytes());
-                put(FUNCTION, &function(thing + page));
+                put(FUNCTION.into(), compile(&function(thing + page))?.bytes());
             }
             let memory = Words::new(&bytes)?;
             let (address, size) = (memory.address(), memory.size());
@@ -238,14 +234,13 @@ fn region(name: &str, what: What, thing: u64) -> Result<Region<Handle>, String> 
     }
 }
 
-/// The answer at a page of a view, in the guest's encoding.
-fn may(view: &FlatView<Handle>, page: u64) -> u64 {
-    let range = page_range(page);
-    let Some(run) = view.find(range.start()) else {
+/// The answer at the address of a page of a view, in the guest's encoding.
+fn may(view: &FlatView<Handle>, page: u64, page_size: u64) -> u64 {
+    let Some(run) = view.find(page) else {
         return 1 << NOTHING | NO_STORE;
     };
-    let offset = run.offset_of(range.start()).unwrap_or_default();
-    let thing = 1 << (run.region().handle().thing + offset / PAGE);
+    let offset = run.offset_of(page).unwrap_or_default();
+    let thing = 1 << (run.region().handle().thing + offset / page_size);
     let access = run.access();
     let fetch = if access.reads_directly() { FETCH } else { 0 };
     let trapped = run.region().handle().device.is_some();
@@ -259,6 +254,7 @@ fn may(view: &FlatView<Handle>, page: u64) -> u64 {
 /// Announces a commit to the guest before it begins.
 struct Announces {
     own: Arc<Words>,
+    page_size: u64,
     vcpus: AtomicU8,
     /// Records that a vCPU has ended, so that changes do not wait for it.
     ended: AtomicBool,
@@ -273,7 +269,8 @@ impl Announces {
     fn announce(&self, new: &FlatView<Handle>) {
         let mut fewer = false;
         for page in 0..PAGES {
-            let (word, new) = (self.word(page), may(new, page));
+            let at = MEMORY + page * self.page_size;
+            let (word, new) = (self.word(page), may(new, at, self.page_size));
             let old = word.load(Ordering::SeqCst);
             let fetch = old & new & FETCH;
             fewer |= old & FETCH != fetch;

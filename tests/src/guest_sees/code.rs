@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The code of each vCPU. It loads, stores and fetches instructions all over
+//! The program of each vCPU. It loads, stores and fetches instructions all over
 //! memory, and checks each answer itself.
 
-use std::arch::global_asm;
+use crate::vcpu::{Op, Reg};
 
 /// The number of pages of the changing memory, a power of two.
 pub(super) const PAGES: u64 = 16;
@@ -12,14 +12,16 @@ pub(super) const MOST_THINGS: u64 = 61;
 /// The answer where there is no region.
 pub(super) const NOTHING: u64 = 0;
 /// Instructions can be fetched from the page.
-pub(super) const FETCH: u64 = 1 << 61;
+pub(super) const FETCH: u64 = 1 << FETCH_BIT;
+const FETCH_BIT: u8 = 61;
 /// A store to the page may have no effect.
-pub(super) const NO_STORE: u64 = 1 << 63;
+pub(super) const NO_STORE: u64 = 1 << NO_STORE_BIT;
+const NO_STORE_BIT: u8 = 63;
 
 /// The offset in a page of the words that vCPUs store to, one for each.
-pub(super) const WORDS: u64 = 0x40;
+pub(super) const WORDS: u16 = 0x40;
 /// The offset in a page of a function that returns the page's identity.
-pub(super) const FUNCTION: u64 = 0x100;
+pub(super) const FUNCTION: u16 = 0x100;
 
 /// The words of a vCPU's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,132 +44,221 @@ pub(super) enum Word {
     WrongAfter,
 }
 
-// RDI: the vCPU's line. RSI: the number of commits begun and ended, followed by
-// the allowed answers of each page, one bit each. RBX: the memory. R15, R14,
-// R13: a random number, and the constants that produce the next one.
-//
-// The allowed answers are read before and after the access. They grow before a
-// commit begins, and shrink after it has returned.
-global_asm!(
-    r#"
-    .pushsection .rodata.guest_sees, "a", @progbits
-    .globl guest_sees_code
-    .globl guest_sees_code_end
-guest_sees_code:
-.Lnext:
-    inc qword ptr [rdi]
-    imul r15, r14
-    add r15, r13
-    mov rcx, r15
-    shr rcx, 40
-    and ecx, {pages} - 1
-    mov rdx, rcx
-    shl rdx, 12
-    add rdx, rbx
-    mov rax, r15
-    shr rax, 60
-    mov r8, [rsi]
-    mov r9, [rsi + 8*rcx + 8]
-    bt r9, 61
-    jc .Laccess
-    mov r11, r15 // An exit takes as long as very many other accesses.
-    shr r11, 50
-    test r11d, 255
-    jnz .Lnext
-
-.Laccess:
-    cmp eax, 11
-    ja .Lfetch
-    cmp eax, 6
-    ja .Lstore
-
-.Lload:
-    mov r10, [rdx]
-    lea r12, [rdi + 8]
-
-.Lcheck: // R10 has answered; the access counts at R12.
-    mov r11, [rsi + 8*rcx + 8]
-    or r9, r11
-    mov rax, [rsi]
-    sub rax, r8
-    cmp rax, 1
-    ja .Lunchecked
-    cmp r10, {most} - 1
-    ja .Lwrong
-    bt r9, r10
-    jnc .Lwrong
-    inc qword ptr [r12]
-    jmp .Lnext
-
-.Lstore: // A token that no one else stores.
-    mov rax, [rdi + 40]
-    mov r10, r8
-    shl r10, 16
-    mov r11, rcx
-    shl r11, 8
-    or r10, r11
-    or r10, rax
-    mov [rdx + 8*rax + {words}], r10
-    mov r11, [rdx + 8*rax + {words}]
-    inc qword ptr [rdi + 16]
-    test r8d, 1 // A commit was under way.
-    jnz .Lnext
-    bt r9, 63
-    jc .Lnext
-    cmp r8, [rsi]
-    jne .Lnext
-    cmp r11, r10
-    je .Lnext
-    mov r10, r11
-    jmp .Lwrong
-
-.Lfetch:
-    bt r9, 61
-    jnc .Lload
-    lea rax, [rdx + {function}]
-    call rax
-    mov r10, rax
-    lea r12, [rdi + 24]
-    jmp .Lcheck
-
-.Lunchecked:
-    inc qword ptr [rdi + 32]
-    jmp .Lnext
-
-.Lwrong:
-    mov [rdi + 48], rcx
-    mov [rdi + 56], r10
-    mov [rdi + 64], r9
-    mov [rdi + 72], r8
-    mov rax, [rsi]
-    mov [rdi + 80], rax
-    hlt
-    jmp .Lwrong
-guest_sees_code_end:
-    .popsection
-    "#,
-    pages = const PAGES,
-    most = const MOST_THINGS,
-    words = const WORDS,
-    function = const FUNCTION,
-);
-
-unsafe extern "C" {
-    safe static guest_sees_code: [u8; 0];
-    safe static guest_sees_code_end: [u8; 0];
+impl Word {
+    /// The offset in the line.
+    pub(super) const fn offset(self) -> u16 {
+        8 * self as u16
+    }
 }
 
-/// The instructions of a vCPU.
-pub(super) fn code() -> &'static [u8] {
-    let (start, end) = (&raw const guest_sees_code, &raw const guest_sees_code_end);
-    let len = end.addr() - start.addr();
-    // SAFETY: both are labels of the section above, which is initialised and
-    // never written, with nothing but the instructions between them.
-    unsafe { std::slice::from_raw_parts(start.cast(), len) }
+/// The vCPU's line.
+pub(super) const LINE: Reg = Reg::R0;
+/// The address of the number of commits begun and ended, which the allowed answers
+/// of each page follow, one bit each.
+pub(super) const CONTROL: Reg = Reg::R1;
+/// The address of the memory.
+pub(super) const MEMORY: Reg = Reg::R2;
+/// A random number, which starts with the vCPU's number.
+pub(super) const RANDOM: Reg = Reg::R3;
+/// The linear congruential generator's constants.
+const FACTOR: Reg = Reg::R4;
+const INCREMENT: Reg = Reg::R5;
+/// The number and the address of the page.
+const PAGE: Reg = Reg::R6;
+const ADDRESS: Reg = Reg::R7;
+const KIND: Reg = Reg::R8;
+/// The number of commits before the access.
+const NUMBER: Reg = Reg::R9;
+/// The allowed answers.
+const MAY: Reg = Reg::R10;
+const ANSWER: Reg = Reg::R11;
+/// The address at which the access counts, or the word loaded after a store.
+const OTHER: Reg = Reg::R12;
+const SCRATCH: Reg = Reg::R13;
+
+/// The program, for pages of a size that is a power of two. It stores to `wrong`
+/// when it has found a wrong answer.
+///
+/// The allowed answers are read before and after the access. They grow before a
+/// commit begins, and shrink after it has returned.
+pub(super) fn program(page_size: u64, wrong: u64) -> Vec<Op> {
+    let page_shift = u8::try_from(page_size.trailing_zeros()).expect("below 64");
+    [
+        // Knuth's MMIX.
+        &[
+            Op::Constant(FACTOR, 6_364_136_223_846_793_005),
+            Op::Constant(INCREMENT, 1_442_695_040_888_963_407),
+        ][..],
+        &choose(page_shift),
+        &load(),
+        &store(),
+        &fetch(),
+        &report(wrong),
+    ]
+    .concat()
 }
 
-/// The function that returns `thing`: mov eax, thing; ret.
-pub(super) fn function(thing: u64) -> [u8; 6] {
-    let [a, b, c, d, ..] = thing.to_le_bytes();
-    [0xb8, a, b, c, d, 0xc3]
+/// The function that returns `thing`.
+pub(super) fn function(thing: u64) -> [Op; 2] {
+    [Op::Constant(ANSWER, thing), Op::Return]
+}
+
+/// Counts at an address in a register.
+fn count_at(address: Reg, offset: u16) -> [Op; 3] {
+    [
+        Op::Load(SCRATCH, address, offset),
+        Op::Increase(SCRATCH, 1),
+        Op::Store(SCRATCH, address, offset),
+    ]
+}
+
+/// Loads the allowed answers at the page.
+fn load_may(to: Reg) -> [Op; 4] {
+    [
+        Op::Copy(SCRATCH, PAGE),
+        Op::ShiftLeft(SCRATCH, 3),
+        Op::Add(SCRATCH, CONTROL),
+        Op::Load(to, SCRATCH, 8),
+    ]
+}
+
+/// Begins an access to a random page.
+fn choose(page_shift: u8) -> Vec<Op> {
+    [
+        &[Op::Label("next")][..],
+        &count_at(LINE, Word::Begun.offset()),
+        &[
+            // A commit that removes a page waits for this count: who has counted
+            // must see that it forbids fetches from the page.
+            Op::Fence,
+            Op::Multiply(RANDOM, FACTOR),
+            Op::Add(RANDOM, INCREMENT),
+            Op::Copy(PAGE, RANDOM),
+            Op::ShiftRight(PAGE, 40),
+            Op::Constant(SCRATCH, PAGES - 1),
+            Op::And(PAGE, SCRATCH),
+            Op::Copy(ADDRESS, PAGE),
+            Op::ShiftLeft(ADDRESS, page_shift),
+            Op::Add(ADDRESS, MEMORY),
+            Op::Copy(KIND, RANDOM),
+            Op::ShiftRight(KIND, 60),
+            Op::Load(NUMBER, CONTROL, 0),
+            Op::FenceLoads,
+        ],
+        &load_may(MAY),
+        &[
+            Op::FenceLoads,
+            Op::JumpIfBit(MAY, FETCH_BIT, "access"),
+            // An exit takes as long as very many other accesses.
+            Op::Copy(SCRATCH, RANDOM),
+            Op::ShiftRight(SCRATCH, 50),
+            Op::Constant(ANSWER, 255),
+            Op::And(SCRATCH, ANSWER),
+            Op::Constant(ANSWER, 0),
+            Op::JumpUnlessEqual(SCRATCH, ANSWER, "next"),
+            Op::Label("access"),
+            Op::Constant(SCRATCH, 12),
+            Op::JumpUnlessBelow(KIND, SCRATCH, "fetch"),
+            Op::Constant(SCRATCH, 7),
+            Op::JumpUnlessBelow(KIND, SCRATCH, "store"),
+        ],
+    ]
+    .concat()
+}
+
+/// Loads, and checks what was loaded or returned.
+fn load() -> Vec<Op> {
+    [
+        &[
+            Op::Label("load"),
+            Op::Load(ANSWER, ADDRESS, 0),
+            Op::Copy(OTHER, LINE),
+            Op::Increase(OTHER, Word::Loads.offset()),
+            Op::Label("check"),
+            Op::FenceLoads,
+        ][..],
+        &load_may(SCRATCH),
+        &[
+            Op::Or(MAY, SCRATCH),
+            Op::FenceLoads,
+            Op::Load(SCRATCH, CONTROL, 0),
+            Op::Subtract(SCRATCH, NUMBER),
+            Op::Constant(KIND, 2),
+            Op::JumpUnlessBelow(SCRATCH, KIND, "unchecked"),
+            Op::Constant(SCRATCH, MOST_THINGS),
+            Op::JumpUnlessBelow(ANSWER, SCRATCH, "wrong"),
+            Op::JumpUnlessBitAt(MAY, ANSWER, "wrong"),
+        ],
+        &count_at(OTHER, 0),
+        &[Op::Jump("next"), Op::Label("unchecked")],
+        &count_at(LINE, Word::Unchecked.offset()),
+        &[Op::Jump("next")],
+    ]
+    .concat()
+}
+
+/// Stores a token that no one else stores, and loads it again.
+fn store() -> Vec<Op> {
+    [
+        &[
+            Op::Label("store"),
+            Op::Load(KIND, LINE, Word::Number.offset()),
+            Op::Copy(ANSWER, NUMBER),
+            Op::ShiftLeft(ANSWER, 16),
+            Op::Copy(SCRATCH, PAGE),
+            Op::ShiftLeft(SCRATCH, 8),
+            Op::Or(ANSWER, SCRATCH),
+            Op::Or(ANSWER, KIND),
+            Op::ShiftLeft(KIND, 3),
+            Op::Add(ADDRESS, KIND),
+            Op::Store(ANSWER, ADDRESS, WORDS),
+            Op::Load(OTHER, ADDRESS, WORDS),
+        ][..],
+        &count_at(LINE, Word::Stores.offset()),
+        &[
+            // A commit was under way.
+            Op::JumpIfBit(NUMBER, 0, "next"),
+            Op::JumpIfBit(MAY, NO_STORE_BIT, "next"),
+            Op::FenceLoads,
+            Op::Load(SCRATCH, CONTROL, 0),
+            Op::JumpUnlessEqual(SCRATCH, NUMBER, "next"),
+            Op::JumpIfEqual(OTHER, ANSWER, "next"),
+            Op::Copy(ANSWER, OTHER),
+            Op::Jump("wrong"),
+        ],
+    ]
+    .concat()
+}
+
+/// Calls the page's function, if there is one.
+fn fetch() -> Vec<Op> {
+    [
+        Op::Label("fetch"),
+        Op::JumpUnlessBit(MAY, FETCH_BIT, "load"),
+        Op::FenceFetch,
+        Op::Increase(ADDRESS, FUNCTION),
+        Op::Call(ADDRESS),
+        Op::FenceFetch,
+        Op::Copy(OTHER, LINE),
+        Op::Increase(OTHER, Word::Fetches.offset()),
+        Op::Jump("check"),
+    ]
+    .to_vec()
+}
+
+/// Reports a wrong answer.
+fn report(wrong: u64) -> Vec<Op> {
+    [
+        Op::Label("wrong"),
+        Op::Store(PAGE, LINE, Word::WrongPage.offset()),
+        Op::Store(ANSWER, LINE, Word::WrongThing.offset()),
+        Op::Store(MAY, LINE, Word::WrongMay.offset()),
+        Op::Store(NUMBER, LINE, Word::WrongBefore.offset()),
+        Op::Load(SCRATCH, CONTROL, 0),
+        Op::Store(SCRATCH, LINE, Word::WrongAfter.offset()),
+        Op::Constant(SCRATCH, wrong),
+        Op::Store(SCRATCH, SCRATCH, 0),
+        Op::Jump("wrong"),
+    ]
+    .to_vec()
 }

@@ -4,32 +4,31 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{Kvm, VcpuExit};
 use kvm_slots::vcpu_gate::{GatedVcpu, RunOutcome, VcpuGate};
-use kvm_slots::{AbiProfile, KvmVm, SlotListener, SlotRules, Slots, Vm, cpuid_address_bits};
+use kvm_slots::{AbiProfile, KvmVm, SlotListener, SlotRules, Slots, Vm};
 use memmap2::{MmapMut, MmapRaw};
 use memory_model::{
-    AccessDirection, AddrRange, FlatView, MemoryModel, Region, RegionId, Responder, SpaceId,
-    ViewReader,
+    AccessDirection, FlatView, MemoryModel, Region, RegionId, Responder, SpaceId, ViewReader,
 };
 
-use super::code::{NOTHING, PAGES, WORDS, Word, code};
+use super::code::{self, NOTHING, PAGES, WORDS, Word};
 use super::faulty::FaultyVm;
-use crate::check::at;
-use crate::long_mode;
+use crate::check::{at, same};
+use crate::vcpu::{Processor, TABLES_SIZE, compile, page_size, tables};
 
-pub(super) const PAGE: u64 = 4096;
-/// The top-level page table. The lower tables are in the next two pages and map
-/// the first GiB to the same guest-physical addresses.
 const TABLES: u64 = 0;
 const CODE: u64 = 0x3000;
 /// The number of commits, and the allowed answers of each page.
 pub(super) const CONTROL: u64 = 0x4000;
-/// A line for each vCPU, with its stack above it.
+/// A line for each vCPU.
 const LINES: u64 = 0x5000;
 const LINE: u64 = 0x200;
+/// The size of the vCPUs' own memory. In whole pages of the host, it may be more.
 const OWN_SIZE: u64 = 0x8000;
+/// An address without memory. A vCPU stores there when it has found a wrong answer.
+const WRONG: u64 = 0x10_0000;
 /// The memory that changes.
 pub(super) const MEMORY: u64 = 0x20_0000;
 /// Slots that are not in the model: the guest's own memory, and one that blocks
@@ -95,8 +94,10 @@ pub(super) struct Machine {
     pub(super) vm: FaultyVm,
     pub(super) gate: VcpuGate,
     pub(super) own: Arc<Words>,
+    /// The size of the pages that change: the host's.
+    pub(super) page_size: u64,
     kvm_vm: KvmVm,
-    cpuid: CpuId,
+    processor: Processor,
     /// The memory of slots that are not in the model.
     kept: Vec<Arc<Words>>,
 }
@@ -104,13 +105,9 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn new() -> Result<Self, String> {
         let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
-        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-        let cpuid = cpuid.map_err(at("CPUID"))?;
-        let mut kvm_vm = KvmVm::new(Arc::new(kvm.create_vm().map_err(at("a VM"))?));
-        if let Some(bits) = cpuid_address_bits(cpuid.as_slice()) {
-            kvm_vm = kvm_vm.with_address_bits(bits);
-        }
-        let own = Words::new(&own_memory())?;
+        let (processor, kvm_vm) = Processor::with_vm(&kvm)?;
+        let page_size = page_size(&kvm_vm);
+        let own = Words::new(&own_memory(page_size)?)?;
         let vm = FaultyVm::new(kvm_vm.clone());
         let gate = VcpuGate::new().map_err(at("a gate"))?;
         let rules = SlotRules::new().reserving(OWN_SLOT..=IN_THE_WAY);
@@ -133,8 +130,9 @@ impl Machine {
             vm,
             gate,
             own: own.clone(),
+            page_size,
             kvm_vm,
-            cpuid,
+            processor,
             kept: Vec::new(),
         };
         machine.make_slot(OWN_SLOT, TABLES, own)?;
@@ -143,7 +141,8 @@ impl Machine {
 
     /// Creates a slot that is not in the model. KVM refuses other slots there.
     pub(super) fn put_in_the_way(&mut self, gpa: u64) -> Result<(), String> {
-        self.make_slot(IN_THE_WAY, gpa, Words::new(&[0; 4096])?)
+        let page = vec![0; usize::try_from(self.page_size).map_err(at("a size"))?];
+        self.make_slot(IN_THE_WAY, gpa, Words::new(&page)?)
     }
 
     fn make_slot(&mut self, slot: u16, gpa: u64, memory: Arc<Words>) -> Result<(), String> {
@@ -166,31 +165,22 @@ impl Machine {
         self.own
             .word(line(number, Word::Number))
             .store(number, Ordering::Relaxed);
-        self.start(&fd, number).map_err(at("its registers"))?;
+        let registers = [
+            (code::LINE, LINES + number * LINE),
+            (code::CONTROL, CONTROL),
+            (code::MEMORY, MEMORY),
+            (code::RANDOM, number),
+        ];
+        self.processor.start(&fd, TABLES, CODE, &registers)?;
         Ok(Vcpu {
             gated: self.gate.vcpu(fd).map_err(at("a gated vCPU"))?,
             reader: self.model.reader(self.space),
             own: self.own.clone(),
+            page_size: self.page_size,
             number,
             exits: 0,
             direct: 0,
         })
-    }
-
-    fn start(&self, vcpu: &VcpuFd, number: u64) -> Result<(), kvm_ioctls::Error> {
-        let regs = kvm_regs {
-            rip: CODE,
-            rsp: LINES + (number + 1) * LINE,
-            rdi: LINES + number * LINE,
-            rsi: CONTROL,
-            rbx: MEMORY,
-            // A linear congruential generator (Knuth's MMIX).
-            r13: 1_442_695_040_888_963_407,
-            r14: 6_364_136_223_846_793_005,
-            r15: number,
-            ..Default::default()
-        };
-        long_mode::start(vcpu, &self.cpuid, TABLES, regs)
     }
 
     /// The number of commits that have begun and ended.
@@ -202,6 +192,11 @@ impl Machine {
     pub(super) fn may(&self, page: u64) -> &AtomicU64 {
         self.own.word(may_at(page))
     }
+
+    /// The address of a page of the changing memory.
+    pub(super) fn page(&self, page: u64) -> u64 {
+        MEMORY + page * self.page_size
+    }
 }
 
 /// The address at which the guest reads the allowed answers of a page.
@@ -211,7 +206,7 @@ pub(super) fn may_at(page: u64) -> u64 {
 
 /// The address of a word in a vCPU's line.
 pub(super) fn line(number: u64, word: Word) -> u64 {
-    LINES + number * LINE + 8 * word as u64
+    LINES + number * LINE + u64::from(word.offset())
 }
 
 /// A vCPU and what its thread needs.
@@ -219,6 +214,7 @@ pub(super) struct Vcpu {
     gated: GatedVcpu,
     reader: ViewReader<Handle>,
     own: Arc<Words>,
+    page_size: u64,
     pub(super) number: u64,
     /// The number of exits.
     pub(super) exits: u64,
@@ -230,12 +226,18 @@ impl Vcpu {
     /// Runs until the gate is stopped or the guest finds a wrong answer.
     pub(super) fn run(&mut self) -> Result<(), String> {
         loop {
-            let Self { gated, reader, .. } = self;
+            let Self {
+                gated,
+                reader,
+                page_size,
+                ..
+            } = self;
             let run = gated.run_with(|| reader.snapshot());
             let (outcome, view) = run.map_err(at("KVM_RUN"))?;
             let direct = match (outcome, view) {
+                (RunOutcome::Exit(VcpuExit::MmioWrite(WRONG, _)), _) => return Err(self.wrong()),
                 (RunOutcome::Exit(VcpuExit::MmioRead(gpa, data)), Some(view)) => {
-                    let (value, direct) = load(&view, gpa, data.len());
+                    let (value, direct) = load(&view, gpa, data.len(), *page_size);
                     let bytes = value.to_le_bytes();
                     data.copy_from_slice(&bytes[..data.len()]);
                     direct
@@ -243,9 +245,9 @@ impl Vcpu {
                 (RunOutcome::Exit(VcpuExit::MmioWrite(gpa, data)), Some(view)) => {
                     let mut bytes = [0; 8];
                     bytes[..data.len()].copy_from_slice(data);
-                    store(&view, gpa, data.len(), u64::from_le_bytes(bytes))
+                    let value = u64::from_le_bytes(bytes);
+                    store(&view, gpa, data.len(), value, *page_size)
                 }
-                (RunOutcome::Exit(VcpuExit::Hlt), _) => return Err(self.wrong()),
                 (RunOutcome::Exit(other), _) => return Err(format!("it exits with {other:?}")),
                 (RunOutcome::Stopped, _) => return Ok(()),
                 (RunOutcome::Kicked | RunOutcome::Interrupted, _) => continue,
@@ -286,7 +288,7 @@ fn responder(
 }
 
 /// The value of a load at `gpa`, and whether the view calls it direct.
-fn load(view: &FlatView<Handle>, gpa: u64, size: usize) -> (u64, bool) {
+fn load(view: &FlatView<Handle>, gpa: u64, size: usize, page_size: u64) -> (u64, bool) {
     match responder(view, gpa, size, AccessDirection::Read) {
         Responder::Memory { run, offset } => {
             let memory = run.region().handle().memory.as_ref();
@@ -295,9 +297,9 @@ fn load(view: &FlatView<Handle>, gpa: u64, size: usize) -> (u64, bool) {
         }
         Responder::Device { run, offset } => {
             let handle = run.region().handle();
-            let value = match (&handle.device, device_word(offset)) {
+            let value = match (&handle.device, device_word(offset, page_size)) {
                 (Some(device), Some(word)) => device.words()[word],
-                (Some(_), None) => handle.thing + offset / PAGE,
+                (Some(_), None) => handle.thing + offset / page_size,
                 (None, _) => NOTHING,
             };
             (value, false)
@@ -307,7 +309,7 @@ fn load(view: &FlatView<Handle>, gpa: u64, size: usize) -> (u64, bool) {
 }
 
 /// Stores at `gpa`. Returns whether the view calls it direct.
-fn store(view: &FlatView<Handle>, gpa: u64, size: usize, value: u64) -> bool {
+fn store(view: &FlatView<Handle>, gpa: u64, size: usize, value: u64, page_size: u64) -> bool {
     match responder(view, gpa, size, AccessDirection::Write) {
         Responder::Memory { run, offset } => {
             if let Some(memory) = &run.region().handle().memory {
@@ -317,7 +319,7 @@ fn store(view: &FlatView<Handle>, gpa: u64, size: usize, value: u64) -> bool {
         }
         Responder::Device { run, offset } => {
             let device = run.region().handle().device.as_ref();
-            if let Some((device, word)) = device.zip(device_word(offset)) {
+            if let Some((device, word)) = device.zip(device_word(offset, page_size)) {
                 device.words()[word] = value;
             }
             false
@@ -328,28 +330,29 @@ fn store(view: &FlatView<Handle>, gpa: u64, size: usize, value: u64) -> bool {
 }
 
 /// The index of the device's word at an offset in one of its pages.
-fn device_word(offset: u64) -> Option<usize> {
-    let word = (offset % PAGE).checked_sub(WORDS)? / 8;
+fn device_word(offset: u64, page_size: u64) -> Option<usize> {
+    let word = (offset % page_size).checked_sub(WORDS.into())? / 8;
     usize::try_from(word).ok().filter(|word| *word < 8)
 }
 
-/// The range of a page of the changing memory.
-pub(super) fn page_range(page: u64) -> AddrRange {
-    let start = MEMORY + page * PAGE;
-    AddrRange::from_bounds(start, start + (PAGE - 1)).expect("a page")
-}
-
 /// Page tables and instructions.
-fn own_memory() -> Vec<u8> {
-    const { assert!(CONTROL + 8 + 8 * PAGES <= LINES) };
-    let mut memory = vec![0; usize::try_from(OWN_SIZE).expect("small")];
+fn own_memory(page_size: u64) -> Result<Vec<u8>, String> {
+    const { assert!(TABLES_SIZE <= CODE && CONTROL + 8 + 8 * PAGES <= LINES) };
+    let size = OWN_SIZE.next_multiple_of(page_size);
+    let mut memory = vec![0; usize::try_from(size).map_err(at("a size"))?];
     let mut put = |gpa: u64, bytes: &[u8]| {
         let start = usize::try_from(gpa).expect("small");
         memory[start..start + bytes.len()].copy_from_slice(bytes);
     };
-    for (offset, word) in long_mode::tables(TABLES) {
+    for (offset, word) in tables(TABLES) {
         put(TABLES + offset, &word.to_le_bytes());
     }
-    put(CODE, code());
-    memory
+    let code = compile(&code::program(page_size, WRONG))?;
+    same(
+        "room for the code",
+        code.bytes().len() as u64 <= CONTROL - CODE,
+        true,
+    )?;
+    put(CODE, code.bytes());
+    Ok(memory)
 }

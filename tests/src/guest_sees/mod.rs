@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use changes::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Random, Step, World};
+use changes::{APPLY, BEYOND, IN_THE_WAY, NEVER, PREPARE, Step, World};
 use code::Word;
 use machine::line;
+
+use crate::random::Random;
 
 pub use regressions::TESTS;
 
@@ -95,7 +97,7 @@ pub fn only_the_old_and_the_new(vcpus: u64, progress: &dyn Fn(String)) -> Result
 /// Makes one change of several steps. Returns whether it succeeded.
 fn change(world: &mut World, random: &mut Random) -> Result<bool, String> {
     let steps = 1 + random.below(3);
-    let mut steps: Vec<Step> = (0..steps).map(|_| random.step()).collect();
+    let mut steps: Vec<Step> = (0..steps).map(|_| Step::random(random)).collect();
     let (mut when, mut after) = (NEVER, usize::MAX);
     let (mut last, steps) = (NEVER, &mut steps);
     match random.below(12) {

@@ -4,22 +4,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::Kvm;
 use kvm_slots::vcpu_gate::{GatedVcpu, VcpuGate};
 use kvm_slots::{KvmVm, Vm};
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::check::at;
-use crate::long_mode;
+use crate::vcpu::{Code, Op, Processor, Reg, TABLES_SIZE, compile, page_size, tables};
 
-/// The top-level page table. The lower tables are in the next two pages and map
-/// the first GiB to the same guest-physical addresses.
 const TABLES: u64 = 0;
 const CODE: u64 = 0x3000;
 /// A line for each vCPU.
 const LINES: u64 = 0x4000;
 const LINE: u64 = 64;
+/// In whole pages of the host, it may be more.
 const SIZE: u64 = 0x8000;
 /// An address without memory.
 pub(super) const MMIO: u64 = 0x10_0000;
@@ -27,28 +26,48 @@ pub(super) const MMIO: u64 = 0x10_0000;
 /// The most vCPUs of a machine.
 pub(super) const MOST: u64 = (SIZE - LINES) / LINE;
 
-/// What a vCPU does in a loop. RDI is the address of its line.
+/// What a vCPU does in a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     /// Counts.
     Count,
-    /// Counts. It stores each number to [`MMIO`] (RSI), loads from there, and
-    /// stores the loaded value next to its count.
+    /// Counts. It stores each number to [`MMIO`], loads from there, and stores the
+    /// loaded value next to its count.
     Mmio,
 }
 
+/// The address of a vCPU's line.
+const OWN: Reg = Reg::R0;
+/// [`MMIO`].
+const DEVICE: Reg = Reg::R1;
+const NUMBER: Reg = Reg::R2;
+/// The value that [`Program::Mmio`] has loaded from the device.
+pub(super) const LOADED: Reg = Reg::R3;
+
 impl Program {
-    fn code(self) -> &'static [u8] {
+    fn ops(self) -> &'static [Op] {
         match self {
-            // inc qword [rdi]; jmp
-            Self::Count => &[0x48, 0xff, 0x07, 0xeb, 0xfb],
-            // inc rcx; mov [rsi], rcx; mov rbx, [rsi]; mov [rdi + 8], rbx;
-            // mov [rdi], rcx; jmp
+            Self::Count => &[
+                Op::Label("next"),
+                Op::Load(NUMBER, OWN, 0),
+                Op::Increase(NUMBER, 1),
+                Op::Store(NUMBER, OWN, 0),
+                Op::Jump("next"),
+            ],
             Self::Mmio => &[
-                0x48, 0xff, 0xc1, 0x48, 0x89, 0x0e, 0x48, 0x8b, 0x1e, 0x48, 0x89, 0x5f, 0x08, 0x48,
-                0x89, 0x0f, 0xeb, 0xee,
+                Op::Label("next"),
+                Op::Increase(NUMBER, 1),
+                Op::Store(NUMBER, DEVICE, 0),
+                Op::Load(LOADED, DEVICE, 0),
+                Op::Store(LOADED, OWN, 8),
+                Op::Store(NUMBER, OWN, 0),
+                Op::Jump("next"),
             ],
         }
+    }
+
+    fn code(self) -> Result<Code, String> {
+        compile(self.ops())
     }
 
     fn address(self) -> u64 {
@@ -57,6 +76,15 @@ impl Program {
             Self::Mmio => CODE + 0x100,
         }
     }
+
+    /// The address of the step after the one at `address`.
+    pub(super) fn after(self, address: u64) -> Result<u64, String> {
+        let offset = address.checked_sub(self.address());
+        let code = self.code()?;
+        let after = offset.and_then(|offset| code.after(offset));
+        let after = after.ok_or_else(|| format!("no step of the program is at {address:#x}"))?;
+        Ok(self.address() + after)
+    }
 }
 
 /// A VM whose vCPUs run through a gate.
@@ -64,7 +92,9 @@ impl Program {
 pub(super) struct Machine {
     pub(super) gate: VcpuGate,
     vm: KvmVm,
-    cpuid: CpuId,
+    /// The size of the guest's memory.
+    size: u64,
+    pub(super) processor: Processor,
     next: AtomicU64,
     /// Unmapped after `vm`. Each vCPU keeps the machine, and so the memory.
     memory: MmapRaw,
@@ -81,24 +111,25 @@ pub(super) struct Vcpu {
 impl Machine {
     pub(super) fn new() -> Result<Arc<Self>, String> {
         let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
-        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
-        let vm = KvmVm::new(Arc::new(kvm.create_vm().map_err(at("a VM"))?));
-        let memory = memory()?;
+        let (processor, vm) = Processor::with_vm(&kvm)?;
+        let size = SIZE.next_multiple_of(page_size(&vm));
+        let memory = memory(size)?;
         let machine = Self {
             gate: VcpuGate::new().map_err(at("a gate"))?,
+            processor,
             vm,
-            cpuid: cpuid.map_err(at("CPUID"))?,
+            size,
             next: AtomicU64::new(0),
             memory,
         };
-        machine.set_slot(SIZE)?;
+        machine.set_slot(size)?;
         Ok(Arc::new(machine))
     }
 
     /// Deletes the slot that holds all of the guest's memory, and recreates it.
     pub(super) fn replace_slot(&self) -> Result<(), String> {
         self.set_slot(0)?;
-        self.set_slot(SIZE)
+        self.set_slot(self.size)
     }
 
     fn set_slot(&self, size: u64) -> Result<(), String> {
@@ -120,8 +151,9 @@ impl Machine {
         }
         let fd = self.vm.fd().create_vcpu(number).map_err(at("a vCPU"))?;
         let line = LINES + number * LINE;
-        self.start(&fd, program, line)
-            .map_err(at("its registers"))?;
+        let registers = [(OWN, line), (DEVICE, MMIO)];
+        let (processor, entry) = (&self.processor, program.address());
+        processor.start(&fd, TABLES, entry, &registers)?;
         Ok(Vcpu {
             gated: self.gate.vcpu(fd).map_err(at("a gated vCPU"))?,
             number,
@@ -147,31 +179,22 @@ impl Machine {
         let word = unsafe { AtomicU64::from_ptr(self.memory.as_mut_ptr().add(at).cast()) };
         word.load(Ordering::SeqCst)
     }
-
-    fn start(&self, vcpu: &VcpuFd, program: Program, line: u64) -> Result<(), kvm_ioctls::Error> {
-        let regs = kvm_regs {
-            rip: program.address(),
-            rdi: line,
-            rsi: MMIO,
-            ..Default::default()
-        };
-        long_mode::start(vcpu, &self.cpuid, TABLES, regs)
-    }
 }
 
 /// Page tables and programs.
-fn memory() -> Result<MmapRaw, String> {
-    let len = usize::try_from(SIZE).map_err(at("a size"))?;
+fn memory(size: u64) -> Result<MmapRaw, String> {
+    const { assert!(TABLES_SIZE <= CODE) };
+    let len = usize::try_from(size).map_err(at("a size"))?;
     let mut memory = MmapMut::map_anon(len).map_err(at("memory"))?;
     let mut put = |gpa: u64, bytes: &[u8]| {
         let start = usize::try_from(gpa).expect("small");
         memory[start..start + bytes.len()].copy_from_slice(bytes);
     };
-    for (offset, word) in long_mode::tables(TABLES) {
+    for (offset, word) in tables(TABLES) {
         put(TABLES + offset, &word.to_le_bytes());
     }
     for program in [Program::Count, Program::Mmio] {
-        put(program.address(), program.code());
+        put(program.address(), program.code()?.bytes());
     }
     Ok(memory.into())
 }

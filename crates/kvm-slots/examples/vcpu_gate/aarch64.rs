@@ -1,76 +1,78 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A guest at EL1 that counts. Its MMU is on, so that its accesses use the same caches as
-//! the host's.
+//! A vCPU at EL1. Its MMU is on: without it, the guest would bypass the caches
+//! through which the host reads the counter.
 
 use std::error::Error;
 
-use kvm_bindings::kvm_vcpu_init;
-use kvm_ioctls::VcpuFd;
-use kvm_slots::KvmVm;
+use kvm_bindings::{
+    KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_vcpu_init,
+};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
-/// The bytes of the guest's memory: a page of every host page size.
-pub(crate) const SIZE: usize = 0x1_0000;
-/// The guest-physical address of its memory, and of its first instruction.
-pub(crate) const START: u64 = 0x1_0000;
-/// The offset of the counter.
-pub(crate) const COUNTER: usize = 0x800;
-/// The offset of the page table, which has 4096 bytes.
-const TABLE: usize = 0x1000;
+use crate::guest::COUNTER;
 
-/// `ldr w1, [x0]`, `add w1, w1, #1`, `str w1, [x0]`, and back.
+/// The address of the page table, behind the page with code and counter.
+const TABLE: u16 = 0x1000;
+/// `ldr w1, [x0]`, `add w1, w1, #1`, `str w1, [x0]`, and back to the first.
 const CODE: [u32; 4] = [0xb940_0001, 0x1100_0421, 0xb900_0001, 0x17ff_fffd];
 
-/// A block of 1 GiB at 0: valid, accessed, inner shareable, the first attribute of
-/// MAIR_EL1.
-const BLOCK: u64 = 1 << 10 | 3 << 8 | 1;
+/// X0 and PC. Registers are counted in units of 4 bytes.
+const X0: u64 = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64;
+const PC: u64 = X0 + 2 * 32;
+const SCTLR_EL1: u64 = system(1, 0, 0);
+const TTBR0_EL1: u64 = system(2, 0, 0);
+const TCR_EL1: u64 = system(2, 0, 2);
+const MAIR_EL1: u64 = system(10, 2, 0);
 
-/// The registers that turn the MMU on, by the number that `KVM_SET_ONE_REG` takes: op0,
-/// op1, CRn, CRm and op2 (Documentation/virt/kvm/api.rst).
-const SYSTEM: [(u64, u64); 4] = [
-    // MAIR_EL1: write-back memory.
-    (system(3, 0, 10, 2, 0), 0xff),
-    // TCR_EL1: 39 bits, pages of 4 KiB, write-back and shareable walks, TTBR1 unused.
-    (
-        system(3, 0, 2, 0, 2),
-        2 << 32 | 1 << 23 | 3 << 12 | 1 << 10 | 1 << 8 | 25,
-    ),
-    // TTBR0_EL1.
-    (system(3, 0, 2, 0, 0), START + TABLE as u64),
-    // SCTLR_EL1: the MMU and both caches, and the bits that are always 1.
-    (system(3, 0, 1, 0, 0), 0x30d0_0800 | 1 << 12 | 1 << 2 | 1),
-];
-
-/// A 64-bit core register, by its position in `struct kvm_regs`.
-const fn core(position: u64) -> u64 {
-    0x6030_0000_0010_0000 | position
-}
-const X0: u64 = core(0);
-const PC: u64 = core(0x40);
-const PSTATE: u64 = core(0x42);
-
-const fn system(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
-    0x6030_0000_0013_0000 | op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
-}
-
-/// Writes the guest's code and page table.
-pub(crate) fn fill(memory: &mut [u8]) {
-    for (bytes, instruction) in memory.chunks_exact_mut(4).zip(CODE) {
-        bytes.copy_from_slice(&instruction.to_le_bytes());
+/// What the guest's memory starts with.
+pub(super) fn memory() -> Vec<u8> {
+    let mut memory = vec![0; 0x2000];
+    for (at, word) in memory.chunks_exact_mut(4).zip(CODE) {
+        at.copy_from_slice(&word.to_le_bytes());
     }
-    memory[TABLE..TABLE + 8].copy_from_slice(&BLOCK.to_le_bytes());
+    // A block of 1 GiB from address 0: normal memory of the type with index 0,
+    // inner shareable, accessed.
+    let block: u64 = 0b01 | 0b11 << 8 | 1 << 10;
+    let table = usize::from(TABLE);
+    memory[table..table + 8].copy_from_slice(&block.to_le_bytes());
+    memory
 }
 
-/// A vCPU at the first instruction.
-pub(crate) fn new_vcpu(vm: &KvmVm) -> Result<VcpuFd, Box<dyn Error>> {
-    let vcpu = vm.fd().create_vcpu(0)?;
+/// The VM, with few address bits: Linux 7.3 walks the whole address space when a VM
+/// ends.
+pub(super) fn new_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
+    kvm.create_vm_with_ipa_size(kvm.get_host_ipa_limit().cast_unsigned().min(40))
+}
+
+/// The vCPU, which starts at address 0.
+pub(super) fn new_vcpu(vm: &VmFd) -> Result<VcpuFd, Box<dyn Error>> {
     let mut target = kvm_vcpu_init::default();
-    vm.fd().get_preferred_target(&mut target)?;
+    vm.get_preferred_target(&mut target)?;
+    let vcpu = vm.create_vcpu(0)?;
     vcpu.vcpu_init(&target)?;
-    let counter = START + COUNTER as u64;
-    // EL1 with its own stack pointer, and exceptions masked.
-    let core = [(X0, counter), (PC, START), (PSTATE, 0x3c5)];
-    for (register, value) in SYSTEM.into_iter().chain(core) {
+    let mut control = [0; 8];
+    vcpu.get_one_reg(SCTLR_EL1, &mut control)?;
+    // Virtual addresses of 39 bits, granules of 4 KiB, none in the upper half.
+    // Walks are cacheable and inner shareable.
+    let translation = 25 | 0b01 << 8 | 0b01 << 10 | 0b11 << 12 | 1 << 23;
+    // The MMU and both caches.
+    let on = 1 | 1 << 2 | 1 << 12;
+    for (register, value) in [
+        // Write-back, allocating.
+        (MAIR_EL1, 0xff),
+        (TCR_EL1, translation),
+        (TTBR0_EL1, TABLE.into()),
+        (SCTLR_EL1, u64::from_le_bytes(control) | on),
+        (X0, COUNTER.into()),
+        (PC, 0),
+    ] {
         vcpu.set_one_reg(register, &value.to_le_bytes())?;
     }
     Ok(vcpu)
+}
+
+/// The number of a system register with op0 = 3 and op1 = 0.
+const fn system(crn: u64, crm: u64, op2: u64) -> u64 {
+    let register = 3 << 14 | crn << 7 | crm << 3 | op2;
+    KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | register
 }

@@ -2,14 +2,25 @@
 //! A guest that loads and stores single bytes, on the simulated or the real
 //! KVM.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod other_arch;
 #[cfg(target_arch = "x86_64")]
-mod vcpu;
+mod x86_64;
 
 use kvm_slots::exit::{GuestFault, MmioHandler};
 use kvm_slots::sim::SimVm;
 
+#[cfg(target_arch = "aarch64")]
+pub use aarch64::{Vcpu, plain_vm};
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub use other_arch::{Vcpu, plain_vm};
 #[cfg(target_arch = "x86_64")]
-pub use vcpu::{CODE, Vcpu};
+pub use x86_64::{Vcpu, plain_vm};
+
+/// The address of the guest's own memory: its code, and what its processor needs.
+pub const CODE: u64 = 0x8000_0000;
 
 /// The result of an access.
 #[derive(Clone, Debug, PartialEq, Eq)]

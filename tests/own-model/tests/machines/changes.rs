@@ -7,7 +7,7 @@ use std::thread;
 use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::{Errno, Op, PlanError, StepError};
 use own_model::guest::Seen;
-use own_model::{PAGE, Refused, Region, What};
+use own_model::{Refused, Region, What, page_size};
 
 use crate::hosts::{Host, Machine, region, stamped};
 
@@ -27,30 +27,30 @@ pub fn the_guest_reaches_what_is_visible<V: Host>(mut machine: Machine<V>) {
         model.add(region(1, RAM, 4, What::Ram(ram.clone())));
         model.add(Region {
             priority: 2,
-            ..region(2, RAM + 3 * PAGE, 2, What::Rom(rom.clone()))
+            ..region(2, RAM + 3 * page_size(), 2, What::Rom(rom.clone()))
         });
     });
-    machine.loads(RAM + 2 * PAGE, 3);
-    machine.loads(RAM + 3 * PAGE, 1);
-    machine.loads(RAM + 4 * PAGE, 2);
-    machine.exits(RAM + 5 * PAGE);
-    machine.stores(RAM + 2 * PAGE, 77);
-    assert_eq!(ram.get(2 * PAGE), Some(77));
-    assert_eq!(machine.guest.store(RAM + 3 * PAGE, 78), Seen::Exit);
+    machine.loads(RAM + 2 * page_size(), 3);
+    machine.loads(RAM + 3 * page_size(), 1);
+    machine.loads(RAM + 4 * page_size(), 2);
+    machine.exits(RAM + 5 * page_size());
+    machine.stores(RAM + 2 * page_size(), 77);
+    assert_eq!(ram.get(2 * page_size()), Some(77));
+    assert_eq!(machine.guest.store(RAM + 3 * page_size(), 78), Seen::Exit);
     assert_eq!(rom.get(0), Some(1));
 
-    let split = machine.change(|model| model.add(hole(RAM + PAGE)));
+    let split = machine.change(|model| model.add(hole(RAM + page_size())));
     assert!(split.held);
-    machine.exits(RAM + PAGE);
+    machine.exits(RAM + page_size());
     machine.loads(RAM, 1);
-    machine.loads(RAM + 2 * PAGE, 77);
+    machine.loads(RAM + 2 * page_size(), 77);
     machine.change(|model| {
         model.remove(9);
         model.remove(2);
     });
-    machine.loads(RAM + PAGE, 2);
-    machine.loads(RAM + 3 * PAGE, 4);
-    machine.exits(RAM + 4 * PAGE);
+    machine.loads(RAM + page_size(), 2);
+    machine.loads(RAM + 3 * page_size(), 4);
+    machine.exits(RAM + 4 * page_size());
     assert_eq!(machine.vmm.slots().table().len(), 1 + machine.code.len());
 }
 
@@ -63,7 +63,7 @@ pub fn moving_memory_is_one_operation_and_holds_no_vcpu<V: Host>(mut machine: Ma
         moved.ops
     );
     assert!(!moved.held);
-    machine.loads(4 * RAM + PAGE, 2);
+    machine.loads(4 * RAM + page_size(), 2);
     machine.exits(RAM);
     let nothing = machine.change(|_| {});
     assert_eq!(nothing.ops, []);
@@ -77,7 +77,7 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     let region_2 = kvm_userspace_memory_region2 {
         slot: 1000,
         guest_phys_addr: TAKEN,
-        memory_size: PAGE,
+        memory_size: page_size(),
         userspace_addr: other.address(),
         ..Default::default()
     };
@@ -86,7 +86,7 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     unsafe { machine.vmm.vm().set_user_memory_region2(&region_2) }.unwrap();
     let before = machine.vmm.slots().table().clone();
     let refused = machine.vmm.change(|model| {
-        model.add(hole(RAM + PAGE));
+        model.add(hole(RAM + page_size()));
         model.add(region(3, TAKEN, 1, What::Ram(stamped(1))));
     });
     let Err(Refused::Apply(error)) = refused else {
@@ -96,11 +96,11 @@ pub fn a_change_that_kvm_refuses_changes_nothing<V: Host>(mut machine: Machine<V
     assert_eq!(error.why, StepError::Refused(Errno::EEXIST));
     assert_eq!(error.not_undone, []);
     assert_eq!(machine.vmm.slots().table(), &before);
-    machine.loads(RAM + PAGE, 2);
+    machine.loads(RAM + page_size(), 2);
     // The next change starts from the old memory.
     machine.change(|model| model.add(hole(RAM)));
     machine.exits(RAM);
-    machine.loads(RAM + PAGE, 2);
+    machine.loads(RAM + page_size(), 2);
 }
 
 pub fn addresses_that_no_processor_has_are_refused_before_kvm_is_asked<V: Host>(
@@ -124,7 +124,7 @@ pub fn a_change_that_the_hypervisor_refuses_is_rolled_back<V: Host>(mut machine:
     let before = machine.vmm.slots().table().clone();
     let refused = machine.vmm.change_if(
         |model| {
-            model.move_to(1, 2 * RAM + PAGE);
+            model.move_to(1, 2 * RAM + page_size());
             model.remove(2);
         },
         || false,
@@ -132,8 +132,8 @@ pub fn a_change_that_the_hypervisor_refuses_is_rolled_back<V: Host>(mut machine:
     assert!(matches!(&refused, Err(Refused::RolledBack(left)) if left.is_empty()));
     assert_eq!(machine.vmm.slots().table(), &before);
     assert_eq!(machine.vmm.model().regions.len(), 2 + machine.code.len());
-    machine.loads(RAM + PAGE, 2);
-    machine.loads(2 * RAM + 2 * PAGE, 3);
+    machine.loads(RAM + page_size(), 2);
+    machine.loads(2 * RAM + 2 * page_size(), 3);
     let again = machine.vmm.slots().plan(&machine.vmm.model().shows());
     assert_eq!(again.expect("a plan").ops(), []);
 }
@@ -150,7 +150,7 @@ pub fn a_vcpu_never_sees_a_gap_in_its_ram<V: Host>(mut machine: Machine<V>) {
         let vcpu = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let entered = gate.enter();
-                let seen = guest.load(RAM + 6 * PAGE);
+                let seen = guest.load(RAM + 6 * page_size());
                 drop(entered);
                 if seen != Seen::Direct(7) {
                     return Some(seen);
@@ -165,7 +165,7 @@ pub fn a_vcpu_never_sees_a_gap_in_its_ram<V: Host>(mut machine: Machine<V>) {
         // Both threads must make progress.
         while (loads.load(Ordering::Relaxed) < 5000 || round < 300) && !vcpu.is_finished() {
             let change = match round % 2 {
-                0 => vmm.change(|model| model.add(hole(RAM + 3 * PAGE))),
+                0 => vmm.change(|model| model.add(hole(RAM + 3 * page_size()))),
                 _ => vmm.change(|model| model.remove(9)),
             };
             if !change.is_ok_and(|change| change.held) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use kvm_slots::dirty::DirtyPages;
-use own_model::{Bytes, PAGE, Region, What};
+use own_model::{Bytes, Region, What, page_size};
 
 use crate::hosts::{Host, Machine, region, stamped};
 
@@ -12,7 +12,7 @@ const SCREEN: u64 = 0x20_0000;
 
 /// The pages of `memory` that are among these.
 fn pages(dirty: &DirtyPages, memory: &Bytes, count: u64) -> BTreeSet<u64> {
-    let is_dirty = |page: &u64| dirty.contains(memory.address() + page * PAGE);
+    let is_dirty = |page: &u64| dirty.contains(memory.address() + page * page_size());
     (0..count).filter(is_dirty).collect()
 }
 
@@ -25,19 +25,19 @@ pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machin
         });
     });
     let display = machine.vmm.collector().tracker().client();
-    machine.stores(SCREEN + 2 * PAGE, 50);
-    machine.stores(SCREEN + 7 * PAGE, 51);
+    machine.stores(SCREEN + 2 * page_size(), 50);
+    machine.stores(SCREEN + 7 * page_size(), 51);
     // The slot is deleted, and its log with it.
     let split = machine.change(|model| {
         model.add(Region {
             priority: 1,
-            ..region(2, SCREEN + 4 * PAGE, 1, What::Trapped)
+            ..region(2, SCREEN + 4 * page_size(), 1, What::Trapped)
         });
     });
     assert!(split.held);
-    machine.stores(SCREEN + 3 * PAGE, 52);
+    machine.stores(SCREEN + 3 * page_size(), 52);
     machine.change(|model| model.move_to(1, 2 * SCREEN));
-    machine.stores(2 * SCREEN + PAGE, 53);
+    machine.stores(2 * SCREEN + page_size(), 53);
     machine.vmm.collect().expect("the logs");
     let written = display.take_all();
     assert_eq!(pages(&written, &memory, 8), BTreeSet::from([1, 2, 3, 7]));
@@ -51,11 +51,14 @@ pub fn writes_are_found_after_their_slot_was_split_and_moved<V: Host>(mut machin
     let now: Vec<_> = written.in_slot(slot).collect();
     assert_eq!(
         now,
-        [(2 * SCREEN + PAGE, 3 * PAGE), (2 * SCREEN + 7 * PAGE, PAGE)]
+        [
+            (2 * SCREEN + page_size(), 3 * page_size()),
+            (2 * SCREEN + 7 * page_size(), page_size())
+        ]
     );
     machine.vmm.collect().expect("the logs");
     assert!(display.take_all().is_empty());
-    machine.stores(2 * SCREEN + 2 * PAGE, 54);
+    machine.stores(2 * SCREEN + 2 * page_size(), 54);
     machine.change(|model| model.remove(1));
     assert_eq!(pages(&display.take_all(), &memory, 8), BTreeSet::from([2]));
 }
@@ -70,12 +73,12 @@ pub fn a_write_of_the_vmm_is_reported_to_each_client_once<V: Host>(mut machine: 
     });
     let tracker = machine.vmm.collector().tracker();
     let (display, migration) = (tracker.client(), tracker.client());
-    memory.set(PAGE, 9).expect("in it");
-    assert!(tracker.mark_guest(machine.vmm.slots().table(), SCREEN + PAGE, 1));
-    assert!(!tracker.mark_guest(machine.vmm.slots().table(), SCREEN + 4 * PAGE, 1));
+    memory.set(page_size(), 9).expect("in it");
+    assert!(tracker.mark_guest(machine.vmm.slots().table(), SCREEN + page_size(), 1));
+    assert!(!tracker.mark_guest(machine.vmm.slots().table(), SCREEN + 4 * page_size(), 1));
     for client in [display, migration] {
         assert_eq!(pages(&client.take_all(), &memory, 4), BTreeSet::from([1]));
         assert!(client.take_all().is_empty());
     }
-    machine.loads(SCREEN + PAGE, 9);
+    machine.loads(SCREEN + page_size(), 9);
 }

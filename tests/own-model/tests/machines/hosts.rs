@@ -4,11 +4,13 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use kvm_ioctls::Kvm;
 use kvm_slots::dirty::{DirtyMode, LoggingVm};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimMemslot, SimVm, VmType};
-use kvm_slots::{AbiProfile, GuestMemfdFlags, KvmVm, Vm};
-use own_model::guest::{Guest, Seen};
-use own_model::{Bytes, Model, PAGE, Region, Vmm, What};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::{AbiProfile, Capabilities, GuestMemfdFlags, KvmVm, Vm};
+use own_model::guest::{Guest, Seen, plain_vm};
+use own_model::{Bytes, Model, Region, Vmm, What, page_size};
 
 /// What a test requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,22 +80,18 @@ pub fn simulated(need: Need) -> Machine<SimVm> {
 }
 
 /// On this machine's KVM, or a message that says why that is not possible.
-#[cfg(target_arch = "x86_64")]
 pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
-    use kvm_ioctls::Kvm;
-    use kvm_slots::Capabilities;
-    use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
-
     /// `KVM_X86_SW_PROTECTED_VM` (arch/x86/include/uapi/asm/kvm.h).
     const SW_PROTECTED: u64 = 1;
     let text = |what: &'static str| move |error| format!("KVM cannot {what}: {error}");
     let kvm = Kvm::new().map_err(|error| format!("/dev/kvm cannot be opened: {error}"))?;
     let vm = match need {
-        Need::Plain => kvm.create_vm(),
-        Need::PrivatePages => kvm.create_vm_with_type(SW_PROTECTED),
+        Need::Plain => plain_vm(&kvm),
+        Need::PrivatePages => kvm
+            .create_vm_with_type(SW_PROTECTED)
+            .map(|vm| KvmVm::new(Arc::new(vm))),
     };
     let vm = vm.map_err(text("make such a VM"))?;
-    let vm = KvmVm::new(Arc::new(vm));
     let can = Capabilities::probe(&vm);
     if need == Need::PrivatePages && can.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE == 0 {
         return Err("there are no private pages".into());
@@ -112,15 +110,6 @@ pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
     let there = machine.vmm.change(|model| model.add(code));
     there.map_err(|error| error.to_string())?;
     Ok(machine)
-}
-
-/// There is no guest code for this architecture.
-#[cfg(not(target_arch = "x86_64"))]
-pub fn real(_need: Need) -> Result<Machine<KvmVm>, String> {
-    let here = std::env::consts::ARCH;
-    Err(format!(
-        "there is guest code for x86-64 only, and this is {here}"
-    ))
 }
 
 impl<V: Host> Machine<V> {
@@ -155,11 +144,11 @@ impl<V: Host> Machine<V> {
 
     /// Memory with private pages, and its shared bytes.
     pub fn confidential(&self, pages: u64) -> (What, Arc<Bytes>) {
-        let shared = Bytes::zeros(pages * PAGE).expect("memory");
+        let shared = Bytes::zeros(pages * page_size()).expect("memory");
         let file = self
             .vmm
             .vm()
-            .create_guest_memfd(pages * PAGE, GuestMemfdFlags::empty());
+            .create_guest_memfd(pages * page_size(), GuestMemfdFlags::empty());
         let file = Arc::new(file.expect("a guest_memfd"));
         (What::Confidential(shared.clone(), file), shared)
     }
@@ -167,9 +156,11 @@ impl<V: Host> Machine<V> {
 
 /// Memory whose pages start with 1, 2, 3 and so on.
 pub fn stamped(pages: u8) -> Arc<Bytes> {
-    let bytes = Bytes::zeros(u64::from(pages) * PAGE).expect("memory");
+    let bytes = Bytes::zeros(u64::from(pages) * page_size()).expect("memory");
     for page in 0..pages {
-        bytes.set(u64::from(page) * PAGE, page + 1).expect("in it");
+        bytes
+            .set(u64::from(page) * page_size(), page + 1)
+            .expect("in it");
     }
     bytes
 }
@@ -179,7 +170,7 @@ pub fn region(name: u32, gpa: u64, pages: u64, what: What) -> Region {
     Region {
         name,
         gpa,
-        size: pages * PAGE,
+        size: pages * page_size(),
         priority: 0,
         start: 0,
         what,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kvm_slots::Vm;
 use kvm_slots::dirty::DirtyClient;
 use own_model::guest::Seen;
-use own_model::{Bytes, Model, PAGE, Region, What};
+use own_model::{Bytes, Model, Region, What, page_size};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -140,7 +140,7 @@ struct World<'a, V: Vm> {
 
 impl<'a, V: Host> World<'a, V> {
     fn new(machine: &'a mut Machine<V>) -> Self {
-        let size = PAGES * PAGE;
+        let size = PAGES * page_size();
         let memories = (0..MEMORIES).map(|_| Bytes::zeros(size).expect("memory"));
         let memories: Vec<_> = memories.collect();
         let registers = machine.vmm.vm().registers(size).map(Arc::new);
@@ -152,9 +152,10 @@ impl<'a, V: Host> World<'a, V> {
                 match &registers {
                     Some(file) if memory == MEMORIES - 1 => {
                         let file = File::from(file.try_clone().expect("a descriptor"));
-                        file.write_all_at(&[byte], page * PAGE).expect("in it");
+                        file.write_all_at(&[byte], page * page_size())
+                            .expect("in it");
                     }
-                    _ => host.set(page * PAGE, byte).expect("in it"),
+                    _ => host.set(page * page_size(), byte).expect("in it"),
                 }
             }
         }
@@ -210,9 +211,9 @@ impl<'a, V: Host> World<'a, V> {
             let name = u32::try_from(memory).expect("a few");
             regions.push(Region {
                 priority,
-                start: start * PAGE,
+                start: start * page_size(),
                 logged: logged && matches!(what, What::Ram(_)),
-                ..region(name, BASE + at * PAGE, pages, what)
+                ..region(name, BASE + at * page_size(), pages, what)
             });
             return;
         }
@@ -221,7 +222,7 @@ impl<'a, V: Host> World<'a, V> {
         };
         match *edit {
             Edit::Remove(n) => drop(regions.remove(n % count)),
-            Edit::Move(n, at) => regions[n % count].gpa = BASE + at * PAGE,
+            Edit::Move(n, at) => regions[n % count].gpa = BASE + at * page_size(),
             Edit::Priority(n, priority) => regions[n % count].priority = priority,
             Edit::Log(n, on) => {
                 let region = &mut regions[n % count];
@@ -240,10 +241,10 @@ impl<'a, V: Host> World<'a, V> {
                 if region.priority != priority {
                     continue;
                 }
-                for page in 0..region.size / PAGE {
-                    let at = (region.gpa - BASE) / PAGE + page;
+                for page in 0..region.size / page_size() {
+                    let at = (region.gpa - BASE) / page_size() + page;
                     let at = usize::try_from(at).expect("in the world");
-                    picture[at] = Some((number, region.start / PAGE + page));
+                    picture[at] = Some((number, region.start / page_size() + page));
                 }
             }
         }
@@ -253,7 +254,7 @@ impl<'a, V: Host> World<'a, V> {
     fn is_as_painted(&mut self) -> Result<(), TestCaseError> {
         let picture = self.paint();
         let (mut slots, mut runs, mut last) = (BTreeMap::new(), 0, None);
-        for (gpa, painted) in (BASE..).step_by(0x1000).zip(&picture) {
+        for (gpa, painted) in (0..).map(|n| BASE + n * page_size()).zip(&picture) {
             let direct = painted.filter(|(n, _)| !matches!(self.regions[*n].what, What::Trapped));
             let number = direct.map(|(number, _)| number);
             runs += usize::from(number.is_some() && number != last);
@@ -278,7 +279,7 @@ impl<'a, V: Host> World<'a, V> {
         prop_assert_eq!(memslots.len(), runs);
         let mut found = BTreeMap::new();
         for slot in memslots {
-            for offset in (0..slot.size).step_by(0x1000) {
+            for offset in (0..slot.size / page_size()).map(|n| n * page_size()) {
                 let address = match slot.file_offset {
                     Some(file) => (None, Some(file + offset)),
                     None => (Some(slot.userspace_addr + offset), None),
@@ -304,13 +305,13 @@ impl<'a, V: Host> World<'a, V> {
                     self.bytes.insert((memory, page), byte);
                     if region.logged {
                         let host = self.memories[memory].address();
-                        self.written.insert(host + page * PAGE);
+                        self.written.insert(host + page * page_size());
                     }
                     Seen::Direct(byte)
                 }
             },
         };
-        let gpa = BASE + page * PAGE;
+        let gpa = BASE + page * page_size();
         prop_assert_eq!(self.machine.guest.store(gpa, byte), seen, "at {:#x}", gpa);
         Ok(())
     }
@@ -336,7 +337,7 @@ impl<'a, V: Host> World<'a, V> {
 
 /// The expected slot of a page: host address, offset in the file, and flags.
 fn key(region: &Region, page: u64) -> ((Option<u64>, Option<u64>), u32) {
-    let offset = page * PAGE;
+    let offset = page * page_size();
     match &region.what {
         What::Ram(bytes) => {
             let host = Some(bytes.address() + offset);

@@ -178,6 +178,22 @@ pub fn mul(rd: X, rn: X, rm: X) -> u32 {
     0x9b00_7c00 | three(rd, rn, rm)
 }
 
+/// `lsl rd, rn, #by`, by 1 to 63 bits.
+pub fn lsl_immediate(rd: X, rn: X, by: u32) -> u32 {
+    assert!((1..64).contains(&by), "no shift by {by}");
+    0xd340_0000 | (64 - by) << 16 | (63 - by) << 10 | rn.field(5) | rd.field(0)
+}
+
+/// `lsr rd, rn, #by`, by 0 to 63 bits.
+pub fn lsr_immediate(rd: X, rn: X, by: u32) -> u32 {
+    0xd340_fc00 | unsigned(by, 6) << 16 | rn.field(5) | rd.field(0)
+}
+
+/// `lsr rd, rn, rm`, by the lowest six bits of `rm`.
+pub fn lsr(rd: X, rn: X, rm: X) -> u32 {
+    0x9ac0_2400 | three(rd, rn, rm)
+}
+
 /// `b`, by this many instructions from itself.
 pub fn b(by: i32) -> u32 {
     0x1400_0000 | signed(by, 26)
@@ -198,10 +214,28 @@ pub fn cbnz(rt: X, by: i32) -> u32 {
     0xb500_0000 | signed(by, 19) << 5 | rt.field(0)
 }
 
+/// `tbz rt, #bit`: branches if that bit of the register is zero.
+pub fn tbz(rt: X, bit: u32, by: i32) -> u32 {
+    0x3600_0000 | bit_field(bit) | signed(by, 14) << 5 | rt.field(0)
+}
+
+/// `tbnz rt, #bit`: branches if that bit of the register is set.
+pub fn tbnz(rt: X, bit: u32, by: i32) -> u32 {
+    0x3700_0000 | bit_field(bit) | signed(by, 14) << 5 | rt.field(0)
+}
+
 /// `br rn`.
 pub fn br(rn: X) -> u32 {
     0xd61f_0000 | rn.field(5)
 }
+
+/// `blr rn`: a call, which leaves the address behind it in X30.
+pub fn blr(rn: X) -> u32 {
+    0xd63f_0000 | rn.field(5)
+}
+
+/// `ret`: branches to X30.
+pub const RET: u32 = 0xd65f_03c0;
 
 /// `brk #number`: a breakpoint.
 pub fn brk(number: u16) -> u32 {
@@ -235,6 +269,8 @@ pub const ISB: u32 = 0xd503_3fdf;
 pub const DSB_SY: u32 = 0xd503_3f9f;
 /// `dmb ish`: orders accesses, as other processors see them.
 pub const DMB_ISH: u32 = 0xd503_3bbf;
+/// `dmb ishld`: the same for earlier loads, before later loads and stores.
+pub const DMB_ISHLD: u32 = 0xd503_39bf;
 
 /// The fields of an instruction with three registers.
 fn three(rd: X, rn: X, rm: X) -> u32 {
@@ -248,6 +284,12 @@ fn sized(size: usize, rt: X, rn: X) -> u32 {
         "no instruction accesses {size} bytes"
     );
     size.trailing_zeros() << 30 | rn.field(5) | rt.field(0)
+}
+
+/// The fields of the number of a bit.
+fn bit_field(bit: u32) -> u32 {
+    let bit = unsigned(bit, 6);
+    bit >> 5 << 31 | (bit & 31) << 19
 }
 
 fn scaled(size: usize, offset: u32) -> u32 {
@@ -344,6 +386,19 @@ mod tests {
             (eor(x(6), x(7), x(8)), 0xca08_00e6, "eor x6, x7, x8"),
             (mov(x(9), x(10)), 0xaa0a_03e9, "mov x9, x10"),
             (mul(x(11), x(12), x(13)), 0x9b0d_7d8b, "mul x11, x12, x13"),
+            (lsl_immediate(x(1), x(2), 3), 0xd37d_f041, "lsl x1, x2, #3"),
+            (
+                lsl_immediate(x(3), x(4), 63),
+                0xd341_0083,
+                "lsl x3, x4, #63",
+            ),
+            (
+                lsr_immediate(x(5), x(6), 60),
+                0xd37c_fcc5,
+                "lsr x5, x6, #60",
+            ),
+            (lsr_immediate(x(7), x(8), 1), 0xd341_fd07, "lsr x7, x8, #1"),
+            (lsr(x(9), x(10), x(11)), 0x9acb_2549, "lsr x9, x10, x11"),
             (b(0), 0x1400_0000, "b 0"),
             (b(2), 0x1400_0002, "b +8"),
             (b(-2), 0x17ff_fffe, "b -8"),
@@ -359,6 +414,9 @@ mod tests {
             (b_if(Condition::Le, 0), 0x5400_000d, "b.le 0"),
             (cbz(x(3), 3), 0xb400_0063, "cbz x3, +12"),
             (cbnz(x(4), -3), 0xb5ff_ffa4, "cbnz x4, -12"),
+            (tbz(x(5), 61, 2), 0xb6e8_0045, "tbz x5, #61, +8"),
+            (tbnz(x(6), 0, -1), 0x3707_ffe6, "tbnz w6, #0, -4"),
+            (blr(x(17)), 0xd63f_0220, "blr x17"),
             (br(x(16)), 0xd61f_0200, "br x16"),
             (brk(0), 0xd420_0000, "brk #0x0"),
             (brk(0xbeef), 0xd437_dde0, "brk #0xbeef"),
@@ -399,6 +457,9 @@ mod tests {
         assert!(refused(|| ldr(3, X(0), X(0), 0)));
         assert!(refused(|| movz(X(0), 0, 4)));
         assert!(refused(|| br(X(32))));
+        assert!(refused(|| lsl_immediate(X(0), X(0), 0)));
+        assert!(refused(|| lsr_immediate(X(0), X(0), 64)));
+        assert!(refused(|| tbz(X(0), 64, 0)));
         assert!(refused(|| mrs(X(0), SystemRegister::new(1, 0, 0, 0, 0))));
         assert!(!refused(|| b(-(1 << 25))));
     }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! x86-64 vCPUs that start in 64-bit mode, with guest-virtual equal to
-//! guest-physical addresses.
+//! vCPUs that start in 64-bit mode, with guest-virtual equal to guest-physical
+//! addresses.
 
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
+
+/// The size of [`tables`] in bytes.
+pub const TABLES_SIZE: u64 = 0x3000;
 
 /// The page tables for the first GiB, with 2 MiB pages, for three pages at
 /// `gpa`: words with their offsets.

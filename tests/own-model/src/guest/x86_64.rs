@@ -2,15 +2,14 @@
 //! The guest of the real KVM: a vCPU in 32-bit mode without paging.
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_bindings::{kvm_regs, kvm_segment};
-use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_slots::KvmVm;
 
-use super::{Guest, Seen};
-use crate::{Bytes, PAGE, Region, What};
-
-/// The address of the guest's code.
-pub const CODE: u64 = 0x8000_0000;
+use super::{CODE, Guest, Seen};
+use crate::{Bytes, Region, page_size};
 
 /// `mov al, [ebx]`, `hlt`.
 const LOAD: [u8; 3] = [0x8a, 0x03, 0xf4];
@@ -21,13 +20,21 @@ const STORE: [u8; 3] = [0x88, 0x03, 0xf4];
 #[derive(Debug)]
 pub struct Vcpu(VcpuFd);
 
+/// A VM without private pages.
+///
+/// # Errors
+/// KVM refuses it.
+pub fn plain_vm(kvm: &Kvm) -> Result<KvmVm, kvm_ioctls::Error> {
+    Ok(KvmVm::new(Arc::new(kvm.create_vm()?)))
+}
+
 impl Vcpu {
     /// The first vCPU of a VM, and the region that its code needs.
     ///
     /// # Errors
     /// The error of KVM or the host.
     pub fn new(vm: &VmFd) -> io::Result<(Self, Region)> {
-        let code = Bytes::zeros(PAGE)?;
+        let code = Bytes::zeros(page_size())?;
         for (offset, byte) in (0..).zip(LOAD).chain((4..).zip(STORE)) {
             code.set(offset, byte).ok_or(io::ErrorKind::InvalidInput)?;
         }
@@ -40,16 +47,7 @@ impl Vcpu {
         // Only protection is on.
         sregs.cr0 = 1;
         vcpu.set_sregs(&sregs).map_err(host_error)?;
-        let region = Region {
-            name: u32::MAX,
-            gpa: CODE,
-            size: PAGE,
-            priority: u8::MAX,
-            start: 0,
-            what: What::Rom(code),
-            logged: false,
-        };
-        Ok((Self(vcpu), region))
+        Ok((Self(vcpu), Region::code(CODE, code)))
     }
 
     fn run(&mut self, rip: u64, gpa: u64, byte: u8) -> Seen {
