@@ -115,7 +115,8 @@ impl Real {
 
     fn start(&self, processor: &Processor) -> Result<Guest, Errno> {
         let poke = Poke::new(&processor.code(), STUB, REACHABLE);
-        let memory = Arena::new(usize::try_from(Poke::SIZE / super::PAGE).expect("a few"));
+        let pages = Poke::SIZE / self.page_size();
+        let memory = self.arena(usize::try_from(pages).expect("a few"));
         memory.write(0, &poke.stub.image)?;
         let region = kvm_userspace_memory_region2 {
             slot: self.own_slot(),

@@ -36,8 +36,8 @@
 //!
 //! # Architectures
 //!
-//! [`SimConfig::released`] is KVM on x86-64, and [`SimConfig::aarch64`] is KVM on arm64
-//! with pages of 4, 16 or 64 KiB. Either runs on any machine.
+//! The simulated machine has an [`Arch`] and a [`PageSize`], whatever machine runs the
+//! simulation. [`SimConfig::released`] is a kernel with the default ones.
 //!
 //! A guest has one vCPU, and at most one dirty ring.
 
