@@ -23,7 +23,7 @@ use crate::selftests::{self, Selftest};
 use crate::vfio::{Model, OnDevice};
 #[cfg(target_arch = "x86_64")]
 use crate::{boot_image, guest_sees, vcpu_gate};
-use crate::{dirty, end_to_end, pre_fault, vfio};
+use crate::{dirty, end_to_end, guest_code, pre_fault, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -194,6 +194,11 @@ pub fn all() -> Vec<HwTest> {
         ],
         vfio::bars::asks_vfio,
     );
+    tests.extend(guest_code::TESTS.map(|(name, needs, run)| HwTest {
+        name: format!("guest_code::{name}"),
+        needs,
+        run: Body::Plain(run),
+    }));
     tests.extend(of_running_vcpus());
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),
@@ -242,7 +247,7 @@ fn of_running_vcpus() -> Vec<HwTest> {
     vec![HwTest {
         name: "vcpu_gate_and_guest_sees".into(),
         needs: &[Need::Kvm],
-        run: Body::Plain(|| Err("there is guest code for x86-64 only".into())),
+        run: Body::Plain(|| Err("there is no guest code for this architecture".into())),
     }]
 }
 

@@ -13,6 +13,7 @@
 //! | [`differential`] | random operations on both KVMs, and a comparison of the answers |
 //! | `dirty` | dirty logs and rings |
 //! | [`end_to_end`] | private MMIO: a guest drives a device that the host cannot map |
+//! | `guest_code` | the guest's instructions and page tables |
 //! | `guest_sees` | what running vCPUs see of a commit |
 //! | `pre_fault` | mapping memory before the guest accesses it |
 //! | [`selftests`] | the kernel's own selftests, unmodified |
@@ -37,6 +38,7 @@ pub mod conformance;
 pub mod differential;
 mod dirty;
 pub mod end_to_end;
+mod guest_code;
 #[cfg(target_arch = "x86_64")]
 pub mod guest_sees;
 pub mod hardware;
