@@ -24,7 +24,7 @@ use crate::like_host::simulated_like;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::selftests::{self, Selftest};
 use crate::vfio::{Model, OnDevice};
-use crate::{dirty, end_to_end, guest_sees, pre_fault, vcpu, vcpu_gate, vfio};
+use crate::{dirty, end_to_end, guest_code, guest_sees, pre_fault, vcpu, vcpu_gate, vfio};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -194,6 +194,11 @@ pub fn all() -> Vec<HwTest> {
         vfio::bars::asks_vfio,
     );
     tests.extend(of_this_architecture());
+    tests.extend(guest_code::TESTS.map(|(name, needs, run)| HwTest {
+        name: format!("guest_code::{name}"),
+        needs,
+        run: Body::Plain(run),
+    }));
     tests.extend(of_running_vcpus());
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),

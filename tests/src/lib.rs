@@ -13,6 +13,7 @@
 //! | [`differential`] | random operations on both KVMs, and a comparison of the answers |
 //! | `dirty` | dirty logs and rings |
 //! | [`end_to_end`] | private MMIO: a guest drives a device that the host cannot map |
+//! | `guest_code` | the guest's instructions and page tables |
 //! | `guest_sees` | what running vCPUs see of a commit |
 //! | `pre_fault` | mapping memory before the guest accesses it |
 //! | [`selftests`] | the kernel's own selftests, unmodified |
@@ -41,6 +42,7 @@ pub mod conformance;
 pub mod differential;
 mod dirty;
 pub mod end_to_end;
+mod guest_code;
 pub mod guest_sees;
 pub mod hardware;
 pub mod like_host;

@@ -5,39 +5,41 @@ use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_slots::uapi::{PreFaultError, pre_fault_memory};
-use kvm_slots::{Errno, KvmVm, Vm};
+use kvm_slots::{Capabilities, Errno, KvmVm, Vm};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 
 use crate::needs::{empty, kvm};
 
 const START: u64 = 0x4000_0000;
-const SIZE: u64 = 16 * 4096;
 
-/// A VM with 16 pages of memory.
-fn vm() -> Result<(KvmVm, Arc<HostMapping>), String> {
+/// A VM with 16 pages of memory, and the size of a page.
+fn vm() -> Result<(KvmVm, Arc<HostMapping>, u64), String> {
     let vm = kvm(&empty())?.vm().clone();
-    let memory = HostMapping::anonymous(SIZE).map_err(|e| e.to_string())?;
+    let page = Capabilities::probe(&vm).page_size;
+    let size = 16 * page;
+    let memory = HostMapping::anonymous(size).map_err(|e| e.to_string())?;
     let region = kvm_userspace_memory_region {
         guest_phys_addr: START,
-        memory_size: SIZE,
+        memory_size: size,
         userspace_addr: memory.address(),
         ..Default::default()
     };
     // SAFETY: the mapping allows only volatile access. No guest runs, and the
     // callers drop the mapping after the VM.
     unsafe { vm.set_user_memory_region(&region) }.map_err(|e| e.to_string())?;
-    Ok((vm, Arc::new(memory)))
+    Ok((vm, Arc::new(memory), page))
 }
 
 /// Pre-faulting stops at the end of the slot and reports the rest.
 pub fn goes_as_far_as_there_is_memory() -> Result<(), String> {
-    let (vm, _memory) = vm()?;
+    let (vm, _memory, page) = vm()?;
+    let all = 16 * page;
     let vcpu = vm.fd().create_vcpu(0).map_err(|e| e.to_string())?;
-    pre_fault_memory(&vcpu, START, SIZE).map_err(|e| e.to_string())?;
+    pre_fault_memory(&vcpu, START, all).map_err(|e| e.to_string())?;
     for (gpa, size, left, errno) in [
-        (START + SIZE - 4096, 3 * 4096, 2 * 4096, Errno::ENOENT),
-        (START, SIZE + 1, SIZE + 1, Errno::EINVAL),
+        (START + all - page, 3 * page, 2 * page, Errno::ENOENT),
+        (START, all + 1, all + 1, Errno::EINVAL),
         (START, 0, 0, Errno::EINVAL),
     ] {
         let (size_left, at) = (left, gpa + (size - left));
@@ -56,14 +58,15 @@ pub fn goes_as_far_as_there_is_memory() -> Result<(), String> {
 
 /// Without the capability, the call fails and maps nothing.
 pub fn is_refused_where_it_is_missing() -> Result<(), String> {
-    let (vm, _memory) = vm()?;
+    let (vm, _memory, page) = vm()?;
+    let all = 16 * page;
     let vcpu = vm.fd().create_vcpu(0).map_err(|e| e.to_string())?;
-    match pre_fault_memory(&vcpu, START, SIZE) {
+    match pre_fault_memory(&vcpu, START, all) {
         Err(PreFaultError {
             gpa: START,
-            size: SIZE,
+            size,
             errno: Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP,
-        }) => Ok(()),
+        }) if size == all => Ok(()),
         other => Err(format!("{other:?}")),
     }
 }

@@ -22,7 +22,6 @@ pub const LOW: u64 = 0x4000_0000;
 /// See [`LOW`].
 pub const HIGH: u64 = 0x8000_0000;
 
-const PAGE: u64 = 0x1000;
 /// The address of the guest's code.
 const CODE: u64 = 0x1_0000_0000;
 
@@ -34,6 +33,7 @@ pub struct Tracked {
     memory: Arc<HostMapping>,
     code: Arc<HostMapping>,
     code_size: u64,
+    page_size: u64,
     guest: Option<VcpuGuest>,
     script: Arc<[Access]>,
     next: usize,
@@ -72,9 +72,10 @@ impl Tracked {
             slots: slots.with_watcher(collector.clone()),
             client: collector.tracker().client(),
             collector,
-            memory: Arc::new(HostMapping::anonymous(PAGES * PAGE).map_err(text)?),
+            memory: Arc::new(HostMapping::anonymous(PAGES * page_size).map_err(text)?),
             code: Arc::new(code),
             code_size,
+            page_size,
             guest: Some(guest),
             script,
             next: 0,
@@ -85,7 +86,7 @@ impl Tracked {
 
     /// Places the tracked memory at `gpa`. Returns the last operation as text.
     pub fn has(&mut self, gpa: u64, log_dirty: bool) -> Result<String, String> {
-        let memory = ram(gpa, PAGES * PAGE, &self.memory);
+        let memory = ram(gpa, PAGES * self.page_size, &self.memory);
         self.follow(&[memory.with_log_dirty(log_dirty)])
     }
 
@@ -179,7 +180,8 @@ impl Tracked {
         let mut pages = Vec::new();
         for slot in self.slots.table().slots().filter(|slot| slot.gpa() != CODE) {
             for (gpa, size) in self.client.take_slot(slot).in_slot(slot) {
-                pages.extend((gpa..gpa + size).step_by(4096));
+                let pages_of_slot = size / self.page_size;
+                pages.extend((0..pages_of_slot).map(|page| gpa + page * self.page_size));
             }
         }
         match self.client.take_all().is_empty() {
@@ -194,7 +196,7 @@ impl Tracked {
         self.collector.collect(self.slots.table()).map_err(text)?;
         let taken = self.client.take_all();
         let first = self.memory.address();
-        let page = |host: u64| (host - first) / PAGE;
+        let page = |host: u64| (host - first) / self.page_size;
         let runs = taken.runs();
         Ok(runs
             .flat_map(|run| page(run.start())..page(run.last()) + 1)
@@ -204,12 +206,12 @@ impl Tracked {
     /// Copies the first 8 bytes of each dirty page, by number.
     pub fn copy_last(&self, copy: &mut BTreeMap<u64, u64>) -> Result<(), String> {
         self.collector.collect(self.slots.table()).map_err(text)?;
-        copy_pages(&self.client, &self.memory, copy)
+        copy_pages(&self.client, &self.memory, self.page_size, copy)
     }
 
     /// The first 8 bytes of each page.
     pub fn read(&self, page: u64) -> Result<u64, String> {
-        read(&self.memory, page)
+        read(&self.memory, page * self.page_size)
     }
 
     /// How many times the guest exited because its ring was full.
@@ -249,20 +251,21 @@ pub fn expect(
 pub fn copy_pages(
     client: &DirtyClient,
     memory: &HostMapping,
+    page_size: u64,
     copy: &mut BTreeMap<u64, u64>,
 ) -> Result<(), String> {
     for run in client.take_all().runs() {
-        let number = |host: u64| (host - memory.address()) / PAGE;
+        let number = |host: u64| (host - memory.address()) / page_size;
         for page in number(run.start())..=number(run.last()) {
-            copy.insert(page, read(memory, page)?);
+            copy.insert(page, read(memory, page * page_size)?);
         }
     }
     Ok(())
 }
 
-fn read(memory: &HostMapping, page: u64) -> Result<u64, String> {
+fn read(memory: &HostMapping, offset: u64) -> Result<u64, String> {
     let mut data = [0; 8];
-    memory.read(page * PAGE, &mut data).map_err(text)?;
+    memory.read(offset, &mut data).map_err(text)?;
     Ok(u64::from_le_bytes(data))
 }
 

@@ -68,7 +68,7 @@ impl Kvm {
     /// [`KvmError`].
     pub fn new(machine: &Machine, device: &Path, abi: AbiProfile) -> Result<Self, KvmError> {
         let kvm = open(device)?;
-        let processor = Processor::probe(&kvm)?;
+        let processor = Processor::probe(&kvm)?.with_address_bits(machine.address_bits());
         let wanted = machine.has_private_pages() || abi.needs_private_memory();
         let private = wanted.then(|| processor.private_vm(&kvm));
         let vm = match private {
@@ -138,6 +138,10 @@ impl Platform for Kvm {
 
     fn code(&self) -> Code {
         self.processor.code()
+    }
+
+    fn splits_accesses(&self) -> bool {
+        Processor::SPLITS_ACCESSES
     }
 
     /// An anonymous file.

@@ -39,6 +39,11 @@ pub trait Platform {
     /// The machine code of its guest.
     fn code(&self) -> Code;
 
+    /// Whether an access that starts in memory and ends behind it exits with the
+    /// bytes behind alone. Otherwise the exit has all bytes, as if the access
+    /// started there.
+    fn splits_accesses(&self) -> bool;
+
     /// A file in place of a device's registers of `size` bytes.
     ///
     /// # Errors

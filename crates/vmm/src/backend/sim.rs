@@ -75,6 +75,10 @@ impl Platform for Sim {
         Code::default()
     }
 
+    fn splits_accesses(&self) -> bool {
+        true
+    }
+
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {
         self.vm.create_dma_buf(size)
     }

@@ -56,6 +56,10 @@ pub struct Board<V: kvm_slots::Vm> {
     pub devices: Vec<Device>,
     /// The exits since the list was last taken.
     pub exits: Vec<Exit>,
+    /// The granularity of memslots.
+    pub(crate) page_size: u64,
+    /// As [`Platform::splits_accesses`].
+    pub(crate) splits_accesses: bool,
 }
 
 /// Why a machine could not be assembled.
@@ -152,7 +156,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;
-        let attributes = Capabilities::probe(platform.vm()).memory_attributes;
+        let capabilities = Capabilities::probe(platform.vm());
+        let attributes = capabilities.memory_attributes;
         Ok(Self {
             model,
             space,
@@ -163,6 +168,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             refused: built.refused,
             devices: built.devices,
             exits: Vec::new(),
+            page_size: capabilities.page_size,
+            splits_accesses: platform.splits_accesses(),
         })
     }
 

@@ -138,10 +138,12 @@ impl<P: Platform> RegionBuilder<'_, P> {
         if region.readonly {
             return Ok(refused(region, Unsupported::ReadOnlyFile));
         }
+        // Files have whole pages of the host. What is left of the last one traps.
+        let file_size = size.next_multiple_of(self.capabilities.page_size);
         let file = self
             .platform
             .vm()
-            .create_guest_memfd(size, flags)
+            .create_guest_memfd(file_size, flags)
             .map_err(RegionError::File)?;
         let (mapping, sides) = match backing {
             Backing::Private => (HostMapping::anonymous(size)?, GuestMemfdSides::Private),

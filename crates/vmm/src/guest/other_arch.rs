@@ -16,6 +16,9 @@ use super::{ProcessorError, VmError};
 pub enum Processor {}
 
 impl Processor {
+    /// Not known: no guest runs.
+    pub const SPLITS_ACCESSES: bool = false;
+
     /// Fails: no guest runs on this architecture.
     ///
     /// # Errors
@@ -27,6 +30,12 @@ impl Processor {
     /// The width of guest-physical addresses, in bits.
     pub fn physical_bits(&self) -> u32 {
         match *self {}
+    }
+
+    /// Never called: no value of this type exists.
+    #[must_use]
+    pub fn with_address_bits(self, _bits: u32) -> Self {
+        match self {}
     }
 
     /// The machine code for this processor.

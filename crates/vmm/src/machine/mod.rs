@@ -11,6 +11,7 @@ mod fields;
 mod limits;
 pub(crate) mod number;
 mod raw;
+mod reach;
 mod region_totals;
 mod regions;
 mod spec;

@@ -3,6 +3,7 @@
 
 mod memory_faults;
 pub mod script_time;
+mod split_access;
 
 use kvm_slots::exit::GuestFault;
 use kvm_slots::{Slot, Unsupported, Vm};
@@ -19,6 +20,7 @@ use crate::machine::{
 };
 use crate::report::{Observation, StepReport};
 use crate::run::script_time::ScriptTime;
+use crate::run::split_access::UNKNOWN_BYTES;
 
 /// An assembled machine and its guest, ready for the next step.
 #[derive(Debug)]
@@ -88,22 +90,30 @@ impl<P: Platform> Run<P> {
         let unsupported = range.and_then(|range| self.board.refusal(range));
         let takes_for = access.private.filter(|_| !self.board.private_pages);
         let unsupported = unsupported.or(takes_for.map(|_| Unsupported::NoPrivatePages));
+        let unsupported = unsupported.map(|why| why.to_string());
+        let is_unknown = unsupported.is_none() && self.board.has_unknown_bytes(access);
+        // No guest of this VM can make the access, or it is not made, because the VMM
+        // could not answer its exit.
+        let not_made = match is_unknown {
+            true => Some(UNKNOWN_BYTES.to_string()),
+            false => unsupported.clone().filter(|_| access.private.is_some()),
+        };
+        let unsupported = unsupported.or_else(|| not_made.clone());
         let mut region = self.board.region_name(access.gpa);
         match access.private {
             Some(true) => region += " as private",
             Some(false) => region += " as shared",
             None => {}
         }
-        let seen = match access.private.and(unsupported) {
-            // No guest of this VM can make such an access.
+        let seen = match not_made {
             Some(why) => match self.guest.skip() {
-                Ok(()) => Observation::error(why.to_string()),
+                Ok(()) => Observation::error(why),
                 Err(error) => Observation::error(error.to_string()),
             },
             None => self.tried(access, machine.on_memory_fault),
         };
-        let expected = match unsupported {
-            Some(why) => Observation::error(why.to_string()),
+        let expected = match &unsupported {
+            Some(why) => Observation::error(why.clone()),
             None => Observation {
                 how: access.how,
                 value: match (access.how, access.kind) {

@@ -45,17 +45,22 @@ impl Granule {
     /// The granule to use on a vCPU with this ID_AA64MMFR0_EL1: that of the host's
     /// page size if there is a choice. `None` if it has neither.
     pub fn choose(id_aa64mmfr0: u64, host_page: u64) -> Option<Self> {
-        let field = |shift: u32| id_aa64mmfr0 >> shift & 0xf;
-        // TGran4 is negative, and TGran16 zero, if there is none.
-        let has = |granule: &Self| match granule {
-            Self::Kib4 => field(28) < 8,
-            Self::Kib16 => field(20) > 0,
-        };
         let both = match host_page {
             0x4000 => [Self::Kib16, Self::Kib4],
             _ => [Self::Kib4, Self::Kib16],
         };
-        both.into_iter().find(has)
+        both.into_iter()
+            .find(|granule| granule.is_offered(id_aa64mmfr0))
+    }
+
+    /// Whether a vCPU with this ID_AA64MMFR0_EL1 has the granule.
+    pub fn is_offered(self, id_aa64mmfr0: u64) -> bool {
+        let field = |shift: u32| id_aa64mmfr0 >> shift & 0xf;
+        // TGran4 is negative, and TGran16 zero, if there is none.
+        match self {
+            Self::Kib4 => field(28) < 8,
+            Self::Kib16 => field(20) > 0,
+        }
     }
 
     /// TCR_EL1 for tables of two levels in memory with `bits` address bits.

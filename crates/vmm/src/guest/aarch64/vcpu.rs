@@ -42,10 +42,18 @@ const CLASS_BRK: u32 = 0x3c;
 #[derive(Debug)]
 pub struct Processor {
     bits: u32,
+    /// The largest width that a VM can have.
+    most: u32,
+    /// ID_AA64MMFR0_EL1 of the vCPUs.
+    features: u64,
     granule: Granule,
 }
 
 impl Processor {
+    /// KVM knows of an access what the syndrome says: its size and register, and the
+    /// first byte that faults (`io_mem_abort` in arch/arm64/kvm/mmio.c).
+    pub const SPLITS_ACCESSES: bool = false;
+
     /// Asks KVM for them, and a vCPU of a VM that is dropped again.
     ///
     /// # Errors
@@ -55,18 +63,38 @@ impl Processor {
         let most = kvm.check_extension_raw(KVM_CAP_ARM_VM_IPA_SIZE.into());
         let most = u32::try_from(most).ok().filter(|&bits| bits > 0);
         // The guest's page tables do not show more than `MOST_BITS`.
-        let bits = most.unwrap_or(DEFAULT_BITS).min(MOST_BITS);
+        let most = most.unwrap_or(DEFAULT_BITS).min(MOST_BITS);
+        let bits = most.min(DEFAULT_BITS);
         let features = id_aa64mmfr0(kvm, bits).map_err(ProcessorError::Features)?;
         match Granule::choose(features, rustix::param::page_size() as u64) {
-            Some(granule) => Ok(Self { bits, granule }),
+            Some(granule) => Ok(Self {
+                bits,
+                most,
+                features,
+                granule,
+            }),
             None => Err(ProcessorError::PageSizes),
         }
     }
 
-    /// The width of guest-physical addresses, in bits. VMs get the largest that the
-    /// host offers and the guest's page tables can show.
+    /// The width of guest-physical addresses, in bits.
     pub fn physical_bits(&self) -> u32 {
         self.bits
+    }
+
+    /// The same processor for VMs with addresses of at least this width, if the host
+    /// offers it and the guest's page tables can show it. Otherwise, VMs get what is
+    /// possible.
+    ///
+    /// Without this call, they have 40 bits, as VMs of type 0, or what the host
+    /// offers if it is less. They do not get the largest width in any case, because
+    /// newer kernels walk all of it in steps when a VM ends (`stage2_destroy_range`
+    /// in arch/arm64/kvm/mmu.c): with 48 bits and pages of 16 KiB, in 8 million
+    /// steps.
+    #[must_use]
+    pub fn with_address_bits(self, bits: u32) -> Self {
+        let bits = bits.max(self.bits).min(self.most);
+        Self { bits, ..self }
     }
 
     /// The machine code for this processor.
@@ -76,10 +104,11 @@ impl Processor {
         }
     }
 
-    /// The same processor with page tables of this granule, which it must have.
-    #[must_use]
-    pub fn with_granule(self, granule: Granule) -> Self {
-        Self { granule, ..self }
+    /// The same processor with page tables of this granule; `None` if it does not
+    /// have it.
+    pub fn with_granule(self, granule: Granule) -> Option<Self> {
+        let has = granule.is_offered(self.features);
+        has.then_some(Self { granule, ..self })
     }
 
     /// A VM with [`physical_bits`](Self::physical_bits). Accesses that KVM cannot

@@ -30,6 +30,9 @@ pub struct Processor {
 }
 
 impl Processor {
+    /// KVM decodes the instruction, and emulates all of it.
+    pub const SPLITS_ACCESSES: bool = true;
+
     /// Asks KVM for them.
     ///
     /// # Errors
@@ -53,6 +56,12 @@ impl Processor {
         let leaves = self.cpuid.as_slice();
         let leaf = leaves.iter().find(|leaf| leaf.function == 0x8000_0008);
         leaf.map_or(36, |leaf| leaf.eax & 0xff)
+    }
+
+    /// The same processor: its VMs have all of its addresses.
+    #[must_use]
+    pub fn with_address_bits(self, _bits: u32) -> Self {
+        self
     }
 
     /// The machine code for this processor.
