@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kvm_slots::exit::MmioHandler;
-use vmm::boot::layout::ECAM;
 use vmm::boot::pci::Function;
 use vmm::boot::pci::function::{EmulatedFunction, WriteError};
 use vmm::boot::pci::memory::{MemoryDevice, MemoryFunctionError, memory_function};
+use vmm::boot::x86_64::layout::ECAM;
 
 use super::fixture::{BAR0, COMMAND, Fixture, WINDOW};
 
@@ -220,7 +220,7 @@ fn device_memory_has_the_size_of_a_bar() {
     };
     assert!(matches!(
         new(2048),
-        MemoryFunctionError::TooSmall { size: 2048 }
+        MemoryFunctionError::TooSmall { size: 2048, .. }
     ));
     assert!(matches!(new(0x3000), MemoryFunctionError::Size(_)));
     assert!(matches!(new(1 << 63), MemoryFunctionError::Memory { .. }));

@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use vmm::boot::layout::{ECAM, PCI_CONFIG_PORTS};
 use vmm::boot::pci::Function;
 use vmm::boot::pci::bus::{BusFull, PciBus};
 use vmm::boot::pci::function::EmulatedFunction;
 use vmm::boot::pci::host_bridge::HostBridge;
+use vmm::boot::x86_64::layout::{ECAM, PCI_CONFIG_PORTS};
 
 use super::fixture::{COMMAND, Fixture, TestDevice};
 

@@ -13,13 +13,14 @@ use vfio_private::emulate::GuestConfig;
 use vfio_private::{Bar, BarIndex, BarKind};
 use vmm::HostMapping;
 use vmm::boot::bus::{self, GuestSpaces, Handle};
-use vmm::boot::layout::{ECAM, Layout, PCI_CONFIG_PORTS};
 use vmm::boot::pci::Function;
 use vmm::boot::pci::bars::{BarRegions, GuestBars};
-use vmm::boot::pci::bus::{ConfigPorts, Ecam, PciBus};
+use vmm::boot::pci::bus::{Ecam, PciBus};
 use vmm::boot::pci::function::FunctionDevice;
 use vmm::boot::pci::host_bridge::HostBridge;
 use vmm::boot::pci::windows::PciWindows;
+use vmm::boot::x86_64::config_ports::ConfigPorts;
+use vmm::boot::x86_64::layout::{ECAM, Layout, PCI_CONFIG_PORTS};
 
 /// Registers of configuration space.
 pub const COMMAND: u64 = 4;
@@ -88,7 +89,7 @@ impl Fixture {
         model.add_listener(memory, 1, slots.clone()).unwrap();
         Self {
             spaces: GuestSpaces::new(model, (memory_root, memory), (port_root, ports)),
-            windows: PciWindows::new(&Layout::new(64 << 20, 40).unwrap()),
+            windows: Layout::new(64 << 20, 40).unwrap().pci_windows(),
             slots,
             watch,
         }

@@ -15,7 +15,7 @@ use super::stderr;
 /// The device of KVM, or `None`, with a message, if no guest can run here.
 pub fn kvm() -> Option<&'static str> {
     let device = "/dev/kvm";
-    match vmm::boot::vm::GuestVm::new(device.as_ref(), kvm_slots::AbiProfile::None, false) {
+    match vmm::boot::x86_64::vm::GuestVm::new(device.as_ref(), kvm_slots::AbiProfile::None, false) {
         Ok(_) => Some(device),
         Err(error) => {
             eprintln!("skipped: {}", vmm::with_causes(&error));
