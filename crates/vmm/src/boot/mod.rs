@@ -13,6 +13,8 @@
 //! What differs between architectures is in the folder of each, behind
 //! [`Architecture`](architecture::Architecture).
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod architecture;
 pub mod bus;
 pub mod config;
@@ -36,5 +38,7 @@ pub mod vcpus;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
+#[cfg(target_arch = "aarch64")]
+pub use aarch64 as native;
 #[cfg(target_arch = "x86_64")]
 pub use x86_64 as native;
