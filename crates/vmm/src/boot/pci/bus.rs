@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Bus 0, and its configuration space in memory.
+//! Bus 0, and its configuration space in memory. [`config_ports`](super::config_ports)
+//! has another way to it.
 
 use std::ops::Range;
 use std::sync::Arc;

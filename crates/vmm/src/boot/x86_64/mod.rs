@@ -3,7 +3,6 @@
 
 pub mod acpi;
 pub mod confidential;
-pub mod config_ports;
 pub mod cpu;
 mod exits;
 pub mod help;

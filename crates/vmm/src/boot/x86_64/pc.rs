@@ -14,7 +14,6 @@ use super::confidential;
 use super::confidential::doorway::{DOORWAY_PORT, DOORWAY_PORTS, Doorway};
 use super::confidential::fault::{FAULT_PORT, FaultPort};
 use super::confidential::stub::Hypercall;
-use super::config_ports::ConfigPorts;
 use super::cpu::{self, CpuError, Start};
 use super::exits::Exits;
 use super::layout::{self, Layout};
@@ -27,6 +26,7 @@ use crate::boot::config::BootConfig;
 use crate::boot::error::BootError;
 use crate::boot::outcome::End;
 use crate::boot::pci::bus::{Ecam, PciBus};
+use crate::boot::pci::config_ports::ConfigPorts;
 use crate::boot::pci::windows::PciWindows;
 
 /// The kernel parameters before the user's. A panic resets the machine at once, and

@@ -8,9 +8,8 @@ use kvm_slots::exit::MmioHandler;
 use vmm::boot::pci::Function;
 use vmm::boot::pci::function::{EmulatedFunction, WriteError};
 use vmm::boot::pci::memory::{MemoryDevice, MemoryFunctionError, memory_function};
-use vmm::boot::x86_64::layout::ECAM;
 
-use super::fixture::{BAR0, COMMAND, Fixture, WINDOW};
+use super::fixture::{BAR0, COMMAND, ECAM, Fixture, WINDOW};
 
 const SIZE: u64 = 0x1_0000;
 const DECODE: [u8; 2] = [2, 0];

@@ -7,11 +7,10 @@ use vmm::boot::pci::Function;
 use vmm::boot::pci::bus::{BusFull, PciBus};
 use vmm::boot::pci::function::EmulatedFunction;
 use vmm::boot::pci::host_bridge::HostBridge;
-use vmm::boot::x86_64::layout::{ECAM, PCI_CONFIG_PORTS};
 
-use super::fixture::{COMMAND, Fixture, TestDevice};
+use super::fixture::{COMMAND, ECAM, Fixture, PCI_CONFIG_PORTS, TestDevice};
 
-const ADDRESS: u64 = PCI_CONFIG_PORTS.0 as u64;
+const ADDRESS: u64 = PCI_CONFIG_PORTS.0;
 const DATA: u64 = ADDRESS + 4;
 
 /// A host bridge and a device 1.
