@@ -6,7 +6,7 @@
 //! lets a [`guest`] execute the script and compares each step with what was
 //! expected; [`report`] prints the result. [`Board::map`](board::Board::map) shows
 //! a machine without running it, and [`bars`] how a device's BARs would be cut.
-//! `boot` boots an ordinary Linux, where it knows the architecture. [`cli`] is the command line.
+//! `boot`, on x86-64 and arm64, boots an ordinary Linux. [`cli`] is the command line.
 
 pub mod backend;
 pub mod bars;
