@@ -194,6 +194,7 @@ pub fn all() -> Vec<HwTest> {
         ],
         vfio::bars::asks_vfio,
     );
+    tests.extend(of_kernel_writes());
     tests.extend(of_running_vcpus());
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),
@@ -228,6 +229,20 @@ pub fn all() -> Vec<HwTest> {
         run: Body::Selftest(test),
     }));
     tests
+}
+
+/// Pages that KVM writes without a vCPU. Only arm64 has such writes.
+fn of_kernel_writes() -> Vec<HwTest> {
+    #[cfg(target_arch = "aarch64")]
+    let tests = dirty::aarch64::TESTS;
+    #[cfg(not(target_arch = "aarch64"))]
+    let tests: [(&str, &'static [Need], fn() -> Result<(), String>); 0] = [];
+    let tests = tests.into_iter().map(|(name, needs, run)| HwTest {
+        name: name.to_string(),
+        needs,
+        run: Body::Plain(run),
+    });
+    tests.collect()
 }
 
 /// Tests with vCPU threads. Their guest code is for x86-64.

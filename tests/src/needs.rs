@@ -50,7 +50,7 @@ pub enum Need {
     BackingFd,
     /// Dirty logs that are cleared by a call of their own.
     ManualProtect,
-    /// Dirty rings that need no dirty log as well.
+    /// Dirty rings, with or without a log beside them.
     DirtyRing,
     /// The kernel has `KVM_PRE_FAULT_MEMORY`, and this KVM can do it: with shadow
     /// page tables, it fails although its capability is 1.
@@ -184,7 +184,6 @@ impl Host {
                 dirty.manual_protect
             )),
             Need::DirtyRing if dirty.ring_bytes == 0 => Some("no dirty rings".into()),
-            Need::DirtyRing if dirty.ring_needs_log => Some("dirty rings need a log".into()),
             Need::DirtyRing => None,
             Need::PreFault if pre_fault => match &self.plain {
                 Ok(can) if can.pre_faulting == Some(Errno::EOPNOTSUPP) => {
@@ -224,6 +223,7 @@ impl Host {
             ("MEMORY_FAULT_INFO", plain.memory_fault_info.into()),
             ("MANUAL_DIRTY_LOG_PROTECT2", dirty.manual_protect.bits()),
             ("DIRTY_LOG_RING", dirty.ring_bytes.into()),
+            ("DIRTY_LOG_RING_WITH_BITMAP", dirty.ring_needs_log.into()),
             ("PRE_FAULT_MEMORY", can.pre_fault.into()),
         ])
     }

@@ -4,6 +4,7 @@
 mod bench;
 mod ci;
 mod coverage;
+mod crate_tests;
 mod fuzz;
 mod hw_test;
 mod lab;
@@ -31,7 +32,18 @@ struct Cli {
 enum Command {
     /// Run all tests. Hardware tests that this machine cannot run are listed
     /// with the reason.
-    Test,
+    ///
+    /// With `--env`, the tests of all crates run in an environment of the lab,
+    /// cross-built if it is of another architecture. Its hardware tests are run by
+    /// `hw-test`, and examples in documentation only here.
+    Test {
+        /// Run in this environment.
+        #[arg(long, value_name = "NAME")]
+        env: Option<String>,
+        /// Run only packages with TEXT in their names.
+        #[arg(long, value_name = "TEXT", default_value = "", requires = "env")]
+        only: String,
+    },
     /// Run the checks that a change must pass: house rules, format, lints,
     /// docs, tests, features, oldest toolchain, kvm-slots without memory-model,
     /// packages.
@@ -117,7 +129,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Test => run_all(&test_steps()),
+        Command::Test { env: None, .. } => run_all(&test_steps()),
+        Command::Test {
+            env: Some(env),
+            only,
+        } => crate_tests::run(&env, &only),
         Command::Ci => ci::run(),
         Command::HwTest {
             env,

@@ -151,7 +151,14 @@ impl Target {
 
 /// The same for a target, linked statically, so that it runs without libraries.
 pub fn build_static_program(package: &str, name: &str, target: &Target) -> Result<PathBuf, String> {
+    let mut command = static_command(target, "-C strip=debuginfo");
+    build(package, name, "release", &mut command)
+}
+
+/// Cargo for a target, with the compiler's flags for static programs and others.
+pub fn static_command(target: &Target, flags: &str) -> Command {
     let mut command = Command::new(cargo());
+    command.current_dir(root());
     // With an explicit target, the flags do not apply to build scripts and
     // macros.
     command.env("CARGO_BUILD_TARGET", target.triple);
@@ -160,10 +167,10 @@ pub fn build_static_program(package: &str, name: &str, target: &Target) -> Resul
     }
     command.env(
         "RUSTFLAGS",
-        "-C target-feature=+crt-static -C strip=debuginfo",
+        format!("-C target-feature=+crt-static {flags}"),
     );
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    build(package, name, "release", &mut command)
+    command
 }
 
 /// Builds a test program of a package and returns its path.

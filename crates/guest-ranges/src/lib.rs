@@ -7,7 +7,8 @@
 //! | type | what it is |
 //! | --- | --- |
 //! | [`AddrRange`] | addresses: never empty, never wraps, reaches 2^64 |
-//! | [`PageRange`] | whole pages of 4 KiB, as KVM's ioctls take them |
+//! | [`PageSize`] | the host's page size: what the kernel maps and reports in |
+//! | [`PageRange`] | whole units of guest page state, of 4 KiB each |
 //! | [`walk()`] | one pass over two sorted lists of ranges; [`overlap()`], [`subtract()`] and [`gaps()`] derive from it |
 //! | [`coalesce()`] | joins ranges that touch or overlap |
 //! | [`RangeSet`] | a set of addresses, as few ranges |
@@ -33,6 +34,20 @@
 //! assert_eq!(shared[1], AddrRange::from_bounds(0x7000, 0xf_ffff).unwrap());
 //! ```
 //!
+//! # Page sizes
+//!
+//! Two sizes must not be confused:
+//!
+//! | size | unit of |
+//! | --- | --- |
+//! | [`PAGE_SIZE`], 4 KiB, on every host | the state of guest pages (private, accepted), and what a guest or a device says about pages: hypercalls, TDISP reports. [`PageRange`] and [`PageSet`] have this unit |
+//! | [`PageSize`], 4, 16 or 64 KiB: the host's | everything that the kernel does: memslots, memory attributes, bits of dirty logs, entries of dirty rings, offsets in guest_memfds and dma-bufs, mappings of the process, DMA |
+//!
+//! A host page is one or more units. Whoever passes pages to the kernel requires whole
+//! host pages ([`PageRange::is_whole`]), and refuses others with a typed error; nothing
+//! is rounded silently. Numbers of pages are always numbers of host pages
+//! ([`PageSize::number`]), and sizes and addresses are bytes.
+//!
 //! # Safety of host memory
 //!
 //! A VMM gives host memory to a guest, which reads and writes it behind the
@@ -46,7 +61,7 @@
 //! # What this crate does not do
 //!
 //! The crate never reads through an address and contains no `unsafe` block. It knows
-//! neither KVM nor VFIO, and no page size but 4 KiB.
+//! neither KVM nor VFIO, and does not ask the host for its page size.
 //!
 //! # Features
 //!
@@ -60,11 +75,13 @@
 extern crate alloc;
 
 mod addr_range;
+mod bit_runs;
 mod file_slice;
 mod host_memory;
 mod page_chunk;
 mod page_range;
 mod page_set;
+mod page_size;
 mod page_state;
 mod range_set;
 mod walk;
@@ -75,6 +92,7 @@ pub use host_memory::{HostMemory, Owner};
 pub use page_range::{PAGE_SIZE, PageRange, PageRangeError};
 pub use page_set::PageSet;
 pub use page_set::check::InvalidSet;
+pub use page_size::{PageSize, PageSizeError};
 pub use page_state::{GuestMemfdSides, PageState};
 pub use range_set::RangeSet;
 pub use walk::{Piece, coalesce, gaps, overlap, subtract, walk};

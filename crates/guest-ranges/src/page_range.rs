@@ -4,12 +4,17 @@
 use core::fmt;
 
 use crate::addr_range::AddrRange;
+use crate::page_size::PageSize;
 
-/// The size of a page in bytes: the smallest unit that can be private or accepted, and
-/// the smallest page of any host.
+/// The unit of guest page state in bytes: the smallest piece of memory that can be
+/// private or accepted. It does not depend on the host, whose pages can be larger
+/// ([`PageSize`]); see [the crate's page](crate#page-sizes).
 pub const PAGE_SIZE: u64 = 4096;
 
-/// One or more whole pages of 4 KiB, next to each other.
+/// One or more units of guest page state ([`PAGE_SIZE`], 4 KiB), next to each other.
+///
+/// A host with larger pages can only change whole host pages: see
+/// [`is_whole`](Self::is_whole).
 ///
 /// The end is exclusive and a `u64`, so the range cannot include the last page of a
 /// 64-bit space. `KVM_SET_MEMORY_ATTRIBUTES` refuses that page, too
@@ -121,9 +126,22 @@ impl PageRange {
         self.end - self.start
     }
 
-    /// The number of pages of 4 KiB.
+    /// The number of units of 4 KiB. Where the kernel counts pages, use
+    /// [`PageSize::number`].
     pub fn pages(self) -> u64 {
         self.size() / PAGE_SIZE
+    }
+
+    /// Whether the range consists of whole host pages.
+    #[inline]
+    pub fn is_whole(self, page: PageSize) -> bool {
+        page.is_aligned(self.start | self.end)
+    }
+
+    /// The host pages that lie entirely in the range. `None` if there is none.
+    pub fn whole(self, page: PageSize) -> Option<Self> {
+        let start = self.start.checked_next_multiple_of(page.bytes())?;
+        Self::between(start, page.floor(self.end))
     }
 
     /// Whether the page at `gpa` is in the range.
@@ -214,6 +232,26 @@ mod tests {
         let below_the_last = 0_u64.wrapping_sub(PAGE_SIZE);
         assert_eq!(inside(0, u64::MAX), PageRange::between(0, below_the_last));
         assert_eq!(inside(u64::MAX, u64::MAX), None);
+    }
+
+    #[test]
+    fn only_whole_host_pages_are_whole() {
+        let pages = |start, end| PageRange::between(start, end).unwrap();
+        let all = pages(0x3000, 0x2_5000);
+        assert!(all.is_whole(PageSize::Size4K));
+        assert!(!all.is_whole(PageSize::Size16K));
+        assert_eq!(all.whole(PageSize::Size4K), Some(all));
+        assert_eq!(all.whole(PageSize::Size16K), Some(pages(0x4000, 0x2_4000)));
+        assert_eq!(
+            all.whole(PageSize::Size64K),
+            Some(pages(0x1_0000, 0x2_0000))
+        );
+        // A multiple of the page's size, at a place where no page starts.
+        let shifted = pages(0x1000, 0x5000);
+        assert!(!shifted.is_whole(PageSize::Size16K));
+        assert_eq!(shifted.whole(PageSize::Size16K), None);
+        let top = 0_u64.wrapping_sub(PAGE_SIZE);
+        assert_eq!(pages(top - PAGE_SIZE, top).whole(PageSize::Size16K), None);
     }
 
     #[test]

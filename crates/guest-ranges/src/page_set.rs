@@ -11,8 +11,10 @@ use core::fmt;
 use core::iter::Peekable;
 
 use crate::addr_range::AddrRange;
+use crate::bit_runs::bit_runs;
 use crate::page_chunk::{BITS, Bitmap, Chunk, PAGES};
 use crate::page_range::PAGE_SIZE;
+use crate::page_size::PageSize;
 use crate::range_set::RangeSet;
 use crate::walk::{coalesce, gaps};
 
@@ -33,7 +35,7 @@ const BITMAP_BYTES: usize = size_of::<Chunk>() + 8;
 /// The most bytes that a chunk takes.
 const CHUNK_BYTES: usize = ENTRY_BYTES + BITMAP_BYTES;
 
-/// A set of pages of 4 KiB.
+/// A set of pages, in units of guest page state ([`PAGE_SIZE`](crate::PAGE_SIZE), 4 KiB).
 ///
 /// Methods that take a range apply to every page that the range touches. The set
 /// yields ranges of whole pages, unless they are cut to a range with half pages.
@@ -168,11 +170,28 @@ impl PageSet {
         }
     }
 
-    /// Inserts the pages of a bitmap, such as a KVM dirty log. Bit `n` stands for
-    /// the page `n` pages above the one at `first`. Only the first `pages` bits count,
-    /// and only pages below 2^64.
-    pub fn insert_bitmap(&mut self, first: u64, bitmap: &[u64], pages: u64) {
-        let first = first / PAGE_SIZE;
+    /// Inserts the pages of a bitmap, such as a KVM dirty log, whose bits stand for host
+    /// pages. Bit `n` is the page `n` pages of size `page` above the one that holds
+    /// `first`. Only the first `pages` bits count, and only pages below 2^64.
+    pub fn insert_bitmap(&mut self, first: u64, bitmap: &[u64], pages: u64, page: PageSize) {
+        if page.bytes() == PAGE_SIZE {
+            return self.insert_units(page.number(first), bitmap, pages);
+        }
+        let address = |number: u64| number.checked_mul(page.bytes());
+        for run in bit_runs(bitmap, pages) {
+            let start = page.number(first).checked_add(run.start).and_then(address);
+            let Some(start) = start else { return };
+            let size = u128::from(run.end - run.start) * u128::from(page.bytes());
+            let more = u64::try_from(size - 1).unwrap_or(u64::MAX);
+            let last = start.saturating_add(more);
+            if let Some(range) = AddrRange::from_bounds(start, last) {
+                self.insert(range);
+            }
+        }
+    }
+
+    /// Inserts the pages of a bitmap with a bit for each unit, from number `first` on.
+    fn insert_units(&mut self, first: u64, bitmap: &[u64], pages: u64) {
         let bits = bitmap.len() as u64 * WORD;
         let Some(more) = pages.min(bits).checked_sub(1) else {
             return;

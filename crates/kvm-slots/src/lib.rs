@@ -136,8 +136,6 @@
 //!
 //! # What this crate does not do yet
 //!
-//! - Use dirty rings where the kernel also needs a log (Arm):
-//!   [`DirtyCapabilities::ring_needs_log`](dirty::DirtyCapabilities::ring_needs_log).
 //! - Track the writes of devices (VFIO).
 //! - Protect pages again only when a client takes them: a collection protects all
 //!   dirty pages.
@@ -168,7 +166,7 @@ pub mod vcpu_gate;
 mod vm;
 
 pub use abi::{AbiProfile, ParseAbiError};
-pub use guest_ranges::{FileSlice, HostMemory};
+pub use guest_ranges::{FileSlice, HostMemory, PageSize};
 pub use plan::change::Change;
 pub use plan::error::PlanError;
 pub use plan::op::Op;
@@ -186,8 +184,10 @@ pub use slots::table::SlotTable;
 #[cfg(feature = "memory-model")]
 pub use slots::view::slot_ranges;
 pub use unsupported::Unsupported;
+#[cfg(target_arch = "aarch64")]
+pub use vm::address_bits::aarch64::vm_type_address_bits;
 #[cfg(target_arch = "x86_64")]
-pub use vm::address_bits::cpuid_address_bits;
+pub use vm::address_bits::x86_64::cpuid_address_bits;
 pub use vm::caps::Capabilities;
 pub use vm::errno::Errno;
 pub use vm::kvm::KvmVm;

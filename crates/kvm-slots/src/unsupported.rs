@@ -102,7 +102,7 @@ pub(crate) fn check(
         return Err(Unsupported::UnloggableFile);
     }
     // KVM refuses misaligned addresses and offsets (kvm_set_memory_region).
-    let aligned = |at: u64| at % capabilities.page_size == 0;
+    let aligned = |at: u64| capabilities.page_size.is_aligned(at);
     let host = backing.host().is_none_or(|host| aligned(host.address()));
     let file = backing.file().is_none_or(|file| aligned(file.offset()));
     match host && file {

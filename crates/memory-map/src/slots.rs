@@ -36,8 +36,8 @@ mod tests {
 
     use kvm_slots::plan::plan;
     use kvm_slots::{
-        AbiProfile, Capabilities, DeviceFile, FileSlice, HostMemory, SlotAccess, SlotRange,
-        SlotRules, SlotTable,
+        AbiProfile, Capabilities, DeviceFile, FileSlice, HostMemory, PageSize, SlotAccess,
+        SlotRange, SlotRules, SlotTable,
     };
 
     use super::*;
@@ -46,7 +46,7 @@ mod tests {
     fn slot(access: SlotAccess, backing: SlotBacking) -> Slot {
         let range = SlotRange::new(0x1000, access, backing).expect("it does not wrap");
         let mut able = Capabilities::minimal();
-        (able.page_size, able.user_memory2, able.readonly_mem) = (0x1000, true, true);
+        (able.page_size, able.user_memory2, able.readonly_mem) = (PageSize::Size4K, true, true);
         let mut table = SlotTable::with_rules(SlotRules::new().reserving(0..=2));
         let plan = plan(&table, &[range], &able, AbiProfile::FD_OFFSET_BIT_4);
         table.follow(&plan.expect("a plan")).expect("a slot");

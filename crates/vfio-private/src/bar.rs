@@ -205,12 +205,6 @@ pub enum InputError {
         /// Where the structure would be, in bytes.
         offset: u64,
     },
-    /// A host page size that no kernel has.
-    #[error("host page size {bytes:#x} is none of 4 KiB, 16 KiB and 64 KiB")]
-    PageSize {
-        /// The size in bytes.
-        bytes: u64,
-    },
 }
 
 #[cfg(test)]

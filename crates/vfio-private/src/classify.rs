@@ -2,13 +2,14 @@
 
 //! The classifier: computes the pieces of a BAR from the facts about it.
 
+use guest_ranges::PageSize;
+
 use crate::bar::BarKind;
 use crate::bar_input::{BarInput, Region};
 use crate::error::ClassifyError;
 use crate::facts::{BarFacts, MsixTrap};
 use crate::isolation;
 use crate::msix::MsixPart;
-use crate::page::PageSize;
 use crate::piece::{Access, Piece};
 use crate::policy::{Policy, SubPagePolicy};
 use crate::reason::{Reason, Reasons};

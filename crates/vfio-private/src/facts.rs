@@ -5,13 +5,12 @@
 //! A fact about a host page applies to all bytes of the page. So whether a fact holds at an offset
 //! does not depend on other offsets.
 
-use guest_ranges::{AddrRange, RangeSet};
+use guest_ranges::{AddrRange, PageSize, RangeSet};
 
 use crate::bar::{Bar, BarKind};
 use crate::bar_input::{BarInput, Region, ReportedRange, TeeKind};
 use crate::error::ClassifyError;
 use crate::msix::{Msix, MsixPart};
-use crate::page::PageSize;
 use crate::policy::{MsixPlacement, PbaPolicy, Policy, TeeMsixPolicy};
 
 /// The facts about one BAR that decide the access of its bytes.

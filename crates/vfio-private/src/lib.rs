@@ -159,7 +159,6 @@ mod error;
 mod facts;
 mod isolation;
 mod msix;
-mod page;
 mod piece;
 mod policy;
 mod reach;
@@ -168,14 +167,13 @@ pub mod region_info;
 mod relocate;
 pub mod report;
 
-pub use guest_ranges::AddrRange;
+pub use guest_ranges::{AddrRange, PageSize, PageSizeError};
 
 pub use bar::{Bar, BarIndex, BarKind, BarRange, InputError};
 pub use bar_input::{BarInput, Region, ReportedRange, SparseArea, TeeKind};
 pub use classify::classify;
 pub use error::{ClassifyError, Neighbour};
 pub use msix::{Msix, MsixPart, MsixParts};
-pub use page::PageSize;
 pub use piece::{Access, Piece};
 pub use policy::{MsixPlacement, PbaPolicy, Policy, SubPagePolicy, TeeMsixPolicy};
 pub use reach::{Cause, Reach, ReachChange, ReachEvent};

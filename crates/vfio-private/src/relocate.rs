@@ -2,12 +2,11 @@
 
 //! Shows the MSI-X structures to the guest at another place than the device has them.
 
-use guest_ranges::AddrRange;
+use guest_ranges::{AddrRange, PageSize};
 
 use crate::bar::{Bar, BarKind};
 use crate::error::ClassifyError;
 use crate::msix::{Msix, MsixPart};
-use crate::page::PageSize;
 
 /// Where the guest finds MSI-X by [`MsixPlacement::Relocate`](crate::MsixPlacement::Relocate): behind
 /// the end of the BAR that has the table, which the guest sees enlarged.

@@ -6,7 +6,7 @@ use std::iter;
 
 use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::sim::VmType;
-use vmm::guest::stub::DONE_PORT;
+use vmm::guest::x86_64::DONE_PORT;
 
 use crate::backends::Zeros;
 use crate::check::at;

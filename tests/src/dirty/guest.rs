@@ -33,6 +33,7 @@ pub struct Tracked {
     client: DirtyClient,
     memory: Arc<HostMapping>,
     code: Arc<HostMapping>,
+    code_size: u64,
     guest: Option<VcpuGuest>,
     script: Arc<[Access]>,
     next: usize,
@@ -49,8 +50,10 @@ impl Tracked {
         let capabilities = Capabilities::probe(&vm);
         let collector = DirtyCollector::new(vm.clone(), &capabilities, mode).map_err(text)?;
         let script: Arc<[Access]> = (1..).zip(stores).map(|(n, gpa)| store(n, *gpa)).collect();
-        let code = HostMapping::anonymous(stub::size(&script)).map_err(text)?;
-        let stub = stub::compile(&script, CODE);
+        let page_size = capabilities.page_size;
+        let code_size = stub::size(&kvm.code(), &script).next_multiple_of(page_size);
+        let code = HostMapping::anonymous(code_size).map_err(text)?;
+        let stub = stub::compile(&kvm.code(), &script, CODE);
         code.write(0, &stub.image).map_err(text)?;
         let guest = kvm.start(&stub).map_err(text)?;
         let ring = match mode {
@@ -71,6 +74,7 @@ impl Tracked {
             collector,
             memory: Arc::new(HostMapping::anonymous(PAGES * PAGE).map_err(text)?),
             code: Arc::new(code),
+            code_size,
             guest: Some(guest),
             script,
             next: 0,
@@ -92,8 +96,7 @@ impl Tracked {
 
     fn follow(&mut self, memory: &[SlotRange]) -> Result<String, String> {
         let mut wanted = memory.to_vec();
-        let size = stub::size(&self.script);
-        wanted.push(ram(CODE, size, &self.code));
+        wanted.push(ram(CODE, self.code_size, &self.code));
         let plan = self.slots.plan(&wanted).map_err(text)?;
         // The guest does not run: `store` and `while_running` return after it
         // has stopped.

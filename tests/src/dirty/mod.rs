@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Dirty tracking on the real KVM, with a guest that writes to its memory.
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 mod guest;
 mod refusals;
 

@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
-use kvm_slots::Errno;
-use kvm_slots::dirty::{LoggingVm, ManualProtect};
+use kvm_slots::dirty::{DirtyCapabilities, LoggingVm, ManualProtect};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::{Errno, Vm};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 
@@ -22,8 +22,12 @@ const PAGES: u64 = 200;
 /// Makes the same call on both.
 pub fn refusals_are_the_same() -> Result<(), String> {
     let real = kvm(&empty())?.vm().clone();
-    let sim = SimVm::new(SimConfig::released(KernelVersion::V6_18));
-    let memory = HostMapping::anonymous(2 * PAGES * 4096).map_err(|e| e.to_string())?;
+    let sim = SimVm::new(SimConfig {
+        ring_needs_log: DirtyCapabilities::probe(&real).ring_needs_log,
+        ..SimConfig::released(KernelVersion::V6_18)
+    });
+    let page = real.page_size().bytes().max(sim.page_size().bytes());
+    let memory = HostMapping::anonymous(2 * PAGES * page).map_err(|e| e.to_string())?;
     let memory = Arc::new(memory);
     let (of_real, of_sim) = (answers(&real, &memory), answers(&sim, &memory));
     let differ: Vec<String> = of_real
@@ -56,6 +60,8 @@ fn answers(vm: &impl LoggingVm, memory: &HostMapping) -> Vec<String> {
     let manual = vm.set_manual_protect(ManualProtect::ENABLE);
     say("manual".into(), &manual);
     say("reset without a ring".into(), &vm.reset_dirty_rings());
+    let beside = vm.enable_log_beside_ring();
+    say("a log beside a ring without a ring".into(), &beside);
     for (slot, flags) in [(LOGGED, KVM_MEM_LOG_DIRTY_PAGES), (PLAIN, 0)] {
         say(format!("slot {slot}"), &make(vm, memory, slot, flags));
     }
@@ -122,6 +128,11 @@ fn answers(vm: &impl LoggingVm, memory: &HostMapping) -> Vec<String> {
             &vm.get_dirty_log(slot),
         );
     }
+    let beside = vm.enable_log_beside_ring();
+    say(
+        "a log beside the ring where there are slots".into(),
+        &beside,
+    );
     let cleared = vm.clear_dirty_log(LOGGED, 1, 64, &[0]);
     say("clearing where there is a ring".into(), &cleared);
     say("reset of nothing".into(), &vm.reset_dirty_rings());
@@ -129,12 +140,13 @@ fn answers(vm: &impl LoggingVm, memory: &HostMapping) -> Vec<String> {
 }
 
 fn make(vm: &impl LoggingVm, memory: &HostMapping, slot: u32, flags: u32) -> Result<(), Errno> {
-    let offset = u64::from(slot - LOGGED) * PAGES * 4096;
+    let size = PAGES * vm.page_size().bytes();
+    let offset = u64::from(slot - LOGGED) * size;
     let region = kvm_userspace_memory_region {
         slot,
         flags,
         guest_phys_addr: offset,
-        memory_size: PAGES * 4096,
+        memory_size: size,
         userspace_addr: memory.address() + offset,
     };
     // SAFETY: the VM never has a vCPU, so nothing accesses the memory through

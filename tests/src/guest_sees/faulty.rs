@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::{Errno, GuestMemfdFlags, KvmVm, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, KvmVm, PageSize, Vm};
 
 /// A VM that refuses an operation on request.
 #[derive(Clone, Debug)]
@@ -68,6 +68,10 @@ impl Vm for FaultyVm {
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.vm.page_size()
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {

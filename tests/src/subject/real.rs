@@ -41,17 +41,13 @@ impl Real {
     /// # Errors
     /// A message that says why there is none.
     pub fn new(vm_type: VmType, guest: bool) -> Result<Self, String> {
-        let say = |what: &'static str| {
-            move |error: kvm_ioctls::Error| format!("{what}: {}", Errno::from(error))
-        };
-        let kvm = Kvm::new().map_err(say("/dev/kvm"))?;
-        // Checked first, because VM types differ between architectures.
+        let kvm = Kvm::new().map_err(|error| format!("/dev/kvm: {}", Errno::from(error)))?;
         let processor = Processor::probe(&kvm).map_err(|e| e.to_string())?;
         let vm = match vm_type {
-            VmType::Plain => kvm.create_vm(),
-            VmType::SwProtected => kvm.create_vm_with_type(1),
+            VmType::Plain => processor.plain_vm(&kvm),
+            VmType::SwProtected => processor.private_vm(&kvm),
         };
-        let vm = KvmVm::new(Arc::new(vm.map_err(say("a VM"))?));
+        let vm = KvmVm::new(Arc::new(vm.map_err(|error| format!("a VM: {error}"))?));
         let mut real = Self {
             vm,
             vm_type,
@@ -71,28 +67,27 @@ impl Real {
         self.physical_bits
     }
 
-    /// Runs the code at `code` in the guest's memory, with the virtual address
-    /// of `gpa` in RDI and `rax` in RAX, until it writes to the port that ends
-    /// an access. Returns RAX, or where it failed.
+    /// Runs the code at `code` in the guest's memory until it reports that an
+    /// access is done. The registers of the address and of the value hold the
+    /// virtual address of `gpa`, and `value`. Returns the register of the value,
+    /// and where it failed.
     pub fn run(
         &mut self,
-        (code, gpa, rax): (u64, u64, u64),
+        (code, gpa, value): (u64, u64, u64),
         vmm: &mut dyn MmioHandler,
     ) -> (u64, Result<(), GuestError>) {
         let guest = self.guest.as_mut().expect("a VM with a guest");
-        let rdi = guest.poke.load(gpa, 8).rdi;
-        let rip = guest.poke.load(code, 8).rdi;
         let order = Order {
-            rip,
-            rdi,
-            rax,
-            rcx: 0,
+            pc: guest.poke.address(code),
+            address: guest.poke.address(gpa),
+            value,
+            count: 0,
         };
         match guest.vcpu.poke(order, vmm) {
-            Ok(rax) => (rax, Ok(())),
+            Ok(value) => (value, Ok(())),
             Err(error) => {
-                let rax = guest.vcpu.accumulator().expect("registers");
-                (rax, Err(error))
+                let value = guest.vcpu.value().expect("registers");
+                (value, Err(error))
             }
         }
     }
@@ -119,7 +114,7 @@ impl Real {
     }
 
     fn start(&self, processor: &Processor) -> Result<Guest, Errno> {
-        let poke = Poke::new(STUB, REACHABLE);
+        let poke = Poke::new(&processor.code(), STUB, REACHABLE);
         let memory = Arena::new(usize::try_from(Poke::SIZE / super::PAGE).expect("a few"));
         memory.write(0, &poke.stub.image)?;
         let region = kvm_userspace_memory_region2 {

@@ -17,7 +17,7 @@ use kvm_slots::{Errno, HoldVcpus};
 use memory_model::RegionId;
 use vfio_private::device::Device;
 use vmm::guest::GuestError;
-use vmm::guest::stub::DONE_PORT;
+use vmm::guest::x86_64::DONE_PORT;
 
 use super::guest::{A, Board, Guest};
 use super::regions::OpenBar;

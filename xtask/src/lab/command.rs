@@ -28,6 +28,22 @@ pub fn run(name: &str, words: &[String]) -> Result<(), String> {
     boot(name, &files, words, true, &[], &mut std::io::stdout())
 }
 
+/// Runs a command in an environment and copies its output. `files` and `devices`
+/// are as for [`output`].
+///
+/// # Errors
+/// As for [`run`].
+pub fn copy(
+    name: &str,
+    files: &[(&str, &Path)],
+    words: &[&str],
+    devices: &[String],
+    to: &mut impl Write,
+) -> Result<(), String> {
+    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+    boot(name, files, &words, false, devices, to)
+}
+
 /// The output of a command in an environment. `files` are put there, by their
 /// paths without the first slash. `devices` are arguments of the emulator for
 /// devices besides the usual ones.
@@ -40,9 +56,8 @@ pub fn output(
     words: &[&str],
     devices: &[String],
 ) -> Result<Vec<u8>, String> {
-    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
     let mut printed = Vec::new();
-    boot(name, files, &words, false, devices, &mut printed)?;
+    copy(name, files, words, devices, &mut printed)?;
     Ok(printed)
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use guest_ranges::{AddrRange, PAGE_SIZE, PageSet};
+use guest_ranges::{AddrRange, PAGE_SIZE, PageSet, PageSize};
 use proptest::prelude::*;
 
 /// The pages of a chunk.
@@ -74,7 +74,7 @@ proptest! {
                     dumb.extend(first..=first.saturating_add(more).min(LAST));
                 }
                 Step::Bitmap(first, bitmap, pages) => {
-                    set.insert_bitmap(first * PAGE_SIZE, &bitmap, pages);
+                    set.insert_bitmap(first * PAGE_SIZE, &bitmap, pages, PageSize::Size4K);
                     dumb.extend(named(first, &bitmap, pages));
                 }
                 Step::Take(first, more) => {
@@ -87,7 +87,7 @@ proptest! {
                 }
                 Step::Union(first, bitmap) => {
                     let mut other = PageSet::new();
-                    other.insert_bitmap(first * PAGE_SIZE, &bitmap, u64::MAX);
+                    other.insert_bitmap(first * PAGE_SIZE, &bitmap, u64::MAX, PageSize::Size4K);
                     set.insert_all(&other);
                     dumb.extend(named(first, &bitmap, u64::MAX));
                 }
@@ -99,5 +99,29 @@ proptest! {
                 prop_assert_eq!(set.contains(page * PAGE_SIZE + 5), dumb.contains(&page));
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_bit_is_a_whole_host_page_of_any_size(
+        page in prop::sample::select(PageSize::ALL.to_vec()),
+        first in prop_oneof![0..600_u64, Just(u64::MAX)],
+        offset in 0..0x1000_u64,
+        bitmap in prop::collection::vec(prop_oneof![any::<u64>(), Just(!0)], 0..8),
+        pages in prop_oneof![0..600_u64, Just(u64::MAX)],
+    ) {
+        // Near the start, or the last 100 host pages below 2^64.
+        let number = first.min(u64::MAX / page.bytes() - 100);
+        let mut set = PageSet::new();
+        set.insert_bitmap(number * page.bytes() + offset, &bitmap, pages, page);
+        prop_assert_eq!(set.check(), Ok(()));
+        let units = page.bytes() / PAGE_SIZE;
+        let last = u64::MAX / page.bytes();
+        let named = named(number, &bitmap, pages).filter(|number| *number <= last);
+        let dumb: BTreeSet<u64> = named.flat_map(|n| n * units..(n + 1) * units).collect();
+        prop_assert_eq!(numbers(&set), dumb);
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Checks whether every page of a request can change to the requested state.
 
-use guest_ranges::{PageRange, PageState};
+use guest_ranges::{PageRange, PageSize, PageState};
 
 use super::pages::GuestPages;
 use super::request::{Request, RequestError};
@@ -81,10 +81,9 @@ pub(super) fn check(pages: &impl GuestPages, request: Request) -> Result<(), Ref
 
 /// Checks that a range consists of whole pages of the host: KVM has no smaller
 /// pages.
-pub(super) fn host_pages(range: PageRange, page_size: u64) -> Result<(), RequestError> {
-    let whole = |n: u64| n % page_size == 0;
+pub(super) fn host_pages(range: PageRange, page_size: PageSize) -> Result<(), RequestError> {
     let (gpa, size) = (range.start(), range.size());
-    match whole(gpa) && whole(size) {
+    match range.is_whole(page_size) {
         true => Ok(()),
         false => Err(RequestError::Unaligned { gpa, size }),
     }

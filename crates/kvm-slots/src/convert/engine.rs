@@ -4,10 +4,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use guest_ranges::{PageRange, PageState};
+use guest_ranges::{PageRange, PageSize, PageState};
 
 use super::check::{check, host_pages, without_private_pages};
 use super::error::{ConversionFailure, ConvertError, Converted, NotConvertedBack, Revoked};
+use super::host_pages::HostPages;
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
 use super::plan::{ConversionPlan, part};
@@ -24,7 +25,7 @@ use crate::vm::caps::Capabilities;
 /// behind a lock.
 pub struct Engine<V> {
     steps: Steps<V>,
-    page_size: u64,
+    page_size: PageSize,
 }
 
 impl<V> fmt::Debug for Engine<V> {
@@ -68,6 +69,7 @@ impl<V: Vm> Engine<V> {
         request: Request,
     ) -> Result<Converted, ConvertError> {
         host_pages(request.range(), self.page_size)?;
+        let pages = &mut HostPages::new(pages, self.page_size);
         if !self.steps.private_pages {
             without_private_pages(pages, request)?;
         }

@@ -35,6 +35,11 @@
 //! Guests make holes shared while they boot, to reach emulated registers. So a hole
 //! is no reason to refuse.
 //!
+//! A page here is a page of the host. A request for other pages is refused
+//! ([`RequestError::Unaligned`]). A host page of more than 4 KiB that is not entirely
+//! in one stretch of memory has no memslot and no bytes of its own to discard: it
+//! counts as other memory.
+//!
 //! # The order of steps
 //!
 //! To private: listeners prepare, attributes change, stale shared bytes are
@@ -115,6 +120,7 @@ mod check;
 mod converter;
 mod engine;
 mod error;
+mod host_pages;
 mod listener;
 mod memory;
 #[cfg(feature = "memory-model")]

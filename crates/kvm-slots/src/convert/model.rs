@@ -10,7 +10,7 @@ use memory_model::{Backing, FlatView, MemoryModel, SpaceId};
 
 use super::pages::{GuestPages, pages_within};
 use super::sides::{Sides, Stretch};
-use guest_ranges::{GuestMemfdSides, PageRange, PageState};
+use guest_ranges::{GuestMemfdSides, PAGE_SIZE, PageRange, PageState};
 
 /// The pages of one address space of a memory model, which records the private and
 /// accepted pages.
@@ -117,7 +117,7 @@ impl<H> Iterator for Memory<H> {
             // A partial page at the end of a run is skipped together with the
             // next run.
             self.rest = end
-                .checked_next_multiple_of(4096)
+                .checked_next_multiple_of(PAGE_SIZE)
                 .and_then(|end| PageRange::between(end, rest.end()));
             let pages = PageRange::inside(run.range());
             let found = pages.and_then(|pages| {

@@ -24,17 +24,20 @@ pub struct DirtyCollector<V> {
     mode: DirtyMode,
     tracker: DirtyTracker,
     rings: Mutex<Rings>,
+    /// Whether slots have a log although there are rings.
+    log_beside_rings: bool,
 }
 
 impl<V: LoggingVm> DirtyCollector<V> {
-    /// Enables dirty tracking of `vm` by `mode`. Call this before the first vCPU is
-    /// created if the mode uses rings, and before the first slot logs if logs are
-    /// initially set.
+    /// Enables dirty tracking of `vm` by `mode`. Call this before the first vCPU and the
+    /// first slot are created if the mode uses rings, and before the first slot logs if
+    /// logs are initially set.
     ///
     /// # Errors
-    /// [`DirtyError::Mode`], with EOPNOTSUPP for rings on a kernel that also
-    /// needs logs.
+    /// [`DirtyError::Mode`]. If the kernel needs a log beside rings and refuses it, the
+    /// VM has rings that do not report all writes: it cannot be tracked any more.
     pub fn new(vm: V, capabilities: &Capabilities, mode: DirtyMode) -> Result<Self, DirtyError> {
+        let mut log_beside_rings = false;
         let enabled = match mode {
             DirtyMode::Log => Ok(()),
             DirtyMode::ManualProtect { initially_set } => {
@@ -42,10 +45,14 @@ impl<V: LoggingVm> DirtyCollector<V> {
                 options.set(ManualProtect::INITIALLY_SET, initially_set);
                 vm.set_manual_protect(options)
             }
-            DirtyMode::Ring { .. } if DirtyCapabilities::probe(&vm).ring_needs_log => {
-                Err(Errno::EOPNOTSUPP)
+            DirtyMode::Ring { bytes } => {
+                log_beside_rings = DirtyCapabilities::probe(&vm).ring_needs_log;
+                let enabled = vm.enable_dirty_ring(bytes);
+                match log_beside_rings {
+                    true => enabled.and_then(|()| vm.enable_log_beside_ring()),
+                    false => enabled,
+                }
             }
-            DirtyMode::Ring { bytes } => vm.enable_dirty_ring(bytes),
         };
         enabled.map_err(|errno| DirtyError::Mode { mode, errno })?;
         Ok(Self {
@@ -53,6 +60,7 @@ impl<V: LoggingVm> DirtyCollector<V> {
             mode,
             tracker: DirtyTracker::new(capabilities.page_size),
             rings: Mutex::default(),
+            log_beside_rings,
         })
     }
 
@@ -95,20 +103,47 @@ impl<V: LoggingVm> DirtyCollector<V> {
     /// call only after it returns. Processors that log pages in batches deliver them
     /// when a vCPU exits. To get the last pages, make vCPUs exit first.
     ///
+    /// With rings, this reads no logs. Pages that KVM writes without a vCPU are then left
+    /// to [`collect_final`](Self::collect_final).
+    ///
     /// # Errors
     /// [`DirtyError`]. Pages that were read are kept, so this can be called again.
     pub fn collect(&self, table: &SlotTable) -> Result<(), DirtyError> {
-        for slot in table.slots().filter(|slot| slot.log_dirty()) {
-            self.tracker.track(slot);
-            self.collect_log(slot)?;
-        }
+        self.collect_logs(table, !matches!(self.mode, DirtyMode::Ring { .. }))?;
         self.collect_rings(table)
     }
 
+    /// [`collect`](Self::collect) for the last time, including the logs beside rings.
+    ///
+    /// Call this when the vCPUs have stopped, after every ioctl by which KVM writes state
+    /// to guest memory, such as `KVM_DEV_ARM_ITS_SAVE_TABLES`. Its cost depends on the
+    /// size of the guest's memory where there are such logs
+    /// ([`DirtyCapabilities::ring_needs_log`]). Elsewhere it is the same as `collect`.
+    ///
+    /// # Errors
+    /// As for [`collect`](Self::collect).
+    pub fn collect_final(&self, table: &SlotTable) -> Result<(), DirtyError> {
+        self.collect_logs(table, self.has_logs())?;
+        self.collect_rings(table)
+    }
+
+    /// Whether slots have logs.
+    fn has_logs(&self) -> bool {
+        self.log_beside_rings || !matches!(self.mode, DirtyMode::Ring { .. })
+    }
+
+    fn collect_logs(&self, table: &SlotTable, read: bool) -> Result<(), DirtyError> {
+        for slot in table.slots().filter(|slot| slot.log_dirty()) {
+            self.tracker.track(slot);
+            if read {
+                self.collect_log(slot)?;
+            }
+        }
+        Ok(())
+    }
+
     fn collect_log(&self, slot: &Slot) -> Result<(), DirtyError> {
-        let Some(log) = self.read_log(slot)? else {
-            return Ok(());
-        };
+        let log = self.read_log(slot)?;
         let cleared = match self.mode {
             DirtyMode::ManualProtect { .. } => self.clear_log(slot, &log),
             DirtyMode::Log | DirtyMode::Ring { .. } => Ok(()),
@@ -122,25 +157,21 @@ impl<V: LoggingVm> DirtyCollector<V> {
     /// Reads a log before its end. No vCPU should write meanwhile, so pages are not
     /// protected.
     fn rescue_log(&self, slot: &Slot) -> Result<(), DirtyError> {
-        if let Some(log) = self.read_log(slot)? {
-            self.tracker.add_log(slot, &log);
-        }
+        let log = self.read_log(slot)?;
+        self.tracker.add_log(slot, &log);
         Ok(())
     }
 
-    fn read_log(&self, slot: &Slot) -> Result<Option<Vec<u64>>, DirtyError> {
-        if let DirtyMode::Ring { .. } = self.mode {
-            return Ok(None);
-        }
+    fn read_log(&self, slot: &Slot) -> Result<Vec<u64>, DirtyError> {
         let got = self.vm.get_dirty_log(slot.id.into());
-        got.map(Some).map_err(|errno| DirtyError::Get {
+        got.map_err(|errno| DirtyError::Get {
             slot: slot.id,
             errno,
         })
     }
 
     fn clear_log(&self, slot: &Slot, log: &[u64]) -> Result<(), DirtyError> {
-        for clear in clears(log, slot.size() / self.tracker.page_size()) {
+        for clear in clears(log, self.tracker.page_size().number(slot.size())) {
             let cleared = self.vm.clear_dirty_log(
                 slot.id.into(),
                 clear.first_page,
@@ -187,13 +218,16 @@ impl<V: LoggingVm> DirtyCollector<V> {
 /// [`Plan::ends_log`](crate::Plan::ends_log).
 impl<V: LoggingVm> BeforeOp for DirtyCollector<V> {
     fn before(&self, op: &Op, table: &SlotTable) -> Result<(), Errno> {
-        let collected = match (self.mode, op) {
-            // Entries name slots by number, which a new slot may get.
-            (DirtyMode::Ring { .. }, Op::Delete(_)) => self.collect_rings(table),
-            (DirtyMode::Ring { .. }, _) => Ok(()),
-            _ => op.ends_log().map_or(Ok(()), |slot| self.rescue_log(slot)),
+        // Entries name slots by number, which a new slot may get.
+        let rings = match op {
+            Op::Delete(_) => self.collect_rings(table),
+            _ => Ok(()),
         };
-        collected.map_err(|error| error.errno())?;
+        let log = match op.ends_log().filter(|_| self.has_logs()) {
+            Some(slot) => self.rescue_log(slot),
+            None => Ok(()),
+        };
+        rings.and(log).map_err(|error| error.errno())?;
         if let Some(slot) = op.logs_after() {
             self.tracker.track(slot);
         }

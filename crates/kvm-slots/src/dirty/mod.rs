@@ -32,7 +32,8 @@
 //! | names slots by number in ring entries, and reuses numbers | empties the rings before a slot is deleted |
 //! | does not log a write to a page that was read but is not yet protected again | protects pages before clients can take them |
 //! | clears multiples of 64 pages, or up to the end of the slot, and holds the MMU lock | clears dirty pages in calls of at most 2^18 pages |
-//! | excludes logs if it has rings, and enables rings only before the first vCPU | has one mode for the life of a VM |
+//! | enables rings only before the first vCPU, and excludes logs unless they are enabled beside the rings before the first slot | has one mode for the life of a VM |
+//! | writes to guest memory without a vCPU on Arm, which only logs report | enables logs beside rings there, and reads them at the end: [`DirtyCollector::collect_final`] |
 //! | has no log for guest_memfd and private MMIO | lists such slots with the reason: [`SlotTable::unlogged`](crate::SlotTable::unlogged) |
 //!
 //! # Example

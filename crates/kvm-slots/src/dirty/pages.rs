@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use guest_ranges::{AddrRange, PAGE_SIZE, PageSet};
+use guest_ranges::{AddrRange, PAGE_SIZE, PageSet, PageSize};
 
 /// A set of written pages of host memory.
 ///
@@ -12,17 +12,17 @@ use guest_ranges::{AddrRange, PAGE_SIZE, PageSet};
 /// 4 KiB.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DirtyPages {
-    page_size: u64,
-    /// Whole pages, by host address.
+    page_size: PageSize,
+    /// Whole host pages, by host address.
     set: PageSet,
 }
 
 impl DirtyPages {
-    /// The empty set; `page_size` in bytes, as in
+    /// The empty set of pages of this size, as in
     /// [`Capabilities`](crate::Capabilities).
-    pub(crate) fn new(page_size: u64) -> Self {
+    pub(crate) fn new(page_size: PageSize) -> Self {
         Self {
-            page_size: page_size.max(PAGE_SIZE),
+            page_size,
             set: PageSet::new(),
         }
     }
@@ -32,9 +32,9 @@ impl DirtyPages {
         self.set.is_empty()
     }
 
-    /// The number of pages.
+    /// The number of host pages.
     pub fn len(&self) -> u64 {
-        let pages = self.set.pages() / u128::from(self.page_size / PAGE_SIZE);
+        let pages = self.set.pages() / u128::from(self.page_size.bytes() / PAGE_SIZE);
         u64::try_from(pages).unwrap_or(u64::MAX)
     }
 
@@ -62,18 +62,10 @@ impl DirtyPages {
 
     /// Adds the pages of a bitmap of `pages` bits, whose first bit is page `first`.
     pub(crate) fn insert_bitmap(&mut self, first: u64, bitmap: &[u64], pages: u64) {
-        if self.page_size == PAGE_SIZE {
-            let address = first.saturating_mul(PAGE_SIZE);
-            return self.set.insert_bitmap(address, bitmap, pages);
-        }
-        // Each bit is several pages of the set.
-        let words = (0..pages).step_by(64).zip(bitmap);
-        for (from, word) in words {
-            let bits = (0..64.min(pages - from)).filter(|bit| word >> bit & 1 == 1);
-            for bit in bits {
-                let page = first.saturating_add(from + bit);
-                self.insert(page..page.saturating_add(1));
-            }
+        // What starts beyond 2^64 is nothing.
+        if let Some(address) = first.checked_mul(self.page_size.bytes()) {
+            self.set
+                .insert_bitmap(address, bitmap, pages, self.page_size);
         }
     }
 
@@ -93,7 +85,7 @@ impl DirtyPages {
 
     /// The bytes of the pages with these numbers.
     fn bytes(&self, pages: Range<u64>) -> Option<AddrRange> {
-        let size = self.page_size;
+        let size = self.page_size.bytes();
         let last = pages.end.checked_sub(1)?.checked_mul(size)?;
         AddrRange::from_bounds(pages.start.checked_mul(size)?, last + (size - 1))
             .filter(|_| !pages.is_empty())
@@ -113,10 +105,13 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    const PAGE: u64 = 4096;
-
-    /// The number of pages in a chunk of a set.
+    /// The number of units of 4 KiB in a chunk of a set.
     const PER_CHUNK: u64 = 4096;
+
+    /// The number of host pages in a chunk.
+    fn per_chunk(page: PageSize) -> u64 {
+        PER_CHUNK * PAGE_SIZE / page.bytes()
+    }
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -125,13 +120,15 @@ mod tests {
         Take(Range<u64>),
     }
 
-    fn pages() -> impl Strategy<Value = Range<u64>> {
+    fn pages(page: PageSize) -> impl Strategy<Value = Range<u64>> {
         // Around the boundary of two chunks.
-        let start = PER_CHUNK - 300..PER_CHUNK + 300;
+        let middle = per_chunk(page);
+        let start = middle.saturating_sub(300)..middle + 300;
         (start, 0..200_u64).prop_map(|(start, len)| start..start + len)
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step(page: PageSize) -> impl Strategy<Value = Step> {
+        let pages = move || pages(page);
         let words = prop::collection::vec(any::<u64>(), 1..4);
         prop_oneof![
             pages().prop_map(Step::Insert),
@@ -144,10 +141,18 @@ mod tests {
         ]
     }
 
+    /// A page size, and steps with numbers of such pages.
+    fn steps() -> impl Strategy<Value = (PageSize, Vec<Step>)> {
+        let page = prop::sample::select(PageSize::ALL.to_vec());
+        page.prop_flat_map(|page| (Just(page), prop::collection::vec(step(page), 0..24)))
+    }
+
     fn all(pages: &DirtyPages) -> BTreeSet<u64> {
-        let pages = pages
-            .runs()
-            .flat_map(|run| run.start() / PAGE..run.last() / PAGE + 1);
+        let size = pages.page_size.bytes();
+        let pages = pages.runs().flat_map(|run| {
+            assert_eq!((run.start() % size, run.last() % size), (0, size - 1));
+            run.start() / size..run.last() / size + 1
+        });
         pages.collect()
     }
 
@@ -156,9 +161,9 @@ mod tests {
 
         #[test]
         fn dirty_pages_agree_with_a_set_of_every_page(
-            steps in prop::collection::vec(step(), 0..24)
+            (size, steps) in steps()
         ) {
-            let (mut set, mut dumb) = (DirtyPages::new(PAGE), BTreeSet::new());
+            let (mut set, mut dumb) = (DirtyPages::new(size), BTreeSet::new());
             for step in steps {
                 match step {
                     Step::Insert(pages) => {
@@ -182,8 +187,10 @@ mod tests {
                 prop_assert_eq!(all(&set), dumb.clone());
                 prop_assert_eq!(set.len(), dumb.len() as u64);
                 prop_assert_eq!(set.is_empty(), dumb.is_empty());
-                for page in (PER_CHUNK - 300..PER_CHUNK + 700).step_by(7) {
-                    prop_assert_eq!(set.contains(page * PAGE + 5), dumb.contains(&page));
+                let middle = per_chunk(size);
+                for page in (middle.saturating_sub(300)..middle + 700).step_by(7) {
+                    let last = page * size.bytes() + (size.bytes() - 1);
+                    prop_assert_eq!(set.contains(last - 5), dumb.contains(&page));
                 }
                 // Runs are never adjacent.
                 let runs: Vec<_> = set.runs().collect();
@@ -194,11 +201,14 @@ mod tests {
 
     #[test]
     fn a_chunk_that_is_taken_whole_leaves_nothing_behind() {
-        let mut set = DirtyPages::new(PAGE);
-        set.insert(10..3 * PER_CHUNK);
-        let taken = set.take(0..u64::MAX / PAGE);
-        assert_eq!(taken.len(), 3 * PER_CHUNK - 10);
-        assert!(set.is_empty());
-        assert_eq!(taken.runs().count(), 1);
+        for size in PageSize::ALL {
+            let mut set = DirtyPages::new(size);
+            let end = 3 * per_chunk(size);
+            set.insert(10..end);
+            let taken = set.take(0..size.number(u64::MAX));
+            assert_eq!(taken.len(), end - 10);
+            assert!(set.is_empty());
+            assert_eq!(taken.runs().count(), 1);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guest_ranges::{AddrRange, RangeSet};
+use guest_ranges::{AddrRange, PageSize, RangeSet};
 
 use super::pages::DirtyPages;
 use super::vm::DirtyEntry;
@@ -23,7 +23,7 @@ use crate::slots::table::SlotTable;
 /// [`track`](Self::track), until [`forget`](Self::forget).
 #[derive(Clone, Debug)]
 pub struct DirtyTracker {
-    page_size: u64,
+    page_size: PageSize,
     state: Arc<Mutex<State>>,
 }
 
@@ -43,11 +43,11 @@ pub struct DirtyClient {
 }
 
 impl DirtyTracker {
-    /// A tracker of no memory. `page_size` is the host's, in bytes:
+    /// A tracker of no memory. `page_size` is the host's:
     /// [`Capabilities::page_size`](crate::Capabilities::page_size).
-    pub fn new(page_size: u64) -> Self {
+    pub fn new(page_size: PageSize) -> Self {
         Self {
-            page_size: page_size.max(1),
+            page_size,
             state: Arc::default(),
         }
     }
@@ -88,7 +88,8 @@ impl DirtyTracker {
         let mut tracked = 0;
         for part in memory.within(bytes) {
             tracked += part.size();
-            let pages = part.start() / self.page_size..part.last() / self.page_size + 1;
+            let page = self.page_size;
+            let pages = page.number(part.start())..page.number(part.last()) + 1;
             for dirty in clients.values_mut() {
                 dirty.insert(pages.clone());
             }
@@ -124,7 +125,8 @@ impl DirtyTracker {
         } = &mut *self.state();
         for part in memory.within(bytes) {
             let end = part.last().saturating_add(1);
-            let pages = part.start().div_ceil(self.page_size)..end / self.page_size;
+            let page = self.page_size;
+            let pages = part.start().div_ceil(page.bytes())..page.number(end);
             for dirty in clients.values_mut() {
                 dirty.take(pages.clone());
             }
@@ -137,11 +139,11 @@ impl DirtyTracker {
         let Some(memory) = host_range(slot) else {
             return;
         };
-        let first = memory.start() / self.page_size;
+        let first = self.page_size.number(memory.start());
         let state = &mut *self.state();
         state.memory.insert(memory);
         for dirty in state.clients.values_mut() {
-            dirty.insert_bitmap(first, log, slot.size() / self.page_size);
+            dirty.insert_bitmap(first, log, self.page_size.number(slot.size()));
         }
     }
 
@@ -151,18 +153,18 @@ impl DirtyTracker {
         let Some(slot) = id.ok().and_then(|id| table.get(id)) else {
             return false;
         };
-        let in_slot = entry.page.checked_mul(self.page_size);
+        let in_slot = entry.page.checked_mul(self.page_size.bytes());
         let at = in_slot.filter(|at| *at < slot.size());
         let Some((at, memory)) = at.zip(host_range(slot)) else {
             return false;
         };
         // The slot may have stopped logging since.
         self.track(slot);
-        self.mark(memory.start() + at, self.page_size)
+        self.mark(memory.start() + at, self.page_size.bytes())
     }
 
-    /// The size of a page in bytes.
-    pub(crate) fn page_size(&self) -> u64 {
+    /// The page size of the host.
+    pub(crate) fn page_size(&self) -> PageSize {
         self.page_size
     }
 
@@ -186,7 +188,9 @@ impl DirtyClient {
     pub fn take(&self, host: u64, size: u64) -> DirtyPages {
         let page = self.tracker.page_size;
         match bytes(host, size) {
-            Some(bytes) => self.take_pages(bytes.start() / page..bytes.last() / page + 1),
+            Some(bytes) => {
+                self.take_pages(page.number(bytes.start())..page.number(bytes.last()) + 1)
+            }
             None => DirtyPages::new(page),
         }
     }
@@ -203,7 +207,7 @@ impl DirtyClient {
     /// Same as [`take`](Self::take), for all memory, including memory that is no longer
     /// in a slot.
     pub fn take_all(&self) -> DirtyPages {
-        self.take_pages(0..u64::MAX / self.tracker.page_size + 1)
+        self.take_pages(0..self.tracker.page_size.number(u64::MAX) + 1)
     }
 
     /// Marks taken pages as dirty again, for example after a failed transfer.

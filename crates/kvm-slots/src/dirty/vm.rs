@@ -36,7 +36,8 @@ pub enum DirtyMode {
         initially_set: bool,
     },
     /// A ring for each vCPU. The cost depends on the pages written and on the size
-    /// of the rings, not on the size of the guest's memory.
+    /// of the rings, not on the size of the guest's memory. Where the kernel needs it
+    /// ([`DirtyCapabilities::ring_needs_log`]), slots have a log as well.
     Ring {
         /// The size of the ring: a power of two, 16 bytes for each entry.
         bytes: u32,
@@ -51,8 +52,11 @@ pub struct DirtyCapabilities {
     pub manual_protect: ManualProtect,
     /// The largest ring, in bytes: 16 for each entry. 0 if there are no rings.
     pub ring_bytes: u32,
-    /// Whether some writes are reported by logs only, so far on Arm. This crate does
-    /// not use rings on such a kernel.
+    /// Whether rings do not report all writes, so far on Arm: KVM itself writes to guest
+    /// memory without a vCPU, for example to save the tables of an interrupt controller.
+    /// Slots then need a log beside the rings
+    /// ([`LoggingVm::enable_log_beside_ring`]), which
+    /// [`DirtyCollector::collect_final`](super::DirtyCollector::collect_final) reads.
     pub ring_needs_log: bool,
 }
 
@@ -80,8 +84,9 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     fn set_manual_protect(&self, options: ManualProtect) -> Result<(), Errno>;
 
     /// `KVM_ENABLE_CAP` of `KVM_CAP_DIRTY_LOG_RING_ACQ_REL`: each vCPU has a ring of
-    /// `bytes` bytes, and slots have no log. Call it once, before the first vCPU is
-    /// created.
+    /// `bytes` bytes, and slots have no log unless
+    /// [`enable_log_beside_ring`](Self::enable_log_beside_ring) follows. Call it once,
+    /// before the first vCPU is created.
     ///
     /// # Errors
     /// E2BIG above [`DirtyCapabilities::ring_bytes`]. EINVAL if the size is not a
@@ -89,11 +94,21 @@ pub trait LoggingVm: Vm + std::fmt::Debug {
     /// may log at once, or if a vCPU exists.
     fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno>;
 
+    /// `KVM_ENABLE_CAP` of `KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP`: slots have a log although
+    /// there are rings, for the pages that KVM writes without a vCPU. Call it after
+    /// [`enable_dirty_ring`](Self::enable_dirty_ring) and before the first slot is created.
+    ///
+    /// # Errors
+    /// EINVAL if the kernel has no such writes
+    /// ([`DirtyCapabilities::ring_needs_log`] is false), if there are no rings, or if the
+    /// VM has a slot.
+    fn enable_log_beside_ring(&self) -> Result<(), Errno>;
+
     /// `KVM_GET_DIRTY_LOG`: a bit for each page of the slot. Without manual
     /// protection, this clears the log.
     ///
     /// # Errors
-    /// In this order: ENXIO if the VM uses rings; EINVAL if no slot can have this
+    /// In this order: ENXIO if the VM uses rings without a log beside them; EINVAL if no slot can have this
     /// number; ENOENT if there is no such slot, or it does not log.
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno>;
 

@@ -7,7 +7,7 @@
 //! the same slots, which can move one by one. It is also why a plan from a
 //! change is the same as the plan from all ranges.
 
-use guest_ranges::AddrRange;
+use guest_ranges::{AddrRange, PageSize};
 
 use super::error::PlanError;
 use crate::range::{SlotBacking, SlotRange};
@@ -25,7 +25,7 @@ pub(crate) struct Pages {
 
 /// Cuts ranges to whole pages: rounds starts up and ends down. The remaining
 /// bytes are trapped.
-pub(crate) fn whole_pages(ranges: &[SlotRange], page: u64) -> Result<Pages, PlanError> {
+pub(crate) fn whole_pages(ranges: &[SlotRange], page: PageSize) -> Result<Pages, PlanError> {
     let mut sorted: Vec<&SlotRange> = ranges.iter().collect();
     sorted.sort_by_key(|range| range.gpa());
     let mut pages = Pages {
@@ -56,10 +56,10 @@ pub(crate) fn overlap(range: &SlotRange, other: &SlotRange) -> PlanError {
 
 impl Pages {
     /// Adds the whole pages of a range.
-    fn add(&mut self, range: &SlotRange, page: u64) {
+    fn add(&mut self, range: &SlotRange, page: PageSize) {
         // 128 bits, because the end of the last page is 2^64.
         let (first, end) = (u128::from(range.gpa()), u128::from(range.last()) + 1);
-        let page = u128::from(page);
+        let page = u128::from(page.bytes());
         let (up, down) = (first.next_multiple_of(page), end / page * page);
         if up >= down {
             return self.trap(first, end);

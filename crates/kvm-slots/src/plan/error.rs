@@ -2,7 +2,7 @@
 //! The errors of planning.
 
 use crate::unsupported::Unsupported;
-use guest_ranges::PageRange;
+use guest_ranges::{PageRange, PageSize};
 
 /// The reason why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,14 +61,14 @@ pub enum PlanError {
     },
     /// Private pages are not whole pages of the host.
     #[error(
-        "private pages of {:#x} bytes at {:#x} are not whole pages of {page_size:#x} bytes",
+        "private pages of {:#x} bytes at {:#x} are not whole pages of {page_size}",
         .pages.size(), .pages.start()
     )]
     PagesUnaligned {
         /// The pages.
         pages: PageRange,
-        /// The host's page size in bytes.
-        page_size: u64,
+        /// The host's page size.
+        page_size: PageSize,
     },
     /// Two ranges of private pages overlap.
     #[error(

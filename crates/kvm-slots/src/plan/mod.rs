@@ -61,6 +61,8 @@ use std::collections::BTreeMap;
 
 pub use error::UnsupportedRange;
 
+use guest_ranges::PageSize;
+
 use crate::abi::AbiProfile;
 use crate::range::SlotRange;
 use crate::slots::slot::{Slot, SlotId};
@@ -122,7 +124,7 @@ pub fn plan_change(
 fn slots_of<'a>(
     table: &'a SlotTable,
     ranges: &[SlotRange],
-    page: u64,
+    page: PageSize,
 ) -> Result<BTreeMap<u64, &'a Slot>, PlanError> {
     let max = table.rules().max_slot_size(page)?;
     let mut old = BTreeMap::new();

@@ -2,7 +2,7 @@
 //! Plans the pages that change between private and shared.
 
 use super::error::{PlanError, UnsupportedRange};
-use guest_ranges::{AddrRange, PageRange, coalesce, subtract};
+use guest_ranges::{AddrRange, PageRange, PageSize, coalesce, subtract};
 
 use super::op::Op;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
@@ -51,7 +51,7 @@ impl Attributes {
 pub(super) fn attributes(
     old: &[PageRange],
     new: &[PageRange],
-    page: u64,
+    page: PageSize,
 ) -> Result<Attributes, PlanError> {
     if old.is_empty() && new.is_empty() {
         return Ok(Attributes::default());
@@ -64,11 +64,10 @@ pub(super) fn attributes(
 }
 
 /// Checks and sorts pages, and joins adjacent ranges.
-fn checked(pages: &[PageRange], page_size: u64) -> Result<Vec<AddrRange>, PlanError> {
+fn checked(pages: &[PageRange], page_size: PageSize) -> Result<Vec<AddrRange>, PlanError> {
     let mut sorted = pages.to_vec();
     sorted.sort_unstable();
-    let aligned = |pages: &PageRange| (pages.start() | pages.size()) % page_size == 0;
-    if let Some(&pages) = sorted.iter().find(|pages| !aligned(pages)) {
+    if let Some(&pages) = sorted.iter().find(|pages| !pages.is_whole(page_size)) {
         return Err(PlanError::PagesUnaligned { pages, page_size });
     }
     let overlap = sorted

@@ -55,7 +55,7 @@ pub unsafe fn probe_abi(
 ) -> Result<Probed, ProbeError> {
     check_flag(abi)?;
     let capabilities = Capabilities::probe(vm);
-    let page = capabilities.page_size;
+    let page = capabilities.page_size.bytes();
     let sample = match file {
         None => None,
         Some(fd) => Some(Sample::new(fd, page)?),
@@ -103,7 +103,7 @@ fn room(
     let none = ProbeError::NoRoom { gpa, size };
     let last = gpa.checked_add(size - 1).ok_or(none.clone())?;
     let occupied = |slot: &crate::Slot| slot.gpa() <= last && gpa <= slot.last();
-    if gpa % capabilities.page_size != 0 || table.slots().any(occupied) {
+    if !capabilities.page_size.is_aligned(gpa) || table.slots().any(occupied) {
         return Err(none);
     }
     let limit = capabilities.nr_memslots.min(1 << SlotId::BITS);

@@ -4,11 +4,13 @@
 //! Compare `mark_page_dirty_in_slot` (virt/kvm/kvm_main.c, Linux 6.18).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use guest_ranges::AddrRange;
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
 use super::dirty_ring::Ring;
-use super::memslots::{Key, PAGE, SimSlot, key};
+use super::memslots::{HOST_PAGE, Key, PAGE, SimSlot, key};
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{DirtyEntry, ManualProtect};
 use crate::vm::errno::Errno;
@@ -20,6 +22,8 @@ pub(super) struct Dirty {
     /// The slots that log.
     pub(super) logs: BTreeMap<Key, Log>,
     pub(super) ring: Option<Ring>,
+    /// Whether slots have a log although there is a ring.
+    pub(super) log_beside_ring: bool,
     /// Whether the guest has made its first access, so a vCPU exists.
     pub(super) has_vcpu: bool,
 }
@@ -28,8 +32,20 @@ pub(super) struct Dirty {
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) pages: u64,
-    /// The written pages, by number, that are not protected again.
+    /// The pages, by number, that vCPUs have written and that are not protected again.
+    /// Without a ring, these are the pages of the bitmap.
     pub(super) written: DirtyPages,
+    /// The bitmap of a slot that has one beside a ring.
+    pub(super) beside_ring: DirtyPages,
+}
+
+impl Log {
+    /// Clears pages of the bitmap beside a ring. Those that were set are protected.
+    pub(super) fn clear_beside_ring(&mut self, pages: Range<u64>) {
+        for run in self.beside_ring.take(pages).runs() {
+            self.written.take(page_numbers(run));
+        }
+    }
 }
 
 impl Dirty {
@@ -45,19 +61,26 @@ impl Dirty {
         let initially_set = self
             .manual
             .is_some_and(|manual| manual.contains(ManualProtect::INITIALLY_SET));
-        let has_ring = self.ring.is_some();
+        let (has_ring, beside_ring) = (self.ring.is_some(), self.log_beside_ring);
         let pages = new.size / PAGE;
         let log = self.logs.entry(key).or_insert_with(|| {
-            let mut written = DirtyPages::new(PAGE);
-            if initially_set && !has_ring {
-                written.insert(0..pages);
+            let mut written = DirtyPages::new(HOST_PAGE);
+            let mut bitmap = DirtyPages::new(HOST_PAGE);
+            match initially_set {
+                true if !has_ring => written.insert(0..pages),
+                true if beside_ring => bitmap.insert(0..pages),
+                _ => {}
             }
-            Log { pages, written }
+            Log {
+                pages,
+                written,
+                beside_ring: bitmap,
+            }
         });
         // A move keeps the log. It also unmaps the slot's pages, so with a ring all
         // of them are reported again.
         if moved && has_ring {
-            log.written = DirtyPages::new(PAGE);
+            log.written = DirtyPages::new(HOST_PAGE);
         }
     }
 
@@ -74,6 +97,19 @@ impl Dirty {
         }
     }
 
+    /// Records that the kernel has written a page of a slot without a vCPU. A ring alone
+    /// has no place for that.
+    pub(super) fn mark_without_vcpu(&mut self, key: Key, page: u64) {
+        let Some(log) = self.logs.get_mut(&key) else {
+            return;
+        };
+        match (&self.ring, self.log_beside_ring) {
+            (None, _) => log.written.insert(page..page + 1),
+            (Some(_), true) => log.beside_ring.insert(page..page + 1),
+            (Some(_), false) => {}
+        }
+    }
+
     /// The ioctl that resets the rings.
     pub(super) fn reset_rings(&mut self) -> Result<u32, Errno> {
         let ring = self.ring.as_mut().ok_or(Errno::EINVAL)?;
@@ -85,4 +121,9 @@ impl Dirty {
         }
         Ok(u32::try_from(entries.len()).unwrap_or(u32::MAX))
     }
+}
+
+/// The numbers of the pages in a range of bytes of a slot.
+pub(super) fn page_numbers(run: AddrRange) -> Range<u64> {
+    HOST_PAGE.number(run.start())..HOST_PAGE.number(run.last()) + 1
 }

@@ -4,13 +4,9 @@
 //! Compare `kvm_get_dirty_log_protect` and `kvm_clear_dirty_log_protect`
 //! (virt/kvm/kvm_main.c, Linux 6.18).
 
-use std::ops::Range;
-
-use guest_ranges::AddrRange;
-
-use super::dirty::Dirty;
+use super::dirty::{Dirty, page_numbers};
 use super::dirty_ring::Ring;
-use super::memslots::{Key, PAGE, key};
+use super::memslots::{HOST_PAGE, Key, key};
 use super::vm::SimVm;
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{LoggingVm, ManualProtect};
@@ -19,7 +15,7 @@ use crate::vm::errno::Errno;
 impl SimVm {
     /// The first checks of reading and clearing.
     fn check_log(&self, dirty: &Dirty, slot: u32) -> Result<Key, Errno> {
-        if dirty.ring.is_some() {
+        if dirty.ring.is_some() && !dirty.log_beside_ring {
             return Err(Errno::ENXIO);
         }
         let key = key(slot);
@@ -42,6 +38,9 @@ impl LoggingVm for SimVm {
     }
 
     fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
+        if !self.config().has_ring() {
+            return Err(Errno::EINVAL);
+        }
         let ring = Ring::new(bytes)?;
         let dirty = &mut self.state().dirty;
         if dirty.ring.is_some() || dirty.has_vcpu {
@@ -51,14 +50,29 @@ impl LoggingVm for SimVm {
         Ok(())
     }
 
+    fn enable_log_beside_ring(&self) -> Result<(), Errno> {
+        let state = &mut *self.state();
+        let possible = self.config().ring_needs_log && state.dirty.ring.is_some();
+        if !possible || !state.memslots.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        state.dirty.log_beside_ring = true;
+        Ok(())
+    }
+
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
         let dirty = &mut self.state().dirty;
         let key = self.check_log(dirty, slot)?;
         let manual = dirty.manual.unwrap_or(ManualProtect::empty());
+        let beside_ring = dirty.log_beside_ring;
         let log = dirty.logs.get_mut(&key).ok_or(Errno::ENOENT)?;
         let words = usize::try_from(log.pages.div_ceil(64)).map_err(|_| Errno::ENOMEM)?;
         let mut bitmap = vec![0; words];
-        for run in log.written.runs() {
+        let logged = match beside_ring {
+            true => &log.beside_ring,
+            false => &log.written,
+        };
+        for run in logged.runs() {
             for page in page_numbers(run) {
                 let word = usize::try_from(page / 64).ok();
                 if let Some(word) = word.and_then(|word| bitmap.get_mut(word)) {
@@ -66,8 +80,10 @@ impl LoggingVm for SimVm {
                 }
             }
         }
-        if !manual.contains(ManualProtect::ENABLE) {
-            log.written = DirtyPages::new(PAGE);
+        match manual.contains(ManualProtect::ENABLE) {
+            true => {}
+            false if beside_ring => log.clear_beside_ring(0..log.pages),
+            false => log.written = DirtyPages::new(HOST_PAGE),
         }
         Ok(bitmap)
     }
@@ -86,6 +102,7 @@ impl LoggingVm for SimVm {
         }
         let dirty = &mut self.state().dirty;
         let key = self.check_log(dirty, slot)?;
+        let beside_ring = dirty.log_beside_ring;
         if first_page % 64 != 0 {
             return Err(Errno::EINVAL);
         }
@@ -94,10 +111,13 @@ impl LoggingVm for SimVm {
         if num > rest || (num < rest && num % 64 != 0) {
             return Err(Errno::EINVAL);
         }
-        let mut cleared = DirtyPages::new(PAGE);
+        let mut cleared = DirtyPages::new(HOST_PAGE);
         cleared.insert_bitmap(first_page, bitmap, num);
         for run in cleared.runs() {
-            log.written.take(page_numbers(run));
+            match beside_ring {
+                true => log.clear_beside_ring(page_numbers(run)),
+                false => drop(log.written.take(page_numbers(run))),
+            }
         }
         Ok(())
     }
@@ -105,9 +125,4 @@ impl LoggingVm for SimVm {
     fn reset_dirty_rings(&self) -> Result<u32, Errno> {
         self.state().dirty.reset_rings()
     }
-}
-
-/// The numbers of the pages in a range of bytes of a slot.
-fn page_numbers(run: AddrRange) -> Range<u64> {
-    run.start() / PAGE..run.last() / PAGE + 1
 }

@@ -4,10 +4,10 @@
 use std::fmt;
 
 use kvm_bindings::{
-    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_GUEST_MEMFD,
-    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO,
-    KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS, KVM_CAP_PRE_FAULT_MEMORY,
-    KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2, KVM_CAP_VM_TYPES,
+    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP,
+    KVM_CAP_GUEST_MEMFD, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_MEMORY_ATTRIBUTES,
+    KVM_CAP_MEMORY_FAULT_INFO, KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS,
+    KVM_CAP_PRE_FAULT_MEMORY, KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2, KVM_CAP_VM_TYPES,
 };
 
 use crate::abi::AbiProfile;
@@ -83,6 +83,10 @@ pub struct SimConfig {
     pub physical_bits: u32,
     /// `KVM_CAP_NR_MEMSLOTS`.
     pub nr_memslots: u16,
+    /// Whether the kernel writes to guest memory without a vCPU
+    /// (`CONFIG_NEED_KVM_DIRTY_RING_WITH_BITMAP`): dirty rings then exist from 6.3 on,
+    /// by their newer name only, and need a log beside them.
+    pub ring_needs_log: bool,
 }
 
 impl SimConfig {
@@ -98,6 +102,7 @@ impl SimConfig {
             abi: AbiProfile::None,
             physical_bits: 46,
             nr_memslots: 32764,
+            ring_needs_log: false,
         }
     }
 
@@ -145,6 +150,11 @@ impl SimConfig {
             KernelVersion::V6_12 => self.private_pages,
             KernelVersion::V6_18 | KernelVersion::V7_3 => true,
         }
+    }
+
+    /// Whether there are dirty rings.
+    pub(super) fn has_ring(&self) -> bool {
+        !self.ring_needs_log || self.kernel > KernelVersion::V6_1
     }
 
     /// `KVM_PRE_FAULT_MEMORY` came with 6.11.
@@ -211,10 +221,12 @@ impl SimConfig {
             KVM_CAP_MULTI_ADDRESS_SPACE => number(self.address_spaces().into()),
             KVM_CAP_READONLY_MEM => 1,
             KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => number(ManualProtect::all().bits()),
-            // x86 has the ring by both names, and needs no additional log.
-            KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL => {
+            // Without the need for a log, the ring has both names.
+            KVM_CAP_DIRTY_LOG_RING if self.ring_needs_log => 0,
+            KVM_CAP_DIRTY_LOG_RING | KVM_CAP_DIRTY_LOG_RING_ACQ_REL if self.has_ring() => {
                 number(MAX_RING_BYTES.into())
             }
+            KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP => (self.ring_needs_log && self.has_ring()).into(),
             KVM_CAP_USER_MEMORY2 => self.has_region2().into(),
             KVM_CAP_MEMORY_FAULT_INFO => self.has_region2().into(),
             KVM_CAP_GUEST_MEMFD => self.has_guest_memfd().into(),

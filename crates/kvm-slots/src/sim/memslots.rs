@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use guest_ranges::PageSize;
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
@@ -17,7 +18,9 @@ use crate::abi::AbiProfile;
 use crate::vm::GuestMemfdFlags;
 use crate::vm::errno::Errno;
 
-pub(super) const PAGE: u64 = 4096;
+/// The page size of the simulated kernels.
+pub(super) const HOST_PAGE: PageSize = PageSize::Size4K;
+pub(super) const PAGE: u64 = HOST_PAGE.bytes();
 /// `KVM_MEM_MAX_NR_PAGES`.
 const MAX_PAGES: u64 = (1 << 31) - 1;
 /// The end of the user half of a 47-bit address space (`access_ok`, x86).
@@ -114,6 +117,11 @@ impl Memslots {
     pub(super) fn find(&self, gpa: u64) -> Option<&SimSlot> {
         let (_, id) = self.by_gpa.range((0, 0)..=(0, gpa)).next_back()?;
         self.slots.get(&(0, *id)).filter(|slot| gpa <= slot.last())
+    }
+
+    /// Whether no address space has a slot.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// The slots of address space 0 by guest-physical address.

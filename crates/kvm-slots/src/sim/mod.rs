@@ -54,6 +54,7 @@ mod pushed;
 mod reach;
 mod vcpu_ring;
 mod vm;
+mod without_vcpu;
 
 pub use guest_memfd::{FileCall, Sharing};
 pub use inspect::SimMemslot;

@@ -4,13 +4,13 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guest_ranges::{PageRange, RangeSet};
+use guest_ranges::{PageRange, PageSize, RangeSet};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 use super::dirty::Dirty;
 use super::files::{FileKind, Files};
 use super::kernel::SimConfig;
-use super::memslots::{Memslots, PAGE};
+use super::memslots::{HOST_PAGE, Memslots, PAGE};
 use super::mmio_entries::MmioEntries;
 use super::pushed::Pushed;
 use crate::abi::AbiProfile;
@@ -197,6 +197,10 @@ impl Vm for SimVm {
             }
             Ok::<(), Errno>(())
         })
+    }
+
+    fn page_size(&self) -> PageSize {
+        HOST_PAGE
     }
 
     fn address_bits(&self) -> Option<u32> {

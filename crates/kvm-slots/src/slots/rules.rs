@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use guest_ranges::PageSize;
+
 use crate::plan::error::PlanError;
 use crate::slots::slot::SlotId;
 
@@ -41,7 +43,7 @@ impl SlotRules {
     /// multiple of the page size and at most 2^31 - 1 pages; otherwise planning
     /// fails ([`PlanError::BadMaximum`]).
     ///
-    /// The default is 2^30 pages, 4 TiB for pages of 4 KiB: the largest power of
+    /// The default is 2^30 host pages, 4 TiB for pages of 4 KiB: the largest power of
     /// two that KVM supports. A size that is not a multiple of the processor's
     /// large pages costs one large page at every cut, because KVM maps no large
     /// page across two slots.
@@ -74,11 +76,11 @@ impl SlotRules {
     }
 
     /// The largest slot in bytes.
-    pub(crate) fn max_slot_size(&self, page: u64) -> Result<u64, PlanError> {
+    pub(crate) fn max_slot_size(&self, page: PageSize) -> Result<u64, PlanError> {
         let Some(size) = self.max_size else {
-            return Ok(page.saturating_mul(1 << 30));
+            return Ok(page.bytes().saturating_mul(1 << 30));
         };
-        match size > 0 && size % page == 0 && size / page <= MAX_PAGES {
+        match size > 0 && page.is_aligned(size) && page.number(size) <= MAX_PAGES {
             true => Ok(size),
             false => Err(PlanError::BadMaximum { size }),
         }

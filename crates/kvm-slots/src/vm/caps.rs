@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The capabilities of a VM's kernel for memory.
 
+use guest_ranges::PageSize;
 use kvm_bindings::{
     KVM_CAP_GUEST_MEMFD, KVM_CAP_MEMORY_ATTRIBUTES, KVM_CAP_MEMORY_FAULT_INFO, KVM_CAP_NR_MEMSLOTS,
     KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
@@ -14,8 +15,9 @@ use crate::vm::{GuestMemfdFlags, Vm};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// The host's page size in bytes: the granularity of memslots.
-    pub page_size: u64,
+    /// The host's page size: the granularity of memslots, of memory attributes and of
+    /// dirty logs.
+    pub page_size: PageSize,
     /// The maximum number of memslots (`KVM_CAP_NR_MEMSLOTS`).
     pub nr_memslots: u32,
     /// Whether `KVM_SET_USER_MEMORY_REGION2` exists (Linux 6.8).
@@ -59,7 +61,7 @@ impl Capabilities {
         // Negative results are errors: the kernel lacks the capability.
         let ask = |capability| u32::try_from(vm.check_extension(capability)).unwrap_or(0);
         Self {
-            page_size: host_page_size(),
+            page_size: vm.page_size(),
             // api.rst: 32 if the extension is not reported.
             nr_memslots: match ask(KVM_CAP_NR_MEMSLOTS) {
                 0 => 32,
@@ -79,8 +81,11 @@ impl Capabilities {
     }
 }
 
-pub(crate) fn host_page_size() -> u64 {
+/// The page size of this host.
+pub(crate) fn host_page_size() -> PageSize {
     // SAFETY: `sysconf` only reads a system constant.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).unwrap_or(4096)
+    let size = u64::try_from(size).ok().map(PageSize::new);
+    // Kernels with KVM have no other sizes. The largest one would only refuse too much.
+    size.and_then(Result::ok).unwrap_or(PageSize::Size64K)
 }

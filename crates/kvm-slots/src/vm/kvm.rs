@@ -6,11 +6,11 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
-    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-    kvm_create_guest_memfd, kvm_enable_cap, kvm_userspace_memory_region,
-    kvm_userspace_memory_region2,
+    KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP,
+    KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, kvm_create_guest_memfd, kvm_enable_cap,
+    kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use crate::dirty::vm::{LoggingVm, ManualProtect};
 use crate::push::PushMap;
@@ -40,9 +40,28 @@ struct Reported {
 }
 
 impl KvmVm {
+    /// Creates a VM of the type `vm_type`, as `KVM_CREATE_VM` takes it; 0 is the default.
+    ///
+    /// Prefer this to [`new`](Self::new): where the type determines the width of the
+    /// VM's guest-physical addresses (Arm), the planner then refuses ranges beyond.
+    ///
+    /// # Errors
+    /// The kernel's error, such as EINVAL for a type that it does not have.
+    pub fn create(kvm: &Kvm, vm_type: u64) -> Result<Self, Errno> {
+        let vm = Self::new(Arc::new(kvm.create_vm_with_type(vm_type)?));
+        Ok(Self {
+            address_bits: address_bits::of_type(vm_type).or(vm.address_bits),
+            ..vm
+        })
+    }
+
     /// Uses the VM `vm`, which has no memslots yet. All memslots of that VM must be
     /// made through this value and its clones, which determine the length of a
     /// dirty log from them.
+    ///
+    /// Where a VM's type determines the width of its guest-physical addresses (Arm), the
+    /// width is unknown after this call, because no descriptor reports it, and KVM itself
+    /// refuses slots beyond (EFAULT).
     pub fn new(vm: Arc<VmFd>) -> Self {
         Self {
             address_bits: address_bits::of_vm(&vm),
@@ -52,10 +71,10 @@ impl KvmVm {
         }
     }
 
-    /// Sets the width of the vCPUs' guest-physical addresses, in bits. On x86 it
-    /// is in their CPUID ([`cpuid_address_bits`](crate::cpuid_address_bits)), on
-    /// Arm in the VM's type. Without this call, only the architecture's maximum is
-    /// known.
+    /// Sets the width of the vCPUs' guest-physical addresses, in bits. Where vCPUs report
+    /// it themselves (CPUID), and where the VM's type has it, the crate has a function for
+    /// that. Without this call, [`create`](Self::create) and [`new`](Self::new) know no
+    /// more than the VM's limit for slots.
     #[must_use]
     pub fn with_address_bits(self, bits: u32) -> Self {
         Self {
@@ -154,22 +173,7 @@ impl Vm for KvmVm {
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        return call_again(|| {
-            self.vm
-                .set_memory_attributes(kvm_bindings::kvm_memory_attributes {
-                    address: gpa,
-                    size,
-                    attributes,
-                    flags: 0,
-                })
-        });
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        {
-            // The ioctl is generic, but kvm-ioctls has it only for these.
-            let _ = (gpa, size, attributes);
-            Err(Errno::ENOTTY)
-        }
+        call_again(|| ioctl::set_memory_attributes(&self.vm, gpa, size, attributes))
     }
 
     fn address_bits(&self) -> Option<u32> {
@@ -197,6 +201,10 @@ impl LoggingVm for KvmVm {
         self.enable(cap, bytes.into())?;
         reported.ring_bytes = Some(bytes);
         Ok(())
+    }
+
+    fn enable_log_beside_ring(&self) -> Result<(), Errno> {
+        self.enable(KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0)
     }
 
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {

@@ -12,6 +12,7 @@ pub(crate) mod kvm;
 
 use std::os::fd::OwnedFd;
 
+use guest_ranges::PageSize;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 use crate::push::PushMap;
@@ -81,8 +82,14 @@ pub trait Vm {
     /// The kernel's error; no attribute has changed.
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
 
-    /// The width of a guest-physical address in bits, if it is known. KVM has no
-    /// slots beyond, or no vCPU could reach them.
+    /// The page size of the kernel that runs the VM: that of this host, unless the
+    /// kernel is simulated.
+    fn page_size(&self) -> PageSize {
+        caps::host_page_size()
+    }
+
+    /// The width of a guest-physical address of this VM in bits, if it is known. KVM has
+    /// no slots beyond, or no vCPU could reach them.
     fn address_bits(&self) -> Option<u32> {
         None
     }

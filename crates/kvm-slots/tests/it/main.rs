@@ -34,6 +34,7 @@ mod convert {
     mod bytes;
     mod discard;
     mod faults;
+    mod host_pages;
     mod memory_changes;
     mod model;
     mod parts;
@@ -46,6 +47,7 @@ mod convert {
 mod dirty {
     mod faults;
     mod listener;
+    mod log_beside_ring;
     mod oracle;
     mod sim_ioctls;
     mod tracker;

@@ -115,8 +115,8 @@ mod tests {
     use crate::bar_input::{BarInput, Region, ReportedRange, TeeKind};
     use crate::classify::classify;
     use crate::msix::MsixParts;
-    use crate::page::PageSize;
     use crate::policy::Policy;
+    use guest_ranges::PageSize;
 
     #[test]
     fn there_is_a_file_for_each_private_piece_or_one_for_the_bar() {

@@ -51,7 +51,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use guest_ranges::AddrRange;
+use guest_ranges::{AddrRange, PageSize};
 use memmap2::MmapOptions;
 use vfio_bindings::bindings::vfio as uapi;
 
@@ -201,7 +201,7 @@ impl Device {
         let len = usize::try_from(range.size()).map_err(|_| failed(libc::ENOMEM))?;
         let at = self.place(region, range.start(), len)?;
         // memmap2 would round it down, and hand the rest to the kernel.
-        if at % rounding() != 0 {
+        if !host_page_size().is_aligned(at) {
             return Err(failed(libc::EINVAL));
         }
         let map = MmapOptions::new().len(len).offset(at).map_raw(&self.file);
@@ -285,9 +285,11 @@ fn region_info(file: &File, address: PciAddress, region: u32) -> Result<RegionIn
     }
 }
 
-/// The size of a host page.
-fn rounding() -> u64 {
+/// The page size of this host, in which it maps regions and pins memory.
+fn host_page_size() -> PageSize {
     // SAFETY: the call has no preconditions.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).unwrap_or(0x1000)
+    let size = u64::try_from(size).ok().map(PageSize::new);
+    // Kernels with VFIO have no other sizes. The largest one would only refuse too much.
+    size.and_then(Result::ok).unwrap_or(PageSize::Size64K)
 }

@@ -8,19 +8,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvm_bindings::KVM_CAP_VM_TYPES;
-use kvm_ioctls::{Kvm as KvmDevice, VmFd};
+use kvm_ioctls::Kvm as KvmDevice;
 use kvm_slots::probe::{ProbeError, probe_abi};
 use kvm_slots::{AbiProfile, Errno, KvmVm, SlotTable};
 
 use super::Platform;
 use crate::devices::assigned::{AssignError, AssignedDevices, BarWindow};
 use crate::guest::stub::Stub;
-use crate::guest::{GuestError, Processor, ProcessorError, VcpuGuest};
+use crate::guest::{Code, GuestError, Processor, ProcessorError, VcpuGuest, VmError};
 use crate::machine::{AssignedBar, Machine};
-
-/// `KVM_X86_SW_PROTECTED_VM` (arch/x86/include/uapi/asm/kvm.h).
-pub(crate) const SW_PROTECTED_VM: u64 = 1;
 
 /// The kernel's KVM with one VM.
 #[derive(Debug)]
@@ -44,15 +40,24 @@ pub enum KvmError {
     /// KVM is there, but cannot create a VM.
     #[error("KVM cannot {0}: {1}")]
     Vm(&'static str, Errno),
+    /// The kernel has no VMs whose pages software makes private.
+    #[error("KVM has no software-protected VMs ({0})")]
+    NoPrivatePages(&'static str),
     /// The kernel does not have the requested ABI.
     #[error("KVM takes no memory without a host address by {0}: {1}")]
     Abi(AbiProfile, ProbeError),
-    /// The kernel has no software-protected VMs.
-    #[error("KVM has no software-protected VMs (KVM_X86_SW_PROTECTED_VM)")]
-    NoProtectedVms,
     /// No guest can run on this processor.
     #[error(transparent)]
     Processor(#[from] ProcessorError),
+}
+
+impl From<VmError> for KvmError {
+    fn from(error: VmError) -> Self {
+        match error {
+            VmError::NoPrivatePages(why) => Self::NoPrivatePages(why),
+            VmError::Refused(errno) => Self::Vm("create a VM", errno),
+        }
+    }
 }
 
 impl Kvm {
@@ -63,18 +68,15 @@ impl Kvm {
     /// [`KvmError`].
     pub fn new(machine: &Machine, device: &Path, abi: AbiProfile) -> Result<Self, KvmError> {
         let kvm = open(device)?;
-        // First, because VM types have another meaning on other architectures.
         let processor = Processor::probe(&kvm)?;
-        let say = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
-        let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
-        let has_private = u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM != 0;
         let wanted = machine.has_private_pages() || abi.needs_private_memory();
-        let vm: VmFd = match wanted && has_private {
-            true => kvm.create_vm_with_type(SW_PROTECTED_VM),
-            false => kvm.create_vm(),
-        }
-        .map_err(say("create a VM"))?;
-        let vm = KvmVm::new(Arc::new(vm)).with_address_bits(processor.physical_bits());
+        let private = wanted.then(|| processor.private_vm(&kvm));
+        let vm = match private {
+            Some(Ok(vm)) => Ok(vm),
+            None | Some(Err(VmError::NoPrivatePages(_))) => processor.plain_vm(&kvm),
+            Some(Err(error)) => Err(error),
+        };
+        let vm = KvmVm::new(Arc::new(vm?)).with_address_bits(processor.physical_bits());
         if abi != AbiProfile::None {
             // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if
             // the probe fails.
@@ -132,6 +134,10 @@ impl Platform for Kvm {
 
     fn physical_bits(&self) -> u32 {
         self.processor.physical_bits()
+    }
+
+    fn code(&self) -> Code {
+        self.processor.code()
     }
 
     /// An anonymous file.

@@ -11,7 +11,7 @@ use kvm_slots::{AbiProfile, Errno, Vm};
 
 use crate::devices::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
-use crate::guest::{Guest, GuestError};
+use crate::guest::{Code, Guest, GuestError};
 use crate::machine::AssignedBar;
 
 /// A platform to run a machine on, with one VM.
@@ -35,6 +35,9 @@ pub trait Platform {
 
     /// The width of guest-physical addresses, in bits.
     fn physical_bits(&self) -> u32;
+
+    /// The machine code of its guest.
+    fn code(&self) -> Code;
 
     /// A file in place of a device's registers of `size` bytes.
     ///

@@ -9,7 +9,7 @@ use kvm_slots::{AbiProfile, Errno};
 use super::Platform;
 use crate::devices::assigned::{AssignError, BarWindow};
 use crate::guest::stub::Stub;
-use crate::guest::{GuestError, Interpreter};
+use crate::guest::{Code, GuestError, Interpreter};
 use crate::machine::{AssignedBar, Machine};
 
 /// A simulated kernel with one VM.
@@ -68,6 +68,11 @@ impl Platform for Sim {
 
     fn physical_bits(&self) -> u32 {
         self.vm.config().physical_bits
+    }
+
+    /// Never run, but its memory is part of the machine.
+    fn code(&self) -> Code {
+        Code::default()
     }
 
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {

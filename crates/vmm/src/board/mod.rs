@@ -12,6 +12,7 @@ pub mod handle;
 pub mod host_mapping;
 mod mmio;
 mod region_builder;
+mod stub_region;
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use kvm_slots::convert::Engine;
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{Capabilities, SlotListener, Slots, Unsupported, VcpusStopped};
 use memory_model::{
-    AddListenerError, AddSpaceError, AddrRange, CommitError, FlatView, Memory, MemoryModel, Region,
-    RegionId, SpaceId, TreeError,
+    AddListenerError, AddSpaceError, AddrRange, CommitError, MemoryModel, RegionId, SpaceId,
+    TreeError,
 };
 
 use memory_map::{Map, SlotRow};
@@ -28,10 +29,10 @@ use memory_map::{Map, SlotRow};
 use crate::backend::Platform;
 use crate::board::exits::Exit;
 use crate::board::handle::Handle;
-use crate::board::host_mapping::HostMapping;
-use crate::board::region_builder::{RegionBuilder, RegionError, host_handle};
+use crate::board::region_builder::{RegionBuilder, RegionError};
+use crate::board::stub_region::StubRegion;
 use crate::devices::emulated::Device;
-use crate::guest::stub::{self, Stub};
+use crate::guest::stub::Stub;
 use crate::machine::{Access, Machine};
 
 /// A machine that can run.
@@ -121,7 +122,14 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         let (mut model, space, built) = assemble(machine, platform)?;
         let bits = platform.physical_bits();
         let hosts: Vec<AddrRange> = machine.host_accesses().collect();
-        let stub = add_stub(&mut model, space, built.regions[0], script, &hosts, bits)?;
+        let guest = StubRegion {
+            code: platform.code(),
+            page_size: Capabilities::probe(platform.vm()).page_size,
+            bits,
+            accesses: script,
+            hosts: &hosts,
+        };
+        let stub = guest.add(&mut model, space, built.regions[0])?;
         Ok((Self::follow(platform, model, space, built)?, stub))
     }
 
@@ -133,7 +141,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         built: BuiltRegions,
     ) -> Result<Self, BoardError> {
         // Every host address in the model comes from a `HostMapping`, in
-        // `region_builder` or in `add_stub`, and that mapping travels along as its
+        // `region_builder` or in `stub_region`, and that mapping travels along as its
         // owner.
         // SAFETY: a `HostMapping` is readable and writable until it is dropped,
         // and offers volatile access only. The one vCPU runs on the thread that
@@ -262,78 +270,4 @@ fn build<P: Platform>(
     }
     transaction.commit()?;
     Ok(all)
-}
-
-/// Puts the guest's code into memory of its own, where nothing else is. The memory
-/// is a region of the machine, so the report shows it like any other.
-fn add_stub(
-    model: &mut MemoryModel<Handle>,
-    space: SpaceId,
-    root: RegionId,
-    accesses: &[Access],
-    hosts: &[AddrRange],
-    bits: u32,
-) -> Result<Stub, BoardError> {
-    let limit = 1_u64.checked_shl(bits).map_or(u64::MAX, |end| end - 1);
-    let last = |access: &Access| access.gpa.saturating_add(access.size as u64 - 1);
-    if let Some(access) = accesses.iter().find(|access| last(access) > limit) {
-        let gpa = access.gpa;
-        return Err(BoardError::OutOfReach { gpa, bits });
-    }
-    let size = stub::size(accesses);
-    let base = free_place(&model.view(space), accesses, hosts, size, limit);
-    let base = base.ok_or(BoardError::NoRoom { size })?;
-    let stub = stub::compile(accesses, base);
-
-    let part = |source: std::io::Error| BoardError::Region {
-        region: "guest code".into(),
-        source: source.into(),
-    };
-    let mapping = Arc::new(HostMapping::anonymous(size).map_err(part)?);
-    mapping.write(0, &stub.image).map_err(part)?;
-    let memory = Memory::host_only(mapping.host_memory());
-    let handle = Handle {
-        note: "the script as machine code, and its page tables".into(),
-        ..host_handle(mapping)
-    };
-    let mut transaction = model.transaction();
-    let region = transaction.add(Region::ram("guest code", memory).with_handle(handle))?;
-    // Above everything, so that no step of the script can hide it.
-    transaction.place(region, root, base, i32::MAX)?;
-    transaction.commit()?;
-    Ok(stub)
-}
-
-/// The highest free place for `size` bytes that no access goes to, of the guest
-/// or of its host: a guest whose code was overwritten may never exit.
-fn free_place(
-    view: &FlatView<Handle>,
-    accesses: &[Access],
-    hosts: &[AddrRange],
-    size: u64,
-    limit: u64,
-) -> Option<u64> {
-    const ALIGN: u64 = 2 << 20;
-    let busy = view.ranges().map(|run| run.range());
-    let touched = accesses
-        .iter()
-        .filter_map(|a| AddrRange::new(a.gpa, a.size as u128));
-    let mut busy: Vec<AddrRange> = busy.chain(touched).chain(hosts.iter().copied()).collect();
-    busy.sort();
-    // The gaps between them, by address.
-    let mut gaps = Vec::new();
-    let mut free_from = Some(0);
-    for range in busy {
-        let Some(from) = free_from else { break };
-        if from < range.start() {
-            gaps.push((from, range.start() - 1));
-        }
-        free_from = range.last().checked_add(1).map(|next| next.max(from));
-    }
-    gaps.extend(free_from.map(|from| (from, u64::MAX)));
-    gaps.into_iter().rev().find_map(|(from, last)| {
-        let start = from.checked_next_multiple_of(ALIGN)?;
-        let place = AddrRange::new(start, size.into())?;
-        (place.last() <= last.min(limit)).then_some(start)
-    })
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The types of the guest on architectures without guest code. They have no
-//! values.
+//! Architectures without guest code. No guest runs on the real KVM there; the
+//! simulated KVM interprets the script.
 
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use kvm_slots::Errno;
-use kvm_slots::exit::MmioHandler;
 
 use super::poke::Order;
-use super::stub::Stub;
-use super::{Guest, GuestError, ProcessorError};
-use crate::machine::Access;
+use super::stub::{GuestCode, Stub};
+use super::vcpu::Ending;
+use super::windows::PageTableFormat;
+use super::{ProcessorError, VmError};
 
-/// The features of the processor.
+/// The features of the processor. It has no values.
 #[derive(Debug)]
 pub enum Processor {}
 
@@ -28,23 +28,9 @@ impl Processor {
     pub fn physical_bits(&self) -> u32 {
         match *self {}
     }
-}
 
-/// Runs a stub on a vCPU.
-#[derive(Debug)]
-pub enum VcpuGuest {}
-
-impl VcpuGuest {
-    /// Never called: there is no [`Processor`].
-    ///
-    /// # Errors
-    /// None.
-    pub fn new(_vm: &VmFd, processor: &Processor, _stub: &Stub) -> Result<Self, Errno> {
-        match *processor {}
-    }
-
-    /// Never called: no value of this type exists.
-    pub fn vcpu(&self) -> &VcpuFd {
+    /// The machine code for this processor.
+    pub fn code(&self) -> Code {
         match *self {}
     }
 
@@ -52,7 +38,7 @@ impl VcpuGuest {
     ///
     /// # Errors
     /// None.
-    pub fn accumulator(&self) -> Result<u64, Errno> {
+    pub fn plain_vm(&self, _kvm: &Kvm) -> Result<VmFd, VmError> {
         match *self {}
     }
 
@@ -60,21 +46,96 @@ impl VcpuGuest {
     ///
     /// # Errors
     /// None.
-    pub fn poke(&mut self, _order: Order, _vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
+    pub fn private_vm(&self, _kvm: &Kvm) -> Result<VmFd, VmError> {
+        match *self {}
+    }
+
+    /// Never called: no value of this type exists.
+    ///
+    /// # Errors
+    /// None.
+    pub(super) fn vcpu(&self, _vm: &VmFd, _stub: &Stub) -> Result<VcpuFd, Errno> {
         match *self {}
     }
 }
 
-impl Guest for VcpuGuest {
-    fn access(&mut self, _access: &Access, _vmm: &mut dyn MmioHandler) -> Result<u64, GuestError> {
-        match *self {}
+/// Never called: there is no [`Processor`] to create a guest with.
+pub(super) fn set_order(_vcpu: &VcpuFd, _order: Order) -> Result<(), Errno> {
+    Err(Errno::ENOSYS)
+}
+
+/// Never called, as above.
+pub(super) fn value(_vcpu: &VcpuFd) -> Result<u64, Errno> {
+    Err(Errno::ENOSYS)
+}
+
+/// Never called, as above.
+pub(super) fn ending(_exit: &VcpuExit<'_>) -> Option<Ending> {
+    None
+}
+
+/// Code without instructions. Memory for it is part of the machine, as elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Code;
+
+impl PageTableFormat for Code {
+    fn window(&self) -> u64 {
+        2 << 20
     }
 
-    fn again(&mut self) -> Result<(), GuestError> {
-        match *self {}
+    fn table(&self) -> u64 {
+        4096
     }
 
-    fn skip(&mut self) -> Result<(), GuestError> {
-        match *self {}
+    fn upper_tables(&self) -> u64 {
+        1
+    }
+
+    fn table_entry(&self, gpa: u64) -> u64 {
+        gpa
+    }
+
+    fn window_entry(&self, gpa: u64) -> u64 {
+        gpa
+    }
+}
+
+impl GuestCode for Code {
+    const MOST_PER_ACCESS: u64 = 0;
+
+    fn exceptions(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn set_address(&self, _address: u64) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn set_value(&self, _value: u64) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn load(&self, _size: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn store(&self, _size: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn loads(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn strided_loads(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn done(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn end(&self) -> Vec<u8> {
+        Vec::new()
     }
 }

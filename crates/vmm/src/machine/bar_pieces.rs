@@ -76,6 +76,6 @@ pub fn pieces(
     let input = BarInput::new(cut, &region)
         .with_msix(msix)
         .with_report(report);
-    let page = PageSize::new(4096).map_err(|e| say(&e))?;
+    let page = PageSize::new(rustix::param::page_size() as u64).map_err(|e| say(&e))?;
     classify(&input, page, Policy::default()).map_err(|e| say(&e))
 }

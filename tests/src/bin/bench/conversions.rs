@@ -15,7 +15,7 @@ use kvm_slots::convert::{
 };
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    Errno, FileSlice, GuestMemfdFlags, HostMemory, SlotAccess, SlotBacking, SlotRange, Vm,
+    Errno, FileSlice, GuestMemfdFlags, HostMemory, PageSize, SlotAccess, SlotBacking, SlotRange, Vm,
 };
 use memory_model::{GuestMemfdSides, Memory, MemoryModel, Region};
 use rangemap::RangeSet;
@@ -58,6 +58,10 @@ impl Vm for Paper {
 
     fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    fn page_size(&self) -> PageSize {
+        PageSize::Size4K
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {

@@ -8,7 +8,9 @@ use kvm_bindings::{
     KVM_CAP_NR_MEMSLOTS, KVM_CAP_USER_MEMORY2, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotListener, Slots, VcpusStopped, Vm};
+use kvm_slots::{
+    AbiProfile, Errno, GuestMemfdFlags, PageSize, SlotListener, Slots, VcpusStopped, Vm,
+};
 
 use crate::machine::Bars;
 use crate::moves::to_and_fro;
@@ -47,6 +49,10 @@ impl Vm for Idle {
 
     fn address_bits(&self) -> Option<u32> {
         Some(52)
+    }
+
+    fn page_size(&self) -> PageSize {
+        PageSize::Size4K
     }
 
     fn set_memory_attributes(&self, _gpa: u64, _size: u64, _attributes: u64) -> Result<(), Errno> {

@@ -146,7 +146,7 @@ fn once(bar: MemoryBar, by: By) -> Result<Cost, String> {
     let device = Device::open(&iommu, bar.device).map_err(at(bar.device))?;
     device.set_memory_decode(true).map_err(at("decode on"))?;
     let real = Real::new(VmType::Plain, false)?;
-    let mut reader = Reader::new(&real)?;
+    let mut reader = Reader::new(&real, GPA..GPA + bar.size)?;
     let mut memory = memory(&real, &device, by)?;
 
     let before = page_tables()?;

@@ -12,7 +12,9 @@ use kvm_slots::convert::{
     ConvertibleRange, Discard, GuestMemfdSides, PageRange, PageState,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{DeviceFile, Errno, FileSlice, GuestMemfdFlags, SlotBacking, SlotRange, Slots, Vm};
+use kvm_slots::{
+    DeviceFile, Errno, FileSlice, GuestMemfdFlags, PageSize, SlotBacking, SlotRange, Slots, Vm,
+};
 
 use super::pages::Pages;
 use super::region::private_vm;
@@ -135,6 +137,10 @@ impl Vm for Noting {
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.vm.page_size()
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {

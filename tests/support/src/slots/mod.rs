@@ -16,8 +16,8 @@ use std::sync::Arc;
 use guest_ranges::Owner;
 use kvm_slots::plan::plan;
 use kvm_slots::{
-    AbiProfile, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory, Plan, SlotAccess,
-    SlotBacking, SlotRange, SlotTable,
+    AbiProfile, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory, PageSize, Plan,
+    SlotAccess, SlotBacking, SlotRange, SlotTable,
 };
 
 /// The size of a page.
@@ -30,7 +30,7 @@ pub const ABI: AbiProfile = AbiProfile::FD_OFFSET_BIT_4;
 /// The capabilities of a kernel that supports everything.
 pub fn able() -> Capabilities {
     let mut able = Capabilities::minimal();
-    able.page_size = PAGE;
+    able.page_size = PageSize::Size4K;
     able.nr_memslots = 32764;
     able.user_memory2 = true;
     able.readonly_mem = true;

@@ -12,7 +12,7 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 use kvm_slots::push::{PushMap, PushedRange};
-use kvm_slots::{Errno, GuestMemfdFlags, Slot, SlotAccess, SlotBacking, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Slot, SlotAccess, SlotBacking, Vm};
 
 /// Accepts every memslot and keeps none.
 #[derive(Debug)]
@@ -39,6 +39,10 @@ impl Vm for Paper {
 
     fn create_guest_memfd(&self, _size: u64, _flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    fn page_size(&self) -> PageSize {
+        PageSize::Size4K
     }
 
     fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {
@@ -192,6 +196,10 @@ impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.vm.page_size()
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {

@@ -10,6 +10,7 @@ use std::fmt;
 use std::mem::{align_of, offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use guest_ranges::PageSize;
 use kvm_bindings::kvm_dirty_gfn;
 use kvm_ioctls::VcpuFd;
 use memmap2::{MmapOptions, MmapRaw};
@@ -53,14 +54,14 @@ pub struct VcpuDirtyRing {
 
 impl VcpuDirtyRing {
     /// Maps the ring of `bytes` bytes, the size that its VM has enabled.
-    pub(crate) fn map(vcpu: &VcpuFd, page_size: u64, bytes: u32) -> Result<Self, Errno> {
+    pub(crate) fn map(vcpu: &VcpuFd, page_size: PageSize, bytes: u32) -> Result<Self, Errno> {
         let len = usize::try_from(bytes).map_err(|_| Errno::EINVAL)?;
         let entries = len / size_of::<Entry>();
         if !entries.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
         let mut options = MmapOptions::new();
-        let map = options.offset(PAGE_OFFSET * page_size).len(len);
+        let map = options.offset(PAGE_OFFSET * page_size.bytes()).len(len);
         Ok(Self {
             map: map.map_raw(vcpu)?,
             entries,

@@ -3,10 +3,18 @@
 // The macros make functions with the names of the header.
 #![allow(missing_docs)]
 
-use kvm_bindings::{KVMIO, kvm_clear_dirty_log, kvm_dirty_log, kvm_pre_fault_memory};
+use kvm_bindings::{
+    KVMIO, kvm_clear_dirty_log, kvm_dirty_log, kvm_memory_attributes, kvm_pre_fault_memory,
+};
 use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
 ioctl_iow_nr!(KVM_GET_DIRTY_LOG, KVMIO, 0x42, kvm_dirty_log);
 ioctl_iowr_nr!(KVM_CLEAR_DIRTY_LOG, KVMIO, 0xc0, kvm_clear_dirty_log);
 ioctl_io_nr!(KVM_RESET_DIRTY_RINGS, KVMIO, 0xc7);
+ioctl_iow_nr!(
+    KVM_SET_MEMORY_ATTRIBUTES,
+    KVMIO,
+    0xd2,
+    kvm_memory_attributes
+);
 ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{HOST, PAGE};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotBacking, SlotRange, SlotRules, Slots, Vm};
+use kvm_slots::{
+    AbiProfile, Errno, GuestMemfdFlags, PageSize, SlotBacking, SlotRange, SlotRules, Slots, Vm,
+};
 
 /// How the VM answers a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,10 @@ impl Vm for Stubborn {
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         self.sim.create_guest_memfd(size, flags)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.sim.page_size()
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {

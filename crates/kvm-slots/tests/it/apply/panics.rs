@@ -17,7 +17,7 @@ use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::dirty::BeforeOp;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    Errno, GuestMemfdFlags, HoldVcpus, Op, SlotListener, SlotRange, SlotTable, Slots, Vm,
+    Errno, GuestMemfdFlags, HoldVcpus, Op, PageSize, SlotListener, SlotRange, SlotTable, Slots, Vm,
     slot_ranges,
 };
 use memory_model::{AddrRange, HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
@@ -136,6 +136,10 @@ impl Vm for Panicking {
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.vm.page_size()
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {

@@ -10,7 +10,7 @@ use kvm_bindings::{
 };
 use kvm_slots::push::{PushMap, PushedRange};
 use kvm_slots::sim::{SimMemslot, SimVm};
-use kvm_slots::{Errno, GuestMemfdFlags, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Vm};
 
 type Region = kvm_userspace_memory_region2;
 
@@ -134,6 +134,10 @@ impl Vm for Contested {
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         self.vm.create_guest_memfd(size, flags)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.vm.page_size()
     }
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::dirty::{DirtyEntry, DirtyRing, LoggingVm, ManualProtect};
 use kvm_slots::sim::SimVm;
-use kvm_slots::{Errno, GuestMemfdFlags, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Vm};
 
 /// The ioctls of dirty tracking at which hooks are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl<H: Hooks> Vm for Hooked<H> {
         Err(Errno::ENOTTY)
     }
 
+    fn page_size(&self) -> PageSize {
+        PageSize::Size4K
+    }
+
     fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {
         Err(Errno::ENOTTY)
     }
@@ -113,6 +117,10 @@ impl<H: Hooks> LoggingVm for Hooked<H> {
 
     fn enable_dirty_ring(&self, bytes: u32) -> Result<(), Errno> {
         self.sim.enable_dirty_ring(bytes)
+    }
+
+    fn enable_log_beside_ring(&self) -> Result<(), Errno> {
+        self.sim.enable_log_beside_ring()
     }
 
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {

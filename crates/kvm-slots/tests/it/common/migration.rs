@@ -26,6 +26,9 @@ pub const SPACE: u64 = 40;
 pub enum Step {
     /// The guest writes the page at this guest-physical page, if it is logged.
     Store(u64),
+    /// The kernel writes the page at this guest-physical page without a vCPU, if it is
+    /// logged and the kernel makes such writes.
+    StoreWithoutVcpu(u64),
     /// The VMM writes this page of its memory.
     Mark(u64),
     Collect,
@@ -59,6 +62,7 @@ pub fn slot_pick() -> impl Strategy<Value = SlotPick> {
 pub fn small_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..SPACE).prop_map(Step::Store),
+        2 => (0..SPACE).prop_map(Step::StoreWithoutVcpu),
         1 => (0..MEMORY).prop_map(Step::Mark),
         2 => Just(Step::Copy),
     ]
@@ -74,12 +78,18 @@ pub fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-pub fn mode() -> impl Strategy<Value = DirtyMode> {
-    prop_oneof![
+/// A mode, and whether the kernel writes to guest memory without a vCPU, which needs logs
+/// beside rings.
+pub type Kind = (DirtyMode, bool);
+
+pub fn kind() -> impl Strategy<Value = Kind> {
+    let mode = prop_oneof![
         Just(DirtyMode::Log),
         any::<bool>().prop_map(|initially_set| DirtyMode::ManualProtect { initially_set }),
         Just(DirtyMode::Ring { bytes: 4096 }),
-    ]
+        Just(DirtyMode::Ring { bytes: 4096 }),
+    ];
+    (mode, any::<bool>())
 }
 
 /// The steps that run during an ioctl of dirty tracking.
@@ -116,6 +126,15 @@ impl Meanwhile {
             Step::Store(gpa) => {
                 if let Some(&page) = self.logged.get(gpa) {
                     self.sim.guest_store(gpa * PAGE, &value, &mut NoExits)?;
+                    self.written.insert(page);
+                }
+            }
+            Step::StoreWithoutVcpu(gpa) => {
+                let logged = self.logged.get(gpa);
+                if let Some(&page) = logged.filter(|_| self.sim.config().ring_needs_log) {
+                    self.sim
+                        .store_without_vcpu(gpa * PAGE, &value)
+                        .expect("memory");
                     self.written.insert(page);
                 }
             }
@@ -190,8 +209,11 @@ pub struct Migration {
 }
 
 impl Migration {
-    pub fn new(mode: DirtyMode) -> Self {
-        let sim = SimVm::new(SimConfig::released(KernelVersion::V7_3));
+    pub fn new((mode, ring_needs_log): Kind) -> Self {
+        let sim = SimVm::new(SimConfig {
+            ring_needs_log,
+            ..SimConfig::released(KernelVersion::V7_3)
+        });
         let pages = Arc::new(Pages::new(offset(MEMORY)));
         let vm = Racing::new(
             sim.clone(),
@@ -243,6 +265,12 @@ impl Migration {
         }
     }
 
+    /// Collects for the last time. It is not, but the logs may be read at any time.
+    pub fn collect_final(&self) {
+        let collected = self.collector.collect_final(self.slots.table());
+        collected.expect("a final collection");
+    }
+
     /// vCPUs are held: nothing runs meanwhile.
     fn change(&mut self, slots: &[SlotPick], fail: Option<usize>) {
         let target = self.ranges(slots);
@@ -280,7 +308,7 @@ impl Migration {
     /// The last round: the guest stands still. Returns the pages that differ.
     pub fn finish(&mut self) -> Vec<u64> {
         self.vm.meanwhile().steps.clear();
-        self.step(&Step::Collect);
+        self.collect_final();
         let mut meanwhile = self.vm.meanwhile();
         meanwhile.copy();
         let differs = |page: &u64| {

@@ -5,7 +5,7 @@ use crate::common;
 
 use std::collections::BTreeSet;
 
-use common::migration::{Migration, Step, mode, small_step, step};
+use common::migration::{Migration, Step, kind, small_step, step};
 use kvm_slots::dirty::DirtyMode;
 use proptest::prelude::*;
 
@@ -14,11 +14,11 @@ proptest! {
 
     #[test]
     fn a_copy_is_complete_whatever_happens_between_two_ioctls(
-        mode in mode(),
+        kind in kind(),
         steps in prop::collection::vec(step(), 0..60),
         meanwhile in prop::collection::vec(small_step(), 0..200),
     ) {
-        let mut migration = Migration::new(mode);
+        let mut migration = Migration::new(kind);
         migration.vm.meanwhile().steps.extend(meanwhile);
         for step in &steps {
             migration.step(step);
@@ -28,19 +28,19 @@ proptest! {
 
     #[test]
     fn written_pages_are_reported_once_and_others_never(
-        mode in mode(),
+        kind in kind(),
         steps in prop::collection::vec(step(), 0..60),
     ) {
         // Initially set logs report more on purpose. If KVM refuses an operation, a
         // log that was read for it may be read again.
         let initially_set = DirtyMode::ManualProtect { initially_set: true };
-        prop_assume!(mode != initially_set);
-        let mut migration = Migration::new(mode);
+        prop_assume!(kind.0 != initially_set);
+        let mut migration = Migration::new(kind);
         for step in steps {
             match step {
                 Step::Slots(slots, _) => migration.step(&Step::Slots(slots, None)),
                 Step::Copy => {
-                    migration.step(&Step::Collect);
+                    migration.collect_final();
                     let written = migration.vm.meanwhile().written.clone();
                     migration.vm.meanwhile().taken.clear();
                     migration.step(&Step::Copy);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::{Errno, GuestMemfdFlags, HoldVcpus, Vm};
+use kvm_slots::{Errno, GuestMemfdFlags, HoldVcpus, PageSize, Vm};
 use memory_model::{Listener, ListenerError, Update};
 
 use super::observer::{Observer, things};
@@ -73,6 +73,10 @@ impl Vm for Stepped {
 
     fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.observer.vm.page_size()
     }
 
     fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> {

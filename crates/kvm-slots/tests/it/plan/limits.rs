@@ -10,7 +10,8 @@ use common::{
 use guest_ranges::AddrRange;
 use kvm_slots::plan::{UnsupportedRange, plan};
 use kvm_slots::{
-    AbiProfile, Op, PlanError, RangeError, SlotAccess, SlotBacking, SlotRange, Unsupported,
+    AbiProfile, Op, PageSize, PlanError, RangeError, SlotAccess, SlotBacking, SlotRange,
+    Unsupported,
 };
 
 const NONE: [&str; 0] = [];
@@ -226,7 +227,7 @@ fn a_host_address_out_of_step_with_the_guests_is_misaligned() {
 fn larger_pages_leave_larger_remainders() {
     let large = {
         let mut able = able();
-        able.page_size = 0x1_0000;
+        able.page_size = PageSize::Size64K;
         able
     };
     let plan = plan(

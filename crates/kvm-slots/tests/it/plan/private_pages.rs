@@ -10,7 +10,7 @@ use common::{ABI, HOST, PAGE, able, guest_memfd, ram, table, texts};
 use kvm_slots::convert::PageRange;
 use kvm_slots::plan::{UnsupportedRange, plan_change};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
-use kvm_slots::{Capabilities, Change, Plan, PlanError, SlotTable, Unsupported};
+use kvm_slots::{Capabilities, Change, PageSize, Plan, PlanError, SlotTable, Unsupported};
 use proptest::prelude::*;
 
 fn confidential() -> Capabilities {
@@ -107,12 +107,12 @@ fn pages_that_are_no_pages_cannot_be_written() {
 #[test]
 fn pages_that_are_smaller_than_the_hosts_are_refused() {
     let mut large = confidential();
-    large.page_size = 4 * PAGE;
+    large.page_size = PageSize::Size16K;
     let whole = run(0, 4 * PAGE);
     for bad in [run(0, PAGE), run(PAGE, 4 * PAGE)] {
         let refused = PlanError::PagesUnaligned {
             pages: bad,
-            page_size: 4 * PAGE,
+            page_size: PageSize::Size16K,
         };
         for (was, is) in [(bad, whole), (whole, bad)] {
             let (was, is) = ([was], [is]);

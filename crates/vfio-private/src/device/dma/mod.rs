@@ -209,7 +209,11 @@ fn limits(
     allowed: Vec<AddrRange>,
     mappings: Option<u64>,
 ) -> Result<DmaLimits, DmaRefusal> {
-    let limits = DmaLimits::new(page_size.max(super::rounding()), allowed, mappings);
+    let limits = DmaLimits::new(
+        page_size.max(super::host_page_size().bytes()),
+        allowed,
+        mappings,
+    );
     limits.map_err(|_| DmaRefusal::Errno(libc::EPROTO))
 }
 

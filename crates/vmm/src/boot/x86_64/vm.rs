@@ -4,16 +4,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kvm_bindings::{
-    KVM_CAP_EXIT_HYPERCALL, KVM_CAP_VM_TYPES, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config,
-};
+use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config};
 use kvm_ioctls::Kvm;
 use kvm_slots::probe::probe_abi;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 use kvm_slots::{AbiProfile, KvmVm, SlotTable};
 
 use super::layout::{KVM_IDENTITY_MAP, KVM_TSS};
-use crate::backend::kvm::{KvmError, SW_PROTECTED_VM, open};
+use crate::backend::kvm::{KvmError, open};
 use crate::guest::Processor;
 
 /// KVM and one VM.
@@ -39,16 +37,10 @@ impl GuestVm {
         let processor = Processor::probe(&kvm)?;
         let failed = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
         let fd = match confidential || abi.needs_private_memory() {
-            true => {
-                let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
-                if u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM == 0 {
-                    return Err(KvmError::NoProtectedVms);
-                }
-                kvm.create_vm_with_type(SW_PROTECTED_VM)
-            }
-            false => kvm.create_vm(),
+            true => processor.private_vm(&kvm),
+            false => processor.plain_vm(&kvm),
         };
-        let fd = Arc::new(fd.map_err(failed("create a VM"))?);
+        let fd = Arc::new(fd?);
         let vm = KvmVm::new(Arc::clone(&fd)).with_address_bits(processor.physical_bits());
         if abi != AbiProfile::None {
             // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if

@@ -79,6 +79,10 @@ impl Vm for TracedVm {
         self.0.create_guest_memfd(size, flags)
     }
 
+    fn page_size(&self) -> kvm_slots::PageSize {
+        self.0.page_size()
+    }
+
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         let call = Call::Attributes(range(gpa, size), attributes != 0);
         self.1.lock().unwrap().push(call);

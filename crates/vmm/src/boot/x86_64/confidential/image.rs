@@ -10,7 +10,8 @@ use memory_model::AddrRange;
 use guest_ranges::PageRange;
 
 use super::stub::{CopyEntry, Hypercall, checksum, loader, low, trampoline};
-use crate::guest::stub::{WindowMap, page_tables};
+use crate::guest::windows::{WindowMap, page_tables};
+use crate::guest::x86_64::Code;
 
 /// The address of the trampoline in private RAM: one page, which an ordinary boot
 /// does not use.
@@ -145,8 +146,8 @@ fn are_apart(pieces: &[&Piece], area: PageRange) -> Result<(), StagingError> {
 
 /// The image at `base`. All addresses are in reach.
 fn pack(pieces: &[&Piece], base: u64, base_low: u32) -> BootImage {
-    let identity = WindowMap::showing((0..LARGE_PAGES).map(|number| number * LARGE_PAGE));
-    let mut bytes = page_tables(&identity, base);
+    let identity = WindowMap::showing(&Code, (0..LARGE_PAGES).map(|number| number * LARGE_PAGE));
+    let mut bytes = page_tables(&Code, &identity, base);
     let table = base_low + HEAD;
     bytes.extend(loader(table, low(TRAMPOLINE)));
     bytes.resize(HEAD as usize, 0);

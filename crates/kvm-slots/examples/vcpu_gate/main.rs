@@ -4,10 +4,15 @@
 //!
 //! `cargo run -p kvm-slots --example vcpu_gate --features vcpu-gate`
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     match kvm_ioctls::Kvm::new() {
-        Ok(kvm) => guest::hold_and_release(&kvm),
+        Ok(kvm) => counting::hold_and_release(&kvm),
         Err(error) => {
             println!("This example needs /dev/kvm, which cannot be opened: {error}");
             Ok(())
@@ -15,37 +20,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn main() {
-    println!("The guest of this example is x86-64 code.");
+    println!("This example has no guest code for this architecture.");
 }
 
-#[cfg(target_arch = "x86_64")]
-mod guest {
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod counting {
     use std::error::Error;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
     use std::time::{Duration, Instant};
 
     use kvm_bindings::kvm_userspace_memory_region;
-    use kvm_ioctls::{Kvm, VcpuFd};
+    use kvm_ioctls::Kvm;
     use kvm_slots::vcpu_gate::{GatedVcpu, RunOutcome, VcpuGate};
     use kvm_slots::{KvmVm, Vm};
     use memmap2::MmapRaw;
 
-    const PAGE: usize = 4096;
-    const START: u64 = 0x1000;
-    const COUNTER: usize = 0x800;
-    /// `inc dword [0x1800]`, and back to it. In 16-bit mode.
-    const CODE: [u8; 7] = [0x66, 0xff, 0x06, 0x00, 0x18, 0xeb, 0xf9];
+    #[cfg(target_arch = "aarch64")]
+    use super::aarch64::{COUNTER, SIZE, START, fill, new_vcpu};
+    #[cfg(target_arch = "x86_64")]
+    use super::x86_64::{COUNTER, SIZE, START, fill, new_vcpu};
 
     pub(super) fn hold_and_release(kvm: &Kvm) -> Result<(), Box<dyn Error>> {
-        let vm = KvmVm::new(Arc::new(kvm.create_vm()?));
+        let vm = KvmVm::create(kvm, 0)?;
         let memory = Memory::new()?;
         let mut region = kvm_userspace_memory_region {
             guest_phys_addr: START,
-            memory_size: PAGE as u64,
+            memory_size: SIZE as u64,
             userspace_addr: memory.0.as_mut_ptr() as u64,
             ..Default::default()
         };
@@ -78,7 +81,7 @@ mod guest {
         println!("  held after {:?}", start.elapsed());
         let before = memory.counter();
         println!("  the guest has counted to {before}");
-        for size in [0, PAGE as u64] {
+        for size in [0, SIZE as u64] {
             region.memory_size = size;
             // SAFETY: the caller keeps the mapping until the vCPU has stopped.
             unsafe { vm.set_user_memory_region(region) }?;
@@ -103,25 +106,14 @@ mod guest {
         }
     }
 
-    fn new_vcpu(vm: &KvmVm) -> Result<VcpuFd, Box<dyn Error>> {
-        let vcpu = vm.fd().create_vcpu(0)?;
-        let mut sregs = vcpu.get_sregs()?;
-        (sregs.cs.base, sregs.cs.selector) = (0, 0);
-        vcpu.set_sregs(&sregs)?;
-        let mut regs = vcpu.get_regs()?;
-        (regs.rip, regs.rflags) = (START, 2);
-        vcpu.set_regs(&regs)?;
-        Ok(vcpu)
-    }
-
-    /// A page with the guest's code and counter.
+    /// Memory with the guest's code and counter.
     struct Memory(MmapRaw);
 
     impl Memory {
         fn new() -> Result<Self, Box<dyn Error>> {
-            let mut page = memmap2::MmapMut::map_anon(PAGE)?;
-            page[..CODE.len()].copy_from_slice(&CODE);
-            Ok(Self(page.into()))
+            let mut memory = memmap2::MmapMut::map_anon(SIZE)?;
+            fill(&mut memory);
+            Ok(Self(memory.into()))
         }
 
         fn counter(&self) -> u32 {

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The width of guest-physical addresses, by architecture.
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod aarch64;
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
+mod other_arch;
+#[cfg(target_arch = "riscv64")]
+mod riscv64;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as arch;
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
+use other_arch as arch;
+#[cfg(target_arch = "riscv64")]
+use riscv64 as arch;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
+
+/// The width that is known from a VM's descriptor: KVM has no slots beyond. `None` if the
+/// descriptor does not determine it.
+pub(crate) use arch::of_vm;
+
+/// The width of a VM of a type, as `KVM_CREATE_VM` takes the type. `None` if the type does
+/// not determine it.
+pub(crate) use arch::of_type;

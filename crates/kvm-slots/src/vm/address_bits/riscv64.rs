@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The width of guest-physical addresses on riscv64.
+
+use kvm_bindings::KVM_CAP_VM_GPA_BITS;
+use kvm_ioctls::VmFd;
+
+/// The width of the second-stage page table's mode.
+pub(crate) fn of_vm(vm: &VmFd) -> Option<u32> {
+    let bits = vm.check_extension_raw(KVM_CAP_VM_GPA_BITS.into());
+    u32::try_from(bits).ok().filter(|bits| *bits > 0)
+}
+
+/// Types of VM do not differ.
+pub(crate) fn of_type(_vm_type: u64) -> Option<u32> {
+    None
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What test programs print, as results.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::Instant;
+
+use super::programs::TestProgram;
+
+/// Collects the output of programs, and shows how far they are.
+#[derive(Debug)]
+pub struct Results<W> {
+    progress: W,
+    line: Vec<u8>,
+    start: Instant,
+    running: Option<usize>,
+    /// What each program printed and how it ended.
+    outputs: Vec<Output>,
+}
+
+/// A program's output.
+#[derive(Clone, Debug, Default)]
+struct Output {
+    number: usize,
+    text: String,
+    passed: u64,
+    ignored: u64,
+    failed: Vec<String>,
+    exit: Option<i32>,
+}
+
+/// The results of all programs.
+#[derive(Debug)]
+pub struct Summary {
+    /// A table, and the output of the programs that failed.
+    pub text: String,
+    /// Whether all passed.
+    pub verdict: Result<(), String>,
+}
+
+impl<W: Write> Results<W> {
+    /// Shows progress on `progress`.
+    pub fn new(progress: W) -> Self {
+        Self {
+            progress,
+            line: Vec::new(),
+            start: Instant::now(),
+            running: None,
+            outputs: Vec::new(),
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["@begin", number] => {
+                let number = number.parse().unwrap_or(usize::MAX);
+                self.running = Some(number);
+                self.outputs.push(Output {
+                    number,
+                    ..Output::default()
+                });
+                let seconds = self.start.elapsed().as_secs();
+                let count = number.saturating_add(1);
+                let _ = writeln!(self.progress, "  {seconds:>4} s  program {count}");
+            }
+            ["@end", _, exit] => {
+                if let Some(output) = self.outputs.last_mut() {
+                    output.exit = exit.parse().ok();
+                }
+                self.running = None;
+            }
+            _ => {
+                if let Some(output) = self.outputs.last_mut() {
+                    output.line(line);
+                }
+            }
+        }
+    }
+
+    /// The results, with the names of `tests`. A program that did not end failed.
+    pub fn summary(&self, tests: &[TestProgram]) -> Summary {
+        let mut text = String::new();
+        let (mut passed, mut ignored, mut failed) = (0, 0, Vec::new());
+        for (number, test) in tests.iter().enumerate() {
+            let title = test.title();
+            let output = self.outputs.iter().find(|other| other.number == number);
+            let Some(output) = output else {
+                let _ = writeln!(text, "{title:<44} did not run");
+                failed.push(title);
+                continue;
+            };
+            passed += output.passed;
+            ignored += output.ignored;
+            let state = match output.exit {
+                Some(0) => "ok".to_string(),
+                Some(exit) => format!("FAILED, with exit status {exit}"),
+                None => "FAILED: it did not end".to_string(),
+            };
+            let _ = writeln!(
+                text,
+                "{title:<44} {:>4} passed {:>3} ignored  {state}",
+                output.passed, output.ignored
+            );
+            if output.exit != Some(0) {
+                failed.push(title);
+            }
+        }
+        for output in self.outputs.iter().filter(|other| other.exit != Some(0)) {
+            let title = tests.get(output.number).map(TestProgram::title);
+            let _ = writeln!(
+                text,
+                "\n{}: {}\n{}",
+                title.unwrap_or_default(),
+                output.failed.join(", "),
+                output.text
+            );
+        }
+        let _ = write!(text, "\n{passed} passed, {ignored} ignored");
+        let verdict = match failed.is_empty() {
+            true => Ok(()),
+            false => Err(format!("tests failed: {}", failed.join(", "))),
+        };
+        Summary { text, verdict }
+    }
+}
+
+impl Output {
+    fn line(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ") {
+            if let Some(name) = name.strip_suffix(" ... FAILED") {
+                self.failed.push(name.into());
+            }
+            self.passed += u64::from(name.ends_with(" ... ok"));
+            self.ignored += u64::from(name.contains(" ... ignored"));
+        }
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+}
+
+impl<W: Write> Write for Results<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for &byte in bytes {
+            if byte == b'\n' {
+                let line = std::mem::take(&mut self.line);
+                self.line(&String::from_utf8_lossy(&line));
+            } else {
+                self.line.push(byte);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(name: &str) -> TestProgram {
+        TestProgram {
+            package: "p".into(),
+            name: name.into(),
+            folder: "/p".into(),
+            program: "/p/t".into(),
+        }
+    }
+
+    fn summary(output: &str) -> Summary {
+        let mut results = Results::new(Vec::new());
+        results.write_all(output.as_bytes()).expect("taken");
+        results.summary(&[program("a"), program("b")])
+    }
+
+    const A: &str = "@begin 0\ntest one ... ok\ntest two ... ignored\n@end 0 0\n";
+
+    #[test]
+    fn tests_are_counted_by_program() {
+        let summary = summary(&format!("{A}@begin 1\ntest three ... ok\n@end 1 0\n"));
+        assert_eq!(summary.verdict, Ok(()));
+        assert!(summary.text.ends_with("2 passed, 1 ignored"));
+    }
+
+    #[test]
+    fn a_program_that_fails_shows_its_output() {
+        let failing = "@begin 1\ntest three ... FAILED\nit is wrong\n@end 1 101\n";
+        let summary = summary(&format!("{A}{failing}"));
+        assert_eq!(summary.verdict, Err("tests failed: p b".into()));
+        assert!(summary.text.contains("p b: three"), "{}", summary.text);
+        assert!(summary.text.contains("it is wrong"));
+    }
+
+    #[test]
+    fn a_program_that_did_not_end_or_did_not_run_failed() {
+        assert!(summary(A).verdict.is_err());
+        let summary = summary(&format!("{A}@begin 1\ntest three ... ok\n"));
+        assert!(summary.text.contains("it did not end"));
+        assert!(summary.verdict.is_err());
+    }
+}
