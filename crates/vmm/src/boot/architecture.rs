@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use kvm_slots::{Errno, KvmVm};
+use kvm_slots::KvmVm;
 use memory_model::{AddrRange, Region, RegionId};
 
 use super::bus::{GuestSpaces, Handle, TrapDevice};
@@ -89,8 +89,9 @@ pub trait ExitHandler: Clone + Debug + Send + 'static {
     /// `KVM_EXIT_INTERNAL_ERROR` in words, with the instruction if KVM reports it.
     fn internal_error(vcpu: &mut VcpuFd) -> String;
 
-    /// What an error of `KVM_RUN` means, if this architecture gives it a meaning.
-    fn cause(_errno: Errno) -> Option<&'static str> {
+    /// An exit that kvm-ioctls does not decode, in words, if only this architecture has
+    /// it.
+    fn explain(_vcpu: &mut VcpuFd, _reason: u32) -> Option<String> {
         None
     }
 }

@@ -87,6 +87,11 @@ fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
             Some(Stop::Internal) => {
                 return Some(Outcome::Fault(Exits::internal_error(vcpu.fd_mut())));
             }
+            Some(Stop::Unknown(reason)) => {
+                let unknown = || format!("an exit that no one handles: {reason}");
+                let explained = Exits::explain(vcpu.fd_mut(), reason);
+                return Some(Outcome::Fault(explained.unwrap_or_else(unknown)));
+            }
             Some(Stop::Failed(RunError::Kvm(Errno::EAGAIN))) => {}
             Some(Stop::Failed(error)) => return Some(Outcome::Fault(failed(vcpu, &error))),
         }
@@ -97,6 +102,8 @@ fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
 enum Stop {
     Outcome(Outcome),
     Internal,
+    /// An exit with this reason, which kvm-ioctls does not decode.
+    Unknown(u32),
     Failed(RunError),
 }
 
@@ -150,6 +157,7 @@ fn answer(
         VcpuExit::InternalError => return Some(Stop::Internal),
         // Interrupt controllers are KVM's, and so is waiting for interrupts.
         VcpuExit::Intr | VcpuExit::Hlt => {}
+        VcpuExit::Unsupported(reason) => return Some(Stop::Unknown(reason)),
         other if own.answer(&other) => {}
         other => return fault(format!("an exit that no one handles: {other:?}")),
     }
@@ -177,15 +185,6 @@ fn failed(vcpu: &mut GatedVcpu, error: &RunError) -> String {
             let gpa = unsafe { run.__bindgen_anon_1.memory_fault }.gpa;
             format!("no device answers at {gpa:#x}, which the guest accessed at {at:#x}")
         }
-        error => {
-            let cause = match error {
-                RunError::Kvm(errno) => Exits::cause(*errno),
-                _ => None,
-            };
-            match cause {
-                Some(cause) => format!("{cause}, at {at:#x}"),
-                None => format!("KVM_RUN failed at {at:#x}: {error}"),
-            }
-        }
+        error => format!("KVM_RUN failed at {at:#x}: {error}"),
     }
 }

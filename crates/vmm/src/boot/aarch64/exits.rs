@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The end of a guest by PSCI, and errors that only this architecture has.
 
-use kvm_bindings::KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2;
+use kvm_bindings::{KVM_EXIT_ARM_NISV, KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use kvm_slots::Errno;
 
 use super::cpu::next_instruction;
 use crate::boot::architecture::ExitHandler;
@@ -40,11 +39,19 @@ impl ExitHandler for Exits {
         format!("KVM's internal error {} at {at:#x}", error.suberror)
     }
 
-    fn cause(errno: Errno) -> Option<&'static str> {
-        // An abort without a syndrome (kvm_handle_mmio_abort).
-        (errno == Errno::ENOSYS).then_some(
-            "KVM cannot tell what the instruction accesses: it loads or stores no single register",
-        )
+    fn explain(vcpu: &mut VcpuFd, reason: u32) -> Option<String> {
+        if reason != KVM_EXIT_ARM_NISV {
+            return None;
+        }
+        let at = Self::next_instruction(vcpu);
+        let run = vcpu.get_kvm_run();
+        // SAFETY: the exit's reason says that KVM has filled in this member, and any bytes
+        // are valid numbers.
+        let gpa = unsafe { run.__bindgen_anon_1.arm_nisv }.fault_ipa;
+        Some(format!(
+            "KVM cannot tell what the instruction at {at:#x} does at {gpa:#x}: it loads or stores \
+             no single register"
+        ))
     }
 }
 

@@ -37,7 +37,7 @@ impl Architecture for Virt {
     fn new(config: &BootConfig) -> Result<Self, BootError> {
         let guest = GuestVm::new(&config.kvm_device, config.abi, config.confidential)?;
         let page = rustix::param::page_size() as u64;
-        let layout = Layout::new(config.memory, page, guest.address_bits)?;
+        let layout = Layout::new(config.memory, page, guest.processor.physical_bits())?;
         let vcpus = create_vcpus(&guest.vm, config.cpus)?;
         // KVM takes no irqfd before.
         gic::create(guest.vm.fd())?;
