@@ -3,12 +3,9 @@
 
 use std::sync::OnceLock;
 
-use kvm_bindings::{
-    KVM_CAP_MULTI_ADDRESS_SPACE, kvm_userspace_memory_region, kvm_userspace_memory_region2,
-};
+use kvm_bindings::kvm_userspace_memory_region2;
 use kvm_slots::exit::MmioHandler;
-use kvm_slots::sim::{KernelVersion, SimConfig, VmType};
-use kvm_slots::{AbiProfile, Capabilities, Errno, KvmVm, Vm};
+use kvm_slots::sim::VmType;
 use vmm::backend::Platform;
 use vmm::machine::Machine;
 use vmm::report::StepReport;
@@ -102,62 +99,6 @@ pub fn same(one: &[StepReport], other: &[StepReport]) -> Result<(), String> {
     }
 }
 
-/// A simulated kernel with the capabilities of the real one. `vm` is a real VM
-/// without slots.
-///
-/// # Errors
-/// A message that says why no guest can be run to find out.
-pub fn simulated_like(vm: &KvmVm, physical_bits: u32) -> Result<SimConfig, String> {
-    let capabilities = Capabilities::probe(vm);
-    let private = capabilities.memory_attributes != 0;
-    Ok(SimConfig {
-        // Without any attribute, this is the only error that it could return.
-        private_pages: vm.set_memory_attributes(0, 4096, 0) != Err(Errno::ENOTTY),
-        vm_type: match private {
-            true => VmType::SwProtected,
-            false => VmType::Plain,
-        },
-        smm: !private && vm.check_extension(KVM_CAP_MULTI_ADDRESS_SPACE) > 1,
-        two_dimensional_paging: !takes_slots_up_to_2_to_52(vm),
-        emulates_guest: emulates_guest()?,
-        abi: AbiProfile::None,
-        physical_bits,
-        nr_memslots: u16::try_from(capabilities.nr_memslots).unwrap_or(u16::MAX),
-        ..SimConfig::released(version(&capabilities))
-    })
-}
-
-/// The simulated version with the same checks as this kernel.
-fn version(capabilities: &Capabilities) -> KernelVersion {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
-    match (number(), number()) {
-        _ if !capabilities.user_memory2 => KernelVersion::V6_1,
-        // Distributions backport features to older kernels.
-        (..=5, _) | (6, ..=17) if capabilities.guest_memfd_flags.is_empty() => KernelVersion::V6_12,
-        (..=6, _) | (7, ..=2) => KernelVersion::V6_18,
-        _ => KernelVersion::V7_3,
-    }
-}
-
-/// KVM without two-dimensional paging does so, whatever the processor's address
-/// width.
-fn takes_slots_up_to_2_to_52(vm: &KvmVm) -> bool {
-    let mut region = kvm_userspace_memory_region {
-        guest_phys_addr: (1 << 52) - 4096,
-        memory_size: 4096,
-        userspace_addr: 4096,
-        ..Default::default()
-    };
-    // SAFETY: no guest runs while the slot exists.
-    let taken = unsafe { vm.set_user_memory_region(&region) }.is_ok();
-    region.memory_size = 0;
-    // SAFETY: a deletion names no memory.
-    let _ = unsafe { vm.set_user_memory_region(&region) };
-    taken
-}
-
 /// Whether KVM emulates the guest. If so, a load where the host has no memory
 /// is an exit to the VMM.
 ///
@@ -170,7 +111,7 @@ pub fn emulates_guest() -> Result<bool, String> {
         let memory = Arena::new(1);
         memory.change(0, HostChange::Unmap);
         let region = kvm_userspace_memory_region2 {
-            memory_size: 4096,
+            memory_size: memory.page_size(),
             userspace_addr: memory.address(0),
             ..Default::default()
         };

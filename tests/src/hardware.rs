@@ -14,10 +14,11 @@ use vmm::backend::kvm::Kvm;
 use vmm::backend::sim::Sim;
 use vmm::machine::How;
 
-use crate::backends::{MACHINES, all_ok, machine, run, same, simulated_like};
+use crate::backends::{MACHINES, all_ok, machine, run, same};
 use crate::boot::{self, Bars, BootTest, Wrote};
 use crate::conformance::{self, Statement};
 use crate::differential::{self, Regression};
+use crate::like_host::simulated_like;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::selftests::{self, Selftest};
 use crate::vfio::{Model, OnDevice};
@@ -194,7 +195,7 @@ pub fn all() -> Vec<HwTest> {
         ],
         vfio::bars::asks_vfio,
     );
-    tests.extend(of_kernel_writes());
+    tests.extend(of_this_architecture());
     tests.extend(of_running_vcpus());
     tests.extend(conformance::all().into_iter().map(|statement| HwTest {
         name: format!("{}::{}", statement.of, statement.name),
@@ -231,12 +232,13 @@ pub fn all() -> Vec<HwTest> {
     tests
 }
 
-/// Pages that KVM writes without a vCPU. Only arm64 has such writes.
-fn of_kernel_writes() -> Vec<HwTest> {
+/// Tests of what only one architecture has.
+fn of_this_architecture() -> Vec<HwTest> {
+    type Test = (&'static str, &'static [Need], fn() -> Result<(), String>);
     #[cfg(target_arch = "aarch64")]
-    let tests = dirty::aarch64::TESTS;
+    let tests: Vec<Test> = [&crate::aarch64::TESTS[..], &dirty::aarch64::TESTS[..]].concat();
     #[cfg(not(target_arch = "aarch64"))]
-    let tests: [(&str, &'static [Need], fn() -> Result<(), String>); 0] = [];
+    let tests: Vec<Test> = Vec::new();
     let tests = tests.into_iter().map(|(name, needs, run)| HwTest {
         name: name.to_string(),
         needs,

@@ -25,9 +25,12 @@
 //! | [`needs`] | what a test needs, and whether this machine has it |
 //! | [`subject`] | one VM with one guest, real or simulated |
 //! | [`backends`] | runs a machine file on several backends |
+//! | [`like_host`] | a simulated kernel that is like this host's |
 //! | `check` | assertions that return a message |
 //! | [`long_mode`] | vCPUs in 64-bit mode |
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod backends;
 pub mod boot;
 #[cfg(target_arch = "x86_64")]
@@ -40,6 +43,7 @@ pub mod end_to_end;
 #[cfg(target_arch = "x86_64")]
 pub mod guest_sees;
 pub mod hardware;
+pub mod like_host;
 #[cfg(target_arch = "x86_64")]
 pub mod long_mode;
 pub mod needs;

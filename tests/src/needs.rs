@@ -15,7 +15,7 @@ use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};
 
 use crate::backends::emulates_guest;
-use crate::subject::{Real, Subject};
+use crate::subject::{Expected, Real, Subject, host_page_size};
 use crate::vfio::Model;
 
 /// The path of KVM's device.
@@ -31,6 +31,8 @@ pub enum Need {
     MappableGuestMemfd,
     /// A guest_memfd on a plain VM.
     GuestMemfd,
+    /// A KVM whose slots have no guest_memfd that the host cannot map.
+    MappableFilesOnly,
     /// `KVM_SET_USER_MEMORY_REGION2`. The older ioctl has no fields for a slot
     /// without a host address.
     UserMemory2,
@@ -156,6 +158,10 @@ impl Host {
             }
             Need::GuestMemfd if plain.guest_memfd => None,
             Need::GuestMemfd => Some("the kernel has no guest_memfd for plain VMs".into()),
+            Need::MappableFilesOnly if Expected::HERE.unmappable_files => {
+                Some("slots can have a guest_memfd that the host cannot map".into())
+            }
+            Need::MappableFilesOnly => None,
             Need::UserMemory2 if plain.user_memory2 => None,
             Need::UserMemory2 => Some("the kernel has no KVM_SET_USER_MEMORY_REGION2".into()),
             Need::PrivatePages => match &self.private {
@@ -246,7 +252,7 @@ pub fn kvm(machine: &Machine) -> Result<Kvm, String> {
 /// The error of pre-faulting in a VM without memory.
 fn pre_faulting() -> Option<Errno> {
     let vcpu = kvm(&empty()).ok()?.vm().fd().create_vcpu(0).ok()?;
-    Some(pre_fault_memory(&vcpu, 0, 4096).err()?.errno)
+    Some(pre_fault_memory(&vcpu, 0, host_page_size()).err()?.errno)
 }
 
 /// A machine without regions and steps.

@@ -25,6 +25,11 @@ use kvm_bindings::kvm_userspace_memory_region2;
 /// | [`RfcDmaBuf`](Self::RfcDmaBuf) | `guest_memfd` | 0, and the dma-buf's size | yes |
 /// | [`Push`](Self::Push) | no memslot: [`PushMap`](crate::push::PushMap) is called | any whole pages | no |
 ///
+/// Which kernels can have a profile also depends on the VM's type.
+/// [`RfcDmaBuf`](Self::RfcDmaBuf) needs a VM with memory attributes, which plain VMs lack on
+/// every architecture and which no released kernel has on Arm: there, its ranges are
+/// [`NoPrivatePages`](crate::Unsupported::NoPrivatePages). The other profiles need none.
+///
 /// The meaning of a flag bit depends on the kernel. Bit 3 has three meanings in
 /// kernels that are in use: the RFC's, Firecracker's `KVM_MEM_USERFAULT`, and
 /// ChromeOS's `KVM_MEM_NON_COHERENT_DMA`.

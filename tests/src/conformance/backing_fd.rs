@@ -18,7 +18,7 @@ use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotTable, Vm};
 use vmm::guest::GuestError;
 
 use super::{EXIT, delete, load, page, same, set, set_v1, store};
-use crate::subject::{Arena, DEVICE_PAGES, PAGE, Subject};
+use crate::subject::{DEVICE_PAGES, Subject};
 
 type Region = kvm_userspace_memory_region2;
 type Result<T> = std::result::Result<T, String>;
@@ -31,12 +31,13 @@ const CLOSED: u32 = 99_999;
 
 /// A page of the device.
 fn slice(subject: &impl Subject, slot: u32, gpa: u64, offset: u64) -> Result<Region> {
+    let page_size = subject.page_size();
     let file = subject.dma_buf().ok_or("no device")?;
     let mut region = Region {
         slot,
         flags: FLAG,
         guest_phys_addr: gpa,
-        memory_size: PAGE,
+        memory_size: page_size,
         pad1: u32::from_ne_bytes(file.as_raw_fd().to_ne_bytes()),
         ..Default::default()
     };
@@ -52,11 +53,12 @@ fn at(region: Region, offset: u64) -> Region {
 
 /// The result of a guest's access while the device does not respond.
 fn revoked(subject: &impl Subject, gpa: u64) -> std::result::Result<u64, GuestError> {
+    let page_size = subject.page_size();
     let flags = match subject.vm_type() {
         VmType::Plain => 0,
         VmType::SwProtected => MEMORY_EXIT_FLAG_PRIVATE,
     };
-    let size = PAGE;
+    let size = page_size;
     Err(GuestFault::Revoked { flags, gpa, size }.into())
 }
 
@@ -100,8 +102,9 @@ pub(super) fn only_this_abi_is_found(subject: &mut impl Subject) -> Result<()> {
 }
 
 pub(super) fn errors_are_checked_in_the_documented_order(subject: &mut impl Subject) -> Result<()> {
+    let page_size = subject.page_size();
     subject.lend_device()?;
-    let arena = Arena::new(1);
+    let arena = subject.arena(1);
     same("a plain slot", set(subject, page(&arena, 1, GPA)), Ok(()))?;
     let good = slice(subject, 0, GPA, 0)?;
     same("the older ioctl", set_v1(subject, good), EINVAL)?;
@@ -119,7 +122,7 @@ pub(super) fn errors_are_checked_in_the_documented_order(subject: &mut impl Subj
             EINVAL,
         )?;
     }
-    for userspace_addr in [PAGE, arena.address(0), 1] {
+    for userspace_addr in [page_size, arena.address(0), 1] {
         let addressed = Region {
             userspace_addr,
             ..good
@@ -134,14 +137,14 @@ pub(super) fn errors_are_checked_in_the_documented_order(subject: &mut impl Subj
     same("a gap in a page", set(subject, at(good, 1)), EINVAL)?;
     same(
         "a wrap",
-        set(subject, at(good, PAGE.wrapping_neg())),
+        set(subject, at(good, page_size.wrapping_neg())),
         EINVAL,
     )?;
     // From here on, each call also has the later mistakes, as far as possible.
     subject.set_answering(false)?;
     let closed = Region {
         pad1: CLOSED,
-        ..at(good, DEVICE_PAGES * PAGE)
+        ..at(good, DEVICE_PAGES * page_size)
     };
     same("occupied", set(subject, closed), Err(Errno::EEXIST))?;
     let beyond = 1 << 52;
@@ -157,17 +160,18 @@ pub(super) fn errors_are_checked_in_the_documented_order(subject: &mut impl Subj
     };
     same("no dma-buf", set(subject, wrong), EINVAL)?;
     let behind = Region {
-        guest_phys_addr: PAGE,
-        ..at(good, DEVICE_PAGES * PAGE)
+        guest_phys_addr: page_size,
+        ..at(good, DEVICE_PAGES * page_size)
     };
     same("behind the end", set(subject, behind), EINVAL)?;
     let beyond = Region {
         guest_phys_addr: beyond,
         ..good
     };
-    same("beyond the guest", set(subject, beyond), EINVAL)?;
+    let error = subject.expected().beyond_guest;
+    same("beyond the guest", set(subject, beyond), Err(error))?;
     let here = Region {
-        guest_phys_addr: PAGE,
+        guest_phys_addr: page_size,
         ..good
     };
     same("revoked", set(subject, here), Err(Errno::ENODEV))?;
@@ -176,6 +180,7 @@ pub(super) fn errors_are_checked_in_the_documented_order(subject: &mut impl Subj
 }
 
 pub(super) fn other_files_are_refused(subject: &mut impl Subject) -> Result<()> {
+    let page_size = subject.page_size();
     subject.lend_device()?;
     let good = slice(subject, 0, GPA, 0)?;
     let number = |file: &dyn AsRawFd| u32::from_ne_bytes(file.as_raw_fd().to_ne_bytes());
@@ -187,7 +192,7 @@ pub(super) fn other_files_are_refused(subject: &mut impl Subject) -> Result<()> 
     }
     let guest_memfd = subject
         .vm()
-        .create_guest_memfd(PAGE, GuestMemfdFlags::empty());
+        .create_guest_memfd(page_size, GuestMemfdFlags::empty());
     if let Ok(file) = guest_memfd {
         let pad1 = number(&file);
         same("guest_memfd", set(subject, Region { pad1, ..good }), EINVAL)?;
@@ -203,9 +208,10 @@ pub(super) fn other_files_are_refused(subject: &mut impl Subject) -> Result<()> 
 }
 
 pub(super) fn a_slot_is_immutable_until_it_is_deleted(subject: &mut impl Subject) -> Result<()> {
+    let page_size = subject.page_size();
     subject.lend_device()?;
-    let arena = Arena::new(1);
-    let slot = slice(subject, 0, GPA, PAGE)?;
+    let arena = subject.arena(1);
+    let slot = slice(subject, 0, GPA, page_size)?;
     same("creation", set(subject, slot), Ok(()))?;
     let plain = Region { flags: 0, ..slot };
     for (what, change) in [
@@ -213,7 +219,7 @@ pub(super) fn a_slot_is_immutable_until_it_is_deleted(subject: &mut impl Subject
         (
             "a move",
             Region {
-                guest_phys_addr: GPA + PAGE,
+                guest_phys_addr: GPA + page_size,
                 ..slot
             },
         ),
@@ -228,7 +234,7 @@ pub(super) fn a_slot_is_immutable_until_it_is_deleted(subject: &mut impl Subject
         (
             "a size",
             Region {
-                memory_size: 2 * PAGE,
+                memory_size: 2 * page_size,
                 ..slot
             },
         ),
@@ -236,7 +242,7 @@ pub(super) fn a_slot_is_immutable_until_it_is_deleted(subject: &mut impl Subject
         (
             "a move without the flag",
             Region {
-                guest_phys_addr: GPA + PAGE,
+                guest_phys_addr: GPA + page_size,
                 ..plain
             },
         ),
@@ -252,8 +258,8 @@ pub(super) fn a_slot_is_immutable_until_it_is_deleted(subject: &mut impl Subject
         same(what, set(subject, change), EINVAL)?;
     }
     let (ordinary, on_device) = (
-        page(&arena, 1, GPA + PAGE),
-        slice(subject, 1, GPA + PAGE, 0)?,
+        page(&arena, 1, GPA + page_size),
+        slice(subject, 1, GPA + page_size, 0)?,
     );
     same("a plain slot", set(subject, ordinary), Ok(()))?;
     same("becoming one", set(subject, on_device), EINVAL)?;
@@ -263,37 +269,43 @@ pub(super) fn a_slot_is_immutable_until_it_is_deleted(subject: &mut impl Subject
 }
 
 pub(super) fn slices_show_their_bytes_at_any_address(subject: &mut impl Subject) -> Result<()> {
+    let page_size = subject.page_size();
     subject.lend_device()?;
     for n in 0..DEVICE_PAGES {
         let slot = u32::try_from(n).map_err(|e| e.to_string())?;
-        let region = slice(subject, slot, GPA + 2 * n * PAGE, n * PAGE)?;
+        let region = slice(subject, slot, GPA + 2 * n * page_size, n * page_size)?;
         same("a slice", set(subject, region), Ok(()))?;
     }
     // The same again in the opposite order.
     let whole = Region {
-        memory_size: DEVICE_PAGES * PAGE,
+        memory_size: DEVICE_PAGES * page_size,
         ..slice(subject, 100, 0x1_0000_0000, 0)?
     };
     same("the whole", set(subject, whole), Ok(()))?;
-    accept(subject, GPA, 2 * DEVICE_PAGES * PAGE)?;
-    accept(subject, 0x1_0000_0000, DEVICE_PAGES * PAGE)?;
+    accept(subject, GPA, 2 * DEVICE_PAGES * page_size)?;
+    accept(subject, 0x1_0000_0000, DEVICE_PAGES * page_size)?;
     for n in 0..DEVICE_PAGES {
-        let (apart, together) = (GPA + 2 * n * PAGE, 0x1_0000_0000 + n * PAGE);
+        let (apart, together) = (GPA + 2 * n * page_size, 0x1_0000_0000 + n * page_size);
         same("a store", store(subject, apart + 8, n + 1), Ok(0))?;
         same("its page", load(subject, together + 8), Ok(n + 1))?;
         same("a store", store(subject, together + 0xff8, !n), Ok(0))?;
         same("its slice", load(subject, apart + 0xff8), Ok(!n))?;
     }
     same("deletion", delete(subject, 1), Ok(()))?;
-    same("the others", load(subject, 0x1_0000_1008), Ok(2))
+    same(
+        "the others",
+        load(subject, 0x1_0000_0008 + page_size),
+        Ok(2),
+    )
 }
 
 pub(super) fn a_revoked_slot_stops_the_guest_until_it_returns(
     subject: &mut impl Subject,
 ) -> Result<()> {
+    let page_size = subject.page_size();
     subject.lend_device()?;
     same("creation", set(subject, slice(subject, 0, GPA, 0)?), Ok(()))?;
-    accept(subject, GPA, PAGE)?;
+    accept(subject, GPA, page_size)?;
     same("a store", store(subject, GPA, 7), Ok(0))?;
     for _ in 0..3 {
         subject.set_answering(false)?;
@@ -315,12 +327,13 @@ pub(super) fn a_revoked_slot_stops_the_guest_until_it_returns(
 }
 
 pub(super) fn a_revoked_slot_is_not_pre_faulted(subject: &mut impl Subject) -> Result<()> {
+    let page_size = subject.page_size();
     subject.lend_device()?;
     same("creation", set(subject, slice(subject, 0, GPA, 0)?), Ok(()))?;
-    accept(subject, GPA, PAGE)?;
+    accept(subject, GPA, page_size)?;
     let range = || PreFault {
         gpa: GPA,
-        size: PAGE,
+        size: page_size,
         flags: 0,
     };
     for _ in 0..3 {
@@ -339,38 +352,39 @@ pub(super) fn a_revoked_slot_is_not_pre_faulted(subject: &mut impl Subject) -> R
 pub(super) fn a_private_vm_reaches_only_what_it_has_accepted(
     subject: &mut impl Subject,
 ) -> Result<()> {
+    let page_size = subject.page_size();
     subject.lend_device()?;
     // An exit before the slot exists leaves an MMIO entry in the page table.
     same("nothing there", load(subject, GPA), Ok(EXIT))?;
     let both = Region {
-        memory_size: 2 * PAGE,
+        memory_size: 2 * page_size,
         ..slice(subject, 0, GPA, 0)?
     };
     same("creation", set(subject, both), Ok(()))?;
     let unaccepted = |gpa| {
-        let (flags, size) = (MEMORY_EXIT_FLAG_PRIVATE, PAGE);
+        let (flags, size) = (MEMORY_EXIT_FLAG_PRIVATE, page_size);
         Err(GuestError::from(GuestFault::Memory { flags, gpa, size }))
     };
     same("before", load(subject, GPA + 8), unaccepted(GPA))?;
     let mut range = PreFault {
         gpa: GPA,
-        size: PAGE,
+        size: page_size,
         flags: 0,
     };
     same("ahead", subject.pre_fault(&mut range), Err(Errno::EFAULT))?;
-    accept(subject, GPA + PAGE, PAGE)?;
+    accept(subject, GPA + page_size, page_size)?;
     same("the other page", load(subject, GPA + 8), unaccepted(GPA))?;
-    same("this one", store(subject, GPA + PAGE, 5), Ok(0))?;
-    accept(subject, GPA, PAGE)?;
+    same("this one", store(subject, GPA + page_size, 5), Ok(0))?;
+    accept(subject, GPA, page_size)?;
     same("a store", store(subject, GPA + 8, 6), Ok(0))?;
-    let back = subject.vm().set_memory_attributes(GPA, 2 * PAGE, 0);
+    let back = subject.vm().set_memory_attributes(GPA, 2 * page_size, 0);
     same("attributes", back, Ok(()))?;
     same(
         "given back",
-        load(subject, GPA + PAGE),
-        unaccepted(GPA + PAGE),
+        load(subject, GPA + page_size),
+        unaccepted(GPA + page_size),
     )?;
-    accept(subject, GPA, 2 * PAGE)?;
+    accept(subject, GPA, 2 * page_size)?;
     same("the first page", load(subject, GPA + 8), Ok(6))?;
-    same("the second page", load(subject, GPA + PAGE), Ok(5))
+    same("the second page", load(subject, GPA + page_size), Ok(5))
 }

@@ -21,7 +21,7 @@ use vfio_private::device::VfioInterface;
 use vmm::guest::GuestError;
 
 use crate::needs::Need;
-use crate::subject::{Arena, PAGE, Real, Simulated, Subject};
+use crate::subject::{Arena, Real, Simulated, Subject};
 use crate::vfio::Model;
 
 /// A statement about KVM.
@@ -75,8 +75,8 @@ macro_rules! statements {
 /// All statements.
 pub fn all() -> Vec<Statement> {
     use Need::{
-        DirectGuest, GuestMemfd, Kvm, MappableGuestMemfd, PreFault, PreFaultEnds, PrivatePages,
-        UserMemory2,
+        DirectGuest, GuestMemfd, Kvm, MappableFilesOnly, MappableGuestMemfd, PreFault,
+        PreFaultEnds, PrivatePages, UserMemory2,
     };
     let slots = statements!("set_memory_region_test", Plain,
         [Kvm] => slots::every_bad_flag_is_refused_by_the_older_ioctl,
@@ -87,6 +87,10 @@ pub fn all() -> Vec<Statement> {
         [GuestMemfd] => slots::a_file_of_the_wrong_kind_is_refused,
         [GuestMemfd] => slots::every_unaligned_offset_is_refused,
         [GuestMemfd] => slots::neither_files_nor_addresses_overlap,
+        [GuestMemfd, MappableFilesOnly] =>
+            slots::a_file_that_the_host_cannot_map_is_refused_in_a_slot,
+        [Kvm] => slots::a_slot_beyond_the_guest_is_refused_after_every_other_check,
+        [Kvm] => slots::every_number_is_of_whole_pages,
     );
     let files = statements!("guest_memfd_test", Plain,
         [GuestMemfd] => files::flags_are_accepted_if_and_only_if_they_are_advertised,
@@ -171,7 +175,7 @@ fn page(arena: &Arena, slot: u32, gpa: u64) -> kvm_userspace_memory_region2 {
     kvm_userspace_memory_region2 {
         slot,
         guest_phys_addr: gpa,
-        memory_size: PAGE,
+        memory_size: arena.page_size(),
         userspace_addr: arena.address(0),
         ..Default::default()
     }
@@ -208,6 +212,14 @@ fn delete(subject: &impl Subject, slot: u32) -> Result<(), Errno> {
         ..Default::default()
     };
     set_v1(subject, gone)
+}
+
+/// The flags of a guest_memfd for a slot: none, unless slots need more.
+fn for_slots(subject: &impl Subject) -> GuestMemfdFlags {
+    match subject.expected().unmappable_files {
+        true => GuestMemfdFlags::empty(),
+        false => GuestMemfdFlags::MMAP,
+    }
 }
 
 fn create(subject: &impl Subject, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, String> {

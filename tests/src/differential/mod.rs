@@ -17,7 +17,7 @@ use kvm_slots::{AbiProfile, Vm};
 
 pub use regressions::{Regression, all as regressions};
 
-use crate::backends::simulated_like;
+use crate::like_host::simulated_like;
 use crate::subject::{Real, Simulated, Subject};
 use crate::vfio::Model;
 use op::{Answer, Op};
@@ -71,8 +71,9 @@ pub fn random(vm_type: VmType, progress: &dyn Fn(String)) -> Result<(), String> 
 }
 
 fn round(vm_type: VmType, seed: u64, count: u64) -> Result<(), String> {
-    let mut random = Random::new(seed);
-    let slots = Real::new(vm_type, false)?.own_slot();
+    let real = Real::new(vm_type, false)?;
+    let (mut random, slots) = (Random::new(seed, real.page_size()), real.own_slot());
+    drop(real);
     let ops: Vec<Op> = (0..count).map(|_| random::op(&mut random, slots)).collect();
     let Some(first) = compare(vm_type, &ops)? else {
         return Ok(());
@@ -136,6 +137,7 @@ impl Regression {
 mod tests {
     use std::collections::BTreeMap;
 
+    use kvm_slots::PageSize;
     use kvm_slots::sim::{KernelVersion, SimConfig};
 
     use super::*;
@@ -157,59 +159,83 @@ mod tests {
         format!("{op} {how}")
     }
 
-    #[test]
-    fn random_operations_meet_every_kind_of_answer_often() {
+    /// How often random operations on these kernels get each kind of answer.
+    fn counts(configs: &[SimConfig], seeds: u64) -> BTreeMap<String, u32> {
         let mut counts = BTreeMap::<String, u32>::new();
-        for vm_type in [VmType::Plain, VmType::SwProtected] {
-            for seed in 0..10 {
-                let config = SimConfig {
-                    vm_type,
-                    private_pages: true,
-                    abi: AbiProfile::FD_OFFSET_BIT_4,
-                    ..SimConfig::released(KernelVersion::V7_3)
-                };
-                let mut simulated = Simulated::new(config, true).unwrap();
+        for config in configs {
+            for seed in 0..seeds {
+                let mut simulated = Simulated::new(*config, true).unwrap();
                 simulated.lend_device().unwrap();
+                let slots = simulated.own_slot();
                 let mut side = Side::new(simulated).unwrap();
-                let mut random = Random::new(seed);
+                let mut random = Random::new(seed, config.page_size.bytes());
                 for _ in 0..PER_VM {
-                    let op = random::op(&mut random, 32763);
+                    let op = random::op(&mut random, slots);
                     *counts.entry(kind(&op, &side.run(&op))).or_default() += 1;
                 }
             }
         }
-        for kind in [
-            "Set done",
-            "Set EINVAL",
-            "Set EEXIST",
-            "Set EBADF",
+        counts
+    }
+
+    fn assert_often(counts: &BTreeMap<String, u32>, kinds: &[&str]) {
+        for kind in kinds {
+            let count = counts.get(*kind).copied().unwrap_or(0);
+            assert!(count >= 40, "{kind}: {count} of 40 000\n{counts:#?}");
+        }
+        // Most of what a guest observes are direct accesses.
+        assert!(counts["Access direct"] > 2000, "{counts:#?}");
+    }
+
+    /// What every kernel with a mappable guest_memfd answers.
+    const COMMON: [&str; 17] = [
+        "Set done",
+        "Set EINVAL",
+        "Set EEXIST",
+        "Set EBADF",
+        "Create done",
+        "Create EINVAL",
+        "Call done",
+        "Call EINVAL",
+        "Call EOPNOTSUPP",
+        "Map done",
+        "Map EFAULT",
+        "Map ENODEV",
+        "HostLoad done",
+        "HostLoad EFAULT",
+        "HostStore EFAULT",
+        "Access exit",
+        "Access Fault(Memory",
+    ];
+
+    #[test]
+    fn random_operations_meet_every_kind_of_answer_often() {
+        let configs = [VmType::Plain, VmType::SwProtected].map(|vm_type| SimConfig {
+            vm_type,
+            private_pages: true,
+            abi: AbiProfile::FD_OFFSET_BIT_4,
+            ..SimConfig::released(KernelVersion::V7_3)
+        });
+        let counts = counts(&configs, 10);
+        assert_often(&counts, &COMMON);
+        let others = [
             "Set ENODEV",
-            "Create done",
-            "Create EINVAL",
-            "Call done",
-            "Call EINVAL",
-            "Call EOPNOTSUPP",
-            "Map done",
-            "Map EFAULT",
-            "Map ENODEV",
-            "HostLoad done",
-            "HostLoad EFAULT",
-            "HostStore EFAULT",
             "Attributes done",
             "Attributes EINVAL",
             "PreFault done",
             "PreFault ENOENT",
             "PreFault EFAULT",
-            "Access direct",
-            "Access exit",
-            "Access Fault(Memory",
             "Access Fault(Failed",
             "Access Fault(Revoke",
-        ] {
-            let count = counts.get(kind).copied().unwrap_or(0);
-            assert!(count >= 40, "{kind}: {count} of 40 000\n{counts:#?}");
-        }
-        // Most of what a guest observes are direct accesses.
-        assert!(counts["Access direct"] > 2000, "{counts:#?}");
+        ];
+        assert_often(&counts, &others);
+    }
+
+    #[test]
+    fn random_operations_meet_every_kind_of_answer_with_larger_pages_too() {
+        let configs = PageSize::ALL.map(|size| SimConfig::aarch64(KernelVersion::V7_3, size));
+        let counts = counts(&configs, 7);
+        assert_often(&counts, &COMMON);
+        assert_often(&counts, &["Set EFAULT", "Access Fault(Failed"]);
     }
 }

@@ -94,15 +94,15 @@ pub enum File {
     Wrong(usize),
 }
 
-impl Default for Region {
-    /// A slot of one page of the host's memory, at address 0.
-    fn default() -> Self {
+impl Region {
+    /// A slot of these bytes of the host's memory, at address 0.
+    pub fn of_size(size: u64) -> Self {
         Self {
             v1: false,
             slot: 0,
             flags: 0,
             gpa: 0,
-            size: 4096,
+            size,
             host: Host::Arena(0),
             file: File::At(0),
             offset: 0,

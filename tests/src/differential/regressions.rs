@@ -5,9 +5,9 @@
 use kvm_bindings::{KVM_MEM_GUEST_MEMFD, KVM_MEM_READONLY};
 use kvm_slots::sim::{FileCall, PreFault, VmType};
 
-use super::op::{Host, Op, Region};
+use super::op::{Op, Region};
 use crate::needs::Need;
-use crate::subject::{HostChange, PAGE};
+use crate::subject::{HostChange, host_page_size};
 
 /// A sequence of operations, named after what it shows.
 #[derive(Clone, Debug)]
@@ -21,8 +21,9 @@ pub struct Regression {
     pub(super) ops: Vec<Op>,
 }
 
-/// All sequences.
+/// All sequences, in pages of this host.
 pub fn all() -> Vec<Regression> {
+    let page = host_page_size();
     vec![
         plain(
             "reading_and_writing_a_guest_memfd_is_invalid_and_not_unseekable",
@@ -38,7 +39,7 @@ pub fn all() -> Vec<Regression> {
             &[Need::Kvm],
             vec![Op::PreFault(PreFault {
                 gpa: 0,
-                size: PAGE,
+                size: page,
                 flags: 0,
             })],
         ),
@@ -62,23 +63,22 @@ pub fn all() -> Vec<Regression> {
             &[Need::Kvm],
             vec![
                 set(Region {
-                    size: 2 * PAGE,
-                    ..Region::default()
+                    ..Region::of_size(2 * page)
                 }),
                 Op::Host(1, HostChange::Unmap),
-                access(0xffc, 8, Some(u64::MAX)),
-                Op::HostLoad(0xff8),
+                access(page - 4, 8, Some(u64::MAX)),
+                Op::HostLoad(page - 8),
             ],
         ),
         plain(
-            "a_load_across_the_end_of_a_slot_is_half_an_exit",
+            "accesses_across_the_end_of_a_slot_exit_for_the_same_bytes",
             &[Need::Kvm],
             vec![
-                set(Region::default()),
-                Op::HostStore(0xff8, 0x1122_3344_5566_7788),
-                access(0xffc, 8, None),
-                access(0xffd, 4, Some(0xaabb_ccdd)),
-                Op::HostLoad(0xff8),
+                set(Region::of_size(page)),
+                Op::HostStore(page - 8, 0x1122_3344_5566_7788),
+                access(page - 4, 8, None),
+                access(page - 3, 4, Some(0xaabb_ccdd)),
+                Op::HostLoad(page - 8),
             ],
         ),
         plain(
@@ -87,12 +87,12 @@ pub fn all() -> Vec<Regression> {
             vec![
                 Op::Create {
                     at: 0,
-                    size: PAGE,
+                    size: page,
                     flags: 3,
                 },
                 set(Region {
                     flags: KVM_MEM_GUEST_MEMFD,
-                    ..Region::default()
+                    ..Region::of_size(page)
                 }),
                 access(0, 8, Some(1)),
                 Op::HostLoad(0),
@@ -108,27 +108,27 @@ pub fn all() -> Vec<Regression> {
             vec![
                 Op::Create {
                     at: 0,
-                    size: PAGE,
+                    size: page,
                     flags: 3,
                 },
                 set(Region {
                     flags: KVM_MEM_GUEST_MEMFD,
-                    ..Region::default()
+                    ..Region::of_size(page)
                 }),
                 Op::Close(0),
                 Op::Create {
                     at: 0,
-                    size: PAGE,
+                    size: page,
                     flags: 3,
                 },
                 access(0, 8, Some(1)),
                 set(Region {
                     slot: 1,
-                    gpa: PAGE,
+                    gpa: page,
                     flags: KVM_MEM_GUEST_MEMFD,
-                    ..Region::default()
+                    ..Region::of_size(page)
                 }),
-                access(PAGE, 8, None),
+                access(page, 8, None),
             ],
         ),
         plain(
@@ -139,7 +139,7 @@ pub fn all() -> Vec<Regression> {
                     set(Region {
                         slot: bits,
                         gpa: 1 << bits,
-                        ..Region::default()
+                        ..Region::of_size(page)
                     })
                 })
                 .collect(),
@@ -150,16 +150,16 @@ pub fn all() -> Vec<Regression> {
                 "a_page_that_was_seen_to_be_mmio_stays_so_until_slots_change",
                 &[Need::PrivatePages],
                 vec![
-                    access(PAGE, 8, None),
+                    access(page, 8, None),
                     Op::Attributes {
-                        gpa: PAGE,
-                        size: 2 * PAGE,
+                        gpa: page,
+                        size: 2 * page,
                         attributes: 8,
                     },
-                    access(PAGE, 8, Some(1)),
-                    access(2 * PAGE, 8, None),
-                    set(Region::default()),
-                    access(PAGE, 8, Some(1)),
+                    access(page, 8, Some(1)),
+                    access(2 * page, 8, None),
+                    set(Region::of_size(page)),
+                    access(page, 8, Some(1)),
                 ],
             )
         },
@@ -177,13 +177,12 @@ fn plain(name: &'static str, needs: &'static [Need], ops: Vec<Op>) -> Regression
 
 /// Loads and stores before and after the host changes the page.
 fn accesses_to(flags: u32, change: HostChange) -> Vec<Op> {
+    let page = host_page_size();
     let region = Region {
         flags,
-        size: 2 * PAGE,
-        host: Host::Arena(0),
-        ..Region::default()
+        ..Region::of_size(2 * page)
     };
-    let both = [access(0x1008, 4, None), access(0x1008, 4, Some(5))];
+    let both = [access(page + 8, 4, None), access(page + 8, 4, Some(5))];
     let change = Op::Host(1, change);
     let renew = Op::Host(1, HostChange::Renew);
     let [load, store] = both;
@@ -204,7 +203,7 @@ fn accesses_to(flags: u32, change: HostChange) -> Vec<Op> {
 fn create(at: usize) -> Op {
     Op::Create {
         at,
-        size: PAGE,
+        size: host_page_size(),
         flags: 0,
     }
 }

@@ -42,11 +42,12 @@ impl<S: Subject> Side<S> {
                 .vm()
                 .create_guest_memfd(1 << 16, GuestMemfdFlags::empty()),
         );
+        let arena = subject.arena(ARENA_PAGES);
         Ok(Self {
             subject,
             files: [const { None }; FILES],
             wrong,
-            arena: Arena::new(ARENA_PAGES),
+            arena,
         })
     }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use guest_ranges::HostMemory;
 use kvm_slots::Errno;
 
-/// The size of a page.
+/// The size of a page of 4 KiB. Pages of the host and of the simulated kernels may be
+/// larger: [`Arena::page_size`].
 pub const PAGE: u64 = 4096;
 
 /// The number of guard pages after the arena: room for slots that are longer
@@ -19,7 +20,11 @@ const GUARD: usize = 4096;
 /// also where no memory is mapped.
 #[derive(Debug)]
 pub struct Arena {
-    start: NonNull<u8>,
+    /// Addresses from before the first page on.
+    reserved: NonNull<u8>,
+    /// The address of the first page, a multiple of the page size.
+    start: u64,
+    page_size: u64,
     pages: usize,
 }
 
@@ -37,18 +42,31 @@ pub enum HostChange {
 }
 
 impl Arena {
-    /// An arena of zeros.
+    /// An arena of zeros, in pages of this host.
     ///
     /// # Panics
     /// If the host has no memory.
     pub fn new(pages: usize) -> Self {
-        let len = (pages + GUARD) * 0x1000;
+        Self::with_page_size(pages, host_page_size())
+    }
+
+    /// An arena of zeros, in pages of this size: a multiple of the host's.
+    ///
+    /// # Panics
+    /// If the host has no memory.
+    pub fn with_page_size(pages: usize, page_size: u64) -> Self {
+        let len = reserved(pages, page_size);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: the kernel chooses a free address, so no mapping is replaced.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
-        assert_ne!(start, libc::MAP_FAILED, "no memory for an arena");
-        let start = NonNull::new(start.cast()).expect("mmap does not return null");
-        let arena = Self { start, pages };
+        let reserved = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+        assert_ne!(reserved, libc::MAP_FAILED, "no memory for an arena");
+        let address = reserved.expose_provenance() as u64;
+        let arena = Self {
+            reserved: NonNull::new(reserved.cast()).expect("mmap does not return null"),
+            start: address.next_multiple_of(page_size),
+            page_size,
+            pages,
+        };
         for page in 0..pages {
             arena.change(page, HostChange::Renew);
         }
@@ -58,7 +76,7 @@ impl Arena {
     /// The host address of a page, which may also be a guard page.
     pub fn address(&self, page: usize) -> u64 {
         assert!(page < self.pages + GUARD);
-        self.start.as_ptr().expose_provenance() as u64 + page as u64 * PAGE
+        self.start + page as u64 * self.page_size
     }
 
     /// The memory of some pages, for guests under test.
@@ -67,11 +85,16 @@ impl Arena {
     /// If it reaches beyond the guard pages.
     pub fn host_memory(self: &Arc<Self>, page: usize, pages: usize) -> HostMemory {
         assert!(page + pages <= self.pages + GUARD);
-        let (address, size) = (self.address(page), pages as u64 * PAGE);
+        let (address, size) = (self.address(page), pages as u64 * self.page_size);
         // SAFETY: the addresses belong to the arena while it lives. There are no
         // references to the bytes: this process has the kernel copy them.
         let memory = unsafe { HostMemory::new(address, size, self.clone()) };
         memory.expect("an arena has pages")
+    }
+
+    /// The size of a page in bytes.
+    pub fn page_size(&self) -> u64 {
+        self.page_size
     }
 
     /// The number of pages.
@@ -95,7 +118,7 @@ impl Arena {
     /// # Panics
     /// If the bytes are not all in the arena.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        assert!(offset + data.len() as u64 <= self.pages as u64 * PAGE);
+        assert!(offset + data.len() as u64 <= self.pages as u64 * self.page_size);
         // SAFETY: the bytes are in the arena, to which there are no references.
         unsafe { poke(self.address(0) + offset, data) }
     }
@@ -109,6 +132,7 @@ impl Arena {
         let fixed = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         let none = fixed | libc::MAP_NORESERVE;
         let both = libc::PROT_READ | libc::PROT_WRITE;
+        let size = usize::try_from(self.page_size).expect("64 bits");
         let at: *mut libc::c_void =
             ptr::with_exposed_provenance_mut(usize::try_from(self.address(page)).expect("64 bits"));
         // SAFETY: the page is in the arena, to which there are no references.
@@ -116,10 +140,10 @@ impl Arena {
         // missing page faults.
         let done = unsafe {
             match change {
-                HostChange::Unmap => libc::mmap(at, 0x1000, libc::PROT_NONE, none, -1, 0) == at,
-                HostChange::Renew => libc::mmap(at, 0x1000, both, fixed, -1, 0) == at,
-                HostChange::Discard => libc::madvise(at, 0x1000, libc::MADV_DONTNEED) == 0,
-                HostChange::Protect => libc::mprotect(at, 0x1000, libc::PROT_READ) == 0,
+                HostChange::Unmap => libc::mmap(at, size, libc::PROT_NONE, none, -1, 0) == at,
+                HostChange::Renew => libc::mmap(at, size, both, fixed, -1, 0) == at,
+                HostChange::Discard => libc::madvise(at, size, libc::MADV_DONTNEED) == 0,
+                HostChange::Protect => libc::mprotect(at, size, libc::PROT_READ) == 0,
             }
         };
         assert!(done, "{change:?}: {}", Errno::last());
@@ -133,11 +157,23 @@ unsafe impl Sync for Arena {}
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        let len = (self.pages + GUARD) * 0x1000;
+        let len = reserved(self.pages, self.page_size);
         // SAFETY: the mapping is the arena's. VMs whose slots name it are dropped
         // earlier, or their guests no longer run.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), len) };
+        unsafe { libc::munmap(self.reserved.as_ptr().cast(), len) };
     }
+}
+
+/// The number of bytes that an arena reserves: one page more, to align the first one.
+fn reserved(pages: usize, page_size: u64) -> usize {
+    (pages + GUARD + 1) * usize::try_from(page_size).expect("64 bits")
+}
+
+/// The page size of this host in bytes.
+pub fn host_page_size() -> u64 {
+    // SAFETY: `sysconf` only reads a system constant.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).expect("every host has pages")
 }
 
 /// Copies bytes from this process's memory, through the kernel.

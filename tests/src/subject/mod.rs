@@ -4,6 +4,7 @@
 
 mod arena;
 mod device;
+mod expected;
 mod file_calls;
 mod model_memory;
 mod real;
@@ -17,8 +18,9 @@ use kvm_slots::sim::{FileCall, PreFault, Sharing, VmType};
 use kvm_slots::{Capabilities, Errno, Vm};
 use vmm::guest::GuestError;
 
-pub use arena::{Arena, HostChange, PAGE, peek, poke};
+pub use arena::{Arena, HostChange, PAGE, host_page_size, peek, poke};
 pub use device::{DEVICE_PAGES, LentDevice};
+pub use expected::Expected;
 pub use file_calls::FileMapping;
 pub(crate) use model_memory::{Gate, ModelMemory};
 pub use real::Real;
@@ -54,6 +56,9 @@ pub trait Subject: Sized {
 
     /// The type of the VM.
     fn vm_type(&self) -> VmType;
+
+    /// What statements expect on the VM's architecture.
+    fn expected(&self) -> Expected;
 
     /// The descriptor of the VM itself, if it has one.
     fn descriptor(&self) -> Option<RawFd>;
@@ -110,6 +115,16 @@ pub trait Subject: Sized {
         value: Option<u64>,
         vmm: &mut dyn MmioHandler,
     ) -> Result<u64, GuestError>;
+
+    /// The page size of the VM's kernel in bytes.
+    fn page_size(&self) -> u64 {
+        self.vm().page_size().bytes()
+    }
+
+    /// Memory of the host, in pages of the VM's kernel.
+    fn arena(&self, pages: usize) -> Arena {
+        Arena::with_page_size(pages, self.page_size())
+    }
 
     /// The capabilities of the VM.
     fn capabilities(&self) -> Capabilities {

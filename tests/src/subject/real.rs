@@ -12,7 +12,7 @@ use kvm_slots::{Errno, KvmVm};
 use vmm::guest::poke::{Order, Poke};
 use vmm::guest::{GuestError, Processor, VcpuGuest};
 
-use super::{Arena, FileMapping, LentDevice, REACHABLE, STUB, Subject, file_calls};
+use super::{Arena, Expected, FileMapping, LentDevice, REACHABLE, STUB, Subject, file_calls};
 
 /// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`: kvm-ioctls 0.25 lacks it.
 const KVM_PRE_FAULT_MEMORY: libc::Ioctl = 0xc040_aed5u32 as libc::Ioctl;
@@ -148,6 +148,10 @@ impl Subject for Real {
 
     fn vm_type(&self) -> VmType {
         self.vm_type
+    }
+
+    fn expected(&self) -> Expected {
+        Expected::HERE
     }
 
     fn descriptor(&self) -> Option<RawFd> {

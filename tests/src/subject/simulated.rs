@@ -10,7 +10,7 @@ use kvm_slots::sim::{FileCall, PreFault, Sharing, SimConfig, SimVm, VmType};
 use vmm::guest::GuestError;
 use vmm::guest::poke::Poke;
 
-use super::{Arena, DEVICE_PAGES, FileMapping, PAGE, STUB, Subject};
+use super::{Arena, DEVICE_PAGES, Expected, FileMapping, STUB, Subject};
 
 /// A VM of the simulated KVM.
 #[derive(Debug)]
@@ -33,11 +33,13 @@ impl Simulated {
             dma_buf: None,
         };
         if guest {
-            let memory = Arena::new(usize::try_from(Poke::SIZE / super::PAGE).expect("a few"));
+            let page_size = simulated.page_size();
+            let memory_size = Poke::SIZE.next_multiple_of(page_size);
+            let memory = simulated.arena(usize::try_from(memory_size / page_size).expect("a few"));
             let region = kvm_userspace_memory_region2 {
                 slot: simulated.own_slot(),
                 guest_phys_addr: STUB,
-                memory_size: Poke::SIZE,
+                memory_size,
                 userspace_addr: memory.address(0),
                 ..Default::default()
             };
@@ -65,6 +67,10 @@ impl Subject for Simulated {
         self.vm.config().vm_type
     }
 
+    fn expected(&self) -> Expected {
+        Expected::on(self.vm.config().arch)
+    }
+
     fn descriptor(&self) -> Option<RawFd> {
         None
     }
@@ -85,7 +91,7 @@ impl Subject for Simulated {
     }
 
     fn lend_device(&mut self) -> Result<(), String> {
-        let made = self.vm.create_dma_buf(DEVICE_PAGES * PAGE);
+        let made = self.vm.create_dma_buf(DEVICE_PAGES * self.page_size());
         self.dma_buf = Some(made.map_err(|e| e.to_string())?);
         Ok(())
     }

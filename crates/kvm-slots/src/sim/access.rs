@@ -2,12 +2,14 @@
 //! Resolves a guest's loads and stores.
 //!
 //! Compare `kvm_mmu_faultin_pfn` (arch/x86/kvm/mmu/mmu.c) and
-//! `emulator_read_write` (arch/x86/kvm/x86.c). The processor needs every page
-//! of an access before it transfers any byte. Without a slot, or for a store to a
-//! read-only slot, KVM emulates the whole instruction, page by page. The emulation
-//! uses only host addresses; accesses to other memory exit.
+//! `emulator_read_write` (arch/x86/kvm/x86.c), and `kvm_handle_guest_abort`
+//! (arch/arm64/kvm/mmu.c). The processor needs every page of an access before it
+//! transfers any byte. Without a slot, or for a store to a read-only slot, KVM
+//! emulates the access (`ExitBy`). If it decodes the instruction, it emulates all of
+//! it, page by page, and uses only host addresses; accesses to other memory exit.
 
-use super::memslots::{On, PAGE, Serves, SimSlot};
+use super::arch::ExitBy;
+use super::memslots::{On, Serves, SimSlot};
 use super::mmio_entries::Entry;
 use super::reach::Bytes;
 use super::vm::{SimVm, State};
@@ -22,6 +24,14 @@ pub(super) enum Reached {
     Mapped(Bytes),
     /// No usable page: KVM emulates the instruction.
     Emulated,
+}
+
+/// The result of the walks to all pages of an access.
+enum Walked {
+    /// The bytes in each page.
+    Pages(Vec<Bytes>),
+    /// KVM emulates the access, because of the piece with this index.
+    Emulated(usize),
 }
 
 /// A load or a store.
@@ -66,19 +76,27 @@ impl SimVm {
     ) -> Result<(), GuestFault> {
         let mut state = self.state();
         state.enter_guest()?;
-        let pieces = pieces(gpa, data.len());
-        let pages = match self.config().emulates_guest {
-            true => None,
+        let pieces = pieces(gpa, data.len(), state.page_size());
+        let walked = match self.config().emulates_guest {
+            true => Walked::Emulated(0),
             false => state.walk(&pieces, data.is_store())?,
         };
-        let exits = match pages {
-            Some(pages) => {
+        let exits = match (walked, self.config().rules().exit_by) {
+            (Walked::Pages(pages), _) => {
                 let mut moved = pages.iter().zip(&pieces);
                 return moved
                     .try_for_each(|(page, piece)| state.transfer(*page, &mut data, piece))
                     .map_err(GuestFault::Failed);
             }
-            None => state.emulate(&pieces, &mut data),
+            (Walked::Emulated(_), ExitBy::Instruction) => state.emulate(&pieces, &mut data),
+            (Walked::Emulated(at), ExitBy::Syndrome) => match data.len() {
+                1 | 2 | 4 | 8 => vec![Piece {
+                    gpa: pieces[at].gpa,
+                    bytes: 0..data.len(),
+                }],
+                // More than one register: the syndrome is not valid.
+                _ => return Err(GuestFault::Failed(Errno::ENOSYS)),
+            },
         };
         // The VMM may change the slots while it handles the exit.
         drop(state);
@@ -98,13 +116,13 @@ impl State {
         }
     }
 
-    /// The bytes of each page, or `None` if KVM emulates the access.
-    fn walk(&mut self, pieces: &[Piece], store: bool) -> Result<Option<Vec<Bytes>>, GuestFault> {
+    /// Walks to each page.
+    fn walk(&mut self, pieces: &[Piece], store: bool) -> Result<Walked, GuestFault> {
         let mut pages = Vec::with_capacity(pieces.len());
-        for piece in pieces {
+        for (at, piece) in pieces.iter().enumerate() {
             match self.enter(piece.gpa, store)? {
                 Reached::Mapped(page) => pages.push(page),
-                Reached::Emulated => return Ok(None),
+                Reached::Emulated => return Ok(Walked::Emulated(at)),
             }
             // A later page must not fail after an earlier one was written.
             if let (Some(page), true) = (pages.last(), pieces.len() > 1) {
@@ -112,12 +130,12 @@ impl State {
                 there.map_err(GuestFault::Failed)?;
             }
         }
-        Ok(Some(pages))
+        Ok(Walked::Pages(pages))
     }
 
     /// Resolves an access by its page table entry, or else by KVM.
     fn enter(&mut self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
-        let page = gpa & !(PAGE - 1);
+        let page = self.page_of(gpa);
         let slot = self.memslots.find(gpa);
         match self.mmio_entries.at(page) {
             Entry::Valid => Ok(Reached::Emulated),
@@ -128,7 +146,7 @@ impl State {
                 Err(GuestFault::Memory {
                     flags: 0,
                     gpa: page,
-                    size: PAGE,
+                    size: self.page_size(),
                 })
             }
             Entry::Stale | Entry::None => self.fault(gpa, store),
@@ -138,7 +156,7 @@ impl State {
     /// KVM resolves the fault and records the result.
     pub(super) fn fault(&mut self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let reached = self.reach(gpa, store)?;
-        let page = gpa & !(PAGE - 1);
+        let page = self.page_of(gpa);
         let slot = self.pushed.find(gpa).or(self.memslots.find(gpa));
         match (&reached, slot) {
             (Reached::Mapped(bytes), _) => {
@@ -156,12 +174,13 @@ impl State {
 
     /// Walks to the page at `gpa`.
     fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
-        let (page, size) = (gpa & !(PAGE - 1), PAGE);
+        let (page, size) = (self.page_of(gpa), self.page_size());
         let private = self.private.contains(page);
         let flags = if private { MEMORY_EXIT_FLAG_PRIVATE } else { 0 };
+        let granule = self.config.rules().fault_granule.unwrap_or(size);
         let memory_fault = GuestFault::Memory {
             flags,
-            gpa: page,
+            gpa: gpa & !(granule - 1),
             size,
         };
         let Some(slot) = self.pushed.find(gpa).or(self.memslots.find(gpa)) else {
@@ -227,10 +246,10 @@ impl State {
             Data::Load(data) => page.load(&self.files, &mut data[piece.bytes.clone()]),
             Data::Store(data) => {
                 page.store(&self.files, &data[piece.bytes.clone()])?;
-                if let (Bytes::Host(_), Some((key, page))) =
-                    (page, self.memslots.page_at(piece.gpa))
+                if let (Bytes::Host(_), Some((key, offset))) =
+                    (page, self.memslots.offset_at(piece.gpa))
                 {
-                    self.dirty.mark(key, page);
+                    self.dirty.mark(key, offset / self.page_size());
                 }
                 Ok(())
             }
@@ -285,12 +304,12 @@ struct Piece {
 }
 
 /// Splits an access at page boundaries.
-fn pieces(gpa: u64, len: usize) -> Vec<Piece> {
+fn pieces(gpa: u64, len: usize, page_size: u64) -> Vec<Piece> {
     let mut pieces = Vec::with_capacity(2);
     let mut done = 0;
     while done < len {
         let gpa = gpa.wrapping_add(done as u64);
-        let to_border = usize::try_from(PAGE - gpa % PAGE).unwrap_or(usize::MAX);
+        let to_border = usize::try_from(page_size - gpa % page_size).unwrap_or(usize::MAX);
         let bytes = done..len.min(done.saturating_add(to_border));
         done = bytes.end;
         pieces.push(Piece { gpa, bytes });

@@ -6,18 +6,20 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use guest_ranges::AddrRange;
+use guest_ranges::{AddrRange, PageSize};
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 
 use super::dirty_ring::Ring;
-use super::memslots::{HOST_PAGE, Key, PAGE, SimSlot, key};
+use super::memslots::{Key, SimSlot, key};
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{DirtyEntry, ManualProtect};
 use crate::vm::errno::Errno;
 
 /// The logged writes of the guest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Dirty {
+    /// The kernel's page size in bytes.
+    pub(super) page_size: PageSize,
     pub(super) manual: Option<ManualProtect>,
     /// The slots that log.
     pub(super) logs: BTreeMap<Key, Log>,
@@ -41,14 +43,25 @@ pub(super) struct Log {
 
 impl Log {
     /// Clears pages of the bitmap beside a ring. Those that were set are protected.
-    pub(super) fn clear_beside_ring(&mut self, pages: Range<u64>) {
+    pub(super) fn clear_beside_ring(&mut self, pages: Range<u64>, page_size: PageSize) {
         for run in self.beside_ring.take(pages).runs() {
-            self.written.take(page_numbers(run));
+            self.written.take(page_numbers(run, page_size));
         }
     }
 }
 
 impl Dirty {
+    pub(super) fn new(page_size: PageSize) -> Self {
+        Self {
+            page_size,
+            manual: None,
+            logs: BTreeMap::new(),
+            ring: None,
+            log_beside_ring: false,
+            has_vcpu: false,
+        }
+    }
+
     /// Records a change of a slot.
     pub(super) fn follow(&mut self, slot: u32, old: Option<SimSlot>, new: Option<SimSlot>) {
         let key = key(slot);
@@ -62,10 +75,11 @@ impl Dirty {
             .manual
             .is_some_and(|manual| manual.contains(ManualProtect::INITIALLY_SET));
         let (has_ring, beside_ring) = (self.ring.is_some(), self.log_beside_ring);
-        let pages = new.size / PAGE;
+        let page_size = self.page_size;
+        let pages = page_size.number(new.size);
         let log = self.logs.entry(key).or_insert_with(|| {
-            let mut written = DirtyPages::new(HOST_PAGE);
-            let mut bitmap = DirtyPages::new(HOST_PAGE);
+            let mut written = DirtyPages::new(page_size);
+            let mut bitmap = DirtyPages::new(page_size);
             match initially_set {
                 true if !has_ring => written.insert(0..pages),
                 true if beside_ring => bitmap.insert(0..pages),
@@ -80,7 +94,7 @@ impl Dirty {
         // A move keeps the log. It also unmaps the slot's pages, so with a ring all
         // of them are reported again.
         if moved && has_ring {
-            log.written = DirtyPages::new(HOST_PAGE);
+            log.written = DirtyPages::new(page_size);
         }
     }
 
@@ -89,7 +103,7 @@ impl Dirty {
         let Some(log) = self.logs.get_mut(&key) else {
             return;
         };
-        let is_new = !log.written.contains(page * PAGE);
+        let is_new = !log.written.contains(page * self.page_size.bytes());
         log.written.insert(page..page + 1);
         if let Some(ring) = self.ring.as_mut().filter(|_| is_new) {
             let slot = u32::from(key.0) << 16 | u32::from(key.1);
@@ -124,6 +138,6 @@ impl Dirty {
 }
 
 /// The numbers of the pages in a range of bytes of a slot.
-pub(super) fn page_numbers(run: AddrRange) -> Range<u64> {
-    HOST_PAGE.number(run.start())..HOST_PAGE.number(run.last()) + 1
+pub(super) fn page_numbers(run: AddrRange, page_size: PageSize) -> Range<u64> {
+    page_size.number(run.start())..page_size.number(run.last()) + 1
 }

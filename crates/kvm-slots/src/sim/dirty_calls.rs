@@ -6,7 +6,7 @@
 
 use super::dirty::{Dirty, page_numbers};
 use super::dirty_ring::Ring;
-use super::memslots::{HOST_PAGE, Key, key};
+use super::memslots::{Key, key};
 use super::vm::SimVm;
 use crate::dirty::pages::DirtyPages;
 use crate::dirty::vm::{LoggingVm, ManualProtect};
@@ -41,8 +41,8 @@ impl LoggingVm for SimVm {
         if !self.config().has_ring() {
             return Err(Errno::EINVAL);
         }
-        let ring = Ring::new(bytes)?;
         let dirty = &mut self.state().dirty;
+        let ring = Ring::new(bytes, dirty.page_size.bytes())?;
         if dirty.ring.is_some() || dirty.has_vcpu {
             return Err(Errno::EINVAL);
         }
@@ -62,7 +62,7 @@ impl LoggingVm for SimVm {
 
     fn get_dirty_log(&self, slot: u32) -> Result<Vec<u64>, Errno> {
         let dirty = &mut self.state().dirty;
-        let key = self.check_log(dirty, slot)?;
+        let (key, page_size) = (self.check_log(dirty, slot)?, dirty.page_size);
         let manual = dirty.manual.unwrap_or(ManualProtect::empty());
         let beside_ring = dirty.log_beside_ring;
         let log = dirty.logs.get_mut(&key).ok_or(Errno::ENOENT)?;
@@ -73,7 +73,7 @@ impl LoggingVm for SimVm {
             false => &log.written,
         };
         for run in logged.runs() {
-            for page in page_numbers(run) {
+            for page in page_numbers(run, page_size) {
                 let word = usize::try_from(page / 64).ok();
                 if let Some(word) = word.and_then(|word| bitmap.get_mut(word)) {
                     *word |= 1 << (page % 64);
@@ -82,8 +82,8 @@ impl LoggingVm for SimVm {
         }
         match manual.contains(ManualProtect::ENABLE) {
             true => {}
-            false if beside_ring => log.clear_beside_ring(0..log.pages),
-            false => log.written = DirtyPages::new(HOST_PAGE),
+            false if beside_ring => log.clear_beside_ring(0..log.pages, page_size),
+            false => log.written = DirtyPages::new(page_size),
         }
         Ok(bitmap)
     }
@@ -101,7 +101,7 @@ impl LoggingVm for SimVm {
             return Err(Errno::EINVAL);
         }
         let dirty = &mut self.state().dirty;
-        let key = self.check_log(dirty, slot)?;
+        let (key, page_size) = (self.check_log(dirty, slot)?, dirty.page_size);
         let beside_ring = dirty.log_beside_ring;
         if first_page % 64 != 0 {
             return Err(Errno::EINVAL);
@@ -111,12 +111,12 @@ impl LoggingVm for SimVm {
         if num > rest || (num < rest && num % 64 != 0) {
             return Err(Errno::EINVAL);
         }
-        let mut cleared = DirtyPages::new(HOST_PAGE);
+        let mut cleared = DirtyPages::new(page_size);
         cleared.insert_bitmap(first_page, bitmap, num);
         for run in cleared.runs() {
             match beside_ring {
-                true => log.clear_beside_ring(page_numbers(run)),
-                false => drop(log.written.take(page_numbers(run))),
+                true => log.clear_beside_ring(page_numbers(run, page_size), page_size),
+                false => drop(log.written.take(page_numbers(run, page_size))),
             }
         }
         Ok(())

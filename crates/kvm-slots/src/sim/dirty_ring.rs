@@ -5,7 +5,6 @@
 //! (virt/kvm/kvm_main.c, Linux 6.18).
 
 use super::kernel::MAX_RING_BYTES;
-use super::memslots::PAGE;
 use crate::dirty::vm::DirtyEntry;
 use crate::vm::errno::Errno;
 
@@ -34,8 +33,8 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring of `bytes` bytes, if the kernel supports that size.
-    pub(super) fn new(bytes: u32) -> Result<Self, Errno> {
-        let too_small = bytes < RESERVED * ENTRY || u64::from(bytes) < PAGE;
+    pub(super) fn new(bytes: u32, page_size: u64) -> Result<Self, Errno> {
+        let too_small = bytes < RESERVED * ENTRY || u64::from(bytes) < page_size;
         if !bytes.is_power_of_two() || too_small {
             return Err(Errno::EINVAL);
         }

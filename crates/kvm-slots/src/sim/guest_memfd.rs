@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::files::{FileKind, SimFile};
 use super::host;
 use super::mapping::GuestMemfdMapping;
-use super::memslots::PAGE;
 use super::vm::{SimVm, State};
 use crate::vm::GuestMemfdFlags;
 use crate::vm::errno::Errno;
@@ -60,7 +59,10 @@ impl SimVm {
             FileCall::Read | FileCall::Write | FileCall::Truncate(_) => Err(Errno::EINVAL),
             // Neither has it positions.
             FileCall::ReadAt | FileCall::WriteAt => Err(Errno(libc::ESPIPE)),
-            FileCall::Allocate { mode, offset, len } => allocate(file, mode, offset, len),
+            FileCall::Allocate { mode, offset, len } => {
+                let page_size = self.config().page_size.bytes();
+                allocate(file, page_size, (mode, offset, len))
+            }
         }
     }
 
@@ -76,13 +78,14 @@ impl SimVm {
         size: u64,
         sharing: Sharing,
     ) -> Result<GuestMemfdMapping, Errno> {
+        let page_size = self.config().page_size.bytes();
         let (end, flags) = {
             let state = self.state();
             let (file, flags) = state.guest_memfd(file)?;
             (file.size, flags)
         };
         // `mmap` checks the numbers before it calls the file.
-        if size == 0 || offset % PAGE != 0 {
+        if size == 0 || offset % page_size != 0 {
             return Err(Errno::EINVAL);
         }
         if !flags.contains(GuestMemfdFlags::MMAP) {
@@ -97,7 +100,7 @@ impl SimVm {
             true => offset,
             false => end,
         };
-        GuestMemfdMapping::new(file, offset, size)
+        GuestMemfdMapping::new(file, offset, size, page_size)
     }
 }
 
@@ -113,7 +116,11 @@ impl State {
     }
 }
 
-fn allocate(file: &SimFile, mode: i32, offset: i64, len: i64) -> Result<(), Errno> {
+fn allocate(
+    file: &SimFile,
+    page_size: u64,
+    (mode, offset, len): (i32, i64, i64),
+) -> Result<(), Errno> {
     const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE;
     const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
     if offset < 0 || len <= 0 {
@@ -133,7 +140,7 @@ fn allocate(file: &SimFile, mode: i32, offset: i64, len: i64) -> Result<(), Errn
     if mode & KEEP == 0 || mode & !(KEEP | PUNCH) != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    let aligned = |n: i64| n.unsigned_abs() % PAGE == 0;
+    let aligned = |n: i64| n.unsigned_abs() % page_size == 0;
     if !aligned(offset) || !aligned(len) {
         return Err(Errno::EINVAL);
     }

@@ -6,10 +6,11 @@ use std::fmt;
 use kvm_bindings::{
     KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP,
     KVM_CAP_GUEST_MEMFD, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_CAP_MEMORY_ATTRIBUTES,
-    KVM_CAP_MEMORY_FAULT_INFO, KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS,
-    KVM_CAP_PRE_FAULT_MEMORY, KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2, KVM_CAP_VM_TYPES,
+    KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_NR_MEMSLOTS, KVM_CAP_PRE_FAULT_MEMORY,
+    KVM_CAP_READONLY_MEM, KVM_CAP_USER_MEMORY2,
 };
 
+use super::arch::{Arch, Rules};
 use crate::abi::AbiProfile;
 use crate::dirty::vm::ManualProtect;
 use crate::uapi::{
@@ -17,6 +18,7 @@ use crate::uapi::{
     MEMORY_ATTRIBUTE_PRIVATE,
 };
 use crate::vm::GuestMemfdFlags;
+use guest_ranges::PageSize;
 
 /// `KVM_DIRTY_RING_MAX_ENTRIES`, in bytes: 16 for each entry.
 pub(super) const MAX_RING_BYTES: u32 = 65536 * 16;
@@ -49,17 +51,23 @@ impl fmt::Display for KernelVersion {
 /// The type of VM, as `KVM_CREATE_VM` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmType {
-    /// `KVM_X86_DEFAULT_VM`.
+    /// An ordinary VM.
     Plain,
-    /// `KVM_X86_SW_PROTECTED_VM`: private pages without hardware for it.
+    /// A software-protected VM: private pages without hardware for it. Not every
+    /// architecture has them.
     SwProtected,
 }
 
 /// A kernel and a VM on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimConfig {
+    /// The architecture of the machine.
+    pub arch: Arch,
     /// The kernel.
     pub kernel: KernelVersion,
+    /// The page size of that kernel. With smaller pages than those of the machine
+    /// that runs the simulation, some simulated guest_memfds cannot be mapped.
+    pub page_size: PageSize,
     /// Whether that kernel was built with memory attributes
     /// (`CONFIG_KVM_SW_PROTECTED_VM`). Distributions' kernels are not. On 6.12
     /// guest_memfd comes with the same option.
@@ -90,10 +98,13 @@ pub struct SimConfig {
 }
 
 impl SimConfig {
-    /// A plain VM on a released kernel with the configuration of distributions.
+    /// A plain VM on a released kernel with the configuration of distributions,
+    /// on the default architecture.
     pub fn released(kernel: KernelVersion) -> Self {
         Self {
+            arch: Arch::default(),
             kernel,
+            page_size: PageSize::Size4K,
             private_pages: false,
             smm: true,
             two_dimensional_paging: true,
@@ -106,19 +117,23 @@ impl SimConfig {
         }
     }
 
+    pub(super) fn rules(&self) -> Rules {
+        self.arch.rules()
+    }
+
     pub(crate) fn has_region2(&self) -> bool {
         self.kernel >= KernelVersion::V6_12
     }
 
     /// `kvm_arch_has_private_mem` for this VM.
     pub(crate) fn has_private_memory(&self) -> bool {
-        self.vm_type == VmType::SwProtected
+        self.rules().private_memory && self.vm_type == VmType::SwProtected
     }
 
     pub(crate) fn has_guest_memfd(&self) -> bool {
         match self.kernel {
             KernelVersion::V6_1 => false,
-            KernelVersion::V6_12 => self.private_pages && self.has_private_memory(),
+            KernelVersion::V6_12 => self.has_attributes() && self.has_private_memory(),
             KernelVersion::V6_18 | KernelVersion::V7_3 => true,
         }
     }
@@ -133,7 +148,7 @@ impl SimConfig {
 
     /// `KVM_SET_MEMORY_ATTRIBUTES` came with the newer memslot ioctl.
     pub(crate) fn has_attributes(&self) -> bool {
-        self.private_pages && self.has_region2()
+        self.rules().private_memory && self.private_pages && self.has_region2()
     }
 
     pub(crate) fn attributes(&self) -> u64 {
@@ -147,7 +162,7 @@ impl SimConfig {
     pub(crate) fn knows_guest_memfd(&self) -> bool {
         match self.kernel {
             KernelVersion::V6_1 => false,
-            KernelVersion::V6_12 => self.private_pages,
+            KernelVersion::V6_12 => self.has_attributes(),
             KernelVersion::V6_18 | KernelVersion::V7_3 => true,
         }
     }
@@ -159,12 +174,13 @@ impl SimConfig {
 
     /// `KVM_PRE_FAULT_MEMORY` came with 6.11.
     pub(crate) fn knows_pre_fault(&self) -> bool {
-        self.kernel >= KernelVersion::V6_12
+        self.rules().pre_fault && self.kernel >= KernelVersion::V6_12
     }
 
     /// The number of address spaces: two with SMM, but private VMs have no SMM.
     pub(crate) fn address_spaces(&self) -> u32 {
-        match self.smm && !self.has_private_memory() {
+        let has_two = self.rules().second_address_space && self.smm;
+        match has_two && !self.has_private_memory() {
             true => 2,
             false => 1,
         }
@@ -183,7 +199,9 @@ impl SimConfig {
     pub fn device_extension(&self, capability: u32) -> i32 {
         let number = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
         match capability {
-            KVM_CAP_MULTI_ADDRESS_SPACE => 1 + i32::from(self.smm),
+            KVM_CAP_MULTI_ADDRESS_SPACE if self.rules().second_address_space => {
+                1 + i32::from(self.smm)
+            }
             KVM_CAP_MEMORY_ATTRIBUTES if self.has_attributes() => number(MEMORY_ATTRIBUTE_PRIVATE),
             KVM_CAP_GUEST_MEMFD => self.knows_guest_memfd().into(),
             KVM_CAP_GUEST_MEMFD_FLAGS if self.kernel >= KernelVersion::V6_18 => {
@@ -193,32 +211,20 @@ impl SimConfig {
         }
     }
 
-    /// The type of a VM by its number, if this kernel makes such VMs.
-    pub(super) fn vm_type_of(&self, number: u64) -> Option<VmType> {
-        let made = |bit: i32| self.vm_types() & bit != 0;
-        match number {
-            // Kernels that do not list types have this one.
-            0 => Some(VmType::Plain),
-            1 if made(1 << 1) => Some(VmType::SwProtected),
-            _ => None,
-        }
-    }
-
-    /// The types of VM that this kernel makes, one bit each.
-    fn vm_types(&self) -> i32 {
-        let private = self.has_attributes() && self.two_dimensional_paging;
-        match self.kernel {
-            KernelVersion::V6_1 => 0,
-            _ => 1 | i32::from(private) << 1,
-        }
+    /// The VM that `KVM_CREATE_VM` makes on this kernel with the type of this number,
+    /// if there is such a type.
+    pub(super) fn with_type(self, number: u64) -> Option<Self> {
+        (self.rules().vm_of_type)(self, number)
     }
 
     /// `KVM_CHECK_EXTENSION`.
     pub(crate) fn check_extension(&self, capability: u32) -> i32 {
         let number = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+        if let Some(value) = (self.rules().capability)(self, capability) {
+            return value;
+        }
         match capability {
             KVM_CAP_NR_MEMSLOTS => self.nr_memslots.into(),
-            KVM_CAP_MULTI_ADDRESS_SPACE => number(self.address_spaces().into()),
             KVM_CAP_READONLY_MEM => 1,
             KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 => number(ManualProtect::all().bits()),
             // Without the need for a log, the ring has both names.
@@ -228,14 +234,12 @@ impl SimConfig {
             }
             KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP => (self.ring_needs_log && self.has_ring()).into(),
             KVM_CAP_USER_MEMORY2 => self.has_region2().into(),
-            KVM_CAP_MEMORY_FAULT_INFO => self.has_region2().into(),
             KVM_CAP_GUEST_MEMFD => self.has_guest_memfd().into(),
             KVM_CAP_GUEST_MEMFD_FLAGS => number(self.guest_memfd_flags().bits()),
             KVM_CAP_MEMORY_ATTRIBUTES => number(self.attributes()),
             KVM_CAP_PRE_FAULT_MEMORY => {
                 (self.knows_pre_fault() && self.two_dimensional_paging).into()
             }
-            KVM_CAP_VM_TYPES => self.vm_types(),
             KVM_CAP_MEM_BACKING_FD => match self.abi {
                 AbiProfile::FD_OFFSET_BIT_4 => number(KVM_BACKING_FD_VFIO_DMABUF.into()),
                 _ => 0,
@@ -248,6 +252,12 @@ impl SimConfig {
 impl fmt::Display for SimConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "simulated {}", self.kernel)?;
+        if self.arch != Arch::default() {
+            write!(f, " for {}", self.arch)?;
+        }
+        if self.page_size != PageSize::Size4K {
+            write!(f, ", pages of {}", self.page_size)?;
+        }
         if self.has_private_memory() {
             write!(f, ", private pages")?;
         }

@@ -10,8 +10,11 @@ use crate::vm::errno::Errno;
 /// open.
 #[derive(Debug)]
 pub struct GuestMemfdMapping {
-    start: NonNull<libc::c_void>,
-    size: usize,
+    /// Addresses that nothing else uses, from before the first byte on.
+    reserved: NonNull<libc::c_void>,
+    reserved_size: usize,
+    address: u64,
+    size: u64,
 }
 
 // SAFETY: a mapping belongs to no thread, and this type touches none of its
@@ -21,29 +24,56 @@ unsafe impl Send for GuestMemfdMapping {}
 unsafe impl Sync for GuestMemfdMapping {}
 
 impl GuestMemfdMapping {
-    pub(super) fn new(file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Self, Errno> {
-        let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
+    /// Maps the file at an address that is a multiple of `page_size`, which the
+    /// simulated kernel's pages have and this machine's need not.
+    pub(super) fn new(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        page_size: u64,
+    ) -> Result<Self, Errno> {
+        let reserved_size = size.checked_add(page_size).ok_or(Errno::ENOMEM)?;
+        let reserved_size = usize::try_from(reserved_size).map_err(|_| Errno::ENOMEM)?;
         let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let (fd, shared) = (file.as_raw_fd(), libc::MAP_SHARED);
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let (none, any) = (libc::PROT_NONE, ptr::null_mut());
         // SAFETY: a new mapping at an address that the kernel chooses replaces no
         // other.
-        let start = unsafe { libc::mmap(ptr::null_mut(), size, protection, shared, fd, offset) };
-        match NonNull::new(start) {
-            Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(Self { start, size }),
-            _ => Err(Errno::last()),
+        let reserved = unsafe { libc::mmap(any, reserved_size, none, anonymous, -1, 0) };
+        let reserved = match NonNull::new(reserved) {
+            Some(reserved) if reserved.as_ptr() != libc::MAP_FAILED => reserved,
+            _ => return Err(Errno::last()),
+        };
+        let address = (reserved.as_ptr().expose_provenance() as u64).next_multiple_of(page_size);
+        let mapping = Self {
+            reserved,
+            reserved_size,
+            address,
+            size,
+        };
+        let at = usize::try_from(address).map_err(|_| Errno::ENOMEM)?;
+        let at: *mut libc::c_void = ptr::with_exposed_provenance_mut(at);
+        let size = usize::try_from(size).map_err(|_| Errno::ENOMEM)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let (fd, fixed) = (file.as_raw_fd(), libc::MAP_SHARED | libc::MAP_FIXED);
+        // SAFETY: the range lies in the reserved addresses, to which there are no
+        // references.
+        let mapped = unsafe { libc::mmap(at, size, protection, fixed, fd, offset) };
+        match mapped == at {
+            true => Ok(mapping),
+            false => Err(Errno::last()),
         }
     }
 
     /// The host virtual address of the first byte. An access to private pages, or
     /// beyond the end of the file, is SIGBUS.
     pub fn address(&self) -> u64 {
-        self.start.as_ptr().expose_provenance() as u64
+        self.address
     }
 
     /// The number of bytes.
     pub fn size(&self) -> u64 {
-        self.size as u64
+        self.size
     }
 }
 
@@ -51,6 +81,6 @@ impl Drop for GuestMemfdMapping {
     fn drop(&mut self) {
         // SAFETY: this value owns the mapping. The caller that made a memslot of its
         // address guaranteed to keep it while the slot exists.
-        unsafe { libc::munmap(self.start.as_ptr(), self.size) };
+        unsafe { libc::munmap(self.reserved.as_ptr(), self.reserved_size) };
     }
 }

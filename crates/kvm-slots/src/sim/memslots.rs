@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use guest_ranges::PageSize;
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
@@ -18,13 +17,8 @@ use crate::abi::AbiProfile;
 use crate::vm::GuestMemfdFlags;
 use crate::vm::errno::Errno;
 
-/// The page size of the simulated kernels.
-pub(super) const HOST_PAGE: PageSize = PageSize::Size4K;
-pub(super) const PAGE: u64 = HOST_PAGE.bytes();
 /// `KVM_MEM_MAX_NR_PAGES`.
 const MAX_PAGES: u64 = (1 << 31) - 1;
-/// The end of the user half of a 47-bit address space (`access_ok`, x86).
-const USER_END: u64 = (1 << 47) - PAGE;
 
 /// A slot of the simulated kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,11 +129,11 @@ impl Memslots {
         self.slots.get(&key(slot)).copied()
     }
 
-    /// The slot of address space 0 that contains `gpa`, and the page in it.
-    pub(super) fn page_at(&self, gpa: u64) -> Option<(Key, u64)> {
+    /// The slot of address space 0 that contains `gpa`, and the offset in it.
+    pub(super) fn offset_at(&self, gpa: u64) -> Option<(Key, u64)> {
         let slot = self.find(gpa)?;
         let id = self.by_gpa.get(&(0, slot.gpa))?;
-        Some(((0, *id), (gpa - slot.gpa) / PAGE))
+        Some(((0, *id), gpa - slot.gpa))
     }
 
     fn insert(&mut self, key: (u16, u16), slot: SimSlot) {
@@ -210,10 +204,7 @@ impl Memslots {
             Some(old) => old.file,
             None => self.bind(config, files, region)?,
         };
-        let beyond = new.last().checked_shr(config.slot_bits());
-        if beyond.is_some_and(|beyond| beyond != 0) {
-            return Err(Errno::EINVAL);
-        }
+        check_arch(config, &new, file)?;
         // Only now, the slot is bound to its file.
         let on_device = file.filter(|file| matches!(file.serves, Serves::Device(_)));
         if on_device.is_some_and(|file| files.is_revoked(file.id)) {
@@ -345,17 +336,32 @@ fn check_flags(config: &SimConfig, flags: u32) -> Result<(), Errno> {
     }
 }
 
+/// The checks of `kvm_arch_prepare_memory_region`.
+fn check_arch(config: &SimConfig, new: &SimSlot, file: Option<SlotFile>) -> Result<(), Errno> {
+    let rules = config.rules();
+    let beyond = new.last().checked_shr(config.slot_bits());
+    if beyond.is_some_and(|beyond| beyond != 0) {
+        return Err(rules.beyond_guest);
+    }
+    let unmappable = file.is_some_and(|file| file.serves == Serves::Private);
+    match unmappable && !rules.unmappable_files {
+        true => Err(Errno::EINVAL),
+        false => Ok(()),
+    }
+}
+
 /// Checks the alignment and bounds of the caller's numbers.
 fn check_numbers(config: &SimConfig, region: &kvm_userspace_memory_region2) -> Result<(), Errno> {
-    let aligned = |n: u64| n % PAGE == 0;
+    let page_size = config.page_size.bytes();
+    let aligned = |n: u64| n % page_size == 0;
     let (size, host) = (region.memory_size, region.userspace_addr);
     let host_end = host.checked_add(size);
     let mut good = aligned(size)
         && aligned(region.guest_phys_addr)
         && aligned(host)
-        && host_end.is_some_and(|end| end <= USER_END)
+        && host_end.is_some_and(|end| end <= config.rules().user_end)
         && region.guest_phys_addr.checked_add(size).is_some()
-        && size / PAGE <= MAX_PAGES;
+        && size / page_size <= MAX_PAGES;
     let by_patch = region.flags & patch_flag(config) != 0;
     let in_padding = by_patch && matches!(config.abi, AbiProfile::FdOffset { .. });
     if region.flags & KVM_MEM_GUEST_MEMFD != 0 || (by_patch && !in_padding) {

@@ -34,9 +34,15 @@
 //! when a file is closed: after the last descriptor and mapping are dropped, the
 //! slots of a guest_memfd stay without a backing, as in the kernel.
 //!
+//! # Architectures
+//!
+//! [`SimConfig::released`] is KVM on x86-64, and [`SimConfig::aarch64`] is KVM on arm64
+//! with pages of 4, 16 or 64 KiB. Either runs on any machine.
+//!
 //! A guest has one vCPU, and at most one dirty ring.
 
 mod access;
+mod arch;
 mod dirty;
 mod dirty_calls;
 mod dirty_ring;
@@ -56,10 +62,12 @@ mod vcpu_ring;
 mod vm;
 mod without_vcpu;
 
+pub use arch::{Aarch64, Arch};
 pub use guest_memfd::{FileCall, Sharing};
 pub use inspect::SimMemslot;
 pub use kernel::{KernelVersion, SimConfig, VmType};
 pub use mapping::GuestMemfdMapping;
+
 pub use pre_fault::PreFault;
 pub use vcpu_ring::SimDirtyRing;
 pub use vm::SimVm;

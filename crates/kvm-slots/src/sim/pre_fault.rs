@@ -6,7 +6,6 @@
 //! `kvm_arch_vcpu_pre_fault_memory` (arch/x86/kvm/mmu/mmu.c).
 
 use super::access::Reached;
-use super::memslots::PAGE;
 use super::vm::{SimVm, State};
 use crate::exit::GuestFault;
 use crate::vm::errno::Errno;
@@ -42,7 +41,9 @@ impl SimVm {
             return Err(Errno::EINVAL);
         }
         let end = range.gpa.checked_add(range.size);
-        let malformed = range.flags != 0 || range.gpa % PAGE != 0 || range.size % PAGE != 0;
+        let page_size = config.page_size.bytes();
+        let whole = range.gpa % page_size == 0 && range.size % page_size == 0;
+        let malformed = range.flags != 0 || !whole;
         let Some(end) = end.filter(|end| *end > range.gpa && !malformed) else {
             return Err(Errno::EINVAL);
         };
@@ -57,8 +58,8 @@ impl SimVm {
                 // Any progress is success; the rest stays in the range.
                 Err(_) => break,
             }
-            range.gpa += PAGE;
-            range.size -= PAGE;
+            range.gpa += page_size;
+            range.size -= page_size;
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! to compare this with.
 
 use super::files::{FileKind, Files};
-use super::memslots::{On, PAGE, Serves, SimSlot, SlotFile};
+use super::kernel::SimConfig;
+use super::memslots::{On, Serves, SimSlot, SlotFile};
 use super::vm::SimVm;
 use crate::push::{PushMap, PushedRange};
 use crate::slots::slot::raw_fd;
@@ -15,7 +16,7 @@ impl PushMap for SimVm {
     /// addresses.
     fn map(&self, range: &PushedRange) -> Result<(), Errno> {
         let state = &mut *self.state();
-        let new = checked(range, self.config.physical_bits, &state.files)?;
+        let new = checked(range, &self.config, &state.files)?;
         if state.pushed.overlaps(&new) || state.memslots.overlaps_any(&new) {
             return Err(Errno::EEXIST);
         }
@@ -35,14 +36,16 @@ impl PushMap for SimVm {
     }
 }
 
-fn checked(range: &PushedRange, physical_bits: u32, files: &Files) -> Result<SimSlot, Errno> {
+fn checked(range: &PushedRange, config: &SimConfig, files: &Files) -> Result<SimSlot, Errno> {
     let PushedRange { gpa, size, file } = range;
     let (gpa, size, offset) = (*gpa, *size, file.offset());
-    let pages = [gpa, size, offset].iter().all(|n| n % PAGE == 0);
+    let pages = [gpa, size, offset]
+        .iter()
+        .all(|n| n % config.page_size.bytes() == 0);
     let last = size.checked_sub(1).and_then(|more| gpa.checked_add(more));
     let last = last.ok_or(Errno::EINVAL)?;
     let in_guest = last
-        .checked_shr(physical_bits)
+        .checked_shr(config.physical_bits)
         .is_none_or(|beyond| beyond == 0);
     if !pages || !in_guest {
         return Err(Errno::EINVAL);

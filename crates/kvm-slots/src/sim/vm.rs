@@ -10,7 +10,7 @@ use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use super::dirty::Dirty;
 use super::files::{FileKind, Files};
 use super::kernel::SimConfig;
-use super::memslots::{HOST_PAGE, Memslots, PAGE};
+use super::memslots::Memslots;
 use super::mmio_entries::MmioEntries;
 use super::pushed::Pushed;
 use crate::abi::AbiProfile;
@@ -26,8 +26,9 @@ pub struct SimVm {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
+    pub(super) config: SimConfig,
     pub(super) memslots: Memslots,
     /// The ranges that are mapped without a memslot.
     pub(super) pushed: Pushed,
@@ -45,7 +46,7 @@ impl SimVm {
     pub fn new(config: SimConfig) -> Self {
         Self {
             config,
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(State::new(config))),
         }
     }
 
@@ -53,10 +54,13 @@ impl SimVm {
     /// whatever `config.vm_type` is.
     ///
     /// # Errors
-    /// EINVAL for a type that is not in `KVM_CAP_VM_TYPES`.
+    /// EINVAL for a type that the kernel does not have: not in `KVM_CAP_VM_TYPES`, or
+    /// a width of addresses that the processor does not have, where that is the type.
     pub fn create(config: SimConfig, vm_type: u64) -> Result<Self, Errno> {
-        let vm_type = config.vm_type_of(vm_type).ok_or(Errno::EINVAL)?;
-        Ok(Self::new(SimConfig { vm_type, ..config }))
+        config
+            .with_type(vm_type)
+            .map(Self::new)
+            .ok_or(Errno::EINVAL)
     }
 
     /// The simulated kernel and VM.
@@ -69,7 +73,7 @@ impl SimVm {
     /// # Errors
     /// The host's error if the file cannot be created.
     pub fn create_dma_buf(&self, size: u64) -> Result<OwnedFd, Errno> {
-        if size == 0 || size % PAGE != 0 {
+        if size == 0 || !self.page_size().is_aligned(size) {
             return Err(Errno::EINVAL);
         }
         self.state()
@@ -126,6 +130,29 @@ impl SimVm {
 }
 
 impl State {
+    fn new(config: SimConfig) -> Self {
+        Self {
+            config,
+            memslots: Memslots::default(),
+            pushed: Pushed::default(),
+            files: Files::default(),
+            private: RangeSet::default(),
+            dirty: Dirty::new(config.page_size),
+            mmio_entries: MmioEntries::default(),
+            interrupts: 0,
+        }
+    }
+
+    /// The kernel's page size in bytes.
+    pub(super) fn page_size(&self) -> u64 {
+        self.config.page_size.bytes()
+    }
+
+    /// The first address of the page with this address.
+    pub(super) fn page_of(&self, gpa: u64) -> u64 {
+        gpa & !(self.page_size() - 1)
+    }
+
     fn begin_ioctl(&mut self) -> Result<(), Errno> {
         match self.interrupts.checked_sub(1) {
             Some(left) => {
@@ -148,7 +175,7 @@ impl Vm for SimVm {
     ) -> Result<(), Errno> {
         match self.config.has_region2() {
             true => call_again(|| self.set_region(region, false)),
-            false => Err(Errno::ENOTTY),
+            false => Err(self.config.rules().unknown_ioctl),
         }
     }
 
@@ -169,11 +196,12 @@ impl Vm for SimVm {
 
     fn create_guest_memfd(&self, size: u64, flags: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         if !self.config.knows_guest_memfd() {
-            return Err(Errno::ENOTTY);
+            return Err(self.config.rules().unknown_ioctl);
         }
         let known =
             self.config.has_guest_memfd() && self.config.guest_memfd_flags().contains(flags);
-        if !known || size == 0 || size % PAGE != 0 || i64::try_from(size).is_err() {
+        if !known || size == 0 || !self.page_size().is_aligned(size) || i64::try_from(size).is_err()
+        {
             return Err(Errno::EINVAL);
         }
         self.state().files.create(FileKind::GuestMemfd(flags), size)
@@ -181,7 +209,7 @@ impl Vm for SimVm {
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         if !self.config.has_attributes() {
-            return Err(Errno::ENOTTY);
+            return Err(self.config.rules().unknown_ioctl);
         }
         let unknown = attributes & !self.config.attributes() != 0;
         let pages = PageRange::new(gpa, size).map_err(|_| Errno::EINVAL)?;
@@ -200,7 +228,7 @@ impl Vm for SimVm {
     }
 
     fn page_size(&self) -> PageSize {
-        HOST_PAGE
+        self.config.page_size
     }
 
     fn address_bits(&self) -> Option<u32> {

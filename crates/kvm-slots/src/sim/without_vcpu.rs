@@ -4,7 +4,6 @@
 //! Compare `kvm_write_guest` and `mark_page_dirty_in_slot` (virt/kvm/kvm_main.c, Linux
 //! 6.18).
 
-use super::memslots::PAGE;
 use super::reach::Bytes;
 use super::vm::{SimVm, State};
 use crate::vm::errno::Errno;
@@ -19,7 +18,11 @@ impl SimVm {
         let state = &mut *self.state();
         let (mut gpa, mut rest) = (gpa, data);
         while !rest.is_empty() {
-            let room = usize::try_from(PAGE - gpa % PAGE).unwrap_or(usize::MAX);
+            let rest_of_page = state
+                .page_of(gpa)
+                .wrapping_add(state.page_size())
+                .wrapping_sub(gpa);
+            let room = usize::try_from(rest_of_page).unwrap_or(usize::MAX);
             let (now, later) = rest.split_at(room.min(rest.len()));
             state.store_in_page(gpa, now)?;
             gpa = gpa.wrapping_add(now.len() as u64);
@@ -34,7 +37,8 @@ impl State {
         let slot = self.memslots.find(gpa).filter(|slot| !slot.is_readonly());
         let slot = slot.ok_or(Errno::EFAULT)?;
         Bytes::Host(slot.userspace_addr + (gpa - slot.gpa)).store(&self.files, data)?;
-        if let Some((key, page)) = self.memslots.page_at(gpa) {
+        if let Some((key, offset)) = self.memslots.offset_at(gpa) {
+            let page = offset / self.page_size();
             self.dirty.mark_without_vcpu(key, page);
         }
         Ok(())

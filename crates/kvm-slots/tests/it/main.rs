@@ -73,6 +73,7 @@ mod probe {
 
 /// The simulated KVM against the rules of the real one.
 mod sim {
+    mod aarch64;
     mod fd_offset;
     mod guest_accesses;
     mod guest_memfd_files;

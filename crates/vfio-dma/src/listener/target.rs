@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use guest_ranges::gaps;
+use guest_ranges::{PAGE_SIZE, gaps};
 use memory_model::{
     AddrRange, Backing, FileSlice, FlatRange, GuestAccess, GuestMemfdSides, PageSet,
 };
@@ -46,8 +46,9 @@ pub struct DmaPolicy<H> {
     /// in, a power of two. A conversion of whole units has no gap. A smaller one
     /// does: devices cannot access the rest of the unit for a moment.
     ///
-    /// The default is a page, so that no conversion has a gap and each page is a
-    /// mapping. If a guest shares more pages than the kernel allows mappings,
+    /// The default is [`PAGE_SIZE`], the unit of guest page state, so that no conversion
+    /// has a gap and each page is a mapping. A unit smaller than the IOMMU's page counts
+    /// as a page. If a guest shares more pages than the kernel allows mappings,
     /// choose larger units: see [the crate's page](crate).
     pub unit: u64,
     /// Whether changes that need a gap are carried out or refused.
@@ -59,7 +60,7 @@ pub struct DmaPolicy<H> {
 impl<H> Default for DmaPolicy<H> {
     fn default() -> Self {
         Self {
-            unit: 4096,
+            unit: PAGE_SIZE,
             gaps: Gaps::default(),
             peers: Peers::Nothing,
         }
@@ -128,12 +129,12 @@ pub(super) fn extend_target<H>(
     Ok(())
 }
 
-/// An invalid unit counts as a page, the safe choice.
+/// An invalid unit counts as the smallest, the safe choice.
 fn in_units(range: DmaRange, unit: Option<u64>) -> Option<DmaRange> {
     match unit {
         None => Some(range),
         Some(unit) if unit.is_power_of_two() => range.in_units_of(unit).ok(),
-        Some(_) => range.in_units_of(4096).ok(),
+        Some(_) => range.in_units_of(PAGE_SIZE).ok(),
     }
 }
 

@@ -124,7 +124,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         let hosts: Vec<AddrRange> = machine.host_accesses().collect();
         let guest = StubRegion {
             code: platform.code(),
-            page_size: Capabilities::probe(platform.vm()).page_size,
+            page_size: Capabilities::probe(platform.vm()).page_size.bytes(),
             bits,
             accesses: script,
             hosts: &hosts,

@@ -5,7 +5,7 @@ use super::super::architecture::{AARCH64, Architecture};
 use super::{Environment, Kernel, Recipe, Selection, Variant};
 
 /// All environments, in the order of reports.
-pub const ENVIRONMENTS: [Environment; 15] = [
+pub const ENVIRONMENTS: [Environment; 16] = [
     Environment::new("host", Kernel::Host),
     Environment::new("simulated", Kernel::Simulated(UNPATCHED)).with_selftests(),
     Environment::new("debian-6.1", packaged("6.1")),
@@ -66,6 +66,10 @@ pub const ENVIRONMENTS: [Environment; 15] = [
     Environment::new("arm64-debian-7.3-16k", packaged_arm64("7.3", "arm64-16k"))
         .on(&AARCH64)
         .with_guest(),
+    Environment::new("arm64-lab-7.3-private-mmio", PRIVATE_MMIO_ARM64)
+        .on(&AARCH64)
+        .with_guest()
+        .by_name_only(),
 ];
 
 /// The kernel without patches.
@@ -104,6 +108,15 @@ const PRIVATE_MMIO_DEBUG: Kernel = Kernel::Built(Recipe {
         "drivers/vfio/pci/vfio-pci-core.ko",
         "drivers/vfio/pci/vfio-pci.ko",
     ],
+});
+
+/// The kernel that has private MMIO, for Arm.
+const PRIVATE_MMIO_ARM64: Kernel = Kernel::Built(Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3-arm64.config", "private-mmio.config"],
+    patches: &PATCHES,
+    suffix: "-lab-private-mmio",
+    modules: &[],
 });
 
 /// Two environments whose kernels differ only by this project's patches: without

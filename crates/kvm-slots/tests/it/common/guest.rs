@@ -71,6 +71,22 @@ impl Guest {
         self.set(slot, gpa, flags, pages, None);
     }
 
+    /// A slot on `size` bytes of these pages, from the first address on that is a
+    /// multiple of `size`.
+    pub fn aligned_ram(&mut self, slot: u32, gpa: u64, size: u64, pages: &Arc<Pages>) {
+        let region = kvm_userspace_memory_region2 {
+            slot,
+            guest_phys_addr: gpa,
+            memory_size: size,
+            userspace_addr: pages.address().next_multiple_of(size),
+            ..Default::default()
+        };
+        assert!(region.userspace_addr + size <= pages.address() + pages.size());
+        self.kept.push(pages.clone());
+        // SAFETY: as in `set`. The slot ends where the pages do, or before.
+        unsafe { self.vm.set_user_memory_region2(&region) }.expect("a slot");
+    }
+
     /// A slot on these pages and on a new guest_memfd.
     pub fn ram_and_file(
         &mut self,

@@ -7,11 +7,14 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 
-use common::PAGE;
 use common::watched::Paper;
 use kvm_slots::convert::Discard;
 use kvm_slots::{Errno, Vm};
 use memmap2::{MmapMut, MmapOptions};
+
+/// Whole pages of every host: the system calls are real ones.
+const LEN: usize = 0x1_0000;
+const PAGE: u64 = LEN as u64;
 
 /// A file of four pages that each begin with a 7.
 fn file() -> File {
@@ -38,11 +41,11 @@ fn bytes_of_file(file: &File) -> [u8; 4] {
 
 /// The first byte of each page.
 fn bytes(map: &MmapMut) -> [u8; 4] {
-    [0, 1, 2, 3].map(|page| map[page * 4096])
+    [0, 1, 2, 3].map(|page| map[page * LEN])
 }
 
 fn write(map: &mut MmapMut, value: u8) {
-    (0..4).for_each(|page| map[page * 4096] = value);
+    (0..4).for_each(|page| map[page * LEN] = value);
 }
 
 /// Discards the two pages in the middle.
@@ -96,7 +99,7 @@ fn a_private_mapping_gives_its_own_bytes_back_and_not_those_of_the_file() {
 
 #[test]
 fn anonymous_memory_is_zero_again() {
-    let mut map = MmapMut::map_anon(4 * 4096).unwrap();
+    let mut map = MmapMut::map_anon(4 * LEN).unwrap();
     write(&mut map, 9);
     discard(&mut map).unwrap();
     assert_eq!(bytes(&map), [9, 0, 0, 9]);

@@ -15,7 +15,7 @@ use vfio_private::emulate::{
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
     Access, Bar, BarIndex, BarInput, BarKind, ClassifyError, InputError, Msix, MsixPart, PageSize,
-    Piece, Policy, ReportedRange, TeeKind, classify,
+    PageSizeError, Piece, Policy, ReportedRange, TeeKind, classify,
 };
 
 use super::bars::{BarError, BarRegions, GuestBars};
@@ -40,7 +40,7 @@ pub enum AssignError {
     Config(#[from] ConfigError),
     /// The host's pages have a size that is not known.
     #[error(transparent)]
-    Page(InputError),
+    Page(#[from] PageSizeError),
     /// A BAR is described wrongly.
     #[error("BAR {bar}")]
     Bar {
@@ -130,7 +130,7 @@ impl AssignedDevice {
         config: &[u8],
         access: BarAccess,
     ) -> Result<Vec<BarRegions>, AssignError> {
-        let page = PageSize::new(page_size() as u64).map_err(AssignError::Page)?;
+        let page = PageSize::new(page_size() as u64)?;
         let mut bars = Vec::new();
         for index in (0..BarIndex::COUNT).filter_map(|index| BarIndex::new(index).ok()) {
             let mut info = self.device.region(index.get().into())?;
