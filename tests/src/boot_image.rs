@@ -12,11 +12,11 @@ use kvm_slots::{AbiProfile, KvmVm, SlotListener, Slots, VcpusStopped};
 use memory_model::{AddrRange, Memory, MemoryModel, Region, SpaceId};
 use vmm::HostMapping;
 use vmm::boot::bus::Handle;
-use vmm::boot::confidential::fault::{FAULT_PORT, LoaderFault};
-use vmm::boot::confidential::image::{BootImage, Piece};
-use vmm::boot::confidential::ram;
-use vmm::boot::confidential::stub::Hypercall;
-use vmm::boot::layout::{KERNEL, PAGE_TABLES, ZERO_PAGE};
+use vmm::boot::x86_64::confidential::fault::{FAULT_PORT, LoaderFault};
+use vmm::boot::x86_64::confidential::image::{BootImage, Piece};
+use vmm::boot::x86_64::confidential::ram;
+use vmm::boot::x86_64::confidential::stub::Hypercall;
+use vmm::boot::x86_64::layout::{KERNEL, PAGE_TABLES, ZERO_PAGE};
 
 use crate::check::{at, same};
 use crate::end_to_end::Test;

@@ -6,12 +6,12 @@
 //! lets a [`guest`] execute the script and compares each step with what was
 //! expected; [`report`] prints the result. [`Board::map`](board::Board::map) shows
 //! a machine without running it, and [`bars`] how a device's BARs would be cut.
-//! `boot`, on x86-64 only, boots an ordinary Linux. [`cli`] is the command line.
+//! `boot`, on x86-64 and arm64, boots an ordinary Linux. [`cli`] is the command line.
 
 pub mod backend;
 pub mod bars;
 pub mod board;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub mod boot;
 pub mod cli;
 pub mod devices;

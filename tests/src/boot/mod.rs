@@ -2,25 +2,32 @@
 //! An ordinary Linux in `vmm boot` drives the lab's devices with its own
 //! drivers. The scenarios that it runs are in `xtask/lab/guest`.
 
+#[cfg(not(target_arch = "x86_64"))]
+mod aarch64;
 pub mod calls;
 mod confidential;
-mod kernel_code;
 pub mod reader;
 pub mod reads;
 mod report;
 mod run;
 mod scan;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use serde::Serialize;
 
 use crate::hardware::Message;
 use crate::needs::Need;
 use crate::vfio::Model;
-pub(crate) use kernel_code::lacks_kernel_code;
+#[cfg(not(target_arch = "x86_64"))]
+use aarch64 as native;
+pub(crate) use native::lacks_kernel_code;
 pub use run::set_files;
 use run::{Boot, Ended};
 pub(crate) use run::{lacks_confidential_guest, lacks_guest};
 use vfio_private::device::VfioInterface;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as native;
 
 /// How the guest reaches the BARs of its devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,12 +4,18 @@
 use serde::{Deserialize, Deserializer};
 
 use super::Bars;
+use super::native::RAM_START;
+use super::run::{RAM, page_size};
 
-/// The pieces of BARs with an MSI-X table in them: nvme's, and e1000e's.
-const TABLES: [&str; 2] = [" BAR 0 trap 0x2000", " BAR 3 trap 0x0"];
+/// The BARs with an MSI-X table in them, and where it is: nvme's, and e1000e's.
+const TABLES: [(u8, u64); 2] = [(0, 0x2000), (3, 0)];
 
-/// The start of PCI's windows. RAM is below.
-const PCI: u64 = 0xc000_0000;
+/// Whether this is the piece of a BAR with an MSI-X table in it, on a host with pages of
+/// this size.
+fn is_table(region: &str, page: u64) -> bool {
+    let ends = TABLES.map(|(bar, at)| format!(" BAR {bar} trap {:#x}", at / page * page));
+    ends.iter().any(|end| region.ends_with(end))
+}
 
 /// The report of a run.
 #[derive(Clone, Debug, Deserialize)]
@@ -139,8 +145,12 @@ impl Report {
     /// No access to a BAR left the guest, but for those to an MSI-X table's
     /// page.
     pub fn only_msix_tables_are_trapped(&self) -> Result<(), String> {
-        let is_table = |exits: &Exits| TABLES.iter().any(|table| exits.region.ends_with(table));
-        let wrong: Vec<&Exits> = self.at_bars().filter(|exits| !is_table(exits)).collect();
+        self.only_tables_are_trapped(page_size())
+    }
+
+    fn only_tables_are_trapped(&self, page: u64) -> Result<(), String> {
+        let is_wrong = |exits: &&Exits| !is_table(&exits.region, page);
+        let wrong: Vec<&Exits> = self.at_bars().filter(is_wrong).collect();
         match wrong.is_empty() {
             true => Ok(()),
             false => Err(format!("exits at registers: {wrong:?}")),
@@ -148,7 +158,7 @@ impl Report {
     }
 
     /// The memslots of devices are at the BARs that the guest reported, of which each
-    /// of a page or more has at least one, and nowhere else. They have a host address
+    /// that is larger than a page has at least one, and nowhere else. They have a host address
     /// if they are host-mapped. Trapped ones have none.
     pub fn slots_are_at_bars<'a>(
         &self,
@@ -160,7 +170,8 @@ impl Report {
         let is_in = |slot: &Slot, (start, last): (u64, u64)| {
             slot.gpa >= start && slot.gpa + (slot.size - 1) <= last
         };
-        let devices = self.slots.iter().filter(|slot| slot.gpa >= PCI);
+        let ram = RAM_START..RAM_START + (RAM << 20);
+        let devices = self.slots.iter().filter(|slot| !ram.contains(&slot.gpa));
         for slot in devices.clone() {
             if !places.iter().any(|place| is_in(slot, *place)) {
                 return Err(format!("a stale slot: {slot:?}; the guest has {places:x?}"));
@@ -170,7 +181,7 @@ impl Report {
                 return Err(format!("a slot with the wrong backing: {slot:?}"));
             }
         }
-        let is_large = |(start, last): &(u64, u64)| last - start >= 0xfff;
+        let is_large = |(start, last): &(u64, u64)| last - start >= page_size();
         if bars == Bars::Trapped {
             return Ok(());
         }
@@ -197,11 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn a_large_page_has_registers_beside_the_table() {
+        let is = |piece: &str, page| is_table(&format!("0000:00:04.0 BAR 0 {piece}"), page);
+        assert!(is("trap 0x2000", 0x1000) && !is("trap 0x0", 0x1000));
+        assert!(is("trap 0x0", 0x4000) && !is("trap 0x2000", 0x4000));
+    }
+
+    #[test]
     fn exits_at_registers_are_found_beside_those_at_a_table() {
         let serial = r#"{"region": "serial", "count": 9}"#;
         let table = r#"{"region": "0000:00:04.0 BAR 0 trap 0x2000", "count": 9}"#;
         let doorbell = r#"{"region": "0000:00:04.0 BAR 0 trap 0x1000", "count": 1}"#;
-        let of = |exits: &[&str]| report(exits, &[]).only_msix_tables_are_trapped();
+        let of = |exits: &[&str]| report(exits, &[]).only_tables_are_trapped(0x1000);
         assert_eq!(of(&[serial, table]), Ok(()));
         let error = of(&[serial, doorbell]).expect_err("a doorbell was trapped");
         assert!(error.contains("trap 0x1000"), "{error}");
@@ -209,17 +227,20 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_stale_missing_or_of_the_wrong_kind_is_found() {
-        let ram = r#"{"gpa": "0x0", "size": "0x10000000", "backing": "host memory at 0x7f"}"#;
+        let ram = format!(
+            r#"{{"gpa": "{RAM_START:#x}", "size": "0x10000000", "backing": "host memory at 0x7f"}}"#
+        );
+        let ram = ram.as_str();
         let slot = |gpa: &str| {
             format!(r#"{{"gpa": "{gpa}", "size": "0x1000", "backing": "fd 7, no host address"}}"#)
         };
         let (first, other) = (slot("0xc0001000"), slot("0xd0000000"));
-        let place = "0000:00:01.0 start=0x00000000c0000000 last=0x00000000c0003fff";
+        let place = "0000:00:01.0 start=0x00000000c0000000 last=0x00000000c001ffff";
         let of = |kind, slots: &[&str], places: &[&str]| {
             report(&[], slots).slots_are_at_bars(kind, places.iter().copied())
         };
         assert_eq!(of(Bars::Private, &[ram, &first], &[place]), Ok(()));
-        let small = "0000:00:02.0 start=0x00000000c0004000 last=0x00000000c00040ff";
+        let small = "0000:00:02.0 start=0x00000000c0020000 last=0x00000000c00200ff";
         assert_eq!(of(Bars::Private, &[ram], &[small]), Ok(()));
         for (kind, slots, places, problem) in [
             (

@@ -10,8 +10,9 @@ use serde_json::Value;
 use super::{line, wrapped};
 use crate::lab::apt::Network;
 use crate::lab::architecture::X86_64;
+use crate::lab::architecture::native;
 use crate::lab::command;
-use crate::lab::environment::GUEST;
+use crate::lab::environment::guest_of;
 use crate::lab::guest;
 use crate::shell::{build_static_program, capture};
 
@@ -72,7 +73,8 @@ fn measured() -> Result<String, String> {
 }
 
 fn on_the_host(tests: &Path, vmm: &Path, strace: &Path, qemu: &Path) -> Result<Vec<u8>, String> {
-    let guest = guest::make(GUEST, Network::Daily)?;
+    let guest = guest_of(native()).ok_or("no guest for this machine")?;
+    let guest = guest::make(guest, Network::Daily)?;
     let mut command = Command::new(tests);
     command.arg("--boot-calls").args([strace, qemu, vmm]);
     command.args([guest.kernel(), guest.initramfs()]);

@@ -11,7 +11,7 @@ use super::cache::{self, Cache};
 use super::command;
 use super::disk::Disk;
 use super::doctor;
-use super::environment::{Environment, GUEST, Kernel, find, kernels, select_kernels};
+use super::environment::{Environment, Kernel, find, guest_of, kernels, select_kernels};
 use super::guest;
 use super::manifest::Manifest;
 use super::{Programs, lab, make_bootable};
@@ -144,9 +144,14 @@ fn build_named(names: &[String]) -> Result<(), String> {
     let mut failed = Vec::new();
     let environments = select_kernels(names)?;
     // One with a guest needs the guest's kernel too.
-    let guest = environments.iter().any(|e| e.has_guest).then_some(GUEST);
-    let guest = guest.filter(|guest| !environments.contains(guest));
-    for environment in environments.into_iter().chain(guest) {
+    let with_guest = environments.iter().filter(|e| e.has_guest);
+    let mut guests: Vec<Environment> = Vec::new();
+    for guest in with_guest.filter_map(|e| guest_of(e.architecture)) {
+        if !environments.contains(&guest) && !guests.contains(&guest) {
+            guests.push(guest);
+        }
+    }
+    for environment in environments.into_iter().chain(guests) {
         let origin = match environment.kernel {
             Kernel::Host => continue,
             Kernel::Simulated(recipe) => {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::apt::Network;
+use super::architecture::native;
 use super::cache;
 use super::environment::{Environment, find_guest};
 use super::{Bootable, Payload, make_bootable};
@@ -29,7 +30,7 @@ fn folder() -> PathBuf {
 /// There is no such guest, it cannot be downloaded, or the folder cannot be
 /// written.
 pub fn fetch(line: &str, generic: bool, to: Option<&Path>) -> Result<(), String> {
-    let guest = make(find_guest(line, generic)?, Network::Daily)?;
+    let guest = make(find_guest(native(), line, generic)?, Network::Daily)?;
     let folder = to.map_or_else(folder, PathBuf::from);
     cache::make_folder(&folder)?;
     let copy = |from: &Path, name: &str| {

@@ -34,7 +34,7 @@ use boot::Console;
 use build::Builder;
 use cache::Cache;
 use disk::Disk;
-use environment::{Environment, GUEST, Recipe};
+use environment::{Environment, Recipe, guest_of};
 use initramfs::Guest;
 pub use initramfs::Payload;
 pub use kernel::Preloaded;
@@ -133,16 +133,20 @@ pub fn make_bootable(
         Err(error) => return all(error),
     };
     let lab = lab(&cache, network, limit);
-    let guest = match environments.iter().any(|e| e.has_guest) {
-        true => guest(&lab),
-        false => None,
-    };
+    let guests = ARCHITECTURES.map(|architecture| {
+        let mut of = environments.iter().filter(|e| e.has_guest);
+        let is_due = of.any(|environment| environment.architecture == architecture);
+        is_due.then(|| guest(&lab, architecture)).flatten()
+    });
     let confidential = match environments.iter().any(|e| e.has_confidential_guest) {
         true => confidential_kernel(&lab),
         false => None,
     };
     let prepared = environments.iter().map(|environment| {
-        let guest = guest.clone().filter(|_| environment.has_guest);
+        let mut guests = ARCHITECTURES.iter().zip(&guests);
+        let own = guests.find(|(other, _)| **other == environment.architecture);
+        let guest = own.and_then(|(_, guest)| guest.clone());
+        let guest = guest.filter(|_| environment.has_guest);
         let confidential = confidential.clone();
         let guest = guest.map(|guest| Guest {
             confidential_kernel: confidential.filter(|_| environment.has_confidential_guest),
@@ -169,9 +173,9 @@ pub fn preloaded(
     lab(&cache, network, limit).preloaded(environment, recipe)
 }
 
-/// The guest for the environments that have one.
-fn guest(lab: &Lab<'_>) -> Option<Guest> {
-    match bootable(lab, GUEST, &Payload::Guest, None) {
+/// The guest for the environments of an architecture that have one.
+fn guest(lab: &Lab<'_>, architecture: &Architecture) -> Option<Guest> {
+    match bootable(lab, guest_of(architecture)?, &Payload::Guest, None) {
         Ok(guest) => Some(Guest {
             kernel: guest.ready.image,
             initrd: guest.initramfs,

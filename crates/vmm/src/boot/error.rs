@@ -10,12 +10,10 @@ use memory_model::{AddListenerError, AddSpaceError, CommitError, TreeError};
 use vfio_dma::DmaRefusal;
 use vfio_private::device::{DeviceError, PciAddress};
 
-use super::confidential::cpuid::CpuidFull;
 use super::config::AssignedTwice;
-use super::cpu::CpuError;
 use super::interrupts::InterruptError;
 use super::layout::LayoutError;
-use super::loaded::LoadedRamError;
+use super::native::{CpuError, LoadedRamError};
 use super::pci::assigned::AssignError;
 use super::pci::bus::BusFull;
 use super::pci::memory::MemoryFunctionError;
@@ -37,9 +35,6 @@ pub enum BootError {
     /// RAM cannot be made private.
     #[error("RAM cannot be made private")]
     Private(#[from] ConvertError),
-    /// CPUID has no room for the leaves of confidential guests.
-    #[error(transparent)]
-    Cpuid(#[from] CpuidFull),
     /// The vCPUs cannot be set up.
     #[error(transparent)]
     Cpu(#[from] CpuError),

@@ -7,19 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry,
-    kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
+    KVM_IRQ_ROUTING_IRQCHIP, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip,
 };
 use kvm_slots::{Errno, KvmVm};
 use vfio_private::emulate::Message;
 use vm_allocator::IdAllocator;
 use vmm_sys_util::eventfd::EventFd;
 
-/// The pins of KVM's I/O APIC, whose GSIs are their numbers.
-const IO_APIC_PINS: u32 = 24;
-/// The pins of one of the two PICs.
-const PIC_PINS: u32 = 8;
+use super::native::interrupts::{PINS, message_entry, pins};
+
 /// The end of GSIs (`KVM_MAX_IRQ_ROUTES`, include/linux/kvm_host.h).
 const GSI_END: u32 = 4096;
 
@@ -45,10 +42,31 @@ pub enum InterruptError {
     },
 }
 
+/// The number by which a PCI function identifies itself on the bus: bus, device and
+/// function. An interrupt controller may tell messages apart by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requester(u16);
+
+impl Requester {
+    /// The first function of a device of bus 0, whose number is below 32.
+    pub fn device(number: u8) -> Self {
+        Self(u16::from(number) << 3)
+    }
+
+    /// The number.
+    pub fn id(self) -> u16 {
+        self.0
+    }
+}
+
+/// A message with its sender.
+pub type SentMessage = (Requester, Message);
+
 /// The interrupts of one VM. Clones share its routes.
 #[derive(Clone, Debug)]
 pub struct Interrupts {
     vm: KvmVm,
+    requester: Requester,
     routes: Arc<Mutex<Routes>>,
     assigned: Arc<AtomicU64>,
 }
@@ -56,15 +74,16 @@ pub struct Interrupts {
 #[derive(Debug)]
 struct Routes {
     gsis: IdAllocator,
-    messages: BTreeMap<u32, Message>,
+    messages: BTreeMap<u32, SentMessage>,
 }
 
 impl Interrupts {
     /// The interrupts of `vm`, which has KVM's interrupt controllers.
     pub fn new(vm: KvmVm) -> Self {
-        let gsis = IdAllocator::new(IO_APIC_PINS, GSI_END - 1);
+        let gsis = IdAllocator::new(PINS, GSI_END - 1);
         Self {
             vm,
+            requester: Requester::default(),
             routes: Arc::new(Mutex::new(Routes {
                 // The range is not empty.
                 gsis: gsis.expect("GSIs"),
@@ -74,7 +93,16 @@ impl Interrupts {
         }
     }
 
-    /// An eventfd whose signals raise a pin of the I/O APIC for a moment.
+    /// The same routes, for messages of this function.
+    #[must_use]
+    pub fn of_function(&self, requester: Requester) -> Self {
+        Self {
+            requester,
+            ..self.clone()
+        }
+    }
+
+    /// An eventfd whose signals raise a pin of the interrupt controller for a moment.
     ///
     /// # Errors
     /// [`InterruptError::EventFd`], [`InterruptError::Kvm`].
@@ -117,6 +145,7 @@ impl Interrupts {
 
     /// Sets a GSI's message, and hands all routes to KVM.
     fn set(&self, gsi: u32, message: Message) -> Result<(), InterruptError> {
+        let message = (self.requester, message);
         let mut routes = self.routes();
         let old = routes.messages.insert(gsi, message);
         if old == Some(message) {
@@ -151,50 +180,29 @@ impl Interrupts {
 impl Routes {
     /// Every route: KVM replaces its own default ones too.
     fn entries(&self) -> Vec<kvm_irq_routing_entry> {
-        let pic = |gsi| match gsi / PIC_PINS {
-            0 => Some((KVM_IRQCHIP_PIC_MASTER, gsi)),
-            1 => Some((KVM_IRQCHIP_PIC_SLAVE, gsi - PIC_PINS)),
-            _ => None,
-        };
-        // The timer's pin: ISA interrupt 0 is pin 2 of an I/O APIC.
-        let io_apic = |gsi| (KVM_IRQCHIP_IOAPIC, if gsi == 0 { 2 } else { gsi });
-        let pins = (0..IO_APIC_PINS).flat_map(|gsi| {
-            [pic(gsi), Some(io_apic(gsi))]
-                .into_iter()
-                .flatten()
-                .map(move |(irqchip, pin)| kvm_irq_routing_entry {
-                    gsi,
-                    type_: KVM_IRQ_ROUTING_IRQCHIP,
-                    u: kvm_irq_routing_entry__bindgen_ty_1 {
-                        irqchip: kvm_irq_routing_irqchip { irqchip, pin },
-                    },
-                    ..Default::default()
-                })
-        });
-        pins.chain(
-            self.messages
-                .iter()
-                .map(|(gsi, message)| message_entry(*gsi, *message)),
-        )
-        .collect()
+        let messages = self.messages.iter();
+        let messages = messages.map(|(gsi, message)| message_entry(*gsi, *message));
+        pins().chain(messages).collect()
     }
 }
 
-fn message_entry(gsi: u32, message: Message) -> kvm_irq_routing_entry {
-    let [a, b, c, d, e, f, g, h] = message.address.to_le_bytes();
+/// The route of a GSI to a pin of one of KVM's interrupt controllers.
+pub(super) fn pin_entry(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
     kvm_irq_routing_entry {
         gsi,
-        type_: KVM_IRQ_ROUTING_MSI,
+        type_: KVM_IRQ_ROUTING_IRQCHIP,
         u: kvm_irq_routing_entry__bindgen_ty_1 {
-            msi: kvm_irq_routing_msi {
-                address_lo: u32::from_le_bytes([a, b, c, d]),
-                address_hi: u32::from_le_bytes([e, f, g, h]),
-                data: message.data,
-                ..Default::default()
-            },
+            irqchip: kvm_irq_routing_irqchip { irqchip, pin },
         },
         ..Default::default()
     }
+}
+
+/// The lower and the upper half of a message's address.
+pub(super) fn halves(message: Message) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = message.address.to_le_bytes();
+    let half = u32::from_le_bytes;
+    (half([a, b, c, d]), half([e, f, g, h]))
 }
 
 /// An eventfd whose signals reach the guest as a message while it has a route. A

@@ -4,45 +4,32 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use guest_ranges::PageRange;
-use kvm_slots::convert::{Engine, ModelPages};
+use kvm_slots::convert::Engine;
 use kvm_slots::vcpu_gate::{GatedVcpu, VcpuGate};
 use kvm_slots::{AbiProfile, KvmVm, SlotListener, Slots};
-use memory_model::{AddrRange, Listener, MemoryModel, Region, RegionId};
+use memory_model::{AddrRange, Listener, MemoryModel, Region};
 use vfio_dma::listener::{DmaListener, DmaPolicy};
 use vfio_private::device::{Device, Iommu, PciAddress, VfioInterface};
 
-use super::acpi::{self, AcpiOptions};
-use super::bus::{GuestSpaces, Handle, TrapDevice};
-use super::confidential;
-use super::confidential::doorway::{DOORWAY_PORT, DOORWAY_PORTS, Doorway};
-use super::confidential::fault::{FAULT_PORT, FaultPort};
-use super::confidential::stub::Hypercall;
+use super::architecture::{Architecture, FixedDevices};
+use super::bus::{GuestSpaces, Handle};
 use super::config::{BootConfig, DeviceConfig};
 use super::conversions::Conversions;
-use super::cpu::{self, Start};
 use super::dma::{DmaCheck, GuestDma};
 use super::error::BootError;
-use super::interrupts::Interrupts;
-use super::layout::{self, Layout};
-use super::loaded::{Kernel, LoadedRam};
+use super::interrupts::{Interrupts, Requester};
+use super::native::Native;
 use super::notes::Notes;
 use super::outcome::{End, Outcome};
 use super::pci::Function;
 use super::pci::assigned::AssignedDevice;
-use super::pci::bus::{ConfigPorts, Ecam, PciBus};
+use super::pci::bus::PciBus;
 use super::pci::host_bridge::HostBridge;
 use super::pci::memory::memory_function;
 use super::pci::windows::PciWindows;
-use super::power::{KEYBOARD_COMMAND, KeyboardReset, Power};
 use super::serial::SerialPort;
 use super::vcpus::{self, ExitContext};
-use super::vm::GuestVm;
 use crate::devices::assigned::by_either_interface;
-
-/// The kernel parameters before the user's. A panic resets the machine at once, and
-/// leaves the mark by which [`Power`] tells it from a reboot.
-const PARAMETERS: &str = "console=ttyS0 panic=-1 reboot=panic_warm";
 
 /// The size of the units of DMA mappings of memory with a private side. Guests share
 /// bounce buffers of many of these at once.
@@ -77,45 +64,43 @@ impl Machine {
     /// # Errors
     /// [`BootError`].
     pub fn new(config: &BootConfig, console: Box<dyn Write + Send>) -> Result<Self, BootError> {
-        let guest = GuestVm::new(&config.kvm_device, config.abi, config.confidential)?;
-        let layout = Layout::new(config.memory, guest.processor.physical_bits())?;
-        let ram = load(config, &layout, &guest)?;
+        let mut native = Native::new(config)?;
+        let vm = native.vm().clone();
         let (end, notes) = (End::default(), Notes::default());
-        let interrupts = Interrupts::new(guest.vm.clone());
-        let spaces = address_spaces(ram.banks)?;
+        let interrupts = Interrupts::new(vm.clone());
+        let spaces = address_spaces(native.take_ram())?;
         let gate = VcpuGate::new()?;
-        let slots = follow(&spaces, &guest.vm, config.abi, gate.clone())?;
-        if let Some(staging) = ram.staging {
-            make_private(&spaces, &guest.vm, &layout, staging)?;
-        }
+        let slots = follow(&spaces, &vm, config.abi, gate.clone())?;
+        native.make_private(&spaces)?;
 
         let assigned = open_devices(&config.devices)?;
         let dma = follow_dma(&spaces, assigned.as_ref())?;
-        let conversions = conversions(&spaces, &guest.vm, dma, &notes);
+        let conversions = conversions(&spaces, &vm, dma, &notes);
         let connections = Connections {
             spaces: &spaces,
-            windows: PciWindows::new(&layout),
+            windows: native.pci_windows(),
             interrupts: &interrupts,
             conversions: &conversions,
             notes: &notes,
         };
         let bus = Arc::new(pci_bus(config, assigned, &connections)?);
-        let serial = SerialPort::new(interrupts.pin(layout::COM1_GSI)?, console, end.clone());
-        let serial = Arc::new(serial);
-        let power = Arc::new(Power::new(end.clone(), ram.reset_flag));
-        place_ports(&spaces, &serial, &bus, &power)?;
-        match config.confidential {
-            true => place_confidential_ports(&spaces, &end)?,
-            false => place_ecam(&spaces, &bus)?,
-        }
-        let vcpus = create_vcpus(&guest, config, &gate, ram.start)?;
+        let interrupt = interrupts.pin(Native::SERIAL_GSI)?;
+        let serial = Arc::new(SerialPort::new(interrupt, console, end.clone()));
+        let vcpus = native.take_vcpus().into_iter().map(|vcpu| gate.vcpu(vcpu));
+        let vcpus = vcpus.collect::<Result<_, _>>()?;
+        let devices = FixedDevices {
+            serial: &serial,
+            bus: &bus,
+            end: &end,
+        };
+        let own = native.place_devices(&spaces, &devices)?;
 
         let model = spaces.model();
         let context = ExitContext {
             memory: model.reader(spaces.memory),
             ports: model.reader(spaces.ports),
             conversions,
-            power,
+            own,
             end: end.clone(),
         };
         drop(model);
@@ -166,29 +151,6 @@ impl Machine {
     }
 }
 
-/// RAM with the kernel in it.
-fn load(config: &BootConfig, layout: &Layout, guest: &GuestVm) -> Result<LoadedRam, BootError> {
-    // In a confidential guest, nothing may trap but what the kernel knows of.
-    let options = AcpiOptions {
-        io_apic: !config.confidential,
-        ecam: !config.confidential,
-    };
-    let tables = acpi::tables(layout, config.cpus, options);
-    let parameters = format!("{PARAMETERS} {} {}", acpi::REBOOT_PARAMETER, config.append);
-    let kernel = Kernel {
-        config,
-        parameters: parameters.trim(),
-        tables: &tables,
-    };
-    Ok(match config.confidential {
-        true => {
-            let hypercall = Hypercall::of(guest.processor.cpuid());
-            LoadedRam::staged(layout, &kernel, &guest.vm, hypercall)?
-        }
-        false => LoadedRam::in_place(layout, &kernel)?,
-    })
-}
-
 /// Memory with RAM, and ports.
 fn address_spaces(banks: Vec<(AddrRange, Region<Handle>)>) -> Result<GuestSpaces, BootError> {
     let mut model = MemoryModel::new();
@@ -207,25 +169,6 @@ fn address_spaces(banks: Vec<(AddrRange, Region<Handle>)>) -> Result<GuestSpaces
         (memory_root, memory),
         (port_root, ports),
     ))
-}
-
-/// Makes RAM private, but for the staging area. There are no devices yet whose DMA
-/// would have to follow.
-fn make_private(
-    spaces: &GuestSpaces,
-    vm: &KvmVm,
-    layout: &Layout,
-    staging: PageRange,
-) -> Result<(), BootError> {
-    let mut model = spaces.model();
-    let mut pages = ModelPages::new(&mut *model, spaces.memory);
-    let engine = Engine::new(vm.clone());
-    Ok(confidential::ram::make_private(
-        &engine,
-        &mut pages,
-        layout.ram(),
-        staging,
-    )?)
 }
 
 /// Has the VM's memslots follow the view of memory.
@@ -348,7 +291,8 @@ fn pci_bus(
                 let Some(device) = assigned.next() else {
                     continue;
                 };
-                let (interrupts, notes) = (to.interrupts.clone(), to.notes.clone());
+                let interrupts = to.interrupts.of_function(requester(at));
+                let notes = to.notes.clone();
                 let conversions = Arc::clone(to.conversions);
                 let device = AssignedDevice::new(device, interrupts, conversions, notes);
                 let access = config.bar_access();
@@ -364,106 +308,8 @@ fn pci_bus(
     Ok(bus)
 }
 
-/// Adds the devices that are always there. They are above BARs, which a guest may
-/// place anywhere in PCI's windows.
-fn place_ports(
-    spaces: &GuestSpaces,
-    serial: &Arc<SerialPort>,
-    bus: &Arc<PciBus>,
-    power: &Arc<Power>,
-) -> Result<(), BootError> {
-    let keyboard = Arc::new(KeyboardReset(power.clone()));
-    let config_ports = Arc::new(ConfigPorts::new(Arc::clone(bus)));
-    place_trapped(
-        spaces,
-        spaces.port_root,
-        [
-            ("serial port", (layout::COM1.into(), 8), serial.clone()),
-            ("power", wide(layout::POWER_PORTS), power.clone()),
-            (
-                "keyboard controller",
-                (KEYBOARD_COMMAND.into(), 1),
-                keyboard,
-            ),
-            (
-                "PCI configuration ports",
-                wide(layout::PCI_CONFIG_PORTS),
-                config_ports,
-            ),
-        ],
-    )
-}
-
-/// Adds configuration space in memory.
-fn place_ecam(spaces: &GuestSpaces, bus: &Arc<PciBus>) -> Result<(), BootError> {
-    let ecam: Arc<dyn TrapDevice> = Arc::new(Ecam::new(Arc::clone(bus)));
-    let region = ("PCI configuration space", layout::ECAM, ecam);
-    place_trapped(spaces, spaces.memory_root, [region])
-}
-
-/// Adds what a confidential guest has in place of accesses that trap.
-fn place_confidential_ports(spaces: &GuestSpaces, end: &End) -> Result<(), BootError> {
-    let reader = spaces.model().reader(spaces.memory);
-    let doorway: Arc<dyn TrapDevice> = Arc::new(Doorway::new(reader));
-    let faults: Arc<dyn TrapDevice> = Arc::new(FaultPort(end.clone()));
-    place_trapped(
-        spaces,
-        spaces.port_root,
-        [
-            ("MMIO doorway", wide((DOORWAY_PORT, DOORWAY_PORTS)), doorway),
-            ("boot faults", (FAULT_PORT.into(), 4), faults),
-        ],
-    )
-}
-
-fn wide((start, count): (u16, u16)) -> (u64, u64) {
-    (start.into(), count.into())
-}
-
-/// A name, a start and a size, and the device there.
-type Trapped<'a> = (&'a str, (u64, u64), Arc<dyn TrapDevice>);
-
-fn place_trapped<const N: usize>(
-    spaces: &GuestSpaces,
-    root: RegionId,
-    regions: [Trapped<'_>; N],
-) -> Result<(), BootError> {
-    let mut model = spaces.model();
-    let mut t = model.transaction();
-    for (name, (start, size), device) in regions {
-        let region = Region::mmio(name, size.into()).with_handle(Handle::device(device));
-        let region = t.add(region)?;
-        t.place(region, root, start, 0)?;
-    }
-    Ok(t.commit()?)
-}
-
-/// vCPU 0 starts the kernel. The others wait until it starts them.
-fn create_vcpus(
-    guest: &GuestVm,
-    config: &BootConfig,
-    gate: &VcpuGate,
-    start: Start,
-) -> Result<Vec<GatedVcpu>, BootError> {
-    let mut vcpus = Vec::new();
-    for number in 0..config.cpus {
-        let refused = |error: kvm_ioctls::Error| BootError::Vcpu {
-            number,
-            errno: error.into(),
-        };
-        let vcpu = guest.vm.fd().create_vcpu(number.into());
-        let vcpu = vcpu.map_err(refused)?;
-        cpu::set_tsc_frequency(&vcpu)?;
-        let mut features = cpu::cpuid(&guest.kvm, guest.processor.cpuid(), number, config.cpus)?;
-        if config.confidential {
-            confidential::cpuid::add_leaves(&mut features, vcpu.get_tsc_khz().unwrap_or(0))?;
-        }
-        vcpu.set_cpuid2(&features).map_err(refused)?;
-        cpu::set_msrs(&vcpu)?;
-        if number == 0 {
-            cpu::start(&vcpu, start)?;
-        }
-        vcpus.push(gate.vcpu(vcpu)?);
-    }
-    Ok(vcpus)
+/// The function at this place of the configuration: device 0 is the host bridge. Numbers
+/// beyond the bus do not matter, because there is no room for the function.
+fn requester(at: usize) -> Requester {
+    Requester::device(u8::try_from(at + 1).unwrap_or(u8::MAX))
 }

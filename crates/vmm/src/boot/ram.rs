@@ -8,8 +8,6 @@ use memory_model::AddrRange;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap};
 
-use super::layout::Layout;
-
 /// The guest's RAM.
 #[derive(Clone, Debug)]
 pub struct Ram {
@@ -42,15 +40,14 @@ pub enum RamError {
 }
 
 impl Ram {
-    /// RAM of zeros. It takes up host memory when it is first accessed.
+    /// RAM of zeros at these guest-physical addresses, from the lowest up. It takes up
+    /// host memory when it is first accessed.
     ///
     /// # Errors
     /// [`RamError`].
-    pub fn anonymous(layout: &Layout) -> Result<Self, RamError> {
-        let banks: Vec<Bank> = layout
-            .ram()
-            .map(Bank::anonymous)
-            .collect::<Result<_, _>>()?;
+    pub fn anonymous(ranges: impl IntoIterator<Item = AddrRange>) -> Result<Self, RamError> {
+        let banks = ranges.into_iter().map(Bank::anonymous);
+        let banks: Vec<Bank> = banks.collect::<Result<_, _>>()?;
         let regions = banks.iter().map(|bank| bank.region.clone()).collect();
         let memory = GuestMemoryMmap::from_arc_regions(regions).map_err(RamError::Layout)?;
         Ok(Self { banks, memory })
@@ -116,13 +113,18 @@ mod tests {
 
     use super::*;
 
+    /// Two ranges with a hole between them.
+    fn ranges() -> [AddrRange; 2] {
+        [(0x4000_0000, 32 << 20), (1 << 32, 1 << 20)]
+            .map(|(start, size)| AddrRange::new(start, size).unwrap())
+    }
+
     #[test]
     fn every_bank_is_the_host_memory_that_the_loader_writes_to() {
-        let layout = Layout::new(4 << 30, 40).unwrap();
-        let ram = Ram::anonymous(&layout).unwrap();
+        let ram = Ram::anonymous(ranges()).unwrap();
         let memory = ram.guest_memory();
-        let ranges: Vec<AddrRange> = ram.banks().iter().map(Bank::range).collect();
-        assert_eq!(ranges, layout.ram().collect::<Vec<_>>());
+        let banks: Vec<AddrRange> = ram.banks().iter().map(Bank::range).collect();
+        assert_eq!(banks, ranges());
         for bank in ram.banks() {
             let host = bank.host_memory();
             assert_eq!(u128::from(host.size()), bank.range().size());
@@ -137,8 +139,7 @@ mod tests {
 
     #[test]
     fn host_memory_outlives_the_ram() {
-        let layout = Layout::new(32 << 20, 40).unwrap();
-        let ram = Ram::anonymous(&layout).unwrap();
+        let ram = Ram::anonymous(ranges()).unwrap();
         let region = Arc::downgrade(&ram.banks()[0].region);
         let host = ram.banks()[0].host_memory();
         drop(ram);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The first serial port, COM1: a 16550A.
+//! The first serial port: a 16550A.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -5,20 +5,18 @@
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
-use kvm_bindings::{
-    KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
-    KVM_SYSTEM_EVENT_SHUTDOWN,
-};
+use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::VcpuExit;
 use kvm_slots::Errno;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 use kvm_slots::vcpu_gate::{GatedVcpu, RunError, RunOutcome};
 use memory_model::{FlatView, ViewReader};
 
+use super::architecture::ExitHandler;
 use super::bus::{self, Handle};
 use super::conversions::Conversions;
+use super::native::Exits;
 use super::outcome::{End, Outcome};
-use super::power::Power;
 
 /// The return value for a hypercall that does not exist, -`KVM_ENOSYS`.
 const NO_SUCH_HYPERCALL: u64 = (-1000_i64).cast_unsigned();
@@ -32,8 +30,8 @@ pub struct ExitContext {
     pub ports: ViewReader<Handle>,
     /// Converts pages at the guest's request.
     pub conversions: Arc<Conversions>,
-    /// What resets the machine.
-    pub power: Arc<Power>,
+    /// Answers exits that only this architecture has.
+    pub own: Exits,
     /// Where the end is reported.
     pub end: End,
 }
@@ -86,7 +84,14 @@ fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
             None if context.end.is_over() => return None,
             None => {}
             Some(Stop::Outcome(outcome)) => return Some(outcome),
-            Some(Stop::Internal) => return Some(Outcome::Fault(internal_error(vcpu))),
+            Some(Stop::Internal) => {
+                return Some(Outcome::Fault(Exits::internal_error(vcpu.fd_mut())));
+            }
+            Some(Stop::Unknown(reason)) => {
+                let unknown = || format!("an exit that no one handles: {reason}");
+                let explained = Exits::explain(vcpu.fd_mut(), reason);
+                return Some(Outcome::Fault(explained.unwrap_or_else(unknown)));
+            }
             Some(Stop::Failed(RunError::Kvm(Errno::EAGAIN))) => {}
             Some(Stop::Failed(error)) => return Some(Outcome::Fault(failed(vcpu, &error))),
         }
@@ -97,6 +102,8 @@ fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
 enum Stop {
     Outcome(Outcome),
     Internal,
+    /// An exit with this reason, which kvm-ioctls does not decode.
+    Unknown(u32),
     Failed(RunError),
 }
 
@@ -105,7 +112,7 @@ fn answer(
     memory: &FlatView<Handle>,
     ports: &FlatView<Handle>,
     ExitContext {
-        conversions, power, ..
+        conversions, own, ..
     }: &ExitContext,
 ) -> Option<Stop> {
     let fault = |text: String| Some(Stop::Outcome(Outcome::Fault(text)));
@@ -136,22 +143,22 @@ fn answer(
         VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
             return Some(Stop::Outcome(Outcome::PowerOff));
         }
-        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => {
-            return Some(Stop::Outcome(Outcome::Reset));
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, data) => {
+            return Some(Stop::Outcome(Exits::reset(data.first().copied())));
         }
         VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _) => {
             return Some(Stop::Outcome(Outcome::Panic));
         }
-        // A triple fault, the last way in which Linux resets a machine.
-        VcpuExit::Shutdown => power.reset(),
         VcpuExit::FailEntry(reason, _) => {
             return fault(format!(
                 "the processor refused to enter the guest: {reason:#x}"
             ));
         }
         VcpuExit::InternalError => return Some(Stop::Internal),
-        // Local APICs are KVM's, and so is waiting for interrupts.
-        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_) => {}
+        // Interrupt controllers are KVM's, and so is waiting for interrupts.
+        VcpuExit::Intr | VcpuExit::Hlt => {}
+        VcpuExit::Unsupported(reason) => return Some(Stop::Unknown(reason)),
+        other if own.answer(&other) => {}
         other => return fault(format!("an exit that no one handles: {other:?}")),
     }
     None
@@ -167,43 +174,17 @@ fn port_width(len: usize) -> usize {
     }
 }
 
-/// `KVM_EXIT_INTERNAL_ERROR` in words, with the instruction if KVM reports it.
-fn internal_error(vcpu: &mut GatedVcpu) -> String {
-    let rip = vcpu.fd().get_regs().map_or(0, |regs| regs.rip);
-    let run = vcpu.fd_mut().get_kvm_run();
-    // SAFETY: the exit's reason says that KVM has filled in this member, and any bytes
-    // are valid numbers.
-    let error = unsafe { run.__bindgen_anon_1.internal };
-    if error.suberror != KVM_INTERNAL_ERROR_EMULATION {
-        return format!("KVM's internal error {} at {rip:#x}", error.suberror);
-    }
-    // SAFETY: as above. This member has the same first field, and more in the same
-    // bytes of the union.
-    let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
-    let mut text = format!("KVM cannot emulate the guest's instruction at {rip:#x}");
-    if failure.ndata >= 1 && failure.flags & 1 != 0 {
-        // SAFETY: as above; the flag says that the instruction's bytes are there.
-        let instruction = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
-        let size = usize::from(instruction.insn_size).min(instruction.insn_bytes.len());
-        text += ":";
-        for byte in &instruction.insn_bytes[..size] {
-            text += &format!(" {byte:02x}");
-        }
-    }
-    text
-}
-
 /// The error of `KVM_RUN` in words.
 fn failed(vcpu: &mut GatedVcpu, error: &RunError) -> String {
-    let rip = vcpu.fd().get_regs().map_or(0, |regs| regs.rip);
+    let at = Exits::next_instruction(vcpu.fd());
     match error {
         RunError::Kvm(Errno::ENODEV) => {
             let run = vcpu.fd_mut().get_kvm_run();
             // SAFETY: any bytes of the union are valid numbers. With this error, KVM
             // reports the address there.
             let gpa = unsafe { run.__bindgen_anon_1.memory_fault }.gpa;
-            format!("no device answers at {gpa:#x}, which the guest accessed at {rip:#x}")
+            format!("no device answers at {gpa:#x}, which the guest accessed at {at:#x}")
         }
-        error => format!("KVM_RUN failed at {rip:#x}: {error}"),
+        error => format!("KVM_RUN failed at {at:#x}: {error}"),
     }
 }

@@ -14,6 +14,7 @@ use vfio_private::device::PciAddress;
 use super::print_json;
 use crate::boot::config::{BootConfig, DeviceConfig};
 use crate::boot::machine::Machine;
+use crate::boot::native::help;
 use crate::boot::report::Report;
 use crate::boot::signals::end_on_signals;
 use crate::boot::terminal::{Terminal, spawn_input};
@@ -39,10 +40,10 @@ nothing could be booted, 3 if it reset the machine, 4 if a vCPU could not go on,
 5 if the user or a signal ended it.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = after_help())]
 pub struct BootArgs {
-    /// The kernel: a bzImage, as distributions install it.
-    #[arg(long, value_name = "FILE")]
+    // Which kernels, and on which machine, depends on the architecture.
+    #[arg(long, value_name = "FILE", help = help::KERNEL)]
     kernel: PathBuf,
     /// The initramfs.
     #[arg(long, value_name = "FILE")]
@@ -73,8 +74,7 @@ pub struct BootArgs {
     /// what direct access saves.
     #[arg(long, conflicts_with = "abi")]
     trap: bool,
-    /// Run a software-protected VM: RAM and accepted registers are private.
-    #[arg(long)]
+    #[arg(long, help = help::CONFIDENTIAL)]
     confidential: bool,
     /// Print one JSON object at the end, and the console on standard error.
     #[arg(long)]
@@ -82,6 +82,11 @@ pub struct BootArgs {
     /// The device file of KVM.
     #[arg(long, default_value = "/dev/kvm", value_name = "PATH")]
     kvm_device: PathBuf,
+}
+
+/// The examples, and what holds on this architecture.
+fn after_help() -> String {
+    format!("{EXAMPLES}{}", help::NOTES)
 }
 
 /// A number of bytes.

@@ -2,7 +2,7 @@
 //! The command line: arguments, output and exit status.
 
 mod bars;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod boot;
 mod run;
 
@@ -66,7 +66,7 @@ enum Command {
     /// Report which bytes of each BAR are private, shared, trapped or blocked.
     Bars(bars::BarsArgs),
     /// Boot a Linux kernel, with devices assigned to it.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Boot(boot::BootArgs),
 }
 
@@ -175,7 +175,7 @@ pub fn main() -> ExitCode {
         Some(Command::Map(args)) => map(&args).map(|()| true),
         Some(Command::Mtree(args)) => mtree(&args).map(|()| true),
         Some(Command::Bars(args)) => bars::run(args).map(|()| true),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         Some(Command::Boot(args)) => return status(boot::boot(args)),
     };
     status(result.map(|is_as_expected| match is_as_expected {

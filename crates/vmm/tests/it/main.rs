@@ -15,15 +15,16 @@ mod bars {
 }
 
 /// `vmm boot`: its parts that need a process, and guests of a few instructions.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod boot {
+    #[cfg(target_arch = "x86_64")]
     mod dma_order;
     mod guests;
     mod terminal;
 }
 
 /// The PCI bus of `vmm boot`: configuration space, and BARs that follow it.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod boot_pci {
     mod bars;
     mod config_space;
@@ -35,7 +36,7 @@ mod boot_pci {
 
 /// The program as a user starts it: what it prints where, and how it exits.
 mod cli {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     mod boot;
     mod map;
     mod mtree;

@@ -68,6 +68,12 @@ pub struct KernelTarget {
     pub image: &'static str,
 }
 
+/// The architecture of this machine; the first one if it is none of them.
+pub fn native() -> &'static Architecture {
+    let native = ARCHITECTURES.into_iter().find(|other| other.is_native());
+    native.unwrap_or(ARCHITECTURES[0])
+}
+
 impl Architecture {
     /// Whether it is this machine's.
     pub fn is_native(&self) -> bool {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The list of environments, of guests and of what their kernels are made of.
 
-use super::super::architecture::AARCH64;
+use super::super::architecture::{AARCH64, Architecture};
 use super::{Environment, Kernel, Recipe, Selection, Variant};
 
 /// All environments, in the order of reports.
@@ -56,12 +56,19 @@ pub const ENVIRONMENTS: [Environment; 16] = [
     Environment::new("lab-7.3-private-mmio-debug", PRIVATE_MMIO_DEBUG)
         .with_selftests()
         .by_name_only(),
-    Environment::new("arm64-debian-6.12", packaged_arm64("6.12", "cloud-arm64")).on(&AARCH64),
-    Environment::new("arm64-debian-7.3", packaged_arm64("7.3", "cloud-arm64")).on(&AARCH64),
+    Environment::new("arm64-debian-6.12", packaged_arm64("6.12", "cloud-arm64"))
+        .on(&AARCH64)
+        .with_guest(),
+    Environment::new("arm64-debian-7.3", packaged_arm64("7.3", "cloud-arm64"))
+        .on(&AARCH64)
+        .with_guest(),
     // Pages of 16 KiB.
-    Environment::new("arm64-debian-7.3-16k", packaged_arm64("7.3", "arm64-16k")).on(&AARCH64),
+    Environment::new("arm64-debian-7.3-16k", packaged_arm64("7.3", "arm64-16k"))
+        .on(&AARCH64)
+        .with_guest(),
     Environment::new("arm64-lab-7.3-private-mmio", PRIVATE_MMIO_ARM64)
         .on(&AARCH64)
+        .with_guest()
         .by_name_only(),
 ];
 
@@ -118,17 +125,25 @@ pub const COMPARED: [&str; 2] = ["lab-7.3", "lab-7.3-private-mmio"];
 
 /// Linux as a guest of `vmm boot`. The generic kernels have drivers of devices
 /// that clouds do not have, such as e1000e, and nvme as a module.
-pub const GUESTS: [Environment; 6] = [
+pub const GUESTS: [Environment; 10] = [
     guest("guest-6.1", "6.1", "cloud-amd64"),
     guest("guest-6.12", "6.12", "cloud-amd64"),
     guest("guest-7.3", "7.3", "cloud-amd64"),
     guest("guest-6.1-generic", "6.1", "amd64"),
     guest("guest-6.12-generic", "6.12", "amd64"),
     guest("guest-7.3-generic", "7.3", "amd64"),
+    guest("arm64-guest-6.12", "6.12", "cloud-arm64").on(&AARCH64),
+    guest("arm64-guest-7.3", "7.3", "cloud-arm64").on(&AARCH64),
+    guest("arm64-guest-6.12-generic", "6.12", "arm64").on(&AARCH64),
+    guest("arm64-guest-7.3-generic", "7.3", "arm64").on(&AARCH64),
 ];
 
-/// The guest in environments that have one.
-pub const GUEST: Environment = GUESTS[5];
+/// The guest in environments of an architecture that have one: the generic kernel of the
+/// newest line, which is the architecture's last one in the list. `None` if there is none.
+pub fn guest_of(architecture: &Architecture) -> Option<Environment> {
+    let of = |guest: &&Environment| guest.architecture == architecture;
+    GUESTS.iter().rfind(of).copied()
+}
 
 /// Debian's kernel with the modules for the tests.
 const fn packaged(line: &'static str) -> Kernel {

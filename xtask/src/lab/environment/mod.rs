@@ -6,7 +6,7 @@
 mod list;
 mod select;
 
-pub use list::{COMPARED, CONFIDENTIAL_GUEST, GUEST, kernels};
+pub use list::{COMPARED, CONFIDENTIAL_GUEST, guest_of, kernels};
 pub use select::{find, find_guest, select, select_kernels};
 
 use super::architecture::{Architecture, X86_64};

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Finds environments by their names.
 
-use super::Environment;
+use super::super::architecture::Architecture;
 use super::list::{CONFIDENTIAL_GUEST, ENVIRONMENTS, GUESTS};
+use super::{Environment, Kernel};
 
 /// The environment with that name.
 ///
@@ -19,15 +20,30 @@ pub fn find(name: &str) -> Result<Environment, String> {
     })
 }
 
-/// The guest of a line, such as `7.3`.
+/// The guest of a line, such as `7.3`, for machines of an architecture.
 ///
 /// # Errors
 /// There is none. The message lists the lines.
-pub fn find_guest(line: &str, generic: bool) -> Result<Environment, String> {
+pub fn find_guest(
+    architecture: &Architecture,
+    line: &str,
+    generic: bool,
+) -> Result<Environment, String> {
     let suffix = if generic { "-generic" } else { "" };
-    let name = format!("guest-{line}{suffix}");
-    let found = GUESTS.into_iter().find(|guest| guest.name == name);
-    found.ok_or_else(|| format!("there is no guest with Linux {line}; there are: 6.1, 6.12, 7.3"))
+    let end = format!("guest-{line}{suffix}");
+    let mut of = GUESTS.iter().filter(|g| g.architecture == architecture);
+    let found = of.clone().find(|guest| guest.name.ends_with(&end));
+    found.copied().ok_or_else(|| {
+        let lines = of.by_ref().filter_map(|guest| match guest.kernel {
+            Kernel::Packaged(packaged) if !guest.name.ends_with("-generic") => Some(packaged.line),
+            _ => None,
+        });
+        let lines: Vec<&str> = lines.collect();
+        format!(
+            "there is no guest with Linux {line}; there are: {}",
+            lines.join(", ")
+        )
+    })
 }
 
 /// The kernels with these names, each once, or the default ones if no name is
@@ -75,7 +91,8 @@ pub fn select(names: &[String]) -> Result<Vec<Environment>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::environment::{COMPARED, Kernel, Variant};
+    use crate::lab::architecture::{AARCH64, ARCHITECTURES, X86_64};
+    use crate::lab::environment::{COMPARED, Kernel, Variant, guest_of};
 
     #[test]
     fn no_name_selects_all_but_the_slow_environments() {
@@ -92,10 +109,27 @@ mod tests {
 
     #[test]
     fn a_guest_is_found_by_its_line_and_flavour() {
-        for (generic, name) in [(false, "guest-7.3"), (true, "guest-7.3-generic")] {
-            assert_eq!(find_guest("7.3", generic).map(|guest| guest.name), Ok(name));
+        for (architecture, generic, name) in [
+            (&X86_64, false, "guest-7.3"),
+            (&X86_64, true, "guest-7.3-generic"),
+            (&AARCH64, false, "arm64-guest-7.3"),
+            (&AARCH64, true, "arm64-guest-7.3-generic"),
+        ] {
+            let found = find_guest(architecture, "7.3", generic);
+            assert_eq!(found.map(|guest| guest.name), Ok(name));
         }
-        assert!(find_guest("5.10", false).is_err());
+        let error = find_guest(&X86_64, "5.10", false).expect_err("too old");
+        let known = "there is no guest with Linux 5.10; there are: 6.1, 6.12, 7.3";
+        assert_eq!(error, known);
+        assert!(find_guest(&AARCH64, "6.1", false).is_err());
+    }
+
+    #[test]
+    fn every_environment_with_a_guest_has_one_of_its_architecture() {
+        for architecture in ARCHITECTURES {
+            let guest = guest_of(architecture).expect("one");
+            assert_eq!(Ok(guest), find_guest(architecture, "7.3", true));
+        }
     }
 
     #[test]

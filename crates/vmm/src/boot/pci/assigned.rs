@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guest_ranges::gaps;
 use memory_model::{AddrRange, FileSlice, PrivateMmio, Region};
+use rustix::param::page_size;
 use vfio_private::config::{ConfigError, ConfigSpace};
 use vfio_private::device::{Device, DeviceError};
 use vfio_private::emulate::{
@@ -14,7 +15,7 @@ use vfio_private::emulate::{
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
     Access, Bar, BarIndex, BarInput, BarKind, ClassifyError, InputError, Msix, MsixPart, PageSize,
-    Piece, Policy, ReportedRange, TeeKind, classify,
+    PageSizeError, Piece, Policy, ReportedRange, TeeKind, classify,
 };
 
 use super::bars::{BarError, BarRegions, GuestBars};
@@ -37,6 +38,9 @@ pub enum AssignError {
     /// Its configuration space is damaged.
     #[error("its configuration space")]
     Config(#[from] ConfigError),
+    /// The host's pages have a size that is not known.
+    #[error(transparent)]
+    Page(#[from] PageSizeError),
     /// A BAR is described wrongly.
     #[error("BAR {bar}")]
     Bar {
@@ -126,6 +130,7 @@ impl AssignedDevice {
         config: &[u8],
         access: BarAccess,
     ) -> Result<Vec<BarRegions>, AssignError> {
+        let page = PageSize::new(page_size() as u64)?;
         let mut bars = Vec::new();
         for index in (0..BarIndex::COUNT).filter_map(|index| BarIndex::new(index).ok()) {
             let mut info = self.device.region(index.get().into())?;
@@ -143,7 +148,7 @@ impl AssignedDevice {
             let is_io = config.get(register).is_some_and(|byte| byte & 1 != 0);
             let kind = if is_io { BarKind::Io } else { BarKind::Memory };
             let bar = Bar::new(index, kind, info.size).map_err(failed)?;
-            let pieces = cut(bar, &info, self.msix, access == BarAccess::Private)?;
+            let pieces = cut(bar, &info, self.msix, access == BarAccess::Private, page)?;
             bars.push(self.regions(bar, Arc::new(info), &pieces)?);
         }
         Ok(bars)
@@ -226,22 +231,23 @@ impl AssignedDevice {
     }
 }
 
-/// Cuts a BAR.
+/// Cuts a BAR at pages of the host.
 fn cut(
     bar: Bar,
     info: &RegionInfo,
     msix: Option<Msix>,
     is_private: bool,
+    page: PageSize,
 ) -> Result<Vec<Piece>, AssignError> {
     let report = match is_private && bar.kind() == BarKind::Memory {
-        true => private_pages(bar, msix),
+        true => private_pages(bar, msix, page),
         false => Vec::new(),
     };
     let report = (!report.is_empty()).then_some(report.as_slice());
     let input = BarInput::new(bar, &info.region)
         .with_msix(msix)
         .with_report(report);
-    classify(&input, PageSize::Size4K, Policy::new()).map_err(|source| AssignError::Classify {
+    classify(&input, page, Policy::new()).map_err(|source| AssignError::Classify {
         bar: bar.index().get(),
         source,
     })
@@ -249,16 +255,15 @@ fn cut(
 
 /// A report in place of a TDISP interface's, which no device of the lab has: all
 /// whole pages are private but those of the MSI-X structures.
-fn private_pages(bar: Bar, msix: Option<Msix>) -> Vec<ReportedRange> {
-    const PAGE: PageSize = PageSize::Size4K;
-    if !PAGE.is_aligned(bar.size()) {
+fn private_pages(bar: Bar, msix: Option<Msix>, page: PageSize) -> Vec<ReportedRange> {
+    if !page.is_aligned(bar.size()) {
         return Vec::new();
     }
     let parts = msix
         .into_iter()
         .flat_map(|msix| [MsixPart::Table, MsixPart::Pba].map(|part| msix.place(part)));
     let parts = parts.filter(|place| place.bar == bar.index());
-    let pages = parts.map(|place| PAGE.round_out(place.range));
+    let pages = parts.map(|place| page.round_out(place.range));
     let mut trapped: Vec<AddrRange> = pages.collect();
     trapped.sort();
     trapped.dedup();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use memory_model::Region;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::param::page_size;
 use vfio_private::emulate::{EmulateError, GuestConfig};
 use vfio_private::{Bar, BarIndex, BarKind, InputError};
 
@@ -29,9 +30,6 @@ const BAR_FLAGS: u8 = 0xc;
 const COMMAND: u64 = 4;
 const MEMORY_SPACE: u8 = 1 << 1;
 
-/// The least size: a memslot is whole pages.
-const PAGE: u64 = 4096;
-
 /// The device of a memory function: a header whose memory decoding can be switched.
 #[derive(Debug)]
 pub struct MemoryDevice {
@@ -44,10 +42,12 @@ pub struct MemoryDevice {
 #[non_exhaustive]
 pub enum MemoryFunctionError {
     /// The size is below a page.
-    #[error("{size:#x} bytes of device memory are too few: the least is {PAGE:#x}")]
+    #[error("{size:#x} bytes of device memory are too few: the least is {page:#x}")]
     TooSmall {
         /// The size.
         size: u64,
+        /// The size of a page of the host: a memslot is whole pages.
+        page: u64,
     },
     /// The size is not a power of two.
     #[error(transparent)]
@@ -78,8 +78,9 @@ pub fn memory_function(
     windows: PciWindows,
     size: u64,
 ) -> Result<EmulatedFunction<MemoryDevice>, MemoryFunctionError> {
-    if size < PAGE {
-        return Err(MemoryFunctionError::TooSmall { size });
+    let page = page_size() as u64;
+    if size < page {
+        return Err(MemoryFunctionError::TooSmall { size, page });
     }
     let bar = Bar::new(BarIndex::new(0)?, BarKind::Memory, size)?;
     let mapping = memory(size).map_err(|source| MemoryFunctionError::Memory { size, source })?;

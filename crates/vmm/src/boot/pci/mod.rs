@@ -15,6 +15,7 @@ use function::WriteError;
 pub mod assigned;
 pub mod bars;
 pub mod bus;
+pub mod config_ports;
 pub mod function;
 mod header;
 pub mod host_bridge;

@@ -4,8 +4,6 @@
 use memory_model::AddrRange;
 use vfio_private::BarKind;
 
-use crate::boot::layout::{Layout, PCI_PORT_WINDOW, PCI_WINDOW_32};
-
 /// The addresses that the host bridge passes on to the bus. The firmware's tables list
 /// the same to the guest.
 ///
@@ -15,13 +13,9 @@ use crate::boot::layout::{Layout, PCI_PORT_WINDOW, PCI_WINDOW_32};
 pub struct PciWindows(Vec<(BarKind, AddrRange)>);
 
 impl PciWindows {
-    /// The windows of a machine.
-    pub fn new(layout: &Layout) -> Self {
-        let below = AddrRange::new(PCI_WINDOW_32.0, PCI_WINDOW_32.1.into());
-        let (first, ports) = PCI_PORT_WINDOW;
-        let ports = AddrRange::new(first.into(), ports.into());
-        let above = Some(layout.pci_window_64);
-        let memory = [below, above].into_iter().flatten();
+    /// Windows for memory BARs, and one for I/O BARs if there is any.
+    pub fn new(memory: impl IntoIterator<Item = AddrRange>, ports: Option<AddrRange>) -> Self {
+        let memory = memory.into_iter();
         let memory = memory.map(|window| (BarKind::Memory, window));
         let ports = ports.map(|window| (BarKind::Io, window));
         Self(memory.chain(ports).collect())

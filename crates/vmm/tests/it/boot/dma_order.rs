@@ -14,8 +14,8 @@ use memory_model::{AddrRange, Listener, MemoryModel, Region, SpaceId};
 use vfio_dma::listener::{DmaListener, DmaPolicy};
 use vfio_dma::{AddressSpace, DmaLimits, DmaRange, DmaRefusal, SimIommu, SimIommuKind};
 use vmm::boot::bus::Handle;
-use vmm::boot::confidential::ram;
 use vmm::boot::dma::{DmaCheck, GuestDma, StillMapped};
+use vmm::boot::x86_64::confidential::ram;
 
 const RAM: u64 = 8 << 20;
 /// The pages that are converted.

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kvm_slots::exit::MmioHandler;
-use vmm::boot::layout::ECAM;
 use vmm::boot::pci::Function;
 use vmm::boot::pci::function::{EmulatedFunction, WriteError};
 use vmm::boot::pci::memory::{MemoryDevice, MemoryFunctionError, memory_function};
 
-use super::fixture::{BAR0, COMMAND, Fixture, WINDOW};
+use super::fixture::{BAR0, COMMAND, ECAM, Fixture, WINDOW};
 
 const SIZE: u64 = 0x1_0000;
 const DECODE: [u8; 2] = [2, 0];
@@ -220,7 +219,7 @@ fn device_memory_has_the_size_of_a_bar() {
     };
     assert!(matches!(
         new(2048),
-        MemoryFunctionError::TooSmall { size: 2048 }
+        MemoryFunctionError::TooSmall { size: 2048, .. }
     ));
     assert!(matches!(new(0x3000), MemoryFunctionError::Size(_)));
     assert!(matches!(new(1 << 63), MemoryFunctionError::Memory { .. }));

@@ -3,15 +3,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use vmm::boot::layout::{ECAM, PCI_CONFIG_PORTS};
 use vmm::boot::pci::Function;
 use vmm::boot::pci::bus::{BusFull, PciBus};
 use vmm::boot::pci::function::EmulatedFunction;
 use vmm::boot::pci::host_bridge::HostBridge;
 
-use super::fixture::{COMMAND, Fixture, TestDevice};
+use super::fixture::{COMMAND, ECAM, Fixture, PCI_CONFIG_PORTS, TestDevice};
 
-const ADDRESS: u64 = PCI_CONFIG_PORTS.0 as u64;
+const ADDRESS: u64 = PCI_CONFIG_PORTS.0;
 const DATA: u64 = ADDRESS + 4;
 
 /// A host bridge and a device 1.

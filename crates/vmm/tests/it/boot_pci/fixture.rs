@@ -13,10 +13,10 @@ use vfio_private::emulate::GuestConfig;
 use vfio_private::{Bar, BarIndex, BarKind};
 use vmm::HostMapping;
 use vmm::boot::bus::{self, GuestSpaces, Handle};
-use vmm::boot::layout::{ECAM, Layout, PCI_CONFIG_PORTS};
 use vmm::boot::pci::Function;
 use vmm::boot::pci::bars::{BarRegions, GuestBars};
-use vmm::boot::pci::bus::{ConfigPorts, Ecam, PciBus};
+use vmm::boot::pci::bus::{Ecam, PciBus};
+use vmm::boot::pci::config_ports::ConfigPorts;
 use vmm::boot::pci::function::FunctionDevice;
 use vmm::boot::pci::host_bridge::HostBridge;
 use vmm::boot::pci::windows::PciWindows;
@@ -27,6 +27,10 @@ pub const BAR0: u64 = 0x10;
 
 /// The start of the window below 4 GiB.
 pub const WINDOW: u64 = 0xc000_0000;
+
+/// Configuration space in memory, above that window, and its ports.
+pub const ECAM: (u64, u64) = (0xe000_0000, 0x10_0000);
+pub const PCI_CONFIG_PORTS: (u64, u64) = (0xcf8, 8);
 
 const RAM: u64 = 2 << 20;
 
@@ -62,6 +66,13 @@ pub struct Fixture {
     pub watch: Arc<Watch>,
 }
 
+/// A window below 4 GiB, one in the upper half of 40 bits, and one for ports.
+fn windows() -> PciWindows {
+    let range = |start, size: u64| AddrRange::new(start, size.into()).unwrap();
+    let memory = [range(WINDOW, ECAM.0 - WINDOW), range(1 << 39, 1 << 39)];
+    PciWindows::new(memory, Some(range(0x1000, 0xf000)))
+}
+
 impl Fixture {
     /// RAM, and no bus yet.
     pub fn new() -> Self {
@@ -88,7 +99,7 @@ impl Fixture {
         model.add_listener(memory, 1, slots.clone()).unwrap();
         Self {
             spaces: GuestSpaces::new(model, (memory_root, memory), (port_root, ports)),
-            windows: PciWindows::new(&Layout::new(64 << 20, 40).unwrap()),
+            windows: windows(),
             slots,
             watch,
         }
@@ -110,8 +121,8 @@ impl Fixture {
         let handle = Handle::device(Arc::new(ConfigPorts::new(bus)));
         let ports = Region::mmio("cf8", PCI_CONFIG_PORTS.1.into()).with_handle(handle);
         let ports = t.add(ports).unwrap();
-        let first = PCI_CONFIG_PORTS.0.into();
-        t.place(ports, self.spaces.port_root, first, 0).unwrap();
+        t.place(ports, self.spaces.port_root, PCI_CONFIG_PORTS.0, 0)
+            .unwrap();
         t.commit().unwrap();
         drop(model);
         self.slots.take_latest_plan();

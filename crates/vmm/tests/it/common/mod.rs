@@ -2,7 +2,7 @@
 //! Starting the program, and reading what it prints.
 
 pub mod bars;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub mod guest;
 
 use std::path::Path;

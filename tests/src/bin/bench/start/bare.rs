@@ -13,8 +13,10 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuExit, VmFd};
 use memmap2::{MmapMut, MmapOptions};
 use tests::vcpu::x86_64::long_mode;
-use vmm::boot::acpi::SLEEP_OFF;
-use vmm::boot::layout::{COM1, KERNEL, KVM_IDENTITY_MAP, KVM_TSS, PAGE_TABLES, POWER_PORTS};
+use vmm::boot::x86_64::acpi::SLEEP_OFF;
+use vmm::boot::x86_64::layout::{
+    COM1, KERNEL, KVM_IDENTITY_MAP, KVM_TSS, PAGE_TABLES, POWER_PORTS,
+};
 
 use super::RAM;
 use super::image::{ENTRY, SETUP};

@@ -2,8 +2,8 @@
 //! A kernel whose first instructions write to the serial port and switch the
 //! machine off.
 
-use vmm::boot::acpi::SLEEP_OFF;
-use vmm::boot::layout::{COM1, KERNEL, POWER_PORTS};
+use vmm::boot::x86_64::acpi::SLEEP_OFF;
+use vmm::boot::x86_64::layout::{COM1, KERNEL, POWER_PORTS};
 
 /// Where the part starts that is loaded: after the boot sector and one more.
 pub const SETUP: usize = 1024;

@@ -7,10 +7,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use super::image::{BootImage, Piece, StagingError};
 use super::stub::Hypercall;
-use crate::boot::cpu::{Start, TABLES_SIZE};
-use crate::boot::layout::{self, Layout};
-use crate::boot::loaded::Kernel;
-use crate::boot::loader::Loaded;
+use crate::boot::x86_64::cpu::{Start, TABLES_SIZE};
+use crate::boot::x86_64::layout::{self, Layout};
+use crate::boot::x86_64::loaded::Kernel;
+use crate::boot::x86_64::loader::Loaded;
 
 const PAGE: u64 = 4096;
 

@@ -3,17 +3,17 @@
 //!
 //! The fields are those of the kernel's Documentation/arch/x86/boot.rst.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use memory_model::AddrRange;
 use vm_memory::ByteValued;
 
-use super::error::{FileError, Format};
-use crate::boot::layout::KERNEL;
+use super::error::{FileError, NOT_A_BZIMAGE};
+use crate::boot::files::{Format, Input, InputError};
+use crate::boot::x86_64::layout::KERNEL;
 
 /// The offset of the setup header in the file.
 const HEADER: usize = 0x1f1;
@@ -23,32 +23,6 @@ const HEADER_BODY: usize = 0x202;
 const MAGIC: u32 = 0x5372_6448;
 /// The first version of the boot protocol with `xloadflags`.
 const PROTOCOL_64: u16 = 0x020c;
-
-/// A file that is open, regular and not empty.
-#[derive(Debug)]
-pub(super) struct Input {
-    pub(super) path: PathBuf,
-    pub(super) file: File,
-    pub(super) size: u64,
-}
-
-impl Input {
-    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
-        // Opening a pipe would otherwise block until it has a writer.
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
-        let metadata = file.metadata()?;
-        let path = path.into();
-        match (metadata.is_file(), metadata.len()) {
-            (false, _) => Err(FileError::NotRegular),
-            (true, 0) => Err(FileError::Empty),
-            (true, size) => Ok(Self { path, file, size }),
-        }
-    }
-}
 
 /// A bzImage whose header is valid.
 #[derive(Debug)]
@@ -80,39 +54,22 @@ impl Image {
 /// Reads the header. Fields that the kernel's version does not have are zero.
 fn read_header(file: &File) -> Result<setup_header, FileError> {
     let mut start = Vec::new();
-    file.take(1024).read_to_end(&mut start)?;
+    file.take(1024)
+        .read_to_end(&mut start)
+        .map_err(InputError::from)?;
     let mut header = setup_header::default();
     let bytes = header.as_mut_slice();
     if let Some(found) = start.get(HEADER..HEADER + bytes.len()) {
         bytes.copy_from_slice(found);
     }
     if header.header != MAGIC {
-        return Err(FileError::Format(format(&start)));
+        return Err(FileError::Format(Format::of(&start, NOT_A_BZIMAGE)));
     }
     let [_, body] = header.jump.to_le_bytes();
     let end = HEADER_BODY - HEADER + usize::from(body);
     let unknown = header.as_mut_slice().get_mut(end..);
     unknown.unwrap_or_default().fill(0);
     Ok(header)
-}
-
-/// What a file is that has no valid header.
-fn format(start: &[u8]) -> Format {
-    const COMPRESSED: [(&[u8], &str); 6] = [
-        (b"\x1f\x8b", "gzip"),
-        (b"BZh", "bzip2"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"\x28\xb5\x2f\xfd", "zstd"),
-        (b"\x04\x22\x4d\x18", "lz4"),
-        (b"\x02\x21\x4c\x18", "lz4"),
-    ];
-    if start.starts_with(b"\x7fELF") {
-        return Format::Elf;
-    }
-    let of = COMPRESSED
-        .iter()
-        .find(|(magic, _)| start.starts_with(magic));
-    of.map_or(Format::Unknown, |(_, name)| Format::Compressed(name))
 }
 
 /// Checks the header of a file of `size` bytes. Returns the RAM that the kernel needs.

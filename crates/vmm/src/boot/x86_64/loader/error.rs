@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Why a guest cannot be loaded.
 
-use std::io;
 use std::path::PathBuf;
 
 use vm_memory::{GuestMemoryError, VolatileMemoryError};
+
+use crate::boot::files::{CommandLineZero, Format, InputError};
 
 /// Why a guest cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +57,8 @@ pub enum LoadError {
         most: u64,
     },
     /// The command line contains a byte that would end it.
-    #[error("the command line has a zero byte at offset {offset}")]
-    CommandLineZero {
-        /// Where the byte is.
-        offset: usize,
-    },
+    #[error(transparent)]
+    CommandLineZero(#[from] CommandLineZero),
     /// The ACPI tables do not fit.
     #[error("the ACPI tables have {size} bytes, and there is room for {room}")]
     AcpiTooLarge {
@@ -78,15 +76,9 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The file cannot be opened or read.
+    /// It cannot be read.
     #[error(transparent)]
-    Io(#[from] io::Error),
-    /// Something without a size: a directory, a pipe or a device.
-    #[error("not a regular file")]
-    NotRegular,
-    /// The file has no bytes.
-    #[error("the file is empty")]
-    Empty,
+    Input(#[from] InputError),
     /// The contents cannot be copied to RAM.
     #[error("cannot copy it to RAM")]
     Copy(#[from] VolatileMemoryError),
@@ -123,19 +115,8 @@ pub enum FileError {
     },
 }
 
-/// What a file is that is not a bzImage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Format {
-    /// An ELF file.
-    #[error("this is an ELF file (a vmlinux?)")]
-    Elf,
-    /// A compressed file.
-    #[error("this is a file compressed by {0}")]
-    Compressed(&'static str),
-    /// Anything else.
-    #[error("not a bzImage (no \"HdrS\" at offset 0x202)")]
-    Unknown,
-}
+/// What a file lacks that is no bzImage and has no other known format.
+pub(super) const NOT_A_BZIMAGE: &str = "not a bzImage (no \"HdrS\" at offset 0x202)";
 
 /// Whole MiB, rounded up.
 fn mib(bytes: u64) -> u64 {

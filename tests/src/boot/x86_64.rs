@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Whether this machine's KVM runs a kernel. One that interprets the code of a
-//! guest's kernel may know simple instructions alone.
+//! Where a guest's RAM is, and whether this machine's KVM runs a kernel. One that
+//! interprets the code of a guest's kernel may know simple instructions alone.
 
 use std::iter;
 
@@ -11,6 +11,9 @@ use vmm::guest::x86_64::DONE_PORT;
 use crate::backends::Zeros;
 use crate::check::at;
 use crate::subject::{Arena, Real, Subject};
+
+/// The start of a guest's RAM.
+pub const RAM_START: u64 = 0;
 
 /// Where the code is. The 16 bytes that it exchanges are at address 0.
 const CODE: u64 = 0x100;

@@ -8,7 +8,9 @@ use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use tempfile::TempDir;
 use vm_memory::ByteValued;
 
+use super::error::NOT_A_BZIMAGE;
 use super::*;
+use crate::boot::files::{CommandLineZero, Format, InputError};
 
 const MIB: u64 = 1 << 20;
 const CODE: [u8; 0x2000] = [0xcd; 0x2000];
@@ -25,7 +27,7 @@ impl Lab {
         let layout = Layout::new(memory, 40).unwrap();
         Self {
             dir: TempDir::new().unwrap(),
-            memory: crate::boot::ram::Ram::anonymous(&layout)
+            memory: crate::boot::ram::Ram::anonymous(layout.ram())
                 .unwrap()
                 .guest_memory(),
             layout,
@@ -141,7 +143,8 @@ fn the_memory_map_has_a_hole_for_devices() {
 
 #[test]
 fn an_initrd_goes_as_high_as_it_can_above_the_kernel() {
-    let start = |size, from, limit| place_initrd(size, from, limit).map(AddrRange::start);
+    let start =
+        |size, from, limit| files::place_initrd(size, from, limit, PAGE_SIZE).map(AddrRange::start);
     assert_eq!(start(1, 0x1000, 0x8000), Some(0x7000));
     assert_eq!(start(0x1001, 0x1000, 0x8000), Some(0x6000));
     // The kernel's limit is not a multiple of a page, or the only room is taken.
@@ -194,8 +197,8 @@ fn a_file_of_another_format_is_reported_with_what_is_expected() {
         (&b"\x7fELF\x02"[..], Format::Elf),
         (b"\x1f\x8b\x08\0", Format::Compressed("gzip")),
         (b"\x28\xb5\x2f\xfd", Format::Compressed("zstd")),
-        (b"MZ", Format::Unknown),
-        (&[0; 4096], Format::Unknown),
+        (b"MZ", Format::Unknown(NOT_A_BZIMAGE)),
+        (&[0; 4096], Format::Unknown(NOT_A_BZIMAGE)),
     ] {
         let problem = kernel_problem(lab.load(bytes, None));
         assert!(problem.starts_with(&format.to_string()), "{problem}");
@@ -245,7 +248,7 @@ fn a_file_that_cannot_be_read_is_an_error_at_once() {
     assert!(matches!(
         error,
         LoadError::Initrd {
-            source: FileError::Empty,
+            source: FileError::Input(InputError::Empty),
             ..
         }
     ));
@@ -269,7 +272,10 @@ fn a_command_line_or_tables_that_do_not_fit_are_errors() {
         }
     ));
     let error = of("a\0b", &[]).unwrap_err();
-    assert!(matches!(error, LoadError::CommandLineZero { offset: 1 }));
+    assert!(matches!(
+        error,
+        LoadError::CommandLineZero(CommandLineZero { offset: 1 })
+    ));
     let error = of("", &[1; 0x2_0001]).unwrap_err();
     assert!(matches!(
         error,

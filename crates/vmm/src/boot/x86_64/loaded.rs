@@ -8,16 +8,16 @@ use kvm_slots::KvmVm;
 use memory_model::{AddrRange, Memory, Region};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use super::bus::Handle;
 use super::confidential::ram::RamError as PrivateRamError;
 use super::confidential::staged::{Staged, StagedError};
 use super::confidential::stub::Hypercall;
-use super::config::BootConfig;
 use super::cpu::{self, Start};
 use super::layout::{self, Layout};
 use super::loader::{self, LoadError, Loaded};
 use super::power::ResetFlag;
-use super::ram::{Ram, RamError};
+use crate::boot::bus::Handle;
+use crate::boot::config::BootConfig;
+use crate::boot::ram::{Ram, RamError};
 
 /// Why there is no RAM with a kernel in it.
 #[derive(Debug, thiserror::Error)]
@@ -91,10 +91,10 @@ impl LoadedRam {
     /// # Errors
     /// [`LoadedRamError`].
     pub fn in_place(layout: &Layout, kernel: &Kernel<'_>) -> Result<Self, LoadedRamError> {
-        let ram = Ram::anonymous(layout)?;
+        let ram = Ram::anonymous(layout.ram())?;
         let memory = ram.guest_memory();
         let loaded = kernel.load(&memory, layout)?;
-        let bank = |bank: &super::ram::Bank| {
+        let bank = |bank: &crate::boot::ram::Bank| {
             let memory = Memory::host_only(bank.host_memory());
             let region = Region::ram("ram", memory).with_handle(Handle::default());
             (bank.range(), region)
@@ -121,7 +121,7 @@ impl LoadedRam {
         vm: &KvmVm,
         hypercall: Hypercall,
     ) -> Result<Self, LoadedRamError> {
-        let scratch = Ram::anonymous(layout)?.guest_memory();
+        let scratch = Ram::anonymous(layout.ram())?.guest_memory();
         let loaded = kernel.load(&scratch, layout)?;
         let staged = Staged::new(&scratch, &loaded, layout, kernel, hypercall)?;
         drop(scratch);

@@ -1,28 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Guests of a few instructions for `vmm boot`: bzImages whose 64-bit entry point
-//! runs them on the real KVM.
-
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+//! bzImages, and 64-bit code for their entry point.
 
 use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
-use serde_json::Value;
-use tempfile::TempDir;
 use vm_memory::ByteValued;
 
-use super::stderr;
+/// The start of RAM, and of the code.
+pub const RAM: u32 = 0;
+pub const ENTRY: u32 = 0x10_0200;
+/// Configuration space in memory.
+pub const ECAM: u32 = 0xe000_0000;
+/// Two places in PCI's window.
+pub const PLACES: [u32; 2] = [0xc000_0000, 0xc800_0000];
+/// The regions whose exits end a guest by [`Code::power_off`].
+pub const POWER: &[&str] = &["power"];
 
-/// The device of KVM, or `None`, with a message, if no guest can run here.
-pub fn kvm() -> Option<&'static str> {
-    let device = "/dev/kvm";
-    match vmm::boot::vm::GuestVm::new(device.as_ref(), kvm_slots::AbiProfile::None, false) {
-        Ok(_) => Some(device),
-        Err(error) => {
-            eprintln!("skipped: {}", vmm::with_causes(&error));
-            None
-        }
-    }
-}
+/// The ports of PCI configuration space.
+const CONFIG: (u16, u16) = (0xcf8, 0xcfc);
 
 /// A valid header: the kernel needs RAM up to 24 MiB, and takes 2047 bytes of
 /// parameters.
@@ -56,65 +49,21 @@ pub fn image(mut header: setup_header, code: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A folder with a kernel.
-pub struct Kernel {
-    folder: TempDir,
-}
-
-impl Kernel {
-    /// A kernel that runs this code.
-    pub fn new(code: &Code) -> Self {
-        Self::of(&image(header(), &code.0))
-    }
-
-    /// A file with these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("kernel"), bytes).unwrap();
-        Self { folder }
-    }
-
-    /// The path of the kernel.
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("kernel")
-    }
-
-    /// `vmm boot` with this kernel, little RAM and no keys.
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
-        command.args(["boot", "--memory", "32M", "--kernel"]);
-        command.arg(self.path()).args(args).stdin(Stdio::null());
-        command
-    }
-
-    /// Boots it to its end, which must come with `status`.
-    #[track_caller]
-    pub fn boot(&self, args: &[&str], status: i32) -> Output {
-        let output = self.command(args).output().unwrap();
-        assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
-        output
-    }
-
-    /// Boots it with `--json`. Returns the numbers that it printed to its console and
-    /// the report.
-    #[track_caller]
-    pub fn report(&self, args: &[&str], status: i32) -> (Vec<u32>, Value) {
-        let output = self.boot(&[&["--json"], args].concat(), status);
-        // The VMM's own line comes after the console.
-        let console = output.stderr;
-        let end = console.windows(6).position(|bytes| bytes == b"\nvmm: ");
-        let (numbers, _) = console[..end.unwrap()].as_chunks();
-        let numbers = numbers.iter().map(|bytes| u32::from_le_bytes(*bytes));
-        let report = serde_json::from_slice(&output.stdout).unwrap();
-        (numbers.collect(), report)
-    }
-}
-
 /// 64-bit code. Each method appends an action, and may use EAX and EDX.
 #[derive(Clone, Default)]
 pub struct Code(Vec<u8>);
 
 impl Code {
+    /// The instructions so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The first four bytes at the entry point.
+    pub fn first_word(&self) -> u32 {
+        u32::from_le_bytes(*self.0.first_chunk().unwrap())
+    }
+
     /// Instructions as bytes.
     pub fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend(bytes);
@@ -179,5 +128,20 @@ impl Code {
     /// Stops for ever: `cli; hlt; jmp $-1`.
     pub fn halt(self) -> Self {
         self.raw(&[0xfa, 0xf4, 0xeb, 0xfd])
+    }
+
+    /// Selects a register of PCI device 1.
+    fn select(self, register: u32) -> Self {
+        self.out32(CONFIG.0, 1 << 31 | 1 << 11 | register)
+    }
+
+    /// Stores to a register of PCI device 1, through ports.
+    pub fn config_set(self, register: u32, value: u32) -> Self {
+        self.select(register).out32(CONFIG.1, value)
+    }
+
+    /// Prints a register of PCI device 1, through ports.
+    pub fn config_print(self, register: u32) -> Self {
+        self.select(register).in32(CONFIG.1).print()
     }
 }

@@ -10,8 +10,8 @@ use kvm_ioctls::VcpuFd;
 use kvm_slots::Errno;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
 
-use super::super::layout::{PAGE_TABLES, ZERO_PAGE};
 use super::fault::{FAULT_PORT, LoaderFault};
+use crate::boot::x86_64::layout::{PAGE_TABLES, ZERO_PAGE};
 
 /// The instruction for hypercalls, which depends on the processor's vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

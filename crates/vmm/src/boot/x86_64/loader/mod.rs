@@ -15,12 +15,13 @@ use linux_loader::loader::{BzImage, KernelLoader};
 use memory_model::AddrRange;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, ReadVolatile};
 
-pub use error::{FileError, Format, LoadError};
-use image::{Image, Input};
+pub use error::{FileError, LoadError};
+use image::Image;
 
 use super::layout::{
     ACPI_TABLES, BASE_RAM_END, COMMAND_LINE, COMMAND_LINE_SIZE, KERNEL, Layout, ZERO_PAGE,
 };
+use crate::boot::files::{self, Input};
 
 /// The distance of the 64-bit entry point from the start of the kernel.
 const ENTRY_64: u64 = 0x200;
@@ -53,7 +54,7 @@ pub fn load(
     acpi: &[u8],
 ) -> Result<Loaded, LoadError> {
     let mut image = Image::open(kernel).map_err(|e| kernel_error(kernel, e))?;
-    let initrd = initrd.map(|path| Input::open(path).map_err(|e| initrd_error(path, e)));
+    let initrd = initrd.map(|path| Input::open(path).map_err(|e| initrd_error(path, e.into())));
     let initrd = initrd.transpose()?;
     let command_line = checked_command_line(command_line, &image)?;
     check_memory(&image, initrd.as_ref(), layout)?;
@@ -93,9 +94,7 @@ fn checked_command_line(text: &str, image: &Image) -> Result<CString, LoadError>
             most,
         });
     }
-    CString::new(text).map_err(|e| LoadError::CommandLineZero {
-        offset: e.nul_position(),
-    })
+    Ok(files::command_line(text)?)
 }
 
 /// Checks that RAM takes the kernel and, above it, the initrd.
@@ -122,7 +121,7 @@ fn load_initrd(
     layout: &Layout,
 ) -> Result<AddrRange, LoadError> {
     let limit = image.initrd_end().min(end(layout.low_ram));
-    let Some(place) = place_initrd(input.size, end(image.kernel), limit) else {
+    let Some(place) = files::place_initrd(input.size, end(image.kernel), limit, PAGE_SIZE) else {
         let size = input.size;
         let most = limit.saturating_sub(pages(end(image.kernel)));
         let error = FileError::InitrdTooLarge { size, most };
@@ -134,12 +133,6 @@ fn load_initrd(
     let copied = input.file.read_exact_volatile(&mut room);
     copied.map_err(|e| initrd_error(&input.path, e.into()))?;
     Ok(place)
-}
-
-/// The highest page-aligned place for `size` bytes between two addresses.
-fn place_initrd(size: u64, from: u64, limit: u64) -> Option<AddrRange> {
-    let start = limit.checked_sub(size)? & !(PAGE_SIZE - 1);
-    AddrRange::new(start, size.into()).filter(|_| start >= from)
 }
 
 fn write_acpi(memory: &GuestMemoryMmap, acpi: &[u8]) -> Result<(), LoadError> {

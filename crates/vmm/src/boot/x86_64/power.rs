@@ -11,9 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::acpi::{RESET_VALUE, SLEEP_TYPE_OFF};
-use super::bus::TrapDevice;
 use super::layout::WARM_RESET;
-use super::outcome::{End, Outcome};
+use crate::boot::bus::TrapDevice;
+use crate::boot::outcome::{End, Outcome};
 
 /// The command port of the keyboard controller.
 pub const KEYBOARD_COMMAND: u16 = 0x64;

@@ -15,6 +15,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 pub use cpuid::cpuid;
 
+use super::confidential::cpuid::CpuidFull;
 use super::layout::{GDT, PAGE_TABLES, ZERO_PAGE};
 
 /// The selectors that the boot protocol requires: `__BOOT_CS` and `__BOOT_DS`.
@@ -61,6 +62,9 @@ pub enum CpuError {
     /// A vCPU's features do not fit into KVM's table.
     #[error("a vCPU has too many CPUID leaves")]
     Cpuid(#[source] Errno),
+    /// CPUID has no room for the leaves of confidential guests.
+    #[error(transparent)]
+    NoRoom(#[from] CpuidFull),
     /// KVM refuses a part of the state.
     #[error("KVM refuses a vCPU's {what}")]
     State {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The port on which the code in the boot image reports that it cannot go on.
 
-use super::super::bus::TrapDevice;
-use super::super::outcome::{End, Outcome};
+use crate::boot::bus::TrapDevice;
+use crate::boot::outcome::{End, Outcome};
 
 /// The first of 4 ports. The code writes a [`LoaderFault`] there, and halts.
 pub const FAULT_PORT: u16 = 0x61c;

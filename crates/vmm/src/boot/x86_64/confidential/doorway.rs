@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memory_model::ViewReader;
 
-use super::super::bus::{self, Handle, TrapDevice};
+use crate::boot::bus::{self, Handle, TrapDevice};
 
 /// The first of [`DOORWAY_PORTS`] ports.
 pub const DOORWAY_PORT: u16 = 0x610;

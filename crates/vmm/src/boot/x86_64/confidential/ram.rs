@@ -9,8 +9,8 @@ use kvm_slots::convert::{ConvertError, Engine, GuestPages, Request};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 use memory_model::{AddrRange, FileSlice, GuestMemfdSides, Memory, Region};
 
-use super::super::bus::Handle;
 use crate::HostMapping;
+use crate::boot::bus::Handle;
 
 /// Why there is no private RAM.
 #[derive(Debug, thiserror::Error)]
