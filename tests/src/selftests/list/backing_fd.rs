@@ -25,12 +25,12 @@ const SEVERAL_PROCESSORS: [Need; 4] = [
     Need::Processors(2),
 ];
 
-const SLOTS: Program = program("kvm/x86/backing_fd_vfio_test");
-const RACES: Program = program("kvm/x86/backing_fd_stress_test");
+const SLOTS: Program = program("kvm/backing_fd_vfio_test");
+const RACES: Program = program("kvm/backing_fd_stress_test");
 
 /// All of them.
 pub static PROGRAMS: [Program; 11] = [
-    program("kvm/x86/backing_fd_test").needs(&NO_DEVICE).quick(),
+    program("kvm/backing_fd_test").needs(&NO_DEVICE).quick(),
     SLOTS.variant("e1000e").needs(&E1000E),
     SLOTS.variant("edu").needs(&EDU),
     SLOTS.variant("ivshmem").needs(&IVSHMEM).quick(),
