@@ -16,7 +16,7 @@ const START: u64 = 0x4000_0000;
 /// A VM with 16 pages of memory, and the size of a page.
 fn vm() -> Result<(KvmVm, Arc<HostMapping>, u64), String> {
     let vm = kvm(&empty())?.vm().clone();
-    let page = Capabilities::probe(&vm).page_size;
+    let page = Capabilities::probe(&vm).page_size.bytes();
     let size = 16 * page;
     let memory = HostMapping::anonymous(size).map_err(|e| e.to_string())?;
     let region = kvm_userspace_memory_region {

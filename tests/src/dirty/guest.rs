@@ -50,8 +50,8 @@ impl Tracked {
         let capabilities = Capabilities::probe(&vm);
         let collector = DirtyCollector::new(vm.clone(), &capabilities, mode).map_err(text)?;
         let script: Arc<[Access]> = (1..).zip(stores).map(|(n, gpa)| store(n, *gpa)).collect();
-        let page_size = capabilities.page_size;
-        let code_size = stub::size(&kvm.code(), &script).next_multiple_of(page_size.bytes());
+        let page_size = capabilities.page_size.bytes();
+        let code_size = stub::size(&kvm.code(), &script).next_multiple_of(page_size);
         let code = HostMapping::anonymous(code_size).map_err(text)?;
         let stub = stub::compile(&kvm.code(), &script, CODE);
         code.write(0, &stub.image).map_err(text)?;

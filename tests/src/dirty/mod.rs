@@ -186,5 +186,5 @@ fn page(number: u64) -> u64 {
 
 /// The host's page size: the granularity of dirty logs.
 fn page_size() -> u64 {
-    Capabilities::minimal().page_size
+    Capabilities::minimal().page_size.bytes()
 }

@@ -168,7 +168,7 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             refused: built.refused,
             devices: built.devices,
             exits: Vec::new(),
-            page_size: capabilities.page_size,
+            page_size: capabilities.page_size.bytes(),
             splits_accesses: platform.splits_accesses(),
         })
     }

@@ -139,7 +139,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
             return Ok(refused(region, Unsupported::ReadOnlyFile));
         }
         // Files have whole pages of the host. What is left of the last one traps.
-        let file_size = size.next_multiple_of(self.capabilities.page_size);
+        let file_size = size.next_multiple_of(self.capabilities.page_size.bytes());
         let file = self
             .platform
             .vm()
