@@ -68,7 +68,8 @@ impl Kvm {
     /// [`KvmError`].
     pub fn new(machine: &Machine, device: &Path, abi: AbiProfile) -> Result<Self, KvmError> {
         let kvm = open(device)?;
-        let processor = Processor::probe(&kvm)?.with_address_bits(machine.address_bits());
+        let mut processor = Processor::probe(&kvm)?;
+        processor.reach(machine.address_bits());
         let wanted = machine.has_private_pages() || abi.needs_private_memory();
         let private = wanted.then(|| processor.private_vm(&kvm));
         let vm = match private {

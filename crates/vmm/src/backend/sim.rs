@@ -72,11 +72,11 @@ impl Platform for Sim {
 
     /// Never run, but its memory is part of the machine.
     fn code(&self) -> Code {
-        Code::default()
+        Default::default()
     }
 
     fn splits_accesses(&self) -> bool {
-        true
+        self.vm.config().arch.splits_accesses()
     }
 
     fn device_file(&self, size: u64) -> Result<OwnedFd, Errno> {

@@ -33,9 +33,8 @@ impl Processor {
     }
 
     /// Never called: no value of this type exists.
-    #[must_use]
-    pub fn with_address_bits(self, _bits: u32) -> Self {
-        match self {}
+    pub fn reach(&mut self, _bits: u32) {
+        match *self {}
     }
 
     /// The machine code for this processor.

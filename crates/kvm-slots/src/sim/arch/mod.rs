@@ -70,6 +70,13 @@ impl fmt::Display for Arch {
 }
 
 impl Arch {
+    /// Whether an access that starts in memory and ends behind it exits with the
+    /// bytes behind alone. Otherwise the exit has all bytes, as if the access
+    /// started there.
+    pub fn splits_accesses(self) -> bool {
+        self.rules().exit_by == ExitBy::Instruction
+    }
+
     pub(super) fn rules(self) -> Rules {
         match self {
             Self::X86_64 => x86_64::RULES,

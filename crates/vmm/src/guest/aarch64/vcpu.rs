@@ -82,19 +82,16 @@ impl Processor {
         self.bits
     }
 
-    /// The same processor for VMs with addresses of at least this width, if the host
-    /// offers it and the guest's page tables can show it. Otherwise, VMs get what is
-    /// possible.
+    /// Gives VMs addresses of at least this width, if the host offers it and the
+    /// guest's page tables can show it. Otherwise, they get what is possible.
     ///
     /// Without this call, they have 40 bits, as VMs of type 0, or what the host
     /// offers if it is less. They do not get the largest width in any case, because
     /// newer kernels walk all of it in steps when a VM ends (`stage2_destroy_range`
     /// in arch/arm64/kvm/mmu.c): with 48 bits and pages of 16 KiB, in 8 million
     /// steps.
-    #[must_use]
-    pub fn with_address_bits(self, bits: u32) -> Self {
-        let bits = bits.max(self.bits).min(self.most);
-        Self { bits, ..self }
+    pub fn reach(&mut self, bits: u32) {
+        self.bits = bits.max(self.bits).min(self.most);
     }
 
     /// The machine code for this processor.

@@ -58,11 +58,8 @@ impl Processor {
         leaf.map_or(36, |leaf| leaf.eax & 0xff)
     }
 
-    /// The same processor: its VMs have all of its addresses.
-    #[must_use]
-    pub fn with_address_bits(self, _bits: u32) -> Self {
-        self
-    }
+    /// Does nothing: VMs have all of the processor's addresses.
+    pub fn reach(&mut self, _bits: u32) {}
 
     /// The machine code for this processor.
     pub fn code(&self) -> Code {

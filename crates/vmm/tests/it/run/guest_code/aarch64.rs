@@ -64,10 +64,10 @@ impl Processor for El1 {
         let words = code.chunks_exact(4);
         let words = words.map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
         let mut address = 0;
-        for (half, word) in words.take(4).enumerate() {
+        for (half, word) in (0_u32..4).zip(words) {
             // mov x1 or movk x1, of this half-word.
             let wide = if half == 0 { 0xd280_0001 } else { 0xf280_0001 };
-            assert_eq!(word & !0x1f_ffe0, wide | (half as u32) << 21);
+            assert_eq!(word & !0x1f_ffe0, wide | half << 21);
             address |= u64::from(word >> 5 & 0xffff) << (16 * half);
         }
         address
