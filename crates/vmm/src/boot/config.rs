@@ -9,13 +9,13 @@ use vfio_private::device::PciAddress;
 /// The arguments of `vmm boot`.
 #[derive(Clone, Debug)]
 pub struct BootConfig {
-    /// The kernel, a bzImage.
+    /// The kernel, in the format of the architecture.
     pub kernel: PathBuf,
     /// The initramfs.
     pub initrd: Option<PathBuf>,
     /// Kernel parameters after the VMM's own.
     pub append: String,
-    /// The size of RAM in bytes, a multiple of 4 KiB.
+    /// The size of RAM in bytes, whole pages of the host.
     pub memory: u64,
     /// The number of vCPUs, at least 1.
     pub cpus: u8,
