@@ -5,12 +5,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
-use kvm_slots::dirty::{DirtyCapabilities, LoggingVm, ManualProtect};
-use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
+use kvm_slots::dirty::{LoggingVm, ManualProtect};
+use kvm_slots::sim::SimVm;
 use kvm_slots::{Errno, Vm};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 
+use crate::like_host::simulated_like;
 use crate::needs::{empty, kvm};
 
 /// A slot with a log, one without, and one that does not exist.
@@ -21,12 +22,10 @@ const PAGES: u64 = 200;
 
 /// Makes the same call on both.
 pub fn refusals_are_the_same() -> Result<(), String> {
-    let real = kvm(&empty())?.vm().clone();
-    let sim = SimVm::new(SimConfig {
-        ring_needs_log: DirtyCapabilities::probe(&real).ring_needs_log,
-        ..SimConfig::released(KernelVersion::V6_18)
-    });
-    let page = real.page_size().bytes().max(sim.page_size().bytes());
+    let kvm = kvm(&empty())?;
+    let real = kvm.vm().clone();
+    let sim = SimVm::new(simulated_like(&real, kvm.physical_bits())?);
+    let page = real.page_size().bytes();
     let memory = HostMapping::anonymous(2 * PAGES * page).map_err(|e| e.to_string())?;
     let memory = Arc::new(memory);
     let (of_real, of_sim) = (answers(&real, &memory), answers(&sim, &memory));

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
-use kvm_slots::{AbiProfile, Errno};
+use kvm_slots::{AbiProfile, Capabilities, Errno};
 
 use super::Platform;
 use crate::devices::assigned::{AssignError, BarWindow};
@@ -33,6 +33,8 @@ impl Sim {
                 VmType::Plain
             },
             abi,
+            // Its memory is this host's.
+            page_size: Capabilities::minimal().page_size,
             ..SimConfig::released(kernel)
         })
     }

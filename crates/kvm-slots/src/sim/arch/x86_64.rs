@@ -7,9 +7,16 @@ use super::{ExitBy, Rules};
 use crate::sim::kernel::{KernelVersion, SimConfig, VmType};
 use crate::vm::errno::Errno;
 
+/// The user half of a 47-bit address space, without its last page. The memory of a
+/// simulated guest is this process's, so that on another architecture's host the
+/// addresses are that host's.
+const USER_END: u64 = match cfg!(target_arch = "x86_64") {
+    true => (1 << 47) - 4096,
+    false => 1 << 56,
+};
+
 pub(super) const RULES: Rules = Rules {
-    // The user half of a 47-bit address space, without its last page.
-    user_end: (1 << 47) - 4096,
+    user_end: USER_END,
     unknown_ioctl: Errno::ENOTTY,
     beyond_guest: Errno::EINVAL,
     unmappable_files: true,
