@@ -8,7 +8,7 @@ use kvm_bindings::{
     KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::push::{PushMap, PushedRange};
+use kvm_slots::push::{PushMap, PushedRange, Released};
 use kvm_slots::sim::{SimMemslot, SimVm};
 use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Vm};
 
@@ -157,9 +157,9 @@ impl PushMap for Contested {
         }
     }
 
-    fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
+    fn unmap(&self, range: &PushedRange) -> Result<Released, Errno> {
         match self.vm.unmap(range) {
-            Err(Errno::ENOENT) if self.quirk == Quirk::PushesAnything => Ok(()),
+            Err(Errno::ENOENT) if self.quirk == Quirk::PushesAnything => Ok(Released::Done),
             result => result,
         }
     }
