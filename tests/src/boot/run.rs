@@ -27,7 +27,7 @@ const LAB_FILES: [&str; 3] = ["/bin/vmm", "/guest/kernel", "/guest/initrd"];
 const CONFIDENTIAL_KERNEL: &str = "/guest/confidential-kernel";
 
 /// How long a guest may run.
-const LIMIT: Duration = Duration::from_secs(110);
+const LIMIT: Duration = Duration::from_secs(280);
 
 /// The seed of what is written to the disk, and of the guest's secret.
 pub const SEED: u32 = 4711;

@@ -32,9 +32,9 @@ pub struct TimeLimits {
 impl TimeLimits {
     /// Enough on a busy machine.
     pub const USUAL: Self = Self {
-        begin: Duration::from_secs(90),
-        test: Duration::from_secs(120),
-        whole: Duration::from_secs(1500),
+        begin: Duration::from_secs(180),
+        test: Duration::from_secs(300),
+        whole: Duration::from_secs(2400),
         leave: Duration::from_secs(15),
     };
 }
