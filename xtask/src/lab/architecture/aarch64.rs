@@ -7,7 +7,9 @@ use crate::shell::Target;
 /// 64-bit Arm with EL2, a GICv3 with its ITS, and an SMMUv3. Pointer
 /// authentication by the emulator's own function, as the architecture's takes a
 /// multiple of the time. The machine has a single serial port, so that the one for
-/// results is a PCI device. No vector extensions, which nothing here uses.
+/// results is a PCI device. No vector extensions, which nothing here uses. Huge pages
+/// only on request: with pages of 16 KiB they have 32 MiB, more than most memory of a
+/// test.
 pub const AARCH64: Architecture = Architecture {
     rust: "aarch64",
     target: Target {
@@ -31,7 +33,8 @@ pub const AARCH64: Architecture = Architecture {
         console: "ttyAMA0",
         results: "ttyS0",
     },
-    parameters: "mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
+    parameters: "mitigations=off nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
+                 transparent_hugepage=madvise",
     has_nmi: false,
     kernel: KernelTarget {
         name: "arm64",
