@@ -106,6 +106,10 @@ impl Model {
 
 impl Region {
     /// The guest's own memory, which covers everything else and never changes.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "there is no guest code to use it")
+    )]
     pub(crate) fn code(gpa: u64, code: Arc<Bytes>) -> Self {
         Self {
             name: u32::MAX,

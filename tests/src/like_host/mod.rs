@@ -3,6 +3,10 @@
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    path = "other_arch.rs"
+)]
 mod arch;
 
 use kvm_bindings::kvm_userspace_memory_region;
@@ -41,6 +45,10 @@ fn version(capabilities: &Capabilities) -> KernelVersion {
 }
 
 /// Whether KVM takes a slot of one page at these addresses.
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "there is no guest code to use it")
+)]
 fn takes_slot(vm: &KvmVm, gpa: u64, userspace_addr: u64) -> bool {
     let mut region = kvm_userspace_memory_region {
         guest_phys_addr: gpa,

@@ -143,6 +143,10 @@ impl Code {
     /// Encodes the steps one by one. `encode` gets a step and how far its label is
     /// from its own beginning. The length of its answer must not depend on the
     /// latter.
+    #[cfg_attr(
+        all(not(test), not(any(target_arch = "x86_64", target_arch = "aarch64"))),
+        expect(dead_code, reason = "there is no guest code to use it")
+    )]
     pub(super) fn assemble(
         ops: &[Op],
         encode: impl Fn(Op, i64) -> Vec<u8>,
