@@ -36,8 +36,8 @@
 //!
 //! # Architectures
 //!
-//! The simulated machine has an [`Arch`] and a [`PageSize`](crate::PageSize), whatever machine runs the
-//! simulation. [`SimConfig::released`] is a kernel with the default ones.
+//! The simulated machine has an [`Arch`] and a [`PageSize`](crate::PageSize), whatever
+//! machine runs the simulation. [`SimConfig::released`] is a kernel with the default ones.
 //!
 //! A guest has one vCPU, and at most one dirty ring.
 
