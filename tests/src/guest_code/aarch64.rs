@@ -86,7 +86,7 @@ impl Machine {
             processor = with.ok_or(format!("the processor has no {granule:?}"))?;
         }
         let vm = KvmVm::new(Arc::new(processor.plain_vm(&kvm).map_err(at("a VM"))?));
-        let page = Capabilities::minimal().page_size;
+        let page = Capabilities::minimal().page_size.bytes();
         let poke = Poke::new(&processor.code(), STUB, [CODE, END - page, END]);
         let (own_size, size) = (2 * Poke::SIZE, (1 + after) * page);
         let own = HostMapping::anonymous(own_size).map_err(at("memory"))?;
