@@ -4,6 +4,7 @@
 
 mod backing_fd;
 pub mod bars;
+pub mod carving;
 mod config;
 pub mod data_sheets;
 mod dma;
@@ -350,6 +351,7 @@ pub fn all() -> Vec<OnDevice> {
             }
         }
     }
+    tests.extend(carving::all());
     tests.extend(dma::all());
     tests
 }
