@@ -157,7 +157,7 @@ pub fn all() -> Vec<HwTest> {
             Need::Vfio(Model::Ivshmem),
             Need::Vfio(Model::Nvme),
         ],
-        || runs_as_it_says("real_devices"),
+        vfio::carving::real_devices,
     );
     plain(
         "machine_private_mmio_meets_its_expectations_on_the_real_kvm",

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use guest_ranges::PageSize;
 use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_PRE_FAULT_MEMORY};
 use kvm_slots::dirty::{DirtyCapabilities, ManualProtect};
 use kvm_slots::sim::VmType;
@@ -15,7 +16,7 @@ use vmm::backend::kvm::Kvm;
 use vmm::machine::{Machine, OnMemoryFault};
 
 use crate::backends::emulates_guest;
-use crate::subject::{Expected, Real, Subject, host_page_size};
+use crate::subject::{Expected, Real, Subject, host_page_size, host_pages};
 use crate::vfio::Model;
 
 /// The path of KVM's device.
@@ -71,6 +72,8 @@ pub enum Need {
     VfioInterface(VfioInterface),
     /// A device that is bound to vfio-pci.
     Vfio(Model),
+    /// A host with pages of this size.
+    HostPages(PageSize),
     /// The program `vmm` and a Linux that it can boot.
     LinuxGuest,
     /// The kernel of confidential guests.
@@ -138,6 +141,7 @@ impl Host {
         match need {
             Need::VfioInterface(way) => return crate::vfio::lacks_way(way),
             Need::Vfio(model) => return model.bound().err(),
+            Need::HostPages(size) => return lacks_pages(size),
             Need::LinuxGuest => return crate::boot::lacks_guest(),
             Need::ConfidentialGuest => return crate::boot::lacks_confidential_guest(),
             Need::KernelCode => return crate::boot::lacks_kernel_code(),
@@ -211,7 +215,7 @@ impl Host {
                 (has < count).then(|| format!("{count} processors are needed, there are {has}"))
             }
             Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
-            Need::LinuxGuest | Need::ConfidentialGuest => None,
+            Need::HostPages(_) | Need::LinuxGuest | Need::ConfidentialGuest => None,
             Need::KernelCode | Need::Selftests | Need::Vcpus => None,
         }
     }
@@ -236,6 +240,19 @@ impl Host {
             ("PRE_FAULT_MEMORY", can.pre_fault.into()),
         ])
     }
+}
+
+/// Why this host's pages have another size, or nothing if they have this one.
+fn lacks_pages(size: PageSize) -> Option<String> {
+    let kib = |size: PageSize| size.bytes() >> 10;
+    let has = host_pages();
+    (has != size).then(|| {
+        format!(
+            "pages of {} KiB are needed, the host's have {} KiB",
+            kib(size),
+            kib(has)
+        )
+    })
 }
 
 /// The first two numbers of a kernel release.

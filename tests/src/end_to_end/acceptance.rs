@@ -6,7 +6,7 @@ use memory_model::{CommitError, Region, RegionId, Transaction, TreeError};
 
 use super::machine::{A, B, Memory, Seen, machine, private_region};
 use super::{at, dma_buf, open, same};
-use crate::subject::PAGE;
+use crate::subject::host_page_size;
 use crate::vfio::Model;
 use crate::vfio::registers::EDU_ID;
 
@@ -17,7 +17,8 @@ pub(super) fn a_fault_asks_for_it() -> Result<(), String> {
     let (bar, file) = dma_buf(&device, 0)?;
     let (mut guest, mut memory) = machine()?;
     memory.show_private(&file, 0, bar.bar.size(), A)?;
-    for (gpa, value) in [(A, None), (A + PAGE, Some(5))] {
+    let page = host_page_size();
+    for (gpa, value) in [(A, None), (A + page, Some(5))] {
         let fault = guest.access(gpa + 4, value)?;
         same(
             "unaccepted",
@@ -28,7 +29,7 @@ pub(super) fn a_fault_asks_for_it() -> Result<(), String> {
         same(
             "bytes",
             memory.resolve(MEMORY_EXIT_FLAG_PRIVATE, gpa)?,
-            PAGE,
+            page,
         )?;
         guest.load(gpa + 4)?;
     }
@@ -36,9 +37,9 @@ pub(super) fn a_fault_asks_for_it() -> Result<(), String> {
     let accepted: Vec<_> = memory.model.accepted(memory.space).iter().collect();
     same("accepted ranges", accepted.len(), 1)?;
     same("accepted", accepted[0].start(), A)?;
-    same("accepted", accepted[0].last(), A + 2 * PAGE - 1)?;
-    let beside = guest.access(A + 2 * PAGE, None)?;
-    let fault = Seen::Fault(MEMORY_EXIT_FLAG_PRIVATE, A + 2 * PAGE);
+    same("accepted", accepted[0].last(), A + 2 * page - 1)?;
+    let beside = guest.access(A + 2 * page, None)?;
+    let fault = Seen::Fault(MEMORY_EXIT_FLAG_PRIVATE, A + 2 * page);
     same("beside", beside, fault)?;
     same("exits", guest.exits.count, 0)
 }
@@ -67,14 +68,14 @@ pub(super) fn it_is_fixed() -> Result<(), String> {
     for (what, change) in CHANGES {
         refused(what, memory.change(|t| change(t, region)))?;
     }
-    let root = memory.root();
+    let (root, page) = (memory.root(), host_page_size());
     // Cover the last page with other bytes of the same file, and with a hole.
-    let other = private_region(&file, 0, PAGE)?;
-    refused("other bytes", cover(&mut memory, other, A + size - PAGE))?;
-    let hole = Region::reservation("hole", PAGE.into());
-    refused("a hole", cover(&mut memory, hole, A + size - PAGE))?;
+    let other = private_region(&file, 0, page)?;
+    refused("other bytes", cover(&mut memory, other, A + size - page))?;
+    let hole = Region::reservation("hole", page.into());
+    refused("a hole", cover(&mut memory, hole, A + size - page))?;
     let aside = memory.change(|t| {
-        let hole = t.add(Region::reservation("aside", PAGE.into()))?;
+        let hole = t.add(Region::reservation("aside", page.into()))?;
         t.place(hole, root, A + size, 0)
     });
     aside.map_err(at("a change beside it"))?;

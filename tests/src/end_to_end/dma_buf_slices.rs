@@ -9,7 +9,7 @@ use vfio_private::{Access, BarInput, PageSize, PbaPolicy, Policy, classify};
 
 use super::machine::{C, Memory, Trapped, machine};
 use super::{at, dma_buf, nothing_is_mapped, open, same, tee};
-use crate::subject::PAGE;
+use crate::subject::host_page_size;
 use crate::vfio::Model;
 
 /// nvme's version (NVM Express Base Specification, 3.1.4.2): 1.4.
@@ -19,6 +19,8 @@ const QUEUES: u64 = 0x24;
 /// The offset of nvme's MSI-X table.
 pub(super) const TABLE: u64 = 0x2000;
 const PBA: u64 = 0x3000;
+/// The pages of the table and of the pending bits have 4 KiB.
+const PBA_PAGE: u64 = 0x1000;
 
 /// The registers and the pending bits are private; the table between them
 /// belongs to the VMM. So there are two slots on one file, and a page that
@@ -28,7 +30,7 @@ pub(super) fn around_a_table() -> Result<(), String> {
     let (bar, file) = dma_buf(&device, 0)?;
     let config = device.config_space().map_err(at("configuration space"))?;
     let config = ConfigSpace::new(&config).map_err(at("configuration space"))?;
-    let report = [tee(0, TABLE)?, tee(PBA, PAGE)?];
+    let report = [tee(0, TABLE)?, tee(PBA, PBA_PAGE)?];
     let input = BarInput::new(bar.bar, &bar.info.region)
         .with_msix(config.msix().map_err(at("MSI-X"))?)
         .with_report(Some(&report));
@@ -58,7 +60,7 @@ pub(super) fn around_a_table() -> Result<(), String> {
     same(
         "the private pieces",
         &private,
-        &vec![(C, TABLE, 0), (C + PBA, PAGE, PBA)],
+        &vec![(C, TABLE, 0), (C + PBA, PBA_PAGE, PBA)],
     )?;
     same("the slots", slices(&memory.slots.table()), private)?;
 
@@ -95,20 +97,22 @@ fn slices(table: &SlotTable) -> Vec<(u64, u64, u64)> {
 /// Pages of ivshmem's memory, in another order, with gaps, and one of them
 /// twice.
 pub(super) fn in_any_order() -> Result<(), String> {
-    const PAGES: [u64; 6] = [255, 0, 17, 128, 17, 1];
+    // The memory has 64 pages of 16 KiB.
+    const PAGES: [u64; 6] = [63, 0, 17, 32, 17, 1];
     let device = open(Model::Ivshmem)?;
     let (bar, file) = dma_buf(&device, 2)?;
     let (mut guest, mut memory) = machine()?;
+    let size = host_page_size();
     let mark = |page: u64| 0x1000_0000 | u32::try_from(page).unwrap_or(0);
-    for page in 0..bar.bar.size() / PAGE {
-        let write = device.write(&bar.info, page * PAGE + 8, &mark(page).to_le_bytes());
+    for page in 0..bar.bar.size() / size {
+        let write = device.write(&bar.info, page * size + 8, &mark(page).to_le_bytes());
         write.map_err(at("a write"))?;
     }
     // Every other page, so that no two pages merge into one slot.
-    let place = |n: usize| C + 2 * PAGE * n as u64;
+    let place = |n: usize| C + 2 * size * n as u64;
     for (n, page) in PAGES.into_iter().enumerate() {
-        memory.show_private(&file, page * PAGE, PAGE, place(n))?;
-        memory.accept(place(n), PAGE)?;
+        memory.show_private(&file, page * size, size, place(n))?;
+        memory.accept(place(n), size)?;
     }
     for (n, page) in PAGES.into_iter().enumerate() {
         same("a mark", guest.load(place(n) + 8)?, mark(page))?;
@@ -126,6 +130,7 @@ pub(super) fn in_any_order() -> Result<(), String> {
 
 /// Also where host-backed slots would have low addresses.
 fn below_a_mebibyte(memory: &mut Memory, file: &Arc<std::os::fd::OwnedFd>) -> Result<(), String> {
-    memory.show_private(file, 3 * PAGE, PAGE, 0xa_0000)?;
-    memory.accept(0xa_0000, PAGE)
+    let size = host_page_size();
+    memory.show_private(file, 3 * size, size, 0xa_0000)?;
+    memory.accept(0xa_0000, size)
 }

@@ -12,7 +12,7 @@ use memory_model::{Memory as Ram, Region};
 use super::kvm_stats::Stats;
 use super::machine::{A, C, Guest, Seen, machine};
 use super::{at, dma_buf, nothing_is_mapped, open, same};
-use crate::subject::{Arena, HostChange, PAGE};
+use crate::subject::{Arena, HostChange};
 use crate::vfio::Model;
 use crate::vfio::registers::EDU_ID;
 
@@ -48,7 +48,7 @@ pub(super) fn changes_do_not_reach_it() -> Result<(), String> {
         Seen::Value(EDU_ID),
     )?;
     for page in 0..PAGES as u64 {
-        guest.load(C + page * PAGE)?;
+        guest.load(C + page * arena.page_size())?;
     }
     let before = fixed()?;
     let hammered = while_it_loads(&mut guest, || {

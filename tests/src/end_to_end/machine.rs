@@ -19,7 +19,7 @@ use vfio_private::region_info::RegionInfo;
 use vmm::guest::GuestError;
 
 use super::at;
-use crate::subject::{Gate, ModelMemory, PAGE, Real, Subject};
+use crate::subject::{Gate, ModelMemory, Real, Subject, host_page_size};
 
 /// Guest-physical addresses for BARs of 1 MiB.
 pub(super) const A: u64 = 0x4000_0000;
@@ -249,7 +249,8 @@ impl Memory {
 
     /// Answers a memory fault.
     pub(super) fn resolve(&mut self, flags: u64, gpa: u64) -> Result<u64, String> {
-        let request = Request::memory_fault(flags, gpa, PAGE).map_err(at("a request"))?;
+        let request =
+            Request::memory_fault(flags, gpa, host_page_size()).map_err(at("a request"))?;
         self.convert(request).map_err(at("a memory fault"))
     }
 

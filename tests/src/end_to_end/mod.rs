@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vfio_private::device::{Device, Iommu, VfioInterface};
-use vfio_private::{Access, ReportedRange, TeeKind};
+use vfio_private::{Access, PageSize, ReportedRange, TeeKind};
 
 use crate::check::{at, same};
 use crate::needs::Need;
@@ -56,7 +56,12 @@ pub const TESTS: [Test; 11] = [
     ),
     (
         "a_bar_around_an_msix_table_is_slices_of_one_dma_buf",
-        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Nvme)],
+        &[
+            Need::BackingFd,
+            Need::PrivatePages,
+            Need::HostPages(PageSize::Size4K),
+            Need::Vfio(Model::Nvme),
+        ],
         dma_buf_slices::around_a_table,
     ),
     (
@@ -85,7 +90,12 @@ pub const TESTS: [Test; 11] = [
     ),
     (
         "a_reset_revokes_acceptance",
-        &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Nvme)],
+        &[
+            Need::BackingFd,
+            Need::PrivatePages,
+            Need::HostPages(PageSize::Size4K),
+            Need::Vfio(Model::Nvme),
+        ],
         revocation::reset,
     ),
     (

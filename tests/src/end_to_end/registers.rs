@@ -3,7 +3,7 @@
 
 use super::machine::{A, C, Guest, machine};
 use super::{a_mapping_is_seen, at, dma_buf, nothing_is_mapped, open, same};
-use crate::subject::PAGE;
+use crate::subject::host_page_size;
 use crate::vfio::Model;
 use crate::vfio::registers::{EDU_ID, FACTORIAL, STATUS, computed};
 
@@ -42,7 +42,8 @@ pub(super) fn ivshmem_remembers() -> Result<(), String> {
     memory.show_private(&file, 0, size, C)?;
     memory.accept(C, size)?;
     // Two words of each page, and the last word.
-    let places = || (0..size / PAGE).flat_map(|page| [page * PAGE, page * PAGE + 0xffc]);
+    let page = host_page_size();
+    let places = || (0..size / page).flat_map(|n| [n * page, (n + 1) * page - 4]);
     let value = |offset: u64| u32::try_from(offset).unwrap_or(0) ^ 0x5a5a_a5a5;
     for offset in places() {
         guest.store(C + offset, value(offset))?;

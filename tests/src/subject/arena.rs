@@ -5,7 +5,7 @@
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use guest_ranges::HostMemory;
+use guest_ranges::{HostMemory, PageSize};
 use kvm_slots::Errno;
 
 /// The size of a page of 4 KiB. Pages of the host and of the simulated kernels may be
@@ -174,6 +174,14 @@ pub fn host_page_size() -> u64 {
     // SAFETY: `sysconf` only reads a system constant.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(size).expect("every host has pages")
+}
+
+/// The same as a page size that KVM and VFIO work with.
+///
+/// # Panics
+/// If no kernel with KVM or VFIO has pages of this size.
+pub fn host_pages() -> PageSize {
+    PageSize::new(host_page_size()).expect("a page size of KVM and VFIO")
 }
 
 /// Copies bytes from this process's memory, through the kernel.

@@ -18,7 +18,7 @@ use kvm_slots::sim::{FileCall, PreFault, Sharing, VmType};
 use kvm_slots::{Capabilities, Errno, Vm};
 use vmm::guest::GuestError;
 
-pub use arena::{Arena, HostChange, PAGE, host_page_size, peek, poke};
+pub use arena::{Arena, HostChange, PAGE, host_page_size, host_pages, peek, poke};
 pub use device::{DEVICE_PAGES, LentDevice};
 pub use expected::Expected;
 pub use file_calls::FileMapping;

@@ -16,7 +16,7 @@ use vmm::guest::GuestError;
 use super::guest::Exits;
 use super::registers::EDU_ID;
 use super::{at, regions, same};
-use crate::subject::{PAGE, Real, Subject};
+use crate::subject::{Real, Subject, host_page_size};
 
 /// The guest-physical address of the device.
 const GPA: u64 = 0x4000_0000;
@@ -33,8 +33,9 @@ impl Slice {
     /// of edu's BAR.
     fn new(device: &Device, vm_type: VmType) -> Result<Self, String> {
         let open = regions::bar(device, 0)?;
+        let page = host_page_size();
         let ranges =
-            [(PAGE, PAGE), (0, 2 * PAGE)].map(|(at, size)| AddrRange::new(at, size.into()));
+            [(page, page), (0, 2 * page)].map(|(at, size)| AddrRange::new(at, size.into()));
         let [second, first] = ranges;
         let ranges = [second.ok_or("a range")?, first.ok_or("a range")?];
         let file = device.export_dma_buf(open.bar.index().get().into(), &ranges);
@@ -43,11 +44,11 @@ impl Slice {
         let mut region = kvm_userspace_memory_region2 {
             flags: AbiProfile::FD_OFFSET_BIT_4.flag().ok_or("no flag")?,
             guest_phys_addr: GPA,
-            memory_size: PAGE,
+            memory_size: page,
             pad1: u32::from_ne_bytes(file.as_raw_fd().to_ne_bytes()),
             ..Default::default()
         };
-        region.pad2[0] = PAGE;
+        region.pad2[0] = page;
         // SAFETY: the slot names a file and no memory of this process.
         unsafe { guest.set(&region, false) }.map_err(at("a slot"))?;
         Ok(Self {
@@ -73,14 +74,12 @@ pub(super) fn reads_its_id(device: &Device) -> Result<(), String> {
 
 pub(super) fn is_accepted(device: &Device) -> Result<(), String> {
     let mut slice = Slice::new(device, VmType::SwProtected)?;
-    let (flags, gpa, size) = (MEMORY_EXIT_FLAG_PRIVATE, GPA, PAGE);
+    let (flags, gpa, size) = (MEMORY_EXIT_FLAG_PRIVATE, GPA, host_page_size());
     let unaccepted = Err(GuestFault::Memory { flags, gpa, size }.into());
     same("unaccepted", slice.load(), unaccepted.clone())?;
     let set = |slice: &Slice, attributes| {
-        let set = slice
-            .guest
-            .vm()
-            .set_memory_attributes(GPA, PAGE, attributes);
+        let vm = slice.guest.vm();
+        let set = vm.set_memory_attributes(GPA, size, attributes);
         set.map_err(at("attributes"))
     };
     set(&slice, MEMORY_ATTRIBUTE_PRIVATE)?;
@@ -92,26 +91,27 @@ pub(super) fn is_accepted(device: &Device) -> Result<(), String> {
 }
 
 pub(super) fn is_revoked(device: &Device) -> Result<(), String> {
-    for (vm_type, flags) in [
-        (VmType::Plain, 0),
-        (VmType::SwProtected, MEMORY_EXIT_FLAG_PRIVATE),
-    ] {
-        let mut slice = Slice::new(device, vm_type)?;
-        if flags != 0 {
-            let vm = slice.guest.vm();
-            let set = vm.set_memory_attributes(GPA, PAGE, MEMORY_ATTRIBUTE_PRIVATE);
-            set.map_err(at("attributes"))?;
-        }
+    stops_while_revoked(device, Slice::new(device, VmType::Plain)?, 0)
+}
+
+pub(super) fn private_is_revoked(device: &Device) -> Result<(), String> {
+    let slice = Slice::new(device, VmType::SwProtected)?;
+    let vm = slice.guest.vm();
+    let set = vm.set_memory_attributes(GPA, host_page_size(), MEMORY_ATTRIBUTE_PRIVATE);
+    set.map_err(at("attributes"))?;
+    stops_while_revoked(device, slice, MEMORY_EXIT_FLAG_PRIVATE)
+}
+
+fn stops_while_revoked(device: &Device, mut slice: Slice, flags: u64) -> Result<(), String> {
+    slice.reads_its_id()?;
+    let (gpa, size) = (GPA, host_page_size());
+    let revoked = Err(GuestFault::Revoked { flags, gpa, size }.into());
+    for _ in 0..3 {
+        device.set_memory_decode(false).map_err(at("decode off"))?;
+        same("revoked", slice.load(), revoked.clone())?;
+        same("revoked still", slice.load(), revoked.clone())?;
+        device.set_memory_decode(true).map_err(at("decode on"))?;
         slice.reads_its_id()?;
-        let (gpa, size) = (GPA, PAGE);
-        let revoked = Err(GuestFault::Revoked { flags, gpa, size }.into());
-        for _ in 0..3 {
-            device.set_memory_decode(false).map_err(at("decode off"))?;
-            same("revoked", slice.load(), revoked.clone())?;
-            same("revoked still", slice.load(), revoked.clone())?;
-            device.set_memory_decode(true).map_err(at("decode on"))?;
-            slice.reads_its_id()?;
-        }
     }
     Ok(())
 }

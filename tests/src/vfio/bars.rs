@@ -3,11 +3,12 @@
 
 use bar_report::{BarReport, RegionSource};
 use vfio_private::device::VfioInterface;
-use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
+use vfio_private::{OffsetRule, TeeMsixPolicy};
 use vmm::bars::{Request, report};
 
 use super::regions::bars;
 use super::{Model, at, same};
+use crate::subject::host_pages;
 
 /// It reports what VFIO says. While the device is open elsewhere it cannot ask,
 /// and reports that.
@@ -37,7 +38,7 @@ pub(super) fn ask(model: Model) -> Result<BarReport, String> {
         report: None,
         rule: OffsetRule::Relative,
         locked_msix: TeeMsixPolicy::Refuse,
-        page: PageSize::Size4K,
+        page: host_pages(),
         sysfs: "/sys".into(),
     };
     report(&request).map_err(at("vmm bars"))

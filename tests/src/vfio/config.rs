@@ -113,8 +113,9 @@ pub(super) fn guests_reset_is_foreseen(device: &Device) -> Result<(), String> {
     let (mut guest, _) = guest(device)?;
     let open = regions::bar(device, 0)?;
     let first = open.pieces.first().ok_or("no piece")?;
+    // They may share a page with the MSI-X table, which is not used here.
     let mapping = device
-        .map_piece(open.bar.index(), *first)
+        .map(&open.info, first.range())
         .map_err(at("mapping"))?;
     // The sizes of the queues, while the controller is disabled.
     mapping

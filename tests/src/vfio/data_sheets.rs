@@ -3,18 +3,20 @@
 
 use std::iter;
 
+use vfio_private::PageSize;
 use vfio_private::device::VfioInterface;
 use vfio_private::device::interrupts::InterruptKind;
 
 use super::bars::ask;
 use super::{Model, at, same};
+use crate::subject::host_pages;
 
 /// The lines that must be printed, and all lines that begin with `BAR`.
 struct Sheet {
     bars: &'static [&'static str],
     msix: &'static str,
-    /// A piece with its access.
-    pieces: &'static [(&'static str, &'static str)],
+    /// A piece with its access, on pages of 4 KiB and on larger ones.
+    pieces: [&'static [(&'static str, &'static str)]; 2],
     /// The numbers of MSI and MSI-X vectors.
     vectors: [u16; 2],
 }
@@ -34,21 +36,29 @@ fn sheet(model: Model) -> Sheet {
             ],
             msix: "MSI-X        5 vectors; table 0x0-0x4f of BAR 3, \
                    pending bits (PBA) 0x2000-0x2007 of BAR 3",
-            pieces: &[
-                ("0x0-0x1ffff", "shared"),
-                ("0x0-0x1ffff", "shared"),
-                ("0x0-0x1f", "trap"),
-                ("0x0-0xfff", "trap"),
-                ("0x1000-0x1fff", "shared"),
-                ("0x2000-0x2fff", "trap"),
-                ("0x3000-0x3fff", "shared"),
+            pieces: [
+                &[
+                    ("0x0-0x1ffff", "shared"),
+                    ("0x0-0x1ffff", "shared"),
+                    ("0x0-0x1f", "trap"),
+                    ("0x0-0xfff", "trap"),
+                    ("0x1000-0x1fff", "shared"),
+                    ("0x2000-0x2fff", "trap"),
+                    ("0x3000-0x3fff", "shared"),
+                ],
+                &[
+                    ("0x0-0x1ffff", "shared"),
+                    ("0x0-0x1ffff", "shared"),
+                    ("0x0-0x1f", "trap"),
+                    ("0x0-0x3fff", "trap"),
+                ],
             ],
             vectors: [1, 5],
         },
         Model::Edu => Sheet {
             bars: &["BAR 0: memory, 1 MiB (0x100000), 32-bit, non-prefetchable"],
             msix: NO_MSIX,
-            pieces: &[("0x0-0xfffff", "shared")],
+            pieces: [&[("0x0-0xfffff", "shared")]; 2],
             vectors: [1, 0],
         },
         Model::Ivshmem => Sheet {
@@ -57,17 +67,20 @@ fn sheet(model: Model) -> Sheet {
                 "BAR 2: memory, 1 MiB (0x100000), 64-bit, prefetchable",
             ],
             msix: NO_MSIX,
-            pieces: &[("0x0-0xff", "trap"), ("0x0-0xfffff", "shared")],
+            pieces: [&[("0x0-0xff", "trap"), ("0x0-0xfffff", "shared")]; 2],
             vectors: [0, 0],
         },
         Model::Nvme => Sheet {
             bars: &["BAR 0: memory, 16 KiB (0x4000), 64-bit, non-prefetchable"],
             msix: "MSI-X        65 vectors; table 0x2000-0x240f of BAR 0, \
                    pending bits (PBA) 0x3000-0x300f of BAR 0",
-            pieces: &[
-                ("0x0-0x1fff", "shared"),
-                ("0x2000-0x2fff", "trap"),
-                ("0x3000-0x3fff", "trap"),
+            pieces: [
+                &[
+                    ("0x0-0x1fff", "shared"),
+                    ("0x2000-0x2fff", "trap"),
+                    ("0x3000-0x3fff", "trap"),
+                ],
+                &[("0x0-0x3fff", "trap")],
             ],
             vectors: [0, 65],
         },
@@ -77,7 +90,10 @@ fn sheet(model: Model) -> Sheet {
                 "BAR 1: I/O ports, 256 B (0x100)",
             ],
             msix: NO_MSIX,
-            pieces: &[("0x0-0xfff", "shared"), ("0x0-0xff", "trap")],
+            pieces: [
+                &[("0x0-0xfff", "shared"), ("0x0-0xff", "trap")],
+                &[("0x0-0xfff", "trap"), ("0x0-0xff", "trap")],
+            ],
             vectors: [0, 0],
         },
     }
@@ -120,6 +136,7 @@ pub fn printed(model: Model) -> Result<(), String> {
             Some((bytes, words.find(|word| accesses.contains(word))?))
         })
         .collect();
+    let pieces = pieces[usize::from(host_pages() > PageSize::Size4K)];
     same("pieces", found.as_slice(), pieces)?;
     let device = model.open(VfioInterface::LegacyGroup)?;
     for (kind, due) in [InterruptKind::Msi, InterruptKind::Msix]

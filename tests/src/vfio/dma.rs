@@ -2,7 +2,7 @@
 //! What a device reaches by DMA: edu copies between its own memory and the
 //! memory that is mapped for it, and reaches nothing else.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::edu::{Edu, map, range, unmap};
 use super::registers::mapping;
 use super::{Model, OnDevice, at, dma_convert, dma_peer, same};
 use crate::needs::Need;
-use crate::subject::{Arena, PAGE};
+use crate::subject::{Arena, host_page_size};
 
 /// A guest_memfd that can be mapped, the VFIO interface, edu, another device,
 /// and a VM with private pages.
@@ -99,11 +99,12 @@ const C: u64 = 0x30_0000;
 fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
     let edu = Edu::new(device)?;
     let arena = Arc::new(Arena::new(3));
+    let page = arena.page_size();
     let read = |offset| arena.read::<8>(offset).map_err(at("memory"));
     let write = |offset, data: &[u8; 8]| arena.write(offset, data).map_err(at("memory"));
     write(0x100, b"ours, 1.")?;
-    write(PAGE, b"ours, 2.")?;
-    write(2 * PAGE, b"ours, 3.")?;
+    write(page, b"ours, 2.")?;
+    write(2 * page, b"ours, 3.")?;
     let both = range(A, &arena, 0, DmaAccess::ReadWrite)?;
     map(device, &both).map_err(at("mapping"))?;
     map(device, &range(B, &arena, 1, DmaAccess::Read)?).map_err(at("mapping"))?;
@@ -113,21 +114,21 @@ fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
     edu.carry(B, A + 0x808)?;
     same("from the read-only page", read(0x808)?, *b"ours, 2.")?;
     edu.carry(A + 0x100, B)?;
-    same("the read-only page", read(PAGE)?, *b"ours, 2.")?;
+    same("the read-only page", read(page)?, *b"ours, 2.")?;
     edu.carry(A + 0x100, C)?;
     same(
         "the page that was never mapped",
-        read(2 * PAGE)?,
+        read(2 * page)?,
         *b"ours, 3.",
     )?;
 
-    same("unmapped", unmap(device, A, PAGE), Ok(PAGE))?;
+    same("unmapped", unmap(device, A, page), Ok(page))?;
     edu.carry(B, A + 0x800)?;
     same("after it was unmapped", read(0x800)?, *b"ours, 1.")?;
     // The device does not load the bytes that are there.
     map(device, &range(C, &arena, 2, DmaAccess::ReadWrite)?).map_err(at("mapping"))?;
     edu.carry(A + 0x100, C + 8)?;
-    let seen = read(2 * PAGE + 8)?;
+    let seen = read(2 * page + 8)?;
     if seen == *b"ours, 1." {
         return Err("a page that is not mapped was read".into());
     }
@@ -144,6 +145,7 @@ fn reaches_what_is_mapped(device: &Device) -> Result<(), String> {
 /// The rule that the planner depends on.
 fn go_as_a_whole(device: &Device) -> Result<(), String> {
     let arena = Arc::new(Arena::new(4));
+    let size = arena.page_size();
     let all = DmaRange::new(A, arena.host_memory(0, 4), DmaAccess::ReadWrite);
     let all = all.map_err(at("a range"))?;
     let is_group = device.iommu().interface() == VfioInterface::LegacyGroup;
@@ -157,7 +159,7 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
     };
     map(device, &all).map_err(at("mapping"))?;
     for (start, pages) in [(0, 1), (0, 3), (1, 2), (2, 4), (3, 1)] {
-        let result = unmap(device, A + start * PAGE, pages * PAGE);
+        let result = unmap(device, A + start * size, pages * size);
         same("a part", obstacle(result)?, Some(refused))?;
     }
     same(
@@ -165,8 +167,8 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
         map(device, &all).map_err(|e| e.obstacle()),
         Err(Some(DmaObstacle::Mapped)),
     )?;
-    same("more", unmap(device, A - PAGE, 8 * PAGE), Ok(4 * PAGE))?;
-    let nothing = unmap(device, A, 4 * PAGE).map_err(DmaRefusal::obstacle);
+    same("more", unmap(device, A - size, 8 * size), Ok(4 * size))?;
+    let nothing = unmap(device, A, 4 * size).map_err(DmaRefusal::obstacle);
     let due = match is_group {
         true => Ok(0),
         false => Err(Some(DmaObstacle::NotMapped)),
@@ -175,10 +177,10 @@ fn go_as_a_whole(device: &Device) -> Result<(), String> {
 
     // Adjacent mappings are unmapped together, and their owners are dropped.
     for page in 0..4 {
-        let one = range(A + page as u64 * PAGE, &arena, page, DmaAccess::ReadWrite)?;
+        let one = range(A + page as u64 * size, &arena, page, DmaAccess::ReadWrite)?;
         map(device, &one).map_err(at("mapping"))?;
     }
-    same("all four", unmap(device, A, 4 * PAGE), Ok(4 * PAGE))?;
+    same("all four", unmap(device, A, 4 * size), Ok(4 * size))?;
     drop(all);
     same("owners", Arc::strong_count(&arena), 1)
 }
@@ -201,12 +203,28 @@ fn lets_go(device: &Device) -> Result<(), String> {
     same("owners", Arc::strong_count(&arena), 1)
 }
 
+/// The first address that the kernel reserves for interrupt messages of the
+/// device's group. It depends on the IOMMU.
+fn message_window(device: &Device) -> Result<u64, String> {
+    let path = format!(
+        "/sys/bus/pci/devices/{}/iommu_group/reserved_regions",
+        device.address()
+    );
+    let reserved = fs::read_to_string(&path).map_err(at(&path))?;
+    let window = reserved.lines().find(|line| line.ends_with(" msi"));
+    let first = window.and_then(|line| line.split_whitespace().next());
+    let digits = first.and_then(|first| first.strip_prefix("0x"));
+    let address = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    address.ok_or_else(|| format!("{path} has no window for messages: {reserved}"))
+}
+
 fn limits_hold(device: &Device) -> Result<(), String> {
     let limits = device.iommu().dma_limits().map_err(at("limits"))?;
-    same("pages", limits.page_size(), PAGE)?;
+    same("pages", limits.page_size(), host_page_size())?;
     let is_allowed = |iova| limits.allowed().any(|range| range.contains(iova));
     same("low memory", is_allowed(A), true)?;
-    same("interrupts", is_allowed(0xfee0_0000), false)?;
+    let messages = message_window(device)?;
+    same("interrupts", is_allowed(messages), false)?;
     let default = match device.iommu().interface() {
         VfioInterface::LegacyGroup => Some(65535),
         VfioInterface::Cdev => None,
@@ -219,7 +237,7 @@ fn limits_hold(device: &Device) -> Result<(), String> {
         Err(refusal) => Ok(refusal.obstacle()),
     };
     let both = DmaAccess::ReadWrite;
-    let window = refused(&range(0xfee0_0000, &arena, 0, both)?)?;
+    let window = refused(&range(messages, &arena, 0, both)?)?;
     same("interrupts", window, Some(DmaObstacle::Iova))?;
     let part = refused(&range(A + 0x800, &arena, 0, both)?)?;
     same("half a page", part, Some(DmaObstacle::Iova))?;
@@ -246,12 +264,13 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     // SAFETY: the kernel has just created the descriptor, so no one else owns it.
     let file = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
     let mut memory = File::from(file.try_clone().map_err(at("a memfd"))?);
-    memory.set_len(2 * PAGE).map_err(at("a memfd"))?;
-    memory.seek(SeekFrom::Start(PAGE)).map_err(at("a memfd"))?;
+    let size = host_page_size();
+    memory.set_len(2 * size).map_err(at("a memfd"))?;
+    memory.seek(SeekFrom::Start(size)).map_err(at("a memfd"))?;
     memory.write_all(b"in file.").map_err(at("a memfd"))?;
 
     let edu = Edu::new(device)?;
-    let page = FileSlice::new(file.clone(), PAGE, PAGE).ok_or("no bytes")?;
+    let page = FileSlice::new(file.clone(), size, size).ok_or("no bytes")?;
     let page = DmaRange::new(A, page, DmaAccess::ReadWrite).map_err(at("a range"))?;
     let mapped = map(device, &page);
     if device.iommu().interface() == VfioInterface::LegacyGroup {
@@ -262,12 +281,12 @@ fn reaches_a_memfd(device: &Device) -> Result<(), String> {
     edu.carry(A, A + 8)?;
     let mut seen = [0; 8];
     memory
-        .seek(SeekFrom::Start(PAGE + 8))
+        .seek(SeekFrom::Start(size + 8))
         .map_err(at("a memfd"))?;
     memory.read_exact(&mut seen).map_err(at("a memfd"))?;
     same("copied", seen, *b"in file.")?;
     let null = File::open("/dev/null").map_err(at("/dev/null"))?;
-    let null = FileSlice::new(Arc::new(null), 0, PAGE).ok_or("no bytes")?;
+    let null = FileSlice::new(Arc::new(null), 0, size).ok_or("no bytes")?;
     let null = DmaRange::new(B, null, DmaAccess::Read).map_err(at("a range"))?;
     let refused = map(device, &null).map_err(DmaRefusal::obstacle);
     same("/dev/null", refused, Err(Some(DmaObstacle::Iova)))

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use guest_ranges::HostMemory;
+use guest_ranges::{HostMemory, PAGE_SIZE};
 use kvm_slots::convert::{Engine, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::{
@@ -19,33 +19,34 @@ use vmm::with_causes;
 use super::edu::{Edu, map, unmap};
 use super::guest::Exits;
 use super::{at, same};
-use crate::subject::{Arena, PAGE, Real, Subject, peek, poke};
+use crate::subject::{Arena, Real, Subject, host_page_size, peek, poke};
 
 /// The host's mapping of a guest_memfd can be pinned. The file itself is not a
 /// memfd, so an iommufd refuses it.
 pub(super) fn reaches_a_guest_memfd(device: &Device) -> Result<(), String> {
     let edu = Edu::new(device)?;
     let real = Real::new(VmType::Plain, false)?;
-    let file = real.vm().create_guest_memfd(PAGE, GuestMemfdFlags::all());
+    let size = host_page_size();
+    let file = real.vm().create_guest_memfd(size, GuestMemfdFlags::all());
     let file = Arc::new(file.map_err(at("a guest_memfd"))?);
-    let mapping = real.map_file(file.as_fd(), 0, PAGE, Sharing::Shared);
+    let mapping = real.map_file(file.as_fd(), 0, size, Sharing::Shared);
     let mapping = Arc::new(mapping.map_err(at("its mapping"))?);
     let address = mapping.address();
     // SAFETY: the bytes are in the mapping, to which there are no references.
     unsafe { poke(address, b"in file.") }.map_err(at("memory"))?;
 
     // SAFETY: `mapping` owns the bytes, to which there are no references.
-    let memory = unsafe { HostMemory::new(address, PAGE, mapping) }.ok_or("no memory")?;
+    let memory = unsafe { HostMemory::new(address, size, mapping) }.ok_or("no memory")?;
     let range = DmaRange::new(RAM, memory, DmaAccess::ReadWrite);
     map(device, &range.map_err(at("a range"))?).map_err(at("mapping"))?;
     edu.carry(RAM, RAM + 8)?;
     same("copied", peek(address + 8), Ok(*b"in file."))?;
-    same("unmapped", unmap(device, RAM, PAGE), Ok(PAGE))?;
+    same("unmapped", unmap(device, RAM, size), Ok(size))?;
 
     if device.iommu().interface() == VfioInterface::LegacyGroup {
         return Ok(());
     }
-    let file = FileSlice::new(file, 0, PAGE).ok_or("no bytes")?;
+    let file = FileSlice::new(file, 0, size).ok_or("no bytes")?;
     let range = DmaRange::new(RAM, file, DmaAccess::ReadWrite).map_err(at("a range"))?;
     let refused = map(device, &range).map_err(DmaRefusal::obstacle);
     same("as a file", refused, Err(Some(DmaObstacle::Iova)))
@@ -61,11 +62,12 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let edu = Edu::new(device)?;
     let mut real = Real::new(VmType::SwProtected, true)?;
     let arena = Arc::new(Arena::new(usize::try_from(PAGES).expect("a few")));
+    let page = arena.page_size();
     let file = real
         .vm()
-        .create_guest_memfd(PAGES * PAGE, GuestMemfdFlags::empty());
+        .create_guest_memfd(PAGES * page, GuestMemfdFlags::empty());
     let file = Arc::new(file.map_err(at("a guest_memfd"))?);
-    let file = FileSlice::new(file, 0, PAGES * PAGE).ok_or("no bytes")?;
+    let file = FileSlice::new(file, 0, PAGES * page).ok_or("no bytes")?;
     let host = arena.host_memory(0, arena.pages());
     let memory = Memory::with_guest_memfd(host, file, GuestMemfdSides::Private);
 
@@ -106,9 +108,9 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
         real.access(gpa, 8, value, &mut vmm)
             .map_err(at("the guest"))
     };
-    let (first, second) = (RAM, RAM + PAGE);
+    let (first, second) = (RAM, RAM + page);
     let mut convert = |private: bool| {
-        let request = Request::hypercall(second, 2, u64::from(private) << 4);
+        let request = Request::hypercall(second, 2 * page / PAGE_SIZE, u64::from(private) << 4);
         let mut pages = ModelPages::new(&mut model, space);
         let converted = engine.convert(&mut pages, request.map_err(at("a request"))?);
         converted.map(drop).map_err(at("a conversion"))
@@ -122,7 +124,7 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     guest(second + 8, Some(0x2222))?;
     edu.carry(first, second + 8)?;
     same("a private page", guest(second + 8, None)?, 0x2222)?;
-    same("its shared side", arena.read(PAGE + 8), Ok([0; 8]))?;
+    same("its shared side", arena.read(page + 8), Ok([0; 8]))?;
     edu.carry(second + 8, first + 8)?;
     if guest(first + 8, None)? == 0x2222 {
         return Err("a private page was read".into());
@@ -139,5 +141,5 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     t.commit().map_err(at("ram"))?;
     same("mappings", dma.table().len(), 0)?;
     edu.carry(first, second)?;
-    same("memory that has gone", arena.read(PAGE), Ok([0; 8]))
+    same("memory that has gone", arena.read(page), Ok([0; 8]))
 }

@@ -17,7 +17,7 @@ use vmm::guest::GuestError;
 
 use super::registers::{EDU_ID, FACTORIAL, STATUS, computed, mapping};
 use super::{Model, at, same};
-use crate::subject::{Gate, ModelMemory, Real, Subject};
+use crate::subject::{Gate, ModelMemory, Real, Subject, host_page_size};
 
 /// Guest-physical addresses for BARs of 1 MiB.
 pub(super) const A: u64 = 0x4000_0000;
@@ -105,7 +105,8 @@ impl Board {
 
     /// Gives the guest a page of RAM that starts with these bytes.
     pub(super) fn load(&mut self, bytes: &[u8], gpa: u64) -> Result<RegionId, String> {
-        let mut page = MmapMut::map_anon(0x1000).map_err(at("a page"))?;
+        let len = usize::try_from(host_page_size()).map_err(at("a page"))?;
+        let mut page = MmapMut::map_anon(len).map_err(at("a page"))?;
         let start = page.get_mut(..bytes.len()).ok_or("too long")?;
         start.copy_from_slice(bytes);
         let page = Arc::new(MmapRaw::from(page));

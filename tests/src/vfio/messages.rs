@@ -131,6 +131,7 @@ impl<'a> Vmm<'a> {
 pub(super) fn guest_sets_up_its_vectors(device: &Device) -> Result<(), String> {
     let mut vmm = Vmm::new(device)?;
     let last = vmm.table.vectors() - 1;
+    // What the guest writes is opaque here: only its interrupt controller knows it.
     let message = |vector: u16| Message {
         address: 0xfee0_0000 | u64::from(vector) << 12,
         data: 0x40 + u32::from(vector),

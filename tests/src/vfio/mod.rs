@@ -4,6 +4,7 @@
 
 mod backing_fd;
 pub mod bars;
+pub mod carving;
 mod config;
 pub mod data_sheets;
 mod dma;
@@ -213,7 +214,7 @@ const ON_ONE: [(Model, &str, Body); 13] = [
         registers::ivshmem_remembers,
     ),
     (
-        Model::Nvme,
+        Model::E1000e,
         "only_shared_pieces_are_mapped",
         regions::only_shared_pieces_are_mapped,
     ),
@@ -259,7 +260,7 @@ const IN_GUEST: [(Model, &str, Body); 5] = [
 ];
 
 /// The tests with a guest whose memslots have no host address.
-const HOSTLESS: [(Model, &str, Body); 3] = [
+const HOSTLESS: [(Model, &str, Body); 2] = [
     (
         Model::Edu,
         "a_guest_reads_its_id_through_a_page_that_the_host_does_not_map",
@@ -267,13 +268,22 @@ const HOSTLESS: [(Model, &str, Body); 3] = [
     ),
     (
         Model::Edu,
+        "without_decoding_the_guest_is_stopped_with_the_address_and_then_goes_on",
+        backing_fd::is_revoked,
+    ),
+];
+
+/// The same in VMs with private pages.
+const ACCEPTED: [(Model, &str, Body); 2] = [
+    (
+        Model::Edu,
         "an_access_before_acceptance_is_a_private_memory_fault_and_then_direct",
         backing_fd::is_accepted,
     ),
     (
         Model::Edu,
-        "without_decoding_the_guest_is_stopped_with_the_address_and_then_goes_on",
-        backing_fd::is_revoked,
+        "without_decoding_a_private_access_stops_with_the_address_and_then_goes_on",
+        backing_fd::private_is_revoked,
     ),
 ];
 
@@ -331,14 +341,17 @@ pub fn all() -> Vec<OnDevice> {
         }
         let ones = ON_ONE.map(|test| (without_kvm, test));
         let in_guest = IN_GUEST.map(|test| (&needs[..4], test));
-        let backing_fd = HOSTLESS.map(|test| (&needs[..], test));
-        let tests = ones.into_iter().chain(in_guest).chain(backing_fd);
+        let backing_fd = HOSTLESS.map(|test| (&needs[..5], test));
+        let accepted = ACCEPTED.map(|test| (&needs[..], test));
+        let with_guest = in_guest.into_iter().chain(backing_fd).chain(accepted);
+        let tests = ones.into_iter().chain(with_guest);
         for (needs, (of, name, run)) in tests {
             if of == model {
                 add(name, needs, run);
             }
         }
     }
+    tests.extend(carving::all());
     tests.extend(dma::all());
     tests
 }

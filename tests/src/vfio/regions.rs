@@ -9,12 +9,12 @@ use vfio_private::config::ConfigSpace;
 use vfio_private::device::{Device, DeviceError, Grain};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
-    Access, AddrRange, Bar, BarIndex, BarInput, BarKind, PageSize, Piece, Policy, Reason,
-    ReportedRange, TeeKind, classify,
+    Access, AddrRange, Bar, BarIndex, BarInput, BarKind, Piece, Policy, Reason, ReportedRange,
+    TeeKind, classify,
 };
 
 use super::{at, same};
-use crate::subject::PAGE;
+use crate::subject::{host_page_size, host_pages};
 
 /// A BAR with everything that is known about it.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(crate) fn bars(device: &Device) -> Result<Vec<OpenBar>, String> {
         let info = device.region(index.get().into()).map_err(at(index))?;
         let bar = Bar::new(index, register.kind, info.size).map_err(at(index))?;
         let input = BarInput::new(bar, &info.region).with_msix(msix);
-        let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(index))?;
+        let pieces = classify(&input, host_pages(), Policy::new()).map_err(at(index))?;
         bars.push(OpenBar { bar, info, pieces });
     }
     match bars.is_empty() {
@@ -56,6 +56,7 @@ const KERNELS: [Reason; 4] = [
 /// The kernel maps every page except those that are trapped because it would
 /// refuse them.
 pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
+    let page_size = host_page_size();
     for OpenBar { bar, info, pieces } in bars(device)? {
         let end = pieces
             .last()
@@ -69,7 +70,7 @@ pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
             let end = piece.offset() + piece.size();
             while offset < end {
                 // The rest of a page of a smaller BAR is mapped with it.
-                let size = PAGE.min(end - offset);
+                let size = page_size.min(end - offset);
                 let page = AddrRange::new(offset, size.into()).ok_or("a page")?;
                 let mapped = device.map(&info, page);
                 if mapped.is_ok() == refused {
@@ -79,7 +80,7 @@ pub(crate) fn pieces_agree_with_mmap(device: &Device) -> Result<(), String> {
                         page.dashed()
                     ));
                 }
-                offset += PAGE;
+                offset += page_size;
             }
         }
     }
@@ -117,9 +118,10 @@ pub(crate) fn outside_is_refused(device: &Device) -> Result<(), String> {
             due.clone(),
         )?;
         same("a write", device.write(&info, size - 2, &[0; 4]), due)?;
-        let range = AddrRange::new(0, u128::from(size + PAGE)).ok_or("a range")?;
+        let beyond = size + host_page_size();
+        let range = AddrRange::new(0, beyond.into()).ok_or("a range")?;
         let mapped = device.map(&info, range).map(|_| ());
-        same("a mapping", mapped, Err(outside(0, size + PAGE)))?;
+        same("a mapping", mapped, Err(outside(0, beyond)))?;
     }
     let none = device.region(device.regions() + 100);
     match none {
@@ -133,10 +135,10 @@ pub(crate) fn outside_is_refused(device: &Device) -> Result<(), String> {
 
 /// Only whole pages of a memory BAR can be exported as a dma-buf.
 pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
-    let has = device.can_export();
+    let (has, page) = (device.can_export(), host_page_size());
     for OpenBar { bar, .. } in bars(device)? {
         let region = u32::from(bar.index().get());
-        let is_whole = bar.kind() == BarKind::Memory && bar.size() % PAGE == 0;
+        let is_whole = bar.kind() == BarKind::Memory && bar.size() % page == 0;
         let export = |ranges: &[AddrRange]| match device.export_dma_buf(region, ranges) {
             Ok(_) => None,
             Err(error) => error.errno(),
@@ -147,8 +149,8 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
             (true, true) => if_whole,
         };
         let name = |what: &str| format!("{}, {what}", bar.index());
-        let last = AddrRange::new(bar.size().saturating_sub(PAGE), PAGE.into()).ok_or("a range")?;
-        let past = AddrRange::new(bar.size(), PAGE.into()).ok_or("a range")?;
+        let last = AddrRange::new(bar.size().saturating_sub(page), page.into()).ok_or("a range")?;
+        let past = AddrRange::new(bar.size(), page.into()).ok_or("a range")?;
         let odd = AddrRange::new(0, 0x10).ok_or("a range")?;
         let invalid = Some(libc::EINVAL);
         same(&name("all"), export(&[bar.extent()]), due(None))?;
@@ -160,7 +162,7 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
             private_pieces(device, bar)?;
         }
     }
-    let rom = device.export_dma_buf(6, &[AddrRange::new(0, PAGE.into()).ok_or("a range")?]);
+    let rom = device.export_dma_buf(6, &[AddrRange::new(0, page.into()).ok_or("a range")?]);
     let due = if has { libc::ENODEV } else { libc::ENOTTY };
     same(
         "the ROM",
@@ -172,17 +174,18 @@ pub(crate) fn dma_bufs(device: &Device) -> Result<(), String> {
 /// If the first and the last page are private, they are two files or slices of
 /// one. No such file can be mapped.
 fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
-    let page = |offset| ReportedRange::new(offset, PAGE, TeeKind::Tee);
+    let size = host_page_size();
+    let page = |offset| ReportedRange::new(offset, size, TeeKind::Tee);
     let mut tee = vec![page(0).map_err(at("a page"))?];
     // Separate from the first page.
-    if bar.size() > 2 * PAGE {
-        tee.push(page(bar.size() - PAGE).map_err(at("a page"))?);
+    if bar.size() > 2 * size {
+        tee.push(page(bar.size() - size).map_err(at("a page"))?);
     }
     let info = device
         .region(bar.index().get().into())
         .map_err(at(bar.index()))?;
     let input = BarInput::new(bar, &info.region).with_report(Some(&tee));
-    let pieces = classify(&input, PageSize::Size4K, Policy::new()).map_err(at(bar.index()))?;
+    let pieces = classify(&input, host_pages(), Policy::new()).map_err(at(bar.index()))?;
     for grain in [Grain::Piece, Grain::Bar] {
         let exported = device.export_private(bar, &pieces, grain);
         let exported = exported.map_err(at(format!("{}, {grain:?}", bar.index())))?;
@@ -200,7 +203,7 @@ fn private_pieces(device: &Device, bar: Bar) -> Result<(), String> {
                 is_alone,
                 grain == Grain::Piece && !is_first,
             )?;
-            let mapped = MmapOptions::new().len(0x1000).map_raw(&*slice.file);
+            let mapped = MmapOptions::new().len(1).map_raw(&*slice.file);
             if mapped.is_ok() {
                 return Err(format!("the file of {} can be mapped", slice.piece));
             }

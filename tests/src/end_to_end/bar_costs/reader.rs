@@ -12,7 +12,7 @@ use vmm::guest::{Processor, VcpuGuest};
 use super::super::machine::Exits;
 use super::at;
 use crate::check::same;
-use crate::subject::{Arena, PAGE, Real, STUB, Subject};
+use crate::subject::{Arena, Real, STUB, Subject};
 
 /// The guest. Its own memory is the slot that [`Subject::own_slot`] names.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Reader {
         let window = usize::try_from(code.window()).map_err(at("a window"))?;
         let poke = Poke::new(&code, STUB, reach.step_by(window));
         let size = (poke.stub.image.len() as u64).next_multiple_of(Poke::SIZE);
-        let pages = usize::try_from(size / PAGE).map_err(at("a guest"))?;
+        let pages = usize::try_from(size / real.page_size()).map_err(at("a guest"))?;
         let memory = Arena::new(pages);
         memory.write(0, &poke.stub.image).map_err(at("a guest"))?;
         let region = kvm_userspace_memory_region2 {

@@ -7,6 +7,14 @@
 //! not stored. The guest is then held until decoding is on, and repeats the
 //! store. So every number that it has counted must be in memory.
 
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    path = "other_arch.rs"
+)]
+mod arch;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -17,8 +25,8 @@ use kvm_slots::{Errno, HoldVcpus};
 use memory_model::RegionId;
 use vfio_private::device::Device;
 use vmm::guest::GuestError;
-use vmm::guest::x86_64::DONE_PORT;
 
+use self::arch::code;
 use super::guest::{A, Board, Guest};
 use super::regions::OpenBar;
 use super::registers::mapping;
@@ -51,23 +59,6 @@ enum Round {
 }
 
 const ROUNDS: [Round; 4] = [Round::Held, Round::Met, Round::MetWithoutSlot, Round::Raced];
-
-/// The guest's code: RAX counts, RDI is the address of the memory.
-fn code() -> Vec<u8> {
-    let mask = u32::try_from(PLACES - 1).expect("a few");
-    let [a, b, c, d] = mask.to_le_bytes();
-    [
-        &[0x89, 0xc1][..],         // again: mov ecx, eax
-        &[0x81, 0xe1, a, b, c, d], // and ecx, PLACES - 1
-        &[0x48, 0x89, 0x04, 0xcf], // mov [rdi + rcx * 8], rax
-        &[0x48, 0xff, 0xc0],       // inc rax
-        &[0x84, 0xc0],             // test al, al
-        &[0x75, 0xed],             // jnz again
-        &[0xe6, DONE_PORT],        // out DONE_PORT, al
-        &[0xf4],                   // hlt
-    ]
-    .concat()
-}
 
 /// What the guest's thread and the VMM's share.
 #[derive(Debug, Default)]
@@ -216,7 +207,8 @@ pub(super) fn under_a_guest_that_stores(device: &Device) -> Result<(), String> {
     same("places", open.bar.size() / 8, PLACES)?;
     let (guest, mut board) = Board::new()?;
     let region = board.show("ivshmem", &Arc::new(bar), A)?;
-    board.load(&code(), CODE)?;
+    let mask = u32::try_from(PLACES - 1).map_err(at("a mask"))?;
+    board.load(&code(mask), CODE)?;
     let shared = Shared::default();
     let mut vmm = Vmm {
         device,
