@@ -7,7 +7,7 @@ use std::path::Path;
 use kvm_slots::dirty::DirtyMode;
 use kvm_slots::probe::{ProbeError, probe_abi};
 use kvm_slots::sim::{KernelVersion, VmType};
-use kvm_slots::{AbiProfile, SlotTable};
+use kvm_slots::{AbiProfile, PageSize, SlotTable};
 use vfio_private::device::VfioInterface;
 use vmm::backend::Platform;
 use vmm::backend::kvm::Kvm;
@@ -108,7 +108,7 @@ pub fn all() -> Vec<HwTest> {
     for (name, _) in MACHINES {
         tests.push(HwTest {
             name: format!("machine_{name}_meets_its_expectations_on_the_real_kvm"),
-            needs: &[Need::Kvm],
+            needs: needs_of_expectations(name),
             run: Body::OfMachine(runs_as_it_says, name),
         });
         tests.push(HwTest {
@@ -233,6 +233,15 @@ pub fn all() -> Vec<HwTest> {
         run: Body::Selftest(test),
     }));
     tests
+}
+
+/// What the expectations of a machine file hold on. Some count on what is trapped to
+/// the page: BARs that are cut, and regions smaller than 16 KiB.
+fn needs_of_expectations(machine: &str) -> &'static [Need] {
+    match machine {
+        "assigned_device" | "large" => &[Need::Kvm, Need::HostPages(PageSize::Size4K)],
+        _ => &[Need::Kvm],
+    }
 }
 
 /// Tests of what only one architecture has.
