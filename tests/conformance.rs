@@ -79,6 +79,7 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
             .is_ok_and(|c| c.memory_attributes != 0),
         Need::Kvm | Need::Vcpus | Need::DirectGuest | Need::NoBackingFd => true,
         Need::ManualProtect | Need::DirtyRing => true,
+        Need::HostPages(size) => config.page_size == size,
         Need::PreFaultEnds => config.kernel >= KernelVersion::V7_3,
         Need::BackingFd => config.abi != AbiProfile::None,
         // The simulation stands in for a device with a dma-buf.
