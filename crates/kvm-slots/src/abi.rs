@@ -54,7 +54,9 @@ pub enum AbiProfile {
         flag: u32,
     },
     /// No memslot: the VM's [`PushMap`](crate::push::PushMap) maps each range
-    /// immediately. The drafts for Arm CCA do this.
+    /// immediately, or offers it to a guest that validates it. The drafts for Arm CCA do
+    /// the latter, and the guest acknowledges each release
+    /// ([`Released`](crate::push::Released)).
     Push,
 }
 

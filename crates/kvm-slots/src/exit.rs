@@ -37,6 +37,16 @@ pub enum GuestFault {
     /// ([`DirtyCollector::make_room`](crate::dirty::DirtyCollector::make_room)).
     #[error("the vCPU's dirty ring is full")]
     DirtyRingFull,
+    /// The guest touched memory that it has not validated
+    /// ([`push`](crate::push)). The platform reports the fault to the guest: on Arm, an
+    /// external abort. The VMM sees no exit.
+    #[error("the guest has not validated {gpa:#x}, {size:#x} bytes")]
+    Unvalidated {
+        /// The page's guest-physical address.
+        gpa: u64,
+        /// The page's size in bytes.
+        size: u64,
+    },
     /// `KVM_RUN` fails without further details.
     #[error("KVM_RUN failed with {0}")]
     Failed(Errno),

@@ -8,7 +8,7 @@ use guest_ranges::FileSlice;
 
 use super::outcome::{ProbeCheck, ProbeError, Probed};
 use super::sample::Sample;
-use crate::push::{PushMap, PushedRange};
+use crate::push::{PushMap, PushedRange, Released};
 use crate::vm::errno::Errno;
 
 /// Probes a platform that maps memory without memslots.
@@ -31,7 +31,7 @@ pub(super) fn pushed(
     let refused = |check, range: PushedRange| match push.map(&range) {
         Err(_) => Ok(()),
         Ok(()) => {
-            let errno = push.unmap(&range).err();
+            let errno = unmap(push, &range).err();
             let left = errno.map(|errno| ProbeError::LeftBehind { slot: 0, errno });
             Err(left.unwrap_or(ProbeError::Differs {
                 check,
@@ -60,15 +60,23 @@ pub(super) fn pushed(
     done(ProbeCheck::Create, push.map(&right))?;
     // The addresses are in use. Without a refusal, they are mapped twice.
     let again = refused(ProbeCheck::SamePlace, right.clone());
-    let unmapped = push.unmap(&right);
+    let unmapped = unmap(push, &right);
     again?;
     unmapped.map_err(|errno| ProbeError::LeftBehind { slot: 0, errno })?;
-    match push.unmap(&right) {
+    match unmap(push, &right) {
         Err(_) => Ok(Probed::Made),
         Ok(()) => Err(ProbeError::Differs {
             check: ProbeCheck::DeleteAgain,
             expected: Err(Errno::ENOENT),
             seen: Ok(()),
         }),
+    }
+}
+
+/// Unmaps a range. As no vCPU runs, no guest can hold it.
+fn unmap(push: &dyn PushMap, range: &PushedRange) -> Result<(), Errno> {
+    match push.unmap(range)? {
+        Released::Done => Ok(()),
+        Released::Pending => Err(Errno::EBUSY),
     }
 }

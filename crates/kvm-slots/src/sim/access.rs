@@ -190,6 +190,9 @@ impl State {
                 false => Ok(Reached::Emulated),
             };
         };
+        if self.is_unvalidated(page) {
+            return Err(GuestFault::Unvalidated { gpa: page, size });
+        }
         // A private access faults before KVM checks whether it is a store.
         if store && slot.is_readonly() && !private {
             return Ok(Reached::Emulated);

@@ -95,6 +95,10 @@ pub struct SimConfig {
     /// (`CONFIG_NEED_KVM_DIRTY_RING_WITH_BITMAP`): dirty rings then exist from 6.3 on,
     /// by their newer name only, and need a log beside them.
     pub ring_needs_log: bool,
+    /// With [`AbiProfile::Push`]: the guest validates each mapping before it can reach
+    /// the memory, by exits of the kind with this number, and releases it. `None`: the
+    /// platform maps and unmaps immediately.
+    pub push_validates: Option<u64>,
 }
 
 impl SimConfig {
@@ -114,6 +118,7 @@ impl SimConfig {
             physical_bits: 46,
             nr_memslots: 32764,
             ring_needs_log: false,
+            push_validates: None,
         }
     }
 

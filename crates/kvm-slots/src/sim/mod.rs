@@ -58,6 +58,7 @@ mod pre_fault;
 mod push_map;
 mod pushed;
 mod reach;
+mod validate;
 mod vcpu_ring;
 mod vm;
 mod without_vcpu;

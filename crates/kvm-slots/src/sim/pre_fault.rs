@@ -70,7 +70,7 @@ impl State {
         match self.fault(gpa, false) {
             Ok(Reached::Mapped(bytes)) => bytes.load(&self.files, &mut [0]),
             Ok(Reached::Emulated) => Err(Errno::ENOENT),
-            Err(GuestFault::Memory { .. }) => Err(Errno::EFAULT),
+            Err(GuestFault::Memory { .. } | GuestFault::Unvalidated { .. }) => Err(Errno::EFAULT),
             Err(GuestFault::Revoked { .. }) => Err(Errno::ENODEV),
             Err(GuestFault::Failed(errno)) => Err(errno),
             // Rings are checked when a guest is entered, not here.

@@ -5,8 +5,9 @@
 use super::files::{FileKind, Files};
 use super::kernel::SimConfig;
 use super::memslots::{On, Serves, SimSlot, SlotFile};
+use super::pushed::addresses;
 use super::vm::SimVm;
-use crate::push::{PushMap, PushedRange};
+use crate::push::{PushMap, PushedRange, Released};
 use crate::slots::slot::raw_fd;
 use crate::vm::errno::Errno;
 
@@ -24,15 +25,20 @@ impl PushMap for SimVm {
         Ok(())
     }
 
-    /// ENOENT for a range that is not exactly a mapped range.
-    fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
-        let ranges = &mut self.state().pushed.ranges;
-        match ranges.get(&range.gpa) {
-            Some(mapped) if mapped.size == range.size => {}
+    /// ENOENT for a range that is not exactly a mapped range. Pending while the guest
+    /// has validated a page of it.
+    fn unmap(&self, range: &PushedRange) -> Result<Released, Errno> {
+        let pushed = &mut self.state().pushed;
+        let mapped = match pushed.ranges.get(&range.gpa) {
+            Some(mapped) if mapped.size == range.size => addresses(mapped),
             _ => return Err(Errno::ENOENT),
+        };
+        let held = mapped.and_then(|all| pushed.validated.first_overlapping(all));
+        if held.is_some() {
+            return Ok(Released::Pending);
         }
-        ranges.remove(&range.gpa);
-        Ok(())
+        pushed.ranges.remove(&range.gpa);
+        Ok(Released::Done)
     }
 }
 

@@ -3,12 +3,19 @@
 
 use std::collections::BTreeMap;
 
+use guest_ranges::{AddrRange, RangeSet};
+
 use super::memslots::SimSlot;
+use crate::push::ValidateExit;
 
 /// All mapped ranges, by guest-physical address.
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
     pub(super) ranges: BTreeMap<u64, SimSlot>,
+    /// The addresses that the guest has validated: parts of the ranges.
+    pub(super) validated: RangeSet,
+    /// The guest's request that the VMM has not answered.
+    pub(super) unanswered: Option<ValidateExit>,
 }
 
 impl Pushed {
@@ -25,4 +32,9 @@ impl Pushed {
         let nearest = self.ranges.range(..=new.last()).next_back();
         nearest.is_some_and(|(_, range)| new.gpa <= range.last())
     }
+}
+
+/// The guest-physical addresses of a range.
+pub(super) fn addresses(range: &SimSlot) -> Option<AddrRange> {
+    AddrRange::from_bounds(range.gpa, range.last())
 }

@@ -27,7 +27,7 @@ use crate::range::SlotRange;
 use crate::slots::apply::{Applied, ApplyError, NotUndone};
 use crate::slots::rules::SlotRules;
 use crate::slots::slot::Slot;
-use crate::slots::step::Stepper;
+use crate::slots::step::{StepError, Stepper};
 use crate::slots::table::SlotTable;
 use crate::unsupported::Unsupported;
 use crate::vm::Vm;
@@ -246,8 +246,9 @@ fn delete<V: Vm>(stepper: &Stepper<'_, V>, slot: Slot, may_not_exist: bool) {
     match deleted {
         Ok(Ok(())) => {}
         // The error of KVM, and of a push map, if the slot does not exist.
-        Ok(Err(Errno::EINVAL | Errno::ENOENT)) if may_not_exist => {}
-        // KVM may still have the slot, and the guest may reach its memory.
+        Ok(Err(StepError::Refused(Errno::EINVAL | Errno::ENOENT))) if may_not_exist => {}
+        // KVM may still have the slot, and the guest may reach its memory. The same
+        // holds while a release is pending.
         Ok(Err(_)) | Err(_) => std::mem::forget(op),
     }
 }

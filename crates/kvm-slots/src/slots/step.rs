@@ -5,6 +5,7 @@ use crate::abi::AbiProfile;
 use crate::dirty::ops::BeforeOp;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
+use crate::push::Released;
 use crate::slots::slot::{Encoding, Slot, SlotId};
 use crate::slots::table::SlotTable;
 use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
@@ -24,6 +25,11 @@ pub enum StepError {
     /// existing slot as a move.
     #[error("skipped: slot {0} is not in the expected state")]
     Stale(SlotId),
+    /// The platform has not acknowledged the release of this range, which was mapped
+    /// without a memslot ([`Released::Pending`]). The guest may still reach it, and it
+    /// stays in the table. Plan and apply again when the guest has released it.
+    #[error("the guest has not released slot {0} yet")]
+    ReleasePending(SlotId),
 }
 
 impl From<Errno> for StepError {
@@ -68,7 +74,7 @@ impl<V: Vm> Stepper<'_, V> {
     ///
     /// # Safety
     /// As for [`step`](Self::step).
-    pub(crate) unsafe fn perform(&self, op: &Op) -> Result<(), Errno> {
+    pub(crate) unsafe fn perform(&self, op: &Op) -> Result<(), StepError> {
         let (slot, memory_size) = match op {
             Op::Delete(slot) => (slot, 0),
             Op::Create(slot) | Op::Move { to: slot, .. } | Op::SetFlags { to: slot, .. } => {
@@ -79,34 +85,38 @@ impl<V: Vm> Stepper<'_, V> {
                     true => MEMORY_ATTRIBUTE_PRIVATE,
                     false => 0,
                 };
-                return self
-                    .vm
-                    .set_memory_attributes(pages.start(), pages.size(), attributes);
+                let (start, size) = (pages.start(), pages.size());
+                self.vm.set_memory_attributes(start, size, attributes)?;
+                return Ok(());
             }
         };
         match slot.encoding(self.capabilities, self.abi) {
             Some(Encoding::Region2(mut region)) => {
                 region.memory_size = memory_size;
                 // SAFETY: passed on from the caller.
-                unsafe { self.vm.set_user_memory_region2(&region) }
+                unsafe { self.vm.set_user_memory_region2(&region) }?;
             }
             Some(Encoding::Region1(mut region)) => {
                 region.memory_size = memory_size;
                 // SAFETY: passed on from the caller.
-                unsafe { self.vm.set_user_memory_region(&region) }
+                unsafe { self.vm.set_user_memory_region(&region) }?;
             }
             Some(Encoding::Pushed(range)) => {
                 let push = self.vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
                 match op {
-                    Op::Create(_) => push.map(&range),
-                    Op::Delete(_) => push.unmap(&range),
+                    Op::Create(_) => push.map(&range)?,
+                    Op::Delete(_) => match push.unmap(&range)? {
+                        Released::Done => {}
+                        Released::Pending => return Err(StepError::ReleasePending(slot.id)),
+                    },
                     // Pushed mappings are immutable: the planner recreates them.
-                    _ => Err(Errno::EOPNOTSUPP),
+                    _ => return Err(Errno::EOPNOTSUPP.into()),
                 }
             }
             // The planner refuses those.
-            None => Err(Errno::EOPNOTSUPP),
+            None => return Err(Errno::EOPNOTSUPP.into()),
         }
+        Ok(())
     }
 }
 
@@ -116,12 +126,12 @@ impl<V: Vm> Stepper<'_, V> {
     /// is deleted, and the table follows.
     ///
     /// # Errors
-    /// The error of KVM; the operation stays unsettled.
+    /// The error of KVM, or a pending release; the operation stays unsettled.
     ///
     /// # Safety
     /// As for [`step`](Self::step).
     #[cold]
-    pub(crate) unsafe fn settle(&self, table: &mut SlotTable) -> Result<(), Errno> {
+    pub(crate) unsafe fn settle(&self, table: &mut SlotTable) -> Result<(), StepError> {
         let Some(op) = table.unsettled().cloned() else {
             return Ok(());
         };
@@ -156,11 +166,11 @@ impl<V: Vm> Stepper<'_, V> {
     ///
     /// # Safety
     /// As for [`step`](Self::step).
-    unsafe fn ensure_deleted(&self, slot: &Slot) -> Result<(), Errno> {
+    unsafe fn ensure_deleted(&self, slot: &Slot) -> Result<(), StepError> {
         // SAFETY: passed on from the caller.
         match unsafe { self.perform(&Op::Delete(slot.clone())) } {
             // The error of KVM, and of a push map, if the slot does not exist.
-            Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+            Err(StepError::Refused(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
             result => result,
         }
     }

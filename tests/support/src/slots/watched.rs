@@ -11,7 +11,7 @@ use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::push::{PushMap, PushedRange};
+use kvm_slots::push::{PushMap, PushedRange, Released};
 use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Slot, SlotAccess, SlotBacking, Vm};
 
 /// Accepts every memslot and keeps none.
@@ -118,14 +118,16 @@ impl<V: Vm> Watched<V> {
         self.notes.lock().expect("no test panics with the lock")
     }
 
-    fn try_call(&self, pass_on: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    fn try_call<T>(&self, pass_on: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
         let mut notes = self.notes();
         let number = notes.calls.len();
         let result = match notes.fail.get(&number) {
             Some(&errno) => Err(errno),
             None => pass_on(),
         };
-        notes.calls.push(result);
+        notes
+            .calls
+            .push(result.as_ref().map(|_| ()).map_err(|errno| *errno));
         result
     }
 
@@ -154,11 +156,13 @@ impl<V: Vm + Debug + Send + Sync> PushMap for Watched<V> {
         Ok(())
     }
 
-    fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
+    fn unmap(&self, range: &PushedRange) -> Result<Released, Errno> {
         let push = self.vm.push_map().ok_or(Errno::EOPNOTSUPP)?;
-        self.try_call(|| push.unmap(range))?;
-        self.notes().pushed.remove(&range.gpa);
-        Ok(())
+        let released = self.try_call(|| push.unmap(range))?;
+        if released == Released::Done {
+            self.notes().pushed.remove(&range.gpa);
+        }
+        Ok(released)
     }
 }
 

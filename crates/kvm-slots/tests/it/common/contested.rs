@@ -8,7 +8,7 @@ use kvm_bindings::{
     KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
 };
-use kvm_slots::push::{PushMap, PushedRange};
+use kvm_slots::push::{PushMap, PushedRange, Released};
 use kvm_slots::sim::{SimMemslot, SimVm};
 use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Vm};
 
@@ -46,6 +46,8 @@ pub enum Quirk {
     PushesAnything,
     /// Push-style: mapped addresses can be mapped again.
     PushesTwice,
+    /// Push-style: the platform never acknowledges a release.
+    NeverReleases,
 }
 
 /// A simulated kernel with a quirk of one flag. It reports every capability.
@@ -157,9 +159,12 @@ impl PushMap for Contested {
         }
     }
 
-    fn unmap(&self, range: &PushedRange) -> Result<(), Errno> {
+    fn unmap(&self, range: &PushedRange) -> Result<Released, Errno> {
+        if self.quirk == Quirk::NeverReleases {
+            return Ok(Released::Pending);
+        }
         match self.vm.unmap(range) {
-            Err(Errno::ENOENT) if self.quirk == Quirk::PushesAnything => Ok(()),
+            Err(Errno::ENOENT) if self.quirk == Quirk::PushesAnything => Ok(Released::Done),
             result => result,
         }
     }

@@ -10,7 +10,7 @@ use common::{HOST, PAGE, file};
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region2,
 };
-use kvm_slots::push::{PushMap, PushedRange};
+use kvm_slots::push::{PushMap, PushedRange, Released};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, Vm};
 
@@ -167,7 +167,7 @@ fn push_style_mappings_do_not_overlap_and_are_unmapped_as_a_whole() {
         let other = pushed(gpa * PAGE, size * PAGE, fd, PAGE);
         assert_eq!(vm.unmap(&other), Err(Errno::ENOENT), "{other:?}");
     }
-    assert_eq!(vm.unmap(&range), Ok(()));
+    assert_eq!(vm.unmap(&range), Ok(Released::Done));
     assert_eq!(vm.unmap(&range), Err(Errno::ENOENT));
     let [left] = vm.memslots()[..] else {
         panic!("{:?}", vm.memslots());
