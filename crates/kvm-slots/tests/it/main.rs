@@ -71,6 +71,14 @@ mod probe {
     mod profiles;
 }
 
+/// Push-style mappings that the guest validates and releases.
+mod push {
+    mod decision;
+    mod release;
+    mod request;
+    mod validate;
+}
+
 /// The simulated KVM against the rules of the real one.
 mod sim {
     mod aarch64;

@@ -46,6 +46,8 @@ pub enum Quirk {
     PushesAnything,
     /// Push-style: mapped addresses can be mapped again.
     PushesTwice,
+    /// Push-style: the platform never acknowledges a release.
+    NeverReleases,
 }
 
 /// A simulated kernel with a quirk of one flag. It reports every capability.
@@ -158,6 +160,9 @@ impl PushMap for Contested {
     }
 
     fn unmap(&self, range: &PushedRange) -> Result<Released, Errno> {
+        if self.quirk == Quirk::NeverReleases {
+            return Ok(Released::Pending);
+        }
         match self.vm.unmap(range) {
             Err(Errno::ENOENT) if self.quirk == Quirk::PushesAnything => Ok(Released::Done),
             result => result,

@@ -178,6 +178,32 @@ fn a_push_map_that_takes_too_much_is_none() {
 }
 
 #[test]
+fn a_push_map_is_found_whether_or_not_the_guest_validates() {
+    for push_validates in [None, Some(7)] {
+        let vm = SimVm::new(SimConfig {
+            push_validates,
+            ..*kernel(AbiProfile::Push).config()
+        });
+        let file = dma_buf(&vm, 2);
+        let found = probe(&vm, AbiProfile::Push, Some(&file));
+        assert_eq!(found, Ok(Probed::Made), "{push_validates:?}");
+        assert_eq!(vm.memslots(), []);
+    }
+}
+
+#[test]
+fn a_push_map_that_never_releases_leaves_a_range_behind() {
+    let vm = Contested::new(kernel(AbiProfile::Push), 0, Quirk::NeverReleases);
+    let file = dma_buf(&vm.vm, 2);
+    let why = ProbeError::LeftBehind {
+        slot: 0,
+        errno: Errno::EBUSY,
+    };
+    assert_eq!(probe(&vm, AbiProfile::Push, Some(&file)), Err(why));
+    assert_eq!(vm.vm.memslots().len(), 1);
+}
+
+#[test]
 fn a_slot_that_cannot_be_deleted_is_reported() {
     let vm = Contested::new(kernel(ABI), 1 << 4, Quirk::Sticky);
     let file = dma_buf(&vm.vm, 1);
