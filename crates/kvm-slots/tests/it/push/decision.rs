@@ -231,11 +231,11 @@ fn offered(map: &mut Map, new: Offer) -> Result<(), OfferError> {
 }
 
 /// Does something to each page of the offer that starts here.
-fn each(map: &mut Map, of: u64, mut does: impl FnMut(&mut Option<Page>)) -> bool {
+fn each(map: &mut Map, of: u64, does: impl FnMut(&mut Option<Page>)) -> bool {
     let pages = map
         .iter_mut()
         .filter(|page| page.is_some_and(|page| page.of == of));
-    pages.map(|page| does(page)).count() > 0
+    pages.map(does).count() > 0
 }
 
 fn withdraw(page: &mut Option<Page>, withdrawn: bool) {
@@ -272,8 +272,9 @@ proptest! {
                     let expected = decide(&map, &ask);
                     prop_assert_eq!(offers.accept(&ask), expected);
                     let first = index(ask.gpa());
-                    for page in first..index(ask.end()) {
-                        if let (Ok(()), Some(known)) = (expected, &mut map[page]) {
+                    let asked = map.iter_mut().enumerate().skip(first);
+                    for (page, known) in asked.take(index(ask.end()) - first) {
+                        if let (Ok(()), Some(known)) = (expected, known) {
                             known.pa = Some(i128::from(ask.pa()) + bytes(page) - bytes(first));
                         }
                     }
