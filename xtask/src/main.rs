@@ -58,7 +58,8 @@ enum Command {
         /// repeated. Default: every available environment.
         #[arg(long, value_name = "NAME")]
         env: Vec<String>,
-        /// Run only in environments of this architecture.
+        /// Run only in environments of this architecture: x86_64, aarch64 or all.
+        /// Default: this machine's, if no environment is named.
         #[arg(long, value_name = "ARCH", value_parser = architecture)]
         arch: Option<&'static str>,
         /// Write the results to this file as JSON.
@@ -173,10 +174,13 @@ fn main() -> ExitCode {
 /// An architecture by Rust's name or Debian's.
 fn architecture(name: &str) -> Result<&'static str, String> {
     let known = lab::architecture::ARCHITECTURES;
+    if name == hw_test::EVERY_ARCHITECTURE {
+        return Ok(hw_test::EVERY_ARCHITECTURE);
+    }
     let found = known.iter().find(|a| [a.rust, a.debian].contains(&name));
     found.map(|found| found.rust).ok_or_else(|| {
         let known = known.map(|other| other.rust).join(", ");
-        format!("there are: {known}")
+        format!("there are: {known}, all")
     })
 }
 

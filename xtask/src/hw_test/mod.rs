@@ -32,12 +32,17 @@ use crate::shell::build_program;
 use report::{Report, Unavailable};
 use session::TimeLimits;
 
+/// The word for environments of every architecture.
+pub const EVERY_ARCHITECTURE: &str = "all";
+
 /// What to run, and where to write the results.
 #[derive(Clone, Debug, Default)]
 pub struct HwTestOptions {
     /// The names of the environments. If empty, the default ones.
     pub names: Vec<String>,
-    /// Only environments of this architecture, by Rust's name of it.
+    /// Only environments of this architecture, by Rust's name of it, or
+    /// [`EVERY_ARCHITECTURE`]. If `None`, this machine's if no environment is named,
+    /// and else any.
     pub architecture: Option<&'static str>,
     /// The file for the results as JSON.
     pub json: Option<PathBuf>,
@@ -110,7 +115,12 @@ pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String>
 fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report, String> {
     let start = Instant::now();
     let environments = select(&options.names)?;
-    let environments = of_architecture(environments, options.architecture)?;
+    let named = !options.names.is_empty();
+    let architecture = options.architecture.unwrap_or(match named {
+        true => EVERY_ARCHITECTURE,
+        false => std::env::consts::ARCH,
+    });
+    let environments = of_architecture(environments, architecture)?;
     let folder = lab::boot::results_folder()?;
     let network = match options.offline {
         true => Network::Offline,
@@ -140,15 +150,13 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
     Ok(report)
 }
 
-/// The environments of an architecture, or all.
+/// The environments of an architecture, or of every one.
 fn of_architecture(
     mut environments: Vec<Environment>,
-    architecture: Option<&str>,
+    architecture: &str,
 ) -> Result<Vec<Environment>, String> {
-    let Some(architecture) = architecture else {
-        return Ok(environments);
-    };
-    environments.retain(|environment| environment.runs_on() == architecture);
+    let is_wanted = |other: &str| [EVERY_ARCHITECTURE, other].contains(&architecture);
+    environments.retain(|environment| is_wanted(environment.runs_on()));
     match environments.is_empty() {
         true => Err(format!("none of these environments is of {architecture}")),
         false => Ok(environments),
@@ -343,6 +351,24 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::lab::environment::find;
+
+    #[test]
+    fn environments_are_those_of_one_architecture_or_of_every_one() {
+        let environments = select(&[]).expect("most of them");
+        let names = |architecture: &str| {
+            let of = of_architecture(environments.clone(), architecture);
+            of.map(|of| of.iter().map(|e| e.name).collect::<Vec<_>>())
+        };
+        let every = names(EVERY_ARCHITECTURE).expect("all");
+        assert_eq!(every.len(), environments.len());
+        for architecture in ["x86_64", "aarch64"] {
+            let of = names(architecture).expect("some");
+            assert!(of.len() < every.len(), "{of:?}");
+            let has_host = of.contains(&"host");
+            assert_eq!(has_host, architecture == std::env::consts::ARCH);
+        }
+        assert!(names("m68k").is_err());
+    }
 
     #[test]
     fn the_texts_of_an_environment_and_of_the_user_both_count() {
