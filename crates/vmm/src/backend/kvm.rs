@@ -71,19 +71,10 @@ impl Kvm {
         let mut processor = Processor::probe(&kvm)?;
         processor.reach(machine.address_bits());
         let wanted = machine.has_private_pages() || abi.needs_private_memory();
-        let private = wanted.then(|| processor.private_vm(&kvm));
-        let vm = match private {
-            Some(Ok(vm)) => Ok(vm),
-            None | Some(Err(VmError::NoPrivatePages(_))) => processor.plain_vm(&kvm),
-            Some(Err(error)) => Err(error),
-        };
-        let vm = KvmVm::new(Arc::new(vm?)).with_address_bits(processor.physical_bits());
-        if abi != AbiProfile::None {
-            // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if
-            // the probe fails.
-            unsafe { probe_abi(&vm, &SlotTable::new(), abi, 0, None) }
-                .map_err(|why| KvmError::Abi(abi, why))?;
-        }
+        let vm = match create_vm(&kvm, &processor, wanted, abi) {
+            Err(KvmError::NoPrivatePages(_)) => create_vm(&kvm, &processor, false, abi),
+            created => created,
+        }?;
         Ok(Self {
             vm,
             processor,
@@ -91,6 +82,28 @@ impl Kvm {
             devices: AssignedDevices::default(),
         })
     }
+}
+
+/// Creates a VM that can have any address of the processor, with or without private
+/// pages. Probes that the kernel has the ABI.
+pub(crate) fn create_vm(
+    kvm: &KvmDevice,
+    processor: &Processor,
+    private: bool,
+    abi: AbiProfile,
+) -> Result<KvmVm, KvmError> {
+    let fd = match private {
+        true => processor.private_vm(kvm),
+        false => processor.plain_vm(kvm),
+    };
+    let vm = KvmVm::new(Arc::new(fd?)).with_address_bits(processor.physical_bits());
+    if abi != AbiProfile::None {
+        // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if the
+        // probe fails.
+        unsafe { probe_abi(&vm, &SlotTable::new(), abi, 0, None) }
+            .map_err(|why| KvmError::Abi(abi, why))?;
+    }
+    Ok(vm)
 }
 
 /// Opens the device of KVM.

@@ -2,12 +2,10 @@
 //! The VM of the kernel's KVM.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use kvm_slots::probe::probe_abi;
-use kvm_slots::{AbiProfile, KvmVm, SlotTable};
+use kvm_slots::{AbiProfile, KvmVm};
 
-use crate::backend::kvm::{KvmError, open};
+use crate::backend::kvm::{KvmError, create_vm, open};
 use crate::guest::Processor;
 
 /// A VM without memory, vCPUs and interrupt controllers.
@@ -27,17 +25,8 @@ impl GuestVm {
     pub fn new(device: &Path, abi: AbiProfile, confidential: bool) -> Result<Self, KvmError> {
         let kvm = open(device)?;
         let processor = Processor::probe(&kvm)?;
-        let fd = match confidential || abi.needs_private_memory() {
-            true => processor.private_vm(&kvm),
-            false => processor.plain_vm(&kvm),
-        };
-        let vm = KvmVm::new(Arc::new(fd?)).with_address_bits(processor.physical_bits());
-        if abi != AbiProfile::None {
-            // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if
-            // the probe fails.
-            unsafe { probe_abi(&vm, &SlotTable::new(), abi, 0, None) }
-                .map_err(|why| KvmError::Abi(abi, why))?;
-        }
+        let private = confidential || abi.needs_private_memory();
+        let vm = create_vm(&kvm, &processor, private, abi)?;
         Ok(Self { vm, processor })
     }
 }

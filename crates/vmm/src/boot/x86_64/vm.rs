@@ -2,16 +2,14 @@
 //! The VM of the kernel's KVM, with its interrupt controllers.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config};
 use kvm_ioctls::Kvm;
-use kvm_slots::probe::probe_abi;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
-use kvm_slots::{AbiProfile, KvmVm, SlotTable};
+use kvm_slots::{AbiProfile, KvmVm};
 
 use super::layout::{KVM_IDENTITY_MAP, KVM_TSS};
-use crate::backend::kvm::{KvmError, open};
+use crate::backend::kvm::{KvmError, create_vm, open};
 use crate::guest::Processor;
 
 /// KVM and one VM.
@@ -36,18 +34,9 @@ impl GuestVm {
         let kvm = open(device)?;
         let processor = Processor::probe(&kvm)?;
         let failed = |what| move |error: kvm_ioctls::Error| KvmError::Vm(what, error.into());
-        let fd = match confidential || abi.needs_private_memory() {
-            true => processor.private_vm(&kvm),
-            false => processor.plain_vm(&kvm),
-        };
-        let fd = Arc::new(fd?);
-        let vm = KvmVm::new(Arc::clone(&fd)).with_address_bits(processor.physical_bits());
-        if abi != AbiProfile::None {
-            // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if
-            // the probe fails.
-            unsafe { probe_abi(&vm, &SlotTable::new(), abi, 0, None) }
-                .map_err(|why| KvmError::Abi(abi, why))?;
-        }
+        let private = confidential || abi.needs_private_memory();
+        let vm = create_vm(&kvm, &processor, private, abi)?;
+        let fd = vm.fd();
         // Intel processors without unrestricted guests use both.
         fd.set_identity_map_address(KVM_IDENTITY_MAP)
             .map_err(failed("place its identity map"))?;
