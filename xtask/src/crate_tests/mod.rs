@@ -5,7 +5,7 @@
 mod programs;
 mod results;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::lab::environment::find;
@@ -68,7 +68,6 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
     let summary = results.summary(&tests);
     println!("{}", summary.text);
     ended?;
-    io::stdout().flush().map_err(|e| e.to_string())?;
     summary.verdict
 }
 

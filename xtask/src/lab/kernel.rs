@@ -103,9 +103,10 @@ impl Lab<'_> {
     }
 
     /// The source of an environment's packages.
-    fn apt(&self, environment: Environment) -> &Apt<'_> {
+    fn apt(&self, environment: Environment) -> Result<&Apt<'_>, String> {
         let own = |apt: &&Apt<'_>| apt.architecture() == environment.architecture;
-        self.apts.iter().find(own).unwrap_or(&self.apts[0])
+        let none = || format!("no packages are known for {}", environment.name);
+        self.apts.iter().find(own).ok_or_else(none)
     }
 
     fn newest_or_last<T>(
@@ -114,7 +115,7 @@ impl Lab<'_> {
         make: impl Fn(&Manifest) -> Result<T, Obstacle>,
     ) -> Result<T, String> {
         let newest = self
-            .apt(environment)
+            .apt(environment)?
             .pick(|known| self.choose(environment, known));
         let newest = newest.map_err(Obstacle::Parts);
         match newest.and_then(|manifest| make(&manifest)) {
@@ -230,9 +231,8 @@ impl Lab<'_> {
             return Ok(());
         }
         doctor::can_make(environment).map_err(Obstacle::Parts)?;
-        let debs = packages
-            .iter()
-            .map(|package| self.apt(environment).fetch(package));
+        let apt = self.apt(environment).map_err(Obstacle::Parts)?;
+        let debs = packages.iter().map(|package| apt.fetch(package));
         let debs: Vec<PathBuf> = debs.collect::<Result<_, _>>().map_err(Obstacle::Parts)?;
         let made = || {
             cache::make_folder(place.parent().unwrap_or(place))?;
