@@ -5,7 +5,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::Bars;
 use super::native::RAM_START;
-use super::run::{RAM, page_size};
+use super::run::RAM;
+use crate::subject::host_page_size;
 
 /// The BARs with an MSI-X table in them, and where it is: nvme's, and e1000e's.
 const TABLES: [(u8, u64); 2] = [(0, 0x2000), (3, 0)];
@@ -145,7 +146,7 @@ impl Report {
     /// No access to a BAR left the guest, but for those to an MSI-X table's
     /// page.
     pub fn only_msix_tables_are_trapped(&self) -> Result<(), String> {
-        self.only_tables_are_trapped(page_size())
+        self.only_tables_are_trapped(host_page_size())
     }
 
     fn only_tables_are_trapped(&self, page: u64) -> Result<(), String> {
@@ -181,7 +182,7 @@ impl Report {
                 return Err(format!("a slot with the wrong backing: {slot:?}"));
             }
         }
-        let is_large = |(start, last): &(u64, u64)| last - start >= page_size();
+        let is_large = |(start, last): &(u64, u64)| last - start >= host_page_size();
         if bars == Bars::Trapped {
             return Ok(());
         }

@@ -15,6 +15,7 @@ use super::report::Report;
 use super::{Bars, Wrote};
 use crate::check::at;
 use crate::hardware::Message;
+use crate::subject::host_page_size;
 use crate::vfio::Model;
 
 /// The program, and the guest's kernel and initramfs.
@@ -34,13 +35,6 @@ pub const SEED: u32 = 4711;
 
 /// The RAM of a guest, in MiB.
 pub const RAM: u64 = 256;
-
-/// The size of the host's pages, at which BARs are cut.
-pub fn page_size() -> u64 {
-    // SAFETY: `sysconf` only reads a constant of the system.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).unwrap_or(4096)
-}
 
 /// The kernel and its VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,7 +252,7 @@ impl<'a> Boot<'a> {
     /// Whether all BARs of the devices are one page each, with an MSI-X table in it: nvme's
     /// BAR of 16 KiB on hosts with such pages.
     fn tables_take_all(&self) -> bool {
-        page_size() >= 16 << 10 && self.devices.iter().all(|model| *model == Model::Nvme)
+        host_page_size() >= 16 << 10 && self.devices.iter().all(|model| *model == Model::Nvme)
     }
 
     /// The VMM has a mapping of a BAR if the BARs are host-mapped, and only then. It

@@ -8,10 +8,10 @@ mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvm_slots::Capabilities;
 use kvm_slots::dirty::DirtyMode;
 
 use crate::needs::Need;
+use crate::subject::host_page_size;
 use guest::{HIGH, LOW, PAGES, Tracked, copy_pages, expect};
 
 pub use refusals::refusals_are_the_same;
@@ -97,8 +97,8 @@ fn follows_a_move(mode: DirtyMode) -> Result<(), String> {
     let stores = [
         page(3),
         page(64),
-        HIGH + page_size(),
-        HIGH + 3 * page_size(),
+        HIGH + host_page_size(),
+        HIGH + 3 * host_page_size(),
     ];
     let mut vm = Tracked::new(mode, &stores)?;
     vm.has(LOW, true)?;
@@ -108,7 +108,7 @@ fn follows_a_move(mode: DirtyMode) -> Result<(), String> {
         return Err(format!("not a move: {moved}"));
     }
     vm.store(2)?;
-    let pages = [1, 3, 64].map(|n| HIGH + n * page_size());
+    let pages = [1, 3, 64].map(|n| HIGH + n * host_page_size());
     expect("written before and after the move", vm.collected()?, pages)?;
     expect("not written again", vm.collected()?, [])
 }
@@ -142,7 +142,7 @@ fn is_merged(mode: DirtyMode) -> Result<(), String> {
     vm.store(2)?;
     vm.mark(page(64) + 8, 1)?;
     // From the last byte of a page to the first byte two pages later.
-    vm.mark(page(101) - 1, page_size() + 2)?;
+    vm.mark(page(101) - 1, host_page_size() + 2)?;
     let both = [3, 64, 100, 101, 102].map(page);
     expect("written by either", vm.collected()?, both)?;
     expect("not written again", vm.collected()?, [])
@@ -161,7 +161,7 @@ fn is_complete_while_running(mode: DirtyMode) -> Result<(), String> {
     let (mut copy, mut rounds) = (BTreeMap::new(), 0);
     let ran = vm.while_running(|client, memory| {
         rounds += 1;
-        copy_pages(client, memory, page_size(), &mut copy)
+        copy_pages(client, memory, host_page_size(), &mut copy)
     })?;
     let early = copy.len();
     vm.copy_last(&mut copy)?;
@@ -181,10 +181,5 @@ fn is_complete_while_running(mode: DirtyMode) -> Result<(), String> {
 
 /// The guest-physical address of a page while the memory is at [`LOW`].
 fn page(number: u64) -> u64 {
-    LOW + number * page_size()
-}
-
-/// The host's page size: the granularity of dirty logs.
-fn page_size() -> u64 {
-    Capabilities::minimal().page_size.bytes()
+    LOW + number * host_page_size()
 }

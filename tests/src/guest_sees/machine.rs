@@ -16,7 +16,8 @@ use memory_model::{
 use super::code::{self, NOTHING, PAGES, WORDS, Word};
 use super::faulty::FaultyVm;
 use crate::check::{at, same};
-use crate::vcpu::{Processor, TABLES_SIZE, compile, page_size, tables};
+use crate::subject::host_page_size;
+use crate::vcpu::{Processor, TABLES_SIZE, compile, lay_out};
 
 const TABLES: u64 = 0;
 const CODE: u64 = 0x3000;
@@ -106,7 +107,7 @@ impl Machine {
     pub(super) fn new() -> Result<Self, String> {
         let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
         let (processor, kvm_vm) = Processor::with_vm(&kvm)?;
-        let page_size = page_size(&kvm_vm);
+        let page_size = host_page_size();
         let own = Words::new(&own_memory(page_size)?)?;
         let vm = FaultyVm::new(kvm_vm.clone());
         let gate = VcpuGate::new().map_err(at("a gate"))?;
@@ -340,19 +341,12 @@ fn own_memory(page_size: u64) -> Result<Vec<u8>, String> {
     const { assert!(TABLES_SIZE <= CODE && CONTROL + 8 + 8 * PAGES <= LINES) };
     let size = OWN_SIZE.next_multiple_of(page_size);
     let mut memory = vec![0; usize::try_from(size).map_err(at("a size"))?];
-    let mut put = |gpa: u64, bytes: &[u8]| {
-        let start = usize::try_from(gpa).expect("small");
-        memory[start..start + bytes.len()].copy_from_slice(bytes);
-    };
-    for (offset, word) in tables(TABLES) {
-        put(TABLES + offset, &word.to_le_bytes());
-    }
     let code = compile(&code::program(page_size, WRONG))?;
     same(
         "room for the code",
         code.bytes().len() as u64 <= CONTROL - CODE,
         true,
     )?;
-    put(CODE, code.bytes());
+    lay_out(&mut memory, TABLES, [(CODE, code.bytes())]);
     Ok(memory)
 }

@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use guest_ranges::{HostMemory, PageSize};
-use kvm_slots::Errno;
+use kvm_slots::{Capabilities, Errno};
 
 /// The size of a page of 4 KiB. Pages of the host and of the simulated kernels may be
 /// larger: [`Arena::page_size`].
@@ -171,17 +171,12 @@ fn reserved(pages: usize, page_size: u64) -> usize {
 
 /// The page size of this host in bytes.
 pub fn host_page_size() -> u64 {
-    // SAFETY: `sysconf` only reads a system constant.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).expect("every host has pages")
+    host_pages().bytes()
 }
 
-/// The same as a page size that KVM and VFIO work with.
-///
-/// # Panics
-/// If no kernel with KVM or VFIO has pages of this size.
+/// The same as a [`PageSize`].
 pub fn host_pages() -> PageSize {
-    PageSize::new(host_page_size()).expect("a page size of KVM and VFIO")
+    Capabilities::minimal().page_size
 }
 
 /// Copies bytes from this process's memory, through the kernel.

@@ -27,13 +27,26 @@ pub use interpreted::interpret;
 pub use program::{Code, Op, Reg};
 
 use kvm_ioctls::Kvm;
-use kvm_slots::{Capabilities, KvmVm};
 
 use crate::check::at;
 
-/// The size of a page of the host, in bytes. Memslots are made of whole ones.
-pub(crate) fn page_size(vm: &KvmVm) -> u64 {
-    Capabilities::probe(vm).page_size.bytes()
+/// Writes page tables for address `tables_gpa` and then some bytes, each with their
+/// address, to a guest's memory, which starts at address 0.
+pub(crate) fn lay_out<'a>(
+    memory: &mut [u8],
+    tables_gpa: u64,
+    bytes: impl IntoIterator<Item = (u64, &'a [u8])>,
+) {
+    let mut put = |gpa: u64, bytes: &[u8]| {
+        let start = usize::try_from(gpa).expect("small");
+        memory[start..start + bytes.len()].copy_from_slice(bytes);
+    };
+    for (offset, word) in tables(tables_gpa) {
+        put(tables_gpa + offset, &word.to_le_bytes());
+    }
+    for (gpa, bytes) in bytes {
+        put(gpa, bytes);
+    }
 }
 
 /// Why there are no guests on this machine, or nothing if there are.

@@ -7,9 +7,10 @@ use kvm_slots::Vm;
 use memmap2::MmapMut;
 
 use super::program::{Label, Op, Reg};
-use super::{Processor, TABLES_SIZE, compile, interpret, page_size, tables};
+use super::{Processor, TABLES_SIZE, compile, interpret, lay_out};
 use crate::check::{at, same};
 use crate::random::Random;
+use crate::subject::host_page_size;
 
 const TABLES: u64 = 0;
 const CODE: u64 = 0x4000;
@@ -117,26 +118,17 @@ fn run(ops: &[Op], values: [u64; 14], data: &[u64]) -> Result<Vec<u64>, String> 
     const { assert!(TABLES_SIZE <= CODE) };
     let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
     let (processor, vm) = Processor::with_vm(&kvm)?;
-    let size = SIZE.next_multiple_of(page_size(&vm));
+    let size = SIZE.next_multiple_of(host_page_size());
     let len = usize::try_from(size).map_err(at("a size"))?;
     let mut memory = MmapMut::map_anon(len).map_err(at("memory"))?;
-    let mut put = |gpa: u64, bytes: &[u8]| {
-        let start = usize::try_from(gpa).expect("small");
-        memory[start..start + bytes.len()].copy_from_slice(bytes);
-    };
-    for (offset, word) in tables(TABLES) {
-        put(TABLES + offset, &word.to_le_bytes());
-    }
     let code = compile(ops)?;
     same(
         "a short program",
         code.bytes().len() as u64 <= DATA - CODE,
         true,
     )?;
-    put(CODE, code.bytes());
-    for (offset, word) in (0..).step_by(8).zip(data) {
-        put(DATA + offset, &word.to_le_bytes());
-    }
+    let data: Vec<u8> = data.iter().flat_map(|word| word.to_le_bytes()).collect();
+    lay_out(&mut memory, TABLES, [(CODE, code.bytes()), (DATA, &data)]);
     let region = kvm_userspace_memory_region {
         memory_size: size,
         userspace_addr: memory.as_mut_ptr() as u64,

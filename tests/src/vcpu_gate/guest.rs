@@ -11,7 +11,8 @@ use kvm_slots::{KvmVm, Vm};
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::check::at;
-use crate::vcpu::{Code, Op, Processor, Reg, TABLES_SIZE, compile, page_size, tables};
+use crate::subject::host_page_size;
+use crate::vcpu::{Code, Op, Processor, Reg, TABLES_SIZE, compile, lay_out};
 
 const TABLES: u64 = 0;
 const CODE: u64 = 0x3000;
@@ -112,7 +113,7 @@ impl Machine {
     pub(super) fn new() -> Result<Arc<Self>, String> {
         let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
         let (processor, vm) = Processor::with_vm(&kvm)?;
-        let size = SIZE.next_multiple_of(page_size(&vm));
+        let size = SIZE.next_multiple_of(host_page_size());
         let memory = memory(size)?;
         let machine = Self {
             gate: VcpuGate::new().map_err(at("a gate"))?,
@@ -186,15 +187,11 @@ fn memory(size: u64) -> Result<MmapRaw, String> {
     const { assert!(TABLES_SIZE <= CODE) };
     let len = usize::try_from(size).map_err(at("a size"))?;
     let mut memory = MmapMut::map_anon(len).map_err(at("memory"))?;
-    let mut put = |gpa: u64, bytes: &[u8]| {
-        let start = usize::try_from(gpa).expect("small");
-        memory[start..start + bytes.len()].copy_from_slice(bytes);
-    };
-    for (offset, word) in tables(TABLES) {
-        put(TABLES + offset, &word.to_le_bytes());
-    }
-    for program in [Program::Count, Program::Mmio] {
-        put(program.address(), program.code()?.bytes());
-    }
+    let [count, mmio] = [Program::Count.code()?, Program::Mmio.code()?];
+    let programs = [
+        (Program::Count.address(), count.bytes()),
+        (Program::Mmio.address(), mmio.bytes()),
+    ];
+    lay_out(&mut memory, TABLES, programs);
     Ok(memory.into())
 }
