@@ -142,7 +142,7 @@ impl Target {
         self.triple.split('-').next() == Some(std::env::consts::ARCH)
     }
 
-    /// The variable with which Cargo is told the linker.
+    /// The variable that names the linker to Cargo.
     fn linker_variable(&self) -> String {
         let name = self.triple.to_uppercase().replace('-', "_");
         format!("CARGO_TARGET_{name}_LINKER")

@@ -43,7 +43,7 @@
 //! | [`PAGE_SIZE`], 4 KiB, on every host | the state of guest pages (private, accepted), and what a guest or a device says about pages: hypercalls, TDISP reports. [`PageRange`] and [`PageSet`] have this unit |
 //! | [`PageSize`], 4, 16 or 64 KiB: the host's | everything that the kernel does: memslots, memory attributes, bits of dirty logs, entries of dirty rings, offsets in guest_memfds and dma-bufs, mappings of the process, DMA |
 //!
-//! A host page is one or more units. Whoever passes pages to the kernel requires whole
+//! A host page is one or more units. Code that passes pages to the kernel requires whole
 //! host pages ([`PageRange::is_whole`]), and refuses others with a typed error; nothing
 //! is rounded silently. Numbers of pages are always numbers of host pages
 //! ([`PageSize::number`]), and sizes and addresses are bytes.

@@ -263,7 +263,7 @@ pub const WFI: u32 = 0xd503_207f;
 pub const YIELD: u32 = 0xd503_203f;
 /// `nop`.
 pub const NOP: u32 = 0xd503_201f;
-/// `isb`: later instructions are fetched anew.
+/// `isb`: later instructions are fetched again.
 pub const ISB: u32 = 0xd503_3fdf;
 /// `dsb sy`: waits for all earlier accesses.
 pub const DSB_SY: u32 = 0xd503_3f9f;
