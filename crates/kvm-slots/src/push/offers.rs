@@ -109,9 +109,8 @@ impl Offers {
             return Err(OfferError::Impossible);
         }
         let below = self.offers.range(..offer.end()).next_back();
-        if let Some((&gpa, entry)) = below
-            && offer.gpa < entry.offer.end()
-        {
+        let overlapping = below.filter(|(_, entry)| offer.gpa < entry.offer.end());
+        if let Some((&gpa, _)) = overlapping {
             return Err(OfferError::Overlaps(gpa));
         }
         let withdrawn = false;
