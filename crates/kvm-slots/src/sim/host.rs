@@ -49,6 +49,27 @@ pub(super) unsafe fn store(address: u64, data: &[u8]) -> Result<(), Errno> {
     complete(copied, data.len())
 }
 
+/// Stores zeros to this process's memory at `address`.
+///
+/// # Errors
+/// EFAULT for memory that is not mapped or not writable. Some of it may be zero.
+///
+/// # Safety
+/// As for [`store`].
+pub(super) unsafe fn store_zeros(address: u64, size: u64) -> Result<(), Errno> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let end = address.checked_add(size).ok_or(Errno::EFAULT)?;
+    let mut at = address;
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let count = left.min(ZEROS.len());
+        // SAFETY: passed on from the caller, for a part of the range.
+        unsafe { store(at, &ZEROS[..count]) }?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
 fn remote(address: u64, len: usize) -> Result<libc::iovec, Errno> {
     let address = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     Ok(libc::iovec {
@@ -143,4 +164,31 @@ pub(super) fn file_of(fd: &impl AsRawFd) -> Result<HostFile, Errno> {
     let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let metadata = fs::metadata(link).map_err(|_| Errno::EBADF)?;
     Ok(HostFile(metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn zeros_are_stored_in_a_range_and_nowhere_else() {
+        let memory: Vec<AtomicU8> = (0..10_000).map(|_| AtomicU8::new(7)).collect();
+        let address = memory.as_ptr().expose_provenance() as u64;
+        // SAFETY: the range is in `memory`, and atomics may change behind a reference.
+        unsafe { store_zeros(address + 3, 9_000) }.expect("it is mapped");
+        let zeros: Vec<usize> = (0..memory.len())
+            .filter(|&at| memory[at].load(Ordering::Relaxed) == 0)
+            .collect();
+        assert_eq!(zeros, (3..9_003).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn zeros_cannot_be_stored_where_nothing_is_mapped() {
+        // SAFETY: nothing is mapped at these addresses.
+        assert_eq!(unsafe { store_zeros(0, 1) }, Err(Errno::EFAULT));
+        // SAFETY: as above.
+        assert_eq!(unsafe { store_zeros(u64::MAX, 2) }, Err(Errno::EFAULT));
+    }
 }

@@ -9,12 +9,15 @@ use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 use super::dirty::Dirty;
 use super::files::{FileKind, Files};
+use super::host;
 use super::kernel::SimConfig;
 use super::memslots::Memslots;
 use super::mmio_entries::MmioEntries;
 use super::pushed::Pushed;
 use crate::abi::AbiProfile;
 use crate::push::PushMap;
+use crate::vm::caps::host_page_size;
+use crate::vm::discard::{self, Discard};
 use crate::vm::errno::Errno;
 use crate::vm::interrupted::call_again;
 use crate::vm::{GuestMemfdFlags, Vm};
@@ -239,6 +242,19 @@ impl Vm for SimVm {
         match self.config.abi {
             AbiProfile::Push => Some(self),
             _ => None,
+        }
+    }
+
+    unsafe fn discard(&self, what: Discard) -> Result<(), Errno> {
+        match what {
+            // The host's pages are larger, and a part of one cannot be freed. Zeros are
+            // what the guest finds either way.
+            Discard::Host { address, size } if !host_page_size().is_aligned(address | size) => {
+                // SAFETY: passed on from the caller.
+                unsafe { host::store_zeros(address, size) }
+            }
+            // SAFETY: passed on from the caller.
+            _ => unsafe { discard::perform(what) },
         }
     }
 }
