@@ -2,6 +2,7 @@
 //! Acceptance: before it, the guest reaches nothing; after it, nothing changes.
 
 use kvm_slots::exit::MEMORY_EXIT_FLAG_PRIVATE;
+use kvm_slots::sim::VmType;
 use memory_model::{CommitError, Region, RegionId, Transaction, TreeError};
 
 use super::machine::{A, B, Memory, Seen, machine, private_region};
@@ -15,7 +16,7 @@ use crate::vfio::registers::EDU_ID;
 pub(super) fn a_fault_asks_for_it() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
-    let (mut guest, mut memory) = machine()?;
+    let (mut guest, mut memory) = machine(VmType::SwProtected)?;
     memory.show_private(&file, 0, bar.bar.size(), A)?;
     let page = host_page_size();
     for (gpa, value) in [(A, None), (A + page, Some(5))] {
@@ -59,7 +60,7 @@ pub(super) fn it_is_fixed() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
     let size = bar.bar.size();
-    let (mut guest, mut memory) = machine()?;
+    let (mut guest, mut memory) = machine(VmType::SwProtected)?;
     let region = memory.show_private(&file, 0, size, A)?;
     memory.accept(A, size)?;
     same("identification", guest.load(A)?, EDU_ID)?;

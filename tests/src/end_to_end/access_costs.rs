@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kvm_slots::sim::VmType;
+
 use super::access_paths::{By, guest_with};
 use super::machine::{A, Seen};
 use super::open;
@@ -35,7 +37,7 @@ pub fn costs() -> Result<Vec<Cost>, String> {
     ] {
         let device = Arc::new(open(model)?);
         for by in By::ALL {
-            let (mut guest, _memory) = guest_with(&device, bar, by)?;
+            let (mut guest, _memory) = guest_with(VmType::SwProtected, &device, bar, by)?;
             // An exit takes as long as many loads.
             let count = match by {
                 By::Trapped => 500,

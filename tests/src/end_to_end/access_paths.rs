@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use kvm_slots::sim::VmType;
 use vfio_private::AddrRange;
 use vfio_private::device::Device;
 
@@ -37,15 +38,19 @@ impl By {
 }
 
 /// A guest that reaches a whole BAR at [`A`] over this path.
-pub(super) fn guest_with(device: &Arc<Device>, bar: u8, by: By) -> Result<(Guest, Memory), String> {
-    let (mut guest, mut memory) = machine()?;
+pub(super) fn guest_with(
+    vm_type: VmType,
+    device: &Arc<Device>,
+    bar: u8,
+    by: By,
+) -> Result<(Guest, Memory), String> {
+    let (mut guest, mut memory) = machine(vm_type)?;
     let open = regions::bar(device, bar)?;
     let size = open.bar.size();
     match by {
         By::Private => {
             let (_, file) = dma_buf(device, bar)?;
-            memory.show_private(&file, 0, size, A)?;
-            memory.accept(A, size)?;
+            memory.show_accepted(&file, 0, size, A)?;
         }
         By::Mapped => {
             let all = AddrRange::new(0, size.into()).ok_or("a BAR")?;
@@ -88,7 +93,7 @@ const IVSHMEM: Script = &[
     (0xf_fffc, &[0x5555_aaaa]),
 ];
 
-pub(super) fn three_ways() -> Result<(), String> {
+pub(super) fn three_ways(vm_type: VmType) -> Result<(), String> {
     let scripts = [
         (Model::Edu, 0, EDU),
         (Model::E1000e, 0, E1000E),
@@ -98,7 +103,7 @@ pub(super) fn three_ways() -> Result<(), String> {
         let device = Arc::new(open(model)?);
         let mut seen = Vec::new();
         for by in By::ALL {
-            let (mut guest, _memory) = guest_with(&device, bar, by)?;
+            let (mut guest, _memory) = guest_with(vm_type, &device, bar, by)?;
             seen.push(play(&mut guest, script)?);
             if model == Model::Edu {
                 same("10!", factorial(&mut guest, A, 10)?, 3_628_800)?;

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use kvm_slots::sim::VmType;
 use kvm_slots::{SlotBacking, SlotTable};
 use vfio_private::config::ConfigSpace;
 use vfio_private::{Access, BarInput, PageSize, PbaPolicy, Policy, classify};
 
-use super::machine::{C, Memory, Trapped, machine};
+use super::machine::{C, Trapped, machine};
 use super::{at, dma_buf, nothing_is_mapped, open, same, tee};
 use crate::subject::host_page_size;
 use crate::vfio::Model;
@@ -25,7 +26,7 @@ const PBA_PAGE: u64 = 0x1000;
 /// The registers and the pending bits are private; the table between them
 /// belongs to the VMM. So there are two slots on one file, and a page that
 /// exits.
-pub(super) fn around_a_table() -> Result<(), String> {
+pub(super) fn around_a_table(vm_type: VmType) -> Result<(), String> {
     let device = Arc::new(open(Model::Nvme)?);
     let (bar, file) = dma_buf(&device, 0)?;
     let config = device.config_space().map_err(at("configuration space"))?;
@@ -36,14 +37,13 @@ pub(super) fn around_a_table() -> Result<(), String> {
         .with_report(Some(&report));
     let policy = Policy::new().with_pba(PbaPolicy::Map);
     let pieces = classify(&input, PageSize::Size4K, policy).map_err(at("classification"))?;
-    let (mut guest, mut memory) = machine()?;
+    let (mut guest, mut memory) = machine(vm_type)?;
     let mut private = Vec::new();
     for piece in &pieces {
         let (offset, size) = (piece.offset(), piece.size());
         match piece.access() {
             Access::Private => {
-                memory.show_private(&file, offset, size, C + offset)?;
-                memory.accept(C + offset, size)?;
+                memory.show_accepted(&file, offset, size, C + offset)?;
                 private.push((C + offset, size, offset));
             }
             _ => {
@@ -96,12 +96,12 @@ fn slices(table: &SlotTable) -> Vec<(u64, u64, u64)> {
 
 /// Pages of ivshmem's memory, in another order, with gaps, and one of them
 /// twice.
-pub(super) fn in_any_order() -> Result<(), String> {
+pub(super) fn in_any_order(vm_type: VmType) -> Result<(), String> {
     // The memory has 64 pages of 16 KiB.
     const PAGES: [u64; 6] = [63, 0, 17, 32, 17, 1];
     let device = open(Model::Ivshmem)?;
     let (bar, file) = dma_buf(&device, 2)?;
-    let (mut guest, mut memory) = machine()?;
+    let (mut guest, mut memory) = machine(vm_type)?;
     let size = host_page_size();
     let mark = |page: u64| 0x1000_0000 | u32::try_from(page).unwrap_or(0);
     for page in 0..bar.bar.size() / size {
@@ -111,8 +111,7 @@ pub(super) fn in_any_order() -> Result<(), String> {
     // Every other page, so that no two pages merge into one slot.
     let place = |n: usize| C + 2 * size * n as u64;
     for (n, page) in PAGES.into_iter().enumerate() {
-        memory.show_private(&file, page * size, size, place(n))?;
-        memory.accept(place(n), size)?;
+        memory.show_accepted(&file, page * size, size, place(n))?;
     }
     for (n, page) in PAGES.into_iter().enumerate() {
         same("a mark", guest.load(place(n) + 8)?, mark(page))?;
@@ -123,14 +122,8 @@ pub(super) fn in_any_order() -> Result<(), String> {
         guest.load(place(4))?,
         0x0bad_cafe,
     )?;
-    below_a_mebibyte(&mut memory, &file)?;
+    // Also where host-backed slots would have low addresses.
+    memory.show_accepted(&file, 3 * size, size, 0xa_0000)?;
     same("far below", guest.load(0xa_0008)?, mark(3))?;
     same("exits", guest.exits.count, 0)
-}
-
-/// Also where host-backed slots would have low addresses.
-fn below_a_mebibyte(memory: &mut Memory, file: &Arc<std::os::fd::OwnedFd>) -> Result<(), String> {
-    let size = host_page_size();
-    memory.show_private(file, 3 * size, size, 0xa_0000)?;
-    memory.accept(0xa_0000, size)
 }

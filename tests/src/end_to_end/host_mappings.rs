@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use kvm_slots::sim::VmType;
 use memory_model::{Memory as Ram, Region};
 
 use super::kvm_stats::Stats;
@@ -32,9 +33,8 @@ const MARK: u64 = 0x1234_5678;
 pub(super) fn changes_do_not_reach_it() -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
-    let (mut guest, mut memory) = machine()?;
-    memory.show_private(&file, 0, bar.bar.size(), A)?;
-    memory.accept(A, bar.bar.size())?;
+    let (mut guest, mut memory) = machine(VmType::SwProtected)?;
+    memory.show_accepted(&file, 0, bar.bar.size(), A)?;
     let arena = Arc::new(Arena::new(PAGES));
     let ram = Ram::host_only(arena.host_memory(0, PAGES));
     memory.show(Region::ram("ram", ram), C, 0)?;

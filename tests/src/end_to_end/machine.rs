@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The VMM of these tests: a confidential VM whose memslots and attributes
-//! follow a memory model.
+//! The VMM of these tests: a VM whose memslots and attributes follow a memory
+//! model.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -34,7 +34,8 @@ pub(super) enum Seen {
     /// A private access to a shared page: the flags and the address of the
     /// exit.
     Fault(u64, u64),
-    /// A private access to a device that does not respond: the address.
+    /// An access to a device that does not respond: the address. It is private in
+    /// a confidential VM.
     Revoked(u64),
 }
 
@@ -105,14 +106,32 @@ impl Guest {
     pub(super) fn access(&mut self, gpa: u64, value: Option<u32>) -> Result<Seen, String> {
         let _in_guest = self.gate.hold();
         let value = value.map(u64::from);
-        seen(self.real.access(gpa, 4, value, &mut self.exits), gpa)
+        let result = self.real.access(gpa, 4, value, &mut self.exits);
+        self.seen(result, gpa)
     }
 
     /// Makes `times` loads of 4 bytes and returns the last one. The vCPU cannot
     /// be held meanwhile.
     pub(super) fn loads(&mut self, gpa: u64, count: u32) -> Result<Seen, String> {
         let loaded = self.real.loads(gpa, count, &mut self.exits);
-        seen(loaded.map(u64::from), gpa)
+        self.seen(loaded.map(u64::from), gpa)
+    }
+
+    fn seen(&self, result: Result<u64, GuestError>, gpa: u64) -> Result<Seen, String> {
+        let private = match self.real.vm_type() {
+            VmType::Plain => 0,
+            VmType::SwProtected => MEMORY_EXIT_FLAG_PRIVATE,
+        };
+        match result {
+            Ok(value) => Ok(Seen::Value(u32::try_from(value).map_err(at("a value"))?)),
+            Err(GuestError::Fault(GuestFault::Memory { flags, gpa, .. })) => {
+                Ok(Seen::Fault(flags, gpa))
+            }
+            Err(GuestError::Fault(GuestFault::Revoked { flags, gpa, .. })) if flags == private => {
+                Ok(Seen::Revoked(gpa))
+            }
+            Err(error) => Err(format!("{gpa:#x}: {error}")),
+        }
     }
 
     pub(super) fn load(&mut self, gpa: u64) -> Result<u32, String> {
@@ -130,21 +149,6 @@ impl Guest {
     }
 }
 
-fn seen(result: Result<u64, GuestError>, gpa: u64) -> Result<Seen, String> {
-    match result {
-        Ok(value) => Ok(Seen::Value(u32::try_from(value).map_err(at("a value"))?)),
-        Err(GuestError::Fault(GuestFault::Memory { flags, gpa, .. })) => {
-            Ok(Seen::Fault(flags, gpa))
-        }
-        Err(GuestError::Fault(GuestFault::Revoked {
-            flags: MEMORY_EXIT_FLAG_PRIVATE,
-            gpa,
-            ..
-        })) => Ok(Seen::Revoked(gpa)),
-        Err(error) => Err(format!("{gpa:#x}: {error}")),
-    }
-}
-
 /// The guest's memory.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -152,18 +156,22 @@ pub(super) struct Memory {
     pub(super) space: SpaceId,
     pub(super) slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
     root: RegionId,
-    engine: Engine<KvmVm>,
+    /// `None` in a plain VM, where the guest accepts nothing.
+    engine: Option<Engine<KvmVm>>,
 }
 
-/// A confidential VM that has only its guest's own memory.
-pub(super) fn machine() -> Result<(Guest, Memory), String> {
-    let real = Real::new(VmType::SwProtected, true)?;
+/// A VM that has only its guest's own memory.
+pub(super) fn machine(vm_type: VmType) -> Result<(Guest, Memory), String> {
+    let real = Real::new(vm_type, true)?;
     let gate = Arc::new(Gate::default());
     let vm = real.vm().clone();
     // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on. These
     // tests need `Need::BackingFd`: a kernel with the patch that gives the flag this meaning.
     let followed = unsafe { ModelMemory::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
-    let engine = Engine::new(vm);
+    let engine = match vm_type {
+        VmType::Plain => None,
+        VmType::SwProtected => Some(Engine::new(vm)),
+    };
     let guest = Guest {
         real,
         gate,
@@ -205,7 +213,8 @@ impl Memory {
         shown.ok_or_else(|| "it was not added".into())
     }
 
-    /// Places bytes of a dma-buf, without a host address.
+    /// Places bytes of a dma-buf, without a host address. In a confidential VM,
+    /// the guest must accept them.
     pub(super) fn show_private(
         &mut self,
         file: &Arc<OwnedFd>,
@@ -237,6 +246,22 @@ impl Memory {
         transaction.commit()
     }
 
+    /// Places bytes of a dma-buf, without a host address, and gives the guest
+    /// access to them.
+    pub(super) fn show_accepted(
+        &mut self,
+        file: &Arc<OwnedFd>,
+        offset: u64,
+        size: u64,
+        gpa: u64,
+    ) -> Result<RegionId, String> {
+        let region = self.show_private(file, offset, size, gpa)?;
+        if self.engine.is_some() {
+            self.accept(gpa, size)?;
+        }
+        Ok(region)
+    }
+
     /// The guest accepts pages.
     pub(super) fn accept(&mut self, gpa: u64, size: u64) -> Result<(), String> {
         let request = Request::accept(gpa, size).map_err(at("a request"))?;
@@ -256,15 +281,19 @@ impl Memory {
 
     fn convert(&mut self, request: Request) -> Result<u64, ConvertError> {
         let mut pages = ModelPages::new(&mut self.model, self.space);
-        Ok(self.engine.convert(&mut pages, request)?.bytes)
+        let engine = self.engine.as_ref().expect("a confidential VM");
+        Ok(engine.convert(&mut pages, request)?.bytes)
     }
 
     /// Revokes pages because of the device. Returns how many bytes were
-    /// accepted.
+    /// accepted, which are none in a plain VM.
     pub(super) fn revoke(&mut self, gpa: u64, size: u64) -> Result<u64, String> {
+        let Some(engine) = &self.engine else {
+            return Ok(0);
+        };
         let range = PageRange::new(gpa, size).map_err(at("a range"))?;
         let mut pages = ModelPages::new(&mut self.model, self.space);
-        let revoked = self.engine.revoke(&mut pages, range);
+        let revoked = engine.revoke(&mut pages, range);
         match revoked.not_shared.is_empty() {
             true => Ok(revoked.bytes),
             false => Err(format!("{:?}", revoked.not_shared)),

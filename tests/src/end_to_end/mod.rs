@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The purpose of the project: a confidential guest drives a real device that
-//! the host cannot map, through memslots without a host address.
+//! The purpose of the project: a guest drives a real device that the host cannot
+//! map, through memslots without a host address.
 
 mod acceptance;
 pub mod access_costs;
@@ -17,6 +17,7 @@ mod unplug;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use kvm_slots::sim::VmType;
 use vfio_private::device::{Device, Iommu, VfioInterface};
 use vfio_private::{Access, PageSize, ReportedRange, TeeKind};
 
@@ -28,12 +29,13 @@ use crate::vfio::regions::{self, OpenBar};
 /// A test, what it needs, and what it does.
 pub type Test = (&'static str, &'static [Need], fn() -> Result<(), String>);
 
-/// All tests.
-pub const TESTS: [Test; 11] = [
+/// All tests: in a confidential VM, whose guest accepts what it accesses, and in a
+/// plain VM, which any architecture has.
+pub const TESTS: [Test; 20] = [
     (
         "a_guest_computes_on_a_device_that_the_host_cannot_map",
         &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
-        registers::edu_computes,
+        || registers::edu_computes(VmType::SwProtected),
     ),
     (
         "a_guest_fills_and_checks_memory_that_the_host_cannot_map",
@@ -42,7 +44,7 @@ pub const TESTS: [Test; 11] = [
             Need::PrivatePages,
             Need::Vfio(Model::Ivshmem),
         ],
-        registers::ivshmem_remembers,
+        || registers::ivshmem_remembers(VmType::SwProtected),
     ),
     (
         "an_access_before_acceptance_is_a_memory_fault_that_asks_for_it",
@@ -62,7 +64,7 @@ pub const TESTS: [Test; 11] = [
             Need::HostPages(PageSize::Size4K),
             Need::Vfio(Model::Nvme),
         ],
-        dma_buf_slices::around_a_table,
+        || dma_buf_slices::around_a_table(VmType::SwProtected),
     ),
     (
         "slices_in_any_order_show_their_own_bytes",
@@ -71,7 +73,7 @@ pub const TESTS: [Test; 11] = [
             Need::PrivatePages,
             Need::Vfio(Model::Ivshmem),
         ],
-        dma_buf_slices::in_any_order,
+        || dma_buf_slices::in_any_order(VmType::SwProtected),
     ),
     (
         "no_change_of_a_host_mapping_reaches_private_mappings",
@@ -86,7 +88,7 @@ pub const TESTS: [Test; 11] = [
     (
         "a_device_that_stops_responding_must_be_accepted_again",
         &[Need::BackingFd, Need::PrivatePages, Need::Vfio(Model::Edu)],
-        revocation::decode_off,
+        revocation::decode_off_revokes,
     ),
     (
         "a_reset_revokes_acceptance",
@@ -96,7 +98,17 @@ pub const TESTS: [Test; 11] = [
             Need::HostPages(PageSize::Size4K),
             Need::Vfio(Model::Nvme),
         ],
-        revocation::reset,
+        revocation::reset_revokes,
+    ),
+    (
+        "a_reset_without_notice_shows_the_device_after_it",
+        &[
+            Need::BackingFd,
+            Need::PrivatePages,
+            Need::HostPages(PageSize::Size4K),
+            Need::Vfio(Model::Nvme),
+        ],
+        || revocation::reset(VmType::SwProtected),
     ),
     (
         "private_mapped_and_trapped_registers_return_the_same_values",
@@ -107,9 +119,60 @@ pub const TESTS: [Test; 11] = [
             Need::Vfio(Model::E1000e),
             Need::Vfio(Model::Ivshmem),
         ],
-        access_paths::three_ways,
+        || access_paths::three_ways(VmType::SwProtected),
     ),
-    // The last test, because it removes a device that others need.
+    (
+        "a_plain_vm_computes_on_a_device_that_the_host_cannot_map",
+        &[Need::BackingFd, Need::Vcpus, Need::Vfio(Model::Edu)],
+        || registers::edu_computes(VmType::Plain),
+    ),
+    (
+        "a_plain_vm_fills_and_checks_memory_that_the_host_cannot_map",
+        &[Need::BackingFd, Need::Vcpus, Need::Vfio(Model::Ivshmem)],
+        || registers::ivshmem_remembers(VmType::Plain),
+    ),
+    (
+        "in_a_plain_vm_a_bar_around_an_msix_table_is_slices_of_one_dma_buf",
+        &[
+            Need::BackingFd,
+            Need::Vcpus,
+            Need::HostPages(PageSize::Size4K),
+            Need::Vfio(Model::Nvme),
+        ],
+        || dma_buf_slices::around_a_table(VmType::Plain),
+    ),
+    (
+        "in_a_plain_vm_slices_in_any_order_show_their_own_bytes",
+        &[Need::BackingFd, Need::Vcpus, Need::Vfio(Model::Ivshmem)],
+        || dma_buf_slices::in_any_order(VmType::Plain),
+    ),
+    (
+        "a_plain_vm_reaches_a_device_whenever_it_responds",
+        &[Need::BackingFd, Need::Vcpus, Need::Vfio(Model::Edu)],
+        || revocation::decode_off(VmType::Plain),
+    ),
+    (
+        "in_a_plain_vm_a_reset_shows_the_device_after_it",
+        &[
+            Need::BackingFd,
+            Need::Vcpus,
+            Need::HostPages(PageSize::Size4K),
+            Need::Vfio(Model::Nvme),
+        ],
+        || revocation::reset(VmType::Plain),
+    ),
+    (
+        "in_a_plain_vm_private_mapped_and_trapped_registers_return_the_same_values",
+        &[
+            Need::BackingFd,
+            Need::Vcpus,
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::E1000e),
+            Need::Vfio(Model::Ivshmem),
+        ],
+        || access_paths::three_ways(VmType::Plain),
+    ),
+    // The last tests, because they remove a device that others need.
     (
         "an_unplugged_device_is_out_of_reach",
         &[
@@ -117,7 +180,12 @@ pub const TESTS: [Test; 11] = [
             Need::PrivatePages,
             Need::Vfio(Model::TestDev),
         ],
-        unplug::leaves_nothing,
+        || unplug::leaves_nothing(VmType::SwProtected),
+    ),
+    (
+        "in_a_plain_vm_an_unplugged_device_is_out_of_reach",
+        &[Need::BackingFd, Need::Vcpus, Need::Vfio(Model::TestDev)],
+        || unplug::leaves_nothing(VmType::Plain),
     ),
 ];
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Registers and memory of devices, through slots without a host address.
 
+use kvm_slots::sim::VmType;
+
 use super::machine::{A, C, Guest, machine};
 use super::{a_mapping_is_seen, at, dma_buf, nothing_is_mapped, open, same};
 use crate::subject::host_page_size;
@@ -8,13 +10,12 @@ use crate::vfio::Model;
 use crate::vfio::registers::{EDU_ID, FACTORIAL, STATUS, computed};
 
 /// edu identifies itself and computes, and only the guest sees it.
-pub(super) fn edu_computes() -> Result<(), String> {
+pub(super) fn edu_computes(vm_type: VmType) -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
     a_mapping_is_seen(&device, &bar)?;
-    let (mut guest, mut memory) = machine()?;
-    memory.show_private(&file, 0, bar.bar.size(), A)?;
-    memory.accept(A, bar.bar.size())?;
+    let (mut guest, mut memory) = machine(vm_type)?;
+    memory.show_accepted(&file, 0, bar.bar.size(), A)?;
     same("identification", guest.load(A)?, EDU_ID)?;
     let mut due = 1;
     for n in 1..=12 {
@@ -33,14 +34,13 @@ pub(super) fn factorial(guest: &mut Guest, gpa: u64, n: u32) -> Result<u32, Stri
 }
 
 /// All of ivshmem's memory holds what the guest stored, and the device agrees.
-pub(super) fn ivshmem_remembers() -> Result<(), String> {
+pub(super) fn ivshmem_remembers(vm_type: VmType) -> Result<(), String> {
     let device = open(Model::Ivshmem)?;
     let (bar, file) = dma_buf(&device, 2)?;
     a_mapping_is_seen(&device, &bar)?;
-    let (mut guest, mut memory) = machine()?;
+    let (mut guest, mut memory) = machine(vm_type)?;
     let size = bar.bar.size();
-    memory.show_private(&file, 0, size, C)?;
-    memory.accept(C, size)?;
+    memory.show_accepted(&file, 0, size, C)?;
     // Two words of each page, and the last word.
     let page = host_page_size();
     let places = || (0..size / page).flat_map(|n| [n * page, (n + 1) * page - 4]);

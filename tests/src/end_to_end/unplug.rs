@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kvm_slots::sim::VmType;
 use vfio_bindings::bindings::vfio as uapi;
 use vfio_private::device::Device;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -24,14 +25,13 @@ const NOWHERE: u32 = u32::MAX;
 
 /// VFIO requests the device. The VMM closes it, and revokes the pages only
 /// afterwards. The guest loses access at once.
-pub(super) fn leaves_nothing() -> Result<(), String> {
+pub(super) fn leaves_nothing(vm_type: VmType) -> Result<(), String> {
     let address = Model::TestDev.bound()?;
     let device = open(Model::TestDev)?;
     let (bar, file) = dma_buf(&device, 0)?;
     let size = bar.bar.size();
-    let (mut guest, mut memory) = machine()?;
-    let region = memory.show_private(&file, 0, size, A)?;
-    memory.accept(A, size)?;
+    let (mut guest, mut memory) = machine(vm_type)?;
+    let region = memory.show_accepted(&file, 0, size, A)?;
     answers(&mut guest)?;
 
     let asked = request(&device)?;
@@ -48,7 +48,11 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     same("gone", guest.access(A + NAME.0, None)?, Seen::Revoked(A))?;
     same("gone", guest.access(A, Some(0))?, Seen::Revoked(A))?;
 
-    same("revoked", memory.revoke(A, size)?, size)?;
+    let accepted = match vm_type {
+        VmType::Plain => 0,
+        VmType::SwProtected => size,
+    };
+    same("revoked", memory.revoke(A, size)?, accepted)?;
     let removed = memory.change(|t| {
         t.unplace(region)?;
         t.remove(region).map(drop)
@@ -68,8 +72,7 @@ pub(super) fn leaves_nothing() -> Result<(), String> {
     fs::write("/sys/bus/pci/drivers_probe", address.to_string()).map_err(at("vfio-pci"))?;
     let device = open(Model::TestDev)?;
     let (_, file) = dma_buf(&device, 0)?;
-    memory.show_private(&file, 0, size, A)?;
-    memory.accept(A, size)?;
+    memory.show_accepted(&file, 0, size, A)?;
     answers(&mut guest)
 }
 
