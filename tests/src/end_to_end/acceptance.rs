@@ -56,11 +56,11 @@ const CHANGES: [(&str, Change); 3] = [
 
 /// Each change is refused. The guest sees the same registers, through the same
 /// slots.
-pub(super) fn it_is_fixed() -> Result<(), String> {
+pub(super) fn it_is_fixed(vm_type: VmType) -> Result<(), String> {
     let device = open(Model::Edu)?;
     let (bar, file) = dma_buf(&device, 0)?;
     let size = bar.bar.size();
-    let (mut guest, mut memory) = machine(VmType::SwProtected)?;
+    let (mut guest, mut memory) = machine(vm_type)?;
     let region = memory.show_private(&file, 0, size, A)?;
     memory.accept(A, size)?;
     same("identification", guest.load(A)?, EDU_ID)?;

@@ -156,8 +156,7 @@ pub(super) struct Memory {
     pub(super) space: SpaceId,
     pub(super) slots: Arc<SlotListener<KvmVm, Arc<Gate>>>,
     root: RegionId,
-    /// `None` in a plain VM, where the guest accepts nothing.
-    engine: Option<Engine<KvmVm>>,
+    engine: Engine<KvmVm>,
 }
 
 /// A VM that has only its guest's own memory.
@@ -168,10 +167,7 @@ pub(super) fn machine(vm_type: VmType) -> Result<(Guest, Memory), String> {
     // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on. These
     // tests need `Need::BackingFd`: a kernel with the patch that gives the flag this meaning.
     let followed = unsafe { ModelMemory::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
-    let engine = match vm_type {
-        VmType::Plain => None,
-        VmType::SwProtected => Some(Engine::new(vm)),
-    };
+    let engine = Engine::new(vm);
     let guest = Guest {
         real,
         gate,
@@ -213,8 +209,8 @@ impl Memory {
         shown.ok_or_else(|| "it was not added".into())
     }
 
-    /// Places bytes of a dma-buf, without a host address. In a confidential VM,
-    /// the guest must accept them.
+    /// Places bytes of a dma-buf, without a host address. The guest of a plain VM
+    /// reaches them even before it accepts them.
     pub(super) fn show_private(
         &mut self,
         file: &Arc<OwnedFd>,
@@ -246,8 +242,7 @@ impl Memory {
         transaction.commit()
     }
 
-    /// Places bytes of a dma-buf, without a host address, and gives the guest
-    /// access to them.
+    /// Places bytes of a dma-buf, without a host address, which the guest accepts.
     pub(super) fn show_accepted(
         &mut self,
         file: &Arc<OwnedFd>,
@@ -256,9 +251,7 @@ impl Memory {
         gpa: u64,
     ) -> Result<RegionId, String> {
         let region = self.show_private(file, offset, size, gpa)?;
-        if self.engine.is_some() {
-            self.accept(gpa, size)?;
-        }
+        self.accept(gpa, size)?;
         Ok(region)
     }
 
@@ -281,19 +274,15 @@ impl Memory {
 
     fn convert(&mut self, request: Request) -> Result<u64, ConvertError> {
         let mut pages = ModelPages::new(&mut self.model, self.space);
-        let engine = self.engine.as_ref().expect("a confidential VM");
-        Ok(engine.convert(&mut pages, request)?.bytes)
+        Ok(self.engine.convert(&mut pages, request)?.bytes)
     }
 
     /// Revokes pages because of the device. Returns how many bytes were
-    /// accepted, which are none in a plain VM.
+    /// accepted.
     pub(super) fn revoke(&mut self, gpa: u64, size: u64) -> Result<u64, String> {
-        let Some(engine) = &self.engine else {
-            return Ok(0);
-        };
         let range = PageRange::new(gpa, size).map_err(at("a range"))?;
         let mut pages = ModelPages::new(&mut self.model, self.space);
-        let revoked = engine.revoke(&mut pages, range);
+        let revoked = self.engine.revoke(&mut pages, range);
         match revoked.not_shared.is_empty() {
             true => Ok(revoked.bytes),
             false => Err(format!("{:?}", revoked.not_shared)),

@@ -48,11 +48,7 @@ pub(super) fn leaves_nothing(vm_type: VmType) -> Result<(), String> {
     same("gone", guest.access(A + NAME.0, None)?, Seen::Revoked(A))?;
     same("gone", guest.access(A, Some(0))?, Seen::Revoked(A))?;
 
-    let accepted = match vm_type {
-        VmType::Plain => 0,
-        VmType::SwProtected => size,
-    };
-    same("revoked", memory.revoke(A, size)?, accepted)?;
+    same("revoked", memory.revoke(A, size)?, size)?;
     let removed = memory.change(|t| {
         t.unplace(region)?;
         t.remove(region).map(drop)
