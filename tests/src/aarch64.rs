@@ -7,7 +7,9 @@ use kvm_bindings::{
     KVM_CAP_ARM_VM_IPA_SIZE, KVM_CAP_MEMORY_ATTRIBUTES, kvm_userspace_memory_region,
 };
 use kvm_ioctls::Kvm;
-use kvm_slots::convert::{ConvertibleMemory, ConvertibleRange, Engine, GuestMemfdSides, Request};
+use kvm_slots::convert::{
+    ConvertibleMemory, ConvertibleRange, Engine, GuestMemfdSides, Home, Request,
+};
 use kvm_slots::{
     AbiProfile, Capabilities, Errno, FileSlice, KvmVm, PlanError, SlotAccess, SlotBacking,
     SlotRange, SlotTable, Unsupported, Vm, plan,
@@ -107,7 +109,8 @@ fn no_attribute_can_be_set() -> Result<(), String> {
         return Err("this kernel has attributes: test conversions here".into());
     }
     let page = vm.page_size().bytes();
-    let engine = Engine::new(vm.clone());
+    let home = Home::probe(&vm).map_err(text)?;
+    let engine = Engine::new(vm.clone(), home);
     let mut memory = ConvertibleMemory::new();
     let mapping = Arc::new(HostMapping::anonymous(page).map_err(text)?);
     let file = std::fs::File::open("/dev/null").map_err(text)?;

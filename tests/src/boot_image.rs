@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_regs};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd};
-use kvm_slots::convert::{Engine, ModelPages, PageRange, Request};
+use kvm_slots::convert::{Engine, Home, ModelPages, PageRange, Request};
 use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, KvmVm, SlotListener, Slots, VcpusStopped};
 use memory_model::{AddrRange, Memory, MemoryModel, Region, SpaceId};
@@ -109,7 +109,7 @@ impl Machine {
         let space = model.add_space("memory", id).map_err(at("memory"))?;
         let added = model.add_listener(space, 0, slots);
         added.map_err(|error| vmm::with_causes(&error))?;
-        let engine = Engine::new(vm.clone());
+        let engine = Engine::new(vm.clone(), Home::probe(&vm).map_err(at("the home"))?);
         if private {
             exit_on_hypercalls(&vm)?;
             let bank = AddrRange::new(0, RAM.into());

@@ -190,6 +190,7 @@ pub use vm::address_bits::aarch64::vm_type_address_bits;
 pub use vm::address_bits::x86_64::cpuid_address_bits;
 pub use vm::caps::Capabilities;
 pub use vm::errno::Errno;
+pub use vm::file_attributes::FileAttributesError;
 pub use vm::kvm::KvmVm;
 pub use vm::{GuestMemfdFlags, Vm};
 pub use {kvm_bindings, kvm_ioctls};

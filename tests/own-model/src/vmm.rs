@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvm_slots::convert::{
     ConvertError, Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, GuestPages,
-    MemoryError, PageState,
+    Home, MemoryError, PageState,
 };
 use kvm_slots::dirty::{DirtyCollector, DirtyError, DirtyMode, LoggingVm};
 use kvm_slots::{
@@ -72,7 +72,8 @@ impl<V: LoggingVm + Clone + Send + Sync + 'static> Vmm<V> {
     /// `abi` is the way in which its kernel takes slots without a host address.
     pub unsafe fn new(vm: V, abi: AbiProfile, mode: DirtyMode) -> Result<Self, DirtyError> {
         let capabilities = Capabilities::probe(&vm);
-        let converter = Converter::new(vm.clone(), ConvertibleMemory::new());
+        let home = Home::probe(&vm).unwrap_or(Home::Slot);
+        let converter = Converter::new(vm.clone(), home, ConvertibleMemory::new());
         let collector = Arc::new(DirtyCollector::new(vm.clone(), &capabilities, mode)?);
         // SAFETY: passed on from the caller.
         let slots = unsafe { Slots::new(vm, abi) };

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides};
+use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, Home};
 use kvm_slots::{FileSlice, GuestMemfdFlags, SlotAccess, SlotBacking, SlotRange};
 
 use super::{create, load, on_file, page, same, set, store};
@@ -48,7 +48,8 @@ pub(super) fn conversions_never_leak_and_leave_no_stale_byte(
     let mut memory = ConvertibleMemory::new();
     let range = ConvertibleRange::new(&range, GuestMemfdSides::Private);
     memory.set_ranges(range).map_err(|e| e.to_string())?;
-    let converter = Converter::new(subject.vm().clone(), memory);
+    let home = Home::probe(subject.vm()).map_err(|e| e.to_string())?;
+    let converter = Converter::new(subject.vm().clone(), home, memory);
 
     let convert = |start: u64, size: u64, to: u64| {
         let converted = converter.hypercall(BASE + start, size / PAGE, to);

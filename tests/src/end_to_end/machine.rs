@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use kvm_slots::convert::{ConvertError, Engine, ModelPages, PageRange, Request};
+use kvm_slots::convert::{ConvertError, Engine, Home, ModelPages, PageRange, Request};
 use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE, MmioHandler};
 use kvm_slots::sim::VmType;
 use kvm_slots::{AbiProfile, HoldVcpus, KvmVm, SlotListener};
@@ -167,7 +167,8 @@ pub(super) fn machine(vm_type: VmType) -> Result<(Guest, Memory), String> {
     // SAFETY: `real` is new, and nothing but the model makes slots of its VM from here on. These
     // tests need `Need::BackingFd`: a kernel with the patch that gives the flag this meaning.
     let followed = unsafe { ModelMemory::new(&real, AbiProfile::FD_OFFSET_BIT_4, &gate) }?;
-    let engine = Engine::new(vm);
+    let home = Home::probe(&vm).map_err(at("the home"))?;
+    let engine = Engine::new(vm, home);
     let guest = Guest {
         real,
         gate,

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use guest_ranges::{HostMemory, PAGE_SIZE};
-use kvm_slots::convert::{Engine, ModelPages, Request};
+use kvm_slots::convert::{Engine, Home, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::{
     AbiProfile, GuestMemfdFlags, SlotId, SlotListener, SlotRules, Slots, VcpusStopped, Vm,
@@ -87,7 +87,8 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     // SAFETY: the VM's only other slot is the guest's own, whose number `rules` reserves.
     let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
     let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
-    let mut engine = Engine::new(real.vm().clone());
+    let home = Home::probe(real.vm()).map_err(at("the home"))?;
+    let mut engine = Engine::new(real.vm().clone(), home);
     let dma = DmaListener::new(
         device.iommu().clone(),
         model.reader(space),

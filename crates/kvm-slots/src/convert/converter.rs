@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::engine::Engine;
 use super::error::{ConvertError, Converted, Revoked};
+use super::home::Home;
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
 use super::request::Request;
@@ -24,10 +25,11 @@ pub struct Converter<V, P> {
 }
 
 impl<V: Vm, P: GuestPages> Converter<V, P> {
-    /// Converts pages of `vm`. `pages` has their state.
-    pub fn new(vm: V, pages: P) -> Self {
+    /// Converts pages of `vm`. `pages` records their state, which is in `home`
+    /// ([`Home::probe`]).
+    pub fn new(vm: V, home: Home, pages: P) -> Self {
         Self {
-            engine: Engine::new(vm),
+            engine: Engine::new(vm, home),
             pages: Mutex::new(pages),
         }
     }

@@ -8,15 +8,15 @@ use guest_ranges::{PageRange, PageSize, PageState};
 
 use super::check::{check, host_pages, without_private_pages};
 use super::error::{ConversionFailure, ConvertError, Converted, NotConvertedBack, Revoked};
+use super::home::Home;
 use super::host_pages::HostPages;
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
 use super::plan::{ConversionPlan, part};
 use super::request::Request;
+use super::sides::{Sides, Stretch};
 use super::switch::Steps;
-use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use crate::vm::Vm;
-use crate::vm::caps::Capabilities;
 
 /// Carries out conversions of a VM's pages. The caller passes the state of the
 /// pages to each call.
@@ -36,17 +36,21 @@ impl<V> fmt::Debug for Engine<V> {
 }
 
 impl<V: Vm> Engine<V> {
-    /// Converts pages of `vm`.
-    pub fn new(vm: V) -> Self {
-        let capabilities = Capabilities::probe(&vm);
+    /// Converts pages of `vm`, whose state is in `home` ([`Home::probe`]).
+    pub fn new(vm: V, home: Home) -> Self {
         Self {
+            page_size: vm.page_size(),
             steps: Steps {
                 vm,
-                private_pages: capabilities.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE != 0,
+                home,
                 listeners: Vec::new(),
             },
-            page_size: capabilities.page_size,
         }
+    }
+
+    /// Where the state of the pages is.
+    pub fn home(&self) -> Home {
+        self.steps.home
     }
 
     /// Adds a listener, which is called after all earlier ones.
@@ -70,7 +74,7 @@ impl<V: Vm> Engine<V> {
     ) -> Result<Converted, ConvertError> {
         host_pages(request.range(), self.page_size)?;
         let pages = &mut HostPages::new(pages, self.page_size);
-        if !self.steps.private_pages {
+        if self.steps.home == Home::Slot {
             without_private_pages(pages, request)?;
         }
         check(pages, request)?;
@@ -91,9 +95,14 @@ impl<V: Vm> Engine<V> {
             let Some(lost) = lost else { return revoked };
             pages.revoke(lost);
             revoked.bytes += lost.size();
-            match self.steps.set_attributes(lost, PageState::Shared) {
+            // Only private MMIO is accepted.
+            let stretch = Stretch {
+                range: lost,
+                sides: Sides::PrivateMmio,
+            };
+            match self.steps.set(&stretch, PageState::Shared) {
                 Ok(()) => pages.record(lost, PageState::Shared),
-                Err(errno) => revoked.not_shared.add(lost, errno),
+                Err(why) => revoked.not_shared.add(lost, why),
             }
             for listener in &self.steps.listeners {
                 listener.revoked(lost);
@@ -138,7 +147,7 @@ impl<V: Vm> Engine<V> {
         let mut rest = PageRange::between(range.start(), reached);
         while let Some(from) = rest {
             let done = part(pages, from, plan.to);
-            let progress = self.steps.all_done();
+            let progress = self.steps.all_done(&done);
             self.steps
                 .roll_back(pages, &done, progress, &mut not_undone);
             rest = done.rest;

@@ -10,14 +10,40 @@ use crate::unsupported::Unsupported;
 use crate::vm::errno::Errno;
 use guest_ranges::PageRange;
 
+/// The reason why a step did not change pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotChanged {
+    /// The kernel's error.
+    #[error("{0}")]
+    Errno(Errno),
+    /// Someone holds a reference to this page, which therefore cannot become private: a
+    /// device's DMA mapping, or a system call that reads or writes the page. Listeners
+    /// were asked to release it.
+    #[error("the page at {:#x} is pinned", .0.start())]
+    Pinned(PageRange),
+    /// The platform refuses to make the pages private.
+    #[error("the platform refuses")]
+    Rejected,
+    /// The guest still holds some of the pages. Try again when it has released them.
+    #[error("the guest has not released the pages")]
+    ReleasePending,
+}
+
+impl From<Errno> for NotChanged {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
 /// Pages for which a step failed. A guest chooses how many there are, so only the
 /// first is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     /// The number of bytes.
     pub bytes: u64,
-    /// The first pages, and the kernel's error.
-    pub first: Option<(PageRange, Errno)>,
+    /// The first pages, and the reason.
+    pub first: Option<(PageRange, NotChanged)>,
 }
 
 impl Failures {
@@ -26,16 +52,16 @@ impl Failures {
         self.bytes == 0
     }
 
-    pub(super) fn add(&mut self, range: PageRange, errno: Errno) {
+    pub(super) fn add(&mut self, range: PageRange, why: impl Into<NotChanged>) {
         self.bytes = self.bytes.saturating_add(range.size());
-        self.first.get_or_insert((range, errno));
+        self.first.get_or_insert((range, why.into()));
     }
 }
 
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.first {
-            Some((range, errno)) => write!(f, "{:#x} bytes, first {range}: {errno}", self.bytes),
+            Some((range, why)) => write!(f, "{:#x} bytes, first {range}: {why}", self.bytes),
             None => f.pad("nothing"),
         }
     }
@@ -62,7 +88,7 @@ pub struct Converted {
 pub struct Revoked {
     /// The number of accepted bytes that the guest has lost.
     pub bytes: u64,
-    /// Pages that KVM did not make shared. They are no longer accepted.
+    /// Pages that did not become shared. They are no longer accepted.
     pub not_shared: Failures,
 }
 
@@ -126,13 +152,13 @@ fn rest(not_undone: &NotConvertedBack) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailedStep {
-    /// KVM did not change the attributes of these pages.
-    #[error("attributes of {range}: {errno}")]
-    Attributes {
+    /// The state of these pages did not change.
+    #[error("state of {range}: {why}")]
+    State {
         /// The pages.
         range: PageRange,
-        /// The kernel's error.
-        errno: Errno,
+        /// The reason.
+        why: NotChanged,
     },
     /// A listener refused.
     #[error("listener '{name}': {source}")]
@@ -149,9 +175,8 @@ pub enum FailedStep {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct NotConvertedBack {
-    /// Pages whose attributes KVM did not change back. They are recorded in their new
-    /// state.
-    pub attributes: Failures,
+    /// Pages that did not change back. They are recorded in their new state.
+    pub pages: Failures,
     /// Listeners that could not roll back, by name, each with its first error.
     pub listeners: Vec<(String, ConversionListenerError)>,
 }
@@ -159,7 +184,7 @@ pub struct NotConvertedBack {
 impl NotConvertedBack {
     /// Whether everything was undone.
     pub fn is_empty(&self) -> bool {
-        self.attributes.is_empty() && self.listeners.is_empty()
+        self.pages.is_empty() && self.listeners.is_empty()
     }
 
     pub(super) fn add_listener(&mut self, name: &str, error: ConversionListenerError) {
@@ -171,7 +196,7 @@ impl NotConvertedBack {
 
 impl fmt::Display for NotConvertedBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "attributes of {}", self.attributes)?;
+        write!(f, "state of {}", self.pages)?;
         for (name, error) in &self.listeners {
             write!(f, "; listener '{name}': {error}")?;
         }

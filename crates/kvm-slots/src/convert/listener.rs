@@ -73,6 +73,13 @@ pub trait ConversionListener: Send + Sync {
         Ok(())
     }
 
+    /// The kernel found a reference to this shared page, which cannot become private
+    /// while there is one ([`Home::FileAttributes`](super::Home::FileAttributes)). Release
+    /// it, if it is yours, and return whether it was. The kernel is then asked again.
+    fn unpin(&self, _page: PageRange) -> bool {
+        false
+    }
+
     /// The guest lost these accepted pages of private MMIO.
     fn revoked(&self, _pages: PageRange) {}
 }

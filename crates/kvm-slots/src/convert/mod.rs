@@ -87,7 +87,7 @@
 //! use std::sync::Arc;
 //! use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 //! use kvm_slots::{AbiProfile, SlotBacking, DeviceFile, FileSlice, SlotAccess, SlotRange};
-//! use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides};
+//! use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, Home};
 //!
 //! let vm = SimVm::new(SimConfig {
 //!     private_pages: true,
@@ -102,7 +102,8 @@
 //! let mut memory = ConvertibleMemory::new();
 //! memory.set_ranges(ConvertibleRange::new(&bar, GuestMemfdSides::Private))?;
 //!
-//! let converter = Converter::new(vm, memory);
+//! let home = Home::probe(&vm)?;
+//! let converter = Converter::new(vm, home, memory);
 //! // The guest calls KVM_HC_MAP_GPA_RANGE: two pages, encrypted.
 //! let accepted = converter.hypercall(0xe000_0000, 2, 1 << 4)?;
 //! assert_eq!(accepted.bytes, 0x2000);
@@ -120,6 +121,7 @@ mod check;
 mod converter;
 mod engine;
 mod error;
+mod home;
 mod host_pages;
 mod listener;
 mod memory;
@@ -138,9 +140,11 @@ pub use check::Refusal;
 pub use converter::Converter;
 pub use engine::Engine;
 pub use error::{
-    ConversionFailure, ConvertError, Converted, FailedStep, Failures, NotConvertedBack, Revoked,
+    ConversionFailure, ConvertError, Converted, FailedStep, Failures, NotChanged, NotConvertedBack,
+    Revoked,
 };
 pub use guest_ranges::{GuestMemfdSides, PageRange, PageState};
+pub use home::Home;
 pub use listener::{Conversion, ConversionListener, ConversionListenerError};
 pub use memory::{ConvertibleMemory, MemoryError};
 #[cfg(feature = "memory-model")]

@@ -144,7 +144,11 @@ fn sides(backing: &Backing) -> Option<Sides> {
             let host = memory.host().address();
             match holds {
                 GuestMemfdSides::Shared => None,
-                GuestMemfdSides::Both => Some(Sides::InPlace { host: Some(host) }),
+                GuestMemfdSides::Both => Some(Sides::InPlace {
+                    fd: file.fd(),
+                    offset: file.offset(),
+                    host: Some(host),
+                }),
                 GuestMemfdSides::Private => Some(Sides::Split {
                     fd: file.fd(),
                     offset: file.offset(),

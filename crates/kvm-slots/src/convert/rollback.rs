@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use guest_ranges::{PageRange, PageState};
+use guest_ranges::PageState;
 
 use super::error::NotConvertedBack;
 use super::listener::{Conversion, ConversionListener};
@@ -14,8 +14,7 @@ use super::switch::{Progress, Steps};
 use crate::vm::Vm;
 
 impl<V: Vm> Steps<V> {
-    /// Rolls back the steps of one plan. Pages that KVM does not change back are
-    /// recorded in their new state, and listeners follow.
+    /// Rolls back the steps of one plan. Pages that do not change back are recorded in their new state, and listeners follow.
     pub(super) fn roll_back(
         &self,
         pages: &mut impl GuestPages,
@@ -31,14 +30,25 @@ impl<V: Vm> Steps<V> {
             stuck = abort(prepared, change, not_undone);
         }
         let (mut back, mut kept, mut kept_unbacked) = (Vec::new(), Vec::new(), Vec::new());
-        for stretch in &plan.stretches {
-            match self.restore_attributes(pages, stretch.range, plan.to, progress, not_undone) {
-                true => back.push(*stretch),
-                false => kept.push(*stretch),
+        let from = plan.to.other();
+        for (number, stretch) in plan.stretches.iter().enumerate() {
+            let restored = match number < progress.changed.stretches {
+                true => self.set(stretch, from),
+                false => Ok(()),
+            };
+            match restored {
+                Ok(()) => back.push(*stretch),
+                Err(why) => {
+                    not_undone.pages.add(stretch.range, why);
+                    pages.record(stretch.range, plan.to);
+                    kept.push(*stretch);
+                }
             }
         }
-        for &range in &plan.unbacked {
-            if !self.restore_attributes(pages, range, plan.to, progress, not_undone) {
+        for &range in &plan.unbacked[..progress.changed.unbacked] {
+            if let Err(why) = self.set_without_memory(range, from) {
+                not_undone.pages.add(range, why);
+                pages.record(range, plan.to);
                 kept_unbacked.push(range);
             }
         }
@@ -63,26 +73,6 @@ impl<V: Vm> Steps<V> {
                 Err(error) => not_undone.add_listener(listener.name(), error),
             }
         }
-    }
-
-    /// Restores the attributes. Returns whether the pages have their old state.
-    fn restore_attributes(
-        &self,
-        pages: &mut impl GuestPages,
-        range: PageRange,
-        to: PageState,
-        progress: Progress,
-        not_undone: &mut NotConvertedBack,
-    ) -> bool {
-        if !progress.attributes {
-            return true;
-        }
-        let Err(errno) = self.set_attributes(range, to.other()) else {
-            return true;
-        };
-        not_undone.attributes.add(range, errno);
-        pages.record(range, to);
-        false
     }
 }
 

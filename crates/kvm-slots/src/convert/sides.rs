@@ -32,7 +32,12 @@ pub enum Sides {
     /// One guest_memfd has both, in place: a page keeps its bytes when it is
     /// converted, so no bytes are stale.
     InPlace {
-        /// The host's mapping of the file.
+        /// The guest_memfd.
+        fd: i32,
+        /// The offset of the stretch in the file.
+        offset: u64,
+        /// The host's mapping of the file. Only shared pages can be accessed there: the
+        /// kernel unmaps pages that become private.
         host: Option<u64>,
     },
     /// Private MMIO: registers of a device, without host memory. Private means
@@ -54,10 +59,22 @@ impl Sides {
                 fd,
                 offset: offset.wrapping_add(bytes),
             },
-            Self::InPlace { host } => Self::InPlace {
+            Self::InPlace { fd, offset, host } => Self::InPlace {
+                fd,
+                offset: offset.wrapping_add(bytes),
                 host: host.map(|host| host.wrapping_add(bytes)),
             },
             Self::PrivateMmio => self,
+        }
+    }
+
+    /// The guest_memfd, and the offset of the stretch in it.
+    pub(super) fn file(self) -> Option<(i32, u64)> {
+        match self {
+            Self::Split { fd, offset, .. }
+            | Self::PrivateOnly { fd, offset }
+            | Self::InPlace { fd, offset, .. } => Some((fd, offset)),
+            Self::PrivateMmio => None,
         }
     }
 }
@@ -85,7 +102,7 @@ impl Stretch {
     pub fn host(&self) -> Option<u64> {
         match self.sides {
             Sides::Split { host, .. } => Some(host),
-            Sides::InPlace { host } => host,
+            Sides::InPlace { host, .. } => host,
             Sides::PrivateOnly { .. } | Sides::PrivateMmio => None,
         }
     }
@@ -129,9 +146,11 @@ impl ConvertibleRange {
             (SlotBacking::Host(_), ..) => return None,
             (SlotBacking::FdOffset(_), ..) => Sides::PrivateMmio,
             (SlotBacking::GuestMemfd { .. }, GuestMemfdSides::Shared, _) => return None,
-            (SlotBacking::GuestMemfd { .. }, GuestMemfdSides::Both, host) => {
-                Sides::InPlace { host }
-            }
+            (SlotBacking::GuestMemfd { file, .. }, GuestMemfdSides::Both, host) => Sides::InPlace {
+                fd: file.fd(),
+                offset: file.offset(),
+                host,
+            },
             (SlotBacking::GuestMemfd { file, .. }, GuestMemfdSides::Private, host) => {
                 let (fd, offset) = (file.fd(), file.offset());
                 match host {

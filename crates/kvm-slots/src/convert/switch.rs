@@ -1,22 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The steps of a plan that can fail: listeners and page attributes.
+//! The steps of a plan that can fail: listeners and the state of pages.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::thread;
 
-use guest_ranges::{PageRange, PageState};
+use guest_ranges::{PAGE_SIZE, PageRange, PageState};
 
-use super::error::FailedStep;
+use super::error::{FailedStep, NotChanged};
+use super::home::{Call, Changed, Home, attributes, calls};
 use super::listener::{Conversion, ConversionListener};
 use super::plan::ConversionPlan;
-use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use super::sides::Stretch;
+use crate::push::{Answer, Released};
 use crate::vm::Vm;
 use crate::vm::errno::Errno;
+
+/// How often a call is made on pages that someone has pinned. Listeners release what
+/// they hold after the first time; others, such as direct I/O, may end by themselves.
+const MOST_CALLS: usize = 16;
 
 /// The VM and the listeners that take part in each step.
 pub(super) struct Steps<V> {
     pub(super) vm: V,
-    /// Whether pages of this VM can be private.
-    pub(super) private_pages: bool,
+    pub(super) home: Home,
     pub(super) listeners: Vec<Arc<dyn ConversionListener>>,
 }
 
@@ -25,8 +32,8 @@ pub(super) struct Steps<V> {
 pub(super) struct Progress {
     /// How many listeners have prepared.
     pub(super) prepared: usize,
-    /// Whether the attributes have changed.
-    pub(super) attributes: bool,
+    /// How many pages have changed.
+    pub(super) changed: Changed,
 }
 
 /// A failed step, and the progress before it.
@@ -37,43 +44,30 @@ pub(super) struct Failed {
 
 impl<V: Vm> Steps<V> {
     /// The progress after a plan was carried out.
-    pub(super) fn all_done(&self) -> Progress {
+    pub(super) fn all_done(&self, plan: &ConversionPlan) -> Progress {
         Progress {
             prepared: self.listeners.len(),
-            attributes: true,
+            changed: Changed::all(plan),
         }
     }
 
-    /// Changes attributes and notifies listeners. Devices have pages only while the
-    /// guest has them as shared, so listeners are first to private and last to
+    /// Changes the state of pages and notifies listeners. Devices have pages only while
+    /// the guest has them as shared, so listeners are first to private and last to
     /// shared.
     pub(super) fn switch(&self, plan: &ConversionPlan) -> Result<(), Failed> {
-        let Some(span) = plan.span() else {
-            return Ok(());
-        };
-        let attributes = |prepared| {
-            let set = self.set_attributes(span, plan.to);
-            set.map_err(|errno| Failed {
-                cause: FailedStep::Attributes { range: span, errno },
-                progress: Progress {
-                    prepared,
-                    attributes: false,
-                },
-            })
-        };
         match plan.to {
             PageState::Private => {
-                self.prepare(plan, false)?;
-                attributes(self.listeners.len())
+                self.prepare(plan, Changed::default())?;
+                self.change(plan, self.listeners.len())
             }
             PageState::Shared => {
-                attributes(0)?;
-                self.prepare(plan, true)
+                self.change(plan, 0)?;
+                self.prepare(plan, Changed::all(plan))
             }
         }
     }
 
-    fn prepare(&self, plan: &ConversionPlan, attributes: bool) -> Result<(), Failed> {
+    fn prepare(&self, plan: &ConversionPlan, changed: Changed) -> Result<(), Failed> {
         let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.unbacked) else {
             return Ok(());
         };
@@ -83,26 +77,115 @@ impl<V: Vm> Steps<V> {
                     name: listener.name().to_string(),
                     source,
                 },
-                progress: Progress {
-                    prepared,
-                    attributes,
-                },
+                progress: Progress { prepared, changed },
             })?;
         }
         Ok(())
     }
 
-    /// Makes pages private or shared. Without private pages KVM is not called.
-    pub(super) fn set_attributes(&self, range: PageRange, to: PageState) -> Result<(), Errno> {
-        let attributes = match to {
-            PageState::Private => MEMORY_ATTRIBUTE_PRIVATE,
-            PageState::Shared => 0,
-        };
-        match self.private_pages {
-            true => self
-                .vm
-                .set_memory_attributes(range.start(), range.size(), attributes),
-            false => Ok(()),
+    fn change(&self, plan: &ConversionPlan, prepared: usize) -> Result<(), Failed> {
+        let mut changed = Changed::default();
+        for planned in calls(self.home, plan) {
+            let stretches = &plan.stretches[planned.from..planned.after.stretches];
+            self.make(planned.call, plan.to, stretches)
+                .map_err(|why| Failed {
+                    cause: FailedStep::State {
+                        range: planned.pages,
+                        why,
+                    },
+                    progress: Progress { prepared, changed },
+                })?;
+            changed = planned.after;
+        }
+        Ok(())
+    }
+
+    /// Changes the state of one stretch.
+    pub(super) fn set(&self, stretch: &Stretch, to: PageState) -> Result<(), NotChanged> {
+        match self.home.call(stretch) {
+            Some(call) => self.make(call, to, std::slice::from_ref(stretch)),
+            None => Ok(()),
         }
     }
+
+    /// Changes the state of pages without memory.
+    pub(super) fn set_without_memory(
+        &self,
+        pages: PageRange,
+        to: PageState,
+    ) -> Result<(), NotChanged> {
+        match self.home.call_without_memory(pages) {
+            Some(call) => self.make(call, to, &[]),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a call that changes these stretches.
+    fn make(&self, call: Call, to: PageState, stretches: &[Stretch]) -> Result<(), NotChanged> {
+        match (call, to) {
+            (Call::Vm { pages }, _) => {
+                let (gpa, size) = (pages.start(), pages.size());
+                Ok(self.vm.set_memory_attributes(gpa, size, attributes(to))?)
+            }
+            (Call::File { fd, offset, size }, _) => {
+                // SAFETY: `GuestPages` guarantees the descriptors of its stretches.
+                let file = unsafe { BorrowedFd::borrow_raw(fd) };
+                self.set_in_file(file, (offset, size), to, stretches)
+            }
+            (Call::Platform { pages }, PageState::Private) => {
+                let platform = self.vm.push_pages().ok_or(Errno::EOPNOTSUPP)?;
+                match platform.make_private(pages)? {
+                    Answer::Accepted => Ok(()),
+                    Answer::Rejected => Err(NotChanged::Rejected),
+                }
+            }
+            (Call::Platform { pages }, PageState::Shared) => {
+                let platform = self.vm.push_pages().ok_or(Errno::EOPNOTSUPP)?;
+                match platform.release(pages)? {
+                    Released::Done => Ok(()),
+                    Released::Pending => Err(NotChanged::ReleasePending),
+                }
+            }
+        }
+    }
+
+    /// Changes attributes in a file. If a page is pinned, listeners release it, and the
+    /// call is made again.
+    fn set_in_file(
+        &self,
+        file: BorrowedFd<'_>,
+        (offset, size): (u64, u64),
+        to: PageState,
+        stretches: &[Stretch],
+    ) -> Result<(), NotChanged> {
+        let mut pinned = None;
+        for _ in 0..MOST_CALLS {
+            let set = self
+                .vm
+                .set_file_attributes(file, offset, size, attributes(to));
+            let Err(error) = set else { return Ok(()) };
+            let page = error.pinned_at.and_then(|at| page_at(at, stretches));
+            let (Errno::EAGAIN, Some(page)) = (error.errno, page) else {
+                return Err(error.errno.into());
+            };
+            pinned = Some(page);
+            let released = self.listeners.iter().map(|listener| listener.unpin(page));
+            // Every listener is asked.
+            if released.filter(|released| *released).count() == 0 {
+                thread::yield_now();
+            }
+        }
+        Err(pinned.map_or(Errno::EAGAIN.into(), NotChanged::Pinned))
+    }
+}
+
+/// The page at an offset of the file that these stretches are in.
+fn page_at(offset: u64, stretches: &[Stretch]) -> Option<PageRange> {
+    stretches.iter().find_map(|stretch| {
+        let (_, start) = stretch.sides.file()?;
+        let inside = offset.checked_sub(start)?;
+        let gpa = stretch.range.start().checked_add(inside)? & !(PAGE_SIZE - 1);
+        let page = PageRange::new(gpa, PAGE_SIZE).ok()?;
+        stretch.range.intersect(page)
+    })
 }

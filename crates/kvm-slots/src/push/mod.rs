@@ -43,9 +43,11 @@
 //! ```
 
 mod offers;
+mod pages;
 mod request;
 
 pub use offers::{Offer, OfferError, Offers, Rejected};
+pub use pages::{Answer, PushPages};
 pub use request::{BadRequest, Response, ValidateExit, ValidateRequest};
 
 use std::fmt::Debug;

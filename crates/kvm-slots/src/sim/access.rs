@@ -141,7 +141,7 @@ impl State {
             Entry::Valid => Ok(Reached::Emulated),
             // The processor makes a shared access.
             Entry::Stale
-                if self.private.contains(page) && !slot.is_some_and(SimSlot::is_private_only) =>
+                if self.is_private(page) && !slot.is_some_and(SimSlot::is_private_only) =>
             {
                 Err(GuestFault::Memory {
                     flags: 0,
@@ -175,7 +175,7 @@ impl State {
     /// Walks to the page at `gpa`.
     fn reach(&self, gpa: u64, store: bool) -> Result<Reached, GuestFault> {
         let (page, size) = (self.page_of(gpa), self.page_size());
-        let private = self.private.contains(page);
+        let private = self.is_private(page);
         let flags = if private { MEMORY_EXIT_FLAG_PRIVATE } else { 0 };
         let granule = self.config.rules().fault_granule.unwrap_or(size);
         let memory_fault = GuestFault::Memory {

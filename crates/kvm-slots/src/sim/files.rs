@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::file_pages::FilePages;
 use super::host::{self, HostFile};
 use crate::vm::GuestMemfdFlags;
 use crate::vm::errno::Errno;
@@ -31,6 +32,8 @@ pub(super) struct FileId(u64);
 pub(super) struct SimFile {
     pub(super) kind: FileKind,
     pub(super) size: u64,
+    /// The attributes of a guest_memfd's pages, where files have them.
+    pub(super) pages: FilePages,
     /// The simulation's own open file description.
     pub(super) file: File,
     host: HostFile,
@@ -71,6 +74,7 @@ impl Files {
         let file = SimFile {
             kind,
             size,
+            pages: FilePages::new(kind, size),
             file,
             host,
         };

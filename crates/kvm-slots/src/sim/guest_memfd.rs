@@ -79,11 +79,8 @@ impl SimVm {
         sharing: Sharing,
     ) -> Result<GuestMemfdMapping, Errno> {
         let page_size = self.config().page_size.bytes();
-        let (end, flags) = {
-            let state = self.state();
-            let (file, flags) = state.guest_memfd(file)?;
-            (file.size, flags)
-        };
+        let state = &mut *self.state();
+        let (_, flags) = state.guest_memfd(file)?;
         // `mmap` checks the numbers before it calls the file.
         if size == 0 || offset % page_size != 0 {
             return Err(Errno::EINVAL);
@@ -94,13 +91,9 @@ impl SimVm {
         if sharing == Sharing::Private {
             return Err(Errno::EINVAL);
         }
-        // Pages that are not initially shared are private: every access faults, as
-        // beyond the end of the file.
-        let offset = match flags.contains(GuestMemfdFlags::INIT_SHARED) {
-            true => offset,
-            false => end,
-        };
-        GuestMemfdMapping::new(file, offset, size, page_size)
+        let mapping = GuestMemfdMapping::new(file, offset, size, page_size)?;
+        state.guest_memfd_mut(file)?.pages.map(mapping.mapped());
+        Ok(mapping)
     }
 }
 

@@ -12,6 +12,7 @@ use kvm_bindings::{
 
 use super::arch::{Arch, Rules};
 use crate::abi::AbiProfile;
+use crate::convert::Home;
 use crate::dirty::vm::ManualProtect;
 use crate::uapi::{
     KVM_BACKING_FD_VFIO_DMABUF, KVM_CAP_GUEST_MEMFD_FLAGS, KVM_CAP_MEM_BACKING_FD,
@@ -72,6 +73,10 @@ pub struct SimConfig {
     /// (`CONFIG_KVM_SW_PROTECTED_VM`). Distributions' kernels are not. On 6.12
     /// guest_memfd comes with the same option.
     pub private_pages: bool,
+    /// Where that kernel keeps which pages of a VM with private memory are private:
+    /// [`Home::VmAttributes`] in released kernels. [`Home::FileAttributes`] and
+    /// [`Home::Platform`] have none of the VM's attributes, and are for the newest kernel.
+    pub home: Home,
     /// Whether that kernel was built with system management mode
     /// (`CONFIG_KVM_SMM`): plain VMs then have a second address space.
     pub smm: bool,
@@ -110,6 +115,7 @@ impl SimConfig {
             kernel,
             page_size: PageSize::Size4K,
             private_pages: false,
+            home: Home::VmAttributes,
             smm: true,
             two_dimensional_paging: true,
             emulates_guest: false,
@@ -146,14 +152,30 @@ impl SimConfig {
     pub(crate) fn guest_memfd_flags(&self) -> GuestMemfdFlags {
         match self.has_guest_memfd() && self.kernel >= KernelVersion::V6_18 {
             false => GuestMemfdFlags::empty(),
-            true if self.has_private_memory() => GuestMemfdFlags::MMAP,
+            // Only pages that can change back may be shared at first.
+            true if self.has_private_memory() && self.home != Home::FileAttributes => {
+                GuestMemfdFlags::MMAP
+            }
             true => GuestMemfdFlags::all(),
         }
     }
 
     /// `KVM_SET_MEMORY_ATTRIBUTES` came with the newer memslot ioctl.
     pub(crate) fn has_attributes(&self) -> bool {
-        self.rules().private_memory && self.private_pages && self.has_region2()
+        self.rules().private_memory
+            && self.private_pages
+            && self.home == Home::VmAttributes
+            && self.has_region2()
+    }
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` on this VM's guest_memfds: the supported attributes;
+    /// `None` if there is no such ioctl.
+    pub(crate) fn file_attributes(&self) -> Option<u64> {
+        let private = match self.has_private_memory() {
+            true => MEMORY_ATTRIBUTE_PRIVATE,
+            false => 0,
+        };
+        (self.home == Home::FileAttributes).then_some(private)
     }
 
     pub(crate) fn attributes(&self) -> u64 {

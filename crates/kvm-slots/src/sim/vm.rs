@@ -15,10 +15,12 @@ use super::memslots::Memslots;
 use super::mmio_entries::MmioEntries;
 use super::pushed::Pushed;
 use crate::abi::AbiProfile;
-use crate::push::PushMap;
+use crate::convert::Home;
+use crate::push::{PushMap, PushPages};
 use crate::vm::caps::host_page_size;
 use crate::vm::discard::{self, Discard};
 use crate::vm::errno::Errno;
+use crate::vm::file_attributes::FileAttributesError;
 use crate::vm::interrupted::call_again;
 use crate::vm::{GuestMemfdFlags, Vm};
 
@@ -36,8 +38,12 @@ pub(super) struct State {
     /// The ranges that are mapped without a memslot.
     pub(super) pushed: Pushed,
     pub(super) files: Files,
-    /// The pages with the attribute PRIVATE.
+    /// The private pages, unless files have the attributes.
     pub(super) private: RangeSet,
+    /// The pages that the platform refuses to make private.
+    pub(super) rejected: RangeSet,
+    /// The private pages that the guest has not released.
+    pub(super) held: RangeSet,
     pub(super) dirty: Dirty,
     pub(super) mmio_entries: MmioEntries,
     /// The number of memory ioctls to interrupt.
@@ -140,6 +146,8 @@ impl State {
             pushed: Pushed::default(),
             files: Files::default(),
             private: RangeSet::default(),
+            rejected: RangeSet::default(),
+            held: RangeSet::default(),
             dirty: Dirty::new(config.page_size),
             mmio_entries: MmioEntries::default(),
             interrupts: 0,
@@ -228,6 +236,23 @@ impl Vm for SimVm {
             }
             Ok::<(), Errno>(())
         })
+    }
+
+    fn set_file_attributes(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        attributes: u64,
+    ) -> Result<(), FileAttributesError> {
+        self.change_file(file, offset, size, attributes)
+    }
+
+    fn push_pages(&self) -> Option<&dyn PushPages> {
+        match self.config.home {
+            Home::Platform => Some(self),
+            _ => None,
+        }
     }
 
     fn page_size(&self) -> PageSize {

@@ -2,7 +2,7 @@
 //! The VM of the real KVM.
 
 use std::collections::BTreeMap;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
@@ -17,6 +17,7 @@ use crate::push::PushMap;
 use crate::vm::address_bits;
 use crate::vm::caps::host_page_size;
 use crate::vm::errno::Errno;
+use crate::vm::file_attributes::FileAttributesError;
 use crate::vm::interrupted::call_again;
 use crate::vm::ioctl;
 use crate::vm::ioctl::VcpuDirtyRing;
@@ -174,6 +175,23 @@ impl Vm for KvmVm {
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         call_again(|| ioctl::set_memory_attributes(&self.vm, gpa, size, attributes))
+    }
+
+    fn set_file_attributes(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        attributes: u64,
+    ) -> Result<(), FileAttributesError> {
+        let mut failed = Errno::EINTR.into();
+        let set = call_again(|| {
+            ioctl::set_file_attributes(file, offset, size, attributes).map_err(|error| {
+                failed = error;
+                error.errno
+            })
+        });
+        set.map_err(|_| failed)
     }
 
     fn address_bits(&self) -> Option<u32> {

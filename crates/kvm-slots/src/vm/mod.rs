@@ -5,19 +5,21 @@ pub(crate) mod address_bits;
 pub(crate) mod caps;
 pub(crate) mod discard;
 pub(crate) mod errno;
+pub(crate) mod file_attributes;
 pub(crate) mod file_size;
 pub(crate) mod interrupted;
 pub(crate) mod ioctl;
 pub(crate) mod kvm;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use guest_ranges::PageSize;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
-use crate::push::PushMap;
+use crate::push::{PushMap, PushPages};
 use crate::vm::discard::Discard;
 use crate::vm::errno::Errno;
+use crate::vm::file_attributes::FileAttributesError;
 
 bitflags::bitflags! {
     /// Flags of `KVM_CREATE_GUEST_MEMFD` (include/uapi/linux/kvm.h, 6.18).
@@ -82,6 +84,23 @@ pub trait Vm {
     /// The kernel's error; no attribute has changed.
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno>;
 
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` on a guest_memfd of this VM: the attributes of
+    /// `size` bytes at `offset` of the file, whichever memslots show them. No released
+    /// kernel has it.
+    ///
+    /// # Errors
+    /// The kernel's error; no attribute has changed. ENOTTY: there is no such ioctl.
+    fn set_file_attributes(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        attributes: u64,
+    ) -> Result<(), FileAttributesError> {
+        let _ = (file, offset, size, attributes);
+        Err(Errno::ENOTTY.into())
+    }
+
     /// The page size of the kernel that runs the VM: that of this host, unless the
     /// kernel is simulated.
     fn page_size(&self) -> PageSize {
@@ -97,6 +116,12 @@ pub trait Vm {
     /// The call that maps a device's memory without a memslot, if the platform
     /// has one ([`AbiProfile::Push`](crate::AbiProfile::Push)).
     fn push_map(&self) -> Option<&dyn PushMap> {
+        None
+    }
+
+    /// The calls that change the state of pages, if the platform keeps it
+    /// ([`Home::Platform`](crate::convert::Home::Platform)).
+    fn push_pages(&self) -> Option<&dyn PushPages> {
         None
     }
 

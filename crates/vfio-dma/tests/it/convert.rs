@@ -84,7 +84,7 @@ fn carry_out(machine: &mut Machine, op: &Op) -> bool {
         }
         Op::Convert(at, count, private) => match machine.convert(pages(at, count), private) {
             Err(ConvertError::Failed(failure)) => {
-                assert!(failure.not_undone.attributes.is_empty());
+                assert!(failure.not_undone.pages.is_empty());
                 false
             }
             result => result.is_ok(),

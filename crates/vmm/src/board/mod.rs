@@ -16,9 +16,9 @@ mod stub_region;
 
 use std::sync::Arc;
 
-use kvm_slots::convert::Engine;
+use kvm_slots::convert::{Engine, Home};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
-use kvm_slots::{Capabilities, SlotListener, Slots, Unsupported, VcpusStopped};
+use kvm_slots::{Capabilities, Errno, SlotListener, Slots, Unsupported, VcpusStopped};
 use memory_model::{
     AddListenerError, AddSpaceError, AddrRange, CommitError, MemoryModel, RegionId, SpaceId,
     TreeError,
@@ -83,6 +83,9 @@ pub enum BoardError {
     /// The regions cannot change.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// It is unknown where the state of pages is.
+    #[error("KVM does not tell where private pages have their state")]
+    PageState(#[source] Errno),
     /// KVM refused the memslots.
     #[error("the memslots cannot be set up")]
     Slots(#[source] AddListenerError),
@@ -152,7 +155,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // commits, so that no vCPU runs during a commit.
         let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
         let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
-        let engine = Engine::new(platform.vm().clone());
+        let home = Home::probe(platform.vm()).map_err(BoardError::PageState)?;
+        let engine = Engine::new(platform.vm().clone(), home);
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;

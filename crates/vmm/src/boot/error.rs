@@ -32,6 +32,9 @@ pub enum BootError {
     /// There is no RAM with a kernel in it.
     #[error(transparent)]
     Ram(#[from] LoadedRamError),
+    /// It is unknown where the state of pages is.
+    #[error("KVM does not tell where private pages have their state")]
+    PageState(#[source] Errno),
     /// RAM cannot be made private.
     #[error("RAM cannot be made private")]
     Private(#[from] ConvertError),

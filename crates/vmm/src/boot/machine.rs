@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use kvm_slots::convert::Engine;
+use kvm_slots::convert::{Engine, Home};
 use kvm_slots::vcpu_gate::{GatedVcpu, VcpuGate};
 use kvm_slots::{AbiProfile, KvmVm, SlotListener, Slots};
 use memory_model::{AddrRange, Listener, MemoryModel, Region};
@@ -75,7 +75,7 @@ impl Machine {
 
         let assigned = open_devices(&config.devices)?;
         let dma = follow_dma(&spaces, assigned.as_ref())?;
-        let conversions = conversions(&spaces, &vm, dma, &notes);
+        let conversions = conversions(&spaces, &vm, dma, &notes)?;
         let connections = Connections {
             spaces: &spaces,
             windows: native.pci_windows(),
@@ -244,20 +244,17 @@ fn conversions(
     vm: &KvmVm,
     dma: Option<Arc<GuestDma>>,
     notes: &Notes,
-) -> Arc<Conversions> {
-    let mut engine = Engine::new(vm.clone());
+) -> Result<Arc<Conversions>, BootError> {
+    let home = Home::probe(vm).map_err(BootError::PageState)?;
+    let mut engine = Engine::new(vm.clone(), home);
     let check = dma.map(|dma| {
         let check = Arc::new(DmaCheck::new(dma.clone()));
         engine.add_listener(dma);
         engine.add_listener(check.clone());
         check
     });
-    Arc::new(Conversions::new(
-        spaces.clone(),
-        engine,
-        check,
-        notes.clone(),
-    ))
+    let (spaces, notes) = (spaces.clone(), notes.clone());
+    Ok(Arc::new(Conversions::new(spaces, engine, check, notes)))
 }
 
 /// What a function of the bus is connected to.

@@ -11,7 +11,7 @@ use kvm_bindings::{
 };
 use kvm_slots::convert::{
     Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
-    ConvertibleRange, Discard, GuestPages, ModelPages,
+    ConvertibleRange, Discard, GuestPages, Home, ModelPages,
 };
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
@@ -161,7 +161,7 @@ fn sides(n: u64) -> (FileSlice, HostMemory) {
 }
 
 fn on_paper<P: GuestPages>(pages: P) -> Converter<Paper, P> {
-    let mut converter = Converter::new(Paper, pages);
+    let mut converter = Converter::new(Paper, Home::VmAttributes, pages);
     converter.add_listener(Arc::new(Idle));
     converter
 }

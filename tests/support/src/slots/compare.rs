@@ -49,7 +49,7 @@ pub fn check(layout: &Layout, oracle: &mut Oracle) {
         .unwrap();
     assert!(oracle.private().into_iter().eq(private));
     assert!(oracle.accepted().into_iter().eq(accepted));
-    assert_eq!(layout.vm().private(), oracle.private());
+    assert_eq!(layout.vm().private(), oracle.called());
     for mapper in &layout.mappers {
         assert_eq!(mapper.mapped(), oracle.mapped());
     }

@@ -3,17 +3,19 @@
 //! maps shared pages for devices.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::convert::{
     Conversion, ConversionListener, ConversionListenerError, Converter, ConvertibleMemory,
-    ConvertibleRange, Discard, GuestMemfdSides, PageRange, PageState,
+    ConvertibleRange, Discard, GuestMemfdSides, Home, PageRange, PageState,
 };
+use kvm_slots::push::{Answer, PushPages, Released};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    DeviceFile, Errno, FileSlice, GuestMemfdFlags, PageSize, SlotBacking, SlotRange, Slots, Vm,
+    DeviceFile, Errno, FileAttributesError, FileSlice, GuestMemfdFlags, PageSize, SlotBacking,
+    SlotRange, Slots, Vm,
 };
 
 use super::pages::Pages;
@@ -36,6 +38,9 @@ pub enum At {
     /// Nothing.
     Hole,
 }
+
+/// The homes in which memory can be private.
+pub const HOMES: [Home; 3] = [Home::VmAttributes, Home::FileAttributes, Home::Platform];
 
 /// The number of pages in the layout.
 pub const COUNT: u64 = 40;
@@ -96,6 +101,8 @@ pub struct Noting {
     pub vm: SimVm,
     steps: SharedSteps,
     private: Mutex<BTreeSet<u64>>,
+    /// The first page of each guest_memfd.
+    files: BTreeMap<RawFd, u64>,
 }
 
 impl Noting {
@@ -105,6 +112,24 @@ impl Noting {
             vm,
             steps: steps.clone(),
             private: Mutex::default(),
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a step that changes these pages.
+    fn step(&self, first: u64, last: u64, private: bool) -> Result<(), Errno> {
+        let word = if private { "private" } else { "shared" };
+        lock(&self.steps).take(format!("{word} {first}-{last}"))
+    }
+
+    /// Records pages that have changed.
+    fn changed(&self, first: u64, last: u64, is_private: bool) {
+        let mut private = lock(&self.private);
+        match is_private {
+            false => (first..=last).for_each(|page| {
+                private.remove(&page);
+            }),
+            true => private.extend(first..=last),
         }
     }
 
@@ -145,17 +170,33 @@ impl Vm for Noting {
 
     fn set_memory_attributes(&self, gpa: u64, size: u64, attributes: u64) -> Result<(), Errno> {
         let (first, last) = (gpa / PAGE, (gpa + size) / PAGE - 1);
-        let word = if attributes == 0 { "shared" } else { "private" };
-        lock(&self.steps).take(format!("{word} {first}-{last}"))?;
+        self.step(first, last, attributes != 0)?;
         self.vm.set_memory_attributes(gpa, size, attributes)?;
-        let mut private = lock(&self.private);
-        match attributes {
-            0 => (first..=last).for_each(|page| {
-                private.remove(&page);
-            }),
-            _ => private.extend(first..=last),
-        }
+        self.changed(first, last, attributes != 0);
         Ok(())
+    }
+
+    fn set_file_attributes(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        size: u64,
+        attributes: u64,
+    ) -> Result<(), FileAttributesError> {
+        // A probe's own file is of no page.
+        if let Some(start) = self.files.get(&file.as_raw_fd()) {
+            let (first, last) = (start + offset / PAGE, start + (offset + size) / PAGE - 1);
+            self.step(first, last, attributes != 0)?;
+            self.vm
+                .set_file_attributes(file, offset, size, attributes)?;
+            self.changed(first, last, attributes != 0);
+            return Ok(());
+        }
+        self.vm.set_file_attributes(file, offset, size, attributes)
+    }
+
+    fn push_pages(&self) -> Option<&dyn PushPages> {
+        self.vm.push_pages().map(|_| self as &dyn PushPages)
     }
 
     unsafe fn discard(&self, what: Discard) -> Result<(), Errno> {
@@ -167,6 +208,28 @@ impl Vm for Noting {
         lock(&self.steps).take(format!("{word} {}", size / PAGE))?;
         // SAFETY: passed on from the caller.
         unsafe { self.vm.discard(what) }
+    }
+}
+
+impl PushPages for Noting {
+    fn make_private(&self, pages: PageRange) -> Result<Answer, Errno> {
+        let (first, last) = (pages.start() / PAGE, pages.end() / PAGE - 1);
+        self.step(first, last, true)?;
+        let answer = PushPages::make_private(&self.vm, pages)?;
+        if answer == Answer::Accepted {
+            self.changed(first, last, true);
+        }
+        Ok(answer)
+    }
+
+    fn release(&self, pages: PageRange) -> Result<Released, Errno> {
+        let (first, last) = (pages.start() / PAGE, pages.end() / PAGE - 1);
+        self.step(first, last, false)?;
+        let released = PushPages::release(&self.vm, pages)?;
+        if released == Released::Done {
+            self.changed(first, last, false);
+        }
+        Ok(released)
     }
 }
 
@@ -271,6 +334,15 @@ impl Layout {
         })
     }
 
+    /// On a kernel that keeps the state of pages in this home.
+    pub fn of(home: Home) -> Self {
+        Self::on(SimConfig {
+            abi: ABI,
+            home,
+            ..private_vm(KernelVersion::V7_3)
+        })
+    }
+
     /// On a kernel of this description.
     pub fn on(config: SimConfig) -> Self {
         let vm = SimVm::new(config);
@@ -289,8 +361,14 @@ impl Layout {
             .filter_map(|(r, holds)| ConvertibleRange::new(r, *holds));
         memory.set_ranges(convertible).expect("no two overlap");
         let steps = SharedSteps::default();
-        let vm = Noting::new(vm, &steps);
-        let mut converter = Converter::new(vm, memory);
+        let mut vm = Noting::new(vm, &steps);
+        for (range, _) in &ranges {
+            if let SlotBacking::GuestMemfd { file, .. } = range.backing() {
+                vm.files.insert(file.fd(), range.gpa() / PAGE);
+            }
+        }
+        let home = Home::probe(&vm).expect("the simulated kernel has a home");
+        let mut converter = Converter::new(vm, home, memory);
         let mappers = [Mapper::new("one", &steps), Mapper::new("two", &steps)];
         for mapper in &mappers {
             converter.add_listener(mapper.clone());
@@ -322,7 +400,11 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
         let file = vm.create_guest_memfd(size * PAGE, flags);
         whole(file.expect("a guest_memfd"), size * PAGE)
     };
-    let none = GuestMemfdFlags::empty();
+    // All pages are shared at first.
+    let none = match vm.config().home {
+        Home::FileAttributes => GuestMemfdFlags::INIT_SHARED,
+        _ => GuestMemfdFlags::empty(),
+    };
     let slot = |page: u64, size: u64, backing| range(page * PAGE, size * PAGE, backing);
     let apart = |page, size| {
         let (file, host) = (file(size, none), Some(host(page)));
@@ -336,7 +418,7 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
         host: None,
     };
     let in_place = SlotBacking::GuestMemfd {
-        file: file(4, GuestMemfdFlags::MMAP),
+        file: file(4, none | GuestMemfdFlags::MMAP),
         host: Some(host(28)),
     };
     let registers = vm.create_dma_buf(4 * PAGE).expect("a dma-buf");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use kvm_slots::convert::PageState;
+use kvm_slots::convert::{Home, PageState};
 
 use super::layout::{At, COUNT, at};
 
@@ -21,6 +21,8 @@ pub struct Page {
 /// All pages.
 #[derive(Clone, Debug)]
 pub struct Oracle {
+    /// Where the kernel keeps the state.
+    pub home: Home,
     /// By number.
     pub pages: Vec<Page>,
 }
@@ -32,10 +34,16 @@ impl Default for Oracle {
 }
 
 impl Oracle {
-    /// All shared, and zero.
+    /// All shared, and zero, in the attributes of the VM.
     pub fn new() -> Self {
+        Self::of(Home::VmAttributes)
+    }
+
+    /// All shared, and zero.
+    pub fn of(home: Home) -> Self {
         let count = usize::try_from(COUNT).expect("a few");
         Self {
+            home,
             pages: vec![Page::default(); count],
         }
     }
@@ -76,15 +84,17 @@ impl Oracle {
 
     /// The value that the guest loads and stores, or `None` if it faults.
     pub fn guest(&mut self, page: u64) -> Option<&mut u64> {
-        let kind = at(page);
+        let (kind, files) = (at(page), self.home == Home::FileAttributes);
         let now = self.page(page);
         match (kind, now.private) {
             (At::Apart, true) | (At::PrivateOnly, true) => Some(&mut now.private_value),
             (At::Apart | At::Plain, false) => Some(&mut now.shared_value),
             // The same bytes in both states.
             (At::InPlace, _) => Some(&mut now.shared_value),
-            // Accessible only while private.
+            // Accessible only while private, which the memslot always is where files
+            // have the state.
             (At::Mmio, true) => Some(&mut now.private_value),
+            (At::Mmio, false) if files => Some(&mut now.private_value),
             (At::PrivateOnly | At::Mmio, false) | (At::Hole, _) | (At::Plain, true) => None,
         }
     }
@@ -102,6 +112,15 @@ impl Oracle {
             .filter(|(_, page)| page.private)
             .map(|(n, _)| n)
             .collect()
+    }
+
+    /// The pages that calls have made private.
+    pub fn called(&self) -> BTreeSet<u64> {
+        let mut private = self.private();
+        if self.home == Home::FileAttributes {
+            private.retain(|&page| at(page) != At::Mmio);
+        }
+        private
     }
 
     /// The private pages of private MMIO.

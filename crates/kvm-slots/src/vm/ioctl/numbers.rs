@@ -3,6 +3,7 @@
 // The macros make functions with the names of the header.
 #![allow(missing_docs)]
 
+use super::attributes::kvm_memory_attributes2;
 use kvm_bindings::{
     KVMIO, kvm_clear_dirty_log, kvm_dirty_log, kvm_memory_attributes, kvm_pre_fault_memory,
 };
@@ -16,5 +17,12 @@ ioctl_iow_nr!(
     KVMIO,
     0xd2,
     kvm_memory_attributes
+);
+// The same number as above: the kernel tells them apart by direction and size.
+ioctl_iowr_nr!(
+    KVM_SET_MEMORY_ATTRIBUTES2,
+    KVMIO,
+    0xd2,
+    kvm_memory_attributes2
 );
 ioctl_iowr_nr!(KVM_PRE_FAULT_MEMORY, KVMIO, 0xd5, kvm_pre_fault_memory);

@@ -6,7 +6,7 @@ use crate::common;
 
 use common::PAGE;
 use common::compare::{UnansweredExits, check, guest_load, host_offset};
-use common::layout::{COUNT, Layout};
+use common::layout::{COUNT, HOMES, Layout};
 use common::oracle::Oracle;
 use kvm_slots::convert::{ConvertError, PageRange, PageState, Request};
 use proptest::prelude::*;
@@ -141,8 +141,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn every_page_agrees_with_the_oracle_after_each_step(ops in ops()) {
-        let (layout, mut oracle) = (Layout::new(), Oracle::new());
+    fn every_page_agrees_with_the_oracle_after_each_step(
+        home in prop::sample::select(&HOMES),
+        ops in ops(),
+    ) {
+        let (layout, mut oracle) = (Layout::of(home), Oracle::of(home));
         for op in &ops {
             apply(&layout, &mut oracle, op);
             check(&layout, &mut oracle);

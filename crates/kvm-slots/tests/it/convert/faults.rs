@@ -6,11 +6,11 @@ use crate::common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::PAGE;
-use common::layout::{COUNT, Layout, lock, pages_of, start};
+use common::layout::{COUNT, HOMES, Layout, lock, pages_of, start};
 use common::oracle::Oracle;
 use kvm_slots::Errno;
 use kvm_slots::convert::{
-    ConversionFailure, ConvertError, FailedStep, GuestPages, PageRange, PageState, Request,
+    ConversionFailure, ConvertError, FailedStep, GuestPages, Home, PageRange, PageState, Request,
 };
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ fn private(layout: &Layout) -> BTreeSet<u64> {
 /// Whether state, attributes and listeners are those of the oracle.
 fn check(layout: &Layout, oracle: &Oracle) {
     assert_eq!(private(layout), oracle.private());
-    assert_eq!(layout.vm().private(), oracle.private());
+    assert_eq!(layout.vm().private(), oracle.called());
     for mapper in &layout.mappers {
         assert_eq!(mapper.mapped(), oracle.mapped());
     }
@@ -81,8 +81,8 @@ fn cases() -> impl Strategy<Value = (Vec<(u64, bool)>, Request)> {
     (before, request)
 }
 
-fn begin(before: &[(u64, bool)]) -> (Layout, Oracle) {
-    let (layout, mut oracle) = (Layout::new(), Oracle::new());
+fn begin(home: Home, before: &[(u64, bool)]) -> (Layout, Oracle) {
+    let (layout, mut oracle) = (Layout::of(home), Oracle::of(home));
     for &(page, private) in before {
         let converted = layout.converter.convert(request(page, 1, state(private)));
         let expected = oracle.convert(page, 1, state(private));
@@ -96,11 +96,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_failed_step_leaves_everything_as_it_was((before, request) in cases()) {
+    fn a_failed_step_leaves_everything_as_it_was(
+        home in prop::sample::select(&HOMES),
+        (before, request) in cases(),
+    ) {
         for errno in ERRNOS {
             // Each step fails in turn, until there is none left to fail.
             for step in 0.. {
-                let (layout, mut oracle) = begin(&before);
+                let (layout, mut oracle) = begin(home, &before);
                 start(&layout.steps, [(step, errno)]);
                 match layout.converter.convert(request) {
                     Err(error) => {
@@ -135,28 +138,29 @@ proptest! {
 
     #[test]
     fn steps_that_cannot_be_undone_are_named_and_the_state_stays_true(
+        home in prop::sample::select(&HOMES),
         (before, request) in cases(),
         fail in prop::collection::vec(any::<bool>(), 40),
     ) {
-        let (layout, oracle) = begin(&before);
+        let (layout, oracle) = begin(home, &before);
         let numbers = fail.iter().enumerate().filter(|(_, fail)| **fail);
         let fail: BTreeMap<usize, Errno> = numbers.map(|(n, _)| (n, Errno::EIO)).collect();
         start(&layout.steps, fail);
         let result = layout.converter.convert(request);
         let (was, is) = (oracle.private(), private(&layout));
+        let mut after = Oracle::of(home);
+        for &page in &is {
+            after.convert(page, 1, PageState::Private);
+        }
         // The state always agrees with KVM.
-        prop_assert_eq!(&layout.vm().private(), &is);
+        prop_assert_eq!(layout.vm().private(), after.called());
         let changed = was.symmetric_difference(&is).count() as u64;
         match result {
             Ok(converted) => prop_assert_eq!(converted.bytes, changed * PAGE),
             Err(error) => {
                 let not_undone = failure(error).not_undone;
-                prop_assert_eq!(not_undone.attributes.bytes, changed * PAGE);
+                prop_assert_eq!(not_undone.pages.bytes, changed * PAGE);
                 // Listeners that are not named have followed.
-                let mut after = Oracle::new();
-                for page in is {
-                    after.convert(page, 1, PageState::Private);
-                }
                 for (mapper, name) in layout.mappers.iter().zip(["one", "two"]) {
                     if !not_undone.listeners.iter().any(|(known, _)| known == name) {
                         prop_assert_eq!(mapper.mapped(), after.mapped());
@@ -169,7 +173,7 @@ proptest! {
 
 #[test]
 fn a_listener_that_refuses_is_named_with_its_reason() {
-    let (layout, oracle) = begin(&[]);
+    let (layout, oracle) = begin(Home::VmAttributes, &[]);
     start(&layout.steps, [(1, Errno::ENOMEM)]);
     let error = layout.converter.hypercall(0, 2, 1 << 4).unwrap_err();
     assert_eq!(error.hypercall_return(), -22);
@@ -187,7 +191,7 @@ fn a_listener_that_refuses_is_named_with_its_reason() {
 
 #[test]
 fn the_errors_text_lists_what_was_not_undone() {
-    let (layout, mut oracle) = begin(&[(0, true), (2, true)]);
+    let (layout, mut oracle) = begin(Home::VmAttributes, &[(0, true), (2, true)]);
     // Both pages become shared. `one` maps them and `two` refuses. `one` unmaps them.
     // The first page becomes private again and the other does not. `one` maps it
     // again, and `two` still refuses.
@@ -211,7 +215,7 @@ fn the_errors_text_lists_what_was_not_undone() {
     );
     assert_eq!(
         error.to_string(),
-        "conversion of 0x0..0x3000: listener 'two': ENOMEM; not undone: attributes of 0x1000 \
+        "conversion of 0x0..0x3000: listener 'two': ENOMEM; not undone: state of 0x1000 \
          bytes, first 0x2000..0x3000: EIO; listener 'two': EBUSY"
     );
     oracle.convert(2, 1, PageState::Shared);
@@ -221,7 +225,7 @@ fn the_errors_text_lists_what_was_not_undone() {
 
 #[test]
 fn a_discard_that_fails_is_reported_and_the_conversion_holds() {
-    let (layout, mut oracle) = begin(&[]);
+    let (layout, mut oracle) = begin(Home::VmAttributes, &[]);
     // Two slots: the first one's bytes stay.
     start(&layout.steps, [(3, Errno::EPERM)]);
     let converted = layout.converter.hypercall(6 * PAGE, 4, 1 << 4).unwrap();
@@ -236,7 +240,7 @@ fn a_discard_that_fails_is_reported_and_the_conversion_holds() {
 
 #[test]
 fn a_revocation_holds_even_if_kvm_keeps_the_pages_private() {
-    let (layout, _) = begin(&[(20, true), (22, true)]);
+    let (layout, _) = begin(Home::VmAttributes, &[(20, true), (22, true)]);
     start(&layout.steps, [(0, Errno::EIO)]);
     let bar = PageRange::new(20 * PAGE, 4 * PAGE).unwrap();
     let revoked = layout.converter.revoke(bar).unwrap();
@@ -255,7 +259,7 @@ fn a_revocation_holds_even_if_kvm_keeps_the_pages_private() {
 
 #[test]
 fn after_a_panic_in_a_listener_nothing_is_converted_any_more() {
-    let (layout, _) = begin(&[]);
+    let (layout, _) = begin(Home::VmAttributes, &[]);
     // The mapper finds a page unmapped that it should have.
     let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         layout.converter.with_pages(|_| panic!("in the middle"))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use kvm_slots::convert::{
     ConvertError, Converted, Converter, ConvertibleMemory, ConvertibleRange, Discard,
-    GuestMemfdSides, Refusal, Request, RequestError,
+    GuestMemfdSides, Home, Refusal, Request, RequestError,
 };
 use kvm_slots::kvm_bindings::{
     KVM_CAP_MEMORY_ATTRIBUTES, kvm_userspace_memory_region, kvm_userspace_memory_region2,
@@ -176,7 +176,7 @@ proptest! {
         of_host_pages in prop::bool::weighted(0.8),
     ) {
         let kernel = Kernel { page, seen: Arc::default() };
-        let converter = Converter::new(kernel.clone(), memory(&ends));
+        let converter = Converter::new(kernel.clone(), Home::VmAttributes, memory(&ends));
         let (gpa, size) = match of_host_pages {
             true => (host_first * page.bytes(), host_count * page.bytes()),
             false => (first * PAGE, count * PAGE),
@@ -220,7 +220,7 @@ fn a_host_page_that_two_files_share_cannot_become_private() {
         seen: Arc::default(),
     };
     // 12 KiB and 20 KiB: the first page has parts of both.
-    let converter = Converter::new(kernel, memory(&[(3, true), (8, true)]));
+    let converter = Converter::new(kernel, Home::VmAttributes, memory(&[(3, true), (8, true)]));
     let refused = answer(converter.hypercall(0, 8, 1 << 4));
     let range = Request::hypercall(0, 8, 1 << 4).unwrap().range();
     let reason = Refusal::NoPrivateSide { range, at: 0 };

@@ -9,7 +9,7 @@ use common::pages::Pages;
 use common::region::private_vm;
 use common::{ABI, PAGE};
 use kvm_slots::convert::{
-    ConvertError, Converter, Engine, ModelPages, PageRange, Refusal, Request, Stretch,
+    ConvertError, Converter, Engine, Home, ModelPages, PageRange, Refusal, Request, Stretch,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{GuestMemfdFlags, SlotListener, Slots, Vm};
@@ -88,7 +88,7 @@ fn machine() -> Machine {
 }
 
 fn engine(vm: &SimVm) -> Engine<SimVm> {
-    Engine::new(vm.clone())
+    Engine::new(vm.clone(), Home::probe(vm).unwrap())
 }
 
 #[test]
@@ -182,7 +182,11 @@ fn a_revocation_reaches_the_models_listeners_and_ends_the_acceptance() {
     let ear = Arc::new(Ear::default());
     m.model.add_listener(m.space, 0, ear.clone()).unwrap();
     let (model, space) = (m.model, m.space);
-    let converter = Converter::new(m.vm.clone(), ModelPages::new(model, space));
+    let converter = Converter::new(
+        m.vm.clone(),
+        Home::VmAttributes,
+        ModelPages::new(model, space),
+    );
     let accept = Request::accept(BAR + PAGE, 3 * PAGE).unwrap();
     assert_eq!(converter.convert(accept).unwrap().bytes, 3 * PAGE);
     let bar = PageRange::new(BAR, 4 * PAGE).unwrap();

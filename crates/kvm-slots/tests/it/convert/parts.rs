@@ -10,7 +10,7 @@ use common::layout::{Noting, SharedSteps, lock, pages_of, start};
 use common::region::private_vm;
 use kvm_slots::convert::{
     ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FailedStep, GuestMemfdSides,
-    GuestPages, PageRange, PageState, Request, plan_conversion,
+    GuestPages, Home, PageRange, PageState, Request, plan_conversion,
 };
 use kvm_slots::sim::{KernelVersion, SimVm};
 use kvm_slots::{Errno, SlotBacking};
@@ -29,7 +29,7 @@ fn alternating(steps: &SharedSteps) -> Large {
     let range = ConvertibleRange::new(&range, GuestMemfdSides::Both);
     memory.set_ranges(range).unwrap();
     let vm = Noting::new(SimVm::new(private_vm(KernelVersion::V7_3)), steps);
-    let large = Converter::new(vm, memory);
+    let large = Converter::new(vm, Home::VmAttributes, memory);
     for page in (0..PAGES).step_by(2) {
         let _ = large.hypercall(page * PAGE, 1, 1 << 4).unwrap();
     }
@@ -98,7 +98,7 @@ fn a_part_that_fails_takes_the_parts_before_it_back() {
             panic!("{error}");
         };
         assert!(failure.not_undone.is_empty());
-        assert!(matches!(failure.cause, FailedStep::Attributes { .. }));
+        assert!(matches!(failure.cause, FailedStep::State { .. }));
         assert_eq!(private(&large), before);
         assert_eq!(large.vm().private(), before);
         // And then all of it.
@@ -118,7 +118,7 @@ fn a_part_that_cannot_be_fully_undone_is_counted_and_recorded() {
     let Err(ConvertError::Failed(failure)) = large.convert(all(PageState::Private)) else {
         panic!("it fails");
     };
-    assert_eq!(failure.not_undone.attributes.bytes, 800 * PAGE);
+    assert_eq!(failure.not_undone.pages.bytes, 800 * PAGE);
     let after = private(&large);
     assert_eq!(after.difference(&before).count(), 800);
     assert_eq!(large.vm().private(), after);

@@ -9,7 +9,7 @@ use common::region::private_vm;
 use kvm_slots::SlotBacking;
 use kvm_slots::convert::{
     ConvertError, Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, GuestPages,
-    PageRange, Refusal,
+    Home, PageRange, Refusal,
 };
 use kvm_slots::sim::{KernelVersion, SimVm};
 
@@ -28,7 +28,7 @@ fn guest(limit: usize, steps: &SharedSteps) -> Guest {
     assert_eq!(memory.state_limit(), ConvertibleMemory::DEFAULT_STATE_LIMIT);
     memory.set_state_limit(limit);
     let vm = Noting::new(SimVm::new(private_vm(KernelVersion::V7_3)), steps);
-    Converter::new(vm, memory)
+    Converter::new(vm, Home::VmAttributes, memory)
 }
 
 /// A BAR of a page moves, and the guest makes it private there.

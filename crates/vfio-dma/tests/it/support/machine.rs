@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kvm_slots::convert::{
-    Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted, Engine,
+    Conversion, ConversionListener, ConversionListenerError, ConvertError, Converted, Engine, Home,
     ModelPages, Request,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
@@ -211,7 +211,7 @@ impl Machine {
         let refuser = Arc::new(Refuser::default());
         model.add_listener(space, 1, dma.clone()).unwrap();
         model.add_listener(space, -1, refuser.clone()).unwrap();
-        let mut engine = Engine::new(vm);
+        let mut engine = Engine::new(vm.clone(), Home::probe(&vm).unwrap());
         engine.add_listener(dma.clone());
         engine.add_listener(refuser.clone());
         Self {

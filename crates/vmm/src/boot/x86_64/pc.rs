@@ -6,7 +6,7 @@ use std::sync::Arc;
 use guest_ranges::PageRange;
 use kvm_ioctls::VcpuFd;
 use kvm_slots::KvmVm;
-use kvm_slots::convert::{Engine, ModelPages};
+use kvm_slots::convert::{Engine, Home, ModelPages};
 use memory_model::{AddrRange, Region};
 
 use super::acpi::{self, AcpiOptions};
@@ -101,7 +101,8 @@ impl Architecture for Pc {
         };
         let mut model = spaces.model();
         let mut pages = ModelPages::new(&mut *model, spaces.memory);
-        let engine = Engine::new(self.vm.clone());
+        let home = Home::probe(&self.vm).map_err(BootError::PageState)?;
+        let engine = Engine::new(self.vm.clone(), home);
         let ram = self.layout.ram();
         Ok(confidential::ram::make_private(
             &engine, &mut pages, ram, staging,

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::convert::{ConvertError, Engine, ModelPages, PageState, Request};
+use kvm_slots::convert::{ConvertError, Engine, Home, ModelPages, PageState, Request};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 use memory_model::{AddrRange, Listener, MemoryModel, Region, SpaceId};
@@ -128,7 +128,7 @@ impl Machine {
         let listener = dma.clone() as Arc<dyn Listener<Handle>>;
         model.add_listener(space, 1, listener).unwrap();
         let check = Arc::new(DmaCheck::new(dma.clone()));
-        let mut engine = Engine::new(TracedVm(vm, log.clone()));
+        let mut engine = Engine::new(TracedVm(vm, log.clone()), Home::VmAttributes);
         if follows {
             engine.add_listener(dma.clone());
         }

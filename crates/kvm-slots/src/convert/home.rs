@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Where a VM's pages have their state, and the calls that change it.
+
+use std::fmt;
+
+use guest_ranges::{PageRange, PageState};
+
+use super::plan::ConversionPlan;
+use super::sides::Stretch;
+use crate::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use crate::vm::caps::Capabilities;
+use crate::vm::errno::Errno;
+use crate::vm::{GuestMemfdFlags, Vm};
+
+/// Where the state of a VM's pages is: who knows which of them are private.
+///
+/// A VM has one home, which [`probe`](Self::probe) finds. It determines the calls of a
+/// conversion:
+///
+/// | home | memory with a guest_memfd | private MMIO |
+/// | --- | --- | --- |
+/// | [`VmAttributes`](Self::VmAttributes) | `KVM_SET_MEMORY_ATTRIBUTES` | the same |
+/// | [`FileAttributes`](Self::FileAttributes) | `KVM_SET_MEMORY_ATTRIBUTES2` on the file | none: the memslot is private |
+/// | [`Slot`](Self::Slot) | cannot be private | none: the memslot is private |
+/// | [`Platform`](Self::Platform) | [`PushPages`](crate::push::PushPages) | the same |
+///
+/// # The bytes of a converted page
+///
+/// With two sides, the state that a page changes to has other bytes than the one that
+/// it leaves. An engine discards the latter, so a page that changes twice is zero. A page
+/// with both sides in one guest_memfd has one set of bytes:
+///
+/// | home | two sides | one guest_memfd |
+/// | --- | --- | --- |
+/// | `VmAttributes` | zero after both changed | the same bytes |
+/// | `FileAttributes` | zero after both changed | unspecified |
+/// | `Platform` | unspecified | unspecified |
+///
+/// KVM keeps the bytes of a software-protected VM's page. TDX and SNP do not promise
+/// that, nor do the posted patches for `FileAttributes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Home {
+    /// KVM has an attribute for each guest-physical address of the VM, with or without a
+    /// memslot (Linux 6.8). All pages are shared at first.
+    VmAttributes,
+    /// Each guest_memfd has an attribute for each of its pages (patches for conversion in
+    /// place, v8 of June 2026). The state belongs to the file: it stays where the file
+    /// is, if memslots move or disappear. The pages of a new file are private, unless it
+    /// was made with [`GuestMemfdFlags::INIT_SHARED`]. Use that, or
+    /// [`record`](super::GuestPages::record) its pages as private.
+    FileAttributes,
+    /// No page of memory can be private. A memslot without a host address always is. An
+    /// engine records which of them the guest has accepted.
+    Slot,
+    /// The platform is called ([`Vm::push_pages`]), and answers.
+    Platform,
+}
+
+impl Home {
+    /// Finds the home of a VM's pages. No page of the VM changes.
+    ///
+    /// No capability is trusted for [`FileAttributes`](Self::FileAttributes), because its
+    /// number differs between versions of the patches: the probe makes a guest_memfd of
+    /// one page, changes its attribute, and drops it.
+    ///
+    /// # Errors
+    /// An error from which nothing follows, such as EMFILE.
+    pub fn probe(vm: &impl Vm) -> Result<Self, Errno> {
+        if vm.push_pages().is_some() {
+            return Ok(Self::Platform);
+        }
+        if has_file_attributes(vm)? {
+            return Ok(Self::FileAttributes);
+        }
+        let capabilities = Capabilities::probe(vm);
+        match capabilities.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE {
+            0 => Ok(Self::Slot),
+            _ => Ok(Self::VmAttributes),
+        }
+    }
+
+    /// The call that changes pages of a stretch; `None` if their state is inherent.
+    pub(super) fn call(self, stretch: &Stretch) -> Option<Call> {
+        let pages = stretch.range;
+        match self {
+            Self::VmAttributes => Some(Call::Vm { pages }),
+            Self::FileAttributes => {
+                let (fd, offset) = stretch.sides.file()?;
+                let size = pages.size();
+                Some(Call::File { fd, offset, size })
+            }
+            Self::Slot => None,
+            Self::Platform => Some(Call::Platform { pages }),
+        }
+    }
+
+    /// The call that changes pages without memory; `None` if nothing knows their state.
+    pub(super) fn call_without_memory(self, pages: PageRange) -> Option<Call> {
+        match self {
+            Self::VmAttributes => Some(Call::Vm { pages }),
+            Self::FileAttributes | Self::Slot => None,
+            Self::Platform => Some(Call::Platform { pages }),
+        }
+    }
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::VmAttributes => "attributes of the VM",
+            Self::FileAttributes => "attributes of guest_memfds",
+            Self::Slot => "memslots",
+            Self::Platform => "the platform",
+        })
+    }
+}
+
+fn has_file_attributes(vm: &impl Vm) -> Result<bool, Errno> {
+    let page = vm.page_size().bytes();
+    let file = match vm.create_guest_memfd(page, GuestMemfdFlags::empty()) {
+        Ok(file) => file,
+        Err(error) => return no_such_call(error),
+    };
+    let set = vm.set_file_attributes(
+        std::os::fd::AsFd::as_fd(&file),
+        0,
+        page,
+        MEMORY_ATTRIBUTE_PRIVATE,
+    );
+    match set {
+        Ok(()) => Ok(true),
+        Err(error) => no_such_call(error.errno),
+    }
+}
+
+/// Whether an error says that this kernel does not have a call for this VM.
+fn no_such_call(error: Errno) -> Result<bool, Errno> {
+    match error {
+        Errno::ENOTTY | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS => Ok(false),
+        error => Err(error),
+    }
+}
+
+/// A call that changes the state of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// `KVM_SET_MEMORY_ATTRIBUTES`.
+    Vm { pages: PageRange },
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`.
+    File { fd: i32, offset: u64, size: u64 },
+    /// [`PushPages`](crate::push::PushPages).
+    Platform { pages: PageRange },
+}
+
+impl Call {
+    /// Both calls as one, if one call can change the pages of both.
+    fn join(self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (
+                Self::File { fd, offset, size },
+                Self::File {
+                    fd: other,
+                    offset: from,
+                    size: more,
+                },
+            ) if fd == other && offset.checked_add(size) == Some(from) => Some(Self::File {
+                fd,
+                offset,
+                size: size.checked_add(more)?,
+            }),
+            (Self::Platform { pages }, Self::Platform { pages: next })
+                if pages.end() == next.start() =>
+            {
+                let pages = PageRange::between(pages.start(), next.end())?;
+                Some(Self::Platform { pages })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A call of a plan, and how far the plan is after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PlannedCall {
+    pub(super) call: Call,
+    /// From the first page that changes to the last.
+    pub(super) pages: PageRange,
+    /// The number of the first stretch that the call changes.
+    pub(super) from: usize,
+    pub(super) after: Changed,
+}
+
+impl PlannedCall {
+    /// This call and the next one, on `pages`, as one.
+    fn join(self, next: Call, pages: PageRange) -> Option<Self> {
+        Some(Self {
+            call: self.call.join(next)?,
+            pages: PageRange::between(self.pages.start(), pages.end())?,
+            ..self
+        })
+    }
+}
+
+/// How many pages of a plan have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Changed {
+    /// The number of stretches.
+    pub(super) stretches: usize,
+    /// The number of ranges without memory.
+    pub(super) unbacked: usize,
+}
+
+impl Changed {
+    pub(super) fn all(plan: &ConversionPlan) -> Self {
+        Self {
+            stretches: plan.stretches.len(),
+            unbacked: plan.unbacked.len(),
+        }
+    }
+}
+
+/// The calls that change the pages of a plan, in their order: as few as possible.
+pub(super) fn calls(home: Home, plan: &ConversionPlan) -> impl Iterator<Item = PlannedCall> + '_ {
+    let mut done = Changed::default();
+    std::iter::from_fn(move || {
+        if home == Home::VmAttributes {
+            let all = Changed::all(plan);
+            let pages = plan.span().filter(|_| done != all)?;
+            done = all;
+            return Some(PlannedCall {
+                call: Call::Vm { pages },
+                pages,
+                from: 0,
+                after: all,
+            });
+        }
+        let mut planned: Option<PlannedCall> = None;
+        loop {
+            let mut after = done;
+            let (pages, next) = match plan.stretches.get(done.stretches) {
+                Some(stretch) => {
+                    after.stretches += 1;
+                    (stretch.range, home.call(stretch))
+                }
+                None => {
+                    let Some(&pages) = plan.unbacked.get(done.unbacked) else {
+                        return planned;
+                    };
+                    after.unbacked += 1;
+                    (pages, home.call_without_memory(pages))
+                }
+            };
+            planned = match (planned, next) {
+                (planned, None) => planned.map(|planned| PlannedCall { after, ..planned }),
+                (None, Some(call)) => Some(PlannedCall {
+                    call,
+                    pages,
+                    from: done.stretches,
+                    after,
+                }),
+                (Some(planned), Some(next)) => match planned.join(next, pages) {
+                    Some(joined) => Some(PlannedCall { after, ..joined }),
+                    None => return Some(planned),
+                },
+            };
+            done = after;
+        }
+    })
+}
+
+/// The attributes of pages in this state.
+pub(super) fn attributes(state: PageState) -> u64 {
+    match state {
+        PageState::Private => MEMORY_ATTRIBUTE_PRIVATE,
+        PageState::Shared => 0,
+    }
+}
