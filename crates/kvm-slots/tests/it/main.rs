@@ -34,7 +34,9 @@ mod convert {
     mod bytes;
     mod discard;
     mod faults;
+    mod homes;
     mod host_pages;
+    mod in_place;
     mod memory_changes;
     mod model;
     mod parts;
