@@ -36,7 +36,7 @@ pub const MACHINES: [(&str, &str); 6] = [
 ];
 
 /// The examples with real devices.
-pub const WITH_DEVICES: [(&str, &str); 2] = [
+pub const WITH_DEVICES: [(&str, &str); 3] = [
     (
         "real_devices",
         include_str!("../../examples/real-devices.toml"),
@@ -44,6 +44,10 @@ pub const WITH_DEVICES: [(&str, &str); 2] = [
     (
         "private_mmio",
         include_str!("../../examples/private-mmio.toml"),
+    ),
+    (
+        "private_mmio_plain",
+        include_str!("../../examples/private-mmio-plain.toml"),
     ),
 ];
 

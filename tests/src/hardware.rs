@@ -168,7 +168,19 @@ pub fn all() -> Vec<HwTest> {
             Need::Vfio(Model::Ivshmem),
             Need::Vfio(Model::Nvme),
         ],
-        private_mmio_runs_as_it_says,
+        || private_mmio_runs_as_it_says("private_mmio"),
+    );
+    plain(
+        "machine_private_mmio_plain_meets_its_expectations_on_the_real_kvm",
+        &[
+            Need::BackingFd,
+            Need::Vcpus,
+            Need::HostPages(PageSize::Size4K),
+            Need::Vfio(Model::Edu),
+            Need::Vfio(Model::Ivshmem),
+            Need::Vfio(Model::Nvme),
+        ],
+        || private_mmio_runs_as_it_says("private_mmio_plain"),
     );
     plain(
         "clearing_a_dirty_log_fails_the_same_on_the_real_and_the_simulated_kvm",
@@ -353,8 +365,8 @@ fn runs_as_it_says(name: &str) -> Result<(), String> {
 }
 
 /// Uses the interface of this project's kernel patch, if a probe finds it.
-fn private_mmio_runs_as_it_says() -> Result<(), String> {
-    let machine = machine("private_mmio")?;
+fn private_mmio_runs_as_it_says(name: &str) -> Result<(), String> {
+    let machine = machine(name)?;
     let kvm = Kvm::new(&machine, Path::new(DEVICE), AbiProfile::FD_OFFSET_BIT_4);
     all_ok(&run(&machine, &kvm.map_err(|e| vmm::with_causes(&e))?)?)
 }

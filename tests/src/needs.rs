@@ -282,5 +282,6 @@ pub fn empty() -> Machine {
         regions: Vec::new(),
         steps: Vec::new(),
         on_memory_fault: OnMemoryFault::Report,
+        plain_vm: false,
     }
 }

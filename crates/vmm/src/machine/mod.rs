@@ -96,11 +96,13 @@ fn parse(file: &str, text: &str) -> Result<Machine, MachineError> {
     let regions = regions::check(&source, &raw.region)?;
     let steps = steps::check(&source, &regions, &raw.step)?;
     let on_memory_fault = on_memory_fault(&source, &raw)?;
+    let plain_vm = plain_vm(&source, &raw, &regions)?;
     Ok(Machine {
         name: name(&source, &raw)?.unwrap_or(file).to_string(),
         regions,
         steps,
         on_memory_fault,
+        plain_vm,
     })
 }
 
@@ -112,6 +114,25 @@ fn name<'a>(source: &Source<'_>, raw: &'a RawMachine) -> Result<Option<&'a str>,
     match name_problem(name.as_ref()) {
         None => Ok(Some(name.as_ref())),
         Some(problem) => Err(Subject::of_file(source).wrong("name", name.span(), problem)),
+    }
+}
+
+/// Whether the file asks for a VM without private pages. It cannot have private RAM.
+fn plain_vm(
+    source: &Source<'_>,
+    raw: &RawMachine,
+    regions: &[Region],
+) -> Result<bool, MachineError> {
+    let Some(plain) = &raw.plain_vm else {
+        return Ok(false);
+    };
+    let is_private = |region: &&Region| region.kind == Kind::Ram(Backing::Private);
+    match regions.iter().find(is_private).filter(|_| *plain.as_ref()) {
+        Some(region) => {
+            let problem = format!("region '{}' has private pages", region.name);
+            Err(Subject::of_file(source).wrong("plain-vm", plain.span(), problem))
+        }
+        None => Ok(*plain.as_ref()),
     }
 }
 

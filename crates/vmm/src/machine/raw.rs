@@ -14,6 +14,7 @@ use super::number::Number;
 pub(super) struct RawMachine {
     pub(super) name: Option<Spanned<String>>,
     pub(super) on_memory_fault: Option<Spanned<String>>,
+    pub(super) plain_vm: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) region: Vec<Spanned<RawRegion>>,
     #[serde(default)]

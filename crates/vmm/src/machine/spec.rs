@@ -19,6 +19,9 @@ pub struct Machine {
     pub steps: Vec<Step>,
     /// What the VMM does at a memory fault.
     pub on_memory_fault: OnMemoryFault,
+    /// Whether the VM has no private pages although the machine's devices have private
+    /// ranges. Its guest reaches them without accepting them first.
+    pub plain_vm: bool,
 }
 
 /// What the VMM does at a memory fault.
@@ -268,10 +271,11 @@ impl Machine {
     /// Whether some page can be private, which needs a VM of another type.
     pub fn has_private_pages(&self) -> bool {
         let mut kinds = self.regions.iter().map(|region| &region.kind);
-        kinds.any(|kind| match kind {
-            Kind::Ram(backing) => *backing == Backing::Private,
-            Kind::Bar(bar) => bar.assigned.is_some() && !bar.private.is_empty(),
-            _ => false,
-        })
+        !self.plain_vm
+            && kinds.any(|kind| match kind {
+                Kind::Ram(backing) => *backing == Backing::Private,
+                Kind::Bar(bar) => bar.assigned.is_some() && !bar.private.is_empty(),
+                _ => false,
+            })
     }
 }

@@ -19,7 +19,7 @@ const SIMULATED: [&str; 5] = [
 ];
 
 /// The examples with devices that only the real KVM has; they have a map.
-const REAL: [&str; 2] = ["private-mmio", "real-devices"];
+const REAL: [&str; 3] = ["private-mmio", "private-mmio-plain", "real-devices"];
 
 /// Asserts that no line of a text is wider than 80 columns.
 #[track_caller]

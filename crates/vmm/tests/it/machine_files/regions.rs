@@ -36,7 +36,7 @@ fn a_file_that_is_not_there_is_named() {
 fn an_unknown_field_is_told_with_the_known_ones() {
     mistake(
         "machine = 1\n",
-        "1: unknown field `machine`, expected one of `name`, `on-memory-fault`, `region`, `step`",
+        "1: unknown field `machine`, expected one of `name`, `on-memory-fault`, `plain-vm`, `region`, `step`",
     );
     let fields = "`name`, `kind`, `in`, `at`, `size`, `priority`, `enabled`, `readonly`, \
                   `backing`, `device`, `bar`, `mmap`, `target`, `offset`, `init`, `msix-table`, `msix-pba`, \
@@ -111,6 +111,20 @@ fn a_missing_field_is_named() {
         "size = 1",
         "1: region 'r': field 'target': is missing: a window onto which region?",
     );
+}
+
+#[test]
+fn a_plain_vm_has_no_private_ram() {
+    let ram = "[[region]]\nname = \"r\"\nkind = \"ram\"\nat = 0\nsize = \"1M\"\n";
+    mistake(
+        &format!("plain-vm = true\n{ram}backing = \"private\"\n"),
+        "1: field 'plain-vm': region 'r' has private pages",
+    );
+    let machine = |text: &str| Machine::from_text("m.toml", text).unwrap();
+    let private = machine(&format!("plain-vm = false\n{ram}backing = \"private\"\n"));
+    assert!(private.has_private_pages() && !private.plain_vm);
+    let plain = machine(&format!("plain-vm = true\n{ram}"));
+    assert!(plain.plain_vm && !plain.has_private_pages());
 }
 
 #[test]
