@@ -193,6 +193,11 @@ pub fn all() -> Vec<HwTest> {
         pre_fault::goes_as_far_as_there_is_memory,
     );
     plain(
+        "pre_faulting_converted_pages_leaves_the_guest_no_fault",
+        &[Need::PrivatePages, Need::PreFault, Need::DirectGuest],
+        pre_fault::saves_the_faults_after_a_conversion,
+    );
+    plain(
         "pre_faulting_fails_on_a_kernel_without_it",
         &[Need::Kvm, Need::NoPreFault],
         pre_fault::is_refused_where_it_is_missing,

@@ -11,6 +11,7 @@ mod bar_sizes;
 mod boot_calls;
 mod conversions;
 mod disk_reads;
+mod pre_faults;
 mod starts;
 
 use std::collections::BTreeMap;
@@ -33,10 +34,11 @@ const MOVES: u64 = 200;
 type Benchmark = (&'static str, fn() -> Result<String, String>);
 
 /// All benchmarks, in the order of their tables.
-const BENCHMARKS: [Benchmark; 8] = [
+const BENCHMARKS: [Benchmark; 9] = [
     ("moves", all_moves),
     ("lookups", lookups),
     ("conversions", || conversions::table(&program()?)),
+    ("pre-faults", || Ok(pre_faults::table())),
     ("accesses", || Ok(accesses::table())),
     ("bar-sizes", || Ok(bar_sizes::table())),
     ("boot-calls", || Ok(boot_calls::table())),

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Ok(Command::Tests(only)) => only,
         Ok(Command::AccessCosts) => return measured(access_costs()),
         Ok(Command::BarCosts) => return measured(bar_costs()),
+        Ok(Command::ConversionCosts) => return measured(conversion_costs()),
         Ok(Command::BootCalls(files)) => return measured(boot_calls(&files)),
         Ok(Command::ReadCosts { private }) => return measured(read_costs(private)),
         Ok(Command::ReadDisk(disk)) => return measured(reader::read(&disk)),
@@ -84,6 +85,8 @@ enum Command {
     AccessCosts,
     /// Measure giving BARs to a guest.
     BarCosts,
+    /// Measure conversions without and with pre-faulting.
+    ConversionCosts,
     /// Count the requests to KVM of booting Linux.
     BootCalls(Files),
     /// Measure a guest's reads of a disk.
@@ -116,6 +119,19 @@ fn bar_costs() -> Result<(), String> {
             "mappings": cost.mappings,
         }));
     })
+}
+
+fn conversion_costs() -> Result<(), String> {
+    for cost in tests::pre_fault::conversion_costs()? {
+        let us = |time: Duration| time.as_secs_f64() * 1e6;
+        say(&json!({
+            "pre_faulted": cost.pre_faulted,
+            "faults": cost.faults,
+            "converted_us": us(cost.converted),
+            "accessed_us": us(cost.accessed),
+        }));
+    }
+    Ok(())
 }
 
 fn boot_calls(files: &Files) -> Result<(), String> {
@@ -178,6 +194,7 @@ fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Command, Str
             }
             "--access-costs" => return Ok(Command::AccessCosts),
             "--bar-costs" => return Ok(Command::BarCosts),
+            "--conversion-costs" => return Ok(Command::ConversionCosts),
             "--read-costs" => {
                 let private = match arguments.next().as_deref() {
                     Some("private") => true,

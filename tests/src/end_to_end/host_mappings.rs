@@ -10,9 +10,9 @@ use std::thread;
 use kvm_slots::sim::VmType;
 use memory_model::{Memory as Ram, Region};
 
-use super::kvm_stats::Stats;
 use super::machine::{A, C, Guest, Seen, machine};
 use super::{at, dma_buf, nothing_is_mapped, open, same};
+use crate::kvm_stats::Stats;
 use crate::subject::{Arena, HostChange};
 use crate::vfio::Model;
 use crate::vfio::registers::EDU_ID;

@@ -8,7 +8,6 @@ mod access_paths;
 pub mod bar_costs;
 mod dma_buf_slices;
 mod host_mappings;
-mod kvm_stats;
 mod machine;
 mod registers;
 mod revocation;

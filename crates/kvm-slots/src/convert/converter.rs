@@ -8,6 +8,7 @@ use super::error::{ConvertError, Converted, Revoked};
 use super::home::Home;
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
+use super::pre_fault::{PreFault, pre_fault};
 use super::request::Request;
 use crate::vm::Vm;
 use guest_ranges::PageRange;
@@ -77,6 +78,27 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
     /// [`ConvertError`]
     pub fn convert(&self, request: Request) -> Result<Converted, ConvertError> {
         self.engine.convert(&mut *self.lock()?, request)
+    }
+
+    /// Converts like [`convert`](Self::convert), and then maps the pages for `vcpu`, whose
+    /// guest made the request: [`Engine::convert_and_pre_fault`]. Other threads can
+    /// convert pages while they are mapped.
+    ///
+    /// # Errors
+    /// [`ConvertError`]
+    pub fn convert_and_pre_fault(
+        &self,
+        request: Request,
+        vcpu: &impl PreFault,
+    ) -> Result<Converted, ConvertError> {
+        let mut pages = self.lock()?;
+        let converted = self.engine.convert(&mut *pages, request)?;
+        let ranges = self.engine.to_pre_fault(&mut *pages, request, &converted);
+        drop(pages);
+        Ok(Converted {
+            not_pre_faulted: pre_fault(vcpu, ranges),
+            ..converted
+        })
     }
 
     /// Revokes the pages of `range` that the guest has accepted:

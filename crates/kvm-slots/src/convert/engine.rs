@@ -13,6 +13,7 @@ use super::host_pages::HostPages;
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
 use super::plan::{ConversionPlan, part};
+use super::pre_fault::{PreFault, pre_fault};
 use super::request::Request;
 use super::sides::{Sides, Stretch};
 use super::switch::Steps;
@@ -80,6 +81,43 @@ impl<V: Vm> Engine<V> {
         check(pages, request)?;
         let first = self.switch(pages, request)?;
         Ok(self.settle(pages, first))
+    }
+
+    /// Converts like [`convert`](Self::convert), and then maps the pages for `vcpu`, whose
+    /// guest made the request. It also maps pages of the request that did not change.
+    ///
+    /// Memory that cannot be mapped does not undo the conversion: see
+    /// [`Converted::not_pre_faulted`].
+    ///
+    /// # Errors
+    /// [`ConvertError`].
+    pub fn convert_and_pre_fault(
+        &self,
+        pages: &mut impl GuestPages,
+        request: Request,
+        vcpu: &impl PreFault,
+    ) -> Result<Converted, ConvertError> {
+        let converted = self.convert(pages, request)?;
+        let ranges = self.to_pre_fault(pages, request, &converted);
+        Ok(Converted {
+            not_pre_faulted: pre_fault(vcpu, ranges),
+            ..converted
+        })
+    }
+
+    /// The memory of a request that was converted; nothing if no page changed.
+    pub(super) fn to_pre_fault(
+        &self,
+        pages: &mut impl GuestPages,
+        request: Request,
+        converted: &Converted,
+    ) -> Vec<PageRange> {
+        if converted.bytes == 0 {
+            return Vec::new();
+        }
+        let pages = HostPages::new(pages, self.page_size);
+        let memory = pages.memory(request.range());
+        memory.map(|stretch| stretch.range).collect()
     }
 
     /// Revokes the pages of `range` that the guest has accepted: the device was

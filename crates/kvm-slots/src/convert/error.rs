@@ -6,6 +6,7 @@ use std::fmt;
 use super::check::Refusal;
 use super::listener::ConversionListenerError;
 use super::request::RequestError;
+use crate::uapi::PreFaultError;
 use crate::unsupported::Unsupported;
 use crate::vm::errno::Errno;
 use guest_ranges::PageRange;
@@ -79,6 +80,10 @@ pub struct Converted {
     /// host has less free memory, and the bytes may reappear if the pages change
     /// back.
     pub not_discarded: Failures,
+    /// The first memory that could not be mapped in advance, if that was asked for
+    /// ([`Engine::convert_and_pre_fault`](super::Engine::convert_and_pre_fault)). The
+    /// guest faults on it.
+    pub not_pre_faulted: Option<PreFaultError>,
 }
 
 /// The result of a revocation.

@@ -40,6 +40,7 @@ mod convert {
     mod memory_changes;
     mod model;
     mod parts;
+    mod pre_fault;
     mod races;
     mod state_limit;
     mod steps;

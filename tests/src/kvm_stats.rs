@@ -8,14 +8,14 @@ use std::os::unix::fs::FileExt;
 
 use kvm_ioctls::VcpuFd;
 
-use super::at;
+use crate::check::at;
 
 /// `_IO(KVMIO, 0xce)`: kvm-ioctls 0.25 lacks it.
 const KVM_GET_STATS_FD: libc::Ioctl = 0xaece_u32 as libc::Ioctl;
 
 /// The counters of a vCPU.
 #[derive(Debug)]
-pub(super) struct Stats {
+pub(crate) struct Stats {
     file: File,
     /// Name and offset in the file.
     counters: Vec<(String, u64)>,
@@ -26,7 +26,7 @@ impl Stats {
     ///
     /// # Errors
     /// KVM has none, or their format is not as documented.
-    pub(super) fn of(vcpu: &VcpuFd) -> Result<Self, String> {
+    pub(crate) fn of(vcpu: &VcpuFd) -> Result<Self, String> {
         // SAFETY: the vCPU is open, and the ioctl takes no argument.
         let fd = unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_GET_STATS_FD, 0) };
         if fd < 0 {
@@ -63,7 +63,7 @@ impl Stats {
     ///
     /// # Errors
     /// There is no counter of that name.
-    pub(super) fn get(&self, name: &str) -> Result<u64, String> {
+    pub(crate) fn get(&self, name: &str) -> Result<u64, String> {
         let found = self.counters.iter().find(|(other, _)| other == name);
         let (_, offset) = found.ok_or_else(|| format!("KVM does not count {name}"))?;
         let mut bytes = [0; 8];
