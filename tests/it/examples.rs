@@ -2,7 +2,8 @@
 //! The built-in machine and the examples, on every simulated kernel.
 
 use kvm_slots::AbiProfile;
-use kvm_slots::sim::KernelVersion;
+use kvm_slots::convert::Home;
+use kvm_slots::sim::{KernelVersion, SimConfig, VmType};
 use tests::backends::{MACHINES, WITH_DEVICES, all_ok, machine, run};
 use vmm::backend::sim::Sim;
 use vmm::machine::How;
@@ -96,6 +97,28 @@ fn every_step_of_a_machine_leaves_exactly_the_slots_of_its_view() {
                 "{name}, step {}",
                 index + 1
             );
+        }
+    }
+}
+
+/// Machines whose guests convert memory. They also hide private memory, which is a
+/// memory fault where addresses have the state, and a hole where files have it.
+const CONVERTING: [&str; 2] = ["confidential", "memory_faults"];
+
+#[test]
+fn a_guest_that_converts_memory_sees_the_same_in_attributes_and_on_a_platform() {
+    for name in CONVERTING {
+        let machine = machine(name).unwrap();
+        for home in [Home::VmAttributes, Home::Platform] {
+            let sim = Sim::of(SimConfig {
+                home,
+                private_pages: home == Home::VmAttributes,
+                vm_type: VmType::SwProtected,
+                abi: AbiProfile::FD_OFFSET_BIT_4,
+                ..SimConfig::released(KernelVersion::V7_3)
+            });
+            let steps = run(&machine, &sim).unwrap();
+            all_ok(&steps).unwrap_or_else(|why| panic!("{name}, {home}: {why}"));
         }
     }
 }

@@ -3,3 +3,4 @@
 
 mod config_space;
 mod examples;
+mod homes;

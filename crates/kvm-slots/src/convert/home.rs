@@ -46,9 +46,11 @@ pub enum Home {
     VmAttributes,
     /// Each guest_memfd has an attribute for each of its pages (patches for conversion in
     /// place, v8 of June 2026). The state belongs to the file: it stays where the file
-    /// is, if memslots move or disappear. The pages of a new file are private, unless it
-    /// was made with [`GuestMemfdFlags::INIT_SHARED`]. Use that, or
-    /// [`record`](super::GuestPages::record) its pages as private.
+    /// is, if memslots move or disappear. Addresses without a memslot have none: there, a
+    /// guest's access is an MMIO exit and not a memory fault. The pages of a new file are private, unless it
+    /// was made with [`GuestMemfdFlags::INIT_SHARED`]. Use that
+    /// ([`file_flags`](Self::file_flags)), or [`record`](super::GuestPages::record) its
+    /// pages as private.
     FileAttributes,
     /// No page of memory can be private. A memslot without a host address always is. An
     /// engine records which of them the guest has accepted.
@@ -77,6 +79,20 @@ impl Home {
         match capabilities.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE {
             0 => Ok(Self::Slot),
             _ => Ok(Self::VmAttributes),
+        }
+    }
+
+    /// Whether memory can be private.
+    pub fn has_private_pages(self) -> bool {
+        self != Self::Slot
+    }
+
+    /// The flags of a new guest_memfd whose pages are shared at first, as an engine
+    /// assumes of memory that it does not know.
+    pub fn file_flags(self) -> GuestMemfdFlags {
+        match self {
+            Self::FileAttributes => GuestMemfdFlags::INIT_SHARED,
+            Self::VmAttributes | Self::Slot | Self::Platform => GuestMemfdFlags::empty(),
         }
     }
 

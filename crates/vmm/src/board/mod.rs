@@ -17,7 +17,6 @@ mod stub_region;
 use std::sync::Arc;
 
 use kvm_slots::convert::{Engine, Home};
-use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{Capabilities, Errno, SlotListener, Slots, Unsupported, VcpusStopped};
 use memory_model::{
     AddListenerError, AddSpaceError, AddrRange, CommitError, MemoryModel, RegionId, SpaceId,
@@ -113,8 +112,9 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
     /// # Errors
     /// [`BoardError`].
     pub fn new<P: Platform<Vm = V>>(machine: &Machine, platform: &P) -> Result<Self, BoardError> {
-        let (model, space, built) = assemble(machine, platform)?;
-        Self::follow(platform, model, space, built)
+        let home = probe_home(platform)?;
+        let (model, space, built) = assemble(machine, platform, home)?;
+        Self::follow(platform, home, model, space, built)
     }
 
     /// Assembles `machine` on `platform`, with the guest's own code in its memory.
@@ -126,7 +126,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         platform: &P,
         script: &[Access],
     ) -> Result<(Self, Stub), BoardError> {
-        let (mut model, space, built) = assemble(machine, platform)?;
+        let home = probe_home(platform)?;
+        let (mut model, space, built) = assemble(machine, platform, home)?;
         let bits = platform.physical_bits();
         let hosts: Vec<AddrRange> = machine.host_accesses().collect();
         let guest = StubRegion {
@@ -137,12 +138,13 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             hosts: &hosts,
         };
         let stub = guest.add(&mut model, space, built.regions[0])?;
-        Ok((Self::follow(platform, model, space, built)?, stub))
+        Ok((Self::follow(platform, home, model, space, built)?, stub))
     }
 
     /// Registers the memslots as a listener of the model.
     fn follow<P: Platform<Vm = V>>(
         platform: &P,
+        home: Home,
         mut model: MemoryModel<Handle>,
         space: SpaceId,
         built: BuiltRegions,
@@ -155,19 +157,17 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // commits, so that no vCPU runs during a commit.
         let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
         let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
-        let home = Home::probe(platform.vm()).map_err(BoardError::PageState)?;
         let engine = Engine::new(platform.vm().clone(), home);
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;
         let capabilities = Capabilities::probe(platform.vm());
-        let attributes = capabilities.memory_attributes;
         Ok(Self {
             model,
             space,
             slots,
             engine,
-            private_pages: attributes & MEMORY_ATTRIBUTE_PRIVATE != 0,
+            private_pages: home.has_private_pages(),
             regions: built.regions,
             refused: built.refused,
             devices: built.devices,
@@ -232,14 +232,19 @@ struct BuiltRegions {
     devices: Vec<Device>,
 }
 
+fn probe_home<P: Platform>(platform: &P) -> Result<Home, BoardError> {
+    Home::probe(platform.vm()).map_err(BoardError::PageState)
+}
+
 /// A model of the machine, and the address space that shows all of it.
 fn assemble<P: Platform>(
     machine: &Machine,
     platform: &P,
+    home: Home,
 ) -> Result<(MemoryModel<Handle>, SpaceId, BuiltRegions), BoardError> {
     let capabilities = Capabilities::probe(platform.vm());
     let mut model = MemoryModel::new();
-    let built = build(&mut model, machine, platform, &capabilities)?;
+    let built = build(&mut model, machine, platform, home, &capabilities)?;
     let space = model.add_space("memory", built.regions[0])?;
     Ok((model, space, built))
 }
@@ -249,6 +254,7 @@ fn build<P: Platform>(
     model: &mut MemoryModel<Handle>,
     machine: &Machine,
     platform: &P,
+    home: Home,
     capabilities: &Capabilities,
 ) -> Result<BuiltRegions, BoardError> {
     let mut all = BuiltRegions::default();
@@ -256,6 +262,7 @@ fn build<P: Platform>(
     for region in &machine.regions {
         let builder = RegionBuilder {
             platform,
+            home,
             capabilities,
             regions: &all.regions,
             devices: &mut all.devices,

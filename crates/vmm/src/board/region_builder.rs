@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use ::kvm_slots as slots;
-use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::convert::Home;
 use kvm_slots::{Capabilities, Errno, GuestMemfdFlags, SlotAccess, SlotRange, Unsupported, Vm};
 use memory_model::{FileSlice, GuestMemfdSides, Memory, PrivateMmio, Region, RegionId};
 use vfio_private::device::DeviceError;
@@ -27,6 +27,8 @@ use crate::machine::{self, Backing, DeviceKind, Init, Kind};
 pub struct RegionBuilder<'a, P> {
     /// The platform that the machine will run on.
     pub platform: &'a P,
+    /// Where the VM's pages have their state.
+    pub home: Home,
     /// The capabilities of its kernel.
     pub capabilities: &'a Capabilities,
     /// The model's regions so far, one for each of the machine's.
@@ -125,7 +127,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         let needed = match backing {
             Backing::Host => None,
             Backing::GuestMemfd => Some(GuestMemfdFlags::MMAP | GuestMemfdFlags::INIT_SHARED),
-            Backing::Private => Some(GuestMemfdFlags::empty()),
+            Backing::Private => Some(self.home.file_flags()),
         };
         let Some(flags) = needed else {
             let mapping = filled(HostMapping::anonymous(size)?, &region.init)?;
@@ -168,7 +170,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         needed: GuestMemfdFlags,
     ) -> Result<(), Unsupported> {
         let can = self.capabilities;
-        if backing == Backing::Private && can.memory_attributes & MEMORY_ATTRIBUTE_PRIVATE == 0 {
+        if backing == Backing::Private && !self.home.has_private_pages() {
             return Err(Unsupported::NoPrivatePages);
         }
         if !can.guest_memfd {

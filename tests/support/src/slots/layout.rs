@@ -401,10 +401,7 @@ fn slots(vm: &SimVm, pages: &Arc<Pages>) -> Vec<(SlotRange, GuestMemfdSides)> {
         whole(file.expect("a guest_memfd"), size * PAGE)
     };
     // All pages are shared at first.
-    let none = match vm.config().home {
-        Home::FileAttributes => GuestMemfdFlags::INIT_SHARED,
-        _ => GuestMemfdFlags::empty(),
-    };
+    let none = vm.config().home.file_flags();
     let slot = |page: u64, size: u64, backing| range(page * PAGE, size * PAGE, backing);
     let apart = |page, size| {
         let (file, host) = (file(size, none), Some(host(page)));

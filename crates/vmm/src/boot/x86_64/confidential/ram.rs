@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use guest_ranges::{PageRange, PageState};
-use kvm_slots::convert::{ConvertError, Engine, GuestPages, Request};
-use kvm_slots::{Errno, GuestMemfdFlags, Vm};
+use kvm_slots::convert::{ConvertError, Engine, GuestPages, Home, Request};
+use kvm_slots::{Errno, Vm};
 use memory_model::{AddrRange, FileSlice, GuestMemfdSides, Memory, Region};
 
 use crate::HostMapping;
@@ -18,6 +18,9 @@ pub enum RamError {
     /// The shared side could not be allocated.
     #[error("the shared side of RAM cannot be mapped: {0}")]
     Host(#[from] io::Error),
+    /// It is unknown where the state of pages is.
+    #[error("KVM does not tell where private pages have their state: {0}")]
+    PageState(Errno),
     /// The private side could not be created.
     #[error("KVM created no guest_memfd of {size:#x} bytes: {errno}")]
     GuestMemfd {
@@ -39,7 +42,8 @@ pub fn region(
     size: u64,
 ) -> Result<(Region<Handle>, Arc<HostMapping>), RamError> {
     let mapping = Arc::new(HostMapping::anonymous(size)?);
-    let file = vm.create_guest_memfd(size, GuestMemfdFlags::empty());
+    let home = Home::probe(vm).map_err(RamError::PageState)?;
+    let file = vm.create_guest_memfd(size, home.file_flags());
     let file = file.map_err(|errno| RamError::GuestMemfd { size, errno })?;
     let memory = FileSlice::new(Arc::new(file), 0, size).and_then(|file| {
         Memory::with_guest_memfd(mapping.host_memory(), file, GuestMemfdSides::Private)
