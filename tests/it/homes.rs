@@ -17,6 +17,7 @@ use kvm_slots::convert::{
     ModelPages, PageRange, Request,
 };
 use kvm_slots::exit::MmioHandler;
+use kvm_slots::rebuild::{Followed, rebuild};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{AbiProfile, SlotListener, Slots, VcpusStopped, Vm};
 use memory_model::{
@@ -52,12 +53,33 @@ enum Seen {
     Revoked(u64),
 }
 
+/// A VM whose pages have their state there.
+fn vm(home: Home) -> SimVm {
+    let has_private_pages = home.has_private_pages();
+    let vm = SimVm::new(SimConfig {
+        home: match has_private_pages {
+            true => home,
+            false => Home::VmAttributes,
+        },
+        private_pages: home == Home::VmAttributes,
+        vm_type: match has_private_pages {
+            true => VmType::SwProtected,
+            false => VmType::Plain,
+        },
+        abi: AbiProfile::FD_OFFSET_BIT_4,
+        ..SimConfig::released(KernelVersion::V7_3)
+    });
+    assert_eq!(Home::probe(&vm), Ok(home));
+    vm
+}
+
 struct Guest {
     vm: SimVm,
     model: MemoryModel<()>,
     space: SpaceId,
     bar: RegionId,
     engine: Engine<SimVm>,
+    slots: Arc<SlotListener<SimVm>>,
     iommu: Arc<SimIommu>,
     host: Arc<HostMapping>,
     registers: OwnedFd,
@@ -87,21 +109,8 @@ impl ConversionListener for Refuser {
 impl Guest {
     /// A VM with RAM that a device reaches, and a BAR.
     fn new(home: Home) -> Self {
-        let has_private_pages = home != Home::Slot;
-        let vm = SimVm::new(SimConfig {
-            home: match has_private_pages {
-                true => home,
-                false => Home::VmAttributes,
-            },
-            private_pages: home == Home::VmAttributes,
-            vm_type: match has_private_pages {
-                true => VmType::SwProtected,
-                false => VmType::Plain,
-            },
-            abi: AbiProfile::FD_OFFSET_BIT_4,
-            ..SimConfig::released(KernelVersion::V7_3)
-        });
-        assert_eq!(Home::probe(&vm), Ok(home));
+        let has_private_pages = home.has_private_pages();
+        let vm = vm(home);
         let mut model = MemoryModel::new();
         let mut change = model.transaction();
         let root = change.add(Region::container("memory", 1 << 40)).unwrap();
@@ -132,7 +141,7 @@ impl Guest {
         // kernel has this profile.
         let slots = unsafe { Slots::new(vm.clone(), AbiProfile::FD_OFFSET_BIT_4) };
         let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
-        model.add_listener(space, 0, slots).unwrap();
+        model.add_listener(space, 0, slots.clone()).unwrap();
         let all = AddrRange::new(0, 1 << 40).unwrap();
         let limits = DmaLimits::new(PAGE, [all], None).unwrap();
         let iommu = Arc::new(SimIommu::new(SimIommuKind::Type1, limits));
@@ -149,6 +158,7 @@ impl Guest {
             space,
             bar,
             engine,
+            slots,
             iommu,
             host,
             registers,
@@ -362,5 +372,57 @@ fn no_observation_of_memory_has_a_device_reach_a_private_page() {
             changes += usize::from(!private.is_empty());
         }
         assert!(changes > 5);
+    }
+}
+
+#[test]
+fn a_guest_on_a_new_vm_has_its_memory_and_devices_keep_their_mappings() {
+    for home in [Home::VmAttributes, Home::FileAttributes, Home::Platform] {
+        let mut guest = Guest::new(home);
+        guest.store(RAM, 5);
+        guest.hypercall(RAM + 2 * PAGE, 3, PRIVATE);
+        guest.store(RAM + 2 * PAGE, 6);
+        guest.look();
+        let (before, calls) = (
+            guest.seen[guest.seen.len() - 2..].to_vec(),
+            guest.iommu.calls(),
+        );
+
+        let new = vm(home);
+        let size = BAR_PAGES * PAGE;
+        new.adopt_dma_buf(guest.registers.as_fd(), size).unwrap();
+        // SAFETY: the VM is new, and only this listener makes its memslots.
+        let slots = unsafe { Slots::new(new.clone(), AbiProfile::FD_OFFSET_BIT_4) };
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
+        let followed = Followed {
+            space: guest.space,
+            priority: 0,
+            old: &guest.slots,
+            new: &slots,
+        };
+        let engine = Engine::new(new.clone(), home);
+        let private = rebuild(&mut guest.model, &followed, &engine, |memory| {
+            let (file, sides) = memory.guest_memfd().ok_or("no guest_memfd")?;
+            let size = file.size();
+            let file = new.create_guest_memfd(size, home.file_flags())?;
+            let file = FileSlice::new(Arc::new(file), 0, size).ok_or("no bytes")?;
+            let memory = Memory::with_guest_memfd(memory.host().clone(), file, sides);
+            Ok(memory.ok_or("another size")?)
+        });
+        assert_eq!(private.unwrap(), 3 * PAGE, "{home}");
+        guest.vm = new;
+        guest.look();
+        assert_eq!(guest.seen[guest.seen.len() - 2..], before, "{home}");
+        assert_eq!(guest.iommu.calls(), calls, "{home}");
+        guest.load(RAM);
+        guest.load(RAM + 2 * PAGE);
+        let loads = &guest.seen[guest.seen.len() - 2..];
+        assert_eq!(
+            loads,
+            [
+                Seen::Guest(RAM, Some(5)),
+                Seen::Guest(RAM + 2 * PAGE, Some(0))
+            ]
+        );
     }
 }

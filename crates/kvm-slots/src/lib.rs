@@ -92,6 +92,7 @@
 //! | [`probe`] | checks whether a kernel has the ABI of a profile |
 //! | `vcpu_gate` | holds the vCPUs of a real VM |
 //! | `sim` | simulates a KVM of a chosen version |
+//! | `rebuild` | gives a guest's memory to a new VM (with `memory-model`) |
 //! | [`exit`], [`push`], [`uapi`] | types for exits, push-style mapping, and KVM's interface |
 //!
 //! # What a running guest sees
@@ -139,8 +140,6 @@
 //! - Track the writes of devices (VFIO).
 //! - Protect pages again only when a client takes them: a collection protects all
 //!   dirty pages.
-//! - Convert pages of VMs that do not use KVM's memory attributes: a guest_memfd
-//!   with its own ioctls, as proposed for in-place conversion, Arm CCA and TDX.
 //! - Retry discards that the kernel refused.
 //! - Move private pages together with memory that a transaction of `memory-model`
 //!   moves. That model keeps them by address, and so does `SlotListener`. A VMM
@@ -156,6 +155,8 @@ pub mod plan;
 pub mod probe;
 pub mod push;
 mod range;
+#[cfg(feature = "memory-model")]
+pub mod rebuild;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slots;

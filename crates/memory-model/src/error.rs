@@ -62,6 +62,14 @@ pub enum TreeError {
         /// The region's name.
         name: String,
     },
+    /// The region is not memory, or of another size.
+    #[error("'{name}' is not memory of {size:#x} bytes")]
+    OtherMemory {
+        /// The region's name.
+        name: String,
+        /// The size of the new memory, in bytes.
+        size: u64,
+    },
     /// Ioeventfds and coalesced ranges can be attached only to MMIO and to ROM
     /// devices.
     #[error("'{name}' does not trap: nothing can be attached to it")]

@@ -182,6 +182,24 @@ impl<H> Region<H> {
         }
     }
 
+    /// The same region on other memory, if it is memory of that size.
+    pub(crate) fn on(&self, memory: Memory) -> Option<Self>
+    where
+        H: Clone,
+    {
+        let kind = match &self.kind {
+            Kind::Ram(_) => Kind::Ram,
+            Kind::Rom(_) => Kind::Rom,
+            Kind::RomDevice(_) => Kind::RomDevice,
+            _ => return None,
+        };
+        let same = self.size == u128::from(memory.size());
+        same.then(|| Self {
+            kind: kind(memory),
+            ..self.clone()
+        })
+    }
+
     /// The same region with other initial switches.
     #[must_use]
     pub fn with_switches(self, switches: Switches) -> Self {

@@ -4,10 +4,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use guest_ranges::{PageRange, PageSize, PageState};
+use guest_ranges::{PAGE_SIZE, PageRange, PageSize, PageState};
 
 use super::check::{check, host_pages, without_private_pages};
-use super::error::{ConversionFailure, ConvertError, Converted, NotConvertedBack, Revoked};
+use super::error::{
+    ConversionFailure, ConvertError, Converted, FailedStep, NotChanged, NotConvertedBack, Revoked,
+};
 use super::home::Home;
 use super::host_pages::HostPages;
 use super::listener::ConversionListener;
@@ -118,6 +120,58 @@ impl<V: Vm> Engine<V> {
         let pages = HostPages::new(pages, self.page_size);
         let memory = pages.memory(request.range());
         memory.map(|stretch| stretch.range).collect()
+    }
+
+    /// Makes the pages of a new VM private that `pages` records as private. Returns the
+    /// number of bytes.
+    ///
+    /// # Errors
+    /// [`ConvertError::Failed`] with the first pages that did not change; nothing is
+    /// undone, because a VM that is not complete is of no use.
+    pub fn restore(&self, pages: &mut impl GuestPages) -> Result<u64, ConvertError> {
+        // No range of pages includes the last one.
+        let Some(all) = PageRange::between(0, PAGE_SIZE.wrapping_neg()) else {
+            return Ok(0);
+        };
+        let pages = HostPages::new(pages, self.page_size);
+        let mut bytes: u64 = 0;
+        for range in pages.private(all) {
+            self.restore_range(&pages, range)
+                .map_err(|(range, why)| ConversionFailure {
+                    range,
+                    cause: FailedStep::State { range, why },
+                    not_undone: NotConvertedBack::default(),
+                })
+                .map_err(|failure| ConvertError::Failed(Box::new(failure)))?;
+            bytes = bytes.saturating_add(range.size());
+        }
+        Ok(bytes)
+    }
+
+    fn restore_range(
+        &self,
+        pages: &impl GuestPages,
+        range: PageRange,
+    ) -> Result<(), (PageRange, NotChanged)> {
+        let private = PageState::Private;
+        let without_memory = |range| {
+            let set = self.steps.set_without_memory(range, private);
+            set.map_err(|why| (range, why))
+        };
+        // Addresses have the state, whatever is there.
+        if self.steps.home == Home::VmAttributes {
+            return without_memory(range);
+        }
+        let mut at = range.start();
+        for stretch in pages.memory(range) {
+            if let Some(gap) = PageRange::between(at, stretch.range.start()) {
+                without_memory(gap)?;
+            }
+            let set = self.steps.set(&stretch, private);
+            set.map_err(|why| (stretch.range, why))?;
+            at = stretch.range.end();
+        }
+        PageRange::between(at, range.end()).map_or(Ok(()), without_memory)
     }
 
     /// Revokes the pages of `range` that the guest has accepted: the device was

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::file_pages::FilePages;
 use super::host::{self, HostFile};
@@ -80,6 +80,28 @@ impl Files {
         };
         self.files.insert(id, file);
         Ok(fd)
+    }
+
+    /// Makes a file known that another VM has made.
+    pub(super) fn adopt(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        kind: FileKind,
+        size: u64,
+    ) -> Result<(), Errno> {
+        let (file, host) = (host::open_again(fd)?, host::file_of(&fd)?);
+        let id = FileId(self.next);
+        self.next += 1;
+        self.by_host.insert(host, id);
+        let file = SimFile {
+            kind,
+            size,
+            pages: FilePages::new(kind, size),
+            file,
+            host,
+        };
+        self.files.insert(id, file);
+        Ok(())
     }
 
     /// Drops the bytes of released files. Each check needs a system call, so the search

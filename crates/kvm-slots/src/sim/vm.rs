@@ -90,6 +90,16 @@ impl SimVm {
             .create(FileKind::DmaBuf { revoked: false }, size)
     }
 
+    /// Lets slots of this VM be on a dma-buf that another VM has made: a device outlives
+    /// a VM. Each VM has to be told when the device does not answer.
+    ///
+    /// # Errors
+    /// EBADF, or the host's error.
+    pub fn adopt_dma_buf(&self, dma_buf: BorrowedFd<'_>, size: u64) -> Result<(), Errno> {
+        let files = &mut self.state().files;
+        files.adopt(dma_buf, FileKind::DmaBuf { revoked: false }, size)
+    }
+
     /// Sets whether the device of a dma-buf does not answer: memory decoding is off,
     /// reset, D3.
     ///

@@ -29,6 +29,11 @@ mod apply {
     mod undo_private_pages;
 }
 
+/// A guest's memory on a new VM.
+mod rebuild {
+    mod new_vm;
+}
+
 /// Conversions between private and shared.
 mod convert {
     mod bytes;

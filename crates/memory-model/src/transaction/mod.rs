@@ -13,6 +13,7 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 
 use crate::attachments::active::Touched;
+use crate::backing::Memory;
 use crate::error::TreeError;
 use crate::ids::RegionId;
 use crate::logging::DirtyClients;
@@ -152,6 +153,27 @@ impl<'m, H> Transaction<'m, H> {
     /// [`TreeError::NoSuchRegion`].
     pub fn set_readonly(&mut self, id: RegionId, readonly: bool) -> Result<(), TreeError> {
         self.switch(id, |s| Switches { readonly, ..s })
+    }
+
+    /// Puts RAM, ROM or a ROM device on other memory of the same size, such as a new
+    /// guest_memfd for the same host memory. Listeners see the old memory removed and the
+    /// new memory added. The state of its pages does not change.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::OtherMemory`].
+    pub fn set_memory(&mut self, id: RegionId, memory: Memory) -> Result<(), TreeError>
+    where
+        H: Clone,
+    {
+        let (region, size) = (self.model.tree.region(id)?, memory.size());
+        let Some(to) = region.on(memory) else {
+            let name = region.name().to_string();
+            return Err(TreeError::OtherMemory { name, size });
+        };
+        let before = self.model.tree.describe(id, Arc::new(to))?;
+        self.windows.add_region(&self.model.tree, id);
+        self.model.undo.push(Undo::Memory(id, before));
+        Ok(())
     }
 
     /// Makes reads of a ROM device direct, or lets them trap.

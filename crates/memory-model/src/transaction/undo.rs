@@ -9,13 +9,14 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 
 use guest_ranges::AddrRange;
 
 use crate::attachments::{EventFd, IoEventKey};
 use crate::ids::RegionId;
 use crate::logging::DirtyClients;
-use crate::region::Switches;
+use crate::region::{Region, Switches};
 use crate::tree::Tree;
 use crate::tree::node::{Node, Place};
 
@@ -28,6 +29,7 @@ pub(crate) enum Undo<H> {
     Unplace(RegionId, Place, u64),
     Move(RegionId, Place, u64),
     Switch(RegionId, Switches),
+    Memory(RegionId, Arc<Region<H>>),
     Logging(RegionId, DirtyClients),
     GlobalLogging(DirtyClients),
     IoEventFd(RegionId, IoEventKey, Option<EventFd>),
@@ -78,6 +80,7 @@ impl<H> Undo<H> {
             Self::Unplace(id, place, placing) => tree.put(id, place, placing),
             Self::Move(id, place, placing) => drop(tree.put_again(id, place, placing)),
             Self::Switch(id, before) => drop(tree.switch(id, before)),
+            Self::Memory(id, before) => drop(tree.describe(id, before)),
             Self::Logging(id, before) => drop(tree.set_logging(id, before)),
             Self::GlobalLogging(before) => drop(tree.set_global_logging(before)),
             Self::IoEventFd(id, key, before) => drop(tree.set_ioeventfd(id, key, before)),

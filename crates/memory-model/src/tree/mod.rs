@@ -352,6 +352,17 @@ impl<H> Tree<H> {
         Ok(core::mem::replace(&mut node.switches, to))
     }
 
+    /// Replaces the description of a region by another one of the same size. Returns the
+    /// old one.
+    pub(crate) fn describe(
+        &mut self,
+        id: RegionId,
+        to: Arc<Region<H>>,
+    ) -> Result<Arc<Region<H>>, TreeError> {
+        let node = self.node_mut(id)?;
+        Ok(core::mem::replace(&mut node.region, to))
+    }
+
     /// Sets the clients for which writes to a region are logged. Returns the old ones.
     pub(crate) fn set_logging(
         &mut self,

@@ -186,7 +186,9 @@ impl<H> FlatRange<H> {
     /// Whether both are the same bytes at the same addresses, whatever their
     /// attributes.
     pub fn same_bytes(&self, other: &Self) -> bool {
-        (self.range, self.id, self.offset) == (other.range, other.id, other.offset)
+        // A region has one description as long as its memory is the same.
+        (self.range, self.offset) == (other.range, other.offset)
+            && Arc::ptr_eq(&self.region, &other.region)
     }
 
     /// Whether `next` continues this run, so that the two can be joined.

@@ -18,6 +18,7 @@ mod tree {
 mod transactions {
     mod all_or_nothing;
     mod nested;
+    mod other_memory;
     mod panics;
 }
 
