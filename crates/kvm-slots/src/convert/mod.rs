@@ -18,6 +18,8 @@
 //! and their memory. An [`Engine`] carries out the plan. A [`Converter`] is an
 //! engine for all vCPU threads. Slots do not track which pages are private.
 //!
+//! The state itself is in the kernel, or with a platform: see [`Home`].
+//!
 //! # All or nothing
 //!
 //! A guest's hypercall has one return value, and a guest that gets an error must
