@@ -14,7 +14,7 @@ use vmm::run::Run;
 use crate::subject::{Arena, HostChange, Real, Subject};
 
 /// The built-in machine and the examples, by name.
-pub const MACHINES: [(&str, &str); 6] = [
+pub const MACHINES: [(&str, &str); 7] = [
     (
         "built_in",
         include_str!("../../crates/vmm/src/built-in.toml"),
@@ -33,6 +33,7 @@ pub const MACHINES: [(&str, &str); 6] = [
         include_str!("../../examples/memory-faults.toml"),
     ),
     ("pc", include_str!("../../examples/pc.toml")),
+    ("tee_device", include_str!("../../examples/tee-device.toml")),
 ];
 
 /// The examples with real devices.

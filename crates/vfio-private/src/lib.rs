@@ -16,6 +16,7 @@
 //! | [`config`] | parses PCI configuration space: BARs, capabilities, MSI-X |
 //! | [`region_info`] | parses VFIO's region info |
 //! | [`report`] | parses a TDISP interface report and converts its pages to offsets in BARs |
+//! | [`tdi`] | the life of a TEE device interface: lock, report, start, mappings, errors, reset |
 //! | [`emulate`] | configuration space and the MSI-X table as the guest sees them |
 //! | `device` (feature `device`) | opens a device through VFIO, maps and exports its BARs, its interrupts and its DMA |
 //!
@@ -119,6 +120,13 @@
 //! private. The same holds during a reset, by the guest or by the VMM. [`Reach`] reports before a write
 //! to configuration space is made whether it has that effect.
 //!
+//! # The life of an interface
+//!
+//! A report is worth something only under the lock that the device had when it made it. The module
+//! [`tdi`] follows the states of TDISP: it plans the steps of a lock, a start or a stop, records which
+//! outcomes are known, and lists the ranges that the guest may still have. The VMM carries the steps
+//! out.
+//!
 //! # What the guest sees
 //!
 //! The module [`emulate`] holds the guest's configuration space, in which the guest sizes and places
@@ -136,11 +144,13 @@
 //! # What this crate does not do
 //!
 //! It does not choose guest addresses: a BAR that moves has the same pieces as before. It delivers no
-//! interrupt to a guest, but reports which message a vector sends. It binds no TDISP interface.
+//! interrupt to a guest, but reports which message a vector sends. It sends no TDISP message
+//! and calls no security manager.
 //!
 //! # Features
 //!
 //! - `device`: opens real devices, with unsafe code for VFIO's system calls.
+//! - `sim`: `tdi::sim`, a security manager without hardware.
 
 // Only `device` makes system calls.
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
@@ -166,6 +176,7 @@ mod reason;
 pub mod region_info;
 mod relocate;
 pub mod report;
+pub mod tdi;
 
 pub use guest_ranges::{AddrRange, PageSize, PageSizeError};
 

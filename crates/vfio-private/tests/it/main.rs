@@ -40,3 +40,14 @@ mod emulate {
     mod msix_table;
     mod reach;
 }
+
+/// The life of a TEE device interface, on a simulated security manager.
+mod tdi {
+    mod explore;
+    mod failures;
+    mod invariants;
+    mod random;
+    mod reports;
+    mod requests;
+    mod world;
+}

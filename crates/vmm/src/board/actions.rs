@@ -7,6 +7,7 @@ use kvm_slots::convert::{ConvertError, ModelPages, PageRange, PageState, Request
 use kvm_slots::{FollowError, PlanError, Unsupported, Vm};
 use memory_model::{AddrRange, CommitError, RegionId, Transaction, TreeError};
 use vfio_private::device::DeviceError;
+use vfio_private::tdi::{Obstacle, TdiError};
 
 use crate::board::Board;
 use crate::board::handle::Handle;
@@ -14,7 +15,7 @@ use crate::devices::assigned::AssignedDevice;
 use crate::machine::{ActionKind, ErrorCode, GpaRange};
 use bar_report::with_causes;
 
-/// Why an action failed. A failed action changes nothing.
+/// Why an action failed. A failed action changes nothing, but for [`TdiStep`](Self::TdiStep).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
@@ -33,6 +34,24 @@ pub enum ActionError {
     /// The device refused.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The TEE device interface refused the request.
+    #[error(transparent)]
+    Tdi(#[from] TdiError),
+    /// A step that the TEE device interface needs did not succeed. Earlier ones are undone as far
+    /// as possible.
+    #[error("{obstacle}{}", why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    TdiStep {
+        /// The step.
+        obstacle: Obstacle,
+        /// Why, if the VMM knows.
+        why: Option<String>,
+    },
+    /// Only a part of the addresses is private MMIO of a TEE device interface.
+    #[error("not all of {range} is private MMIO of one TEE device interface")]
+    NotOneTdi {
+        /// The addresses.
+        range: AddrRange,
+    },
     /// The bytes have no host address.
     #[error("there is no host address at {gpa:#x}")]
     NoHostAddress {
@@ -62,6 +81,8 @@ impl ActionError {
             }
             Self::Convert(_) => ErrorCode::Kvm,
             Self::Device(_) => ErrorCode::Device,
+            Self::Tdi(_) | Self::TdiStep { .. } => ErrorCode::Tdi,
+            Self::NotOneTdi { .. } => ErrorCode::WrongKind,
             Self::NoHostAddress { .. } => ErrorCode::NoHostAddress,
         }
     }
@@ -86,7 +107,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// Performs an action. Returns the value of a host read.
     ///
     /// # Errors
-    /// [`ActionError`]. A failed action changes nothing.
+    /// [`ActionError`].
     pub fn perform(&mut self, what: &ActionKind) -> Result<Option<u64>, ActionError> {
         match *what {
             ActionKind::Move { region, to } => {
@@ -108,10 +129,12 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             ActionKind::GiveBack(span) => self.give_back(span)?,
             ActionKind::Revoke(span) => {
                 let range = self.supported(span)?;
+                self.release_tdis(range)?;
                 self.revoke(range);
             }
             ActionKind::Decode { region, on } => self.decode(region, on)?,
             ActionKind::Reset { region } => self.reset(region)?,
+            ActionKind::Tdi { region, change } => self.change_tdi(region, change)?,
             ActionKind::Convert { span, private } => {
                 let to = match private {
                     true => PageState::Private,
@@ -153,6 +176,18 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// Converts pages in the model and in KVM, and discards their stale bytes.
     /// Returns the number of bytes converted.
     pub(crate) fn convert(&mut self, request: Request) -> Result<u64, ActionError> {
+        let range = AddrRange::from(request.range());
+        if !self.tdi_parts(range).is_empty() {
+            match request.to() {
+                PageState::Private => return self.accept_tdi(range),
+                PageState::Shared => self.release_tdis(range)?,
+            }
+        }
+        self.convert_pages(request)
+    }
+
+    /// Converts pages, whoever they belong to.
+    pub(crate) fn convert_pages(&mut self, request: Request) -> Result<u64, ActionError> {
         let mut pages = ModelPages::new(&mut self.model, self.space);
         // If the host failed to discard stale bytes, the next step of the script
         // would read them.
@@ -181,7 +216,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     }
 
     /// Revokes those of these pages that the guest has accepted.
-    fn revoke(&mut self, range: AddrRange) {
+    pub(crate) fn revoke(&mut self, range: AddrRange) {
         if let Some(range) = PageRange::touching(range) {
             let mut pages = ModelPages::new(&mut self.model, self.space);
             // On an error KVM still takes them for private. That makes no
@@ -194,6 +229,8 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
     /// pages are revoked, so that the guest reaches nothing stale.
     fn decode(&mut self, region: usize, on: bool) -> Result<(), ActionError> {
         if !on {
+            // An interface that is locked does not survive it (TDISP).
+            self.break_locked_tdi(region)?;
             self.revoke_device(region);
         }
         if let Some(assigned) = self.assigned(self.regions[region]) {
@@ -204,6 +241,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
 
     /// Resets a device, then switches its memory decoding on, as a guest would.
     fn reset(&mut self, region: usize) -> Result<(), ActionError> {
+        self.reset_tdi(region)?;
         self.revoke_device(region);
         if let Some(assigned) = self.assigned(self.regions[region]) {
             assigned.device().reset()?;

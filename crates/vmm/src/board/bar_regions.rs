@@ -10,7 +10,7 @@ use memory_model::{PrivateMmio, Region};
 use vfio_private::{Access, Piece};
 
 use crate::backend::Platform;
-use crate::board::handle::{Handle, Host};
+use crate::board::handle::{Handle, Host, TdiBytes};
 use crate::board::host_mapping::HostMapping;
 use crate::board::region_builder::{
     BuiltRegion, RegionBuilder, RegionError, bytes, file_slice, host_handle,
@@ -47,7 +47,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
             pieces: Vec::new(),
         };
         for piece in pieces {
-            let part = self.piece(region, piece, &behind)?;
+            let part = self.piece(region, bar, piece, &behind)?;
             built.pieces.push((piece.offset(), part));
         }
         Ok(built)
@@ -85,6 +85,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
     fn piece(
         &mut self,
         region: &machine::Region,
+        bar: &machine::Bar,
         piece: Piece,
         behind: &Behind,
     ) -> Result<Region<Handle>, RegionError> {
@@ -94,7 +95,18 @@ impl<P: Platform> RegionBuilder<'_, P> {
         Ok(match (piece.access(), behind) {
             (Access::Private, Behind::File(file) | Behind::Device(_, Some(file))) => {
                 let slice = file_slice(file.clone(), offset, size)?;
-                self.private_region(&name, region.readonly, PrivateMmio::new(slice), note)
+                let tdi = self.tdi.zip(bar.tdi.as_ref());
+                let tdi = tdi.map(|(tdi, named)| TdiBytes {
+                    tdi,
+                    bar: named.bar,
+                    offset,
+                });
+                let handle = Handle {
+                    tdi,
+                    note,
+                    ..Handle::default()
+                };
+                self.private_region(&name, region.readonly, PrivateMmio::new(slice), handle)
             }
             (Access::Shared, Behind::File(file)) => {
                 // Only this piece is mapped, so that the host has no pointer to

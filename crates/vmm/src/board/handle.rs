@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_slots::Unsupported;
+use vfio_private::BarIndex;
 
 use crate::board::host_mapping::HostMapping;
 use crate::devices::assigned::{AssignedDevice, BarWindow};
@@ -18,10 +19,23 @@ pub struct Handle {
     pub host: Option<Host>,
     /// The device whose BAR the region is.
     pub assigned: Option<Arc<AssignedDevice>>,
+    /// The private bytes of a TEE device interface that the region is.
+    pub tdi: Option<TdiBytes>,
     /// Why this kernel does not support the region. A reservation is in its place.
     pub refused: Option<Unsupported>,
     /// A note for the map: why a piece of a BAR is what it is.
     pub note: String,
+}
+
+/// Where private bytes are in the BARs of a TEE device interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TdiBytes {
+    /// The number of the interface.
+    pub tdi: usize,
+    /// The BAR.
+    pub bar: BarIndex,
+    /// Where they start in it.
+    pub offset: u64,
 }
 
 /// How the VMM accesses the bytes of a region.

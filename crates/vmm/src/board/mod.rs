@@ -13,6 +13,7 @@ pub mod host_mapping;
 mod mmio;
 mod region_builder;
 mod stub_region;
+pub mod tdi;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::board::exits::Exit;
 use crate::board::handle::Handle;
 use crate::board::region_builder::{RegionBuilder, RegionError};
 use crate::board::stub_region::StubRegion;
+use crate::board::tdi::TdiDevice;
 use crate::devices::emulated::Device;
 use crate::guest::stub::Stub;
 use crate::machine::{Access, Machine};
@@ -53,6 +55,10 @@ pub struct Board<V: kvm_slots::Vm> {
     pub refused: Vec<Option<Unsupported>>,
     /// The devices.
     pub devices: Vec<Device>,
+    /// The TEE device interfaces.
+    pub tdis: Vec<TdiDevice>,
+    /// For each of the machine's regions: the interface that it is a BAR of.
+    pub tdi_of: Vec<Option<usize>>,
     /// The exits since the list was last taken.
     pub exits: Vec<Exit>,
     /// The granularity of memslots.
@@ -171,6 +177,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
             regions: built.regions,
             refused: built.refused,
             devices: built.devices,
+            tdis: built.tdis,
+            tdi_of: built.tdi_of,
             exits: Vec::new(),
             page_size: capabilities.page_size.bytes(),
             splits_accesses: platform.splits_accesses(),
@@ -230,6 +238,8 @@ struct BuiltRegions {
     regions: Vec<RegionId>,
     refused: Vec<Option<Unsupported>>,
     devices: Vec<Device>,
+    tdis: Vec<TdiDevice>,
+    tdi_of: Vec<Option<usize>>,
 }
 
 fn probe_home<P: Platform>(platform: &P) -> Result<Home, BoardError> {
@@ -257,15 +267,21 @@ fn build<P: Platform>(
     home: Home,
     capabilities: &Capabilities,
 ) -> Result<BuiltRegions, BoardError> {
-    let mut all = BuiltRegions::default();
+    let (tdis, tdi_of) = tdi::devices(machine);
+    let mut all = BuiltRegions {
+        tdis,
+        tdi_of,
+        ..BuiltRegions::default()
+    };
     let mut transaction = model.transaction();
-    for region in &machine.regions {
+    for (number, region) in machine.regions.iter().enumerate() {
         let builder = RegionBuilder {
             platform,
             home,
             capabilities,
             regions: &all.regions,
             devices: &mut all.devices,
+            tdi: all.tdi_of[number],
         };
         let built = builder.build(region).map_err(|source| BoardError::Region {
             region: region.name.clone(),

@@ -35,6 +35,8 @@ pub struct RegionBuilder<'a, P> {
     pub regions: &'a [RegionId],
     /// The devices so far.
     pub devices: &'a mut Vec<Device>,
+    /// The number of the TEE device interface that the region belongs to.
+    pub tdi: Option<usize>,
 }
 
 /// A region, and the pieces in it with their offsets.
@@ -217,7 +219,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         let size = bytes(region.size);
         let file = Arc::new(self.device_file(size, &region.init)?);
         let registers = PrivateMmio::new(file_slice(file, 0, size)?);
-        Ok(self.private_region(&region.name, region.readonly, registers, String::new()))
+        Ok(self.private_region(&region.name, region.readonly, registers, Handle::default()))
     }
 
     /// A region of private MMIO, or a reservation if this kernel has no slot for it.
@@ -226,7 +228,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
         name: &str,
         readonly: bool,
         registers: PrivateMmio,
-        note: String,
+        handle: Handle,
     ) -> Region<Handle> {
         let size = registers.size();
         let file = slots::DeviceFile::new(registers.file().clone());
@@ -240,11 +242,7 @@ impl<P: Platform> RegionBuilder<'_, P> {
             Some(_) => Region::reservation(name, size.into()),
             None => Region::private_mmio(name, registers),
         };
-        region.with_handle(Handle {
-            refused,
-            note,
-            ..Handle::default()
-        })
+        region.with_handle(Handle { refused, ..handle })
     }
 
     /// The file of a device's registers, with their initial values.

@@ -35,11 +35,13 @@ pub enum ErrorCode {
     Kvm,
     /// The device refused.
     Device,
+    /// The state of the TEE device interface does not allow it.
+    Tdi,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Accepted,
         Self::WrongKind,
         Self::Unaligned,
@@ -51,6 +53,7 @@ impl ErrorCode {
         Self::Tree,
         Self::Kvm,
         Self::Device,
+        Self::Tdi,
     ];
 
     /// Its word in machine files and reports.
@@ -67,6 +70,7 @@ impl ErrorCode {
             Self::Tree => "tree",
             Self::Kvm => "kvm",
             Self::Device => "device",
+            Self::Tdi => "tdi",
         }
     }
 }
@@ -120,6 +124,13 @@ pub enum ActionKind {
         /// The region.
         region: usize,
     },
+    /// Changes the state of the TEE device interface that the BAR belongs to.
+    Tdi {
+        /// The region.
+        region: usize,
+        /// How.
+        change: TdiChange,
+    },
     /// Converts pages to private or shared.
     Convert {
         /// The pages.
@@ -145,6 +156,34 @@ pub enum ActionKind {
         /// The value.
         value: u64,
     },
+}
+
+/// A change of a TEE device interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TdiChange {
+    /// The host locks it, and the guest gets the report.
+    Lock,
+    /// The guest starts it.
+    Start,
+    /// The host unlocks it. What the guest has accepted of it is revoked.
+    Stop,
+    /// It fails: the interface enters `ERROR`.
+    Break,
+}
+
+impl TdiChange {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Lock, Self::Start, Self::Stop, Self::Break];
+
+    /// Its word in machine files and reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Break => "break",
+        }
+    }
 }
 
 /// A range of guest-physical addresses.

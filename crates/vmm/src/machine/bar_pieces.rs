@@ -3,8 +3,8 @@
 
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
-    Bar, BarIndex, BarInput, BarKind, BarRange, Msix, PageSize, Piece, Policy, Region,
-    ReportedRange, TeeKind, classify,
+    Bar, BarIndex, BarInput, BarKind, BarRange, Msix, PageSize, Piece, PlacedReport, Policy,
+    Region, ReportedRange, TeeKind, classify,
 };
 
 use super::spec;
@@ -30,10 +30,47 @@ pub fn pieces(
     size: u128,
     real: Option<&RealBar<'_>>,
 ) -> Result<Vec<Piece>, String> {
+    let mut report = Vec::new();
+    for (ranges, kind) in [(&bar.private, TeeKind::Tee), (&bar.shared, TeeKind::NonTee)] {
+        for &(offset, size) in ranges {
+            let range = ReportedRange::new(offset, size, kind);
+            report.push(range.map_err(|e| e.to_string())?);
+        }
+    }
+    let report = (!report.is_empty()).then_some(report.as_slice());
+    cut(bar, size, real, report)
+}
+
+/// Cuts a BAR of a TEE device interface by the interface's report.
+///
+/// # Errors
+/// Why it cannot be cut, in words.
+pub fn attested_pieces(
+    bar: &spec::Bar,
+    size: u128,
+    report: &PlacedReport,
+) -> Result<Vec<Piece>, String> {
+    cut(bar, size, None, Some(report.of(index(bar)?)))
+}
+
+/// The number of the BAR.
+fn index(bar: &spec::Bar) -> Result<BarIndex, String> {
+    let real = bar.assigned.map(|real| real.bar);
+    let index = real.or(bar.tdi.as_ref().map(|tdi| tdi.bar));
+    index
+        .map_or(BarIndex::new(0), Ok)
+        .map_err(|e| e.to_string())
+}
+
+fn cut(
+    bar: &spec::Bar,
+    size: u128,
+    real: Option<&RealBar<'_>>,
+    report: Option<&[ReportedRange]>,
+) -> Result<Vec<Piece>, String> {
     let size = u64::try_from(size).map_err(|_| "a BAR is smaller than 2^64 bytes".to_string())?;
     let say = |error: &dyn std::error::Error| error.to_string();
-    let index = bar.assigned.map_or(BarIndex::new(0), |real| Ok(real.bar));
-    let index = index.map_err(|e| say(&e))?;
+    let index = index(bar)?;
     let in_bar =
         |&(offset, size): &(u64, u64)| BarRange::new(index, offset, size).map_err(|e| say(&e));
 
@@ -46,12 +83,6 @@ pub fn pieces(
         }),
         (None, Some(_)) => return Err("'msix-pba' without 'msix-table'".into()),
     };
-    let mut report = Vec::new();
-    for (ranges, kind) in [(&bar.private, TeeKind::Tee), (&bar.shared, TeeKind::NonTee)] {
-        for &(offset, size) in ranges {
-            report.push(ReportedRange::new(offset, size, kind).map_err(|e| say(&e))?);
-        }
-    }
     let mut region = Region::mappable();
     let mut msix = msix;
     if let Some(real) = real {
@@ -72,7 +103,6 @@ pub fn pieces(
     }
     region.mmap &= !bar.unmapped;
     let cut = Bar::new(index, BarKind::Memory, size).map_err(|e| say(&e))?;
-    let report = (!report.is_empty()).then_some(report.as_slice());
     let input = BarInput::new(cut, &region)
         .with_msix(msix)
         .with_report(report);

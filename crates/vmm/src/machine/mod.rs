@@ -16,6 +16,8 @@ mod region_totals;
 mod regions;
 mod spec;
 mod steps;
+mod tdi_bar;
+mod tdi_report;
 mod toml_size;
 
 use std::fs::File;
@@ -27,14 +29,15 @@ use fields::Subject;
 use limits::{MAX_FILE, name_problem};
 use raw::RawMachine;
 
-pub use action::{Action, ActionKind, ErrorCode, GpaRange};
-pub use bar_pieces::{RealBar, pieces};
+pub use action::{Action, ActionKind, ErrorCode, GpaRange, TdiChange};
+pub use bar_pieces::{RealBar, attested_pieces, pieces};
 pub use device_name::ParseDeviceNameError;
 pub use error::MachineError;
 pub use spec::{
     Access, AccessKind, AssignedBar, Backing, Bar, DeviceKind, DeviceName, How, Init, Kind,
-    Machine, OnMemoryFault, Place, Region, Step,
+    Machine, OnMemoryFault, Place, Region, Step, TdiBar,
 };
+pub use tdi_report::tdi_report;
 
 /// The machine that `vmm` runs without an argument.
 const BUILT_IN: &str = include_str!("../built-in.toml");

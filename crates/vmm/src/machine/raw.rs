@@ -36,6 +36,7 @@ pub(super) struct RawRegion {
     pub(super) backing: Option<Spanned<String>>,
     pub(super) device: Option<Spanned<String>>,
     pub(super) bar: Option<Spanned<u8>>,
+    pub(super) tdi: Option<Spanned<String>>,
     pub(super) mmap: Option<Spanned<bool>>,
     pub(super) target: Option<Spanned<String>>,
     pub(super) offset: Option<Spanned<Number>>,

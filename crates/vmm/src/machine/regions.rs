@@ -2,7 +2,7 @@
 //! Checks the regions of a machine file.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 use toml::Spanned;
@@ -17,6 +17,7 @@ use super::number::Number;
 use super::raw::{RawRegion, RawSpan};
 use super::region_totals::Totals;
 use super::spec::{AssignedBar, Backing, Bar, DeviceKind, DeviceName, Init, Kind, Place, Region};
+use super::tdi_bar;
 
 /// How large a region with memory may be, in bytes: KVM takes no slot of 8 TiB
 /// or more.
@@ -41,6 +42,7 @@ pub(super) fn check(
     let mut by_name = HashMap::from([("system".to_string(), 0)]);
     let mut totals = Totals::new();
     let mut origins = vec![(0, 0)];
+    let mut interfaces = HashSet::new();
     for (number, spanned) in raws.iter().enumerate() {
         let raw = spanned.as_ref();
         let count = raw.repeat.as_ref().map_or(1, |r| r.as_ref().count.get());
@@ -64,6 +66,7 @@ pub(super) fn check(
                 regions: &regions,
             };
             let region = region(&subject, &names, &mut totals, name, raw)?;
+            tdi_bar::check_unique(&subject, &mut interfaces, &region, raw)?;
             regions.push(region);
             origins.push((number, index));
         }
@@ -238,6 +241,7 @@ fn kind(subject: &Subject<'_>, names: &Names<'_>, raw: &RawRegion) -> Result<Kin
         subject.refuse(("private", &raw.private), &word)?;
         subject.refuse(("shared", &raw.shared), &word)?;
         subject.refuse(("bar", &raw.bar), &word)?;
+        subject.refuse(("tdi", &raw.tdi), &word)?;
         subject.refuse(("mmap", &raw.mmap), &word)?;
     }
     Ok(kind)
@@ -288,8 +292,10 @@ fn bar(subject: &Subject<'_>, raw: &RawRegion) -> Result<Bar, MachineError> {
             .map(|part| subject.part(name, part))
             .collect::<Result<Vec<_>, _>>()
     };
+    let assigned = assigned(subject, raw)?;
     Ok(Bar {
-        assigned: assigned(subject, raw)?,
+        assigned,
+        tdi: tdi_bar::tdi(subject, raw)?,
         unmapped: raw.mmap.as_ref().is_some_and(|mmap| !mmap.as_ref()),
         msix_table: one("msix-table", &raw.msix_table)?,
         msix_pba: one("msix-pba", &raw.msix_pba)?,
@@ -301,7 +307,9 @@ fn bar(subject: &Subject<'_>, raw: &RawRegion) -> Result<Bar, MachineError> {
 /// The device that the BAR belongs to, if it is a real one.
 fn assigned(subject: &Subject<'_>, raw: &RawRegion) -> Result<Option<AssignedBar>, MachineError> {
     let Some(device) = &raw.device else {
-        subject.refuse(("bar", &raw.bar), "a bar of no 'device'")?;
+        if raw.tdi.is_none() {
+            subject.refuse(("bar", &raw.bar), "a bar of no 'device' and no 'tdi'")?;
+        }
         return Ok(None);
     };
     subject.refuse(("init", &raw.init), "a real device's bar")?;

@@ -126,6 +126,8 @@ pub enum DeviceKind {
 pub struct Bar {
     /// The real BAR; `None` if memory takes its place.
     pub assigned: Option<AssignedBar>,
+    /// The TEE device interface that the BAR belongs to, if any.
+    pub tdi: Option<TdiBar>,
     /// Whether the VMM maps none of it, as if VFIO did not allow a mapping.
     pub unmapped: bool,
     /// Offset and size of the MSI-X table.
@@ -143,6 +145,15 @@ pub struct Bar {
 pub struct AssignedBar {
     /// The device.
     pub device: DeviceName,
+    /// The number of the BAR.
+    pub bar: BarIndex,
+}
+
+/// A BAR of a TEE device interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TdiBar {
+    /// The name of the interface. BARs with the same name belong together.
+    pub name: String,
     /// The number of the BAR.
     pub bar: BarIndex,
 }
@@ -264,6 +275,15 @@ impl Machine {
     pub fn assigned(&self) -> impl Iterator<Item = AssignedBar> {
         self.regions.iter().filter_map(|region| match &region.kind {
             Kind::Bar(bar) => bar.assigned,
+            _ => None,
+        })
+    }
+
+    /// The BARs of TEE device interfaces: each with the number of its region.
+    pub fn tdi_bars(&self) -> impl Iterator<Item = (usize, &TdiBar)> {
+        let regions = self.regions.iter().enumerate();
+        regions.filter_map(|(number, region)| match &region.kind {
+            Kind::Bar(bar) => bar.tdi.as_ref().map(|tdi| (number, tdi)),
             _ => None,
         })
     }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use memory_model::PAGE_SIZE;
 use toml::Spanned;
 
-use super::action::{Action, ActionKind, ErrorCode, GpaRange};
+use super::action::{Action, ActionKind, ErrorCode, GpaRange, TdiChange};
 use super::error::{MachineError, Source};
 use super::fields::Subject;
 use super::limits::{Budget, MAX_PAGES, MAX_STEPS, MAX_TRIES};
@@ -133,6 +133,10 @@ impl Reader<'_> {
             "reset" => ActionKind::Reset {
                 region: self.bar()?,
             },
+            "lock" | "start" | "stop" | "break" => ActionKind::Tdi {
+                region: self.tdi_bar()?,
+                change: self.tdi_change()?,
+            },
             "accept" => ActionKind::Accept(self.span()?),
             "give-back" => ActionKind::GiveBack(self.span()?),
             "revoke" => ActionKind::Revoke(self.span()?),
@@ -159,7 +163,7 @@ impl Reader<'_> {
             other => {
                 let problem = format!(
                     "'{other}' is none of: read, write, move, enable, disable, readonly, \
-                     direct-reads, decode, reset, accept, give-back, revoke, convert, host-read, host-write"
+                     direct-reads, decode, reset, lock, start, stop, break, accept, give-back, revoke, convert, host-read, host-write"
                 );
                 return Err(self.subject.wrong("do", self.raw.r#do.span(), problem));
             }
@@ -302,6 +306,23 @@ impl Reader<'_> {
         }
     }
 
+    /// A BAR of a TEE device interface.
+    fn tdi_bar(&self) -> Result<usize, MachineError> {
+        let index = self.bar()?;
+        match (&self.regions[index].kind, &self.raw.region) {
+            (Kind::Bar(bar), Some(field)) if bar.tdi.is_none() => {
+                let problem = "this bar has no 'tdi': it belongs to no interface".into();
+                Err(self.subject.wrong("region", field.span(), problem))
+            }
+            _ => Ok(index),
+        }
+    }
+
+    fn tdi_change(&self) -> Result<TdiChange, MachineError> {
+        let words = TdiChange::ALL.map(|change| (change.word(), change));
+        self.subject.word("do", &self.raw.r#do, &words)
+    }
+
     fn span(&self) -> Result<GpaRange, MachineError> {
         let gpa = self.address("at", &self.raw.at)?;
         let size = self
@@ -335,7 +356,7 @@ impl Reader<'_> {
     /// Refuses fields that an action does not have.
     fn nothing_else(&self, what: &ActionKind) -> Result<(), MachineError> {
         use ActionKind::{
-            Convert, Decode, DirectReads, Enable, HostRead, HostWrite, Move, ReadOnly, Reset,
+            Convert, Decode, DirectReads, Enable, HostRead, HostWrite, Move, ReadOnly, Reset, Tdi,
         };
         let (subject, raw) = (&self.subject, self.raw);
         let word = format!("'{}'", raw.r#do.as_ref());
@@ -355,6 +376,7 @@ impl Reader<'_> {
                 | DirectReads { .. }
                 | Decode { .. }
                 | Reset { .. }
+                | Tdi { .. }
         ) {
             subject.refuse(("at", &raw.at), &word)?;
             subject.refuse(("size", &raw.size), &word)?;

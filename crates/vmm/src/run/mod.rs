@@ -292,6 +292,7 @@ fn describe<V: Vm>(
         }
         ActionKind::Decode { region, on } => of_region("decode", region, None, switched(on)),
         ActionKind::Reset { region } => of_region("reset", region, None, ""),
+        ActionKind::Tdi { region, change } => of_region(change.word(), region, None, ""),
         ActionKind::Accept(span) => of_span("accept", span, ""),
         ActionKind::GiveBack(span) => of_span("give-back", span, ""),
         ActionKind::Revoke(span) => of_span("revoke", span, ""),

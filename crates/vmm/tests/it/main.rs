@@ -55,6 +55,7 @@ mod machine_files {
     mod regions;
     mod repeat;
     mod steps;
+    mod tdi;
 }
 
 /// What single steps of a script come to, and the parts that they need.
@@ -64,5 +65,6 @@ mod run {
     mod error_causes;
     mod guest_code;
     mod memory_faults;
+    mod tdi;
     mod tries;
 }

@@ -171,6 +171,7 @@ fn every_example_runs_on_every_simulated_kernel() {
         "large",
         "memory-faults",
         "pc",
+        "tee-device",
     ] {
         for kernel in KERNELS {
             let path = example(name);

@@ -10,12 +10,13 @@ use crate::common::bars::case;
 use crate::common::{example, machine_file, stderr, stdout, vmm};
 
 /// The examples that the simulated KVM runs.
-const SIMULATED: [&str; 5] = [
+const SIMULATED: [&str; 6] = [
     "assigned-device",
     "confidential",
     "large",
     "memory-faults",
     "pc",
+    "tee-device",
 ];
 
 /// The examples with devices that only the real KVM has; they have a map.

@@ -9,7 +9,7 @@ use vmm::backend::sim::Sim;
 use vmm::machine::Machine;
 use vmm::run::Run;
 
-const EXAMPLES: [&str; 7] = [
+const EXAMPLES: [&str; 8] = [
     include_str!("../../../src/built-in.toml"),
     include_str!("../../../../../examples/assigned-device.toml"),
     include_str!("../../../../../examples/confidential.toml"),
@@ -17,6 +17,7 @@ const EXAMPLES: [&str; 7] = [
     include_str!("../../../../../examples/pc.toml"),
     include_str!("../../../../../examples/private-mmio.toml"),
     include_str!("../../../../../examples/real-devices.toml"),
+    include_str!("../../../../../examples/tee-device.toml"),
 ];
 
 /// What can happen to a file.

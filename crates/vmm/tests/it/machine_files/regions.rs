@@ -39,7 +39,7 @@ fn an_unknown_field_is_told_with_the_known_ones() {
         "1: unknown field `machine`, expected one of `name`, `on-memory-fault`, `plain-vm`, `region`, `step`",
     );
     let fields = "`name`, `kind`, `in`, `at`, `size`, `priority`, `enabled`, `readonly`, \
-                  `backing`, `device`, `bar`, `mmap`, `target`, `offset`, `init`, `msix-table`, `msix-pba`, \
+                  `backing`, `device`, `bar`, `tdi`, `mmap`, `target`, `offset`, `init`, `msix-table`, `msix-pba`, \
                   `private`, `shared`, `repeat`";
     region(
         "ram",
@@ -299,7 +299,7 @@ fn a_real_devices_bar_says_which_it_is() {
     );
     bar(
         "bar = 0",
-        "5: region 'r': field 'bar': does not go with a bar of no 'device'",
+        "5: region 'r': field 'bar': does not go with a bar of no 'device' and no 'tdi'",
     );
     bar(
         "device = \"1234:11e8\"\nbar = 0\ninit = [{ at = 0, value = 1 }]",
@@ -320,6 +320,7 @@ fn fields_that_mean_nothing_for_a_kind_are_refused() {
         ("ram", "shared = []", "shared"),
         ("ram", "bar = 0", "bar"),
         ("ram", "mmap = true", "mmap"),
+        ("ram", "tdi = \"x\"", "tdi"),
     ];
     for (kind, more, field) in cases {
         let said = format!("4: region 'r': field '{field}': does not go with kind '{kind}'");

@@ -26,7 +26,8 @@ fn an_unknown_word_is_told_with_the_known_ones() {
     step(
         "do = \"jump\"",
         "2: step 1 (jump): field 'do': 'jump' is none of: read, write, move, enable, disable, \
-         readonly, direct-reads, decode, reset, accept, give-back, revoke, convert, host-read, host-write",
+         readonly, direct-reads, decode, reset, lock, start, stop, break, accept, give-back, revoke, \
+         convert, host-read, host-write",
     );
     step(
         "do = \"read\"\nhow = \"slowly\"",
