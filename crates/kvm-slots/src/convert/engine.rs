@@ -59,6 +59,20 @@ impl<V: Vm> Engine<V> {
         self.steps.listeners.push(listener);
     }
 
+    /// Removes a listener: its device is unplugged. Returns whether it was one.
+    ///
+    /// A listener that also follows a memory model is removed from the model first. From
+    /// then on it does not know which memory its pages are, so it must follow no
+    /// conversion.
+    pub fn remove_listener<L: ConversionListener + ?Sized>(&mut self, listener: &Arc<L>) -> bool {
+        let before = self.steps.listeners.len();
+        let other = |all: &Arc<dyn ConversionListener>| {
+            !std::ptr::addr_eq(Arc::as_ptr(all), Arc::as_ptr(listener))
+        };
+        self.steps.listeners.retain(other);
+        self.steps.listeners.len() < before
+    }
+
     /// The VM.
     pub fn vm(&self) -> &V {
         &self.steps.vm
