@@ -128,6 +128,7 @@ mod memory;
 #[cfg(feature = "memory-model")]
 mod model;
 mod pages;
+mod panics;
 mod plan;
 mod pre_fault;
 mod request;

@@ -28,18 +28,12 @@ pub(super) struct Steps<V> {
 }
 
 /// How much of a plan was carried out.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// How many listeners have prepared.
+    /// How many listeners have prepared, or may have made a part of the change.
     pub(super) prepared: usize,
     /// How many pages have changed.
     pub(super) changed: Changed,
-}
-
-/// A failed step, and the progress before it.
-pub(super) struct Failed {
-    pub(super) cause: FailedStep,
-    pub(super) progress: Progress,
 }
 
 impl<V: Vm> Steps<V> {
@@ -53,49 +47,53 @@ impl<V: Vm> Steps<V> {
 
     /// Changes the state of pages and notifies listeners. Devices have pages only while
     /// the guest has them as shared, so listeners are first to private and last to
-    /// shared.
-    pub(super) fn switch(&self, plan: &ConversionPlan) -> Result<(), Failed> {
+    /// shared. After an error, or a panic of a listener, `progress` is what was done.
+    pub(super) fn switch(
+        &self,
+        plan: &ConversionPlan,
+        progress: &mut Progress,
+    ) -> Result<(), FailedStep> {
         match plan.to {
             PageState::Private => {
-                self.prepare(plan, Changed::default())?;
-                self.change(plan, self.listeners.len())
+                self.prepare(plan, progress)?;
+                self.change(plan, progress)
             }
             PageState::Shared => {
-                self.change(plan, 0)?;
-                self.prepare(plan, Changed::all(plan))
+                self.change(plan, progress)?;
+                self.prepare(plan, progress)
             }
         }
     }
 
-    fn prepare(&self, plan: &ConversionPlan, changed: Changed) -> Result<(), Failed> {
+    fn prepare(&self, plan: &ConversionPlan, progress: &mut Progress) -> Result<(), FailedStep> {
         let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.unbacked) else {
             return Ok(());
         };
-        for (prepared, listener) in self.listeners.iter().enumerate() {
-            listener.prepare(&change).map_err(|source| Failed {
-                cause: FailedStep::Listener {
+        for listener in &self.listeners {
+            // One that panics may have made a part of the change.
+            progress.prepared += 1;
+            if let Err(source) = listener.prepare(&change) {
+                if listener.rolled_back(&source) {
+                    progress.prepared -= 1;
+                }
+                return Err(FailedStep::Listener {
                     name: listener.name().to_string(),
                     source,
-                },
-                progress: Progress { prepared, changed },
-            })?;
+                });
+            }
         }
         Ok(())
     }
 
-    fn change(&self, plan: &ConversionPlan, prepared: usize) -> Result<(), Failed> {
-        let mut changed = Changed::default();
+    fn change(&self, plan: &ConversionPlan, progress: &mut Progress) -> Result<(), FailedStep> {
         for planned in calls(self.home, plan) {
             let stretches = &plan.stretches[planned.from..planned.after.stretches];
             self.make(planned.call, plan.to, stretches)
-                .map_err(|why| Failed {
-                    cause: FailedStep::State {
-                        range: planned.pages,
-                        why,
-                    },
-                    progress: Progress { prepared, changed },
+                .map_err(|why| FailedStep::State {
+                    range: planned.pages,
+                    why,
                 })?;
-            changed = planned.after;
+            progress.changed = planned.after;
         }
         Ok(())
     }
