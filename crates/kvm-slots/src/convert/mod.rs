@@ -135,6 +135,8 @@ mod request;
 mod rollback;
 mod settle;
 mod sides;
+#[cfg(feature = "memory-model")]
+mod stays;
 mod switch;
 
 pub use crate::vm::discard::Discard;
@@ -156,3 +158,5 @@ pub use plan::{ConversionPlan, plan_conversion};
 pub use pre_fault::PreFault;
 pub use request::{Request, RequestError};
 pub use sides::{ConvertibleRange, Sides, Stretch};
+#[cfg(feature = "memory-model")]
+pub use stays::{PrivateMoves, PrivateStays};

@@ -43,6 +43,7 @@ mod convert {
     mod pre_fault;
     mod races;
     mod state_limit;
+    mod stays;
     mod steps;
 }
 
