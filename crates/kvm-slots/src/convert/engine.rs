@@ -15,6 +15,7 @@ use super::pages::GuestPages;
 use super::panics::Panics;
 use super::plan::{ConversionPlan, part};
 use super::pre_fault::{PreFault, pre_fault};
+use super::release::Target;
 use super::request::Request;
 use super::rollback::Leftover;
 use super::sides::{Sides, Stretch};
@@ -155,7 +156,7 @@ impl<V: Vm> Engine<V> {
                 range: lost,
                 sides: Sides::PrivateMmio,
             };
-            match self.steps.set(&stretch, PageState::Shared) {
+            match self.steps.set(&stretch, Target::Shared) {
                 Ok(()) => pages.record(lost, PageState::Shared),
                 Err(why) => revoked.not_shared.add(lost, why),
             }

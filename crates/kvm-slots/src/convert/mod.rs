@@ -44,7 +44,8 @@
 //!
 //! To private: listeners prepare, attributes change, stale shared bytes are
 //! discarded. No device has the shared pages when the guest loses them, and the
-//! bytes are freed when neither guest nor device can access them.
+//! bytes are freed when neither guest nor device can access them. If a rollback makes
+//! pages private again and a listener cannot release them, they stay shared.
 //!
 //! To shared: attributes change, listeners prepare, stale private bytes are
 //! discarded. Devices get pages that the guest already has as shared. If both
@@ -131,6 +132,7 @@ mod pages;
 mod panics;
 mod plan;
 mod pre_fault;
+mod release;
 mod request;
 mod rollback;
 mod settle;

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Rolls back the steps of a plan after one of them failed.
 
-use std::sync::Arc;
-
 use guest_ranges::PageState;
 
 use super::error::{NotChanged, NotConvertedBack};
-use super::listener::{Conversion, ConversionListener};
+use super::listener::Conversion;
 use super::pages::GuestPages;
 use super::panics::Panics;
 use super::plan::ConversionPlan;
+use super::release::{Target, abort};
 use super::settle::accept;
 use super::switch::{Progress, Steps};
 use crate::vm::Vm;
@@ -33,16 +32,22 @@ impl<V: Vm> Steps<V> {
     ) {
         let prepared = &self.listeners[..progress.prepared];
         // Devices leave before the guest's pages become private again.
-        let mut stuck = Vec::new();
-        if plan.to == PageState::Shared {
-            let change = Conversion::of(plan.to, &plan.stretches, &plan.unbacked);
-            stuck = abort(prepared, change, leftover);
-        }
+        let released = match plan.to {
+            PageState::Shared => {
+                let change = Conversion::of(plan.to, &plan.stretches, &plan.unbacked);
+                Some(abort(prepared, change, leftover))
+            }
+            PageState::Private => None,
+        };
+        let (back_to, stuck) = match &released {
+            None => (Some(Target::Shared), &[][..]),
+            Some(Ok(unmapped)) => (Some(Target::Private(unmapped)), &[][..]),
+            Some(Err(stuck)) => (None, stuck.as_slice()),
+        };
         let (mut back, mut kept, mut kept_unbacked) = (Vec::new(), Vec::new(), Vec::new());
-        let from = plan.to.other();
         for (number, stretch) in plan.stretches.iter().enumerate() {
             let restored = match number < progress.changed.stretches {
-                true => leftover.restore(&stuck, || self.set(stretch, from)),
+                true => restore(back_to, &mut leftover.panics, |to| self.set(stretch, to)),
                 false => Ok(()),
             };
             match restored {
@@ -55,7 +60,9 @@ impl<V: Vm> Steps<V> {
             }
         }
         for &range in &plan.unbacked[..progress.changed.unbacked] {
-            let restored = leftover.restore(&stuck, || self.set_without_memory(range, from));
+            let restored = restore(back_to, &mut leftover.panics, |to| {
+                self.set_without_memory(range, to)
+            });
             if let Err(why) = restored {
                 leftover.not_undone.pages.add(range, why);
                 pages.record(range, plan.to);
@@ -63,7 +70,8 @@ impl<V: Vm> Steps<V> {
             }
         }
         if plan.to == PageState::Private {
-            abort(prepared, Conversion::of(plan.to, &back, &[]), leftover);
+            // The error lists those that fail.
+            let _ = abort(prepared, Conversion::of(plan.to, &back, &[]), leftover);
         }
         accept(pages, plan.to, &kept);
         let Some(change) = Conversion::of(plan.to, &kept, &kept_unbacked) else {
@@ -91,42 +99,16 @@ impl<V: Vm> Steps<V> {
     }
 }
 
-impl Leftover {
-    /// Changes pages back, unless a listener still has them: a device could reach them
-    /// when they are private.
-    fn restore(
-        &mut self,
-        stuck: &[usize],
-        restore: impl FnOnce() -> Result<(), NotChanged>,
-    ) -> Result<(), NotChanged> {
-        match stuck {
-            [] => self
-                .panics
-                .catch(restore)
-                .unwrap_or(Err(NotChanged::NotReleased)),
-            _ => Err(NotChanged::NotReleased),
-        }
+/// Changes pages back. They stay as they are without a state to change them to: a
+/// listener still has them, and a device could reach them when they are private.
+fn restore(
+    back_to: Option<Target<'_>>,
+    panics: &mut Panics,
+    set: impl FnOnce(Target<'_>) -> Result<(), NotChanged>,
+) -> Result<(), NotChanged> {
+    let not_released = Err(NotChanged::NotReleased);
+    match back_to {
+        Some(to) => panics.catch(|| set(to)).unwrap_or(not_released),
+        None => not_released,
     }
-}
-
-/// Aborts listeners, the last one first. Returns the numbers of listeners that
-/// failed.
-fn abort(
-    prepared: &[Arc<dyn ConversionListener>],
-    change: Option<Conversion<'_>>,
-    leftover: &mut Leftover,
-) -> Vec<usize> {
-    let mut stuck = Vec::new();
-    let Some(change) = change else { return stuck };
-    for (number, listener) in prepared.iter().enumerate().rev() {
-        let aborted = leftover.panics.catch(|| listener.abort(&change));
-        if let Some(Ok(())) = aborted {
-            continue;
-        }
-        stuck.push(number);
-        if let Some(Err(error)) = aborted {
-            leftover.not_undone.add_listener(listener.name(), error);
-        }
-    }
-    stuck
 }
