@@ -101,6 +101,10 @@ pub struct Followed<'a, V: Vm, H: HoldVcpus> {
 /// `remake` gets the memory of each region with a guest_memfd, and returns the same for
 /// the new VM: the same host memory with a new guest_memfd, or a new mapping of one.
 ///
+/// A [`PrivateStays`](crate::convert::PrivateStays) of the model refuses new memory for
+/// private pages of a VM whose files have their state: remove it first, and add one for
+/// the new VM afterwards.
+///
 /// No vCPU of either VM runs. If the old VM is dead, as VMs of TDX are after a fatal
 /// error, its slots can still be deleted.
 ///

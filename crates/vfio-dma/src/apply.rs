@@ -33,7 +33,8 @@ pub trait AddressSpace {
     ///
     /// # Errors
     ///
-    /// [`DmaRefusal`]. Of several mappings, some may be unmapped then.
+    /// [`DmaRefusal`]. Of several mappings, some may be unmapped then. A single one is still mapped,
+    /// unless the refusal says that [it was not](DmaRefusal::is_not_mapped).
     fn unmap(&self, iova: AddrRange) -> Result<u64, DmaRefusal>;
 
     /// What can be mapped now.

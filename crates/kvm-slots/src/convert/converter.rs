@@ -40,6 +40,11 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         self.engine.add_listener(listener);
     }
 
+    /// Removes a listener: [`Engine::remove_listener`].
+    pub fn remove_listener<L: ConversionListener + ?Sized>(&mut self, listener: &Arc<L>) -> bool {
+        self.engine.remove_listener(listener)
+    }
+
     /// The VM.
     pub fn vm(&self) -> &V {
         self.engine.vm()

@@ -14,11 +14,14 @@ use super::home::Home;
 use super::host_pages::HostPages;
 use super::listener::ConversionListener;
 use super::pages::GuestPages;
+use super::panics::Panics;
 use super::plan::{ConversionPlan, part};
 use super::pre_fault::{PreFault, pre_fault};
+use super::release::{Target, Unmapped};
 use super::request::Request;
+use super::rollback::Leftover;
 use super::sides::{Sides, Stretch};
-use super::switch::Steps;
+use super::switch::{Progress, Steps};
 use crate::vm::Vm;
 
 /// Carries out conversions of a VM's pages. The caller passes the state of the
@@ -59,6 +62,20 @@ impl<V: Vm> Engine<V> {
     /// Adds a listener, which is called after all earlier ones.
     pub fn add_listener(&mut self, listener: Arc<dyn ConversionListener>) {
         self.steps.listeners.push(listener);
+    }
+
+    /// Removes a listener: its device is unplugged. Returns whether it was one.
+    ///
+    /// A listener that also follows a memory model is removed from the model first. From
+    /// then on it does not know which memory its pages are, so it must follow no
+    /// conversion.
+    pub fn remove_listener<L: ConversionListener + ?Sized>(&mut self, listener: &Arc<L>) -> bool {
+        let before = self.steps.listeners.len();
+        let other = |all: &Arc<dyn ConversionListener>| {
+            !std::ptr::addr_eq(Arc::as_ptr(all), Arc::as_ptr(listener))
+        };
+        self.steps.listeners.retain(other);
+        self.steps.listeners.len() < before
     }
 
     /// The VM.
@@ -153,7 +170,8 @@ impl<V: Vm> Engine<V> {
         pages: &impl GuestPages,
         range: PageRange,
     ) -> Result<(), (PageRange, NotChanged)> {
-        let private = PageState::Private;
+        let recorded = Unmapped::as_recorded();
+        let private = Target::Private(&recorded);
         let without_memory = |range| {
             let set = self.steps.set_without_memory(range, private);
             set.map_err(|why| (range, why))
@@ -179,27 +197,33 @@ impl<V: Vm> Engine<V> {
     /// guest has to accept them again. Listeners are notified; the VMM must notify
     /// the guest.
     pub fn revoke(&self, pages: &mut impl GuestPages, range: PageRange) -> Revoked {
-        let mut revoked = Revoked::default();
+        let (mut revoked, mut panics) = (Revoked::default(), Panics::default());
         // One at a time: a guest chooses how many there are, and each revocation
         // removes what the next search would find.
         loop {
             let lost = pages.accepted(range).next();
-            let Some(lost) = lost else { return revoked };
-            pages.revoke(lost);
+            let Some(lost) = lost else { break };
+            // A memory model notifies its own listeners, which may panic.
+            let recorded = panics.catch(|| pages.revoke(lost)).is_some();
             revoked.bytes += lost.size();
             // Only private MMIO is accepted.
             let stretch = Stretch {
                 range: lost,
                 sides: Sides::PrivateMmio,
             };
-            match self.steps.set(&stretch, PageState::Shared) {
+            match self.steps.set(&stretch, Target::Shared) {
                 Ok(()) => pages.record(lost, PageState::Shared),
                 Err(why) => revoked.not_shared.add(lost, why),
             }
             for listener in &self.steps.listeners {
-                listener.revoked(lost);
+                panics.catch(|| listener.revoked(lost));
+            }
+            if !recorded {
+                break;
             }
         }
+        panics.resume();
+        revoked
     }
 
     /// Carries out the steps of all parts that can fail. If one fails, rolls back
@@ -230,38 +254,45 @@ impl<V: Vm> Engine<V> {
         range: PageRange,
         reached: u64,
     ) -> Result<(), ConvertError> {
-        let Err(failed) = self.steps.switch(plan) else {
-            return Ok(());
+        let (mut progress, mut leftover) = (Progress::default(), Leftover::default());
+        let switch = || self.steps.switch(plan, &mut progress);
+        let cause = match leftover.panics.catch(switch) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(cause)) => Some(cause),
+            None => None,
         };
-        let mut not_undone = NotConvertedBack::default();
-        self.steps
-            .roll_back(pages, plan, failed.progress, &mut not_undone);
+        self.steps.roll_back(pages, plan, progress, &mut leftover);
         let mut rest = PageRange::between(range.start(), reached);
         while let Some(from) = rest {
             let done = part(pages, from, plan.to);
             let progress = self.steps.all_done(&done);
-            self.steps
-                .roll_back(pages, &done, progress, &mut not_undone);
+            self.steps.roll_back(pages, &done, progress, &mut leftover);
             rest = done.rest;
         }
-        Err(ConvertError::Failed(Box::new(ConversionFailure {
+        let not_undone = leftover.not_undone;
+        leftover.panics.resume();
+        // Without a cause there was a panic.
+        let failed = cause.map(|cause| ConversionFailure {
             range,
-            cause: failed.cause,
+            cause,
             not_undone,
-        })))
+        });
+        failed.map_or(Ok(()), |failed| Err(ConvertError::Failed(Box::new(failed))))
     }
 
     /// Settles all parts. Only this records new states, so the parts that follow
     /// `first` are planned again as they were.
     fn settle(&self, pages: &mut impl GuestPages, first: ConversionPlan) -> Converted {
-        let mut converted = Converted::default();
-        self.steps.settle(pages, &first, &mut converted);
+        let (mut converted, mut panics) = (Converted::default(), Panics::default());
+        self.steps
+            .settle(pages, &first, &mut converted, &mut panics);
         let mut rest = first.rest;
         while let Some(from) = rest {
             let plan = part(pages, from, first.to);
-            self.steps.settle(pages, &plan, &mut converted);
+            self.steps.settle(pages, &plan, &mut converted, &mut panics);
             rest = plan.rest;
         }
+        panics.resume();
         converted
     }
 }

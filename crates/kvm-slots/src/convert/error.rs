@@ -29,6 +29,9 @@ pub enum NotChanged {
     /// The guest still holds some of the pages. Try again when it has released them.
     #[error("the guest has not released the pages")]
     ReleasePending,
+    /// A listener could not release the pages, so they did not become private again.
+    #[error("a listener did not release the pages")]
+    NotReleased,
 }
 
 impl From<Errno> for NotChanged {

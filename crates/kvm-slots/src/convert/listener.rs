@@ -47,11 +47,16 @@ impl<'a> Conversion<'a> {
 ///
 /// A large request consists of several changes. All of them are prepared before any
 /// is committed.
+///
+/// # Panics
+/// A panic in `prepare` refuses the conversion, one in `abort` counts as an error, and
+/// after one in `commit` the others still commit. The panic continues when the
+/// conversion is complete or rolled back.
 pub trait ConversionListener: Send + Sync {
     /// The listener's name in errors.
     fn name(&self) -> &str;
 
-    /// Makes the change, or refuses it without any effect.
+    /// Makes the change, or refuses it.
     ///
     /// To private, this is called before the guest loses the shared pages. When it
     /// returns, no device may access them any more. To shared, it is called after
@@ -62,16 +67,28 @@ pub trait ConversionListener: Send + Sync {
     /// [aborted](Self::abort).
     fn prepare(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError>;
 
+    /// Whether `prepare`, which failed with `error`, has undone everything. If not, this
+    /// listener is aborted too, as after a panic. The default is `true`.
+    fn rolled_back(&self, _error: &ConversionListenerError) -> bool {
+        true
+    }
+
     /// The change is complete. Drop all state that was kept for a rollback.
     fn commit(&self, _change: &Conversion<'_>) {}
 
-    /// Undoes `prepare` for these pages: some or all pages of one prepared change.
+    /// Undoes `prepare` for these pages: some or all pages of one change, of which
+    /// `prepare` has made a part if it failed or panicked.
     ///
     /// # Errors
-    /// The reason why it cannot; the error of the conversion contains it.
+    /// The reason why it cannot; the error of the conversion contains it. Pages that were
+    /// to become shared then stay shared, because a device may still reach them.
     fn abort(&self, _change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
         Ok(())
     }
+
+    /// A rollback failed. Pages are now shared, or may be, and this listener could not
+    /// follow: it failed to prepare again. It has to find out by itself what it lacks.
+    fn must_resync(&self) {}
 
     /// The kernel found a reference to this shared page, which cannot become private
     /// while there is one ([`Home::FileAttributes`](super::Home::FileAttributes)). Release

@@ -46,7 +46,8 @@
 //!
 //! To private: listeners prepare, attributes change, stale shared bytes are
 //! discarded. No device has the shared pages when the guest loses them, and the
-//! bytes are freed when neither guest nor device can access them.
+//! bytes are freed when neither guest nor device can access them. If a rollback makes
+//! pages private again and a listener cannot release them, they stay shared.
 //!
 //! To shared: attributes change, listeners prepare, stale private bytes are
 //! discarded. Devices get pages that the guest already has as shared. If both
@@ -130,12 +131,16 @@ mod memory;
 #[cfg(feature = "memory-model")]
 mod model;
 mod pages;
+mod panics;
 mod plan;
 mod pre_fault;
+mod release;
 mod request;
 mod rollback;
 mod settle;
 mod sides;
+#[cfg(feature = "memory-model")]
+mod stays;
 mod switch;
 
 pub use crate::vm::discard::Discard;
@@ -157,3 +162,5 @@ pub use plan::{ConversionPlan, plan_conversion};
 pub use pre_fault::PreFault;
 pub use request::{Request, RequestError};
 pub use sides::{ConvertibleRange, Sides, Stretch};
+#[cfg(feature = "memory-model")]
+pub use stays::{PrivateMoves, PrivateStays};

@@ -6,6 +6,7 @@ use guest_ranges::PageState;
 use super::error::Converted;
 use super::listener::Conversion;
 use super::pages::GuestPages;
+use super::panics::Panics;
 use super::plan::ConversionPlan;
 use super::sides::{Sides, Stretch};
 use super::switch::Steps;
@@ -19,6 +20,7 @@ impl<V: Vm> Steps<V> {
         pages: &mut impl GuestPages,
         plan: &ConversionPlan,
         converted: &mut Converted,
+        panics: &mut Panics,
     ) {
         for (range, discard) in plan.discards() {
             // SAFETY: `GuestPages` guarantees the memory and the files of its
@@ -37,7 +39,7 @@ impl<V: Vm> Steps<V> {
             return;
         };
         for listener in &self.listeners {
-            listener.commit(&change);
+            panics.catch(|| listener.commit(&change));
         }
     }
 }

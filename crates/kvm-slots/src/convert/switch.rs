@@ -9,8 +9,9 @@ use guest_ranges::{PAGE_SIZE, PageRange, PageState};
 
 use super::error::{FailedStep, NotChanged};
 use super::home::{Call, Changed, Home, attributes, calls};
-use super::listener::{Conversion, ConversionListener};
+use super::listener::ConversionListener;
 use super::plan::ConversionPlan;
+use super::release::{Target, prepare, unmap};
 use super::sides::Stretch;
 use crate::push::{Answer, Released};
 use crate::vm::Vm;
@@ -28,18 +29,12 @@ pub(super) struct Steps<V> {
 }
 
 /// How much of a plan was carried out.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// How many listeners have prepared.
+    /// How many listeners have prepared, or may have made a part of the change.
     pub(super) prepared: usize,
     /// How many pages have changed.
     pub(super) changed: Changed,
-}
-
-/// A failed step, and the progress before it.
-pub(super) struct Failed {
-    pub(super) cause: FailedStep,
-    pub(super) progress: Progress,
 }
 
 impl<V: Vm> Steps<V> {
@@ -53,55 +48,44 @@ impl<V: Vm> Steps<V> {
 
     /// Changes the state of pages and notifies listeners. Devices have pages only while
     /// the guest has them as shared, so listeners are first to private and last to
-    /// shared.
-    pub(super) fn switch(&self, plan: &ConversionPlan) -> Result<(), Failed> {
+    /// shared. After an error, or a panic of a listener, `progress` is what was done.
+    pub(super) fn switch(
+        &self,
+        plan: &ConversionPlan,
+        progress: &mut Progress,
+    ) -> Result<(), FailedStep> {
         match plan.to {
             PageState::Private => {
-                self.prepare(plan, Changed::default())?;
-                self.change(plan, self.listeners.len())
+                let unmapped = unmap(&self.listeners, plan, progress)?;
+                self.change(plan, Target::Private(&unmapped), progress)
             }
             PageState::Shared => {
-                self.change(plan, 0)?;
-                self.prepare(plan, Changed::all(plan))
+                self.change(plan, Target::Shared, progress)?;
+                prepare(&self.listeners, plan, progress)
             }
         }
     }
 
-    fn prepare(&self, plan: &ConversionPlan, changed: Changed) -> Result<(), Failed> {
-        let Some(change) = Conversion::of(plan.to, &plan.stretches, &plan.unbacked) else {
-            return Ok(());
-        };
-        for (prepared, listener) in self.listeners.iter().enumerate() {
-            listener.prepare(&change).map_err(|source| Failed {
-                cause: FailedStep::Listener {
-                    name: listener.name().to_string(),
-                    source,
-                },
-                progress: Progress { prepared, changed },
-            })?;
-        }
-        Ok(())
-    }
-
-    fn change(&self, plan: &ConversionPlan, prepared: usize) -> Result<(), Failed> {
-        let mut changed = Changed::default();
+    fn change(
+        &self,
+        plan: &ConversionPlan,
+        to: Target<'_>,
+        progress: &mut Progress,
+    ) -> Result<(), FailedStep> {
         for planned in calls(self.home, plan) {
             let stretches = &plan.stretches[planned.from..planned.after.stretches];
-            self.make(planned.call, plan.to, stretches)
-                .map_err(|why| Failed {
-                    cause: FailedStep::State {
-                        range: planned.pages,
-                        why,
-                    },
-                    progress: Progress { prepared, changed },
+            self.make(planned.call, to, stretches)
+                .map_err(|why| FailedStep::State {
+                    range: planned.pages,
+                    why,
                 })?;
-            changed = planned.after;
+            progress.changed = planned.after;
         }
         Ok(())
     }
 
     /// Changes the state of one stretch.
-    pub(super) fn set(&self, stretch: &Stretch, to: PageState) -> Result<(), NotChanged> {
+    pub(super) fn set(&self, stretch: &Stretch, to: Target<'_>) -> Result<(), NotChanged> {
         match self.home.call(stretch) {
             Some(call) => self.make(call, to, std::slice::from_ref(stretch)),
             None => Ok(()),
@@ -112,7 +96,7 @@ impl<V: Vm> Steps<V> {
     pub(super) fn set_without_memory(
         &self,
         pages: PageRange,
-        to: PageState,
+        to: Target<'_>,
     ) -> Result<(), NotChanged> {
         match self.home.call_without_memory(pages) {
             Some(call) => self.make(call, to, &[]),
@@ -121,25 +105,27 @@ impl<V: Vm> Steps<V> {
     }
 
     /// Makes a call that changes these stretches.
-    fn make(&self, call: Call, to: PageState, stretches: &[Stretch]) -> Result<(), NotChanged> {
+    fn make(&self, call: Call, to: Target<'_>, stretches: &[Stretch]) -> Result<(), NotChanged> {
         match (call, to) {
             (Call::Vm { pages }, _) => {
                 let (gpa, size) = (pages.start(), pages.size());
-                Ok(self.vm.set_memory_attributes(gpa, size, attributes(to))?)
+                Ok(self
+                    .vm
+                    .set_memory_attributes(gpa, size, attributes(to.state()))?)
             }
             (Call::File { fd, offset, size }, _) => {
                 // SAFETY: `GuestPages` guarantees the descriptors of its stretches.
                 let file = unsafe { BorrowedFd::borrow_raw(fd) };
-                self.set_in_file(file, (offset, size), to, stretches)
+                self.set_in_file(file, (offset, size), to.state(), stretches)
             }
-            (Call::Platform { pages }, PageState::Private) => {
+            (Call::Platform { pages }, Target::Private(_)) => {
                 let platform = self.vm.push_pages().ok_or(Errno::EOPNOTSUPP)?;
                 match platform.make_private(pages)? {
                     Answer::Accepted => Ok(()),
                     Answer::Rejected => Err(NotChanged::Rejected),
                 }
             }
-            (Call::Platform { pages }, PageState::Shared) => {
+            (Call::Platform { pages }, Target::Shared) => {
                 let platform = self.vm.push_pages().ok_or(Errno::EOPNOTSUPP)?;
                 match platform.release(pages)? {
                     Released::Done => Ok(()),

@@ -48,6 +48,7 @@ mod convert {
     mod pre_fault;
     mod races;
     mod state_limit;
+    mod stays;
     mod steps;
 }
 

@@ -53,6 +53,13 @@ pub(super) struct State {
     limits: DmaLimits,
 }
 
+impl State {
+    #[cfg(feature = "kvm-slots")]
+    pub(super) fn table(&self) -> &DmaTable {
+        &self.table
+    }
+}
+
 /// Why the mappings could not follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -26,6 +26,13 @@
 //! after the guest has lost it. New memory is mapped in `prepare`, before the guest
 //! has it. Open the devices first, because each can narrow what can be mapped
 //! ([`DmaListener::device_added`]).
+//!
+//! When a device is unplugged, remove the listener from the model and then from the
+//! conversion engine. If the model refuses to add a listener, close its address space: a
+//! rollback that failed can have left mappings there, which no one would unmap.
+//!
+//! A model with private pages also needs `kvm_slots::convert::PrivateStays`: a view does
+//! not show that the state of memory moves with it.
 
 #[cfg(feature = "kvm-slots")]
 mod convert;

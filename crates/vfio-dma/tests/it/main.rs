@@ -6,3 +6,4 @@ mod convert;
 mod listener;
 mod plan;
 mod support;
+mod theorem;

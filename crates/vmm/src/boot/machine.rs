@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use kvm_slots::convert::{Engine, Home};
+use kvm_slots::convert::{Engine, Home, PrivateStays};
 use kvm_slots::vcpu_gate::{GatedVcpu, VcpuGate};
 use kvm_slots::{AbiProfile, KvmVm, SlotListener, Slots};
 use memory_model::{AddrRange, Listener, MemoryModel, Region};
@@ -246,6 +246,9 @@ fn conversions(
     notes: &Notes,
 ) -> Result<Arc<Conversions>, BootError> {
     let home = Home::probe(vm).map_err(BootError::PageState)?;
+    // Before all others, so that they need no rollback.
+    let stays = Arc::new(PrivateStays::new(home));
+    spaces.model().add_listener(spaces.memory, -1, stays)?;
     let mut engine = Engine::new(vm.clone(), home);
     let check = dma.map(|dma| {
         let check = Arc::new(DmaCheck::new(dma.clone()));

@@ -5,11 +5,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
+use kvm_slots::convert::ConvertError;
 use vfio_dma::SimIommuKind;
 use vfio_dma::listener::DmaPolicy;
 
 use super::{KINDS, converted};
-use crate::support::machine::{APART, Machine, PLAIN, ROM};
+use crate::support::machine::{APART, IN_PLACE, Machine, PLAIN, ROM};
 use crate::support::{PAGE, When, pages};
 
 /// Visible memory, in units of four pages.
@@ -58,6 +59,43 @@ fn a_conversion_that_is_refused_and_undone_leaves_nothing_to_settle() {
         assert!(m.convert(pages(16, 4), true).is_err());
         assert!(!m.dma.needs_resync());
         m.check();
+    }
+}
+
+#[test]
+fn pages_that_cannot_be_unmapped_again_stay_shared() {
+    for kind in KINDS {
+        let mut m = machine(kind);
+        converted(&mut m, 16, 4, true);
+        refuse(&m, true);
+        // One operation maps the pages; the one that unmaps them again fails.
+        m.iommu.fail(1, 5);
+        let Err(ConvertError::Failed(failure)) = m.convert(pages(16, 4), false) else {
+            panic!("it was converted");
+        };
+        assert_eq!(failure.not_undone.pages.bytes, 4 * PAGE);
+        assert!(m.reached(16).is_some());
+        assert!(m.model.private(m.space).is_empty());
+        is_settled(&mut m);
+    }
+}
+
+#[test]
+fn pages_become_private_at_the_addresses_that_a_failed_rollback_has_left() {
+    for kind in KINDS {
+        let mut m = machine(kind);
+        m.place(IN_PLACE, 64 * PAGE, 0).unwrap();
+        refuse(&m, true);
+        // Two units are unmapped together and mapped elsewhere. There they stay.
+        m.iommu.fail(3, 5);
+        m.iommu.fail(4, 5);
+        assert!(m.place(IN_PLACE, 48 * PAGE, 0).is_err());
+        assert!(m.reached(49).is_some() && m.dma.needs_resync());
+        m.iommu.fail_no_more();
+        refuse(&m, false);
+        converted(&mut m, 65, 1, true);
+        assert_eq!((m.reached(65), m.reached(49)), (None, None));
+        is_settled(&mut m);
     }
 }
 
