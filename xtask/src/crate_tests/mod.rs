@@ -17,8 +17,9 @@ use results::Results;
 /// The folders that tests read, besides the programs.
 const DATA: [&str; 5] = ["crates", "docs", "examples", "fuzz", "tests"];
 
-/// The emulator's options: the programs take some hundred MiB.
-const MEMORY: [&str; 2] = ["-m", "3072"];
+/// The emulator's options: the programs take some hundred MiB, and run their tests
+/// on two processors.
+const MACHINE: [&str; 4] = ["-m", "3072", "-smp", "2"];
 
 /// Runs the tests with `only` in the names of their packages.
 ///
@@ -57,15 +58,15 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
         .map(|(place, path)| (place.as_str(), path.as_path()))
         .collect();
     eprintln!("xtask: {name}: {} test programs", tests.len());
-    let mut results = Results::new(io::stderr());
+    let mut results = Results::new(io::stderr(), &tests);
     let ended = command::copy(
         name,
         &files,
         &["sh", "/run-tests"],
-        &MEMORY.map(String::from),
+        &MACHINE.map(String::from),
         &mut results,
     );
-    let summary = results.summary(&tests);
+    let summary = results.summary();
     println!("{}", summary.text);
     ended?;
     summary.verdict

@@ -9,11 +9,11 @@ use super::programs::TestProgram;
 
 /// Collects the output of programs, and shows how far they are.
 #[derive(Debug)]
-pub struct Results<W> {
+pub struct Results<'a, W> {
     progress: W,
+    tests: &'a [TestProgram],
     line: Vec<u8>,
     start: Instant,
-    running: Option<usize>,
     /// What each program printed and how it ended.
     outputs: Vec<Output>,
 }
@@ -38,14 +38,14 @@ pub struct Summary {
     pub verdict: Result<(), String>,
 }
 
-impl<W: Write> Results<W> {
-    /// Shows progress on `progress`.
-    pub fn new(progress: W) -> Self {
+impl<'a, W: Write> Results<'a, W> {
+    /// Of `tests`. Shows progress on `progress`.
+    pub fn new(progress: W, tests: &'a [TestProgram]) -> Self {
         Self {
             progress,
+            tests,
             line: Vec::new(),
             start: Instant::now(),
-            running: None,
             outputs: Vec::new(),
         }
     }
@@ -55,20 +55,19 @@ impl<W: Write> Results<W> {
         match words[..] {
             ["@begin", number] => {
                 let number = number.parse().unwrap_or(usize::MAX);
-                self.running = Some(number);
                 self.outputs.push(Output {
                     number,
                     ..Output::default()
                 });
                 let seconds = self.start.elapsed().as_secs();
-                let count = number.saturating_add(1);
-                let _ = writeln!(self.progress, "  {seconds:>4} s  program {count}");
+                let title = self.tests.get(number).map(TestProgram::title);
+                let title = title.unwrap_or_default();
+                let _ = writeln!(self.progress, "  {seconds:>4} s  {title}");
             }
             ["@end", _, exit] => {
                 if let Some(output) = self.outputs.last_mut() {
                     output.exit = exit.parse().ok();
                 }
-                self.running = None;
             }
             _ => {
                 if let Some(output) = self.outputs.last_mut() {
@@ -78,8 +77,9 @@ impl<W: Write> Results<W> {
         }
     }
 
-    /// The results, with the names of `tests`. A program that did not end failed.
-    pub fn summary(&self, tests: &[TestProgram]) -> Summary {
+    /// The results. A program that did not end failed.
+    pub fn summary(&self) -> Summary {
+        let tests = self.tests;
         let mut text = String::new();
         let (mut passed, mut ignored, mut failed) = (0, 0, Vec::new());
         for (number, test) in tests.iter().enumerate() {
@@ -139,7 +139,7 @@ impl Output {
     }
 }
 
-impl<W: Write> Write for Results<W> {
+impl<W: Write> Write for Results<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for &byte in bytes {
             if byte == b'\n' {
@@ -171,9 +171,10 @@ mod tests {
     }
 
     fn summary(output: &str) -> Summary {
-        let mut results = Results::new(Vec::new());
+        let tests = [program("a"), program("b")];
+        let mut results = Results::new(Vec::new(), &tests);
         results.write_all(output.as_bytes()).expect("taken");
-        results.summary(&[program("a"), program("b")])
+        results.summary()
     }
 
     const A: &str = "@begin 0\ntest one ... ok\ntest two ... ignored\n@end 0 0\n";
@@ -183,6 +184,15 @@ mod tests {
         let summary = summary(&format!("{A}@begin 1\ntest three ... ok\n@end 1 0\n"));
         assert_eq!(summary.verdict, Ok(()));
         assert!(summary.text.ends_with("2 passed, 1 ignored"));
+    }
+
+    #[test]
+    fn progress_names_the_program_that_begins() {
+        let tests = [program("a"), program("b")];
+        let mut results = Results::new(Vec::new(), &tests);
+        results.write_all(b"@begin 1\n").expect("taken");
+        let progress = String::from_utf8_lossy(&results.progress);
+        assert!(progress.ends_with(" s  p b\n"), "{progress}");
     }
 
     #[test]
