@@ -53,6 +53,41 @@ impl HostMemory {
         (address != 0).then_some(Self { range, owner })
     }
 
+    /// All bytes of a mapping that the crate `vm-memory` made, which is their owner.
+    /// `None` if the mapping is not readable and writable, or was made elsewhere
+    /// (`MmapRegion::build_raw`): its maker uses [`new`](Self::new).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use guest_ranges::HostMemory;
+    /// use vm_memory::MmapRegion;
+    ///
+    /// let mapping = Arc::new(MmapRegion::<()>::new(0x4000)?);
+    /// let memory = HostMemory::of_mmap(mapping.clone()).unwrap();
+    /// assert_eq!(memory.address(), mapping.as_ptr().addr() as u64);
+    /// assert_eq!(memory.size(), 0x4000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "vm-memory")]
+    #[expect(unsafe_code, reason = "only here is it known what owns the bytes")]
+    pub fn of_mmap<B>(mapping: Arc<vm_memory::MmapRegion<B>>) -> Option<Self>
+    where
+        B: vm_memory::bitmap::Bitmap + Send + Sync + 'static,
+    {
+        // The constants of every architecture that KVM has (`PROT_READ | PROT_WRITE`).
+        const READ_AND_WRITE: i32 = 3;
+        if mapping.prot() & READ_AND_WRITE != READ_AND_WRITE || !mapping.owned() {
+            return None;
+        }
+        let address = u64::try_from(mapping.as_ptr().addr()).ok()?;
+        let size = u64::try_from(mapping.size()).ok()?;
+        // SAFETY: the region owns the mapping, which is new memory at an address that
+        // the kernel chose, and unmaps it when it is dropped. Until then it yields raw
+        // pointers, volatile slices and references to atomics, and no other reference to
+        // the bytes: their contents may change at any time.
+        unsafe { Self::new(address, size, mapping) }
+    }
+
     /// A placeholder of `size` bytes without memory, for a model that no guest will run
     /// on. `None` if `size` is 0 or more than 2^63.
     ///

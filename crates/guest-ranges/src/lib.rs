@@ -55,21 +55,24 @@
 //! sound. [`HostMemory::new`] is therefore `unsafe`: its caller promises that the
 //! guest may access these bytes for as long as the owner lives. A slice of a
 //! [`HostMemory`] inherits the promise, and so do slices of one owner that are joined.
-//! Nothing else creates one. Safe code that receives a [`HostMemory`] can pass it to
-//! KVM or to an IOMMU. A [`FileSlice`] owns its descriptor for the same reason.
+//! With the feature `vm-memory`, mappings of that crate become [`HostMemory`] too: they
+//! are made for guests. Nothing else creates one. Safe code that receives a
+//! [`HostMemory`] can pass it to KVM or to an IOMMU. A [`FileSlice`] owns its descriptor
+//! for the same reason.
 //!
 //! # What this crate does not do
 //!
-//! The crate never reads through an address and contains no `unsafe` block. It knows
-//! neither KVM nor VFIO, and does not ask the host for its page size.
+//! The crate never reads through an address. Its only `unsafe` block makes the promise
+//! for mappings of `vm-memory`, and is part of that feature. It knows neither KVM nor VFIO, and does not ask the host for its page size.
 //!
 //! # Features
 //!
 //! - `std` (default): adds [`FileSlice::new`], which takes the owner of a descriptor.
 //!   Without this feature the crate needs only `alloc`.
+//! - `vm-memory`: adds `HostMemory::of_mmap`, for mappings of the crate `vm-memory`.
 #![cfg_attr(not(feature = "std"), no_std)]
-// Two constructors are `unsafe fn`s, which `forbid` does not allow. There is no
-// `unsafe` block.
+// Two constructors are `unsafe fn`s, which `forbid` does not allow. The only `unsafe`
+// block is part of the feature `vm-memory`.
 #![deny(unsafe_code)]
 
 extern crate alloc;
