@@ -104,10 +104,14 @@
 //!
 //! No feature is on by default.
 //!
-//! - `vm-memory`: adds `SharedMemory`, the part of a view that devices emulated in
-//!   the VMM may access. It implements the traits of the crate `vm-memory`, which
-//!   `virtio-queue` and other crates use. It excludes private MMIO, private pages
-//!   and device RAM.
+//! - `vm-memory`: views as guest memory of the crate `vm-memory`, and the other way round.
+//!
+//! | type | what it is |
+//! | --- | --- |
+//! | `SharedMemory` | the part of a view that devices emulated in the VMM may access, for `virtio-queue` and other crates. It excludes private MMIO, private pages and device RAM |
+//! | `SharedMemoryListener` | keeps a `GuestMemoryAtomic` of it in sync with a view |
+//! | `PlainMemory` | RAM that never becomes private as a list of regions, for `linux-loader` and vhost-user |
+//! | `Transaction::add_guest_memory` | the RAM of a `GuestMemoryMmap` as regions |
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -153,7 +157,9 @@ pub use error::{
 pub use follower::Follower;
 pub use follower::follow::{ApplyPlan, Follow};
 #[cfg(feature = "vm-memory")]
-pub use guest_memory::{NoRegion, SharedMemory};
+pub use guest_memory::{
+    AddGuestMemoryError, NoRegion, PlainMemory, PlainRegion, SharedMemory, SharedMemoryListener,
+};
 pub use guest_ranges::{
     AddrRange, FileSlice, GuestMemfdSides, HostMemory, Owner, PAGE_SIZE, PageSet, PageState,
 };

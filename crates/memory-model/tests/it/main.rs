@@ -61,6 +61,9 @@ mod readers {
 
 /// What devices access through `vm-memory`.
 mod guest_memory {
+    mod add;
+    mod listener;
+    mod plain;
     mod reach;
     mod virtio;
 }

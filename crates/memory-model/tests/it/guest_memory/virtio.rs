@@ -170,7 +170,7 @@ fn a_queue_that_is_not_all_in_shared_memory_is_not_valid() {
 
 #[test]
 fn a_queue_whose_memory_becomes_private_ends() {
-    let mut memory = Mapped::new().shared();
+    let memory = Mapped::new().shared();
     let used = RAM + 0x2000;
     let mut queue = queue_at(TABLE, AVAIL, used);
     offer(&memory, &[(BUFFER, 8, 0)]);

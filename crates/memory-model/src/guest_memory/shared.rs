@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Guest memory for devices: the part of a view that they may access, with the
-//! traits of the crate `vm-memory`.
+//! The part of a view that devices may access.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,6 +18,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
+use super::private_pages::PrivatePages;
 use crate::error::{MappingError, StateError};
 use crate::page_state::require_pages;
 use crate::view::FlatView;
@@ -56,10 +56,13 @@ use crate::view::flat_range::{Backing, FlatRange};
 ///
 /// # A snapshot
 ///
-/// A `SharedMemory` is a snapshot of a view and of the private pages. After a commit,
-/// make a new one. After a conversion, update it with
-/// [`set_page_state`](Self::set_page_state). Do so before the guest is notified, and
-/// let devices finish with the slices that they hold: a slice still reaches its bytes.
+/// A `SharedMemory` is a snapshot of a view. After a commit, make a new one, or have a
+/// [`SharedMemoryListener`](crate::SharedMemoryListener) do so.
+///
+/// The state of pages is not a part of the snapshot: all clones share it. After a
+/// conversion, update it with [`set_page_state`](Self::set_page_state), before the guest
+/// is notified. Let devices finish with the slices that they hold: a slice still reaches
+/// its bytes.
 ///
 /// # Example
 ///
@@ -70,8 +73,7 @@ use crate::view::flat_range::{Backing, FlatRange};
 ///
 /// // The mapping is the owner of the host memory.
 /// let mapping = Arc::new(MmapRegion::<()>::new(0x4000)?);
-/// // SAFETY: no guest runs, and nothing else uses the mapping.
-/// let host = unsafe { HostMemory::new(mapping.as_ptr() as u64, 0x4000, mapping) }.unwrap();
+/// let host = HostMemory::of_mmap(mapping).unwrap();
 ///
 /// let mut model = MemoryModel::new();
 /// let mut t = model.transaction();
@@ -92,7 +94,7 @@ use crate::view::flat_range::{Backing, FlatRange};
 pub struct SharedMemory<M> {
     /// By address, without overlap.
     pieces: Vec<Piece<M>>,
-    private: PageSet,
+    private: Arc<PrivatePages>,
 }
 
 /// A run of addresses, and where they are in a mapping.
@@ -115,6 +117,7 @@ impl<M: VolatileMemory> SharedMemory<M> {
         private: &PageSet,
         mut mapping_of: impl FnMut(&FlatRange<H>) -> Option<Arc<M>>,
     ) -> Result<Self, MappingError> {
+        let private = Arc::new(PrivatePages::new(private.clone()));
         Self::build(view, private, |run, _| Ok(mapping_of(run)))
     }
 
@@ -128,15 +131,13 @@ impl<M: VolatileMemory> SharedMemory<M> {
     where
         M: Any + Send + Sync,
     {
-        Self::build(view, private, |run, host| {
-            let owner = host.owner().clone().downcast();
-            owner.map(Some).map_err(|_| not_in_mapping(run))
-        })
+        let private = Arc::new(PrivatePages::new(private.clone()));
+        Self::build(view, private, owner)
     }
 
-    fn build<H>(
+    pub(super) fn build<H>(
         view: &FlatView<H>,
-        private: &PageSet,
+        private: Arc<PrivatePages>,
         mut mapping_of: impl FnMut(&FlatRange<H>, &HostMemory) -> Result<Option<Arc<M>>, MappingError>,
     ) -> Result<Self, MappingError> {
         let mut pieces = Vec::new();
@@ -154,23 +155,25 @@ impl<M: VolatileMemory> SharedMemory<M> {
                 });
             }
         }
-        let private = private.clone();
         Ok(Self { pieces, private })
     }
 }
 
 impl<M> SharedMemory<M> {
-    /// Updates the state of pages. Private pages are unreachable. Shared pages are
-    /// reachable if their kind allows it.
+    /// Memory without a byte.
+    pub(super) fn empty(private: Arc<PrivatePages>) -> Self {
+        let pieces = Vec::new();
+        Self { pieces, private }
+    }
+
+    /// Updates the state of pages, for this value and its clones. Private pages are
+    /// unreachable. Shared pages are reachable if their kind allows it.
     ///
     /// # Errors
     /// [`StateError::Unaligned`].
-    pub fn set_page_state(&mut self, range: AddrRange, state: PageState) -> Result<(), StateError> {
+    pub fn set_page_state(&self, range: AddrRange, state: PageState) -> Result<(), StateError> {
         require_pages(range)?;
-        match state {
-            PageState::Private => self.private.insert(range),
-            PageState::Shared => self.private.remove(range),
-        }
+        self.private.set(range, state);
         Ok(())
     }
 
@@ -188,8 +191,8 @@ impl<M> SharedMemory<M> {
         let range = AddrRange::new(address.0, count as u128);
         let range = range.ok_or(GuestMemoryError::GuestAddressOverflow)?;
         let unreachable = |at| GuestMemoryError::InvalidGuestAddress(GuestAddress(at));
-        if let Some(private) = self.private.within(range).next() {
-            return Err(unreachable(private.start()));
+        if let Some(private) = self.private.first_in(range) {
+            return Err(unreachable(private));
         }
         let below = |piece: &Piece<M>| piece.range.last() < range.start();
         let pieces = &self.pieces[self.pieces.partition_point(below)..];
@@ -271,8 +274,17 @@ impl<M: VolatileMemory> Piece<M> {
     }
 }
 
+/// The owner of the host memory, which is the mapping.
+pub(super) fn owner<H, M: Any + Send + Sync>(
+    run: &FlatRange<H>,
+    host: &HostMemory,
+) -> Result<Option<Arc<M>>, MappingError> {
+    let owner = host.owner().clone().downcast();
+    owner.map(Some).map_err(|_| not_in_mapping(run))
+}
+
 /// Where in the mapping the memory is, if all of it is.
-fn offset_in(mapping: &impl VolatileMemory, host: &HostMemory) -> Option<usize> {
+pub(super) fn offset_in(mapping: &impl VolatileMemory, host: &HostMemory) -> Option<usize> {
     let all = mapping.get_slice(0, mapping.len()).ok()?;
     let address = usize::try_from(host.address()).ok()?;
     let offset = address.checked_sub(all.ptr_guard().as_ptr().addr())?;
@@ -280,7 +292,7 @@ fn offset_in(mapping: &impl VolatileMemory, host: &HostMemory) -> Option<usize> 
     (end <= all.len()).then_some(offset)
 }
 
-fn not_in_mapping<H>(run: &FlatRange<H>) -> MappingError {
+pub(super) fn not_in_mapping<H>(run: &FlatRange<H>) -> MappingError {
     MappingError {
         range: run.range(),
         region: run.region().name().into(),
