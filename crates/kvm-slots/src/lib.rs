@@ -134,6 +134,9 @@
 //!   accesses. guest_memfds can be punched, mapped, closed and pre-faulted.
 //! - `vcpu-gate`: `vcpu_gate::VcpuGate` implements [`HoldVcpus`] for the vCPUs of
 //!   a real VM.
+//! - `vm-memory`: `SlotRange::of_guest_memory` takes a `GuestMemoryMmap` of the crate
+//!   `vm-memory`. With `memory-model`, `SharedMemoryListener` of that crate follows
+//!   conversions.
 //!
 //! # What this crate does not do yet
 //!
@@ -151,6 +154,8 @@ mod abi;
 pub mod convert;
 pub mod dirty;
 pub mod exit;
+#[cfg(feature = "vm-memory")]
+mod guest_memory;
 pub mod plan;
 pub mod probe;
 pub mod push;
@@ -167,6 +172,8 @@ pub mod vcpu_gate;
 mod vm;
 
 pub use abi::{AbiProfile, ParseAbiError};
+#[cfg(feature = "vm-memory")]
+pub use guest_memory::GuestMemoryRangeError;
 pub use guest_ranges::{FileSlice, HostMemory, PageSize};
 pub use plan::change::Change;
 pub use plan::error::PlanError;

@@ -124,6 +124,8 @@ mod check;
 mod converter;
 mod engine;
 mod error;
+#[cfg(all(feature = "memory-model", feature = "vm-memory"))]
+mod guest_memory;
 mod home;
 mod host_pages;
 mod listener;

@@ -39,6 +39,7 @@ mod convert {
     mod bytes;
     mod discard;
     mod faults;
+    mod guest_memory;
     mod homes;
     mod host_pages;
     mod in_place;
