@@ -156,6 +156,8 @@
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
+extern crate alloc;
+
 mod bar;
 mod bar_input;
 mod bytes;
@@ -168,6 +170,7 @@ pub mod emulate;
 mod error;
 mod facts;
 mod isolation;
+mod mappable;
 mod msix;
 mod piece;
 mod policy;
