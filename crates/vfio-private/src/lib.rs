@@ -158,6 +158,7 @@
 
 extern crate alloc;
 
+pub mod areas;
 mod bar;
 mod bar_input;
 mod bytes;

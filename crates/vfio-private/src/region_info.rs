@@ -21,6 +21,8 @@ mod fixed {
     pub(super) const LEN: usize = 32;
 }
 
+pub(crate) const FLAG_MMAP: u32 = uapi::VFIO_REGION_INFO_FLAG_MMAP;
+
 /// The size of `struct vfio_info_cap_header`: ID, version, where the next one is.
 const CAP_HEADER: usize = 8;
 /// The size of `struct vfio_region_sparse_mmap_area`.
@@ -139,10 +141,7 @@ impl RegionInfo {
             offset: u64_at(fixed::OFFSET)?,
             readable: has(uapi::VFIO_REGION_INFO_FLAG_READ),
             writable: has(uapi::VFIO_REGION_INFO_FLAG_WRITE),
-            region: Region {
-                mmap: has(uapi::VFIO_REGION_INFO_FLAG_MMAP),
-                ..Region::default()
-            },
+            region: Region::of_flags(flags),
             kind: None,
         };
         if has(uapi::VFIO_REGION_INFO_FLAG_CAPS) {
