@@ -2,6 +2,8 @@
 
 //! The facts about one BAR: the classifier's input.
 
+use alloc::vec::Vec;
+
 use guest_ranges::AddrRange;
 
 use crate::bar::{Bar, InputError, range};

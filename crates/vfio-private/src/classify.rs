@@ -2,6 +2,8 @@
 
 //! The classifier: computes the pieces of a BAR from the facts about it.
 
+use alloc::vec::Vec;
+
 use guest_ranges::PageSize;
 
 use crate::bar::BarKind;

@@ -10,6 +10,8 @@
 mod ea;
 mod error;
 
+use alloc::vec::Vec;
+
 use crate::bar::{BarIndex, BarKind};
 use crate::bytes::{le16, le32};
 use crate::msix::Msix;

@@ -152,7 +152,8 @@
 //! - `device`: opens real devices, with unsafe code for VFIO's system calls.
 //! - `sim`: `tdi::sim`, a security manager without hardware.
 
-// Only `device` makes system calls.
+// Only `device` makes system calls, and needs more than `alloc`.
+#![cfg_attr(not(feature = "device"), no_std)]
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
