@@ -37,22 +37,25 @@ impl<'a, const N: usize> AreaChange<'a, N> {
 
     /// The areas that the guest loses: memslots to delete.
     pub fn unmaps(self) -> impl Iterator<Item = PlacedArea> {
-        only_in_first(self.old.mapped(), || self.new.mapped())
+        let stays = move |&area: &PlacedArea| self.new.has_mapping(area);
+        self.old.mapped().filter(move |area| !stays(area))
     }
 
     /// The areas that the guest gains: memslots to create.
     pub fn maps(self) -> impl Iterator<Item = PlacedArea> {
-        only_in_first(self.new.mapped(), || self.old.mapped())
+        self.undo().unmaps()
     }
 
     /// The areas that other devices lose: DMA mappings to remove.
     pub fn dma_unmaps(self) -> impl Iterator<Item = PlacedArea> {
-        only_in_first(self.old.dma(), || self.new.dma())
+        // Areas that are the same have the same access, too.
+        self.unmaps()
+            .filter(|placed| placed.area().piece().dma_mappable())
     }
 
     /// The areas that other devices gain: DMA mappings to make.
     pub fn dma_maps(self) -> impl Iterator<Item = PlacedArea> {
-        only_in_first(self.new.dma(), || self.old.dma())
+        self.undo().dma_unmaps()
     }
 
     /// Whether nothing is mapped or unmapped.
@@ -60,14 +63,6 @@ impl<'a, const N: usize> AreaChange<'a, N> {
         // A DMA mapping is one of the guest's mappings.
         self.unmaps().chain(self.maps()).next().is_none()
     }
-}
-
-/// The areas of the first state that the second does not have.
-fn only_in_first<S: Iterator<Item = PlacedArea>>(
-    first: impl Iterator<Item = PlacedArea>,
-    second: impl Fn() -> S,
-) -> impl Iterator<Item = PlacedArea> {
-    first.filter(move |&area| !second().any(|other| other.is_same_mapping(area)))
 }
 
 /// One line for each memslot, for example

@@ -144,11 +144,25 @@ impl<const N: usize> DeviceAreas<N> {
     /// What KVM is to map, by BAR and offset: private areas by dma-buf, shared ones by host address.
     pub fn mapped(&self) -> impl Iterator<Item = PlacedArea> {
         let placed = self.placed_bars();
-        placed.flat_map(move |(at, areas)| {
-            let bar = areas.bar().index();
-            let mapped = areas.mapped();
-            let mapped = mapped.filter(move |&area| self.has_pages_alone(bar, at, area));
-            mapped.filter_map(move |area| PlacedArea::new(bar, at, area))
+        placed.flat_map(|(at, areas)| self.mapped_of(at, areas))
+    }
+
+    fn mapped_of(&self, at: u64, areas: &BarAreas<N>) -> impl Iterator<Item = PlacedArea> {
+        let bar = areas.bar().index();
+        let mapped = areas.mapped();
+        let mapped = mapped.filter(move |&area| self.has_pages_alone(bar, at, area));
+        mapped.filter_map(move |area| PlacedArea::new(bar, at, area))
+    }
+
+    /// Whether one of [`mapped`](Self::mapped) is the same mapping.
+    pub(super) fn has_mapping(&self, area: PlacedArea) -> bool {
+        let mut placed = self.placed_bars();
+        let placed = placed.find(|(_, areas)| areas.bar().index() == area.bar());
+        // Most changes move a BAR, and all of its areas with it.
+        let placed = placed.filter(|&(at, _)| area.starts_with_bar_at(at));
+        placed.is_some_and(|(at, areas)| {
+            let mut mapped = self.mapped_of(at, areas);
+            mapped.any(|other| other.is_same_mapping(area))
         })
     }
 

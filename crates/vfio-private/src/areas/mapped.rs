@@ -97,6 +97,11 @@ impl PlacedArea {
         self.area
     }
 
+    /// Whether the BAR of this area starts at `at`.
+    pub(super) fn starts_with_bar_at(self, at: u64) -> bool {
+        at.checked_add(self.area.offset()) == Some(self.gpa.start())
+    }
+
     /// Whether one mapping serves both, whatever the reasons for it.
     pub(super) fn is_same_mapping(self, other: Self) -> bool {
         let key = |placed: Self| {
