@@ -8,12 +8,12 @@
 //! | question | answer |
 //! | --- | --- |
 //! | which areas does a BAR have? | [`BarAreas::carve`] |
-//! | which of them does KVM map, trap the VMM, reach other devices? | [`BarAreas::mapped`], [`trapped`](BarAreas::trapped), [`dma`](BarAreas::dma) |
-//! | whose is the access of a vCPU that exited? | [`DeviceAreas::find`] |
-//! | by which mapping do devices reach these addresses? | [`DeviceAreas::find_dma`] |
+//! | which of them are mapped, trapped, reached by other devices? | [`BarAreas::mapped`], [`trapped`](BarAreas::trapped), [`dma`](BarAreas::dma) |
+//! | which area is the access of a vCPU in? | [`DeviceAreas::find`] |
+//! | by which mapping do other devices reach these addresses? | [`DeviceAreas::find_dma`] |
 //! | the guest moves BARs or switches decoding: what is unmapped, what is mapped? | [`AreaChange`] |
 //!
-//! None of this allocates, but carving does for a TDISP report or more than 16 sparse-mmap areas.
+//! None of this allocates. Carving does only for a TDISP report or more than 16 sparse-mmap areas.
 //! There is room for [`CAPACITY`] areas in a BAR, or for as many as the caller chooses
 //! ([`BarAreas::carve_bounded`]). A BAR with more is an error, since an area that is left out would
 //! neither be mapped nor trapped.
