@@ -75,6 +75,9 @@
 //! }
 //! ```
 //!
+//! `vfio-ioctls` 0.10 leaves out a region that it cannot query, and logs an error. Each later region
+//! then has the index of the one before it.
+//!
 //! The bytes of the ioctl itself are parsed by [`RegionInfo`](crate::region_info::RegionInfo), and
 //! the registers of the MSI-X capability are converted by
 //! [`Msix::from_registers`](crate::Msix::from_registers).

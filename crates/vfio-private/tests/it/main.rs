@@ -32,6 +32,7 @@ mod classify {
 
 /// The pieces as areas: lookups, places and moves.
 mod areas {
+    mod allocations;
     mod carve;
     mod places;
     mod public_dma_issues;
