@@ -66,30 +66,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (offset, size) = (placed.area().offset(), placed.area().size());
         let slice = FileSlice::new(dma_buf.clone(), offset, size).ok_or("an empty area")?;
         let backing = SlotBacking::FdOffset(DeviceFile::new(slice));
-        ranges.push(SlotRange::new(
-            placed.gpa().start(),
-            SlotAccess::ReadWrite,
-            backing,
-        )?);
+        let gpa = placed.gpa().start();
+        ranges.push(SlotRange::new(gpa, SlotAccess::ReadWrite, backing)?);
         println!("  {placed}");
     }
     let plan = slots.plan(&ranges)?;
     plan.ops().iter().for_each(|op| println!("  {op}"));
     let _ = slots.apply(&plan)?;
+    let vm = slots.vm();
 
     println!("The guest reads a register, without an exit:");
     let mut data = [0; 8];
-    slots
-        .vm()
-        .guest_load(0xe000_1000, &mut data, &mut Vmm(&device))?;
+    vm.guest_load(0xe000_1000, &mut data, &mut Vmm(&device))?;
     println!("  {}", String::from_utf8_lossy(&data));
     println!("The guest reads the MSI-X table, which the VMM answers:");
-    slots
-        .vm()
-        .guest_load(0xe000_2010, &mut data, &mut Vmm(&device))?;
-    println!(
-        "Areas that other devices reach by a host address: {}",
-        device.dma().count()
-    );
+    vm.guest_load(0xe000_2010, &mut data, &mut Vmm(&device))?;
+    let reached = device.dma().count();
+    println!("Areas that other devices reach by a host address: {reached}");
     Ok(())
 }

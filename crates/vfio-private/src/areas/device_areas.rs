@@ -108,13 +108,11 @@ impl<const N: usize> DeviceAreas<N> {
         device.checked()
     }
 
+    /// Refuses two BARs at the same addresses.
     fn checked(self) -> Result<Self, PlaceError> {
         for (bar, range) in self.decoded() {
-            let others = self.decoded().filter(|&(other, _)| bar < other);
-            if let Some((other, other_range)) = others
-                .into_iter()
-                .find(|(_, other_range)| other_range.overlaps(range))
-            {
+            let mut others = self.decoded().filter(|&(other, _)| bar < other);
+            if let Some((other, other_range)) = others.find(|(_, other)| other.overlaps(range)) {
                 return Err(PlaceError::Overlap {
                     bar,
                     range,

@@ -55,9 +55,10 @@ pub enum AreasError {
 
 /// Why a BAR cannot be where the guest puts it.
 ///
-/// The places are as before. Hardware does not define what such a BAR does. A VMM takes the BAR out
-/// of the guest's memory ([`moved`](super::DeviceAreas::moved) to `None`) until the guest moves it
-/// again.
+/// The places are as before. The VMM takes the BAR out of the guest's memory
+/// ([`moved`](super::DeviceAreas::moved) to `None`). After an [`Overlap`](Self::Overlap), it tries the
+/// address in the BAR's register again once the guest has moved another BAR: the guest may be
+/// half-way through a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlaceError {
