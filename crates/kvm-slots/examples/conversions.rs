@@ -35,7 +35,6 @@ const SHARED: u8 = 0;
 /// RAM with two sides at address 0: host memory for shared pages, a guest_memfd for
 /// private ones.
 struct Machine<V> {
-    vm: V,
     converter: Converter<V, ModelPages<MemoryModel, ()>>,
     /// What devices in the VMM reach.
     devices: GuestMemoryAtomic<SharedMemory<MmapRegion>>,
@@ -64,14 +63,10 @@ impl<V: Vm + Clone + Send + Sync + 'static> Machine<V> {
         let shared = Arc::new(SharedMemoryListener::of_owners());
         model.add_listener(space, 1, shared.clone())?;
 
-        let mut converter = Converter::new(vm.clone(), home, ModelPages::new(model, space));
+        let mut converter = Converter::new(vm, home, ModelPages::new(model, space));
         let devices = shared.memory();
         converter.add_listener(shared);
-        Ok(Self {
-            vm,
-            converter,
-            devices,
-        })
+        Ok(Self { converter, devices })
     }
 
     /// Answers the hypercall `KVM_HC_MAP_GPA_RANGE`.
@@ -95,7 +90,7 @@ impl<V: Vm + Clone + Send + Sync + 'static> Machine<V> {
 fn main() -> Result<(), Failure> {
     #[cfg(target_arch = "x86_64")]
     match software_protected_vm() {
-        Ok(vm) => return run(&vm.0, &Machine::new(vm.1)?),
+        Ok((kvm, vm)) => return run(&kvm, &Machine::new(vm)?),
         Err(error) => println!("KVM has no software-protected VM: {error}."),
     }
     println!("The simulated KVM runs no machine code: this program makes the guest's accesses.");
@@ -162,7 +157,7 @@ fn run(kvm: &Kvm, machine: &Machine<KvmVm>) -> Result<(), Failure> {
         .memory()
         .write_slice(&code, GuestAddress(0))?;
 
-    let mut vcpu = machine.vm.fd().create_vcpu(0)?;
+    let mut vcpu = machine.converter.vm().fd().create_vcpu(0)?;
     let mut sregs = vcpu.get_sregs()?;
     (sregs.cs.base, sregs.cs.selector) = (0, 0);
     vcpu.set_sregs(&sregs)?;
