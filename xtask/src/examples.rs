@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 
 use crate::shell::{capture, cargo, must, root};
 
+/// The time limit of an example, in seconds.
+const SECONDS: &str = "60";
+
 /// An example: its files, by their path in `src/bin`.
 #[derive(Debug)]
 struct Example {
@@ -38,6 +41,12 @@ pub fn run(libraries: &[&str]) -> Result<(), String> {
         examples.extend(of(&root().join("crates").join(library).join("examples"))?);
     }
 
+    let mut names: Vec<&str> = examples.iter().map(|example| &*example.name).collect();
+    names.sort_unstable();
+    if let Some(both) = names.windows(2).find(|both| both[0] == both[1]) {
+        return Err(format!("two examples have the name {}", both[0]));
+    }
+
     let target = root().join("target").join("examples");
     let package = target.join("package");
     let programs = package.join("src").join("bin");
@@ -59,8 +68,9 @@ pub fn run(libraries: &[&str]) -> Result<(), String> {
     build.arg(&target).current_dir(&package);
     must(build.env("RUSTFLAGS", "-D warnings"))?;
     for Example { name, .. } in &examples {
-        let program = target.join("debug").join(name);
-        let output = capture(&mut Command::new(program)).map_err(|e| format!("example {e}"))?;
+        let mut program = Command::new("timeout");
+        program.arg(SECONDS).arg(target.join("debug").join(name));
+        let output = capture(&mut program).map_err(|error| format!("example {name}: {error}"))?;
         let last = output.lines().last();
         let last = last.ok_or_else(|| format!("example {name} prints nothing"))?;
         eprintln!("xtask: example {name}: ok: {}", last.trim());
