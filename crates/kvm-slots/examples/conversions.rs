@@ -15,7 +15,8 @@ use kvm_slots::{AbiProfile, FileSlice, HostMemory, SlotListener, Slots, VcpusSto
 use kvm_slots::{
     KvmVm,
     kvm_bindings::{
-        KVM_CAP_EXIT_HYPERCALL, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_enable_cap, kvm_regs,
+        KVM_CAP_EXIT_HYPERCALL, KVM_MAX_CPUID_ENTRIES, KVM_X86_SW_PROTECTED_VM, kvm_cpuid_entry2,
+        kvm_enable_cap, kvm_regs,
     },
     kvm_ioctls::{Kvm, VcpuExit},
     uapi::HYPERCALL_MAP_GPA_RANGE,
@@ -124,7 +125,7 @@ impl MmioHandler for NoExits {
 #[cfg(target_arch = "x86_64")]
 fn software_protected_vm() -> Result<(Kvm, KvmVm), Failure> {
     let kvm = Kvm::new()?;
-    let vm = KvmVm::create(&kvm, 1)?;
+    let vm = KvmVm::create(&kvm, KVM_X86_SW_PROTECTED_VM.into())?;
     vm.fd().enable_cap(&kvm_enable_cap {
         cap: KVM_CAP_EXIT_HYPERCALL,
         args: [1 << HYPERCALL_MAP_GPA_RANGE, 0, 0, 0],
@@ -152,10 +153,8 @@ fn run(kvm: &Kvm, machine: &Machine<KvmVm>) -> Result<(), Failure> {
     let half = |value, to| [store(value), print(), convert(to), print()].concat();
     // hlt
     let code = [half(1, PRIVATE), half(2, SHARED), vec![0xf4]].concat();
-    machine
-        .devices
-        .memory()
-        .write_slice(&code, GuestAddress(0))?;
+    let memory = machine.devices.memory();
+    memory.write_slice(&code, GuestAddress(0))?;
 
     let mut vcpu = machine.converter.vm().fd().create_vcpu(0)?;
     let mut sregs = vcpu.get_sregs()?;
