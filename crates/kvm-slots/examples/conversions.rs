@@ -91,10 +91,13 @@ impl<V: Vm + Clone + Send + Sync + 'static> Machine<V> {
 fn main() -> Result<(), Failure> {
     #[cfg(target_arch = "x86_64")]
     match software_protected_vm() {
-        Ok((kvm, vm)) => return run(&kvm, &Machine::new(vm)?),
+        Ok((kvm, vm)) => {
+            println!("On the real KVM:");
+            return run(&kvm, &Machine::new(vm)?);
+        }
         Err(error) => println!("KVM has no software-protected VM: {error}."),
     }
-    println!("The simulated KVM runs no machine code: this program makes the guest's accesses.");
+    println!("On the simulated KVM, which runs no machine code; this program makes the accesses:");
     let vm = SimVm::new(SimConfig {
         private_pages: true,
         vm_type: VmType::SwProtected,
