@@ -9,10 +9,10 @@ use crate::shell::{Step, cargo, has_standard_library, root, run_all, succeeds};
 use crate::standalone;
 use crate::tidy::{self, rust_files};
 use crate::{TEST_FEATURES, test_steps};
-use crate::{hw_test, lab};
+use crate::{examples, hw_test, lab};
 
 /// The publishable crates.
-const LIBRARIES: [&str; 8] = [
+pub const LIBRARIES: [&str; 8] = [
     "guest-ranges",
     "memory-model",
     "kvm-slots",
@@ -84,6 +84,7 @@ pub fn run() -> Result<(), String> {
     steps.extend(standalone::steps());
     steps.push(package());
     run_all(&steps)?;
+    examples::run(&LIBRARIES)?;
     hardware_tests()
 }
 

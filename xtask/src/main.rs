@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod coverage;
 mod crate_tests;
+mod examples;
 mod explore;
 mod fuzz;
 mod hw_test;
@@ -47,8 +48,11 @@ enum Command {
     },
     /// Run the checks that a change must pass: house rules, format, lints,
     /// docs, tests, features, oldest toolchain, kvm-slots without memory-model,
-    /// packages.
+    /// examples outside of the workspace, packages.
     Ci,
+    /// Copy the libraries' examples into an empty package, build them, and run each
+    /// of them.
+    Examples,
     /// Run the hardware tests and print a table of tests and environments.
     ///
     /// The environments are this machine (`host`), the simulated KVM
@@ -150,6 +154,7 @@ fn main() -> ExitCode {
             only,
         } => crate_tests::run(&env, &only),
         Command::Ci => ci::run(),
+        Command::Examples => examples::run(&ci::LIBRARIES),
         Command::Explore { steps, json } => explore::run(steps, json.as_deref()),
         Command::HwTest {
             env,
