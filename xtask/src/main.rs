@@ -9,6 +9,7 @@ mod fuzz;
 mod hw_test;
 mod lab;
 mod miri;
+mod publish;
 mod shell;
 mod standalone;
 mod tidy;
@@ -46,7 +47,7 @@ enum Command {
     },
     /// Run the checks that a change must pass: house rules, format, lints,
     /// docs, tests, features, oldest toolchain, kvm-slots without memory-model,
-    /// packages.
+    /// licences, a dry run of publishing.
     Ci,
     /// Run the hardware tests and print a table of tests and environments.
     ///
@@ -120,9 +121,15 @@ enum Command {
     /// Tests in the lab are not counted, so code that opens real devices
     /// appears unreached.
     Coverage {
-        /// Fail if the tests reach less than this share of a crate's lines.
+        /// Fail if the tests reach less than this share of a crate's lines. Default:
+        /// the score in coverage_config_x86_64.json.
         #[arg(long, value_name = "PERCENT")]
         min: Option<f64>,
+    },
+    /// Check what publishing needs. `docs/publishing.md` is the checklist.
+    Publish {
+        #[command(subcommand)]
+        command: publish::PublishCommand,
     },
     /// Check the house rules: file length, licence lines, left-overs like `todo!`.
     Tidy,
@@ -160,6 +167,7 @@ fn main() -> ExitCode {
         Command::Miri => miri::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Coverage { min } => coverage::run(min),
+        Command::Publish { command } => publish::run(&command),
         Command::Tidy => tidy::check(),
     };
     match result {
