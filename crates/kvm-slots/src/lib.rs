@@ -134,6 +134,8 @@
 //!   accesses. guest_memfds can be punched, mapped, closed and pre-faulted.
 //! - `vcpu-gate`: `vcpu_gate::VcpuGate` implements [`HoldVcpus`] for the vCPUs of
 //!   a real VM.
+//! - `dirty-ring`: `dirty::VcpuDirtyRing` maps the dirty rings of a real VM. Dirty logs
+//!   need no feature.
 //! - `vm-memory`: `SlotRange::of_guest_memory` takes a `GuestMemoryMmap` of the crate
 //!   `vm-memory`. With `memory-model`, `SharedMemoryListener` of that crate follows
 //!   conversions.
