@@ -161,7 +161,7 @@ fn oldest() -> Result<Option<Step>, String> {
     let step = Step::rustup_cargo("oldest toolchain", &[&toolchain, "check", "--all-features"]);
     // A separate folder, so that the toolchains do not rebuild each other's
     // work.
-    let packages = Packages::read()?;
+    let packages = Packages::of_workspace()?;
     let libraries = packages.in_order()?.into_iter();
     let step = libraries.fold(step, |step, library| step.with(&["-p", &library.name]));
     Ok(Some(step.with(&["--target-dir", "target/oldest"])))

@@ -36,13 +36,13 @@ pub enum PublishCommand {
 
 /// Runs one of them.
 pub fn run(command: &PublishCommand) -> Result<(), String> {
-    let packages = Packages::read()?;
+    let packages = Packages::of_workspace()?;
     match command {
         PublishCommand::Check { release } => {
             let findings = ready::findings(&packages.in_order()?);
             ready::report(&findings, *release)
         }
-        PublishCommand::Dependencies => dependencies::check(&packages),
+        PublishCommand::Dependencies => dependencies::check(&Packages::with_dependencies()?),
         PublishCommand::Semver => semver::check(&packages.in_order()?),
         PublishCommand::DryRun => dry_run::run(&packages),
     }

@@ -13,7 +13,7 @@ use crate::shell::{capture, cargo, root};
 /// What `cargo metadata` prints, as far as it is used here.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Packages {
-    /// The workspace's packages and all that they depend on.
+    /// The workspace's packages, and all that they depend on if that was asked for.
     pub packages: Vec<Package>,
 }
 
@@ -53,10 +53,21 @@ pub struct Dependency {
 }
 
 impl Packages {
-    /// Asks Cargo.
-    pub fn read() -> Result<Self, String> {
+    /// The workspace's packages. Needs no network.
+    pub fn of_workspace() -> Result<Self, String> {
+        Self::read(&["--no-deps"])
+    }
+
+    /// Also everything in `Cargo.lock`, for all platforms. Cargo downloads what is not
+    /// there yet.
+    pub fn with_dependencies() -> Result<Self, String> {
+        Self::read(&["--all-features"])
+    }
+
+    fn read(arguments: &[&str]) -> Result<Self, String> {
         let mut command = Command::new(cargo());
         command.args(["metadata", "--format-version", "1", "--locked"]);
+        command.args(arguments);
         let text = capture(command.current_dir(root()))?;
         serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))
     }
@@ -160,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_libraries_of_this_workspace_have_an_order() {
-        let packages = Packages::read().unwrap();
+        let packages = Packages::of_workspace().unwrap();
         let order = packages.in_order().unwrap();
         let at = |name| order.iter().position(|package| package.name == name);
         assert_eq!(at("guest-ranges"), Some(0));
