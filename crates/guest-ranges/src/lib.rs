@@ -70,6 +70,8 @@
 //! - `std` (default): adds [`FileSlice::new`], which takes the owner of a descriptor.
 //!   Without this feature the crate needs only `alloc`.
 //! - `vm-memory`: adds `HostMemory::of_mmap`, for mappings of the crate `vm-memory`.
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "std"), no_std)]
 // Two constructors are `unsafe fn`s, which `forbid` does not allow. The only `unsafe`
 // block is part of the feature `vm-memory`.

@@ -150,6 +150,8 @@
 //!   moves. That model keeps them by address, and so does `SlotListener`. A VMM
 //!   that plans without it can: [`Change`].
 //! - Use address spaces other than 0 (SMM).
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 
 mod abi;

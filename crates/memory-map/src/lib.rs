@@ -87,6 +87,8 @@
 //!
 //! - `kvm-slots`: converts a slot of the crate `kvm-slots` with
 //!   `SlotRow::from`.
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod map;

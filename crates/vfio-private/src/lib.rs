@@ -153,6 +153,8 @@
 //! - `sim`: `tdi::sim`, a security manager without hardware.
 
 // Only `device` makes system calls.
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
