@@ -7,6 +7,7 @@
 //! unit.
 
 mod accesses;
+mod areas;
 mod bar_sizes;
 mod boot_calls;
 mod conversions;
@@ -34,9 +35,10 @@ const MOVES: u64 = 200;
 type Benchmark = (&'static str, fn() -> Result<String, String>);
 
 /// All benchmarks, in the order of their tables.
-const BENCHMARKS: [Benchmark; 9] = [
+const BENCHMARKS: [Benchmark; 10] = [
     ("moves", all_moves),
     ("lookups", lookups),
+    ("areas", || areas::table(&program()?)),
     ("conversions", || conversions::table(&program()?)),
     ("pre-faults", || Ok(pre_faults::table())),
     ("accesses", || Ok(accesses::table())),

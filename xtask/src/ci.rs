@@ -33,8 +33,8 @@ pub fn run() -> Result<(), String> {
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
         // Without the standard library.
         clippy(&["-p", "guest-ranges", "--lib", "--no-default-features"]),
-        // Without the system calls. Only the library, because its tests switch
-        // them on.
+        // Without the system calls and the standard library. Only the library,
+        // because its tests switch them on.
         clippy(&["-p", "vfio-private", "--lib"]),
         // Without memory-model, and without kvm-slots. Only the library, because
         // its tests switch both on.

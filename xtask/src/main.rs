@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod coverage;
 mod crate_tests;
+mod explore;
 mod fuzz;
 mod hw_test;
 mod lab;
@@ -95,6 +96,19 @@ enum Command {
         #[command(subcommand)]
         command: lab::cli::LabCommand,
     },
+    /// Explore whether a device ever reaches a private page: all small worlds of pages,
+    /// slots, devices, operations and failures, then random steps in a larger one.
+    ///
+    /// Prints states, transitions and violations. The exit status is 0 if there are no
+    /// violations.
+    Explore {
+        /// The number of random steps.
+        #[arg(long, value_name = "N", default_value_t = 100_000)]
+        steps: u64,
+        /// Write the figures to this file as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Run the benchmarks. Print tables, and write them to target/bench.md.
     Bench {
         /// Run only benchmarks with this text in their names. Print their tables.
@@ -143,6 +157,7 @@ fn main() -> ExitCode {
             only,
         } => crate_tests::run(&env, &only),
         Command::Ci => ci::run(),
+        Command::Explore { steps, json } => explore::run(steps, json.as_deref()),
         Command::HwTest {
             env,
             arch,

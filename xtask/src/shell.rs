@@ -181,6 +181,21 @@ pub fn build_test(package: &str, name: &str, offline: bool) -> Result<PathBuf, S
     executable(&format!("the test {name} of {package}"), &mut command)
 }
 
+/// The same for release: tests that explore for a long time.
+pub fn build_release_test(package: &str, name: &str) -> Result<PathBuf, String> {
+    let mut command = Command::new(cargo());
+    command.args([
+        "test",
+        "--release",
+        "--no-run",
+        "-p",
+        package,
+        "--test",
+        name,
+    ]);
+    executable(&format!("the test {name} of {package}"), &mut command)
+}
+
 fn build(
     package: &str,
     name: &str,

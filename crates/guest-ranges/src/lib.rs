@@ -69,6 +69,8 @@
 //!
 //! - `std` (default): adds [`FileSlice::new`], which takes the owner of a descriptor.
 //!   Without this feature the crate needs only `alloc`.
+//! - `serde`: ranges, page sets and page states as data. Data that would break a type's
+//!   rules is refused: a range that wraps, half a page, ranges that overlap.
 //! - `vm-memory`: adds `HostMemory::of_mmap`, for mappings of the crate `vm-memory`.
 // Names the feature of each item on docs.rs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -89,6 +91,8 @@ mod page_set;
 mod page_size;
 mod page_state;
 mod range_set;
+#[cfg(feature = "serde")]
+mod state;
 mod walk;
 
 pub use addr_range::AddrRange;

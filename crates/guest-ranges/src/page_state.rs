@@ -3,6 +3,8 @@
 
 /// Who may access a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 // Exhaustive: code that converts pages has to handle each state.
 pub enum PageState {
     /// The guest and the host.
@@ -24,6 +26,8 @@ impl PageState {
 
 /// The pages of a piece of RAM that a guest_memfd holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 // Exhaustive: code that converts pages has to know where each side is.
 pub enum GuestMemfdSides {
     /// Only the private pages. Shared pages are in separate host memory.

@@ -92,6 +92,7 @@
 //! | [`probe`] | checks whether a kernel has the ABI of a profile |
 //! | `vcpu_gate` | holds the vCPUs of a real VM |
 //! | `sim` | simulates a KVM of a chosen version |
+//! | `state` | slots and page states as data, for snapshots (with `serde`) |
 //! | `rebuild` | gives a guest's memory to a new VM (with `memory-model`) |
 //! | [`exit`], [`push`], [`uapi`] | types for exits, push-style mapping, and KVM's interface |
 //!
@@ -129,6 +130,7 @@
 //! # Features
 //!
 //! - `memory-model` (default): flat views of the crate `memory-model` as input.
+//! - `serde`: the module `state`, slots and page states as data.
 //! - `sim`: `sim::SimVm`, a simulated KVM of a chosen version. It answers the memory
 //!   ioctls with the kernel's checks in the kernel's order, and resolves guest
 //!   accesses. guest_memfds can be punched, mapped, closed and pre-faulted.
@@ -169,6 +171,8 @@ pub mod rebuild;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slots;
+#[cfg(feature = "serde")]
+pub mod state;
 pub mod uapi;
 mod unsupported;
 #[cfg(feature = "vcpu-gate")]

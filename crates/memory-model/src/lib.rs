@@ -104,6 +104,7 @@
 //!
 //! No feature is on by default.
 //!
+//! - `serde`: the module `state`, a model as data, for snapshots and migration.
 //! - `vm-memory`: views as guest memory of the crate `vm-memory`, and the other way round.
 //!
 //! | type | what it is |
@@ -137,6 +138,8 @@ mod region;
 mod render;
 mod runs;
 mod space;
+#[cfg(feature = "serde")]
+pub mod state;
 mod transaction;
 mod tree;
 mod validate;

@@ -28,6 +28,21 @@ impl DirtyClients {
         (Self::MIGRATION, "MIGRATION"),
     ];
 
+    #[cfg(feature = "serde")]
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The clients of these bits, or the bits that are no client.
+    #[cfg(feature = "serde")]
+    pub(crate) fn from_bits(bits: u8) -> Result<Self, u8> {
+        let known = Self::NAMES.iter().fold(0, |all, (one, _)| all | one.0);
+        match bits & !known {
+            0 => Ok(Self(bits)),
+            unknown => Err(unknown),
+        }
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self == Self::NONE

@@ -2,6 +2,8 @@
 
 //! The facts about one BAR: the classifier's input.
 
+use alloc::vec::Vec;
+
 use guest_ranges::AddrRange;
 
 use crate::bar::{Bar, InputError, range};
@@ -17,6 +19,13 @@ pub struct SparseArea {
     pub offset: u64,
     /// Size in bytes; 0 means nothing.
     pub size: u64,
+}
+
+/// The offset and the size.
+impl From<(u64, u64)> for SparseArea {
+    fn from((offset, size): (u64, u64)) -> Self {
+        Self { offset, size }
+    }
 }
 
 /// What VFIO reports about the region of a BAR (`VFIO_DEVICE_GET_REGION_INFO`).
@@ -41,6 +50,17 @@ impl Region {
             mmap: true,
             sparse: None,
             msix_mappable: true,
+        }
+    }
+
+    /// A region without capabilities, whose `vfio_region_info` has these flags. Set the other fields
+    /// for the capabilities that the region has; [`areas`](crate::areas#from-the-types-of-vfio-ioctls)
+    /// has the code for `vfio-ioctls`.
+    pub const fn of_flags(flags: u32) -> Self {
+        Self {
+            mmap: flags & crate::region_info::FLAG_MMAP != 0,
+            sparse: None,
+            msix_mappable: false,
         }
     }
 }

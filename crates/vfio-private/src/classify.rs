@@ -2,6 +2,8 @@
 
 //! The classifier: computes the pieces of a BAR from the facts about it.
 
+use alloc::vec::Vec;
+
 use guest_ranges::PageSize;
 
 use crate::bar::BarKind;
@@ -9,6 +11,7 @@ use crate::bar_input::{BarInput, Region};
 use crate::error::ClassifyError;
 use crate::facts::{BarFacts, MsixTrap};
 use crate::isolation;
+use crate::mappable::{self, Room};
 use crate::msix::MsixPart;
 use crate::piece::{Access, Piece};
 use crate::policy::{Policy, SubPagePolicy};
@@ -31,27 +34,64 @@ pub fn classify(
     page: PageSize,
     policy: Policy,
 ) -> Result<Vec<Piece>, ClassifyError> {
-    let facts = BarFacts::new(input, page, policy)?;
-    isolation::check(&facts, input.report.unwrap_or_default())?;
+    let mut room = Room::new();
+    let pieces = Pieces::new(input, page, policy, &mut room)?;
+    Ok(pieces.collect())
+}
 
-    let rules = Rules {
-        facts: &facts,
-        region: input.region,
-        sub_page: policy.sub_page(),
-    };
-    let mut pieces: Vec<Piece> = Vec::new();
-    for range in facts.uniform_ranges() {
-        let (access, reasons) = rules.at(range.start());
-        let piece = Piece::new(range, access, reasons);
-        match pieces.last_mut().and_then(|last| last.joined(piece)) {
-            Some(joined) => {
-                pieces.pop();
-                pieces.push(joined);
-            }
-            None => pieces.push(piece),
-        }
+/// The pieces of a BAR in order, computed one at a time. Without a report nothing is allocated.
+pub(crate) struct Pieces<'a> {
+    rules: Rules<'a>,
+    /// Where the bytes start that have not been looked at.
+    start: u64,
+    /// Bytes that differ from those of the piece before.
+    ahead: Option<Piece>,
+}
+
+impl<'a> Pieces<'a> {
+    pub(crate) fn new(
+        input: &BarInput<'a>,
+        page: PageSize,
+        policy: Policy,
+        room: &'a mut Room,
+    ) -> Result<Self, ClassifyError> {
+        let facts = BarFacts::new(input, page, policy, room)?;
+        isolation::check(&facts, input.report.unwrap_or_default())?;
+        Ok(Self {
+            rules: Rules {
+                facts,
+                region: input.region,
+                sub_page: policy.sub_page(),
+            },
+            start: 0,
+            ahead: None,
+        })
     }
-    Ok(pieces)
+
+    fn uniform(&mut self) -> Option<Piece> {
+        let range = self.rules.facts.uniform_from(self.start)?;
+        let (access, reasons) = self.rules.at(range.start());
+        self.start = range.last() + 1;
+        Some(Piece::new(range, access, reasons))
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    fn next(&mut self) -> Option<Piece> {
+        let mut piece = self.ahead.take().or_else(|| self.uniform())?;
+        while let Some(next) = self.uniform() {
+            match piece.joined(next) {
+                Some(joined) => piece = joined,
+                None => {
+                    self.ahead = Some(next);
+                    break;
+                }
+            }
+        }
+        Some(piece)
+    }
 }
 
 /// How the report lists a byte.
@@ -65,7 +105,7 @@ enum Listing {
 
 /// The rules, which look at one byte at a time.
 struct Rules<'a> {
-    facts: &'a BarFacts,
+    facts: BarFacts<'a>,
     region: &'a Region,
     sub_page: SubPagePolicy,
 }
@@ -112,7 +152,7 @@ impl Rules<'_> {
     /// What the VMM must trap to handle interrupts.
     fn msix_obstacles(&self, offset: u64) -> Reasons {
         let mut obstacles = Reasons::default();
-        for trap in self.facts.traps.iter().filter(|trap| trap.is_carved) {
+        for trap in self.facts.traps().filter(|trap| trap.is_carved) {
             let reason = match trap.part {
                 MsixPart::Table => Reason::MsixTable,
                 MsixPart::Pba => Reason::MsixPba,
@@ -127,10 +167,10 @@ impl Rules<'_> {
         if !self.region.mmap {
             return Reason::RegionNotMappable.into();
         }
-        let outside = !self.facts.mappable_pages.contains(offset);
+        let outside = !mappable::contains(self.facts.mappable_pages, offset);
         let has_table =
             |trap: &MsixTrap| trap.part == MsixPart::Table && trap.pages.contains(offset);
-        let refused = !self.region.msix_mappable && self.facts.traps.iter().any(has_table);
+        let refused = !self.region.msix_mappable && self.facts.traps().any(has_table);
         Reasons::when(outside, Reason::OutsideSparseAreas)
             | Reasons::when(refused, Reason::MsixNotMappable)
     }

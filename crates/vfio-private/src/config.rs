@@ -10,7 +10,9 @@
 mod ea;
 mod error;
 
-use crate::bar::{BarIndex, BarKind, InputError};
+use alloc::vec::Vec;
+
+use crate::bar::{BarIndex, BarKind};
 use crate::bytes::{le16, le32};
 use crate::msix::Msix;
 
@@ -259,15 +261,12 @@ impl<'a> ConfigSpace<'a> {
         };
         let offset = usize::from(found.offset);
         let [_, _, c0, c1, table @ .., p0, p1, p2, p3] = self.capability_bytes::<12>(offset)?;
-        // The control register has the number of vectors less one.
-        let vectors = (u16::from_le_bytes([c0, c1]) & 0x7ff) + 1;
-        let place = |register: [u8; 4]| -> Result<(BarIndex, u64), InputError> {
-            let [low, ..] = register;
-            let at = u64::from(u32::from_le_bytes(register) & !7);
-            Ok((BarIndex::new(low & 7)?, at))
-        };
-        let msix = || Msix::with_vectors(vectors, place(table)?, place([p0, p1, p2, p3])?);
-        match msix() {
+        let control = u16::from_le_bytes([c0, c1]);
+        let (table, pba) = (
+            u32::from_le_bytes(table),
+            u32::from_le_bytes([p0, p1, p2, p3]),
+        );
+        match Msix::from_registers(control, table, pba) {
             Ok(msix) => Ok(Some(msix)),
             Err(source) => Err(ConfigError::Msix { offset, source }),
         }

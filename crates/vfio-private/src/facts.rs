@@ -8,26 +8,32 @@
 use guest_ranges::{AddrRange, PageSize, RangeSet};
 
 use crate::bar::{Bar, BarKind};
-use crate::bar_input::{BarInput, Region, ReportedRange, TeeKind};
+use crate::bar_input::{BarInput, ReportedRange, TeeKind};
 use crate::error::ClassifyError;
+use crate::mappable::{self, Room, mappable_pages};
 use crate::msix::{Msix, MsixPart};
 use crate::policy::{MsixPlacement, PbaPolicy, Policy, TeeMsixPolicy};
 
-/// The facts about one BAR that decide the access of its bytes.
+/// The facts about one BAR that decide the access of its bytes. Only those of a report are on the
+/// heap.
 #[derive(Debug)]
-pub(crate) struct BarFacts {
+pub(crate) struct BarFacts<'a> {
     pub(crate) bar: Bar,
     pub(crate) page: PageSize,
     pub(crate) tee_msix: TeeMsixPolicy,
     /// The MSI-X structures in this BAR that belong to the host.
-    pub(crate) traps: Vec<MsixTrap>,
+    traps: MsixTraps,
     /// The host pages that VFIO's sparse-mmap areas hold as a whole; all of the BAR without areas.
-    pub(crate) mappable_pages: RangeSet,
+    /// Sorted.
+    pub(crate) mappable_pages: &'a [AddrRange],
     pub(crate) report: Option<ReportFacts>,
 }
 
+/// At most one for the table and one for the PBA.
+type MsixTraps = [Option<MsixTrap>; 2];
+
 /// An MSI-X structure that belongs to the host: none of its pages can be private.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct MsixTrap {
     pub(crate) part: MsixPart,
     /// The structure itself.
@@ -50,16 +56,17 @@ pub(crate) struct ReportFacts {
     pub(crate) mixed_pages: RangeSet,
 }
 
-impl BarFacts {
+impl<'a> BarFacts<'a> {
     /// Checks that the input fits the BAR and is free of contradictions, and converts it to sets.
     pub(crate) fn new(
         input: &BarInput<'_>,
         page: PageSize,
         policy: Policy,
+        room: &'a mut Room,
     ) -> Result<Self, ClassifyError> {
         let bar = input.bar;
         let mut traps = msix_traps(bar, input.msix, page, policy)?;
-        let mappable_pages = mappable_pages(bar, input.region, page)?;
+        let mappable_pages = mappable_pages(bar, input.region, page, room)?;
         let mut report = None;
         if let Some(ranges) = input.report {
             let mut facts = ReportFacts::new(bar, ranges, page)?;
@@ -79,36 +86,38 @@ impl BarFacts {
         })
     }
 
+    /// The MSI-X structures in this BAR that belong to the host.
+    pub(crate) fn traps(&self) -> impl Iterator<Item = &MsixTrap> + Clone {
+        self.traps.iter().flatten()
+    }
+
     /// Whether a host page is more than the BAR can fill. A larger BAR fills its last page, since
     /// both sizes are powers of two.
     pub(crate) fn is_sub_page(&self) -> bool {
         self.bar.size() < self.page.bytes()
     }
 
-    /// Splits the BAR wherever a fact begins or ceases to hold, so that inside each range every
-    /// byte has the same facts. The ranges tile the BAR in ascending order.
-    pub(crate) fn uniform_ranges(&self) -> impl Iterator<Item = AddrRange> + use<> {
-        let mut starts = vec![0];
-        starts.extend(edges(&self.mappable_pages));
-        for trap in &self.traps {
-            starts.extend(ends(trap.pages));
-        }
-        if let Some(report) = &self.report {
-            starts.extend(edges(&report.tee));
-            starts.extend(edges(&report.non_tee));
-            starts.extend(edges(&report.guest_msix));
-            starts.extend(edges(&report.mixed_pages));
-        }
-        let extent = self.bar.extent();
+    /// The bytes from `start` on that have the same facts as the byte there: up to the next offset
+    /// at which a fact begins or ceases to hold. `None` behind the end of the BAR.
+    pub(crate) fn uniform_from(&self, start: u64) -> Option<AddrRange> {
+        let here = AddrRange::from_bounds(start, self.bar.extent().last())?;
+        let from_here = |set: &RangeSet| set.first_overlapping(here);
+        let of_report = self.report.iter().flat_map(|report| {
+            [
+                from_here(&report.tee),
+                from_here(&report.non_tee),
+                from_here(&report.guest_msix),
+                from_here(&report.mixed_pages),
+            ]
+        });
+        let mappable = mappable::at_or_above(self.mappable_pages, start);
+        let traps = self.traps().map(|trap| trap.pages);
+        let held = mappable.into_iter().chain(traps);
+        let edges = held.chain(of_report.flatten()).flat_map(ends);
+        let next = edges.filter(|&edge| edge > start).min();
         // A page reaches past the end of a BAR that is smaller.
-        starts.retain(|&start| extent.contains(start));
-        starts.sort_unstable();
-        starts.dedup();
-        let mut next = starts.clone().into_iter().skip(1);
-        starts.into_iter().filter_map(move |start| {
-            let last = next.next().map_or(extent.last(), |next| next - 1);
-            AddrRange::from_bounds(start, last)
-        })
+        let last = next.map_or(here.last(), |next| here.last().min(next - 1));
+        AddrRange::from_bounds(start, last)
     }
 }
 
@@ -128,12 +137,13 @@ fn msix_traps(
     msix: Option<Msix>,
     page: PageSize,
     policy: Policy,
-) -> Result<Vec<MsixTrap>, ClassifyError> {
-    let mut traps = Vec::new();
+) -> Result<MsixTraps, ClassifyError> {
+    let mut traps = MsixTraps::default();
     let Some(msix) = msix else {
         return Ok(traps);
     };
-    for (part, place) in [(MsixPart::Table, msix.table), (MsixPart::Pba, msix.pba)] {
+    let parts = [(MsixPart::Table, msix.table), (MsixPart::Pba, msix.pba)];
+    for (slot, (part, place)) in traps.iter_mut().zip(parts) {
         if place.bar != bar.index() {
             continue;
         }
@@ -141,7 +151,7 @@ fn msix_traps(
         if part == MsixPart::Pba && policy.pba() == PbaPolicy::Map {
             continue;
         }
-        traps.push(MsixTrap {
+        *slot = Some(MsixTrap {
             part,
             bytes: place.range,
             pages: page.round_out(place.range),
@@ -170,34 +180,6 @@ fn check_msix(bar: Bar, part: MsixPart, range: AddrRange) -> Result<(), Classify
     Ok(())
 }
 
-fn mappable_pages(bar: Bar, region: &Region, page: PageSize) -> Result<RangeSet, ClassifyError> {
-    let Some(areas) = &region.sparse else {
-        return Ok(RangeSet::from_iter([bar.extent()]));
-    };
-    let mut ranges = Vec::with_capacity(areas.len());
-    for area in areas.iter().filter(|area| area.size != 0) {
-        match AddrRange::new(area.offset, area.size.into()) {
-            Some(range) if bar.extent().covers(range) => ranges.push(range),
-            _ => {
-                return Err(ClassifyError::SparseAreaOutsideBar {
-                    bar: bar.index(),
-                    bar_size: bar.size(),
-                    offset: area.offset,
-                    size: area.size,
-                });
-            }
-        }
-    }
-    // Joined first: two touching areas may hold a page between them. And what follows a BAR that
-    // is smaller than a page is no byte of the region, so that no area can hold it or need to.
-    let behind = AddrRange::from_bounds(bar.size(), page.round_out(bar.extent()).last());
-    let joined: RangeSet = ranges.into_iter().chain(behind).collect();
-    Ok(joined
-        .iter()
-        .filter_map(|range| page.round_in(range))
-        .collect())
-}
-
 impl ReportFacts {
     fn new(bar: Bar, ranges: &[ReportedRange], page: PageSize) -> Result<Self, ClassifyError> {
         for &range in ranges {
@@ -222,17 +204,17 @@ impl ReportFacts {
     }
 
     /// Drops the traps of the structures that lie in TEE ranges marked for them, as a whole.
-    fn leave_msix_to_guest(&mut self, traps: &mut Vec<MsixTrap>, ranges: &[ReportedRange]) {
-        let mut left = Vec::new();
-        traps.retain(|trap| {
+    fn leave_msix_to_guest(&mut self, traps: &mut MsixTraps, ranges: &[ReportedRange]) {
+        for slot in traps {
+            let Some(trap) = *slot else { continue };
             let marked = locked_into_tee(ranges, trap.part);
-            let holds_all = marked.covers(trap.bytes);
-            if holds_all {
-                left.extend(marked.iter());
+            if marked.covers(trap.bytes) {
+                marked
+                    .iter()
+                    .for_each(|range| self.guest_msix.insert(range));
+                *slot = None;
             }
-            !holds_all
-        });
-        self.guest_msix = left.into_iter().collect();
+        }
     }
 }
 

@@ -12,14 +12,14 @@ use crate::policy::TeeMsixPolicy;
 /// Finds the lowest host page that a private range shares with something that is not private.
 ///
 /// `ranges` is the report that `facts` was made from; the error names the range as it is there.
-pub(crate) fn check(facts: &BarFacts, ranges: &[ReportedRange]) -> Result<(), ClassifyError> {
+pub(crate) fn check(facts: &BarFacts<'_>, ranges: &[ReportedRange]) -> Result<(), ClassifyError> {
     match conflict(facts, ranges) {
         Some(error) => Err(error),
         None => Ok(()),
     }
 }
 
-fn conflict(facts: &BarFacts, ranges: &[ReportedRange]) -> Option<ClassifyError> {
+fn conflict(facts: &BarFacts<'_>, ranges: &[ReportedRange]) -> Option<ClassifyError> {
     let report = facts.report.as_ref()?;
     let page = lowest_shared_page(facts, report)?;
     let neighbour = neighbour(facts, report, ranges, page)?;
@@ -38,14 +38,17 @@ fn conflict(facts: &BarFacts, ranges: &[ReportedRange]) -> Option<ClassifyError>
 
 /// The error for an MSI-X structure in `page` that the device reports as locked there. If locked
 /// structures are left to the guest, another cause keeps the page from being private.
-fn locked(facts: &BarFacts, ranges: &[ReportedRange], page: AddrRange) -> Option<ClassifyError> {
+fn locked(
+    facts: &BarFacts<'_>,
+    ranges: &[ReportedRange],
+    page: AddrRange,
+) -> Option<ClassifyError> {
     if facts.tee_msix != TeeMsixPolicy::Refuse {
         return None;
     }
     let tee = &facts.report.as_ref()?.tee;
     let mut in_tee = facts
-        .traps
-        .iter()
+        .traps()
         .filter(|trap| tee.first_overlapping(trap.pages).is_some());
     let can_be_left = in_tee
         .clone()
@@ -68,9 +71,9 @@ fn locked(facts: &BarFacts, ranges: &[ReportedRange], page: AddrRange) -> Option
 
 /// A page is shared if private bytes fill it only in part, in which case one of their edges is off
 /// the page boundaries, or if the page is to be trapped.
-fn lowest_shared_page(facts: &BarFacts, report: &ReportFacts) -> Option<AddrRange> {
+fn lowest_shared_page(facts: &BarFacts<'_>, report: &ReportFacts) -> Option<AddrRange> {
     let partly = edges(&report.tee).find(|&edge| !facts.page.is_aligned(edge));
-    let trapped = facts.traps.iter().filter_map(|trap| {
+    let trapped = facts.traps().filter_map(|trap| {
         let tee = report.tee.first_overlapping(trap.pages)?;
         Some(tee.intersect(trap.pages)?.start())
     });
@@ -81,7 +84,7 @@ fn lowest_shared_page(facts: &BarFacts, report: &ReportFacts) -> Option<AddrRang
 /// What private bytes in `page` share it with. What no other report could mend comes first: the
 /// end of the BAR, then the MSI-X structures.
 fn neighbour(
-    facts: &BarFacts,
+    facts: &BarFacts<'_>,
     report: &ReportFacts,
     ranges: &[ReportedRange],
     page: AddrRange,
@@ -89,7 +92,7 @@ fn neighbour(
     if let Some(behind) = AddrRange::from_bounds(facts.bar.size(), page.last()) {
         return Some(Neighbour::BehindBar(behind));
     }
-    if let Some(trap) = facts.traps.iter().find(|trap| trap.bytes.overlaps(page)) {
+    if let Some(trap) = facts.traps().find(|trap| trap.bytes.overlaps(page)) {
         return Some(Neighbour::Msix(trap.part, trap.bytes));
     }
     if let Some(non_tee) = lowest_in(page, ranges, TeeKind::NonTee) {

@@ -8,11 +8,14 @@
 //! guest may access. All of this works in host pages, and a device's registers rarely start on one.
 //!
 //! [`classify`] makes this decision as a pure function. It opens no file, makes no system call and
-//! keeps no state.
+//! keeps no state. A VMM that maps BARs calls [`BarAreas::carve`](areas::BarAreas::carve) instead. It
+//! makes the same decision without an allocation. Its result looks accesses up, and lists what to unmap
+//! and map when the guest moves a BAR.
 //!
 //! | module | contents |
 //! | --- | --- |
 //! | crate root | [`classify`], its input ([`BarInput`], [`Policy`]) and its output ([`Piece`], [`Reason`]) |
+//! | [`areas`] | the pieces in bounded arrays: what is mapped, trapped or reached by DMA, which area an access is in, moves of BARs |
 //! | [`config`] | parses PCI configuration space: BARs, capabilities, MSI-X |
 //! | [`region_info`] | parses VFIO's region info |
 //! | [`report`] | parses a TDISP interface report and converts its pages to offsets in BARs |
@@ -143,21 +146,27 @@
 //!
 //! # What this crate does not do
 //!
-//! It does not choose guest addresses: a BAR that moves has the same pieces as before. It delivers no
-//! interrupt to a guest, but reports which message a vector sends. It sends no TDISP message
+//! It does not choose guest addresses: a BAR that moves has the same pieces as before, and [`areas`]
+//! lists them at their new addresses. It delivers no interrupt to a guest, but reports which message a vector sends. It sends no TDISP message
 //! and calls no security manager.
 //!
 //! # Features
 //!
-//! - `device`: opens real devices, with unsafe code for VFIO's system calls.
+//! Without features the crate is `no_std`, and needs only `alloc`.
+//!
+//! - `device`: opens real devices, with unsafe code for VFIO's system calls and the standard library.
 //! - `sim`: `tdi::sim`, a security manager without hardware.
 
-// Only `device` makes system calls.
 // Names the feature of each item on docs.rs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Only `device` makes system calls, and needs more than `alloc`.
+#![cfg_attr(not(feature = "device"), no_std)]
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
+extern crate alloc;
+
+pub mod areas;
 mod bar;
 mod bar_input;
 mod bytes;
@@ -170,6 +179,7 @@ pub mod emulate;
 mod error;
 mod facts;
 mod isolation;
+mod mappable;
 mod msix;
 mod piece;
 mod policy;

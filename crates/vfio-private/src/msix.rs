@@ -63,6 +63,30 @@ impl Msix {
         })
     }
 
+    /// The structures by the registers of the MSI-X capability: message control, and where the table
+    /// and the PBA are. Both of these hold the number of a BAR in their low three bits.
+    ///
+    /// ```
+    /// use vfio_private::Msix;
+    ///
+    /// let msix = Msix::from_registers(0x8020, 0x2000, 0x2800)?;
+    /// assert_eq!(msix.table.to_string(), "0x2000-0x220f of BAR 0");
+    /// # Ok::<(), vfio_private::InputError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InputError::NoSuchBar`] for BAR 6 or 7.
+    pub fn from_registers(control: u16, table: u32, pba: u32) -> Result<Self, InputError> {
+        // The control register has the number of vectors less one.
+        let vectors = (control & 0x7ff) + 1;
+        let place = |register: u32| -> Result<(BarIndex, u64), InputError> {
+            let [low, ..] = register.to_le_bytes();
+            Ok((BarIndex::new(low & 7)?, u64::from(register & !7)))
+        };
+        Self::with_vectors(vectors, place(table)?, place(pba)?)
+    }
+
     /// The bytes of one of the two.
     pub const fn place(&self, part: MsixPart) -> BarRange {
         match part {

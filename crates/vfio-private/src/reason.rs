@@ -43,11 +43,14 @@ pub enum Reason {
     ExpandedBar,
     /// Trapped: I/O ports have no pages to map.
     IoBar,
+    /// Trapped: behind the end of the device's BAR, where the VMM emulates the MSI-X structures. Only
+    /// in [`BarAreas::enlarged`](crate::areas::BarAreas::enlarged).
+    EmulatedMsix,
 }
 
 impl Reason {
     /// All reasons, in the order in which [`Reasons`] lists them.
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::NoReport,
         Self::ReportedTee,
         Self::MsixLeftToGuest,
@@ -62,6 +65,7 @@ impl Reason {
         Self::SubPageBar,
         Self::ExpandedBar,
         Self::IoBar,
+        Self::EmulatedMsix,
     ];
 
     const fn bit(self) -> u16 {
@@ -86,6 +90,7 @@ impl fmt::Display for Reason {
             Self::SubPageBar => "BAR is smaller than a host page",
             Self::ExpandedBar => "BAR is smaller than a host page and is expanded to one",
             Self::IoBar => "I/O ports cannot be mapped",
+            Self::EmulatedMsix => "VMM emulates the relocated MSI-X structures behind the BAR",
         })
     }
 }
@@ -103,6 +108,9 @@ impl fmt::Display for Reason {
 pub struct Reasons(u16);
 
 impl Reasons {
+    /// No reason.
+    pub(crate) const NONE: Self = Self(0);
+
     /// Whether `reason` is in the set.
     pub const fn contains(self, reason: Reason) -> bool {
         self.0 & reason.bit() != 0
@@ -172,7 +180,10 @@ mod tests {
             assert_eq!(usize::from(reason as u8), n);
         }
         // The last variant: adding one behind it must make the list longer.
-        assert_eq!(usize::from(Reason::IoBar as u8) + 1, Reason::ALL.len());
+        assert_eq!(
+            usize::from(Reason::EmulatedMsix as u8) + 1,
+            Reason::ALL.len()
+        );
     }
 
     #[test]

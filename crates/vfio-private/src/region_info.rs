@@ -4,8 +4,9 @@
 //!
 //! The bytes are in the host's order, as the kernel wrote them.
 
+use alloc::vec::Vec;
+
 use thiserror::Error;
-use vfio_bindings::bindings::vfio as uapi;
 
 use crate::bar_input::{Region, SparseArea};
 use crate::bytes::{ne16, ne32, ne64};
@@ -20,6 +21,20 @@ mod fixed {
     pub(super) const OFFSET: usize = 24;
     pub(super) const LEN: usize = 32;
 }
+
+/// The constants of `vfio-bindings`, which needs the standard library.
+mod uapi {
+    pub(super) const VFIO_REGION_INFO_FLAG_READ: u32 = 1 << 0;
+    pub(super) const VFIO_REGION_INFO_FLAG_WRITE: u32 = 1 << 1;
+    pub(super) const VFIO_REGION_INFO_FLAG_MMAP: u32 = 1 << 2;
+    pub(super) const VFIO_REGION_INFO_FLAG_CAPS: u32 = 1 << 3;
+    pub(super) const VFIO_REGION_INFO_CAP_SPARSE_MMAP: u32 = 1;
+    pub(super) const VFIO_REGION_INFO_CAP_TYPE: u32 = 2;
+    pub(super) const VFIO_REGION_INFO_CAP_MSIX_MAPPABLE: u32 = 3;
+}
+
+/// The flag of a region that userspace may map.
+pub(crate) const FLAG_MMAP: u32 = uapi::VFIO_REGION_INFO_FLAG_MMAP;
 
 /// The size of `struct vfio_info_cap_header`: ID, version, where the next one is.
 const CAP_HEADER: usize = 8;
@@ -139,10 +154,7 @@ impl RegionInfo {
             offset: u64_at(fixed::OFFSET)?,
             readable: has(uapi::VFIO_REGION_INFO_FLAG_READ),
             writable: has(uapi::VFIO_REGION_INFO_FLAG_WRITE),
-            region: Region {
-                mmap: has(uapi::VFIO_REGION_INFO_FLAG_MMAP),
-                ..Region::default()
-            },
+            region: Region::of_flags(flags),
             kind: None,
         };
         if has(uapi::VFIO_REGION_INFO_FLAG_CAPS) {
@@ -278,5 +290,23 @@ impl<'a> Capability<'a> {
             offset: self.offset,
             len: self.bytes.len(),
         }
+    }
+}
+
+#[cfg(all(test, feature = "device"))]
+mod tests {
+    use vfio_bindings::bindings::vfio as bindings;
+
+    use super::uapi;
+
+    #[test]
+    fn the_constants_are_those_of_the_bindings() {
+        macro_rules! same {
+            ($($name:ident)*) => { $(assert_eq!(uapi::$name, bindings::$name);)* };
+        }
+        same!(VFIO_REGION_INFO_FLAG_READ VFIO_REGION_INFO_FLAG_WRITE);
+        same!(VFIO_REGION_INFO_FLAG_MMAP VFIO_REGION_INFO_FLAG_CAPS);
+        same!(VFIO_REGION_INFO_CAP_SPARSE_MMAP VFIO_REGION_INFO_CAP_TYPE);
+        same!(VFIO_REGION_INFO_CAP_MSIX_MAPPABLE);
     }
 }

@@ -8,6 +8,8 @@
 
 mod placement;
 
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 pub use placement::{LeftOut, OffsetRule, PlaceError, PlacedReport};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a device and a kernel say about BARs, and the pieces that a guest gets.
 
+use vfio_private::areas::BarAreas;
 use vfio_private::config::{BarRegister, ConfigSpace, EaResource};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
@@ -163,8 +164,11 @@ fn assert_bar(facts: &Facts<'_>) {
         let input = BarInput::new(facts.bar, facts.region)
             .with_msix(facts.msix)
             .with_report(facts.report);
+        let areas = BarAreas::<16>::carve_bounded(&input, facts.page, policy);
         if let Ok(pieces) = classify(&input, facts.page, policy) {
             assert_tiles(facts.bar, &pieces);
+            assert_eq!(areas.is_ok(), pieces.len() <= 16);
+            assert!(areas.is_ok_and(|areas| areas.all() == pieces) || pieces.len() > 16);
             let areas = facts.region.sparse.as_ref().map_or(0, Vec::len);
             let ranges = facts.report.map_or(0, <[_]>::len);
             assert!(pieces.len() <= 5 + 2 * areas + 6 * ranges);

@@ -6,3 +6,4 @@
 mod bitmaps;
 mod host_memory;
 mod page_set;
+mod state;

@@ -6,6 +6,13 @@ use super::sides::{ConvertibleRange, Stretch};
 use guest_ranges::PageRange;
 use guest_ranges::PageSet;
 use guest_ranges::PageState;
+#[cfg(feature = "serde")]
+use guest_ranges::gaps;
+
+#[cfg(feature = "serde")]
+use super::sides::Sides;
+#[cfg(feature = "serde")]
+use crate::state::{PagesError, PagesState};
 
 /// Memory with a private side, and the pages that are private or accepted.
 ///
@@ -124,6 +131,45 @@ impl ConvertibleMemory {
     /// The limit, in bytes.
     pub fn state_limit(&self) -> usize {
         self.limit
+    }
+
+    /// Which pages are private and accepted, as data.
+    #[cfg(feature = "serde")]
+    pub fn state(&self) -> PagesState {
+        PagesState::new(self.private.clone(), self.accepted.clone())
+    }
+
+    /// Replaces which pages are private and accepted, as they were saved. Set the ranges
+    /// first, and have [`Engine::restore`](super::Engine::restore) tell KVM afterwards.
+    ///
+    /// Private pages can be anywhere, because their memory may have moved.
+    ///
+    /// # Errors
+    /// [`PagesError`].
+    #[cfg(feature = "serde")]
+    pub fn restore(&mut self, state: &PagesState) -> Result<(), PagesError> {
+        for pages in state.accepted().iter() {
+            let mmio = self
+                .ranges
+                .iter()
+                .filter(|r| r.stretch.sides == Sides::PrivateMmio);
+            let mmio = mmio.map(|range| range.stretch.range.into());
+            if let Some(pages) = gaps(pages, mmio).next() {
+                return Err(PagesError::NotPrivateMmio { pages });
+            }
+            if let Some(pages) = gaps(pages, state.private().within(pages)).next() {
+                return Err(PagesError::NotPrivate { pages });
+            }
+        }
+        let (mut private, limit) = (PageSet::new(), self.limit);
+        for pages in state.private().iter() {
+            if !private.has_room(pages, limit) {
+                return Err(PagesError::NoRoom { limit });
+            }
+            private.insert(pages);
+        }
+        (self.private, self.accepted) = (private, state.accepted().clone());
+        Ok(())
     }
 
     /// The maximum number of bytes that the state uses on the heap.

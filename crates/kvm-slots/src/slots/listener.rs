@@ -181,6 +181,14 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
         self.with_table(SlotTable::clone)
     }
 
+    /// Whether a change could not be rolled back. The guest may then reach other memory
+    /// than the view shows, until a transaction that changes the view resyncs. Do not
+    /// convert pages meanwhile: an address in the view and in the memslots can be other
+    /// memory.
+    pub fn needs_resync(&self) -> bool {
+        self.follower.needs_resync()
+    }
+
     /// The latest applied plan since the last call. Plans are kept only after
     /// [`keeping_latest_plan`](Self::keeping_latest_plan).
     pub fn take_latest_plan(&self) -> Option<Plan> {

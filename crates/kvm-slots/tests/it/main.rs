@@ -34,6 +34,12 @@ mod rebuild {
     mod new_vm;
 }
 
+/// Slots and page states as data.
+mod state {
+    mod pages;
+    mod slots;
+}
+
 /// Conversions between private and shared.
 mod convert {
     mod bytes;

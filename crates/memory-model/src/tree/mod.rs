@@ -147,6 +147,16 @@ impl<H> Tree<H> {
         })
     }
 
+    /// Every region, by id.
+    #[cfg(feature = "serde")]
+    pub(crate) fn ids(&self) -> impl Iterator<Item = RegionId> {
+        (0..).zip(&self.entries).filter_map(|(index, entry)| {
+            let (generation, _) = entry.node.as_ref()?;
+            let generation = *generation;
+            Some(RegionId { index, generation })
+        })
+    }
+
     /// Adds a region, which is not placed yet.
     pub(crate) fn add(&mut self, region: Region<H>) -> Result<RegionId, TreeError> {
         let Some(offsets) = AddrRange::new(0, region.size()) else {

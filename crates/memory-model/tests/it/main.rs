@@ -68,5 +68,11 @@ mod guest_memory {
     mod virtio;
 }
 
+/// A model as data, and back.
+mod state {
+    mod refused;
+    mod round_trip;
+}
+
 /// Random transactions beside a simpler model.
 mod oracle;

@@ -75,6 +75,14 @@ pub enum DmaFollowError {
     NotUndone(Vec<DmaNotUndone>),
 }
 
+/// The mappings that an operation unmaps.
+fn unmapped(op: DmaOp) -> Vec<DmaRange> {
+    match op {
+        DmaOp::Map(_) => Vec::new(),
+        DmaOp::Unmap(mappings) => mappings,
+    }
+}
+
 fn list(steps: &[DmaNotUndone]) -> String {
     let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
     texts.join("; ")
@@ -188,6 +196,19 @@ impl<S, H> Mappings<S, H> {
         Ok(target)
     }
 
+    /// Makes mappings uncertain that the old view does not have: a rollback has left them.
+    /// The resync unmaps them. If the transaction is refused then, its undo must not map
+    /// them again, because their memory can be private in the memslots of that moment.
+    fn doubt_leftovers(&self, state: &mut State, update: &Update<'_, H>) {
+        let leftovers: Vec<DmaRange> = match self.plan_all(state, update.old, update.private) {
+            Ok(plan) => plan.ops.into_iter().flat_map(unmapped).collect(),
+            Err(_) => state.table.mappings().cloned().collect(),
+        };
+        for mapping in leftovers {
+            state.table.insert_uncertain(mapping);
+        }
+    }
+
     pub(super) fn plan_dma_change(
         &self,
         state: &State,
@@ -257,6 +278,7 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
         state: &mut State,
         update: &Update<'_, H>,
     ) -> Result<DmaPlan, DmaFollowError> {
+        self.doubt_leftovers(state, update);
         self.plan_all(state, update.new, update.private)
     }
 }

@@ -5,5 +5,6 @@ mod apply;
 mod convert;
 mod listener;
 mod plan;
+mod public_issues;
 mod support;
 mod theorem;

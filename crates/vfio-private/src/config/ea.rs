@@ -3,6 +3,7 @@
 //! The Enhanced Allocation capability: BARs with a fixed place and size, whose registers are zero
 //! (PCI Express Base Specification, section 7.8.5).
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::{BarRegister, CAPABILITIES_END, Capability, ConfigError, ConfigSpace};

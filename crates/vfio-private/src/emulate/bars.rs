@@ -3,6 +3,8 @@
 //! The guest's BARs: registers whose writable bits are the address, so that all ones come back as
 //! the size (PCI Express Base Specification, 7.5.1.2.1).
 
+use alloc::vec::Vec;
+
 use super::error::EmulateError;
 use super::registers::Registers;
 use crate::bar::{Bar, BarIndex, BarKind};

@@ -2,6 +2,8 @@
 
 //! The guest's configuration space.
 
+use alloc::vec::Vec;
+
 use super::bars::{self, GuestBar};
 use super::effect::{ConfigEffect, MsixControl};
 use super::error::EmulateError;

@@ -2,6 +2,8 @@
 
 //! The effects of a guest's write to configuration space.
 
+use alloc::vec::Vec;
+
 use super::msi::MsiState;
 use crate::bar::BarIndex;
 use crate::reach::ReachEvent;

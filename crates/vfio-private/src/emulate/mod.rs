@@ -48,6 +48,7 @@ mod msi;
 mod msix_table;
 mod registers;
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 pub use config::GuestConfig;

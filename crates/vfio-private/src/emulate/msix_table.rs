@@ -2,6 +2,8 @@
 
 //! The guest's MSI-X table and pending bits (PCI Express Base Specification, 7.7.2).
 
+use alloc::vec;
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::effect::MsixControl;

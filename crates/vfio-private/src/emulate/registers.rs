@@ -2,6 +2,7 @@
 
 //! Bytes of configuration space that the VMM answers for.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::bytes::written;

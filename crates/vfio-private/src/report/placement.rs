@@ -2,6 +2,7 @@
 
 //! Converts the pages of a TDISP report to offsets in BARs.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use guest_ranges::AddrRange;

@@ -5,7 +5,8 @@
 //! It follows the device's and the platform's side of the rules and knows nothing of [`Tdi`](super::Tdi).
 //! It can be told to fail a call, or to lose the answer of one.
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::tdi::mapping::Mapping;
 use crate::tdi::state::{Outcome, TdiState};

@@ -2,6 +2,8 @@
 
 //! The mappings of a TDI, each with the next step that it needs.
 
+use alloc::vec::Vec;
+
 use guest_ranges::AddrRange;
 
 use crate::tdi::attested::Generation;

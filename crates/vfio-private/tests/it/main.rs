@@ -25,9 +25,18 @@ mod classify {
     mod hostile;
     mod msix;
     mod msix_in_tee;
-    mod oracle;
+    pub mod oracle;
     mod relocation;
     mod report;
+}
+
+/// The pieces as areas: lookups, places and moves.
+mod areas {
+    mod allocations;
+    mod carve;
+    mod places;
+    mod public_dma_issues;
+    mod public_issues;
 }
 
 /// Bugs of existing VMMs, from a device's bytes to the pieces of its BARs.

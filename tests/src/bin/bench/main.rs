@@ -6,10 +6,12 @@
 //! N, `bench scattered N TIMES` moves any of them to any place, `bench slots N
 //! TIMES` moves one of memory, with memslots that follow, and `bench sparse N
 //! TIMES` and `bench dense N TIMES` move a container. `bench conversion
-//! alone|model KIND TIMES` converts pages. `bench start VMM` times how long `vmm
+//! alone|model KIND TIMES` converts pages. `bench areas WHAT TIMES` carves a BAR,
+//! finds its areas and moves it. `bench start VMM` times how long `vmm
 //! boot` takes to its guest's first instruction, and `bench start-bare IMAGE` is
 //! the same without a VMM.
 
+mod areas;
 mod containers;
 mod contention;
 mod conversions;
@@ -51,6 +53,10 @@ fn main() -> ExitCode {
             (Ok(bars), Ok(times)) => slots::run(bars, times),
             _ => return usage(),
         },
+        ["areas", what, times] => match times.parse() {
+            Ok(times) => return ended(areas::run(what, times)),
+            _ => return usage(),
+        },
         #[cfg(target_arch = "x86_64")]
         ["start", vmm] => return ended(start::compare(vmm)),
         #[cfg(target_arch = "x86_64")]
@@ -60,7 +66,6 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-#[cfg(target_arch = "x86_64")]
 fn ended(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,7 +80,7 @@ fn usage() -> ExitCode {
     eprintln!(
         "usage: bench lookups | bench moves|scattered|slots|sparse|dense BARS TIMES \
          | bench conversions | bench conversion alone|model KIND TIMES \
-         | bench start VMM | bench start-bare IMAGE"
+         | bench areas classify|carve|find|move TIMES | bench start VMM | bench start-bare IMAGE"
     );
     ExitCode::from(2)
 }

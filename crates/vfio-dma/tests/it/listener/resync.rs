@@ -100,6 +100,27 @@ fn pages_become_private_at_the_addresses_that_a_failed_rollback_has_left() {
 }
 
 #[test]
+fn a_resync_that_is_undone_does_not_map_leftovers_again() {
+    for kind in KINDS {
+        let mut m = machine(kind);
+        m.place(IN_PLACE, 64 * PAGE, 0).unwrap();
+        refuse(&m, true);
+        m.iommu.fail(3, 5);
+        m.iommu.fail(4, 5);
+        assert!(m.place(IN_PLACE, 48 * PAGE, 0).is_err());
+        assert!(m.reached(49).is_some() && m.dma.needs_resync());
+        m.iommu.fail_no_more();
+        // The next transaction resyncs, and is refused as well. In its memslots, the memory
+        // of the leftovers can be private by now.
+        assert!(m.place(ROM, 56 * PAGE, 0).is_err());
+        assert_eq!(m.reached(49), None);
+        assert!(m.dma.needs_resync());
+        is_settled(&mut m);
+        assert!(m.reached(65).is_some());
+    }
+}
+
+#[test]
 fn a_transaction_that_is_refused_and_not_undone_is_settled_by_the_next() {
     for kind in KINDS {
         let mut m = machine(kind);

@@ -239,7 +239,7 @@ fn mark(device: &mut Device, how: u8) {
     }
 }
 
-fn device() -> impl Strategy<Value = Device> {
+pub fn device() -> impl Strategy<Value = Device> {
     (11..=16_u32).prop_flat_map(|bit| {
         let size = 1 << bit;
         let place = || (0..4_u8, structure_in(size));

@@ -4,6 +4,7 @@
 
 pub mod bytes;
 
+use vfio_private::areas::{AreasError, BarAreas};
 use vfio_private::{
     Access, AddrRange, Bar, BarIndex, BarInput, BarKind, BarRange, ClassifyError, Msix, MsixParts,
     PageSize, Piece, Policy, Region, ReportedRange, SparseArea, TeeKind, classify,
@@ -104,6 +105,18 @@ impl Device {
             .with_msix(self.msix)
             .with_report(self.report.as_deref());
         classify(&input, self.page, self.policy)
+    }
+
+    /// The pieces as areas.
+    pub fn areas(&self) -> BarAreas {
+        self.try_areas().unwrap()
+    }
+
+    pub fn try_areas<const N: usize>(&self) -> Result<BarAreas<N>, AreasError> {
+        let input = BarInput::new(self.bar, &self.region)
+            .with_msix(self.msix)
+            .with_report(self.report.as_deref());
+        BarAreas::carve_bounded(&input, self.page, self.policy)
     }
 
     /// The pieces as they print.
