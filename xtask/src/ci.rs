@@ -9,7 +9,7 @@ use crate::shell::{Step, cargo, has_standard_library, run_all, succeeds};
 use crate::standalone;
 use crate::tidy;
 use crate::{TEST_FEATURES, test_steps};
-use crate::{hw_test, lab};
+use crate::{examples, hw_test, lab};
 
 /// The oldest toolchain that the libraries build with.
 pub const OLDEST: &str = "1.85.0";
@@ -73,6 +73,7 @@ pub fn run() -> Result<(), String> {
     );
     steps.extend(standalone::steps());
     run_all(&steps)?;
+    examples::run()?;
     publish::run(&PublishCommand::Semver)?;
     publish::run(&PublishCommand::DryRun)?;
     hardware_tests()

@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod coverage;
 mod crate_tests;
+mod examples;
 mod explore;
 mod fuzz;
 mod hw_test;
@@ -48,8 +49,11 @@ enum Command {
     },
     /// Run the checks that a change must pass: house rules, format, lints,
     /// docs, tests, features, oldest toolchain, kvm-slots without memory-model,
-    /// licences, a dry run of publishing.
+    /// licences, examples outside of the workspace, a dry run of publishing.
     Ci,
+    /// Copy the libraries' examples into an empty package, build them, and run each
+    /// of them.
+    Examples,
     /// Run the hardware tests and print a table of tests and environments.
     ///
     /// The environments are this machine (`host`), the simulated KVM
@@ -157,6 +161,7 @@ fn main() -> ExitCode {
             only,
         } => crate_tests::run(&env, &only),
         Command::Ci => ci::run(),
+        Command::Examples => examples::run(),
         Command::Explore { steps, json } => explore::run(steps, json.as_deref()),
         Command::HwTest {
             env,

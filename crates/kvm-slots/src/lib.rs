@@ -192,7 +192,7 @@ pub use slots::Slots;
 pub use slots::apply::{Applied, ApplyError, NotUndone};
 pub use slots::hold::{HoldVcpus, VcpusStopped};
 #[cfg(feature = "memory-model")]
-pub use slots::listener::{FollowError, SlotListener};
+pub use slots::listener::{FollowError, MemslotsDiffer, SlotListener};
 pub use slots::rules::SlotRules;
 pub use slots::slot::{Slot, SlotId};
 pub use slots::step::StepError;

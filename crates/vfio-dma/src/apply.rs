@@ -209,7 +209,10 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         for range in self.ranges {
-            self.table.insert_uncertain(range.clone());
+            // No kernel makes a mapping that overlaps another one.
+            if !self.table.overlaps_another(range) {
+                self.table.insert_uncertain(range.clone());
+            }
         }
     }
 }

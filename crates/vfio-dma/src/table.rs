@@ -67,6 +67,12 @@ impl DmaTable {
         self.uncertain.contains(&mapping.iova().start())
     }
 
+    /// Whether a different mapping that exists for certain has one of these IOVAs.
+    pub(crate) fn overlaps_another(&self, mapping: &DmaRange) -> bool {
+        let mut others = self.touching(mapping.iova());
+        others.any(|other| other.iova() != mapping.iova() && !self.is_uncertain(other))
+    }
+
     pub(crate) fn insert(&mut self, mapping: DmaRange) {
         self.by_iova.insert(mapping.iova().start(), mapping);
     }

@@ -2,7 +2,7 @@
 //! Holds a real vCPU that counts in guest memory, deletes and recreates the slot
 //! of that memory, and lets the vCPU run again. The vCPU notices nothing.
 //!
-//! `cargo run -p kvm-slots --example vcpu_gate --features vcpu-gate`
+//! `cargo run -p kvm-slots --all-features --example vcpu_gate`
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;

@@ -98,6 +98,7 @@ impl<V: Vm> Engine<V> {
             without_private_pages(pages, request)?;
         }
         check(pages, request)?;
+        self.listeners_are_ready(request.range())?;
         let first = self.switch(pages, request)?;
         Ok(self.settle(pages, first))
     }
@@ -122,6 +123,20 @@ impl<V: Vm> Engine<V> {
             not_pre_faulted: pre_fault(vcpu, ranges),
             ..converted
         })
+    }
+
+    fn listeners_are_ready(&self, range: PageRange) -> Result<(), ConvertError> {
+        for listener in &self.steps.listeners {
+            if let Err(source) = listener.ready() {
+                let name = listener.name().to_string();
+                return Err(ConvertError::Failed(Box::new(ConversionFailure {
+                    range,
+                    cause: FailedStep::Listener { name, source },
+                    not_undone: NotConvertedBack::default(),
+                })));
+            }
+        }
+        Ok(())
     }
 
     /// The memory of a request that was converted; nothing if no page changed.

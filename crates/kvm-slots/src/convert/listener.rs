@@ -56,6 +56,15 @@ pub trait ConversionListener: Send + Sync {
     /// The listener's name in errors.
     fn name(&self) -> &str;
 
+    /// Whether pages can be converted now. This is called before anything changes, for all
+    /// listeners. The default is `Ok`.
+    ///
+    /// # Errors
+    /// Any error refuses the conversion.
+    fn ready(&self) -> Result<(), ConversionListenerError> {
+        Ok(())
+    }
+
     /// Makes the change, or refuses it.
     ///
     /// To private, this is called before the guest loses the shared pages. When it

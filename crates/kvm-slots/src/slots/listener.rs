@@ -7,6 +7,7 @@ use std::sync::Arc;
 use memory_model::{ApplyPlan, Follow, Follower, Listener, ListenerError, Update};
 
 use crate::abi::AbiProfile;
+use crate::convert::{Conversion, ConversionListener, ConversionListenerError};
 use crate::plan::change::Change;
 use crate::plan::error::PlanError;
 use crate::plan::op::Op;
@@ -182,9 +183,9 @@ impl<V: Vm, H: HoldVcpus> SlotListener<V, H> {
     }
 
     /// Whether a change could not be rolled back. The guest may then reach other memory
-    /// than the view shows, until a transaction that changes the view resyncs. Do not
-    /// convert pages meanwhile: an address in the view and in the memslots can be other
-    /// memory.
+    /// than the view shows, until a transaction that changes the view resyncs. Pages must
+    /// not be converted meanwhile, because an address in the view and in the memslots can
+    /// be other memory: add this listener to the conversion engine too, which then refuses.
     pub fn needs_resync(&self) -> bool {
         self.follower.needs_resync()
     }
@@ -246,6 +247,20 @@ impl<V: Vm, H: HoldVcpus> ApplyPlan for Memslots<V, H> {
     }
 }
 
+/// Whether the ranges, which are sorted, show the memory of `range` at its addresses.
+fn shows_all(ranges: &[SlotRange], range: &SlotRange) -> bool {
+    let from = ranges.partition_point(|other| other.last() < range.gpa());
+    let overlapping = ranges[from..].iter();
+    let overlapping = overlapping.take_while(|other| other.gpa() <= range.last());
+    let same = overlapping.filter_map(|other| {
+        let (first, last) = (other.gpa().max(range.gpa()), other.last().min(range.last()));
+        let part = |of: &SlotRange| of.part(first - of.gpa(), last - first + 1);
+        let same = part(other)?.is_same_memory(&part(range)?);
+        same.then_some(last - first + 1)
+    });
+    same.sum::<u64>() == range.size()
+}
+
 impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
     fn plan_change(
         &self,
@@ -263,6 +278,25 @@ impl<T, V: Vm, H: HoldVcpus> Follow<T> for Memslots<V, H> {
         let plan = state.slots.plan_change(&change);
         ranges.clear();
         Ok(Some(plan?))
+    }
+
+    /// Leftovers are deleted before other listeners prepare: devices must not reach memory
+    /// that is private where a leftover shows it.
+    fn plan_cleanup(
+        &self,
+        state: &mut State<V>,
+        update: &Update<'_, T>,
+    ) -> Result<Option<Plan>, FollowError> {
+        let mut old = slot_ranges(update.old);
+        self.measure(&mut old);
+        let slots = state.slots.table().slots();
+        let leftovers = slots.filter(|slot| !shows_all(&old, &slot.range));
+        let ops: Vec<Op> = leftovers.cloned().map(Op::Delete).collect();
+        Ok((!ops.is_empty()).then_some(Plan {
+            ops,
+            trapped: Vec::new(),
+            holds_vcpus: true,
+        }))
     }
 
     fn plan_resync(
@@ -299,5 +333,34 @@ where
 
     fn abort(&self, update: &Update<'_, T>) -> Result<(), ListenerError> {
         self.follower.abort(update)
+    }
+}
+
+/// Memslots differ from the view after a rollback that failed, until a transaction resyncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the memslots differ from the view until the next change of memory")]
+#[non_exhaustive]
+pub struct MemslotsDiffer;
+
+/// Refuses conversions while memslots differ from the view: an address would be one page for
+/// the record and another one for KVM.
+impl<V, H> ConversionListener for SlotListener<V, H>
+where
+    V: Vm + Send + Sync,
+    H: HoldVcpus + Send + Sync,
+{
+    fn name(&self) -> &str {
+        self.follower.get_ref().name()
+    }
+
+    fn ready(&self) -> Result<(), ConversionListenerError> {
+        match self.needs_resync() {
+            true => Err(MemslotsDiffer.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn prepare(&self, _: &Conversion<'_>) -> Result<(), ConversionListenerError> {
+        Ok(())
     }
 }

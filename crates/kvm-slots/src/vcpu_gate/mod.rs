@@ -35,8 +35,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `cargo run -p kvm-slots --example vcpu_gate --features vcpu-gate` runs a
-//! guest.
+//! The examples `vcpu_gate` and `moving_bar` run guests:
+//! `cargo run -p kvm-slots --all-features --example vcpu_gate`.
 //!
 //! # How a vCPU leaves the guest
 //!

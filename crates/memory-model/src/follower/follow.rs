@@ -72,6 +72,24 @@ pub trait Follow<H>: ApplyPlan {
         update: &Update<'_, H>,
     ) -> Result<Option<Self::Plan>, Self::Error>;
 
+    /// Plans the removal of what a failed rollback has left: everything in `state` that
+    /// [`Update::old`] does not have. `None`, the default, means that there is nothing
+    /// to remove.
+    ///
+    /// A transaction that resyncs does this first, while it prepares. It is not undone if
+    /// the transaction is refused. So no listener that makes its change in `prepare` meets
+    /// leftovers of one with a lower priority, and no undo restores them.
+    ///
+    /// # Errors
+    /// Any error refuses the transaction.
+    fn plan_cleanup(
+        &self,
+        _state: &mut Self::State,
+        _update: &Update<'_, H>,
+    ) -> Result<Option<Self::Plan>, Self::Error> {
+        Ok(None)
+    }
+
     /// Plans a resync from `state` to the whole of [`Update::new`]. `state` may
     /// differ from [`Update::old`].
     ///

@@ -20,7 +20,13 @@ where
         progress.stage = Stage::Idle;
         let state = &mut progress.state;
         let plan = match progress.needs_resync {
-            true => self.follow.plan_resync(state, update).map(Some),
+            true => {
+                if let Some(cleanup) = self.follow.plan_cleanup(state, update)? {
+                    drop(self.carry_out(progress, &cleanup)?);
+                }
+                let state = &mut progress.state;
+                self.follow.plan_resync(state, update).map(Some)
+            }
             false => self.follow.plan_change(state, update),
         };
         match plan? {

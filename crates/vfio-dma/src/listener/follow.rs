@@ -75,14 +75,6 @@ pub enum DmaFollowError {
     NotUndone(Vec<DmaNotUndone>),
 }
 
-/// The mappings that an operation unmaps.
-fn unmapped(op: DmaOp) -> Vec<DmaRange> {
-    match op {
-        DmaOp::Map(_) => Vec::new(),
-        DmaOp::Unmap(mappings) => mappings,
-    }
-}
-
 fn list(steps: &[DmaNotUndone]) -> String {
     let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
     texts.join("; ")
@@ -196,19 +188,6 @@ impl<S, H> Mappings<S, H> {
         Ok(target)
     }
 
-    /// Makes mappings uncertain that the old view does not have: a rollback has left them.
-    /// The resync unmaps them. If the transaction is refused then, its undo must not map
-    /// them again, because their memory can be private in the memslots of that moment.
-    fn doubt_leftovers(&self, state: &mut State, update: &Update<'_, H>) {
-        let leftovers: Vec<DmaRange> = match self.plan_all(state, update.old, update.private) {
-            Ok(plan) => plan.ops.into_iter().flat_map(unmapped).collect(),
-            Err(_) => state.table.mappings().cloned().collect(),
-        };
-        for mapping in leftovers {
-            state.table.insert_uncertain(mapping);
-        }
-    }
-
     pub(super) fn plan_dma_change(
         &self,
         state: &State,
@@ -273,12 +252,23 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
         self.plan_dma_change(state, &change).map(Some)
     }
 
+    /// Leftovers are unmapped before any listener changes what their memory is: it could
+    /// become private in new memslots.
+    fn plan_cleanup(
+        &self,
+        state: &mut State,
+        update: &Update<'_, H>,
+    ) -> Result<Option<DmaPlan>, DmaFollowError> {
+        let mut plan = self.plan_all(state, update.old, update.private)?;
+        plan.ops.retain(|op| matches!(op, DmaOp::Unmap(_)));
+        Ok((!plan.ops.is_empty()).then_some(plan))
+    }
+
     fn plan_resync(
         &self,
         state: &mut State,
         update: &Update<'_, H>,
     ) -> Result<DmaPlan, DmaFollowError> {
-        self.doubt_leftovers(state, update);
         self.plan_all(state, update.new, update.private)
     }
 }

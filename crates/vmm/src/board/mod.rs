@@ -163,7 +163,8 @@ impl<V: kvm_slots::Vm + Clone + Send + Sync + 'static> Board<V> {
         // commits, so that no vCPU runs during a commit.
         let slots = unsafe { Slots::new(platform.vm().clone(), platform.abi()) };
         let slots = Arc::new(SlotListener::new(slots, VcpusStopped).keeping_latest_plan());
-        let engine = Engine::new(platform.vm().clone(), home);
+        let mut engine = Engine::new(platform.vm().clone(), home);
+        engine.add_listener(slots.clone());
         model
             .add_listener(space, 0, slots.clone())
             .map_err(BoardError::Slots)?;

@@ -75,7 +75,7 @@ impl Machine {
 
         let assigned = open_devices(&config.devices)?;
         let dma = follow_dma(&spaces, assigned.as_ref())?;
-        let conversions = conversions(&spaces, &vm, dma, &notes)?;
+        let conversions = conversions(&spaces, &vm, &slots, dma, &notes)?;
         let connections = Connections {
             spaces: &spaces,
             windows: native.pci_windows(),
@@ -242,6 +242,7 @@ fn follow_dma(
 fn conversions(
     spaces: &GuestSpaces,
     vm: &KvmVm,
+    slots: &Arc<SlotListener<KvmVm, VcpuGate>>,
     dma: Option<Arc<GuestDma>>,
     notes: &Notes,
 ) -> Result<Arc<Conversions>, BootError> {
@@ -250,6 +251,7 @@ fn conversions(
     let stays = Arc::new(PrivateStays::new(home));
     spaces.model().add_listener(spaces.memory, -1, stays)?;
     let mut engine = Engine::new(vm.clone(), home);
+    engine.add_listener(slots.clone());
     let check = dma.map(|dma| {
         let check = Arc::new(DmaCheck::new(dma.clone()));
         engine.add_listener(dma);

@@ -12,6 +12,7 @@ use common::faults::possible;
 use common::machine::{check, ranges_of};
 use common::watched::Watched;
 use common::{ABI, HOST, PAGE};
+use kvm_slots::convert::ConversionListener;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
     ApplyError, Errno, FollowError, SlotListener, StepError, VcpusStopped, slot_ranges,
@@ -150,6 +151,20 @@ impl Rig {
         t.commit()
     }
 
+    /// Each page of each slot is where the view has it.
+    fn has_no_leftovers(&self) {
+        let ranges = slot_ranges(&self.model.view(self.space));
+        for slot in self.slots.table().slots() {
+            for page in (slot.gpa()..=slot.last()).step_by(PAGE as usize) {
+                let mut shown = ranges.iter();
+                let shown = shown.find(|r| r.gpa() <= page && page <= r.last());
+                let shown = shown.and_then(|r| r.backing().slice(page - r.gpa(), PAGE));
+                let has = slot.backing().slice(page - slot.gpa(), PAGE);
+                assert_eq!(shown, has, "{page:#x} of {slot:?}");
+            }
+        }
+    }
+
     /// Whether table and simulated KVM agree.
     fn check_slots(&self) {
         check(self.slots.vm(), &self.slots.table(), ABI);
@@ -263,10 +278,17 @@ proptest! {
         prop_assert_eq!(left[0].why, StepError::Refused(Errno::EIO));
         prop_assert_ne!(rig.slots.table(), before);
         rig.check_slots();
+        prop_assert!(rig.slots.needs_resync() && rig.slots.ready().is_err());
 
+        // Leftovers are deleted while the next transaction prepares, and no undo makes them
+        // again.
+        prop_assert!(rig.commit(&steps, []).is_err());
+        rig.has_no_leftovers();
+        prop_assert!(rig.slots.needs_resync());
         rig.refuses.set(NEVER);
         rig.commit(&steps, []).unwrap();
         rig.check();
+        prop_assert!(rig.slots.ready().is_ok());
     }
     #[test]
     fn steps_that_a_refused_commit_could_not_undo_are_named_and_corrected_by_the_next_change(

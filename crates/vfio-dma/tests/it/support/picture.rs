@@ -249,9 +249,14 @@ impl AddressSpace for Callable {
         let kernel = &mut *self.0.borrow_mut();
         kernel.begin()?;
         kernel.next += 1;
+        let mut taken = pages(range.iova());
+        if taken.any(|page| kernel.pages.contains_key(&page)) {
+            // After an undo that failed.
+            kernel.ends();
+            return Err(DmaRefusal::Errno(17));
+        }
         for page in pages(range.iova()) {
-            let before = kernel.pages.insert(page, (kernel.next, Seen::of(range)));
-            assert_eq!(before, None, "two mappings of page {page}");
+            kernel.pages.insert(page, (kernel.next, Seen::of(range)));
         }
         kernel.ends();
         Ok(())

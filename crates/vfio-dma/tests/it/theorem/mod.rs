@@ -9,9 +9,7 @@
 //! 2. No shared page is lost silently: each device has all shared memory mapped, or its
 //!    listener knows that it has to resync, which the next transaction does. What the
 //!    model records as private is private for KVM, and nothing else is.
-//! 3. No live byte is discarded: none that a device reaches, and none that the guest
-//!    reaches at an address where the model has it. After a rollback of memslots that
-//!    failed, the guest can reach memory elsewhere, until the next transaction.
+//! 3. No live byte is discarded.
 //!
 //! `explore` shows it for all states of small worlds, `random` for some of a larger
 //! one. `records` checks it, from what the platforms were asked to do.

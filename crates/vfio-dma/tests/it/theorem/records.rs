@@ -46,9 +46,6 @@ pub(crate) struct State {
     /// The private pages of files: a descriptor and an offset.
     pub(crate) private_in_files: BTreeSet<(i32, u64)>,
     pub(crate) memslots: BTreeMap<u32, Memslot>,
-    /// Whether a rollback of memslots failed, so that they show other memory than the
-    /// model.
-    pub(crate) memslots_differ: bool,
     /// For each device, the IOVAs of mapped pages, and the host addresses.
     pub(crate) mapped: BTreeMap<usize, BTreeMap<u64, u64>>,
     /// Broken promises.
@@ -83,8 +80,6 @@ impl Records {
 
     fn has_private(&self, state: &State, gpa: u64) -> bool {
         match self.home {
-            // What a file's page is at an address is then not what the model means.
-            Home::FileAttributes if state.memslots_differ => false,
             Home::FileAttributes => {
                 let mut shown = shown(state).filter(|page| page.gpa == gpa);
                 let file = shown.find_map(|page| page.file);
@@ -144,7 +139,7 @@ impl Records {
 
     /// The same for a page of a file, at all of its addresses.
     pub(crate) fn becomes_private_in_file(&self, fd: i32, offset: u64, size: u64) {
-        let pages: Vec<u64> = due(&self.state())
+        let pages: Vec<u64> = shown(&self.state())
             .filter(|page| {
                 let file = page.file.filter(|(of, _)| *of == fd);
                 file.is_some_and(|(_, at)| (offset..offset + size).contains(&at))
@@ -178,14 +173,14 @@ impl Records {
                 let mut in_place = self.in_place.values();
                 all.any(|host| bytes.contains(host))
                     || in_place.any(|base| (*base..*base + self.window * PAGE).contains(&address))
-                    || due(state).any(|page| {
+                    || shown(state).any(|page| {
                         bytes.contains(&page.host) && !self.has_private(state, page.gpa)
                     })
             }
             Discard::File { fd, offset, size } => {
                 let bytes = offset..offset + size;
                 self.in_place.contains_key(&fd)
-                    || due(state).any(|page| {
+                    || shown(state).any(|page| {
                         let file = page.file.filter(|(of, at)| *of == fd && bytes.contains(at));
                         file.is_some() && self.has_private(state, page.gpa)
                     })
@@ -198,11 +193,6 @@ impl Records {
                 .push(format!("live bytes are discarded: {what}"));
         }
     }
-}
-
-/// The pages that memslots show where the model has them.
-fn due(state: &State) -> impl Iterator<Item = Shown> + '_ {
-    shown(state).filter(|_| !state.memslots_differ)
 }
 
 fn shown(state: &State) -> impl Iterator<Item = Shown> + '_ {

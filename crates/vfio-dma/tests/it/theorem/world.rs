@@ -96,7 +96,6 @@ pub(crate) struct World {
     tape: Arc<Tape>,
     pub(crate) records: Arc<Records>,
     vm: SimVm,
-    slots: Arc<SlotListener<WatchedVm, VcpusStopped>>,
     last: Arc<Probe>,
 }
 
@@ -163,7 +162,6 @@ impl World {
         // SAFETY: only these slots are made, of memory that no one accesses.
         let slots = unsafe { Slots::new(watched.clone(), AbiProfile::FD_OFFSET_BIT_4) };
         let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
-        let slot_listener = slots.clone();
         let probe = || {
             Arc::new(Probe {
                 tape: tape.clone(),
@@ -174,9 +172,10 @@ impl World {
         let stays = Arc::new(PrivateStays::new(setup.home));
         model.add_listener(space, -2, stays).unwrap();
         model.add_listener(space, -1, first.clone()).unwrap();
-        model.add_listener(space, 0, slots).unwrap();
+        model.add_listener(space, 0, slots.clone()).unwrap();
         model.add_listener(space, 2, last.clone()).unwrap();
         let mut engine = Engine::new(watched, setup.home);
+        engine.add_listener(slots);
         engine.add_listener(first);
         engine.add_listener(last.clone());
         Self {
@@ -192,7 +191,6 @@ impl World {
             tape,
             records,
             vm,
-            slots: slot_listener,
             last,
         }
     }
@@ -213,11 +211,9 @@ impl World {
     pub(crate) fn run(&mut self, op: Op, faults: &Faults) -> Result<(End, Vec<Call>), String> {
         let before = self.of_kvm();
         let view = self.model.view(self.space);
-        self.records.state().memslots_differ = self.slots.needs_resync();
         self.tape.start(faults);
         let result = catch_unwind(AssertUnwindSafe(|| self.carry_out(op)));
         let calls = self.tape.stop();
-        self.records.state().memslots_differ = self.slots.needs_resync();
         let end = result.unwrap_or_else(injected);
         self.follow(op);
         if end == End::Undone && self.of_kvm() != before {
@@ -315,8 +311,11 @@ impl World {
 
     /// The host address that a device should reach at a page.
     fn due(&self, gpa: u64) -> Option<u64> {
-        let recorded = self.model.private(self.space).contains(gpa);
-        if self.state(gpa).unwrap_or(recorded) {
+        let private = match self.has_state(gpa) {
+            true => self.records.is_private(gpa),
+            false => self.model.private(self.space).contains(gpa),
+        };
+        if private {
             return None;
         }
         let view = self.model.view(self.space);
@@ -329,25 +328,10 @@ impl World {
         }
     }
 
-    /// Whether KVM has a page as private. A file's page has a state while a memslot shows
-    /// it: a rollback that failed can have left none, or shows another page there. Then it
-    /// is that of the page that the model has.
-    fn state(&self, gpa: u64) -> Option<bool> {
-        if self.setup.home != Home::FileAttributes {
-            return Some(self.records.is_private(gpa));
-        }
-        if !self.slots.needs_resync() {
-            let shown = self.records.shows_file(gpa);
-            return shown.then(|| self.records.is_private(gpa));
-        }
-        let view = self.model.view(self.space);
-        let page = memory_model::AddrRange::new(gpa, u128::from(PAGE))?;
-        let Backing::Memory(memory) = view.find(gpa)?.backing_of(page)? else {
-            return None;
-        };
-        let (file, _) = memory.guest_memfd()?;
-        let page = (file.fd(), file.offset());
-        Some(self.records.state().private_in_files.contains(&page))
+    /// Whether KVM has a state of this page. A file's page has one while a memslot shows
+    /// it: a rollback that failed can have left none.
+    fn has_state(&self, gpa: u64) -> bool {
+        self.setup.home != Home::FileAttributes || self.records.shows_file(gpa)
     }
 
     /// Checks what must hold between two operations.
@@ -360,7 +344,7 @@ impl World {
         for page in 0..self.setup.window {
             let gpa = page * PAGE;
             let recorded = private.contains(gpa);
-            if self.state(gpa).is_some_and(|private| private != recorded) {
+            if self.has_state(gpa) && recorded != self.records.is_private(gpa) {
                 return Err(format!("{gpa:#x} is recorded as private: {recorded}"));
             }
         }
