@@ -11,6 +11,7 @@ mod fuzz;
 mod hw_test;
 mod lab;
 mod miri;
+mod mutants;
 mod publish;
 mod shell;
 mod standalone;
@@ -149,6 +150,24 @@ enum Command {
         #[command(subcommand)]
         command: publish::PublishCommand,
     },
+    /// Change the code in small ways and check that tests notice. Needs cargo-mutants,
+    /// and hours for all crates.
+    ///
+    /// Only the code that decides counts: plans, conversions, listeners, classification.
+    /// Mutants that behave as the code does are listed, with the reason, in
+    /// xtask/equivalent-mutants.txt. The exit status is 0 if at least 95 % of the
+    /// others are caught.
+    Mutants {
+        /// Only this crate.
+        #[arg(long = "crate", value_name = "NAME")]
+        package: Option<String>,
+        /// Only files with TEXT in their paths.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        file: String,
+        /// Only a part of the mutants: K/N is every Nth one.
+        #[arg(long, value_name = "K/N")]
+        shard: Option<String>,
+    },
     /// Check the house rules: file length, licence lines, left-overs like `todo!`.
     Tidy,
 }
@@ -188,6 +207,15 @@ fn main() -> ExitCode {
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Coverage { min } => coverage::run(min),
         Command::Publish { command } => publish::run(&command),
+        Command::Mutants {
+            package,
+            file,
+            shard,
+        } => mutants::run(&mutants::Choice {
+            package,
+            file,
+            shard,
+        }),
         Command::Tidy => tidy::check(),
     };
     match result {

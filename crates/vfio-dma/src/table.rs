@@ -70,7 +70,7 @@ impl DmaTable {
     /// Whether a different mapping that exists for certain has one of these IOVAs.
     pub(crate) fn overlaps_another(&self, mapping: &DmaRange) -> bool {
         let mut others = self.touching(mapping.iova());
-        others.any(|other| other.iova() != mapping.iova() && !self.is_uncertain(other))
+        others.any(|other| other != mapping && !self.is_uncertain(other))
     }
 
     pub(crate) fn insert(&mut self, mapping: DmaRange) {

@@ -189,3 +189,27 @@ fn an_uncertain_mapping_is_unmapped_where_nothing_is_wanted() {
         assert_eq!(table, DmaTable::new());
     }
 }
+
+#[test]
+fn a_mapping_that_stayed_is_certain_although_mapping_over_it_panicked() {
+    let drawn = |owner| Drawn {
+        start: 8,
+        pages: 1,
+        owner,
+        unit: 1,
+    };
+    let (kernel, mut table) = (Callable::default(), DmaTable::new());
+    let first = plan(&table, &[drawn(0)]);
+    let _ = apply_dma(&kernel, &first, &mut table).unwrap();
+    let second = plan(&table, &[drawn(1)]);
+    let applied = apply_dma(&kernel, &second, &mut table).unwrap();
+    // The undo cannot unmap, and panics when it maps what was there before.
+    kernel.fails_in(Some(0));
+    kernel.panics_in(Some((0, When::Before)));
+    let undo = AssertUnwindSafe(|| undo_dma(&kernel, applied, &mut table));
+    assert!(catch_unwind(undo).is_err());
+    kernel.panics_in(None);
+    assert_eq!(table.find(8 * PAGE), Some(&drawn(1).range()));
+    assert_eq!(table.uncertain().count(), 0);
+    kernel.borrow().is_as_in(&table);
+}

@@ -5,14 +5,16 @@
 mod resync;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kvm_slots::convert::{ConvertError, FailedStep};
-use memory_model::{CommitError, FileSlice, FlatRange, PageState};
+use memory_model::{CommitError, FileSlice, FlatRange, Listener, ListenerError, PageState, Update};
 use vfio_dma::listener::{DmaFollowError, DmaPolicy, Peers};
 use vfio_dma::{AddressSpace, DmaMemory, DmaOp, DmaPlanError, Gaps, LeftOut, SimIommuKind};
 
-use crate::support::machine::{APART, BAR, HOLE, Machine, PLAIN, PRIVATE_BAR, REGISTERS, ROM};
+use crate::support::machine::{
+    APART, BAR, HOLE, Iommu, Machine, PLAIN, PRIVATE_BAR, REGISTERS, ROM,
+};
 use crate::support::{PAGE, bytes, pages};
 
 const KINDS: [SimIommuKind; 2] = [SimIommuKind::Type1, SimIommuKind::Iommufd];
@@ -271,6 +273,55 @@ fn a_commit_that_another_listener_refuses_takes_nothing_from_devices() {
         assert_eq!(m.iommu.calls(), calls, "the IOMMU was asked");
         m.refuser.1.store(false, Ordering::Relaxed);
         m.place(PLAIN, 8 * PAGE, 0).unwrap();
+        m.check();
+    }
+}
+
+/// Prepares after the mappings, and remembers how many there were.
+struct Later {
+    iommu: Arc<Iommu>,
+    mappings: AtomicUsize,
+    refuses: AtomicBool,
+}
+
+impl Listener<()> for Later {
+    fn name(&self) -> &str {
+        "later"
+    }
+
+    fn prepare(&self, _: &Update<'_, ()>) -> Result<(), ListenerError> {
+        let mappings = self.iommu.mappings();
+        self.mappings.store(mappings, Ordering::Relaxed);
+        match self.refuses.load(Ordering::Relaxed) {
+            true => Err("refused".into()),
+            false => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn mappings_are_added_in_prepare_and_removed_when_all_have_prepared() {
+    for kind in KINDS {
+        let mut m = Machine::new(kind, DmaPolicy::default(), None);
+        let later = Arc::new(Later {
+            iommu: m.iommu.clone(),
+            mappings: AtomicUsize::default(),
+            refuses: AtomicBool::default(),
+        });
+        m.model.add_listener(m.space, 2, later.clone()).unwrap();
+        let seen = || later.mappings.load(Ordering::Relaxed);
+        // A device that cannot have new memory refuses before anything is visible.
+        m.place(PLAIN, 0, 0).unwrap();
+        assert_eq!((seen(), m.iommu.mappings()), (1, 1));
+        // A device keeps its memory until no one can refuse.
+        let calls = m.iommu.calls();
+        later.refuses.store(true, Ordering::Relaxed);
+        assert!(m.place(PLAIN, 32 * PAGE, 0).is_err());
+        assert_eq!((seen(), m.iommu.calls()), (1, calls));
+        assert!(m.reached(0).is_some());
+        later.refuses.store(false, Ordering::Relaxed);
+        m.place(PLAIN, 32 * PAGE, 0).unwrap();
+        assert!(m.reached(0).is_none() && m.reached(32).is_some());
         m.check();
     }
 }

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Mutation testing: changes the code in small ways, and runs the tests for each.
+
+mod equivalent;
+mod outcomes;
+
+use std::fs;
+use std::process::Command;
+
+use crate::lab::cache;
+use crate::shell::{cargo, root, succeeds};
+use equivalent::Equivalents;
+use outcomes::Outcomes;
+
+const INSTALL: &str = "cargo install cargo-mutants --locked";
+
+/// The share of mutants that tests have to catch, in percent.
+const REQUIRED: f64 = 95.0;
+
+/// A crate, and the source whose mutants count: the code that decides.
+struct Scope {
+    package: &'static str,
+    files: &'static [&'static str],
+}
+
+const SCOPES: [Scope; 4] = [
+    Scope {
+        package: "memory-model",
+        files: &["src/tree/**", "src/transaction/**", "src/follower/**"],
+    },
+    Scope {
+        package: "kvm-slots",
+        files: &[
+            "src/plan/**",
+            "src/slots/apply.rs",
+            "src/slots/listener.rs",
+            "src/convert/**",
+            "src/dirty/**",
+        ],
+    },
+    Scope {
+        package: "vfio-dma",
+        files: &["src/plan.rs", "src/apply.rs", "src/listener/**"],
+    },
+    Scope {
+        package: "vfio-private",
+        files: &["src/classify.rs", "src/areas/**", "src/report/**"],
+    },
+];
+
+/// What to test.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Only this crate.
+    pub package: Option<String>,
+    /// Only files with this text in their paths.
+    pub file: String,
+    /// Only a part, such as `1/8`: every eighth mutant.
+    pub shard: Option<String>,
+}
+
+/// Runs the tests for each mutant of the chosen crates, and prints what they missed.
+///
+/// # Errors
+/// The tool is missing, the tests fail without a mutant, or too few mutants are caught.
+pub fn run(choice: &Choice) -> Result<(), String> {
+    if !succeeds(&cargo(), &["mutants", "--version"]) {
+        return Err(format!("no cargo-mutants: {INSTALL}"));
+    }
+    let scopes: Vec<&Scope> = SCOPES.iter().filter(|s| is_chosen(s, choice)).collect();
+    if scopes.is_empty() {
+        let all: Vec<&str> = SCOPES.iter().map(|scope| scope.package).collect();
+        return Err(format!("no such crate; there are {}", all.join(", ")));
+    }
+    let equivalents = Equivalents::read(&root().join("xtask").join("equivalent-mutants.txt"))?;
+    let mut too_few = Vec::new();
+    for scope in scopes {
+        let outcomes = test(scope, choice)?;
+        print!("{}", outcomes.text(scope.package, &equivalents));
+        if outcomes.ratio(&equivalents) < REQUIRED {
+            too_few.push(scope.package);
+        }
+    }
+    match too_few.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "fewer than {REQUIRED} % caught: {}",
+            too_few.join(", ")
+        )),
+    }
+}
+
+fn is_chosen(scope: &Scope, choice: &Choice) -> bool {
+    let package = choice.package.as_deref();
+    package.is_none_or(|package| package == scope.package)
+}
+
+/// Tests the mutants of a crate. The tool shows progress.
+fn test(scope: &Scope, choice: &Choice) -> Result<Outcomes, String> {
+    let folder = root().join("target").join("mutants").join(scope.package);
+    cache::make_folder(&folder)?;
+    let crate_folder = root().join("crates").join(scope.package);
+    let mut command = Command::new(cargo());
+    command.current_dir(&crate_folder);
+    command.args(["mutants", "--package", scope.package, "--all-features"]);
+    for file in scope.files {
+        let glob = format!("crates/{}/{file}", scope.package);
+        command.args(["--file", &glob]);
+    }
+    if !choice.file.is_empty() {
+        command.args(["--re", &regex_of_path(&choice.file)]);
+    }
+    if let Some(shard) = &choice.shard {
+        command.args(["--shard", shard]);
+    }
+    // The unit and integration tests of the crate: examples in documentation are slow to
+    // build, and repeat what these test.
+    command.args(["--no-shuffle", "--output"]).arg(&folder);
+    command.args(["--", "--lib", "--tests"]);
+    let status = command
+        .status()
+        .map_err(|e| format!("cargo mutants: {e}"))?;
+    // 0: all caught. 2: some were missed. 3: some took too long.
+    if !matches!(status.code(), Some(0 | 2 | 3)) {
+        return Err(format!("cargo mutants, {}: {status}", scope.package));
+    }
+    let path = folder.join("mutants.out").join("outcomes.json");
+    let json = fs::read(&path).map_err(|e| cache::at(&path, &e))?;
+    Outcomes::read(&json).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// A regular expression for mutants whose names, which begin with their paths, have
+/// `text` in the path.
+fn regex_of_path(text: &str) -> String {
+    let literal: String = text
+        .chars()
+        .map(|c| match c.is_alphanumeric() || c == '/' || c == '_' {
+            true => c.to_string(),
+            false => format!("\\{c}"),
+        })
+        .collect();
+    format!("^[^:]*{literal}[^:]*:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scope_names_files_that_exist() {
+        for scope in &SCOPES {
+            for file in scope.files {
+                let path = file.trim_end_matches("/**");
+                let path = root().join("crates").join(scope.package).join(path);
+                assert!(path.exists(), "{}", path.display());
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_path_is_not_taken_for_an_expression() {
+        assert_eq!(regex_of_path("plan.rs"), r"^[^:]*plan\.rs[^:]*:");
+    }
+}
