@@ -1,30 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The checks that a change must pass.
 
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use crate::shell::{Step, cargo, has_standard_library, root, run_all, succeeds};
+use crate::publish::packages::Packages;
+use crate::publish::{self, PublishCommand};
+use crate::shell::{Step, cargo, has_standard_library, run_all, succeeds};
 use crate::standalone;
-use crate::tidy::{self, rust_files};
+use crate::tidy;
 use crate::{TEST_FEATURES, test_steps};
 use crate::{examples, hw_test, lab};
 
-/// The publishable crates.
-pub const LIBRARIES: [&str; 8] = [
-    "guest-ranges",
-    "memory-model",
-    "kvm-slots",
-    "vfio-dma",
-    "vfio-private",
-    "memory-map",
-    "qemu-mtree",
-    "bar-report",
-];
-
 /// The oldest toolchain that the libraries build with.
-const OLDEST: &str = "1.85.0";
+pub const OLDEST: &str = "1.85.0";
 
 /// Other targets that must compile, including the tests. Nothing is linked, so
 /// no C compiler is needed.
@@ -38,6 +26,8 @@ pub fn run() -> Result<(), String> {
     install()?;
     tidy::check()?;
     standalone::check()?;
+    publish::run(&PublishCommand::Check { release: false })?;
+    publish::run(&PublishCommand::Dependencies)?;
     let mut steps = vec![
         Step::cargo("format", &["fmt", "--all", "--check"]),
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
@@ -69,7 +59,7 @@ pub fn run() -> Result<(), String> {
         .env("RUSTDOCFLAGS", "-D warnings"),
     ];
     steps.extend(OTHER_TARGETS.into_iter().filter_map(other_target));
-    steps.extend(oldest());
+    steps.extend(oldest()?);
     steps.extend(test_steps());
     // Without optimisation, a TiB takes minutes.
     steps.push(
@@ -82,9 +72,10 @@ pub fn run() -> Result<(), String> {
         ]),
     );
     steps.extend(standalone::steps());
-    steps.push(package());
     run_all(&steps)?;
-    examples::run(&LIBRARIES)?;
+    examples::run()?;
+    publish::run(&PublishCommand::Semver)?;
+    publish::run(&PublishCommand::DryRun)?;
     hardware_tests()
 }
 
@@ -155,7 +146,7 @@ fn other_target(target: &str) -> Option<Step> {
 
 /// The libraries with the oldest toolchain that they support. If it cannot be
 /// installed, the step is skipped with a message.
-fn oldest() -> Option<Step> {
+fn oldest() -> Result<Option<Step>, String> {
     let toolchain = format!("+{OLDEST}");
     let is_there = || succeeds("rustup", &["run", OLDEST, "rustc", "--version"]);
     if !is_there() {
@@ -166,38 +157,13 @@ fn oldest() -> Option<Step> {
     }
     if !is_there() {
         eprintln!("xtask: oldest toolchain: SKIPPED: Rust {OLDEST} cannot be installed");
-        return None;
+        return Ok(None);
     }
     let step = Step::rustup_cargo("oldest toolchain", &[&toolchain, "check", "--all-features"]);
     // A separate folder, so that the toolchains do not rebuild each other's
     // work.
-    Some(libraries(step).with(&["--target-dir", "target/oldest"]))
-}
-
-/// The libraries as they would be published.
-///
-/// Cargo provides one library to the next through a registry of its own. It
-/// caches that registry by the target folder, not by content, so a second run
-/// would build against the libraries of the first. So the folder is named after
-/// the content.
-fn package() -> Step {
-    let mut hasher = DefaultHasher::new();
-    for file in rust_files(&["crates"]) {
-        (&file, fs::read(&file).unwrap_or_default()).hash(&mut hasher);
-    }
-    let folder = root().join("target").join("packages");
-    let place = folder.join(format!("{:016x}", hasher.finish()));
-    if !place.exists() {
-        // Builds of earlier content are not needed any more.
-        let _ = fs::remove_dir_all(&folder);
-    }
-    let place = place.to_string_lossy();
-    let package = Step::cargo("packages", &["package", "--allow-dirty"]);
-    libraries(package).with(&["--target-dir", &place])
-}
-
-fn libraries(step: Step) -> Step {
-    LIBRARIES
-        .iter()
-        .fold(step, |step, library| step.with(&["-p", library]))
+    let packages = Packages::of_workspace()?;
+    let libraries = packages.in_order()?.into_iter();
+    let step = libraries.fold(step, |step, library| step.with(&["-p", &library.name]));
+    Ok(Some(step.with(&["--target-dir", "target/oldest"])))
 }

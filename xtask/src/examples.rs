@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::publish::packages::Packages;
 use crate::shell::{capture, cargo, must, root};
 
 /// The time limit of an example, in seconds.
@@ -25,19 +26,22 @@ struct Example {
     files: BTreeMap<String, String>,
 }
 
-/// Builds the examples of `libraries` and runs each of them. They must succeed, with
+/// Builds the examples of the libraries and runs each of them. They must succeed, with
 /// or without a KVM, and say what they did.
 ///
 /// # Errors
 /// An example does not build, fails, or prints nothing.
-pub fn run(libraries: &[&str]) -> Result<(), String> {
+pub fn run() -> Result<(), String> {
     let start = Instant::now();
+    let packages = Packages::of_workspace()?;
+    let packages = packages.in_order()?.into_iter();
+    let libraries: Vec<&str> = packages.map(|package| package.name.as_str()).collect();
     let mut metadata = Command::new(cargo());
     metadata.args(["metadata", "--no-deps", "--format-version", "1"]);
     let metadata = capture(metadata.current_dir(root()))?;
     let metadata = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
     let mut examples = Vec::new();
-    for library in libraries {
+    for library in &libraries {
         examples.extend(of(&root().join("crates").join(library).join("examples"))?);
     }
 
@@ -57,7 +61,7 @@ pub fn run(libraries: &[&str]) -> Result<(), String> {
         write(&programs.join(place), text)?;
     }
     let code: String = files().map(|(_, text)| text.as_str()).collect();
-    let manifest = manifest(&metadata, libraries, &code);
+    let manifest = manifest(&metadata, &libraries, &code);
     write(&package.join("Cargo.toml"), &manifest)?;
     // The same versions as in the workspace, which have been downloaded.
     let lock = fs::copy(root().join("Cargo.lock"), package.join("Cargo.lock"));

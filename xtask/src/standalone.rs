@@ -7,27 +7,42 @@
 
 use std::process::Command;
 
-use crate::shell::{Step, cargo, root};
+use crate::shell::{Step, capture, cargo, root};
 
 /// The package, the crate that it must use, and the one that it must not.
 const PACKAGE: &str = "own-model";
 const WITH: &str = "kvm-slots";
 const WITHOUT: &str = "memory-model";
 
-/// Checks all dependencies of the package, including those of its tests.
+/// What `kvm-slots` does without where no feature asks for it.
+const OPTIONAL: &str = "memmap2";
+
+/// Checks all dependencies of the package, including those of its tests, and those
+/// of `kvm-slots` without features.
 pub fn check() -> Result<(), String> {
-    let mut command = Command::new(cargo());
-    command.args(["tree", "-p", PACKAGE, "-e", "normal,build,dev"]);
-    command.args(["--prefix", "none", "--format", "{lib}"]);
-    let output = command.current_dir(root()).output();
-    let output = output.map_err(|error| format!("cargo: {error}"))?;
-    if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("cargo tree: {}", why.trim()));
-    }
-    depends_as_it_should(&String::from_utf8_lossy(&output.stdout))?;
+    let libraries = tree(&["-p", PACKAGE, "-e", "normal,build,dev"])?;
+    depends_as_it_should(&libraries)?;
     eprintln!("xtask: {PACKAGE}: ok (does without {WITHOUT})");
+    let libraries = tree(&["-p", WITH, "--no-default-features", "-e", "normal,build"])?;
+    if contains(&libraries, OPTIONAL) {
+        return Err(format!("{WITH} without features depends on {OPTIONAL}"));
+    }
+    eprintln!("xtask: {WITH}: ok (without features, does without {OPTIONAL})");
     Ok(())
+}
+
+/// The libraries of a dependency tree, one per line.
+fn tree(selection: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(cargo());
+    command.arg("tree").args(selection);
+    command.args(["--prefix", "none", "--format", "{lib}"]);
+    capture(command.current_dir(root()))
+}
+
+fn contains(libraries: &str, name: &str) -> bool {
+    let name = name.replace('-', "_");
+    let mut names = libraries.lines().map(|line| line.split_whitespace().next());
+    names.any(|first| first == Some(&name))
 }
 
 /// Runs the package's tests by themselves, so that nothing else requests
@@ -39,12 +54,7 @@ pub fn steps() -> Vec<Step> {
 
 /// `libraries` has the names of all dependencies, one per line.
 fn depends_as_it_should(libraries: &str) -> Result<(), String> {
-    let is = |name: &str| {
-        let name = name.replace('-', "_");
-        libraries
-            .lines()
-            .any(|line| line.split_whitespace().next() == Some(&name))
-    };
+    let is = |name: &str| contains(libraries, name);
     match (is(WITH), is(WITHOUT)) {
         (true, false) => Ok(()),
         (_, true) => Err(format!("{PACKAGE} depends on {WITHOUT}")),
@@ -54,7 +64,14 @@ fn depends_as_it_should(libraries: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::depends_as_it_should;
+    use super::{contains, depends_as_it_should};
+
+    #[test]
+    fn a_dependency_is_found_by_its_whole_name() {
+        let libraries = "kvm_slots\nmemmap2 (*)\n";
+        assert!(contains(libraries, "memmap2") && contains(libraries, "kvm-slots"));
+        assert!(!contains(libraries, "memmap"));
+    }
 
     #[test]
     fn a_package_that_depends_on_the_memory_model_is_reported() {

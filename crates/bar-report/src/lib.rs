@@ -121,6 +121,8 @@
 //! [`RegionList::of_vfio`]; `vmm bars` does so. The crate ignores expansion ROMs, windows of
 //! bridges, and the BARs of virtual functions in an SR-IOV capability.
 
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod bdf;

@@ -72,6 +72,8 @@
 //! - `serde`: ranges, page sets and page states as data. Data that would break a type's
 //!   rules is refused: a range that wraps, half a page, ranges that overlap.
 //! - `vm-memory`: adds `HostMemory::of_mmap`, for mappings of the crate `vm-memory`.
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "std"), no_std)]
 // Two constructors are `unsafe fn`s, which `forbid` does not allow. The only `unsafe`
 // block is part of the feature `vm-memory`.

@@ -136,6 +136,8 @@
 //!   accesses. guest_memfds can be punched, mapped, closed and pre-faulted.
 //! - `vcpu-gate`: `vcpu_gate::VcpuGate` implements [`HoldVcpus`] for the vCPUs of
 //!   a real VM.
+//! - `dirty-ring`: `dirty::VcpuDirtyRing` maps the dirty rings of a real VM. Dirty logs
+//!   need no feature.
 //! - `vm-memory`: `SlotRange::of_guest_memory` takes a `GuestMemoryMmap` of the crate
 //!   `vm-memory`. With `memory-model`, `SharedMemoryListener` of that crate follows
 //!   conversions.
@@ -150,6 +152,8 @@
 //!   moves. That model keeps them by address, and so does `SlotListener`. A VMM
 //!   that plans without it can: [`Change`].
 //! - Use address spaces other than 0 (SMM).
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 
 mod abi;

@@ -17,7 +17,7 @@
 //! [`SlotRow`]. All output formats depend only on the rows:
 //!
 //! - [`text::tree`], [`text::flat`] and [`text::slots`] print tables that fit in 80
-//!   columns.
+//!   columns, and a [`text::Layout`] in as many as a terminal has.
 //! - [`Map`] and the rows implement [`serde::Serialize`]. Addresses are
 //!   hexadecimal strings, because JSON numbers end at 2^53.
 //! - [`svg::document`] draws the tree, the flat view and the memslots side by
@@ -87,6 +87,8 @@
 //!
 //! - `kvm-slots`: converts a slot of the crate `kvm-slots` with
 //!   `SlotRow::from`.
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod map;

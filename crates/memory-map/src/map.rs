@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use memory_model::{AddrRange, FlatView, Kind, MemoryModel, Region, RegionId, SpaceId, Tree};
+use memory_model::{
+    AddrRange, Backing, FlatView, GuestMemfdSides, Kind, MemoryModel, Region, RegionId, SpaceId,
+    Tree,
+};
 use serde::Serialize;
 
 use crate::rows::{FlatRow, SlotRow, TreeRow};
@@ -170,6 +173,15 @@ fn tree_row<H>(
     })
 }
 
+fn has_private_side(backing: &Backing) -> bool {
+    match backing {
+        Backing::Memory(memory) => memory
+            .guest_memfd()
+            .is_some_and(|(_, sides)| sides != GuestMemfdSides::Shared),
+        Backing::PrivateMmio(_) | Backing::DeviceRam(_) | Backing::Nothing => false,
+    }
+}
+
 fn flat_rows<H>(view: &FlatView<H>, note: &impl Fn(&Region<H>) -> String) -> Vec<FlatRow> {
     let rows = view.ranges().map(|run| FlatRow {
         start: run.range().start(),
@@ -179,6 +191,7 @@ fn flat_rows<H>(view: &FlatView<H>, note: &impl Fn(&Region<H>) -> String) -> Vec
         kind: run.region().kind().word(),
         access: run.access(),
         host_mapped: run.backing().host().is_some(),
+        private_side: has_private_side(&run.backing()),
         slot: None,
         note: note(run.region()),
     });

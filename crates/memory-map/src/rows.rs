@@ -52,6 +52,9 @@ pub struct FlatRow {
     pub access: GuestAccess,
     /// Whether the host has an address for these bytes.
     pub host_mapped: bool,
+    /// Whether pages of this memory can be private. The host has no address for a
+    /// page while it is private.
+    pub private_side: bool,
     /// The number of the memslot that makes the run direct. The lowest, if
     /// there are several.
     pub slot: Option<u16>,

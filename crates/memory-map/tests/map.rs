@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use memory_map::{Map, SlotRow, text};
-use memory_model::{HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
+use memory_model::{
+    FileSlice, GuestMemfdSides, HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId,
+};
 
 /// A region's handle: its note.
 type Note = &'static str;
@@ -102,6 +104,27 @@ fn only_bytes_that_the_host_can_address_are_host_mapped() {
 }
 
 #[test]
+fn ram_with_a_guest_memfd_for_private_pages_has_a_private_side() {
+    let mut m = Machine::new();
+    let file = || {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        FileSlice::new(Arc::new(file), 0, 0x1000).unwrap()
+    };
+    let with = |sides| {
+        let host = memory(0x1000).host().clone();
+        Memory::with_guest_memfd(host, file(), sides).unwrap()
+    };
+    let ram = [memory(0x1000), with(GuestMemfdSides::Private)];
+    let ram = ram.into_iter().chain([with(GuestMemfdSides::Shared)]);
+    for (at, memory) in (0..).step_by(0x1000).zip(ram) {
+        m.put(Region::ram("ram", memory), at, "");
+    }
+    m.put(Region::mmio("serial", 8), 0x8000, "");
+    let sides: Vec<bool> = m.map().flat.iter().map(|row| row.private_side).collect();
+    assert_eq!(sides, [false, true, false, false]);
+}
+
+#[test]
 fn a_slot_belongs_to_the_direct_run_that_holds_it() {
     let mut m = Machine::new();
     // A run that starts and ends inside pages has a smaller slot.
@@ -188,8 +211,8 @@ fn rows_serialize_with_their_addresses_in_hexadecimal() {
         ],
         "flat": [{
             "start": "0x1000", "last": "0x1fff", "region": "ram", "offset": "0x0",
-            "kind": "ram", "access": "direct rw", "host_mapped": true, "slot": 2,
-            "note": "a note",
+            "kind": "ram", "access": "direct rw", "host_mapped": true, "private_side": false,
+            "slot": 2, "note": "a note",
         }],
         "slots": [{
             "id": 2, "gpa": "0x1000", "size": "0x1000", "flags": [],

@@ -113,6 +113,8 @@
 //! | `SharedMemoryListener` | keeps a `GuestMemoryAtomic` of it in sync with a view |
 //! | `PlainMemory` | RAM that never becomes private as a list of regions, for `linux-loader` and vhost-user |
 //! | `Transaction::add_guest_memory` | the RAM of a `GuestMemoryMmap` as regions |
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 extern crate alloc;

@@ -107,6 +107,8 @@
 //! - `memory-model` (default): [`listener`], which follows the views of the crate `memory-model`.
 //! - `kvm-slots`: the listener also follows the conversions of the crate `kvm-slots`.
 //! - `sim`: `SimIommu`, an IOMMU that follows the kernel's rules and maps nothing.
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod apply;

@@ -157,6 +157,8 @@
 //! - `device`: opens real devices, with unsafe code for VFIO's system calls and the standard library.
 //! - `sim`: `tdi::sim`, a security manager without hardware.
 
+// Names the feature of each item on docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Only `device` makes system calls, and needs more than `alloc`.
 #![cfg_attr(not(feature = "device"), no_std)]
 #![cfg_attr(not(feature = "device"), forbid(unsafe_code))]

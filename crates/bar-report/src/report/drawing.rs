@@ -4,9 +4,6 @@
 
 use vfio_private::{Access, Piece};
 
-/// The number of cells in a drawing.
-const WIDTH: u64 = 64;
-
 /// Returns the cell for an access.
 pub(super) const fn glyph(access: Access) -> char {
     match access {
@@ -32,12 +29,12 @@ pub(super) struct Drawing {
     pub(super) is_to_scale: bool,
 }
 
-/// Draws the pieces of a BAR of `size` bytes.
-pub(super) fn draw(pieces: &[Piece], size: u64) -> Drawing {
-    if pieces.len() as u64 > WIDTH {
-        return crowded(pieces, size);
+/// Draws the pieces of a BAR of `size` bytes in `cells` cells.
+pub(super) fn draw(pieces: &[Piece], size: u64, cells: u64) -> Drawing {
+    if pieces.len() as u64 > cells {
+        return crowded(pieces, size, cells);
     }
-    let widths = widths(pieces);
+    let widths = widths(pieces, cells);
     let mut drawing = Drawing {
         cells: String::new(),
         scale: String::new(),
@@ -50,7 +47,7 @@ pub(super) fn draw(pieces: &[Piece], size: u64) -> Drawing {
             drawing.cells.push(glyph(piece.access()));
         }
         at += width;
-        drawing.is_to_scale &= u128::from(piece.size()) * u128::from(WIDTH) >= u128::from(size);
+        drawing.is_to_scale &= u128::from(piece.size()) * u128::from(cells) >= u128::from(size);
     }
     label(&mut drawing.scale, at, size);
     drawing
@@ -58,10 +55,10 @@ pub(super) fn draw(pieces: &[Piece], size: u64) -> Drawing {
 
 /// Returns the number of cells for each piece. Each piece gets one cell. Each
 /// further cell goes to the piece whose cells represent the most bytes.
-fn widths(pieces: &[Piece]) -> Vec<u64> {
+fn widths(pieces: &[Piece], all: u64) -> Vec<u64> {
     let mut cells: Vec<(u64, u64)> = pieces.iter().map(|piece| (piece.size(), 1)).collect();
     let bytes_a_cell = |&(size, width): &(u64, u64)| (u128::from(size) << 32) / u128::from(width);
-    for _ in pieces.len() as u64..WIDTH {
+    for _ in pieces.len() as u64..all {
         if let Some((_, width)) = cells.iter_mut().max_by_key(|cell| bytes_a_cell(cell)) {
             *width += 1;
         }
@@ -70,14 +67,14 @@ fn widths(pieces: &[Piece]) -> Vec<u64> {
 }
 
 /// Draws more pieces than there are cells: each cell shows the pieces in it.
-fn crowded(pieces: &[Piece], size: u64) -> Drawing {
+fn crowded(pieces: &[Piece], size: u64, width: u64) -> Drawing {
     let mut cells = String::new();
     let edge = |n: u64| {
-        let edge = u128::from(size) * u128::from(n) / u128::from(WIDTH);
+        let edge = u128::from(size) * u128::from(n) / u128::from(width);
         u64::try_from(edge).unwrap_or(u64::MAX)
     };
     let mut next = 0;
-    for cell in 0..WIDTH {
+    for cell in 0..width {
         let (start, end) = (edge(cell), edge(cell + 1));
         while pieces
             .get(next)
@@ -96,7 +93,7 @@ fn crowded(pieces: &[Piece], size: u64) -> Drawing {
     }
     let mut scale = String::new();
     label(&mut scale, 0, 0);
-    label(&mut scale, WIDTH, size);
+    label(&mut scale, width, size);
     Drawing {
         cells,
         scale,
@@ -137,7 +134,7 @@ mod tests {
 
     #[test]
     fn pieces_are_drawn_to_scale() {
-        let drawing = draw(&pieces(0x4000, 0x2000, None), 0x4000);
+        let drawing = draw(&pieces(0x4000, 0x2000, None), 0x4000, 64);
         let cells = ["░".repeat(32), "╳".repeat(16), "░".repeat(16)].concat();
         assert_eq!(drawing.cells, cells);
         let offsets: Vec<_> = drawing.scale.split_whitespace().collect();
@@ -147,10 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn a_drawing_has_as_many_cells_as_there_is_room_for() {
+        let drawing = draw(&pieces(0x4000, 0x2000, None), 0x4000, 24);
+        let cells = ["░".repeat(12), "╳".repeat(6), "░".repeat(6)].concat();
+        assert_eq!(drawing.cells, cells);
+    }
+
+    #[test]
     fn a_page_in_a_bar_of_any_size_is_still_seen() {
         for bit in [20, 40, 63] {
             let size = 1 << bit;
-            let drawing = draw(&pieces(size, size / 2, None), size);
+            let drawing = draw(&pieces(size, size / 2, None), size, 64);
             assert_eq!(drawing.cells.chars().count(), 64);
             assert_eq!(drawing.cells.matches('╳').count(), 1);
             assert!(!drawing.is_to_scale);
@@ -167,7 +171,7 @@ mod tests {
         let size = 0x40_0000;
         let pieces = pieces(size, 0x20_0000, Some((0..256).map(area).collect()));
         assert!(pieces.len() > 64);
-        let drawing = draw(&pieces, size);
+        let drawing = draw(&pieces, size, 64);
         let cells = ["?".repeat(32), "╳".repeat(32)].concat();
         assert_eq!(drawing.cells, cells);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Formats the report as text, in lines of at most [`WIDTH`] columns. Only a word of the device's
-//! name, which is quoted from the input, can be wider.
+//! Formats the report as text, in lines that fit a terminal. Only a word of the device's name, which is
+//! quoted from the input, can be wider.
 
 use std::fmt::Write;
 
@@ -10,11 +10,20 @@ use crate::report::drawing::{MIXED, draw, glyph};
 use crate::report::note::Topic;
 use crate::report::{BarReport, ClassifiedBar};
 
-/// The maximum width of a line, in columns.
+/// The width of a line, unless the caller has another.
 const WIDTH: usize = 80;
 
-/// The last column at which reasons start beside their piece.
-const LAST_COLUMN: usize = 50;
+/// In fewer columns, no table can be drawn.
+const LEAST: usize = 40;
+
+/// The columns beside the cells of a drawing: its frame, and the last offset below.
+const FRAME: usize = 16;
+
+/// The most cells of a drawing.
+const CELLS: usize = 64;
+
+/// The columns that reasons need beside their piece.
+const REASONS: usize = 30;
 
 const ACCESSES: [Access; 4] = [
     Access::Private,
@@ -34,70 +43,182 @@ const fn meaning(access: Access) -> &'static str {
 }
 
 impl BarReport {
-    /// Formats the report as text: the device, its BARs as tables and drawings, and a legend.
+    /// Formats the report as text: the device, its BARs as tables and drawings, and a legend. Lines
+    /// have at most 80 columns.
     pub fn to_text(&self) -> String {
-        let mut text = fill("", &self.name, 2) + "\n\n";
-        for line in basis(self) {
+        self.to_text_in(WIDTH)
+    }
+
+    /// Formats the report as text in lines of at most `columns` columns, such as a terminal's. Fewer
+    /// than 40 are taken for 40.
+    pub fn to_text_in(&self, columns: usize) -> String {
+        let lines = Lines {
+            width: columns.max(LEAST),
+        };
+        let mut text = lines.fill("", &self.name, 2) + "\n\n";
+        for line in lines.basis(self) {
             text += &format!("{line}\n");
         }
         for bar in &self.bars {
-            text += &format!("\n{}", bar_text(self, bar));
+            text += &format!("\n{}", lines.bar_text(self, bar));
         }
         if self.bars.is_empty() {
             text += "\nNo BAR is known.\n";
         }
-        text + &legend(self)
+        text + &lines.legend(self)
     }
 }
 
-/// Returns the facts that the report depends on, one per line, and the notes of the device.
-fn basis(report: &BarReport) -> Vec<String> {
-    let msix = match report.msix {
-        None => "none found".to_string(),
-        Some(msix) => msix_text(&msix),
-    };
-    let mut lines = vec![labelled("Host pages", &report.page.to_string())];
-    lines.extend(notes(report, Topic::Regions));
-    lines.push(labelled("MSI-X", &msix));
-    lines.extend(notes(report, Topic::Report));
-    lines.extend(notes(report, Topic::Device));
-    lines
+/// Writes lines of a given width.
+#[derive(Clone, Copy)]
+struct Lines {
+    width: usize,
 }
 
-/// Returns the notes of the device on a topic. The first one is labelled with the topic.
-fn notes(report: &BarReport, topic: Topic) -> impl Iterator<Item = String> {
-    let about = report
-        .notes
-        .iter()
-        .filter(move |note| note.bar.is_none() && note.topic == topic);
-    about.enumerate().map(move |(n, note)| {
-        let label = if n == 0 { topic.label() } else { "" };
-        labelled(label, &note.text)
-    })
-}
+impl Lines {
+    /// Returns the facts that the report depends on, one per line, and the notes of the device.
+    fn basis(self, report: &BarReport) -> Vec<String> {
+        let msix = match report.msix {
+            None => "none found".to_string(),
+            Some(msix) => msix_text(&msix),
+        };
+        let mut lines = vec![self.labelled("Host pages", &report.page.to_string())];
+        lines.extend(self.notes(report, Topic::Regions));
+        lines.push(self.labelled("MSI-X", &msix));
+        lines.extend(self.notes(report, Topic::Report));
+        lines.extend(self.notes(report, Topic::Device));
+        lines
+    }
 
-fn labelled(label: &str, text: &str) -> String {
-    fill(&format!("{label:13}"), text, 15)
-}
+    /// Returns the notes of the device on a topic. The first one is labelled with the topic.
+    fn notes(self, report: &BarReport, topic: Topic) -> impl Iterator<Item = String> {
+        let about = report
+            .notes
+            .iter()
+            .filter(move |note| note.bar.is_none() && note.topic == topic);
+        about.enumerate().map(move |(n, note)| {
+            let label = if n == 0 { topic.label() } else { "" };
+            self.labelled(label, &note.text)
+        })
+    }
 
-/// Appends `text` to `start` and breaks lines between words where they would
-/// become wider than [`WIDTH`]. Further lines start at column `indent`.
-fn fill(start: &str, text: &str, indent: usize) -> String {
-    let mut out = start.to_string();
-    let mut column = start.chars().count();
-    for (n, word) in text.split(' ').enumerate() {
-        let width = word.chars().count();
-        if n > 0 && column + 1 + width > WIDTH {
-            out += &format!("\n{:indent$}", "");
-            column = indent;
-        } else if n > 0 {
-            out += " ";
-            column += 1;
+    fn labelled(self, label: &str, text: &str) -> String {
+        self.fill(&format!("{label:13}"), text, 15)
+    }
+
+    /// Appends `text` to `start` and breaks lines between words where they would
+    /// become wider than the width. Further lines start at column `indent`.
+    fn fill(self, start: &str, text: &str, indent: usize) -> String {
+        let mut out = start.to_string();
+        let mut column = start.chars().count();
+        for (n, word) in text.split(' ').enumerate() {
+            let width = word.chars().count();
+            if n > 0 && column + 1 + width > self.width {
+                out += &format!("\n{:indent$}", "");
+                column = indent;
+            } else if n > 0 {
+                out += " ";
+                column += 1;
+            }
+            out += word;
+            column += width;
         }
-        out += word;
-        column += width;
+        out
     }
-    out
+
+    fn bar_text(self, report: &BarReport, of: &ClassifiedBar) -> String {
+        let bar = of.bar;
+        let mut text = self.fill("", &heading(of), 2) + "\n";
+        let drawing = draw(&of.pieces, bar.size(), self.cells());
+        text += &format!("  │{}│\n   {}\n", drawing.cells, drawing.scale);
+        if !drawing.is_to_scale {
+            let note = "(not to scale: small pieces are drawn larger)";
+            text += &format!("{}\n", self.fill("   ", note, 4));
+        }
+        let ranges: Vec<String> = of
+            .pieces
+            .iter()
+            .map(|p| p.range().dashed().to_string())
+            .collect();
+        let wide = ranges
+            .iter()
+            .map(String::len)
+            .max()
+            .unwrap_or_default()
+            .max(5);
+        let heads = format!("  {:wide$}  {:>8}  access   KVM  DMA  why", "bytes", "size");
+        text += &format!("{}\n", self.columns(&heads));
+        for (piece, range) in of.pieces.iter().zip(ranges) {
+            let yes = |yes| if yes { "yes" } else { "no" };
+            let columns = format!(
+                "  {range:wide$}  {:>8}  {:7}  {:3}  {:3}  ",
+                size(piece.size()),
+                piece.access().to_string(),
+                yes(piece.kvm_mappable()),
+                yes(piece.dma_mappable()),
+            );
+            let why = piece.reasons().iter().map(|reason| reason.to_string());
+            let why = why.chain(shared_page_rest(report, bar, piece));
+            // Write the reasons beside the piece if there is room for words, otherwise below it.
+            let (mut start, column) = match columns.len() + REASONS <= self.width {
+                true => (columns.clone(), columns.len()),
+                false => {
+                    let _ = writeln!(text, "{}", self.columns(&columns));
+                    (format!("{:6}", ""), 6)
+                }
+            };
+            for why in why {
+                let _ = writeln!(text, "{}", self.fill(&start, &why, column + 2));
+                start = format!("{:column$}", "");
+            }
+        }
+        let _ = writeln!(text, "{}", self.fill("  ", &summary(of), 4));
+        for note in report.notes_of(of).filter(|note| note.bar.is_some()) {
+            let label = format!("  {}: ", note.topic.label());
+            let _ = writeln!(text, "{}", self.fill(&label, &note.text, 4));
+        }
+        text
+    }
+
+    /// Explains the cells that occur in the drawings.
+    fn legend(self, report: &BarReport) -> String {
+        let mut text = String::new();
+        let pieces = || report.bars.iter().flat_map(|bar| &bar.pieces);
+        for access in ACCESSES {
+            if pieces().any(|piece| piece.access() == access) {
+                let name = access.to_string();
+                let start = format!("{}  {name:7}  ", glyph(access));
+                text += &format!("{}\n", self.fill(&start, meaning(access), 12));
+            }
+        }
+        let is_mixed = |bar: &ClassifiedBar| {
+            draw(&bar.pieces, bar.bar.size(), self.cells())
+                .cells
+                .contains(MIXED)
+        };
+        if report.bars.iter().any(is_mixed) {
+            text += &format!("{MIXED}           several of them in turn\n");
+        }
+        match text.as_str() {
+            "" => text,
+            _ => format!("\n{text}"),
+        }
+    }
+
+    /// Returns a row of a table, or its words in several lines if it is too wide.
+    fn columns(self, row: &str) -> String {
+        let row = row.trim_end();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        match row.chars().count() <= self.width {
+            true => row.to_string(),
+            false => self.fill("  ", &words.join(" "), 4),
+        }
+    }
+
+    /// Returns the number of cells of a drawing.
+    fn cells(self) -> u64 {
+        (self.width - FRAME).min(CELLS) as u64
+    }
 }
 
 fn msix_text(msix: &Msix) -> String {
@@ -108,61 +229,6 @@ fn msix_text(msix: &Msix) -> String {
         part(MsixPart::Table),
         part(MsixPart::Pba)
     )
-}
-
-fn bar_text(report: &BarReport, of: &ClassifiedBar) -> String {
-    let bar = of.bar;
-    let mut text = heading(of);
-    let drawing = draw(&of.pieces, bar.size());
-    text += &format!("  │{}│\n   {}\n", drawing.cells, drawing.scale);
-    if !drawing.is_to_scale {
-        text += "   (not to scale: small pieces are drawn larger)\n";
-    }
-    let ranges: Vec<String> = of
-        .pieces
-        .iter()
-        .map(|p| p.range().dashed().to_string())
-        .collect();
-    let wide = ranges
-        .iter()
-        .map(String::len)
-        .max()
-        .unwrap_or_default()
-        .max(5);
-    text += &format!(
-        "  {:wide$}  {:>8}  access   KVM  DMA  why\n",
-        "bytes", "size"
-    );
-    for (piece, range) in of.pieces.iter().zip(ranges) {
-        let yes = |yes| if yes { "yes" } else { "no" };
-        let columns = format!(
-            "  {range:wide$}  {:>8}  {:7}  {:3}  {:3}  ",
-            size(piece.size()),
-            piece.access().to_string(),
-            yes(piece.kvm_mappable()),
-            yes(piece.dma_mappable()),
-        );
-        let why = piece.reasons().iter().map(|reason| reason.to_string());
-        let why = why.chain(shared_page_rest(report, bar, piece));
-        // Write the reasons beside the piece if there is room for words, otherwise below it.
-        let (mut start, column) = match columns.len() <= LAST_COLUMN {
-            true => (columns.clone(), columns.len()),
-            false => {
-                let _ = writeln!(text, "{}", columns.trim_end());
-                (format!("{:6}", ""), 6)
-            }
-        };
-        for why in why {
-            let _ = writeln!(text, "{}", fill(&start, &why, column + 2));
-            start = format!("{:column$}", "");
-        }
-    }
-    let _ = writeln!(text, "{}", fill("  ", &summary(of), 4));
-    for note in report.notes_of(of).filter(|note| note.bar.is_some()) {
-        let label = format!("  {}: ", note.topic.label());
-        let _ = writeln!(text, "{}", fill(&label, &note.text, 4));
-    }
-    text
 }
 
 fn heading(of: &ClassifiedBar) -> String {
@@ -177,7 +243,7 @@ fn heading(of: &ClassifiedBar) -> String {
     };
     let bytes = size(bar.size());
     format!(
-        "{}: {kind}, {bytes} ({:#x}){details}\n",
+        "{}: {kind}, {bytes} ({:#x}){details}",
         bar.index(),
         bar.size()
     )
@@ -230,26 +296,6 @@ fn summary(of: &ClassifiedBar) -> String {
         }
     }
     text + "."
-}
-
-/// Explains the cells that occur in the drawings.
-fn legend(report: &BarReport) -> String {
-    let mut text = String::new();
-    let pieces = || report.bars.iter().flat_map(|bar| &bar.pieces);
-    for access in ACCESSES {
-        if pieces().any(|piece| piece.access() == access) {
-            let name = access.to_string();
-            text += &format!("{}  {name:7}  {}\n", glyph(access), meaning(access));
-        }
-    }
-    let is_mixed = |bar: &ClassifiedBar| draw(&bar.pieces, bar.bar.size()).cells.contains(MIXED);
-    if report.bars.iter().any(is_mixed) {
-        text += &format!("{MIXED}           several of them in turn\n");
-    }
-    match text.as_str() {
-        "" => text,
-        _ => format!("\n{text}"),
-    }
 }
 
 /// Formats a number of bytes as `lspci` does, if it is a whole number of its unit.

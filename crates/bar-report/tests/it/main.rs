@@ -10,3 +10,4 @@ mod misleading_pastes;
 mod mixed_devices;
 mod refused_texts;
 mod support;
+mod width;

@@ -91,6 +91,7 @@ pub(crate) mod tracker;
 pub(crate) mod unlogged;
 pub(crate) mod vm;
 
+#[cfg(feature = "dirty-ring")]
 pub use crate::vm::ioctl::VcpuDirtyRing;
 pub use collector::DirtyCollector;
 pub use error::DirtyError;

@@ -168,13 +168,18 @@ fn a_vcpu_that_waits_in_a_held_gate_can_be_kicked_and_stopped() {
         let vcpu = Vcpu::new(&gate);
         gate.hold();
         thread::scope(|scope| {
-            let running = scope.spawn(|| [vcpu.run(|| ()), vcpu.run(|| ())]);
-            vcpu.entry.kick(&gate);
+            let (kicked, first) = std::sync::mpsc::channel();
+            let (entry, vcpu) = (&vcpu.entry, &vcpu);
+            let running = scope.spawn(move || {
+                kicked.send(vcpu.run(|| ())).unwrap();
+                vcpu.run(|| ())
+            });
+            entry.kick(&gate);
+            assert_eq!(first.recv().unwrap(), NotEntered::Kicked);
             // It waits again, sooner or later; a stop is for both.
             thread::sleep(Duration::from_millis(5));
             gate.stop();
-            let ended = running.join().unwrap();
-            assert_eq!(ended, [NotEntered::Kicked, NotEntered::Stopped]);
+            assert_eq!(running.join().unwrap(), NotEntered::Stopped);
         });
         gate.release();
     });

@@ -10,17 +10,15 @@ use kvm_bindings::{
     KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, kvm_create_guest_memfd, kvm_enable_cap,
     kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VmFd};
 
 use crate::dirty::vm::{LoggingVm, ManualProtect};
 use crate::push::PushMap;
 use crate::vm::address_bits;
-use crate::vm::caps::host_page_size;
 use crate::vm::errno::Errno;
 use crate::vm::file_attributes::FileAttributesError;
 use crate::vm::interrupted::call_again;
 use crate::vm::ioctl;
-use crate::vm::ioctl::VcpuDirtyRing;
 use crate::vm::{GuestMemfdFlags, Vm};
 
 /// A VM of the kernel's KVM. Clones are the same VM.
@@ -37,6 +35,8 @@ pub struct KvmVm {
 struct Reported {
     /// Slots by number, with their size in bytes.
     slots: BTreeMap<u32, u64>,
+    // Read only to map a ring.
+    #[cfg_attr(not(feature = "dirty-ring"), allow(dead_code))]
     ring_bytes: Option<u32>,
 }
 
@@ -106,9 +106,10 @@ impl KvmVm {
     ///
     /// # Errors
     /// ENXIO before [`LoggingVm::enable_dirty_ring`], or the error of `mmap`.
-    pub fn map_dirty_ring(&self, vcpu: &VcpuFd) -> Result<VcpuDirtyRing, Errno> {
+    #[cfg(feature = "dirty-ring")]
+    pub fn map_dirty_ring(&self, vcpu: &kvm_ioctls::VcpuFd) -> Result<ioctl::VcpuDirtyRing, Errno> {
         let bytes = self.reported().ring_bytes.ok_or(Errno::ENXIO)?;
-        VcpuDirtyRing::map(vcpu, host_page_size(), bytes)
+        ioctl::VcpuDirtyRing::map(vcpu, crate::vm::caps::host_page_size(), bytes)
     }
 
     /// Entries change as a whole, so a panic leaves no partial change.

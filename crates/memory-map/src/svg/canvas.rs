@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Writes SVG elements. They use attributes only: no style sheets, scripts or
-//! external fonts. All viewers therefore show the same picture.
+//! Writes SVG elements. They have their colours as attributes. A style sheet in the
+//! document's head only replaces colours, for the dark form. There are no scripts or
+//! external fonts, so viewers differ in nothing else.
 
 use std::fmt::{self, Write};
 
@@ -58,6 +59,9 @@ impl Style {
     }
 }
 
+/// The width of the hatched strip of memory that has a private side.
+const STRIP: i32 = 14;
+
 /// The elements so far.
 #[derive(Debug, Default)]
 pub struct Canvas {
@@ -94,7 +98,14 @@ impl Canvas {
     pub fn filled(&mut self, area: Area, look: Look) {
         self.rect(area, &format!(r#"fill="{}""#, look.fill()));
         if let Some(pattern) = look.pattern() {
-            self.rect(area, &format!(r#"fill="{pattern}""#));
+            // Only a strip of memory that has a private side, at its right end.
+            let strip = Area {
+                x: area.x + (area.w - STRIP).max(0),
+                w: area.w.min(STRIP),
+                ..area
+            };
+            let hatched = if look.has_private_side() { strip } else { area };
+            self.rect(hatched, &format!(r#"fill="{pattern}""#));
         }
         let border = match look.is_private() {
             true => format!(
@@ -206,7 +217,8 @@ impl Canvas {
         ));
         let (x, y) = (x + 5, y - 6);
         self.add(format_args!(
-            r##"<path d="M{x} {y}v3m0 1v1" stroke="#ffffff" stroke-width="1.2" fill="none"/>"##
+            r#"<path d="M{x} {y}v3m0 1v1" stroke="{}" stroke-width="1.2" fill="none"/>"#,
+            look::PAPER
         ));
     }
 
@@ -227,13 +239,14 @@ impl Canvas {
             let command = if tooth == 0 { 'M' } else { 'L' };
             let _ = write!(path, "{command}{x} {y}");
         }
-        // A white band between two lines makes the box look torn.
+        // A pale band between two lines makes the box look torn.
         let soft = look::EDGE;
         self.add(format_args!(
             r#"<path d="{path}" fill="none" stroke="{soft}" stroke-width="6"/>"#
         ));
         self.add(format_args!(
-            r##"<path d="{path}" fill="none" stroke="#ffffff" stroke-width="4.4"/>"##
+            r#"<path d="{path}" fill="none" stroke="{}" stroke-width="4.4"/>"#,
+            look::PAPER
         ));
     }
 }

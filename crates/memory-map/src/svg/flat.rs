@@ -10,9 +10,6 @@ use super::stretch::Placed;
 use super::words::{self, Face};
 use crate::rows::FlatRow;
 
-/// The most lines of a note.
-const NOTE_LINES: usize = 3;
-
 /// Returns the heights that the boxes need in a column `width` pixels wide.
 pub fn needs(flat: &[Placed<'_, FlatRow>], width: i32) -> Vec<Need> {
     let need = |placed: &Placed<'_, FlatRow>| {
@@ -158,7 +155,10 @@ fn lines(placed: &Placed<'_, FlatRow>, width: i32) -> Vec<(Sign, String)> {
     if look.is_private() {
         lines.push((Sign::Lock, "no host address".into()));
     }
-    let note = words::wrap(&row.note, Face::Sans, width - 26, NOTE_LINES);
+    if look.has_private_side() {
+        lines.push((Sign::Lock, "no host address for private pages".into()));
+    }
+    let note = words::wrap(&row.note, Face::Sans, width - 26);
     lines.extend(
         note.into_iter()
             .enumerate()
@@ -193,6 +193,9 @@ fn title(placed: &Placed<'_, FlatRow>) -> String {
     );
     if Look::of(row).is_private() {
         title += "\nno host address";
+    }
+    if Look::of(row).has_private_side() {
+        title += "\nno host address for private pages";
     }
     if let Some(slot) = row.slot {
         title += &format!("\nslot {slot}");

@@ -9,6 +9,9 @@ use super::words::{self, Face};
 /// The distance between a box and its text.
 const PAD: i32 = 6;
 
+/// The room that a sign takes.
+const SIGN: i32 = 13;
+
 /// The distance of a baseline from the upper edge of its line.
 const BASELINE: i32 = 14;
 
@@ -43,6 +46,11 @@ impl Label {
     pub fn height(lines: usize) -> i32 {
         let further = i32::try_from(lines).unwrap_or(i32::MAX / NEXT_LINE).max(1) - 1;
         LINE + further * NEXT_LINE
+    }
+
+    /// Returns the room for a line with a sign, in a box `width` pixels wide.
+    pub fn room(width: i32) -> i32 {
+        width - 2 * PAD - SIGN
     }
 
     /// Writes the label into `area`.
@@ -80,7 +88,6 @@ impl Label {
     }
 
     fn line(&self, canvas: &mut Canvas, (x, y): (i32, i32), room: i32, index: usize) {
-        const SIGN: i32 = 13;
         let Some((sign, text)) = self.lines.get(index) else {
             return;
         };

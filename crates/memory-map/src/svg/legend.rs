@@ -4,7 +4,7 @@
 use memory_model::GuestAccess;
 
 use super::canvas::{Area, Canvas, Style};
-use super::look::{self, Look};
+use super::look::{self, Host, Look};
 use super::scale::UNBROKEN;
 use super::words::{self, Face};
 
@@ -20,6 +20,7 @@ const SWATCH: (i32, i32) = (28, 14);
 enum Mark {
     Run(Look),
     Private,
+    PrivateSide,
     Refused,
     Hidden,
     Disabled,
@@ -62,7 +63,7 @@ fn entries() -> Vec<(Mark, String)> {
     let run = |access: GuestAccess| {
         let look = Look::Answers {
             access,
-            private: false,
+            host: Host::Open,
         };
         (Mark::Run(look), access.to_string())
     };
@@ -72,6 +73,7 @@ fn entries() -> Vec<(Mark, String)> {
         run(GuestAccess::ReadTrapWrite),
         run(GuestAccess::Trap),
         (Mark::Private, "direct, no host address".into()),
+        (Mark::PrivateSide, "has a private side".into()),
         (Mark::Run(Look::Reserved), "reserved".into()),
         (Mark::Refused, "reserved, and why".into()),
         (Mark::Hidden, "hidden".into()),
@@ -91,10 +93,15 @@ fn draw_mark(canvas: &mut Canvas, mark: &Mark, area: Area) {
                 area,
                 Look::Answers {
                     access,
-                    private: true,
+                    host: Host::Nothing,
                 },
             );
             canvas.lock((x + 10, y + 11));
+        }
+        Mark::PrivateSide => {
+            let access = GuestAccess::ReadWrite;
+            let host = Host::Shared;
+            canvas.filled(area, Look::Answers { access, host });
         }
         Mark::Refused => {
             canvas.filled(area, Look::Reserved);
@@ -108,7 +115,7 @@ fn draw_mark(canvas: &mut Canvas, mark: &Mark, area: Area) {
                 area,
                 Look::Answers {
                     access,
-                    private: false,
+                    host: Host::Open,
                 },
             );
             canvas.zigzag((x, x + w), y + h / 2);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Defines colours and patterns. The colours also differ in lightness, and no
+//! Defines colours and patterns, in a light and a dark form. The colours also differ in lightness, and no
 //! information depends on colour alone.
 
 use memory_model::GuestAccess;
 
 use crate::rows::FlatRow;
 
+/// The background of the page.
+pub const PAPER: &str = "#ffffff";
 /// Text.
 pub const INK: &str = "#1f2328";
 /// Less important text.
@@ -33,6 +35,17 @@ pub const DISABLED_BOX: &str =
 pub const FOLD_BOX: &str =
     r##"fill="#ffffff" stroke="#6e7781" stroke-width="0.75" stroke-dasharray="1.5 2.5""##;
 
+/// The part of a run that the host has an address for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Nothing hides it from the host.
+    Open,
+    /// The pages that are shared: the memory has a private side.
+    Shared,
+    /// None of it, although the guest reaches it directly.
+    Nothing,
+}
+
 /// The look of a run of the flat view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -40,8 +53,8 @@ pub enum Look {
     Answers {
         /// The effect of loads and stores.
         access: GuestAccess,
-        /// Whether the run is direct and the host has no address for it.
-        private: bool,
+        /// What the host has an address for.
+        host: Host,
     },
     /// A region claims the addresses, but does not answer.
     Reserved,
@@ -54,7 +67,11 @@ impl Look {
             "reserved" => Self::Reserved,
             _ => Self::Answers {
                 access: row.access,
-                private: row.access.reads_directly() && !row.host_mapped,
+                host: match row.access.reads_directly() {
+                    true if !row.host_mapped => Host::Nothing,
+                    true if row.private_side => Host::Shared,
+                    _ => Host::Open,
+                },
             },
         }
     }
@@ -75,17 +92,71 @@ impl Look {
     /// Returns the pattern over the background.
     pub fn pattern(self) -> Option<&'static str> {
         match self {
-            Self::Answers { private: true, .. } => Some("url(#private)"),
-            Self::Answers { private: false, .. } => None,
+            Self::Answers { host, .. } => match host {
+                Host::Open => None,
+                Host::Shared | Host::Nothing => Some("url(#private)"),
+            },
             Self::Reserved => Some("url(#reserved)"),
         }
+    }
+
+    /// Returns whether the memory has a private side.
+    pub fn has_private_side(self) -> bool {
+        matches!(
+            self,
+            Self::Answers {
+                host: Host::Shared,
+                ..
+            }
+        )
     }
 
     /// Returns whether the host has no address for memory that the guest
     /// reaches directly.
     pub fn is_private(self) -> bool {
-        matches!(self, Self::Answers { private: true, .. })
+        matches!(
+            self,
+            Self::Answers {
+                host: Host::Nothing,
+                ..
+            }
+        )
     }
+}
+
+/// Each colour, and the one that the dark form has in its place.
+///
+/// Elements have the colours of the light form as attributes, which every viewer
+/// understands. A style sheet replaces them where the reader prefers the dark form.
+pub const DARK: [(&str, &str); 17] = [
+    (PAPER, "#0d1117"),
+    (INK, "#f0f3f6"),
+    (SOFT, "#c9d1d9"),
+    (EDGE, "#8b949e"),
+    (GUIDE, "#30363d"),
+    (PRIVATE, "#e2a6f0"),
+    (REFUSED, "#ffb27a"),
+    (NEUTRAL, "#2b3138"),
+    ("#eef0f2", "#1c2128"),
+    ("#afb8c1", "#545d68"),
+    ("#8c959f", "#768390"),
+    ("#a8cdf0", "#1d4a75"),
+    ("#d3ecd0", "#1f4d28"),
+    ("#f7e59c", "#5a480b"),
+    ("#f4b183", "#783a12"),
+    ("#eceef0", "#22272e"),
+    ("#c4cad0", "#444c56"),
+];
+
+/// Returns the style sheet of the dark form.
+pub fn dark_style() -> String {
+    let mut rules = String::new();
+    for (light, dark) in DARK {
+        for property in ["fill", "stroke"] {
+            rules += &format!("[{property}=\"{light}\"]{{{property}:{dark}}}\n");
+        }
+    }
+    format!("<style>@media (prefers-color-scheme:dark){{\n{rules}}}</style>\n")
 }
 
 /// The patterns, for the document's head.

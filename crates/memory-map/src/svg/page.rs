@@ -19,6 +19,11 @@ const TREE: i32 = 360;
 const FLAT: i32 = 320;
 const SLOTS: i32 = 250;
 
+/// The indentation of an unplaced region, for each ancestor up to the deepest one
+/// that is counted.
+const INDENT: i32 = 15;
+const DEEPEST: i32 = 20;
+
 /// The most unplaced regions that are listed.
 const UNPLACED: usize = 12;
 
@@ -67,13 +72,14 @@ impl<'a> Page<'a> {
                 r#"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" "#,
                 r#"viewBox="0 0 {w} {h}" role="img">"#,
                 "\n<title>{title}</title>\n{definitions}",
-                r##"<rect x="0" y="0" width="{w}" height="{h}" fill="#ffffff"/>"##,
+                r##"<rect x="0" y="0" width="{w}" height="{h}" fill="{paper}"/>"##,
                 "\n{body}</svg>\n",
             ),
             w = width,
             h = height,
             title = title,
-            definitions = look::DEFINITIONS,
+            definitions = look::dark_style() + look::DEFINITIONS,
+            paper = look::PAPER,
             body = canvas.body,
         )
     }
@@ -242,14 +248,11 @@ impl<'a> Page<'a> {
     fn unplaced_list(&self, canvas: &mut Canvas, columns: Columns, top: i32) -> i32 {
         let room = columns.right - columns.tree;
         let mut y = top;
-        let mut line = |style: Style, text: &str| {
-            canvas.text(
-                (columns.tree, y),
-                style,
-                &words::cut(text, style.face, room),
-            );
+        let mut line_from = |indent: i32, style: Style, text: &str| {
+            canvas.text((columns.tree + indent, y), style, text);
             y += 17;
         };
+        let mut line = |style, text: &str| line_from(0, style, text);
         let plain = Style::new(Face::Sans, look::SOFT);
         if self.stack.left_out > 0 {
             let regions = count(self.stack.left_out, "more region");
@@ -266,23 +269,30 @@ impl<'a> Page<'a> {
             );
         }
         for row in unplaced.iter().take(UNPLACED) {
-            line(Style::new(Face::Mono, look::INK), &unplaced_words(row));
+            let depth = i32::try_from(row.depth).unwrap_or(DEEPEST).min(DEEPEST);
+            let mut indent = depth * INDENT;
+            let style = Style::new(Face::Mono, look::INK);
+            // Further lines are indented more.
+            let narrowest = room - (DEEPEST + 2) * INDENT;
+            for words in words::wrap(&unplaced_words(row), style.face, narrowest) {
+                line_from(indent, style, &words);
+                indent = (depth + 2) * INDENT;
+            }
         }
         if unplaced.len() > UNPLACED {
-            line(plain, &format!("and {} more", unplaced.len() - UNPLACED));
+            line_from(0, plain, &format!("and {} more", unplaced.len() - UNPLACED));
         }
         y - 17
     }
 }
 
 fn unplaced_words(row: &TreeRow) -> String {
-    let indent = "  ".repeat(row.depth.min(20));
     let note = match row.note.is_empty() {
         true => String::new(),
         false => format!(", {}", row.note),
     };
     format!(
-        "{indent}{}: {}, {}{note}",
+        "{}: {}, {}{note}",
         row.name,
         row.kind,
         words::size(row.size())

@@ -64,7 +64,8 @@ impl Row for FlatRow {
             self.kind,
             words::stem(&self.note),
         );
-        let how = (self.access, self.host_mapped, self.slot.is_some());
+        let host = (self.host_mapped, self.private_side);
+        let how = (self.access, host, self.slot.is_some());
         format!("flat {words:?} {how:?} {}", self.size())
     }
 }

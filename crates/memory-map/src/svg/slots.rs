@@ -61,7 +61,8 @@ fn label(placed: &Placed<'_, SlotRow>, width: i32) -> Label {
     let words = row.flags.iter().copied().chain(behind);
     lines.extend(
         join_words(words, width - 12)
-            .into_iter()
+            .iter()
+            .flat_map(|line| words::wrap(line, Face::Sans, width - 12))
             .map(|line| (Sign::None, line)),
     );
     Label {

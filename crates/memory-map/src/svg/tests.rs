@@ -6,6 +6,7 @@ use std::ops::Range;
 use memory_model::GuestAccess;
 
 use super::document;
+use super::look;
 use super::page::Page;
 use crate::map::Map;
 use crate::rows::{FlatRow, SlotRow, TreeRow};
@@ -42,6 +43,7 @@ pub fn flat_row(region: &str, offset: u64, range: Range<u64>) -> FlatRow {
         kind: "mmio",
         access: GuestAccess::Trap,
         host_mapped: false,
+        private_side: false,
         slot: None,
         note: String::new(),
     }
@@ -281,6 +283,112 @@ fn the_same_map_makes_the_same_picture() {
     // The addresses of the VMM's mappings differ in every run.
     moved.slots[0].backing = "host memory at 0x7fffdeadb000".into();
     assert_eq!(document(&small()), document(&moved));
+}
+
+#[test]
+fn a_reason_is_written_in_full_in_both_columns() {
+    let reason = "the host's pages are larger than this range, so that it cannot be told apart from \
+                  its neighbours; these belong to a device that the guest must not reach, and the \
+                  kernel has no other way to hide them from it than to leave the whole page out";
+    let mut noted = small();
+    noted.tree[2].note = reason.into();
+    noted.flat[1].note = reason.into();
+    let texts = texts(&noted);
+    for (column, before) in [("tree", "mmio · "), ("flat view", "")] {
+        let whole = format!("{before}{reason}");
+        let found = (0..texts.len()).any(|from| {
+            let lines = (from..texts.len()).map(|to| texts[from..=to].join(" "));
+            let mut lines = lines.take_while(|line| line.len() <= whole.len() + 20);
+            lines.any(|lines| lines.starts_with(&whole))
+        });
+        assert!(found, "{column}: {texts:?}");
+    }
+}
+
+/// The relative luminance of a colour, as WCAG 2 defines it.
+fn luminance(colour: &str) -> f64 {
+    let part = |at: usize| {
+        let value = u8::from_str_radix(&colour[at..at + 2], 16).unwrap();
+        let value = f64::from(value) / 255.0;
+        match value <= 0.04045 {
+            true => value / 12.92,
+            false => ((value + 0.055) / 1.055).powf(2.4),
+        }
+    };
+    0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
+}
+
+fn contrast(one: &str, other: &str) -> f64 {
+    let (one, other) = (luminance(one) + 0.05, luminance(other) + 0.05);
+    one.max(other) / one.min(other)
+}
+
+fn dark(light: &str) -> &'static str {
+    let found = look::DARK.iter().find(|(from, _)| *from == light);
+    found
+        .unwrap_or_else(|| panic!("{light} has no dark form"))
+        .1
+}
+
+#[test]
+fn every_colour_of_a_picture_has_a_dark_form() {
+    let mut noted = small();
+    noted.tree[3].note = "a note".into();
+    noted.flat[0].private_side = true;
+    for map in [noted, series(300)] {
+        let document = document(&map);
+        let (style, drawn) = document.split_once("</style>").unwrap();
+        assert!(style.contains("@media (prefers-color-scheme:dark)"));
+        for attribute in ["fill", "stroke"] {
+            for part in drawn.split(&format!("{attribute}=\"#")).skip(1) {
+                let light = format!("#{}", part.split('"').next().unwrap());
+                let rule = format!("[{attribute}=\"{light}\"]{{{attribute}:{}}}", dark(&light));
+                assert!(style.contains(&rule), "{rule}");
+            }
+        }
+    }
+}
+
+#[test]
+fn text_can_be_read_on_every_background_in_both_forms() {
+    let backgrounds = [
+        "#ffffff", "#a8cdf0", "#d3ecd0", "#f7e59c", "#f4b183", "#eceef0", "#e7ebef", "#eef0f2",
+    ];
+    for background in backgrounds {
+        for (ink, least) in [
+            (look::INK, 7.0),
+            (look::SOFT, 3.0),
+            (look::REFUSED, 3.0),
+            (look::PRIVATE, 3.0),
+        ] {
+            let light = contrast(ink, background);
+            assert!(light >= least, "{ink} on {background}: {light}");
+            let dark = contrast(dark(ink), dark(background));
+            assert!(dark >= least, "dark {ink} on {background}: {dark}");
+        }
+    }
+}
+
+#[test]
+fn ram_with_a_private_side_is_marked_in_all_columns() {
+    let hatched = |map: &Map| {
+        let document = document(map);
+        let (_, drawn) = document.split_once("</style>").unwrap();
+        drawn.matches("url(#private)").count()
+    };
+    let plain = small();
+    let mut sided = small();
+    // It has a slot.
+    sided.flat[0].private_side = true;
+    assert_eq!(hatched(&sided), hatched(&plain) + 3);
+    let words = "no host address for private pages";
+    assert!(!texts(&plain).iter().any(|text| text == words));
+    assert!(texts(&sided).iter().any(|text| text == words));
+    assert!(
+        texts(&plain)
+            .iter()
+            .any(|text| text == "has a private side")
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::label::{Label, Sign};
 use super::look::{self, Look};
 use super::row::{Row, summary};
 use super::scale::{Need, Scale};
-use super::stack::{Reach, Sheet, Stack};
+use super::stack::{Sheet, Stack};
 use super::words::{self, Face};
 
 /// The length of a container's name that has room even in a small container.
@@ -26,13 +26,18 @@ pub fn needs(stack: &Stack<'_>) -> Vec<Need> {
             }
         }
         false => {
-            let (span, _) = labelled(sheet);
+            let (span, room) = labelled(sheet);
             let plain =
                 sheet.enabled && sheet.rows[0].note.is_empty() && sheet.rows[0].priority == 0;
-            let lines = if plain { 1 } else { 2 };
+            // The word for a kind fits beside the name. Other text needs lines.
+            let further = if plain {
+                0
+            } else {
+                label(sheet, room).lines.len()
+            };
             Need {
                 span,
-                height: Label::height(lines),
+                height: Label::height(1 + further),
                 breaks: false,
             }
         }
@@ -122,7 +127,7 @@ fn container_name(sheet: &Sheet<'_>) -> String {
 }
 
 fn boxes(canvas: &mut Canvas, sheet: &Sheet<'_>, scale: &Scale, looks: &[Option<Look>], left: i32) {
-    let (label_at, _) = labelled(sheet);
+    let (label_at, label_room) = labelled(sheet);
     for (run, reach) in sheet.runs() {
         let area = |span: &Range<usize>| {
             let (top, bottom) = scale.range(span);
@@ -153,14 +158,14 @@ fn boxes(canvas: &mut Canvas, sheet: &Sheet<'_>, scale: &Scale, looks: &[Option<
             ..area(&run)
         };
         if run == label_at {
-            label(sheet).draw(canvas, area);
+            label(sheet, label_room).draw(canvas, area);
         } else if reach.seen {
             let lines = Vec::new();
             let again = Label {
                 lines,
                 size: String::new(),
                 ink: look::SOFT,
-                ..label(sheet)
+                ..label(sheet, label_room)
             };
             again.draw(canvas, area);
         }
@@ -188,21 +193,18 @@ fn same_looks(run: &Range<usize>, looks: &[Option<Look>]) -> Vec<(Range<usize>, 
     out
 }
 
-/// Returns the first of the runs with the most room for text.
-fn labelled(sheet: &Sheet<'_>) -> (Range<usize>, Reach) {
+/// Returns the first of the runs with the most room for text, and its width.
+fn labelled(sheet: &Sheet<'_>) -> (Range<usize>, i32) {
     let runs = sheet.runs().into_iter().rev();
     let widest = runs.max_by_key(|(_, reach)| reach.clear.min(reach.right));
-    widest.unwrap_or((
-        sheet.span.clone(),
-        Reach {
-            right: 0,
-            clear: 0,
-            seen: false,
-        },
-    ))
+    match widest {
+        Some((span, reach)) => (span, reach.clear.min(reach.right) - sheet.left),
+        None => (sheet.span.clone(), 0),
+    }
 }
 
-fn label(sheet: &Sheet<'_>) -> Label {
+/// Returns the text for a box `width` pixels wide.
+fn label(sheet: &Sheet<'_>, width: i32) -> Label {
     let ink = if sheet.enabled { look::INK } else { look::SOFT };
     if sheet.rows.len() > 1 {
         let summary = summary(&sheet.rows);
@@ -226,9 +228,24 @@ fn label(sheet: &Sheet<'_>) -> Label {
     Label {
         name: row.name.clone(),
         size: words::size(row.size()),
-        lines: vec![(sign, words)],
+        lines: wrapped(sign, &words, Label::room(width)),
         ink,
     }
+}
+
+/// Breaks a text into lines. A narrow box has one, which is shortened; the tooltip
+/// has all of it.
+fn wrapped(sign: Sign, words: &str, room: i32) -> Vec<(Sign, String)> {
+    const NARROW: i32 = 90;
+    if room < NARROW {
+        return vec![(sign, words.to_string())];
+    }
+    let further = match sign {
+        Sign::Warning => Sign::Warned,
+        sign => sign,
+    };
+    let signs = std::iter::once(sign).chain(std::iter::repeat(further));
+    signs.zip(words::wrap(words, Face::Sans, room)).collect()
 }
 
 /// Returns the text about a region, except its name and size.

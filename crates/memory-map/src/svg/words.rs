@@ -63,8 +63,9 @@ pub fn cut(text: &str, face: Face, room: i32) -> String {
     }
 }
 
-/// Wraps the text into at most `lines` lines. The last one is shortened.
-pub fn wrap(text: &str, face: Face, room: i32, lines: usize) -> Vec<String> {
+/// Wraps the text into lines of `room` pixels. Nothing is left out: a word that is
+/// wider than a line is broken.
+pub fn wrap(text: &str, face: Face, room: i32) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match out.last_mut() {
@@ -72,14 +73,29 @@ pub fn wrap(text: &str, face: Face, room: i32, lines: usize) -> Vec<String> {
                 line.push(' ');
                 line.push_str(word);
             }
-            _ => out.push(word.to_string()),
+            _ => out.extend(broken(word, face, room)),
         }
     }
-    if out.len() > lines {
-        let rest = out.split_off(lines.saturating_sub(1)).join(" ");
-        out.push(rest);
+    out
+}
+
+/// Breaks a word into pieces that fit, of at least one character.
+fn broken(word: &str, face: Face, room: i32) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut used = 0;
+    let room = usize::try_from(room).unwrap_or(0) * 10;
+    for c in word.chars() {
+        let tenths = face.tenths(c);
+        if used > 0 && used + tenths > room {
+            pieces.push(String::new());
+            used = 0;
+        }
+        used += tenths;
+        if let Some(last) = pieces.last_mut() {
+            last.push(c);
+        }
     }
-    out.iter().map(|line| cut(line, face, room)).collect()
+    pieces
 }
 
 fn fits_behind(line: &str, word: &str, face: Face, room: i32) -> bool {
@@ -200,10 +216,19 @@ mod tests {
         assert_eq!(cut("frame-buffer", Face::Mono, 200), "frame-buffer");
         assert_eq!(cut("frame-buffer", Face::Mono, 50), "frame…");
         assert_eq!(cut("frame-buffer", Face::Mono, 3), "");
-        let lines = wrap("one two three four five six", Face::Sans, 60, 2);
-        assert_eq!(lines.len(), 2);
-        assert!(lines[1].ends_with('…'));
-        assert!(lines.iter().all(|line| width(line, Face::Sans) <= 60));
+    }
+
+    #[test]
+    fn a_wrapped_text_is_whole_and_each_line_fits() {
+        let fits = |lines: &[String]| lines.iter().all(|line| width(line, Face::Sans) <= 60);
+        let text = "one two three four five six";
+        let lines = wrap(text, Face::Sans, 60);
+        assert!(lines.len() > 2 && fits(&lines), "{lines:?}");
+        assert_eq!(lines.join(" "), text);
+        let word = "a-word-that-is-wider-than-a-line";
+        let lines = wrap(word, Face::Sans, 60);
+        assert!(lines.len() > 2 && fits(&lines), "{lines:?}");
+        assert_eq!(lines.concat(), word);
     }
 
     #[test]

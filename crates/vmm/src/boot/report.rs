@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use memory_map::SlotRow;
-use memory_map::text::fill;
+use memory_map::text::Layout;
 use memory_model::{AddrRange, Kind};
 use serde::Serialize;
 
@@ -112,8 +112,8 @@ impl Report {
         self.status
     }
 
-    /// The report in words, in lines of at most 80 columns.
-    pub fn text(&self) -> String {
+    /// The report in words.
+    pub fn text(&self, layout: Layout) -> String {
         let end = match (self.ended, &self.fault) {
             ("power-off", _) => "the guest switched itself off".into(),
             ("panic", _) => "the guest's kernel panicked".into(),
@@ -123,7 +123,9 @@ impl Report {
         };
         let notes = self.notes.iter().map(|note| format!("note: {note}"));
         let lines = [end].into_iter().chain(notes);
-        lines.map(|line| fill("vmm: ", &line, 5) + "\n").collect()
+        lines
+            .map(|line| layout.fill("vmm: ", &line, 5) + "\n")
+            .collect()
     }
 }
 

@@ -9,6 +9,7 @@ use bar_report::{Bdf, Note};
 use clap::{Args, ValueEnum};
 use vfio_private::{OffsetRule, PageSize, TeeMsixPolicy};
 
+use super::width;
 use crate::bars;
 
 const USAGE: &str = "\
@@ -146,7 +147,7 @@ pub fn run(args: BarsArgs) -> Result<(), Box<dyn Error>> {
     })?;
     let text = match args.json {
         true => serde_json::to_string_pretty(&report.to_json())? + "\n",
-        false => report.to_text(),
+        false => report.to_text_in(width::of(io::stdout())),
     };
     if args.json {
         print_notes(&report.notes);

@@ -9,9 +9,10 @@ use std::str::FromStr;
 
 use clap::Args;
 use kvm_slots::AbiProfile;
+use memory_map::text::Layout;
 use vfio_private::device::PciAddress;
 
-use super::print_json;
+use super::{print_json, width};
 use crate::boot::config::{BootConfig, DeviceConfig};
 use crate::boot::machine::Machine;
 use crate::boot::native::help;
@@ -156,7 +157,11 @@ pub(super) fn boot(args: BootArgs) -> Result<ExitCode, Box<dyn Error>> {
 
     let report = Report::new(&machine, outcome);
     // A console may end in the middle of a line.
-    let _ = write!(io::stderr(), "\n{}", report.text());
+    let _ = write!(
+        io::stderr(),
+        "\n{}",
+        report.text(Layout::new(width::of(io::stderr())))
+    );
     if json {
         print_json(io::stdout().lock(), &report)?;
     }

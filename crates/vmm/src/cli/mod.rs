@@ -5,6 +5,7 @@ mod bars;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod boot;
 mod run;
+mod width;
 
 use std::error::Error;
 use std::io::{self, BufWriter, Write};
@@ -14,7 +15,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvm_slots::AbiProfile;
 use kvm_slots::sim::KernelVersion;
-use memory_map::{svg, text};
+use memory_map::svg;
+use memory_map::text::Layout;
 use serde::Serialize;
 
 use crate::backend::sim::Sim;
@@ -245,17 +247,18 @@ fn map(args: &MapArgs) -> Result<(), Box<dyn Error>> {
     let board = board.map_err(|error| InFile::new(file, error))?;
     let map = board.map(&machine.name);
     let mut out = io::stdout().lock();
+    let text = Layout::new(width::of(&out));
     match args.form {
         None => write!(
             out,
             "{}\n{}\n{}",
-            text::tree(&map),
-            text::flat(&map),
-            text::slots(&map)
+            text.tree(&map),
+            text.flat(&map),
+            text.slots(&map)
         )?,
-        Some(Form::Tree) => write!(out, "{}", text::tree(&map))?,
-        Some(Form::Flat) => write!(out, "{}", text::flat(&map))?,
-        Some(Form::Slots) => write!(out, "{}", text::slots(&map))?,
+        Some(Form::Tree) => write!(out, "{}", text.tree(&map))?,
+        Some(Form::Flat) => write!(out, "{}", text.flat(&map))?,
+        Some(Form::Slots) => write!(out, "{}", text.slots(&map))?,
         Some(Form::Json) => print_json(out, &map)?,
         Some(Form::Svg) => write!(out, "{}", svg::document(&map))?,
     }

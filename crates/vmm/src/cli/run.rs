@@ -6,15 +6,15 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use kvm_slots::AbiProfile;
-use memory_map::text;
+use memory_map::text::Layout;
 
-use super::{Backend, InFile, RunArgs, print_json, read};
+use super::{Backend, InFile, RunArgs, print_json, read, width};
 use crate::backend::Platform;
 use crate::backend::kvm::{Kvm, KvmError};
 use crate::backend::sim::Sim;
 use crate::machine::Machine;
 use crate::report::Report;
-use crate::report::text::{STEPS, Tally, heading};
+use crate::report::text::{Tally, heading, steps_heading};
 use crate::run::Run;
 use crate::run::script_time::ScriptTime;
 
@@ -58,6 +58,7 @@ fn run_on<P: Platform>(
     json: bool,
 ) -> Result<bool, Box<dyn Error>> {
     let mut out = io::stdout().lock();
+    let layout = Layout::new(width::of(&out));
     let run = Run::new(machine, platform);
     let mut run = run.map_err(|error| InFile::new(file, error))?;
     run.time = time;
@@ -77,15 +78,15 @@ fn run_on<P: Platform>(
         slots_after: Vec::new(),
     };
     if !json {
-        write!(out, "{}", heading(&report))?;
+        write!(out, "{}", heading(&report, layout))?;
         write!(
             out,
             "{}\n{}\n{}\n",
-            text::tree(&before),
-            text::flat(&before),
-            text::slots(&before)
+            layout.tree(&before),
+            layout.flat(&before),
+            layout.slots(&before)
         )?;
-        write!(out, "{STEPS}")?;
+        write!(out, "{}", steps_heading(layout))?;
     }
     drop(before);
     let mut tally = Tally::default();
@@ -99,7 +100,7 @@ fn run_on<P: Platform>(
             true => report
                 .push(step)
                 .map_err(|error| InFile::new(file, error))?,
-            false => write!(out, "{}", step.text())?,
+            false => write!(out, "{}", step.text_in(layout))?,
         }
     }
     match json {

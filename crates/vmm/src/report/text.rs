@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A run for people, step by step, in lines of at most 80 columns. Only words of
+//! A run for people, step by step, in lines that fit the terminal. Only words of
 //! a machine file or of a path can be wider.
 
 use std::fmt::Write;
 
-use memory_map::text::{fill, row};
+use memory_map::text::Layout;
 
 use crate::report::{Observation, Report, StepReport};
 
 /// The heading of the steps.
-pub const STEPS: &str = "Steps\n   n    step             gpa   size how    value       where\n";
+pub fn steps_heading(layout: Layout) -> String {
+    let heads = "   n    step             gpa   size how    value       where";
+    format!("Steps\n{}", layout.row(heads, "", "", INDENT))
+}
 
 /// How wide a value can be that is shown in a column.
 const COLUMN: usize = 18;
@@ -18,7 +21,7 @@ const COLUMN: usize = 18;
 const INDENT: usize = 10;
 
 /// The machine, and what it runs on.
-pub fn heading(report: &Report) -> String {
+pub fn heading(report: &Report, layout: Layout) -> String {
     let backend = format!("{}: {}", report.backend, report.why_backend);
     let mut lines = vec![
         ("Machine", report.machine.clone()),
@@ -30,16 +33,21 @@ pub fn heading(report: &Report) -> String {
     }
     let mut text = String::new();
     for (label, words) in lines {
-        text += &fill(&format!("{label:9}"), &words, 9);
+        text += &layout.fill(&format!("{label:9}"), &words, 9);
         text += "\n";
     }
     text + "\n"
 }
 
 impl StepReport {
+    /// The step in lines of 80 columns.
+    pub fn text(&self) -> String {
+        self.text_in(Layout::default())
+    }
+
     /// The step as a row, followed by the expectation if it was not met, and by
     /// the memslot operations.
-    pub fn text(&self) -> String {
+    pub fn text_in(&self, layout: Layout) -> String {
         let verdict = if self.ok() { "ok" } else { "WRONG" };
         let columns = format!(
             "{:>4} {verdict:<2} {:<9} {:>#10x} {:>#6x} {:<6} {:<10}  ",
@@ -50,14 +58,15 @@ impl StepReport {
             self.seen.how.word(),
             self.in_column(&self.seen),
         );
-        let mut text = row(&columns, &self.region, &self.note(), INDENT);
+        let mut text = layout.row(&columns, &self.region, &self.note(), INDENT);
         if !self.ok() {
             let how = self.expected.how.word();
             let value = self.in_column(&self.expected);
             let _ = writeln!(text, "{:INDENT$}expected {how} {value}", "");
         }
         for op in &self.slot_ops {
-            let _ = writeln!(text, "{:INDENT$}{op}", "");
+            let op = layout.fill(&" ".repeat(INDENT), op, INDENT + 2);
+            let _ = writeln!(text, "{op}");
         }
         text
     }

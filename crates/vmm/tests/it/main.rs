@@ -41,6 +41,7 @@ mod cli {
     mod map;
     mod mtree;
     mod run_and_exit_status;
+    mod terminal;
     mod width;
 }
 

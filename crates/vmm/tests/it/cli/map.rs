@@ -33,6 +33,18 @@ fn the_map_shows_tree_flat_view_and_slots_together_or_each() {
 }
 
 #[test]
+fn a_picture_marks_the_ram_that_has_a_private_side() {
+    let words = "no host address for private pages";
+    let picture = |name| vmm(&["map", &example(name), "--as", "svg"]);
+    assert!(stdout(&picture("confidential")).contains(words));
+    assert!(!stdout(&picture("assigned-device")).contains(words));
+    let map = json(&["map", &example("confidential"), "--as", "json"], 0);
+    let sides = map["flat"].as_array().unwrap().iter();
+    let sides: Vec<_> = sides.map(|row| &row["private_side"]).collect();
+    assert_eq!(sides, [&false, &true]);
+}
+
+#[test]
 fn the_map_as_json_parses_and_as_svg_is_a_picture() {
     for name in ["assigned-device", "confidential", "large", "pc"] {
         let map = json(&["map", &example(name), "--as", "json"], 0);
