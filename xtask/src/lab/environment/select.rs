@@ -95,13 +95,17 @@ mod tests {
     use crate::lab::environment::{COMPARED, Kernel, Variant, guest_of};
 
     #[test]
-    fn no_name_selects_all_but_the_slow_environments() {
+    fn no_name_selects_all_but_those_of_one_purpose() {
         let selected = select(&[]).expect("most of them");
         for environment in ENVIRONMENTS {
             assert_eq!(find(environment.name), Ok(environment));
-            let is_slow = ["lab-7.3-private-mmio-debug", "arm64-lab-7.3-private-mmio"];
-            let is_slow = is_slow.contains(&environment.name);
-            assert_eq!(selected.contains(&environment), !is_slow);
+            let by_name_only = [
+                "lab-7.3-private-mmio-debug",
+                "lab-7.3-gmem-attributes",
+                "arm64-lab-7.3-private-mmio",
+            ];
+            let by_name_only = by_name_only.contains(&environment.name);
+            assert_eq!(selected.contains(&environment), !by_name_only);
             let name = environment.name.to_string();
             assert_eq!(select(&[name]), Ok(vec![environment]));
         }
