@@ -355,6 +355,11 @@ fn against_the_simulation() -> Vec<HwTest> {
     let random = [
         ("plain_vms", &[Need::Kvm][..], VmType::Plain),
         ("private_vms", &[Need::PrivatePages], VmType::SwProtected),
+        (
+            "private_vms_with_file_attributes",
+            &[Need::FileAttributes],
+            VmType::SwProtected,
+        ),
     ];
     let random = random.into_iter().map(|(which, needs, vm_type)| HwTest {
         name: format!("differential::random_operations_on_{which}_get_the_same_answers"),
