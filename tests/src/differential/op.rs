@@ -49,9 +49,9 @@ pub enum Op {
         size: u64,
         attributes: u64,
     },
-    /// Holds references to pages of the file, and lets go of those of the last time.
+    /// Holds references to pages of the file.
     Pin { at: usize, offset: u64, size: u64 },
-    /// Lets go of these references.
+    /// Lets go of all references.
     Unpin,
     /// `KVM_PRE_FAULT_MEMORY`.
     PreFault(PreFault),

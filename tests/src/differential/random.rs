@@ -72,16 +72,16 @@ impl Random {
 /// One operation. `slots` is the number of slots that tests may use.
 pub fn op(random: &mut Random, slots: u32) -> Op {
     let page_size = random.page;
-    match random.below(118) {
+    match random.below(130) {
         0..34 => Op::Set(region(random, slots)),
         100..106 => Op::Set(on_device(random, slots)),
-        108..115 => file_attributes(random),
-        115..117 => Op::Pin {
+        108..122 => file_attributes(random),
+        122..129 => Op::Pin {
             at: random.index(FILES),
-            offset: random.below(20) * page_size,
+            offset: random.below(6) * page_size,
             size: (1 + random.below(3)) * page_size,
         },
-        117 => Op::Unpin,
+        129 => Op::Unpin,
         106..108 => Op::Answering(!random.one_in(3)),
         34..37 => Op::Create {
             at: random.index(FILES),
@@ -229,16 +229,23 @@ fn file_attributes(random: &mut Random) -> Op {
             0 => random.unaligned(),
             1 => 0_u64.wrapping_sub(random.page),
             2 => (1 << 40) - random.page,
-            _ => random.below(20) * random.page,
+            3 => random.below(20) * random.page,
+            // Few pages, so that a page changes back and is held.
+            _ => random.below(6) * random.page,
         },
         size: match random.below(20) {
             0 => random.unaligned(),
             1 => 0,
             2 => 1 << 40,
             3 => 0_u64.wrapping_sub(random.page),
-            _ => (1 + random.below(6)) * random.page,
+            _ => (1 + random.below(4)) * random.page,
         },
-        attributes: random.of(&[0, 0, 0, 0, PRIVATE, PRIVATE, PRIVATE, 1, PRIVATE | 1]),
+        attributes: match random.below(16) {
+            0 => 1,
+            1 => PRIVATE | 1 << 4,
+            2..9 => 0,
+            _ => PRIVATE,
+        },
     }
 }
 

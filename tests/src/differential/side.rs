@@ -23,7 +23,7 @@ pub struct Side<S> {
     subject: S,
     files: [Option<OwnedFd>; FILES],
     wrong: Vec<OwnedFd>,
-    pin: Option<Pin>,
+    pins: Vec<Pin>,
     /// Dropped after `subject`, whose slots name it.
     arena: Arena,
 }
@@ -48,7 +48,7 @@ impl<S: Subject> Side<S> {
             subject,
             files: [const { None }; FILES],
             wrong,
-            pin: None,
+            pins: Vec::new(),
             arena,
         })
     }
@@ -101,7 +101,7 @@ impl<S: Subject> Side<S> {
             }),
             Op::Pin { at, offset, size } => Answer::Done(self.pin(*at, *offset, *size)),
             Op::Unpin => {
-                self.pin = None;
+                self.pins.clear();
                 Answer::Done(Ok(()))
             }
             Op::PreFault(range) => {
@@ -160,9 +160,9 @@ impl<S: Subject> Side<S> {
     }
 
     fn pin(&mut self, at: usize, offset: u64, size: u64) -> Result<(), Errno> {
-        self.pin = None;
         let file = self.files[at].as_ref().ok_or(Errno::EBADF)?;
-        self.pin = Some(self.subject.pin(file.as_fd(), offset, size)?);
+        self.pins
+            .push(self.subject.pin(file.as_fd(), offset, size)?);
         Ok(())
     }
 
