@@ -85,6 +85,8 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::FileAttributes => {
             config.vm_type == VmType::SwProtected && config.home == Home::FileAttributes
         }
+        Need::NoFileAttributes => config.home != Home::FileAttributes,
+        Need::LabFileAttributes => false,
         Need::Kvm | Need::Vcpus | Need::DirectGuest | Need::NoBackingFd => true,
         Need::ManualProtect | Need::DirtyRing => true,
         Need::HostPages(size) => config.page_size == size,

@@ -42,6 +42,7 @@ pub mod conformance;
 pub mod differential;
 mod dirty;
 pub mod end_to_end;
+mod file_attributes;
 mod guest_code;
 pub mod guest_sees;
 pub mod hardware;

@@ -46,6 +46,11 @@ pub enum Need {
     /// VMs with private pages whose guest_memfds have the attributes of their pages
     /// (`KVM_SET_MEMORY_ATTRIBUTES2`).
     FileAttributes,
+    /// The lab's patches for these, which have numbers of their own.
+    LabFileAttributes,
+    /// A kernel that knows the state of an address without a memslot, if it knows any:
+    /// attributes of files say nothing about one.
+    NoFileAttributes,
     /// Hypercalls of VMs with private pages that the VMM answers
     /// (`KVM_CAP_EXIT_HYPERCALL`).
     HypercallExits,
@@ -187,6 +192,12 @@ impl Host {
                 Err(why) => Some(format!("there are no private pages: {why}")),
             },
             Need::FileAttributes => self.lacks_file_attributes(),
+            Need::NoFileAttributes => match self.lacks_file_attributes() {
+                None => Some("guest_memfds have the attributes of their pages".into()),
+                Some(_) => None,
+            },
+            Need::LabFileAttributes if self.has_lab_file_attributes() => None,
+            Need::LabFileAttributes => Some(format!("{} is not patched", self.kernel)),
             Need::HypercallExits if self.hypercall_exits => None,
             Need::HypercallExits => Some("KVM_CAP_EXIT_HYPERCALL is 0".into()),
             Need::DirectGuest => match &self.emulates {
@@ -231,12 +242,15 @@ impl Host {
         }
     }
 
-    /// The kernel's name tells the lab's patched one, because the probe is itself under
-    /// test.
+    /// The kernel's name tells, because the probe is itself under test.
+    fn has_lab_file_attributes(&self) -> bool {
+        self.kernel.contains("gmem-attributes")
+    }
+
     fn lacks_file_attributes(&self) -> Option<String> {
         match &self.home {
             Ok(Home::FileAttributes) => None,
-            _ if self.kernel.contains("gmem-attributes") => None,
+            _ if self.has_lab_file_attributes() => None,
             Ok(home) => Some(format!("the state of pages is in {home}")),
             Err(why) => Some(why.clone()),
         }
