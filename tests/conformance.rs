@@ -85,6 +85,9 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::FileAttributes => {
             config.vm_type == VmType::SwProtected && config.home == Home::FileAttributes
         }
+        Need::ConvertiblePages => {
+            Home::probe(&SimVm::new(config)).is_ok_and(Home::has_private_pages)
+        }
         Need::NoFileAttributes => config.home != Home::FileAttributes,
         Need::LabFileAttributes => false,
         Need::Kvm | Need::Vcpus | Need::DirectGuest | Need::NoBackingFd => true,

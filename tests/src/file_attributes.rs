@@ -10,11 +10,12 @@ use kvm_slots::sim::{Sharing, VmType};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
+use crate::end_to_end::Test;
 use crate::needs::Need;
 use crate::subject::{Arena, HostChange, PAGE, Real, Subject, peek};
 
 /// The tests, by name, with their needs.
-pub const TESTS: [(&str, &[Need], fn() -> Result<(), String>); 3] = [
+pub const TESTS: [Test; 3] = [
     (
         "every_field_that_is_not_used_must_be_zero",
         &[Need::FileAttributes],

@@ -196,7 +196,7 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "pre_faulting_converted_pages_leaves_the_guest_no_fault",
-        &[Need::PrivatePages, Need::PreFault, Need::DirectGuest],
+        &[Need::ConvertiblePages, Need::PreFault, Need::DirectGuest],
         pre_fault::saves_the_faults_after_a_conversion,
     );
     plain(

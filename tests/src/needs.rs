@@ -43,6 +43,8 @@ pub enum Need {
     /// VMs with private pages that need no special hardware
     /// (`KVM_X86_SW_PROTECTED_VM`).
     PrivatePages,
+    /// The same, wherever the state of their pages is.
+    ConvertiblePages,
     /// VMs with private pages whose guest_memfds have the attributes of their pages
     /// (`KVM_SET_MEMORY_ATTRIBUTES2`).
     FileAttributes,
@@ -190,6 +192,11 @@ impl Host {
                 Ok(private) if private.memory_attributes != 0 => None,
                 Ok(_) => Some("VMs of type 1 have no memory attributes".into()),
                 Err(why) => Some(format!("there are no private pages: {why}")),
+            },
+            Need::ConvertiblePages => match &self.home {
+                Ok(home) if home.has_private_pages() => None,
+                Ok(home) => Some(format!("the state of pages is in {home}")),
+                Err(why) => Some(why.clone()),
             },
             Need::FileAttributes => self.lacks_file_attributes(),
             Need::NoFileAttributes => match self.lacks_file_attributes() {

@@ -20,7 +20,7 @@ use crate::subject::{Arena, host_page_size};
 /// Attributes of files, a guest_memfd that can be mapped, the VFIO interface, edu,
 /// another device, and a VM with private pages.
 static NEEDS: [[Need; 6]; 2] = {
-    let mut needs = [[Need::PrivatePages; 6]; 2];
+    let mut needs = [[Need::ConvertiblePages; 6]; 2];
     let mut at = 0;
     while at < needs.len() {
         needs[at][0] = Need::FileAttributes;

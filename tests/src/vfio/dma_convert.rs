@@ -65,9 +65,10 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let mut real = Real::new(VmType::SwProtected, true)?;
     let arena = Arc::new(Arena::new(usize::try_from(PAGES).expect("a few")));
     let page = arena.page_size();
+    let home = Home::probe(real.vm()).map_err(at("the home"))?;
     let file = real
         .vm()
-        .create_guest_memfd(PAGES * page, GuestMemfdFlags::empty());
+        .create_guest_memfd(PAGES * page, home.file_flags());
     let file = Arc::new(file.map_err(at("a guest_memfd"))?);
     let file = FileSlice::new(file, 0, PAGES * page).ok_or("no bytes")?;
     let host = arena.host_memory(0, arena.pages());
