@@ -13,6 +13,7 @@
 //! | [`differential`] | random operations on both KVMs, and a comparison of the answers |
 //! | `dirty` | dirty logs and rings |
 //! | [`end_to_end`] | private MMIO: a guest drives a device that the host cannot map |
+//! | `file_attributes` | the ioctl that sets attributes of a guest_memfd's pages, by its bytes |
 //! | `guest_code` | the guest's instructions and page tables |
 //! | `guest_sees` | what running vCPUs see of a commit |
 //! | `pre_fault` | mapping memory before the guest accesses it |
