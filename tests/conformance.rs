@@ -4,6 +4,7 @@
 
 use kvm_bindings::KVM_CAP_PRE_FAULT_MEMORY;
 use kvm_slots::PageSize;
+use kvm_slots::convert::Home;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{AbiProfile, Vm};
 use libtest_mimic::{Arguments, Trial};
@@ -55,6 +56,10 @@ fn configs() -> Vec<SimConfig> {
     };
     let mut configs: Vec<SimConfig> = KERNELS.map(SimConfig::released).to_vec();
     configs.push(patched(SimConfig::released(KernelVersion::V7_3)));
+    configs.push(SimConfig {
+        home: Home::FileAttributes,
+        ..SimConfig::released(KernelVersion::V7_3)
+    });
     for page_size in PageSize::ALL {
         configs.extend(KERNELS.map(|kernel| SimConfig::aarch64(kernel, page_size)));
         let latest = SimConfig::aarch64(KernelVersion::V7_3, page_size);
@@ -77,6 +82,14 @@ fn missing(statement: &Statement, config: SimConfig) -> Option<Need> {
         Need::PrivatePages => capabilities
             .as_ref()
             .is_ok_and(|c| c.memory_attributes != 0),
+        Need::FileAttributes => {
+            config.vm_type == VmType::SwProtected && config.home == Home::FileAttributes
+        }
+        Need::ConvertiblePages => {
+            Home::probe(&SimVm::new(config)).is_ok_and(Home::has_private_pages)
+        }
+        Need::NoFileAttributes => config.home != Home::FileAttributes,
+        Need::LabFileAttributes => false,
         Need::Kvm | Need::Vcpus | Need::DirectGuest | Need::NoBackingFd => true,
         Need::ManualProtect | Need::DirtyRing => true,
         Need::HostPages(size) => config.page_size == size,

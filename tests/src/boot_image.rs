@@ -33,12 +33,12 @@ pub const TESTS: [Test; 3] = [
     ),
     (
         "a_kernel_starts_in_private_ram_of_which_the_host_sees_nothing",
-        &[Need::PrivatePages, Need::HypercallExits],
+        &[Need::ConvertiblePages, Need::HypercallExits],
         starts_in_private_ram,
     ),
     (
         "the_trampoline_does_not_start_a_kernel_beside_a_shared_staging_area",
-        &[Need::PrivatePages, Need::HypercallExits],
+        &[Need::ConvertiblePages, Need::HypercallExits],
         starts_nothing,
     ),
 ];

@@ -24,7 +24,9 @@ use crate::like_host::simulated_like;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::selftests::{self, Selftest};
 use crate::vfio::{Model, OnDevice};
-use crate::{dirty, end_to_end, guest_code, guest_sees, pre_fault, vcpu, vcpu_gate, vfio};
+use crate::{
+    dirty, end_to_end, file_attributes, guest_code, guest_sees, pre_fault, vcpu, vcpu_gate, vfio,
+};
 
 /// A test, what it needs, and what it does.
 #[derive(Clone, Debug)]
@@ -194,7 +196,7 @@ pub fn all() -> Vec<HwTest> {
     );
     plain(
         "pre_faulting_converted_pages_leaves_the_guest_no_fault",
-        &[Need::PrivatePages, Need::PreFault, Need::DirectGuest],
+        &[Need::ConvertiblePages, Need::PreFault, Need::DirectGuest],
         pre_fault::saves_the_faults_after_a_conversion,
     );
     plain(
@@ -211,6 +213,11 @@ pub fn all() -> Vec<HwTest> {
         vfio::bars::asks_vfio,
     );
     tests.extend(of_this_architecture());
+    tests.extend(file_attributes::TESTS.map(|(name, needs, run)| HwTest {
+        name: format!("file_attributes::{name}"),
+        needs,
+        run: Body::Plain(run),
+    }));
     tests.extend(guest_code::TESTS.map(|(name, needs, run)| HwTest {
         name: format!("guest_code::{name}"),
         needs,
@@ -253,9 +260,11 @@ pub fn all() -> Vec<HwTest> {
 }
 
 /// What the expectations of a machine file hold on. Some count on what is trapped to
-/// the page: BARs that are cut, and regions smaller than 16 KiB.
+/// the page: BARs that are cut, and regions smaller than 16 KiB. Others count on a
+/// private page that has lost its memory.
 fn needs_of_expectations(machine: &str) -> &'static [Need] {
     match machine {
+        "confidential" | "memory_faults" => &[Need::Kvm, Need::NoFileAttributes],
         "assigned_device" | "large" => &[Need::Kvm, Need::HostPages(PageSize::Size4K)],
         _ => &[Need::Kvm],
     }
@@ -355,6 +364,11 @@ fn against_the_simulation() -> Vec<HwTest> {
     let random = [
         ("plain_vms", &[Need::Kvm][..], VmType::Plain),
         ("private_vms", &[Need::PrivatePages], VmType::SwProtected),
+        (
+            "private_vms_with_file_attributes",
+            &[Need::FileAttributes],
+            VmType::SwProtected,
+        ),
     ];
     let random = random.into_iter().map(|(which, needs, vm_type)| HwTest {
         name: format!("differential::random_operations_on_{which}_get_the_same_answers"),

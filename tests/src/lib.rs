@@ -13,6 +13,7 @@
 //! | [`differential`] | random operations on both KVMs, and a comparison of the answers |
 //! | `dirty` | dirty logs and rings |
 //! | [`end_to_end`] | private MMIO: a guest drives a device that the host cannot map |
+//! | `file_attributes` | the ioctl that sets attributes of a guest_memfd's pages, by its bytes |
 //! | `guest_code` | the guest's instructions and page tables |
 //! | `guest_sees` | what running vCPUs see of a commit |
 //! | `pre_fault` | mapping memory before the guest accesses it |
@@ -42,6 +43,7 @@ pub mod conformance;
 pub mod differential;
 mod dirty;
 pub mod end_to_end;
+mod file_attributes;
 mod guest_code;
 pub mod guest_sees;
 pub mod hardware;

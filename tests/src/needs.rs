@@ -6,6 +6,7 @@ use std::path::Path;
 
 use guest_ranges::PageSize;
 use kvm_bindings::{KVM_CAP_EXIT_HYPERCALL, KVM_CAP_PRE_FAULT_MEMORY};
+use kvm_slots::convert::Home;
 use kvm_slots::dirty::{DirtyCapabilities, ManualProtect};
 use kvm_slots::sim::VmType;
 use kvm_slots::uapi::pre_fault_memory;
@@ -42,6 +43,16 @@ pub enum Need {
     /// VMs with private pages that need no special hardware
     /// (`KVM_X86_SW_PROTECTED_VM`).
     PrivatePages,
+    /// The same, wherever the state of their pages is.
+    ConvertiblePages,
+    /// VMs with private pages whose guest_memfds have the attributes of their pages
+    /// (`KVM_SET_MEMORY_ATTRIBUTES2`).
+    FileAttributes,
+    /// The lab's patches for these, which have numbers of their own.
+    LabFileAttributes,
+    /// A kernel that knows the state of an address without a memslot, if it knows any:
+    /// attributes of files say nothing about one.
+    NoFileAttributes,
     /// Hypercalls of VMs with private pages that the VMM answers
     /// (`KVM_CAP_EXIT_HYPERCALL`).
     HypercallExits,
@@ -91,6 +102,8 @@ pub struct Host {
     pub plain: Result<Plain, String>,
     /// What a VM with private pages can do, or why there is none.
     pub private: Result<Capabilities, String>,
+    /// Where such a VM's pages have their state, or why that is unknown.
+    pub home: Result<Home, String>,
     /// Whether such a VM has `KVM_CAP_EXIT_HYPERCALL`.
     pub hypercall_exits: bool,
     /// Whether KVM emulates the guest, or why that is unknown.
@@ -121,6 +134,10 @@ impl Host {
         let exits = |vm: &Real| vm.vm().check_extension(KVM_CAP_EXIT_HYPERCALL) > 0;
         Self {
             hypercall_exits: private.as_ref().is_ok_and(exits),
+            home: match &private {
+                Ok(private) => Home::probe(private.vm()).map_err(|e| format!("the home: {e}")),
+                Err(why) => Err(why.clone()),
+            },
             plain: plain.map(|plain| {
                 let vm = plain.vm();
                 Plain {
@@ -176,6 +193,18 @@ impl Host {
                 Ok(_) => Some("VMs of type 1 have no memory attributes".into()),
                 Err(why) => Some(format!("there are no private pages: {why}")),
             },
+            Need::ConvertiblePages => match &self.home {
+                Ok(home) if home.has_private_pages() => None,
+                Ok(home) => Some(format!("the state of pages is in {home}")),
+                Err(why) => Some(why.clone()),
+            },
+            Need::FileAttributes => self.lacks_file_attributes(),
+            Need::NoFileAttributes => match self.lacks_file_attributes() {
+                None => Some("guest_memfds have the attributes of their pages".into()),
+                Some(_) => None,
+            },
+            Need::LabFileAttributes if self.has_lab_file_attributes() => None,
+            Need::LabFileAttributes => Some(format!("{} is not patched", self.kernel)),
             Need::HypercallExits if self.hypercall_exits => None,
             Need::HypercallExits => Some("KVM_CAP_EXIT_HYPERCALL is 0".into()),
             Need::DirectGuest => match &self.emulates {
@@ -217,6 +246,20 @@ impl Host {
             Need::NoPreFault | Need::VfioInterface(_) | Need::Vfio(_) => None,
             Need::HostPages(_) | Need::LinuxGuest | Need::ConfidentialGuest => None,
             Need::KernelCode | Need::Selftests | Need::Vcpus => None,
+        }
+    }
+
+    /// The kernel's name tells, because the probe is itself under test.
+    fn has_lab_file_attributes(&self) -> bool {
+        self.kernel.contains("gmem-attributes")
+    }
+
+    fn lacks_file_attributes(&self) -> Option<String> {
+        match &self.home {
+            Ok(Home::FileAttributes) => None,
+            _ if self.has_lab_file_attributes() => None,
+            Ok(home) => Some(format!("the state of pages is in {home}")),
+            Err(why) => Some(why.clone()),
         }
     }
 

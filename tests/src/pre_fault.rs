@@ -14,9 +14,7 @@ use kvm_slots::convert::{
 use kvm_slots::exit::MmioHandler;
 use kvm_slots::sim::VmType;
 use kvm_slots::uapi::{PreFaultError, pre_fault_memory};
-use kvm_slots::{
-    Capabilities, Errno, FileSlice, GuestMemfdFlags, KvmVm, SlotAccess, SlotBacking, SlotRange, Vm,
-};
+use kvm_slots::{Capabilities, Errno, FileSlice, KvmVm, SlotAccess, SlotBacking, SlotRange, Vm};
 use vmm::HostMapping;
 use vmm::backend::Platform;
 
@@ -110,9 +108,8 @@ pub fn conversion_costs() -> Result<[ConversionCost; 2], String> {
     let page = real.page_size();
     let pages = usize::try_from(CONVERTED / page).map_err(at("pages"))?;
     let arena = Arc::new(Arena::new(pages));
-    let file = real
-        .vm()
-        .create_guest_memfd(CONVERTED, GuestMemfdFlags::empty());
+    let home = Home::probe(real.vm()).map_err(at("the home"))?;
+    let file = real.vm().create_guest_memfd(CONVERTED, home.file_flags());
     let file = Arc::new(file.map_err(at("a guest_memfd"))?);
     let region = kvm_userspace_memory_region2 {
         flags: KVM_MEM_GUEST_MEMFD,
@@ -132,7 +129,6 @@ pub fn conversion_costs() -> Result<[ConversionCost; 2], String> {
     let mut memory = ConvertibleMemory::new();
     let range = ConvertibleRange::new(&range, GuestMemfdSides::Private);
     memory.set_ranges(range).map_err(at("memory"))?;
-    let home = Home::probe(real.vm()).map_err(at("the home"))?;
     let converter = Converter::new(real.vm().clone(), home, memory);
 
     let request = |to| Request::new(START, CONVERTED, to).map_err(at("a request"));

@@ -31,16 +31,16 @@ pub fn known_warning(log: &str) -> Option<&str> {
     lines.find(|line| is_known(line, log))
 }
 
-/// The suffix of kernels that have the fixes in `xtask/lab/kvm-fixes`. A log
+/// The suffixes of kernels that have the fixes in `xtask/lab/kvm-fixes`. A log
 /// names its kernel at the start, and below each warning.
-const FIXED: &str = "-lab-private-mmio";
+const FIXED: [&str; 2] = ["-lab-private-mmio", "-lab-gmem-attributes"];
 
 /// A check in KVM that fails on kernels without the fixes: a vCPU that found no
 /// memslot meets the page of one that was created in between. The guest
 /// continues.
 fn is_known(line: &str, log: &str) -> bool {
     let is_it = line.contains("WARNING: ") && line.contains(" at kvm_tdp_mmu_map+");
-    is_it && !log.contains(FIXED)
+    is_it && !FIXED.iter().any(|suffix| log.contains(suffix))
 }
 
 #[cfg(test)]
@@ -89,9 +89,11 @@ mod tests {
         let warning = "[ 56.4] WARNING: arch/x86/kvm/mmu/tdp_mmu.c:1 at kvm_tdp_mmu_map+0x4/0x5";
         let of = |release: &str| format!("[ 0.0] Linux version {release}\n{warning}\n");
         assert_eq!(complaint(&of("7.3.4-lab")), None);
-        let fixed = of("7.3.4-lab-private-mmio");
-        assert_eq!(complaint(&fixed), Some(warning));
-        assert_eq!(known_warning(&fixed), None);
+        for release in ["7.3.4-lab-private-mmio", "7.3.4-lab-gmem-attributes"] {
+            let fixed = of(release);
+            assert_eq!(complaint(&fixed), Some(warning));
+            assert_eq!(known_warning(&fixed), None);
+        }
     }
 
     #[test]

@@ -2,14 +2,19 @@
 //! The conversion engine on private memory. The guest requests conversions as
 //! in the selftest `private_mem_conversions`, by a hypercall.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::convert::{Converter, ConvertibleMemory, ConvertibleRange, GuestMemfdSides, Home};
-use kvm_slots::{FileSlice, GuestMemfdFlags, SlotAccess, SlotBacking, SlotRange};
+use kvm_slots::convert::{
+    ConvertError, Converter, ConvertibleMemory, ConvertibleRange, FailedStep, GuestMemfdSides,
+    Home, NotChanged, PageRange,
+};
+use kvm_slots::sim::Sharing;
+use kvm_slots::{Errno, FileSlice, GuestMemfdFlags, SlotAccess, SlotBacking, SlotRange};
 
-use super::{create, load, on_file, page, same, set, store};
-use crate::subject::{Arena, PAGE, Subject};
+use super::{create, delete, load, on_file, page, same, set, store};
+use crate::subject::{Arena, PAGE, Subject, peek};
 
 /// The address of the pages. The guest reaches two large pages from there.
 const BASE: u64 = 0x4000_0000;
@@ -31,9 +36,22 @@ const RANGES: [(u64, u64); 5] = [
 pub(super) fn conversions_never_leak_and_leave_no_stale_byte(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
+    two_sides(subject, Home::VmAttributes)
+}
+
+/// The same where the file has the attributes.
+pub(super) fn conversions_of_two_sides_follow_the_file(
+    subject: &mut impl Subject,
+) -> Result<(), String> {
+    two_sides(subject, Home::FileAttributes)
+}
+
+fn two_sides(subject: &mut impl Subject, due: Home) -> Result<(), String> {
+    let home = Home::probe(subject.vm()).map_err(|e| e.to_string())?;
+    same("the home", home, due)?;
     let pages = usize::try_from(SIZE / PAGE).map_err(|e| e.to_string())?;
     let arena = Arc::new(Arena::new(pages));
-    let file = Arc::new(create(subject, SIZE, GuestMemfdFlags::empty())?);
+    let file = Arc::new(create(subject, SIZE, home.file_flags())?);
     let region = kvm_userspace_memory_region2 {
         memory_size: SIZE,
         ..on_file(page(&arena, 0, BASE), &*file)
@@ -48,7 +66,6 @@ pub(super) fn conversions_never_leak_and_leave_no_stale_byte(
     let mut memory = ConvertibleMemory::new();
     let range = ConvertibleRange::new(&range, GuestMemfdSides::Private);
     memory.set_ranges(range).map_err(|e| e.to_string())?;
-    let home = Home::probe(subject.vm()).map_err(|e| e.to_string())?;
     let converter = Converter::new(subject.vm().clone(), home, memory);
 
     let convert = |start: u64, size: u64, to: u64| {
@@ -91,4 +108,70 @@ pub(super) fn conversions_never_leak_and_leave_no_stale_byte(
         convert(start, size, SHARED)?;
     }
     Ok(())
+}
+
+pub(super) fn conversions_in_place_wait_for_whoever_holds_a_page(
+    subject: &mut impl Subject,
+) -> Result<(), String> {
+    const PAGES: u64 = 8;
+    let size = PAGES * PAGE;
+    let file = Arc::new(create(subject, size, GuestMemfdFlags::all())?);
+    let mapping = subject.map_file(file.as_fd(), 0, size, Sharing::Shared);
+    let mapping = mapping.map_err(|e| e.to_string())?;
+    let region = kvm_userspace_memory_region2 {
+        guest_phys_addr: BASE,
+        memory_size: size,
+        userspace_addr: mapping.address(),
+        ..Default::default()
+    };
+    same("a slot", set(subject, on_file(region, &*file)), Ok(()))?;
+    let backing = SlotBacking::GuestMemfd {
+        file: FileSlice::new(file.clone(), 0, size).ok_or("no bytes")?,
+        host: None,
+    };
+    let range = SlotRange::new(BASE, SlotAccess::ReadWrite, backing).map_err(|e| e.to_string())?;
+    let mut memory = ConvertibleMemory::new();
+    let range = ConvertibleRange::new(&range, GuestMemfdSides::Both);
+    memory.set_ranges(range).map_err(|e| e.to_string())?;
+    let home = Home::probe(subject.vm()).map_err(|e| e.to_string())?;
+    let converter = Converter::new(subject.vm().clone(), home, memory);
+    let convert = |first: u64, pages: u64, to: u64| {
+        let converted = converter.hypercall(BASE + first * PAGE, pages, to);
+        converted.map(|converted| converted.bytes / PAGE)
+    };
+    let private = || {
+        let touched = (0..PAGES).map(|page| peek::<8>(mapping.address() + page * PAGE));
+        let private = touched.map(|seen| seen == Err(Errno::EFAULT));
+        (0..PAGES)
+            .zip(private)
+            .filter(|(_, p)| *p)
+            .map(|(n, _)| n)
+            .collect::<Vec<u64>>()
+    };
+
+    for page in 0..PAGES {
+        same("a store", store(subject, BASE + page * PAGE, page), Ok(0))?;
+    }
+    let pin = subject.pin(file.as_fd(), 2 * PAGE, PAGE);
+    let pin = pin.map_err(|e| format!("a pin: {e}"))?;
+    let page = PageRange::new(BASE + 2 * PAGE, PAGE).map_err(|e| e.to_string())?;
+    match convert(1, 4, PRIVATE) {
+        Err(ConvertError::Failed(failure)) => match failure.cause {
+            FailedStep::State { why, .. } => same("why", why, NotChanged::Pinned(page))?,
+            other => return Err(format!("{other:?}")),
+        },
+        other => return Err(format!("{other:?}")),
+    }
+    same("private", private(), vec![])?;
+    drop(pin);
+    let count = |converted: Result<u64, ConvertError>| converted.map_err(|e| e.to_string());
+    same("to private", count(convert(1, 4, PRIVATE)), Ok(4))?;
+    same("private", private(), vec![1, 2, 3, 4])?;
+    same("a private store", store(subject, BASE + 2 * PAGE, 7), Ok(0))?;
+    same("to shared", count(convert(0, 4, SHARED)), Ok(3))?;
+    same("private", private(), vec![4])?;
+    same("a shared store", store(subject, BASE + 2 * PAGE, 8), Ok(0))?;
+    let seen = peek(mapping.address() + 2 * PAGE).map(u64::from_le_bytes);
+    same("the host's load", seen, Ok(8))?;
+    same("deletion", delete(subject, 0), Ok(()))
 }

@@ -6,6 +6,7 @@
 mod backing_fd;
 mod engine;
 mod files;
+mod in_place;
 mod pre_fault;
 mod private;
 mod slots;
@@ -75,8 +76,8 @@ macro_rules! statements {
 /// All statements.
 pub fn all() -> Vec<Statement> {
     use Need::{
-        DirectGuest, GuestMemfd, Kvm, MappableFilesOnly, MappableGuestMemfd, PreFault,
-        PreFaultEnds, PrivatePages, UserMemory2,
+        DirectGuest, FileAttributes, GuestMemfd, Kvm, MappableFilesOnly, MappableGuestMemfd,
+        PreFault, PreFaultEnds, PrivatePages, UserMemory2,
     };
     let slots = statements!("set_memory_region_test", Plain,
         [Kvm] => slots::every_bad_flag_is_refused_by_the_older_ioctl,
@@ -113,6 +114,25 @@ pub fn all() -> Vec<Statement> {
         [PrivatePages] => private::conversions_never_leak_and_keep_what_is_not_discarded,
         [PrivatePages] => private::conversions_with_discards_leave_zeros,
     );
+    let in_place = statements!("guest_memfd_conversions_test", SwProtected,
+        [FileAttributes] => in_place::the_vm_itself_has_no_attributes,
+        [FileAttributes] => in_place::malformed_ranges_are_refused,
+        [FileAttributes] => in_place::other_files_have_no_attributes,
+        [FileAttributes] => in_place::a_new_file_is_private_unless_it_is_created_shared,
+        [FileAttributes] => in_place::pages_are_converted_before_they_are_allocated,
+        [FileAttributes] => in_place::one_page_among_many_is_converted,
+        [FileAttributes] => in_place::a_page_that_someone_holds_does_not_become_private,
+        [FileAttributes] => in_place::mappings_lose_private_pages_and_regain_shared_ones,
+        [FileAttributes] => in_place::all_slots_of_a_file_follow_it,
+        [FileAttributes] => in_place::attributes_stay_with_the_file_without_a_slot,
+        [FileAttributes] => in_place::a_hole_does_not_change_attributes,
+        [FileAttributes] => in_place::memory_beside_the_file_shows_while_pages_are_shared,
+        [FileAttributes] => in_place::the_guest_uses_a_page_privately_shared_and_back,
+        [FileAttributes] => in_place::a_private_page_of_a_closed_file_is_not_reached,
+    );
+    let in_place_pre_fault = statements!("guest_memfd_conversions_test", SwProtected,
+        [FileAttributes, PreFault] => in_place::pages_of_both_states_are_pre_faulted,
+    );
     let pre_fault = statements!("pre_fault_memory_test", Plain,
         [PreFault] => pre_fault::a_slot_is_pre_faulted_up_to_its_end,
         [PreFault] => pre_fault::malformed_ranges_are_refused,
@@ -123,6 +143,8 @@ pub fn all() -> Vec<Statement> {
     );
     let engine = statements!("conversion_engine", SwProtected,
         [PrivatePages] => engine::conversions_never_leak_and_leave_no_stale_byte,
+        [FileAttributes] => engine::conversions_of_two_sides_follow_the_file,
+        [FileAttributes] => engine::conversions_in_place_wait_for_whoever_holds_a_page,
     );
     const DEVICE: [Need; 3] = [
         Need::BackingFd,
@@ -148,12 +170,14 @@ pub fn all() -> Vec<Statement> {
         PRIVATE => backing_fd::a_revoked_slot_is_not_pre_faulted,
         PRIVATE => backing_fd::a_private_vm_reaches_only_what_it_has_accepted,
     );
-    let all: [&[Statement]; 9] = [
+    let all: [&[Statement]; 11] = [
         &slots,
         &files,
         &exits,
         &conversions,
         &engine,
+        &in_place,
+        &in_place_pre_fault,
         &pre_fault,
         &pre_fault_private,
         &backing_fd,

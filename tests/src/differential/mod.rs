@@ -138,6 +138,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use kvm_slots::PageSize;
+    use kvm_slots::convert::Home;
     use kvm_slots::sim::{KernelVersion, SimConfig};
 
     use super::*;
@@ -147,6 +148,9 @@ mod tests {
         let op = format!("{op:?}");
         let op = op.split(['(', ' ']).next().unwrap_or_default();
         let how = match answer {
+            Answer::Converted(result) => {
+                result.map_or_else(|e| e.errno.to_string(), |()| "done".into())
+            }
             Answer::Done(result) => result.map_or_else(|e| e.to_string(), |()| "done".into()),
             Answer::Value(result) => result.map_or_else(|e| e.to_string(), |_| "done".into()),
             Answer::PreFault(result, _) => {
@@ -227,6 +231,27 @@ mod tests {
             "PreFault EFAULT",
             "Access Fault(Failed",
             "Access Fault(Revoke",
+        ];
+        assert_often(&counts, &others);
+    }
+
+    #[test]
+    fn random_operations_meet_every_kind_of_answer_of_file_attributes() {
+        let configs = [VmType::Plain, VmType::SwProtected].map(|vm_type| SimConfig {
+            vm_type,
+            home: Home::FileAttributes,
+            ..SimConfig::released(KernelVersion::V7_3)
+        });
+        let counts = counts(&configs, 10);
+        assert_often(&counts, &COMMON);
+        let others = [
+            "FileAttributes done",
+            "FileAttributes EINVAL",
+            "FileAttributes EAGAIN",
+            "FileAttributes EBADF",
+            "Pin done",
+            "Pin EFAULT",
+            "Access Fault(Failed",
         ];
         assert_often(&counts, &others);
     }

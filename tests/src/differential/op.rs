@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use kvm_slots::Errno;
 use kvm_slots::sim::{FileCall, PreFault, Sharing};
+use kvm_slots::{Errno, FileAttributesError};
 use vmm::guest::GuestError;
 
 use crate::subject::HostChange;
@@ -42,6 +42,17 @@ pub enum Op {
         size: u64,
         attributes: u64,
     },
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` on the file with this index.
+    FileAttributes {
+        at: usize,
+        offset: u64,
+        size: u64,
+        attributes: u64,
+    },
+    /// Holds references to pages of the file.
+    Pin { at: usize, offset: u64, size: u64 },
+    /// Lets go of all references.
+    Unpin,
     /// `KVM_PRE_FAULT_MEMORY`.
     PreFault(PreFault),
     /// The guest loads, or stores a value.
@@ -136,6 +147,8 @@ impl fmt::Debug for Host {
 pub enum Answer {
     /// Nothing, or an error.
     Done(Result<(), Errno>),
+    /// Nothing, or the reason why attributes of a file did not change.
+    Converted(Result<(), FileAttributesError>),
     /// A value.
     Value(Result<[u8; 8], Errno>),
     /// How much of the range is left.

@@ -72,9 +72,16 @@ impl Random {
 /// One operation. `slots` is the number of slots that tests may use.
 pub fn op(random: &mut Random, slots: u32) -> Op {
     let page_size = random.page;
-    match random.below(108) {
+    match random.below(130) {
         0..34 => Op::Set(region(random, slots)),
         100..106 => Op::Set(on_device(random, slots)),
+        108..122 => file_attributes(random),
+        122..129 => Op::Pin {
+            at: random.index(FILES),
+            offset: random.below(6) * page_size,
+            size: (1 + random.below(3)) * page_size,
+        },
+        129 => Op::Unpin,
         106..108 => Op::Answering(!random.one_in(3)),
         34..37 => Op::Create {
             at: random.index(FILES),
@@ -212,6 +219,33 @@ fn attributes(random: &mut Random) -> Op {
         gpa,
         size: if is_taken { size.min(1 << 26) } else { size },
         attributes,
+    }
+}
+
+fn file_attributes(random: &mut Random) -> Op {
+    Op::FileAttributes {
+        at: random.index(FILES),
+        offset: match random.below(20) {
+            0 => random.unaligned(),
+            1 => 0_u64.wrapping_sub(random.page),
+            2 => (1 << 40) - random.page,
+            3 => random.below(20) * random.page,
+            // Few pages, so that a page changes back and is held.
+            _ => random.below(6) * random.page,
+        },
+        size: match random.below(20) {
+            0 => random.unaligned(),
+            1 => 0,
+            2 => 1 << 40,
+            3 => 0_u64.wrapping_sub(random.page),
+            _ => (1 + random.below(4)) * random.page,
+        },
+        attributes: match random.below(16) {
+            0 => 1,
+            1 => PRIVATE | 1 << 4,
+            2..9 => 0,
+            _ => PRIVATE,
+        },
     }
 }
 

@@ -8,7 +8,7 @@ use kvm_slots::exit::MmioHandler;
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
 
 use super::op::{Answer, BACKING_FD, Exit, File, Host, Op, Region};
-use crate::subject::{Arena, Subject, peek, poke};
+use crate::subject::{Arena, Pin, Subject, peek, poke};
 
 /// The number of guest_memfds that can exist at a time.
 pub const FILES: usize = 3;
@@ -23,6 +23,7 @@ pub struct Side<S> {
     subject: S,
     files: [Option<OwnedFd>; FILES],
     wrong: Vec<OwnedFd>,
+    pins: Vec<Pin>,
     /// Dropped after `subject`, whose slots name it.
     arena: Arena,
 }
@@ -47,6 +48,7 @@ impl<S: Subject> Side<S> {
             subject,
             files: [const { None }; FILES],
             wrong,
+            pins: Vec::new(),
             arena,
         })
     }
@@ -84,6 +86,23 @@ impl<S: Subject> Side<S> {
             } => {
                 let vm = self.subject.vm();
                 Answer::Done(vm.set_memory_attributes(*gpa, *size, *attributes))
+            }
+            Op::FileAttributes {
+                at,
+                offset,
+                size,
+                attributes,
+            } => Answer::Converted(match &self.files[*at] {
+                Some(file) => {
+                    let vm = self.subject.vm();
+                    vm.set_file_attributes(file.as_fd(), *offset, *size, *attributes)
+                }
+                None => Err(Errno::EBADF.into()),
+            }),
+            Op::Pin { at, offset, size } => Answer::Done(self.pin(*at, *offset, *size)),
+            Op::Unpin => {
+                self.pins.clear();
+                Answer::Done(Ok(()))
             }
             Op::PreFault(range) => {
                 let mut left = *range;
@@ -137,6 +156,13 @@ impl<S: Subject> Side<S> {
         let flags = GuestMemfdFlags::from_bits_retain(flags);
         let made = self.subject.vm().create_guest_memfd(size, flags)?;
         self.files[at] = Some(made);
+        Ok(())
+    }
+
+    fn pin(&mut self, at: usize, offset: u64, size: u64) -> Result<(), Errno> {
+        let file = self.files[at].as_ref().ok_or(Errno::EBADF)?;
+        self.pins
+            .push(self.subject.pin(file.as_fd(), offset, size)?);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod device;
 mod expected;
 mod file_calls;
 mod model_memory;
+mod pin;
 mod real;
 mod simulated;
 
@@ -23,6 +24,7 @@ pub use device::{DEVICE_PAGES, LentDevice};
 pub use expected::Expected;
 pub use file_calls::FileMapping;
 pub(crate) use model_memory::{Gate, ModelMemory};
+pub use pin::Pin;
 pub use real::Real;
 pub use simulated::Simulated;
 
@@ -80,6 +82,13 @@ pub trait Subject: Sized {
         size: u64,
         sharing: Sharing,
     ) -> Result<FileMapping, Errno>;
+
+    /// Holds references to shared pages of a guest_memfd that the host can map, as an
+    /// IOMMU or a system call does.
+    ///
+    /// # Errors
+    /// What the kernel returns: EFAULT if one of the pages is private.
+    fn pin(&self, file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Pin, Errno>;
 
     /// Adds a device for slots without a host address: [`DEVICE_PAGES`] pages
     /// of zeros.

@@ -12,7 +12,9 @@ use kvm_slots::{Errno, KvmVm};
 use vmm::guest::poke::{Order, Poke};
 use vmm::guest::{GuestError, Processor, VcpuGuest};
 
-use super::{Arena, Expected, FileMapping, LentDevice, REACHABLE, STUB, Subject, file_calls};
+use super::{
+    Arena, Expected, FileMapping, LentDevice, Pin, REACHABLE, STUB, Subject, file_calls, pin,
+};
 
 /// `_IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)`: kvm-ioctls 0.25 lacks it.
 const KVM_PRE_FAULT_MEMORY: libc::Ioctl = 0xc040_aed5u32 as libc::Ioctl;
@@ -171,6 +173,11 @@ impl Subject for Real {
         sharing: Sharing,
     ) -> Result<FileMapping, Errno> {
         file_calls::map(file, offset, size, sharing)
+    }
+
+    fn pin(&self, file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Pin, Errno> {
+        let mapping = self.map_file(file, offset, size, Sharing::Shared)?;
+        pin::in_a_pipe(mapping.address(), size)
     }
 
     fn lend_device(&mut self) -> Result<(), String> {

@@ -10,7 +10,7 @@ use kvm_slots::sim::{FileCall, PreFault, Sharing, SimConfig, SimVm, VmType};
 use vmm::guest::GuestError;
 use vmm::guest::poke::Poke;
 
-use super::{Arena, DEVICE_PAGES, Expected, FileMapping, STUB, Subject};
+use super::{Arena, DEVICE_PAGES, Expected, FileMapping, Pin, STUB, Subject};
 
 /// A VM of the simulated KVM.
 #[derive(Debug)]
@@ -88,6 +88,16 @@ impl Subject for Simulated {
     ) -> Result<FileMapping, Errno> {
         let mapping = self.vm.map_file(file, offset, size, sharing)?;
         Ok(mapping.into())
+    }
+
+    fn pin(&self, file: BorrowedFd<'_>, offset: u64, size: u64) -> Result<Pin, Errno> {
+        // The host needs a mapping, and its accesses to other pages are SIGBUS.
+        self.map_file(file, offset, size, Sharing::Shared)?;
+        match self.vm.pin(file, offset, size) {
+            Ok(pin) => Ok(Pin::Simulated(pin)),
+            Err(Errno::EINVAL) => Err(Errno::EFAULT),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn lend_device(&mut self) -> Result<(), String> {

@@ -17,16 +17,17 @@ use super::{Model, OnDevice, at, dma_convert, dma_peer, same};
 use crate::needs::Need;
 use crate::subject::{Arena, host_page_size};
 
-/// A guest_memfd that can be mapped, the VFIO interface, edu, another device,
-/// and a VM with private pages.
-static NEEDS: [[Need; 5]; 2] = {
-    let mut needs = [[Need::PrivatePages; 5]; 2];
+/// Attributes of files, a guest_memfd that can be mapped, the VFIO interface, edu,
+/// another device, and a VM with private pages.
+static NEEDS: [[Need; 6]; 2] = {
+    let mut needs = [[Need::ConvertiblePages; 6]; 2];
     let mut at = 0;
     while at < needs.len() {
-        needs[at][0] = Need::MappableGuestMemfd;
-        needs[at][1] = Need::VfioInterface(VfioInterface::ALL[at]);
-        needs[at][2] = Need::Vfio(Model::Edu);
-        needs[at][3] = Need::Vfio(Model::Ivshmem);
+        needs[at][0] = Need::FileAttributes;
+        needs[at][1] = Need::MappableGuestMemfd;
+        needs[at][2] = Need::VfioInterface(VfioInterface::ALL[at]);
+        needs[at][3] = Need::Vfio(Model::Edu);
+        needs[at][4] = Need::Vfio(Model::Ivshmem);
         at += 1;
     }
     needs
@@ -36,47 +37,52 @@ static NEEDS: [[Need; 5]; 2] = {
 /// needs, and the test.
 pub(super) fn all() -> Vec<OnDevice> {
     type Test = (&'static str, [usize; 2], fn(&Device) -> Result<(), String>);
-    const TESTS: [Test; 8] = [
+    const TESTS: [Test; 9] = [
         (
             "dma_reaches_what_is_mapped_and_nothing_else",
-            [1, 3],
+            [2, 4],
             reaches_what_is_mapped,
         ),
         (
             "dma_reaches_a_guest_memfd_through_its_mapping",
-            [0, 3],
+            [1, 4],
             dma_convert::reaches_a_guest_memfd,
         ),
-        ("dma_mappings_are_removed_as_a_whole", [1, 3], go_as_a_whole),
+        ("dma_mappings_are_removed_as_a_whole", [2, 4], go_as_a_whole),
         (
             "dma_limits_match_what_the_kernel_refuses",
-            [1, 3],
+            [2, 4],
             limits_hold,
         ),
         (
             "dma_reaches_a_memfd_through_an_iommufd",
-            [1, 3],
+            [2, 4],
             reaches_a_memfd,
         ),
         (
             "dma_reaches_another_device_until_it_is_revoked",
-            [1, 4],
+            [2, 5],
             dma_peer::reaches_a_peer,
         ),
         (
             "memory_is_released_when_nothing_can_map_or_unmap",
-            [1, 4],
+            [2, 5],
             lets_go,
         ),
         (
             "dma_follows_conversions_of_a_guest",
-            [1, 5],
+            [2, 6],
             dma_convert::follows_conversions,
         ),
+        (
+            "dma_follows_conversions_in_place",
+            [0, 4],
+            dma_convert::follows_conversions_in_place,
+        ),
     ];
-    let of_way = |needs: &'static [Need; 5]| {
+    let of_way = |needs: &'static [Need; 6]| {
         TESTS.iter().filter_map(move |(name, [from, to], run)| {
-            let Need::VfioInterface(way) = needs[1] else {
+            let Need::VfioInterface(way) = needs[2] else {
                 return None;
             };
             Some(OnDevice {

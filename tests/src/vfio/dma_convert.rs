@@ -7,13 +7,15 @@ use std::sync::Arc;
 use guest_ranges::{HostMemory, PAGE_SIZE};
 use kvm_slots::convert::{Engine, Home, ModelPages, Request};
 use kvm_slots::sim::{Sharing, VmType};
+use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{
-    AbiProfile, GuestMemfdFlags, SlotId, SlotListener, SlotRules, Slots, VcpusStopped, Vm,
+    AbiProfile, Errno, FileAttributesError, GuestMemfdFlags, KvmVm, SlotId, SlotListener,
+    SlotRules, Slots, VcpusStopped, Vm,
 };
-use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region};
+use memory_model::{FileSlice, GuestMemfdSides, Memory, MemoryModel, Region, RegionId, SpaceId};
 use vfio_dma::listener::{DmaListener, DmaPolicy};
 use vfio_dma::{DmaAccess, DmaObstacle, DmaRange, DmaRefusal};
-use vfio_private::device::{Device, VfioInterface};
+use vfio_private::device::{Device, Iommu, VfioInterface};
 use vmm::with_causes;
 
 use super::edu::{Edu, map, unmap};
@@ -63,46 +65,21 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     let mut real = Real::new(VmType::SwProtected, true)?;
     let arena = Arc::new(Arena::new(usize::try_from(PAGES).expect("a few")));
     let page = arena.page_size();
+    let home = Home::probe(real.vm()).map_err(at("the home"))?;
     let file = real
         .vm()
-        .create_guest_memfd(PAGES * page, GuestMemfdFlags::empty());
+        .create_guest_memfd(PAGES * page, home.file_flags());
     let file = Arc::new(file.map_err(at("a guest_memfd"))?);
     let file = FileSlice::new(file, 0, PAGES * page).ok_or("no bytes")?;
     let host = arena.host_memory(0, arena.pages());
     let memory = Memory::with_guest_memfd(host, file, GuestMemfdSides::Private);
-
-    let mut model: MemoryModel = MemoryModel::new();
-    let mut t = model.transaction();
-    let root = t
-        .add(Region::container("memory", 1 << 40))
-        .map_err(at("memory"))?;
-    let ram = Region::ram("ram", memory.ok_or("sizes differ")?);
-    let ram = t.add(ram).map_err(at("ram"))?;
-    t.place(ram, root, RAM, 0).map_err(at("ram"))?;
-    t.commit().map_err(at("ram"))?;
-    let space = model.add_space("memory", root).map_err(at("memory"))?;
-
-    let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
-    let rules = SlotRules::new().reserving(own..=own);
-    // SAFETY: the VM's only other slot is the guest's own, whose number `rules` reserves.
-    let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
-    let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
-    let home = Home::probe(real.vm()).map_err(at("the home"))?;
-    let mut engine = Engine::new(real.vm().clone(), home);
-    let dma = DmaListener::new(
-        device.iommu().clone(),
-        model.reader(space),
-        DmaPolicy::default(),
-    );
-    let dma = Arc::new(dma.map_err(at("limits"))?);
-    model
-        .add_listener(space, 0, Arc::new(slots))
-        .map_err(|error| with_causes(&error))?;
-    model
-        .add_listener(space, 1, dma.clone())
-        .map_err(|error| with_causes(&error))?;
-    engine.add_listener(dma.clone());
-    same("mappings", dma.table().len() as u64, PAGES)?;
+    let Confidential {
+        mut model,
+        space,
+        ram,
+        engine,
+        dma,
+    } = Confidential::new(device, &real, memory.ok_or("sizes differ")?)?;
 
     let mut vmm = Exits::default();
     let mut guest = |gpa, value| {
@@ -143,4 +120,127 @@ pub(super) fn follows_conversions(device: &Device) -> Result<(), String> {
     same("mappings", dma.table().len(), 0)?;
     edu.carry(first, second)?;
     same("memory that has gone", arena.read(page), Ok([0; 8]))
+}
+
+/// A VM with RAM, and a device that reaches the shared pages of it.
+struct Confidential {
+    model: MemoryModel,
+    space: SpaceId,
+    ram: RegionId,
+    engine: Engine<KvmVm>,
+    dma: Arc<DmaListener<Iommu, ()>>,
+}
+
+impl Confidential {
+    fn new(device: &Device, real: &Real, memory: Memory) -> Result<Self, String> {
+        let mut model: MemoryModel = MemoryModel::new();
+        let mut t = model.transaction();
+        let root = t
+            .add(Region::container("memory", 1 << 40))
+            .map_err(at("memory"))?;
+        let ram = t.add(Region::ram("ram", memory)).map_err(at("ram"))?;
+        t.place(ram, root, RAM, 0).map_err(at("ram"))?;
+        t.commit().map_err(at("ram"))?;
+        let space = model.add_space("memory", root).map_err(at("memory"))?;
+
+        let own = SlotId::try_from(real.own_slot()).map_err(at("a slot"))?;
+        let rules = SlotRules::new().reserving(own..=own);
+        // SAFETY: the VM's only other slot is the guest's own, whose number `rules`
+        // reserves.
+        let slots = unsafe { Slots::new(real.vm().clone(), AbiProfile::None) };
+        let slots = SlotListener::new(slots.with_rules(rules), VcpusStopped);
+        let home = Home::probe(real.vm()).map_err(at("the home"))?;
+        let mut engine = Engine::new(real.vm().clone(), home);
+        let dma = DmaListener::new(
+            device.iommu().clone(),
+            model.reader(space),
+            DmaPolicy::default(),
+        );
+        let dma = Arc::new(dma.map_err(at("limits"))?);
+        model
+            .add_listener(space, 0, Arc::new(slots))
+            .map_err(|error| with_causes(&error))?;
+        model
+            .add_listener(space, 1, dma.clone())
+            .map_err(|error| with_causes(&error))?;
+        engine.add_listener(dma.clone());
+        same("mappings", dma.table().len() as u64, PAGES)?;
+        Ok(Self {
+            model,
+            space,
+            ram,
+            engine,
+            dma,
+        })
+    }
+}
+
+/// RAM is one guest_memfd, and the IOMMU's mappings hold its pages: none of them becomes
+/// private before the listener has unmapped it.
+pub(super) fn follows_conversions_in_place(device: &Device) -> Result<(), String> {
+    let edu = Edu::new(device)?;
+    let mut real = Real::new(VmType::SwProtected, true)?;
+    let page = real.page_size();
+    let size = PAGES * page;
+    let file = real.vm().create_guest_memfd(size, GuestMemfdFlags::all());
+    let file = Arc::new(file.map_err(at("a guest_memfd"))?);
+    let mapping = real.map_file(file.as_fd(), 0, size, Sharing::Shared);
+    let mapping = Arc::new(mapping.map_err(at("its mapping"))?);
+    let address = mapping.address();
+    let host = |offset: u64| peek(address + offset).map(u64::from_le_bytes);
+    // SAFETY: `mapping` owns the bytes, to which there are no references.
+    let memory = unsafe { HostMemory::new(address, size, mapping.clone()) };
+    let slice = FileSlice::new(file.clone(), 0, size).ok_or("no bytes")?;
+    let memory = Memory::with_guest_memfd(memory.ok_or("no memory")?, slice, GuestMemfdSides::Both);
+    let Confidential {
+        mut model,
+        space,
+        engine,
+        dma,
+        ..
+    } = Confidential::new(device, &real, memory.ok_or("sizes differ")?)?;
+
+    let (first, second) = (RAM, RAM + page);
+    let vm = real.vm().clone();
+    let mut vmm = Exits::default();
+    let mut guest = |gpa, value| {
+        real.access(gpa, 8, value, &mut vmm)
+            .map_err(at("the guest"))
+    };
+    let mut convert = |private: bool| {
+        let request = Request::hypercall(second, 2 * page / PAGE_SIZE, u64::from(private) << 4);
+        let mut pages = ModelPages::new(&mut model, space);
+        let converted = engine.convert(&mut pages, request.map_err(at("a request"))?);
+        converted.map(drop).map_err(at("a conversion"))
+    };
+    guest(first, Some(0x1111))?;
+    edu.carry(first, second + 8)?;
+    same("what the guest sees", guest(second + 8, None)?, 0x1111)?;
+
+    // Without the listener: the IOMMU holds the pages.
+    let set = vm.set_file_attributes(file.as_fd(), page, 2 * page, MEMORY_ATTRIBUTE_PRIVATE);
+    let held = FileAttributesError {
+        errno: Errno::EAGAIN,
+        pinned_at: Some(page),
+    };
+    same("pages that are mapped for DMA", set, Err(held))?;
+    same("what the host sees", host(page + 8), Ok(0x1111))?;
+
+    convert(true)?;
+    same("mappings", dma.table().len() as u64, PAGES - 2)?;
+    same("what the host sees", host(page + 8), Err(Errno::EFAULT))?;
+    guest(second + 8, Some(0x2222))?;
+    edu.carry(first, second + 8)?;
+    same("a private page", guest(second + 8, None)?, 0x2222)?;
+    edu.carry(second + 8, first + 8)?;
+    if guest(first + 8, None)? == 0x2222 {
+        return Err("a private page was read".into());
+    }
+
+    convert(false)?;
+    same("mappings", dma.table().len() as u64, PAGES)?;
+    guest(second + 8, Some(0))?;
+    edu.carry(first, second + 8)?;
+    same("what the guest sees", guest(second + 8, None)?, 0x1111)?;
+    same("what the host sees", host(page + 8), Ok(0x1111))
 }

@@ -37,7 +37,8 @@ use crate::vm::{GuestMemfdFlags, Vm};
 /// | `Platform` | unspecified | unspecified |
 ///
 /// KVM keeps the bytes of a software-protected VM's page. TDX and SNP do not promise
-/// that, nor do the posted patches for `FileAttributes`.
+/// that, nor do the posted patches for `FileAttributes`, although the kernel that this
+/// home was tested on keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Home {
@@ -45,7 +46,7 @@ pub enum Home {
     /// memslot (Linux 6.8). All pages are shared at first.
     VmAttributes,
     /// Each guest_memfd has an attribute for each of its pages (patches for conversion in
-    /// place, v8 of June 2026). The state belongs to the file: it stays where the file
+    /// place, v8 of June 2026, which are in no released kernel). The state belongs to the file: it stays where the file
     /// is, if memslots move or disappear. Addresses without a memslot have none: there, a
     /// guest's access is an MMIO exit and not a memory fault. The pages of a new file are private, unless it
     /// was made with [`GuestMemfdFlags::INIT_SHARED`]. Use that

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `KVM_SET_MEMORY_ATTRIBUTES2` on a guest_memfd, as the patches for conversion in
-//! place describe it (v8 of June 2026). No released kernel has it.
+//! place describe it (v8 of June 2026). No released kernel has it. The differential tests
+//! compare it with the lab's kernel that does (`xtask/lab/gmem-attributes`).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

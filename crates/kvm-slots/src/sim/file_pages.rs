@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use guest_ranges::{AddrRange, RangeSet};
+use guest_ranges::{AddrRange, RangeSet, subtract};
 
 use super::files::FileKind;
 use super::mapping::Mapped;
@@ -14,7 +14,7 @@ use crate::vm::GuestMemfdFlags;
 pub(super) struct FilePages {
     /// The private pages.
     pub(super) private: RangeSet,
-    /// The references to pages, one range for each.
+    /// The ranges of pages that are referenced, by the number of the reference.
     pins: Arc<Mutex<Vec<(u64, AddrRange)>>>,
     next_pin: u64,
     /// The mappings of the file.
@@ -59,6 +59,16 @@ impl FilePages {
         let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         let pinned = pins.iter().filter_map(|(_, pin)| pin.intersect(pages));
         pinned.map(AddrRange::start).min()
+    }
+
+    /// Discards pages: those who hold references keep them, and the file gets new ones.
+    pub(super) fn discard(&self, pages: AddrRange) {
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = std::mem::take(&mut *pins);
+        for (number, pin) in held {
+            let parts = subtract([pin], [pages]);
+            pins.extend(parts.map(|part| (number, part)));
+        }
     }
 
     /// Holds references to pages.

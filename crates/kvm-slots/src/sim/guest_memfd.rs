@@ -5,6 +5,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use guest_ranges::AddrRange;
+
 use super::files::{FileKind, SimFile};
 use super::host;
 use super::mapping::GuestMemfdMapping;
@@ -139,7 +141,14 @@ fn allocate(
     }
     match mode & PUNCH != 0 {
         // Discarding beyond the end does nothing and succeeds.
-        true => host::punch(&file.file, offset, len),
+        true => {
+            host::punch(&file.file, offset, len)?;
+            let len = len.unsigned_abs().into();
+            if let Some(hole) = AddrRange::new(offset.unsigned_abs(), len) {
+                file.pages.discard(hole);
+            }
+            Ok(())
+        }
         false if end.unsigned_abs() <= file.size => host::allocate(&file.file, offset, len),
         false => Err(Errno::EINVAL),
     }

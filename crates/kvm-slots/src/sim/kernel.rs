@@ -288,6 +288,9 @@ impl fmt::Display for SimConfig {
         if self.has_private_memory() {
             write!(f, ", private pages")?;
         }
+        if self.home != Home::VmAttributes {
+            write!(f, ", state in {}", self.home)?;
+        }
         match self.abi {
             AbiProfile::None => Ok(()),
             abi => write!(f, ", slots by {abi}"),

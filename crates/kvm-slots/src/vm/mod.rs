@@ -86,7 +86,7 @@ pub trait Vm {
 
     /// `KVM_SET_MEMORY_ATTRIBUTES2` on a guest_memfd of this VM: the attributes of
     /// `size` bytes at `offset` of the file, whichever memslots show them. No released
-    /// kernel has it.
+    /// kernel has it. This project's lab has one that does (`lab-7.3-gmem-attributes`).
     ///
     /// # Errors
     /// The kernel's error; no attribute has changed. ENOTTY: there is no such ioctl.

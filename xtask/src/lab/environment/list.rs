@@ -5,7 +5,7 @@ use super::super::architecture::{AARCH64, Architecture};
 use super::{Environment, Kernel, Recipe, Selection, Variant};
 
 /// All environments, in the order of reports.
-pub const ENVIRONMENTS: [Environment; 16] = [
+pub const ENVIRONMENTS: [Environment; 17] = [
     Environment::new("host", Kernel::Host),
     Environment::new("simulated", Kernel::Simulated(UNPATCHED)).with_selftests(),
     Environment::new("debian-6.1", packaged("6.1")),
@@ -55,6 +55,13 @@ pub const ENVIRONMENTS: [Environment; 16] = [
     // Several times slower than the others.
     Environment::new("lab-7.3-private-mmio-debug", PRIVATE_MMIO_DEBUG)
         .with_selftests()
+        .by_name_only(),
+    // One guest_memfd holds a page whether it is private or shared.
+    Environment::new("lab-7.3-gmem-attributes", GMEM_ATTRIBUTES)
+        .with_variant(Variant {
+            parameters: "kvm.gmem_in_place_conversion=1",
+            ..Variant::USUAL
+        })
         .by_name_only(),
     Environment::new("arm64-debian-6.12", packaged_arm64("6.12", "cloud-arm64"))
         .on(&AARCH64)
@@ -108,6 +115,15 @@ const PRIVATE_MMIO_DEBUG: Kernel = Kernel::Built(Recipe {
         "drivers/vfio/pci/vfio-pci-core.ko",
         "drivers/vfio/pci/vfio-pci.ko",
     ],
+});
+
+/// The kernel whose guest_memfds have attributes of their pages.
+const GMEM_ATTRIBUTES: Kernel = Kernel::Built(Recipe {
+    line: "7.3",
+    configs: &["kernel-7.3.config"],
+    patches: &["kvm-fixes", "gmem-attributes"],
+    suffix: "-lab-gmem-attributes",
+    modules: &[],
 });
 
 /// The kernel that has private MMIO, for Arm.

@@ -16,7 +16,9 @@ use kvm_slots::convert::{
     ConvertibleMemory, ConvertibleRange, FailedStep, GuestMemfdSides, GuestPages, Home, NotChanged,
     PageRange,
 };
-use kvm_slots::sim::{GuestMemfdMapping, KernelVersion, PagePin, Sharing, SimConfig, SimVm};
+use kvm_slots::sim::{
+    FileCall, GuestMemfdMapping, KernelVersion, PagePin, Sharing, SimConfig, SimVm,
+};
 use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
 use kvm_slots::{Errno, FileSlice, GuestMemfdFlags, SlotBacking, SlotRange, Slots, Vm};
 
@@ -220,6 +222,23 @@ fn a_page_that_someone_holds_stays_shared_and_is_named() {
     // No one can hold what is private.
     let pinned = vm.vm().pin(vm.file.as_fd(), 0, PAGE);
     assert_eq!(pinned.err(), Some(Errno::EFAULT));
+}
+
+#[test]
+fn whoever_holds_a_page_that_is_punched_keeps_the_old_one() {
+    let vm = InPlace::new(None);
+    let _pin = vm.vm().pin(vm.file.as_fd(), PAGE, 3 * PAGE).unwrap();
+    let punch = FileCall::Allocate {
+        mode: libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE,
+        offset: (2 * PAGE).cast_signed(),
+        len: PAGE.cast_signed(),
+    };
+    vm.vm().file_call(vm.file.as_fd(), punch).unwrap();
+    assert_eq!(vm.convert(2 * PAGE, 1, PRIVATE).unwrap(), PAGE);
+    // The pages beside the hole are held as before.
+    assert!(vm.convert(PAGE, 1, PRIVATE).is_err());
+    assert!(vm.convert(3 * PAGE, 1, PRIVATE).is_err());
+    assert_eq!(vm.private(), [pages(2 * PAGE, 1)]);
 }
 
 /// Holds pages and releases one reference each time it is asked.
