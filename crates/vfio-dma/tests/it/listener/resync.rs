@@ -80,18 +80,25 @@ fn pages_that_cannot_be_unmapped_again_stay_shared() {
     }
 }
 
+/// A machine whose memory from page 64 on is also mapped at page 48, because a move there
+/// was refused and not undone. Transactions are still refused.
+fn with_leftovers(kind: SimIommuKind) -> Machine {
+    let mut m = machine(kind);
+    m.place(IN_PLACE, 64 * PAGE, 0).unwrap();
+    refuse(&m, true);
+    // Two units are unmapped together and mapped elsewhere. There they stay.
+    m.iommu.fail(3, 5);
+    m.iommu.fail(4, 5);
+    assert!(m.place(IN_PLACE, 48 * PAGE, 0).is_err());
+    assert!(m.reached(49).is_some() && m.dma.needs_resync());
+    m.iommu.fail_no_more();
+    m
+}
+
 #[test]
 fn pages_become_private_at_the_addresses_that_a_failed_rollback_has_left() {
     for kind in KINDS {
-        let mut m = machine(kind);
-        m.place(IN_PLACE, 64 * PAGE, 0).unwrap();
-        refuse(&m, true);
-        // Two units are unmapped together and mapped elsewhere. There they stay.
-        m.iommu.fail(3, 5);
-        m.iommu.fail(4, 5);
-        assert!(m.place(IN_PLACE, 48 * PAGE, 0).is_err());
-        assert!(m.reached(49).is_some() && m.dma.needs_resync());
-        m.iommu.fail_no_more();
+        let mut m = with_leftovers(kind);
         refuse(&m, false);
         converted(&mut m, 65, 1, true);
         assert_eq!((m.reached(65), m.reached(49)), (None, None));
@@ -102,14 +109,7 @@ fn pages_become_private_at_the_addresses_that_a_failed_rollback_has_left() {
 #[test]
 fn a_resync_that_is_undone_does_not_map_leftovers_again() {
     for kind in KINDS {
-        let mut m = machine(kind);
-        m.place(IN_PLACE, 64 * PAGE, 0).unwrap();
-        refuse(&m, true);
-        m.iommu.fail(3, 5);
-        m.iommu.fail(4, 5);
-        assert!(m.place(IN_PLACE, 48 * PAGE, 0).is_err());
-        assert!(m.reached(49).is_some() && m.dma.needs_resync());
-        m.iommu.fail_no_more();
+        let mut m = with_leftovers(kind);
         // The next transaction resyncs, and is refused as well. In its memslots, the memory
         // of the leftovers can be private by now.
         assert!(m.place(ROM, 56 * PAGE, 0).is_err());
