@@ -66,6 +66,9 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
         &MACHINE.map(String::from),
         &mut results,
     );
+    let log = folder.join(format!("{name}.log"));
+    cache::write(&log, results.output().as_bytes())?;
+    eprintln!("xtask: {name}: all output is in {}", log.display());
     let summary = results.summary();
     println!("{}", summary.text);
     ended?;

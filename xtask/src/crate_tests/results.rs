@@ -77,6 +77,12 @@ impl<'a, W: Write> Results<'a, W> {
         }
     }
 
+    /// What all programs printed.
+    pub fn output(&self) -> String {
+        let texts = self.outputs.iter().map(|output| output.text.as_str());
+        texts.collect()
+    }
+
     /// The results. A program that did not end failed.
     pub fn summary(&self) -> Summary {
         let tests = self.tests;
@@ -131,12 +137,22 @@ impl Output {
             if let Some(name) = name.strip_suffix(" ... FAILED") {
                 self.failed.push(name.into());
             }
-            self.passed += u64::from(name.ends_with(" ... ok"));
-            self.ignored += u64::from(name.contains(" ... ignored"));
+        }
+        // The program's own count: what tests print can share a line with a result.
+        if let Some((_, counts)) = line.split_once("test result: ") {
+            self.passed += number_before(counts, " passed");
+            self.ignored += number_before(counts, " ignored");
         }
         self.text.push_str(line);
         self.text.push('\n');
     }
+}
+
+/// The number in front of a word.
+fn number_before(text: &str, word: &str) -> u64 {
+    let before = text.split_once(word).map_or("", |(before, _)| before);
+    let number = before.rsplit(' ').next().and_then(|n| n.parse().ok());
+    number.unwrap_or(0)
 }
 
 impl<W: Write> Write for Results<'_, W> {
@@ -177,13 +193,15 @@ mod tests {
         results.summary()
     }
 
-    const A: &str = "@begin 0\ntest one ... ok\ntest two ... ignored\n@end 0 0\n";
+    const A: &str = "@begin 0\ntest one ... it prints\nok\ntest two ... ignored\n\
+        test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n@end 0 0\n";
 
     #[test]
     fn tests_are_counted_by_program() {
-        let summary = summary(&format!("{A}@begin 1\ntest three ... ok\n@end 1 0\n"));
+        let more = "@begin 1\ntest result: ok. 12 passed; 0 failed; 3 ignored\n@end 1 0\n";
+        let summary = summary(&format!("{A}{more}"));
         assert_eq!(summary.verdict, Ok(()));
-        assert!(summary.text.ends_with("2 passed, 1 ignored"));
+        assert!(summary.text.ends_with("13 passed, 4 ignored"));
     }
 
     #[test]
