@@ -124,7 +124,7 @@ pub fn script(tests: &[TestProgram]) -> String {
             script,
             "echo; echo '@begin {number}'\n\
              cd '{folder}' && CARGO_MANIFEST_DIR='{folder}' '{program}' 2>&1\n\
-             echo; echo \"@end {number} $?\""
+             status=$?; echo; echo \"@end {number} $status\""
         );
     }
     script
@@ -151,7 +151,23 @@ mod tests {
         assert_eq!(test.title(), "vmm it");
         let script = script(&built.tests);
         assert!(script.contains("cd '/w/crates/vmm' && CARGO_MANIFEST_DIR='/w/crates/vmm' '/w"));
-        assert!(script.contains("@begin 0") && script.contains("@end 0 $?"));
+    }
+
+    #[test]
+    fn the_script_reports_how_each_program_ended() {
+        let run = |program: &str| {
+            let test = TestProgram {
+                package: "p".into(),
+                name: "t".into(),
+                folder: "/".into(),
+                program: program.into(),
+            };
+            let mut shell = std::process::Command::new("sh");
+            let output = shell.args(["-c", &script(&[test])]).output();
+            String::from_utf8_lossy(&output.expect("a shell").stdout).into_owned()
+        };
+        assert!(run("/bin/false").ends_with("@end 0 1\n"));
+        assert!(run("/bin/true").ends_with("@end 0 0\n"));
     }
 
     #[test]
