@@ -3,7 +3,6 @@
 
 use crate::common;
 
-use std::io::Write;
 use std::sync::Arc;
 
 use common::mapped::{LAST, MORE, Mapped};
@@ -57,37 +56,35 @@ fn plain_memory_and_shared_memory_are_the_same_bytes() {
 
 #[test]
 fn a_region_that_is_a_part_of_a_mapping_knows_its_place_in_it() {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&[0; 0x5000]).unwrap();
-    let file = FileOffset::new(file, 0x1000);
-    let mapping = Arc::new(MmapRegion::<()>::from_file(file, 0x4000).unwrap());
+    // Offsets in files are whole pages of every host.
+    const BIG: u64 = 0x1_0000;
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(5 * BIG).unwrap();
+    let size = usize::try_from(4 * BIG).unwrap();
+    let mapping = MmapRegion::<()>::from_file(FileOffset::new(file, BIG), size).unwrap();
+    let mapping = Arc::new(mapping);
     let host = HostMemory::of_mmap(mapping.clone()).unwrap();
     let mut m = Machine::new();
     m.put(Region::ram("ram", Memory::host_only(host)), 0);
-    m.put_over(Region::mmio("registers", 0x1000), 0x1000);
+    m.put_over(Region::mmio("registers", BIG.into()), BIG);
     let plain = of(&m);
-    assert_eq!(ranges(&plain), [(0, 0xfff), (0x2000, 0x3fff)]);
+    assert_eq!(ranges(&plain), [(0, BIG - 1), (2 * BIG, 4 * BIG - 1)]);
 
-    let region = plain.find_region(GuestAddress(0x2000)).unwrap();
-    assert_eq!(region.file_offset().unwrap().start(), 0x3000);
+    let region = plain.find_region(GuestAddress(2 * BIG)).unwrap();
+    assert_eq!(region.file_offset().unwrap().start(), 3 * BIG);
     let address = region.get_host_address(MemoryRegionAddress(4)).unwrap();
-    assert_eq!(address, mapping.as_ptr().wrapping_add(0x2004));
+    assert_eq!(address, mapping.as_ptr().wrapping_add(0x2_0004));
     // Not a byte of the mapping behind or before the region.
     assert!(
         region
-            .get_host_address(MemoryRegionAddress(0x2000))
+            .get_host_address(MemoryRegionAddress(2 * BIG))
             .is_err()
     );
     let first = plain.find_region(GuestAddress(0)).unwrap();
-    assert!(first.get_slice(MemoryRegionAddress(0xfff), 2).is_err());
+    let last = MemoryRegionAddress(BIG - 1);
+    assert!(first.get_slice(last, 2).is_err());
     assert!(first.get_slice(MemoryRegionAddress(u64::MAX), 2).is_err());
-    assert_eq!(
-        first
-            .get_slice(MemoryRegionAddress(0xfff), 1)
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(first.get_slice(last, 1).unwrap().len(), 1);
 }
 
 #[test]
