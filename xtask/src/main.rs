@@ -13,6 +13,7 @@ mod lab;
 mod miri;
 mod mutants;
 mod publish;
+mod reasons;
 mod shell;
 mod standalone;
 mod tidy;

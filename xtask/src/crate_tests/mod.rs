@@ -5,11 +5,14 @@
 mod programs;
 mod results;
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::lab::environment::find;
 use crate::lab::{cache, command, doctor};
+use crate::reasons::Reasons;
 use crate::shell::root;
 use programs::TestProgram;
 use results::Results;
@@ -44,7 +47,8 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
     let folder = root().join("target").join("crate-tests");
     cache::make_folder(&folder)?;
     let script = folder.join(format!("{name}.sh"));
-    cache::write(&script, programs::script(&tests).as_bytes())?;
+    let skipped = skipped(name)?;
+    cache::write(&script, programs::script(&tests, &skipped).as_bytes())?;
 
     let mut files: Vec<(String, PathBuf)> = vec![("run-tests".into(), script)];
     for program in tests.iter().map(|t| &t.program).chain(&built.others) {
@@ -71,8 +75,34 @@ pub fn run(name: &str, only: &str) -> Result<(), String> {
     eprintln!("xtask: {name}: all output is in {}", log.display());
     let summary = results.summary();
     println!("{}", summary.text);
+    print!("{}", skips(&tests, &skipped));
     ended?;
     summary.verdict
+}
+
+/// The tests that an environment does not run, with the reasons.
+fn skipped(environment: &str) -> Result<Reasons, String> {
+    match environment.ends_with("-16k") {
+        true => Reasons::read(&root().join("xtask").join("tests-for-4k-pages.txt")),
+        false => Ok(Reasons::default()),
+    }
+}
+
+/// A line for each test that was skipped, and one for each reason.
+fn skips(tests: &[TestProgram], skipped: &Reasons) -> String {
+    let of_these = |name: &&str| tests.iter().any(|test| test.of(name).is_some());
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, why) in skipped.iter().filter(|(name, _)| of_these(name)) {
+        by_reason.entry(why).or_default().push(name);
+    }
+    let mut out = String::new();
+    for (why, names) in by_reason {
+        let _ = writeln!(out, "\n{} skipped: {why}", names.len());
+        for name in names {
+            let _ = writeln!(out, "  {name}");
+        }
+    }
+    out
 }
 
 /// A file's path in the initramfs: the same as here.
@@ -81,16 +111,21 @@ fn place(path: &Path) -> String {
 }
 
 /// The files of a folder and of those in it, in the order of their names. Source
-/// code stays here: no test reads it.
+/// code stays here, but for fuzzers.
 fn data(folder: &Path, files: &mut Vec<(String, PathBuf)>) {
     for path in cache::files(folder) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() && name != "target" && name != "src" {
             data(&path, files);
-        } else if path.is_file() && !name.ends_with(".rs") {
+        } else if path.is_file() && (!name.ends_with(".rs") || is_fuzzer(&path)) {
             files.push((place(&path), path));
         }
     }
+}
+
+/// Whether a file is a fuzzer, whose source a test reads.
+fn is_fuzzer(path: &Path) -> bool {
+    path.parent().is_some_and(|p| p.ends_with("fuzz_targets"))
 }
 
 #[cfg(test)]
@@ -105,5 +140,21 @@ mod tests {
         assert!(has("crates/vmm/Cargo.toml"));
         assert!(files.iter().all(|(place, _)| !place.starts_with('/')));
         assert!(!has(".rs"));
+    }
+
+    #[test]
+    fn skipped_tests_are_listed_with_their_reason() {
+        let test = TestProgram {
+            package: "vmm".into(),
+            name: "it".into(),
+            folder: "/".into(),
+            program: "/it".into(),
+        };
+        let list = Reasons::parse("vmm it: a\nvmm it: b\nother it: c\n    Small pages.\n");
+        let text = skips(&[test], &list.expect("a list"));
+        assert_eq!(
+            text,
+            "\n2 skipped: Small pages.\n  vmm it: a\n  vmm it: b\n"
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::TEST_FEATURES;
+use crate::reasons::Reasons;
 use crate::shell::{Target, static_command};
 
 /// Packages that are not tested in the lab: the developer's tools, which start
@@ -34,6 +35,12 @@ impl TestProgram {
     /// A name for people.
     pub fn title(&self) -> String {
         format!("{} {}", self.package, self.name)
+    }
+
+    /// The test that a name such as `kvm-slots it: sim::memslots::a_test` means, if it is
+    /// one of this program.
+    pub fn of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(&self.title())?.strip_prefix(": ")
     }
 }
 
@@ -115,15 +122,18 @@ fn package(id: &str) -> String {
     }
 }
 
-/// The shell script that runs programs. Each reports its begin and its end.
-pub fn script(tests: &[TestProgram]) -> String {
+/// The shell script that runs programs, without the tests in `skipped`, which names them
+/// as [`TestProgram::of`] does. Each reports its begin and its end.
+pub fn script(tests: &[TestProgram], skipped: &Reasons) -> String {
     let mut script = String::new();
     for (number, test) in tests.iter().enumerate() {
         let (folder, program) = (test.folder.display(), test.program.display());
+        let names = skipped.iter().filter_map(|(name, _)| test.of(name));
+        let skips: String = names.map(|name| format!(" --skip '{name}'")).collect();
         let _ = writeln!(
             script,
             "echo; echo '@begin {number}'\n\
-             cd '{folder}' && CARGO_MANIFEST_DIR='{folder}' '{program}' 2>&1\n\
+             cd '{folder}' && CARGO_MANIFEST_DIR='{folder}' '{program}' --exact{skips} 2>&1\n\
              status=$?; echo; echo \"@end {number} $status\""
         );
     }
@@ -149,7 +159,9 @@ mod tests {
             panic!("one program: {built:?}");
         };
         assert_eq!(test.title(), "vmm it");
-        let script = script(&built.tests);
+        let skipped = Reasons::parse("vmm it: a::b\nvmm its: c\n    Why.\n");
+        let script = script(&built.tests, &skipped.expect("a list"));
+        assert!(script.contains("it-1' --exact --skip 'a::b' 2>&1"));
         assert!(script.contains("cd '/w/crates/vmm' && CARGO_MANIFEST_DIR='/w/crates/vmm' '/w"));
     }
 
@@ -163,7 +175,9 @@ mod tests {
                 program: program.into(),
             };
             let mut shell = std::process::Command::new("sh");
-            let output = shell.args(["-c", &script(&[test])]).output();
+            let output = shell
+                .args(["-c", &script(&[test], &Reasons::default())])
+                .output();
             String::from_utf8_lossy(&output.expect("a shell").stdout).into_owned()
         };
         assert!(run("/bin/false").ends_with("@end 0 1\n"));

@@ -133,11 +133,9 @@ impl<'a, W: Write> Results<'a, W> {
 
 impl Output {
     fn line(&mut self, line: &str) {
-        if let Some(name) = line.strip_prefix("test ") {
-            if let Some(name) = name.strip_suffix(" ... FAILED") {
-                self.failed.push(name.into());
-            }
-        }
+        let name = line.strip_prefix("test ");
+        let failed = name.and_then(|name| name.strip_suffix(" ... FAILED"));
+        self.failed.extend(failed.map(String::from));
         // The program's own count: what tests print can share a line with a result.
         if let Some((_, counts)) = line.split_once("test result: ") {
             self.passed += number_before(counts, " passed");

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Mutation testing: changes the code in small ways, and runs the tests for each.
 
-mod equivalent;
 mod outcomes;
 
 use std::fs;
 use std::process::Command;
 
 use crate::lab::cache;
+use crate::reasons::Reasons;
 use crate::shell::{cargo, root, succeeds};
-use equivalent::Equivalents;
 use outcomes::Outcomes;
 
 const INSTALL: &str = "cargo install cargo-mutants --locked";
@@ -72,7 +71,7 @@ pub fn run(choice: &Choice) -> Result<(), String> {
         let all: Vec<&str> = SCOPES.iter().map(|scope| scope.package).collect();
         return Err(format!("no such crate; there are {}", all.join(", ")));
     }
-    let equivalents = Equivalents::read(&root().join("xtask").join("equivalent-mutants.txt"))?;
+    let equivalents = Reasons::read(&root().join("xtask").join("equivalent-mutants.txt"))?;
     let mut too_few = Vec::new();
     for scope in scopes {
         let outcomes = test(scope, choice)?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::equivalent::{Equivalents, without_position};
+use crate::reasons::Reasons;
 
 /// The mutants of a crate.
 #[derive(Debug, Default)]
@@ -47,14 +47,14 @@ impl Outcomes {
     }
 
     /// The missed mutants that are no equivalents.
-    fn survivors<'a>(&'a self, equivalents: &'a Equivalents) -> impl Iterator<Item = &'a str> {
+    fn survivors<'a>(&'a self, equivalents: &'a Reasons) -> impl Iterator<Item = &'a str> {
         let missed = self.missed.iter().map(String::as_str);
-        missed.filter(|name| equivalents.why(name).is_none())
+        missed.filter(|name| equivalents.why(&without_position(name)).is_none())
     }
 
-    /// The share of viable mutants that were caught, in percent. Equivalents do not count.
+    /// The share of viable mutants that were caught, in percent. Reasons do not count.
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-    pub fn ratio(&self, equivalents: &Equivalents) -> f64 {
+    pub fn ratio(&self, equivalents: &Reasons) -> f64 {
         let caught = self.caught + self.timeouts;
         let viable = caught + self.survivors(equivalents).count();
         match viable {
@@ -64,7 +64,7 @@ impl Outcomes {
     }
 
     /// A line of figures, and the survivors.
-    pub fn text(&self, package: &str, equivalents: &Equivalents) -> String {
+    pub fn text(&self, package: &str, equivalents: &Reasons) -> String {
         let survivors: Vec<&str> = self.survivors(equivalents).collect();
         let mut out = format!(
             "{package:<14} {:>4} caught {:>4} missed {:>3} equivalent {:>4} unviable {:>6.1} %\n",
@@ -78,11 +78,20 @@ impl Outcomes {
             let _ = writeln!(out, "  {name}");
         }
         for name in &self.missed {
-            if let Some(why) = equivalents.why(name) {
+            if let Some(why) = equivalents.why(&without_position(name)) {
                 let _ = writeln!(out, "  equivalent: {}: {why}", without_position(name));
             }
         }
         out
+    }
+}
+
+/// A mutant's name without line and column, which other changes move.
+fn without_position(name: &str) -> String {
+    let mut parts = name.splitn(4, ':');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(path), Some(_), Some(_), Some(what)) => format!("{path}:{what}"),
+        _ => name.into(),
     }
 }
 
@@ -109,9 +118,9 @@ mod tests {
             ("a.rs:4:2: replace d", "MissedMutant"),
             ("a.rs:5:2: replace e", "Unviable"),
         ]);
-        let none = Equivalents::default();
+        let none = Reasons::default();
         assert!((outcomes.ratio(&none) - 50.0).abs() < 0.01);
-        let one = Equivalents::parse("a.rs: replace c\n    It cannot be seen.\n");
+        let one = Reasons::parse("a.rs: replace c\n    It cannot be seen.\n");
         let one = one.expect("one mutant");
         assert!((outcomes.ratio(&one) - 66.66).abs() < 0.01);
         let text = outcomes.text("a", &one);
@@ -126,5 +135,11 @@ mod tests {
         let unknown = r#"{"outcomes":[{"scenario":{"Mutant":{"name":"x"}},"summary":"Odd"}]}"#;
         let error = Outcomes::read(unknown.as_bytes()).unwrap_err();
         assert_eq!(error, "unknown outcome Odd");
+    }
+
+    #[test]
+    fn a_mutant_is_the_same_wherever_its_line_is() {
+        let name = "a.rs:17:4: replace < with <= in f";
+        assert_eq!(without_position(name), "a.rs: replace < with <= in f");
     }
 }
