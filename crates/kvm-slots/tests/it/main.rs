@@ -51,6 +51,7 @@ mod convert {
     mod in_place;
     mod memory_changes;
     mod model;
+    mod panics;
     mod parts;
     mod pre_fault;
     mod races;
