@@ -2,11 +2,17 @@
 //! The hardware tests for `cargo test`. A test that this machine cannot run is
 //! listed as ignored, with the reason.
 
+use std::process::ExitCode;
+
 use libtest_mimic::{Arguments, Completion, Trial};
 use tests::hardware::{self, Ended};
 use tests::needs::Host;
+use tests::syscalls;
 
-fn main() {
+fn main() -> ExitCode {
+    if let Some(code) = syscalls::of_traced_child() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let host = Host::probe();
     let trials = hardware::all().into_iter().map(|test| {
@@ -27,5 +33,5 @@ fn main() {
             None => trial,
         }
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

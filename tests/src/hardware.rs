@@ -23,6 +23,7 @@ use crate::differential::{self, Regression};
 use crate::like_host::simulated_like;
 use crate::needs::{DEVICE, Need, kvm};
 use crate::selftests::{self, Selftest};
+use crate::syscalls::{self, SyscallTest};
 use crate::vfio::{Model, OnDevice};
 use crate::{
     dirty, end_to_end, file_attributes, guest_code, guest_sees, pre_fault, vcpu, vcpu_gate, vfio,
@@ -77,6 +78,7 @@ enum Body {
     DataSheet(Model),
     Boot(BootTest, Bars),
     Selftest(Selftest),
+    Syscalls(SyscallTest),
 }
 
 impl HwTest {
@@ -99,6 +101,7 @@ impl HwTest {
             Body::DataSheet(model) => vfio::data_sheets::printed(*model),
             Body::Boot(test, bars) => test.run(*bars, report),
             Body::Selftest(test) => return test.run(report),
+            Body::Syscalls(test) => return test.run(),
         };
         passed.map(|()| Ended::Passed)
     }
@@ -250,6 +253,11 @@ pub fn all() -> Vec<HwTest> {
         name,
         needs,
         run: Body::Boot(test, bars),
+    }));
+    tests.extend(syscalls::TESTS.map(|test| HwTest {
+        name: format!("syscalls::{}_make_the_documented_calls", test.name),
+        needs: test.needs,
+        run: Body::Syscalls(test),
     }));
     tests.extend(selftests::all().into_iter().map(|test| HwTest {
         name: test.name(),

@@ -18,6 +18,7 @@
 //! | `guest_sees` | what running vCPUs see of a commit |
 //! | `pre_fault` | mapping memory before the guest accesses it |
 //! | [`selftests`] | the kernel's own selftests, unmodified |
+//! | [`syscalls`] | the system calls of each operation, compared with the documentation |
 //! | `vcpu_gate` | the gate that holds running vCPUs |
 //! | [`vfio`] | real devices: regions, interrupts, resets, DMA |
 //!
@@ -54,6 +55,7 @@ pub mod pre_fault;
 mod random;
 pub mod selftests;
 pub mod subject;
+pub mod syscalls;
 pub mod vcpu;
 mod vcpu_gate;
 pub mod vfio;

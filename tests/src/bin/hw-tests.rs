@@ -28,9 +28,12 @@ use tests::boot::{reader, reads};
 use tests::hardware::{self, Ended, Message};
 use tests::needs::Host;
 use tests::selftests::{self, Selection};
-use tests::{differential, end_to_end};
+use tests::{differential, end_to_end, syscalls};
 
 fn main() -> ExitCode {
+    if let Some(code) = syscalls::of_traced_child() {
+        return code;
+    }
     let only = match arguments(std::env::args().skip(1)) {
         Ok(Command::Tests(only)) => only,
         Ok(Command::AccessCosts) => return measured(access_costs()),

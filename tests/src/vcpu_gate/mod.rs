@@ -2,6 +2,7 @@
 //! The gate that holds vCPUs, on the real KVM: vCPU threads run busy loops
 //! while other threads hold them.
 
+pub(crate) mod calls;
 mod exits;
 mod guest;
 mod holds;
