@@ -86,11 +86,11 @@ impl<'de> de::Visitor<'de> for Ranges {
         while let Some(range) = all.next_element::<AddrRange>()? {
             let whole = range.start() % PAGE_SIZE == 0 && range.last() % PAGE_SIZE == PAGE_SIZE - 1;
             if !whole {
-                let what = format_args!("{range} does not consist of whole pages");
+                let what = format!("{range} does not consist of whole pages");
                 return Err(de::Error::custom(what));
             }
             if after.is_some_and(|last| range.start() <= last) {
-                let what = format_args!("{range} does not follow the range before it");
+                let what = format!("{range} does not follow the range before it");
                 return Err(de::Error::custom(what));
             }
             after = Some(range.last());

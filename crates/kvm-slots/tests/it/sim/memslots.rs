@@ -17,7 +17,12 @@ const LOG: u32 = KVM_MEM_LOG_DIRTY_PAGES;
 const READONLY: u32 = KVM_MEM_READONLY;
 
 /// The end of a process's address space.
-const USER_END: u64 = (1 << 47) - PAGE;
+/// The end of a process's addresses: those of this host, where the memory of a simulated
+/// guest is.
+const USER_END: u64 = match cfg!(target_arch = "x86_64") {
+    true => (1 << 47) - PAGE,
+    false => 1 << 56,
+};
 
 #[test]
 fn the_newer_ioctl_is_newer_than_6_1() {
@@ -174,7 +179,7 @@ fn host_addresses_are_a_processs_own() {
         };
         for address in [
             USER_END,
-            1 << 47,
+            1 << 56,
             1 << 63,
             0xffff_8000_0000_0000,
             PAGE.wrapping_neg(),

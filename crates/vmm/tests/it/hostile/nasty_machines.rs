@@ -75,11 +75,21 @@ fn memory_beyond_the_processors_addresses_is_refused_before_kvm_is_asked() {
     assert!(run(&machine(&[ram], &[])).is_err());
 }
 
+/// How many bytes the guest's code takes depends on the architecture and its pages.
+fn has_no_room(error: &str) {
+    let size = error
+        .strip_prefix("no 0x")
+        .and_then(|rest| rest.split_once("000 "));
+    let rest = size.map(|(_, rest)| rest);
+    let expected = "free bytes are left for the guest's code";
+    assert_eq!(rest, Some(expected), "{error}");
+}
+
 #[test]
 fn a_trapped_region_of_all_addresses_leaves_no_room_for_the_guests_code() {
     let all = r#"name = "r", kind = "mmio", device = "counter", at = 0, size = "16E""#;
     let error = run(&machine(&[all], &[])).unwrap_err();
-    assert_eq!(error, "no 0x4000 free bytes are left for the guest's code");
+    has_no_room(&error);
 }
 
 #[test]
@@ -251,5 +261,5 @@ fn regions_and_accesses_that_take_every_place_end_in_no_room() {
     // Trapped regions fill all that the processor reaches but gaps too small.
     let wall = r#"name = "w{}", kind = "reserved", at = 0, size = 0x1_ffff_f000, repeat = { count = 8192, stride = "8G" }"#;
     let error = run(&machine(&[wall], &[])).unwrap_err();
-    assert_eq!(error, "no 0x4000 free bytes are left for the guest's code");
+    has_no_room(&error);
 }
