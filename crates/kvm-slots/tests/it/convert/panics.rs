@@ -13,7 +13,7 @@ use kvm_slots::convert::{
 };
 use kvm_slots::kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::{
-    Errno, FileSlice, GuestMemfdFlags, HostMemory, SlotAccess, SlotBacking, SlotRange, Vm,
+    Errno, FileSlice, GuestMemfdFlags, HostMemory, PageSize, SlotAccess, SlotBacking, SlotRange, Vm,
 };
 
 use crate::common::PAGE;
@@ -44,6 +44,10 @@ impl Vm for Panicking {
 
     fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> {
         Err(Errno::ENOTTY)
+    }
+
+    fn page_size(&self) -> PageSize {
+        PageSize::Size4K
     }
 
     fn set_memory_attributes(&self, _: u64, _: u64, attributes: u64) -> Result<(), Errno> {
