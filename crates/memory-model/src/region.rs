@@ -68,6 +68,8 @@ impl Kind {
 
 /// The switches of a region, which can change while the machine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 // Exhaustive: callers write `Switches { readonly: true, ..Switches::default() }`.
 pub struct Switches {
     /// Whether the region shows. If not, no view shows it or anything in it.

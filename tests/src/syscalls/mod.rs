@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The system calls of each operation, compared with `docs/syscalls.md`.
 //!
-//! A test starts its own program anew, as a child that carries the operations out, and
+//! A test starts its own program again, as a child that carries the operations out, and
 //! traces the child. So the trace has no calls of other tests.
 
 mod conversions;

@@ -158,7 +158,7 @@ fn wait(group: pid_t) -> Result<(pid_t, c_int), io::Error> {
 fn entered(thread: pid_t) -> Result<Option<(u64, [u64; 6])>, io::Error> {
     let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
     let size: *mut libc::c_void = without_provenance_mut(size_of_val(&info));
-    // SAFETY: the kernel writes no more bytes than it is told, which `info` has.
+    // SAFETY: the kernel writes no more bytes than the call allows, which `info` has.
     let result = unsafe {
         libc::ptrace(
             libc::PTRACE_GET_SYSCALL_INFO,

@@ -24,11 +24,7 @@ where
     }
 
     fn abort(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
-        let before = match change.to {
-            PageState::Private => PageState::Shared,
-            PageState::Shared => PageState::Private,
-        };
-        set(self, change, before)
+        set(self, change, change.to.other())
     }
 }
 

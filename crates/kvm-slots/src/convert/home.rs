@@ -46,12 +46,12 @@ pub enum Home {
     /// memslot (Linux 6.8). All pages are shared at first.
     VmAttributes,
     /// Each guest_memfd has an attribute for each of its pages (patches for conversion in
-    /// place, v8 of June 2026, which are in no released kernel). The state belongs to the file: it stays where the file
-    /// is, if memslots move or disappear. Addresses without a memslot have none: there, a
-    /// guest's access is an MMIO exit and not a memory fault. The pages of a new file are private, unless it
-    /// was made with [`GuestMemfdFlags::INIT_SHARED`]. Use that
-    /// ([`file_flags`](Self::file_flags)), or [`record`](super::GuestPages::record) its
-    /// pages as private.
+    /// place, v8 of June 2026, which are in no released kernel). The state belongs to the
+    /// file: it stays where the file is, if memslots move or disappear. Addresses without a
+    /// memslot have none: there, a guest's access is an MMIO exit and not a memory fault.
+    /// The pages of a new file are private, unless it was made with
+    /// [`GuestMemfdFlags::INIT_SHARED`]. Use that ([`file_flags`](Self::file_flags)), or
+    /// [`record`](super::GuestPages::record) its pages as private.
     FileAttributes,
     /// No page of memory can be private. A memslot without a host address always is. An
     /// engine records which of them the guest has accepted.

@@ -140,7 +140,7 @@ impl ConvertibleMemory {
     }
 
     /// Replaces which pages are private and accepted, as they were saved. Set the ranges
-    /// first, and have [`Engine::restore`](super::Engine::restore) tell KVM afterwards.
+    /// first, and have [`Engine::restore`](super::Engine::restore) set it in KVM afterwards.
     ///
     /// Private pages can be anywhere, because their memory may have moved.
     ///

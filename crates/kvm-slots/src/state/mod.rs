@@ -4,11 +4,11 @@
 //! | to save | to restore |
 //! | --- | --- |
 //! | [`SlotTable::state`] | [`SlotsState::ranges`], which [`Slots::plan`](crate::Slots::plan) takes |
-//! | [`ConvertibleMemory::state`] | [`ConvertibleMemory::restore`], then [`Engine::restore`] tells KVM |
+//! | [`ConvertibleMemory::state`] | [`ConvertibleMemory::restore`], then [`Engine::restore`] sets it in KVM |
 //!
 //! Host addresses and descriptors have no meaning in another process. The caller describes
 //! the memory of each slot when it saves, and supplies it again when it restores. Slots
-//! are planned anew, so their numbers can differ.
+//! are planned again, so their numbers can differ.
 //!
 //! A model of the crate `memory-model` has its own form, which contains both: see its
 //! module `state`.

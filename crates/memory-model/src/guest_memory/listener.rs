@@ -15,7 +15,6 @@ use super::shared::{SharedMemory, owner};
 use crate::diff::Diff;
 use crate::error::{ListenerError, MappingError, StateError};
 use crate::listener::{Listener, Update};
-use crate::page_state::require_pages;
 use crate::view::flat_range::{Backing, FlatRange};
 
 type FindMapping<M, H> =
@@ -109,9 +108,7 @@ impl<M: VolatileMemory, H> SharedMemoryListener<M, H> {
     /// # Errors
     /// [`StateError::Unaligned`].
     pub fn set_page_state(&self, range: AddrRange, state: PageState) -> Result<(), StateError> {
-        require_pages(range)?;
-        self.private.set(range, state);
-        Ok(())
+        self.private.set(range, state)
     }
 
     /// Replaces the state of all pages. Call it after page states were changed with

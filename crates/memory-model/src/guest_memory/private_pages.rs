@@ -6,6 +6,9 @@ use std::sync::{PoisonError, RwLock};
 
 use guest_ranges::{AddrRange, PageSet, PageState};
 
+use crate::error::StateError;
+use crate::page_state::require_pages;
+
 /// The private pages of an address space. Devices ask for each access.
 #[derive(Debug, Default)]
 pub(super) struct PrivatePages {
@@ -32,11 +35,14 @@ impl PrivatePages {
         first.map(AddrRange::start)
     }
 
-    pub(super) fn set(&self, range: AddrRange, state: PageState) {
+    /// Sets the state of whole pages.
+    pub(super) fn set(&self, range: AddrRange, state: PageState) -> Result<(), StateError> {
+        require_pages(range)?;
         self.change(|pages| match state {
             PageState::Private => pages.insert(range),
             PageState::Shared => pages.remove(range),
         });
+        Ok(())
     }
 
     pub(super) fn replace(&self, new: PageSet) {

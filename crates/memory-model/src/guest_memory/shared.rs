@@ -20,7 +20,6 @@ use vm_memory::{
 
 use super::private_pages::PrivatePages;
 use crate::error::{MappingError, StateError};
-use crate::page_state::require_pages;
 use crate::view::FlatView;
 use crate::view::flat_range::{Backing, FlatRange};
 
@@ -172,9 +171,7 @@ impl<M> SharedMemory<M> {
     /// # Errors
     /// [`StateError::Unaligned`].
     pub fn set_page_state(&self, range: AddrRange, state: PageState) -> Result<(), StateError> {
-        require_pages(range)?;
-        self.private.set(range, state);
-        Ok(())
+        self.private.set(range, state)
     }
 
     /// The slices of these bytes, if `access` is allowed to all of them.

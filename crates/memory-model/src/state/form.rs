@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use guest_ranges::{AddrRange, GuestMemfdSides, PageSet};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use crate::region::Switches;
+
 /// The version of the form that this crate writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
 
@@ -50,7 +52,7 @@ pub struct RegionState<D> {
     pub(super) kind: SavedKind,
     /// The last offset, which is one less than the size.
     pub(super) last: u64,
-    pub(super) switches: SwitchesState,
+    pub(super) switches: Switches,
     /// The clients for which writes are logged.
     pub(super) logging: u8,
     pub(super) ioeventfds: Vec<IoEventFdState>,
@@ -117,17 +119,6 @@ pub enum SavedKind {
         /// The offset in it, in bytes.
         offset: u64,
     },
-}
-
-/// A region's switches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SwitchesState {
-    pub(super) enabled: bool,
-    pub(super) readonly: bool,
-    pub(super) nonvolatile: bool,
-    pub(super) unmergeable: bool,
-    pub(super) direct_reads: bool,
 }
 
 /// An ioeventfd, without its eventfd.

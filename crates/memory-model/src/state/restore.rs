@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 use guest_ranges::GuestMemfdSides;
 
 use super::error::{RestoreError, WrongBacking};
-use super::form::{IoEventFdState, ModelState, RegionState, SavedKind, SpaceState, SwitchesState};
+use super::form::{IoEventFdState, ModelState, RegionState, SavedKind, SpaceState};
 use crate::attachments::{EventFd, IoEventFd, Trigger};
 use crate::backing::Memory;
 use crate::ids::{RegionId, SpaceId};
 use crate::logging::DirtyClients;
 use crate::model::MemoryModel;
-use crate::region::{Region, Switches};
+use crate::region::Region;
 use crate::transaction::Transaction;
 use crate::view::flat_range::Backing;
 
@@ -170,7 +170,7 @@ fn add<D, H, R: Restore<D, H>>(
         }
         _ => return Err(wrong(WrongBacking::Kind)),
     };
-    let region = region.with_switches(switches(saved.switches));
+    let region = region.with_switches(saved.switches);
     let id = t.add(region.with_handle(handle))?;
     let logging = clients(saved.logging)?;
     if !logging.is_empty() {
@@ -212,23 +212,6 @@ fn attach<D, H, R: Restore<D, H>>(
         }
     }
     Ok(())
-}
-
-fn switches(saved: SwitchesState) -> Switches {
-    let SwitchesState {
-        enabled,
-        readonly,
-        nonvolatile,
-        unmergeable,
-        direct_reads,
-    } = saved;
-    Switches {
-        enabled,
-        readonly,
-        nonvolatile,
-        unmergeable,
-        direct_reads,
-    }
 }
 
 fn clients<E>(bits: u8) -> Result<DirtyClients, RestoreError<E>> {

@@ -7,13 +7,12 @@ use alloc::vec::Vec;
 use guest_ranges::{AddrRange, GuestMemfdSides};
 
 use super::form::{
-    IoEventFdState, ModelState, PlaceState, RegionState, SavedKind, SpaceState, SwitchesState,
-    VERSION,
+    IoEventFdState, ModelState, PlaceState, RegionState, SavedKind, SpaceState, VERSION,
 };
 use crate::backing::Memory;
 use crate::ids::RegionId;
 use crate::model::MemoryModel;
-use crate::region::{Kind, Region, Switches};
+use crate::region::{Kind, Region};
 use crate::space::Space;
 use crate::tree::Tree;
 use crate::tree::node::Node;
@@ -86,24 +85,11 @@ fn region<H, D>(node: &Node<H>, data: D, numbers: &Numbers) -> RegionState<D> {
         size: event.trigger.size(),
         value: event.trigger.value(),
     });
-    let Switches {
-        enabled,
-        readonly,
-        nonvolatile,
-        unmergeable,
-        direct_reads,
-    } = node.switches;
     RegionState {
         name: node.region.name().into(),
         kind: kind(node.region.kind(), numbers),
         last: node.offsets.last(),
-        switches: SwitchesState {
-            enabled,
-            readonly,
-            nonvolatile,
-            unmergeable,
-            direct_reads,
-        },
+        switches: node.switches,
         logging: node.logging.bits(),
         ioeventfds: ioeventfds.collect(),
         coalesced: node.attachments.coalesced(AddrRange::ALL).collect(),

@@ -100,11 +100,7 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> ConversionListener for DmaLi
     }
 
     fn abort(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
-        let back = match change.to {
-            PageState::Private => PageState::Shared,
-            PageState::Shared => PageState::Private,
-        };
-        let undone = self.convert(back, change);
+        let undone = self.convert(change.to.other(), change);
         if undone.is_err() {
             self.follower.require_resync();
         }

@@ -92,7 +92,7 @@ impl<const N: usize> DeviceAreas<N> {
         Self { decodes, ..*self }.checked()
     }
 
-    /// The same device with a BAR carved anew, for example by a report, at the same place.
+    /// The same device with a BAR carved again, for example by a report, at the same place.
     ///
     /// # Errors
     ///

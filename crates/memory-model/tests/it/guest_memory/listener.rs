@@ -200,7 +200,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// The oracle is a `SharedMemory` that is made anew.
+    /// The oracle is a new `SharedMemory`.
     #[test]
     fn devices_reach_what_new_shared_memory_reaches(
         steps in prop::collection::vec(step(), 1..40),
