@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::lab::cache;
 use crate::publish::packages::Packages;
 use crate::shell::{capture, cargo, must, root};
 
@@ -110,13 +111,12 @@ fn entries(folder: &Path) -> BTreeMap<String, PathBuf> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    fs::read_to_string(path).map_err(|error| cache::at(path, &error))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-    let written = folder.and_then(|()| fs::write(path, text));
-    written.map_err(|error| format!("{}: {error}", path.display()))
+    path.parent().map_or(Ok(()), cache::make_folder)?;
+    cache::write(path, text.as_bytes())
 }
 
 /// The manifest of the package: the libraries with all features, and what they and

@@ -118,6 +118,17 @@ impl File {
         on_file(region, &self.file)
     }
 
+    /// Some pages, the first and their number, become private or shared.
+    fn converts(
+        &self,
+        subject: &impl Subject,
+        pages: (u64, u64),
+        private: bool,
+    ) -> Result<(), String> {
+        let what = if private { "to private" } else { "to shared" };
+        same(what, convert(subject, &self.file, pages, private), Ok(()))
+    }
+
     /// What the host reads of a page: an error if the page is private.
     fn host(&self, page: u64) -> Result<u64, Errno> {
         peek(self.mapping.address() + page * PAGE).map(u64::from_le_bytes)

@@ -14,11 +14,7 @@ pub(in crate::conformance) fn pages_are_converted_before_they_are_allocated(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let file = File::untouched(subject)?;
-    same(
-        "to private",
-        convert(subject, &file.file, (1, 3), true),
-        Ok(()),
-    )?;
+    file.converts(subject, (1, 3), true)?;
     for page in 0..PAGES {
         let gpa = BASE + page * PAGE;
         same("a store", store(subject, gpa, 100 + page), Ok(0))?;
@@ -26,11 +22,7 @@ pub(in crate::conformance) fn pages_are_converted_before_they_are_allocated(
     }
     same("private", file.private(), vec![1, 2, 3])?;
     same("shared", file.host(4), Ok(104))?;
-    same(
-        "to shared",
-        convert(subject, &file.file, (0, PAGES), false),
-        Ok(()),
-    )?;
+    file.converts(subject, (0, PAGES), false)?;
     same("none is private", file.private(), vec![])?;
     file.end(subject)
 }
@@ -41,11 +33,7 @@ pub(in crate::conformance) fn one_page_among_many_is_converted(
     let file = File::new(subject)?;
     for at in 0..PAGES {
         let gpa = BASE + at * PAGE;
-        same(
-            "to private",
-            convert(subject, &file.file, (at, 1), true),
-            Ok(()),
-        )?;
+        file.converts(subject, (at, 1), true)?;
         same("private", file.private(), vec![at])?;
         for page in (0..PAGES).filter(|page| *page != at) {
             same("the host's load", file.host(page), Ok(100 + page))?;
@@ -60,11 +48,7 @@ pub(in crate::conformance) fn one_page_among_many_is_converted(
             Err(Errno::EFAULT),
         )?;
         same("still", load(subject, gpa), Ok(7))?;
-        same(
-            "to shared",
-            convert(subject, &file.file, (at, 1), false),
-            Ok(()),
-        )?;
+        file.converts(subject, (at, 1), false)?;
         same("none is private", file.private(), vec![])?;
         same("the host's store", file.host_store(at, 100 + at), Ok(()))?;
         same("the guest's load", load(subject, gpa), Ok(100 + at))?;
@@ -116,11 +100,7 @@ pub(in crate::conformance) fn a_page_that_someone_holds_does_not_become_private(
     // No one can hold what is private.
     let pin = subject.pin(file.file.as_fd(), 2 * PAGE, PAGE);
     same("a pin", pin.map(drop), Err(Errno::EFAULT))?;
-    same(
-        "to shared",
-        convert(subject, &file.file, (2, 1), false),
-        Ok(()),
-    )?;
+    file.converts(subject, (2, 1), false)?;
     let pin = subject.pin(file.file.as_fd(), 2 * PAGE, PAGE);
     let _pin = pin.map_err(|e| format!("a pin: {e}"))?;
     same(
@@ -143,21 +123,13 @@ pub(in crate::conformance) fn mappings_lose_private_pages_and_regain_shared_ones
     };
     let [two, three, four, five] = [102, 103, 104, 105].map(Some);
     same("at first", seen(&other, 4), vec![two, three, four, five])?;
-    same(
-        "to private",
-        convert(subject, &file.file, (3, 2), true),
-        Ok(()),
-    )?;
+    file.converts(subject, (3, 2), true)?;
     same("the first mapping", file.private(), vec![3, 4])?;
     same("the second", seen(&other, 4), vec![two, None, None, five])?;
     // One that is made meanwhile.
     let later = map(subject, file.file.as_fd(), 4, 2)?;
     same("the third", seen(&later, 2), vec![None, five])?;
-    same(
-        "to shared",
-        convert(subject, &file.file, (4, 1), false),
-        Ok(()),
-    )?;
+    file.converts(subject, (4, 1), false)?;
     same("the first mapping", file.private(), vec![3])?;
     same("the host's store", file.host_store(4, 9), Ok(()))?;
     same(
@@ -174,11 +146,7 @@ pub(in crate::conformance) fn a_hole_does_not_change_attributes(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let file = File::new(subject)?;
-    same(
-        "to private",
-        convert(subject, &file.file, (1, 2), true),
-        Ok(()),
-    )?;
+    file.converts(subject, (1, 2), true)?;
     same("a store", store(subject, BASE + PAGE, 7), Ok(0))?;
     let punch = FileCall::Allocate {
         mode: libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE,
@@ -207,19 +175,11 @@ pub(in crate::conformance) fn the_guest_uses_a_page_privately_shared_and_back(
         unsafe { poke(address, &value.to_le_bytes()) }
     };
     for round in 1..20 {
-        same(
-            "to private",
-            convert(subject, &file.file, (page, 1), true),
-            Ok(()),
-        )?;
+        file.converts(subject, (page, 1), true)?;
         same("a private store", store(subject, gpa, round), Ok(0))?;
         same("the host's store", host(0), Err(Errno::EFAULT))?;
         same("a private load", load(subject, gpa), Ok(round))?;
-        same(
-            "to shared",
-            convert(subject, &file.file, (page, 1), false),
-            Ok(()),
-        )?;
+        file.converts(subject, (page, 1), false)?;
         same("the host's store", host(1000 + round), Ok(()))?;
         same("a shared load", load(subject, gpa), Ok(1000 + round))?;
         same("a shared store", store(subject, gpa, 2000 + round), Ok(0))?;
@@ -237,11 +197,7 @@ pub(in crate::conformance) fn pages_of_both_states_are_pre_faulted(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let file = File::untouched(subject)?;
-    same(
-        "to private",
-        convert(subject, &file.file, (2, 3), true),
-        Ok(()),
-    )?;
+    file.converts(subject, (2, 3), true)?;
     let mut left = PreFault {
         gpa: BASE,
         size: PAGES * PAGE,
@@ -257,10 +213,6 @@ pub(in crate::conformance) fn pages_of_both_states_are_pre_faulted(
     same("a store", store(subject, BASE + 2 * PAGE, 7), Ok(0))?;
     same("private", file.private(), vec![2, 3, 4])?;
     // Pages that the guest has mapped are not held by anyone.
-    same(
-        "to private",
-        convert(subject, &file.file, (0, PAGES), true),
-        Ok(()),
-    )?;
+    file.converts(subject, (0, PAGES), true)?;
     file.end(subject)
 }

@@ -66,24 +66,12 @@ pub(in crate::conformance) fn attributes_stay_with_the_file_without_a_slot(
     subject: &mut impl Subject,
 ) -> Result<(), String> {
     let file = File::new(subject)?;
-    same(
-        "to private",
-        convert(subject, &file.file, (1, 2), true),
-        Ok(()),
-    )?;
+    file.converts(subject, (1, 2), true)?;
     same("deletion", delete(subject, 0), Ok(()))?;
     same("without a slot", load(subject, BASE + PAGE), Ok(EXIT))?;
     same("private", file.private(), vec![1, 2])?;
-    same(
-        "to shared",
-        convert(subject, &file.file, (2, 1), false),
-        Ok(()),
-    )?;
-    same(
-        "to private",
-        convert(subject, &file.file, (5, 1), true),
-        Ok(()),
-    )?;
+    file.converts(subject, (2, 1), false)?;
+    file.converts(subject, (5, 1), true)?;
     same(
         "a slot",
         set(subject, file.slot(0, HIGH, (0, PAGES))),
