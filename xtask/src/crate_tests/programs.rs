@@ -61,7 +61,7 @@ pub fn build(target: &Target) -> Result<Built, String> {
     eprintln!("xtask: building the tests for {}", target.triple);
     let mut command = static_command(target, "-C strip=symbols");
     // Optimized: an emulated processor takes ten times as long for the others.
-    command.args(["test", "--no-run", "--workspace", "--profile", "emulated"]);
+    command.args(["test", "--no-run", "--workspace", "--profile", "optimized"]);
     for package in EXCLUDED {
         command.args(["--exclude", package]);
     }

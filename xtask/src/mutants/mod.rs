@@ -16,16 +16,28 @@ const INSTALL: &str = "cargo install cargo-mutants --locked";
 /// The share of mutants that tests have to catch, in percent.
 const REQUIRED: f64 = 95.0;
 
+/// What a mutant's tests may allocate, in KiB: a mutant can be a loop without an end.
+const MEMORY_LIMIT_KIB: u64 = 8 << 20;
+
 /// A crate, and the source whose mutants count: the code that decides.
 struct Scope {
     package: &'static str,
     files: &'static [&'static str],
+    /// Parts of the names of tests that take more than a quarter of a second. They run
+    /// only for mutants that the other tests miss.
+    slow_tests: &'static [&'static str],
 }
 
 const SCOPES: [Scope; 4] = [
     Scope {
         package: "memory-model",
         files: &["src/tree/**", "src/transaction/**", "src/follower/**"],
+        slow_tests: &[
+            "oracle::",
+            "readers::kept_views",
+            "render::tests::a_tree_too_complex",
+            "tree::aliases::",
+        ],
     },
     Scope {
         package: "kvm-slots",
@@ -36,14 +48,31 @@ const SCOPES: [Scope; 4] = [
             "src/convert/**",
             "src/dirty/**",
         ],
+        slow_tests: &[
+            "apply::",
+            "convert::faults",
+            "convert::races",
+            "dirty::oracle",
+            "guest_sees",
+            "listener::faults",
+            "plan::shortest",
+            "plan::table_rules",
+        ],
     },
     Scope {
         package: "vfio-dma",
         files: &["src/plan.rs", "src/apply.rs", "src/listener/**"],
+        slow_tests: &["apply::panics", "convert::", "plan::", "theorem::"],
     },
     Scope {
         package: "vfio-private",
-        files: &["src/classify.rs", "src/areas/**", "src/report/**"],
+        files: &[
+            "src/classify.rs",
+            "src/areas/**",
+            "src/report.rs",
+            "src/report/**",
+        ],
+        slow_tests: &["classify::oracle", "tdi::"],
     },
 ];
 
@@ -94,28 +123,40 @@ fn is_chosen(scope: &Scope, choice: &Choice) -> bool {
     package.is_none_or(|package| package == scope.package)
 }
 
-/// Tests the mutants of a crate. The tool shows progress.
+/// Tests the mutants of a crate: all of them with the fast tests, and then those that
+/// were missed with all tests.
 fn test(scope: &Scope, choice: &Choice) -> Result<Outcomes, String> {
+    let fast = run_tool(scope, choice, Tests::Fast)?;
+    if fast.is_all_caught() {
+        return Ok(fast);
+    }
+    let all = run_tool(scope, choice, Tests::All)?;
+    Ok(fast.then(all))
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Tests {
+    Fast,
+    /// Of mutants that the fast ones missed.
+    All,
+}
+
+/// Runs the tool, which shows progress.
+fn run_tool(scope: &Scope, choice: &Choice, tests: Tests) -> Result<Outcomes, String> {
     let folder = root().join("target").join("mutants").join(scope.package);
     cache::make_folder(&folder)?;
-    let crate_folder = root().join("crates").join(scope.package);
-    let mut command = Command::new(cargo());
-    command.current_dir(&crate_folder);
-    command.args(["mutants", "--package", scope.package, "--all-features"]);
-    for file in scope.files {
-        let glob = format!("crates/{}/{file}", scope.package);
-        command.args(["--file", &glob]);
+    let mut command = Command::new("sh");
+    command.current_dir(root().join("crates").join(scope.package));
+    let limit = format!("ulimit -v {MEMORY_LIMIT_KIB} && exec \"$@\"");
+    command.args(["-c", &limit, "sh"]).arg(cargo());
+    command.args(arguments(scope, choice, tests));
+    command.arg("--output").arg(&folder);
+    if tests == Tests::Fast {
+        command.args(["--", "--"]);
+        for name in scope.slow_tests {
+            command.args(["--skip", name]);
+        }
     }
-    if !choice.file.is_empty() {
-        command.args(["--re", &regex_of_path(&choice.file)]);
-    }
-    if let Some(shard) = &choice.shard {
-        command.args(["--shard", shard]);
-    }
-    // The unit and integration tests of the crate: examples in documentation are slow to
-    // build, and repeat what these test.
-    command.args(["--no-shuffle", "--output"]).arg(&folder);
-    command.args(["--", "--lib", "--tests"]);
     let status = command
         .status()
         .map_err(|e| format!("cargo mutants: {e}"))?;
@@ -126,6 +167,36 @@ fn test(scope: &Scope, choice: &Choice) -> Result<Outcomes, String> {
     let path = folder.join("mutants.out").join("outcomes.json");
     let json = fs::read(&path).map_err(|e| cache::at(&path, &e))?;
     Outcomes::read(&json).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The tool's arguments, without output and test names.
+fn arguments(scope: &Scope, choice: &Choice, tests: Tests) -> Vec<String> {
+    let package = scope.package;
+    let mut all: Vec<String> = ["mutants", "--all-features", "--package", package]
+        .map(String::from)
+        .to_vec();
+    for file in scope.files {
+        all.extend(["--file".into(), format!("crates/{package}/{file}")]);
+    }
+    if !choice.file.is_empty() {
+        all.extend(["--re".into(), regex_of_path(&choice.file)]);
+    }
+    if let Some(shard) = &choice.shard {
+        all.extend(["--shard".into(), shard.clone()]);
+    }
+    if tests == Tests::All {
+        all.push("--iterate".into());
+    }
+    let jobs = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+    all.push(format!("--jobs={jobs}"));
+    // What stays the same is optimized, for speed; what changes each time is not.
+    all.extend(["--profile".into(), "optimized".into()]);
+    let profile = format!("profile.optimized.package.{package}");
+    all.push(format!("--cargo-arg=--config={profile}.opt-level=0"));
+    // Unit and integration tests: examples in documentation are slow to build, and
+    // repeat what these test.
+    all.extend(["--cargo-arg=--lib".into(), "--cargo-arg=--tests".into()]);
+    all
 }
 
 /// A regular expression for mutants whose names, which begin with their paths, have

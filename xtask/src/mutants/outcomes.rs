@@ -46,6 +46,21 @@ impl Outcomes {
         Ok(found)
     }
 
+    /// Whether no mutant was missed.
+    pub fn is_all_caught(&self) -> bool {
+        self.missed.is_empty()
+    }
+
+    /// The outcomes after `later`, which ran more tests for the missed mutants.
+    pub fn then(self, later: Self) -> Self {
+        Self {
+            caught: self.caught + later.caught,
+            unviable: self.unviable + later.unviable,
+            timeouts: self.timeouts + later.timeouts,
+            missed: later.missed,
+        }
+    }
+
     /// The missed mutants that are no equivalents.
     fn survivors<'a>(&'a self, equivalents: &'a Reasons) -> impl Iterator<Item = &'a str> {
         let missed = self.missed.iter().map(String::as_str);
@@ -127,6 +142,22 @@ mod tests {
         assert!(text.contains("2 caught    1 missed   1 equivalent    1 unviable"));
         assert!(text.contains("\n  a.rs:4:2: replace d\n"), "{text}");
         assert!(text.contains("equivalent: a.rs: replace c: It cannot be seen."));
+    }
+
+    #[test]
+    fn of_mutants_tested_twice_the_later_outcome_counts() {
+        let first = report(&[
+            ("a.rs:1:2: replace a", "CaughtMutant"),
+            ("a.rs:2:2: replace b", "MissedMutant"),
+            ("a.rs:3:2: replace c", "MissedMutant"),
+        ]);
+        assert!(!first.is_all_caught());
+        let later = report(&[
+            ("a.rs:2:2: replace b", "CaughtMutant"),
+            ("a.rs:3:2: replace c", "MissedMutant"),
+        ]);
+        let text = first.then(later).text("a", &Reasons::default());
+        assert!(text.contains("2 caught    1 missed"), "{text}");
     }
 
     #[test]
