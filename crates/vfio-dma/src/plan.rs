@@ -296,6 +296,10 @@ fn check_count(stay: usize, target: &[DmaRange], limits: &DmaLimits) -> Result<(
     let stay = u64::try_from(stay).unwrap_or(u64::MAX);
     let needed = added.fold(stay, u64::saturating_add);
     let limit = limits.mappings().unwrap_or(u64::MAX).min(MOST_MAPPINGS);
+    check_limit(needed, limit)
+}
+
+pub(crate) fn check_limit(needed: u64, limit: u64) -> Result<(), DmaPlanError> {
     match needed > limit {
         true => Err(DmaPlanError::TooMany { needed, limit }),
         false => Ok(()),

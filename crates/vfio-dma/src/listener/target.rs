@@ -9,7 +9,7 @@ use memory_model::{
     AddrRange, Backing, FileSlice, FlatRange, GuestAccess, GuestMemfdSides, PageSet,
 };
 
-use crate::plan::{DmaPlanError, Gaps, MOST_MAPPINGS};
+use crate::plan::{DmaPlanError, Gaps, MOST_MAPPINGS, check_limit};
 use crate::range::{DmaAccess, DmaRange};
 
 /// Finds the file for a run of a device's memory: a dma-buf that VFIO exported. Its slice starts with
@@ -121,10 +121,7 @@ pub(super) fn extend_target<H>(
         };
         target.extend(range);
         let needed = u64::try_from(target.len()).unwrap_or(u64::MAX);
-        if needed > MOST_MAPPINGS {
-            let limit = MOST_MAPPINGS;
-            return Err(DmaPlanError::TooMany { needed, limit });
-        }
+        check_limit(needed, MOST_MAPPINGS)?;
     }
     Ok(())
 }

@@ -214,6 +214,19 @@ fn the_highest_page_of_all_is_mapped_like_any_other() {
     }
 }
 
+#[test]
+fn a_piece_of_one_byte_is_as_good_as_any_other() {
+    let limits = DmaLimits::new(1, [AddrRange::ALL], None).unwrap();
+    let byte = to_host(bytes(5, 1), DmaAccess::ReadWrite, 0x7000_0005, Arc::new(()));
+    let iommu = SimIommu::new(SimIommuKind::Type1, limits.clone());
+    let mut table = DmaTable::new();
+    let target = std::slice::from_ref(&byte);
+    let plan = plan_dma(&table, target, &limits, Gaps::Refuse).unwrap();
+    let _ = apply_dma(&iommu, &plan, &mut table).unwrap();
+    let again = plan_dma(&table, target, &limits, Gaps::Refuse).unwrap();
+    assert_eq!(again, DmaPlan::default());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 1500,

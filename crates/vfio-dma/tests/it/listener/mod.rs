@@ -2,13 +2,16 @@
 //! What devices reach where there is more than one right answer, and where
 //! something cannot be had.
 
+mod failures;
 mod resync;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use kvm_slots::convert::{ConvertError, FailedStep};
-use memory_model::{CommitError, FileSlice, FlatRange, Listener, ListenerError, PageState, Update};
+use memory_model::{
+    CommitError, FileSlice, FlatRange, Listener, ListenerError, PageState, Region, Update,
+};
 use vfio_dma::listener::{DmaFollowError, DmaPolicy, Peers};
 use vfio_dma::{AddressSpace, DmaMemory, DmaOp, DmaPlanError, Gaps, LeftOut, SimIommuKind};
 
@@ -75,6 +78,34 @@ fn conversions_of_whole_units_have_no_gap_and_others_say_which() {
         m.check();
         converted(&mut m, 17, 1, false);
         assert_eq!(m.dma.take_latest_plan().unwrap().gaps, []);
+        m.check();
+    }
+}
+
+#[test]
+fn a_page_that_becomes_private_at_one_address_stays_shared_at_another() {
+    for kind in KINDS {
+        let mut m = Machine::new(kind, DmaPolicy::default(), None);
+        m.place(APART, 16 * PAGE, 0).unwrap();
+        let (apart, root) = (m.regions[APART], m.root);
+        let mut t = m.model.transaction();
+        let size = u128::from(8 * PAGE);
+        let again = t.add(Region::alias("again", apart, 0, size)).unwrap();
+        t.place(again, root, 48 * PAGE, 0).unwrap();
+        t.commit().unwrap();
+        converted(&mut m, 17, 1, true);
+        assert!(m.reached(17).is_none() && m.reached(49).is_some());
+        m.check();
+    }
+}
+
+#[test]
+fn a_unit_that_is_no_power_of_two_counts_as_a_page() {
+    for unit in [0, 3 * PAGE, PAGE + 1, 4 * PAGE] {
+        let mut m = machine(DmaPolicy::default().with_unit(unit));
+        m.place(APART, 16 * PAGE, 0).unwrap();
+        let mappings = if unit == 4 * PAGE { 4 } else { 16 };
+        assert_eq!(m.iommu.mappings(), mappings, "{unit:#x}");
         m.check();
     }
 }
