@@ -270,6 +270,39 @@ fn a_device_has_each_memory_bar_once() {
 }
 
 #[test]
+fn a_bar_is_not_carved_again_as_an_io_bar() {
+    let bar = areas_of(0, (0, false), PageSize::Size4K);
+    let device = DeviceAreas::new([bar]).unwrap();
+    let mut io = Device::with_bar(0x100);
+    io.bar = Bar::new(index(0), BarKind::Io, 0x100).unwrap();
+    let missing = PlaceError::NoSuchBar { bar: index(0) };
+    assert_eq!(device.with_areas(io.areas()), Err(missing));
+    let with_table = areas_of(0, (0, true), PageSize::Size4K);
+    let device = device.with_areas(with_table).unwrap();
+    assert_eq!(device.areas(index(0)), Some(&with_table));
+}
+
+#[test]
+fn a_change_prints_what_is_unmapped_and_then_what_is_mapped() {
+    let bar = areas_of(0, (1, false), PageSize::Size4K);
+    let off = DeviceAreas::new([bar]).unwrap();
+    let off = off.moved(index(0), Some(0x8000)).unwrap();
+    let on = off.with_decoding(true).unwrap();
+    assert!(!off.decodes() && on.decodes());
+    let moved = on.moved(index(0), Some(0x4000)).unwrap();
+    let text = |old, new| AreaChange::between(old, new).to_string();
+    let was = "unmap BAR 0 + 0x0-0x1fff shared at 0x8000-0x9fff";
+    let is = "map BAR 0 + 0x0-0x1fff shared at 0x4000-0x5fff";
+    assert_eq!(text(&on, &off), was);
+    assert_eq!(text(&off, &moved), is);
+    assert_eq!(text(&on, &moved), format!("{was}\n{is}"));
+    assert_eq!(text(&on, &on), "");
+    for (old, new) in [(&on, &off), (&off, &on), (&on, &moved)] {
+        assert!(!AreaChange::between(old, new).is_empty());
+    }
+}
+
+#[test]
 fn a_bar_reaches_the_last_address_and_an_access_does_not_wrap() {
     let bar = areas_of(0, (1, false), PageSize::Size4K);
     let at = 0_u64.wrapping_sub(0x2000);
