@@ -52,14 +52,16 @@ impl AddrRange {
         }
     }
 
-    /// The range moved up by `by` bytes, without what ends up past 2^64.
+    /// The range moved up by `by` bytes, without what ends up past 2^64. `None` if all of
+    /// it does.
     #[inline]
     pub fn moved_up(self, by: u64) -> Option<Self> {
         let start = self.start.checked_add(by)?;
         Self::from_bounds(start, self.last.saturating_add(by))
     }
 
-    /// The range moved down by `by` bytes, without what ends up below 0.
+    /// The range moved down by `by` bytes, without what ends up below 0. `None` if all of
+    /// it does.
     #[inline]
     pub fn moved_down(self, by: u64) -> Option<Self> {
         let last = self.last.checked_sub(by)?;

@@ -45,8 +45,9 @@
 //!
 //! A host page is one or more units. Code that passes pages to the kernel requires whole
 //! host pages ([`PageRange::is_whole`]), and refuses others with a typed error; nothing
-//! is rounded silently. Numbers of pages are always numbers of host pages
-//! ([`PageSize::number`]), and sizes and addresses are bytes.
+//! is rounded silently. [`PageRange::pages`] and [`PageSet::pages`] count units of
+//! 4 KiB. Numbers of pages that the kernel counts are numbers of host pages
+//! ([`PageSize::number`]). Sizes and addresses are bytes.
 //!
 //! # Safety of host memory
 //!
@@ -56,9 +57,9 @@
 //! guest may access these bytes for as long as the owner lives. A slice of a
 //! [`HostMemory`] inherits the promise, and so do slices of one owner that are joined.
 //! With the feature `vm-memory`, mappings of that crate become [`HostMemory`] too: they
-//! are made for guests. Nothing else creates one. Safe code that receives a
-//! [`HostMemory`] can pass it to KVM or to an IOMMU. A [`FileSlice`] owns its descriptor
-//! for the same reason.
+//! are made for guests. [`HostMemory::placeholder`] stands for memory that no process can
+//! map. Nothing else creates one. Safe code that receives a [`HostMemory`] can pass it to
+//! KVM or to an IOMMU. A [`FileSlice`] owns its descriptor for the same reason.
 //!
 //! # What this crate does not do
 //!

@@ -134,7 +134,7 @@ impl PageSet {
         coalesce(parts)
     }
 
-    /// The number of pages in the set.
+    /// The number of pages in the set, in units of 4 KiB.
     pub fn pages(&self) -> u128 {
         let mixed = self.mixed.values().map(|chunk| chunk.count() as u128);
         self.whole.count() * PAGES as u128 + mixed.sum::<u128>()

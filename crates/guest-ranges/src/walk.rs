@@ -57,6 +57,9 @@ impl<T: Copy, I: Iterator<Item = (AddrRange, T)>> Side<I> {
 /// Walks two lists in one pass and yields every piece of addresses that is in either
 /// list, by address.
 ///
+/// Each list must be sorted by address, without overlaps; ranges may touch. Otherwise
+/// the result is wrong, but the iterator ends and does not panic.
+///
 /// ```
 /// use guest_ranges::{AddrRange, walk};
 ///
@@ -122,6 +125,9 @@ fn covers<T: Copy>(head: Option<(AddrRange, T)>, start: u64) -> (Option<T>, u64)
 
 /// The addresses that are in both lists.
 ///
+/// Each list must be sorted by address, without overlaps; ranges may touch. Otherwise
+/// the result is wrong, but the iterator ends and does not panic.
+///
 /// ```
 /// use guest_ranges::{AddrRange, overlap};
 ///
@@ -139,6 +145,9 @@ pub fn overlap(
 }
 
 /// The addresses of the left list that are not in the right list.
+///
+/// Each list must be sorted by address, without overlaps; ranges may touch. Otherwise
+/// the result is wrong, but the iterator ends and does not panic.
 ///
 /// ```
 /// use guest_ranges::{AddrRange, subtract};
@@ -158,6 +167,9 @@ pub fn subtract(
 }
 
 /// The addresses of `whole` that are not in the list.
+///
+/// The list must be sorted by address, without overlaps; ranges may touch. Otherwise
+/// the result is wrong, but the iterator ends and does not panic.
 ///
 /// ```
 /// use guest_ranges::{AddrRange, gaps};

@@ -12,7 +12,7 @@
 //! | dirty logs | the model knows what is logged; the caller makes the new VM's collector, and passes it to [`Slots::with_watcher`](crate::Slots::with_watcher) |
 //! | private pages | the model's record becomes the state of the new VM; their bytes are zero |
 //! | accepted pages | they are revoked: a guest that starts anew has accepted nothing |
-//! | DMA | mappings stay as they are: shared pages are in host memory, which does not change, and no page changes its state |
+//! | DMA | listeners see the old memory removed and the new memory added; where the host memory is the same, mappings can stay |
 
 use std::sync::Arc;
 

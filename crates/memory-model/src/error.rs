@@ -28,13 +28,13 @@ pub enum TreeError {
         /// The refused size, in bytes.
         size: u128,
     },
-    /// The region lies in a container already.
-    #[error("'{name}' is placed already; take it out first")]
+    /// The region lies in another region already.
+    #[error("'{name}' is placed already; unplace it first")]
     AlreadyPlaced {
         /// The region's name.
         name: String,
     },
-    /// The region lies in no container.
+    /// The region lies in no other region.
     #[error("'{name}' is not placed anywhere")]
     NotPlaced {
         /// The region's name.
@@ -115,8 +115,8 @@ pub enum TreeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Use {
-    /// It lies in a container.
-    #[error("it lies in a container")]
+    /// It lies in another region.
+    #[error("it lies in another region")]
     Placed,
     /// Regions lie in it.
     #[error("regions lie in it")]
@@ -137,8 +137,9 @@ pub enum Use {
 #[error("{0:?} is not part of this model")]
 pub struct NoSuchSpace(pub SpaceId);
 
-/// Why a transaction was not committed. The tree, every view and every
-/// listener are as they were before it began.
+/// Why a transaction was not committed. The tree and every view are as they were
+/// before it began, and so is every listener that `Refused::not_undone` does not list.
+/// The listener that refused can be an exception: its own error then says so.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -164,7 +165,8 @@ pub enum CommitError {
         /// The listener's error. This error's message includes it, so
         /// [`Error::source`] returns the listener error's own source.
         source: ListenerError,
-        /// Listeners before it that could not roll back; empty if all did.
+        /// The listeners that prepared and could not roll back, which can include this
+        /// one. Empty if all did.
         not_undone: Vec<NotUndone>,
     },
 }

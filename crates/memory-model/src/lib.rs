@@ -26,8 +26,8 @@
 //!    commit fails and changes nothing.
 //! 4. The commit publishes the new view.
 //!
-//! Readers on other threads look addresses up through a [`ViewReader`], without a
-//! lock. [`FlatView::access_parts`] finds who answers an exit.
+//! Lock-free readers on other threads look addresses up through a [`ViewReader`].
+//! [`FlatView::access_parts`] finds who answers an exit.
 //!
 //! # Example
 //!
@@ -97,8 +97,8 @@
 //! [`AccessRules`] plan the device accesses that carry out a guest access, and the
 //! caller makes them.
 //!
-//! It needs the standard library, because wait-free readers use `arc-swap`, which
-//! needs thread-local storage. The rest needs only `alloc`.
+//! It needs the standard library: lock-free readers use `arc-swap`, which needs
+//! thread-local storage, and [`Follower`] uses a mutex.
 //!
 //! # Features
 //!

@@ -53,9 +53,11 @@ pub struct Update<'a, H> {
 ///
 /// A listener that can refuse a change, because it lacks room or cannot express
 /// it, refuses in `prepare`. It makes changes that a running guest notices in
-/// `apply`, when all listeners have agreed. The listener with the lowest priority
-/// applies last, and no other one can refuse after it. Give the lowest priority
-/// to the listener whose changes the guest sees: the memslots.
+/// `apply`, when all listeners have agreed. Within a space, the listener with the
+/// lowest priority applies last. Across spaces, those of the space that was added
+/// first apply last. Add the space of the guest's memory first, and give the lowest
+/// priority in it to the listener whose changes the guest sees: the memslots. Then
+/// no other listener can refuse after it.
 ///
 /// # Why there are two stages
 ///
@@ -75,11 +77,10 @@ pub struct Update<'a, H> {
 /// keeps the memory valid until all have committed. To use the memory for
 /// something else, wait until the transaction has returned.
 ///
-/// While a change is applied, listeners with a higher priority already have the
-/// new view, and those with a lower priority still have the old one. Devices lose
-/// memory before the guest does if their listener has a higher priority than the
-/// memslots. If a device must never reach memory that the guest cannot, stop the
-/// device before the commit.
+/// While a change is applied, listeners that apply earlier already have the new
+/// view, and the others still have the old one. Devices lose memory before the
+/// guest does if their listener applies before the memslots. If a device must never
+/// reach memory that the guest cannot, stop the device before the commit.
 ///
 /// # Listeners that can fail
 ///
@@ -125,7 +126,10 @@ pub trait Listener<H>: Send + Sync {
     /// stays published.
     ///
     /// # Errors
-    /// What could not be undone. The commit's error includes it.
+    /// What could not be undone. The error of
+    /// [`Transaction::commit`](crate::Transaction::commit) includes it;
+    /// [`add_listener`](crate::MemoryModel::add_listener) and
+    /// [`remove_listener`](crate::MemoryModel::remove_listener) drop it.
     fn abort(&self, _update: &Update<'_, H>) -> Result<(), ListenerError> {
         Ok(())
     }

@@ -35,8 +35,8 @@ use crate::view::pool::Pool;
 /// # Ids
 ///
 /// A [`RegionId`] or [`SpaceId`] is invalid once it is removed, and in any other
-/// model. Methods that return a `Result` then return an error. Methods that only
-/// read a space panic, as indexing does. [`spaces`](Self::spaces) lists the valid
+/// model. Methods that return a `Result` then return an error. Other methods that take
+/// a space's id panic, as indexing does. [`spaces`](Self::spaces) lists the valid
 /// spaces.
 #[derive(Debug)]
 pub struct MemoryModel<H = ()> {
@@ -165,7 +165,9 @@ impl<H> MemoryModel<H> {
     /// add a listener for each.
     ///
     /// # Errors
-    /// [`AddListenerError`]. The listener is not added then.
+    /// [`AddListenerError`]. The listener is not added then. An error of its
+    /// [`abort`](Listener::abort) is not reported; a [`Follower`](crate::Follower) that
+    /// could not roll back needs a resync.
     pub fn add_listener(
         &mut self,
         space: SpaceId,
@@ -232,10 +234,13 @@ impl<H> MemoryModel<H> {
     /// ```
     ///
     /// # Errors
-    /// [`RemoveListenerError`]. The listener keeps following then, and nothing has
-    /// changed. While the guest has accepted pages of the space, no listener can be
-    /// removed, because it could unmap them. The pages are given back or
-    /// [revoked](Self::revoke) first.
+    /// [`RemoveListenerError`]. The listener keeps following then. The view has not
+    /// changed. An error of the listener's [`abort`](Listener::abort) is not reported; a
+    /// [`Follower`](crate::Follower) that could not roll back needs a resync.
+    ///
+    /// While the guest has accepted pages of the space, no listener can be removed,
+    /// because it could unmap them. The pages are given back or [revoked](Self::revoke)
+    /// first.
     pub fn remove_listener<L: Listener<H> + ?Sized>(
         &mut self,
         space: SpaceId,

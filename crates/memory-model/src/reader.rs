@@ -9,8 +9,8 @@ use arc_swap::{ArcSwap, Cache, Guard};
 
 use crate::view::FlatView;
 
-/// Reads the current view of one address space, from any thread and without a lock.
-/// A reader never waits and never sees half of a change.
+/// Reads the current view of one address space, from any thread. Reads are lock-free and
+/// never see half of a change.
 ///
 /// # Answering an exit
 ///

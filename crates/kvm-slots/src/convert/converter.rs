@@ -56,6 +56,9 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
     ///
     /// # Errors
     /// [`ConvertError`]
+    ///
+    /// # Panics
+    /// As for [`convert`](Self::convert).
     pub fn hypercall(
         &self,
         gpa: u64,
@@ -73,6 +76,9 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
     /// # Errors
     /// [`ConvertError`]: the vCPU would fault again, because the pages cannot
     /// change to the state that the guest expects.
+    ///
+    /// # Panics
+    /// As for [`convert`](Self::convert).
     pub fn memory_fault(&self, flags: u64, gpa: u64, size: u64) -> Result<Converted, ConvertError> {
         self.convert(Request::memory_fault(flags, gpa, size)?)
     }
@@ -81,6 +87,10 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
     ///
     /// # Errors
     /// [`ConvertError`]
+    ///
+    /// # Panics
+    /// If a listener panics, after the conversion is complete or rolled back. Later calls
+    /// return [`ConvertError::CutShort`].
     pub fn convert(&self, request: Request) -> Result<Converted, ConvertError> {
         self.engine.convert(&mut *self.lock()?, request)
     }
@@ -91,6 +101,10 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
     ///
     /// # Errors
     /// [`ConvertError`]
+    ///
+    /// # Panics
+    /// If a listener panics, after the conversion is complete or rolled back. Later calls
+    /// return [`ConvertError::CutShort`].
     pub fn convert_and_pre_fault(
         &self,
         request: Request,
@@ -111,6 +125,9 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
     ///
     /// # Errors
     /// [`ConvertError::CutShort`].
+    ///
+    /// # Panics
+    /// As for [`Engine::revoke`]. Later calls return [`ConvertError::CutShort`].
     pub fn revoke(&self, range: PageRange) -> Result<Revoked, ConvertError> {
         Ok(self.engine.revoke(&mut *self.lock()?, range))
     }
@@ -124,8 +141,8 @@ impl<V: Vm, P: GuestPages> Converter<V, P> {
         Ok(look(&mut *self.lock()?))
     }
 
-    /// A panic in the middle of a conversion leaves attributes and state different,
-    /// so later conversions are refused.
+    /// After a panic, attributes and record may differ ([`ConvertError::CutShort`]), so
+    /// later calls are refused.
     fn lock(&self) -> Result<MutexGuard<'_, P>, ConvertError> {
         self.pages.lock().map_err(|_| ConvertError::CutShort)
     }

@@ -87,6 +87,9 @@ impl<V: Vm> Engine<V> {
     ///
     /// # Errors
     /// [`ConvertError`].
+    ///
+    /// # Panics
+    /// If a listener panics, after the conversion is complete or rolled back.
     pub fn convert(
         &self,
         pages: &mut impl GuestPages,
@@ -111,6 +114,9 @@ impl<V: Vm> Engine<V> {
     ///
     /// # Errors
     /// [`ConvertError`].
+    ///
+    /// # Panics
+    /// If a listener panics, after the conversion is complete or rolled back.
     pub fn convert_and_pre_fault(
         &self,
         pages: &mut impl GuestPages,
@@ -211,6 +217,11 @@ impl<V: Vm> Engine<V> {
     /// reset or unplugged, or stopped decoding. The pages become shared, and the
     /// guest has to accept them again. Listeners are notified; the VMM must notify
     /// the guest.
+    ///
+    /// # Panics
+    /// If a listener panics, after the revocation is complete. If [`GuestPages::revoke`]
+    /// panics, such as in a listener of a memory model, accepted pages at higher
+    /// addresses are not revoked.
     pub fn revoke(&self, pages: &mut impl GuestPages, range: PageRange) -> Revoked {
         let (mut revoked, mut panics) = (Revoked::default(), Panics::default());
         // One at a time: a guest chooses how many there are, and each revocation

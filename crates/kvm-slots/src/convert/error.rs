@@ -113,11 +113,18 @@ pub enum ConvertError {
     /// The VM has no private pages. Nothing has changed.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// A step failed, and the earlier steps were undone.
+    /// A step failed. The earlier steps were undone, except those in
+    /// [`ConversionFailure::not_undone`]. [`Engine::restore`](super::Engine::restore)
+    /// undoes none.
     #[error(transparent)]
     Failed(Box<ConversionFailure>),
-    /// A listener panicked in the middle of an earlier conversion. It is unknown
-    /// which pages are private.
+    /// An earlier call panicked while it had the lock of the
+    /// [`Converter`](super::Converter): a listener, the VM, the record of the pages, or
+    /// the closure of [`with_pages`](super::Converter::with_pages).
+    ///
+    /// After a panic of a listener, pages and record agree. After a panic of the VM or of
+    /// [`GuestPages::record`](super::GuestPages::record), it is unknown which pages are
+    /// private.
     #[error("an earlier conversion was cut short by a panic")]
     CutShort,
 }
@@ -144,8 +151,8 @@ pub struct ConversionFailure {
     pub range: PageRange,
     /// The step.
     pub cause: FailedStep,
-    /// The earlier steps that could not be undone. If it is empty, nothing has
-    /// changed.
+    /// The earlier steps that could not be undone. If it is empty, nothing has changed
+    /// (not after [`Engine::restore`](super::Engine::restore)).
     pub not_undone: NotConvertedBack,
 }
 

@@ -68,7 +68,7 @@ impl Home {
     /// one page, changes its attribute, and drops it.
     ///
     /// # Errors
-    /// An error from which nothing follows, such as EMFILE.
+    /// An error that does not show whether the kernel has the ioctl, such as EMFILE.
     pub fn probe(vm: &impl Vm) -> Result<Self, Errno> {
         if vm.push_pages().is_some() {
             return Ok(Self::Platform);

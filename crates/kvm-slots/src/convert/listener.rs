@@ -13,7 +13,8 @@ pub type ConversionListenerError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Conversion<'a> {
-    /// The new state of the pages. They now have the other one.
+    /// The state that the pages change to. In `prepare`, pages that become private are
+    /// still shared, and pages that become shared already are.
     pub to: PageState,
     /// The pages, by address, as the fewest stretches. [`Stretch::host`] is the host
     /// address of shared pages; private MMIO has none, and a DMA mapper skips it.
@@ -42,8 +43,9 @@ impl<'a> Conversion<'a> {
 
 /// Follows conversions.
 ///
-/// All calls happen on the converting thread, one at a time, in the order in which
-/// the listeners were added. A call must not start a conversion.
+/// All calls happen on the converting thread, one at a time: `abort` in the reverse
+/// order in which the listeners were added, all other calls in that order. A call must
+/// not start a conversion.
 ///
 /// A large request consists of several changes. All of them are prepared before any
 /// is committed.

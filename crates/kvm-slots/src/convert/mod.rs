@@ -31,7 +31,7 @@
 //! | host memory and guest_memfd | yes; the shared bytes are stale | yes; the private bytes are stale |
 //! | both in one guest_memfd | yes, in place | yes, in place |
 //! | guest_memfd alone | yes | refused: [`Refusal::NoSharedSide`] |
-//! | private MMIO | yes: the guest accepts it | yes: the guest releases it |
+//! | private MMIO | yes: the guest accepts it | yes: the guest gives it back |
 //! | other memory, device registers, a hole | refused: [`Refusal::NoPrivateSide`] | yes; it was shared before, or its memory was removed |
 //!
 //! Guests make holes shared while they boot, to reach emulated registers. So a hole
@@ -63,9 +63,10 @@
 //! # Bounds
 //!
 //! A guest can alternate private and shared pages. A request for many such pages is
-//! planned in parts of 4096 stretches, so that plans have a bounded size. Each part
-//! costs one ioctl for its attributes and one call for each range of memory with
-//! stale bytes.
+//! planned in parts of 4096 stretches, so that plans have a bounded size. With
+//! [`Home::VmAttributes`], each part costs one ioctl for its attributes. With the other
+//! homes, it costs one call for each run of adjacent pages, or none ([`Home::Slot`]). In
+//! addition, it costs one call for each range of memory with stale bytes.
 //!
 //! Each part is planned twice: to change its attributes, and to settle it after all
 //! parts have succeeded. Until then the recorded state does not change, so a

@@ -48,8 +48,8 @@ pub unsafe trait GuestPages {
     /// Adjacent ranges need not be joined.
     fn private(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
 
-    /// The pages of private MMIO in `range` that the guest has accepted and not
-    /// released since.
+    /// The pages of private MMIO in `range` that the guest has accepted. Since then, it
+    /// has not given them back, and the host has not revoked them.
     fn accepted(&self, range: PageRange) -> impl Iterator<Item = PageRange> + '_;
 
     /// Whether there is room to record that these pages are private. It is called for

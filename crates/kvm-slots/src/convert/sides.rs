@@ -12,8 +12,9 @@ use guest_ranges::{GuestMemfdSides, PageRange, PageState};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sides {
-    /// Private pages are in a guest_memfd, and shared pages in host memory. A
-    /// conversion leaves stale bytes on the other side.
+    /// Private pages are in a guest_memfd, and shared pages in host memory
+    /// ([`GuestMemfdSides::Private`] with host memory). A conversion leaves stale bytes on
+    /// the other side.
     Split {
         /// The guest_memfd.
         fd: i32,
@@ -29,8 +30,9 @@ pub enum Sides {
         /// The offset of the stretch in the file.
         offset: u64,
     },
-    /// One guest_memfd has both, in place: a page keeps its bytes when it is
-    /// converted, so no bytes are stale.
+    /// One guest_memfd has both ([`GuestMemfdSides::Both`]), in place, so an engine
+    /// discards nothing. Whether a page keeps its bytes depends on the
+    /// [`Home`](super::Home#the-bytes-of-a-converted-page).
     InPlace {
         /// The guest_memfd.
         fd: i32,

@@ -19,8 +19,9 @@ use super::home::Home;
 /// Otherwise the move would make a page private, or shared, while devices still reach
 /// it, or do so already: all listeners of a transaction are not called at once.
 ///
-/// Add this listener to the model with the lowest priority of all, so that it refuses
-/// before others prepare.
+/// Add this listener with a lower priority than every other of the space,
+/// `SlotListener` included: it then refuses before others prepare. It does nothing in
+/// `apply`.
 #[derive(Clone, Copy, Debug)]
 pub struct PrivateStays {
     home: Home,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::clears::clears;
 use super::error::DirtyError;
-use super::ops::BeforeOp;
+use super::ops::OpWatcher;
 use super::rings::Rings;
 use super::tracker::DirtyTracker;
 use super::vm::{DirtyCapabilities, DirtyMode, DirtyRing, LoggingVm, ManualProtect, RingId};
@@ -16,7 +16,7 @@ use crate::vm::caps::Capabilities;
 use crate::vm::errno::Errno;
 
 /// Collects the pages that KVM logged into a [`DirtyTracker`]: on request, and before
-/// memslot operations that end a log. It is the [`BeforeOp`] of
+/// memslot operations that end a log. It is the [`OpWatcher`] of
 /// [`Slots::with_watcher`](crate::Slots::with_watcher).
 #[derive(Debug)]
 pub struct DirtyCollector<V> {
@@ -216,7 +216,7 @@ impl<V: LoggingVm> DirtyCollector<V> {
 /// Collects a log before the operation that ends it. Writes of a running vCPU between
 /// that and the operation are lost: see
 /// [`Plan::ends_log`](crate::Plan::ends_log).
-impl<V: LoggingVm> BeforeOp for DirtyCollector<V> {
+impl<V: LoggingVm> OpWatcher for DirtyCollector<V> {
     fn before(&self, op: &Op, table: &SlotTable) -> Result<(), Errno> {
         // Entries name slots by number, which a new slot may get.
         let rings = match op {

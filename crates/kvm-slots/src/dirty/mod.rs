@@ -19,7 +19,7 @@
 //! address when a slot moves, is split, or is deleted. [`DirtyPages::in_slot`]
 //! finds the current guest-physical addresses of pages.
 //!
-//! The collector is the [`BeforeOp`] of
+//! The collector is the [`OpWatcher`] of
 //! [`Slots::with_watcher`](crate::Slots::with_watcher).
 //!
 //! # KVM's rules
@@ -95,7 +95,7 @@ pub(crate) mod vm;
 pub use crate::vm::ioctl::VcpuDirtyRing;
 pub use collector::DirtyCollector;
 pub use error::DirtyError;
-pub use ops::BeforeOp;
+pub use ops::OpWatcher;
 pub use pages::DirtyPages;
 pub use tracker::{DirtyClient, DirtyTracker};
 pub use unlogged::{Unlogged, UnloggedSlot};

@@ -11,7 +11,7 @@ use crate::slots::table::SlotTable;
 use crate::vm::errno::Errno;
 
 /// A watcher that is called before each memslot operation.
-pub trait BeforeOp: fmt::Debug {
+pub trait OpWatcher: fmt::Debug {
     /// Called before `op` on the VM with the slots of `table`.
     ///
     /// # Errors
@@ -20,7 +20,7 @@ pub trait BeforeOp: fmt::Debug {
 }
 
 /// No watcher.
-impl BeforeOp for () {
+impl OpWatcher for () {
     fn before(&self, _op: &Op, _table: &SlotTable) -> Result<(), Errno> {
         Ok(())
     }

@@ -22,7 +22,7 @@
 //! | limits the number of slots | assigns the lowest free numbers, except reserved ones, and refuses more: [`PlanError::TooManySlots`] |
 //! | keeps private pages by guest-physical address, with or without a slot | leaves them alone, or moves them with the memory: [`Change`], [`Op::SetPrivate`] |
 //! | has no operation on two slots at once | reports when vCPUs must be held, because the plan or its rollback leaves a gap: [`Plan::holds_vcpus`] |
-//! | limits guest-physical addresses, and refuses slots beyond with EINVAL | refuses such ranges itself if it knows the width: [`PlanError::BeyondAddresses`] |
+//! | limits guest-physical addresses, and refuses slots beyond (EINVAL on x86-64, EFAULT on Arm) | refuses such ranges itself if it knows the width: [`PlanError::BeyondAddresses`] |
 //!
 //! # The order of operations
 //!
@@ -36,15 +36,15 @@
 //! 5. pages that become private
 //! 6. the other new slots
 //!
-//! A page changes between private and shared while neither its old nor its new
-//! slot exists.
+//! If the slot of a page is deleted or created, the page changes between private and
+//! shared while neither slot exists. Slots that stay or move exist meanwhile.
 //!
 //! # The length of a plan
 //!
-//! A slot that stays the same needs no operation. No plan is longer than the
-//! shortest possible one: the tests compare every change in some small worlds
-//! with an exhaustive search. The search for the shortest plan stops after some
-//! milliseconds; the plan is then valid but may be longer.
+//! A slot that stays the same needs no operation. A plan is as short as possible
+//! unless the search for it exceeds its budget (some milliseconds); it is then valid
+//! but may be longer. The tests compare every change in some small worlds with an
+//! exhaustive search.
 
 pub(crate) mod change;
 pub(crate) mod cut;

@@ -42,11 +42,13 @@ use crate::vm::caps::Capabilities;
 /// with that, provided that each thread takes its view before it counts as out
 /// of the guest ([`HoldVcpus::hold`]).
 ///
-/// Give this listener the lowest priority of all. It then applies last, and no
-/// other listener can refuse a change that the guest has already seen. If two
-/// such listeners follow one model, the second one can: the guest of the first
-/// VM then sees the rollback. If KVM refuses the rollback too, the error lists
-/// the remaining steps, and the guest sees their result.
+/// Add the guest's memory as the model's first space, and give this listener the
+/// lowest priority in it. Only listeners that never fail in `apply` can have a lower
+/// one ([`PrivateStays`](crate::convert::PrivateStays)). Then no other listener can
+/// refuse a change that the guest has already seen. If two such listeners follow
+/// one model, the second one can: the guest of the first VM then sees the rollback.
+/// If KVM refuses the rollback too, the error lists the remaining steps, and the guest
+/// sees their result.
 ///
 /// # Cost
 ///

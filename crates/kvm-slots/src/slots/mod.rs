@@ -17,7 +17,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::abi::AbiProfile;
-use crate::dirty::ops::BeforeOp;
+use crate::dirty::ops::OpWatcher;
 use crate::plan;
 use crate::plan::change::Change;
 use crate::plan::error::PlanError;
@@ -48,7 +48,7 @@ pub struct Slots<V: Vm> {
     capabilities: Capabilities,
     abi: AbiProfile,
     table: SlotTable,
-    watcher: Option<Arc<dyn BeforeOp + Send + Sync>>,
+    watcher: Option<Arc<dyn OpWatcher + Send + Sync>>,
 }
 
 impl<V: Vm> Slots<V> {
@@ -74,7 +74,9 @@ impl<V: Vm> Slots<V> {
     }
 
     /// Sets the rules of later plans, for a VM that has slots with reserved numbers
-    /// or a maximum slot size.
+    /// or a maximum slot size. Set them before the first plan: existing slots stay as
+    /// they are, and after another maximum size [`plan_change`](Self::plan_change) may
+    /// not find the slots of a removed range ([`PlanError::NotThere`]).
     #[must_use]
     pub fn with_rules(mut self, rules: SlotRules) -> Self {
         self.table.set_rules(rules);
@@ -91,9 +93,10 @@ impl<V: Vm> Slots<V> {
 
     /// Sets a watcher that is called before each operation, including those of a
     /// rollback: a [`DirtyCollector`](crate::dirty::DirtyCollector), which reads a
-    /// dirty log before an operation that ends it.
+    /// dirty log before an operation that ends it. Dropping `Slots` does not call it:
+    /// collect dirty pages before.
     #[must_use]
-    pub fn with_watcher(mut self, watcher: Arc<dyn BeforeOp + Send + Sync>) -> Self {
+    pub fn with_watcher(mut self, watcher: Arc<dyn OpWatcher + Send + Sync>) -> Self {
         self.watcher = Some(watcher);
         self
     }
@@ -199,7 +202,7 @@ impl<V: Vm> Slots<V> {
     }
 
     fn stepper(&mut self) -> (Stepper<'_, V>, &mut SlotTable) {
-        let watcher: &dyn BeforeOp = match &self.watcher {
+        let watcher: &dyn OpWatcher = match &self.watcher {
             Some(watcher) => &**watcher,
             None => &(),
         };

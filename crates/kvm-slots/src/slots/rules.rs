@@ -15,8 +15,10 @@ const MAX_PAGES: u64 = (1 << 31) - 1;
 
 /// The slot numbers that a VMM reserves, and the maximum size of a slot.
 ///
-/// They belong to a [`SlotTable`](crate::SlotTable) and do not change during its
-/// life, so that a range is always cut in the same way.
+/// They belong to a [`SlotTable`](crate::SlotTable). Set them before the first plan:
+/// existing slots stay as they are, and after another maximum size
+/// [`plan_change`](crate::plan::plan_change) may not find the slots of a removed range
+/// ([`PlanError::NotThere`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotRules {
     reserved: BTreeSet<(SlotId, SlotId)>,

@@ -2,7 +2,7 @@
 //! Carries out one operation: checks the state of its slot, and calls KVM.
 
 use crate::abi::AbiProfile;
-use crate::dirty::ops::BeforeOp;
+use crate::dirty::ops::OpWatcher;
 use crate::plan::op::Op;
 use crate::plan::outcome::Plan;
 use crate::push::Released;
@@ -45,7 +45,7 @@ pub(crate) struct Stepper<'a, V> {
     pub(crate) capabilities: &'a Capabilities,
     pub(crate) abi: AbiProfile,
     /// It is called before each operation.
-    pub(crate) watcher: &'a dyn BeforeOp,
+    pub(crate) watcher: &'a dyn OpWatcher,
 }
 
 impl<V: Vm> Stepper<'_, V> {

@@ -30,7 +30,8 @@ pub struct Capabilities {
     pub guest_memfd_flags: GuestMemfdFlags,
     /// The supported attributes of pages; 0 if there are none.
     pub memory_attributes: u64,
-    /// Whether a fault that the VMM resolves has its address.
+    /// Whether memory faults are reported with their address
+    /// (`KVM_CAP_MEMORY_FAULT_INFO`).
     pub memory_fault_info: bool,
     /// Whether memory can be mapped without a memslot ([`Vm::push_map`]).
     pub push_map: bool,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::vm::errno::Errno;
 
-/// Stale bytes to discard. They then read as zeros.
+/// Stale bytes to discard: see [`Vm::discard`](crate::Vm::discard).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discard {

@@ -74,8 +74,13 @@ impl KvmVm {
 
     /// Sets the width of the vCPUs' guest-physical addresses, in bits. Where vCPUs report
     /// it themselves (CPUID), and where the VM's type has it, the crate has a function for
-    /// that. Without this call, [`create`](Self::create) and [`new`](Self::new) know no
-    /// more than the VM's limit for slots.
+    /// that.
+    ///
+    /// Always call this on x86-64. Without this call, [`create`](Self::create) and
+    /// [`new`](Self::new) know only an upper bound there: 52 bits, where KVM may support
+    /// fewer (the processor's width, with nested page tables). A plan can then contain a
+    /// slot that KVM refuses, and does not hold vCPUs for a move that fails for that
+    /// reason.
     #[must_use]
     pub fn with_address_bits(self, bits: u32) -> Self {
         Self {

@@ -106,17 +106,17 @@ impl Endianness {
 /// unaligned one by several. An access is **aligned** if its size is a power of two
 /// and divides its offset in the region.
 ///
-/// # Odd sizes
+/// # Sizes that are not a power of two
 ///
 /// KVM can deliver any size from 1 to 8. It splits what an instruction accesses into
 /// parts of up to 8 bytes that cross no page (`emulator_read_write` and
 /// `complete_emulated_mmio` in arch/x86/kvm/x86.c). For 8 bytes that start 3 bytes
 /// before the end of a page, it delivers 3 bytes and then 5.
 ///
-/// Here, an access of an odd size is unaligned. The default rules refuse it
-/// ([`AccessRule::Aligned`]). If unaligned accesses are valid, pieces of 1, 2, 4 and 8
-/// bytes carry it out. QEMU refuses no odd size: before it checks validity, it splits
-/// an access into powers of two, aligned unless the device implements unaligned
+/// Here, an access whose size is not a power of two is unaligned. The default rules
+/// refuse it ([`AccessRule::Aligned`]). If unaligned accesses are valid, pieces of 1, 2,
+/// 4 and 8 bytes carry it out. QEMU refuses no such size: before it checks validity, it
+/// splits an access into powers of two, aligned unless the device implements unaligned
 /// accesses. [`with_valid_unaligned`](Self::with_valid_unaligned) gives the same
 /// result.
 ///

@@ -46,9 +46,10 @@ use crate::view::flat_range::{Backing, FlatRange};
 /// An access with one refused byte is an error *before* anything is read or written.
 /// `read`, `write` and their volatile variants never stop short at a border, as they
 /// do with the regions of `vm-memory`. Accesses of zero bytes always succeed. The
-/// error is [`GuestMemoryError::InvalidGuestAddress`] with an unreachable address, or
+/// error is [`GuestMemoryError::InvalidGuestAddress`] with an unreachable address,
 /// [`GuestMemoryError::IOError`] of the kind `PermissionDenied` for a write to
-/// read-only memory.
+/// read-only memory, or [`GuestMemoryError::GuestAddressOverflow`] for an access that
+/// ends past 2^64.
 ///
 /// No list of regions bypasses this:
 /// [`physical_memory`](GuestMemory::physical_memory) is `None`.

@@ -10,7 +10,8 @@
 //! restores ([`Restore`]). Listeners are added to the restored model as to any other.
 //!
 //! The form has a version. Data of another version, or data that describes no model, is
-//! refused with an error that names the region.
+//! refused with an error that names the region, the address space or the number that is
+//! wrong.
 //!
 //! # Example
 //!

@@ -92,27 +92,42 @@ impl<H> Tree<H> {
     }
 
     /// The region's description.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
     pub fn region(&self, id: RegionId) -> Result<&Region<H>, TreeError> {
         Ok(&self.node(id)?.region)
     }
 
     /// The region's switches, without what it inherits.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
     pub fn switches(&self, id: RegionId) -> Result<Switches, TreeError> {
         Ok(self.node(id)?.switches)
     }
 
     /// The clients for which writes to the region are logged, without those for which
     /// all memory is logged.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
     pub fn dirty_logging(&self, id: RegionId) -> Result<DirtyClients, TreeError> {
         Ok(self.node(id)?.logging)
     }
 
     /// The place of the region, if it is placed.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
     pub fn place(&self, id: RegionId) -> Result<Option<Place>, TreeError> {
         Ok(self.node(id)?.place)
     }
 
     /// The regions in this one, the winner first.
+    ///
+    /// # Errors
+    /// [`TreeError::NoSuchRegion`].
     pub fn children(&self, id: RegionId) -> Result<Vec<RegionId>, TreeError> {
         let mut children: Vec<Child> = self.node(id)?.children.all();
         children.sort_unstable_by_key(Child::rank);
@@ -120,7 +135,8 @@ impl<H> Tree<H> {
     }
 
     /// `root` and every region below it, with its depth. Parents precede their
-    /// children, and children are sorted by address. Aliases are not followed.
+    /// children, and children are sorted by address. Aliases are not followed. Empty if
+    /// there is no such region.
     pub fn walk(&self, root: RegionId) -> Vec<(usize, RegionId)> {
         let mut out = Vec::new();
         let mut stack = vec![(0, root)];

@@ -14,7 +14,7 @@ use common::random::{NO_FDS, Pick, picks, ranges};
 use common::watched::Watched;
 use common::{ABI, HOST, PAGE, able, ram};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::dirty::BeforeOp;
+use kvm_slots::dirty::OpWatcher;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
     Errno, GuestMemfdFlags, HoldVcpus, Op, PageSize, SlotListener, SlotRange, SlotTable, Slots, Vm,
@@ -79,7 +79,7 @@ impl Bomb {
     }
 }
 
-impl BeforeOp for Bomb {
+impl OpWatcher for Bomb {
     fn before(&self, _op: &Op, _table: &SlotTable) -> Result<(), Errno> {
         self.tick(When::Watcher);
         Ok(())

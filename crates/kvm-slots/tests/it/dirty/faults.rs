@@ -12,7 +12,7 @@ use common::pages::Pages;
 use common::{PAGE, logged, ram, table};
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use kvm_slots::dirty::{
-    BeforeOp, DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode, LoggingVm, RingId,
+    DirtyClient, DirtyCollector, DirtyEntry, DirtyError, DirtyMode, LoggingVm, OpWatcher, RingId,
 };
 use kvm_slots::exit::GuestFault;
 use kvm_slots::sim::{KernelVersion, SimConfig};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::pages::Pages;
-use kvm_slots::dirty::{BeforeOp, DirtyCollector, DirtyMode};
+use kvm_slots::dirty::{DirtyCollector, DirtyMode, OpWatcher};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{AbiProfile, Capabilities, Errno, HoldVcpus, Op, SlotListener, SlotTable, Slots};
 use memory_model::{
@@ -52,7 +52,7 @@ struct Watcher {
     ended: AtomicUsize,
 }
 
-impl BeforeOp for Watcher {
+impl OpWatcher for Watcher {
     fn before(&self, op: &Op, table: &SlotTable) -> Result<(), Errno> {
         if op.ends_log().is_some() {
             self.ended.fetch_add(1, Ordering::SeqCst);

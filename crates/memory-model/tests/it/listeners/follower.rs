@@ -326,6 +326,18 @@ fn a_plan_is_carried_out_in_prepare_only_if_it_may() {
 }
 
 #[test]
+fn a_follower_prints_its_state_unless_it_is_at_work() {
+    let rig = Rig::new();
+    let text = format!("{:?}", rig.follower);
+    assert!(
+        text.contains("state: {0, 256}") && text.contains("needs_resync: false"),
+        "{text}"
+    );
+    let text = rig.follower.with_state(|_| format!("{:?}", rig.follower));
+    assert!(text.starts_with("Follower {") && !text.contains("state"));
+}
+
+#[test]
 fn the_latest_plan_is_kept_when_it_is_committed() {
     let mut rig = Rig::new();
     rig.shift(0, 0x40).unwrap();
