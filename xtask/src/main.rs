@@ -52,6 +52,10 @@ enum Command {
     /// Run the checks that a change must pass: house rules, format, lints,
     /// docs, tests, features, oldest toolchain, kvm-slots without memory-model,
     /// licences, examples outside of the workspace, a dry run of publishing.
+    ///
+    /// Then run the hardware tests in five environments. Installs the lab's
+    /// packages by apt, as root or by `sudo -n`, and builds kernels. What is
+    /// unavailable is reported and is not a failure.
     Ci,
     /// Copy the libraries' examples into an empty package, build them, and run each
     /// of them.
@@ -63,7 +67,8 @@ enum Command {
     /// kernels are downloaded or built first.
     HwTest {
         /// Run in this environment, and fail if it is not available. Can be
-        /// repeated. Default: every available environment.
+        /// repeated. Default: the environments of this machine's architecture,
+        /// except those that run only by name.
         #[arg(long, value_name = "NAME")]
         env: Vec<String>,
         /// Run only in environments of this architecture: x86_64, aarch64 or all.
@@ -97,7 +102,8 @@ enum Command {
     ///
     /// Start with `doctor`, which says what to install. `build` then downloads
     /// and builds the kernels. After that, `cargo xtask hw-test` runs the
-    /// hardware tests in all of them, and `run ENV` in one.
+    /// hardware tests in the default ones of this architecture, and `run ENV` in
+    /// one.
     Lab {
         #[command(subcommand)]
         command: lab::cli::LabCommand,

@@ -23,16 +23,17 @@ pub enum LabCommand {
     /// List what the lab needs, and print one command that installs what is
     /// missing.
     Doctor,
-    /// List the environments and the kernel of confidential guests, and whether
-    /// the cache has them.
+    /// List the environments and the kernels of guests, and whether the cache has
+    /// them.
     List,
     /// Download or build the newest kernels of environments.
     ///
     /// The results stay in the cache and need no network later. Building a
     /// kernel takes minutes. An interrupted build is resumed.
     Build {
-        /// The environments, or `confidential-guest`, the kernel of confidential
-        /// guests. Default: all but the slow ones.
+        /// The environments, or kernels of guests such as `confidential-guest`: see
+        /// `list`. Default: `confidential-guest`, and the environments of all
+        /// architectures, except those that run only by name.
         #[arg(value_name = "ENV")]
         names: Vec<String>,
     },

@@ -191,8 +191,10 @@ fn arguments(scope: &Scope, choice: &Choice, tests: Tests) -> Vec<String> {
     all.push(format!("--jobs={jobs}"));
     // What stays the same is optimized, for speed; what changes each time is not.
     all.extend(["--profile".into(), "optimized".into()]);
-    let profile = format!("profile.optimized.package.{package}");
-    all.push(format!("--cargo-arg=--config={profile}.opt-level=0"));
+    for changed in [package, "support"] {
+        let profile = format!("profile.optimized.package.{changed}");
+        all.push(format!("--cargo-arg=--config={profile}.opt-level=0"));
+    }
     // Unit and integration tests: examples in documentation are slow to build, and
     // repeat what these test.
     all.extend(["--cargo-arg=--lib".into(), "--cargo-arg=--tests".into()]);
