@@ -71,9 +71,10 @@
 //!
 //! Memory that is converted in parts is therefore mapped in parts: see [`DmaRange::in_units_of`]. With
 //! units of a page no conversion has a gap. The price is a mapping and a system call for each page. A
-//! container allows 65535 mappings by default (`dma_entry_limit`), an iommufd any number. Choose
-//! larger units for a guest that converts larger blocks, or that starts with all its memory shared.
-//! Mappings cannot be joined either: what was mapped page by page stays so until it is unmapped.
+//! container allows 65535 mappings by default (`dma_entry_limit`), an iommufd any number, of which this
+//! crate plans at most [`MOST_MAPPINGS`]: 16 GiB in units of 4 KiB. Choose larger units for a guest
+//! that converts larger blocks, or that starts with all its memory shared. Mappings cannot be joined
+//! either: what was mapped page by page stays so until it is unmapped.
 //!
 //! Memory without a private side is one mapping for each range. It is cut only where the guest's memory
 //! map changes, which is rare and happens before devices run.

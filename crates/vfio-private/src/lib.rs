@@ -152,7 +152,7 @@
 //!
 //! # Features
 //!
-//! Without features the crate is `no_std`, and needs only `alloc`.
+//! Without the feature `device`, the crate is `no_std` and needs only `alloc`.
 //!
 //! - `device`: opens real devices, with unsafe code for VFIO's system calls and the standard library.
 //! - `sim`: `tdi::sim`, a security manager without hardware.

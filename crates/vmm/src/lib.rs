@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A thin VMM that composes `memory-model`, `kvm-slots` and `vfio-private`.
+//! A thin VMM that composes `memory-model`, `kvm-slots`, `vfio-private` and
+//! `vfio-dma`. It runs a guest's script, or boots Linux with assigned devices.
 //!
 //! [`machine`] reads a machine file. [`board`] assembles the machine on a
 //! [`backend`], the real KVM or the simulated one, with its [`devices`]. [`run`]

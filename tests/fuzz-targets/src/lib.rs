@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One function for each parser of untrusted input: from a device, a kernel, a
-//! guest, or files.
+//! One function for each fuzz target: parsers of untrusted input from a device, a
+//! kernel, a guest, or files, and scripts that are compared with oracles.
 //!
 //! Each takes any bytes, and panics if a result is not sound. It returns
 //! whether the bytes were valid to their end. Fuzzers call the functions
@@ -30,7 +30,7 @@ pub use mtree::mtree;
 pub use page_sets::page_sets;
 pub use slots::slots;
 
-/// A parser of untrusted input.
+/// A fuzz target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The name of the fuzzer and of the folder with its seeds.
