@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use guest_ranges::{PageRange, PageState};
+use guest_ranges::{PAGE_SIZE, PageRange, PageState};
 
 use super::plan::ConversionPlan;
 use super::sides::Stretch;
@@ -237,20 +237,56 @@ impl Changed {
     }
 }
 
-/// The calls that change the pages of a plan, in their order: as few as possible.
+/// How many bytes that do not change one `KVM_SET_MEMORY_ATTRIBUTES` covers between two
+/// changes. KVM stores an attribute for every page of a call, in nodes of 64, also where
+/// nothing changes and where there is no memory: a guest must not choose how many.
+const MOST_BETWEEN: u64 = 64 * PAGE_SIZE;
+
+/// The next call on the attributes of the VM. The pages between the changes are already in
+/// the new state.
+fn call_on_vm(plan: &ConversionPlan, done: Changed) -> Option<PlannedCall> {
+    let (mut pages, mut after) = next_change(plan, done)?;
+    while let Some((next, with_next)) = next_change(plan, after) {
+        if next.start() - pages.end() > MOST_BETWEEN {
+            break;
+        }
+        pages = PageRange::between(pages.start(), next.end())?;
+        after = with_next;
+    }
+    Some(PlannedCall {
+        call: Call::Vm { pages },
+        pages,
+        from: done.stretches,
+        after,
+    })
+}
+
+/// The lowest pages of a plan that have not changed, and how far the plan is with them.
+fn next_change(plan: &ConversionPlan, done: Changed) -> Option<(PageRange, Changed)> {
+    let stretch = plan.stretches.get(done.stretches).map(|s| s.range);
+    let unbacked = plan.unbacked.get(done.unbacked).copied();
+    let unbacked_first = match (stretch, unbacked) {
+        (Some(stretch), Some(unbacked)) => unbacked.start() < stretch.start(),
+        (stretch, _) => stretch.is_none(),
+    };
+    let mut after = done;
+    match unbacked_first {
+        true => after.unbacked += 1,
+        false => after.stretches += 1,
+    }
+    let pages = if unbacked_first { unbacked } else { stretch };
+    Some((pages?, after))
+}
+
+/// The calls that change the pages of a plan, in their order: as few as possible, of which
+/// none covers many pages that do not change.
 pub(super) fn calls(home: Home, plan: &ConversionPlan) -> impl Iterator<Item = PlannedCall> + '_ {
     let mut done = Changed::default();
     std::iter::from_fn(move || {
         if home == Home::VmAttributes {
-            let all = Changed::all(plan);
-            let pages = plan.span().filter(|_| done != all)?;
-            done = all;
-            return Some(PlannedCall {
-                call: Call::Vm { pages },
-                pages,
-                from: 0,
-                after: all,
-            });
+            let call = call_on_vm(plan, done)?;
+            done = call.after;
+            return Some(call);
         }
         let mut planned: Option<PlannedCall> = None;
         loop {

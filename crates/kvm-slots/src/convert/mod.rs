@@ -64,9 +64,12 @@
 //!
 //! A guest can alternate private and shared pages. A request for many such pages is
 //! planned in parts of 4096 stretches, so that plans have a bounded size. With
-//! [`Home::VmAttributes`], each part costs one ioctl for its attributes. With the other
-//! homes, it costs one call for each run of adjacent pages, or none ([`Home::Slot`]). In
-//! addition, it costs one call for each range of memory with stale bytes.
+//! [`Home::VmAttributes`], each part costs one ioctl for its attributes, and one more
+//! wherever more than 64 pages lie between two changes: KVM stores an attribute for every
+//! page of a call, and a guest must not have it do so for the addresses between two pages
+//! that are far apart. With the other homes, a part costs one call for each run of adjacent
+//! pages, or none ([`Home::Slot`]). In addition, it costs one call for each range of memory
+//! with stale bytes.
 //!
 //! Each part is planned twice: to change its attributes, and to settle it after all
 //! parts have succeeded. Until then the recorded state does not change, so a

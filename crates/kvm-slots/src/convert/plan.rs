@@ -46,15 +46,6 @@ impl ConversionPlan {
         stretches.chain(self.unbacked.iter().copied())
     }
 
-    /// The range from the first page that changes to the last. One call of
-    /// `KVM_SET_MEMORY_ATTRIBUTES` is enough, because the pages between are already
-    /// in the new state.
-    pub fn span(&self) -> Option<PageRange> {
-        let start = self.changes().map(PageRange::start).min()?;
-        let end = self.changes().map(PageRange::end).max()?;
-        PageRange::between(start, end)
-    }
-
     /// The bytes to discard, with their pages.
     pub fn discards(&self) -> impl Iterator<Item = (PageRange, Discard)> + '_ {
         let stale = |s: &Stretch| Some((s.range, s.stale(self.to)?));

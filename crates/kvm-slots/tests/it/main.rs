@@ -44,6 +44,7 @@ mod state {
 mod convert {
     mod bytes;
     mod discard;
+    mod far_apart;
     mod faults;
     mod guest_memory;
     mod homes;
