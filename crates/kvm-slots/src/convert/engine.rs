@@ -103,7 +103,7 @@ impl<V: Vm> Engine<V> {
         check(pages, request)?;
         self.listeners_are_ready(request.range())?;
         let first = self.switch(pages, request)?;
-        Ok(self.settle(pages, first))
+        Ok(self.settle(pages, request, first))
     }
 
     /// Converts like [`convert`](Self::convert), and then maps the pages for `vcpu`, whose
@@ -308,7 +308,12 @@ impl<V: Vm> Engine<V> {
 
     /// Settles all parts. Only this records new states, so the parts that follow
     /// `first` are planned again as they were.
-    fn settle(&self, pages: &mut impl GuestPages, first: ConversionPlan) -> Converted {
+    fn settle(
+        &self,
+        pages: &mut impl GuestPages,
+        request: Request,
+        first: ConversionPlan,
+    ) -> Converted {
         let (mut converted, mut panics) = (Converted::default(), Panics::default());
         self.steps
             .settle(pages, &first, &mut converted, &mut panics);
@@ -318,7 +323,22 @@ impl<V: Vm> Engine<V> {
             self.steps.settle(pages, &plan, &mut converted, &mut panics);
             rest = plan.rest;
         }
+        if request.to() == PageState::Private {
+            accept_what_was_private(pages, request.range());
+        }
         panics.resume();
         converted
+    }
+}
+
+/// Records that private MMIO is accepted whose pages did not change: they were memory that
+/// the guest had made private, or a revocation could not make them shared.
+fn accept_what_was_private(pages: &mut impl GuestPages, range: PageRange) {
+    let registers = pages
+        .memory(range)
+        .filter(|stretch| stretch.sides == Sides::PrivateMmio);
+    let registers: Vec<PageRange> = registers.map(|stretch| stretch.range).collect();
+    for range in registers {
+        pages.accept(range);
     }
 }

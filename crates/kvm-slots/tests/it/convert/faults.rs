@@ -255,6 +255,17 @@ fn a_revocation_holds_even_if_kvm_keeps_the_pages_private() {
     assert_eq!(accepted.unwrap(), 0);
     assert_eq!(private(&layout), BTreeSet::from([20]));
     assert_eq!(layout.vm().private(), BTreeSet::from([20]));
+    // The guest accepts it again, which KVM need not be asked for.
+    let accept = Request::accept(20 * PAGE, PAGE).unwrap();
+    assert_eq!(layout.converter.convert(accept).unwrap().bytes, 0);
+    let accepted = layout.converter.with_pages(|pages| {
+        let accepted: Vec<PageRange> = pages.accepted(bar).collect();
+        accepted
+    });
+    assert_eq!(
+        accepted.unwrap(),
+        [PageRange::new(20 * PAGE, PAGE).unwrap()]
+    );
 }
 
 #[test]

@@ -158,6 +158,30 @@ fn private_mmio_that_becomes_private_is_accepted_and_cannot_move() {
     assert!(move_bar(&mut m.model).is_ok());
 }
 
+#[test]
+fn private_mmio_where_memory_was_private_is_accepted_when_the_guest_asks() {
+    let mut m = machine();
+    let engine = engine(&m.vm);
+    let mut pages = ModelPages::new(&mut m.model, m.space);
+    let private = Request::hypercall(RAM, 2, 1 << 4).unwrap();
+    assert_eq!(engine.convert(&mut pages, private).unwrap().bytes, 2 * PAGE);
+    // The BAR takes the place of the RAM, whose pages stay private.
+    let mut t = m.model.transaction();
+    t.set_enabled(m.ram, false).unwrap();
+    t.set_enabled(m.serial, false).unwrap();
+    t.move_to(m.bar, RAM).unwrap();
+    t.commit().unwrap();
+    assert!(m.model.accepted(m.space).is_empty());
+    let mut pages = ModelPages::new(&mut m.model, m.space);
+    let accept = Request::accept(RAM, 4 * PAGE).unwrap();
+    // Two pages change, and four are accepted.
+    assert_eq!(engine.convert(&mut pages, accept).unwrap().bytes, 2 * PAGE);
+    assert_eq!(ranges(m.model.accepted(m.space)), [range(RAM, 4)]);
+    let mut t = m.model.transaction();
+    t.move_to(m.bar, 2 * BAR).unwrap();
+    assert!(matches!(t.commit(), Err(CommitError::Accepted { .. })));
+}
+
 /// Hears of revocations.
 #[derive(Default)]
 struct Ear(std::sync::Mutex<Vec<AddrRange>>);
