@@ -33,6 +33,14 @@ pub fn run() -> Result<(), String> {
         clippy(&[&["--workspace", "--all-targets"], &TEST_FEATURES[..]].concat()),
         // Without the standard library.
         clippy(&["-p", "guest-ranges", "--lib", "--no-default-features"]),
+        clippy(&[
+            "-p",
+            "guest-ranges",
+            "--lib",
+            "--no-default-features",
+            "--features",
+            "serde",
+        ]),
         // Without the system calls and the standard library. Only the library,
         // because its tests switch them on.
         clippy(&["-p", "vfio-private", "--lib"]),

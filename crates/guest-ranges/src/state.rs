@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Ranges and sets as data (`serde`). Data that would break a type's rules is refused.
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
 
