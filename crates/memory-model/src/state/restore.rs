@@ -241,12 +241,10 @@ fn set_pages<H, E>(
         space: saved.name.to_string(),
         source,
     };
+    // The limit may be lower than the state: it was lowered when the pages were private.
+    let space = model.spaces.get_mut(id).map_err(|e| wrong(e.into()))?;
+    space.private.insert_all(&saved.private);
     model.set_state_limit(id, usize::try_from(saved.state_limit).unwrap_or(usize::MAX));
-    for range in saved.private.iter() {
-        let space = model.spaces.get_mut(id).map_err(|e| wrong(e.into()))?;
-        space.has_room(range).map_err(wrong)?;
-        space.private.insert(range);
-    }
     for range in saved.accepted.iter() {
         model.accept(id, range).map_err(wrong)?;
     }

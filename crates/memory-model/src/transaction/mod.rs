@@ -16,7 +16,7 @@ use crate::attachments::active::Touched;
 use crate::backing::Memory;
 use crate::error::TreeError;
 use crate::ids::RegionId;
-use crate::logging::DirtyClients;
+use crate::logging::{DirtyClients, Unloggable};
 use crate::model::MemoryModel;
 use crate::region::{Kind, Region, Switches};
 use crate::render::windows::Windows;
@@ -160,7 +160,8 @@ impl<'m, H> Transaction<'m, H> {
     /// new memory added. The state of its pages does not change.
     ///
     /// # Errors
-    /// [`TreeError::NoSuchRegion`]; [`TreeError::OtherMemory`].
+    /// [`TreeError::NoSuchRegion`]; [`TreeError::OtherMemory`]; [`TreeError::NotLoggable`]
+    /// if writes to the region are logged, and writes to `memory` cannot be.
     pub fn set_memory(&mut self, id: RegionId, memory: Memory) -> Result<(), TreeError>
     where
         H: Clone,
@@ -170,6 +171,11 @@ impl<'m, H> Transaction<'m, H> {
             let name = region.name().to_string();
             return Err(TreeError::OtherMemory { name, size });
         };
+        let is_logged = !self.model.tree.dirty_logging(id)?.is_empty();
+        if let Some(why) = Unloggable::of(to.kind()).filter(|_| is_logged) {
+            let name = region.name().to_string();
+            return Err(TreeError::NotLoggable { name, why });
+        }
         let before = self.model.tree.describe(id, Arc::new(to))?;
         self.windows.add_region(&self.model.tree, id);
         self.model.undo.push(Undo::Memory(id, before));

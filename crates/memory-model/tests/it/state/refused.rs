@@ -105,11 +105,6 @@ fn sizes_and_page_states_that_do_not_fit_are_refused() {
     let accepted = json!([{"start": 0, "last": 0xfff}]);
     with("/spaces/0/accepted", accepted, "address space 'memory'");
     with(
-        "/spaces/0/state_limit",
-        json!(8),
-        "could take more than 8 bytes",
-    );
-    with(
         "/global_logging",
         json!(0x81),
         "0x80 are not clients of dirty logs",

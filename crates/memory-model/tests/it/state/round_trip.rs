@@ -272,3 +272,25 @@ proptest! {
         restored.model.validate().unwrap();
     }
 }
+
+#[test]
+fn a_limit_that_was_lowered_below_the_state_is_restored_and_holds() {
+    let mut model = MemoryModel::new();
+    let mut t = model.transaction();
+    let root = t.add(Region::container("root", 1 << 64)).unwrap();
+    let memory = guest_memfd_ram("ram", 0x8000, GuestMemfdSides::Both);
+    let memory = t.add(memory).unwrap();
+    t.place(memory, root, 0, 0).unwrap();
+    t.commit().unwrap();
+    let space = model.add_space("memory", root).unwrap();
+    let private = |model: &mut MemoryModel, space, start| {
+        model.set_page_state(space, bytes(start, 0x1000), PageState::Private)
+    };
+    private(&mut model, space, 0x3000).unwrap();
+    model.set_state_limit(space, 0);
+    let text = save(&mut model);
+    let mut restored = restore(&text);
+    assert_eq!(seen(&restored.model), seen(&model));
+    let space = restored.spaces[0].0;
+    private(&mut restored.model, space, 0x100_0000).unwrap_err();
+}

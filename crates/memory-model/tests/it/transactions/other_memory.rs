@@ -6,8 +6,10 @@ use crate::common;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{Log, Machine, Recorder, memory, private_mmio, ram, take};
-use memory_model::{Backing, Memory, Region, TreeError};
+use common::{Log, Machine, Recorder, guest_memfd_ram, memory, private_mmio, ram, take};
+use memory_model::{
+    Backing, DirtyClients, GuestMemfdSides, Kind, Memory, Region, TreeError, Unloggable,
+};
 
 /// The host address behind an address of the space.
 fn host(m: &Machine, address: u64) -> u64 {
@@ -107,4 +109,31 @@ fn rom_and_rom_devices_stay_what_they_are() {
     new(&mut m, rom, memory(0x40));
     new(&mut m, flash, memory(0x40));
     assert_eq!(m.view(), before);
+}
+
+#[test]
+fn a_region_whose_writes_are_logged_stays_on_memory_that_can_be_logged() {
+    let mut m = Machine::new();
+    let id = m.put(ram("ram", 0x1000), 0);
+    m.change(|t| t.set_dirty_logging(id, DirtyClients::VGA));
+    let unloggable = || {
+        let region = guest_memfd_ram("other", 0x1000, GuestMemfdSides::Private);
+        let Kind::Ram(memory) = region.kind() else {
+            panic!("{region:?}");
+        };
+        memory.clone()
+    };
+    let mut t = m.model.transaction();
+    let why = Unloggable::GuestMemfd;
+    let refused = t.set_memory(id, unloggable()).unwrap_err();
+    assert!(matches!(refused, TreeError::NotLoggable { why: w, .. } if w == why));
+    // Without clients it can be put there, and the undo puts both back.
+    t.set_dirty_logging(id, DirtyClients::NONE).unwrap();
+    t.set_memory(id, unloggable()).unwrap();
+    t.set_dirty_logging(id, DirtyClients::VGA).unwrap_err();
+    drop(t);
+    assert_eq!(m.model.tree().dirty_logging(id), Ok(DirtyClients::VGA));
+    m.change(|t| t.set_dirty_logging(id, DirtyClients::NONE));
+    m.change(|t| t.set_memory(id, unloggable()));
+    assert_eq!(m.model.validate(), Ok(()));
 }
