@@ -242,6 +242,72 @@ fn a_change_that_was_rolled_back_needs_no_resync() {
 }
 
 #[test]
+fn a_refused_transaction_names_the_follower() {
+    let mut rig = Rig::new();
+    rig.fault(Some(Fault::Refuse));
+    let error = rig.shift(0, 0x40).unwrap_err();
+    assert!(matches!(error, CommitError::Refused { listener, .. } if listener == "starts"));
+}
+
+/// Counts the plans that it carries out, and leaves the rest to the trait.
+#[derive(Debug, Default)]
+struct Counting {
+    fails: AtomicBool,
+}
+
+impl ApplyPlan for Counting {
+    type State = usize;
+    type Plan = ();
+    type Applied = ();
+    type Error = Failure;
+
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    fn apply(&self, plans: &mut usize, (): &()) -> Result<(), Failure> {
+        *plans += 1;
+        match self.fails.load(Ordering::Relaxed) {
+            true => Err(Failure::Refused),
+            false => Ok(()),
+        }
+    }
+
+    /// What was carried out stays counted.
+    fn undo(&self, _: &mut usize, (): ()) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+impl Follow<()> for Counting {
+    fn plan_change(&self, _: &mut usize, _: &Update<'_, ()>) -> Result<Option<()>, Failure> {
+        Ok(Some(()))
+    }
+
+    fn plan_resync(&self, _: &mut usize, _: &Update<'_, ()>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+#[test]
+fn by_default_plans_wait_for_apply_and_a_failure_needs_a_resync() {
+    let mut rig = Rig::new();
+    let counting = Arc::new(Follower::new(Counting::default(), 0));
+    let (space, follower) = (rig.space, counting.clone());
+    // It prepares before the refuser.
+    rig.model.add_listener(space, -2, follower).unwrap();
+    let plans = || counting.with_state(|plans| *plans);
+    assert_eq!(plans(), 1);
+    rig.refuser.prepare.store(true, Ordering::Relaxed);
+    rig.shift(0, 0x40).unwrap_err();
+    assert_eq!(plans(), 1, "it was carried out before all had prepared");
+    rig.refuser.prepare.store(false, Ordering::Relaxed);
+    counting.get_ref().fails.store(true, Ordering::Relaxed);
+    rig.shift(0, 0x40).unwrap_err();
+    assert!(counting.needs_resync());
+}
+
+#[test]
 fn a_change_that_another_listener_refuses_is_undone() {
     for stage in ["prepare", "apply"] {
         let mut rig = Rig::new();
