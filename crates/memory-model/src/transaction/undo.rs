@@ -93,9 +93,11 @@ impl<H> Undo<H> {
 mod tests {
     use alloc::vec::Vec;
 
+    use guest_ranges::HostMemory;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::backing::Memory;
     use crate::model::MemoryModel;
     use crate::region::Region;
     use crate::transaction::Transaction;
@@ -133,6 +135,26 @@ mod tests {
         t.set_global_dirty_logging(DirtyClients::NONE);
         assert!(is_nothing(&t));
         t.commit().unwrap();
+    }
+
+    #[test]
+    fn logging_that_ends_as_it_began_is_nothing_to_commit() {
+        let (mut model, _) = space();
+        let mut t = model.transaction();
+        let memory = Memory::host_only(HostMemory::placeholder(0x1000).unwrap());
+        let ram = t.add(Region::ram("ram", memory)).unwrap();
+        t.commit().unwrap();
+        let mut t = model.transaction();
+        t.set_dirty_logging(ram, DirtyClients::VGA).unwrap();
+        t.set_dirty_logging(ram, DirtyClients::MIGRATION).unwrap();
+        assert!(!is_nothing(&t));
+        t.set_dirty_logging(ram, DirtyClients::NONE).unwrap();
+        assert!(is_nothing(&t));
+        t.set_global_dirty_logging(DirtyClients::VGA);
+        t.set_global_dirty_logging(DirtyClients::MIGRATION);
+        assert!(!is_nothing(&t));
+        t.set_global_dirty_logging(DirtyClients::NONE);
+        assert!(is_nothing(&t));
     }
 
     #[test]
