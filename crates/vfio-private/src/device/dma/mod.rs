@@ -149,13 +149,17 @@ impl Inner {
     /// space alive after its files are closed here.
     fn unmap_all(&mut self) {
         let mapped = mem::take(&mut *self.mapped());
+        let mut unmapped = Vec::new();
         for range in mapped.into_ranges() {
-            let unmapped = self.unmap(range.iova());
-            if unmapped.is_err_and(|refusal| !refusal.is_not_mapped()) {
+            match self.unmap(range.iova()) {
                 // A device may still write there, so the memory is never released.
-                mem::forget(range);
+                Err(refusal) if !refusal.is_not_mapped() => mem::forget(range),
+                // ENOENT is the answer for a stale entry: see `Mapped::forget`.
+                _ => unmapped.push(range),
             }
         }
+        // An owner that panics must not release the owners of what is still mapped.
+        drop(unmapped);
     }
 }
 
