@@ -37,9 +37,14 @@ pub enum SubPagePolicy {
     /// It is trapped. This is always correct: the guest reaches nothing but the BAR.
     #[default]
     Trap,
-    /// It may be mapped. The caller must give the BAR a whole, aligned host page of guest-physical
-    /// address space, and map the page. VFIO sets the mmap flag of such a BAR only if the BAR starts
-    /// on a page and nothing else is in the rest of the page.
+    /// It may be mapped, with the rest of its host page. The caller must give the BAR a whole, aligned
+    /// host page of guest-physical address space.
+    ///
+    /// The rest of the page is no other device's, and no other BAR's: vfio-pci sets the mmap flag of
+    /// such a BAR only if the BAR starts on a page and the rest of the page is free, and reserves the
+    /// rest until the device is closed. Nothing responds there. What the guest's accesses to it do is
+    /// up to the host: on most, loads return all ones and stores are dropped, and some report an
+    /// error.
     Expand,
 }
 

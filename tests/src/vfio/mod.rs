@@ -162,7 +162,7 @@ const ON_ALL: [(&str, Body); 5] = [
 ];
 
 /// The tests that run on one device.
-const ON_ONE: [(Model, &str, Body); 13] = [
+const ON_ONE: [(Model, &str, Body); 14] = [
     (
         Model::Nvme,
         "a_reset_by_the_guest_is_predicted_and_happens",
@@ -217,6 +217,11 @@ const ON_ONE: [(Model, &str, Body); 13] = [
         Model::E1000e,
         "only_shared_pieces_are_mapped",
         regions::only_shared_pieces_are_mapped,
+    ),
+    (
+        Model::Ivshmem,
+        "an_expanded_bar_is_mapped_as_a_whole_page",
+        regions::an_expanded_bar_is_a_whole_page,
     ),
     (
         Model::E1000e,

@@ -5,16 +5,20 @@
 use std::sync::Arc;
 
 use memmap2::MmapOptions;
+use vfio_private::areas::BarAreas;
 use vfio_private::config::ConfigSpace;
 use vfio_private::device::{Device, DeviceError, Grain};
 use vfio_private::region_info::RegionInfo;
 use vfio_private::{
     Access, AddrRange, Bar, BarIndex, BarInput, BarKind, Piece, Policy, Reason, ReportedRange,
-    TeeKind, classify,
+    SubPagePolicy, TeeKind, classify,
 };
 
 use super::{at, same};
 use crate::subject::{host_page_size, host_pages};
+
+/// ivshmem's register with the ID of the peer, in BAR 0.
+const IVSHMEM_ID: u64 = 8;
 
 /// A BAR with everything that is known about it.
 #[derive(Debug)]
@@ -104,6 +108,41 @@ pub(crate) fn only_shared_pieces_are_mapped(device: &Device) -> Result<(), Strin
         true => Ok(()),
         false => Err(format!("{shared} shared pieces and {others} others")),
     }
+}
+
+/// An expanded BAR is mapped with the rest of its page, by the area and by the piece.
+/// It traps, and no byte behind it is mapped, if VFIO could not reserve the rest.
+pub(crate) fn an_expanded_bar_is_a_whole_page(device: &Device) -> Result<(), String> {
+    let OpenBar { bar, info, .. } = bar(device, 0)?;
+    let (index, page) = (bar.index(), host_pages());
+    let input = BarInput::new(bar, &info.region);
+    let policy = Policy::new().with_sub_page(SubPagePolicy::Expand);
+    let areas = BarAreas::carve(&input, page, policy).map_err(at(index))?;
+    same("that it is smaller", bar.size() < page.bytes(), true)?;
+    let Some(area) = areas.mapped().next() else {
+        same("VFIO's mmap flag", info.region.mmap, false)?;
+        let (offset, len, size) = (0, page.bytes(), bar.size());
+        let due = Err(DeviceError::Outside { offset, len, size });
+        let mapped = device.map(&info, page.page_of(0)).map(|_| ());
+        return same("a mapping", mapped, due);
+    };
+    same("its pages", area.pages(), page.page_of(0))?;
+    let mappings = [
+        device.map(&info, area.pages()).map_err(at("its area"))?,
+        device
+            .map_piece(index, area.piece())
+            .map_err(at("its piece"))?,
+    ];
+    let mut trapped = [0; 4];
+    device
+        .read(&info, IVSHMEM_ID, &mut trapped)
+        .map_err(at("a load"))?;
+    for mapping in mappings {
+        same("the size", mapping.size(), page.bytes())?;
+        let loaded = mapping.read::<u32>(IVSHMEM_ID);
+        same("the register", loaded, Ok(u32::from_le_bytes(trapped)))?;
+    }
+    Ok(())
 }
 
 /// Refused without a system call.

@@ -85,9 +85,10 @@
 //! # BARs that are smaller than a host page
 //!
 //! With [`SubPagePolicy::Expand`](crate::SubPagePolicy::Expand), such a BAR is mapped with its whole
-//! host page, which the kernel has reserved for it. In the guest's memory, the page must be free as
-//! well. If a guest with smaller pages puts the BAR off the host's pages, or another BAR of the
-//! device into the same page, the BAR traps at that place. Only the VMM knows what else is there.
+//! host page, which the kernel has reserved for it. `Device::map` and `Device::map_piece` (feature
+//! `device`) map the page. In the guest's memory, the page must be free as well. If a guest with smaller
+//! pages puts the BAR off the host's pages, or another BAR of the device into the same page, the BAR
+//! traps at that place. Only the VMM knows what else is there.
 //!
 //! # What this module does not do
 //!

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vfio_bindings::bindings::vfio as uapi;
-use vfio_dma::DmaRange;
 
 use super::address::PciAddress;
+use super::dma::Mapped;
 use super::error::DeviceError;
 use super::ioctl;
 
@@ -54,12 +54,10 @@ pub struct Iommu {
     pub(super) inner: Arc<Inner>,
 }
 
-/// What devices reach, by IOVA: it holds the owners.
-pub(super) type Mapped = BTreeMap<u64, DmaRange>;
-
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) files: Files,
+    /// What devices reach, with the owners.
     pub(super) mapped: Mutex<Mapped>,
 }
 

@@ -37,6 +37,7 @@
 //! It binds no TDISP interface: no released kernel can do that. Only PCI devices are opened.
 
 mod address;
+mod bounds;
 mod config;
 mod dma;
 mod dma_buf;
@@ -152,8 +153,8 @@ impl Device {
         offset: u64,
         data: &mut [u8],
     ) -> Result<(), DeviceError> {
-        let at = self.place(region, offset, data.len())?;
         let len = data.len();
+        let at = bounds::of_access(region, offset, len as u64)?;
         let result = self.file.read_exact_at(data, at);
         result.map_err(|error| self.failed(region, offset, len, &error))
     }
@@ -165,12 +166,13 @@ impl Device {
     /// As for [`read`](Self::read). If a write takes several accesses, the first ones may have been
     /// made.
     pub fn write(&self, region: &RegionInfo, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
-        let at = self.place(region, offset, data.len())?;
+        let at = bounds::of_access(region, offset, data.len() as u64)?;
         let result = self.file.write_all_at(data, at);
         result.map_err(|error| self.failed(region, offset, data.len(), &error))
     }
 
-    /// Maps a shared piece of a BAR.
+    /// Maps a shared piece of a BAR. The mapping has the size of the piece, or of a whole host page for
+    /// a BAR that [`SubPagePolicy::Expand`](crate::SubPagePolicy::Expand) maps with the rest of its page.
     ///
     /// # Errors
     ///
@@ -182,15 +184,21 @@ impl Device {
                 access: piece.access(),
             });
         }
-        self.map(&self.region(bar.get().into())?, piece.range())
+        let pages = bounds::pages_of_piece(piece, host_page_size());
+        self.map(&self.region(bar.get().into())?, pages)
     }
 
     /// Maps bytes of a region, readable and writable, whatever they are classified as.
     ///
+    /// A BAR that is smaller than a host page can be mapped with the rest of its page, if VFIO lets it
+    /// be mapped: see [`SubPagePolicy::Expand`](crate::SubPagePolicy::Expand). So `range` can be the
+    /// [pages](crate::areas::MappedArea::pages) of any shared area.
+    ///
     /// # Errors
     ///
-    /// [`DeviceError::Outside`] if the bytes leave the region. [`DeviceError::Map`]: EINVAL where
-    /// the kernel does not allow it, or `range` does not start on a host page.
+    /// [`DeviceError::Outside`] if the bytes leave the region, or the host page of such a BAR.
+    /// [`DeviceError::Map`]: EINVAL where the kernel does not allow it, or `range` does not start on a
+    /// host page.
     pub fn map(&self, region: &RegionInfo, range: AddrRange) -> Result<Mapping, DeviceError> {
         let failed = |errno| DeviceError::Map {
             address: self.address,
@@ -199,9 +207,10 @@ impl Device {
             errno,
         };
         let len = usize::try_from(range.size()).map_err(|_| failed(libc::ENOMEM))?;
-        let at = self.place(region, range.start(), len)?;
+        let page = host_page_size();
+        let at = bounds::of_mapping(region, range, page)?;
         // memmap2 would round it down, and hand the rest to the kernel.
-        if !host_page_size().is_aligned(at) {
+        if !page.is_aligned(at) {
             return Err(failed(libc::EINVAL));
         }
         let map = MmapOptions::new().len(len).offset(at).map_raw(&self.file);
@@ -225,14 +234,6 @@ impl Device {
     /// The device's name in errors.
     fn name(&self) -> String {
         self.address.to_string()
-    }
-
-    /// Where in the device's file the bytes of a region are.
-    fn place(&self, region: &RegionInfo, offset: u64, len: usize) -> Result<u64, DeviceError> {
-        let (len, size) = (len as u64, region.size);
-        let is_inside = offset.checked_add(len).is_some_and(|end| end <= size);
-        let at = region.offset.checked_add(offset).filter(|_| is_inside);
-        at.ok_or(DeviceError::Outside { offset, len, size })
     }
 
     fn failed(

@@ -57,6 +57,10 @@ impl GuestConfig {
     /// Configuration space for a device whose configuration space VFIO shows as `config`, with these
     /// BARs. The BARs have no address, MSI and MSI-X are off, and everything else is the device's.
     ///
+    /// `config` must be the state that the guest starts with. In particular, switch memory decoding off
+    /// before reading it if the guest is to switch it on: with decoding on in `config`, a BAR shows as
+    /// soon as it has an address. [`observe`](Self::observe) follows later changes by the VMM.
+    ///
     /// # Errors
     ///
     /// [`EmulateError`] for invalid configuration space, or for BARs that do not fit it.

@@ -14,6 +14,7 @@
 
 mod info;
 mod ioctl;
+mod mapped;
 
 use std::mem;
 use std::sync::{MutexGuard, PoisonError};
@@ -22,7 +23,9 @@ use guest_ranges::AddrRange;
 use info::{Type1Info, Type1InfoError};
 use vfio_dma::{AddressSpace, DmaLimits, DmaMemory, DmaRange, DmaRefusal, DmaUnsupported};
 
-use super::iommu::{Files, Inner, Iommu, Mapped};
+use super::iommu::{Files, Inner, Iommu};
+
+pub(super) use mapped::Mapped;
 
 /// The most that is taken for what a container says of itself, and for an IOAS's ranges.
 const MAX_INFO: usize = 1 << 20;
@@ -40,10 +43,15 @@ impl Iommu {
     /// [`DmaRefusal`]; [`DmaUnsupported`] for a file in a container. Nothing is mapped then.
     pub fn map_dma(&self, range: &DmaRange) -> Result<(), DmaRefusal> {
         let mut mapped = self.inner.mapped();
-        // SAFETY: `mapped` is locked, so nothing is unmapped before it holds the owner. It keeps the
-        // owner until the kernel has unmapped the range.
+        // SAFETY: nothing is unmapped between this call and the record of it, because `mapped` is
+        // locked. The record then holds a clone of the range, and with it the owner, until an answer of
+        // the kernel proves that the mapping is gone: see `Mapped`. What the kernel does not unmap at
+        // the end is leaked.
         unsafe { self.inner.map(range) }?;
-        mapped.insert(range.iova().start(), range.clone());
+        let replaced = mapped.insert(range.clone());
+        // Owners are dropped after the lock is released: they may run any code.
+        drop(mapped);
+        drop(replaced);
         Ok(())
     }
 
@@ -53,26 +61,16 @@ impl Iommu {
     /// # Errors
     ///
     /// [`DmaRefusal`], if a mapping would have to be split: EINVAL from a container, ENOENT from an
-    /// iommufd. The iommufd may have unmapped those below it. Without a mapping in the range, a
-    /// container unmaps 0 bytes, and an iommufd returns ENOENT.
+    /// iommufd. The iommufd may have unmapped those below it. Their owners are released when their
+    /// ranges are unmapped one by one, or with the `Iommu`. Without a mapping in the range, a container
+    /// unmaps 0 bytes, and an iommufd returns ENOENT.
     pub fn unmap_dma(&self, iova: AddrRange) -> Result<u64, DmaRefusal> {
         let mut mapped = self.inner.mapped();
         let unmapped = self.inner.unmap(iova);
-        let known = mapped.get(&iova.start()).map(DmaRange::iova);
-        let is_gone = match unmapped {
-            Ok(_) => true,
-            // As a whole it cannot be split: it went with an earlier call, which failed later.
-            Err(refusal) => known == Some(iova) && refusal.is_not_mapped(),
-        };
-        let mut let_go = Vec::new();
-        if is_gone {
-            let starts = mapped.range(iova.start()..=iova.last());
-            let starts: Vec<u64> = starts.map(|(start, _)| *start).collect();
-            let_go.extend(starts.iter().filter_map(|start| mapped.remove(start)));
-        }
-        // Owners are dropped after the lock is released: they may run any code.
+        let removed = mapped.forget(iova, unmapped);
+        // As in `map_dma`.
         drop(mapped);
-        drop(let_go);
+        drop(removed);
         unmapped
     }
 
@@ -151,13 +149,17 @@ impl Inner {
     /// space alive after its files are closed here.
     fn unmap_all(&mut self) {
         let mapped = mem::take(&mut *self.mapped());
-        for (_, range) in mapped {
-            let unmapped = self.unmap(range.iova());
-            if unmapped.is_err_and(|refusal| !refusal.is_not_mapped()) {
+        let mut unmapped = Vec::new();
+        for range in mapped.into_ranges() {
+            match self.unmap(range.iova()) {
                 // A device may still write there, so the memory is never released.
-                mem::forget(range);
+                Err(refusal) if !refusal.is_not_mapped() => mem::forget(range),
+                // ENOENT is the answer for a stale entry: see `Mapped::forget`.
+                _ => unmapped.push(range),
             }
         }
+        // An owner that panics must not release the owners of what is still mapped.
+        drop(unmapped);
     }
 }
 

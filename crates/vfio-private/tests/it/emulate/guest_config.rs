@@ -98,6 +98,21 @@ fn a_bar_is_moved_by_halves_and_shows_once_decoding_is_on() {
 }
 
 #[test]
+fn the_guest_starts_with_decoding_as_the_configuration_space_has_it() {
+    for (command, due) in [(2, Some(0xe000_0000)), (0, None)] {
+        let mut device = config();
+        device[4] = command;
+        let mut guest = GuestConfig::new(&device, &bars()).unwrap();
+        let _ = guest.write(0x10, &0xe000_0000_u32.to_le_bytes());
+        assert_eq!(guest.shown(index(0)), due);
+        let effects = guest.write(4, &[2, 0]);
+        let restores = effects.contains(&RESTORED);
+        assert_eq!(restores, due.is_none());
+        assert_eq!(guest.shown(index(0)), Some(0xe000_0000));
+    }
+}
+
+#[test]
 fn ports_answer_to_a_switch_of_their_own() {
     let mut guest = guest();
     assert_eq!(

@@ -105,7 +105,8 @@ impl AssignedDevice {
         }))
     }
 
-    /// The PCI function of the device. `access` is for all pages that need not trap.
+    /// The PCI function of the device, which starts with memory decoding off. `access` is for all
+    /// pages that need not trap.
     ///
     /// # Errors
     /// [`AssignError`].
@@ -118,10 +119,11 @@ impl AssignedDevice {
         let config = self.device.config_space()?;
         let regions = self.bars(&config, access)?;
         let bars: Vec<Bar> = regions.iter().map(|regions| regions.bar).collect();
-        let guest = GuestConfig::new(&config, &bars)?;
-        let bars = GuestBars::new(spaces, windows, regions)?;
-        // The guest switches it on.
+        // The guest switches decoding on. Until then no BAR may show: KVM cannot run a guest that
+        // accesses the mapping of one.
         self.device.set_memory_decode(false)?;
+        let guest = GuestConfig::new(&self.device.config_space()?, &bars)?;
+        let bars = GuestBars::new(spaces, windows, regions)?;
         Ok(EmulatedFunction::new(self, guest, bars))
     }
 

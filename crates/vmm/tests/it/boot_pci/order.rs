@@ -111,6 +111,23 @@ fn memory_shows_after_the_device_decodes_and_hides_before_it_stops() {
     assert_eq!(log(&[ON, off]), expected);
 }
 
+/// As for a device that must decode while its memory is mapped, before the guest runs.
+#[test]
+fn memory_of_a_device_that_was_switched_off_shows_once_the_guest_switches_it_on() {
+    let fixture = Fixture::new();
+    let device = TestDevice::new();
+    device.config_write(COMMAND, &[2, 0]);
+    let bars = TestDevice::bars(&fixture);
+    device.config_write(COMMAND, &[0, 0]);
+    let guest = device.guest();
+    let function = EmulatedFunction::new(device, guest, bars);
+    let shown = || fixture.at(fixture.spaces.memory, WINDOW);
+    function.write(BAR0, &WINDOW.to_le_bytes()[..4]).unwrap();
+    assert_eq!(shown(), None);
+    function.write(COMMAND, &[2, 0]).unwrap();
+    assert_eq!(shown().as_deref(), Some("bar0"));
+}
+
 #[test]
 fn memory_is_hidden_during_a_reset() {
     let reset: (u64, &[u8]) = (0x48 + 8, &[0, 0x80]);
