@@ -1,45 +1,72 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The listener for conversions of the crate `kvm-slots`.
 
+use guest_ranges::RangeSet;
 use kvm_slots::convert::{
-    Conversion, ConversionListener, ConversionListenerError, PageRange, PageState, Stretch,
+    Conversion, ConversionListener, ConversionListenerError, PageState, Stretch,
 };
 use memory_model::AddrRange;
 
-use super::follow::{DmaFollowError, DmaListener, Mappings};
+use super::follow::{DmaFollowError, DmaListener, Mappings, State};
 use super::target::extend_target;
 use crate::apply::AddressSpace;
-use crate::plan::{DmaChange, DmaPlanError};
+use crate::plan::{DmaChange, DmaPlanError, Gaps};
 use crate::range::{DmaMemory, DmaRange};
 use crate::table::DmaTable;
 
 impl<S: AddressSpace, H> DmaListener<S, H> {
     /// Maps or unmaps the pages of a conversion. An undo restores the same pages,
     /// not the same mappings: it can be a part of what was prepared.
-    fn convert(&self, to: PageState, change: &Conversion<'_>) -> Result<(), DmaFollowError> {
+    fn convert(
+        &self,
+        to: PageState,
+        change: &Conversion<'_>,
+        gaps: Gaps,
+    ) -> Result<(), DmaFollowError> {
         let mappings = self.follower.get_ref();
-        // A rollback that failed can have left mappings of these pages at other IOVAs.
-        let has_leftovers = self.follower.needs_resync();
+        let needs_resync = self.follower.needs_resync();
         let ranges = change.stretches.iter().map(|stretch| stretch.range);
         let ranges = ranges.chain(change.unbacked.iter().copied());
-        let (mut removed, mut added) = (Vec::new(), Vec::new());
-        for range in ranges {
+        let ranges: Vec<AddrRange> = ranges.map(AddrRange::from).collect();
+        let converted = self.follower.apply_with(|state| {
+            state.record(&ranges, to);
+            let (mut removed, mut added) = (Vec::new(), Vec::new());
             match to {
-                PageState::Private => removed.push(range.into()),
-                PageState::Shared => mappings.target_pages(range, &mut added)?,
+                PageState::Shared => added = mappings.target_pages(state, &ranges, needs_resync)?,
+                PageState::Private => removed.extend_from_slice(&ranges),
             }
-        }
-        self.follower.apply_with(|state| {
-            if has_leftovers && to == PageState::Private {
+            // A rollback that failed can have left mappings of these pages at other IOVAs.
+            if needs_resync && to == PageState::Private {
                 let memory = change.stretches.iter().filter_map(host);
-                removed.extend(memory.flat_map(|memory| iovas(state.table(), memory)));
+                removed.extend(memory.flat_map(|memory| iovas(&state.table, memory)));
             }
             let change = DmaChange {
                 removed: &removed,
                 added: &added,
             };
-            mappings.plan_dma_change(state, &change)
-        })
+            mappings.plan_dma_change(state, &change, gaps)
+        });
+        if converted.is_err() {
+            self.follower
+                .with_state(|state| state.record(&ranges, to.other()));
+        }
+        converted
+    }
+}
+
+impl State {
+    /// Records the state of pages. If the undo of a conversion fails or panics, the
+    /// record may be wrong until the resync that is then needed.
+    fn record(&mut self, ranges: &[AddrRange], to: PageState) {
+        let Some(private) = &mut self.private else {
+            return;
+        };
+        for range in ranges {
+            match to {
+                PageState::Private => private.insert(*range),
+                PageState::Shared => private.remove(*range),
+            }
+        }
     }
 }
 
@@ -62,23 +89,33 @@ fn iovas(table: &DmaTable, memory: AddrRange) -> Vec<AddrRange> {
 }
 
 impl<S, H> Mappings<S, H> {
+    /// What devices should reach of pages that have become shared, and of the other
+    /// guest pages in the same IOMMU pages.
+    ///
     /// The view knows more than a conversion: which memory is read-only, and who
     /// owns it. It is the published view, because no transaction is in progress.
     fn target_pages(
         &self,
-        pages: PageRange,
-        target: &mut Vec<DmaRange>,
-    ) -> Result<(), DmaPlanError> {
-        let Some(range) = AddrRange::from_bounds(pages.start(), pages.end() - 1) else {
-            return Ok(());
-        };
-        let view = self.reader.view();
-        for run in view.intersecting(range) {
-            if let Some(part) = run.range().intersect(range) {
-                extend_target(run, part, None, &self.policy, target)?;
+        state: &State,
+        shared: &[AddrRange],
+        needs_resync: bool,
+    ) -> Result<Vec<DmaRange>, DmaPlanError> {
+        let private = state.private.as_ref().filter(|_| !needs_resync);
+        let shared = shared.iter().map(|range| match private {
+            Some(_) => state.limits.pages_around(*range),
+            // The state of no other page is known.
+            None => *range,
+        });
+        let shared: RangeSet = shared.collect();
+        let (view, mut target) = (self.reader.view(), Vec::new());
+        for range in shared.iter() {
+            for run in view.intersecting(range) {
+                if let Some(part) = run.range().intersect(range) {
+                    extend_target(run, part, private, &self.policy, &mut target)?;
+                }
             }
         }
-        Ok(())
+        Ok(target)
     }
 }
 
@@ -88,7 +125,8 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> ConversionListener for DmaLi
     }
 
     fn prepare(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
-        Ok(self.convert(change.to, change)?)
+        let gaps = self.follower.get_ref().policy.gaps;
+        Ok(self.convert(change.to, change, gaps)?)
     }
 
     fn rolled_back(&self, error: &ConversionListenerError) -> bool {
@@ -100,7 +138,8 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> ConversionListener for DmaLi
     }
 
     fn abort(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {
-        let undone = self.convert(change.to.other(), change);
+        // An IOMMU page that this change has completed is unmapped again as a whole.
+        let undone = self.convert(change.to.other(), change, Gaps::Allow);
         if undone.is_err() {
             self.follower.require_resync();
         }
