@@ -37,8 +37,8 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
             }
             // A rollback that failed can have left mappings of these pages at other IOVAs.
             if needs_resync && to == PageState::Private {
-                let memory = change.stretches.iter().filter_map(host);
-                removed.extend(memory.flat_map(|memory| iovas(&state.table, memory)));
+                let memory = change.stretches.iter().filter_map(host).collect();
+                removed.extend(iovas(&state.table, &memory));
             }
             let change = DmaChange {
                 removed: &removed,
@@ -75,17 +75,21 @@ fn host(stretch: &Stretch) -> Option<AddrRange> {
     AddrRange::new(stretch.host()?, stretch.range.size().into())
 }
 
-/// The IOVAs that lead to this memory of the host.
-fn iovas(table: &DmaTable, memory: AddrRange) -> Vec<AddrRange> {
-    let mappings = table.mappings().filter_map(|mapping| {
-        let DmaMemory::Host(mapped) = mapping.memory() else {
-            return None;
-        };
-        let part = mapped.range().intersect(memory)?;
-        let offset = part.start() - mapped.address();
-        AddrRange::new(mapping.iova().start() + offset, part.size())
-    });
-    mappings.collect()
+/// The IOVAs that lead to this memory of the host. The cost is one search in the memory
+/// for each mapping, however many stretches it is.
+fn iovas(table: &DmaTable, memory: &RangeSet) -> impl Iterator<Item = AddrRange> {
+    let mappings = table
+        .mappings()
+        .filter_map(|mapping| match mapping.memory() {
+            DmaMemory::Host(mapped) => Some((mapping.iova().start(), mapped.range())),
+            DmaMemory::File(_) => None,
+        });
+    mappings.flat_map(|(iova, mapped)| {
+        let parts = memory.within(mapped);
+        parts.filter_map(move |part| {
+            AddrRange::new(iova + (part.start() - mapped.start()), part.size())
+        })
+    })
 }
 
 impl<S, H> Mappings<S, H> {
@@ -148,5 +152,73 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> ConversionListener for DmaLi
 
     fn must_resync(&self) {
         self.follower.require_resync();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use guest_ranges::{FileSlice, HostMemory};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::range::DmaAccess;
+
+    /// The bytes of host memory. Mappings lead to parts of it, which may overlap.
+    const SIZE: u64 = 48;
+
+    /// The first and the number of at most so many bytes of the memory.
+    fn part(most: u64) -> impl Strategy<Value = (u64, u64)> {
+        (0..SIZE, 1..=most).prop_map(|(first, size)| (first, size.min(SIZE - first)))
+    }
+
+    /// Where a mapping is, by its number. There is a gap between two.
+    fn iova(number: usize) -> u64 {
+        u64::try_from(number).unwrap() * 2 * SIZE
+    }
+
+    fn table(host: &HostMemory, mappings: &[(u64, u64)]) -> DmaTable {
+        let mut table = DmaTable::new();
+        let mut insert = |iova, memory: DmaMemory| {
+            table.insert(DmaRange::new(iova, memory, DmaAccess::Read).unwrap());
+        };
+        for (number, &(first, size)) in mappings.iter().enumerate() {
+            insert(iova(number), host.slice(first, size).unwrap().into());
+        }
+        // No host address leads to a file.
+        let file = Arc::new(File::open("/dev/null").unwrap());
+        let file = FileSlice::new(file, host.address(), SIZE).unwrap();
+        insert(iova(mappings.len()), file.into());
+        table
+    }
+
+    proptest! {
+        #[test]
+        fn the_iovas_of_memory_are_those_that_each_byte_has(
+            mappings in prop::collection::vec(part(SIZE), 0..6),
+            memory in prop::collection::vec(part(8), 0..8),
+        ) {
+            let host = HostMemory::placeholder(SIZE).unwrap();
+            let is_in = |byte: u64| {
+                memory.iter().any(|&(first, size)| (first..first + size).contains(&byte))
+            };
+            let slowly: BTreeSet<u64> = mappings
+                .iter()
+                .enumerate()
+                .flat_map(|(number, &(first, size))| {
+                    let bytes = (0..size).filter(move |at| is_in(first + at));
+                    bytes.map(move |at| iova(number) + at)
+                })
+                .collect();
+            let ranges = memory.iter().filter_map(|&(first, size)| host.slice(first, size));
+            let ranges: RangeSet = ranges.map(|part| part.range()).collect();
+            let found: Vec<u64> = iovas(&table(&host, &mappings), &ranges)
+                .flat_map(|part| part.start()..=part.last())
+                .collect();
+            prop_assert_eq!(found, slowly.into_iter().collect::<Vec<u64>>());
+        }
     }
 }
