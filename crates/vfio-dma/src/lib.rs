@@ -76,6 +76,10 @@
 //! that converts larger blocks, or that starts with all its memory shared. Mappings cannot be joined
 //! either: what was mapped page by page stays so until it is unmapped.
 //!
+//! An IOMMU does not map a part of its own page. If that is larger than the pages that a guest converts,
+//! devices cannot access the shared pages beside a private one. A plan lists them as
+//! [left out](DmaPlan::left_out), and [`Gaps::Refuse`] refuses a change that would unmap them.
+//!
 //! Memory without a private side is one mapping for each range. It is cut only where the guest's memory
 //! map changes, which is rare and happens before devices run.
 //!

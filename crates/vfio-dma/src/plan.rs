@@ -15,7 +15,8 @@ use crate::table::DmaTable;
 /// a few hundred bytes for each.
 pub const MOST_MAPPINGS: u64 = 1 << 22;
 
-/// A change of mappings. IOVAs in neither list stay as they are.
+/// A change of mappings. IOVAs in neither list stay as they are, except in pages of the IOMMU that a list
+/// has in part: a page is mapped as a whole or not at all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DmaChange<'a> {
     /// IOVAs to unmap, except for what `added` maps there.
@@ -31,7 +32,7 @@ pub enum Gaps {
     /// Gaps are allowed and listed in the plan. Devices cannot access the pages meanwhile.
     #[default]
     Allow,
-    /// A change that needs a gap is refused.
+    /// A change that needs a gap is refused, and so is one that unmaps IOVAs which it does not list.
     Refuse,
 }
 
@@ -70,11 +71,11 @@ impl fmt::Display for DmaOp {
     }
 }
 
-/// Why bytes of an added range are not mapped.
+/// Why bytes are not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeftOut {
-    /// They fill a page only in part.
+    /// They fill a page of the IOMMU only in part.
     PartOfPage,
     /// The IOVAs and the memory are not aligned to each other's pages.
     Misaligned,
@@ -88,7 +89,8 @@ pub enum LeftOut {
 pub struct DmaPlan {
     /// The operations in order: first all that unmap, then all that map.
     pub ops: Vec<DmaOp>,
-    /// The parts of added ranges that are not mapped, by IOVA.
+    /// What is not mapped after the change although it was not to be removed, by IOVA: parts of added
+    /// ranges, and unmapped IOVAs in neither list, which share a page of the IOMMU with the change.
     pub left_out: Vec<(AddrRange, LeftOut)>,
     /// What is mapped before and after but not in between, by IOVA.
     pub gaps: Vec<AddrRange>,
@@ -122,6 +124,16 @@ pub enum DmaPlanError {
         /// The lowest pages that stay.
         gap: AddrRange,
     },
+    /// The change lists a page of the IOMMU only in part, and the choice is [`Gaps::Refuse`].
+    #[error("{} of {mapping} cannot stay mapped: the IOMMU's pages have {page_size:#x} bytes", part.dashed())]
+    PartOfPage {
+        /// The mapping that has the page.
+        mapping: Box<DmaRange>,
+        /// The lowest IOVAs that would be unmapped and are not listed.
+        part: AddrRange,
+        /// The size of the IOMMU's pages, in bytes.
+        page_size: u64,
+    },
 }
 
 /// Plans from the existing mappings to `target`, which is everything that devices should reach.
@@ -143,7 +155,8 @@ pub fn plan_dma(
 }
 
 /// Plans a change. Unchanged pages stay mapped, unless they share a mapping with a page that is
-/// removed: no kernel unmaps a part of a mapping.
+/// removed: no kernel unmaps a part of a mapping. Pages are the IOMMU's. One that is removed in part is
+/// unmapped, and the rest of it is [left out](DmaPlan::left_out).
 ///
 /// An [uncertain](DmaTable::uncertain) mapping with an IOVA in the change is unmapped. The rest of
 /// that mapping is not mapped again, and is not reported as a gap. [`plan_dma`], which has all
@@ -161,10 +174,12 @@ pub fn plan_dma_change(
     gaps: Gaps,
 ) -> Result<DmaPlan, DmaPlanError> {
     let added = in_order(change.added)?;
-    let (pieces, left_out) = mappable(&added, limits);
+    let (pieces, mut left_out) = mappable(&added, limits);
     let changed = change.removed.iter().copied();
     let changed = changed.chain(added.iter().map(|range| range.iova()));
-    let windows: RangeSet = changed.map(|range| limits.pages_around(range)).collect();
+    let changed: RangeSet = changed.collect();
+    let windows = changed.iter().map(|range| limits.pages_around(range));
+    let windows: RangeSet = windows.collect();
 
     let mut target = Vec::new();
     let (mut kept, mut unmapped, mut gap) = (Vec::new(), Vec::new(), Vec::new());
@@ -188,6 +203,17 @@ pub fn plan_dma_change(
                 gap: first,
             });
         }
+        let unlisted = windows.within(iova).flat_map(|part| changed.gaps(part));
+        for part in unlisted {
+            if gaps == Gaps::Refuse {
+                return Err(DmaPlanError::PartOfPage {
+                    mapping: Box::new(mapping.clone()),
+                    part,
+                    page_size: limits.page_size(),
+                });
+            }
+            left_out.push((part, LeftOut::PartOfPage));
+        }
         let rest = windows.gaps(iova);
         target.extend(rest.filter_map(|part| mapping.within(part)));
         gap.extend(stays.iter());
@@ -203,6 +229,7 @@ pub fn plan_dma_change(
     check_count(stay, &target, limits)?;
     let maps = in_units(target, limits.page_size());
     let unmaps = runs(unmapped).into_iter().map(DmaOp::Unmap);
+    left_out.sort_unstable_by_key(|(part, _)| *part);
     Ok(DmaPlan {
         ops: unmaps.chain(maps.into_iter().map(DmaOp::Map)).collect(),
         left_out,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A listener that keeps DMA mappings in step with a flat view.
 
+use guest_ranges::PAGE_SIZE;
 use memory_model::{
     AddrRange, ApplyPlan, FlatRange, FlatView, Follow, Follower, Listener, ListenerError, PageSet,
     Update, ViewReader,
@@ -9,7 +10,7 @@ use memory_model::{
 use super::target::{DmaPolicy, extend_target};
 use crate::apply::{AddressSpace, DmaApplied, DmaApplyError, DmaNotUndone, apply_dma, undo_dma};
 use crate::limits::DmaLimits;
-use crate::plan::{DmaChange, DmaOp, DmaPlan, DmaPlanError, plan_dma, plan_dma_change};
+use crate::plan::{DmaChange, DmaOp, DmaPlan, DmaPlanError, Gaps, plan_dma, plan_dma_change};
 use crate::range::DmaRange;
 use crate::refusal::DmaRefusal;
 use crate::table::DmaTable;
@@ -24,7 +25,8 @@ use crate::table::DmaTable;
 ///
 /// The cost of a change depends on what it changes, not on the number of
 /// mappings. Only after a failure that could not be undone, or a panic, does the
-/// next transaction resync: it plans from the whole view.
+/// next transaction resync: it plans from the whole view. If an IOMMU page has several
+/// guest pages ([`PAGE_SIZE`]), a transaction also copies the set of private pages.
 ///
 /// The mappings stay when the listener is dropped: the [`AddressSpace`] holds the
 /// owners of the memory.
@@ -49,14 +51,20 @@ pub(super) struct Mappings<S, H> {
 
 #[derive(Debug)]
 pub(super) struct State {
-    table: DmaTable,
-    limits: DmaLimits,
+    pub(super) table: DmaTable,
+    pub(super) limits: DmaLimits,
+    /// The private pages, if an IOMMU page has several guest pages; `None` until a
+    /// transaction or a resync supplies them. They may be wrong while a resync is needed.
+    pub(super) private: Option<PageSet>,
 }
 
 impl State {
-    #[cfg(feature = "kvm-slots")]
-    pub(super) fn table(&self) -> &DmaTable {
-        &self.table
+    fn needs_private(&self) -> bool {
+        self.limits.page_size() > PAGE_SIZE
+    }
+
+    fn set_private(&mut self, private: &PageSet) {
+        self.private = self.needs_private().then(|| private.clone());
     }
 }
 
@@ -94,9 +102,13 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
             reader,
             policy,
         };
-        let table = DmaTable::new();
+        let state = State {
+            table: DmaTable::new(),
+            limits,
+            private: None,
+        };
         Ok(Self {
-            follower: Follower::new(mappings, State { table, limits }),
+            follower: Follower::new(mappings, state),
         })
     }
 
@@ -110,13 +122,21 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
     }
 
     /// Queries again what can be mapped. Call it after opening a device. Existing
-    /// mappings stay: the kernel refuses a device that they conflict with.
+    /// mappings stay: the kernel refuses a device that they conflict with. If an IOMMU
+    /// page now has several guest pages, the next transaction resyncs, because only a
+    /// transaction knows which pages are private.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
     pub fn device_added(&self) -> Result<(), DmaRefusal> {
         let limits = self.space().limits()?;
-        self.follower.with_state(|state| state.limits = limits);
+        let lacks_private = self.follower.with_state(|state| {
+            state.limits = limits;
+            state.needs_private() && state.private.is_none()
+        });
+        if lacks_private {
+            self.follower.require_resync();
+        }
         Ok(())
     }
 
@@ -164,10 +184,11 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
 impl<S, H> Mappings<S, H> {
     fn plan_all(
         &self,
-        state: &State,
+        state: &mut State,
         view: &FlatView<H>,
         private: &PageSet,
     ) -> Result<DmaPlan, DmaFollowError> {
+        state.set_private(private);
         let target = self.target(view.ranges(), private)?;
         let plan = plan_dma(&state.table, &target, &state.limits, self.policy.gaps);
         Ok(plan?)
@@ -192,8 +213,9 @@ impl<S, H> Mappings<S, H> {
         &self,
         state: &State,
         change: &DmaChange<'_>,
+        gaps: Gaps,
     ) -> Result<DmaPlan, DmaFollowError> {
-        let plan = plan_dma_change(&state.table, change, &state.limits, self.policy.gaps);
+        let plan = plan_dma_change(&state.table, change, &state.limits, gaps);
         Ok(plan?)
     }
 }
@@ -240,6 +262,7 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
         if diff.is_empty() {
             return Ok(None);
         }
+        state.set_private(update.private);
         let were = diff.changed.iter().map(|both| &both.0);
         let are = diff.changed.iter().map(|both| &both.1);
         let removed = diff.removed.iter().chain(were);
@@ -249,7 +272,8 @@ impl<S: AddressSpace, H> Follow<H> for Mappings<S, H> {
             removed: &removed,
             added: &added,
         };
-        self.plan_dma_change(state, &change).map(Some)
+        self.plan_dma_change(state, &change, self.policy.gaps)
+            .map(Some)
     }
 
     /// Leftovers are unmapped before any listener changes what their memory is: it could

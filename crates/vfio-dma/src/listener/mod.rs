@@ -6,9 +6,11 @@
 //! engine: pages that become private are unmapped before the guest uses them, and
 //! pages that become shared are mapped afterwards.
 //!
-//! The listener keeps no state of pages. It follows the engine's calls and not the
-//! page set, which changes too late: after the guest has got or lost the pages. In a
-//! transaction it takes the private pages from the update.
+//! The listener follows the engine's calls and not the model's page set, which changes
+//! too late: after the guest has got or lost the pages. In a transaction it takes the
+//! private pages from the update. It keeps them only if an IOMMU page has several guest
+//! pages ([`PAGE_SIZE`](guest_ranges::PAGE_SIZE)), because such a page is mapped while
+//! all of them are shared.
 //!
 //! | memory | devices may |
 //! | --- | --- |

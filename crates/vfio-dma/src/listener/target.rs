@@ -50,8 +50,14 @@ pub struct DmaPolicy<H> {
     /// has a gap and each page is a mapping. A unit smaller than the IOMMU's page counts
     /// as a page. If a guest shares more pages than the kernel allows mappings,
     /// choose larger units: see [the crate's page](crate).
+    ///
+    /// An IOMMU page with several guest pages is mapped while all of them are shared.
+    /// While one is private, devices cannot access the others, which the plan lists as
+    /// [left out](crate::DmaPlan::left_out).
     pub unit: u64,
-    /// Whether changes that need a gap are carried out or refused.
+    /// Whether changes that need a gap are carried out or refused. This includes a
+    /// conversion that makes a part of a mapped IOMMU page private. The undo of a
+    /// conversion may always have gaps.
     pub gaps: Gaps,
     /// Whether devices reach each other's memory.
     pub peers: Peers<H>,

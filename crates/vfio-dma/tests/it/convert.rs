@@ -12,7 +12,7 @@ use vfio_dma::listener::{DmaPolicy, Peers};
 use vfio_dma::{Gaps, SimIommuKind};
 
 use crate::support::machine::{
-    APART, IN_PLACE, Machine, PAGES, PLAIN, PRIVATE_BAR, REGIONS, REGISTERS, ROM_DEVICE,
+    APART, IN_PLACE, LARGE_PAGE, Machine, PAGES, PLAIN, PRIVATE_BAR, REGIONS, REGISTERS, ROM_DEVICE,
 };
 use crate::support::{PAGE, pages};
 
@@ -104,11 +104,12 @@ proptest! {
     #[test]
     fn devices_reach_the_shared_pages_of_ram_at_every_step(
         is_type1 in any::<bool>(),
+        iommu_page in prop_oneof![Just(PAGE), Just(LARGE_PAGE)],
         policy in policy(),
         steps in prop::collection::vec((op(), trouble()), 1..40),
     ) {
         let kind = if is_type1 { SimIommuKind::Type1 } else { SimIommuKind::Iommufd };
-        let mut machine = Machine::new(kind, policy, None);
+        let mut machine = Machine::with_iommu_page(iommu_page, kind, policy, None);
         // So that there is something from the start.
         for (region, at) in [(PLAIN, 0), (APART, 16), (IN_PLACE, 36), (PRIVATE_BAR, 60)] {
             machine.place(region, at * PAGE, 0).unwrap();

@@ -107,7 +107,8 @@ fn limits(mappings: Option<u64>) -> DmaLimits {
 }
 
 /// That the plan says what it does, and does no more than it must.
-fn check_plan(before: &Kernel, wanted: [&Cells; 2], added: &[Drawn], plan: &DmaPlan) {
+fn check_plan(before: &Kernel, wanted: [&Cells; 2], step: &Step, plan: &DmaPlan) {
+    let added = &step.1;
     let maps = plan.ops.iter().filter(|op| matches!(op, DmaOp::Map(_)));
     let maps = maps.count();
     let unmaps = plan.ops.len() - maps;
@@ -171,6 +172,35 @@ fn check_plan(before: &Kernel, wanted: [&Cells; 2], added: &[Drawn], plan: &DmaP
             assert_eq!(why, due, "{at:#x}");
         }
     }
+
+    let is_changed = |cell: u64| changed(step).any(|(at, size)| (at..at + size).contains(&cell));
+    for cell in (0..PAGES * PAGE / CELL).filter(|cell| !is_changed(*cell)) {
+        let at = cell * CELL;
+        let left = plan.left_out.iter().filter(|(span, _)| span.contains(at));
+        let left: Vec<LeftOut> = left.map(|(_, why)| *why).collect();
+        match loses_rest(&mappings, step, cell) {
+            true => assert_eq!(left, [LeftOut::PartOfPage], "{at:#x}"),
+            false => assert_eq!(left, [], "{at:#x}"),
+        }
+    }
+    assert!(plan.left_out.is_sorted_by_key(|(span, _)| span.start()));
+}
+
+fn changed(step: &Step) -> impl Iterator<Item = (u64, u64)> {
+    let added = step.1.iter().map(|one| one.cells);
+    step.0.iter().copied().chain(added)
+}
+
+/// Whether a cell is mapped and shares its page with a change. It is not in the change.
+fn loses_rest(mappings: &[Vec<u64>], step: &Step, cell: u64) -> bool {
+    let page = cell * CELL / PAGE;
+    let per_page = PAGE / CELL;
+    let is_mapped = mappings.iter().any(|pages| pages.contains(&page));
+    let touches = |(at, size): (u64, u64)| {
+        let pages = at / per_page..(at + size).div_ceil(per_page);
+        pages.contains(&page)
+    };
+    is_mapped && changed(step).any(touches)
 }
 
 /// What there will be, by the picture.
@@ -243,10 +273,14 @@ proptest! {
             let removed: Vec<AddrRange> = step.0.iter().map(|removed| span(*removed)).collect();
             let added: Vec<DmaRange> = step.1.iter().map(Drawn::range).collect();
             let change = DmaChange { removed: &removed, added: &added };
+            let changed: Vec<AddrRange> = changed(&step).map(span).collect();
             let plan = plan_dma_change(&table, &change, &limits, Gaps::Allow).unwrap();
-            check_plan(&kernel.borrow(), [&cells, &new], &step.1, &plan);
+            check_plan(&kernel.borrow(), [&cells, &new], &step, &plan);
             let refused = plan_dma_change(&table, &change, &limits, Gaps::Refuse);
-            prop_assert_eq!(plan.gaps.is_empty(), refused.is_ok());
+            let is_changed = |at: u64| changed.iter().any(|span| span.contains(at));
+            let mut left_out = plan.left_out.iter().map(|(span, _)| span.start());
+            let loses_rest = left_out.any(|at| !is_changed(at));
+            prop_assert_eq!(plan.gaps.is_empty() && !loses_rest, refused.is_ok());
             let _ = apply_dma(&kernel, &plan, &mut table).unwrap();
             prop_assert_eq!(kernel.borrow().picture(), new.picture());
             kernel.borrow().is_as_in(&table);

@@ -3,6 +3,7 @@
 //! something cannot be had.
 
 mod failures;
+mod large_pages;
 mod resync;
 
 use std::sync::Arc;

@@ -110,6 +110,22 @@ fn pages_become_private_at_the_addresses_that_a_failed_rollback_has_left() {
 }
 
 #[test]
+fn several_stretches_become_private_where_a_failed_rollback_has_left_them() {
+    for kind in KINDS {
+        let mut m = with_leftovers(kind);
+        refuse(&m, false);
+        for (page, count) in [(65, 1), (70, 1), (64, 8)] {
+            converted(&mut m, page, count, true);
+            let private = |page| m.model.private(m.space).contains(page * PAGE);
+            for page in (64..72).filter(|page| private(*page)) {
+                assert_eq!((m.reached(page), m.reached(page - 16)), (None, None));
+            }
+        }
+        is_settled(&mut m);
+    }
+}
+
+#[test]
 fn a_resync_that_is_undone_does_not_map_leftovers_again() {
     for kind in KINDS {
         let mut m = with_leftovers(kind);

@@ -138,6 +138,7 @@ pub(crate) struct Machine {
     pub(crate) dma: Arc<DmaListener<Arc<Iommu>, ()>>,
     pub(crate) refuser: Arc<Refuser>,
     has_peers: bool,
+    iommu_page: u64,
 }
 
 /// The regions, by their number in [`Machine::regions`].
@@ -151,15 +152,26 @@ pub(crate) const PRIVATE_BAR: usize = 6;
 pub(crate) const REGISTERS: usize = 7;
 pub(crate) const REGIONS: usize = 8;
 
+/// The size of the IOMMU's pages where they are larger than the guest's.
+pub(crate) const LARGE_PAGE: u64 = 4 * PAGE;
+
+/// Memory that is aligned to large pages.
 fn host(pages: u64) -> HostMemory {
     let size = pages * PAGE;
     let map = MmapOptions::new()
-        .len(usize::try_from(size).unwrap())
+        .len(usize::try_from(size + LARGE_PAGE).unwrap())
         .map_anon();
     let map = Arc::new(MmapRaw::from(map.unwrap()));
     let address = map.as_mut_ptr().expose_provenance() as u64;
+    let address = address.next_multiple_of(LARGE_PAGE);
     // SAFETY: the bytes are mapped while their owner lives, and nothing here refers to them.
     unsafe { HostMemory::new(address, size, map) }.unwrap()
+}
+
+fn memfd(vm: &SimVm, pages: u64, sides: GuestMemfdSides) -> Memory {
+    let file = vm.create_guest_memfd(pages * PAGE, GuestMemfdFlags::empty());
+    let file = slice(file.unwrap(), pages);
+    Memory::with_guest_memfd(host(pages), file, sides).unwrap()
 }
 
 fn slice(file: OwnedFd, pages: u64) -> FileSlice {
@@ -169,17 +181,23 @@ fn slice(file: OwnedFd, pages: u64) -> FileSlice {
 
 impl Machine {
     pub(crate) fn new(kind: SimIommuKind, policy: DmaPolicy<()>, mappings: Option<u64>) -> Self {
+        Self::with_iommu_page(PAGE, kind, policy, mappings)
+    }
+
+    /// A machine whose IOMMU has pages of `iommu_page` bytes.
+    pub(crate) fn with_iommu_page(
+        iommu_page: u64,
+        kind: SimIommuKind,
+        policy: DmaPolicy<()>,
+        mappings: Option<u64>,
+    ) -> Self {
         let vm = SimVm::new(SimConfig {
             private_pages: true,
             vm_type: VmType::SwProtected,
             abi: AbiProfile::FD_OFFSET_BIT_4,
             ..SimConfig::released(KernelVersion::V7_3)
         });
-        let memfd = |pages: u64, sides| {
-            let file = vm.create_guest_memfd(pages * PAGE, GuestMemfdFlags::empty());
-            let file = slice(file.unwrap(), pages);
-            Memory::with_guest_memfd(host(pages), file, sides).unwrap()
-        };
+        let memfd = |pages, sides| memfd(&vm, pages, sides);
         let registers = PrivateMmio::new(slice(vm.create_dma_buf(4 * PAGE).unwrap(), 4));
         let all = [
             Region::ram("plain", Memory::host_only(host(12))),
@@ -200,7 +218,7 @@ impl Machine {
 
         let allowed = [0..HOLE.start, HOLE.end..1 << 30];
         let allowed = allowed.map(|all| pages(all.start, all.end - all.start));
-        let limits = DmaLimits::new(PAGE, allowed, mappings).unwrap();
+        let limits = DmaLimits::new(iommu_page, allowed, mappings).unwrap();
         let iommu = Arc::new(Iommu {
             sim: SimIommu::new(kind, limits),
             panics: Mutex::default(),
@@ -224,6 +242,7 @@ impl Machine {
             dma,
             refuser,
             has_peers,
+            iommu_page,
         }
     }
 
@@ -242,6 +261,15 @@ impl Machine {
         t.commit()
     }
 
+    /// Adds RAM with a private side beside the regions.
+    pub(crate) fn add_ram(&mut self, at: u64, count: u64) {
+        let memory = memfd(self.engine.vm(), count, GuestMemfdSides::Private);
+        let mut t = self.model.transaction();
+        let ram = t.add(Region::ram("more", memory)).unwrap();
+        t.place(ram, self.root, at * PAGE, 0).unwrap();
+        t.commit().unwrap();
+    }
+
     pub(crate) fn convert(
         &mut self,
         range: AddrRange,
@@ -253,8 +281,20 @@ impl Machine {
         self.engine.convert(&mut pages, request)
     }
 
-    /// What a device is to reach of a page, the slow way: where, and whether it writes.
+    /// What a device is to reach of a page, the slow way: where, and whether it writes. The
+    /// guest pages of an IOMMU page are mapped together or not at all.
     pub(crate) fn due(&self, page: u64) -> Option<(u64, bool)> {
+        let count = self.iommu_page / PAGE;
+        let inside = page % count;
+        let (address, writes) = self.shared(page - inside)?;
+        let is_aligned = address % self.iommu_page == 0;
+        let at = |n: u64| Some((address + n * PAGE, writes));
+        let is_whole = (0..count).all(|n| self.shared(page - inside + n) == at(n));
+        at(inside).filter(|_| is_aligned && is_whole)
+    }
+
+    /// What devices share of a page with the guest: where, and whether they write.
+    fn shared(&self, page: u64) -> Option<(u64, bool)> {
         let whole = pages(page, 1);
         if HOLE.contains(&page) || self.model.private(self.space).covers(whole) {
             return None;

@@ -24,6 +24,8 @@ const EFAULT: i32 = 14;
 pub(crate) struct WatchedIommu {
     pub(crate) device: usize,
     kind: SimIommuKind,
+    /// The size of the IOMMU's pages.
+    page: u64,
     sim: SimIommu,
     vm: SimVm,
     tape: Arc<Tape>,
@@ -35,15 +37,16 @@ pub(crate) struct WatchedIommu {
 impl WatchedIommu {
     pub(crate) fn new(
         device: usize,
-        kind: SimIommuKind,
+        (kind, page): (SimIommuKind, u64),
         (vm, tape, records): (SimVm, Arc<Tape>, Arc<Records>),
     ) -> Self {
         let all = AddrRange::new(0, u128::from(1024 * PAGE)).unwrap();
-        let limits = DmaLimits::new(PAGE, [all], None).unwrap();
+        let limits = DmaLimits::new(page, [all], None).unwrap();
         records.state().mapped.insert(device, BTreeMap::new());
         Self {
             device,
             kind,
+            page,
             sim: SimIommu::new(kind, limits),
             vm,
             tape,
@@ -91,8 +94,9 @@ impl WatchedIommu {
     /// What an unmapping that fails has unmapped: an iommufd stops at the mapping that it
     /// cannot unmap.
     fn unmap_in_part(&self, iova: AddrRange) {
-        let first = (0..self.records.window)
-            .map(|page| AddrRange::new(page * PAGE, u128::from(PAGE)).unwrap());
+        let starts = (0..self.records.window).map(|page| page * PAGE);
+        let starts = starts.filter(|start| start % self.page == 0);
+        let first = starts.map(|start| AddrRange::new(start, self.page.into()).unwrap());
         let mut first = first.filter(|page| iova.covers(*page) && *page != iova);
         if self.kind == SimIommuKind::Iommufd {
             let _ = first.next().map(|page| self.sim.unmap(page));

@@ -6,9 +6,10 @@
 //!
 //! 1. No page is private while it is mapped for a device, by its address or by its memory.
 //!    No one even asks for that.
-//! 2. No shared page is lost silently: each device has all shared memory mapped, or its
-//!    listener knows that it has to resync, which the next transaction does. What the
-//!    model records as private is private for KVM, and nothing else is.
+//! 2. No shared page is lost silently: each device has all shared memory mapped that fills
+//!    pages of its IOMMU, or its listener knows that it has to resync, which the next
+//!    transaction does. What the model records as private is private for KVM, and nothing
+//!    else is.
 //! 3. No live byte is discarded.
 //!
 //! `explore` shows it for all states of small worlds, `random` for some of a larger
@@ -103,7 +104,7 @@ fn no_device_reaches_private_pages_of_memory_that_moves() {
             home,
             window: 4,
             regions: vec![What::Split(1), What::InPlace(2)],
-            devices: vec![(Iommufd, 1)],
+            devices: vec![(Iommufd, 1, 1)],
         };
         let mut ops = places(0, &[0, 2]);
         ops.extend(places(1, &[1, 0]));
@@ -121,7 +122,7 @@ fn neither_of_two_devices_reaches_private_pages() {
             home,
             window: 2,
             regions: vec![What::InPlace(2)],
-            devices: vec![(Iommufd, 2), (Type1, 1)],
+            devices: vec![(Iommufd, 2, 1), (Type1, 1, 1)],
         };
         let mut ops = places(0, &[0]);
         ops.extend(conversions(&[(0, 1), (1, 1), (0, 2)]));
@@ -138,7 +139,7 @@ fn no_device_reaches_private_pages_whichever_three_calls_fail() {
             home,
             window: 3,
             regions: vec![What::Split(1), What::InPlace(2)],
-            devices: vec![(Iommufd, 2)],
+            devices: vec![(Iommufd, 2, 1)],
         };
         // A conversion of all pages takes several calls, unless the home is the VM.
         let mut ops = vec![Op::Place(0, Some(0)), Op::Place(1, Some(1))];
@@ -160,13 +161,35 @@ fn no_device_reaches_private_registers_or_pages_that_other_memory_hides() {
             home,
             window: 3,
             regions: vec![What::Split(2), What::PrivateMmio(1), What::Bar(1)],
-            devices: vec![(Type1, 1)],
+            devices: vec![(Type1, 1, 1)],
         };
         let mut ops = places(0, &[0]);
         ops.extend(places(1, &[2]));
         ops.extend(places(2, &[1, 2]));
         ops.extend(conversions(&[(1, 1), (1, 2)]));
         ops.push(Op::Revoke(1, 2));
+        ops.extend(attachments(1));
+        let tally = proven(&setup, &ops, &bounds((1, 1)));
+        assert!(tally.states >= states && tally.transitions >= transitions);
+    }
+}
+
+#[test]
+fn no_device_reaches_private_pages_that_share_an_iommu_page_with_others() {
+    for (home, states, transitions) in [
+        (HOMES[0], 300, 10_000),
+        (HOMES[1], 60, 2_000),
+        (HOMES[2], 300, 10_000),
+    ] {
+        let setup = Setup {
+            home,
+            window: 8,
+            regions: vec![What::InPlace(4), What::Bar(1)],
+            devices: vec![(Type1, 1, 4)],
+        };
+        let mut ops = places(0, &[0, 4]);
+        ops.extend(places(1, &[3]));
+        ops.extend(conversions(&[(0, 1), (1, 2), (4, 2), (0, 4)]));
         ops.extend(attachments(1));
         let tally = proven(&setup, &ops, &bounds((1, 1)));
         assert!(tally.states >= states && tally.transitions >= transitions);

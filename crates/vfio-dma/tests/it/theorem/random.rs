@@ -79,7 +79,12 @@ pub(crate) fn run(home: Home, seed: u64, steps: usize) -> Result<Steps, String> 
             What::PrivateMmio(2),
             What::Bar(1),
         ],
-        devices: vec![(Iommufd, 1), (Type1, 2), (Iommufd, 4)],
+        devices: vec![
+            (Iommufd, 1, 1),
+            (Type1, 2, 1),
+            (Iommufd, 4, 1),
+            (Type1, 1, 4),
+        ],
     };
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut world = World::new(&setup);

@@ -52,8 +52,9 @@ pub(crate) enum Op {
     Detach(usize),
 }
 
-/// A device, by the kind of its IOMMU and the unit of its mappings in pages.
-pub(crate) type Kind = (SimIommuKind, u64);
+/// A device, by the kind of its IOMMU, and the guest pages of a unit of its mappings and of
+/// an IOMMU page.
+pub(crate) type Kind = (SimIommuKind, u64, u64);
 
 /// What there is in a world.
 #[derive(Clone, Debug)]
@@ -262,9 +263,9 @@ impl World {
                 ended(revoked.not_shared.is_empty())
             }
             Op::Attach(number) => {
-                let (kind, unit) = self.setup.devices[number];
+                let (kind, unit, page) = self.setup.devices[number];
                 let watched = (self.vm.clone(), self.tape.clone(), self.records.clone());
-                let iommu = WatchedIommu::new(number, kind, watched);
+                let iommu = WatchedIommu::new(number, (kind, page * PAGE), watched);
                 let policy = DmaPolicy::default()
                     .with_unit(unit * PAGE)
                     .with_peers(Peers::HostAddress);
@@ -309,8 +310,19 @@ impl World {
         pages.filter(|gpa| self.records.is_private(*gpa)).collect()
     }
 
-    /// The host address that a device should reach at a page.
-    fn due(&self, gpa: u64) -> Option<u64> {
+    /// The host address that a device should reach at a page. An IOMMU page of so many
+    /// guest pages is mapped as a whole or not at all.
+    fn due(&self, gpa: u64, pages: u64) -> Option<u64> {
+        let size = pages * PAGE;
+        let inside = gpa % size;
+        let host = self.shared(gpa - inside)?;
+        let mut offsets = (0..pages).map(|page| page * PAGE);
+        let is_whole = offsets.all(|at| self.shared(gpa - inside + at) == Some(host + at));
+        (host % size == 0 && is_whole).then_some(host + inside)
+    }
+
+    /// The host address of a page that the guest shares with devices.
+    fn shared(&self, gpa: u64) -> Option<u64> {
         let private = match self.has_state(gpa) {
             true => self.records.is_private(gpa),
             false => self.model.private(self.space).contains(gpa),
@@ -360,7 +372,7 @@ impl World {
             }
             for page in 0..self.setup.window {
                 let reached = mapped[number].get(&(page * PAGE)).copied();
-                let due = self.due(page * PAGE);
+                let due = self.due(page * PAGE, self.setup.devices[*number].2);
                 if reached != due {
                     return Err(format!(
                         "device {number} reaches {reached:x?} at page {page}, not {due:x?}"
