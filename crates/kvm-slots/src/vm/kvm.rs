@@ -44,12 +44,17 @@ impl KvmVm {
     /// Creates a VM of the type `vm_type`, as `KVM_CREATE_VM` takes it; 0 is the default.
     ///
     /// Prefer this to [`new`](Self::new): where the type determines the width of the
-    /// VM's guest-physical addresses (Arm), the planner then refuses ranges beyond.
+    /// VM's guest-physical addresses (Arm), the planner then refuses ranges beyond. The
+    /// ioctl fails if a signal is pending (EINTR), and this function retries it a bounded
+    /// number of times.
     ///
     /// # Errors
     /// The kernel's error, such as EINVAL for a type that it does not have.
     pub fn create(kvm: &Kvm, vm_type: u64) -> Result<Self, Errno> {
-        let vm = Self::new(Arc::new(kvm.create_vm_with_type(vm_type)?));
+        // `mmu_notifier_register` locks the mappings of the process, and gives up if a
+        // signal is pending.
+        let vm = call_again(|| kvm.create_vm_with_type(vm_type))?;
+        let vm = Self::new(Arc::new(vm));
         Ok(Self {
             address_bits: address_bits::of_type(vm_type).or(vm.address_bits),
             ..vm
