@@ -14,7 +14,7 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::dirty::vm::{LoggingVm, ManualProtect};
 use crate::push::PushMap;
-use crate::vm::address_bits;
+use crate::vm::address_bits::{self, AddressBits};
 use crate::vm::errno::Errno;
 use crate::vm::file_attributes::FileAttributesError;
 use crate::vm::interrupted::call_again;
@@ -26,7 +26,7 @@ use crate::vm::{GuestMemfdFlags, Vm};
 pub struct KvmVm {
     vm: Arc<VmFd>,
     push_map: Option<Arc<dyn PushMap>>,
-    address_bits: Option<u32>,
+    address_bits: Option<AddressBits>,
     reported: Arc<Mutex<Reported>>,
 }
 
@@ -82,14 +82,14 @@ impl KvmVm {
     /// that.
     ///
     /// Always call this on x86-64. Without this call, [`create`](Self::create) and
-    /// [`new`](Self::new) know only an upper bound there: 52 bits, where KVM may support
-    /// fewer (the processor's width, with nested page tables). A plan can then contain a
-    /// slot that KVM refuses, and does not hold vCPUs for a move that fails for that
-    /// reason.
+    /// [`new`](Self::new) know only an upper bound there ([`AddressBits::AtMost`]): 52
+    /// bits, where KVM may support fewer (the processor's width, with nested page tables).
+    /// A plan can then contain a slot that KVM refuses, and every plan that moves a slot
+    /// holds vCPUs ([`Plan::holds_vcpus`](crate::Plan::holds_vcpus)).
     #[must_use]
     pub fn with_address_bits(self, bits: u32) -> Self {
         Self {
-            address_bits: Some(bits),
+            address_bits: Some(AddressBits::Exact(bits)),
             ..self
         }
     }
@@ -205,7 +205,7 @@ impl Vm for KvmVm {
         set.map_err(|_| failed)
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.address_bits
     }
 
