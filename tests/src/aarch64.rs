@@ -11,8 +11,8 @@ use kvm_slots::convert::{
     ConvertibleMemory, ConvertibleRange, Engine, GuestMemfdSides, Home, Request,
 };
 use kvm_slots::{
-    AbiProfile, Capabilities, Errno, FileSlice, KvmVm, PlanError, SlotAccess, SlotBacking,
-    SlotRange, SlotTable, Unsupported, Vm, plan,
+    AbiProfile, AddressBits, Capabilities, Errno, FileSlice, KvmVm, PlanError, SlotAccess,
+    SlotBacking, SlotRange, SlotTable, Unsupported, Vm, plan,
 };
 use vmm::HostMapping;
 
@@ -70,7 +70,9 @@ fn the_width_is_that_of_the_vm() -> Result<(), String> {
 
 fn one_width(vm: &KvmVm) -> Result<(), String> {
     let capabilities = Capabilities::probe(vm);
-    let bits = capabilities.address_bits.ok_or("no width")?;
+    let Some(AddressBits::Exact(bits)) = capabilities.address_bits else {
+        return Err("no exact width".into());
+    };
     let (page, end) = (capabilities.page_size.bytes(), 1 << bits);
     let memory = Arc::new(HostMapping::anonymous(2 * page).map_err(text)?);
     for (gpa, size, fits) in [

@@ -26,7 +26,8 @@ use crate::selftests::{self, Selftest};
 use crate::syscalls::{self, SyscallTest};
 use crate::vfio::{Model, OnDevice};
 use crate::{
-    dirty, end_to_end, file_attributes, guest_code, guest_sees, pre_fault, vcpu, vcpu_gate, vfio,
+    dirty, end_to_end, file_attributes, guest_code, guest_sees, kvm_vm, pre_fault, vcpu, vcpu_gate,
+    vfio,
 };
 
 /// A test, what it needs, and what it does.
@@ -223,6 +224,11 @@ pub fn all() -> Vec<HwTest> {
     }));
     tests.extend(guest_code::TESTS.map(|(name, needs, run)| HwTest {
         name: format!("guest_code::{name}"),
+        needs,
+        run: Body::Plain(run),
+    }));
+    tests.extend(kvm_vm::TESTS.map(|(name, needs, run)| HwTest {
+        name: format!("kvm_vm::{name}"),
         needs,
         run: Body::Plain(run),
     }));

@@ -16,6 +16,7 @@
 //! | `file_attributes` | the ioctl that sets attributes of a guest_memfd's pages, by its bytes |
 //! | `guest_code` | the guest's instructions and page tables |
 //! | `guest_sees` | what running vCPUs see of a commit |
+//! | `kvm_vm` | how `KvmVm` creates a VM, and the width of its addresses |
 //! | `pre_fault` | mapping memory before the guest accesses it |
 //! | [`selftests`] | the kernel's own selftests, unmodified |
 //! | [`syscalls`] | the system calls of each operation, compared with the documentation |
@@ -49,6 +50,7 @@ mod guest_code;
 pub mod guest_sees;
 pub mod hardware;
 mod kvm_stats;
+mod kvm_vm;
 pub mod like_host;
 pub mod needs;
 pub mod pre_fault;

@@ -25,6 +25,7 @@
 //! use kvm_slots::{
 //!     AbiProfile, SlotBacking, Errno, GuestMemfdFlags, HostMemory, Op, SlotAccess, SlotRange, Slots, Vm,
 //! };
+//! # use kvm_slots::AddressBits;
 //! # struct Paper;
 //! # impl Vm for Paper {
 //! #     fn check_extension(&self, capability: u32) -> i32 {
@@ -34,7 +35,7 @@
 //! #     unsafe fn set_user_memory_region(&self, _: &kvm_userspace_memory_region) -> Result<(), Errno> { Ok(()) }
 //! #     fn create_guest_memfd(&self, _: u64, _: GuestMemfdFlags) -> Result<OwnedFd, Errno> { Err(Errno::ENOTTY) }
 //! #     fn set_memory_attributes(&self, _: u64, _: u64, _: u64) -> Result<(), Errno> { Err(Errno::ENOTTY) }
-//! #     fn address_bits(&self) -> Option<u32> { Some(46) }
+//! #     fn address_bits(&self) -> Option<AddressBits> { Some(AddressBits::Exact(46)) }
 //! # }
 //!
 //! // SAFETY: no one else makes slots of this VM.
@@ -200,6 +201,7 @@ pub use slots::table::SlotTable;
 #[cfg(feature = "memory-model")]
 pub use slots::view::slot_ranges;
 pub use unsupported::Unsupported;
+pub use vm::address_bits::AddressBits;
 #[cfg(target_arch = "aarch64")]
 pub use vm::address_bits::aarch64::vm_type_address_bits;
 #[cfg(target_arch = "x86_64")]

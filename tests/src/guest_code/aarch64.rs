@@ -2,12 +2,10 @@
 //! Guests at EL1 with page tables of both granules, and what KVM makes of accesses
 //! that it cannot resolve.
 
-use std::sync::Arc;
-
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::Kvm;
 use kvm_slots::exit::MmioHandler;
-use kvm_slots::{Capabilities, KvmVm, Vm};
+use kvm_slots::{Capabilities, Vm};
 use vmm::HostMapping;
 use vmm::guest::aarch64::asm::X;
 use vmm::guest::aarch64::translation::Granule;
@@ -85,7 +83,7 @@ impl Machine {
             let with = processor.with_granule(granule);
             processor = with.ok_or(format!("the processor has no {granule:?}"))?;
         }
-        let vm = KvmVm::new(Arc::new(processor.plain_vm(&kvm).map_err(at("a VM"))?));
+        let vm = processor.plain_vm(&kvm).map_err(at("a VM"))?;
         let page = Capabilities::minimal().page_size.bytes();
         let poke = Poke::new(&processor.code(), STUB, [CODE, END - page, END]);
         let (own_size, size) = (2 * Poke::SIZE, (1 + after) * page);

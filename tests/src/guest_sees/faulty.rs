@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::{Errno, GuestMemfdFlags, KvmVm, PageSize, Vm};
+use kvm_slots::{AddressBits, Errno, GuestMemfdFlags, KvmVm, PageSize, Vm};
 
 /// A VM that refuses an operation on request.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl Vm for FaultyVm {
         self.vm.set_memory_attributes(gpa, size, attributes)
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.vm.address_bits()
     }
 }

@@ -2,7 +2,6 @@
 //! A VM of the real KVM.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
 
 use kvm_bindings::{kvm_pre_fault_memory, kvm_userspace_memory_region2};
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -49,9 +48,8 @@ impl Real {
             VmType::Plain => processor.plain_vm(&kvm),
             VmType::SwProtected => processor.private_vm(&kvm),
         };
-        let vm = KvmVm::new(Arc::new(vm.map_err(|error| format!("a VM: {error}"))?));
         let mut real = Self {
-            vm,
+            vm: vm.map_err(|error| format!("a VM: {error}"))?,
             vm_type,
             physical_bits: processor.physical_bits(),
             guest: None,

@@ -231,7 +231,6 @@ pub(super) fn run_in_files() -> Result<Ended, String> {
     let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
     let processor = Processor::probe(&kvm).map_err(at("the processor"))?;
     let vm = processor.private_vm(&kvm).map_err(at("a VM"))?;
-    let vm = KvmVm::new(Arc::new(vm));
     let home = Home::probe(&vm).map_err(at("the home"))?;
     if home != Home::FileAttributes {
         return Ok(Ended::Skipped(format!("pages have their state in {home}")));

@@ -12,9 +12,9 @@ use kvm_ioctls::Kvm;
 use kvm_slots::convert::Home;
 use kvm_slots::probe::probe_abi;
 use kvm_slots::{
-    AbiProfile, Applied, Capabilities, Change, DeviceFile, Errno, FileSlice, GuestMemfdFlags,
-    KvmVm, Plan, SlotAccess, SlotBacking, SlotListener, SlotRange, SlotTable, Slots, VcpusStopped,
-    Vm,
+    AbiProfile, AddressBits, Applied, Capabilities, Change, DeviceFile, Errno, FileSlice,
+    GuestMemfdFlags, KvmVm, Plan, SlotAccess, SlotBacking, SlotListener, SlotRange, SlotTable,
+    Slots, VcpusStopped, Vm,
 };
 use memory_model::{Memory, MemoryModel, Region};
 
@@ -191,7 +191,7 @@ impl Vm for Older {
         Err(Errno::ENOTTY)
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.0.address_bits()
     }
 }

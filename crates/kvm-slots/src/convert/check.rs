@@ -4,7 +4,7 @@
 use guest_ranges::{PageRange, PageSize, PageState};
 
 use super::pages::GuestPages;
-use super::request::{Request, RequestError};
+use super::request::{Request, RequestError, Source};
 use super::sides::{Sides, Stretch};
 use crate::unsupported::Unsupported;
 
@@ -48,11 +48,7 @@ pub enum Refusal {
 /// Checks whether every page of the request can change. The cost depends on the
 /// number of pieces of memory in the range, not on the number of pages.
 pub(super) fn check(pages: &impl GuestPages, request: Request) -> Result<(), Refusal> {
-    let Request {
-        range,
-        to,
-        mmio_only,
-    } = request;
+    let Request { range, to, source } = request;
     if to == PageState::Shared {
         let bad = |s: &Stretch| matches!(s.sides, Sides::PrivateOnly { .. });
         return match pages.memory(range).find(bad) {
@@ -63,6 +59,7 @@ pub(super) fn check(pages: &impl GuestPages, request: Request) -> Result<(), Ref
             None => Ok(()),
         };
     }
+    let mmio_only = source == Source::Acceptance;
     let mut at = range.start();
     for stretch in pages.memory(range) {
         let fits = !mmio_only || stretch.sides == Sides::PrivateMmio;

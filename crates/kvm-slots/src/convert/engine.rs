@@ -95,6 +95,7 @@ impl<V: Vm> Engine<V> {
         pages: &mut impl GuestPages,
         request: Request,
     ) -> Result<Converted, ConvertError> {
+        let request = request.on_host(self.page_size);
         host_pages(request.range(), self.page_size)?;
         let pages = &mut HostPages::new(pages, self.page_size);
         if self.steps.home == Home::Slot {
@@ -156,7 +157,7 @@ impl<V: Vm> Engine<V> {
             return Vec::new();
         }
         let pages = HostPages::new(pages, self.page_size);
-        let memory = pages.memory(request.range());
+        let memory = pages.memory(request.on_host(self.page_size).range());
         memory.map(|stretch| stretch.range).collect()
     }
 

@@ -38,7 +38,8 @@
 //! is no reason to refuse.
 //!
 //! A page here is a page of the host. A request for other pages is refused
-//! ([`RequestError::Unaligned`]). A host page of more than 4 KiB that is not entirely
+//! ([`RequestError::Unaligned`]), except that a memory fault may start inside a host
+//! page ([`Request::memory_fault`]). A host page of more than 4 KiB that is not entirely
 //! in one stretch of memory has no memslot and no bytes of its own to discard: it
 //! counts as other memory.
 //!

@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest's request to convert pages.
 
-use guest_ranges::{PAGE_SIZE, PageRange, PageRangeError, PageState};
+use guest_ranges::{PAGE_SIZE, PageRange, PageRangeError, PageSize, PageState};
 
 /// A request to make pages private or shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     pub(super) range: PageRange,
     pub(super) to: PageState,
-    /// Whether all pages must be private MMIO.
-    pub(super) mmio_only: bool,
+    pub(super) source: Source,
+}
+
+/// What led to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A call that names the pages.
+    Call,
+    /// An access, whose pages KVM reports.
+    MemoryFault,
+    /// The guest accepts private MMIO. All pages must be that.
+    Acceptance,
 }
 
 /// Bit 4 of the third argument of `KVM_HC_MAP_GPA_RANGE`: encrypted.
@@ -28,7 +38,7 @@ impl Request {
         Ok(Self {
             range: PageRange::new(gpa, size)?,
             to,
-            mmio_only: false,
+            source: Source::Call,
         })
     }
 
@@ -57,6 +67,11 @@ impl Request {
     /// The exit `KVM_EXIT_MEMORY_FAULT` (39), by its three fields: the guest accessed
     /// shared pages as private, or private pages as shared.
     ///
+    /// The range may start inside a host page: on arm64, KVM reports the address to
+    /// 4 KiB, and the size of a host page. [`Engine`](crate::convert::Engine) and
+    /// [`Converter`](crate::convert::Converter), which know the page size, round the
+    /// address down to the start of that page and keep the size.
+    ///
     /// # Errors
     /// [`RequestError`], also for flags other than
     /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
@@ -66,7 +81,10 @@ impl Request {
             EXIT_PRIVATE => PageState::Private,
             flags => return Err(RequestError::Flags { flags }),
         };
-        Self::new(gpa, size, to)
+        Ok(Self {
+            source: Source::MemoryFault,
+            ..Self::new(gpa, size, to)?
+        })
     }
 
     /// The guest accepts private MMIO: the pages become private, and must all be
@@ -76,12 +94,30 @@ impl Request {
     /// [`RequestError`] if this is not a range of pages.
     pub fn accept(gpa: u64, size: u64) -> Result<Self, RequestError> {
         Ok(Self {
-            mmio_only: true,
+            source: Source::Acceptance,
             ..Self::new(gpa, size, PageState::Private)?
         })
     }
 
-    /// The pages.
+    /// The request on a host with pages of this size: a memory fault starts with the
+    /// host page of its address. Its end is not rounded up, because the next page
+    /// did not fault.
+    pub(super) fn on_host(self, page: PageSize) -> Self {
+        let (start, size) = (self.range.start(), self.range.size());
+        // Other requests are refused as the guest made them.
+        if self.source != Source::MemoryFault || !page.is_aligned(size) {
+            return self;
+        }
+        let range = PageRange::new(page.floor(start), size);
+        Self {
+            // A lower start does not wrap.
+            range: range.unwrap_or(self.range),
+            ..self
+        }
+    }
+
+    /// The pages. Those of a memory fault are as KVM reported them
+    /// ([`memory_fault`](Self::memory_fault)).
     pub fn range(self) -> PageRange {
         self.range
     }
@@ -103,7 +139,7 @@ pub enum RequestError {
         gpa: u64,
     },
     /// The range does not consist of whole pages of 4 KiB, or of the host's pages
-    /// where those are larger.
+    /// where those are larger. Only a memory fault may start inside a host page.
     #[error("{size:#x} bytes at {gpa:#x} are not whole pages")]
     Unaligned {
         /// The first address.

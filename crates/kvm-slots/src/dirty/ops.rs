@@ -12,7 +12,9 @@ use crate::vm::errno::Errno;
 
 /// A watcher that is called before each memslot operation.
 pub trait OpWatcher: fmt::Debug {
-    /// Called before `op` on the VM with the slots of `table`.
+    /// Called before `op` on the VM with the slots of `table`. The slot of `op` is in
+    /// the expected state: no watcher is called for an operation that is skipped
+    /// ([`StepError::Stale`](crate::StepError::Stale)).
     ///
     /// # Errors
     /// The operation is refused, as if by the kernel.

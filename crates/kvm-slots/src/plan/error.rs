@@ -26,14 +26,14 @@ pub enum PlanError {
     /// would refuse its slot, or the guest could never reach it.
     #[error(
         "the range of {size:#x} bytes at {gpa:#x} is out of the guest's reach: its physical \
-         addresses have {bits} bits"
+         addresses have at most {bits} bits"
     )]
     BeyondAddresses {
         /// The first guest-physical address.
         gpa: u64,
         /// The number of bytes.
         size: u64,
-        /// The width of guest-physical addresses.
+        /// The width of guest-physical addresses, or the known upper bound.
         bits: u32,
     },
     /// A range overlaps another one, or a slot that stays.

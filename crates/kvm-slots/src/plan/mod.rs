@@ -22,7 +22,7 @@
 //! | limits the number of slots | assigns the lowest free numbers, except reserved ones, and refuses more: [`PlanError::TooManySlots`] |
 //! | keeps private pages by guest-physical address, with or without a slot | leaves them alone, or moves them with the memory: [`Change`], [`Op::SetPrivate`] |
 //! | has no operation on two slots at once | reports when vCPUs must be held, because the plan or its rollback leaves a gap: [`Plan::holds_vcpus`] |
-//! | limits guest-physical addresses, and refuses slots beyond (EINVAL on x86-64, EFAULT on Arm) | refuses such ranges itself if it knows the width: [`PlanError::BeyondAddresses`] |
+//! | limits guest-physical addresses, and refuses slots beyond (EINVAL on x86-64, EFAULT on Arm) | refuses such ranges itself, as far as it knows the width: [`PlanError::BeyondAddresses`] |
 //!
 //! # The order of operations
 //!
@@ -67,6 +67,7 @@ use crate::abi::AbiProfile;
 use crate::range::SlotRange;
 use crate::slots::slot::{Slot, SlotId};
 use crate::slots::table::SlotTable;
+use crate::vm::address_bits::AddressBits;
 use crate::vm::caps::Capabilities;
 use change::Change;
 use cut::Pages;
@@ -186,7 +187,9 @@ fn decide(
         }
     };
     let others = attributes.len() + late.len();
-    let may_fail = !moves.is_empty() && capabilities.address_bits.is_none();
+    // KVM refuses a move beyond the guest's addresses after it has invalidated the slot.
+    let any_address_fits = matches!(capabilities.address_bits, Some(AddressBits::Exact(_)));
+    let may_fail = !moves.is_empty() && !any_address_fits;
     let holds_vcpus = early::has_gap(&deletes, &moves, others) || hostless || may_fail;
     let mut ops = flags;
     ops.reserve_exact(count);

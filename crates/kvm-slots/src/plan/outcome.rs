@@ -51,12 +51,11 @@ impl Plan {
     /// - A slot without a host address is added or removed. A vCPU thread has no
     ///   mapping to answer an exit that races with this.
     /// - A slot moves by less than its size, or moves while the width of
-    ///   guest-physical addresses is unknown. KVM invalidates a slot before it
-    ///   finds that the slot cannot move. (KVM may also find that it has no memory
-    ///   for the slot's metadata. No plan provides for that ENOMEM.) On x86-64 the width
-    ///   is known only after
-    ///   [`KvmVm::with_address_bits`](crate::KvmVm::with_address_bits); until then the
-    ///   planner takes it to be 52 bits.
+    ///   guest-physical addresses is unknown or only an upper bound is known
+    ///   ([`AddressBits`](crate::AddressBits)). KVM invalidates a slot before it finds
+    ///   that the slot cannot move. (KVM may also find that it has no memory for the
+    ///   slot's metadata. No plan provides for that ENOMEM.) On x86-64 the width is known
+    ///   only after [`KvmVm::with_address_bits`](crate::KvmVm::with_address_bits).
     pub fn holds_vcpus(&self) -> bool {
         self.holds_vcpus
     }

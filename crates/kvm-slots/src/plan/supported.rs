@@ -7,6 +7,7 @@ use super::pages::Attributes;
 use crate::abi::AbiProfile;
 use crate::range::SlotRange;
 use crate::unsupported::{self, Unsupported};
+use crate::vm::address_bits::AddressBits;
 use crate::vm::caps::Capabilities;
 
 impl Capabilities {
@@ -29,7 +30,7 @@ pub(super) fn reachable(
     ranges: &[SlotRange],
     capabilities: &Capabilities,
 ) -> Result<(), PlanError> {
-    let Some(bits) = capabilities.address_bits else {
+    let Some(bits) = capabilities.address_bits.map(AddressBits::bits) else {
         return Ok(());
     };
     let beyond = |range: &&SlotRange| range.last().checked_shr(bits).is_some_and(|high| high != 0);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The slots that a probe creates, and the expected result of each.
 
+use std::cell::Cell;
+
 use kvm_bindings::{
     KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region,
     kvm_userspace_memory_region2,
@@ -31,6 +33,8 @@ pub(super) struct Checks<'a, V> {
     pub(super) sample: Option<Sample>,
     /// A descriptor of a file that is not a device's.
     pub(super) stranger: u32,
+    /// Whether KVM may have created a slot of each number for the probe.
+    pub(super) made: [Cell<bool>; 2],
 }
 
 impl<V: Vm> Checks<'_, V> {
@@ -59,7 +63,7 @@ impl<V: Vm> Checks<'_, V> {
     unsafe fn plain_slots_are_accepted(&self) -> Result<(), ProbeError> {
         // SAFETY: the slot is at host address 0. No one accesses it, because no
         // vCPU runs: the caller guarantees that.
-        unsafe { self.vm.set_user_memory_region2(&self.plain()) }.map_err(ProbeError::Plain)?;
+        unsafe { self.set(&self.plain()) }.map_err(ProbeError::Plain)?;
         // SAFETY: as above.
         unsafe { self.delete(self.slots[0]) }.map_err(|errno| self.left_behind(0, errno))
     }
@@ -102,7 +106,7 @@ impl<V: Vm> Checks<'_, V> {
         let flag = self.flag;
         let bad = Err(Errno::EBADF);
         // SAFETY: the caller guarantees that no vCPU runs.
-        match unsafe { self.vm.set_user_memory_region2(&decoyed) } {
+        match unsafe { self.set(&decoyed) } {
             Ok(()) => return Err(ProbeError::OtherMeaning { flag }),
             Err(Errno::EINVAL) => {}
             seen => return same(ProbeCheck::BadDescriptor, bad, seen),
@@ -114,7 +118,7 @@ impl<V: Vm> Checks<'_, V> {
             ..decoyed
         };
         // SAFETY: as above.
-        match unsafe { self.vm.set_user_memory_region2(&both) } {
+        match unsafe { self.set(&both) } {
             Err(Errno::EBADF) | Ok(()) => Err(ProbeError::OtherMeaning { flag }),
             Err(_) => Err(ProbeError::UnknownFlag { flag }),
         }
@@ -158,6 +162,7 @@ impl<V: Vm> Checks<'_, V> {
         };
         // SAFETY: as above.
         let seen = unsafe { self.vm.set_user_memory_region(&old) };
+        self.record(old.slot, seen);
         same(ProbeCheck::OldIoctl, invalid, seen)
     }
 
@@ -221,13 +226,29 @@ impl<V: Vm> Checks<'_, V> {
         expected: Result<(), Errno>,
     ) -> Result<(), ProbeError> {
         // SAFETY: the caller guarantees that no vCPU runs.
-        let seen = unsafe { self.vm.set_user_memory_region2(&region) };
+        let seen = unsafe { self.set(&region) };
         same(check, expected, seen)
     }
 
-    /// Deletes the slots of the probe that exist.
+    unsafe fn set(&self, region: &Region) -> Result<(), Errno> {
+        // SAFETY: the caller guarantees that no vCPU runs.
+        let set = unsafe { self.vm.set_user_memory_region2(region) };
+        self.record(region.slot, set);
+        set
+    }
+
+    /// Records that a slot may exist. A call that fails creates none.
+    fn record(&self, slot: u32, set: Result<(), Errno>) {
+        for (id, made) in self.slots.iter().zip(&self.made) {
+            if set.is_ok() && slot == u32::from(*id) {
+                made.set(true);
+            }
+        }
+    }
+
+    /// Deletes the slots of the probe that exist, and no others.
     unsafe fn restore(&self) -> Result<(), ProbeError> {
-        for n in [0, 1] {
+        for n in (0..2).filter(|n| self.made[*n].get()) {
             // SAFETY: this deletes a slot of the probe.
             match unsafe { self.delete(self.slots[n]) } {
                 // EINVAL: the slot does not exist.

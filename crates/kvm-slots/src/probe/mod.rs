@@ -35,7 +35,8 @@ use sample::{Sample, raw};
 ///
 /// The probe also tries slots that must be refused with certain errors. So it
 /// recognizes a kernel that ignores unknown fields, or that uses the flag for
-/// something else. Afterwards the VM has its previous slots.
+/// something else. Afterwards the VM has its previous slots. The probe uses no
+/// [reserved](crate::SlotRules::reserving) numbers.
 ///
 /// # Errors
 /// [`ProbeError`].
@@ -45,7 +46,8 @@ use sample::{Sample, raw};
 /// [`ProbeError::LeftBehind`]: a kernel with another ABI could interpret one of the
 /// slots as host memory of this process.
 ///
-/// `table` must have followed all operations on `vm` so far.
+/// `table` must have followed all operations on `vm` so far, and its rules must
+/// reserve the numbers of all other slots of `vm`.
 pub unsafe fn probe_abi(
     vm: &impl Vm,
     table: &SlotTable,
@@ -85,15 +87,18 @@ pub unsafe fn probe_abi(
                 size,
                 sample,
                 stranger: raw(stranger.as_fd()),
+                made: Default::default(),
             };
             // SAFETY: the caller guarantees that no vCPU runs meanwhile; the
-            // numbers and addresses are in no slot of the table.
+            // numbers and addresses are in no slot of the table, and the numbers are
+            // not reserved.
             unsafe { checks.run() }
         }
     }
 }
 
-/// Two unused slot numbers, if the addresses are unused too.
+/// Two slot numbers that are neither used nor reserved, if the addresses are unused
+/// too.
 fn room(
     table: &SlotTable,
     capabilities: &Capabilities,
@@ -108,7 +113,8 @@ fn room(
     }
     let limit = capabilities.nr_memslots.min(1 << SlotId::BITS);
     let ids = (0..limit).rev().filter_map(|id| SlotId::try_from(id).ok());
-    let mut free = ids.filter(|id| table.get(*id).is_none());
+    // Slots with reserved numbers are not in the table.
+    let mut free = ids.filter(|id| table.get(*id).is_none() && !table.rules().is_reserved(*id));
     match (free.next(), free.next()) {
         (Some(first), Some(second)) => Ok([first, second]),
         _ => Err(none),

@@ -61,7 +61,8 @@ pub enum ProbeError {
     /// The profile works on no kernel, or on no kernel with this VM.
     #[error(transparent)]
     Profile(#[from] Unsupported),
-    /// The addresses of the probe are in use or wrap, or no slot number is free.
+    /// The addresses of the probe are in use or wrap, or all slot numbers but one are in
+    /// use or reserved.
     #[error("there is no room for a slot of {size:#x} bytes at {gpa:#x} to probe with")]
     NoRoom {
         /// The first guest-physical address.

@@ -17,6 +17,7 @@ use super::pushed::Pushed;
 use crate::abi::AbiProfile;
 use crate::convert::Home;
 use crate::push::{PushMap, PushPages};
+use crate::vm::address_bits::AddressBits;
 use crate::vm::caps::host_page_size;
 use crate::vm::discard::{self, Discard};
 use crate::vm::errno::Errno;
@@ -269,8 +270,8 @@ impl Vm for SimVm {
         self.config.page_size
     }
 
-    fn address_bits(&self) -> Option<u32> {
-        Some(self.config.physical_bits)
+    fn address_bits(&self) -> Option<AddressBits> {
+        Some(AddressBits::Exact(self.config.physical_bits))
     }
 
     fn push_map(&self) -> Option<&dyn PushMap> {

@@ -59,8 +59,10 @@ impl<V: Vm> Stepper<'_, V> {
             // SAFETY: passed on from the caller.
             unsafe { self.settle(table) }?;
         }
-        self.watcher.before(op, table)?;
+        // The watcher finds logs by slot number: the number must be that of the
+        // operation's slot and of no other.
         starts_from(table, op)?;
+        self.watcher.before(op, table)?;
         let call = Call { op, table };
         // SAFETY: passed on from the caller.
         let done = unsafe { self.perform(op) };

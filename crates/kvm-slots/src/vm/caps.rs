@@ -8,6 +8,7 @@ use kvm_bindings::{
 };
 
 use crate::uapi::KVM_CAP_GUEST_MEMFD_FLAGS;
+use crate::vm::address_bits::AddressBits;
 use crate::vm::{GuestMemfdFlags, Vm};
 
 /// The capabilities of a VM of one type on one kernel. They come from the VM and
@@ -35,9 +36,10 @@ pub struct Capabilities {
     pub memory_fault_info: bool,
     /// Whether memory can be mapped without a memslot ([`Vm::push_map`]).
     pub push_map: bool,
-    /// The width of a guest-physical address in bits ([`Vm::address_bits`]); `None`
-    /// if it is unknown. The planner refuses ranges beyond.
-    pub address_bits: Option<u32>,
+    /// The width of a guest-physical address, or an upper bound ([`Vm::address_bits`]);
+    /// `None` if neither is known. The planner refuses ranges beyond. Plans that move
+    /// slots hold vCPUs unless the width is [exact](AddressBits::Exact).
+    pub address_bits: Option<AddressBits>,
 }
 
 impl Capabilities {

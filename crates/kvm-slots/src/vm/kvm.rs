@@ -14,7 +14,7 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::dirty::vm::{LoggingVm, ManualProtect};
 use crate::push::PushMap;
-use crate::vm::address_bits;
+use crate::vm::address_bits::{self, AddressBits};
 use crate::vm::errno::Errno;
 use crate::vm::file_attributes::FileAttributesError;
 use crate::vm::interrupted::call_again;
@@ -26,7 +26,7 @@ use crate::vm::{GuestMemfdFlags, Vm};
 pub struct KvmVm {
     vm: Arc<VmFd>,
     push_map: Option<Arc<dyn PushMap>>,
-    address_bits: Option<u32>,
+    address_bits: Option<AddressBits>,
     reported: Arc<Mutex<Reported>>,
 }
 
@@ -44,12 +44,17 @@ impl KvmVm {
     /// Creates a VM of the type `vm_type`, as `KVM_CREATE_VM` takes it; 0 is the default.
     ///
     /// Prefer this to [`new`](Self::new): where the type determines the width of the
-    /// VM's guest-physical addresses (Arm), the planner then refuses ranges beyond.
+    /// VM's guest-physical addresses (Arm), the planner then refuses ranges beyond. The
+    /// ioctl fails if a signal is pending (EINTR), and this function retries it a bounded
+    /// number of times.
     ///
     /// # Errors
     /// The kernel's error, such as EINVAL for a type that it does not have.
     pub fn create(kvm: &Kvm, vm_type: u64) -> Result<Self, Errno> {
-        let vm = Self::new(Arc::new(kvm.create_vm_with_type(vm_type)?));
+        // `mmu_notifier_register` locks the mappings of the process, and gives up if a
+        // signal is pending.
+        let vm = call_again(|| kvm.create_vm_with_type(vm_type))?;
+        let vm = Self::new(Arc::new(vm));
         Ok(Self {
             address_bits: address_bits::of_type(vm_type).or(vm.address_bits),
             ..vm
@@ -77,14 +82,14 @@ impl KvmVm {
     /// that.
     ///
     /// Always call this on x86-64. Without this call, [`create`](Self::create) and
-    /// [`new`](Self::new) know only an upper bound there: 52 bits, where KVM may support
-    /// fewer (the processor's width, with nested page tables). A plan can then contain a
-    /// slot that KVM refuses, and does not hold vCPUs for a move that fails for that
-    /// reason.
+    /// [`new`](Self::new) know only an upper bound there ([`AddressBits::AtMost`]): 52
+    /// bits, where KVM may support fewer (the processor's width, with nested page tables).
+    /// A plan can then contain a slot that KVM refuses, and every plan that moves a slot
+    /// holds vCPUs ([`Plan::holds_vcpus`](crate::Plan::holds_vcpus)).
     #[must_use]
     pub fn with_address_bits(self, bits: u32) -> Self {
         Self {
-            address_bits: Some(bits),
+            address_bits: Some(AddressBits::Exact(bits)),
             ..self
         }
     }
@@ -200,7 +205,7 @@ impl Vm for KvmVm {
         set.map_err(|_| failed)
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.address_bits
     }
 

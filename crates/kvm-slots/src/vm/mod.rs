@@ -17,6 +17,7 @@ use guest_ranges::PageSize;
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 
 use crate::push::{PushMap, PushPages};
+use crate::vm::address_bits::AddressBits;
 use crate::vm::discard::Discard;
 use crate::vm::errno::Errno;
 use crate::vm::file_attributes::FileAttributesError;
@@ -107,9 +108,9 @@ pub trait Vm {
         caps::host_page_size()
     }
 
-    /// The width of a guest-physical address of this VM in bits, if it is known. KVM has
-    /// no slots beyond, or no vCPU could reach them.
-    fn address_bits(&self) -> Option<u32> {
+    /// The width of a guest-physical address of this VM, or an upper bound, if it is
+    /// known. KVM has no slots beyond, or no vCPU could reach them.
+    fn address_bits(&self) -> Option<AddressBits> {
         None
     }
 

@@ -68,6 +68,7 @@ mod dirty {
     mod log_beside_ring;
     mod oracle;
     mod sim_ioctls;
+    mod stale_plans;
     mod tracker;
 }
 

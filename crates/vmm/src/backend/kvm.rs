@@ -6,7 +6,6 @@ use std::fs::File;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use kvm_ioctls::Kvm as KvmDevice;
 use kvm_slots::probe::{ProbeError, probe_abi};
@@ -92,11 +91,11 @@ pub(crate) fn create_vm(
     private: bool,
     abi: AbiProfile,
 ) -> Result<KvmVm, KvmError> {
-    let fd = match private {
+    let vm = match private {
         true => processor.private_vm(kvm),
         false => processor.plain_vm(kvm),
     };
-    let vm = KvmVm::new(Arc::new(fd?)).with_address_bits(processor.physical_bits());
+    let vm = vm?.with_address_bits(processor.physical_bits());
     if abi != AbiProfile::None {
         // SAFETY: the VM is new: it has no vCPU and no slot, and is dropped if the
         // probe fails.

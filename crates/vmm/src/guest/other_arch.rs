@@ -3,7 +3,7 @@
 //! simulated KVM interprets the script.
 
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use kvm_slots::Errno;
+use kvm_slots::{Errno, KvmVm};
 
 use super::poke::Order;
 use super::stub::{GuestCode, Stub};
@@ -46,7 +46,7 @@ impl Processor {
     ///
     /// # Errors
     /// None.
-    pub fn plain_vm(&self, _kvm: &Kvm) -> Result<VmFd, VmError> {
+    pub fn plain_vm(&self, _kvm: &Kvm) -> Result<KvmVm, VmError> {
         match *self {}
     }
 
@@ -54,7 +54,7 @@ impl Processor {
     ///
     /// # Errors
     /// None.
-    pub fn private_vm(&self, _kvm: &Kvm) -> Result<VmFd, VmError> {
+    pub fn private_vm(&self, _kvm: &Kvm) -> Result<KvmVm, VmError> {
         match *self {}
     }
 

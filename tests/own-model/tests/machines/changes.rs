@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use kvm_bindings::kvm_userspace_memory_region2;
-use kvm_slots::{Errno, Op, PlanError, StepError};
+use kvm_slots::{AddressBits, Errno, Op, PlanError, StepError};
 use own_model::guest::Seen;
 use own_model::{Refused, Region, What, page_size};
 
@@ -113,7 +113,8 @@ pub fn addresses_that_no_processor_has_are_refused_before_kvm_is_asked<V: Host>(
         panic!("{refused:?}");
     };
     assert_eq!(gpa, 1 << 60);
-    assert_eq!(machine.vmm.slots().capabilities().address_bits, Some(bits));
+    let known = machine.vmm.slots().capabilities().address_bits;
+    assert_eq!(known, Some(AddressBits::Exact(bits)));
 }
 
 pub fn a_change_that_the_hypervisor_refuses_is_rolled_back<V: Host>(mut machine: Machine<V>) {

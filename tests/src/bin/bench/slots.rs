@@ -9,7 +9,8 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 use kvm_slots::{
-    AbiProfile, Errno, GuestMemfdFlags, PageSize, SlotListener, Slots, VcpusStopped, Vm,
+    AbiProfile, AddressBits, Errno, GuestMemfdFlags, PageSize, SlotListener, Slots, VcpusStopped,
+    Vm,
 };
 
 use crate::machine::Bars;
@@ -47,8 +48,8 @@ impl Vm for Idle {
         Err(Errno::ENOTTY)
     }
 
-    fn address_bits(&self) -> Option<u32> {
-        Some(52)
+    fn address_bits(&self) -> Option<AddressBits> {
+        Some(AddressBits::Exact(52))
     }
 
     fn page_size(&self) -> PageSize {

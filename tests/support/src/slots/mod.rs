@@ -16,8 +16,8 @@ use std::sync::Arc;
 use guest_ranges::Owner;
 use kvm_slots::plan::plan;
 use kvm_slots::{
-    AbiProfile, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory, PageSize, Plan,
-    SlotAccess, SlotBacking, SlotRange, SlotTable,
+    AbiProfile, AddressBits, Capabilities, DeviceFile, FileSlice, GuestMemfdFlags, HostMemory,
+    PageSize, Plan, SlotAccess, SlotBacking, SlotRange, SlotTable,
 };
 
 /// The size of a page.
@@ -39,7 +39,7 @@ pub fn able() -> Capabilities {
     able.memory_attributes = 0;
     able.memory_fault_info = true;
     able.push_map = false;
-    able.address_bits = Some(64);
+    able.address_bits = Some(AddressBits::Exact(64));
     able
 }
 

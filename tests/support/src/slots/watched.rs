@@ -12,7 +12,7 @@ use kvm_bindings::{
     kvm_userspace_memory_region2,
 };
 use kvm_slots::push::{PushMap, PushedRange, Released};
-use kvm_slots::{Errno, GuestMemfdFlags, PageSize, Slot, SlotAccess, SlotBacking, Vm};
+use kvm_slots::{AddressBits, Errno, GuestMemfdFlags, PageSize, Slot, SlotAccess, SlotBacking, Vm};
 
 /// Accepts every memslot and keeps none.
 #[derive(Debug)]
@@ -218,7 +218,7 @@ impl<V: Vm + Debug + Send + Sync> Vm for Watched<V> {
         Ok(())
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.vm.address_bits()
     }
 

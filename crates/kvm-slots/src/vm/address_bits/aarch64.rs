@@ -4,17 +4,19 @@
 use kvm_bindings::KVM_VM_TYPE_ARM_IPA_SIZE_MASK;
 use kvm_ioctls::VmFd;
 
+use super::AddressBits;
+
 /// The width of a VM whose type names none.
 const DEFAULT_BITS: u32 = 40;
 
 /// A VM does not report its width: `KVM_CAP_ARM_VM_IPA_SIZE` is the host's maximum for VMs
 /// of every type.
-pub(crate) fn of_vm(_vm: &VmFd) -> Option<u32> {
+pub(crate) fn of_vm(_vm: &VmFd) -> Option<AddressBits> {
     None
 }
 
-pub(crate) fn of_type(vm_type: u64) -> Option<u32> {
-    Some(vm_type_address_bits(vm_type))
+pub(crate) fn of_type(vm_type: u64) -> Option<AddressBits> {
+    Some(AddressBits::Exact(vm_type_address_bits(vm_type)))
 }
 
 /// The width of the guest-physical addresses (IPAs) of a VM of the type `vm_type`, as

@@ -27,6 +27,24 @@ use riscv64 as arch;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
+/// The width of a VM's guest-physical addresses, in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressBits {
+    /// The width: KVM refuses no slot below for its address.
+    Exact(u32),
+    /// An upper bound: KVM may refuse slots below.
+    AtMost(u32),
+}
+
+impl AddressBits {
+    /// The width or its upper bound. A guest reaches no address beyond.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Exact(bits) | Self::AtMost(bits) => bits,
+        }
+    }
+}
+
 /// The width that is known from a VM's descriptor: KVM has no slots beyond. `None` if the
 /// descriptor does not determine it.
 pub(crate) use arch::of_vm;

@@ -3,12 +3,14 @@
 
 use kvm_ioctls::VmFd;
 
+use super::AddressBits;
+
 /// Unknown.
-pub(crate) fn of_vm(_vm: &VmFd) -> Option<u32> {
+pub(crate) fn of_vm(_vm: &VmFd) -> Option<AddressBits> {
     None
 }
 
 /// Unknown.
-pub(crate) fn of_type(_vm_type: u64) -> Option<u32> {
+pub(crate) fn of_type(_vm_type: u64) -> Option<AddressBits> {
     None
 }

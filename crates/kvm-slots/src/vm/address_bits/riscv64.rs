@@ -4,13 +4,16 @@
 use kvm_bindings::KVM_CAP_VM_GPA_BITS;
 use kvm_ioctls::VmFd;
 
+use super::AddressBits;
+
 /// The width of the second-stage page table's mode.
-pub(crate) fn of_vm(vm: &VmFd) -> Option<u32> {
+pub(crate) fn of_vm(vm: &VmFd) -> Option<AddressBits> {
     let bits = vm.check_extension_raw(KVM_CAP_VM_GPA_BITS.into());
-    u32::try_from(bits).ok().filter(|bits| *bits > 0)
+    let bits = u32::try_from(bits).ok().filter(|bits| *bits > 0);
+    bits.map(AddressBits::Exact)
 }
 
 /// Types of VM do not differ.
-pub(crate) fn of_type(_vm_type: u64) -> Option<u32> {
+pub(crate) fn of_type(_vm_type: u64) -> Option<AddressBits> {
     None
 }

@@ -4,15 +4,17 @@
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::VmFd;
 
-/// The maximum, independent of the VM's vCPUs: the processor's physical width with nested
-/// page tables, and 52 bits with shadow page tables (`kvm_mmu_max_gfn`,
-/// arch/x86/kvm/mmu.h).
-pub(crate) fn of_vm(_vm: &VmFd) -> Option<u32> {
-    Some(52)
+use super::AddressBits;
+
+/// KVM's maximum is independent of the VM's vCPUs: the processor's physical width with
+/// nested page tables, and 52 bits with shadow page tables (`kvm_mmu_max_gfn`,
+/// arch/x86/kvm/mmu.h). A VM does not report which of them it has.
+pub(crate) fn of_vm(_vm: &VmFd) -> Option<AddressBits> {
+    Some(AddressBits::AtMost(52))
 }
 
 /// Types of VM do not differ.
-pub(crate) fn of_type(_vm_type: u64) -> Option<u32> {
+pub(crate) fn of_type(_vm_type: u64) -> Option<AddressBits> {
     None
 }
 

@@ -12,7 +12,8 @@ use common::{HOST, PAGE};
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    AbiProfile, Errno, GuestMemfdFlags, PageSize, SlotBacking, SlotRange, SlotRules, Slots, Vm,
+    AbiProfile, AddressBits, Errno, GuestMemfdFlags, PageSize, SlotBacking, SlotRange, SlotRules,
+    Slots, Vm,
 };
 
 /// How the VM answers a deletion.
@@ -82,7 +83,7 @@ impl Vm for Stubborn {
         self.sim.set_memory_attributes(gpa, size, attributes)
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.sim.address_bits()
     }
 }

@@ -17,8 +17,8 @@ use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::dirty::OpWatcher;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{
-    Errno, GuestMemfdFlags, HoldVcpus, Op, PageSize, SlotListener, SlotRange, SlotTable, Slots, Vm,
-    slot_ranges,
+    AddressBits, Errno, GuestMemfdFlags, HoldVcpus, Op, PageSize, SlotListener, SlotRange,
+    SlotTable, Slots, Vm, slot_ranges,
 };
 use memory_model::{AddrRange, HostMemory, Memory, MemoryModel, Region, RegionId, SpaceId};
 use proptest::prelude::*;
@@ -146,7 +146,7 @@ impl Vm for Panicking {
         self.around(|| self.vm.set_memory_attributes(gpa, size, attributes))
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.vm.address_bits()
     }
 }

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Conversions on hosts with pages of 4, 16 and 64 KiB, beside a check of every page.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use kvm_slots::convert::{
     ConvertError, Converted, Converter, ConvertibleMemory, ConvertibleRange, Discard,
-    GuestMemfdSides, Home, Refusal, Request, RequestError,
+    GuestMemfdSides, Home, PageRange, PreFault, Refusal, Request, RequestError,
 };
 use kvm_slots::kvm_bindings::{
     KVM_CAP_MEMORY_ATTRIBUTES, kvm_userspace_memory_region, kvm_userspace_memory_region2,
 };
-use kvm_slots::uapi::MEMORY_ATTRIBUTE_PRIVATE;
+use kvm_slots::uapi::{MEMORY_ATTRIBUTE_PRIVATE, PreFaultError};
 use kvm_slots::{Errno, GuestMemfdFlags, PageSize, SlotBacking, Vm};
 use proptest::prelude::*;
 
@@ -227,4 +228,69 @@ fn a_host_page_that_two_files_share_cannot_become_private() {
     assert_eq!(refused, Answer::Refused(reason));
     let second = answer(converter.hypercall(0x4000, 4, 1 << 4));
     assert_eq!(second, Answer::Done(0x4000));
+}
+
+/// A vCPU that records what is mapped for it.
+#[derive(Default)]
+struct Vcpu(RefCell<Vec<PageRange>>);
+
+impl PreFault for Vcpu {
+    fn pre_fault(&self, pages: PageRange) -> Result<(), PreFaultError> {
+        self.0.borrow_mut().push(pages);
+        Ok(())
+    }
+}
+
+/// KVM on arm64 reports the address to 4 KiB, and the size of a host page.
+#[test]
+fn a_memory_fault_inside_a_host_page_converts_that_page_alone() {
+    for page in PageSize::ALL {
+        let size = page.bytes();
+        let inside = match page {
+            PageSize::Size4K => 0,
+            _ => 0x3000,
+        };
+        for number in 0..4 {
+            let kernel = Kernel {
+                page,
+                seen: Arc::default(),
+            };
+            let ends = [(4 * size / PAGE, true)];
+            let converter = Converter::new(kernel.clone(), Home::VmAttributes, memory(&ends));
+            let start = number * size;
+            let the_page: BTreeSet<u64> = units(start, size).collect();
+            for (flags, private) in [(1 << 3, &the_page), (0, &BTreeSet::new())] {
+                let done = answer(converter.memory_fault(flags, start + inside, size));
+                assert_eq!(done, Answer::Done(size), "{page}, page {number}");
+                let seen = &mut *kernel.seen.lock().unwrap();
+                assert_eq!(&seen.private, private);
+                assert_eq!(std::mem::take(&mut seen.discarded), the_page);
+            }
+            // The same page is mapped.
+            let vcpu = Vcpu::default();
+            let fault = Request::memory_fault(1 << 3, start + inside, size).unwrap();
+            let converted = converter.convert_and_pre_fault(fault, &vcpu).unwrap();
+            assert_eq!(converted.bytes, size);
+            assert_eq!(vcpu.0.take(), [PageRange::new(start, size).unwrap()]);
+        }
+    }
+}
+
+#[test]
+fn only_memory_faults_may_start_inside_a_host_page_and_none_may_end_there() {
+    let kernel = Kernel {
+        page: PageSize::Size16K,
+        seen: Arc::default(),
+    };
+    let converter = Converter::new(kernel, Home::VmAttributes, memory(&[(16, true)]));
+    let (gpa, size) = (0x3000, 0x4000);
+    let unaligned = |gpa, size| Answer::Invalid(RequestError::Unaligned { gpa, size });
+    let hypercall = converter.hypercall(gpa, size / PAGE, 1 << 4);
+    assert_eq!(answer(hypercall), unaligned(gpa, size));
+    let accepted = converter.convert(Request::accept(gpa, size).unwrap());
+    assert_eq!(answer(accepted), unaligned(gpa, size));
+    for (gpa, size) in [(0, 0x1000), (0x3000, 0x1000), (0x3000, 0x5000)] {
+        let fault = converter.memory_fault(1 << 3, gpa, size);
+        assert_eq!(answer(fault), unaligned(gpa, size));
+    }
 }

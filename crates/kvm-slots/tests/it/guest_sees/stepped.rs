@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
-use kvm_slots::{Errno, GuestMemfdFlags, HoldVcpus, PageSize, Vm};
+use kvm_slots::{AddressBits, Errno, GuestMemfdFlags, HoldVcpus, PageSize, Vm};
 use memory_model::{Listener, ListenerError, Update};
 
 use super::observer::{Observer, things};
@@ -83,7 +83,7 @@ impl Vm for Stepped {
         Err(Errno::ENOTTY)
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.observer.vm.address_bits()
     }
 }

@@ -7,7 +7,7 @@ use common::{
     ABI, HOST, PAGE, able, device, guest_memfd, logged, planned, ram, readonly, table, texts,
 };
 use kvm_slots::plan::plan;
-use kvm_slots::{Op, SlotRange};
+use kvm_slots::{AddressBits, Op, PlanError, SlotRange, SlotTable};
 
 const NONE: [&str; 0] = [];
 /// Two more host addresses.
@@ -54,17 +54,35 @@ fn a_move_by_less_than_its_size_is_one_move_too_and_holds_vcpus() {
 
 #[test]
 fn a_move_holds_vcpus_where_it_is_not_known_how_far_it_can_go() {
-    let unknown = {
+    let with = |width| {
         let mut able = able();
-        able.address_bits = None;
+        able.address_bits = width;
         able
     };
     let bar = |gpa| [ram(gpa, PAGE, HOST)];
-    let holds = |capabilities| {
-        let plan = plan(&table(&[&bar(0x1000)]), &bar(1 << 50), capabilities, ABI);
-        plan.unwrap().holds_vcpus()
+    let to = |gpa, width| plan(&table(&[&bar(0x1000)]), &bar(gpa), &with(width), ABI);
+    let bound = Some(AddressBits::AtMost(52));
+    for (width, holds) in [
+        (None, true),
+        (bound, true),
+        (Some(AddressBits::Exact(52)), false),
+    ] {
+        for gpa in [0x8000, 1 << 50] {
+            let plan = to(gpa, width).unwrap();
+            assert_eq!(plan.holds_vcpus(), holds, "{width:?}, {gpa:#x}");
+        }
+    }
+    // A new slot that KVM refuses takes nothing from the guest.
+    let empty = SlotTable::new();
+    let created = plan(&empty, &bar(1 << 50), &with(bound), ABI).unwrap();
+    assert!(!created.holds_vcpus());
+    // Beyond the bound, there is no plan.
+    let refused = PlanError::BeyondAddresses {
+        gpa: 1 << 52,
+        size: PAGE,
+        bits: 52,
     };
-    assert!(holds(&unknown) && !holds(&able()));
+    assert_eq!(to(1 << 52, bound), Err(refused));
 }
 
 #[test]

@@ -8,12 +8,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use common::contested::{Contested, Quirk};
-use common::region::{private_vm, wrong_files};
+use common::region::{page, private_vm, wrong_files};
 use common::{ABI, PAGE};
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region2};
 use kvm_slots::probe::{ProbeCheck, ProbeError, Probed, probe_abi};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
-use kvm_slots::{AbiProfile, Errno, GuestMemfdFlags, SlotTable, Slots, Unsupported, Vm};
+use kvm_slots::{
+    AbiProfile, Capabilities, Errno, GuestMemfdFlags, SlotId, SlotRules, SlotTable, Slots,
+    Unsupported, Vm,
+};
 
 const RFC: AbiProfile = AbiProfile::RFC_DMA_BUF_BIT_3;
 const BIT_3: AbiProfile = AbiProfile::FdOffset { flag: 1 << 3 };
@@ -275,6 +278,72 @@ fn slots_that_are_there_stay_and_are_not_probed_over() {
     // SAFETY: as above.
     let beyond = unsafe { probe_abi(&vm, table, ABI, 1 << 50, None) };
     assert_eq!(beyond, Err(ProbeError::Plain(Errno::EINVAL)));
+}
+
+/// A kernel with a slot that the VMM made itself, at the address 1 MiB.
+fn with_slot_of_the_vmm(abi: AbiProfile, id: SlotId) -> SimVm {
+    let vm = kernel(abi);
+    // SAFETY: no vCPU runs.
+    unsafe { vm.set_user_memory_region2(&page(id.into(), 0x10_0000)) }.unwrap();
+    vm
+}
+
+/// The highest slot number.
+fn highest_id() -> SlotId {
+    let limit = Capabilities::probe(&kernel(ABI)).nr_memslots;
+    SlotId::try_from(limit - 1).unwrap()
+}
+
+#[test]
+fn a_slot_with_a_reserved_number_stays_and_is_not_probed_with() {
+    let highest = highest_id();
+    for id in [highest, highest - 1] {
+        for abi in [ABI, BIT_3, RFC] {
+            let vm = with_slot_of_the_vmm(abi, id);
+            let table = SlotTable::with_rules(SlotRules::new().reserving(id..=id));
+            let before = vm.memslots();
+            let file = dma_buf(&vm, 2);
+            for (file, found) in [(Some(file.as_fd()), Probed::Made), (None, Probed::Refusals)] {
+                // SAFETY: no vCPU runs; the table has the VM's slots, except for the
+                // one with a reserved number.
+                let seen = unsafe { probe_abi(&vm, &table, abi, 0, file) };
+                assert_eq!(seen, Ok(found), "{abi}, slot {id}");
+                assert_eq!(vm.memslots(), before);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_probe_uses_a_reserved_number_even_if_no_other_is_free() {
+    let vm = kernel(ABI);
+    for (first, room) in [(2, true), (1, false), (0, false)] {
+        let reserved = SlotRules::new().reserving(first..=SlotId::MAX);
+        let table = SlotTable::with_rules(reserved);
+        // SAFETY: no vCPU runs, and there are no slots.
+        let seen = unsafe { probe_abi(&vm, &table, ABI, 0, None) };
+        let no_room = ProbeError::NoRoom {
+            gpa: 0,
+            size: 2 * PAGE,
+        };
+        let expected = match room {
+            true => Ok(Probed::Refusals),
+            false => Err(no_room),
+        };
+        assert_eq!(seen, expected, "{first}");
+    }
+}
+
+#[test]
+fn a_probe_deletes_no_slot_that_it_has_not_created() {
+    // The table does not reserve the number.
+    let vm = with_slot_of_the_vmm(ABI, highest_id() - 1);
+    let before = vm.memslots();
+    assert_eq!(probe(&vm, ABI, None), Ok(Probed::Refusals));
+    assert_eq!(vm.memslots(), before);
+    let file = dma_buf(&vm, 2);
+    assert!(probe(&vm, ABI, Some(&file)).is_err());
+    assert_eq!(vm.memslots(), before);
 }
 
 #[test]

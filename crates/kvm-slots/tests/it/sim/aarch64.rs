@@ -20,7 +20,7 @@ use kvm_slots::exit::GuestFault;
 use kvm_slots::sim::{
     Aarch64, Arch, FileCall, KernelVersion, PreFault, Sharing, SimConfig, SimVm, VmType,
 };
-use kvm_slots::{Capabilities, Errno, GuestMemfdFlags, PageSize, Vm};
+use kvm_slots::{AddressBits, Capabilities, Errno, GuestMemfdFlags, PageSize, Vm};
 
 type Region = kvm_userspace_memory_region2;
 
@@ -210,7 +210,7 @@ fn the_type_of_a_vm_is_the_width_of_its_addresses() {
     let base = config(PageSize::Size4K);
     for (number, bits) in [(0, 40), (32, 32), (36, 36), (40, 40), (48, 48)] {
         let vm = SimVm::create(base, number).unwrap();
-        assert_eq!(vm.address_bits(), Some(bits));
+        assert_eq!(vm.address_bits(), Some(AddressBits::Exact(bits)));
         assert_eq!(vm.check_extension(KVM_CAP_ARM_VM_IPA_SIZE), 48);
     }
     for number in [1, 31, 49, 52, 1 << 31, 1 << 40, u64::MAX] {

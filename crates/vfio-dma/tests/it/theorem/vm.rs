@@ -8,7 +8,7 @@ use kvm_slots::convert::{Discard, PageRange};
 use kvm_slots::kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::push::{Answer, PushPages, Released};
 use kvm_slots::sim::SimVm;
-use kvm_slots::{Errno, FileAttributesError, GuestMemfdFlags, PageSize, Vm};
+use kvm_slots::{AddressBits, Errno, FileAttributesError, GuestMemfdFlags, PageSize, Vm};
 
 use super::PAGE;
 use super::records::{Memslot, Records};
@@ -126,7 +126,7 @@ impl Vm for WatchedVm {
         self.sim.page_size()
     }
 
-    fn address_bits(&self) -> Option<u32> {
+    fn address_bits(&self) -> Option<AddressBits> {
         self.sim.address_bits()
     }
 

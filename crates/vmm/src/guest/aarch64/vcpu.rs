@@ -10,7 +10,7 @@ use kvm_bindings::{
     kvm_vcpu_init, user_pt_regs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use kvm_slots::Errno;
+use kvm_slots::{Errno, KvmVm};
 
 use super::asm::{SystemRegister, X};
 use super::translation::{Granule, MAIR, MOST_BITS, SCTLR};
@@ -113,13 +113,13 @@ impl Processor {
     ///
     /// # Errors
     /// [`VmError::Refused`].
-    pub fn plain_vm(&self, kvm: &Kvm) -> Result<VmFd, VmError> {
+    pub fn plain_vm(&self, kvm: &Kvm) -> Result<KvmVm, VmError> {
         let vm = vm(kvm, self.bits)?;
-        vm.enable_cap(&kvm_enable_cap {
+        let enabled = vm.fd().enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_ARM_NISV_TO_USER,
             ..Default::default()
-        })
-        .map_err(Errno::from)?;
+        });
+        enabled.map_err(Errno::from)?;
         Ok(vm)
     }
 
@@ -127,7 +127,7 @@ impl Processor {
     ///
     /// # Errors
     /// [`VmError::NoPrivatePages`].
-    pub fn private_vm(&self, _kvm: &Kvm) -> Result<VmFd, VmError> {
+    pub fn private_vm(&self, _kvm: &Kvm) -> Result<KvmVm, VmError> {
         Err(VmError::NoPrivatePages(
             "no VM on this architecture has private pages without hardware for them",
         ))
@@ -160,12 +160,13 @@ impl Processor {
     }
 }
 
-fn vm(kvm: &Kvm, bits: u32) -> Result<VmFd, Errno> {
+fn vm(kvm: &Kvm, bits: u32) -> Result<KvmVm, Errno> {
     // Kernels without the capability accept type 0 alone.
-    match bits {
-        DEFAULT_BITS => Ok(kvm.create_vm_with_type(0)?),
-        _ => Ok(kvm.create_vm_with_ipa_size(bits)?),
-    }
+    let vm_type = match bits {
+        DEFAULT_BITS => 0,
+        _ => bits.into(),
+    };
+    KvmVm::create(kvm, vm_type)
 }
 
 /// A vCPU of the kind that suits the host best.
@@ -179,7 +180,7 @@ fn new_vcpu(vm: &VmFd) -> Result<VcpuFd, Errno> {
 
 fn id_aa64mmfr0(kvm: &Kvm, bits: u32) -> Result<u64, Errno> {
     let vm = vm(kvm, bits)?;
-    get(&new_vcpu(&vm)?, system(ID_AA64MMFR0_EL1))
+    get(&new_vcpu(vm.fd())?, system(ID_AA64MMFR0_EL1))
 }
 
 /// Sets the vCPU to before an access.

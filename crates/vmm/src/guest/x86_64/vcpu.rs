@@ -3,7 +3,7 @@
 
 use kvm_bindings::{CpuId, KVM_CAP_VM_TYPES, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use kvm_slots::Errno;
+use kvm_slots::{Errno, KvmVm};
 
 use super::{Code, DONE_PORT};
 use crate::guest::poke::Order;
@@ -70,21 +70,19 @@ impl Processor {
     ///
     /// # Errors
     /// [`VmError::Refused`].
-    pub fn plain_vm(&self, kvm: &Kvm) -> Result<VmFd, VmError> {
-        Ok(kvm.create_vm().map_err(Errno::from)?)
+    pub fn plain_vm(&self, kvm: &Kvm) -> Result<KvmVm, VmError> {
+        Ok(KvmVm::create(kvm, 0)?)
     }
 
     /// A VM with private pages that needs no special hardware.
     ///
     /// # Errors
     /// [`VmError`].
-    pub fn private_vm(&self, kvm: &Kvm) -> Result<VmFd, VmError> {
+    pub fn private_vm(&self, kvm: &Kvm) -> Result<KvmVm, VmError> {
         let types = kvm.check_extension_raw(KVM_CAP_VM_TYPES.into());
         match u64::try_from(types).unwrap_or(0) & 1 << SW_PROTECTED_VM {
             0 => Err(VmError::NoPrivatePages("KVM_X86_SW_PROTECTED_VM")),
-            _ => Ok(kvm
-                .create_vm_with_type(SW_PROTECTED_VM)
-                .map_err(Errno::from)?),
+            _ => Ok(KvmVm::create(kvm, SW_PROTECTED_VM)?),
         }
     }
 
