@@ -29,8 +29,7 @@ pub const TESTS: [Test; 2] = [
     ),
 ];
 
-/// How many VMs are created. The processors that the tests run on interrupt every
-/// hundredth to every tenth ioctl.
+/// The number of VMs. Without retries, a signal ends one call in ten to one in a hundred.
 const VMS: usize = 500;
 
 /// Signals whose handler has no `SA_RESTART` arrive while a thread creates VMs.
@@ -41,7 +40,7 @@ fn signals_do_not_keep_vms_from_being_created() -> Result<(), String> {
     let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
     let start = Instant::now();
     drop(KvmVm::create(&kvm, 0).map_err(at("a VM"))?);
-    // A processor that is too slow for a call between two signals makes none.
+    // Longer than a call takes, so that a slow processor can end one between two signals.
     let period = (2 * start.elapsed()).max(Duration::from_micros(50));
     let creator = thread::spawn(move || {
         let mut vms = (0..VMS).map(|number| {
