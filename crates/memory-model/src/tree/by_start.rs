@@ -12,26 +12,26 @@ use crate::tree::child::Child;
 
 /// The most regions in a leaf.
 const MAX_CHILDREN: usize = 48;
-/// The most parts of an inner node. Two levels have room for a hundred thousand
-/// regions, and inserting a part moves no more than fits in a cache.
-const MAX_PARTS: usize = 4096;
 
 /// Children by their start. The order of equal starts is unspecified.
+///
+/// An inner node has at most `MAX_PARTS` parts. By default, two levels have room for a
+/// hundred thousand regions, and inserting a part moves no more than fits in a cache.
 #[derive(Debug)]
-pub(crate) enum ByStart {
+pub(crate) enum ByStart<const MAX_PARTS: usize = 4096> {
     Leaf(Vec<Child>),
     /// Parts of the same height. Each has an address: no child before the part starts
     /// above it, and no child in the part starts below it.
-    Inner(Vec<(u64, ByStart)>),
+    Inner(Vec<(u64, Self)>),
 }
 
-impl Default for ByStart {
+impl<const MAX_PARTS: usize> Default for ByStart<MAX_PARTS> {
     fn default() -> Self {
         Self::Leaf(Vec::new())
     }
 }
 
-impl ByStart {
+impl<const MAX_PARTS: usize> ByStart<MAX_PARTS> {
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -169,7 +169,7 @@ impl ByStart {
 
 /// The first part that can have a child at or above `start`.
 #[inline]
-fn first_with(parts: &[(u64, ByStart)], start: u64) -> usize {
+fn first_with<const MAX_PARTS: usize>(parts: &[(u64, ByStart<MAX_PARTS>)], start: u64) -> usize {
     let behind = parts.partition_point(|(first, _)| *first < start);
     behind.saturating_sub(1)
 }
@@ -204,7 +204,7 @@ fn split<T>(all: &mut Vec<T>, at: usize, entry: T, last: bool) -> Vec<T> {
 /// Joins a part with a neighbour if the two fit in one node, or removes it if it is
 /// empty.
 #[cold]
-fn join(parts: &mut Vec<(u64, ByStart)>, at: usize) {
+fn join<const MAX_PARTS: usize>(parts: &mut Vec<(u64, ByStart<MAX_PARTS>)>, at: usize) {
     if parts.get(at).is_some_and(|(_, part)| part.is_empty()) {
         parts.remove(at);
         return;
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    fn keys(tree: &ByStart, from: u64, last: u64) -> Vec<Key> {
+    fn keys<const MAX_PARTS: usize>(tree: &ByStart<MAX_PARTS>, from: u64, last: u64) -> Vec<Key> {
         let mut keys = Vec::new();
         tree.for_each(from, last, &mut |child| {
             keys.push((child.range.start(), child.placing));
@@ -254,14 +254,14 @@ mod tests {
     }
 
     /// Nothing too large, nothing empty below the root, leaves of one height.
-    fn check(tree: &ByStart, is_root: bool) -> usize {
+    fn check<const MAX_PARTS: usize>(tree: &ByStart<MAX_PARTS>, is_root: bool) -> usize {
         assert!(tree.len() <= tree.max() && (is_root || !tree.is_empty()));
         match tree {
             ByStart::Leaf(_) => 1,
             ByStart::Inner(parts) => {
                 assert!(!is_root || parts.len() > 1);
                 // Neighbours that fit in one node are one.
-                let small = |part: &(u64, ByStart)| part.1.is_small();
+                let small = |part: &(u64, ByStart<MAX_PARTS>)| part.1.is_small();
                 assert!(!parts.windows(2).any(|two| two.iter().all(small)));
                 let heights: Vec<_> = parts.iter().map(|part| check(&part.1, false)).collect();
                 assert!(heights.windows(2).all(|two| two[0] == two[1]));
@@ -282,7 +282,8 @@ mod tests {
             steps in prop::collection::vec((0_u64..400, 1..COUNT, 0_u64..4, 0..3), 1..STEPS),
             asked in prop::collection::vec((0_u64..1000, 0_u64..300), 1..20),
         ) {
-            let (mut tree, mut map) = (ByStart::default(), BTreeMap::new());
+            // Few parts, so that there are many levels.
+            let (mut tree, mut map) = (ByStart::<8>::default(), BTreeMap::new());
             for (placing, (first, count, stride, how)) in (0..).zip(steps) {
                 for n in 0..count {
                     // Forwards or backwards, several with one start.
@@ -317,7 +318,7 @@ mod tests {
     fn a_hundred_thousand_regions_in_order_fill_few_levels_and_can_be_removed() {
         // Under Miri, a hundredth.
         let count = if cfg!(miri) { 1000 } else { 100_000 };
-        let mut tree = ByStart::default();
+        let mut tree: ByStart = ByStart::default();
         (0..count).for_each(|n| tree.insert(child((n, n))));
         assert_eq!(check(&tree, true), 2);
         let some = count / 9 * 7;
@@ -328,5 +329,22 @@ mod tests {
         (0..count).rev().for_each(|n| tree.remove(n, n));
         assert!(tree.is_empty());
         assert_eq!(check(&tree, true), 1);
+    }
+
+    #[test]
+    fn whole_levels_that_become_small_are_joined_and_lose_nothing() {
+        let count = if cfg!(miri) { 2000 } else { 20_000 };
+        let mut tree = ByStart::<8>::default();
+        (0..count).for_each(|n| tree.insert(child((n, n))));
+        let height = check(&tree, true);
+        assert!(height > 3);
+        // All but every 50th go, so that nodes of each level become small.
+        let stays = |n: &u64| n % 50 == 0;
+        for n in (0..count).filter(|n| !stays(n)) {
+            tree.remove(n, n);
+        }
+        assert!(check(&tree, true) < height);
+        let left: Vec<Key> = (0..count).filter(stays).map(|n| (n, n)).collect();
+        assert_eq!(keys(&tree, 0, count), left);
     }
 }
