@@ -165,6 +165,30 @@ impl<const MAX_PARTS: usize> ByStart<MAX_PARTS> {
             }
         }
     }
+
+    /// As [`for_each`](Self::for_each), until `visit` returns false. Returns whether it
+    /// never did.
+    pub(crate) fn while_each(
+        &self,
+        from: u64,
+        last: u64,
+        visit: &mut impl FnMut(&Child) -> bool,
+    ) -> bool {
+        match self {
+            Self::Leaf(children) => {
+                let at = children.partition_point(|child| child.range.start() < from);
+                let found = children.get(at..).unwrap_or(&[]).iter();
+                let mut found = found.take_while(|child| child.range.start() <= last);
+                found.all(visit)
+            }
+            Self::Inner(parts) => {
+                let at = first_with(parts, from);
+                let found = parts.get(at..).unwrap_or(&[]).iter();
+                let mut found = found.take_while(|(first, _)| *first <= last);
+                found.all(|(_, part)| part.while_each(from, last, visit))
+            }
+        }
+    }
 }
 
 /// The first part that can have a child at or above `start`.
@@ -248,6 +272,19 @@ mod tests {
         tree.for_each(from, last, &mut |child| {
             keys.push((child.range.start(), child.placing));
         });
+        let mut until = Vec::new();
+        assert!(tree.while_each(from, last, &mut |child| {
+            until.push((child.range.start(), child.placing));
+            true
+        }));
+        assert_eq!(until, keys);
+        let (mut seen, half) = (0, keys.len() / 2);
+        let all = tree.while_each(from, last, &mut |_| {
+            seen += 1;
+            seen <= half
+        });
+        assert_eq!(all, keys.is_empty());
+        assert_eq!(seen, if keys.is_empty() { 0 } else { half + 1 });
         assert!(keys.is_sorted_by_key(|key| key.0));
         keys.sort_unstable();
         keys

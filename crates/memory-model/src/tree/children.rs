@@ -115,7 +115,7 @@ impl Children {
         self.by_size.iter().all(|same_size| {
             let from = same_size.from(range);
             let by_start = &same_size.by_start;
-            while_each(by_start, from, range.last(), &mut |child| {
+            by_start.while_each(from, range.last(), &mut |child| {
                 let Some(less) = left.checked_sub(1) else {
                     return false;
                 };
@@ -135,31 +135,6 @@ impl SameSize {
     fn from(&self, range: AddrRange) -> u64 {
         let reach = u64::MAX.checked_shr(64 - self.magnitude).unwrap_or(0);
         range.start().saturating_sub(reach)
-    }
-}
-
-/// Calls `visit` for the children that start at `from` to `last`, until it returns
-/// false. Returns whether it never did.
-fn while_each(
-    by_start: &ByStart,
-    from: u64,
-    last: u64,
-    visit: &mut impl FnMut(&Child) -> bool,
-) -> bool {
-    match by_start {
-        ByStart::Leaf(children) => {
-            let at = children.partition_point(|child| child.range.start() < from);
-            let found = children.get(at..).unwrap_or(&[]).iter();
-            let mut found = found.take_while(|child| child.range.start() <= last);
-            found.all(visit)
-        }
-        ByStart::Inner(parts) => {
-            // Children with the start of a part can also be at the end of the part before.
-            let behind = parts.partition_point(|(first, _)| *first < from);
-            let found = parts.get(behind.saturating_sub(1)..).unwrap_or(&[]).iter();
-            let mut found = found.take_while(|(first, _)| *first <= last);
-            found.all(|(_, part)| while_each(part, from, last, visit))
-        }
     }
 }
 
