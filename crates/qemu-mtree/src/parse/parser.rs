@@ -11,6 +11,11 @@ use crate::error::Fault;
 
 /// The most regions. The largest real dumps have some hundreds.
 const MAX_REGIONS: usize = 16_384;
+/// The most address spaces. Real dumps have some dozens.
+const MAX_SPACES: usize = 16_384;
+/// The longest line of a region or heading, in bytes. Real lines have about 150. Later
+/// steps copy names many times.
+const MAX_LINE: usize = 1000;
 /// The most levels. Real dumps have about ten.
 const MAX_DEPTH: usize = 128;
 
@@ -32,10 +37,12 @@ struct Parser<'a> {
     gap: Option<(usize, &'static str)>,
     /// Aliases whose name and target's name are not split yet.
     unsplit: Vec<(usize, &'a str)>,
+    /// The number of address spaces, of which several can have one root.
+    spaces: usize,
 }
 
 /// Parses a dump.
-pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
+pub(crate) fn parse(text: &str) -> Result<Dump, Fault> {
     let mut parser = Parser {
         dump: Dump {
             regions: Vec::new(),
@@ -46,6 +53,7 @@ pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
         path: Vec::new(),
         gap: None,
         unsplit: Vec::new(),
+        spaces: 0,
     };
     let paste = Paste::of(text);
     let mut number = 0;
@@ -60,6 +68,14 @@ pub(super) fn parse(text: &str) -> Result<Dump, Fault> {
     parser.end(number.max(1))
 }
 
+/// Refuses what a terminal would act on when the names are printed.
+fn check_names(line: &str) -> Result<(), String> {
+    match line.find(char::is_control) {
+        Some(at) => Err(format!("a control character at byte {at}; expected none")),
+        None => Ok(()),
+    }
+}
+
 impl<'a> Parser<'a> {
     fn line(&mut self, number: usize, line: &'a str) -> Result<(), Fault> {
         let fault = |what: String| Fault::new(number, what);
@@ -72,10 +88,15 @@ impl<'a> Parser<'a> {
         if is_owned(line) {
             return Err(fault(OWNED.into()));
         }
+        if line.len() > MAX_LINE {
+            let what = format!("{} bytes; expected at most {MAX_LINE}", line.len());
+            return Err(fault(what));
+        }
         if self.heading(number, line).map_err(fault)? {
-            return Ok(());
+            return check_names(line).map_err(fault);
         }
         let region = line::region(line).map_err(fault)?;
+        check_names(line).map_err(fault)?;
         match self.gap {
             Some((gap, what)) if region.depth > 0 && self.is_between_trees() => {
                 let what = format!(
@@ -118,6 +139,10 @@ impl<'a> Parser<'a> {
     fn heading(&mut self, number: usize, line: &'a str) -> Result<bool, String> {
         if let Some(name) = line.strip_prefix(HEADINGS[0]) {
             self.path.clear();
+            self.spaces += 1;
+            if self.spaces > MAX_SPACES {
+                return Err(format!("more than {MAX_SPACES} address spaces"));
+            }
             return match &mut self.heading {
                 // QEMU prints all address spaces first.
                 None if !self.dump.targets.is_empty() => {
@@ -170,6 +195,13 @@ impl<'a> Parser<'a> {
         }
         self.path.truncate(line.depth);
         let parent = self.path.last().copied();
+        if parent.is_some_and(|(parent, _)| self.dump.regions[parent].alias.is_some()) {
+            return Err(
+                "a region in an alias; expected none. Without -D, 'info mtree' leaves out disabled \
+                 regions, but not what is in them: print 'info mtree -D'"
+                    .into(),
+            );
+        }
         let from = parent.map_or(0, |(_, start)| start);
         if !line.wrapped && line.start < from {
             return Err(format!(

@@ -34,6 +34,32 @@ fn target(name: &str, lines: &[&str]) -> String {
 }
 
 #[test]
+fn what_a_terminal_would_act_on_is_refused_in_names() {
+    for control in ["\u{1b}[2J", "\u{7}", "\u{9b}2J"] {
+        let heading = format!("address-space: a{control}\n  {ALL}a\n\n");
+        assert_eq!(
+            wrong(&heading),
+            "1: a control character at byte 16; expected none"
+        );
+        let region = wrong(&system(&[&format!("{ALL}a{control}")]));
+        assert!(region.starts_with("3: a control character at byte "));
+    }
+}
+
+/// Without -D, QEMU leaves out a disabled region, and prints what is in it one level
+/// deeper than the region before.
+#[test]
+fn a_region_in_an_alias_asks_for_the_option_that_prints_all() {
+    let alias = "0000000000000000-0000000000000fff (prio 0, i/o): alias x @t \
+                 0000000000000000-0000000000000fff";
+    let inside = "  0000000000000000-0000000000000fff (prio 0, i/o): y";
+    let root = "0000000000000000-0000000000000fff (prio 0, i/o): t";
+    let text = system(&[alias, inside]) + &target("t", &[root]);
+    let error = wrong(&text);
+    assert!(error.starts_with("4: a region in an alias") && error.contains("info mtree -D"));
+}
+
+#[test]
 fn each_error_names_its_line_and_what_was_expected() {
     let cases = [
         ("", "1: no address space; expected the output of"),

@@ -31,18 +31,45 @@ pub fn dumps() -> Vec<Bomb> {
         "alias {} 0000000000000000-000000000000ffff",
         " @t".repeat(600_000)
     );
+    let long_names = head.clone() + &all + &aliases(2000) + &target(15, &"n".repeat(200_000));
+    let many_splits = head.clone() + &line(0, 0, 0xffff, &ats) + &target(1, "");
+    let quoted = |text: &str| {
+        let lines = text.lines().map(|line| format!("> {line}\n"));
+        lines.collect::<String>()
+    };
+    let overflow = head.clone() + "[DETECTED OVERFLOW!] " + &line(0, 0, 4095, &"n".repeat(4 << 20));
     let layers = each(0..16_000, |n| line(1, 0, u64::MAX, &format!("c{n}")));
     vec![
         bad("deep", deep, "130: more than 128 levels"),
         bad(
-            "long name, multiplied",
-            head.clone() + &all + &aliases(2000) + &target(15, &"n".repeat(200_000)),
+            "long name, multiplied, quoted",
+            quoted(&long_names),
             "2006: 200055 bytes; expected at most 1000",
         ),
         bad(
-            "ways to split two names",
-            head.clone() + &line(0, 0, 0xffff, &ats) + &target(1, ""),
+            "long name, multiplied",
+            long_names,
+            "2006: 200055 bytes; expected at most 1000",
+        ),
+        bad(
+            "long name behind a mark",
+            overflow,
+            "2: 4194376 bytes; expected at most 1000",
+        ),
+        bad(
+            "ways to split two names, quoted",
+            quoted(&many_splits),
             "2: 1800091 bytes; expected at most 1000",
+        ),
+        bad(
+            "ways to split two names",
+            many_splits,
+            "2: 1800091 bytes; expected at most 1000",
+        ),
+        bad(
+            "address spaces of one root",
+            "address-space: \n".repeat(440_000) + &line(0, 0, 4095, &"n".repeat(900)),
+            "16385: more than 16384 address spaces",
         ),
         bad(
             "aliases that multiply",
