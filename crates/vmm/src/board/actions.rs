@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvm_slots::convert::{ConvertError, ModelPages, PageRange, PageState, Request, RequestError};
 use kvm_slots::{FollowError, PlanError, Unsupported, Vm};
-use memory_model::{AddrRange, CommitError, RegionId, Transaction, TreeError};
+use memory_model::{AddrRange, CommitError, FlatRange, RegionId, Transaction, TreeError};
 use vfio_private::device::DeviceError;
 use vfio_private::tdi::{Obstacle, TdiError};
 
@@ -269,12 +269,17 @@ impl<V: Vm + Clone + Send + Sync + 'static> Board<V> {
             .copied()
             .filter(|&id| is_of_it(id))
             .collect();
-        for bar in bars {
-            let (parent, at) = self.place(bar);
-            let size = self.model.tree().region(bar).map_or(0, |bar| bar.size());
-            if let Some(range) = AddrRange::new(parent.saturating_add(at), size) {
-                self.revoke(range);
-            }
+        // Where they show: an alias can show them elsewhere, and a region can hide them.
+        let tree = self.model.tree();
+        let is_piece = |id: RegionId| {
+            let place = tree.place(id).ok().flatten();
+            bars.contains(&id) || place.is_some_and(|place| bars.contains(&place.parent))
+        };
+        let view = self.model.view(self.space);
+        let shown = view.ranges().filter(|run| is_piece(run.id()));
+        let shown: Vec<AddrRange> = shown.map(FlatRange::range).collect();
+        for range in shown {
+            self.revoke(range);
         }
     }
 

@@ -62,6 +62,7 @@ mod machine_files {
 /// What single steps of a script come to, and the parts that they need.
 mod run {
     mod address_width;
+    mod decode_off;
     mod emulated_devices;
     mod error_causes;
     mod guest_code;

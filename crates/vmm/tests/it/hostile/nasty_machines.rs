@@ -69,7 +69,7 @@ fn memory_beyond_the_processors_addresses_is_refused_before_kvm_is_asked() {
         error.starts_with("the memslots cannot be set up: "),
         "{error}"
     );
-    assert!(error.contains("have 46 bits"), "{error}");
+    assert!(error.contains("have at most 46 bits"), "{error}");
     // KVM does not take the last page of 64 bits.
     let ram = r#"name = "r", kind = "ram", at = 0xffff_ffff_ffff_f000, size = "4K""#;
     assert!(run(&machine(&[ram], &[])).is_err());
