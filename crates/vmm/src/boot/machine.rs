@@ -3,6 +3,8 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kvm_slots::convert::{Engine, Home, PrivateStays};
 use kvm_slots::vcpu_gate::{GatedVcpu, VcpuGate};
@@ -56,6 +58,10 @@ pub struct Machine {
     vcpus: Vec<GatedVcpu>,
     context: ExitContext,
 }
+
+/// How long vCPUs have to stop. One that writes to a console which takes no output does not
+/// stop, and the user must be able to leave.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Machine {
     /// Puts a machine together and loads its kernel. The guest's console goes to
@@ -123,7 +129,8 @@ impl Machine {
         self.context.conversions.dma()
     }
 
-    /// Runs the guest until it is over.
+    /// Runs the guest until it is over. A vCPU that does not stop, because nothing takes
+    /// the output of its console, is left to end with the process, and is noted.
     ///
     /// # Errors
     /// [`BootError::Thread`].
@@ -140,8 +147,17 @@ impl Machine {
         }
         let outcome = self.end.wait();
         self.gate.stop();
+        let deadline = Instant::now() + STOP_TIMEOUT;
         for (number, thread) in threads.into_iter().enumerate() {
-            if thread.join().is_err() {
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                let seconds = STOP_TIMEOUT.as_secs();
+                self.notes.add(format!(
+                    "vCPU {number} did not stop within {seconds} s: does anyone read the console?"
+                ));
+            } else if thread.join().is_err() {
                 return Ok(Outcome::Fault(format!(
                     "the thread of vCPU {number} panicked"
                 )));

@@ -96,7 +96,8 @@ impl SerialPort {
     fn check(&self, result: Result<(), Error<io::Error>>) {
         match result {
             Ok(()) | Err(Error::FullFifo) => {}
-            // The writer's buffer keeps the byte until the next flush.
+            // The reader of an output that does not block is slow. Bytes that the writer does
+            // not buffer are lost.
             Err(Error::IOError(error)) if error.kind() == ErrorKind::WouldBlock => {}
             Err(Error::IOError(_)) => self.end.report(Outcome::Left),
             Err(Error::Trigger(error)) => {

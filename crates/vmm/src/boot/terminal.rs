@@ -2,9 +2,11 @@
 //! The user's terminal, which becomes the guest's.
 
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, mpsc};
 use std::{panic, thread};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::stdio::stdin;
 use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcsetattr};
 
@@ -93,8 +95,13 @@ pub enum KeysEnd {
 }
 
 /// Reads keys and passes on those for the guest, until the user leaves or there is no
-/// more input. Ctrl-A H prints a help line on standard error.
-pub fn read_keys(mut input: impl Read, mut on_bytes: impl FnMut(&[u8])) -> KeysEnd {
+/// more input. Ctrl-A H prints a help line on standard error. `wait` waits for input: it is
+/// called if the input does not block and has none.
+pub fn read_keys(
+    mut input: impl Read,
+    mut wait: impl FnMut() -> io::Result<()>,
+    mut on_bytes: impl FnMut(&[u8]),
+) -> KeysEnd {
     let mut decoder = KeyDecoder::default();
     let mut buffer = [0; 4096];
     loop {
@@ -102,10 +109,13 @@ pub fn read_keys(mut input: impl Read, mut on_bytes: impl FnMut(&[u8])) -> KeysE
             Ok(0) => return KeysEnd::EndOfInput,
             Ok(read) => &buffer[..read],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match wait() {
+                Ok(()) => continue,
+                Err(error) => return KeysEnd::Failed(error),
+            },
             Err(error) => return KeysEnd::Failed(error),
         };
         let Keys { bytes, help, left } = decoder.decode(read);
-        // A guest whose output is stuck takes no input: the user must be able to leave.
         if !bytes.is_empty() {
             on_bytes(&bytes);
         }
@@ -119,23 +129,45 @@ pub fn read_keys(mut input: impl Read, mut on_bytes: impl FnMut(&[u8])) -> KeysE
     }
 }
 
-/// Starts a thread that passes standard input to the guest. It ends the guest when the
-/// user leaves; without a user, the guest goes on.
+/// How many reads of input wait for a guest whose output is stuck. What is beyond that is
+/// dropped.
+const MOST_WAITING: usize = 64;
+
+/// Starts a thread that reads standard input, and one that passes it to the guest. The first
+/// ends the guest when the user leaves; without a user, the guest goes on.
 ///
-/// The thread is not joined: it usually blocks in a read, and ends with the process.
+/// A guest whose output is stuck takes no input. The user can leave it nevertheless, because
+/// the thread that reads does not wait for the other.
+///
+/// The threads are not joined: they usually block, and end with the process.
 ///
 /// # Errors
-/// The thread cannot be started.
+/// A thread cannot be started.
 pub fn spawn_input(serial: Arc<SerialPort>, end: End) -> io::Result<()> {
-    let read = move || match read_keys(io::stdin().lock(), |bytes| serial.input(bytes)) {
-        KeysEnd::Left => end.report(Outcome::Left),
-        KeysEnd::EndOfInput => {}
-        KeysEnd::Failed(error) => {
-            let _ = writeln!(io::stderr(), "vmm: no more input for the guest: {error}");
+    let (sender, keys) = mpsc::sync_channel::<Vec<u8>>(MOST_WAITING);
+    let pass_on = move || keys.iter().for_each(|bytes| serial.input(&bytes));
+    let read = move || {
+        let on_bytes = |bytes: &[u8]| drop(sender.try_send(bytes.to_vec()));
+        match read_keys(io::stdin().lock(), wait_for_input, on_bytes) {
+            KeysEnd::Left => end.report(Outcome::Left),
+            KeysEnd::EndOfInput => {}
+            KeysEnd::Failed(error) => {
+                let _ = writeln!(io::stderr(), "vmm: no more input for the guest: {error}");
+            }
         }
     };
+    thread::Builder::new().name("keys".into()).spawn(pass_on)?;
     thread::Builder::new().name("input".into()).spawn(read)?;
     Ok(())
+}
+
+/// Waits until standard input can be read. Whoever shares it may have made it non-blocking.
+fn wait_for_input() -> io::Result<()> {
+    let stdin = stdin();
+    match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +189,8 @@ mod tests {
 
     fn keys<const N: usize>(reads: [io::Result<&'static [u8]>; N]) -> (Vec<u8>, KeysEnd) {
         let mut sent = Vec::new();
-        let end = read_keys(Reads(reads.into()), |bytes| sent.extend_from_slice(bytes));
+        let on_bytes = |bytes: &[u8]| sent.extend_from_slice(bytes);
+        let end = read_keys(Reads(reads.into()), || Ok(()), on_bytes);
         (sent, end)
     }
 
@@ -173,6 +206,18 @@ mod tests {
         let (sent, end) = keys([Ok(b"a"), Err(io::ErrorKind::Interrupted.into()), Ok(b"b")]);
         assert_eq!(sent, b"ab");
         assert!(matches!(end, KeysEnd::EndOfInput));
+    }
+
+    #[test]
+    fn input_that_does_not_block_is_waited_for() {
+        let (sent, end) = keys([Err(io::ErrorKind::WouldBlock.into()), Ok(b"a\x01x")]);
+        assert_eq!(sent, b"a");
+        assert!(matches!(end, KeysEnd::Left));
+        let (reads, gone) = ([Err(io::ErrorKind::WouldBlock.into())], || {
+            Err(io::Error::other("gone"))
+        });
+        let end = read_keys(Reads(reads.into()), gone, |_| {});
+        assert!(matches!(end, KeysEnd::Failed(_)));
     }
 
     #[test]

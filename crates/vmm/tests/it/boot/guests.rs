@@ -8,7 +8,9 @@ mod aarch64;
 mod x86_64;
 
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -48,6 +50,38 @@ fn a_guest_that_waits_for_ever_ends_with_a_signal_or_with_ctrl_a_x() {
             assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
             assert_eq!(stderr(&output), "\nvmm: left\n");
         }
+    }
+}
+
+/// Starts a guest that writes more than its console takes, and waits until it is stuck.
+fn stuck(kernel: &Kernel) -> (Child, OwnedFd) {
+    let (console, out) = rustix::pipe::pipe().unwrap();
+    // Of at least a page.
+    rustix::pipe::fcntl_setpipe_size(&console, 4096).unwrap();
+    let size = rustix::pipe::fcntl_getpipe_size(&console).unwrap();
+    let mut command = kernel.command(&[]);
+    command.stdin(Stdio::piped()).stdout(out);
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    while rustix::io::ioctl_fionread(&console).unwrap() < size as u64 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (child, console)
+}
+
+#[test]
+fn a_guest_whose_console_no_one_reads_can_be_left() {
+    let Some(_) = kvm() else { return };
+    let kernel = Kernel::new(&Code::default().say(&"x".repeat(80 << 10)).halt());
+    // With and without a key for the guest, which takes none; and by a signal.
+    for keys in [Some(&b"q\x01x"[..]), Some(b"\x01x"), None] {
+        let (mut child, _console) = stuck(&kernel);
+        match keys {
+            Some(keys) => child.stdin.as_mut().unwrap().write_all(keys).unwrap(),
+            None => kill_process(Pid::from_child(&child), Signal::TERM).unwrap(),
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+        assert!(stderr(&output).contains("vCPU 0 did not stop"));
     }
 }
 
