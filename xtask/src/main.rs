@@ -158,7 +158,7 @@ enum Command {
         command: publish::PublishCommand,
     },
     /// Change the code in small ways and check that tests notice. Needs cargo-mutants,
-    /// and hours for all crates.
+    /// and one to two hours for all crates on two cores.
     ///
     /// Only the code that decides counts: plans, conversions, listeners, classification.
     /// Mutants that behave as the code does are listed, with the reason, in
@@ -171,7 +171,7 @@ enum Command {
         /// Only files with TEXT in their paths.
         #[arg(long, value_name = "TEXT", default_value = "")]
         file: String,
-        /// Only a part of the mutants: K/N is every Nth one.
+        /// Only a part of the mutants: every Nth one, from number K on. K is 0 to N - 1.
         #[arg(long, value_name = "K/N")]
         shard: Option<String>,
     },

@@ -83,7 +83,7 @@ pub struct Choice {
     pub package: Option<String>,
     /// Only files with this text in their paths.
     pub file: String,
-    /// Only a part, such as `1/8`: every eighth mutant.
+    /// Only a part, such as `0/8`: every eighth mutant, from the first on.
     pub shard: Option<String>,
 }
 
@@ -183,6 +183,7 @@ fn arguments(scope: &Scope, choice: &Choice, tests: Tests) -> Vec<String> {
     }
     if let Some(shard) = &choice.shard {
         all.extend(["--shard".into(), shard.clone()]);
+        all.push("--sharding=round-robin".into());
     }
     if tests == Tests::All {
         all.push("--iterate".into());

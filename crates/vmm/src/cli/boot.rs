@@ -37,8 +37,8 @@ The guest's first serial port is the terminal. Kernel parameters start with
 error, and standard output is one JSON object at the end.
 
 Exit status: 0 if the guest switched itself off, 1 if its kernel panicked, 2 if
-nothing could be booted, 3 if it reset the machine, 4 if a vCPU could not go on,
-5 if the user or a signal ended it.";
+nothing could be booted, 3 if it reset the machine (or panicked while
+confidential), 4 if a vCPU could not go on, 5 if the user or a signal ended it.";
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help())]

@@ -7,9 +7,14 @@ use std::cell::RefCell;
 
 use common::PAGE;
 use common::layout::{Layout, pages_of};
-use kvm_slots::Errno;
-use kvm_slots::convert::{PageRange, PageState, PreFault, Request};
+use common::region::private_vm;
+use kvm_slots::convert::{
+    ConvertibleMemory, ConvertibleRange, Engine, GuestMemfdSides, Home, PageRange, PageState,
+    PreFault, Request,
+};
+use kvm_slots::sim::{KernelVersion, SimVm};
 use kvm_slots::uapi::PreFaultError;
+use kvm_slots::{Errno, SlotBacking};
 
 /// A vCPU that records what is mapped for it, up to a page that cannot be mapped.
 #[derive(Default)]
@@ -88,4 +93,25 @@ fn memory_that_cannot_be_mapped_is_reported_and_the_conversion_holds() {
     let left = converted.not_pre_faulted.unwrap();
     assert_eq!((left.gpa, left.errno), (9 * PAGE, Errno::EAGAIN));
     assert_eq!(layout.vm().private().len(), 4);
+}
+
+#[test]
+fn an_engine_without_a_converter_reports_it_too() {
+    let vm = SimVm::new(private_vm(KernelVersion::V7_3));
+    let file = common::file(-1, 0);
+    let backing = SlotBacking::GuestMemfd { file, host: None };
+    let range = common::range(0, 8 * PAGE, backing);
+    let range = ConvertibleRange::new(&range, GuestMemfdSides::Both).unwrap();
+    let mut memory = ConvertibleMemory::new();
+    memory.set_ranges([range]).unwrap();
+    let engine = Engine::new(vm, Home::VmAttributes);
+    let vcpu = Vcpu {
+        fails_at: Some(3 * PAGE),
+        ..Vcpu::default()
+    };
+    let to_private = request(2, 4, PageState::Private);
+    let converted = engine.convert_and_pre_fault(&mut memory, to_private, &vcpu);
+    let converted = converted.unwrap();
+    assert_eq!(converted.bytes, 4 * PAGE);
+    assert_eq!(converted.not_pre_faulted.unwrap().gpa, 3 * PAGE);
 }

@@ -53,6 +53,22 @@ fn devices_are_unmapped_before_the_guest_loses_pages_and_mapped_after_it_has_the
 }
 
 #[test]
+fn a_removed_listener_follows_no_more_conversions() {
+    let mut layout = Layout::new();
+    let [one, two] = layout.mappers.clone();
+    assert!(layout.converter.remove_listener(&one));
+    assert!(
+        !layout.converter.remove_listener(&one),
+        "it was none any more"
+    );
+    assert_eq!(convert(&layout, 0, 1, PRIVATE), 1);
+    assert_eq!(layout.log(), ["two prepare 0", "private 0-0", "release 1"]);
+    assert!(layout.converter.remove_listener(&two));
+    assert_eq!(convert(&layout, 1, 1, PRIVATE), 1);
+    assert_eq!(layout.log(), ["private 1-1", "release 1"]);
+}
+
+#[test]
 fn pages_in_the_requested_state_cost_nothing() {
     let layout = Layout::new();
     convert(&layout, 2, 4, PRIVATE);
