@@ -20,6 +20,7 @@ use super::pre_fault::{PreFault, pre_fault};
 use super::release::{Target, Unmapped};
 use super::request::Request;
 use super::rollback::Leftover;
+use super::settle::accept;
 use super::sides::{Sides, Stretch};
 use super::switch::{Progress, Steps};
 use crate::vm::Vm;
@@ -324,22 +325,14 @@ impl<V: Vm> Engine<V> {
             self.steps.settle(pages, &plan, &mut converted, &mut panics);
             rest = plan.rest;
         }
-        if request.to() == PageState::Private {
-            accept_what_was_private(pages, request.range());
+        // Private MMIO may have been private already: its pages were memory that the guest
+        // had made private, or a revocation could not make them shared.
+        let some_were_private = converted.bytes < request.range().size();
+        if request.to() == PageState::Private && some_were_private {
+            let memory: Vec<Stretch> = pages.memory(request.range()).collect();
+            accept(pages, request.to(), &memory);
         }
         panics.resume();
         converted
-    }
-}
-
-/// Records that private MMIO is accepted whose pages did not change: they were memory that
-/// the guest had made private, or a revocation could not make them shared.
-fn accept_what_was_private(pages: &mut impl GuestPages, range: PageRange) {
-    let registers = pages
-        .memory(range)
-        .filter(|stretch| stretch.sides == Sides::PrivateMmio);
-    let registers: Vec<PageRange> = registers.map(|stretch| stretch.range).collect();
-    for range in registers {
-        pages.accept(range);
     }
 }

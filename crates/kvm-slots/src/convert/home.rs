@@ -265,17 +265,22 @@ fn call_on_vm(plan: &ConversionPlan, done: Changed) -> Option<PlannedCall> {
 fn next_change(plan: &ConversionPlan, done: Changed) -> Option<(PageRange, Changed)> {
     let stretch = plan.stretches.get(done.stretches).map(|s| s.range);
     let unbacked = plan.unbacked.get(done.unbacked).copied();
-    let unbacked_first = match (stretch, unbacked) {
-        (Some(stretch), Some(unbacked)) => unbacked.start() < stretch.start(),
-        (stretch, _) => stretch.is_none(),
+    let with_stretch = Changed {
+        stretches: done.stretches + 1,
+        ..done
     };
-    let mut after = done;
-    match unbacked_first {
-        true => after.unbacked += 1,
-        false => after.stretches += 1,
+    let with_unbacked = Changed {
+        unbacked: done.unbacked + 1,
+        ..done
+    };
+    match (stretch, unbacked) {
+        (Some(stretch), Some(unbacked)) if unbacked.start() < stretch.start() => {
+            Some((unbacked, with_unbacked))
+        }
+        (Some(stretch), _) => Some((stretch, with_stretch)),
+        (None, Some(unbacked)) => Some((unbacked, with_unbacked)),
+        (None, None) => None,
     }
-    let pages = if unbacked_first { unbacked } else { stretch };
-    Some((pages?, after))
 }
 
 /// The calls that change the pages of a plan, in their order: as few as possible, of which

@@ -161,7 +161,8 @@ pub fn spawn_input(serial: Arc<SerialPort>, end: End) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until standard input can be read. Whoever shares it may have made it non-blocking.
+/// Waits until standard input can be read. Another process that shares it may have made it
+/// non-blocking.
 fn wait_for_input() -> io::Result<()> {
     let stdin = stdin();
     match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None) {

@@ -51,7 +51,7 @@ fn an_abort_that_fails_says_which_mapping_did_not_come_back() {
         let mut m = Machine::new(kind, DmaPolicy::default(), None);
         m.place(PLAIN, 0, 0).unwrap();
         m.refuser.0.store(true, Ordering::Relaxed);
-        // Unmapped and mapped elsewhere. The way back is the same, and its last step fails.
+        // Unmapped and mapped elsewhere. The undo has the same two steps, and its last one fails.
         m.iommu.fail(3, 12);
         let error = m.place(PLAIN, 56 * PAGE, 0).unwrap_err();
         let CommitError::Refused { not_undone, .. } = &error else {

@@ -282,7 +282,7 @@ fn a_device_that_brings_larger_iommu_pages_has_the_next_transaction_resync() {
         let reached = |page: u64| dma.space().0.reach(page * PAGE, true).is_some();
         converted(&mut m, 17, 1, true);
         assert!(!reached(16) && reached(20));
-        // No one has told the listener that page 16 is shared.
+        // The listener was not notified that page 16 is shared.
         converted(&mut m, 17, 1, false);
         assert!(!reached(16) && dma.needs_resync());
         m.place(PLAIN, 0, 0).unwrap();
