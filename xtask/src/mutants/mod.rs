@@ -87,6 +87,12 @@ pub struct Choice {
     pub shard: Option<String>,
 }
 
+impl Choice {
+    fn is_whole_crate(&self) -> bool {
+        self.file.is_empty() && self.shard.is_none()
+    }
+}
+
 /// Runs the tests for each mutant of the chosen crates, and prints what they missed.
 ///
 /// # Errors
@@ -102,16 +108,27 @@ pub fn run(choice: &Choice) -> Result<(), String> {
     }
     let equivalents = Reasons::read(&root().join("xtask").join("equivalent-mutants.txt"))?;
     let mut too_few = Vec::new();
+    let mut any = false;
     for scope in scopes {
         let outcomes = test(scope, choice)?;
+        if outcomes.is_empty() {
+            continue;
+        }
+        any = true;
         print!("{}", outcomes.text(scope.package, &equivalents));
+        if choice.is_whole_crate() {
+            for name in outcomes.stale(scope.package, &equivalents) {
+                println!("  listed as equivalent, and not missed: {name}");
+            }
+        }
         if outcomes.ratio(&equivalents) < REQUIRED {
             too_few.push(scope.package);
         }
     }
-    match too_few.is_empty() {
-        true => Ok(()),
-        false => Err(format!(
+    match (any, too_few.is_empty()) {
+        (false, _) => Err("no mutants are in these files, or in this part of them".into()),
+        (true, true) => Ok(()),
+        (true, false) => Err(format!(
             "fewer than {REQUIRED} % caught: {}",
             too_few.join(", ")
         )),
@@ -126,32 +143,40 @@ fn is_chosen(scope: &Scope, choice: &Choice) -> bool {
 /// Tests the mutants of a crate: all of them with the fast tests, and then those that
 /// were missed with all tests.
 fn test(scope: &Scope, choice: &Choice) -> Result<Outcomes, String> {
-    let fast = run_tool(scope, choice, Tests::Fast)?;
-    if fast.is_all_caught() {
+    let fast = run_tool(scope, &Round::Fast(choice))?;
+    let missed: Vec<&str> = fast.missed().collect();
+    if missed.is_empty() {
         return Ok(fast);
     }
-    let all = run_tool(scope, choice, Tests::All)?;
+    let all = run_tool(scope, &Round::All(&missed))?;
     Ok(fast.then(all))
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Tests {
-    Fast,
-    /// Of mutants that the fast ones missed.
-    All,
+enum Round<'a> {
+    /// The chosen mutants, with the fast tests.
+    Fast(&'a Choice),
+    /// The mutants of these names, with all tests.
+    All(&'a [&'a str]),
 }
 
 /// Runs the tool, which shows progress.
-fn run_tool(scope: &Scope, choice: &Choice, tests: Tests) -> Result<Outcomes, String> {
+fn run_tool(scope: &Scope, round: &Round<'_>) -> Result<Outcomes, String> {
     let folder = root().join("target").join("mutants").join(scope.package);
     cache::make_folder(&folder)?;
+    // A run without mutants leaves none.
+    let path = folder.join("mutants.out").join("outcomes.json");
+    if path.exists() {
+        fs::remove_file(&path).map_err(|e| cache::at(&path, &e))?;
+    }
     let mut command = Command::new("sh");
     command.current_dir(root().join("crates").join(scope.package));
-    let limit = format!("ulimit -v {MEMORY_LIMIT_KIB} && exec \"$@\"");
+    // In a subshell first: where it fails, some shells exit with 2, one of the tool's own.
+    let limit = format!("ulimit -v {MEMORY_LIMIT_KIB}");
+    let limit = format!("({limit}) || exit 125; {limit}; exec \"$@\"");
     command.args(["-c", &limit, "sh"]).arg(cargo());
-    command.args(arguments(scope, choice, tests));
+    command.args(arguments(scope, round));
     command.arg("--output").arg(&folder);
-    if tests == Tests::Fast {
+    if matches!(round, Round::Fast(_)) {
         command.args(["--", "--"]);
         for name in scope.slow_tests {
             command.args(["--skip", name]);
@@ -164,13 +189,15 @@ fn run_tool(scope: &Scope, choice: &Choice, tests: Tests) -> Result<Outcomes, St
     if !matches!(status.code(), Some(0 | 2 | 3)) {
         return Err(format!("cargo mutants, {}: {status}", scope.package));
     }
-    let path = folder.join("mutants.out").join("outcomes.json");
+    if !path.exists() && status.success() {
+        return Ok(Outcomes::default());
+    }
     let json = fs::read(&path).map_err(|e| cache::at(&path, &e))?;
     Outcomes::read(&json).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// The tool's arguments, without output and test names.
-fn arguments(scope: &Scope, choice: &Choice, tests: Tests) -> Vec<String> {
+fn arguments(scope: &Scope, round: &Round<'_>) -> Vec<String> {
     let package = scope.package;
     let mut all: Vec<String> = ["mutants", "--all-features", "--package", package]
         .map(String::from)
@@ -178,16 +205,7 @@ fn arguments(scope: &Scope, choice: &Choice, tests: Tests) -> Vec<String> {
     for file in scope.files {
         all.extend(["--file".into(), format!("crates/{package}/{file}")]);
     }
-    if !choice.file.is_empty() {
-        all.extend(["--re".into(), regex_of_path(&choice.file)]);
-    }
-    if let Some(shard) = &choice.shard {
-        all.extend(["--shard".into(), shard.clone()]);
-        all.push("--sharding=round-robin".into());
-    }
-    if tests == Tests::All {
-        all.push("--iterate".into());
-    }
+    all.extend(selection(round));
     let jobs = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
     all.push(format!("--jobs={jobs}"));
     // What stays the same is optimized, for speed; what changes each time is not.
@@ -202,17 +220,39 @@ fn arguments(scope: &Scope, choice: &Choice, tests: Tests) -> Vec<String> {
     all
 }
 
-/// A regular expression for mutants whose names, which begin with their paths, have
-/// `text` in the path.
-fn regex_of_path(text: &str) -> String {
-    let literal: String = text
-        .chars()
-        .map(|c| match c.is_alphanumeric() || c == '/' || c == '_' {
-            true => c.to_string(),
-            false => format!("\\{c}"),
+/// The arguments that choose among the mutants of the files. The tool has an option for
+/// a second round, `--iterate`, but it forgets what the first one's shard was.
+fn selection(round: &Round<'_>) -> Vec<String> {
+    let mut all = Vec::new();
+    match round {
+        Round::Fast(choice) => {
+            if !choice.file.is_empty() {
+                let file = literally(&choice.file);
+                all.extend(["--re".into(), format!("^[^:]*{file}[^:]*:")]);
+            }
+            if let Some(shard) = &choice.shard {
+                all.extend(["--shard".into(), shard.clone()]);
+                all.push("--sharding=round-robin".into());
+            }
+        }
+        Round::All(names) => {
+            for name in *names {
+                all.extend(["--re".into(), format!("^{}$", literally(name))]);
+            }
+        }
+    }
+    all
+}
+
+/// A regular expression that matches `text` and nothing else.
+fn literally(text: &str) -> String {
+    const SPECIAL: &str = r"\.+*?()|[]{}^$#&-~";
+    text.chars()
+        .map(|c| match SPECIAL.contains(c) {
+            true => format!("\\{c}"),
+            false => c.to_string(),
         })
-        .collect();
-    format!("^[^:]*{literal}[^:]*:")
+        .collect()
 }
 
 #[cfg(test)]
@@ -231,7 +271,47 @@ mod tests {
     }
 
     #[test]
+    fn every_equivalent_is_of_a_file_that_is_tested() {
+        let list = root().join("xtask").join("equivalent-mutants.txt");
+        for (name, _) in Reasons::read(&list).expect("a list").iter() {
+            let tested = SCOPES.iter().any(|scope| {
+                let folder = format!("crates/{}/", scope.package);
+                let path = name
+                    .split(':')
+                    .next()
+                    .and_then(|path| path.strip_prefix(&folder));
+                path.is_some_and(|path| scope.files.iter().any(|file| is_in(path, file)))
+            });
+            assert!(tested, "{name}");
+        }
+    }
+
+    fn is_in(path: &str, file: &str) -> bool {
+        match file.strip_suffix("/**") {
+            Some(folder) => path.starts_with(folder),
+            None => path == file,
+        }
+    }
+
+    #[test]
     fn a_part_of_a_path_is_not_taken_for_an_expression() {
-        assert_eq!(regex_of_path("plan.rs"), r"^[^:]*plan\.rs[^:]*:");
+        let choice = Choice {
+            file: "a/plan.rs".into(),
+            ..Choice::default()
+        };
+        let expected = ["--re", r"^[^:]*a/plan\.rs[^:]*:"];
+        assert_eq!(selection(&Round::Fast(&choice)), expected);
+    }
+
+    #[test]
+    fn the_second_round_tests_the_missed_mutants_whatever_was_chosen() {
+        let missed = ["a.rs:1:2: replace f -> u64 with 0", "a.rs:3:2: delete !"];
+        let expected = [
+            "--re",
+            r"^a\.rs:1:2: replace f \-> u64 with 0$",
+            "--re",
+            r"^a\.rs:3:2: delete !$",
+        ];
+        assert_eq!(selection(&Round::All(&missed)), expected);
     }
 }

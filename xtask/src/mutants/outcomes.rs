@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What became of each mutant.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use crate::reasons::Reasons;
 
-/// The mutants of a crate.
+/// The mutants of a crate by name, and what became of each.
 #[derive(Debug, Default)]
-pub struct Outcomes {
-    caught: usize,
+pub struct Outcomes(BTreeMap<String, Outcome>);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    Caught,
+    /// The tests ran too long. It counts as caught: someone would notice.
+    TimedOut,
+    Missed,
     /// The code does not compile.
-    unviable: usize,
-    /// Tests that ran too long. They count as caught: someone would notice.
-    timeouts: usize,
-    missed: Vec<String>,
+    Unviable,
 }
 
 impl Outcomes {
@@ -26,7 +30,7 @@ impl Outcomes {
     pub fn read(json: &[u8]) -> Result<Self, String> {
         let report: Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
         let all = report.get("outcomes").and_then(Value::as_array);
-        let mut found = Self::default();
+        let mut found = BTreeMap::new();
         for outcome in all.ok_or("no outcomes")? {
             // The tests without a mutant come first.
             let Some(name) = outcome.pointer("/scenario/Mutant/name") else {
@@ -34,70 +38,91 @@ impl Outcomes {
             };
             let name = name.as_str().ok_or("a mutant without a name")?;
             let summary = outcome.get("summary").and_then(Value::as_str);
-            match summary.ok_or("a mutant without an outcome")? {
-                "CaughtMutant" => found.caught += 1,
-                "MissedMutant" => found.missed.push(name.into()),
-                "Unviable" => found.unviable += 1,
-                "Timeout" => found.timeouts += 1,
+            let outcome = match summary.ok_or("a mutant without an outcome")? {
+                "CaughtMutant" => Outcome::Caught,
+                "MissedMutant" => Outcome::Missed,
+                "Unviable" => Outcome::Unviable,
+                "Timeout" => Outcome::TimedOut,
                 other => return Err(format!("unknown outcome {other}")),
-            }
+            };
+            found.insert(name.into(), outcome);
         }
-        found.missed.sort();
-        Ok(found)
+        Ok(Self(found))
     }
 
-    /// Whether no mutant was missed.
-    pub fn is_all_caught(&self) -> bool {
-        self.missed.is_empty()
+    /// Whether there were no mutants.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
-    /// The outcomes after `later`, which ran more tests for the missed mutants.
-    pub fn then(self, later: Self) -> Self {
-        Self {
-            caught: self.caught + later.caught,
-            unviable: self.unviable + later.unviable,
-            timeouts: self.timeouts + later.timeouts,
-            missed: later.missed,
-        }
+    /// The names of the mutants that were missed.
+    pub fn missed(&self) -> impl Iterator<Item = &str> {
+        self.with(Outcome::Missed)
+    }
+
+    fn with(&self, outcome: Outcome) -> impl Iterator<Item = &str> {
+        let all = self.0.iter().filter(move |(_, found)| **found == outcome);
+        all.map(|(name, _)| name.as_str())
+    }
+
+    /// The outcomes after `later`, which ran more tests for some of the mutants.
+    #[must_use]
+    pub fn then(mut self, later: Self) -> Self {
+        self.0.extend(later.0);
+        self
     }
 
     /// The missed mutants that are no equivalents.
     fn survivors<'a>(&'a self, equivalents: &'a Reasons) -> impl Iterator<Item = &'a str> {
-        let missed = self.missed.iter().map(String::as_str);
-        missed.filter(|name| equivalents.why(&without_position(name)).is_none())
+        self.missed()
+            .filter(|name| equivalents.why(&without_position(name)).is_none())
     }
 
-    /// The share of viable mutants that were caught, in percent. Reasons do not count.
+    fn caught(&self) -> usize {
+        self.with(Outcome::Caught).count() + self.with(Outcome::TimedOut).count()
+    }
+
+    /// The share of viable mutants that were caught, in percent. Equivalents do not count.
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
     pub fn ratio(&self, equivalents: &Reasons) -> f64 {
-        let caught = self.caught + self.timeouts;
-        let viable = caught + self.survivors(equivalents).count();
-        match viable {
+        match self.caught() + self.survivors(equivalents).count() {
             0 => 100.0,
-            viable => 100.0 * caught as f64 / viable as f64,
+            viable => 100.0 * self.caught() as f64 / viable as f64,
         }
     }
 
-    /// A line of figures, and the survivors.
+    /// A line of figures, the survivors, and the equivalents.
     pub fn text(&self, package: &str, equivalents: &Reasons) -> String {
-        let survivors: Vec<&str> = self.survivors(equivalents).collect();
+        let survivors = self.survivors(equivalents).count();
         let mut out = format!(
-            "{package:<14} {:>4} caught {:>4} missed {:>3} equivalent {:>4} unviable {:>6.1} %\n",
-            self.caught + self.timeouts,
-            survivors.len(),
-            self.missed.len() - survivors.len(),
-            self.unviable,
-            self.ratio(equivalents)
+            "{package:<12} {:>5.1} %: {} caught ({} timed out), {} missed, {} equivalent, {} unviable\n",
+            self.ratio(equivalents),
+            self.caught(),
+            self.with(Outcome::TimedOut).count(),
+            survivors,
+            self.missed().count() - survivors,
+            self.with(Outcome::Unviable).count(),
         );
-        for name in survivors {
+        for name in self.survivors(equivalents) {
             let _ = writeln!(out, "  {name}");
         }
-        for name in &self.missed {
-            if let Some(why) = equivalents.why(&without_position(name)) {
-                let _ = writeln!(out, "  equivalent: {}: {why}", without_position(name));
+        for name in self.missed().map(without_position) {
+            if let Some(why) = equivalents.why(&name) {
+                let _ = writeln!(out, "  equivalent: {name}: {why}");
             }
         }
         out
+    }
+
+    /// The equivalents of this crate that are none: no mutant with the name was missed.
+    pub fn stale<'a>(&self, package: &str, equivalents: &'a Reasons) -> Vec<&'a str> {
+        let missed: BTreeSet<String> = self.missed().map(without_position).collect();
+        let folder = format!("crates/{package}/");
+        equivalents
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| name.starts_with(&folder) && !missed.contains(*name))
+            .collect()
     }
 }
 
@@ -139,7 +164,8 @@ mod tests {
         let one = one.expect("one mutant");
         assert!((outcomes.ratio(&one) - 66.66).abs() < 0.01);
         let text = outcomes.text("a", &one);
-        assert!(text.contains("2 caught    1 missed   1 equivalent    1 unviable"));
+        let figures = ": 2 caught (1 timed out), 1 missed, 1 equivalent, 1 unviable";
+        assert!(text.contains(figures), "{text}");
         assert!(text.contains("\n  a.rs:4:2: replace d\n"), "{text}");
         assert!(text.contains("equivalent: a.rs: replace c: It cannot be seen."));
     }
@@ -151,13 +177,27 @@ mod tests {
             ("a.rs:2:2: replace b", "MissedMutant"),
             ("a.rs:3:2: replace c", "MissedMutant"),
         ]);
-        assert!(!first.is_all_caught());
+        let missed: Vec<&str> = first.missed().collect();
+        assert_eq!(missed, ["a.rs:2:2: replace b", "a.rs:3:2: replace c"]);
         let later = report(&[
-            ("a.rs:2:2: replace b", "CaughtMutant"),
+            ("a.rs:2:2: replace b", "Timeout"),
             ("a.rs:3:2: replace c", "MissedMutant"),
         ]);
         let text = first.then(later).text("a", &Reasons::default());
-        assert!(text.contains("2 caught    1 missed"), "{text}");
+        assert!(text.contains("2 caught (1 timed out), 1 missed"), "{text}");
+    }
+
+    #[test]
+    fn an_equivalent_that_tests_catch_or_that_is_gone_is_stale() {
+        let outcomes = report(&[
+            ("crates/a/x.rs:1:2: replace a", "CaughtMutant"),
+            ("crates/a/x.rs:2:2: replace b", "MissedMutant"),
+        ]);
+        let list = "crates/a/x.rs: replace a\ncrates/a/x.rs: replace b\n\
+                    crates/a/x.rs: replace c\ncrates/b/x.rs: replace d\n    Alike.\n";
+        let list = Reasons::parse(list).expect("a list");
+        let expected = ["crates/a/x.rs: replace a", "crates/a/x.rs: replace c"];
+        assert_eq!(outcomes.stale("a", &list), expected);
     }
 
     #[test]
