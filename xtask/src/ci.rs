@@ -48,6 +48,14 @@ pub fn run() -> Result<(), String> {
         // its tests switch both on.
         clippy(&["-p", "vfio-dma", "--lib", "--no-default-features"]),
         clippy(&["-p", "vfio-dma", "--lib", "--features", "memory-model"]),
+        clippy(&[
+            "-p",
+            "vfio-dma",
+            "--lib",
+            "--no-default-features",
+            "--features",
+            "kvm-slots",
+        ]),
         // Without kvm-slots. Only the library, because its tests switch it on.
         clippy(&["-p", "memory-map", "--lib"]),
         clippy(&["-p", "bar-report", "--all-targets", "--no-default-features"]),

@@ -11,13 +11,13 @@
 //!
 //! | step | what it does |
 //! | --- | --- |
-//! | [`DmaListener`](listener::DmaListener) | turns changes of a view and conversions of pages into a [`DmaChange`] |
+//! | `listener::DmaListener`, `listener::RamListener` | turn changes of RAM and conversions of pages into a [`DmaChange`] |
 //! | [`plan_dma_change`] | compares the change with the [`DmaTable`] and returns a [`DmaPlan`], as a pure function |
 //! | [`apply_dma`] | carries the plan out on an [`AddressSpace`] and undoes it if a step fails |
 //!
 //! An [`AddressSpace`] is a VFIO container, an iommufd's IOAS, or a simulated one (`SimIommu`, feature
 //! `sim`). The crate `vfio-private` implements the first two as `device::Iommu`. A VMM with another
-//! model of guest memory can use the planner without the listener.
+//! model of guest memory can use the planner without a listener.
 //!
 //! # Example
 //!
@@ -109,8 +109,10 @@
 //!
 //! # Features
 //!
-//! - `memory-model` (default): [`listener`], which follows the views of the crate `memory-model`.
-//! - `kvm-slots`: the listener also follows the conversions of the crate `kvm-slots`.
+//! - `memory-model` (default): `listener::DmaListener`, which follows the views of the crate
+//!   `memory-model`.
+//! - `kvm-slots`: the conversions of the crate `kvm-slots`. `DmaListener` follows them, and so does
+//!   `listener::RamListener`, which needs no memory model.
 //! - `sim`: `SimIommu`, an IOMMU that follows the kernel's rules and maps nothing.
 // Names the feature of each item on docs.rs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -119,7 +121,7 @@
 mod apply;
 mod error;
 mod limits;
-#[cfg(feature = "memory-model")]
+#[cfg(any(feature = "memory-model", feature = "kvm-slots"))]
 pub mod listener;
 mod plan;
 mod range;
@@ -128,7 +130,7 @@ mod refusal;
 mod sim;
 mod table;
 
-pub use guest_ranges::{AddrRange, FileSlice, HostMemory, Owner};
+pub use guest_ranges::{AddrRange, FileSlice, HostMemory, Owner, PageSet};
 
 pub use apply::{AddressSpace, DmaApplied, DmaApplyError, DmaNotUndone, apply_dma, undo_dma};
 pub use error::DmaInputError;

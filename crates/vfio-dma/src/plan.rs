@@ -237,7 +237,8 @@ pub fn plan_dma_change(
     })
 }
 
-fn in_order(added: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
+/// The ranges by IOVA, if no two overlap.
+pub(crate) fn in_order(added: &[DmaRange]) -> Result<Vec<&DmaRange>, DmaPlanError> {
     let mut added: Vec<&DmaRange> = added.iter().collect();
     added.sort_by_key(|range| range.iova());
     let overlap = added

@@ -7,7 +7,9 @@ use kvm_slots::convert::{
 };
 use memory_model::AddrRange;
 
-use super::follow::{DmaFollowError, DmaListener, Mappings, State};
+use super::error::DmaFollowError;
+use super::follow::{DmaListener, Mappings, State};
+use super::pages;
 use super::target::extend_target;
 use crate::apply::AddressSpace;
 use crate::plan::{DmaChange, DmaPlanError, Gaps};
@@ -25,9 +27,7 @@ impl<S: AddressSpace, H> DmaListener<S, H> {
     ) -> Result<(), DmaFollowError> {
         let mappings = self.follower.get_ref();
         let needs_resync = self.follower.needs_resync();
-        let ranges = change.stretches.iter().map(|stretch| stretch.range);
-        let ranges = ranges.chain(change.unbacked.iter().copied());
-        let ranges: Vec<AddrRange> = ranges.map(AddrRange::from).collect();
+        let ranges = pages(change);
         let converted = self.follower.apply_with(|state| {
             state.record(&ranges, to);
             let (mut removed, mut added) = (Vec::new(), Vec::new());
@@ -134,11 +134,8 @@ impl<S: AddressSpace + Send + Sync, H: Send + Sync> ConversionListener for DmaLi
     }
 
     fn rolled_back(&self, error: &ConversionListenerError) -> bool {
-        match error.downcast_ref() {
-            Some(DmaFollowError::Plan(_)) => true,
-            Some(DmaFollowError::Apply(error)) => error.not_undone.is_empty(),
-            Some(DmaFollowError::NotUndone(_)) | None => false,
-        }
+        let error = error.downcast_ref();
+        error.is_some_and(DmaFollowError::rolled_back)
     }
 
     fn abort(&self, change: &Conversion<'_>) -> Result<(), ConversionListenerError> {

@@ -7,8 +7,9 @@ use memory_model::{
     Update, ViewReader,
 };
 
+use super::error::DmaFollowError;
 use super::target::{DmaPolicy, extend_target};
-use crate::apply::{AddressSpace, DmaApplied, DmaApplyError, DmaNotUndone, apply_dma, undo_dma};
+use crate::apply::{AddressSpace, DmaApplied, apply_dma, undo_dma};
 use crate::limits::DmaLimits;
 use crate::plan::{DmaChange, DmaOp, DmaPlan, DmaPlanError, Gaps, plan_dma, plan_dma_change};
 use crate::range::DmaRange;
@@ -66,26 +67,6 @@ impl State {
     fn set_private(&mut self, private: &PageSet) {
         self.private = self.needs_private().then(|| private.clone());
     }
-}
-
-/// Why the mappings could not follow.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DmaFollowError {
-    /// The planner refused; nothing was touched.
-    #[error(transparent)]
-    Plan(#[from] DmaPlanError),
-    /// A mapping was refused.
-    #[error(transparent)]
-    Apply(#[from] Box<DmaApplyError>),
-    /// The transaction was aborted and these steps could not be undone.
-    #[error("could not be undone: {}", list(.0))]
-    NotUndone(Vec<DmaNotUndone>),
-}
-
-fn list(steps: &[DmaNotUndone]) -> String {
-    let texts: Vec<String> = steps.iter().map(ToString::to_string).collect();
-    texts.join("; ")
 }
 
 impl<S: AddressSpace, H> DmaListener<S, H> {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Keeps the DMA mappings of assigned devices to the guest's shared pages.
 //!
-//! [`DmaListener`] listens to the memory model: added RAM is mapped, removed RAM
+//! There are two listeners. `RamListener` (feature `kvm-slots`) is for a VMM that lists its
+//! RAM and follows conversions only. The rest of this page is about the other one.
+//!
+//! `DmaListener` (feature `memory-model`) listens to the memory model: added RAM is mapped, removed RAM
 //! is unmapped. With the feature `kvm-slots` it also listens to the conversion
 //! engine: pages that become private are unmapped before the guest uses them, and
 //! pages that become shared are mapped afterwards.
@@ -27,7 +30,7 @@
 //! them: devices lose memory before the guest does, and no listener can refuse
 //! after the guest has lost it. New memory is mapped in `prepare`, before the guest
 //! has it. Open the devices first, because each can narrow what can be mapped
-//! ([`DmaListener::device_added`]).
+//! (`DmaListener::device_added`).
 //!
 //! When a device is unplugged, remove the listener from the model and then from the
 //! conversion engine. If the model refuses to add a listener, close its address space: a
@@ -36,10 +39,33 @@
 //! A model with private pages also needs `kvm_slots::convert::PrivateStays`: a view does
 //! not show that the state of memory moves with it.
 
-#[cfg(feature = "kvm-slots")]
+#[cfg(all(feature = "kvm-slots", feature = "memory-model"))]
 mod convert;
+mod error;
+#[cfg(feature = "memory-model")]
 mod follow;
+#[cfg(feature = "kvm-slots")]
+mod ram;
+#[cfg(feature = "memory-model")]
 mod target;
 
-pub use follow::{DmaFollowError, DmaListener};
+#[cfg(feature = "kvm-slots")]
+use guest_ranges::AddrRange;
+#[cfg(feature = "kvm-slots")]
+use kvm_slots::convert::Conversion;
+
+pub use error::DmaFollowError;
+#[cfg(feature = "memory-model")]
+pub use follow::DmaListener;
+#[cfg(feature = "kvm-slots")]
+pub use ram::RamListener;
+#[cfg(feature = "memory-model")]
 pub use target::{DmaPolicy, FindFile, Peers};
+
+/// The pages of a conversion.
+#[cfg(feature = "kvm-slots")]
+fn pages(change: &Conversion<'_>) -> Vec<AddrRange> {
+    let ranges = change.stretches.iter().map(|stretch| stretch.range);
+    let ranges = ranges.chain(change.unbacked.iter().copied());
+    ranges.map(AddrRange::from).collect()
+}

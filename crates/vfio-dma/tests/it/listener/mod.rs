@@ -4,6 +4,7 @@
 
 mod failures;
 mod large_pages;
+mod ram;
 mod resync;
 
 use std::sync::Arc;

@@ -76,6 +76,23 @@ pub(crate) struct Iommu {
 }
 
 impl Iommu {
+    pub(crate) fn new(kind: SimIommuKind, limits: DmaLimits) -> Self {
+        Self {
+            sim: SimIommu::new(kind, limits),
+            panics: Mutex::default(),
+        }
+    }
+
+    /// What a device reaches of a page: where, and whether it writes.
+    pub(crate) fn reached(&self, page: u64) -> Option<(u64, bool)> {
+        let place = |writes| match self.reach(page * PAGE + 0x123, writes)? {
+            DmaMemory::Host(memory) => Some(memory.address() - 0x123),
+            DmaMemory::File(_) => None,
+        };
+        let address = place(false)?;
+        Some((address, place(true) == Some(address)))
+    }
+
     /// Makes a future call panic, before or after it is carried out; the next
     /// call has number 0.
     pub(crate) fn panics(&self, call: u64, when: When) {
@@ -156,7 +173,8 @@ pub(crate) const REGIONS: usize = 8;
 pub(crate) const LARGE_PAGE: u64 = 4 * PAGE;
 
 /// Memory that is aligned to large pages.
-fn host(pages: u64) -> HostMemory {
+/// Host memory at a multiple of [`LARGE_PAGE`].
+pub(crate) fn host(pages: u64) -> HostMemory {
     let size = pages * PAGE;
     let map = MmapOptions::new()
         .len(usize::try_from(size + LARGE_PAGE).unwrap())
@@ -174,7 +192,7 @@ fn memfd(vm: &SimVm, pages: u64, sides: GuestMemfdSides) -> Memory {
     Memory::with_guest_memfd(host(pages), file, sides).unwrap()
 }
 
-fn slice(file: OwnedFd, pages: u64) -> FileSlice {
+pub(crate) fn slice(file: OwnedFd, pages: u64) -> FileSlice {
     let file = Arc::new(file);
     FileSlice::new(file, 0, pages * PAGE).unwrap()
 }
@@ -219,10 +237,7 @@ impl Machine {
         let allowed = [0..HOLE.start, HOLE.end..1 << 30];
         let allowed = allowed.map(|all| pages(all.start, all.end - all.start));
         let limits = DmaLimits::new(iommu_page, allowed, mappings).unwrap();
-        let iommu = Arc::new(Iommu {
-            sim: SimIommu::new(kind, limits),
-            panics: Mutex::default(),
-        });
+        let iommu = Arc::new(Iommu::new(kind, limits));
         let has_peers = !matches!(policy.peers, Peers::Nothing);
         let dma = DmaListener::new(Arc::clone(&iommu), model.reader(space), policy);
         let dma = Arc::new(dma.unwrap().keeping_latest_plan());
@@ -316,14 +331,8 @@ impl Machine {
         }
     }
 
-    /// What a device reaches of a page.
     pub(crate) fn reached(&self, page: u64) -> Option<(u64, bool)> {
-        let place = |writes| match self.iommu.reach(page * PAGE + 0x123, writes)? {
-            DmaMemory::Host(memory) => Some(memory.address() - 0x123),
-            DmaMemory::File(_) => None,
-        };
-        let address = place(false)?;
-        Some((address, place(true) == Some(address)))
+        self.iommu.reached(page)
     }
 
     /// That devices reach what they shall, and nothing else.
