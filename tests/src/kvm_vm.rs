@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `KvmVm`: how a VM is created, and what is known of its addresses. No guest runs.
+//! `KvmVm` and its vCPUs without a guest that runs: how a VM is created, what is known of its
+//! addresses, and why a run failed.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kvm_bindings::{KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO};
 use kvm_ioctls::Kvm;
+use kvm_slots::exit::{GuestFault, MEMORY_EXIT_FLAG_PRIVATE};
 use kvm_slots::{
-    AbiProfile, AddressBits, Capabilities, HostMemory, KvmVm, SlotAccess, SlotBacking, SlotRange,
-    SlotTable, plan,
+    AbiProfile, AddressBits, Capabilities, Errno, HostMemory, KvmVm, SlotAccess, SlotBacking,
+    SlotRange, SlotTable, plan,
 };
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -16,7 +20,7 @@ use crate::end_to_end::Test;
 use crate::needs::Need;
 
 /// The tests, by name, with their needs.
-pub const TESTS: [Test; 2] = [
+pub const TESTS: [Test; 3] = [
     (
         "a_signal_does_not_keep_a_vm_from_being_created",
         &[Need::Kvm],
@@ -26,6 +30,11 @@ pub const TESTS: [Test; 2] = [
         "a_move_holds_vcpus_until_the_width_of_addresses_is_known",
         &[Need::Kvm],
         a_move_holds_vcpus_until_the_width_is_known,
+    ),
+    (
+        "a_failed_run_is_a_fault_of_memory_only_if_kvm_says_so",
+        &[Need::Kvm],
+        a_failed_run_is_a_fault_only_if_kvm_says_so,
     ),
 ];
 
@@ -56,11 +65,16 @@ fn signals_do_not_keep_vms_from_being_created() -> Result<(), String> {
     creator.join().map_err(|_| "the thread panicked")?
 }
 
-/// On x86-64, `KVM_CREATE_VM` determines only an upper bound. A move within it can fail
-/// after KVM has invalidated the slot.
+/// On x86-64, the descriptor of a VM determines only an upper bound. A move within it can
+/// fail after KVM has invalidated the slot.
 fn a_move_holds_vcpus_until_the_width_is_known() -> Result<(), String> {
     let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
-    let vm = KvmVm::create(&kvm, 0).map_err(at("a VM"))?;
+    let created = KvmVm::create(&kvm, 0).map_err(at("a VM"))?;
+    if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        same("a move is held", moving_holds_vcpus(&created)?, false)?;
+    }
+    let vm = kvm.create_vm_with_type(0).map_err(at("a VM"))?;
+    let vm = KvmVm::new(Arc::new(vm));
     let width = Capabilities::probe(&vm).address_bits;
     if cfg!(target_arch = "x86_64") {
         same("the width", width, Some(AddressBits::AtMost(52)))?;
@@ -69,6 +83,55 @@ fn a_move_holds_vcpus_until_the_width_is_known() -> Result<(), String> {
     same("a move is held", moving_holds_vcpus(&vm)?, !is_known)?;
     let known = vm.with_address_bits(width.map_or(36, AddressBits::bits).min(36));
     same("a move is held then", moving_holds_vcpus(&known)?, false)
+}
+
+/// KVM reports a fault of memory beside the error, and the report stays until the next exit.
+fn a_failed_run_is_a_fault_only_if_kvm_says_so() -> Result<(), String> {
+    let (flags, gpa, size) = (MEMORY_EXIT_FLAG_PRIVATE, 0x1_2345_6000, 0x1000);
+    let kvm = Kvm::new().map_err(at("/dev/kvm"))?;
+    let vm = KvmVm::create(&kvm, 0).map_err(at("a VM"))?;
+    let mut vcpu = vm.fd().create_vcpu(0).map_err(at("a vCPU"))?;
+    for (reason, errno, expected) in [
+        (
+            KVM_EXIT_MEMORY_FAULT,
+            Errno::EFAULT,
+            GuestFault::Memory { flags, gpa, size },
+        ),
+        (
+            KVM_EXIT_MEMORY_FAULT,
+            Errno::EHWPOISON,
+            GuestFault::Memory { flags, gpa, size },
+        ),
+        (
+            KVM_EXIT_MEMORY_FAULT,
+            Errno::ENODEV,
+            GuestFault::Revoked { flags, gpa, size },
+        ),
+        (
+            KVM_EXIT_MEMORY_FAULT,
+            Errno::EINVAL,
+            GuestFault::Failed(Errno::EINVAL),
+        ),
+        (
+            KVM_EXIT_MMIO,
+            Errno::EFAULT,
+            GuestFault::Failed(Errno::EFAULT),
+        ),
+        (
+            KVM_EXIT_MMIO,
+            Errno::ENODEV,
+            GuestFault::Failed(Errno::ENODEV),
+        ),
+    ] {
+        let run = vcpu.get_kvm_run();
+        run.exit_reason = reason;
+        // SAFETY: any bytes of this member are three valid numbers.
+        let fault = unsafe { &mut run.__bindgen_anon_1.memory_fault };
+        (fault.flags, fault.gpa, fault.size) = (flags, gpa, size);
+        let found = GuestFault::of_failed_run(&mut vcpu, errno);
+        same(&format!("exit {reason} with {errno}"), found, expected)?;
+    }
+    Ok(())
 }
 
 /// Whether a plan that moves one slot holds vCPUs.

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use kvm_slots::convert::{Converter, GuestMemfdSides, Home, ModelPages};
+use kvm_slots::convert::{Converter, GuestMemfdSides, Home, ModelPages, PrivateStays};
 use kvm_slots::exit::MmioHandler;
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{AbiProfile, FileSlice, HostMemory, SlotListener, Slots, VcpusStopped, Vm};
@@ -60,11 +60,16 @@ impl<V: Vm + Clone + Send + Sync + 'static> Machine<V> {
         let space = model.add_space("memory", memory)?;
         // SAFETY: no one else makes slots of this VM.
         let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
-        model.add_listener(space, 0, Arc::new(SlotListener::new(slots, VcpusStopped)))?;
+        let slots = Arc::new(SlotListener::new(slots, VcpusStopped));
+        model.add_listener(space, 0, slots.clone())?;
+        // Refuses transactions that would separate private pages from their memory.
+        model.add_listener(space, -1, Arc::new(PrivateStays::new(home)))?;
         let shared = Arc::new(SharedMemoryListener::of_owners());
         model.add_listener(space, 1, shared.clone())?;
 
         let mut converter = Converter::new(vm, home, ModelPages::new(model, space));
+        // Refuses conversions while the memslots differ from the view.
+        converter.add_listener(slots);
         let devices = shared.memory();
         converter.add_listener(shared);
         Ok(Self { converter, devices })

@@ -56,7 +56,8 @@ fn main() -> Result<(), Failure> {
     t.commit()?;
     let space = model.add_space("memory", root)?;
 
-    let vm = new_vm(&kvm)?;
+    // Only moves by less than the BAR's size hold the vCPU.
+    let vm = KvmVm::create(&kvm, 0)?;
     let gate = VcpuGate::new()?;
     // SAFETY: no one else makes slots of this VM.
     let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
@@ -125,21 +126,6 @@ fn run(
             (RunOutcome::Kicked | RunOutcome::Interrupted, _) => {}
         }
     }
-}
-
-/// A VM whose width of addresses is known: only moves by less than the BAR's size hold
-/// the vCPU.
-fn new_vm(kvm: &Kvm) -> Result<KvmVm, Failure> {
-    let vm = KvmVm::create(kvm, 0)?;
-    #[cfg(target_arch = "x86_64")]
-    {
-        use kvm_slots::{cpuid_address_bits, kvm_bindings::KVM_MAX_CPUID_ENTRIES};
-        let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-        if let Some(bits) = cpuid_address_bits(cpuid.as_slice()) {
-            return Ok(vm.with_address_bits(bits));
-        }
-    }
-    Ok(vm)
 }
 
 /// Stores the words at `READS` to the registers at 0 and 4.

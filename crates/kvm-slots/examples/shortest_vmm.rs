@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // SAFETY: no one else makes slots of this VM.
     let mut slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
     let plan = slots.plan(&SlotRange::of_guest_memory(&guest)?)?;
-    let _ = slots.apply(&plan)?;
+    slots.apply(&plan)?;
     for op in plan.ops() {
         println!("{op}");
     }

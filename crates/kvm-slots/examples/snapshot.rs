@@ -93,7 +93,7 @@ impl Machine {
         let slots = unsafe { Slots::new(vm.clone(), AbiProfile::None) };
         let mut slots = slots.with_watcher(dirty.clone());
         let plan = slots.plan(&ranges)?;
-        let _ = slots.apply(&plan)?;
+        slots.apply(&plan)?;
 
         let engine = Engine::new(vm.clone(), Home::probe(&vm)?);
         let mut memory = ConvertibleMemory::new();

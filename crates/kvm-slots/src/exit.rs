@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Exits of a vCPU on a memory access of a real or simulated guest.
 
+use kvm_bindings::KVM_EXIT_MEMORY_FAULT;
+use kvm_ioctls::VcpuFd;
+
 use crate::vm::errno::Errno;
 
 /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
@@ -50,6 +53,28 @@ pub enum GuestFault {
     /// `KVM_RUN` fails without further details.
     #[error("KVM_RUN failed with {0}")]
     Failed(Errno),
+}
+
+impl GuestFault {
+    /// Why `KVM_RUN` of `vcpu` has just failed with `errno`.
+    ///
+    /// [`Memory`](Self::Memory) and [`Revoked`](Self::Revoked) have what KVM reported with
+    /// the error (`KVM_EXIT_MEMORY_FAULT`, Documentation/virt/kvm/api.rst).
+    pub fn of_failed_run(vcpu: &mut VcpuFd, errno: Errno) -> Self {
+        let run = vcpu.get_kvm_run();
+        if run.exit_reason != KVM_EXIT_MEMORY_FAULT {
+            return Self::Failed(errno);
+        }
+        // SAFETY: `kvm_run` is initialized, and any bytes are three valid numbers.
+        let fault = unsafe { run.__bindgen_anon_1.memory_fault };
+        let (flags, gpa, size) = (fault.flags, fault.gpa, fault.size);
+        match errno {
+            Errno::EFAULT | Errno::EHWPOISON => Self::Memory { flags, gpa, size },
+            Errno::ENODEV => Self::Revoked { flags, gpa, size },
+            // With other errors, the exit reason is that of an earlier exit.
+            errno => Self::Failed(errno),
+        }
+    }
 }
 
 /// Handles the accesses that exit to the VMM.

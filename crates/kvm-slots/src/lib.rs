@@ -48,7 +48,7 @@
 //! };
 //!
 //! let first = slots.plan(&[bar(0xe000_0000)?])?;
-//! let _ = slots.apply(&first)?;
+//! slots.apply(&first)?;
 //! assert_eq!(slots.table().len(), 1);
 //!
 //! let moved = slots.plan(&[bar(0xf000_0000)?])?;
@@ -183,7 +183,9 @@ mod vm;
 pub use abi::{AbiProfile, ParseAbiError};
 #[cfg(feature = "vm-memory")]
 pub use guest_memory::GuestMemoryRangeError;
-pub use guest_ranges::{FileSlice, HostMemory, PageSize};
+pub use guest_ranges::{AddrRange, FileSlice, HostMemory, PageSet, PageSize};
+#[cfg(feature = "memory-model")]
+pub use memory_model;
 pub use plan::change::Change;
 pub use plan::error::PlanError;
 pub use plan::op::Op;
@@ -211,6 +213,8 @@ pub use vm::errno::Errno;
 pub use vm::file_attributes::FileAttributesError;
 pub use vm::kvm::KvmVm;
 pub use vm::{GuestMemfdFlags, Vm};
+#[cfg(feature = "vm-memory")]
+pub use vm_memory;
 pub use {kvm_bindings, kvm_ioctls};
 
 /// The examples of the README.

@@ -45,6 +45,12 @@ pub enum RangeError {
         /// The bytes of host memory.
         host: u64,
     },
+    /// A guest_memfd for private pages needs host memory for the shared ones.
+    #[error("the range at {gpa:#x} has no host memory for shared pages")]
+    NoHostMemory {
+        /// The first guest-physical address.
+        gpa: u64,
+    },
 }
 
 impl SlotRange {
@@ -73,6 +79,46 @@ impl SlotRange {
                 log_dirty: false,
             }),
         }
+    }
+
+    /// The same range with a guest_memfd for its private pages: shared pages stay in the
+    /// host memory, and private ones are in `file`. [`ConvertibleRange`] takes the result,
+    /// with [`GuestMemfdSides::Private`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "sim")] {
+    /// # use std::sync::Arc;
+    /// # use kvm_slots::sim::{SimConfig, SimVm};
+    /// # use kvm_slots::{HostMemory, SlotAccess, SlotBacking};
+    /// use kvm_slots::convert::{ConvertibleRange, GuestMemfdSides};
+    /// use kvm_slots::{FileSlice, GuestMemfdFlags, SlotRange, Vm};
+    ///
+    /// # let vm = SimVm::new(SimConfig { private_pages: true, ..SimConfig::default() });
+    /// # // SAFETY: no guest runs.
+    /// # let host = unsafe { HostMemory::new(0x7f00_0000_0000, 0x4000, Arc::new(())) }.unwrap();
+    /// # let ram = SlotRange::new(0, SlotAccess::ReadWrite, SlotBacking::Host(host))?;
+    /// let file = vm.create_guest_memfd(ram.size(), GuestMemfdFlags::empty())?;
+    /// let file = FileSlice::new(Arc::new(file), 0, ram.size()).ok_or("no RAM")?;
+    /// let ram = ram.with_guest_memfd(file)?;
+    /// let convertible = ConvertibleRange::new(&ram, GuestMemfdSides::Private);
+    /// assert!(convertible.is_some());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`ConvertibleRange`]: crate::convert::ConvertibleRange
+    /// [`GuestMemfdSides::Private`]: guest_ranges::GuestMemfdSides::Private
+    ///
+    /// # Errors
+    /// [`RangeError::SizesDiffer`]; [`RangeError::NoHostMemory`] if the range is a device's
+    /// file or has a guest_memfd without host memory.
+    pub fn with_guest_memfd(self, file: FileSlice) -> Result<Self, RangeError> {
+        let gpa = self.gpa;
+        let host = self.backing.host().cloned();
+        let host = Some(host.ok_or(RangeError::NoHostMemory { gpa })?);
+        let backing = SlotBacking::GuestMemfd { file, host };
+        let range = Self::new(gpa, self.access, backing)?;
+        Ok(range.with_log_dirty(self.log_dirty))
     }
 
     /// Sets whether KVM logs the pages that the guest writes.

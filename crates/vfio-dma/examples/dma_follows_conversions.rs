@@ -9,7 +9,7 @@ use std::error::Error;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use kvm_slots::convert::{Converter, Discard, Home, ModelPages};
+use kvm_slots::convert::{Converter, Discard, Home, ModelPages, PrivateStays};
 use kvm_slots::kvm_bindings::{kvm_userspace_memory_region, kvm_userspace_memory_region2};
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm, VmType};
 use kvm_slots::{Errno, GuestMemfdFlags, Vm};
@@ -124,6 +124,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("The VMM opens a device: its mappings follow the view.");
     // Above the memslots, which have priority 0 in a VMM.
     model.add_listener(space, 1, dma.clone())?;
+    // Refuses transactions that would separate private pages from their memory.
+    model.add_listener(space, -1, Arc::new(PrivateStays::new(home)))?;
     let mut converter = Converter::new(vm, home, ModelPages::new(model, space));
     converter.add_listener(dma);
 

@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let plan = slots.plan(&ranges)?;
     plan.ops().iter().for_each(|op| println!("  {op}"));
-    let _ = slots.apply(&plan)?;
+    slots.apply(&plan)?;
     let vm = slots.vm();
 
     println!("The guest reads a register, without an exit:");

@@ -120,7 +120,7 @@ impl Machine {
         let memory = SlotBacking::Host(self.memory.host_memory());
         let memory = SlotRange::new(RAM, SlotAccess::ReadWrite, memory).map_err(text)?;
         let plan = self.slots.plan(&[memory.with_log_dirty(true)]);
-        let _ = self.slots.apply(&plan.map_err(text)?).map_err(text)?;
+        self.slots.apply(&plan.map_err(text)?).map_err(text)?;
         Ok(())
     }
 

@@ -263,7 +263,7 @@ pub(super) fn run_with_pre_fault() -> Result<Ended, String> {
     let rules = kvm_slots::SlotRules::new().reserving(own..=own);
     let mut slots = memslots::slots(vm).with_rules(rules);
     let plan = slots.plan(&[range]).map_err(at("a plan"))?;
-    let _ = slots.apply(&plan).map_err(at("apply"))?;
+    slots.apply(&plan).map_err(at("apply"))?;
     let home = Home::VmAttributes;
     let split = converter(vm, home, [(START, backing, GuestMemfdSides::Private)])?;
     let request = request(START, PageState::Private)?;

@@ -71,7 +71,7 @@ fn collect(mode: DirtyMode, [new, collect]: [&str; 2]) -> Result<Ended, String> 
     let arena = Arc::new(Arena::new(4));
     let logged = range(START, &arena)?.with_log_dirty(true);
     let plan = slots.plan(&[logged]).map_err(at("a plan"))?;
-    let _ = slots.apply(&plan).map_err(at("apply"))?;
+    slots.apply(&plan).map_err(at("apply"))?;
     during(collect, || collector.collect(slots.table())).map_err(at("collecting"))?;
     if mode == DirtyMode::Log {
         let plan = slots.plan(&[]).map_err(at("a plan"))?;
@@ -92,7 +92,7 @@ pub(super) fn run_with_rings() -> Result<Ended, String> {
     let arena = Arc::new(Arena::new(4));
     let logged = range(START, &arena)?.with_log_dirty(true);
     let plan = slots.plan(&[logged]).map_err(at("a plan"))?;
-    let _ = slots.apply(&plan).map_err(at("apply"))?;
+    slots.apply(&plan).map_err(at("apply"))?;
     let vcpu = vm.fd().create_vcpu(0).map_err(at("a vCPU"))?;
     let ring = during("KvmVm::map_dirty_ring", || vm.map_dirty_ring(&vcpu));
     let ring = ring.map_err(at("a ring"))?;

@@ -4,10 +4,11 @@
 
 use std::error::Error;
 
-use kvm_bindings::{
+use kvm_slots::kvm_bindings::{
     KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_vcpu_init,
 };
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_slots::kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_slots::{Errno, KvmVm};
 
 use crate::guest::COUNTER;
 
@@ -40,8 +41,9 @@ pub(super) fn memory() -> Vec<u8> {
 
 /// The VM, with few address bits: Linux 7.3 walks the whole address space when a VM
 /// ends.
-pub(super) fn new_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
-    kvm.create_vm_with_ipa_size(kvm.get_host_ipa_limit().cast_unsigned().min(40))
+pub(super) fn new_vm(kvm: &Kvm) -> Result<KvmVm, Errno> {
+    let bits = kvm.get_host_ipa_limit().cast_unsigned().min(40);
+    KvmVm::create(kvm, bits.into())
 }
 
 /// The vCPU, which starts at address 0.

@@ -2,13 +2,12 @@
 //! The VM, and holds of its vCPU.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvm_bindings::kvm_userspace_memory_region;
-use kvm_ioctls::Kvm;
+use kvm_slots::kvm_bindings::kvm_userspace_memory_region;
+use kvm_slots::kvm_ioctls::Kvm;
 use kvm_slots::vcpu_gate::{GatedVcpu, RunOutcome, VcpuGate};
 use kvm_slots::{Capabilities, KvmVm, Vm};
 use memmap2::{MmapMut, MmapRaw};
@@ -19,7 +18,7 @@ use crate::arch;
 pub(super) const COUNTER: u16 = 0x800;
 
 pub(super) fn hold_and_release(kvm: &Kvm) -> Result<(), Box<dyn Error>> {
-    let vm = KvmVm::new(Arc::new(arch::new_vm(kvm)?));
+    let vm = arch::new_vm(kvm)?;
     let memory = Memory::new(Capabilities::probe(&vm).page_size.bytes())?;
     let mut region = kvm_userspace_memory_region {
         memory_size: memory.size(),

@@ -3,7 +3,8 @@
 
 use std::error::Error;
 
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_slots::kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_slots::{Errno, KvmVm};
 
 use crate::guest::COUNTER;
 
@@ -16,8 +17,8 @@ pub(super) fn memory() -> Vec<u8> {
 }
 
 /// The VM.
-pub(super) fn new_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
-    kvm.create_vm()
+pub(super) fn new_vm(kvm: &Kvm) -> Result<KvmVm, Errno> {
+    KvmVm::create(kvm, 0)
 }
 
 /// The vCPU, which starts at address 0.

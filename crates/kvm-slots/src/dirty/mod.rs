@@ -65,14 +65,14 @@
 //! let slots = unsafe { Slots::new(vm, AbiProfile::None) };
 //! let mut slots = slots.with_watcher(collector.clone());
 //! let here = slots.plan(&[frame_buffer])?;
-//! let _ = slots.apply(&here)?;
+//! slots.apply(&here)?;
 //!
 //! // The VMM draws. What a guest draws is in KVM's log.
 //! assert!(collector.tracker().mark_guest(slots.table(), 0xd000_3000, 4));
 //! let none = slots.plan(&[])?;
 //! assert!(none.ends_log());
 //! // The collector reads the log before the slot is deleted.
-//! let _ = slots.apply(&none)?;
+//! slots.apply(&none)?;
 //!
 //! let drawn = display.take_all();
 //! assert!(drawn.contains(drawn_at));

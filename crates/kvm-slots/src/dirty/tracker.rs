@@ -114,6 +114,39 @@ impl DirtyTracker {
         tracked == size
     }
 
+    /// Marks the pages of a bitmap, whose first bit is the page at the host address
+    /// `host`, as written by the VMM. Pages that are not tracked are ignored, and so are
+    /// bits beyond the address space. Pages have the size of the host's.
+    ///
+    /// The crate `vm-memory` keeps such a bitmap for each region of a
+    /// `GuestMemoryMmap<AtomicBitmap>`, in which the VMM's own writes are. Call this
+    /// before a client takes pages:
+    ///
+    /// ```
+    /// # #[cfg(feature = "vm-memory")] {
+    /// use kvm_slots::dirty::DirtyTracker;
+    /// use vm_memory::bitmap::AtomicBitmap;
+    /// use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+    ///
+    /// fn mark_writes(tracker: &DirtyTracker, guest: &GuestMemoryMmap<AtomicBitmap>) {
+    ///     for region in guest.iter() {
+    ///         let bitmap = region.bitmap().get_and_reset();
+    ///         tracker.mark_bitmap(region.as_ptr() as u64, &bitmap);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn mark_bitmap(&self, host: u64, bitmap: &[u64]) {
+        let first = self.page_size.number(host);
+        let mut written = DirtyPages::new(self.page_size);
+        let pages = u64::try_from(bitmap.len()).unwrap_or(u64::MAX);
+        written.insert_bitmap(first, bitmap, pages.saturating_mul(u64::BITS.into()));
+        for run in written.runs() {
+            let size = u64::try_from(run.size()).unwrap_or(u64::MAX);
+            self.mark(run.start(), size);
+        }
+    }
+
     /// Stops tracking memory and drops its dirty pages. Call it before the memory is
     /// unmapped.
     pub fn forget(&self, host: u64, size: u64) {

@@ -11,7 +11,6 @@ use crate::vm::Vm;
 
 /// The operations of an applied plan, which can be undone.
 #[derive(Debug)]
-#[must_use = "dropping it gives up the rollback"]
 pub struct Applied {
     ops: Vec<Op>,
 }

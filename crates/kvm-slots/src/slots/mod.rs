@@ -183,6 +183,7 @@ impl<V: Vm> Slots<V> {
     /// # Panics
     /// If the VM or the watcher panics. The remaining steps are not undone; the
     /// table stays true.
+    #[must_use = "it lists the steps that could not be undone"]
     pub fn undo(&mut self, applied: Applied) -> Vec<NotUndone> {
         let (stepper, table) = self.stepper();
         // SAFETY: as in `apply`; `applied` holds the owners of deleted slots.

@@ -32,7 +32,7 @@
 //! let mut slots = unsafe { Slots::new(vm(), AbiProfile::None) };
 //! let ram = SlotRange::new(0, SlotAccess::ReadWrite, memory(0x8000)?)?;
 //! let plan = slots.plan(&[ram])?;
-//! let _ = slots.apply(&plan)?;
+//! slots.apply(&plan)?;
 //!
 //! // What this VMM needs to find a slot's memory again is a name.
 //! let text = serde_json::to_string(&slots.table().state(|_| "ram"))?;
@@ -42,7 +42,7 @@
 //! // SAFETY: no one else makes slots of this VM.
 //! let mut restored = unsafe { Slots::new(vm(), AbiProfile::None) };
 //! let plan = restored.plan(&ranges)?;
-//! let _ = restored.apply(&plan)?;
+//! restored.apply(&plan)?;
 //! assert_eq!(restored.table().state(|_| "ram").slots()[0].gpa(), 0);
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -43,10 +43,13 @@ struct Reported {
 impl KvmVm {
     /// Creates a VM of the type `vm_type`, as `KVM_CREATE_VM` takes it; 0 is the default.
     ///
-    /// Prefer this to [`new`](Self::new): where the type determines the width of the
-    /// VM's guest-physical addresses (Arm), the planner then refuses ranges beyond. The
-    /// ioctl fails if a signal is pending (EINTR), and this function retries it a bounded
-    /// number of times.
+    /// Prefer this to [`new`](Self::new), because it knows the width of the VM's
+    /// guest-physical addresses: by the type on Arm, and on x86-64 by the CPUID that KVM
+    /// supports. The planner then refuses ranges beyond. If vCPUs get another width in
+    /// their CPUID, call [`with_address_bits`](Self::with_address_bits).
+    ///
+    /// The ioctl fails if a signal is pending (EINTR), and this function retries it a
+    /// bounded number of times.
     ///
     /// # Errors
     /// The kernel's error, such as EINVAL for a type that it does not have.
@@ -55,8 +58,9 @@ impl KvmVm {
         // signal is pending.
         let vm = call_again(|| kvm.create_vm_with_type(vm_type))?;
         let vm = Self::new(Arc::new(vm));
+        let known = address_bits::of_type(vm_type).or_else(|| address_bits::of_host(kvm));
         Ok(Self {
-            address_bits: address_bits::of_type(vm_type).or(vm.address_bits),
+            address_bits: known.or(vm.address_bits),
             ..vm
         })
     }
@@ -65,9 +69,13 @@ impl KvmVm {
     /// made through this value and its clones, which determine the length of a
     /// dirty log from them.
     ///
-    /// Where a VM's type determines the width of its guest-physical addresses (Arm), the
-    /// width is unknown after this call, because no descriptor reports it, and KVM itself
-    /// refuses slots beyond (EFAULT).
+    /// The VM's descriptor does not report the width of guest-physical addresses, except
+    /// on RISC-V. Call [`with_address_bits`](Self::with_address_bits) after this. Without
+    /// that call, KVM itself refuses slots beyond the width (EFAULT on Arm). On x86-64,
+    /// only an upper bound is known ([`AddressBits::AtMost`]): 52 bits, where KVM may
+    /// support fewer (the processor's width, with nested page tables). A plan can then
+    /// contain a slot that KVM refuses, and every plan that moves a slot holds vCPUs
+    /// ([`Plan::holds_vcpus`](crate::Plan::holds_vcpus)).
     pub fn new(vm: Arc<VmFd>) -> Self {
         Self {
             address_bits: address_bits::of_vm(&vm),
@@ -77,15 +85,8 @@ impl KvmVm {
         }
     }
 
-    /// Sets the width of the vCPUs' guest-physical addresses, in bits. Where vCPUs report
-    /// it themselves (CPUID), and where the VM's type has it, the crate has a function for
-    /// that.
-    ///
-    /// Always call this on x86-64. Without this call, [`create`](Self::create) and
-    /// [`new`](Self::new) know only an upper bound there ([`AddressBits::AtMost`]): 52
-    /// bits, where KVM may support fewer (the processor's width, with nested page tables).
-    /// A plan can then contain a slot that KVM refuses, and every plan that moves a slot
-    /// holds vCPUs ([`Plan::holds_vcpus`](crate::Plan::holds_vcpus)).
+    /// Sets the width of the vCPUs' guest-physical addresses, in bits. The crate has a
+    /// function for the width in a CPUID (x86-64) and in the type of a VM (Arm).
     #[must_use]
     pub fn with_address_bits(self, bits: u32) -> Self {
         Self {

@@ -10,6 +10,7 @@ pub(crate) mod file_size;
 pub(crate) mod interrupted;
 pub(crate) mod ioctl;
 pub(crate) mod kvm;
+mod shared;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -36,7 +37,8 @@ bitflags::bitflags! {
 /// The memory of a KVM virtual machine.
 ///
 /// [`KvmVm`](crate::KvmVm) is a real one. With the feature `sim`, `SimVm` simulates
-/// one.
+/// one. Memslots, conversions and dirty tracking each take a value: clones of these two
+/// are the same VM, and any other type can be in an [`Arc`](std::sync::Arc).
 pub trait Vm {
     /// `KVM_CHECK_EXTENSION` on the VM: a capability's value for this type of VM.
     fn check_extension(&self, capability: u32) -> i32;
@@ -126,8 +128,9 @@ pub trait Vm {
         None
     }
 
-    /// Frees stale bytes. They then read as zeros or, in a private mapping of a file,
-    /// as the bytes of the file. The system calls are the same for every VM, so
+    /// Frees stale bytes, by `madvise` (`MADV_REMOVE` or `MADV_DONTNEED`) in host memory and
+    /// by `fallocate` (`FALLOC_FL_PUNCH_HOLE`) in a file. They then read as zeros or, in a
+    /// private mapping of a file, as the bytes of the file. The system calls are the same for every VM, so
     /// implementations need not provide this method.
     ///
     /// # Errors

@@ -17,6 +17,11 @@ mod plan {
     mod table_rules;
 }
 
+/// The calls of a VM.
+mod vm {
+    mod shared;
+}
+
 /// Plans on a simulated VM: failures, panics, rollbacks.
 mod apply {
     mod drop;

@@ -9,7 +9,7 @@ use kvm_bindings::{
     KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_vcpu_init,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use kvm_slots::KvmVm;
+use kvm_slots::{Errno, KvmVm};
 
 use super::{CODE, Guest, Seen};
 use crate::{Bytes, Region, page_size};
@@ -55,10 +55,9 @@ const ADDRESS_BITS: u32 = 40;
 ///
 /// # Errors
 /// KVM refuses it.
-pub fn plain_vm(kvm: &Kvm) -> Result<KvmVm, kvm_ioctls::Error> {
+pub fn plain_vm(kvm: &Kvm) -> Result<KvmVm, Errno> {
     let bits = ADDRESS_BITS.min(kvm.get_host_ipa_limit().cast_unsigned());
-    let vm = kvm.create_vm_with_ipa_size(bits)?;
-    Ok(KvmVm::new(Arc::new(vm)).with_address_bits(bits))
+    KvmVm::create(kvm, bits.into())
 }
 
 impl Vcpu {

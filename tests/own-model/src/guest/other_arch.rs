@@ -2,10 +2,9 @@
 //! Architectures without guest code.
 
 use std::io;
-use std::sync::Arc;
 
 use kvm_ioctls::{Kvm, VmFd};
-use kvm_slots::KvmVm;
+use kvm_slots::{Errno, KvmVm};
 
 use super::{Guest, Seen};
 use crate::Region;
@@ -18,8 +17,8 @@ pub enum Vcpu {}
 ///
 /// # Errors
 /// KVM refuses it.
-pub fn plain_vm(kvm: &Kvm) -> Result<KvmVm, kvm_ioctls::Error> {
-    Ok(KvmVm::new(Arc::new(kvm.create_vm()?)))
+pub fn plain_vm(kvm: &Kvm) -> Result<KvmVm, Errno> {
+    KvmVm::create(kvm, 0)
 }
 
 impl Vcpu {

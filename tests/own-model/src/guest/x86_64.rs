@@ -2,11 +2,10 @@
 //! The guest of the real KVM: a vCPU in 32-bit mode without paging.
 
 use std::io;
-use std::sync::Arc;
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
+use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use kvm_slots::{KvmVm, cpuid_address_bits};
+use kvm_slots::{Errno, KvmVm};
 
 use super::{CODE, Guest, Seen};
 use crate::{Bytes, Region, page_size};
@@ -24,14 +23,8 @@ pub struct Vcpu(VcpuFd);
 ///
 /// # Errors
 /// KVM refuses it.
-pub fn plain_vm(kvm: &Kvm) -> Result<KvmVm, kvm_ioctls::Error> {
-    let vm = KvmVm::new(Arc::new(kvm.create_vm()?));
-    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    // Without the leaf, every move of a slot holds vCPUs.
-    Ok(match cpuid_address_bits(cpuid.as_slice()) {
-        Some(bits) => vm.with_address_bits(bits),
-        None => vm,
-    })
+pub fn plain_vm(kvm: &Kvm) -> Result<KvmVm, Errno> {
+    KvmVm::create(kvm, 0)
 }
 
 impl Vcpu {

@@ -87,9 +87,7 @@ pub fn real(need: Need) -> Result<Machine<KvmVm>, String> {
     let kvm = Kvm::new().map_err(|error| format!("/dev/kvm cannot be opened: {error}"))?;
     let vm = match need {
         Need::Plain => plain_vm(&kvm),
-        Need::PrivatePages => kvm
-            .create_vm_with_type(SW_PROTECTED)
-            .map(|vm| KvmVm::new(Arc::new(vm))),
+        Need::PrivatePages => KvmVm::create(&kvm, SW_PROTECTED),
     };
     let vm = vm.map_err(text("make such a VM"))?;
     let can = Capabilities::probe(&vm);

@@ -5,8 +5,6 @@
 mod encode;
 mod registers;
 
-use std::sync::Arc;
-
 use kvm_bindings::kvm_vcpu_init;
 use kvm_ioctls::{Kvm, VcpuFd};
 use kvm_slots::KvmVm;
@@ -32,11 +30,10 @@ impl Processor {
     /// KVM refuses the VM, or does not report the processor.
     pub fn with_vm(kvm: &Kvm) -> Result<(Self, KvmVm), String> {
         let bits = ADDRESS_BITS.min(kvm.get_host_ipa_limit().cast_unsigned());
-        let vm = kvm.create_vm_with_ipa_size(bits).map_err(at("a VM"))?;
+        let vm = KvmVm::create(kvm, bits.into()).map_err(at("a VM"))?;
         let mut target = kvm_vcpu_init::default();
-        let known = vm.get_preferred_target(&mut target);
+        let known = vm.fd().get_preferred_target(&mut target);
         known.map_err(at("the processor"))?;
-        let vm = KvmVm::new(Arc::new(vm)).with_address_bits(bits);
         Ok((Self(target), vm))
     }
 

@@ -4,11 +4,9 @@
 mod encode;
 pub mod long_mode;
 
-use std::sync::Arc;
-
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs};
 use kvm_ioctls::{Kvm, VcpuFd};
-use kvm_slots::{KvmVm, cpuid_address_bits};
+use kvm_slots::KvmVm;
 
 pub use encode::compile;
 pub use long_mode::{TABLES_SIZE, tables};
@@ -28,11 +26,7 @@ impl Processor {
     pub fn with_vm(kvm: &Kvm) -> Result<(Self, KvmVm), String> {
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
         let cpuid = cpuid.map_err(at("CPUID"))?;
-        let vm = KvmVm::new(Arc::new(kvm.create_vm().map_err(at("a VM"))?));
-        let vm = match cpuid_address_bits(cpuid.as_slice()) {
-            Some(bits) => vm.with_address_bits(bits),
-            None => vm,
-        };
+        let vm = KvmVm::create(kvm, 0).map_err(at("a VM"))?;
         Ok((Self(cpuid), vm))
     }
 

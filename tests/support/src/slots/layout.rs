@@ -353,7 +353,7 @@ impl Layout {
         // the simulated kernel's own profile.
         let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
         let plan = slots.plan(&wanted).expect("a plan");
-        let _ = slots.apply(&plan).expect("the slots exist");
+        slots.apply(&plan).expect("the slots exist");
 
         let mut memory = ConvertibleMemory::new();
         let convertible = ranges

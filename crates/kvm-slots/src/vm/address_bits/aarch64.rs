@@ -2,7 +2,7 @@
 //! The width of guest-physical addresses on arm64, where each VM has its own.
 
 use kvm_bindings::KVM_VM_TYPE_ARM_IPA_SIZE_MASK;
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{Kvm, VmFd};
 
 use super::AddressBits;
 
@@ -12,6 +12,11 @@ const DEFAULT_BITS: u32 = 40;
 /// A VM does not report its width: `KVM_CAP_ARM_VM_IPA_SIZE` is the host's maximum for VMs
 /// of every type.
 pub(crate) fn of_vm(_vm: &VmFd) -> Option<AddressBits> {
+    None
+}
+
+/// Each VM has its own.
+pub(crate) fn of_host(_kvm: &Kvm) -> Option<AddressBits> {
     None
 }
 

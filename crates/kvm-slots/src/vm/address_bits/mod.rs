@@ -49,6 +49,9 @@ impl AddressBits {
 /// descriptor does not determine it.
 pub(crate) use arch::of_vm;
 
+/// The width that vCPUs of all VMs have. `None` if the host does not determine it.
+pub(crate) use arch::of_host;
+
 /// The width of a VM of a type, as `KVM_CREATE_VM` takes the type. `None` if the type does
 /// not determine it.
 pub(crate) use arch::of_type;

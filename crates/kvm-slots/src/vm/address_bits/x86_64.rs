@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The width of guest-physical addresses on x86-64.
 
-use kvm_bindings::kvm_cpuid_entry2;
-use kvm_ioctls::VmFd;
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{Kvm, VmFd};
 
 use super::AddressBits;
 
@@ -11,6 +11,13 @@ use super::AddressBits;
 /// arch/x86/kvm/mmu.h). A VM does not report which of them it has.
 pub(crate) fn of_vm(_vm: &VmFd) -> Option<AddressBits> {
     Some(AddressBits::AtMost(52))
+}
+
+/// The width in the CPUID that KVM supports: a vCPU with that CPUID reaches all slots, and
+/// KVM's maximum is no smaller.
+pub(crate) fn of_host(kvm: &Kvm) -> Option<AddressBits> {
+    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).ok()?;
+    cpuid_address_bits(cpuid.as_slice()).map(AddressBits::Exact)
 }
 
 /// Types of VM do not differ.

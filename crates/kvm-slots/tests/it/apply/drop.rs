@@ -102,7 +102,7 @@ fn three_slots(id: u32, deletes: Deletes) -> (Slots<Stubborn>, Owners) {
     let mut slots = unsafe { Slots::new(vm, AbiProfile::None) };
     let owners = Owners::default();
     let ranges: Vec<SlotRange> = owners.iter().zip(0..).map(owned).collect();
-    let _ = slots.apply(&slots.plan(&ranges).unwrap()).unwrap();
+    slots.apply(&slots.plan(&ranges).unwrap()).unwrap();
     (slots, owners)
 }
 
@@ -199,6 +199,6 @@ fn rules_that_are_set_late_do_not_change_slots_and_their_numbers() {
     assert_eq!((slots.table().len(), holders(&owners)), (3, [1, 1, 1]));
     let mut ranges: Vec<SlotRange> = owners.iter().zip(0..).map(owned).collect();
     ranges.push(common::ram(0x10_0000, PAGE, HOST + 0x10_0000));
-    let _ = slots.apply(&slots.plan(&ranges).unwrap()).unwrap();
+    slots.apply(&slots.plan(&ranges).unwrap()).unwrap();
     assert_eq!(in_kvm(&slots.vm().sim), [0, 1, 2, 5]);
 }

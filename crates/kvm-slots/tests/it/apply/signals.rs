@@ -43,7 +43,7 @@ fn signals_without_end_are_an_error_and_nothing_has_changed() {
         assert!(error.not_undone.is_empty());
         machine.check();
         machine.vm().vm.interrupt(0);
-        let _ = machine.apply(&plan, []).unwrap();
+        machine.apply(&plan, []).unwrap();
         machine.check();
     }
 }

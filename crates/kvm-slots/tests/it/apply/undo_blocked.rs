@@ -10,7 +10,7 @@ use kvm_slots::{Errno, NotUndone, Op, Plan, SlotRange, StepError};
 
 /// A VM that has these ranges, and the plan to others.
 fn transaction(machine: &mut Machine, old: &[SlotRange], new: &[SlotRange]) -> Plan {
-    let _ = machine.apply(&machine.plan(old), []).unwrap();
+    machine.apply(&machine.plan(old), []).unwrap();
     machine.plan(new)
 }
 

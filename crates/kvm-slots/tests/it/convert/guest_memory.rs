@@ -180,7 +180,7 @@ fn guest_memory_of_vm_memory_is_a_slot_for_each_region() {
     let plan = slots
         .plan(&SlotRange::of_guest_memory(&guest).unwrap())
         .unwrap();
-    let _ = slots.apply(&plan).unwrap();
+    slots.apply(&plan).unwrap();
     drop(guest);
     let found: Vec<(u64, u64)> = slots.table().slots().map(|s| (s.gpa(), s.size())).collect();
     assert_eq!(found, [(0, 0x8000), (1 << 32, 0x4000)]);

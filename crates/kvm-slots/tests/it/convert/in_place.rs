@@ -66,7 +66,7 @@ impl InPlace {
         // SAFETY: the VM is new, and only `slots` makes its memslots.
         let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
         let plan = slots.plan(&ranges).unwrap();
-        let _ = slots.apply(&plan).unwrap();
+        slots.apply(&plan).unwrap();
         let mut memory = ConvertibleMemory::new();
         let convertible = ranges
             .iter()
@@ -313,7 +313,7 @@ fn the_state_stays_with_the_file_when_its_slot_moves() {
             host: Some(owned_host(mapping.address(), mapping.clone())),
         };
         let plan = slots.plan(&[range(gpa, 4 * PAGE, backing)]).unwrap();
-        let _ = slots.apply(&plan).unwrap();
+        slots.apply(&plan).unwrap();
         for page in 0..4 {
             let bytes = value.to_le_bytes();
             let stored = vm.guest_store(gpa + page * PAGE, &bytes, &mut UnansweredExits);

@@ -63,7 +63,7 @@ impl Machine {
 
     fn change(&mut self, ranges: &[SlotRange]) {
         let plan = self.slots.plan(ranges).unwrap();
-        let _ = self.slots.apply(&plan).unwrap();
+        self.slots.apply(&plan).unwrap();
     }
 
     /// Applies a plan that must be stale. Returns how many logs that read.

@@ -167,7 +167,7 @@ fn an_operation_waits_for_its_log_and_is_refused_without_it() {
     let slots = unsafe { Slots::new(other, AbiProfile::None) };
     let mut slots = slots.with_watcher(Arc::new(collector));
     let two = [logged(ram(0, PAGE, HOST)), ram(PAGE, PAGE, HOST + PAGE)];
-    let _ = slots.apply(&slots.plan(&two).unwrap()).unwrap();
+    slots.apply(&slots.plan(&two).unwrap()).unwrap();
     let before = slots.table().clone();
     let error = slots.apply(&slots.plan(&[]).unwrap()).unwrap_err();
     assert_eq!(error.why, StepError::Refused(Errno::ENOENT));
@@ -225,4 +225,25 @@ fn rings_that_would_miss_writes_are_refused() {
     let errno = Errno::EINVAL;
     assert_eq!(error, DirtyError::Mode { mode: RING, errno });
     assert!(DirtyCollector::new(kernel, &capabilities, DirtyMode::Log).is_ok());
+}
+
+#[test]
+fn a_bitmap_marks_the_tracked_pages_of_its_bits() {
+    let table = memory(0);
+    let tracker = tracker(&table);
+    let client = tracker.client();
+    // From two pages before the memory on: the last bits are beyond it.
+    tracker.mark_bitmap(HOST - 2 * PAGE, &[0b1011_0110 | 1 << 17 | 1 << 18, 1]);
+    let pages = client.take_slot(table.get(0).unwrap());
+    let runs: Vec<_> = pages.runs().collect();
+    let expected = [
+        run(HOST, 1),
+        run(HOST + 2 * PAGE, 2),
+        run(HOST + 5 * PAGE, 1),
+        run(HOST + 15 * PAGE, 1),
+    ];
+    assert_eq!(runs, expected);
+    tracker.mark_bitmap(u64::MAX - PAGE, &[u64::MAX]);
+    tracker.mark_bitmap(HOST, &[]);
+    assert!(client.take_slot(table.get(0).unwrap()).is_empty());
 }

@@ -301,3 +301,29 @@ fn a_range_that_wraps_or_differs_from_its_memory_in_size_cannot_be_written() {
     assert_eq!(at(0, sides(0x2000, 0x1000)), Err(differ));
     assert!(at(0, sides(0x2000, 0x2000)).is_ok());
 }
+
+#[test]
+fn a_guest_memfd_goes_beside_host_memory_of_its_size() {
+    let ram = ram(0x4000, 0x2000, HOST).with_log_dirty(true);
+    let file = |size| file(7, 0).slice(0, size).unwrap();
+    let both = ram.clone().with_guest_memfd(file(0x2000)).unwrap();
+    assert_eq!(
+        (both.gpa(), both.size(), both.log_dirty()),
+        (0x4000, 0x2000, true)
+    );
+    assert_eq!(both.backing().host(), ram.backing().host());
+    let (gpa, size) = (0x4000, 0x1000);
+    let differ = RangeError::SizesDiffer {
+        gpa,
+        file: size,
+        host: 0x2000,
+    };
+    assert_eq!(ram.with_guest_memfd(file(size)), Err(differ));
+    let backing = SlotBacking::GuestMemfd {
+        file: file(size),
+        host: None,
+    };
+    let private = SlotRange::new(gpa, SlotAccess::ReadWrite, backing).unwrap();
+    let lacks = RangeError::NoHostMemory { gpa };
+    assert_eq!(private.with_guest_memfd(file(size)), Err(lacks));
+}

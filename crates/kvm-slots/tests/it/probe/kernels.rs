@@ -258,7 +258,7 @@ fn slots_that_are_there_stay_and_are_not_probed_over() {
     // SAFETY: no vCPU runs.
     let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
     let plan = slots.plan(&ranges).unwrap();
-    let _ = slots.apply(&plan).unwrap();
+    slots.apply(&plan).unwrap();
     let table = slots.table();
     let before = vm.memslots();
     // SAFETY: no vCPU runs, here and below; the table is the VM's.

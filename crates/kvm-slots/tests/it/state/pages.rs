@@ -45,7 +45,7 @@ fn guest() -> Guest {
     // SAFETY: no one else makes slots of this VM.
     let mut slots = unsafe { Slots::new(vm.clone(), ABI) };
     let plan = slots.plan(&ranges).unwrap();
-    let _ = slots.apply(&plan).unwrap();
+    slots.apply(&plan).unwrap();
     let mut memory = ConvertibleMemory::new();
     let sides = GuestMemfdSides::Private;
     let convertible = ranges

@@ -69,7 +69,7 @@ fn every_kind_of_slot_is_restored_on_another_vm() {
         range(0xe000_0000, registers(&vm)),
     ];
     let plan = old.plan(&ranges).unwrap();
-    let _ = old.apply(&plan).unwrap();
+    old.apply(&plan).unwrap();
     let state = old.table().state(|slot| slot.backing().to_string());
     let text = serde_json::to_string(&state).unwrap();
 
@@ -85,7 +85,7 @@ fn every_kind_of_slot_is_restored_on_another_vm() {
     });
     let mut new = slots(&other);
     let plan = new.plan(&supplied.unwrap()).unwrap();
-    let _ = new.apply(&plan).unwrap();
+    new.apply(&plan).unwrap();
     let again = new.table().state(|slot| slot.backing().to_string());
     let places = |state: &SlotsState<String>| {
         let all = each(state.slots()).into_iter();
@@ -109,7 +109,7 @@ fn saved() -> Value {
     let mut slots = unsafe { Slots::new(vm, AbiProfile::None) };
     let rom = range(0xf_0000, ram(PAGE)).with_access(SlotAccess::ReadOnly);
     let plan = slots.plan(&[range(0, ram(0x8000)), rom]).unwrap();
-    let _ = slots.apply(&plan).unwrap();
+    slots.apply(&plan).unwrap();
     serde_json::to_value(slots.table().state(|_| "ram")).unwrap()
 }
 
