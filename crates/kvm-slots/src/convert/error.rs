@@ -218,3 +218,54 @@ impl fmt::Display for NotConvertedBack {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages(first: u64) -> PageRange {
+        PageRange::new(first, 0x1000).unwrap()
+    }
+
+    #[test]
+    fn of_failures_the_first_is_kept_and_all_are_counted() {
+        let mut failures = Failures::default();
+        assert!(failures.is_empty());
+        assert_eq!(failures.to_string(), "nothing");
+        failures.add(pages(0x2000), Errno::EIO);
+        failures.add(pages(0x8000), Errno::ENOMEM);
+        assert!(!failures.is_empty());
+        let text = "0x2000 bytes, first 0x2000..0x3000: EIO";
+        assert_eq!(failures.to_string(), text);
+    }
+
+    #[test]
+    fn a_failure_lists_what_was_not_undone_and_each_listener_once() {
+        let mut not_undone = NotConvertedBack::default();
+        let failure = |not_undone| ConversionFailure {
+            range: pages(0x2000),
+            cause: FailedStep::State {
+                range: pages(0x2000),
+                why: Errno::EIO.into(),
+            },
+            not_undone,
+        };
+        assert!(not_undone.is_empty());
+        let text = "conversion of 0x2000..0x3000: state of 0x2000..0x3000: EIO";
+        assert_eq!(failure(NotConvertedBack::default()).to_string(), text);
+
+        not_undone.add_listener("one", "first".into());
+        not_undone.add_listener("one", "second".into());
+        not_undone.add_listener("two", "third".into());
+        assert!(!not_undone.is_empty());
+        assert_eq!(
+            failure(not_undone).to_string(),
+            format!(
+                "{text}; not undone: state of nothing; listener 'one': first; listener 'two': third"
+            )
+        );
+        let mut not_undone = NotConvertedBack::default();
+        not_undone.pages.add(pages(0), NotChanged::NotReleased);
+        assert!(!not_undone.is_empty());
+    }
+}

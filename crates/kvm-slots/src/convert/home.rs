@@ -334,3 +334,156 @@ pub(super) fn attributes(state: PageState) -> u64 {
         PageState::Shared => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sides::Sides;
+    use super::*;
+
+    const HOMES: [Home; 4] = [
+        Home::VmAttributes,
+        Home::FileAttributes,
+        Home::Slot,
+        Home::Platform,
+    ];
+
+    #[test]
+    fn only_memslots_have_no_private_pages() {
+        for home in HOMES {
+            assert_eq!(home.has_private_pages(), home != Home::Slot);
+        }
+    }
+
+    #[test]
+    fn homes_are_named_in_words() {
+        assert_eq!(HOMES[0].to_string(), "attributes of the VM");
+        assert_eq!(HOMES[1].to_string(), "attributes of guest_memfds");
+        assert_eq!(format!("{:>9}", HOMES[2]), " memslots");
+        assert_eq!(HOMES[3].to_string(), "the platform");
+    }
+
+    fn pages(first: u64, count: u64) -> PageRange {
+        PageRange::new(first * PAGE_SIZE, count * PAGE_SIZE).unwrap()
+    }
+
+    /// Stretches, and pages without memory, that all change.
+    fn plan() -> impl Strategy<Value = ConversionPlan> {
+        // A gap before, a number of pages, and what they are. Files continue, or do not.
+        let gap = prop_oneof![3 => Just(0_u64), 2 => 1..4_u64, 1 => 60..68_u64];
+        let change = (gap, 1..4_u64, 0..5_u8, any::<bool>());
+        prop::collection::vec(change, 1..12).prop_map(|changes| {
+            let (mut stretches, mut unbacked) = (Vec::new(), Vec::new());
+            let (mut page, mut offsets) = (1, [0, 0]);
+            for (gap, count, what, continues) in changes {
+                page += gap;
+                let range = pages(page, count);
+                page += count;
+                let sides = match what {
+                    0 => {
+                        unbacked.push(range);
+                        continue;
+                    }
+                    1 => Sides::PrivateMmio,
+                    fd => {
+                        let offset = &mut offsets[usize::from(fd) % 2];
+                        *offset += if continues { 0 } else { PAGE_SIZE };
+                        let fd = i32::from(fd) % 2;
+                        let sides = Sides::PrivateOnly {
+                            fd,
+                            offset: *offset,
+                        };
+                        *offset += range.size();
+                        sides
+                    }
+                };
+                stretches.push(Stretch { range, sides });
+            }
+            ConversionPlan {
+                to: PageState::Private,
+                stale: Vec::new(),
+                rest: None,
+                stretches,
+                unbacked,
+            }
+        })
+    }
+
+    /// Each page, in the words of its call.
+    fn pages_of(call: Call) -> Vec<(i32, u64)> {
+        let (fd, start, size) = match call {
+            Call::Vm { pages } | Call::Platform { pages } => (-1, pages.start(), pages.size()),
+            Call::File { fd, offset, size } => (fd, offset, size),
+        };
+        let pages = (start..start + size).step_by(4096);
+        pages.map(|at| (fd, at)).collect()
+    }
+
+    /// What changes between two positions in a plan: its pages, and a call for each part.
+    fn parts(
+        home: Home,
+        plan: &ConversionPlan,
+        from: Changed,
+        to: Changed,
+    ) -> Vec<(PageRange, Option<Call>)> {
+        let stretches = &plan.stretches[from.stretches..to.stretches];
+        let unbacked = &plan.unbacked[from.unbacked..to.unbacked];
+        let stretches = stretches.iter().map(|s| (s.range, home.call(s)));
+        let unbacked = unbacked
+            .iter()
+            .map(|range| (*range, home.call_without_memory(*range)));
+        stretches.chain(unbacked).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn calls_change_the_pages_of_a_plan_in_order_and_are_as_few_as_possible(plan in plan()) {
+            for home in HOMES {
+                let all: Vec<PlannedCall> = calls(home, &plan).collect();
+                let mut done = Changed::default();
+                for call in &all {
+                    let mut changes = parts(home, &plan, done, call.after);
+                    changes.sort_by_key(|(range, _)| *range);
+                    let with_call = changes.iter().filter(|(_, call)| call.is_some());
+                    let with_call: Vec<PageRange> = with_call.map(|(range, _)| *range).collect();
+                    let hull = PageRange::between(
+                        with_call[0].start(),
+                        with_call[with_call.len() - 1].end(),
+                    );
+                    prop_assert_eq!(Some(call.pages), hull);
+                    let due = changes.iter().filter_map(|(_, call)| call.map(pages_of));
+                    let due: Vec<(i32, u64)> = due.flatten().collect();
+                    let found = pages_of(call.call);
+                    if home == Home::VmAttributes {
+                        // Pages between the changes have the state already. They are few.
+                        prop_assert!(due.iter().all(|page| found.contains(page)));
+                        let most = |two: &[PageRange]| two[1].start() - two[0].end() <= MOST_BETWEEN;
+                        prop_assert!(with_call.windows(2).all(most));
+                        prop_assert_eq!((found[0], found.last()), (due[0], due.last()));
+                    } else {
+                        prop_assert_eq!(found, due);
+                    }
+                    let skipped = plan.stretches[done.stretches..call.from].iter();
+                    prop_assert!(skipped.map(|s| home.call(s)).all(|call| call.is_none()));
+                    done = call.after;
+                }
+                let rest = parts(home, &plan, done, Changed::all(&plan));
+                prop_assert!(rest.iter().all(|(_, call)| call.is_none()));
+                for two in all.windows(2) {
+                    let could_be_one = match home {
+                        Home::VmAttributes => {
+                            two[1].pages.start() - two[0].pages.end() <= MOST_BETWEEN
+                        }
+                        _ => {
+                            let (one, next) = (pages_of(two[0].call), pages_of(two[1].call));
+                            let last = one.last().map(|(fd, at)| (*fd, at + PAGE_SIZE));
+                            last.as_ref() == next.first()
+                        }
+                    };
+                    prop_assert!(!could_be_one, "{:?}", two);
+                }
+            }
+        }
+    }
+}

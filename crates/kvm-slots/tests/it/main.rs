@@ -55,6 +55,7 @@ mod convert {
     mod homes;
     mod host_pages;
     mod in_place;
+    mod listeners;
     mod memory_changes;
     mod model;
     mod panics;

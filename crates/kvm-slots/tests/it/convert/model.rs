@@ -3,13 +3,15 @@
 
 use crate::common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::pages::Pages;
 use common::region::private_vm;
 use common::{ABI, PAGE};
 use kvm_slots::convert::{
-    ConvertError, Converter, Engine, Home, ModelPages, PageRange, Refusal, Request, Stretch,
+    ConvertError, Converter, Engine, GuestPages, Home, ModelPages, PageRange, PageState, Refusal,
+    Request, Stretch,
 };
 use kvm_slots::sim::{KernelVersion, SimConfig, SimVm};
 use kvm_slots::{GuestMemfdFlags, SlotListener, Slots, Vm};
@@ -259,4 +261,29 @@ fn the_stretches_of_a_plan_are_where_the_view_has_them() {
     let hosts: Vec<_> = plan.stretches.iter().map(Stretch::host).collect();
     assert_eq!(hosts, [Some(host + 4 * PAGE)]);
     assert_eq!(plan.stretches[0].range, request.range());
+}
+
+#[test]
+fn a_model_without_room_for_the_state_refuses_the_request() {
+    let mut m = machine();
+    m.model.set_state_limit(m.space, 0);
+    let engine = Engine::new(m.vm.clone(), Home::VmAttributes);
+    let request = Request::hypercall(RAM, 1, 1 << 4).unwrap();
+    let mut pages = ModelPages::new(&mut m.model, m.space);
+    let error = engine.convert(&mut pages, request).unwrap_err();
+    let no_room = matches!(error, ConvertError::Refused(Refusal::NoRoom { .. }));
+    assert!(no_room, "{error}");
+    assert!(m.model.private(m.space).is_empty());
+}
+
+#[test]
+fn a_record_that_the_model_refuses_is_a_panic() {
+    let mut m = machine();
+    let hole = PageRange::new(0, PAGE).unwrap();
+    let mut pages = ModelPages::new(&mut m.model, m.space);
+    let record = AssertUnwindSafe(|| pages.record(hole, PageState::Private));
+    let panic = catch_unwind(record).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    let expected = "the model refuses what it allowed for 0x0..0x1000: ";
+    assert!(text.starts_with(expected), "{text}");
 }

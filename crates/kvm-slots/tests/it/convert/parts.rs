@@ -123,3 +123,25 @@ fn a_part_that_cannot_be_fully_undone_is_counted_and_recorded() {
     assert_eq!(after.difference(&before).count(), 800);
     assert_eq!(large.vm().private(), after);
 }
+
+#[test]
+fn memory_that_touches_on_both_sides_is_one_stretch_wherever_it_is() {
+    let ranges = [5_u64, 8].map(|page| {
+        // The file has what the pages would be from address 0 on.
+        let file = common::file(-1, page * PAGE).slice(0, 3 * PAGE).unwrap();
+        let backing = SlotBacking::GuestMemfd { file, host: None };
+        let range = common::range(page * PAGE, 3 * PAGE, backing);
+        ConvertibleRange::new(&range, GuestMemfdSides::Both).unwrap()
+    });
+    let mut memory = ConvertibleMemory::new();
+    memory.set_ranges(ranges).unwrap();
+    assert_eq!(memory.heap_bytes(), 0);
+    let request = Request::new(5 * PAGE, 6 * PAGE, PageState::Private).unwrap();
+    let plan = plan_conversion(&memory, request).unwrap();
+    assert_eq!(plan.stretches.len(), 1);
+    memory.record(request.range(), PageState::Private);
+    let private = memory.heap_bytes();
+    memory.accept(request.range());
+    assert_eq!(memory.heap_bytes(), 2 * private);
+    assert!(private > 0);
+}
