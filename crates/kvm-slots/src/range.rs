@@ -196,6 +196,7 @@ impl SlotRange {
 }
 
 /// The accesses that do not exit.
+// Exhaustive: a VMM has to decide what answers the accesses that exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SlotAccess {
     /// Loads and stores.

@@ -177,7 +177,6 @@ fn decide(
     } = pair::pair(old, cut::split(added.ranges, max));
     let hostless = creates.iter().any(|range| range.backing().host().is_none())
         || deletes.iter().any(|slot| slot.backing().host().is_none());
-    let count = deletes.len() + attributes.len() + moves.len() + creates.len();
     // The usual plan moves a slot and creates none.
     let [early, late] = match creates.is_empty() {
         true => [Vec::new(), Vec::new()],
@@ -191,16 +190,18 @@ fn decide(
     let any_address_fits = matches!(capabilities.address_bits, Some(AddressBits::Exact(_)));
     let may_fail = !moves.is_empty() && !any_address_fits;
     let holds_vcpus = early::has_gap(&deletes, &moves, others) || hostless || may_fail;
+    let early = early.into_iter().map(Op::Create);
+    let deletes = deletes.into_iter().map(Op::Delete);
+    let moves = moves.into_iter().map(|(from, to)| Op::Move { from, to });
+    let late = late.into_iter().map(Op::Create);
     let mut ops = flags;
-    ops.reserve_exact(count);
-    ops.extend(early.into_iter().map(Op::Create));
-    ops.extend(deletes.into_iter().map(Op::Delete));
-    ops.extend(attributes.shared);
-    for (from, to) in moves {
-        ops.push(Op::Move { from, to });
-    }
-    ops.extend(attributes.private);
-    ops.extend(late.into_iter().map(Op::Create));
+    let before_moves = early.chain(deletes).chain(attributes.shared);
+    ops.extend(
+        before_moves
+            .chain(moves)
+            .chain(attributes.private)
+            .chain(late),
+    );
     Ok(Plan {
         ops,
         trapped: added.trapped,

@@ -8,6 +8,7 @@ use crate::vm::errno::Errno;
 use guest_ranges::PageRange;
 
 /// The platform's answer to a request to make pages private.
+// Exhaustive: pages are private or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "pages are private only if the platform has accepted"]
 pub enum Answer {

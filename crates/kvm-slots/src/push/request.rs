@@ -129,6 +129,7 @@ impl ValidateRequest {
 ///
 /// The kernel presets the field of the exit to 0, which accepts: a VMM must write
 /// the answer to every exit, malformed ones included.
+// Exhaustive: a VMM has to write each of them to the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "an exit without an answer is accepted"]
 pub enum Response {

@@ -15,6 +15,7 @@ use crate::vm::GuestMemfdFlags;
 use crate::vm::errno::Errno;
 
 /// A system call on a guest_memfd's descriptor.
+// Exhaustive: whoever makes them on a real file has to know each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileCall {
     /// `read`.
@@ -39,6 +40,7 @@ pub enum FileCall {
 }
 
 /// The sharing mode of a mapping.
+// Exhaustive: the two kinds of mappings that `mmap` makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// `MAP_SHARED`.

@@ -27,6 +27,7 @@ pub(super) const MAX_RING_BYTES: u32 = 65536 * 16;
 /// The simulated kernels: the latest releases of long-term kernels whose checks were
 /// read or run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum KernelVersion {
     /// No `KVM_SET_USER_MEMORY_REGION2`, no guest_memfd.
     V6_1,
@@ -50,6 +51,7 @@ impl fmt::Display for KernelVersion {
 }
 
 /// The type of VM, as `KVM_CREATE_VM` takes it.
+// Exhaustive: a test expects something of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmType {
     /// An ordinary VM.

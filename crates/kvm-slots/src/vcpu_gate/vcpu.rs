@@ -24,6 +24,7 @@ pub struct GatedVcpu {
 }
 
 /// How a [`run`](GatedVcpu::run) ended.
+// Exhaustive: a vCPU's thread has to handle each of them.
 #[derive(Debug)]
 pub enum RunOutcome<'a> {
     /// The guest left with an exit that the VMM handles.
@@ -39,6 +40,7 @@ pub enum RunOutcome<'a> {
 }
 
 /// How a [`complete`](GatedVcpu::complete) ended.
+// Exhaustive: a vCPU's thread has to handle each of them.
 #[derive(Debug)]
 pub enum CompleteOutcome<'a> {
     /// The latest exit is complete, if there was one. The vCPU's registers are
