@@ -46,6 +46,11 @@ fn pages_are_taken_once_and_at_the_address_of_their_slot() {
     let slot = table.get(0).unwrap();
     let pages = client.take_slot(slot);
     assert_eq!(pages.len(), 3);
+    let text = format!("{pages:?}");
+    assert!(
+        text.contains(&format!("{:?}", run(HOST + 5 * PAGE, 1))),
+        "{text}"
+    );
     let runs: Vec<_> = pages.runs().collect();
     assert_eq!(runs, [run(HOST, 2), run(HOST + 5 * PAGE, 1)]);
     let guest: Vec<_> = pages.in_slot(slot).collect();
@@ -246,4 +251,12 @@ fn a_bitmap_marks_the_tracked_pages_of_its_bits() {
     tracker.mark_bitmap(u64::MAX - PAGE, &[u64::MAX]);
     tracker.mark_bitmap(HOST, &[]);
     assert!(client.take_slot(table.get(0).unwrap()).is_empty());
+}
+
+#[test]
+fn rings_alone_have_no_log_to_read_in_the_last_collection() {
+    let (sim, capabilities) = vm();
+    let collector = DirtyCollector::new(sim.clone(), &capabilities, RING).unwrap();
+    assert_eq!(sim.get_dirty_log(0), Err(Errno::ENXIO));
+    assert_eq!(collector.collect_final(&memory(0)), Ok(()));
 }
