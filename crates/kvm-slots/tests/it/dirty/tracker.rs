@@ -260,3 +260,27 @@ fn rings_alone_have_no_log_to_read_in_the_last_collection() {
     assert_eq!(sim.get_dirty_log(0), Err(Errno::ENXIO));
     assert_eq!(collector.collect_final(&memory(0)), Ok(()));
 }
+
+#[test]
+fn a_client_that_is_dropped_costs_nothing_any_more() {
+    let tracker = tracker(&memory(0));
+    let client = tracker.client();
+    assert!(tracker.mark(HOST, 1));
+    assert!(!format!("{tracker:?}").contains("clients: {}"));
+    drop(client);
+    assert!(format!("{tracker:?}").contains("clients: {}"));
+}
+
+#[test]
+fn rings_are_numbered_in_their_order() {
+    let (sim, capabilities) = vm();
+    let collector = DirtyCollector::new(sim, &capabilities, RING).unwrap();
+    let numbers = [0, 1].map(|_| {
+        let ring = PaperRing {
+            entries: Vec::new(),
+            skipped: None,
+        };
+        collector.add_ring(Box::new(ring)).to_string()
+    });
+    assert_eq!(numbers, ["0", "1"]);
+}
