@@ -2,7 +2,7 @@
 //! One vCPU of a gate, shared between its own thread and other threads.
 
 use std::mem::ManuallyDrop;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::presence::Presence;
@@ -20,7 +20,7 @@ pub(super) struct VcpuEntry {
     /// The vCPU left the guest when asked to.
     left: Condvar,
     /// Written only with `presence` locked, and only for a vCPU inside.
-    pub(super) run_page: RunPage,
+    pub(super) run_page: Arc<RunPage>,
 }
 
 impl VcpuEntry {
@@ -28,7 +28,7 @@ impl VcpuEntry {
         Self {
             presence: Mutex::default(),
             left: Condvar::new(),
-            run_page,
+            run_page: Arc::new(run_page),
         }
     }
 

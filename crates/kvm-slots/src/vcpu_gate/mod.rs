@@ -116,4 +116,4 @@ mod vcpu;
 
 pub use error::{GateError, RunError};
 pub use gate::{HeldVcpus, VcpuGate};
-pub use vcpu::{CompleteOutcome, GatedVcpu, RunOutcome, VcpuKicker};
+pub use vcpu::{CompleteOutcome, GatedVcpu, PortWidth, RunOutcome, VcpuKicker};

@@ -17,6 +17,7 @@ use super::entry::VcpuEntry;
 use super::run_page::RunPage;
 use super::shared::Shared;
 use super::signal::ExitSignal;
+use super::vcpu::PortWidth;
 
 const ROUNDS: usize = 500;
 const TOO_LONG: Duration = Duration::from_secs(60);
@@ -227,4 +228,19 @@ fn a_holder_does_not_wait_for_a_vcpu_whose_thread_panicked() {
         gate.release();
         assert!(gate.entries().is_empty());
     });
+}
+
+#[test]
+fn the_width_of_port_accesses_is_the_kernels_and_never_0() {
+    let vcpu = Vcpu::new(&gate());
+    let width = PortWidth::of(&vcpu.entry);
+    assert_eq!(width.get(), 1);
+    for bytes in [4, 2, 1] {
+        vcpu.kernel.set_port_width(bytes);
+        assert_eq!(width.get(), usize::from(bytes));
+    }
+    assert!(!vcpu.kernel.is_immediate_exit());
+    // It outlives the vCPU.
+    drop(vcpu);
+    assert_eq!(width.get(), 1);
 }

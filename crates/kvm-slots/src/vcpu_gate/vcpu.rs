@@ -149,6 +149,12 @@ impl GatedVcpu {
         }
     }
 
+    /// The width of this vCPU's accesses to I/O ports, for the thread that answers its
+    /// exits.
+    pub fn port_width(&self) -> PortWidth {
+        PortWidth::of(&self.registration.entry)
+    }
+
     /// The vCPU, for calls that do not run it.
     pub fn fd(&self) -> &VcpuFd {
         &self.fd
@@ -211,5 +217,25 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.shared.remove(&self.entry);
+    }
+}
+
+/// The width of a vCPU's accesses to I/O ports, which only x86-64 has.
+///
+/// A string instruction, such as `rep insw`, is one exit for many accesses to the same
+/// port, and `VcpuExit::IoIn` and `VcpuExit::IoOut` have all of their bytes. This says how
+/// many bytes each access has. It does not borrow the vCPU, as an exit does.
+#[derive(Clone, Debug)]
+pub struct PortWidth(Arc<RunPage>);
+
+impl PortWidth {
+    pub(super) fn of(entry: &VcpuEntry) -> Self {
+        Self(Arc::clone(&entry.run_page))
+    }
+
+    /// The number of bytes of each access of the latest exit, if that was an access to a
+    /// port: 1, 2 or 4. After other exits, the value has no meaning; it is never 0.
+    pub fn get(&self) -> usize {
+        usize::from(self.0.port_width()).max(1)
     }
 }

@@ -8,8 +8,9 @@ use std::thread::{Builder, JoinHandle};
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::VcpuExit;
 use kvm_slots::Errno;
+use kvm_slots::exit::GuestFault;
 use kvm_slots::uapi::HYPERCALL_MAP_GPA_RANGE;
-use kvm_slots::vcpu_gate::{GatedVcpu, RunError, RunOutcome};
+use kvm_slots::vcpu_gate::{GatedVcpu, PortWidth, RunError, RunOutcome};
 use memory_model::{FlatView, ViewReader};
 
 use super::architecture::ExitHandler;
@@ -70,11 +71,12 @@ impl Drop for OnPanic {
 /// Runs the guest until it ends. `None` if another thread has ended it.
 fn run(vcpu: &mut GatedVcpu, context: &ExitContext) -> Option<Outcome> {
     let (mut memory, mut ports) = (context.memory.for_thread(), context.ports.for_thread());
+    let port_width = vcpu.port_width();
     loop {
         let result = vcpu.run_with(|| (memory.view(), ports.view()));
         let stop = match result {
             Ok((RunOutcome::Exit(exit), Some((memory, ports)))) => {
-                answer(exit, memory, ports, context)
+                answer(exit, memory, (ports, &port_width), context)
             }
             Ok((RunOutcome::Stopped, _)) => return None,
             Ok(_) => None,
@@ -110,7 +112,7 @@ enum Stop {
 fn answer(
     exit: VcpuExit<'_>,
     memory: &FlatView<Handle>,
-    ports: &FlatView<Handle>,
+    (ports, port_width): (&FlatView<Handle>, &PortWidth),
     ExitContext {
         conversions, own, ..
     }: &ExitContext,
@@ -120,13 +122,12 @@ fn answer(
         VcpuExit::MmioRead(gpa, data) => bus::read(memory, gpa, data),
         VcpuExit::MmioWrite(gpa, data) => bus::write(memory, gpa, data),
         VcpuExit::IoIn(port, data) => {
-            let width = port_width(data.len());
-            for data in data.chunks_mut(width) {
+            for data in data.chunks_mut(port_width.get()) {
                 bus::read(ports, port.into(), data);
             }
         }
         VcpuExit::IoOut(port, data) => {
-            for data in data.chunks(port_width(data.len())) {
+            for data in data.chunks(port_width.get()) {
                 bus::write(ports, port.into(), data);
             }
         }
@@ -164,27 +165,17 @@ fn answer(
     None
 }
 
-/// The width of each access of a port exit with this many bytes. An exit of a string
-/// instruction has several accesses to one port, and kvm-ioctls does not report their
-/// width: lengths that a single access can have are taken for one.
-fn port_width(len: usize) -> usize {
-    match len {
-        1 | 2 | 4 => len,
-        _ => 1,
-    }
-}
-
 /// The error of `KVM_RUN` in words.
 fn failed(vcpu: &mut GatedVcpu, error: &RunError) -> String {
     let at = Exits::next_instruction(vcpu.fd());
-    match error {
-        RunError::Kvm(Errno::ENODEV) => {
-            let run = vcpu.fd_mut().get_kvm_run();
-            // SAFETY: any bytes of the union are valid numbers. With this error, KVM
-            // reports the address there.
-            let gpa = unsafe { run.__bindgen_anon_1.memory_fault }.gpa;
+    let fault = match error {
+        RunError::Kvm(errno) => Some(GuestFault::of_failed_run(vcpu.fd_mut(), *errno)),
+        _ => None,
+    };
+    match fault {
+        Some(GuestFault::Revoked { gpa, .. }) => {
             format!("no device answers at {gpa:#x}, which the guest accessed at {at:#x}")
         }
-        error => format!("KVM_RUN failed at {at:#x}: {error}"),
+        _ => format!("KVM_RUN failed at {at:#x}: {error}"),
     }
 }
