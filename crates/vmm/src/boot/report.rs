@@ -129,11 +129,18 @@ impl Report {
     }
 }
 
-/// The notes, and the errors that functions have kept.
+/// The notes, the errors that functions have kept, and lost input.
 fn notes(machine: &Machine) -> Vec<String> {
     let errors = machine.bus.take_errors();
     let errors = errors.map(|(number, error)| format!("PCI device {number}: {error}"));
-    machine.notes.list().into_iter().chain(errors).collect()
+    let dropped = match machine.serial.dropped() {
+        0 => None,
+        bytes => Some(format!(
+            "{bytes} bytes of input are lost: the guest did not read them"
+        )),
+    };
+    let notes = machine.notes.list().into_iter();
+    notes.chain(errors).chain(dropped).collect()
 }
 
 fn exits(machine: &Machine) -> Vec<RegionExits> {
