@@ -27,7 +27,7 @@ use crate::lab::boot::{self, Console};
 use crate::lab::disk::Disk;
 use crate::lab::environment::{Environment, Kernel, select};
 use crate::lab::monitor::Monitor;
-use crate::lab::{self, Bootable, Preloaded, Programs, guest};
+use crate::lab::{self, Bootable, Obstacle, Preloaded, Programs, guest};
 use crate::shell::build_program;
 use report::{Report, Unavailable};
 use session::TimeLimits;
@@ -102,7 +102,7 @@ pub fn run(options: &HwTestOptions) -> Result<(), String> {
 
 /// The same for fresh machines that may have no network: only this machine is
 /// required, building a kernel has a time limit, and only quick selftests of the
-/// kernel are run.
+/// kernel are run. A patch that does not apply or a build that fails is a failure.
 pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String> {
     let options = HwTestOptions {
         names: names.iter().map(ToString::to_string).collect(),
@@ -192,7 +192,7 @@ fn jobs(
     let (mut jobs, mut unavailable) = (Vec::new(), Vec::new());
     let booted = environments.iter().filter(|e| e.is_booted());
     let booted: Vec<Environment> = booted.copied().collect();
-    let mut carried: Vec<(&Architecture, Result<Programs, String>)> = Vec::new();
+    let mut carried: Vec<(&Architecture, Result<Programs, Obstacle>)> = Vec::new();
     for Environment { architecture, .. } in &booted {
         if !carried.iter().any(|(other, _)| other == architecture) {
             carried.push((architecture, Programs::build(architecture)));
@@ -218,17 +218,14 @@ fn jobs(
         let (name, line) = (environment.name, recipe.line);
         let tests = simulated::Tests::build(&options.only, options.offline)?;
         let made = || lab::preloaded(*environment, recipe, network, limit);
-        match tests.any().and_then(|()| made()) {
+        match tests.any().map_err(Obstacle::Missing).and_then(|()| made()) {
             Ok(programs) => jobs.push(Job::Simulated {
                 name,
                 line,
                 tests,
                 programs,
             }),
-            Err(reason) => unavailable.push(Unavailable {
-                name: name.into(),
-                reason,
-            }),
+            Err(obstacle) => unavailable.push(Unavailable::new(name, &obstacle)),
         }
     }
     let mut made = Vec::new();
@@ -251,10 +248,7 @@ fn jobs(
                 console,
                 selftests: options.selftests.on(environment),
             }),
-            Err(reason) => unavailable.push(Unavailable {
-                name: environment.name.into(),
-                reason,
-            }),
+            Err(obstacle) => unavailable.push(Unavailable::new(environment.name, &obstacle)),
         }
     }
     Ok((jobs, unavailable))

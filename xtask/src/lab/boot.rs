@@ -142,6 +142,7 @@ pub fn results_folder() -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::Obstacle;
     use crate::lab::environment::find;
 
     fn words(name: &str, console: Console<'_>) -> Vec<String> {
@@ -151,7 +152,7 @@ mod tests {
             image: "image".into(),
             modules: Vec::new(),
             busybox: "busybox".into(),
-            selftests: Err("none".into()),
+            selftests: Err(Obstacle::Missing("none".into())),
         };
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::create(&folder.path().join("disk")).expect("an image");

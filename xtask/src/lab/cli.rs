@@ -13,6 +13,7 @@ use super::disk::Disk;
 use super::doctor;
 use super::environment::{Environment, Kernel, find, guest_of, kernels, select_kernels};
 use super::guest;
+use super::kernel::Ready;
 use super::manifest::Manifest;
 use super::{Programs, lab, make_bootable};
 use crate::hw_test::{self, HwTestOptions};
@@ -159,7 +160,7 @@ fn build_named(names: &[String]) -> Result<(), String> {
                 let programs = lab.preloaded(environment, recipe);
                 programs.map(|programs| programs.origin)
             }
-            _ => lab.ready(environment).map(|ready| ready.origin),
+            _ => lab.ready(environment).and_then(Ready::without_faults),
         };
         match origin {
             Ok(origin) => println!("{:<26} ready: {origin}", environment.name),

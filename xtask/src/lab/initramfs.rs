@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::cache::{self, Cache};
 use super::kernel::Ready;
+use super::obstacle::Obstacle;
 use super::selftests;
 
 /// The first program that a lab kernel starts.
@@ -69,6 +70,21 @@ impl Payload<'_> {
         match self {
             Self::Tests { selftests, .. } | Self::Command { selftests, .. } => *selftests,
             Self::Guest => false,
+        }
+    }
+
+    /// Checks whether the payload can do with these selftests. Tests do not run
+    /// without selftests that do not build; a command does.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn accepts(&self, selftests: &Result<PathBuf, Obstacle>) -> Result<(), Obstacle> {
+        match (self, selftests) {
+            (Self::Tests { selftests, .. }, Err(obstacle)) if *selftests && obstacle.is_fault() => {
+                let why = format!("its kernel's selftests: {obstacle}");
+                Err(Obstacle::Fault(why))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -151,7 +167,7 @@ pub fn assemble(
                     archive.file(&place, 0o755, &read(&path)?)?;
                 }
             }
-            Err(why) => archive.file("selftests/missing", 0o644, why.as_bytes())?,
+            Err(why) => archive.file("selftests/missing", 0o644, why.to_string().as_bytes())?,
         }
     }
     if let Some(guest) = guest {
@@ -323,6 +339,24 @@ mod tests {
             .output()
             .expect("a shell");
         assert_eq!(String::from_utf8_lossy(&shell.stdout), "it's|a b|$HOME||");
+    }
+
+    #[test]
+    fn tests_do_not_run_without_selftests_that_do_not_build() {
+        let tests = |selftests| Payload::Tests {
+            program: Path::new("hw-tests"),
+            vmm: Path::new("vmm"),
+            selftests,
+        };
+        let fault = Err(Obstacle::Fault("0007.patch does not apply".into()));
+        let error = tests(true).accepts(&fault).expect_err("a fault");
+        assert!(error.is_fault() && error.to_string().contains("0007.patch"));
+        assert_eq!(tests(false).accepts(&fault), Ok(()));
+        for obstacle in [Obstacle::Missing, Obstacle::TooLong] {
+            let selftests = Err(obstacle("without uuid-dev".into()));
+            assert_eq!(tests(true).accepts(&selftests), Ok(()));
+        }
+        assert_eq!(tests(true).accepts(&Ok("selftests".into())), Ok(()));
     }
 
     #[test]

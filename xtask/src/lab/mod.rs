@@ -19,6 +19,7 @@ mod kernel;
 mod manifest;
 mod modules;
 pub mod monitor;
+mod obstacle;
 mod packages;
 mod selftests;
 mod source;
@@ -39,6 +40,7 @@ use initramfs::Guest;
 pub use initramfs::Payload;
 pub use kernel::Preloaded;
 use kernel::{Lab, Ready};
+pub use obstacle::Obstacle;
 
 use crate::shell::build_static_program;
 
@@ -100,8 +102,8 @@ impl Programs {
     ///
     /// # Errors
     /// The reason why not.
-    pub fn build(architecture: &Architecture) -> Result<Self, String> {
-        doctor::can_boot(architecture)?;
+    pub fn build(architecture: &Architecture) -> Result<Self, Obstacle> {
+        doctor::can_boot(architecture).map_err(Obstacle::Missing)?;
         Ok(Self {
             tests: build_static_program("tests", "hw-tests", &architecture.target)?,
             vmm: build_static_program("vmm", "vmm", &architecture.target)?,
@@ -120,41 +122,61 @@ impl Programs {
 
 /// Prepares environments for a payload. Returns each of them, or the reason why
 /// it is not available. Building a kernel may take `limit`. An environment whose
-/// guest or confidential guest is not available is prepared without it.
+/// guest or confidential guest lacks something is prepared without it.
 pub fn make_bootable(
     environments: &[Environment],
     payload: &Payload<'_>,
     network: Network,
     limit: Option<Duration>,
-) -> Vec<Result<Bootable, String>> {
-    let all = |error: String| environments.iter().map(|_| Err(error.clone())).collect();
+) -> Vec<Result<Bootable, Obstacle>> {
+    let all = |obstacle: Obstacle| environments.iter().map(|_| Err(obstacle.clone())).collect();
     let cache = match Cache::open() {
         Ok(cache) => cache,
-        Err(error) => return all(error),
+        Err(error) => return all(Obstacle::Missing(error)),
     };
     let lab = lab(&cache, network, limit);
     let guests = ARCHITECTURES.map(|architecture| {
         let mut of = environments.iter().filter(|e| e.has_guest);
         let is_due = of.any(|environment| environment.architecture == architecture);
-        is_due.then(|| guest(&lab, architecture)).flatten()
+        is_due.then(|| guest(&lab, architecture))
     });
-    let confidential = match environments.iter().any(|e| e.has_confidential_guest) {
-        true => confidential_kernel(&lab),
-        false => None,
-    };
+    let is_due = environments.iter().any(|e| e.has_confidential_guest);
+    let confidential = is_due.then(|| confidential_kernel(&lab));
     let prepared = environments.iter().map(|environment| {
         let mut guests = ARCHITECTURES.iter().zip(&guests);
         let own = guests.find(|(other, _)| **other == environment.architecture);
         let guest = own.and_then(|(_, guest)| guest.clone());
-        let guest = guest.filter(|_| environment.has_guest);
-        let confidential = confidential.clone();
-        let guest = guest.map(|guest| Guest {
-            confidential_kernel: confidential.filter(|_| environment.has_confidential_guest),
-            ..guest
-        });
+        let guest = guest_for(*environment, guest, confidential.clone())?;
         bootable(&lab, *environment, payload, guest.as_ref())
     });
     prepared.collect()
+}
+
+/// What an environment has of the guests that were made. One that lacks packages or
+/// tools is left out.
+///
+/// # Errors
+/// A guest that the environment has is at fault.
+fn guest_for(
+    environment: Environment,
+    guest: Option<Result<Guest, Obstacle>>,
+    confidential: Option<Result<PathBuf, Obstacle>>,
+) -> Result<Option<Guest>, Obstacle> {
+    let guest = guest.filter(|_| environment.has_guest);
+    let confidential = confidential.filter(|_| environment.has_confidential_guest);
+    let (guest, confidential_kernel) = (unless_missing(guest)?, unless_missing(confidential)?);
+    Ok(guest.map(|guest| Guest {
+        confidential_kernel,
+        ..guest
+    }))
+}
+
+/// What was made, or nothing if this machine lacks something for it.
+fn unless_missing<T>(made: Option<Result<T, Obstacle>>) -> Result<Option<T>, Obstacle> {
+    match made {
+        Some(Err(obstacle)) if obstacle.is_fault() => Err(obstacle),
+        made => Ok(made.and_then(Result::ok)),
+    }
 }
 
 /// Prepares the selftests that run with a preloaded library on this machine.
@@ -167,32 +189,29 @@ pub fn preloaded(
     recipe: Recipe,
     network: Network,
     limit: Option<Duration>,
-) -> Result<Preloaded, String> {
-    doctor::can_preload(environment.architecture)?;
-    let cache = Cache::open()?;
+) -> Result<Preloaded, Obstacle> {
+    doctor::can_preload(environment.architecture).map_err(Obstacle::Missing)?;
+    let cache = Cache::open().map_err(Obstacle::Missing)?;
     lab(&cache, network, limit).preloaded(environment, recipe)
 }
 
 /// The guest for the environments of an architecture that have one.
-fn guest(lab: &Lab<'_>, architecture: &Architecture) -> Option<Guest> {
-    match bootable(lab, guest_of(architecture)?, &Payload::Guest, None) {
-        Ok(guest) => Some(Guest {
-            kernel: guest.ready.image,
-            initrd: guest.initramfs,
-            confidential_kernel: None,
-        }),
-        Err(error) => {
-            eprintln!("xtask: lab: there is no guest to boot: {error}");
-            None
-        }
-    }
+fn guest(lab: &Lab<'_>, architecture: &Architecture) -> Result<Guest, Obstacle> {
+    let none = || Obstacle::Missing(format!("none is known for {}", architecture.rust));
+    let guest = guest_of(architecture).ok_or_else(none);
+    let guest = guest.and_then(|guest| bootable(lab, guest, &Payload::Guest, None));
+    let guest = guest.map(|guest| Guest {
+        kernel: guest.ready.image,
+        initrd: guest.initramfs,
+        confidential_kernel: None,
+    });
+    guest.inspect_err(|error| eprintln!("xtask: lab: there is no guest to boot: {error}"))
 }
 
 /// The kernel for the environments that have a confidential guest.
-fn confidential_kernel(lab: &Lab<'_>) -> Option<PathBuf> {
+fn confidential_kernel(lab: &Lab<'_>) -> Result<PathBuf, Obstacle> {
     let kernel = lab.guest_kernel();
-    let report = |error: &String| eprintln!("xtask: lab: there is no confidential guest: {error}");
-    kernel.inspect_err(report).ok()
+    kernel.inspect_err(|error| eprintln!("xtask: lab: there is no confidential guest: {error}"))
 }
 
 fn bootable(
@@ -200,8 +219,9 @@ fn bootable(
     environment: Environment,
     payload: &Payload<'_>,
     guest: Option<&Guest>,
-) -> Result<Bootable, String> {
+) -> Result<Bootable, Obstacle> {
     let ready = lab.ready(environment)?;
+    payload.accepts(&ready.selftests)?;
     let port = environment.architecture.ports.results;
     let initramfs = initramfs::assemble(lab.cache, &ready, payload, guest, port)?;
     Ok(Bootable { ready, initramfs })
