@@ -114,13 +114,7 @@ pub fn run_where_possible(names: &[&str], limit: Duration) -> Result<(), String>
 
 fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report, String> {
     let start = Instant::now();
-    let environments = select(&options.names)?;
-    let named = !options.names.is_empty();
-    let architecture = options.architecture.unwrap_or(match named {
-        true => EVERY_ARCHITECTURE,
-        false => std::env::consts::ARCH,
-    });
-    let environments = of_architecture(environments, architecture)?;
+    let environments = selected(options)?;
     let folder = lab::boot::results_folder()?;
     let network = match options.offline {
         true => Network::Offline,
@@ -148,6 +142,40 @@ fn report_on(options: &HwTestOptions, limit: Option<Duration>) -> Result<Report,
     );
     eprintln!("xtask: hardware tests: report: {}", page.display());
     Ok(report)
+}
+
+/// The environments that the options select.
+///
+/// # Errors
+/// There are none, or one that is named does not run because of another option.
+fn selected(options: &HwTestOptions) -> Result<Vec<Environment>, String> {
+    let environments = select(&options.names)?;
+    if options.names.is_empty() {
+        let architecture = options.architecture.unwrap_or(std::env::consts::ARCH);
+        return of_architecture(environments, architecture);
+    }
+    let excluded = environments.iter().filter_map(|it| excluded(*it, options));
+    let excluded: Vec<String> = excluded.collect();
+    match excluded.is_empty() {
+        true => Ok(environments),
+        false => Err(excluded.join("\n       ")),
+    }
+}
+
+/// Why the options exclude an environment that is named, if they do.
+fn excluded(environment: Environment, options: &HwTestOptions) -> Option<String> {
+    let (name, own) = (environment.name, environment.runs_on());
+    match options.architecture {
+        Some(wanted) if ![EVERY_ARCHITECTURE, own].contains(&wanted) => {
+            return Some(format!(
+                "--arch {wanted} excludes --env {name}, which is of {own}"
+            ));
+        }
+        _ => {}
+    }
+    let has_only_selftests = matches!(environment.kernel, Kernel::Simulated(_));
+    (has_only_selftests && options.selftests == Selftests::None)
+        .then(|| format!("--selftests none excludes --env {name}, which has only selftests"))
 }
 
 /// The environments of an architecture, or of every one.
@@ -362,6 +390,32 @@ mod tests {
             assert_eq!(has_host, architecture == std::env::consts::ARCH);
         }
         assert!(names("m68k").is_err());
+    }
+
+    #[test]
+    fn a_named_environment_that_another_option_excludes_is_an_error_that_names_both() {
+        let options = |names: &[&str], architecture, selftests| HwTestOptions {
+            names: names.iter().map(ToString::to_string).collect(),
+            architecture,
+            selftests,
+            ..HwTestOptions::default()
+        };
+        let both = ["lab-7.3", "arm64-debian-7.3"];
+        let error = selected(&options(&both, Some("x86_64"), Selftests::All));
+        assert_eq!(
+            error,
+            Err("--arch x86_64 excludes --env arm64-debian-7.3, which is of aarch64".into())
+        );
+        let error = selected(&options(&["host", "simulated"], None, Selftests::None));
+        let error = error.expect_err("it would not run");
+        assert!(error.starts_with("--selftests none excludes --env simulated"));
+        for architecture in [None, Some(EVERY_ARCHITECTURE)] {
+            let all = selected(&options(&both, architecture, Selftests::None));
+            assert_eq!(all.map(|all| all.len()), Ok(2));
+        }
+        // Without names, the options select.
+        let some = selected(&options(&[], Some("aarch64"), Selftests::None));
+        assert!(some.is_ok_and(|some| !some.is_empty()));
     }
 
     #[test]
