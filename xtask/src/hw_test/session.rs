@@ -71,7 +71,7 @@ pub fn libtest(
 
 /// Boots a machine whose console is written to a file. Errors of the emulator
 /// are appended to it. If the machine hangs, `examine` says more about it, which
-/// is appended too.
+/// is appended too. What `examine` makes the kernel write is not judged.
 ///
 /// # Errors
 /// The emulator cannot be started.
@@ -85,8 +85,11 @@ pub fn booted(
     let complaints = console.with_extension("emulator");
     let file = File::create(&complaints).map_err(|e| cache::at(&complaints, &e))?;
     command.stderr(file);
-    let mut examined = String::new();
-    let (follower, ending) = run(name, command, message, limits, || examined = examine())?;
+    let mut hung = None;
+    let (follower, ending) = run(name, command, message, limits, || {
+        hung = Some((boot::console(console), examine()));
+    })?;
+    let (text, examined) = hung.unwrap_or_else(|| (boot::console(console), String::new()));
     let mut said = fs::read(&complaints).unwrap_or_default();
     said.extend_from_slice(examined.as_bytes());
     let mut log = File::options().create(true).append(true).open(console);
@@ -95,7 +98,6 @@ pub fn booted(
         .map_err(|e| cache::at(console, e))?
         .map_err(|e| cache::at(console, &e))?;
     cache::remove(&complaints)?;
-    let text = boot::console(console);
     if let Some(warning) = kernel_log::known_warning(&text) {
         println!("xtask: {name}: the kernel gave a warning that is known: {warning}");
     }
@@ -105,7 +107,8 @@ pub fn booted(
 }
 
 /// Follows a command until it ends or exceeds a limit. If nothing more is heard of
-/// it, `examine` is called before it is ended.
+/// it before it has reported the end of its tests, `examine` is called before it is
+/// killed.
 fn run(
     name: &str,
     command: &mut Command,
@@ -136,7 +139,7 @@ fn run(
             Err(RecvTimeoutError::Timeout) => break Ending::TooLong(limits.whole.as_secs()),
         }
     };
-    if let Ending::Silent(_) = ending {
+    if matches!(ending, Ending::Silent(_)) && !follower.has_ended() {
         examine();
     }
     // Do not wait for the program any longer.
@@ -251,6 +254,29 @@ mod tests {
             booted("it", &mut command, &console, SHORT, examine).expect("sh starts");
             assert_eq!(boot::console(&console).contains("PC=0123"), is_examined);
         }
+    }
+
+    #[test]
+    fn a_machine_that_hangs_is_not_reported_as_the_panic_of_its_examination() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let console = folder.path().join("console.log");
+        let run = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdout(Stdio::piped());
+            let panic = "Kernel panic - not syncing: NMI: Not continuing";
+            let examine = || {
+                fs::write(&console, panic).expect("written");
+                String::new()
+            };
+            booted("it", &mut command, &console, SHORT, examine).expect("sh starts")
+        };
+        let hung = run(&format!("{BEGIN} exec sleep 60"));
+        let failure = hung.failure.expect("it hung");
+        assert!(failure.contains("nothing was heard"), "{failure}");
+        assert!(boot::console(&console).contains("NMI"));
+        cache::remove(&console).expect("removed");
+        let slow = run(&format!("{BEGIN}{PASS}{END} exec sleep 60"));
+        assert!(slow.is_good(), "{slow:?}");
     }
 
     #[test]
