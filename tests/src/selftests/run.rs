@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use kernel_log::Judgement;
+
 use super::kmsg::KernelLog;
 use super::list::{Expected, Plan, Program};
 use super::output::{excerpt, skip_reason};
@@ -39,7 +41,7 @@ pub fn run(program: &Program, folder: &Path, report: &dyn Fn(Message)) -> Result
     let finished = process::run(&mut command, program.limit, BEAT, &alive)?;
     drop(settings);
     let news = log.news()?;
-    if let Some(complaint) = kernel_log::complaint(&news) {
+    if let Some(complaint) = Judgement::of(&news).complaint() {
         let output = excerpt(&finished.output);
         return Err(format!("the kernel says: {complaint}\n{output}"));
     }

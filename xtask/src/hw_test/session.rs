@@ -87,9 +87,9 @@ pub fn booted(
     command.stderr(file);
     let mut hung = None;
     let (follower, ending) = run(name, command, message, limits, || {
-        hung = Some((boot::console(console), examine()));
+        hung = Some((boot::judge(console), examine()));
     })?;
-    let (text, examined) = hung.unwrap_or_else(|| (boot::console(console), String::new()));
+    let (judgement, examined) = hung.unwrap_or_else(|| (boot::judge(console), String::new()));
     let mut said = fs::read(&complaints).unwrap_or_default();
     said.extend_from_slice(examined.as_bytes());
     let mut log = File::options().create(true).append(true).open(console);
@@ -98,10 +98,10 @@ pub fn booted(
         .map_err(|e| cache::at(console, e))?
         .map_err(|e| cache::at(console, &e))?;
     cache::remove(&complaints)?;
-    if let Some(warning) = kernel_log::known_warning(&text) {
+    if let Some(warning) = judgement.known_warning() {
         println!("xtask: {name}: the kernel gave a warning that is known: {warning}");
     }
-    let mut environment = follower.finish(&ending, kernel_log::complaint(&text));
+    let mut environment = follower.finish(&ending, judgement.complaint());
     environment.console = Some(console.to_path_buf());
     Ok(environment)
 }

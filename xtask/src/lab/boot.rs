@@ -2,9 +2,12 @@
 //! Boots an environment in the emulator.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use kernel_log::Judgement;
 
 use super::architecture::Architecture;
 use super::cache;
@@ -124,7 +127,30 @@ fn to_file(command: &mut Command, architecture: &Architecture, path: &Path) {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
 }
 
-/// The console's text, or its end if it is long.
+/// What a console says of its kernel, however long it is.
+pub fn judge(console: &Path) -> Judgement {
+    let mut judgement = Judgement::default();
+    if let Ok(file) = File::open(console) {
+        for_each_line(BufReader::new(file), |line| judgement.line(line));
+    }
+    judgement
+}
+
+/// Reads the lines of a console. Bytes that are not text are replaced, and a line
+/// that is very long is split.
+fn for_each_line(mut console: impl BufRead, mut take: impl FnMut(&str)) {
+    const LONGEST: u64 = 1 << 20;
+    let mut line = Vec::new();
+    while matches!(
+        console.by_ref().take(LONGEST).read_until(b'\n', &mut line),
+        Ok(1..)
+    ) {
+        take(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+}
+
+/// The console's text for display, or its end if it is long.
 pub fn console(path: &Path) -> String {
     const MOST: usize = 512 * 1024;
     let bytes = fs::read(path).unwrap_or_default();
@@ -178,6 +204,20 @@ mod tests {
             only: "this",
             selftests: "quick",
         }
+    }
+
+    #[test]
+    fn the_start_of_a_long_console_is_judged_and_its_end_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("console.log");
+        let warning = "[ 4.2] WARNING: suspicious RCU usage";
+        let noise = "[ 5.0] \u{1b}[32mnoise\n".repeat(1 << 17);
+        let start = format!("[ 0.0] Linux version 7.3.4-lab\r\n{warning}\r\n");
+        let text = [start.as_bytes(), b"\xff\n", noise.as_bytes()].concat();
+        fs::write(&path, text).expect("written");
+        assert_eq!(judge(&path).complaint(), Some(warning));
+        assert!(!console(&path).contains(warning));
+        assert_eq!(judge(&folder.path().join("none")), Judgement::default());
     }
 
     #[test]

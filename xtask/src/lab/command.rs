@@ -100,8 +100,8 @@ fn boot(
         Some(0) => Ok(()),
         Some(exit) => Err(format!("the command ended with {exit}")),
         None => {
-            let text = boot::console(&console);
-            let words = kernel_log::complaint(&text).unwrap_or("it says nothing of it");
+            let judgement = boot::judge(&console);
+            let words = judgement.complaint().unwrap_or("it says nothing of it");
             let (console, complaints) = (console.display(), complaints.display());
             Err(format!(
                 "the machine ended before the command ({status}): {words}; \
