@@ -89,7 +89,7 @@ fn judge(
             Ok(Ended::KnownFailure(why.into()))
         }
         Expected::Unsteady { with, why } if output.contains(with) => {
-            Ok(Ended::Skipped(format!("it fails now and then: {why}")))
+            Ok(Ended::Unsteady(format!("it fails now and then: {why}")))
         }
         _ => Err(format!("{failure}\n{}", excerpt(output))),
     };
@@ -138,7 +138,7 @@ mod tests {
         let it = program("kvm/it").unsteady("too late", "the clock of a busy emulator");
         assert!(matches!(
             verdict(&it, 254, "too late"),
-            Ok(Ended::Skipped(_))
+            Ok(Ended::Unsteady(_))
         ));
         assert!(verdict(&it, 254, "r == 0").is_err());
         assert_eq!(judge(&it, Some(ExitStatus::from_raw(0)), "").1, None);

@@ -47,6 +47,9 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// The duration in milliseconds.
     pub ms: u64,
+    /// Whether it was skipped because it failed as it does now and then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unsteady: bool,
 }
 
 /// How a test can end.

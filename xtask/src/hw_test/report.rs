@@ -193,6 +193,7 @@ pub mod examples {
             status,
             reason: reason.map(String::from),
             ms: 12,
+            is_unsteady: false,
         };
         let environment = |name: &str, tests| Environment {
             name: name.into(),
@@ -236,6 +237,7 @@ pub mod examples {
             status,
             reason: (status == Status::Known).then(|| "the emulator's clock".into()),
             ms: 1,
+            is_unsteady: false,
         };
         let environment = |name: &str, last| Environment {
             name: name.into(),

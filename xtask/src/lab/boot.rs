@@ -101,6 +101,10 @@ pub fn command(ready: &Ready, initramfs: &Path, console: Console<'_>, disk: &Dis
             selftests,
         } => {
             parameters += &format!(" lab.operations={operations} lab.selftests={selftests}");
+            let required = ready.environment.required;
+            if !required.is_empty() {
+                parameters += &format!(" lab.require={}", required.join(","));
+            }
             if !only.is_empty() {
                 parameters += &format!(" lab.only={only}");
             }
@@ -230,7 +234,9 @@ mod tests {
         assert!(words.contains(&"pci-testdev,membar=2G".to_string()));
         assert_eq!(after(&words, "-smp"), "1");
         assert!(
-            last.ends_with("lab.operations=7 lab.selftests=quick lab.only=this"),
+            last.ends_with(
+                "lab.operations=7 lab.selftests=quick lab.require=kvm,vfio,vfio-cdev lab.only=this"
+            ),
             "{last}"
         );
     }

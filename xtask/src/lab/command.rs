@@ -122,7 +122,7 @@ fn show(out: impl BufRead, to: &mut impl Write) -> Option<i64> {
         let text = |name| said.as_ref()?.get(name)?.as_str();
         if let Some(release) = text("init") {
             eprintln!("  Linux {release} is up");
-        } else if let Some(note) = text("note") {
+        } else if let Some(note) = text("note").or(text("fault")) {
             eprintln!("  note: {note}");
         } else if let Some(status) = number("exit") {
             exit = Some(status);

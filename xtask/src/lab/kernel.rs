@@ -12,7 +12,7 @@ use super::build::Builder;
 use super::cache::files;
 use super::cache::{self, Cache};
 use super::doctor;
-use super::environment::{CONFIDENTIAL_GUEST, Environment, Kernel, Recipe};
+use super::environment::{CONFIDENTIAL_GUEST, Environment, Kernel, Recipe, Selection};
 use super::manifest::Manifest;
 use super::modules;
 use super::obstacle::Obstacle;
@@ -168,7 +168,7 @@ impl Lab<'_> {
             &manifest.kernel,
             |debs, to| match environment.kernel {
                 Kernel::Host | Kernel::Simulated(_) => Err("no kernel is booted".into()),
-                Kernel::Packaged(wanted) => Ok(unpack_kernel(debs, wanted.modules, to)?),
+                Kernel::Packaged(wanted) => Ok(unpack_kernel(debs, wanted, to)?),
                 Kernel::Built(recipe) => {
                     self.builder
                         .build(self.cache, architecture, recipe, debs, to)
@@ -270,7 +270,7 @@ fn unpack_busybox(debs: &[PathBuf], to: &Path) -> Result<(), String> {
 }
 
 /// Unpacks the image and the needed modules from Debian's packages.
-fn unpack_kernel(debs: &[PathBuf], wanted: &[&str], to: &Path) -> Result<(), String> {
+fn unpack_kernel(debs: &[PathBuf], wanted: Selection, to: &Path) -> Result<(), String> {
     let tree = to.join("tree");
     unpack(debs, &tree)?;
     let roots = [tree.join("usr/lib/modules"), tree.join("lib/modules")];
@@ -286,7 +286,10 @@ fn unpack_kernel(debs: &[PathBuf], wanted: &[&str], to: &Path) -> Result<(), Str
     let image = images.into_iter().chain(beside).find(is_image);
     let image = image.ok_or("the kernel's packages have no image")?;
     fs::rename(&image, to.join("image")).map_err(|e| cache::at(&image, &e))?;
-    modules::collect(root, wanted, &to.join("modules"))?;
+    if !wanted.modules_are_optional {
+        modules::check(root, wanted.modules)?;
+    }
+    modules::collect(root, wanted.modules, &to.join("modules"))?;
     cache::remove(&tree)
 }
 
